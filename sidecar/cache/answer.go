@@ -1,0 +1,63 @@
+package cache
+
+import "time"
+
+// Answer is what a read found. Absent is an answer, not an error.
+type Answer struct {
+	// Value is shared with the cache: never modify it. Nil when Absent.
+	Value []byte
+	// Absent: the origin has no such key.
+	Absent bool
+	// Version is the row's version column; 0 where there is none.
+	Version int64
+	// ETag is a quoted strong validator (RFC 9110, 8.8.3), equal for equal values on every member; empty when Absent.
+	ETag string
+	// Age is an upper bound of the time since the load of this value began.
+	Age time.Duration
+	// Fresh is how long the answer stays fresh; 0 or less when it is stale.
+	Fresh time.Duration
+	// Source is where the answer was found.
+	Source Source
+	// Owner is the node id of the member that answered for the key; empty when it is this one.
+	Owner string
+	// Detail says why an answer is stale or came by a detour ("origin-error", "owner-unreachable", …), for people and
+	// for the detail parameter of Cache-Status (a token of RFC 9211); empty otherwise.
+	Detail string
+}
+
+// Stale reports whether the answer is older than its ttl.
+func (a Answer) Stale() bool { return a.Fresh <= 0 }
+
+// Source says where an answer was found.
+type Source uint8
+
+// The sources, nearest first.
+const (
+	SourceHit      Source = iota + 1 // this sidecar's memory; it loaded the entry itself
+	SourceLocalHit                   // this sidecar's memory; a local copy of another member's entry
+	SourcePeerHit                    // another member's memory
+	SourceLoad                       // one query to the origin, made here or by another member
+)
+
+// String returns the source as metrics and pages show it.
+func (s Source) String() string {
+	switch s {
+	case SourceHit:
+		return "hit"
+	case SourceLocalHit:
+		return "local_hit"
+	case SourcePeerHit:
+		return "peer_hit"
+	case SourceLoad:
+		return "load"
+	}
+	return "unknown"
+}
+
+// ReadOptions are what a caller may ask of one read. The zero value asks nothing special.
+type ReadOptions struct {
+	// NoCache: the answer's load must begin after this read did.
+	NoCache bool
+	// OnlyIfCached: answer from this sidecar's memory or with an error of KindNotCached.
+	OnlyIfCached bool
+}

@@ -1,0 +1,40 @@
+package cache
+
+import "time"
+
+// Policy is how fresh a dataset's answers are. All durations are non-negative.
+type Policy struct {
+	// TTL is how long an entry is fresh, counted from before its load began.
+	TTL time.Duration
+	// TTLJitter is the share of TTL, 0 to 1, by which entries expire earlier at random, so that entries loaded
+	// together do not expire together.
+	TTLJitter float64
+	// NegativeTTL is the TTL of an absent entry.
+	NegativeTTL time.Duration
+	// StaleWhileRevalidate is how long after TTL a stale answer is given at once, with one load behind it.
+	StaleWhileRevalidate time.Duration
+	// StaleIfError is how long after TTL a stale answer is given when the origin fails.
+	StaleIfError time.Duration
+	// LocalTTL is the longest life of a copy of another member's entry; it never exceeds that entry's own.
+	LocalTTL time.Duration
+	// LoadTimeout bounds one load.
+	LoadTimeout time.Duration
+	// GutterTTL is the TTL of an entry that was loaded in the owner's stead.
+	GutterTTL time.Duration
+	// MaxFlights bounds the loads, and apart from them the hops, that are under way at once.
+	MaxFlights int
+}
+
+// DefaultPolicy is what a dataset has that says nothing.
+func DefaultPolicy() Policy {
+	return Policy{
+		TTL:          10 * time.Second,
+		TTLJitter:    0.1,
+		NegativeTTL:  time.Second,
+		StaleIfError: 5 * time.Minute,
+		LocalTTL:     time.Second,
+		LoadTimeout:  time.Second,
+		GutterTTL:    2 * time.Second,
+		MaxFlights:   10000,
+	}
+}

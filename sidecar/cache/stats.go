@@ -1,0 +1,61 @@
+package cache
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Stats counts what happened to one dataset since its start. The core only counts; the edges export.
+type Stats struct {
+	// Reads of applications, by result. Each read is counted once.
+	Hit, LocalHit, PeerHit, Load, Stale, Negative, Error atomic.Int64
+
+	Served        atomic.Int64 // requests answered to other members
+	NotOwner      atomic.Int64 // of these, for keys that this member does not own
+	Queries       atomic.Int64 // calls of Origin.Load
+	QueryErrors   atomic.Int64 // of these, failed
+	Keys          atomic.Int64 // keys asked for in Queries
+	Hops          atomic.Int64 // requests to other members
+	HopErrors     atomic.Int64 // of these, without an answer
+	Successor     atomic.Int64 // hops that went to the successor because the owner could not be reached
+	LocalFallback atomic.Int64 // loads made here because neither owner nor successor could be reached
+	Refused       atomic.Int64 // reads refused because a bound was reached
+	Fenced        atomic.Int64 // values not stored because the key was invalidated after their load began
+	Peeks         atomic.Int64 // questions to the previous owner before a load
+	PeekHits      atomic.Int64 // of these, answered
+	Refreshes     atomic.Int64 // early and background refreshes begun
+
+	LoadTime Histogram // seconds of Origin.Load
+	HopTime  Histogram // seconds of Peer.Fetch
+}
+
+// Buckets are the upper bounds of every Histogram, in seconds.
+var Buckets = [...]float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// Histogram counts durations without locks. Its zero value is ready.
+type Histogram struct {
+	counts [len(Buckets) + 1]atomic.Uint64 // not cumulative; the last one is +Inf
+	sum    atomic.Int64                    // nanoseconds
+}
+
+// Observe counts one duration.
+func (h *Histogram) Observe(d time.Duration) {
+	s, i := d.Seconds(), 0
+	for i < len(Buckets) && s > Buckets[i] {
+		i++
+	}
+	h.counts[i].Add(1)
+	h.sum.Add(int64(d))
+}
+
+// Snapshot returns the count, the sum in seconds, and the cumulative count under each bucket's upper bound, as
+// Prometheus wants them.
+func (h *Histogram) Snapshot() (count uint64, sum float64, buckets map[float64]uint64) {
+	buckets = make(map[float64]uint64, len(Buckets))
+	for i, bound := range Buckets {
+		count += h.counts[i].Load()
+		buckets[bound] = count
+	}
+	count += h.counts[len(Buckets)].Load()
+	return count, time.Duration(h.sum.Load()).Seconds(), buckets
+}
