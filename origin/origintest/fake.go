@@ -1,0 +1,215 @@
+// Package origintest is a source of truth for tests: a Fake that counts, fails and blocks on demand, and Conformance,
+// the test that every real source and every decorator passes.
+package origintest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// Fake is an origin in memory. Like a database it answers each Load from one moment, the one when Load began: a write
+// made while a Load is blocked or slow does not show in its results. Load panics when its caller breaks the contract of
+// origin.Origin: keys that are empty or asked for twice, or a context without a deadline.
+type Fake struct {
+	mu      sync.Mutex // guards all below
+	rows    map[string]origin.Value
+	newest  map[string]int64 // :: key → highest version ever, so that a row that comes back is newer
+	fail    error
+	delay   time.Duration
+	gate    chan struct{} // closed by release; nil: open
+	queries int64
+	keys    int64
+	asked   map[string]int64 // :: key → how often
+	flying  int64
+	peak    int64
+}
+
+// New returns a Fake that holds rows, each at version 1.
+func New(rows map[string]string) *Fake {
+	f := &Fake{rows: map[string]origin.Value{}, newest: map[string]int64{}, asked: map[string]int64{}}
+	for key, value := range rows {
+		f.Set(key, value)
+	}
+	return f
+}
+
+// Set writes a row and returns its version, one above the last one that the key had.
+func (f *Fake) Set(key, value string) (version int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest[key]++
+	f.rows[key] = origin.Value{Data: []byte(value), Version: f.newest[key]}
+	return f.newest[key]
+}
+
+// SetVersion writes a row at a version of the caller's choice, 0 included.
+func (f *Fake) SetVersion(key, value string, version int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest[key] = max(f.newest[key], version)
+	f.rows[key] = origin.Value{Data: []byte(value), Version: version}
+}
+
+// Delete removes a row.
+func (f *Fake) Delete(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.rows, key)
+}
+
+// Fail makes each Load that begins from now on return err; nil ends the outage.
+func (f *Fake) Fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
+// Slow makes each Load that begins from now on take d, or until its context is done.
+func (f *Fake) Slow(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.delay = d
+}
+
+// Block makes each Load that begins from now on wait until release is called, or its context is done. Release may be
+// called more than once.
+func (f *Fake) Block() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.gate = gate
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.gate == gate {
+			f.gate = nil
+		}
+		close(gate)
+	})
+}
+
+// Queries returns how many Loads have begun.
+func (f *Fake) Queries() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.queries
+}
+
+// Keys returns how many keys those Loads asked for.
+func (f *Fake) Keys() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.keys
+}
+
+// Asked returns how many Loads asked for key.
+func (f *Fake) Asked(key string) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked[key]
+}
+
+// Peak returns the highest number of Loads that were ever under way together.
+func (f *Fake) Peak() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.peak
+}
+
+// Flying returns how many Loads are under way.
+func (f *Fake) Flying() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.flying
+}
+
+// Load answers keys as origin.Origin says. A key that is no text (a NUL byte, broken UTF-8) is invalid.
+func (f *Fake) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	checkCaller(ctx, keys)
+	results, wait, err := f.begin(keys)
+	defer f.end()
+	if err := wait(ctx); err != nil {
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+func checkCaller(ctx context.Context, keys []string) {
+	if _, ok := ctx.Deadline(); !ok {
+		panic("origintest: Load without a deadline")
+	}
+	if len(keys) == 0 {
+		panic("origintest: Load of no keys")
+	}
+	seen := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		if key == "" || seen[key] {
+			panic(fmt.Sprintf("origintest: Load of a key that is empty or asked for twice: %q", key))
+		}
+		seen[key] = true
+	}
+}
+
+// begin takes the moment that the Load answers from.
+func (f *Fake) begin(keys []string) (results []origin.Result, wait func(context.Context) error, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queries++
+	f.keys += int64(len(keys))
+	f.flying++
+	f.peak = max(f.peak, f.flying)
+	results = make([]origin.Result, len(keys))
+	for i, key := range keys {
+		f.asked[key]++
+		results[i] = f.readLocked(key)
+	}
+	gate, delay := f.gate, f.delay
+	return results, func(ctx context.Context) error { return pause(ctx, gate, delay) }, f.fail
+}
+
+func (f *Fake) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.flying--
+}
+
+func (f *Fake) readLocked(key string) origin.Result {
+	if !utf8.ValidString(key) || strings.ContainsRune(key, 0) {
+		return origin.Result{Err: fmt.Errorf("%w: %q is not text", origin.ErrInvalidKey, key)}
+	}
+	row, ok := f.rows[key]
+	if !ok {
+		return origin.Result{Err: origin.ErrNotFound}
+	}
+	row.Data = append([]byte{}, row.Data...) // the holder of a result owns it alone, as with a database
+	return origin.Result{Value: row}
+}
+
+// pause returns at once where there is nothing to wait for, and the context's error when it is done first.
+func pause(ctx context.Context, gate <-chan struct{}, delay time.Duration) error {
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if delay > 0 {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
