@@ -1,0 +1,67 @@
+package ring
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// RouteKey is the printable string that the ring hashes for a key of a dataset: "dataset/key", with each byte other
+// than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") percent-encoded in upper-case hex, but for the slashes of the
+// key. It is the canonical URL path after /v1/ and the value of the header ringside-key.
+func RouteKey(dataset, key string) string {
+	return string(AppendRouteKey(make([]byte, 0, len(dataset)+1+len(key)), dataset, key))
+}
+
+// AppendRouteKey appends RouteKey(dataset, key) to dst. It allocates only when dst has to grow.
+func AppendRouteKey(dst []byte, dataset, key string) []byte {
+	dst = appendEscaped(dst, dataset, false)
+	dst = append(dst, '/')
+	return appendEscaped(dst, key, true)
+}
+
+// ParseRouteKey is the inverse of RouteKey. It takes other spellings of the same path, too (lower-case hex, an escape
+// where none is needed): they hash differently, but they mean the same key. The error says which byte is wrong.
+func ParseRouteKey(routeKey string) (dataset, key string, err error) {
+	if err := checkBytes(routeKey); err != nil {
+		return "", "", err
+	}
+	dataset, key, found := strings.Cut(routeKey, "/")
+	if !found {
+		return "", "", fmt.Errorf("route key %q has no slash: it should be dataset/key", routeKey)
+	}
+	if dataset, err = url.PathUnescape(dataset); err != nil {
+		return "", "", fmt.Errorf("dataset of route key %q: %w", routeKey, err)
+	}
+	if key, err = url.PathUnescape(key); err != nil {
+		return "", "", fmt.Errorf("key of route key %q: %w", routeKey, err)
+	}
+	return dataset, key, nil
+}
+
+func checkBytes(routeKey string) error {
+	for i := range len(routeKey) {
+		if c := routeKey[i]; !pchar(c) && c != '/' && c != '%' {
+			return fmt.Errorf("byte %d of route key %q must be written as %%%02X", i, routeKey, c)
+		}
+	}
+	return nil
+}
+
+func appendEscaped(dst []byte, s string, slash bool) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		if c := s[i]; pchar(c) || slash && c == '/' {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return dst
+}
+
+// pchar reports whether c may stand for itself in a path segment (RFC 3986, 3.3).
+func pchar(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
+}
