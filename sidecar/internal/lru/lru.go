@@ -1,0 +1,269 @@
+// Package lru is a cache bounded by bytes, sharded, on the simplelru of hashicorp/golang-lru. It knows nothing of time
+// to live: the caller checks that, and sweeps what is dead.
+package lru
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// entryOverhead is what one entry costs beside its key and its payload, in bytes: a list element of simplelru (96), its
+// slot in the map at the mean load of a Go map (about 40), and the rounding of the key to a size class.
+// TestAccountedBytesMatchHeap holds it against the heap.
+const entryOverhead = 144
+
+// sweepBatch is how many entries a sweep looks at before it lets go of the shard's lock for a moment.
+const sweepBatch = 128
+
+// Config is what a Cache is made of.
+type Config struct {
+	// MaxBytes bounds keys, payloads and overhead together; positive. Each shard has an equal share of it.
+	MaxBytes int64
+	// Policy says what is dropped first; empty is LRU.
+	Policy Policy
+	// Shards is how many locks there are: a power of two, or 0 for DefaultShards.
+	Shards int
+	// EntryOverhead is what one V takes beside its payload, in bytes; not negative.
+	EntryOverhead int
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.MaxBytes <= 0:
+		return fmt.Errorf("lru: MaxBytes is %d; it must be positive", c.MaxBytes)
+	case c.Shards < 0 || c.Shards&(c.Shards-1) != 0:
+		return fmt.Errorf("lru: Shards is %d; it must be a power of two, or 0 for the default", c.Shards)
+	case c.EntryOverhead < 0:
+		return fmt.Errorf("lru: EntryOverhead is %d; it must not be negative", c.EntryOverhead)
+	}
+	return c.Policy.validate()
+}
+
+// Cache maps keys to values within a bound of bytes. It is safe for concurrent use.
+type Cache[V any] struct {
+	seed     maphash.Seed
+	shards   []shard[V] // a power of two of them
+	overhead int64      // bytes of every entry beside key and payload
+	maxBytes atomic.Int64
+}
+
+// New returns an empty cache.
+func New[V any](cfg Config) (*Cache[V], error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := cfg.Shards
+	if n == 0 {
+		n = DefaultShards(cfg.MaxBytes)
+	}
+	c := &Cache[V]{
+		seed:     maphash.MakeSeed(),
+		shards:   make([]shard[V], n),
+		overhead: entryOverhead + int64(cfg.EntryOverhead),
+	}
+	for i := range c.shards {
+		c.shards[i].order = newOrder[V](cfg.Policy)
+	}
+	c.Resize(cfg.MaxBytes)
+	return c, nil
+}
+
+func (c *Cache[V]) shardOf(key string) *shard[V] {
+	return &c.shards[maphash.String(c.seed, key)&uint64(len(c.shards)-1)]
+}
+
+// Get returns what is held for key and marks it as used. The key is not retained, so it may be a view of memory that
+// the caller reuses. Get does not allocate, but for the one hit that promotes an entry under SLRU.
+func (c *Cache[V]) Get(key string) (V, bool) {
+	s := c.shardOf(key)
+	s.mu.Lock()
+	held, ok := s.order.Get(key)
+	s.mu.Unlock()
+	return held.v, ok
+}
+
+// Peek returns what is held for key without marking it as used. The key is not retained.
+func (c *Cache[V]) Peek(key string) (V, bool) {
+	s := c.shardOf(key)
+	s.mu.Lock()
+	held, ok := s.order.Peek(key)
+	s.mu.Unlock()
+	return held.v, ok
+}
+
+// Update calls decide with what is held for key and, when it says keep, stores the value that it returns. Size is the
+// payload of that value in bytes; the length of the key and the overhead are added here. Decide runs under the lock
+// that Remove takes, so what it checks still holds when the value is stored; it must be quick and must not call the
+// cache. The key is not retained.
+//
+// A value larger than a shard's share (MaxBytes / shards) is not stored; what was held for the key is then dropped,
+// and Stats.TooLarge counts it.
+func (c *Cache[V]) Update(key string, size int, decide func(held V, ok bool) (v V, keep bool)) (stored bool) {
+	s := c.shardOf(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held, ok := s.order.Peek(key)
+	v, keep := decide(held.v, ok)
+	if !keep {
+		return false
+	}
+	return s.storeLocked(key, held, ok, slot[V]{v: v, bytes: c.overhead + int64(len(key)) + int64(size)})
+}
+
+// Remove drops what is held for key and reports whether there was anything.
+func (c *Cache[V]) Remove(key string) bool {
+	s := c.shardOf(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.removeLocked(key)
+}
+
+// RemoveIf drops every entry for which drop says so, shard by shard; see SweepShard.
+func (c *Cache[V]) RemoveIf(drop func(key string, v V) bool) (removed int) {
+	for i := range c.shards {
+		removed += c.SweepShard(i, drop)
+	}
+	return removed
+}
+
+// Shards returns how many shards there are.
+func (c *Cache[V]) Shards() int { return len(c.shards) }
+
+// SweepShard drops the entries of shard i, 0 to Shards()-1, for which drop says so. It marks nothing as used. Every
+// entry that is held from its beginning to its end is offered once; one that is stored meanwhile may not be. The lock
+// is held to list the keys, and then for a batch of entries at a time. Drop must be quick and must not call the cache.
+func (c *Cache[V]) SweepShard(i int, drop func(key string, v V) bool) (removed int) {
+	s := &c.shards[i]
+	keys := s.keys()
+	for len(keys) > 0 {
+		n := min(len(keys), sweepBatch)
+		removed += s.removeBatch(keys[:n], drop)
+		keys = keys[n:]
+	}
+	return removed
+}
+
+// Resize changes the bound and drops what no longer fits. The number of shards stays.
+func (c *Cache[V]) Resize(maxBytes int64) {
+	maxBytes = max(maxBytes, 0)
+	c.maxBytes.Store(maxBytes)
+	for i := range c.shards {
+		c.shards[i].resize(maxBytes / int64(len(c.shards)))
+	}
+}
+
+// Stats are sums over all shards, each read at its own moment.
+type Stats struct {
+	Entries   int
+	Bytes     int64  // keys, payloads and overhead of what is held; never above MaxBytes
+	MaxBytes  int64  // the bound
+	Evictions uint64 // entries dropped to make room, since the start
+	TooLarge  uint64 // values not stored because they exceed a shard's share, since the start
+}
+
+// Stats returns what is held and what was dropped.
+func (c *Cache[V]) Stats() Stats {
+	sum := Stats{MaxBytes: c.maxBytes.Load()}
+	for i := range c.shards {
+		c.shards[i].addTo(&sum)
+	}
+	return sum
+}
+
+// slot is a value with what it is accounted for.
+type slot[V any] struct {
+	v     V
+	bytes int64
+}
+
+// shard is one part of the keys with a lock and a share of the bytes of its own.
+type shard[V any] struct {
+	mu        sync.Mutex
+	order     order[V] // mu
+	bytes     int64    // mu; sum of slot.bytes, at most share
+	share     int64    // mu
+	evictions uint64   // mu
+	tooLarge  uint64   // mu
+
+	_ [64]byte // keeps the next shard's lock off this one's cache line
+}
+
+func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot[V]) bool {
+	if next.bytes > s.share {
+		s.tooLarge++
+		s.removeLocked(key)
+		return false
+	}
+	if !replace {
+		s.evictLocked(next.bytes, false)
+		key = strings.Clone(key)
+	}
+	s.order.Add(key, next)
+	s.bytes += next.bytes - held.bytes
+	s.evictLocked(0, true)
+	return true
+}
+
+// evictLocked drops entries until room bytes are free. With spareNewest the last one stored stays; it fits alone.
+func (s *shard[V]) evictLocked(room int64, spareNewest bool) {
+	for s.bytes+room > s.share {
+		s.bytes -= s.order.evict(spareNewest).bytes
+		s.evictions++
+	}
+}
+
+func (s *shard[V]) removeLocked(key string) bool {
+	held, ok := s.order.Peek(key)
+	if ok {
+		s.order.Remove(key)
+		s.bytes -= held.bytes
+	}
+	return ok
+}
+
+func (s *shard[V]) keys() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.order.Keys()
+}
+
+func (s *shard[V]) removeBatch(keys []string, drop func(key string, v V) bool) (removed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range keys {
+		if held, ok := s.order.Peek(key); ok && drop(key, held.v) {
+			s.removeLocked(key)
+			removed++
+		}
+	}
+	return removed
+}
+
+func (s *shard[V]) resize(share int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.share = share
+	s.order.resize(share)
+	s.evictLocked(0, false)
+}
+
+func (s *shard[V]) addTo(sum *Stats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum.Entries += s.order.Len()
+	sum.Bytes += s.bytes
+	sum.Evictions += s.evictions
+	sum.TooLarge += s.tooLarge
+}
+
+func newList[V any]() *simplelru.LRU[string, slot[V]] {
+	// NewLRU fails only for a size that is not positive. Bytes are what bounds the list.
+	l, _ := simplelru.NewLRU[string, slot[V]](math.MaxInt, nil)
+	return l
+}

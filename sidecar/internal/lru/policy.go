@@ -1,0 +1,64 @@
+package lru
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// Policy says which entry is dropped first when room is needed.
+type Policy string
+
+// The policies.
+const (
+	// LRU drops what was used least recently.
+	LRU Policy = "lru"
+	// SLRU is segmented: an entry is on probation until it is used a second time, and protected after that. A scan of
+	// keys that are read once passes through the probation segment and leaves the protected one alone. (Karedla, Love
+	// and Wherry, "Caching Strategies to Improve Disk System Performance", IEEE Computer 27(3), 1994.)
+	SLRU Policy = "slru"
+)
+
+func (p Policy) validate() error {
+	switch p {
+	case "", LRU, SLRU:
+		return nil
+	}
+	return fmt.Errorf("lru: policy %q is unknown; it must be %q or %q", string(p), LRU, SLRU)
+}
+
+// order keeps the entries of one shard in the order in which they will be dropped. Get to Len are those of simplelru.
+type order[V any] interface {
+	Get(key string) (slot[V], bool)
+	Peek(key string) (slot[V], bool)
+	// Add stores or replaces, and makes the entry the newest. It retains a key that it does not hold yet.
+	Add(key string, s slot[V]) bool
+	Remove(key string) bool
+	Keys() []string
+	Len() int
+	// evict drops the entry that is due first; there is one. With spareNewest it is not the last one given to Add,
+	// unless that is alone.
+	evict(spareNewest bool) slot[V]
+	// resize tells the bytes that the shard may hold. The shard evicts; the order only divides them.
+	resize(share int64)
+}
+
+func newOrder[V any](p Policy) order[V] {
+	if p == SLRU {
+		return newSegmented[V]()
+	}
+	return plain[V]{newList[V]()}
+}
+
+// plain is the order of LRU.
+type plain[V any] struct {
+	*simplelru.LRU[string, slot[V]]
+}
+
+// evict takes the other end of the list from the newest.
+func (p plain[V]) evict(bool) slot[V] {
+	_, old, _ := p.RemoveOldest()
+	return old
+}
+
+func (plain[V]) resize(int64) {}
