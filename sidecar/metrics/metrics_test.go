@@ -1,0 +1,299 @@
+package metrics_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+)
+
+var update = flag.Bool("update", false, "write METRICS.md anew")
+
+// fullSource has every optional part, and a different figure in each.
+func fullSource() metrics.Source {
+	stats := &cache.Stats{}
+	stats.Hit.Add(11)
+	stats.LocalHit.Add(12)
+	stats.PeerHit.Add(13)
+	stats.Load.Add(14)
+	stats.Stale.Add(15)
+	stats.Negative.Add(16)
+	stats.Error.Add(17)
+	stats.Queries.Add(18)
+	stats.LoadTime.Observe(3 * time.Millisecond)
+	stats.HopTime.Observe(20 * time.Microsecond)
+	http := &cache.Histogram{}
+	http.Observe(time.Millisecond)
+	http.Observe(time.Minute)
+	return metrics.Source{
+		Version:  "v1.2.3",
+		Revision: "abc",
+		Datasets: []metrics.Dataset{{
+			Name:  "routes",
+			Stats: stats,
+			Memory: func() metrics.Memory {
+				return metrics.Memory{Entries: 21, Bytes: 22, MaxBytes: 23, Evictions: 24, TooLarge: 25}
+			},
+		}},
+		Protocols: map[string]*cache.Histogram{"http": http},
+		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
+			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true}
+		}}},
+		Ring:  func() metrics.Ring { return metrics.Ring{ID: "00ff", Members: 41} },
+		Peers: func() metrics.Peers { return metrics.Peers{Connections: 42, OpenBreakers: 43} },
+		Directory: func() metrics.Directory {
+			return metrics.Directory{Connected: true, Registered: true, Refused: 51, Held: 52, Resyncs: 53, Failures: 54}
+		},
+		Local:   func() metrics.Local { return metrics.Local{Connections: 61, MaxConnections: 62, Refused: 63} },
+		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
+	}
+}
+
+func gather(t *testing.T, s metrics.Source) map[string]*dto.MetricFamily {
+	t.Helper()
+	r, err := metrics.NewRegistry(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := make(map[string]*dto.MetricFamily, len(families))
+	for _, f := range families {
+		byName[f.GetName()] = f
+	}
+	return byName
+}
+
+func TestMetricsPassPromlint(t *testing.T) {
+	r, err := metrics.NewRegistry(fullSource())
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := testutil.GatherAndLint(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestFiguresReachTheirMetric(t *testing.T) {
+	text := scrape(t, fullSource())
+	for _, want := range []string{
+		`ringside_requests_total{dataset="routes",result="hit"} 11`,
+		`ringside_requests_total{dataset="routes",result="local_hit"} 12`,
+		`ringside_requests_total{dataset="routes",result="peer_hit"} 13`,
+		`ringside_requests_total{dataset="routes",result="load"} 14`,
+		`ringside_requests_total{dataset="routes",result="stale"} 15`,
+		`ringside_requests_total{dataset="routes",result="negative"} 16`,
+		`ringside_requests_total{dataset="routes",result="error"} 17`,
+		`ringside_origin_queries_total{dataset="routes"} 18`,
+		`ringside_entries{dataset="routes"} 21`,
+		`ringside_memory_bytes{dataset="routes"} 22`,
+		`ringside_memory_max_bytes{dataset="routes"} 23`,
+		`ringside_evictions_total{dataset="routes"} 24`,
+		`ringside_too_large_total{dataset="routes"} 25`,
+		`ringside_origin_in_flight{origin="db"} 31`,
+		`ringside_origin_max_in_flight{origin="db"} 32`,
+		`ringside_origin_queued{origin="db"} 33`,
+		`ringside_origin_max_queued{origin="db"} 34`,
+		`ringside_origin_refused_total{origin="db"} 35`,
+		`ringside_origin_breaker_open{origin="db"} 1`,
+		`ringside_ring_members 41`,
+		`ringside_ring_info{ring_id="00ff"} 1`,
+		`ringside_peer_connections 42`,
+		`ringside_peer_breakers_open 43`,
+		`ringside_directory_connected 1`,
+		`ringside_directory_refused_records_total 51`,
+		`ringside_directory_held_members 52`,
+		`ringside_directory_resyncs_total 53`,
+		`ringside_directory_failures_total 54`,
+		`ringside_local_connections 61`,
+		`ringside_local_max_connections 62`,
+		`ringside_local_refused_total 63`,
+		`ringside_config_reloads_total{result="ok"} 71`,
+		`ringside_config_reloads_total{result="error"} 72`,
+		`ringside_config_last_reload_failed 1`,
+		`ringside_build_info{revision="abc",version="v1.2.3"} 1`,
+		`ringside_request_duration_seconds_bucket{protocol="http",le="0.001"} 1`,
+		`ringside_request_duration_seconds_bucket{protocol="http",le="10"} 1`,
+		`ringside_request_duration_seconds_bucket{protocol="http",le="+Inf"} 2`,
+		`ringside_load_duration_seconds_count{dataset="routes"} 1`,
+		`ringside_hop_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("the scrape lacks %s", want)
+		}
+	}
+}
+
+func TestAbsentPartsHaveNoMetric(t *testing.T) {
+	for name := range gather(t, metrics.Source{}) {
+		ours := strings.HasPrefix(name, "ringside_")
+		if ours && name != "ringside_build_info" {
+			t.Errorf("%s is exported without a source", name)
+		}
+	}
+}
+
+// TestLabelsAreOfAFixedSet keeps keys, addresses and error texts out of labels.
+func TestLabelsAreOfAFixedSet(t *testing.T) {
+	allowed := []string{"dataset", "protocol", "result", "origin", "ring_id", "version", "revision"}
+	for name, f := range gather(t, fullSource()) {
+		if !strings.HasPrefix(name, "ringside_") {
+			continue
+		}
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			if !slices.Contains(allowed, l.GetName()) {
+				t.Errorf("%s has label %q", name, l.GetName())
+			}
+		}
+	}
+}
+
+func TestSourcesThatWouldBreakEachScrapeAreRefused(t *testing.T) {
+	many := make([]metrics.Dataset, metrics.MaxLabelValues+1)
+	for i := range many {
+		many[i].Name = fmt.Sprint(i)
+	}
+	for name, s := range map[string]metrics.Source{
+		"too many datasets":  {Datasets: many},
+		"one dataset twice":  {Datasets: []metrics.Dataset{{Name: "a"}, {Name: "a"}}},
+		"name is not UTF-8":  {Datasets: []metrics.Dataset{{Name: "\xff"}}},
+		"one origin twice":   {Origins: []metrics.Origin{{Name: "a"}, {Name: "a"}}},
+		"protocol not UTF-8": {Protocols: map[string]*cache.Histogram{"\xff": {}}},
+	} {
+		if _, err := metrics.NewRegistry(s); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func scrape(t *testing.T, s metrics.Source) string {
+	t.Helper()
+	r, err := metrics.NewRegistry(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	metrics.NewHandler(r, metrics.Probes{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("GET /metrics = %d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func TestHandlerAnswersProbesAndNothingElse(t *testing.T) {
+	r, err := metrics.NewRegistry(fullSource())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := metrics.NewHandler(r, metrics.Probes{
+		Started: func() error { return nil },
+		Ready:   func() error { return errors.New("leaving") },
+	})
+	for _, c := range []struct {
+		method, path string
+		code         int
+		body         string
+	}{
+		{"GET", "/startupz", 200, "ok\n"},
+		{"HEAD", "/startupz", 200, "ok\n"},
+		{"GET", "/livez", 200, "ok\n"},
+		{"GET", "/readyz", 503, "leaving\n"},
+		{"POST", "/metrics", 405, ""},
+		{"PUT", "/livez", 405, ""},
+		{"GET", "/", 404, ""},
+		{"GET", "/metrics/", 404, ""},
+		{"GET", "/debug/pprof/", 404, ""},
+		{"GET", "/v1/routes/a", 404, ""},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
+		body, err := io.ReadAll(w.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Code != c.code || (c.body != "" && string(body) != c.body) {
+			t.Errorf("%s %s = %d %q, want %d %q", c.method, c.path, w.Code, body, c.code, c.body)
+		}
+	}
+}
+
+// TestDocumentListsEveryMetric compares METRICS.md with what a sidecar exports. To write it anew:
+// go test ./sidecar/metrics -run Document -update
+func TestDocumentListsEveryMetric(t *testing.T) {
+	want := document(gather(t, fullSource()))
+	if *update {
+		if err := os.WriteFile("METRICS.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile("METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("METRICS.md is out of date: go test ./sidecar/metrics -run Document -update")
+	}
+}
+
+const documentHead = `# Metrics
+
+What ` + "`/metrics`" + ` of a sidecar exports, next to the metrics of the Go runtime (` + "`go_…`" + `) and of the process
+(` + "`process_…`" + `). Counters begin at 0 when the sidecar starts. A part that a sidecar does not have (a member directory,
+say, when the members are a list in the config) has no series.
+
+The number that the cache is there for is the origin queries per request:
+
+` + "```promql" + `
+sum by (dataset) (rate(ringside_origin_queries_total[5m])) / sum by (dataset) (rate(ringside_requests_total[5m]))
+` + "```" + `
+
+` + "`result`" + ` of ` + "`ringside_requests_total`" + ` is one of ` + "`hit`" + ` (fresh, in memory, loaded by this sidecar), ` +
+	"`local_hit`" + ` (fresh, a local
+copy), ` + "`peer_hit`" + ` (from the owner's memory), ` + "`load`" + ` (the origin was asked, here or by the owner), ` +
+	"`stale`" + `, ` + "`negative`" + ` (absent)
+and ` + "`error`" + `. No label ever holds a key. A label has at most %d values.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+`
+
+func document(families map[string]*dto.MetricFamily) string {
+	var names []string
+	for name := range families {
+		if strings.HasPrefix(name, "ringside_") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	fmt.Fprintf(&b, documentHead, metrics.MaxLabelValues)
+	for _, name := range names {
+		f := families[name]
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, "`"+l.GetName()+"`")
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n",
+			name, strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
+	}
+	return b.String()
+}

@@ -1,0 +1,309 @@
+package metrics
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+const (
+	counter = prometheus.CounterValue
+	gauge   = prometheus.GaugeValue
+)
+
+// A metric is one row of METRICS.md: read calls emit once a series, with the values of labels in order.
+type metric struct {
+	name   string
+	kind   prometheus.ValueType
+	labels []string
+	help   string
+	read   func(s *Source, emit func(value float64, labels ...string))
+}
+
+// A histogram is a row of METRICS.md with buckets; see metric.
+type histogram struct {
+	name   string
+	label  string
+	help   string
+	series func(s *Source, emit func(h *cache.Histogram, label string))
+}
+
+func metrics() []metric {
+	var all []metric
+	for _, rows := range [][]metric{
+		requestMetrics(), originMetrics(), hopMetrics(), memoryMetrics(), ringMetrics(), processMetrics(),
+	} {
+		all = append(all, rows...)
+	}
+	return all
+}
+
+func requestMetrics() []metric {
+	dataset := []string{"dataset"}
+	return []metric{
+		{"ringside_requests_total", counter, []string{"dataset", "result"},
+			"Reads of applications, each counted once, by what answered them.", readRequests},
+		{"ringside_refused_total", counter, dataset,
+			"Reads refused because a bound was reached. They are errors in ringside_requests_total, too.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refused })},
+		{"ringside_refreshes_total", counter, dataset,
+			"Loads begun in the background, before an entry expired or behind a stale answer.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refreshes })},
+		{"ringside_fenced_total", counter, dataset,
+			"Values not stored because their key was invalidated after their load began.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Fenced })},
+		{"ringside_local_connections", gauge, nil,
+			"Open connections of applications.",
+			local(func(l Local) int64 { return l.Connections })},
+		{"ringside_local_max_connections", gauge, nil,
+			"Bound of ringside_local_connections.",
+			local(func(l Local) int64 { return l.MaxConnections })},
+		{"ringside_local_refused_total", counter, nil,
+			"Connections and requests of applications refused because a bound of a listener was reached.",
+			local(func(l Local) int64 { return l.Refused })},
+	}
+}
+
+func readRequests(s *Source, emit func(float64, ...string)) {
+	for _, d := range s.Datasets {
+		st := d.Stats
+		emit(float64(st.Hit.Load()), d.Name, "hit")
+		emit(float64(st.LocalHit.Load()), d.Name, "local_hit")
+		emit(float64(st.PeerHit.Load()), d.Name, "peer_hit")
+		emit(float64(st.Load.Load()), d.Name, "load")
+		emit(float64(st.Stale.Load()), d.Name, "stale")
+		emit(float64(st.Negative.Load()), d.Name, "negative")
+		emit(float64(st.Error.Load()), d.Name, "error")
+	}
+}
+
+func originMetrics() []metric {
+	dataset, origin := []string{"dataset"}, []string{"origin"}
+	return []metric{
+		{"ringside_origin_queries_total", counter, dataset,
+			"Loads that this member made of the origin; a batch of keys is one.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Queries })},
+		{"ringside_origin_query_errors_total", counter, dataset,
+			"Loads that failed.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.QueryErrors })},
+		{"ringside_origin_keys_total", counter, dataset,
+			"Keys that were asked of the origin.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Keys })},
+		{"ringside_origin_in_flight", gauge, origin,
+			"Statements under way.",
+			originLoad(func(l OriginLoad) int64 { return l.InFlight })},
+		{"ringside_origin_max_in_flight", gauge, origin,
+			"Bound of ringside_origin_in_flight.",
+			originLoad(func(l OriginLoad) int64 { return l.MaxInFlight })},
+		{"ringside_origin_queued", gauge, origin,
+			"Loads that wait for a statement's turn.",
+			originLoad(func(l OriginLoad) int64 { return l.Queued })},
+		{"ringside_origin_max_queued", gauge, origin,
+			"Bound of ringside_origin_queued.",
+			originLoad(func(l OriginLoad) int64 { return l.MaxQueued })},
+		{"ringside_origin_refused_total", counter, origin,
+			"Loads refused before they began: the queue was full, or the breaker open.",
+			originLoad(func(l OriginLoad) int64 { return l.Refused })},
+		{"ringside_origin_breaker_open", gauge, origin,
+			"1 while the origin is not asked because it kept failing, else 0.",
+			originLoad(func(l OriginLoad) int64 { return oneIf(l.BreakerOpen) })},
+	}
+}
+
+func hopMetrics() []metric {
+	dataset := []string{"dataset"}
+	return []metric{
+		{"ringside_hops_total", counter, dataset,
+			"Requests to other members.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Hops })},
+		{"ringside_hop_errors_total", counter, dataset,
+			"Requests to other members that got no answer.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.HopErrors })},
+		{"ringside_successor_hops_total", counter, dataset,
+			"Hops to the successor, because the owner could not be reached.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Successor })},
+		{"ringside_fallback_loads_total", counter, dataset,
+			"Loads made here because neither owner nor successor could be reached.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LocalFallback })},
+		{"ringside_served_total", counter, dataset,
+			"Requests answered to other members.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Served })},
+		{"ringside_served_not_owner_total", counter, dataset,
+			"Requests answered to other members for keys that this member does not own.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.NotOwner })},
+		{"ringside_peeks_total", counter, dataset,
+			"Questions to the previous owner of a key before its first load here.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Peeks })},
+		{"ringside_peek_hits_total", counter, dataset,
+			"Questions to the previous owner that spared a load.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeekHits })},
+		{"ringside_peer_connections", gauge, nil,
+			"Connections to other members.",
+			peers(func(p Peers) int { return p.Connections })},
+		{"ringside_peer_breakers_open", gauge, nil,
+			"Members that are not asked at the moment because they did not answer.",
+			peers(func(p Peers) int { return p.OpenBreakers })},
+	}
+}
+
+func memoryMetrics() []metric {
+	dataset := []string{"dataset"}
+	return []metric{
+		{"ringside_entries", gauge, dataset,
+			"Entries held, own and copies.",
+			memory(func(m Memory) float64 { return float64(m.Entries) })},
+		{"ringside_memory_bytes", gauge, dataset,
+			"Bytes of the entries held, overhead included.",
+			memory(func(m Memory) float64 { return float64(m.Bytes) })},
+		{"ringside_memory_max_bytes", gauge, dataset,
+			"Bound of ringside_memory_bytes.",
+			memory(func(m Memory) float64 { return float64(m.MaxBytes) })},
+		{"ringside_evictions_total", counter, dataset,
+			"Entries dropped for want of room.",
+			memory(func(m Memory) float64 { return float64(m.Evictions) })},
+		{"ringside_too_large_total", counter, dataset,
+			"Values not kept because they were larger than an entry may be.",
+			memory(func(m Memory) float64 { return float64(m.TooLarge) })},
+	}
+}
+
+func ringMetrics() []metric {
+	return []metric{
+		{"ringside_ring_members", gauge, nil, "Members of the ring that reads are routed by.",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.Ring != nil {
+					emit(float64(s.Ring().Members))
+				}
+			}},
+		{"ringside_ring_info", gauge, []string{"ring_id"},
+			"Always 1. Members that show different ring_id for long do not agree on who owns what.",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.Ring != nil {
+					emit(1, s.Ring().ID)
+				}
+			}},
+		{"ringside_directory_connected", gauge, nil,
+			"1 while the member directory answers, else 0: the last ring stays in use.",
+			directory(func(d Directory) int64 { return oneIf(d.Connected) })},
+		{"ringside_directory_registered", gauge, nil,
+			"1 while this member is in the directory, else 0.",
+			directory(func(d Directory) int64 { return oneIf(d.Registered) })},
+		{"ringside_directory_held_members", gauge, nil,
+			"Members that the directory has lost and that stay on the ring because they still answer.",
+			directory(func(d Directory) int64 { return d.Held })},
+		{"ringside_directory_refused_records_total", counter, nil,
+			"Records of the directory that were malformed and passed over.",
+			directory(func(d Directory) int64 { return d.Refused })},
+		{"ringside_directory_resyncs_total", counter, nil,
+			"Full lists of the directory.",
+			directory(func(d Directory) int64 { return d.Resyncs })},
+		{"ringside_directory_failures_total", counter, nil,
+			"Lists, watches and registrations that failed.",
+			directory(func(d Directory) int64 { return d.Failures })},
+	}
+}
+
+func processMetrics() []metric {
+	return []metric{
+		{"ringside_build_info", gauge, []string{"version", "revision"}, "Always 1.",
+			func(s *Source, emit func(float64, ...string)) { emit(1, s.Version, s.Revision) }},
+		{"ringside_config_reloads_total", counter, []string{"result"},
+			"Times the config was read again; result is ok or error.", readReloads},
+		{"ringside_config_last_reload_failed", gauge, nil,
+			"1 while the config in use is not the one in the file, because that one is bad, else 0.",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.Reloads != nil {
+					emit(float64(oneIf(s.Reloads().LastFailed)))
+				}
+			}},
+	}
+}
+
+func readReloads(s *Source, emit func(float64, ...string)) {
+	if s.Reloads == nil {
+		return
+	}
+	r := s.Reloads()
+	emit(float64(r.OK), "ok")
+	emit(float64(r.Failed), "error")
+}
+
+func histograms() []histogram {
+	return []histogram{
+		{"ringside_request_duration_seconds", "protocol", "Time to answer a request of an application.",
+			func(s *Source, emit func(*cache.Histogram, string)) {
+				for protocol, h := range s.Protocols {
+					emit(h, protocol)
+				}
+			}},
+		{"ringside_load_duration_seconds", "dataset", "Time of a load, waiting for the origin's budget included.",
+			func(s *Source, emit func(*cache.Histogram, string)) {
+				for _, d := range s.Datasets {
+					emit(&d.Stats.LoadTime, d.Name)
+				}
+			}},
+		{"ringside_hop_duration_seconds", "dataset", "Time of a request to another member.",
+			func(s *Source, emit func(*cache.Histogram, string)) {
+				for _, d := range s.Datasets {
+					emit(&d.Stats.HopTime, d.Name)
+				}
+			}},
+	}
+}
+
+func stat(field func(*cache.Stats) *atomic.Int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		for _, d := range s.Datasets {
+			emit(float64(field(d.Stats).Load()), d.Name)
+		}
+	}
+}
+
+func memory(field func(Memory) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		for _, d := range s.Datasets {
+			emit(field(d.Memory()), d.Name)
+		}
+	}
+}
+
+func originLoad(field func(OriginLoad) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		for _, o := range s.Origins {
+			emit(float64(field(o.Load())), o.Name)
+		}
+	}
+}
+
+func peers(field func(Peers) int) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Peers != nil {
+			emit(float64(field(s.Peers())))
+		}
+	}
+}
+
+func directory(field func(Directory) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Directory != nil {
+			emit(float64(field(s.Directory())))
+		}
+	}
+}
+
+func local(field func(Local) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Local != nil {
+			emit(float64(field(s.Local())))
+		}
+	}
+}
+
+func oneIf(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
