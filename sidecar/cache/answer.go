@@ -14,8 +14,10 @@ type Answer struct {
 	ETag string
 	// Age is an upper bound of the time since the load of this value began.
 	Age time.Duration
-	// Fresh is how long the answer stays fresh; 0 or less when it is stale.
+	// Fresh is how long the answer stays fresh; 0 or less when it must not be used again.
 	Fresh time.Duration
+	// Stale: the value is older than its ttl, and the origin could not give a newer one in time; Detail says why.
+	Stale bool
 	// Source is where the answer was found.
 	Source Source
 	// Owner is the node id of the member that answered for the key; empty when it is this one.
@@ -24,9 +26,6 @@ type Answer struct {
 	// for the detail parameter of Cache-Status (a token of RFC 9211); empty otherwise.
 	Detail string
 }
-
-// Stale reports whether the answer is older than its ttl.
-func (a Answer) Stale() bool { return a.Fresh <= 0 }
 
 // Source says where an answer was found.
 type Source uint8

@@ -1,3 +1,172 @@
 // Package cache is the whole read path of a dataset: memory, the owner, the origin. It opens no socket, writes no log
 // and starts no timer but the bounds of its flights.
 package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/internal/lru"
+)
+
+// MaxKeyBytes bounds a key.
+const MaxKeyBytes = 1024
+
+// Config is what a Dataset is made of.
+type Config struct {
+	// Name is the dataset's name; it is the first part of its route keys.
+	Name string
+	// Policy is how fresh its answers are.
+	Policy Policy
+	// Origin holds the truth.
+	Origin origin.Origin
+	// Peers says which members answer for a key; nil means that this one is alone.
+	Peers Peers
+	// MaxBytes bounds the memory of its entries, overhead included.
+	MaxBytes int64
+	// Eviction says which entries go first when MaxBytes is reached: "lru" (also when empty) or "slru".
+	Eviction string
+}
+
+// Dataset answers reads of one dataset. It is safe for concurrent use.
+type Dataset struct {
+	name   string
+	policy atomic.Pointer[Policy]
+	origin origin.Origin
+	peers  Peers
+	start  time.Time
+
+	store  *lru.Cache[*entry]
+	fences fences
+	// Loads and hops are merged apart: with one map, two members whose rings disagree would wait for each other.
+	loads, hops *flight.Group[found]
+	// fallbacks holds a token for each load that is made here although another member owns the key.
+	fallbacks chan struct{}
+
+	stats Stats
+}
+
+// New returns a Dataset that holds nothing yet.
+func New(c Config) (*Dataset, error) {
+	store, err := lru.New[*entry](lru.Config{
+		MaxBytes: c.MaxBytes, Policy: lru.Policy(c.Eviction), EntryOverhead: entryOverhead,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dataset %s: %w", c.Name, err)
+	}
+	d := &Dataset{
+		name:      c.Name,
+		origin:    c.Origin,
+		peers:     c.Peers,
+		start:     time.Now(),
+		store:     store,
+		fences:    fences{seed: maphash.MakeSeed()},
+		loads:     flight.New[found](c.Policy.MaxFlights),
+		hops:      flight.New[found](c.Policy.MaxFlights),
+		fallbacks: make(chan struct{}, maxFallbacks),
+	}
+	if d.peers == nil {
+		d.peers = NoPeers{}
+	}
+	d.SetPolicy(c.Policy)
+	return d, nil
+}
+
+// Name returns the dataset's name.
+func (d *Dataset) Name() string { return d.name }
+
+// Stats returns the live counters.
+func (d *Dataset) Stats() *Stats { return &d.stats }
+
+// Memory returns what the dataset's entries take.
+func (d *Dataset) Memory() lru.Stats { return d.store.Stats() }
+
+// Flights returns how many loads and hops are under way.
+func (d *Dataset) Flights() (loads, hops int) { return d.loads.Len(), d.hops.Len() }
+
+// Policy returns the policy in force.
+func (d *Dataset) Policy() Policy { return *d.policy.Load() }
+
+// SetPolicy applies to what is loaded from now on; entries that are held keep their times. MaxFlights cannot change.
+func (d *Dataset) SetPolicy(p Policy) { d.policy.Store(&p) }
+
+// Close cancels what is under way and waits for it. Reads fail from then on, but for hits.
+func (d *Dataset) Close() {
+	d.hops.Close()
+	d.loads.Close()
+}
+
+// Sweep drops the entries that no read can use any more. Its caller decides how often it is worth the work.
+func (d *Dataset) Sweep() (dropped int) {
+	now := d.now()
+	return d.store.RemoveIf(func(_ string, e *entry) bool { return e.dead(now) })
+}
+
+// Invalidate drops key from this member's memory. A load that began before is not stored, and later reads do not wait
+// for it.
+func (d *Dataset) Invalidate(key string) {
+	d.fences.of(key).Add(1)
+	d.store.Remove(key)
+	d.loads.Forget(key)
+	d.hops.Forget(key)
+}
+
+// InvalidatePrefix does what Invalidate does to every key that starts with prefix; "" means all.
+func (d *Dataset) InvalidatePrefix(prefix string) (dropped int) {
+	d.fences.raiseAll()
+	dropped = d.store.RemoveIf(func(key string, _ *entry) bool { return strings.HasPrefix(key, prefix) })
+	d.loads.ForgetAll()
+	d.hops.ForgetAll()
+	return dropped
+}
+
+// now is the dataset's monotonic clock.
+func (d *Dataset) now() int64 { return int64(time.Since(d.start)) }
+
+func checkKey(key string) error {
+	switch {
+	case key == "":
+		return invalidKey("the key is empty")
+	case len(key) > MaxKeyBytes:
+		return invalidKey(fmt.Sprintf("the key has %d bytes; at most %d are allowed", len(key), MaxKeyBytes))
+	case !utf8.ValidString(key):
+		return invalidKey("the key is not UTF-8")
+	case strings.IndexByte(key, 0) >= 0:
+		return invalidKey("the key holds a NUL byte")
+	}
+	return nil
+}
+
+func invalidKey(why string) error { return &Error{Kind: KindInvalidKey, Err: errors.New(why)} }
+
+// retryAfter is what callers are told when the origin failed or a bound was reached.
+const retryAfter = time.Second
+
+// classify gives an error of the origin, of a flight or of a peer its kind. Errors that have one keep it.
+func (d *Dataset) classify(err error) error {
+	var known *Error
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case errors.Is(err, origin.ErrInvalidKey):
+		return &Error{Kind: KindInvalidKey, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
+	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull):
+		d.stats.Refused.Add(1)
+		return &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
+	case errors.Is(err, context.DeadlineExceeded):
+		return d.unavailable(fmt.Errorf("no answer within %v: %w", d.Policy().LoadTimeout, err))
+	}
+	return d.unavailable(err)
+}
+
+func (d *Dataset) unavailable(err error) error {
+	return &Error{Kind: KindUnavailable, RetryAfter: retryAfter, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
+}

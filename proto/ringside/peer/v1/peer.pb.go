@@ -125,14 +125,18 @@ type FetchResponse struct {
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Nanoseconds since the load of this value began.
 	AgeNs int64 `protobuf:"varint,4,opt,name=age_ns,json=ageNs,proto3" json:"age_ns,omitempty"`
-	// Nanoseconds for which the entry stays fresh; 0 or less: stale.
+	// Nanoseconds for which the entry stays fresh; 0 or less when it must not be kept as a fresh one.
 	FreshNs int64 `protobuf:"varint,5,opt,name=fresh_ns,json=freshNs,proto3" json:"fresh_ns,omitempty"`
 	// The entry was in this member's memory; otherwise it was loaded for this call.
 	FromMemory bool `protobuf:"varint,6,opt,name=from_memory,json=fromMemory,proto3" json:"from_memory,omitempty"`
 	// In its own ring this member does not own the key.
 	NotOwner bool `protobuf:"varint,7,opt,name=not_owner,json=notOwner,proto3" json:"not_owner,omitempty"`
 	// Ring.ID of this member.
-	RingId        uint64 `protobuf:"fixed64,8,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
+	RingId uint64 `protobuf:"fixed64,8,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
+	// The value is older than its ttl: the origin could not give a newer one in time.
+	Stale bool `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Why it is stale or came by a detour, for people; empty otherwise.
+	Detail        string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -221,6 +225,20 @@ func (x *FetchResponse) GetRingId() uint64 {
 		return x.RingId
 	}
 	return 0
+}
+
+func (x *FetchResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *FetchResponse) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
 }
 
 // PingRequest has no fields.
@@ -609,7 +627,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x06gutter\x18\x04 \x01(\bR\x06gutter\x12\x19\n" +
 	"\bno_cache\x18\x05 \x01(\bR\anoCache\x12\x1f\n" +
 	"\vmemory_only\x18\x06 \x01(\bR\n" +
-	"memoryOnly\"\xe0\x01\n" +
+	"memoryOnly\"\x8e\x02\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -619,7 +637,10 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\vfrom_memory\x18\x06 \x01(\bR\n" +
 	"fromMemory\x12\x1b\n" +
 	"\tnot_owner\x18\a \x01(\bR\bnotOwner\x12\x17\n" +
-	"\aring_id\x18\b \x01(\x06R\x06ringId\"\r\n" +
+	"\aring_id\x18\b \x01(\x06R\x06ringId\x12\x14\n" +
+	"\x05stale\x18\t \x01(\bR\x05stale\x12\x16\n" +
+	"\x06detail\x18\n" +
+	" \x01(\tR\x06detail\"\r\n" +
 	"\vPingRequest\"U\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +

@@ -1,0 +1,319 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+const (
+	// maxFallbacks bounds the loads made at once, per dataset, by members that own none of the keys: when owner and
+	// successor are gone, the database must not meet every pod.
+	maxFallbacks = 4
+	// peekTimeout bounds the question to the previous owner. A load must not wait longer for a mere chance.
+	peekTimeout = 20 * time.Millisecond
+	// hopGrace is what an owner gets beyond its load timeout to say that its load has failed.
+	hopGrace = 250 * time.Millisecond
+)
+
+// found is what a flight gives to those who wait for it.
+type found struct {
+	entry  *entry
+	source Source
+	// asOf is a time at which the origin is known to have held the value, at the earliest.
+	asOf int64
+	// stale and detail are the owner's word about its answer.
+	stale  bool
+	detail string
+}
+
+func (f found) answer(now int64) Answer {
+	a := f.entry.answer(now, f.source)
+	a.Stale, a.Detail = f.stale, f.detail
+	return a
+}
+
+// find waits for the flight that brings key. The value is current as of notBefore or later.
+func (d *Dataset) find(ctx context.Context, key string, r read, notBefore int64) (f found, err error) {
+	// A flight that this read joins may have begun before notBefore. The next one has not.
+	for range 3 {
+		f, err = d.join(ctx, key, r, notBefore)
+		if err != nil || f.asOf >= notBefore {
+			break
+		}
+	}
+	return f, err
+}
+
+func (d *Dataset) join(ctx context.Context, key string, r read, notBefore int64) (found, error) {
+	route := d.peers.Route(d.name, key)
+	why := reasonMiss
+	if notBefore > 0 {
+		why = reasonNoCache
+	}
+	if r.gutter || (r.served && route.Owner != nil) {
+		why = reasonGutter
+	}
+	if r.served || route.Owner == nil {
+		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, notBefore, why))
+	}
+	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, notBefore))
+}
+
+// hopTimeout lets a hop try the owner and then the successor.
+func (d *Dataset) hopTimeout() time.Duration { return 2 * (d.Policy().LoadTimeout + hopGrace) }
+
+// refresh starts, behind, the load of a key that this member owns.
+func (d *Dataset) refresh(key string, notBefore int64, why reason) {
+	d.stats.Refreshes.Add(1)
+	// Too many flights: the entry that is held serves on, and the next read tries again.
+	_ = d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, why))
+}
+
+// refreshFor starts, behind, what brings key to a stale read.
+func (d *Dataset) refreshFor(key string, r read) {
+	route := d.peers.Route(d.name, key)
+	if r.served || route.Owner == nil {
+		d.refresh(key, 0, reasonExpired)
+		return
+	}
+	d.stats.Refreshes.Add(1)
+	_ = d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, 0))
+}
+
+// inMemory is asked first by each flight: between a caller's miss and its flight another flight may have ended.
+func (d *Dataset) inMemory(key string, notBefore int64) (found, bool) {
+	e, ok := d.store.Peek(key)
+	if !ok || !e.fresh(d.now()) || e.began < notBefore {
+		return found{}, false
+	}
+	return found{entry: e, source: e.source(), asOf: e.began}, true
+}
+
+// loader returns the flight that loads key from the origin and keeps it.
+func (d *Dataset) loader(key string, previous Peer, notBefore int64, why reason) func(context.Context) (found, error) {
+	return func(ctx context.Context) (found, error) {
+		if f, ok := d.inMemory(key, notBefore); ok {
+			return f, nil
+		}
+		if previous != nil && notBefore == 0 {
+			if f, ok := d.peek(ctx, key, previous); ok {
+				return f, nil
+			}
+		}
+		f, err := d.load(ctx, key, why)
+		return f, d.classify(err)
+	}
+}
+
+// load asks the origin for key and keeps what it says.
+func (d *Dataset) load(ctx context.Context, key string, why reason) (found, error) {
+	fence := d.fences.of(key)
+	raised, began := fence.Load(), d.now()
+	value, err := d.query(ctx, key)
+	absent := errors.Is(err, origin.ErrNotFound)
+	if err != nil && !absent {
+		return found{}, err
+	}
+	e := d.loaded(value, absent, began, why)
+	kept := d.keep(key, e, func() bool { return fence.Load() == raised })
+	return found{entry: kept, source: SourceLoad, asOf: began}, nil
+}
+
+func (d *Dataset) query(ctx context.Context, key string) (origin.Value, error) {
+	d.stats.Queries.Add(1)
+	began := time.Now()
+	results, err := d.origin.Load(ctx, []string{key})
+	d.stats.LoadTime.Observe(time.Since(began))
+	if err == nil && len(results) != 1 {
+		err = fmt.Errorf("the origin answered one key with %d results", len(results))
+	}
+	if err != nil {
+		d.stats.QueryErrors.Add(1)
+		return origin.Value{}, err
+	}
+	return results[0].Value, results[0].Err
+}
+
+// loaded makes the entry of a load. Its times count from before the load began: the row may have changed since.
+func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reason) *entry {
+	p := d.Policy()
+	ttl := time.Duration(float64(p.TTL) * (1 - p.TTLJitter*rand.Float64()))
+	if absent {
+		ttl = p.NegativeTTL
+	}
+	if why == reasonGutter {
+		ttl = min(ttl, p.GutterTTL)
+	}
+	e := &entry{began: began, took: d.now() - began, absent: absent, reason: why, version: value.Version}
+	e.freshUntil = began + int64(ttl)
+	if !absent {
+		e.value, e.etag = value.Data, etag(value.Data)
+		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
+		e.staleUntil = e.freshUntil + int64(max(p.StaleWhileRevalidate, p.StaleIfError))
+	}
+	return e
+}
+
+// keep stores e unless the key was invalidated since, and returns what later reads get. An entry never gives way to one
+// that was loaded earlier or has an older version.
+func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
+	result := e
+	d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
+		if !unfenced() {
+			d.stats.Fenced.Add(1)
+			return nil, false
+		}
+		if ok && held.fresh(d.now()) && held.newerThan(e) {
+			result = held
+			return nil, false
+		}
+		return e, true
+	})
+	return result
+}
+
+// newerThan compares versions where both have one; otherwise the later load wins.
+func (e *entry) newerThan(other *entry) bool {
+	if e.version != 0 && other.version != 0 && e.version != other.version {
+		return e.version > other.version
+	}
+	return e.began > other.began
+}
+
+// hopper returns the flight that fetches key from its owner, or from whoever stands in for it.
+func (d *Dataset) hopper(key string, route Route, notBefore int64) func(context.Context) (found, error) {
+	return func(ctx context.Context) (found, error) {
+		if f, ok := d.inMemory(key, notBefore); ok {
+			return f, nil
+		}
+		q := Query{Dataset: d.name, Key: key, NoCache: notBefore > 0}
+		f, err := d.fetch(ctx, route.Owner, q)
+		if errors.Is(err, ErrUnreachable) {
+			f, err = d.detour(ctx, key, route, q, err)
+		}
+		return f, d.classify(err)
+	}
+}
+
+// detour goes around an owner that could not be reached: to the successor, which is everybody's, so that the herd stays
+// merged; then to the stale copy (the caller has it); and only then to the origin, out of a small budget.
+func (d *Dataset) detour(ctx context.Context, key string, route Route, q Query, why error) (found, error) {
+	d.stats.Successor.Add(1)
+	q.Gutter = true
+	if route.Successor == nil {
+		return d.standIn(ctx, key, q)
+	}
+	f, err := d.fetch(ctx, route.Successor, q)
+	if !errors.Is(err, ErrUnreachable) {
+		f.detail = "owner-unreachable"
+		return f, err
+	}
+	if held, ok := d.store.Peek(key); ok && held.usable(d.now()) && !q.NoCache {
+		return found{}, d.unavailable(fmt.Errorf("owner and successor are away: %w", why))
+	}
+	select {
+	case d.fallbacks <- struct{}{}:
+		defer func() { <-d.fallbacks }()
+		d.stats.LocalFallback.Add(1)
+		return d.standIn(ctx, key, q)
+	default:
+		return found{}, &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
+			"dataset %s: owner and successor are away, and %d loads are made here already: %w", d.name, maxFallbacks, why)}
+	}
+}
+
+// standIn loads a key that another member owns.
+func (d *Dataset) standIn(ctx context.Context, key string, q Query) (found, error) {
+	var notBefore int64
+	if q.NoCache {
+		notBefore = d.now()
+	}
+	f, err := d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, reasonGutter))
+	f.detail = "owner-unreachable"
+	return f, err
+}
+
+// fetch asks another member and keeps a local copy of its answer.
+func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) {
+	p := d.Policy()
+	fence := d.fences.of(q.Key)
+	raised, sent := fence.Load(), d.now()
+	a, err := d.ask(ctx, peer, q, p.LoadTimeout+hopGrace)
+	if err != nil {
+		return found{}, err
+	}
+	e := d.copied(a, peer.ID(), sent)
+	f := found{entry: e, source: SourcePeerHit, asOf: e.began, stale: a.Stale, detail: a.Detail}
+	if a.Source == SourceLoad {
+		f.source = SourceLoad
+	}
+	if q.NoCache {
+		f.asOf = sent // the member's promise: its load began after it was asked
+	}
+	if !a.Stale {
+		f.entry = d.keep(q.Key, e, func() bool { return fence.Load() == raised })
+	}
+	return f, nil
+}
+
+func (d *Dataset) ask(ctx context.Context, peer Peer, q Query, timeout time.Duration) (Answer, error) {
+	d.stats.Hops.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	began := time.Now()
+	a, err := peer.Fetch(ctx, q)
+	d.stats.HopTime.Observe(time.Since(began))
+	if errors.Is(err, ErrUnreachable) {
+		d.stats.HopErrors.Add(1)
+	}
+	return a, err
+}
+
+// copied makes the local copy of another member's answer. Everything counts from when the request was sent: the member
+// said its durations later, so that the copy is never thought younger than it is, and never outlives the original.
+func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
+	p := d.Policy()
+	e := &entry{
+		value: a.Value, etag: a.ETag, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
+		began: sent - int64(a.Age), took: d.now() - sent,
+	}
+	e.freshUntil = sent + int64(min(a.Fresh, p.LocalTTL))
+	if !a.Absent {
+		e.staleUntil = e.began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
+	}
+	return e
+}
+
+// peek asks the previous owner's memory for a key that has just become this member's.
+func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, bool) {
+	d.stats.Peeks.Add(1)
+	fence := d.fences.of(key)
+	raised, sent := fence.Load(), d.now()
+	ctx, cancel := context.WithTimeout(ctx, peekTimeout)
+	defer cancel()
+	a, err := previous.Fetch(ctx, Query{Dataset: d.name, Key: key, MemoryOnly: true})
+	if err != nil || a.Stale || a.Fresh <= 0 {
+		return found{}, false
+	}
+	d.stats.PeekHits.Add(1)
+	e := d.inherited(a, sent)
+	return found{entry: d.keep(key, e, func() bool { return fence.Load() == raised }), source: SourcePeerHit, asOf: e.began}, true
+}
+
+// inherited makes the entry that a new owner takes over from the previous one, with the time that it had left.
+func (d *Dataset) inherited(a Answer, sent int64) *entry {
+	p := d.Policy()
+	e := d.copied(a, "", sent)
+	e.reason = reasonPeek
+	e.freshUntil = sent + int64(a.Fresh)
+	if !a.Absent {
+		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
+		e.staleUntil = e.freshUntil + int64(max(p.StaleIfError, p.StaleWhileRevalidate))
+	}
+	return e
+}

@@ -1,0 +1,157 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// staleWait is how long a read that has a stale answer waits for a better one when the origin is not known to fail.
+const staleWait = 100 * time.Millisecond
+
+// staleRetry is how long a stale answer is given without asking anybody, after a refresh has failed.
+const staleRetry = time.Second
+
+// Get answers a read of an application. key may lie in memory that the caller reuses: it is copied where it is kept.
+// Every error has a Kind.
+func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
+	now := d.now()
+	if e, ok := d.store.Get(key); ok && e.fresh(now) && !o.NoCache {
+		d.countHit(e)
+		if e.dueEarly(now) {
+			d.refresh(strings.Clone(key), e.began+1, reasonEarly)
+		}
+		return e.answer(now, e.source()), nil
+	}
+	a, err := d.miss(ctx, strings.Clone(key), read{noCache: o.NoCache, memoryOnly: o.OnlyIfCached})
+	d.countMiss(a, err)
+	return a, err
+}
+
+// Serve answers a read of another member: from memory or by a load, never by asking a third one.
+func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
+	d.stats.Served.Add(1)
+	now := d.now()
+	if e, ok := d.store.Get(q.Key); ok && e.fresh(now) && !q.NoCache {
+		if e.dueEarly(now) {
+			d.refresh(q.Key, e.began+1, reasonEarly)
+		}
+		return e.answer(now, SourceHit), nil
+	}
+	return d.miss(ctx, q.Key, read{noCache: q.NoCache, memoryOnly: q.MemoryOnly, served: true, gutter: q.Gutter})
+}
+
+// read is what Get and Serve ask of miss.
+type read struct {
+	noCache    bool
+	memoryOnly bool
+	served     bool // for another member: never hop
+	gutter     bool // in the stead of an owner that could not be reached
+}
+
+// miss answers a read for which memory holds nothing fresh.
+func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) {
+	if err := checkKey(key); err != nil {
+		return Answer{}, err
+	}
+	if r.memoryOnly {
+		return Answer{}, &Error{Kind: KindNotCached, Err: fmt.Errorf("dataset %s: nothing fresh in memory", d.name)}
+	}
+	var notBefore int64
+	if r.noCache {
+		notBefore = d.now()
+	} else if held, ok := d.store.Peek(key); ok && held.usable(d.now()) {
+		return d.missWithStale(ctx, key, r, held)
+	}
+	f, err := d.find(ctx, key, r, notBefore)
+	if err != nil {
+		return Answer{}, d.ofCaller(ctx, err)
+	}
+	return f.answer(d.now()), nil
+}
+
+// missWithStale answers a read for which memory holds a stale entry.
+func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *entry) (Answer, error) {
+	now := d.now()
+	if retryAt := held.retryAt.Load(); retryAt != 0 {
+		// The origin is known to fail. One caller tries again behind, the others are not even asked to wait.
+		if now >= retryAt && held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry)) {
+			d.refreshFor(key, r)
+		}
+		return held.staleAnswer(now, "origin-error"), nil
+	}
+	if now < held.swrUntil {
+		d.refreshFor(key, r)
+		return held.staleAnswer(now, "revalidating"), nil
+	}
+	wait, cancel := context.WithTimeout(ctx, staleWait)
+	defer cancel()
+	f, err := d.find(wait, key, r, 0)
+	if err == nil {
+		return f.answer(d.now()), nil
+	}
+	if ctx.Err() != nil || !excusable(KindOf(err)) {
+		return Answer{}, d.ofCaller(ctx, err)
+	}
+	held.retryAt.CompareAndSwap(0, d.now()+int64(staleRetry))
+	return held.staleAnswer(d.now(), detailOf(err)), nil
+}
+
+// excusable reports whether a stale answer is better than an error of this kind.
+func excusable(k Kind) bool { return k == KindUnavailable || k == KindOverloaded || k == KindDeadline }
+
+func detailOf(err error) string {
+	switch {
+	case errors.Is(err, ErrUnreachable):
+		return "owner-unreachable"
+	case KindOf(err) == KindOverloaded:
+		return "overloaded"
+	case KindOf(err) == KindDeadline:
+		return "origin-slow"
+	}
+	return "origin-error"
+}
+
+// ofCaller tells an end of the caller's own context from a failure of the flight that it waited for.
+func (d *Dataset) ofCaller(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &Error{Kind: KindDeadline, Err: fmt.Errorf("dataset %s: the caller's deadline passed first", d.name)}
+	case ctx.Err() != nil:
+		return &Error{Kind: KindCanceled, Err: fmt.Errorf("dataset %s: the caller went away", d.name)}
+	}
+	return d.classify(err)
+}
+
+func (d *Dataset) countHit(e *entry) {
+	switch {
+	case e.absent:
+		d.stats.Negative.Add(1)
+	case e.local():
+		d.stats.LocalHit.Add(1)
+	default:
+		d.stats.Hit.Add(1)
+	}
+}
+
+// countMiss counts a read that was not answered by a fresh entry at once; each read is counted once.
+func (d *Dataset) countMiss(a Answer, err error) {
+	switch {
+	case err != nil:
+		d.stats.Error.Add(1)
+	case a.Stale:
+		d.stats.Stale.Add(1)
+	case a.Absent:
+		d.stats.Negative.Add(1)
+	case a.Source == SourceHit:
+		d.stats.Hit.Add(1)
+	case a.Source == SourceLocalHit:
+		d.stats.LocalHit.Add(1)
+	case a.Source == SourcePeerHit:
+		d.stats.PeerHit.Add(1)
+	default:
+		d.stats.Load.Add(1)
+	}
+}
