@@ -43,10 +43,9 @@ type entry struct {
 	owner uint32
 }
 
-// place computes the entries of members, which are sorted by hash key and not empty, in ascending order of hash.
-func place(members []Member, size Size) (hashes []uint64, owners []uint32) {
-	entries := unsorted(members, size)
-	// Envoy and grpc-go leave the order of equal hashes to chance; here it is that of the hash keys.
+// sorted takes entries apart, in ascending order of hash. Envoy and grpc-go leave the order of equal hashes to chance; here it is that of the hash keys,
+// so that all nodes agree.
+func sorted(entries []entry) (hashes []uint64, owners []uint32) {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.owner, b.owner))
 	})
@@ -57,10 +56,10 @@ func place(members []Member, size Size) (hashes []uint64, owners []uint32) {
 	return hashes, owners
 }
 
-// unsorted follows Envoy's Ring::Ring (ring_hash_lb.cc) and grpc-go's newRing (balancer/ringhash/ring.go) step by step,
-// for members of equal weight. The rounding of each step decides which member gets an entry more than another, so
+// place follows Envoy's Ring::Ring (ring_hash_lb.cc) and grpc-go's newRing (balancer/ringhash/ring.go) step by step,
+// for members of equal weight, which are sorted by hash key and not none. The rounding of each step decides which member gets an entry more than another, so
 // none may be left out, merged, or computed otherwise.
-func unsorted(members []Member, size Size) []entry {
+func place(members []Member, size Size) []entry {
 	weight := 1 / float64(len(members))
 	scale := min(math.Ceil(weight*float64(size.Min))/weight, float64(size.Max))
 	entries := make([]entry, 0, int(math.Ceil(scale))+1)

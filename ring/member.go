@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -34,27 +35,40 @@ func onRing(members []Member) []Member {
 			on = append(on, m)
 		}
 	}
-	slices.SortFunc(on, func(a, b Member) int { return cmp.Compare(a.Key(), b.Key()) })
+	slices.SortFunc(on, func(a, b Member) int { return strings.Compare(a.Key(), b.Key()) })
 	return on
 }
 
-// indexByID refuses what would make a ring ambiguous. members are sorted by hash key.
-func indexByID(members []Member) (map[string]*Member, error) {
-	byID := make(map[string]*Member, len(members))
+// checkKeys refuses members, which are sorted by hash key, that the ring could not place or not tell apart.
+func checkKeys(members []Member) error {
 	for i := range members {
 		m := &members[i]
-		switch {
-		case m.ID == "":
-			return nil, fmt.Errorf("ring: member at %q has no id", m.Addr)
-		case m.Key() == "":
-			return nil, fmt.Errorf("ring: member %q has neither a hash key nor an address", m.ID)
-		case i > 0 && m.Key() == members[i-1].Key():
-			return nil, fmt.Errorf("ring: members %q and %q have the same hash key %q", members[i-1].ID, m.ID, m.Key())
+		if m.Key() == "" {
+			return fmt.Errorf("ring: member %q has neither a hash key nor an address", m.ID)
 		}
-		if other := byID[m.ID]; other != nil {
-			return nil, fmt.Errorf("ring: members at %q and %q have the same id %q", other.Addr, m.Addr, m.ID)
+		if i > 0 && m.Key() == members[i-1].Key() {
+			return fmt.Errorf("ring: members %q and %q have the same hash key %q", members[i-1].ID, m.ID, m.Key())
 		}
-		byID[m.ID] = m
+	}
+	return nil
+}
+
+// indexByID returns the indices of members in the order of their ids, which it checks.
+func indexByID(members []Member) ([]uint32, error) {
+	byID := make([]uint32, len(members))
+	for i := range byID {
+		byID[i] = uint32(i)
+	}
+	slices.SortFunc(byID, func(a, b uint32) int { return strings.Compare(members[a].ID, members[b].ID) })
+	for i := range byID {
+		m := &members[byID[i]]
+		if m.ID == "" {
+			return nil, fmt.Errorf("ring: the member with hash key %q has no id", m.Key())
+		}
+		if i > 0 && m.ID == members[byID[i-1]].ID {
+			other := &members[byID[i-1]]
+			return nil, fmt.Errorf("ring: the members with hash keys %q and %q have the same id %q", other.Key(), m.Key(), m.ID)
+		}
 	}
 	return byID, nil
 }
