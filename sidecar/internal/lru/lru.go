@@ -201,19 +201,19 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 		return false
 	}
 	if !replace {
-		s.evictLocked(next.bytes, false)
+		s.evictLocked(next.bytes, key)
 		key = strings.Clone(key)
 	}
 	s.order.Add(key, next)
 	s.bytes += next.bytes - held.bytes
-	s.evictLocked(0, true)
+	s.evictLocked(0, key)
 	return true
 }
 
-// evictLocked drops entries until room bytes are free. With spareNewest the last one stored stays; it fits alone.
-func (s *shard[V]) evictLocked(room int64, spareNewest bool) {
+// evictLocked drops entries until room bytes are free. The one that was stored last goes after all others.
+func (s *shard[V]) evictLocked(room int64, last string) {
 	for s.bytes+room > s.share {
-		s.bytes -= s.order.evict(spareNewest).bytes
+		s.bytes -= s.order.evict(last).bytes
 		s.evictions++
 	}
 }
@@ -250,7 +250,7 @@ func (s *shard[V]) resize(share int64) {
 	defer s.mu.Unlock()
 	s.share = share
 	s.order.resize(share)
-	s.evictLocked(0, false)
+	s.evictLocked(0, "")
 }
 
 func (s *shard[V]) addTo(sum *Stats) {

@@ -36,9 +36,9 @@ type order[V any] interface {
 	Remove(key string) bool
 	Keys() []string
 	Len() int
-	// evict drops the entry that is due first; there is one. With spareNewest it is not the last one given to Add,
-	// unless that is alone.
-	evict(spareNewest bool) slot[V]
+	// evict drops the entry that is due first; there is one. The key last, which was given to Add last if it is held at
+	// all, is due only when it is alone.
+	evict(last string) slot[V]
 	// resize tells the bytes that the shard may hold. The shard evicts; the order only divides them.
 	resize(share int64)
 }
@@ -55,8 +55,8 @@ type plain[V any] struct {
 	*simplelru.LRU[string, slot[V]]
 }
 
-// evict takes the other end of the list from the newest.
-func (p plain[V]) evict(bool) slot[V] {
+// evict takes the end of the list; the key added last is at the other.
+func (p plain[V]) evict(string) slot[V] {
 	_, old, _ := p.RemoveOldest()
 	return old
 }

@@ -76,10 +76,9 @@ func (s *segmented[V]) Remove(key string) bool {
 	return s.probation.Remove(key)
 }
 
-// evict takes from the probation segment while there is any choice. The entry replaced last may be the only one there.
-func (s *segmented[V]) evict(spareNewest bool) slot[V] {
-	n := s.probation.Len()
-	if n > 1 || n == 1 && (!spareNewest || s.protected.Len() == 0) {
+// evict takes from the probation segment unless all that is there is the key last.
+func (s *segmented[V]) evict(last string) slot[V] {
+	if key, _, ok := s.probation.GetOldest(); ok && (key != last || s.protected.Len() == 0) {
 		_, old, _ := s.probation.RemoveOldest()
 		return old
 	}
