@@ -20,7 +20,7 @@ const MaxLabelValues = 256
 // Those that are nil have no metrics.
 type Source struct {
 	Version, Revision string // of the program
-	Datasets          []Dataset
+	Datasets          []*cache.Dataset
 	Protocols         map[string]*cache.Histogram // :: protocol → durations of applications' requests
 	Origins           []Origin
 	Ring              func() Ring
@@ -28,22 +28,6 @@ type Source struct {
 	Directory         func() Directory
 	Local             func() Local
 	Reloads           func() Reloads
-}
-
-// Dataset is one dataset's counters.
-type Dataset struct {
-	Name   string
-	Stats  *cache.Stats
-	Memory func() Memory
-}
-
-// Memory is what the entries of a dataset take.
-type Memory struct {
-	Entries   int
-	Bytes     int64  // overhead included
-	MaxBytes  int64  // bound of Bytes
-	Evictions uint64 // entries dropped for want of room, since the start
-	TooLarge  uint64 // values that were larger than the bound of one entry, and not kept
 }
 
 // Origin is one origin's guard.
@@ -116,7 +100,7 @@ func NewRegistry(s Source) (*prometheus.Registry, error) {
 func (s Source) check() error {
 	var datasets, origins, protocols []string
 	for _, d := range s.Datasets {
-		datasets = append(datasets, d.Name)
+		datasets = append(datasets, d.Name())
 	}
 	for _, o := range s.Origins {
 		origins = append(origins, o.Name)

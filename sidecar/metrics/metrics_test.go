@@ -16,38 +16,48 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
 var update = flag.Bool("update", false, "write METRICS.md anew")
 
+func newDataset(t *testing.T, name string) *cache.Dataset {
+	t.Helper()
+	d, err := cache.New(cache.Config{
+		Name: name, Policy: cache.DefaultPolicy(), Origin: origintest.New(map[string]string{"10.0.0.0/8": "eth0"}), MaxBytes: 1 << 20,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
 // fullSource has every optional part, and a different figure in each.
-func fullSource() metrics.Source {
-	stats := &cache.Stats{}
+func fullSource(t *testing.T) metrics.Source {
+	routes := newDataset(t, "routes")
+	if _, err := routes.Get(t.Context(), "10.0.0.0/8", cache.ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	stats := routes.Stats() // the read was one load, one query
 	stats.Hit.Add(11)
 	stats.LocalHit.Add(12)
 	stats.PeerHit.Add(13)
-	stats.Load.Add(14)
+	stats.Load.Add(13)
 	stats.Stale.Add(15)
 	stats.Negative.Add(16)
 	stats.Error.Add(17)
-	stats.Queries.Add(18)
-	stats.LoadTime.Observe(3 * time.Millisecond)
+	stats.Queries.Add(17)
 	stats.HopTime.Observe(20 * time.Microsecond)
 	http := &cache.Histogram{}
 	http.Observe(time.Millisecond)
 	http.Observe(time.Minute)
 	return metrics.Source{
-		Version:  "v1.2.3",
-		Revision: "abc",
-		Datasets: []metrics.Dataset{{
-			Name:  "routes",
-			Stats: stats,
-			Memory: func() metrics.Memory {
-				return metrics.Memory{Entries: 21, Bytes: 22, MaxBytes: 23, Evictions: 24, TooLarge: 25}
-			},
-		}},
+		Version:   "v1.2.3",
+		Revision:  "abc",
+		Datasets:  []*cache.Dataset{routes},
 		Protocols: map[string]*cache.Histogram{"http": http},
 		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
 			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true}
@@ -80,7 +90,7 @@ func gather(t *testing.T, s metrics.Source) map[string]*dto.MetricFamily {
 }
 
 func TestMetricsPassPromlint(t *testing.T) {
-	r, err := metrics.NewRegistry(fullSource())
+	r, err := metrics.NewRegistry(fullSource(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +104,7 @@ func TestMetricsPassPromlint(t *testing.T) {
 }
 
 func TestFiguresReachTheirMetric(t *testing.T) {
-	text := scrape(t, fullSource())
+	text := scrape(t, fullSource(t))
 	for _, want := range []string{
 		`ringside_requests_total{dataset="routes",result="hit"} 11`,
 		`ringside_requests_total{dataset="routes",result="local_hit"} 12`,
@@ -104,11 +114,11 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_requests_total{dataset="routes",result="negative"} 16`,
 		`ringside_requests_total{dataset="routes",result="error"} 17`,
 		`ringside_origin_queries_total{dataset="routes"} 18`,
-		`ringside_entries{dataset="routes"} 21`,
-		`ringside_memory_bytes{dataset="routes"} 22`,
-		`ringside_memory_max_bytes{dataset="routes"} 23`,
-		`ringside_evictions_total{dataset="routes"} 24`,
-		`ringside_too_large_total{dataset="routes"} 25`,
+		`ringside_entries{dataset="routes"} 1`,
+		`ringside_memory_max_bytes{dataset="routes"} 1.048576e+06`,
+		`ringside_evictions_total{dataset="routes"} 0`,
+		`ringside_loads_in_flight{dataset="routes"} 0`,
+		`ringside_max_in_flight{dataset="routes"} 10000`,
 		`ringside_origin_in_flight{origin="db"} 31`,
 		`ringside_origin_max_in_flight{origin="db"} 32`,
 		`ringside_origin_queued{origin="db"} 33`,
@@ -155,7 +165,7 @@ func TestAbsentPartsHaveNoMetric(t *testing.T) {
 // TestLabelsAreOfAFixedSet keeps keys, addresses and error texts out of labels.
 func TestLabelsAreOfAFixedSet(t *testing.T) {
 	allowed := []string{"dataset", "protocol", "result", "origin", "ring_id", "version", "revision"}
-	for name, f := range gather(t, fullSource()) {
+	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
 			continue
 		}
@@ -168,14 +178,15 @@ func TestLabelsAreOfAFixedSet(t *testing.T) {
 }
 
 func TestSourcesThatWouldBreakEachScrapeAreRefused(t *testing.T) {
-	many := make([]metrics.Dataset, metrics.MaxLabelValues+1)
+	many := make([]*cache.Dataset, metrics.MaxLabelValues+1)
 	for i := range many {
-		many[i].Name = fmt.Sprint(i)
+		many[i] = newDataset(t, fmt.Sprint(i))
 	}
+	a := newDataset(t, "a")
 	for name, s := range map[string]metrics.Source{
 		"too many datasets":  {Datasets: many},
-		"one dataset twice":  {Datasets: []metrics.Dataset{{Name: "a"}, {Name: "a"}}},
-		"name is not UTF-8":  {Datasets: []metrics.Dataset{{Name: "\xff"}}},
+		"one dataset twice":  {Datasets: []*cache.Dataset{a, a}},
+		"name is not UTF-8":  {Datasets: []*cache.Dataset{newDataset(t, "\xff")}},
 		"one origin twice":   {Origins: []metrics.Origin{{Name: "a"}, {Name: "a"}}},
 		"protocol not UTF-8": {Protocols: map[string]*cache.Histogram{"\xff": {}}},
 	} {
@@ -200,7 +211,7 @@ func scrape(t *testing.T, s metrics.Source) string {
 }
 
 func TestHandlerAnswersProbesAndNothingElse(t *testing.T) {
-	r, err := metrics.NewRegistry(fullSource())
+	r, err := metrics.NewRegistry(fullSource(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +250,7 @@ func TestHandlerAnswersProbesAndNothingElse(t *testing.T) {
 // TestDocumentListsEveryMetric compares METRICS.md with what a sidecar exports. To write it anew:
 // go test ./sidecar/metrics -run Document -update
 func TestDocumentListsEveryMetric(t *testing.T) {
-	want := document(gather(t, fullSource()))
+	want := document(gather(t, fullSource(t)))
 	if *update {
 		if err := os.WriteFile("METRICS.md", []byte(want), 0o644); err != nil {
 			t.Fatal(err)

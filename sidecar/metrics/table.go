@@ -54,6 +54,15 @@ func requestMetrics() []metric {
 		{"ringside_fenced_total", counter, dataset,
 			"Values not stored because their key was invalidated after their load began.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Fenced })},
+		{"ringside_loads_in_flight", gauge, dataset,
+			"Loads under way.",
+			perDataset(loadsInFlight)},
+		{"ringside_hops_in_flight", gauge, dataset,
+			"Hops under way.",
+			perDataset(hopsInFlight)},
+		{"ringside_max_in_flight", gauge, dataset,
+			"Bound of ringside_loads_in_flight, and apart from it of ringside_hops_in_flight.",
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Policy().MaxFlights) })},
 		{"ringside_local_connections", gauge, nil,
 			"Open connections of applications.",
 			local(func(l Local) int64 { return l.Connections })},
@@ -68,15 +77,25 @@ func requestMetrics() []metric {
 
 func readRequests(s *Source, emit func(float64, ...string)) {
 	for _, d := range s.Datasets {
-		st := d.Stats
-		emit(float64(st.Hit.Load()), d.Name, "hit")
-		emit(float64(st.LocalHit.Load()), d.Name, "local_hit")
-		emit(float64(st.PeerHit.Load()), d.Name, "peer_hit")
-		emit(float64(st.Load.Load()), d.Name, "load")
-		emit(float64(st.Stale.Load()), d.Name, "stale")
-		emit(float64(st.Negative.Load()), d.Name, "negative")
-		emit(float64(st.Error.Load()), d.Name, "error")
+		name, st := d.Name(), d.Stats()
+		emit(float64(st.Hit.Load()), name, "hit")
+		emit(float64(st.LocalHit.Load()), name, "local_hit")
+		emit(float64(st.PeerHit.Load()), name, "peer_hit")
+		emit(float64(st.Load.Load()), name, "load")
+		emit(float64(st.Stale.Load()), name, "stale")
+		emit(float64(st.Negative.Load()), name, "negative")
+		emit(float64(st.Error.Load()), name, "error")
 	}
+}
+
+func loadsInFlight(d *cache.Dataset) float64 {
+	loads, _ := d.Flights()
+	return float64(loads)
+}
+
+func hopsInFlight(d *cache.Dataset) float64 {
+	_, hops := d.Flights()
+	return float64(hops)
 }
 
 func originMetrics() []metric {
@@ -153,19 +172,19 @@ func memoryMetrics() []metric {
 	return []metric{
 		{"ringside_entries", gauge, dataset,
 			"Entries held, own and copies.",
-			memory(func(m Memory) float64 { return float64(m.Entries) })},
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Entries) })},
 		{"ringside_memory_bytes", gauge, dataset,
 			"Bytes of the entries held, overhead included.",
-			memory(func(m Memory) float64 { return float64(m.Bytes) })},
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Bytes) })},
 		{"ringside_memory_max_bytes", gauge, dataset,
 			"Bound of ringside_memory_bytes.",
-			memory(func(m Memory) float64 { return float64(m.MaxBytes) })},
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().MaxBytes) })},
 		{"ringside_evictions_total", counter, dataset,
 			"Entries dropped for want of room.",
-			memory(func(m Memory) float64 { return float64(m.Evictions) })},
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Evictions) })},
 		{"ringside_too_large_total", counter, dataset,
 			"Values not kept because they were larger than an entry may be.",
-			memory(func(m Memory) float64 { return float64(m.TooLarge) })},
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().TooLarge) })},
 	}
 }
 
@@ -241,32 +260,28 @@ func histograms() []histogram {
 		{"ringside_load_duration_seconds", "dataset", "Time of a load, waiting for the origin's budget included.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
-					emit(&d.Stats.LoadTime, d.Name)
+					emit(&d.Stats().LoadTime, d.Name())
 				}
 			}},
 		{"ringside_hop_duration_seconds", "dataset", "Time of a request to another member.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
-					emit(&d.Stats.HopTime, d.Name)
+					emit(&d.Stats().HopTime, d.Name())
 				}
 			}},
 	}
 }
 
-func stat(field func(*cache.Stats) *atomic.Int64) func(*Source, func(float64, ...string)) {
+func perDataset(read func(*cache.Dataset) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		for _, d := range s.Datasets {
-			emit(float64(field(d.Stats).Load()), d.Name)
+			emit(read(d), d.Name())
 		}
 	}
 }
 
-func memory(field func(Memory) float64) func(*Source, func(float64, ...string)) {
-	return func(s *Source, emit func(float64, ...string)) {
-		for _, d := range s.Datasets {
-			emit(field(d.Memory()), d.Name)
-		}
-	}
+func stat(field func(*cache.Stats) *atomic.Int64) func(*Source, func(float64, ...string)) {
+	return perDataset(func(d *cache.Dataset) float64 { return float64(field(d.Stats()).Load()) })
 }
 
 func originLoad(field func(OriginLoad) int64) func(*Source, func(float64, ...string)) {
