@@ -1,0 +1,70 @@
+package rig_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+func TestDatabaseKeepsItsRowsThroughStopKillAndFreeze(t *testing.T) {
+	for driver, start := range map[string]func(testing.TB) *rig.Database{
+		"pgx": rig.NewPostgres, "mysql": rig.NewMariaDB,
+	} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			server := start(t)
+			db, err := sql.Open(driver, server.DSN)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			exec(t, db, "CREATE TABLE r (v int)")
+			exec(t, db, "INSERT INTO r VALUES (1)")
+			server.Stop()
+			refused(t, db)
+			server.Start()
+			exec(t, db, "INSERT INTO r VALUES (2)")
+			server.Freeze()
+			refused(t, db)
+			server.Thaw()
+			if n := count(t, db); n != 2 {
+				t.Errorf("%d rows after a stop, want 2", n)
+			}
+			server.Kill()
+			server.Start()
+			count(t, db)
+		})
+	}
+}
+
+func exec(t *testing.T, db *sql.DB, statement string) {
+	t.Helper()
+	if _, err := db.Exec(statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func refused(t *testing.T, db *sql.DB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := db.ExecContext(ctx, "SELECT count(*) FROM r"); err == nil {
+		t.Error("the server answers, though it is stopped")
+	}
+}
+
+func count(t *testing.T, db *sql.DB) (n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM r").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

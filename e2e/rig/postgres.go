@@ -1,0 +1,88 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Postgres starts a PostgreSQL server that lives as long as the test, and returns its DSN for pgx.
+func Postgres(t testing.TB) (dsn string) {
+	t.Helper()
+	return NewPostgres(t).DSN
+}
+
+// NewPostgres is Postgres for tests that stop and freeze the server.
+func NewPostgres(t testing.TB) *Database {
+	t.Helper()
+	const folders = "/usr/lib/postgresql/*/bin"
+	server, initdb := binary(t, "postgres", folders), binary(t, "initdb", folders)
+	cred, port := servant(t, "postgres"), freePort(t)
+	dir := dataDir(t, "postgres", cred)
+	fillFromTemplate(t, dir, "postgres-"+versionOf(t, server), cred, func(dir string) error {
+		cmd := exec.Command(initdb, "--no-sync", "--auth=trust", "--username=ringside", "--encoding=UTF8",
+			"--locale=C", "--wal-segsize=1", "--pgdata="+dir)
+		return runAs(cmd, dir, cred)
+	})
+	if err := os.Chmod(dir, 0o700); err != nil { // or the server refuses to start
+		t.Fatalf("rig: %v", err)
+	}
+	db := &Database{
+		process: &process{
+			t: t, name: "postgres", path: server, dir: dir, cred: cred, quit: syscall.SIGINT, // fast shutdown
+			args: []string{"-D", dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", "",
+				"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
+				"-c", "max_connections=200", "-c", "shared_buffers=32MB", "-c", "dynamic_shared_memory_type=mmap"},
+			ready: func(pid int) error { return postmasterReady(dir, pid) },
+		},
+		DSN: fmt.Sprintf("postgres://ringside:ringside@127.0.0.1:%d/postgres?sslmode=disable", port),
+	}
+	t.Cleanup(db.Stop)
+	db.Start()
+	return db
+}
+
+// postmasterReady reads postmaster.pid: its first line is the pid, its eighth the state (miscadmin.h,
+// LOCK_FILE_LINE_PM_STATUS). A file that a killed server left behind has another pid.
+func postmasterReady(dir string, pid int) error {
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(b), "\n")
+	if len(lines) < 8 || lines[0] != strconv.Itoa(pid) || strings.TrimSpace(lines[7]) != "ready" {
+		return errors.New("postmaster.pid does not say ready")
+	}
+	return nil
+}
+
+// versionOf returns the first line of --version as a file name.
+func versionOf(t testing.TB, server string) string {
+	t.Helper()
+	out, err := exec.Command(server, "--version").Output()
+	if err != nil {
+		t.Fatalf("rig: %s --version: %v", server, err)
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("/ ()", r) {
+			return '_'
+		}
+		return r
+	}, line)
+}
+
+func runAs(cmd *exec.Cmd, dir string, cred *syscall.Credential) error {
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred, Pdeathsig: syscall.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd.Path, err, out)
+	}
+	return nil
+}
