@@ -1,0 +1,106 @@
+package ring
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRouteKey(t *testing.T) {
+	for _, test := range []struct{ dataset, key, want string }{
+		{"cnf-metrics", "CNF-001", "cnf-metrics/CNF-001"},
+		{"cnf-metrics", "", "cnf-metrics/"},
+		{"", "", "/"},
+		{"d", "a/b//c/", "d/a/b//c/"},
+		{"d", "AZaz09-._~!$&'()*+,;=:@", "d/AZaz09-._~!$&'()*+,;=:@"},
+		{"d", "a b", "d/a%20b"},
+		{"d", "100%", "d/100%25"},
+		{"d", "%2F", "d/%252F"},
+		{"d", "a?b#c", "d/a%3Fb%23c"},
+		{"d", `"<>[\]^{|}` + "`", "d/%22%3C%3E%5B%5C%5D%5E%7B%7C%7D%60"},
+		{"d", "ä", "d/%C3%A4"},
+		{"d", "\x00\x1f\x7f\xff", "d/%00%1F%7F%FF"},
+		{"a/b", "c", "a%2Fb/c"},
+	} {
+		if got := RouteKey(test.dataset, test.key); got != test.want {
+			t.Errorf("RouteKey(%q, %q) = %q, want %q", test.dataset, test.key, got, test.want)
+		}
+		if got := string(AppendRouteKey([]byte("x"), test.dataset, test.key)); got != "x"+test.want {
+			t.Errorf("AppendRouteKey(x, %q, %q) = %q, want %q", test.dataset, test.key, got, "x"+test.want)
+		}
+	}
+}
+
+func TestParseRouteKeyTakesOtherSpellings(t *testing.T) {
+	for routeKey, want := range map[string][2]string{
+		"d/%c3%a4":    {"d", "ä"},
+		"d/a%2fb":     {"d", "a/b"},
+		"d/a%2Db":     {"d", "a-b"},
+		"%64/k":       {"d", "k"},
+		"a%2Fb/c%25/": {"a/b", "c%/"},
+	} {
+		dataset, key, err := ParseRouteKey(routeKey)
+		if err != nil || dataset != want[0] || key != want[1] {
+			t.Errorf("ParseRouteKey(%q) = %q, %q, %v; want %q", routeKey, dataset, key, err, want)
+		}
+	}
+}
+
+func TestParseRouteKeySaysWhatIsWrong(t *testing.T) {
+	for routeKey, want := range map[string]string{
+		"":              "has no slash",
+		"cnf-metrics":   "has no slash",
+		"d%2Fk":         "has no slash",
+		"d/a b":         "byte 3 of route key \"d/a b\" must be written as %20",
+		"d/k?x":         "must be written as %3F",
+		"d/\xff":        "must be written as %FF",
+		"d/\r\nx: y":    "must be written as %0D",
+		"d/%":           `key of route key "d/%"`,
+		"d/%4":          `invalid URL escape "%4"`,
+		"d/%4g":         `invalid URL escape "%4g"`,
+		"%zz/k":         `dataset of route key "%zz/k"`,
+		"http://d/k[1]": "must be written as %5B",
+	} {
+		_, _, err := ParseRouteKey(routeKey)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseRouteKey(%q): %v, want %s", routeKey, err, want)
+		}
+	}
+}
+
+func FuzzRouteKey(f *testing.F) {
+	for _, key := range []string{"CNF-001", "", "/", "a/b", "..", "100% ä", "\x00\xff", "%2F", "a?b#c", "+, ;"} {
+		f.Add("cnf-metrics", key)
+		f.Add(key, key)
+	}
+	f.Fuzz(func(t *testing.T, dataset, key string) {
+		routeKey := RouteKey(dataset, key)
+		// gRPC and HTTP carry it as one header value; RFC 3986 as a path.
+		const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/%"
+		if i := strings.IndexFunc(routeKey, func(c rune) bool { return !strings.ContainsRune(allowed, c) }); i >= 0 {
+			t.Errorf("RouteKey(%q, %q) = %q has %q", dataset, key, routeKey, routeKey[i])
+		}
+		gotDataset, gotKey, err := ParseRouteKey(routeKey)
+		if err != nil || gotDataset != dataset || gotKey != key {
+			t.Errorf("%q, %q is %q, which is %q, %q, %v", dataset, key, routeKey, gotDataset, gotKey, err)
+		}
+	})
+}
+
+func FuzzParseRouteKey(f *testing.F) {
+	for _, routeKey := range []string{"", "/", "d/k", "d/%", "d/%2", "d/%2f", "%/%", "d%2Fk", "d/\xff", "d/a b", "//%25"} {
+		f.Add(routeKey)
+	}
+	f.Fuzz(func(t *testing.T, routeKey string) {
+		dataset, key, err := ParseRouteKey(routeKey)
+		if err != nil {
+			return
+		}
+		again := RouteKey(dataset, key)
+		if d, k, err := ParseRouteKey(again); err != nil || d != dataset || k != key {
+			t.Errorf("%q means %q, %q, which is written %q, which means %q, %q, %v", routeKey, dataset, key, again, d, k, err)
+		}
+		if len(again) > len(routeKey) {
+			t.Errorf("%q is a shorter spelling than the canonical %q", routeKey, again)
+		}
+	})
+}
