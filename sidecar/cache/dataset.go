@@ -56,6 +56,9 @@ type Dataset struct {
 
 // New returns a Dataset that holds nothing yet.
 func New(c Config) (*Dataset, error) {
+	if c.Policy.MaxFlights <= 0 {
+		c.Policy.MaxFlights = DefaultPolicy().MaxFlights
+	}
 	store, err := lru.New[*entry](lru.Config{
 		MaxBytes: c.MaxBytes, Policy: lru.Policy(c.Eviction), EntryOverhead: entryOverhead,
 	})
@@ -66,7 +69,7 @@ func New(c Config) (*Dataset, error) {
 		name:      c.Name,
 		origin:    c.Origin,
 		peers:     c.Peers,
-		start:     time.Now(),
+		start:     time.Now().Add(-1), // so that 0 is before everything
 		store:     store,
 		fences:    fences{seed: maphash.MakeSeed()},
 		loads:     flight.New[found](c.Policy.MaxFlights),
@@ -153,9 +156,12 @@ const retryAfter = time.Second
 // classify gives an error of the origin, of a flight or of a peer its kind. Errors that have one keep it.
 func (d *Dataset) classify(err error) error {
 	var known *Error
+	var panicked *flight.PanicError
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
+	case errors.As(err, &panicked):
+		return &Error{Kind: KindInternal, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
 	case errors.Is(err, origin.ErrInvalidKey):
 		return &Error{Kind: KindInvalidKey, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
 	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull):

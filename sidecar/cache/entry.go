@@ -57,7 +57,9 @@ func (e *entry) fresh(now int64) bool { return now < e.freshUntil }
 // usable reports whether e may still be given as a stale answer.
 func (e *entry) usable(now int64) bool { return !e.absent && now < e.staleUntil }
 
-func (e *entry) dead(now int64) bool { return now >= e.freshUntil && now >= e.staleUntil && now >= e.swrUntil }
+func (e *entry) dead(now int64) bool {
+	return now >= e.freshUntil && now >= e.staleUntil && now >= e.swrUntil
+}
 
 // dueEarly decides by chance whether to refresh e before it expires, the likelier the nearer the end and the longer its
 // load takes, so that one caller of many does so (XFetch: Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache

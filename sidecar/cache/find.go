@@ -51,17 +51,23 @@ func (d *Dataset) find(ctx context.Context, key string, r read, notBefore int64)
 
 func (d *Dataset) join(ctx context.Context, key string, r read, notBefore int64) (found, error) {
 	route := d.peers.Route(d.name, key)
-	why := reasonMiss
-	if notBefore > 0 {
-		why = reasonNoCache
-	}
-	if r.gutter || (r.served && route.Owner != nil) {
-		why = reasonGutter
-	}
 	if r.served || route.Owner == nil {
+		why := reasonFor(r, route)
 		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, notBefore, why))
 	}
 	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, notBefore))
+}
+
+func reasonFor(r read, route Route) reason {
+	switch {
+	case route.Owner != nil:
+		return reasonGutter
+	case r.noCache:
+		return reasonNoCache
+	case r.expired:
+		return reasonExpired
+	}
+	return reasonMiss
 }
 
 // hopTimeout lets a hop try the owner and then the successor.
@@ -78,7 +84,7 @@ func (d *Dataset) refresh(key string, notBefore int64, why reason) {
 func (d *Dataset) refreshFor(key string, r read) {
 	route := d.peers.Route(d.name, key)
 	if r.served || route.Owner == nil {
-		d.refresh(key, 0, reasonExpired)
+		d.refresh(key, 0, reasonFor(r, route))
 		return
 	}
 	d.stats.Refreshes.Add(1)
@@ -255,9 +261,7 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 	if q.NoCache {
 		f.asOf = sent // the member's promise: its load began after it was asked
 	}
-	if !a.Stale {
-		f.entry = d.keep(q.Key, e, func() bool { return fence.Load() == raised })
-	}
+	f.entry = d.keep(q.Key, e, func() bool { return fence.Load() == raised })
 	return f, nil
 }
 
@@ -283,6 +287,10 @@ func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
 		began: sent - int64(a.Age), took: d.now() - sent,
 	}
 	e.freshUntil = sent + int64(min(a.Fresh, p.LocalTTL))
+	if a.Stale {
+		// While the origin is away its owner has nothing better: ask it again as seldom as for a fresh value.
+		e.retryAt.Store(sent + int64(p.LocalTTL))
+	}
 	if !a.Absent {
 		e.staleUntil = e.began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 	}

@@ -40,7 +40,7 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 		}
 		return e.answer(now, SourceHit), nil
 	}
-	return d.miss(ctx, q.Key, read{noCache: q.NoCache, memoryOnly: q.MemoryOnly, served: true, gutter: q.Gutter})
+	return d.miss(ctx, q.Key, read{noCache: q.NoCache, memoryOnly: q.MemoryOnly, served: true})
 }
 
 // read is what Get and Serve ask of miss.
@@ -48,7 +48,7 @@ type read struct {
 	noCache    bool
 	memoryOnly bool
 	served     bool // for another member: never hop
-	gutter     bool // in the stead of an owner that could not be reached
+	expired    bool // something is held that is no longer fresh
 }
 
 // miss answers a read for which memory holds nothing fresh.
@@ -63,6 +63,7 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 	if r.noCache {
 		notBefore = d.now()
 	} else if held, ok := d.store.Peek(key); ok && held.usable(d.now()) {
+		r.expired = true
 		return d.missWithStale(ctx, key, r, held)
 	}
 	f, err := d.find(ctx, key, r, notBefore)

@@ -142,11 +142,19 @@ func (g *Group[V]) leave(key string, c *call[V]) {
 	}
 }
 
-// recovered turns a panic of fn into an error: it runs on nobody's stack, where it would end the process.
+// PanicError is what the waiters of a call get that panicked. It runs on nobody's stack, where the panic would end the
+// process.
+type PanicError struct {
+	Value any
+	Stack []byte // where it was raised
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
 func recovered[V any](ctx context.Context, fn func(context.Context) (V, error)) (value V, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
 	return fn(ctx)

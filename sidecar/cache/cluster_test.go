@@ -1,0 +1,103 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// testPolicy has no chance in it.
+func testPolicy() Policy {
+	p := DefaultPolicy()
+	p.TTLJitter = 0
+	return p
+}
+
+func newDataset(t testing.TB, o origin.Origin, peers Peers, p Policy) *Dataset {
+	t.Helper()
+	d, err := New(Config{Name: "test", Policy: p, Origin: o, Peers: peers, MaxBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+// cluster is a set of datasets that reach each other without a network. order says for every member who it thinks owns
+// the keys, and who succeeds.
+type cluster struct {
+	members []*Dataset
+	away    []atomic.Bool // :: member → cannot be reached
+	order   func(from int) (owner, successor int)
+	prev    int // previous owner for a new one's peeks; -1: none
+}
+
+func newCluster(t testing.TB, n int, o origin.Origin, p Policy) *cluster {
+	c := &cluster{away: make([]atomic.Bool, n), order: func(int) (int, int) { return 0, 1 }, prev: -1}
+	for i := range n {
+		c.members = append(c.members, newDataset(t, o, seenFrom{c, i}, p))
+	}
+	return c
+}
+
+type seenFrom struct {
+	c    *cluster
+	self int
+}
+
+func (s seenFrom) Route(string, string) Route {
+	owner, successor := s.c.order(s.self)
+	r := Route{Owner: s.peer(owner), Successor: s.peer(successor)}
+	if s.c.prev >= 0 && r.Owner == nil {
+		r.Previous = s.peer(s.c.prev)
+	}
+	return r
+}
+
+func (s seenFrom) peer(i int) Peer {
+	if i == s.self {
+		return nil
+	}
+	return link{s.c, i}
+}
+
+// link carries one hop, as sidecar/peer does: errors keep their kind, and an answer from memory says so.
+type link struct {
+	c  *cluster
+	to int
+}
+
+func (l link) ID() string { return fmt.Sprint("member-", l.to) }
+
+func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
+	if l.c.away[l.to].Load() {
+		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
+	}
+	return l.c.members[l.to].Serve(ctx, q)
+}
+
+// get reads and fails the test on an error.
+func get(t testing.TB, d *Dataset, key string) Answer {
+	t.Helper()
+	a, err := d.Get(t.Context(), key, ReadOptions{})
+	if err != nil {
+		t.Fatalf("get %q: %v", key, err)
+	}
+	return a
+}
+
+func expect(t testing.TB, a Answer, value string, source Source) {
+	t.Helper()
+	if string(a.Value) != value || a.Source != source {
+		t.Errorf("got %q from %v; want %q from %v", a.Value, a.Source, value, source)
+	}
+}
+
+var errDown = errors.New("connection refused")
+
+const tick = time.Millisecond

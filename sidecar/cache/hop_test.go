@@ -1,0 +1,312 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+func TestMissGoesToTheOwnerAndLeavesALocalCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		expect(t, get(t, c.members[1], "k"), "v", SourceLoad)
+		expect(t, get(t, c.members[2], "k"), "v", SourcePeerHit)
+		a := get(t, c.members[1], "k")
+		expect(t, a, "v", SourceLocalHit)
+		if a.Owner != "member-0" {
+			t.Errorf("owner %q; want member-0", a.Owner)
+		}
+		if o.Queries() != 1 {
+			t.Errorf("%d queries; want 1", o.Queries())
+		}
+	})
+}
+
+func TestEveryMemberGivesTheSameETag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2, origintest.New(map[string]string{"k": "v"}), testPolicy())
+		if a, b := get(t, c.members[0], "k"), get(t, c.members[1], "k"); a.ETag != b.ETag || a.ETag == "" {
+			t.Errorf("ETags %q and %q", a.ETag, b.ETag)
+		}
+	})
+}
+
+func TestLocalCopyNeverOutlivesTheOwnersEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[0], "k")
+		time.Sleep(9500 * time.Millisecond)
+		a := get(t, c.members[1], "k")
+		if a.Age != 9500*time.Millisecond || a.Fresh != 500*time.Millisecond {
+			t.Errorf("age %v, fresh %v; want 9.5s and 500ms", a.Age, a.Fresh)
+		}
+		o.Set("k", "new")
+		time.Sleep(500 * time.Millisecond)
+		expect(t, get(t, c.members[1], "k"), "new", SourceLoad)
+	})
+}
+
+func TestAbsentIsCopiedLikeAValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		c := newCluster(t, 5, o, testPolicy())
+		for range 100 {
+			for _, d := range c.members {
+				if a := get(t, d, "none"); !a.Absent {
+					t.Fatalf("got %+v", a)
+				}
+			}
+		}
+		if o.Queries() != 1 {
+			t.Errorf("%d queries for one absent key on five members; want 1", o.Queries())
+		}
+	})
+}
+
+func TestHerdOnFiveMembersIsOneQuery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(10 * time.Millisecond)
+		c := newCluster(t, 5, o, testPolicy())
+		var all sync.WaitGroup
+		for i := range 1000 {
+			all.Go(func() { get(t, c.members[i%5], "k") })
+		}
+		all.Wait()
+		if o.Queries() != 1 {
+			t.Errorf("%d queries; want 1", o.Queries())
+		}
+	})
+}
+
+// With one map for hops and loads, each would wait for its own hop to come back from the other.
+func TestRingsThatDisagreeDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2, origintest.New(map[string]string{"k": "v"}), testPolicy())
+		c.order = func(from int) (int, int) { return 1 - from, from } // each thinks it is the other's
+		began := time.Now()
+		var both sync.WaitGroup
+		for _, d := range c.members {
+			both.Go(func() { get(t, d, "k") })
+		}
+		both.Wait()
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("they waited for each other for %v", waited)
+		}
+	})
+}
+
+func TestMemberThatDoesNotOwnTheKeyServesAndKeepsItShortly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		c.order = func(from int) (int, int) { return (from + 1) % 3, from } // 1 asks 2, which thinks that 0 owns it
+		a := get(t, c.members[1], "k")
+		expect(t, a, "v", SourceLoad)
+		if n := c.members[0].Stats().Served.Load(); n != 0 {
+			t.Errorf("the request was forwarded")
+		}
+		if e := c.members[2].Explain("k"); e.Fresh != 2*time.Second || e.Why != "gutter" {
+			t.Errorf("kept for %v, %s; want 2s, gutter", e.Fresh, e.Why)
+		}
+	})
+}
+
+func TestDeadOwnerDoesNotSendEveryPodToTheDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(10 * time.Millisecond)
+		c := newCluster(t, 10, o, testPolicy())
+		c.away[0].Store(true)
+		var all sync.WaitGroup
+		for i := range 900 {
+			all.Go(func() {
+				a := get(t, c.members[1+i%9], "k")
+				if string(a.Value) != "v" {
+					t.Errorf("got %q", a.Value)
+				}
+			})
+		}
+		all.Wait()
+		if o.Queries() != 1 {
+			t.Errorf("%d queries with a dead owner; want 1, the successor's", o.Queries())
+		}
+	})
+}
+
+// An origin that fails at the owner fails: asking the successor, or the database from here, multiplies the outage.
+func TestOriginFailureAtTheOwnerIsAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Fail(errDown)
+		c := newCluster(t, 3, o, testPolicy())
+		if _, err := c.members[2].Get(t.Context(), "k", ReadOptions{}); KindOf(err) != KindUnavailable {
+			t.Errorf("got %v; want unavailable", err)
+		}
+		if o.Queries() != 1 || c.members[1].Stats().Served.Load() != 0 {
+			t.Errorf("%d queries, the successor asked %d times", o.Queries(), c.members[1].Stats().Served.Load())
+		}
+	})
+}
+
+func TestOwnerAndSuccessorAway(t *testing.T) {
+	away := func(t *testing.T) (*cluster, *origintest.Fake) {
+		o := origintest.New(map[string]string{"held": "old"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[2], "held")
+		c.away[0].Store(true)
+		c.away[1].Store(true)
+		time.Sleep(2 * time.Second)
+		return c, o
+	}
+	t.Run("a stale copy comes before the origin", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, o := away(t)
+			a := get(t, c.members[2], "held")
+			if string(a.Value) != "old" || !a.Stale || a.Detail != "owner-unreachable" || o.Queries() != 1 {
+				t.Errorf("got %+v after %d queries", a, o.Queries())
+			}
+		})
+	})
+	t.Run("loads made here are few", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, o := away(t)
+			o.Slow(100 * time.Millisecond)
+			var refused atomic.Int64
+			var all sync.WaitGroup
+			for i := range 100 {
+				key := fmt.Sprint("cold-", i)
+				o.Set(key, "v")
+				all.Go(func() {
+					if _, err := c.members[2].Get(t.Context(), key, ReadOptions{}); KindOf(err) == KindOverloaded {
+						refused.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			if o.Peak() != maxFallbacks || refused.Load() != 100-maxFallbacks {
+				t.Errorf("%d loads at once, %d refused; want %d and the rest", o.Peak(), refused.Load(), maxFallbacks)
+			}
+		})
+	})
+}
+
+func TestCopyIsNotStoredAfterAnInvalidation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		o.Slow(100 * time.Millisecond)
+		c := newCluster(t, 2, o, testPolicy())
+		var reader sync.WaitGroup
+		reader.Go(func() { get(t, c.members[1], "k") })
+		time.Sleep(tick)
+		o.Set("k", "new")
+		for _, d := range c.members {
+			d.Invalidate("k")
+		}
+		reader.Wait()
+		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
+			t.Errorf("got %q: a copy asked for before an invalidation was stored after it", a.Value)
+		}
+	})
+}
+
+func TestNoCacheReachesTheOwnersOrigin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[1], "k")
+		time.Sleep(tick)
+		o.Set("k", "new")
+		a, err := c.members[1].Get(t.Context(), "k", ReadOptions{NoCache: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, a, "new", SourceLoad)
+		if o.Queries() != 2 {
+			t.Errorf("%d queries; want 2", o.Queries())
+		}
+	})
+}
+
+func TestNewOwnerPeeksAtThePreviousOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[0], "k")
+		c.order = func(int) (int, int) { return 1, 0 }
+		c.prev = 0
+		time.Sleep(4 * time.Second)
+		a := get(t, c.members[1], "k")
+		if a.Source != SourcePeerHit || a.Age != 4*time.Second || a.Fresh != 6*time.Second || o.Queries() != 1 {
+			t.Errorf("got %+v after %d queries; want the entry with the time it had left", a, o.Queries())
+		}
+		expect(t, get(t, c.members[1], "k"), "v", SourceHit)
+		if a := get(t, c.members[1], "none"); !a.Absent {
+			t.Errorf("a peek that finds nothing ends in a load; got %+v", a)
+		}
+	})
+}
+
+func TestPeekAtAPreviousOwnerThatIsGoneCostsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, peekAt{silent{}}, testPolicy())
+		began := time.Now()
+		expect(t, get(t, d, "k"), "v", SourceLoad)
+		if waited := time.Since(began); waited != peekTimeout {
+			t.Errorf("the load waited %v for the peek; want %v", waited, peekTimeout)
+		}
+	})
+}
+
+type peekAt struct{ previous Peer }
+
+func (p peekAt) Route(string, string) Route { return Route{Previous: p.previous} }
+
+// silent never answers.
+type silent struct{}
+
+func (silent) ID() string { return "silent" }
+
+func (silent) Fetch(ctx context.Context, _ Query) (Answer, error) {
+	<-ctx.Done()
+	return Answer{}, fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
+}
+
+// Readers, writers and sweepers at once: for the race detector, and no value may ever be another key's.
+func TestValuesNeverMix(t *testing.T) {
+	o := origintest.New(nil)
+	for i := range 100 {
+		o.Set(fmt.Sprint(i), fmt.Sprint("value of ", i))
+	}
+	p := testPolicy()
+	p.TTL, p.LocalTTL = 2*time.Millisecond, time.Millisecond
+	c := newCluster(t, 3, o, p)
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := range 2000 {
+				n := (i*7 + worker) % 100
+				d := c.members[(i+worker)%3]
+				if a := get(t, d, fmt.Sprint(n)); string(a.Value) != fmt.Sprint("value of ", n) {
+					t.Errorf("key %d has %q", n, a.Value)
+				}
+				switch i % 50 {
+				case 0:
+					d.Invalidate(fmt.Sprint(n))
+				case 1:
+					d.Sweep()
+				}
+			}
+		})
+	}
+	all.Wait()
+}

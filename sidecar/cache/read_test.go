@@ -1,0 +1,453 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+func TestReadIsLoadedOnceAndThenHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		expect(t, get(t, d, "k"), "v", SourceLoad)
+		expect(t, get(t, d, "k"), "v", SourceHit)
+		if o.Queries() != 1 {
+			t.Errorf("%d queries; want 1", o.Queries())
+		}
+	})
+}
+
+// A read that renews an entry's age would keep the hottest key for ever.
+func TestReadNeverRenewsAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		o.Set("k", "new")
+		for range 99 {
+			time.Sleep(100 * time.Millisecond)
+			expect(t, get(t, d, "k"), "old", SourceHit)
+		}
+		time.Sleep(100 * time.Millisecond) // 10s: the ttl
+		expect(t, get(t, d, "k"), "new", SourceLoad)
+	})
+}
+
+func TestTTLCountsFromBeforeTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(900 * time.Millisecond)
+		d := newDataset(t, o, nil, testPolicy())
+		a := get(t, d, "k")
+		if a.Age != 900*time.Millisecond || a.Fresh != 9100*time.Millisecond {
+			t.Errorf("age %v, fresh %v; want 900ms and 9.1s", a.Age, a.Fresh)
+		}
+	})
+}
+
+// Jitter only shortens: ttl is the promise.
+func TestJitterSpreadsExpiryBelowTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy()
+		p.TTLJitter = 0.1
+		o := origintest.New(nil)
+		d := newDataset(t, o, nil, p)
+		seen := map[time.Duration]bool{}
+		for i := range 100 {
+			key := fmt.Sprint(i)
+			o.Set(key, "v")
+			a := get(t, d, key)
+			if a.Fresh > p.TTL || a.Fresh < p.TTL*9/10 {
+				t.Fatalf("fresh for %v; want 9s to 10s", a.Fresh)
+			}
+			seen[a.Fresh] = true
+		}
+		if len(seen) < 90 {
+			t.Errorf("100 entries expire at %d times", len(seen))
+		}
+	})
+}
+
+func TestAbsentIsAnAnswerForNegativeTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		d := newDataset(t, o, nil, testPolicy())
+		for range 1000 {
+			if a := get(t, d, "none"); !a.Absent || a.Value != nil || a.ETag != "" {
+				t.Fatalf("got %+v; want absent", a)
+			}
+		}
+		if o.Queries() != 1 {
+			t.Errorf("%d queries for an absent key; want 1", o.Queries())
+		}
+		o.Set("none", "now")
+		time.Sleep(time.Second)
+		expect(t, get(t, d, "none"), "now", SourceLoad)
+	})
+}
+
+func TestOutageIsNeverCachedAsAbsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		o.Fail(errDown)
+		_, err := d.Get(t.Context(), "k", ReadOptions{})
+		if KindOf(err) != KindUnavailable || RetryAfter(err) == 0 || !errors.Is(err, errDown) {
+			t.Errorf("during the outage: %v (kind %d)", err, KindOf(err))
+		}
+		o.Fail(nil)
+		expect(t, get(t, d, "k"), "v", SourceLoad)
+	})
+}
+
+func TestEmptyValueIsNotAbsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataset(t, origintest.New(map[string]string{"k": ""}), nil, testPolicy())
+		if a := get(t, d, "k"); a.Absent || a.ETag == "" {
+			t.Errorf("got %+v; want an empty value", a)
+		}
+	})
+}
+
+func TestErrorsHaveKinds(t *testing.T) {
+	overloaded := fmt.Errorf("queue full: %w", origin.ErrOverloaded)
+	for _, c := range []struct {
+		name, key string
+		fail      error
+		want      Kind
+	}{
+		{"empty key", "", nil, KindInvalidKey},
+		{"long key", strings.Repeat("x", MaxKeyBytes+1), nil, KindInvalidKey},
+		{"key that is not UTF-8", "a\xff", nil, KindInvalidKey},
+		{"NUL in key", "a\x00b", nil, KindInvalidKey},
+		{"overloaded origin", "k", overloaded, KindOverloaded},
+		{"dead origin", "k", errDown, KindUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := origintest.New(map[string]string{"k": "v"})
+				o.Fail(c.fail)
+				d := newDataset(t, o, nil, testPolicy())
+				if _, err := d.Get(t.Context(), c.key, ReadOptions{}); KindOf(err) != c.want {
+					t.Errorf("got %v, kind %d; want kind %d", err, KindOf(err), c.want)
+				}
+				if n := d.Stats().Error.Load(); n != 1 {
+					t.Errorf("%d errors counted; want 1", n)
+				}
+			})
+		})
+	}
+}
+
+func TestSlowOriginEndsAtLoadTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(time.Minute)
+		d := newDataset(t, o, nil, testPolicy())
+		began := time.Now()
+		_, err := d.Get(t.Context(), "k", ReadOptions{})
+		if KindOf(err) != KindUnavailable || time.Since(began) != time.Second {
+			t.Errorf("got %v after %v; want unavailable after 1s", err, time.Since(began))
+		}
+	})
+}
+
+func TestCallersDeadlineIsTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(500 * time.Millisecond)
+		d := newDataset(t, o, nil, testPolicy())
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := d.Get(ctx, "k", ReadOptions{}); KindOf(err) != KindDeadline {
+			t.Errorf("got %v; want the caller's deadline", err)
+		}
+		// The load goes on for those who come later.
+		time.Sleep(400 * time.Millisecond)
+		synctest.Wait()
+		expect(t, get(t, d, "k"), "v", SourceHit)
+	})
+}
+
+func TestCancelOfOneWaiterFailsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const waiters = 10000
+		o := origintest.New(map[string]string{"k": "v"})
+		release := o.Block()
+		d := newDataset(t, o, nil, testPolicy())
+		var failed, left atomic.Int64
+		var all sync.WaitGroup
+		leaver, leave := context.WithCancel(t.Context())
+		read := func(ctx context.Context, count *atomic.Int64) {
+			if _, err := d.Get(ctx, "k", ReadOptions{}); err != nil {
+				count.Add(1)
+			}
+		}
+		all.Go(func() { read(leaver, &left) })
+		synctest.Wait()
+		for range waiters {
+			all.Go(func() { read(t.Context(), &failed) })
+		}
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		release()
+		all.Wait()
+		if failed.Load() != 0 || left.Load() != 1 {
+			t.Errorf("%d of %d waiters failed by another's cancel (left: %d)", failed.Load(), waiters, left.Load())
+		}
+		if o.Queries() != 1 {
+			t.Errorf("%d queries; want 1", o.Queries())
+		}
+	})
+}
+
+// Between a caller's miss and its flight another flight may end: without a second look there are two queries.
+func TestHerdOnOneColdKeyIsOneQuery(t *testing.T) {
+	o := origintest.New(nil)
+	d := newDataset(t, o, nil, testPolicy())
+	const rounds, herd = 300, 64
+	for i := range rounds {
+		key := fmt.Sprint("key-", i)
+		o.Set(key, "v")
+		var all sync.WaitGroup
+		for range herd {
+			all.Go(func() { get(t, d, key) })
+		}
+		all.Wait()
+		if n := o.Asked(key); n != 1 {
+			t.Fatalf("round %d: %d queries; want 1", i, n)
+		}
+	}
+}
+
+func TestLoadBegunBeforeInvalidationIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const races = 10000
+		o := origintest.New(map[string]string{"k": "0"})
+		d := newDataset(t, o, nil, testPolicy())
+		stored := 0
+		for i := range races {
+			d.Invalidate("k")
+			release := o.Block()
+			var reader sync.WaitGroup
+			reader.Go(func() { get(t, d, "k") })
+			synctest.Wait() // the load has read the old row
+			want := fmt.Sprint(i + 1)
+			o.SetVersion("k", want, 0)
+			d.Invalidate("k")
+			release()
+			reader.Wait()
+			if got := get(t, d, "k"); string(got.Value) != want {
+				stored++
+			}
+		}
+		if stored != 0 {
+			t.Errorf("%d of %d loads begun before an invalidation were stored after it", stored, races)
+		}
+		if n := d.Stats().Fenced.Load(); n != races {
+			t.Errorf("%d loads were fenced; want each of %d", n, races)
+		}
+	})
+}
+
+// A reader that comes after an invalidation must not join the load that began before it.
+func TestInvalidationDetachesTheFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		release := o.Block()
+		d := newDataset(t, o, nil, testPolicy())
+		var first sync.WaitGroup
+		first.Go(func() { get(t, d, "k") })
+		synctest.Wait()
+		o.Set("k", "new")
+		d.Invalidate("k")
+		done := make(chan Answer)
+		go func() { done <- get(t, d, "k") }()
+		synctest.Wait()
+		if n := o.Queries(); n != 2 {
+			t.Errorf("%d queries; the reader after the invalidation joined the old load", n)
+		}
+		release()
+		expect(t, <-done, "new", SourceLoad)
+		first.Wait()
+	})
+}
+
+func TestInvalidatePrefix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"a/1": "v", "a/2": "v", "b/1": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		for _, key := range []string{"a/1", "a/2", "b/1"} {
+			get(t, d, key)
+		}
+		if n := d.InvalidatePrefix("a/"); n != 2 {
+			t.Errorf("%d dropped; want 2", n)
+		}
+		expect(t, get(t, d, "b/1"), "v", SourceHit)
+		expect(t, get(t, d, "a/1"), "v", SourceLoad)
+	})
+}
+
+func TestOlderVersionNeverReplacesNewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		o.SetVersion("k", "new", 7)
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		time.Sleep(tick)
+		o.SetVersion("k", "old", 6) // as a replica that lags would say
+		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		if err != nil || string(a.Value) != "new" || a.Version != 7 {
+			t.Errorf("got %q at %d, %v; want the newer version", a.Value, a.Version, err)
+		}
+	})
+}
+
+func TestNoCacheLoadsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		time.Sleep(tick)
+		o.Set("k", "new")
+		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, a, "new", SourceLoad)
+	})
+}
+
+// The load that a no-cache read finds under way has read the row too early.
+func TestNoCacheDoesNotTakeALoadThatBeganBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		o.Slow(100 * time.Millisecond)
+		d := newDataset(t, o, nil, testPolicy())
+		var first sync.WaitGroup
+		first.Go(func() { get(t, d, "k") })
+		time.Sleep(tick)
+		o.Set("k", "new")
+		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		if err != nil || string(a.Value) != "new" {
+			t.Errorf("got %q, %v; want the value of a load begun after the read", a.Value, err)
+		}
+		first.Wait()
+		if n := o.Queries(); n != 2 {
+			t.Errorf("%d queries; want 2", n)
+		}
+	})
+}
+
+func TestOnlyIfCached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		if _, err := d.Get(t.Context(), "k", ReadOptions{OnlyIfCached: true}); KindOf(err) != KindNotCached {
+			t.Errorf("got %v; want not cached", err)
+		}
+		get(t, d, "k")
+		if _, err := d.Get(t.Context(), "k", ReadOptions{OnlyIfCached: true}); err != nil || o.Queries() != 1 {
+			t.Errorf("got %v after %d queries; want the held entry", err, o.Queries())
+		}
+	})
+}
+
+func TestBoundOfFlightsRefusesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy()
+		p.MaxFlights = 2
+		o := origintest.New(map[string]string{"a": "v", "b": "v", "c": "v"})
+		release := o.Block()
+		d := newDataset(t, o, nil, p)
+		var readers sync.WaitGroup
+		for _, key := range []string{"a", "b"} {
+			readers.Go(func() { get(t, d, key) })
+		}
+		synctest.Wait()
+		_, err := d.Get(t.Context(), "c", ReadOptions{})
+		if KindOf(err) != KindOverloaded || RetryAfter(err) == 0 || d.Stats().Refused.Load() != 1 {
+			t.Errorf("got %v; want overloaded", err)
+		}
+		release()
+		readers.Wait()
+	})
+}
+
+func TestPanicOfAnOriginIsAnErrorOfTheRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataset(t, panicking{}, nil, testPolicy())
+		if _, err := d.Get(t.Context(), "k", ReadOptions{}); KindOf(err) != KindInternal || strings.Contains(err.Error(), "goroutine") {
+			t.Errorf("got %v; want an internal error without a stack", err)
+		}
+	})
+}
+
+type panicking struct{}
+
+func (panicking) Load(context.Context, []string) ([]origin.Result, error) { panic("boom") }
+
+func TestSweepDropsOnlyWhatNobodyCanUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		get(t, d, "none")
+		time.Sleep(11 * time.Second) // past ttl and negative_ttl, within stale_if_error
+		if n := d.Sweep(); n != 1 || d.Memory().Entries != 1 {
+			t.Errorf("%d dropped, %d held; want the absent one dropped", n, d.Memory().Entries)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := d.Sweep(); n != 1 || d.Memory().Bytes != 0 {
+			t.Errorf("%d dropped, %d bytes held; want none", n, d.Memory().Bytes)
+		}
+	})
+}
+
+func TestKeyMayBeReusedByItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"key-1": "one", "key-2": "two"})
+		d := newDataset(t, o, nil, testPolicy())
+		buf := []byte("key-1")
+		expect(t, get(t, d, view(buf)), "one", SourceLoad)
+		copy(buf, "key-2")
+		expect(t, get(t, d, view(buf)), "two", SourceLoad)
+		expect(t, get(t, d, "key-1"), "one", SourceHit)
+	})
+}
+
+func TestEachReadIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 2, o, testPolicy())
+		s := c.members[1].Stats()
+		get(t, c.members[1], "k")    // load
+		get(t, c.members[1], "k")    // local hit
+		time.Sleep(time.Second)      // local_ttl
+		get(t, c.members[1], "k")    // peer hit
+		get(t, c.members[1], "none") // negative
+		get(t, c.members[0], "k")    // hit
+		o.Fail(errDown)
+		time.Sleep(10 * time.Second)
+		get(t, c.members[1], "k") // stale
+		_, _ = c.members[1].Get(t.Context(), "other", ReadOptions{})
+		got := []int64{
+			s.Load.Load(), s.LocalHit.Load(), s.PeerHit.Load(), s.Negative.Load(), s.Stale.Load(), s.Error.Load(),
+			c.members[0].Stats().Hit.Load(), s.Hit.Load(),
+		}
+		if want := "[1 1 1 1 1 1 1 0]"; fmt.Sprint(got) != want {
+			t.Errorf("load, local, peer, negative, stale, error, hit, hit: %v; want %v", got, want)
+		}
+	})
+}

@@ -1,0 +1,164 @@
+package cache
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+func TestStaleIfError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		o.Fail(errDown)
+		time.Sleep(5 * time.Minute)
+		a := get(t, d, "k")
+		if string(a.Value) != "v" || !a.Stale || a.Fresh != 0 || a.Age != 5*time.Minute || a.Detail != "origin-error" {
+			t.Errorf("got %+v; want the stale value", a)
+		}
+		time.Sleep(10 * time.Second) // ttl + stale_if_error
+		if _, err := d.Get(t.Context(), "k", ReadOptions{}); KindOf(err) != KindUnavailable {
+			t.Errorf("past stale_if_error: %v; want unavailable", err)
+		}
+	})
+}
+
+func TestFailedRefreshBacksOffAndBlocksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		o.Slow(time.Hour) // silence, not an error
+		time.Sleep(10 * time.Second)
+		began := time.Now()
+		get(t, d, "k")
+		if waited := time.Since(began); waited != staleWait {
+			t.Errorf("the first stale read waited %v; want %v", waited, staleWait)
+		}
+		began = time.Now()
+		for range 1000 {
+			get(t, d, "k")
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("1000 more stale reads waited %v; want none", waited)
+		}
+		queries := o.Queries()
+		for range 10 {
+			time.Sleep(time.Second)
+			get(t, d, "k")
+		}
+		if n := o.Queries() - queries; n > 10 {
+			t.Errorf("%d queries in 10s of outage; want at most one a second", n)
+		}
+		o.Slow(0)
+		o.Set("k", "new")
+		time.Sleep(2 * time.Second)
+		get(t, d, "k")
+		synctest.Wait()
+		expect(t, get(t, d, "k"), "new", SourceHit)
+	})
+}
+
+func TestStaleWhileRevalidate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy()
+		p.StaleWhileRevalidate = time.Second
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, p)
+		get(t, d, "k")
+		o.Set("k", "new")
+		o.Slow(100 * time.Millisecond)
+		time.Sleep(10 * time.Second)
+		began := time.Now()
+		a := get(t, d, "k")
+		if !a.Stale || a.Detail != "revalidating" || time.Since(began) != 0 {
+			t.Errorf("got %+v after %v; want a stale answer at once", a, time.Since(began))
+		}
+		time.Sleep(101 * time.Millisecond)
+		expect(t, get(t, d, "k"), "new", SourceHit)
+	})
+}
+
+// While the database is away an owner's stale answer is copied, so that not each read is a hop.
+func TestStaleAnswerOfTheOwnerIsCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[1], "k")
+		o.Fail(errDown)
+		time.Sleep(15 * time.Second)
+		for range 1000 {
+			if a := get(t, c.members[1], "k"); !a.Stale || string(a.Value) != "v" {
+				t.Fatalf("got %+v", a)
+			}
+		}
+		if n := c.members[1].Stats().Hops.Load(); n > 2 {
+			t.Errorf("%d hops for 1000 stale reads", n)
+		}
+		o.Fail(nil)
+		o.Set("k", "new")
+		for range 4 { // the owner's retry, the copy's retry, each behind a stale answer
+			time.Sleep(time.Second)
+			get(t, c.members[1], "k")
+		}
+		synctest.Wait()
+		if a := get(t, c.members[1], "k"); string(a.Value) != "new" || a.Stale {
+			t.Errorf("4s after the outage: %+v", a)
+		}
+	})
+}
+
+func TestNoCacheIsNeverAnsweredStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		time.Sleep(tick)
+		o.Fail(errDown)
+		if _, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true}); KindOf(err) != KindUnavailable {
+			t.Errorf("got %v; want unavailable", err)
+		}
+	})
+}
+
+// Many readers of a key that is about to expire: one refresh before its end, and no reader waits.
+func TestEarlyRefreshKeepsReadersFromWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(10 * time.Millisecond)
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		waited := 0
+		for range 60000 { // a minute: six times the ttl
+			time.Sleep(tick)
+			if began := time.Now(); get(t, d, "k").Source != SourceHit || time.Since(began) != 0 {
+				waited++
+			}
+		}
+		if waited != 0 || o.Queries() > 8 {
+			t.Errorf("%d readers waited, %d queries; want none, and about one per ttl", waited, o.Queries())
+		}
+	})
+}
+
+func TestEarlyRefreshIsOneFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(100 * time.Millisecond)
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		time.Sleep(9899 * time.Millisecond) // 1ms left of a load's 100
+		var all sync.WaitGroup
+		for range 10000 {
+			all.Go(func() { get(t, d, "k") })
+		}
+		all.Wait()
+		if n := o.Queries(); n != 2 {
+			t.Errorf("%d queries; want the first and one early refresh", n)
+		}
+	})
+}
