@@ -1,0 +1,60 @@
+# The front door. `make` alone lists what there is.
+SHELL       := /usr/bin/env bash -euo pipefail
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD        = CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+NESTED      := deploy/collector e2e/demo
+GOTESTSUM    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Start a cluster on this machine: etcd, SQLite with live telemetry, three sidecars, the console
+	@echo "building the demo (the first time takes a minute or two)"
+	@cd e2e/demo && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-demo .
+	@cd deploy/collector && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-collector .
+	@exec .bin/ringside-demo
+
+.PHONY: build
+build: ## Build the sidecar into .bin/
+	@mkdir -p .bin && $(BUILD) -o .bin/ ./sidecar/cmd/ringside
+
+.PHONY: setup
+setup: ## Install what the tests need, once
+	@e2e/setup.sh test
+
+.PHONY: test
+test: setup lint ## Run every test: lint, units with -race, real servers, whole clusters
+	@echo "== unit and integration tests"
+	@$(GOTESTSUM) -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
+	@for module in $(NESTED); do echo "== $$module"; (cd $$module && $(GOTESTSUM) -timeout 10m ./...); done
+	@echo "== whole clusters"
+	@$(GOTESTSUM) -timeout 20m ./e2e
+
+.PHONY: lint
+lint: ## Check format, vet, staticcheck, buf lint, and that generated code is current
+	@e2e/setup.sh tools
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+	@go vet ./... && .bin/staticcheck ./...
+	@for module in $(NESTED); do (cd $$module && go vet ./... && ../../.bin/staticcheck ./...); done
+	@cd proto && ../.bin/buf lint
+	@e2e/generated.sh
+
+.PHONY: generate
+generate: ## Regenerate the Go code of proto/
+	@e2e/setup.sh tools
+	@cd proto && ../.bin/buf generate
+
+.PHONY: bench
+bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same run, and draw the plot
+	@e2e/setup.sh bench
+	@e2e/bench/run.sh
+
+.PHONY: promises
+promises: setup ## Measure the counted promises on real processes and print a table
+	@go test ./e2e -count=1 -timeout 20m -run '^TestPromise' -promises
+
+.PHONY: clean
+clean: ## Remove what make has built
+	@rm -rf .bin .run

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs what the given suite needs and the machine lacks: Debian packages, and pinned Go tools into .bin/.
+# Usage: e2e/setup.sh tools|test|bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Each line: a file that shows that the package is there, and the package.
+test_packages='
+/usr/lib/postgresql/*/bin/postgres postgresql
+/usr/sbin/mariadbd                 mariadb-server
+/usr/bin/prometheus                prometheus
+/usr/bin/chromium                  chromium'
+bench_packages='
+/usr/sbin/nginx                                         nginx-light
+/usr/bin/redis-server                                   redis-server
+/usr/lib/python3/dist-packages/matplotlib/__init__.py   python3-matplotlib'
+
+missing() {
+	while read -r file package; do
+		[ -z "$file" ] || compgen -G "$file" >/dev/null || echo "$package"
+	done <<<"$1"
+}
+
+install_packages() {
+	local wanted
+	wanted=$(missing "$1")
+	[ -n "$wanted" ] || return 0
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "setup: please install these packages first: $(echo $wanted)" >&2
+		exit 1
+	fi
+	echo "setup: installing $(echo $wanted)"
+	# Tests start servers of their own: no service may start with its package.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		install -m 755 /dev/stdin /usr/sbin/policy-rc.d <<<$'#!/bin/sh\nexit 101'
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	fi
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $wanted >/dev/null
+}
+
+# Tools are built from e2e/tools/go.mod, which pins them; the generator of messages comes with the library.
+build_tools() {
+	local stamp=.bin/.tools
+	if [ -e "$stamp" ] && [ "$stamp" -nt e2e/tools/go.mod ] && [ "$stamp" -nt go.mod ]; then
+		return 0
+	fi
+	echo "setup: building tools into .bin/ (once; a minute or two)"
+	mkdir -p .bin
+	GOBIN=$PWD/.bin go -C e2e/tools install tool
+	mv .bin/server .bin/etcd # the package of etcd's main is called server
+	go build -o .bin/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	touch "$stamp"
+}
+
+case "${1:-}" in
+tools) build_tools ;;
+test) install_packages "$test_packages" && build_tools ;;
+bench) install_packages "$bench_packages" && build_tools ;;
+*) sed -n '2,3p' "$0" >&2; exit 2 ;;
+esac
