@@ -1,0 +1,405 @@
+package sidecar
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// checker looks for everything that is wrong with a configuration, and says where it was written.
+type checker struct {
+	config     Config
+	decoder    *decoder          // nil when the configuration was not in a file
+	overridden map[string]string // :: path → the variable or flag that set it
+	problems   []Problem
+}
+
+func (k *checker) check() {
+	k.node()
+	k.listen()
+	k.files("peer_tls", k.config.PeerTLS)
+	k.peerTLS()
+	k.membership()
+	k.ring()
+	k.origins()
+	k.datasets()
+	k.hosts()
+	k.log()
+	k.bounds()
+}
+
+// problem reports what is wrong with the field at path.
+func (k *checker) problem(path, format string, args ...any) {
+	p := Problem{Field: path, Message: fmt.Sprintf(format, args...)}
+	if from, ok := k.overridden[path]; ok {
+		p.Where = from
+	} else if k.decoder != nil {
+		at := k.decoder.nearest(path)
+		p.Where, p.Excerpt = k.decoder.where(at), excerpt(k.decoder.source, at)
+	}
+	k.problems = append(k.problems, p)
+}
+
+// nearest returns the place of path, or of what encloses it where the file does not have it.
+func (d *decoder) nearest(path string) position {
+	for path != "" {
+		if p, ok := d.marks[path]; ok {
+			return p
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+	return position{}
+}
+
+var (
+	name   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
+	host   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+)
+
+func (k *checker) node() {
+	n := k.config.Node
+	if n.ID != "" && !nodeID.MatchString(n.ID) {
+		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most 253; got %q", n.ID)
+	}
+	if n.Advertise != "" {
+		k.reachable("node.advertise", n.Advertise, 0)
+	}
+	if len(n.Zone) > 253 {
+		k.problem("node.zone", "want at most 253 bytes; got %d", len(n.Zone))
+	}
+}
+
+// reachable checks an address that others are to dial.
+func (k *checker) reachable(path, addr string, minPort uint16) {
+	h, port, err := splitAddr(addr)
+	switch {
+	case err != nil:
+		k.problem(path, "want host:port; %v", err)
+	case h == "" || isUnspecified(h):
+		k.problem(path, "%s is no address that another member can dial; give the pod's own, such as ${POD_IP}:7072", addr)
+	case port < minPort:
+		k.problem(path, "port 0 is no port that another member can dial")
+	}
+}
+
+// splitAddr takes host:port apart. The host is an IP address, a name or empty.
+func splitAddr(addr string) (h string, port uint16, err error) {
+	h, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("got %q", addr)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("the port must be a number from 0 to 65535; got %q", addr)
+	}
+	if _, err := netip.ParseAddr(h); err != nil && h != "" && !host.MatchString(h) {
+		return "", 0, fmt.Errorf("got %q", addr)
+	}
+	return h, uint16(n), nil
+}
+
+func isUnspecified(h string) bool {
+	ip, err := netip.ParseAddr(h)
+	return h == "" || err == nil && ip.IsUnspecified()
+}
+
+func isLoopback(h string) bool {
+	ip, err := netip.ParseAddr(h)
+	return h == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// tcpListeners returns path and address of each listener that has a port.
+func (c Config) tcpListeners() [][2]string {
+	l := c.Listen
+	return [][2]string{
+		{"listen.http", l.http()}, {"listen.grpc", l.grpc()}, {"listen.peer", c.peerListen()},
+		{"listen.metrics", l.metrics()}, {"listen.admin", l.admin()},
+	}
+}
+
+func (k *checker) listen() {
+	type bound struct{ path, host string }
+	taken := map[uint16][]bound{}
+	for _, l := range k.config.tcpListeners() {
+		path, addr := l[0], l[1]
+		if addr == off {
+			continue
+		}
+		h, port, err := splitAddr(addr)
+		if err != nil {
+			k.problem(path, "want host:port or off; %v", err)
+			continue
+		}
+		for _, other := range taken[port] {
+			if port != 0 && (h == other.host || isUnspecified(h) || isUnspecified(other.host)) {
+				k.problem(path, "port %d is also that of %s; give each listener its own", port, other.path)
+			}
+		}
+		taken[port] = append(taken[port], bound{path, h})
+	}
+	// sun_path has 108 bytes with its final NUL (unix(7)).
+	if u := k.config.Listen.unix(); u != off && len(u) > 107 {
+		k.problem("listen.unix", "a socket's path has at most 107 bytes; this one has %d", len(u))
+	}
+	if !k.config.Membership.alone() && k.config.peerListen() == off {
+		k.problem("listen.peer", "is off, but there is a membership: other members could not reach this one")
+	}
+}
+
+// files checks that the PEM files of t can be read; what is in them is checked where they are used.
+func (k *checker) files(path string, t TLS) {
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		k.problem(path, "cert_file and key_file belong together; give both or neither")
+	}
+	for field, file := range map[string]string{"cert_file": t.CertFile, "key_file": t.KeyFile, "ca_file": t.CAFile} {
+		if file != "" {
+			k.readable(path+"."+field, file)
+		}
+	}
+}
+
+func (k *checker) readable(path, file string) {
+	f, err := os.Open(file)
+	if err != nil {
+		k.problem(path, "cannot be read: %v", err)
+		return
+	}
+	_ = f.Close()
+}
+
+func (k *checker) peerTLS() {
+	if t := k.config.PeerTLS; !t.zero() && (t.CAFile == "" || t.CertFile == "") {
+		k.problem("peer_tls", "members prove who they are to each other; give cert_file, key_file and ca_file, or none of them")
+	}
+}
+
+func (k *checker) membership() {
+	m := k.config.Membership
+	if len(m.Static) > 0 && len(m.Etcd.Endpoints) > 0 {
+		k.problem("membership", "give etcd or static, not both")
+	}
+	for i, addr := range m.Static {
+		path := fmt.Sprintf("membership.static[%d]", i)
+		k.reachable(path, addr, 1)
+		if slices.Contains(m.Static[:i], addr) {
+			k.problem(path, "%s is listed twice", addr)
+		}
+	}
+	if k.config.Membership.Etcd.configured() {
+		k.etcd(m.Etcd)
+	}
+}
+
+func (e Etcd) configured() bool {
+	return len(e.Endpoints) > 0 || e.Prefix != "" || e.LeaseTTL != nil || e.Username != "" || e.PasswordFile != "" ||
+		!e.TLS.zero()
+}
+
+func (k *checker) etcd(e Etcd) {
+	const path = "membership.etcd"
+	if len(e.Endpoints) == 0 {
+		k.problem(path+".endpoints", "is missing; give the URLs of the etcd members, such as https://etcd-0:2379")
+	}
+	for i, endpoint := range e.Endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
+			k.problem(fmt.Sprintf("%s.endpoints[%d]", path, i), "want a URL such as https://etcd-0:2379, without a password")
+		}
+	}
+	if p := e.prefix(); !strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
+		k.problem(path+".prefix", "want a path that begins, and does not end, with a slash; got %q", p)
+	}
+	if ttl := e.leaseTTL(); ttl < time.Second || ttl%time.Second != 0 {
+		k.problem(path+".lease_ttl", "etcd counts leases in seconds; want 1s or more, without a fraction; got %s", ttl)
+	}
+	if (e.Username == "") != (e.PasswordFile == "") {
+		k.problem(path, "username and password_file belong together; give both or neither")
+	}
+	if e.PasswordFile != "" {
+		k.readable(path+".password_file", e.PasswordFile)
+	}
+	k.files(path+".tls", e.TLS)
+}
+
+func (k *checker) ring() {
+	r := k.config.Ring
+	if r.max() > ring.MaxSize {
+		k.problem("ring.max", "at most %d, as in Envoy", ring.MaxSize)
+	}
+	if r.min() > r.max() {
+		k.problem("ring.min", "%d is more than ring.max, which is %d", r.min(), r.max())
+	}
+}
+
+func (k *checker) hosts() {
+	for i, h := range k.config.Hosts {
+		if !host.MatchString(h) {
+			k.problem(fmt.Sprintf("hosts[%d]", i), "want a host name without port; got %q", h)
+		}
+	}
+}
+
+func (k *checker) log() {
+	k.oneOf("log.format", k.config.Log.format(), "json", "console")
+	k.oneOf("log.level", k.config.Log.level(), "debug", "info", "warn", "error")
+}
+
+func (k *checker) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		k.problem(path, "want one of %s; got %q", strings.Join(allowed, ", "), value)
+	}
+}
+
+// minMemory keeps a forgotten unit (memory: 128) from passing as 128 bytes.
+const minMemory = 1 << 20
+
+func (k *checker) bounds() {
+	if m := k.config.Memory; m != 0 && m < minMemory {
+		k.problem("memory", "%d bytes are too few to be meant; give a unit, such as %dMiB", int64(m), int64(m))
+	}
+	if k.config.drainTimeout() > time.Hour {
+		k.problem("drain_timeout", "at most 1h; got %s", k.config.drainTimeout())
+	}
+}
+
+func (k *checker) origins() {
+	for _, n := range slices.Sorted(maps.Keys(k.config.Origins)) {
+		path, o := "origins."+n, k.config.Origins[n]
+		k.name(path, n)
+		if o.Driver == "" {
+			k.problem(path+".driver", "is missing; want one of %s", strings.Join(drivers, ", "))
+		} else {
+			k.oneOf(path+".driver", o.Driver, drivers...)
+		}
+		k.dsn(path, o)
+		if b := o.Batch.maxWait(); b > 100*time.Millisecond {
+			k.problem(path+".batch.max_wait", "every miss waits that long; at most 100ms; got %s", b)
+		}
+		if o.Breaker.cooldown() == 0 {
+			k.problem(path+".breaker.cooldown", "must be more than 0s")
+		}
+	}
+}
+
+func (k *checker) name(path, n string) {
+	if !name.MatchString(n) {
+		k.problem(path, "the name %q is not of lower-case letters, digits and '-', at most 63, first no '-'", n)
+	}
+}
+
+func (k *checker) dsn(path string, o OriginConfig) {
+	if (o.DSN.Reveal() == "") == (o.DSNFile == "") {
+		k.problem(path, "give dsn_file, a file that holds the connection string, or dsn; one of them, not both")
+		return
+	}
+	if _, err := o.dsn(); err != nil {
+		k.problem(path+".dsn_file", "%v", err)
+	}
+}
+
+// dsn returns the connection string, from its file if it has one.
+func (o OriginConfig) dsn() (Secret, error) {
+	if o.DSNFile == "" {
+		return o.DSN, nil
+	}
+	text, err := os.ReadFile(o.DSNFile)
+	if err != nil {
+		return Secret{}, fmt.Errorf("cannot be read: %w", err)
+	}
+	dsn := strings.TrimSpace(string(text))
+	if dsn == "" {
+		return Secret{}, fmt.Errorf("%s is empty; want one line with the connection string", o.DSNFile)
+	}
+	return NewSecret(dsn), nil
+}
+
+func (k *checker) datasets() {
+	var shares Share
+	for _, n := range slices.Sorted(maps.Keys(k.config.Datasets)) {
+		path, d := "datasets."+n, k.config.Datasets[n]
+		k.name(path, n)
+		k.origin(path, d)
+		k.source(path, d)
+		k.policy(path, d)
+		k.oneOf(path+".eviction", d.eviction(), "lru", "slru")
+		shares += orDefault(d.MemoryShare, 0)
+		if d.MemoryShare != nil && *d.MemoryShare == 0 {
+			k.problem(path+".memory_share", "a dataset without memory would ask its origin each time; leave it out for an equal share")
+		}
+	}
+	// Shares are read from text: thirds may add up to a hair more than the whole.
+	if shares > 1.0001 {
+		k.problem("datasets", "the memory_share of all datasets add up to %s; at most 100%%", shares)
+	}
+}
+
+func (k *checker) origin(path string, d DatasetConfig) {
+	known := strings.Join(slices.Sorted(maps.Keys(k.config.Origins)), ", ")
+	if d.Origin == "" {
+		k.problem(path+".origin", "is missing; want the name of one of the origins: %s", cmp.Or(known, "there is none yet"))
+		return
+	}
+	if _, ok := k.config.Origins[d.Origin]; !ok {
+		k.problem(path+".origin", "no origin is named %q; there is: %s", d.Origin, cmp.Or(known, "none"))
+	}
+}
+
+// source checks that d says what to load in one way: a table or a query.
+func (k *checker) source(path string, d DatasetConfig) {
+	switch {
+	case d.Table == "" && d.Query == "":
+		k.problem(path, "give table, and queries are made for you, or query")
+	case d.Table != "" && d.Query != "":
+		k.problem(path+".query", "give table or query, not both")
+	case d.Query != "":
+		k.ofQuery(path, d)
+	default:
+		k.ofTable(path, d)
+	}
+}
+
+func (k *checker) ofQuery(path string, d DatasetConfig) {
+	if d.Key != "" || len(d.Columns) > 0 {
+		k.problem(path, "key and columns belong to table; a query names its own")
+	}
+}
+
+func (k *checker) ofTable(path string, d DatasetConfig) {
+	if d.Key == "" {
+		k.problem(path+".key", "is missing; want the column that identifies a row")
+	}
+	if d.Batch != "" {
+		k.problem(path+".batch", "belongs to query; for a table it is made for you")
+	}
+	if d.Value != "" && len(d.Columns) > 0 {
+		k.problem(path+".value", "give value, one column as it is, or columns of a JSON object, not both")
+	}
+}
+
+func (k *checker) policy(path string, d DatasetConfig) {
+	p := d.policy()
+	if p.TTL == 0 {
+		k.problem(path+".ttl", "must be more than 0s: a value that is never fresh need not be cached")
+	}
+	if p.LocalTTL > p.TTL {
+		k.problem(path+".local_ttl", "%s is more than ttl, which is %s: a copy never outlives the owner's entry", p.LocalTTL, p.TTL)
+	}
+	if p.LoadTimeout == 0 {
+		k.problem(path+".load_timeout", "must be more than 0s")
+	}
+}
+
+// drivers are what origin/sqldb can open.
+var drivers = []string{"postgres", "mysql", "sqlite"}

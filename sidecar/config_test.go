@@ -1,0 +1,420 @@
+package sidecar
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// environ is an environment for Source.Getenv.
+type environ map[string]string
+
+func (e environ) get(name string) (string, bool) {
+	value, ok := e[name]
+	return value, ok
+}
+
+// problemsOf loads text as the file ringside.yaml and returns what is wrong with it, a line each.
+func problemsOf(t testing.TB, text string, env environ, set ...string) []string {
+	t.Helper()
+	_, err := Source{File: "ringside.yaml", Getenv: env.get, Set: set}.parse([]byte(text))
+	var e *ConfigError
+	if err != nil && !errors.As(err, &e) {
+		t.Fatalf("the error is a %T, want a *ConfigError: %v", err, err)
+	}
+	var lines []string
+	if e != nil {
+		for _, p := range e.Problems {
+			lines = append(lines, p.String())
+		}
+	}
+	return lines
+}
+
+func mustParse(t testing.TB, text string, env environ, set ...string) Config {
+	t.Helper()
+	c, err := Source{File: "ringside.yaml", Getenv: env.get, Set: set}.parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+const oneDataset = `
+origins:
+  db: {driver: sqlite, dsn: test.db}
+datasets:
+  metrics:
+    origin: db
+    table: cnf_metrics
+    key: cnf_id
+`
+
+func TestProblems(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		want       []string // each a part of one problem, in order
+	}{
+		{"unknown field", "node: {idd: a}", []string{`ringside.yaml:1:8: node: unknown field "idd"; want one of advertise, id, zone`}},
+		{"unknown field at the top", "nodes: 1", []string{`ringside.yaml:1:1: unknown field "nodes"`}},
+		{"each unknown field", "a: 1\nb: 2", []string{"1:1", "2:1"}},
+		{"duplicate key", "memory: auto\nmemory: auto", []string{`ringside.yaml:2:1: mapping key "memory" already defined at [1:1]`}},
+		{"no YAML", "node: {id: \"a", []string{"ringside.yaml:1:12: "}},
+		{"two documents", "memory: auto\n---\nmemory: auto", []string{"holds 2 YAML documents"}},
+		{"list for a mapping", "node: [a]", []string{"ringside.yaml:1:7: node: want a mapping; got a list"}},
+		{"scalar for a mapping", "node: a", []string{"node: want a mapping; got a single value"}},
+		{"mapping for a scalar", "node: {id: {a: b}}", []string{"node.id: want a single value; got a mapping"}},
+		{"scalar for a list", "hosts: a", []string{"hosts: want a list; got a single value"}},
+		{"tag", "node: {id: !!binary aaaa}", []string{"node.id: want a single value; got a Tag"}},
+		{"excerpt", "ring:\n  min: many", []string{"ringside.yaml:2:8: ring.min: want a whole number, 0 or more; got \"many\"\n    2 |   min: many\n               ^"}},
+		{"duration without unit", "drain_timeout: 10", []string{"drain_timeout: want a duration with a unit"}},
+		{"negative duration", "drain_timeout: -1s", []string{"drain_timeout: want a duration"}},
+		{"memory without unit", "memory: 128", []string{"128 bytes are too few to be meant; give a unit, such as 128MiB"}},
+		{"alias without anchor", "node: *n", []string{"node: no anchor &n above"}},
+		{"alias in its own anchor", "node: &n {<<: *n}", []string{"no anchor &n above"}},
+		{"merged twice", "datasets: {a: &a {ttl: 1s}, b: {<<: *a, <<: *a}}", []string{`mapping key "<<" already defined`}},
+		{"merged list", "datasets: {a: &a {ttl: 1s}, b: {<<: [*a, *a]}}", []string{"datasets.b: want a mapping; got a list"}},
+		{"node id", "node: {id: a/b}", []string{"node.id: want letters"}},
+		{"advertise everywhere", `node: {advertise: "0.0.0.0:7072"}`, []string{"node.advertise: 0.0.0.0:7072 is no address that another member can dial"}},
+		{"port", "listen: {http: 127.0.0.1:70700}", []string{"listen.http: want host:port or off; the port must be a number from 0 to 65535"}},
+		{"no port", "listen: {http: 127.0.0.1}", []string{"listen.http: want host:port or off"}},
+		{"port taken", "listen: {http: 127.0.0.1:7071}", []string{"listen.grpc: port 7071 is also that of listen.http"}},
+		{"port taken by all addresses", "listen: {http: 127.0.0.1:7073}", []string{"listen.metrics: port 7073 is also that of listen.http"}},
+		{"no peer listener", "listen: {peer: off}\nmembership: {static: [\"10.0.0.1:1\"]}", []string{"listen.peer: is off, but there is a membership"}},
+		{"half a key pair", "peer_tls: {cert_file: /dev/null, ca_file: /dev/null}", []string{"peer_tls: cert_file and key_file belong together"}},
+		{"peer TLS without CA", "peer_tls: {cert_file: /dev/null, key_file: /dev/null}", []string{"peer_tls: members prove who they are"}},
+		{"file missing", "peer_tls: {cert_file: /dev/null, key_file: /dev/null, ca_file: /no/ca}", []string{"peer_tls.ca_file: cannot be read: open /no/ca"}},
+		{"both directories", "membership: {static: [\"10.0.0.1:1\"], etcd: {endpoints: [\"http://e:1\"]}}", []string{"membership: give etcd or static"}},
+		{"etcd without endpoints", "membership: {etcd: {prefix: /a}}", []string{"membership.etcd.endpoints: is missing"}},
+		{"etcd endpoint", "membership: {etcd: {endpoints: [\"http://e:1\", \"e:2379\"]}}", []string{"1:47: membership.etcd.endpoints[1]: want a URL"}},
+		{"etcd prefix", "membership: {etcd: {endpoints: [\"http://e:1\"], prefix: a/}}", []string{"membership.etcd.prefix: want a path"}},
+		{"lease", "membership: {etcd: {endpoints: [\"http://e:1\"], lease_ttl: 1500ms}}", []string{"membership.etcd.lease_ttl: etcd counts leases in seconds"}},
+		{"etcd password alone", "membership: {etcd: {endpoints: [\"http://e:1\"], password_file: /dev/null}}", []string{"username and password_file belong together"}},
+		{"member twice", "membership: {static: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}", []string{"membership.static[1]: 10.0.0.1:1 is listed twice"}},
+		{"member without port", "membership: {static: [\"10.0.0.1:0\"]}", []string{"membership.static[0]: port 0"}},
+		{"ring", "ring: {min: 5000}", []string{"ring.min: 5000 is more than ring.max, which is 4096"}},
+		{"ring too large", "ring: {max: 9000000}", []string{"ring.max: at most 8388608"}},
+		{"host", "hosts: [\"a:80\"]", []string{"hosts[0]: want a host name without port"}},
+		{"log", "log: {format: xml, level: loud}", []string{"log.format: want one of json, console", "log.level: want one of debug"}},
+		{"origin", "origins: {DB: {driver: oracle}}", []string{`the name "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite", "origins.DB: give dsn_file"}},
+		{"no driver", "origins: {db: {dsn: a}}", []string{"origins.db.driver: is missing"}},
+		{"two connection strings", "origins: {db: {driver: sqlite, dsn: a, dsn_file: b}}", []string{"origins.db: give dsn_file"}},
+		{"empty dsn_file", "origins: {db: {driver: sqlite, dsn_file: /dev/null}}", []string{"origins.db.dsn_file: /dev/null is empty"}},
+		{"no dsn_file", "origins: {db: {driver: sqlite, dsn_file: /no/dsn}}", []string{"origins.db.dsn_file: cannot be read"}},
+		{"batch too slow", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 1s}}}", []string{"origins.db.batch.max_wait: every miss waits that long"}},
+		{"breaker", "origins: {db: {driver: sqlite, dsn: a, breaker: {cooldown: 0s}}}", []string{"cooldown: must be more than 0s"}},
+		{"empty dataset", "datasets:\n  a:", []string{"ringside.yaml:2:6: datasets.a.origin: is missing; want the name of one of the origins: there is none yet", "datasets.a: give table"}},
+		{"unknown origin", oneDataset + "  b: {origin: dc, query: SELECT 1}", []string{`datasets.b.origin: no origin is named "dc"; there is: db`}},
+		{"table and query", oneDataset + "    query: SELECT 1", []string{"datasets.metrics.query: give table or query, not both"}},
+		{"table without key", oneDataset + "  b: {origin: db, table: t}", []string{"datasets.b.key: is missing"}},
+		{"query with key", oneDataset + "  b: {origin: db, query: SELECT 1, key: k}", []string{"datasets.b: key and columns belong to table"}},
+		{"table with batch", oneDataset + "    batch: SELECT 1", []string{"datasets.metrics.batch: belongs to query"}},
+		{"value and columns", oneDataset + "    value: a\n    columns: [a, b]", []string{"datasets.metrics.value: give value"}},
+		{"copies outlive", oneDataset + "    ttl: 1s\n    local_ttl: 2s", []string{"datasets.metrics.local_ttl: 2s is more than ttl, which is 1s"}},
+		{"no ttl", oneDataset + "    ttl: 0s", []string{"datasets.metrics.ttl: must be more than 0s"}},
+		{"no load timeout", oneDataset + "    load_timeout: 0s", []string{"datasets.metrics.load_timeout: must be more"}},
+		{"jitter", oneDataset + "    ttl_jitter: 101%", []string{"ttl_jitter: want a percentage from 0% to 100%"}},
+		{"eviction", oneDataset + "    eviction: fifo", []string{"datasets.metrics.eviction: want one of lru, slru"}},
+		{"no memory", oneDataset + "    memory_share: 0%", []string{"datasets.metrics.memory_share: a dataset without memory"}},
+		{"too much memory", oneDataset + "    memory_share: 60%\n  b: {origin: db, table: t, key: k, memory_share: 50%}", []string{"datasets: the memory_share of all datasets add up to 110%"}},
+		{"missing variable", "node: {id: \"${NO_SUCH}\"}", []string{"ringside.yaml:1:12: node.id: the environment has no variable NO_SUCH"}},
+		{"many at once", "ring: {min: 5000}\nhosts: [\"a:80\"]\nlog: {level: loud}", []string{"1:13: ring.min", "2:9: hosts[0]", "3:14: log.level"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := problemsOf(t, test.text, nil)
+			if len(got) != len(test.want) {
+				t.Fatalf("got %d problems, want %d: %q", len(got), len(test.want), got)
+			}
+			for i, want := range test.want {
+				if !strings.Contains(got[i], want) {
+					t.Errorf("got  %q\nwant %q in it", got[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestVariablesExpandInValuesOnly(t *testing.T) {
+	env := environ{"A": "x", "EVIL": "a\nmemory: 1GiB", "N": "64", "EMPTY": ""}
+	for text, want := range map[string]string{
+		"${A}": "x", "p-${A}-${A}": "p-x-x", "$1": "$1", "a$": "a$", "$$": "$", "$${A}": "${A}", "$$$$": "$$",
+		"${EMPTY}": "", "${A": "${A", "100% $A": "100% $A", "${EVIL}": "a\nmemory: 1GiB",
+	} {
+		if got, err := expand(text, env.get); err != nil || got != want {
+			t.Errorf("expand(%q) = %q, %v; want %q", text, got, err, want)
+		}
+	}
+	c := mustParse(t, "node: {zone: \"${EVIL}\"}\nring: {min: \"${N}\"} # ${COMMENT}", env)
+	if c.Node.Zone != env["EVIL"] || c.Memory != 0 || c.Ring.Min != 64 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestFlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
+	const text = oneDataset + "    ttl: 2s\nlisten: {grpc: 127.0.0.1:2, peer: 127.0.0.1:2000, admin: 127.0.0.1:2001}"
+	env := environ{
+		"RINGSIDE_LISTEN_PEER": "127.0.0.1:3000", "RINGSIDE_LISTEN_ADMIN": "127.0.0.1:3001", "RINGSIDE_DATASETS_METRICS_TTL": "3s",
+		"RINGSIDE_SERVICE_HOST": "10.0.0.1", "RINGSIDE_HOSTS": "a, b",
+	}
+	c := mustParse(t, text, env, "listen.admin=127.0.0.1:4001", "datasets.metrics.stale_if_error=4m")
+	got := []string{c.Listen.http(), c.Listen.grpc(), c.peerListen(), c.Listen.admin()}
+	want := []string{"127.0.0.1:7070", "127.0.0.1:2", "127.0.0.1:3000", "127.0.0.1:4001"}
+	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(c.Hosts, []string{"a", "b"}) {
+		t.Errorf("got %v and hosts %v, want %v", got, c.Hosts, want)
+	}
+	if p := c.Datasets["metrics"].policy(); p.TTL != 3*time.Second || p.StaleIfError != 4*time.Minute {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestProblemsOfOverridesNameTheirSource(t *testing.T) {
+	got := problemsOf(t, "memory: auto", environ{"RINGSIDE_RING_MIN": "5000"}, "log.level=loud")
+	want := []string{"RINGSIDE_RING_MIN: ring.min: 5000", "--set log.level: log.level: want one of"}
+	for i := range want {
+		if len(got) != len(want) || !strings.HasPrefix(got[i], want[i]) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	}
+	for _, set := range []string{"nonsense", "a.b=1", "node=a", "node.id.x=a", "=", "memory=lots"} {
+		if got := problemsOf(t, "", nil, set); len(got) != 1 || !strings.HasPrefix(got[0], "--set") {
+			t.Errorf("--set %s: got %q", set, got)
+		}
+	}
+}
+
+func TestAnchorsAndMerges(t *testing.T) {
+	c := mustParse(t, `
+origins: {db: {driver: sqlite, dsn: a}}
+datasets:
+  a: &a {origin: db, table: t, key: k, ttl: 2s, negative_ttl: 3s}
+  b: {ttl: 4s, <<: *a}
+  c: *a
+`, nil)
+	a, b := c.Datasets["a"].policy(), c.Datasets["b"].policy()
+	if b.TTL != 4*time.Second || b.NegativeTTL != 3*time.Second || c.Datasets["c"].policy() != a {
+		t.Errorf("got %+v", c.Datasets)
+	}
+	if *c.Datasets["a"].TTL != 2*time.Second {
+		t.Error("the field that b overrides changed in a, which it was merged from")
+	}
+}
+
+// The YAML library reads an unquoted 007 as the number 7.
+func TestDigitsOfPasswordsStay(t *testing.T) {
+	c := mustParse(t, "origins: {db: {driver: sqlite, dsn: 007}}", nil)
+	if got := c.Origins["db"].DSN.Reveal(); got != "007" {
+		t.Errorf("got %q, want 007", got)
+	}
+}
+
+// alternative is a line of the example that shows a default or another choice.
+var alternative = regexp.MustCompile(`(?m)^(\s*)#(\S)`)
+
+func TestExampleIsValidAsItIs(t *testing.T) {
+	mustParse(t, Example, environ{})
+}
+
+func TestExampleShowsEveryField(t *testing.T) {
+	d := newDecoder("example.yaml", []byte(alternative.ReplaceAllString(Example, "$1$2")),
+		func(string) (string, bool) { return "x", true })
+	var c Config
+	if d.decode(&c); len(d.problems) > 0 {
+		t.Fatal(&ConfigError{Problems: d.problems})
+	}
+	names := strings.NewReplacer("metrics-db", "*", "cnf-metrics", "*", "routes", "*")
+	shown := map[string]bool{}
+	for path := range d.marks {
+		shown[names.Replace(path)] = true
+	}
+	every := Config{Origins: map[string]OriginConfig{"*": {}}, Datasets: map[string]DatasetConfig{"*": {}}}
+	for path := range leaves(every) {
+		if !shown[path] {
+			t.Errorf("the example does not show %s", path)
+		}
+	}
+}
+
+// What the example shows as a default is the default.
+func TestExampleTellsTheDefaults(t *testing.T) {
+	text := alternative.ReplaceAllString(Example, "$1$2")
+	d := newDecoder("example.yaml", []byte(text), func(string) (string, bool) { return "x", true })
+	var told, zero Config
+	d.decode(&told)
+	for path, values := range map[string][2]any{
+		"listen.http":    {told.Listen.http(), zero.Listen.http()},
+		"listen.grpc":    {told.Listen.grpc(), zero.Listen.grpc()},
+		"listen.metrics": {told.Listen.metrics(), zero.Listen.metrics()},
+		"listen.admin":   {told.Listen.admin(), zero.Listen.admin()},
+		"etcd.prefix":    {told.Membership.Etcd.prefix(), zero.Membership.Etcd.prefix()},
+		"etcd.lease_ttl": {told.Membership.Etcd.leaseTTL(), zero.Membership.Etcd.leaseTTL()},
+		"ring.min":       {told.Ring.min(), zero.Ring.min()},
+		"ring.max":       {told.Ring.max(), zero.Ring.max()},
+		"drain_timeout":  {told.drainTimeout(), zero.drainTimeout()},
+		"log.format":     {told.Log.format(), zero.Log.format()},
+		"log.level":      {told.Log.level(), zero.Log.level()},
+		"eviction":       {told.Datasets["cnf-metrics"].eviction(), DatasetConfig{}.eviction()},
+	} {
+		if values[0] != values[1] {
+			t.Errorf("%s: the example tells %v, the default is %v", path, values[0], values[1])
+		}
+	}
+	o, def := told.Origins["metrics-db"], OriginConfig{}
+	got := fmt.Sprint(o.maxConns(), o.maxInFlight(), o.queue(), o.Batch.maxKeys(), o.Batch.maxWait(), o.Breaker.failures(), o.Breaker.cooldown())
+	want := fmt.Sprint(def.maxConns(), def.maxInFlight(), def.queue(), def.Batch.maxKeys(), def.Batch.maxWait(), def.Breaker.failures(), def.Breaker.cooldown())
+	if got != want {
+		t.Errorf("origin: the example tells %s, the defaults are %s", got, want)
+	}
+	p, defaults := told.Datasets["cnf-metrics"].policy(), DatasetConfig{}.policy()
+	p.TTL, p.StaleIfError = defaults.TTL, defaults.StaleIfError // live in the example, with values of its own
+	if p != defaults {
+		t.Errorf("policy: the example tells %+v, the default is %+v", p, defaults)
+	}
+}
+
+const canary = "canary-5f3a"
+
+func TestNoPrinterShowsASecret(t *testing.T) {
+	config := Config{Origins: map[string]OriginConfig{"db": {DSN: NewSecret(canary)}}}
+	wrapped := struct{ inner struct{ s Secret } }{struct{ s Secret }{NewSecret(canary)}}
+	var logs strings.Builder
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), zapcore.AddSync(&logs), zap.DebugLevel)
+	log := zap.New(core)
+	for _, v := range []any{NewSecret(canary), new(NewSecret(canary)), config, &config, config.Origins, wrapped, &wrapped} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			fmt.Fprintf(&logs, verb, v)
+		}
+		asJSON, err := json.Marshal(v)
+		if err != nil {
+			t.Error(err)
+		}
+		asYAML, err := yaml.Marshal(v)
+		if err != nil {
+			t.Error(err)
+		}
+		logs.Write(asJSON)
+		logs.Write(asYAML)
+		log.Info("x", zap.Any("v", v), zap.Reflect("r", v))
+		log.Sugar().Infof("%v %+v", v, v)
+		slog.New(slog.NewTextHandler(&logs, nil)).Info("x", "v", v)
+		slog.New(slog.NewJSONHandler(&logs, nil)).Info("x", "v", v)
+	}
+	if !strings.Contains(logs.String(), hidden) {
+		t.Error("nothing was printed")
+	}
+	for _, trace := range []string{canary, fmt.Sprintf("%x", canary)} {
+		if i := strings.Index(logs.String(), trace); i >= 0 {
+			t.Errorf("a printer shows the secret: …%.120s", logs.String()[max(0, i-60):])
+		}
+	}
+}
+
+func TestNoErrorShowsASecret(t *testing.T) {
+	for _, text := range []string{
+		"origins: {db: {driver: sqlite, dsn: " + canary + ", max_cons: 4}}",
+		"origins: {db: {driver: sqlite, dsn: " + canary + ", max_conns: many}}",
+		"origins:\n  db:\n    dsn: " + canary + "\n    driver: oracle\n    max_conns: x",
+		"origins:\n  db:\n    dsn: [" + canary + "]",
+		"origins:\n  db:\n    dsn: {a: " + canary + "}",
+		"origins:\n  db:\n    DSN: " + canary,
+		"origins:\n  db:\n    dsn: \"" + canary,
+		"origins:\n  db:\n    dsn: a: b: " + canary,
+		"origins:\n  db:\n    dsn: >\n      " + canary + "\n     @bad\n",
+		"origins:\n  db:\n    dsn: \"postgres://\n      " + canary + "\n",
+		"origins:\n  db:\n    dsn: \"${NO_SUCH}" + canary + "\"",
+		"origins: {db: {driver: sqlite, dsn: " + canary + ", dsn_file: /no}}",
+		"membership: {etcd: {password: " + canary + "}}",
+		"membership: {etcd: {endpoints: [\"http://user:" + canary + "@h h\"]}}",
+		"origins: {db: \"postgres://user:" + canary + "@host/db\"}",
+		"origins:\n  db: user:" + canary + "@tcp(host:3306)/db",
+	} {
+		got := problemsOf(t, text, nil)
+		if len(got) == 0 {
+			t.Errorf("no problem with %q", text)
+		}
+		if strings.Contains(strings.Join(got, "\n"), canary) {
+			t.Errorf("for\n%s\nthe error shows the secret:\n%s", text, strings.Join(got, "\n"))
+		}
+	}
+}
+
+func TestSizesAndShares(t *testing.T) {
+	for text, want := range map[string]Size{"auto": 0, "128MiB": 128 << 20, "1.5GiB": 3 << 29, "100MB": 1e8, "64Mi": 64 << 20, "1048576": 1 << 20, " 2 KiB ": 2048} {
+		var s Size
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("size %q = %d, %v; want %d", text, s, err, want)
+		}
+		var again Size
+		if err := again.UnmarshalText([]byte(s.String())); err != nil || again != s {
+			t.Errorf("size %d is printed as %s", s, s)
+		}
+	}
+	for _, text := range []string{"-1MiB", "0", "MiB", "1TiB", "NaN", "InfGiB", "1e30GiB", "0.1B"} {
+		if err := new(Size).UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("size %q is accepted", text)
+		}
+	}
+	for text, want := range map[string]Share{"0%": 0, "10%": .1, "100%": 1, "0.25": .25, "12.5%": .125} {
+		var s Share
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("share %q = %v, %v; want %v", text, s, err, want)
+		}
+	}
+	for _, text := range []string{"-1%", "101%", "2", "NaN", "%", ""} {
+		if err := new(Share).UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("share %q is accepted", text)
+		}
+	}
+}
+
+func TestMissingFileSaysHowToMakeOne(t *testing.T) {
+	_, err := Source{File: filepath.Join(t.TempDir(), "ringside.yaml"), Getenv: environ{}.get}.Load()
+	var e *ConfigError
+	if !errors.As(err, &e) || !strings.Contains(err.Error(), "ringside config example > ringside.yaml") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFileTooLargeIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ringside.yaml")
+	if err := os.WriteFile(file, make([]byte, maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Source{File: file, Getenv: environ{}.get}).Load(); err == nil {
+		t.Error("a file above the bound is read")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(Example)
+	f.Add(alternative.ReplaceAllString(Example, "$1$2"))
+	f.Add(oneDataset)
+	f.Add("a: &a [*a]")
+	f.Add("datasets: {a: &b {<<: *b, <<: [*b]}}")
+	f.Add("node: {id: \"${A}$${B}$\"}\nmemory: !!int 1\nhosts: [~, 1, .inf]")
+	f.Add("? a\n: b\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		env := environ{"A": "a"}
+		c, err := Source{File: "f.yaml", Getenv: env.get}.parse([]byte(text))
+		if err != nil {
+			if e := (&ConfigError{}); !errors.As(err, &e) || len(e.Problems) == 0 || err.Error() == "" {
+				t.Fatalf("the error is %T: %v", err, err)
+			}
+			return
+		}
+		if err := c.Check(); err != nil {
+			t.Errorf("accepted from the file, refused from Go: %v", err)
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package sidecar
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// This file is the one way from text to a field of Config: the file, RINGSIDE_… variables and --set all end in
+// setText, so a value means the same wherever it was written.
+
+// fieldNames yields the yaml names of the fields of struct type t with their indexes.
+func fieldNames(t reflect.Type) iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
+		for i := range t.NumField() {
+			if name := t.Field(i).Tag.Get("yaml"); name != "" && !yield(name, i) {
+				return
+			}
+		}
+	}
+}
+
+// fieldNamed returns the field of v whose yaml name is name, or the zero Value.
+func fieldNamed(v reflect.Value, name string) reflect.Value {
+	for n, i := range fieldNames(v.Type()) {
+		if n == name {
+			return v.Field(i)
+		}
+	}
+	return reflect.Value{}
+}
+
+// isLeaf reports whether t is written as a scalar, or a list of scalars.
+func isLeaf(t reflect.Type) bool {
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return true
+	}
+	return t.Kind() != reflect.Struct && t.Kind() != reflect.Map
+}
+
+// setText stores text in the leaf v, which can be set.
+func setText(v reflect.Value, text string) error {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
+	if v.Type() == reflect.TypeFor[time.Duration]() {
+		return setDuration(v, text)
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		elem := reflect.New(v.Type().Elem())
+		v.Set(elem)
+		return setText(elem.Elem(), text)
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Int:
+		return setInt(v, text)
+	case reflect.Slice:
+		v.Set(reflect.ValueOf(splitList(text)))
+	default:
+		return fmt.Errorf("fields of type %s cannot be set", v.Type())
+	}
+	return nil
+}
+
+func setDuration(v reflect.Value, text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return fmt.Errorf("want a duration with a unit, such as 500ms, 5s or 10m; got %q", text)
+	}
+	v.SetInt(int64(d))
+	return nil
+}
+
+// setInt takes no more than 31 bits: every number in Config counts things that cost memory.
+func setInt(v reflect.Value, text string) error {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return fmt.Errorf("want a whole number, 0 or more; got %q", text)
+	}
+	v.SetInt(int64(n))
+	return nil
+}
+
+// splitList splits a list in a variable or flag at its commas.
+func splitList(text string) []string {
+	var list []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// setField stores text in the leaf of c at path, such as "datasets.routes.ttl", and makes missing map entries.
+func setField(c *Config, path, text string) error {
+	return setPath(reflect.ValueOf(c).Elem(), path, text)
+}
+
+func setPath(v reflect.Value, path, text string) error {
+	name, rest, _ := strings.Cut(path, ".")
+	switch {
+	case isLeaf(v.Type()) && path == "":
+		return setText(v, text)
+	case isLeaf(v.Type()) || path == "":
+		return errNoField
+	case v.Kind() == reflect.Map:
+		return setEntry(v, name, rest, text)
+	}
+	field := fieldNamed(v, name)
+	if !field.IsValid() {
+		return errNoField
+	}
+	return setPath(field, rest, text)
+}
+
+var errNoField = errors.New("no such field; `ringside config example` shows them all")
+
+func setEntry(m reflect.Value, name, rest, text string) error {
+	entry := reflect.New(m.Type().Elem()).Elem()
+	if old := m.MapIndex(reflect.ValueOf(name)); old.IsValid() {
+		entry.Set(old)
+	}
+	if err := setPath(entry, rest, text); err != nil {
+		return err
+	}
+	if m.IsNil() {
+		m.Set(reflect.MakeMap(m.Type()))
+	}
+	m.SetMapIndex(reflect.ValueOf(name), entry)
+	return nil
+}
+
+// leaves yields the path and value of every leaf of c; those of map entries only for the entries that c has.
+func leaves(c Config) iter.Seq2[string, reflect.Value] {
+	return func(yield func(string, reflect.Value) bool) { walkLeaves(reflect.ValueOf(c), "", yield) }
+}
+
+func walkLeaves(v reflect.Value, path string, yield func(string, reflect.Value) bool) bool {
+	if isLeaf(v.Type()) {
+		return yield(path, v)
+	}
+	if v.Kind() == reflect.Map {
+		for _, name := range entryNames(v) {
+			if !walkLeaves(v.MapIndex(reflect.ValueOf(name)), join(path, name), yield) {
+				return false
+			}
+		}
+		return true
+	}
+	for name, i := range fieldNames(v.Type()) {
+		if !walkLeaves(v.Field(i), join(path, name), yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// entryNames returns the sorted keys of the map v, which are strings.
+func entryNames(v reflect.Value) []string {
+	names := make([]string, 0, v.Len())
+	for _, k := range v.MapKeys() {
+		names = append(names, k.String())
+	}
+	slices.Sort(names)
+	return names
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
