@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ringside-cache/ringside/"
+
+// mayImport is the map of the repository: which of our packages each package may import. Arrows go down only. To add an
+// import, change its row here, and say in the commit why the arrow is worth it.
+var mayImport = map[string][]string{
+	// Leaves.
+	"ring":                    {},
+	"origin":                  {},
+	"proto/ringside/v1":       {},
+	"proto/ringside/peer/v1":  {},
+	"sidecar/internal/lru":    {},
+	"sidecar/internal/flight": {},
+	// Domain.
+	"sidecar/cache":           {"origin", "sidecar/internal/lru", "sidecar/internal/flight"},
+	"origin/guard":            {"origin"},
+	"origin/origintest":       {"origin"},
+	"sidecar/internal/roster": {"ring"},
+	// Edges.
+	"ring/etcd":       {"ring"},
+	"origin/sqldb":    {"origin"},
+	"sidecar/peer":    {"ring", "sidecar/cache", "proto/ringside/peer/v1"},
+	"sidecar/local":   {"sidecar/cache", "proto/ringside/v1"},
+	"sidecar/admin":   {"ring", "sidecar/cache"},
+	"sidecar/metrics": {"sidecar/cache"},
+	// Root and main.
+	"sidecar": {
+		"ring", "ring/etcd", "origin", "origin/guard", "origin/sqldb", "sidecar/cache", "sidecar/peer", "sidecar/local",
+		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster",
+	},
+	"sidecar/cmd/ringside": {"sidecar", "ring"},
+	// Tests.
+	"e2e":     {},
+	"e2e/rig": {},
+}
+
+// onlyImporter says which packages alone may import a module that would otherwise spread.
+var onlyImporter = map[string][]string{
+	"github.com/cespare/xxhash/v2":                {"ring"},
+	"go.etcd.io/etcd/client/v3":                   {"ring/etcd"},
+	"github.com/jackc/pgx/v5":                     {"origin/sqldb"},
+	"github.com/go-sql-driver/mysql":              {"origin/sqldb"},
+	"modernc.org/sqlite":                          {"origin/sqldb"},
+	"github.com/hashicorp/golang-lru/v2":          {"sidecar/internal/lru"},
+	"google.golang.org/grpc":                      {"sidecar/peer", "sidecar/local", "ring/etcd", "proto/ringside/v1", "proto/ringside/peer/v1"},
+	"github.com/prometheus/client_golang":         {"sidecar/metrics"},
+	"go.uber.org/zap":                             {"sidecar", "sidecar/cmd/ringside"},
+	"github.com/spf13/cobra":                      {"sidecar/cmd/ringside"},
+	"github.com/goccy/go-yaml":                    {"sidecar"},
+	"github.com/valyala/fasthttp":                 {"sidecar/local"},
+	"github.com/sony/gobreaker/v2":                {"origin/guard", "sidecar/peer"},
+	"github.com/KimMachineGun/automemlimit":       {"sidecar"},
+	"google.golang.org/grpc/security/advancedtls": {"sidecar/peer"},
+}
+
+type goPackage struct {
+	ImportPath, Doc string
+	Imports         []string
+}
+
+func listPackages(t *testing.T) (packages []goPackage) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,Imports", "./...")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func TestImportsFollowTheMap(t *testing.T) {
+	for _, p := range listPackages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, ok := mayImport[name]
+		if !ok {
+			t.Errorf("package %s is not in mayImport: add a row for it", name)
+		}
+		for _, i := range p.Imports {
+			if ours, is := strings.CutPrefix(i, module); is && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s: the row %q of mayImport does not allow it", name, ours, name)
+			}
+			for foreign, importers := range onlyImporter {
+				if (i == foreign || strings.HasPrefix(i, foreign+"/")) && !slices.Contains(importers, name) {
+					t.Errorf("%s imports %s: only %v may (onlyImporter)", name, i, importers)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range listPackages(t) {
+		if p.Doc == "" && path.Base(p.ImportPath) != "e2e" {
+			t.Errorf("package %s has no comment", p.ImportPath)
+		}
+	}
+}

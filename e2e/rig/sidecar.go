@@ -1,0 +1,211 @@
+package rig
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Sidecar is one `ringside run` with addresses that it keeps when it is started again.
+type Sidecar struct {
+	*process
+	ID                               string
+	HTTP, GRPC, Peer, Metrics, Admin string // host:port
+	Unix                             string // path
+}
+
+// Sidecars starts n sidecars that live as long as the test, and waits until each is ready. config is the part of
+// ringside.yaml that they share: membership, origins, datasets. Their ids are sidecar-1, sidecar-2, ….
+func Sidecars(t testing.TB, n int, config string) []*Sidecar {
+	t.Helper()
+	sidecars := make([]*Sidecar, n)
+	for i := range sidecars {
+		sidecars[i] = NewSidecar(t, "sidecar-"+strconv.Itoa(i+1), config)
+		sidecars[i].Start()
+	}
+	AwaitRing(t, sidecars)
+	return sidecars
+}
+
+// NewSidecar prepares a sidecar, which Start starts.
+func NewSidecar(t testing.TB, id, config string) *Sidecar {
+	t.Helper()
+	dir := t.TempDir()
+	address := func() string { return loopback(freePort(t)) }
+	s := &Sidecar{
+		ID: id, HTTP: address(), GRPC: address(), Peer: address(), Metrics: address(), Admin: address(),
+		Unix: filepath.Join(dir, "ringside.sock"),
+	}
+	file := filepath.Join(dir, "ringside.yaml")
+	own := fmt.Sprintf("node: {id: %s, advertise: %q}\nlisten: {http: %q, grpc: %q, unix: %q, peer: %q, metrics: %q, admin: %q}\n",
+		s.ID, s.Peer, s.HTTP, s.GRPC, s.Unix, s.Peer, s.Metrics, s.Admin)
+	if err := os.WriteFile(file, []byte(own+config), 0o600); err != nil {
+		t.Fatalf("rig: %v", err)
+	}
+	s.process = &process{
+		t: t, name: id, path: Binary(t), args: []string{"run", "-c", file}, dir: dir, quit: syscall.SIGTERM,
+		ready: func(int) error { return s.Ready() },
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Ready asks /readyz.
+func (s *Sidecar) Ready() error {
+	_, err := fetch("http://" + s.Metrics + "/readyz")
+	return err
+}
+
+// URL is the address of a key. The key is put in as it is.
+func (s *Sidecar) URL(dataset, key string) string { return "http://" + s.HTTP + "/v1/" + dataset + "/" + key }
+
+// Pid returns the id of the running process.
+func (s *Sidecar) Pid() int { return s.cmd.Process.Pid }
+
+// Log returns what the sidecar has logged so far.
+func (s *Sidecar) Log() string {
+	b, err := os.ReadFile(s.logPath())
+	if err != nil {
+		s.t.Fatalf("rig: %v", err)
+	}
+	return string(b)
+}
+
+// Metric returns the sum of a metric's samples that carry each of the labels, such as `result="load"`.
+func (s *Sidecar) Metric(name string, labels ...string) float64 {
+	s.t.Helper()
+	text, err := fetch("http://" + s.Metrics + "/metrics")
+	if err != nil {
+		s.t.Fatalf("rig: metrics of %s: %v", s.ID, err)
+	}
+	var sum float64
+	for line := range strings.Lines(text) {
+		sample, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || !matches(sample, name, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			s.t.Fatalf("rig: metric %s of %s: %v", sample, s.ID, err)
+		}
+		sum += v
+	}
+	return sum
+}
+
+func matches(sample, name string, labels []string) bool {
+	metric, rest, _ := strings.Cut(sample, "{")
+	if metric != name {
+		return false
+	}
+	for _, label := range labels {
+		if !strings.Contains(rest, label) {
+			return false
+		}
+	}
+	return true
+}
+
+// RingID returns the id of the ring that the sidecar uses, and how many members are on it.
+func (s *Sidecar) RingID() (id string, members int, err error) {
+	body, err := fetch("http://" + s.Admin + "/api/ring")
+	if err != nil {
+		return "", 0, err
+	}
+	var ring struct {
+		ID      string            `json:"ring_id"`
+		Members []json.RawMessage `json:"members"`
+	}
+	err = json.Unmarshal([]byte(body), &ring)
+	return ring.ID, len(ring.Members), err
+}
+
+// AwaitRing waits until all of the sidecars, and nobody else, are on the ring of each.
+func AwaitRing(t testing.TB, sidecars []*Sidecar) {
+	t.Helper()
+	Eventually(t, startGrace, func() error {
+		first := ""
+		for _, s := range sidecars {
+			id, members, err := s.RingID()
+			switch {
+			case err != nil:
+				return err
+			case members != len(sidecars):
+				return fmt.Errorf("%s sees %d members; want %d", s.ID, members, len(sidecars))
+			case first != "" && id != first:
+				return fmt.Errorf("%s has ring %s; want %s", s.ID, id, first)
+			}
+			first = id
+		}
+		return nil
+	})
+}
+
+// Eventually polls check until it returns nil, and fails the test with its last error when it does not within d.
+func Eventually(t testing.TB, d time.Duration, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(d)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("rig: not within %v: %v", d, err)
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// Binary builds the sidecar, once per test program, and returns its path.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := build(repository(t))
+	if err != nil {
+		t.Fatalf("rig: build the sidecar: %v", err)
+	}
+	return path
+}
+
+var (
+	buildOnce sync.Once
+	buildErr  error
+)
+
+func build(repository string) (path string, err error) {
+	path = filepath.Join(repository, ".bin", "ringside")
+	buildOnce.Do(func() {
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./sidecar/cmd/ringside")
+		cmd.Dir, cmd.Env = repository, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			buildErr = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	return path, buildErr
+}
+
+func fetch(url string) (body string, err error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	response, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = errors.New(response.Status + ": " + string(b))
+	}
+	return string(b), err
+}
