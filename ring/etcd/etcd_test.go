@@ -1,0 +1,608 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/naming/endpoints"
+	"go.etcd.io/etcd/client/v3/naming/resolver"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// never is an interval that does not come to pass within a test, so that what is seen came about in another way.
+const never = time.Hour
+
+func TestMembersSeeEachOtherComeAndGo(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	a, b := member("a", 1), member("b", 2)
+	a.HashKey, a.Zone, a.Version = "key-of-a", "zone 1", "v1"
+	seen := follow(t, open(t, e.Endpoint(), nil))
+	seen.waitFor(t, "nobody")
+	register(t, open(t, e.Endpoint(), nil), a)
+	seen.waitFor(t, "a", a)
+	leaveB := register(t, open(t, e.Endpoint(), nil), b)
+	seen.waitFor(t, "a and b", a, b)
+	leaveB()
+	b.Leaving = true
+	seen.waitFor(t, "b's goodbye", a, b)
+	if got := seen.changes(); got != 4 {
+		t.Errorf("the list was applied %d times, want 4", got)
+	}
+}
+
+func TestKeysVanishWithClose(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	d := open(t, e.Endpoint(), nil)
+	seen := follow(t, open(t, e.Endpoint(), nil))
+	leave := register(t, d, member("a", 1))
+	waitRegistered(t, d, 1)
+	leave()
+	if got := keysIn(t, e); !slices.Equal(got, []string{"/ringside/default/members/a"}) {
+		t.Errorf("after the goodbye etcd holds %q, want the record alone", got)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := keysIn(t, e); len(got) != 0 {
+		t.Errorf("after Close etcd holds %q, want nothing", got)
+	}
+	seen.waitFor(t, "nobody")
+}
+
+// The keys may go before a follower has told of the goodbye; a member that is gone without one would be kept.
+func TestGoodbyeIsNotLostWhenTheKeysGoAtOnce(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	d := open(t, e.Endpoint(), nil)
+	f := open(t, e.Endpoint(), nil)
+	f.timing.settle = 300 * time.Millisecond
+	seen := follow(t, f)
+	leave := register(t, d, member("a", 1))
+	seen.waitFor(t, "a", member("a", 1))
+	leave()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	seen.waitFor(t, "nobody")
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	if !slices.ContainsFunc(seen.lists, func(l []ring.Member) bool { return len(l) == 1 && l[0].Leaving }) {
+		t.Errorf("the lists were %v: none has the goodbye", seen.lists)
+	}
+}
+
+func TestGoodbyeLeavesTheSuccessorWithTheSameIDAlone(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	old, young := open(t, e.Endpoint(), nil), open(t, e.Endpoint(), nil)
+	leave := register(t, old, member("a", 1))
+	waitRegistered(t, old, 1)
+	successor := member("a", 1)
+	successor.Started = successor.Started.Add(time.Minute)
+	register(t, young, successor)
+	waitRegistered(t, young, 1)
+	leave()
+	follow(t, young).waitFor(t, "the successor", successor)
+	if got := len(keysIn(t, e)); got != 2 {
+		t.Errorf("etcd holds %d keys, want both of the successor", got)
+	}
+}
+
+func TestStockResolverFindsMembers(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	go server.Serve(l)
+	defer server.Stop()
+	self := ring.Member{ID: "a", HashKey: "key-of-a", Addr: l.Addr().String()}
+	d := open(t, e.Endpoint(), nil)
+	register(t, d, self)
+	waitRegistered(t, d, 1)
+
+	c := client(t, e)
+	naming, err := endpoints.NewManager(c, "/ringside/default/ring")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed, err := naming.List(t.Context())
+	got := listed["/ringside/default/ring/a"]
+	metadata, _ := got.Metadata.(map[string]any)
+	if err != nil || len(listed) != 1 || got.Addr != self.Addr || metadata["hash_key"] != "key-of-a" {
+		t.Errorf("List: %v, %v", listed, err)
+	}
+
+	stock, err := resolver.NewBuilder(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Four slashes: the resolver takes one away, and the prefix begins with another.
+	conn, err := grpc.NewClient("etcd:////ringside/default/ring", grpc.WithResolvers(stock),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+		t.Errorf("call by way of the stock resolver: %v", err)
+	}
+}
+
+func TestRegistersAgain(t *testing.T) {
+	for name, fault := range map[string]func(*testing.T, *clientv3.Client, *Directory){
+		"after the lease was revoked": func(t *testing.T, c *clientv3.Client, d *Directory) {
+			if _, err := c.Revoke(t.Context(), clientv3.LeaseID(d.lease.Load())); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"after the keys were deleted": func(t *testing.T, c *clientv3.Client, _ *Directory) {
+			if _, err := c.Delete(t.Context(), "/ringside/", clientv3.WithPrefix()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"after a key was overwritten": func(t *testing.T, c *clientv3.Client, _ *Directory) {
+			if _, err := c.Put(t.Context(), "/ringside/default/ring/a", "nonsense"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := rig.Etcd(t)
+			d := open(t, e.Endpoint(), nil)
+			d.timing.verify = 200 * time.Millisecond
+			register(t, d, member("a", 1))
+			waitRegistered(t, d, 1)
+			fault(t, client(t, e), d.Directory)
+			waitRegistered(t, d, 2)
+			follow(t, d).waitFor(t, "a", member("a", 1))
+			if got := len(keysIn(t, e)); got != 2 {
+				t.Errorf("etcd holds %d keys, want 2", got)
+			}
+		})
+	}
+}
+
+// Each fault bites while a is registered and b follows. Afterwards both must be right again, of their own accord.
+func TestOutlives(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault  func(*testing.T, *rig.EtcdServer, *link)
+		tuning func(*timing)
+	}{
+		"etcd killed and restarted": {fault: func(t *testing.T, e *rig.EtcdServer, _ *link) {
+			e.Kill()
+			e.Start()
+		}},
+		"etcd frozen for longer than the lease": {fault: func(t *testing.T, e *rig.EtcdServer, _ *link) {
+			e.Freeze()
+			time.Sleep(4 * time.Second) // the fault itself: twice the lease
+			e.Thaw()
+		}},
+		"etcd compacted while the watch was down": {fault: func(t *testing.T, e *rig.EtcdServer, l *link) {
+			l.cut()
+			c := client(t, e)
+			put(t, c, "passing", `{"id":"passing","addr":"10.0.0.9:1"}`)
+			if _, err := c.Delete(t.Context(), "/ringside/default/members/passing"); err != nil {
+				t.Fatal(err)
+			}
+			e.Compact()
+			l.restore()
+		}},
+		"etcd wiped, seen by the watch": {fault: wipe},
+		"etcd wiped, seen by the list": {
+			fault:  wipe,
+			tuning: func(tm *timing) { tm.progress, tm.stall, tm.list = never, never, 2*time.Second },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := rig.Etcd(t)
+			l := newLink(t, e.Endpoint())
+			c := client(t, e)
+			for range 20 { // so that the revisions of a wiped etcd do not catch up
+				put(t, c, "passing", `{}`)
+			}
+			a, b := open(t, l.url(), tc.tuning), open(t, l.url(), tc.tuning)
+			register(t, a, member("a", 1))
+			seen := follow(t, b)
+			seen.waitFor(t, "a", member("a", 1))
+			tc.fault(t, e, l)
+			register(t, b, member("b", 2))
+			seen.waitFor(t, "a and b", member("a", 1), member("b", 2))
+			waitFor(t, "a registered", func() bool { return a.Stats().Registered && len(keysIn(t, e)) >= 4 })
+		})
+	}
+}
+
+func wipe(_ *testing.T, e *rig.EtcdServer, _ *link) {
+	e.Wipe()
+	e.Start()
+}
+
+func TestEtcdAwayAtStart(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	e.Stop()
+	d := open(t, e.Endpoint(), nil)
+	seen := follow(t, d)
+	register(t, d, member("a", 1))
+	waitFor(t, "a failed attempt", func() bool { return d.events("list of members lost") > 0 })
+	if seen.changes() != 0 {
+		t.Error("a list was applied that nobody knows")
+	}
+	e.Start()
+	seen.waitFor(t, "a", member("a", 1))
+	if s := d.Stats(); !s.Registered || !s.Following || s.Members != 1 || s.ContactAge > time.Minute {
+		t.Errorf("Stats: %+v", s)
+	}
+}
+
+// The client keeps a stream to the member of etcd that it opened it to: when that one hangs, another must be tried.
+func TestOneOfTwoEndpointsHangs(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	l := newLink(t, e.Endpoint())
+	a, b := open(t, l.url(), nil), open(t, l.url(), nil)
+	for _, d := range []*tested{a, b} {
+		d.cfg.Endpoints = append(d.cfg.Endpoints, e.Endpoint())
+	}
+	register(t, a, member("a", 1))
+	seen := follow(t, b)
+	seen.waitFor(t, "a", member("a", 1))
+	l.hang()
+	gone := watchForDeletion(t, e, "/ringside/default/members/a")
+	time.Sleep(6 * time.Second) // the fault itself: three leases
+	register(t, b, member("b", 2))
+	seen.waitFor(t, "a and b", member("a", 1), member("b", 2))
+	if n := gone(); n > 0 {
+		t.Errorf("a's record expired %d times", n)
+	}
+}
+
+func TestRefusesBadRecordsOneByOne(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	c := client(t, e)
+	good := member("good", 1)
+	register(t, open(t, e.Endpoint(), nil), good)
+	d := open(t, e.Endpoint(), nil)
+	seen := follow(t, d)
+	seen.waitFor(t, "good", good)
+
+	put(t, c, "empty", "")
+	put(t, c, "garbage", "\x00\xff{")
+	put(t, c, "", `{"id":"","addr":"10.0.0.1:1"}`)
+	put(t, c, "other", `{"id":"good","addr":"10.0.0.1:1"}`)
+	for i := range 10 { // 10 MB in all; etcd takes no more than 1.5 MiB at once
+		put(t, c, fmt.Sprintf("huge-%d", i), strings.Repeat("x", 1<<20))
+	}
+	waitFor(t, "the refusals", func() bool {
+		r := d.Stats().Refused
+		return r[Malformed] >= 2 && r[Absurd] >= 2 && r[Oversized] >= 10
+	})
+	second := open(t, e.Endpoint(), nil)
+	follow(t, second).waitFor(t, "good", good)
+	if r := second.Stats().Refused; r[Malformed] != 2 || r[Absurd] != 2 || r[Oversized] != 10 {
+		t.Errorf("a list refused %v, want 2 malformed, 2 absurd, 10 oversized", r)
+	}
+
+	put(t, c, "twin", fmt.Sprintf(`{"id":"twin","addr":%q,"started":"2020-01-01T00:00:00Z"}`, good.Addr))
+	twin := ring.Member{ID: "twin", Addr: good.Addr, Started: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}
+	seen.waitFor(t, "the later of two members with one address", twin)
+	if d.Stats().Refused[Duplicate] == 0 {
+		t.Error("the duplicate was not counted")
+	}
+	put(t, c, "twin", "garbage")
+	seen.waitFor(t, "good", good)
+	if s := d.Stats(); s.WatchRestarts != 0 || s.LastRefused == "" {
+		t.Errorf("Stats: %+v", s)
+	}
+}
+
+func TestListsMoreMembersThanOnePage(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	c := client(t, e)
+	const n = 2*pageSize + 1
+	for first := 0; first < n; first += 100 {
+		var puts []clientv3.Op
+		for i := first; i < min(first+100, n); i++ {
+			m := member(fmt.Sprintf("m%04d", i), i+1)
+			full, _, err := encode(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			puts = append(puts, clientv3.OpPut("/ringside/default/members/"+m.ID, full))
+		}
+		if _, err := c.Txn(t.Context()).Then(puts...).Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := open(t, e.Endpoint(), nil)
+	follow(t, d)
+	waitFor(t, "all members", func() bool { return d.Stats().Members == n })
+}
+
+func TestRegisterRefusesASelfThatNobodyWouldAccept(t *testing.T) {
+	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Register(t.Context(), ring.Member{ID: "a", Addr: "0.0.0.0:7072"}); err == nil {
+		t.Error("no error for an address that nobody can dial")
+	}
+}
+
+// tested is a Directory of a test, with short intervals.
+type tested struct {
+	*Directory
+	mu     sync.Mutex
+	counts map[string]int // guarded by mu; events by name
+}
+
+func (d *tested) events(what string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.counts[what]
+}
+
+func open(t *testing.T, endpoint string, tune func(*timing)) *tested {
+	t.Helper()
+	d := &tested{counts: map[string]int{}}
+	var err error
+	d.Directory, err = Open(Config{
+		Endpoints: []string{endpoint},
+		LeaseTTL:  2 * time.Second,
+		OnEvent: func(what string, err error) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			for _, w := range []string{"list of members lost", "registration lost"} {
+				if strings.HasPrefix(what, w) {
+					d.counts[w]++
+				}
+			}
+			t.Logf("%s: %v", what, err)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.timing = timing{
+		request: time.Second, goodbye: time.Second, settle: 20 * time.Millisecond, list: never,
+		progress: 200 * time.Millisecond, stall: time.Second, verify: never, retryMax: 500 * time.Millisecond,
+	}
+	if tune != nil {
+		tune(&d.timing)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return d
+}
+
+// register runs Register until the test ends or leave is called, which waits for it.
+func register(t *testing.T, d *tested, self ring.Member) (leave func()) {
+	t.Helper()
+	return inBackground(t, func(ctx context.Context) error { return d.Register(ctx, self) })
+}
+
+// sightings are the lists that a Follow applied.
+type sightings struct {
+	mu    sync.Mutex
+	lists [][]ring.Member // guarded by mu
+}
+
+func follow(t *testing.T, d *tested) *sightings {
+	t.Helper()
+	s := new(sightings)
+	inBackground(t, func(ctx context.Context) error {
+		return d.Follow(ctx, func(members []ring.Member) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.lists = append(s.lists, members)
+		})
+	})
+	return s
+}
+
+func inBackground(t *testing.T, run func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func (s *sightings) changes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.lists)
+}
+
+func (s *sightings) last() []ring.Member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.lists) == 0 {
+		return nil
+	}
+	return s.lists[len(s.lists)-1]
+}
+
+func (s *sightings) waitFor(t *testing.T, what string, want ...ring.Member) {
+	t.Helper()
+	waitFor(t, what, func() bool { return s.changes() > 0 && slices.Equal(s.last(), want) })
+}
+
+func waitRegistered(t *testing.T, d *tested, times int64) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("registration %d", times), func() bool {
+		s := d.Stats()
+		return s.Registered && s.Registrations >= times
+	})
+}
+
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	const patience = 20 * time.Second
+	deadline := time.Now().Add(patience)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain for %s", patience, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func member(id string, n int) ring.Member {
+	return ring.Member{
+		ID: id, Addr: fmt.Sprintf("10.0.%d.%d:7072", n>>8, n&255), Started: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
+	}
+}
+
+func client(t *testing.T, e *rig.EtcdServer) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.Endpoint()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func put(t *testing.T, c *clientv3.Client, id, value string) {
+	t.Helper()
+	if _, err := c.Put(t.Context(), "/ringside/default/members/"+id, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func keysIn(t *testing.T, e *rig.EtcdServer) (keys []string) {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.Endpoint()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got, err := c.Get(t.Context(), "/ringside/default/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range got.Kvs {
+		keys = append(keys, string(kv.Key))
+	}
+	return keys
+}
+
+// watchForDeletion counts the deletions of key until the count is asked for.
+func watchForDeletion(t *testing.T, e *rig.EtcdServer, key string) (count func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	changes := client(t, e).Watch(ctx, key, clientv3.WithFilterPut())
+	n, done := 0, make(chan struct{})
+	go func() {
+		defer close(done)
+		for change := range changes {
+			n += len(change.Events)
+		}
+	}()
+	return func() int {
+		cancel()
+		<-done
+		return n
+	}
+}
+
+func TestTableChoosesAlikeOnEveryNode(t *testing.T) {
+	value := func(m ring.Member) []byte {
+		b, err := json.Marshal(record(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	old, young, leaving := member("old", 1), member("young", 1), member("leaving", 1)
+	leaving.Leaving = true
+	sameKey := member("same-key", 2)
+	sameKey.HashKey = young.Addr
+	for name, tc := range map[string]struct {
+		puts       []ring.Member // in the order of their revisions
+		want       []ring.Member
+		duplicates int64
+	}{
+		"the later one has the address":     {[]ring.Member{old, young}, []ring.Member{young}, 1},
+		"the later one has the hash key":    {[]ring.Member{sameKey, young}, []ring.Member{young}, 1},
+		"not the order of ids":              {[]ring.Member{young, old}, []ring.Member{old}, 1},
+		"who leaves is in nobody's way":     {[]ring.Member{young, leaving}, []ring.Member{leaving, young}, 0},
+		"two who leave, too":                {[]ring.Member{leaving, young}, []ring.Member{leaving, young}, 0},
+		"of three, the latest has it alone": {[]ring.Member{old, sameKey, young}, []ring.Member{young}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var c counters
+			tab := newTable("p/", c.refuse)
+			for i, m := range tc.puts {
+				tab.put("p/"+m.ID, value(m), int64(i+1))
+			}
+			if got := tab.members(); !slices.Equal(got, tc.want) {
+				t.Errorf("members: %v, want %v", got, tc.want)
+			}
+			if got := c.refused[Duplicate]; got != tc.duplicates {
+				t.Errorf("%d duplicates, want %d", got, tc.duplicates)
+			}
+		})
+	}
+}
+
+func TestTableIsBounded(t *testing.T) {
+	var c counters
+	tab := newTable("", c.refuse)
+	put := func(i int) {
+		m := member(fmt.Sprintf("m%05d", i), i+1)
+		full, _, err := encode(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tab.put(m.ID, []byte(full), int64(i+1))
+	}
+	for i := range maxMembers + 5 {
+		put(i)
+	}
+	put(0) // an update of one that is in
+	if len(tab.listed) != maxMembers || !maps.Equal(c.refused, map[Reason]int64{TooMany: 5}) {
+		t.Errorf("%d listed, refused %v; want %d and 5", len(tab.listed), c.refused, maxMembers)
+	}
+}

@@ -1,0 +1,176 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// Bounds of what a record may say, in bytes. Whoever can write to etcd can write anything.
+const (
+	maxRecord  = 64 << 10
+	maxPrefix  = 256
+	maxID      = 253 // a DNS name, which names of pods are
+	maxHashKey = 512
+	maxAddr    = 259 // a DNS name, a colon and a port
+	maxText    = 253 // Zone and Version
+
+	// maxMembers bounds the directory, in members.
+	maxMembers = 10_000
+)
+
+// Reason says why a record is refused, as a label of metrics.
+type Reason string
+
+// The reasons.
+const (
+	Oversized Reason = "oversized" // longer than 64 KiB
+	Malformed Reason = "malformed" // not the JSON of a record
+	Absurd    Reason = "absurd"    // the JSON of a record that cannot be meant
+	Duplicate Reason = "duplicate" // another member published the hash key or address later
+	TooMany   Reason = "too_many"  // beyond 10 000 members
+)
+
+// refusal is the error of one record.
+type refusal struct {
+	reason Reason
+	id     string // as the key says
+	detail string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("member %.300q: %s: %s", r.id, r.reason, r.detail)
+}
+
+// record is the value of PREFIX/members/ID. Fields that are not known are let pass: a newer version may have them.
+type record struct {
+	ID      string    `json:"id"`
+	HashKey string    `json:"hash_key,omitempty"`
+	Addr    string    `json:"addr"`
+	Zone    string    `json:"zone,omitempty"`
+	Version string    `json:"version,omitempty"`
+	Started time.Time `json:"started"`
+	Leaving bool      `json:"leaving,omitempty"`
+}
+
+// endpoint is the value of PREFIX/ring/ID: the format of etcd's client/v3/naming/endpoints/internal.Update, with the
+// hash key as Metadata. Op 0 is Add.
+type endpoint struct {
+	Op       int
+	Addr     string
+	Metadata map[string]string
+}
+
+// encode returns the values of a member's two keys. A member that the others would refuse is an error.
+func encode(m ring.Member) (full, stock string, err error) {
+	full, err = marshal(record(m))
+	if err != nil {
+		return "", "", err
+	}
+	if _, refused := parse(m.ID, []byte(full)); refused != nil {
+		return "", "", refused
+	}
+	stock, err = marshal(endpoint{Addr: m.Addr, Metadata: map[string]string{"hash_key": m.Key()}})
+	return full, stock, err
+}
+
+func marshal(v any) (string, error) {
+	b, err := json.Marshal(v)
+	return string(b), err
+}
+
+// parse reads the record under PREFIX/members/id.
+func parse(id string, value []byte) (ring.Member, *refusal) {
+	refuse := func(reason Reason, format string, args ...any) (ring.Member, *refusal) {
+		return ring.Member{}, &refusal{reason: reason, id: id, detail: fmt.Sprintf(format, args...)}
+	}
+	if len(value) > maxRecord {
+		return refuse(Oversized, "%d bytes, at most %d", len(value), maxRecord)
+	}
+	if !utf8.Valid(value) {
+		return refuse(Malformed, "not UTF-8")
+	}
+	var r record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return refuse(Malformed, "%.300q", err.Error())
+	}
+	if r.ID != id {
+		return refuse(Absurd, "id %.300q is not that of the key", r.ID)
+	}
+	if err := r.check(); err != nil {
+		return refuse(Absurd, "%v", err)
+	}
+	r.Started = r.Started.UTC() // or equal records would not compare equal
+	return ring.Member(r), nil
+}
+
+func (r *record) check() error {
+	switch {
+	case !printable(r.ID, 1, maxID) || strings.Contains(r.ID, "/"):
+		return fmt.Errorf("id: want 1 to %d printable ASCII characters without a slash", maxID)
+	case !printable(r.HashKey, 0, maxHashKey):
+		return fmt.Errorf("hash key: want at most %d printable ASCII characters", maxHashKey)
+	case !readable(r.Zone) || !readable(r.Version):
+		return fmt.Errorf("zone or version: want at most %d printable characters", maxText)
+	case r.Started.Year() < 0 || r.Started.Year() > 9999: // RFC 3339 has no others, so that it could not be written
+		return fmt.Errorf("started: year %d", r.Started.Year())
+	}
+	return checkAddr(r.Addr)
+}
+
+// checkAddr wants an address that somebody else can dial.
+func checkAddr(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || len(addr) > maxAddr {
+		return fmt.Errorf("addr %.300q: want host:port", addr)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("addr %q: want a port from 1 to 65535", addr)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" {
+			return fmt.Errorf("addr %q: want an address that others can dial", addr)
+		}
+		return nil
+	}
+	if !hostname(host) {
+		return fmt.Errorf("addr %q: want an IP address or a host name", addr)
+	}
+	return nil
+}
+
+// hostname goes by RFC 1123, 2.1, and lets the underscore of some DNS zones pass.
+func hostname(host string) bool {
+	if len(host) == 0 || len(host) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || strings.ContainsFunc(label, notInLabel) {
+			return false
+		}
+	}
+	return strings.ContainsFunc(host, unicode.IsLetter) // or it is an IP address gone wrong
+}
+
+func notInLabel(c rune) bool {
+	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
+}
+
+// printable: ASCII from ! to ~, of least to most bytes.
+func printable(s string, least, most int) bool {
+	outside := func(c rune) bool { return c <= ' ' || c > '~' }
+	return len(s) >= least && len(s) <= most && !strings.ContainsFunc(s, outside)
+}
+
+func readable(s string) bool {
+	hidden := func(c rune) bool { return !unicode.IsPrint(c) }
+	return len(s) <= maxText && !strings.ContainsFunc(s, hidden)
+}

@@ -1,0 +1,76 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// TLSFiles are PEM files. They are read again for each connection, so that new ones count without a restart.
+type TLSFiles struct {
+	// CertFile and KeyFile show etcd who we are; both or neither.
+	CertFile, KeyFile string
+	// CAFile signs etcd's certificates; the system's roots when it is empty.
+	CAFile string
+}
+
+func (f TLSFiles) load() (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if (f.CertFile == "") != (f.KeyFile == "") {
+		return nil, errors.New("tls: certificate and key go together: set both or neither")
+	}
+	if f.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(f.CertFile, f.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls: certificate %s with key %s: %w", f.CertFile, f.KeyFile, err)
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	if f.CAFile == "" {
+		return cfg, nil
+	}
+	pem, err := os.ReadFile(f.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls: ca: %w", err)
+	}
+	cfg.RootCAs = x509.NewCertPool()
+	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("tls: ca %s holds no certificate", f.CAFile)
+	}
+	return cfg, nil
+}
+
+// reloading turns files into credentials that are read anew for each handshake.
+type reloading struct {
+	credentials.TransportCredentials // what the files held first; answers all but the handshake
+	files                            TLSFiles
+}
+
+func newReloading(files TLSFiles) (reloading, error) {
+	cfg, err := files.load()
+	if err != nil {
+		return reloading{}, err
+	}
+	return reloading{credentials.NewTLS(cfg), files}, nil
+}
+
+// ClientHandshake implements credentials.TransportCredentials. Errors of the files end this attempt to connect only.
+func (r reloading) ClientHandshake(ctx context.Context, host string, conn net.Conn) (
+	net.Conn, credentials.AuthInfo, error) {
+	cfg, err := r.files.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	return credentials.NewTLS(cfg).ClientHandshake(ctx, host, conn)
+}
+
+// Clone implements credentials.TransportCredentials.
+func (r reloading) Clone() credentials.TransportCredentials {
+	return reloading{r.TransportCredentials.Clone(), r.files}
+}
