@@ -77,3 +77,14 @@ func TestFakeChecksItsCaller(t *testing.T) {
 		})
 	}
 }
+
+func TestFakeConforms(t *testing.T) {
+	origintest.Conformance(t, origintest.Subject{
+		New: func(_ *testing.T, rows map[string]string) origin.Origin { return origintest.New(rows) },
+		Stuck: func(*testing.T) origin.Origin {
+			f := origintest.New(nil)
+			f.Block()
+			return f
+		},
+	})
+}

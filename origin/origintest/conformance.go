@@ -1,0 +1,185 @@
+package origintest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// Subject makes the origins that Conformance tests.
+type Subject struct {
+	// New returns an origin that holds rows and nothing else, each at version 1.
+	New func(t *testing.T, rows map[string]string) origin.Origin
+	// Stuck returns an origin that needs minutes to answer.
+	Stuck func(t *testing.T) origin.Origin
+}
+
+// HardKeys are distinct texts that databases like to take for each other, or for SQL.
+var HardKeys = []string{
+	"plain", "Plain", "plain ", " plain", "plåin", "pla\u030ain", "NULL", "null", "0", "00", "1", "+1", "1.0", "1abc", "true",
+	"'", "''", `"`, "`", `\`, `\'`, "'; DROP TABLE conformance; --", "' OR '1'='1", "{a,b}", `{"a"}`, "$1", "?", "(?)", ":x", "%", "_",
+	"a/b/c", "line\nbreak", "tab\t", "\u200b", "ключ", "鍵", "😀", "\u2028", strings.Repeat("long", 60),
+}
+
+// Conformance tests what origin.Origin promises.
+func Conformance(t *testing.T, s Subject) {
+	t.Run("answers in the order of keys", s.answersInOrder)
+	t.Run("tells hard keys apart", s.tellsHardKeysApart)
+	t.Run("finds none of the hard keys but the one it holds", s.findsOnlyItsOwn)
+	t.Run("an invalid key fails alone", s.invalidKeyFailsAlone)
+	t.Run("a thousand keys", s.thousandKeys)
+	t.Run("concurrent loads", s.concurrentLoads)
+	t.Run("returns when its context is done", s.returnsWhenDone)
+	t.Run("a context that is done is no absence", s.doneIsNoAbsence)
+}
+
+func (s Subject) answersInOrder(t *testing.T) {
+	o := s.New(t, map[string]string{"a": "1", "b": "2", "empty": ""})
+	results := load(t, o, "b", "no such key", "empty", "a")
+	want(t, "b", results[0], "2")
+	absent(t, "no such key", results[1])
+	want(t, "empty", results[2], "")
+	want(t, "a", results[3], "1")
+	absent(t, "c", load(t, o, "c")[0])
+}
+
+func (s Subject) tellsHardKeysApart(t *testing.T) {
+	rows := map[string]string{}
+	for i, key := range HardKeys {
+		rows[key] = fmt.Sprintf("value %d <&>'\"\\ é", i)
+	}
+	o := s.New(t, rows)
+	for i, result := range load(t, o, HardKeys...) {
+		want(t, HardKeys[i], result, rows[HardKeys[i]])
+	}
+	for _, key := range HardKeys {
+		want(t, key, load(t, o, key)[0], rows[key])
+	}
+}
+
+func (s Subject) findsOnlyItsOwn(t *testing.T) {
+	o := s.New(t, map[string]string{"plain": "v", "1": "one"})
+	for i, result := range load(t, o, HardKeys...) {
+		switch key := HardKeys[i]; key {
+		case "plain":
+			want(t, key, result, "v")
+		case "1":
+			want(t, key, result, "one")
+		default:
+			absent(t, key, result)
+		}
+	}
+}
+
+func (s Subject) invalidKeyFailsAlone(t *testing.T) {
+	o := s.New(t, map[string]string{"a": "1"})
+	results := load(t, o, "nul\x00", "a", "broken \xff", "b")
+	for _, i := range []int{0, 2} {
+		if !errors.Is(results[i].Err, origin.ErrInvalidKey) {
+			t.Errorf("result %d: %v, want ErrInvalidKey", i, results[i].Err)
+		}
+	}
+	want(t, "a", results[1], "1")
+	absent(t, "b", results[3])
+}
+
+func (s Subject) thousandKeys(t *testing.T) {
+	rows := map[string]string{}
+	for i := range 1000 {
+		rows[fmt.Sprintf("key-%04d", i)] = fmt.Sprint(i)
+	}
+	keys := slices.Sorted(maps.Keys(rows))
+	slices.Reverse(keys)
+	for i, result := range load(t, s.New(t, rows), keys...) {
+		want(t, keys[i], result, rows[keys[i]])
+	}
+}
+
+func (s Subject) concurrentLoads(t *testing.T) {
+	o := s.New(t, map[string]string{"a": "1", "b": "2"})
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for range 20 {
+				results, err := o.Load(deadline(t), []string{"b", "c", "a"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				want(t, "b", results[0], "2")
+				absent(t, "c", results[1])
+				want(t, "a", results[2], "1")
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (s Subject) returnsWhenDone(t *testing.T) {
+	o := s.Stuck(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	returned := make(chan error, 1)
+	go func() {
+		_, err := o.Load(ctx, []string{"a"})
+		returned <- err
+	}()
+	select {
+	case err := <-returned:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want a deadline exceeded", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Load is still under way long after its context was done")
+	}
+}
+
+func (s Subject) doneIsNoAbsence(t *testing.T) {
+	ctx, cancel := context.WithCancel(deadline(t))
+	cancel()
+	results, err := s.New(t, map[string]string{"a": "1"}).Load(ctx, []string{"a", "b"})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v and %v, want context.Canceled", results, err)
+	}
+}
+
+func deadline(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func load(t *testing.T, o origin.Origin, keys ...string) []origin.Result {
+	t.Helper()
+	results, err := o.Load(deadline(t), keys)
+	if err != nil {
+		t.Fatalf("Load of %d keys: %v", len(keys), err)
+	}
+	if len(results) != len(keys) {
+		t.Fatalf("%d results for %d keys", len(results), len(keys))
+	}
+	return results
+}
+
+func want(t *testing.T, key string, got origin.Result, value string) {
+	t.Helper()
+	if got.Err != nil || !bytes.Equal(got.Value.Data, []byte(value)) || got.Value.Version != 1 {
+		t.Errorf("%q: %q at version %d, error %v; want %q at version 1", key, got.Value.Data, got.Value.Version, got.Err, value)
+	}
+}
+
+func absent(t *testing.T, key string, got origin.Result) {
+	t.Helper()
+	if !errors.Is(got.Err, origin.ErrNotFound) {
+		t.Errorf("%q: %q, error %v; want ErrNotFound", key, got.Value.Data, got.Err)
+	}
+}
