@@ -1,0 +1,100 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Check connects, prepares the statements of a dataset, and says what is wrong with which column. MySQL and SQLite run
+// them, for a key "0", as they tell the columns only then.
+func (db *DB) Check(ctx context.Context, ds Dataset) error {
+	if _, err := db.source(ds); err != nil {
+		return err
+	}
+	err := db.onConn(ctx, func(conn *sql.Conn) error {
+		if ds.Table != "" {
+			return db.checkTable(ctx, conn, ds)
+		}
+		return db.checkQueries(ctx, conn, ds)
+	})
+	if err != nil {
+		return fmt.Errorf("origin %q, dataset %q: %w", db.name, ds.Name, err)
+	}
+	return nil
+}
+
+// checkTable looks at the table before the statement, so that it can name every column that is not there.
+func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+quoteTable(db.dialect, ds.Table)+" LIMIT 0")
+	if err != nil {
+		return fmt.Errorf("table %s: %w", ds.Table, err)
+	}
+	names, err := rows.Columns()
+	if err = errors.Join(err, rows.Close()); err != nil {
+		return err
+	}
+	if err := checkNames(ds, names); err != nil {
+		return fmt.Errorf("table %s: %w", ds.Table, err)
+	}
+	return db.checkStatement(ctx, conn, ds, ds.statement(db.dialect))
+}
+
+func checkNames(ds Dataset, names []string) error {
+	has := make(map[string]bool, len(names))
+	for _, name := range names {
+		has[name] = true
+	}
+	var errs []error
+	need := func(field, name string) {
+		if name != "" && !has[name] {
+			errs = append(errs, missing(field, name, names))
+		}
+	}
+	need("key", ds.Key)
+	need("version", ds.Version)
+	need("value", ds.Value)
+	for _, name := range ds.Columns {
+		need("columns", name)
+	}
+	return errors.Join(errs...)
+}
+
+func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+	if err := db.checkStatement(ctx, conn, ds, &statement{sql: ds.Query}); err != nil {
+		return fmt.Errorf("query: %w", err)
+	}
+	if ds.Batch == "" {
+		return nil
+	}
+	if err := db.checkStatement(ctx, conn, ds, ds.statement(db.dialect)); err != nil {
+		return fmt.Errorf("batch: %w", err)
+	}
+	return nil
+}
+
+func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds Dataset, st *statement) error {
+	columns, err := db.dialect.describe(ctx, conn, st)
+	if err != nil {
+		return err
+	}
+	if st.keyed {
+		columns = columns[min(1, len(columns)):] // the key
+	}
+	names := make([]string, len(columns))
+	for i, column := range columns {
+		names[i] = column.name
+	}
+	c := newCollector(ds, st.keyed, db.maxValueBytes, nil)
+	if err := c.columns(names); err != nil {
+		return err
+	}
+	if len(columns) == 0 {
+		return errors.New("it has no columns to make a value of")
+	}
+	if c.version >= 0 && !columns[c.version].integer {
+		return fmt.Errorf("version: column %q is not an integer: use one that grows by one with each write", ds.Version)
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package sqldb_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// database is a real one, with a connection that may write.
+type database struct {
+	*sql.DB
+	driver, dsn string
+	stuck       string // a query of minutes
+}
+
+// eachDatabase runs test against a server of its own for each database.
+func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
+	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, startPostgres(t)) })
+	t.Run("mysql", func(t *testing.T) { t.Parallel(); test(t, startMariaDB(t)) })
+	t.Run("sqlite", func(t *testing.T) { t.Parallel(); test(t, startSQLite(t)) })
+}
+
+func startPostgres(t *testing.T) database {
+	dsn := rig.Postgres(t)
+	return database{connect(t, "pgx", dsn), "postgres", dsn,
+		"SELECT pg_sleep(120)::text AS v, 1 AS ver WHERE $1 <> ''"}
+}
+
+func startMariaDB(t *testing.T) database {
+	dsn := rig.MariaDB(t)
+	return database{connect(t, "mysql", dsn), "mysql", dsn, "SELECT SLEEP(120) AS v, 1 AS ver FROM DUAL WHERE ? <> ''"}
+}
+
+func startSQLite(t *testing.T) database {
+	path := filepath.Join(t.TempDir(), "rows ?#%.db")
+	d := database{connect(t, "sqlite", "file:"+(filepath.Dir(path)+"/rows%20%3F%23%25.db")), "sqlite", path,
+		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 1000000000)
+		 SELECT count(*) AS v, 1 AS ver FROM n WHERE ? <> ''`}
+	d.exec(t, "PRAGMA journal_mode = WAL")
+	return d
+}
+
+func connect(t *testing.T, driver, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func (d database) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	if _, err := d.Exec(statement, args...); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// open returns what is under test.
+func (d database) open(t *testing.T) *sqldb.DB {
+	t.Helper()
+	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func (d database) dataset(t *testing.T, ds sqldb.Dataset) origin.Origin {
+	t.Helper()
+	ds.Name = "rows"
+	o, err := d.open(t).Dataset(ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// loadOne fails the test unless key has a value.
+func loadOne(t *testing.T, o origin.Origin, key string) origin.Value {
+	t.Helper()
+	results, err := o.Load(soon(t), []string{key})
+	if err != nil {
+		t.Fatalf("%q: %v", key, err)
+	}
+	if results[0].Err != nil {
+		t.Fatalf("%q: %v", key, results[0].Err)
+	}
+	return results[0].Value
+}
+
+func TestConformance(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		modes := map[string]sqldb.Dataset{
+			"table": {Table: "conformance", Key: "k", Version: "ver", Value: "v"},
+			"query": {Query: "SELECT v, ver FROM conformance WHERE k = ?", Version: "ver", Value: "v",
+				Batch: "SELECT k, v, ver FROM conformance WHERE k IN (?)"},
+		}
+		if d.driver == "postgres" {
+			modes["query"] = sqldb.Dataset{Query: "SELECT v, ver FROM conformance WHERE k = $1", Version: "ver", Value: "v",
+				Batch: "SELECT k, v, ver FROM conformance WHERE k = ANY($1)"}
+		}
+		for name, ds := range modes {
+			t.Run(name, func(t *testing.T) { origintest.Conformance(t, d.subject(ds)) })
+		}
+	})
+}
+
+func (d database) subject(ds sqldb.Dataset) origintest.Subject {
+	return origintest.Subject{
+		New: func(t *testing.T, rows map[string]string) origin.Origin {
+			d.fill(t, rows)
+			return d.dataset(t, ds)
+		},
+		Stuck: func(t *testing.T) origin.Origin { return d.dataset(t, sqldb.Dataset{Query: d.stuck}) },
+	}
+}
+
+// fill makes the table conformance. Its key has an index but is not unique, as to MariaDB's usual collation many of
+// origintest.HardKeys are equal.
+func (d database) fill(t *testing.T, rows map[string]string) {
+	t.Helper()
+	d.exec(t, "DROP TABLE IF EXISTS conformance")
+	d.exec(t, "CREATE TABLE conformance (k VARCHAR(255) NOT NULL, v TEXT NOT NULL, ver INT NOT NULL)")
+	d.exec(t, "CREATE INDEX k ON conformance (k)")
+	tx, err := d.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	insert := map[bool]string{true: "($1, $2, 1)", false: "(?, ?, 1)"}[d.driver == "postgres"]
+	for key, value := range rows {
+		if _, err := tx.Exec("INSERT INTO conformance VALUES "+insert, key, value); err != nil {
+			t.Fatalf("insert %q: %v", key, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(fmt.Errorf("commit: %w", err))
+	}
+}

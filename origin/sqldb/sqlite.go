@@ -1,0 +1,191 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	sqlitedriver "modernc.org/sqlite"
+)
+
+// busyTimeout is how long a read waits for a writer that is changing the file's layout; in WAL mode readers hardly
+// ever wait. SQLite sleeps through a cancelled context, so that it is well below the usual load_timeout.
+const busyTimeout = 250 * time.Millisecond
+
+// sqlite reads a file. The database may be another process's; it is opened read-only.
+type sqlite struct{}
+
+func openSQLite(dsn string) (driver.Connector, dialect, error) {
+	uri, err := sqliteURI(dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	connector, err := sqlitedriver.NewConnector(uri)
+	if err != nil {
+		return nil, nil, errBadSQLite
+	}
+	return connector, sqlite{}, nil
+}
+
+var errBadSQLite = errors.New("the DSN is not one of SQLite: a path, or a URI such as file:/data/rows.db")
+
+// sqliteURI adds what every connection needs to the path or URI of a database.
+func sqliteURI(dsn string) (string, error) {
+	path, query, isURI := strings.TrimPrefix(dsn, "file:"), "", strings.HasPrefix(dsn, "file:")
+	if isURI {
+		path, query, _ = strings.Cut(path, "?")
+	} else {
+		path = (&url.URL{Path: path}).EscapedPath()
+	}
+	values, err := url.ParseQuery(query)
+	if path == "" || err != nil {
+		return "", errBadSQLite
+	}
+	if path == ":memory:" && values.Get("cache") != "shared" {
+		return "", errors.New("the DSN :memory: is another, empty database for each connection: use a file")
+	}
+	if !values.Has("mode") {
+		values.Set("mode", "ro")
+	}
+	values.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()))
+	values.Add("_pragma", "query_only(1)")
+	return "file:" + path + "?" + values.Encode(), nil
+}
+
+func (sqlite) quote(name string) string { return quoteWith(`"`, name) }
+
+// keyColumn keeps the driver from reading a key of a column declared DATE or the like as a time.
+func (sqlite) keyColumn(column string) string { return "CAST(" + column + " AS TEXT)" }
+func (sqlite) isAny() string                  { return " IN (?)" }
+func (sqlite) parameter() string              { return "?" }
+
+// badKey is never: SQLite compares anything with anything.
+func (sqlite) badKey(error) bool { return false }
+
+// timedOut is never: a context that is done interrupts the statement, which runs in this process.
+func (sqlite) timedOut(error) bool { return false }
+
+func (sqlite) describe(ctx context.Context, conn *sql.Conn, st *statement) ([]column, error) {
+	return describeByRunning(ctx, conn, expand(st, 1))
+}
+
+func (sqlite) read(ctx context.Context, conn *sql.Conn, st *statement, keys []string, c *collector) error {
+	kt, err := sqliteKeyType(ctx, conn, st)
+	if err != nil {
+		return err
+	}
+	keys = c.ofType(kt, keys)
+	if len(keys) == 0 {
+		return nil
+	}
+	r := &reading{st: st, key: keys[0], c: c, cell: sqliteCell}
+	return r.run(ctx, conn, expand(st, len(keys)), kt.parameters(keys))
+}
+
+// sqliteKeyType asks how the key column is declared, each time: it costs microseconds and nobody tells of changes.
+func sqliteKeyType(ctx context.Context, conn *sql.Conn, st *statement) (keyType, error) {
+	if st.table == "" {
+		return keyType{}, nil
+	}
+	d := sqlite{}
+	rows, err := conn.QueryContext(ctx, "SELECT "+d.quote(st.key)+" FROM "+quoteTable(d, st.table)+" LIMIT 0")
+	if err != nil {
+		return keyType{}, err
+	}
+	defer rows.Close()
+	_, types, err := columnsOf(rows)
+	if err != nil || !strings.Contains(types[0], "INT") { // integer affinity (datatype3.html, 3.1)
+		return keyType{}, err
+	}
+	return keyType{bits: 64}, nil
+}
+
+// sqliteCell goes by what the cell holds, and by the column's declared type where that leaves a choice.
+func sqliteCell(_, declared string, v any) cell {
+	base, _, _ := strings.Cut(declared, "(")
+	switch v := v.(type) {
+	case nil:
+		return cell{}
+	case int64:
+		return sqliteInteger(base, declared, v)
+	case float64:
+		return sqliteFloat(base, declared, v)
+	case string:
+		return sqliteText(base, v)
+	case []byte:
+		return cell{binary, v}
+	case time.Time:
+		return sqliteTime(base, v)
+	}
+	return textCell(fmt.Sprint(v))
+}
+
+func sqliteInteger(base, declared string, v int64) cell {
+	switch base {
+	case "BOOL", "BOOLEAN":
+		if v == 0 || v == 1 {
+			return boolCell(v == 1)
+		}
+	case "DATE", "DATETIME", "TIMESTAMP", "TIMESTAMPTZ":
+		return sqliteTime(base, time.Unix(v, 0))
+	case "DECIMAL", "NUMERIC":
+		if scale := scaleOf(declared); scale > 0 {
+			return cell{bare, []byte(strconv.FormatInt(v, 10) + "." + strings.Repeat("0", scale))}
+		}
+	}
+	return intCell(v)
+}
+
+// julianEpoch is 1970-01-01 as a Julian day number, the third way to hold a time (datatype3.html, 2.2).
+const julianEpoch = 2440587.5
+
+func sqliteFloat(base, declared string, v float64) cell {
+	switch base {
+	case "DATE", "DATETIME", "TIMESTAMP", "TIMESTAMPTZ":
+		const dayInMilliseconds = 24 * 60 * 60 * 1000
+		return sqliteTime(base, time.UnixMilli(int64(math.Round((v-julianEpoch)*dayInMilliseconds))))
+	case "DECIMAL", "NUMERIC":
+		if scale := scaleOf(declared); scale > 0 {
+			return cell{bare, strconv.AppendFloat(nil, v, 'f', scale, 64)}
+		}
+	}
+	return floatCell(v, 64)
+}
+
+// scaleOf returns the 2 of DECIMAL(10,2); SQLite keeps the words and forgets the zeros.
+func scaleOf(declared string) int {
+	_, inside, _ := strings.Cut(strings.TrimSuffix(declared, ")"), ",")
+	scale, err := strconv.Atoi(strings.TrimSpace(inside))
+	if err != nil || scale < 0 || scale > 38 {
+		return 0
+	}
+	return scale
+}
+
+func sqliteText(base, v string) cell {
+	switch base {
+	case "JSON", "JSONB":
+		return cell{document, []byte(v)}
+	case "BLOB", "BYTEA", "BINARY", "VARBINARY":
+		return cell{binary, []byte(v)}
+	case "TIME":
+		return reform(v, timeForm, "15:04:05", "15:04")
+	case "DATETIME", "TIMESTAMP", "TIMESTAMPTZ":
+		return reform(v, timestampForm, "2006-01-02 15:04:05", "2006-01-02 15:04:05Z07:00", time.RFC3339)
+	}
+	return textCell(v)
+}
+
+func sqliteTime(base string, t time.Time) cell {
+	if base == "DATE" {
+		return textCell(t.UTC().Format(dateForm))
+	}
+	return timestampCell(t)
+}

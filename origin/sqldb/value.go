@@ -1,0 +1,144 @@
+package sqldb
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"math"
+	"strconv"
+	"time"
+)
+
+// kind says how a cell is written in JSON.
+type kind uint8
+
+const (
+	null     kind = iota
+	quoted        // a string
+	bare          // a number, true or false, as it is
+	binary        // bytes, as a string of base64 (RFC 4648, section 4)
+	document      // JSON, compacted
+)
+
+// cell is one value of a row. Its text is valid until the next row.
+type cell struct {
+	kind kind
+	text []byte
+}
+
+// encodeRow writes a JSON object, the same bytes for the same cells.
+func encodeRow(names []string, cells []cell) []byte {
+	w := newWriter()
+	for i, name := range names {
+		w.buf.WriteByte("{,"[min(i, 1)])
+		w.string(name)
+		w.buf.WriteByte(':')
+		w.cell(cells[i])
+	}
+	w.buf.WriteByte('}')
+	return w.buf.Bytes()
+}
+
+type writer struct {
+	buf     bytes.Buffer
+	encoder *json.Encoder // writes to buf
+}
+
+func newWriter() *writer {
+	w := &writer{}
+	w.encoder = json.NewEncoder(&w.buf)
+	w.encoder.SetEscapeHTML(false)
+	return w
+}
+
+// string replaces what is not UTF-8 by U+FFFD, as encoding/json does.
+func (w *writer) string(s string) {
+	_ = w.encoder.Encode(s) // a string in memory always can
+	w.buf.Truncate(w.buf.Len() - len("\n"))
+}
+
+func (w *writer) cell(c cell) {
+	switch c.kind {
+	case null:
+		w.buf.WriteString("null")
+	case bare:
+		w.buf.Write(c.text)
+	case binary:
+		w.string(base64.StdEncoding.EncodeToString(c.text))
+	case document:
+		w.document(c.text)
+	default:
+		w.string(string(c.text))
+	}
+}
+
+// document writes what is no JSON as a string: SQLite and MariaDB check it only when told to.
+func (w *writer) document(text []byte) {
+	if !json.Valid(text) {
+		w.string(string(text))
+		return
+	}
+	_ = json.Compact(&w.buf, text) // fails on what is not valid only
+}
+
+func boolCell(v bool) cell { return cell{bare, strconv.AppendBool(nil, v)} }
+
+func intCell(v int64) cell { return cell{bare, strconv.AppendInt(nil, v, 10)} }
+
+// floatCell writes the shortest digits that read back as v, in the notation of ECMAScript, as encoding/json does. JSON
+// has no word for what is not finite: it is a string, as PostgreSQL prints it.
+func floatCell(v float64, bits int) cell {
+	switch {
+	case math.IsNaN(v):
+		return textCell("NaN")
+	case math.IsInf(v, 1):
+		return textCell("Infinity")
+	case math.IsInf(v, -1):
+		return textCell("-Infinity")
+	}
+	abs := math.Abs(v)
+	if abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		return cell{bare, shortExponent(strconv.AppendFloat(nil, v, 'e', -1, bits))}
+	}
+	return cell{bare, strconv.AppendFloat(nil, v, 'f', -1, bits)}
+}
+
+// shortExponent turns e-09 into e-9.
+func shortExponent(b []byte) []byte {
+	if n := len(b); n >= 4 && b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' {
+		return append(b[:n-2], b[n-1])
+	}
+	return b
+}
+
+// decimalCell keeps the digits as they are, trailing zeros too; NaN and infinities are strings.
+func decimalCell(text []byte) cell {
+	switch string(text) {
+	case "NaN", "Infinity", "-Infinity":
+		return cell{quoted, text}
+	}
+	return cell{bare, text}
+}
+
+func textCell(s string) cell { return cell{quoted, []byte(s)} }
+
+// The forms of dates and times. Microseconds are the finest that all databases keep.
+const (
+	dateForm      = "2006-01-02"
+	timeForm      = "15:04:05.000000"
+	timestampForm = "2006-01-02T15:04:05.000000Z"
+)
+
+func timestampCell(t time.Time) cell { return textCell(t.UTC().Format(timestampForm)) }
+
+// reform writes a time that is in one of the layouts in another form. What RFC 3339 cannot say (infinity, a year BC,
+// 0000-00-00, 838:59:59) stays as the database prints it.
+func reform(text, form string, layouts ...string) cell {
+	for _, layout := range layouts {
+		t, err := time.Parse(layout, text)
+		if err == nil {
+			return textCell(t.UTC().Format(form))
+		}
+	}
+	return textCell(text)
+}
