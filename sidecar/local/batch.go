@@ -1,0 +1,233 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// maxReadersPerBatch is how many misses of one batch are under way at once. It is more than an origin's usual batch, so
+// that one request can fill one query.
+const maxReadersPerBatch = 128
+
+// outcome is the answer to one key of a batch.
+type outcome struct {
+	answer cache.Answer
+	err    error
+}
+
+// batch is the reading of many keys of one dataset.
+type batch struct {
+	server  *Server
+	ctx     context.Context
+	dataset Dataset
+	keys    []string
+	options cache.ReadOptions
+
+	next  atomic.Int64 // index of the next key to read
+	bytes atomic.Int64 // of the values so far
+
+	outcomes []outcome // outcomes[i] answers keys[i]; each is written by the one reader that took i
+}
+
+// readAll answers all keys, in order, each on its own. The caller reads too, so that a batch goes on when the other
+// readers are all taken.
+func (s *Server) readAll(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions) []outcome {
+	b := &batch{server: s, ctx: ctx, dataset: d, keys: keys, options: o, outcomes: make([]outcome, len(keys))}
+	var readers sync.WaitGroup
+	for range min(len(keys), maxReadersPerBatch) - 1 {
+		if !s.takeReader() {
+			break
+		}
+		readers.Go(func() {
+			defer s.stats.BatchReaders.Add(-1)
+			b.read()
+		})
+	}
+	b.read()
+	readers.Wait()
+	return b.outcomes
+}
+
+func (s *Server) takeReader() bool {
+	if s.stats.BatchReaders.Add(1) > int64(s.config.MaxBatchReaders) {
+		s.stats.BatchReaders.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (b *batch) read() {
+	for {
+		i := int(b.next.Add(1)) - 1
+		if i >= len(b.keys) {
+			return
+		}
+		b.outcomes[i] = b.readOne(b.keys[i])
+	}
+}
+
+// readOne stops reading once the values fill the answer: a batch must not collect more than memory can hold.
+func (b *batch) readOne(key string) (o outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			o = outcome{err: fmt.Errorf("panic while reading a key of a batch: %v\n%s", p, debug.Stack())}
+		}
+	}()
+	if err := checkKey(key); err != nil {
+		return outcome{err: &cache.Error{Kind: cache.KindInvalidKey, Err: err}}
+	}
+	limit := int64(b.server.config.MaxBatchBytes)
+	if b.bytes.Load() >= limit {
+		return b.truncated()
+	}
+	a, err := b.dataset.Get(b.ctx, key, b.options)
+	if size := int64(len(a.Value)); b.bytes.Add(size) > limit {
+		return b.truncated()
+	}
+	return outcome{a, err}
+}
+
+func (b *batch) truncated() outcome {
+	b.server.stats.BatchTruncated.Add(1)
+	return outcome{err: errBatchBytes}
+}
+
+// batchEntry is the answer to one key as HTTP gives it: a value or an error.
+type batchEntry struct {
+	Key         string           `json:"key"`
+	Value       json.RawMessage  `json:"value,omitzero"`
+	ValueBase64 []byte           `json:"valueBase64,omitzero"`
+	Version     int64            `json:"version,omitempty"`
+	ETag        string           `json:"etag,omitempty"`
+	Age         *int64           `json:"age,omitempty"`
+	MaxAge      *int64           `json:"maxAge,omitempty"`
+	Source      string           `json:"source,omitempty"`
+	Owner       string           `json:"owner,omitempty"`
+	Error       *problemDocument `json:"error,omitempty"`
+}
+
+func (e *entrance) batchGet(c *call, escapedName string) {
+	d, ok := e.dataset(c, escapedName)
+	if !ok {
+		return
+	}
+	keys, err := parseBatch(c.content)
+	if err != nil {
+		c.fail(invalidBatch(err))
+		return
+	}
+	entries := make([]batchEntry, len(keys))
+	for i, o := range e.server.readAll(c.deadline, d, keys, readOptions(c.cacheControl)) {
+		entries[i] = e.entry(keys[i], o, d.JSON)
+	}
+	body, err := marshalBatch(entries)
+	if err != nil {
+		c.fail(e.server.fail(fmt.Errorf("write the answer to a batch: %w", err)))
+		return
+	}
+	c.send(typeJSON, body)
+	c.status = http.StatusOK
+	c.setString("Cache-Control", "no-store")
+}
+
+func (e *entrance) entry(key string, o outcome, isJSON bool) batchEntry {
+	switch {
+	case o.err != nil:
+		document := e.server.fail(o.err).document()
+		return batchEntry{Key: key, Error: &document}
+	case o.answer.Absent:
+		document := absent().document()
+		return batchEntry{Key: key, Error: &document}
+	}
+	a := o.answer
+	age, maxAge := wholeSeconds(a.Age), wholeSeconds(timeLeft(&a))
+	entry := batchEntry{Key: key, Version: a.Version, ETag: a.ETag, Age: &age, MaxAge: &maxAge,
+		Source: a.Source.String(), Owner: a.Owner}
+	if isJSON && json.Valid(a.Value) {
+		entry.Value = a.Value
+	} else {
+		entry.ValueBase64 = append([]byte{}, a.Value...)
+	}
+	return entry
+}
+
+func marshalBatch(entries []batchEntry) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a value leaves as it came
+	err := enc.Encode(struct {
+		Results []batchEntry `json:"results"`
+	}{entries})
+	return b.Bytes(), err
+}
+
+var errBatchShape = errors.New(`the body must be one JSON object {"keys": ["…", …]} and nothing else`)
+
+// parseBatch reads {"keys": […]} token by token: encoding/json alone would take "KEYS", the last of two lists, null for
+// a key, and bytes that are not UTF-8.
+func parseBatch(body []byte) ([]string, error) {
+	if !utf8.Valid(body) {
+		return nil, fmt.Errorf("%w: it is not UTF-8", errBatchShape)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	for _, want := range []json.Token{json.Delim('{'), "keys", json.Delim('[')} {
+		if err := expect(d, want); err != nil {
+			return nil, err
+		}
+	}
+	keys, err := parseKeys(d)
+	if err != nil {
+		return nil, err
+	}
+	if err := expect(d, json.Delim('}')); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, fmt.Errorf("%w: something follows the object", errBatchShape)
+	}
+	return keys, nil
+}
+
+func expect(d *json.Decoder, want json.Token) error {
+	got, err := d.Token()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBatchShape, err)
+	}
+	if got != want {
+		return fmt.Errorf("%w: %v at byte %d, not %v", errBatchShape, got, d.InputOffset(), want)
+	}
+	return nil
+}
+
+// parseKeys reads the strings up to the end of the list.
+func parseKeys(d *json.Decoder) ([]string, error) {
+	keys := []string{}
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errBatchShape, err)
+		}
+		if token == json.Delim(']') {
+			return keys, nil
+		}
+		key, ok := token.(string)
+		if !ok {
+			return nil, fmt.Errorf("%w: key %d is not a string", errBatchShape, len(keys))
+		}
+		if len(keys) == MaxBatchKeys {
+			return nil, fmt.Errorf("a batch has at most %d keys; ask in several", MaxBatchKeys)
+		}
+		keys = append(keys, key)
+	}
+}

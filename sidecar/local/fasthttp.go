@@ -1,0 +1,121 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"unsafe"
+
+	"github.com/valyala/fasthttp"
+)
+
+// httpServer lets fasthttp read requests for an entrance and write its answers.
+type httpServer struct {
+	*fasthttp.Server
+	entrance *entrance
+	base     context.Context // ends when requests must
+	calls    sync.Pool       // of *call
+}
+
+func newHTTPServer(base context.Context, e *entrance) *httpServer {
+	s := &httpServer{entrance: e, base: base, calls: sync.Pool{New: func() any { return newCall() }}}
+	config := e.server.config
+	s.Server = &fasthttp.Server{
+		Handler:      s.handle,
+		ErrorHandler: s.unreadable,
+		Logger:       discard{},
+		// The bound on connections is the listener's. fasthttp would count idle workers into its own.
+		Concurrency:                  2 * config.MaxConns,
+		ReadBufferSize:               config.MaxHeaderBytes,
+		MaxRequestBodySize:           config.MaxBodyBytes,
+		ReadTimeout:                  config.ReadTimeout,
+		WriteTimeout:                 config.WriteTimeout,
+		IdleTimeout:                  config.IdleTimeout,
+		CloseOnShutdown:              true,
+		LazyRequestTime:              true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		DisablePreParseMultipartForm: true,
+	}
+	return s
+}
+
+// discard drops what fasthttp logs: every client that goes away. What matters is counted.
+type discard struct{}
+
+func (discard) Printf(string, ...any) {}
+
+func (s *httpServer) handle(x *fasthttp.RequestCtx) {
+	c := s.calls.Get().(*call)
+	h := &x.Request.Header
+	protocol := view(h.Protocol())
+	c.http11 = protocol == "HTTP/1.1"
+	if !c.http11 && protocol != "HTTP/1.0" {
+		c.fail(failure{problem: problemVersion, detail: "this listener speaks HTTP/1.1"})
+	} else {
+		c.method, c.target, c.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
+		c.cacheControl = joined(h, fasthttp.HeaderCacheControl)
+		c.ifNoneMatch = joined(h, fasthttp.HeaderIfNoneMatch)
+		c.fetchSite = joined(h, "Sec-Fetch-Site")
+		c.content = x.Request.Body()
+		s.entrance.answer(s.base, c)
+	}
+	write(x, &c.response)
+	c.recycle()
+	s.calls.Put(c)
+}
+
+// joined returns the value of a header field; that of several lines is their values separated by commas (RFC 9110, 5.3).
+func joined(h *fasthttp.RequestHeader, name string) string {
+	lines := h.PeekAll(name)
+	switch len(lines) {
+	case 0:
+		return ""
+	case 1:
+		return view(lines[0])
+	}
+	all := string(lines[0])
+	for _, line := range lines[1:] {
+		all += ", " + string(line)
+	}
+	return all
+}
+
+func write(x *fasthttp.RequestCtx, r *response) {
+	h := &x.Response.Header
+	h.SetStatusCode(r.status)
+	if r.contentType != "" {
+		h.SetContentType(r.contentType)
+	}
+	for _, f := range r.fields {
+		h.SetCanonical(unsafe.Slice(unsafe.StringData(f.name), len(f.name)), f.value)
+	}
+	x.Response.SetBodyRaw(r.body)
+}
+
+// unreadable answers a request that could not be read. err quotes the request, so it is not repeated.
+func (s *httpServer) unreadable(x *fasthttp.RequestCtx, err error) {
+	var r response
+	r.fail(s.classify(err))
+	write(x, &r)
+}
+
+func (s *httpServer) classify(err error) failure {
+	stats := s.entrance.stats
+	var tooSmall *fasthttp.ErrSmallBuffer
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooSmall):
+		stats.HeaderRefused.Add(1)
+		return failure{problem: problemHeaderSize, detail: "request line and headers are larger than this listener takes"}
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		stats.BodyRefused.Add(1)
+		return failure{problem: problemBodySize, detail: "the body is larger than this listener takes; ask in several requests"}
+	case errors.As(err, &timeout) && timeout.Timeout():
+		stats.ReadTimeouts.Add(1)
+		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}
+	}
+	stats.Malformed.Add(1)
+	return failure{problem: problemMalformed, detail: "the request is not valid HTTP/1.1 (RFC 9112)"}
+}

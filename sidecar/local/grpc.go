@@ -1,0 +1,215 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// errorDomain is the domain of every google.rpc.ErrorInfo.
+const errorDomain = "ringside.dev"
+
+func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
+	g := grpc.NewServer(
+		grpc.MaxConcurrentStreams(uint32(s.config.MaxStreams)),
+		grpc.MaxRecvMsgSize(s.config.MaxBodyBytes),
+		grpc.MaxHeaderListSize(uint32(s.config.MaxHeaderBytes)),
+		grpc.ConnectionTimeout(s.config.ReadTimeout),
+		grpc.StreamInterceptor(s.endStream),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.config.IdleTimeout, Timeout: s.config.WriteTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	ringsidev1.RegisterCacheServer(g, &service{server: s, stats: stats,
+		deadlines: sync.Pool{New: func() any { return new(deadline) }}})
+	healthpb.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	return g
+}
+
+// endStream ends streams, which are health watches, when Shutdown begins: it would wait for them for ever.
+func (s *Server) endStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.draining, cancel)()
+	return next(srv, endingStream{stream, ctx})
+}
+
+// endingStream is a stream that ends before its client does.
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s endingStream) Context() context.Context { return s.ctx }
+
+// service is ringside.v1.Cache.
+type service struct {
+	ringsidev1.UnimplementedCacheServer
+	server    *Server
+	stats     *Protocol
+	deadlines sync.Pool // of *deadline
+}
+
+// Get implements ringside.v1.Cache.
+func (g *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsidev1.GetResponse, err error) {
+	start := time.Now()
+	defer g.finish(start, &err)
+	d, err := g.dataset(q.GetDataset())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkKey(q.GetKey()); err != nil {
+		return nil, invalidKey(err).rpc("key")
+	}
+	limit := g.deadline(ctx, start)
+	defer g.recycle(limit)
+	a, err := d.Get(limit, q.GetKey(), cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached()})
+	switch {
+	case err != nil:
+		return nil, g.server.fail(err).rpc("key")
+	case a.Absent:
+		return nil, absent().rpc("key")
+	}
+	return reply(&a), nil
+}
+
+// BatchGet implements ringside.v1.Cache.
+func (g *service) BatchGet(ctx context.Context, q *ringsidev1.BatchGetRequest) (_ *ringsidev1.BatchGetResponse, err error) {
+	start := time.Now()
+	defer g.finish(start, &err)
+	d, err := g.dataset(q.GetDataset())
+	if err != nil {
+		return nil, err
+	}
+	keys := q.GetKeys()
+	if len(keys) > MaxBatchKeys {
+		return nil, invalidBatch(fmt.Errorf("a batch has at most %d keys, not %d; ask in several",
+			MaxBatchKeys, len(keys))).rpc("keys")
+	}
+	limit := g.deadline(ctx, start)
+	defer g.recycle(limit)
+	results := make([]*ringsidev1.BatchGetResult, len(keys))
+	for i, o := range g.server.readAll(limit, d, keys, cache.ReadOptions{}) {
+		results[i] = g.result(keys[i], o)
+	}
+	return &ringsidev1.BatchGetResponse{Results: results}, nil
+}
+
+// finish counts a call, and makes an error of a panic: one bad call must not end the sidecar.
+func (g *service) finish(start time.Time, err *error) {
+	if p := recover(); p != nil {
+		*err = g.server.fail(fmt.Errorf("panic while answering a call: %v\n%s", p, debug.Stack())).rpc("")
+	}
+	g.stats.Duration.Observe(time.Since(start))
+}
+
+func (g *service) dataset(name string) (Served, error) {
+	d, ok := g.server.datasets.Lookup(name)
+	if !ok {
+		return Served{}, unknownDataset(name, g.server.datasets.All()).rpc("dataset")
+	}
+	return d, nil
+}
+
+func (g *service) deadline(ctx context.Context, start time.Time) *deadline {
+	d := g.deadlines.Get().(*deadline)
+	d.reset(ctx, start.Add(g.server.config.RequestTimeout))
+	return d
+}
+
+// recycle keeps d for the next call, unless somebody may still hold it.
+func (g *service) recycle(d *deadline) {
+	if d.stop() {
+		d.Context = nil
+		g.deadlines.Put(d)
+	}
+}
+
+func (g *service) result(key string, o outcome) *ringsidev1.BatchGetResult {
+	switch {
+	case o.err != nil:
+		return failedResult(key, g.server.fail(o.err))
+	case o.answer.Absent:
+		return failedResult(key, absent())
+	}
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Found{Found: reply(&o.answer)}}
+}
+
+func failedResult(key string, f failure) *ringsidev1.BatchGetResult {
+	e := &ringsidev1.Error{Code: int32(f.verdict.code), Reason: f.verdict.reason, Message: f.detail}
+	if f.retry > 0 {
+		e.RetryAfter = durationpb.New(f.retry)
+	}
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Error{Error: e}}
+}
+
+// found is all that an answer consists of, in one allocation.
+type found struct {
+	response  ringsidev1.GetResponse
+	meta      ringsidev1.Meta
+	age, left durationpb.Duration
+}
+
+func reply(a *cache.Answer) *ringsidev1.GetResponse {
+	f := new(found)
+	setDuration(&f.age, a.Age)
+	setDuration(&f.left, timeLeft(a))
+	f.meta.Version = a.Version
+	f.meta.Age, f.meta.TimeLeft = &f.age, &f.left
+	f.meta.Etag = a.ETag
+	f.meta.Source = sources[a.Source]
+	f.meta.Stale = a.Stale
+	f.meta.Owner = a.Owner
+	f.response.Value, f.response.Meta = a.Value, &f.meta
+	return &f.response
+}
+
+func setDuration(to *durationpb.Duration, d time.Duration) {
+	to.Seconds, to.Nanos = int64(d/time.Second), int32(d%time.Second)
+}
+
+var sources = [...]ringsidev1.Source{
+	cache.SourceHit:      ringsidev1.Source_SOURCE_HIT,
+	cache.SourceLocalHit: ringsidev1.Source_SOURCE_LOCAL_HIT,
+	cache.SourcePeerHit:  ringsidev1.Source_SOURCE_PEER_HIT,
+	cache.SourceLoad:     ringsidev1.Source_SOURCE_LOAD,
+}
+
+// rpc makes f a status with google.rpc details. field is the request's field that an INVALID_ARGUMENT is about.
+func (f failure) rpc(field string) error {
+	info := &errdetails.ErrorInfo{Reason: f.verdict.reason, Domain: errorDomain}
+	if len(f.near) > 0 {
+		info.Metadata = map[string]string{"near": strings.Join(f.near, ",")}
+	}
+	details := []protoadapt.MessageV1{info}
+	if f.retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(f.retry)})
+	}
+	if f.verdict.code == codes.InvalidArgument {
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: field, Description: f.detail, Reason: f.verdict.reason}}})
+	}
+	plain := status.New(f.verdict.code, f.detail)
+	detailed, err := plain.WithDetails(details...)
+	if err != nil {
+		return plain.Err() // details that cannot be marshaled: the code still tells
+	}
+	return detailed.Err()
+}

@@ -1,0 +1,287 @@
+package local
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+const (
+	typeJSON    = "application/json"
+	typeBytes   = "application/octet-stream"
+	typeText    = "text/plain; charset=utf-8"
+	typeProblem = "application/problem+json"
+)
+
+const pointer = "Ringside reads datasets: GET /v1/{dataset}/{key}. GET /openapi.json describes this API.\n"
+
+//go:embed openapi.json
+var openAPI []byte
+
+// request is what the answer depends on. The strings lie in the server's buffers: they are valid until the answer is
+// complete, and no longer.
+type request struct {
+	method, target, host                 string
+	cacheControl, ifNoneMatch, fetchSite string
+	http11                               bool
+	content                              []byte
+}
+
+// response is the answer, to be written before its call is used again.
+type response struct {
+	status      int
+	contentType string
+	fields      []field
+	body        []byte // may be shared with the cache: read only
+	scratch     []byte // holds the values of fields
+}
+
+type field struct {
+	name  string
+	value []byte
+}
+
+// call is one request and its answer. It is used again and again, so that a hit allocates nothing.
+type call struct {
+	request
+	response
+	deadline *deadline
+	key      []byte // scratch of unescape
+	name     []byte // scratch of unescape
+}
+
+func newCall() *call { return &call{deadline: new(deadline)} }
+
+// recycle makes c ready for its next use. A deadline that somebody waited for may still be held; it is left to them.
+func (c *call) recycle() {
+	if !c.deadline.stop() {
+		c.deadline = new(deadline)
+	}
+	c.deadline.Context = nil
+	c.request = request{}
+	c.response = response{fields: c.fields[:0], scratch: c.scratch[:0]}
+}
+
+// set adds a header field whose value has been appended to scratch from mark on.
+func (r *response) set(name string, mark int) {
+	r.fields = append(r.fields, field{name, r.scratch[mark:]})
+}
+
+func (r *response) setString(name, value string) {
+	mark := len(r.scratch)
+	r.scratch = append(r.scratch, value...)
+	r.set(name, mark)
+}
+
+func (r *response) setInt(name string, value int64) {
+	mark := len(r.scratch)
+	r.scratch = strconv.AppendInt(r.scratch, value, 10)
+	r.set(name, mark)
+}
+
+func (r *response) send(contentType string, body []byte) {
+	r.status, r.contentType, r.body = http.StatusOK, contentType, body
+}
+
+// fail answers with a problem document, which no cache may keep unless the caller says so.
+func (r *response) fail(f failure) {
+	r.status, r.contentType, r.body = f.problem.status, typeProblem, f.json()
+	if f.retry > 0 {
+		r.setInt("Retry-After", retrySeconds(f.retry))
+	}
+	if f.problem != problemAbsent {
+		r.setString("Cache-Control", "no-store")
+	}
+}
+
+// entrance answers HTTP requests. It does not know which server reads and writes them.
+type entrance struct {
+	server  *Server
+	stats   *Protocol
+	hosts   hosts
+	anyHost bool // a browser cannot reach a unix socket
+}
+
+// answer fills in the response of c. It ends when ctx does, or after Config.RequestTimeout.
+func (e *entrance) answer(ctx context.Context, c *call) {
+	start := time.Now()
+	defer e.finish(c, start)
+	c.deadline.reset(ctx, start.Add(e.server.config.RequestTimeout))
+	path, authority := originForm(c.target, c.host)
+	if f, ok := e.refuse(c, path, authority); ok {
+		c.fail(f)
+		return
+	}
+	e.route(c, path)
+}
+
+// finish counts a request, and makes an answer of a panic: one bad request must not end the sidecar.
+func (e *entrance) finish(c *call, start time.Time) {
+	if p := recover(); p != nil {
+		c.response = response{}
+		c.fail(e.server.fail(fmt.Errorf("panic while answering a request: %v\n%s", p, debug.Stack())))
+	}
+	e.stats.Duration.Observe(time.Since(start))
+}
+
+// refuse says why a request is answered on no route at all.
+func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
+	switch {
+	case !e.anyHost && authority == "" && c.http11:
+		return failure{problem: problemMalformed, detail: "the Host header is missing (RFC 9112, 3.2)"}, true
+	case !e.anyHost && authority != "" && !e.hosts.allow(authority):
+		e.stats.HostRefused.Add(1)
+		return failure{problem: problemHost,
+			detail: "the Host header names neither localhost nor a configured host; see `hosts` in the configuration"}, true
+	case c.fetchSite == "cross-site":
+		e.stats.HostRefused.Add(1)
+		return failure{problem: problemCrossSite, detail: "a page of another web site may not read through this sidecar"}, true
+	case strings.ContainsAny(path, "?#"):
+		return failure{problem: problemMalformed,
+			detail: "no route takes a query or a fragment; in a key write ? as %3F and # as %23"}, true
+	}
+	return failure{}, false
+}
+
+func (e *entrance) route(c *call, path string) {
+	switch path {
+	case "/":
+		e.static(c, typeText, []byte(pointer))
+		return
+	case "/openapi.json":
+		e.static(c, typeJSON, openAPI)
+		return
+	case "/v1/datasets":
+		e.static(c, typeJSON, e.list())
+		return
+	}
+	rest, versioned := strings.CutPrefix(path, "/v1/")
+	name, key, keyed := strings.Cut(rest, "/")
+	batched, isBatch := strings.CutSuffix(rest, ":batchGet")
+	switch {
+	case versioned && keyed:
+		if e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) {
+			e.get(c, name, key)
+		}
+	case versioned && isBatch:
+		if e.allow(c, http.MethodPost, http.MethodPost) {
+			e.batchGet(c, batched)
+		}
+	case e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
+		c.fail(failure{problem: problemNoRoute, detail: "a key is read at /v1/{dataset}/{key}; see /openapi.json"})
+	}
+}
+
+// allow reports whether the method is one of a route's, and answers 405 when it is not.
+func (e *entrance) allow(c *call, list string, methods ...string) bool {
+	for _, m := range methods {
+		if c.method == m {
+			return true
+		}
+	}
+	c.fail(failure{problem: problemMethod, detail: "this resource answers " + list})
+	c.setString("Allow", list)
+	return false
+}
+
+func (e *entrance) static(c *call, contentType string, body []byte) {
+	if e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) {
+		c.send(contentType, body)
+	}
+}
+
+// datasetEntry is one line of GET /v1/datasets.
+type datasetEntry struct {
+	Name        string `json:"name"`
+	ContentType string `json:"contentType"`
+}
+
+func (e *entrance) list() []byte {
+	list := struct {
+		Datasets []datasetEntry `json:"datasets"`
+	}{Datasets: []datasetEntry{}}
+	for _, d := range e.server.datasets.All() {
+		list.Datasets = append(list.Datasets, datasetEntry{d.Name(), d.contentType()})
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return append(b, '\n')
+}
+
+// dataset finds the dataset of an escaped name, or answers why there is none.
+func (e *entrance) dataset(c *call, escaped string) (Served, bool) {
+	name, scratch, err := unescape(escaped, c.name)
+	c.name = scratch
+	if err != nil {
+		c.fail(failure{problem: problemMalformed, detail: err.Error()})
+		return Served{}, false
+	}
+	d, ok := e.server.datasets.Lookup(name)
+	if !ok {
+		c.fail(unknownDataset(name, e.server.datasets.All()))
+	}
+	return d, ok
+}
+
+func (e *entrance) get(c *call, escapedName, escapedKey string) {
+	d, ok := e.dataset(c, escapedName)
+	if !ok {
+		return
+	}
+	key, scratch, err := unescape(escapedKey, c.key)
+	c.key = scratch
+	if err == nil && len(key) > cache.MaxKeyBytes {
+		c.fail(failure{problem: problemTargetSize, detail: checkKey(key).Error()})
+		return
+	}
+	if err == nil {
+		err = checkKey(key)
+	}
+	if err != nil {
+		c.fail(invalidKey(err))
+		return
+	}
+	o := readOptions(c.cacheControl)
+	a, err := d.Get(c.deadline, key, o)
+	if err != nil {
+		c.fail(e.server.fail(err))
+		return
+	}
+	c.found(&a, o, d.contentType())
+}
+
+// found answers with an entry: a value, the news that the client has it, or the news that there is none.
+func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
+	switch {
+	case a.Absent:
+		c.fail(absent())
+	case c.ifNoneMatch != "" && !noneMatch(c.ifNoneMatch, a.ETag):
+		c.status = http.StatusNotModified
+	default:
+		c.send(contentType, a.Value)
+	}
+	if a.ETag != "" {
+		c.setString("ETag", a.ETag)
+	}
+	c.setInt("Age", wholeSeconds(a.Age))
+	mark := len(c.scratch)
+	c.scratch = strconv.AppendInt(append(c.scratch, "max-age="...), wholeSeconds(timeLeft(a)), 10)
+	c.set("Cache-Control", mark)
+	mark = len(c.scratch)
+	c.scratch = appendCacheStatus(c.scratch, a, o)
+	c.set("Cache-Status", mark)
+	if a.Version != 0 {
+		c.setInt("Ringside-Version", a.Version)
+	}
+	c.setString("Ringside-Source", a.Source.String())
+}

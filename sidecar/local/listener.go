@@ -1,0 +1,141 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// bounded turns a net.Listener into one with at most max open connections, which can all be closed.
+type bounded struct {
+	net.Listener
+	max     int
+	stats   *Protocol
+	refusal []byte // sent to a connection too many; nil: it is closed without a word
+
+	mu     sync.Mutex // guards the fields below
+	conns  map[*boundedConn]struct{}
+	closed bool
+
+	done chan struct{} // closed with the listener
+	once sync.Once     // of closing done
+}
+
+func newBounded(ln net.Listener, limit int, stats *Protocol, refusal []byte) *bounded {
+	return &bounded{Listener: ln, max: limit, stats: stats, refusal: refusal,
+		conns: map[*boundedConn]struct{}{}, done: make(chan struct{})}
+}
+
+// Accept implements net.Listener. It outlives every failure that passes, such as a want of file descriptors.
+func (l *bounded) Accept() (net.Conn, error) {
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	wait := shortest
+	for {
+		c, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			if held, ok := l.admit(c); ok {
+				return held, nil
+			}
+			l.refuse(c)
+		case passes(err):
+			l.stats.AcceptErrors.Add(1)
+			l.pause(wait)
+			wait = min(2*wait, longest)
+		default:
+			return nil, err
+		}
+	}
+}
+
+func passes(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout() ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
+		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+func (l *bounded) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.done:
+	}
+}
+
+func (l *bounded) admit(c net.Conn) (net.Conn, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || len(l.conns) >= l.max {
+		return nil, false
+	}
+	held := &boundedConn{Conn: c, listener: l}
+	l.conns[held] = struct{}{}
+	l.stats.Conns.Add(1)
+	return held, true
+}
+
+// refuse tells a connection that it is one too many. The few bytes fit into the buffer of a new socket; the deadline is
+// for listeners that have none.
+func (l *bounded) refuse(c net.Conn) {
+	l.stats.ConnsRefused.Add(1)
+	if l.refusal != nil && c.SetWriteDeadline(time.Now().Add(100*time.Millisecond)) == nil {
+		// Whether the client still reads does not matter: it is closed next.
+		_, _ = c.Write(l.refusal)
+	}
+	_ = c.Close()
+}
+
+// Close implements net.Listener. Open connections stay open.
+func (l *bounded) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return l.Listener.Close()
+}
+
+// closeConns closes every open connection, and refuses new ones.
+func (l *bounded) closeConns() {
+	l.mu.Lock()
+	l.closed = true
+	open := make([]*boundedConn, 0, len(l.conns))
+	for c := range l.conns {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		// The server that reads from it sees the end and cleans up.
+		_ = c.Close()
+	}
+}
+
+func (l *bounded) forget(c *boundedConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.conns[c]; ok {
+		delete(l.conns, c)
+		l.stats.Conns.Add(-1)
+	}
+}
+
+// boundedConn is a connection that its listener counts.
+type boundedConn struct {
+	net.Conn
+	listener *bounded
+}
+
+// Close implements net.Conn.
+func (c *boundedConn) Close() error {
+	c.listener.forget(c)
+	return c.Conn.Close()
+}
+
+// tooManyConnections is the answer to an HTTP connection over the bound. No request was read, so it is written by hand.
+func tooManyConnections() []byte {
+	body := failure{problem: problemConns, retry: time.Second,
+		detail: "the listener has as many connections as it may; keep connections open and use them again"}.json()
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: %s\r\nContent-Length: %d\r\n"+
+		"Retry-After: 1\r\nConnection: close\r\n\r\n%s", typeProblem, len(body), body)
+}

@@ -1,0 +1,164 @@
+// Package local is what applications talk to: HTTP, gRPC, and both of them on one unix socket. It reads the datasets and
+// owns no cache, no ring and no policy of its own.
+package local
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// Dataset is what this package asks of a cache.Dataset.
+type Dataset interface {
+	Name() string
+	// Get may be called with a key that lies in memory which is reused after Get has returned.
+	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+}
+
+// Served is a dataset and how applications see it.
+type Served struct {
+	Dataset
+	// JSON says that the values are JSON: rows as objects. Otherwise they are bytes of which nothing is known.
+	JSON bool
+}
+
+func (s Served) contentType() string {
+	if s.JSON {
+		return typeJSON
+	}
+	return typeBytes
+}
+
+// Datasets are the datasets of the running configuration. It is safe for concurrent use.
+type Datasets interface {
+	// Lookup finds a dataset by its name, which may lie in memory that the caller reuses.
+	Lookup(name string) (Served, bool)
+	// All returns the datasets sorted by name; the caller does not modify the list.
+	All() []Served
+}
+
+// Catalog is a list of datasets that can be replaced as a whole while requests are served. Its zero value is empty.
+type Catalog struct {
+	now atomic.Pointer[catalog]
+}
+
+type catalog struct {
+	byName map[string]Served
+	sorted []Served
+}
+
+// NewCatalog returns a Catalog of the given datasets, whose names differ.
+func NewCatalog(list ...Served) *Catalog {
+	c := new(Catalog)
+	c.Replace(list...)
+	return c
+}
+
+// Replace makes the given datasets, whose names differ, the whole list.
+func (c *Catalog) Replace(list ...Served) {
+	next := &catalog{byName: make(map[string]Served, len(list)), sorted: slices.Clone(list)}
+	for _, s := range list {
+		next.byName[s.Name()] = s
+	}
+	slices.SortFunc(next.sorted, func(a, b Served) int { return cmp.Compare(a.Name(), b.Name()) })
+	c.now.Store(next)
+}
+
+// Lookup implements Datasets.
+func (c *Catalog) Lookup(name string) (Served, bool) {
+	now := c.now.Load()
+	if now == nil {
+		return Served{}, false
+	}
+	s, ok := now.byName[name]
+	return s, ok
+}
+
+// All implements Datasets.
+func (c *Catalog) All() []Served {
+	now := c.now.Load()
+	if now == nil {
+		return nil
+	}
+	return now.sorted
+}
+
+// MaxBatchKeys bounds the keys of one batch.
+const MaxBatchKeys = 1000
+
+// Config bounds what applications may do. Zero fields mean their default.
+type Config struct {
+	// Hosts are names that the Host header may carry besides localhost and the loopback addresses, without ports.
+	// A web page can make its own name resolve to 127.0.0.1; a name that is not in the list gets 421.
+	Hosts []string
+	// MaxConns bounds the open connections of each listener; default 1024. One more is refused.
+	MaxConns int
+	// MaxHeaderBytes bounds a request line with its headers; default 16 KiB.
+	MaxHeaderBytes int
+	// MaxBodyBytes bounds a request body or gRPC message; default 1 MiB.
+	MaxBodyBytes int
+	// MaxStreams bounds the gRPC calls that one connection has open; default 256. More wait in the client.
+	MaxStreams int
+	// MaxBatchBytes bounds the values of one batch answer; default 3 MiB, which together with the rest of the message
+	// stays below the 4 MiB that gRPC clients take. The keys beyond it fail, each on its own.
+	MaxBatchBytes int
+	// MaxBatchReaders bounds the goroutines, of all batches together, that read keys beside the ones that the
+	// requests have anyway; default 1024. A batch uses at most 128 of them.
+	MaxBatchReaders int
+	// ReadTimeout bounds the arrival of one request, headers and body; default 5s.
+	ReadTimeout time.Duration
+	// RequestTimeout bounds the time in which an answer is found; default 5s. A gRPC deadline may be shorter.
+	RequestTimeout time.Duration
+	// WriteTimeout bounds the time in which a client takes one HTTP answer; default 10s.
+	WriteTimeout time.Duration
+	// IdleTimeout is how long a connection may be silent between two requests; default 2m.
+	IdleTimeout time.Duration
+	// Defect is called with each defect of this program that a request met: a panic, or an error of no known kind.
+	// The caller of the API is told only that there was one. May be nil.
+	Defect func(error)
+}
+
+func (c Config) withDefaults() Config {
+	c.MaxConns = cmp.Or(c.MaxConns, 1024)
+	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, 1<<20)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
+	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 3<<20)
+	c.MaxBatchReaders = cmp.Or(c.MaxBatchReaders, 1024)
+	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	if c.Defect == nil {
+		c.Defect = func(error) {}
+	}
+	return c
+}
+
+// Stats are the counters of a Server since its start. They are live: load them one by one.
+type Stats struct {
+	HTTP, GRPC, Unix Protocol
+
+	BatchReaders   atomic.Int64 // goroutines that read keys of batches, now; bound: Config.MaxBatchReaders
+	BatchTruncated atomic.Int64 // keys refused because Config.MaxBatchBytes was reached
+	Defects        atomic.Int64 // panics and errors of no known kind
+}
+
+// Protocol are the counters of one listener, or of the two on the unix socket.
+type Protocol struct {
+	// Duration is the time from a parsed request to its answer, without reading and writing either.
+	Duration cache.Histogram
+
+	Conns         atomic.Int64 // open now; bound: Config.MaxConns
+	ConnsRefused  atomic.Int64 // closed at once because of the bound
+	AcceptErrors  atomic.Int64 // failures to accept that were tried again, such as no file descriptor left
+	HeaderRefused atomic.Int64 // HTTP requests over Config.MaxHeaderBytes
+	BodyRefused   atomic.Int64 // HTTP requests over Config.MaxBodyBytes
+	ReadTimeouts  atomic.Int64 // HTTP requests that took longer than Config.ReadTimeout to arrive
+	Malformed     atomic.Int64 // HTTP requests that could not be parsed
+	HostRefused   atomic.Int64 // HTTP requests refused for their Host or Sec-Fetch-Site header
+}

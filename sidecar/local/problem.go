@@ -1,0 +1,163 @@
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// problemBase begins every problem type: the type is the contract, title and detail are for people.
+const problemBase = "https://ringside.dev/problems/"
+
+// problem is one kind of failure as HTTP says it (RFC 9457).
+type problem struct {
+	status int
+	name   string // after problemBase
+	title  string
+}
+
+// The problems that have no cache.Kind. kinds holds the others.
+var (
+	problemNoRoute        = problem{http.StatusNotFound, "no-such-route", "No such route"}
+	problemUnknownDataset = problem{http.StatusNotFound, "unknown-dataset", "Unknown dataset"}
+	problemAbsent         = problem{http.StatusNotFound, "absent", "The origin has no such key"}
+	problemMethod         = problem{http.StatusMethodNotAllowed, "method-not-allowed", "Method not allowed"}
+	problemMalformed      = problem{http.StatusBadRequest, "malformed-request", "Malformed request"}
+	problemBatch          = problem{http.StatusBadRequest, "invalid-batch", "Invalid batch"}
+	problemCrossSite      = problem{http.StatusForbidden, "cross-site", "Request from another web site"}
+	problemReadTimeout    = problem{http.StatusRequestTimeout, "request-timeout", "The request took too long to arrive"}
+	problemBodySize       = problem{http.StatusRequestEntityTooLarge, "body-too-large", "Request body too large"}
+	problemBatchSize      = problem{http.StatusRequestEntityTooLarge, "batch-too-large", "Batch answer too large"}
+	problemTargetSize     = problem{http.StatusRequestURITooLong, "key-too-long", "Key too long"}
+	problemHost           = problem{http.StatusMisdirectedRequest, "wrong-host", "Wrong Host"}
+	problemHeaderSize     = problem{http.StatusRequestHeaderFieldsTooLarge, "header-too-large", "Request header too large"}
+	problemConns          = problem{http.StatusServiceUnavailable, "too-many-connections", "Too many connections"}
+	problemVersion        = problem{http.StatusHTTPVersionNotSupported, "http-version", "HTTP version not supported"}
+)
+
+// kinds maps what went wrong with a read to what HTTP says.
+var kinds = [...]problem{
+	cache.KindInternal:    {http.StatusInternalServerError, "internal", "Defect of the sidecar"},
+	cache.KindInvalidKey:  {http.StatusBadRequest, "invalid-key", "Invalid key"},
+	cache.KindNotCached:   {http.StatusGatewayTimeout, "not-cached", "Not in memory"},
+	cache.KindOverloaded:  {http.StatusTooManyRequests, "overloaded", "Overloaded"},
+	cache.KindUnavailable: {http.StatusServiceUnavailable, "origin-unavailable", "Origin unavailable"},
+	cache.KindDeadline:    {http.StatusGatewayTimeout, "deadline", "Deadline passed"},
+	cache.KindCanceled:    {http.StatusServiceUnavailable, "stopping", "The sidecar is stopping"},
+}
+
+// verdict is what gRPC says: a code and the reason of google.rpc.ErrorInfo.
+type verdict struct {
+	code   codes.Code
+	reason string
+}
+
+var (
+	verdictUnknownDataset = verdict{codes.NotFound, "UNKNOWN_DATASET"}
+	verdictAbsent         = verdict{codes.NotFound, "ABSENT"}
+	verdictBatch          = verdict{codes.InvalidArgument, "INVALID_BATCH"}
+	verdictBatchSize      = verdict{codes.ResourceExhausted, "BATCH_TOO_LARGE"}
+)
+
+// verdicts maps what went wrong with a read to what gRPC says.
+var verdicts = [...]verdict{
+	cache.KindInternal:    {codes.Internal, "INTERNAL"},
+	cache.KindInvalidKey:  {codes.InvalidArgument, "INVALID_KEY"},
+	cache.KindNotCached:   {codes.FailedPrecondition, "NOT_CACHED"},
+	cache.KindOverloaded:  {codes.ResourceExhausted, "OVERLOADED"},
+	cache.KindUnavailable: {codes.Unavailable, "ORIGIN_UNAVAILABLE"},
+	cache.KindDeadline:    {codes.DeadlineExceeded, "DEADLINE"},
+	cache.KindCanceled:    {codes.Canceled, "CANCELED"},
+}
+
+// failure is one failed read as both protocols tell it.
+type failure struct {
+	problem problem
+	verdict verdict
+	detail  string
+	// retry is when trying again may help; 0 where it does not.
+	retry time.Duration
+	// near are names of datasets that the caller may have meant.
+	near []string
+}
+
+var errBatchBytes = errors.New("batch answer too large")
+
+// fail tells an error of a read. An error of no known kind is reported, and not shown: nobody has checked it for secrets.
+func (s *Server) fail(err error) failure {
+	if errors.Is(err, errBatchBytes) {
+		return failure{problem: problemBatchSize, verdict: verdictBatchSize,
+			detail: "the values before this key fill the answer; ask for this key in another batch"}
+	}
+	kind := cache.KindOf(err)
+	f := failure{problem: kinds[kind], verdict: verdicts[kind], retry: cache.RetryAfter(err), detail: err.Error()}
+	switch kind {
+	case cache.KindInternal:
+		s.defect(err)
+		f.detail = "the sidecar met a defect of its own while it read the key; its log says more"
+	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled:
+		f.retry = max(f.retry, time.Second)
+	case cache.KindDeadline:
+		f.detail = "no answer was found in time (" + err.Error() + "); try again, or allow more time"
+	}
+	return f
+}
+
+func (s *Server) defect(err error) {
+	s.stats.Defects.Add(1)
+	s.config.Defect(err)
+}
+
+func unknownDataset(name string, all []Served) failure {
+	f := failure{problem: problemUnknownDataset, verdict: verdictUnknownDataset, near: nearNames(name, all)}
+	f.detail = "no dataset of this name is configured; GET /v1/datasets lists those that are"
+	return f
+}
+
+func invalidKey(err error) failure {
+	return failure{problem: kinds[cache.KindInvalidKey], verdict: verdicts[cache.KindInvalidKey], detail: err.Error()}
+}
+
+func invalidBatch(err error) failure {
+	return failure{problem: problemBatch, verdict: verdictBatch, detail: err.Error()}
+}
+
+func absent() failure {
+	return failure{problem: problemAbsent, verdict: verdictAbsent,
+		detail: "the origin was asked and has no such key; the answer is cached like a value"}
+}
+
+// problemDocument is a problem as JSON.
+type problemDocument struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	// Datasets are names that are close to the one asked for; always there for that problem.
+	Datasets []string `json:"datasets,omitzero"`
+	// RetryAfter is in whole seconds; in a batch, where no header can say it.
+	RetryAfter int64 `json:"retryAfter,omitempty"`
+}
+
+func (f failure) document() problemDocument {
+	d := problemDocument{Type: problemBase + f.problem.name, Title: f.problem.title, Status: f.problem.status,
+		Detail: f.detail, Datasets: f.near}
+	if f.retry > 0 {
+		d.RetryAfter = retrySeconds(f.retry)
+	}
+	return d
+}
+
+func (f failure) json() []byte {
+	b, err := json.Marshal(f.document())
+	if err != nil {
+		// Strings and numbers always marshal.
+		return []byte(`{"type":"about:blank"}`)
+	}
+	return append(b, '\n')
+}

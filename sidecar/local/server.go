@@ -1,0 +1,189 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+)
+
+// Server answers applications. Its Serve methods may be called for several listeners each.
+type Server struct {
+	config   Config
+	datasets Datasets
+	stats    Stats
+
+	http, unixHTTP *httpServer
+	grpc, unixGRPC *grpc.Server
+	health         *health.Server
+
+	base     context.Context // of every HTTP request
+	endBase  context.CancelFunc
+	draining context.Context // ends when Shutdown begins
+	drain    context.CancelFunc
+
+	mu        sync.Mutex // guards the fields below
+	stopped   bool
+	listeners []*bounded
+	loops     sync.WaitGroup // running Serve methods; Add only under mu while !stopped
+}
+
+// New returns a Server of datasets that serves nothing yet.
+func New(config Config, datasets Datasets) *Server {
+	s := &Server{config: config.withDefaults(), datasets: datasets, health: health.NewServer()}
+	s.base, s.endBase = context.WithCancel(context.Background())
+	s.draining, s.drain = context.WithCancel(context.Background())
+	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP, hosts: newHosts(s.config.Hosts)})
+	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix, anyHost: true})
+	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC), s.newGRPC(&s.stats.Unix)
+	s.SetServing(false)
+	return s
+}
+
+// Stats returns the live counters.
+func (s *Server) Stats() *Stats { return &s.stats }
+
+// Config returns the configuration with its defaults filled in: the bounds that belong to Stats.
+func (s *Server) Config() Config { return s.config }
+
+// SetServing says in grpc.health.v1 whether the sidecar answers reads. It does not, until told.
+func (s *Server) SetServing(serving bool) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", status)
+	s.health.SetServingStatus(ringsidev1.Cache_ServiceDesc.ServiceName, status)
+}
+
+// ServeHTTP answers HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
+func (s *Server) ServeHTTP(ln net.Listener) error {
+	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.HTTP, tooManyConnections()),
+		func(b *bounded) error { return s.http.Serve(b) })
+}
+
+// ServeGRPC answers gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
+func (s *Server) ServeGRPC(ln net.Listener) error {
+	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.GRPC, nil),
+		func(b *bounded) error { return s.grpc.Serve(b) })
+}
+
+// ServeUnix answers HTTP and gRPC on ln, which ListenUnix made, until Shutdown, which makes it return nil, or until ln
+// fails. It closes ln.
+func (s *Server) ServeUnix(ln net.Listener) error {
+	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.Unix, nil), s.serveBoth)
+}
+
+func (s *Server) serve(b *bounded, loop func(*bounded) error) error {
+	if !s.begin(b) {
+		return b.Close()
+	}
+	defer s.loops.Done()
+	err := errors.Join(loop(b), closed(b))
+	if err == nil || s.draining.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve on %s: %w", b.Addr(), err)
+}
+
+// closed closes b, which its server may have done before.
+func closed(b *bounded) error {
+	if err := b.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *Server) begin(b *bounded) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.listeners = append(s.listeners, b)
+	s.loops.Add(1)
+	return true
+}
+
+// serveBoth gives each connection to the server whose protocol it begins with.
+func (s *Server) serveBoth(b *bounded) error {
+	toHTTP, toGRPC := newHandoff(b.Addr()), newHandoff(b.Addr())
+	var servers, sniffers sync.WaitGroup
+	// The two fail only when their handoff is closed.
+	servers.Go(func() { _ = s.unixHTTP.Serve(toHTTP) })
+	servers.Go(func() { _ = s.unixGRPC.Serve(toGRPC) })
+	var err error
+	for err == nil {
+		var c net.Conn
+		if c, err = b.Accept(); err == nil {
+			sniffers.Go(func() { s.split(c, toHTTP, toGRPC) })
+		}
+	}
+	sniffers.Wait()
+	_, _ = toHTTP.Close(), toGRPC.Close()
+	servers.Wait()
+	return err
+}
+
+func (s *Server) split(c net.Conn, toHTTP, toGRPC *handoff) {
+	stop := context.AfterFunc(s.draining, func() { _ = c.Close() })
+	conn, isGRPC, err := sniff(c, s.config.ReadTimeout)
+	stop()
+	switch {
+	case err != nil:
+		_ = c.Close() // it said nothing, or too little
+	case isGRPC:
+		toGRPC.give(conn)
+	default:
+		toHTTP.give(conn)
+	}
+}
+
+// Shutdown stops accepting, lets running requests end until ctx is done, and then cuts off what is left; it returns
+// ctx's error in that case. After it no Serve method is running, nor will be.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.SetServing(false)
+	listeners := s.stop()
+	s.drain()
+	for _, b := range listeners {
+		_ = b.Close() // it refuses connections from now on, whatever it says
+	}
+	var servers sync.WaitGroup
+	for _, h := range []*httpServer{s.http, s.unixHTTP} {
+		servers.Go(func() { _ = h.ShutdownWithContext(ctx) }) // its error is ctx's
+	}
+	for _, g := range []*grpc.Server{s.grpc, s.unixGRPC} {
+		servers.Go(func() { stopGRPC(ctx, g) })
+	}
+	servers.Wait()
+	s.endBase()
+	for _, b := range listeners {
+		b.closeConns()
+	}
+	s.loops.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("stop the local listeners: requests were cut off: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) stop() []*bounded {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	return s.listeners
+}
+
+// stopGRPC lets running calls end until ctx is done. GracefulStop alone can wait for ever.
+func stopGRPC(ctx context.Context, g *grpc.Server) {
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	g.GracefulStop()
+}
