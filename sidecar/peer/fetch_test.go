@@ -1,0 +1,381 @@
+package peer_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+func TestFetchCarriesQueryAndAnswer(t *testing.T) {
+	t.Parallel()
+	wantQuery := cache.Query{Dataset: "metrics", Key: "a/b c", Gutter: true, NoCache: true, MemoryOnly: true}
+	answers := map[string]cache.Answer{
+		"present": {Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Source: cache.SourcePeerHit},
+		"loaded":  {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
+		"absent":  {Absent: true, Source: cache.SourceLoad, Fresh: time.Second},
+		"stale":   {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -time.Second},
+	}
+	var next cache.Answer
+	m := startMember(t, "m", serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
+		if q != wantQuery {
+			t.Errorf("query %+v, want %+v", q, wantQuery)
+		}
+		return next, nil
+	}))
+	to := peerTo(t, startPool(t, peer.Config{}, m), "m")
+	for name, want := range answers {
+		t.Run(name, func(t *testing.T) {
+			next = want
+			got, err := to.Fetch(context.Background(), wantQuery)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want.Owner = "m"
+			if string(got.Value) != string(want.Value) {
+				t.Errorf("value %q, want %q", got.Value, want.Value)
+			}
+			if want.Absent && got.Value != nil {
+				t.Errorf("absent with value %q", got.Value)
+			}
+			got.Value, want.Value = nil, nil
+			if got.Owner != want.Owner || got.Source != want.Source || got.Version != want.Version || got.Age != want.Age ||
+				got.Fresh != want.Fresh || got.Stale != want.Stale || got.Absent != want.Absent || got.Detail != want.Detail {
+				t.Errorf("answer %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+func TestNewConnectionPerHop(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	p := startPool(t, peer.Config{}, m)
+	to := peerTo(t, p, "m")
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			for range 100 {
+				if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := m.listener.accepted.Load(); n != 1 {
+		t.Errorf("1000 fetches opened %d connections, want 1", n)
+	}
+	if s := p.Stats(); s.Fetches != 1000 || s.Unreachable != 0 || s.Conns != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestRefusingMemberIsUnreachableAndUsedWhenBack(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	p := startPool(t, peer.Config{}, m)
+	to := peerTo(t, p, "m")
+	m.kill(t)
+	for range 3 {
+		// Without a deadline: were the refusal waited out, the test would hang.
+		if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+			t.Fatalf("error %v, want unreachable", err)
+		}
+	}
+	if s := p.Stats(); s.BreakersOpen != 1 || s.Silences != 0 {
+		t.Errorf("after 3 refusals: %+v, want the breaker open and no silence", s)
+	}
+	startMember(t, "m", at(m.Addr))
+	eventually(t, "the member that is back is used", func() bool {
+		_, err := to.Fetch(context.Background(), get("k"))
+		return err == nil
+	})
+}
+
+// blackHole accepts connections in the kernel only, as a process does that is stopped.
+func blackHole(t *testing.T, id string) *member {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return &member{Member: ring.Member{ID: id, Addr: listener.Addr().String()}}
+}
+
+func TestSilentMemberFailsAllWhoWaitAfterOnePing(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, blackHole(t, "m"))
+	to := peerTo(t, p, "m")
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+				t.Errorf("error %v, want unreachable", err)
+			}
+		})
+	}
+	wg.Wait()
+	if s := p.Stats(); s.Silences != 1 || s.BreakersOpen != 1 || s.BreakerOpened != 1 || s.Unreachable != 50 {
+		t.Errorf("stats %+v, want one silence for all", s)
+	}
+}
+
+func TestFrozenMemberIsUnreachableAndUsedWhenThawed(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	w := startWire(t, m.Addr)
+	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, w.through(m))
+	to := peerTo(t, p, "m")
+	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+		t.Fatal(err)
+	}
+	w.freeze()
+	if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Fatalf("error %v, want unreachable", err)
+	}
+	before := m.service.Stats().Fetches
+	if _, err := to.Fetch(context.Background(), get("k")); !strings.Contains(err.Error(), "breaker") {
+		t.Errorf("error %v, want that of an open breaker", err)
+	}
+	w.thaw()
+	eventually(t, "a ping closes the breaker", func() bool { return p.Stats().BreakersOpen == 0 })
+	if after := m.service.Stats().Fetches; after > before+1 { // the fetch that was frozen may arrive now
+		t.Errorf("%d fetches reached the member while its breaker was open: a read was used as probe", after-before)
+	}
+	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSlowOwnerIsNotSilent(t *testing.T) {
+	t.Parallel()
+	const slow = 3 * 200 * time.Millisecond // three times the silence after which it is pinged
+	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		time.Sleep(slow)
+		return held(ctx, q)
+	}))
+	p := startPool(t, peer.Config{}, m)
+	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Stats(); s.Silences != 0 || s.Unreachable != 0 || s.BreakerOpened != 0 {
+		t.Errorf("stats %+v, want a member that is merely slow", s)
+	}
+	if n := m.listener.accepted.Load(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// block answers nothing until the caller's deadline.
+func block(ctx context.Context, _ cache.Query) (cache.Answer, error) {
+	<-ctx.Done()
+	return cache.Answer{}, &cache.Error{Kind: cache.KindDeadline, Err: ctx.Err()}
+}
+
+func TestDeadlineAtAnOwnerThatIsAliveIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m", serving(block))
+	p := startPool(t, peer.Config{}, m)
+	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
+	defer cancel()
+	_, err := peerTo(t, p, "m").Fetch(ctx, get("k"))
+	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
+		t.Errorf("error %v: asking elsewhere would double the load of a slow database", err)
+	}
+	if s := p.Stats(); s.Silences != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestDeadlineWithoutSignOfLifeIsUnreachable(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, peer.Config{}, blackHole(t, "m"))
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := peerTo(t, p, "m").Fetch(ctx, get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	eventually(t, "the ping outlives the call and opens the breaker", func() bool { return p.Stats().BreakersOpen == 1 })
+}
+
+func TestAttemptTimeoutIsUnreachable(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m", serving(block))
+	p := startPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
+	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+}
+
+func TestCallerWhoGoesAway(t *testing.T) {
+	t.Parallel()
+	begun := make(chan struct{})
+	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		close(begun)
+		return block(ctx, q)
+	}))
+	p := startPool(t, peer.Config{}, m)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-begun
+		cancel()
+	}()
+	_, err := peerTo(t, p, "m").Fetch(ctx, get("k"))
+	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindCanceled {
+		t.Errorf("error %v, want that of the caller", err)
+	}
+}
+
+func TestCutInTheMiddleIsUnreachable(t *testing.T) {
+	t.Parallel()
+	begun := make(chan struct{}, 1)
+	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		begun <- struct{}{}
+		return block(ctx, q)
+	}))
+	w := startWire(t, m.Addr)
+	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, w.through(m))
+	go func() {
+		<-begun
+		w.cut()
+	}()
+	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	if s := p.Stats(); s.Silences != 0 || s.BreakersOpen != 0 {
+		t.Errorf("stats %+v: one cut connection is no reason to shun a member", s)
+	}
+}
+
+func TestDeadlineTravelsAndShrinks(t *testing.T) {
+	t.Parallel()
+	seen := make(chan time.Duration, 1)
+	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			t.Error("no deadline has arrived")
+		}
+		seen <- time.Until(deadline)
+		return held(ctx, q)
+	}))
+	p := startPool(t, peer.Config{AttemptTimeout: time.Minute}, m)
+	to := peerTo(t, p, "m")
+	for _, tc := range []struct{ caller, most time.Duration }{
+		{caller: 2 * time.Second, most: 2 * time.Second},
+		{caller: time.Hour, most: time.Minute},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), tc.caller)
+		if _, err := to.Fetch(ctx, get("k")); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if left := <-seen; left > tc.most {
+			t.Errorf("caller had %v: member has %v left, want at most %v", tc.caller, left, tc.most)
+		}
+	}
+}
+
+func TestFetchesToOneMemberAreBounded(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}), make(chan struct{})
+	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		close(begun)
+		<-release
+		return held(ctx, q)
+	}))
+	p := startPool(t, peer.Config{MaxCalls: 1}, m)
+	to := peerTo(t, p, "m")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	_, err := to.Fetch(context.Background(), get("k"))
+	close(release)
+	wg.Wait()
+	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
+		t.Errorf("error %v, want overloaded", err)
+	}
+	if s := p.Stats(); s.Refused != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestAnswerBeyondTheBound(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
+		return cache.Answer{Value: make([]byte, 2000)}, nil
+	}))
+	p := startPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
+	_, err := peerTo(t, p, "m").Fetch(context.Background(), get("k"))
+	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded {
+		t.Errorf("error %v: another member's answer would be no smaller", err)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	a, b := startMember(t, "a"), startMember(t, "b")
+	p := startPool(t, peer.Config{MaxConns: 1}, a, b)
+	if _, err := peerTo(t, p, "a").Fetch(context.Background(), get("k")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peerTo(t, p, "b").Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	if s := p.Stats(); s.Conns != 1 || s.ConnsRefused != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestDisagreementIsCountedOnBothSides(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		other, notOwner bool // the member's ring is another; it does not own the key
+		query           cache.Query
+		want            int64
+	}{
+		"agree":                     {query: get("k")},
+		"other ring":                {other: true, query: get("k"), want: 1},
+		"not owner":                 {notOwner: true, query: get("k"), want: 1},
+		"successor is not owner":    {notOwner: true, query: cache.Query{Dataset: "metrics", Key: "k", Gutter: true}},
+		"previous is not owner":     {notOwner: true, query: cache.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}},
+		"successor with other ring": {other: true, notOwner: true, query: cache.Query{Dataset: "metrics", Key: "k", Gutter: true}, want: 1},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			m := startMember(t, "m")
+			var told atomic.Int64
+			p := startPool(t, peer.Config{OnDisagree: func() { told.Add(1) }}, m)
+			m.view.owns.Store(!tc.notOwner)
+			if tc.other {
+				m.view.id.Add(1)
+			}
+			if _, err := peerTo(t, p, "m").Fetch(context.Background(), tc.query); err != nil {
+				t.Fatal(err)
+			}
+			if told.Load() != tc.want || p.Stats().Disagreements != tc.want {
+				t.Errorf("told %d times, counted %d, want %d", told.Load(), p.Stats().Disagreements, tc.want)
+			}
+			s := m.service.Stats()
+			if (s.NotOwner == 1) != tc.notOwner || (s.RingMismatch == 1) != tc.other {
+				t.Errorf("member counted %+v", s)
+			}
+			if (m.dataset.stats.NotOwner.Load() == 1) != tc.notOwner {
+				t.Errorf("dataset counted %d", m.dataset.stats.NotOwner.Load())
+			}
+		})
+	}
+}

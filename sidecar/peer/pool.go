@@ -1,0 +1,192 @@
+// Package peer is what sidecars say to each other over gRPC: Pool asks other members, Service answers them, Server bounds
+// what they may take, and TLS proves who they are. DESIGN.md has the rules for silence, errors and identity.
+package peer
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// Config is what a Pool is made of. Every field but Self may be left zero.
+type Config struct {
+	// Self is the node id of this member.
+	Self string
+	// Credentials prove who the members are to each other (see TLS); nil means plain text.
+	Credentials credentials.TransportCredentials
+	// WarmUp is how long after a change of the ring the previous owner of a key is still worth asking; 10 s by default.
+	WarmUp time.Duration
+	// AttemptTimeout bounds one Fetch whatever its caller allows; 5 s by default. It must exceed every load timeout.
+	AttemptTimeout time.Duration
+	// SilenceAfter is how long a call may wait without a sign of life from its member before that is pinged, and how
+	// long the pong may take; 200 ms by default.
+	SilenceAfter time.Duration
+	// MaxConns bounds the members that are connected to; 10 000 by default.
+	MaxConns int64
+	// MaxCalls bounds the fetches under way to one member; 4096 by default. It must stay below its Server's MaxStreams:
+	// a ping that waits for a stream would look like silence.
+	MaxCalls int64
+	// MaxAnswerBytes bounds one answer; 16 MiB by default.
+	MaxAnswerBytes int
+	// OnDisagree is called when an answer shows that another member has another ring. It must return at once, and be
+	// safe for concurrent use; it is called for each such answer.
+	OnDisagree func()
+}
+
+func (c Config) withDefaults() Config {
+	c.WarmUp = cmp.Or(c.WarmUp, 10*time.Second)
+	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 5*time.Second)
+	c.SilenceAfter = cmp.Or(c.SilenceAfter, 200*time.Millisecond)
+	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
+	c.MaxCalls = cmp.Or(c.MaxCalls, 4096)
+	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)
+	if c.Credentials == nil {
+		c.Credentials = insecure.NewCredentials()
+	}
+	if c.OnDisagree == nil {
+		c.OnDisagree = func() {}
+	}
+	return c
+}
+
+// Pool knows the ring and holds one connection to each member that was asked. It is safe for concurrent use.
+type Pool struct {
+	config   Config
+	start    time.Time
+	counters counters
+	conns    atomic.Int64         // peers that hold a grpc.ClientConn
+	view     atomic.Pointer[view] // never nil
+	ctx      context.Context      // done when the pool is closed
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup // what spawn began
+
+	mu     sync.Mutex         // guards closed, peers, and the change of view
+	peers  map[*peer]struct{} // every peer that is not closed, those that left the ring included
+	closed bool
+}
+
+// view is a ring with its peers. It is immutable.
+type view struct {
+	cur, prev *ring.Ring
+	peers     map[string]*peer // node id → member of cur or prev, but for self
+	changed   time.Time        // when cur became the ring
+}
+
+var _ cache.Peers = (*Pool)(nil)
+
+// NewPool returns a Pool with an empty ring: this member owns every key.
+func NewPool(c Config) *Pool {
+	p := &Pool{config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{})}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.view.Store(&view{})
+	return p
+}
+
+// SetRing makes cur the ring; prev is the one before it, or nil. Connections to members that are in neither are closed
+// once the attempts under way have had their time.
+func (p *Pool) SetRing(cur, prev *ring.Ring) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	old := p.view.Load()
+	next := &view{cur: cur, prev: prev, peers: make(map[string]*peer, cur.Len()), changed: time.Now()}
+	if cur.ID() == old.cur.ID() {
+		next.changed = old.changed
+	}
+	p.addLocked(next, old, cur)
+	p.addLocked(next, old, prev)
+	p.view.Store(next)
+	for id, left := range old.peers {
+		if next.peers[id] != left {
+			p.retireLocked(left)
+		}
+	}
+}
+
+// addLocked gives next a peer for each member of r, the old one where there is one.
+func (p *Pool) addLocked(next, old *view, r *ring.Ring) {
+	for _, m := range r.Members() {
+		if m.ID == p.config.Self || next.peers[m.ID] != nil {
+			continue
+		}
+		known := old.peers[m.ID]
+		if known == nil || known.member.Addr != m.Addr {
+			known = newPeer(p, m)
+			p.peers[known] = struct{}{}
+		}
+		next.peers[m.ID] = known
+	}
+}
+
+func (p *Pool) retireLocked(left *peer) {
+	p.tasks.Go(func() {
+		if sleep(left.ctx, p.config.AttemptTimeout) {
+			p.discard(left)
+		}
+	})
+}
+
+func (p *Pool) discard(gone *peer) {
+	p.mu.Lock()
+	delete(p.peers, gone)
+	p.mu.Unlock()
+	gone.close()
+}
+
+// Close ends what is under way, closes all connections and waits for every goroutine of the pool. Every Fetch fails
+// from then on.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	for open := range p.peers {
+		p.tasks.Go(open.close)
+	}
+	clear(p.peers)
+	p.mu.Unlock()
+	p.cancel()
+	p.tasks.Wait()
+}
+
+// spawn runs task in a goroutine that Close waits for. It reports whether the pool was open.
+func (p *Pool) spawn(task func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.tasks.Go(task)
+	}
+	return !p.closed
+}
+
+// now is the pool's monotonic clock.
+func (p *Pool) now() time.Duration { return time.Since(p.start) }
+
+// RingID is the ID of the ring in force.
+func (p *Pool) RingID() uint64 { return p.view.Load().cur.ID() }
+
+// Owns reports whether this member owns the key; on an empty ring it owns every key.
+func (p *Pool) Owns(dataset, key string) bool {
+	owner := p.view.Load().cur.Owner(routeKey(dataset, key))
+	return owner == nil || owner.ID == p.config.Self
+}
+
+// sleep waits for d and reports whether ctx lasted so long.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

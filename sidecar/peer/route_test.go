@@ -1,0 +1,223 @@
+package peer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+func named(ids ...string) []ring.Member {
+	members := make([]ring.Member, len(ids))
+	for i, id := range ids {
+		members[i] = ring.Member{ID: id, Addr: "127.0.0.1:1", HashKey: id}
+	}
+	return members
+}
+
+func idOf(p cache.Peer) string {
+	if p == nil {
+		return "self"
+	}
+	return p.ID()
+}
+
+func TestRouteFollowsTheRingsWalk(t *testing.T) {
+	r := newRing(t, named("self", "a", "b", "c")...)
+	p := peer.NewPool(peer.Config{Self: "self"})
+	defer p.Close()
+	p.SetRing(r, nil)
+	for i := range 1000 {
+		key := fmt.Sprint("key ", i)
+		var walk []string
+		for m := range r.Successors(ring.RouteKey("metrics", key)) {
+			walk = append(walk, m.ID)
+		}
+		route := p.Route("metrics", key)
+		if got := idOf(route.Owner); got != walk[0] {
+			t.Fatalf("%s: owner %s, want %s", key, got, walk[0])
+		}
+		if got := idOf(route.Successor); walk[0] != "self" && got != walk[1] {
+			t.Fatalf("%s: successor %s, want %s", key, got, walk[1])
+		}
+		if route.Previous != nil {
+			t.Fatalf("%s: previous owner %s, though there was no ring before", key, idOf(route.Previous))
+		}
+		if p.Owns("metrics", key) != (walk[0] == "self") {
+			t.Fatalf("%s: owns %v", key, p.Owns("metrics", key))
+		}
+	}
+}
+
+func TestEmptyRingOwnsEverything(t *testing.T) {
+	p := peer.NewPool(peer.Config{Self: "self"})
+	defer p.Close()
+	if r := p.Route("metrics", "k"); r != (cache.Route{}) || !p.Owns("metrics", "k") || p.RingID() != 0 {
+		t.Errorf("route %+v on an empty ring", r)
+	}
+}
+
+func TestPreviousOwnerIsAskedWhileWarmingUpOnly(t *testing.T) {
+	before, after := newRing(t, named("a", "b")...), newRing(t, named("a", "b", "self")...)
+	synctest.Test(t, func(t *testing.T) {
+		p := peer.NewPool(peer.Config{Self: "self"})
+		defer p.Close()
+		p.SetRing(after, before)
+		gained := keyOf(t, p, func(r cache.Route) bool { return r.Owner == nil })
+		want := before.Owner(ring.RouteKey("metrics", gained)).ID
+		if r := p.Route("metrics", gained); idOf(r.Previous) != want {
+			t.Errorf("previous %s, want %s", idOf(r.Previous), want)
+		}
+		other := keyOf(t, p, func(r cache.Route) bool { return r.Owner != nil })
+		if r := p.Route("metrics", other); r.Previous != nil {
+			t.Errorf("previous %s of a key that another member owns", idOf(r.Previous))
+		}
+		time.Sleep(6 * time.Second)
+		p.SetRing(after, before) // the same ring again does not begin the window anew
+		time.Sleep(6 * time.Second)
+		if r := p.Route("metrics", gained); r.Previous != nil {
+			t.Errorf("previous %s after the warm-up window", idOf(r.Previous))
+		}
+	})
+}
+
+func TestKeyThatWasOursBeforeHasNoPreviousOwner(t *testing.T) {
+	before, after := newRing(t, named("a", "b", "self")...), newRing(t, named("a", "self")...)
+	p := peer.NewPool(peer.Config{Self: "self"})
+	defer p.Close()
+	p.SetRing(after, before)
+	for i := range 1000 {
+		key := fmt.Sprint(i)
+		previous := before.Owner(ring.RouteKey("metrics", key)).ID
+		r := p.Route("metrics", key)
+		if r.Owner == nil && idOf(r.Previous) != previous {
+			t.Fatalf("%s: previous %s, want %s", key, idOf(r.Previous), previous)
+		}
+	}
+}
+
+func TestDeadSuccessorIsPassedOver(t *testing.T) {
+	t.Parallel()
+	owner, dead, alive := startMember(t, "owner"), startMember(t, "dead"), startMember(t, "alive")
+	p := startPool(t, peer.Config{}, owner, dead, alive)
+	key := keyOf(t, p, func(r cache.Route) bool { return ownedBy("owner")(r) && idOf(r.Successor) == "dead" })
+	dead.kill(t)
+	for range 3 {
+		if _, err := p.Route("metrics", key).Successor.Fetch(context.Background(), get(key)); !errors.Is(err, cache.ErrUnreachable) {
+			t.Fatalf("error %v, want unreachable", err)
+		}
+	}
+	if r := p.Route("metrics", key); idOf(r.Owner) != "owner" || idOf(r.Successor) == "dead" {
+		t.Errorf("owner %s, successor %s: want the next member on the ring", idOf(r.Owner), idOf(r.Successor))
+	}
+}
+
+func TestRouteAllocatesTheRouteKeyOnly(t *testing.T) {
+	p := peer.NewPool(peer.Config{Self: "self"})
+	defer p.Close()
+	p.SetRing(newRing(t, named("self", "a", "b", "c")...), newRing(t, named("a", "b", "c")...))
+	if n := testing.AllocsPerRun(100, func() { p.Route("metrics", "interface/eth0/rx") }); n > 1 {
+		t.Errorf("%v allocations, want 1", n)
+	}
+}
+
+func TestMemberThatLeftIsDisconnected(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	p := startPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
+	to := peerTo(t, p, "m")
+	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+		t.Fatal(err)
+	}
+	with := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
+	without := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"})
+	p.SetRing(without, with)
+	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+		t.Errorf("the member of the previous ring: %v", err)
+	}
+	p.SetRing(without, without)
+	eventually(t, "the connection is closed", func() bool { return m.server.Stats().Conns == 0 })
+	if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+}
+
+func TestMemberWithNewAddressIsAnotherPeer(t *testing.T) {
+	t.Parallel()
+	m, moved := startMember(t, "m"), startMember(t, "m")
+	p := startPool(t, peer.Config{}, m)
+	old := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
+	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, moved.Member), old)
+	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); err != nil {
+		t.Fatal(err)
+	}
+	if n := moved.service.Stats().Fetches; n != 1 {
+		t.Errorf("%d fetches at the new address, want 1", n)
+	}
+}
+
+func TestPing(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	p := startPool(t, peer.Config{}, m)
+	gone := startMember(t, "gone")
+	gone.kill(t)
+	stranger := startMember(t, "stranger")
+	leaving := startMember(t, "leaving")
+	leaving.service.Leave()
+	cases := []struct {
+		name   string
+		member ring.Member
+		want   bool
+	}{
+		{"on the ring", m.Member, true},
+		{"not on the ring", stranger.Member, true},
+		{"gone", gone.Member, false},
+		{"another node at the address", ring.Member{ID: "other", Addr: stranger.Addr}, false},
+		{"leaving", leaving.Member, false},
+	}
+	for _, tc := range cases {
+		if err := p.Ping(context.Background(), tc.member); (err == nil) != tc.want {
+			t.Errorf("%s: error %v, want answered: %v", tc.name, err, tc.want)
+		}
+	}
+	if err := p.Ping(context.Background(), leaving.Member); !errors.Is(err, peer.ErrLeaving) {
+		t.Errorf("error %v, want ErrLeaving", err)
+	}
+}
+
+func TestInspectAsksEveryOtherMember(t *testing.T) {
+	t.Parallel()
+	var members []*member
+	for i := range 40 {
+		members = append(members, startMember(t, fmt.Sprintf("m%02d", i)))
+	}
+	members = append(members, blackHole(t, "silent"))
+	p := startPool(t, peer.Config{}, members...)
+	found := p.Inspect(context.Background())
+	if len(found) != len(members) {
+		t.Fatalf("%d inspections, want %d", len(found), len(members))
+	}
+	for _, one := range found {
+		switch {
+		case one.Member.ID == "silent":
+			if one.Err == nil || one.Report != nil {
+				t.Errorf("silent member: %+v", one)
+			}
+		case one.Err != nil:
+			t.Errorf("%s: %v", one.Member.ID, one.Err)
+		case one.Report.GetNode() != one.Member.ID || one.Report.GetVersion() != "v-"+one.Member.ID:
+			t.Errorf("%s: report of %s", one.Member.ID, one.Report)
+		}
+	}
+	if !slices.ContainsFunc(found, func(i peer.Inspection) bool { return i.Member.ID == "silent" }) {
+		t.Error("the silent member is missing")
+	}
+}

@@ -1,0 +1,199 @@
+package peer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// ServerConfig bounds what callers may take. Every field may be left zero.
+type ServerConfig struct {
+	// Credentials prove who the members are to each other (see TLS); nil means plain text.
+	Credentials credentials.TransportCredentials
+	// MaxConns bounds the connections that are open at once; one more is closed at once. 10 000 by default.
+	MaxConns int
+	// MaxStreams bounds the requests under way on one connection; 4160 by default: Config.MaxCalls and room for pings.
+	MaxStreams uint32
+	// MaxRequestBytes bounds one request; 8 KiB by default. A server with services that take values needs more.
+	MaxRequestBytes int
+}
+
+func (c ServerConfig) withDefaults() ServerConfig {
+	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 4160)
+	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, 8<<10)
+	if c.Credentials == nil {
+		c.Credentials = insecure.NewCredentials()
+	}
+	return c
+}
+
+// Server is a grpc.Server that bounds its callers. Services are registered before Serve.
+type Server struct {
+	config ServerConfig
+	grpc   *grpc.Server
+	conns  conns
+}
+
+var _ grpc.ServiceRegistrar = (*Server)(nil)
+
+// NewServer returns a Server without services.
+func NewServer(c ServerConfig) *Server {
+	c = c.withDefaults()
+	return &Server{config: c, grpc: grpc.NewServer(c.options()...), conns: conns{max: c.MaxConns}}
+}
+
+const (
+	// handshakeTimeout bounds the time from accept to the end of the HTTP/2 preface.
+	handshakeTimeout = 5 * time.Second
+	// maxConnAge makes callers prove anew who they are: an identity that is not trusted any more is out after an hour.
+	maxConnAge = time.Hour
+	// maxConnGrace is what calls under way get when their connection reaches maxConnAge.
+	maxConnGrace = 30 * time.Second
+	// maxConnIdle is above the idleTimeout of a Pool, so that the caller closes first.
+	maxConnIdle = 15 * time.Minute
+)
+
+func (c ServerConfig) options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(c.Credentials),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxConcurrentStreams(c.MaxStreams),
+		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ReadBufferSize(bufferBytes),
+		grpc.WriteBufferSize(bufferBytes),
+		grpc.SharedWriteBuffer(true),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle:     maxConnIdle,
+			MaxConnectionAge:      maxConnAge,
+			MaxConnectionAgeGrace: maxConnGrace,
+			Time:                  time.Minute,
+			Timeout:               10 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+}
+
+// Serve accepts connections until Stop; then it returns nil. It closes listener.
+func (s *Server) Serve(listener net.Listener) error {
+	err := s.grpc.Serve(&boundListener{Listener: listener, conns: &s.conns})
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil // Stop came first
+	}
+	return err
+}
+
+// Stop stops accepting, tells callers to go elsewhere, and waits for the calls under way until ctx is done; those that
+// are left are cut off then.
+func (s *Server) Stop(ctx context.Context) {
+	cut := make(chan struct{})
+	inTime := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		s.conns.closeAll() // grpc's own Stop waits for those that never end their handshake
+		s.grpc.Stop()
+	})
+	s.grpc.GracefulStop()
+	if !inTime() {
+		<-cut
+	}
+}
+
+// ServerStats is a snapshot of a Server.
+type ServerStats struct {
+	Conns, MaxConns int64 // connections open now, and their bound
+	ConnsRefused    int64 // since the start
+}
+
+// Stats returns a snapshot.
+func (s *Server) Stats() ServerStats {
+	s.conns.mu.Lock()
+	defer s.conns.mu.Unlock()
+	return ServerStats{
+		Conns: int64(len(s.conns.open)), MaxConns: int64(s.conns.max), ConnsRefused: s.conns.refused,
+	}
+}
+
+// conns are the open connections of a server.
+type conns struct {
+	max int
+
+	mu      sync.Mutex // guards the rest
+	open    map[*boundConn]struct{}
+	refused int64
+}
+
+// take reports whether there is room for c.
+func (cs *conns) take(c *boundConn) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if len(cs.open) >= cs.max {
+		cs.refused++
+		return false
+	}
+	if cs.open == nil {
+		cs.open = make(map[*boundConn]struct{})
+	}
+	cs.open[c] = struct{}{}
+	return true
+}
+
+func (cs *conns) release(c *boundConn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.open, c)
+}
+
+func (cs *conns) closeAll() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.open {
+		c.Conn.Close()
+	}
+}
+
+// boundListener closes what it accepts beyond the bound. A listener that stopped accepting instead would leave members
+// to wait in the kernel's queue, which looks like silence.
+type boundListener struct {
+	net.Listener
+	conns *conns
+}
+
+// Accept implements net.Listener.
+func (l *boundListener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &boundConn{Conn: accepted, conns: l.conns}
+		if l.conns.take(c) {
+			return c, nil
+		}
+		accepted.Close()
+	}
+}
+
+type boundConn struct {
+	net.Conn
+	conns *conns
+}
+
+// Close implements net.Conn.
+func (c *boundConn) Close() error {
+	c.conns.release(c)
+	return c.Conn.Close()
+}
