@@ -37,12 +37,13 @@ func (f found) answer(now int64) Answer {
 	return a
 }
 
-// find waits for the flight that brings key. The value is current as of notBefore or later.
+// find waits for the flight that brings key. The value is current as of notBefore or later; 0 sets no such bound, and is
+// not a time: what the owner loaded before this member started was loaded before 0.
 func (d *Dataset) find(ctx context.Context, key string, r read, notBefore int64) (f found, err error) {
 	// A flight that this read joins may have begun before notBefore. The next one has not.
 	for range 3 {
 		f, err = d.join(ctx, key, r, notBefore)
-		if err != nil || f.asOf >= notBefore {
+		if err != nil || notBefore == 0 || f.asOf >= notBefore {
 			break
 		}
 	}
@@ -94,7 +95,7 @@ func (d *Dataset) refreshFor(key string, r read) {
 // inMemory is asked first by each flight: between a caller's miss and its flight another flight may have ended.
 func (d *Dataset) inMemory(key string, notBefore int64) (found, bool) {
 	e, ok := d.store.Peek(key)
-	if !ok || !e.fresh(d.now()) || e.began < notBefore {
+	if !ok || !e.fresh(d.now()) || (notBefore != 0 && e.began < notBefore) {
 		return found{}, false
 	}
 	return found{entry: e, source: e.source(), asOf: e.began}, true

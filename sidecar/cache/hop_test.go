@@ -29,6 +29,20 @@ func TestMissGoesToTheOwnerAndLeavesALocalCopy(t *testing.T) {
 	})
 }
 
+func TestEntryOlderThanThisMemberIsOneHop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[0], "k")
+		time.Sleep(5 * time.Second)
+		late := newDataset(t, o, seenFrom{c, 1}, testPolicy())
+		expect(t, get(t, late, "k"), "v", SourcePeerHit)
+		if n := late.Stats().Hops.Load(); n != 1 {
+			t.Errorf("%d hops; want 1", n)
+		}
+	})
+}
+
 func TestEveryMemberGivesTheSameETag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2, origintest.New(map[string]string{"k": "v"}), testPolicy())

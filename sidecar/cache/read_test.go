@@ -213,6 +213,36 @@ func TestCancelOfOneWaiterFailsNoOther(t *testing.T) {
 }
 
 // Between a caller's miss and its flight another flight may end: without a second look there are two queries.
+func TestMissThatComesLateToItsFlightFindsWhatWasStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		late := &lateRoute{gate: make(chan struct{})}
+		d := newDataset(t, o, late, testPolicy())
+		var reader sync.WaitGroup
+		reader.Go(func() { expect(t, get(t, d, "k"), "v", SourceHit) })
+		synctest.Wait() // it has missed, and waits for its route
+		expect(t, get(t, d, "k"), "v", SourceLoad)
+		close(late.gate)
+		reader.Wait()
+		if o.Queries() != 1 {
+			t.Errorf("%d queries; want 1", o.Queries())
+		}
+	})
+}
+
+// lateRoute holds the first caller back until its gate is closed.
+type lateRoute struct {
+	calls atomic.Int64
+	gate  chan struct{}
+}
+
+func (r *lateRoute) Route(string, string) Route {
+	if r.calls.Add(1) == 1 {
+		<-r.gate
+	}
+	return Route{}
+}
+
 func TestHerdOnOneColdKeyIsOneQuery(t *testing.T) {
 	o := origintest.New(nil)
 	d := newDataset(t, o, nil, testPolicy())
@@ -415,15 +445,23 @@ func TestSweepDropsOnlyWhatNobodyCanUse(t *testing.T) {
 	})
 }
 
+// A caller that gives up may overwrite the key while the load that it began goes on.
 func TestKeyMayBeReusedByItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"key-1": "one", "key-2": "two"})
+		release := o.Block()
 		d := newDataset(t, o, nil, testPolicy())
 		buf := []byte("key-1")
-		expect(t, get(t, d, view(buf)), "one", SourceLoad)
+		ctx, leave := context.WithCancel(t.Context())
+		time.AfterFunc(tick, leave)
+		if _, err := d.Get(ctx, view(buf), ReadOptions{}); KindOf(err) != KindCanceled {
+			t.Fatalf("got %v; want canceled", err)
+		}
 		copy(buf, "key-2")
-		expect(t, get(t, d, view(buf)), "two", SourceLoad)
+		release()
+		synctest.Wait()
 		expect(t, get(t, d, "key-1"), "one", SourceHit)
+		expect(t, get(t, d, view(buf)), "two", SourceLoad)
 	})
 }
 

@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql" // the databases are looked at from outside, too
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// cluster is sidecars on one ring in front of one database.
+type cluster struct {
+	t        testing.TB
+	etcd     *rig.EtcdServer
+	database *rig.Database
+	sql      *sql.DB
+	sidecars []*rig.Sidecar
+	client   *http.Client
+}
+
+// statementCap is max_in_flight of each sidecar of a cluster.
+const statementCap = 4
+
+// newCluster starts n sidecars in front of PostgreSQL. Rows of the dataset cnf-metrics are in the table cnf_metrics;
+// slow-metrics reads the same rows through a view that takes 20 ms a statement; short-metrics has a ttl of 1 s.
+func newCluster(t testing.TB, n int) *cluster {
+	t.Helper()
+	c := &cluster{t: t, etcd: rig.Etcd(t), database: rig.NewPostgres(t)}
+	db, err := sql.Open("pgx", c.database.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c.sql = db
+	c.exec(`CREATE EXTENSION pg_stat_statements`)
+	c.exec(`CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8 NOT NULL, ver bigint NOT NULL DEFAULT 1)`)
+	c.exec(`CREATE VIEW slow_metrics AS SELECT m.* FROM cnf_metrics m, (SELECT pg_sleep(0.02)) AS pause`)
+	c.sidecars = rig.Sidecars(t, n, c.config())
+	c.client = &http.Client{
+		Timeout:   10 * time.Second,
+		Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: time.Minute},
+	}
+	t.Cleanup(c.client.CloseIdleConnections)
+	return c
+}
+
+func (c *cluster) config() string {
+	dsn := filepath.Join(c.t.TempDir(), "dsn")
+	if err := os.WriteFile(dsn, []byte(c.database.DSN), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return fmt.Sprintf(`
+membership: {etcd: {endpoints: [%q], lease_ttl: 2s}}
+origins:
+  db: {driver: postgres, dsn_file: %q, max_in_flight: %d}
+datasets:
+  cnf-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1m, local_ttl: 1m}
+  short-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1s}
+  slow-metrics: {origin: db, table: slow_metrics, key: cnf_id, version: ver, ttl: 1m, load_timeout: 5s}
+`, c.etcd.Endpoint(), dsn, statementCap)
+}
+
+func (c *cluster) exec(statement string, args ...any) {
+	c.t.Helper()
+	if _, err := c.sql.Exec(statement, args...); err != nil {
+		c.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// fill writes rows key-0 … key-(n-1) of a prefix.
+func (c *cluster) fill(prefix string, n int) {
+	c.t.Helper()
+	c.exec(`INSERT INTO cnf_metrics (cnf_id, value) SELECT $1 || i, i FROM generate_series(0, $2 - 1) AS i`, prefix, n)
+}
+
+// queries returns how many statements the database has executed that read relation, as it counts them itself.
+func (c *cluster) queries(relation string) (n int) {
+	c.t.Helper()
+	err := c.sql.QueryRow(`SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
+		WHERE query LIKE '%' || $1 || '%' AND query LIKE '%SELECT%' AND query NOT LIKE '%pg_stat_%'
+		AND query NOT LIKE 'INSERT%' AND query NOT LIKE 'CREATE%'`, relation).Scan(&n)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+// get reads a key through sidecar i. Anything but a full answer is an error.
+func (c *cluster) get(i int, dataset, key string) (status int, body string, err error) {
+	response, err := c.client.Get(c.sidecars[i].URL(dataset, key))
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(b), err
+}
+
+// herd reads one key through all the sidecars at once, n times, and returns what was not answered with want.
+func (c *cluster) herd(n int, dataset, key string, want int) (failures []string) {
+	var mu sync.Mutex // guards failures
+	var all sync.WaitGroup
+	gate := make(chan struct{})
+	for i := range n {
+		all.Go(func() {
+			<-gate
+			status, body, err := c.get(i%len(c.sidecars), dataset, key)
+			if err != nil || status != want {
+				mu.Lock()
+				defer mu.Unlock()
+				failures = append(failures, fmt.Sprint(status, " ", strings.TrimSpace(body), " ", err))
+			}
+		})
+	}
+	close(gate)
+	all.Wait()
+	return failures
+}
+
+// load reads keys of a prefix without pause, through the sidecars that alive lists, until stop is called.
+type load struct {
+	reads, failed atomic.Int64
+	last          atomic.Pointer[string] // the last failure
+	stop          func()
+}
+
+func (c *cluster) load(workers, keys int, prefix string, alive ...int) *load {
+	l := &load{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := w; ctx.Err() == nil; i++ {
+				l.one(c, alive[i%len(alive)], fmt.Sprint(prefix, i*7%keys))
+			}
+		})
+	}
+	l.stop = func() { cancel(); all.Wait() }
+	c.t.Cleanup(l.stop)
+	return l
+}
+
+func (l *load) one(c *cluster, i int, key string) {
+	status, body, err := c.get(i, "short-metrics", key)
+	l.reads.Add(1)
+	if err != nil || status != http.StatusOK {
+		l.failed.Add(1)
+		why := fmt.Sprint(c.sidecars[i].ID, " ", key, ": ", status, " ", body, " ", err)
+		l.last.Store(&why)
+	}
+}
+
+func (l *load) failure() string {
+	if why := l.last.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// awaitReads waits until n more reads have been answered, so that a fault meets load.
+func (l *load) awaitReads(t testing.TB, n int64) {
+	t.Helper()
+	until := l.reads.Load() + n
+	rig.Eventually(t, time.Minute, func() error {
+		if got := l.reads.Load(); got < until {
+			return fmt.Errorf("%d reads; waiting for %d", got, until)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+const clients = 1000
+
+// B1: one cold key is one query, however many ask for it.
+func TestPromiseB1OneColdKeyIsOneQuery(t *testing.T) {
+	c := newCluster(t, 5)
+	const rounds = 100
+	c.fill("cold-", rounds)
+	before, wrong := c.queries("cnf_metrics"), 0
+	for round := range rounds {
+		key := fmt.Sprint("cold-", round)
+		if failures := c.herd(clients, "cnf-metrics", key, http.StatusOK); len(failures) > 0 {
+			t.Fatalf("round %d: %d reads failed, such as: %s", round, len(failures), failures[0])
+		}
+		now := c.queries("cnf_metrics")
+		if now != before+1 {
+			wrong++
+		}
+		before = now
+	}
+	report(t, promise{
+		number: "B1", n: rounds, held: wrong == 0,
+		done:   fmt.Sprintf("%d clients on 5 sidecars read one cold key at once", clients),
+		figure: fmt.Sprintf("%d of %d rounds with other than 1 query", wrong, rounds),
+	})
+}
+
+// B3: an absent key is one query per negative_ttl.
+func TestPromiseB3AbsentKeyIsOneQuery(t *testing.T) {
+	c := newCluster(t, 5)
+	const rounds = 100
+	before, wrong := c.queries("cnf_metrics"), 0
+	for round := range rounds {
+		key := fmt.Sprint("none-", round)
+		if failures := c.herd(clients, "cnf-metrics", key, http.StatusNotFound); len(failures) > 0 {
+			t.Fatalf("round %d: %d reads failed, such as: %s", round, len(failures), failures[0])
+		}
+		now := c.queries("cnf_metrics")
+		if now != before+1 {
+			wrong++
+		}
+		before = now
+	}
+	report(t, promise{
+		number: "B3", n: rounds, held: wrong == 0,
+		done:   fmt.Sprintf("%d clients on 5 sidecars read one absent key at once", clients),
+		figure: fmt.Sprintf("%d of %d rounds with other than 1 query", wrong, rounds),
+	})
+}
+
+// B4 and B5: many cold keys at once are few queries, and never more of them at a time than the cap.
+func TestPromiseB4B5ColdKeysStayUnderTheCap(t *testing.T) {
+	c := newCluster(t, 5)
+	c.fill("cold-", clients)
+	peak := c.watchStatements("slow_metrics")
+	before := c.queries("slow_metrics")
+	var all sync.WaitGroup
+	for i := range clients {
+		all.Go(func() {
+			if status, body, err := c.get(i%5, "slow-metrics", fmt.Sprint("cold-", i)); status != http.StatusOK {
+				t.Errorf("key %d: %d %s %v", i, status, body, err)
+			}
+		})
+	}
+	all.Wait()
+	seen, queries, limit := peak(), c.queries("slow_metrics")-before, 5*statementCap
+	report(t, promise{
+		number: "B4", n: clients, held: 0 < seen && seen <= limit,
+		done:   fmt.Sprintf("%d cold keys at once on 5 sidecars, cap %d statements each", clients, statementCap),
+		figure: fmt.Sprintf("at most %d statements at a time in pg_stat_activity (cap %d)", seen, limit),
+	})
+	report(t, promise{
+		number: "B5", n: clients, held: queries <= clients/4,
+		done:   "the same: how many queries they became",
+		figure: fmt.Sprintf("%d queries for %d keys", queries, clients),
+	})
+}
+
+// watchStatements samples the database's own list of statements until peak is called.
+func (c *cluster) watchStatements(relation string) (peak func() int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	most := make(chan int, 1)
+	go func() {
+		highest := 0
+		for ctx.Err() == nil {
+			var n int
+			err := c.sql.QueryRowContext(ctx, `SELECT count(*) FROM pg_stat_activity WHERE state = 'active'
+				AND query LIKE '%' || $1 || '%' AND pid <> pg_backend_pid()`, relation).Scan(&n)
+			if err == nil {
+				highest = max(highest, n)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		most <- highest
+	}()
+	return func() int { cancel(); return <-most }
+}
