@@ -181,3 +181,14 @@ func freePort(t testing.TB) int {
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
+
+// listening returns a check that a server accepts connections at address.
+func listening(address string) func(pid int) error {
+	return func(int) error {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}

@@ -38,13 +38,34 @@ func Sidecars(t testing.TB, n int, config string) []*Sidecar {
 	return sidecars
 }
 
+// StaticSidecars is Sidecars without a directory: config gets the list of the members' addresses, as YAML has it.
+func StaticSidecars(t testing.TB, n int, config func(members string) string) []*Sidecar {
+	t.Helper()
+	peers := make([]string, n)
+	for i := range peers {
+		peers[i] = loopback(freePort(t))
+	}
+	sidecars := make([]*Sidecar, n)
+	for i := range sidecars {
+		sidecars[i] = newSidecar(t, "sidecar-"+strconv.Itoa(i+1), peers[i], config(`"`+strings.Join(peers, `", "`)+`"`))
+		sidecars[i].Start()
+	}
+	AwaitRing(t, sidecars)
+	return sidecars
+}
+
 // NewSidecar prepares a sidecar, which Start starts.
 func NewSidecar(t testing.TB, id, config string) *Sidecar {
+	t.Helper()
+	return newSidecar(t, id, loopback(freePort(t)), config)
+}
+
+func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	t.Helper()
 	dir := t.TempDir()
 	address := func() string { return loopback(freePort(t)) }
 	s := &Sidecar{
-		ID: id, HTTP: address(), GRPC: address(), Peer: address(), Metrics: address(), Admin: address(),
+		ID: id, HTTP: address(), GRPC: address(), Peer: peer, Metrics: address(), Admin: address(),
 		Unix: filepath.Join(dir, "ringside.sock"),
 	}
 	file := filepath.Join(dir, "ringside.yaml")
@@ -68,7 +89,9 @@ func (s *Sidecar) Ready() error {
 }
 
 // URL is the address of a key. The key is put in as it is.
-func (s *Sidecar) URL(dataset, key string) string { return "http://" + s.HTTP + "/v1/" + dataset + "/" + key }
+func (s *Sidecar) URL(dataset, key string) string {
+	return "http://" + s.HTTP + "/v1/" + dataset + "/" + key
+}
 
 // Pid returns the id of the running process.
 func (s *Sidecar) Pid() int { return s.cmd.Process.Pid }

@@ -1,0 +1,159 @@
+package bench
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // what a load costs without a sidecar
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// value is what every server answers with: about the size of a row of telemetry.
+var value = `{"cnf_id":"CNF-001","pad":"` + strings.Repeat("x", 200-29) + `"}`
+
+const key = "CNF-001"
+
+// config has the row as it is (value: column), so that each server sends the same bytes. hop-metrics keeps no local
+// copies; load-metrics is read with no-cache.
+const config = `
+membership: {static: [%s]}
+origins: {db: {driver: postgres, dsn: %q, max_conns: 16}}
+datasets:
+  cnf-metrics: {origin: db, table: rows, key: id, value: body, ttl: 1h, local_ttl: 1h}
+  hop-metrics: {origin: db, table: rows, key: id, value: body, ttl: 1h, local_ttl: 0s}
+`
+
+func newDatabase(b *testing.B) (dsn string) {
+	b.Helper()
+	dsn = rig.Postgres(b)
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`CREATE TABLE rows (id text PRIMARY KEY, body text NOT NULL)`); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := db.Exec(`INSERT INTO rows SELECT 'CNF-' || lpad(i::text, 3, '0'), $1 FROM generate_series(0, 99) AS i`, value); err != nil {
+		b.Fatal(err)
+	}
+	return dsn
+}
+
+func newSidecars(b *testing.B, n int) []*rig.Sidecar {
+	b.Helper()
+	dsn := newDatabase(b)
+	if n == 1 {
+		return rig.Sidecars(b, 1, fmt.Sprintf(config, "", dsn))
+	}
+	return rig.StaticSidecars(b, n, func(members string) string { return fmt.Sprintf(config, members, dsn) })
+}
+
+// A hit in the sidecar's memory, beside servers that return a constant and Redis.
+func BenchmarkHit(b *testing.B) {
+	s := newSidecars(b, 1)[0]
+	path := "/v1/cnf-metrics/" + key
+	b.Run("over=HTTP/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "tcp", s.HTTP, path)) })
+	b.Run("over=HTTP/server=nginx", func(b *testing.B) { measure(b, httpGet(b, "tcp", rig.Nginx(b, value), "/")) })
+	b.Run("over=unix/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "unix", s.Unix, path)) })
+	b.Run("over=RESP/server=redis", func(b *testing.B) {
+		address := rig.Redis(b)
+		if err := redisSet(address, key, value); err != nil {
+			b.Fatal(err)
+		}
+		measure(b, redisGet(b, address, key))
+	})
+	b.Run("over=gRPC/server=ringside", func(b *testing.B) { measure(b, grpcGet(b, s.GRPC, "cnf-metrics", key)) })
+	b.Run("over=gRPC/server=echo", func(b *testing.B) { measure(b, grpcGet(b, startEcho(b), "cnf-metrics", key)) })
+}
+
+// A read that another member answers from its memory.
+func BenchmarkHop(b *testing.B) {
+	sidecars := newSidecars(b, 2)
+	path := "/v1/hop-metrics/" + ownedByTheOther(b, sidecars)
+	b.Run("over=HTTP/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "tcp", sidecars[0].HTTP, path)) })
+}
+
+// ownedByTheOther finds a key that the first sidecar must hop for.
+func ownedByTheOther(b *testing.B, sidecars []*rig.Sidecar) string {
+	b.Helper()
+	for i := range 100 {
+		key := fmt.Sprintf("CNF-%03d", i)
+		before := sidecars[1].Metric("ringside_served_total")
+		if err := warm(sidecars[0].URL("hop-metrics", key)); err != nil {
+			b.Fatal(err)
+		}
+		if sidecars[1].Metric("ringside_served_total") > before {
+			return key
+		}
+	}
+	b.Fatal("the first of two sidecars owns each of 100 keys")
+	return ""
+}
+
+// A read that asks the database each time, beside the same query without a sidecar.
+func BenchmarkLoad(b *testing.B) {
+	s := newSidecars(b, 1)[0]
+	b.Run("over=HTTP/server=ringside", func(b *testing.B) {
+		measure(b, httpGet(b, "tcp", s.HTTP, "/v1/cnf-metrics/"+key, "Cache-Control: no-cache"))
+	})
+	b.Run("over=SQL/server=postgres", func(b *testing.B) {
+		db, err := sql.Open("pgx", newDatabase(b))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer db.Close()
+		db.SetMaxOpenConns(conns)
+		db.SetMaxIdleConns(conns)
+		measure(b, func() (exchange, error) {
+			return func() error {
+				var body string
+				return db.QueryRow(`SELECT body FROM rows WHERE id = $1`, key).Scan(&body)
+			}, nil
+		})
+	})
+}
+
+// What a sidecar costs that does nothing yet: one start each.
+func BenchmarkStart(b *testing.B) {
+	dsn := newDatabase(b)
+	binary, err := os.Stat(rig.Binary(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var ready time.Duration
+	var memory float64
+	for b.Loop() {
+		s := rig.NewSidecar(b, "sidecar-1", fmt.Sprintf(config, "", dsn))
+		began := time.Now()
+		s.Start()
+		ready += time.Since(began)
+		time.Sleep(time.Second) // idle is what remains after the start
+		memory += residentMiB(b, s.Pid())
+		s.Stop()
+	}
+	b.ReportMetric(float64(ready.Milliseconds())/float64(b.N), "ready-ms")
+	b.ReportMetric(memory/float64(b.N), "idle-MiB")
+	b.ReportMetric(float64(binary.Size())/(1<<20), "binary-MiB")
+}
+
+// residentMiB reads the resident set of a process (proc(5), status).
+func residentMiB(b *testing.B, pid int) float64 {
+	b.Helper()
+	status, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "status"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	var kib float64
+	if _, err := fmt.Sscanf(rest, "%f kB", &kib); err != nil {
+		b.Fatal(err)
+	}
+	return kib / 1024
+}

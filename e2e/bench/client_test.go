@@ -1,0 +1,164 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// conns is how many connections ask at once, each one request at a time.
+const conns = 16
+
+// exchange is one request and its answer on a connection of its own.
+type exchange func() error
+
+// measure splits b.N exchanges among connections.
+func measure(b *testing.B, dial func() (exchange, error)) {
+	b.Helper()
+	exchanges := make([]exchange, conns)
+	for i := range exchanges {
+		var err error
+		if exchanges[i], err = dial(); err != nil {
+			b.Fatal(err)
+		}
+		if err := exchanges[i](); err != nil { // connect and warm up outside of the measurement
+			b.Fatal(err)
+		}
+	}
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var all sync.WaitGroup
+	b.ResetTimer()
+	for _, once := range exchanges {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := once(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+}
+
+// httpGet asks for path in the leanest way, so that the client is not what is measured.
+func httpGet(b *testing.B, network, address, path string, header ...string) func() (exchange, error) {
+	request := []byte("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n")
+	for _, line := range header {
+		request = append(request, line+"\r\n"...)
+	}
+	request = append(request, "\r\n"...)
+	return func() (exchange, error) {
+		conn, err := dial(b, network, address)
+		if err != nil {
+			return nil, err
+		}
+		r := bufio.NewReaderSize(conn, 8<<10)
+		return func() error {
+			if _, err := conn.Write(request); err != nil {
+				return err
+			}
+			return readHTTP(r)
+		}, nil
+	}
+}
+
+func dial(b *testing.B, network, address string) (net.Conn, error) {
+	conn, err := net.Dial(network, address)
+	if err == nil {
+		b.Cleanup(func() { conn.Close() })
+	}
+	return conn, err
+}
+
+func readHTTP(r *bufio.Reader) error {
+	status, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
+		return fmt.Errorf("got %q", status)
+	}
+	length := -1
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if len(line) <= 2 {
+			break
+		}
+		const name = "content-length: "
+		if len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(line[len(name):]))); err != nil {
+				return err
+			}
+		}
+	}
+	if length != len(value) {
+		return fmt.Errorf("a body of %d bytes; want %d", length, len(value))
+	}
+	_, err = r.Discard(length)
+	return err
+}
+
+// redisGet asks for key over RESP.
+func redisGet(b *testing.B, address, key string) func() (exchange, error) {
+	request := fmt.Appendf(nil, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
+	answer := make([]byte, len(fmt.Sprintf("$%d\r\n%s\r\n", len(value), value)))
+	return func() (exchange, error) {
+		conn, err := dial(b, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		r, buf := bufio.NewReader(conn), bytes.Clone(answer)
+		return func() error {
+			if _, err := conn.Write(request); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(r, buf); err != nil {
+				return err
+			}
+			if buf[0] != '$' {
+				return fmt.Errorf("got %q", buf)
+			}
+			return nil
+		}, nil
+	}
+}
+
+func redisSet(address, key, value string) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(value), value)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && line != "+OK\r\n" {
+		err = fmt.Errorf("redis: %q", line)
+	}
+	return err
+}
+
+// warm reads url once, so that it is held.
+func warm(url string) error {
+	response, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return nil
+}

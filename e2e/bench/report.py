@@ -1,0 +1,83 @@
+"""Turns the raw results of run.sh into a table of ratios (results.md) and a plot (results.png).
+
+A ratio is taken within each round, between contenders that ran seconds apart, so that a machine whose speed drifts
+does not show in it; the table has the median and the range over the rounds.
+"""
+
+import re
+import statistics
+import sys
+from collections import defaultdict
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+LINE = re.compile(r"^Benchmark(\w+)(?:/over=(\w+)/server=(\w+))?-\d+\s+\d+\s+(.*)$")
+RATIOS = [
+    ("local hit, HTTP", ("Hit", "HTTP", "ringside"), "nginx `return 200`", ("Hit", "HTTP", "nginx")),
+    ("local hit, unix socket", ("Hit", "unix", "ringside"), "nginx `return 200`, TCP", ("Hit", "HTTP", "nginx")),
+    ("local hit, HTTP", ("Hit", "HTTP", "ringside"), "Redis GET", ("Hit", "RESP", "redis")),
+    ("local hit, gRPC", ("Hit", "gRPC", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
+    ("hop, HTTP", ("Hop", "HTTP", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
+    ("load (no-cache), HTTP", ("Load", "HTTP", "ringside"), "the same SELECT, 16 connections", ("Load", "SQL", "postgres")),
+]
+
+
+def read(path):
+    """Returns {benchmark: {unit: [a value a round]}} and the lines that say where it ran."""
+    values, about = defaultdict(lambda: defaultdict(list)), []
+    for line in open(path):
+        match = LINE.match(line)
+        if not match:
+            if line.startswith(("commit:", "machine:")):
+                about.append(line.strip())
+            continue
+        fields = match.group(4).split()
+        for value, unit in zip(fields[::2], fields[1::2]):
+            values[match.group(1, 2, 3)][unit].append(float(value))
+    return values, about
+
+
+def table(values, about):
+    rounds = len(values["Hit", "HTTP", "ringside"]["req/s"])
+    lines = [f"16 connections, {rounds} interleaved rounds; {'; '.join(about)}", "",
+             "| Ringside | beside | ratio, median (range) | req/s, median |", "|---|---|---|---|"]
+    for name, ours, rival, theirs in RATIOS:
+        a, b = values[ours]["req/s"], values[theirs]["req/s"]
+        ratios = [x / y for x, y in zip(a, b)]
+        lines.append(f"| {name} | {rival} | **{statistics.median(ratios):.2f}×** ({min(ratios):.2f}–{max(ratios):.2f}) "
+                     f"| {statistics.median(a):,.0f} / {statistics.median(b):,.0f} |")
+    start = values["Start", None, None]
+    lines += ["", f"One idle sidecar: {statistics.median(start['idle-MiB']):.1f} MiB resident, ready "
+              f"{statistics.median(start['ready-ms']):.0f} ms after its start, a binary of {start['binary-MiB'][0]:.1f} MiB."]
+    return "\n".join(lines) + "\n"
+
+
+def plot(values, about, path):
+    bars = [("Redis GET", ("Hit", "RESP", "redis")), ("nginx return 200", ("Hit", "HTTP", "nginx")),
+            ("Ringside hit, HTTP", ("Hit", "HTTP", "ringside")), ("Ringside hit, unix socket", ("Hit", "unix", "ringside")),
+            ("bare grpc-go echo", ("Hit", "gRPC", "echo")), ("Ringside hit, gRPC", ("Hit", "gRPC", "ringside")),
+            ("Ringside hop, HTTP", ("Hop", "HTTP", "ringside")), ("Ringside load, HTTP", ("Load", "HTTP", "ringside")),
+            ("the same SELECT", ("Load", "SQL", "postgres"))]
+    figure, axes = plt.subplots(figsize=(8, 3.8), dpi=120)
+    for i, (name, key) in enumerate(reversed(bars)):
+        v = [x / 1000 for x in values[key]["req/s"]]
+        middle = statistics.median(v)
+        axes.barh(i, middle, color="#2f6fde" if name.startswith("Ringside") else "#b8c0cc",
+                  xerr=[[middle - min(v)], [max(v) - middle]], error_kw={"ecolor": "#555", "capsize": 3})
+        axes.text(max(v) + 1, i, f"{middle:.0f}k" if middle >= 10 else f"{middle:.1f}k", va="center", fontsize=9)
+    axes.set_yticks(range(len(bars)), [name for name, _ in reversed(bars)])
+    axes.set_xlabel("thousand requests per second, 16 connections; median and range of the rounds")
+    axes.set_title("\n".join(about), fontsize=8, loc="left", color="#555")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+values, about = read(sys.argv[1])
+text = table(values, about)
+open("results.md", "w").write(text)
+print(text)
+plot(values, about, "results.png")
