@@ -1,0 +1,217 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// Defaults of BatchConfig.
+const (
+	DefaultMaxKeys = 100
+	DefaultMaxWait = 500 * time.Microsecond
+)
+
+// BatchConfig bounds a batch.
+type BatchConfig struct {
+	// MaxKeys is how many keys one Load has at most; 0 means DefaultMaxKeys.
+	MaxKeys int
+	// MaxWait is how long the first key of a batch waits for others; 0 means DefaultMaxWait.
+	MaxWait time.Duration
+}
+
+func (c BatchConfig) maxKeys() int {
+	if c.MaxKeys <= 0 {
+		return DefaultMaxKeys
+	}
+	return c.MaxKeys
+}
+
+func (c BatchConfig) maxWait() time.Duration {
+	if c.MaxWait <= 0 {
+		return DefaultMaxWait
+	}
+	return c.MaxWait
+}
+
+// Batch turns an origin into one where Loads that come at the same time are one Load. Each caller waits on its own
+// context; the Load that they share ends early only when all of them have left.
+type Batch struct {
+	next    origin.Origin
+	maxKeys int
+	maxWait time.Duration
+	loads   atomic.Int64
+	keys    atomic.Int64
+	running sync.WaitGroup // groups that have not ended
+
+	mu   sync.Mutex // guards open, and the fields of groups that say so
+	open *group     // takes more keys; nil where there is none
+}
+
+// group is one Load of next.
+type group struct {
+	// Guarded by Batch.mu until the group is closed to more keys; not written after that.
+	keys     []string
+	at       map[string]int // :: key → index in keys
+	deadline time.Time      // the latest of its callers'; zero when one of them has none
+
+	waiting int                // guarded by Batch.mu
+	cancel  context.CancelFunc // of ctx
+	ctx     context.Context
+	timer   *time.Timer
+
+	done    chan struct{} // closed when the two below are set
+	results []origin.Result
+	err     error
+}
+
+// BatchStats counts since the start.
+type BatchStats struct {
+	Loads int64 // of the origin behind
+	Keys  int64 // in these
+}
+
+// NewBatch batches the Loads of next.
+func NewBatch(next origin.Origin, c BatchConfig) *Batch {
+	return &Batch{next: next, maxKeys: c.maxKeys(), maxWait: c.maxWait()}
+}
+
+// Stats returns the counts.
+func (b *Batch) Stats() BatchStats { return BatchStats{Loads: b.loads.Load(), Keys: b.keys.Load()} }
+
+// Wait returns when nothing is under way behind callers that have left. No Load may begin meanwhile.
+func (b *Batch) Wait() { b.running.Wait() }
+
+// Load implements origin.Origin.
+func (b *Batch) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	groups := b.join(ctx, keys)
+	defer b.leave(groups)
+	results := make([]origin.Result, len(keys))
+	for i, key := range keys {
+		g := groups[i]
+		if err := g.wait(ctx); err != nil {
+			return nil, err
+		}
+		results[i] = g.results[g.at[key]]
+	}
+	return results, nil
+}
+
+func (g *group) wait(ctx context.Context) error {
+	select {
+	case <-g.done:
+		return g.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a batch: %w", ctx.Err())
+	}
+}
+
+// join puts keys into as few groups as they fit in, and returns the group of each. Keys that share a group are
+// neighbours.
+func (b *Batch) join(ctx context.Context, keys []string) []*group {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	groups := make([]*group, len(keys))
+	for i, key := range keys {
+		g := b.openLocked()
+		if i == 0 || groups[i-1] != g {
+			g.admitLocked(ctx)
+		}
+		g.addLocked(key)
+		groups[i] = g
+		if len(g.keys) == b.maxKeys {
+			b.closeLocked(g)
+		}
+	}
+	return groups
+}
+
+func (b *Batch) openLocked() *group {
+	if b.open == nil {
+		g := &group{at: map[string]int{}, done: make(chan struct{})}
+		g.ctx, g.cancel = context.WithCancel(context.Background())
+		b.running.Add(1)
+		g.timer = time.AfterFunc(b.maxWait, func() { b.timeUp(g) })
+		b.open = g
+	}
+	return b.open
+}
+
+func (g *group) admitLocked(ctx context.Context) {
+	deadline, bounded := ctx.Deadline()
+	switch {
+	case !bounded:
+		deadline = time.Time{}
+	case g.waiting > 0 && (g.deadline.IsZero() || g.deadline.After(deadline)):
+		deadline = g.deadline
+	}
+	g.deadline = deadline
+	g.waiting++
+}
+
+func (g *group) addLocked(key string) {
+	if _, ok := g.at[key]; !ok {
+		g.at[key] = len(g.keys)
+		g.keys = append(g.keys, key)
+	}
+}
+
+// closeLocked starts a full group, unless its timer, which does too, has just fired.
+func (b *Batch) closeLocked(g *group) {
+	b.open = nil
+	if g.timer.Stop() {
+		go b.run(g)
+	}
+}
+
+func (b *Batch) timeUp(g *group) {
+	b.mu.Lock()
+	if b.open == g {
+		b.open = nil
+	}
+	b.mu.Unlock()
+	b.run(g)
+}
+
+// run loads a group that is closed to more keys.
+func (b *Batch) run(g *group) {
+	defer b.running.Done()
+	defer close(g.done)
+	defer g.cancel()
+	if g.ctx.Err() != nil {
+		g.err = g.ctx.Err() // nobody is left to read it
+		return
+	}
+	ctx, cancel := g.ctx, g.cancel
+	if !g.deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(g.ctx, g.deadline)
+	}
+	defer cancel()
+	b.loads.Add(1)
+	b.keys.Add(int64(len(g.keys)))
+	g.results, g.err = b.next.Load(ctx, g.keys)
+	if g.err == nil && len(g.results) != len(g.keys) {
+		g.err = fmt.Errorf("the origin gave %d results for %d keys", len(g.results), len(g.keys))
+	}
+}
+
+// leave ends the groups in which nobody waits any more.
+func (b *Batch) leave(groups []*group) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, g := range slices.Compact(groups) {
+		g.waiting--
+		if g.waiting > 0 {
+			continue
+		}
+		g.cancel()
+		if b.open == g {
+			b.open = nil // whoever comes next must not share its context
+		}
+	}
+}

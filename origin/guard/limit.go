@@ -1,0 +1,124 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// Defaults of LimitConfig.
+const (
+	DefaultMaxInFlight = 4
+	DefaultMaxQueue    = 1000
+)
+
+// LimitConfig bounds what one origin is asked at a time.
+type LimitConfig struct {
+	// MaxInFlight bounds the simultaneous Loads, and so the simultaneous statements; 0 means DefaultMaxInFlight.
+	MaxInFlight int
+	// MaxQueue bounds the Loads that wait for their turn; one more is refused at once with origin.ErrOverloaded. 0
+	// means DefaultMaxQueue, less than 0 no queue.
+	MaxQueue int
+}
+
+func (c LimitConfig) maxInFlight() int64 {
+	if c.MaxInFlight <= 0 {
+		return DefaultMaxInFlight
+	}
+	return int64(c.MaxInFlight)
+}
+
+func (c LimitConfig) maxQueue() int64 {
+	if c.MaxQueue == 0 {
+		return DefaultMaxQueue
+	}
+	return int64(max(c.MaxQueue, 0))
+}
+
+// Limiter is the budget of one origin, which its datasets share. Turns are given in the order of arrival.
+type Limiter struct {
+	turns       *semaphore.Weighted
+	maxInFlight int64
+	maxQueue    int64
+	inFlight    atomic.Int64
+	queued      atomic.Int64
+	refused     atomic.Int64
+	gaveUp      atomic.Int64
+}
+
+// LimitStats is the use of a Limiter's bounds.
+type LimitStats struct {
+	MaxInFlight, MaxQueue int64
+	InFlight, Queued      int64 // now
+	Refused               int64 // since the start: the queue was full
+	GaveUp                int64 // since the start: the caller's time passed in the queue
+}
+
+// NewLimiter returns a Limiter with nothing in flight.
+func NewLimiter(c LimitConfig) *Limiter {
+	return &Limiter{
+		turns: semaphore.NewWeighted(c.maxInFlight()), maxInFlight: c.maxInFlight(), maxQueue: c.maxQueue(),
+	}
+}
+
+// Limit turns next into an origin that keeps within the budget.
+func (l *Limiter) Limit(next origin.Origin) origin.Origin { return limited{l, next} }
+
+// Stats returns the use of the bounds.
+func (l *Limiter) Stats() LimitStats {
+	return LimitStats{
+		MaxInFlight: l.maxInFlight, MaxQueue: l.maxQueue,
+		InFlight: l.inFlight.Load(), Queued: l.queued.Load(),
+		Refused: l.refused.Load(), GaveUp: l.gaveUp.Load(),
+	}
+}
+
+type limited struct {
+	limiter *Limiter
+	next    origin.Origin
+}
+
+func (o limited) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	if err := o.limiter.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer o.limiter.leave()
+	return o.next.Load(ctx, keys)
+}
+
+func (l *Limiter) enter(ctx context.Context) error {
+	if !l.turns.TryAcquire(1) {
+		if err := l.queue(ctx); err != nil {
+			return err
+		}
+	}
+	l.inFlight.Add(1)
+	return nil
+}
+
+func (l *Limiter) leave() {
+	l.inFlight.Add(-1)
+	l.turns.Release(1)
+}
+
+func (l *Limiter) queue(ctx context.Context) error {
+	defer l.queued.Add(-1)
+	if l.queued.Add(1) > l.maxQueue {
+		l.refused.Add(1)
+		return fmt.Errorf("%w: %d loads are in flight and %d wait", origin.ErrOverloaded, l.maxInFlight, l.maxQueue)
+	}
+	err := l.turns.Acquire(ctx, 1)
+	if err == nil {
+		return nil
+	}
+	l.gaveUp.Add(1)
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("wait for a turn at the origin: %w", err)
+	}
+	return fmt.Errorf("%w: no turn came in time: %w", origin.ErrOverloaded, err)
+}
