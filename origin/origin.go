@@ -18,8 +18,8 @@ type Value struct {
 // Result answers one key of a Load.
 type Result struct {
 	Value Value
-	// Err is nil, ErrNotFound, or an error that wraps ErrInvalidKey: what is wrong with one key is no reason to fail
-	// the others that share its query.
+	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, or one that says why the key's row can not be a value
+	// (too large, not the only one): what is wrong with one key is no reason to fail the others that share its query.
 	Err error
 }
 
@@ -37,6 +37,6 @@ var (
 	ErrNotFound = errors.New("no such key")
 	// ErrInvalidKey says that no such key can exist: it is not of the key column's type, or too long for it.
 	ErrInvalidKey = errors.New("invalid key")
-	// ErrOverloaded says that a bound (queue, statements in flight, breaker) refused the load before it began.
+	// ErrOverloaded says that a bound (queue, statements in flight) refused the load before it began.
 	ErrOverloaded = errors.New("origin overloaded")
 )
