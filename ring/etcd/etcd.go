@@ -7,15 +7,10 @@ package etcd
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc"
 
 	"github.com/ringside-cache/ringside/ring"
 )
@@ -37,8 +32,8 @@ type Config struct {
 	LeaseTTL time.Duration
 	// TLS goes with https endpoints.
 	TLS TLSFiles
-	// Username and PasswordFile are for an etcd with authentication; both or neither. The file is read again when
-	// etcd refuses what it held.
+	// Username and PasswordFile are for an etcd with authentication; both or neither. The file is read again when a
+	// connection is lost or refused.
 	Username, PasswordFile string
 	// OnEvent is told, by the goroutines of Follow and Register, when a registration or the list of members is lost
 	// (err says why) and held again (err is nil): a few times per outage, not once per attempt. It may be nil.
@@ -50,13 +45,6 @@ type Config struct {
 type Directory struct {
 	cfg    Config
 	timing timing
-	creds  grpc.DialOption // nil without TLS files
-	ctx    context.Context // of every client; ends with Close
-	cancel context.CancelFunc
-
-	mu     sync.Mutex       // guards client; may be held for as long as an authentication takes
-	client *clientv3.Client // nil until it is needed
-
 	counters
 }
 
@@ -80,8 +68,8 @@ func defaultTiming() timing {
 		goodbye:  time.Second,
 		settle:   100 * time.Millisecond,
 		list:     30 * time.Second,
-		progress: 3 * time.Second,
-		stall:    9 * time.Second,
+		progress: 2 * time.Second,
+		stall:    5 * time.Second,
 		verify:   30 * time.Second,
 		retryMax: 5 * time.Second,
 	}
@@ -94,15 +82,10 @@ func Open(cfg Config) (*Directory, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	d := &Directory{cfg: cfg, timing: defaultTiming()}
-	if cfg.TLS != (TLSFiles{}) {
-		creds, err := newReloading(cfg.TLS)
-		if err != nil {
-			return nil, fmt.Errorf("etcd: %w", err)
-		}
-		d.creds = grpc.WithTransportCredentials(creds)
+	if _, err := cfg.TLS.load(); err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d := &Directory{cfg: cfg, timing: defaultTiming()}
 	d.opened, d.registration.what, d.listing.what = time.Now(), "registration", "list of members"
 	return d, nil
 }
@@ -137,17 +120,8 @@ func (c *Config) checkEndpoints() error {
 	return nil
 }
 
-// Close revokes the lease and closes the connections, within about a second. Follow and Register must have returned.
+// Close revokes the lease, within about a second. Follow and Register must have returned.
 func (d *Directory) Close() error {
 	d.revoke()
-	d.cancel()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.client == nil {
-		return nil
-	}
-	if err := d.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("etcd: close: %w", err)
-	}
 	return nil
 }

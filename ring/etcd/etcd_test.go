@@ -258,25 +258,43 @@ func TestEtcdAwayAtStart(t *testing.T) {
 	}
 }
 
-// The client keeps a stream to the member of etcd that it opened it to: when that one hangs, another must be tried.
+// A client that balances over its endpoints keeps a stream where it opened it, even at a member of etcd that hangs.
 func TestOneOfTwoEndpointsHangs(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
-	l := newLink(t, e.Endpoint())
-	a, b := open(t, l.url(), nil), open(t, l.url(), nil)
-	for _, d := range []*tested{a, b} {
-		d.cfg.Endpoints = append(d.cfg.Endpoints, e.Endpoint())
-	}
+	a, hangOfA := openTwice(t, e)
+	b, hangOfB := openTwice(t, e)
 	register(t, a, member("a", 1))
+	waitRegistered(t, a, 1)
 	seen := follow(t, b)
 	seen.waitFor(t, "a", member("a", 1))
-	l.hang()
 	gone := watchForDeletion(t, e, "/ringside/default/members/a")
-	time.Sleep(6 * time.Second) // the fault itself: three leases
-	register(t, b, member("b", 2))
+	hangOfA()
+	hangOfB()
+	waitRegistered(t, a, 2)
+	waitFor(t, "a list from the other endpoint", func() bool { return b.Stats().Lists == 2 })
+	register(t, open(t, e.Endpoint(), nil), member("b", 2))
 	seen.waitFor(t, "a and b", member("a", 1), member("b", 2))
 	if n := gone(); n > 0 {
 		t.Errorf("a's record expired %d times", n)
+	}
+}
+
+// openTwice opens a directory with two ways to the same etcd; hang blocks the one that it has chosen.
+func openTwice(t *testing.T, e *rig.EtcdServer) (d *tested, hang func()) {
+	t.Helper()
+	links := [2]*link{newLink(t, e.Endpoint()), newLink(t, e.Endpoint())}
+	d = open(t, links[0].url(), nil)
+	d.cfg.LeaseTTL = 4 * time.Second
+	d.cfg.Endpoints = append(d.cfg.Endpoints, links[1].url())
+	return d, func() {
+		for _, l := range links {
+			if l.used() {
+				l.hang()
+				return
+			}
+		}
+		t.Error("neither way is used")
 	}
 }
 

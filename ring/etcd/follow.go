@@ -41,19 +41,14 @@ type follower struct {
 }
 
 // session lists the members and watches them until the next list is due (nil) or something is odd.
-func (f *follower) session(ctx context.Context) error {
-	c, err := f.d.connection()
-	if err != nil {
-		return err
-	}
+func (f *follower) session(ctx context.Context, c *clientv3.Client) error {
 	if err := f.list(ctx, c); err != nil {
-		f.d.disconnect(c, err)
 		return fmt.Errorf("list %s: %w", f.d.membersPrefix(), err)
 	}
 	f.d.lists.Add(1)
 	f.d.hold(&f.d.listing)
 	f.publish()
-	err = f.watch(ctx, c)
+	err := f.watch(ctx, c)
 	f.publish() // what was seen but not settled; the next list may be long in coming
 	if err != nil {
 		f.d.watchBreaks.Add(1)
@@ -127,13 +122,10 @@ func (f *follower) watch(ctx context.Context, c *clientv3.Client) error {
 	defer stop(nil)
 	stall := time.AfterFunc(f.d.timing.stall, func() { stop(errStalled) })
 	defer stall.Stop()
-	// A watcher of its own, because watchers share streams: see stayIn.
-	watcher := clientv3.NewWatcher(c)
-	defer watcher.Close()
 
-	changes := watcher.Watch(ctx, f.table.prefix, clientv3.WithPrefix(), clientv3.WithFragment(),
+	changes := c.Watch(ctx, f.table.prefix, clientv3.WithPrefix(), clientv3.WithFragment(),
 		clientv3.WithRev(f.revision+1))
-	err := f.consume(ctx, watcher, changes, func() { stall.Reset(f.d.timing.stall) })
+	err := f.consume(ctx, c, changes, func() { stall.Reset(f.d.timing.stall) })
 	switch {
 	case due.Err() != nil:
 		return nil
@@ -144,7 +136,7 @@ func (f *follower) watch(ctx context.Context, c *clientv3.Client) error {
 }
 
 // consume takes changes into the table until the watch ends. A change waits timing.settle for others to come with it.
-func (f *follower) consume(ctx context.Context, w clientv3.Watcher, changes clientv3.WatchChan, alive func()) error {
+func (f *follower) consume(ctx context.Context, c *clientv3.Client, changes clientv3.WatchChan, alive func()) error {
 	progress := time.NewTicker(f.d.timing.progress)
 	defer progress.Stop()
 	var settled <-chan time.Time
@@ -165,7 +157,7 @@ func (f *follower) consume(ctx context.Context, w clientv3.Watcher, changes clie
 			settled = nil
 			f.publish()
 		case <-progress.C:
-			if err := w.RequestProgress(ctx); err != nil {
+			if err := c.RequestProgress(ctx); err != nil {
 				return fmt.Errorf("ask for progress: %w", err)
 			}
 		}

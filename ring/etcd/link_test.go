@@ -66,6 +66,12 @@ func (p *link) hang() {
 	p.blocked = make(chan struct{})
 }
 
+func (p *link) used() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) > 0
+}
+
 func (p *link) accept() {
 	for {
 		in, err := p.l.Accept()

@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
 	retryMin = 100 * time.Millisecond
-	// steady is how long a session has to last before the one after it is not a retry.
+	// steady is how long a client has to be of use before the one after it is not a retry.
 	steady = 5 * time.Second
 )
 
@@ -19,18 +21,18 @@ type condition struct {
 	holds atomic.Bool
 }
 
-// forever runs session after session until ctx is done. A session that returns nil came to its planned end; after an
-// error the next one waits, longer with each that fails soon.
-func (d *Directory) forever(ctx context.Context, c *condition, session func(context.Context) error) {
-	for attempt := 0; ctx.Err() == nil; {
+// A session works for a condition with one client. nil means that it came to its planned end.
+type session func(context.Context, *clientv3.Client) error
+
+// forever runs session after session until ctx is done. After an error the next one waits, longer with each that fails
+// soon, and gets another client.
+func (d *Directory) forever(ctx context.Context, c *condition, run session) {
+	attempt, turn := 0, d.anyTurn()
+	for ; ctx.Err() == nil; attempt, turn = attempt+1, turn+1 {
 		began := time.Now()
-		err := session(ctx)
+		err := d.untilOdd(ctx, turn, run)
 		if ctx.Err() != nil {
 			break
-		}
-		if err == nil {
-			attempt = 0
-			continue
 		}
 		if time.Since(began) > steady {
 			attempt = 0
@@ -39,10 +41,25 @@ func (d *Directory) forever(ctx context.Context, c *condition, session func(cont
 			d.event(c.what+" lost, trying again", err)
 		}
 		sleep(ctx, d.retryAfter(attempt))
-		attempt++
 	}
 	c.holds.Store(false)
 }
+
+// untilOdd runs sessions with one client for as long as they come to their planned end.
+func (d *Directory) untilOdd(ctx context.Context, turn int, run session) error {
+	c, err := d.dial(ctx, turn)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // its error is that of a connection that is not used again
+	for err == nil && ctx.Err() == nil {
+		err = run(ctx, c)
+	}
+	return err
+}
+
+// anyTurn keeps the members from beginning with the same endpoint.
+func (d *Directory) anyTurn() int { return rand.IntN(len(d.cfg.Endpoints)) }
 
 // hold notes that the condition holds now.
 func (d *Directory) hold(c *condition) {

@@ -24,8 +24,8 @@ func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
 	keys := d.keysOf(self.ID)
-	d.forever(ctx, &d.registration, func(ctx context.Context) error {
-		return d.stayIn(ctx, keys, full, stock)
+	d.forever(ctx, &d.registration, func(ctx context.Context, c *clientv3.Client) error {
+		return d.stayIn(ctx, c, keys, full, stock)
 	})
 	d.sayGoodbye(keys, full, goodbye)
 	return nil
@@ -41,21 +41,12 @@ func (d *Directory) keysOf(id string) keys {
 func (d *Directory) membersPrefix() string { return d.cfg.Prefix + "/members/" }
 
 // stayIn is one registration: lease, keys, keep-alive. It returns as soon as anything is odd.
-func (d *Directory) stayIn(ctx context.Context, k keys, full, stock string) error {
-	c, err := d.connection()
+func (d *Directory) stayIn(ctx context.Context, c *clientv3.Client, k keys, full, stock string) error {
+	lease, ttl, err := d.publish(ctx, c, k, full, stock)
 	if err != nil {
 		return err
 	}
-	// A lessor of its own per session, because a lessor keeps the one stream that it has opened: if that leads to a
-	// member of etcd that is stuck, only a new stream finds another.
-	lessor := clientv3.NewLease(c)
-	defer lessor.Close()
-	lease, ttl, err := d.publish(ctx, c, lessor, k, full, stock)
-	if err != nil {
-		d.disconnect(c, err)
-		return err
-	}
-	alive, err := lessor.KeepAlive(ctx, lease)
+	alive, err := c.KeepAlive(ctx, lease)
 	if err != nil {
 		return fmt.Errorf("keep lease alive: %w", err)
 	}
@@ -66,12 +57,12 @@ func (d *Directory) stayIn(ctx context.Context, k keys, full, stock string) erro
 
 // publish writes both keys in one transaction under a new lease. Keys of an earlier lease move to the new one, so that
 // nobody sees a gap.
-func (d *Directory) publish(ctx context.Context, c *clientv3.Client, lessor clientv3.Lease, k keys, full, stock string) (
+func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, full, stock string) (
 	clientv3.LeaseID, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*d.timing.request)
+	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
 	defer cancel()
 	seconds := (d.cfg.LeaseTTL + time.Second - 1) / time.Second
-	granted, err := lessor.Grant(ctx, int64(seconds))
+	granted, err := c.Grant(ctx, int64(seconds))
 	if err != nil {
 		return 0, 0, fmt.Errorf("grant a lease: %w", err)
 	}
@@ -90,8 +81,9 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, lessor clie
 // attend watches a registration and says what went wrong with it.
 func (d *Directory) attend(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID, ttl time.Duration,
 	alive <-chan *clientv3.LeaseKeepAliveResponse) error {
-	// The client asks every third of the ttl. Two thirds of silence leave one to register anew before anybody notices.
-	limit := ttl * 2 / 3
+	// The client asks every third of the ttl. A half leaves the other half to register anew, with another member of
+	// etcd, before anybody notices.
+	limit := ttl / 2
 	silence := time.NewTimer(limit)
 	defer silence.Stop()
 	verify := time.NewTicker(d.timing.verify)
@@ -158,20 +150,25 @@ func (d *Directory) revoke() {
 
 var errNotSaid = errors.New("etcd did not answer; the lease will expire")
 
-// onTheWayOut tries a request twice within timing.goodbye: the second one goes to another member of etcd.
-func (d *Directory) onTheWayOut(request func(context.Context, *clientv3.Client) error) {
+// onTheWayOut tries a request twice within timing.goodbye, with another member of etcd each time.
+func (d *Directory) onTheWayOut(request session) {
 	const tries = 2
-	for range tries {
-		c, err := d.connection()
-		if err != nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(d.ctx, d.timing.goodbye/tries)
-		err = request(ctx, c)
-		cancel()
-		if err == nil {
+	turn := d.anyTurn()
+	for try := range tries {
+		if d.once(d.timing.goodbye/tries, turn+try, request) == nil {
 			return
 		}
 	}
 	d.event("withdrawal", errNotSaid)
+}
+
+func (d *Directory) once(limit time.Duration, turn int, request session) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	c, err := d.dial(ctx, turn)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return request(ctx, c)
 }

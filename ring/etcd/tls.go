@@ -1,18 +1,15 @@
 package etcd
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-
-	"google.golang.org/grpc/credentials"
 )
 
-// TLSFiles are PEM files. They are read again for each connection, so that new ones count without a restart.
+// TLSFiles are PEM files. They are read again when a connection is lost, so that new ones count
+// without a restart.
 type TLSFiles struct {
 	// CertFile and KeyFile show etcd who we are; both or neither.
 	CertFile, KeyFile string
@@ -44,33 +41,4 @@ func (f TLSFiles) load() (*tls.Config, error) {
 		return nil, fmt.Errorf("tls: ca %s holds no certificate", f.CAFile)
 	}
 	return cfg, nil
-}
-
-// reloading turns files into credentials that are read anew for each handshake.
-type reloading struct {
-	credentials.TransportCredentials // what the files held first; answers all but the handshake
-	files                            TLSFiles
-}
-
-func newReloading(files TLSFiles) (reloading, error) {
-	cfg, err := files.load()
-	if err != nil {
-		return reloading{}, err
-	}
-	return reloading{credentials.NewTLS(cfg), files}, nil
-}
-
-// ClientHandshake implements credentials.TransportCredentials. Errors of the files end this attempt to connect only.
-func (r reloading) ClientHandshake(ctx context.Context, host string, conn net.Conn) (
-	net.Conn, credentials.AuthInfo, error) {
-	cfg, err := r.files.load()
-	if err != nil {
-		return nil, nil, err
-	}
-	return credentials.NewTLS(cfg).ClientHandshake(ctx, host, conn)
-}
-
-// Clone implements credentials.TransportCredentials.
-func (r reloading) Clone() credentials.TransportCredentials {
-	return reloading{r.TransportCredentials.Clone(), r.files}
 }
