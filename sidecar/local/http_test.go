@@ -20,8 +20,6 @@ func post(target, body string, fields ...string) string {
 		fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-const problemPrefix = problemBase
-
 // TestRawHTTP sends bytes over TCP and reads bytes back: what the library makes of HTTP is part of what is tested.
 func TestRawHTTP(t *testing.T) {
 	s := start(t, Config{Hosts: []string{"metrics.Internal"}, RequestTimeout: 50 * time.Millisecond, MaxBodyBytes: 40000})
@@ -123,7 +121,11 @@ func TestRawHTTP(t *testing.T) {
 			}
 			if tt.status >= 400 {
 				checkProblem(t, resp, body, tt.body)
-			} else if body != tt.body {
+				checkDocumented(t, tt.request, resp, problemBase+tt.body)
+			} else {
+				checkDocumented(t, tt.request, resp, "")
+			}
+			if tt.status < 400 && body != tt.body {
 				t.Errorf("body %q, want %q", body, tt.body)
 			}
 			for name, want := range tt.header {
@@ -147,7 +149,7 @@ func checkProblem(t *testing.T, resp *http.Response, body, name string) {
 	if err := json.Unmarshal([]byte(body), &d); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
-	if d.Type != problemPrefix+name || d.Status != resp.StatusCode || d.Title == "" || d.Detail == "" {
+	if d.Type != problemBase+name || d.Status != resp.StatusCode || d.Title == "" || d.Detail == "" {
 		t.Errorf("problem %+v, want type %s", d, name)
 	}
 	if strings.Contains(body, "canary-secret") {
@@ -195,6 +197,7 @@ func TestIfNoneMatch(t *testing.T) {
 	if resp.StatusCode != 304 || body != "" || resp.Header.Get("ETag") != etag || resp.Header.Get("Cache-Control") == "" {
 		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
 	}
+	checkDocumented(t, "GET /v1/cnf-metrics/a", resp, "")
 	c.send(get("/v1/cnf-metrics/a", `If-None-Match: "other"`))
 	if resp, _ := c.answer("GET"); resp.StatusCode != 200 {
 		t.Errorf("another etag: %d", resp.StatusCode)

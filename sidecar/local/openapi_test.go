@@ -1,0 +1,167 @@
+package local
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// document is the part of openapi.json that the tests hold answers against.
+type document struct {
+	OpenAPI    string                                `json:"openapi"`
+	Paths      map[string]map[string]json.RawMessage `json:"paths"`
+	Components struct {
+		Responses map[string]documentedResponse `json:"responses"`
+	} `json:"components"`
+}
+
+type documentedResponse struct {
+	Ref     string                     `json:"$ref"`
+	Headers map[string]json.RawMessage `json:"headers"`
+	Content map[string]json.RawMessage `json:"content"`
+}
+
+func readDocument(t *testing.T) document {
+	t.Helper()
+	var d document
+	if err := json.Unmarshal(openAPI, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d document) response(t *testing.T, path, method string, status int) (documentedResponse, bool) {
+	t.Helper()
+	var operation struct {
+		Responses map[string]documentedResponse `json:"responses"`
+	}
+	raw, ok := d.Paths[path][method]
+	if !ok {
+		return documentedResponse{}, false
+	}
+	if err := json.Unmarshal(raw, &operation); err != nil {
+		t.Fatal(err)
+	}
+	r, ok := operation.Responses[strconv.Itoa(status)]
+	if name, isRef := strings.CutPrefix(r.Ref, "#/components/responses/"); isRef {
+		r, ok = d.Components.Responses[name]
+	}
+	return r, ok
+}
+
+// template returns the documented path of a request target, or "" for one that has no route.
+func template(target string) string {
+	switch {
+	case target == "/" || target == "/openapi.json" || target == "/v1/datasets":
+		return target
+	case strings.HasSuffix(target, ":batchGet"):
+		return "/v1/{dataset}:batchGet"
+	case strings.HasPrefix(target, "/v1/") && strings.Count(target, "/") > 2:
+		return "/v1/{dataset}/{key}"
+	}
+	return ""
+}
+
+// checkDocumented fails when openapi.json does not know the answer's status, problem type, content type or header fields.
+func checkDocumented(t *testing.T, request string, resp *http.Response, problemType string) {
+	t.Helper()
+	words := strings.SplitN(request, " ", 3)
+	path := template(words[1])
+	if path == "" {
+		return
+	}
+	method := "get"
+	if strings.HasSuffix(path, ":batchGet") {
+		method = "post"
+	}
+	r, ok := readDocument(t).response(t, path, method, resp.StatusCode)
+	if !ok {
+		t.Fatalf("openapi.json: %s %s has no status %d", method, path, resp.StatusCode)
+	}
+	content, ok := r.Content[strings.Split(resp.Header.Get("Content-Type"), ",")[0]]
+	if !ok && resp.StatusCode != http.StatusNotModified {
+		t.Errorf("openapi.json: %s %d has no content %s", path, resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	if problemType != "" && !strings.Contains(string(content), `"`+problemType+`"`) {
+		t.Errorf("openapi.json: %s %d has no problem type %s", path, resp.StatusCode, problemType)
+	}
+	general := []string{"Content-Type", "Content-Length", "Date", "Connection"}
+	for name := range resp.Header {
+		if _, ok := r.Headers[canonicalOf(r.Headers, name)]; !ok && !slices.Contains(general, name) {
+			t.Errorf("openapi.json: %s %d has no header %s", path, resp.StatusCode, name)
+		}
+	}
+}
+
+// canonicalOf finds the documented spelling ("ETag") of a name as net/http spells it ("Etag").
+func canonicalOf(headers map[string]json.RawMessage, name string) string {
+	for documented := range headers {
+		if http.CanonicalHeaderKey(documented) == name {
+			return documented
+		}
+	}
+	return ""
+}
+
+func TestOpenAPIKnowsEveryProblemAndNoOther(t *testing.T) {
+	all := append(slices.Clone(kinds[:]), problemNoRoute, problemUnknownDataset, problemAbsent, problemMethod,
+		problemMalformed, problemBatch, problemCrossSite, problemReadTimeout, problemBodySize, problemBatchSize,
+		problemTargetSize, problemHost, problemHeaderSize, problemConns, problemVersion)
+	known := map[string]bool{}
+	for _, p := range all {
+		known[problemBase+p.name] = true
+		if !strings.Contains(string(openAPI), `"`+problemBase+p.name+`"`) {
+			t.Errorf("problem %s is not in openapi.json", p.name)
+		}
+	}
+	if len(known) != len(all) {
+		t.Errorf("%d problems have %d names", len(all), len(known))
+	}
+	for _, m := range regexp.MustCompile(problemBase+`[a-z-]+`).FindAllString(string(openAPI), -1) {
+		if !known[m] {
+			t.Errorf("openapi.json has problem %s, the code has not", m)
+		}
+	}
+}
+
+func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
+	d := readDocument(t)
+	want := map[string][]string{
+		"/": {"get", "head"}, "/openapi.json": {"get", "head"}, "/v1/datasets": {"get", "head"},
+		"/v1/{dataset}/{key}": {"get", "head", "parameters"}, "/v1/{dataset}:batchGet": {"parameters", "post"},
+	}
+	for path, item := range d.Paths {
+		var methods []string
+		for m := range item {
+			methods = append(methods, m)
+		}
+		slices.Sort(methods)
+		if !slices.Equal(methods, want[path]) {
+			t.Errorf("%s: %v, want %v", path, methods, want[path])
+		}
+	}
+	if len(d.Paths) != len(want) || !strings.HasPrefix(d.OpenAPI, "3.1.") {
+		t.Errorf("OpenAPI %s with %d paths", d.OpenAPI, len(d.Paths))
+	}
+}
+
+func TestOpenAPIReferencesResolve(t *testing.T) {
+	var whole map[string]any
+	if err := json.Unmarshal(openAPI, &whole); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`"\$ref": "#/([^"]+)"`).FindAllStringSubmatch(string(openAPI), -1) {
+		var at any = whole
+		for part := range strings.SplitSeq(m[1], "/") {
+			object, _ := at.(map[string]any)
+			at = object[part]
+		}
+		if at == nil {
+			t.Errorf("#/%s leads nowhere", m[1])
+		}
+	}
+}
