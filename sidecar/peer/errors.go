@@ -91,13 +91,22 @@ func (p *peer) failure(ctx context.Context, began time.Duration, err error) erro
 		p.fail()
 	}
 	alive := time.Duration(p.heard.Load()) >= began
-	switch cause := ctx.Err(); {
+	switch cause := ended(ctx); {
 	case errors.Is(cause, context.Canceled):
 		return &cache.Error{Kind: cache.KindCanceled, Err: p.about(cause)}
 	case cause != nil && alive:
 		return &cache.Error{Kind: cache.KindDeadline, Err: p.about(fmt.Errorf("it is alive but slow: %w", cause))}
 	}
 	return p.unreachable(errors.New(s.Message()))
+}
+
+// ended is ctx.Err, but for a deadline that has passed while its timer has not fired yet: the member's own timer may be
+// the quicker one.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 func (p *peer) unreachable(why error) error {

@@ -27,8 +27,10 @@ type dataset struct {
 	stats cache.Stats
 }
 
-func (d *dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) { return d.serve(ctx, q) }
-func (d *dataset) Stats() *cache.Stats                                           { return &d.stats }
+func (d *dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	return d.serve(ctx, q)
+}
+func (d *dataset) Stats() *cache.Stats { return &d.stats }
 
 // held answers each key with itself, from memory.
 func held(_ context.Context, q cache.Query) (cache.Answer, error) {
