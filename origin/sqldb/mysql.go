@@ -141,8 +141,12 @@ func (m *mysql) isMariaDB(ctx context.Context, conn *sql.Conn) (bool, error) {
 	return mariadb, nil
 }
 
+// typesLife is how long an ALTER TABLE that leaves all statements valid may go unnoticed.
+const typesLife = time.Minute
+
 // tableTypes is what the protocol does not tell of a table's columns.
 type tableTypes struct {
+	read time.Time
 	key  keyType
 	bool map[string]bool // :: column → declared tinyint(1), which is what BOOL stands for
 	json map[string]bool // :: column → a text that MariaDB checks with json_valid, which is what JSON stands for
@@ -155,7 +159,7 @@ func (m *mysql) typesOf(ctx context.Context, conn *sql.Conn, st *statement) (*ta
 	if st.table == "" {
 		return &tableTypes{}, nil
 	}
-	if known, ok := m.tables.Load(st.tableKey()); ok {
+	if known, ok := m.tables.Load(st.tableKey()); ok && time.Since(known.(*tableTypes).read) < typesLife {
 		return known.(*tableTypes), nil
 	}
 	types, err := m.readTypes(ctx, conn, st)
@@ -170,7 +174,7 @@ func (m *mysql) readTypes(ctx context.Context, conn *sql.Conn, st *statement) (*
 	if !ok {
 		schema, table = "", st.table
 	}
-	types := &tableTypes{bool: map[string]bool{}}
+	types := &tableTypes{read: time.Now(), bool: map[string]bool{}}
 	err := eachPair(ctx, conn, `SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?`, schema, table,
 		func(name, columnType string) {
@@ -253,8 +257,8 @@ func (t *tableTypes) cell(name, typeName string, v any) cell {
 
 func mysqlText(typeName string, text []byte) cell {
 	switch typeName {
-	case "DECIMAL":
-		return decimalCell(text)
+	case "DECIMAL", "UNSIGNED BIGINT": // above the largest int64 it comes as text
+		return cell{bare, text}
 	case "DATETIME", "TIMESTAMP":
 		return reform(string(text), timestampForm, "2006-01-02 15:04:05")
 	case "TIME":

@@ -1,0 +1,170 @@
+package sqldb_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// shared is one row as each of the databases declares and writes it; its value is the same bytes from all.
+var shared = map[string]struct{ columns, values string }{
+	"postgres": {`k text PRIMARY KEY, ver bigint, small smallint, big bigint, flag boolean, off boolean, r real, d double precision,
+		tiny double precision, price numeric(20,4), name text, raw bytea, day date, at timestamp, zoned timestamptz,
+		clock time, id uuid, doc jsonb, nope text, "od""d <col>" text, empty text, yes char(3)`,
+		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5, E'é <b>&</b> "q" \\ 😀 \n', '\x00ff10', '2024-02-29',
+		'2024-02-29 12:34:56.123456', '2024-02-29 13:34:56.5+01', '23:59:59.25', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
+		'{"b": [1, 2.50, null], "a": "<&>"}', NULL, 'x', '', 'yes'`},
+	"mysql": {"k VARCHAR(50) PRIMARY KEY, ver BIGINT, small SMALLINT, big BIGINT, flag BOOL, off BOOL, r FLOAT, d DOUBLE, " +
+		"tiny DOUBLE, price DECIMAL(20,4), name TEXT, raw BLOB, day DATE, at DATETIME(6), zoned TIMESTAMP(6), clock TIME(2), " +
+		"id CHAR(36), doc JSON, nope TEXT, `od\"d <col>` TEXT, empty TEXT, yes CHAR(3)",
+		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5, 'é <b>&</b> "q" \\ 😀 \n', x'00ff10', '2024-02-29',
+		'2024-02-29 12:34:56.123456', '2024-02-29 12:34:56.5', '23:59:59.25', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
+		'{"a": "<&>", "b": [1, 2.50, null]}', NULL, 'x', '', 'yes'`},
+	"sqlite": {`k TEXT PRIMARY KEY, ver INTEGER, small SMALLINT, big BIGINT, flag BOOLEAN, off BOOLEAN, r REAL, d DOUBLE,
+		tiny DOUBLE, price DECIMAL(20,4), name TEXT, raw BLOB, day DATE, at DATETIME, zoned TIMESTAMP, clock TIME,
+		id UUID, doc JSON, nope TEXT, "od""d <col>" TEXT, empty TEXT, yes CHAR(3)`,
+		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5, 'é <b>&</b> "q" \ 😀 ' || char(10), x'00ff10',
+		'2024-02-29', '2024-02-29 12:34:56.123456', '2024-02-29 13:34:56.5+01:00', '23:59:59.25',
+		'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a": "<&>", "b": [1, 2.50, null]}', NULL, 'x', '', 'yes'`},
+}
+
+const sharedValue = `{"k":"k","ver":7,"small":-5,"big":9223372036854775807,"flag":true,"off":false,"r":1.1,"d":0.1,` +
+	`"tiny":1e-9,"price":12.5000,"name":"é <b>&</b> \"q\" \\ 😀 \n","raw":"AP8Q","day":"2024-02-29",` +
+	`"at":"2024-02-29T12:34:56.123456Z","zoned":"2024-02-29T12:34:56.500000Z","clock":"23:59:59.250000",` +
+	`"id":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","doc":{"a":"<&>","b":[1,2.50,null]},"nope":null,` +
+	`"od\"d <col>":"x","empty":"","yes":"yes"}`
+
+func TestARowIsTheSameBytesFromEachDatabase(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		d.exec(t, "CREATE TABLE shared ("+shared[d.driver].columns+")")
+		d.exec(t, "INSERT INTO shared VALUES ("+shared[d.driver].values+")")
+		o := d.dataset(t, sqldb.Dataset{Table: "shared", Key: "k", Version: "ver"})
+		for range 2 { // prepared, and prepared before
+			got := loadOne(t, o, "k")
+			if string(got.Data) != sharedValue {
+				t.Errorf("got  %s\nwant %s", got.Data, sharedValue)
+			}
+			if got.Version != 7 {
+				t.Errorf("version %d", got.Version)
+			}
+		}
+	})
+}
+
+// Each case is a column of a table of its own: type, SQL literal, JSON, and the value as it is.
+type typeCase struct{ sqlType, literal, json, plain string }
+
+var typeCases = map[string][]typeCase{
+	"postgres": {
+		{"numeric", "123456789012345678901234567890.10", "123456789012345678901234567890.10", ""},
+		{"numeric", "'NaN'", `"NaN"`, "NaN"},
+		{"float8", "'NaN'", `"NaN"`, "NaN"},
+		{"float8", "'-Infinity'", `"-Infinity"`, "-Infinity"},
+		{"float8", "5", "5", ""},
+		{"float8", "1e21", "1e+21", ""},
+		{"float8", "123456789012345680000", "123456789012345680000", ""},
+		{"float4", "3.4028235e38", "3.4028235e+38", ""},
+		{"timestamptz", "'infinity'", `"infinity"`, "infinity"},
+		{"timestamptz", "'2024-01-01 00:00:00+05:30'", `"2023-12-31T18:30:00.000000Z"`, "2023-12-31T18:30:00.000000Z"},
+		{"timestamp", "'0044-03-15 BC'", `"0044-03-15 00:00:00 BC"`, "0044-03-15 00:00:00 BC"},
+		{"timestamp", "'20240-03-15'", `"20240-03-15 00:00:00"`, "20240-03-15 00:00:00"},
+		{"timetz", "'10:00:00+02'", `"10:00:00+02"`, "10:00:00+02"},
+		{"interval", "'1 day 2 hours'", `"1 day 02:00:00"`, "1 day 02:00:00"},
+		{"int[]", "'{1,2,NULL}'", `"{1,2,NULL}"`, "{1,2,NULL}"},
+		{"text[]", `'{"a b","c"}'`, `"{\"a b\",c}"`, `{"a b",c}`},
+		{"inet", "'10.0.0.1/8'", `"10.0.0.1/8"`, "10.0.0.1/8"},
+		{"oid", "4294967295", "4294967295", ""},
+		{"char(4)", "'ab'", `"ab  "`, "ab  "},
+		{"json", `'{"b" : 1, "a":[ 1 ]}'`, `{"b":1,"a":[1]}`, `{"b" : 1, "a":[ 1 ]}`},
+		{"bytea", `'\x'`, `""`, ""},
+		{"bytea", `'\x00ff'`, `"AP8="`, "\x00\xff"},
+		{"bool", "false", "false", ""},
+		{"xml", "'<a/>'", `"<a/>"`, "<a/>"},
+		{"money", "'12.34'", `"$12.34"`, "$12.34"},
+		{"mood", "'sad'", `"sad"`, "sad"},
+		{"positive", "5", "5", ""},
+		{"text", "E'\\x01\\u2028'", `"\u0001\u2028"`, "\x01\u2028"},
+	},
+	"mysql": {
+		{"BIGINT UNSIGNED", "18446744073709551615", "18446744073709551615", ""},
+		{"TINYINT(1)", "2", "2", ""},
+		{"TINYINT(4)", "1", "1", ""},
+		{"INT(5) ZEROFILL", "42", "42", ""},
+		{"DECIMAL(30,2)", "1234567890123456789012345678.1", "1234567890123456789012345678.10", ""},
+		{"BIT(1)", "b'1'", "1", ""},
+		{"BIT(64)", "x'FFFFFFFFFFFFFFFF'", "18446744073709551615", ""},
+		{"YEAR", "2024", "2024", ""},
+		{"TIME", "'-12:30:00'", `"-12:30:00"`, "-12:30:00"},
+		{"TIME", "'800:00:00'", `"800:00:00"`, "800:00:00"},
+		{"DATETIME", "'2024-01-01'", `"2024-01-01T00:00:00.000000Z"`, "2024-01-01T00:00:00.000000Z"},
+		{"ENUM('a','b')", "'b'", `"b"`, "b"},
+		{"SET('a','b')", "'a,b'", `"a,b"`, "a,b"},
+		{"VARBINARY(3)", "x'00ff'", `"AP8="`, "\x00\xff"},
+		{"BINARY(3)", "x'00ff'", `"AP8A"`, "\x00\xff\x00"},
+		{"UUID", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", `"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"`,
+			"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"},
+		{"INET6", "'::1'", `"::1"`, "::1"},
+		{"VARCHAR(9) CHARACTER SET latin1", "'é'", `"é"`, "é"},
+		{"JSON", `'{"b" : 1, "a":[ 1 ]}'`, `{"b":1,"a":[1]}`, `{"b" : 1, "a":[ 1 ]}`},
+		{"LONGTEXT", `'{"b" : 1}'`, `"{\"b\" : 1}"`, `{"b" : 1}`},
+		{"FLOAT", "16777216", "16777216", ""},
+		{"DOUBLE", "1e300", "1e+300", ""},
+	},
+	"sqlite": {
+		{"DATETIME", "1709210096", `"2024-02-29T12:34:56.000000Z"`, "2024-02-29T12:34:56.000000Z"},
+		{"DATETIME", "2460370.0242592592", `"2024-02-29T12:34:56.000000Z"`, "2024-02-29T12:34:56.000000Z"},
+		{"DATETIME", "'2024-02-29T12:34:56+02:00'", `"2024-02-29T10:34:56.000000Z"`, "2024-02-29T10:34:56.000000Z"},
+		{"TIMESTAMP(6)", "'2024-02-29 12:34:56.5'", `"2024-02-29T12:34:56.500000Z"`, "2024-02-29T12:34:56.500000Z"},
+		{"TIMESTAMPTZ", "'2024-02-29 12:34:56+02:00'", `"2024-02-29T10:34:56.000000Z"`, "2024-02-29T10:34:56.000000Z"},
+		{"DATETIME", "'yesterday'", `"yesterday"`, "yesterday"},
+		{"DATE", "1709210096", `"2024-02-29"`, "2024-02-29"},
+		{"BOOLEAN", "2", "2", ""},
+		{"BOOLEAN", "'maybe'", `"maybe"`, "maybe"},
+		{"INTEGER", "'abc'", `"abc"`, "abc"},
+		{"INTEGER", "1.5", "1.5", ""},
+		{"REAL", "1e999", `"Infinity"`, "Infinity"},
+		{"DECIMAL(10,2)", "3", "3.00", ""},
+		{"DECIMAL(10,2)", "-0.5", "-0.50", ""},
+		{"NUMERIC", "2.5", "2.5", ""},
+		{"JSON", "'not json'", `"not json"`, "not json"},
+		{"TEXT", "x'00ff'", `"AP8="`, "\x00\xff"},
+		{"BLOB", "'ab'", `"YWI="`, "ab"},
+		{"TEXT", "CAST(x'61ff62' AS TEXT)", `"a\ufffdb"`, "a\xffb"},
+		{"", "42", "42", ""},
+		{"", "'42'", `"42"`, "42"},
+	},
+}
+
+func TestEachTypeHasItsForm(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		if d.driver == "postgres" {
+			d.exec(t, "CREATE TYPE mood AS ENUM ('sad', 'ok')")
+			d.exec(t, "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
+		}
+		db := d.open(t)
+		for i, c := range typeCases[d.driver] {
+			table := fmt.Sprint("one", i)
+			d.exec(t, "CREATE TABLE "+table+" (k VARCHAR(5) PRIMARY KEY, v "+c.sqlType+")")
+			d.exec(t, "INSERT INTO "+table+" VALUES ('k', "+c.literal+")")
+			checkForm(t, db, c, sqldb.Dataset{Table: table, Key: "k", Columns: []string{"v"}}, `{"v":`+c.json+`}`)
+			plain := c.plain
+			if plain == "" {
+				plain = strings.Trim(c.json, `"`)
+			}
+			checkForm(t, db, c, sqldb.Dataset{Table: table, Key: "k", Value: "v"}, plain)
+		}
+	})
+}
+
+func checkForm(t *testing.T, db *sqldb.DB, c typeCase, ds sqldb.Dataset, want string) {
+	t.Helper()
+	o, err := db.Dataset(ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := loadOne(t, o, "k"); string(got.Data) != want {
+		t.Errorf("%s %s: got %q, want %q", c.sqlType, c.literal, got.Data, want)
+	}
+}
