@@ -201,18 +201,17 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 		return false
 	}
 	if !replace {
-		s.evictLocked(next.bytes, key)
 		key = strings.Clone(key)
 	}
 	s.order.Add(key, next)
 	s.bytes += next.bytes - held.bytes
-	s.evictLocked(0, key)
+	s.evictLocked(key)
 	return true
 }
 
-// evictLocked drops entries until room bytes are free. The one that was stored last goes after all others.
-func (s *shard[V]) evictLocked(room int64, last string) {
-	for s.bytes+room > s.share {
+// evictLocked drops entries until the rest fits. The one that was stored last goes after all others.
+func (s *shard[V]) evictLocked(last string) {
+	for s.bytes > s.share {
 		s.bytes -= s.order.evict(last).bytes
 		s.evictions++
 	}
@@ -250,7 +249,7 @@ func (s *shard[V]) resize(share int64) {
 	defer s.mu.Unlock()
 	s.share = share
 	s.order.resize(share)
-	s.evictLocked(0, "")
+	s.evictLocked("")
 }
 
 func (s *shard[V]) addTo(sum *Stats) {

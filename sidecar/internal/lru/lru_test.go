@@ -102,13 +102,19 @@ func TestWhatIsHeld(t *testing.T) {
 			c.Get("b")
 			c.Get("c")
 			put(c, "d", 1, 100+2*cost)
-		}, map[Policy]string{LRU: "cd", SLRU: "cd"}},
+		}, both("cd")},
 		{"growth over the protected segment's bound", 5, func(c *Cache[int]) {
 			store(c, "ab")
 			c.Get("a")
 			c.Get("b")
-			put(c, "b", 1, 5*cost-cost+100)
+			put(c, "b", 1, 100+4*cost)
 		}, both("b")},
+		{"growth of the only protected one drops the only one on probation", 5, func(c *Cache[int]) {
+			store(c, "a")
+			c.Get("a")
+			put(c, "b", 1, 100+cost)
+			put(c, "a", 1, 100+3*cost-cost/10)
+		}, both("a")},
 		{"removed is gone", 3, func(c *Cache[int]) {
 			store(c, "ab")
 			c.Get("b")
@@ -128,8 +134,13 @@ func TestWhatIsHeld(t *testing.T) {
 		}, both("abe")},
 		{"no room at all", 3, func(c *Cache[int]) {
 			store(c, "abc")
+			put(c, "", 1, 1)
 			c.Resize(0)
 			store(c, "d")
+		}, both("")},
+		{"less than no room", 3, func(c *Cache[int]) {
+			store(c, "abc")
+			c.Resize(-1)
 		}, both("")},
 	}
 	for _, tt := range tests {
@@ -183,8 +194,16 @@ func TestUpdateReportsWhetherItStored(t *testing.T) {
 	policies(t, func(t *testing.T, p Policy) {
 		c := newCache(t, p, 3)
 		refuse := func(int, bool) (int, bool) { return 0, false }
-		if !put(c, "a", 1, 100) || c.Update("a", 100, refuse) || put(c, "a", 1, 3*cost) || !put(c, "a", 1, 3*cost-entryOverhead-1) {
-			t.Error("stored is wrong for one of: fits, refused, a byte too large, fits exactly")
+		const largest = 3*cost - entryOverhead - 1
+		for name, got := range map[string]bool{
+			"fits":         put(c, "a", 1, 100),
+			"fits exactly": put(c, "a", 1, largest),
+			"refused":      !c.Update("a", 100, refuse),
+			"too large":    !put(c, "a", 1, largest+1),
+		} {
+			if !got {
+				t.Errorf("stored is wrong for a value that is: %s", name)
+			}
 		}
 	})
 }
@@ -236,6 +255,22 @@ func TestRemoveIf(t *testing.T) {
 	})
 }
 
+// What was removed between two batches of a sweep is not offered any more.
+func TestSweepOfRemovedKeys(t *testing.T) {
+	c := newCache(t, LRU, 3)
+	store(c, "ab")
+	keys := c.shards[0].keys()
+	c.Remove("a")
+	var offered string
+	c.shards[0].removeBatch(keys, func(key string, _ int) bool {
+		offered += key
+		return false
+	})
+	if offered != "b" {
+		t.Errorf("offered %q, want b", offered)
+	}
+}
+
 // A writer gets in between two batches of a sweep.
 func TestSweepLetsGoOfTheLock(t *testing.T) {
 	c := newCache(t, LRU, 1<<17)
@@ -263,6 +298,18 @@ func TestSweepLetsGoOfTheLock(t *testing.T) {
 	if !during {
 		t.Error("the writer had to wait for the whole sweep")
 	}
+}
+
+func TestHitDoesNotAllocate(t *testing.T) {
+	policies(t, func(t *testing.T, p Policy) {
+		c := newCache(t, p, 3)
+		store(c, "a")
+		buf := []byte("a")
+		c.Get("a") // promotes
+		if n := testing.AllocsPerRun(100, func() { c.Get(view(buf)) }); n != 0 {
+			t.Errorf("a hit makes %v allocations", n)
+		}
+	})
 }
 
 func TestStats(t *testing.T) {
