@@ -43,8 +43,8 @@ type entry struct {
 	owner uint32
 }
 
-// sorted takes entries apart, in ascending order of hash. Envoy and grpc-go leave the order of equal hashes to chance; here it is that of the hash keys,
-// so that all nodes agree.
+// sorted takes entries apart, in ascending order of hash. Envoy and grpc-go leave the order of equal hashes to chance;
+// here it is that of the hash keys, so that all nodes agree.
 func sorted(entries []entry) (hashes []uint64, owners []uint32) {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.owner, b.owner))
@@ -56,9 +56,9 @@ func sorted(entries []entry) (hashes []uint64, owners []uint32) {
 	return hashes, owners
 }
 
-// place follows Envoy's Ring::Ring (ring_hash_lb.cc) and grpc-go's newRing (balancer/ringhash/ring.go) step by step,
-// for members of equal weight, which are sorted by hash key and not none. The rounding of each step decides which member gets an entry more than another, so
-// none may be left out, merged, or computed otherwise.
+// place makes the entries of members, of which there is at least one, sorted by hash key. It follows Envoy's Ring::Ring
+// (ring_hash_lb.cc) and grpc-go's newRing (balancer/ringhash/ring.go) step by step, for members of equal weight. The
+// rounding of each step decides which member gets an entry more than another: none may be left out or merged.
 func place(members []Member, size Size) []entry {
 	weight := 1 / float64(len(members))
 	scale := min(math.Ceil(weight*float64(size.Min))/weight, float64(size.Max))
@@ -70,6 +70,7 @@ func place(members []Member, size Size) []entry {
 		// the ring of an arm64 node differ from that of an amd64 one.
 		target += float64(scale * weight)
 		name = append(append(name[:0], members[m].Key()...), '_')
+		name = slices.Grow(name, len("18446744073709551615"))
 		for i := uint64(0); current < target; i++ {
 			hash := xxhash.Sum64(strconv.AppendUint(name, i, 10))
 			entries = append(entries, entry{hash: hash, owner: uint32(m)})

@@ -56,9 +56,10 @@ func (r *Ring) Owner(routeKey string) *Member {
 	return &r.members[r.owners[search(r.hashes, Hash(routeKey))]]
 }
 
-// Successors yields each member once, in the order in which it is asked for routeKey: the owner, then the member of
-// each next entry of the ring that was not yielded before. Every node of the same ring yields the same order; so does
-// gRPC when it passes over members that it cannot connect to (gRFC A42).
+// Successors yields each member that has an entry (see Size) once, in the order in which it is asked for routeKey: the
+// owner, then the member of each next entry of the ring that was not yielded before. Every node of the same ring yields
+// the same order; so does gRPC when it passes over members that it cannot connect to (gRFC A42). A caller that stops
+// after a few of up to 4096 members causes no allocation.
 func (r *Ring) Successors(routeKey string) iter.Seq[*Member] {
 	return func(yield func(*Member) bool) { r.walk(routeKey, yield) }
 }
@@ -67,7 +68,7 @@ func (r *Ring) walk(routeKey string, yield func(*Member) bool) {
 	if r.Len() == 0 {
 		return
 	}
-	var onStack [16]uint64 // 1024 members: the read path asks for two successors and must not allocate for it
+	var onStack [64]uint64 // 4096 members, DefaultSize's Max: the read path asks for a successor and must not allocate
 	seen := bitset(onStack[:])
 	if len(r.members) > len(onStack)*64 {
 		seen = make(bitset, (len(r.members)+63)/64)

@@ -159,8 +159,10 @@ func successorsSlowly(r *Ring, routeKey string) []string {
 		first++
 	}
 	var order []string
+	seen := make(map[string]bool)
 	for i := range ps {
-		if owner := ps[(first+i)%len(ps)].owner; !slices.Contains(order, owner) {
+		if owner := ps[(first+i)%len(ps)].owner; !seen[owner] {
+			seen[owner] = true
 			order = append(order, owner)
 		}
 	}
@@ -171,7 +173,11 @@ func TestSuccessors(t *testing.T) {
 	for _, test := range []struct {
 		n    int
 		size Size
-	}{{1, Size{}}, {2, Size{}}, {3, Size{}}, {64, Size{}}, {65, Size{}}, {1024, Size{}}, {1025, Size{}}, {40, Size{8, 8}}} {
+	}{
+		{1, Size{}}, {2, Size{}}, {3, Size{}}, {64, Size{}}, {65, Size{}}, {4096, Size{}},
+		{4097, Size{Min: 8192, Max: 8192}}, // more than the walk has room for on its stack
+		{40, Size{Min: 8, Max: 8}},         // most own nothing
+	} {
 		r := mustNew(t, numbered(test.n, "10.0.0.%d:7072"), test.size)
 		for _, key := range routeKeys(5) {
 			var got []string
@@ -201,7 +207,7 @@ func second(r *Ring, routeKey string) *Member {
 }
 
 func TestLookupsDoNotAllocate(t *testing.T) {
-	r := mustNew(t, numbered(1000, "10.0.0.%d:7072"), Size{})
+	r := mustNew(t, numbered(4096, "10.0.0.%d:7072"), Size{})
 	buf := make([]byte, 0, 256)
 	for name, lookup := range map[string]func(){
 		"Owner":          func() { r.Owner("cnf-metrics/CNF-001") },
@@ -212,6 +218,16 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(100, lookup); n != 0 {
 			t.Errorf("%s: %g allocations, want 0", name, n)
 		}
+	}
+}
+
+// A node builds a ring at each change of members, of up to MaxSize entries: a string for each would be its cost.
+func TestNewDoesNotAllocateForEachEntry(t *testing.T) {
+	members := numbered(3, "10.0.0.%d:7072")
+	few := testing.AllocsPerRun(10, func() { mustNew(t, members, Size{Min: 3}) })
+	many := testing.AllocsPerRun(10, func() { mustNew(t, members, Size{Min: 4000}) })
+	if many > few {
+		t.Errorf("%g allocations for 3 entries, %g for 4000", few, many)
 	}
 }
 

@@ -62,6 +62,11 @@ func appendEscaped(dst []byte, s string, slash bool) []byte {
 
 // pchar reports whether c may stand for itself in a path segment (RFC 3986, 3.3).
 func pchar(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-		strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
+	switch c {
+	case '-', '.', '_', '~', // unreserved, with letters and digits
+		'!', '$', '&', '\'', '(', ')', '*', '+', ',', ';', '=', // sub-delims
+		':', '@':
+		return true
+	}
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }

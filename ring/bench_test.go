@@ -1,0 +1,92 @@
+package ring
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+)
+
+// Sizes that a cluster may have: a small one, a large one, and one that is past what the default size is made for.
+var benchSizes = []struct {
+	n    int
+	size Size
+}{{3, Size{}}, {100, Size{}}, {10_000, Size{}}, {10_000, Size{Min: 65536, Max: 1 << 20}}}
+
+func benchEach(b *testing.B, bench func(b *testing.B, members []Member, size Size)) {
+	for _, s := range benchSizes {
+		size, _ := s.size.effective()
+		b.Run(fmt.Sprintf("members=%d/max=%d", s.n, size.Max), func(b *testing.B) {
+			b.ReportAllocs()
+			bench(b, addressed(s.n), s.size)
+		})
+	}
+}
+
+func BenchmarkOwner(b *testing.B) {
+	benchEach(b, func(b *testing.B, members []Member, size Size) {
+		r := mustNew(b, members, size)
+		keys := routeKeys(1 << 12)
+		for i := 0; b.Loop(); i++ {
+			r.Owner(keys[i%len(keys)])
+		}
+	})
+}
+
+// Owner and first successor, as after the owner was found unreachable.
+func BenchmarkSecond(b *testing.B) {
+	benchEach(b, func(b *testing.B, members []Member, size Size) {
+		r := mustNew(b, members, size)
+		keys := routeKeys(1 << 12)
+		for i := 0; b.Loop(); i++ {
+			second(r, keys[i%len(keys)])
+		}
+	})
+}
+
+func BenchmarkNew(b *testing.B) {
+	benchEach(b, func(b *testing.B, members []Member, size Size) {
+		for b.Loop() {
+			mustNew(b, members, size)
+		}
+	})
+}
+
+// The heap that one ring holds, without the strings of its members, which the directory's list shares.
+func BenchmarkMemory(b *testing.B) {
+	benchEach(b, func(b *testing.B, members []Member, size Size) {
+		rings := make([]*Ring, 16)
+		for b.Loop() {
+			clear(rings)
+			empty := heap()
+			for i := range rings {
+				rings[i] = mustNew(b, members, size)
+			}
+			b.ReportMetric(float64(heap()-empty)/float64(len(rings)), "B/ring")
+		}
+		runtime.KeepAlive(rings)
+	})
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+func BenchmarkAppendRouteKey(b *testing.B) {
+	b.ReportAllocs()
+	buf := make([]byte, 0, 64)
+	for b.Loop() {
+		AppendRouteKey(buf, "cnf-metrics", "CNF-00001/cpu load")
+	}
+}
+
+func BenchmarkParseRouteKey(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := ParseRouteKey("cnf-metrics/CNF-00001/cpu"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
