@@ -44,7 +44,9 @@ func TestErrorsKeepTheirMeaningOnTheWay(t *testing.T) {
 		{cache.KindInternal, codes.Internal, true},
 	}
 	var next error
-	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) { return cache.Answer{}, next }))
+	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
+		return cache.Answer{}, next
+	}))
 	p := startPool(t, peer.Config{}, m)
 	to := peerTo(t, p, "m")
 	for _, tc := range cases {
@@ -95,7 +97,7 @@ func TestWhatOthersAnswerIsUnreachable(t *testing.T) {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
 			m := serveRaw(t, &answeringService{code: code})
-			_, err := peerTo(t, startPool(t, peer.Config{}, m), "m").Fetch(context.Background(), get("k"))
+			err := fetch(t, startPool(t, peer.Config{}, m), "m")
 			if !errors.Is(err, cache.ErrUnreachable) {
 				t.Errorf("error %v, want unreachable", err)
 			}
@@ -118,7 +120,7 @@ func TestErrorTextIsBounded(t *testing.T) {
 	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
 		return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, Err: errors.New(strings.Repeat("€", 100_000))}
 	}))
-	_, err := peerTo(t, startPool(t, peer.Config{}, m), "m").Fetch(context.Background(), get("k"))
+	err := fetch(t, startPool(t, peer.Config{}, m), "m")
 	if cache.KindOf(err) != cache.KindUnavailable || len(err.Error()) > 1000 {
 		t.Errorf("error of %d bytes, kind %v", len(fmt.Sprint(err)), cache.KindOf(err))
 	}

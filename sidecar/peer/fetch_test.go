@@ -22,7 +22,7 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 		"present": {Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Source: cache.SourcePeerHit},
 		"loaded":  {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
 		"absent":  {Absent: true, Source: cache.SourceLoad, Fresh: time.Second},
-		"stale":   {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -time.Second},
+		"stale":   {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
 	}
 	var next cache.Answer
 	m := startMember(t, "m", serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
@@ -157,6 +157,22 @@ func TestFrozenMemberIsUnreachableAndUsedWhenThawed(t *testing.T) {
 	}
 }
 
+// A connection whose network was away for long comes back late: TCP doubles its wait after each loss.
+func TestSilentConnectionIsNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	w := startWire(t, m.Addr)
+	p := startPool(t, peer.Config{}, w.through(m))
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	w.freezeOpen()
+	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+		t.Fatalf("error %v, want unreachable", err)
+	}
+	eventually(t, "a new connection is used", func() bool { return fetch(t, p, "m") == nil })
+}
+
 func TestSlowOwnerIsNotSilent(t *testing.T) {
 	t.Parallel()
 	const slow = 3 * 200 * time.Millisecond // three times the silence after which it is pinged
@@ -165,7 +181,7 @@ func TestSlowOwnerIsNotSilent(t *testing.T) {
 		return held(ctx, q)
 	}))
 	p := startPool(t, peer.Config{}, m)
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); err != nil {
+	if err := fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	if s := p.Stats(); s.Silences != 0 || s.Unreachable != 0 || s.BreakerOpened != 0 {
@@ -197,6 +213,25 @@ func TestDeadlineAtAnOwnerThatIsAliveIsAnAnswer(t *testing.T) {
 	}
 }
 
+// lateTimer is a context whose deadline has passed before its timer fires, as under load.
+type lateTimer struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c lateTimer) Deadline() (time.Time, bool) { return c.deadline, true }
+
+func TestMembersTimerIsQuickerThanTheCallers(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m", serving(block))
+	p := startPool(t, peer.Config{}, m)
+	ctx := lateTimer{context.Background(), time.Now().Add(600 * time.Millisecond)}
+	_, err := peerTo(t, p, "m").Fetch(ctx, get("k"))
+	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
+		t.Errorf("error %v, want that of the caller's deadline", err)
+	}
+}
+
 func TestDeadlineWithoutSignOfLifeIsUnreachable(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, peer.Config{}, blackHole(t, "m"))
@@ -212,7 +247,7 @@ func TestAttemptTimeoutIsUnreachable(t *testing.T) {
 	t.Parallel()
 	m := startMember(t, "m", serving(block))
 	p := startPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 }
@@ -249,7 +284,7 @@ func TestCutInTheMiddleIsUnreachable(t *testing.T) {
 		<-begun
 		w.cut()
 	}()
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.Silences != 0 || s.BreakersOpen != 0 {
@@ -319,7 +354,7 @@ func TestAnswerBeyondTheBound(t *testing.T) {
 		return cache.Answer{Value: make([]byte, 2000)}, nil
 	}))
 	p := startPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
-	_, err := peerTo(t, p, "m").Fetch(context.Background(), get("k"))
+	err := fetch(t, p, "m")
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded {
 		t.Errorf("error %v: another member's answer would be no smaller", err)
 	}
@@ -329,10 +364,10 @@ func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	a, b := startMember(t, "a"), startMember(t, "b")
 	p := startPool(t, peer.Config{MaxConns: 1}, a, b)
-	if _, err := peerTo(t, p, "a").Fetch(context.Background(), get("k")); err != nil {
+	if err := fetch(t, p, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := peerTo(t, p, "b").Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if err := fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.Conns != 1 || s.ConnsRefused != 1 {
@@ -342,6 +377,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 	t.Parallel()
+	asSuccessor := cache.Query{Dataset: "metrics", Key: "k", Gutter: true}
+	asPrevious := cache.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}
 	cases := map[string]struct {
 		other, notOwner bool // the member's ring is another; it does not own the key
 		query           cache.Query
@@ -350,9 +387,9 @@ func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 		"agree":                     {query: get("k")},
 		"other ring":                {other: true, query: get("k"), want: 1},
 		"not owner":                 {notOwner: true, query: get("k"), want: 1},
-		"successor is not owner":    {notOwner: true, query: cache.Query{Dataset: "metrics", Key: "k", Gutter: true}},
-		"previous is not owner":     {notOwner: true, query: cache.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}},
-		"successor with other ring": {other: true, notOwner: true, query: cache.Query{Dataset: "metrics", Key: "k", Gutter: true}, want: 1},
+		"successor is not owner":    {notOwner: true, query: asSuccessor},
+		"previous is not owner":     {notOwner: true, query: asPrevious},
+		"successor with other ring": {other: true, notOwner: true, query: asSuccessor, want: 1},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package peer is what sidecars say to each other over gRPC: Pool asks other members, Service answers them, Server bounds
-// what they may take, and TLS proves who they are. DESIGN.md has the rules for silence, errors and identity.
+// Package peer is what sidecars say to each other over gRPC: Pool asks other members, Service answers them, Server
+// bounds what they may take, and TLS proves who they are. DESIGN.md has the rules for silence, errors and identity.
 package peer
 
 import (

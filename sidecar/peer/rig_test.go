@@ -3,7 +3,7 @@ package peer_test
 import (
 	"context"
 	"fmt"
-	"io"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -185,6 +185,13 @@ func peerTo(t testing.TB, p cache.Peers, id string) cache.Peer {
 	return p.Route("metrics", keyOf(t, p, ownedBy(id))).Owner
 }
 
+// fetch asks a member for a key without a deadline.
+func fetch(t testing.TB, p cache.Peers, id string) error {
+	t.Helper()
+	_, err := peerTo(t, p, id).Fetch(context.Background(), get("k"))
+	return err
+}
+
 func get(key string) cache.Query { return cache.Query{Dataset: "metrics", Key: key} }
 
 // eventually waits for what other goroutines bring about.
@@ -205,7 +212,9 @@ type wire struct {
 	to string
 
 	mu     sync.Mutex
+	born   int           // connections accepted
 	frozen chan struct{} // not nil while frozen; closed by thaw
+	upTo   int           // the last connection that is frozen
 	conns  []net.Conn
 	wg     sync.WaitGroup
 }
@@ -239,19 +248,21 @@ func (w *wire) accept() {
 			continue
 		}
 		w.mu.Lock()
+		w.born++
+		born := w.born
 		w.conns = append(w.conns, in, out)
 		w.mu.Unlock()
-		w.wg.Go(func() { w.copy(in, out) })
-		w.wg.Go(func() { w.copy(out, in) })
+		w.wg.Go(func() { w.copy(in, out, born) })
+		w.wg.Go(func() { w.copy(out, in, born) })
 	}
 }
 
-func (w *wire) copy(to, from net.Conn) {
+func (w *wire) copy(to, from net.Conn, born int) {
 	defer to.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		w.wait()
+		w.wait(born)
 		if n > 0 {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
@@ -263,19 +274,24 @@ func (w *wire) copy(to, from net.Conn) {
 	}
 }
 
-func (w *wire) wait() {
+func (w *wire) wait(born int) {
 	w.mu.Lock()
-	frozen := w.frozen
+	frozen, upTo := w.frozen, w.upTo
 	w.mu.Unlock()
-	if frozen != nil {
+	if frozen != nil && born <= upTo {
 		<-frozen
 	}
 }
 
-func (w *wire) freeze() {
+func (w *wire) freeze() { w.freezeUpTo(math.MaxInt) }
+
+// freezeOpen freezes the connections that are open; later ones work.
+func (w *wire) freezeOpen() { w.freezeUpTo(w.born) }
+
+func (w *wire) freezeUpTo(born int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.frozen = make(chan struct{})
+	w.frozen, w.upTo = make(chan struct{}), born
 }
 
 func (w *wire) thaw() {
@@ -302,5 +318,3 @@ func (w *wire) through(m *member) *member {
 	over.Addr = w.Addr().String()
 	return &over
 }
-
-var _ io.Closer = (*wire)(nil)

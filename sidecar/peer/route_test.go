@@ -64,6 +64,15 @@ func TestEmptyRingOwnsEverything(t *testing.T) {
 	}
 }
 
+func TestRingWithoutSelf(t *testing.T) {
+	p := peer.NewPool(peer.Config{Self: "self"})
+	defer p.Close()
+	p.SetRing(newRing(t, named("a")...), nil)
+	if r := p.Route("metrics", "k"); idOf(r.Owner) != "a" || r.Successor != nil || p.Owns("metrics", "k") {
+		t.Errorf("route %+v, want owner a and nobody after it", r)
+	}
+}
+
 func TestPreviousOwnerIsAskedWhileWarmingUpOnly(t *testing.T) {
 	before, after := newRing(t, named("a", "b")...), newRing(t, named("a", "b", "self")...)
 	synctest.Test(t, func(t *testing.T) {
@@ -110,7 +119,8 @@ func TestDeadSuccessorIsPassedOver(t *testing.T) {
 	key := keyOf(t, p, func(r cache.Route) bool { return ownedBy("owner")(r) && idOf(r.Successor) == "dead" })
 	dead.kill(t)
 	for range 3 {
-		if _, err := p.Route("metrics", key).Successor.Fetch(context.Background(), get(key)); !errors.Is(err, cache.ErrUnreachable) {
+		_, err := p.Route("metrics", key).Successor.Fetch(context.Background(), get(key))
+		if !errors.Is(err, cache.ErrUnreachable) {
 			t.Fatalf("error %v, want unreachable", err)
 		}
 	}
@@ -155,7 +165,7 @@ func TestMemberWithNewAddressIsAnotherPeer(t *testing.T) {
 	p := startPool(t, peer.Config{}, m)
 	old := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
 	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, moved.Member), old)
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); err != nil {
+	if err := fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	if n := moved.service.Stats().Fetches; n != 1 {

@@ -44,12 +44,12 @@ func TestFetchesInFlightAreBoundedForAllCallers(t *testing.T) {
 	one, other := startPool(t, peer.Config{}, m), startPool(t, peer.Config{}, m)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := peerTo(t, one, "m").Fetch(context.Background(), get("k")); err != nil {
+		if err := fetch(t, one, "m"); err != nil {
 			t.Error(err)
 		}
 	})
 	<-begun
-	_, err := peerTo(t, other, "m").Fetch(context.Background(), get("k"))
+	err := fetch(t, other, "m")
 	if cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
 		t.Errorf("error %v, want overloaded", err)
 	}
@@ -68,7 +68,7 @@ func TestConnectionBeyondTheBoundIsClosedAtOnce(t *testing.T) {
 	t.Parallel()
 	m := startMember(t, "m", func(_ *member, _ *peer.ServiceConfig, s *peer.ServerConfig) { s.MaxConns = 1 })
 	p := startPool(t, peer.Config{}, m)
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); err != nil {
+	if err := fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	c, err := net.Dial("tcp", m.Addr)
@@ -82,7 +82,7 @@ func TestConnectionBeyondTheBoundIsClosedAtOnce(t *testing.T) {
 	if s := m.server.Stats(); s.Conns != 1 || s.MaxConns != 1 || s.ConnsRefused != 1 {
 		t.Errorf("stats %+v", s)
 	}
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get("k")); err != nil {
+	if err := fetch(t, p, "m"); err != nil {
 		t.Errorf("the connection within the bound: %v", err)
 	}
 	p.Close()
@@ -100,7 +100,7 @@ func TestStopWaitsForCallsUnderWay(t *testing.T) {
 	p := startPool(t, peer.Config{}, m)
 	result := make(chan error, 1)
 	go func() {
-		_, err := peerTo(t, p, "m").Fetch(context.Background(), get("k"))
+		err := fetch(t, p, "m")
 		result <- err
 	}()
 	<-begun
@@ -139,7 +139,7 @@ func TestStopHasAHardEnd(t *testing.T) {
 			}
 			p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
 			go func() {
-				_, err := peerTo(t, p, "m").Fetch(context.Background(), get("k"))
+				err := fetch(t, p, "m")
 				if !errors.Is(err, cache.ErrUnreachable) {
 					t.Errorf("error %v, want unreachable", err)
 				}
@@ -204,7 +204,7 @@ func TestGarbageOnThePort(t *testing.T) {
 		}
 		c.Close()
 	}
-	if _, err := peerTo(t, startPool(t, peer.Config{}, m), "m").Fetch(context.Background(), get("k")); err != nil {
+	if err := fetch(t, startPool(t, peer.Config{}, m), "m"); err != nil {
 		t.Errorf("after the garbage: %v", err)
 	}
 }

@@ -105,7 +105,9 @@ func (t *TLS) reloadLocked() error {
 }
 
 func (m *material) same(other material) bool {
-	return bytes.Equal(m.certPEM, other.certPEM) && bytes.Equal(m.keyPEM, other.keyPEM) && bytes.Equal(m.caPEM, other.caPEM)
+	return bytes.Equal(m.certPEM, other.certPEM) &&
+		bytes.Equal(m.keyPEM, other.keyPEM) &&
+		bytes.Equal(m.caPEM, other.caPEM)
 }
 
 // parse also refuses a certificate that other members would refuse: here it can be said why.
@@ -172,7 +174,7 @@ func (t *TLS) verifyName(s tls.ConnectionState) error {
 
 // Info implements credentials.TransportCredentials.
 func (t *TLS) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: t.name}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials. Nothing of t can be changed from outside, so it is its own clone.
