@@ -38,7 +38,9 @@ func TestDatabaseKeepsItsRowsThroughStopKillAndFreeze(t *testing.T) {
 			}
 			server.Kill()
 			server.Start()
-			count(t, db)
+			if n := count(t, db); n != 2 {
+				t.Errorf("%d rows after a crash, want 2", n)
+			}
 		})
 	}
 }

@@ -41,7 +41,7 @@ func NewMariaDB(t testing.TB) *Database {
 			args: []string{"--no-defaults", "--datadir=" + dir, "--port=" + strconv.Itoa(port),
 				"--bind-address=127.0.0.1", "--socket=" + filepath.Join(dir, "s"), "--skip-name-resolve",
 				"--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + writeUsers(t, dir, cred),
-				"--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--character-set-server=utf8mb4",
+				"--innodb-flush-log-at-trx-commit=2", "--skip-log-bin", "--character-set-server=utf8mb4",
 				"--innodb-buffer-pool-size=32M", "--max-connections=200", smallLog},
 			ready: func(int) error { return greets(address) },
 		},

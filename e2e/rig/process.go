@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -78,27 +79,44 @@ func (p *process) spawn() {
 }
 
 // Stop asks the server to end in order, and waits until it has. A server that has ended already is left alone.
-func (p *process) Stop() { p.end(p.quit) }
-
-// Kill ends the server with SIGKILL, as a crash would, and waits until it is gone.
-func (p *process) Kill() { p.end(syscall.SIGKILL) }
-
-func (p *process) end(sig syscall.Signal) {
+func (p *process) Stop() {
 	if !p.running() {
 		return
 	}
 	p.Thaw()
-	_ = p.cmd.Process.Signal(sig) // fails only when it has just ended
+	_ = p.cmd.Process.Signal(p.quit) // fails only when it has just ended
 	select {
 	case <-p.exited:
 	case <-time.After(stopGrace):
-		_ = p.cmd.Process.Kill()
-		<-p.exited
+		p.Kill()
 	}
 }
 
-// Freeze stops the server and its children in their tracks (SIGSTOP): connections stay open and nothing answers.
-func (p *process) Freeze() { p.signalAll(syscall.SIGSTOP) }
+// Kill ends the server and its children with SIGKILL, as a crash of their machine would, and waits until they are gone.
+func (p *process) Kill() {
+	if !p.running() {
+		return
+	}
+	children := childrenOf(p.cmd.Process.Pid)
+	p.signalAll(syscall.SIGKILL)
+	<-p.exited
+	for _, child := range children {
+		for alive(child) { // or it holds the shared memory that the next Start needs
+			time.Sleep(pollEvery)
+		}
+	}
+}
+
+// Freeze stops the server and its children in their tracks (SIGSTOP), and waits until all their threads have stopped:
+// connections stay open and nothing answers.
+func (p *process) Freeze() {
+	p.signalAll(syscall.SIGSTOP)
+	for _, pid := range append(childrenOf(p.cmd.Process.Pid), p.cmd.Process.Pid) {
+		for threadRuns(pid) {
+			time.Sleep(pollEvery)
+		}
+	}
+}
 
 // Thaw undoes Freeze.
 func (p *process) Thaw() { p.signalAll(syscall.SIGCONT) }
@@ -153,6 +171,29 @@ func childrenOf(pid int) (children []int) {
 		}
 	}
 	return children
+}
+
+// alive reports whether a process runs; one that has ended but that its parent has not waited for does not.
+func alive(pid int) bool {
+	state := stateOf(fmt.Sprintf("/proc/%d/stat", pid))
+	return state != 0 && state != 'Z'
+}
+
+func threadRuns(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
+	return slices.ContainsFunc(threads, func(stat string) bool {
+		return !strings.ContainsRune("TZ\x00", rune(stateOf(stat)))
+	})
+}
+
+// stateOf reads the state of a process or thread (proc_pid_stat(5)); 0 where there is none.
+func stateOf(path string) byte {
+	stat, err := os.ReadFile(path)
+	_, state, found := bytes.Cut(stat, []byte(") ")) // the name before is in parentheses
+	if err != nil || !found || len(state) == 0 {
+		return 0
+	}
+	return state[0]
 }
 
 // binary finds a program in PATH, or in one of the folders (patterns of filepath.Glob) where packages put servers.
