@@ -4,6 +4,7 @@ package metrics
 
 import (
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +22,7 @@ const MaxLabelValues = 256
 type Source struct {
 	Version, Revision string // of the program
 	Datasets          []*cache.Dataset
-	Protocols         map[string]*cache.Histogram // :: protocol → durations of applications' requests
+	Protocols         []Protocol
 	Origins           []Origin
 	Ring              func() Ring
 	Peers             func() Peers
@@ -50,26 +51,47 @@ type Ring struct {
 	Members int
 }
 
-// Peers is the pool of connections to other members.
+// Protocol is one way by which applications ask.
+type Protocol struct {
+	Name     string           // http, grpc or unix
+	Duration *cache.Histogram // of requests
+	Load     func() ProtocolLoad
+}
+
+// ProtocolLoad is how near a listener is to its bounds.
+type ProtocolLoad struct {
+	Conns, MaxConns int64
+	Refused         map[string]int64 // :: reason, of a fixed few → connections and requests refused since the start
+}
+
+// Peers is the pool of connections to other members. Counts are since the start.
 type Peers struct {
-	Connections  int
-	OpenBreakers int // members that are not asked at the moment, because they did not answer
+	Conns, MaxConns int64
+	BreakersOpen    int64 // members that are not asked at the moment, because they did not answer
+	MaxCalls        int64 // bound of the fetches under way to one member
+	Unreachable     int64 // fetches that got no answer
+	Refused         int64 // fetches refused because a bound was reached
+	Silences        int64 // times that a member did not answer a ping in time
+	Disagreements   int64 // answers by members whose ring was another
 }
 
-// Directory is how well the member directory is followed.
+// Directory is how well the member directory is followed. Counts are since the start.
 type Directory struct {
-	Connected  bool  // the last thing it said was not an error
-	Registered bool  // this member is in it
-	Refused    int64 // malformed records passed over, since the start
-	Held       int64 // members that the directory lost and that stay because they still answer
-	Resyncs    int64 // full lists, since the start
-	Failures   int64 // lists, watches and registrations that failed, since the start
+	Registered    bool // this member is in it, as far as is known
+	Following     bool // the list of members is known and watched
+	Members       int  // that it listed last
+	Registrations int64
+	Lists         int64            // full lists read
+	WatchRestarts int64            // watches that ended before their time
+	Refused       map[string]int64 // :: reason, of a fixed few → records passed over
+	ContactAge    time.Duration    // since it last answered
 }
 
-// Local is the load on the listeners for applications.
+// Local is what the listeners for applications share.
 type Local struct {
-	Connections, MaxConnections int64
-	Refused                     int64 // connections and requests refused because a bound was reached, since the start
+	BatchReaders, MaxBatchReaders int64 // goroutines that read keys of batches
+	BatchTruncated                int64 // keys refused since the start because an answer would have been too large
+	Defects                       int64 // panics and errors of no known kind since the start
 }
 
 // Reloads is how often the config was read again since the start.
@@ -105,8 +127,8 @@ func (s Source) check() error {
 	for _, o := range s.Origins {
 		origins = append(origins, o.Name)
 	}
-	for p := range s.Protocols {
-		protocols = append(protocols, p)
+	for _, p := range s.Protocols {
+		protocols = append(protocols, p.Name)
 	}
 	for label, values := range map[string][]string{"dataset": datasets, "origin": origins, "protocol": protocols} {
 		if err := checkLabel(label, values); err != nil {

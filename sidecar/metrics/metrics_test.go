@@ -55,19 +55,31 @@ func fullSource(t *testing.T) metrics.Source {
 	http.Observe(time.Millisecond)
 	http.Observe(time.Minute)
 	return metrics.Source{
-		Version:   "v1.2.3",
-		Revision:  "abc",
-		Datasets:  []*cache.Dataset{routes},
-		Protocols: map[string]*cache.Histogram{"http": http},
+		Version:  "v1.2.3",
+		Revision: "abc",
+		Datasets: []*cache.Dataset{routes},
+		Protocols: []metrics.Protocol{{Name: "http", Duration: http, Load: func() metrics.ProtocolLoad {
+			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, Refused: map[string]int64{"host": 63}}
+		}}},
 		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
 			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true}
 		}}},
-		Ring:  func() metrics.Ring { return metrics.Ring{ID: "00ff", Members: 41} },
-		Peers: func() metrics.Peers { return metrics.Peers{Connections: 42, OpenBreakers: 43} },
-		Directory: func() metrics.Directory {
-			return metrics.Directory{Connected: true, Registered: true, Refused: 51, Held: 52, Resyncs: 53, Failures: 54}
+		Ring: func() metrics.Ring { return metrics.Ring{ID: "00ff", Members: 41} },
+		Peers: func() metrics.Peers {
+			return metrics.Peers{
+				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, Silences: 48,
+				Disagreements: 49,
+			}
 		},
-		Local:   func() metrics.Local { return metrics.Local{Connections: 61, MaxConnections: 62, Refused: 63} },
+		Directory: func() metrics.Directory {
+			return metrics.Directory{
+				Registered: true, Following: true, Members: 51, Registrations: 52, Lists: 53, WatchRestarts: 54,
+				Refused: map[string]int64{"malformed": 55}, ContactAge: 1500 * time.Millisecond,
+			}
+		},
+		Local: func() metrics.Local {
+			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67}
+		},
 		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
 }
@@ -128,15 +140,28 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_ring_members 41`,
 		`ringside_ring_info{ring_id="00ff"} 1`,
 		`ringside_peer_connections 42`,
-		`ringside_peer_breakers_open 43`,
-		`ringside_directory_connected 1`,
-		`ringside_directory_refused_records_total 51`,
-		`ringside_directory_held_members 52`,
-		`ringside_directory_resyncs_total 53`,
-		`ringside_directory_failures_total 54`,
-		`ringside_local_connections 61`,
-		`ringside_local_max_connections 62`,
-		`ringside_local_refused_total 63`,
+		`ringside_peer_max_connections 43`,
+		`ringside_peer_breakers_open 44`,
+		`ringside_peer_max_calls 45`,
+		`ringside_peer_unreachable_total 46`,
+		`ringside_peer_refused_total 47`,
+		`ringside_peer_silences_total 48`,
+		`ringside_ring_disagreements_total 49`,
+		`ringside_directory_following 1`,
+		`ringside_directory_registered 1`,
+		`ringside_directory_members 51`,
+		`ringside_directory_registrations_total 52`,
+		`ringside_directory_lists_total 53`,
+		`ringside_directory_watch_restarts_total 54`,
+		`ringside_directory_refused_records_total{reason="malformed"} 55`,
+		`ringside_directory_contact_age_seconds 1.5`,
+		`ringside_connections{protocol="http"} 61`,
+		`ringside_max_connections{protocol="http"} 62`,
+		`ringside_listener_refused_total{protocol="http",reason="host"} 63`,
+		`ringside_batch_readers 64`,
+		`ringside_max_batch_readers 65`,
+		`ringside_batch_truncated_total 66`,
+		`ringside_defects_total 67`,
 		`ringside_config_reloads_total{result="ok"} 71`,
 		`ringside_config_reloads_total{result="error"} 72`,
 		`ringside_config_last_reload_failed 1`,
@@ -164,7 +189,7 @@ func TestAbsentPartsHaveNoMetric(t *testing.T) {
 
 // TestLabelsAreOfAFixedSet keeps keys, addresses and error texts out of labels.
 func TestLabelsAreOfAFixedSet(t *testing.T) {
-	allowed := []string{"dataset", "protocol", "result", "origin", "ring_id", "version", "revision"}
+	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "ring_id", "version", "revision"}
 	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
 			continue
@@ -188,7 +213,7 @@ func TestSourcesThatWouldBreakEachScrapeAreRefused(t *testing.T) {
 		"one dataset twice":  {Datasets: []*cache.Dataset{a, a}},
 		"name is not UTF-8":  {Datasets: []*cache.Dataset{newDataset(t, "\xff")}},
 		"one origin twice":   {Origins: []metrics.Origin{{Name: "a"}, {Name: "a"}}},
-		"protocol not UTF-8": {Protocols: map[string]*cache.Histogram{"\xff": {}}},
+		"protocol not UTF-8": {Protocols: []metrics.Protocol{{Name: "\xff"}}},
 	} {
 		if _, err := metrics.NewRegistry(s); err == nil {
 			t.Errorf("%s: no error", name)

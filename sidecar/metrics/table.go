@@ -33,7 +33,7 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), originMetrics(), hopMetrics(), memoryMetrics(), ringMetrics(), processMetrics(),
+		requestMetrics(), localMetrics(), originMetrics(), hopMetrics(), memoryMetrics(), ringMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -63,15 +63,6 @@ func requestMetrics() []metric {
 		{"ringside_max_in_flight", gauge, dataset,
 			"Bound of ringside_loads_in_flight, and apart from it of ringside_hops_in_flight.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Policy().MaxFlights) })},
-		{"ringside_local_connections", gauge, nil,
-			"Open connections of applications.",
-			local(func(l Local) int64 { return l.Connections })},
-		{"ringside_local_max_connections", gauge, nil,
-			"Bound of ringside_local_connections.",
-			local(func(l Local) int64 { return l.MaxConnections })},
-		{"ringside_local_refused_total", counter, nil,
-			"Connections and requests of applications refused because a bound of a listener was reached.",
-			local(func(l Local) int64 { return l.Refused })},
 	}
 }
 
@@ -85,6 +76,36 @@ func readRequests(s *Source, emit func(float64, ...string)) {
 		emit(float64(st.Stale.Load()), name, "stale")
 		emit(float64(st.Negative.Load()), name, "negative")
 		emit(float64(st.Error.Load()), name, "error")
+	}
+}
+
+func localMetrics() []metric {
+	protocol := []string{"protocol"}
+	return []metric{
+		{"ringside_connections", gauge, protocol, "Open connections of applications.",
+			protocolLoad(func(l ProtocolLoad) int64 { return l.Conns })},
+		{"ringside_max_connections", gauge, protocol, "Bound of ringside_connections.",
+			protocolLoad(func(l ProtocolLoad) int64 { return l.MaxConns })},
+		{"ringside_listener_refused_total", counter, []string{"protocol", "reason"},
+			"Connections and requests of applications that a listener refused before any dataset was asked.",
+			readListenerRefused},
+		{"ringside_batch_readers", gauge, nil, "Goroutines that read keys of batches.",
+			local(func(l Local) int64 { return l.BatchReaders })},
+		{"ringside_max_batch_readers", gauge, nil, "Bound of ringside_batch_readers.",
+			local(func(l Local) int64 { return l.MaxBatchReaders })},
+		{"ringside_batch_truncated_total", counter, nil,
+			"Keys of batches refused because the answer would have been too large.",
+			local(func(l Local) int64 { return l.BatchTruncated })},
+		{"ringside_defects_total", counter, nil, "Panics and errors of no known kind. Please report them.",
+			local(func(l Local) int64 { return l.Defects })},
+	}
+}
+
+func readListenerRefused(s *Source, emit func(float64, ...string)) {
+	for _, p := range s.Protocols {
+		for reason, n := range p.Load().Refused {
+			emit(float64(n), p.Name, reason)
+		}
 	}
 }
 
@@ -112,22 +133,22 @@ func originMetrics() []metric {
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Keys })},
 		{"ringside_origin_in_flight", gauge, origin,
 			"Statements under way.",
-			originLoad(func(l OriginLoad) int64 { return l.InFlight })},
+			originLoad(func(l OriginLoad) float64 { return float64(l.InFlight) })},
 		{"ringside_origin_max_in_flight", gauge, origin,
 			"Bound of ringside_origin_in_flight.",
-			originLoad(func(l OriginLoad) int64 { return l.MaxInFlight })},
+			originLoad(func(l OriginLoad) float64 { return float64(l.MaxInFlight) })},
 		{"ringside_origin_queued", gauge, origin,
 			"Loads that wait for a statement's turn.",
-			originLoad(func(l OriginLoad) int64 { return l.Queued })},
+			originLoad(func(l OriginLoad) float64 { return float64(l.Queued) })},
 		{"ringside_origin_max_queued", gauge, origin,
 			"Bound of ringside_origin_queued.",
-			originLoad(func(l OriginLoad) int64 { return l.MaxQueued })},
+			originLoad(func(l OriginLoad) float64 { return float64(l.MaxQueued) })},
 		{"ringside_origin_refused_total", counter, origin,
 			"Loads refused before they began: the queue was full, or the breaker open.",
-			originLoad(func(l OriginLoad) int64 { return l.Refused })},
+			originLoad(func(l OriginLoad) float64 { return float64(l.Refused) })},
 		{"ringside_origin_breaker_open", gauge, origin,
 			"1 while the origin is not asked because it kept failing, else 0.",
-			originLoad(func(l OriginLoad) int64 { return oneIf(l.BreakerOpen) })},
+			originLoad(func(l OriginLoad) float64 { return oneIf(l.BreakerOpen) })},
 	}
 }
 
@@ -158,12 +179,24 @@ func hopMetrics() []metric {
 		{"ringside_peek_hits_total", counter, dataset,
 			"Questions to the previous owner that spared a load.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeekHits })},
-		{"ringside_peer_connections", gauge, nil,
-			"Connections to other members.",
-			peers(func(p Peers) int { return p.Connections })},
+		{"ringside_peer_connections", gauge, nil, "Members that this one is connected to.",
+			peers(func(p Peers) int64 { return p.Conns })},
+		{"ringside_peer_max_connections", gauge, nil, "Bound of ringside_peer_connections.",
+			peers(func(p Peers) int64 { return p.MaxConns })},
+		{"ringside_peer_max_calls", gauge, nil, "Bound of the requests under way to one member.",
+			peers(func(p Peers) int64 { return p.MaxCalls })},
 		{"ringside_peer_breakers_open", gauge, nil,
 			"Members that are not asked at the moment because they did not answer.",
-			peers(func(p Peers) int { return p.OpenBreakers })},
+			peers(func(p Peers) int64 { return p.BreakersOpen })},
+		{"ringside_peer_unreachable_total", counter, nil, "Requests to other members that got no answer, all datasets.",
+			peers(func(p Peers) int64 { return p.Unreachable })},
+		{"ringside_peer_refused_total", counter, nil,
+			"Requests to other members that were not made because a bound was reached.",
+			peers(func(p Peers) int64 { return p.Refused })},
+		{"ringside_peer_silences_total", counter, nil, "Times that a member did not answer a ping in time.",
+			peers(func(p Peers) int64 { return p.Silences })},
+		{"ringside_ring_disagreements_total", counter, nil, "Answers by members whose ring was another.",
+			peers(func(p Peers) int64 { return p.Disagreements })},
 	}
 }
 
@@ -203,24 +236,39 @@ func ringMetrics() []metric {
 					emit(1, s.Ring().ID)
 				}
 			}},
-		{"ringside_directory_connected", gauge, nil,
-			"1 while the member directory answers, else 0: the last ring stays in use.",
-			directory(func(d Directory) int64 { return oneIf(d.Connected) })},
+		{"ringside_directory_following", gauge, nil,
+			"1 while the list of members is known and watched, else 0: the last ring stays in use.",
+			directory(func(d Directory) float64 { return oneIf(d.Following) })},
 		{"ringside_directory_registered", gauge, nil,
-			"1 while this member is in the directory, else 0.",
-			directory(func(d Directory) int64 { return oneIf(d.Registered) })},
-		{"ringside_directory_held_members", gauge, nil,
-			"Members that the directory has lost and that stay on the ring because they still answer.",
-			directory(func(d Directory) int64 { return d.Held })},
-		{"ringside_directory_refused_records_total", counter, nil,
-			"Records of the directory that were malformed and passed over.",
-			directory(func(d Directory) int64 { return d.Refused })},
-		{"ringside_directory_resyncs_total", counter, nil,
-			"Full lists of the directory.",
-			directory(func(d Directory) int64 { return d.Resyncs })},
-		{"ringside_directory_failures_total", counter, nil,
-			"Lists, watches and registrations that failed.",
-			directory(func(d Directory) int64 { return d.Failures })},
+			"1 while this member is in the directory, as far as is known, else 0.",
+			directory(func(d Directory) float64 { return oneIf(d.Registered) })},
+		{"ringside_directory_members", gauge, nil,
+			"Members that the directory listed last. The ring may keep more: those that still answer.",
+			directory(func(d Directory) float64 { return float64(d.Members) })},
+		{"ringside_directory_contact_age_seconds", gauge, nil,
+			"Time since the directory last answered.",
+			directory(func(d Directory) float64 { return d.ContactAge.Seconds() })},
+		{"ringside_directory_registrations_total", counter, nil,
+			"Registrations that succeeded: more than one means that one was lost.",
+			directory(func(d Directory) float64 { return float64(d.Registrations) })},
+		{"ringside_directory_lists_total", counter, nil,
+			"Full lists read.",
+			directory(func(d Directory) float64 { return float64(d.Lists) })},
+		{"ringside_directory_watch_restarts_total", counter, nil,
+			"Watches that ended before their time.",
+			directory(func(d Directory) float64 { return float64(d.WatchRestarts) })},
+		{"ringside_directory_refused_records_total", counter, []string{"reason"},
+			"Records passed over because they are malformed, duplicate or absurd; each list counts them again.",
+			readRefusedRecords},
+	}
+}
+
+func readRefusedRecords(s *Source, emit func(float64, ...string)) {
+	if s.Directory == nil {
+		return
+	}
+	for reason, n := range s.Directory().Refused {
+		emit(float64(n), reason)
 	}
 }
 
@@ -234,7 +282,7 @@ func processMetrics() []metric {
 			"1 while the config in use is not the one in the file, because that one is bad, else 0.",
 			func(s *Source, emit func(float64, ...string)) {
 				if s.Reloads != nil {
-					emit(float64(oneIf(s.Reloads().LastFailed)))
+					emit(oneIf(s.Reloads().LastFailed))
 				}
 			}},
 	}
@@ -253,8 +301,8 @@ func histograms() []histogram {
 	return []histogram{
 		{"ringside_request_duration_seconds", "protocol", "Time to answer a request of an application.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
-				for protocol, h := range s.Protocols {
-					emit(h, protocol)
+				for _, p := range s.Protocols {
+					emit(p.Duration, p.Name)
 				}
 			}},
 		{"ringside_load_duration_seconds", "dataset", "Time of a load, waiting for the origin's budget included.",
@@ -284,15 +332,23 @@ func stat(field func(*cache.Stats) *atomic.Int64) func(*Source, func(float64, ..
 	return perDataset(func(d *cache.Dataset) float64 { return float64(field(d.Stats()).Load()) })
 }
 
-func originLoad(field func(OriginLoad) int64) func(*Source, func(float64, ...string)) {
+func protocolLoad(field func(ProtocolLoad) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
-		for _, o := range s.Origins {
-			emit(float64(field(o.Load())), o.Name)
+		for _, p := range s.Protocols {
+			emit(float64(field(p.Load())), p.Name)
 		}
 	}
 }
 
-func peers(field func(Peers) int) func(*Source, func(float64, ...string)) {
+func originLoad(field func(OriginLoad) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		for _, o := range s.Origins {
+			emit(field(o.Load()), o.Name)
+		}
+	}
+}
+
+func peers(field func(Peers) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Peers != nil {
 			emit(float64(field(s.Peers())))
@@ -300,10 +356,10 @@ func peers(field func(Peers) int) func(*Source, func(float64, ...string)) {
 	}
 }
 
-func directory(field func(Directory) int64) func(*Source, func(float64, ...string)) {
+func directory(field func(Directory) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Directory != nil {
-			emit(float64(field(s.Directory())))
+			emit(field(s.Directory()))
 		}
 	}
 }
@@ -316,7 +372,7 @@ func local(field func(Local) int64) func(*Source, func(float64, ...string)) {
 	}
 }
 
-func oneIf(yes bool) int64 {
+func oneIf(yes bool) float64 {
 	if yes {
 		return 1
 	}
