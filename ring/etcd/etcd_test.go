@@ -32,7 +32,8 @@ func TestMembersSeeEachOtherComeAndGo(t *testing.T) {
 	e := rig.Etcd(t)
 	a, b := member("a", 1), member("b", 2)
 	a.HashKey, a.Zone, a.Version = "key-of-a", "zone 1", "v1"
-	seen := follow(t, open(t, e.Endpoint(), nil))
+	follower := open(t, e.Endpoint(), func(tm *timing) { tm.list = 50 * time.Millisecond })
+	seen := follow(t, follower)
 	seen.waitFor(t, "nobody")
 	register(t, open(t, e.Endpoint(), nil), a)
 	seen.waitFor(t, "a", a)
@@ -41,6 +42,8 @@ func TestMembersSeeEachOtherComeAndGo(t *testing.T) {
 	leaveB()
 	b.Leaving = true
 	seen.waitFor(t, "b's goodbye", a, b)
+	lists := follower.Stats().Lists
+	waitFor(t, "more lists", func() bool { return follower.Stats().Lists > lists+2 })
 	if got := seen.changes(); got != 4 {
 		t.Errorf("the list was applied %d times, want 4", got)
 	}
@@ -238,6 +241,20 @@ func TestOutlives(t *testing.T) {
 func wipe(_ *testing.T, e *rig.EtcdServer, _ *link) {
 	e.Wipe()
 	e.Start()
+}
+
+func TestChangesThatHaveNotSettledAreNotLostWithTheWatch(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	l := newLink(t, e.Endpoint())
+	d := open(t, l.url(), func(tm *timing) { tm.settle = never })
+	seen := follow(t, d)
+	seen.waitFor(t, "nobody")
+	before := d.Stats().Revision
+	put(t, client(t, e), "a", `{"id":"a","addr":"10.0.0.1:7072"}`)
+	waitFor(t, "the event", func() bool { return d.Stats().Revision > before })
+	l.hang()
+	seen.waitFor(t, "a", ring.Member{ID: "a", Addr: "10.0.0.1:7072"})
 }
 
 func TestEtcdAwayAtStart(t *testing.T) {

@@ -105,10 +105,10 @@ func parse(id string, value []byte) (ring.Member, *refusal) {
 	if r.ID != id {
 		return refuse(Absurd, "id %.300q is not that of the key", r.ID)
 	}
+	r.Started = r.Started.UTC() // or equal records would not compare equal
 	if err := r.check(); err != nil {
 		return refuse(Absurd, "%v", err)
 	}
-	r.Started = r.Started.UTC() // or equal records would not compare equal
 	return ring.Member(r), nil
 }
 

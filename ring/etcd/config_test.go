@@ -1,0 +1,169 @@
+package etcd
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	ok := []string{"http://127.0.0.1:2379"}
+	for want, cfg := range map[string]Config{
+		"":                            {Endpoints: ok},
+		"no endpoints":                {},
+		"want http://host:port":       {Endpoints: []string{"127.0.0.1:2379"}},
+		"mix of http:// and https://": {Endpoints: []string{ok[0], "https://127.0.0.1:2379"}},
+		"want https://":               {Endpoints: ok, TLS: TLSFiles{CAFile: "/ca.pem"}},
+		"set both or neither":         {Endpoints: ok, Username: "u"},
+		"certificate and key":         {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CertFile: "/c.pem"}},
+		"no such file":                {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CAFile: "/nowhere/ca.pem"}},
+		"holds no certificate":        {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CAFile: os.DevNull}},
+		"lease ttl":                   {Endpoints: ok, LeaseTTL: time.Millisecond},
+		"prefix":                      {Endpoints: ok, Prefix: "/a b"},
+	} {
+		_, err := Open(cfg)
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%+v: %v", cfg, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%+v: got %v, want an error with %q", cfg, err, want)
+		}
+	}
+}
+
+// The certificates change while a member is registered; the old ones stop being good.
+func TestCertificatesAreReadAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files := TLSFiles{
+		CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"),
+		CAFile: filepath.Join(dir, "ca.pem"),
+	}
+	newCertificate(t, files)
+	e := rig.Etcd(t, "--cert-file", files.CertFile, "--key-file", files.KeyFile, "--trusted-ca-file", files.CAFile,
+		"--client-cert-auth")
+	d := open(t, e.Endpoint(), nil)
+	d.cfg.TLS = files
+	register(t, d, member("a", 1))
+	seen := follow(t, d)
+	seen.waitFor(t, "a", member("a", 1))
+	e.Stop()
+	newCertificate(t, files)
+	e.Start()
+	waitRegistered(t, d, 2)
+	waitFor(t, "another list", func() bool { return d.Stats().Lists > 1 && d.Stats().Following })
+}
+
+func TestPasswordIsReadAgain(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t, "--bcrypt-cost", "4")
+	c := client(t, e)
+	setUp := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	_, err := c.UserAdd(t.Context(), "root", "first-canary")
+	setUp("add user", err)
+	_, err = c.UserGrantRole(t.Context(), "root", "root")
+	setUp("grant role", err)
+	_, err = c.AuthEnable(t.Context())
+	setUp("enable authentication", err)
+
+	d := open(t, e.Endpoint(), nil)
+	d.cfg.Username, d.cfg.PasswordFile = "root", filepath.Join(t.TempDir(), "password")
+	var said []string
+	d.cfg.OnEvent = func(what string, err error) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err != nil {
+			said = append(said, what+err.Error())
+		}
+	}
+	setUp("password", os.WriteFile(d.cfg.PasswordFile, []byte("wrong-canary\n"), 0o600))
+	register(t, d, member("a", 1))
+	waitFor(t, "the refusal", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(said) > 0 })
+	setUp("password", os.WriteFile(d.cfg.PasswordFile, []byte("first-canary\n"), 0o600))
+	waitRegistered(t, d, 1)
+
+	admin, err := clientv3.New(clientv3.Config{Endpoints: []string{e.Endpoint()}, Username: "root", Password: "first-canary"})
+	setUp("connect", err)
+	defer admin.Close()
+	_, err = admin.UserChangePassword(t.Context(), "root", "second-canary")
+	setUp("change password", err)
+	setUp("password", os.WriteFile(d.cfg.PasswordFile, []byte("second-canary\n"), 0o600))
+	e.Stop()
+	e.Start()
+	waitRegistered(t, d, 2)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if all := strings.Join(said, " "); strings.Contains(all, "canary") {
+		t.Errorf("a password is told: %s", all)
+	}
+}
+
+func TestCloseOfADirectoryThatNeverConnectedIsQuick(t *testing.T) {
+	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.cfg.OnEvent = func(what string, err error) { t.Errorf("%s: %v", what, err) }
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Register(ctx, member("a", 1)); err != nil {
+		t.Error(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// newCertificate writes a new authority and a certificate of it for 127.0.0.1, good for servers and clients.
+func newCertificate(t *testing.T, files TLSFiles) {
+	t.Helper()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, files.CertFile, "CERTIFICATE", cert)
+	writePEM(t, files.CAFile, "CERTIFICATE", cert)
+	writePEM(t, files.KeyFile, "PRIVATE KEY", der)
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,178 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+func TestParse(t *testing.T) {
+	const a = `"id":"a","addr":"10.0.0.1:7072"`
+	for name, tc := range map[string]struct {
+		id, value string
+		want      Reason // "" when it is accepted
+	}{
+		"least":                      {"a", `{` + a + `}`, ""},
+		"all":                        {"a", `{` + a + `,"hash_key":"k","zone":"z 1","version":"v","started":"2026-01-02T03:04:05Z","leaving":true}`, ""},
+		"field of a newer version":   {"a", `{` + a + `,"weight":3}`, ""},
+		"name":                       {"a", `{"id":"a","addr":"pod-0.cache:7072"}`, ""},
+		"loopback":                   {"a", `{"id":"a","addr":"127.0.0.1:7072"}`, ""},
+		"IPv6":                       {"a", `{"id":"a","addr":"[2001:db8::1]:7072"}`, ""},
+		"empty":                      {"a", ``, Malformed},
+		"null byte":                  {"a", "\x00", Malformed},
+		"half":                       {"a", `{` + a, Malformed},
+		"two":                        {"a", `{` + a + `}{` + a + `}`, Malformed},
+		"array":                      {"a", `[]`, Malformed},
+		"number for a string":        {"a", `{"id":"a","addr":1}`, Malformed},
+		"no date":                    {"a", `{` + a + `,"started":"` + strings.Repeat("x", 9000) + `"}`, Malformed},
+		"not UTF-8":                  {"a", "{" + a + ",\"zone\":\"\xff\"}", Malformed},
+		"deep":                       {"a", strings.Repeat("[", 60000), Malformed},
+		"longest":                    {"a", `{` + a + `}` + strings.Repeat(" ", maxRecord-len(a)-2), ""},
+		"too long":                   {"a", `{` + a + `}` + strings.Repeat(" ", maxRecord-len(a)-1), Oversized},
+		"null":                       {"a", `null`, Absurd},
+		"other id":                   {"b", `{` + a + `}`, Absurd},
+		"empty id":                   {"", `{"id":"","addr":"10.0.0.1:7072"}`, Absurd},
+		"id with a slash":            {"a/b", `{"id":"a/b","addr":"10.0.0.1:7072"}`, Absurd},
+		"id with a control byte":     {"a\n", `{"id":"a\n","addr":"10.0.0.1:7072"}`, Absurd},
+		"id with a space":            {"a b", `{"id":"a b","addr":"10.0.0.1:7072"}`, Absurd},
+		"long id":                    {strings.Repeat("a", 254), `{"id":"` + strings.Repeat("a", 254) + `","addr":"10.0.0.1:7072"}`, Absurd},
+		"hash key with a line":       {"a", `{` + a + `,"hash_key":"k\r\n"}`, Absurd},
+		"long hash key":              {"a", `{` + a + `,"hash_key":"` + strings.Repeat("k", 513) + `"}`, Absurd},
+		"zone that clears a screen":  {"a", `{` + a + `,"zone":"\u001b[2J"}`, Absurd},
+		"version that turns round":   {"a", `{` + a + `,"version":"\u202e"}`, Absurd},
+		"started in the year 0 - 1s": {"a", `{` + a + `,"started":"0000-01-01T00:00:00+01:00"}`, Absurd},
+		"no addr":                    {"a", `{"id":"a"}`, Absurd},
+		"no port":                    {"a", `{"id":"a","addr":"10.0.0.1"}`, Absurd},
+		"port 0":                     {"a", `{"id":"a","addr":"10.0.0.1:0"}`, Absurd},
+		"port 65536":                 {"a", `{"id":"a","addr":"10.0.0.1:65536"}`, Absurd},
+		"port by name":               {"a", `{"id":"a","addr":"10.0.0.1:http"}`, Absurd},
+		"no host":                    {"a", `{"id":"a","addr":":7072"}`, Absurd},
+		"any address":                {"a", `{"id":"a","addr":"0.0.0.0:7072"}`, Absurd},
+		"any IPv6 address":           {"a", `{"id":"a","addr":"[::]:7072"}`, Absurd},
+		"multicast":                  {"a", `{"id":"a","addr":"224.0.0.1:7072"}`, Absurd},
+		"zone of an interface":       {"a", `{"id":"a","addr":"[fe80::1%eth0]:7072"}`, Absurd},
+		"300.1.2.3":                  {"a", `{"id":"a","addr":"300.1.2.3:7072"}`, Absurd},
+		"host with a slash":          {"a", `{"id":"a","addr":"unix:///x:7072"}`, Absurd},
+		"host with a control byte":   {"a", `{"id":"a","addr":"a\u0000b:7072"}`, Absurd},
+		"host with an empty label":   {"a", `{"id":"a","addr":"a..b:7072"}`, Absurd},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, refused := parse(tc.id, []byte(tc.value))
+			switch {
+			case tc.want == "" && refused != nil:
+				t.Errorf("refused: %v", refused)
+			case tc.want == "" && m.ID != tc.id:
+				t.Errorf("member %+v", m)
+			case tc.want != "" && refused == nil:
+				t.Errorf("accepted: %+v", m)
+			case tc.want != "" && refused.reason != tc.want:
+				t.Errorf("%v, want %s", refused, tc.want)
+			case tc.want != "" && len(refused.Error()) > 2000:
+				t.Errorf("the error has %d bytes", len(refused.Error()))
+			}
+		})
+	}
+}
+
+func TestRecordsOfOneMomentAreEqualInAnyTimeZone(t *testing.T) {
+	utc, _ := parse("a", []byte(`{"id":"a","addr":"10.0.0.1:1","started":"2026-01-02T03:04:05Z"}`))
+	cet, _ := parse("a", []byte(`{"id":"a","addr":"10.0.0.1:1","started":"2026-01-02T04:04:05+01:00"}`))
+	if utc != cet {
+		t.Errorf("%v differs from %v", utc, cet)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("a", []byte(`{"id":"a","addr":"10.0.0.1:7072"}`))
+	f.Add("a", []byte(`{"id":"a","hash_key":"k","addr":"[2001:db8::1]:7072","zone":"z","version":"v","started":"2026-01-02T03:04:05.6Z","leaving":true}`))
+	f.Add("a", []byte(`{"id":"a","addr":"localhost:1","started":"9999-12-31T23:59:59-23:59"}`))
+	f.Add("a", []byte(`{"id":"a","addr":"\u202e:1"}`))
+	f.Add("", []byte(`null`))
+	f.Add("a/b", []byte{0xff, 0})
+	f.Fuzz(func(t *testing.T, id string, value []byte) {
+		m, refused := parse(id, value)
+		if refused != nil {
+			if strings.ContainsFunc(refused.Error(), func(c rune) bool { return c < ' ' }) {
+				t.Errorf("control characters in %q", refused)
+			}
+			return
+		}
+		if _, err := ring.New([]ring.Member{m}, ring.Size{}); err != nil {
+			t.Errorf("no ring takes what was accepted: %v", err)
+		}
+		full, _, err := encode(m)
+		if err != nil {
+			t.Fatalf("encode what was accepted: %v", err)
+		}
+		if again, refused := parse(id, []byte(full)); refused != nil || again != m {
+			t.Errorf("%+v became %+v, %v", m, again, refused)
+		}
+	})
+}
+
+func TestStockFormat(t *testing.T) {
+	_, stock, err := encode(ring.Member{ID: "a", Addr: "10.0.0.1:7072"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"Op":0,"Addr":"10.0.0.1:7072","Metadata":{"hash_key":"10.0.0.1:7072"}}`
+	if stock != want {
+		t.Errorf("got %s, want %s", stock, want)
+	}
+}
+
+func TestRetriesSpreadOut(t *testing.T) {
+	d := &Directory{timing: defaultTiming()}
+	for attempt, most := range map[int]time.Duration{0: retryMin, 1: 2 * retryMin, 5: 32 * retryMin, 6: 5 * time.Second, 1 << 20: 5 * time.Second} {
+		seen := map[time.Duration]bool{}
+		for range 100 {
+			got := d.retryAfter(attempt)
+			if got < most/2 || got > most {
+				t.Errorf("attempt %d: waits %v, want %v to %v", attempt, got, most/2, most)
+			}
+			seen[got] = true
+		}
+		if len(seen) < 50 {
+			t.Errorf("attempt %d: 100 waits have %d lengths", attempt, len(seen))
+		}
+	}
+}
+
+func TestFullListsStretchWithTheDirectory(t *testing.T) {
+	for n, want := range map[int]time.Duration{0: 30 * time.Second, 1000: 30 * time.Second, maxMembers: 300 * time.Second} {
+		f := follower{d: &Directory{timing: defaultTiming()}, table: newTable("", nil)}
+		for i := range n {
+			f.table.listed[fmt.Sprint(i)] = listed{}
+		}
+		if got := f.relistAfter(); got < want*4/5 || got > want {
+			t.Errorf("%d members: lists again after %v, want %v to %v", n, got, want*4/5, want)
+		}
+	}
+}
+
+// BenchmarkTable is a full list of the largest directory, and what is made of it.
+func BenchmarkTable(b *testing.B) {
+	values := make(map[string][]byte, maxMembers)
+	for i := range maxMembers {
+		m := member(fmt.Sprintf("pod-%05d", i), i+1)
+		value, err := json.Marshal(record(m))
+		if err != nil {
+			b.Fatal(err)
+		}
+		values[m.ID] = value
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		t := newTable("", func(r *refusal) { b.Error(r) })
+		for id, value := range values {
+			t.put(id, value, 1)
+		}
+		if got := len(t.members()); got != maxMembers {
+			b.Fatalf("%d members", got)
+		}
+	}
+}
