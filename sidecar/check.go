@@ -28,7 +28,7 @@ type checker struct {
 func (k *checker) check() {
 	k.node()
 	k.listen()
-	k.files("peer_tls", k.config.PeerTLS)
+	k.files("peer_tls", k.config.PeerTLS.files())
 	k.peerTLS()
 	k.membership()
 	k.ring()
@@ -180,7 +180,7 @@ func (k *checker) readable(path, file string) {
 }
 
 func (k *checker) peerTLS() {
-	if t := k.config.PeerTLS; !t.zero() && (t.CAFile == "" || t.CertFile == "") {
+	if t := k.config.PeerTLS; t != (PeerTLS{}) && (t.CAFile == "" || t.CertFile == "") {
 		k.problem("peer_tls", "members prove who they are to each other; give cert_file, key_file and ca_file, or none of them")
 	}
 }
@@ -284,8 +284,8 @@ func (k *checker) origins() {
 			k.oneOf(path+".driver", o.Driver, drivers...)
 		}
 		k.dsn(path, o)
-		if b := o.Batch.maxWait(); b > 100*time.Millisecond {
-			k.problem(path+".batch.max_wait", "every miss waits that long; at most 100ms; got %s", b)
+		if wait := o.Batch.maxWait(); wait == 0 || wait > 100*time.Millisecond {
+			k.problem(path+".batch.max_wait", "every miss waits that long; want more than 0s, at most 100ms; got %s", wait)
 		}
 		if o.Breaker.cooldown() == 0 {
 			k.problem(path+".breaker.cooldown", "must be more than 0s")
@@ -327,6 +327,7 @@ func (o OriginConfig) dsn() (Secret, error) {
 
 func (k *checker) datasets() {
 	var shares Share
+	var without int
 	for _, n := range slices.Sorted(maps.Keys(k.config.Datasets)) {
 		path, d := "datasets."+n, k.config.Datasets[n]
 		k.name(path, n)
@@ -334,14 +335,21 @@ func (k *checker) datasets() {
 		k.source(path, d)
 		k.policy(path, d)
 		k.oneOf(path+".eviction", d.eviction(), "lru", "slru")
+		if d.MemoryShare == nil {
+			without++
+		}
 		shares += orDefault(d.MemoryShare, 0)
 		if d.MemoryShare != nil && *d.MemoryShare == 0 {
-			k.problem(path+".memory_share", "a dataset without memory would ask its origin each time; leave it out for an equal share")
+			k.problem(path+".memory_share", "must be more than 0%%; leave it out for an equal share")
 		}
 	}
 	// Shares are read from text: thirds may add up to a hair more than the whole.
-	if shares > 1.0001 {
+	const hair = 0.0001
+	switch {
+	case shares > 1+hair:
 		k.problem("datasets", "the memory_share of all datasets add up to %s; at most 100%%", shares)
+	case shares > 1-hair && without > 0:
+		k.problem("datasets", "the memory_share of some datasets add up to all of memory; nothing is left for the others")
 	}
 }
 

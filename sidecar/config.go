@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"maps"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
@@ -12,7 +13,7 @@ import (
 type Config struct {
 	Node       Node                     `yaml:"node"`
 	Listen     Listen                   `yaml:"listen"`
-	PeerTLS    TLS                      `yaml:"peer_tls"`
+	PeerTLS    PeerTLS                  `yaml:"peer_tls"`
 	Memory     Size                     `yaml:"memory"`
 	Membership Membership               `yaml:"membership"`
 	Ring       Ring                     `yaml:"ring"`
@@ -20,6 +21,8 @@ type Config struct {
 	Datasets   map[string]DatasetConfig `yaml:"datasets"` // :: name → what to load and for how long
 	Hosts      []string                 `yaml:"hosts"`
 	Log        Log                      `yaml:"log"`
+	// Pprof serves Go's profiles on the admin listener.
+	Pprof bool `yaml:"pprof"`
 	// DrainTimeout bounds how long a leaving sidecar still serves its peers, and after that its applications.
 	DrainTimeout *time.Duration `yaml:"drain_timeout"`
 
@@ -46,6 +49,17 @@ type Listen struct {
 	Metrics string `yaml:"metrics"`
 	Admin   string `yaml:"admin"`
 }
+
+// PeerTLS is how members prove to each other who they are.
+type PeerTLS struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+	CAFile   string `yaml:"ca_file"`
+	// Name is the DNS name that the certificate of every member carries.
+	Name string `yaml:"name"`
+}
+
+func (t PeerTLS) files() TLS { return TLS{CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile} }
 
 // TLS names PEM files. They are read again when they change.
 type TLS struct {
@@ -205,4 +219,46 @@ func (d DatasetConfig) policy() cache.Policy {
 	p.LocalTTL = orDefault(d.LocalTTL, min(p.TTL, p.LocalTTL))
 	p.LoadTimeout = orDefault(d.LoadTimeout, p.LoadTimeout)
 	return p
+}
+
+// Effective returns c with every default written out, but for those that only a running sidecar knows.
+func (c Config) Effective() Config {
+	c.Listen = Listen{
+		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Unix: c.Listen.unix(), Peer: c.peerListen(),
+		Metrics: c.Listen.metrics(), Admin: c.Listen.admin(),
+	}
+	c.Membership.Etcd = c.Membership.Etcd.effective()
+	c.Ring = Ring{Min: c.Ring.min(), Max: c.Ring.max()}
+	c.Origins, c.Datasets = maps.Clone(c.Origins), maps.Clone(c.Datasets)
+	for name, o := range c.Origins {
+		c.Origins[name] = o.effective()
+	}
+	for name, d := range c.Datasets {
+		c.Datasets[name] = d.effective()
+	}
+	c.Log = Log{Format: c.Log.format(), Level: c.Log.level()}
+	c.DrainTimeout = new(c.drainTimeout())
+	return c
+}
+
+func (e Etcd) effective() Etcd {
+	if len(e.Endpoints) > 0 {
+		e.Prefix, e.LeaseTTL = e.prefix(), new(e.leaseTTL())
+	}
+	return e
+}
+
+func (o OriginConfig) effective() OriginConfig {
+	o.MaxConns, o.MaxInFlight, o.Queue = o.maxConns(), o.maxInFlight(), o.queue()
+	o.Batch = Batch{MaxKeys: o.Batch.maxKeys(), MaxWait: new(o.Batch.maxWait())}
+	o.Breaker = Breaker{Failures: o.Breaker.failures(), Cooldown: new(o.Breaker.cooldown())}
+	return o
+}
+
+func (d DatasetConfig) effective() DatasetConfig {
+	p := d.policy()
+	d.TTL, d.TTLJitter, d.NegativeTTL = new(p.TTL), new(Share(p.TTLJitter)), new(p.NegativeTTL)
+	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
+	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
+	return d
 }

@@ -127,8 +127,11 @@ func TestProblems(t *testing.T) {
 		{"no load timeout", oneDataset + "    load_timeout: 0s", []string{"datasets.metrics.load_timeout: must be more"}},
 		{"jitter", oneDataset + "    ttl_jitter: 101%", []string{"ttl_jitter: want a percentage from 0% to 100%"}},
 		{"eviction", oneDataset + "    eviction: fifo", []string{"datasets.metrics.eviction: want one of lru, slru"}},
-		{"no memory", oneDataset + "    memory_share: 0%", []string{"datasets.metrics.memory_share: a dataset without memory"}},
+		{"no memory", oneDataset + "    memory_share: 0%", []string{"datasets.metrics.memory_share: must be more than 0%"}},
 		{"too much memory", oneDataset + "    memory_share: 60%\n  b: {origin: db, table: t, key: k, memory_share: 50%}", []string{"datasets: the memory_share of all datasets add up to 110%"}},
+		{"no memory left", oneDataset + "    memory_share: 100%\n  b: {origin: db, table: t, key: k}", []string{"nothing is left for the others"}},
+		{"switch", "pprof: 1", []string{"pprof: want true or false"}},
+		{"no wait", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 0s}}}", []string{"origins.db.batch.max_wait"}},
 		{"missing variable", "node: {id: \"${NO_SUCH}\"}", []string{"ringside.yaml:1:12: node.id: the environment has no variable NO_SUCH"}},
 		{"many at once", "ring: {min: 5000}\nhosts: [\"a:80\"]\nlog: {level: loud}", []string{"1:13: ring.min", "2:9: hosts[0]", "3:14: log.level"}},
 	} {

@@ -59,6 +59,8 @@ func setText(v reflect.Value, text string) error {
 		return setText(elem.Elem(), text)
 	case reflect.String:
 		v.SetString(text)
+	case reflect.Bool:
+		return setBool(v, text)
 	case reflect.Int:
 		return setInt(v, text)
 	case reflect.Slice:
@@ -85,6 +87,14 @@ func setInt(v reflect.Value, text string) error {
 		return fmt.Errorf("want a whole number, 0 or more; got %q", text)
 	}
 	v.SetInt(int64(n))
+	return nil
+}
+
+func setBool(v reflect.Value, text string) error {
+	if text != "true" && text != "false" {
+		return fmt.Errorf("want true or false; got %q", text)
+	}
+	v.SetBool(text == "true")
 	return nil
 }
 

@@ -25,6 +25,8 @@ type Source struct {
 	Getenv func(name string) (value string, ok bool)
 	// Set has fields as path=value, such as listen.http=127.0.0.1:0. Lists are separated by commas.
 	Set []string
+
+	text []byte // of File, as it was loaded
 }
 
 // maxFile bounds the configuration file; a ConfigMap cannot be larger either.
@@ -63,6 +65,7 @@ func (s Source) unreadable(why string) error {
 }
 
 func (s Source) parse(text []byte) (Config, error) {
+	s.text = text
 	c := Config{source: &s}
 	d := newDecoder(s.File, text, s.Getenv)
 	d.decode(&c)

@@ -1,0 +1,138 @@
+package sidecar
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/internal/roster"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+func (p *process) openPool(context.Context) error {
+	if err := p.identify(); err != nil {
+		return err
+	}
+	creds, err := p.credentials()
+	if err != nil {
+		return err
+	}
+	p.pool = peer.NewPool(peer.Config{Self: p.self.ID, Credentials: creds, AttemptTimeout: p.attemptTimeout()})
+	return p.openDirectory()
+}
+
+// attemptTimeout leaves the owner the time of its longest load, and half a second for the way.
+func (p *process) attemptTimeout() time.Duration {
+	longest := 5 * time.Second
+	for _, d := range p.config.Datasets {
+		longest = max(longest, d.policy().LoadTimeout+500*time.Millisecond)
+	}
+	return longest
+}
+
+func (p *process) closePool(context.Context) {
+	if p.pool != nil {
+		p.pool.Close()
+	}
+	if p.etcd != nil {
+		if err := p.etcd.Close(); err != nil {
+			p.log.Warn("leave the directory", zap.Error(err))
+		}
+	}
+}
+
+// follow keeps the ring in step with the directory. It waits a moment for the first list.
+func (p *process) follow(ctx context.Context) error {
+	size := ring.Size{Min: uint64(p.config.Ring.min()), Max: uint64(p.config.Ring.max())}
+	var err error
+	p.roster, err = roster.New(roster.Config{Self: p.self, Size: size, Probe: p.pool.Ping, OnChange: p.useRing})
+	if err != nil {
+		return err
+	}
+	listed := make(chan struct{})
+	var once sync.Once
+	p.following = []*task{
+		p.spawn("probe members", func(ctx context.Context) error {
+			p.roster.Run(ctx)
+			return nil
+		}),
+		p.spawn("follow members", func(ctx context.Context) error {
+			return p.directory.Follow(ctx, func(members []ring.Member) {
+				p.roster.Apply(members)
+				once.Do(func() { close(listed) })
+			})
+		}),
+	}
+	if !p.config.Membership.alone() {
+		p.awaitList(ctx, listed)
+	}
+	return nil
+}
+
+// firstList is how long a start waits for the first list of members. Reads that came earlier would be loads of keys that
+// others hold; but a directory that is away must not keep the sidecar from serving.
+const firstList = 2 * time.Second
+
+func (p *process) awaitList(ctx context.Context, listed <-chan struct{}) {
+	timer := time.NewTimer(firstList)
+	defer timer.Stop()
+	select {
+	case <-listed:
+	case <-ctx.Done():
+	case <-timer.C:
+		p.log.Warn("no list of members yet: until there is one, every key is loaded here", zap.Duration("waited", firstList))
+	}
+}
+
+func (p *process) unfollow(context.Context) {
+	for _, t := range p.following {
+		t.stop()
+	}
+}
+
+func (p *process) useRing(cur, prev *ring.Ring) {
+	p.ring.Store(cur)
+	p.pool.SetRing(cur, prev)
+	p.log.Info("ring", zap.String("id", admin.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
+}
+
+// register publishes this member, now that it serves.
+func (p *process) register(context.Context) error {
+	p.registering = p.spawn("register", func(ctx context.Context) error { return p.directory.Register(ctx, p.self) })
+	return nil
+}
+
+const (
+	// quiet is how long no member may have asked before this one believes that none will.
+	quiet = time.Second
+	// quietPoll is how often that is looked at.
+	quietPoll = 50 * time.Millisecond
+)
+
+// withdraw takes this member off the others' rings and waits until they have stopped asking, at most the drain timeout.
+func (p *process) withdraw(context.Context) {
+	if p.service != nil {
+		p.service.Leave()
+	}
+	p.registering.stop()
+	p.roster.Leave()
+	if p.service == nil || p.config.Membership.alone() {
+		return
+	}
+	p.awaitQuiet()
+}
+
+func (p *process) awaitQuiet() {
+	deadline := time.Now().Add(p.config.drainTimeout())
+	last, since := p.service.Stats().Fetches, time.Now()
+	for time.Now().Before(deadline) && time.Since(since) < quiet {
+		time.Sleep(quietPoll)
+		if now := p.service.Stats().Fetches; now != last {
+			last, since = now, time.Now()
+		}
+	}
+}

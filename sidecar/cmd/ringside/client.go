@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// listener is one listener of a running sidecar, as a flag names it.
+type listener struct {
+	flag string
+	addr string // host:port, or unix:/path
+}
+
+// listenerFlag is a flag of the given name, whose default comes from the environment.
+func listenerFlag(cmd *cobra.Command, name, addr, what string) *listener {
+	l := &listener{flag: name}
+	env := "RINGSIDE_" + strings.ToUpper(name)
+	cmd.Flags().StringVar(&l.addr, name, fromEnv(env, addr), what+" of the running sidecar (env "+env+")")
+	return l
+}
+
+func httpFlag(cmd *cobra.Command) *listener {
+	return listenerFlag(cmd, "http", "127.0.0.1:7070", "applications' listener, host:port or unix:/path,")
+}
+
+func adminFlag(cmd *cobra.Command) *listener {
+	return listenerFlag(cmd, "admin", "127.0.0.1:7075", "admin listener")
+}
+
+func metricsFlag(cmd *cobra.Command) *listener {
+	return listenerFlag(cmd, "metrics", "127.0.0.1:7073", "metrics listener")
+}
+
+const (
+	requestTimeout = 10 * time.Second
+	// maxAnswer bounds what is read of one answer: far more than a value may have, or the ring of 10 000 members.
+	maxAnswer = 64 << 20
+)
+
+// response is an answer that was read to its end.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// get asks for path. An error says what to do when nobody listens.
+func (l *listener) get(ctx context.Context, path string) (response, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	client, host := l.client()
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
+	if err != nil {
+		return response{}, usageError{fmt.Errorf("--%s: %w", l.flag, err)}
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return response{}, l.explain(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return response{}, fmt.Errorf("read the answer of %s: %w", l.addr, err)
+	}
+	return response{resp.StatusCode, resp.Header, body}, nil
+}
+
+// client never uses a proxy: the sidecar is on this host.
+func (l *listener) client() (client *http.Client, host string) {
+	transport := &http.Transport{}
+	path, ok := strings.CutPrefix(l.addr, "unix:")
+	if !ok {
+		return &http.Client{Transport: transport}, l.addr
+	}
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	return &http.Client{Transport: transport}, "localhost"
+}
+
+func (l *listener) explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		return fmt.Errorf("nobody listens on %s: is `ringside run` running? If it listens elsewhere, say where with --%s",
+			l.addr, l.flag)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s gave no answer within %s", l.addr, requestTimeout)
+	}
+	return fmt.Errorf("ask %s (flag --%s): %w", l.addr, l.flag, err)
+}
+
+// refusal makes an error of an answer that is not 200: the detail of its problem document (RFC 9457), if it is one.
+func (r response) refusal() error {
+	var problem struct{ Title, Detail string }
+	if json.Unmarshal(r.body, &problem) == nil && problem.Title+problem.Detail != "" {
+		return errors.New(strings.Trim(problem.Title+": "+problem.Detail, ": "))
+	}
+	return fmt.Errorf("the sidecar answered %d %s", r.status, http.StatusText(r.status))
+}

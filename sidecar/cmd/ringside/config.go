@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/ringside-cache/ringside/sidecar"
+)
+
+// configFlags are those of every command that reads the configuration.
+func configFlags(cmd *cobra.Command) *sidecar.Source {
+	source := &sidecar.Source{Getenv: os.LookupEnv}
+	cmd.Flags().StringVarP(&source.File, "config", "c", fromEnv("RINGSIDE_CONFIG", "ringside.yaml"),
+		"configuration file (env RINGSIDE_CONFIG)")
+	cmd.Flags().StringArrayVar(&source.Set, "set", nil,
+		"set one field, whatever file and environment say: path=value; may be repeated")
+	return source
+}
+
+func newConfig() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print an example of a configuration, or the one in effect",
+		Args:  usage(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newConfigExample(), newConfigShow())
+	return cmd
+}
+
+func newConfigExample() *cobra.Command {
+	return &cobra.Command{
+		Use:     "example",
+		Short:   "Print a commented configuration that shows every field",
+		Example: "  ringside config example > ringside.yaml",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), sidecar.Example)
+			return err
+		},
+	}
+}
+
+func newConfigShow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Print the configuration in effect: file, environment, flags and defaults; secrets are hidden",
+		Example: `  ringside config show
+  ringside config show --set listen.http=127.0.0.1:0 -o json`,
+		Args: usage(cobra.NoArgs),
+	}
+	source, out := configFlags(cmd), outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := source.Load()
+		if err != nil {
+			return err
+		}
+		return showConfig(cmd.OutOrStdout(), c.Effective(), out.json())
+	}
+	return cmd
+}
+
+func showConfig(w io.Writer, c sidecar.Config, asJSON bool) error {
+	var options []yaml.EncodeOption
+	if asJSON {
+		options = append(options, yaml.JSON())
+	}
+	text, err := yaml.MarshalWithOptions(c, options...)
+	if err != nil {
+		return fmt.Errorf("print the configuration: %w", err)
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+func newValidate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "validate",
+		Short: "Check the configuration, connect to its origins and prepare each statement",
+		Long: `Check the configuration, connect to its origins and prepare the statements of each dataset.
+
+Exit code 78: the configuration is wrong; all that is wrong is listed. Exit code 1: it is right, but an origin cannot be
+reached or refuses a statement.`,
+		Example: `  ringside validate -c ringside.yaml
+  ringside validate --offline`,
+		Args: usage(cobra.NoArgs),
+	}
+	source := configFlags(cmd)
+	offline := cmd.Flags().Bool("offline", false, "do not connect to the origins")
+	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time for all origins")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := source.Load()
+		if err != nil {
+			return err
+		}
+		for _, warning := range c.Warnings() {
+			cmd.PrintErrln("warning: " + warning)
+		}
+		if !*offline {
+			if err := checkOrigins(cmd, c, *timeout); err != nil {
+				return err
+			}
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d origins, %d datasets\n", source.File, len(c.Origins), len(c.Datasets))
+		return err
+	}
+	return cmd
+}
+
+func checkOrigins(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+	defer cancel()
+	return c.CheckOrigins(ctx)
+}

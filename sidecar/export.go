@@ -1,0 +1,78 @@
+package sidecar
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+)
+
+// metricsSource is what a scrape reads: counters that the parts keep anyway.
+func (p *process) metricsSource() metrics.Source {
+	version, revision := Version()
+	s := metrics.Source{
+		Version: version, Revision: revision, Datasets: p.datasets, Protocols: p.protocols(),
+		Ring: func() metrics.Ring {
+			r := p.ring.Load()
+			return metrics.Ring{ID: admin.FormatRingID(r.ID()), Members: r.Len()}
+		},
+		Peers: p.peerMetrics, Local: p.localMetrics, Reloads: p.reloads.snapshot,
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
+		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: p.origins[name].load})
+	}
+	if p.etcd != nil {
+		s.Directory = p.directoryMetrics
+	}
+	return s
+}
+
+func (p *process) protocols() []metrics.Protocol {
+	stats := p.local.Stats()
+	return []metrics.Protocol{
+		p.protocol("http", &stats.HTTP), p.protocol("grpc", &stats.GRPC), p.protocol("unix", &stats.Unix),
+	}
+}
+
+func (p *process) protocol(name string, s *local.Protocol) metrics.Protocol {
+	return metrics.Protocol{Name: name, Duration: &s.Duration, Load: func() metrics.ProtocolLoad {
+		return metrics.ProtocolLoad{
+			Conns: s.Conns.Load(), MaxConns: int64(p.local.Config().MaxConns),
+			Refused: map[string]int64{
+				"connections": s.ConnsRefused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
+				"timeout": s.ReadTimeouts.Load(), "malformed": s.Malformed.Load(), "host": s.HostRefused.Load(),
+			},
+		}
+	}}
+}
+
+func (p *process) localMetrics() metrics.Local {
+	s := p.local.Stats()
+	return metrics.Local{
+		BatchReaders: s.BatchReaders.Load(), MaxBatchReaders: int64(p.local.Config().MaxBatchReaders),
+		BatchTruncated: s.BatchTruncated.Load(), Defects: s.Defects.Load(),
+	}
+}
+
+func (p *process) peerMetrics() metrics.Peers {
+	s := p.pool.Stats()
+	return metrics.Peers{
+		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
+		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, Silences: s.Silences,
+		Disagreements: s.Disagreements,
+	}
+}
+
+func (p *process) directoryMetrics() metrics.Directory {
+	s := p.etcd.Stats()
+	d := metrics.Directory{
+		Registered: s.Registered, Following: s.Following, Members: s.Members, Registrations: s.Registrations,
+		Lists: s.Lists, WatchRestarts: s.WatchRestarts, ContactAge: s.ContactAge, Refused: map[string]int64{},
+	}
+	for reason, n := range s.Refused {
+		d.Refused[string(reason)] = n
+	}
+	return d
+}

@@ -1,0 +1,166 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/etcd"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+func (m Membership) kind() string {
+	switch {
+	case len(m.Static) > 0:
+		return "static"
+	case len(m.Etcd.Endpoints) > 0:
+		return "etcd"
+	}
+	return "none"
+}
+
+// identify decides who this member is, once the peer listener is bound.
+func (p *process) identify() error {
+	addr, err := p.config.advertised(p.listeners.peer)
+	if err != nil {
+		return err
+	}
+	id := p.config.Node.ID
+	if id == "" {
+		if id, err = os.Hostname(); err != nil {
+			return fmt.Errorf("node.id is not set, and the host has no name: %w", err)
+		}
+	}
+	if len(p.config.Membership.Static) > 0 {
+		id = addr // a list knows its members by nothing else, and all must agree
+	}
+	version, _ := Version()
+	// Without a peer listener there is no address, and the ring, which has this member alone, hashes the id.
+	p.self = ring.Member{ID: id, HashKey: or(addr, id), Addr: addr, Zone: p.config.Node.Zone, Version: version, Started: p.began}
+	return nil
+}
+
+// advertised is where other members reach this one. It is empty where there is no peer listener.
+func (c Config) advertised(peer net.Listener) (string, error) {
+	if peer == nil {
+		return "", nil
+	}
+	bound, ok := peer.Addr().(*net.TCPAddr)
+	if !ok {
+		return "", fmt.Errorf("the peer listener has the address %s, which is not TCP", peer.Addr())
+	}
+	if c.Node.Advertise != "" {
+		h, port, err := splitAddr(c.Node.Advertise)
+		return net.JoinHostPort(h, strconv.Itoa(int(or(port, uint16(bound.Port))))), err
+	}
+	if !bound.IP.IsUnspecified() {
+		return bound.String(), nil
+	}
+	ip, err := firstAddress()
+	return net.JoinHostPort(ip, strconv.Itoa(bound.Port)), err
+}
+
+// firstAddress returns the first address of this host that other hosts may reach, or loopback where it has no other.
+func firstAddress() (string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("node.advertise is not set, and the addresses of this host are not known: %w", err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return n.IP.String(), nil
+		}
+	}
+	return "127.0.0.1", nil
+}
+
+func (p *process) credentials() (credentials.TransportCredentials, error) {
+	files := p.config.PeerTLS
+	if files == (PeerTLS{}) {
+		return nil, nil // package peer takes nil for plain text
+	}
+	creds, err := peer.NewTLS(peer.TLSConfig{
+		CertFile: files.CertFile, KeyFile: files.KeyFile, CAFile: files.CAFile, Name: files.Name,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("peer_tls: %w", err)
+	}
+	return creds, nil
+}
+
+// nobody is the directory of a sidecar that is alone.
+type nobody struct{}
+
+func (nobody) Follow(ctx context.Context, _ func([]ring.Member)) error { return done(ctx) }
+func (nobody) Register(ctx context.Context, _ ring.Member) error       { return done(ctx) }
+
+func done(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// openDirectory decides where the members are found. p.etcd stays nil unless that is etcd.
+func (p *process) openDirectory() error {
+	m := p.config.Membership
+	switch m.kind() {
+	case "none":
+		p.directory = nobody{}
+		return nil
+	case "static":
+		p.directory = ring.NewStatic(m.Static)
+		return nil
+	}
+	d, err := etcd.Open(etcd.Config{
+		Endpoints: m.Etcd.Endpoints, Prefix: m.Etcd.prefix(), LeaseTTL: m.Etcd.leaseTTL(),
+		TLS:      etcd.TLSFiles{CertFile: m.Etcd.TLS.CertFile, KeyFile: m.Etcd.TLS.KeyFile, CAFile: m.Etcd.TLS.CAFile},
+		Username: m.Etcd.Username, PasswordFile: m.Etcd.PasswordFile,
+		OnEvent: p.directoryEvent,
+	})
+	if err != nil {
+		return fmt.Errorf("membership: %w", err)
+	}
+	p.etcd, p.directory = d, d
+	return nil
+}
+
+// directoryEvent is called a few times per outage, not once per attempt.
+func (p *process) directoryEvent(what string, err error) {
+	if err != nil {
+		p.log.Warn("etcd: lost; the last ring stays in use", zap.String("what", what), zap.Error(err))
+		return
+	}
+	p.log.Info("etcd: held", zap.String("what", what))
+}
+
+// task is a goroutine that its stage stops.
+type task struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// spawn runs fn until the task is stopped. An error ends the run.
+func (p *process) spawn(what string, fn func(context.Context) error) *task {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &task{cancel, make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		if err := fn(ctx); err != nil && ctx.Err() == nil {
+			p.fail(fmt.Errorf("%s: %w", what, err))
+		}
+	}()
+	return t
+}
+
+// stop ends the task and waits for it. It is safe on a nil task, which was never begun.
+func (t *task) stop() {
+	if t != nil {
+		t.cancel()
+		<-t.done
+	}
+}

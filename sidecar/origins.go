@@ -1,0 +1,187 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/guard"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+)
+
+// database is one open origin with its budget.
+type database struct {
+	name     string
+	config   OriginConfig
+	db       *sqldb.DB
+	limiter  *guard.Limiter
+	breakers []*guard.Breaker // one a dataset
+	batches  []*guard.Batch   // one a dataset
+	// failure is the latest error of a load, for the log; nil before the first.
+	failure atomic.Pointer[error]
+}
+
+func openDatabase(name string, c OriginConfig) (*database, error) {
+	dsn, err := c.dsn()
+	if err != nil {
+		return nil, fmt.Errorf("origins.%s.dsn_file: %w", name, err)
+	}
+	db, err := sqldb.Open(sqldb.Config{Name: name, Driver: c.Driver, DSN: dsn.Reveal(), MaxConns: c.maxConns()})
+	if err != nil {
+		return nil, err
+	}
+	limits := guard.LimitConfig{MaxInFlight: c.maxInFlight(), MaxQueue: c.queue()}
+	return &database{name: name, config: c, db: db, limiter: guard.NewLimiter(limits)}, nil
+}
+
+// dataset returns the origin of one dataset within the budget of its database. The cache bounds the time of a load, so
+// that a new load_timeout counts without a restart; hence no guard.Timeout.
+func (d *database) dataset(c sqldb.Dataset) (origin.Origin, error) {
+	source, err := d.db.Dataset(c)
+	if err != nil {
+		return nil, err
+	}
+	breaker := guard.NewBreaker(remembered{source, &d.failure}, guard.BreakerConfig{
+		Failures: uint32(d.config.Breaker.failures()), Rest: d.config.Breaker.cooldown(),
+	})
+	batch := guard.NewBatch(d.limiter.Limit(breaker), guard.BatchConfig{
+		MaxKeys: d.config.Batch.maxKeys(), MaxWait: d.config.Batch.maxWait(),
+	})
+	d.breakers, d.batches = append(d.breakers, breaker), append(d.batches, batch)
+	return batch, nil
+}
+
+// load is how near the database is to its bounds.
+func (d *database) load() metrics.OriginLoad {
+	limits := d.limiter.Stats()
+	l := metrics.OriginLoad{
+		InFlight: limits.InFlight, MaxInFlight: limits.MaxInFlight,
+		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused,
+	}
+	for _, b := range d.breakers {
+		stats := b.Stats()
+		l.Refused += stats.Refused
+		l.BreakerOpen = l.BreakerOpen || stats.Open
+	}
+	return l
+}
+
+// remembered turns an origin into one whose latest failure is kept.
+type remembered struct {
+	origin.Origin
+	failure *atomic.Pointer[error]
+}
+
+// Load implements origin.Origin.
+func (r remembered) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	results, err := r.Origin.Load(ctx, keys)
+	if err != nil {
+		r.failure.Store(&err)
+	}
+	return results, err
+}
+
+func (d DatasetConfig) sql(name string) sqldb.Dataset {
+	return sqldb.Dataset{
+		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
+		Value: d.Value,
+	}
+}
+
+func (p *process) openOrigins(context.Context) error {
+	p.origins = make(map[string]*database, len(p.config.Origins))
+	for name, c := range p.config.Origins {
+		d, err := openDatabase(name, c)
+		if err != nil {
+			return err
+		}
+		p.origins[name] = d
+	}
+	return nil
+}
+
+func (p *process) closeOrigins(context.Context) {
+	for _, d := range p.origins {
+		for _, b := range d.batches {
+			b.Wait()
+		}
+		if err := d.db.Close(); err != nil {
+			p.log.Warn("close", zap.Error(err))
+		}
+	}
+}
+
+func (p *process) openDatasets(context.Context) error {
+	parts := p.config.memoryOf(p.memory)
+	for _, name := range slices.Sorted(maps.Keys(p.config.Datasets)) {
+		c := p.config.Datasets[name]
+		source, err := p.origins[c.Origin].dataset(c.sql(name))
+		if err != nil {
+			return err
+		}
+		d, err := cache.New(cache.Config{
+			Name: name, Policy: c.policy(), Origin: source, Peers: p.pool, MaxBytes: parts[name], Eviction: c.eviction(),
+		})
+		if err != nil {
+			return err
+		}
+		p.datasets = append(p.datasets, d)
+	}
+	p.local = local.New(local.Config{Hosts: p.config.Hosts, Defect: p.defect}, p.catalog())
+	return nil
+}
+
+func (p *process) catalog() *local.Catalog {
+	list := make([]local.Served, 0, len(p.datasets))
+	for _, d := range p.datasets {
+		list = append(list, local.Served{Dataset: d, JSON: p.config.Datasets[d.Name()].Value == ""})
+	}
+	return local.NewCatalog(list...)
+}
+
+func (p *process) closeDatasets(context.Context) {
+	for _, d := range p.datasets {
+		d.Close()
+	}
+}
+
+func (p *process) datasetNames() []string {
+	names := make([]string, 0, len(p.datasets))
+	for _, d := range p.datasets {
+		names = append(names, d.Name())
+	}
+	return names
+}
+
+// CheckOrigins connects to each origin and prepares the statements of each dataset. The error has all that failed.
+func (c Config) CheckOrigins(ctx context.Context) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
+		d, err := openDatabase(name, c.Origins[name])
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, c.checkOrigin(ctx, d), d.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) checkOrigin(ctx context.Context, d *database) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(c.Datasets)) {
+		if dataset := c.Datasets[name]; dataset.Origin == d.name {
+			errs = append(errs, d.db.Check(ctx, dataset.sql(name)))
+		}
+	}
+	return errors.Join(errs...)
+}

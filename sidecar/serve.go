@@ -1,0 +1,223 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+// Bounds of the two net/http listeners, which serve operators: small requests, and answers of up to a megabyte.
+const (
+	headerTimeout = 5 * time.Second
+	answerTimeout = 60 * time.Second // above that of a CPU profile
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+)
+
+func (p *process) newHTTPServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		// What clients do wrong is not worth a line; the standard logger would write one for each.
+		ErrorLog: zap.NewStdLog(zap.NewNop()),
+	}
+}
+
+// serveHTTP serves handler on ln, and returns what stops that.
+func (p *process) serveHTTP(what string, ln net.Listener, handler http.Handler) *http.Server {
+	if ln == nil {
+		return nil
+	}
+	server := p.newHTTPServer(handler)
+	p.serve(what, func() error {
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	return server
+}
+
+func shutdown(ctx context.Context, server *http.Server) {
+	if server == nil {
+		return
+	}
+	if server.Shutdown(ctx) != nil {
+		_ = server.Close() // requests that are left have had their time
+	}
+}
+
+func (p *process) serveMetrics(context.Context) error {
+	registry, err := metrics.NewRegistry(p.metricsSource())
+	if err != nil {
+		return err
+	}
+	p.metricsServer = p.serveHTTP("metrics listener", p.listeners.metrics,
+		metrics.NewHandler(registry, metrics.Probes{Started: p.startedUp, Ready: p.ready}))
+	return nil
+}
+
+func (p *process) stopMetrics(ctx context.Context) { shutdown(ctx, p.metricsServer) }
+
+var (
+	errStarting = errors.New("starting: not all parts serve yet")
+	errStopping = errors.New("stopping: this member has said goodbye and serves what is left")
+)
+
+func (p *process) startedUp() error {
+	if !p.serving.Load() {
+		return errStarting
+	}
+	return nil
+}
+
+// ready asks for nothing outside of the process: a member that etcd or the database has left still answers, perhaps
+// stale, and to send applications elsewhere would help nobody.
+func (p *process) ready() error {
+	if p.stopping.Load() {
+		return errStopping
+	}
+	return p.startedUp()
+}
+
+func (p *process) servePeers(context.Context) error {
+	if p.listeners.peer == nil {
+		return nil
+	}
+	creds, err := p.credentials()
+	if err != nil {
+		return err
+	}
+	p.service = peer.NewService(peer.ServiceConfig{Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection})
+	p.peerServer = peer.NewServer(peer.ServerConfig{Credentials: creds})
+	p.service.Register(p.peerServer)
+	p.serve("peer listener", func() error { return p.peerServer.Serve(p.listeners.peer) })
+	return nil
+}
+
+func (p *process) stopPeers(ctx context.Context) {
+	if p.peerServer != nil {
+		p.peerServer.Stop(ctx)
+	}
+}
+
+// dataset finds one by its name, nil where there is none. There are a few, and they do not change.
+func (p *process) dataset(name string) *cache.Dataset {
+	i, found := slices.BinarySearchFunc(p.datasets, name, func(d *cache.Dataset, name string) int {
+		return strings.Compare(d.Name(), name)
+	})
+	if !found {
+		return nil
+	}
+	return p.datasets[i]
+}
+
+func (p *process) served(name string) (peer.Dataset, bool) {
+	d := p.dataset(name)
+	return d, d != nil
+}
+
+// inspection describes this member to the consoles of others.
+func (p *process) inspection() *peerv1.InspectResponse {
+	state := p.adminSource().State()
+	report := &peerv1.InspectResponse{Version: state.Version, UptimeNs: int64(state.Uptime)}
+	for _, d := range state.Datasets {
+		report.Datasets = append(report.Datasets, &peerv1.DatasetStats{
+			Name: d.Name, Hits: d.Hits, LocalHits: d.LocalHits, PeerHits: d.PeerHits, Loads: d.Loads, Stale: d.Stale,
+			Negative: d.Negative, Errors: d.Errors, OriginQueries: d.OriginQueries, Entries: d.Entries, Bytes: d.Bytes,
+			MaxBytes: d.MaxBytes, Served: d.Served,
+		})
+	}
+	return report
+}
+
+func (p *process) serveLocal(context.Context) error {
+	for _, ln := range p.listeners.http {
+		p.serve("HTTP listener", func() error { return p.local.ServeHTTP(ln) })
+	}
+	for _, ln := range p.listeners.grpc {
+		p.serve("gRPC listener", func() error { return p.local.ServeGRPC(ln) })
+	}
+	if p.listeners.unix != nil {
+		p.serve("unix listener", func() error { return p.local.ServeUnix(p.listeners.unix) })
+	}
+	p.local.SetServing(true)
+	return nil
+}
+
+func (p *process) stopLocal(ctx context.Context) {
+	if p.local == nil {
+		return
+	}
+	if err := p.local.Shutdown(ctx); err != nil {
+		p.log.Warn("stop", zap.Error(err))
+	}
+}
+
+func (p *process) defect(err error) { p.log.Error("defect: please report this", zap.Error(err)) }
+
+func (p *process) serveAdmin(context.Context) error {
+	p.adminServer = p.serveHTTP("admin listener", p.listeners.admin, admin.NewHandler(p.adminSource()))
+	return nil
+}
+
+func (p *process) stopAdmin(ctx context.Context) { shutdown(ctx, p.adminServer) }
+
+func (p *process) adminSource() admin.Source {
+	return admin.Source{
+		Node: p.self.ID, Version: p.self.Version, Started: p.began, Datasets: p.datasets, Ring: p.ring.Load,
+		Directory: p.directoryState,
+		Others:    p.otherMembers, Hosts: p.config.Hosts, Pprof: p.config.Pprof,
+	}
+}
+
+// directoryState: a list in the configuration is always there, and has this member.
+func (p *process) directoryState() admin.Directory {
+	kind := p.config.Membership.kind()
+	if p.etcd == nil {
+		return admin.Directory{Kind: kind, Connected: true, Registered: true}
+	}
+	s := p.etcd.Stats()
+	return admin.Directory{Kind: kind, Connected: s.Following, Registered: s.Registered, Detail: s.LastRefused}
+}
+
+func (p *process) otherMembers(ctx context.Context) []admin.MemberState {
+	var states []admin.MemberState
+	for _, one := range p.pool.Inspect(ctx) {
+		state := admin.MemberState{ID: one.Member.ID, Addr: one.Member.Addr}
+		if one.Err != nil {
+			state.Unreachable = one.Err.Error()
+		} else {
+			state.State = stateOf(one.Report)
+		}
+		states = append(states, state)
+	}
+	return states
+}
+
+func stateOf(r *peerv1.InspectResponse) *admin.State {
+	state := &admin.State{
+		Node: r.GetNode(), Version: r.GetVersion(), RingID: admin.FormatRingID(r.GetRingId()),
+		Uptime: time.Duration(r.GetUptimeNs()),
+	}
+	for _, d := range r.GetDatasets() {
+		state.Datasets = append(state.Datasets, admin.DatasetState{
+			Name: d.GetName(), Hits: d.GetHits(), LocalHits: d.GetLocalHits(), PeerHits: d.GetPeerHits(), Loads: d.GetLoads(),
+			Stale: d.GetStale(), Negative: d.GetNegative(), Errors: d.GetErrors(), OriginQueries: d.GetOriginQueries(),
+			Served: d.GetServed(), Entries: d.GetEntries(), Bytes: d.GetBytes(), MaxBytes: d.GetMaxBytes(),
+		})
+	}
+	return state
+}

@@ -1,0 +1,37 @@
+package sidecar
+
+import "fmt"
+
+// Warnings returns what is allowed but probably not meant.
+func (c Config) Warnings() []string {
+	var list []string
+	warn := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	for _, l := range c.tcpListeners() {
+		h, _, err := splitAddr(l[1])
+		inward := l[0] == "listen.http" || l[0] == "listen.grpc" || l[0] == "listen.admin"
+		if err == nil && inward && !isLoopback(h) {
+			warn("%s is %s: whoever reaches this address can read everything; use 127.0.0.1 unless that is meant", l[0], l[1])
+		}
+	}
+	if c.peerListen() != off && c.PeerTLS == (PeerTLS{}) {
+		warn("peer_tls is not set: other members are not authenticated, and what they are told is not encrypted")
+	}
+	if h, _, err := splitAddr(c.Node.Advertise); err == nil && isLoopback(h) && c.reachesBeyondHost() {
+		warn("node.advertise is %s: other hosts cannot reach that", c.Node.Advertise)
+	}
+	if len(c.Datasets) == 0 {
+		warn("there are no datasets: every read is answered with 404")
+	}
+	return list
+}
+
+// reachesBeyondHost reports whether members on other hosts are expected.
+func (c Config) reachesBeyondHost() bool {
+	for _, addr := range c.Membership.Static {
+		if h, _, err := splitAddr(addr); err == nil && !isLoopback(h) {
+			return true
+		}
+	}
+	h, _, err := splitAddr(c.peerListen())
+	return err == nil && !isLoopback(h) && len(c.Membership.Etcd.Endpoints) > 0
+}

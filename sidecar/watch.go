@@ -1,0 +1,92 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// sweepInterval is how often dead entries are dropped that nobody asked for again. Memory is bounded without it; it
+// gives back to the live entries what the dead ones hold.
+const sweepInterval = 30 * time.Second
+
+// watch starts what goes on beside the reads: summing up failures, sweeping, and following the configuration.
+func (p *process) watch(context.Context) error {
+	p.background = []*task{
+		p.spawn("report failures", p.report),
+		p.spawn("sweep", p.sweep),
+		p.spawn("follow the configuration", p.followConfig),
+	}
+	return nil
+}
+
+func (p *process) unwatch(context.Context) {
+	for _, t := range p.background {
+		t.stop()
+	}
+}
+
+func (p *process) sweep(ctx context.Context) error {
+	return each(ctx, sweepInterval, func() {
+		for _, d := range p.datasets {
+			d.Sweep()
+		}
+	})
+}
+
+// each calls do at every interval until ctx is done.
+func each(ctx context.Context, interval time.Duration, do func()) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			do()
+		}
+	}
+}
+
+// reportInterval is how often failures are summed up.
+const reportInterval = 10 * time.Second
+
+// report writes one line per interval and dataset in which something failed, however many reads that were.
+func (p *process) report(ctx context.Context) error {
+	last := make([]failures, len(p.datasets))
+	return each(ctx, reportInterval, func() {
+		for i, d := range p.datasets {
+			now := failuresOf(d.Stats())
+			p.logFailures(d.Name(), now.since(last[i]))
+			last[i] = now
+		}
+	})
+}
+
+// failures of a dataset since its start.
+type failures struct{ queries, hops, refused, errors int64 }
+
+func failuresOf(s *cache.Stats) failures {
+	return failures{s.QueryErrors.Load(), s.HopErrors.Load(), s.Refused.Load(), s.Error.Load()}
+}
+
+func (f failures) since(before failures) failures {
+	return failures{f.queries - before.queries, f.hops - before.hops, f.refused - before.refused, f.errors - before.errors}
+}
+
+func (p *process) logFailures(dataset string, f failures) {
+	if f == (failures{}) {
+		return
+	}
+	fields := []zap.Field{
+		zap.String("dataset", dataset), zap.Duration("within", reportInterval), zap.Int64("loads_failed", f.queries),
+		zap.Int64("hops_unanswered", f.hops), zap.Int64("refused", f.refused), zap.Int64("reads_failed", f.errors),
+	}
+	if err := p.origins[p.config.Datasets[dataset].Origin].failure.Load(); f.queries > 0 && err != nil {
+		fields = append(fields, zap.NamedError("last_load_error", *err))
+	}
+	p.log.Warn("failures", fields...)
+}
