@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,11 +22,60 @@ type database struct {
 	stuck       string // a query of minutes
 }
 
-// eachDatabase runs test against a server of its own for each database.
+// TestDatabases runs each test in an empty database of its own on one server of each kind.
+func TestDatabases(t *testing.T) {
+	tests := []struct {
+		name string
+		test func(t *testing.T, d database)
+	}{
+		{"Conformance", testConformance},
+		{"RegressionAKeyThatTheDatabaseOnlyConverts", regressionAKeyThatTheDatabaseOnlyConverts},
+		{"RegressionAConversionInTheUsersOwnBatch", regressionAConversionInTheUsersOwnBatch},
+		{"KeysOfOtherTypes", testKeysOfOtherTypes},
+		{"Versions", testVersions},
+		{"WhatIsWrongWithOneRowFailsItsKeyAlone", testWhatIsWrongWithOneRowFailsItsKeyAlone},
+		{"QueryWithoutBatchAsksOncePerKey", testQueryWithoutBatchAsksOncePerKey},
+		{"NamesThatNeedQuotes", testNamesThatNeedQuotes},
+		{"RegressionAnAbandonedQueryGoesOnInTheDatabase", regressionAnAbandonedQueryGoesOnInTheDatabase},
+		{"RegressionAPlanThatATableOutgrew", regressionAPlanThatATableOutgrew},
+		{"LoadsCanNotWrite", testLoadsCanNotWrite},
+		{"Check", testCheck},
+		{"EachTypeHasItsForm", testEachTypeHasItsForm},
+	}
+	eachDatabase(t, func(t *testing.T, server database) {
+		for i, c := range tests {
+			t.Run(c.name, func(t *testing.T) { c.test(t, server.empty(t, fmt.Sprint("test", i))) })
+		}
+	})
+}
+
+// eachDatabase runs test against a new server of each kind.
 func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
-	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, startPostgres(t)) })
-	t.Run("mysql", func(t *testing.T) { t.Parallel(); test(t, startMariaDB(t)) })
-	t.Run("sqlite", func(t *testing.T) { t.Parallel(); test(t, startSQLite(t)) })
+	for name, start := range map[string]func(*testing.T) database{
+		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, start(t))
+		})
+	}
+}
+
+// empty returns an empty database of the server d.
+func (d database) empty(t *testing.T, name string) database {
+	switch d.driver {
+	case "postgres":
+		d.exec(t, "CREATE SCHEMA "+name)
+		d.dsn += "&search_path=" + name
+		d.DB = connect(t, "pgx", d.dsn)
+	case "mysql":
+		d.exec(t, "CREATE DATABASE "+name)
+		d.dsn = strings.TrimSuffix(d.dsn, "ringside") + name
+		d.DB = connect(t, "mysql", d.dsn)
+	case "sqlite":
+		return startSQLite(t)
+	}
+	return d
 }
 
 func startPostgres(t *testing.T) database {
@@ -105,21 +155,19 @@ func loadOne(t *testing.T, o origin.Origin, key string) origin.Value {
 	return results[0].Value
 }
 
-func TestConformance(t *testing.T) {
-	eachDatabase(t, func(t *testing.T, d database) {
-		modes := map[string]sqldb.Dataset{
-			"table": {Table: "conformance", Key: "k", Version: "ver", Value: "v"},
-			"query": {Query: "SELECT v, ver FROM conformance WHERE k = ?", Version: "ver", Value: "v",
-				Batch: "SELECT k, v, ver FROM conformance WHERE k IN (?)"},
-		}
-		if d.driver == "postgres" {
-			modes["query"] = sqldb.Dataset{Query: "SELECT v, ver FROM conformance WHERE k = $1", Version: "ver", Value: "v",
-				Batch: "SELECT k, v, ver FROM conformance WHERE k = ANY($1)"}
-		}
-		for name, ds := range modes {
-			t.Run(name, func(t *testing.T) { origintest.Conformance(t, d.subject(ds)) })
-		}
-	})
+func testConformance(t *testing.T, d database) {
+	modes := map[string]sqldb.Dataset{
+		"table": {Table: "conformance", Key: "k", Version: "ver", Value: "v"},
+		"query": {Query: "SELECT v, ver FROM conformance WHERE k = ?", Version: "ver", Value: "v",
+			Batch: "SELECT k, v, ver FROM conformance WHERE k IN (?)"},
+	}
+	if d.driver == "postgres" {
+		modes["query"] = sqldb.Dataset{Query: "SELECT v, ver FROM conformance WHERE k = $1", Version: "ver", Value: "v",
+			Batch: "SELECT k, v, ver FROM conformance WHERE k = ANY($1)"}
+	}
+	for name, ds := range modes {
+		t.Run(name, func(t *testing.T) { origintest.Conformance(t, d.subject(ds)) })
+	}
 }
 
 func (d database) subject(ds sqldb.Dataset) origintest.Subject {

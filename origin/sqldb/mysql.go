@@ -25,7 +25,7 @@ type mysql struct {
 
 func openMySQL(dsn string) (driver.Connector, dialect, error) {
 	config, err := mysqldriver.ParseDSN(dsn)
-	if dsn == "" || err != nil {
+	if dsn == "" || err != nil || config.Net != "tcp" && config.Net != "unix" { // it would be part of a password
 		return nil, nil, errBadMySQL
 	}
 	config.ParseTime = false         // a time arrives as the database prints it
@@ -190,7 +190,8 @@ func (m *mysql) readTypes(ctx context.Context, conn *sql.Conn, st *statement) (*
 	return types, err
 }
 
-var jsonCheck = regexp.MustCompile("^json_valid\\(`(.*)`\\)$")
+// jsonCheck knows both quotes, as the server prints those of its sql_mode.
+var jsonCheck = regexp.MustCompile("^json_valid\\([`\"](.*)[`\"]\\)$")
 
 func (m *mysql) checkedJSON(ctx context.Context, conn *sql.Conn, schema, table string) (map[string]bool, error) {
 	if mariadb, err := m.isMariaDB(ctx, conn); err != nil || !mariadb {

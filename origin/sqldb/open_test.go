@@ -1,0 +1,182 @@
+package sqldb_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+const canary = "c4n4ry"
+
+// Drivers quote a DSN that they can not read, and so would its password.
+func TestNoErrorHoldsASecret(t *testing.T) {
+	for _, c := range []struct{ driver, dsn string }{
+		{"postgres", "postgres://user:" + canary + "@host:notaport/db"},
+		{"postgres", "postgres://user:" + canary + "@host/db?connect_timeout=" + canary},
+		{"postgres", "postgres://user:" + canary + "@host/db?sslmode=" + canary},
+		{"postgres", "postgres://user:a/" + canary + "@host/db"},
+		{"postgres", "postgres://user:%zz" + canary + "@host/db"},
+		{"postgres", "host=h password='" + canary},
+		{"postgres", "password " + canary},
+		{"postgres", "host=h password=" + canary + " sslrootcert=/nowhere/" + canary},
+		{"postgres", ""},
+		{"mysql", "user:" + canary + "@host"},
+		{"mysql", "user:" + canary + "@tcp(host:3306"},
+		{"mysql", "user:" + canary + "@" + canary + "(host)/db"},
+		{"mysql", "user:pass@tcp(host)/db?parseTime=" + canary},
+		{"mysql", "user:pass@tcp(host)/db?tls=" + canary},
+		{"mysql", ""},
+		{"sqlite", "file:x.db?_key=" + canary + "%zz"},
+		{"sqlite", "file:x.db?vfs=a&vfs=" + canary},
+		{"sqlite", ":memory:"},
+		{"sqlite", ""},
+		{"oracle", canary},
+	} {
+		config := sqldb.Config{Name: "db", Driver: c.driver, DSN: c.dsn}
+		_, err := sqldb.Open(config)
+		if err == nil {
+			t.Errorf("%s %q was opened", c.driver, c.dsn)
+			continue
+		}
+		for _, printed := range []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%v %+v %#v %s", config, config, config, &config)} {
+			if strings.Contains(printed, canary) {
+				t.Errorf("%s: the secret is in %s", c.driver, printed)
+			}
+		}
+		if !strings.Contains(err.Error(), `origin "db"`) {
+			t.Errorf("%s: it does not say which origin: %v", c.driver, err)
+		}
+	}
+}
+
+func TestNoErrorOfAConnectionHoldsASecret(t *testing.T) {
+	for _, c := range []struct{ driver, dsn string }{
+		{"postgres", "postgres://user:" + canary + "@127.0.0.1:1/db"},
+		{"postgres", "postgres://user:a#" + canary + "@127.0.0.1:1/db"},
+		{"mysql", "user:" + canary + "@tcp(127.0.0.1:1)/db"},
+		{"sqlite", "file:/nowhere/x.db?_key=" + canary},
+	} {
+		db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: c.driver, DSN: c.dsn})
+		if err != nil {
+			if strings.Contains(err.Error(), canary) {
+				t.Errorf("%s: the secret is in %v", c.driver, err)
+			}
+			continue
+		}
+		o, err := db.Dataset(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = o.Load(soon(t), []string{"a"})
+		if err == nil || strings.Contains(fmt.Sprintf("%+v", err), canary) {
+			t.Errorf("%s: %v", c.driver, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOpenDoesNotConnect(t *testing.T) {
+	for driver, dsn := range map[string]string{
+		"postgres": "postgres://user@127.0.0.1:1/db", "mysql": "user@tcp(127.0.0.1:1)/db", "sqlite": "/nowhere/x.db",
+	} {
+		db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: driver, DSN: dsn})
+		if err != nil {
+			t.Errorf("%s: %v", driver, err)
+			continue
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSQLiteIsNotMadeWhereThereIsNone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.db")
+	d := database{driver: "sqlite", dsn: path}
+	o := d.dataset(t, sqldb.Dataset{Table: "r", Key: "k"})
+	if _, err := o.Load(soon(t), []string{"a"}); err == nil {
+		t.Error("a file that is not there holds rows")
+	}
+	if made, _ := filepath.Glob(path); made != nil {
+		t.Error("a load made a file")
+	}
+}
+
+func TestDatasetThatMakesNoSense(t *testing.T) {
+	db := database{driver: "postgres", dsn: "postgres://127.0.0.1:1/db"}.open(t)
+	for want, ds := range map[string]sqldb.Dataset{
+		"either table and key, or query":  {},
+		"set either table and key":        {Table: "r", Key: "k", Query: "SELECT $1"},
+		"table needs key":                 {Table: "r"},
+		"batch goes with query":           {Table: "r", Key: "k", Batch: "SELECT $1"},
+		"key and columns go with table":   {Query: "SELECT $1", Columns: []string{"a"}},
+		"either value or columns":         {Table: "r", Key: "k", Value: "v", Columns: []string{"a"}},
+		"with its parameter, $1":          {Query: "SELECT 1"},
+		"its keys once, as in: = ANY($1)": {Query: "SELECT $1", Batch: "SELECT 1"},
+	} {
+		ds.Name = "rows"
+		_, err := db.Dataset(ds)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `dataset "rows"`) {
+			t.Errorf("%+v: got %v, want %q", ds, err, want)
+		}
+	}
+}
+
+func testCheck(t *testing.T, d database) {
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
+	db := d.open(t)
+	table := func(change func(*sqldb.Dataset)) sqldb.Dataset {
+		ds := sqldb.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver", Value: "v"}
+		change(&ds)
+		return ds
+	}
+	query := func(query, batch string) sqldb.Dataset {
+		if d.driver == "postgres" {
+			query, batch = strings.ReplaceAll(query, "?", "$1"), strings.ReplaceAll(batch, "IN (?)", "= ANY($1)")
+		}
+		return sqldb.Dataset{Name: "rows", Query: query, Batch: batch, Version: "ver"}
+	}
+	const good = "SELECT v, ver FROM r WHERE k = ?"
+	for _, c := range []struct {
+		ds   sqldb.Dataset
+		want string // of the error; empty for none
+	}{
+		{table(func(*sqldb.Dataset) {}), ""},
+		{table(func(ds *sqldb.Dataset) { ds.Table = "nowhere" }), "nowhere"},
+		{table(func(ds *sqldb.Dataset) { ds.Key = "kk" }), `key: there is no column "kk": it has k, v, ver`},
+		{table(func(ds *sqldb.Dataset) { ds.Version = "vv" }), `version: there is no column "vv"`},
+		{table(func(ds *sqldb.Dataset) { ds.Value = "vv" }), `value: there is no column "vv"`},
+		{table(func(ds *sqldb.Dataset) { ds.Value, ds.Columns = "", []string{"v", "w"} }), `columns: there is no column "w"`},
+		{table(func(ds *sqldb.Dataset) { ds.Version = "v" }), `column "v" is not an integer`},
+		{query(good, ""), ""},
+		{query(good, "SELECT k, v, ver FROM r WHERE k IN (?)"), ""},
+		{query("SELEKT v FROM r WHERE k = ?", ""), "query"},
+		{query(good, "SELECT k, v, ver FROM r WHERE kk IN (?)"), "batch"},
+		{query(good, "SELECT k, v FROM r WHERE k IN (?)"), `version: there is no column "ver"`},
+		{query("SELECT v, v, ver FROM r WHERE k = ?", ""), `two columns are named "v"`},
+	} {
+		err := db.Check(soon(t), c.ds)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v:\ngot  %v\nwant %q", c.ds, err, c.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), `origin "db", dataset "rows"`) {
+			t.Errorf("it does not say where: %v", err)
+		}
+	}
+}
+
+func TestCheckOfADatabaseThatIsAway(t *testing.T) {
+	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := d.open(t).Check(ctx, sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}); err == nil {
+		t.Error("found nothing wrong")
+	}
+}
