@@ -223,12 +223,20 @@ func (d *Dataset) detour(ctx context.Context, key string, route Route, q Query, 
 	if held, ok := d.store.Peek(key); ok && held.usable(d.now()) && !q.NoCache {
 		return found{}, d.unavailable(fmt.Errorf("owner and successor are away: %w", why))
 	}
+	return d.fallback(ctx, key, q, why)
+}
+
+// fallback loads a key that another member owns, as one of few, for which it waits its turn.
+func (d *Dataset) fallback(ctx context.Context, key string, q Query, why error) (found, error) {
+	turn, cancel := context.WithTimeout(ctx, d.Policy().LoadTimeout)
+	defer cancel()
 	select {
 	case d.fallbacks <- struct{}{}:
 		defer func() { <-d.fallbacks }()
 		d.stats.LocalFallback.Add(1)
 		return d.standIn(ctx, key, q)
-	default:
+	case <-turn.Done():
+		d.stats.Refused.Add(1)
 		return found{}, &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
 			"dataset %s: owner and successor are away, and %d loads are made here already: %w", d.name, maxFallbacks, why)}
 	}

@@ -206,8 +206,10 @@ func TestOwnerAndSuccessorAway(t *testing.T) {
 				})
 			}
 			all.Wait()
-			if o.Peak() != maxFallbacks || refused.Load() != 100-maxFallbacks {
-				t.Errorf("%d loads at once, %d refused; want %d and the rest", o.Peak(), refused.Load(), maxFallbacks)
+			// In the second that they wait, ten rounds of loads begin, and an eleventh when it ends.
+			if o.Peak() != maxFallbacks || refused.Load() < 100-11*maxFallbacks || refused.Load() > 100-10*maxFallbacks {
+				t.Errorf("%d loads at once, %d of 100 refused; want %d, and those whose turn did not come within 1s",
+					o.Peak(), refused.Load(), maxFallbacks)
 			}
 		})
 	})
