@@ -32,7 +32,6 @@ func newHTTPServer(base context.Context, e *entrance) *httpServer {
 		ReadTimeout:                  config.ReadTimeout,
 		WriteTimeout:                 config.WriteTimeout,
 		IdleTimeout:                  config.IdleTimeout,
-		CloseOnShutdown:              true,
 		LazyRequestTime:              true,
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
@@ -60,6 +59,9 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 		c.fetchSite = joined(h, "Sec-Fetch-Site")
 		c.content = x.Request.Body()
 		s.entrance.answer(s.base, c)
+	}
+	if s.entrance.server.draining.Err() != nil {
+		x.SetConnectionClose()
 	}
 	write(x, &c.response)
 	c.recycle()
@@ -111,7 +113,7 @@ func (s *httpServer) classify(err error) failure {
 		return failure{problem: problemHeaderSize, detail: "request line and headers are larger than this listener takes"}
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		stats.BodyRefused.Add(1)
-		return failure{problem: problemBodySize, detail: "the body is larger than this listener takes; ask in several requests"}
+		return failure{problem: problemBodySize, detail: "the body is larger than this listener takes; send several requests"}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		stats.ReadTimeouts.Add(1)
 		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}

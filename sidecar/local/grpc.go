@@ -91,7 +91,9 @@ func (g *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsid
 }
 
 // BatchGet implements ringside.v1.Cache.
-func (g *service) BatchGet(ctx context.Context, q *ringsidev1.BatchGetRequest) (_ *ringsidev1.BatchGetResponse, err error) {
+func (g *service) BatchGet(
+	ctx context.Context, q *ringsidev1.BatchGetRequest,
+) (_ *ringsidev1.BatchGetResponse, err error) {
 	start := time.Now()
 	defer g.finish(start, &err)
 	d, err := g.dataset(q.GetDataset())

@@ -84,8 +84,11 @@ func TestGRPCErrors(t *testing.T) {
 					bad = d
 				}
 			}
-			if info.GetReason() != tt.reason || info.GetDomain() != "ringside.dev" || retry.GetRetryDelay().AsDuration() != tt.retry {
-				t.Errorf("%v, %v", info, retry)
+			if info.GetReason() != tt.reason || info.GetDomain() != "ringside.dev" {
+				t.Errorf("%v", info)
+			}
+			if retry.GetRetryDelay().AsDuration() != tt.retry {
+				t.Errorf("%v", retry)
 			}
 			if (tt.field != "") != (bad != nil) || bad != nil && bad.FieldViolations[0].GetField() != tt.field {
 				t.Errorf("%v", bad)
@@ -130,7 +133,8 @@ func TestGRPCBatchGet(t *testing.T) {
 }
 
 func TestGRPCReplySaysStaleAndOwner(t *testing.T) {
-	got := reply(&cache.Answer{Stale: true, Fresh: time.Minute, Age: 1500 * time.Millisecond, Source: cache.SourcePeerHit, Owner: "n2", Version: 3})
+	got := reply(&cache.Answer{Stale: true, Fresh: time.Minute, Age: 1500 * time.Millisecond,
+		Source: cache.SourcePeerHit, Owner: "n2", Version: 3})
 	m := got.GetMeta()
 	if !m.GetStale() || m.GetTimeLeft().AsDuration() != 0 || m.GetAge().AsDuration() != 1500*time.Millisecond ||
 		m.GetOwner() != "n2" || m.GetVersion() != 3 || m.GetSource() != ringsidev1.Source_SOURCE_PEER_HIT {
@@ -151,7 +155,8 @@ func connect(t *testing.T, address string) *grpc.ClientConn {
 // A health watch never ends by itself; with it, GracefulStop alone would wait for ever.
 func TestShutdownEndsHealthWatches(t *testing.T) {
 	s := start(t, Config{})
-	watch, err := healthpb.NewHealthClient(connect(t, s.grpc)).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "ringside.v1.Cache"})
+	watch, err := healthpb.NewHealthClient(connect(t, s.grpc)).Watch(t.Context(),
+		&healthpb.HealthCheckRequest{Service: "ringside.v1.Cache"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +179,8 @@ func TestShutdownEndsHealthWatches(t *testing.T) {
 }
 
 func TestReflectionNamesTheServices(t *testing.T) {
-	stream, err := reflectionpb.NewServerReflectionClient(connect(t, start(t, Config{}).grpc)).ServerReflectionInfo(t.Context())
+	conn := connect(t, start(t, Config{}).grpc)
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
