@@ -15,8 +15,9 @@ import (
 // must have the same. A field that is 0 stands for that of DefaultSize.
 type Size struct {
 	// Min and Max are entries: 1 <= Min <= Max <= MaxSize. The ring gets the least multiple of the number of members
-	// that is at least Min, give or take the rounding of float64, but no more than Max: with more than Max members,
-	// some own nothing.
+	// that is at least Min, give or take one for the rounding of float64, but no more than Max. Keep Max above Min plus
+	// the number of members, or a change moves many keys between members that stay; with more than Max members, some
+	// own nothing. DESIGN.md has figures to choose by.
 	Min, Max uint64
 }
 

@@ -17,9 +17,6 @@ func addressed(n int) []Member {
 	return byAddr(addrs...)
 }
 
-// whole is the number of hashes there are.
-const whole = float64(1<<32) * (1 << 32)
-
 // arc is a stretch of hashes that has one owner on each of two rings.
 type arc struct {
 	share         float64 // of all hashes

@@ -120,10 +120,10 @@ func TestGRPCSendsEachKeyToItsOwner(t *testing.T) {
 		size Size
 	}{
 		{1, DefaultSize()}, {2, DefaultSize()}, {3, DefaultSize()}, {5, DefaultSize()}, {8, DefaultSize()},
-		{13, DefaultSize()}, {50, DefaultSize()}, {75, DefaultSize()}, {98, DefaultSize()}, {100, DefaultSize()},
-		{500, DefaultSize()},
-		{75, Size{Min: 16, Max: 64}}, // some members own nothing
-		{75, Size{Min: 100, Max: 100}},
+		{13, DefaultSize()}, {50, DefaultSize()}, {75, DefaultSize()}, {99, DefaultSize()}, {100, DefaultSize()},
+		{364, DefaultSize()}, {500, DefaultSize()},
+		{75, Size{Min: 16, Max: 64}},   // some members own nothing
+		{75, Size{Min: 100, Max: 128}}, // not 100: there grpc-go's own ring depends on the processor (DESIGN.md)
 		{3, Size{Min: 4096, Max: 4096}},
 	} {
 		t.Run(fmt.Sprint(test.n, test.size), func(t *testing.T) {

@@ -2,7 +2,7 @@
 // that Envoy's RING_HASH load balancer and gRPC's ring_hash_experimental build from the same members, so that a client
 // that balances by itself reaches the owner of a key without a hop. DESIGN.md has the sources, proofs and figures.
 //
-// A Ring never changes: a change of members is a new Ring. The package does no I/O; package ring/etcd finds the members.
+// A Ring never changes: a change of members is a new Ring. The package does no I/O; a Directory finds the members.
 package ring
 
 import (

@@ -7,8 +7,8 @@ import (
 )
 
 // RouteKey is the printable string that the ring hashes for a key of a dataset: "dataset/key", with each byte other
-// than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") percent-encoded in upper-case hex, but for the slashes of the
-// key. It is the canonical URL path after /v1/ and the value of the header ringside-key.
+// than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") percent-encoded in upper-case hex, but for the slashes of
+// the key. It is the canonical URL path after /v1/ and the value of the header ringside-key.
 func RouteKey(dataset, key string) string {
 	return string(AppendRouteKey(make([]byte, 0, len(dataset)+1+len(key)), dataset, key))
 }
