@@ -1,7 +1,6 @@
 package sqldb
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -90,13 +89,9 @@ func distinct(names []string) error {
 	return nil
 }
 
-// row takes a row of key. A key that was not asked for is one that only the database holds equal, because of a
-// collation or a conversion ('a' = 'A', '12abc' = 12): its row is no answer.
+// row takes a row by the key that the database prints. That may be one which nobody asked for, and which only the
+// database holds equal because of a collation or a conversion ('a' = 'A', '12abc' = 12): it is no answer to that other.
 func (c *collector) row(key string, cells []cell) {
-	result, asked := c.results[key]
-	if !asked || errors.Is(result.Err, origin.ErrInvalidKey) {
-		return
-	}
 	c.seen[key]++
 	if c.seen[key] > 1 {
 		c.results[key] = origin.Result{Err: fmt.Errorf(

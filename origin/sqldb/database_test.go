@@ -51,7 +51,7 @@ func TestDatabases(t *testing.T) {
 
 // eachDatabase runs test against a new server of each kind.
 func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
-	for name, start := range map[string]func(*testing.T) database{
+	for name, start := range map[string]func(testing.TB) database{
 		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,18 +78,18 @@ func (d database) empty(t *testing.T, name string) database {
 	return d
 }
 
-func startPostgres(t *testing.T) database {
+func startPostgres(t testing.TB) database {
 	dsn := rig.Postgres(t)
 	return database{connect(t, "pgx", dsn), "postgres", dsn,
 		"SELECT pg_sleep(120)::text AS v, 1 AS ver WHERE $1 <> ''"}
 }
 
-func startMariaDB(t *testing.T) database {
+func startMariaDB(t testing.TB) database {
 	dsn := rig.MariaDB(t)
 	return database{connect(t, "mysql", dsn), "mysql", dsn, "SELECT SLEEP(120) AS v, 1 AS ver FROM DUAL WHERE ? <> ''"}
 }
 
-func startSQLite(t *testing.T) database {
+func startSQLite(t testing.TB) database {
 	path := filepath.Join(t.TempDir(), "rows ?#%.db")
 	d := database{connect(t, "sqlite", "file:"+(filepath.Dir(path)+"/rows%20%3F%23%25.db")), "sqlite", path,
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 1000000000)
@@ -98,7 +98,7 @@ func startSQLite(t *testing.T) database {
 	return d
 }
 
-func connect(t *testing.T, driver, dsn string) *sql.DB {
+func connect(t testing.TB, driver, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -108,7 +108,7 @@ func connect(t *testing.T, driver, dsn string) *sql.DB {
 	return db
 }
 
-func (d database) exec(t *testing.T, statement string, args ...any) {
+func (d database) exec(t testing.TB, statement string, args ...any) {
 	t.Helper()
 	if _, err := d.Exec(statement, args...); err != nil {
 		t.Fatalf("%s: %v", statement, err)
@@ -116,7 +116,7 @@ func (d database) exec(t *testing.T, statement string, args ...any) {
 }
 
 // open returns what is under test.
-func (d database) open(t *testing.T) *sqldb.DB {
+func (d database) open(t testing.TB) *sqldb.DB {
 	t.Helper()
 	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn})
 	if err != nil {
@@ -126,7 +126,7 @@ func (d database) open(t *testing.T) *sqldb.DB {
 	return db
 }
 
-func (d database) dataset(t *testing.T, ds sqldb.Dataset) origin.Origin {
+func (d database) dataset(t testing.TB, ds sqldb.Dataset) origin.Origin {
 	t.Helper()
 	ds.Name = "rows"
 	o, err := d.open(t).Dataset(ds)
@@ -136,7 +136,7 @@ func (d database) dataset(t *testing.T, ds sqldb.Dataset) origin.Origin {
 	return o
 }
 
-func soon(t *testing.T) context.Context {
+func soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx

@@ -1,0 +1,36 @@
+package sqldb_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// BenchmarkLoad reads rows of a table with the columns of a CNF metric.
+func BenchmarkLoad(b *testing.B) {
+	for name, start := range map[string]func(testing.TB) database{
+		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
+	} {
+		d := start(b)
+		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
+		for i := range 100 {
+			d.exec(b, fmt.Sprintf("INSERT INTO m VALUES ('CNF-%d', '2024-02-29 12:34:56', 'cpu', 0.42, 1)", i))
+		}
+		o := d.dataset(b, sqldb.Dataset{Table: "m", Key: "id", Version: "ver"})
+		for _, n := range []int{1, 100} {
+			keys := make([]string, n)
+			for i := range keys {
+				keys[i] = fmt.Sprint("CNF-", i)
+			}
+			b.Run(fmt.Sprintf("%s/keys=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := o.Load(soon(b), keys); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
