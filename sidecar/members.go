@@ -105,14 +105,16 @@ func done(ctx context.Context) error {
 	return nil
 }
 
-// openDirectory decides where the members are found. p.etcd stays nil unless that is etcd.
+// openDirectory decides where the members are found, unless that is given. p.etcd stays nil unless that is etcd.
 func (p *process) openDirectory() error {
 	m := p.config.Membership
-	switch m.kind() {
-	case "none":
+	switch {
+	case p.directory != nil:
+		return nil
+	case m.kind() == "none":
 		p.directory = nobody{}
 		return nil
-	case "static":
+	case m.kind() == "static":
 		p.directory = ring.NewStatic(m.Static)
 		return nil
 	}

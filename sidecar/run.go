@@ -33,9 +33,12 @@ func Run(ctx context.Context, c Config, log *zap.Logger, ready func(Addrs)) erro
 	if err := c.Check(); err != nil {
 		return err
 	}
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	p := &process{config: c, log: log, fail: fail, began: time.Now()}
+	return (&process{config: c, log: log, began: time.Now()}).run(ctx, ready)
+}
+
+func (p *process) run(ctx context.Context, ready func(Addrs)) error {
+	ctx, p.fail = context.WithCancelCause(ctx)
+	defer p.fail(nil)
 	err := p.start(ctx)
 	if err == nil {
 		p.announce()
@@ -43,12 +46,18 @@ func Run(ctx context.Context, c Config, log *zap.Logger, ready func(Addrs)) erro
 			ready(p.addrs)
 		}
 		<-ctx.Done()
-		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-			err = cause
-		}
-		log.Info("stopping", zap.NamedError("because", err))
+		err = failure(ctx)
+		p.log.Info("stopping", zap.NamedError("because", err))
 	}
 	return errors.Join(err, p.stop())
+}
+
+// failure returns what ended ctx, or nil when its owner did.
+func failure(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return cause
+	}
+	return nil
 }
 
 // process is one run. Its fields are written by the stages, in their order; each stage uses those of the stages before.
@@ -122,10 +131,11 @@ func (p *process) start(ctx context.Context) error {
 			return fmt.Errorf("start %s: %w", s.name, err)
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return failure(ctx)
 		}
 	}
 	p.serving.Store(true)
+	p.local.SetServing(true)
 	return nil
 }
 

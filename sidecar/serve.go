@@ -153,7 +153,6 @@ func (p *process) serveLocal(context.Context) error {
 	if p.listeners.unix != nil {
 		p.serve("unix listener", func() error { return p.local.ServeUnix(p.listeners.unix) })
 	}
-	p.local.SetServing(true)
 	return nil
 }
 

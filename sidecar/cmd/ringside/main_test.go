@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/sidecar"
+)
+
+// write makes a file of the test and returns its path.
+func write(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func newOrigin(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "origin.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, raw BLOB);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, x'00ff'), ('a/b c', 2.5, x'01')`
+	if _, err := db.Exec(schema); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func newConfigFile(t testing.TB) string {
+	t.Helper()
+	return write(t, "ringside.yaml", `
+origins: {db: {driver: sqlite, dsn: `+newOrigin(t)+`}}
+datasets:
+  metrics: {origin: db, table: cnf_metrics, key: cnf_id, columns: [cnf_id, value]}
+  raw: {origin: db, table: cnf_metrics, key: cnf_id, value: raw}
+listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}
+node: {id: node-1}
+`)
+}
+
+// begin runs a sidecar until the test ends.
+func begin(t testing.TB, change func(*sidecar.Config)) sidecar.Addrs {
+	t.Helper()
+	c, err := sidecar.Source{File: newConfigFile(t), Getenv: os.LookupEnv}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(&c)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan sidecar.Addrs, 1), make(chan error, 1)
+	go func() { done <- sidecar.Run(ctx, c, zap.NewNop(), func(a sidecar.Addrs) { ready <- a }) }()
+	select {
+	case addrs := <-ready:
+		t.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		return addrs
+	case err := <-done:
+		cancel()
+		t.Fatalf("the sidecar did not start: %v", err)
+	}
+	return sidecar.Addrs{}
+}
+
+// execute runs one command line; $H, $A, $M, $U and $C in it are the addresses, the socket and a configuration file.
+func execute(line string, names map[string]string) (code int, stdout, stderr string) {
+	args := strings.Fields(line)
+	for i := range args {
+		args[i] = os.Expand(args[i], func(name string) string { return names[name] })
+	}
+	var out, errs bytes.Buffer
+	code = run(context.Background(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestCommandLines(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s.sock")
+	addrs := begin(t, func(c *sidecar.Config) { c.Listen.Unix = socket })
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	names := map[string]string{
+		"H": addrs.HTTP, "A": addrs.Admin, "M": addrs.Metrics, "U": "unix:" + socket, "N": nobody.Addr().String(),
+		"C": newConfigFile(t), "BAD": write(t, "bad.yaml", "ring: {min: 5000}\nnodes: 1\n"),
+		"NOTABLE": write(t, "t.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
+			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
+		"SECRET": write(t, "s.yaml", "origins: {db: {driver: postgres, dsn: \"postgres://u:canary-77@127.0.0.1:1/db\"}}\n"+
+			"datasets: {a: {origin: db, table: t, key: k}}"),
+	}
+	for _, test := range []struct {
+		line           string
+		code           int
+		stdout, stderr string // parts; "" wants nothing there
+	}{
+		{"get metrics CNF-001 --http $H", 0, "{\"cnf_id\":\"CNF-001\",\"value\":1.5}\n", ""},
+		{"get metrics CNF-001 --http $U", 0, `{"cnf_id":"CNF-001","value":1.5}`, ""},
+		{"get metrics CNF-001 --http $H -o json", 0, `"cache_status": "ringside`, ""},
+		{"get raw CNF-001 --http $H -o json", 0, `"value_base64": "AP8="`, ""},
+		{"get metrics CNF-002 --http $H", 1, "", "metrics CNF-002: "},
+		{"get nope CNF-001 --http $H", 1, "", "dataset"},
+		{"get metrics CNF-001 --http $N", 1, "", "nobody listens on $N: is `ringside run` running? If it listens elsewhere, say where with --http"},
+		{"get metrics CNF-001 --http unix:/no/socket", 1, "", "nobody listens on unix:/no/socket"},
+		{"get metrics", 2, "", "accepts 2 arg(s), received 1; see `ringside get --help`"},
+		{"get metrics CNF-001 -o xml", 2, "", "want text or json"},
+		{"get --nope", 2, "", "unknown flag: --nope; see `ringside get --help`"},
+		{"explain metrics CNF-001 --admin $A", 0, "node-1 (this sidecar)", ""},
+		{"explain metrics CNF-001 --admin $A -o json", 0, `"route_key": "metrics/CNF-001"`, ""},
+		{"explain nope CNF-001 --admin $A", 1, "", "no dataset"},
+		{"explain metrics CNF-001 --admin $N", 1, "", "--admin"},
+		{"ring --admin $A", 0, "node-1 *", ""},
+		{"ring --admin $A -o json", 0, `"self": "node-1"`, ""},
+		{"ring --members a,b user:1", 2, "", "has no slash"},
+		{"ring --members a,b,c x/1 x/2", 0, "x/2 ", ""},
+		{"ring --members a,b x/1 -o json", 0, `"route_key": "x/1"`, ""},
+		{"ring --members a,a x/1", 2, "", "same hash key"},
+		{"ring --members a,b --min 9 --max 3 x/1", 2, "", "minimum size 9"},
+		{"ring --members a,b", 2, "", "at least one ROUTE_KEY"},
+		{"ring x/1", 2, "", "go with --members"},
+		{"healthcheck --metrics $M", 0, "", ""},
+		{"healthcheck --metrics $N", 1, "", "--metrics"},
+		{"wait --metrics $M --timeout 5s", 0, "", ""},
+		{"wait --metrics $N --timeout 1ms", 1, "", "not ready after 1ms"},
+		{"validate -c $C", 0, "ok, 1 origins, 2 datasets", ""},
+		{"validate -c $BAD", 78, "", "bad.yaml:2:1: unknown field \"nodes\""},
+		{"validate -c $NOTABLE", 1, "", `dataset "b"`},
+		{"validate -c $NOTABLE --offline", 0, "ok", ""},
+		{"validate -c $SECRET --timeout 2s", 1, "", "origin \"db\""},
+		{"validate -c $C --set memory=1", 78, "", "--set memory: memory: 1 bytes are too few"},
+		{"validate -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
+		{"run -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
+		{"run -c $C --log-level loud", 78, "", "log.level"},
+		{"run -c $C --set listen.http=$H", 1, "", "listen.http: $H is in use"},
+		{"config example", 0, "# ringside.yaml", ""},
+		{"config show -c $C", 0, "id: node-1", ""},
+		{"config show -c $C --set node.id=n2 -o json", 0, `"id": "n2"`, ""},
+		{"config show -c $SECRET", 0, "[hidden]", ""},
+		{"version", 0, "ringside ", ""},
+		{"version -o json", 0, `"go": "go`, ""},
+		{"", 0, "Usage:", ""},
+		{"nonsense", 2, "", "unknown command"},
+		{"config nonsense", 2, "", "unknown command"},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			code, stdout, stderr := execute(test.line, names)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			for _, stream := range [][2]string{{stdout, test.stdout}, {stderr, test.stderr}} {
+				want := os.Expand(stream[1], func(name string) string { return names[name] })
+				if want == "" && stream[0] != "" || !strings.Contains(stream[0], want) {
+					t.Errorf("printed %q, want %q in it", stream[0], want)
+				}
+			}
+			if strings.Contains(stdout+stderr, "canary") {
+				t.Errorf("a secret was printed: %s%s", stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestJSONOutputIsJSON(t *testing.T) {
+	addrs := begin(t, nil)
+	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "C": newConfigFile(t)}
+	for _, line := range []string{
+		"get metrics CNF-001 --http $H", "explain metrics CNF-001 --admin $A", "ring --admin $A", "ring --members a,b x/1",
+		"config show -c $C", "version",
+	} {
+		if _, stdout, stderr := execute(line+" -o json", names); !json.Valid([]byte(stdout)) {
+			t.Errorf("%s: not JSON: %s%s", line, stdout, stderr)
+		}
+	}
+}
+
+// Keys with slashes and spaces must arrive as they are.
+func TestGetEscapesKeys(t *testing.T) {
+	addrs := begin(t, nil)
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"get", "metrics", "a/b c", "--http", addrs.HTTP}, &out, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	if !strings.Contains(out.String(), `"a/b c"`) {
+		t.Errorf("got %s", out.String())
+	}
+}
+
+func TestEnvironmentNamesListenersAndFile(t *testing.T) {
+	addrs := begin(t, nil)
+	t.Setenv("RINGSIDE_HTTP", addrs.HTTP)
+	t.Setenv("RINGSIDE_CONFIG", newConfigFile(t))
+	t.Setenv("RINGSIDE_NODE_ID", "from-env")
+	for line, want := range map[string]string{"get metrics CNF-001": "CNF-001", "config show": "id: from-env"} {
+		if code, stdout, stderr := execute(line, nil); code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("%s: %d %s%s", line, code, stdout, stderr)
+		}
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	lines := &readyWriter{then: cancel}
+	if code := run(ctx, []string{"run", "-c", newConfigFile(t)}, lines, lines); code != 0 {
+		t.Errorf("exit code %d: %s", code, lines)
+	}
+}
+
+// readyWriter calls then at the line that says that the sidecar is ready.
+type readyWriter struct {
+	bytes.Buffer
+	then func()
+}
+
+func (w *readyWriter) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(`"msg":"ready"`)) {
+		w.then()
+	}
+	return w.Buffer.Write(p)
+}
+
+// Every command says how it is used, by an example that is no usage error.
+func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
+	for _, cmd := range newRoot().Commands() {
+		if cmd.HasSubCommands() || !cmd.Runnable() || cmd.Name() == "help" || cmd.Name() == "completion" {
+			continue
+		}
+		if cmd.Example == "" || cmd.Short == "" {
+			t.Errorf("%s has no example or no short text", cmd.CommandPath())
+		}
+		for line := range strings.Lines(cmd.Example) {
+			line, _, _ = strings.Cut(strings.TrimSpace(line), " && ")
+			_, line, ok := strings.Cut(line, "ringside ")
+			if !ok {
+				t.Errorf("%s: the example %q does not call ringside", cmd.CommandPath(), line)
+				continue
+			}
+			root := newRoot()
+			found, rest, err := root.Find(strings.Fields(line))
+			if err != nil {
+				t.Errorf("%q: %v", line, err)
+				continue
+			}
+			if err := found.ParseFlags(rest); err != nil {
+				t.Errorf("%q: %v", line, err)
+				continue
+			}
+			if err := found.ValidateArgs(found.Flags().Args()); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	}
+}

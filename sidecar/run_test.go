@@ -1,0 +1,523 @@
+package sidecar
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// allPortsFree makes every listener pick a port.
+const allPortsFree = `
+listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}
+`
+
+// newOrigin makes a SQLite database with one row, CNF-001, and returns its path.
+func newOrigin(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "origin.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL); INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`
+	if _, err := db.Exec(schema); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// newFile writes a configuration that serves newOrigin, and returns its path.
+func newFile(t testing.TB, more string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ringside.yaml")
+	write(t, path, strings.Replace(oneDataset, "test.db", newOrigin(t), 1)+allPortsFree+more)
+	return path
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func load(t testing.TB, file string) Config {
+	t.Helper()
+	c, err := Source{File: file, Getenv: environ{}.get}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// running is a sidecar under test.
+type running struct {
+	*process
+	logs *observer.ObservedLogs
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // once done is closed
+}
+
+// begin runs a sidecar of c until the test ends. Before it starts, change may alter it.
+func begin(t testing.TB, c Config, change func(*process)) *running {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{
+		process: &process{config: c, log: zap.New(core), began: time.Now()}, logs: logs, stop: cancel, done: make(chan struct{}),
+	}
+	if change != nil {
+		change(r.process)
+	}
+	ready := make(chan struct{})
+	go func() {
+		defer close(r.done)
+		r.err = r.run(ctx, func(Addrs) { close(ready) })
+	}()
+	t.Cleanup(func() { r.end(t) })
+	select {
+	case <-ready:
+	case <-r.done:
+		t.Fatalf("the sidecar did not start: %v", r.err)
+	}
+	return r
+}
+
+func (r *running) end(t testing.TB) {
+	t.Helper()
+	r.stop()
+	<-r.done
+	if r.err != nil {
+		t.Errorf("the run ended with %v", r.err)
+	}
+}
+
+// get returns status and body of an answer; status 0 means that there was none.
+func get(addr, path string) (status int, body string) {
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + addr + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+func wantGet(t testing.TB, addr, path string, status int, part string) {
+	t.Helper()
+	got, body := get(addr, path)
+	if got != status || !strings.Contains(body, part) {
+		t.Errorf("GET %s: %d %q, want %d with %q", path, got, body, status, part)
+	}
+}
+
+const (
+	row     = "/v1/metrics/CNF-001"
+	rowJSON = `{"cnf_id":"CNF-001","value":1.5}`
+)
+
+func TestReadsThroughHTTPAndProbes(t *testing.T) {
+	r := begin(t, load(t, newFile(t, "")), nil)
+	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, r.addrs.HTTP, "/v1/metrics/CNF-002", 404, "")
+	wantGet(t, r.addrs.Admin, "/api/explain?dataset=metrics&key=CNF-001", 200, `"held":true`)
+	for _, probe := range []string{"/startupz", "/livez", "/readyz"} {
+		wantGet(t, r.addrs.Metrics, probe, 200, "ok")
+	}
+	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_requests_total{dataset="metrics",result="load"} 1`)
+	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_config_reloads_total{result="ok"} 0`)
+}
+
+func TestRunsTwiceInOneProcess(t *testing.T) {
+	t.Parallel()
+	first, second := begin(t, load(t, newFile(t, "")), nil), begin(t, load(t, newFile(t, "")), nil)
+	wantGet(t, first.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, second.addrs.HTTP, row, 200, rowJSON)
+	first.end(t)
+	wantGet(t, second.addrs.HTTP, row, 200, rowJSON)
+	third := begin(t, first.config, nil)
+	wantGet(t, third.addrs.HTTP, row, 200, rowJSON)
+}
+
+func TestLocalhostIsIPv6Too(t *testing.T) {
+	if ln, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Skip("this host has no IPv6")
+	} else {
+		ln.Close()
+	}
+	r := begin(t, load(t, newFile(t, "")), nil)
+	_, port, _ := net.SplitHostPort(r.addrs.HTTP)
+	wantGet(t, net.JoinHostPort("::1", port), row, 200, rowJSON)
+}
+
+func TestPortInUseNamesTheField(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	c := load(t, newFile(t, ""))
+	c.Listen.HTTP, c.Listen.Admin = taken.Addr().String(), "192.0.2.1:0" // TEST-NET-1 (RFC 5737) is nobody's
+	err = Run(t.Context(), c, zap.NewNop(), func(Addrs) { t.Error("it is ready") })
+	for _, want := range []string{"listen.http: " + taken.Addr().String() + " is in use", "listen.admin: no interface"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestRunChecksConfigurationsMadeInGo(t *testing.T) {
+	err := Run(t.Context(), Config{Ring: Ring{Min: 5000}}, zap.NewNop(), nil)
+	if e := (*ConfigError)(nil); !errors.As(err, &e) {
+		t.Errorf("got %v, want a *ConfigError", err)
+	}
+}
+
+// A member that is not in the list of members would never be asked, and would not know.
+func TestMemberThatIsNotListedEnds(t *testing.T) {
+	c := load(t, newFile(t, "membership: {static: [\"127.0.0.1:1\"]}"))
+	c.Listen.Peer = "127.0.0.1:0"
+	if err := Run(t.Context(), c, zap.NewNop(), nil); err == nil || !strings.Contains(err.Error(), "static list") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// memoryDirectory is a ring.Directory whose list is what has registered.
+type memoryDirectory struct {
+	mu        sync.Mutex // guards the rest
+	members   map[string]ring.Member
+	followers map[int]func([]ring.Member)
+	// leaving is called by Register on its way out, before the member is off the list.
+	leaving func(ring.Member)
+}
+
+func newMemoryDirectory() *memoryDirectory {
+	return &memoryDirectory{members: map[string]ring.Member{}, followers: map[int]func([]ring.Member){}}
+}
+
+func (d *memoryDirectory) Follow(ctx context.Context, apply func([]ring.Member)) error {
+	d.mu.Lock()
+	id := len(d.followers)
+	d.followers[id] = apply
+	apply(d.listLocked())
+	d.mu.Unlock()
+	<-ctx.Done()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.followers[id] = func([]ring.Member) {}
+	return nil
+}
+
+func (d *memoryDirectory) Register(ctx context.Context, self ring.Member) error {
+	d.put(self)
+	<-ctx.Done()
+	if d.leaving != nil {
+		d.leaving(self)
+	}
+	self.Leaving = true
+	d.put(self)
+	return nil
+}
+
+func (d *memoryDirectory) put(m ring.Member) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.members[m.ID] = m
+	for _, apply := range d.followers {
+		apply(d.listLocked())
+	}
+}
+
+func (d *memoryDirectory) listLocked() []ring.Member {
+	var list []ring.Member
+	for _, m := range d.members {
+		list = append(list, m)
+	}
+	return list
+}
+
+// beginMember runs a sidecar that finds others in d.
+func beginMember(t testing.TB, d ring.Directory, id string) *running {
+	t.Helper()
+	c := load(t, newFile(t, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: "+id+"}"))
+	c.Listen.Peer = "127.0.0.1:0"
+	return begin(t, c, func(p *process) { p.directory = d })
+}
+
+func TestMembersShareOneRing(t *testing.T) {
+	t.Parallel()
+	d := newMemoryDirectory()
+	a, b := beginMember(t, d, "a"), beginMember(t, d, "b")
+	waitFor(t, func() bool { return a.ring.Load().Len() == 2 && b.ring.Load().Len() == 2 })
+	if a.ring.Load().ID() != b.ring.Load().ID() {
+		t.Error("two members have different rings")
+	}
+	for i := range 20 {
+		wantGet(t, a.addrs.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
+		wantGet(t, b.addrs.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
+	}
+	queries := func(r *running) int64 { return r.datasets[0].Stats().Queries.Load() }
+	if got := queries(a) + queries(b); got != 20 {
+		t.Errorf("two members asked the origin %d times for 20 keys, want once a key", got)
+	}
+	wantGet(t, a.addrs.Admin, "/api/cluster", 200, `"id":"b"`)
+}
+
+// waitFor waits for what other goroutines are about to do. The test's own timeout bounds it.
+func waitFor(t testing.TB, condition func() bool) {
+	t.Helper()
+	for !condition() {
+		if t.Context().Err() != nil {
+			t.Fatal("it never became true")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// In the other order, the others would ask a member that does not serve any more.
+func TestLeavingMemberWithdrawsBeforeItStopsServing(t *testing.T) {
+	t.Parallel()
+	d := newMemoryDirectory()
+	b := beginMember(t, d, "b")
+	a := beginMember(t, d, "a")
+	waitFor(t, func() bool { return b.ring.Load().Len() == 2 })
+	withdrawn := false
+	d.leaving = func(m ring.Member) {
+		withdrawn = true
+		wantGet(t, a.addrs.HTTP, row, 200, rowJSON)
+		wantGet(t, a.addrs.Metrics, "/readyz", 503, "goodbye")
+		wantGet(t, a.addrs.Metrics, "/livez", 200, "ok")
+		if err := b.pool.Ping(t.Context(), m); err == nil || !strings.Contains(err.Error(), "leaving") {
+			t.Errorf("its pong says %v, want that it is leaving", err)
+		}
+		if _, err := askPeer(t, b, m); err != nil {
+			t.Errorf("it does not answer other members any more: %v", err)
+		}
+	}
+	a.end(t)
+	d.leaving = nil
+	if !withdrawn {
+		t.Error("it never withdrew")
+	}
+	if n := b.ring.Load().Len(); n != 1 {
+		t.Errorf("the ring of the other has %d members after the goodbye, want 1", n)
+	}
+	if status, _ := get(a.addrs.HTTP, row); status != 0 {
+		t.Errorf("it still answers after its end: %d", status)
+	}
+}
+
+// askPeer sends a Fetch for a key that m owns from one member to m.
+func askPeer(t testing.TB, from *running, m ring.Member) (cache.Answer, error) {
+	t.Helper()
+	for i := range 10_000 {
+		key := fmt.Sprintf("CNF-%d", i)
+		if p := from.pool.Route("metrics", key).Owner; p != nil && p.ID() == m.ID {
+			return p.Fetch(t.Context(), cache.Query{Dataset: "metrics", Key: key})
+		}
+	}
+	return cache.Answer{}, errors.New("it owns no key")
+}
+
+// While others still ask, a leaving member serves them, but not for longer than the drain timeout.
+func TestDrainIsBounded(t *testing.T) {
+	t.Parallel()
+	d := newMemoryDirectory()
+	b := beginMember(t, d, "b")
+	c := load(t, newFile(t, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: a}\ndrain_timeout: 1500ms"))
+	c.Listen.Peer = "127.0.0.1:0"
+	a := begin(t, c, func(p *process) { p.directory = d })
+	waitFor(t, func() bool { return b.ring.Load().Len() == 2 })
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	owned := ownedBy(t, b, "a")
+	asking.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default: // it never stops asking; the answer after the end does not matter
+				_, _ = owned.Fetch(t.Context(), cache.Query{Dataset: "metrics", Key: "CNF-001"})
+			}
+		}
+	})
+	a.end(t)
+	close(stop)
+	asking.Wait()
+}
+
+func ownedBy(t testing.TB, from *running, id string) cache.Peer {
+	t.Helper()
+	for i := range 10_000 {
+		if p := from.pool.Route("metrics", fmt.Sprintf("CNF-%d", i)).Owner; p != nil && p.ID() == id {
+			return p
+		}
+	}
+	t.Fatalf("%s owns no key", id)
+	return nil
+}
+
+func TestReload(t *testing.T) {
+	file := newFile(t, "")
+	r := begin(t, load(t, file), nil)
+	good, _ := os.ReadFile(file)
+	policy := func() cache.Policy { return r.datasets[0].Policy() }
+	reload := func(text string) { r.reload(func() (Config, error) { return r.config.source.parse([]byte(text)) }) }
+	with := func(line string) string {
+		return strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    "+line+"\n", 1)
+	}
+
+	reload(with("ttl: 3s"))
+	if policy().TTL != 3*time.Second || r.reloads.snapshot().OK != 1 || r.reloads.snapshot().LastFailed {
+		t.Errorf("after a good reload: %+v %+v", policy(), r.reloads.snapshot())
+	}
+	for text, want := range map[string]string{
+		with("ttl: 4"):                                             "want a duration",
+		with("ttl: 4s") + "\nring: {min: 100}\n":                   "only after a restart; undo their change, or restart: ring.min",
+		with("ttl: 4s") + "\nhosts: [a]\n":                         "hosts",
+		with("ttl: 4s\n    version: ver"):                          "datasets.metrics.version",
+		with("ttl: 4s\n  other: {origin: db, table: t, key: k}"):   "datasets.other.table",
+		strings.Replace(string(good), "origin.db", "canary.db", 1): "origins.db.dsn",
+		"origins: {}\n":                                            "restart",
+	} {
+		failed := r.reloads.snapshot().Failed
+		reload(text)
+		if policy().TTL != 3*time.Second {
+			t.Fatalf("the refused configuration\n%s\nis in use", text)
+		}
+		s := r.reloads.snapshot()
+		last := r.logs.All()[r.logs.Len()-1]
+		if s.Failed != failed+1 || !s.LastFailed || !strings.Contains(fmt.Sprint(last.ContextMap()["error"]), want) {
+			t.Errorf("%+v, log %v; want a failure with %q", s, last.ContextMap(), want)
+		}
+		if strings.Contains(fmt.Sprint(last.ContextMap()), "canary") {
+			t.Errorf("the log has the connection string: %v", last.ContextMap())
+		}
+	}
+	reload(string(good))
+	if policy().TTL != 10*time.Second || r.reloads.snapshot().LastFailed {
+		t.Errorf("after going back: %+v %+v", policy(), r.reloads.snapshot())
+	}
+	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
+}
+
+func TestChangedFileIsReloaded(t *testing.T) {
+	t.Parallel()
+	file := newFile(t, "")
+	r := begin(t, load(t, file), nil)
+	good, _ := os.ReadFile(file)
+	write(t, file, strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    ttl: 3s\n", 1))
+	waitFor(t, func() bool { return r.datasets[0].Policy().TTL == 3*time.Second })
+}
+
+func TestNoSecretInLogs(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "ringside.yaml")
+	write(t, file, `
+origins: {db: {driver: postgres, dsn: "postgres://user:`+canary+`@127.0.0.1:1/db?connect_timeout=1"}}
+datasets: {metrics: {origin: db, table: t, key: k}}`+allPortsFree)
+	r := begin(t, load(t, file), nil)
+	wantGet(t, r.addrs.HTTP, row, 503, "")
+	r.logFailures("metrics", failuresOf(r.datasets[0].Stats()))
+	_, metrics := get(r.addrs.Metrics, "/metrics")
+	_, state := get(r.addrs.Admin, "/api/state")
+	r.end(t)
+	text := metrics + state
+	for _, entry := range r.logs.All() {
+		text += entry.Message + fmt.Sprint(entry.ContextMap())
+	}
+	if !strings.Contains(text, "last_load_error") || strings.Contains(text, canary) {
+		t.Errorf("want the failure of the load without the password in\n%s", text)
+	}
+}
+
+// A part that fails while it serves must not leave a sidecar that looks alive.
+func TestListenerThatFailsEndsTheRun(t *testing.T) {
+	c := load(t, newFile(t, ""))
+	core, _ := observer.New(zapcore.ErrorLevel)
+	p := &process{config: c, log: zap.New(core), began: time.Now()}
+	err := p.run(t.Context(), func(Addrs) { _ = p.listeners.admin.Close() })
+	if err == nil || !strings.Contains(err.Error(), "admin listener") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStagesStopInReverse(t *testing.T) {
+	var order []string
+	p := &process{log: zap.NewNop()}
+	for _, name := range []string{"a", "b", "c"} {
+		p.started = append(p.started, stage{name, nil, func(context.Context) { order = append(order, name) }})
+	}
+	if err := p.stop(); err != nil || strings.Join(order, "") != "cba" {
+		t.Errorf("stopped in the order %v, %v", order, err)
+	}
+}
+
+func TestEntryMemory(t *testing.T) {
+	const unlimited = 1<<63 - 1
+	for _, test := range []struct {
+		configured Size
+		limit      int64
+		want       int64
+	}{
+		{0, unlimited, 128 << 20},
+		{0, 0, 128 << 20},
+		{0, 100 << 20, 40 << 20},
+		{64 << 20, 100 << 20, 64 << 20},
+		{0, 1 << 20, minMemory},
+	} {
+		if got := entryMemory(test.configured, test.limit); got != test.want {
+			t.Errorf("entryMemory(%s, %d) = %d, want %d", test.configured, test.limit, got, test.want)
+		}
+	}
+}
+
+func TestMemoryIsShared(t *testing.T) {
+	c := Config{Datasets: map[string]DatasetConfig{"a": {MemoryShare: new(Share(.5))}, "b": {}, "c": {}}}
+	got := c.memoryOf(1000)
+	if got["a"] != 500 || got["b"] != 250 || got["c"] != 250 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestAdvertisedAddress(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	for advertise, want := range map[string]string{
+		"":                fmt.Sprintf("127.0.0.1:%d", port),
+		"10.1.2.3:0":      fmt.Sprintf("10.1.2.3:%d", port),
+		"10.1.2.3:7072":   "10.1.2.3:7072",
+		"[2001:db8::1]:0": fmt.Sprintf("[2001:db8::1]:%d", port),
+	} {
+		if got, err := (Config{Node: Node{Advertise: advertise}}).advertised(ln); err != nil || got != want {
+			t.Errorf("advertise %q: got %s, %v, want %s", advertise, got, err, want)
+		}
+	}
+}
