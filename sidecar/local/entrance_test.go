@@ -37,7 +37,8 @@ func FuzzEntrance(f *testing.F) {
 	for _, s := range []string{
 		get("/v1/blobs/a") + get("/v1/blobs/x/y"), strings.Replace(get("/openapi.json"), "GET", "HEAD", 1) + get("/"),
 		post("/v1/blobs:batchGet", `{"keys":["a","none"]}`, "Expect: 100-continue"), "GET / HTTP/1.0\r\n\r\n",
-		"POST /v1/blobs:batchGet HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"ke\r\n7\r\nys\":[]}\r\n0\r\n\r\n",
+		"POST /v1/blobs:batchGet HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			"4\r\n{\"ke\r\n7\r\nys\":[]}\r\n0\r\n\r\n",
 		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n", "GET", "\x16\x03\x01",
 		get("/v1/blobs/a", "Cache-Control: no-cache", "If-None-Match: *", "Connection: upgrade", "Upgrade: h2c"),
 		post("/v1/blobs:batchGet", "--x\r\n\r\n--x--", "Content-Type: multipart/form-data; boundary=x"),

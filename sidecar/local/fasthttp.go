@@ -68,7 +68,7 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	s.calls.Put(c)
 }
 
-// joined returns the value of a header field; that of several lines is their values separated by commas (RFC 9110, 5.3).
+// joined returns the value of a header field; that of several lines is theirs, with commas between (RFC 9110, 5.3).
 func joined(h *fasthttp.RequestHeader, name string) string {
 	lines := h.PeekAll(name)
 	switch len(lines) {

@@ -108,7 +108,8 @@ func TestGRPCErrors(t *testing.T) {
 
 func TestGRPCBatchGet(t *testing.T) {
 	stub := client(t, start(t, Config{}).grpc)
-	got, err := stub.BatchGet(t.Context(), &ringsidev1.BatchGetRequest{Dataset: "blobs", Keys: []string{"x/y", "none", ""}})
+	q := &ringsidev1.BatchGetRequest{Dataset: "blobs", Keys: []string{"x/y", "none", ""}}
+	got, err := stub.BatchGet(t.Context(), q)
 	if err != nil || len(got.GetResults()) != 3 {
 		t.Fatalf("%v, %v", got, err)
 	}
@@ -122,7 +123,8 @@ func TestGRPCBatchGet(t *testing.T) {
 	if e := r[2].GetError(); codes.Code(e.GetCode()) != codes.InvalidArgument {
 		t.Errorf("%v", r[2])
 	}
-	_, err = stub.BatchGet(t.Context(), &ringsidev1.BatchGetRequest{Dataset: "blobs", Keys: make([]string, MaxBatchKeys+1)})
+	q.Keys = make([]string, MaxBatchKeys+1)
+	_, err = stub.BatchGet(t.Context(), q)
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("1001 keys: %v", err)
 	}

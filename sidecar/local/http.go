@@ -143,7 +143,7 @@ func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
 			detail: "the Host header names neither localhost nor a configured host; see `hosts` in the configuration"}, true
 	case c.fetchSite == "cross-site":
 		e.stats.HostRefused.Add(1)
-		return failure{problem: problemCrossSite, detail: "a page of another web site may not read through this sidecar"}, true
+		return failure{problem: problemCrossSite, detail: "a page of another site may not read through this sidecar"}, true
 	case strings.ContainsAny(path, "?#"):
 		return failure{problem: problemMalformed,
 			detail: "no route takes a query or a fragment; in a key write ? as %3F and # as %23"}, true

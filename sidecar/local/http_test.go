@@ -55,6 +55,9 @@ func TestRawHTTP(t *testing.T) {
 		{"HTTP/1.0 keep-alive", "GET /v1/blobs/x/y HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200, "slash",
 			map[string]string{"Connection": "keep-alive"}},
 		{"HTTP/1.1 without Host", "GET /v1/blobs/a HTTP/1.1\r\n\r\n", 400, "malformed-request", nil},
+		{"empty Host", "GET /v1/blobs/a HTTP/1.1\r\nHost:\r\n\r\n", 400, "malformed-request", nil},
+		{"absolute form, empty host", "GET http:///v1/blobs/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+			400, "malformed-request", nil},
 		{"two Hosts", "GET /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
 			400, "malformed-request", nil},
 		{"HTTP/2.0 without preface", "GET /v1/blobs/a HTTP/2.0\r\nHost: localhost\r\n\r\n", 505, "http-version", nil},
@@ -69,6 +72,7 @@ func TestRawHTTP(t *testing.T) {
 		{"cut escape", get("/v1/blobs/%4"), 400, "invalid-key", nil},
 		{"bad escape in dataset", get("/v1/%zz/a"), 400, "malformed-request", nil},
 		{"not UTF-8", get("/v1/blobs/%ff"), 400, "invalid-key", nil},
+		{"not UTF-8, whatever the dataset says", get("/v1/failing/%ff"), 400, "invalid-key", nil},
 		{"empty key", get("/v1/blobs/"), 400, "invalid-key", nil},
 		{"no key", get("/v1/blobs"), 404, "no-such-route", nil},
 		{"query", get("/v1/blobs/a?b=c"), 400, "malformed-request", nil},
@@ -94,8 +98,8 @@ func TestRawHTTP(t *testing.T) {
 		{"openapi", get("/openapi.json"), 200, string(openAPI), map[string]string{"Content-Type": typeJSON}},
 		{"only-if-cached", get("/v1/blobs/never-read", `Cache-Control: x="a,no-cache", ONLY-if-cached ,,=`),
 			504, "not-cached", nil},
-		{"only-if-cached on its second line", get("/v1/blobs/never-read", "Cache-Control: foo", "cache-control: only-if-cached"),
-			504, "not-cached", nil},
+		{"only-if-cached on its second line",
+			get("/v1/blobs/never-read", "Cache-Control: foo", "cache-control: only-if-cached"), 504, "not-cached", nil},
 		{"no-cache", get("/v1/cnf-metrics/a", "Cache-Control: no-cache"), 200, `{"cnf_id":"a"}`,
 			map[string]string{"Cache-Status": "ringside; fwd=request", "Ringside-Source": "load"}},
 		{"overloaded", get("/v1/failing/overloaded"), 429, "overloaded", map[string]string{"Retry-After": "2"}},
@@ -186,7 +190,8 @@ func TestHeadAnswersAsGetWithoutTheBody(t *testing.T) {
 		c.send(strings.Replace(get(target), "GET", "HEAD", 1))
 		got, _ := c.answer("HEAD")
 		if got.StatusCode != want.StatusCode || got.ContentLength != int64(len(body)) {
-			t.Errorf("%s: HEAD %d with length %d, GET %d with %d", target, got.StatusCode, got.ContentLength, want.StatusCode, len(body))
+			t.Errorf("%s: HEAD %d with length %d, GET %d with %d",
+				target, got.StatusCode, got.ContentLength, want.StatusCode, len(body))
 		}
 	}
 	c.send(get("/"))
@@ -217,7 +222,8 @@ func TestIfNoneMatch(t *testing.T) {
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)
-	c.send(get("/v1/blobs/x/y") + get("/v1/blobs/none") + post("/v1/failing:batchGet", `{"keys":[]}`) + get("/v1/blobs/x//../y"))
+	c.send(get("/v1/blobs/x/y") + get("/v1/blobs/none") + post("/v1/failing:batchGet", `{"keys":[]}`) +
+		get("/v1/blobs/x//../y"))
 	for i, want := range []int{200, 404, 200, 200} {
 		if resp, body := c.answer("GET"); resp.StatusCode != want {
 			t.Errorf("answer %d: %d %s", i, resp.StatusCode, body)
@@ -244,8 +250,8 @@ func TestExpectContinue(t *testing.T) {
 // A request with both framings may be two requests to somebody else (RFC 9112, 6.3).
 func TestSmuggledRequestIsNotAnswered(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)
-	c.send("POST /v1/failing:batchGet HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" +
-		"0\r\n\r\n" + get("/v1/blobs/a"))
+	c.send("POST /v1/failing:batchGet HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n" +
+		"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get("/v1/blobs/a"))
 	c.answer("POST")
 	c.closed()
 }
@@ -270,11 +276,12 @@ func TestFoundHeaders(t *testing.T) {
 			"ringside; hit; ttl=0; detail=origin-error", "max-age=0"},
 		{"local copy", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourceLocalHit, "n2" }), cache.ReadOptions{},
 			"ringside; hit; ttl=4", "max-age=4"},
-		{"owner's memory", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourcePeerHit, `n"2\é` }), cache.ReadOptions{},
-			`"n\"2\\??"; hit; ttl=4, ringside; fwd=miss`, "max-age=4"},
+		{"owner's memory", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourcePeerHit, `n"2\é` }),
+			cache.ReadOptions{}, `"n\"2\\??"; hit; ttl=4, ringside; fwd=miss`, "max-age=4"},
 		{"owner's load", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourceLoad, "n2" }), cache.ReadOptions{},
 			`"n2"; fwd=miss, ringside; fwd=miss`, "max-age=4"},
-		{"own load", with(func(a *cache.Answer) { a.Source = cache.SourceLoad }), cache.ReadOptions{}, "ringside; fwd=miss", "max-age=4"},
+		{"own load", with(func(a *cache.Answer) { a.Source = cache.SourceLoad }), cache.ReadOptions{},
+			"ringside; fwd=miss", "max-age=4"},
 		{"asked for a load", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourceLoad, "n2" }),
 			cache.ReadOptions{NoCache: true}, `"n2"; fwd=request, ringside; fwd=request`, "max-age=4"},
 		{"detour", with(func(a *cache.Answer) { a.Source, a.Owner, a.Detail = cache.SourcePeerHit, "n3", "owner away" }),

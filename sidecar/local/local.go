@@ -1,5 +1,5 @@
-// Package local is what applications talk to: HTTP, gRPC, and both of them on one unix socket. It reads the datasets and
-// owns no cache, no ring and no policy of its own.
+// Package local is what applications talk to: HTTP, gRPC, and both of them on one unix socket. It reads the datasets,
+// and has no cache, no ring and no policy of its own.
 package local
 
 import (

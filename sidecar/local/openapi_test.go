@@ -66,7 +66,7 @@ func template(target string) string {
 	return ""
 }
 
-// checkDocumented fails when openapi.json does not know the answer's status, problem type, content type or header fields.
+// checkDocumented fails when openapi.json does not know the answer's status, problem type, content type or headers.
 func checkDocumented(t *testing.T, request string, resp *http.Response, problemType string) {
 	t.Helper()
 	words := strings.SplitN(request, " ", 3)

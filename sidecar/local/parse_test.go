@@ -37,8 +37,10 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%q is refused", ok)
 		}
 	}
-	for _, bad := range []string{"", "evil.example", "localhost.evil.example", "evil.localhost", "10.0.0.1", "0.0.0.0", "[::]", "::1",
-		"localhost:x", "localhost:123456", "127.0.0.1.evil.example", "[localhost]", "[::1", "localhost@evil", "127.1", "user@localhost"} {
+	for _, bad := range []string{"", "evil.example", "localhost.evil.example", "evil.localhost", "10.0.0.1",
+		"0.0.0.0", "[::]", "::1",
+		"localhost:x", "localhost:123456", "127.0.0.1.evil.example", "[localhost]", "[::1", "localhost@evil",
+		"127.1", "user@localhost"} {
 		if h.allow(bad) {
 			t.Errorf("%q is allowed", bad)
 		}
@@ -47,8 +49,10 @@ func TestHosts(t *testing.T) {
 
 func TestNoneMatch(t *testing.T) {
 	for header, match := range map[string]bool{
-		`"e"`: true, `W/"e"`: true, `"a", "e"`: true, `"a" , W/"e" `: true, "*": true, " * ": true, `"a,b","e"`: true, `,,"e",`: true,
-		`"a"`: false, `e`: false, ``: false, `"`: false, `"e`: false, `""`: false, `"a\", "e"`: true, `"E"`: false, `"a"e"b"`: false,
+		`"e"`: true, `W/"e"`: true, `"a", "e"`: true, `"a" , W/"e" `: true, "*": true, " * ": true,
+		`"a,b","e"`: true, `,,"e",`: true,
+		`"a"`: false, `e`: false, ``: false, `"`: false, `"e`: false, `""`: false, `"a\", "e"`: true, `"E"`: false,
+		`"a"e"b"`: false,
 	} {
 		if noneMatch(header, `"e"`) == match {
 			t.Errorf("If-None-Match: %s: match is %v", header, !match)
@@ -63,7 +67,7 @@ func TestReadOptions(t *testing.T) {
 		"max-age=0 , No-Cache":         {NoCache: true},
 		"only-if-cached,no-cache":      {NoCache: true, OnlyIfCached: true},
 		`x="no-cache, only-if-cached"`: {},
-		`x="\", no-cache"`:             {},
+		`x="\", no-cache, y"`:          {},
 		`x="unclosed, no-cache`:        {},
 		"no-cache=1":                   {},
 		"no cache":                     {},
@@ -79,9 +83,11 @@ func TestParseBatch(t *testing.T) {
 	many := `{"keys":["a"` + strings.Repeat(`,"a"`, MaxBatchKeys) + `]}`
 	for body, want := range map[string][]string{
 		`{"keys":[]}`: {}, " {\n\"keys\" : [ \"a\" , \"\\u00e9\" ] }\n": {"a", "é"},
-		``: nil, `null`: nil, `[]`: nil, `{}`: nil, `{"keys":null}`: nil, `{"keys":"a"}`: nil, `{"keys":[1]}`: nil, `{"keys":[null]}`: nil,
-		`{"KEYS":[]}`: nil, `{"keys":[],"keys":[]}`: nil, `{"keys":[],"x":1}`: nil, `{"x":1,"keys":[]}`: nil, `{"keys":[]}{}`: nil,
-		`{"keys":[]`: nil, `{"keys":[["a"]]}`: nil, "{\"keys\":[\"\xff\"]}": nil, many: nil,
+		``: nil, `null`: nil, `[]`: nil, `{}`: nil, `{"keys":null}`: nil, `{"keys":"a"}`: nil, `{"keys":[1]}`: nil,
+		`{"keys":[null]}`: nil,
+		`{"KEYS":[]}`:     nil, `{"keys":[],"keys":[]}`: nil, `{"keys":[],"x":1}`: nil, `{"x":1,"keys":[]}`: nil,
+		`{"keys":[]}{}`: nil,
+		`{"keys":[]`:    nil, `{"keys":[["a"]]}`: nil, "{\"keys\":[\"\xff\"]}": nil, many: nil,
 	} {
 		got, err := parseBatch([]byte(body))
 		if (err == nil) != (want != nil) || !slices.Equal(got, want) {
@@ -94,8 +100,9 @@ func TestNearNames(t *testing.T) {
 	all := NewCatalog(Served{Dataset: scripted{name: "routes"}}, Served{Dataset: scripted{name: "cnf-metrics"}},
 		Served{Dataset: scripted{name: "cnf-state"}}).All()
 	for asked, want := range map[string][]string{
-		"route": {"routes"}, "Routes": {"routes"}, "ruotes": {"routes"}, "cnf": {"cnf-metrics", "cnf-state"}, "cnf_metric": {"cnf-metrics"},
-		"": {}, "zzz": {}, strings.Repeat("r", 1000): {},
+		"route": {"routes"}, "Routes": {"routes"}, "ruotes": {"routes"}, "cnf": {"cnf-metrics", "cnf-state"},
+		"cnf_metric": {"cnf-metrics"},
+		"":           {}, "zzz": {}, strings.Repeat("r", 1000): {},
 	} {
 		if got := nearNames(asked, all); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", asked, got, want)
@@ -105,7 +112,8 @@ func TestNearNames(t *testing.T) {
 
 // FuzzUnescape holds unescape against net/url, which decodes a path segment the same way.
 func FuzzUnescape(f *testing.F) {
-	for _, s := range []string{"", "a", "%41", "%4", "%", "%%", "%zz", "a%2Fb//../c", "%ff%00", strings.Repeat("%6b", 2000)} {
+	for _, s := range []string{"", "a", "%41", "%4", "%", "%%", "%zz", "a%2Fb//../c", "%ff%00",
+		strings.Repeat("%6b", 2000)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -119,7 +127,8 @@ func FuzzUnescape(f *testing.F) {
 
 // FuzzTarget sends a target through the whole route without a server.
 func FuzzTarget(f *testing.F) {
-	for _, s := range []string{"/", "/v1/", "/v1//", "/v1/blobs/a", "/v1/blobs:batchGet", "/v1/%62lobs/%", "http://localhost/v1/x", "*", "", "/v1/datasets/"} {
+	for _, s := range []string{"/", "/v1/", "/v1//", "/v1/blobs/a", "/v1/blobs:batchGet", "/v1/%62lobs/%",
+		"http://localhost/v1/x", "*", "", "/v1/datasets/"} {
 		f.Add("GET", s)
 	}
 	f.Add("POST", "/v1/blobs:batchGet")
@@ -166,7 +175,8 @@ func FuzzIfNoneMatch(f *testing.F) {
 }
 
 func FuzzParseBatch(f *testing.F) {
-	for _, s := range []string{`{"keys":["a","b"]}`, `{"keys":[`, `{"keys":["\ud800"]}`, `{"keys":[]}x`, `[`, "\xff", `{"keys":[{}]}`} {
+	for _, s := range []string{`{"keys":["a","b"]}`, `{"keys":[`, `{"keys":["\ud800"]}`, `{"keys":[]}x`, `[`,
+		"\xff", `{"keys":[{}]}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

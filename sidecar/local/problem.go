@@ -88,7 +88,7 @@ type failure struct {
 
 var errBatchBytes = errors.New("batch answer too large")
 
-// fail tells an error of a read. An error of no known kind is reported, and not shown: nobody has checked it for secrets.
+// fail tells an error of a read. An error of no known kind is reported, not shown: nobody has checked it for secrets.
 func (s *Server) fail(err error) failure {
 	if errors.Is(err, errBatchBytes) {
 		return failure{problem: problemBatchSize, verdict: verdictBatchSize,

@@ -107,7 +107,7 @@ func (l *unixListener) Close() error {
 // request that anybody sends.
 const preface = "PRI * HTTP/2.0\r\n"
 
-// sniff reads as much of c as it takes to know whether it speaks gRPC, and returns a connection that reads from the start.
+// sniff reads as much of c as tells whether it speaks gRPC, and returns a connection that reads from the start.
 func sniff(c net.Conn, timeout time.Duration) (conn net.Conn, isGRPC bool, err error) {
 	if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, false, err

@@ -37,8 +37,10 @@ func TestUnixSocketSpeaksBothProtocols(t *testing.T) {
 // The preface may arrive in pieces, and so may a request that begins with the same letters.
 func TestUnixSocketSniffsByteByByte(t *testing.T) {
 	s := start(t, Config{})
-	for _, request := range []string{"POST /v1/failing:batchGet HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n{\"keys\":[]}",
-		"PRI /x HTTP/1.1\r\nHost: x\r\n\r\n", "G / HTTP/1.1\r\nHost: x\r\n\r\n"} {
+	for _, request := range []string{
+		"POST /v1/failing:batchGet HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n{\"keys\":[]}",
+		"PRI /x HTTP/1.1\r\nHost: x\r\n\r\n", "G / HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
 		c := dial(t, "unix", s.unix)
 		for i := range len(request) {
 			c.send(request[i : i+1])
