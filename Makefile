@@ -10,15 +10,18 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Start a cluster on this machine: etcd, SQLite with live telemetry, three sidecars, the console
+demo: build collector ## Start a cluster on this machine: etcd, SQLite with live telemetry, three sidecars, the console
 	@echo "building the demo (the first time takes a minute or two)"
 	@cd e2e/demo && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-demo .
-	@cd deploy/collector && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-collector .
 	@exec .bin/ringside-demo
 
 .PHONY: build
 build: ## Build the sidecar into .bin/
 	@mkdir -p .bin && $(BUILD) -o .bin/ ./sidecar/cmd/ringside
+
+.PHONY: collector
+collector: ## Build the collector of live telemetry into .bin/
+	@mkdir -p .bin && cd deploy/collector && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-collector .
 
 .PHONY: setup
 setup: ## Install what the tests need, once
