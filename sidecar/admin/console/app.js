@@ -39,6 +39,7 @@ function drawCharts(now) {
       charts.set(name, new Chart(name));
       byId("charts").append(charts.get(name).element);
       byId("explain-dataset").append(html("option", {}, name));
+      if (charts.size > 1) for (const chart of charts.values()) chart.share();
     }
     const sum = results.map(() => 0);
     let known = false;
@@ -72,7 +73,7 @@ function stateCell(known, now) {
   if (known.seen !== now) [level, words] = ["warn", "– left the ring"];
   else if (known.answer.unreachable) [level, words, why] = ["bad", "✕ unreachable", known.answer.unreachable];
   else if (known.answer.state.ring_id !== ring?.id) [level, words] = ["warn", "! other ring"];
-  return html("td", { class: "state", "data-level": level }, words, ...(why ? [html("span", { class: "note" }, why)] : []));
+  return html("td", { class: "state", "data-level": level }, words, ...(why ? [html("span", { class: "note", title: why }, why.split(": ").at(-1).replace(/"$/, ""))] : []));
 }
 
 function memoryCell(sum) {

@@ -8,7 +8,8 @@ const names = {
 };
 export const span = 120; // seconds
 
-const height = 190, left = 44, right = 6, top = 8, bottom = 20; // pixels
+const low = 190, high = 300; // pixels: among other charts, and alone
+const left = 44, right = 6, top = 8, bottom = 20;
 
 function ceiling(n) {
   const power = 10 ** Math.floor(Math.log10(Math.max(n, 1)));
@@ -22,8 +23,8 @@ export class Chart {
     this.total = html("span", { class: "note" });
     this.bands = results.map(name => svg("path", { class: "band " + name }));
     this.grid = svg("g");
-    this.cross = svg("line", { class: "cross", y1: top, y2: height - bottom, visibility: "hidden" });
-    this.picture = svg("svg", { height, role: "img", tabindex: "0" }, this.grid, ...this.bands, this.cross);
+    this.cross = svg("line", { class: "cross", y1: top, visibility: "hidden" });
+    this.picture = svg("svg", { role: "img", tabindex: "0" }, this.grid, ...this.bands, this.cross);
     this.values = results.map(() => html("b"));
     this.items = results.map((name, i) =>
       html("li", {}, html("span", { class: "swatch " + name }), html("span", {}, names[name]), this.values[i]));
@@ -31,12 +32,20 @@ export class Chart {
       html("div", { class: "chart-head" }, html("h3", {}, dataset), this.total),
       this.picture, html("ul", { class: "legend" }, ...this.items));
     this.width = 700;
+    this.height = high;
     new ResizeObserver(([entry]) => this.resize(entry.contentRect.width)).observe(this.picture);
     this.listen(dataset);
   }
 
   x(age) {
     return left + (1 - age / span) * (this.width - left - right);
+  }
+
+  // share makes room for other charts.
+  share() {
+    this.height = low;
+    this.limit = undefined; // the grid is drawn anew
+    this.draw();
   }
 
   // resize keeps a unit of the picture a pixel, so that its words have one size on every screen.
@@ -87,7 +96,7 @@ export class Chart {
     const now = this.samples.at(-1).at;
     const sums = this.samples.map(s => s.rates.reduce((a, b) => a + b, 0));
     const limit = ceiling(Math.max(...sums));
-    const y = v => top + (1 - v / limit) * (height - top - bottom);
+    const y = v => top + (1 - v / limit) * (this.height - top - bottom);
     this.drawGrid(limit, y);
     let floor = this.samples.map(() => 0);
     this.bands.forEach((band, i) => {
@@ -108,12 +117,14 @@ export class Chart {
   drawGrid(limit, y) {
     if (this.limit === limit) return;
     this.limit = limit;
+    this.picture.setAttribute("height", this.height);
+    this.cross.setAttribute("y2", this.height - bottom);
     const lines = [0, limit / 2, limit].flatMap(v => [
       svg("line", { class: "grid", x1: left, x2: this.width - right, y1: y(v), y2: y(v) }),
       svg("text", { class: "axis", x: left - 8, y: y(v) + 4, "text-anchor": "end" }, rate(v)),
     ]);
     const ages = [120, 90, 60, 30, 0].map(age =>
-      svg("text", { class: "axis", x: this.x(age), y: height - 4, "text-anchor": age === 0 ? "end" : age === span ? "start" : "middle" },
+      svg("text", { class: "axis", x: this.x(age), y: this.height - 4, "text-anchor": age === 0 ? "end" : age === span ? "start" : "middle" },
         age === 0 ? "now" : `−${age} s`));
     this.grid.replaceChildren(...lines, ...ages);
   }
