@@ -88,7 +88,8 @@ func (k *checker) reachable(path, addr string, minPort uint16) {
 	case err != nil:
 		k.problem(path, "want host:port; %v", err)
 	case h == "" || isUnspecified(h):
-		k.problem(path, "%s is no address that another member can dial; give the pod's own, such as ${POD_IP}:7072", addr)
+		k.problem(path, "%s is no address that another member can dial; give the pod's own, such as ${POD_IP}:7072",
+			addr)
 	case port < minPort:
 		k.problem(path, "port 0 is no port that another member can dial")
 	}
@@ -181,7 +182,8 @@ func (k *checker) readable(path, file string) {
 
 func (k *checker) peerTLS() {
 	if t := k.config.PeerTLS; t != (PeerTLS{}) && (t.CAFile == "" || t.CertFile == "") {
-		k.problem("peer_tls", "members prove who they are to each other; give cert_file, key_file and ca_file, or none of them")
+		k.problem("peer_tls",
+			"members prove who they are to each other; give cert_file, key_file and ca_file, or none of them")
 	}
 }
 
@@ -402,7 +404,8 @@ func (k *checker) policy(path string, d DatasetConfig) {
 		k.problem(path+".ttl", "must be more than 0s: a value that is never fresh need not be cached")
 	}
 	if p.LocalTTL > p.TTL {
-		k.problem(path+".local_ttl", "%s is more than ttl, which is %s: a copy never outlives the owner's entry", p.LocalTTL, p.TTL)
+		k.problem(path+".local_ttl", "%s is more than ttl, which is %s: a copy never outlives the owner's entry",
+			p.LocalTTL, p.TTL)
 	}
 	if p.LoadTimeout == 0 {
 		k.problem(path+".load_timeout", "must be more than 0s")

@@ -17,11 +17,14 @@ func (p *process) openPool(context.Context) error {
 	if err := p.identify(); err != nil {
 		return err
 	}
-	creds, err := p.credentials()
-	if err != nil {
+	if err := p.openTLS(); err != nil {
 		return err
 	}
-	p.pool = peer.NewPool(peer.Config{Self: p.self.ID, Credentials: creds, AttemptTimeout: p.attemptTimeout()})
+	c := peer.Config{Self: p.self.ID, AttemptTimeout: p.attemptTimeout()}
+	if p.tls != nil {
+		c.Credentials = p.tls
+	}
+	p.pool = peer.NewPool(c)
 	return p.openDirectory()
 }
 
@@ -73,8 +76,8 @@ func (p *process) follow(ctx context.Context) error {
 	return nil
 }
 
-// firstList is how long a start waits for the first list of members. Reads that came earlier would be loads of keys that
-// others hold; but a directory that is away must not keep the sidecar from serving.
+// firstList is how long a start waits for the first list of members. Reads that came earlier would be loads of keys
+// that others hold; but a directory that is away must not keep the sidecar from serving.
 const firstList = 2 * time.Second
 
 func (p *process) awaitList(ctx context.Context, listed <-chan struct{}) {
@@ -84,7 +87,8 @@ func (p *process) awaitList(ctx context.Context, listed <-chan struct{}) {
 	case <-listed:
 	case <-ctx.Done():
 	case <-timer.C:
-		p.log.Warn("no list of members yet: until there is one, every key is loaded here", zap.Duration("waited", firstList))
+		p.log.Warn("no list of members yet: until there is one, every key is loaded here",
+			zap.Duration("waited", firstList))
 	}
 }
 

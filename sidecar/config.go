@@ -1,8 +1,11 @@
 package sidecar
 
 import (
+	"fmt"
 	"maps"
 	"time"
+
+	"github.com/goccy/go-yaml"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
@@ -261,4 +264,17 @@ func (d DatasetConfig) effective() DatasetConfig {
 	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
 	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
 	return d
+}
+
+// Print returns c as YAML, or as JSON; secrets are hidden.
+func (c Config) Print(asJSON bool) ([]byte, error) {
+	var options []yaml.EncodeOption
+	if asJSON {
+		options = append(options, yaml.JSON())
+	}
+	text, err := yaml.MarshalWithOptions(c, options...)
+	if err != nil {
+		return nil, fmt.Errorf("print the configuration: %w", err)
+	}
+	return text, nil
 }

@@ -77,8 +77,8 @@ func listen(ctx context.Context, field, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// withIPv6 adds ::1 with the same port to 127.0.0.1, because that is what localhost means to many clients. A host without
-// IPv6, or a port that is taken there, is no reason not to serve.
+// withIPv6 adds ::1 with the same port to 127.0.0.1, because that is what localhost means to many clients. A host
+// without IPv6, or a port that is taken there, is no reason not to serve.
 func withIPv6(ctx context.Context, ln net.Listener) []net.Listener {
 	if ln == nil {
 		return nil

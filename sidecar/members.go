@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"go.uber.org/zap"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
@@ -42,7 +41,9 @@ func (p *process) identify() error {
 	}
 	version, _ := Version()
 	// Without a peer listener there is no address, and the ring, which has this member alone, hashes the id.
-	p.self = ring.Member{ID: id, HashKey: or(addr, id), Addr: addr, Zone: p.config.Node.Zone, Version: version, Started: p.began}
+	p.self = ring.Member{
+		ID: id, HashKey: or(addr, id), Addr: addr, Zone: p.config.Node.Zone, Version: version, Started: p.began,
+	}
 	return nil
 }
 
@@ -80,18 +81,19 @@ func firstAddress() (string, error) {
 	return "127.0.0.1", nil
 }
 
-func (p *process) credentials() (credentials.TransportCredentials, error) {
+// openTLS reads this member's identity. p.tls stays nil where there is none: then members speak plain text.
+func (p *process) openTLS() (err error) {
 	files := p.config.PeerTLS
 	if files == (PeerTLS{}) {
-		return nil, nil // package peer takes nil for plain text
+		return nil
 	}
-	creds, err := peer.NewTLS(peer.TLSConfig{
+	p.tls, err = peer.NewTLS(peer.TLSConfig{
 		CertFile: files.CertFile, KeyFile: files.KeyFile, CAFile: files.CAFile, Name: files.Name,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("peer_tls: %w", err)
+		return fmt.Errorf("peer_tls: %w", err)
 	}
-	return creds, nil
+	return nil
 }
 
 // nobody is the directory of a sidecar that is alone.

@@ -67,8 +67,8 @@ func (p *process) followConfig(ctx context.Context) error {
 	}
 }
 
-// reload takes over what load returns, or keeps everything as it is and says why. p.config stays as it was at the start:
-// what differs between the two is in the datasets' policies.
+// reload takes over what load returns, or keeps everything as it is and says why. p.config stays as it was at the
+// start: what differs is in the datasets' policies.
 func (p *process) reload(load func() (Config, error)) {
 	next, err := load()
 	if err == nil {

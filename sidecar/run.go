@@ -1,5 +1,5 @@
-// Package sidecar is one sidecar as a whole: its configuration, and Run, which builds all parts, starts them in order and
-// stops them in the reverse order. DESIGN.md has the order, its reasons and the figures.
+// Package sidecar is one sidecar as a whole: its configuration, and Run, which builds all parts, starts them in order
+// and stops them in the reverse order. DESIGN.md has the order, its reasons and the figures.
 package sidecar
 
 import (
@@ -73,6 +73,7 @@ type process struct {
 	addrs     Addrs
 	self      ring.Member
 	origins   map[string]*database // :: name → open origin
+	tls       *peer.TLS            // nil for plain text
 	pool      *peer.Pool
 	datasets  []*cache.Dataset // sorted by name
 	directory ring.Directory

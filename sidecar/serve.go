@@ -96,12 +96,14 @@ func (p *process) servePeers(context.Context) error {
 	if p.listeners.peer == nil {
 		return nil
 	}
-	creds, err := p.credentials()
-	if err != nil {
-		return err
+	p.service = peer.NewService(peer.ServiceConfig{
+		Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection,
+	})
+	c := peer.ServerConfig{}
+	if p.tls != nil {
+		c.Credentials = p.tls
 	}
-	p.service = peer.NewService(peer.ServiceConfig{Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection})
-	p.peerServer = peer.NewServer(peer.ServerConfig{Credentials: creds})
+	p.peerServer = peer.NewServer(c)
 	p.service.Register(p.peerServer)
 	p.serve("peer listener", func() error { return p.peerServer.Serve(p.listeners.peer) })
 	return nil

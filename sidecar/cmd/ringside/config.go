@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/sidecar"
@@ -61,22 +60,14 @@ func newConfigShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return showConfig(cmd.OutOrStdout(), c.Effective(), out.json())
+		text, err := c.Effective().Print(out.json())
+		if err != nil {
+			return err
+		}
+		_, err = cmd.OutOrStdout().Write(text)
+		return err
 	}
 	return cmd
-}
-
-func showConfig(w io.Writer, c sidecar.Config, asJSON bool) error {
-	var options []yaml.EncodeOption
-	if asJSON {
-		options = append(options, yaml.JSON())
-	}
-	text, err := yaml.MarshalWithOptions(c, options...)
-	if err != nil {
-		return fmt.Errorf("print the configuration: %w", err)
-	}
-	_, err = w.Write(text)
-	return err
 }
 
 func newValidate() *cobra.Command {
@@ -107,7 +98,8 @@ reached or refuses a statement.`,
 				return err
 			}
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d origins, %d datasets\n", source.File, len(c.Origins), len(c.Datasets))
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d origins, %d datasets\n",
+			source.File, len(c.Origins), len(c.Datasets))
 		return err
 	}
 	return cmd

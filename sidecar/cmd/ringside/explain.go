@@ -11,18 +11,33 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
 // explanation is the admin listener's answer to /api/explain.
 type explanation struct {
-	RouteKey   string            `json:"route_key"`
-	RingID     string            `json:"ring_id"`
-	Node       string            `json:"node"`
-	Owner      string            `json:"owner"`
-	Successors []string          `json:"successors"`
-	Memory     cache.Explanation `json:"memory"`
+	RouteKey   string   `json:"route_key"`
+	RingID     string   `json:"ring_id"`
+	Node       string   `json:"node"`
+	Owner      string   `json:"owner"`
+	Successors []string `json:"successors"`
+	Memory     memory   `json:"memory"`
+}
+
+// memory is what the sidecar holds of the key.
+type memory struct {
+	Held     bool          `json:"held"`
+	Absent   bool          `json:"absent"`
+	Local    bool          `json:"local_copy"`
+	Owner    string        `json:"copied_from"`
+	Version  int64         `json:"version"`
+	ETag     string        `json:"etag"`
+	Bytes    int           `json:"bytes"`
+	Age      time.Duration `json:"age_ns"`
+	Fresh    time.Duration `json:"fresh_ns"`
+	Usable   time.Duration `json:"usable_ns"`
+	LastLoad time.Duration `json:"last_load_ns"`
+	Why      string        `json:"why"`
+	Failing  bool          `json:"failing"`
 }
 
 func newExplain() *cobra.Command {

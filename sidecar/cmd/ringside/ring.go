@@ -18,9 +18,9 @@ func newRing() *cobra.Command {
 		Short: "Show the ring of the running sidecar, or compute offline who owns what",
 		Long: `Without --members: show the ring that the running sidecar routes by.
 
-With --members: build the ring of these members, without any sidecar, and print a line for each route key: the key, its
-owner, and its successors in order. A route key is dataset/key, percent-encoded as in a URL path. It is what Envoy and gRPC
-send requests by, too.`,
+With --members: build the ring of these members, without any sidecar, and print a line for each route key: the key,
+its owner, and its successors in order. A route key is dataset/key, percent-encoded as in a URL path. Envoy and gRPC
+send requests by it, too.`,
 		Example: `  ringside ring
   ringside ring --members 10.0.0.5:7072,10.0.0.6:7072,10.0.0.7:7072 cnf-metrics/CNF-001 routes/10.0.0.0%2F8`,
 	}

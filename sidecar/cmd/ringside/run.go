@@ -17,12 +17,12 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the sidecar",
-		Long: `Run the sidecar until SIGTERM or SIGINT: then it says goodbye to the other members, serves until they have stopped
-asking, and ends with exit code 0. A second signal ends it at once, with exit code 1. On SIGHUP, and when the file changes,
-it reads its configuration again.
+		Long: `Run the sidecar until SIGTERM or SIGINT: then it says goodbye to the other members, serves until they have
+stopped asking, and ends with exit code 0. A second signal ends it at once, with exit code 1. On SIGHUP, and when the
+file changes, it reads its configuration again.
 
-Each field of the configuration can be set by a variable, RINGSIDE_LISTEN_HTTP for listen.http, and by --set; a flag wins
-over a variable, and a variable over the file. Log lines go to stderr.`,
+Each field of the configuration can be set by a variable, RINGSIDE_LISTEN_HTTP for listen.http, and by --set; a flag
+wins over a variable, and a variable over the file. Log lines go to stderr.`,
 		Example: `  ringside run -c /etc/ringside/ringside.yaml
   ringside run --log-format console --set listen.http=127.0.0.1:0
   RINGSIDE_MEMORY=64MiB ringside run`,
@@ -59,8 +59,8 @@ func assign(source *sidecar.Source, path string) func(string) error {
 	}
 }
 
-// Of lines with the same text, the first in a second are written, and then each hundredth: a fault that repeats must not
-// fill the disk of a node.
+// Of lines with the same text, the first in a second are written, and then each hundredth: a fault that repeats must
+// not fill the disk of a node.
 const (
 	linesASecond = 20
 	thenEach     = 100
