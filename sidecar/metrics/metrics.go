@@ -41,7 +41,9 @@ type Origin struct {
 type OriginLoad struct {
 	InFlight, MaxInFlight int64 // statements
 	Queued, MaxQueued     int64 // loads that wait for a statement's turn
+	Statements            int64 // begun since the start; loads that come together share one
 	Refused               int64 // loads refused since the start, because the queue was full or the breaker open
+	GaveUp                int64 // loads whose time passed in the queue, since the start
 	BreakerOpen           bool
 }
 
@@ -49,6 +51,9 @@ type OriginLoad struct {
 type Ring struct {
 	ID      string // equal on members whose rings are equal
 	Members int
+	Doubted int // of these, not listed by the directory any more: they stay because they still answer
+	// Changes counts the rings since the start, Unreachable the members that were taken off because they did not answer.
+	Changes, Unreachable int64
 }
 
 // Protocol is one way by which applications ask.

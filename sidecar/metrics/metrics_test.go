@@ -62,9 +62,12 @@ func fullSource(t *testing.T) metrics.Source {
 			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, Refused: map[string]int64{"host": 63}}
 		}}},
 		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
-			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true}
+			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
+				Statements: 36, GaveUp: 37}
 		}}},
-		Ring: func() metrics.Ring { return metrics.Ring{ID: "00ff", Members: 41} },
+		Ring: func() metrics.Ring {
+			return metrics.Ring{ID: "00ff", Members: 41, Doubted: 38, Changes: 39, Unreachable: 40}
+		},
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
 				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, Silences: 48,
@@ -137,7 +140,12 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_origin_max_queued{origin="db"} 34`,
 		`ringside_origin_refused_total{origin="db"} 35`,
 		`ringside_origin_breaker_open{origin="db"} 1`,
+		`ringside_origin_statements_total{origin="db"} 36`,
+		`ringside_origin_gave_up_total{origin="db"} 37`,
 		`ringside_ring_members 41`,
+		`ringside_ring_doubted_members 38`,
+		`ringside_ring_changes_total 39`,
+		`ringside_ring_unreachable_members_total 40`,
 		`ringside_ring_info{ring_id="00ff"} 1`,
 		`ringside_peer_connections 42`,
 		`ringside_peer_max_connections 43`,

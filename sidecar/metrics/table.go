@@ -123,7 +123,7 @@ func originMetrics() []metric {
 	dataset, origin := []string{"dataset"}, []string{"origin"}
 	return []metric{
 		{"ringside_origin_queries_total", counter, dataset,
-			"Loads that this member made of the origin; a batch of keys is one.",
+			"Loads that this member made of the origin. Those that come together share a statement.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Queries })},
 		{"ringside_origin_query_errors_total", counter, dataset,
 			"Loads that failed.",
@@ -143,6 +143,12 @@ func originMetrics() []metric {
 		{"ringside_origin_max_queued", gauge, origin,
 			"Bound of ringside_origin_queued.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.MaxQueued) })},
+		{"ringside_origin_statements_total", counter, origin,
+			"Statements begun. Loads that come together share one.",
+			originLoad(func(l OriginLoad) float64 { return float64(l.Statements) })},
+		{"ringside_origin_gave_up_total", counter, origin,
+			"Loads whose time passed while they waited for a statement's turn.",
+			originLoad(func(l OriginLoad) float64 { return float64(l.GaveUp) })},
 		{"ringside_origin_refused_total", counter, origin,
 			"Loads refused before they began: the queue was full, or the breaker open.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.Refused) })},
@@ -224,11 +230,15 @@ func memoryMetrics() []metric {
 func ringMetrics() []metric {
 	return []metric{
 		{"ringside_ring_members", gauge, nil, "Members of the ring that reads are routed by.",
-			func(s *Source, emit func(float64, ...string)) {
-				if s.Ring != nil {
-					emit(float64(s.Ring().Members))
-				}
-			}},
+			ring(func(r Ring) float64 { return float64(r.Members) })},
+		{"ringside_ring_doubted_members", gauge, nil,
+			"Members of the ring that the directory does not list any more: they stay because they still answer.",
+			ring(func(r Ring) float64 { return float64(r.Doubted) })},
+		{"ringside_ring_changes_total", counter, nil, "Rings since the start.",
+			ring(func(r Ring) float64 { return float64(r.Changes) })},
+		{"ringside_ring_unreachable_members_total", counter, nil,
+			"Members that the directory lost and that were taken off the ring because they did not answer.",
+			ring(func(r Ring) float64 { return float64(r.Unreachable) })},
 		{"ringside_ring_info", gauge, []string{"ring_id"},
 			"Always 1. Members that show different ring_id for long do not agree on who owns what.",
 			func(s *Source, emit func(float64, ...string)) {
@@ -352,6 +362,14 @@ func peers(field func(Peers) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Peers != nil {
 			emit(float64(field(s.Peers())))
+		}
+	}
+}
+
+func ring(field func(Ring) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Ring != nil {
+			emit(field(s.Ring()))
 		}
 	}
 }
