@@ -187,11 +187,12 @@ func (b *Batch) run(g *group) {
 		g.err = g.ctx.Err() // nobody is left to read it
 		return
 	}
-	ctx, cancel := g.ctx, g.cancel
+	ctx := g.ctx
 	if !g.deadline.IsZero() {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(g.ctx, g.deadline)
+		defer cancel()
 	}
-	defer cancel()
 	b.loads.Add(1)
 	b.keys.Add(int64(len(g.keys)))
 	g.results, g.err = b.next.Load(ctx, g.keys)

@@ -130,6 +130,7 @@ func TestBatchWhoseCallerLeavesFailsNobody(t *testing.T) {
 
 func TestBatchEndsWhenAllItsCallersHaveLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
 		f := origintest.New(nil)
 		f.Block()
 		b := guard.NewBatch(f, guard.BatchConfig{})
@@ -145,6 +146,7 @@ func TestBatchEndsWhenAllItsCallersHaveLeft(t *testing.T) {
 		wantErr(t, second.wait().err, context.Canceled)
 		b.Wait()
 		equal(t, "loads when nobody does", f.Flying(), 0)
+		equal(t, "the load ends with them, not at its deadline: after", time.Since(began), time.Second)
 	})
 }
 

@@ -184,11 +184,13 @@ func testQueryWithoutBatchAsksOncePerKey(t *testing.T, d database) {
 }
 
 func testNamesThatNeedQuotes(t *testing.T, d database) {
-	q := map[bool]string{true: "`", false: `"`}[d.driver == "mysql"]
-	d.exec(t, fmt.Sprintf("CREATE TABLE %sselect me%s (%sKey one%s VARCHAR(9) PRIMARY KEY)", q, q, q, q))
-	d.exec(t, fmt.Sprintf("INSERT INTO %sselect me%s VALUES ('a')", q, q))
-	o := d.dataset(t, sqldb.Dataset{Table: "select me", Key: "Key one"})
-	checkOutcomes(t, o, map[string]string{"a": `{"Key one":"a"}`})
+	quote := map[bool]string{true: "`", false: `"`}[d.driver == "mysql"]
+	key, odd := "Key"+quote+"one", quote+"; --"
+	quoted := func(name string) string { return quote + strings.ReplaceAll(name, quote, quote+quote) + quote }
+	d.exec(t, fmt.Sprintf("CREATE TABLE %s (%s VARCHAR(9) PRIMARY KEY, %s INT)", quoted("select me"), quoted(key), quoted(odd)))
+	d.exec(t, fmt.Sprintf("INSERT INTO %s VALUES ('a', 5)", quoted("select me")))
+	o := d.dataset(t, sqldb.Dataset{Table: "select me", Key: key, Value: odd})
+	checkOutcomes(t, o, map[string]string{"a": "5"})
 }
 
 // An abandoned query must end in the database as well, or a slow database is asked ever more.
@@ -251,6 +253,32 @@ func TestRegressionEveryIdleConnectionIsBrokenAfterARestart(t *testing.T) {
 			server.Kill()
 			server.Start()
 			loadTogether(t, o)
+		})
+	}
+}
+
+// Such a connection looks broken in the end, but what has failed is the database: it must not look like another error.
+func TestAFrozenDatabaseExceedsTheDeadline(t *testing.T) {
+	for driver, start := range map[string]func(testing.TB) *rig.Database{"postgres": rig.NewPostgres, "mysql": rig.NewMariaDB} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			server := start(t)
+			d := database{connect(t, map[string]string{"postgres": "pgx", "mysql": "mysql"}[driver], server.DSN), driver, server.DSN, ""}
+			d.fill(t, map[string]string{"a": "1"})
+			o := d.dataset(t, sqldb.Dataset{Table: "conformance", Key: "k", Value: "v"})
+			for range 2 { // pgx asks after a connection's health when it takes it up again, but not within a second
+				loadOne(t, o, "a")
+			}
+			server.Freeze()
+			for range 2 { // on the connection that it had, and on a new one
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				if _, err := o.Load(ctx, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v, want a deadline exceeded", err)
+				}
+			}
+			server.Thaw()
+			loadOne(t, o, "a")
 		})
 	}
 }

@@ -103,9 +103,6 @@ func (m *mysql) read(ctx context.Context, conn *sql.Conn, st *statement, keys []
 	if err != nil {
 		m.tables.Delete(st.tableKey()) // the table may have been altered
 	}
-	if errors.Is(err, mysqldriver.ErrInvalidConn) {
-		return driver.ErrBadConn
-	}
 	return err
 }
 
