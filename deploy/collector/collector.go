@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ringside-cache/ringside/deploy/collector/table"
+	"github.com/ringside-cache/ringside/deploy/collector/telemetry"
+)
+
+const (
+	keepGone     = time.Minute      // how long a row stays after it has gone
+	writeTimeout = 5 * time.Second  // of one batch
+	maxPause     = 30 * time.Second // between attempts while the database is away
+)
+
+// collector writes what the sampler measures into a table. It is for one goroutine.
+type collector struct {
+	sampler  *telemetry.Sampler
+	census   *telemetry.Census
+	table    *table.Table
+	log      *slog.Logger
+	prefix   string
+	interval time.Duration
+	create   bool
+
+	known     bool          // the census is of what the table holds
+	awaySince time.Time     // zero while the database takes rows
+	pause     time.Duration // before the next attempt while it does not
+	unread    string        // what the machine does not tell, as logged last
+}
+
+// once measures over one interval and writes what it has found.
+func (c *collector) once(ctx context.Context) error {
+	c.measure(ctx) // what rates are counted from
+	if !sleep(ctx, c.interval) {
+		return ctx.Err()
+	}
+	return c.write(ctx, c.measure(ctx))
+}
+
+// run measures and writes until ctx is done.
+func (c *collector) run(ctx context.Context) {
+	c.measure(ctx)
+	for wait := c.interval; sleep(ctx, wait); {
+		began := time.Now()
+		err := c.write(ctx, c.measure(ctx))
+		if ctx.Err() != nil {
+			return
+		}
+		// A machine that is slower than the interval gets some rest all the same.
+		wait = max(c.interval-time.Since(began), c.interval/10)
+		if err != nil {
+			wait = c.away(err)
+		} else {
+			c.back()
+		}
+	}
+}
+
+// sleep reports whether d has passed before ctx was done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// measure says what the machine does not tell when that changes, and not each time.
+func (c *collector) measure(ctx context.Context) []telemetry.Row {
+	rows, err := c.sampler.Sample(ctx)
+	unread := ""
+	if err != nil {
+		unread = err.Error()
+	}
+	if unread != c.unread && unread != "" && ctx.Err() == nil {
+		c.log.Warn("the machine does not tell everything", "error", unread)
+	}
+	c.unread = unread
+	return rows
+}
+
+// write brings the table up to date. After a failure the table is looked at anew: it may be another one.
+func (c *collector) write(ctx context.Context, rows []telemetry.Row) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	err := c.prepare(ctx)
+	if err == nil {
+		err = c.apply(ctx, c.census.Plan(rows, time.Now()))
+	}
+	c.known = err == nil
+	return err
+}
+
+// prepare makes the table, when it may, and asks what an earlier run has left there.
+func (c *collector) prepare(ctx context.Context) error {
+	if c.known {
+		return nil
+	}
+	if c.create {
+		if err := c.table.Create(ctx); err != nil {
+			return err
+		}
+	}
+	families := telemetry.Families()
+	for i := range families {
+		families[i] = c.prefix + families[i]
+	}
+	held, err := c.table.Held(ctx, families)
+	if err != nil {
+		return err
+	}
+	c.census.Adopt(held, time.Now())
+	return nil
+}
+
+func (c *collector) apply(ctx context.Context, p telemetry.Plan) error {
+	if err := c.table.Upsert(ctx, p.Write); err != nil {
+		return err
+	}
+	if err := c.table.Delete(ctx, p.Drop); err != nil {
+		return err
+	}
+	c.census.Done(p)
+	return nil
+}
+
+// away says once that the database is away, and returns how long to wait before the next attempt: longer each time,
+// and not the same for all collectors.
+func (c *collector) away(err error) time.Duration {
+	if c.awaySince.IsZero() {
+		c.awaySince, c.pause = time.Now(), c.interval
+		c.log.Warn("the database does not take rows; trying until it does", "error", err)
+	}
+	c.pause = min(2*c.pause, maxPause)
+	return c.pause/2 + rand.N(c.pause/2)
+}
+
+func (c *collector) back() {
+	if c.awaySince.IsZero() {
+		return
+	}
+	c.log.Info("the database takes rows again", "after", time.Since(c.awaySince).Round(time.Second))
+	c.awaySince = time.Time{}
+}

@@ -1,0 +1,11 @@
+-- One row is the newest value of one metric. Times are UTC. ver grows with each write of the row, and a row that was
+-- deleted comes back with a larger one, so that caches can tell which of two copies is newer.
+CREATE TABLE IF NOT EXISTS cnf_metrics (
+    cnf_id      text COLLATE "C"  NOT NULL PRIMARY KEY,
+    "timestamp" timestamptz       NOT NULL,
+    metric_type text              NOT NULL,
+    value       double precision  NOT NULL,
+    unit        text              NOT NULL,
+    status      text              NOT NULL,
+    ver         bigint            NOT NULL DEFAULT 1
+);

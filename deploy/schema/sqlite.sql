@@ -1,0 +1,11 @@
+-- One row is the newest value of one metric. Times are UTC. ver grows with each write of the row, and a row that was
+-- deleted comes back with a larger one, so that caches can tell which of two copies is newer.
+CREATE TABLE IF NOT EXISTS cnf_metrics (
+    cnf_id      TEXT      NOT NULL PRIMARY KEY,
+    "timestamp" TIMESTAMP NOT NULL,
+    metric_type TEXT      NOT NULL,
+    value       DOUBLE    NOT NULL,
+    unit        TEXT      NOT NULL,
+    status      TEXT      NOT NULL,
+    ver         BIGINT    NOT NULL DEFAULT 1
+) WITHOUT ROWID;
