@@ -62,22 +62,28 @@ func (d *decoder) nearest(path string) position {
 	return position{}
 }
 
+// Lengths are checked apart: a count in an expression is compiled into as many copies, which each start would pay for.
 var (
-	name   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
-	host   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+	name   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	host   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+)
+
+const (
+	maxName = 63  // of a DNS label (RFC 1123), so that it can be one
+	maxHost = 253 // of a DNS name
 )
 
 func (k *checker) node() {
 	n := k.config.Node
-	if n.ID != "" && !nodeID.MatchString(n.ID) {
-		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most 253; got %q", n.ID)
+	if n.ID != "" && (!nodeID.MatchString(n.ID) || len(n.ID) > maxHost) {
+		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most %d; got %q", maxHost, n.ID)
 	}
 	if n.Advertise != "" {
 		k.reachable("node.advertise", n.Advertise, 0)
 	}
-	if len(n.Zone) > 253 {
-		k.problem("node.zone", "want at most 253 bytes; got %d", len(n.Zone))
+	if len(n.Zone) > maxHost {
+		k.problem("node.zone", "want at most %d bytes; got %d", maxHost, len(n.Zone))
 	}
 }
 
@@ -105,11 +111,13 @@ func splitAddr(addr string) (h string, port uint16, err error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("the port must be a number from 0 to 65535; got %q", addr)
 	}
-	if _, err := netip.ParseAddr(h); err != nil && h != "" && !host.MatchString(h) {
+	if _, err := netip.ParseAddr(h); err != nil && h != "" && !isHost(h) {
 		return "", 0, fmt.Errorf("got %q", addr)
 	}
 	return h, uint16(n), nil
 }
+
+func isHost(h string) bool { return len(h) <= maxHost && host.MatchString(h) }
 
 func isUnspecified(h string) bool {
 	ip, err := netip.ParseAddr(h)
@@ -247,7 +255,7 @@ func (k *checker) ring() {
 
 func (k *checker) hosts() {
 	for i, h := range k.config.Hosts {
-		if !host.MatchString(h) {
+		if !isHost(h) {
 			k.problem(fmt.Sprintf("hosts[%d]", i), "want a host name without port; got %q", h)
 		}
 	}
@@ -296,8 +304,8 @@ func (k *checker) origins() {
 }
 
 func (k *checker) name(path, n string) {
-	if !name.MatchString(n) {
-		k.problem(path, "the name %q is not of lower-case letters, digits and '-', at most 63, first no '-'", n)
+	if !name.MatchString(n) || len(n) > maxName {
+		k.problem(path, "the name %q is not of lower-case letters, digits and '-', at most %d, first no '-'", n, maxName)
 	}
 }
 

@@ -132,10 +132,10 @@ func (p *process) withdraw(context.Context) {
 
 func (p *process) awaitQuiet() {
 	deadline := time.Now().Add(p.config.drainTimeout())
-	last, since := p.service.Stats().Fetches, time.Now()
+	last, since := p.asked.Load(), time.Now()
 	for time.Now().Before(deadline) && time.Since(since) < quiet {
 		time.Sleep(quietPoll)
-		if now := p.service.Stats().Fetches; now != last {
+		if now := p.asked.Load(); now != last {
 			last, since = now, time.Now()
 		}
 	}

@@ -67,10 +67,16 @@ func TestProblems(t *testing.T) {
 		name, text string
 		want       []string // each a part of one problem, in order
 	}{
-		{"unknown field", "node: {idd: a}", []string{`ringside.yaml:1:8: node: unknown field "idd"; want one of advertise, id, zone`}},
+		{
+			"unknown field", "node: {idd: a}",
+			[]string{`ringside.yaml:1:8: node: unknown field "idd"; want one of advertise, id, zone`},
+		},
 		{"unknown field at the top", "nodes: 1", []string{`ringside.yaml:1:1: unknown field "nodes"`}},
 		{"each unknown field", "a: 1\nb: 2", []string{"1:1", "2:1"}},
-		{"duplicate key", "memory: auto\nmemory: auto", []string{`ringside.yaml:2:1: mapping key "memory" already defined at [1:1]`}},
+		{
+			"duplicate key", "memory: auto\nmemory: auto",
+			[]string{`ringside.yaml:2:1: mapping key "memory" already defined at [1:1]`},
+		},
 		{"no YAML", "node: {id: \"a", []string{"ringside.yaml:1:12: "}},
 		{"two documents", "memory: auto\n---\nmemory: auto", []string{"holds 2 YAML documents"}},
 		{"list for a mapping", "node: [a]", []string{"ringside.yaml:1:7: node: want a mapping; got a list"}},
@@ -78,62 +84,187 @@ func TestProblems(t *testing.T) {
 		{"mapping for a scalar", "node: {id: {a: b}}", []string{"node.id: want a single value; got a mapping"}},
 		{"scalar for a list", "hosts: a", []string{"hosts: want a list; got a single value"}},
 		{"tag", "node: {id: !!binary aaaa}", []string{"node.id: want a single value; got a Tag"}},
-		{"excerpt", "ring:\n  min: many", []string{"ringside.yaml:2:8: ring.min: want a whole number, 0 or more; got \"many\"\n    2 |   min: many\n               ^"}},
+		{
+			"excerpt", "ring:\n  min: many",
+			[]string{"ringside.yaml:2:8: ring.min: want a whole number, 0 or more; got \"many\"\n    2 |   min: many\n               ^"},
+		},
 		{"duration without unit", "drain_timeout: 10", []string{"drain_timeout: want a duration with a unit"}},
 		{"negative duration", "drain_timeout: -1s", []string{"drain_timeout: want a duration"}},
-		{"memory without unit", "memory: 128", []string{"128 bytes are too few to be meant; give a unit, such as 128MiB"}},
+		{
+			"memory without unit", "memory: 128",
+			[]string{"128 bytes are too few to be meant; give a unit, such as 128MiB"},
+		},
 		{"alias without anchor", "node: *n", []string{"node: no anchor &n above"}},
 		{"alias in its own anchor", "node: &n {<<: *n}", []string{"no anchor &n above"}},
-		{"merged twice", "datasets: {a: &a {ttl: 1s}, b: {<<: *a, <<: *a}}", []string{`mapping key "<<" already defined`}},
-		{"merged list", "datasets: {a: &a {ttl: 1s}, b: {<<: [*a, *a]}}", []string{"datasets.b: want a mapping; got a list"}},
+		{
+			"merged twice", "datasets: {a: &a {ttl: 1s}, b: {<<: *a, <<: *a}}",
+			[]string{`mapping key "<<" already defined`},
+		},
+		{
+			"merged list", "datasets: {a: &a {ttl: 1s}, b: {<<: [*a, *a]}}",
+			[]string{"datasets.b: want a mapping; got a list"},
+		},
 		{"node id", "node: {id: a/b}", []string{"node.id: want letters"}},
-		{"advertise everywhere", `node: {advertise: "0.0.0.0:7072"}`, []string{"node.advertise: 0.0.0.0:7072 is no address that another member can dial"}},
-		{"port", "listen: {http: 127.0.0.1:70700}", []string{"listen.http: want host:port or off; the port must be a number from 0 to 65535"}},
+		{"node id too long", "node: {id: " + strings.Repeat("a", 254) + "}", []string{"node.id: want letters"}},
+		{
+			"name too long", "origins: {" + strings.Repeat("a", 64) + ": {driver: sqlite, dsn: a}}",
+			[]string{"at most 63"},
+		},
+		{
+			"advertise everywhere", `node: {advertise: "0.0.0.0:7072"}`,
+			[]string{"node.advertise: 0.0.0.0:7072 is no address that another member can dial"},
+		},
+		{
+			"port", "listen: {http: 127.0.0.1:70700}",
+			[]string{"listen.http: want host:port or off; the port must be a number from 0 to 65535"},
+		},
 		{"no port", "listen: {http: 127.0.0.1}", []string{"listen.http: want host:port or off"}},
-		{"port taken", "listen: {http: 127.0.0.1:7071}", []string{"listen.grpc: port 7071 is also that of listen.http"}},
-		{"port taken by all addresses", "listen: {http: 127.0.0.1:7073}", []string{"listen.metrics: port 7073 is also that of listen.http"}},
-		{"no peer listener", "listen: {peer: off}\nmembership: {static: [\"10.0.0.1:1\"]}", []string{"listen.peer: is off, but there is a membership"}},
-		{"half a key pair", "peer_tls: {cert_file: /dev/null, ca_file: /dev/null}", []string{"peer_tls: cert_file and key_file belong together"}},
-		{"peer TLS without CA", "peer_tls: {cert_file: /dev/null, key_file: /dev/null}", []string{"peer_tls: members prove who they are"}},
-		{"file missing", "peer_tls: {cert_file: /dev/null, key_file: /dev/null, ca_file: /no/ca}", []string{"peer_tls.ca_file: cannot be read: open /no/ca"}},
-		{"both directories", "membership: {static: [\"10.0.0.1:1\"], etcd: {endpoints: [\"http://e:1\"]}}", []string{"membership: give etcd or static"}},
-		{"etcd without endpoints", "membership: {etcd: {prefix: /a}}", []string{"membership.etcd.endpoints: is missing"}},
-		{"etcd endpoint", "membership: {etcd: {endpoints: [\"http://e:1\", \"e:2379\"]}}", []string{"1:47: membership.etcd.endpoints[1]: want a URL"}},
-		{"etcd prefix", "membership: {etcd: {endpoints: [\"http://e:1\"], prefix: a/}}", []string{"membership.etcd.prefix: want a path"}},
-		{"lease", "membership: {etcd: {endpoints: [\"http://e:1\"], lease_ttl: 1500ms}}", []string{"membership.etcd.lease_ttl: etcd counts leases in seconds"}},
-		{"etcd password alone", "membership: {etcd: {endpoints: [\"http://e:1\"], password_file: /dev/null}}", []string{"username and password_file belong together"}},
-		{"member twice", "membership: {static: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}", []string{"membership.static[1]: 10.0.0.1:1 is listed twice"}},
+		{
+			"port taken", "listen: {http: 127.0.0.1:7071}",
+			[]string{"listen.grpc: port 7071 is also that of listen.http"},
+		},
+		{
+			"port taken by all addresses", "listen: {http: 127.0.0.1:7073}",
+			[]string{"listen.metrics: port 7073 is also that of listen.http"},
+		},
+		{
+			"no peer listener", "listen: {peer: off}\nmembership: {static: [\"10.0.0.1:1\"]}",
+			[]string{"listen.peer: is off, but there is a membership"},
+		},
+		{
+			"half a key pair", "peer_tls: {cert_file: /dev/null, ca_file: /dev/null}",
+			[]string{"peer_tls: cert_file and key_file belong together"},
+		},
+		{
+			"peer TLS without CA", "peer_tls: {cert_file: /dev/null, key_file: /dev/null}",
+			[]string{"peer_tls: members prove who they are"},
+		},
+		{
+			"file missing", "peer_tls: {cert_file: /dev/null, key_file: /dev/null, ca_file: /no/ca}",
+			[]string{"peer_tls.ca_file: cannot be read: open /no/ca"},
+		},
+		{
+			"both directories", "membership: {static: [\"10.0.0.1:1\"], etcd: {endpoints: [\"http://e:1\"]}}",
+			[]string{"membership: give etcd or static"},
+		},
+		{
+			"etcd without endpoints", "membership: {etcd: {prefix: /a}}",
+			[]string{"membership.etcd.endpoints: is missing"},
+		},
+		{
+			"etcd endpoint", "membership: {etcd: {endpoints: [\"http://e:1\", \"e:2379\"]}}",
+			[]string{"1:47: membership.etcd.endpoints[1]: want a URL"},
+		},
+		{
+			"etcd prefix", "membership: {etcd: {endpoints: [\"http://e:1\"], prefix: a/}}",
+			[]string{"membership.etcd.prefix: want a path"},
+		},
+		{
+			"lease", "membership: {etcd: {endpoints: [\"http://e:1\"], lease_ttl: 1500ms}}",
+			[]string{"membership.etcd.lease_ttl: etcd counts leases in seconds"},
+		},
+		{
+			"etcd password alone", "membership: {etcd: {endpoints: [\"http://e:1\"], password_file: /dev/null}}",
+			[]string{"username and password_file belong together"},
+		},
+		{
+			"member twice", "membership: {static: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}",
+			[]string{"membership.static[1]: 10.0.0.1:1 is listed twice"},
+		},
 		{"member without port", "membership: {static: [\"10.0.0.1:0\"]}", []string{"membership.static[0]: port 0"}},
 		{"ring", "ring: {min: 5000}", []string{"ring.min: 5000 is more than ring.max, which is 4096"}},
 		{"ring too large", "ring: {max: 9000000}", []string{"ring.max: at most 8388608"}},
 		{"host", "hosts: [\"a:80\"]", []string{"hosts[0]: want a host name without port"}},
-		{"log", "log: {format: xml, level: loud}", []string{"log.format: want one of json, console", "log.level: want one of debug"}},
-		{"origin", "origins: {DB: {driver: oracle}}", []string{`the name "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite", "origins.DB: give dsn_file"}},
+		{
+			"log", "log: {format: xml, level: loud}",
+			[]string{"log.format: want one of json, console", "log.level: want one of debug"},
+		},
+		{
+			"origin", "origins: {DB: {driver: oracle}}",
+			[]string{`the name "DB"`, "origins.DB.driver: want one of postgres, mysql, sqlite", "origins.DB: give dsn_file"},
+		},
 		{"no driver", "origins: {db: {dsn: a}}", []string{"origins.db.driver: is missing"}},
-		{"two connection strings", "origins: {db: {driver: sqlite, dsn: a, dsn_file: b}}", []string{"origins.db: give dsn_file"}},
-		{"empty dsn_file", "origins: {db: {driver: sqlite, dsn_file: /dev/null}}", []string{"origins.db.dsn_file: /dev/null is empty"}},
-		{"no dsn_file", "origins: {db: {driver: sqlite, dsn_file: /no/dsn}}", []string{"origins.db.dsn_file: cannot be read"}},
-		{"batch too slow", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 1s}}}", []string{"origins.db.batch.max_wait: every miss waits that long"}},
-		{"breaker", "origins: {db: {driver: sqlite, dsn: a, breaker: {cooldown: 0s}}}", []string{"cooldown: must be more than 0s"}},
-		{"empty dataset", "datasets:\n  a:", []string{"ringside.yaml:2:6: datasets.a.origin: is missing; want the name of one of the origins: there is none yet", "datasets.a: give table"}},
-		{"unknown origin", oneDataset + "  b: {origin: dc, query: SELECT 1}", []string{`datasets.b.origin: no origin is named "dc"; there is: db`}},
-		{"table and query", oneDataset + "    query: SELECT 1", []string{"datasets.metrics.query: give table or query, not both"}},
+		{
+			"two connection strings", "origins: {db: {driver: sqlite, dsn: a, dsn_file: b}}",
+			[]string{"origins.db: give dsn_file"},
+		},
+		{
+			"empty dsn_file", "origins: {db: {driver: sqlite, dsn_file: /dev/null}}",
+			[]string{"origins.db.dsn_file: /dev/null is empty"},
+		},
+		{
+			"no dsn_file", "origins: {db: {driver: sqlite, dsn_file: /no/dsn}}",
+			[]string{"origins.db.dsn_file: cannot be read"},
+		},
+		{
+			"batch too slow", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 1s}}}",
+			[]string{"origins.db.batch.max_wait: every miss waits that long"},
+		},
+		{
+			"breaker", "origins: {db: {driver: sqlite, dsn: a, breaker: {cooldown: 0s}}}",
+			[]string{"cooldown: must be more than 0s"},
+		},
+		{
+			"empty dataset", "datasets:\n  a:",
+			[]string{"ringside.yaml:2:6: datasets.a.origin: is missing; want the name of one of the origins: there is none yet", "datasets.a: give table"},
+		},
+		{
+			"unknown origin", oneDataset + "  b: {origin: dc, query: SELECT 1}",
+			[]string{`datasets.b.origin: no origin is named "dc"; there is: db`},
+		},
+		{
+			"table and query", oneDataset + "    query: SELECT 1",
+			[]string{"datasets.metrics.query: give table or query, not both"},
+		},
 		{"table without key", oneDataset + "  b: {origin: db, table: t}", []string{"datasets.b.key: is missing"}},
-		{"query with key", oneDataset + "  b: {origin: db, query: SELECT 1, key: k}", []string{"datasets.b: key and columns belong to table"}},
-		{"table with batch", oneDataset + "    batch: SELECT 1", []string{"datasets.metrics.batch: belongs to query"}},
-		{"value and columns", oneDataset + "    value: a\n    columns: [a, b]", []string{"datasets.metrics.value: give value"}},
-		{"copies outlive", oneDataset + "    ttl: 1s\n    local_ttl: 2s", []string{"datasets.metrics.local_ttl: 2s is more than ttl, which is 1s"}},
+		{
+			"query with key", oneDataset + "  b: {origin: db, query: SELECT 1, key: k}",
+			[]string{"datasets.b: key and columns belong to table"},
+		},
+		{
+			"table with batch", oneDataset + "    batch: SELECT 1",
+			[]string{"datasets.metrics.batch: belongs to query"},
+		},
+		{
+			"value and columns", oneDataset + "    value: a\n    columns: [a, b]",
+			[]string{"datasets.metrics.value: give value"},
+		},
+		{
+			"copies outlive", oneDataset + "    ttl: 1s\n    local_ttl: 2s",
+			[]string{"datasets.metrics.local_ttl: 2s is more than ttl, which is 1s"},
+		},
 		{"no ttl", oneDataset + "    ttl: 0s", []string{"datasets.metrics.ttl: must be more than 0s"}},
-		{"no load timeout", oneDataset + "    load_timeout: 0s", []string{"datasets.metrics.load_timeout: must be more"}},
+		{
+			"no load timeout", oneDataset + "    load_timeout: 0s",
+			[]string{"datasets.metrics.load_timeout: must be more"},
+		},
 		{"jitter", oneDataset + "    ttl_jitter: 101%", []string{"ttl_jitter: want a percentage from 0% to 100%"}},
 		{"eviction", oneDataset + "    eviction: fifo", []string{"datasets.metrics.eviction: want one of lru, slru"}},
-		{"no memory", oneDataset + "    memory_share: 0%", []string{"datasets.metrics.memory_share: must be more than 0%"}},
-		{"too much memory", oneDataset + "    memory_share: 60%\n  b: {origin: db, table: t, key: k, memory_share: 50%}", []string{"datasets: the memory_share of all datasets add up to 110%"}},
-		{"no memory left", oneDataset + "    memory_share: 100%\n  b: {origin: db, table: t, key: k}", []string{"nothing is left for the others"}},
+		{
+			"no memory", oneDataset + "    memory_share: 0%",
+			[]string{"datasets.metrics.memory_share: must be more than 0%"},
+		},
+		{
+			"too much memory", oneDataset + "    memory_share: 60%\n  b: {origin: db, table: t, key: k, memory_share: 50%}",
+			[]string{"datasets: the memory_share of all datasets add up to 110%"},
+		},
+		{
+			"no memory left", oneDataset + "    memory_share: 100%\n  b: {origin: db, table: t, key: k}",
+			[]string{"nothing is left for the others"},
+		},
 		{"switch", "pprof: 1", []string{"pprof: want true or false"}},
-		{"no wait", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 0s}}}", []string{"origins.db.batch.max_wait"}},
-		{"missing variable", "node: {id: \"${NO_SUCH}\"}", []string{"ringside.yaml:1:12: node.id: the environment has no variable NO_SUCH"}},
-		{"many at once", "ring: {min: 5000}\nhosts: [\"a:80\"]\nlog: {level: loud}", []string{"1:13: ring.min", "2:9: hosts[0]", "3:14: log.level"}},
+		{
+			"no wait", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 0s}}}",
+			[]string{"origins.db.batch.max_wait"},
+		},
+		{
+			"missing variable", "node: {id: \"${NO_SUCH}\"}",
+			[]string{"ringside.yaml:1:12: node.id: the environment has no variable NO_SUCH"},
+		},
+		{
+			"many at once", "ring: {min: 5000}\nhosts: [\"a:80\"]\nlog: {level: loud}",
+			[]string{"1:13: ring.min", "2:9: hosts[0]", "3:14: log.level"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := problemsOf(t, test.text, nil)

@@ -133,13 +133,14 @@ func (p *process) openDirectory() error {
 	return nil
 }
 
-// directoryEvent is called a few times per outage, not once per attempt.
+// directoryEvent is called a few times per outage, not once per attempt. What goes wrong there costs no read: the last
+// ring stays in use.
 func (p *process) directoryEvent(what string, err error) {
 	if err != nil {
-		p.log.Warn("etcd: lost; the last ring stays in use", zap.String("what", what), zap.Error(err))
+		p.log.Warn("etcd: "+what, zap.Error(err))
 		return
 	}
-	p.log.Info("etcd: held", zap.String("what", what))
+	p.log.Info("etcd: " + what)
 }
 
 // task is a goroutine that its stage stops.

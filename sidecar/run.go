@@ -90,8 +90,9 @@ type process struct {
 	registering           *task
 	reloads               reloads
 
-	started  []stage     // to be stopped, the last one first
-	serving  atomic.Bool // all stages are started
+	asked    atomic.Int64 // requests of other members, but for peeks
+	started  []stage      // to be stopped, the last one first
+	serving  atomic.Bool  // all stages are started
 	stopping atomic.Bool
 }
 

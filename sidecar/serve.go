@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -128,7 +129,22 @@ func (p *process) dataset(name string) *cache.Dataset {
 
 func (p *process) served(name string) (peer.Dataset, bool) {
 	d := p.dataset(name)
-	return d, d != nil
+	return counted{d, &p.asked}, d != nil
+}
+
+// counted turns a dataset into one that counts the requests that a leaving member has to stay for. New owners of its
+// keys peek at it for seconds after; they load where nobody answers, and are not waited for.
+type counted struct {
+	*cache.Dataset
+	asked *atomic.Int64
+}
+
+// Serve implements peer.Dataset.
+func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	if !q.MemoryOnly {
+		c.asked.Add(1)
+	}
+	return c.Dataset.Serve(ctx, q)
 }
 
 // inspection describes this member to the consoles of others.
