@@ -132,7 +132,7 @@ func TestBatchStopsWhenItsValuesFillTheAnswer(t *testing.T) {
 		asked++
 		return cache.Answer{Value: make([]byte, size)}, nil
 	}}
-	s := New(Config{MaxBatchBytes: 10 * size, MaxBatchReaders: -1}, NewCatalog())
+	s := New(Config{MaxBatchBytes: 10*size - 1, MaxBatchReaders: -1}, NewCatalog())
 	got := s.readAll(t.Context(), d, make20(), cache.ReadOptions{})
 	held, refused := 0, 0
 	for _, o := range got {
@@ -141,7 +141,7 @@ func TestBatchStopsWhenItsValuesFillTheAnswer(t *testing.T) {
 			refused++
 		}
 	}
-	if held != 10*size || refused != 10 || s.stats.BatchTruncated.Load() != 10 || asked != 10 {
+	if held != 9*size || refused != 11 || s.stats.BatchTruncated.Load() != 11 || asked != 10 {
 		t.Errorf("%d bytes, %d refused, %d counted, %d read", held, refused, s.stats.BatchTruncated.Load(), asked)
 	}
 	f := s.fail(errBatchBytes)

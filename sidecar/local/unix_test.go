@@ -132,7 +132,7 @@ func TestUnixSocketIsRemovedAtStop(t *testing.T) {
 	s := start(t, Config{})
 	c := dial(t, "unix", s.unix)
 	c.send(get("/"))
-	c.answer("GET") // it is serving
+	c.answer("GET")         // it is serving
 	dial(t, "unix", s.unix) // says nothing, and holds nobody up
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
