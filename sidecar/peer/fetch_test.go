@@ -3,10 +3,12 @@ package peer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -128,6 +130,59 @@ func TestSilentMemberFailsAllWhoWaitAfterOnePing(t *testing.T) {
 	if s := p.Stats(); s.Silences != 1 || s.BreakersOpen != 1 || s.BreakerOpened != 1 || s.Unreachable != 50 {
 		t.Errorf("stats %+v, want one silence for all", s)
 	}
+}
+
+// deaf lets its kernel drop connections before they are made, as a network does that drops packets.
+func deaf(t *testing.T, id string) *member {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &member{Member: ring.Member{ID: id, Addr: fmt.Sprint("127.0.0.1:", name.(*syscall.SockaddrInet4).Port)}}
+	for { // until the queue of the kernel is full
+		c, err := net.DialTimeout("tcp", m.Addr, 100*time.Millisecond)
+		if err != nil {
+			return m
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+}
+
+func TestMemberBehindDroppedPackets(t *testing.T) {
+	t.Parallel()
+	m := deaf(t, "m")
+	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
+	to := peerTo(t, p, "m")
+	connecting := make(chan struct{})
+	go func() { // grpc's own bound of a try to connect
+		defer close(connecting)
+		if c, err := net.DialTimeout("tcp", m.Addr, time.Second); err == nil {
+			t.Error("the member is not deaf")
+			c.Close()
+		}
+	}()
+	_, err := to.Fetch(context.Background(), get("k"))
+	select {
+	case <-connecting:
+		t.Error("silence was not found before the try to connect had ended")
+	default:
+	}
+	if !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	<-connecting
 }
 
 func TestFrozenMemberIsUnreachableAndUsedWhenThawed(t *testing.T) {

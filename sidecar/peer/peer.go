@@ -211,7 +211,6 @@ func (p *peer) cut() {
 // close ends all calls and waits for them.
 func (p *peer) close() {
 	p.cancel()
-	p.cut()
 	p.mu.Lock()
 	p.closed = true
 	conn := p.conn

@@ -99,15 +99,18 @@ func (s *Server) Serve(listener net.Listener) error {
 // Stop stops accepting, tells callers to go elsewhere, and waits for the calls under way until ctx is done; those that
 // are left are cut off then.
 func (s *Server) Stop(ctx context.Context) {
-	cut := make(chan struct{})
-	inTime := context.AfterFunc(ctx, func() {
-		defer close(cut)
-		s.conns.closeAll() // grpc's own Stop waits for those that never end their handshake
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		// grpc's own Stop would wait for those that never end their handshake; neither waits for a handler that does
+		// not heed its context.
+		s.conns.closeAll()
 		s.grpc.Stop()
-	})
-	s.grpc.GracefulStop()
-	if !inTime() {
-		<-cut
 	}
 }
 

@@ -146,6 +146,19 @@ func TestStopHasAHardEnd(t *testing.T) {
 			}()
 			<-begun
 		},
+		"a handler that does not heed its context": func(t *testing.T, m *member) {
+			begun, release := make(chan struct{}), make(chan struct{})
+			t.Cleanup(func() { close(release) })
+			m.dataset.serve = func(context.Context, cache.Query) (cache.Answer, error) {
+				close(begun)
+				<-release
+				return cache.Answer{}, nil
+			}
+			p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
+			to := peerTo(t, p, "m")
+			go func() { _, _ = to.Fetch(context.Background(), get("k")) }()
+			<-begun
+		},
 		"a handshake that never ends": func(t *testing.T, m *member) {
 			c, err := net.Dial("tcp", m.Addr)
 			if err != nil {
@@ -170,6 +183,10 @@ func TestStopHasAHardEnd(t *testing.T) {
 			case <-time.After(3 * time.Second): // below handshakeTimeout
 				t.Error("stop waits for what never ends")
 			}
+			if c, err := net.Dial("tcp", m.Addr); err == nil {
+				c.Close()
+				t.Error("the listener is open after stop")
+			}
 		})
 	}
 }
@@ -181,8 +198,12 @@ func TestServerRefusesHugeRequests(t *testing.T) {
 		return cache.Answer{}, nil
 	}))
 	p := startPool(t, peer.Config{}, m)
-	if _, err := peerTo(t, p, "m").Fetch(context.Background(), get(string(make([]byte, 1<<20)))); err == nil {
-		t.Error("no error for a key of 1 MiB")
+	_, err := peerTo(t, p, "m").Fetch(context.Background(), get(string(make([]byte, 1<<20))))
+	if cache.KindOf(err) != cache.KindOverloaded {
+		t.Errorf("error %v, want that of a message beyond the bound", err)
+	}
+	if n := m.service.Stats().Fetches; n != 0 {
+		t.Error("the request was read as a whole")
 	}
 }
 
@@ -207,6 +228,21 @@ func TestGarbageOnThePort(t *testing.T) {
 	if err := fetch(t, startPool(t, peer.Config{}, m), "m"); err != nil {
 		t.Errorf("after the garbage: %v", err)
 	}
+}
+
+// TestMemberThatLeftLeavesNoGoroutine is not parallel: it counts.
+func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
+	silent := blackHole(t, "silent")
+	p := startPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, SilenceAfter: 20 * time.Millisecond}, silent)
+	before := runtime.NumGoroutine()
+	if err := fetch(t, p, "silent"); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	if s := p.Stats(); s.BreakersOpen != 1 {
+		t.Fatalf("stats %+v, want an open breaker that is being mended", s)
+	}
+	p.SetRing(nil, nil)
+	eventually(t, "nobody pings the member any more", func() bool { return runtime.NumGoroutine() <= before })
 }
 
 // TestCloseLeavesNoGoroutine is not parallel: it counts.

@@ -159,7 +159,7 @@ func (t *TLS) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error
 		ClientAuth:       tls.RequireAndVerifyClientCert,
 		VerifyConnection: t.verifyName,
 		MinVersion:       tls.VersionTLS12,
-		// A ticket would let a caller in whose certificate has gone since.
+		// Each handshake has a config, and so a ticket key, of its own: no ticket could be used.
 		SessionTicketsDisabled: true,
 	}).ServerHandshake(c)
 }
