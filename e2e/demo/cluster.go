@@ -22,6 +22,7 @@ const (
 	portStep        = 10
 	startTimeout    = 30 * time.Second
 	requestTimeout  = 2 * time.Second
+	topProcesses    = "40" // that the collector reports: enough keys for a ring to be worth looking at
 )
 
 // cluster is everything that the demo starts.
@@ -78,7 +79,8 @@ func (c *cluster) start(ctx context.Context) error {
 
 func (c *cluster) startCollector(ctx context.Context, database string) (err error) {
 	log, program := filepath.Join(c.dir, "collector.log"), filepath.Join(c.bin, collectorBinary)
-	c.collect, err = c.nursery.start(log, program, "--driver", "sqlite", "--dsn", database, "--every", "1s")
+	c.collect, err = c.nursery.start(log, program,
+		"--driver", "sqlite", "--dsn", database, "--create", "--interval", "1s", "--top", topProcesses)
 	if err != nil {
 		return err
 	}
@@ -168,7 +170,7 @@ func (c *cluster) printGuide(out io.Writer) {
 	if first.ports.admin != portsFrom(firstPort).admin {
 		admin = " --admin " + loopback(first.ports.admin)
 	}
-	fmt.Fprintf(out, `Three sidecars, one ring, one SQLite file with %d rows of live telemetry of this machine, %d reads a second.
+	fmt.Fprintf(out, `Three sidecars, one ring, a SQLite file with %d rows of live telemetry of this machine, %d reads a second.
 
   Console   http://%s/
   Logs      %s

@@ -48,9 +48,9 @@ type demo struct {
 	output     bytes.Buffer // what was read of lines
 }
 
-func startDemo(t *testing.T, flags ...string) *demo {
+func startDemo(t *testing.T, bin string, flags ...string) *demo {
 	t.Helper()
-	d := &demo{bin: build(t), state: t.TempDir()}
+	d := &demo{bin: bin, state: t.TempDir()}
 	d.Cmd = exec.Command(filepath.Join(d.bin, "ringside-demo"), flags...)
 	d.Env = append(os.Environ(), "TMPDIR="+d.state)
 	d.Stderr = os.Stderr
@@ -108,8 +108,15 @@ func (d *demo) kill(t *testing.T, pid string) {
 	}
 }
 
-func TestDemoAnswersThroughAllSidecarsWhileOneIsKilled(t *testing.T) {
-	d := startDemo(t, "--for", "6s", "--revive", "1s")
+func TestDemo(t *testing.T) {
+	bin := build(t)
+	t.Run("answers through all sidecars while one is killed", func(t *testing.T) { testAnswers(t, bin) })
+	t.Run("an interrupt ends everything", func(t *testing.T) { testInterrupt(t, bin) })
+	t.Run("a killed demo takes its processes along", func(t *testing.T) { testKilled(t, bin) })
+}
+
+func testAnswers(t *testing.T, bin string) {
+	d := startDemo(t, bin, "--for", "6s", "--revive", "1s")
 	d.kill(t, d.await(t, `kill -9 (\d+)`))
 	d.await(t, `(sidecar-2) .* has ended`)
 	d.await(t, `(sidecar-2) is back`)
@@ -129,8 +136,8 @@ func TestDemoAnswersThroughAllSidecarsWhileOneIsKilled(t *testing.T) {
 	}
 }
 
-func TestInterruptEndsEverything(t *testing.T) {
-	d := startDemo(t)
+func testInterrupt(t *testing.T, bin string) {
+	d := startDemo(t, bin)
 	d.await(t, `kill -9 (\d+)`)
 	if err := d.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -144,12 +151,11 @@ func TestInterruptEndsEverything(t *testing.T) {
 	}
 }
 
-// TestKilledDemoTakesItsProcessesAlong: nobody is there to stop them.
-func TestKilledDemoTakesItsProcessesAlong(t *testing.T) {
+func testKilled(t *testing.T, bin string) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends the children of a process that was killed")
 	}
-	d := startDemo(t)
+	d := startDemo(t, bin)
 	d.await(t, `kill -9 (\d+)`)
 	if err := d.Process.Kill(); err != nil {
 		t.Fatal(err)

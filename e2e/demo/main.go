@@ -40,7 +40,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("ringside-demo", flag.ContinueOnError)
-	flags.IntVar(&o.rate, "rate", 300, "reads a second, of all sidecars together; at least 1")
+	flags.IntVar(&o.rate, "rate", 600, "reads a second, of all sidecars together; at least 1")
 	flags.DurationVar(&o.duration, "for", 0, "end after this time; 0s: when interrupted")
 	flags.DurationVar(&o.revive, "revive", 15*time.Second, "start a sidecar that was killed again after this time")
 	flags.StringVar(&o.bin, "bin", "", "folder of ringside and ringside-collector (default: where ringside-demo is)")
