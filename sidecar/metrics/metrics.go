@@ -1,5 +1,5 @@
-// Package metrics exports the counters of the core to Prometheus and answers the probes of a kubelet. Everything is read
-// when it is scraped: a read of an application costs the atomics of cache.Stats and nothing here.
+// Package metrics exports the counters of the core to Prometheus and answers the probes of a kubelet. Everything is
+// read when it is scraped: a read of an application costs the atomics of cache.Stats and nothing here.
 package metrics
 
 import (

@@ -26,7 +26,8 @@ var update = flag.Bool("update", false, "write METRICS.md anew")
 func newDataset(t *testing.T, name string) *cache.Dataset {
 	t.Helper()
 	d, err := cache.New(cache.Config{
-		Name: name, Policy: cache.DefaultPolicy(), Origin: origintest.New(map[string]string{"10.0.0.0/8": "eth0"}), MaxBytes: 1 << 20,
+		Name: name, Policy: cache.DefaultPolicy(), MaxBytes: 1 << 20,
+		Origin: origintest.New(map[string]string{"10.0.0.0/8": "eth0"}),
 	})
 	if err != nil {
 		t.Fatal(err)
