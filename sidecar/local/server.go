@@ -133,9 +133,7 @@ func (s *Server) serveBoth(b *bounded) error {
 }
 
 func (s *Server) split(c net.Conn, toHTTP, toGRPC *handoff) {
-	stop := context.AfterFunc(s.draining, func() { _ = c.Close() })
 	conn, isGRPC, err := sniff(c, s.config.ReadTimeout)
-	stop()
 	switch {
 	case err != nil:
 		_ = c.Close() // it said nothing, or too little
