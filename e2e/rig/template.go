@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Database is a database server of a test. After Stop or Kill, Start brings it back with the same data on the same port.
+// Database is a database server of a test. After Stop or Kill, Start brings it back with the same data on the same
+// port.
 type Database struct {
 	*process
 	// DSN is what its driver of database/sql opens; the user may do everything.

@@ -25,8 +25,10 @@ type Subject struct {
 
 // HardKeys are distinct texts that databases like to take for each other, or for SQL.
 var HardKeys = []string{
-	"plain", "Plain", "plain ", " plain", "plåin", "pla\u030ain", "NULL", "null", "0", "00", "1", "+1", "1.0", "1abc", "true",
-	"'", "''", `"`, "`", `\`, `\'`, "'; DROP TABLE conformance; --", "' OR '1'='1", "{a,b}", `{"a"}`, "$1", "?", "(?)", ":x", "%", "_",
+	"plain", "Plain", "plain ", " plain", "plåin", "pla\u030ain", "NULL", "null",
+	"0", "00", "1", "+1", "1.0", "1abc", "true",
+	"'", "''", `"`, "`", `\`, `\'`, "'; DROP TABLE conformance; --", "' OR '1'='1", "{a,b}", `{"a"}`,
+	"$1", "?", "(?)", ":x", "%", "_",
 	"a/b/c", "line\nbreak", "tab\t", "\u200b", "ключ", "鍵", "😀", "\u2028", strings.Repeat("long", 60),
 }
 
@@ -173,7 +175,8 @@ func load(t *testing.T, o origin.Origin, keys ...string) []origin.Result {
 func want(t *testing.T, key string, got origin.Result, value string) {
 	t.Helper()
 	if got.Err != nil || !bytes.Equal(got.Value.Data, []byte(value)) || got.Value.Version != 1 {
-		t.Errorf("%q: %q at version %d, error %v; want %q at version 1", key, got.Value.Data, got.Value.Version, got.Err, value)
+		t.Errorf("%q: %q at version %d, error %v; want %q at version 1", key, got.Value.Data, got.Value.Version, got.Err,
+			value)
 	}
 }
 

@@ -13,7 +13,8 @@ func BenchmarkLoad(b *testing.B) {
 		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
 	} {
 		d := start(b)
-		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
+		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, "+
+			"at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
 		for i := range 100 {
 			d.exec(b, fmt.Sprintf("INSERT INTO m VALUES ('CNF-%d', '2024-02-29 12:34:56', 'cpu', 0.42, 1)", i))
 		}

@@ -79,14 +79,17 @@ func FuzzEncodeRowIsJSON(f *testing.F) {
 		if err := json.Unmarshal(got, &back); err != nil {
 			t.Fatalf("%q: %v", got, err)
 		}
-		if s, ok := back[name].(string); c.kind == quoted && utf8.ValidString(name) && utf8.Valid(text) && (!ok || s != string(text)) {
+		text8 := c.kind == quoted && utf8.ValidString(name) && utf8.Valid(text)
+		if s, ok := back[name].(string); text8 && (!ok || s != string(text)) {
 			t.Fatalf("%q came back as %q", text, s)
 		}
 	})
 }
 
 func FuzzAKeyHasOneForm(f *testing.F) {
-	for _, seed := range []string{"0", "-0", "+1", "01", " 1", "9223372036854775807", "-9223372036854775808", "1e3", "1_000", "٣"} {
+	for _, seed := range []string{
+		"0", "-0", "+1", "01", " 1", "9223372036854775807", "-9223372036854775808", "1e3", "1_000", "٣",
+	} {
 		f.Add(seed, uint8(64), false)
 		f.Add(seed, uint8(16), true)
 	}
@@ -124,7 +127,9 @@ func FuzzFloatCellReadsBack(f *testing.F) {
 }
 
 func FuzzSQLiteURI(f *testing.F) {
-	for _, seed := range []string{"rows.db", "/a b/rows?.db", "file:x.db?mode=rw&_pragma=a", "file::memory:?cache=shared", "file:%zz"} {
+	for _, seed := range []string{
+		"rows.db", "/a b/rows?.db", "file:x.db?mode=rw&_pragma=a", "file::memory:?cache=shared", "file:%zz",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, dsn string) {

@@ -43,7 +43,9 @@ func TestNoErrorHoldsASecret(t *testing.T) {
 			t.Errorf("%s %q was opened", c.driver, c.dsn)
 			continue
 		}
-		for _, printed := range []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%v %+v %#v %s", config, config, config, &config)} {
+		for _, printed := range []string{
+			err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%v %+v %#v %s", config, config, config, &config),
+		} {
 			if strings.Contains(printed, canary) {
 				t.Errorf("%s: the secret is in %s", c.driver, printed)
 			}

@@ -10,22 +10,28 @@ import (
 
 // shared is one row as each of the databases declares and writes it; its value is the same bytes from all.
 var shared = map[string]struct{ columns, values string }{
-	"postgres": {`k text PRIMARY KEY, ver bigint, small smallint, big bigint, flag boolean, off boolean, r real, d double precision,
+	"postgres": {`k text PRIMARY KEY, ver bigint, small smallint, big bigint, flag boolean, off boolean,
+		r real, d double precision,
 		tiny double precision, price numeric(20,4), name text, raw bytea, day date, at timestamp, zoned timestamptz,
 		clock time, id uuid, doc jsonb, nope text, "od""d <col>" text, empty text, yes char(3)`,
-		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5, E'é <b>&</b> "q" \\ 😀 \n', '\x00ff10', '2024-02-29',
+		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5,
+		E'é <b>&</b> "q" \\ 😀 \n', '\x00ff10', '2024-02-29',
 		'2024-02-29 12:34:56.123456', '2024-02-29 13:34:56.5+01', '23:59:59.25', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
 		'{"b": [1, 2.50, null], "a": "<&>"}', NULL, 'x', '', 'yes'`},
-	"mysql": {"k VARCHAR(50) PRIMARY KEY, ver BIGINT, small SMALLINT, big BIGINT, flag BOOL, off BOOL, r FLOAT, d DOUBLE, " +
-		"tiny DOUBLE, price DECIMAL(20,4), name TEXT, raw BLOB, day DATE, at DATETIME(6), zoned TIMESTAMP(6), clock TIME(2), " +
+	"mysql": {"k VARCHAR(50) PRIMARY KEY, ver BIGINT, small SMALLINT, big BIGINT, " +
+		"flag BOOL, off BOOL, r FLOAT, d DOUBLE, " +
+		"tiny DOUBLE, price DECIMAL(20,4), name TEXT, raw BLOB, day DATE, at DATETIME(6), " +
+		"zoned TIMESTAMP(6), clock TIME(2), " +
 		"id CHAR(36), doc JSON, nope TEXT, `od\"d <col>` TEXT, empty TEXT, yes CHAR(3)",
-		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5, 'é <b>&</b> "q" \\ 😀 \n', x'00ff10', '2024-02-29',
+		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5,
+		'é <b>&</b> "q" \\ 😀 \n', x'00ff10', '2024-02-29',
 		'2024-02-29 12:34:56.123456', '2024-02-29 12:34:56.5', '23:59:59.25', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11',
 		'{"a": "<&>", "b": [1, 2.50, null]}', NULL, 'x', '', 'yes'`},
 	"sqlite": {`k TEXT PRIMARY KEY, ver INTEGER, small SMALLINT, big BIGINT, flag BOOLEAN, off BOOLEAN, r REAL, d DOUBLE,
 		tiny DOUBLE, price DECIMAL(20,4), name TEXT, raw BLOB, day DATE, at DATETIME, zoned TIMESTAMP, clock TIME,
 		id UUID, doc JSON, nope TEXT, "od""d <col>" TEXT, empty TEXT, yes CHAR(3)`,
-		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5, 'é <b>&</b> "q" \ 😀 ' || char(10), x'00ff10',
+		`'k', 7, -5, 9223372036854775807, true, false, 1.1, 0.1, 1e-9, 12.5,
+		'é <b>&</b> "q" \ 😀 ' || char(10), x'00ff10',
 		'2024-02-29', '2024-02-29 12:34:56.123456', '2024-02-29 13:34:56.5+01:00', '23:59:59.25',
 		'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a": "<&>", "b": [1, 2.50, null]}', NULL, 'x', '', 'yes'`},
 }
