@@ -1,8 +1,15 @@
 package rig_test
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	osexec "os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,4 +76,51 @@ func count(t *testing.T, db *sql.DB) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// victim is set in the process that TestAServerDiesWithItsTest starts and kills.
+const victim = "RINGSIDE_RIG_VICTIM"
+
+func TestAServerDiesWithItsTest(t *testing.T) {
+	if os.Getenv(victim) != "" {
+		fmt.Println(rig.Postgres(t))
+		select {}
+	}
+	files, err := os.MkdirTemp("", "ringside-victim-") // which the victim has no time to remove
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(files)
+	if err := os.Chmod(files, 0o755); err != nil { // the server runs as another user
+		t.Fatal(err)
+	}
+	cmd := osexec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), victim+"=1", "TMPDIR="+files)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dsn, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	u, err := url.Parse(strings.TrimSpace(dsn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", u.Host)
+		if err != nil {
+			return
+		}
+		conn.Close()
+		if time.Now().After(limit) {
+			t.Fatal("the server lives on")
+		}
+	}
 }
