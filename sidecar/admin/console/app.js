@@ -89,7 +89,7 @@ function memberRow(known, now) {
   const num = (label, text, cls = "") => html("td", { class: "num " + cls, "data-label": label }, text);
   const per = name => recent ? rate(recent[name] / recent.seconds) : "–";
   return html("tr", { class: live ? "" : "gone" },
-    html("th", { scope: "row" }, ...(index >= 0 ? [badge(index)] : []), known.answer.id,
+    html("th", { scope: "row" }, badge(known.answer.id), known.answer.id,
       html("span", { class: "note" }, known.answer.addr + (known.answer.id === ring?.self ? " · here" : ""))),
     stateCell(known, now),
     num("Owns", index >= 0 ? percent(ring.members[index].share) : "–"),

@@ -6,8 +6,16 @@ const size = 360, centre = size / 2;
 const outer = 160, inner = 124;
 const colours = 8;
 
-export const colourClass = index => "m" + index % colours;
-export const badge = index => html("span", { class: "badge " + colourClass(index), "aria-hidden": "true" }, String(index + 1));
+// A member keeps its number, and so its colour, for as long as the page is open, whoever joins or leaves.
+const numbers = new Map(); // :: node id → number from 1
+
+function numberOf(id) {
+  if (!numbers.has(id)) numbers.set(id, numbers.size + 1);
+  return numbers.get(id);
+}
+
+const colourClass = id => "m" + (numberOf(id) - 1) % colours;
+export const badge = id => html("span", { class: "badge " + colourClass(id), "aria-hidden": "true" }, String(numberOf(id)));
 
 function at(radius, turn) {
   const angle = turn * 2 * Math.PI;
@@ -37,14 +45,14 @@ function bands(points, members) {
 function shareRing(members) {
   const gap = members.length > 1 && members.length < 100 ? 0.004 : 0;
   let from = 0;
-  return members.map((member, i) => {
+  return members.map(member => {
     const to = from + member.share;
     const middle = (from + to) / 2;
-    const group = svg("g", { class: colourClass(i), "data-member": member.id });
+    const group = svg("g", { class: colourClass(member.id), "data-member": member.id });
     if (member.share > gap) group.append(svg("path", { class: "arc", "stroke-width": 20, d: arc(inner, from + gap / 2, to - gap / 2) }));
     if (member.share > 0.03) {
       const [x, y] = at(inner, middle);
-      group.append(svg("text", { class: "badge-text", x, y, "text-anchor": "middle", "dominant-baseline": "central" }, String(i + 1)));
+      group.append(svg("text", { class: "badge-text", x, y, "text-anchor": "middle", "dominant-baseline": "central" }, String(numberOf(member.id))));
     }
     group.append(svg("title", {}, `${member.id} owns ${percent(member.share)}`));
     from = to;
@@ -63,7 +71,7 @@ export function drawRing(element, view, explained) {
   const label = `${members.length} members: ` + members.slice(0, 12).map(m => `${m.id} owns ${percent(m.share)}`).join(", ");
   const root = svg("svg", { viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": label });
   bands(view.points, members.length).forEach((d, i) =>
-    root.append(svg("g", { class: colourClass(i), "data-member": members[i].id }, svg("path", { class: "arc", "stroke-width": 15, d }))));
+    root.append(svg("g", { class: colourClass(members[i].id), "data-member": members[i].id }, svg("path", { class: "arc", "stroke-width": 15, d }))));
   root.append(...shareRing(members));
   const text = (cls, y, words) => svg("text", { class: cls, x: centre, y, "text-anchor": "middle" }, words);
   root.append(
@@ -81,12 +89,12 @@ export function drawRing(element, view, explained) {
 
 // drawShares lists the members of view with what they own, and with their part in the explained key.
 export function drawShares(element, view, explained) {
-  element.replaceChildren(...view.members.map((member, i) => {
+  element.replaceChildren(...view.members.map(member => {
     const next = explained ? explained.successors.indexOf(member.id) : -1;
     let role = member.id === view.self ? "this sidecar" : "";
     if (next >= 0) role = next === 0 ? "successor" : "successor " + (next + 1);
     if (explained && explained.owner === member.id) role = "owns the key";
     return html("li", { class: explained && explained.owner !== member.id && next < 0 ? "dim" : "" },
-      badge(i), html("span", { class: "name" }, member.id), html("span", { class: "role" }, role), html("span", {}, percent(member.share)));
+      badge(member.id), html("span", { class: "name" }, member.id), html("span", { class: "role" }, role), html("span", {}, percent(member.share)));
   }));
 }
