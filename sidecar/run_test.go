@@ -37,7 +37,8 @@ func newOrigin(t testing.TB) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL); INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`
+	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`
 	if _, err := db.Exec(schema); err != nil {
 		t.Fatal(err)
 	}
