@@ -283,15 +283,18 @@ func (w *wire) wait(born int) {
 	}
 }
 
-func (w *wire) freeze() { w.freezeUpTo(math.MaxInt) }
-
-// freezeOpen freezes the connections that are open; later ones work.
-func (w *wire) freezeOpen() { w.freezeUpTo(w.born) }
-
-func (w *wire) freezeUpTo(born int) {
+func (w *wire) freeze() {
+	w.freezeOpen()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.frozen, w.upTo = make(chan struct{}), born
+	w.upTo = math.MaxInt
+}
+
+// freezeOpen freezes the connections that are open; later ones work.
+func (w *wire) freezeOpen() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.frozen, w.upTo = make(chan struct{}), w.born
 }
 
 func (w *wire) thaw() {
