@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/deploy/collector/table"
+	"github.com/ringside-cache/ringside/deploy/collector/telemetry"
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// This test binary is also the program, and a process to be seen by it.
+func TestMain(m *testing.M) {
+	switch os.Getenv("COLLECTOR_TEST") {
+	case "program":
+		main()
+		os.Exit(0)
+	case "large process":
+		ballast := make([]byte, 128<<20)
+		for i := range ballast {
+			ballast[i] = 1
+		}
+		_, _ = io.Copy(io.Discard, os.Stdin) // until it is closed
+		os.Exit(int(ballast[0] - 1))
+	}
+	os.Exit(m.Run())
+}
+
+func self(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "COLLECTOR_TEST="+role)
+	return cmd
+}
+
+// waitFor polls what has no channel to wait on: the rows of a database, the log of a program.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for: %s", what)
+		}
+	}
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder // mu
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), s)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// start runs the program in this process; stop ends it as a signal would, and returns its error.
+func start(t *testing.T, log io.Writer, args ...string) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, args, log) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = stop() })
+	return stop
+}
+
+func sqliteFile(t *testing.T) (path string, db *sql.DB) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "rows.db")
+	uri := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(5000)"
+	db, err := sql.Open("sqlite", uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return path, db
+}
+
+// status returns the status of a row, "absent" when there is none, and the error while the database is away.
+func status(db *sql.DB, id string) string {
+	var status string
+	err := db.QueryRow("SELECT status FROM cnf_metrics WHERE cnf_id = '" + id + "'").Scan(&status)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return "absent"
+	case err != nil:
+		return err.Error()
+	}
+	return status
+}
+
+func version(db *sql.DB) (ver int64) {
+	_ = db.QueryRow("SELECT ver FROM cnf_metrics WHERE cnf_id = 'CNF-001'").Scan(&ver) // 0 while the database is away
+	return ver
+}
+
+func TestOnce(t *testing.T) {
+	path, db := sqliteFile(t)
+	for range 2 {
+		var log lines
+		err := run(t.Context(), []string{"--driver=sqlite", "--dsn=" + path, "--interval=100ms", "--once", "--create"}, &log)
+		if err != nil || log.String() != "" {
+			t.Fatalf("got %v, and the log %q", err, log.String())
+		}
+		if s := status(db, "CNF-001"); s == "absent" {
+			t.Error("there is no row CNF-001")
+		}
+	}
+}
+
+func TestOnceWithoutTableFails(t *testing.T) {
+	path, _ := sqliteFile(t)
+	err := run(t.Context(), []string{"--driver=sqlite", "--dsn=" + path, "--interval=100ms", "--once"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "cnf_metrics") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDSNFromFile(t *testing.T) {
+	path, db := sqliteFile(t)
+	file := filepath.Join(t.TempDir(), "dsn")
+	if err := os.WriteFile(file, []byte("\n"+path+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--driver=sqlite", "--dsn-file=" + file, "--interval=100ms", "--once", "--create", "--prefix=n1/"}
+	if err := run(t.Context(), args, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if status(db, "n1/CNF-001") == "absent" || status(db, "CNF-001") != "absent" {
+		t.Error("the prefix is not before the ids")
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, args := range []string{
+		"", "--driver=sqlite", "--dsn=x --dsn-file=y", "--dsn=x rest", "--dsn=x --interval=99ms", "--dsn=x --top=-1",
+		"--dsn=x --top=251", "--dsn=x --prefix=" + strings.Repeat("x", 65), "--what", "--dsn=x --interval=soon",
+	} {
+		if err := run(t.Context(), strings.Fields(args), io.Discard); !errors.Is(err, errUsage) {
+			t.Errorf("%q: got %v", args, err)
+		}
+	}
+	for _, args := range []string{"--driver=oracle --dsn=secret", "--driver=sqlite --dsn-file=/none/such"} {
+		err := run(t.Context(), strings.Fields(args), io.Discard)
+		if err == nil || errors.Is(err, errUsage) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: got %v", args, err)
+		}
+	}
+}
+
+// A process ends, its row says so and goes.
+func TestProcessThatEnds(t *testing.T) {
+	path, db := sqliteFile(t)
+	tab, err := table.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tab.Close()
+	child := self(t, "large process")
+	stdin, err := child.StdinPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprintf("proc/%d/rss", child.Process.Pid)
+	newCollector := func(keep time.Duration) *collector {
+		return &collector{
+			sampler: telemetry.NewSampler("", telemetry.MaxTop), census: telemetry.NewCensus(keep), table: tab,
+			log: slog.New(slog.DiscardHandler), interval: minInterval, create: true,
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { newCollector(time.Hour).run(ctx) })
+	waitFor(t, "the row of a running process", func() bool { return status(db, id) == telemetry.OK })
+	stdin.Close()
+	if err := child.Wait(); err != nil {
+		t.Error(err)
+	}
+	waitFor(t, "the row of an ended process", func() bool { return status(db, id) == telemetry.Gone })
+	cancel()
+	running.Wait()
+
+	ctx, cancel = context.WithCancel(t.Context())
+	running.Go(func() { newCollector(0).run(ctx) })
+	waitFor(t, "the end of a row that an earlier run has left", func() bool { return status(db, id) == "absent" })
+	cancel()
+	running.Wait()
+}
+
+// Rows that others keep in the table are none of the collector's.
+func TestRowsOfOthersStay(t *testing.T) {
+	path, db := sqliteFile(t)
+	args := []string{"--driver=sqlite", "--dsn=" + path, "--interval=100ms", "--create", "--top=0"}
+	if err := run(t.Context(), append(args, "--once"), io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	others := []string{"CNF-900", "CNF-015", "app/1", "node-2/proc/1/rss", "proc"}
+	for _, id := range append(others, "proc/0/rss") {
+		_, err := db.Exec("INSERT INTO cnf_metrics VALUES (?, '2026-01-01 00:00:00', 't', 1, 'u', 'ok', 1)", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := start(t, io.Discard, args...)
+	waitFor(t, "the first batch", func() bool { return status(db, "proc/0/rss") == telemetry.Gone })
+	for _, id := range others {
+		if s := status(db, id); s != telemetry.OK {
+			t.Errorf("%s is %s", id, s)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDatabaseAway(t *testing.T) {
+	for name, server := range map[string]struct {
+		driver, sqlDriver string
+		start             func(testing.TB) *rig.Database
+	}{
+		"postgres": {"postgres", "pgx", rig.NewPostgres},
+		"mariadb":  {"mysql", "mysql", rig.NewMariaDB},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := server.start(t)
+			db, err := sql.Open(server.sqlDriver, d.DSN)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			d.Stop()
+			var log lines
+			stop := start(t, &log, "--driver="+server.driver, "--dsn="+d.DSN, "--interval=100ms", "--create")
+			for outage := range 3 {
+				waitFor(t, "word of the outage", func() bool { return log.count("does not take rows") == outage+1 })
+				if outage < 2 {
+					d.Start()
+				} else {
+					d.Thaw()
+				}
+				waitFor(t, "word of the end", func() bool { return log.count("takes rows again") == outage+1 })
+				var before int64 // the first query may meet a connection that has ended
+				waitFor(t, "rows", func() bool { before = version(db); return before > 0 })
+				waitFor(t, "new rows", func() bool { return version(db) > before })
+				switch outage {
+				case 0:
+					d.Kill()
+				case 1:
+					d.Freeze() // and the connections stay open
+				}
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			if n := strings.Count(log.String(), "\n"); n != 6 {
+				t.Errorf("three outages are %d lines in the log:\n%s", n, log.String())
+			}
+		})
+	}
+}
+
+func TestTableThatIsDroppedComesBack(t *testing.T) {
+	path, db := sqliteFile(t)
+	var log lines
+	stop := start(t, &log, "--driver=sqlite", "--dsn="+path, "--interval=100ms", "--create")
+	waitFor(t, "the first rows", func() bool { return version(db) > 0 })
+	if _, err := db.Exec("DROP TABLE cnf_metrics"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "word of the end", func() bool { return log.count("takes rows again") == 1 })
+	if err := stop(); err != nil || version(db) == 0 {
+		t.Errorf("got %v and version %d", err, version(db))
+	}
+}
+
+func TestSignalEndsTheProgram(t *testing.T) {
+	path, db := sqliteFile(t)
+	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		var out strings.Builder
+		cmd := self(t, "program", "--driver=sqlite", "--dsn="+path, "--create", "--interval=100ms")
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		before := version(db)
+		waitFor(t, "rows", func() bool { return version(db) > before })
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil || out.String() != "" {
+			t.Errorf("%v: %v; it said %q", sig, err, out.String())
+		}
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for args, want := range map[string]int{
+		"--help": 0, "--what": 2, "--dsn=x --driver=oracle": 1, "--dsn=/none/such --driver=sqlite --once --interval=100ms": 1,
+	} {
+		cmd := self(t, "program", strings.Fields(args)...)
+		out, err := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Errorf("%q: status %d, want %d; %v, it said %s", args, got, want, err, out)
+		}
+	}
+}
