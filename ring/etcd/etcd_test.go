@@ -49,6 +49,20 @@ func TestMembersSeeEachOtherComeAndGo(t *testing.T) {
 	}
 }
 
+// A registration that is lost and made again all the time would pass every other test here.
+func TestRegistrationHolds(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	d := open(t, e.Endpoint(), func(tm *timing) { tm.verify = 50 * time.Millisecond })
+	register(t, d, member("a", 1))
+	waitRegistered(t, d, 1)
+	until := time.Now().Add(3 * d.cfg.LeaseTTL)
+	waitFor(t, "three leases", func() bool { return time.Now().After(until) })
+	if s := d.Stats(); !s.Registered || s.Registrations != 1 || len(keysIn(t, e)) != 2 {
+		t.Errorf("Stats: %+v; want one registration", s)
+	}
+}
+
 func TestKeysVanishWithClose(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
@@ -223,7 +237,7 @@ func TestOutlives(t *testing.T) {
 			e := rig.Etcd(t)
 			l := newLink(t, e.Endpoint())
 			c := client(t, e)
-			for range 20 { // so that the revisions of a wiped etcd do not catch up
+			for range 200 { // so that the revisions of a wiped etcd do not catch up
 				put(t, c, "passing", `{}`)
 			}
 			a, b := open(t, l.url(), tc.tuning), open(t, l.url(), tc.tuning)
@@ -384,8 +398,9 @@ func TestRegisterRefusesASelfThatNobodyWouldAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
-	if err := d.Register(t.Context(), ring.Member{ID: "a", Addr: "0.0.0.0:7072"}); err == nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // or a Register that accepts it would never return
+	if err := d.Register(ctx, ring.Member{ID: "a", Addr: "0.0.0.0:7072"}); err == nil {
 		t.Error("no error for an address that nobody can dial")
 	}
 }
@@ -581,6 +596,32 @@ func watchForDeletion(t *testing.T, e *rig.EtcdServer, key string) (count func()
 		return n
 	}
 }
+
+func TestReasonsToListAgain(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cluster  uint64
+		revision int64
+		change   clientv3.WatchResponse
+		again    bool
+	}{
+		"progress":          {7, 10, clientv3.WatchResponse{}, false},
+		"news":              {7, 11, clientv3.WatchResponse{}, false},
+		"another cluster":   {8, 11, clientv3.WatchResponse{}, true},
+		"an older revision": {7, 9, clientv3.WatchResponse{}, true},
+		"compacted":         {7, 11, clientv3.WatchResponse{CompactRevision: 11}, true},
+		"cancelled":         {7, 11, clientv3.WatchResponse{Canceled: true}, true},
+	} {
+		f := follower{d: new(Directory), cluster: 7, revision: 10}
+		tc.change.Header = newOf(tc.change.Header)
+		tc.change.Header.ClusterId, tc.change.Header.Revision = tc.cluster, tc.revision
+		if err := f.take(tc.change); (err != nil) != tc.again {
+			t.Errorf("%s: %v, want an error: %t", name, err, tc.again)
+		}
+	}
+}
+
+// newOf saves an import of the package of T.
+func newOf[T any](*T) *T { return new(T) }
 
 func TestTableChoosesAlikeOnEveryNode(t *testing.T) {
 	value := func(m ring.Member) []byte {

@@ -81,9 +81,9 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 // attend watches a registration and says what went wrong with it.
 func (d *Directory) attend(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID, ttl time.Duration,
 	alive <-chan *clientv3.LeaseKeepAliveResponse) error {
-	// The client asks every third of the ttl. A half leaves the other half to register anew, with another member of
-	// etcd, before anybody notices.
-	limit := ttl / 2
+	// The client asks every third of the ttl, up to half a second late (retryConnWait of clientv3's lease.go). What is
+	// left of the ttl then is for registering anew, with another member of etcd, before anybody notices.
+	limit := ttl/3 + time.Second
 	silence := time.NewTimer(limit)
 	defer silence.Stop()
 	verify := time.NewTicker(d.timing.verify)

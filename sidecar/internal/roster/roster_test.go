@@ -178,6 +178,17 @@ func TestAddressOfADeadPodIsGivenToAnother(t *testing.T) {
 	})
 }
 
+func TestAddressOfAPodThatSaidGoodbyeIsGivenToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		list := append(named("self", "a", "b"), one("young"))
+		list[2].Leaving = true
+		list[3].Addr = list[2].Addr
+		c.Apply(list)
+		c.wantRing("self a young")
+	})
+}
+
 func TestNobodyTakesThePlaceOfSelf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self")
