@@ -299,23 +299,24 @@ func TestDocumentListsEveryMetric(t *testing.T) {
 	}
 }
 
+// documentHead has a tilde for each backquote.
 const documentHead = `# Metrics
 
-What ` + "`/metrics`" + ` of a sidecar exports, next to the metrics of the Go runtime (` + "`go_…`" + `) and of the process
-(` + "`process_…`" + `). Counters begin at 0 when the sidecar starts. A part that a sidecar does not have (a member directory,
-say, when the members are a list in the config) has no series.
+What ~/metrics~ of a sidecar exports, next to the metrics of the Go runtime (~go_…~) and of the process
+(~process_…~). Counters begin at 0 when the sidecar starts. A part that a sidecar does not have (a member
+directory, say, when the members are a list in the config) has no series.
 
 The number that the cache is there for is the origin queries per request:
 
-` + "```promql" + `
-sum by (dataset) (rate(ringside_origin_queries_total[5m])) / sum by (dataset) (rate(ringside_requests_total[5m]))
-` + "```" + `
+~~~promql
+sum by (dataset) (rate(ringside_origin_queries_total[5m]))
+  / sum by (dataset) (rate(ringside_requests_total[5m]))
+~~~
 
-` + "`result`" + ` of ` + "`ringside_requests_total`" + ` is one of ` + "`hit`" + ` (fresh, in memory, loaded by this sidecar), ` +
-	"`local_hit`" + ` (fresh, a local
-copy), ` + "`peer_hit`" + ` (from the owner's memory), ` + "`load`" + ` (the origin was asked, here or by the owner), ` +
-	"`stale`" + `, ` + "`negative`" + ` (absent)
-and ` + "`error`" + `. No label ever holds a key. A label has at most %d values.
+~result~ of ~ringside_requests_total~ is one of ~hit~ (fresh, in memory, loaded by this sidecar),
+~local_hit~ (fresh, a local copy), ~peer_hit~ (from the owner's memory), ~load~ (the origin was asked, here or
+by the owner), ~stale~, ~negative~ (absent) and ~error~. No label ever holds a key. A label has at most %d
+values.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -330,7 +331,7 @@ func document(families map[string]*dto.MetricFamily) string {
 	}
 	slices.Sort(names)
 	var b strings.Builder
-	fmt.Fprintf(&b, documentHead, metrics.MaxLabelValues)
+	fmt.Fprintf(&b, strings.ReplaceAll(documentHead, "~", "`"), metrics.MaxLabelValues)
 	for _, name := range names {
 		f := families[name]
 		var labels []string
