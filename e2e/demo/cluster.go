@@ -170,7 +170,7 @@ func (c *cluster) printGuide(out io.Writer) {
 	if first.ports.admin != portsFrom(firstPort).admin {
 		admin = " --admin " + loopback(first.ports.admin)
 	}
-	fmt.Fprintf(out, `Three sidecars, one ring, a SQLite file with %d rows of live telemetry of this machine, %d reads a second.
+	fmt.Fprintf(out, `Three sidecars, one ring, a database of %d rows of live telemetry of this machine, %d reads a second.
 
   Console   http://%s/
   Logs      %s
