@@ -53,8 +53,8 @@ func (d *database) dataset(c sqldb.Dataset) (origin.Origin, error) {
 	breaker := guard.NewBreaker(remembered{source, &d.failure}, guard.BreakerConfig{
 		Failures: uint32(d.config.Breaker.failures()), Rest: d.config.Breaker.cooldown(),
 	})
-	batch := guard.NewBatch(d.limiter.Limit(breaker), guard.BatchConfig{
-		MaxKeys: d.config.Batch.maxKeys(), MaxWait: d.config.Batch.maxWait(),
+	batch := guard.NewBatch(breaker, guard.BatchConfig{
+		MaxKeys: d.config.Batch.maxKeys(), MaxWait: d.config.Batch.maxWait(), Limiter: d.limiter,
 	})
 	d.breakers, d.batches = append(d.breakers, breaker), append(d.batches, batch)
 	return batch, nil

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -23,6 +24,9 @@ type BatchConfig struct {
 	MaxKeys int
 	// MaxWait is how long the first key of a batch waits for others; 0 means DefaultMaxWait.
 	MaxWait time.Duration
+	// Limiter, when set, is where a batch waits for its turn, open to more keys for so long: the busier the origin, the
+	// larger the batches. It takes the place of Limiter.Limit behind the Batch.
+	Limiter *Limiter
 }
 
 func (c BatchConfig) maxKeys() int {
@@ -45,6 +49,7 @@ type Batch struct {
 	next    origin.Origin
 	maxKeys int
 	maxWait time.Duration
+	limiter *Limiter // nil: every batch has its turn at once
 	loads   atomic.Int64
 	keys    atomic.Int64
 	running sync.WaitGroup // groups that have not ended
@@ -64,6 +69,7 @@ type group struct {
 	cancel  context.CancelFunc // of ctx
 	ctx     context.Context
 	timer   *time.Timer
+	begun   atomic.Bool // its turn has come
 
 	done    chan struct{} // closed when the two below are set
 	results []origin.Result
@@ -78,7 +84,7 @@ type BatchStats struct {
 
 // NewBatch batches the Loads of next.
 func NewBatch(next origin.Origin, c BatchConfig) *Batch {
-	return &Batch{next: next, maxKeys: c.maxKeys(), maxWait: c.maxWait()}
+	return &Batch{next: next, maxKeys: c.maxKeys(), maxWait: c.maxWait(), limiter: c.Limiter}
 }
 
 // Stats returns the counts.
@@ -107,6 +113,9 @@ func (g *group) wait(ctx context.Context) error {
 	case <-g.done:
 		return g.err
 	case <-ctx.Done():
+		if !g.begun.Load() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("%w: no turn came in time: %w", origin.ErrOverloaded, ctx.Err())
+		}
 		return fmt.Errorf("wait for a batch: %w", ctx.Err())
 	}
 }
@@ -136,7 +145,7 @@ func (b *Batch) openLocked() *group {
 		g := &group{at: map[string]int{}, done: make(chan struct{})}
 		g.ctx, g.cancel = context.WithCancel(context.Background())
 		b.running.Add(1)
-		g.timer = time.AfterFunc(b.maxWait, func() { b.timeUp(g) })
+		g.timer = time.AfterFunc(b.maxWait, func() { b.run(g) })
 		b.open = g
 	}
 	return b.open
@@ -161,7 +170,7 @@ func (g *group) addLocked(key string) {
 	}
 }
 
-// closeLocked starts a full group, unless its timer, which does too, has just fired.
+// closeLocked starts a full group, unless its timer, which does too, has fired.
 func (b *Batch) closeLocked(g *group) {
 	b.open = nil
 	if g.timer.Stop() {
@@ -169,29 +178,21 @@ func (b *Batch) closeLocked(g *group) {
 	}
 }
 
-func (b *Batch) timeUp(g *group) {
-	b.mu.Lock()
-	if b.open == g {
-		b.open = nil
-	}
-	b.mu.Unlock()
-	b.run(g)
-}
-
-// run loads a group that is closed to more keys.
+// run loads a group once it has its turn; until then it takes more keys.
 func (b *Batch) run(g *group) {
 	defer b.running.Done()
 	defer close(g.done)
 	defer g.cancel()
-	if g.ctx.Err() != nil {
-		g.err = g.ctx.Err() // nobody is left to read it
+	if g.err = b.limiter.enter(g.ctx); g.err != nil {
+		b.seal(g)
 		return
 	}
-	ctx := g.ctx
-	if !g.deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(g.ctx, g.deadline)
-		defer cancel()
+	defer b.limiter.leave()
+	g.begun.Store(true)
+	ctx, cancel := b.seal(g)
+	defer cancel()
+	if g.err = ctx.Err(); g.err != nil {
+		return // nobody is left to read it
 	}
 	b.loads.Add(1)
 	b.keys.Add(int64(len(g.keys)))
@@ -199,6 +200,19 @@ func (b *Batch) run(g *group) {
 	if g.err == nil && len(g.results) != len(g.keys) {
 		g.err = fmt.Errorf("the origin gave %d results for %d keys", len(g.results), len(g.keys))
 	}
+}
+
+// seal closes a group to more keys, and returns the context of its load.
+func (b *Batch) seal(g *group) (context.Context, context.CancelFunc) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open == g {
+		b.open = nil
+	}
+	if g.deadline.IsZero() {
+		return g.ctx, g.cancel
+	}
+	return context.WithDeadline(g.ctx, g.deadline)
 }
 
 // leave ends the groups in which nobody waits any more.

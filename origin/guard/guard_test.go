@@ -381,11 +381,52 @@ func TestBreakerStaysClosedThroughWhatIsNoFailure(t *testing.T) {
 	}
 }
 
+// Without this, callers that come one after the other to a busy origin queue as loads of one key each.
+func TestBatchTakesKeysUntilItsTurnComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := origintest.New(nil)
+		f.Slow(time.Second)
+		o := guard.NewBatch(f, guard.BatchConfig{MaxKeys: 100, Limiter: guard.NewLimiter(guard.LimitConfig{MaxInFlight: 1})})
+		var wg sync.WaitGroup
+		for i := range 250 {
+			wg.Go(func() {
+				if _, err := o.Load(minute(t), []string{fmt.Sprint(i)}); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		wg.Wait()
+		equal(t, "queries", f.Queries(), 4) // the first key, and 249 in three batches
+	})
+}
+
+func TestBatchWhoseTurnDoesNotComeIsOverload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := origintest.New(nil)
+		release := f.Block()
+		o := guard.NewBatch(f, guard.BatchConfig{Limiter: guard.NewLimiter(guard.LimitConfig{MaxInFlight: 1})})
+		first := start(minute(t), o, "a")
+		time.Sleep(time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if c := start(ctx, o, "b").wait(); !errors.Is(c.err, origin.ErrOverloaded) {
+			t.Errorf("got %v; want overloaded", c.err)
+		}
+		release()
+		if c := first.wait(); c.err != nil {
+			t.Error(c.err)
+		}
+		o.Wait()
+		equal(t, "queries", f.Queries(), 1)
+	})
+}
+
 func TestBatchAndLimitTogetherKeepTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := origintest.New(nil)
 		f.Slow(10 * time.Millisecond)
-		o := guard.NewBatch(guard.NewLimiter(guard.LimitConfig{MaxInFlight: 4}).Limit(f), guard.BatchConfig{MaxKeys: 100})
+		o := guard.NewBatch(f, guard.BatchConfig{MaxKeys: 100, Limiter: guard.NewLimiter(guard.LimitConfig{MaxInFlight: 4})})
 		var wg sync.WaitGroup
 		for i := range 1000 {
 			wg.Go(func() {

@@ -347,8 +347,7 @@ func TestColdStartKeepsTheCap(t *testing.T) {
 		t.Fatal(err)
 	}
 	limiter := guard.NewLimiter(guard.LimitConfig{MaxInFlight: inFlight})
-	// On a busy machine a thousand callers take longer to begin than a batch waits by default.
-	o := guard.NewBatch(limiter.Limit(source), guard.BatchConfig{MaxKeys: perBatch, MaxWait: 200 * time.Millisecond})
+	o := guard.NewBatch(source, guard.BatchConfig{MaxKeys: perBatch, Limiter: limiter})
 	peaks := make([]string, keys)
 	var wg sync.WaitGroup
 	for i := range keys {
