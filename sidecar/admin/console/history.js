@@ -22,6 +22,9 @@ function tally(state) {
   return sum;
 }
 
+// elapsed is in seconds by the member's own clock: the answers' way here takes now longer, now shorter.
+const elapsed = (before, after) => (after.state.uptime_ns - before.state.uptime_ns) / 1e9;
+
 export class Member {
   constructor(id) {
     this.id = id;
@@ -30,6 +33,7 @@ export class Member {
 
   add(at, state) {
     const last = this.samples.at(-1);
+    if (last && state.uptime_ns === last.state.uptime_ns) return; // the answer that another console got, too
     if (last && state.uptime_ns < last.state.uptime_ns) this.samples = [];
     this.samples.push({ at, sum: tally(state), state });
     while (this.samples[0].at < at - span) this.samples.shift();
@@ -40,7 +44,7 @@ export class Member {
     const last = this.samples.at(-1);
     const first = this.samples.find(s => s.at >= (last?.at ?? 0) - seconds - 0.5);
     if (!last || first === last) return null;
-    const grown = { seconds: last.at - first.at };
+    const grown = { seconds: elapsed(first, last) };
     for (const name of Object.keys(last.sum)) grown[name] = last.sum[name] - first.sum[name];
     return grown;
   }
@@ -51,7 +55,7 @@ export class Member {
     const find = sample => sample?.state.datasets.find(d => d.name === dataset);
     const [a, b] = [find(before), find(after)];
     if (!a || !b) return results.map(() => 0);
-    return results.map(name => (b[counters[name]] - a[counters[name]]) / (after.at - before.at));
+    return results.map(name => (b[counters[name]] - a[counters[name]]) / elapsed(before, after));
   }
 }
 
