@@ -1,0 +1,219 @@
+package xds
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+const (
+	// Name is that of every resource of the feed: a gRPC client dials xds:///ringside, and an Envoy asks for the
+	// endpoints of the service ringside.
+	Name = "ringside"
+	// HashHeader carries the route key of a request.
+	HashHeader = "ringside-key"
+)
+
+// errEmpty: clients that are given an empty ring fail every request, and no ring that is in use is empty.
+var errEmpty = errors.New("no member is on the ring")
+
+// Endpoints lists the members in the order in which the ring is built: bytewise by hash key. Envoy and gRPC build theirs
+// from those that are healthy, which are the members of ring.New; a leaving member is listed as draining, so that
+// requests under way end.
+//
+// Clients take nothing but IP addresses, and refuse a list as a whole: a member without one is left out, and the error
+// names it. Its keys then reach others, which answer them with a hop. The list is nil when nobody is on the ring.
+func Endpoints(members []ring.Member) (*endpointv3.ClusterLoadAssignment, error) {
+	listed := inOrder(members)
+	var left []error
+	var endpoints []*endpointv3.LbEndpoint
+	healthy := 0
+	for i := range listed {
+		e, err := endpoint(&listed[i])
+		if err != nil {
+			left = append(left, err)
+			continue
+		}
+		endpoints = append(endpoints, e)
+		if !listed[i].Leaving {
+			healthy++
+		}
+	}
+	if healthy == 0 {
+		return nil, errors.Join(append(left, errEmpty)...)
+	}
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: Name,
+		// A locality that is nil, or has no weight, is dropped by gRPC (gRFC A27).
+		Endpoints: []*endpointv3.LocalityLbEndpoints{{
+			Locality: &corev3.Locality{}, LoadBalancingWeight: wrapperspb.UInt32(1), LbEndpoints: endpoints,
+		}},
+	}, errors.Join(left...)
+}
+
+// inOrder sorts members by hash key. It drops a leaving one whose hash key or address another member has: that is a pod
+// whose address was given to the next, and clients refuse a list with duplicates.
+func inOrder(members []ring.Member) []ring.Member {
+	taken := make(map[string]bool, 2*len(members))
+	listed := make([]ring.Member, 0, len(members))
+	for _, leaving := range []bool{false, true} {
+		for _, m := range members {
+			if m.Leaving != leaving || leaving && (taken[m.Key()] || taken[m.Addr]) {
+				continue
+			}
+			taken[m.Key()], taken[m.Addr] = true, true
+			listed = append(listed, m)
+		}
+	}
+	slices.SortFunc(listed, func(a, b ring.Member) int { return strings.Compare(a.Key(), b.Key()) })
+	return listed
+}
+
+// endpoint has no weight: unequal weights would give different rings in Envoy and in gRPC. It has nothing that changes
+// while the member is the same, because each change makes Envoy build its hosts anew.
+func endpoint(m *ring.Member) (*endpointv3.LbEndpoint, error) {
+	addr, err := netip.ParseAddrPort(m.Addr)
+	if err != nil || addr.Addr().Zone() != "" {
+		return nil, fmt.Errorf("member %q: proxies need an ip:port, and its address is %q: set its node.advertise", m.ID, m.Addr)
+	}
+	if !utf8.ValidString(m.Key()) {
+		return nil, fmt.Errorf("member %q: its hash key %q is not UTF-8", m.ID, m.Key())
+	}
+	status := corev3.HealthStatus_HEALTHY
+	if m.Leaving {
+		status = corev3.HealthStatus_DRAINING
+	}
+	key := &structpb.Struct{Fields: map[string]*structpb.Value{"hash_key": structpb.NewStringValue(m.Key())}}
+	return &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socket(addr)}},
+		HealthStatus:   status,
+		Metadata:       &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.lb": key}},
+	}, nil
+}
+
+func socket(addr netip.AddrPort) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       addr.Addr().String(),
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(addr.Port())},
+	}}}
+}
+
+// Cluster balances by the ring. An Envoy has a cluster of its own instead (deploy/envoy), with the same policy. Panic is
+// off: hashing onto members that are not on the ring is never right. There is no health check and no outlier
+// detection: each proxy would find a ring of its own.
+func Cluster(size ring.Size) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 Name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS(), ServiceName: Name},
+		ConnectTimeout:       durationpb.New(time.Second),
+		LbPolicy:             clusterv3.Cluster_RING_HASH,
+		LbConfig: &clusterv3.Cluster_RingHashLbConfig_{RingHashLbConfig: &clusterv3.Cluster_RingHashLbConfig{
+			MinimumRingSize: wrapperspb.UInt64(size.Min),
+			MaximumRingSize: wrapperspb.UInt64(size.Max),
+			HashFunction:    clusterv3.Cluster_RingHashLbConfig_XX_HASH,
+		}},
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
+		// gRPC has no use for it; whatever else takes this cluster must not speak HTTP/1.1 to a gRPC service.
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(http2()),
+		},
+	}
+}
+
+func http2() *upstreamsv3.HttpProtocolOptions {
+	type explicit = upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig
+	return &upstreamsv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &explicit{
+			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+			},
+		}},
+	}
+}
+
+func fromADS() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+}
+
+// Listener is what a gRPC client asks for that dials xds:///ringside (gRFC A27).
+func Listener() *listenerv3.Listener {
+	return &listenerv3.Listener{Name: Name, ApiListener: &listenerv3.ApiListener{
+		ApiListener: packed(&hcmv3.HttpConnectionManager{
+			StatPrefix:     Name,
+			RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: fromADS(), RouteConfigName: Name}},
+			HttpFilters: []*hcmv3.HttpFilter{{
+				Name:       "router",
+				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})},
+			}},
+		}),
+	}}
+}
+
+const (
+	// retries are the tries after the first; each goes to the next member of the ring that can be connected to.
+	retries = 3
+	// retryBase and retryMax bound the pause between two tries.
+	retryBase, retryMax = 2 * time.Millisecond, 20 * time.Millisecond
+)
+
+// Routes sends every call to the cluster, by the hash of its route key. A call that dies with its connection is tried
+// again, as a sidecar would (gRFC A44): the service only reads.
+func Routes() *routev3.RouteConfiguration {
+	action := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: Name},
+		HashPolicy: []*routev3.RouteAction_HashPolicy{{
+			PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
+				Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: HashHeader},
+			},
+		}},
+		RetryPolicy: &routev3.RetryPolicy{
+			RetryOn: "unavailable", NumRetries: wrapperspb.UInt32(retries),
+			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
+				BaseInterval: durationpb.New(retryBase), MaxInterval: durationpb.New(retryMax),
+			},
+		},
+	}
+	all := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: ""}}
+	return &routev3.RouteConfiguration{Name: Name, VirtualHosts: []*routev3.VirtualHost{{
+		Name: Name, Domains: []string{"*"},
+		Routes: []*routev3.Route{{Match: all, Action: &routev3.Route_Route{Route: action}}},
+	}}}
+}
+
+// encode gives the same bytes for the same resource, so that "did it change" is a comparison.
+func encode(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
+}
+
+func packed(m proto.Message) *anypb.Any {
+	value, err := encode(m)
+	if err != nil {
+		panic(err) // a message made here, with fields that always marshal
+	}
+	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: value}
+}

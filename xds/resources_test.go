@@ -1,0 +1,215 @@
+package xds
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func three() []ring.Member {
+	return []ring.Member{
+		{ID: "c", Addr: "10.0.0.7:7072", Leaving: true},
+		{ID: "a", Addr: "10.0.0.5:7072"},
+		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
+	}
+}
+
+func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
+	t.Helper()
+	list, err := Endpoints(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestResourcesAreTheGoldenFiles(t *testing.T) {
+	for name, resource := range map[string]proto.Message{
+		"endpoints": mustEndpoints(t, three()), "cluster": Cluster(ring.DefaultSize()),
+		"listener": Listener(), "routes": Routes(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join("testdata", name+".json")
+			if *update {
+				golden(t, file, resource)
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := resource.ProtoReflect().New().Interface()
+			if err := protojson.Unmarshal(text, want); err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(resource, want) {
+				t.Errorf("%s is not what %s has:\n%s", name, file, protojson.Format(resource))
+			}
+		})
+	}
+}
+
+func golden(t *testing.T, file string, resource proto.Message) {
+	t.Helper()
+	text := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Format(resource)
+	if err := os.MkdirAll("testdata", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEveryResourceIsValid(t *testing.T) {
+	for _, resource := range []interface{ ValidateAll() error }{
+		mustEndpoints(t, three()).(interface{ ValidateAll() error }), Cluster(ring.DefaultSize()), Listener(), Routes(),
+	} {
+		if err := resource.ValidateAll(); err != nil {
+			t.Errorf("%T: %v", resource, err)
+		}
+	}
+}
+
+// Rounding gives single members an entry more, and which one depends on the order.
+func TestEndpointsAreInTheOrderOfTheRing(t *testing.T) {
+	var members []ring.Member
+	for i := range 75 {
+		members = append(members, ring.Member{ID: fmt.Sprint(i), Addr: fmt.Sprintf("10.0.0.%d:7072", (i*31)%75)})
+	}
+	r, err := ring.New(members, ring.Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := Endpoints(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range list.GetEndpoints()[0].GetLbEndpoints() {
+		key := e.GetMetadata().GetFilterMetadata()["envoy.lb"].GetFields()["hash_key"].GetStringValue()
+		if want := r.Members()[i].Key(); key != want {
+			t.Fatalf("endpoint %d is %s; the ring has %s there", i, key, want)
+		}
+	}
+}
+
+func TestTheSameMembersAreTheSameBytes(t *testing.T) {
+	first, err := encode(mustEndpoints(t, three()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turned := three()
+	slices.Reverse(turned)
+	turned[0].Zone, turned[0].Version = "another", "2.0" // for people; a proxy has no use for it
+	second, err := encode(mustEndpoints(t, turned))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(first) != string(second) {
+		t.Errorf("another order of the same members gives other bytes")
+	}
+}
+
+func TestAnAddressTakenOverFromALeavingMemberIsListedOnce(t *testing.T) {
+	list, err := Endpoints([]ring.Member{
+		{ID: "old", Addr: "10.0.0.5:7072", Leaving: true}, {ID: "new", Addr: "10.0.0.5:7072"},
+		{ID: "older", Addr: "10.0.0.5:7072", HashKey: "old", Leaving: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoints := list.GetEndpoints()[0].GetLbEndpoints()
+	if len(endpoints) != 1 || endpoints[0].GetHealthStatus() != corev3.HealthStatus_HEALTHY {
+		t.Errorf("got %v", endpoints)
+	}
+}
+
+func TestWhatClientsWouldRefuseIsLeftOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		member ring.Member
+		want   string
+	}{
+		"a host name":      {ring.Member{ID: "x", Addr: "pod-1.ringside:7072"}, "ip:port"},
+		"no port":          {ring.Member{ID: "x", Addr: "10.0.0.5"}, "ip:port"},
+		"no address":       {ring.Member{ID: "x"}, "ip:port"},
+		"an absurd port":   {ring.Member{ID: "x", Addr: "10.0.0.5:70720"}, "ip:port"},
+		"a zone":           {ring.Member{ID: "x", Addr: "[fe80::1%eth0]:7072"}, "ip:port"},
+		"bytes, not words": {ring.Member{ID: "x", Addr: "10.0.0.5:7072", HashKey: "\xde"}, "UTF-8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list, err := Endpoints(append(three(), test.member))
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), `member "x"`) {
+				t.Errorf("got error %v, want one with %q", err, test.want)
+			}
+			if !proto.Equal(list, mustEndpoints(t, three())) {
+				t.Errorf("one member that clients cannot reach changes the others: %v", list)
+			}
+			if list, err := Endpoints([]ring.Member{test.member}); list != nil || !errors.Is(err, errEmpty) {
+				t.Errorf("alone: got %v, %v", list, err)
+			}
+		})
+	}
+}
+
+func TestAnEmptyRingIsNoList(t *testing.T) {
+	for _, members := range [][]ring.Member{nil, {{ID: "a", Addr: "10.0.0.5:7072", Leaving: true}}} {
+		if list, err := Endpoints(members); list != nil || !errors.Is(err, errEmpty) {
+			t.Errorf("%v: got %v, %v", members, list, err)
+		}
+	}
+}
+
+func FuzzEndpoints(f *testing.F) {
+	f.Add("a", "10.0.0.5:7072", "", false, "b", "10.0.0.6:7072", "x", true)
+	f.Add("a", "[::1%eth0]:1", "k", false, "b", "10.0.0.6:0", "k", true)
+	f.Fuzz(func(t *testing.T, id1, addr1, key1 string, leaving1 bool, id2, addr2, key2 string, leaving2 bool) {
+		list, err := Endpoints([]ring.Member{
+			{ID: id1, Addr: addr1, HashKey: key1, Leaving: leaving1}, {ID: id2, Addr: addr2, HashKey: key2, Leaving: leaving2},
+		})
+		if list == nil {
+			if err == nil {
+				t.Error("neither a list nor a reason")
+			}
+			return
+		}
+		if err := list.ValidateAll(); err != nil {
+			t.Errorf("published, and refused by whoever checks it: %v", err)
+		}
+		if _, err := encode(list); err != nil {
+			t.Errorf("published, and cannot be sent: %v", err)
+		}
+	})
+}
+
+func BenchmarkEndpoints(b *testing.B) {
+	for _, n := range []int{3, 200, 5000} {
+		b.Run(fmt.Sprint("members=", n), func(b *testing.B) {
+			var members []ring.Member
+			for i := range n {
+				members = append(members, ring.Member{ID: fmt.Sprint(i), Addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250)})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				list, err := Endpoints(members)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := encode(list); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
