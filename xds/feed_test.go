@@ -1,0 +1,561 @@
+package xds
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+func members(n int) []ring.Member {
+	list := make([]ring.Member, n)
+	for i := range list {
+		list[i] = ring.Member{ID: fmt.Sprint("m", i), Addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250)}
+	}
+	return list
+}
+
+// serve starts the feed on a free port and returns a client of it.
+func serve(t testing.TB, f *Feed) discoveryv3.AggregatedDiscoveryServiceClient {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- f.Serve(ln) }()
+	t.Cleanup(func() {
+		f.Stop()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	conn, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+}
+
+// client is a stream of either protocol, as a proxy uses it.
+type client interface {
+	subscribe(typeURL string)
+	// next waits for the next answer; take says that its client uses it, refuse that it does not.
+	next() answer
+	take(answer)
+	refuse(answer, string)
+}
+
+type answer struct {
+	typeURL, version, nonce string
+	resources               []proto.Message
+}
+
+type sotwClient struct {
+	t    testing.TB
+	s    discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+	held map[string]string // :: type → version in use
+}
+
+func newSotw(t testing.TB, c discoveryv3.AggregatedDiscoveryServiceClient) *sotwClient {
+	s, err := c.StreamAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &sotwClient{t: t, s: s, held: map[string]string{}}
+}
+
+func (c *sotwClient) send(q *discoveryv3.DiscoveryRequest) {
+	c.t.Helper()
+	q.Node = &corev3.Node{Id: "proxy-1"}
+	if err := c.s.Send(q); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *sotwClient) subscribe(typeURL string) {
+	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: []string{Name}, VersionInfo: c.held[typeURL]})
+}
+
+func (c *sotwClient) next() answer {
+	c.t.Helper()
+	r, err := c.s.Recv()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	a := answer{typeURL: r.GetTypeUrl(), version: r.GetVersionInfo(), nonce: r.GetNonce()}
+	for _, packed := range r.GetResources() {
+		m, err := packed.UnmarshalNew()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		a.resources = append(a.resources, m)
+	}
+	return a
+}
+
+func (c *sotwClient) take(a answer) {
+	c.held[a.typeURL] = a.version
+	c.send(&discoveryv3.DiscoveryRequest{
+		TypeUrl: a.typeURL, ResourceNames: []string{Name}, VersionInfo: a.version, ResponseNonce: a.nonce,
+	})
+}
+
+func (c *sotwClient) refuse(a answer, why string) {
+	c.send(&discoveryv3.DiscoveryRequest{
+		TypeUrl: a.typeURL, ResourceNames: []string{Name}, VersionInfo: c.held[a.typeURL], ResponseNonce: a.nonce,
+		ErrorDetail: &status.Status{Code: int32(codes.InvalidArgument), Message: why},
+	})
+}
+
+type deltaClient struct {
+	t testing.TB
+	s discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+}
+
+func newDelta(t testing.TB, c discoveryv3.AggregatedDiscoveryServiceClient) *deltaClient {
+	s, err := c.DeltaAggregatedResources(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &deltaClient{t: t, s: s}
+}
+
+func (c *deltaClient) send(q *discoveryv3.DeltaDiscoveryRequest) {
+	c.t.Helper()
+	q.Node = &corev3.Node{Id: "proxy-1"}
+	if err := c.s.Send(q); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *deltaClient) subscribe(typeURL string) {
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: []string{Name}})
+}
+
+func (c *deltaClient) next() answer {
+	c.t.Helper()
+	r, err := c.s.Recv()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	a := answer{typeURL: r.GetTypeUrl(), version: r.GetSystemVersionInfo(), nonce: r.GetNonce()}
+	for _, one := range r.GetResources() {
+		m, err := one.GetResource().UnmarshalNew()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		a.resources = append(a.resources, m)
+	}
+	return a
+}
+
+func (c *deltaClient) take(a answer) {
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: a.typeURL, ResponseNonce: a.nonce})
+}
+
+func (c *deltaClient) refuse(a answer, why string) {
+	c.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: a.typeURL, ResponseNonce: a.nonce,
+		ErrorDetail: &status.Status{Code: int32(codes.InvalidArgument), Message: why},
+	})
+}
+
+// each runs test with either protocol.
+func each(t *testing.T, c Config, test func(t *testing.T, f *Feed, dial func() client)) {
+	t.Run("sotw", func(t *testing.T) {
+		f := NewFeed(c)
+		ads := serve(t, f)
+		test(t, f, func() client { return newSotw(t, ads) })
+	})
+	t.Run("delta", func(t *testing.T) {
+		f := NewFeed(c)
+		ads := serve(t, f)
+		test(t, f, func() client { return newDelta(t, ads) })
+	})
+}
+
+func wantEndpoints(t *testing.T, a answer, list []ring.Member) {
+	t.Helper()
+	if len(a.resources) != 1 || !proto.Equal(a.resources[0], mustEndpoints(t, list)) {
+		t.Fatalf("version %s has %v; want the endpoints of %d members", a.version, a.resources, len(list))
+	}
+}
+
+func TestEachTypeIsServed(t *testing.T) {
+	size := ring.Size{Min: 16, Max: 64}
+	each(t, Config{Size: size}, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(three())
+		c := dial()
+		for typeURL, want := range map[string]proto.Message{
+			resource.EndpointType: mustEndpoints(t, three()), resource.ClusterType: Cluster(size),
+			resource.ListenerType: Listener(), resource.RouteType: Routes(),
+		} {
+			c.subscribe(typeURL)
+			a := c.next()
+			if len(a.resources) != 1 || !proto.Equal(a.resources[0], want) {
+				t.Errorf("%s: got %v, want %v", typeURL, a.resources, want)
+			}
+			c.take(a)
+		}
+	})
+}
+
+func TestChangesAreSent(t *testing.T) {
+	each(t, Config{Gather: time.Millisecond}, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(members(3))
+		c := dial()
+		c.subscribe(resource.EndpointType)
+		for n := 3; n < 8; n++ {
+			a := c.next()
+			wantEndpoints(t, a, members(n))
+			if s := f.Status(); s.Version != a.version || s.Endpoints != n || s.Updates != int64(n-2) || s.Subscribers != 1 {
+				t.Errorf("the status is %+v; the client got version %s", s, a.version)
+			}
+			c.take(a)
+			f.Publish(members(n + 1))
+		}
+		late := dial()
+		late.subscribe(resource.EndpointType)
+		c.next()
+		late.next()
+	})
+}
+
+// An answer without endpoints would be an empty ring to whoever waits for its first.
+func TestNobodyIsAnsweredBeforeTheRingIsKnown(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+		c := dial()
+		c.subscribe(resource.EndpointType)
+		first := make(chan answer, 1)
+		go func() { first <- c.next() }()
+		f.Publish(nil)
+		for f.Status().Subscribers == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		f.Publish(members(3))
+		wantEndpoints(t, <-first, members(3))
+	})
+}
+
+func TestAnEmptyRingIsNeverPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told error
+		f := NewFeed(Config{OnUnpublishable: func(err error) { told = err }})
+		defer f.Stop()
+		f.Publish(members(3))
+		before := f.Status()
+		f.Publish(nil)
+		time.Sleep(time.Second)
+		if f.Status() != before || told == nil {
+			t.Errorf("status %+v, before it was %+v; told %v", f.Status(), before, told)
+		}
+	})
+}
+
+func TestAStormIsOneUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFeed(Config{})
+		defer f.Stop()
+		f.Publish(members(1))
+		for n := range 50 {
+			f.Publish(members(n + 2))
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if s := f.Status(); s.Updates != 2 || s.Endpoints != 51 {
+			t.Errorf("50 changes in 50 ms gave %+v", s)
+		}
+	})
+}
+
+func TestTheSameListIsNoUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFeed(Config{})
+		defer f.Stop()
+		f.Publish(three())
+		before := f.Status()
+		again := three()
+		again[1].Version = "for people"
+		f.Publish(again)
+		time.Sleep(time.Second)
+		f.Publish(members(3)) // there and back within the time that changes are gathered
+		f.Publish(three())
+		time.Sleep(time.Second)
+		if f.Status() != before {
+			t.Errorf("status %+v, before it was %+v", f.Status(), before)
+		}
+	})
+}
+
+func TestARefusalIsNotedAndNotAnsweredWithTheSame(t *testing.T) {
+	var mu sync.Mutex // guards told
+	var told []Refusal
+	config := Config{Gather: time.Millisecond, OnRefusal: func(r Refusal) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, r)
+	}}
+	each(t, config, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(members(1))
+		c := dial()
+		// A type of which a client is always sent everything, and one that changes.
+		for _, typeURL := range []string{resource.ListenerType, resource.EndpointType} {
+			c.subscribe(typeURL)
+			c.refuse(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*maxWords))
+		}
+		f.Publish(members(2))
+		// Had a refusal been answered with the same, that would be the next answer.
+		a := c.next()
+		wantEndpoints(t, a, members(2))
+		c.take(a)
+		s := f.Status()
+		want := "no thanks  [31m!"
+		if s.Refusals != 2 || s.LastRefusal == nil || !strings.HasPrefix(s.LastRefusal.Reason, want) ||
+			len(s.LastRefusal.Reason) > maxWords || s.LastRefusal.Node != "proxy-1" ||
+			s.LastRefusal.Resource != "ClusterLoadAssignment" {
+			t.Errorf("status %+v, last refusal %+v", s, s.LastRefusal)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(told) != 1 {
+			t.Errorf("two refusals in a moment were told of %d times", len(told))
+		}
+		told = nil
+	})
+}
+
+func TestRefusalsAreToldOncePerSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		f := NewFeed(Config{OnRefusal: func(Refusal) { told++ }})
+		defer f.Stop()
+		for range 100 {
+			f.refused(nil, resource.EndpointType, "no")
+			time.Sleep(30 * time.Millisecond)
+		}
+		if told != 3 || f.Status().Refusals != 100 {
+			t.Errorf("100 refusals in 3 s: told of %d, counted %d", told, f.Status().Refusals)
+		}
+	})
+}
+
+// A client that comes from another process of the feed says which version it had there.
+func TestAClientOfTheFormerProcessGetsTheRing(t *testing.T) {
+	config := Config{Gather: time.Millisecond}
+	former := NewFeed(config)
+	former.Publish(members(5))
+	c := newSotw(t, serve(t, former))
+	c.subscribe(resource.EndpointType)
+	c.take(c.next())
+	next := NewFeed(config)
+	next.Publish(members(2))
+	again := newSotw(t, serve(t, next))
+	again.held = c.held
+	again.subscribe(resource.EndpointType)
+	a := again.next()
+	wantEndpoints(t, a, members(2))
+	if a.version == c.held[resource.EndpointType] {
+		t.Errorf("two processes gave two rings the version %s", a.version)
+	}
+	again.refuse(a, "no")
+	next.Publish(members(3))
+	wantEndpoints(t, again.next(), members(3))
+}
+
+func TestTypesOfOtherServersAreLeftWithoutAnAnswer(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(members(1))
+		c := dial()
+		c.subscribe(resource.SecretType)
+		c.subscribe("type.googleapis.com/nobody.knows.This")
+		c.subscribe(resource.EndpointType)
+		wantEndpoints(t, c.next(), members(1))
+	})
+}
+
+func recvError(c client) error {
+	switch c := c.(type) {
+	case *sotwClient:
+		_, err := c.s.Recv()
+		return err
+	case *deltaClient:
+		_, err := c.s.Recv()
+		return err
+	}
+	return nil
+}
+
+func wantTurned(t *testing.T, f *Feed, err error) {
+	t.Helper()
+	if grpcstatus.Code(err) != codes.ResourceExhausted || f.Status().Turned != 1 {
+		t.Errorf("got %v; status %+v", err, f.Status())
+	}
+}
+
+// The library waits for all types of a stream with one reflect.Select, which panics at 65 536.
+func TestAStreamMayAskForSoManyTypes(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(members(1))
+		c := dial()
+		for i := range maxTypes + 1 {
+			c.subscribe(fmt.Sprint("type.googleapis.com/T", i))
+		}
+		wantTurned(t, f, recvError(c))
+	})
+}
+
+func TestAStreamMayNameSoManyResources(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(members(1))
+		names := make([]string, maxNames+1)
+		for i := range names {
+			names[i] = fmt.Sprint("r", i)
+		}
+		c := dial()
+		switch c := c.(type) {
+		case *sotwClient:
+			c.send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNames: names})
+		case *deltaClient: // in parts
+			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: names[:maxNames]})
+			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: names[maxNames:]})
+		}
+		wantTurned(t, f, recvError(c))
+	})
+}
+
+func TestAFeedHasSoManyClients(t *testing.T) {
+	each(t, Config{MaxStreams: 1}, func(t *testing.T, f *Feed, dial func() client) {
+		f.Publish(members(1))
+		first := dial()
+		first.subscribe(resource.EndpointType)
+		first.next()
+		// One connection has no more streams than the feed; the second client has a connection of its own.
+		if err := f.enter(); grpcstatus.Code(err) != codes.ResourceExhausted {
+			t.Errorf("the second of one client: %v", err)
+		}
+		if s := f.Status(); s.Subscribers != 1 || s.Turned != 1 || s.MaxSubscribers != 1 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestAClientThatGoesIsNoSubscriber(t *testing.T) {
+	f := NewFeed(Config{})
+	ads := serve(t, f)
+	f.Publish(members(1))
+	c := newSotw(t, ads)
+	c.subscribe(resource.EndpointType)
+	c.next()
+	if err := c.s.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.s.Recv(); err == nil {
+		t.Fatal("the stream goes on")
+	}
+	if n := f.Status().Subscribers; n != 0 {
+		t.Errorf("%d subscribers", n)
+	}
+}
+
+func TestStopEndsStreamsThatWaitForARing(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+		c := dial()
+		c.subscribe(resource.EndpointType)
+		f.Stop()
+		if err := recvError(c); err == nil {
+			t.Error("the stream goes on")
+		}
+		f.Publish(members(1))
+		if s := f.Status(); s.Updates != 0 {
+			t.Errorf("a feed that was stopped published %+v", s)
+		}
+	})
+}
+
+// Whatever a client sends, the feed goes on for the others.
+func FuzzRequests(f *testing.F) {
+	for _, q := range []proto.Message{
+		&discoveryv3.DiscoveryRequest{},
+		&discoveryv3.DiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNames: []string{"*", Name, ""}, ResponseNonce: "9"},
+		&discoveryv3.DiscoveryRequest{TypeUrl: resource.ListenerType, ErrorDetail: &status.Status{Message: "no"}},
+	} {
+		b, err := proto.Marshal(q)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, b, false)
+	}
+	for _, q := range []proto.Message{
+		&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"*"}},
+		&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.ClusterType, ResourceNamesUnsubscribe: []string{"*", Name},
+			InitialResourceVersions: map[string]string{Name: "x", "": ""}},
+	} {
+		b, err := proto.Marshal(q)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, b, true)
+	}
+	feed := NewFeed(Config{Gather: time.Millisecond})
+	ads := serve(f, feed)
+	feed.Publish(members(3))
+	f.Fuzz(func(t *testing.T, first, second []byte, increments bool) {
+		if increments {
+			fuzzDelta(t, ads, first, second)
+		} else {
+			fuzzSotw(t, ads, first, second)
+		}
+		good := newSotw(t, ads)
+		good.subscribe(resource.EndpointType)
+		if a := good.next(); len(a.resources) != 1 || a.resources[0].(*endpointv3.ClusterLoadAssignment) == nil {
+			t.Fatalf("got %v", a)
+		}
+	})
+}
+
+func fuzzSotw(t *testing.T, ads discoveryv3.AggregatedDiscoveryServiceClient, requests ...[]byte) {
+	c := newSotw(t, ads)
+	for _, b := range requests {
+		q := new(discoveryv3.DiscoveryRequest)
+		if proto.Unmarshal(b, q) == nil && c.s.Send(q) != nil {
+			return // the feed has ended this stream
+		}
+	}
+	drain(c.s.CloseSend, func() error { _, err := c.s.Recv(); return err })
+}
+
+func fuzzDelta(t *testing.T, ads discoveryv3.AggregatedDiscoveryServiceClient, requests ...[]byte) {
+	c := newDelta(t, ads)
+	for _, b := range requests {
+		q := new(discoveryv3.DeltaDiscoveryRequest)
+		if proto.Unmarshal(b, q) == nil && c.s.Send(q) != nil {
+			return
+		}
+	}
+	drain(c.s.CloseSend, func() error { _, err := c.s.Recv(); return err })
+}
+
+func drain(closeSend, recv func() error) {
+	_ = closeSend() // fails only when the stream has ended
+	for recv() == nil {
+		continue
+	}
+}
