@@ -36,7 +36,8 @@ type Config struct {
 	// connection is lost or refused.
 	Username, PasswordFile string
 	// OnEvent is told, by the goroutines of Follow and Register, when a registration or the list of members is lost
-	// (err says why) and held again (err is nil): a few times per outage, not once per attempt. It may be nil.
+	// (err says why) and held again (err is nil): a few times per outage, not once per attempt. It is also told, by
+	// Register or Close, when etcd could not be told of the withdrawal. It may be nil.
 	OnEvent func(what string, err error)
 }
 
@@ -45,6 +46,8 @@ type Config struct {
 type Directory struct {
 	cfg    Config
 	timing timing
+	// forgot holds a token when a registration was lost: etcd may have forgotten more than that.
+	forgot chan struct{}
 	counters
 }
 
@@ -85,7 +88,7 @@ func Open(cfg Config) (*Directory, error) {
 	if _, err := cfg.TLS.load(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	d := &Directory{cfg: cfg, timing: defaultTiming()}
+	d := &Directory{cfg: cfg, timing: defaultTiming(), forgot: make(chan struct{}, 1)}
 	d.opened, d.registration.what, d.listing.what = time.Now(), "registration", "list of members"
 	return d, nil
 }

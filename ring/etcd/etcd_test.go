@@ -252,6 +252,20 @@ func TestOutlives(t *testing.T) {
 	}
 }
 
+// A new etcd soon has the revision that the watch of the old one waits for, and then the watch looks healthy.
+func TestEtcdWipedWhileItsRevisionsCatchUp(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	a := open(t, e.Endpoint(), func(tm *timing) { tm.progress, tm.stall = never, never })
+	register(t, a, member("a", 1))
+	seen := follow(t, a)
+	seen.waitFor(t, "a", member("a", 1))
+	e.Wipe()
+	e.Start()
+	put(t, client(t, e), "b", `{"id":"b","addr":"10.0.0.2:7072"}`)
+	seen.waitFor(t, "a and b", member("a", 1), ring.Member{ID: "b", Addr: "10.0.0.2:7072"})
+}
+
 func wipe(_ *testing.T, e *rig.EtcdServer, _ *link) {
 	e.Wipe()
 	e.Start()

@@ -106,7 +106,8 @@ func (f *follower) page(ctx context.Context, c *clientv3.Client, from string, op
 }
 
 // relistAfter is when the next full list is due. The list is there for what no watch tells: the client resumes a watch
-// by itself after a reconnect, and on an etcd that was restored to an earlier revision it hears nothing for ever.
+// by itself after a reconnect, and on an etcd that was restored to an earlier revision it misses what comes before the
+// revision that it waits for.
 func (f *follower) relistAfter() time.Duration {
 	due := max(f.d.timing.list, time.Duration(len(f.table.listed))*listShare)
 	return due - rand.N(due/5+1) // or the members would ask in step
@@ -135,7 +136,8 @@ func (f *follower) watch(ctx context.Context, c *clientv3.Client) error {
 	return err
 }
 
-// consume takes changes into the table until the watch ends. A change waits timing.settle for others to come with it.
+// consume takes changes into the table until the watch ends, or nil until a list is called for. A change waits
+// timing.settle for others to come with it.
 func (f *follower) consume(ctx context.Context, c *clientv3.Client, changes clientv3.WatchChan, alive func()) error {
 	progress := time.NewTicker(f.d.timing.progress)
 	defer progress.Stop()
@@ -153,6 +155,8 @@ func (f *follower) consume(ctx context.Context, c *clientv3.Client, changes clie
 			if len(change.Events) > 0 && settled == nil {
 				settled = time.After(f.d.timing.settle)
 			}
+		case <-f.d.forgot:
+			return nil
 		case <-settled:
 			settled = nil
 			f.publish()

@@ -50,9 +50,19 @@ func (d *Directory) stayIn(ctx context.Context, c *clientv3.Client, k keys, full
 	if err != nil {
 		return fmt.Errorf("keep lease alive: %w", err)
 	}
-	d.registrations.Add(1)
+	if d.registrations.Add(1) > 1 {
+		d.suspect()
+	}
 	d.hold(&d.registration)
 	return d.attend(ctx, c, k, lease, ttl, alive)
+}
+
+// suspect makes Follow list.
+func (d *Directory) suspect() {
+	select {
+	case d.forgot <- struct{}{}:
+	default:
+	}
 }
 
 // publish writes both keys in one transaction under a new lease. Keys of an earlier lease move to the new one, so that
