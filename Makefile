@@ -1,7 +1,6 @@
 # The front door. `make` alone lists what there is.
 SHELL       := /usr/bin/env bash -euo pipefail
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-BUILD        = CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
 NESTED      := deploy/collector e2e/demo
 GOTESTSUM    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
 

@@ -102,7 +102,7 @@ var guards = []guard{
 	},
 	{
 		"a local copy is thought younger than it is", "sidecar/cache/find.go",
-		"began: sent - int64(a.Age)", "began: sent",
+		"began: said - int64(a.Age)", "began: said",
 		"TestLocalCopyNeverOutlivesTheOwnersEntry|TestNewOwnerPeeksAtThePreviousOne",
 	},
 	{
@@ -132,7 +132,7 @@ var guards = []guard{
 	},
 	{
 		"each stale read is a hop", "sidecar/cache/find.go",
-		"e.retryAt.Store(sent + int64(p.LocalTTL))", "",
+		"e.retryAt.Store(said + int64(p.LocalTTL))", "",
 		"TestStaleAnswerOfTheOwnerIsCopied",
 	},
 	{

@@ -15,8 +15,11 @@ func (p *process) metricsSource() metrics.Source {
 	s := metrics.Source{
 		Version: version, Revision: revision, Datasets: p.datasets, Protocols: p.protocols(),
 		Ring: func() metrics.Ring {
-			r := p.ring.Load()
-			return metrics.Ring{ID: admin.FormatRingID(r.ID()), Members: r.Len()}
+			r, s := p.ring.Load(), p.roster.Stats()
+			return metrics.Ring{
+				ID: admin.FormatRingID(r.ID()), Members: r.Len(),
+				Doubted: s.Doubted, Changes: s.Changes, Unreachable: s.Unreachable,
+			}
 		},
 		Peers: p.peerMetrics, Local: p.localMetrics, Reloads: p.reloads.snapshot,
 	}

@@ -45,12 +45,12 @@ func openDatabase(name string, c OriginConfig) (*database, error) {
 
 // dataset returns the origin of one dataset within the budget of its database. The cache bounds the time of a load, so
 // that a new load_timeout counts without a restart; hence no guard.Timeout.
-func (d *database) dataset(c sqldb.Dataset) (origin.Origin, error) {
+func (d *database) dataset(c sqldb.Dataset, stats *cache.Stats) (origin.Origin, error) {
 	source, err := d.db.Dataset(c)
 	if err != nil {
 		return nil, err
 	}
-	breaker := guard.NewBreaker(remembered{source, &d.failure}, guard.BreakerConfig{
+	breaker := guard.NewBreaker(observed{source, stats, &d.failure}, guard.BreakerConfig{
 		Failures: uint32(d.config.Breaker.failures()), Rest: d.config.Breaker.cooldown(),
 	})
 	batch := guard.NewBatch(breaker, guard.BatchConfig{
@@ -65,7 +65,7 @@ func (d *database) load() metrics.OriginLoad {
 	limits := d.limiter.Stats()
 	l := metrics.OriginLoad{
 		InFlight: limits.InFlight, MaxInFlight: limits.MaxInFlight,
-		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused,
+		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused, GaveUp: limits.GaveUp,
 	}
 	for _, b := range d.breakers {
 		stats := b.Stats()
@@ -75,17 +75,21 @@ func (d *database) load() metrics.OriginLoad {
 	return l
 }
 
-// remembered turns an origin into one whose latest failure is kept.
-type remembered struct {
+// observed turns an origin into one whose queries are counted and whose latest failure is kept.
+type observed struct {
 	origin.Origin
+	stats   *cache.Stats
 	failure *atomic.Pointer[error]
 }
 
 // Load implements origin.Origin.
-func (r remembered) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	results, err := r.Origin.Load(ctx, keys)
+func (o observed) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	o.stats.Queries.Add(1)
+	o.stats.Keys.Add(int64(len(keys)))
+	results, err := o.Origin.Load(ctx, keys)
 	if err != nil {
-		r.failure.Store(&err)
+		o.stats.QueryErrors.Add(1)
+		o.failure.Store(&err)
 	}
 	return results, err
 }
@@ -123,13 +127,14 @@ func (p *process) closeOrigins(context.Context) {
 func (p *process) openDatasets(context.Context) error {
 	parts := p.config.memoryOf(p.memory)
 	for _, name := range slices.Sorted(maps.Keys(p.config.Datasets)) {
-		c := p.config.Datasets[name]
-		source, err := p.origins[c.Origin].dataset(c.sql(name))
+		c, stats := p.config.Datasets[name], &cache.Stats{}
+		source, err := p.origins[c.Origin].dataset(c.sql(name), stats)
 		if err != nil {
 			return err
 		}
 		d, err := cache.New(cache.Config{
 			Name: name, Policy: c.policy(), Origin: source, Peers: p.pool, MaxBytes: parts[name], Eviction: c.eviction(),
+			Stats: stats,
 		})
 		if err != nil {
 			return err

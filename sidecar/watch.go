@@ -70,7 +70,7 @@ func (p *process) report(ctx context.Context) error {
 type failures struct{ queries, hops, refused, errors int64 }
 
 func failuresOf(s *cache.Stats) failures {
-	return failures{s.QueryErrors.Load(), s.HopErrors.Load(), s.Refused.Load(), s.Error.Load()}
+	return failures{s.LoadErrors.Load(), s.HopErrors.Load(), s.Refused.Load(), s.Error.Load()}
 }
 
 func (f failures) since(before failures) failures {

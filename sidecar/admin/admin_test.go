@@ -49,6 +49,7 @@ func newSource(t *testing.T) admin.Source {
 	if _, err := routes.Get(t.Context(), "10.0.0.0/8", cache.ReadOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	routes.Stats().Queries.Add(1) // whoever batches counts them
 	r := newRing(t, ring.Size{}, "a", "b", "c")
 	return admin.Source{
 		Node: "a", Version: "v1.2.3", Started: time.Now().Add(-time.Minute),

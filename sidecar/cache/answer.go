@@ -20,6 +20,8 @@ type Answer struct {
 	Stale bool
 	// Source is where the answer was found.
 	Source Source
+	// Took is how long the member that was asked took to answer; only in answers of Peer.Fetch.
+	Took time.Duration
 	// Owner is the node id of the member that answered for the key; empty when it is this one.
 	Owner string
 	// Detail says why an answer is stale or came by a detour ("origin-error", "owner-unreachable", …), for people and

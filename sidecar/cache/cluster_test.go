@@ -78,7 +78,10 @@ func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
 	if l.c.away[l.to].Load() {
 		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
 	}
-	return l.c.members[l.to].Serve(ctx, q)
+	began := time.Now()
+	a, err := l.c.members[l.to].Serve(ctx, q)
+	a.ETag, a.Took = "", time.Since(began) // ETags do not travel
+	return a, err
 }
 
 // get reads and fails the test on an error.

@@ -34,6 +34,8 @@ type Config struct {
 	MaxBytes int64
 	// Eviction says which entries go first when MaxBytes is reached: "lru" (also when empty) or "slru".
 	Eviction string
+	// Stats is where to count, so that what is behind Origin can count there, too; nil makes one.
+	Stats *Stats
 }
 
 // Dataset answers reads of one dataset. It is safe for concurrent use.
@@ -51,7 +53,7 @@ type Dataset struct {
 	// fallbacks holds a token for each load that is made here although another member owns the key.
 	fallbacks chan struct{}
 
-	stats Stats
+	stats *Stats
 }
 
 // New returns a Dataset that holds nothing yet.
@@ -75,6 +77,10 @@ func New(c Config) (*Dataset, error) {
 		loads:     flight.New[found](c.Policy.MaxFlights),
 		hops:      flight.New[found](c.Policy.MaxFlights),
 		fallbacks: make(chan struct{}, maxFallbacks),
+		stats:     c.Stats,
+	}
+	if d.stats == nil {
+		d.stats = &Stats{}
 	}
 	if d.peers == nil {
 		d.peers = NoPeers{}
@@ -87,7 +93,7 @@ func New(c Config) (*Dataset, error) {
 func (d *Dataset) Name() string { return d.name }
 
 // Stats returns the live counters.
-func (d *Dataset) Stats() *Stats { return &d.stats }
+func (d *Dataset) Stats() *Stats { return d.stats }
 
 // Memory returns what the dataset's entries take.
 func (d *Dataset) Memory() lru.Stats { return d.store.Stats() }

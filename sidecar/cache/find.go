@@ -132,7 +132,7 @@ func (d *Dataset) load(ctx context.Context, key string, why reason) (found, erro
 }
 
 func (d *Dataset) query(ctx context.Context, key string) (origin.Value, error) {
-	d.stats.Queries.Add(1)
+	d.stats.LoadsBegun.Add(1)
 	began := time.Now()
 	results, err := d.origin.Load(ctx, []string{key})
 	d.stats.LoadTime.Observe(time.Since(began))
@@ -140,7 +140,7 @@ func (d *Dataset) query(ctx context.Context, key string) (origin.Value, error) {
 		err = fmt.Errorf("the origin answered one key with %d results", len(results))
 	}
 	if err != nil {
-		d.stats.QueryErrors.Add(1)
+		d.stats.LoadErrors.Add(1)
 		return origin.Value{}, err
 	}
 	return results[0].Value, results[0].Err
@@ -287,20 +287,22 @@ func (d *Dataset) ask(ctx context.Context, peer Peer, q Query, timeout time.Dura
 	return a, err
 }
 
-// copied makes the local copy of another member's answer. Everything counts from when the request was sent: the member
-// said its durations later, so that the copy is never thought younger than it is, and never outlives the original.
+// copied makes the local copy of another member's answer. Everything counts from the earliest time at which the member
+// can have said it, when the request was sent and it had taken its time: the copy is never thought younger than it is,
+// and never outlives the original.
 func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
-	p := d.Policy()
+	p, said := d.Policy(), sent+int64(a.Took)
 	e := &entry{
-		value: a.Value, etag: a.ETag, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
-		began: sent - int64(a.Age), took: d.now() - sent,
+		value: a.Value, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
+		began: said - int64(a.Age), took: d.now() - sent,
 	}
-	e.freshUntil = sent + int64(min(a.Fresh, p.LocalTTL))
+	e.freshUntil = said + int64(min(a.Fresh, p.LocalTTL))
 	if a.Stale {
 		// While the origin is away its owner has nothing better: ask it again as seldom as for a fresh value.
-		e.retryAt.Store(sent + int64(p.LocalTTL))
+		e.retryAt.Store(said + int64(p.LocalTTL))
 	}
 	if !a.Absent {
+		e.etag = etag(a.Value)
 		e.staleUntil = e.began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 	}
 	return e
@@ -327,7 +329,7 @@ func (d *Dataset) inherited(a Answer, sent int64) *entry {
 	p := d.Policy()
 	e := d.copied(a, "", sent)
 	e.reason = reasonPeek
-	e.freshUntil = sent + int64(a.Fresh)
+	e.freshUntil = sent + int64(a.Took+a.Fresh)
 	if !a.Absent {
 		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
 		e.staleUntil = e.freshUntil + int64(max(p.StaleIfError, p.StaleWhileRevalidate))

@@ -68,6 +68,20 @@ func TestLocalCopyNeverOutlivesTheOwnersEntry(t *testing.T) {
 	})
 }
 
+// The owner's time left was true when it answered. Counted from when it was asked, a slow load would be paid twice.
+func TestCopyOfASlowLoadIsFreshForWhatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy()
+		p.TTL = time.Second
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(600 * time.Millisecond)
+		c := newCluster(t, 2, o, p)
+		if a := get(t, c.members[1], "k"); a.Age != 600*time.Millisecond || a.Fresh != 400*time.Millisecond {
+			t.Errorf("age %v, fresh %v; want 600ms and 400ms", a.Age, a.Fresh)
+		}
+	})
+}
+
 func TestAbsentIsCopiedLikeAValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(nil)

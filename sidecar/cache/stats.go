@@ -12,9 +12,8 @@ type Stats struct {
 
 	Served        atomic.Int64 // requests answered to other members
 	NotOwner      atomic.Int64 // of these, for keys that this member does not own
-	Queries       atomic.Int64 // calls of Origin.Load
-	QueryErrors   atomic.Int64 // of these, failed
-	Keys          atomic.Int64 // keys asked for in Queries
+	LoadsBegun    atomic.Int64 // calls of Origin.Load, one key each
+	LoadErrors    atomic.Int64 // of these, failed
 	Hops          atomic.Int64 // requests to other members
 	HopErrors     atomic.Int64 // of these, without an answer
 	Successor     atomic.Int64 // hops that went to the successor because the owner could not be reached
@@ -27,6 +26,11 @@ type Stats struct {
 
 	LoadTime Histogram // seconds of Origin.Load
 	HopTime  Histogram // seconds of Peer.Fetch
+
+	// What became of the loads behind the batching, which alone sees it. The cache leaves these to Origin.
+	Queries     atomic.Int64 // to the origin; loads that come together share one
+	QueryErrors atomic.Int64 // of these, failed
+	Keys        atomic.Int64 // asked for in Queries
 }
 
 // Buckets are the upper bounds of every Histogram, in seconds.

@@ -41,7 +41,6 @@ type Origin struct {
 type OriginLoad struct {
 	InFlight, MaxInFlight int64 // statements
 	Queued, MaxQueued     int64 // loads that wait for a statement's turn
-	Statements            int64 // begun since the start; loads that come together share one
 	Refused               int64 // loads refused since the start, because the queue was full or the breaker open
 	GaveUp                int64 // loads whose time passed in the queue, since the start
 	BreakerOpen           bool

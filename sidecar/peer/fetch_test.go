@@ -290,7 +290,7 @@ func TestMembersTimerIsQuickerThanTheCallers(t *testing.T) {
 func TestDeadlineWithoutSignOfLifeIsUnreachable(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, peer.Config{}, blackHole(t, "m"))
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
 	if _, err := peerTo(t, p, "m").Fetch(ctx, get("k")); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)

@@ -104,6 +104,7 @@ func (p *peer) answer(r *peerv1.FetchResponse) cache.Answer {
 		Fresh:   time.Duration(r.GetFreshNs()),
 		Stale:   r.GetStale(),
 		Source:  source,
+		Took:    time.Duration(max(0, r.GetTookNs())),
 		Owner:   p.member.ID,
 		Detail:  r.GetDetail(),
 	}

@@ -27,7 +27,7 @@ type Config struct {
 	// AttemptTimeout bounds one Fetch whatever its caller allows; 5 s by default. It must exceed every load timeout.
 	AttemptTimeout time.Duration
 	// SilenceAfter is how long a call may wait without a sign of life from its member before that is pinged, and how
-	// long the pong may take; 200 ms by default.
+	// long the pong may take; 400 ms by default.
 	SilenceAfter time.Duration
 	// MaxConns bounds the members that are connected to; 10 000 by default.
 	MaxConns int64
@@ -44,7 +44,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.WarmUp = cmp.Or(c.WarmUp, 10*time.Second)
 	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 5*time.Second)
-	c.SilenceAfter = cmp.Or(c.SilenceAfter, 200*time.Millisecond)
+	c.SilenceAfter = cmp.Or(c.SilenceAfter, 400*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
 	c.MaxCalls = cmp.Or(c.MaxCalls, 4096)
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -82,12 +83,12 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	if !ok {
 		return nil, status.Errorf(codes.NotFound, "no dataset %q: is its config older than the caller's?", req.GetDataset())
 	}
-	owns := s.owns(req, dataset)
+	owns, began := s.owns(req, dataset), time.Now()
 	a, err := dataset.Serve(ctx, query(req))
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.response(a, owns), nil
+	return s.response(a, owns, time.Since(began)), nil
 }
 
 func checkSizes(req *peerv1.FetchRequest) error {
@@ -125,7 +126,7 @@ func query(req *peerv1.FetchRequest) cache.Query {
 	}
 }
 
-func (s *Service) response(a cache.Answer, owns bool) *peerv1.FetchResponse {
+func (s *Service) response(a cache.Answer, owns bool, took time.Duration) *peerv1.FetchResponse {
 	return &peerv1.FetchResponse{
 		Value:      a.Value,
 		Absent:     a.Absent,
@@ -137,6 +138,7 @@ func (s *Service) response(a cache.Answer, owns bool) *peerv1.FetchResponse {
 		RingId:     s.config.Ring.RingID(),
 		Stale:      a.Stale,
 		Detail:     a.Detail,
+		TookNs:     int64(took),
 	}
 }
 

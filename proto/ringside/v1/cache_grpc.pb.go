@@ -35,12 +35,16 @@ const (
 // Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons:
 //
 //	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the key column's type
+//	INVALID_ARGUMENT   INVALID_BATCH      a batch of no keys, or of more than 1000
 //	NOT_FOUND          UNKNOWN_DATASET    no dataset of that name is configured
 //	NOT_FOUND          ABSENT             the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
 //	RESOURCE_EXHAUSTED OVERLOADED         a bound was reached; google.rpc.RetryInfo says when to try again
+//	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the answers before this key have filled the batch: ask for it alone
 //	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and nothing usable is held; with RetryInfo
 //	DEADLINE_EXCEEDED  DEADLINE           the caller's deadline passed first
+//	CANCELED           CANCELED           the caller went away
+//	INTERNAL           INTERNAL           a defect of the sidecar; its log says more
 type CacheClient interface {
 	// Get answers one key.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
@@ -86,12 +90,16 @@ func (c *cacheClient) BatchGet(ctx context.Context, in *BatchGetRequest, opts ..
 // Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons:
 //
 //	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the key column's type
+//	INVALID_ARGUMENT   INVALID_BATCH      a batch of no keys, or of more than 1000
 //	NOT_FOUND          UNKNOWN_DATASET    no dataset of that name is configured
 //	NOT_FOUND          ABSENT             the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
 //	RESOURCE_EXHAUSTED OVERLOADED         a bound was reached; google.rpc.RetryInfo says when to try again
+//	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the answers before this key have filled the batch: ask for it alone
 //	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and nothing usable is held; with RetryInfo
 //	DEADLINE_EXCEEDED  DEADLINE           the caller's deadline passed first
+//	CANCELED           CANCELED           the caller went away
+//	INTERNAL           INTERNAL           a defect of the sidecar; its log says more
 type CacheServer interface {
 	// Get answers one key.
 	Get(context.Context, *GetRequest) (*GetResponse, error)

@@ -136,7 +136,9 @@ type FetchResponse struct {
 	// The value is older than its ttl: the origin could not give a newer one in time.
 	Stale bool `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Why it is stale or came by a detour, for people; empty otherwise.
-	Detail        string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Nanoseconds that the member took to answer. The durations above were true at the end of them.
+	TookNs        int64 `protobuf:"varint,11,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +241,13 @@ func (x *FetchResponse) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *FetchResponse) GetTookNs() int64 {
+	if x != nil {
+		return x.TookNs
+	}
+	return 0
 }
 
 // PingRequest has no fields.
@@ -627,7 +636,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x06gutter\x18\x04 \x01(\bR\x06gutter\x12\x19\n" +
 	"\bno_cache\x18\x05 \x01(\bR\anoCache\x12\x1f\n" +
 	"\vmemory_only\x18\x06 \x01(\bR\n" +
-	"memoryOnly\"\x8e\x02\n" +
+	"memoryOnly\"\xa7\x02\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -640,7 +649,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\aring_id\x18\b \x01(\x06R\x06ringId\x12\x14\n" +
 	"\x05stale\x18\t \x01(\bR\x05stale\x12\x16\n" +
 	"\x06detail\x18\n" +
-	" \x01(\tR\x06detail\"\r\n" +
+	" \x01(\tR\x06detail\x12\x17\n" +
+	"\atook_ns\x18\v \x01(\x03R\x06tookNs\"\r\n" +
 	"\vPingRequest\"U\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +

@@ -34,9 +34,10 @@ const (
 type PeerClient interface {
 	// Fetch answers one key from memory or by a load. It never asks another member.
 	//
-	// Errors: INVALID_ARGUMENT and NOT_FOUND (no such dataset) are the caller's; ABORTED is an answer that says the origin
-	// failed, RESOURCE_EXHAUSTED one that says a bound was reached: the caller must not ask elsewhere because of them.
-	// Anything else means that the member could not be reached.
+	// Errors that are answers, so that the caller must not ask elsewhere because of them: INVALID_ARGUMENT (the key),
+	// OUT_OF_RANGE (memory_only, and nothing fresh is held), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a bound was
+	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
+	// a member may not have the dataset yet.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
 	// Ping answers at once. A member that etcd has lost but that still answers stays on the ring.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
@@ -90,9 +91,10 @@ func (c *peerClient) Inspect(ctx context.Context, in *InspectRequest, opts ...gr
 type PeerServer interface {
 	// Fetch answers one key from memory or by a load. It never asks another member.
 	//
-	// Errors: INVALID_ARGUMENT and NOT_FOUND (no such dataset) are the caller's; ABORTED is an answer that says the origin
-	// failed, RESOURCE_EXHAUSTED one that says a bound was reached: the caller must not ask elsewhere because of them.
-	// Anything else means that the member could not be reached.
+	// Errors that are answers, so that the caller must not ask elsewhere because of them: INVALID_ARGUMENT (the key),
+	// OUT_OF_RANGE (memory_only, and nothing fresh is held), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a bound was
+	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
+	// a member may not have the dataset yet.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
 	// Ping answers at once. A member that etcd has lost but that still answers stays on the ring.
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
