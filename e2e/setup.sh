@@ -68,7 +68,7 @@ install_envoy() {
 
 case "${1:-}" in
 tools) build_tools ;;
-test) install_packages "$test_packages" && build_tools && install_envoy ;;
-bench) install_packages "$bench_packages" && build_tools ;;
+test) install_packages "$test_packages"; build_tools; install_envoy ;;
+bench) install_packages "$bench_packages"; build_tools ;;
 *) sed -n '2,3p' "$0" >&2; exit 2 ;;
 esac
