@@ -22,7 +22,8 @@ type EtcdServer struct {
 }
 
 // Etcd starts an etcd that lives as long as the test, and waits until it answers. The binary is $RINGSIDE_ETCD, or
-// .bin/etcd of the repository, or the one in PATH. Flags are added to etcd's own; with --cert-file the endpoint is https.
+// .bin/etcd of the repository, or the one in PATH. The flags are added to those that every test needs; with --cert-file
+// the endpoint is https.
 func Etcd(t testing.TB, flags ...string) *EtcdServer {
 	t.Helper()
 	client, peer, metrics := loopback(freePort(t)), loopback(freePort(t)), loopback(freePort(t))

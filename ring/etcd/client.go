@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// maxMessage bounds an answer of etcd, in bytes: gRPC's default for a server, and more than twice what etcd takes as one
-// request (1.5 MiB), so that one record always fits.
+// maxMessage bounds an answer of etcd, in bytes: gRPC's default, and more than twice what etcd takes as one request
+// (1.5 MiB), so that one record always fits.
 const maxMessage = 4 << 20
 
 // dial returns a client of the endpoint whose turn it is, made of what the files hold now. It waits for etcd, for

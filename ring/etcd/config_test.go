@@ -102,7 +102,9 @@ func TestPasswordIsReadAgain(t *testing.T) {
 	setUp("password", os.WriteFile(d.cfg.PasswordFile, []byte("first-canary\n"), 0o600))
 	waitRegistered(t, d, 1)
 
-	admin, err := clientv3.New(clientv3.Config{Endpoints: []string{e.Endpoint()}, Username: "root", Password: "first-canary"})
+	admin, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{e.Endpoint()}, Username: "root", Password: "first-canary",
+	})
 	setUp("connect", err)
 	defer admin.Close()
 	_, err = admin.UserChangePassword(t.Context(), "root", "second-canary")

@@ -12,12 +12,14 @@ import (
 
 func TestParse(t *testing.T) {
 	const a = `"id":"a","addr":"10.0.0.1:7072"`
+	const all = `,"hash_key":"k","zone":"z 1","version":"v","started":"2026-01-02T03:04:05Z","leaving":true`
+	long := strings.Repeat("a", maxID+1)
 	for name, tc := range map[string]struct {
 		id, value string
 		want      Reason // "" when it is accepted
 	}{
 		"least":                      {"a", `{` + a + `}`, ""},
-		"all":                        {"a", `{` + a + `,"hash_key":"k","zone":"z 1","version":"v","started":"2026-01-02T03:04:05Z","leaving":true}`, ""},
+		"all":                        {"a", `{` + a + all + `}`, ""},
 		"field of a newer version":   {"a", `{` + a + `,"weight":3}`, ""},
 		"name":                       {"a", `{"id":"a","addr":"pod-0.cache:7072"}`, ""},
 		"loopback":                   {"a", `{"id":"a","addr":"127.0.0.1:7072"}`, ""},
@@ -39,7 +41,7 @@ func TestParse(t *testing.T) {
 		"id with a slash":            {"a/b", `{"id":"a/b","addr":"10.0.0.1:7072"}`, Absurd},
 		"id with a control byte":     {"a\n", `{"id":"a\n","addr":"10.0.0.1:7072"}`, Absurd},
 		"id with a space":            {"a b", `{"id":"a b","addr":"10.0.0.1:7072"}`, Absurd},
-		"long id":                    {strings.Repeat("a", 254), `{"id":"` + strings.Repeat("a", 254) + `","addr":"10.0.0.1:7072"}`, Absurd},
+		"long id":                    {long, `{"id":"` + long + `","addr":"10.0.0.1:7072"}`, Absurd},
 		"hash key with a line":       {"a", `{` + a + `,"hash_key":"k\r\n"}`, Absurd},
 		"long hash key":              {"a", `{` + a + `,"hash_key":"` + strings.Repeat("k", 513) + `"}`, Absurd},
 		"zone that clears a screen":  {"a", `{` + a + `,"zone":"\u001b[2J"}`, Absurd},
@@ -88,7 +90,8 @@ func TestRecordsOfOneMomentAreEqualInAnyTimeZone(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("a", []byte(`{"id":"a","addr":"10.0.0.1:7072"}`))
-	f.Add("a", []byte(`{"id":"a","hash_key":"k","addr":"[2001:db8::1]:7072","zone":"z","version":"v","started":"2026-01-02T03:04:05.6Z","leaving":true}`))
+	f.Add("a", []byte(`{"id":"a","hash_key":"k","addr":"[2001:db8::1]:7072","zone":"z","version":"v",`+
+		`"started":"2026-01-02T03:04:05.6Z","leaving":true}`))
 	f.Add("a", []byte(`{"id":"a","addr":"localhost:1","started":"9999-12-31T23:59:59-23:59"}`))
 	f.Add("a", []byte(`{"id":"a","addr":"\u202e:1"}`))
 	f.Add("", []byte(`null`))
@@ -127,7 +130,9 @@ func TestStockFormat(t *testing.T) {
 
 func TestRetriesSpreadOut(t *testing.T) {
 	d := &Directory{timing: defaultTiming()}
-	for attempt, most := range map[int]time.Duration{0: retryMin, 1: 2 * retryMin, 5: 32 * retryMin, 6: 5 * time.Second, 1 << 20: 5 * time.Second} {
+	for attempt, most := range map[int]time.Duration{
+		0: retryMin, 1: 2 * retryMin, 5: 32 * retryMin, 6: 5 * time.Second, 1 << 20: 5 * time.Second,
+	} {
 		seen := map[time.Duration]bool{}
 		for range 100 {
 			got := d.retryAfter(attempt)
@@ -143,7 +148,9 @@ func TestRetriesSpreadOut(t *testing.T) {
 }
 
 func TestFullListsStretchWithTheDirectory(t *testing.T) {
-	for n, want := range map[int]time.Duration{0: 30 * time.Second, 1000: 30 * time.Second, maxMembers: 300 * time.Second} {
+	for n, want := range map[int]time.Duration{
+		0: 30 * time.Second, 1000: 30 * time.Second, maxMembers: 300 * time.Second,
+	} {
 		f := follower{d: &Directory{timing: defaultTiming()}, table: newTable("", nil)}
 		for i := range n {
 			f.table.listed[fmt.Sprint(i)] = listed{}

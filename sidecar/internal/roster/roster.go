@@ -1,7 +1,7 @@
-// Package roster turns what the directory lists into the ring that is in use. The directory says who may be on the ring;
-// reachability says who is: a member that vanishes from the directory without a goodbye stays for as long as it answers.
-// So a directory that loses its memory (an etcd that froze for longer than its leases, or was restored empty) costs no
-// member its keys. DESIGN.md has the rules.
+// Package roster turns what the directory lists into the ring that is in use. The directory says who may be on the
+// ring; reachability says who is: a member that vanishes from the directory without a goodbye stays for as long as it
+// answers. So a directory that loses its memory (an etcd that froze for longer than its leases, or was restored empty)
+// costs no member its keys. DESIGN.md has the rules.
 package roster
 
 import (
