@@ -264,7 +264,12 @@ func TestDatabaseAway(t *testing.T) {
 			defer db.Close()
 			d.Stop()
 			var log lines
-			stop := start(t, &log, "--driver="+server.driver, "--dsn="+d.DSN, "--interval=100ms", "--create")
+			// As a process, whose standard error is all that drivers may say beside the program.
+			program := self(t, "program", "--driver="+server.driver, "--dsn="+d.DSN, "--interval=100ms", "--create")
+			program.Stderr = &log
+			if err := program.Start(); err != nil {
+				t.Fatal(err)
+			}
 			for outage := range 3 {
 				waitFor(t, "word of the outage", func() bool { return log.count("does not take rows") == outage+1 })
 				if outage < 2 {
@@ -283,13 +288,32 @@ func TestDatabaseAway(t *testing.T) {
 					d.Freeze() // and the connections stay open
 				}
 			}
-			if err := stop(); err != nil {
+			err = program.Process.Signal(syscall.SIGTERM)
+			if err = errors.Join(err, program.Wait()); err != nil {
 				t.Error(err)
 			}
 			if n := strings.Count(log.String(), "\n"); n != 6 {
 				t.Errorf("three outages are %d lines in the log:\n%s", n, log.String())
 			}
 		})
+	}
+}
+
+func TestOutageIsSaidOnceAndTriedLessOften(t *testing.T) {
+	var log lines
+	c := &collector{log: slog.New(slog.NewTextHandler(&log, nil)), interval: time.Second}
+	for outage := range 2 {
+		for try := range 20 {
+			most := min(time.Second<<(try+1), maxPause)
+			if pause := c.away(errors.New("refused")); pause < most/2 || pause >= most {
+				t.Errorf("outage %d, try %d: a pause of %v, want one from %v to %v", outage, try, pause, most/2, most)
+			}
+		}
+		c.back()
+		c.back()
+	}
+	if n := strings.Count(log.String(), "\n"); n != 4 {
+		t.Errorf("two outages are %d lines in the log:\n%s", n, log.String())
 	}
 }
 

@@ -214,7 +214,7 @@ func idsAreToldApart(t *testing.T, d *database) {
 
 func heldRows(t *testing.T, d *database) {
 	for _, id := range []string{
-		"n_1/proc/1/cpu", "n_1/proc/22/rss", "n_1/net/eth0/rx", "n_1/CNF-001", "nx1/proc/1/cpu", "n_1/proc", "n_1/proc0",
+		"n_1/proc/1/cpu", "n_1/proc/ü/rss", "n_1/net/eth0/rx", "n_1/CNF-001", "nx1/proc/1/cpu", "n_1/proc", "n_1/proc0",
 		"proc/1/cpu", "n_1/procs/1", "N_1/proc/1/cpu",
 	} {
 		d.upsert(t, row(id, 5))
@@ -225,7 +225,7 @@ func heldRows(t *testing.T, d *database) {
 	}
 	slices.SortFunc(held, func(a, b telemetry.Row) int { return strings.Compare(a.ID, b.ID) })
 	var want []telemetry.Row
-	for _, id := range []string{"n_1/net/eth0/rx", "n_1/proc/1/cpu", "n_1/proc/22/rss"} {
+	for _, id := range []string{"n_1/net/eth0/rx", "n_1/proc/1/cpu", "n_1/proc/ü/rss"} {
 		r := row(id, 5)
 		r.Time = time.Time{}
 		want = append(want, r)

@@ -103,6 +103,11 @@ func TestCensus(t *testing.T) {
 				if !s.fails {
 					c.Done(p)
 				}
+				for id := range c.present {
+					if _, both := c.gone[id]; both {
+						t.Fatalf("step %d: %s is present and gone", i, id)
+					}
+				}
 			}
 		})
 	}
