@@ -37,7 +37,8 @@ func (s *sheet) fill(last, now *reading, top int, name func(pid int32) string) [
 	s.totals(disks, networks, now.loopback)
 	s.processes(last, now, elapsed, top, name)
 	slices.SortFunc(s.rows, func(a, b Row) int { return cmp.Compare(a.ID, b.ID) })
-	return s.rows
+	// Two names may be one when they are clean, and PostgreSQL refuses a statement that writes a row twice.
+	return slices.CompactFunc(s.rows, func(a, b Row) bool { return a.ID == b.ID })
 }
 
 func (s *sheet) cpu(last, now *reading) {

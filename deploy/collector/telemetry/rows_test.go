@@ -158,7 +158,7 @@ func TestRows(t *testing.T) {
 		{
 			"names that a database would refuse",
 			reading{},
-			reading{used: map[string]float64{"/a\x00b\nc\xffd": 1}},
+			reading{used: map[string]float64{"/a\x00b\nc\xffd": 1, "/a_b_c_d": 1}},
 			map[string]string{"fs/a_b_c_d/used": "1 ok"},
 		},
 	}

@@ -1,0 +1,112 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"sigs.k8s.io/yaml"
+)
+
+// Template is what the operator of the cluster decides about every sidecar; pods choose the rest by annotations. Only
+// Image must be set.
+type Template struct {
+	// Image has a tag other than latest, or a digest: what runs must be what was tested.
+	Image           string            `json:"image"`
+	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	// Config is the ConfigMap with ringside.yaml, in the namespace of each pod; by default "ringside".
+	Config string `json:"config,omitempty"`
+	// Secret is mounted at /run/secrets/ringside, for the files that ringside.yaml names; none by default.
+	Secret    string                      `json:"secret,omitempty"`
+	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
+	Ports     Ports                       `json:"ports,omitzero"`
+	// Meshes (istio, linkerd) run in every pod, even where the pod does not show it yet.
+	Meshes []string `json:"meshes,omitempty"`
+}
+
+// Ports are those of the sidecar's listeners; 0 means the default.
+type Ports struct {
+	HTTP    int32 `json:"http,omitempty"`
+	GRPC    int32 `json:"grpc,omitempty"`
+	Peer    int32 `json:"peer,omitempty"`
+	Metrics int32 `json:"metrics,omitempty"`
+	Admin   int32 `json:"admin,omitempty"`
+}
+
+const defaultPeerPort = 7072
+
+// ParseTemplate reads YAML or JSON. Unknown fields are errors, and so is a template that could not be injected.
+func ParseTemplate(text []byte) (*Template, error) {
+	t := new(Template)
+	if err := yaml.UnmarshalStrict(text, t); err != nil {
+		return nil, fmt.Errorf("parse the template: %w", err)
+	}
+	t.setDefaults()
+	if err := t.check(); err != nil {
+		return nil, fmt.Errorf("check the template: %w", err)
+	}
+	return t, nil
+}
+
+func (t *Template) setDefaults() {
+	t.Config = or(t.Config, "ringside")
+	t.ImagePullPolicy = or(t.ImagePullPolicy, corev1.PullIfNotPresent)
+	t.Ports = Ports{
+		HTTP: or(t.Ports.HTTP, 7070), GRPC: or(t.Ports.GRPC, 7071), Peer: or(t.Ports.Peer, defaultPeerPort),
+		Metrics: or(t.Ports.Metrics, 7073), Admin: or(t.Ports.Admin, 7075),
+	}
+	t.Resources.Requests = withDefaults(t.Resources.Requests, "50m", "64Mi")
+	t.Resources.Limits = withDefaults(t.Resources.Limits, "1", "128Mi")
+	t.Resources.Claims = nil
+}
+
+func withDefaults(list corev1.ResourceList, cpu, memory string) corev1.ResourceList {
+	all := corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory),
+	}
+	for name, quantity := range list {
+		all[name] = quantity
+	}
+	return all
+}
+
+func (t *Template) check() error {
+	c := t.choices()
+	return errors.Join(checkImage(t.Image), checkMeshes(t.Meshes), c.check(),
+		named("config", t.Config, checkName), named("secret", t.Secret, orEmpty(checkName)))
+}
+
+func checkImage(image string) error {
+	name, digest, pinned := strings.Cut(image, "@")
+	_, tag, tagged := strings.Cut(name[strings.LastIndex(name, "/")+1:], ":")
+	switch {
+	case name == "":
+		return errors.New("image: want a name with a tag or a digest")
+	case pinned && !strings.HasPrefix(digest, "sha256:"):
+		return fmt.Errorf("image %q: want a digest that begins with sha256:", image)
+	case !pinned && (!tagged || tag == "" || tag == "latest"):
+		return fmt.Errorf("image %q: want a tag other than latest, or a digest", image)
+	}
+	return nil
+}
+
+func checkMeshes(names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(meshes, func(m mesh) bool { return m.name == name }) {
+			return fmt.Errorf("meshes: %q is not known; allowed are istio and linkerd", name)
+		}
+	}
+	return nil
+}
+
+// or returns value, or fallback where value is not set.
+func or[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
