@@ -10,16 +10,18 @@ help: ## List the targets
 
 .PHONY: demo
 demo: build collector ## Start a cluster on this machine: etcd, SQLite with live telemetry, three sidecars, the console
-	@echo "building the demo (the first time takes a minute or two)"
+	@echo "building the demo"
 	@cd e2e/demo && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-demo .
 	@exec .bin/ringside-demo
 
 .PHONY: build
 build: ## Build the sidecar into .bin/
+	@echo "building ringside (the first time takes a minute or two)"
 	@mkdir -p .bin && $(BUILD) -o .bin/ ./sidecar/cmd/ringside
 
 .PHONY: collector
 collector: ## Build the collector of live telemetry into .bin/
+	@echo "building the collector"
 	@mkdir -p .bin && cd deploy/collector && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-collector .
 
 .PHONY: setup

@@ -23,6 +23,8 @@ var mayImport = map[string][]string{
 	"proto/ringside/peer/v1":  {},
 	"sidecar/internal/lru":    {},
 	"sidecar/internal/flight": {},
+	"sidecar/internal/split":  {},
+	"deploy/schema":           {},
 	// Domain.
 	"sidecar/cache":           {"origin", "sidecar/internal/lru", "sidecar/internal/flight"},
 	"origin/guard":            {"origin"},
@@ -32,37 +34,38 @@ var mayImport = map[string][]string{
 	"ring/etcd":       {"ring"},
 	"origin/sqldb":    {"origin"},
 	"sidecar/peer":    {"ring", "sidecar/cache", "proto/ringside/peer/v1"},
-	"sidecar/local":   {"sidecar/cache", "proto/ringside/v1"},
+	"sidecar/local":   {"sidecar/cache", "sidecar/internal/split", "proto/ringside/v1"},
 	"sidecar/admin":   {"ring", "sidecar/cache"},
 	"sidecar/metrics": {"sidecar/cache"},
+	"xds":             {"ring"},
 	// Root and main.
 	"sidecar": {
 		"ring", "ring/etcd", "origin", "origin/guard", "origin/sqldb", "sidecar/cache", "sidecar/peer", "sidecar/local",
-		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster",
+		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster", "proto/ringside/peer/v1",
 	},
 	"sidecar/cmd/ringside": {"sidecar", "ring"},
 	// Tests.
-	"e2e":     {},
-	"e2e/rig": {},
+	"e2e":       {},
+	"e2e/rig":   {},
+	"e2e/bench": {},
 }
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
-	"github.com/cespare/xxhash/v2":                {"ring"},
-	"go.etcd.io/etcd/client/v3":                   {"ring/etcd"},
-	"github.com/jackc/pgx/v5":                     {"origin/sqldb"},
-	"github.com/go-sql-driver/mysql":              {"origin/sqldb"},
-	"modernc.org/sqlite":                          {"origin/sqldb"},
-	"github.com/hashicorp/golang-lru/v2":          {"sidecar/internal/lru"},
-	"google.golang.org/grpc":                      {"sidecar/peer", "sidecar/local", "ring/etcd", "proto/ringside/v1", "proto/ringside/peer/v1"},
-	"github.com/prometheus/client_golang":         {"sidecar/metrics"},
-	"go.uber.org/zap":                             {"sidecar", "sidecar/cmd/ringside"},
-	"github.com/spf13/cobra":                      {"sidecar/cmd/ringside"},
-	"github.com/goccy/go-yaml":                    {"sidecar"},
-	"github.com/valyala/fasthttp":                 {"sidecar/local"},
-	"github.com/sony/gobreaker/v2":                {"origin/guard", "sidecar/peer"},
-	"github.com/KimMachineGun/automemlimit":       {"sidecar"},
-	"google.golang.org/grpc/security/advancedtls": {"sidecar/peer"},
+	"github.com/cespare/xxhash/v2":          {"ring"},
+	"go.etcd.io/etcd/client/v3":             {"ring/etcd"},
+	"github.com/jackc/pgx/v5":               {"origin/sqldb"},
+	"github.com/go-sql-driver/mysql":        {"origin/sqldb"},
+	"modernc.org/sqlite":                    {"origin/sqldb"},
+	"github.com/hashicorp/golang-lru/v2":    {"sidecar/internal/lru"},
+	"google.golang.org/grpc":                {"sidecar/peer", "sidecar/local", "ring/etcd", "xds", "proto/ringside/v1", "proto/ringside/peer/v1"},
+	"github.com/prometheus/client_golang":   {"sidecar/metrics"},
+	"go.uber.org/zap":                       {"sidecar", "sidecar/cmd/ringside"},
+	"github.com/spf13/cobra":                {"sidecar/cmd/ringside"},
+	"github.com/goccy/go-yaml":              {"sidecar"},
+	"github.com/valyala/fasthttp":           {"sidecar/local"},
+	"github.com/sony/gobreaker/v2":          {"origin/guard"},
+	"github.com/KimMachineGun/automemlimit": {"sidecar"},
 }
 
 type goPackage struct {
