@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -38,7 +37,6 @@ func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
 	ringsidev1.RegisterCacheServer(g, &service{server: s, stats: stats,
 		deadlines: sync.Pool{New: func() any { return new(deadline) }}})
 	healthpb.RegisterHealthServer(g, s.health)
-	reflection.Register(g)
 	return g
 }
 

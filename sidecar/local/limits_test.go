@@ -127,16 +127,38 @@ func (l *flaky) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
+// pipes is a listener without a network.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p pipes) Close() error {
+	close(p.closed)
+	return nil
+}
+
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
 func TestListenerOutlivesAWantOfFileDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stats Protocol
-		h := newHandoff(&net.TCPAddr{})
+		h := pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 		l := &flaky{Listener: h}
 		l.failures.Store(10)
 		b := newBounded(l, 1, &stats, nil)
 		here, there := net.Pipe()
 		defer there.Close()
-		go h.give(here)
+		go func() { h.conns <- here }()
 		began := time.Now()
 		c, err := b.Accept()
 		if err != nil {

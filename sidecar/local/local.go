@@ -97,6 +97,8 @@ type Config struct {
 	Hosts []string
 	// MaxConns bounds the open connections of each listener; default 1024. One more is refused.
 	MaxConns int
+	// MaxRoutedConns is that bound for the clients that route by the ring, which come from other pods; default 8192.
+	MaxRoutedConns int
 	// MaxHeaderBytes bounds a request line with its headers; default 16 KiB.
 	MaxHeaderBytes int
 	// MaxBodyBytes bounds a request body or gRPC message; default 1 MiB.
@@ -124,6 +126,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, 1024)
+	c.MaxRoutedConns = cmp.Or(c.MaxRoutedConns, 8192)
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, 1<<20)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
@@ -142,6 +145,7 @@ func (c Config) withDefaults() Config {
 // Stats are the counters of a Server since its start. They are live: load them one by one.
 type Stats struct {
 	HTTP, GRPC, Unix Protocol
+	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
 	BatchReaders   atomic.Int64 // goroutines that read keys of batches, now; bound: Config.MaxBatchReaders
 	BatchTruncated atomic.Int64 // keys refused because Config.MaxBatchBytes was reached

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/split"
 )
 
 // Server answers applications. Its Serve methods may be called for several listeners each.
@@ -20,9 +23,10 @@ type Server struct {
 	datasets Datasets
 	stats    Stats
 
-	http, unixHTTP *httpServer
-	grpc, unixGRPC *grpc.Server
-	health         *health.Server
+	http, unixHTTP             *httpServer
+	routed                     *http.Server
+	grpc, unixGRPC, routedGRPC *grpc.Server
+	health                     *health.Server
 
 	base     context.Context // of every HTTP request
 	endBase  context.CancelFunc
@@ -43,6 +47,10 @@ func New(config Config, datasets Datasets) *Server {
 	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP, hosts: newHosts(s.config.Hosts)})
 	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix, anyHost: true})
 	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC), s.newGRPC(&s.stats.Unix)
+	reflection.Register(s.grpc)
+	reflection.Register(s.unixGRPC)
+	s.routedGRPC = s.newGRPC(&s.stats.Routed)
+	s.routed = s.newRouted()
 	s.SetServing(false)
 	return s
 }
@@ -114,34 +122,8 @@ func (s *Server) begin(b *bounded) bool {
 
 // serveBoth gives each connection to the server whose protocol it begins with.
 func (s *Server) serveBoth(b *bounded) error {
-	toHTTP, toGRPC := newHandoff(b.Addr()), newHandoff(b.Addr())
-	var servers, sniffers sync.WaitGroup
-	// The two fail only when their handoff is closed.
-	servers.Go(func() { _ = s.unixHTTP.Serve(toHTTP) })
-	servers.Go(func() { _ = s.unixGRPC.Serve(toGRPC) })
-	var err error
-	for err == nil {
-		var c net.Conn
-		if c, err = b.Accept(); err == nil {
-			sniffers.Go(func() { s.split(c, toHTTP, toGRPC) })
-		}
-	}
-	sniffers.Wait()
-	_, _ = toHTTP.Close(), toGRPC.Close()
-	servers.Wait()
-	return err
-}
-
-func (s *Server) split(c net.Conn, toHTTP, toGRPC *handoff) {
-	conn, isGRPC, err := sniff(c, s.config.ReadTimeout)
-	switch {
-	case err != nil:
-		_ = c.Close() // it said nothing, or too little
-	case isGRPC:
-		toGRPC.give(conn)
-	default:
-		toHTTP.give(conn)
-	}
+	return split.Serve(s.draining, b, split.Rule{Prefix: split.Preface, Timeout: s.config.ReadTimeout},
+		s.unixGRPC.Serve, func(ln net.Listener) error { return s.unixHTTP.Serve(ln) })
 }
 
 // Shutdown stops accepting, lets running requests end until ctx is done, and then cuts off what is left; it returns
@@ -160,6 +142,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, g := range []*grpc.Server{s.grpc, s.unixGRPC} {
 		servers.Go(func() { stopGRPC(ctx, g) })
 	}
+	servers.Go(func() { s.stopRouted(ctx) })
 	servers.Wait()
 	s.endBase()
 	for _, b := range listeners {

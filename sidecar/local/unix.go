@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -102,82 +101,3 @@ func (l *unixListener) Close() error {
 	})
 	return err
 }
-
-// preface begins every HTTP/2 connection (RFC 9113, 3.4), and so every gRPC connection. Its first bytes are no HTTP/1
-// request that anybody sends.
-const preface = "PRI * HTTP/2.0\r\n"
-
-// sniff reads as much of c as tells whether it speaks gRPC, and returns a connection that reads from the start.
-func sniff(c net.Conn, timeout time.Duration) (conn net.Conn, isGRPC bool, err error) {
-	if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, false, err
-	}
-	head := make([]byte, 0, len(preface))
-	for len(head) < len(preface) && strings.HasPrefix(preface, view(head)) {
-		n, err := c.Read(head[len(head):cap(head)])
-		head = head[:len(head)+n]
-		if err != nil {
-			return nil, false, err
-		}
-	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
-		return nil, false, err
-	}
-	return &replayed{Conn: c, head: head}, view(head) == preface, nil
-}
-
-// replayed is a connection of which some bytes have been read already.
-type replayed struct {
-	net.Conn
-	head []byte
-}
-
-// Read implements net.Conn.
-func (c *replayed) Read(p []byte) (int, error) {
-	if len(c.head) == 0 {
-		return c.Conn.Read(p)
-	}
-	n := copy(p, c.head)
-	c.head = c.head[n:]
-	return n, nil
-}
-
-// handoff is a listener whose connections somebody else has accepted.
-type handoff struct {
-	addr  net.Addr
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once // of closing done
-}
-
-func newHandoff(addr net.Addr) *handoff {
-	return &handoff{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
-}
-
-// give hands c to whoever accepts, or closes it when nobody does any more.
-func (h *handoff) give(c net.Conn) {
-	select {
-	case h.conns <- c:
-	case <-h.done:
-		_ = c.Close() // nobody is left to tell
-	}
-}
-
-// Accept implements net.Listener.
-func (h *handoff) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.done) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (h *handoff) Addr() net.Addr { return h.addr }

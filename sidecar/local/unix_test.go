@@ -2,16 +2,14 @@ package local
 
 import (
 	"context"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/split"
 )
 
 func TestUnixSocketSpeaksBothProtocols(t *testing.T) {
@@ -53,38 +51,12 @@ func TestUnixSocketSniffsByteByByte(t *testing.T) {
 		}
 	}
 	c := dial(t, "unix", s.unix)
-	for _, b := range []byte(preface + "\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00") {
+	for _, b := range []byte(split.Preface + "\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00") {
 		c.send(string(b))
 	}
 	frame := make([]byte, 9) // the server's SETTINGS: length 3, type 1, flags 1, stream 4
 	if _, err := c.r.Read(frame); err != nil || frame[3] != 4 {
 		t.Errorf("not HTTP/2: % x, %v", frame, err)
-	}
-}
-
-// A pipe hands over each write by itself, and synctest's clock shows whether the deadline of the sniffing stays behind.
-func TestSniffReadsPiecesAndLeavesNothingBehind(t *testing.T) {
-	for said, isGRPC := range map[string]bool{preface: true, "PRI * HTTP/1.1\r\n": false, "POST /": false, "X": false} {
-		synctest.Test(t, func(t *testing.T) {
-			here, there := net.Pipe()
-			defer here.Close()
-			defer there.Close()
-			go func() {
-				for i := range len(said) {
-					_, _ = there.Write([]byte(said[i : i+1]))
-				}
-				time.Sleep(time.Hour)
-				_, _ = there.Write([]byte("!"))
-			}()
-			c, got, err := sniff(here, time.Second)
-			if err != nil || got != isGRPC {
-				t.Fatalf("%q: gRPC %v, %v", said, got, err)
-			}
-			heard := make([]byte, len(said)+1)
-			if _, err := io.ReadFull(c, heard); err != nil || string(heard) != said+"!" {
-				t.Errorf("%q: then %q, %v", said, heard, err)
-			}
-		})
 	}
 }
 

@@ -1,0 +1,134 @@
+package local
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ServeRouted answers clients that route by the ring themselves, such as an Envoy or a gRPC client with the feed of
+// package xds: HTTP/1.1, HTTP/2 and gRPC on one listener, with TLS unless config is nil. A key that this member does
+// not own is read as an application's would be, with one hop. It returns nil after Shutdown, or an error when ln fails.
+// It closes ln.
+//
+// These connections carry HTTP and gRPC side by side, which fasthttp and grpc's own transport cannot: net/http reads
+// them.
+func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
+	return s.serve(newBounded(ln, s.config.MaxRoutedConns, &s.stats.Routed, nil), func(b *bounded) error {
+		if config == nil {
+			return s.routed.Serve(b)
+		}
+		return s.routed.Serve(tls.NewListener(b, config))
+	})
+}
+
+func (s *Server) newRouted() *http.Server {
+	handler := &routedHandler{
+		entrance: &entrance{server: s, stats: &s.stats.Routed, anyHost: true},
+		grpc:     s.routedGRPC,
+		calls:    sync.Pool{New: func() any { return newCall() }},
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: handler, Protocols: protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: s.config.MaxStreams},
+		ReadHeaderTimeout: s.config.ReadTimeout,
+		IdleTimeout:       s.config.IdleTimeout,
+		MaxHeaderBytes:    s.config.MaxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return s.base },
+		ErrorLog:          log.New(io.Discard, "", 0), // every client that goes away; what matters is counted
+	}
+}
+
+// stopRouted lets running requests end until ctx is done. Only then may the gRPC server stop: it cannot tell calls that
+// net/http has read to go elsewhere, and panics when it has to.
+func (s *Server) stopRouted(ctx context.Context) {
+	if s.routed.Shutdown(ctx) != nil {
+		_ = s.routed.Close() // what is left has had its time
+	}
+	s.routedGRPC.Stop()
+}
+
+// routedHandler lets net/http read requests for an entrance, and calls for a gRPC server, on the same connections.
+type routedHandler struct {
+	entrance *entrance
+	grpc     http.Handler
+	calls    sync.Pool // of *call
+}
+
+// ServeHTTP implements http.Handler.
+func (h *routedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		h.grpc.ServeHTTP(w, r)
+		return
+	}
+	c := h.calls.Get().(*call)
+	h.read(c, w, r)
+	if c.response.status == 0 {
+		h.entrance.answer(r.Context(), c)
+	}
+	writeRouted(w, &c.response)
+	c.recycle()
+	h.calls.Put(c)
+}
+
+// read fills in the request of c, or its response when the body cannot be read.
+func (h *routedHandler) read(c *call, w http.ResponseWriter, r *http.Request) {
+	config := h.entrance.server.config
+	c.method, c.target, c.host, c.http11 = r.Method, r.RequestURI, r.Host, r.ProtoAtLeast(1, 1)
+	c.cacheControl = strings.Join(r.Header["Cache-Control"], ", ")
+	c.ifNoneMatch = strings.Join(r.Header["If-None-Match"], ", ")
+	c.fetchSite = strings.Join(r.Header["Sec-Fetch-Site"], ", ")
+	// Timeouts of the server would end long calls, too. The writer has deadlines on every protocol.
+	control, now := http.NewResponseController(w), time.Now()
+	_ = control.SetReadDeadline(now.Add(config.ReadTimeout))
+	_ = control.SetWriteDeadline(now.Add(config.RequestTimeout + config.WriteTimeout))
+	if r.ContentLength == 0 {
+		return
+	}
+	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(config.MaxBodyBytes)))
+	if err != nil {
+		c.fail(h.unreadable(err))
+		return
+	}
+	c.content = content
+}
+
+func (h *routedHandler) unreadable(err error) failure {
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		h.entrance.stats.BodyRefused.Add(1)
+		return failure{problem: problemBodySize, detail: "the body is larger than this listener takes; send several requests"}
+	case errors.As(err, &timeout) && timeout.Timeout():
+		h.entrance.stats.ReadTimeouts.Add(1)
+		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}
+	}
+	h.entrance.stats.Malformed.Add(1)
+	return failure{problem: problemMalformed, detail: "the body of the request did not arrive as a whole"}
+}
+
+func writeRouted(w http.ResponseWriter, r *response) {
+	header := w.Header()
+	for _, f := range r.fields {
+		header[f.name] = []string{string(f.value)}
+	}
+	header["Content-Type"] = nil // net/http would guess one
+	if r.contentType != "" {
+		header["Content-Type"] = []string{r.contentType}
+	}
+	w.WriteHeader(r.status)
+	// A client that went away is no failure of ours.
+	_, _ = w.Write(r.body)
+}
