@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"origin":                  {},
 	"proto/ringside/v1":       {},
 	"proto/ringside/peer/v1":  {},
+	"proto/groupcachepb":      {},
 	"sidecar/internal/lru":    {},
 	"sidecar/internal/flight": {},
 	"sidecar/internal/split":  {},
@@ -34,7 +35,7 @@ var mayImport = map[string][]string{
 	"ring/etcd":       {"ring"},
 	"origin/sqldb":    {"origin"},
 	"sidecar/peer":    {"ring", "sidecar/cache", "proto/ringside/peer/v1"},
-	"sidecar/local":   {"sidecar/cache", "sidecar/internal/split", "proto/ringside/v1"},
+	"sidecar/local":   {"sidecar/cache", "sidecar/internal/split", "proto/ringside/v1", "proto/groupcachepb"},
 	"sidecar/admin":   {"ring", "sidecar/cache"},
 	"sidecar/metrics": {"sidecar/cache"},
 	"xds":             {"ring"},
@@ -44,6 +45,7 @@ var mayImport = map[string][]string{
 		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster", "proto/ringside/peer/v1",
 	},
 	"sidecar/cmd/ringside": {"sidecar", "ring"},
+	"deploy/examples/go":   {"proto/ringside/v1"},
 	// Tests.
 	"e2e":       {},
 	"e2e/rig":   {},
@@ -52,13 +54,16 @@ var mayImport = map[string][]string{
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
-	"github.com/cespare/xxhash/v2":          {"ring"},
-	"go.etcd.io/etcd/client/v3":             {"ring/etcd"},
-	"github.com/jackc/pgx/v5":               {"origin/sqldb"},
-	"github.com/go-sql-driver/mysql":        {"origin/sqldb"},
-	"modernc.org/sqlite":                    {"origin/sqldb"},
-	"github.com/hashicorp/golang-lru/v2":    {"sidecar/internal/lru"},
-	"google.golang.org/grpc":                {"sidecar/peer", "sidecar/local", "ring/etcd", "xds", "proto/ringside/v1", "proto/ringside/peer/v1"},
+	"github.com/cespare/xxhash/v2":       {"ring"},
+	"go.etcd.io/etcd/client/v3":          {"ring/etcd"},
+	"github.com/jackc/pgx/v5":            {"origin/sqldb"},
+	"github.com/go-sql-driver/mysql":     {"origin/sqldb"},
+	"modernc.org/sqlite":                 {"origin/sqldb"},
+	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
+	"google.golang.org/grpc": {
+		"sidecar/peer", "sidecar/local", "ring/etcd", "xds", "deploy/examples/go",
+		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb",
+	},
 	"github.com/prometheus/client_golang":   {"sidecar/metrics"},
 	"go.uber.org/zap":                       {"sidecar", "sidecar/cmd/ringside"},
 	"github.com/spf13/cobra":                {"sidecar/cmd/ringside"},
