@@ -186,12 +186,16 @@ func (p *peer) dialOptions() []grpc.DialOption {
 	}
 }
 
-// dial remembers the socket, so that silence can cut it.
+// dial says hello on a new socket and remembers it, so that silence can cut it.
 func (p *peer) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	socket, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := socket.Write([]byte(hello)); err != nil { // a few bytes fit into the buffer of a new socket
+		_ = socket.Close()
+		return nil, fmt.Errorf("say hello: %w", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/split"
 )
 
 // ServerConfig bounds what callers may take. Every field may be left zero.
@@ -24,7 +26,15 @@ type ServerConfig struct {
 	MaxStreams uint32
 	// MaxRequestBytes bounds one request; 8 KiB by default. A server with services that take values needs more.
 	MaxRequestBytes int
+	// Direct serves the connections that do not begin as a member's do: those of clients that route by the ring
+	// themselves. It gets them as they were accepted, without TLS, and returns when its listener is closed. Where it is
+	// nil, they are answered as members are.
+	Direct func(net.Listener) error
 }
+
+// hello begins each connection from member to member, before TLS. It is nothing that HTTP or TLS begins with. The members'
+// requests, which are many, so get grpc's own transport, while others may mix protocols on a connection as they like.
+const hello = "ringside/1\n"
 
 func (c ServerConfig) withDefaults() ServerConfig {
 	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
@@ -41,6 +51,11 @@ type Server struct {
 	config ServerConfig
 	grpc   *grpc.Server
 	conns  conns
+	ctx    context.Context // ends when Stop begins
+	end    context.CancelFunc
+
+	mu        sync.Mutex     // guards listeners
+	listeners []net.Listener // that are served
 }
 
 var _ grpc.ServiceRegistrar = (*Server)(nil)
@@ -48,7 +63,12 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 // NewServer returns a Server without services.
 func NewServer(c ServerConfig) *Server {
 	c = c.withDefaults()
-	return &Server{config: c, grpc: grpc.NewServer(c.options()...), conns: conns{max: c.MaxConns}}
+	s := &Server{config: c, grpc: grpc.NewServer(c.options()...), conns: conns{max: c.MaxConns}}
+	s.ctx, s.end = context.WithCancel(context.Background())
+	if s.config.Direct == nil {
+		s.config.Direct = s.grpc.Serve
+	}
+	return s
 }
 
 const (
@@ -89,16 +109,43 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 
 // Serve accepts connections until Stop; then it returns nil. It closes listener.
 func (s *Server) Serve(listener net.Listener) error {
-	err := s.grpc.Serve(&boundListener{Listener: listener, conns: &s.conns})
-	if errors.Is(err, grpc.ErrServerStopped) {
+	bound := &boundListener{Listener: listener, conns: &s.conns}
+	if !s.begin(bound) {
+		return bound.Close()
+	}
+	rule := split.Rule{Prefix: hello, Strip: true, Timeout: handshakeTimeout}
+	err := split.Serve(s.ctx, bound, rule, s.grpc.Serve, s.config.Direct)
+	if s.ctx.Err() != nil {
 		return nil // Stop came first
 	}
-	return err
+	return errors.Join(err, bound.Close())
+}
+
+// begin reports whether the server has not been stopped.
+func (s *Server) begin(listener net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.listeners = append(s.listeners, listener)
+	return true
+}
+
+// stopAccepting leaves the connections that are served alone.
+func (s *Server) stopAccepting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end()
+	for _, listener := range s.listeners {
+		_ = listener.Close() // it accepts nothing from now on, whatever it says
+	}
 }
 
 // Stop stops accepting, tells callers to go elsewhere, and waits for the calls under way until ctx is done; those that
 // are left are cut off then.
 func (s *Server) Stop(ctx context.Context) {
+	s.stopAccepting()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)

@@ -249,6 +249,12 @@ func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
 func TestCloseLeavesNoGoroutine(t *testing.T) {
 	m := startMember(t, "m", serving(block))
 	silent := blackHole(t, "silent")
+	first := startPool(t, peer.Config{}, m)
+	if err := first.Ping(context.Background(), m.Member); err != nil { // its goroutines are all there when it answers
+		t.Fatal(err)
+	}
+	first.Close()
+	eventually(t, "the first caller is gone", func() bool { return m.server.Stats().Conns == 0 })
 	before := runtime.NumGoroutine()
 	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, m, silent)
 	slow, hole := peerTo(t, p, "m"), peerTo(t, p, "silent")
@@ -272,4 +278,39 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 		runtime.GC()
 		return m.server.Stats().Conns == 0 && runtime.NumGoroutine() <= before
 	})
+}
+
+// A member's connection and that of a client that routes by the ring come to the same port.
+func TestConnectionsOfOthersAreServedDirectly(t *testing.T) {
+	t.Parallel()
+	heard := make(chan string, 1)
+	direct := func(ln net.Listener) error {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		said := make([]byte, 3)
+		_, err = io.ReadFull(c, said)
+		heard <- string(said)
+		return errors.Join(err, c.Close(), ln.Close())
+	}
+	m := startMember(t, "m", func(_ *member, _ *peer.ServiceConfig, s *peer.ServerConfig) { s.Direct = direct })
+	p := startPool(t, peer.Config{}, m)
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", m.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if said := <-heard; said != "GET" {
+		t.Errorf("the direct server heard %q", said)
+	}
+	if err := fetch(t, p, "m"); err != nil {
+		t.Errorf("after the direct server has ended: %v", err)
+	}
 }

@@ -152,8 +152,25 @@ func (t *TLS) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Co
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (t *TLS) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return credentials.NewTLS(t.server()).ServerHandshake(c)
+}
+
+// Config is the same identity, and the same demands on callers, for servers that are not grpc's: it offers HTTP/2 and
+// HTTP/1.1.
+func (t *TLS) Config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			c := t.server()
+			c.NextProtos = []string{"h2", "http/1.1"}
+			return c, nil
+		},
+	}
+}
+
+func (t *TLS) server() *tls.Config {
 	m := t.current()
-	return credentials.NewTLS(&tls.Config{
+	return &tls.Config{
 		Certificates:     []tls.Certificate{m.cert},
 		ClientCAs:        m.roots,
 		ClientAuth:       tls.RequireAndVerifyClientCert,
@@ -161,7 +178,7 @@ func (t *TLS) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error
 		MinVersion:       tls.VersionTLS12,
 		// Each handshake has a config, and so a ticket key, of its own: no ticket could be used.
 		SessionTicketsDisabled: true,
-	}).ServerHandshake(c)
+	}
 }
 
 // verifyName is what crypto/tls does for servers only: without it, any client certificate of the CA would do.

@@ -498,3 +498,52 @@ func TestHalfARotationKeepsTheLastGoodFiles(t *testing.T) {
 		})
 	}
 }
+
+// A client that routes by the ring proves who it is as a member does.
+func TestConfigDemandsTheIdentityOfMembers(t *testing.T) {
+	t.Parallel()
+	ca, other := newAuthority(t), newAuthority(t)
+	mine := newTLS(t, ca.issue(t, nil), ca.pem())
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", mine.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("!")) // the handshake comes first; who fails it hears nothing
+			_ = c.Close()
+		}
+	}()
+	stranger := func(c *x509.Certificate) { c.DNSNames = []string{"somebody"} }
+	for name, test := range map[string]struct {
+		certificates []tls.Certificate
+		accepted     bool
+	}{
+		"a member's certificate": {[]tls.Certificate{ca.issue(t, nil).parse(t)}, true},
+		"none":                   {nil, false},
+		"another CA's":           {[]tls.Certificate{other.issue(t, nil).parse(t)}, false},
+		"another name":           {[]tls.Certificate{ca.issue(t, stranger).parse(t)}, false},
+	} {
+		roots := x509.NewCertPool()
+		roots.AddCert(ca.cert)
+		config := &tls.Config{
+			Certificates: test.certificates, RootCAs: roots, ServerName: peer.DefaultName, NextProtos: []string{"h2"},
+		}
+		c, err := tls.Dial("tcp", ln.Addr().String(), config)
+		if err == nil {
+			if c.ConnectionState().NegotiatedProtocol != "h2" {
+				t.Errorf("%s: HTTP/2 is not offered", name)
+			}
+			_, err = c.Read(make([]byte, 1))
+			_ = c.Close()
+		}
+		if (err == nil) != test.accepted {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
