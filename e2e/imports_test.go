@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	// Edges.
 	"ring/etcd":       {"ring"},
 	"origin/sqldb":    {"origin"},
-	"sidecar/peer":    {"ring", "sidecar/cache", "proto/ringside/peer/v1"},
+	"sidecar/peer":    {"ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/split"},
 	"sidecar/local":   {"sidecar/cache", "sidecar/internal/split", "proto/ringside/v1", "proto/groupcachepb"},
 	"sidecar/admin":   {"ring", "sidecar/cache"},
 	"sidecar/metrics": {"sidecar/cache"},
@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	// Root and main.
 	"sidecar": {
 		"ring", "ring/etcd", "origin", "origin/guard", "origin/sqldb", "sidecar/cache", "sidecar/peer", "sidecar/local",
-		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster", "proto/ringside/peer/v1",
+		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster", "proto/ringside/peer/v1", "xds",
 	},
 	"sidecar/cmd/ringside": {"sidecar", "ring"},
 	"deploy/examples/go":   {"proto/ringside/v1"},
@@ -54,12 +54,13 @@ var mayImport = map[string][]string{
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
-	"github.com/cespare/xxhash/v2":       {"ring"},
-	"go.etcd.io/etcd/client/v3":          {"ring/etcd"},
-	"github.com/jackc/pgx/v5":            {"origin/sqldb"},
-	"github.com/go-sql-driver/mysql":     {"origin/sqldb"},
-	"modernc.org/sqlite":                 {"origin/sqldb"},
-	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
+	"github.com/envoyproxy/go-control-plane": {"xds"},
+	"github.com/cespare/xxhash/v2":           {"ring"},
+	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
+	"github.com/jackc/pgx/v5":                {"origin/sqldb"},
+	"github.com/go-sql-driver/mysql":         {"origin/sqldb"},
+	"modernc.org/sqlite":                     {"origin/sqldb"},
+	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/peer", "sidecar/local", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb",
