@@ -22,44 +22,126 @@ const (
 	injected  = "injected"
 )
 
-// choices are a template with what the annotations of one pod say in its place.
+// choices are what a pod chose by annotations. A list without an entry, and an empty string, leave it to the template.
 type choices struct {
 	config, secret   string
 	requests, limits corev1.ResourceList
 	ports            Ports
 	unixSocket       bool
-	logLevel         string // empty: what ringside.yaml says
+	logLevel         string
 }
 
-func (t *Template) choices() *choices {
-	return &choices{
-		config: t.Config, secret: t.Secret, ports: t.Ports,
-		requests: maps.Clone(t.Resources.Requests), limits: maps.Clone(t.Resources.Limits),
+// setters are the annotations that a pod may carry, without their prefix. Nothing else can be chosen: no image, no
+// command, no path of the host.
+func setters() map[string]func(c *choices, value string) error {
+	return map[string]func(*choices, string) error{
+		"config":         func(c *choices, v string) error { return setName(&c.config, v) },
+		"secret":         func(c *choices, v string) error { return setName(&c.secret, v) },
+		"cpu-request":    func(c *choices, v string) error { return setQuantity(c.requests, corev1.ResourceCPU, v) },
+		"cpu-limit":      func(c *choices, v string) error { return setQuantity(c.limits, corev1.ResourceCPU, v) },
+		"memory-request": func(c *choices, v string) error { return setQuantity(c.requests, corev1.ResourceMemory, v) },
+		"memory-limit":   func(c *choices, v string) error { return setQuantity(c.limits, corev1.ResourceMemory, v) },
+		"http-port":      func(c *choices, v string) error { return setPort(&c.ports.HTTP, v) },
+		"grpc-port":      func(c *choices, v string) error { return setPort(&c.ports.GRPC, v) },
+		"peer-port":      func(c *choices, v string) error { return setPort(&c.ports.Peer, v) },
+		"metrics-port":   func(c *choices, v string) error { return setPort(&c.ports.Metrics, v) },
+		"admin-port":     func(c *choices, v string) error { return setPort(&c.ports.Admin, v) },
+		"unix-socket":    func(c *choices, v string) error { return setBool(&c.unixSocket, v) },
+		"log-level":      func(c *choices, v string) error { return setWord(&c.logLevel, v, "debug", "info", "warn", "error") },
 	}
 }
 
-// annotation is one that pods may carry. What is not in annotations() cannot be chosen: no image, no command, no path
-// of the host.
-type annotation struct {
-	set func(c *choices, value string) error
-	// own: a user chose the value, so a default that would contradict it gives way.
-	overrides []string
+// chosen reads the annotations of a pod. It names every value that is wrong, and what is allowed in its place.
+func chosen(pod *corev1.Pod) (*choices, error) {
+	c := &choices{requests: corev1.ResourceList{}, limits: corev1.ResourceList{}}
+	var wrong []error
+	known := setters()
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		value, ok := pod.Annotations[prefix+name]
+		if !ok {
+			continue
+		}
+		if err := known[name](c, value); err != nil {
+			wrong = append(wrong, fmt.Errorf("annotation %s%s: %q: %w", prefix, name, value, err))
+		}
+	}
+	return c, errors.Join(wrong...)
 }
 
-func annotations() map[string]annotation {
-	return map[string]annotation{
-		"config":         {set: setName(func(c *choices) *string { return &c.config })},
-		"secret":         {set: setName(func(c *choices) *string { return &c.secret })},
-		"cpu-request":    {set: setQuantity(request, corev1.ResourceCPU)},
-		"cpu-limit":      {set: setQuantity(limit, corev1.ResourceCPU)},
-		"memory-request": {set: setQuantity(request, corev1.ResourceMemory)},
-		"memory-limit":   {set: setQuantity(limit, corev1.ResourceMemory)},
-		"http-port":      {set: setPort(func(p *Ports) *int32 { return &p.HTTP })},
-		"grpc-port":      {set: setPort(func(p *Ports) *int32 { return &p.GRPC })},
-		"peer-port":      {set: setPort(func(p *Ports) *int32 { return &p.Peer })},
-		"metrics-port":   {set: setPort(func(p *Ports) *int32 { return &p.Metrics })},
-		"admin-port":     {set: setPort(func(p *Ports) *int32 { return &p.Admin })},
-		"unix-socket":    {set: setUnixSocket},
-		"log-level":      {set: setLogLevel},
+// unknown returns the annotations and labels of ours that mean nothing, sorted.
+func unknown(pod *corev1.Pod) []string {
+	known := setters()
+	var names []string
+	for key := range pod.Annotations {
+		if name, ours := strings.CutPrefix(key, prefix); ours && key != injectKey && known[name] == nil {
+			names = append(names, "annotation "+key)
+		}
 	}
+	for key := range pod.Labels {
+		if strings.HasPrefix(key, prefix) && key != injectKey && key != statusKey {
+			names = append(names, "label "+key)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// allowed lists the annotations for people.
+func allowed() string {
+	return prefix + "{inject, " + strings.Join(slices.Sorted(maps.Keys(setters())), ", ") + "}"
+}
+
+func setName(into *string, value string) error {
+	*into = value
+	return checkName(value)
+}
+
+func checkName(value string) error {
+	if wrong := validation.IsDNS1123Subdomain(value); len(wrong) > 0 {
+		return errors.New("want the name of an object in the pod's namespace: small letters, digits, - and .")
+	}
+	return nil
+}
+
+// leastMemory is below what the process needs to start and hold anything.
+var leastMemory = resource.MustParse("32Mi")
+
+func setQuantity(into corev1.ResourceList, name corev1.ResourceName, value string) error {
+	quantity, err := resource.ParseQuantity(value)
+	switch {
+	case err != nil || quantity.Sign() <= 0:
+		return fmt.Errorf("want a quantity above 0, such as %s",
+			map[corev1.ResourceName]string{corev1.ResourceCPU: "100m", corev1.ResourceMemory: "128Mi"}[name])
+	case name == corev1.ResourceMemory && quantity.Cmp(leastMemory) < 0:
+		return fmt.Errorf("want at least %s", leastMemory.String())
+	}
+	into[name] = quantity
+	return nil
+}
+
+// leastPort: the sidecar has no capability to bind lower ones.
+const leastPort = 1024
+
+func setPort(into *int32, value string) error {
+	port, err := strconv.ParseUint(value, 10, 16)
+	if err != nil || port < leastPort {
+		return fmt.Errorf("want a port from %d to 65535", leastPort)
+	}
+	*into = int32(port)
+	return nil
+}
+
+func setBool(into *bool, value string) error {
+	var word string
+	err := setWord(&word, value, "true", "false")
+	*into = word == "true"
+	return err
+}
+
+func setWord(into *string, value string, words ...string) error {
+	if !slices.Contains(words, value) {
+		return fmt.Errorf("want one of %s", strings.Join(words, ", "))
+	}
+	*into = value
+	return nil
 }

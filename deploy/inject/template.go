@@ -3,6 +3,7 @@ package inject
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -60,23 +61,26 @@ func (t *Template) setDefaults() {
 	}
 	t.Resources.Requests = withDefaults(t.Resources.Requests, "50m", "64Mi")
 	t.Resources.Limits = withDefaults(t.Resources.Limits, "1", "128Mi")
-	t.Resources.Claims = nil
 }
 
 func withDefaults(list corev1.ResourceList, cpu, memory string) corev1.ResourceList {
 	all := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory),
 	}
-	for name, quantity := range list {
-		all[name] = quantity
-	}
+	maps.Copy(all, list)
 	return all
 }
 
 func (t *Template) check() error {
-	c := t.choices()
-	return errors.Join(checkImage(t.Image), checkMeshes(t.Meshes), c.check(),
-		named("config", t.Config, checkName), named("secret", t.Secret, orEmpty(checkName)))
+	_, err := t.settle(&choices{})
+	wrong := []error{checkImage(t.Image), checkMeshes(t.Meshes), err}
+	if err := checkName(t.Config); err != nil {
+		wrong = append(wrong, fmt.Errorf("config %q: %w", t.Config, err))
+	}
+	if err := checkName(t.Secret); t.Secret != "" && err != nil {
+		wrong = append(wrong, fmt.Errorf("secret %q: %w", t.Secret, err))
+	}
+	return errors.Join(wrong...)
 }
 
 func checkImage(image string) error {

@@ -1,0 +1,137 @@
+package inject
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+const (
+	containerName = "ringside"
+	// userID is the numeric user and group of the image: a name could not be checked by runAsNonRoot.
+	userID = int64(65532)
+
+	configVolume, configPath = "ringside-config", "/etc/ringside"
+	secretVolume, secretPath = "ringside-secret", "/run/secrets/ringside"
+	runVolume, runPath       = "ringside-run", "/run/ringside"
+	// maskVolume lies where the API server would mount the pod's service-account token: the sidecar needs none.
+	maskVolume, tokenPath = "ringside-no-token", "/var/run/secrets/kubernetes.io/serviceaccount"
+
+	metricsPortName, peerPortName = "ringside-prom", "ringside-peer"
+)
+
+// container is the sidecar. As the first init container that restarts always, it is there before every other container
+// of the pod and leaves after all of them, and Jobs complete without it (KEP-753).
+func (t *Template) container(c *choices) corev1.Container {
+	return corev1.Container{
+		Name: containerName, Image: t.Image, ImagePullPolicy: t.ImagePullPolicy,
+		Args:          []string{"run", "--config", configPath + "/ringside.yaml"},
+		Env:           env(c),
+		Ports:         []corev1.ContainerPort{tcp(metricsPortName, c.ports.Metrics), tcp(peerPortName, c.ports.Peer)},
+		Resources:     corev1.ResourceRequirements{Requests: c.requests, Limits: c.limits},
+		VolumeMounts:  mounts(c),
+		RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
+		// A second apart, for up to a minute: what waits for it is the whole pod.
+		StartupProbe:             probe("/startupz", c.ports.Metrics, 1, 60),
+		LivenessProbe:            probe("/livez", c.ports.Metrics, 10, 3),
+		ReadinessProbe:           probe("/readyz", c.ports.Metrics, 5, 2),
+		SecurityContext:          confined(),
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+	}
+}
+
+func tcp(name string, port int32) corev1.ContainerPort {
+	return corev1.ContainerPort{Name: name, ContainerPort: port, Protocol: corev1.ProtocolTCP}
+}
+
+func probe(path string, port int32, periodSeconds, failures int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{
+			HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(port), Scheme: corev1.URISchemeHTTP},
+		},
+		PeriodSeconds: periodSeconds, TimeoutSeconds: 2, FailureThreshold: failures,
+	}
+}
+
+// confined is what the restricted Pod Security Standard asks for, and a root filesystem that cannot be written.
+func confined() *corev1.SecurityContext {
+	return &corev1.SecurityContext{
+		RunAsNonRoot: new(true), RunAsUser: new(userID), RunAsGroup: new(userID), ReadOnlyRootFilesystem: new(true),
+		AllowPrivilegeEscalation: new(false), Privileged: new(false),
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+// env tells the sidecar who it is, and the ports that the probes and the other containers count on: a variable wins
+// over the file. The address is in brackets for the sake of IPv6; port 0 in it means that of the peer listener.
+func env(c *choices) []corev1.EnvVar {
+	list := []corev1.EnvVar{
+		field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
+		field("POD_IP", "status.podIP"), field("NODE_NAME", "spec.nodeName"),
+		{Name: "RINGSIDE_NODE_ID", Value: "$(POD_NAME).$(POD_NAMESPACE)"},
+		{Name: "RINGSIDE_NODE_ADVERTISE", Value: "[$(POD_IP)]:0"},
+		{Name: "RINGSIDE_LISTEN_HTTP", Value: fmt.Sprintf("127.0.0.1:%d", c.ports.HTTP)},
+		{Name: "RINGSIDE_LISTEN_GRPC", Value: fmt.Sprintf("127.0.0.1:%d", c.ports.GRPC)},
+		{Name: "RINGSIDE_LISTEN_METRICS", Value: fmt.Sprintf(":%d", c.ports.Metrics)},
+		{Name: "RINGSIDE_LISTEN_ADMIN", Value: fmt.Sprintf("127.0.0.1:%d", c.ports.Admin)},
+	}
+	if c.ports.Peer != defaultPeerPort { // where it is the default, a sidecar without membership keeps it closed
+		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_PEER", Value: fmt.Sprintf(":%d", c.ports.Peer)})
+	}
+	if c.unixSocket {
+		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_UNIX", Value: runPath + "/ringside.sock"})
+	}
+	if c.logLevel != "" {
+		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LOG_LEVEL", Value: c.logLevel})
+	}
+	return list
+}
+
+func field(name, path string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
+		FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: path},
+	}}
+}
+
+func mounts(c *choices) []corev1.VolumeMount {
+	list := []corev1.VolumeMount{
+		{Name: configVolume, MountPath: configPath, ReadOnly: true},
+		{Name: maskVolume, MountPath: tokenPath, ReadOnly: true},
+	}
+	if c.secret != "" {
+		list = append(list, corev1.VolumeMount{Name: secretVolume, MountPath: secretPath, ReadOnly: true})
+	}
+	if c.unixSocket {
+		list = append(list, corev1.VolumeMount{Name: runVolume, MountPath: runPath})
+	}
+	return list
+}
+
+func volumes(c *choices) []corev1.Volume {
+	list := []corev1.Volume{
+		{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: c.config},
+		}}},
+		{Name: maskVolume, VolumeSource: memory()},
+	}
+	if c.secret != "" {
+		list = append(list, corev1.Volume{Name: secretVolume, VolumeSource: corev1.VolumeSource{
+			// Only the sidecar mounts it; its user is not root, and owns no files of a secret.
+			Secret: &corev1.SecretVolumeSource{SecretName: c.secret, DefaultMode: new(int32(0o444))},
+		}})
+	}
+	if c.unixSocket {
+		list = append(list, corev1.Volume{Name: runVolume, VolumeSource: memory()})
+	}
+	return list
+}
+
+// memory is an empty directory. On a disk it would keep cluster-autoscaler from removing the node.
+func memory() corev1.VolumeSource {
+	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+		Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi")),
+	}}
+}

@@ -1,0 +1,447 @@
+package inject
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func newTemplate(t testing.TB) *Template {
+	t.Helper()
+	template, err := ParseTemplate([]byte("image: registry.example/ringside:1.2.3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return template
+}
+
+func parsePod(t testing.TB, text string) *corev1.Pod {
+	t.Helper()
+	pod := new(corev1.Pod)
+	if err := yaml.UnmarshalStrict([]byte(text), pod); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return pod
+}
+
+// newPod returns a pod that asks for the sidecar, with lines of YAML added at each place.
+func newPod(t testing.TB, annotations, spec string) *corev1.Pod {
+	t.Helper()
+	return parsePod(t, `{metadata: {name: app, annotations: {ringside.dev/inject: "true", `+annotations+`}},
+		spec: {`+spec+` containers: [{name: app, image: "app:1"}]}}`)
+}
+
+func apply(t testing.TB, pod *corev1.Pod, ops []Operation) *corev1.Pod {
+	t.Helper()
+	if len(ops) == 0 {
+		return pod
+	}
+	document, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patched := new(corev1.Pod)
+	if err := json.Unmarshal(applyJSON(t, document, ops), patched); err != nil {
+		t.Fatal(err)
+	}
+	return patched
+}
+
+func applyJSON(t testing.TB, document []byte, ops []Operation) []byte {
+	t.Helper()
+	text, err := json.Marshal(ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch, err := jsonpatch.DecodePatch(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patched, err := patch.Apply(document)
+	if err != nil {
+		t.Fatalf("apply %s: %v", text, err)
+	}
+	return patched
+}
+
+func mustPatch(t testing.TB, pod *corev1.Pod) []Operation {
+	t.Helper()
+	ops, _, err := Patch(pod, Pod, newTemplate(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ops
+}
+
+func podFiles(t testing.TB) map[string]*corev1.Pod {
+	t.Helper()
+	paths, err := filepath.Glob("testdata/pods/*.yaml")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no pods in testdata: %v", err)
+	}
+	pods := map[string]*corev1.Pod{}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods[strings.TrimSuffix(filepath.Base(path), ".yaml")] = parsePod(t, string(text))
+	}
+	return pods
+}
+
+func TestGoldenPatches(t *testing.T) {
+	for name, pod := range podFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			text, err := yaml.Marshal(mustPatch(t, pod))
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata/patches", name+".yaml")
+			if *update {
+				if err := os.WriteFile(golden, text, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(text) != string(want) {
+				t.Errorf("the patch of %s has changed; if it should have, run go test -update\n%s", name, text)
+			}
+		})
+	}
+}
+
+func TestASecondPatchIsEmpty(t *testing.T) {
+	for name, pod := range podFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			for _, asker := range []Asker{Pod, Namespace} {
+				patched := apply(t, pod, mustPatch(t, pod))
+				if ops, warnings, err := Patch(patched, asker, newTemplate(t)); len(ops) > 0 || len(warnings) > 0 || err != nil {
+					t.Errorf("patched again: %v, %v, %v", ops, warnings, err)
+				}
+			}
+		})
+	}
+}
+
+func TestTheSidecarIsFirstAndTheRestStaysAsItWas(t *testing.T) {
+	for name, pod := range podFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			patched := apply(t, pod, mustPatch(t, pod))
+			if first := patched.Spec.InitContainers[0]; first.Name != containerName || *first.RestartPolicy != "Always" {
+				t.Errorf("first is %s", first.Name)
+			}
+			rest := patched.DeepCopy()
+			rest.Spec.InitContainers = rest.Spec.InitContainers[1:]
+			for container := range containers(rest) {
+				container.VolumeMounts = slices.DeleteFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return m.Name == runVolume
+				})
+			}
+			var before, after []corev1.Container
+			for container := range containers(pod) {
+				before = append(before, *container)
+			}
+			for container := range containers(rest) {
+				if len(container.VolumeMounts) == 0 {
+					container.VolumeMounts = nil
+				}
+				after = append(after, *container)
+			}
+			if !reflect.DeepEqual(before, after) {
+				t.Errorf("containers were\n%v\nand are\n%v", before, after)
+			}
+		})
+	}
+}
+
+// A newer API server sends fields that this program was not built with.
+func TestFieldsThatAreNotKnownStay(t *testing.T) {
+	const document = `{"metadata": {"name": "app", "future": 1, "annotations": {"ringside.dev/inject": "true",
+		"ringside.dev/unix-socket": "true"}}, "spec": {"future": 2, "securityContext": {"future": 3},
+		"volumes": [{"name": "v", "future": 4}], "initContainers": [{"name": "i", "future": 5}],
+		"containers": [{"name": "app", "future": 6}]}}`
+	pod := new(corev1.Pod)
+	if err := json.Unmarshal([]byte(document), pod); err != nil {
+		t.Fatal(err)
+	}
+	patched := applyJSON(t, []byte(document), mustPatch(t, pod))
+	for _, field := range []string{`"future":1`, `"future":2`, `"future":3`, `"future":4`, `"future":5`, `"future":6`} {
+		if !strings.Contains(strings.ReplaceAll(string(patched), " ", ""), field) {
+			t.Errorf("%s is lost: %s", field, patched)
+		}
+	}
+}
+
+func TestWhoAsks(t *testing.T) {
+	const yes, no, silent = `"true"`, `"false"`, ""
+	tests := []struct {
+		name, label, annotation string
+		asker                   Asker
+		want                    bool
+	}{
+		{"nobody", silent, silent, Pod, false},
+		{"the annotation", silent, yes, Pod, true},
+		{"the label", yes, silent, Pod, true},
+		{"the namespace", silent, silent, Namespace, true},
+		{"the namespace, and the annotation declines", silent, no, Namespace, false},
+		{"the namespace, and the label declines", no, silent, Namespace, false},
+		{"the label, and the annotation declines", yes, no, Pod, false},
+		{"the annotation, and the label declines", no, yes, Namespace, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			set := func(value string) string {
+				if value == silent {
+					return "{}"
+				}
+				return "{ringside.dev/inject: " + value + "}"
+			}
+			pod := parsePod(t, `{metadata: {name: app, labels: `+set(test.label)+`, annotations: `+set(test.annotation)+`},
+				spec: {containers: [{name: app}]}}`)
+			ops, _, err := Patch(pod, test.asker, newTemplate(t))
+			if err != nil || len(ops) > 0 != test.want {
+				t.Errorf("patched: %v, %v; want %v", len(ops) > 0, err, test.want)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		name, annotations, spec string
+		want                    []string
+	}{
+		{"a wish that is neither yes nor no", `ringside.dev/inject: "yes"`, "",
+			[]string{`annotation ringside.dev/inject: "yes": want "true" or "false"`}},
+		{"a name with a path", `ringside.dev/config: ../etc`, "",
+			[]string{`annotation ringside.dev/config: "../etc": want the name of an object in the pod's namespace`}},
+		{"no quantity", `ringside.dev/cpu-limit: much`, "",
+			[]string{`ringside.dev/cpu-limit: "much": want a quantity above 0, such as 100m`}},
+		{"a negative quantity", `ringside.dev/memory-limit: "-1Gi"`, "",
+			[]string{`ringside.dev/memory-limit: "-1Gi": want a quantity above 0, such as 128Mi`}},
+		{"too little memory", `ringside.dev/memory-limit: 8Mi`, "", []string{"want at least 32Mi"}},
+		{"a request above the limit", `ringside.dev/memory-limit: 64Mi, ringside.dev/memory-request: 65Mi`, "",
+			[]string{"memory: the request 65Mi is above the limit 64Mi"}},
+		{"a privileged port", `ringside.dev/http-port: "80"`, "", []string{"want a port from 1024 to 65535"}},
+		{"a port beyond the last", `ringside.dev/http-port: "70000"`, "", []string{"want a port from 1024 to 65535"}},
+		{"one port twice", `ringside.dev/http-port: "7071"`, "", []string{"http and grpc have the same port 7071"}},
+		{"a switch", `ringside.dev/unix-socket: "on"`, "", []string{"want one of true, false"}},
+		{"a log level", `ringside.dev/log-level: trace`, "", []string{"want one of debug, info, warn, error"}},
+		{"several at once", `ringside.dev/log-level: trace, ringside.dev/http-port: x`, "",
+			[]string{"ringside.dev/log-level", "ringside.dev/http-port"}},
+		{"the node's network", "", "hostNetwork: true,", []string{"hostNetwork: "}},
+		{"windows", "", "os: {name: windows},", []string{"os: the sidecar runs on linux only"}},
+		{"a container with the name", "", `initContainers: [{name: ringside, image: "theirs:1"}],`,
+			[]string{`container "ringside": the name is the sidecar's`}},
+		{"a port in use", "", "initContainers: [{name: i, restartPolicy: Always, ports: [{containerPort: 7073}]}],",
+			[]string{`container "i" listens on 7073, which is the sidecar's metrics port; choose another one with the ` +
+				"annotation ringside.dev/metrics-port"}},
+		{"a volume with the name", "", "volumes: [{name: ringside-config, emptyDir: {}}],",
+			[]string{`volume "ringside-config": the name is the sidecar's`}},
+		{"the socket's place in use", `ringside.dev/unix-socket: "true"`,
+			"initContainers: [{name: i, volumeMounts: [{name: v, mountPath: /run/ringside}]}],",
+			[]string{`container "i" mounts something else at /run/ringside`}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			annotations := test.annotations
+			if !strings.Contains(annotations, injectKey) {
+				annotations = `ringside.dev/inject: "true", ` + annotations
+			}
+			pod := parsePod(t, `{metadata: {name: app, annotations: {`+annotations+`}},
+				spec: {`+test.spec+` containers: [{name: app, image: "app:1"}]}}`)
+			ops, _, err := Patch(pod, Pod, newTemplate(t))
+			if err == nil || len(ops) > 0 {
+				t.Fatalf("accepted: %v", ops)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("refused with\n%v\nwant\n%s", err, want)
+				}
+			}
+		})
+	}
+}
+
+// A status label that came with a copied template is no sidecar.
+func TestAStatusLabelAloneIsNoSidecar(t *testing.T) {
+	pod := newPod(t, "", "")
+	pod.Labels = map[string]string{statusKey: injected}
+	if len(mustPatch(t, pod)) == 0 {
+		t.Error("not injected")
+	}
+}
+
+func TestUDPPortsAreNotInTheWay(t *testing.T) {
+	pod := newPod(t, "", "")
+	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 7070, Protocol: corev1.ProtocolUDP}}
+	if len(mustPatch(t, pod)) == 0 {
+		t.Error("not injected")
+	}
+}
+
+// Agents of the node may live in a namespace that asks for the sidecar: they are not kept from starting.
+func TestPodsOfTheNodesNetworkAreLeftOutOfANamespace(t *testing.T) {
+	pod := parsePod(t, `{metadata: {name: agent}, spec: {hostNetwork: true, containers: [{name: agent}]}}`)
+	ops, warnings, err := Patch(pod, Namespace, newTemplate(t))
+	if len(ops) > 0 || err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "not injected") {
+		t.Errorf("%v, %v, %v", ops, warnings, err)
+	}
+}
+
+func TestStaticPodsAreLeftAlone(t *testing.T) {
+	pod := newPod(t, corev1.MirrorPodAnnotationKey+": x", "")
+	if ops := mustPatch(t, pod); len(ops) > 0 {
+		t.Errorf("patched: %v", ops)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	tests := []struct {
+		name  string
+		pod   string
+		asker Asker
+		want  string // "": none
+	}{
+		{"nothing of ours", `{metadata: {name: a}}`, Pod, ""},
+		{"an annotation that is not known", `{metadata: {annotations: {ringside.dev/inject: "true", ringside.dev/image: x}}}`,
+			Pod, "annotation ringside.dev/image: not known; known are ringside.dev/{inject, admin-port, "},
+		{"a label that is not known", `{metadata: {labels: {ringside.dev/inject: "true", ringside.dev/config: x}}}`,
+			Pod, "label ringside.dev/config: not known"},
+		{"an annotation without effect", `{metadata: {annotations: {ringside.dev/config: x}}}`,
+			Pod, `ringside.dev/config: no effect without ringside.dev/inject: "true"`},
+		{"declined", `{metadata: {labels: {ringside.dev/inject: "false"}, annotations: {ringside.dev/config: x}}}`, Pod, ""},
+		{"little time to leave", `{metadata: {name: a}, spec: {terminationGracePeriodSeconds: 5}}`,
+			Namespace, "terminationGracePeriodSeconds is 5"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, warnings, err := Patch(parsePod(t, test.pod), test.asker, newTemplate(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(warnings, "\n"); (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
+				t.Errorf("warnings %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestResources(t *testing.T) {
+	tests := []struct {
+		name, annotations       string
+		wantRequest, wantLimits string // memory
+	}{
+		{"the template's", "", "64Mi", "128Mi"},
+		{"a small limit lowers the template's request", "ringside.dev/memory-limit: 48Mi", "48Mi", "48Mi"},
+		{"a big request raises the template's limit", "ringside.dev/memory-request: 1Gi", "1Gi", "1Gi"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			pod := newPod(t, test.annotations, "")
+			got := apply(t, pod, mustPatch(t, pod)).Spec.InitContainers[0].Resources
+			if r, l := got.Requests.Memory().String(), got.Limits.Memory().String(); r != test.wantRequest || l != test.wantLimits {
+				t.Errorf("request %s, limit %s; want %s, %s", r, l, test.wantRequest, test.wantLimits)
+			}
+		})
+	}
+}
+
+func TestTemplateOfAMeshInEveryPod(t *testing.T) {
+	template, err := ParseTemplate([]byte("{image: 'r:1', meshes: [linkerd]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := newPod(t, "", "")
+	ops, _, err := Patch(pod, Pod, template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := apply(t, pod, ops).Annotations["config.linkerd.io/skip-inbound-ports"]
+	if got != "7072,7073" {
+		t.Errorf("skip-inbound-ports %q", got)
+	}
+}
+
+func TestTemplates(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"a tag", "image: registry:5000/ringside:1.0", ""},
+		{"a digest", "image: r@sha256:0123", ""},
+		{"all fields", "{image: 'r:1', imagePullPolicy: Always, config: c, secret: s, ports: {http: 8000}, meshes: [istio], " +
+			"resources: {requests: {cpu: 1m}, limits: {memory: 1Gi}}}", ""},
+		{"no image", "config: c", "image: want a name with a tag or a digest"},
+		{"no tag", "image: registry:5000/ringside", "want a tag other than latest, or a digest"},
+		{"latest", "image: ringside:latest", "want a tag other than latest, or a digest"},
+		{"no digest", "image: ringside@md5:1", "want a digest that begins with sha256:"},
+		{"an unknown field", "{image: 'r:1', comand: x}", `unknown field "comand"`},
+		{"a mesh", "{image: 'r:1', meshes: [consul]}", `"consul" is not known; allowed are istio and linkerd`},
+		{"ports", "{image: 'r:1', ports: {http: 7071}}", "http and grpc have the same port 7071"},
+		{"a privileged port", "{image: 'r:1', ports: {http: 80}}", "http port 80: want one from 1024"},
+		{"a name", "{image: 'r:1', config: A_B}", `config "A_B": want the name of an object`},
+		{"a secret's name", "{image: 'r:1', secret: A_B}", `secret "A_B": want the name of an object`},
+		{"resources", "{image: 'r:1', resources: {requests: {cpu: 2}, limits: {cpu: 1}}}", "cpu: the request 2 is above the limit 1"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := ParseTemplate([]byte(test.text))
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func FuzzPatch(f *testing.F) {
+	for _, pod := range podFiles(f) {
+		text, err := json.Marshal(pod)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, true)
+	}
+	template := newTemplate(f)
+	f.Fuzz(func(t *testing.T, text []byte, byPod bool) {
+		pod := new(corev1.Pod)
+		if json.Unmarshal(text, pod) != nil {
+			t.Skip("no pod")
+		}
+		asker := Namespace
+		if byPod {
+			asker = Pod
+		}
+		ops, _, err := Patch(pod, asker, template)
+		if err != nil && len(ops) > 0 {
+			t.Fatalf("refused and patched: %v, %v", err, ops)
+		}
+		if len(ops) == 0 {
+			return
+		}
+		patched := apply(t, pod, ops)
+		if first := patched.Spec.InitContainers[0]; !ours(first) || first.Image != template.Image || first.Command != nil {
+			t.Fatalf("first is %v", first)
+		}
+		for _, volume := range patched.Spec.Volumes[len(pod.Spec.Volumes):] {
+			if volume.HostPath != nil {
+				t.Fatalf("a path of the host: %v", volume)
+			}
+		}
+		if again, _, err := Patch(patched, asker, template); len(again) > 0 || err != nil {
+			t.Fatalf("patched again: %v, %v", again, err)
+		}
+	})
+}

@@ -1,0 +1,80 @@
+package inject
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// mesh is a service mesh that redirects the traffic of its pods. Sidecars speak mutual TLS of their own and must reach
+// each other before the mesh's proxy runs, so their peer and metrics ports stay out of it. (Dapr redirects nothing.)
+type mesh struct {
+	name string
+	// containers are those that the mesh adds to a pod, marks the labels or annotations that ask for it.
+	containers, marks []string
+	// inbound and outbound are the annotations that list ports to leave alone, separated by commas.
+	inbound, outbound string
+}
+
+var meshes = []mesh{
+	{
+		name:       "istio",
+		containers: []string{"istio-proxy", "istio-init", "istio-validation"},
+		marks:      []string{"sidecar.istio.io/inject=true", "istio.io/rev"},
+		inbound:    "traffic.sidecar.istio.io/excludeInboundPorts",
+		outbound:   "traffic.sidecar.istio.io/excludeOutboundPorts",
+	},
+	{
+		name:       "linkerd",
+		containers: []string{"linkerd-proxy", "linkerd-init", "linkerd-network-validator"},
+		marks:      []string{"linkerd.io/inject=enabled", "linkerd.io/inject=ingress"},
+		inbound:    "config.linkerd.io/skip-inbound-ports",
+		outbound:   "config.linkerd.io/skip-outbound-ports",
+	},
+}
+
+// in reports whether pod shows that the mesh runs in it.
+func (m mesh) in(pod *corev1.Pod) bool {
+	for container := range containers(pod) {
+		if slices.Contains(m.containers, container.Name) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(m.marks, func(mark string) bool {
+		key, want, _ := strings.Cut(mark, "=")
+		for _, values := range []map[string]string{pod.Labels, pod.Annotations} {
+			if value, ok := values[key]; ok && (want == "" || value == want) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// bypass returns the annotations that keep the sidecar's ports out of the meshes of pod, or of those that are always.
+func bypass(pod *corev1.Pod, always []string, p Ports) map[string]string {
+	set := map[string]string{}
+	for _, m := range meshes {
+		if slices.Contains(always, m.name) || m.in(pod) {
+			set[m.inbound] = withPorts(pod.Annotations[m.inbound], p.Peer, p.Metrics)
+			set[m.outbound] = withPorts(pod.Annotations[m.outbound], p.Peer)
+		}
+	}
+	return set
+}
+
+// withPorts appends ports to a list separated by commas, where they are not in it yet.
+func withPorts(list string, ports ...int32) string {
+	var all []string
+	if list != "" {
+		all = strings.Split(list, ",")
+	}
+	for _, port := range ports {
+		if number := fmt.Sprint(port); !slices.Contains(all, number) {
+			all = append(all, number)
+		}
+	}
+	return strings.Join(all, ",")
+}

@@ -1,0 +1,74 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// settle fills in from the template what the pod left open, and checks that the whole makes sense.
+func (t *Template) settle(c *choices) (*choices, error) {
+	settled := *c
+	settled.config, settled.secret = or(c.config, t.Config), or(c.secret, t.Secret)
+	settled.ports = Ports{
+		HTTP: or(c.ports.HTTP, t.Ports.HTTP), GRPC: or(c.ports.GRPC, t.Ports.GRPC),
+		Peer: or(c.ports.Peer, t.Ports.Peer), Metrics: or(c.ports.Metrics, t.Ports.Metrics),
+		Admin: or(c.ports.Admin, t.Ports.Admin),
+	}
+	settled.requests, settled.limits = corev1.ResourceList{}, corev1.ResourceList{}
+	wrong := settled.ports.check()
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		wrong = errors.Join(wrong, settled.settleResource(name, c, t.Resources))
+	}
+	return &settled, wrong
+}
+
+// settleResource: where a value that the pod chose contradicts the template's, the template's gives way.
+func (c *choices) settleResource(name corev1.ResourceName, chosen *choices, def corev1.ResourceRequirements) error {
+	request, own := chosen.requests[name]
+	if !own {
+		request = def.Requests[name]
+	}
+	limit, ownLimit := chosen.limits[name]
+	if !ownLimit {
+		limit = def.Limits[name]
+	}
+	if request.Cmp(limit) > 0 {
+		switch {
+		case own == ownLimit:
+			return fmt.Errorf("%s: the request %s is above the limit %s", name, request.String(), limit.String())
+		case own:
+			limit = request
+		default:
+			request = limit
+		}
+	}
+	c.requests[name], c.limits[name] = request, limit
+	return nil
+}
+
+// port is one of the sidecar's listeners.
+type port struct {
+	name   string // of the listener, and of the annotation that moves it
+	number int32
+}
+
+func (p Ports) all() []port {
+	return []port{{"http", p.HTTP}, {"grpc", p.GRPC}, {"peer", p.Peer}, {"metrics", p.Metrics}, {"admin", p.Admin}}
+}
+
+func (p Ports) check() error {
+	seen := map[int32]string{}
+	var wrong []error
+	for _, port := range p.all() {
+		if port.number < leastPort || port.number > 65535 {
+			wrong = append(wrong, fmt.Errorf("%s port %d: want one from %d to 65535", port.name, port.number, leastPort))
+		}
+		if other, taken := seen[port.number]; taken {
+			wrong = append(wrong, fmt.Errorf("%s and %s have the same port %d", other, port.name, port.number))
+		}
+		seen[port.number] = port.name
+	}
+	return errors.Join(wrong...)
+}
