@@ -1,3 +1,6 @@
+// There is one goroutine here: the race detector would only make it slow.
+//go:build !race
+
 package lru
 
 import (
@@ -82,9 +85,6 @@ func traceKeys(scanned int) []string {
 // Hit ratios of both policies, as the table in DESIGN.md has them. One shard, so that the figures are the same in each
 // run: the hash that picks a shard is seeded anew by each process.
 func TestHitRatio(t *testing.T) {
-	if raced {
-		t.Skip("figures of one goroutine")
-	}
 	const reads = 300_000
 	keys, zipfian := traceKeys(reads), zipf(reads, 1.01)
 	traces := []struct {
@@ -115,9 +115,6 @@ func TestHitRatio(t *testing.T) {
 
 // Shares divide the bytes evenly, keys do not divide evenly: sharding costs a little.
 func TestShardingCostsLittle(t *testing.T) {
-	if raced {
-		t.Skip("figures of one goroutine")
-	}
 	keys, play := traceKeys(0), zipf(200_000, 1.01)
 	for _, p := range []Policy{LRU, SLRU} {
 		one, many := hitRatio(t, keys, p, ratioKeys/10, 1, play), hitRatio(t, keys, p, ratioKeys/10, 32, play)

@@ -1,5 +1,0 @@
-//go:build !race
-
-package lru
-
-const raced = false
