@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
@@ -34,8 +35,9 @@ func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.config.IdleTimeout, Timeout: s.config.WriteTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
-	ringsidev1.RegisterCacheServer(g, &service{server: s, stats: stats,
-		deadlines: sync.Pool{New: func() any { return new(deadline) }}})
+	reads := &service{server: s, stats: stats, deadlines: sync.Pool{New: func() any { return new(deadline) }}}
+	ringsidev1.RegisterCacheServer(g, reads)
+	groupcachepb.RegisterGroupCacheServer(g, &groupCache{service: reads})
 	healthpb.RegisterHealthServer(g, s.health)
 	return g
 }
@@ -69,23 +71,34 @@ type service struct {
 func (g *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsidev1.GetResponse, err error) {
 	start := time.Now()
 	defer g.finish(start, &err)
-	d, err := g.dataset(q.GetDataset())
+	a, err := g.find(ctx, start, q.GetDataset(), q.GetKey(),
+		cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached()})
 	if err != nil {
 		return nil, err
 	}
-	if err := checkKey(q.GetKey()); err != nil {
-		return nil, invalidKey(err).rpc("key")
+	return reply(&a), nil
+}
+
+// find reads one key. Its error, also that of an absent key, is a status.
+func (g *service) find(ctx context.Context, start time.Time, dataset, key string, o cache.ReadOptions) (
+	cache.Answer, error) {
+	d, err := g.dataset(dataset)
+	if err != nil {
+		return cache.Answer{}, err
+	}
+	if err := checkKey(key); err != nil {
+		return cache.Answer{}, invalidKey(err).rpc("key")
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)
-	a, err := d.Get(limit, q.GetKey(), cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached()})
+	a, err := d.Get(limit, key, o)
 	switch {
 	case err != nil:
-		return nil, g.server.fail(err).rpc("key")
+		return cache.Answer{}, g.server.fail(err).rpc("key")
 	case a.Absent:
-		return nil, absent().rpc("key")
+		return cache.Answer{}, absent().rpc("key")
 	}
-	return reply(&a), nil
+	return a, nil
 }
 
 // BatchGet implements ringside.v1.Cache.
