@@ -134,7 +134,7 @@ func (c Config) tcpListeners() [][2]string {
 	l := c.Listen
 	return [][2]string{
 		{"listen.http", l.http()}, {"listen.grpc", l.grpc()}, {"listen.peer", c.peerListen()},
-		{"listen.metrics", l.metrics()}, {"listen.admin", l.admin()},
+		{"listen.metrics", l.metrics()}, {"listen.xds", l.xds()}, {"listen.admin", l.admin()},
 	}
 }
 
@@ -161,6 +161,9 @@ func (k *checker) listen() {
 	// sun_path has 108 bytes with its final NUL (unix(7)).
 	if u := k.config.Listen.unix(); u != off && len(u) > 107 {
 		k.problem("listen.unix", "a socket's path has at most 107 bytes; this one has %d", len(u))
+	}
+	if k.config.Listen.xds() != off && k.config.peerListen() == off {
+		k.problem("listen.xds", "is on, but listen.peer is off: that is where proxies are to send requests")
 	}
 	if !k.config.Membership.alone() && k.config.peerListen() == off {
 		k.problem("listen.peer", "is off, but there is a membership: other members could not reach this one")

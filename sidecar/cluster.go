@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,9 +51,10 @@ func (p *process) closePool(context.Context) {
 
 // follow keeps the ring in step with the directory. It waits a moment for the first list.
 func (p *process) follow(ctx context.Context) error {
-	size := ring.Size{Min: uint64(p.config.Ring.min()), Max: uint64(p.config.Ring.max())}
 	var err error
-	p.roster, err = roster.New(roster.Config{Self: p.self, Size: size, Probe: p.pool.Ping, OnChange: p.useRing})
+	p.roster, err = roster.New(roster.Config{
+		Self: p.self, Size: p.config.Ring.size(), Probe: p.pool.Ping, OnChange: p.useRing,
+	})
 	if err != nil {
 		return err
 	}
@@ -65,14 +67,17 @@ func (p *process) follow(ctx context.Context) error {
 		}),
 		p.spawn("follow members", func(ctx context.Context) error {
 			return p.directory.Follow(ctx, func(members []ring.Member) {
-				p.roster.Apply(members)
+				p.roster.Apply(slices.Clone(members))
+				p.feeder.list(members)
 				once.Do(func() { close(listed) })
 			})
 		}),
 	}
-	if !p.config.Membership.alone() {
-		p.awaitList(ctx, listed)
+	if p.config.Membership.alone() {
+		p.feeder.list(nil) // nobody else will
+		return nil
 	}
+	p.awaitList(ctx, listed)
 	return nil
 }
 
@@ -101,6 +106,7 @@ func (p *process) unfollow(context.Context) {
 func (p *process) useRing(cur, prev *ring.Ring) {
 	p.ring.Store(cur)
 	p.pool.SetRing(cur, prev)
+	p.feeder.useRing(cur)
 	p.log.Info("ring", zap.String("id", admin.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
 }
 
@@ -132,11 +138,17 @@ func (p *process) withdraw(context.Context) {
 
 func (p *process) awaitQuiet() {
 	deadline := time.Now().Add(p.config.drainTimeout())
-	last, since := p.asked.Load(), time.Now()
+	last, since := p.requests(), time.Now()
 	for time.Now().Before(deadline) && time.Since(since) < quiet {
 		time.Sleep(quietPoll)
-		if now := p.asked.Load(); now != last {
+		if now := p.requests(); now != last {
 			last, since = now, time.Now()
 		}
 	}
+}
+
+// requests counts what was asked from outside of the pod: by members, and by clients that route by the ring.
+func (p *process) requests() int64 {
+	routed, _, _ := p.local.Stats().Routed.Duration.Snapshot()
+	return p.asked.Load() + int64(routed)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
@@ -50,6 +51,7 @@ type Listen struct {
 	Unix    string `yaml:"unix"` // a path
 	Peer    string `yaml:"peer"`
 	Metrics string `yaml:"metrics"`
+	XDS     string `yaml:"xds"`
 	Admin   string `yaml:"admin"`
 }
 
@@ -177,6 +179,7 @@ func (l Listen) http() string    { return or(l.HTTP, "127.0.0.1:7070") }
 func (l Listen) grpc() string    { return or(l.GRPC, "127.0.0.1:7071") }
 func (l Listen) unix() string    { return or(l.Unix, off) }
 func (l Listen) metrics() string { return or(l.Metrics, "0.0.0.0:7073") }
+func (l Listen) xds() string     { return or(l.XDS, off) }
 func (l Listen) admin() string   { return or(l.Admin, "127.0.0.1:7075") }
 
 // peerListen is off by default for a sidecar that is alone: nobody would call, and what need not be open is closed.
@@ -192,6 +195,8 @@ func (e Etcd) leaseTTL() time.Duration { return orDefault(e.LeaseTTL, 5*time.Sec
 
 func (r Ring) min() int { return or(r.Min, 1024) }
 func (r Ring) max() int { return or(r.Max, 4096) }
+
+func (r Ring) size() ring.Size { return ring.Size{Min: uint64(r.min()), Max: uint64(r.max())} }
 
 // Few connections: a thousand sidecars share the database, and hits need none.
 func (o OriginConfig) maxConns() int    { return or(o.MaxConns, 4) }
@@ -228,7 +233,7 @@ func (d DatasetConfig) policy() cache.Policy {
 func (c Config) Effective() Config {
 	c.Listen = Listen{
 		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Unix: c.Listen.unix(), Peer: c.peerListen(),
-		Metrics: c.Listen.metrics(), Admin: c.Listen.admin(),
+		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(),
 	}
 	c.Membership.Etcd = c.Membership.Etcd.effective()
 	c.Ring = Ring{Min: c.Ring.min(), Max: c.Ring.max()}

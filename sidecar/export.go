@@ -26,6 +26,9 @@ func (p *process) metricsSource() metrics.Source {
 	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
 		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: p.origins[name].load})
 	}
+	if p.listeners.xds != nil {
+		s.Feed = p.feedMetrics
+	}
 	if p.etcd != nil {
 		s.Directory = p.directoryMetrics
 	}
@@ -33,16 +36,17 @@ func (p *process) metricsSource() metrics.Source {
 }
 
 func (p *process) protocols() []metrics.Protocol {
-	stats := p.local.Stats()
+	stats, config := p.local.Stats(), p.local.Config()
 	return []metrics.Protocol{
-		p.protocol("http", &stats.HTTP), p.protocol("grpc", &stats.GRPC), p.protocol("unix", &stats.Unix),
+		protocol("http", &stats.HTTP, config.MaxConns), protocol("grpc", &stats.GRPC, config.MaxConns),
+		protocol("unix", &stats.Unix, config.MaxConns), protocol("routed", &stats.Routed, config.MaxRoutedConns),
 	}
 }
 
-func (p *process) protocol(name string, s *local.Protocol) metrics.Protocol {
+func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 	return metrics.Protocol{Name: name, Duration: &s.Duration, Load: func() metrics.ProtocolLoad {
 		return metrics.ProtocolLoad{
-			Conns: s.Conns.Load(), MaxConns: int64(p.local.Config().MaxConns),
+			Conns: s.Conns.Load(), MaxConns: int64(maxConns),
 			Refused: map[string]int64{
 				"connections": s.ConnsRefused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
 				"timeout": s.ReadTimeouts.Load(), "malformed": s.Malformed.Load(), "host": s.HostRefused.Load(),

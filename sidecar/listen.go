@@ -14,11 +14,12 @@ import (
 type listeners struct {
 	http, grpc                 []net.Listener // on 127.0.0.1, and on ::1 where there is one
 	unix, peer, metrics, admin net.Listener
+	xds                        net.Listener
 }
 
 func (l listeners) all() []net.Listener {
 	var bound []net.Listener
-	for _, ln := range append(append(l.http, l.grpc...), l.unix, l.peer, l.metrics, l.admin) {
+	for _, ln := range append(append(l.http, l.grpc...), l.unix, l.peer, l.metrics, l.xds, l.admin) {
 		if ln != nil {
 			bound = append(bound, ln)
 		}
@@ -47,11 +48,12 @@ func (p *process) bind(ctx context.Context) error {
 	one(&l.unix, "listen.unix", c.Listen.unix())
 	one(&l.peer, "listen.peer", c.peerListen())
 	one(&l.metrics, "listen.metrics", c.Listen.metrics())
+	one(&l.xds, "listen.xds", c.Listen.xds())
 	one(&l.admin, "listen.admin", c.Listen.admin())
 	l.http, l.grpc = withIPv6(ctx, http), withIPv6(ctx, grpc)
 	p.addrs = Addrs{
 		HTTP: address(http), GRPC: address(grpc), Unix: address(l.unix), Peer: address(l.peer),
-		Metrics: address(l.metrics), Admin: address(l.admin),
+		Metrics: address(l.metrics), XDS: address(l.xds), Admin: address(l.admin),
 	}
 	return errors.Join(errs...)
 }

@@ -23,7 +23,7 @@ import (
 
 // Addrs are the addresses that the listeners are bound to; empty where one is off.
 type Addrs struct {
-	HTTP, GRPC, Unix, Peer, Metrics, Admin string
+	HTTP, GRPC, Unix, Peer, Metrics, XDS, Admin string
 }
 
 // Run is the sidecar. It calls ready, which may be nil, once everything serves. When ctx ends it says goodbye to the
@@ -83,6 +83,7 @@ type process struct {
 
 	service                    *peer.Service
 	peerServer                 *peer.Server
+	feeder                     *feeder // nil where there is no feed
 	local                      *local.Server
 	metricsServer, adminServer *http.Server // nil where off
 
@@ -116,6 +117,7 @@ func (p *process) stages() []stage {
 		{"datasets", p.openDatasets, p.closeDatasets},
 		{"probes", p.serveMetrics, p.stopMetrics},
 		{"peer listener", p.servePeers, p.stopPeers},
+		{"xds listener", p.serveFeed, p.stopFeed},
 		{"ring", p.follow, p.unfollow},
 		{"local listeners", p.serveLocal, p.stopLocal},
 		{"admin listener", p.serveAdmin, p.stopAdmin},
@@ -196,7 +198,7 @@ func (p *process) announce() {
 		zap.String("version", version), zap.String("revision", revision), zap.String("node", p.self.ID),
 		zap.String("http", p.addrs.HTTP), zap.String("grpc", p.addrs.GRPC), zap.String("unix", p.addrs.Unix),
 		zap.String("peer", p.addrs.Peer), zap.String("advertise", p.self.Addr),
-		zap.String("metrics", p.addrs.Metrics), zap.String("admin", p.addrs.Admin),
+		zap.String("metrics", p.addrs.Metrics), zap.String("xds", p.addrs.XDS), zap.String("admin", p.addrs.Admin),
 		zap.Strings("datasets", p.datasetNames()), zap.Int64("memory_bytes", p.memory),
 		zap.String("membership", p.config.Membership.kind()), zap.Duration("took", time.Since(p.began)))
 	for _, warning := range p.config.Warnings() {

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -100,10 +101,11 @@ func (p *process) servePeers(context.Context) error {
 	p.service = peer.NewService(peer.ServiceConfig{
 		Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection,
 	})
-	c := peer.ServerConfig{}
+	c, identity := peer.ServerConfig{}, (*tls.Config)(nil)
 	if p.tls != nil {
-		c.Credentials = p.tls
+		c.Credentials, identity = p.tls, p.tls.Config()
 	}
+	c.Direct = func(ln net.Listener) error { return p.local.ServeRouted(ln, identity) }
 	p.peerServer = peer.NewServer(c)
 	p.service.Register(p.peerServer)
 	p.serve("peer listener", func() error { return p.peerServer.Serve(p.listeners.peer) })
@@ -195,8 +197,8 @@ func (p *process) stopAdmin(ctx context.Context) { shutdown(ctx, p.adminServer) 
 func (p *process) adminSource() admin.Source {
 	return admin.Source{
 		Node: p.self.ID, Version: p.self.Version, Started: p.began, Datasets: p.datasets, Ring: p.ring.Load,
-		Directory: p.directoryState,
-		Others:    p.otherMembers, Hosts: p.config.Hosts, Pprof: p.config.Pprof,
+		Directory: p.directoryState, Feed: p.feedState,
+		Others: p.otherMembers, Hosts: p.config.Hosts, Pprof: p.config.Pprof,
 	}
 }
 

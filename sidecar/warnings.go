@@ -8,7 +8,7 @@ func (c Config) Warnings() []string {
 	warn := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	for _, l := range c.tcpListeners() {
 		h, _, err := splitAddr(l[1])
-		inward := l[0] == "listen.http" || l[0] == "listen.grpc" || l[0] == "listen.admin"
+		inward := l[0] != "listen.peer" && l[0] != "listen.metrics"
 		if err == nil && inward && !isLoopback(h) {
 			warn("%s is %s: whoever reaches this address can read everything; use 127.0.0.1 unless that is meant", l[0], l[1])
 		}

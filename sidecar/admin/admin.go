@@ -28,6 +28,8 @@ type Source struct {
 	Ring func() *ring.Ring
 	// Directory says how the members are found and how well.
 	Directory func() Directory
+	// Feed says how proxies are told of the ring; nil, or returning nil, where they are not.
+	Feed func() *Feed
 	// Others asks the other members of the ring for their State. It returns soon after ctx is done.
 	Others func(ctx context.Context) []MemberState
 	// Hosts are the names, without port, that the Host header may carry besides localhost and the loopback addresses.
@@ -42,6 +44,24 @@ type Directory struct {
 	Connected  bool   `json:"connected"`  // the list of members is known, and changes are heard of
 	Registered bool   `json:"registered"` // this member is in it
 	Detail     string `json:"detail,omitempty"`
+}
+
+// Feed is how the proxies that route by the ring are told of it.
+type Feed struct {
+	Version     string       `json:"version"`     // of the endpoints; empty before the first list of members
+	Endpoints   int          `json:"endpoints"`   // members in it, those that are leaving included
+	Subscribers int          `json:"subscribers"` // proxies that are connected
+	Updates     int64        `json:"updates"`
+	Refusals    int64        `json:"refusals"` // updates that a proxy did not take
+	LastRefusal *FeedRefusal `json:"last_refusal,omitempty"`
+}
+
+// FeedRefusal is an update that a proxy did not take, in the proxy's own words.
+type FeedRefusal struct {
+	At       time.Time `json:"at"`
+	Proxy    string    `json:"proxy"`
+	Resource string    `json:"resource"`
+	Reason   string    `json:"reason"`
 }
 
 //go:embed console

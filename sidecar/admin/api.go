@@ -83,7 +83,16 @@ type api struct {
 func (a *api) state(w http.ResponseWriter, _ *http.Request) { answer(w, a.State()) }
 
 func (a *api) ring(w http.ResponseWriter, _ *http.Request) {
-	answer(w, newRingView(a.Ring(), a.Node, a.Directory()))
+	view := newRingView(a.Ring(), a.Node, a.Directory())
+	view.Feed = a.feed()
+	answer(w, view)
+}
+
+func (a *api) feed() *Feed {
+	if a.Feed == nil {
+		return nil
+	}
+	return a.Feed()
 }
 
 func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
@@ -103,6 +112,7 @@ type explanation struct {
 	Owner      string            `json:"owner"`
 	Successors []string          `json:"successors"`
 	Memory     cache.Explanation `json:"memory"` // of this member
+	Feed       *Feed             `json:"feed,omitempty"`
 }
 
 func (a *api) explain(w http.ResponseWriter, r *http.Request) {
@@ -133,6 +143,7 @@ func (a *api) explanationOf(d *cache.Dataset, key string) explanation {
 		Owner:      a.Node, // alone, unless the ring says otherwise
 		Successors: []string{},
 		Memory:     d.Explain(key),
+		Feed:       a.feed(),
 	}
 	n := 0
 	for m := range r.Successors(routeKey) {

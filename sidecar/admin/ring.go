@@ -13,6 +13,7 @@ type ringView struct {
 	ID        string       `json:"id"`
 	Self      string       `json:"self"`
 	Directory Directory    `json:"directory"`
+	Feed      *Feed        `json:"feed,omitempty"`
 	Members   []memberView `json:"members"`
 	Entries   int          `json:"entries"`
 	// Points are the ring's entries in ascending order, each as its position and the index of its member. An entry's

@@ -28,6 +28,7 @@ type Source struct {
 	Peers             func() Peers
 	Directory         func() Directory
 	Local             func() Local
+	Feed              func() Feed
 	Reloads           func() Reloads
 }
 
@@ -57,7 +58,7 @@ type Ring struct {
 
 // Protocol is one way by which applications ask.
 type Protocol struct {
-	Name     string           // http, grpc or unix
+	Name     string           // http, grpc, unix or routed
 	Duration *cache.Histogram // of requests
 	Load     func() ProtocolLoad
 }
@@ -96,6 +97,15 @@ type Local struct {
 	BatchReaders, MaxBatchReaders int64 // goroutines that read keys of batches
 	BatchTruncated                int64 // keys refused since the start because an answer would have been too large
 	Defects                       int64 // panics and errors of no known kind since the start
+}
+
+// Feed is how the proxies that route by the ring are told of it. Counts are since the start.
+type Feed struct {
+	Subscribers, MaxSubscribers int
+	Endpoints                   int   // members in the last update
+	Updates                     int64 // of the members
+	Refusals                    int64 // updates that a proxy did not take
+	TurnedAway                  int64 // proxies that were one too many, or asked for too much
 }
 
 // Reloads is how often the config was read again since the start.

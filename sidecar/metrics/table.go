@@ -33,7 +33,8 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), localMetrics(), originMetrics(), hopMetrics(), memoryMetrics(), ringMetrics(), processMetrics(),
+		requestMetrics(), localMetrics(), originMetrics(), hopMetrics(), memoryMetrics(), ringMetrics(), feedMetrics(),
+		processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -276,6 +277,24 @@ func ringMetrics() []metric {
 	}
 }
 
+func feedMetrics() []metric {
+	return []metric{
+		{"ringside_feed_subscribers", gauge, nil, "Proxies that follow the ring by xDS.",
+			feed(func(f Feed) float64 { return float64(f.Subscribers) })},
+		{"ringside_feed_max_subscribers", gauge, nil, "Bound of ringside_feed_subscribers.",
+			feed(func(f Feed) float64 { return float64(f.MaxSubscribers) })},
+		{"ringside_feed_endpoints", gauge, nil,
+			"Members that proxies are told of, those that are leaving included; 0 before the first list.",
+			feed(func(f Feed) float64 { return float64(f.Endpoints) })},
+		{"ringside_feed_updates_total", counter, nil, "Lists of members that proxies were told.",
+			feed(func(f Feed) float64 { return float64(f.Updates) })},
+		{"ringside_feed_refusals_total", counter, nil, "Updates that a proxy refused (NACK).",
+			feed(func(f Feed) float64 { return float64(f.Refusals) })},
+		{"ringside_feed_turned_away_total", counter, nil, "Proxies turned away because a bound was reached.",
+			feed(func(f Feed) float64 { return float64(f.TurnedAway) })},
+	}
+}
+
 func readRefusedRecords(s *Source, emit func(float64, ...string)) {
 	if s.Directory == nil {
 		return
@@ -381,6 +400,14 @@ func directory(field func(Directory) float64) func(*Source, func(float64, ...str
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Directory != nil {
 			emit(field(s.Directory()))
+		}
+	}
+}
+
+func feed(field func(Feed) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Feed != nil {
+			emit(field(s.Feed()))
 		}
 	}
 }

@@ -21,6 +21,7 @@ type explanation struct {
 	Owner      string   `json:"owner"`
 	Successors []string `json:"successors"`
 	Memory     memory   `json:"memory"`
+	Feed       *feed    `json:"feed"`
 }
 
 // memory is what the sidecar holds of the key.
@@ -85,6 +86,9 @@ func (e explanation) print(w io.Writer) error {
 	fmt.Fprintf(t, "owner\t%s%s\n", e.Owner, e.self())
 	fmt.Fprintf(t, "successors\t%s\n", orDash(strings.Join(e.Successors, " ")))
 	fmt.Fprintf(t, "ring\t%s\n", e.RingID)
+	if e.Feed != nil {
+		fmt.Fprintf(t, "feed\t%s\n", e.Feed)
+	}
 	fmt.Fprintf(t, "in memory\t%s\n", e.held())
 	if e.Memory.Held {
 		e.printEntry(t)

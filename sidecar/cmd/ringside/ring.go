@@ -94,6 +94,7 @@ type ringView struct {
 		Connected bool   `json:"connected"`
 		Detail    string `json:"detail"`
 	} `json:"directory"`
+	Feed    *feed `json:"feed"`
 	Members []struct {
 		ID      string  `json:"id"`
 		Addr    string  `json:"addr"`
@@ -122,6 +123,9 @@ func showRing(cmd *cobra.Command, admin *listener, asJSON bool) error {
 func (v ringView) print(w io.Writer) error {
 	fmt.Fprintf(w, "ring %s: %d members, %d entries; directory: %s%s\n", v.ID, len(v.Members), v.Entries,
 		v.Directory.Kind, v.away())
+	if v.Feed != nil {
+		fmt.Fprintln(w, "feed", v.Feed)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tADDRESS\tZONE\tVERSION\tSHARE")
 	for _, m := range v.Members {
