@@ -39,13 +39,17 @@ var mayImport = map[string][]string{
 	"sidecar/admin":   {"ring", "sidecar/cache"},
 	"sidecar/metrics": {"sidecar/cache"},
 	"xds":             {"ring"},
+	"deploy/inject":   {},
+	// Keeps the injector's certificate; the only package that talks to the API server.
+	"deploy/inject/cert": {},
 	// Root and main.
 	"sidecar": {
 		"ring", "ring/etcd", "origin", "origin/guard", "origin/sqldb", "sidecar/cache", "sidecar/peer", "sidecar/local",
 		"sidecar/admin", "sidecar/metrics", "sidecar/internal/roster", "proto/ringside/peer/v1", "xds",
 	},
-	"sidecar/cmd/ringside": {"sidecar", "ring"},
-	"deploy/examples/go":   {"proto/ringside/v1"},
+	"sidecar/cmd/ringside":         {"sidecar", "ring"},
+	"deploy/examples/go":           {"proto/ringside/v1"},
+	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
 	"e2e":       {},
 	"e2e/rig":   {},
@@ -65,7 +69,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/local", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb",
 	},
-	"github.com/prometheus/client_golang":   {"sidecar/metrics"},
+	"github.com/prometheus/client_golang":   {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
 	"go.uber.org/zap":                       {"sidecar", "sidecar/cmd/ringside"},
 	"github.com/spf13/cobra":                {"sidecar/cmd/ringside"},
 	"github.com/goccy/go-yaml":              {"sidecar"},

@@ -98,7 +98,7 @@ func setName(into *string, value string) error {
 
 func checkName(value string) error {
 	if wrong := validation.IsDNS1123Subdomain(value); len(wrong) > 0 {
-		return errors.New("want the name of an object in the pod's namespace: small letters, digits, - and .")
+		return errors.New("want the name of an object in the pod's namespace: small letters, digits, dashes and dots")
 	}
 	return nil
 }

@@ -387,7 +387,7 @@ func TestTemplates(t *testing.T) {
 		{"no image", "config: c", "image: want a name with a tag or a digest"},
 		{"no tag", "image: registry:5000/ringside", "want a tag other than latest, or a digest"},
 		{"latest", "image: ringside:latest", "want a tag other than latest, or a digest"},
-		{"no digest", "image: ringside@md5:1", "want a digest that begins with sha256:"},
+		{"no digest", "image: ringside@md5:1", "want a sha256 digest"},
 		{"an unknown field", "{image: 'r:1', comand: x}", `unknown field "comand"`},
 		{"a mesh", "{image: 'r:1', meshes: [consul]}", `"consul" is not known; allowed are istio and linkerd`},
 		{"ports", "{image: 'r:1', ports: {http: 7071}}", "http and grpc have the same port 7071"},

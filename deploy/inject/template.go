@@ -90,7 +90,7 @@ func checkImage(image string) error {
 	case name == "":
 		return errors.New("image: want a name with a tag or a digest")
 	case pinned && !strings.HasPrefix(digest, "sha256:"):
-		return fmt.Errorf("image %q: want a digest that begins with sha256:", image)
+		return fmt.Errorf("image %q: want a sha256 digest", image)
 	case !pinned && (!tagged || tag == "" || tag == "latest"):
 		return fmt.Errorf("image %q: want a tag other than latest, or a digest", image)
 	}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	admissionregistration "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
+	core "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/deploy/inject/cert"
+)
+
+// options are the flags of serve.
+type options struct {
+	template, listen, metrics  string
+	certDir                    string // empty: it makes its own certificate
+	kubeconfig                 string // empty: that of the pod
+	namespace, secret, webhook string
+	hosts                      []string
+	drain                      time.Duration
+}
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the admission webhook",
+		Long: `Serve the admission webhook until SIGTERM.
+
+Without --cert-dir it makes its own certificate, keeps it in a Secret that all replicas share, and writes it into the
+webhook configuration, so that the API server trusts it.`,
+		Args: cobra.NoArgs,
+	}
+	o := options{}
+	flags := cmd.Flags()
+	flags.StringVar(&o.template, "template", "/etc/ringside-injector/template.yaml", "what is injected")
+	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook (HTTPS)")
+	flags.StringVar(&o.metrics, "metrics", ":8080", "address of /metrics, /livez and /readyz (HTTP)")
+	flags.StringVar(&o.certDir, "cert-dir", "", "directory with tls.crt and tls.key, which somebody else renews")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server from outside of a pod")
+	flags.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the Secret (env POD_NAMESPACE)")
+	flags.StringVar(&o.secret, "secret", "ringside-injector", "Secret for the certificate")
+	flags.StringVar(&o.webhook, "webhook", "inject.ringside.dev", "MutatingWebhookConfiguration to write the certificate into")
+	flags.StringSliceVar(&o.hosts, "host", nil, "name or address by which the API server calls; may be repeated")
+	flags.DurationVar(&o.drain, "drain", 5*time.Second, "after SIGTERM, time for which it still serves")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return serve(cmd.Context(), o, slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)))
+	}
+	return cmd
+}
+
+func templateFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("template", "/etc/ringside-injector/template.yaml", "what is injected")
+}
+
+func readTemplate(path string) (*inject.Template, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the template: %w", err)
+	}
+	return inject.ParseTemplate(text)
+}
+
+// certificate is a tls.Config.GetCertificate.
+type certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+func serve(ctx context.Context, o options, log *slog.Logger) error {
+	template, err := readTemplate(o.template)
+	if err != nil {
+		return err
+	}
+	source, keep, err := o.certificate(log)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), expiry(source))
+	webhook := inject.NewWebhook(template, log, registry)
+	var leaving atomic.Bool
+	ready := func() error {
+		if leaving.Load() {
+			return errors.New("stopping")
+		}
+		_, err := source(nil)
+		return err
+	}
+	servers := []*http.Server{
+		newServer(o.listen, webhook.Handler(), source), newServer(o.metrics, observed(registry, ready), nil),
+	}
+	return runUntilDone(ctx, servers, keep, func() {
+		leaving.Store(true)
+		time.Sleep(o.drain) // until the API server's endpoints know that this replica leaves
+	}, log)
+}
+
+// certificate returns where the certificate comes from, and what has to run for it to be kept.
+func (o options) certificate(log *slog.Logger) (certificate, func(context.Context), error) {
+	if o.certDir != "" {
+		return cert.FromFiles(o.certDir), func(context.Context) {}, nil
+	}
+	if o.namespace == "" || len(o.hosts) == 0 {
+		return nil, nil, errors.New("without --cert-dir, --namespace and --host are needed")
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the API server: %w", err)
+	}
+	coreClient, err := core.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	admissionClient, err := admissionregistration.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a client of the API server: %w", err)
+	}
+	r := &cert.Rotator{
+		Secrets: coreClient.Secrets(o.namespace), Webhooks: admissionClient.MutatingWebhookConfigurations(),
+		Secret: o.secret, Webhook: o.webhook, Hosts: o.hosts, Log: log,
+	}
+	return r.Get, r.Run, nil
+}
+
+// expiry is a gauge to alert on: a certificate that nobody renews ends all injection.
+func expiry(source certificate) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ringside_injector_certificate_expiry_timestamp_seconds",
+		Help: "When the serving certificate expires, in Unix time; 0 while there is none.",
+	}, func() float64 {
+		pair, err := source(nil)
+		if err != nil {
+			return 0
+		}
+		return float64(pair.Leaf.NotAfter.Unix())
+	})
+}
+
+// observed serves the probes and metrics. Liveness depends on nothing; readiness on there being a certificate.
+func observed(registry *prometheus.Registry, ready func() error) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /livez", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	return mux
+}
+
+// Bounds of both listeners. The API server waits for at most 30 s, and for 10 s by default.
+const (
+	readTimeout  = 10 * time.Second
+	idleTimeout  = 5 * time.Minute
+	maxHeader    = 16 << 10
+	closeTimeout = 5 * time.Second
+)
+
+func newServer(address string, handler http.Handler, source certificate) *http.Server {
+	server := &http.Server{
+		Addr: address, Handler: handler, ReadTimeout: readTimeout, WriteTimeout: readTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	if source != nil {
+		server.TLSConfig = &tls.Config{GetCertificate: source, MinVersion: tls.VersionTLS13}
+	}
+	return server
+}
+
+// runUntilDone runs servers and keep until ctx is done or a server fails. Then it calls leave, and stops them.
+func runUntilDone(
+	ctx context.Context, servers []*http.Server, keep func(context.Context), leave func(), log *slog.Logger,
+) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	for _, server := range servers {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", server.Addr)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", server.Addr, err)
+		}
+		defer server.Close()
+		tasks.Go(func() {
+			if err := serveOn(listener, server); !errors.Is(err, http.ErrServerClosed) {
+				fail(err)
+			}
+		})
+		log.Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
+	}
+	tasks.Go(func() { keep(background) })
+	<-ctx.Done()
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return cause
+	}
+	leave()
+	return shutdown(servers)
+}
+
+func serveOn(listener net.Listener, server *http.Server) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(listener, "", "")
+	}
+	return server.Serve(listener)
+}
+
+func shutdown(servers []*http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	for _, server := range servers {
+		errs = append(errs, server.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,114 @@
+// Package cert gives the webhook its serving certificate: one from files that cert-manager or the like renews, or one
+// that it makes, shares with the other replicas through a Secret, makes known to the API server, and renews by itself.
+package cert
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"path/filepath"
+	"time"
+)
+
+// FromFiles returns a source (tls.Config.GetCertificate) that reads tls.crt and tls.key in dir at each handshake: those
+// are rare, because the API server keeps its connections, and so what was renewed is in use at once.
+func FromFiles(dir string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		if err != nil {
+			return nil, fmt.Errorf("read the serving certificate: %w", err)
+		}
+		return &pair, nil
+	}
+}
+
+const (
+	lifetime = 90 * 24 * time.Hour
+	// renewAt is the time left at which a certificate is replaced: long enough for somebody to notice that it is not.
+	renewAt = 30 * 24 * time.Hour
+	// skew is how far the clock of an API server may be behind.
+	skew = time.Hour
+)
+
+// generate makes a key and a certificate that signs itself, in PEM. The API server trusts exactly this certificate;
+// there is no authority whose key could sign others.
+func generate(hosts []string, now time.Time) (certificate, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a key: %w", err)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a serial number: %w", err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: "ringside-injector"},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(lifetime),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sign the certificate: %w", err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode the key: %w", err)
+	}
+	return encode("CERTIFICATE", der), encode("PRIVATE KEY", secret), nil
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+var errRenew = errors.New("the certificate is about to expire")
+
+// usable returns the pair, or why another one has to be made.
+func usable(certificate, key []byte, hosts []string, now time.Time) (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate: %w", err)
+	}
+	for _, host := range hosts {
+		if err := pair.Leaf.VerifyHostname(host); err != nil {
+			return nil, fmt.Errorf("check the certificate: %w", err)
+		}
+	}
+	if now.Before(pair.Leaf.NotBefore) || pair.Leaf.NotAfter.Sub(now) < renewAt {
+		return nil, errRenew
+	}
+	return &pair, nil
+}
+
+// trusted returns the certificates of bundle that have not expired, in PEM, behind newest. The one before newest stays
+// trusted, because other replicas still serve with it.
+func trusted(newest, bundle []byte, now time.Time) []byte {
+	all := bytes.Clone(newest)
+	for {
+		var block *pem.Block
+		if block, bundle = pem.Decode(bundle); block == nil {
+			return all
+		}
+		old, err := x509.ParseCertificate(block.Bytes)
+		if err == nil && now.Before(old.NotAfter) {
+			all = append(all, encode("CERTIFICATE", block.Bytes)...)
+		}
+	}
+}
