@@ -35,6 +35,9 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"holds no certificate":        {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CAFile: os.DevNull}},
 		"lease ttl":                   {Endpoints: ok, LeaseTTL: time.Millisecond},
 		"prefix":                      {Endpoints: ok, Prefix: "/a b"},
+		"legacy prefix \"a b\"":       {Endpoints: ok, LegacyPrefix: "a b"},
+		"would be among its own":      {Endpoints: ok, LegacyPrefix: "/ringside/default/members"},
+		"keys of the prefix \"/a/b\"": {Endpoints: ok, Prefix: "/a/b/", LegacyPrefix: "/a/"},
 	} {
 		_, err := Open(cfg)
 		switch {

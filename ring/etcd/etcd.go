@@ -27,6 +27,9 @@ type Config struct {
 	Endpoints []string
 	// Prefix is what the keys of this group of members begin with; DefaultPrefix when it is empty.
 	Prefix string
+	// LegacyPrefix, when it is not empty, has another key LEGACY_PREFIX/ADDR of each member that takes requests, in the
+	// format of etcd's client/v3/naming/endpoints: where clients of the cache before Ringside look.
+	LegacyPrefix string
 	// LeaseTTL is how long etcd keeps a member that it does not hear from: whole seconds, at least 1 s (etcd's own
 	// least is about 2 s); DefaultLeaseTTL when it is 0.
 	LeaseTTL time.Duration
@@ -81,6 +84,7 @@ func defaultTiming() timing {
 // Open checks the config and its files. It does not connect.
 func Open(cfg Config) (*Directory, error) {
 	cfg.Prefix = strings.TrimRight(cmp.Or(cfg.Prefix, DefaultPrefix), "/")
+	cfg.LegacyPrefix = strings.TrimRight(cfg.LegacyPrefix, "/")
 	cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, DefaultLeaseTTL)
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
@@ -103,6 +107,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("lease ttl %v: want at least 1s", c.LeaseTTL)
 	case (c.Username == "") != (c.PasswordFile == ""):
 		return errors.New("username and password file go together: set both or neither")
+	}
+	if err := c.checkLegacyPrefix(); err != nil {
+		return err
 	}
 	return c.checkEndpoints()
 }

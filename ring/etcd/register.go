@@ -23,7 +23,10 @@ func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 	if err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
-	keys := d.keysOf(self.ID)
+	keys, err := d.keysOf(self)
+	if err != nil {
+		return fmt.Errorf("etcd: register: %w", err)
+	}
 	d.forever(ctx, &d.registration, func(ctx context.Context, c *clientv3.Client) error {
 		return d.stayIn(ctx, c, keys, full, stock)
 	})
@@ -32,10 +35,15 @@ func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 }
 
 // keys are those of one member.
-type keys struct{ full, stock string }
+type keys struct {
+	full, stock string
+	legacy      legacy
+}
 
-func (d *Directory) keysOf(id string) keys {
-	return keys{full: d.membersPrefix() + id, stock: d.cfg.Prefix + "/ring/" + id}
+func (d *Directory) keysOf(m ring.Member) (k keys, err error) {
+	k = keys{full: d.membersPrefix() + m.ID, stock: d.cfg.Prefix + "/ring/" + m.ID}
+	k.legacy, err = d.legacyOf(m.Addr)
+	return k, err
 }
 
 func (d *Directory) membersPrefix() string { return d.cfg.Prefix + "/members/" }
@@ -65,7 +73,7 @@ func (d *Directory) suspect() {
 	}
 }
 
-// publish writes both keys in one transaction under a new lease. Keys of an earlier lease move to the new one, so that
+// publish writes all keys in one transaction under a new lease. Keys of an earlier lease move to the new one, so that
 // nobody sees a gap.
 func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, full, stock string) (
 	clientv3.LeaseID, time.Duration, error) {
@@ -77,10 +85,10 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 		return 0, 0, fmt.Errorf("grant a lease: %w", err)
 	}
 	d.lease.Store(int64(granted.ID)) // before the keys are written, so that Close covers a write whose answer is lost
-	put, err := c.Txn(ctx).Then(
+	puts := append(k.legacy.put(granted.ID),
 		clientv3.OpPut(k.full, full, clientv3.WithLease(granted.ID)),
-		clientv3.OpPut(k.stock, stock, clientv3.WithLease(granted.ID)),
-	).Commit()
+		clientv3.OpPut(k.stock, stock, clientv3.WithLease(granted.ID)))
+	put, err := c.Txn(ctx).Then(puts...).Commit()
 	if err != nil {
 		return 0, 0, fmt.Errorf("put %s and %s: %w", k.full, k.stock, err)
 	}
@@ -123,7 +131,7 @@ func (d *Directory) attend(ctx context.Context, c *clientv3.Client, k keys, leas
 func (d *Directory) displaced(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID) bool {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
 	defer cancel()
-	held, err := c.Txn(ctx).If(heldBy(k.full, lease), heldBy(k.stock, lease)).Commit()
+	held, err := c.Txn(ctx).If(append(k.legacy.published(), heldBy(k.full, lease), heldBy(k.stock, lease))...).Commit()
 	return err == nil && !held.Succeeded
 }
 
@@ -131,17 +139,18 @@ func heldBy(key string, lease clientv3.LeaseID) clientv3.Cmp {
 	return clientv3.Compare(clientv3.LeaseValue(key), "=", lease)
 }
 
-// sayGoodbye takes the member off the stock ring and marks its record as leaving, if the record is still the one that
-// this process wrote: another may have the id by now.
+// sayGoodbye takes the member off the stock ring and from where old clients look, and marks its record as leaving, if
+// the record is still the one that this process wrote: another may have the id by now.
 func (d *Directory) sayGoodbye(k keys, full, goodbye string) {
-	if d.lease.Load() == 0 {
+	lease := clientv3.LeaseID(d.lease.Load())
+	if lease == clientv3.NoLease {
 		return
 	}
 	d.onTheWayOut(func(ctx context.Context, c *clientv3.Client) error {
-		_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.Value(k.full), "=", full)).Then(
+		steps := append(k.legacy.remove(lease),
 			clientv3.OpDelete(k.stock),
-			clientv3.OpPut(k.full, goodbye, clientv3.WithIgnoreLease()), // it stays on the lease that it has
-		).Commit()
+			clientv3.OpPut(k.full, goodbye, clientv3.WithIgnoreLease())) // it stays on the lease that it has
+		_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.Value(k.full), "=", full)).Then(steps...).Commit()
 		return err
 	})
 }
