@@ -64,9 +64,10 @@ func (d *decoder) nearest(path string) position {
 
 // Lengths are checked apart: a count in an expression is compiled into as many copies, which each start would pay for.
 var (
-	name   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
-	nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	host   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+	name    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	nodeID  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	etcdKey = regexp.MustCompile(`^[!-~]+$`)
+	host    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 )
 
 const (
@@ -216,7 +217,7 @@ func (k *checker) membership() {
 }
 
 func (e Etcd) configured() bool {
-	return len(e.Endpoints) > 0 || e.Prefix != "" || e.LeaseTTL != nil || e.Username != "" || e.PasswordFile != "" ||
+	return len(e.Endpoints) > 0 || e.Prefix != "" || e.LegacyPrefix != "" || e.LeaseTTL != nil || e.Username != "" || e.PasswordFile != "" ||
 		!e.TLS.zero()
 }
 
@@ -234,6 +235,7 @@ func (k *checker) etcd(e Etcd) {
 	if p := e.prefix(); !strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
 		k.problem(path+".prefix", "want a path that begins, and does not end, with a slash; got %q", p)
 	}
+	k.legacyPrefix(path+".legacy_prefix", e)
 	if ttl := e.leaseTTL(); ttl < time.Second || ttl%time.Second != 0 {
 		k.problem(path+".lease_ttl", "etcd counts leases in seconds; want 1s or more, without a fraction; got %s", ttl)
 	}
@@ -244,6 +246,19 @@ func (k *checker) etcd(e Etcd) {
 		k.readable(path+".password_file", e.PasswordFile)
 	}
 	k.files(path+".tls", e.TLS)
+}
+
+// legacyPrefix keeps the keys of old clients and those of the members apart.
+func (k *checker) legacyPrefix(path string, e Etcd) {
+	legacy, own := e.LegacyPrefix, e.prefix()
+	switch {
+	case legacy == "":
+	case strings.HasSuffix(legacy, "/") || !etcdKey.MatchString(legacy) || len(legacy) > maxHost:
+		k.problem(path, "want the name that old clients resolve, such as GroupCache, without a slash at its end; got %q",
+			legacy)
+	case strings.HasPrefix(legacy+"/", own+"/") || strings.HasPrefix(own+"/", legacy+"/"):
+		k.problem(path, "%q and the prefix %q would hold each other's keys; choose another", legacy, own)
+	}
 }
 
 func (k *checker) ring() {

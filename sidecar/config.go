@@ -87,6 +87,7 @@ func (m Membership) alone() bool { return len(m.Static) == 0 && len(m.Etcd.Endpo
 type Etcd struct {
 	Endpoints    []string       `yaml:"endpoints"` // URLs
 	Prefix       string         `yaml:"prefix"`
+	LegacyPrefix string         `yaml:"legacy_prefix"` // where clients of groupcachepb look; empty: nowhere
 	LeaseTTL     *time.Duration `yaml:"lease_ttl"` // whole seconds
 	Username     string         `yaml:"username"`
 	PasswordFile string         `yaml:"password_file"`

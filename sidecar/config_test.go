@@ -160,6 +160,18 @@ func TestProblems(t *testing.T) {
 			[]string{"membership.etcd.prefix: want a path"},
 		},
 		{
+			"legacy prefix that ends with a slash", "membership: {etcd: {endpoints: [\"http://e:1\"], legacy_prefix: G/}}",
+			[]string{"membership.etcd.legacy_prefix: want the name"},
+		},
+		{
+			"legacy prefix above the prefix", "membership: {etcd: {endpoints: [\"http://e:1\"], legacy_prefix: /ringside}}",
+			[]string{"membership.etcd.legacy_prefix: \"/ringside\" and the prefix"},
+		},
+		{
+			"legacy prefix without endpoints", "membership: {etcd: {legacy_prefix: GroupCache}}",
+			[]string{"membership.etcd.endpoints: is missing"},
+		},
+		{
 			"lease", "membership: {etcd: {endpoints: [\"http://e:1\"], lease_ttl: 1500ms}}",
 			[]string{"membership.etcd.lease_ttl: etcd counts leases in seconds"},
 		},

@@ -121,7 +121,8 @@ func (p *process) openDirectory() error {
 		return nil
 	}
 	d, err := etcd.Open(etcd.Config{
-		Endpoints: m.Etcd.Endpoints, Prefix: m.Etcd.prefix(), LeaseTTL: m.Etcd.leaseTTL(),
+		Endpoints: m.Etcd.Endpoints, Prefix: m.Etcd.prefix(), LegacyPrefix: m.Etcd.LegacyPrefix,
+		LeaseTTL: m.Etcd.leaseTTL(),
 		TLS:      etcd.TLSFiles{CertFile: m.Etcd.TLS.CertFile, KeyFile: m.Etcd.TLS.KeyFile, CAFile: m.Etcd.TLS.CAFile},
 		Username: m.Etcd.Username, PasswordFile: m.Etcd.PasswordFile,
 		OnEvent: p.directoryEvent,

@@ -16,6 +16,10 @@ func (c Config) Warnings() []string {
 	if c.peerListen() != off && c.PeerTLS == (PeerTLS{}) {
 		warn("peer_tls is not set: other members are not authenticated, and what they are told is not encrypted")
 	}
+	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS != (PeerTLS{}) {
+		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
+			"CA are refused")
+	}
 	if h, _, err := splitAddr(c.Node.Advertise); err == nil && isLoopback(h) && c.reachesBeyondHost() {
 		warn("node.advertise is %s: other hosts cannot reach that", c.Node.Advertise)
 	}
