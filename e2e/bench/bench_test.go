@@ -97,11 +97,15 @@ func ownedByTheOther(b *testing.B, sidecars []*rig.Sidecar) string {
 	return ""
 }
 
+// keyOf gives each connection a key of its own, or their loads would be one.
+func keyOf(i int) string { return fmt.Sprintf("CNF-%03d", i) }
+
 // A read that asks the database each time, beside the same query without a sidecar.
 func BenchmarkLoad(b *testing.B) {
 	s := newSidecars(b, 1)[0]
 	b.Run("over=HTTP/server=ringside", func(b *testing.B) {
-		measure(b, httpGet(b, "tcp", s.HTTP, "/v1/cnf-metrics/"+key, "Cache-Control: no-cache"))
+		path := func(i int) string { return "/v1/cnf-metrics/" + keyOf(i) }
+		measure(b, httpGetEach(b, "tcp", s.HTTP, path, "Cache-Control: no-cache"))
 	})
 	b.Run("over=SQL/server=postgres", func(b *testing.B) {
 		db, err := sql.Open("pgx", newDatabase(b))
@@ -111,7 +115,8 @@ func BenchmarkLoad(b *testing.B) {
 		defer db.Close()
 		db.SetMaxOpenConns(conns)
 		db.SetMaxIdleConns(conns)
-		measure(b, func() (exchange, error) {
+		measure(b, func(i int) (exchange, error) {
+			key := keyOf(i)
 			return func() error {
 				var body string
 				return db.QueryRow(`SELECT body FROM rows WHERE id = $1`, key).Scan(&body)

@@ -19,13 +19,13 @@ const conns = 16
 // exchange is one request and its answer on a connection of its own.
 type exchange func() error
 
-// measure splits b.N exchanges among connections.
-func measure(b *testing.B, dial func() (exchange, error)) {
+// measure splits b.N exchanges among connections, which dial opens by their number.
+func measure(b *testing.B, dial func(i int) (exchange, error)) {
 	b.Helper()
 	exchanges := make([]exchange, conns)
 	for i := range exchanges {
 		var err error
-		if exchanges[i], err = dial(); err != nil {
+		if exchanges[i], err = dial(i); err != nil {
 			b.Fatal(err)
 		}
 		if err := exchanges[i](); err != nil { // connect and warm up outside of the measurement
@@ -51,13 +51,18 @@ func measure(b *testing.B, dial func() (exchange, error)) {
 }
 
 // httpGet asks for path in the leanest way, so that the client is not what is measured.
-func httpGet(b *testing.B, network, address, path string, header ...string) func() (exchange, error) {
-	request := []byte("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n")
-	for _, line := range header {
-		request = append(request, line+"\r\n"...)
-	}
-	request = append(request, "\r\n"...)
-	return func() (exchange, error) {
+func httpGet(b *testing.B, network, address, path string) func(int) (exchange, error) {
+	return httpGetEach(b, network, address, func(int) string { return path })
+}
+
+// httpGetEach is httpGet with a path, and headers, of its own for each connection.
+func httpGetEach(b *testing.B, network, address string, path func(i int) string, header ...string) func(int) (exchange, error) {
+	return func(i int) (exchange, error) {
+		request := []byte("GET " + path(i) + " HTTP/1.1\r\nHost: localhost\r\n")
+		for _, line := range header {
+			request = append(request, line+"\r\n"...)
+		}
+		request = append(request, "\r\n"...)
 		conn, err := dial(b, network, address)
 		if err != nil {
 			return nil, err
@@ -112,10 +117,10 @@ func readHTTP(r *bufio.Reader) error {
 }
 
 // redisGet asks for key over RESP.
-func redisGet(b *testing.B, address, key string) func() (exchange, error) {
+func redisGet(b *testing.B, address, key string) func(int) (exchange, error) {
 	request := fmt.Appendf(nil, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
 	answer := make([]byte, len(fmt.Sprintf("$%d\r\n%s\r\n", len(value), value)))
-	return func() (exchange, error) {
+	return func(int) (exchange, error) {
 		conn, err := dial(b, "tcp", address)
 		if err != nil {
 			return nil, err

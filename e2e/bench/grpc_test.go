@@ -77,9 +77,9 @@ func startEcho(b *testing.B) (address string) {
 	return address
 }
 
-func grpcGet(b *testing.B, address, dataset, key string) func() (exchange, error) {
+func grpcGet(b *testing.B, address, dataset, key string) func(int) (exchange, error) {
 	request := &ringsidev1.GetRequest{Dataset: dataset, Key: key}
-	return func() (exchange, error) {
+	return func(int) (exchange, error) {
 		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, err

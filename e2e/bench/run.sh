@@ -16,4 +16,4 @@ for round in $(seq "$rounds"); do
 	../../.bin/bench.test -test.run '^$' -test.bench 'Start' -test.benchtime 3x | grep -E '^Benchmark' >>"$raw"
 done
 ../../.bin/benchstat -col /server -row '.name /over' -filter '.unit:req/s' "$raw" || true
-python3 report.py "$raw"
+/usr/bin/python3 report.py "$raw" # Debian's, which has the package of matplotlib
