@@ -217,8 +217,8 @@ func (k *checker) membership() {
 }
 
 func (e Etcd) configured() bool {
-	return len(e.Endpoints) > 0 || e.Prefix != "" || e.LegacyPrefix != "" || e.LeaseTTL != nil || e.Username != "" || e.PasswordFile != "" ||
-		!e.TLS.zero()
+	return len(e.Endpoints) > 0 || e.Prefix != "" || e.LegacyPrefix != "" || e.LeaseTTL != nil || e.Username != "" ||
+		e.PasswordFile != "" || !e.TLS.zero()
 }
 
 func (k *checker) etcd(e Etcd) {
