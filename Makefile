@@ -14,6 +14,19 @@ demo: build collector ## Start a cluster on this machine: etcd, SQLite with live
 	@cd e2e/demo && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-demo .
 	@exec .bin/ringside-demo
 
+.PHONY: up
+up: build collector ## Start a cluster as processes: three etcd, DB=postgres|mariadb|sqlite, three sidecars, Prometheus
+	@e2e/setup.sh up
+	@deploy/processes/cluster.sh up
+
+.PHONY: status
+status: ## Show each process of the cluster, its port, and whether it is ready
+	@deploy/processes/cluster.sh status
+
+.PHONY: down
+down: ## End the cluster and leave nothing behind
+	@deploy/processes/cluster.sh down
+
 .PHONY: build
 build: ## Build the sidecar into .bin/
 	@echo "building ringside (the first time takes a minute or two)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the given suite needs and the machine lacks: Debian packages, and pinned Go tools into .bin/.
-# Usage: e2e/setup.sh tools|test|bench
+# Usage: e2e/setup.sh tools|test|bench|up
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +15,15 @@ bench_packages='
 /usr/sbin/nginx                                         nginx-light
 /usr/bin/redis-server                                   redis-server
 /usr/lib/python3/dist-packages/matplotlib/__init__.py   python3-matplotlib'
+
+# A cluster as processes needs Prometheus and the database that DB names.
+up_packages() {
+	echo '/usr/bin/prometheus prometheus'
+	case "${DB:-postgres}" in
+	postgres) grep -w postgresql <<<"$test_packages" ;;
+	mariadb) grep -w mariadb-server <<<"$test_packages" ;;
+	esac
+}
 
 missing() {
 	while read -r file package; do
@@ -70,5 +79,6 @@ case "${1:-}" in
 tools) build_tools ;;
 test) install_packages "$test_packages"; build_tools; install_envoy ;;
 bench) install_packages "$bench_packages"; build_tools ;;
+up) install_packages "$(up_packages)"; build_tools ;;
 *) sed -n '2,3p' "$0" >&2; exit 2 ;;
 esac
