@@ -81,6 +81,15 @@ func (d *Dataset) refresh(key string, notBefore int64, why reason) {
 	_ = d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, why))
 }
 
+// refreshEarly starts the load of an entry that is about to expire, when this member owns its key. Where it was loaded in
+// the owner's stead, or the key has moved since, it ends at its time: or each member that ever had a hot key would load it
+// for ever.
+func (d *Dataset) refreshEarly(key string, e *entry) {
+	if d.peers.Route(d.name, key).Owner == nil {
+		d.refresh(key, e.began+1, reasonEarly)
+	}
+}
+
 // refreshFor starts, behind, what brings key to a stale read.
 func (d *Dataset) refreshFor(key string, r read) {
 	route := d.peers.Route(d.name, key)

@@ -21,7 +21,7 @@ func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, e
 	if e, ok := d.store.Get(key); ok && e.fresh(now) && !o.NoCache {
 		d.countHit(e)
 		if e.dueEarly(now) {
-			d.refresh(strings.Clone(key), e.began+1, reasonEarly)
+			d.refreshEarly(strings.Clone(key), e)
 		}
 		return e.answer(now, e.source()), nil
 	}
@@ -36,7 +36,7 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 	now := d.now()
 	if e, ok := d.store.Get(q.Key); ok && e.fresh(now) && !q.NoCache {
 		if e.dueEarly(now) {
-			d.refresh(q.Key, e.began+1, reasonEarly)
+			d.refreshEarly(q.Key, e)
 		}
 		return e.answer(now, SourceHit), nil
 	}

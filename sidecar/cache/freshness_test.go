@@ -1,0 +1,62 @@
+package cache
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+func TestFormerOwnerDoesNotRefreshEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(10 * time.Millisecond)
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[0], "k")
+		c.order = func(int) (int, int) { return 1, 0 }
+		for range 30000 {
+			time.Sleep(tick)
+			get(t, c.members[0], "k")
+		}
+		if n := c.members[0].Stats().LoadsBegun.Load(); n != 1 {
+			t.Errorf("the former owner made %d loads; want its first one, and hops after that", n)
+		}
+	})
+}
+
+func TestEntryInTheOwnersSteadIsNotRefreshedEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(10 * time.Millisecond)
+		p := testPolicy()
+		c := newCluster(t, 2, o, p) // member 0 owns the key
+		for range 5000 {
+			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k", Gutter: true})
+			if err != nil || a.Fresh > p.GutterTTL {
+				t.Fatalf("fresh for %v, error %v; want at most the gutter ttl of %v", a.Fresh, err, p.GutterTTL)
+			}
+			time.Sleep(tick)
+		}
+	})
+}
+
+func TestPeekNeverLoads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(time.Second - tick)
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[0], "k")
+		c.order = func(int) (int, int) { return 1, 0 }
+		time.Sleep(9 * time.Second)
+		for range 1000 {
+			_, err := c.members[0].Serve(t.Context(), Query{Dataset: "test", Key: "k", MemoryOnly: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if o.Queries() != 1 {
+			t.Errorf("%d queries; want the first alone", o.Queries())
+		}
+	})
+}
