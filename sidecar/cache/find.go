@@ -76,9 +76,10 @@ func (d *Dataset) hopTimeout() time.Duration { return 2 * (d.Policy().LoadTimeou
 
 // refresh starts, behind, the load of a key that this member owns.
 func (d *Dataset) refresh(key string, notBefore int64, why reason) {
-	d.stats.Refreshes.Add(1)
 	// Too many flights: the entry that is held serves on, and the next read tries again.
-	_ = d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, why))
+	if d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, why)) {
+		d.stats.Refreshes.Add(1)
+	}
 }
 
 // refreshEarly starts the load of an entry that is about to expire, when this member owns its key. Where it was loaded in
@@ -97,8 +98,9 @@ func (d *Dataset) refreshFor(key string, r read) {
 		d.refresh(key, 0, reasonFor(r, route))
 		return
 	}
-	d.stats.Refreshes.Add(1)
-	_ = d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, 0))
+	if d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, 0)) {
+		d.stats.Refreshes.Add(1)
+	}
 }
 
 // inMemory is asked first by each flight: between a caller's miss and its flight another flight may have ended.

@@ -60,3 +60,19 @@ func TestPeekNeverLoads(t *testing.T) {
 		}
 	})
 }
+
+func TestRefreshesCountsThoseThatBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(100 * time.Millisecond)
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		time.Sleep(9899 * time.Millisecond)
+		for range 10000 {
+			get(t, d, "k")
+		}
+		if n := d.Stats().Refreshes.Load(); n != 1 {
+			t.Errorf("%d refreshes counted; one began", n)
+		}
+	})
+}

@@ -42,7 +42,7 @@ func New[V any](max int) *Group[V] {
 // because a waiter left; at its end the waiters get its error, even when fn does not return. ctx bounds only this wait.
 func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
 	fn func(context.Context) (V, error)) (V, error) {
-	c, err := g.join(key, timeout, fn)
+	c, _, err := g.join(key, timeout, fn)
 	if err != nil {
 		var none V
 		return none, err
@@ -56,10 +56,10 @@ func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
 	}
 }
 
-// Start starts the call for key, unless one is under way, and does not wait for it.
-func (g *Group[V]) Start(key string, timeout time.Duration, fn func(context.Context) (V, error)) error {
-	_, err := g.join(key, timeout, fn)
-	return err
+// Start starts the call for key, unless one is under way or there is no room, and does not wait for it.
+func (g *Group[V]) Start(key string, timeout time.Duration, fn func(context.Context) (V, error)) (started bool) {
+	_, started, _ = g.join(key, timeout, fn)
+	return started
 }
 
 // Forget detaches the call for key: those who wait for it still get its result, later callers start a new one.
@@ -91,23 +91,24 @@ func (g *Group[V]) Close() {
 	g.running.Wait()
 }
 
-func (g *Group[V]) join(key string, timeout time.Duration, fn func(context.Context) (V, error)) (*call[V], error) {
+func (g *Group[V]) join(key string, timeout time.Duration, fn func(context.Context) (V, error)) (
+	c *call[V], started bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c, ok := g.calls[key]; ok {
-		return c, nil
+		return c, false, nil
 	}
 	if g.base.Err() != nil {
-		return nil, g.base.Err()
+		return nil, false, g.base.Err()
 	}
 	if g.count >= g.max {
-		return nil, ErrFull
+		return nil, false, ErrFull
 	}
-	c := &call[V]{done: make(chan struct{})}
+	c = &call[V]{done: make(chan struct{})}
 	g.calls[key] = c
 	g.count++
 	g.running.Go(func() { g.run(key, c, timeout, fn) })
-	return c, nil
+	return c, true, nil
 }
 
 func (g *Group[V]) run(key string, c *call[V], timeout time.Duration, fn func(context.Context) (V, error)) {

@@ -124,11 +124,14 @@ func TestBoundOfFlightsCountsDetachedOnesToo(t *testing.T) {
 		release := make(chan struct{})
 		wait := func(context.Context) (int, error) { <-release; return 1, nil }
 		for _, key := range []string{"a", "b"} {
-			if err := g.Start(key, time.Minute, wait); err != nil {
-				t.Fatal(err)
+			if !g.Start(key, time.Minute, wait) || g.Start(key, time.Minute, wait) {
+				t.Fatal("the first start of a key, and no other, starts its flight")
 			}
 		}
 		g.ForgetAll()
+		if g.Start("c", time.Minute, wait) {
+			t.Error("the third flight of two was started")
+		}
 		if _, err := g.Do(t.Context(), "c", time.Minute, wait); !errors.Is(err, ErrFull) {
 			t.Errorf("the third flight of two got %v", err)
 		}
@@ -153,14 +156,12 @@ func TestCloseCancelsAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[int](1)
 		ended := false
-		if err := g.Start("key", time.Minute, func(ctx context.Context) (int, error) {
+		g.Start("key", time.Minute, func(ctx context.Context) (int, error) {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended = true
 			return 0, ctx.Err()
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 		g.Close()
 		if !ended {
 			t.Error("Close returned before its call did")
