@@ -135,8 +135,10 @@ func TestEarlyRefreshKeepsReadersFromWaiting(t *testing.T) {
 		waited := 0
 		for range 60000 { // a minute: six times the ttl
 			time.Sleep(tick)
-			if began := time.Now(); get(t, d, "k").Source != SourceHit || time.Since(began) != 0 {
-				waited++
+			for range 10 { // so many that chance leaves none of 6 refreshes to the last 10ms
+				if began := time.Now(); get(t, d, "k").Source != SourceHit || time.Since(began) != 0 {
+					waited++
+				}
 			}
 		}
 		if waited != 0 || o.Queries() > 8 {
