@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 )
 
 // Kind classes what can go wrong with a read. Each edge (HTTP, gRPC, peer) maps kinds to its codes in one table.
@@ -42,7 +43,7 @@ func KindOf(err error) Kind {
 		return e.Kind
 	case errors.Is(err, origin.ErrInvalidKey):
 		return KindInvalidKey
-	case errors.Is(err, origin.ErrOverloaded):
+	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull):
 		return KindOverloaded
 	case errors.Is(err, context.DeadlineExceeded):
 		return KindDeadline

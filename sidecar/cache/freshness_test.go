@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,25 @@ func TestRefreshesCountsThoseThatBegan(t *testing.T) {
 		}
 		if n := d.Stats().Refreshes.Load(); n != 1 {
 			t.Errorf("%d refreshes counted; one began", n)
+		}
+	})
+}
+
+func TestStaleValueComesBeforeTheBoundOfFlights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		p := testPolicy()
+		p.MaxFlights = 1
+		d := newDataset(t, o, nil, p)
+		get(t, d, "k")
+		time.Sleep(p.TTL)
+		defer o.Block()()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _, _ = d.Get(ctx, "other", ReadOptions{}) }()
+		synctest.Wait()
+		if a := get(t, d, "k"); !a.Stale || a.Detail != "overloaded" {
+			t.Errorf("got %+v; want the stale value, as all flights are taken", a)
 		}
 	})
 }
