@@ -178,7 +178,7 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 }
 
 // keep stores e unless the key was invalidated since, and returns what later reads get. An entry never gives way to one
-// that was loaded earlier or has an older version.
+// that was loaded earlier or has an older version, unless it has expired and the other has not.
 func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 	result := e
 	d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
@@ -186,7 +186,10 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 			d.stats.Fenced.Add(1)
 			return nil, false
 		}
-		if ok && held.fresh(d.now()) && held.newerThan(e) {
+		if now := d.now(); ok && held.newerThan(e) && (held.fresh(now) || !e.fresh(now)) {
+			if !held.fresh(now) {
+				held.retryAt.CompareAndSwap(0, e.retryAt.Load()) // e, where set, is the word of a member that has tried
+			}
 			result = held
 			return nil, false
 		}
@@ -282,6 +285,9 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 		f.asOf = sent // the member's promise: its load began after it was asked
 	}
 	f.entry = d.keep(q.Key, e, func() bool { return fence.Load() == raised })
+	if f.entry.fresh(d.now()) { // what is held here may be better than what the member has
+		f.stale, f.detail = false, ""
+	}
 	return f, nil
 }
 

@@ -78,6 +78,28 @@ func TestRefreshesCountsThoseThatBegan(t *testing.T) {
 	})
 }
 
+func TestStaleEntryDoesNotGiveWayToAnOlderStaleOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[1], "k")
+		time.Sleep(12 * time.Second)
+		o.Set("k", "new")
+		expect(t, get(t, c.members[2], "k"), "new", SourceLoad)
+		o.Fail(errDown)
+		c.away[0].Store(true)
+		time.Sleep(12 * time.Second)
+		for range 1000 {
+			if a := get(t, c.members[2], "k"); string(a.Value) != "new" || !a.Stale {
+				t.Fatalf("got %+v; want the newer value, stale", a)
+			}
+		}
+		if n := c.members[2].Stats().Hops.Load(); n > 4 {
+			t.Errorf("%d hops for 1000 stale reads", n)
+		}
+	})
+}
+
 func TestStaleValueComesBeforeTheBoundOfFlights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
