@@ -333,11 +333,15 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 	ctx, cancel := context.WithTimeout(ctx, peekTimeout)
 	defer cancel()
 	a, err := previous.Fetch(ctx, Query{Dataset: d.name, Key: key, MemoryOnly: true})
-	if err != nil || a.Stale || a.Fresh <= 0 {
+	if err != nil || a.Stale {
+		return found{}, false
+	}
+	e := d.inherited(a, sent)
+	held, ok := d.store.Peek(key)
+	if !e.fresh(d.now()) || ok && held.newerThan(e) { // readers here have seen what was held
 		return found{}, false
 	}
 	d.stats.PeekHits.Add(1)
-	e := d.inherited(a, sent)
 	return found{entry: d.keep(key, e, func() bool { return fence.Load() == raised }), source: SourcePeerHit, asOf: e.began}, true
 }
 
