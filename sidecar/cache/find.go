@@ -345,12 +345,17 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 	return found{entry: d.keep(key, e, func() bool { return fence.Load() == raised }), source: SourcePeerHit, asOf: e.began}, true
 }
 
-// inherited makes the entry that a new owner takes over from the previous one, with the time that it had left.
+// inherited makes the entry that a new owner takes over from the previous one, with the time that it had left, at most
+// what the ttl leaves of it here.
 func (d *Dataset) inherited(a Answer, sent int64) *entry {
 	p := d.Policy()
 	e := d.copied(a, "", sent)
 	e.reason = reasonPeek
-	e.freshUntil = sent + int64(a.Took+a.Fresh)
+	ttl := p.TTL
+	if a.Absent {
+		ttl = p.NegativeTTL
+	}
+	e.freshUntil = min(sent+int64(a.Took+a.Fresh), e.began+int64(ttl)) // the policy there may be another
 	if !a.Absent {
 		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
 		e.staleUntil = e.freshUntil + int64(max(p.StaleIfError, p.StaleWhileRevalidate))

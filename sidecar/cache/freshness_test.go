@@ -56,3 +56,25 @@ func TestPeekBringsNothingOlderThanWhatWasHeld(t *testing.T) {
 		}
 	})
 }
+
+func TestInheritedEntryLivesNoLongerThanOwnTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		long := testPolicy()
+		long.TTL, long.NegativeTTL = time.Hour, time.Hour
+		c := newCluster(t, 2, o, testPolicy())
+		c.members[0].SetPolicy(long)
+		get(t, c.members[0], "k")
+		get(t, c.members[0], "none")
+		c.order, c.prev = func(int) (int, int) { return 1, 0 }, 0
+		time.Sleep(500 * time.Millisecond)
+		if a := get(t, c.members[1], "k"); a.Fresh != 9500*time.Millisecond {
+			t.Errorf("fresh for %v; want what is left of the ttl here", a.Fresh)
+		}
+		if a := get(t, c.members[1], "none"); a.Fresh != 500*time.Millisecond {
+			t.Errorf("absent for %v; want what is left of the negative ttl here", a.Fresh)
+		}
+		time.Sleep(20 * time.Second)
+		expect(t, get(t, c.members[1], "k"), "v", SourceLoad)
+	})
+}
