@@ -1,0 +1,44 @@
+{{- define "ringside.injector" -}}
+{{- printf "%s-injector" .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "ringside.selector" -}}
+app.kubernetes.io/name: ringside-injector
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "ringside.labels" -}}
+{{ include "ringside.selector" . }}
+app.kubernetes.io/part-of: ringside
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- /* The reference of an image: takes (list image appVersion). */ -}}
+{{- define "ringside.image" -}}
+{{- $image := index . 0 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default (index . 1) }}
+{{- end -}}
+{{- end -}}
+
+{{- define "ringside.webhook" -}}
+admissionReviewVersions: [v1]
+sideEffects: None
+# Another webhook may have changed the pod after this one: the second call finds the sidecar and leaves it.
+reinvocationPolicy: IfNeeded
+failurePolicy: {{ .Values.injector.failurePolicy }}
+timeoutSeconds: 5
+rules:
+  - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods], scope: Namespaced}
+{{- end -}}
+
+{{- define "ringside.matchConditions" -}}
+# Whoever declines does not depend on the injector. Mirrors of static pods cannot be changed.
+- name: does-not-decline
+  expression: >-
+    !(has(object.metadata.labels) && object.metadata.labels.exists(k, k == 'ringside.dev/inject' && object.metadata.labels[k] == 'false'))
+    && !(has(object.metadata.annotations) && object.metadata.annotations.exists(k, k == 'kubernetes.io/config.mirror'
+    || k == 'ringside.dev/inject' && object.metadata.annotations[k] == 'false'))
+{{- end -}}
