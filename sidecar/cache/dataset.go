@@ -105,7 +105,10 @@ func (d *Dataset) Flights() (loads, hops int) { return d.loads.Len(), d.hops.Len
 func (d *Dataset) Policy() Policy { return *d.policy.Load() }
 
 // SetPolicy applies to what is loaded from now on; entries that are held keep their times. MaxFlights cannot change.
-func (d *Dataset) SetPolicy(p Policy) { d.policy.Store(&p) }
+func (d *Dataset) SetPolicy(p Policy) {
+	p = p.bounded()
+	d.policy.Store(&p)
+}
 
 // Close cancels what is under way and waits for it. Reads fail from then on, but for hits.
 func (d *Dataset) Close() {

@@ -304,16 +304,15 @@ func (d *Dataset) ask(ctx context.Context, peer Peer, q Query, timeout time.Dura
 	return a, err
 }
 
-// copied makes the local copy of another member's answer. Everything counts from the earliest time at which the member
-// can have said it, when the request was sent and it had taken its time: the copy is never thought younger than it is,
-// and never outlives the original.
+// copied makes the local copy of another member's answer: never thought younger than it is, and never outlives the
+// original.
 func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
-	p, said := d.Policy(), sent+int64(a.Took)
+	p, now := d.Policy(), d.now()
+	said, began, ends := times(a, sent, now)
 	e := &entry{
 		value: a.Value, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
-		began: said - int64(a.Age), took: d.now() - sent,
+		began: began, took: now - sent, freshUntil: min(ends, said+int64(p.LocalTTL)),
 	}
-	e.freshUntil = said + int64(min(a.Fresh, p.LocalTTL))
 	if a.Stale {
 		// While the origin is away its owner has nothing better: ask it again as seldom as for a fresh value.
 		e.retryAt.Store(said + int64(p.LocalTTL))
@@ -323,6 +322,14 @@ func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
 		e.staleUntil = e.began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 	}
 	return e
+}
+
+// times brings the durations in another member's answer onto this one's clock: when it was said, at the earliest (when
+// the request was sent and the member had taken its time), when its load began, and when it ends. They come from
+// outside: none of them may overflow, or say that the answer was given before it was asked for, or is yet to be loaded.
+func times(a Answer, sent, now int64) (said, began, ends int64) {
+	said = sent + min(max(int64(a.Took), 0), now-sent)
+	return said, said - int64(bounded(a.Age)), said + int64(bounded(a.Fresh))
 }
 
 // peek asks the previous owner's memory for a key that has just become this member's.
@@ -355,7 +362,8 @@ func (d *Dataset) inherited(a Answer, sent int64) *entry {
 	if a.Absent {
 		ttl = p.NegativeTTL
 	}
-	e.freshUntil = min(sent+int64(a.Took+a.Fresh), e.began+int64(ttl)) // the policy there may be another
+	_, _, ends := times(a, sent, d.now())
+	e.freshUntil = min(ends, e.began+int64(ttl)) // the policy there may be another
 	if !a.Absent {
 		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
 		e.staleUntil = e.freshUntil + int64(max(p.StaleIfError, p.StaleWhileRevalidate))

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"context"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,73 +10,73 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 )
 
-func TestStaleEntryDoesNotGiveWayToAnOlderStaleOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := origintest.New(map[string]string{"k": "old"})
-		c := newCluster(t, 3, o, testPolicy())
-		get(t, c.members[1], "k")
-		time.Sleep(12 * time.Second)
-		o.Set("k", "new")
-		expect(t, get(t, c.members[2], "k"), "new", SourceLoad)
-		o.Fail(errDown)
-		c.away[0].Store(true)
-		time.Sleep(12 * time.Second)
-		for range 1000 {
-			if a := get(t, c.members[2], "k"); string(a.Value) != "new" || !a.Stale {
-				t.Fatalf("got %+v; want the newer value, stale", a)
+func TestLongestDurationsDoNotOverflow(t *testing.T) {
+	for _, forever := range []time.Duration{1 << 62, math.MaxInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "v"})
+			p := DefaultPolicy()
+			p.TTLJitter = 1
+			p.TTL, p.NegativeTTL, p.LocalTTL, p.LoadTimeout = forever, forever, forever, forever
+			p.StaleIfError, p.StaleWhileRevalidate, p.GutterTTL = forever, forever, forever
+			c := newCluster(t, 2, o, p)
+			time.Sleep(time.Second)
+			for _, key := range []string{"k", "none"} {
+				get(t, c.members[1], key)
+				time.Sleep(time.Hour)
+				get(t, c.members[1], key)
 			}
-		}
-		if n := c.members[2].Stats().Hops.Load(); n > 4 {
-			t.Errorf("%d hops for 1000 stale reads", n)
-		}
-	})
+			if o.Queries() != 2 {
+				t.Errorf("%v: %d queries; want one for each key", forever, o.Queries())
+			}
+			e := c.members[1].Explain("k")
+			if e.Fresh <= 0 || e.Usable <= 0 || e.Age < 0 {
+				t.Errorf("%v: fresh %v, usable %v, age %v", forever, e.Fresh, e.Usable, e.Age)
+			}
+		})
+	}
 }
 
-func TestPeekBringsNothingOlderThanWhatWasHeld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := origintest.New(map[string]string{"k": "old"})
-		c := newCluster(t, 2, o, testPolicy())
-		get(t, c.members[0], "k")
-		time.Sleep(time.Second)
-		o.Set("k", "new")
-		c.order = func(from int) (int, int) { return 2, from } // the owner is unknown to both, each stands in for it
-		serve := func() string {
-			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return string(a.Value)
-		}
-		if v := serve(); v != "new" {
-			t.Fatalf("got %q", v)
-		}
-		time.Sleep(3 * time.Second) // beyond the gutter ttl, within that of member 0
-		c.order = func(int) (int, int) { return 1, 0 }
-		c.prev = 0
-		if v := serve(); v != "new" {
-			t.Errorf("got %q after the newer value", v)
-		}
-	})
-}
-
-func TestInheritedEntryLivesNoLongerThanOwnTTL(t *testing.T) {
+func TestZeroDurations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
-		long := testPolicy()
-		long.TTL, long.NegativeTTL = time.Hour, time.Hour
-		c := newCluster(t, 2, o, testPolicy())
-		c.members[0].SetPolicy(long)
-		get(t, c.members[0], "k")
-		get(t, c.members[0], "none")
-		c.order, c.prev = func(int) (int, int) { return 1, 0 }, 0
-		time.Sleep(500 * time.Millisecond)
-		if a := get(t, c.members[1], "k"); a.Fresh != 9500*time.Millisecond {
-			t.Errorf("fresh for %v; want what is left of the ttl here", a.Fresh)
+		p := DefaultPolicy()
+		p.TTLJitter, p.NegativeTTL, p.LocalTTL, p.StaleIfError = 0, 0, 0, 0
+		c := newCluster(t, 2, o, p)
+		for range 2 {
+			time.Sleep(tick)
+			if a := get(t, c.members[0], "none"); !a.Absent || a.Source != SourceLoad {
+				t.Errorf("negative_ttl 0: %+v", a)
+			}
 		}
-		if a := get(t, c.members[1], "none"); a.Fresh != 500*time.Millisecond {
-			t.Errorf("absent for %v; want what is left of the negative ttl here", a.Fresh)
-		}
-		time.Sleep(20 * time.Second)
-		expect(t, get(t, c.members[1], "k"), "v", SourceLoad)
+		get(t, c.members[1], "k")
+		time.Sleep(tick)
+		expect(t, get(t, c.members[1], "k"), "v", SourcePeerHit)
 	})
+}
+
+type said Answer
+
+func (said) ID() string { return "said" }
+
+func (s said) Fetch(context.Context, Query) (Answer, error) { return Answer(s), nil }
+
+type ownedBy struct{ Peer }
+
+func (o ownedBy) Route(string, string) Route { return Route{Owner: o.Peer} }
+
+func TestAbsurdTimesOfAPeer(t *testing.T) {
+	for _, a := range []Answer{
+		{Age: -time.Hour, Fresh: time.Hour},
+		{Age: math.MaxInt64, Fresh: math.MaxInt64, Took: math.MaxInt64},
+		{Age: math.MinInt64, Fresh: math.MinInt64, Took: math.MinInt64},
+		{Age: math.MinInt64, Fresh: math.MaxInt64, Took: math.MaxInt64},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDataset(t, origintest.New(nil), ownedBy{said(a)}, testPolicy())
+			get(t, d, "k")
+			if e := d.Explain("k"); e.Age < 0 || e.Fresh > testPolicy().LocalTTL {
+				t.Errorf("%+v: age %v, fresh %v", a, e.Age, e.Fresh)
+			}
+		})
+	}
 }

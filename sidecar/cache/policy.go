@@ -2,7 +2,7 @@ package cache
 
 import "time"
 
-// Policy is how fresh a dataset's answers are. All durations are non-negative.
+// Policy is how fresh a dataset's answers are. Durations are cut to 0 and 36 years.
 type Policy struct {
 	// TTL is how long an entry is fresh, counted from before its load began.
 	TTL time.Duration
@@ -37,4 +37,19 @@ func DefaultPolicy() Policy {
 		GutterTTL:    2 * time.Second,
 		MaxFlights:   10000,
 	}
+}
+
+// longest bounds every duration, so that no sum of a few of them overflows.
+const longest = time.Duration(1 << 60)
+
+func bounded(d time.Duration) time.Duration { return min(max(d, 0), longest) }
+
+// bounded is p with every duration in bounds.
+func (p Policy) bounded() Policy {
+	for _, d := range []*time.Duration{
+		&p.TTL, &p.NegativeTTL, &p.StaleWhileRevalidate, &p.StaleIfError, &p.LocalTTL, &p.LoadTimeout, &p.GutterTTL,
+	} {
+		*d = bounded(*d)
+	}
+	return p
 }
