@@ -113,6 +113,7 @@ type batchEntry struct {
 	Age         *int64           `json:"age,omitempty"`
 	MaxAge      *int64           `json:"maxAge,omitempty"`
 	Source      string           `json:"source,omitempty"`
+	Stale       bool             `json:"stale,omitempty"`
 	Owner       string           `json:"owner,omitempty"`
 	Error       *problemDocument `json:"error,omitempty"`
 }
@@ -153,7 +154,7 @@ func (e *entrance) entry(key string, o outcome, isJSON bool) batchEntry {
 	a := o.answer
 	age, maxAge := wholeSeconds(a.Age), wholeSeconds(timeLeft(&a))
 	entry := batchEntry{Key: key, Version: a.Version, ETag: a.ETag, Age: &age, MaxAge: &maxAge,
-		Source: a.Source.String(), Owner: a.Owner}
+		Source: a.Source.String(), Stale: a.Stale, Owner: a.Owner}
 	if isJSON && json.Valid(a.Value) {
 		entry.Value = a.Value
 	} else {

@@ -56,6 +56,13 @@ func TestBatchAnswersInOrderAndEachOnItsOwn(t *testing.T) {
 	}
 }
 
+func TestBatchSaysWhatIsStale(t *testing.T) {
+	got := batchOver(t, start(t, Config{}), "failing", `"stale","ok"`)
+	if !got[0].Stale || got[0].Error != nil || string(got[0].ValueBase64) != "stale" || got[1].Stale {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestBatchErrorsSayWhenToTryAgain(t *testing.T) {
 	got := batchOver(t, start(t, Config{}), "failing", `"overloaded","panic","ok"`)
 	if e := got[0].Error; e == nil || e.Status != 429 || e.RetryAfter != 2 {

@@ -284,4 +284,7 @@ func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 		c.setInt("Ringside-Version", a.Version)
 	}
 	c.setString("Ringside-Source", a.Source.String())
+	if a.Stale {
+		c.setString("Ringside-Stale", "true")
+	}
 }

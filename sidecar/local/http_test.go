@@ -296,7 +296,10 @@ func TestFoundHeaders(t *testing.T) {
 				got[f.name] = string(f.value)
 			}
 			want := map[string]string{"ETag": `"e"`, "Age": "2", "Cache-Control": tt.maxAge, "Cache-Status": tt.status,
-				"Ringside-Version": "7", "Ringside-Source": tt.answer.Source.String()}
+				"Ringside-Version": "7", "Ringside-Source": tt.answer.Source.String(), "Ringside-Stale": ""}
+			if tt.answer.Stale {
+				want["Ringside-Stale"] = "true"
+			}
 			for name := range want {
 				if got[name] != want[name] {
 					t.Errorf("%s: %q, want %q", name, got[name], want[name])

@@ -67,6 +67,8 @@ func failing() Dataset {
 			return cache.Answer{}, errors.New("dsn postgres://canary-secret")
 		case "panic":
 			panic("canary-secret")
+		case "stale":
+			return cache.Answer{Value: []byte(key), Stale: true, Detail: "origin-error", Source: cache.SourceHit}, nil
 		case "wait":
 			<-ctx.Done()
 			return cache.Answer{}, ctx.Err()
