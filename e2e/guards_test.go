@@ -97,12 +97,12 @@ var guards = []guard{
 	},
 	{
 		"a local copy outlives the owner's entry", "sidecar/cache/find.go",
-		"int64(min(a.Fresh, p.LocalTTL))", "int64(p.LocalTTL)",
+		"min(ends, said+int64(p.LocalTTL))", "min(max(ends, longest.Nanoseconds()), said+int64(p.LocalTTL))",
 		"TestLocalCopyNeverOutlivesTheOwnersEntry",
 	},
 	{
 		"a local copy is thought younger than it is", "sidecar/cache/find.go",
-		"began: said - int64(a.Age)", "began: said",
+		"said - int64(bounded(a.Age)), said", "said - 0*int64(a.Age), said",
 		"TestLocalCopyNeverOutlivesTheOwnersEntry|TestNewOwnerPeeksAtThePreviousOne",
 	},
 	{

@@ -20,7 +20,8 @@ type Answer struct {
 	Stale bool
 	// Source is where the answer was found.
 	Source Source
-	// Took is how long the member that was asked took to answer; only in answers of Peer.Fetch.
+	// Took is the time from the question to the moment at which Age and Fresh were true, at most. What passes between
+	// that moment and the arrival of the answer makes the value older, and its copies must count it.
 	Took time.Duration
 	// Owner is the node id of the member that answered for the key; empty when it is this one.
 	Owner string

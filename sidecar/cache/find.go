@@ -31,9 +31,9 @@ type found struct {
 	detail string
 }
 
-func (f found) answer(now int64) Answer {
+func (f found) answer(asked, now int64) Answer {
 	a := f.entry.answer(now, f.source)
-	a.Stale, a.Detail = f.stale, f.detail
+	a.Stale, a.Detail, a.Took = f.stale, f.detail, time.Duration(now-asked)
 	return a
 }
 

@@ -25,7 +25,7 @@ func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, e
 		}
 		return e.answer(now, e.source()), nil
 	}
-	a, err := d.miss(ctx, strings.Clone(key), read{noCache: o.NoCache, memoryOnly: o.OnlyIfCached})
+	a, err := d.miss(ctx, strings.Clone(key), read{began: now, noCache: o.NoCache, memoryOnly: o.OnlyIfCached})
 	d.countMiss(a, err)
 	return a, err
 }
@@ -40,11 +40,12 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 		}
 		return e.answer(now, SourceHit), nil
 	}
-	return d.miss(ctx, q.Key, read{noCache: q.NoCache, memoryOnly: q.MemoryOnly, served: true})
+	return d.miss(ctx, q.Key, read{began: now, noCache: q.NoCache, memoryOnly: q.MemoryOnly, served: true})
 }
 
 // read is what Get and Serve ask of miss.
 type read struct {
+	began      int64
 	noCache    bool
 	memoryOnly bool
 	served     bool // for another member: never hop
@@ -70,7 +71,7 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 	if err != nil {
 		return Answer{}, d.ofCaller(ctx, err)
 	}
-	return f.answer(d.now()), nil
+	return f.answer(r.began, d.now()), nil
 }
 
 // missWithStale answers a read for which memory holds a stale entry.
@@ -91,7 +92,7 @@ func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *e
 	defer cancel()
 	f, err := d.find(wait, key, r, 0)
 	if err == nil {
-		return f.answer(d.now()), nil
+		return f.answer(r.began, d.now()), nil
 	}
 	if ctx.Err() != nil || !excusable(KindOf(err)) {
 		return Answer{}, d.ofCaller(ctx, err)

@@ -21,7 +21,9 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 	t.Parallel()
 	wantQuery := cache.Query{Dataset: "metrics", Key: "a/b c", Gutter: true, NoCache: true, MemoryOnly: true}
 	answers := map[string]cache.Answer{
-		"present": {Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Source: cache.SourcePeerHit},
+		"present": {
+			Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Took: time.Hour, Source: cache.SourcePeerHit,
+		},
 		"loaded":  {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
 		"absent":  {Absent: true, Source: cache.SourceLoad, Fresh: time.Second},
 		"stale":   {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
@@ -50,7 +52,8 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 			}
 			got.Value, want.Value = nil, nil
 			if got.Owner != want.Owner || got.Source != want.Source || got.Version != want.Version || got.Age != want.Age ||
-				got.Fresh != want.Fresh || got.Stale != want.Stale || got.Absent != want.Absent || got.Detail != want.Detail {
+				got.Fresh != want.Fresh || got.Took != want.Took || got.Stale != want.Stale || got.Absent != want.Absent ||
+				got.Detail != want.Detail {
 				t.Errorf("answer %+v, want %+v", got, want)
 			}
 		})

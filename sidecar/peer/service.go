@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -83,12 +82,12 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	if !ok {
 		return nil, status.Errorf(codes.NotFound, "no dataset %q: is its config older than the caller's?", req.GetDataset())
 	}
-	owns, began := s.owns(req, dataset), time.Now()
+	owns := s.owns(req, dataset)
 	a, err := dataset.Serve(ctx, query(req))
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return s.response(a, owns, time.Since(began)), nil
+	return s.response(a, owns), nil
 }
 
 func checkSizes(req *peerv1.FetchRequest) error {
@@ -126,7 +125,7 @@ func query(req *peerv1.FetchRequest) cache.Query {
 	}
 }
 
-func (s *Service) response(a cache.Answer, owns bool, took time.Duration) *peerv1.FetchResponse {
+func (s *Service) response(a cache.Answer, owns bool) *peerv1.FetchResponse {
 	return &peerv1.FetchResponse{
 		Value:      a.Value,
 		Absent:     a.Absent,
@@ -138,7 +137,7 @@ func (s *Service) response(a cache.Answer, owns bool, took time.Duration) *peerv
 		RingId:     s.config.Ring.RingID(),
 		Stale:      a.Stale,
 		Detail:     a.Detail,
-		TookNs:     int64(took),
+		TookNs:     int64(a.Took),
 	}
 }
 
