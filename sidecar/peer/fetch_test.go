@@ -24,9 +24,9 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 		"present": {
 			Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Took: time.Hour, Source: cache.SourcePeerHit,
 		},
-		"loaded":  {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
-		"absent":  {Absent: true, Source: cache.SourceLoad, Fresh: time.Second},
-		"stale":   {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
+		"loaded": {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
+		"absent": {Absent: true, Source: cache.SourceLoad, Fresh: time.Second},
+		"stale":  {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
 	}
 	var next cache.Answer
 	m := startMember(t, "m", serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
