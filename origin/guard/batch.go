@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -71,9 +72,10 @@ type group struct {
 	timer   *time.Timer
 	begun   atomic.Bool // its turn has come
 
-	done    chan struct{} // closed when the two below are set
-	results []origin.Result
-	err     error
+	done     chan struct{} // closed when those below are set
+	results  []origin.Result
+	err      error
+	panicked any // what the Load of next panicked with
 }
 
 // BatchStats counts since the start.
@@ -111,6 +113,9 @@ func (b *Batch) Load(ctx context.Context, keys []string) ([]origin.Result, error
 func (g *group) wait(ctx context.Context) error {
 	select {
 	case <-g.done:
+		if g.panicked != nil {
+			panic(g.panicked) // on a goroutine whose owner can recover
+		}
 		return g.err
 	case <-ctx.Done():
 		if !g.begun.Load() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -196,7 +201,17 @@ func (b *Batch) run(g *group) {
 	}
 	b.loads.Add(1)
 	b.keys.Add(int64(len(g.keys)))
-	g.results, g.err = b.next.Load(ctx, g.keys)
+	g.load(ctx, b.next)
+}
+
+// load keeps a panic for the callers. Here, on a goroutine of the batch, it would end the process.
+func (g *group) load(ctx context.Context, next origin.Origin) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
+		}
+	}()
+	g.results, g.err = next.Load(ctx, g.keys)
 	if g.err == nil && len(g.results) != len(g.keys) {
 		g.err = fmt.Errorf("the origin gave %d results for %d keys", len(g.results), len(g.keys))
 	}

@@ -99,7 +99,11 @@ func (b *Breaker) Load(ctx context.Context, keys []string) ([]origin.Result, err
 	})
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		b.refused.Add(1)
-		return nil, fmt.Errorf("%w; its last failure: %v", ErrOpen, *b.last.Load())
+		last := b.last.Load()
+		if last == nil { // all that failed were panics
+			return nil, ErrOpen
+		}
+		return nil, fmt.Errorf("%w; its last failure: %v", ErrOpen, *last)
 	}
 	return results, err
 }

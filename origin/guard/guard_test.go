@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -200,6 +201,30 @@ func TestBatchFailsAllItsCallersWithTheOrigin(t *testing.T) {
 		wantErr(t, second.wait().err, errDown)
 		equal(t, "queries", f.Queries(), 1)
 	})
+}
+
+type panicking struct{}
+
+func (panicking) Load(context.Context, []string) ([]origin.Result, error) { panic("boom") }
+
+// recovered is what Load of o panics with, on the goroutine of its caller.
+func recovered(t *testing.T, o origin.Origin) (p any) {
+	defer func() { p = recover() }()
+	_, err := o.Load(minute(t), []string{"a"})
+	return err
+}
+
+// A goroutine of the batch has nobody who could recover.
+func TestPanicOfAnOriginIsItsCallers(t *testing.T) {
+	b := guard.NewBreaker(panicking{}, guard.BreakerConfig{Failures: 2})
+	batch := guard.NewBatch(b, guard.BatchConfig{})
+	for range 2 {
+		if p := fmt.Sprint(recovered(t, batch)); !strings.Contains(p, "boom") || !strings.Contains(p, "guard_test.go") {
+			t.Errorf("the caller got %q; want the panic and where it was raised", p)
+		}
+	}
+	_, err := b.Load(minute(t), []string{"a"})
+	wantErr(t, err, guard.ErrOpen)
 }
 
 // short answers fewer keys than it was asked for.
