@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"text/tabwriter"
 
@@ -19,10 +20,10 @@ func newRing() *cobra.Command {
 		Long: `Without --members: show the ring that the running sidecar routes by.
 
 With --members: build the ring of these members, without any sidecar, and print a line for each route key: the key,
-its owner, and its successors in order. A route key is dataset/key, percent-encoded as in a URL path. Envoy and gRPC
-send requests by it, too.`,
+its owner, and its successors in order. A route key is dataset/key, percent-encoded as in a URL path, but for the
+slashes of the key. Envoy and gRPC send requests by it, too.`,
 		Example: `  ringside ring
-  ringside ring --members 10.0.0.5:7072,10.0.0.6:7072,10.0.0.7:7072 cnf-metrics/CNF-001 routes/10.0.0.0%2F8`,
+  ringside ring --members 10.0.0.5:7072,10.0.0.6:7072,10.0.0.7:7072 cnf-metrics/CNF-001 routes/10.0.0.0/8`,
 	}
 	admin, out := adminFlag(cmd), outputFlag(cmd)
 	members := cmd.Flags().StringSlice("members", nil, "advertised host:port of each member; computes offline")
@@ -51,6 +52,11 @@ type prediction struct {
 }
 
 func predict(w io.Writer, members []string, size ring.Size, keys []string, asJSON bool) error {
+	for _, m := range members {
+		if _, _, err := net.SplitHostPort(m); err != nil {
+			return usageError{fmt.Errorf("--members: want the advertised host:port of each, which is what is hashed; got %q", m)}
+		}
+	}
 	r, err := ring.New(ring.NewStatic(members), size)
 	if err != nil {
 		return usageError{err}
@@ -66,7 +72,8 @@ func predict(w io.Writer, members []string, size ring.Size, keys []string, asJSO
 		return printJSON(w, predictions)
 	}
 	for _, p := range predictions {
-		if _, err := fmt.Fprintln(w, p.RouteKey, p.Owner, strings.Join(p.Successors, " ")); err != nil {
+		line := append([]string{p.RouteKey, p.Owner}, p.Successors...)
+		if _, err := fmt.Fprintln(w, strings.Join(line, " ")); err != nil {
 			return err
 		}
 	}
