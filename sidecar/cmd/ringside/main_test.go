@@ -187,7 +187,7 @@ func TestJSONOutputIsJSON(t *testing.T) {
 	addrs := begin(t, nil)
 	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "C": newConfigFile(t)}
 	for _, line := range []string{
-		"get metrics CNF-001 --http $H", "explain metrics CNF-001 --admin $A", "ring --admin $A", "ring --members a,b x/1",
+		"get metrics CNF-001 --http $H", "explain metrics CNF-001 --admin $A", "ring --admin $A", "ring --members a:1,b:1 x/1",
 		"config show -c $C", "version",
 	} {
 		if _, stdout, stderr := execute(line+" -o json", names); !json.Valid([]byte(stdout)) {
