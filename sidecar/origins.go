@@ -44,7 +44,7 @@ func openDatabase(name string, c OriginConfig) (*database, error) {
 }
 
 // dataset returns the origin of one dataset within the budget of its database. The cache bounds the time of a load, so
-// that a new load_timeout counts without a restart; hence no guard.Timeout.
+// that a new load_timeout counts without a restart.
 func (d *database) dataset(c sqldb.Dataset, stats *cache.Stats) (origin.Origin, error) {
 	source, err := d.db.Dataset(c)
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package guard keeps an origin's budget. Each guard is a decorator of origin.Origin; a dataset's are put together as
 //
-//	Batch → Timeout → Limiter → Breaker → source
+//	Batch (with the Limiter) → Breaker → source
 //
-// so that many misses are one load, whose time includes that in the queue, and a breaker that opens answers the queue
-// behind it at once. A Limiter is shared by the datasets of an origin, whose budget it is; a Breaker belongs to one
+// so that many misses are one load, which takes keys while it queues, and a breaker that opens answers the queue before it
+// at once. There is no guard for the time of a load: its caller's context has that. A Limiter is shared by the datasets of an origin, whose budget it is; a Breaker belongs to one
 // dataset, as a query that is wrong must not silence the others.
 package guard

@@ -20,12 +20,11 @@ var errDown = errors.New("connection refused")
 func TestEachGuardConforms(t *testing.T) {
 	for name, around := range map[string]func(origin.Origin) origin.Origin{
 		"batch":   func(o origin.Origin) origin.Origin { return guard.NewBatch(o, guard.BatchConfig{}) },
-		"timeout": func(o origin.Origin) origin.Origin { return guard.NewTimeout(o, time.Hour) },
 		"limit":   func(o origin.Origin) origin.Origin { return guard.NewLimiter(guard.LimitConfig{}).Limit(o) },
 		"breaker": func(o origin.Origin) origin.Origin { return guard.NewBreaker(o, guard.BreakerConfig{}) },
 		"all": func(o origin.Origin) origin.Origin {
 			o = guard.NewLimiter(guard.LimitConfig{}).Limit(guard.NewBreaker(o, guard.BreakerConfig{}))
-			return guard.NewBatch(guard.NewTimeout(o, time.Hour), guard.BatchConfig{})
+			return guard.NewBatch(o, guard.BatchConfig{})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -297,20 +296,6 @@ func TestLimitWithoutAQueue(t *testing.T) {
 		synctest.Wait()
 		wantErr(t, start(minute(t), o, "b").wait().err, origin.ErrOverloaded)
 		wantErr(t, first.wait().err, nil)
-	})
-}
-
-func TestTimeoutEndsALoadThatTakesTooLong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := origintest.New(map[string]string{"a": "1"})
-		o := guard.NewTimeout(f, time.Second)
-		f.Slow(999 * time.Millisecond)
-		wantErr(t, start(t.Context(), o, "a").wait().err, nil)
-		f.Slow(time.Hour)
-		c := start(t.Context(), o, "a").wait()
-		wantErr(t, c.err, context.DeadlineExceeded)
-		equal(t, "took", c.took, time.Second)
-		equal(t, "exceeded", o.Exceeded(), 1)
 	})
 }
 
