@@ -224,11 +224,11 @@ func (d *Dataset) hopper(key string, route Route, notBefore int64) func(context.
 // detour goes around an owner that could not be reached: to the successor, which is everybody's, so that the herd stays
 // merged; then to the stale copy (the caller has it); and only then to the origin, out of a small budget.
 func (d *Dataset) detour(ctx context.Context, key string, route Route, q Query, why error) (found, error) {
-	d.stats.Successor.Add(1)
 	q.Gutter = true
 	if route.Successor == nil {
 		return d.standIn(ctx, key, q)
 	}
+	d.stats.Successor.Add(1)
 	f, err := d.fetch(ctx, route.Successor, q)
 	if !errors.Is(err, ErrUnreachable) {
 		f.detail = "owner-unreachable"

@@ -167,6 +167,11 @@ func TestDeadOwnerDoesNotSendEveryPodToTheDatabase(t *testing.T) {
 		if o.Queries() != 1 {
 			t.Errorf("%d queries with a dead owner; want 1, the successor's", o.Queries())
 		}
+		for i, want := range map[int]int64{1: 0, 2: 1} { // the successor does not ask itself
+			if n := c.members[i].Stats().Successor.Load(); n != want {
+				t.Errorf("member %d counts %d hops to the successor; want %d", i, n, want)
+			}
+		}
 	})
 }
 
