@@ -58,6 +58,9 @@ type response struct {
 func (l *listener) get(ctx context.Context, path string) (response, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	if err := l.check(); err != nil {
+		return response{}, err
+	}
 	client, host := l.client()
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
@@ -74,6 +77,17 @@ func (l *listener) get(ctx context.Context, path string) (response, error) {
 		return response{}, fmt.Errorf("read the answer of %s: %w", l.addr, err)
 	}
 	return response{resp.StatusCode, resp.Header, body}, nil
+}
+
+// check refuses an address that would be looked up as a name, such as a URL or a port alone.
+func (l *listener) check() error {
+	if strings.HasPrefix(l.addr, "unix:") {
+		return nil
+	}
+	if host, port, err := net.SplitHostPort(l.addr); err != nil || port == "" || strings.Contains(host, "/") {
+		return usageError{fmt.Errorf("--%s: want host:port, without http://, or unix:/path; got %q", l.flag, l.addr)}
+	}
+	return nil
 }
 
 // client never uses a proxy: the sidecar is on this host.
@@ -96,6 +110,8 @@ func (l *listener) explain(err error) error {
 			l.addr, l.flag)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s gave no answer within %s", l.addr, requestTimeout)
+	case strings.Contains(err.Error(), "malformed HTTP"): // net/http has no type for it
+		return fmt.Errorf("%s does not speak HTTP/1.1: --%s wants another listener of the sidecar", l.addr, l.flag)
 	}
 	return fmt.Errorf("ask %s (flag --%s): %w", l.addr, l.flag, err)
 }

@@ -119,7 +119,7 @@ func (e explanation) printEntry(w io.Writer) {
 	m := e.Memory
 	fmt.Fprintf(w, "age\t%s\n", short(m.Age))
 	fmt.Fprintf(w, "fresh for\t%s\n", short(m.Fresh))
-	fmt.Fprintf(w, "usable for\t%s\n", short(m.Usable))
+	fmt.Fprintf(w, "usable for\t%s\n", short(max(m.Fresh, m.Usable))) // without stale answers, for as long as fresh
 	fmt.Fprintf(w, "last load\t%s, because of %s\n", short(m.LastLoad), m.Why)
 	fmt.Fprintf(w, "bytes\t%d\n", m.Bytes)
 	fmt.Fprintf(w, "version\t%d\n", m.Version)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -103,7 +104,7 @@ func TestCommandLines(t *testing.T) {
 	}
 	nobody.Close()
 	names := map[string]string{
-		"H": addrs.HTTP, "A": addrs.Admin, "M": addrs.Metrics, "U": "unix:" + socket, "N": nobody.Addr().String(),
+		"H": addrs.HTTP, "G": addrs.GRPC, "A": addrs.Admin, "M": addrs.Metrics, "U": "unix:" + socket, "N": nobody.Addr().String(),
 		"C": newConfigFile(t), "BAD": write(t, "bad.yaml", "ring: {min: 5000}\nnodes: 1\n"),
 		"NOTABLE": write(t, "t.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
@@ -123,6 +124,9 @@ func TestCommandLines(t *testing.T) {
 		{"get nope CNF-001 --http $H", 1, "", "dataset"},
 		{"get metrics CNF-001 --http $N", 1, "", "nobody listens on $N: is `ringside run` running? If it listens elsewhere, say where with --http"},
 		{"get metrics CNF-001 --http unix:/no/socket", 1, "", "nobody listens on unix:/no/socket"},
+		{"get metrics CNF-001 --http http://$H", 2, "", `--http: want host:port, without http://`},
+		{"get metrics CNF-001 --http 7070", 2, "", `want host:port`},
+		{"get metrics CNF-001 --http $G", 1, "", "$G does not speak HTTP/1.1: --http wants another listener"},
 		{"get metrics", 2, "", "accepts 2 arg(s), received 1; see `ringside get --help`"},
 		{"get metrics CNF-001 -o xml", 2, "", "want text or json"},
 		{"get --nope", 2, "", "unknown flag: --nope; see `ringside get --help`"},
@@ -271,5 +275,16 @@ func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 				t.Errorf("%q: %v", line, err)
 			}
 		}
+	}
+}
+
+func TestExplainOfAnAbsentKeySaysForHowLong(t *testing.T) {
+	var out strings.Builder
+	e := explanation{Memory: memory{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
+	if err := e.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "usable for  1s\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("printed %q, want %q in it", out.String(), want)
 	}
 }
