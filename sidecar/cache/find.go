@@ -18,6 +18,9 @@ const (
 	peekTimeout = 20 * time.Millisecond
 	// hopGrace is what an owner gets beyond its load timeout to say that its load has failed.
 	hopGrace = 250 * time.Millisecond
+	// maxRounds bounds the flights that a read joins to find one that is recent enough. The first may have begun too early;
+	// those after it may be of readers that had missed before, and find in memory what the first one left.
+	maxRounds = 16
 )
 
 // found is what a flight gives to those who wait for it.
@@ -40,8 +43,7 @@ func (f found) answer(asked, now int64) Answer {
 // find waits for the flight that brings key. The value is current as of notBefore or later; 0 sets no such bound, and is
 // not a time: what the owner loaded before this member started was loaded before 0.
 func (d *Dataset) find(ctx context.Context, key string, r read, notBefore int64) (f found, err error) {
-	// A flight that this read joins may have begun before notBefore. The next one has not.
-	for range 3 {
+	for range maxRounds {
 		f, err = d.join(ctx, key, r, notBefore)
 		if err != nil || notBefore == 0 || f.asOf >= notBefore {
 			break
