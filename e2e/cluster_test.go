@@ -34,8 +34,14 @@ type cluster struct {
 const statementCap = 4
 
 // newCluster starts n sidecars in front of PostgreSQL. Rows of the dataset cnf-metrics are in the table cnf_metrics;
-// slow-metrics reads the same rows through a view that takes 20 ms a statement; short-metrics has a ttl of 1 s.
+// slow-metrics reads the same rows through a view that takes 20 ms a statement; short-metrics has a ttl of 1 s; of
+// owned-metrics nobody but the owner keeps what it has read.
 func newCluster(t testing.TB, n int) *cluster {
+	t.Helper()
+	return newClusterOf(t, n, rig.Sidecars)
+}
+
+func newClusterOf(t testing.TB, n int, start func(t testing.TB, n int, config string) []*rig.Sidecar) *cluster {
 	t.Helper()
 	c := &cluster{t: t, etcd: rig.Etcd(t), database: rig.NewPostgres(t)}
 	db, err := sql.Open("pgx", c.database.DSN)
@@ -47,7 +53,7 @@ func newCluster(t testing.TB, n int) *cluster {
 	c.exec(`CREATE EXTENSION pg_stat_statements`)
 	c.exec(`CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8 NOT NULL, ver bigint NOT NULL DEFAULT 1)`)
 	c.exec(`CREATE VIEW slow_metrics AS SELECT m.* FROM cnf_metrics m, (SELECT pg_sleep(0.02)) AS pause`)
-	c.sidecars = rig.Sidecars(t, n, c.config())
+	c.sidecars = start(t, n, c.config())
 	c.client = &http.Client{
 		Timeout:   10 * time.Second,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: time.Minute},
@@ -67,6 +73,7 @@ origins:
   db: {driver: postgres, dsn_file: %q, max_in_flight: %d}
 datasets:
   cnf-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1m, local_ttl: 1m}
+  owned-metrics: {origin: db, table: cnf_metrics, key: cnf_id, ttl: 1m, local_ttl: 1ms}
   short-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1s}
   slow-metrics: {origin: db, table: slow_metrics, key: cnf_id, version: ver, ttl: 1m, load_timeout: 5s}
 `, c.etcd.Endpoint(), dsn, statementCap)

@@ -22,6 +22,7 @@ type Sidecar struct {
 	*process
 	ID                               string
 	HTTP, GRPC, Peer, Metrics, Admin string // host:port
+	XDS                              string // host:port; empty unless Feed was called
 	Unix                             string // path
 }
 
@@ -32,6 +33,19 @@ func Sidecars(t testing.TB, n int, config string) []*Sidecar {
 	sidecars := make([]*Sidecar, n)
 	for i := range sidecars {
 		sidecars[i] = NewSidecar(t, "sidecar-"+strconv.Itoa(i+1), config)
+		sidecars[i].Start()
+	}
+	AwaitRing(t, sidecars)
+	return sidecars
+}
+
+// FeedingSidecars is Sidecars that serve the ring to proxies.
+func FeedingSidecars(t testing.TB, n int, config string) []*Sidecar {
+	t.Helper()
+	sidecars := make([]*Sidecar, n)
+	for i := range sidecars {
+		sidecars[i] = NewSidecar(t, "sidecar-"+strconv.Itoa(i+1), config)
+		sidecars[i].Feed()
 		sidecars[i].Start()
 	}
 	AwaitRing(t, sidecars)
@@ -80,6 +94,12 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	}
 	t.Cleanup(s.Kill)
 	return s
+}
+
+// Feed makes a sidecar that has not been started serve the ring to proxies.
+func (s *Sidecar) Feed() {
+	s.XDS = loopback(freePort(s.t))
+	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
 }
 
 // Ready asks /readyz.

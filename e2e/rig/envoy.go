@@ -1,0 +1,110 @@
+package rig
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// EnvoyServer is an Envoy with one of the configurations of deploy/envoy.
+type EnvoyServer struct {
+	*process
+	HTTP, Admin string // host:port
+}
+
+// EnvoyTLS are PEM files: the identity of an Envoy whose configuration is envoy-mtls.yaml.
+type EnvoyTLS struct{ Cert, Key, CA string }
+
+// Envoy starts an Envoy that follows the feed at the given address (host:port) and lives as long as the test, and waits
+// until it has a ring. The configuration is the shipped one, with other ports. The binary is .bin/envoy.
+func Envoy(t testing.TB, feed string) *EnvoyServer {
+	t.Helper()
+	return startEnvoy(t, "envoy.yaml", feed)
+}
+
+// EnvoyWithTLS is Envoy for members that speak TLS.
+func EnvoyWithTLS(t testing.TB, feed string, identity EnvoyTLS) *EnvoyServer {
+	t.Helper()
+	secrets := filepath.Join(t.TempDir(), "secrets.yaml")
+	substitute(t, "secrets.yaml", secrets,
+		"/etc/ringside/tls/tls.crt", identity.Cert, "/etc/ringside/tls/tls.key", identity.Key,
+		"/etc/ringside/tls/ca.crt", identity.CA, "path: /etc/ringside/tls", "path: "+filepath.Dir(identity.Cert))
+	return startEnvoy(t, "envoy-mtls.yaml", feed, "/etc/envoy/secrets.yaml", secrets)
+}
+
+func startEnvoy(t testing.TB, name, feed string, replace ...string) *EnvoyServer {
+	t.Helper()
+	dir := t.TempDir()
+	e := &EnvoyServer{HTTP: loopback(freePort(t)), Admin: loopback(freePort(t))}
+	file := filepath.Join(dir, name)
+	substitute(t, name, file, append(replace,
+		"port_value: 7080", "port_value: "+port(t, e.HTTP), "port_value: 9901", "port_value: "+port(t, e.Admin),
+		"port_value: 7074", "port_value: "+port(t, feed))...)
+	e.process = &process{
+		t: t, name: "envoy", path: binary(t, "envoy", filepath.Join(repository(t), ".bin")), dir: dir, quit: syscall.SIGTERM,
+		args: []string{"-c", file, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warn"},
+		ready: func(int) error {
+			_, err := fetch("http://" + e.Admin + "/ready")
+			return err
+		},
+	}
+	t.Cleanup(e.Kill)
+	e.Start()
+	return e
+}
+
+// substitute copies a file of deploy/envoy with other words. Each must be there: what is tested is what is shipped.
+func substitute(t testing.TB, name, to string, replace ...string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(repository(t), "deploy", "envoy", name))
+	if err != nil {
+		t.Fatalf("rig: %v", err)
+	}
+	text := string(b)
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(text, replace[i]) {
+			t.Fatalf("rig: deploy/envoy/%s does not have %q", name, replace[i])
+		}
+		text = strings.ReplaceAll(text, replace[i], replace[i+1])
+	}
+	if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+		t.Fatalf("rig: %v", err)
+	}
+}
+
+func port(t testing.TB, address string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatalf("rig: %v", err)
+	}
+	return port
+}
+
+// Stat returns one of Envoy's own counters or gauges, 0 where it has none of that name.
+func (e *EnvoyServer) Stat(name string) int64 {
+	e.t.Helper()
+	body, err := fetch("http://" + e.Admin + "/stats?format=json&filter=^" + name + "$")
+	if err != nil {
+		e.t.Fatalf("rig: stats of Envoy: %v", err)
+	}
+	var answer struct {
+		Stats []struct {
+			Name  string
+			Value int64
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+		e.t.Fatalf("rig: stats of Envoy: %v", err)
+	}
+	for _, s := range answer.Stats {
+		if s.Name == name {
+			return s.Value
+		}
+	}
+	return 0
+}

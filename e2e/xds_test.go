@@ -1,0 +1,355 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	etcdresolver "go.etcd.io/etcd/client/v3/naming/resolver"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/xds"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// errHop: the answer did not come from the member that owns the key, or it took a hop.
+var errHop = errors.New("a hop")
+
+// A reader reads one key, and returns errHop when a member had to ask another.
+type reader func(key string) error
+
+// overHTTP reads through an Envoy. With header, the path says nothing of the key to it.
+func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, header bool) reader {
+	return func(key string) error {
+		request, err := http.NewRequest("GET", "http://"+envoy.HTTP+"/v1/"+dataset+"/"+key, nil)
+		if err != nil {
+			return err
+		}
+		if header {
+			request.URL.RawQuery = "" // the same path; the header wins
+			request.Header.Set("ringside-key", ring.RouteKey(dataset, key))
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		switch {
+		case err != nil:
+			return err
+		case response.StatusCode != http.StatusOK:
+			return fmt.Errorf("%s: %s", response.Status, body)
+		case !fromOwner(response.Header):
+			return fmt.Errorf("%w: Cache-Status %s", errHop, response.Header.Get("Cache-Status"))
+		}
+		return nil
+	}
+}
+
+// fromOwner: the only cache on the way was the one that answered, and what it has is no copy of another's entry. (A new
+// owner that asks the one before it, instead of the database, answers as a cache of its own.)
+func fromOwner(h http.Header) bool {
+	return h.Get("Ringside-Source") != "local_hit" && !strings.Contains(h.Get("Cache-Status"), ", ")
+}
+
+// overGRPC reads by gRPC with the header that Envoy and grpc-go hash.
+func overGRPC(conn *grpc.ClientConn, dataset string) reader {
+	stub := ringsidev1.NewCacheClient(conn)
+	return func(key string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, "ringside-key", ring.RouteKey(dataset, key))
+		response, err := stub.Get(ctx, &ringsidev1.GetRequest{Dataset: dataset, Key: key})
+		if err != nil {
+			return err
+		}
+		meta := response.GetMeta()
+		if meta.GetOwner() != "" || meta.GetSource() == ringsidev1.Source_SOURCE_LOCAL_HIT {
+			return fmt.Errorf("%w: owner %q, source %s", errHop, meta.GetOwner(), meta.GetSource())
+		}
+		return nil
+	}
+}
+
+func dialGRPC(t testing.TB, target string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(target, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// viaXDS dials as grpc-go's xDS resolver does, with the shipped bootstrap.
+func viaXDS(t testing.TB, feed string) *grpc.ClientConn {
+	t.Helper()
+	bootstrap, err := os.ReadFile("../deploy/envoy/grpc-bootstrap.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(bootstrap), "127.0.0.1:7074", feed, 1)
+	builder, err := xds.NewXDSResolverWithConfigForTesting([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dialGRPC(t, "xds:///ringside", grpc.WithResolvers(builder))
+}
+
+// viaEtcd dials with the stock resolver of etcd, and no xDS at all.
+func viaEtcd(t testing.TB, etcd *rig.EtcdServer) *grpc.ClientConn {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd.Endpoint()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	var builder resolver.Builder
+	if builder, err = etcdresolver.NewBuilder(client); err != nil {
+		t.Fatal(err)
+	}
+	return dialGRPC(t, "etcd:////ringside/default/ring", grpc.WithResolvers(builder), grpc.WithDefaultServiceConfig(`{
+		"loadBalancingConfig": [{"ring_hash_experimental": {"requestHashHeader": "ringside-key"}}],
+		"methodConfig": [{"name": [{"service": "ringside.v1.Cache"}], "retryPolicy": {"maxAttempts": 4,
+			"initialBackoff": "0.002s", "maxBackoff": "0.020s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
+}
+
+// hops reads each key once and returns how many took a hop. Any other failure ends the test.
+func hops(t testing.TB, keys int, read reader) (n int, last error) {
+	t.Helper()
+	var mu sync.Mutex // guards n, last and failed
+	var failed error
+	var all sync.WaitGroup
+	for w := range 16 {
+		all.Go(func() {
+			for i := w; i < keys; i += 16 {
+				err := read(fmt.Sprint("key-", i))
+				mu.Lock()
+				switch {
+				case errors.Is(err, errHop):
+					n, last = n+1, err
+				case err != nil:
+					failed = err
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	return n, last
+}
+
+// awaitNoHops waits until a sample of keys takes no hop: clients learn of a change a moment after the sidecars.
+func awaitNoHops(t testing.TB, name string, read reader) {
+	t.Helper()
+	rig.Eventually(t, 15*time.Second, func() error {
+		for i := range 300 {
+			if err := read(fmt.Sprint("key-", i)); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// stream reads without pause until it is stopped.
+type stream struct {
+	reads, failed atomic.Int64
+	last          atomic.Pointer[string] // the last failure
+	stop          func()
+}
+
+func newStream(t testing.TB, workers, keys int, read reader) *stream {
+	s := &stream{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := w; ctx.Err() == nil; i++ {
+				err := read(fmt.Sprint("key-", i*7%keys))
+				s.reads.Add(1)
+				if err != nil && !errors.Is(err, errHop) { // while the ring moves, a hop is right
+					s.failed.Add(1)
+					why := err.Error()
+					s.last.Store(&why)
+				}
+			}
+		})
+	}
+	s.stop = func() { cancel(); all.Wait() }
+	t.Cleanup(s.stop)
+	return s
+}
+
+func (s *stream) awaitReads(t testing.TB, n int64) {
+	t.Helper()
+	until := s.reads.Load() + n
+	rig.Eventually(t, time.Minute, func() error {
+		if got := s.reads.Load(); got < until {
+			return fmt.Errorf("%d reads; waiting for %d", got, until)
+		}
+		return nil
+	})
+}
+
+func (s *stream) failure() string {
+	if why := s.last.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+const routedKeys = 10_000
+
+// routers are all ways of reaching the owner without a hop.
+type routers map[string]reader
+
+func newRouters(t testing.TB, c *cluster, envoy *rig.EnvoyServer) routers {
+	const dataset = "owned-metrics" // an answer without a hop is the owner's: no copy of another would do
+	return routers{
+		"Envoy, HTTP by path":     overHTTP(c.client, envoy, dataset, false),
+		"Envoy, HTTP by header":   overHTTP(c.client, envoy, dataset, true),
+		"Envoy, gRPC by header":   overGRPC(dialGRPC(t, "passthrough:///"+envoy.HTTP), dataset),
+		"grpc-go, xds:///":        overGRPC(viaXDS(t, c.sidecars[0].XDS), dataset),
+		"grpc-go, etcd:/// alone": overGRPC(viaEtcd(t, c.etcd), dataset),
+	}
+}
+
+// check reports, for each way, how many of all keys took a hop.
+func (r routers) check(t *testing.T, when string) {
+	t.Helper()
+	for name, read := range r {
+		awaitNoHops(t, name, read)
+		n, last := hops(t, routedKeys, read)
+		report(t, promise{
+			number: "Z1", n: routedKeys, held: n == 0, done: name + ", " + when,
+			figure: strings.TrimSuffix(fmt.Sprintf("%d of %d keys took a hop: %v", n, routedKeys, last), ": <nil>"),
+		})
+	}
+}
+
+// during reports, for each way, how many reads failed while change happened and the ring moved.
+func (r routers) during(t *testing.T, what string, change func()) {
+	t.Helper()
+	streams := map[string]*stream{}
+	for name, read := range r {
+		streams[name] = newStream(t, 3, 500, read)
+	}
+	await := func(n int64) {
+		for _, s := range streams {
+			s.awaitReads(t, n)
+		}
+	}
+	await(500)
+	change()
+	await(1000)
+	for name, s := range streams {
+		s.stop()
+		report(t, promise{
+			number: "Z2", n: int(s.reads.Load()), held: s.failed.Load() == 0, done: name + ", under load, " + what,
+			figure: fmt.Sprintf("%d of %d reads failed %s", s.failed.Load(), s.reads.Load(), s.failure()),
+		})
+	}
+}
+
+// Z: who routes by the ring reaches the owner, whoever joins, leaves or dies, and no read fails meanwhile.
+func TestPromiseZNoHop(t *testing.T) {
+	c := newClusterOf(t, 4, rig.FeedingSidecars)
+	c.fill("key-", routedKeys)
+	r := newRouters(t, c, rig.Envoy(t, c.sidecars[0].XDS))
+	r.check(t, "4 members")
+	r.during(t, "a join", func() {
+		c.sidecars = append(c.sidecars, rig.NewSidecar(t, "sidecar-5", c.config()))
+		c.sidecars[4].Start()
+		rig.AwaitRing(t, c.sidecars)
+	})
+	r.check(t, "after a join")
+	r.during(t, "a leave", func() {
+		c.sidecars[1].Stop()
+		c.drop(1)
+	})
+	r.check(t, "after a leave")
+	r.during(t, "kill -9", func() {
+		c.sidecars[1].Kill()
+		c.drop(1)
+	})
+	r.check(t, "after kill -9")
+	noRefusals(t, c.sidecars)
+}
+
+// drop waits until the others know that sidecar i is gone.
+func (c *cluster) drop(i int) {
+	c.t.Helper()
+	c.sidecars = append(c.sidecars[:i:i], c.sidecars[i+1:]...)
+	rig.AwaitRing(c.t, c.sidecars)
+}
+
+func noRefusals(t *testing.T, sidecars []*rig.Sidecar) {
+	t.Helper()
+	for _, s := range sidecars {
+		if s.XDS == "" {
+			continue
+		}
+		if n := s.Metric("ringside_feed_refusals_total"); n != 0 {
+			t.Errorf("%s: %v updates were refused:\n%s", s.ID, n, s.Log())
+		}
+		if n := s.Metric("ringside_feed_updates_total"); n == 0 {
+			t.Errorf("%s has published nothing", s.ID)
+		}
+	}
+}
+
+// The Envoy's own feed goes and comes back under load, once with a member fewer; then etcd is away.
+func TestPromiseZFeedAndEtcdAway(t *testing.T) {
+	c := newClusterOf(t, 3, rig.FeedingSidecars)
+	c.fill("key-", 500)
+	envoy := rig.Envoy(t, c.sidecars[0].XDS)
+	path := overHTTP(c.client, envoy, "owned-metrics", false)
+	r := routers{
+		"Envoy, HTTP by path": path,
+		"grpc-go, xds:///":    overGRPC(viaXDS(t, c.sidecars[0].XDS), "owned-metrics"),
+	}
+	for name, read := range r {
+		awaitNoHops(t, name, read)
+	}
+	r.during(t, "the feed's sidecar killed and back, another one gone meanwhile", func() {
+		c.sidecars[0].Kill()
+		c.sidecars[2].Stop()
+		c.sidecars[0].Start()
+		c.drop(2)
+		for name, read := range r {
+			awaitNoHops(t, name, read)
+		}
+	})
+	r.during(t, "etcd away for 15 s, the feed's sidecar killed and back meanwhile", func() {
+		c.etcd.Kill()
+		c.sidecars[0].Kill()
+		c.sidecars[0].Start()        // it knows nobody but itself now, and says nothing to its proxies
+		time.Sleep(15 * time.Second) // far beyond the lease: every registration is lost
+		c.etcd.Start()
+		rig.AwaitRing(t, c.sidecars)
+	})
+	for name, read := range r {
+		awaitNoHops(t, name, read)
+	}
+	noRefusals(t, c.sidecars)
+}
