@@ -37,6 +37,7 @@ func (k *checker) check() {
 	k.hosts()
 	k.log()
 	k.bounds()
+	k.drivers()
 }
 
 // problem reports what is wrong with the field at path.
@@ -307,9 +308,9 @@ func (k *checker) origins() {
 		path, o := "origins."+n, k.config.Origins[n]
 		k.name(path, n)
 		if o.Driver == "" {
-			k.problem(path+".driver", "is missing; want one of %s", strings.Join(drivers, ", "))
+			k.problem(path+".driver", "is missing; want one of %s", strings.Join(driverNames, ", "))
 		} else {
-			k.oneOf(path+".driver", o.Driver, drivers...)
+			k.oneOf(path+".driver", o.Driver, driverNames...)
 		}
 		k.dsn(path, o)
 		if wait := o.Batch.maxWait(); wait == 0 || wait > 100*time.Millisecond {
@@ -317,6 +318,35 @@ func (k *checker) origins() {
 		}
 		if o.Breaker.cooldown() == 0 {
 			k.problem(path+".breaker.cooldown", "must be more than 0s")
+		}
+	}
+}
+
+// drivers asks them about the form of connection strings and statements; none of them connects. A configuration with
+// other problems is not asked about: what is missing would be told twice.
+func (k *checker) drivers() {
+	if len(k.problems) > 0 {
+		return
+	}
+	for _, n := range slices.Sorted(maps.Keys(k.config.Origins)) {
+		db, err := openDatabase(n, k.config.Origins[n])
+		if err != nil {
+			k.problem("origins."+n, "%v", err)
+			continue
+		}
+		k.statements(db)
+		_ = db.db.Close() // it holds nothing
+	}
+}
+
+func (k *checker) statements(db *database) {
+	for _, n := range slices.Sorted(maps.Keys(k.config.Datasets)) {
+		d := k.config.Datasets[n]
+		if d.Origin != db.name {
+			continue
+		}
+		if _, err := db.db.Dataset(d.sql(n)); err != nil {
+			k.problem("datasets."+n, "%v", err)
 		}
 	}
 }
@@ -438,5 +468,5 @@ func (k *checker) policy(path string, d DatasetConfig) {
 	}
 }
 
-// drivers are what origin/sqldb can open.
-var drivers = []string{"postgres", "mysql", "sqlite"}
+// driverNames are what origin/sqldb can open.
+var driverNames = []string{"postgres", "mysql", "sqlite"}

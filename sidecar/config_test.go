@@ -209,6 +209,14 @@ func TestProblems(t *testing.T) {
 			[]string{"origins.db.dsn_file: cannot be read"},
 		},
 		{
+			"connection string of another driver", "origins: {db: {driver: mysql, dsn: \"postgres://u@h/db\"}}",
+			[]string{`origins.db: origin "db": the DSN is not one of MySQL`},
+		},
+		{
+			"parameter of another driver", "origins: {db: {driver: sqlite, dsn: a}}\ndatasets: {a: {origin: db, query: SELECT $1}}",
+			[]string{`datasets.a: dataset "a": query must compare the key with its parameter, ?`},
+		},
+		{
 			"batch too slow", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 1s}}}",
 			[]string{"origins.db.batch.max_wait: every miss waits that long"},
 		},
@@ -264,6 +272,8 @@ func TestProblems(t *testing.T) {
 			"no memory left", oneDataset + "    memory_share: 100%\n  b: {origin: db, table: t, key: k}",
 			[]string{"nothing is left for the others"},
 		},
+		{"tab", "origins:\n\tdb: {driver: sqlite}", []string{"2:1: YAML takes no tab for indentation; use spaces"}},
+		{"byte order mark", "\ufefflog: {level: loud}", []string{"ringside.yaml:1:14: log.level"}},
 		{"switch", "pprof: 1", []string{"pprof: want true or false"}},
 		{
 			"no wait", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 0s}}}",

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -33,6 +34,7 @@ func newDecoder(file string, source []byte, getenv func(string) (string, bool)) 
 
 // decode fills c, which is a pointer to a struct, and leaves what is wrong in d.problems.
 func (d *decoder) decode(c any) {
+	d.source = bytes.TrimPrefix(d.source, []byte("\ufeff")) // a byte order mark (YAML 1.2.2, 5.2), as some editors write it
 	file, err := parser.ParseBytes(d.source, 0)
 	if err != nil {
 		d.syntaxError(err)
@@ -54,8 +56,11 @@ func (d *decoder) syntaxError(err error) {
 		d.problem("", position{}, "is not YAML: %v", err)
 		return
 	}
-	p := e.GetToken().Position
-	d.problem("", position{p.Line, p.Column}, "%s", e.GetMessage())
+	p, message := e.GetToken().Position, e.GetMessage()
+	if strings.Contains(message, "'\t'") || strings.Contains(message, "'	'") {
+		message = "YAML takes no tab for indentation; use spaces"
+	}
+	d.problem("", position{p.Line, p.Column}, "%s", message)
 }
 
 func (d *decoder) problem(path string, p position, format string, args ...any) {
