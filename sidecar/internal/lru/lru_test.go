@@ -360,6 +360,16 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// A value that fits nowhere is a query for each read.
+func TestLargestValueOfADatabaseFits(t *testing.T) {
+	for mib := int64(2); mib <= 1<<12; mib++ {
+		maxBytes := mib << 20
+		if share := maxBytes / int64(DefaultShards(maxBytes)); share < 1<<20+4096 {
+			t.Fatalf("%d MiB have shards of %d bytes; a value of 1 MiB with its key does not fit", mib, share)
+		}
+	}
+}
+
 func TestDefaultShards(t *testing.T) {
 	for _, maxBytes := range []int64{1, minShare, 3 * minShare, 64 << 20, 1 << 30, 100 << 30} {
 		n := int64(DefaultShards(maxBytes))
@@ -373,7 +383,7 @@ func TestDefaultShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Shards() != 2 {
-		t.Errorf("3 MiB: %d shards, want 2", c.Shards())
+		t.Errorf("6 MiB: %d shards, want 2", c.Shards())
 	}
 }
 

@@ -7,14 +7,14 @@ import (
 
 const (
 	shardsPerCPU = 16
-	// minShare keeps shards from being so small that ordinary values do not fit into one.
-	minShare = 1 << 20
+	// minShare keeps shards so large that the largest value of a database, 1 MiB, fits into one with its key.
+	minShare = 2 << 20
 	// maxShare keeps shards so small that listing the keys of one, which a sweep does under its lock, stays short.
 	maxShare = 8 << 20
 )
 
 // DefaultShards is the number of shards for a bound of maxBytes, a power of two: 16 to 32 for each CPU that Go may
-// use, more where a share would exceed 8 MiB, fewer where it would be under 1 MiB.
+// use, more where a share would exceed 8 MiB, fewer where it would be under 2 MiB.
 func DefaultShards(maxBytes int64) int {
 	want := max(int64(shardsPerCPU*runtime.GOMAXPROCS(0)), maxBytes/maxShare)
 	n := ceilPowerOfTwo(want)
