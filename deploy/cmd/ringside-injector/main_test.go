@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -93,7 +94,7 @@ func (l *logs) addresses() (webhook, metrics string) {
 
 func TestServe(t *testing.T) {
 	dir, roots := certificateDir(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancelCause(t.Context())
 	log, done := &logs{line: make(chan struct{}, 100)}, make(chan int)
 	go func() {
 		done <- run(ctx, []string{
@@ -117,7 +118,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
-	cancel()
+	cancel(errors.New("terminated signal received")) // as signal.NotifyContext says it
 	if code := <-done; code != 0 {
 		t.Errorf("exit code %d", code)
 	}

@@ -181,11 +181,11 @@ func newServer(address string, handler http.Handler, source certificate) *http.S
 	return server
 }
 
-// runUntilDone runs servers and keep until ctx is done or a server fails. Then it calls leave, and stops them.
+// runUntilDone runs servers and keep until asked is done or a server fails. Then it calls leave, and stops them.
 func runUntilDone(
-	ctx context.Context, servers []*http.Server, keep func(context.Context), leave func(), log *slog.Logger,
+	asked context.Context, servers []*http.Server, keep func(context.Context), leave func(), log *slog.Logger,
 ) error {
-	ctx, fail := context.WithCancelCause(ctx)
+	ctx, fail := context.WithCancelCause(asked)
 	defer fail(nil)
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
@@ -206,8 +206,8 @@ func runUntilDone(
 	}
 	tasks.Go(func() { keep(background) })
 	<-ctx.Done()
-	if cause := context.Cause(ctx); cause != ctx.Err() {
-		return cause
+	if asked.Err() == nil {
+		return context.Cause(ctx)
 	}
 	leave()
 	return shutdown(servers)

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes the root filesystem of an image: one static program, an init that forwards signals and reaps what is left behind,
+# the certificates of public authorities, and a user without rights. Nothing else: no shell, no package manager.
+# Usage: deploy/rootfs.sh DIR PROGRAM
+set -eu
+root=$1 program=$2
+install -d "$root/etc/ssl/certs" "$root/sbin"
+install -m 755 "$program" "$root/"
+install -m 755 /usr/bin/tini-static "$root/sbin/tini"
+install -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >"$root/etc/passwd"
+echo 'nonroot:x:65532:' >"$root/etc/group"

@@ -1,0 +1,222 @@
+package kube
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/ringside-cache/ringside/deploy/inject"
+)
+
+const (
+	chart = "../../deploy/chart"
+	// release and home are those of the kustomize base.
+	release, home = "ringside", "ringside"
+)
+
+var update = flag.Bool("update", false, "write deploy/kustomize")
+
+func helm(t testing.TB, args ...string) (stdout []byte, err error) {
+	t.Helper()
+	cmd := exec.Command(tool(t, "helm"), args...)
+	dir := t.TempDir()
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if stdout, err = cmd.Output(); err != nil {
+		err = errors.New(stderr.String() + string(stdout))
+	}
+	return stdout, err
+}
+
+// render returns the chart's objects for some values, as --set has them.
+func render(t testing.TB, values ...string) []*unstructured.Unstructured {
+	t.Helper()
+	args := []string{"template", release, chart, "--namespace", home}
+	for _, value := range values {
+		args = append(args, "--set", value)
+	}
+	text, err := helm(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, text)
+}
+
+func parse(t testing.TB, text []byte) (objects []*unstructured.Unstructured) {
+	t.Helper()
+	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096); ; {
+		object := new(unstructured.Unstructured)
+		if err := decoder.Decode(object); errors.Is(err, io.EOF) {
+			return objects
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if object.Object != nil {
+			objects = append(objects, object)
+		}
+	}
+}
+
+func find(t testing.TB, objects []*unstructured.Unstructured, kind, name string) *unstructured.Unstructured {
+	t.Helper()
+	for _, object := range objects {
+		if object.GetKind() == kind && object.GetName() == name {
+			return object
+		}
+	}
+	t.Fatalf("the chart has no %s %s", kind, name)
+	return nil
+}
+
+// everything switches on all that the chart has.
+var everything = []string{
+	"sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true", "sidecar.config.log.level=debug",
+	"sidecar.secretName=dsn", "sidecar.meshes={istio}", "podMonitor.enabled=true", "prometheusRule.enabled=true",
+	"dashboards.enabled=true", "injector.priorityClassName=x", "injector.imagePullSecrets[0].name=y",
+}
+
+func TestHelmLint(t *testing.T) {
+	for _, values := range [][]string{nil, everything, {"injector.certManager.enabled=true"}} {
+		args := []string{"lint", "--strict", chart}
+		for _, value := range values {
+			args = append(args, "--set", value)
+		}
+		if out, err := helm(t, args...); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
+
+func TestSchemaRefusesBadValues(t *testing.T) {
+	tests := []struct{ value, want string }{
+		{"sidecar.image.tag=latest", "tag"},
+		{"sidecar.imaeg.tag=1", "imaeg"},
+		{"sidecar.ports.http=80", "minimum"},
+		{"sidecar.namespaces={Apps}", "pattern"},
+		{"sidecar.meshes={consul}", "meshes"},
+		{"injector.replicas=0", "minimum"},
+		{"injector.failurePolicy=Maybe", "failurePolicy"},
+		{"sidecar.resources.limits.memory=much", "pattern"},
+		{"podMonitor.interval=often", "pattern"},
+	}
+	for _, test := range tests {
+		t.Run(test.value, func(t *testing.T) {
+			_, err := helm(t, "template", release, chart, "--set", test.value)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("refused with %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// The injector reads what the chart writes for it.
+func TestTemplateOfTheInjector(t *testing.T) {
+	for _, values := range [][]string{nil, everything} {
+		object := find(t, render(t, values...), "ConfigMap", release+"-injector")
+		text, _, _ := unstructured.NestedString(object.Object, "data", "template.yaml")
+		template, err := inject.ParseTemplate([]byte(text))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if want := "ghcr.io/ringside-cache/ringside:0.1.0"; template.Image != want {
+			t.Errorf("image %s, want %s", template.Image, want)
+		}
+	}
+}
+
+func TestImagesByDigest(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	deployment := find(t, render(t, "injector.image.digest="+digest), "Deployment", release+"-injector")
+	if text, err := json.Marshal(deployment); err != nil || !strings.Contains(string(text), "ringside-injector@"+digest) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// With certificates of cert-manager the injector has no rights at all.
+func TestCertManagerNeedsNoRights(t *testing.T) {
+	for _, object := range render(t, "injector.certManager.enabled=true") {
+		switch object.GetKind() {
+		case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret":
+			t.Errorf("the chart has a %s", object.GetKind())
+		case "Deployment":
+			token, _, _ := unstructured.NestedBool(object.Object, "spec", "template", "spec", "automountServiceAccountToken")
+			if token {
+				t.Error("the injector has a token")
+			}
+		}
+	}
+}
+
+// Each file of rules/ and dashboards/ becomes an object.
+func TestRulesAndDashboardsAreGlobbed(t *testing.T) {
+	files, err := filepath.Glob(chart + "/*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := render(t, everything...)
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+		switch filepath.Base(filepath.Dir(file)) {
+		case "rules":
+			object := find(t, objects, "PrometheusRule", "ringside-"+name)
+			if groups, _, _ := unstructured.NestedSlice(object.Object, "spec", "groups"); len(groups) == 0 {
+				t.Errorf("%s: no groups", file)
+			}
+		case "dashboards":
+			if filepath.Ext(file) == ".json" {
+				find(t, objects, "ConfigMap", "ringside-dashboard-"+name)
+			}
+		}
+	}
+}
+
+func TestRulesAreRight(t *testing.T) {
+	files, err := filepath.Glob(chart + "/rules/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no rules: %v", err)
+	}
+	if out, err := exec.Command("promtool", append([]string{"check", "rules"}, files...)...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The kustomize base is the chart with its default values, for those who have no helm.
+func TestKustomizeBaseIsTheChart(t *testing.T) {
+	var base strings.Builder
+	base.WriteString("# Rendered from deploy/chart by a test: cd e2e/kube && go test -run Kustomize -update .\n")
+	for _, object := range render(t) {
+		if namespaced(object) {
+			object.SetNamespace(home)
+		}
+		text, err := sigsyaml.Marshal(object.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		base.WriteString("---\n" + string(text))
+	}
+	const file = "../../deploy/kustomize/ringside.yaml"
+	if *update {
+		if err := os.WriteFile(file, []byte(base.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if have, err := os.ReadFile(file); err != nil || string(have) != base.String() {
+		t.Errorf("%s is not what the chart renders (%v); run go test -run Kustomize -update", file, err)
+	}
+}
+
+func namespaced(object *unstructured.Unstructured) bool {
+	return !strings.HasPrefix(object.GetKind(), "Cluster") && object.GetKind() != "MutatingWebhookConfiguration"
+}

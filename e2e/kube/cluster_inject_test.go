@@ -1,0 +1,394 @@
+package kube
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// injector is ringside-injector as the chart deploys it, but for the addresses: no proxy leads to a Service here.
+type injector struct {
+	*server
+	cmd      []string
+	address  string // of the webhook
+	metrics  string // URL
+	template string // file
+}
+
+// apply sends objects as `helm install` does, by server-side apply.
+func (c *cluster) apply(t *testing.T, objects []*unstructured.Unstructured) {
+	t.Helper()
+	for _, object := range objects {
+		kind := object.GroupVersionKind()
+		mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resource := c.dynamic.Resource(mapping.Resource)
+		options := metav1.ApplyOptions{FieldManager: "helm", Force: true}
+		if mapping.Scope.Name() == "root" {
+			_, err = resource.Apply(t.Context(), object.GetName(), object, options)
+		} else {
+			if object.GetNamespace() == "" {
+				object.SetNamespace(home)
+			}
+			_, err = resource.Namespace(object.GetNamespace()).Apply(t.Context(), object.GetName(), object, options)
+		}
+		if err != nil {
+			t.Fatalf("apply %s %s: %v", object.GetKind(), object.GetName(), err)
+		}
+	}
+	if text := c.warned.take(); len(text) > 0 {
+		t.Errorf("the API server warns of the chart: %q", text)
+	}
+}
+
+// local lets the webhooks' configuration point at address, because nothing here leads to a Service.
+func local(t *testing.T, objects []*unstructured.Unstructured, address string) []*unstructured.Unstructured {
+	t.Helper()
+	configuration := find(t, objects, "MutatingWebhookConfiguration", "inject.ringside.dev")
+	webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, webhook := range webhooks {
+		path, _, _ := unstructured.NestedString(webhook.(map[string]any), "clientConfig", "service", "path")
+		webhook.(map[string]any)["clientConfig"] = map[string]any{"url": "https://" + address + path}
+	}
+	if err := unstructured.SetNestedSlice(configuration.Object, webhooks, "webhooks"); err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// install applies the chart and starts its injector with the rights of its service account, and no others.
+func (c *cluster) install(t *testing.T, values ...string) *injector {
+	t.Helper()
+	i := &injector{address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	i.metrics = "http://" + metrics
+	c.apply(t, local(t, render(t, values...), i.address))
+
+	deployment, err := c.client.AppsV1().Deployments(home).Get(t.Context(), release+"-injector", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := c.client.CoreV1().ConfigMaps(home).Get(t.Context(), release+"-injector", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	i.template = filepath.Join(dir, "template.yaml")
+	writeFile(t, i.template, config.Data["template.yaml"])
+	pod := deployment.Spec.Template.Spec
+	i.cmd = append([]string{build(t, "./deploy/cmd/ringside-injector")}, pod.Containers[0].Args...)
+	i.cmd = append(i.cmd, "--namespace="+home, "--listen="+i.address, "--metrics="+metrics, "--host=127.0.0.1",
+		"--template="+i.template, "--kubeconfig="+c.kubeconfig(t, dir, pod.ServiceAccountName), "--drain=0s")
+	i.start(t)
+	return i
+}
+
+func (i *injector) start(t *testing.T) {
+	t.Helper()
+	i.server = run(t, "ringside-injector", exec.Command(i.cmd[0], i.cmd[1:]...))
+	rig.Eventually(t, startGrace, answers(t.Context(), i.metrics+"/readyz"))
+}
+
+// kubeconfig writes one with a token of a service account.
+func (c *cluster) kubeconfig(t *testing.T, dir, account string) string {
+	t.Helper()
+	token, err := c.client.CoreV1().ServiceAccounts(home).CreateToken(t.Context(), account,
+		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["test"] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthority: c.config.CAFile}
+	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+	config.CurrentContext = "test"
+	path := filepath.Join(dir, "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// create sends a pod and returns what the API server made of it.
+func (c *cluster) create(t *testing.T, namespace, text string) (*corev1.Pod, error) {
+	t.Helper()
+	pod := new(corev1.Pod)
+	if err := yaml.UnmarshalStrict([]byte(text), pod); err != nil {
+		t.Fatal(err)
+	}
+	return c.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+}
+
+// restricted is what the restricted Pod Security Standard asks of an application.
+const restricted = `{securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}},
+	%s containers: [{name: app, image: "app:1", securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]}`
+
+func podText(name, meta string) string {
+	return "{metadata: {name: " + name + ", " + meta + "}, spec: " + fmt.Sprintf(restricted, "") + "}"
+}
+
+const asks = `annotations: {ringside.dev/inject: "true"}`
+
+func injected(pod *corev1.Pod) bool {
+	return len(pod.Spec.InitContainers) > 0 && pod.Spec.InitContainers[0].Name == "ringside"
+}
+
+func TestInACluster(t *testing.T) {
+	c := startCluster(t)
+	c.namespace(t, home, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
+	c.namespace(t, "apps", map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
+	c.namespace(t, "asking", map[string]string{"ringside.dev/inject": "true"})
+	c.namespace(t, "more", nil)
+	i := c.install(t, "sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true")
+
+	t.Run("pods get what they ask for", func(t *testing.T) { c.testWhoAsks(t) })
+	t.Run("the container is as it was rendered", func(t *testing.T) { c.testContainer(t, i) })
+	t.Run("refusals reach the user", func(t *testing.T) { c.testRefusals(t) })
+	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
+	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
+	t.Run("an upgrade keeps the certificate", func(t *testing.T) { c.testUpgrade(t, i) })
+	t.Run("a lost certificate is made anew", func(t *testing.T) { c.testLostCertificate(t, i) })
+	t.Run("the injector may do nothing else", func(t *testing.T) { c.testRights(t) })
+	t.Run("only who asks waits for the injector", func(t *testing.T) { c.testInjectorAway(t, i) })
+}
+
+func (c *cluster) testWhoAsks(t *testing.T) {
+	tests := []struct {
+		name, namespace, meta string
+		want                  bool
+	}{
+		{"annotation", "apps", asks, true},
+		{"label", "apps", `labels: {ringside.dev/inject: "true"}`, true},
+		{"nobody", "apps", `labels: {app: a}`, false},
+		{"no-metadata", "apps", ``, false},
+		{"declines", "apps", `labels: {ringside.dev/inject: "false"}, ` + asks, false},
+		{"namespace", "asking", ``, true},
+		{"namespace-declined", "asking", `annotations: {ringside.dev/inject: "false"}`, false},
+		{"both", "asking", asks, true},
+		{"excluded", "kube-system", asks, false},
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
+	if _, err := c.client.CoreV1().ServiceAccounts("kube-system").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			pod, err := c.create(t, test.namespace, podText("asks-"+test.name, test.meta))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if injected(pod) != test.want {
+				t.Errorf("injected: %v, want %v", injected(pod), test.want)
+			}
+		})
+	}
+}
+
+// The API server's defaults and other admission plugins change nothing of what `render` shows, and above all they mount
+// no token.
+func (c *cluster) testContainer(t *testing.T, i *injector) {
+	pod, err := c.create(t, "apps", podText("container", `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(pod.Spec.InitContainers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(i.cmd[0], "render", "--template", i.template)
+	cmd.Stdin = strings.NewReader("{apiVersion: v1, kind: Pod, " + strings.TrimPrefix(
+		podText("container", `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`), "{"))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rendered := new(corev1.Pod)
+	if err := yaml.Unmarshal(out, rendered); err != nil {
+		t.Fatal(err)
+	}
+	server, offline := pod.Spec.InitContainers[0], rendered.Spec.InitContainers[0]
+	for _, probe := range []*corev1.Probe{offline.StartupProbe, offline.LivenessProbe, offline.ReadinessProbe} {
+		probe.SuccessThreshold = 1 // the API server's default
+	}
+	offline.TerminationMessagePath = corev1.TerminationMessagePathDefault
+	if want, err := json.Marshal(offline); err != nil || string(text) != string(want) {
+		t.Errorf("the API server has\n%s\nrender shows\n%s", text, want)
+	}
+	token := func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.Name, "kube-api-access") }
+	if slices.ContainsFunc(server.VolumeMounts, token) {
+		t.Error("the sidecar has a service-account token")
+	}
+	if !slices.ContainsFunc(pod.Spec.Containers[0].VolumeMounts, token) {
+		t.Error("the application has lost its token: the check above proves nothing")
+	}
+}
+
+func (c *cluster) testRefusals(t *testing.T) {
+	tests := []struct{ name, meta, spec, want string }{
+		{"value", `annotations: {ringside.dev/inject: "yes"}`, "", `want "true" or "false"`},
+		{"memory", `annotations: {ringside.dev/inject: "true", ringside.dev/memory-limit: much}`, "", "want a quantity above 0"},
+		{"port", asks, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`, "ringside.dev/http-port"},
+		{"container", asks, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is the sidecar's"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			text := "{metadata: {name: refused, " + test.meta + "}, spec: " + fmt.Sprintf(restricted, test.spec) + "}"
+			_, err := c.create(t, "more", text)
+			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("refused with %v; want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func (c *cluster) testWarnings(t *testing.T) {
+	tests := []struct{ name, meta, want string }{
+		{"unknown", `annotations: {ringside.dev/inject: "true", ringside.dev/image: evil}`, "ringside.dev/image: not known; known are"},
+		{"no-effect", `annotations: {ringside.dev/config: other}`, `no effect without ringside.dev/inject: "true"`},
+		{"none", asks, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c.warned.take()
+			pod, err := c.create(t, "apps", podText("warned-"+test.name, test.meta))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := strings.Join(c.warned.take(), "\n")
+			if (test.want == "") != (text == "") || !strings.Contains(text, test.want) {
+				t.Errorf("warned %q, want %q", text, test.want)
+			}
+			if injected(pod) && strings.Contains(pod.Spec.InitContainers[0].Image, "evil") {
+				t.Error("the annotation chose the image")
+			}
+		})
+	}
+}
+
+func (c *cluster) testDryRun(t *testing.T) {
+	pod := new(corev1.Pod)
+	if err := yaml.Unmarshal([]byte(podText("dry", asks)), pod); err != nil {
+		t.Fatal(err)
+	}
+	pod, err := c.client.CoreV1().Pods("apps").Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil || !injected(pod) {
+		t.Errorf("%v, %v", pod, err)
+	}
+}
+
+// bundle is what the API server trusts.
+func (c *cluster) bundle(t *testing.T) string {
+	t.Helper()
+	configuration, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(),
+		"inject.ringside.dev", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(configuration.Webhooks[0].ClientConfig.CABundle)
+}
+
+func (c *cluster) testUpgrade(t *testing.T, i *injector) {
+	before := c.bundle(t)
+	c.apply(t, local(t, render(t, "injector.replicas=3"), i.address))
+	if after := c.bundle(t); before == "" || after != before {
+		t.Errorf("the bundle was\n%s\nand is\n%s", before, after)
+	}
+}
+
+func (c *cluster) testLostCertificate(t *testing.T, i *injector) {
+	before := c.bundle(t)
+	_, err := c.client.CoreV1().Secrets(home).Patch(t.Context(), release+"-injector", types.MergePatchType,
+		[]byte(`{"data": null}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := i.stop(); code != 0 {
+		t.Errorf("the injector ended with %d", code)
+	}
+	i.start(t)
+	if c.bundle(t) == before {
+		t.Error("the certificate is the lost one")
+	}
+	pod, err := c.create(t, "apps", podText("after-loss", asks))
+	if err != nil || !injected(pod) {
+		t.Errorf("injected: %v, %v", err == nil && injected(pod), err)
+	}
+}
+
+func (c *cluster) testRights(t *testing.T) {
+	path := c.kubeconfig(t, t.TempDir(), release+"-injector")
+	config, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := connect(t, config)
+	ctx := t.Context()
+	_, err = own.client.CoreV1().Secrets(home).Get(ctx, release+"-injector", metav1.GetOptions{})
+	if err != nil {
+		t.Errorf("its own secret: %v", err)
+	}
+	for what, call := range map[string]func() error{
+		"another secret": func() error {
+			_, err := own.client.CoreV1().Secrets(home).Get(ctx, "x", metav1.GetOptions{})
+			return err
+		},
+		"secrets of others": func() error {
+			_, err := own.client.CoreV1().Secrets("apps").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"a new secret": func() error {
+			_, err := own.client.CoreV1().Secrets(home).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
+			return err
+		},
+		"pods": func() error {
+			_, err := own.client.CoreV1().Pods("apps").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"another webhook": func() error {
+			return own.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "x", metav1.DeleteOptions{})
+		},
+	} {
+		if err := call(); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want that it is forbidden", what, err)
+		}
+	}
+}
+
+func (c *cluster) testInjectorAway(t *testing.T, i *injector) {
+	i.stop()
+	defer i.start(t)
+	if _, err := c.create(t, "apps", podText("away-asks", asks)); err == nil || !strings.Contains(err.Error(), "inject.ringside.dev") {
+		t.Errorf("a pod that asks is created without the sidecar: %v", err)
+	}
+	for name, meta := range map[string]string{
+		"nobody": `labels: {app: a}`, "declines": `labels: {ringside.dev/inject: "false"}`,
+	} {
+		if _, err := c.create(t, "apps", podText("away-"+name, meta)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := c.create(t, "asking", podText("away-declines", `annotations: {ringside.dev/inject: "false"}`)); err != nil {
+		t.Error(err)
+	}
+}
