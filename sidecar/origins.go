@@ -20,14 +20,26 @@ import (
 
 // database is one open origin with its budget.
 type database struct {
-	name     string
-	config   OriginConfig
-	db       *sqldb.DB
-	limiter  *guard.Limiter
-	breakers []*guard.Breaker // one a dataset
-	batches  []*guard.Batch   // one a dataset
-	// failure is the latest error of a load, for the log; nil before the first.
-	failure atomic.Pointer[error]
+	name       string
+	config     OriginConfig
+	db         *sqldb.DB
+	limiter    *guard.Limiter
+	breakers   []*guard.Breaker      // one a dataset
+	batches    []*guard.Batch        // one a dataset
+	complaints map[string]*complaint // :: dataset → what went wrong last
+}
+
+// complaint is the latest error of a dataset's loads that nobody has logged yet.
+type complaint struct{ latest atomic.Pointer[error] }
+
+func (c *complaint) set(err error) { c.latest.Store(&err) }
+
+// take returns the error, or nil, and forgets it.
+func (c *complaint) take() error {
+	if err := c.latest.Swap(nil); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func openDatabase(name string, c OriginConfig) (*database, error) {
@@ -40,7 +52,9 @@ func openDatabase(name string, c OriginConfig) (*database, error) {
 		return nil, err
 	}
 	limits := guard.LimitConfig{MaxInFlight: c.maxInFlight(), MaxQueue: c.queue()}
-	return &database{name: name, config: c, db: db, limiter: guard.NewLimiter(limits)}, nil
+	return &database{
+		name: name, config: c, db: db, limiter: guard.NewLimiter(limits), complaints: map[string]*complaint{},
+	}, nil
 }
 
 // dataset returns the origin of one dataset within the budget of its database. The cache bounds the time of a load, so
@@ -50,7 +64,8 @@ func (d *database) dataset(c sqldb.Dataset, stats *cache.Stats) (origin.Origin, 
 	if err != nil {
 		return nil, err
 	}
-	breaker := guard.NewBreaker(observed{source, stats, &d.failure}, guard.BreakerConfig{
+	d.complaints[c.Name] = &complaint{}
+	breaker := guard.NewBreaker(observed{source, stats, d.complaints[c.Name]}, guard.BreakerConfig{
 		Failures: uint32(d.config.Breaker.failures()), Rest: d.config.Breaker.cooldown(),
 	})
 	batch := guard.NewBatch(breaker, guard.BatchConfig{
@@ -78,8 +93,8 @@ func (d *database) load() metrics.OriginLoad {
 // observed turns an origin into one whose queries are counted and whose latest failure is kept.
 type observed struct {
 	origin.Origin
-	stats   *cache.Stats
-	failure *atomic.Pointer[error]
+	stats     *cache.Stats
+	complaint *complaint
 }
 
 // Load implements origin.Origin.
@@ -89,7 +104,12 @@ func (o observed) Load(ctx context.Context, keys []string) ([]origin.Result, err
 	results, err := o.Origin.Load(ctx, keys)
 	if err != nil {
 		o.stats.QueryErrors.Add(1)
-		o.failure.Store(&err)
+		o.complaint.set(err)
+	}
+	for _, r := range results {
+		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
+			o.complaint.set(r.Err)
+		}
 	}
 	return results, err
 }

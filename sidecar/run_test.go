@@ -457,6 +457,26 @@ datasets: {metrics: {origin: db, table: t, key: k}}`+allPortsFree)
 	}
 }
 
+func TestRowThatCanBeNoValueIsLogged(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "ringside.yaml")
+	write(t, file, `
+origins: {db: {driver: sqlite, dsn: `+newOrigin(t)+`}}
+datasets: {metrics: {origin: db, query: "SELECT ? UNION SELECT 2"}}`+allPortsFree)
+	r := begin(t, load(t, file), nil)
+	wantGet(t, r.addrs.HTTP, row, 503, "2 rows of one key")
+	r.logFailures("metrics", failuresOf(r.datasets[0].Stats()))
+	r.logFailures("metrics", failuresOf(r.datasets[0].Stats()))
+	r.end(t)
+	var told []any
+	for _, entry := range r.logs.FilterMessage("failures").All() {
+		told = append(told, entry.ContextMap()["last_load_error"])
+	}
+	if len(told) != 2 || !strings.Contains(fmt.Sprint(told[0]), "2 rows of one key") || told[1] != nil {
+		t.Errorf("want the reason once, got %q", told)
+	}
+}
+
 // A part that fails while it serves must not leave a sidecar that looks alive.
 func TestListenerThatFailsEndsTheRun(t *testing.T) {
 	c := load(t, newFile(t, ""))

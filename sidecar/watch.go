@@ -85,8 +85,8 @@ func (p *process) logFailures(dataset string, f failures) {
 		zap.String("dataset", dataset), zap.Duration("within", reportInterval), zap.Int64("loads_failed", f.queries),
 		zap.Int64("hops_unanswered", f.hops), zap.Int64("refused", f.refused), zap.Int64("reads_failed", f.errors),
 	}
-	if err := p.origins[p.config.Datasets[dataset].Origin].failure.Load(); f.queries > 0 && err != nil {
-		fields = append(fields, zap.NamedError("last_load_error", *err))
+	if err := p.origins[p.config.Datasets[dataset].Origin].complaints[dataset].take(); err != nil {
+		fields = append(fields, zap.NamedError("last_load_error", err))
 	}
 	p.log.Warn("failures", fields...)
 }
