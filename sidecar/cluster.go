@@ -73,6 +73,9 @@ func (p *process) follow(ctx context.Context) error {
 			})
 		}),
 	}
+	if p.etcd != nil {
+		p.following = append(p.following, p.spawn("doubt the list of members", p.doubtList))
+	}
 	if p.config.Membership.alone() {
 		p.feeder.list(nil) // nobody else will
 		return nil

@@ -49,8 +49,9 @@ type Config struct {
 type Directory struct {
 	cfg    Config
 	timing timing
-	// forgot holds a token when a registration was lost: etcd may have forgotten more than that.
-	forgot chan struct{}
+	// doubted holds a token when there is a reason to list: a registration that was lost (etcd may have forgotten more
+	// than that), or a Relist.
+	doubted chan struct{}
 	counters
 }
 
@@ -92,7 +93,7 @@ func Open(cfg Config) (*Directory, error) {
 	if _, err := cfg.TLS.load(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	d := &Directory{cfg: cfg, timing: defaultTiming(), forgot: make(chan struct{}, 1)}
+	d := &Directory{cfg: cfg, timing: defaultTiming(), doubted: make(chan struct{}, 1)}
 	d.opened, d.registration.what, d.listing.what = time.Now(), "registration", "list of members"
 	return d, nil
 }

@@ -49,6 +49,17 @@ func TestMembersSeeEachOtherComeAndGo(t *testing.T) {
 	}
 }
 
+func TestRelist(t *testing.T) {
+	t.Parallel()
+	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list = never })
+	follow(t, d).waitFor(t, "nobody")
+	lists := d.Stats().Lists
+	for range 10 { // it never waits, and lists are not queued
+		d.Relist()
+	}
+	waitFor(t, "another list", func() bool { return d.Stats().Lists > lists })
+}
+
 // A registration that is lost and made again all the time would pass every other test here.
 func TestRegistrationHolds(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,15 @@ func (d *Directory) Follow(ctx context.Context, apply func([]ring.Member)) error
 	return nil
 }
 
+// Relist makes Follow list all members now, and not wait for the next list that is due: for those who see, by other means
+// than a watch, that the list may be wrong. It returns at once.
+func (d *Directory) Relist() {
+	select {
+	case d.doubted <- struct{}{}:
+	default:
+	}
+}
+
 // follower is the state of one Follow, used by its goroutine only.
 type follower struct {
 	d     *Directory
@@ -155,7 +164,7 @@ func (f *follower) consume(ctx context.Context, c *clientv3.Client, changes clie
 			if len(change.Events) > 0 && settled == nil {
 				settled = time.After(f.d.timing.settle)
 			}
-		case <-f.d.forgot:
+		case <-f.d.doubted:
 			return nil
 		case <-settled:
 			settled = nil

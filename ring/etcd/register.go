@@ -59,18 +59,10 @@ func (d *Directory) stayIn(ctx context.Context, c *clientv3.Client, k keys, full
 		return fmt.Errorf("keep lease alive: %w", err)
 	}
 	if d.registrations.Add(1) > 1 {
-		d.suspect()
+		d.Relist()
 	}
 	d.hold(&d.registration)
 	return d.attend(ctx, c, k, lease, ttl, alive)
-}
-
-// suspect makes Follow list.
-func (d *Directory) suspect() {
-	select {
-	case d.forgot <- struct{}{}:
-	default:
-	}
 }
 
 // publish writes all keys in one transaction under a new lease. Keys of an earlier lease move to the new one, so that

@@ -116,7 +116,6 @@ func (p *peer) compare(req *peerv1.FetchRequest, resp *peerv1.FetchResponse) {
 	expected := req.GetGutter() || req.GetMemoryOnly()
 	if resp.GetRingId() != req.GetRingId() || resp.GetNotOwner() && !expected {
 		p.pool.counters.disagreements.Add(1)
-		p.pool.config.OnDisagree()
 	}
 }
 

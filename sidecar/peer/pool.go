@@ -36,9 +36,6 @@ type Config struct {
 	MaxCalls int64
 	// MaxAnswerBytes bounds one answer; 16 MiB by default.
 	MaxAnswerBytes int
-	// OnDisagree is called when an answer shows that another member has another ring. It must return at once, and be
-	// safe for concurrent use; it is called for each such answer.
-	OnDisagree func()
 }
 
 func (c Config) withDefaults() Config {
@@ -50,9 +47,6 @@ func (c Config) withDefaults() Config {
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
-	}
-	if c.OnDisagree == nil {
-		c.OnDisagree = func() {}
 	}
 	return c
 }
