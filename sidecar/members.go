@@ -83,17 +83,28 @@ func firstAddress() (string, error) {
 
 // openTLS reads this member's identity. p.tls stays nil where there is none: then members speak plain text.
 func (p *process) openTLS() (err error) {
-	files := p.config.PeerTLS
-	if files == (PeerTLS{}) {
-		return nil
+	p.tls, err = p.config.PeerTLS.open()
+	return err
+}
+
+func (t PeerTLS) open() (*peer.TLS, error) {
+	if t == (PeerTLS{}) {
+		return nil, nil
 	}
-	p.tls, err = peer.NewTLS(peer.TLSConfig{
-		CertFile: files.CertFile, KeyFile: files.KeyFile, CAFile: files.CAFile, Name: files.Name,
+	identity, err := peer.NewTLS(peer.TLSConfig{
+		CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile, Name: t.Name,
 	})
 	if err != nil {
-		return fmt.Errorf("peer_tls: %w", err)
+		return nil, fmt.Errorf("peer_tls: %w", err)
 	}
-	return nil
+	return identity, nil
+}
+
+// CheckIdentity says why other members would refuse this one's certificate. It is no part of Check, because time alone
+// makes a good certificate a bad one, and a reload must not fail for that.
+func (c Config) CheckIdentity() error {
+	_, err := c.PeerTLS.open()
+	return err
 }
 
 // nobody is the directory of a sidecar that is alone.

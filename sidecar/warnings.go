@@ -1,6 +1,10 @@
 package sidecar
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // Warnings returns what is allowed but probably not meant.
 func (c Config) Warnings() []string {
@@ -23,10 +27,24 @@ func (c Config) Warnings() []string {
 	if h, _, err := splitAddr(c.Node.Advertise); err == nil && isLoopback(h) && c.reachesBeyondHost() {
 		warn("node.advertise is %s: other hosts cannot reach that", c.Node.Advertise)
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
+		if !c.used(name) {
+			warn("origins.%s belongs to no dataset: nothing is asked of it, and nothing of it is checked", name)
+		}
+	}
 	if len(c.Datasets) == 0 {
 		warn("there are no datasets: every read is answered with 404")
 	}
 	return list
+}
+
+func (c Config) used(origin string) bool {
+	for _, d := range c.Datasets {
+		if d.Origin == origin {
+			return true
+		}
+	}
+	return false
 }
 
 // reachesBeyondHost reports whether members on other hosts are expected.

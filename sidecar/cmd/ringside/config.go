@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -77,7 +78,7 @@ func newValidate() *cobra.Command {
 		Long: `Check the configuration, connect to its origins and prepare the statements of each dataset.
 
 Exit code 78: the configuration is wrong; all that is wrong is listed. Exit code 1: it is right, but an origin cannot be
-reached or refuses a statement.`,
+reached or refuses a statement, or other members would refuse the certificate of peer_tls.`,
 		Example: `  ringside validate -c ringside.yaml
   ringside validate --offline`,
 		Args: usage(cobra.NoArgs),
@@ -93,10 +94,12 @@ reached or refuses a statement.`,
 		for _, warning := range c.Warnings() {
 			cmd.PrintErrln("warning: " + warning)
 		}
+		err = c.CheckIdentity()
 		if !*offline {
-			if err := checkOrigins(cmd, c, *timeout); err != nil {
-				return err
-			}
+			err = errors.Join(err, checkOrigins(cmd, c, *timeout))
+		}
+		if err != nil {
+			return err
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d origins, %d datasets\n",
 			source.File, len(c.Origins), len(c.Datasets))
@@ -108,5 +111,9 @@ reached or refuses a statement.`,
 func checkOrigins(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
-	return c.CheckOrigins(ctx)
+	err := c.CheckOrigins(ctx)
+	if ctx.Err() != nil {
+		err = errors.Join(err, fmt.Errorf("not done within %s; --timeout allows more", timeout))
+	}
+	return err
 }

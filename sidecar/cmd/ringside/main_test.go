@@ -103,11 +103,14 @@ func TestCommandLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
+	noPEM := write(t, "no.pem", "no PEM")
 	names := map[string]string{
 		"H": addrs.HTTP, "G": addrs.GRPC, "A": addrs.Admin, "M": addrs.Metrics, "U": "unix:" + socket, "N": nobody.Addr().String(),
 		"C": newConfigFile(t), "BAD": write(t, "bad.yaml", "ring: {min: 5000}\nnodes: 1\n"),
 		"NOTABLE": write(t, "t.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
+		"UNUSED": write(t, "u.yaml", "origins: {db: {driver: sqlite, dsn: a}}"),
+		"NOCERT": write(t, "n.yaml", "peer_tls: {cert_file: "+noPEM+", key_file: "+noPEM+", ca_file: "+noPEM+"}"),
 		"SECRET": write(t, "s.yaml", "origins: {db: {driver: postgres, dsn: \"postgres://u:canary-77@127.0.0.1:1/db\"}}\n"+
 			"datasets: {a: {origin: db, table: t, key: k}}"),
 	}
@@ -155,6 +158,9 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $NOTABLE --offline", 0, "ok", ""},
 		{"validate -c $SECRET --timeout 2s", 1, "", "origin \"db\""},
 		{"validate -c $C --set memory=1", 78, "", "--set memory: memory: 1 bytes are too few"},
+		{"validate --offline -c $NOCERT", 1, "", "peer_tls: certificate "},
+		{"validate -c $NOTABLE --timeout 1ns", 1, "", "not done within 1ns; --timeout allows more"},
+		{"validate -c $UNUSED", 0, "ok", "warning: origins.db belongs to no dataset"},
 		{"validate -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
 		{"run -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
 		{"run -c $C --log-level loud", 78, "", "log.level"},
