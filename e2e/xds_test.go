@@ -242,9 +242,13 @@ func (r routers) check(t *testing.T, when string) {
 		n, last := hops(t, routedKeys, read)
 		report(t, promise{
 			number: "Z1", n: routedKeys, held: n == 0, done: name + ", " + when,
-			figure: strings.TrimSuffix(fmt.Sprintf("%d of %d keys took a hop: %v", n, routedKeys, last), ": <nil>"),
+			figure: hopFigure(n, routedKeys, last),
 		})
 	}
+}
+
+func hopFigure(n, of int, last error) string {
+	return strings.TrimSuffix(fmt.Sprintf("%d of %d keys took a hop: %v", n, of, last), ": <nil>")
 }
 
 // during reports, for each way, how many reads failed while change happened and the ring moved.

@@ -29,11 +29,12 @@ func Envoy(t testing.TB, feed string) *EnvoyServer {
 // EnvoyWithTLS is Envoy for members that speak TLS.
 func EnvoyWithTLS(t testing.TB, feed string, identity EnvoyTLS) *EnvoyServer {
 	t.Helper()
-	secrets := filepath.Join(t.TempDir(), "secrets.yaml")
-	substitute(t, "secrets.yaml", secrets,
-		"/etc/ringside/tls/tls.crt", identity.Cert, "/etc/ringside/tls/tls.key", identity.Key,
-		"/etc/ringside/tls/ca.crt", identity.CA, "path: /etc/ringside/tls", "path: "+filepath.Dir(identity.Cert))
-	return startEnvoy(t, "envoy-mtls.yaml", feed, "/etc/envoy/secrets.yaml", secrets)
+	dir, tls := t.TempDir(), filepath.Dir(identity.Cert)
+	who, whom := filepath.Join(dir, "identity.yaml"), filepath.Join(dir, "members.yaml")
+	substitute(t, "identity.yaml", who, "/etc/ringside/tls/tls.crt", identity.Cert,
+		"/etc/ringside/tls/tls.key", identity.Key, "path: /etc/ringside/tls", "path: "+tls)
+	substitute(t, "members.yaml", whom, "/etc/ringside/tls/ca.crt", identity.CA, "path: /etc/ringside/tls", "path: "+tls)
+	return startEnvoy(t, "envoy-mtls.yaml", feed, "/etc/envoy/identity.yaml", who, "/etc/envoy/members.yaml", whom)
 }
 
 func startEnvoy(t testing.TB, name, feed string, replace ...string) *EnvoyServer {

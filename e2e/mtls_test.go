@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// authority issues the certificates of one cluster.
+type authority struct {
+	t    testing.TB
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	a := &authority{t: t, key: newKey(t)}
+	a.cert = a.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, a.key)
+	return a
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (a *authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
+	a.t.Helper()
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent := a.cert
+	if parent == nil {
+		parent = template
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert
+}
+
+// issue writes an identity with the given name into a folder of its own.
+func (a *authority) issue(name string) rig.EnvoyTLS {
+	a.t.Helper()
+	dir := a.t.TempDir()
+	key := newKey(a.t)
+	cert := a.sign(&x509.Certificate{
+		DNSNames: []string{name}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, key)
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	write := func(file, kind string, der []byte) string {
+		path := filepath.Join(dir, file)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			a.t.Fatal(err)
+		}
+		return path
+	}
+	return rig.EnvoyTLS{
+		Cert: write("tls.crt", "CERTIFICATE", cert.Raw), Key: write("tls.key", "EC PRIVATE KEY", der),
+		CA: write("ca.crt", "CERTIFICATE", a.cert.Raw),
+	}
+}
+
+// Members that speak TLS are reached by an Envoy that can prove who it is, and by no other.
+func TestPromiseZNoHopWithTLS(t *testing.T) {
+	ca := newAuthority(t)
+	members := ca.issue("ringside")
+	c := newClusterOf(t, 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
+		return rig.FeedingSidecars(t, n, config+
+			fmt.Sprintf("peer_tls: {cert_file: %q, key_file: %q, ca_file: %q}\n", members.Cert, members.Key, members.CA))
+	})
+	c.fill("key-", 1000)
+	envoy := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, ca.issue("ringside"))
+	for name, read := range map[string]reader{
+		"Envoy with TLS, HTTP by path": overHTTP(c.client, envoy, "owned-metrics", false),
+		"Envoy with TLS, gRPC":         overGRPC(dialGRPC(t, "passthrough:///"+envoy.HTTP), "owned-metrics"),
+	} {
+		awaitNoHops(t, name, read)
+		n, last := hops(t, 1000, read)
+		report(t, promise{number: "Z1", n: 1000, held: n == 0, done: name, figure: hopFigure(n, 1000, last)})
+	}
+	for name, identity := range map[string]rig.EnvoyTLS{
+		"another name": ca.issue("somebody"), "another CA": newAuthority(t).issue("ringside"),
+	} {
+		stranger := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, identity)
+		response, err := c.client.Get("http://" + stranger.HTTP + "/v1/owned-metrics/key-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s: %s", name, response.Status)
+		}
+	}
+	noRefusals(t, c.sidecars)
+}
