@@ -105,15 +105,15 @@ func NewFeed(c Config) *Feed {
 	f := &Feed{config: c.withDefaults(), prefix: strings.ToLower(rand.Text()[:8]) + "-", known: make(chan struct{})}
 	f.status.MaxSubscribers = f.config.MaxStreams
 	f.ctx, f.end = context.WithCancel(context.Background())
-	f.endpoints = f.linear(resource.EndpointType, nil)
+	f.endpoints = cache.NewLinearCache(resource.EndpointType, cache.WithVersionPrefix(f.prefix))
 	resources := &cache.MuxCache{
 		Classify:      func(q *cache.Request) string { return served(q.GetTypeUrl()) },
 		ClassifyDelta: func(q *cache.DeltaRequest) string { return served(q.GetTypeUrl()) },
 		Caches: map[string]cache.Cache{
 			resource.EndpointType: f.endpoints,
-			resource.ClusterType:  f.linear(resource.ClusterType, Cluster(f.config.Size)),
-			resource.ListenerType: f.linear(resource.ListenerType, Listener()),
-			resource.RouteType:    f.linear(resource.RouteType, Routes()),
+			resource.ClusterType:  f.lazy(resource.ClusterType, func() types.Resource { return Cluster(f.config.Size) }),
+			resource.ListenerType: f.lazy(resource.ListenerType, func() types.Resource { return Listener() }),
+			resource.RouteType:    f.lazy(resource.RouteType, func() types.Resource { return Routes() }),
 			"":                    silent{},
 		},
 	}
@@ -123,14 +123,26 @@ func NewFeed(c Config) *Feed {
 	return f
 }
 
-// linear is a cache of one resource, or of none yet.
-func (f *Feed) linear(typeURL string, r types.Resource) *cache.LinearCache {
-	options := []cache.LinearCacheOption{cache.WithVersionPrefix(f.prefix)}
-	if r != nil {
-		options = append(options, cache.WithInitialResources(map[string]types.Resource{Name: r}))
-	}
-	return cache.NewLinearCache(typeURL, options...)
+// lazy is a cache of one resource that never changes, made when a client first asks: an Envoy never does, and the first
+// message of these types costs some 30 ms and a megabyte of descriptors.
+type lazy func() *cache.LinearCache
+
+func (f *Feed) lazy(typeURL string, build func() types.Resource) lazy {
+	return sync.OnceValue(func() *cache.LinearCache {
+		return cache.NewLinearCache(typeURL, cache.WithVersionPrefix(f.prefix),
+			cache.WithInitialResources(map[string]types.Resource{Name: build()}))
+	})
 }
+
+func (l lazy) CreateWatch(q *cache.Request, s cache.Subscription, to chan cache.Response) (func(), error) {
+	return l().CreateWatch(q, s, to)
+}
+
+func (l lazy) CreateDeltaWatch(q *cache.DeltaRequest, s cache.Subscription, to chan cache.DeltaResponse) (func(), error) {
+	return l().CreateDeltaWatch(q, s, to)
+}
+
+func (l lazy) Fetch(ctx context.Context, q *cache.Request) (cache.Response, error) { return l().Fetch(ctx, q) }
 
 // served is the key of the cache for a type. A type that is not served must have a cache, too: without one the stream
 // would end, and clients ask for types that only other servers have.
