@@ -29,6 +29,9 @@ func (p *process) metricsSource() metrics.Source {
 	if p.listeners.xds != nil {
 		s.Feed = p.feedMetrics
 	}
+	if p.listeners.peer != nil {
+		s.PeerListener = p.peerListenerMetrics
+	}
 	if p.etcd != nil {
 		s.Directory = p.directoryMetrics
 	}
@@ -69,6 +72,14 @@ func (p *process) peerMetrics() metrics.Peers {
 		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
 		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, Silences: s.Silences,
 		Disagreements: s.Disagreements,
+	}
+}
+
+func (p *process) peerListenerMetrics() metrics.PeerListener {
+	server, service := p.peerServer.Stats(), p.service.Stats()
+	return metrics.PeerListener{
+		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
+		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
 	}
 }
 

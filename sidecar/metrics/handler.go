@@ -21,17 +21,28 @@ type Probes struct {
 }
 
 // NewHandler serves the metrics listener: /metrics, /startupz, /livez and /readyz to GET and HEAD, and nothing else.
+// Nothing is read of g before the sidecar has started: until then parts of it are still being made.
 func NewHandler(g prometheus.Gatherer, p Probes) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", afterStart(p.Started, promhttp.HandlerFor(g, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: maxScrapes,
 		EnableOpenMetrics:   true,
-	}))
+	})))
 	mux.Handle("GET /startupz", probe(p.Started))
 	mux.Handle("GET /livez", probe(func() error { return nil }))
 	mux.Handle("GET /readyz", probe(p.Ready))
 	return mux
+}
+
+func afterStart(started func() error, next http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := started(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
 }
 
 func probe(check func() error) http.HandlerFunc {

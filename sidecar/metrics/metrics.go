@@ -26,6 +26,7 @@ type Source struct {
 	Origins           []Origin
 	Ring              func() Ring
 	Peers             func() Peers
+	PeerListener      func() PeerListener
 	Directory         func() Directory
 	Local             func() Local
 	Feed              func() Feed
@@ -78,6 +79,14 @@ type Peers struct {
 	Refused         int64 // fetches refused because a bound was reached
 	Silences        int64 // times that a member did not answer a ping in time
 	Disagreements   int64 // answers by members whose ring was another
+}
+
+// PeerListener is how near the listener for other members is to its bounds. Counts are since the start.
+type PeerListener struct {
+	Conns, MaxConns       int64 // of members, and of clients that route by the ring
+	ConnsRefused          int64
+	InFlight, MaxInFlight int64 // fetches that are being answered
+	FetchesRefused        int64
 }
 
 // Directory is how well the member directory is followed. Counts are since the start.

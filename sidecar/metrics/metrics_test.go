@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
@@ -73,6 +74,11 @@ func fullSource(t *testing.T) metrics.Source {
 			return metrics.Peers{
 				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, Silences: 48,
 				Disagreements: 49,
+			}
+		},
+		PeerListener: func() metrics.PeerListener {
+			return metrics.PeerListener{
+				Conns: 81, MaxConns: 82, ConnsRefused: 83, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
 			}
 		},
 		Directory: func() metrics.Directory {
@@ -156,6 +162,12 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_peer_refused_total 47`,
 		`ringside_peer_silences_total 48`,
 		`ringside_ring_disagreements_total 49`,
+		`ringside_peer_listener_connections 81`,
+		`ringside_peer_listener_max_connections 82`,
+		`ringside_peer_listener_refused_connections_total 83`,
+		`ringside_served_in_flight 84`,
+		`ringside_served_max_in_flight 85`,
+		`ringside_served_refused_total 86`,
 		`ringside_directory_following 1`,
 		`ringside_directory_registered 1`,
 		`ringside_directory_members 51`,
@@ -237,7 +249,8 @@ func scrape(t *testing.T, s metrics.Source) string {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	metrics.NewHandler(r, metrics.Probes{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	started := metrics.Probes{Started: func() error { return nil }}
+	metrics.NewHandler(r, started).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusOK {
 		t.Fatalf("GET /metrics = %d: %s", w.Code, w.Body)
 	}
@@ -278,6 +291,17 @@ func TestHandlerAnswersProbesAndNothingElse(t *testing.T) {
 		if w.Code != c.code || (c.body != "" && string(body) != c.body) {
 			t.Errorf("%s %s = %d %q, want %d %q", c.method, c.path, w.Code, body, c.code, c.body)
 		}
+	}
+}
+
+// While a sidecar starts, what a scrape reads is still being written.
+func TestNothingIsReadBeforeTheStart(t *testing.T) {
+	source := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { panic("read") })
+	w := httptest.NewRecorder()
+	starting := metrics.Probes{Started: func() error { return errors.New("starting") }}
+	metrics.NewHandler(source, starting).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusServiceUnavailable {
+		t.Errorf("GET /metrics = %d, want 503", w.Code)
 	}
 }
 

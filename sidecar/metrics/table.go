@@ -33,8 +33,8 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), localMetrics(), originMetrics(), hopMetrics(), memoryMetrics(), ringMetrics(), feedMetrics(),
-		processMetrics(),
+		requestMetrics(), localMetrics(), originMetrics(), hopMetrics(), peerListenerMetrics(),
+		memoryMetrics(), ringMetrics(), feedMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -207,6 +207,26 @@ func hopMetrics() []metric {
 			peers(func(p Peers) int64 { return p.Silences })},
 		{"ringside_ring_disagreements_total", counter, nil, "Answers by members whose ring was another.",
 			peers(func(p Peers) int64 { return p.Disagreements })},
+	}
+}
+
+func peerListenerMetrics() []metric {
+	return []metric{
+		{"ringside_peer_listener_connections", gauge, nil,
+			"Open connections of other members, and of clients that route by the ring, to the peer listener.",
+			peerListener(func(l PeerListener) int64 { return l.Conns })},
+		{"ringside_peer_listener_max_connections", gauge, nil, "Bound of ringside_peer_listener_connections.",
+			peerListener(func(l PeerListener) int64 { return l.MaxConns })},
+		{"ringside_peer_listener_refused_connections_total", counter, nil,
+			"Connections to the peer listener that were closed because of their bound.",
+			peerListener(func(l PeerListener) int64 { return l.ConnsRefused })},
+		{"ringside_served_in_flight", gauge, nil, "Requests of other members that are being answered.",
+			peerListener(func(l PeerListener) int64 { return l.InFlight })},
+		{"ringside_served_max_in_flight", gauge, nil, "Bound of ringside_served_in_flight.",
+			peerListener(func(l PeerListener) int64 { return l.MaxInFlight })},
+		{"ringside_served_refused_total", counter, nil,
+			"Requests of other members refused because of their bound, all datasets.",
+			peerListener(func(l PeerListener) int64 { return l.FetchesRefused })},
 	}
 }
 
@@ -384,6 +404,14 @@ func peers(field func(Peers) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Peers != nil {
 			emit(float64(field(s.Peers())))
+		}
+	}
+}
+
+func peerListener(field func(PeerListener) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.PeerListener != nil {
+			emit(float64(field(s.PeerListener())))
 		}
 	}
 }
