@@ -88,7 +88,7 @@ type Etcd struct {
 	Endpoints    []string       `yaml:"endpoints"` // URLs
 	Prefix       string         `yaml:"prefix"`
 	LegacyPrefix string         `yaml:"legacy_prefix"` // where clients of groupcachepb look; empty: nowhere
-	LeaseTTL     *time.Duration `yaml:"lease_ttl"` // whole seconds
+	LeaseTTL     *time.Duration `yaml:"lease_ttl"`     // whole seconds
 	Username     string         `yaml:"username"`
 	PasswordFile string         `yaml:"password_file"`
 	TLS          TLS            `yaml:"tls"`
