@@ -142,7 +142,9 @@ func (l lazy) CreateDeltaWatch(q *cache.DeltaRequest, s cache.Subscription, to c
 	return l().CreateDeltaWatch(q, s, to)
 }
 
-func (l lazy) Fetch(ctx context.Context, q *cache.Request) (cache.Response, error) { return l().Fetch(ctx, q) }
+func (l lazy) Fetch(ctx context.Context, q *cache.Request) (cache.Response, error) {
+	return l().Fetch(ctx, q)
+}
 
 // served is the key of the cache for a type. A type that is not served must have a cache, too: without one the stream
 // would end, and clients ask for types that only other servers have.
