@@ -21,7 +21,7 @@ func (p *process) openPool(context.Context) error {
 	if err := p.openTLS(); err != nil {
 		return err
 	}
-	c := peer.Config{Self: p.self.ID, AttemptTimeout: p.attemptTimeout()}
+	c := peer.Config{Self: p.self.ID, AttemptTimeout: p.config.attemptTimeout()}
 	if p.tls != nil {
 		c.Credentials = p.tls
 	}
@@ -29,11 +29,14 @@ func (p *process) openPool(context.Context) error {
 	return p.openDirectory()
 }
 
-// attemptTimeout leaves the owner the time of its longest load, and half a second for the way.
-func (p *process) attemptTimeout() time.Duration {
+// wayTime is what a hop takes at most beside the owner's load.
+const wayTime = 500 * time.Millisecond
+
+// attemptTimeout leaves the owner the time of its longest load.
+func (c Config) attemptTimeout() time.Duration {
 	longest := 5 * time.Second
-	for _, d := range p.config.Datasets {
-		longest = max(longest, d.policy().LoadTimeout+500*time.Millisecond)
+	for _, d := range c.Datasets {
+		longest = max(longest, d.policy().LoadTimeout+wayTime)
 	}
 	return longest
 }

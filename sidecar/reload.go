@@ -107,6 +107,10 @@ func (c Config) changeable(next Config) error {
 			changed = append(changed, path)
 		}
 	}
+	// A hop that ended before the owner's load would send each read to the successor, for a load of its own.
+	if most := c.attemptTimeout(); next.attemptTimeout() > most {
+		changed = append(changed, fmt.Sprintf("load_timeout of more than %v", most-wayTime))
+	}
 	if len(changed) == 0 {
 		return nil
 	}
