@@ -72,6 +72,7 @@ func (p *process) follow(ctx context.Context) error {
 			return p.directory.Follow(ctx, func(members []ring.Member) {
 				p.roster.Apply(slices.Clone(members))
 				p.feeder.list(members)
+				p.lookForTwin(members)
 				once.Do(func() { close(listed) })
 			})
 		}),
@@ -85,6 +86,20 @@ func (p *process) follow(ctx context.Context) error {
 	}
 	p.awaitList(ctx, listed)
 	return nil
+}
+
+// lookForTwin logs a member that has taken this one's place: then one of the two owns nothing, and nobody else would
+// say why. One that began before this one is what was here before a restart.
+func (p *process) lookForTwin(members []ring.Member) {
+	i := slices.IndexFunc(members, func(m ring.Member) bool {
+		return (m.ID == p.self.ID) != (m.Addr == p.self.Addr) && m.Started.After(p.self.Started)
+	})
+	if i < 0 || p.stopping.Load() || members[i] == p.twin {
+		return
+	}
+	p.twin = members[i]
+	p.log.Warn("another member has the id or the address of this one; give each its own node.id and node.advertise",
+		zap.String("id", p.twin.ID), zap.String("address", p.twin.Addr), zap.Time("began", p.twin.Started))
 }
 
 // firstList is how long a start waits for the first list of members. Reads that came earlier would be loads of keys

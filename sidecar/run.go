@@ -72,6 +72,7 @@ type process struct {
 	listeners listeners
 	addrs     Addrs
 	self      ring.Member
+	twin      ring.Member          // that was logged last; the follower's goroutine alone has it
 	origins   map[string]*database // :: name → open origin
 	tls       *peer.TLS            // nil for plain text
 	pool      *peer.Pool

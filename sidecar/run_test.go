@@ -287,6 +287,29 @@ func TestMembersShareOneRing(t *testing.T) {
 	wantGet(t, a.addrs.Admin, "/api/cluster", 200, `"id":"b"`)
 }
 
+func TestMemberThatTakesAnIDOrAnAddressIsLogged(t *testing.T) {
+	t.Parallel()
+	d := newMemoryDirectory()
+	a := beginMember(t, d, "a")
+	const text = "another member has the id or the address of this one"
+	logged := func() int {
+		return a.logs.Filter(func(e observer.LoggedEntry) bool { return strings.HasPrefix(e.Message, text) }).Len()
+	}
+	d.put(ring.Member{ID: "before", Addr: a.addrs.Peer, Started: a.began.Add(-time.Hour)})
+	if logged() != 0 {
+		t.Error("what was here before a restart is no twin")
+	}
+	for i, twin := range []ring.Member{{ID: "b", Addr: a.addrs.Peer}, {ID: "a", Addr: "127.0.0.1:9"}} {
+		twin.Started = a.began.Add(time.Hour)
+		d.members = map[string]ring.Member{}
+		d.put(twin)
+		d.put(twin)
+		if logged() != i+1 {
+			t.Errorf("%v: logged %d times, want once", twin, logged()-i)
+		}
+	}
+}
+
 // waitFor waits for what other goroutines are about to do. The test's own timeout bounds it.
 func waitFor(t testing.TB, condition func() bool) {
 	t.Helper()
