@@ -1,7 +1,7 @@
 # The front door. `make` alone lists what there is.
 SHELL       := /usr/bin/env bash -euo pipefail
 BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
-NESTED      := deploy/collector e2e/demo
+NESTED      := deploy/collector e2e/demo e2e/kube
 GOTESTSUM    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
 
 .PHONY: help
@@ -40,6 +40,7 @@ collector: ## Build the collector of live telemetry into .bin/
 .PHONY: setup
 setup: ## Install what the tests need, once
 	@e2e/setup.sh test
+	@e2e/setup.sh kube
 
 .PHONY: test
 test: setup lint ## Run every test: lint, units with -race, real servers, whole clusters

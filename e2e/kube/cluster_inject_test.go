@@ -25,6 +25,7 @@ import (
 // injector is ringside-injector as the chart deploys it, but for the addresses: no proxy leads to a Service here.
 type injector struct {
 	*server
+	t        *testing.T // it ends with this test, whichever starts it again
 	cmd      []string
 	address  string // of the webhook
 	metrics  string // URL
@@ -80,7 +81,7 @@ func local(t *testing.T, objects []*unstructured.Unstructured, address string) [
 // install applies the chart and starts its injector with the rights of its service account, and no others.
 func (c *cluster) install(t *testing.T, values ...string) *injector {
 	t.Helper()
-	i := &injector{address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	i := &injector{t: t, address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	i.metrics = "http://" + metrics
 	c.apply(t, local(t, render(t, values...), i.address))
@@ -100,14 +101,14 @@ func (c *cluster) install(t *testing.T, values ...string) *injector {
 	i.cmd = append([]string{build(t, "./deploy/cmd/ringside-injector")}, pod.Containers[0].Args...)
 	i.cmd = append(i.cmd, "--namespace="+home, "--listen="+i.address, "--metrics="+metrics, "--host=127.0.0.1",
 		"--template="+i.template, "--kubeconfig="+c.kubeconfig(t, dir, pod.ServiceAccountName), "--drain=0s")
-	i.start(t)
+	i.start()
 	return i
 }
 
-func (i *injector) start(t *testing.T) {
-	t.Helper()
-	i.server = run(t, "ringside-injector", exec.Command(i.cmd[0], i.cmd[1:]...))
-	rig.Eventually(t, startGrace, answers(t.Context(), i.metrics+"/readyz"))
+func (i *injector) start() {
+	i.t.Helper()
+	i.server = run(i.t, "ringside-injector", exec.Command(i.cmd[0], i.cmd[1:]...))
+	rig.Eventually(i.t, startGrace, answers(i.t.Context(), i.metrics+"/readyz"))
 }
 
 // kubeconfig writes one with a token of a service account.
@@ -171,6 +172,7 @@ func TestInACluster(t *testing.T) {
 	t.Run("a lost certificate is made anew", func(t *testing.T) { c.testLostCertificate(t, i) })
 	t.Run("the injector may do nothing else", func(t *testing.T) { c.testRights(t) })
 	t.Run("only who asks waits for the injector", func(t *testing.T) { c.testInjectorAway(t, i) })
+	t.Run("the container runs", func(t *testing.T) { c.testContainerRuns(t) })
 }
 
 func (c *cluster) testWhoAsks(t *testing.T) {
@@ -326,7 +328,7 @@ func (c *cluster) testLostCertificate(t *testing.T, i *injector) {
 	if code := i.stop(); code != 0 {
 		t.Errorf("the injector ended with %d", code)
 	}
-	i.start(t)
+	i.start()
 	if c.bundle(t) == before {
 		t.Error("the certificate is the lost one")
 	}
@@ -377,7 +379,7 @@ func (c *cluster) testRights(t *testing.T) {
 
 func (c *cluster) testInjectorAway(t *testing.T, i *injector) {
 	i.stop()
-	defer i.start(t)
+	defer i.start()
 	if _, err := c.create(t, "apps", podText("away-asks", asks)); err == nil || !strings.Contains(err.Error(), "inject.ringside.dev") {
 		t.Errorf("a pod that asks is created without the sidecar: %v", err)
 	}

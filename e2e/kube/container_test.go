@@ -1,0 +1,327 @@
+package kube
+
+import (
+	"bytes"
+	"database/sql"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// rootfs makes the root filesystem that the image of a program ships, with the Dockerfile's own script.
+func rootfs(t testing.TB, pkg string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "rootfs")
+	command(t, "../../deploy/rootfs.sh", dir, build(t, pkg))
+	return dir
+}
+
+// image reads entry point and user of one of the Dockerfile's targets.
+func image(t testing.TB, target string) (entry []string, user string) {
+	t.Helper()
+	text, err := os.ReadFile("../../deploy/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage := regexp.MustCompile(`(?s)FROM scratch AS ` + target + `\n.*?USER (\S+)\n.*?ENTRYPOINT (\[.*?\])`).FindSubmatch(text)
+	if stage == nil {
+		t.Fatalf("the Dockerfile has no target %s", target)
+	}
+	if err := json.Unmarshal(stage[2], &entry); err != nil {
+		t.Fatal(err)
+	}
+	return entry, string(stage[1])
+}
+
+func TestImagesHoldNothingThatIsNotNeeded(t *testing.T) {
+	for target, pkg := range map[string]string{
+		"ringside": "./sidecar/cmd/ringside", "ringside-injector": "./deploy/cmd/ringside-injector",
+	} {
+		root := rootfs(t, pkg)
+		var files []string
+		var size int64
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			stat, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			size += stat.Size()
+			files = append(files, strings.TrimPrefix(path, root))
+			if stat.Mode()&(fs.ModeSetuid|fs.ModeSetgid|0o022) != 0 {
+				t.Errorf("%s has the mode %v", path, stat.Mode())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(files)
+		want := []string{"/etc/group", "/etc/passwd", "/etc/ssl/certs/ca-certificates.crt", "/" + target, "/sbin/tini"}
+		slices.Sort(want)
+		if !slices.Equal(files, want) {
+			t.Errorf("%s holds %v, want %v", target, files, want)
+		}
+		if _, user := image(t, target); user != "65532:65532" {
+			t.Errorf("%s runs as %s", target, user)
+		}
+		for _, program := range []string{"/" + target, "/sbin/tini"} {
+			if !static(t, root+program) {
+				t.Errorf("%s is not static: there is no libc for it", program)
+			}
+		}
+		t.Logf("%s: %.1f MB", target, float64(size)/1e6)
+	}
+}
+
+func static(t testing.TB, program string) bool {
+	t.Helper()
+	file, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	return !slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
+// seeded starts a database with one row and returns its DSN.
+func seeded(t *testing.T) string {
+	t.Helper()
+	dsn := rig.Postgres(t)
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const rows = `CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8); INSERT INTO cnf_metrics VALUES ('CNF-001', 42.5)`
+	if _, err := db.Exec(rows); err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
+const sidecarConfig = `
+origins: {metrics-db: {driver: postgres, dsn_file: /run/secrets/ringside/dsn}}
+datasets: {cnf-metrics: {origin: metrics-db, table: cnf_metrics, key: cnf_id}}
+`
+
+const runningPod = `
+metadata:
+  name: runs
+  annotations:
+    ringside.dev/inject: "true"
+    ringside.dev/config: runs
+    ringside.dev/secret: runs
+    ringside.dev/unix-socket: "true"
+spec:
+  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: app
+    image: ringside:1
+    command: [/ringside, get, cnf-metrics, CNF-001]
+    securityContext:
+      {runAsUser: 1000, runAsGroup: 1000, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+`
+
+// testContainerRuns takes a pod as the API server has it, and does what a kubelet would.
+func (c *cluster) testContainerRuns(t *testing.T) {
+	dsn := seeded(t)
+	meta := metav1.ObjectMeta{Name: "runs", Namespace: "apps"}
+	config := &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"ringside.yaml": sidecarConfig}}
+	secret := &corev1.Secret{ObjectMeta: meta, Data: map[string][]byte{"dsn": []byte(dsn)}}
+	if _, err := c.client.CoreV1().ConfigMaps("apps").Create(t.Context(), config, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.client.CoreV1().Secrets("apps").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	pod, err := c.create(t, "apps", runningPod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, _ := image(t, "ringside")
+	s := c.sandbox(t, pod, rootfs(t, "./sidecar/cmd/ringside"), entry)
+	s.relay(t, host(t, dsn))
+
+	sidecar := pod.Spec.InitContainers[0]
+	began := time.Now()
+	_, process := s.run(t, sidecar)
+	patience := time.Duration(sidecar.StartupProbe.PeriodSeconds*sidecar.StartupProbe.FailureThreshold) * time.Second
+	rig.Eventually(t, patience, func() error { return s.probe(t.Context(), sidecar.StartupProbe) })
+	t.Logf("started after %v", time.Since(began).Round(time.Millisecond))
+	for _, probe := range []*corev1.Probe{sidecar.LivenessProbe, sidecar.ReadinessProbe} {
+		if err := s.probe(t.Context(), probe); err != nil {
+			t.Error(err)
+		}
+	}
+	pid := onlyChild(t, onlyChild(t, process.cmd.Process.Pid)) // runc → tini → ringside
+	t.Run("confined", func(t *testing.T) { checkConfined(t, pid) })
+	t.Run("limited", func(t *testing.T) { checkLimited(t, process, sidecar, pid) })
+	t.Run("read by the application", func(t *testing.T) { checkRead(t, s) })
+	t.Run("read over the socket", func(t *testing.T) { checkSocket(t, s) })
+	t.Run("reaps", func(t *testing.T) { checkReaps(t, onlyChild(t, process.cmd.Process.Pid)) })
+	if code := process.stop(); code != 0 {
+		t.Errorf("exit code %d after SIGTERM", code)
+	}
+}
+
+func host(t *testing.T, dsn string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
+// children are the processes that pid has started, without those that have ended and are to be waited for.
+func children(t testing.TB, pid int) (running, dead []int) {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil || len(lists) == 0 {
+		t.Fatalf("process %d: %v", pid, err)
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for _, field := range bytes.Fields(text) {
+			child, err := strconv.Atoi(string(field))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(status(t, child)["State"], "Z") {
+				dead = append(dead, child)
+			} else {
+				running = append(running, child)
+			}
+		}
+	}
+	return running, dead
+}
+
+func onlyChild(t *testing.T, pid int) int {
+	t.Helper()
+	running, _ := children(t, pid)
+	if len(running) != 1 {
+		t.Fatalf("process %d has the children %v, want one", pid, running)
+	}
+	return running[0]
+}
+
+// status reads proc_pid_status(5).
+func status(t testing.TB, pid int) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		fields[name] = strings.TrimSpace(value)
+	}
+	return fields
+}
+
+func checkConfined(t *testing.T, pid int) {
+	got := status(t, pid)
+	for field, want := range map[string]string{
+		"Name": "ringside", "Uid": "65532\t65532\t65532\t65532", "Gid": "65532\t65532\t65532\t65532",
+		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000",
+		"CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+	} {
+		if got[field] != want {
+			t.Errorf("%s is %q, want %q", field, got[field], want)
+		}
+	}
+	for _, path := range []string{"/x", "/etc/ringside/x", "/var/run/secrets/kubernetes.io/serviceaccount/x", "/run/secrets/ringside/x"} {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root%s", pid, path), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("write %s: %v, want that it is read-only", path, err)
+		}
+	}
+}
+
+// checkLimited: the sidecar knows the limit of its container, and is small.
+func checkLimited(t *testing.T, process *server, container corev1.Container, pid int) {
+	limit := container.Resources.Limits.Memory().Value()
+	entries := regexp.MustCompile(`"memory_bytes":(\d+)`).FindStringSubmatch(process.log.tail())
+	if entries == nil {
+		t.Fatalf("no start line:\n%s", process.log.tail())
+	}
+	if n, err := strconv.ParseInt(entries[1], 10, 64); err != nil || n < limit/4 || n > limit/2 {
+		t.Errorf("%d bytes for entries (%v), of a limit of %d", n, err, limit)
+	}
+	t.Logf("idle: %s resident, %s of it not of the program's file", status(t, pid)["VmRSS"], status(t, pid)["RssAnon"])
+}
+
+// checkRead runs the application's container beside the sidecar.
+func checkRead(t *testing.T, s *sandbox) {
+	_, app := s.run(t, s.pod.Spec.Containers[0])
+	<-app.exited
+	if out := app.log.tail(); app.cmd.ProcessState.ExitCode() != 0 || !strings.Contains(out, `{"cnf_id":"CNF-001","value":42.5}`) {
+		t.Errorf("the application got %s (%v)", out, app.cmd.ProcessState)
+	}
+}
+
+// checkSocket connects as the application's user, which has nothing but the group that the injector gave it.
+func checkSocket(t *testing.T, s *sandbox) {
+	group := s.pod.Spec.SecurityContext.SupplementalGroups
+	if len(group) != 1 {
+		t.Fatalf("supplemental groups %v", group)
+	}
+	fetch := func(groups string) ([]byte, error) {
+		cmd := exec.Command("setpriv", "--reuid=1000", "--regid=1000", groups, "curl", "--silent", "--show-error",
+			"--unix-socket", filepath.Join("/proc/self/cwd", "ringside.sock"), "http://localhost/v1/cnf-metrics/CNF-001")
+		cmd.Dir = s.volumes["ringside-run"]
+		return cmd.CombinedOutput()
+	}
+	if out, err := fetch(fmt.Sprintf("--groups=%d", group[0])); err != nil || !strings.Contains(string(out), "42.5") {
+		t.Errorf("over the socket: %s, %v", out, err)
+	}
+	if out, err := fetch("--clear-groups"); err == nil {
+		t.Errorf("over the socket without the group: %s", out)
+	}
+}
+
+// checkReaps leaves an orphan in the container, and ends it; the init there has to wait for it.
+func checkReaps(t *testing.T, init int) {
+	before, _ := children(t, init)
+	command(t, "nsenter", "--target", strconv.Itoa(init), "--pid", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
+	after, _ := children(t, init)
+	orphans := slices.DeleteFunc(after, func(pid int) bool { return slices.Contains(before, pid) })
+	if len(orphans) != 1 {
+		t.Fatalf("the init has got the children %v, want one", orphans)
+	}
+	if err := syscall.Kill(orphans[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	rig.Eventually(t, startGrace, func() error {
+		if running, dead := children(t, init); len(running)+len(dead) != len(before) {
+			return fmt.Errorf("running %v, not waited for %v", running, dead)
+		}
+		return nil
+	})
+}
