@@ -132,6 +132,10 @@ func TestProblems(t *testing.T) {
 			[]string{"listen.peer: is off, but there is a membership"},
 		},
 		{
+			"feed without peer listener", "listen: {xds: 127.0.0.1:7074}",
+			[]string{"listen.xds: is on, but listen.peer is off"},
+		},
+		{
 			"half a key pair", "peer_tls: {cert_file: /dev/null, ca_file: /dev/null}",
 			[]string{"peer_tls: cert_file and key_file belong together"},
 		},
