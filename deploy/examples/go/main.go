@@ -1,0 +1,132 @@
+// Command go reads a key through the sidecar of its pod: over HTTP, over gRPC, and over gRPC on the unix socket.
+//
+// Usage: go run . DATASET KEY
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+)
+
+var errAbsent = errors.New("absent")
+
+// unavailableError says when it is worth asking again.
+type unavailableError struct{ after time.Duration }
+
+func (e unavailableError) Error() string {
+	return fmt.Sprintf("unavailable, try again in %.0f s", e.after.Seconds())
+}
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: go run . DATASET KEY")
+		os.Exit(2)
+	}
+	dataset, key := os.Args[1], os.Args[2]
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+
+	value, err := overHTTP(ctx, cmp.Or(os.Getenv("RINGSIDE_HTTP"), "http://localhost:7070"), dataset, key)
+	show("http", value, err)
+	value, err = overGRPC(ctx, cmp.Or(os.Getenv("RINGSIDE_GRPC"), "localhost:7071"), dataset, key)
+	show("grpc", value, err)
+	value, err = overGRPC(ctx, "unix:"+cmp.Or(os.Getenv("RINGSIDE_UNIX"), "/run/ringside/ringside.sock"), dataset, key)
+	show("unix", value, err)
+}
+
+func show(way, value string, err error) {
+	if err != nil {
+		value = err.Error()
+	}
+	fmt.Println(way+":", value)
+}
+
+func overHTTP(ctx context.Context, sidecar, dataset, key string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, sidecar+"/v1/"+dataset+"/"+url.PathEscape(key), nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", problemOf(body)
+	}
+	if response.Header.Get("Ringside-Stale") == "true" { // the database is away: use it, but know it
+		return fmt.Sprintf("stale, %s s old: %s", response.Header.Get("Age"), body), nil
+	}
+	return string(body), nil
+}
+
+// problemOf reads a problem document (RFC 9457). Its type is the contract.
+func problemOf(body []byte) error {
+	var problem struct {
+		Type, Detail string
+		RetryAfter   time.Duration // seconds, as in the header Retry-After
+	}
+	if err := json.Unmarshal(body, &problem); err != nil {
+		return err
+	}
+	switch {
+	case problem.Type == "https://ringside.dev/problems/absent":
+		return errAbsent
+	case problem.RetryAfter > 0:
+		return unavailableError{problem.RetryAfter * time.Second}
+	}
+	return errors.New(problem.Detail)
+}
+
+// overGRPC makes a connection for one call, to be short: keep yours for the life of the process.
+func overGRPC(ctx context.Context, sidecar, dataset, key string) (string, error) {
+	conn, err := grpc.NewClient(sidecar, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	// WaitForReady outlives a sidecar that is starting; the deadline of ctx bounds it.
+	response, err := ringsidev1.NewCacheClient(conn).Get(ctx,
+		&ringsidev1.GetRequest{Dataset: dataset, Key: key}, grpc.WaitForReady(true))
+	if err != nil {
+		return "", reasonOf(err)
+	}
+	if meta := response.GetMeta(); meta.GetStale() {
+		return fmt.Sprintf("stale, %d s old: %s", meta.GetAge().GetSeconds(), response.GetValue()), nil
+	}
+	return string(response.GetValue()), nil
+}
+
+// reasonOf reads the google.rpc details of a status. The reasons are listed in ringside/v1/cache.proto.
+func reasonOf(err error) error {
+	for _, detail := range status.Convert(err).Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			if detail.GetReason() == "ABSENT" {
+				return errAbsent
+			}
+		case *errdetails.RetryInfo:
+			return unavailableError{detail.GetRetryDelay().AsDuration()}
+		}
+	}
+	return err
+}

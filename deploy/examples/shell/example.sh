@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Reads a key through the sidecar of its pod: over HTTP, over gRPC, and over HTTP on the unix socket.
+# Needs curl; gRPC needs buf (or grpcurl, which is much the same): the sidecar itself tells it the protocol (reflection).
+# Usage: example.sh DATASET KEY, of a key that needs no percent-encoding.
+set -euo pipefail
+dataset=$1 key=$2
+answer=$(mktemp -d)
+trap 'rm -r "$answer"' EXIT
+
+# header NAME prints the value of a field of the last answer.
+header() { sed -n "s/^$1: *\([^\r]*\).*/\1/Ip" "$answer/header"; }
+
+# over_http prints the value; the arguments are curl's.
+over_http() {
+	local code
+	code=$(curl --silent --show-error --max-time 5 --globoff --path-as-is \
+		--dump-header "$answer/header" --output "$answer/body" --write-out '%{http_code}' "$@") || return
+	case $code in
+	200)
+		[ "$(header Ringside-Stale)" != true ] || echo -n "stale, $(header Age) s old: " # the database is away
+		cat "$answer/body"
+		;;
+	404) grep -q '"https://ringside.dev/problems/absent"' "$answer/body" && echo -n absent || cat "$answer/body" ;;
+	429 | 503) echo -n "unavailable, try again in $(header Retry-After) s" ;;
+	*) cat "$answer/body" ;;
+	esac
+}
+
+# over_grpc prints the value, which protobuf's JSON has in base64.
+over_grpc() {
+	if buf curl --protocol grpc --http2-prior-knowledge --data "{\"dataset\": \"$dataset\", \"key\": \"$key\"}" \
+		"$1/ringside.v1.Cache/Get" >"$answer/body" 2>"$answer/error"; then
+		! grep -q '"stale": *true' "$answer/body" || echo -n "stale, $(field age | cut -d. -f1 | tr -d s) s old: "
+		field value | base64 --decode
+	elif details | grep -q ABSENT; then
+		echo -n absent
+	elif grep -Eq '"code": "(unavailable|resource_exhausted)"' "$answer/error"; then
+		echo -n unavailable # when to try again is in a binary detail; over HTTP it is a header
+	else
+		cat "$answer/error"
+	fi
+}
+
+# details prints the google.rpc details of the last error, which are protobuf in base64.
+details() { sed -n 's/.*"value": "\(.*\)".*/\1==/p' "$answer/error" | base64 --decode --ignore-garbage 2>/dev/null | tr -d '\0' || true; }
+
+# field NAME prints a string of the last answer.
+field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$answer/body" | head -1; }
+
+echo "http: $(over_http "${RINGSIDE_HTTP:-http://localhost:7070}/v1/$dataset/$key")"
+echo "grpc: $(over_grpc "http://${RINGSIDE_GRPC:-localhost:7071}")"
+echo "unix: $(over_http --unix-socket "${RINGSIDE_UNIX:-/run/ringside/ringside.sock}" "http://localhost/v1/$dataset/$key")"

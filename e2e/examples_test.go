@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// example is one of deploy/examples, ready to run.
+type example struct {
+	name    string
+	command []string
+	env     []string
+}
+
+// installLanguages makes sure of what e2e/languages.sh installs.
+func installLanguages(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("./languages.sh").CombinedOutput(); err != nil {
+		t.Fatalf("e2e/languages.sh: %v\n%s", err, out)
+	}
+}
+
+// examples are copied out of the repository where they do not need it, as a developer would.
+func examples(t *testing.T) []example {
+	t.Helper()
+	installLanguages(t)
+	const root = "../deploy/examples/"
+	bin, err := filepath.Abs("../.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	run(t, "go", "build", "-o", dir, "../deploy/examples/go")
+	run(t, "cp", root+"python/example.py", root+"javascript/example.mjs", root+"shell/example.sh", dir)
+	run(t, "cp", "-r", "../proto", filepath.Join(dir, "proto"))
+	run(t, "ln", "-s", filepath.Join(bin, "node", "node_modules"), dir)
+	generate := exec.Command(root+"python/generate.sh", filepath.Join(dir, "proto"), dir)
+	generate.Env = append(os.Environ(), "PATH="+filepath.Join(bin, "python", "bin")+":"+os.Getenv("PATH"))
+	if out, err := generate.CombinedOutput(); err != nil {
+		t.Fatalf("generate the Python stubs: %v\n%s", err, out)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	return []example{
+		{"go", []string{in("go")}, nil},
+		{"python", []string{filepath.Join(bin, "python", "bin", "python"), in("example.py")}, nil},
+		{"javascript", []string{"node", in("example.mjs")}, []string{"RINGSIDE_PROTO=" + in("proto")}},
+		{"shell", []string{in("example.sh")}, []string{"PATH=" + bin + ":" + os.Getenv("PATH")}},
+	}
+}
+
+func run(t *testing.T, command ...string) {
+	t.Helper()
+	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+	}
+}
+
+// read returns what the example prints for each way to a sidecar.
+func (e example) read(t *testing.T, s *rig.Sidecar, dataset, key string) map[string]string {
+	t.Helper()
+	cmd := exec.Command(e.command[0], append(e.command[1:], dataset, key)...)
+	cmd.Env = append(append(os.Environ(), "RINGSIDE_HTTP=http://"+s.HTTP, "RINGSIDE_GRPC="+s.GRPC, "RINGSIDE_UNIX="+s.Unix),
+		e.env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", e.command, err, out)
+	}
+	said := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		way, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		said[way] = text
+	}
+	return said
+}
+
+// Each example says of each state what a developer would have to find out.
+func TestExamplesReadInEveryLanguage(t *testing.T) {
+	c := newCluster(t, 1)
+	c.fill("key-", 1)
+	all := examples(t)
+	_, row, err := c.get(0, "short-metrics", "key-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(state, key string, ok func(way, text string) bool) {
+		t.Helper()
+		for _, e := range all {
+			said := e.read(t, c.sidecars[0], "short-metrics", key)
+			for _, way := range []string{"http", "grpc", "unix"} {
+				if !ok(way, said[way]) {
+					t.Errorf("%s over %s, %s: %q", e.name, way, state, said[way])
+				}
+			}
+		}
+	}
+	check("found", "key-0", func(_, text string) bool { return text == row })
+	check("absent", "none", func(_, text string) bool { return text == "absent" })
+	c.database.Kill()
+	awaitStale(t, c, "key-0")
+	check("stale", "key-0", func(_, text string) bool {
+		return strings.HasPrefix(text, "stale, ") && strings.HasSuffix(text, " s old: "+row)
+	})
+	check("unavailable", "never-read", func(_, text string) bool { return strings.HasPrefix(text, "unavailable") })
+	for _, way := range []string{"http", "grpc", "unix"} {
+		if said := all[0].read(t, c.sidecars[0], "short-metrics", "never-read")[way]; said != "unavailable, try again in 1 s" {
+			t.Errorf("over %s: %q, which does not say when to try again", way, said)
+		}
+	}
+}
+
+func awaitStale(t *testing.T, c *cluster, key string) {
+	t.Helper()
+	rig.Eventually(t, 30*time.Second, func() error {
+		response, err := c.client.Get(c.sidecars[0].URL("short-metrics", key))
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		_, err = io.Copy(io.Discard, response.Body)
+		if response.StatusCode != http.StatusOK || response.Header.Get("Ringside-Stale") != "true" {
+			return fmt.Errorf("%s is not stale yet: %s %w", key, response.Status, err)
+		}
+		return nil
+	})
+}
