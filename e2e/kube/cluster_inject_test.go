@@ -172,6 +172,8 @@ func TestInACluster(t *testing.T) {
 	t.Run("a lost certificate is made anew", func(t *testing.T) { c.testLostCertificate(t, i) })
 	t.Run("the injector may do nothing else", func(t *testing.T) { c.testRights(t) })
 	t.Run("only who asks waits for the injector", func(t *testing.T) { c.testInjectorAway(t, i) })
+	t.Run("monitors are what prometheus-operator knows", func(t *testing.T) { c.testMonitors(t) })
+	t.Run("the injector's image runs", func(t *testing.T) { c.testInjectorImage(t) })
 	t.Run("the container runs", func(t *testing.T) { c.testContainerRuns(t) })
 }
 

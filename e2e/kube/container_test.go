@@ -105,6 +105,25 @@ func static(t testing.TB, program string) bool {
 	return !slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
+// testInjectorImage starts the injector's image as the chart's Deployment says.
+func (c *cluster) testInjectorImage(t *testing.T) {
+	deployment, err := c.client.AppsV1().Deployments(home).Get(t.Context(), release+"-injector", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := deployment.Spec.Template.Spec
+	container := spec.Containers[0]
+	container.SecurityContext.RunAsUser, container.SecurityContext.RunAsGroup = spec.SecurityContext.RunAsUser, spec.SecurityContext.RunAsGroup
+	container.Args, container.VolumeMounts = []string{"version"}, nil
+	entry, _ := image(t, "ringside-injector")
+	s := c.sandbox(t, &corev1.Pod{}, rootfs(t, "./deploy/cmd/ringside-injector"), entry)
+	_, process := s.run(t, container)
+	<-process.exited
+	if out := process.log.tail(); process.cmd.ProcessState.ExitCode() != 0 || !strings.HasPrefix(out, "ringside-injector ") {
+		t.Errorf("it said %s (%v)", out, process.cmd.ProcessState)
+	}
+}
+
 // seeded starts a database with one row and returns its DSN.
 func seeded(t *testing.T) string {
 	t.Helper()
