@@ -129,10 +129,10 @@ func (g *Group[V]) run(key string, c *call[V], timeout time.Duration, fn func(co
 	})
 	value, err := recovered(ctx, fn)
 	stop()
-	finish(value, err)
 	g.mu.Lock()
-	g.count--
+	g.count-- // before anybody is told, who may then count
 	g.mu.Unlock()
+	finish(value, err)
 }
 
 func (g *Group[V]) leave(key string, c *call[V]) {
