@@ -16,6 +16,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/ringside-cache/ringside/sidecar/cache"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 )
 
@@ -164,7 +165,14 @@ func TestRoutedRequestsHaveBounds(t *testing.T) {
 
 // net/http reads these calls, and grpc's GracefulStop panics when it meets one of them.
 func TestShutdownEndsRoutedCallsUnderWay(t *testing.T) {
-	s, address := startRouted(t, Config{RequestTimeout: time.Minute}, nil)
+	asked := make(chan struct{})
+	hanging := scripted{"hanging", func(ctx context.Context, _ string, _ cache.ReadOptions) (cache.Answer, error) {
+		close(asked)
+		<-ctx.Done()
+		return cache.Answer{}, ctx.Err()
+	}}
+	s := start(t, Config{RequestTimeout: time.Minute}, Served{Dataset: hanging})
+	address := s.listen(t, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, nil) })
 	stub := client(t, address)
 	watch, err := healthpb.NewHealthClient(connect(t, address)).Watch(t.Context(), &healthpb.HealthCheckRequest{})
 	if err != nil {
@@ -175,12 +183,10 @@ func TestShutdownEndsRoutedCallsUnderWay(t *testing.T) {
 	}
 	failed := make(chan error, 1)
 	go func() {
-		_, err := stub.Get(context.Background(), &ringsidev1.GetRequest{Dataset: "failing", Key: "wait"})
+		_, err := stub.Get(context.Background(), &ringsidev1.GetRequest{Dataset: "hanging", Key: "k"})
 		failed <- err
 	}()
-	for s.Stats().Routed.Conns.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	<-asked
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
