@@ -289,24 +289,37 @@ func TestMembersShareOneRing(t *testing.T) {
 
 func TestMemberThatTakesAnIDOrAnAddressIsLogged(t *testing.T) {
 	t.Parallel()
+	now := time.Now()
+	self := ring.Member{ID: "a", Addr: "127.0.0.1:1", Started: now}
+	for _, test := range []struct {
+		other  ring.Member
+		logged int
+	}{
+		{ring.Member{ID: "a", Addr: "127.0.0.1:2", Started: now.Add(time.Second)}, 1},
+		{ring.Member{ID: "b", Addr: "127.0.0.1:1", Started: now.Add(time.Second)}, 1},
+		{ring.Member{ID: "b", Addr: "127.0.0.1:1", Started: now.Add(-time.Second)}, 0}, // was here before a restart
+		{ring.Member{ID: "b", Addr: "127.0.0.1:2", Started: now.Add(time.Second)}, 0},
+		{self, 0},
+	} {
+		core, logs := observer.New(zapcore.WarnLevel)
+		p := &process{self: self, log: zap.New(core)}
+		for range 3 {
+			p.lookForTwin([]ring.Member{test.other})
+		}
+		if logs.Len() != test.logged {
+			t.Errorf("%v: logged %d times, want %d", test.other, logs.Len(), test.logged)
+		}
+	}
+}
+
+func TestDirectoryIsWatchedForATwin(t *testing.T) {
+	t.Parallel()
 	d := newMemoryDirectory()
 	a := beginMember(t, d, "a")
-	const text = "another member has the id or the address of this one"
-	logged := func() int {
-		return a.logs.Filter(func(e observer.LoggedEntry) bool { return strings.HasPrefix(e.Message, text) }).Len()
-	}
-	d.put(ring.Member{ID: "before", Addr: a.addrs.Peer, Started: a.began.Add(-time.Hour)})
-	if logged() != 0 {
-		t.Error("what was here before a restart is no twin")
-	}
-	for i, twin := range []ring.Member{{ID: "b", Addr: a.addrs.Peer}, {ID: "a", Addr: "127.0.0.1:9"}} {
-		twin.Started = a.began.Add(time.Hour)
-		d.members = map[string]ring.Member{}
-		d.put(twin)
-		d.put(twin)
-		if logged() != i+1 {
-			t.Errorf("%v: logged %d times, want once", twin, logged()-i)
-		}
+	d.put(ring.Member{ID: "a", Addr: "127.0.0.1:9", Started: a.began.Add(time.Hour)})
+	const text = "another member has the id or the address of this one; give each its own node.id and node.advertise"
+	if n := a.logs.FilterMessage(text).Len(); n != 1 {
+		t.Errorf("logged %d times, want once", n)
 	}
 }
 
