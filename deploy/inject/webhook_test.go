@@ -74,9 +74,9 @@ func TestRequestsThatAreNoReviews(t *testing.T) {
 	}{
 		{"no JSON", "/inject/pod", "<html>", http.StatusBadRequest},
 		{"no request", "/inject/pod", "{}", http.StatusBadRequest},
-		{"no pod", "/inject/pod", `{"request": {"kind": {"kind": "Service"}}}`, http.StatusBadRequest},
+		{"no pod", "/inject/pod", `{"request": {"kind": {"kind": "Service"}, "object": {}}}`, http.StatusBadRequest},
 		{"a pod that is none", "/inject/pod", review(`[]`), http.StatusBadRequest},
-		{"too big", "/inject/pod", `{"x": "` + strings.Repeat("x", maxReview) + `"}`, http.StatusBadRequest},
+		{"too big", "/inject/pod", `{"x": "` + strings.Repeat("x", maxReview) + `", ` + review("{}")[1:], http.StatusBadRequest},
 		{"another path", "/", "{}", http.StatusNotFound},
 	}
 	for _, test := range tests {

@@ -260,3 +260,27 @@ func TestFilesAreReadAtEachHandshake(t *testing.T) {
 		last = pair
 	}
 }
+
+// A certificate that the API server does not know yet is not served.
+func TestTheOldCertificateServesUntilTheNewOneIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		r := newRotator(s)
+		if err := r.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lifetime - renewAt + time.Hour)
+		away := newStore()
+		away.fail = errors.New("away")
+		r.Webhooks = webhooks{away}
+		if err := r.reconcile(t.Context()); err == nil {
+			t.Fatal("the API server knows the new certificate")
+		}
+		s.admits(t, r)
+		r.Webhooks = webhooks{s}
+		if err := r.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.admits(t, r)
+	})
+}
