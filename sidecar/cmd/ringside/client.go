@@ -110,10 +110,8 @@ func (l *listener) explain(err error) error {
 			l.addr, l.flag)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s gave no answer within %s", l.addr, requestTimeout)
-	case strings.Contains(err.Error(), "malformed HTTP"): // net/http has no type for it
-		return fmt.Errorf("%s does not speak HTTP/1.1: --%s wants another listener of the sidecar", l.addr, l.flag)
 	}
-	return fmt.Errorf("ask %s (flag --%s): %w", l.addr, l.flag, err)
+	return fmt.Errorf("ask %s, is it the listener that --%s means? %w", l.addr, l.flag, err)
 }
 
 // refusal makes an error of an answer that is not 200: the detail of its problem document (RFC 9457), if it is one.

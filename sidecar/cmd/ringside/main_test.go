@@ -105,7 +105,8 @@ func TestCommandLines(t *testing.T) {
 	nobody.Close()
 	noPEM := write(t, "no.pem", "no PEM")
 	names := map[string]string{
-		"H": addrs.HTTP, "G": addrs.GRPC, "A": addrs.Admin, "M": addrs.Metrics, "U": "unix:" + socket, "N": nobody.Addr().String(),
+		"H": addrs.HTTP, "G": addrs.GRPC, "A": addrs.Admin, "M": addrs.Metrics,
+		"U": "unix:" + socket, "N": nobody.Addr().String(),
 		"C": newConfigFile(t), "BAD": write(t, "bad.yaml", "ring: {min: 5000}\nnodes: 1\n"),
 		"NOTABLE": write(t, "t.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
@@ -129,7 +130,7 @@ func TestCommandLines(t *testing.T) {
 		{"get metrics CNF-001 --http unix:/no/socket", 1, "", "nobody listens on unix:/no/socket"},
 		{"get metrics CNF-001 --http http://$H", 2, "", `--http: want host:port, without http://`},
 		{"get metrics CNF-001 --http 7070", 2, "", `want host:port`},
-		{"get metrics CNF-001 --http $G", 1, "", "$G does not speak HTTP/1.1: --http wants another listener"},
+		{"get metrics CNF-001 --http $G", 1, "", "ask $G, is it the listener that --http means?"},
 		{"get metrics", 2, "", "accepts 2 arg(s), received 1; see `ringside get --help`"},
 		{"get metrics CNF-001 -o xml", 2, "", "want text or json"},
 		{"get --nope", 2, "", "unknown flag: --nope; see `ringside get --help`"},
@@ -197,7 +198,8 @@ func TestJSONOutputIsJSON(t *testing.T) {
 	addrs := begin(t, nil)
 	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "C": newConfigFile(t)}
 	for _, line := range []string{
-		"get metrics CNF-001 --http $H", "explain metrics CNF-001 --admin $A", "ring --admin $A", "ring --members a:1,b:1 x/1",
+		"get metrics CNF-001 --http $H", "explain metrics CNF-001 --admin $A", "ring --admin $A",
+		"ring --members a:1,b:1 x/1",
 		"config show -c $C", "version",
 	} {
 		if _, stdout, stderr := execute(line+" -o json", names); !json.Valid([]byte(stdout)) {
