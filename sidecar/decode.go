@@ -34,7 +34,8 @@ func newDecoder(file string, source []byte, getenv func(string) (string, bool)) 
 
 // decode fills c, which is a pointer to a struct, and leaves what is wrong in d.problems.
 func (d *decoder) decode(c any) {
-	d.source = bytes.TrimPrefix(d.source, []byte("\ufeff")) // a byte order mark (YAML 1.2.2, 5.2), as some editors write it
+	const byteOrderMark = "\ufeff" // YAML 1.2.2, 5.2; some editors write it
+	d.source = bytes.TrimPrefix(d.source, []byte(byteOrderMark))
 	file, err := parser.ParseBytes(d.source, 0)
 	if err != nil {
 		d.syntaxError(err)
