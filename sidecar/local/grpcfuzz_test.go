@@ -1,0 +1,151 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/proto/groupcachepb"
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+)
+
+// wire is a codec that sends and keeps bytes as they are.
+type wire struct{}
+
+func (wire) Marshal(v any) ([]byte, error)   { return *v.(*[]byte), nil }
+func (wire) Unmarshal(b []byte, v any) error { *v.(*[]byte) = slices.Clone(b); return nil }
+func (wire) Name() string                    { return "proto" }
+
+// method is one that applications call, with empty messages of its request and its answer.
+type method struct {
+	name            string
+	request, answer func() proto.Message
+}
+
+var methods = []method{
+	{ringsidev1.Cache_Get_FullMethodName,
+		func() proto.Message { return new(ringsidev1.GetRequest) },
+		func() proto.Message { return new(ringsidev1.GetResponse) }},
+	{ringsidev1.Cache_BatchGet_FullMethodName,
+		func() proto.Message { return new(ringsidev1.BatchGetRequest) },
+		func() proto.Message { return new(ringsidev1.BatchGetResponse) }},
+	{groupcachepb.GroupCache_Get_FullMethodName,
+		func() proto.Message { return new(groupcachepb.GetRequest) },
+		func() proto.Message { return new(groupcachepb.GetResponse) }},
+}
+
+// FuzzGRPC sends any bytes as the message of each method: the server answers with a message or a documented code, and
+// meets no defect.
+func FuzzGRPC(f *testing.F) {
+	for i, q := range []proto.Message{
+		&ringsidev1.GetRequest{Dataset: "blobs", Key: "a"},
+		&ringsidev1.BatchGetRequest{Dataset: "blobs", Keys: []string{"a", "none", ""}},
+		&groupcachepb.GetRequest{Group: "blobs", Key: "x/y"},
+		&ringsidev1.GetRequest{Dataset: "blobs", Key: "never-read", NoCache: true, OnlyIfCached: true},
+	} {
+		seed, err := proto.Marshal(q)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(i), seed)
+	}
+	f.Add(uint8(0), []byte("\x0a\x05blobs\x12\x02\xff\xfe")) // a key that is not UTF-8
+	f.Add(uint8(1), bytes.Repeat([]byte("\x12\x00"), MaxBatchKeys+1))
+	f.Add(uint8(2), []byte("\x0a\xff\xff\xff\xff\x0f"))
+	f.Add(uint8(0), bytes.Repeat([]byte("k"), 1000))
+	s := New(Config{MaxBodyBytes: 4096}, NewCatalog(Served{Dataset: newDataset(f, "blobs", origintest.New(rows()))}))
+	conn := overMemory(f, s)
+	f.Fuzz(func(t *testing.T, which uint8, message []byte) {
+		m := methods[int(which)%len(methods)]
+		var answer []byte
+		err := conn.Invoke(t.Context(), m.name, &message, &answer, grpc.ForceCodec(wire{}))
+		if err == nil {
+			err = proto.Unmarshal(answer, m.answer())
+		}
+		if code := status.Code(err); !slices.Contains(expected(m, message), code) {
+			t.Errorf("%s %q: %v", m.name, message, err)
+		}
+		if n := s.Stats().Defects.Load(); n != 0 {
+			t.Fatalf("%s %q: %d defects", m.name, message, n)
+		}
+	})
+}
+
+// expected are the codes that a message may be answered with. One that is no protobuf never reaches the service: grpc
+// itself says INTERNAL.
+func expected(m method, message []byte) []codes.Code {
+	if proto.Unmarshal(message, m.request()) != nil {
+		return []codes.Code{codes.Internal, codes.ResourceExhausted}
+	}
+	return []codes.Code{codes.OK, codes.NotFound, codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted}
+}
+
+// overMemory serves s without a network, and returns a connection to it.
+func overMemory(f *testing.F, s *Server) *grpc.ClientConn {
+	f.Helper()
+	ln := bufconn.Listen(64 << 10)
+	go func() { _ = s.ServeGRPC(ln) }() // Shutdown makes it return nil
+	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return ln.DialContext(ctx) }))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		_ = conn.Close()
+		_ = s.Shutdown(context.Background())
+	})
+	return conn
+}
+
+// FuzzUnixConnection sends any bytes into the socket on which both protocols are spoken: the connection is answered or
+// ends, and the next one is served.
+func FuzzUnixConnection(f *testing.F) {
+	preface := "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	settings, ping := "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"
+	for _, s := range []string{
+		get("/v1/blobs/a"), preface + settings, preface + settings + ping, "PRI * HTTP/1.1\r\nHost: a\r\n\r\n", "PRI", "P", "",
+		preface + settings + "\x00\x00\x04\x01\x05\x00\x00\x00\x01\x82\x84\x86\x41", preface + "\xff\xff\xff\x00\x00\x00\x00\x00\x01",
+		preface + settings + "\x00\x00\x04\x08\x00\x00\x00\x00\x00\xff\xff\xff\xff", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+	} {
+		f.Add([]byte(s))
+	}
+	s := start(f, Config{MaxHeaderBytes: 512, MaxBodyBytes: 512, ReadTimeout: 200 * time.Millisecond},
+		Served{Dataset: newDataset(f, "blobs", origintest.New(rows()))})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: s.unix, Net: "unix"})
+		if err != nil {
+			t.Fatalf("%q: the next connection: %v", raw, err)
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Write(raw)
+		if err == nil {
+			err = c.CloseWrite()
+		}
+		if err == nil {
+			_, err = io.Copy(io.Discard, c)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q: the connection stays open though its client has said all", raw)
+		}
+		if n := s.Stats().Defects.Load(); n != 0 {
+			t.Fatalf("%q: %d defects", raw, n)
+		}
+	})
+}
