@@ -1,7 +1,7 @@
 # The front door. `make` alone lists what there is.
 SHELL       := /usr/bin/env bash -euo pipefail
 BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
-NESTED      := deploy/collector e2e/demo e2e/kube
+NESTED      := deploy/collector e2e/demo e2e/kube e2e/oldclient
 GOTESTSUM    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
 
 .PHONY: help

@@ -10,7 +10,10 @@ test_packages='
 /usr/sbin/mariadbd                 mariadb-server
 /usr/bin/prometheus                prometheus
 /usr/bin/chromium                  chromium
-/usr/bin/pip3                      python3-pip'
+/usr/bin/pip3                      python3-pip
+/usr/lib/python3*/ensurepip        python3-venv
+/usr/bin/npm                       npm
+/usr/bin/curl                      curl'
 kube_packages='
 /usr/sbin/runc                     runc
 /usr/bin/tini-static               tini
@@ -102,7 +105,7 @@ install_envoy() {
 
 case "${1:-}" in
 tools) build_tools ;;
-test) install_packages "$test_packages"; build_tools; install_envoy ;;
+test) install_packages "$test_packages"; build_tools; install_envoy; e2e/languages.sh ;;
 kube) install_packages "$kube_packages"; build_tools; build_kube ;;
 bench) install_packages "$bench_packages"; build_tools ;;
 up) install_packages "$(up_packages)"; build_tools ;;
