@@ -463,8 +463,8 @@ func (k *checker) policy(path string, d DatasetConfig) {
 		k.problem(path+".local_ttl", "%s is more than ttl, which is %s: a copy never outlives the owner's entry",
 			p.LocalTTL, p.TTL)
 	}
-	if p.LoadTimeout == 0 {
-		k.problem(path+".load_timeout", "must be more than 0s")
+	if p.LoadTimeout == 0 || p.LoadTimeout > time.Hour {
+		k.problem(path+".load_timeout", "must be more than 0s, at most 1h; got %s", p.LoadTimeout)
 	}
 }
 

@@ -262,6 +262,10 @@ func TestProblems(t *testing.T) {
 			"no load timeout", oneDataset + "    load_timeout: 0s",
 			[]string{"datasets.metrics.load_timeout: must be more"},
 		},
+		{
+			"load timeout that hops cannot add to", oneDataset + "    load_timeout: 2562047h",
+			[]string{"datasets.metrics.load_timeout: must be more than 0s, at most 1h"},
+		},
 		{"jitter", oneDataset + "    ttl_jitter: 101%", []string{"ttl_jitter: want a percentage from 0% to 100%"}},
 		{"eviction", oneDataset + "    eviction: fifo", []string{"datasets.metrics.eviction: want one of lru, slru"}},
 		{
