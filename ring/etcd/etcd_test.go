@@ -60,6 +60,17 @@ func TestRelist(t *testing.T) {
 	waitFor(t, "another list", func() bool { return d.Stats().Lists > lists })
 }
 
+// etcd answers no question for progress while a watch waits for a revision that is yet to come.
+func TestEtcdWithNothingToTellIsNotTakenForSilent(t *testing.T) {
+	t.Parallel()
+	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list, tm.stall = 2*time.Second, 500*time.Millisecond })
+	follow(t, d).waitFor(t, "nobody")
+	waitFor(t, "the list that is due", func() bool { return d.Stats().Lists > 1 })
+	if n := d.Stats().WatchRestarts; n != 0 {
+		t.Errorf("the watch of an etcd that nobody writes to ended %d times before its time", n)
+	}
+}
+
 // A registration that is lost and made again all the time would pass every other test here.
 func TestRegistrationHolds(t *testing.T) {
 	t.Parallel()

@@ -133,8 +133,9 @@ func (f *follower) watch(ctx context.Context, c *clientv3.Client) error {
 	stall := time.AfterFunc(f.d.timing.stall, func() { stop(errStalled) })
 	defer stall.Stop()
 
-	changes := c.Watch(ctx, f.table.prefix, clientv3.WithPrefix(), clientv3.WithFragment(),
-		clientv3.WithRev(f.revision+1))
+	// From the revision of the list, not the next: while a watch waits for a revision that is yet to come, etcd leaves
+	// questions for progress unanswered. The changes of that revision are in the table and do it no harm again.
+	changes := c.Watch(ctx, f.table.prefix, clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithRev(f.revision))
 	err := f.consume(ctx, c, changes, func() { stall.Reset(f.d.timing.stall) })
 	switch {
 	case due.Err() != nil:
