@@ -88,5 +88,10 @@ func (p *process) logFailures(dataset string, f failures) {
 	if err := p.origins[p.config.Datasets[dataset].Origin].complaints[dataset].take(); err != nil {
 		fields = append(fields, zap.NamedError("last_load_error", err))
 	}
+	if f.hops > 0 {
+		if err := p.dataset(dataset).Stats().LastHopError.Load(); err != nil {
+			fields = append(fields, zap.NamedError("last_hop_error", *err))
+		}
+	}
 	p.log.Warn("failures", fields...)
 }

@@ -302,6 +302,7 @@ func (d *Dataset) ask(ctx context.Context, peer Peer, q Query, timeout time.Dura
 	d.stats.HopTime.Observe(time.Since(began))
 	if errors.Is(err, ErrUnreachable) {
 		d.stats.HopErrors.Add(1)
+		d.stats.LastHopError.Store(&err)
 	}
 	return a, err
 }

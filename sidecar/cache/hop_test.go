@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -206,6 +207,9 @@ func TestOwnerAndSuccessorAway(t *testing.T) {
 			a := get(t, c.members[2], "held")
 			if string(a.Value) != "old" || !a.Stale || a.Detail != "owner-unreachable" || o.Queries() != 1 {
 				t.Errorf("got %+v after %d queries", a, o.Queries())
+			}
+			if why := c.members[2].Stats().LastHopError.Load(); why == nil || !errors.Is(*why, ErrUnreachable) {
+				t.Errorf("the reason is not kept: %v", why)
 			}
 		})
 	})

@@ -24,6 +24,9 @@ type Stats struct {
 	PeekHits      atomic.Int64 // of these, answered
 	Refreshes     atomic.Int64 // early and background refreshes begun
 
+	// LastHopError is why the latest hop without an answer had none; nil before the first.
+	LastHopError atomic.Pointer[error]
+
 	LoadTime Histogram // seconds of Origin.Load
 	HopTime  Histogram // seconds of Peer.Fetch
 

@@ -94,7 +94,7 @@ func (t *TLS) reloadLocked() error {
 		}
 		*file.into = pem
 	}
-	if next.same(t.material) {
+	if t.material.cert.Leaf != nil && next.same(t.material) {
 		return nil
 	}
 	if err := next.parse(t.config, t.name); err != nil {

@@ -347,6 +347,7 @@ func TestNewTLSSaysWhatIsWrong(t *testing.T) {
 		"no CA":       {good, []byte("garbage"), "ca.crt holds no certificate"},
 		"wrong CA":    {good, newAuthority(t).pem(), "unknown authority"},
 		"wrong key":   {identity{good.cert, ca.issue(t, nil).key}, ca.pem(), "does not match"},
+		"empty files": {identity{}, nil, "tls.crt"},
 		"no PEM":      {identity{[]byte("x"), []byte("y")}, ca.pem(), "tls.crt"},
 		"client only": {ca.issue(t, only(x509.ExtKeyUsageClientAuth)), ca.pem(), "key usage"},
 		"server only": {ca.issue(t, only(x509.ExtKeyUsageServerAuth)), ca.pem(), "key usage"},
