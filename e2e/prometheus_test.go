@@ -1,0 +1,303 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+var draw = flag.Bool("draw", false, "make the faults last, and draw deploy/grafana/fleet.png of them")
+
+// prometheus is a real one, with the rules of deploy/prometheus, that scrapes a cluster.
+type prometheus struct {
+	t       *testing.T
+	address string
+	began   time.Time
+}
+
+func newPrometheus(t *testing.T, c *cluster) *prometheus {
+	t.Helper()
+	var targets []string
+	for _, s := range c.sidecars {
+		targets = append(targets, s.Metrics)
+	}
+	return &prometheus{t: t, address: rig.Prometheus(t, ruleFiles(t), targets), began: time.Now()}
+}
+
+func ruleFiles(t *testing.T) []string {
+	t.Helper()
+	folder, err := filepath.Abs("../deploy/prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{filepath.Join(folder, "rules.yml"), filepath.Join(folder, "alerts.yml")}
+}
+
+// ask decodes the data of an answer of Prometheus' API.
+func (p *prometheus) ask(path string, query url.Values, data any) error {
+	response, err := http.Get("http://" + p.address + path + "?" + query.Encode())
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer := struct {
+		Error string
+		Data  any
+	}{Data: data}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return err
+	}
+	if answer.Error != "" {
+		return fmt.Errorf("%s: %s", path, answer.Error)
+	}
+	return nil
+}
+
+// samples counts what a query has returned since the start, second by second: numbers only, for 0/0 draws nothing.
+func (p *prometheus) samples(query string) (n int, err error) {
+	var data struct {
+		Result []struct{ Values [][2]any }
+	}
+	err = p.ask("/api/v1/query_range", url.Values{
+		"query": {query}, "step": {"1"},
+		"start": {fmt.Sprint(p.began.Unix())}, "end": {fmt.Sprint(time.Now().Unix())},
+	}, &data)
+	for _, series := range data.Result {
+		for _, value := range series.Values {
+			text, _ := value[1].(string) // of a time and a value; any other type is no number either
+			if number, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(number) {
+				n++
+			}
+		}
+	}
+	return n, err
+}
+
+func (p *prometheus) wantSamples(what, query string) {
+	p.t.Helper()
+	if n, err := p.samples(query); n == 0 {
+		p.t.Errorf("%s returns nothing (%v):\n%s", what, err, query)
+	}
+}
+
+// awaitScrapes waits until all targets have been scraped often enough for a rate.
+func (p *prometheus) awaitScrapes(targets int) {
+	p.t.Helper()
+	rig.Eventually(p.t, 40*time.Second, func() error {
+		if n, err := p.samples(fmt.Sprintf("count(ringside_build_info) == %d", targets)); n < 3 {
+			return fmt.Errorf("%d targets were scraped %d times: %v", targets, n, err)
+		}
+		return nil
+	})
+}
+
+// awaitAlert waits until an alert is pending or fires.
+func (p *prometheus) awaitAlert(name string) {
+	p.t.Helper()
+	rig.Eventually(p.t, 40*time.Second, func() error {
+		if n, err := p.samples(fmt.Sprintf("ALERTS{alertname=%q}", name)); n == 0 {
+			return fmt.Errorf("no alert %s: %v", name, err)
+		}
+		return nil
+	})
+}
+
+type rule struct {
+	Name, Type, Query, Health, LastError string
+}
+
+func (p *prometheus) rules() (all []rule) {
+	p.t.Helper()
+	var data struct{ Groups []struct{ Rules []rule } }
+	if err := p.ask("/api/v1/rules", nil, &data); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, group := range data.Groups {
+		all = append(all, group.Rules...)
+	}
+	if len(all) == 0 {
+		p.t.Fatal("no rules are loaded")
+	}
+	return all
+}
+
+var metricName = regexp.MustCompile(`\b(?:ringside|process|go)_[a-z_]+|\b[a-z_]+:ringside_[a-z_]+:[a-z0-9_]+`)
+
+// wantMetrics finds misspelt names where no data is an answer, as it is for alerts.
+func (p *prometheus) wantMetrics(what, query string, names []string) {
+	p.t.Helper()
+	for _, name := range metricName.FindAllString(query, -1) {
+		if !slices.Contains(names, name) {
+			p.t.Errorf("%s: there is no metric %s", what, name)
+		}
+	}
+}
+
+func (p *prometheus) names() (names []string) {
+	p.t.Helper()
+	if err := p.ask("/api/v1/label/__name__/values", nil, &names); err != nil {
+		p.t.Fatal(err)
+	}
+	return names
+}
+
+// Every query that ships has something to say about a cluster under load that has had its faults, and each fault rings
+// its alerts.
+func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
+	c := newCluster(t, 3)
+	c.fill("key-", loadKeys)
+	p := newPrometheus(t, c)
+	phase := time.Second
+	if *draw {
+		phase = 20 * time.Second
+	}
+	l := c.load(4, loadKeys, "key-", 0, 1)
+	p.awaitScrapes(len(c.sidecars))
+	time.Sleep(phase)
+	p.sidecarDies(c, phase)
+	p.databaseDies(c, phase)
+	p.etcdFreezes(c)
+	p.garbageIsRegistered(c)
+	rig.AwaitRing(t, c.sidecars)
+	time.Sleep(phase)
+	l.stop()
+	p.checkRules()
+	p.checkDashboards(c)
+	if *draw {
+		p.draw()
+	}
+}
+
+func (p *prometheus) sidecarDies(c *cluster, phase time.Duration) {
+	c.sidecars[2].Kill()
+	p.awaitAlert("RingsideSidecarDown")
+	time.Sleep(phase)
+	c.sidecars[2].Start()
+	rig.AwaitRing(p.t, c.sidecars)
+	time.Sleep(phase)
+}
+
+func (p *prometheus) databaseDies(c *cluster, phase time.Duration) {
+	c.database.Kill()
+	misses := c.load(1, math.MaxInt, "not-held-", 0) // these are errors now
+	p.awaitAlert("RingsideOriginAway")
+	p.awaitAlert("RingsideServesStale")
+	p.awaitAlert("RingsideReadErrors")
+	time.Sleep(phase)
+	misses.stop()
+	c.database.Start()
+	time.Sleep(phase)
+}
+
+func (p *prometheus) etcdFreezes(c *cluster) {
+	c.etcd.Freeze()
+	p.awaitAlert("RingsideDirectoryAway")
+	c.etcd.Thaw()
+}
+
+func (p *prometheus) garbageIsRegistered(c *cluster) {
+	key := base64.StdEncoding.EncodeToString([]byte("/ringside/default/members/garbage"))
+	body := fmt.Sprintf(`{"key": %q, "value": "AA=="}`, key)
+	response, err := http.Post(c.etcd.Endpoint()+"/v3/kv/put", "application/json", strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	response.Body.Close()
+	p.awaitAlert("RingsideRecordsRefused")
+}
+
+func (p *prometheus) checkRules() {
+	names := p.names()
+	for _, r := range p.rules() {
+		if r.Health != "ok" {
+			p.t.Errorf("rule %s: %s %s", r.Name, r.Health, r.LastError)
+		}
+		p.wantMetrics("rule "+r.Name, r.Query, names)
+		if r.Type == "recording" {
+			p.wantSamples("rule "+r.Name, r.Name)
+		}
+	}
+}
+
+func (p *prometheus) checkDashboards(c *cluster) {
+	fill := strings.NewReplacer("$__rate_interval", "10s",
+		"$job", "ringside", "$dataset", "short-metrics", "$instance", c.sidecars[0].Metrics)
+	names := p.names()
+	for _, d := range dashboards(p.t) {
+		for _, panel := range d.Panels {
+			for _, target := range panel.Targets {
+				what := fmt.Sprintf("%s, panel %q, query %s", d.file, panel.Title, target.RefID)
+				p.wantMetrics(what, target.Expr, names)
+				p.wantSamples(what, fill.Replace(target.Expr))
+			}
+		}
+		for _, v := range d.Templating.List {
+			if v.Type == "query" {
+				p.wantSamples(d.file+", variable "+v.Name, fill.Replace(v.asQuery(p.t)))
+			}
+		}
+	}
+}
+
+// draw is for a person to look at: what the test has seen as Grafana would show it. Debian's Python has its packages.
+func (p *prometheus) draw() {
+	cmd := exec.Command("/usr/bin/python3", "draw.py", "fleet.json", "http://"+p.address, "fleet.png", "job=ringside")
+	cmd.Dir = "../deploy/grafana"
+	cmd.Args = append(cmd.Args, fmt.Sprint("since=", p.began.Unix()))
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		p.t.Errorf("draw: %v", err)
+	}
+}
+
+func TestRulesByPromtool(t *testing.T) {
+	tests, err := filepath.Glob("../deploy/prometheus/tests/*.yml")
+	if err != nil || len(tests) == 0 {
+		t.Fatalf("no tests of rules: %v", err)
+	}
+	for _, args := range [][]string{append([]string{"check", "rules"}, ruleFiles(t)...), append([]string{"test", "rules"}, tests...)} {
+		if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// Who is woken by an alert finds in the runbook what to do, and each alert has been seen to fire in a test.
+func TestAlertsHaveARunbookAndATest(t *testing.T) {
+	read := func(path string) string {
+		b, err := os.ReadFile("../deploy/prometheus/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	alerts, runbook, tests := read("alerts.yml"), read("RUNBOOK.md"), read("tests/alerts.yml")
+	found := regexp.MustCompile(`(?m)alert: (\w+)$`).FindAllStringSubmatch(alerts, -1)
+	if len(found) == 0 || len(found) != strings.Count(runbook, "\n## ") {
+		t.Errorf("%d alerts, %d sections in the runbook", len(found), strings.Count(runbook, "\n## "))
+	}
+	for _, match := range found {
+		name := match[1]
+		if !strings.Contains(runbook, "\n## "+name+"\n") || !strings.Contains(alerts, "RUNBOOK.md#"+strings.ToLower(name)+"\n") {
+			t.Errorf("%s has no section in the runbook, or does not link to it", name)
+		}
+		if !strings.Contains(tests, fmt.Sprintf(`alertname=%q,alertstate="firing"`, name)) {
+			t.Errorf("no test in tests/alerts.yml makes %s fire", name)
+		}
+	}
+}
