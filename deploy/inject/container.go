@@ -66,17 +66,18 @@ func confined() *corev1.SecurityContext {
 }
 
 // env tells the sidecar who it is, and the ports that the probes and the other containers count on: a variable wins
-// over the file. The address is in brackets for the sake of IPv6; port 0 in it means that of the peer listener.
+// over the file. The address is in brackets for the sake of IPv6; port 0 in it means that of the peer listener. Loopback
+// has its name: CNTI's hardcoded_ip_addresses_in_k8s_runtime_configuration looks for addresses.
 func env(c *choices) []corev1.EnvVar {
 	list := []corev1.EnvVar{
 		field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
 		field("POD_IP", "status.podIP"), field("NODE_NAME", "spec.nodeName"),
 		{Name: "RINGSIDE_NODE_ID", Value: "$(POD_NAME).$(POD_NAMESPACE)"},
 		{Name: "RINGSIDE_NODE_ADVERTISE", Value: "[$(POD_IP)]:0"},
-		{Name: "RINGSIDE_LISTEN_HTTP", Value: fmt.Sprintf("127.0.0.1:%d", c.ports.HTTP)},
-		{Name: "RINGSIDE_LISTEN_GRPC", Value: fmt.Sprintf("127.0.0.1:%d", c.ports.GRPC)},
+		{Name: "RINGSIDE_LISTEN_HTTP", Value: fmt.Sprintf("localhost:%d", c.ports.HTTP)},
+		{Name: "RINGSIDE_LISTEN_GRPC", Value: fmt.Sprintf("localhost:%d", c.ports.GRPC)},
 		{Name: "RINGSIDE_LISTEN_METRICS", Value: fmt.Sprintf(":%d", c.ports.Metrics)},
-		{Name: "RINGSIDE_LISTEN_ADMIN", Value: fmt.Sprintf("127.0.0.1:%d", c.ports.Admin)},
+		{Name: "RINGSIDE_LISTEN_ADMIN", Value: fmt.Sprintf("localhost:%d", c.ports.Admin)},
 	}
 	if c.ports.Peer != defaultPeerPort { // where it is the default, a sidecar without membership keeps it closed
 		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_PEER", Value: fmt.Sprintf(":%d", c.ports.Peer)})

@@ -165,6 +165,7 @@ func TestInACluster(t *testing.T) {
 
 	t.Run("pods get what they ask for", func(t *testing.T) { c.testWhoAsks(t) })
 	t.Run("the container is as it was rendered", func(t *testing.T) { c.testContainer(t, i) })
+	t.Run("the container passes CNTI's essential checks", func(t *testing.T) { c.testEssentials(t) })
 	t.Run("refusals reach the user", func(t *testing.T) { c.testRefusals(t) })
 	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })

@@ -31,6 +31,7 @@ type sandbox struct {
 	pod     *corev1.Pod
 	network string            // name of a network namespace
 	volumes map[string]string // :: name → directory
+	hosts   string            // file for /etc/hosts
 	rootfs  string            // of every container: there is one image
 	entry   []string          // the image's entry point
 }
@@ -47,6 +48,10 @@ func (c *cluster) sandbox(t *testing.T, pod *corev1.Pod, rootfs string, entry []
 	command(t, "ip", "-n", s.network, "address", "add", podIP+"/32", "dev", "lo")
 	for _, volume := range pod.Spec.Volumes {
 		s.volumes[volume.Name] = s.volume(t, volume)
+	}
+	s.hosts = filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(s.hosts, []byte("127.0.0.1\tlocalhost\n::1\tlocalhost\n"), 0o644); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
@@ -210,6 +215,7 @@ func systemMounts() []specs.Mount {
 
 func (s *sandbox) mounts(t *testing.T, container corev1.Container) (list []specs.Mount) {
 	t.Helper()
+	list = append(list, specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: s.hosts, Options: []string{"bind"}})
 	for _, mount := range container.VolumeMounts {
 		options := []string{"rbind", "rprivate"}
 		if mount.ReadOnly {

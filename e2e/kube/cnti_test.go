@@ -1,0 +1,60 @@
+package kube
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// essentials are the checks of CNTI's test catalog that look at how a container is declared, by the catalog's names.
+// Those that look at running processes are in testContainerRuns.
+var essentials = map[string]func(pod *corev1.Pod, c corev1.Container) bool{
+	"latest_tag": func(_ *corev1.Pod, c corev1.Container) bool {
+		_, tag, tagged := strings.Cut(c.Image, ":")
+		return tagged && tag != "latest"
+	},
+	"liveness":  func(_ *corev1.Pod, c corev1.Container) bool { return c.LivenessProbe != nil },
+	"readiness": func(_ *corev1.Pod, c corev1.Container) bool { return c.ReadinessProbe != nil },
+	"cpu_limits": func(_ *corev1.Pod, c corev1.Container) bool {
+		return !c.Resources.Limits.Cpu().IsZero() && !c.Resources.Requests.Cpu().IsZero()
+	},
+	"memory_limits": func(_ *corev1.Pod, c corev1.Container) bool {
+		return !c.Resources.Limits.Memory().IsZero() && !c.Resources.Requests.Memory().IsZero()
+	},
+	"privileged_containers": func(_ *corev1.Pod, c corev1.Container) bool {
+		s := c.SecurityContext
+		return !*s.Privileged && !*s.AllowPrivilegeEscalation && slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"})
+	},
+	"non_root_containers": func(_ *corev1.Pod, c corev1.Container) bool {
+		return *c.SecurityContext.RunAsNonRoot && *c.SecurityContext.RunAsUser != 0 && *c.SecurityContext.RunAsGroup != 0
+	},
+	"selinux_options": func(_ *corev1.Pod, c corev1.Container) bool { return c.SecurityContext.SELinuxOptions == nil },
+	"hostport_not_used": func(_ *corev1.Pod, c corev1.Container) bool {
+		return !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 })
+	},
+	"hostpath_mounts, container_sock_mounts": func(pod *corev1.Pod, _ corev1.Container) bool {
+		return !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil })
+	},
+	"hardcoded_ip_addresses_in_k8s_runtime_configuration": func(_ *corev1.Pod, c corev1.Container) bool {
+		text, err := json.Marshal(c)
+		return err == nil && !regexp.MustCompile(`([0-9]{1,3}\.){3}[0-9]{1,3}`).Match(text)
+	},
+}
+
+func (c *cluster) testEssentials(t *testing.T) {
+	pod, err := c.create(t, "more", "{metadata: {name: essentials, "+
+		`annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true", ringside.dev/http-port: "17070"}}, `+
+		`spec: {containers: [{name: app, image: "app:1"}]}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, passes := range essentials {
+		if !passes(pod, pod.Spec.InitContainers[0]) {
+			t.Errorf("%s: %v", name, pod.Spec.InitContainers[0])
+		}
+	}
+}
