@@ -420,8 +420,9 @@ func TestRotationFailsNoCall(t *testing.T) {
 	if calls == 0 {
 		t.Error("no call was made meanwhile")
 	}
-	if n, failing := serverTLS.ReloadFailures(); n != 0 || failing {
-		t.Errorf("%d reloads failed, failing %v", n, failing)
+	// A handshake that falls between two of the files goes on with the identity before; it may not be stuck with it.
+	if n, failing := serverTLS.ReloadFailures(); failing {
+		t.Errorf("the last of %d reloads failed", n)
 	}
 }
 
