@@ -92,10 +92,8 @@ func (f *Feed) awaitRing(ctx context.Context) error {
 	select {
 	case <-f.known:
 		return nil
-	case <-ctx.Done():
+	case <-ctx.Done(): // Stop ends it, too
 		return ctx.Err()
-	case <-f.ctx.Done():
-		return grpcstatus.Error(codes.Unavailable, "the feed is stopping")
 	}
 }
 

@@ -53,9 +53,7 @@ func (s *Server) newRouted() *http.Server {
 // stopRouted lets running requests end until ctx is done. Only then may the gRPC server stop: it cannot tell calls that
 // net/http has read to go elsewhere, and panics when it has to.
 func (s *Server) stopRouted(ctx context.Context) {
-	if s.routed.Shutdown(ctx) != nil {
-		_ = s.routed.Close() // what is left has had its time
-	}
+	_ = s.routed.Shutdown(ctx) // its error is ctx's
 	s.routedGRPC.Stop()
 }
 
