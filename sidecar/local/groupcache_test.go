@@ -58,6 +58,7 @@ func TestOldClientGetsTheErrorsOfGet(t *testing.T) {
 		{"blobs", "none", codes.NotFound},
 		{"blobs", "", codes.InvalidArgument},
 		{"blobs", strings.Repeat("k", 1025), codes.InvalidArgument},
+		{"failing", "", codes.InvalidArgument}, // this dataset would take it
 		{"failing", "overloaded", codes.ResourceExhausted},
 		{"failing", "unavailable", codes.Unavailable},
 		{"failing", "wait", codes.DeadlineExceeded},
@@ -76,7 +77,7 @@ func TestOldClientGetsTheErrorsOfGet(t *testing.T) {
 	if n := s.Stats().Defects.Load(); n != 4 {
 		t.Errorf("%d defects", n)
 	}
-	if count, _, _ := s.Stats().GRPC.Duration.Snapshot(); count != 20 {
-		t.Errorf("%d durations of 20 calls", count)
+	if count, _, _ := s.Stats().GRPC.Duration.Snapshot(); count != 22 {
+		t.Errorf("%d durations of 22 calls", count)
 	}
 }
