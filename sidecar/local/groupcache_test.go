@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func TestOldClientGetsTheErrorsOfGet(t *testing.T) {
 		if status.Code(err) != tt.code || !proto.Equal(status.Convert(err).Proto(), status.Convert(want).Proto()) {
 			t.Errorf("%s/%.20s: %v, want %v as of Get: %v", tt.group, tt.key, err, tt.code, want)
 		}
-		if strings.Contains(err.Error(), "canary") {
+		if strings.Contains(fmt.Sprint(err), "canary") {
 			t.Errorf("%s/%.20s: %v", tt.group, tt.key, err)
 		}
 	}
