@@ -445,3 +445,15 @@ func FuzzPatch(f *testing.F) {
 		}
 	})
 }
+
+func TestEveryAnnotationIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range setters() {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("deploy/README.md does not mention %s", name)
+		}
+	}
+}

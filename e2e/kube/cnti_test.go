@@ -2,12 +2,17 @@ package kube
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
 // essentials are the checks of CNTI's test catalog that look at how a container is declared, by the catalog's names.
@@ -56,5 +61,45 @@ func (c *cluster) testEssentials(t *testing.T) {
 		if !passes(pod, pod.Spec.InitContainers[0]) {
 			t.Errorf("%s: %v", name, pod.Spec.InitContainers[0])
 		}
+	}
+}
+
+func TestEveryEssentialIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for names := range essentials {
+		for name := range strings.SplitSeq(names, ", ") {
+			if !strings.Contains(string(text), "`"+name+"`") {
+				t.Errorf("deploy/README.md does not mention %s", name)
+			}
+		}
+	}
+}
+
+// The values that deploy/README.md shows make a configuration that the sidecar accepts.
+func TestValuesOfTheReadme(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```yaml\n")
+	values, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("deploy/README.md has no values")
+	}
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	writeFile(t, file, values)
+	rendered, err := helm(t, "template", release, chart, "--values", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, _, _ := unstructured.NestedString(find(t, parse(t, rendered), "ConfigMap", "ringside").Object, "data", "ringside.yaml")
+	sidecar, dsn := filepath.Join(t.TempDir(), "ringside.yaml"), filepath.Join(t.TempDir(), "dsn")
+	writeFile(t, dsn, "postgres://db/metrics")
+	writeFile(t, sidecar, strings.ReplaceAll(config, "/run/secrets/ringside/dsn", dsn)) // which only a pod has
+	if out := command(t, rig.Binary(t), "validate", "--offline", "--config", sidecar); !strings.Contains(out, "ok, 1 origins, 1 datasets") {
+		t.Error(out)
 	}
 }
