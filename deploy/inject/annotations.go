@@ -47,7 +47,9 @@ func setters() map[string]func(c *choices, value string) error {
 		"metrics-port":   func(c *choices, v string) error { return setPort(&c.ports.Metrics, v) },
 		"admin-port":     func(c *choices, v string) error { return setPort(&c.ports.Admin, v) },
 		"unix-socket":    func(c *choices, v string) error { return setBool(&c.unixSocket, v) },
-		"log-level":      func(c *choices, v string) error { return setWord(&c.logLevel, v, "debug", "info", "warn", "error") },
+		"log-level": func(c *choices, v string) error {
+			return setWord(&c.logLevel, v, "debug", "info", "warn", "error")
+		},
 	}
 }
 

@@ -66,8 +66,8 @@ func confined() *corev1.SecurityContext {
 }
 
 // env tells the sidecar who it is, and the ports that the probes and the other containers count on: a variable wins
-// over the file. The address is in brackets for the sake of IPv6; port 0 in it means that of the peer listener. Loopback
-// has its name: CNTI's hardcoded_ip_addresses_in_k8s_runtime_configuration looks for addresses.
+// over the file. The address is in brackets for the sake of IPv6; port 0 in it means that of the peer listener.
+// Loopback has its name: CNTI's hardcoded_ip_addresses_in_k8s_runtime_configuration looks for addresses.
 func env(c *choices) []corev1.EnvVar {
 	list := []corev1.EnvVar{
 		field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),

@@ -22,7 +22,8 @@ const (
 )
 
 // Patch returns what has to change in pod: nothing where nobody asks for the sidecar, where the pod declines, and where
-// it has the sidecar already. Warnings are for whoever creates the pod. An error is a refusal, and says what is allowed.
+// it has the sidecar already. Warnings are for whoever creates the pod. An error is a refusal, and says what is
+// allowed.
 func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnings []string, err error) {
 	wanted, err := wants(pod, asker)
 	switch {
@@ -83,7 +84,8 @@ const leastGrace = 15
 func warn(pod *corev1.Pod) []string {
 	var warnings []string
 	if names := unknown(pod); len(names) > 0 {
-		warnings = append(warnings, fmt.Sprintf("ringside: %s: not known; known are %s", strings.Join(names, ", "), allowed()))
+		warnings = append(warnings,
+			fmt.Sprintf("ringside: %s: not known; known are %s", strings.Join(names, ", "), allowed()))
 	}
 	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil && *grace < leastGrace {
 		warnings = append(warnings, fmt.Sprintf(

@@ -344,8 +344,8 @@ func TestWarnings(t *testing.T) {
 
 func TestResources(t *testing.T) {
 	tests := []struct {
-		name, annotations       string
-		wantRequest, wantLimits string // memory
+		name, annotations      string
+		wantRequest, wantLimit string // memory
 	}{
 		{"the template's", "", "64Mi", "128Mi"},
 		{"a small limit lowers the template's request", "ringside.dev/memory-limit: 48Mi", "48Mi", "48Mi"},
@@ -355,8 +355,9 @@ func TestResources(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			pod := newPod(t, test.annotations, "")
 			got := apply(t, pod, mustPatch(t, pod)).Spec.InitContainers[0].Resources
-			if r, l := got.Requests.Memory().String(), got.Limits.Memory().String(); r != test.wantRequest || l != test.wantLimits {
-				t.Errorf("request %s, limit %s; want %s, %s", r, l, test.wantRequest, test.wantLimits)
+			request, limit := got.Requests.Memory().String(), got.Limits.Memory().String()
+			if request != test.wantRequest || limit != test.wantLimit {
+				t.Errorf("request %s, limit %s; want %s, %s", request, limit, test.wantRequest, test.wantLimit)
 			}
 		})
 	}
@@ -382,8 +383,8 @@ func TestTemplates(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"a tag", "image: registry:5000/ringside:1.0", ""},
 		{"a digest", "image: r@sha256:0123", ""},
-		{"all fields", "{image: 'r:1', imagePullPolicy: Always, config: c, secret: s, ports: {http: 8000}, meshes: [istio], " +
-			"resources: {requests: {cpu: 1m}, limits: {memory: 1Gi}}}", ""},
+		{"all fields", "{image: 'r:1', imagePullPolicy: Always, config: c, secret: s, ports: {http: 8000}, " +
+			"meshes: [istio], resources: {requests: {cpu: 1m}, limits: {memory: 1Gi}}}", ""},
 		{"no image", "config: c", "image: want a name with a tag or a digest"},
 		{"no tag", "image: registry:5000/ringside", "want a tag other than latest, or a digest"},
 		{"latest", "image: ringside:latest", "want a tag other than latest, or a digest"},
@@ -394,7 +395,8 @@ func TestTemplates(t *testing.T) {
 		{"a privileged port", "{image: 'r:1', ports: {http: 80}}", "http port 80: want one from 1024"},
 		{"a name", "{image: 'r:1', config: A_B}", `config "A_B": want the name of an object`},
 		{"a secret's name", "{image: 'r:1', secret: A_B}", `secret "A_B": want the name of an object`},
-		{"resources", "{image: 'r:1', resources: {requests: {cpu: 2}, limits: {cpu: 1}}}", "cpu: the request 2 is above the limit 1"},
+		{"resources", "{image: 'r:1', resources: {requests: {cpu: 2}, limits: {cpu: 1}}}",
+			"cpu: the request 2 is above the limit 1"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -101,7 +101,8 @@ func readReview(body io.Reader) (*admissionv1.AdmissionRequest, *corev1.Pod, err
 }
 
 func (w *Webhook) answer(q *admissionv1.AdmissionRequest, pod *corev1.Pod, asker Asker) *admissionv1.AdmissionResponse {
-	log := w.log.With("namespace", q.Namespace, "pod", or(pod.Name, pod.GenerateName), "dry_run", q.DryRun != nil && *q.DryRun)
+	log := w.log.With("namespace", q.Namespace, "pod", or(pod.Name, pod.GenerateName),
+		"dry_run", q.DryRun != nil && *q.DryRun)
 	patch, warnings, err := Patch(pod, asker, w.template)
 	if err != nil {
 		w.reviews.WithLabelValues(resultRefused).Inc()

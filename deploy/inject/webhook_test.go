@@ -76,7 +76,8 @@ func TestRequestsThatAreNoReviews(t *testing.T) {
 		{"no request", "/inject/pod", "{}", http.StatusBadRequest},
 		{"no pod", "/inject/pod", `{"request": {"kind": {"kind": "Service"}, "object": {}}}`, http.StatusBadRequest},
 		{"a pod that is none", "/inject/pod", review(`[]`), http.StatusBadRequest},
-		{"too big", "/inject/pod", `{"x": "` + strings.Repeat("x", maxReview) + `", ` + review("{}")[1:], http.StatusBadRequest},
+		{"too big", "/inject/pod", `{"x": "` + strings.Repeat("x", maxReview) + `", ` + review("{}")[1:],
+			http.StatusBadRequest},
 		{"another path", "/", "{}", http.StatusNotFound},
 	}
 	for _, test := range tests {

@@ -143,7 +143,8 @@ func (c *cluster) create(t *testing.T, namespace, text string) (*corev1.Pod, err
 
 // restricted is what the restricted Pod Security Standard asks of an application.
 const restricted = `{securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}},
-	%s containers: [{name: app, image: "app:1", securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]}`
+	%s containers: [{name: app, image: "app:1",
+	securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]}`
 
 func podText(name, meta string) string {
 	return "{metadata: {name: " + name + ", " + meta + "}, spec: " + fmt.Sprintf(restricted, "") + "}"
@@ -194,7 +195,8 @@ func (c *cluster) testWhoAsks(t *testing.T) {
 		{"excluded", "kube-system", asks, false},
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	if _, err := c.client.CoreV1().ServiceAccounts("kube-system").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+	accounts := c.client.CoreV1().ServiceAccounts("kube-system")
+	if _, err := accounts.Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range tests {
@@ -213,7 +215,8 @@ func (c *cluster) testWhoAsks(t *testing.T) {
 // The API server's defaults and other admission plugins change nothing of what `render` shows, and above all they mount
 // no token.
 func (c *cluster) testContainer(t *testing.T, i *injector) {
-	pod, err := c.create(t, "apps", podText("container", `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`))
+	document := podText("container", `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`)
+	pod, err := c.create(t, "apps", document)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,8 +225,7 @@ func (c *cluster) testContainer(t *testing.T, i *injector) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(i.cmd[0], "render", "--template", i.template)
-	cmd.Stdin = strings.NewReader("{apiVersion: v1, kind: Pod, " + strings.TrimPrefix(
-		podText("container", `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`), "{"))
+	cmd.Stdin = strings.NewReader("{apiVersion: v1, kind: Pod, " + strings.TrimPrefix(document, "{"))
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -252,8 +254,10 @@ func (c *cluster) testContainer(t *testing.T, i *injector) {
 func (c *cluster) testRefusals(t *testing.T) {
 	tests := []struct{ name, meta, spec, want string }{
 		{"value", `annotations: {ringside.dev/inject: "yes"}`, "", `want "true" or "false"`},
-		{"memory", `annotations: {ringside.dev/inject: "true", ringside.dev/memory-limit: much}`, "", "want a quantity above 0"},
-		{"port", asks, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`, "ringside.dev/http-port"},
+		{"memory", `annotations: {ringside.dev/inject: "true", ringside.dev/memory-limit: much}`, "",
+			"want a quantity above 0"},
+		{"port", asks, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`,
+			"ringside.dev/http-port"},
 		{"container", asks, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is the sidecar's"},
 	}
 	for _, test := range tests {
@@ -269,7 +273,8 @@ func (c *cluster) testRefusals(t *testing.T) {
 
 func (c *cluster) testWarnings(t *testing.T) {
 	tests := []struct{ name, meta, want string }{
-		{"unknown", `annotations: {ringside.dev/inject: "true", ringside.dev/image: evil}`, "ringside.dev/image: not known; known are"},
+		{"unknown", `annotations: {ringside.dev/inject: "true", ringside.dev/image: evil}`,
+			"ringside.dev/image: not known; known are"},
 		{"no-effect", `annotations: {ringside.dev/config: other}`, `no effect without ringside.dev/inject: "true"`},
 		{"none", asks, ""},
 	}
@@ -296,7 +301,8 @@ func (c *cluster) testDryRun(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(podText("dry", asks)), pod); err != nil {
 		t.Fatal(err)
 	}
-	pod, err := c.client.CoreV1().Pods("apps").Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	pod, err := c.client.CoreV1().Pods("apps").Create(t.Context(), pod, options)
 	if err != nil || !injected(pod) {
 		t.Errorf("%v, %v", pod, err)
 	}
@@ -363,7 +369,8 @@ func (c *cluster) testRights(t *testing.T) {
 			return err
 		},
 		"a new secret": func() error {
-			_, err := own.client.CoreV1().Secrets(home).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "x"}}
+			_, err := own.client.CoreV1().Secrets(home).Create(ctx, secret, metav1.CreateOptions{})
 			return err
 		},
 		"pods": func() error {
@@ -383,7 +390,8 @@ func (c *cluster) testRights(t *testing.T) {
 func (c *cluster) testInjectorAway(t *testing.T, i *injector) {
 	i.stop()
 	defer i.start()
-	if _, err := c.create(t, "apps", podText("away-asks", asks)); err == nil || !strings.Contains(err.Error(), "inject.ringside.dev") {
+	_, err := c.create(t, "apps", podText("away-asks", asks))
+	if err == nil || !strings.Contains(err.Error(), "inject.ringside.dev") {
 		t.Errorf("a pod that asks is created without the sidecar: %v", err)
 	}
 	for name, meta := range map[string]string{
@@ -393,7 +401,8 @@ func (c *cluster) testInjectorAway(t *testing.T, i *injector) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := c.create(t, "asking", podText("away-declines", `annotations: {ringside.dev/inject: "false"}`)); err != nil {
+	declines := podText("away-declines", `annotations: {ringside.dev/inject: "false"}`)
+	if _, err := c.create(t, "asking", declines); err != nil {
 		t.Error(err)
 	}
 }

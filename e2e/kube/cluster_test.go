@@ -119,8 +119,8 @@ func (w *warnings) take() []string {
 // namespace makes a namespace with a default service account, which a controller would make.
 func (c *cluster) namespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
-	meta := metav1.ObjectMeta{Name: name, Labels: labels}
-	if _, err := c.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+	if _, err := c.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}

@@ -95,11 +95,13 @@ func TestValuesOfTheReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, _, _ := unstructured.NestedString(find(t, parse(t, rendered), "ConfigMap", "ringside").Object, "data", "ringside.yaml")
+	object := find(t, parse(t, rendered), "ConfigMap", "ringside").Object
+	config, _, _ := unstructured.NestedString(object, "data", "ringside.yaml")
 	sidecar, dsn := filepath.Join(t.TempDir(), "ringside.yaml"), filepath.Join(t.TempDir(), "dsn")
 	writeFile(t, dsn, "postgres://db/metrics")
 	writeFile(t, sidecar, strings.ReplaceAll(config, "/run/secrets/ringside/dsn", dsn)) // which only a pod has
-	if out := command(t, rig.Binary(t), "validate", "--offline", "--config", sidecar); !strings.Contains(out, "ok, 1 origins, 1 datasets") {
+	out := command(t, rig.Binary(t), "validate", "--offline", "--config", sidecar)
+	if !strings.Contains(out, "ok, 1 origins, 1 datasets") {
 		t.Error(out)
 	}
 }

@@ -42,7 +42,8 @@ func image(t testing.TB, target string) (entry []string, user string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stage := regexp.MustCompile(`(?s)FROM scratch AS ` + target + `\n.*?USER (\S+)\n.*?ENTRYPOINT (\[.*?\])`).FindSubmatch(text)
+	pattern := `(?s)FROM scratch AS ` + target + `\n.*?USER (\S+)\n.*?ENTRYPOINT (\[.*?\])`
+	stage := regexp.MustCompile(pattern).FindSubmatch(text)
 	if stage == nil {
 		t.Fatalf("the Dockerfile has no target %s", target)
 	}
@@ -113,13 +114,15 @@ func (c *cluster) testInjectorImage(t *testing.T) {
 	}
 	spec := deployment.Spec.Template.Spec
 	container := spec.Containers[0]
-	container.SecurityContext.RunAsUser, container.SecurityContext.RunAsGroup = spec.SecurityContext.RunAsUser, spec.SecurityContext.RunAsGroup
+	container.SecurityContext.RunAsUser = spec.SecurityContext.RunAsUser
+	container.SecurityContext.RunAsGroup = spec.SecurityContext.RunAsGroup
 	container.Args, container.VolumeMounts = []string{"version"}, nil
 	entry, _ := image(t, "ringside-injector")
 	s := c.sandbox(t, &corev1.Pod{}, rootfs(t, "./deploy/cmd/ringside-injector"), entry)
 	_, process := s.run(t, container)
 	<-process.exited
-	if out := process.log.tail(); process.cmd.ProcessState.ExitCode() != 0 || !strings.HasPrefix(out, "ringside-injector ") {
+	out := process.log.tail()
+	if process.cmd.ProcessState.ExitCode() != 0 || !strings.HasPrefix(out, "ringside-injector ") {
 		t.Errorf("it said %s (%v)", out, process.cmd.ProcessState)
 	}
 }
@@ -133,7 +136,8 @@ func seeded(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	const rows = `CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8); INSERT INTO cnf_metrics VALUES ('CNF-001', 42.5)`
+	const rows = `CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 42.5)`
 	if _, err := db.Exec(rows); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +164,11 @@ spec:
     image: ringside:1
     command: [/ringside, get, cnf-metrics, CNF-001]
     securityContext:
-      {runAsUser: 1000, runAsGroup: 1000, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+      runAsUser: 1000
+      runAsGroup: 1000
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities: {drop: [ALL]}
 `
 
 // testContainerRuns takes a pod as the API server has it, and does what a kubelet would.
@@ -276,7 +284,9 @@ func checkConfined(t *testing.T, pid int) {
 			t.Errorf("%s is %q, want %q", field, got[field], want)
 		}
 	}
-	for _, path := range []string{"/x", "/etc/ringside/x", "/var/run/secrets/kubernetes.io/serviceaccount/x", "/run/secrets/ringside/x"} {
+	for _, path := range []string{
+		"/x", "/etc/ringside/x", "/run/secrets/ringside/x", "/var/run/secrets/kubernetes.io/serviceaccount/x",
+	} {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root%s", pid, path), nil, 0o600); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("write %s: %v, want that it is read-only", path, err)
 		}
@@ -300,7 +310,8 @@ func checkLimited(t *testing.T, process *server, container corev1.Container, pid
 func checkRead(t *testing.T, s *sandbox) {
 	_, app := s.run(t, s.pod.Spec.Containers[0])
 	<-app.exited
-	if out := app.log.tail(); app.cmd.ProcessState.ExitCode() != 0 || !strings.Contains(out, `{"cnf_id":"CNF-001","value":42.5}`) {
+	out := app.log.tail()
+	if app.cmd.ProcessState.ExitCode() != 0 || !strings.Contains(out, `{"cnf_id":"CNF-001","value":42.5}`) {
 		t.Errorf("the application got %s (%v)", out, app.cmd.ProcessState)
 	}
 }

@@ -70,9 +70,10 @@ func (s *sandbox) volume(t *testing.T, volume corev1.Volume) string {
 	t.Helper()
 	dir := t.TempDir()
 	files, mode := map[string][]byte{}, os.FileMode(0o644)
+	core, get := s.c.client.CoreV1(), metav1.GetOptions{}
 	switch {
 	case volume.ConfigMap != nil:
-		object, err := s.c.client.CoreV1().ConfigMaps(s.pod.Namespace).Get(t.Context(), volume.ConfigMap.Name, metav1.GetOptions{})
+		object, err := core.ConfigMaps(s.pod.Namespace).Get(t.Context(), volume.ConfigMap.Name, get)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +82,7 @@ func (s *sandbox) volume(t *testing.T, volume corev1.Volume) string {
 			files[name] = []byte(text)
 		}
 	case volume.Secret != nil:
-		object, err := s.c.client.CoreV1().Secrets(s.pod.Namespace).Get(t.Context(), volume.Secret.SecretName, metav1.GetOptions{})
+		object, err := core.Secrets(s.pod.Namespace).Get(t.Context(), volume.Secret.SecretName, get)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +122,9 @@ func (s *sandbox) spec(t *testing.T, container corev1.Container) *specs.Spec {
 	security := container.SecurityContext
 	spec := &specs.Spec{
 		Version: "1.0.2",
-		Root:    &specs.Root{Path: s.rootfs, Readonly: security.ReadOnlyRootFilesystem != nil && *security.ReadOnlyRootFilesystem},
+		Root: &specs.Root{
+			Path: s.rootfs, Readonly: security.ReadOnlyRootFilesystem != nil && *security.ReadOnlyRootFilesystem,
+		},
 		Process: &specs.Process{
 			Args: arguments(s.entry, container), Env: s.env(t, container), Cwd: "/",
 			User:            s.user(security),
@@ -205,11 +208,12 @@ func resources(r corev1.ResourceRequirements) *specs.LinuxResources {
 }
 
 func systemMounts() []specs.Mount {
+	confined := []string{"nosuid", "noexec", "nodev", "ro"}
 	return []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc"},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=64m"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: confined},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: confined},
 	}
 }
 

@@ -40,10 +40,12 @@ func TestRender(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		{"a pod that asks", asks, nil, 0, "image: registry.example/ringside:1.2.3", "warning: ringside: annotation ringside.dev/image: not known"},
+		{"a pod that asks", asks, nil, 0, "image: registry.example/ringside:1.2.3",
+			"warning: ringside: annotation ringside.dev/image: not known"},
 		{"a pod that does not", silent, nil, 0, "image: app:1", ""},
 		{"a namespace that asks", silent, []string{"--namespace-asks"}, 0, "name: ringside-config", ""},
-		{"a refusal", strings.Replace(asks, `"true"`, `"yes"`, 1), nil, 1, "", `refused: annotation ringside.dev/inject: "yes": want "true" or "false"`},
+		{"a refusal", strings.Replace(asks, `"true"`, `"yes"`, 1), nil, 1, "",
+			`refused: annotation ringside.dev/inject: "yes": want "true" or "false"`},
 		{"no pod", "{kind: Service}", nil, 1, "", "want one document of kind Pod"},
 		{"no YAML", "{", nil, 1, "", "read the pod"},
 		{"no template", silent, []string{"--template", "/none"}, 1, "", "read the template: open /none"},
@@ -53,7 +55,8 @@ func TestRender(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			args := append([]string{"render", "--template", write(t, "template.yaml", template)}, test.args...)
 			code := run(t.Context(), args, strings.NewReader(test.stdin), &stdout, &stderr)
-			if code != test.code || !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) {
+			if code != test.code || !strings.Contains(stdout.String(), test.stdout) ||
+				!strings.Contains(stderr.String(), test.stderr) {
 				t.Errorf("exit code %d\n%s\n%s", code, &stdout, &stderr)
 			}
 			if test.stderr == "" && stderr.Len() > 0 {
@@ -103,7 +106,9 @@ func TestServe(t *testing.T) {
 		}, nil, io.Discard, log)
 	}()
 	webhook, metrics := log.addresses()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"}}}
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"},
+	}}
 	defer client.CloseIdleConnections()
 
 	answer := body(t)(client.Post("https://"+webhook+"/inject/namespace", "application/json",
@@ -176,14 +181,16 @@ func TestServeRefusesToStart(t *testing.T) {
 	}{
 		{"no template", []string{"--template", "/none"}, "read the template"},
 		{"no name to be called by", []string{"--namespace", "x"}, "--namespace and --host are needed"},
-		{"an address that is taken", []string{"--cert-dir", "/none", "--listen", "127.0.0.1:0", "--metrics", busy.Addr().String()},
-			"address already in use"},
+		{"an address that is taken", []string{
+			"--cert-dir", "/none", "--listen", "127.0.0.1:0", "--metrics", busy.Addr().String(),
+		}, "address already in use"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var stderr bytes.Buffer
 			args := append([]string{"serve", "--template", write(t, "template.yaml", template)}, test.args...)
-			if code := run(t.Context(), args, nil, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), test.want) {
+			code := run(t.Context(), args, nil, io.Discard, &stderr)
+			if code != 1 || !strings.Contains(stderr.String(), test.want) {
 				t.Errorf("exit code %d: %s", code, &stderr)
 			}
 		})

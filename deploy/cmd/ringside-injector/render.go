@@ -22,7 +22,7 @@ func newRender() *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	templateFile := templateFlag(cmd)
-	namespace := cmd.Flags().Bool("namespace-asks", false, "the namespace of the pod has the label ringside.dev/inject: \"true\"")
+	namespace := cmd.Flags().Bool("namespace-asks", false, "the namespace of the pod asks by its label")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		template, err := readTemplate(*templateFile)
 		if err != nil {

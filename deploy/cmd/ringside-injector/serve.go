@@ -54,7 +54,8 @@ webhook configuration, so that the API server trusts it.`,
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server from outside of a pod")
 	flags.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the Secret (env POD_NAMESPACE)")
 	flags.StringVar(&o.secret, "secret", "ringside-injector", "Secret for the certificate")
-	flags.StringVar(&o.webhook, "webhook", "inject.ringside.dev", "MutatingWebhookConfiguration to write the certificate into")
+	flags.StringVar(&o.webhook, "webhook", "inject.ringside.dev",
+		"MutatingWebhookConfiguration to write the certificate into")
 	flags.StringSliceVar(&o.hosts, "host", nil, "name or address by which the API server calls; may be repeated")
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "after SIGTERM, time for which it still serves")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -197,12 +198,12 @@ func runUntilDone(
 			return fmt.Errorf("listen on %s: %w", server.Addr, err)
 		}
 		defer server.Close()
+		log.Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 		tasks.Go(func() {
 			if err := serveOn(listener, server); !errors.Is(err, http.ErrServerClosed) {
 				fail(err)
 			}
 		})
-		log.Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 	}
 	tasks.Go(func() { keep(background) })
 	<-ctx.Done()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,8 +25,24 @@ const host = "ringside-injector.ringside.svc"
 type store struct {
 	secret  corev1.Secret
 	webhook admissionregistrationv1.MutatingWebhookConfiguration
-	fail    error // of every call, on demand
+	fail    atomic.Pointer[error] // of every call, on demand
 	writes  int
+}
+
+// away makes every call fail until it is told otherwise.
+func (s *store) away(away bool) {
+	if !away {
+		s.fail.Store(nil)
+		return
+	}
+	s.fail.Store(new(errors.New("away")))
+}
+
+func (s *store) failed() error {
+	if err := s.fail.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 var errConflict = errors.New("conflict")
@@ -40,12 +57,12 @@ func newStore() *store {
 type secrets struct{ *store }
 
 func (s secrets) Get(context.Context, string, metav1.GetOptions) (*corev1.Secret, error) {
-	return s.secret.DeepCopy(), s.fail
+	return s.secret.DeepCopy(), s.failed()
 }
 
 func (s secrets) Update(_ context.Context, secret *corev1.Secret, _ metav1.UpdateOptions) (*corev1.Secret, error) {
-	if s.fail != nil {
-		return nil, s.fail
+	if err := s.failed(); err != nil {
+		return nil, err
 	}
 	if secret.ResourceVersion != s.secret.ResourceVersion {
 		return nil, errConflict
@@ -61,7 +78,7 @@ type webhooks struct{ *store }
 func (s webhooks) Get(context.Context, string, metav1.GetOptions) (
 	*admissionregistrationv1.MutatingWebhookConfiguration, error,
 ) {
-	return s.webhook.DeepCopy(), s.fail
+	return s.webhook.DeepCopy(), s.failed()
 }
 
 func (s webhooks) Update(
@@ -69,7 +86,7 @@ func (s webhooks) Update(
 ) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
 	s.writes++
 	s.webhook = *c.DeepCopy()
-	return c, s.fail
+	return c, s.failed()
 }
 
 func newRotator(s *store) *Rotator {
@@ -210,7 +227,7 @@ func TestANewHostNeedsANewCertificate(t *testing.T) {
 func TestRunTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
-		s.fail = errors.New("away")
+		s.away(true)
 		r := newRotator(s)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -219,14 +236,14 @@ func TestRunTriesAgain(t *testing.T) {
 		if _, err := r.Get(nil); !errors.Is(err, errNone) {
 			t.Errorf("a certificate without an API server: %v", err)
 		}
-		s.fail = nil
+		s.away(false)
 		time.Sleep(retryInterval)
 		synctest.Wait()
 		s.admits(t, r)
-		s.fail = errors.New("away again")
+		s.away(true)
 		time.Sleep(2 * interval)
 		synctest.Wait()
-		s.fail = nil
+		s.away(false)
 		s.admits(t, r)
 		cancel()
 		<-done
@@ -270,9 +287,9 @@ func TestTheOldCertificateServesUntilTheNewOneIsKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(lifetime - renewAt + time.Hour)
-		away := newStore()
-		away.fail = errors.New("away")
-		r.Webhooks = webhooks{away}
+		other := newStore()
+		other.away(true)
+		r.Webhooks = webhooks{other}
 		if err := r.reconcile(t.Context()); err == nil {
 			t.Fatal("the API server knows the new certificate")
 		}
