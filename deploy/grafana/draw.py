@@ -16,9 +16,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-COLOURS = ["#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d", "#c4a000"]
+COLOURS = ["#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d", "#c4a000"]  # Grafana's classic palette
 RATE_WINDOW = "15s"  # what Grafana makes of $__rate_interval for scrapes of a second is 4 s; this is smoother
 COLUMN, LINE, GAP = 0.62, 0.36, 0.30  # inches of one cell of Grafana's grid, and between panels
 
@@ -58,15 +58,14 @@ def curves(panel, variables, url, begin, end):
         query = re.sub(r"\$(\w+)", lambda match: variables[match.group(1)], target["expr"])
         for series in fetch(url, query, begin, end):
             legend = re.sub(r"{{(\w+)}}", lambda match: series["metric"].get(match.group(1), ""), target["legendFormat"])
-            times, values = zip(*((t - begin, float(v)) for t, v in series["values"]))
-            yield legend, times, values
+            numbers = [(t - begin, float(v)) for t, v in series["values"] if v != "NaN"]
+            if numbers:
+                yield legend, *zip(*numbers)
 
 
 def draw_stat(axes, panel, series):
     axes.set_axis_off()
-    value = next((v for v in reversed(series[0][2]) if v == v), None) if series else None
-    unit = panel["fieldConfig"]["defaults"]["unit"]
-    text = "no data" if value is None else show(value, unit)
+    text = show(series[0][2][-1], panel["fieldConfig"]["defaults"]["unit"]) if series else "no data"
     axes.text(0.5, 0.42, text, ha="center", va="center", fontsize=19, color="#cfd2dc", transform=axes.transAxes)
 
 
@@ -80,11 +79,13 @@ def draw_graph(axes, panel, series):
             axes.plot(times, values, label=legend, color=colour, linewidth=1.3)
     if custom["scaleDistribution"]["type"] == "log":
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.set_ylim(bottom=defaults.get("min"))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(bottom=defaults.get("min"), top=axes.dataLim.y1 * 1.1 or 1)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value, defaults["unit"])))
+    axes.set_axisbelow(True)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda second, _: f"{second:.0f} s"))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=4, fontsize=7, frameon=False,
                 labelcolor="#cfd2dc", handlelength=1, columnspacing=1)
