@@ -9,21 +9,26 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-var errShared = errors.New("with hostNetwork its listeners on loopback would be those of the node, open to every " +
-	"process there and taken for the next pod; run one sidecar per node instead, or do without hostNetwork")
+var (
+	errHostNetwork = errors.New("hostNetwork: the sidecar's listeners on loopback would be those of the node, open to " +
+		"every process there and taken for the next pod; run one sidecar per node instead, or do without hostNetwork")
+	errWindows = errors.New("os: the sidecar runs on linux only")
+)
 
-// shared reports whether the pod's loopback interface is not its own.
-func shared(pod *corev1.Pod) bool { return pod.Spec.HostNetwork }
+// unfit says why no sidecar can be in a pod of this kind; nil when one can.
+func unfit(pod *corev1.Pod) error {
+	switch {
+	case pod.Spec.HostNetwork:
+		return errHostNetwork
+	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
+		return errWindows
+	}
+	return nil
+}
 
 // conflicts names all that keeps the sidecar out of pod.
 func conflicts(pod *corev1.Pod, c *choices) error {
-	var found []error
-	if shared(pod) {
-		found = append(found, fmt.Errorf("hostNetwork: %w", errShared))
-	}
-	if os := pod.Spec.OS; os != nil && os.Name == corev1.Windows {
-		found = append(found, errors.New("os: the sidecar runs on linux only"))
-	}
+	found := []error{unfit(pod)}
 	for container := range containers(pod) {
 		if ours(*container) {
 			found = append(found, fmt.Errorf("container %q: the name is the sidecar's; rename it, or decline with %s: \"false\"",

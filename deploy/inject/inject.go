@@ -33,8 +33,8 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 		return nil, idle(pod), nil
 	case !wanted, present(pod), mirrors(pod):
 		return nil, nil, nil
-	case asker == Namespace && shared(pod):
-		return nil, []string{"ringside: not injected: " + errShared.Error()}, nil
+	case unfit(pod) != nil && !asksItself(pod): // agents of the node live in such namespaces, too, and must start
+		return nil, []string{"ringside: not injected: " + unfit(pod).Error()}, nil
 	}
 	chosen, err := chosen(pod)
 	if err != nil {
@@ -63,6 +63,10 @@ func wants(pod *corev1.Pod, asker Asker) (bool, error) {
 		}
 	}
 	return wanted && !declined, nil
+}
+
+func asksItself(pod *corev1.Pod) bool {
+	return pod.Labels[injectKey] == "true" || pod.Annotations[injectKey] == "true"
 }
 
 // present: an earlier call injected the sidecar, or the pod is a copy of one that has it.

@@ -296,11 +296,17 @@ func TestUDPPortsAreNotInTheWay(t *testing.T) {
 }
 
 // Agents of the node may live in a namespace that asks for the sidecar: they are not kept from starting.
-func TestPodsOfTheNodesNetworkAreLeftOutOfANamespace(t *testing.T) {
-	pod := parsePod(t, `{metadata: {name: agent}, spec: {hostNetwork: true, containers: [{name: agent}]}}`)
-	ops, warnings, err := Patch(pod, Namespace, newTemplate(t))
-	if len(ops) > 0 || err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "not injected") {
-		t.Errorf("%v, %v, %v", ops, warnings, err)
+func TestPodsThatCannotHaveItAreLeftOutOfANamespace(t *testing.T) {
+	for _, spec := range []string{"hostNetwork: true", "os: {name: windows}"} {
+		pod := parsePod(t, `{metadata: {name: agent}, spec: {`+spec+`, containers: [{name: agent}]}}`)
+		ops, warnings, err := Patch(pod, Namespace, newTemplate(t))
+		if len(ops) > 0 || err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "not injected") {
+			t.Errorf("%s: %v, %v, %v", spec, ops, warnings, err)
+		}
+		pod.Labels = map[string]string{injectKey: "true"}
+		if _, _, err := Patch(pod, Namespace, newTemplate(t)); err == nil {
+			t.Errorf("%s: a pod that asks itself is not refused", spec)
+		}
 	}
 }
 
