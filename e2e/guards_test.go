@@ -313,6 +313,41 @@ var guards = []guard{
 		"if err := started(); err != nil {", "if err := started(); false {",
 		"TestNothingIsReadBeforeTheStart",
 	},
+	{
+		"a second call of the webhook injects again", "deploy/inject/inject.go",
+		"case !wanted, present(pod), mirrors(pod):", "case !wanted, mirrors(pod):",
+		"TestASecondPatchIsEmpty",
+	},
+	{
+		"a pod that declines gets the sidecar", "deploy/inject/inject.go",
+		"return wanted && !declined, nil", "_ = declined\n\treturn wanted, nil",
+		"TestWhoAsks",
+	},
+	{
+		"an agent of the node is kept from starting", "deploy/inject/inject.go",
+		"case unfit(pod) != nil && !asksItself(pod):", "case false:",
+		"TestPodsThatCannotHaveItAreLeftOutOfANamespace",
+	},
+	{
+		"a Guaranteed pod loses its CPUs", "deploy/inject/patch.go",
+		"c.requests = maps.Clone(c.limits)", "_ = maps.Clone(c.limits)",
+		"TestGoldenPatches",
+	},
+	{
+		"a certificate is served before the API server knows it", "deploy/inject/cert/rotator.go",
+		"if err := r.publish(ctx, bundle); err != nil {", "r.current.Store(pair)\n\tif err := r.publish(ctx, bundle); err != nil {",
+		"TestTheOldCertificateServesUntilTheNewOneIsKnown",
+	},
+	{
+		"the API server forgets the certificate that a replica still serves", "deploy/inject/cert/cert.go",
+		"if err == nil && now.Before(old.NotAfter) {", "if err == nil && now.After(old.NotAfter) {",
+		"TestRenewalIsNeverSeen",
+	},
+	{
+		"SIGTERM is taken for a failure", "deploy/cmd/ringside-injector/serve.go",
+		"if asked.Err() == nil {", "if context.Cause(ctx) != ctx.Err() {",
+		"TestServe",
+	},
 }
 
 // F1: each guard is removed, one at a time, and its test must fail.
