@@ -101,3 +101,13 @@ func FuzzReview(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkReview(b *testing.B) {
+	handler, body := newWebhook(b).Handler(), review(`{"metadata": {"labels": {"ringside.dev/inject": "true"}}}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if recorder := post(handler, "/inject/pod", body); recorder.Code != http.StatusOK {
+			b.Fatal(recorder.Body)
+		}
+	}
+}

@@ -119,9 +119,14 @@ func (c *cluster) kubeconfig(t *testing.T, dir, account string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c.kubeconfigOf(t, dir, token.Status.Token)
+}
+
+func (c *cluster) kubeconfigOf(t *testing.T, dir, token string) string {
+	t.Helper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["test"] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthority: c.config.CAFile}
-	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{Token: token}
 	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
 	config.CurrentContext = "test"
 	path := filepath.Join(dir, "kubeconfig")
@@ -162,6 +167,7 @@ func TestInACluster(t *testing.T) {
 	c.namespace(t, "apps", map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
 	c.namespace(t, "asking", map[string]string{"ringside.dev/inject": "true"})
 	c.namespace(t, "more", nil)
+	t.Run("helm installs, upgrades and removes it", func(t *testing.T) { c.testHelm(t) })
 	i := c.install(t, "sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true")
 
 	t.Run("pods get what they ask for", func(t *testing.T) { c.testWhoAsks(t) })
@@ -177,6 +183,38 @@ func TestInACluster(t *testing.T) {
 	t.Run("monitors are what prometheus-operator knows", func(t *testing.T) { c.testMonitors(t) })
 	t.Run("the injector's image runs", func(t *testing.T) { c.testInjectorImage(t) })
 	t.Run("the container runs", func(t *testing.T) { c.testContainerRuns(t) })
+}
+
+func (c *cluster) testHelm(t *testing.T) {
+	kubeconfig := c.kubeconfigOf(t, t.TempDir(), c.config.BearerToken)
+	for _, step := range []struct {
+		args     []string
+		replicas []int32 // of the Deployments that are there afterwards
+	}{
+		{[]string{"install", release, chart, "--set", "sidecar.namespaces={apps}"}, []int32{2}},
+		{[]string{"upgrade", release, chart, "--set", "injector.replicas=3"}, []int32{3}},
+		{[]string{"rollback", release}, []int32{2}},
+		{[]string{"uninstall", release}, nil},
+	} {
+		if out, err := helm(t, append(step.args, "--namespace", home, "--kubeconfig", kubeconfig)...); err != nil {
+			t.Fatalf("helm %s: %v\n%s", step.args[0], err, out)
+		}
+		deployments, err := c.client.AppsV1().Deployments(home).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var replicas []int32
+		for _, deployment := range deployments.Items {
+			replicas = append(replicas, *deployment.Spec.Replicas)
+		}
+		if !slices.Equal(replicas, step.replicas) {
+			t.Errorf("after helm %s there are deployments of %v, want %v", step.args[0], replicas, step.replicas)
+		}
+	}
+	left, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(left.Items) > 0 {
+		t.Errorf("left behind: %v, %v", left.Items, err)
+	}
 }
 
 func (c *cluster) testWhoAsks(t *testing.T) {

@@ -38,6 +38,9 @@ type sandbox struct {
 
 func (c *cluster) sandbox(t *testing.T, pod *corev1.Pod, rootfs string, entry []string) *sandbox {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for namespaces and cgroups")
+	}
 	s := &sandbox{
 		c: c, pod: pod, rootfs: rootfs, entry: entry, volumes: map[string]string{},
 		network: fmt.Sprintf("ringside-test-%d", os.Getpid()),
