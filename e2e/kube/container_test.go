@@ -145,6 +145,7 @@ func seeded(t *testing.T) string {
 }
 
 const sidecarConfig = `
+membership: {etcd: {endpoints: [%q]}}
 origins: {metrics-db: {driver: postgres, dsn_file: /run/secrets/ringside/dsn}}
 datasets: {cnf-metrics: {origin: metrics-db, table: cnf_metrics, key: cnf_id}}
 `
@@ -173,9 +174,11 @@ spec:
 
 // testContainerRuns takes a pod as the API server has it, and does what a kubelet would.
 func (c *cluster) testContainerRuns(t *testing.T) {
-	dsn := seeded(t)
+	dsn, etcd := seeded(t), rig.Etcd(t).Endpoint()
 	meta := metav1.ObjectMeta{Name: "runs", Namespace: "apps"}
-	config := &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"ringside.yaml": sidecarConfig}}
+	config := &corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{
+		"ringside.yaml": fmt.Sprintf(sidecarConfig, etcd),
+	}}
 	secret := &corev1.Secret{ObjectMeta: meta, Data: map[string][]byte{"dsn": []byte(dsn)}}
 	if _, err := c.client.CoreV1().ConfigMaps("apps").Create(t.Context(), config, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -190,6 +193,7 @@ func (c *cluster) testContainerRuns(t *testing.T) {
 	entry, _ := image(t, "ringside")
 	s := c.sandbox(t, pod, rootfs(t, "./sidecar/cmd/ringside"), entry)
 	s.relay(t, host(t, dsn))
+	s.relay(t, host(t, etcd))
 
 	sidecar := pod.Spec.InitContainers[0]
 	began := time.Now()
@@ -204,6 +208,7 @@ func (c *cluster) testContainerRuns(t *testing.T) {
 	}
 	pid := onlyChild(t, onlyChild(t, process.cmd.Process.Pid)) // runc → tini → ringside
 	t.Run("confined", func(t *testing.T) { checkConfined(t, pid) })
+	t.Run("a member", func(t *testing.T) { checkMember(t, process) })
 	t.Run("limited", func(t *testing.T) { checkLimited(t, process, sidecar, pid) })
 	t.Run("read by the application", func(t *testing.T) { checkRead(t, s) })
 	t.Run("read over the socket", func(t *testing.T) { checkSocket(t, s) })
@@ -289,6 +294,15 @@ func checkConfined(t *testing.T, pid int) {
 	} {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root%s", pid, path), nil, 0o600); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("write %s: %v, want that it is read-only", path, err)
+		}
+	}
+}
+
+// checkMember: others reach the sidecar by the address of the pod, whatever else the pod's network has.
+func checkMember(t *testing.T, process *server) {
+	for _, want := range []string{`"node":"runs.apps"`, `"advertise":"` + podIP + `:7072"`, `"membership":"etcd"`} {
+		if log := process.log.tail(); !strings.Contains(log, want) {
+			t.Errorf("the start line has no %s:\n%s", want, log)
 		}
 	}
 }
