@@ -155,15 +155,15 @@ func redisSet(address, key, value string) error {
 	return err
 }
 
-// warm reads url once, so that it is held.
-func warm(url string) error {
+// read returns where a sidecar found the value.
+func read(url string) (source string, err error) {
 	response, err := http.Get(url)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, response.Status)
+		return "", fmt.Errorf("%s: %s", url, response.Status)
 	}
-	return nil
+	return response.Header.Get("Ringside-Source"), nil
 }

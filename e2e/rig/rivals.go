@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Nginx starts an nginx that answers every request with body, and returns its host:port: the least that an HTTP server
-// can do.
+// Nginx starts an nginx that answers every request with body, and the header fields that a cache's answer has, so that
+// both send the same bytes. It returns its host:port.
 func Nginx(t testing.TB, body string) (address string) {
 	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
@@ -20,6 +20,8 @@ http {
 	access_log off; client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy;
 	fastcgi_temp_path %[1]s/fastcgi; uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
 	keepalive_requests 1000000000;
+	add_header ETag '"0123456789ab"'; add_header Age 1; add_header Cache-Control max-age=3599;
+	add_header Cache-Status 'ringside; hit; ttl=3599'; add_header Ringside-Source hit;
 	server { listen 127.0.0.1:%[2]d; location / { default_type application/json; return 200 '%[3]s'; } }
 }`, dir, port, body)
 	file := filepath.Join(dir, "nginx.conf")
