@@ -3,6 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -97,19 +98,28 @@ func endpoint(m *ring.Member) (*endpointv3.LbEndpoint, error) {
 	if err != nil || addr.Addr().Zone() != "" {
 		return nil, fmt.Errorf("member %q: proxies need an ip:port, and its address is %q: set its node.advertise", m.ID, m.Addr)
 	}
-	if !utf8.ValidString(m.Key()) {
-		return nil, fmt.Errorf("member %q: its hash key %q is not UTF-8", m.ID, m.Key())
+	if !utf8.ValidString(m.Key()) || !utf8.ValidString(m.ID) {
+		return nil, fmt.Errorf("member %q: its id or its hash key %q is not UTF-8", m.ID, m.Key())
 	}
 	status := corev3.HealthStatus_HEALTHY
 	if m.Leaving {
 		status = corev3.HealthStatus_DRAINING
 	}
-	key := &structpb.Struct{Fields: map[string]*structpb.Value{"hash_key": structpb.NewStringValue(m.Key())}}
 	return &endpointv3.LbEndpoint{
 		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socket(addr)}},
 		HealthStatus:   status,
-		Metadata:       &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.lb": key}},
+		Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+			lbNamespace: field("hash_key", m.Key()), ownNamespace: field("id", m.ID),
+		}},
 	}, nil
+}
+
+// Namespaces of the metadata: Envoy and gRPC read the first, and sidecars the second, too, so that they give a member
+// the name that it has on every ring.
+const lbNamespace, ownNamespace = "envoy.lb", "ringside.dev"
+
+func field(name, value string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{name: structpb.NewStringValue(value)}}
 }
 
 func socket(addr netip.AddrPort) *corev3.Address {
@@ -117,6 +127,52 @@ func socket(addr netip.AddrPort) *corev3.Address {
 		Address:       addr.Addr().String(),
 		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(addr.Port())},
 	}}}
+}
+
+// Members is the reverse of Endpoints: the members of a list, in its order. It refuses a list as a whole, and says why,
+// when a member lacks its id, hash key or address, when a ring could not be made of them, or when nobody is on the ring.
+func Members(list *endpointv3.ClusterLoadAssignment) ([]ring.Member, error) {
+	var members []ring.Member
+	for _, locality := range list.GetEndpoints() {
+		for _, e := range locality.GetLbEndpoints() {
+			m, err := member(e)
+			if err != nil {
+				return nil, fmt.Errorf("endpoint %d: %w", len(members), err)
+			}
+			members = append(members, m)
+		}
+	}
+	r, err := ring.New(members, ring.Size{})
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Len() == 0:
+		return nil, errEmpty
+	}
+	return members, nil
+}
+
+func member(e *endpointv3.LbEndpoint) (ring.Member, error) {
+	metadata := e.GetMetadata().GetFilterMetadata()
+	text := func(namespace, name string) string { return metadata[namespace].GetFields()[name].GetStringValue() }
+	m := ring.Member{ID: text(ownNamespace, "id"), HashKey: text(lbNamespace, "hash_key")}
+	if m.ID == "" || m.HashKey == "" {
+		return ring.Member{}, fmt.Errorf("its metadata lacks %s.hash_key or %s.id", lbNamespace, ownNamespace)
+	}
+	at := e.GetEndpoint().GetAddress().GetSocketAddress()
+	ip, err := netip.ParseAddr(at.GetAddress())
+	if err != nil || ip.Zone() != "" || at.GetPortValue() == 0 || at.GetPortValue() > math.MaxUint16 {
+		return ring.Member{}, fmt.Errorf("want an ip and a port; got %q and %d", at.GetAddress(), at.GetPortValue())
+	}
+	m.Addr = netip.AddrPortFrom(ip, uint16(at.GetPortValue())).String()
+	switch status := e.GetHealthStatus(); status {
+	case corev3.HealthStatus_HEALTHY:
+	case corev3.HealthStatus_DRAINING:
+		m.Leaving = true
+	default:
+		return ring.Member{}, fmt.Errorf("want HEALTHY or DRAINING; got the health status %s", status)
+	}
+	return m, nil
 }
 
 // Cluster balances by the ring. An Envoy has a cluster of its own instead (deploy/envoy), with the same policy. Panic is

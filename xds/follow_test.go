@@ -1,0 +1,346 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// followed is a Follower under way.
+type followed struct {
+	*Follower
+	t      *testing.T
+	lists  chan []ring.Member
+	events chan string
+}
+
+func follow(t *testing.T, c FollowerConfig) *followed {
+	t.Helper()
+	d := &followed{t: t, lists: make(chan []ring.Member, 16), events: make(chan string, 64)}
+	c.OnEvent = func(what string, err error) {
+		if err != nil {
+			what += ": " + err.Error()
+		}
+		d.events <- what
+	}
+	var err error
+	if d.Follower, err = NewFollower(c); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- d.Follow(ctx, func(members []ring.Member) { d.lists <- members }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Follow: %v", err)
+		}
+	})
+	return d
+}
+
+// want waits for the next list and compares it with members, in the order of the ring.
+func (d *followed) want(members []ring.Member) {
+	d.t.Helper()
+	want := slices.Clone(members)
+	for i := range want {
+		want[i].HashKey, want[i].Zone, want[i].Version = want[i].Key(), "", "" // the feed does not carry the latter
+	}
+	slices.SortFunc(want, func(a, b ring.Member) int { return strings.Compare(a.HashKey, b.HashKey) })
+	if got := <-d.lists; !slices.Equal(got, want) {
+		d.t.Fatalf("got the members\n%v; want\n%v", got, want)
+	}
+}
+
+// wantEvent waits for an event with part in it.
+func (d *followed) wantEvent(part string) {
+	d.t.Helper()
+	if got := <-d.events; !strings.Contains(got, part) {
+		d.t.Fatalf("told %q; want %q in it", got, part)
+	}
+}
+
+// feedAt serves a feed at addr until the returned function is called, at the latest when the test ends.
+func feedAt(t *testing.T, addr string, f *Feed) (bound string, stop func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := f.Serve(ln); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	stop = func() { f.Stop(); serving.Wait() }
+	t.Cleanup(stop)
+	return ln.Addr().String(), stop
+}
+
+func newFeedAt(t *testing.T, addr string, list []ring.Member) (f *Feed, bound string, stop func()) {
+	t.Helper()
+	f = NewFeed(Config{Gather: time.Millisecond})
+	f.Publish(list)
+	bound, stop = feedAt(t, addr, f)
+	return f, bound, stop
+}
+
+func TestFollowerHasTheRingOfItsFeed(t *testing.T) {
+	f, addr, _ := newFeedAt(t, "127.0.0.1:0", three())
+	d := follow(t, FollowerConfig{Addresses: []string{addr}})
+	d.want(three())
+	joined := append(three(), ring.Member{ID: "d", Addr: "10.0.0.8:7072"})
+	f.Publish(joined)
+	d.want(joined)
+	joined[1].Leaving = true
+	f.Publish(joined)
+	d.want(joined)
+	f.Publish(joined[2:])
+	d.want(joined[2:])
+	if s := d.Status(); s.Feed != addr || s.Updates != 4 || s.Members != 2 || s.Refusals+s.Losses != 0 {
+		t.Errorf("status %+v", s)
+	}
+	if s := f.Status(); s.Refusals != 0 || s.Subscribers != 1 {
+		t.Errorf("status of the feed %+v", s)
+	}
+	list := mustEndpoints(t, joined).(*endpointv3.ClusterLoadAssignment)
+	read, err := Members(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mustRing(t, read).ID() != mustRing(t, joined).ID() {
+		t.Error("the follower's ring has another id than the members' own")
+	}
+}
+
+func mustRing(t *testing.T, members []ring.Member) *ring.Ring {
+	t.Helper()
+	r, err := ring.New(members, ring.Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestFollowerKeepsItsListWhileTheFeedIsAway(t *testing.T) {
+	_, addr, stop := newFeedAt(t, "127.0.0.1:0", members(3))
+	d := follow(t, FollowerConfig{Addresses: []string{addr}})
+	d.want(members(3))
+	d.wantEvent("following the feed at " + addr)
+	stop()
+	d.wantEvent("no feed; the last list of members stays in use: follow the feed at " + addr)
+	if s := d.Status(); s.Feed != "" || s.Members != 3 || s.LastError == "" {
+		t.Errorf("status %+v", s)
+	}
+	newFeedAt(t, addr, members(4))
+	d.want(members(4))
+	d.wantEvent("following the feed at " + addr) // and no further word of the outage
+}
+
+func TestFollowerTriesTheNextFeed(t *testing.T) {
+	_, one, stopOne := newFeedAt(t, "127.0.0.1:0", members(2))
+	_, two, stopTwo := newFeedAt(t, "127.0.0.1:0", members(2))
+	d := follow(t, FollowerConfig{Addresses: []string{one, two}})
+	d.want(members(2))
+	stop, other := stopOne, two
+	if d.Status().Feed == two {
+		stop, other = stopTwo, one
+	}
+	stop()
+	d.want(members(2))
+	if s := d.Status(); s.Feed != other || s.Losses != 1 {
+		t.Errorf("status %+v; want the feed %s", s, other)
+	}
+}
+
+// A member that was restarted while etcd is away serves a feed that knows nothing, and says nothing.
+func TestFollowerDoesNotWaitForAFeedThatSaysNothing(t *testing.T) {
+	mute, _ := feedAt(t, "127.0.0.1:0", NewFeed(Config{}))
+	d := follow(t, FollowerConfig{Addresses: []string{mute}, AnswerTimeout: time.Millisecond})
+	d.wantEvent(errMute.Error())
+}
+
+func TestFollowerNeedsAnAddress(t *testing.T) {
+	if _, err := NewFollower(FollowerConfig{}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestRegisterOfAFollowerWaits(t *testing.T) {
+	f, err := NewFollower(FollowerConfig{Addresses: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Register(ctx, ring.Member{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// script is a feed that says what it is told to.
+type script struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	answers []*discoveryv3.DiscoveryResponse
+	heard   chan *discoveryv3.DiscoveryRequest
+}
+
+func (s *script) StreamAggregatedResources(
+	stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
+	for i := 0; ; i++ {
+		q, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		s.heard <- q
+		if i < len(s.answers) {
+			if err := stream.Send(s.answers[i]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *script) serve(t *testing.T) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, s)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(ln) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+	return ln.Addr().String()
+}
+
+func response(t *testing.T, version string, list proto.Message) *discoveryv3.DiscoveryResponse {
+	t.Helper()
+	value, err := anypb.New(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &discoveryv3.DiscoveryResponse{
+		TypeUrl: resource.EndpointType, VersionInfo: version, Nonce: "n" + version, Resources: []*anypb.Any{value},
+	}
+}
+
+// The first list is good, the second is not, the third is again.
+func TestFollowerRefusesWhatItCannotUse(t *testing.T) {
+	spoilt := mustEndpoints(t, members(2)).(*endpointv3.ClusterLoadAssignment)
+	delete(spoilt.GetEndpoints()[0].GetLbEndpoints()[1].GetMetadata().GetFilterMetadata(), "envoy.lb")
+	feed := &script{heard: make(chan *discoveryv3.DiscoveryRequest, 16), answers: []*discoveryv3.DiscoveryResponse{
+		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt), response(t, "3", mustEndpoints(t, members(3))),
+	}}
+	d := follow(t, FollowerConfig{Addresses: []string{feed.serve(t)}, Node: "edge-1"})
+	d.want(members(1))
+	d.want(members(3))
+	for i, want := range []struct{ version, nonce, reason string }{
+		{"", "", ""}, {"1", "n1", ""}, {"1", "n2", "endpoint 1: its metadata lacks envoy.lb.hash_key"}, {"3", "n3", ""},
+	} {
+		q := <-feed.heard
+		if q.GetVersionInfo() != want.version || q.GetResponseNonce() != want.nonce || q.GetNode().GetId() != "edge-1" ||
+			!strings.HasPrefix(q.GetErrorDetail().GetMessage(), want.reason) || (q.GetErrorDetail() == nil) != (want.reason == "") {
+			t.Errorf("request %d is %v; want %+v", i, q, want)
+		}
+	}
+	if s := d.Status(); s.Updates != 2 || s.Refusals != 1 || s.LastError != "" {
+		t.Errorf("status %+v", s)
+	}
+	d.wantEvent("following")
+	d.wantEvent("refused a list of members")
+}
+
+func TestListsThatAreRefused(t *testing.T) {
+	type list = *endpointv3.ClusterLoadAssignment
+	first := func(l list) *endpointv3.LbEndpoint { return l.GetEndpoints()[0].GetLbEndpoints()[0] }
+	socketOf := func(l list) *corev3.SocketAddress { return first(l).GetEndpoint().GetAddress().GetSocketAddress() }
+	for name, test := range map[string]struct {
+		spoil func(list)
+		want  string
+	}{
+		"nobody": {func(l list) { l.Endpoints = nil }, errEmpty.Error()},
+		"all are leaving": {func(l list) {
+			for _, e := range l.GetEndpoints()[0].GetLbEndpoints() {
+				e.HealthStatus = corev3.HealthStatus_DRAINING
+			}
+		}, errEmpty.Error()},
+		"no metadata":  {func(l list) { first(l).Metadata = nil }, "lacks envoy.lb.hash_key"},
+		"no id":        {func(l list) { delete(first(l).Metadata.FilterMetadata, ownNamespace) }, "ringside.dev.id"},
+		"a name":       {func(l list) { socketOf(l).Address = "a.example" }, `got "a.example"`},
+		"a zone":       {func(l list) { socketOf(l).Address = "fe80::1%eth0" }, "want an ip"},
+		"no port":      {func(l list) { socketOf(l).PortSpecifier = nil }, "and 0"},
+		"a large port": {func(l list) { socketOf(l).PortSpecifier = portOf(70720) }, "and 70720"},
+		"no address":   {func(l list) { first(l).HostIdentifier = nil }, "want an ip"},
+		"sick":         {func(l list) { first(l).HealthStatus = corev3.HealthStatus_UNHEALTHY }, "UNHEALTHY"},
+		"twice": {func(l list) {
+			all := l.GetEndpoints()[0]
+			all.LbEndpoints = append(all.LbEndpoints, all.LbEndpoints[0])
+		}, "the same hash key"},
+		"another's list": {func(l list) { l.ClusterName = "other" }, "no resource is named"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := mustEndpoints(t, members(2)).(list)
+			test.spoil(l)
+			got, err := listed(response(t, "1", l))
+			if err == nil || got != nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, %v; want an error with %q", got, err, test.want)
+			}
+		})
+	}
+	other := response(t, "1", Listener())
+	if _, err := listed(other); err == nil {
+		t.Error("a listener was taken for a list of members")
+	}
+	other.TypeUrl = resource.ListenerType
+	if _, err := listed(other); err == nil {
+		t.Error("a type that was not asked for was taken")
+	}
+}
+
+func portOf(n uint32) *corev3.SocketAddress_PortValue {
+	return &corev3.SocketAddress_PortValue{PortValue: n}
+}
+
+// Whatever a feed sends is a list that a ring can be made of, or is refused.
+func FuzzMembers(f *testing.F) {
+	seed, err := encode(mustEndpoints(f, three()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, packed []byte) {
+		var list endpointv3.ClusterLoadAssignment
+		if proto.Unmarshal(packed, &list) != nil {
+			return
+		}
+		members, err := Members(&list)
+		if err != nil {
+			return
+		}
+		if again, err := Endpoints(members); again == nil {
+			t.Errorf("%v were taken, and cannot be passed on: %v", members, err)
+		} else if mustRing(t, members).Len() == 0 || errors.Is(err, errEmpty) {
+			t.Errorf("%v: nobody is on the ring", members)
+		}
+	})
+}
