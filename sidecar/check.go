@@ -164,10 +164,19 @@ func (k *checker) listen() {
 	if u := k.config.Listen.unix(); u != off && len(u) > 107 {
 		k.problem("listen.unix", "a socket's path has at most 107 bytes; this one has %d", len(u))
 	}
-	if k.config.Listen.xds() != off && k.config.peerListen() == off {
+	k.peerListener()
+}
+
+func (k *checker) peerListener() {
+	m, closed := k.config.Membership, k.config.peerListen() == off
+	switch {
+	case m.edge() && !closed:
+		k.problem("listen.peer", "is on, but with membership.xds this sidecar is not on the ring: nobody calls; leave it out")
+	case m.edge(): // proxies of its feed send requests to the members
+	case closed && k.config.Listen.xds() != off:
 		k.problem("listen.xds", "is on, but listen.peer is off: that is where proxies are to send requests")
 	}
-	if !k.config.Membership.alone() && k.config.peerListen() == off {
+	if closed && !m.alone() && !m.edge() {
 		k.problem("listen.peer", "is off, but there is a membership: other members could not reach this one")
 	}
 }
@@ -202,18 +211,30 @@ func (k *checker) peerTLS() {
 
 func (k *checker) membership() {
 	m := k.config.Membership
-	if len(m.Static) > 0 && len(m.Etcd.Endpoints) > 0 {
-		k.problem("membership", "give etcd or static, not both")
-	}
-	for i, addr := range m.Static {
-		path := fmt.Sprintf("membership.static[%d]", i)
-		k.reachable(path, addr, 1)
-		if slices.Contains(m.Static[:i], addr) {
-			k.problem(path, "%s is listed twice", addr)
+	ways := 0
+	for _, given := range []bool{len(m.Static) > 0, len(m.Etcd.Endpoints) > 0, len(m.XDS) > 0} {
+		if given {
+			ways++
 		}
 	}
+	if ways > 1 {
+		k.problem("membership", "give etcd, static or xds; one of them")
+	}
+	k.addresses("membership.static", m.Static)
+	k.addresses("membership.xds", m.XDS)
 	if k.config.Membership.Etcd.configured() {
 		k.etcd(m.Etcd)
+	}
+}
+
+// addresses checks a list of what is to be dialled.
+func (k *checker) addresses(path string, list []string) {
+	for i, addr := range list {
+		path := fmt.Sprintf("%s[%d]", path, i)
+		k.reachable(path, addr, 1)
+		if slices.Contains(list[:i], addr) {
+			k.problem(path, "%s is listed twice", addr)
+		}
 	}
 }
 

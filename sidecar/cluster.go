@@ -21,7 +21,7 @@ func (p *process) openPool(context.Context) error {
 	if err := p.openTLS(); err != nil {
 		return err
 	}
-	c := peer.Config{Self: p.self.ID, AttemptTimeout: p.config.attemptTimeout()}
+	c := peer.Config{Self: p.onRing().ID, AttemptTimeout: p.config.attemptTimeout()}
 	if p.tls != nil {
 		c.Credentials = p.tls
 	}
@@ -56,7 +56,7 @@ func (p *process) closePool(context.Context) {
 func (p *process) follow(ctx context.Context) error {
 	var err error
 	p.roster, err = roster.New(roster.Config{
-		Self: p.self, Size: p.config.Ring.size(), Probe: p.pool.Ping, OnChange: p.useRing,
+		Self: p.onRing(), Size: p.config.Ring.size(), Probe: p.pool.Ping, OnChange: p.useRing,
 	})
 	if err != nil {
 		return err

@@ -75,13 +75,18 @@ type TLS struct {
 
 func (t TLS) zero() bool { return t == TLS{} }
 
-// Membership says how members find each other: by etcd, by a list, or, when both are empty, not at all.
+// Membership says how members find each other: by etcd, by a list, by the feeds of members, or, when all are empty, not
+// at all.
 type Membership struct {
 	Etcd   Etcd     `yaml:"etcd"`
 	Static []string `yaml:"static"` // advertised ip:port of each member; this one may be among them
+	XDS    []string `yaml:"xds"`    // host:port of feeds; this sidecar is then an edge
 }
 
-func (m Membership) alone() bool { return len(m.Static) == 0 && len(m.Etcd.Endpoints) == 0 }
+func (m Membership) alone() bool { return m.kind() == "none" }
+
+// edge reports whether this sidecar follows the ring without being on it: it owns nothing, and nobody asks it.
+func (m Membership) edge() bool { return m.kind() == "xds" }
 
 // Etcd is the directory of members.
 type Etcd struct {
@@ -183,9 +188,10 @@ func (l Listen) metrics() string { return or(l.Metrics, "0.0.0.0:7073") }
 func (l Listen) xds() string     { return or(l.XDS, off) }
 func (l Listen) admin() string   { return or(l.Admin, "127.0.0.1:7075") }
 
-// peerListen is off by default for a sidecar that is alone: nobody would call, and what need not be open is closed.
+// peerListen is off by default for a sidecar that is alone or an edge: nobody would call, and what need not be open is
+// closed.
 func (c Config) peerListen() string {
-	if c.Membership.alone() {
+	if c.Membership.alone() || c.Membership.edge() {
 		return or(c.Listen.Peer, off)
 	}
 	return or(c.Listen.Peer, "0.0.0.0:7072")

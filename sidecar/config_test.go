@@ -149,7 +149,20 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"both directories", "membership: {static: [\"10.0.0.1:1\"], etcd: {endpoints: [\"http://e:1\"]}}",
-			[]string{"membership: give etcd or static"},
+			[]string{"membership: give etcd, static or xds; one of them"},
+		},
+		{
+			"an edge that is a member", "membership: {static: [\"10.0.0.1:1\"], xds: [\"10.0.0.1:2\"]}",
+			[]string{"membership: give etcd, static or xds; one of them"},
+		},
+		{
+			"feed twice", "membership: {xds: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}",
+			[]string{"membership.xds[1]: 10.0.0.1:1 is listed twice"},
+		},
+		{"feed without port", "membership: {xds: [\"feeds\"]}", []string{"membership.xds[0]: want host:port"}},
+		{
+			"peer listener of an edge", "listen: {peer: \"0.0.0.0:7072\"}\nmembership: {xds: [\"10.0.0.1:1\"]}",
+			[]string{"listen.peer: is on, but with membership.xds"},
 		},
 		{
 			"etcd without endpoints", "membership: {etcd: {prefix: /a}}",

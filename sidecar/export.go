@@ -32,8 +32,11 @@ func (p *process) metricsSource() metrics.Source {
 	if p.listeners.peer != nil {
 		s.PeerListener = p.peerListenerMetrics
 	}
-	if p.etcd != nil {
+	switch {
+	case p.etcd != nil:
 		s.Directory = p.directoryMetrics
+	case p.follower != nil:
+		s.Directory = p.followerMetrics
 	}
 	return s
 }
@@ -80,6 +83,14 @@ func (p *process) peerListenerMetrics() metrics.PeerListener {
 	return metrics.PeerListener{
 		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
 		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
+	}
+}
+
+func (p *process) followerMetrics() metrics.Directory {
+	s := p.follower.Status()
+	return metrics.Directory{
+		Edge: true, Following: s.Feed != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,
+		ContactAge: s.Silence, Refused: map[string]int64{"list": s.Refusals},
 	}
 }
 

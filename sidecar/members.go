@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/xds"
 )
 
 func (m Membership) kind() string {
@@ -20,8 +21,18 @@ func (m Membership) kind() string {
 		return "static"
 	case len(m.Etcd.Endpoints) > 0:
 		return "etcd"
+	case len(m.XDS) > 0:
+		return "xds"
 	}
 	return "none"
+}
+
+// onRing is this member as it is on the ring: none, the zero Member, for an edge.
+func (p *process) onRing() ring.Member {
+	if p.config.Membership.edge() {
+		return ring.Member{}
+	}
+	return p.self
 }
 
 // identify decides who this member is, once the peer listener is bound.
@@ -118,7 +129,8 @@ func done(ctx context.Context) error {
 	return nil
 }
 
-// openDirectory decides where the members are found, unless that is given. p.etcd stays nil unless that is etcd.
+// openDirectory decides where the members are found, unless that is given. p.etcd stays nil unless that is etcd, and
+// p.follower unless it is a feed.
 func (p *process) openDirectory() error {
 	m := p.config.Membership
 	switch {
@@ -130,6 +142,8 @@ func (p *process) openDirectory() error {
 	case m.kind() == "static":
 		p.directory = ring.NewStatic(m.Static)
 		return nil
+	case m.edge():
+		return p.openFollower()
 	}
 	d, err := etcd.Open(etcd.Config{
 		Endpoints: m.Etcd.Endpoints, Prefix: m.Etcd.prefix(), LegacyPrefix: m.Etcd.LegacyPrefix,
@@ -145,14 +159,25 @@ func (p *process) openDirectory() error {
 	return nil
 }
 
+func (p *process) openFollower() error {
+	f, err := xds.NewFollower(xds.FollowerConfig{
+		Addresses: p.config.Membership.XDS, Node: p.self.ID, OnEvent: p.directoryEvent,
+	})
+	if err != nil {
+		return fmt.Errorf("membership: %w", err)
+	}
+	p.follower, p.directory = f, f
+	return nil
+}
+
 // directoryEvent is called a few times per outage, not once per attempt. What goes wrong there costs no read: the last
 // ring stays in use.
 func (p *process) directoryEvent(what string, err error) {
 	if err != nil {
-		p.log.Warn("etcd: "+what, zap.Error(err))
+		p.log.Warn(p.config.Membership.kind()+": "+what, zap.Error(err))
 		return
 	}
-	p.log.Info("etcd: " + what)
+	p.log.Info(p.config.Membership.kind() + ": " + what)
 }
 
 // task is a goroutine that its stage stops.

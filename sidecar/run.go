@@ -19,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/roster"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/xds"
 )
 
 // Addrs are the addresses that the listeners are bound to; empty where one is off.
@@ -81,6 +82,7 @@ type process struct {
 	roster    *roster.Roster
 	ring      atomic.Pointer[ring.Ring] // the roster's, for readers that must not wait for it
 	etcd      *etcd.Directory           // the directory, where it is in etcd; nil otherwise
+	follower  *xds.Follower             // the directory, where it is a feed; nil otherwise
 
 	service                    *peer.Service
 	peerServer                 *peer.Server

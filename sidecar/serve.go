@@ -202,9 +202,13 @@ func (p *process) adminSource() admin.Source {
 	}
 }
 
-// directoryState: a list in the configuration is always there, and has this member.
+// directoryState: a list in the configuration is always there, and has this member; a feed never has an edge.
 func (p *process) directoryState() admin.Directory {
 	kind := p.config.Membership.kind()
+	if p.follower != nil {
+		s := p.follower.Status()
+		return admin.Directory{Kind: kind, Connected: s.Feed != "", Detail: s.LastError}
+	}
 	if p.etcd == nil {
 		return admin.Directory{Kind: kind, Connected: true, Registered: true}
 	}

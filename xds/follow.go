@@ -66,6 +66,8 @@ type FollowerStatus struct {
 	Updates, Refusals, Losses int64
 	// LastError is why the last feed was lost or its list refused, until a list is taken.
 	LastError string
+	// Silence is the time since a feed was lost, or since the start where there was none yet; 0 while one is followed.
+	Silence time.Duration
 }
 
 // Follower is the ring.Directory of a sidecar that learns the ring from feeds, and is itself not on it.
@@ -74,7 +76,8 @@ type Follower struct {
 
 	mu     sync.Mutex // guards the rest
 	status FollowerStatus
-	told   bool // of the outage under way
+	told   bool      // of the outage under way
+	since  time.Time // when that began; what Silence is counted from
 }
 
 var _ ring.Directory = (*Follower)(nil)
@@ -84,14 +87,18 @@ func NewFollower(c FollowerConfig) (*Follower, error) {
 	if len(c.Addresses) == 0 {
 		return nil, errors.New("follow a feed: no address is given")
 	}
-	return &Follower{config: c.withDefaults()}, nil
+	return &Follower{config: c.withDefaults(), since: time.Now()}, nil
 }
 
 // Status returns a snapshot.
 func (f *Follower) Status() FollowerStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.status
+	s := f.status
+	if s.Feed == "" {
+		s.Silence = time.Since(f.since)
+	}
+	return s
 }
 
 // Register implements ring.Directory. A follower is on no ring: there is nobody to publish.
@@ -189,6 +196,9 @@ func dialOptions() []grpc.DialOption {
 func (f *Follower) lost(err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.status.Feed != "" {
+		f.since = time.Now()
+	}
 	f.status.Feed, f.status.LastError = "", printable(err.Error())
 	f.status.Losses++
 	news := !f.told

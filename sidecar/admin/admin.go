@@ -40,7 +40,7 @@ type Source struct {
 
 // Directory is how well the member directory is followed.
 type Directory struct {
-	Kind       string `json:"kind"`       // etcd, static or none
+	Kind       string `json:"kind"`       // etcd, static, xds or none
 	Connected  bool   `json:"connected"`  // the list of members is known, and changes are heard of
 	Registered bool   `json:"registered"` // this member is in it
 	Detail     string `json:"detail,omitempty"`

@@ -91,6 +91,7 @@ type PeerListener struct {
 
 // Directory is how well the member directory is followed. Counts are since the start.
 type Directory struct {
+	Edge          bool // this sidecar is on no ring and cannot be registered: Registered and Registrations say nothing
 	Registered    bool // this member is in it, as far as is known
 	Following     bool // the list of members is known and watched
 	Members       int  // that it listed last

@@ -275,7 +275,7 @@ func ringMetrics() []metric {
 			directory(func(d Directory) float64 { return oneIf(d.Following) })},
 		{"ringside_directory_registered", gauge, nil,
 			"1 while this member is in the directory, as far as is known, else 0.",
-			directory(func(d Directory) float64 { return oneIf(d.Registered) })},
+			registration(func(d Directory) float64 { return oneIf(d.Registered) })},
 		{"ringside_directory_members", gauge, nil,
 			"Members that the directory listed last. The ring may keep more: those that still answer.",
 			directory(func(d Directory) float64 { return float64(d.Members) })},
@@ -284,7 +284,7 @@ func ringMetrics() []metric {
 			directory(func(d Directory) float64 { return d.ContactAge.Seconds() })},
 		{"ringside_directory_registrations_total", counter, nil,
 			"Registrations that succeeded: more than one means that one was lost.",
-			directory(func(d Directory) float64 { return float64(d.Registrations) })},
+			registration(func(d Directory) float64 { return float64(d.Registrations) })},
 		{"ringside_directory_lists_total", counter, nil,
 			"Full lists read.",
 			directory(func(d Directory) float64 { return float64(d.Lists) })},
@@ -428,6 +428,18 @@ func directory(field func(Directory) float64) func(*Source, func(float64, ...str
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Directory != nil {
 			emit(field(s.Directory()))
+		}
+	}
+}
+
+// registration leaves an edge out: an alert on members that are not registered must not fire for it.
+func registration(field func(Directory) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Directory == nil {
+			return
+		}
+		if d := s.Directory(); !d.Edge {
+			emit(field(d))
 		}
 	}
 }

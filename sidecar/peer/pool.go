@@ -16,9 +16,9 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// Config is what a Pool is made of. Every field but Self may be left zero.
+// Config is what a Pool is made of. Every field may be left zero; Self then has a meaning of its own.
 type Config struct {
-	// Self is the node id of this member.
+	// Self is the node id of this member; empty for one that is on no ring, and asks others for every key.
 	Self string
 	// Credentials prove who the members are to each other (see TLS); nil means plain text.
 	Credentials credentials.TransportCredentials

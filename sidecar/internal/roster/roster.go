@@ -34,7 +34,8 @@ const (
 
 // Config is what a Roster is made of.
 type Config struct {
-	// Self is this member. It is on the ring until Leave, whatever the directory says.
+	// Self is this member. It is on the ring until Leave, whatever the directory says. The zero Member stands for an
+	// edge, which is on no ring: its ring is empty until the first Apply.
 	Self ring.Member
 	// Size is that of the ring.
 	Size ring.Size
@@ -83,22 +84,30 @@ type Stats struct {
 	Refused int64
 }
 
-// New returns a Roster whose ring is self alone. It fails when self cannot be on a ring.
+// New returns a Roster whose ring is self alone, or empty for an edge. It fails when self cannot be on a ring.
 func New(c Config) (*Roster, error) {
 	c.ProbeEvery = cmp.Or(c.ProbeEvery, DefaultProbeEvery)
 	c.HoldDown = cmp.Or(c.HoldDown, DefaultHoldDown)
 	c.WarmUp = cmp.Or(c.WarmUp, DefaultWarmUp)
 	c.Self.Leaving = false
-	alone, err := ring.New([]ring.Member{c.Self}, c.Size)
+	edge := c.Self == ring.Member{}
+	first := []ring.Member{c.Self}
+	if edge {
+		first = nil
+	}
+	alone, err := ring.New(first, c.Size)
 	if err != nil {
 		return nil, fmt.Errorf("ring of this member alone: %w", err)
 	}
-	r := &Roster{config: c, doubting: make(chan struct{}, 1), doubts: make(map[string]*doubt), cur: alone}
+	r := &Roster{
+		config: c, doubting: make(chan struct{}, 1), doubts: make(map[string]*doubt), cur: alone,
+		leaving: edge, // it is off the ring from the start
+	}
 	c.OnChange(alone, nil)
 	return r, nil
 }
 
-// Ring is the ring in use. It is never empty.
+// Ring is the ring in use. It is never empty, but for an edge that has had no list yet.
 func (r *Roster) Ring() *ring.Ring {
 	r.mu.Lock()
 	defer r.mu.Unlock()

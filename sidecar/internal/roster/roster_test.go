@@ -278,6 +278,42 @@ func TestNewRefusesASelfThatCannotBeOnARing(t *testing.T) {
 	}
 }
 
+func TestEdgeIsOnNoRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSelf(t, ring.Member{})
+		c.wantRing("")
+		c.Apply(named("a", "b", "c"))
+		c.wantRing("a b c")
+		list := named("a", "b", "c")
+		list[0].Leaving = true
+		c.Apply(list)
+		c.wantRing("b c")
+		c.Leave()
+		c.wantRing("b c")
+		if n := c.Stats().Refused; n != 0 {
+			t.Errorf("%d refused", n)
+		}
+	})
+}
+
+func TestFeedThatLosesMembersDoesNotEmptyTheRingOfAnEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSelf(t, ring.Member{}, "a", "b", "dead")
+		c.fail("dead", errors.New("refused"))
+		c.Apply(named("c"))
+		time.Sleep(DefaultHoldDown)
+		c.wantRing("a b c")
+		for _, id := range []string{"a", "b", "c"} {
+			c.fail(id, errors.New("refused"))
+		}
+		c.Apply(nil)
+		time.Sleep(time.Minute)
+		if c.Ring().Len() == 0 {
+			t.Error("the ring of an edge that reaches nobody is empty")
+		}
+	})
+}
+
 // clock is a Roster in a bubble of synctest with members that answer or do not.
 type clock struct {
 	*Roster
@@ -295,9 +331,18 @@ type clock struct {
 // start runs a roster of which ids[0] is self, with all ids on the ring.
 func start(t *testing.T, ids ...string) *clock {
 	t.Helper()
+	if len(ids) == 1 {
+		return startSelf(t, one(ids[0]))
+	}
+	return startSelf(t, one(ids[0]), ids...)
+}
+
+// startSelf runs a roster with a directory that lists ids, if any.
+func startSelf(t *testing.T, self ring.Member, ids ...string) *clock {
+	t.Helper()
 	c := &clock{t: t, errs: map[string]error{}}
 	var err error
-	c.Roster, err = New(Config{Self: one(ids[0]), Probe: c.probe, OnChange: c.onChange})
+	c.Roster, err = New(Config{Self: self, Probe: c.probe, OnChange: c.onChange})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +356,7 @@ func start(t *testing.T, ids ...string) *clock {
 		cancel()
 		<-done
 	})
-	if len(ids) > 1 {
+	if len(ids) > 0 {
 		c.Apply(named(ids...))
 	}
 	return c
