@@ -102,6 +102,9 @@ func (s *Sidecar) Feed() {
 	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
 }
 
+// Edge makes a sidecar that has not been started one without a peer listener: its config follows feeds.
+func (s *Sidecar) Edge() { s.args = append(s.args, "--set", "listen.peer=off") }
+
 // Ready asks /readyz.
 func (s *Sidecar) Ready() error {
 	_, err := fetch("http://" + s.Metrics + "/readyz")
@@ -167,10 +170,12 @@ func (s *Sidecar) RingID() (id string, members int, err error) {
 		return "", 0, err
 	}
 	var ring struct {
-		ID      string            `json:"ring_id"`
+		ID      string            `json:"id"`
 		Members []json.RawMessage `json:"members"`
 	}
-	err = json.Unmarshal([]byte(body), &ring)
+	if err = json.Unmarshal([]byte(body), &ring); err == nil && ring.ID == "" {
+		err = fmt.Errorf("%s gives its ring no id", s.ID) // all rings would be the same
+	}
 	return ring.ID, len(ring.Members), err
 }
 
