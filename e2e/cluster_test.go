@@ -63,12 +63,17 @@ func newClusterOf(t testing.TB, n int, start func(t testing.TB, n int, config st
 }
 
 func (c *cluster) config() string {
+	return c.configOf(fmt.Sprintf("{etcd: {endpoints: [%q], lease_ttl: 2s}}", c.etcd.Endpoint()))
+}
+
+// configOf is the configuration of a sidecar with another membership, as YAML has it.
+func (c *cluster) configOf(membership string) string {
 	dsn := filepath.Join(c.t.TempDir(), "dsn")
 	if err := os.WriteFile(dsn, []byte(c.database.DSN), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
 	return fmt.Sprintf(`
-membership: {etcd: {endpoints: [%q], lease_ttl: 2s}}
+membership: %s
 origins:
   db: {driver: postgres, dsn_file: %q, max_in_flight: %d}
 datasets:
@@ -76,7 +81,7 @@ datasets:
   owned-metrics: {origin: db, table: cnf_metrics, key: cnf_id, ttl: 1m, local_ttl: 1ms}
   short-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1s}
   slow-metrics: {origin: db, table: slow_metrics, key: cnf_id, version: ver, ttl: 1m, load_timeout: 5s}
-`, c.etcd.Endpoint(), dsn, statementCap)
+`, membership, dsn, statementCap)
 }
 
 func (c *cluster) exec(statement string, args ...any) {
