@@ -153,6 +153,25 @@ func TestFollowerKeepsItsListWhileTheFeedIsAway(t *testing.T) {
 	d.wantEvent("following the feed at " + addr) // and no further word of the outage
 }
 
+func TestAnOutageIsToldOnce(t *testing.T) {
+	f, err := NewFollower(FollowerConfig{Addresses: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if first, second := f.lost(errMute), f.lost(errMute); !first || second {
+			t.Errorf("told of the first attempt %v, of the second %v; want of the first alone", first, second)
+		}
+		if f.Status().Silence == 0 {
+			t.Error("no silence during an outage")
+		}
+		f.take("127.0.0.1:1", 3)
+		if s := f.Status().Silence; s != 0 {
+			t.Errorf("a silence of %s while there is a feed", s)
+		}
+	}
+}
+
 func TestFollowerTriesTheNextFeed(t *testing.T) {
 	_, one, stopOne := newFeedAt(t, "127.0.0.1:0", members(2))
 	_, two, stopTwo := newFeedAt(t, "127.0.0.1:0", members(2))
