@@ -60,7 +60,7 @@ func TestPromiseZAnEdgeFollowsTheFeed(t *testing.T) {
 	c.fill("key-", keys)
 	edge := c.edge()
 	read := c.through(edge, dataset)
-	c.reportEdge(edge, read, "4 members")
+	c.reportEdge(t, edge, read, "4 members")
 
 	load := newStream(t, 4, keys, read)
 	load.awaitReads(t, 500)
@@ -70,7 +70,7 @@ func TestPromiseZAnEdgeFollowsTheFeed(t *testing.T) {
 	load.awaitReads(t, 500)
 	load.stop()
 	reportStream(t, load, "kill -9 of a member")
-	c.reportEdge(edge, read, "after kill -9 of a member")
+	c.reportEdge(t, edge, read, "after kill -9 of a member")
 
 	before, _, err := edge.RingID()
 	if err != nil {
@@ -93,13 +93,12 @@ func TestPromiseZAnEdgeFollowsTheFeed(t *testing.T) {
 	c.sidecars[1].Start()
 	c.drop(0)
 	c.awaitRingOf(edge)
-	c.reportEdge(edge, read, "one of the two is back")
+	c.reportEdge(t, edge, read, "one of the two is back")
 
 }
 
 // reportEdge reads all keys through the edge and reports how many it loaded itself.
-func (c *cluster) reportEdge(edge *rig.Sidecar, read reader, when string) {
-	t := c.t.(*testing.T)
+func (c *cluster) reportEdge(t *testing.T, edge *rig.Sidecar, read reader, when string) {
 	t.Helper()
 	loads := func(s *rig.Sidecar) float64 { return s.Metric("ringside_loads_total") }
 	before := loads(edge)

@@ -1,6 +1,6 @@
 // Package xds publishes the ring as xDS resources, so that an Envoy or a gRPC client beside an application sends each
 // request to the member that owns its key. Endpoints, Cluster, Listener and Routes say what is published; a Feed serves
-// that over ADS, as state of the world and as increments. DESIGN.md has the decisions and figures.
+// that over ADS, as state of the world and as increments, and a Follower is a sidecar's client of it. DESIGN.md has the decisions and figures.
 package xds
 
 import (

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -157,28 +158,39 @@ func (f *Follower) session(ctx context.Context, addr string, apply func([]ring.M
 	defer cancel(nil)
 	mute := time.AfterFunc(f.config.AnswerTimeout, func() { cancel(errMute) })
 	defer mute.Stop()
-	s := subscription{node: f.config.Node}
-	if s.stream, err = discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx); err == nil {
-		err = s.answer(nil)
-	}
-	for err == nil {
-		var members []ring.Member
-		members, err = s.next()
-		switch {
-		case err != nil:
-		case s.refused != nil:
-			f.refuse(addr, s.refused)
-		default:
-			mute.Stop()
-			useful = true
-			f.take(addr, len(members))
-			apply(members)
-		}
-	}
+	err = f.receive(ctx, conn, addr, func(members []ring.Member) {
+		mute.Stop()
+		useful = true
+		apply(members)
+	})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	return useful, err
+}
+
+// receive applies each list that it can use, until the stream ends.
+func (f *Follower) receive(ctx context.Context, conn *grpc.ClientConn, addr string, apply func([]ring.Member)) error {
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+	if err != nil {
+		return err
+	}
+	s := subscription{stream: stream, node: f.config.Node}
+	if err := s.answer(nil); err != nil {
+		return err
+	}
+	for {
+		members, err := s.next()
+		switch {
+		case err != nil:
+			return err
+		case s.refused != nil:
+			f.refuse(addr, s.refused)
+		default:
+			f.take(addr, len(members))
+			apply(members)
+		}
+	}
 }
 
 func dialOptions() []grpc.DialOption {
@@ -260,7 +272,10 @@ func (s *subscription) answer(r *discoveryv3.DiscoveryResponse) error {
 	if s.refused != nil {
 		q.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: printable(s.refused.Error())}
 	}
-	return s.stream.Send(q)
+	if err := s.stream.Send(q); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil // the stream has ended, and the next receive says why
 }
 
 // listed finds the members in an answer.

@@ -267,7 +267,8 @@ func TestFollowerRefusesWhatItCannotUse(t *testing.T) {
 	spoilt := mustEndpoints(t, members(2)).(*endpointv3.ClusterLoadAssignment)
 	delete(spoilt.GetEndpoints()[0].GetLbEndpoints()[1].GetMetadata().GetFilterMetadata(), "envoy.lb")
 	feed := &script{heard: make(chan *discoveryv3.DiscoveryRequest, 16), answers: []*discoveryv3.DiscoveryResponse{
-		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt), response(t, "3", mustEndpoints(t, members(3))),
+		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt),
+		response(t, "3", mustEndpoints(t, members(3))),
 	}}
 	d := follow(t, FollowerConfig{Addresses: []string{feed.serve(t)}, Node: "edge-1"})
 	d.want(members(1))
@@ -276,8 +277,9 @@ func TestFollowerRefusesWhatItCannotUse(t *testing.T) {
 		{"", "", ""}, {"1", "n1", ""}, {"1", "n2", "endpoint 1: its metadata lacks envoy.lb.hash_key"}, {"3", "n3", ""},
 	} {
 		q := <-feed.heard
+		refused := q.GetErrorDetail()
 		if q.GetVersionInfo() != want.version || q.GetResponseNonce() != want.nonce || q.GetNode().GetId() != "edge-1" ||
-			!strings.HasPrefix(q.GetErrorDetail().GetMessage(), want.reason) || (q.GetErrorDetail() == nil) != (want.reason == "") {
+			!strings.HasPrefix(refused.GetMessage(), want.reason) || (refused == nil) != (want.reason == "") {
 			t.Errorf("request %d is %v; want %+v", i, q, want)
 		}
 	}

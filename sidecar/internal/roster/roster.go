@@ -95,15 +95,15 @@ func New(c Config) (*Roster, error) {
 	if edge {
 		first = nil
 	}
-	alone, err := ring.New(first, c.Size)
+	start, err := ring.New(first, c.Size)
 	if err != nil {
 		return nil, fmt.Errorf("ring of this member alone: %w", err)
 	}
 	r := &Roster{
-		config: c, doubting: make(chan struct{}, 1), doubts: make(map[string]*doubt), cur: alone,
+		config: c, doubting: make(chan struct{}, 1), doubts: make(map[string]*doubt), cur: start,
 		leaving: edge, // it is off the ring from the start
 	}
-	c.OnChange(alone, nil)
+	c.OnChange(start, nil)
 	return r, nil
 }
 
