@@ -23,6 +23,7 @@ kube_packages='
 /usr/bin/prometheus                prometheus'
 bench_packages='
 /usr/sbin/nginx                                         nginx-light
+/usr/bin/wrk                                            wrk
 /usr/bin/redis-server                                   redis-server
 /usr/lib/python3/dist-packages/matplotlib/__init__.py   python3-matplotlib'
 

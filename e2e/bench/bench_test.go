@@ -59,8 +59,9 @@ func newSidecars(b *testing.B, n int) []*rig.Sidecar {
 func BenchmarkHit(b *testing.B) {
 	s := newSidecars(b, 1)[0]
 	path := "/v1/cnf-metrics/" + key
-	b.Run("over=HTTP/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "tcp", s.HTTP, path)) })
-	b.Run("over=HTTP/server=nginx", func(b *testing.B) { measure(b, httpGet(b, "tcp", rig.Nginx(b, value), "/")) })
+	b.Run("over=HTTP/server=ringside", func(b *testing.B) { wrk(b, s.HTTP, path) })
+	b.Run("over=HTTP/server=nginx", func(b *testing.B) { wrk(b, rig.Nginx(b, value), "/") })
+	b.Run("over=TCP/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "tcp", s.HTTP, path)) })
 	b.Run("over=unix/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "unix", s.Unix, path)) })
 	b.Run("over=RESP/server=redis", func(b *testing.B) {
 		address := rig.Redis(b)

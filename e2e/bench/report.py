@@ -17,8 +17,8 @@ import matplotlib.pyplot as plt
 LINE = re.compile(r"^Benchmark(\w+)(?:/over=(\w+)/server=(\w+))?-\d+\s+\d+\s+(.*)$")
 RATIOS = [
     ("local hit, HTTP", ("Hit", "HTTP", "ringside"), "nginx `return 200`", ("Hit", "HTTP", "nginx")),
-    ("local hit, unix socket", ("Hit", "unix", "ringside"), "nginx `return 200`, TCP", ("Hit", "HTTP", "nginx")),
-    ("local hit, HTTP", ("Hit", "HTTP", "ringside"), "Redis GET", ("Hit", "RESP", "redis")),
+    ("local hit, unix socket", ("Hit", "unix", "ringside"), "Redis GET, TCP", ("Hit", "RESP", "redis")),
+    ("local hit, HTTP", ("Hit", "TCP", "ringside"), "Redis GET", ("Hit", "RESP", "redis")),
     ("local hit, gRPC", ("Hit", "gRPC", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
     ("hop, HTTP", ("Hop", "HTTP", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
     ("load (no-cache), HTTP", ("Load", "HTTP", "ringside"), "the same SELECT, 16 connections", ("Load", "SQL", "postgres")),
@@ -56,8 +56,9 @@ def table(values, about):
 
 
 def plot(values, about, path):
-    bars = [("Redis GET", ("Hit", "RESP", "redis")), ("nginx return 200", ("Hit", "HTTP", "nginx")),
-            ("Ringside hit, HTTP", ("Hit", "HTTP", "ringside")), ("Ringside hit, unix socket", ("Hit", "unix", "ringside")),
+    bars = [("Redis GET", ("Hit", "RESP", "redis")), ("nginx return 200 (wrk)", ("Hit", "HTTP", "nginx")),
+            ("Ringside hit, HTTP (wrk)", ("Hit", "HTTP", "ringside")), ("Ringside hit, HTTP", ("Hit", "TCP", "ringside")),
+            ("Ringside hit, unix socket", ("Hit", "unix", "ringside")),
             ("bare grpc-go echo", ("Hit", "gRPC", "echo")), ("Ringside hit, gRPC", ("Hit", "gRPC", "ringside")),
             ("Ringside hop, HTTP", ("Hop", "HTTP", "ringside")), ("Ringside load, HTTP", ("Load", "HTTP", "ringside")),
             ("the same SELECT", ("Load", "SQL", "postgres"))]
