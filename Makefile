@@ -73,7 +73,7 @@ bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same ru
 
 .PHONY: promises
 promises: setup ## Measure the counted promises on real processes and print a table
-	@go test ./e2e -count=1 -timeout 20m -run '^TestPromise' -promises
+	@cd e2e && go test -count=1 -timeout 20m -run '^TestPromise' -promises # here, where go test shows what tests print
 
 .PHONY: clean
 clean: ## Remove what make has built
