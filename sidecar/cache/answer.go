@@ -62,4 +62,9 @@ type ReadOptions struct {
 	NoCache bool
 	// OnlyIfCached: answer from this sidecar's memory or with an error of KindNotCached.
 	OnlyIfCached bool
+	// MinVersion: answer with this version of the row or a later one, or with an error of KindVersion; 0 asks nothing.
+	MinVersion int64
+	// LimitStale: give a stale answer at once when it is at most MaxStale past its freshness, and none that is more.
+	LimitStale bool
+	MaxStale   time.Duration
 }

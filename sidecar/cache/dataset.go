@@ -1,4 +1,4 @@
-// Package cache is the whole read path of a dataset: memory, the owner, the origin. It opens no socket, writes no log
+// Package cache is the whole read and write path of a dataset: memory, the owner, the origin. It opens no socket, writes no log
 // and starts no timer but the bounds of its flights.
 package cache
 
@@ -28,6 +28,8 @@ type Config struct {
 	Policy Policy
 	// Origin holds the truth.
 	Origin origin.Origin
+	// Writer changes it; nil for a dataset that is read only.
+	Writer origin.Writer
 	// Peers says which members answer for a key; nil means that this one is alone.
 	Peers Peers
 	// MaxBytes bounds the memory of its entries, overhead included.
@@ -120,24 +122,6 @@ func (d *Dataset) Close() {
 func (d *Dataset) Sweep() (dropped int) {
 	now := d.now()
 	return d.store.RemoveIf(func(_ string, e *entry) bool { return e.dead(now) })
-}
-
-// Invalidate drops key from this member's memory. A load that began before is not stored, and later reads do not wait
-// for it.
-func (d *Dataset) Invalidate(key string) {
-	d.fences.of(key).Add(1)
-	d.store.Remove(key)
-	d.loads.Forget(key)
-	d.hops.Forget(key)
-}
-
-// InvalidatePrefix does what Invalidate does to every key that starts with prefix; "" means all.
-func (d *Dataset) InvalidatePrefix(prefix string) (dropped int) {
-	d.fences.raiseAll()
-	dropped = d.store.RemoveIf(func(key string, _ *entry) bool { return strings.HasPrefix(key, prefix) })
-	d.loads.ForgetAll()
-	d.hops.ForgetAll()
-	return dropped
 }
 
 // now is the dataset's monotonic clock.

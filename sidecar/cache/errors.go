@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 )
 
-// Kind classes what can go wrong with a read. Each edge (HTTP, gRPC, peer) maps kinds to its codes in one table.
+// Kind classes what can go wrong with a read or a write. Each edge (HTTP, gRPC, peer) maps kinds to its codes in one table.
 type Kind uint8
 
 // The kinds of errors.
@@ -21,6 +21,12 @@ const (
 	KindUnavailable             // the origin, or every member that could ask it, failed; see RetryAfter
 	KindDeadline                // the caller's deadline passed first
 	KindCanceled                // the caller went away
+
+	KindVersion      // the origin's value is older than MinVersion
+	KindReadOnly     // the dataset takes no writes
+	KindInvalidValue // the value can not be the row; see origin.ValueError
+	KindConflict     // the row is not what the write's condition says; nothing was written
+	KindUnknown      // the write may or may not have happened; see RetryAfter
 )
 
 // Error is an error of a known kind.

@@ -3,12 +3,17 @@ package cache
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Peers says which members answer for a key.
 type Peers interface {
 	// Route is asked on a miss only. It never blocks.
 	Route(dataset, key string) Route
+	// Publish tells the members that follow this one. It never blocks; who can not be told notices that.
+	Publish(i Invalidation)
+	// TellAll tells every other member of the ring, and returns how many were told and the node ids of the others.
+	TellAll(ctx context.Context, list []Invalidation) (told int, unreached []string)
 }
 
 // Route is who to ask for a key, in order.
@@ -27,6 +32,9 @@ type Peer interface {
 	// Fetch asks the member for one key. An error that wraps ErrUnreachable means that the member gave no answer;
 	// any other error is its answer (see KindOf), and asking elsewhere would only multiply an outage.
 	Fetch(ctx context.Context, q Query) (Answer, error)
+	// Write has the member make a change. An error that wraps ErrUnreachable means that the member was not asked; one
+	// of KindUnknown that it was, and that nobody knows what came of it; any other error is its answer.
+	Write(ctx context.Context, c Change) (Answer, error)
 	// ID is the member's node id.
 	ID() string
 }
@@ -40,6 +48,55 @@ type Query struct {
 	NoCache bool
 	// MemoryOnly: answer from memory or with an error of KindNotCached.
 	MemoryOnly bool
+	// MinVersion: answer with this version or a later one, or from a load that began after the question.
+	MinVersion int64
+	// MaxAge: where versions do not tell, answer with no entry whose load began longer ago; 0 asks nothing.
+	MaxAge time.Duration
+}
+
+// Change is one write of one row.
+type Change struct {
+	Key string
+	// Delete deletes the row, if there is one; otherwise Value is its new value.
+	Delete bool
+	Value  []byte
+	If     Condition
+	// ID names the write: sent again with the same ID to the same owner, it happens once. Empty: each one happens.
+	ID string
+	// Gutter: the caller asks the successor because it could not reach the owner. Set between members only.
+	Gutter bool
+}
+
+// Condition says what must be so for a Change to happen. At most one field is set; the zero value asks nothing.
+type Condition struct {
+	Absent  bool   // there is no such row
+	Present bool   // there is one
+	Version int64  // there is one of this version
+	ETag    string // there is one whose value has this ETag; for datasets with versions
+}
+
+// Invalidation says which entries of a dataset must not be used any more.
+type Invalidation struct {
+	Dataset string
+	// Key is one key or, with Prefix set, the beginning of many; all of them when it is empty.
+	Key    string
+	Prefix bool
+	// Version: entries of this version and later ones are good; 0 when it is not known.
+	Version int64
+	// Age is the time since the change, at least: entries that were loaded later are good.
+	Age time.Duration
+}
+
+// Scope says what to invalidate everywhere: keys, all that start with a prefix, or with an empty prefix and no keys all.
+type Scope struct {
+	Keys   []string
+	Prefix string
+}
+
+// Told says who has dropped what was invalidated.
+type Told struct {
+	Members   int      // this one included
+	Unreached []string // node ids; what these hold ends with its ttl
 }
 
 // ErrUnreachable says that a peer gave no answer: refused, silent, cut off, or its breaker is open.
@@ -50,3 +107,9 @@ type NoPeers struct{}
 
 // Route implements Peers.
 func (NoPeers) Route(string, string) Route { return Route{} }
+
+// Publish implements Peers.
+func (NoPeers) Publish(Invalidation) {}
+
+// TellAll implements Peers.
+func (NoPeers) TellAll(context.Context, []Invalidation) (int, []string) { return 0, nil }

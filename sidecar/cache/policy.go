@@ -19,6 +19,10 @@ type Policy struct {
 	LocalTTL time.Duration
 	// LoadTimeout bounds one load.
 	LoadTimeout time.Duration
+	// WriteTimeout bounds one write.
+	WriteTimeout time.Duration
+	// GapTTL is the longest life of an entry while the change feed is broken; 0 for a dataset without a feed.
+	GapTTL time.Duration
 	// GutterTTL is the TTL of an entry that was loaded in the owner's stead.
 	GutterTTL time.Duration
 	// MaxFlights bounds the loads, and apart from them the hops, that are under way at once.
@@ -34,6 +38,7 @@ func DefaultPolicy() Policy {
 		StaleIfError: 5 * time.Minute,
 		LocalTTL:     time.Second,
 		LoadTimeout:  time.Second,
+		WriteTimeout: 2 * time.Second,
 		GutterTTL:    2 * time.Second,
 		MaxFlights:   10000,
 	}
@@ -47,7 +52,8 @@ func bounded(d time.Duration) time.Duration { return min(max(d, 0), longest) }
 // bounded is p with every duration in bounds.
 func (p Policy) bounded() Policy {
 	for _, d := range []*time.Duration{
-		&p.TTL, &p.NegativeTTL, &p.StaleWhileRevalidate, &p.StaleIfError, &p.LocalTTL, &p.LoadTimeout, &p.GutterTTL,
+		&p.TTL, &p.NegativeTTL, &p.StaleWhileRevalidate, &p.StaleIfError, &p.LocalTTL, &p.LoadTimeout,
+		&p.WriteTimeout, &p.GapTTL, &p.GutterTTL,
 	} {
 		*d = bounded(*d)
 	}

@@ -24,11 +24,22 @@ type Stats struct {
 	PeekHits      atomic.Int64 // of these, answered
 	Refreshes     atomic.Int64 // early and background refreshes begun
 
+	// Writes of applications, by result. Each is counted once.
+	Written, Conflicts, WritesUnknown, WriteErrors atomic.Int64
+
+	WritesServed  atomic.Int64 // made for other members
+	Invalidations atomic.Int64 // taken in: of writes through any member, of feeds and by request
+	CopiesDropped atomic.Int64 // times that the copies of a member were dropped because its invalidations were missed
+	Unfloored     atomic.Int64 // floors forgotten before their time because there were too many
+	FeedGaps      atomic.Int64 // times that the change feed broke
+
 	// LastHopError is why the latest hop without an answer had none; nil before the first.
 	LastHopError atomic.Pointer[error]
 
 	LoadTime Histogram // seconds of Origin.Load
 	HopTime  Histogram // seconds of Peer.Fetch
+	// WriteTime is the seconds of Origin.Write.
+	WriteTime Histogram
 
 	// What became of the loads behind the batching, which alone sees it. The cache leaves these to Origin.
 	Queries     atomic.Int64 // to the origin; loads that come together share one

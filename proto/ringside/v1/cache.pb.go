@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: ringside/v1/cache.proto
 
-// The API that applications use, on localhost, to read datasets through their sidecar.
+// The API that applications use, on localhost, to read and to write datasets through their sidecar.
 
 package ringsidev1
 
@@ -95,7 +95,13 @@ type GetRequest struct {
 	// Skip what is held and ask the owner to load anew (HTTP: Cache-Control: no-cache).
 	NoCache bool `protobuf:"varint,3,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
 	// Answer only from this sidecar's memory; never hop or load (HTTP: Cache-Control: only-if-cached).
-	OnlyIfCached  bool `protobuf:"varint,4,opt,name=only_if_cached,json=onlyIfCached,proto3" json:"only_if_cached,omitempty"`
+	OnlyIfCached bool `protobuf:"varint,4,opt,name=only_if_cached,json=onlyIfCached,proto3" json:"only_if_cached,omitempty"`
+	// Answer with this version of the row or a later one, or fail: VERSION_NOT_REACHED (HTTP: Ringside-Min-Version). 0 asks
+	// nothing. Pass the version that a write through another sidecar returned, to read it through this one.
+	MinVersion int64 `protobuf:"varint,5,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// How long past its freshness an answer may be (HTTP: Cache-Control: max-stale). A stale answer within it is given at
+	// once, a staler one never. Unset: the dataset's policy decides.
+	MaxStale      *durationpb.Duration `protobuf:"bytes,6,opt,name=max_stale,json=maxStale,proto3" json:"max_stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +162,20 @@ func (x *GetRequest) GetOnlyIfCached() bool {
 		return x.OnlyIfCached
 	}
 	return false
+}
+
+func (x *GetRequest) GetMinVersion() int64 {
+	if x != nil {
+		return x.MinVersion
+	}
+	return 0
+}
+
+func (x *GetRequest) GetMaxStale() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStale
+	}
+	return nil
 }
 
 // GetResponse is an entry that exists. An absent key is the error NOT_FOUND with reason ABSENT.
@@ -583,17 +603,892 @@ func (x *Error) GetRetryAfter() *durationpb.Duration {
 	return nil
 }
 
+// PutRequest names a key and the new value.
+type PutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The key, as in GetRequest.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The value in the form that Get returns: the row as a JSON object, or one raw column. Columns that the object does
+	// not name keep what they hold, or get their default in a new row; the key and the version column need not be named.
+	Value []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// What must be so, or nothing is written.
+	Condition *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	// 1 to 128 printable ASCII characters that name this write: sent again with the same one, it happens once. The owner
+	// remembers it for a few minutes, as long as it owns the key.
+	IdempotencyId string `protobuf:"bytes,5,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutRequest) Reset() {
+	*x = PutRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRequest) ProtoMessage() {}
+
+func (x *PutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
+func (*PutRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PutRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *PutRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PutRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *PutRequest) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *PutRequest) GetIdempotencyId() string {
+	if x != nil {
+		return x.IdempotencyId
+	}
+	return ""
+}
+
+// Condition is checked in the statement that writes. At most one field is set.
+type Condition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the row must be.
+	//
+	// Types that are valid to be assigned to Row:
+	//
+	//	*Condition_Version
+	//	*Condition_Etag
+	//	*Condition_Absent
+	//	*Condition_Present
+	Row           isCondition_Row `protobuf_oneof:"row"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Condition) GetRow() isCondition_Row {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *Condition) GetVersion() int64 {
+	if x != nil {
+		if x, ok := x.Row.(*Condition_Version); ok {
+			return x.Version
+		}
+	}
+	return 0
+}
+
+func (x *Condition) GetEtag() string {
+	if x != nil {
+		if x, ok := x.Row.(*Condition_Etag); ok {
+			return x.Etag
+		}
+	}
+	return ""
+}
+
+func (x *Condition) GetAbsent() bool {
+	if x != nil {
+		if x, ok := x.Row.(*Condition_Absent); ok {
+			return x.Absent
+		}
+	}
+	return false
+}
+
+func (x *Condition) GetPresent() bool {
+	if x != nil {
+		if x, ok := x.Row.(*Condition_Present); ok {
+			return x.Present
+		}
+	}
+	return false
+}
+
+type isCondition_Row interface {
+	isCondition_Row()
+}
+
+type Condition_Version struct {
+	// The row has this version; for datasets with a version column.
+	Version int64 `protobuf:"varint,1,opt,name=version,proto3,oneof"`
+}
+
+type Condition_Etag struct {
+	// The row has this ETag (Meta.etag); for datasets with a version column.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3,oneof"`
+}
+
+type Condition_Absent struct {
+	// There is no such row.
+	Absent bool `protobuf:"varint,3,opt,name=absent,proto3,oneof"`
+}
+
+type Condition_Present struct {
+	// There is such a row.
+	Present bool `protobuf:"varint,4,opt,name=present,proto3,oneof"`
+}
+
+func (*Condition_Version) isCondition_Row() {}
+
+func (*Condition_Etag) isCondition_Row() {}
+
+func (*Condition_Absent) isCondition_Row() {}
+
+func (*Condition_Present) isCondition_Row() {}
+
+// PutResponse is the row after the write.
+type PutResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value as Get would answer it.
+	Value []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// What is known of the value; version is the token for min_version.
+	Meta          *Meta `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutResponse) Reset() {
+	*x = PutResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutResponse) ProtoMessage() {}
+
+func (x *PutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
+func (*PutResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PutResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *PutResponse) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+// DeleteRequest names a key.
+type DeleteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The key, as in GetRequest.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// What must be so, or nothing is deleted.
+	Condition *Condition `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
+	// As in PutRequest.
+	IdempotencyId string `protobuf:"bytes,4,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRequest) Reset() {
+	*x = DeleteRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRequest) ProtoMessage() {}
+
+func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeleteRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *DeleteRequest) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *DeleteRequest) GetIdempotencyId() string {
+	if x != nil {
+		return x.IdempotencyId
+	}
+	return ""
+}
+
+// DeleteResponse says that the row is gone.
+type DeleteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Greater than the version of the deleted row; 0 where there was none, or the dataset has no version column.
+	Version       int64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteResponse) Reset() {
+	*x = DeleteResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteResponse) ProtoMessage() {}
+
+func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
+func (*DeleteResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeleteResponse) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// InvalidateRequest says what to drop. Exactly one of keys, prefix and all is set.
+type InvalidateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// Up to 1000 keys.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Every key that starts with it; not empty.
+	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Every key.
+	All           bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvalidateRequest) Reset() {
+	*x = InvalidateRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvalidateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvalidateRequest) ProtoMessage() {}
+
+func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvalidateRequest.ProtoReflect.Descriptor instead.
+func (*InvalidateRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *InvalidateRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *InvalidateRequest) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *InvalidateRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *InvalidateRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+// InvalidateResponse says who did.
+type InvalidateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Members that have dropped the entries, this one included.
+	Members int32 `protobuf:"varint,1,opt,name=members,proto3" json:"members,omitempty"`
+	// Node ids of members that could not be told. What they hold ends with its ttl.
+	Unreached     []string `protobuf:"bytes,2,rep,name=unreached,proto3" json:"unreached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvalidateResponse) Reset() {
+	*x = InvalidateResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvalidateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvalidateResponse) ProtoMessage() {}
+
+func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvalidateResponse.ProtoReflect.Descriptor instead.
+func (*InvalidateResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *InvalidateResponse) GetMembers() int32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *InvalidateResponse) GetUnreached() []string {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
+// WatchRequest names keys of one dataset.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// 1 to 100 keys, each as in GetRequest.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The token of the last response of an earlier watch of the same keys, from this or another sidecar: the states are told
+	// only if something has changed since, and then after a reset.
+	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// WatchResponse is one thing to know.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchResponse_State
+	//	*WatchResponse_Reset_
+	//	*WatchResponse_Current
+	Event isWatchResponse_Event `protobuf_oneof:"event"`
+	// For resume_token.
+	Token         string `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchResponse) GetEvent() isWatchResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetState() *WatchState {
+	if x != nil {
+		if x, ok := x.Event.(*WatchResponse_State); ok {
+			return x.State
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetReset_() *WatchReset {
+	if x != nil {
+		if x, ok := x.Event.(*WatchResponse_Reset_); ok {
+			return x.Reset_
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetCurrent() *WatchCurrent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchResponse_Current); ok {
+			return x.Current
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type isWatchResponse_Event interface {
+	isWatchResponse_Event()
+}
+
+type WatchResponse_State struct {
+	// The state of one key.
+	State *WatchState `protobuf:"bytes,1,opt,name=state,proto3,oneof"`
+}
+
+type WatchResponse_Reset_ struct {
+	// Changes may have been missed, such as by a restart between two watches. The states of all keys follow.
+	Reset_ *WatchReset `protobuf:"bytes,2,opt,name=reset,proto3,oneof"`
+}
+
+type WatchResponse_Current struct {
+	// Every key's state has been told; sent once at the beginning.
+	Current *WatchCurrent `protobuf:"bytes,3,opt,name=current,proto3,oneof"`
+}
+
+func (*WatchResponse_State) isWatchResponse_Event() {}
+
+func (*WatchResponse_Reset_) isWatchResponse_Event() {}
+
+func (*WatchResponse_Current) isWatchResponse_Event() {}
+
+// WatchState is the state of one key.
+type WatchState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key as asked.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// What the state is.
+	//
+	// Types that are valid to be assigned to State:
+	//
+	//	*WatchState_Found
+	//	*WatchState_Absent
+	//	*WatchState_Error
+	State         isWatchState_State `protobuf_oneof:"state"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchState) Reset() {
+	*x = WatchState{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchState) ProtoMessage() {}
+
+func (x *WatchState) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchState.ProtoReflect.Descriptor instead.
+func (*WatchState) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WatchState) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *WatchState) GetState() isWatchState_State {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *WatchState) GetFound() *GetResponse {
+	if x != nil {
+		if x, ok := x.State.(*WatchState_Found); ok {
+			return x.Found
+		}
+	}
+	return nil
+}
+
+func (x *WatchState) GetAbsent() bool {
+	if x != nil {
+		if x, ok := x.State.(*WatchState_Absent); ok {
+			return x.Absent
+		}
+	}
+	return false
+}
+
+func (x *WatchState) GetError() *Error {
+	if x != nil {
+		if x, ok := x.State.(*WatchState_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isWatchState_State interface {
+	isWatchState_State()
+}
+
+type WatchState_Found struct {
+	// The entry.
+	Found *GetResponse `protobuf:"bytes,2,opt,name=found,proto3,oneof"`
+}
+
+type WatchState_Absent struct {
+	// The origin has no such key.
+	Absent bool `protobuf:"varint,3,opt,name=absent,proto3,oneof"`
+}
+
+type WatchState_Error struct {
+	// No state could be found; the watch tries again.
+	Error *Error `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
+}
+
+func (*WatchState_Found) isWatchState_State() {}
+
+func (*WatchState_Absent) isWatchState_State() {}
+
+func (*WatchState_Error) isWatchState_State() {}
+
+// WatchReset has no fields.
+type WatchReset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReset) Reset() {
+	*x = WatchReset{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReset) ProtoMessage() {}
+
+func (x *WatchReset) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReset.ProtoReflect.Descriptor instead.
+func (*WatchReset) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{17}
+}
+
+// WatchCurrent has no fields.
+type WatchCurrent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCurrent) Reset() {
+	*x = WatchCurrent{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCurrent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCurrent) ProtoMessage() {}
+
+func (x *WatchCurrent) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCurrent.ProtoReflect.Descriptor instead.
+func (*WatchCurrent) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{18}
+}
+
 var File_ringside_v1_cache_proto protoreflect.FileDescriptor
 
 const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\n" +
-	"\x17ringside/v1/cache.proto\x12\vringside.v1\x1a\x1egoogle/protobuf/duration.proto\"y\n" +
+	"\x17ringside/v1/cache.proto\x12\vringside.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd2\x01\n" +
 	"\n" +
 	"GetRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x19\n" +
 	"\bno_cache\x18\x03 \x01(\bR\anoCache\x12$\n" +
-	"\x0eonly_if_cached\x18\x04 \x01(\bR\fonlyIfCached\"J\n" +
+	"\x0eonly_if_cached\x18\x04 \x01(\bR\fonlyIfCached\x12\x1f\n" +
+	"\vmin_version\x18\x05 \x01(\x03R\n" +
+	"minVersion\x126\n" +
+	"\tmax_stale\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\"J\n" +
 	"\vGetResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12%\n" +
 	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"\xf2\x01\n" +
@@ -620,17 +1515,73 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter*l\n" +
+	"retryAfter\"\xab\x01\n" +
+	"\n" +
+	"PutRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x124\n" +
+	"\tcondition\x18\x04 \x01(\v2\x16.ringside.v1.ConditionR\tcondition\x12%\n" +
+	"\x0eidempotency_id\x18\x05 \x01(\tR\ridempotencyId\"z\n" +
+	"\tCondition\x12\x1a\n" +
+	"\aversion\x18\x01 \x01(\x03H\x00R\aversion\x12\x14\n" +
+	"\x04etag\x18\x02 \x01(\tH\x00R\x04etag\x12\x18\n" +
+	"\x06absent\x18\x03 \x01(\bH\x00R\x06absent\x12\x1a\n" +
+	"\apresent\x18\x04 \x01(\bH\x00R\apresentB\x05\n" +
+	"\x03row\"J\n" +
+	"\vPutResponse\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\fR\x05value\x12%\n" +
+	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"\x98\x01\n" +
+	"\rDeleteRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x124\n" +
+	"\tcondition\x18\x03 \x01(\v2\x16.ringside.v1.ConditionR\tcondition\x12%\n" +
+	"\x0eidempotency_id\x18\x04 \x01(\tR\ridempotencyId\"*\n" +
+	"\x0eDeleteResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x03R\aversion\"k\n" +
+	"\x11InvalidateRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\"L\n" +
+	"\x12InvalidateResponse\x12\x18\n" +
+	"\amembers\x18\x01 \x01(\x05R\amembers\x12\x1c\n" +
+	"\tunreached\x18\x02 \x03(\tR\tunreached\"_\n" +
+	"\fWatchRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\x12!\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\"\xc7\x01\n" +
+	"\rWatchResponse\x12/\n" +
+	"\x05state\x18\x01 \x01(\v2\x17.ringside.v1.WatchStateH\x00R\x05state\x12/\n" +
+	"\x05reset\x18\x02 \x01(\v2\x17.ringside.v1.WatchResetH\x00R\x05reset\x125\n" +
+	"\acurrent\x18\x03 \x01(\v2\x19.ringside.v1.WatchCurrentH\x00R\acurrent\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\tR\x05tokenB\a\n" +
+	"\x05event\"\x9f\x01\n" +
+	"\n" +
+	"WatchState\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
+	"\x05found\x18\x02 \x01(\v2\x18.ringside.v1.GetResponseH\x00R\x05found\x12\x18\n" +
+	"\x06absent\x18\x03 \x01(\bH\x00R\x06absent\x12*\n" +
+	"\x05error\x18\x04 \x01(\v2\x12.ringside.v1.ErrorH\x00R\x05errorB\a\n" +
+	"\x05state\"\f\n" +
+	"\n" +
+	"WatchReset\"\x0e\n" +
+	"\fWatchCurrent*l\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"SOURCE_HIT\x10\x01\x12\x14\n" +
 	"\x10SOURCE_LOCAL_HIT\x10\x02\x12\x13\n" +
 	"\x0fSOURCE_PEER_HIT\x10\x03\x12\x0f\n" +
-	"\vSOURCE_LOAD\x10\x042\x8a\x01\n" +
+	"\vSOURCE_LOAD\x10\x042\x98\x03\n" +
 	"\x05Cache\x128\n" +
 	"\x03Get\x12\x17.ringside.v1.GetRequest\x1a\x18.ringside.v1.GetResponse\x12G\n" +
-	"\bBatchGet\x12\x1c.ringside.v1.BatchGetRequest\x1a\x1d.ringside.v1.BatchGetResponseBAZ?github.com/ringside-cache/ringside/proto/ringside/v1;ringsidev1b\x06proto3"
+	"\bBatchGet\x12\x1c.ringside.v1.BatchGetRequest\x1a\x1d.ringside.v1.BatchGetResponse\x128\n" +
+	"\x03Put\x12\x17.ringside.v1.PutRequest\x1a\x18.ringside.v1.PutResponse\x12A\n" +
+	"\x06Delete\x12\x1a.ringside.v1.DeleteRequest\x1a\x1b.ringside.v1.DeleteResponse\x12M\n" +
+	"\n" +
+	"Invalidate\x12\x1e.ringside.v1.InvalidateRequest\x1a\x1f.ringside.v1.InvalidateResponse\x12@\n" +
+	"\x05Watch\x12\x19.ringside.v1.WatchRequest\x1a\x1a.ringside.v1.WatchResponse0\x01BAZ?github.com/ringside-cache/ringside/proto/ringside/v1;ringsidev1b\x06proto3"
 
 var (
 	file_ringside_v1_cache_proto_rawDescOnce sync.Once
@@ -645,7 +1596,7 @@ func file_ringside_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_ringside_v1_cache_proto_goTypes = []any{
 	(Source)(0),                 // 0: ringside.v1.Source
 	(*GetRequest)(nil),          // 1: ringside.v1.GetRequest
@@ -655,26 +1606,55 @@ var file_ringside_v1_cache_proto_goTypes = []any{
 	(*BatchGetResponse)(nil),    // 5: ringside.v1.BatchGetResponse
 	(*BatchGetResult)(nil),      // 6: ringside.v1.BatchGetResult
 	(*Error)(nil),               // 7: ringside.v1.Error
-	(*durationpb.Duration)(nil), // 8: google.protobuf.Duration
+	(*PutRequest)(nil),          // 8: ringside.v1.PutRequest
+	(*Condition)(nil),           // 9: ringside.v1.Condition
+	(*PutResponse)(nil),         // 10: ringside.v1.PutResponse
+	(*DeleteRequest)(nil),       // 11: ringside.v1.DeleteRequest
+	(*DeleteResponse)(nil),      // 12: ringside.v1.DeleteResponse
+	(*InvalidateRequest)(nil),   // 13: ringside.v1.InvalidateRequest
+	(*InvalidateResponse)(nil),  // 14: ringside.v1.InvalidateResponse
+	(*WatchRequest)(nil),        // 15: ringside.v1.WatchRequest
+	(*WatchResponse)(nil),       // 16: ringside.v1.WatchResponse
+	(*WatchState)(nil),          // 17: ringside.v1.WatchState
+	(*WatchReset)(nil),          // 18: ringside.v1.WatchReset
+	(*WatchCurrent)(nil),        // 19: ringside.v1.WatchCurrent
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_ringside_v1_cache_proto_depIdxs = []int32{
-	3,  // 0: ringside.v1.GetResponse.meta:type_name -> ringside.v1.Meta
-	8,  // 1: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
-	8,  // 2: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
-	0,  // 3: ringside.v1.Meta.source:type_name -> ringside.v1.Source
-	6,  // 4: ringside.v1.BatchGetResponse.results:type_name -> ringside.v1.BatchGetResult
-	2,  // 5: ringside.v1.BatchGetResult.found:type_name -> ringside.v1.GetResponse
-	7,  // 6: ringside.v1.BatchGetResult.error:type_name -> ringside.v1.Error
-	8,  // 7: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
-	1,  // 8: ringside.v1.Cache.Get:input_type -> ringside.v1.GetRequest
-	4,  // 9: ringside.v1.Cache.BatchGet:input_type -> ringside.v1.BatchGetRequest
-	2,  // 10: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
-	5,  // 11: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	20, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
+	3,  // 1: ringside.v1.GetResponse.meta:type_name -> ringside.v1.Meta
+	20, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
+	20, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
+	0,  // 4: ringside.v1.Meta.source:type_name -> ringside.v1.Source
+	6,  // 5: ringside.v1.BatchGetResponse.results:type_name -> ringside.v1.BatchGetResult
+	2,  // 6: ringside.v1.BatchGetResult.found:type_name -> ringside.v1.GetResponse
+	7,  // 7: ringside.v1.BatchGetResult.error:type_name -> ringside.v1.Error
+	20, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
+	9,  // 9: ringside.v1.PutRequest.condition:type_name -> ringside.v1.Condition
+	3,  // 10: ringside.v1.PutResponse.meta:type_name -> ringside.v1.Meta
+	9,  // 11: ringside.v1.DeleteRequest.condition:type_name -> ringside.v1.Condition
+	17, // 12: ringside.v1.WatchResponse.state:type_name -> ringside.v1.WatchState
+	18, // 13: ringside.v1.WatchResponse.reset:type_name -> ringside.v1.WatchReset
+	19, // 14: ringside.v1.WatchResponse.current:type_name -> ringside.v1.WatchCurrent
+	2,  // 15: ringside.v1.WatchState.found:type_name -> ringside.v1.GetResponse
+	7,  // 16: ringside.v1.WatchState.error:type_name -> ringside.v1.Error
+	1,  // 17: ringside.v1.Cache.Get:input_type -> ringside.v1.GetRequest
+	4,  // 18: ringside.v1.Cache.BatchGet:input_type -> ringside.v1.BatchGetRequest
+	8,  // 19: ringside.v1.Cache.Put:input_type -> ringside.v1.PutRequest
+	11, // 20: ringside.v1.Cache.Delete:input_type -> ringside.v1.DeleteRequest
+	13, // 21: ringside.v1.Cache.Invalidate:input_type -> ringside.v1.InvalidateRequest
+	15, // 22: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
+	2,  // 23: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
+	5,  // 24: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
+	10, // 25: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
+	12, // 26: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
+	14, // 27: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
+	16, // 28: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_ringside_v1_cache_proto_init() }
@@ -686,13 +1666,29 @@ func file_ringside_v1_cache_proto_init() {
 		(*BatchGetResult_Found)(nil),
 		(*BatchGetResult_Error)(nil),
 	}
+	file_ringside_v1_cache_proto_msgTypes[8].OneofWrappers = []any{
+		(*Condition_Version)(nil),
+		(*Condition_Etag)(nil),
+		(*Condition_Absent)(nil),
+		(*Condition_Present)(nil),
+	}
+	file_ringside_v1_cache_proto_msgTypes[15].OneofWrappers = []any{
+		(*WatchResponse_State)(nil),
+		(*WatchResponse_Reset_)(nil),
+		(*WatchResponse_Current)(nil),
+	}
+	file_ringside_v1_cache_proto_msgTypes[16].OneofWrappers = []any{
+		(*WatchState_Found)(nil),
+		(*WatchState_Absent)(nil),
+		(*WatchState_Error)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_v1_cache_proto_rawDesc), len(file_ringside_v1_cache_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

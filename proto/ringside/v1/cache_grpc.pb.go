@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: ringside/v1/cache.proto
 
-// The API that applications use, on localhost, to read datasets through their sidecar.
+// The API that applications use, on localhost, to read and to write datasets through their sidecar.
 
 package ringsidev1
 
@@ -21,8 +21,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cache_Get_FullMethodName      = "/ringside.v1.Cache/Get"
-	Cache_BatchGet_FullMethodName = "/ringside.v1.Cache/BatchGet"
+	Cache_Get_FullMethodName        = "/ringside.v1.Cache/Get"
+	Cache_BatchGet_FullMethodName   = "/ringside.v1.Cache/BatchGet"
+	Cache_Put_FullMethodName        = "/ringside.v1.Cache/Put"
+	Cache_Delete_FullMethodName     = "/ringside.v1.Cache/Delete"
+	Cache_Invalidate_FullMethodName = "/ringside.v1.Cache/Invalidate"
+	Cache_Watch_FullMethodName      = "/ringside.v1.Cache/Watch"
 )
 
 // CacheClient is the client API for Cache service.
@@ -36,9 +40,16 @@ const (
 //
 //	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the key column's type
 //	INVALID_ARGUMENT   INVALID_BATCH      a batch of no keys, or of more than 1000
+//	INVALID_ARGUMENT   INVALID_VALUE      the value can not be this row; google.rpc.BadRequest names the column
+//	INVALID_ARGUMENT   INVALID_REQUEST    fields that do not go together; google.rpc.BadRequest names them
 //	NOT_FOUND          UNKNOWN_DATASET    no dataset of that name is configured
 //	NOT_FOUND          ABSENT             the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
+//	FAILED_PRECONDITION READ_ONLY         the dataset takes no writes
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version
+//	ABORTED            CONFLICT           the row is not what the write's condition says; nothing was written
+//	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or send it again
+//	                                      with the same idempotency_id
 //	RESOURCE_EXHAUSTED OVERLOADED         a bound was reached; google.rpc.RetryInfo says when to try again
 //	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the answers before this key have filled the batch: ask for it alone
 //	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and nothing usable is held; with RetryInfo
@@ -50,6 +61,15 @@ type CacheClient interface {
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	// BatchGet answers up to 1000 keys of one dataset; each key succeeds or fails on its own.
 	BatchGet(ctx context.Context, in *BatchGetRequest, opts ...grpc.CallOption) (*BatchGetResponse, error)
+	// Put writes one row to the origin, through the member that owns its key, and tells all members. OK means committed.
+	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
+	// Delete deletes one row like Put writes one. It is no error when there is no such row, unless a condition says so.
+	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
+	// Invalidate drops entries on all members without writing anything: for writers that go around the cache.
+	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
+	// Watch tells the state of keys, and then each change of it. Changes that come while the client is slow are told as
+	// one: the client always gets the newest state, not each state between.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
 type cacheClient struct {
@@ -80,6 +100,55 @@ func (c *cacheClient) BatchGet(ctx context.Context, in *BatchGetRequest, opts ..
 	return out, nil
 }
 
+func (c *cacheClient) Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PutResponse)
+	err := c.cc.Invoke(ctx, Cache_Put_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cacheClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteResponse)
+	err := c.cc.Invoke(ctx, Cache_Delete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cacheClient) Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InvalidateResponse)
+	err := c.cc.Invoke(ctx, Cache_Invalidate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cacheClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cache_ServiceDesc.Streams[0], Cache_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cache_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 // CacheServer is the server API for Cache service.
 // All implementations must embed UnimplementedCacheServer
 // for forward compatibility.
@@ -91,9 +160,16 @@ func (c *cacheClient) BatchGet(ctx context.Context, in *BatchGetRequest, opts ..
 //
 //	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the key column's type
 //	INVALID_ARGUMENT   INVALID_BATCH      a batch of no keys, or of more than 1000
+//	INVALID_ARGUMENT   INVALID_VALUE      the value can not be this row; google.rpc.BadRequest names the column
+//	INVALID_ARGUMENT   INVALID_REQUEST    fields that do not go together; google.rpc.BadRequest names them
 //	NOT_FOUND          UNKNOWN_DATASET    no dataset of that name is configured
 //	NOT_FOUND          ABSENT             the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
+//	FAILED_PRECONDITION READ_ONLY         the dataset takes no writes
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version
+//	ABORTED            CONFLICT           the row is not what the write's condition says; nothing was written
+//	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or send it again
+//	                                      with the same idempotency_id
 //	RESOURCE_EXHAUSTED OVERLOADED         a bound was reached; google.rpc.RetryInfo says when to try again
 //	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the answers before this key have filled the batch: ask for it alone
 //	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and nothing usable is held; with RetryInfo
@@ -105,6 +181,15 @@ type CacheServer interface {
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	// BatchGet answers up to 1000 keys of one dataset; each key succeeds or fails on its own.
 	BatchGet(context.Context, *BatchGetRequest) (*BatchGetResponse, error)
+	// Put writes one row to the origin, through the member that owns its key, and tells all members. OK means committed.
+	Put(context.Context, *PutRequest) (*PutResponse, error)
+	// Delete deletes one row like Put writes one. It is no error when there is no such row, unless a condition says so.
+	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
+	// Invalidate drops entries on all members without writing anything: for writers that go around the cache.
+	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
+	// Watch tells the state of keys, and then each change of it. Changes that come while the client is slow are told as
+	// one: the client always gets the newest state, not each state between.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedCacheServer()
 }
 
@@ -120,6 +205,18 @@ func (UnimplementedCacheServer) Get(context.Context, *GetRequest) (*GetResponse,
 }
 func (UnimplementedCacheServer) BatchGet(context.Context, *BatchGetRequest) (*BatchGetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchGet not implemented")
+}
+func (UnimplementedCacheServer) Put(context.Context, *PutRequest) (*PutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Put not implemented")
+}
+func (UnimplementedCacheServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedCacheServer) Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Invalidate not implemented")
+}
+func (UnimplementedCacheServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedCacheServer) mustEmbedUnimplementedCacheServer() {}
 func (UnimplementedCacheServer) testEmbeddedByValue()               {}
@@ -178,6 +275,71 @@ func _Cache_BatchGet_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cache_Put_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServer).Put(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cache_Put_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServer).Put(ctx, req.(*PutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cache_Delete_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServer).Delete(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cache_Delete_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServer).Delete(ctx, req.(*DeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cache_Invalidate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InvalidateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServer).Invalidate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cache_Invalidate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServer).Invalidate(ctx, req.(*InvalidateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cache_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CacheServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cache_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 // Cache_ServiceDesc is the grpc.ServiceDesc for Cache service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -193,7 +355,25 @@ var Cache_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "BatchGet",
 			Handler:    _Cache_BatchGet_Handler,
 		},
+		{
+			MethodName: "Put",
+			Handler:    _Cache_Put_Handler,
+		},
+		{
+			MethodName: "Delete",
+			Handler:    _Cache_Delete_Handler,
+		},
+		{
+			MethodName: "Invalidate",
+			Handler:    _Cache_Invalidate_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Watch",
+			Handler:       _Cache_Watch_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "ringside/v1/cache.proto",
 }

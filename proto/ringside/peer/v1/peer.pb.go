@@ -37,7 +37,12 @@ type FetchRequest struct {
 	// Load anew even when a fresh entry is held.
 	NoCache bool `protobuf:"varint,5,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
 	// Answer from memory or not at all (error OUT_OF_RANGE): a new owner peeks at the previous one before it loads.
-	MemoryOnly    bool `protobuf:"varint,6,opt,name=memory_only,json=memoryOnly,proto3" json:"memory_only,omitempty"`
+	MemoryOnly bool `protobuf:"varint,6,opt,name=memory_only,json=memoryOnly,proto3" json:"memory_only,omitempty"`
+	// Answer with this version of the row or a later one, or from a load that began after this request. 0 asks nothing.
+	MinVersion int64 `protobuf:"varint,7,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// Where versions do not tell, do not answer from memory with an entry whose load began longer ago than this, in
+	// nanoseconds; 0 asks nothing.
+	MaxAgeNs      int64 `protobuf:"varint,8,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -112,6 +117,20 @@ func (x *FetchRequest) GetMemoryOnly() bool {
 		return x.MemoryOnly
 	}
 	return false
+}
+
+func (x *FetchRequest) GetMinVersion() int64 {
+	if x != nil {
+		return x.MinVersion
+	}
+	return 0
+}
+
+func (x *FetchRequest) GetMaxAgeNs() int64 {
+	if x != nil {
+		return x.MaxAgeNs
+	}
+	return 0
 }
 
 // FetchResponse is an entry, present or absent. Durations, never timestamps: clocks of two nodes differ.
@@ -250,6 +269,490 @@ func (x *FetchResponse) GetTookNs() int64 {
 	return 0
 }
 
+// WriteRequest is one change of one row.
+type WriteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The key, as the application gave it.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Ring.ID of the caller.
+	RingId uint64 `protobuf:"fixed64,3,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
+	// The caller could not reach the owner and asks this member as its successor.
+	Gutter bool `protobuf:"varint,4,opt,name=gutter,proto3" json:"gutter,omitempty"`
+	// Delete the row; otherwise value is its new value.
+	Delete bool `protobuf:"varint,5,opt,name=delete,proto3" json:"delete,omitempty"`
+	// The new value, as ringside.v1.PutRequest has it.
+	Value []byte `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"`
+	// The row must not exist.
+	IfAbsent bool `protobuf:"varint,7,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
+	// The row must exist.
+	IfPresent bool `protobuf:"varint,8,opt,name=if_present,json=ifPresent,proto3" json:"if_present,omitempty"`
+	// The row must have this version; 0 asks nothing.
+	IfVersion int64 `protobuf:"varint,9,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
+	// The row must have this ETag; empty asks nothing.
+	IfEtag string `protobuf:"bytes,10,opt,name=if_etag,json=ifEtag,proto3" json:"if_etag,omitempty"`
+	// Names the write, so that it happens once; may be empty.
+	IdempotencyId string `protobuf:"bytes,11,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteRequest) Reset() {
+	*x = WriteRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteRequest) ProtoMessage() {}
+
+func (x *WriteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteRequest.ProtoReflect.Descriptor instead.
+func (*WriteRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WriteRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *WriteRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *WriteRequest) GetRingId() uint64 {
+	if x != nil {
+		return x.RingId
+	}
+	return 0
+}
+
+func (x *WriteRequest) GetGutter() bool {
+	if x != nil {
+		return x.Gutter
+	}
+	return false
+}
+
+func (x *WriteRequest) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+func (x *WriteRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *WriteRequest) GetIfAbsent() bool {
+	if x != nil {
+		return x.IfAbsent
+	}
+	return false
+}
+
+func (x *WriteRequest) GetIfPresent() bool {
+	if x != nil {
+		return x.IfPresent
+	}
+	return false
+}
+
+func (x *WriteRequest) GetIfVersion() int64 {
+	if x != nil {
+		return x.IfVersion
+	}
+	return 0
+}
+
+func (x *WriteRequest) GetIfEtag() string {
+	if x != nil {
+		return x.IfEtag
+	}
+	return ""
+}
+
+func (x *WriteRequest) GetIdempotencyId() string {
+	if x != nil {
+		return x.IdempotencyId
+	}
+	return ""
+}
+
+// WriteResponse is the row after the change.
+type WriteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entry; absent after a delete, with a version greater than that of the row.
+	Entry         *FetchResponse `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteResponse) Reset() {
+	*x = WriteResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteResponse) ProtoMessage() {}
+
+func (x *WriteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteResponse.ProtoReflect.Descriptor instead.
+func (*WriteResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WriteResponse) GetEntry() *FetchResponse {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+// InvalidateRequest is a list of things to drop.
+type InvalidateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to drop.
+	Invalidations []*Invalidation `protobuf:"bytes,1,rep,name=invalidations,proto3" json:"invalidations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvalidateRequest) Reset() {
+	*x = InvalidateRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvalidateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvalidateRequest) ProtoMessage() {}
+
+func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvalidateRequest.ProtoReflect.Descriptor instead.
+func (*InvalidateRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *InvalidateRequest) GetInvalidations() []*Invalidation {
+	if x != nil {
+		return x.Invalidations
+	}
+	return nil
+}
+
+// InvalidateResponse has no fields.
+type InvalidateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvalidateResponse) Reset() {
+	*x = InvalidateResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvalidateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvalidateResponse) ProtoMessage() {}
+
+func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvalidateResponse.ProtoReflect.Descriptor instead.
+func (*InvalidateResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+// Invalidation says which entries must not be used any more.
+type Invalidation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// One key, or with prefix set all that start with it (every key when empty).
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// key is a prefix.
+	Prefix bool `protobuf:"varint,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Entries of this version and later ones are good; 0 when it is not known.
+	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Nanoseconds since the change, at least: entries that were loaded later are good.
+	AgeNs         int64 `protobuf:"varint,5,opt,name=age_ns,json=ageNs,proto3" json:"age_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invalidation) Reset() {
+	*x = Invalidation{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invalidation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invalidation) ProtoMessage() {}
+
+func (x *Invalidation) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invalidation.ProtoReflect.Descriptor instead.
+func (*Invalidation) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Invalidation) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *Invalidation) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Invalidation) GetPrefix() bool {
+	if x != nil {
+		return x.Prefix
+	}
+	return false
+}
+
+func (x *Invalidation) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Invalidation) GetAgeNs() int64 {
+	if x != nil {
+		return x.AgeNs
+	}
+	return 0
+}
+
+// FollowRequest says where to begin.
+type FollowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node id of the follower.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// FollowResponse.epoch of the stream before; 0 on the first one.
+	Epoch uint64 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Sequence of the last response that was taken in, of that epoch.
+	Sequence      uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FollowRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// FollowResponse is some invalidations, or, without any, a sign of life.
+type FollowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names this run of the member: sequences of different runs do not compare.
+	Epoch uint64 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Number of the last invalidation so far. The first response has where the stream begins.
+	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// In their order; the last one has the number sequence.
+	Invalidations []*Invalidation `protobuf:"bytes,3,rep,name=invalidations,proto3" json:"invalidations,omitempty"`
+	// Datasets whose change feed this member reads without a gap, sorted; always the whole list.
+	LiveFeeds     []string `protobuf:"bytes,4,rep,name=live_feeds,json=liveFeeds,proto3" json:"live_feeds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FollowResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *FollowResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *FollowResponse) GetInvalidations() []*Invalidation {
+	if x != nil {
+		return x.Invalidations
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetLiveFeeds() []string {
+	if x != nil {
+		return x.LiveFeeds
+	}
+	return nil
+}
+
 // PingRequest has no fields.
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -259,7 +762,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -271,7 +774,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -284,7 +787,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 // PingResponse says who answered.
@@ -302,7 +805,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -314,7 +817,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -327,7 +830,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -360,7 +863,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +875,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +888,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 // InspectResponse is a member's counters since its start.
@@ -407,7 +910,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +922,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +935,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InspectResponse) GetNode() string {
@@ -505,7 +1008,7 @@ type DatasetStats struct {
 
 func (x *DatasetStats) Reset() {
 	*x = DatasetStats{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +1020,7 @@ func (x *DatasetStats) String() string {
 func (*DatasetStats) ProtoMessage() {}
 
 func (x *DatasetStats) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +1033,7 @@ func (x *DatasetStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetStats.ProtoReflect.Descriptor instead.
 func (*DatasetStats) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DatasetStats) GetName() string {
@@ -628,7 +1131,7 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xa7\x01\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xe6\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -636,7 +1139,11 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x06gutter\x18\x04 \x01(\bR\x06gutter\x12\x19\n" +
 	"\bno_cache\x18\x05 \x01(\bR\anoCache\x12\x1f\n" +
 	"\vmemory_only\x18\x06 \x01(\bR\n" +
-	"memoryOnly\"\xa7\x02\n" +
+	"memoryOnly\x12\x1f\n" +
+	"\vmin_version\x18\a \x01(\x03R\n" +
+	"minVersion\x12\x1c\n" +
+	"\n" +
+	"max_age_ns\x18\b \x01(\x03R\bmaxAgeNs\"\xa7\x02\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -650,7 +1157,43 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x05stale\x18\t \x01(\bR\x05stale\x12\x16\n" +
 	"\x06detail\x18\n" +
 	" \x01(\tR\x06detail\x12\x17\n" +
-	"\atook_ns\x18\v \x01(\x03R\x06tookNs\"\r\n" +
+	"\atook_ns\x18\v \x01(\x03R\x06tookNs\"\xb4\x02\n" +
+	"\fWriteRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
+	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x16\n" +
+	"\x06gutter\x18\x04 \x01(\bR\x06gutter\x12\x16\n" +
+	"\x06delete\x18\x05 \x01(\bR\x06delete\x12\x14\n" +
+	"\x05value\x18\x06 \x01(\fR\x05value\x12\x1b\n" +
+	"\tif_absent\x18\a \x01(\bR\bifAbsent\x12\x1d\n" +
+	"\n" +
+	"if_present\x18\b \x01(\bR\tifPresent\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\t \x01(\x03R\tifVersion\x12\x17\n" +
+	"\aif_etag\x18\n" +
+	" \x01(\tR\x06ifEtag\x12%\n" +
+	"\x0eidempotency_id\x18\v \x01(\tR\ridempotencyId\"F\n" +
+	"\rWriteResponse\x125\n" +
+	"\x05entry\x18\x01 \x01(\v2\x1f.ringside.peer.v1.FetchResponseR\x05entry\"Y\n" +
+	"\x11InvalidateRequest\x12D\n" +
+	"\rinvalidations\x18\x01 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\"\x14\n" +
+	"\x12InvalidateResponse\"\x83\x01\n" +
+	"\fInvalidation\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\bR\x06prefix\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x15\n" +
+	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"U\n" +
+	"\rFollowRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\"\xa7\x01\n" +
+	"\x0eFollowResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
+	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
+	"\n" +
+	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"\r\n" +
 	"\vPingRequest\"U\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
@@ -678,9 +1221,13 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\x03R\aentries\x12\x14\n" +
 	"\x05bytes\x18\v \x01(\x03R\x05bytes\x12\x1b\n" +
 	"\tmax_bytes\x18\f \x01(\x03R\bmaxBytes\x12\x16\n" +
-	"\x06served\x18\r \x01(\x03R\x06served2\xe7\x01\n" +
+	"\x06served\x18\r \x01(\x03R\x06served2\xd9\x03\n" +
 	"\x04Peer\x12H\n" +
-	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12E\n" +
+	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12H\n" +
+	"\x05Write\x12\x1e.ringside.peer.v1.WriteRequest\x1a\x1f.ringside.peer.v1.WriteResponse\x12W\n" +
+	"\n" +
+	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12M\n" +
+	"\x06Follow\x12\x1f.ringside.peer.v1.FollowRequest\x1a .ringside.peer.v1.FollowResponse0\x01\x12E\n" +
 	"\x04Ping\x12\x1d.ringside.peer.v1.PingRequest\x1a\x1e.ringside.peer.v1.PingResponse\x12N\n" +
 	"\aInspect\x12 .ringside.peer.v1.InspectRequest\x1a!.ringside.peer.v1.InspectResponseBBZ@github.com/ringside-cache/ringside/proto/ringside/peer/v1;peerv1b\x06proto3"
 
@@ -696,29 +1243,45 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_ringside_peer_v1_peer_proto_rawDescData
 }
 
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
-	(*FetchRequest)(nil),    // 0: ringside.peer.v1.FetchRequest
-	(*FetchResponse)(nil),   // 1: ringside.peer.v1.FetchResponse
-	(*PingRequest)(nil),     // 2: ringside.peer.v1.PingRequest
-	(*PingResponse)(nil),    // 3: ringside.peer.v1.PingResponse
-	(*InspectRequest)(nil),  // 4: ringside.peer.v1.InspectRequest
-	(*InspectResponse)(nil), // 5: ringside.peer.v1.InspectResponse
-	(*DatasetStats)(nil),    // 6: ringside.peer.v1.DatasetStats
+	(*FetchRequest)(nil),       // 0: ringside.peer.v1.FetchRequest
+	(*FetchResponse)(nil),      // 1: ringside.peer.v1.FetchResponse
+	(*WriteRequest)(nil),       // 2: ringside.peer.v1.WriteRequest
+	(*WriteResponse)(nil),      // 3: ringside.peer.v1.WriteResponse
+	(*InvalidateRequest)(nil),  // 4: ringside.peer.v1.InvalidateRequest
+	(*InvalidateResponse)(nil), // 5: ringside.peer.v1.InvalidateResponse
+	(*Invalidation)(nil),       // 6: ringside.peer.v1.Invalidation
+	(*FollowRequest)(nil),      // 7: ringside.peer.v1.FollowRequest
+	(*FollowResponse)(nil),     // 8: ringside.peer.v1.FollowResponse
+	(*PingRequest)(nil),        // 9: ringside.peer.v1.PingRequest
+	(*PingResponse)(nil),       // 10: ringside.peer.v1.PingResponse
+	(*InspectRequest)(nil),     // 11: ringside.peer.v1.InspectRequest
+	(*InspectResponse)(nil),    // 12: ringside.peer.v1.InspectResponse
+	(*DatasetStats)(nil),       // 13: ringside.peer.v1.DatasetStats
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
-	6, // 0: ringside.peer.v1.InspectResponse.datasets:type_name -> ringside.peer.v1.DatasetStats
-	0, // 1: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
-	2, // 2: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	4, // 3: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	1, // 4: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	3, // 5: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	5, // 6: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	4, // [4:7] is the sub-list for method output_type
-	1, // [1:4] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1,  // 0: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
+	6,  // 1: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
+	6,  // 2: ringside.peer.v1.FollowResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
+	13, // 3: ringside.peer.v1.InspectResponse.datasets:type_name -> ringside.peer.v1.DatasetStats
+	0,  // 4: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
+	2,  // 5: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
+	4,  // 6: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
+	7,  // 7: ringside.peer.v1.Peer.Follow:input_type -> ringside.peer.v1.FollowRequest
+	9,  // 8: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	11, // 9: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	1,  // 10: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	3,  // 11: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	5,  // 12: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	8,  // 13: ringside.peer.v1.Peer.Follow:output_type -> ringside.peer.v1.FollowResponse
+	10, // 14: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	12, // 15: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	10, // [10:16] is the sub-list for method output_type
+	4,  // [4:10] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_ringside_peer_v1_peer_proto_init() }
@@ -732,7 +1295,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,9 +21,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Fetch_FullMethodName   = "/ringside.peer.v1.Peer/Fetch"
-	Peer_Ping_FullMethodName    = "/ringside.peer.v1.Peer/Ping"
-	Peer_Inspect_FullMethodName = "/ringside.peer.v1.Peer/Inspect"
+	Peer_Fetch_FullMethodName      = "/ringside.peer.v1.Peer/Fetch"
+	Peer_Write_FullMethodName      = "/ringside.peer.v1.Peer/Write"
+	Peer_Invalidate_FullMethodName = "/ringside.peer.v1.Peer/Invalidate"
+	Peer_Follow_FullMethodName     = "/ringside.peer.v1.Peer/Follow"
+	Peer_Ping_FullMethodName       = "/ringside.peer.v1.Peer/Ping"
+	Peer_Inspect_FullMethodName    = "/ringside.peer.v1.Peer/Inspect"
 )
 
 // PeerClient is the client API for Peer service.
@@ -39,6 +42,19 @@ type PeerClient interface {
 	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
 	// a member may not have the dataset yet.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
+	// Write changes one row of the origin in the stead of the caller, and tells the followers of this member. It never asks
+	// another member.
+	//
+	// Errors that are answers: those of Fetch, FAILED_PRECONDITION (the dataset is read-only), ALREADY_EXISTS (the row is
+	// not what the condition says), UNKNOWN (the change may or may not have happened), and INVALID_ARGUMENT with
+	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. Any other error of a
+	// call that was sent leaves the outcome unknown.
+	Write(ctx context.Context, in *WriteRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+	// Invalidate drops entries from this member's memory only: the caller tells every member.
+	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
+	// Follow streams what this member invalidates. It ends, with OUT_OF_RANGE, when the follower is too slow, or asks for
+	// a part of the stream that is no longer kept: the follower drops what it holds of this member, and follows anew.
+	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error)
 	// Ping answers at once. A member that etcd has lost but that still answers stays on the ring.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 	// Inspect describes this member for the console of any other.
@@ -62,6 +78,45 @@ func (c *peerClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.C
 	}
 	return out, nil
 }
+
+func (c *peerClient) Write(ctx context.Context, in *WriteRequest, opts ...grpc.CallOption) (*WriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteResponse)
+	err := c.cc.Invoke(ctx, Peer_Write_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InvalidateResponse)
+	err := c.cc.Invoke(ctx, Peer_Invalidate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_FollowClient = grpc.ServerStreamingClient[FollowResponse]
 
 func (c *peerClient) Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -96,6 +151,19 @@ type PeerServer interface {
 	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
 	// a member may not have the dataset yet.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
+	// Write changes one row of the origin in the stead of the caller, and tells the followers of this member. It never asks
+	// another member.
+	//
+	// Errors that are answers: those of Fetch, FAILED_PRECONDITION (the dataset is read-only), ALREADY_EXISTS (the row is
+	// not what the condition says), UNKNOWN (the change may or may not have happened), and INVALID_ARGUMENT with
+	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. Any other error of a
+	// call that was sent leaves the outcome unknown.
+	Write(context.Context, *WriteRequest) (*WriteResponse, error)
+	// Invalidate drops entries from this member's memory only: the caller tells every member.
+	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
+	// Follow streams what this member invalidates. It ends, with OUT_OF_RANGE, when the follower is too slow, or asks for
+	// a part of the stream that is no longer kept: the follower drops what it holds of this member, and follows anew.
+	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error
 	// Ping answers at once. A member that etcd has lost but that still answers stays on the ring.
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	// Inspect describes this member for the console of any other.
@@ -112,6 +180,15 @@ type UnimplementedPeerServer struct{}
 
 func (UnimplementedPeerServer) Fetch(context.Context, *FetchRequest) (*FetchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedPeerServer) Write(context.Context, *WriteRequest) (*WriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Write not implemented")
+}
+func (UnimplementedPeerServer) Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Invalidate not implemented")
+}
+func (UnimplementedPeerServer) Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedPeerServer) Ping(context.Context, *PingRequest) (*PingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
@@ -157,6 +234,53 @@ func _Peer_Fetch_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Peer_Write_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WriteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Write(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Write_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Write(ctx, req.(*WriteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Invalidate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InvalidateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Invalidate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Invalidate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Invalidate(ctx, req.(*InvalidateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FollowRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).Follow(m, &grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_FollowServer = grpc.ServerStreamingServer[FollowResponse]
 
 func _Peer_Ping_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PingRequest)
@@ -206,6 +330,14 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Peer_Fetch_Handler,
 		},
 		{
+			MethodName: "Write",
+			Handler:    _Peer_Write_Handler,
+		},
+		{
+			MethodName: "Invalidate",
+			Handler:    _Peer_Invalidate_Handler,
+		},
+		{
 			MethodName: "Ping",
 			Handler:    _Peer_Ping_Handler,
 		},
@@ -214,6 +346,12 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Peer_Inspect_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Follow",
+			Handler:       _Peer_Follow_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "ringside/peer/v1/peer.proto",
 }
