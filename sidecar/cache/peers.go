@@ -56,7 +56,9 @@ type Query struct {
 
 // Change is one write of one row.
 type Change struct {
-	Key string
+	// Dataset is filled in by Dataset.Write; a member that is asked needs it.
+	Dataset string
+	Key     string
 	// Delete deletes the row, if there is one; otherwise Value is its new value.
 	Delete bool
 	Value  []byte
