@@ -34,6 +34,7 @@ func (k *checker) check() {
 	k.ring()
 	k.origins()
 	k.datasets()
+	k.cnfMetrics()
 	k.hosts()
 	k.log()
 	k.bounds()
@@ -413,6 +414,8 @@ func (k *checker) datasets() {
 		k.origin(path, d)
 		k.source(path, d)
 		k.policy(path, d)
+		k.writes(path, d)
+		k.feed(path, d)
 		k.oneOf(path+".eviction", d.eviction(), "lru", "slru")
 		if d.MemoryShare == nil {
 			without++

@@ -32,11 +32,14 @@ func (p *process) openPool(context.Context) error {
 // wayTime is what a hop takes at most beside the owner's load.
 const wayTime = 500 * time.Millisecond
 
-// attemptTimeout leaves the owner the time of its longest load.
+// attemptTimeout leaves the owner the time of its longest load or write.
 func (c Config) attemptTimeout() time.Duration {
 	longest := 5 * time.Second
 	for _, d := range c.Datasets {
 		longest = max(longest, d.policy().LoadTimeout+wayTime)
+		if d.Writable {
+			longest = max(longest, d.policy().WriteTimeout+wayTime)
+		}
 	}
 	return longest
 }

@@ -23,8 +23,10 @@ type Config struct {
 	Ring       Ring                     `yaml:"ring"`
 	Origins    map[string]OriginConfig  `yaml:"origins"`  // :: name → how to reach it
 	Datasets   map[string]DatasetConfig `yaml:"datasets"` // :: name → what to load and for how long
-	Hosts      []string                 `yaml:"hosts"`
-	Log        Log                      `yaml:"log"`
+	// CNFMetrics names the dataset that the typed service of CNF metrics reads and writes; empty: it is not served.
+	CNFMetrics string   `yaml:"cnf_metrics"`
+	Hosts      []string `yaml:"hosts"`
+	Log        Log      `yaml:"log"`
 	// Pprof serves Go's profiles on the admin listener.
 	Pprof bool `yaml:"pprof"`
 	// DrainTimeout bounds how long a leaving sidecar still serves its peers, and after that its applications.
@@ -144,6 +146,10 @@ type DatasetConfig struct {
 	Query string `yaml:"query"`
 	Batch string `yaml:"batch"`
 
+	// Writable lets applications change the rows of the table.
+	Writable bool       `yaml:"writable"`
+	Feed     ChangeFeed `yaml:"feed"`
+
 	TTL                  *time.Duration `yaml:"ttl"`
 	TTLJitter            *Share         `yaml:"ttl_jitter"`
 	NegativeTTL          *time.Duration `yaml:"negative_ttl"`
@@ -151,10 +157,26 @@ type DatasetConfig struct {
 	StaleIfError         *time.Duration `yaml:"stale_if_error"`
 	LocalTTL             *time.Duration `yaml:"local_ttl"`
 	LoadTimeout          *time.Duration `yaml:"load_timeout"`
+	WriteTimeout         *time.Duration `yaml:"write_timeout"`
+	GapTTL               *time.Duration `yaml:"gap_ttl"`
 
 	Eviction    string `yaml:"eviction"` // lru or slru
 	MemoryShare *Share `yaml:"memory_share"`
 }
+
+// ChangeFeed says how changes are heard of that go around the cache. The zero value: not at all.
+type ChangeFeed struct {
+	Kind     string         `yaml:"kind"`     // notify or poll
+	Channel  string         `yaml:"channel"`  // of notify
+	Table    string         `yaml:"table"`    // of poll
+	Interval *time.Duration `yaml:"interval"` // of poll
+}
+
+// The kinds of change feeds.
+const (
+	feedNotify = "notify"
+	feedPoll   = "poll"
+)
 
 // Log says how log lines look and which are written.
 type Log struct {
@@ -218,10 +240,18 @@ func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, time.Se
 
 func (d DatasetConfig) eviction() string { return or(d.Eviction, "lru") }
 
+func (f ChangeFeed) configured() bool        { return f != ChangeFeed{} }
+func (f ChangeFeed) channel() string         { return or(f.Channel, "ringside") }
+func (f ChangeFeed) table() string           { return or(f.Table, "ringside_changes") }
+func (f ChangeFeed) interval() time.Duration { return orDefault(f.Interval, 500*time.Millisecond) }
+
 func (l Log) format() string { return or(l.Format, "json") }
 func (l Log) level() string  { return or(l.Level, "info") }
 
 func (c Config) drainTimeout() time.Duration { return orDefault(c.DrainTimeout, 10*time.Second) }
+
+// defaultGapTTL is for datasets with a change feed.
+const defaultGapTTL = time.Second
 
 // policy is the default policy with what the dataset says in its place.
 func (d DatasetConfig) policy() cache.Policy {
@@ -233,6 +263,10 @@ func (d DatasetConfig) policy() cache.Policy {
 	p.StaleIfError = orDefault(d.StaleIfError, p.StaleIfError)
 	p.LocalTTL = orDefault(d.LocalTTL, min(p.TTL, p.LocalTTL))
 	p.LoadTimeout = orDefault(d.LoadTimeout, p.LoadTimeout)
+	p.WriteTimeout = orDefault(d.WriteTimeout, p.WriteTimeout)
+	if d.Feed.configured() {
+		p.GapTTL = orDefault(d.GapTTL, min(p.TTL, defaultGapTTL))
+	}
 	return p
 }
 
@@ -275,7 +309,22 @@ func (d DatasetConfig) effective() DatasetConfig {
 	d.TTL, d.TTLJitter, d.NegativeTTL = new(p.TTL), new(Share(p.TTLJitter)), new(p.NegativeTTL)
 	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
 	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
+	if d.Writable {
+		d.WriteTimeout = new(p.WriteTimeout)
+	}
+	if d.Feed.configured() {
+		d.Feed, d.GapTTL = d.Feed.effective(), new(p.GapTTL)
+	}
 	return d
+}
+
+func (f ChangeFeed) effective() ChangeFeed {
+	if f.Kind == feedNotify {
+		f.Channel = f.channel()
+		return f
+	}
+	f.Table, f.Interval = f.table(), new(f.interval())
+	return f
 }
 
 // Print returns c as YAML, or as JSON; secrets are hidden.

@@ -443,6 +443,10 @@ func TestExampleTellsTheDefaults(t *testing.T) {
 		"log.format":     {told.Log.format(), zero.Log.format()},
 		"log.level":      {told.Log.level(), zero.Log.level()},
 		"eviction":       {told.Datasets["cnf-metrics"].eviction(), DatasetConfig{}.eviction()},
+		"writable":       {told.Datasets["cnf-metrics"].Writable, DatasetConfig{}.Writable},
+		"feed.channel":   {told.Datasets["cnf-metrics"].Feed.channel(), ChangeFeed{}.channel()},
+		"feed.table":     {told.Datasets["cnf-metrics"].Feed.table(), ChangeFeed{}.table()},
+		"feed.interval":  {told.Datasets["cnf-metrics"].Feed.interval(), ChangeFeed{}.interval()},
 	} {
 		if values[0] != values[1] {
 			t.Errorf("%s: the example tells %v, the default is %v", path, values[0], values[1])
@@ -455,6 +459,7 @@ func TestExampleTellsTheDefaults(t *testing.T) {
 	}
 	p, defaults := told.Datasets["cnf-metrics"].policy(), DatasetConfig{}.policy()
 	p.TTL, p.StaleIfError = defaults.TTL, defaults.StaleIfError // live in the example, with values of its own
+	defaults.GapTTL = defaultGapTTL                             // of a dataset with a feed, as the example's is now
 	if p != defaults {
 		t.Errorf("policy: the example tells %+v, the default is %+v", p, defaults)
 	}

@@ -91,6 +91,7 @@ func (p *process) reload(load func() (Config, error)) {
 // live are the fields of a dataset that a running sidecar takes over.
 var live = []string{
 	"ttl", "ttl_jitter", "negative_ttl", "stale_while_revalidate", "stale_if_error", "local_ttl", "load_timeout",
+	"write_timeout", "gap_ttl",
 }
 
 // changeable returns an error that names what differs in next and needs a restart.
@@ -107,9 +108,10 @@ func (c Config) changeable(next Config) error {
 			changed = append(changed, path)
 		}
 	}
-	// A hop that ended before the owner's load would send each read to the successor, for a load of its own.
+	// A hop that ended before the owner's load would send each read to the successor, for a load of its own, and one that
+	// ended before the owner's write would leave its outcome unknown.
 	if most := c.attemptTimeout(); next.attemptTimeout() > most {
-		changed = append(changed, fmt.Sprintf("load_timeout of more than %v", most-wayTime))
+		changed = append(changed, fmt.Sprintf("load_timeout or write_timeout of more than %v", most-wayTime))
 	}
 	if len(changed) == 0 {
 		return nil

@@ -435,7 +435,7 @@ func TestReload(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		with("ttl: 4"):                                             "want a duration",
-		with("ttl: 4s\n    load_timeout: 5s"):                      "load_timeout of more than 4.5s",
+		with("ttl: 4s\n    load_timeout: 5s"):                      "load_timeout or write_timeout of more than 4.5s",
 		with("ttl: 4s") + "\nring: {min: 100}\n":                   "only after a restart; undo their change, or restart: ring.min",
 		with("ttl: 4s") + "\nhosts: [a]\n":                         "hosts",
 		with("ttl: 4s\n    version: ver"):                          "datasets.metrics.version",

@@ -20,6 +20,7 @@ func (c Config) Warnings() []string {
 	if c.peerListen() != off && c.PeerTLS == (PeerTLS{}) {
 		warn("peer_tls is not set: other members are not authenticated, and what they are told is not encrypted")
 	}
+	list = append(list, c.writeWarnings()...)
 	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS != (PeerTLS{}) {
 		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
 			"CA are refused")
