@@ -1,0 +1,295 @@
+package changes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// script is everything that happened, in order.
+type script struct {
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+func (s *script) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, fmt.Sprintf(format, args...))
+}
+
+// take returns what was noted since the last take.
+func (s *script) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lines := s.lines
+	s.lines = nil
+	return strings.Join(lines, "; ")
+}
+
+func describe(i cache.Invalidation) string {
+	if i.Prefix {
+		return i.Dataset + "/" + i.Key + "*"
+	}
+	return fmt.Sprintf("%s/%s@%d", i.Dataset, i.Key, i.Version)
+}
+
+type dataset struct {
+	*script
+	name string
+}
+
+func (d dataset) Name() string              { return d.name }
+func (d dataset) Drop(i cache.Invalidation) { d.note("drop %s", describe(i)) }
+func (d dataset) SetFeedLive(live bool)     { d.note("%s live=%v", d.name, live) }
+
+// members are the peers. Which datasets this member is elected for can change.
+type members struct {
+	*script
+	mu      sync.Mutex // guards elected
+	elected []string
+}
+
+func (m *members) Elected(dataset string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.elected, dataset)
+}
+
+func (m *members) Publish(i cache.Invalidation)   { m.note("publish %s", describe(i)) }
+func (m *members) SetLiveFeeds(datasets []string) { m.note("announce %v", datasets) }
+
+// feedOf follows what the test sends: changes, or an error that breaks it.
+type feedOf struct {
+	*script
+	changes chan origin.Changes
+	breaks  chan error
+}
+
+func (f feedOf) Follow(ctx context.Context, handle func(origin.Changes)) error {
+	f.note("follow")
+	for {
+		select {
+		case c := <-f.changes:
+			handle(c)
+		case err := <-f.breaks:
+			return err
+		case <-ctx.Done():
+			f.note("end")
+			return ctx.Err()
+		}
+	}
+}
+
+// rig is the feeds of two datasets, a and b. This member reads a; b is there to be left alone.
+type rig struct {
+	t *testing.T
+	*script
+	*Feeds
+	members *members
+	feed    feedOf
+	stop    context.CancelFunc
+	done    chan struct{}
+}
+
+func newRig(t *testing.T, elected ...string) *rig {
+	s := &script{}
+	r := &rig{
+		t: t, script: s, members: &members{script: s, elected: elected}, done: make(chan struct{}),
+		feed: feedOf{s, make(chan origin.Changes), make(chan error)},
+	}
+	r.Feeds = New(Config{
+		Peers: r.members,
+		Sources: []Source{
+			{dataset{s, "b"}, feedOf{s, nil, nil}},
+			{dataset{s, "a"}, r.feed},
+		},
+		OnEvent: func(dataset string, err error) { s.note("event %s %v", dataset, err) },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	r.stop = cancel
+	go func() {
+		defer close(r.done)
+		r.Run(ctx)
+	}()
+	return r
+}
+
+func (r *rig) elect(datasets ...string) {
+	r.members.mu.Lock()
+	r.members.elected = datasets
+	r.members.mu.Unlock()
+	r.RingChanged()
+}
+
+// want compares what has happened since the last want.
+func (r *rig) want(lines ...string) {
+	r.t.Helper()
+	synctest.Wait()
+	if got, want := r.take(), strings.Join(lines, "; "); got != want {
+		r.t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func (r *rig) end() {
+	r.t.Helper()
+	r.stop()
+	<-r.done
+	r.take()
+}
+
+// changed are rows that were changed, at version 7.
+func changed(keys ...string) origin.Changes {
+	var c origin.Changes
+	for _, key := range keys {
+		c.Rows = append(c.Rows, origin.Changed{Key: key, Version: 7})
+	}
+	return c
+}
+
+func TestChangesAreDroppedHereAndPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		r.want("follow")
+		r.feed.changes <- origin.Changes{}
+		r.want("drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		if !r.Reading("a") || r.Reading("b") {
+			t.Error("it does not say what it reads")
+		}
+		r.feed.changes <- changed("k", "l")
+		r.want("drop a/k@7", "publish a/k@7", "drop a/l@7", "publish a/l@7")
+		r.stop()
+		<-r.done
+		r.want("end", "a live=false", "announce []")
+	})
+}
+
+// Whoever is not elected would be one more reader of the database, in each of a thousand pods.
+func TestMemberThatIsNotElectedDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.want()
+		r.RingChanged()
+		r.want()
+		r.elect("a")
+		r.want("follow")
+		r.end()
+	})
+}
+
+func TestReaderThatIsNotElectedAnyMoreHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		r.feed.changes <- origin.Changes{}
+		r.want("follow", "drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.elect()
+		time.Sleep(handover - 1)
+		r.want()
+		r.elect("a") // again, before it has ended
+		time.Sleep(2 * handover)
+		r.want()
+		r.elect()
+		time.Sleep(handover)
+		r.want("end", "a live=false", "announce []")
+		time.Sleep(time.Hour)
+		r.want()
+		r.elect("a")
+		r.want("follow")
+		r.end()
+	})
+}
+
+func TestFeedIsLiveWhileAnyMemberReadsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.LiveFeeds("m1", []string{"a"})
+		r.want("drop a/*", "a live=true")
+		r.LiveFeeds("m2", []string{"a", "b", "no such dataset"})
+		r.want("drop b/*", "b live=true")
+		r.Missed("m1")
+		r.want()
+		r.LiveFeeds("m2", []string{"a"})
+		r.want("b live=false")
+		r.LiveFeeds("m2", nil)
+		r.want("a live=false")
+		r.LiveFeeds("m1", []string{"a"})
+		r.want("drop a/*", "a live=true")
+		r.end()
+	})
+}
+
+func TestOwnReadingCountsLikeThatOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		r.want("follow")
+		r.LiveFeeds("m1", []string{"a"})
+		r.want("drop a/*", "a live=true")
+		r.feed.changes <- origin.Changes{}
+		r.want("announce [a]", "event a <nil>")
+		r.Missed("m1")
+		r.want()
+		r.feed.breaks <- errors.New("cut")
+		r.want("a live=false", "announce []", "event a cut")
+		r.end()
+	})
+}
+
+// A reader that begins has missed everything before: were that published, each election would drop the whole dataset
+// on all members.
+func TestWhatWasMissedBeforeTheStartIsNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		r.want("follow")
+		r.LiveFeeds("m1", []string{"a"})
+		r.want("drop a/*", "a live=true")
+		r.feed.changes <- origin.Changes{Missed: true, Rows: changed("k").Rows}
+		r.want("drop a/k@7", "publish a/k@7", "announce [a]", "event a <nil>")
+		r.end()
+	})
+}
+
+func TestWhatIsMissedLaterDropsEverythingEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		r.feed.changes <- origin.Changes{}
+		r.want("follow", "drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.feed.changes <- origin.Changes{Missed: true}
+		r.want("drop a/*", "publish a/*")
+		r.end()
+	})
+}
+
+func TestBrokenFeedIsFollowedAgainEverMoreSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		r.want("follow")
+		wait := firstPause
+		for i := range 10 {
+			r.feed.breaks <- errors.New("no database")
+			if i == 0 {
+				r.want("event a no database") // and not once an attempt
+			}
+			time.Sleep(wait/2 - 1)
+			r.want()
+			time.Sleep(wait/2 + 1)
+			r.want("follow")
+			wait = min(2*wait, longestPause)
+		}
+		r.feed.changes <- origin.Changes{}
+		r.want("drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.feed.breaks <- errors.New("cut")
+		r.want("a live=false", "announce []", "event a cut")
+		time.Sleep(firstPause)
+		r.want("follow")
+		r.end()
+	})
+}

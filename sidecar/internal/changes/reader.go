@@ -1,0 +1,102 @@
+package changes
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+const (
+	// handover is how long a member that is not elected any more reads on, so that those who are can be live first.
+	handover = 5 * time.Second
+	// firstPause and longestPause bound the time between two attempts to follow a feed; each is up to a half shorter at
+	// random, so that members do not come back to a database all at once.
+	firstPause   = 200 * time.Millisecond
+	longestPause = 5 * time.Second
+)
+
+// awaitElection reports whether this member is elected; false means that ctx is done.
+func (f *Feeds) awaitElection(ctx context.Context, one *feed) bool {
+	for !f.config.Peers.Elected(one.Dataset.Name()) {
+		if !await(ctx, one.ring) {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// awaitDefeat returns when this member has not been elected for a while, or ctx is done.
+func (f *Feeds) awaitDefeat(ctx context.Context, one *feed) {
+	for {
+		for f.config.Peers.Elected(one.Dataset.Name()) {
+			if !await(ctx, one.ring) {
+				return
+			}
+		}
+		if !pause(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) {
+			return
+		}
+	}
+}
+
+func await(ctx context.Context, ring <-chan struct{}) bool {
+	select {
+	case <-ring:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve reads a feed for as long as this member is elected.
+func (f *Feeds) serve(ctx context.Context, one *feed) {
+	ctx, end := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer end()
+		f.awaitDefeat(ctx, one)
+	})
+	f.follow(ctx, one)
+	end()
+	watching.Wait()
+}
+
+// follow reads a feed until ctx is done, again and again.
+func (f *Feeds) follow(ctx context.Context, one *feed) {
+	name, told, wait := one.Dataset.Name(), false, firstPause
+	for ctx.Err() == nil {
+		live := false
+		err := one.Feed.Follow(ctx, func(c origin.Changes) {
+			f.handle(one, c)
+			if !live {
+				f.config.OnEvent(name, nil)
+			}
+			live, told, wait = true, false, firstPause
+		})
+		f.setReading(one, false)
+		if ctx.Err() != nil {
+			return
+		}
+		if !told {
+			f.config.OnEvent(name, err)
+		}
+		told = true
+		pause(ctx, wait/2+rand.N(wait/2))
+		wait = min(2*wait, longestPause)
+	}
+}
+
+// pause waits for d and reports whether ctx lasted so long.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
