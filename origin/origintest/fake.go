@@ -28,6 +28,7 @@ type Fake struct {
 	asked   map[string]int64 // :: key → how often
 	flying  int64
 	peak    int64
+	faults  writeFaults
 }
 
 // New returns a Fake that holds rows, each at version 1.
@@ -43,17 +44,15 @@ func New(rows map[string]string) *Fake {
 func (f *Fake) Set(key, value string) (version int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.newest[key]++
-	f.rows[key] = origin.Value{Data: []byte(value), Version: f.newest[key]}
-	return f.newest[key]
+	f.setLocked(key, []byte(value), f.newest[key]+1)
+	return f.rows[key].Version
 }
 
 // SetVersion writes a row at a version of the caller's choice, 0 included.
 func (f *Fake) SetVersion(key, value string, version int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.newest[key] = max(f.newest[key], version)
-	f.rows[key] = origin.Value{Data: []byte(value), Version: version}
+	f.setLocked(key, []byte(value), version)
 }
 
 // Delete removes a row.
@@ -63,38 +62,41 @@ func (f *Fake) Delete(key string) {
 	delete(f.rows, key)
 }
 
-// Fail makes each Load that begins from now on return err; nil ends the outage.
+// Fail makes each Load and List that begins from now on return err; nil ends the outage.
 func (f *Fake) Fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail = err
 }
 
-// Slow makes each Load that begins from now on take d, or until its context is done.
+// Slow makes each Load, Write and List that begins from now on take d, or until its context is done.
 func (f *Fake) Slow(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.delay = d
 }
 
-// Block makes each Load that begins from now on wait until release is called, or its context is done. Release may be
+// Block makes each Load and List that begins from now on wait until release is called, or its context is done. Release may be
 // called more than once.
-func (f *Fake) Block() (release func()) {
+func (f *Fake) Block() (release func()) { return f.block(&f.gate) }
+
+// block shuts the gate at p, which mu guards, until release is called.
+func (f *Fake) block(p *chan struct{}) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	gate := make(chan struct{})
-	f.gate = gate
+	*p = gate
 	return sync.OnceFunc(func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.gate == gate {
-			f.gate = nil
+		if *p == gate {
+			*p = nil
 		}
 		close(gate)
 	})
 }
 
-// Queries returns how many Loads have begun.
+// Queries returns how many Loads and Lists have begun.
 func (f *Fake) Queries() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,14 +117,14 @@ func (f *Fake) Asked(key string) int64 {
 	return f.asked[key]
 }
 
-// Peak returns the highest number of Loads that were ever under way together.
+// Peak returns the highest number of Loads, Writes and Lists that were ever under way together.
 func (f *Fake) Peak() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.peak
 }
 
-// Flying returns how many Loads are under way.
+// Flying returns how many Loads, Writes and Lists are under way.
 func (f *Fake) Flying() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,0 +1,62 @@
+package origintest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// List goes through the rows as origin.Lister says. A row whose value is no JSON object has no columns. It waits and
+// fails as a Load does, and panics at a limit that is not 1 to 1000 or a context without a deadline.
+func (f *Fake) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		panic("origintest: List without a deadline")
+	}
+	if q.Limit < 1 || q.Limit > 1000 {
+		panic(fmt.Sprintf("origintest: List of %d rows", q.Limit))
+	}
+	_, wait, err := f.begin(nil)
+	defer f.end()
+	rows := f.list(q)
+	if err := wait(ctx); err != nil {
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+func (f *Fake) list(q origin.ListQuery) (rows []origin.Row) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(f.rows)) {
+		if len(rows) == q.Limit {
+			break
+		}
+		if key > q.After && matches(f.rows[key].Data, q.Where) {
+			rows = append(rows, origin.Row{Key: key, Value: f.readLocked(key).Value})
+		}
+	}
+	return rows
+}
+
+func matches(row []byte, where map[string]string) bool {
+	var columns map[string]any
+	if len(where) == 0 {
+		return true
+	}
+	if err := json.Unmarshal(row, &columns); err != nil {
+		return false
+	}
+	for name, want := range where {
+		if columns[name] != want {
+			return false
+		}
+	}
+	return true
+}

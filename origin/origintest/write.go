@@ -1,0 +1,169 @@
+package origintest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// writeFaults are what a test can ask for. Guarded by Fake.mu.
+type writeFaults struct {
+	unversioned bool
+	fail        error
+	lose        bool
+	gate        chan struct{} // before the row is written; nil: open
+	answers     chan struct{} // after it
+	writes      int64
+}
+
+// Unversioned makes the Fake an origin without versions: its rows are at version 0 from now on.
+func (f *Fake) Unversioned() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults.unversioned = true
+	for key, row := range f.rows {
+		row.Version = 0
+		f.rows[key] = row
+	}
+}
+
+// FailWrites makes each Write that begins from now on return err, with nothing written; nil ends that.
+func (f *Fake) FailWrites(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults.fail = err
+}
+
+// LoseAnswers makes each Write that begins from now on write its row and return origin.ErrUnknown.
+func (f *Fake) LoseAnswers(lose bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults.lose = lose
+}
+
+// BlockWrites makes each Write that begins from now on wait, before it looks at the row, until release is called, or
+// its context is done, and then nothing is written. Release may be called more than once.
+func (f *Fake) BlockWrites() (release func()) { return f.block(&f.faults.gate) }
+
+// BlockAnswers makes each Write that begins from now on wait after its row is written until release is called, or its
+// context is done, and then its outcome is unknown. Release may be called more than once.
+func (f *Fake) BlockAnswers() (release func()) { return f.block(&f.faults.answers) }
+
+// Writes returns how many Writes have begun.
+func (f *Fake) Writes() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.faults.writes
+}
+
+// Write makes a change as origin.Writer says. It panics when its caller breaks the contract: an empty key, a context
+// without a deadline, a deletion with a value or of what is absent, more than one condition.
+func (f *Fake) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
+	checkWriter(ctx, c)
+	faults, delay := f.beginWrite()
+	defer f.end()
+	if err := pause(ctx, faults.gate, delay); err != nil {
+		return origin.Value{}, err
+	}
+	if faults.fail != nil {
+		return origin.Value{}, faults.fail
+	}
+	v, err := f.write(c)
+	if err != nil {
+		return origin.Value{}, err
+	}
+	if faults.answers != nil {
+		err = pause(ctx, faults.answers, 0)
+	}
+	if faults.lose {
+		err = errors.New("the answer was lost")
+	}
+	if err != nil {
+		return origin.Value{}, fmt.Errorf("%w: %w", origin.ErrUnknown, err)
+	}
+	return v, nil
+}
+
+func checkWriter(ctx context.Context, c origin.Change) {
+	if _, ok := ctx.Deadline(); !ok {
+		panic("origintest: Write without a deadline")
+	}
+	conditions := 0
+	for _, set := range []bool{c.If.Absent, c.If.Present, c.If.Version != 0} {
+		if set {
+			conditions++
+		}
+	}
+	switch {
+	case c.Key == "":
+		panic("origintest: Write of an empty key")
+	case conditions > 1:
+		panic(fmt.Sprintf("origintest: Write with %d conditions: %+v", conditions, c.If))
+	case c.Delete && c.Data != nil:
+		panic("origintest: deletion with a value")
+	case c.Delete && c.If.Absent:
+		panic("origintest: deletion of what is absent")
+	}
+}
+
+func (f *Fake) beginWrite() (faults writeFaults, delay time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults.writes++
+	f.flying++
+	f.peak = max(f.peak, f.flying)
+	return f.faults, f.delay
+}
+
+func (f *Fake) write(c origin.Change) (origin.Value, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	held := f.readLocked(c.Key)
+	if errors.Is(held.Err, origin.ErrInvalidKey) {
+		return origin.Value{}, held.Err
+	}
+	if err := f.mayLocked(c.If, held); err != nil {
+		return origin.Value{}, err
+	}
+	switch there := held.Err == nil; {
+	case c.Delete && !there:
+		return origin.Value{}, nil
+	case c.Delete:
+		delete(f.rows, c.Key)
+		return origin.Value{Version: f.versionLocked(c.Key, held.Value.Version+1)}, nil
+	case there:
+		f.setLocked(c.Key, c.Data, held.Value.Version+1)
+	default:
+		f.setLocked(c.Key, c.Data, f.newest[c.Key]+1)
+	}
+	return f.readLocked(c.Key).Value, nil
+}
+
+func (f *Fake) setLocked(key string, data []byte, version int64) {
+	f.rows[key] = origin.Value{Data: append([]byte{}, data...), Version: f.versionLocked(key, version)}
+}
+
+func (f *Fake) mayLocked(c origin.Condition, held origin.Result) error {
+	there := held.Err == nil
+	switch {
+	case c.Version != 0 && f.faults.unversioned:
+		return &origin.ValueError{Reason: "the rows have no version to compare"}
+	case c.Absent && there, c.Present && !there:
+		return origin.ErrConflict
+	case c.Version != 0 && (!there || held.Value.Version != c.Version):
+		return origin.ErrConflict
+	}
+	return nil
+}
+
+// versionLocked notes a version of a key, and returns it as the rows have it.
+func (f *Fake) versionLocked(key string, version int64) int64 {
+	if f.faults.unversioned {
+		return 0
+	}
+	f.newest[key] = max(f.newest[key], version)
+	return version
+}
