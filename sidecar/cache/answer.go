@@ -68,3 +68,6 @@ type ReadOptions struct {
 	LimitStale bool
 	MaxStale   time.Duration
 }
+
+// admits reports whether a row of this version is new enough.
+func (o ReadOptions) admits(version int64) bool { return o.MinVersion == 0 || version >= o.MinVersion }

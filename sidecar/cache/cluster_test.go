@@ -20,7 +20,8 @@ func testPolicy() Policy {
 
 func newDataset(t testing.TB, o origin.Origin, peers Peers, p Policy) *Dataset {
 	t.Helper()
-	d, err := New(Config{Name: "test", Policy: p, Origin: o, Peers: peers, MaxBytes: 64 << 20})
+	writer, _ := o.(origin.Writer)
+	d, err := New(Config{Name: "test", Policy: p, Origin: o, Writer: writer, Peers: peers, MaxBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +35,8 @@ type cluster struct {
 	members []*Dataset
 	away    []atomic.Bool // :: member → cannot be reached
 	order   func(from int) (owner, successor int)
-	prev    int // previous owner for a new one's peeks; -1: none
+	prev    int         // previous owner for a new one's peeks; -1: none
+	deaf    atomic.Bool // what members publish is lost
 }
 
 func newCluster(t testing.TB, n int, o origin.Origin, p Policy) *cluster {
@@ -59,6 +61,31 @@ func (s seenFrom) Route(string, string) Route {
 	return r
 }
 
+// Publish tells all at once: who follows whom is the business of package peer.
+func (s seenFrom) Publish(i Invalidation) {
+	for n, d := range s.c.members {
+		if n != s.self && !s.c.deaf.Load() {
+			d.Drop(i)
+		}
+	}
+}
+
+func (s seenFrom) TellAll(_ context.Context, list []Invalidation) (told int, unreached []string) {
+	for n, d := range s.c.members {
+		switch {
+		case n == s.self:
+		case s.c.away[n].Load():
+			unreached = append(unreached, link{s.c, n}.ID())
+		default:
+			for _, i := range list {
+				d.Drop(i)
+			}
+			told++
+		}
+	}
+	return told, unreached
+}
+
 func (s seenFrom) peer(i int) Peer {
 	if i == s.self {
 		return nil
@@ -80,6 +107,15 @@ func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
 	}
 	a, err := l.c.members[l.to].Serve(ctx, q)
 	a.ETag = "" // it does not travel
+	return a, err
+}
+
+func (l link) Write(ctx context.Context, c Change) (Answer, error) {
+	if l.c.away[l.to].Load() {
+		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
+	}
+	a, err := l.c.members[l.to].ServeWrite(ctx, c)
+	a.ETag = ""
 	return a, err
 }
 

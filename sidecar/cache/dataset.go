@@ -45,13 +45,25 @@ type Dataset struct {
 	name   string
 	policy atomic.Pointer[Policy]
 	origin origin.Origin
+	writer origin.Writer // nil: read only
 	peers  Peers
 	start  time.Time
 
-	store  *lru.Cache[*entry]
-	fences fences
+	store   *lru.Cache[*entry]
+	fences  fences
+	floors  *floors
+	watches watches
+
+	// cautious says that fresh entries are to be looked at twice: the ring has changed lately, or the feed is broken.
+	cautious    atomic.Bool
+	ringChanged atomic.Int64 // when the ring changed last
+	feedLive    atomic.Bool  // all changes are told; without a feed nobody asks
 	// Loads and hops are merged apart: with one map, two members whose rings disagree would wait for each other.
 	loads, hops *flight.Group[found]
+	writes      *flight.Group[found]
+	unnamed     atomic.Int64 // writes without an ID
+	done        done
+	teller      *teller
 	// fallbacks holds a token for each load that is made here although another member owns the key.
 	fallbacks chan struct{}
 
@@ -72,12 +84,15 @@ func New(c Config) (*Dataset, error) {
 	d := &Dataset{
 		name:      c.Name,
 		origin:    c.Origin,
+		writer:    c.Writer,
 		peers:     c.Peers,
 		start:     time.Now().Add(-1), // so that 0 is before everything
 		store:     store,
 		fences:    fences{seed: maphash.MakeSeed()},
+		floors:    newFloors(c.MaxBytes),
 		loads:     flight.New[found](c.Policy.MaxFlights),
 		hops:      flight.New[found](c.Policy.MaxFlights),
+		writes:    flight.New[found](c.Policy.MaxFlights),
 		fallbacks: make(chan struct{}, maxFallbacks),
 		stats:     c.Stats,
 	}
@@ -87,7 +102,10 @@ func New(c Config) (*Dataset, error) {
 	if d.peers == nil {
 		d.peers = NoPeers{}
 	}
+	d.teller = newTeller(d.tellAll)
 	d.SetPolicy(c.Policy)
+	d.cautious.Store(d.inGap(d.Policy())) // until the feed says that it is live
+	store.OnEvict(d.evicted)
 	return d, nil
 }
 
@@ -114,8 +132,10 @@ func (d *Dataset) SetPolicy(p Policy) {
 
 // Close cancels what is under way and waits for it. Reads fail from then on, but for hits.
 func (d *Dataset) Close() {
+	d.writes.Close()
 	d.hops.Close()
 	d.loads.Close()
+	d.teller.close()
 }
 
 // Sweep drops the entries that no read can use any more. Its caller decides how often it is worth the work.

@@ -21,9 +21,10 @@ const (
 	reasonGutter                // in the stead of an owner that could not be reached
 	reasonHop                   // a local copy of the owner's entry
 	reasonPeek                  // taken over from the previous owner
+	reasonWrite                 // what a write left behind
 )
 
-var reasonNames = [...]string{"miss", "expired", "early-refresh", "no-cache", "gutter", "hop", "peek"}
+var reasonNames = [...]string{"miss", "expired", "early-refresh", "no-cache", "gutter", "hop", "peek", "write"}
 
 // entry is one value, present or absent, with its times. All but retryAt is immutable. Times are nanoseconds on the
 // dataset's monotonic clock (Dataset.now).
@@ -34,7 +35,8 @@ type entry struct {
 	version int64
 
 	began      int64 // when the load began; for a local copy the earliest time at which it can have begun
-	took       int64 // how long the load or the hop took
+	took       int64 // how long the load, the hop or the write took
+	seen       int64 // a time by which the origin had the value
 	freshUntil int64
 	swrUntil   int64 // until then a stale answer is given at once, with a load behind it
 	staleUntil int64 // until then a stale answer is given when the origin fails
@@ -51,6 +53,18 @@ const entryOverhead = int(unsafe.Sizeof(entry{})) + 16 // the ETag's bytes
 
 // local reports whether e is a copy of another member's entry.
 func (e *entry) local() bool { return e.owner != "" }
+
+// floor is what those who have read e must not go below. The began of a copy may be too early by what its hop took: by
+// so much its floor is too, or each hop for an unchanged value would be a load.
+func (e *entry) floor() floor {
+	switch {
+	case e.version != 0:
+		return floor{version: e.version, asOf: e.seen}
+	case e.reason == reasonHop || e.reason == reasonPeek:
+		return floor{asOf: e.began - e.took}
+	}
+	return floor{asOf: e.began}
+}
 
 func (e *entry) fresh(now int64) bool { return now < e.freshUntil }
 

@@ -32,6 +32,7 @@ type found struct {
 	// stale and detail are the owner's word about its answer.
 	stale  bool
 	detail string
+	digest uint64 // of the write that had this outcome
 }
 
 func (f found) answer(asked, now int64) Answer {
@@ -40,32 +41,45 @@ func (f found) answer(asked, now int64) Answer {
 	return a
 }
 
-// find waits for the flight that brings key. The value is current as of notBefore or later; 0 sets no such bound, and is
-// not a time: what the owner loaded before this member started was loaded before 0.
-func (d *Dataset) find(ctx context.Context, key string, r read, notBefore int64) (f found, err error) {
+// need is what an answer must be good for. Its zero value is content with anything fresh.
+type need struct {
+	floor
+	// anew: whatever is held, the load must begin at asOf or later.
+	anew bool
+}
+
+// met reports whether an entry that was loaded at asOf or later will do. Whatever the version, one that was loaded late
+// enough is all there is. 0 is not a time but no bound: what the owner loaded before this member started was loaded
+// before 0.
+func (n need) met(version, asOf int64) bool {
+	return n.floor == floor{} || asOf >= n.asOf || !n.anew && n.admits(version, asOf)
+}
+
+// find waits for the flight that brings what n needs.
+func (d *Dataset) find(ctx context.Context, key string, r read, n need) (f found, err error) {
 	for range maxRounds {
-		f, err = d.join(ctx, key, r, notBefore)
-		if err != nil || notBefore == 0 || f.asOf >= notBefore {
+		f, err = d.join(ctx, key, r, n)
+		if err != nil || n.met(f.entry.version, f.asOf) {
 			break
 		}
 	}
 	return f, err
 }
 
-func (d *Dataset) join(ctx context.Context, key string, r read, notBefore int64) (found, error) {
+func (d *Dataset) join(ctx context.Context, key string, r read, n need) (found, error) {
 	route := d.peers.Route(d.name, key)
 	if r.served || route.Owner == nil {
 		why := reasonFor(r, route)
-		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, notBefore, why))
+		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, n, why))
 	}
-	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, notBefore))
+	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, n))
 }
 
 func reasonFor(r read, route Route) reason {
 	switch {
 	case route.Owner != nil:
 		return reasonGutter
-	case r.noCache:
+	case r.need.anew:
 		return reasonNoCache
 	case r.expired:
 		return reasonExpired
@@ -77,9 +91,9 @@ func reasonFor(r read, route Route) reason {
 func (d *Dataset) hopTimeout() time.Duration { return 2 * (d.Policy().LoadTimeout + hopGrace) }
 
 // refresh starts, behind, the load of a key that this member owns.
-func (d *Dataset) refresh(key string, notBefore int64, why reason) {
+func (d *Dataset) refresh(key string, n need, why reason) {
 	// Too many flights: the entry that is held serves on, and the next read tries again.
-	if d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, why)) {
+	if d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, n, why)) {
 		d.stats.Refreshes.Add(1)
 	}
 }
@@ -89,7 +103,7 @@ func (d *Dataset) refresh(key string, notBefore int64, why reason) {
 // for ever.
 func (d *Dataset) refreshEarly(key string, e *entry) {
 	if d.peers.Route(d.name, key).Owner == nil {
-		d.refresh(key, e.began+1, reasonEarly)
+		d.refresh(key, need{floor: floor{asOf: e.began + 1}, anew: true}, reasonEarly)
 	}
 }
 
@@ -97,31 +111,31 @@ func (d *Dataset) refreshEarly(key string, e *entry) {
 func (d *Dataset) refreshFor(key string, r read) {
 	route := d.peers.Route(d.name, key)
 	if r.served || route.Owner == nil {
-		d.refresh(key, 0, reasonFor(r, route))
+		d.refresh(key, r.need, reasonFor(r, route))
 		return
 	}
-	if d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, 0)) {
+	if d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, r.need)) {
 		d.stats.Refreshes.Add(1)
 	}
 }
 
 // inMemory is asked first by each flight: between a caller's miss and its flight another flight may have ended.
-func (d *Dataset) inMemory(key string, notBefore int64) (found, bool) {
+func (d *Dataset) inMemory(key string, n need) (found, bool) {
 	e, ok := d.store.Peek(key)
-	if !ok || !e.fresh(d.now()) || (notBefore != 0 && e.began < notBefore) {
+	if !ok || !d.good(key, e, d.now()) || !n.met(e.version, e.began) {
 		return found{}, false
 	}
 	return found{entry: e, source: e.source(), asOf: e.began}, true
 }
 
 // loader returns the flight that loads key from the origin and keeps it.
-func (d *Dataset) loader(key string, previous Peer, notBefore int64, why reason) func(context.Context) (found, error) {
+func (d *Dataset) loader(key string, previous Peer, n need, why reason) func(context.Context) (found, error) {
 	return func(ctx context.Context) (found, error) {
-		if f, ok := d.inMemory(key, notBefore); ok {
+		if f, ok := d.inMemory(key, n); ok {
 			return f, nil
 		}
-		if previous != nil && notBefore == 0 {
-			if f, ok := d.peek(ctx, key, previous); ok {
+		if previous != nil && !n.anew {
+			if f, ok := d.peek(ctx, key, previous); ok && n.met(f.entry.version, f.asOf) {
 				return f, nil
 			}
 		}
@@ -140,7 +154,7 @@ func (d *Dataset) load(ctx context.Context, key string, why reason) (found, erro
 		return found{}, err
 	}
 	e := d.loaded(value, absent, began, why)
-	kept := d.keep(key, e, func() bool { return fence.Load() == raised })
+	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, began).reached(e.version) })
 	return found{entry: kept, source: SourceLoad, asOf: began}, nil
 }
 
@@ -169,7 +183,11 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 	if why == reasonGutter {
 		ttl = min(ttl, p.GutterTTL)
 	}
-	e := &entry{began: began, took: d.now() - began, absent: absent, reason: why, version: value.Version}
+	if d.inGap(p) {
+		ttl = min(ttl, p.GapTTL)
+	}
+	e := &entry{began: began, seen: d.now(), absent: absent, reason: why, version: value.Version}
+	e.took = e.seen - began
 	e.freshUntil = began + int64(ttl)
 	if !absent {
 		e.value, e.etag = value.Data, etag(value.Data)
@@ -180,28 +198,32 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 }
 
 // keep stores e unless the key was invalidated since, and returns what later reads get. An entry never gives way to one
-// that was loaded earlier or has an older version, unless it has expired and the other has not.
+// that it outranks, unless it has expired and the other has not.
 func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
-	result := e
+	result, changed := e, false
 	d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
 		if !unfenced() {
 			d.stats.Fenced.Add(1)
 			return nil, false
 		}
-		if now := d.now(); ok && held.newerThan(e) && (held.fresh(now) || !e.fresh(now)) {
+		if now := d.now(); ok && held.outranks(e) && (held.fresh(now) || !e.fresh(now)) {
 			if !held.fresh(now) {
 				held.retryAt.CompareAndSwap(0, e.retryAt.Load()) // e, where set, is the word of a member that has tried
 			}
 			result = held
 			return nil, false
 		}
+		changed = !ok || held.etag != e.etag || held.absent != e.absent || held.version != e.version
 		return e, true
 	})
+	if changed {
+		d.watches.note(key)
+	}
 	return result
 }
 
-// newerThan compares versions where both have one; otherwise the later load wins.
-func (e *entry) newerThan(other *entry) bool {
+// outranks compares versions where both have one; otherwise the later load wins.
+func (e *entry) outranks(other *entry) bool {
 	if e.version != 0 && other.version != 0 && e.version != other.version {
 		return e.version > other.version
 	}
@@ -209,18 +231,52 @@ func (e *entry) newerThan(other *entry) bool {
 }
 
 // hopper returns the flight that fetches key from its owner, or from whoever stands in for it.
-func (d *Dataset) hopper(key string, route Route, notBefore int64) func(context.Context) (found, error) {
+func (d *Dataset) hopper(key string, route Route, n need) func(context.Context) (found, error) {
 	return func(ctx context.Context) (found, error) {
-		if f, ok := d.inMemory(key, notBefore); ok {
+		if f, ok := d.inMemory(key, n); ok {
 			return f, nil
 		}
-		q := Query{Dataset: d.name, Key: key, NoCache: notBefore > 0}
+		q := d.question(key, n)
 		f, err := d.fetch(ctx, route.Owner, q)
 		if errors.Is(err, ErrUnreachable) {
 			f, err = d.detour(ctx, key, route, q, err)
 		}
 		return f, d.classify(err)
 	}
+}
+
+// question asks another member for what n needs, and for nothing below what this one knows of the key.
+func (d *Dataset) question(key string, n need) Query {
+	q, now := Query{Dataset: d.name, Key: key, NoCache: n.anew}, d.now()
+	f := d.known(key, now).above(n.floor)
+	q.MinVersion = f.version
+	if f.asOf != 0 {
+		q.MaxAge = time.Duration(max(now-f.asOf, 1))
+	}
+	return q
+}
+
+// known is the floor of key: what was invalidated, and what readers here have seen.
+func (d *Dataset) known(key string, now int64) floor {
+	f := d.floors.of(key, now)
+	if held, ok := d.store.Peek(key); ok {
+		f = f.above(held.floor())
+	}
+	return f
+}
+
+// needs is what a question of another member asks for.
+func (d *Dataset) needs(q Query, now int64) need {
+	n := need{anew: q.NoCache, floor: floor{version: q.MinVersion}}
+	switch {
+	case q.NoCache:
+		n.asOf = now
+	case q.MaxAge > 0:
+		n.asOf = now - int64(bounded(q.MaxAge))
+	case q.MinVersion != 0:
+		n.asOf = now
+	}
+	return n
 }
 
 // detour goes around an owner that could not be reached: to the successor, which is everybody's, so that the herd stays
@@ -236,7 +292,7 @@ func (d *Dataset) detour(ctx context.Context, key string, route Route, q Query, 
 		f.detail = "owner-unreachable"
 		return f, err
 	}
-	if held, ok := d.store.Peek(key); ok && held.usable(d.now()) && !q.NoCache {
+	if held, ok := d.store.Peek(key); ok && held.usable(d.now()) && !q.NoCache && held.version >= q.MinVersion {
 		return found{}, d.unavailable(fmt.Errorf("owner and successor are away: %w", why))
 	}
 	return d.fallback(ctx, key, q, why)
@@ -260,11 +316,8 @@ func (d *Dataset) fallback(ctx context.Context, key string, q Query, why error) 
 
 // standIn loads a key that another member owns.
 func (d *Dataset) standIn(ctx context.Context, key string, q Query) (found, error) {
-	var notBefore int64
-	if q.NoCache {
-		notBefore = d.now()
-	}
-	f, err := d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, nil, notBefore, reasonGutter))
+	n := d.needs(q, d.now())
+	f, err := d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, nil, n, reasonGutter))
 	f.detail = "owner-unreachable"
 	return f, err
 }
@@ -286,7 +339,9 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 	if q.NoCache {
 		f.asOf = sent // the member's promise: its load began after it was asked
 	}
-	f.entry = d.keep(q.Key, e, func() bool { return fence.Load() == raised })
+	f.entry = d.keep(q.Key, e, func() bool {
+		return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e.version, e.began)
+	})
 	if f.entry.fresh(d.now()) { // what is held here may be better than what the member has
 		f.stale, f.detail = false, ""
 	}
@@ -314,7 +369,7 @@ func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
 	said, began, ends := times(a, sent, now)
 	e := &entry{
 		value: a.Value, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
-		began: began, took: now - sent, freshUntil: min(ends, said+int64(p.LocalTTL)),
+		began: began, took: now - sent, seen: now, freshUntil: min(ends, said+int64(p.LocalTTL)),
 	}
 	if a.Stale {
 		// While the origin is away its owner has nothing better: ask it again as seldom as for a fresh value.
@@ -347,8 +402,7 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 		return found{}, false
 	}
 	e := d.inherited(a, sent)
-	held, ok := d.store.Peek(key)
-	if !e.fresh(d.now()) || ok && held.newerThan(e) { // readers here have seen what was held
+	if now := d.now(); !e.fresh(now) || !d.known(key, now).admits(e.version, e.began) { // readers here have seen better
 		return found{}, false
 	}
 	d.stats.PeekHits.Add(1)

@@ -219,7 +219,12 @@ func (said) ID() string { return "said" }
 
 func (s said) Fetch(context.Context, Query) (Answer, error) { return Answer(s), nil }
 
-type ownedBy struct{ Peer }
+func (said) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
+
+type ownedBy struct {
+	NoPeers
+	Peer
+}
 
 func (o ownedBy) Route(string, string) Route { return Route{Owner: o.Peer} }
 
@@ -231,7 +236,7 @@ func TestAbsurdTimesOfAPeer(t *testing.T) {
 		{Age: math.MinInt64, Fresh: math.MaxInt64, Took: math.MaxInt64},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			d := newDataset(t, origintest.New(nil), ownedBy{said(a)}, testPolicy())
+			d := newDataset(t, origintest.New(nil), ownedBy{Peer: said(a)}, testPolicy())
 			get(t, d, "k")
 			if e := d.Explain("k"); e.Age < 0 || e.Fresh > testPolicy().LocalTTL {
 				t.Errorf("%+v: age %v, fresh %v", a, e.Age, e.Fresh)
@@ -258,6 +263,7 @@ func TestNoCachePassesOverAnyNumberOfOlderFlights(t *testing.T) {
 }
 
 type othersFlights struct {
+	NoPeers
 	of   *Dataset
 	left int
 }
@@ -269,7 +275,7 @@ func (o *othersFlights) Route(_, key string) Route {
 	o.left--
 	o.of.loads.Start(key, time.Minute, func(context.Context) (found, error) {
 		time.Sleep(tick)
-		f, _ := o.of.inMemory(key, 0)
+		f, _ := o.of.inMemory(key, need{})
 		return f, nil
 	})
 	return Route{}

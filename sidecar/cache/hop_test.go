@@ -248,7 +248,7 @@ func TestCopyIsNotStoredAfterAnInvalidation(t *testing.T) {
 		time.Sleep(tick)
 		o.Set("k", "new")
 		for _, d := range c.members {
-			d.Invalidate("k")
+			d.Drop(Invalidation{Key: "k"})
 		}
 		reader.Wait()
 		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
@@ -297,7 +297,7 @@ func TestNewOwnerPeeksAtThePreviousOne(t *testing.T) {
 func TestPeekAtAPreviousOwnerThatIsGoneCostsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
-		d := newDataset(t, o, peekAt{silent{}}, testPolicy())
+		d := newDataset(t, o, peekAt{previous: silent{}}, testPolicy())
 		began := time.Now()
 		expect(t, get(t, d, "k"), "v", SourceLoad)
 		if waited := time.Since(began); waited != peekTimeout {
@@ -306,7 +306,10 @@ func TestPeekAtAPreviousOwnerThatIsGoneCostsLittle(t *testing.T) {
 	})
 }
 
-type peekAt struct{ previous Peer }
+type peekAt struct {
+	NoPeers
+	previous Peer
+}
 
 func (p peekAt) Route(string, string) Route { return Route{Previous: p.previous} }
 
@@ -314,6 +317,8 @@ func (p peekAt) Route(string, string) Route { return Route{Previous: p.previous}
 type silent struct{}
 
 func (silent) ID() string { return "silent" }
+
+func (silent) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
 
 func (silent) Fetch(ctx context.Context, _ Query) (Answer, error) {
 	<-ctx.Done()
@@ -340,7 +345,7 @@ func TestValuesNeverMix(t *testing.T) {
 				}
 				switch i % 50 {
 				case 0:
-					d.Invalidate(fmt.Sprint(n))
+					d.Drop(Invalidation{Key: fmt.Sprint(n)})
 				case 1:
 					d.Sweep()
 				}

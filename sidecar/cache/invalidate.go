@@ -2,23 +2,151 @@ package cache
 
 import (
 	"context"
-	"errors"
+	"strings"
 )
 
-var errReadOnly = errors.New("the dataset takes no writes; see `writable` in the configuration")
-
 // Invalidate drops what s says on every member, and returns when all that can be reached have done so.
-func (d *Dataset) Invalidate(ctx context.Context, s Scope) (Told, error) { return Told{}, nil }
+func (d *Dataset) Invalidate(ctx context.Context, s Scope) (Told, error) {
+	list, err := d.invalidations(s)
+	if err != nil {
+		return Told{}, err
+	}
+	for _, i := range list {
+		d.Drop(i)
+	}
+	told, unreached := d.peers.TellAll(ctx, list)
+	return Told{Members: told + 1, Unreached: unreached}, nil
+}
+
+func (d *Dataset) invalidations(s Scope) ([]Invalidation, error) {
+	if len(s.Keys) == 0 {
+		return []Invalidation{{Dataset: d.name, Key: s.Prefix, Prefix: true}}, nil
+	}
+	list := make([]Invalidation, len(s.Keys))
+	for i, key := range s.Keys {
+		if err := checkKey(key); err != nil {
+			return nil, err
+		}
+		list[i] = Invalidation{Dataset: d.name, Key: strings.Clone(key)}
+	}
+	return list, nil
+}
 
 // Drop drops what i says from this member's memory. A load that began before is not stored, later reads do not wait for
 // it, and nothing older is taken from another member.
-func (d *Dataset) Drop(i Invalidation) {}
+func (d *Dataset) Drop(i Invalidation) {
+	d.stats.Invalidations.Add(1)
+	now := d.now()
+	f := floor{version: i.Version, asOf: now + 1} // the version tells; where it can not, only what is loaded from now on is good
+	if i.Version == 0 {
+		f.asOf -= int64(bounded(i.Age))
+	}
+	if i.Prefix {
+		d.dropPrefix(i.Key, f)
+		return
+	}
+	d.drop(i.Key, f)
+}
+
+// drop makes f the floor of key and drops what is below it. An entry that has the version already is left alone: most
+// invalidations come back to those who caused them.
+func (d *Dataset) drop(key string, f floor) {
+	if held, ok := d.store.Peek(key); ok && f.version != 0 && held.version >= f.version {
+		return
+	}
+	d.raise(key, f)
+	d.fences.of(key).Add(1)
+	d.store.RemoveKeyIf(key, func(held *entry) bool { return !f.admits(held.version, held.began) })
+	d.loads.Forget(key)
+	d.hops.Forget(key)
+	d.watches.note(key)
+}
+
+func (d *Dataset) dropPrefix(prefix string, f floor) {
+	d.floors.raiseAll(f, d.now(), d.floorLife())
+	d.fences.raiseAll()
+	d.store.RemoveIf(func(key string, held *entry) bool {
+		return strings.HasPrefix(key, prefix) && !f.admits(held.version, held.began)
+	})
+	d.loads.ForgetAll()
+	d.hops.ForgetAll()
+	d.watches.notePrefix(prefix)
+}
 
 // DropCopies drops every local copy of another member's entries: its invalidations may have been missed.
-func (d *Dataset) DropCopies(member string) {}
+func (d *Dataset) DropCopies(member string) {
+	d.stats.CopiesDropped.Add(1)
+	d.fences.raiseAll()
+	d.store.RemoveIf(func(_ string, held *entry) bool { return held.owner == member })
+	d.hops.ForgetAll()
+	d.watches.notePrefix("")
+}
 
-// RingChanged says that keys may have other owners now.
-func (d *Dataset) RingChanged() {}
+// floorLife is how long what is older than a floor may be fresh somewhere.
+func (d *Dataset) floorLife() int64 {
+	p := d.Policy()
+	return int64(max(p.TTL, p.NegativeTTL) + p.LoadTimeout)
+}
+
+func (d *Dataset) raise(key string, f floor) {
+	if forgotten := d.floors.raise(key, f, d.now(), d.floorLife()); forgotten > 0 {
+		d.stats.Unfloored.Add(int64(forgotten))
+	}
+}
+
+// evicted keeps what readers have seen of an entry that has to make room, for as long as it would have been fresh.
+func (d *Dataset) evicted(key string, e *entry) {
+	if d.now() < e.began+d.floorLife() {
+		d.raise(key, e.floor())
+	}
+}
+
+// Floors returns how many keys have a floor without an entry, and how many can have one.
+func (d *Dataset) Floors() (n, most int) { return d.floors.len(), 2 * d.floors.max }
+
+// RingChanged says that keys may have other owners now. What this member loaded as the owner of a key is from then on no
+// better than a local copy, of which nobody says when it is outdated.
+func (d *Dataset) RingChanged() {
+	d.ringChanged.Store(d.now())
+	d.cautious.Store(true)
+}
 
 // SetFeedLive says whether all changes are told by a feed. While they are not, entries live for Policy.GapTTL at most.
-func (d *Dataset) SetFeedLive(live bool) {}
+func (d *Dataset) SetFeedLive(live bool) {
+	if was := d.feedLive.Swap(live); was && !live {
+		d.stats.FeedGaps.Add(1)
+	}
+	d.cautious.Store(true) // until an entry is looked at, and all is well
+}
+
+// FeedLive reports whether the dataset's feed is live, and whether it has one.
+func (d *Dataset) FeedLive() (live, has bool) { return d.feedLive.Load(), d.Policy().GapTTL > 0 }
+
+// inGap reports whether changes are made that nobody tells of, although somebody should.
+func (d *Dataset) inGap(p Policy) bool { return p.GapTTL > 0 && !d.feedLive.Load() }
+
+// distrusts reports whether an entry must not be used although it is fresh: because of a gap in the feed, or because its
+// key has another owner now. It is asked only while something is out of the ordinary.
+func (d *Dataset) distrusts(key string, e *entry, now int64) bool {
+	p := d.Policy()
+	gap, changed := d.inGap(p), d.ringChanged.Load()
+	if gap && now >= e.began+int64(p.GapTTL) {
+		return true
+	}
+	if !gap && now >= changed+int64(p.TTL) && d.cautious.CompareAndSwap(true, false) {
+		// Both may have changed since they were looked at.
+		if d.inGap(p) || d.ringChanged.Load() != changed {
+			d.cautious.Store(true)
+		}
+		return false
+	}
+	if e.local() || e.began >= changed || now < changed+int64(p.LocalTTL) {
+		return false
+	}
+	return d.peers.Route(d.name, key).Owner != nil
+}
+
+// good reports whether an entry may be given as a fresh answer.
+func (d *Dataset) good(key string, e *entry, now int64) bool {
+	return e.fresh(now) && !(d.cautious.Load() && d.distrusts(key, e, now))
+}

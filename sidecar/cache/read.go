@@ -18,38 +18,75 @@ const staleRetry = time.Second
 // Every error has a Kind.
 func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
 	now := d.now()
-	if e, ok := d.store.Get(key); ok && e.fresh(now) && !o.NoCache {
+	if e, ok := d.store.Get(key); ok && d.good(key, e, now) && !o.NoCache && o.admits(e.version) {
 		d.countHit(e)
 		if e.dueEarly(now) {
 			d.refreshEarly(strings.Clone(key), e)
 		}
 		return e.answer(now, e.source()), nil
 	}
-	a, err := d.miss(ctx, strings.Clone(key), read{began: now, noCache: o.NoCache, memoryOnly: o.OnlyIfCached})
+	a, err := d.miss(ctx, strings.Clone(key), d.readFor(o, now))
+	if err == nil && !a.Absent && !o.admits(a.Version) {
+		err = d.tooOld(a, o)
+	}
 	d.countMiss(a, err)
 	return a, err
+}
+
+func (d *Dataset) readFor(o ReadOptions, now int64) read {
+	r := read{began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(bounded(o.MaxStale))}
+	switch {
+	case o.NoCache:
+		r.need = need{anew: true, floor: floor{asOf: now}}
+	case o.MinVersion != 0:
+		r.need = need{floor: floor{version: o.MinVersion, asOf: now}}
+	}
+	return r
+}
+
+func (d *Dataset) tooOld(a Answer, o ReadOptions) error {
+	return &Error{Kind: KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
+		"dataset %s: the origin has version %d of the row, and %d or later was asked for", d.name, a.Version, o.MinVersion)}
 }
 
 // Serve answers a read of another member: from memory or by a load, never by asking a third one.
 func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 	d.stats.Served.Add(1)
 	now := d.now()
-	if e, ok := d.store.Get(q.Key); ok && e.fresh(now) && !q.NoCache {
+	n := d.needs(q, now)
+	if e, ok := d.store.Get(q.Key); ok && d.serves(q, e, now) && n.met(e.version, e.began) {
 		if e.dueEarly(now) {
 			d.refreshEarly(q.Key, e)
 		}
 		return e.answer(now, SourceHit), nil
 	}
-	return d.miss(ctx, q.Key, read{began: now, noCache: q.NoCache, memoryOnly: q.MemoryOnly, served: true})
+	return d.miss(ctx, q.Key, read{began: now, need: n, memoryOnly: q.MemoryOnly, served: true})
+}
+
+// serves reports whether a fresh entry may answer another member. A new owner peeks at what this one had as the owner
+// before: that its keys have moved is the reason of the question.
+func (d *Dataset) serves(q Query, e *entry, now int64) bool {
+	if q.MemoryOnly {
+		return e.fresh(now)
+	}
+	return d.good(q.Key, e, now)
 }
 
 // read is what Get and Serve ask of miss.
 type read struct {
 	began      int64
-	noCache    bool
+	need       need
 	memoryOnly bool
-	served     bool // for another member: never hop
-	expired    bool // something is held that is no longer fresh
+	served     bool  // for another member: never hop
+	expired    bool  // something is held that is no longer fresh
+	limitStale bool  // the caller has said how stale an answer may be:
+	maxStale   int64 // at most so far past its freshness
+}
+
+// takes reports whether a stale entry may answer r at all.
+func (r read) takes(held *entry, now int64) bool {
+	return held.usable(now) && !r.need.anew && r.need.met(held.version, held.began) &&
+		(!r.limitStale || now-held.freshUntil <= r.maxStale)
 }
 
 // miss answers a read for which memory holds nothing fresh.
@@ -57,22 +94,34 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 	if err := checkKey(key); err != nil {
 		return Answer{}, err
 	}
-	if r.memoryOnly {
+	held, ok := d.store.Peek(key)
+	stale := ok && r.takes(held, d.now())
+	switch {
+	case r.memoryOnly && stale && r.limitStale:
+		return held.staleAnswer(d.now(), "max-stale"), nil
+	case r.memoryOnly:
 		return Answer{}, &Error{Kind: KindNotCached, Err: fmt.Errorf("dataset %s: nothing fresh in memory", d.name)}
-	}
-	var notBefore int64
-	if r.noCache {
-		notBefore = d.now()
-	} else if held, ok := d.store.Peek(key); ok && held.usable(d.now()) {
+	case stale:
 		r.expired = true
 		return d.missWithStale(ctx, key, r, held)
 	}
-	f, err := d.find(ctx, key, r, notBefore)
+	f, err := d.find(ctx, key, r, r.need)
 	if err != nil {
 		return Answer{}, d.ofCaller(ctx, err)
 	}
-	return f.answer(r.began, d.now()), nil
+	return d.answerOf(f, r)
 }
+
+// answerOf is the answer of a flight, unless it is staler than its reader takes.
+func (d *Dataset) answerOf(f found, r read) (Answer, error) {
+	a := f.answer(r.began, d.now())
+	if f.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
+		return Answer{}, d.unavailable(errTooStale)
+	}
+	return a, nil
+}
+
+var errTooStale = errors.New("the origin gives no answer, and what is held is staler than was asked for")
 
 // missWithStale answers a read for which memory holds a stale entry.
 func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *entry) (Answer, error) {
@@ -84,15 +133,15 @@ func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *e
 		}
 		return held.staleAnswer(now, "origin-error"), nil
 	}
-	if now < held.swrUntil {
+	if now < held.swrUntil || r.limitStale {
 		d.refreshFor(key, r)
 		return held.staleAnswer(now, "revalidating"), nil
 	}
 	wait, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
-	f, err := d.find(wait, key, r, 0)
+	f, err := d.find(wait, key, r, r.need)
 	if err == nil {
-		return f.answer(r.began, d.now()), nil
+		return d.answerOf(f, r)
 	}
 	if ctx.Err() != nil || !excusable(KindOf(err)) {
 		return Answer{}, d.ofCaller(ctx, err)

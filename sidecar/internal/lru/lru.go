@@ -74,6 +74,14 @@ func New[V any](cfg Config) (*Cache[V], error) {
 	return c, nil
 }
 
+// OnEvict has f called with each entry that is dropped to make room, under the lock of its shard: f must be quick and
+// must not call the cache. It may keep the key. Call OnEvict before the cache is used.
+func (c *Cache[V]) OnEvict(f func(key string, v V)) {
+	for i := range c.shards {
+		c.shards[i].evicted = f
+	}
+}
+
 func (c *Cache[V]) shardOf(key string) *shard[V] {
 	return &c.shards[maphash.String(c.seed, key)&uint64(len(c.shards)-1)]
 }
@@ -122,6 +130,15 @@ func (c *Cache[V]) Remove(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.removeLocked(key)
+}
+
+// RemoveKeyIf drops what is held for key when drop says so, and reports whether it did. Drop runs as decide does in Update.
+func (c *Cache[V]) RemoveKeyIf(key string, drop func(v V) bool) bool {
+	s := c.shardOf(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held, ok := s.order.Peek(key)
+	return ok && drop(held.v) && s.removeLocked(key)
 }
 
 // RemoveIf drops every entry for which drop says so, shard by shard; see SweepShard.
@@ -185,11 +202,12 @@ type slot[V any] struct {
 // shard is one part of the keys with a lock and a share of the bytes of its own.
 type shard[V any] struct {
 	mu        sync.Mutex
-	order     order[V] // mu
-	bytes     int64    // mu; sum of slot.bytes, at most share
-	share     int64    // mu
-	evictions uint64   // mu
-	tooLarge  uint64   // mu
+	order     order[V]              // mu
+	bytes     int64                 // mu; sum of slot.bytes, at most share
+	share     int64                 // mu
+	evictions uint64                // mu
+	tooLarge  uint64                // mu
+	evicted   func(key string, v V) // nil, or as in OnEvict
 
 	_ [64]byte // keeps the next shard's lock off this one's cache line
 }
@@ -212,8 +230,12 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 // evictLocked drops entries until the rest fits. The one that was stored last goes after all others.
 func (s *shard[V]) evictLocked(last string) {
 	for s.bytes > s.share {
-		s.bytes -= s.order.evict(last).bytes
+		key, gone := s.order.evict(last)
+		s.bytes -= gone.bytes
 		s.evictions++
+		if s.evicted != nil {
+			s.evicted(key, gone.v)
+		}
 	}
 }
 

@@ -38,7 +38,7 @@ type order[V any] interface {
 	Len() int
 	// evict drops the entry that is due first; there is one. The key last, which was given to Add last if it is held at
 	// all, is due only when it is alone.
-	evict(last string) slot[V]
+	evict(last string) (key string, s slot[V])
 	// resize tells the bytes that the shard may hold. The shard evicts; the order only divides them.
 	resize(share int64)
 }
@@ -56,9 +56,9 @@ type plain[V any] struct {
 }
 
 // evict takes the end of the list; the key added last is at the other.
-func (p plain[V]) evict(string) slot[V] {
-	_, old, _ := p.RemoveOldest()
-	return old
+func (p plain[V]) evict(string) (string, slot[V]) {
+	key, old, _ := p.RemoveOldest()
+	return key, old
 }
 
 func (plain[V]) resize(int64) {}

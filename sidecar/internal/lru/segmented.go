@@ -77,14 +77,14 @@ func (s *segmented[V]) Remove(key string) bool {
 }
 
 // evict takes from the probation segment unless all that is there is the key last.
-func (s *segmented[V]) evict(last string) slot[V] {
+func (s *segmented[V]) evict(last string) (string, slot[V]) {
 	if key, _, ok := s.probation.GetOldest(); ok && (key != last || s.protected.Len() == 0) {
-		_, old, _ := s.probation.RemoveOldest()
-		return old
+		key, old, _ := s.probation.RemoveOldest()
+		return key, old
 	}
-	_, old, _ := s.protected.RemoveOldest()
+	key, old, _ := s.protected.RemoveOldest()
 	s.protectedBytes -= old.bytes
-	return old
+	return key, old
 }
 
 func (s *segmented[V]) Keys() []string { return append(s.probation.Keys(), s.protected.Keys()...) }

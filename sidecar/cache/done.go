@@ -1,0 +1,42 @@
+package cache
+
+import "sync"
+
+const (
+	// maxDone bounds the writes with an ID of which the outcome is remembered, in one of two generations.
+	maxDone = 4096
+	// doneLife is for how long at least, unless there are more.
+	doneLife = int64(5 * 60e9)
+)
+
+// done remembers what came of writes that have an ID, so that one that is sent again does not happen again.
+type done struct {
+	mu         sync.Mutex // guards all below
+	young, old map[string]found
+	turn       int64 // when young becomes old
+}
+
+func (d *done) find(c Change, now int64) (found, bool) {
+	if c.ID == "" {
+		return found{}, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f, ok := d.young[c.ID]
+	if !ok && now < d.turn {
+		f, ok = d.old[c.ID]
+	}
+	return f, ok
+}
+
+func (d *done) remember(c Change, f found, now int64) {
+	if c.ID == "" {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.young == nil || now >= d.turn || len(d.young) >= maxDone {
+		d.old, d.young, d.turn = d.young, map[string]found{}, now+doneLife
+	}
+	d.young[c.ID] = f
+}

@@ -1,0 +1,116 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// maxTold bounds the invalidations that wait to be told to everybody. One more makes them one of everything.
+	maxTold = 4096
+	// maxTelling bounds those that are told at once.
+	maxTelling = 1000
+)
+
+// teller tells every member what those who follow this one would not learn, one batch at a time.
+type teller struct {
+	all    func(context.Context, []Invalidation)
+	ctx    context.Context // ends when the teller is closed
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	mu      sync.Mutex // guards all below
+	waiting []due
+	running bool
+	closed  bool
+}
+
+// due is an invalidation that is told at a time.
+type due struct {
+	at time.Time
+	Invalidation
+}
+
+// tellAll drops what may have come since, and has all members do so. Who cannot be told has the ttl.
+func (d *Dataset) tellAll(ctx context.Context, list []Invalidation) {
+	for _, i := range list {
+		d.Drop(i)
+	}
+	d.peers.TellAll(ctx, list)
+}
+
+func newTeller(all func(context.Context, []Invalidation)) *teller {
+	t := &teller{all: all}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+// tell has i told after a while.
+func (t *teller) tell(i Invalidation, after time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	if len(t.waiting) >= maxTold {
+		t.waiting = []due{{time.Now(), Invalidation{Dataset: i.Dataset, Prefix: true}}}
+	}
+	t.waiting = append(t.waiting, due{time.Now().Add(after), i})
+	if !t.running {
+		t.running = true
+		t.tasks.Go(t.run)
+	}
+}
+
+// run tells what is due until nothing waits.
+func (t *teller) run() {
+	for {
+		batch, next, more := t.take()
+		if len(batch) > 0 {
+			t.all(t.ctx, batch)
+			continue
+		}
+		if !more {
+			return
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-timer.C:
+		case <-t.ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// take returns what is due; where nothing is, the time of what is next, if anything.
+func (t *teller) take() (batch []Invalidation, next time.Time, more bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	left := t.waiting[:0]
+	for _, w := range t.waiting {
+		switch {
+		case len(batch) < maxTelling && !w.at.After(now):
+			batch = append(batch, w.Invalidation)
+		default:
+			left = append(left, w)
+			if !more || w.at.Before(next) {
+				next, more = w.at, true
+			}
+		}
+	}
+	t.waiting = left
+	t.running = more || len(batch) > 0
+	return batch, next, more
+}
+
+// close ends what is being told and waits for it.
+func (t *teller) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.cancel()
+	t.tasks.Wait()
+}
