@@ -51,9 +51,10 @@ var mayImport = map[string][]string{
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
-	"e2e":       {},
-	"e2e/rig":   {},
-	"e2e/bench": {},
+	"e2e":         {},
+	"e2e/rig":     {},
+	"e2e/bench":   {},
+	"e2e/history": {},
 }
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
@@ -77,6 +78,7 @@ var onlyImporter = map[string][]string{
 	"github.com/valyala/fasthttp":           {"sidecar/local"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar"},
+	"github.com/anishathalye/porcupine":     {"e2e/history"},
 }
 
 type goPackage struct {
