@@ -1,0 +1,106 @@
+package cnfmetrics
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+)
+
+// maxBatch bounds the ids of a batch.
+const maxBatch = 1000
+
+// maxReadersPerBatch is how many misses of one batch are under way at once. It is more than an origin's usual batch, so
+// that one call can fill one query.
+const maxReadersPerBatch = 128
+
+// BatchShowCnfMetrics implements cnfmetrics.v1.CnfMetricsService.
+func (s *Service) BatchShowCnfMetrics(
+	ctx context.Context, q *cnfmetricsv1.BatchShowCnfMetricsRequest,
+) (*cnfmetricsv1.BatchShowCnfMetricsResponse, error) {
+	ids := q.GetCnfIds()
+	if wrong := checkBatch(ids); wrong != nil {
+		return nil, invalid(wrong)
+	}
+	results := make([]*cnfmetricsv1.BatchShowResult, len(ids))
+	for i, o := range s.showAll(ctx, ids) {
+		results[i] = s.result(ids[i], o)
+	}
+	return &cnfmetricsv1.BatchShowCnfMetricsResponse{Results: results}, nil
+}
+
+func (s *Service) result(id string, o outcome) *cnfmetricsv1.BatchShowResult {
+	if o.err == nil {
+		return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Found{Found: o.found}}
+	}
+	f := s.faultOf(o.err)
+	e := &cnfmetricsv1.Error{Code: int32(f.reason.code), Reason: f.reason.name, Message: f.message}
+	if f.retry > 0 {
+		e.RetryAfter = durationpb.New(f.retry)
+	}
+	return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Error{Error: e}}
+}
+
+// outcome is the answer to one id of a batch.
+type outcome struct {
+	found *cnfmetricsv1.ShowCnfMetricResponse
+	err   error
+}
+
+// batch is the reading of many metrics.
+type batch struct {
+	service  *Service
+	ctx      context.Context
+	ids      []string
+	next     atomic.Int64 // index of the next id to read
+	outcomes []outcome    // each is written by the one reader that took its index
+}
+
+// showAll answers all ids, in order, each on its own. The caller reads, too, so that a batch goes on when all other
+// readers are taken.
+func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
+	b := &batch{service: s, ctx: ctx, ids: ids, outcomes: make([]outcome, len(ids))}
+	var readers sync.WaitGroup
+	for range min(len(ids), maxReadersPerBatch) - 1 {
+		if !s.takeReader() {
+			break
+		}
+		readers.Go(func() {
+			defer s.stats.BatchReaders.Add(-1)
+			b.read()
+		})
+	}
+	b.read()
+	readers.Wait()
+	return b.outcomes
+}
+
+func (s *Service) takeReader() bool {
+	if s.stats.BatchReaders.Add(1) > int64(s.maxReaders) {
+		s.stats.BatchReaders.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (b *batch) read() {
+	for i := b.next.Add(1) - 1; i < int64(len(b.ids)); i = b.next.Add(1) - 1 {
+		b.outcomes[i] = b.service.showOne(b.ctx, b.ids[i])
+	}
+}
+
+// showOne makes an error of a panic: it may happen in a goroutine of which the listener knows nothing.
+func (s *Service) showOne(ctx context.Context, id string) (o outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			o = outcome{err: fmt.Errorf("panic while reading a metric of a batch: %v\n%s", p, debug.Stack())}
+		}
+	}()
+	found, err := s.ShowCnfMetric(ctx, &cnfmetricsv1.ShowCnfMetricRequest{CnfId: id})
+	return outcome{found, err}
+}

@@ -1,0 +1,186 @@
+package cnfmetrics
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+)
+
+// The bounds of what is written. In bytes they are what the narrowest schema (deploy/schema) takes in characters.
+const (
+	maxIDBytes          = 191
+	maxTypeBytes        = 191
+	maxUnitBytes        = 64
+	maxIdempotencyBytes = 128
+)
+
+// statuses are what deploy/collector and deploy/schema/seed.sql write.
+var statuses = []string{"ok", "warn", "critical", "gone", "unknown"}
+
+// typeName is what is measured, and behind a colon perhaps whose it is: a process gives itself any name.
+var typeName = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(:.+)?$`)
+
+// violations collect all that is wrong with a request: who has to correct it wants to do so once.
+type violations []violation
+
+func (w *violations) add(field, format string, args ...any) {
+	*w = append(*w, violation{field, fmt.Sprintf(format, args...)})
+}
+
+func (w violations) has(field string) bool {
+	return slices.ContainsFunc(w, func(v violation) bool { return v.Field == field })
+}
+
+// ofBody names fields as an HTTP request has them: its body is the metric itself.
+func (w violations) ofBody() violations {
+	named := slices.Clone(w)
+	for i := range named {
+		named[i].Field = strings.TrimPrefix(named[i].Field, "metric.")
+	}
+	return named
+}
+
+// join says all of it in one line.
+func (w violations) join(prefix string) string {
+	parts := make([]string, len(w))
+	for i, v := range w {
+		parts[i] = prefix + v.Field + " " + v.Detail
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (w violations) rpc() []*errdetails.BadRequest_FieldViolation {
+	list := make([]*errdetails.BadRequest_FieldViolation, len(w))
+	for i, v := range w {
+		list[i] = &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Detail, Reason: invalidRequest.name}
+	}
+	return list
+}
+
+func checkShow(q *cnfmetricsv1.ShowCnfMetricRequest) (wrong violations) {
+	wrong.checkID("cnf_id", q.GetCnfId())
+	wrong.checkVersion("min_version", q.GetMinVersion())
+	return wrong
+}
+
+func checkCreate(q *cnfmetricsv1.CreateCnfMetricRequest) (wrong violations) {
+	wrong.checkMetric(q.GetMetric())
+	if q.GetMetric().GetVersion() != 0 {
+		wrong.add("metric.version", "is what the database gives a new metric; leave it out")
+	}
+	wrong.checkIdempotency(q.GetIdempotencyId())
+	return wrong
+}
+
+func checkUpdate(q *cnfmetricsv1.UpdateCnfMetricRequest) (wrong violations) {
+	wrong.checkMetric(q.GetMetric())
+	wrong.checkVersion("metric.version", q.GetMetric().GetVersion())
+	wrong.checkIdempotency(q.GetIdempotencyId())
+	return wrong
+}
+
+func checkDelete(q *cnfmetricsv1.DeleteCnfMetricRequest) (wrong violations) {
+	wrong.checkID("cnf_id", q.GetCnfId())
+	wrong.checkVersion("version", q.GetVersion())
+	wrong.checkIdempotency(q.GetIdempotencyId())
+	return wrong
+}
+
+func checkBatch(ids []string) (wrong violations) {
+	if len(ids) == 0 || len(ids) > maxBatch {
+		wrong.add("cnf_ids", "has %d ids; 1 to %d are allowed", len(ids), maxBatch)
+	}
+	return wrong
+}
+
+func (w *violations) checkMetric(m *cnfmetricsv1.CnfMetric) {
+	if m == nil {
+		w.add("metric", "is missing")
+		return
+	}
+	w.checkID("metric.cnf_id", m.GetCnfId())
+	w.checkTime("metric.timestamp", m.GetTimestamp())
+	w.checkType("metric.metric_type", m.GetMetricType())
+	w.checkValue("metric.value", m.GetValue())
+	w.checkUnit("metric.unit", m.GetUnit())
+	w.checkStatus("metric.status", m.GetStatus())
+}
+
+// checkID refuses spaces at the ends, too: to MariaDB a key is equal to itself with spaces behind it.
+func (w *violations) checkID(field, id string) {
+	w.checkText(field, id, maxIDBytes)
+	if strings.TrimSpace(id) != id {
+		w.add(field, "begins or ends with a space")
+	}
+}
+
+// checkText adds one violation at most.
+func (w *violations) checkText(field, text string, maxBytes int) (ok bool) {
+	switch {
+	case text == "":
+		w.add(field, "is missing")
+	case len(text) > maxBytes:
+		w.add(field, "has %d bytes; at most %d are allowed", len(text), maxBytes)
+	case !utf8.ValidString(text):
+		w.add(field, "is not UTF-8")
+	case strings.ContainsFunc(text, unicode.IsControl):
+		w.add(field, "holds a control character")
+	default:
+		return true
+	}
+	return false
+}
+
+func (w *violations) checkType(field, name string) {
+	if w.checkText(field, name, maxTypeBytes) && !typeName.MatchString(name) {
+		w.add(field, `is not a dotted name in lower case, such as "cpu.total" or "process.cpu:nginx"`)
+	}
+}
+
+func (w *violations) checkUnit(field, unit string) {
+	if w.checkText(field, unit, maxUnitBytes) && strings.ContainsFunc(unit, unicode.IsSpace) {
+		w.add(field, `holds a space; write "bytes_per_second" or "B/s"`)
+	}
+}
+
+func (w *violations) checkValue(field string, v float64) {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		w.add(field, "is %v, which is no number that can be stored; say with status that there is no value", v)
+	}
+}
+
+func (w *violations) checkStatus(field, status string) {
+	if !slices.Contains(statuses, status) {
+		w.add(field, "is not one of %s", strings.Join(statuses, ", "))
+	}
+}
+
+func (w *violations) checkTime(field string, t *timestamppb.Timestamp) {
+	switch {
+	case t == nil:
+		w.add(field, "is missing")
+	case t.CheckValid() != nil || t.GetSeconds() < 0:
+		w.add(field, "is not between 1970-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z")
+	}
+}
+
+func (w *violations) checkVersion(field string, version int64) {
+	if version < 0 {
+		w.add(field, "is negative; versions begin at 1, and 0 means any")
+	}
+}
+
+func (w *violations) checkIdempotency(id string) {
+	if len(id) > maxIdempotencyBytes || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
+		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", maxIdempotencyBytes)
+	}
+}

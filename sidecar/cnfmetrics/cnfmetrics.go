@@ -1,0 +1,164 @@
+// Package cnfmetrics is the CNF metric model: the typed service cnfmetrics.v1 over one dataset, for gRPC and, by the same
+// methods, for HTTP with JSON. It reads and writes through the dataset like everybody else, and opens no listener.
+package cnfmetrics
+
+import (
+	"cmp"
+	"context"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/ringside-cache/ringside/origin"
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// Dataset is what this package asks of a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
+type Dataset interface {
+	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
+}
+
+// DefaultMaxBatchReaders is the bound that a Config without one has.
+const DefaultMaxBatchReaders = 1024
+
+// Config is what a Service is made of.
+type Config struct {
+	Dataset Dataset
+	// Lister goes through the rows of the same table.
+	Lister origin.Lister
+	// MaxBatchReaders bounds the goroutines, of all batches together, that read metrics beside the ones that the calls
+	// have anyway; 0 means DefaultMaxBatchReaders.
+	MaxBatchReaders int
+	// Defect is called with each error of no known kind, which callers are not shown. May be nil.
+	Defect func(error)
+}
+
+// Service is cnfmetrics.v1.CnfMetricsService, and an http.Handler of the paths below /cnfmetrics/. It is safe for
+// concurrent use. Every error of its methods is a status; each call is bounded by its context.
+type Service struct {
+	cnfmetricsv1.UnimplementedCnfMetricsServiceServer
+	dataset    Dataset
+	lister     origin.Lister
+	maxReaders int
+	defect     func(error)
+	stats      Stats
+}
+
+// Stats are the live counters of a Service.
+type Stats struct {
+	BatchReaders atomic.Int64 // goroutines that read metrics of batches, now; bound: Config.MaxBatchReaders
+	Defects      atomic.Int64 // errors of no known kind
+}
+
+// New returns the service of c.
+func New(c Config) *Service {
+	s := &Service{
+		dataset: c.Dataset, lister: c.Lister, maxReaders: cmp.Or(c.MaxBatchReaders, DefaultMaxBatchReaders),
+		defect: c.Defect,
+	}
+	if s.defect == nil {
+		s.defect = func(error) {}
+	}
+	return s
+}
+
+// Stats returns the live counters.
+func (s *Service) Stats() *Stats { return &s.stats }
+
+// Register adds the service to a gRPC server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	cnfmetricsv1.RegisterCnfMetricsServiceServer(r, s)
+}
+
+// ShowCnfMetric implements cnfmetrics.v1.CnfMetricsService.
+func (s *Service) ShowCnfMetric(
+	ctx context.Context, q *cnfmetricsv1.ShowCnfMetricRequest,
+) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
+	if wrong := checkShow(q); wrong != nil {
+		return nil, invalid(wrong)
+	}
+	a, err := s.dataset.Get(ctx, q.GetCnfId(), cache.ReadOptions{NoCache: q.GetNoCache(), MinVersion: q.GetMinVersion()})
+	switch {
+	case err != nil:
+		return nil, s.fail(err, "cnf_id", conflict)
+	case a.Absent:
+		return nil, &fault{reason: absent, message: noSuchMetric}
+	}
+	m, err := decodeRow(q.GetCnfId(), a.Value, a.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &cnfmetricsv1.ShowCnfMetricResponse{
+		Metric:    m,
+		Freshness: &cnfmetricsv1.Freshness{Age: durationpb.New(a.Age), Stale: a.Stale},
+	}, nil
+}
+
+// CreateCnfMetric implements cnfmetrics.v1.CnfMetricsService.
+func (s *Service) CreateCnfMetric(
+	ctx context.Context, q *cnfmetricsv1.CreateCnfMetricRequest,
+) (*cnfmetricsv1.CreateCnfMetricResponse, error) {
+	if wrong := checkCreate(q); wrong != nil {
+		return nil, invalid(wrong)
+	}
+	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), exists)
+	if err != nil {
+		return nil, err
+	}
+	return &cnfmetricsv1.CreateCnfMetricResponse{Metric: m}, nil
+}
+
+// UpdateCnfMetric implements cnfmetrics.v1.CnfMetricsService.
+func (s *Service) UpdateCnfMetric(
+	ctx context.Context, q *cnfmetricsv1.UpdateCnfMetricRequest,
+) (*cnfmetricsv1.UpdateCnfMetricResponse, error) {
+	if wrong := checkUpdate(q); wrong != nil {
+		return nil, invalid(wrong)
+	}
+	condition, otherwise := expect(q.GetMetric().GetVersion())
+	m, err := s.put(ctx, q.GetMetric(), condition, q.GetIdempotencyId(), otherwise)
+	if err != nil {
+		return nil, err
+	}
+	return &cnfmetricsv1.UpdateCnfMetricResponse{Metric: m}, nil
+}
+
+// DeleteCnfMetric implements cnfmetrics.v1.CnfMetricsService.
+func (s *Service) DeleteCnfMetric(
+	ctx context.Context, q *cnfmetricsv1.DeleteCnfMetricRequest,
+) (*cnfmetricsv1.DeleteCnfMetricResponse, error) {
+	if wrong := checkDelete(q); wrong != nil {
+		return nil, invalid(wrong)
+	}
+	condition, otherwise := expect(q.GetVersion())
+	change := cache.Change{Key: q.GetCnfId(), Delete: true, If: condition, ID: q.GetIdempotencyId()}
+	a, err := s.dataset.Write(ctx, change)
+	if err != nil {
+		return nil, s.fail(err, "cnf_id", otherwise)
+	}
+	return &cnfmetricsv1.DeleteCnfMetricResponse{Version: a.Version}, nil
+}
+
+// expect is the condition that a metric is there, in one version unless that is 0, and what it means when it is not so.
+func expect(version int64) (cache.Condition, reason) {
+	if version == 0 {
+		return cache.Condition{Present: true}, absent
+	}
+	return cache.Condition{Version: version}, conflict
+}
+
+// put writes a metric, and returns it as the database has it now.
+func (s *Service) put(
+	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition cache.Condition, idempotency string, otherwise reason,
+) (*cnfmetricsv1.CnfMetric, error) {
+	a, err := s.dataset.Write(ctx, cache.Change{
+		Key: m.GetCnfId(), Value: encodeRow(m), If: condition, ID: idempotency,
+	})
+	if err != nil {
+		return nil, s.fail(err, "metric.cnf_id", otherwise)
+	}
+	return decodeRow(m.GetCnfId(), a.Value, a.Version)
+}

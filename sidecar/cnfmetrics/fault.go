@@ -1,0 +1,180 @@
+package cnfmetrics
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// errorDomain is the domain of every google.rpc.ErrorInfo, and problemBase begins every problem type.
+const (
+	errorDomain = "ringside.dev"
+	problemBase = "https://ringside.dev/problems/"
+)
+
+// reason is one kind of failure as gRPC and HTTP say it. The list is documented in cnfmetrics.proto and openapi.json.
+type reason struct {
+	code   codes.Code
+	name   string // of google.rpc.ErrorInfo; in lower case with dashes the end of the problem type
+	status int
+	title  string
+}
+
+var (
+	invalidRequest = reason{codes.InvalidArgument, "INVALID_REQUEST", http.StatusBadRequest, "Invalid request"}
+	absent         = reason{codes.NotFound, "ABSENT", http.StatusNotFound, "The origin has no such key"}
+	exists         = reason{codes.AlreadyExists, "EXISTS", http.StatusConflict, "The metric exists"}
+	conflict       = reason{codes.Aborted, "CONFLICT", http.StatusConflict, "The row is not as expected"}
+	unreadable     = reason{codes.Internal, "UNREADABLE_ROW", http.StatusInternalServerError, "The row is no metric"}
+	internal       = reason{codes.Internal, "INTERNAL", http.StatusInternalServerError, "Defect of the sidecar"}
+	unavailable    = reason{codes.Unavailable, "ORIGIN_UNAVAILABLE", http.StatusServiceUnavailable, "Origin unavailable"}
+)
+
+// The reasons that only HTTP has: gRPC finds methods itself.
+var (
+	noSuchRoute      = reason{codes.Unimplemented, "NO_SUCH_ROUTE", http.StatusNotFound, "No such route"}
+	methodNotAllowed = reason{codes.Unimplemented, "METHOD_NOT_ALLOWED", http.StatusMethodNotAllowed, "Method not allowed"}
+)
+
+// kinds maps what went wrong with a read or a change to how it is said. What is not in it is a defect.
+var kinds = map[cache.Kind]reason{
+	cache.KindInvalidKey:   invalidRequest,
+	cache.KindInvalidValue: invalidRequest,
+	cache.KindConflict:     conflict,
+	cache.KindReadOnly:     {codes.FailedPrecondition, "READ_ONLY", http.StatusForbidden, "The dataset takes no writes"},
+	cache.KindVersion: {codes.FailedPrecondition, "VERSION_NOT_REACHED", http.StatusPreconditionFailed,
+		"Version not reached"},
+	cache.KindUnknown:     {codes.Unknown, "OUTCOME_UNKNOWN", http.StatusInternalServerError, "Outcome unknown"},
+	cache.KindOverloaded:  {codes.ResourceExhausted, "OVERLOADED", http.StatusTooManyRequests, "Overloaded"},
+	cache.KindUnavailable: unavailable,
+	cache.KindDeadline:    {codes.DeadlineExceeded, "DEADLINE", http.StatusGatewayTimeout, "Deadline passed"},
+	cache.KindCanceled:    {codes.Canceled, "CANCELED", http.StatusServiceUnavailable, "Canceled"},
+}
+
+const noSuchMetric = "the database was asked and has no such metric"
+
+// minRetry is when callers may try again after a failure that passes, and that does not say when.
+const minRetry = time.Second
+
+// fault is a failed call.
+type fault struct {
+	reason  reason
+	message string
+	// retry is when trying again may help; 0 where it does not.
+	retry time.Duration
+	// wrong is set for invalidRequest only.
+	wrong violations
+}
+
+// violation is what is wrong with one field, by its path in the request message.
+type violation struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
+}
+
+func invalid(wrong violations) *fault {
+	return &fault{reason: invalidRequest, message: wrong.join(""), wrong: wrong}
+}
+
+// fail says an error of the dataset. field is the one that holds the key, and otherwise what a conflict means.
+func (s *Service) fail(err error, field string, otherwise reason) *fault {
+	kind := cache.KindOf(err)
+	r, known := kinds[kind]
+	if !known {
+		return s.broken(err)
+	}
+	f := &fault{reason: r, message: err.Error(), retry: cache.RetryAfter(err)}
+	switch kind {
+	case cache.KindConflict:
+		f.reason, f.message = otherwise, conflicts[otherwise.name]
+	case cache.KindInvalidKey:
+		return invalid(violations{{field, err.Error()}})
+	case cache.KindInvalidValue:
+		return invalid(violations{wrongColumn(err)})
+	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled:
+		f.retry = max(f.retry, minRetry)
+	}
+	return f
+}
+
+// broken says an error of no known kind. It is reported, not shown: nobody has checked it for secrets.
+func (s *Service) broken(err error) *fault {
+	s.stats.Defects.Add(1)
+	s.defect(err)
+	return &fault{reason: internal, message: "the sidecar met a defect of its own; its log says more"}
+}
+
+// faultOf takes an error of a method for what it is.
+func (s *Service) faultOf(err error) *fault {
+	var f *fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return s.broken(err)
+}
+
+// conflicts is what a condition that is not so means :: name of the reason → message.
+var conflicts = map[string]string{
+	absent.name:   noSuchMetric,
+	exists.name:   "there is such a metric already; update it, or choose another cnf_id",
+	conflict.name: "the metric has another version, or is gone; show it with no_cache, and decide again",
+}
+
+// wrongColumn finds the field that the database refused.
+func wrongColumn(err error) violation {
+	var e *origin.ValueError
+	if errors.As(err, &e) && e.Column != "" {
+		return violation{"metric." + e.Column, e.Reason}
+	}
+	return violation{"metric", err.Error()}
+}
+
+func (f *fault) Error() string { return fmt.Sprintf("%s: %s", f.reason.name, f.message) }
+
+// GRPCStatus is how package status reads an error.
+func (f *fault) GRPCStatus() *status.Status {
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: f.reason.name, Domain: errorDomain}}
+	if f.retry > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(f.retry)})
+	}
+	if f.wrong != nil {
+		details = append(details, &errdetails.BadRequest{FieldViolations: f.wrong.rpc()})
+	}
+	plain := status.New(f.reason.code, f.message)
+	detailed, err := plain.WithDetails(details...)
+	if err != nil {
+		return plain // details that cannot be marshaled: the code still tells
+	}
+	return detailed
+}
+
+// problem is a fault as HTTP says it (RFC 9457).
+type problem struct {
+	Type   string     `json:"type"`
+	Title  string     `json:"title"`
+	Status int        `json:"status"`
+	Detail string     `json:"detail"`
+	Errors violations `json:"errors,omitempty"`
+	// RetryAfter is in whole seconds; in a batch, where no header can say it.
+	RetryAfter int64 `json:"retryAfter,omitempty"`
+}
+
+func (f *fault) problem() *problem {
+	return &problem{
+		Type:   problemBase + strings.ToLower(strings.ReplaceAll(f.reason.name, "_", "-")),
+		Title:  f.reason.title,
+		Status: f.reason.status, Detail: f.message, Errors: f.wrong.ofBody(),
+		RetryAfter: int64((f.retry + time.Second - 1) / time.Second),
+	}
+}

@@ -1,0 +1,267 @@
+package cnfmetrics
+
+import (
+	_ "embed"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+)
+
+// The paths of the HTTP API. Below collection there is one for each metric.
+const (
+	description = "/cnfmetrics/openapi.json"
+	collection  = "/cnfmetrics/v1/metrics"
+	batchShow   = "/cnfmetrics/v1/metrics:batchShow"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+// ServeHTTP implements http.Handler for the paths below /cnfmetrics/. Its listener has bounded the request, and checked
+// where it comes from. Headers are not looked at: fields of a request message that are neither in the path nor in the
+// body are parameters of the query.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if err := s.route(w, r); err != nil {
+		writeFault(w, s.faultOf(err))
+	}
+}
+
+// methods are what can be done with a resource.
+type methods map[string]func(http.ResponseWriter, *http.Request) error
+
+func (s *Service) route(w http.ResponseWriter, r *http.Request) error {
+	path := r.URL.EscapedPath()
+	if id, ok := strings.CutPrefix(path, collection+"/"); ok {
+		return s.routeMetric(w, r, id)
+	}
+	switch path {
+	case description:
+		return methods{http.MethodGet: describe}.serve(w, r)
+	case collection:
+		return methods{http.MethodGet: s.httpList, http.MethodPost: s.httpCreate}.serve(w, r)
+	case batchShow:
+		return methods{http.MethodPost: s.httpBatchShow}.serve(w, r)
+	}
+	return &fault{reason: noSuchRoute, message: "metrics are at " + collection + "; see " + description}
+}
+
+// routeMetric takes the whole rest of the path for the id, its slashes too, and cleans nothing away.
+func (s *Service) routeMetric(w http.ResponseWriter, r *http.Request, escaped string) error {
+	id, err := url.PathUnescape(escaped)
+	if err != nil {
+		return invalid(violations{{"cnf_id", err.Error()}})
+	}
+	return methods{
+		http.MethodGet:    func(w http.ResponseWriter, r *http.Request) error { return s.httpShow(w, r, id) },
+		http.MethodPut:    func(w http.ResponseWriter, r *http.Request) error { return s.httpUpdate(w, r, id) },
+		http.MethodDelete: func(w http.ResponseWriter, r *http.Request) error { return s.httpDelete(w, r, id) },
+	}.serve(w, r)
+}
+
+// serve answers HEAD like GET: the listener leaves out the body.
+func (m methods) serve(w http.ResponseWriter, r *http.Request) error {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if answer, ok := m[method]; ok {
+		return answer(w, r)
+	}
+	var list []string
+	for name := range m {
+		list = append(list, name)
+	}
+	if m[http.MethodGet] != nil {
+		list = append(list, http.MethodHead)
+	}
+	slices.Sort(list)
+	allowed := strings.Join(list, ", ")
+	w.Header().Set("Allow", allowed)
+	return &fault{reason: methodNotAllowed, message: "this resource answers " + allowed}
+}
+
+func describe(w http.ResponseWriter, _ *http.Request) error {
+	writeBody(w, http.StatusOK, "application/json", openAPI)
+	return nil
+}
+
+func (s *Service) httpShow(w http.ResponseWriter, r *http.Request, id string) error {
+	in := newInput(r)
+	q := &cnfmetricsv1.ShowCnfMetricRequest{
+		CnfId: id, NoCache: in.flag("no_cache"), MinVersion: in.integer("min_version", 64),
+	}
+	if err := in.check(checkShow(q)); err != nil {
+		return err
+	}
+	found, err := s.ShowCnfMetric(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Age", strconv.FormatInt(wholeSeconds(found), 10))
+	if found.GetFreshness().GetStale() {
+		w.Header().Set("Ringside-Stale", "true")
+	}
+	return writeJSON(w, http.StatusOK, toJSON(found.GetMetric()))
+}
+
+func wholeSeconds(found *cnfmetricsv1.ShowCnfMetricResponse) int64 {
+	return int64(found.GetFreshness().GetAge().AsDuration() / time.Second)
+}
+
+func (s *Service) httpCreate(w http.ResponseWriter, r *http.Request) error {
+	in := newInput(r)
+	q := &cnfmetricsv1.CreateCnfMetricRequest{Metric: in.metric(""), IdempotencyId: in.text("idempotency_id")}
+	if err := in.check(checkCreate(q)); err != nil {
+		return err
+	}
+	created, err := s.CreateCnfMetric(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", collection+"/"+url.PathEscape(q.GetMetric().GetCnfId()))
+	return writeJSON(w, http.StatusCreated, toJSON(created.GetMetric()))
+}
+
+// pageJSON is one page of a list.
+type pageJSON struct {
+	Metrics       []*metricJSON    `json:"metrics"`
+	NextPageToken string           `json:"next_page_token"`
+	Unreadable    []unreadableJSON `json:"unreadable,omitempty"`
+}
+
+type unreadableJSON struct {
+	CnfID   string `json:"cnf_id"`
+	Message string `json:"message"`
+}
+
+func (s *Service) httpList(w http.ResponseWriter, r *http.Request) error {
+	in := newInput(r)
+	q := &cnfmetricsv1.ListCnfMetricsRequest{
+		PageSize: int32(in.integer("page_size", 32)), PageToken: in.text("page_token"),
+		MetricType: in.text("metric_type"), Status: in.text("status"),
+	}
+	_, wrong := listQuery(q)
+	if err := in.check(wrong); err != nil {
+		return err
+	}
+	list, err := s.ListCnfMetrics(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	page := pageJSON{Metrics: []*metricJSON{}, NextPageToken: list.GetNextPageToken()}
+	for _, m := range list.GetMetrics() {
+		page.Metrics = append(page.Metrics, toJSON(m))
+	}
+	for _, u := range list.GetUnreadable() {
+		page.Unreadable = append(page.Unreadable, unreadableJSON{u.GetCnfId(), u.GetMessage()})
+	}
+	return writeJSON(w, http.StatusOK, page)
+}
+
+func (s *Service) httpUpdate(w http.ResponseWriter, r *http.Request, id string) error {
+	in := newInput(r)
+	q := &cnfmetricsv1.UpdateCnfMetricRequest{Metric: in.metric(id), IdempotencyId: in.text("idempotency_id")}
+	if m := q.GetMetric(); m != nil && m.GetCnfId() != id {
+		in.wrong.add("cnf_id", "is not the one in the path")
+	}
+	if err := in.check(checkUpdate(q)); err != nil {
+		return err
+	}
+	updated, err := s.UpdateCnfMetric(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, toJSON(updated.GetMetric()))
+}
+
+// deletedJSON says that a metric is gone.
+type deletedJSON struct {
+	Version int64 `json:"version"`
+}
+
+func (s *Service) httpDelete(w http.ResponseWriter, r *http.Request, id string) error {
+	in := newInput(r)
+	q := &cnfmetricsv1.DeleteCnfMetricRequest{
+		CnfId: id, Version: in.integer("version", 64), IdempotencyId: in.text("idempotency_id"),
+	}
+	if err := in.check(checkDelete(q)); err != nil {
+		return err
+	}
+	deleted, err := s.DeleteCnfMetric(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, deletedJSON{deleted.GetVersion()})
+}
+
+// batchJSON answers a batch.
+type batchJSON struct {
+	Results []resultJSON `json:"results"`
+}
+
+// resultJSON is the answer to one id: a metric or an error.
+type resultJSON struct {
+	CnfID  string      `json:"cnf_id"`
+	Metric *metricJSON `json:"metric,omitempty"`
+	Age    *int64      `json:"age,omitempty"` // in whole seconds
+	Stale  bool        `json:"stale,omitempty"`
+	Error  *problem    `json:"error,omitempty"`
+}
+
+func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
+	in := newInput(r)
+	ids := in.ids()
+	if err := in.check(checkBatch(ids)); err != nil {
+		return err
+	}
+	answer := batchJSON{Results: make([]resultJSON, len(ids))}
+	for i, o := range s.showAll(r.Context(), ids) {
+		answer.Results[i] = s.resultJSON(ids[i], o)
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+func (s *Service) resultJSON(id string, o outcome) resultJSON {
+	if o.err != nil {
+		return resultJSON{CnfID: id, Error: s.faultOf(o.err).problem()}
+	}
+	age := wholeSeconds(o.found)
+	return resultJSON{
+		CnfID: id, Metric: toJSON(o.found.GetMetric()), Age: &age, Stale: o.found.GetFreshness().GetStale(),
+	}
+}
+
+func writeFault(w http.ResponseWriter, f *fault) {
+	p := f.problem()
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and integers always marshal
+	}
+	writeBody(w, p.Status, "application/problem+json", append(b, '\n'))
+}
+
+// writeJSON fails on a metric that JSON has no words for; what was checked or decoded has none.
+func writeJSON(w http.ResponseWriter, status int, answer any) error {
+	b, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	writeBody(w, status, "application/json", append(b, '\n'))
+	return nil
+}
+
+func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that went away is no failure of ours
+}

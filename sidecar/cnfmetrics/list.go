@@ -1,0 +1,98 @@
+package cnfmetrics
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+
+	"github.com/ringside-cache/ringside/origin"
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// The sizes of a page.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// ListCnfMetrics implements cnfmetrics.v1.CnfMetricsService.
+func (s *Service) ListCnfMetrics(
+	ctx context.Context, q *cnfmetricsv1.ListCnfMetricsRequest,
+) (*cnfmetricsv1.ListCnfMetricsResponse, error) {
+	query, wrong := listQuery(q)
+	if wrong != nil {
+		return nil, invalid(wrong)
+	}
+	rows, err := s.lister.List(ctx, query)
+	if err != nil {
+		return nil, s.failList(err)
+	}
+	page := &cnfmetricsv1.ListCnfMetricsResponse{}
+	for _, row := range rows {
+		m, err := decodeRow(row.Key, row.Value.Data, row.Value.Version)
+		if err != nil {
+			page.Unreadable = append(page.Unreadable, &cnfmetricsv1.UnreadableRow{CnfId: row.Key, Message: err.Error()})
+			continue
+		}
+		page.Metrics = append(page.Metrics, m)
+	}
+	if len(rows) == query.Limit {
+		page.NextPageToken = pageToken{rows[len(rows)-1].Key, q.GetMetricType(), q.GetStatus()}.String()
+	}
+	return page, nil
+}
+
+// failList says an error of the origin itself, whose kinds the dataset has not classed.
+func (s *Service) failList(err error) *fault {
+	if cache.KindOf(err) == cache.KindInternal {
+		return &fault{reason: unavailable, message: err.Error(), retry: minRetry}
+	}
+	return s.fail(err, "page_token", conflict)
+}
+
+func listQuery(q *cnfmetricsv1.ListCnfMetricsRequest) (origin.ListQuery, violations) {
+	query := origin.ListQuery{Limit: cmp.Or(int(q.GetPageSize()), defaultPage), Where: map[string]string{}}
+	var wrong violations
+	if query.Limit < 1 || query.Limit > maxPage {
+		wrong.add("page_size", "is not between 1 and %d, or 0 for %d", maxPage, defaultPage)
+	}
+	for column, value := range map[string]string{"metric_type": q.GetMetricType(), "status": q.GetStatus()} {
+		if value != "" && wrong.checkText(column, value, maxColumnBytes) {
+			query.Where[column] = value
+		}
+	}
+	if q.GetPageToken() == "" {
+		return query, wrong
+	}
+	token, ok := parsePageToken(q.GetPageToken())
+	switch {
+	case !ok:
+		wrong.add("page_token", "is not one that a page has given")
+	case token.MetricType != q.GetMetricType() || token.Status != q.GetStatus():
+		wrong.add("page_token", "was given for other filters; begin at the first page")
+	}
+	query.After = token.After
+	return query, wrong
+}
+
+// pageToken says where the next page begins. It holds the filters, so that they can not change on the way.
+type pageToken struct {
+	After      string `json:"after"`
+	MetricType string `json:"metric_type,omitempty"`
+	Status     string `json:"status,omitempty"`
+}
+
+func (t pageToken) String() string {
+	b, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parsePageToken(s string) (t pageToken, ok bool) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	return t, err == nil && json.Unmarshal(b, &t) == nil && t.After != ""
+}

@@ -1,0 +1,160 @@
+package cnfmetrics
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+)
+
+// maxColumnBytes bounds each text of a row that is read, so that 1000 metrics fit into an answer of 4 MiB.
+const maxColumnBytes = 1024
+
+// timestampForm is RFC 3339 to the microsecond, which is the finest that all databases keep.
+const timestampForm = "2006-01-02T15:04:05.000000Z"
+
+// metricJSON is a metric as the HTTP API gives it, and without Version as the row that is written.
+type metricJSON struct {
+	CnfID      string  `json:"cnf_id"`
+	Timestamp  string  `json:"timestamp"`
+	MetricType string  `json:"metric_type"`
+	Value      float64 `json:"value"`
+	Unit       string  `json:"unit"`
+	Status     string  `json:"status"`
+	Version    int64   `json:"version,omitempty"`
+}
+
+func toJSON(m *cnfmetricsv1.CnfMetric) *metricJSON {
+	return &metricJSON{
+		CnfID: m.GetCnfId(), Timestamp: m.GetTimestamp().AsTime().Format(timestampForm), MetricType: m.GetMetricType(),
+		Value: m.GetValue(), Unit: m.GetUnit(), Status: m.GetStatus(), Version: m.GetVersion(),
+	}
+}
+
+// encodeRow writes a metric that has been checked in the form in which the dataset takes rows.
+func encodeRow(m *cnfmetricsv1.CnfMetric) []byte {
+	row := toJSON(m)
+	row.Version = 0
+	b, err := json.Marshal(row)
+	if err != nil {
+		panic(err) // strings and finite numbers always marshal
+	}
+	return b
+}
+
+// decodeRow reads a metric from a row of the dataset. Columns that are no part of the model are left out.
+func decodeRow(id string, row []byte, version int64) (*cnfmetricsv1.CnfMetric, error) {
+	o, err := parseObject(row)
+	if err != nil {
+		return nil, unreadableRow(id, err.Error())
+	}
+	m := o.metric()
+	m.Version = version
+	if o.wrong != nil {
+		return nil, unreadableRow(id, o.wrong.join("column "))
+	}
+	return m, nil
+}
+
+func unreadableRow(id, why string) *fault {
+	return &fault{reason: unreadable, message: fmt.Sprintf("the row %q is no metric: %s", id, why)}
+}
+
+// object is a JSON object taken apart. Its methods take members out, and note what is wrong with them.
+type object struct {
+	members map[string]json.RawMessage
+	wrong   violations
+}
+
+// parseObject is stricter than encoding/json: names count as they are written, each is there once, text is UTF-8.
+func parseObject(b []byte) (*object, error) {
+	if !utf8.Valid(b) {
+		return nil, errors.New("it is not UTF-8")
+	}
+	o := &object{members: make(map[string]json.RawMessage, 8)}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("it is not a JSON object")
+	}
+	for d.More() {
+		if err := o.parseMember(d); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, notJSON(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("something follows the JSON object, at byte %d", d.InputOffset())
+	}
+	return o, nil
+}
+
+func (o *object) parseMember(d *json.Decoder) error {
+	token, err := d.Token()
+	if err != nil {
+		return notJSON(err)
+	}
+	name, _ := token.(string) // the decoder lets nothing else be a name
+	var value json.RawMessage
+	if err := d.Decode(&value); err != nil {
+		return notJSON(err)
+	}
+	if _, twice := o.members[name]; twice {
+		return fmt.Errorf("%q is there twice", name)
+	}
+	o.members[name] = value
+	return nil
+}
+
+func notJSON(err error) error { return fmt.Errorf("it is not JSON: %w", err) }
+
+// metric takes what every metric has.
+func (o *object) metric() *cnfmetricsv1.CnfMetric {
+	return &cnfmetricsv1.CnfMetric{
+		CnfId: o.text("cnf_id"), Timestamp: o.time("timestamp"), MetricType: o.text("metric_type"),
+		Value: o.number("value"), Unit: o.text("unit"), Status: o.text("status"),
+	}
+}
+
+// take decodes one member into to, and reports whether it could.
+func (o *object) take(name string, to any, what string) bool {
+	raw, ok := o.members[name]
+	delete(o.members, name)
+	switch {
+	case !ok:
+		o.wrong.add(name, "is missing")
+	case string(raw) == "null" || json.Unmarshal(raw, to) != nil:
+		o.wrong.add(name, "is not %s", what)
+	default:
+		return true
+	}
+	return false
+}
+
+func (o *object) text(name string) (s string) {
+	if o.take(name, &s, "a string") && len(s) > maxColumnBytes {
+		o.wrong.add(name, "has %d bytes; at most %d are read", len(s), maxColumnBytes)
+	}
+	return s
+}
+
+func (o *object) number(name string) (v float64) {
+	o.take(name, &v, "a finite number")
+	return v
+}
+
+func (o *object) time(name string) *timestamppb.Timestamp {
+	var t time.Time
+	if !o.take(name, &t, "an RFC 3339 time such as 2006-01-02T15:04:05.999999Z") {
+		return nil
+	}
+	return timestamppb.New(t.Truncate(time.Microsecond))
+}
