@@ -24,6 +24,7 @@ type Source struct {
 	Datasets          []*cache.Dataset
 	Protocols         []Protocol
 	Origins           []Origin
+	ChangeFeeds       []ChangeFeed
 	Ring              func() Ring
 	Peers             func() Peers
 	PeerListener      func() PeerListener
@@ -31,6 +32,12 @@ type Source struct {
 	Local             func() Local
 	Feed              func() Feed
 	Reloads           func() Reloads
+}
+
+// ChangeFeed is the change feed of one dataset.
+type ChangeFeed struct {
+	Dataset string
+	Reading func() bool // whether this member reads it, without a gap
 }
 
 // Origin is one origin's guard.
@@ -79,6 +86,11 @@ type Peers struct {
 	Refused         int64 // fetches refused because a bound was reached
 	Silences        int64 // times that a member did not answer a ping in time
 	Disagreements   int64 // answers by members whose ring was another
+	Followed        int64 // members whose invalidations are followed, now
+	Published       int64 // invalidations, to all followers as one
+	Received        int64 // invalidations, of all followed members
+	Gaps            int64 // times that invalidations of a followed member may have been missed
+	TellsFailed     int64 // members that could not be told what concerns all of them
 }
 
 // PeerListener is how near the listener for other members is to its bounds. Counts are since the start.
@@ -87,6 +99,9 @@ type PeerListener struct {
 	ConnsRefused          int64
 	InFlight, MaxInFlight int64 // fetches that are being answered
 	FetchesRefused        int64
+
+	Followers, MaxFollowers           int64 // members that follow this one
+	FollowersRefused, FollowersCutOff int64 // because there were too many; because one was too slow
 }
 
 // Directory is how well the member directory is followed. Counts are since the start.
@@ -106,6 +121,8 @@ type Directory struct {
 type Local struct {
 	BatchReaders, MaxBatchReaders int64 // goroutines that read keys of batches
 	BatchTruncated                int64 // keys refused since the start because an answer would have been too large
+	Watches, MaxWatches           int64
+	WatchesRefused                int64 // since the start, because of their bound
 	Defects                       int64 // panics and errors of no known kind since the start
 }
 

@@ -26,8 +26,10 @@ var update = flag.Bool("update", false, "write METRICS.md anew")
 
 func newDataset(t *testing.T, name string) *cache.Dataset {
 	t.Helper()
+	policy := cache.DefaultPolicy()
+	policy.GapTTL = time.Second // it has a change feed
 	d, err := cache.New(cache.Config{
-		Name: name, Policy: cache.DefaultPolicy(), MaxBytes: 1 << 20,
+		Name: name, Policy: policy, MaxBytes: 1 << 20,
 		Origin: origintest.New(map[string]string{"10.0.0.0/8": "eth0"}),
 	})
 	if err != nil {
@@ -53,6 +55,16 @@ func fullSource(t *testing.T) metrics.Source {
 	stats.Error.Add(17)
 	stats.Queries.Add(18)
 	stats.HopTime.Observe(20 * time.Microsecond)
+	stats.Written.Add(101)
+	stats.Conflicts.Add(102)
+	stats.WritesUnknown.Add(103)
+	stats.WriteErrors.Add(104)
+	stats.WritesServed.Add(105)
+	stats.Invalidations.Add(106)
+	stats.CopiesDropped.Add(107)
+	stats.Unfloored.Add(108)
+	stats.FeedGaps.Add(109)
+	stats.WriteTime.Observe(20 * time.Microsecond)
 	http := &cache.Histogram{}
 	http.Observe(time.Millisecond)
 	http.Observe(time.Minute)
@@ -63,6 +75,7 @@ func fullSource(t *testing.T) metrics.Source {
 		Protocols: []metrics.Protocol{{Name: "http", Duration: http, Load: func() metrics.ProtocolLoad {
 			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, Refused: map[string]int64{"host": 63}}
 		}}},
+		ChangeFeeds: []metrics.ChangeFeed{{Dataset: "routes", Reading: func() bool { return true }}},
 		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
 			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
 				GaveUp: 37}
@@ -73,12 +86,13 @@ func fullSource(t *testing.T) metrics.Source {
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
 				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, Silences: 48,
-				Disagreements: 49,
+				Disagreements: 49, Followed: 91, Published: 92, Received: 93, Gaps: 94, TellsFailed: 95,
 			}
 		},
 		PeerListener: func() metrics.PeerListener {
 			return metrics.PeerListener{
 				Conns: 81, MaxConns: 82, ConnsRefused: 83, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
+				Followers: 87, MaxFollowers: 88, FollowersRefused: 89, FollowersCutOff: 90,
 			}
 		},
 		Directory: func() metrics.Directory {
@@ -88,7 +102,8 @@ func fullSource(t *testing.T) metrics.Source {
 			}
 		},
 		Local: func() metrics.Local {
-			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67}
+			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67,
+				Watches: 68, MaxWatches: 69, WatchesRefused: 70}
 		},
 		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
@@ -136,6 +151,19 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_requests_total{dataset="routes",result="negative"} 16`,
 		`ringside_requests_total{dataset="routes",result="error"} 17`,
 		`ringside_origin_queries_total{dataset="routes"} 18`,
+		`ringside_writes_total{dataset="routes",result="written"} 101`,
+		`ringside_writes_total{dataset="routes",result="conflict"} 102`,
+		`ringside_writes_total{dataset="routes",result="unknown"} 103`,
+		`ringside_writes_total{dataset="routes",result="error"} 104`,
+		`ringside_writes_served_total{dataset="routes"} 105`,
+		`ringside_invalidations_total{dataset="routes"} 106`,
+		`ringside_copies_dropped_total{dataset="routes"} 107`,
+		`ringside_floors_forgotten_total{dataset="routes"} 108`,
+		`ringside_floors{dataset="routes"} 0`,
+		`ringside_max_floors{dataset="routes"} 2048`,
+		`ringside_change_feed_gaps_total{dataset="routes"} 109`,
+		`ringside_change_feed_gap{dataset="routes"} 1`,
+		`ringside_change_feed_reading{dataset="routes"} 1`,
 		`ringside_loads_total{dataset="routes"} 1`,
 		`ringside_entries{dataset="routes"} 1`,
 		`ringside_memory_max_bytes{dataset="routes"} 1.048576e+06`,
@@ -162,6 +190,15 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_peer_refused_total 47`,
 		`ringside_peer_silences_total 48`,
 		`ringside_ring_disagreements_total 49`,
+		`ringside_followed_members 91`,
+		`ringside_published_total 92`,
+		`ringside_received_total 93`,
+		`ringside_follow_gaps_total 94`,
+		`ringside_tells_failed_total 95`,
+		`ringside_followers 87`,
+		`ringside_max_followers 88`,
+		`ringside_followers_refused_total 89`,
+		`ringside_followers_cut_off_total 90`,
 		`ringside_peer_listener_connections 81`,
 		`ringside_peer_listener_max_connections 82`,
 		`ringside_peer_listener_refused_connections_total 83`,
@@ -183,6 +220,9 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_max_batch_readers 65`,
 		`ringside_batch_truncated_total 66`,
 		`ringside_defects_total 67`,
+		`ringside_watches 68`,
+		`ringside_max_watches 69`,
+		`ringside_watches_refused_total 70`,
 		`ringside_config_reloads_total{result="ok"} 71`,
 		`ringside_config_reloads_total{result="error"} 72`,
 		`ringside_config_last_reload_failed 1`,
@@ -191,6 +231,7 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_request_duration_seconds_bucket{protocol="http",le="10"} 1`,
 		`ringside_request_duration_seconds_bucket{protocol="http",le="+Inf"} 2`,
 		`ringside_load_duration_seconds_count{dataset="routes"} 1`,
+		`ringside_write_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
 		`ringside_hop_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
 	} {
 		if !strings.Contains(text, want+"\n") {
@@ -339,8 +380,9 @@ sum by (dataset) (rate(ringside_origin_queries_total[5m]))
 
 ~result~ of ~ringside_requests_total~ is one of ~hit~ (fresh, in memory, loaded by this sidecar),
 ~local_hit~ (fresh, a local copy), ~peer_hit~ (from the owner's memory), ~load~ (the origin was asked, here or
-by the owner), ~stale~, ~negative~ (absent) and ~error~. No label ever holds a key. A label has at most %d
-values.
+by the owner), ~stale~, ~negative~ (absent) and ~error~. ~result~ of ~ringside_writes_total~ is one of ~written~
+(committed), ~conflict~ (the row was not what the write's condition says), ~unknown~ (it may or may not have
+happened) and ~error~ (nothing was written). No label ever holds a key. A label has at most %d values.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

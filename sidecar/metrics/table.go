@@ -33,8 +33,8 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), localMetrics(), originMetrics(), hopMetrics(), peerListenerMetrics(),
-		memoryMetrics(), ringMetrics(), feedMetrics(), processMetrics(),
+		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), hopMetrics(),
+		followMetrics(), peerListenerMetrics(), memoryMetrics(), ringMetrics(), feedMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -80,6 +80,61 @@ func readRequests(s *Source, emit func(float64, ...string)) {
 	}
 }
 
+func writeMetrics() []metric {
+	dataset := []string{"dataset"}
+	return []metric{
+		{"ringside_writes_total", counter, []string{"dataset", "result"},
+			"Writes of applications, each counted once, by what came of them.", readWrites},
+		{"ringside_writes_served_total", counter, dataset,
+			"Writes made for other members.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.WritesServed })},
+		{"ringside_invalidations_total", counter, dataset,
+			"Invalidations taken in: of writes through any member, of change feeds and by request.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Invalidations })},
+		{"ringside_copies_dropped_total", counter, dataset,
+			"Times that the copies of a member's entries were dropped because its invalidations may have been missed.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesDropped })},
+		{"ringside_floors", gauge, dataset,
+			"Keys of which it is remembered, without an entry, what is too old for them.",
+			perDataset(func(d *cache.Dataset) float64 { n, _ := d.Floors(); return float64(n) })},
+		{"ringside_max_floors", gauge, dataset,
+			"Bound of ringside_floors.",
+			perDataset(func(d *cache.Dataset) float64 { _, most := d.Floors(); return float64(most) })},
+		{"ringside_floors_forgotten_total", counter, dataset,
+			"Floors forgotten before their time, because there were too many.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Unfloored })},
+	}
+}
+
+func readWrites(s *Source, emit func(float64, ...string)) {
+	for _, d := range s.Datasets {
+		name, st := d.Name(), d.Stats()
+		emit(float64(st.Written.Load()), name, "written")
+		emit(float64(st.Conflicts.Load()), name, "conflict")
+		emit(float64(st.WritesUnknown.Load()), name, "unknown")
+		emit(float64(st.WriteErrors.Load()), name, "error")
+	}
+}
+
+func changeFeedMetrics() []metric {
+	dataset := []string{"dataset"}
+	return []metric{
+		{"ringside_change_feed_gap", gauge, dataset,
+			"1 while changes are not heard of, although the dataset has a change feed: no member that this one follows reads it.",
+			perDataset(func(d *cache.Dataset) float64 { live, has := d.FeedLive(); return oneIf(has && !live) })},
+		{"ringside_change_feed_gaps_total", counter, dataset,
+			"Times that the change feed broke: entries live for gap_ttl at most until it is live again.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.FeedGaps })},
+		{"ringside_change_feed_reading", gauge, dataset,
+			"1 while this member reads the change feed itself, without a gap, else 0.",
+			func(s *Source, emit func(float64, ...string)) {
+				for _, f := range s.ChangeFeeds {
+					emit(oneIf(f.Reading()), f.Dataset)
+				}
+			}},
+	}
+}
+
 func localMetrics() []metric {
 	protocol := []string{"protocol"}
 	return []metric{
@@ -97,6 +152,12 @@ func localMetrics() []metric {
 		{"ringside_batch_truncated_total", counter, nil,
 			"Keys of batches refused because the answer would have been too large.",
 			local(func(l Local) int64 { return l.BatchTruncated })},
+		{"ringside_watches", gauge, nil, "Watches of applications.",
+			local(func(l Local) int64 { return l.Watches })},
+		{"ringside_max_watches", gauge, nil, "Bound of ringside_watches.",
+			local(func(l Local) int64 { return l.MaxWatches })},
+		{"ringside_watches_refused_total", counter, nil, "Watches refused because of their bound.",
+			local(func(l Local) int64 { return l.WatchesRefused })},
 		{"ringside_defects_total", counter, nil, "Panics and errors of no known kind. Please report them.",
 			local(func(l Local) int64 { return l.Defects })},
 	}
@@ -210,8 +271,35 @@ func hopMetrics() []metric {
 	}
 }
 
+func followMetrics() []metric {
+	return []metric{
+		{"ringside_followed_members", gauge, nil, "Members whose invalidations this one follows.",
+			peers(func(p Peers) int64 { return p.Followed })},
+		{"ringside_published_total", counter, nil, "Invalidations published to the members that follow this one.",
+			peers(func(p Peers) int64 { return p.Published })},
+		{"ringside_received_total", counter, nil, "Invalidations received from the members that this one follows.",
+			peers(func(p Peers) int64 { return p.Received })},
+		{"ringside_follow_gaps_total", counter, nil,
+			"Times that invalidations of a followed member may have been missed: what is held of it was dropped.",
+			peers(func(p Peers) int64 { return p.Gaps })},
+		{"ringside_tells_failed_total", counter, nil,
+			"Members that could not be told of an invalidation that concerns all of them.",
+			peers(func(p Peers) int64 { return p.TellsFailed })},
+	}
+}
+
 func peerListenerMetrics() []metric {
 	return []metric{
+		{"ringside_followers", gauge, nil, "Members that follow the invalidations of this one.",
+			peerListener(func(l PeerListener) int64 { return l.Followers })},
+		{"ringside_max_followers", gauge, nil, "Bound of ringside_followers.",
+			peerListener(func(l PeerListener) int64 { return l.MaxFollowers })},
+		{"ringside_followers_refused_total", counter, nil,
+			"Members that were not let follow because of their bound.",
+			peerListener(func(l PeerListener) int64 { return l.FollowersRefused })},
+		{"ringside_followers_cut_off_total", counter, nil,
+			"Members that were too slow to follow: they drop their copies and begin anew.",
+			peerListener(func(l PeerListener) int64 { return l.FollowersCutOff })},
 		{"ringside_peer_listener_connections", gauge, nil,
 			"Open connections of other members, and of clients that route by the ring, to the peer listener.",
 			peerListener(func(l PeerListener) int64 { return l.Conns })},
@@ -361,6 +449,13 @@ func histograms() []histogram {
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().LoadTime, d.Name())
+				}
+			}},
+		{"ringside_write_duration_seconds", "dataset",
+			"Time of a write by this member, waiting for the origin's budget included.",
+			func(s *Source, emit func(*cache.Histogram, string)) {
+				for _, d := range s.Datasets {
+					emit(&d.Stats().WriteTime, d.Name())
 				}
 			}},
 		{"ringside_hop_duration_seconds", "dataset", "Time of a request to another member.",
