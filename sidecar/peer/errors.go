@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
@@ -21,39 +24,70 @@ const (
 	maxErrorBytes = 512
 )
 
-// wire is the one table of errors between members. Rows that are answers keep their kind on the way; the caller of any
-// other row asks elsewhere.
+// answersTo says to which calls an error is the member's answer.
+type answersTo uint8
+
+const (
+	toFetch answersTo = 1 << iota
+	toWrite
+	toNone answersTo = 0
+)
+
+// wire is the one table of errors between members. Rows that are answers keep their kind on the way. The caller of a
+// fetch asks elsewhere after any other row; that of a write does not know what came of it.
 var wire = []struct {
 	kind   cache.Kind
 	code   codes.Code
-	answer bool
+	answer answersTo
 }{
-	{cache.KindInvalidKey, codes.InvalidArgument, true},
-	{cache.KindNotCached, codes.OutOfRange, true},
-	{cache.KindOverloaded, codes.ResourceExhausted, true},
-	{cache.KindUnavailable, codes.Aborted, true},
-	{cache.KindDeadline, codes.DeadlineExceeded, false},
-	{cache.KindCanceled, codes.Canceled, false},
-	{cache.KindInternal, codes.Internal, false},
+	{cache.KindInvalidKey, codes.InvalidArgument, toFetch | toWrite},
+	{cache.KindInvalidValue, codes.InvalidArgument, toNone}, // told from the row above by its details; see badValue
+	{cache.KindNotCached, codes.OutOfRange, toFetch},
+	{cache.KindOverloaded, codes.ResourceExhausted, toFetch | toWrite},
+	{cache.KindUnavailable, codes.Aborted, toFetch | toWrite},
+	{cache.KindReadOnly, codes.FailedPrecondition, toWrite},
+	{cache.KindConflict, codes.AlreadyExists, toWrite},
+	{cache.KindUnknown, codes.Unknown, toWrite},
+	{cache.KindDeadline, codes.DeadlineExceeded, toNone},
+	{cache.KindCanceled, codes.Canceled, toNone},
+	{cache.KindInternal, codes.Internal, toNone},
 }
 
 // toStatus turns an error of a dataset into one for the wire.
 func toStatus(err error) error {
-	code := codes.Internal
+	kind, code := cache.KindOf(err), codes.Internal
 	for _, row := range wire {
-		if row.kind == cache.KindOf(err) {
+		if row.kind == kind {
 			code = row.code
 		}
 	}
-	text := err.Error()
-	return withRetry(status.New(code, text[:min(len(text), maxErrorBytes)]), cache.RetryAfter(err)).Err()
+	s := withRetry(status.New(code, cut(err.Error())), cache.RetryAfter(err))
+	if kind == cache.KindInvalidValue {
+		s = withValue(s, err)
+	}
+	return s.Err()
 }
+
+func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "") }
 
 func withRetry(s *status.Status, after time.Duration) *status.Status {
 	if after <= 0 {
 		return s
 	}
-	detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	return with(s, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+}
+
+// withValue says which column is wrong.
+func withValue(s *status.Status, err error) *status.Status {
+	wrong := &origin.ValueError{Reason: err.Error()}
+	errors.As(err, &wrong)
+	return with(s, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+		{Field: cut(wrong.Column), Description: cut(wrong.Reason)},
+	}})
+}
+
+func with(s *status.Status, detail protoadapt.MessageV1) *status.Status {
+	detailed, err := s.WithDetails(detail)
 	if err != nil {
 		return s
 	}
@@ -61,10 +95,31 @@ func withRetry(s *status.Status, after time.Duration) *status.Status {
 }
 
 // fromStatus turns the answers among the errors of a call back into those of a dataset; nil when it is not an answer.
-func fromStatus(s *status.Status) *cache.Error {
+func fromStatus(s *status.Status, call answersTo) *cache.Error {
+	wrong := badValue(s)
+	switch {
+	case call == toWrite && wrong != nil:
+		return &cache.Error{Kind: cache.KindInvalidValue, Err: wrong}
+	case call == toWrite && s.Code() == codes.ResourceExhausted && retryDelay(s) == 0:
+		return nil // grpc's own: perhaps the answer was too large
+	}
 	for _, row := range wire {
-		if row.answer && row.code == s.Code() {
+		if row.answer&call != 0 && row.code == s.Code() {
 			return &cache.Error{Kind: row.kind, RetryAfter: retryDelay(s), Err: errors.New(s.Message())}
+		}
+	}
+	return nil
+}
+
+// badValue returns what is wrong with the value that was written; nil when it is not that.
+func badValue(s *status.Status) error {
+	if s.Code() != codes.InvalidArgument {
+		return nil
+	}
+	for _, d := range s.Details() {
+		if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
+			first := bad.GetFieldViolations()[0]
+			return &origin.ValueError{Column: first.GetField(), Reason: first.GetDescription()}
 		}
 	}
 	return nil
@@ -82,7 +137,7 @@ func retryDelay(s *status.Status) time.Duration {
 // failure classes what came of a call that began at began instead of an answer.
 func (p *peer) failure(ctx context.Context, began time.Duration, err error) error {
 	s := status.Convert(err)
-	if e := fromStatus(s); e != nil {
+	if e := fromStatus(s, toFetch); e != nil {
 		p.hear()
 		e.Err = p.about(e.Err)
 		return e

@@ -27,19 +27,21 @@ func FuzzStatus(f *testing.F) {
 		if proto.Unmarshal(data, &raw) != nil {
 			return
 		}
-		e := fromStatus(status.FromProto(&raw))
-		if e == nil {
-			return
-		}
-		if e.RetryAfter < 0 {
-			t.Errorf("retry after %v", e.RetryAfter)
-		}
-		again := fromStatus(status.Convert(toStatus(e)))
-		if again == nil || again.Kind != e.Kind || again.RetryAfter != e.RetryAfter {
-			t.Errorf("%+v came back as %+v", e, again)
-		}
-		if cache.KindOf(e) == cache.KindInternal {
-			t.Errorf("an answer of kind internal: %v", e)
+		for _, call := range []answersTo{toFetch, toWrite} {
+			e := fromStatus(status.FromProto(&raw), call)
+			if e == nil {
+				continue
+			}
+			if e.RetryAfter < 0 {
+				t.Errorf("retry after %v", e.RetryAfter)
+			}
+			again := fromStatus(status.Convert(toStatus(e)), call)
+			if again == nil || again.Kind != e.Kind || again.RetryAfter != e.RetryAfter {
+				t.Errorf("%+v came back as %+v", e, again)
+			}
+			if cache.KindOf(e) == cache.KindInternal {
+				t.Errorf("an answer of kind internal: %v", e)
+			}
 		}
 	})
 }

@@ -24,12 +24,18 @@ type peer struct {
 	member ring.Member
 	ctx    context.Context // done when the peer is closed
 	cancel context.CancelFunc
+	onRing context.Context // done when the member has left the ring
+	leave  context.CancelFunc
+	turn   *sync.Mutex // of the goroutine that follows; shared by all peers of one member
 
 	heard    atomic.Int64 // pool.now of the last sign of life
-	calls    atomic.Int64 // fetches under way
+	asked    atomic.Int64 // pool.now of the last answer
+	calls    atomic.Int64 // fetches and writes under way
 	failures atomic.Int32 // calls in a row that found the member away
 	broken   atomic.Bool  // the breaker is open
 	silences atomic.Int64 // times that the member was found silent
+
+	following atomic.Bool // a goroutine follows the member, or has done so until it left the ring
 
 	mu      sync.Mutex // guards the rest; locked before Pool.mu
 	conn    *grpc.ClientConn
@@ -39,8 +45,9 @@ type peer struct {
 }
 
 func newPeer(p *Pool, m ring.Member) *peer {
-	peer := &peer{pool: p, member: m}
+	peer := &peer{pool: p, member: m, turn: new(sync.Mutex)}
 	peer.ctx, peer.cancel = context.WithCancel(p.ctx)
+	peer.onRing, peer.leave = context.WithCancel(peer.ctx)
 	return peer
 }
 
@@ -51,7 +58,7 @@ var (
 	errClosed   = errors.New("it has left the ring, or this member is stopping")
 	errConns    = errors.New("the bound of connections is reached")
 	errBroken   = errors.New("its breaker is open")
-	errOverload = errors.New("the bound of fetches under way is reached")
+	errOverload = errors.New("the bound of calls under way is reached")
 )
 
 // Fetch implements cache.Peer. The deadline of ctx travels with the request, less the time that has passed.
@@ -71,12 +78,12 @@ func (p *peer) Fetch(ctx context.Context, q cache.Query) (cache.Answer, error) {
 	}
 	began := p.pool.now()
 	req := p.request(q)
-	resp, err := p.attempt(ctx, conn, req)
+	resp, err := attempt(ctx, p, peerv1.NewPeerClient(conn).Fetch, req)
 	if err != nil {
 		return cache.Answer{}, p.failure(ctx, began, err)
 	}
-	p.hear()
-	p.compare(req, resp)
+	p.answered()
+	p.compare(req.GetRingId(), resp, q.Gutter || q.MemoryOnly)
 	return p.answer(resp), nil
 }
 
@@ -88,6 +95,8 @@ func (p *peer) request(q cache.Query) *peerv1.FetchRequest {
 		Gutter:     q.Gutter,
 		NoCache:    q.NoCache,
 		MemoryOnly: q.MemoryOnly,
+		MinVersion: q.MinVersion,
+		MaxAgeNs:   int64(q.MaxAge),
 	}
 }
 
@@ -111,10 +120,9 @@ func (p *peer) answer(r *peerv1.FetchResponse) cache.Answer {
 }
 
 // compare notices that the member has another ring. A successor and a previous owner are asked for keys that are not
-// theirs: from them "not owner" is no disagreement.
-func (p *peer) compare(req *peerv1.FetchRequest, resp *peerv1.FetchResponse) {
-	expected := req.GetGutter() || req.GetMemoryOnly()
-	if resp.GetRingId() != req.GetRingId() || resp.GetNotOwner() && !expected {
+// theirs: from them, elsewhere is set, "not owner" is no disagreement.
+func (p *peer) compare(ringID uint64, resp *peerv1.FetchResponse, elsewhere bool) {
+	if resp.GetRingId() != ringID || resp.GetNotOwner() && !elsewhere {
 		p.pool.counters.disagreements.Add(1)
 	}
 }

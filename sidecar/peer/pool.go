@@ -24,18 +24,29 @@ type Config struct {
 	Credentials credentials.TransportCredentials
 	// WarmUp is how long after a change of the ring the previous owner of a key is still worth asking; 10 s by default.
 	WarmUp time.Duration
-	// AttemptTimeout bounds one Fetch whatever its caller allows; 5 s by default. It must exceed every load timeout.
+	// AttemptTimeout bounds one Fetch or Write whatever its caller allows; 5 s by default. It must exceed every load and
+	// write timeout.
 	AttemptTimeout time.Duration
 	// SilenceAfter is how long a call may wait without a sign of life from its member before that is pinged, and how
 	// long the pong may take; 400 ms by default.
 	SilenceAfter time.Duration
 	// MaxConns bounds the members that are connected to; 10 000 by default.
 	MaxConns int64
-	// MaxCalls bounds the fetches under way to one member; 4096 by default. It must stay below its Server's MaxStreams:
+	// MaxCalls bounds the fetches and writes under way to one member; 4096 by default. It must stay below its Server's MaxStreams:
 	// a ping that waits for a stream would look like silence.
 	MaxCalls int64
 	// MaxAnswerBytes bounds one answer; 16 MiB by default.
 	MaxAnswerBytes int
+	// Sink is told what members invalidate of which this one has taken something; nil follows nobody.
+	Sink Sink
+	// FollowIdle is how long a member is followed after its last answer; 30 s by default. It must exceed the life of
+	// every copy of another member's entry.
+	FollowIdle time.Duration
+	// Feeds are the datasets with a change feed. Those who read them (see Elected) are always followed.
+	Feeds []string
+	// LogSize is how many invalidations this member keeps for its followers; one that is further behind has missed some.
+	// 4096 by default.
+	LogSize int
 }
 
 func (c Config) withDefaults() Config {
@@ -45,6 +56,8 @@ func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
 	c.MaxCalls = cmp.Or(c.MaxCalls, 4096)
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)
+	c.FollowIdle = cmp.Or(c.FollowIdle, 30*time.Second)
+	c.LogSize = cmp.Or(c.LogSize, 4096)
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
 	}
@@ -55,6 +68,7 @@ func (c Config) withDefaults() Config {
 type Pool struct {
 	config   Config
 	start    time.Time
+	log      *Log
 	counters counters
 	conns    atomic.Int64         // peers that hold a grpc.ClientConn
 	view     atomic.Pointer[view] // never nil
@@ -62,8 +76,9 @@ type Pool struct {
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup // what spawn began
 
-	mu     sync.Mutex         // guards closed, peers, and the change of view
+	mu     sync.Mutex         // guards closed, peers, left, and the change of view
 	peers  map[*peer]struct{} // every peer that is not closed, those that left the ring included
+	left   map[string]*peer   // :: node id → the latest of these that left the ring
 	closed bool
 }
 
@@ -71,6 +86,7 @@ type Pool struct {
 type view struct {
 	cur, prev *ring.Ring
 	peers     map[string]*peer // node id → member of cur or prev, but for self
+	feeders   map[string]bool  // :: node id → it reads a feed of Config.Feeds
 	changed   time.Time        // when cur became the ring
 }
 
@@ -78,7 +94,10 @@ var _ cache.Peers = (*Pool)(nil)
 
 // NewPool returns a Pool with an empty ring: this member owns every key.
 func NewPool(c Config) *Pool {
-	p := &Pool{config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{})}
+	p := &Pool{
+		config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{}), left: make(map[string]*peer),
+	}
+	p.log = newLog(p.config.LogSize)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.view.Store(&view{})
 	return p
@@ -87,10 +106,17 @@ func NewPool(c Config) *Pool {
 // SetRing makes cur the ring; prev is the one before it, or nil. Connections to members that are in neither are closed
 // once the attempts under way have had their time.
 func (p *Pool) SetRing(cur, prev *ring.Ring) {
+	if p.change(cur, prev) {
+		p.view.Load().followFeeders()
+	}
+}
+
+// change reports whether the pool is open.
+func (p *Pool) change(cur, prev *ring.Ring) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return
+		return false
 	}
 	old := p.view.Load()
 	next := &view{cur: cur, prev: prev, peers: make(map[string]*peer, cur.Len()), changed: time.Now()}
@@ -99,12 +125,14 @@ func (p *Pool) SetRing(cur, prev *ring.Ring) {
 	}
 	p.addLocked(next, old, cur)
 	p.addLocked(next, old, prev)
+	next.elect(p.config.Feeds)
 	p.view.Store(next)
 	for id, left := range old.peers {
 		if next.peers[id] != left {
 			p.retireLocked(left)
 		}
 	}
+	return true
 }
 
 // addLocked gives next a peer for each member of r, the old one where there is one.
@@ -115,14 +143,27 @@ func (p *Pool) addLocked(next, old *view, r *ring.Ring) {
 		}
 		known := old.peers[m.ID]
 		if known == nil || known.member.Addr != m.Addr {
-			known = newPeer(p, m)
-			p.peers[known] = struct{}{}
+			known = p.renewLocked(known, m)
 		}
 		next.peers[m.ID] = known
 	}
 }
 
+// renewLocked makes a peer for m. It is followed once the one that m was before, old or one that has left the ring, is
+// not followed any more: the Sink hears of one member from one of them at a time.
+func (p *Pool) renewLocked(old *peer, m ring.Member) *peer {
+	made := newPeer(p, m)
+	if before := cmp.Or(old, p.left[m.ID]); before != nil {
+		made.turn = before.turn
+	}
+	p.peers[made] = struct{}{}
+	return made
+}
+
+// retireLocked ends following at once: nothing new is asked of a member that left.
 func (p *Pool) retireLocked(left *peer) {
+	left.leave()
+	p.left[left.member.ID] = left
 	p.tasks.Go(func() {
 		if sleep(left.ctx, p.config.AttemptTimeout) {
 			p.discard(left)
@@ -133,12 +174,15 @@ func (p *Pool) retireLocked(left *peer) {
 func (p *Pool) discard(gone *peer) {
 	p.mu.Lock()
 	delete(p.peers, gone)
+	if p.left[gone.member.ID] == gone {
+		delete(p.left, gone.member.ID)
+	}
 	p.mu.Unlock()
 	gone.close()
 }
 
-// Close ends what is under way, closes all connections and waits for every goroutine of the pool. Every Fetch fails
-// from then on.
+// Close ends what is under way, closes all connections and waits for every goroutine of the pool. Every call fails from
+// then on, and the Sink hears nothing more.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true

@@ -24,7 +24,17 @@ const patience = 10 * time.Second
 // dataset answers as its test says.
 type dataset struct {
 	serve func(ctx context.Context, q cache.Query) (cache.Answer, error)
+	write func(ctx context.Context, c cache.Change) (cache.Answer, error)
 	stats cache.Stats
+}
+
+func (d *dataset) ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	return d.write(ctx, c)
+}
+
+// written answers each write with what was written, in its first version.
+func written(_ context.Context, c cache.Change) (cache.Answer, error) {
+	return cache.Answer{Value: c.Value, Absent: c.Delete, Version: 1, Fresh: time.Second, Source: cache.SourceLoad}, nil
 }
 
 func (d *dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
@@ -88,7 +98,7 @@ func startMember(t testing.TB, id string, options ...memberOption) *member {
 	t.Helper()
 	m := &member{
 		Member:  ring.Member{ID: id, Addr: "127.0.0.1:0"},
-		dataset: &dataset{serve: held},
+		dataset: &dataset{serve: held, write: written},
 		view:    &view{},
 		served:  make(chan error, 1),
 	}

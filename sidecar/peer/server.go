@@ -24,7 +24,7 @@ type ServerConfig struct {
 	MaxConns int
 	// MaxStreams bounds the requests under way on one connection; 4160 by default: Config.MaxCalls and room for pings.
 	MaxStreams uint32
-	// MaxRequestBytes bounds one request; 8 KiB by default. A server with services that take values needs more.
+	// MaxRequestBytes bounds one request; 1 MiB and 8 KiB by default: the largest write. A Service checks each field.
 	MaxRequestBytes int
 	// Direct serves the connections that do not begin as a member's do: those of clients that route by the ring
 	// themselves. It gets them as they were accepted, without TLS, and returns when its listener is closed. Where it is
@@ -39,7 +39,7 @@ const hello = "ringside/1\n"
 func (c ServerConfig) withDefaults() ServerConfig {
 	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 4160)
-	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, 8<<10)
+	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, maxRequestBytes)
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
 	}
@@ -63,8 +63,9 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 // NewServer returns a Server without services.
 func NewServer(c ServerConfig) *Server {
 	c = c.withDefaults()
-	s := &Server{config: c, grpc: grpc.NewServer(c.options()...), conns: conns{max: c.MaxConns}}
+	s := &Server{config: c, conns: conns{max: c.MaxConns}}
 	s.ctx, s.end = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(append(c.options(), grpc.StreamInterceptor(s.untilStop))...)
 	if s.config.Direct == nil {
 		s.config.Direct = s.grpc.Serve
 	}
@@ -142,8 +143,26 @@ func (s *Server) stopAccepting() {
 	}
 }
 
-// Stop stops accepting, tells callers to go elsewhere, and waits for the calls under way until ctx is done; those that
-// are left are cut off then.
+// untilStop ends the context of a stream when Stop begins: it has no end of its own that could be waited for.
+func (s *Server) untilStop(
+	service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	return handler(service, endingStream{stream, ctx})
+}
+
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s endingStream) Context() context.Context { return s.ctx }
+
+// Stop stops accepting, ends the streams, tells callers to go elsewhere, and waits for the calls under way until ctx is
+// done; those that are left are cut off then.
 func (s *Server) Stop(ctx context.Context) {
 	s.stopAccepting()
 	drained := make(chan struct{})

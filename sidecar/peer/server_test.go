@@ -197,13 +197,17 @@ func TestServerRefusesHugeRequests(t *testing.T) {
 		t.Error("served")
 		return cache.Answer{}, nil
 	}))
-	p := startPool(t, peer.Config{}, m)
-	_, err := peerTo(t, p, "m").Fetch(context.Background(), get(string(make([]byte, 1<<20))))
+	to := peerTo(t, startPool(t, peer.Config{}, m), "m")
+	_, err := to.Fetch(context.Background(), get(string(make([]byte, 2<<20))))
 	if cache.KindOf(err) != cache.KindOverloaded {
 		t.Errorf("error %v, want that of a message beyond the bound", err)
 	}
 	if n := m.service.Stats().Fetches; n != 0 {
 		t.Error("the request was read as a whole")
+	}
+	_, err = to.Fetch(context.Background(), get(string(make([]byte, 1<<20)))) // no larger than a write
+	if cache.KindOf(err) != cache.KindInvalidKey {
+		t.Errorf("error %v, want that of the key", err)
 	}
 }
 

@@ -3,9 +3,8 @@ package peer
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -15,13 +14,12 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// maxDatasetBytes bounds the name of a dataset in a request.
-const maxDatasetBytes = 128
-
 // Dataset is what Service asks. *cache.Dataset is one.
 type Dataset interface {
 	// Serve answers from memory or by a load, and never asks another member.
 	Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
+	// ServeWrite makes a change, and never asks another member.
+	ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error)
 	Stats() *cache.Stats
 }
 
@@ -43,6 +41,15 @@ type ServiceConfig struct {
 	Inspect func() *peerv1.InspectResponse
 	// MaxInFlight bounds the fetches that are answered at once, for all callers together; 20 000 by default.
 	MaxInFlight int64
+	// Log is what followers are told: that of this member's Pool. Nil tells them nothing.
+	Log *Log
+	// Invalidate drops entries from this member's memory, all datasets' together; those that it does not have it ignores.
+	Invalidate func([]cache.Invalidation)
+	// MaxWrites bounds the writes that are made at once, for all callers together; 512 by default. Each may hold
+	// a value of 1 MiB.
+	MaxWrites int64
+	// MaxFollowers bounds the streams of Follow; 4096 by default.
+	MaxFollowers int64
 }
 
 // Service answers other members.
@@ -51,20 +58,29 @@ type Service struct {
 	config   ServiceConfig
 	leaving  atomic.Bool
 	inFlight atomic.Int64
+	writing  atomic.Int64
 
-	fetches, refused, notOwner, ringMismatch atomic.Int64
+	fetches, refused, notOwner, ringMismatch  atomic.Int64
+	writes, writesRefused, told               atomic.Int64
+	followers, followersRefused, followersCut atomic.Int64
 }
 
 // NewService returns a Service for Register.
 func NewService(c ServiceConfig) *Service {
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 20_000)
+	c.MaxWrites = cmp.Or(c.MaxWrites, 512)
+	c.MaxFollowers = cmp.Or(c.MaxFollowers, 4096)
+	if c.Log == nil {
+		c.Log = newLog(1)
+	}
 	return &Service{config: c}
 }
 
 // Register makes server answer for s.
 func (s *Service) Register(server grpc.ServiceRegistrar) { peerv1.RegisterPeerServer(server, s) }
 
-// Leave says in each pong from now on that this member is leaving. It answers all the same.
+// Leave says in each pong from now on that this member is leaving. It answers all the same, and its followers hear of
+// what it writes until its Server stops.
 func (s *Service) Leave() { s.leaving.Store(true) }
 
 // Fetch implements peerv1.PeerServer.
@@ -76,11 +92,11 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 		return nil, toStatus(&cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: errOverload})
 	}
 	if err := checkSizes(req); err != nil {
-		return nil, toStatus(&cache.Error{Kind: cache.KindInvalidKey, Err: err})
+		return nil, toStatus(err)
 	}
-	dataset, ok := s.config.Datasets(req.GetDataset())
-	if !ok {
-		return nil, status.Errorf(codes.NotFound, "no dataset %q: is its config older than the caller's?", req.GetDataset())
+	dataset, err := s.dataset(req.GetDataset())
+	if err != nil {
+		return nil, err
 	}
 	owns := s.owns(req, dataset)
 	a, err := dataset.Serve(ctx, query(req))
@@ -90,20 +106,23 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	return s.response(a, owns), nil
 }
 
-func checkSizes(req *peerv1.FetchRequest) error {
-	switch {
-	case len(req.GetDataset()) > maxDatasetBytes:
-		return fmt.Errorf("the dataset's name has %d bytes; at most %d are allowed", len(req.GetDataset()), maxDatasetBytes)
-	case len(req.GetKey()) > cache.MaxKeyBytes:
-		return fmt.Errorf("the key has %d bytes; at most %d are allowed", len(req.GetKey()), cache.MaxKeyBytes)
-	case req.GetKey() == "":
-		return errors.New("the key is empty")
+func (s *Service) dataset(name string) (Dataset, error) {
+	dataset, ok := s.config.Datasets(name)
+	if !ok {
+		return nil, status.Errorf(codes.NotFound, "no dataset %q: is its config older than the caller's?", name)
 	}
-	return nil
+	return dataset, nil
+}
+
+// request is one about a key.
+type request interface {
+	GetDataset() string
+	GetKey() string
+	GetRingId() uint64
 }
 
 // owns compares the caller's ring with this member's.
-func (s *Service) owns(req *peerv1.FetchRequest, dataset Dataset) bool {
+func (s *Service) owns(req request, dataset Dataset) bool {
 	if req.GetRingId() != s.config.Ring.RingID() {
 		s.ringMismatch.Add(1)
 	}
@@ -122,6 +141,8 @@ func query(req *peerv1.FetchRequest) cache.Query {
 		Gutter:     req.GetGutter(),
 		NoCache:    req.GetNoCache(),
 		MemoryOnly: req.GetMemoryOnly(),
+		MinVersion: max(0, req.GetMinVersion()),
+		MaxAge:     time.Duration(max(0, req.GetMaxAgeNs())),
 	}
 }
 
@@ -157,13 +178,21 @@ func (s *Service) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.Insp
 
 // ServiceStats is a snapshot of a Service.
 type ServiceStats struct {
-	InFlight, MaxInFlight int64 // fetches that are being answered now, and their bound
+	InFlight, MaxInFlight   int64 // fetches that are being answered now, and their bound
+	Writing, MaxWrites      int64 // writes that are being made now, and their bound
+	Followers, MaxFollowers int64 // streams now, and their bound
 
 	// Counted since the start.
 	Fetches      int64
 	Refused      int64 // fetches refused because of MaxInFlight
-	NotOwner     int64 // fetches for keys that this member does not own
-	RingMismatch int64 // fetches by members whose ring was another
+	NotOwner     int64 // fetches and writes of keys that this member does not own
+	RingMismatch int64 // fetches and writes by members whose ring was another
+
+	Writes           int64
+	WritesRefused    int64 // because of MaxWrites
+	Invalidated      int64 // invalidations that members told in requests
+	FollowersRefused int64 // because of MaxFollowers
+	FollowersCut     int64 // because they were too slow, or asked for what is no longer kept
 }
 
 // Stats returns a snapshot.
@@ -175,5 +204,15 @@ func (s *Service) Stats() ServiceStats {
 		Refused:      s.refused.Load(),
 		NotOwner:     s.notOwner.Load(),
 		RingMismatch: s.ringMismatch.Load(),
+
+		Writing:          s.writing.Load(),
+		MaxWrites:        s.config.MaxWrites,
+		Writes:           s.writes.Load(),
+		WritesRefused:    s.writesRefused.Load(),
+		Invalidated:      s.told.Load(),
+		Followers:        s.followers.Load(),
+		MaxFollowers:     s.config.MaxFollowers,
+		FollowersRefused: s.followersRefused.Load(),
+		FollowersCut:     s.followersCut.Load(),
 	}
 }

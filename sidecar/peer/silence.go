@@ -25,9 +25,10 @@ const (
 
 // attempt makes one call and has it watched: an owner that waits for a slow database and one that is gone look the same
 // until somebody asks.
-func (p *peer) attempt(
-	ctx context.Context, conn *grpc.ClientConn, req *peerv1.FetchRequest,
-) (*peerv1.FetchResponse, error) {
+func attempt[Req, Resp any](
+	ctx context.Context, p *peer, call func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req,
+	options ...grpc.CallOption,
+) (Resp, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.pool.config.AttemptTimeout)
 	defer cancel()
 	silences := p.silences.Load()
@@ -35,7 +36,7 @@ func (p *peer) attempt(
 		p.pool.spawn(func() { p.watch(ctx, cancel, silences) })
 	})
 	defer watch.Stop()
-	return peerv1.NewPeerClient(conn).Fetch(ctx, req)
+	return call(ctx, req, options...)
 }
 
 // watch cancels a call when its member turns out to be silent. It ends with the call.
