@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
@@ -128,8 +126,13 @@ func (e *entrance) batchGet(c *call, escapedName string) {
 		c.fail(invalidBatch(err))
 		return
 	}
+	options, err := c.options()
+	if err != nil {
+		c.fail(invalidRequest(err))
+		return
+	}
 	entries := make([]batchEntry, len(keys))
-	for i, o := range e.server.readAll(c.deadline, d, keys, readOptions(c.cacheControl)) {
+	for i, o := range e.server.readAll(c.deadline, d, keys, options) {
 		entries[i] = e.entry(keys[i], o, d.JSON)
 	}
 	body, err := marshalBatch(entries)
@@ -139,7 +142,7 @@ func (e *entrance) batchGet(c *call, escapedName string) {
 	}
 	c.send(typeJSON, body)
 	c.status = http.StatusOK
-	c.setString("Cache-Control", "no-store")
+	c.setString("Cache-Control", noStore)
 }
 
 func (e *entrance) entry(key string, o outcome, isJSON bool) batchEntry {
@@ -175,60 +178,11 @@ func marshalBatch(entries []batchEntry) ([]byte, error) {
 
 var errBatchShape = errors.New(`the body must be one JSON object {"keys": ["…", …]} and nothing else`)
 
-// parseBatch reads {"keys": […]} token by token: encoding/json alone would take "KEYS", the last of two lists, null for
-// a key, and bytes that are not UTF-8.
-func parseBatch(body []byte) ([]string, error) {
-	if !utf8.Valid(body) {
-		return nil, fmt.Errorf("%w: it is not UTF-8", errBatchShape)
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	for _, want := range []json.Token{json.Delim('{'), "keys", json.Delim('[')} {
-		if err := expect(d, want); err != nil {
-			return nil, err
-		}
-	}
-	keys, err := parseKeys(d)
-	if err != nil {
-		return nil, err
-	}
-	if err := expect(d, json.Delim('}')); err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, fmt.Errorf("%w: something follows the object", errBatchShape)
-	}
-	return keys, nil
-}
-
-func expect(d *json.Decoder, want json.Token) error {
-	got, err := d.Token()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errBatchShape, err)
-	}
-	if got != want {
-		return fmt.Errorf("%w: %v at byte %d, not %v", errBatchShape, got, d.InputOffset(), want)
-	}
-	return nil
-}
-
-// parseKeys reads the strings up to the end of the list.
-func parseKeys(d *json.Decoder) ([]string, error) {
-	keys := []string{}
-	for {
-		token, err := d.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errBatchShape, err)
-		}
-		if token == json.Delim(']') {
-			return keys, nil
-		}
-		key, ok := token.(string)
-		if !ok {
-			return nil, fmt.Errorf("%w: key %d is not a string", errBatchShape, len(keys))
-		}
-		if len(keys) == MaxBatchKeys {
-			return nil, fmt.Errorf("a batch has at most %d keys; ask in several", MaxBatchKeys)
-		}
-		keys = append(keys, key)
-	}
+// parseBatch reads {"keys": […]}.
+func parseBatch(body []byte) (keys []string, err error) {
+	r := newObjectReader(body, errBatchShape)
+	r.expect(json.Delim('{'))
+	r.expect("keys")
+	keys = r.keys()
+	return keys, r.end()
 }

@@ -100,7 +100,7 @@ func TestBatchReadsAtOnceWithinItsBounds(t *testing.T) {
 			var mu sync.Mutex // guards running
 			running := 0
 			gate := make(chan struct{})
-			d := scripted{"d", func(_ context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
+			d := scripted{name: "d", get: func(_ context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
 				mu.Lock()
 				running++
 				mu.Unlock()
@@ -135,7 +135,7 @@ func TestBatchReadsAtOnceWithinItsBounds(t *testing.T) {
 func TestBatchStopsWhenItsValuesFillTheAnswer(t *testing.T) {
 	const size = 1000
 	asked := 0
-	d := scripted{"d", func(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
+	d := scripted{name: "d", get: func(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
 		asked++
 		return cache.Answer{Value: make([]byte, size)}, nil
 	}}

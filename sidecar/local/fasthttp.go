@@ -54,9 +54,7 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 		c.fail(failure{problem: problemVersion, detail: "this listener speaks HTTP/1.1"})
 	} else {
 		c.method, c.target, c.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
-		c.cacheControl = joined(h, fasthttp.HeaderCacheControl)
-		c.ifNoneMatch = joined(h, fasthttp.HeaderIfNoneMatch)
-		c.fetchSite = joined(h, "Sec-Fetch-Site")
+		c.read(requestHeader{h})
 		c.content = x.Request.Body()
 		s.entrance.answer(s.base, c)
 	}
@@ -68,13 +66,17 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	s.calls.Put(c)
 }
 
-// joined returns the value of a header field; that of several lines is theirs, with commas between (RFC 9110, 5.3).
-func joined(h *fasthttp.RequestHeader, name string) string {
+// requestHeader is the header of a request as fasthttp has it.
+type requestHeader struct{ *fasthttp.RequestHeader }
+
+func (h requestHeader) joined(name string) string {
 	lines := h.PeekAll(name)
-	switch len(lines) {
-	case 0:
+	switch {
+	case len(lines) == 0:
 		return ""
-	case 1:
+	case len(lines) == 1 && len(lines[0]) == 0:
+		return " "
+	case len(lines) == 1:
 		return view(lines[0])
 	}
 	all := string(lines[0])

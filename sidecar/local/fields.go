@@ -1,6 +1,8 @@
 package local
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -13,20 +15,84 @@ import (
 // view returns b as a string without a copy: valid as long as b is not written.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// readOptions takes from a Cache-Control header (RFC 9111, 5.2.1) what this cache honours. Everything else, malformed
-// directives too, is ignored as the RFC asks.
-func readOptions(cacheControl string) (o cache.ReadOptions) {
-	for cacheControl != "" {
+// options are what the headers of a read ask for. Cache-Control is read leniently, Ringside-Min-Version is not: who asks
+// for a version relies on it.
+func (r *request) options() (cache.ReadOptions, error) {
+	o := parseCacheControl(r.cacheControl)
+	if r.minVersion == "" {
+		return o, nil
+	}
+	var err error
+	if o.MinVersion, err = parseVersion(r.minVersion); err != nil {
+		return o, fmt.Errorf("Ringside-Min-Version: %w", err)
+	}
+	return o, nil
+}
+
+func parseCacheControl(s string) (o cache.ReadOptions) {
+	for s != "" {
 		var directive string
-		directive, cacheControl = nextElement(cacheControl)
-		switch {
-		case strings.EqualFold(directive, "no-cache"):
-			o.NoCache = true
-		case strings.EqualFold(directive, "only-if-cached"):
-			o.OnlyIfCached = true
-		}
+		directive, s = nextElement(s)
+		applyDirective(&o, directive)
 	}
 	return o
+}
+
+// applyDirective takes from a directive of Cache-Control (RFC 9111, 5.2.1) what this cache honours. Everything else,
+// malformed directives too, is ignored as the RFC asks; of two max-stale the stricter one counts.
+func applyDirective(o *cache.ReadOptions, directive string) {
+	name, argument, hasArgument := strings.Cut(directive, "=")
+	switch {
+	case strings.EqualFold(directive, "no-cache"):
+		o.NoCache = true
+	case strings.EqualFold(directive, "only-if-cached"):
+		o.OnlyIfCached = true
+	case strings.EqualFold(name, "max-stale"):
+		limit, ok := anyStaleness, true
+		if hasArgument {
+			limit, ok = deltaSeconds(argument)
+		}
+		if ok && (!o.LimitStale || limit < o.MaxStale) {
+			o.LimitStale, o.MaxStale = true, limit
+		}
+	}
+}
+
+// anyStaleness is the longest staleness that can be asked for: what RFC 9111, 1.2.2 says that larger numbers mean.
+const anyStaleness = 1 << 31 * time.Second
+
+// deltaSeconds reads the argument of a directive, a token or a quoted string (RFC 9111, 5.2).
+func deltaSeconds(s string) (time.Duration, bool) {
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		s = s[1 : len(s)-1]
+	}
+	if !isDigits(s) {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n > int64(anyStaleness/time.Second) {
+		return anyStaleness, true
+	}
+	return time.Duration(n) * time.Second, true
+}
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// parseVersion reads the version of a row.
+func parseVersion(s string) (int64, error) {
+	s = strings.Trim(s, " \t")
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || !isDigits(s) {
+		return 0, errors.New("a version is a whole number from 0 to 9223372036854775807")
+	}
+	return n, nil
 }
 
 // nextElement cuts the first element, without the white space around it, off a comma-separated list. Commas inside
@@ -102,6 +168,14 @@ func appendForward(b []byte, o cache.ReadOptions) []byte {
 	return append(b, "; fwd=miss"...)
 }
 
+// appendWriteStatus writes the Cache-Status of a write: it passed every cache, because of its method.
+func appendWriteStatus(b []byte, a *cache.Answer) []byte {
+	if a.Owner != "" {
+		b = append(appendQuoted(b, a.Owner), "; fwd=method, "...)
+	}
+	return appendDetail(append(b, "ringside; fwd=method"...), a.Detail)
+}
+
 func appendDetail(b []byte, detail string) []byte {
 	switch {
 	case detail == "":
@@ -157,8 +231,10 @@ func retrySeconds(d time.Duration) int64 { return max(1, int64((d+time.Second-1)
 // hosts are the names under which this server may be addressed.
 type hosts map[string]bool
 
+const localhost = "localhost"
+
 func newHosts(names []string) hosts {
-	h := hosts{"localhost": true}
+	h := hosts{localhost: true}
 	for _, name := range names {
 		h[strings.ToLower(name)] = true
 	}
@@ -185,17 +261,16 @@ func hostname(header string) string {
 	} else if i := strings.IndexByte(header, ':'); i >= 0 {
 		name, port = header[:i], header[i:]
 	}
-	if port == "" || port[0] == ':' && isPort(port[1:]) {
+	if port == "" || port == ":" || port[0] == ':' && isDigits(port[1:]) && len(port) <= 6 {
 		return name
 	}
 	return ""
 }
 
-func isPort(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return len(s) <= 5
+// allowOrigin reports whether a page of this origin (RFC 6454, 7) may change things: one that this server, addressed by
+// authority, may have given itself, or one on a configured host. A page of another local port is another origin.
+func (h hosts) allowOrigin(origin, authority string) bool {
+	_, host, ok := strings.Cut(origin, "://")
+	name := strings.ToLower(hostname(host))
+	return ok && (name != localhost && h[name] || h.allow(host) && strings.EqualFold(host, authority))
 }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strings"
@@ -22,13 +23,16 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
+// envelopeBytes is what the rest of a message may take beside a value: key, condition and names.
+const envelopeBytes = 8 << 10
+
 // errorDomain is the domain of every google.rpc.ErrorInfo.
 const errorDomain = "ringside.dev"
 
 func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
 	g := grpc.NewServer(
 		grpc.MaxConcurrentStreams(uint32(s.config.MaxStreams)),
-		grpc.MaxRecvMsgSize(s.config.MaxBodyBytes),
+		grpc.MaxRecvMsgSize(s.config.MaxBodyBytes+envelopeBytes),
 		grpc.MaxHeaderListSize(uint32(s.config.MaxHeaderBytes)),
 		grpc.ConnectionTimeout(s.config.ReadTimeout),
 		grpc.StreamInterceptor(s.endStream),
@@ -71,12 +75,31 @@ type service struct {
 func (g *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsidev1.GetResponse, err error) {
 	start := time.Now()
 	defer g.finish(start, &err)
-	a, err := g.find(ctx, start, q.GetDataset(), q.GetKey(),
-		cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached()})
+	o, field, err := optionsOf(q)
+	if err != nil {
+		return nil, invalidRequest(err).rpc(field)
+	}
+	a, err := g.find(ctx, start, q.GetDataset(), q.GetKey(), o)
 	if err != nil {
 		return nil, err
 	}
 	return reply(&a), nil
+}
+
+// optionsOf returns what q asks for, or the field that is wrong and why.
+func optionsOf(q *ringsidev1.GetRequest) (o cache.ReadOptions, field string, err error) {
+	o = cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached(), MinVersion: q.GetMinVersion()}
+	if o.MinVersion < 0 {
+		return o, "min_version", errors.New("a version is not negative")
+	}
+	if q.GetMaxStale() == nil {
+		return o, "", nil
+	}
+	o.LimitStale, o.MaxStale = true, min(q.GetMaxStale().AsDuration(), anyStaleness)
+	if err := q.GetMaxStale().CheckValid(); err != nil || o.MaxStale < 0 {
+		return o, "max_stale", errors.New("a staleness is a valid google.protobuf.Duration, and not negative")
+	}
+	return o, "", nil
 }
 
 // find reads one key. Its error, also that of an absent key, is a status.

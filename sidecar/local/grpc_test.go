@@ -198,7 +198,7 @@ func TestReflectionNamesTheServices(t *testing.T) {
 
 func TestGRPCRefusesWhatIsTooLarge(t *testing.T) {
 	stub := client(t, start(t, Config{MaxBodyBytes: 100}).grpc)
-	_, err := stub.Get(t.Context(), &ringsidev1.GetRequest{Dataset: strings.Repeat("x", 200)})
+	_, err := stub.Get(t.Context(), &ringsidev1.GetRequest{Dataset: strings.Repeat("x", 200+envelopeBytes)})
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("%v", err)
 	}
@@ -223,7 +223,7 @@ func TestGRPCConnectionsOverTheBoundAreClosed(t *testing.T) {
 // Shutdown lets a running request end, refuses new ones, and cuts off what does not end in time.
 func TestShutdown(t *testing.T) {
 	entered, leave := make(chan string, 3), make(chan struct{})
-	d := scripted{"d", func(ctx context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
+	d := scripted{name: "d", get: func(ctx context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
 		entered <- key
 		if key == "stuck" {
 			<-ctx.Done()

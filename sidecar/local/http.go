@@ -23,16 +23,42 @@ const (
 
 const pointer = "Ringside reads datasets: GET /v1/{dataset}/{key}. GET /openapi.json describes this API.\n"
 
+// noStore is the Cache-Control of what no cache may keep.
+const noStore = "no-store"
+
 //go:embed openapi.json
 var openAPI []byte
 
 // request is what the answer depends on. The strings lie in the server's buffers: they are valid until the answer is
 // complete, and no longer.
 type request struct {
-	method, target, host                 string
-	cacheControl, ifNoneMatch, fetchSite string
-	http11                               bool
-	content                              []byte
+	method, target, host string
+	http11               bool
+	content              []byte
+
+	// Of every request.
+	cacheControl, ifNoneMatch, fetchSite, minVersion string
+	// Of those that are no plain reads.
+	origin, ifMatch, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange string
+}
+
+// header are the fields of a request, in the shape of the server that read it.
+type header interface {
+	// joined returns the value of a field; that of several lines is theirs, with commas between (RFC 9110, 5.3). It is
+	// empty when there is none. A field without a value is one space: who sends "If-Match:" means a condition.
+	joined(name string) string
+}
+
+// read takes the fields that an answer may depend on. method and target are known.
+func (r *request) read(h header) {
+	r.cacheControl, r.ifNoneMatch = h.joined("Cache-Control"), h.joined("If-None-Match")
+	r.fetchSite, r.minVersion = h.joined("Sec-Fetch-Site"), h.joined("Ringside-Min-Version")
+	if r.method == http.MethodGet || r.method == http.MethodHead {
+		return
+	}
+	r.origin, r.ifMatch, r.ifVersion = h.joined("Origin"), h.joined("If-Match"), h.joined("Ringside-If-Version")
+	r.idempotencyKey, r.mediaType = h.joined("Idempotency-Key"), h.joined("Content-Type")
+	r.contentCoding, r.contentRange = h.joined("Content-Encoding"), h.joined("Content-Range")
 }
 
 // response is the answer, to be written before its call is used again.
@@ -53,9 +79,10 @@ type field struct {
 type call struct {
 	request
 	response
-	deadline *deadline
-	key      []byte // scratch of unescape
-	name     []byte // scratch of unescape
+	deadline  *deadline
+	authority string // the Host, or what stands in for it
+	key       []byte // scratch of unescape
+	name      []byte // scratch of unescape
 }
 
 func newCall() *call { return &call{deadline: new(deadline)} }
@@ -66,7 +93,7 @@ func (c *call) recycle() {
 		c.deadline = new(deadline)
 	}
 	c.deadline.Context = nil
-	c.request = request{}
+	c.request, c.authority = request{}, ""
 	c.response = response{fields: c.fields[:0], scratch: c.scratch[:0]}
 }
 
@@ -98,7 +125,7 @@ func (r *response) fail(f failure) {
 		r.setInt("Retry-After", retrySeconds(f.retry))
 	}
 	if f.problem != problemAbsent {
-		r.setString("Cache-Control", "no-store")
+		r.setString("Cache-Control", noStore)
 	}
 }
 
@@ -116,6 +143,7 @@ func (e *entrance) answer(ctx context.Context, c *call) {
 	defer e.finish(c, start)
 	c.deadline.reset(ctx, start.Add(e.server.config.RequestTimeout))
 	path, authority := originForm(c.target, c.host)
+	c.authority = authority
 	if f, ok := e.refuse(c, path, authority); ok {
 		c.fail(f)
 		return
@@ -165,18 +193,34 @@ func (e *entrance) route(c *call, path string) {
 	}
 	rest, versioned := strings.CutPrefix(path, "/v1/")
 	name, key, keyed := strings.Cut(rest, "/")
-	batched, isBatch := strings.CutSuffix(rest, ":batchGet")
+	collection, verb := cutVerb(rest)
 	switch {
 	case versioned && keyed:
-		if e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) {
-			e.get(c, name, key)
-		}
-	case versioned && isBatch:
+		e.keyed(c, name, key)
+	case versioned && verb == ":batchGet":
 		if e.allow(c, http.MethodPost, http.MethodPost) {
-			e.batchGet(c, batched)
+			e.batchGet(c, collection)
+		}
+	case versioned && verb == ":invalidate":
+		if e.allow(c, http.MethodPost, http.MethodPost) && e.sameSite(c) {
+			e.invalidate(c, collection)
 		}
 	case e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
 		c.fail(failure{problem: problemNoRoute, detail: "a key is read at /v1/{dataset}/{key}; see /openapi.json"})
+	}
+}
+
+// keyed answers the requests about one key.
+func (e *entrance) keyed(c *call, name, key string) {
+	switch c.method {
+	case http.MethodGet, http.MethodHead:
+		e.get(c, name, key)
+	case http.MethodPut, http.MethodDelete:
+		if e.sameSite(c) {
+			e.write(c, name, key)
+		}
+	default:
+		e.allow(c, "GET, HEAD, PUT, DELETE")
 	}
 }
 
@@ -233,25 +277,37 @@ func (e *entrance) dataset(c *call, escaped string) (Served, bool) {
 	return d, ok
 }
 
-func (e *entrance) get(c *call, escapedName, escapedKey string) {
-	d, ok := e.dataset(c, escapedName)
-	if !ok {
-		return
+// keyOf finds dataset and key of a path, or answers what is wrong with them. The key lies in memory of c.
+func (e *entrance) keyOf(c *call, escapedName, escapedKey string) (d Served, key string, ok bool) {
+	if d, ok = e.dataset(c, escapedName); !ok {
+		return d, "", false
 	}
 	key, scratch, err := unescape(escapedKey, c.key)
 	c.key = scratch
 	if err == nil && len(key) > cache.MaxKeyBytes {
 		c.fail(failure{problem: problemTargetSize, detail: checkKey(key).Error()})
-		return
+		return d, "", false
 	}
 	if err == nil {
 		err = checkKey(key)
 	}
 	if err != nil {
 		c.fail(invalidKey(err))
+		return d, "", false
+	}
+	return d, key, true
+}
+
+func (e *entrance) get(c *call, escapedName, escapedKey string) {
+	d, key, ok := e.keyOf(c, escapedName, escapedKey)
+	if !ok {
 		return
 	}
-	o := readOptions(c.cacheControl)
+	o, err := c.options()
+	if err != nil {
+		c.fail(invalidRequest(err))
+		return
+	}
 	a, err := d.Get(c.deadline, key, o)
 	if err != nil {
 		c.fail(e.server.fail(err))
@@ -270,6 +326,15 @@ func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 	default:
 		c.send(contentType, a.Value)
 	}
+	c.setEntry(a)
+	mark := len(c.scratch)
+	c.scratch = appendCacheStatus(c.scratch, a, o)
+	c.set("Cache-Status", mark)
+	c.setString("Ringside-Source", a.Source.String())
+}
+
+// setEntry sets the fields that describe an entry, however the answer came by it.
+func (c *call) setEntry(a *cache.Answer) {
 	if a.ETag != "" {
 		c.setString("ETag", a.ETag)
 	}
@@ -277,13 +342,9 @@ func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 	mark := len(c.scratch)
 	c.scratch = strconv.AppendInt(append(c.scratch, "max-age="...), wholeSeconds(timeLeft(a)), 10)
 	c.set("Cache-Control", mark)
-	mark = len(c.scratch)
-	c.scratch = appendCacheStatus(c.scratch, a, o)
-	c.set("Cache-Status", mark)
 	if a.Version != 0 {
 		c.setInt("Ringside-Version", a.Version)
 	}
-	c.setString("Ringside-Source", a.Source.String())
 	if a.Stale {
 		c.setString("Ringside-Stale", "true")
 	}

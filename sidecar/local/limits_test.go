@@ -97,7 +97,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 
 // A client that does not read its answers must not hold a goroutine and their bytes for ever.
 func TestSlowReaderIsCutOff(t *testing.T) {
-	big := scripted{"big", func(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
+	big := scripted{name: "big", get: func(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
 		return cache.Answer{Value: make([]byte, 64<<20), Source: cache.SourceHit}, nil
 	}}
 	s := start(t, Config{WriteTimeout: 50 * time.Millisecond}, Served{Dataset: big})

@@ -1,5 +1,5 @@
-// Package local is what applications talk to: HTTP, gRPC, and both of them on one unix socket. It reads the datasets,
-// and has no cache, no ring and no policy of its own.
+// Package local is what applications talk to: HTTP, gRPC, and both of them on one unix socket. It reads, writes and
+// watches the datasets, and has no cache, no ring and no policy of its own.
 package local
 
 import (
@@ -17,6 +17,11 @@ type Dataset interface {
 	Name() string
 	// Get may be called with a key that lies in memory which is reused after Get has returned.
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	// Write keeps what c holds.
+	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
+	Invalidate(ctx context.Context, s cache.Scope) (cache.Told, error)
+	// Watch notes changes of keys, which are distinct, until it is closed.
+	Watch(keys []string) *cache.Watch
 }
 
 // Served is a dataset and how applications see it.
@@ -101,7 +106,7 @@ type Config struct {
 	MaxRoutedConns int
 	// MaxHeaderBytes bounds a request line with its headers; default 16 KiB.
 	MaxHeaderBytes int
-	// MaxBodyBytes bounds a request body or gRPC message; default 1 MiB.
+	// MaxBodyBytes bounds a request body, and so a value that is written; default 1 MiB.
 	MaxBodyBytes int
 	// MaxStreams bounds the gRPC calls that one connection has open; default 256. More wait in the client.
 	MaxStreams int
@@ -149,6 +154,8 @@ type Stats struct {
 
 	BatchReaders   atomic.Int64 // goroutines that read keys of batches, now; bound: Config.MaxBatchReaders
 	BatchTruncated atomic.Int64 // keys refused because Config.MaxBatchBytes was reached
+	Writes         atomic.Int64 // changes that were handed to a dataset, whatever came of them
+	Invalidations  atomic.Int64 // requests to invalidate that were handed to a dataset
 	Defects        atomic.Int64 // panics and errors of no known kind
 }
 
@@ -164,5 +171,5 @@ type Protocol struct {
 	BodyRefused   atomic.Int64 // HTTP requests over Config.MaxBodyBytes
 	ReadTimeouts  atomic.Int64 // HTTP requests that took longer than Config.ReadTimeout to arrive
 	Malformed     atomic.Int64 // HTTP requests that could not be parsed
-	HostRefused   atomic.Int64 // HTTP requests refused for their Host or Sec-Fetch-Site header
+	HostRefused   atomic.Int64 // HTTP requests refused for their Host, Origin or Sec-Fetch-Site header
 }

@@ -40,8 +40,11 @@ func rows() map[string]string {
 
 // scripted answers as it is told: it stands for states that a real dataset reaches only by failure.
 type scripted struct {
-	name string
-	get  func(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	name       string
+	get        func(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	write      func(ctx context.Context, c cache.Change) (cache.Answer, error)
+	invalidate func(ctx context.Context, s cache.Scope) (cache.Told, error)
+	watch      func(keys []string) *cache.Watch
 }
 
 func (s scripted) Name() string { return s.name }
@@ -50,9 +53,19 @@ func (s scripted) Get(ctx context.Context, key string, o cache.ReadOptions) (cac
 	return s.get(ctx, key, o)
 }
 
+func (s scripted) Write(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	return s.write(ctx, c)
+}
+
+func (s scripted) Invalidate(ctx context.Context, scope cache.Scope) (cache.Told, error) {
+	return s.invalidate(ctx, scope)
+}
+
+func (s scripted) Watch(keys []string) *cache.Watch { return s.watch(keys) }
+
 // failing returns a dataset whose key names the kind of its failure.
 func failing() Dataset {
-	return scripted{"failing", func(ctx context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
+	return scripted{name: "failing", get: func(ctx context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
 		switch key {
 		case "overloaded":
 			return cache.Answer{}, &cache.Error{Kind: cache.KindOverloaded, RetryAfter: 1500 * time.Millisecond,

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -19,9 +18,7 @@ type netHTTP struct {
 func (s *netHTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := s.calls.Get().(*call)
 	c.method, c.target, c.host, c.http11 = r.Method, r.RequestURI, r.Host, r.ProtoAtLeast(1, 1)
-	c.cacheControl = strings.Join(r.Header["Cache-Control"], ", ")
-	c.ifNoneMatch = strings.Join(r.Header["If-None-Match"], ", ")
-	c.fetchSite = r.Header.Get("Sec-Fetch-Site")
+	c.read(netHeader(r.Header))
 	if r.Method == http.MethodPost {
 		c.content, _ = io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	}

@@ -73,7 +73,7 @@ func TestReadOptions(t *testing.T) {
 		"no cache":                     {},
 		",,,\tonly-if-cached\t,":       {OnlyIfCached: true},
 	} {
-		if got := readOptions(header); got != want {
+		if got := parseCacheControl(header); got != want {
 			t.Errorf("Cache-Control: %s: %+v, want %+v", header, got, want)
 		}
 	}
@@ -154,10 +154,10 @@ func FuzzCacheControl(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if o := readOptions(s); (o.NoCache || o.OnlyIfCached) && !strings.Contains(strings.ToLower(s), "cache") {
+		if o := parseCacheControl(s); (o.NoCache || o.OnlyIfCached) && !strings.Contains(strings.ToLower(s), "cache") {
 			t.Errorf("%q: %+v", s, o)
 		}
-		if !strings.Contains(s, `"`) && !readOptions(s+",no-cache").NoCache {
+		if !strings.Contains(s, `"`) && !parseCacheControl(s+",no-cache").NoCache {
 			t.Errorf("%q hides the directive after it", s)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
@@ -38,9 +39,11 @@ var (
 	problemHeaderSize     = problem{http.StatusRequestHeaderFieldsTooLarge, "header-too-large", "Request header too large"}
 	problemConns          = problem{http.StatusServiceUnavailable, "too-many-connections", "Too many connections"}
 	problemVersion        = problem{http.StatusHTTPVersionNotSupported, "http-version", "HTTP version not supported"}
+	problemPrecondition   = problem{http.StatusPreconditionFailed, "precondition-failed", "Precondition failed"}
+	problemMediaType      = problem{http.StatusUnsupportedMediaType, "unsupported-media-type", "Unsupported media type"}
 )
 
-// kinds maps what went wrong with a read to what HTTP says.
+// kinds maps what went wrong with a read or a write to what HTTP says.
 var kinds = [...]problem{
 	cache.KindInternal:    {http.StatusInternalServerError, "internal", "Defect of the sidecar"},
 	cache.KindInvalidKey:  {http.StatusBadRequest, "invalid-key", "Invalid key"},
@@ -49,6 +52,13 @@ var kinds = [...]problem{
 	cache.KindUnavailable: {http.StatusServiceUnavailable, "origin-unavailable", "Origin unavailable"},
 	cache.KindDeadline:    {http.StatusGatewayTimeout, "deadline", "Deadline passed"},
 	cache.KindCanceled:    {http.StatusServiceUnavailable, "stopping", "The sidecar is stopping"},
+	cache.KindVersion:     {http.StatusPreconditionFailed, "version-not-reached", "The origin's value is older"},
+	cache.KindReadOnly:    {http.StatusMethodNotAllowed, "read-only", "The dataset takes no writes"},
+	// One status for all that is wrong with a value, its syntax too: a client can do the same about each.
+	cache.KindInvalidValue: {http.StatusUnprocessableEntity, "invalid-value", "The value can not be this row"},
+	cache.KindConflict:     {http.StatusConflict, "conflict", "The row is not what the condition says"},
+	// Not 502, 503 or 504, on which proxies try again by themselves.
+	cache.KindUnknown: {http.StatusInternalServerError, "outcome-unknown", "The write may or may not have happened"},
 }
 
 // verdict is what gRPC says: a code and the reason of google.rpc.ErrorInfo.
@@ -62,9 +72,10 @@ var (
 	verdictAbsent         = verdict{codes.NotFound, "ABSENT"}
 	verdictBatch          = verdict{codes.InvalidArgument, "INVALID_BATCH"}
 	verdictBatchSize      = verdict{codes.ResourceExhausted, "BATCH_TOO_LARGE"}
+	verdictRequest        = verdict{codes.InvalidArgument, "INVALID_REQUEST"}
 )
 
-// verdicts maps what went wrong with a read to what gRPC says.
+// verdicts maps what went wrong with a read or a write to what gRPC says.
 var verdicts = [...]verdict{
 	cache.KindInternal:    {codes.Internal, "INTERNAL"},
 	cache.KindInvalidKey:  {codes.InvalidArgument, "INVALID_KEY"},
@@ -73,9 +84,15 @@ var verdicts = [...]verdict{
 	cache.KindUnavailable: {codes.Unavailable, "ORIGIN_UNAVAILABLE"},
 	cache.KindDeadline:    {codes.DeadlineExceeded, "DEADLINE"},
 	cache.KindCanceled:    {codes.Canceled, "CANCELED"},
+
+	cache.KindVersion:      {codes.FailedPrecondition, "VERSION_NOT_REACHED"},
+	cache.KindReadOnly:     {codes.FailedPrecondition, "READ_ONLY"},
+	cache.KindInvalidValue: {codes.InvalidArgument, "INVALID_VALUE"},
+	cache.KindConflict:     {codes.Aborted, "CONFLICT"},
+	cache.KindUnknown:      {codes.Unknown, "OUTCOME_UNKNOWN"},
 }
 
-// failure is one failed read as both protocols tell it.
+// failure is one failed read or write as both protocols tell it.
 type failure struct {
 	problem problem
 	verdict verdict
@@ -84,11 +101,13 @@ type failure struct {
 	retry time.Duration
 	// near are names of datasets that the caller may have meant.
 	near []string
+	// column is the one that is wrong with a value; empty where it is the value as a whole.
+	column string
 }
 
 var errBatchBytes = errors.New("batch answer too large")
 
-// fail tells an error of a read. An error of no known kind is reported, not shown: nobody has checked it for secrets.
+// fail tells an error of a dataset. An error of no known kind is reported, not shown: nobody has checked it for secrets.
 func (s *Server) fail(err error) failure {
 	if errors.Is(err, errBatchBytes) {
 		return failure{problem: problemBatchSize, verdict: verdictBatchSize,
@@ -99,11 +118,19 @@ func (s *Server) fail(err error) failure {
 	switch kind {
 	case cache.KindInternal:
 		s.defect(err)
-		f.detail = "the sidecar met a defect of its own while it read the key; its log says more"
+		f.detail = "the sidecar met a defect of its own; its log says more"
 	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled:
 		f.retry = max(f.retry, time.Second)
 	case cache.KindDeadline:
 		f.detail = "no answer was found in time (" + err.Error() + "); try again, or allow more time"
+	case cache.KindUnknown:
+		f.retry = max(f.retry, time.Second)
+		f.detail += "; read the key with no-cache to see what came of it, or send the write again with the same idempotency key"
+	case cache.KindInvalidValue:
+		var wrong *origin.ValueError
+		if errors.As(err, &wrong) {
+			f.column, f.detail = wrong.Column, wrong.Reason
+		}
 	}
 	return f
 }
@@ -127,6 +154,10 @@ func invalidBatch(err error) failure {
 	return failure{problem: problemBatch, verdict: verdictBatch, detail: err.Error()}
 }
 
+func invalidRequest(err error) failure {
+	return failure{problem: problemMalformed, verdict: verdictRequest, detail: err.Error()}
+}
+
 func absent() failure {
 	return failure{problem: problemAbsent, verdict: verdictAbsent,
 		detail: "the origin was asked and has no such key; the answer is cached like a value"}
@@ -142,6 +173,13 @@ type problemDocument struct {
 	Datasets []string `json:"datasets,omitzero"`
 	// RetryAfter is in whole seconds; in a batch, where no header can say it.
 	RetryAfter int64 `json:"retryAfter,omitempty"`
+	// Errors name the columns that are wrong with a value.
+	Errors []columnError `json:"errors,omitzero"`
+}
+
+type columnError struct {
+	Column string `json:"column"`
+	Detail string `json:"detail"`
 }
 
 func (f failure) document() problemDocument {
@@ -149,6 +187,9 @@ func (f failure) document() problemDocument {
 		Detail: f.detail, Datasets: f.near}
 	if f.retry > 0 {
 		d.RetryAfter = retrySeconds(f.retry)
+	}
+	if f.column != "" {
+		d.Errors = []columnError{{f.column, f.detail}}
 	}
 	return d
 }

@@ -31,7 +31,7 @@ func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
 
 func (s *Server) newRouted() *http.Server {
 	handler := &routedHandler{
-		entrance: &entrance{server: s, stats: &s.stats.Routed, anyHost: true},
+		entrance: &entrance{server: s, stats: &s.stats.Routed, hosts: newHosts(s.config.Hosts), anyHost: true},
 		grpc:     s.routedGRPC,
 		calls:    sync.Pool{New: func() any { return newCall() }},
 	}
@@ -84,9 +84,7 @@ func (h *routedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *routedHandler) read(c *call, w http.ResponseWriter, r *http.Request) {
 	config := h.entrance.server.config
 	c.method, c.target, c.host, c.http11 = r.Method, r.RequestURI, r.Host, r.ProtoAtLeast(1, 1)
-	c.cacheControl = strings.Join(r.Header["Cache-Control"], ", ")
-	c.ifNoneMatch = strings.Join(r.Header["If-None-Match"], ", ")
-	c.fetchSite = strings.Join(r.Header["Sec-Fetch-Site"], ", ")
+	c.request.read(netHeader(r.Header))
 	// Timeouts of the server would end long calls, too. The writer has deadlines on every protocol.
 	control, now := http.NewResponseController(w), time.Now()
 	_ = control.SetReadDeadline(now.Add(config.ReadTimeout))
@@ -100,6 +98,17 @@ func (h *routedHandler) read(c *call, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.content = content
+}
+
+// netHeader is the header of a request as net/http has it.
+type netHeader http.Header
+
+func (h netHeader) joined(name string) string {
+	lines := h[name]
+	if len(lines) == 1 && lines[0] == "" {
+		return " "
+	}
+	return strings.Join(lines, ", ")
 }
 
 func (h *routedHandler) unreadable(err error) failure {

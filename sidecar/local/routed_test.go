@@ -166,7 +166,7 @@ func TestRoutedRequestsHaveBounds(t *testing.T) {
 // net/http reads these calls, and grpc's GracefulStop panics when it meets one of them.
 func TestShutdownEndsRoutedCallsUnderWay(t *testing.T) {
 	asked := make(chan struct{})
-	hanging := scripted{"hanging", func(ctx context.Context, _ string, _ cache.ReadOptions) (cache.Answer, error) {
+	hanging := scripted{name: "hanging", get: func(ctx context.Context, _ string, _ cache.ReadOptions) (cache.Answer, error) {
 		close(asked)
 		<-ctx.Done()
 		return cache.Answer{}, ctx.Err()

@@ -45,7 +45,8 @@ func New(config Config, datasets Datasets) *Server {
 	s.base, s.endBase = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP, hosts: newHosts(s.config.Hosts)})
-	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix, anyHost: true})
+	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix,
+		hosts: newHosts(s.config.Hosts), anyHost: true})
 	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC), s.newGRPC(&s.stats.Unix)
 	reflection.Register(s.grpc)
 	reflection.Register(s.unixGRPC)

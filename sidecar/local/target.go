@@ -31,6 +31,15 @@ func originForm(target, host string) (path, authority string) {
 	return rest[end:], rest[:end]
 }
 
+// cutVerb takes the custom verb (":batchGet") off a collection's name; verb is empty where there is none.
+func cutVerb(path string) (collection, verb string) {
+	i := strings.LastIndexByte(path, ':')
+	if i < 0 {
+		return path, ""
+	}
+	return path[:i], path[i:]
+}
+
 // unescape percent-decodes s (RFC 3986, 2.1) into scratch, or returns s itself when nothing is escaped. The path is not
 // cleaned: "//", "." and ".." are bytes of a key like any other.
 func unescape(s string, scratch []byte) (string, []byte, error) {

@@ -1,0 +1,84 @@
+package local
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// objectReader reads a small JSON object token by token: encoding/json alone would take "KEYS", the last of two lists,
+// null for a key, and bytes that are not UTF-8. After the first error it reads no more.
+type objectReader struct {
+	decoder *json.Decoder
+	shape   error // what the object must look like; begins what is said of another one
+	err     error
+}
+
+func newObjectReader(body []byte, shape error) *objectReader {
+	r := &objectReader{decoder: json.NewDecoder(bytes.NewReader(body)), shape: shape}
+	if !utf8.Valid(body) {
+		r.err = fmt.Errorf("%w: it is not UTF-8", shape)
+	}
+	return r
+}
+
+func (r *objectReader) token() json.Token {
+	if r.err != nil {
+		return nil
+	}
+	token, err := r.decoder.Token()
+	if err != nil {
+		r.err = fmt.Errorf("%w: %w", r.shape, err)
+	}
+	return token
+}
+
+func (r *objectReader) expect(want json.Token) {
+	if got := r.token(); r.err == nil && got != want {
+		r.err = fmt.Errorf("%w: %v at byte %d, not %v", r.shape, got, r.decoder.InputOffset(), want)
+	}
+}
+
+func (r *objectReader) string() string {
+	token := r.token()
+	s, ok := token.(string)
+	if r.err == nil && !ok {
+		r.err = fmt.Errorf("%w: %v at byte %d is not a string", r.shape, token, r.decoder.InputOffset())
+	}
+	return s
+}
+
+// keys reads a list of at most MaxBatchKeys strings.
+func (r *objectReader) keys() []string {
+	r.expect(json.Delim('['))
+	keys := []string{}
+	for r.err == nil {
+		token := r.token()
+		key, ok := token.(string)
+		switch {
+		case r.err != nil || token == json.Delim(']'):
+			return keys
+		case !ok:
+			r.err = fmt.Errorf("%w: key %d is not a string", r.shape, len(keys))
+		case len(keys) == MaxBatchKeys:
+			r.err = fmt.Errorf("at most %d keys fit into one request; send several", MaxBatchKeys)
+		default:
+			keys = append(keys, key)
+		}
+	}
+	return nil
+}
+
+// end expects the end of the object, and nothing after it. It returns what was wrong with the body, if anything.
+func (r *objectReader) end() error {
+	r.expect(json.Delim('}'))
+	if r.err != nil {
+		return r.err
+	}
+	if _, err := r.decoder.Token(); err != io.EOF {
+		return fmt.Errorf("%w: something follows the object", r.shape)
+	}
+	return nil
+}
