@@ -1,5 +1,5 @@
-// Package cnfmetrics is the CNF metric model: the typed service cnfmetrics.v1 over one dataset, for gRPC and, by the same
-// methods, for HTTP with JSON. It reads and writes through the dataset like everybody else, and opens no listener.
+// Package cnfmetrics is the CNF metric model: the typed service cnfmetrics.v1 over one dataset, for gRPC and, by the
+// same methods, for HTTP with JSON. It reads and writes through the dataset like everybody else, and opens no listener.
 package cnfmetrics
 
 import (

@@ -3,8 +3,6 @@ package cnfmetrics
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -25,26 +23,28 @@ const (
 
 // reason is one kind of failure as gRPC and HTTP say it. The list is documented in cnfmetrics.proto and openapi.json.
 type reason struct {
-	code   codes.Code
-	name   string // of google.rpc.ErrorInfo; in lower case with dashes the end of the problem type
-	status int
-	title  string
+	code    codes.Code
+	name    string // of google.rpc.ErrorInfo
+	status  int
+	problem string // after problemBase
+	title   string
 }
 
 var (
-	invalidRequest = reason{codes.InvalidArgument, "INVALID_REQUEST", http.StatusBadRequest, "Invalid request"}
-	absent         = reason{codes.NotFound, "ABSENT", http.StatusNotFound, "The origin has no such key"}
-	exists         = reason{codes.AlreadyExists, "EXISTS", http.StatusConflict, "The metric exists"}
-	conflict       = reason{codes.Aborted, "CONFLICT", http.StatusConflict, "The row is not as expected"}
-	unreadable     = reason{codes.Internal, "UNREADABLE_ROW", http.StatusInternalServerError, "The row is no metric"}
-	internal       = reason{codes.Internal, "INTERNAL", http.StatusInternalServerError, "Defect of the sidecar"}
-	unavailable    = reason{codes.Unavailable, "ORIGIN_UNAVAILABLE", http.StatusServiceUnavailable, "Origin unavailable"}
+	invalidRequest = reason{codes.InvalidArgument, "INVALID_REQUEST", 400, "invalid-request", "Invalid request"}
+	absent         = reason{codes.NotFound, "ABSENT", 404, "absent", "There is no such metric"}
+	exists         = reason{codes.AlreadyExists, "EXISTS", 409, "exists", "There is such a metric"}
+	conflict       = reason{codes.Aborted, "CONFLICT", 409, "conflict", "The metric is not what was expected"}
+	unavailable    = reason{codes.Unavailable, "ORIGIN_UNAVAILABLE", 503, "origin-unavailable", "Origin unavailable"}
+	unreadable     = reason{codes.Internal, "UNREADABLE_ROW", 500, "unreadable-row", "The row is no metric"}
+	internal       = reason{codes.Internal, "INTERNAL", 500, "internal", "Defect of the sidecar"}
+	readOnly       = reason{codes.FailedPrecondition, "READ_ONLY", 405, "read-only", "The dataset takes no writes"}
 )
 
 // The reasons that only HTTP has: gRPC finds methods itself.
 var (
-	noSuchRoute      = reason{codes.Unimplemented, "NO_SUCH_ROUTE", http.StatusNotFound, "No such route"}
-	methodNotAllowed = reason{codes.Unimplemented, "METHOD_NOT_ALLOWED", http.StatusMethodNotAllowed, "Method not allowed"}
+	noSuchRoute = reason{status: 404, problem: "no-such-route", title: "No such route"}
+	wrongMethod = reason{status: 405, problem: "method-not-allowed", title: "Method not allowed"}
 )
 
 // kinds maps what went wrong with a read or a change to how it is said. What is not in it is a defect.
@@ -52,14 +52,13 @@ var kinds = map[cache.Kind]reason{
 	cache.KindInvalidKey:   invalidRequest,
 	cache.KindInvalidValue: invalidRequest,
 	cache.KindConflict:     conflict,
-	cache.KindReadOnly:     {codes.FailedPrecondition, "READ_ONLY", http.StatusForbidden, "The dataset takes no writes"},
-	cache.KindVersion: {codes.FailedPrecondition, "VERSION_NOT_REACHED", http.StatusPreconditionFailed,
-		"Version not reached"},
-	cache.KindUnknown:     {codes.Unknown, "OUTCOME_UNKNOWN", http.StatusInternalServerError, "Outcome unknown"},
-	cache.KindOverloaded:  {codes.ResourceExhausted, "OVERLOADED", http.StatusTooManyRequests, "Overloaded"},
-	cache.KindUnavailable: unavailable,
-	cache.KindDeadline:    {codes.DeadlineExceeded, "DEADLINE", http.StatusGatewayTimeout, "Deadline passed"},
-	cache.KindCanceled:    {codes.Canceled, "CANCELED", http.StatusServiceUnavailable, "Canceled"},
+	cache.KindReadOnly:     readOnly,
+	cache.KindVersion:      {codes.FailedPrecondition, "VERSION_NOT_REACHED", 412, "version-not-reached", "Older version"},
+	cache.KindUnknown:      {codes.Unknown, "OUTCOME_UNKNOWN", 500, "outcome-unknown", "The change may have been made"},
+	cache.KindOverloaded:   {codes.ResourceExhausted, "OVERLOADED", 429, "overloaded", "Overloaded"},
+	cache.KindUnavailable:  unavailable,
+	cache.KindDeadline:     {codes.DeadlineExceeded, "DEADLINE", 504, "deadline", "Deadline passed"},
+	cache.KindCanceled:     {codes.Canceled, "CANCELED", 503, "stopping", "The sidecar is stopping"},
 }
 
 const noSuchMetric = "the database was asked and has no such metric"
@@ -102,7 +101,7 @@ func (s *Service) fail(err error, field string, otherwise reason) *fault {
 		return invalid(violations{{field, err.Error()}})
 	case cache.KindInvalidValue:
 		return invalid(violations{wrongColumn(err)})
-	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled:
+	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled, cache.KindUnknown:
 		f.retry = max(f.retry, minRetry)
 	}
 	return f
@@ -172,9 +171,8 @@ type problem struct {
 
 func (f *fault) problem() *problem {
 	return &problem{
-		Type:   problemBase + strings.ToLower(strings.ReplaceAll(f.reason.name, "_", "-")),
-		Title:  f.reason.title,
-		Status: f.reason.status, Detail: f.message, Errors: f.wrong.ofBody(),
+		Type: problemBase + f.reason.problem, Title: f.reason.title, Status: f.reason.status,
+		Detail: f.message, Errors: f.wrong.ofBody(),
 		RetryAfter: int64((f.retry + time.Second - 1) / time.Second),
 	}
 }

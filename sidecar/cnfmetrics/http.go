@@ -3,6 +3,7 @@ package cnfmetrics
 import (
 	_ "embed"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,17 +75,13 @@ func (m methods) serve(w http.ResponseWriter, r *http.Request) error {
 	if answer, ok := m[method]; ok {
 		return answer(w, r)
 	}
-	var list []string
-	for name := range m {
-		list = append(list, name)
-	}
+	allowed := slices.Collect(maps.Keys(m))
 	if m[http.MethodGet] != nil {
-		list = append(list, http.MethodHead)
+		allowed = append(allowed, http.MethodHead)
 	}
-	slices.Sort(list)
-	allowed := strings.Join(list, ", ")
-	w.Header().Set("Allow", allowed)
-	return &fault{reason: methodNotAllowed, message: "this resource answers " + allowed}
+	slices.Sort(allowed)
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return &fault{reason: wrongMethod, message: "this resource answers " + strings.Join(allowed, ", ")}
 }
 
 func describe(w http.ResponseWriter, _ *http.Request) error {
@@ -240,6 +237,9 @@ func (s *Service) resultJSON(id string, o outcome) resultJSON {
 
 func writeFault(w http.ResponseWriter, f *fault) {
 	p := f.problem()
+	if f.reason == readOnly {
+		w.Header().Set("Allow", "GET, HEAD") // a 405 has to say it (RFC 9110, 15.5.6)
+	}
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
 	}

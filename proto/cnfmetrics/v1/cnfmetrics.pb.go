@@ -25,8 +25,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// CnfMetric is the newest value of one metric. The rules hold for what is written. What is read is what the table holds;
-// other programs write it, too.
+// CnfMetric is the newest value of one metric. The rules hold for what is written. What is read is what the table
+// holds: other programs write it, too.
 type CnfMetric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the metric, such as "CNF-001" or "proc/1/cpu": 1 to 191 bytes of UTF-8 without control characters, and
@@ -45,8 +45,8 @@ type CnfMetric struct {
 	Unit string `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
 	// "ok", "warn", "critical", "gone" (not measured any more) or "unknown" (not measured yet).
 	Status string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
-	// Grows with each change of the metric. In Update, the version that is to be replaced, or 0 for whichever there is; in
-	// Create it must be 0.
+	// Grows with each change of the metric. In Update, the version that is to be replaced, or 0 for whichever there is;
+	// in Create it must be 0.
 	Version       int64 `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -193,8 +193,8 @@ type ShowCnfMetricRequest struct {
 	CnfId string `protobuf:"bytes,1,opt,name=cnf_id,json=cnfId,proto3" json:"cnf_id,omitempty"`
 	// Skip what is held: the load of the answer begins after the request.
 	NoCache bool `protobuf:"varint,2,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
-	// Answer with this version or a later one, or fail: VERSION_NOT_REACHED. 0 asks nothing. Pass the version that a change
-	// through another sidecar answered, to see that change through this one.
+	// Answer with this version or a later one, or fail: VERSION_NOT_REACHED. 0 asks nothing. Pass the version that a
+	// change through another sidecar answered, to see that change through this one.
 	MinVersion    int64 `protobuf:"varint,3,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -486,7 +486,7 @@ type ListCnfMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metrics in the order of their ids, byte by byte.
 	Metrics []*CnfMetric `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
-	// For the next page; empty when this is the last one.
+	// For the next page, which may be empty; there is none behind the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Rows of this page that are no metrics: one of them does not keep the others from being listed.
 	Unreadable    []*UnreadableRow `protobuf:"bytes,3,rep,name=unreadable,proto3" json:"unreadable,omitempty"`

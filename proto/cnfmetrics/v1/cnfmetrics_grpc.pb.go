@@ -37,32 +37,42 @@ const (
 // metric, which tells all others. A sidecar has it when its configuration names the dataset (`cnf_metrics`), and
 // answers UNIMPLEMENTED otherwise.
 //
-// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP has the same ones as problem
-// documents (RFC 9457): the type is "https://ringside.dev/problems/" and the reason in lower case with dashes.
+// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP says the same as a
+// problem document (RFC 9457) with the status and, behind https://ringside.dev/problems/, the type of the second line.
 //
-//	INVALID_ARGUMENT    INVALID_REQUEST     400 fields are wrong; google.rpc.BadRequest (HTTP: `errors`) names all of them
-//	NOT_FOUND           ABSENT              404 there is no such metric
-//	ALREADY_EXISTS      EXISTS              409 Create: there is such a metric
-//	ABORTED             CONFLICT            409 the metric has another version than the one expected, or is gone: show
-//	                                            it with no_cache, and decide again
-//	FAILED_PRECONDITION READ_ONLY           403 the dataset takes no writes; see `writable` in the configuration
-//	FAILED_PRECONDITION VERSION_NOT_REACHED 412 the database's metric is older than min_version
-//	UNKNOWN             OUTCOME_UNKNOWN     500 the change may or may not have been made: show the metric with no_cache,
-//	                                            or send the change again with the same idempotency_id
-//	RESOURCE_EXHAUSTED  OVERLOADED          429 a bound was reached; google.rpc.RetryInfo (HTTP: Retry-After) says when
-//	                                            to try again
-//	UNAVAILABLE         ORIGIN_UNAVAILABLE  503 the database gives no answer, and nothing usable is held; with RetryInfo
-//	DEADLINE_EXCEEDED   DEADLINE            504 the deadline passed first
-//	CANCELED            CANCELED            503 the caller went away, or the sidecar is stopping
-//	INTERNAL            UNREADABLE_ROW      500 the row is there but is no metric; the message names the column
-//	INTERNAL            INTERNAL            500 a defect of the sidecar; its log says more
+//	INVALID_ARGUMENT INVALID_REQUEST        fields are wrong: google.rpc.BadRequest, in HTTP `errors`, names all
+//	  400 invalid-request                   of them
+//	NOT_FOUND ABSENT                        there is no such metric
+//	  404 absent
+//	ALREADY_EXISTS EXISTS                   Create: there is such a metric
+//	  409 exists
+//	ABORTED CONFLICT                        the metric has another version than the expected one, or is gone: show it
+//	  409 conflict                          with no_cache, and decide again
+//	FAILED_PRECONDITION READ_ONLY           the dataset takes no writes; see `writable` in the configuration
+//	  405 read-only
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the metric in the database is older than min_version
+//	  412 version-not-reached
+//	UNKNOWN OUTCOME_UNKNOWN                 the change may or may not have been made: show the metric with no_cache,
+//	  500 outcome-unknown                   or send the change again with the same idempotency_id
+//	RESOURCE_EXHAUSTED OVERLOADED           a bound was reached: google.rpc.RetryInfo, in HTTP Retry-After, says when
+//	  429 overloaded                        to try again
+//	UNAVAILABLE ORIGIN_UNAVAILABLE          the database gives no answer and nothing usable is held; with RetryInfo
+//	  503 origin-unavailable
+//	DEADLINE_EXCEEDED DEADLINE              the deadline passed first
+//	  504 deadline
+//	CANCELED CANCELED                       the caller went away, or the sidecar is stopping
+//	  503 stopping
+//	INTERNAL UNREADABLE_ROW                 the row is there but is no metric; the message names the column
+//	  500 unreadable-row
+//	INTERNAL INTERNAL                       a defect of the sidecar; its log says more
+//	  500 internal
 type CnfMetricsServiceClient interface {
 	// ShowCnfMetric answers one metric: from the sidecar's memory, from its owner, or from the database.
 	ShowCnfMetric(ctx context.Context, in *ShowCnfMetricRequest, opts ...grpc.CallOption) (*ShowCnfMetricResponse, error)
 	// CreateCnfMetric adds a metric that is not there yet. OK means committed.
 	CreateCnfMetric(ctx context.Context, in *CreateCnfMetricRequest, opts ...grpc.CallOption) (*CreateCnfMetricResponse, error)
 	// ListCnfMetrics answers metrics in the order of their ids, page by page, from the database and never from memory. A
-	// metric that is there from the first page to the last is listed once, whatever is created and deleted meanwhile.
+	// metric that is there all the time is listed once, whatever is created and deleted meanwhile.
 	ListCnfMetrics(ctx context.Context, in *ListCnfMetricsRequest, opts ...grpc.CallOption) (*ListCnfMetricsResponse, error)
 	// UpdateCnfMetric replaces a metric as a whole. OK means committed.
 	UpdateCnfMetric(ctx context.Context, in *UpdateCnfMetricRequest, opts ...grpc.CallOption) (*UpdateCnfMetricResponse, error)
@@ -148,32 +158,42 @@ func (c *cnfMetricsServiceClient) BatchShowCnfMetrics(ctx context.Context, in *B
 // metric, which tells all others. A sidecar has it when its configuration names the dataset (`cnf_metrics`), and
 // answers UNIMPLEMENTED otherwise.
 //
-// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP has the same ones as problem
-// documents (RFC 9457): the type is "https://ringside.dev/problems/" and the reason in lower case with dashes.
+// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP says the same as a
+// problem document (RFC 9457) with the status and, behind https://ringside.dev/problems/, the type of the second line.
 //
-//	INVALID_ARGUMENT    INVALID_REQUEST     400 fields are wrong; google.rpc.BadRequest (HTTP: `errors`) names all of them
-//	NOT_FOUND           ABSENT              404 there is no such metric
-//	ALREADY_EXISTS      EXISTS              409 Create: there is such a metric
-//	ABORTED             CONFLICT            409 the metric has another version than the one expected, or is gone: show
-//	                                            it with no_cache, and decide again
-//	FAILED_PRECONDITION READ_ONLY           403 the dataset takes no writes; see `writable` in the configuration
-//	FAILED_PRECONDITION VERSION_NOT_REACHED 412 the database's metric is older than min_version
-//	UNKNOWN             OUTCOME_UNKNOWN     500 the change may or may not have been made: show the metric with no_cache,
-//	                                            or send the change again with the same idempotency_id
-//	RESOURCE_EXHAUSTED  OVERLOADED          429 a bound was reached; google.rpc.RetryInfo (HTTP: Retry-After) says when
-//	                                            to try again
-//	UNAVAILABLE         ORIGIN_UNAVAILABLE  503 the database gives no answer, and nothing usable is held; with RetryInfo
-//	DEADLINE_EXCEEDED   DEADLINE            504 the deadline passed first
-//	CANCELED            CANCELED            503 the caller went away, or the sidecar is stopping
-//	INTERNAL            UNREADABLE_ROW      500 the row is there but is no metric; the message names the column
-//	INTERNAL            INTERNAL            500 a defect of the sidecar; its log says more
+//	INVALID_ARGUMENT INVALID_REQUEST        fields are wrong: google.rpc.BadRequest, in HTTP `errors`, names all
+//	  400 invalid-request                   of them
+//	NOT_FOUND ABSENT                        there is no such metric
+//	  404 absent
+//	ALREADY_EXISTS EXISTS                   Create: there is such a metric
+//	  409 exists
+//	ABORTED CONFLICT                        the metric has another version than the expected one, or is gone: show it
+//	  409 conflict                          with no_cache, and decide again
+//	FAILED_PRECONDITION READ_ONLY           the dataset takes no writes; see `writable` in the configuration
+//	  405 read-only
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the metric in the database is older than min_version
+//	  412 version-not-reached
+//	UNKNOWN OUTCOME_UNKNOWN                 the change may or may not have been made: show the metric with no_cache,
+//	  500 outcome-unknown                   or send the change again with the same idempotency_id
+//	RESOURCE_EXHAUSTED OVERLOADED           a bound was reached: google.rpc.RetryInfo, in HTTP Retry-After, says when
+//	  429 overloaded                        to try again
+//	UNAVAILABLE ORIGIN_UNAVAILABLE          the database gives no answer and nothing usable is held; with RetryInfo
+//	  503 origin-unavailable
+//	DEADLINE_EXCEEDED DEADLINE              the deadline passed first
+//	  504 deadline
+//	CANCELED CANCELED                       the caller went away, or the sidecar is stopping
+//	  503 stopping
+//	INTERNAL UNREADABLE_ROW                 the row is there but is no metric; the message names the column
+//	  500 unreadable-row
+//	INTERNAL INTERNAL                       a defect of the sidecar; its log says more
+//	  500 internal
 type CnfMetricsServiceServer interface {
 	// ShowCnfMetric answers one metric: from the sidecar's memory, from its owner, or from the database.
 	ShowCnfMetric(context.Context, *ShowCnfMetricRequest) (*ShowCnfMetricResponse, error)
 	// CreateCnfMetric adds a metric that is not there yet. OK means committed.
 	CreateCnfMetric(context.Context, *CreateCnfMetricRequest) (*CreateCnfMetricResponse, error)
 	// ListCnfMetrics answers metrics in the order of their ids, page by page, from the database and never from memory. A
-	// metric that is there from the first page to the last is listed once, whatever is created and deleted meanwhile.
+	// metric that is there all the time is listed once, whatever is created and deleted meanwhile.
 	ListCnfMetrics(context.Context, *ListCnfMetricsRequest) (*ListCnfMetricsResponse, error)
 	// UpdateCnfMetric replaces a metric as a whole. OK means committed.
 	UpdateCnfMetric(context.Context, *UpdateCnfMetricRequest) (*UpdateCnfMetricResponse, error)
