@@ -134,7 +134,8 @@ type entrance struct {
 	server  *Server
 	stats   *Protocol
 	hosts   hosts
-	anyHost bool // a browser cannot reach a unix socket
+	anyHost bool  // a browser cannot reach a unix socket
+	mount   Mount // nil where there is none
 }
 
 // answer fills in the response of c. It ends when ctx does, or after Config.RequestTimeout.
@@ -146,6 +147,10 @@ func (e *entrance) answer(ctx context.Context, c *call) {
 	c.authority = authority
 	if f, ok := e.refuse(c, path, authority); ok {
 		c.fail(f)
+		return
+	}
+	if e.mounts(path) {
+		e.answerMount(c, path)
 		return
 	}
 	e.route(c, path)
@@ -172,7 +177,7 @@ func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
 	case c.fetchSite == "cross-site":
 		e.stats.HostRefused.Add(1)
 		return failure{problem: problemCrossSite, detail: "a page of another site may not read through this sidecar"}, true
-	case strings.ContainsAny(path, "?#"):
+	case strings.ContainsAny(path, "?#") && !e.mounts(path):
 		return failure{problem: problemMalformed,
 			detail: "no route takes a query or a fragment; in a key write ? as %3F and # as %23"}, true
 	}

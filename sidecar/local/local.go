@@ -124,6 +124,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// IdleTimeout is how long a connection may be silent between two requests; default 2m.
 	IdleTimeout time.Duration
+	// CNFMetrics is the service of the CNF metric model; nil: there is none.
+	CNFMetrics Mount
 	// Defect is called with each defect of this program that a request met: a panic, or an error of no known kind.
 	// The caller of the API is told only that there was one. May be nil.
 	Defect func(error)

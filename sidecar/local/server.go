@@ -44,10 +44,13 @@ func New(config Config, datasets Datasets) *Server {
 	s := &Server{config: config.withDefaults(), datasets: datasets, health: health.NewServer()}
 	s.base, s.endBase = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(context.Background())
-	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP, hosts: newHosts(s.config.Hosts)})
+	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP,
+		hosts: newHosts(s.config.Hosts), mount: s.config.CNFMetrics})
 	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix,
-		hosts: newHosts(s.config.Hosts), anyHost: true})
+		hosts: newHosts(s.config.Hosts), anyHost: true, mount: s.config.CNFMetrics})
 	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC), s.newGRPC(&s.stats.Unix)
+	s.mountOn(s.grpc, &s.stats.GRPC)
+	s.mountOn(s.unixGRPC, &s.stats.Unix)
 	reflection.Register(s.grpc)
 	reflection.Register(s.unixGRPC)
 	s.routedGRPC = s.newGRPC(&s.stats.Routed)
