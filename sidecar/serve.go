@@ -157,7 +157,7 @@ func (p *process) inspection() *peerv1.InspectResponse {
 		report.Datasets = append(report.Datasets, &peerv1.DatasetStats{
 			Name: d.Name, Hits: d.Hits, LocalHits: d.LocalHits, PeerHits: d.PeerHits, Loads: d.Loads, Stale: d.Stale,
 			Negative: d.Negative, Errors: d.Errors, OriginQueries: d.OriginQueries, Entries: d.Entries, Bytes: d.Bytes,
-			MaxBytes: d.MaxBytes, Served: d.Served,
+			MaxBytes: d.MaxBytes, Served: d.Served, Written: d.Written, FeedGap: d.FeedGap,
 		})
 	}
 	return report
@@ -240,6 +240,7 @@ func stateOf(r *peerv1.InspectResponse) *admin.State {
 			Name: d.GetName(), Hits: d.GetHits(), LocalHits: d.GetLocalHits(), PeerHits: d.GetPeerHits(), Loads: d.GetLoads(),
 			Stale: d.GetStale(), Negative: d.GetNegative(), Errors: d.GetErrors(), OriginQueries: d.GetOriginQueries(),
 			Served: d.GetServed(), Entries: d.GetEntries(), Bytes: d.GetBytes(), MaxBytes: d.GetMaxBytes(),
+			Written: d.GetWritten(), FeedGap: d.GetFeedGap(),
 		})
 	}
 	return state

@@ -250,6 +250,26 @@ func TestStateCountsReads(t *testing.T) {
 	}
 }
 
+func TestStateTellsOfWritesAndOfAGapInTheFeed(t *testing.T) {
+	s := newSource(t)
+	routes := s.Datasets[0]
+	routes.Stats().Written.Add(2)
+	state := func() admin.DatasetState { return get[admin.State](t, s, "/api/state").Datasets[0] }
+	if d := state(); d.Written != 2 || d.FeedGap {
+		t.Errorf("without a feed: %+v", d)
+	}
+	policy := routes.Policy()
+	policy.GapTTL = time.Second // it has a feed now
+	routes.SetPolicy(policy)
+	if !state().FeedGap {
+		t.Error("a feed that nobody reads is no gap")
+	}
+	routes.SetFeedLive(true)
+	if state().FeedGap {
+		t.Error("a feed that is live is a gap")
+	}
+}
+
 type ringAnswer struct {
 	ID      string
 	Self    string

@@ -31,10 +31,13 @@ type DatasetState struct {
 	Negative      int64  `json:"negative"`
 	Errors        int64  `json:"errors"`
 	OriginQueries int64  `json:"origin_queries"`
-	Served        int64  `json:"served"` // requests answered to other members
+	Served        int64  `json:"served"`  // requests answered to other members
+	Written       int64  `json:"written"` // rows, for applications
 	Entries       int64  `json:"entries"`
 	Bytes         int64  `json:"bytes"` // overhead included
 	MaxBytes      int64  `json:"max_bytes"`
+	// FeedGap: the dataset has a change feed, and its changes are not heard of now.
+	FeedGap bool `json:"feed_gap,omitempty"`
 }
 
 // State returns the counters of this member.
@@ -54,6 +57,7 @@ func (s Source) State() State {
 
 func datasetState(d *cache.Dataset) DatasetState {
 	st, memory := d.Stats(), d.Memory()
+	live, has := d.FeedLive()
 	return DatasetState{
 		Name:          d.Name(),
 		Hits:          st.Hit.Load(),
@@ -65,9 +69,11 @@ func datasetState(d *cache.Dataset) DatasetState {
 		Errors:        st.Error.Load(),
 		OriginQueries: st.Queries.Load(),
 		Served:        st.Served.Load(),
+		Written:       st.Written.Load(),
 		Entries:       int64(memory.Entries),
 		Bytes:         memory.Bytes,
 		MaxBytes:      memory.MaxBytes,
+		FeedGap:       has && !live,
 	}
 }
 

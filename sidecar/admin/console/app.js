@@ -95,6 +95,7 @@ function memberRow(known, now) {
     num("Owns", index >= 0 ? percent(ring.members[index].share) : "–"),
     num("Reads/s", per("reads")),
     num("In memory", long?.reads ? percent(long.memory / long.reads) : "–"),
+    num("Writes/s", per("written")),
     num("To peers/s", per("served")),
     num("Failed/s", per("errors")),
     num("Entries", sum ? count(sum.entries) : "–"),
@@ -118,6 +119,8 @@ function drawHealth(cluster) {
   if (answers.length === 1) words = "This sidecar answers, alone";
   if (ring && !ring.directory.connected) [level, words] = ["warn", "The directory is away; the last ring stays"];
   if (disagreeing > 5) [level, words] = ["warn", "Members disagree about the ring"];
+  const gaps = new Set(states.flatMap(s => s.datasets.filter(d => d.feed_gap).map(d => d.name)));
+  if (gaps.size) [level, words] = ["warn", `Changes of ${[...gaps].join(", ")} are not heard of`];
   if (silent) [level, words] = ["warn", `${silent} of ${answers.length} members unreachable`];
   if (errors) [level, words] = ["bad", "Reads fail"];
   showHealth(level, words);

@@ -8,13 +8,14 @@ const counters = {
 
 // tally adds up a member's datasets.
 function tally(state) {
-  const sum = { reads: 0, memory: 0, errors: 0, queries: 0, served: 0, entries: 0, bytes: 0, maxBytes: 0 };
+  const sum = { reads: 0, memory: 0, errors: 0, queries: 0, served: 0, written: 0, entries: 0, bytes: 0, maxBytes: 0 };
   for (const d of state.datasets) {
     for (const name of results) sum.reads += d[counters[name]];
     sum.memory += d.hits + d.local_hits;
     sum.errors += d.errors;
     sum.queries += d.origin_queries;
     sum.served += d.served;
+    sum.written += d.written;
     sum.entries += d.entries;
     sum.bytes += d.bytes;
     sum.maxBytes += d.max_bytes;

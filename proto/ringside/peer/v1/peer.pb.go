@@ -1001,7 +1001,11 @@ type DatasetStats struct {
 	// Bound of bytes.
 	MaxBytes int64 `protobuf:"varint,12,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// Requests served to other members.
-	Served        int64 `protobuf:"varint,13,opt,name=served,proto3" json:"served,omitempty"`
+	Served int64 `protobuf:"varint,13,opt,name=served,proto3" json:"served,omitempty"`
+	// Rows written for applications of this member's pod.
+	Written int64 `protobuf:"varint,14,opt,name=written,proto3" json:"written,omitempty"`
+	// The dataset has a change feed, and its changes are not heard of now.
+	FeedGap       bool `protobuf:"varint,15,opt,name=feed_gap,json=feedGap,proto3" json:"feed_gap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1127,6 +1131,20 @@ func (x *DatasetStats) GetServed() int64 {
 	return 0
 }
 
+func (x *DatasetStats) GetWritten() int64 {
+	if x != nil {
+		return x.Written
+	}
+	return 0
+}
+
+func (x *DatasetStats) GetFeedGap() bool {
+	if x != nil {
+		return x.FeedGap
+	}
+	return false
+}
+
 var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
@@ -1205,7 +1223,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x1b\n" +
 	"\tuptime_ns\x18\x04 \x01(\x03R\buptimeNs\x12:\n" +
-	"\bdatasets\x18\x05 \x03(\v2\x1e.ringside.peer.v1.DatasetStatsR\bdatasets\"\xde\x02\n" +
+	"\bdatasets\x18\x05 \x03(\v2\x1e.ringside.peer.v1.DatasetStatsR\bdatasets\"\x93\x03\n" +
 	"\fDatasetStats\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04hits\x18\x02 \x01(\x03R\x04hits\x12\x1d\n" +
@@ -1221,7 +1239,9 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\x03R\aentries\x12\x14\n" +
 	"\x05bytes\x18\v \x01(\x03R\x05bytes\x12\x1b\n" +
 	"\tmax_bytes\x18\f \x01(\x03R\bmaxBytes\x12\x16\n" +
-	"\x06served\x18\r \x01(\x03R\x06served2\xd9\x03\n" +
+	"\x06served\x18\r \x01(\x03R\x06served\x12\x18\n" +
+	"\awritten\x18\x0e \x01(\x03R\awritten\x12\x19\n" +
+	"\bfeed_gap\x18\x0f \x01(\bR\afeedGap2\xd9\x03\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12H\n" +
 	"\x05Write\x12\x1e.ringside.peer.v1.WriteRequest\x1a\x1f.ringside.peer.v1.WriteResponse\x12W\n" +
