@@ -26,7 +26,7 @@ func (d *done) find(c Change, now int64) (found, bool) {
 	if !ok && now < d.turn {
 		f, ok = d.old[c.ID]
 	}
-	return f, ok
+	return f, ok && now < d.turn+doneLife
 }
 
 func (d *done) remember(c Change, f found, now int64) {

@@ -42,17 +42,13 @@ func (f found) answer(asked, now int64) Answer {
 }
 
 // need is what an answer must be good for. Its zero value is content with anything fresh.
-type need struct {
-	floor
-	// anew: whatever is held, the load must begin at asOf or later.
-	anew bool
-}
+type need struct{ floor }
 
 // met reports whether an entry that was loaded at asOf or later will do. Whatever the version, one that was loaded late
 // enough is all there is. 0 is not a time but no bound: what the owner loaded before this member started was loaded
 // before 0.
 func (n need) met(version, asOf int64) bool {
-	return n.floor == floor{} || asOf >= n.asOf || !n.anew && n.admits(version, asOf)
+	return n == need{} || n.admits(version, asOf) || asOf >= max(n.asOf, n.anew)
 }
 
 // find waits for the flight that brings what n needs.
@@ -79,7 +75,7 @@ func reasonFor(r read, route Route) reason {
 	switch {
 	case route.Owner != nil:
 		return reasonGutter
-	case r.need.anew:
+	case r.need.anew != 0:
 		return reasonNoCache
 	case r.expired:
 		return reasonExpired
@@ -103,7 +99,7 @@ func (d *Dataset) refresh(key string, n need, why reason) {
 // for ever.
 func (d *Dataset) refreshEarly(key string, e *entry) {
 	if d.peers.Route(d.name, key).Owner == nil {
-		d.refresh(key, need{floor: floor{asOf: e.began + 1}, anew: true}, reasonEarly)
+		d.refresh(key, need{floor{anew: e.began + 1}}, reasonEarly)
 	}
 }
 
@@ -134,7 +130,7 @@ func (d *Dataset) loader(key string, previous Peer, n need, why reason) func(con
 		if f, ok := d.inMemory(key, n); ok {
 			return f, nil
 		}
-		if previous != nil && !n.anew {
+		if previous != nil && n.anew == 0 {
 			if f, ok := d.peek(ctx, key, previous); ok && n.met(f.entry.version, f.asOf) {
 				return f, nil
 			}
@@ -247,36 +243,41 @@ func (d *Dataset) hopper(key string, route Route, n need) func(context.Context) 
 
 // question asks another member for what n needs, and for nothing below what this one knows of the key.
 func (d *Dataset) question(key string, n need) Query {
-	q, now := Query{Dataset: d.name, Key: key, NoCache: n.anew}, d.now()
+	q, now := Query{Dataset: d.name, Key: key, NoCache: n.anew != 0}, d.now()
 	f := d.known(key, now).above(n.floor)
-	q.MinVersion = f.version
-	if f.asOf != 0 {
-		q.MaxAge = time.Duration(max(now-f.asOf, 1))
+	if f.anew == 0 {
+		q.MinVersion = f.version
+	}
+	if after := max(f.asOf, f.anew); after != 0 {
+		q.MaxAge = time.Duration(max(now-after, 1))
 	}
 	return q
 }
 
-// known is the floor of key: what was invalidated, and what readers here have seen.
+// known is the floor of key: what readers here have seen, or what was invalidated since.
 func (d *Dataset) known(key string, now int64) floor {
 	f := d.floors.of(key, now)
-	if held, ok := d.store.Peek(key); ok {
-		f = f.above(held.floor())
+	held, ok := d.store.Peek(key)
+	switch {
+	case !ok:
+		return f
+	case f.admits(held.version, held.began):
+		return held.floor() // what is not below it is not below f
 	}
-	return f
+	return f.above(held.floor())
 }
 
 // needs is what a question of another member asks for.
 func (d *Dataset) needs(q Query, now int64) need {
-	n := need{anew: q.NoCache, floor: floor{version: q.MinVersion}}
 	switch {
 	case q.NoCache:
-		n.asOf = now
+		return need{floor{anew: now}}
 	case q.MaxAge > 0:
-		n.asOf = now - int64(bounded(q.MaxAge))
+		return need{floor{version: q.MinVersion, asOf: now - int64(bounded(q.MaxAge))}}
 	case q.MinVersion != 0:
-		n.asOf = now
+		return need{floor{version: q.MinVersion, asOf: now}}
 	}
-	return n
+	return need{}
 }
 
 // detour goes around an owner that could not be reached: to the successor, which is everybody's, so that the herd stays

@@ -2,20 +2,19 @@ package cache
 
 import "sync"
 
-// floor is what a read must not go below: the version, or where versions do not tell the time, of what is known to have
-// been there. Its zero value is below everything.
+// floor is what a read must not go below. Its zero value is below everything. Times are those of Dataset.now.
 type floor struct {
-	version int64 // 0: not known
-	asOf    int64 // a value that the origin held then or later is not below; Dataset.now
+	version int64 // this one and later ones are good; 0: not known
+	asOf    int64 // where versions do not tell, what the origin held then or later is good
+	anew    int64 // what was loaded before is not good, whatever its version
 }
 
-// admits reports whether a value is not below f, when the origin held it at asOf or later. Versions decide where both are
-// known.
+// admits reports whether a value that was loaded at asOf or later is not below f.
 func (f floor) admits(version, asOf int64) bool {
 	if f.version != 0 && version != 0 {
-		return version >= f.version
+		return version >= f.version && asOf >= f.anew
 	}
-	return asOf >= f.asOf
+	return asOf >= max(f.asOf, f.anew)
 }
 
 // reached reports whether a value that was loaded after f became known is not an older one all the same, as a replica
@@ -24,7 +23,7 @@ func (f floor) reached(version int64) bool { return version == 0 || version >= f
 
 // above returns the higher of the two in each respect.
 func (f floor) above(other floor) floor {
-	return floor{version: max(f.version, other.version), asOf: max(f.asOf, other.asOf)}
+	return floor{max(f.version, other.version), max(f.asOf, other.asOf), max(f.anew, other.anew)}
 }
 
 // floors remembers floors of keys whose entries are not held: those that were written or invalidated, and those that

@@ -37,9 +37,9 @@ func (d *Dataset) invalidations(s Scope) ([]Invalidation, error) {
 func (d *Dataset) Drop(i Invalidation) {
 	d.stats.Invalidations.Add(1)
 	now := d.now()
-	f := floor{version: i.Version, asOf: now + 1} // the version tells; where it can not, only what is loaded from now on is good
+	f := floor{version: i.Version, asOf: now + 1} // that of an absent entry does not tell
 	if i.Version == 0 {
-		f.asOf -= int64(bounded(i.Age))
+		f = floor{anew: now + 1 - int64(bounded(i.Age))}
 	}
 	if i.Prefix {
 		d.dropPrefix(i.Key, f)

@@ -37,9 +37,9 @@ func (d *Dataset) readFor(o ReadOptions, now int64) read {
 	r := read{began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(bounded(o.MaxStale))}
 	switch {
 	case o.NoCache:
-		r.need = need{anew: true, floor: floor{asOf: now}}
+		r.need = need{floor{anew: now}}
 	case o.MinVersion != 0:
-		r.need = need{floor: floor{version: o.MinVersion, asOf: now}}
+		r.need = need{floor{version: o.MinVersion, asOf: now}}
 	}
 	return r
 }
@@ -85,7 +85,7 @@ type read struct {
 
 // takes reports whether a stale entry may answer r at all.
 func (r read) takes(held *entry, now int64) bool {
-	return held.usable(now) && !r.need.anew && r.need.met(held.version, held.began) &&
+	return held.usable(now) && r.need.anew == 0 && r.need.met(held.version, held.began) &&
 		(!r.limitStale || now-held.freshUntil <= r.maxStale)
 }
 
@@ -133,7 +133,7 @@ func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *e
 		}
 		return held.staleAnswer(now, "origin-error"), nil
 	}
-	if now < held.swrUntil || r.limitStale {
+	if !held.fresh(now) && (now < held.swrUntil || r.limitStale) {
 		d.refreshFor(key, r)
 		return held.staleAnswer(now, "revalidating"), nil
 	}

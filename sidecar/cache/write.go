@@ -30,7 +30,7 @@ func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 	began := d.now()
 	c.Dataset, c.Key, c.Value, c.ID = d.name, strings.Clone(c.Key), bytes.Clone(c.Value), strings.Clone(c.ID) // it may outlive the call
 	// Time for the owner, and when that cannot be asked for its successor.
-	f, err := d.write(ctx, c, 2*(d.Policy().WriteTimeout+hopGrace), d.send)
+	f, err := d.write(ctx, c, 2*(d.commitTimeout()+hopGrace), d.send)
 	d.countWrite(err)
 	if err != nil {
 		return Answer{}, err
@@ -42,11 +42,18 @@ func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
 	d.stats.WritesServed.Add(1)
 	began := d.now()
-	f, err := d.write(ctx, c, d.Policy().WriteTimeout, d.commit)
+	f, err := d.write(ctx, c, d.commitTimeout(), d.commit)
 	if err != nil {
 		return Answer{}, err
 	}
 	return f.answer(began, d.now()), nil
+}
+
+// commitTimeout is the time for the load that a condition may need, for the write, and for its error: while the origin
+// says what came of it, it is known.
+func (d *Dataset) commitTimeout() time.Duration {
+	p := d.Policy()
+	return p.LoadTimeout + p.WriteTimeout + hopGrace
 }
 
 // write makes a change in a flight: it must not be cut off in the middle because its caller leaves.
@@ -83,6 +90,8 @@ func (d *Dataset) checkChange(c Change) error {
 		return d.invalidValue(fmt.Errorf("the value has %d bytes; at most %d are allowed", len(c.Value), MaxValueBytes))
 	case len(c.ID) > MaxIDBytes:
 		return d.invalidValue(fmt.Errorf("the idempotency id has %d bytes; at most %d are allowed", len(c.ID), MaxIDBytes))
+	case c.Delete && (c.If.Absent || len(c.Value) > 0):
+		return d.invalidValue(errors.New("a deletion has no value, and is not of a row that is absent"))
 	case c.If.fields() > 1:
 		return d.invalidValue(errors.New("a write has at most one condition"))
 	}
@@ -164,7 +173,7 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 func (d *Dataset) doubt(key string, k Kind) {
 	switch k {
 	case KindConflict:
-		d.drop(key, floor{asOf: d.now() + 1})
+		d.drop(key, floor{anew: d.now() + 1})
 	case KindUnknown:
 		d.forget(key)
 	}
@@ -204,6 +213,8 @@ func (d *Dataset) commit(ctx context.Context, c Change) (found, error) {
 }
 
 func (d *Dataset) change(ctx context.Context, c origin.Change) (origin.Value, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Policy().WriteTimeout)
+	defer cancel()
 	began := time.Now()
 	value, err := d.writer.Write(ctx, c)
 	d.stats.WriteTime.Observe(time.Since(began))
@@ -219,7 +230,7 @@ func (d *Dataset) resolve(ctx context.Context, c Change) (origin.Change, error) 
 	if c.If.ETag == "" {
 		return change, nil
 	}
-	n := need{anew: true, floor: floor{asOf: d.now()}}
+	n := need{floor{anew: d.now()}}
 	f, err := d.find(ctx, c.Key, read{served: true, need: n}, n)
 	switch {
 	case err != nil:
