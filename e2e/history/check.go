@@ -197,17 +197,21 @@ func (r *register) window(ops []*Op) {
 
 // install notes the state that a write makes.
 func (r *register) install(op *Op) {
-	s := &state{seq: op.Seq, version: op.Version, start: op.Start, end: op.End, not: op.Outcome != OK}
+	s := &state{seq: op.Seq, start: op.Start, end: op.End, not: op.Outcome != OK}
 	if op.Outcome == Unknown {
 		s.end, s.not = never, false
 	}
-	switch {
-	case op.Kind == Put:
+	if op.Kind == Put {
 		r.values[op.Seq] = s
-		r.name(op, s, op.Version)
-	case !s.not:
-		s.seq = 0
+	} else if !s.not {
 		r.absents = append(r.absents, s)
+	}
+	switch {
+	case op.Outcome != OK: // the version that it was to have may have become another's
+	case op.Kind == Put:
+		r.name(op, s, op.Version)
+	default:
+		s.version = op.Version
 	}
 }
 

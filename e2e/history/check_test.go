@@ -36,6 +36,7 @@ func with(op Op, changes ...func(*Op)) Op {
 
 func unknown(op *Op)   { op.Outcome = Unknown }
 func refused(op *Op)   { op.Outcome = Refused }
+func failed(op *Op)    { op.Outcome = Failed }
 func stale(op *Op)     { op.Stale = true }
 func noCache(op *Op)   { op.NoCache = true }
 func restarted(op *Op) { op.Life++ }
@@ -124,7 +125,9 @@ func TestGoodHistoriesPass(t *testing.T) {
 			put(1, 1, 1, 10, 20), read(2, 1, 1, 25, 26), del(1, 2, 30, 40), gone(2, 41, 45), put(1, 2, 9, 50, 60),
 			read(2, 2, 9, 65, 70)}},
 		{"a delete of nothing", []Op{del(1, 0, 10, 20), gone(1, 25, 30)}},
-		{"a read that fails says nothing", two(with(read(3, 0, 0, 500, 510), func(op *Op) { op.Outcome = Failed }))},
+		{"a read that fails says nothing", two(with(read(3, 0, 0, 500, 510), failed))},
+		{"a version that an unknown write was to have", []Op{
+			with(put(1, 1, 5, 10, 20), unknown), with(put(2, 2, 5, 30, 40), failed), put(1, 3, 5, 50, 60), read(1, 3, 5, 70, 80)}},
 		{"a write that is refused", two(with(put(1, 3, 0, 50, 60), refused, on(1)))},
 		{"writes on versions in turn", two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 61, 70), on(3)))},
 		{"concurrent writes in either order", []Op{put(1, 1, 2, 10, 20), put(2, 2, 1, 10, 20), read(3, 1, 2, 25, 30)}},
@@ -152,7 +155,7 @@ func TestConvergence(t *testing.T) {
 		{"another version", read(1, 1, 6, 20, 21), 1},
 		{"absent", gone(1, 20, 21), 1},
 		{"both absent", with(gone(1, 20, 21), func(op *Op) { op.Key = "gone" }), 0},
-		{"no answer", with(read(1, 0, 0, 20, 21), func(op *Op) { op.Outcome = Failed }), 1},
+		{"no answer", with(read(1, 0, 0, 20, 21), failed), 1},
 		{"a key that the database was not asked for", with(gone(1, 20, 21), func(op *Op) { op.Key = "new" }), 1},
 	} {
 		checker := NewChecker(rules)
