@@ -18,7 +18,9 @@ import (
 
 func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 	t.Parallel()
-	wantQuery := cache.Query{Dataset: "metrics", Key: "a/b c", Gutter: true, NoCache: true, MemoryOnly: true}
+	wantQuery := cache.Query{
+		Dataset: "metrics", Key: "a/b c", Gutter: true, NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second,
+	}
 	answers := map[string]cache.Answer{
 		"present": {
 			Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Took: time.Hour, Source: cache.SourcePeerHit,

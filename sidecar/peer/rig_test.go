@@ -86,6 +86,18 @@ func serving(f func(context.Context, cache.Query) (cache.Answer, error)) memberO
 	return func(m *member, _ *peer.ServiceConfig, _ *peer.ServerConfig) { m.dataset.serve = f }
 }
 
+func writing(f func(context.Context, cache.Change) (cache.Answer, error)) memberOption {
+	return func(m *member, _ *peer.ServiceConfig, _ *peer.ServerConfig) { m.dataset.write = f }
+}
+
+func logging(p *peer.Pool) memberOption {
+	return func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) { s.Log = p.Log() }
+}
+
+func dropping(f func([]cache.Invalidation)) memberOption {
+	return func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) { s.Invalidate = f }
+}
+
 func at(addr string) memberOption {
 	return func(m *member, _ *peer.ServiceConfig, _ *peer.ServerConfig) { m.Addr = addr }
 }
@@ -109,7 +121,8 @@ func startMember(t testing.TB, id string, options ...memberOption) *member {
 		Datasets: func(name string) (peer.Dataset, bool) {
 			return m.dataset, name == "metrics"
 		},
-		Inspect: func() *peerv1.InspectResponse { return &peerv1.InspectResponse{Version: "v-" + id} },
+		Inspect:    func() *peerv1.InspectResponse { return &peerv1.InspectResponse{Version: "v-" + id} },
+		Invalidate: func([]cache.Invalidation) {},
 	}
 	var server peer.ServerConfig
 	for _, o := range options {
@@ -200,6 +213,17 @@ func fetch(t testing.TB, p cache.Peers, id string) error {
 	t.Helper()
 	_, err := peerTo(t, p, id).Fetch(context.Background(), get("k"))
 	return err
+}
+
+// write has a member make a change, without a deadline.
+func write(t testing.TB, p cache.Peers, id string) error {
+	t.Helper()
+	_, err := peerTo(t, p, id).Write(context.Background(), put("k"))
+	return err
+}
+
+func put(key string) cache.Change {
+	return cache.Change{Dataset: "metrics", Key: key, Value: []byte("v")}
 }
 
 func get(key string) cache.Query { return cache.Query{Dataset: "metrics", Key: key} }

@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,8 +20,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 )
@@ -184,12 +191,25 @@ func badIdentities() []badIdentity {
 
 func TestServerRefusesBadCallers(t *testing.T) {
 	t.Parallel()
-	ca, otherCA := newAuthority(t), newAuthority(t)
+	ca := newAuthority(t)
 	m := startMember(t, "m", serverCreds(newTLS(t, ca.issue(t, nil), ca.pem())),
 		serving(func(context.Context, cache.Query) (cache.Answer, error) {
 			t.Error("a bad caller was served")
 			return cache.Answer{}, nil
 		}))
+	for name, creds := range badCallers(t, ca) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := startPool(t, peer.Config{Credentials: creds}, m)
+			if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+				t.Errorf("error %v, want unreachable", err)
+			}
+		})
+	}
+}
+
+func badCallers(t *testing.T, ca *authority) map[string]credentials.TransportCredentials {
+	otherCA := newAuthority(t)
 	callers := map[string]credentials.TransportCredentials{
 		"plain text":         nil,
 		"no certificate":     forged(ca),
@@ -203,15 +223,73 @@ func TestServerRefusesBadCallers(t *testing.T) {
 	for _, bad := range badIdentities() {
 		callers[bad.name] = forged(ca, ca.issue(t, bad.change).parse(t))
 	}
-	for name, creds := range callers {
+	return callers
+}
+
+// Every method is behind the handshake, those of later versions among them.
+func TestBadCallersReachNoMethod(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	good := newTLS(t, ca.issue(t, nil), ca.pem())
+	m := startMember(t, "m", serverCreds(good))
+	for name, creds := range badCallers(t, ca) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := startPool(t, peer.Config{Credentials: creds}, m)
-			if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("error %v, want unreachable", err)
+			p := startPool(t, peer.Config{Credentials: creds, Sink: newSink(t), Feeds: []string{"metrics"}}, m)
+			if err := write(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+				t.Errorf("write: %v, want unreachable", err)
+			}
+			if n, _ := p.TellAll(context.Background(), []cache.Invalidation{drop("k", 1)}); n != 0 {
+				t.Error("the member was told")
+			}
+			for method, err := range everyMethod(t, m, cmp.Or(creds, insecure.NewCredentials())) {
+				if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
+					t.Errorf("%s: %v", method, err)
+				}
+			}
+			if s := m.service.Stats(); s.Fetches+s.Writes+s.Invalidated+s.Followers != 0 {
+				t.Errorf("stats %+v: a method was reached", s)
 			}
 		})
 	}
+	t.Run("a good one reaches all", func(t *testing.T) {
+		m := startMember(t, "m", serverCreds(good))
+		for method, err := range everyMethod(t, m, good) {
+			if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
+				t.Errorf("%s: %v", method, err)
+			}
+		}
+	})
+}
+
+// everyMethod calls each method of the service with an empty request, and returns what came of it.
+func everyMethod(t *testing.T, m *member, creds credentials.TransportCredentials) map[string]error {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	came := make(map[string]error)
+	service := peerv1.Peer_ServiceDesc
+	for _, method := range service.Methods {
+		name := "/" + service.ServiceName + "/" + method.MethodName
+		came[name] = conn.Invoke(ctx, name, &emptypb.Empty{}, &emptypb.Empty{})
+	}
+	for i := range service.Streams {
+		name := "/" + service.ServiceName + "/" + service.Streams[i].StreamName
+		stream, err := conn.NewStream(ctx, &service.Streams[i], name)
+		if err == nil {
+			err = errors.Join(stream.SendMsg(&emptypb.Empty{}), stream.CloseSend())
+		}
+		if err == nil {
+			err = stream.RecvMsg(&emptypb.Empty{})
+		}
+		came[name] = err
+	}
+	return came
 }
 
 func TestPoolRefusesBadServers(t *testing.T) {

@@ -47,6 +47,9 @@ func (p *peer) ready(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.pool.config.SilenceAfter, errNotReady)
 	defer cancel()
+	if conn.GetState() == connectivity.TransientFailure {
+		conn.ResetConnectBackoff()
+	}
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		if state == connectivity.Idle {
 			conn.Connect()

@@ -1,0 +1,640 @@
+package peer_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+// sink writes down what it is told, in its order. It complains when it is told two things at once.
+type sink struct {
+	t      testing.TB
+	told   chan string
+	ages   chan time.Duration
+	inside atomic.Int64
+}
+
+func newSink(t testing.TB) *sink {
+	return &sink{t: t, told: make(chan string, 100_000), ages: make(chan time.Duration, 100_000)}
+}
+
+func (s *sink) tell(what string) {
+	if s.inside.Add(1) != 1 {
+		s.t.Error("told two things of one member at once")
+	}
+	s.told <- what
+	s.inside.Add(-1)
+}
+
+func (s *sink) Invalidate(list []cache.Invalidation) {
+	for _, i := range list {
+		s.ages <- i.Age
+		i.Age = 0
+		s.tell(describe(i))
+	}
+}
+
+func describe(i cache.Invalidation) string {
+	if i.Prefix {
+		i.Key += "*"
+	}
+	return fmt.Sprintf("drop %s/%s@%d", i.Dataset, i.Key, i.Version)
+}
+
+func (s *sink) Missed(member string) { s.tell("missed " + member) }
+
+func (s *sink) LiveFeeds(member string, datasets []string) {
+	s.tell(fmt.Sprint("live ", member, " ", datasets))
+}
+
+// next waits for what the sink is told next.
+func (s *sink) next() string {
+	s.t.Helper()
+	select {
+	case what := <-s.told:
+		return what
+	case <-time.After(patience):
+		s.t.Fatal("the sink is told nothing")
+		return ""
+	}
+}
+
+func (s *sink) expect(list ...string) {
+	s.t.Helper()
+	for _, want := range list {
+		if got := s.next(); got != want {
+			s.t.Errorf("told %q, want %q", got, want)
+		}
+	}
+}
+
+func (s *sink) expectNothing() {
+	s.t.Helper()
+	select {
+	case what := <-s.told:
+		s.t.Errorf("told %q, want nothing", what)
+	default:
+	}
+}
+
+// wasTold reports whether the sink has been told something, and forgets what came before.
+func (s *sink) wasTold(want string) bool {
+	for {
+		select {
+		case what := <-s.told:
+			if what == want {
+				return true
+			}
+		default:
+			return false
+		}
+	}
+}
+
+// startWriter returns the pool of a member that publishes, and the member.
+func startWriter(t testing.TB, id string, c peer.Config, options ...memberOption) (*peer.Pool, *member) {
+	t.Helper()
+	c.Self = id
+	p := peer.NewPool(c)
+	t.Cleanup(p.Close)
+	return p, startMember(t, id, append(options, logging(p))...)
+}
+
+func drop(key string, version int64) cache.Invalidation {
+	return cache.Invalidation{Dataset: "metrics", Key: key, Version: version}
+}
+
+func memberAt(id, addr string) ring.Member { return ring.Member{ID: id, Addr: addr} }
+
+func TestMemberThatAnsweredIsFollowed(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(testing.TB, cache.Peers, string) error{"fetch": fetch, "write": write} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSink(t)
+			writer, m := startWriter(t, "m", peer.Config{})
+			p := startPool(t, peer.Config{Sink: s}, m)
+			writer.Publish(drop("before", 1))
+			if err := p.Ping(context.Background(), m.Member); err != nil {
+				t.Fatal(err)
+			}
+			if n := m.service.Stats().Followers; n != 0 {
+				t.Errorf("%d followers before anything was asked", n)
+			}
+			if err := ask(t, p, "m"); err != nil {
+				t.Fatal(err)
+			}
+			s.expect("missed m") // what was answered before the stream began may be outdated
+			writer.Publish(cache.Invalidation{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour})
+			writer.Publish(cache.Invalidation{Dataset: "metrics", Prefix: true})
+			s.expect("drop metrics/a/b@7", "drop metrics/*@0")
+			if age := <-s.ages; age < time.Hour || age > time.Hour+patience {
+				t.Errorf("age %v, want an hour and the way", age)
+			}
+			if err := ask(t, p, "m"); err != nil {
+				t.Fatal(err)
+			}
+			if s := m.service.Stats(); s.Followers != 1 || s.MaxFollowers != 4096 {
+				t.Errorf("member's stats %+v, want one follower", s)
+			}
+			if s := p.Stats(); s.Following != 1 || s.Received != 2 || s.Gaps != 0 {
+				t.Errorf("stats %+v", s)
+			}
+			if s := writer.Stats(); s.Published != 3 {
+				t.Errorf("writer's stats %+v", s)
+			}
+		})
+	}
+}
+
+// following returns a pool that follows a writer over a wire, and has been told so.
+func following(t *testing.T, c peer.Config, options ...memberOption) (s *sink, writer *peer.Pool, w *wire, p *peer.Pool) {
+	t.Helper()
+	writer, m := startWriter(t, "m", c, options...)
+	s, w = newSink(t), startWire(t, m.Addr)
+	p = startPool(t, peer.Config{Sink: s}, w.through(m))
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m")
+	return s, writer, w, p
+}
+
+func TestLostStreamIsMissedBeforeAnythingNewer(t *testing.T) {
+	t.Parallel()
+	s, writer, w, p := following(t, peer.Config{})
+	writer.Publish(drop("k", 1))
+	s.expect("drop metrics/k@1")
+	w.cut()
+	s.expect("missed m")
+	writer.Publish(drop("k", 2))
+	s.expect("drop metrics/k@2") // it went on where it was: nothing was missed again
+	if stats := p.Stats(); stats.Gaps != 1 || stats.Following != 1 {
+		t.Errorf("stats %+v", stats)
+	}
+}
+
+func TestFollowerThatIsTooFarBehindFollowsAnew(t *testing.T) {
+	t.Parallel()
+	s, writer, w, _ := following(t, peer.Config{LogSize: 4})
+	writer.Publish(drop("k", 1))
+	s.expect("drop metrics/k@1")
+	w.freeze() // connections made from now on bring nothing
+	w.cut()
+	s.expect("missed m")
+	for version := range int64(5) {
+		writer.Publish(drop("k", 2+version))
+	}
+	w.thaw()
+	s.expect("missed m")
+	writer.Publish(drop("k", 7))
+	s.expect("drop metrics/k@7")
+}
+
+func TestRestartedMemberIsMissed(t *testing.T) {
+	t.Parallel()
+	s := newSink(t)
+	writer, m := startWriter(t, "m", peer.Config{})
+	p := startPool(t, peer.Config{Sink: s}, m)
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m")
+	writer.Publish(drop("k", 1))
+	s.expect("drop metrics/k@1")
+	m.kill(t)
+	s.expect("missed m")
+	again, _ := startWriter(t, "m", peer.Config{}, at(m.Addr))
+	s.expect("missed m") // sequences of two runs do not compare
+	again.Publish(drop("k", 2))
+	s.expect("drop metrics/k@2")
+}
+
+// A member that is frozen sends no heartbeat, and its kernel keeps the stream open.
+func TestSilentStreamIsMissed(t *testing.T) {
+	t.Parallel()
+	s, writer, w, p := following(t, peer.Config{})
+	w.freeze()
+	writer.Publish(drop("k", 1))
+	began := time.Now()
+	s.expect("missed m")
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("missed after %v: earlier than a heartbeat is due", took)
+	}
+	eventually(t, "the frozen member is found, though nobody asks it", func() bool { return p.Stats().BreakersOpen == 1 })
+	w.thaw()
+	s.expect("drop metrics/k@1")
+}
+
+// script answers each stream with the responses of one line.
+type script struct {
+	peerv1.UnimplementedPeerServer
+	streams chan []*peerv1.FollowResponse
+	asked   chan *peerv1.FollowRequest
+}
+
+func (s *script) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchResponse, error) {
+	return &peerv1.FetchResponse{}, nil
+}
+
+func (s *script) Follow(req *peerv1.FollowRequest, out grpc.ServerStreamingServer[peerv1.FollowResponse]) error {
+	select {
+	case s.asked <- req:
+	case <-out.Context().Done():
+		return nil
+	}
+	for _, r := range <-s.streams {
+		if err := out.Send(r); err != nil {
+			return err
+		}
+	}
+	<-out.Context().Done()
+	return nil
+}
+
+func response(epoch, sequence uint64, keys ...string) *peerv1.FollowResponse {
+	r := &peerv1.FollowResponse{Epoch: epoch, Sequence: sequence}
+	for _, k := range keys {
+		r.Invalidations = append(r.Invalidations, &peerv1.Invalidation{Dataset: "metrics", Key: k})
+	}
+	return r
+}
+
+func TestGapIsMissedBeforeWhatFollows(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		responses []*peerv1.FollowResponse
+		told      []string
+	}{
+		"none": {
+			[]*peerv1.FollowResponse{response(1, 5), response(1, 7, "a", "b"), response(1, 7), response(1, 8, "c")},
+			[]string{"missed m", "drop metrics/a@0", "drop metrics/b@0", "drop metrics/c@0"},
+		},
+		"of the sequence": {
+			[]*peerv1.FollowResponse{response(1, 5), response(1, 7, "b"), response(1, 8, "c")},
+			[]string{"missed m", "missed m", "drop metrics/b@0", "drop metrics/c@0"},
+		},
+		"in a heartbeat": {
+			[]*peerv1.FollowResponse{response(1, 5), response(1, 6), response(1, 7, "b")},
+			[]string{"missed m", "missed m", "drop metrics/b@0"},
+		},
+		"back": {
+			[]*peerv1.FollowResponse{response(1, 5), response(1, 5, "a")},
+			[]string{"missed m", "missed m", "drop metrics/a@0"},
+		},
+		"another epoch": {
+			[]*peerv1.FollowResponse{response(1, 5), response(2, 6, "a")},
+			[]string{"missed m", "missed m", "drop metrics/a@0"},
+		},
+		"more than there can be": {
+			[]*peerv1.FollowResponse{response(1, 0), response(1, 1, "a", "b")},
+			[]string{"missed m", "missed m", "drop metrics/a@0", "drop metrics/b@0"},
+		},
+		"feeds": {
+			[]*peerv1.FollowResponse{
+				{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1}, {Epoch: 1, LiveFeeds: []string{"b"}},
+			},
+			[]string{"missed m", "live m [a]", "live m []", "live m [b]"},
+		},
+		"empty key": {
+			[]*peerv1.FollowResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, response(1, 1, "")},
+			[]string{"missed m", "live m [a]", "live m []", "missed m"},
+		},
+		"too many": {
+			[]*peerv1.FollowResponse{response(1, 5), response(1, 1006, slices.Repeat([]string{"k"}, 1001)...)},
+			[]string{"missed m", "missed m"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service := &script{streams: make(chan []*peerv1.FollowResponse, 1), asked: make(chan *peerv1.FollowRequest, 1)}
+			service.streams <- tc.responses
+			s := newSink(t)
+			p := startPool(t, peer.Config{Sink: s}, serveRaw(t, service))
+			if err := fetch(t, p, "m"); err != nil {
+				t.Fatal(err)
+			}
+			s.expect(tc.told...)
+		})
+	}
+}
+
+func TestFollowerSaysWhereItWas(t *testing.T) {
+	t.Parallel()
+	service := &script{streams: make(chan []*peerv1.FollowResponse, 2), asked: make(chan *peerv1.FollowRequest, 2)}
+	service.streams <- []*peerv1.FollowResponse{response(9, 5), response(9, 6, "a")}
+	service.streams <- nil
+	m := serveRaw(t, service)
+	w, s := startWire(t, m.Addr), newSink(t)
+	p := startPool(t, peer.Config{Sink: s}, w.through(m))
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-service.asked; r.GetEpoch() != 0 || r.GetSequence() != 0 || r.GetNode() != "self" {
+		t.Errorf("first asked %v", r)
+	}
+	s.expect("missed m", "drop metrics/a@0")
+	w.cut()
+	s.expect("missed m")
+	if r := <-service.asked; r.GetEpoch() != 9 || r.GetSequence() != 6 {
+		t.Errorf("then asked %v, want to go on behind 6 of epoch 9", r)
+	}
+}
+
+// rawFollow opens a stream as another program would.
+func rawFollow(t testing.TB, m *member, req *peerv1.FollowRequest) grpc.ServerStreamingClient[peerv1.FollowResponse] {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	stream, err := peerv1.NewPeerClient(conn).Follow(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+func TestSlowFollowerIsCutAndBlocksNobody(t *testing.T) {
+	t.Parallel()
+	writer, m := startWriter(t, "m", peer.Config{})
+	s := newSink(t)
+	if err := fetch(t, startPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m")
+	stuck := rawFollow(t, m, &peerv1.FollowRequest{})
+	if _, err := stuck.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	key := strings.Repeat("k", cache.MaxKeyBytes)
+	for version := range int64(2 * 4096) {
+		writer.Publish(drop(key, version)) // were it to block, the test would hang
+	}
+	eventually(t, "who takes in what comes is told, if perhaps after a gap", func() bool {
+		writer.Publish(drop("last", 1))
+		return s.wasTold("drop metrics/last@1")
+	})
+	eventually(t, "the slow one is cut off", func() bool { return m.service.Stats().Followers == 1 })
+	if n := m.service.Stats().FollowersCut; n == 0 {
+		t.Error("not counted")
+	}
+	for {
+		if _, err := stuck.Recv(); err != nil {
+			if status.Code(err) != codes.OutOfRange {
+				t.Errorf("error %v, want OUT_OF_RANGE", err)
+			}
+			return
+		}
+	}
+}
+
+func TestStopEndsStreamsAtOnceAndLeaveDoesNot(t *testing.T) {
+	t.Parallel()
+	writer, m := startWriter(t, "m", peer.Config{})
+	s := newSink(t)
+	p := startPool(t, peer.Config{Sink: s}, m)
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m")
+	m.service.Leave()
+	writer.Publish(drop("k", 1))
+	s.expect("drop metrics/k@1")
+	m.server.Stop(context.Background()) // were it to wait for the follower, the test would hang
+	s.expect("missed m")
+}
+
+func TestIdleMemberIsNotFollowedAnyMore(t *testing.T) {
+	t.Parallel()
+	_, m := startWriter(t, "m", peer.Config{})
+	s := newSink(t)
+	p := startPool(t, peer.Config{Sink: s, FollowIdle: 10 * time.Millisecond}, m)
+	for range 2 {
+		if err := fetch(t, p, "m"); err != nil {
+			t.Fatal(err)
+		}
+		s.expect("missed m", "missed m")
+		eventually(t, "the stream has ended", func() bool {
+			return m.service.Stats().Followers == 0 && p.Stats().Following == 0
+		})
+	}
+	if n := p.Stats().Gaps; n != 0 {
+		t.Errorf("%d gaps, want none", n)
+	}
+}
+
+func TestMemberThatLeftIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	s := newSink(t)
+	writer, m := startWriter(t, "m", peer.Config{})
+	writer.SetLiveFeeds([]string{"b", "a", "a"})
+	p := startPool(t, peer.Config{Sink: s}, m)
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m", "live m [a b]")
+	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}), nil)
+	s.expect("live m []", "missed m")
+	eventually(t, "its stream has ended", func() bool { return m.service.Stats().Followers == 0 })
+
+	// It is back, at another address, and was not forgotten by then.
+	moved, again := startWriter(t, "m", peer.Config{})
+	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, again.Member), nil)
+	if err := fetch(t, p, "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m")
+	moved.Publish(drop("k", 1))
+	s.expect("drop metrics/k@1")
+	if n := p.Stats().Gaps; n != 0 {
+		t.Errorf("%d gaps, want none", n)
+	}
+}
+
+func TestFollowersAreBounded(t *testing.T) {
+	t.Parallel()
+	_, m := startWriter(t, "m", peer.Config{},
+		func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) { s.MaxFollowers = 1 })
+	first := rawFollow(t, m, &peerv1.FollowRequest{Node: "one"})
+	if _, err := first.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rawFollow(t, m, &peerv1.FollowRequest{Node: "two"}).Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("error %v, want RESOURCE_EXHAUSTED", err)
+	}
+	if s := m.service.Stats(); s.Followers != 1 || s.MaxFollowers != 1 || s.FollowersRefused != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestFollowRefusesWhatItCanNotGoOnWith(t *testing.T) {
+	t.Parallel()
+	writer, m := startWriter(t, "m", peer.Config{LogSize: 2})
+	for version := range int64(4) {
+		writer.Publish(drop("k", version))
+	}
+	began, err := rawFollow(t, m, &peerv1.FollowRequest{}).Recv()
+	if err != nil || began.GetSequence() != 4 || began.GetEpoch() == 0 || len(began.GetInvalidations()) != 0 {
+		t.Fatalf("first response %v, error %v, want the present", began, err)
+	}
+	for name, tc := range map[string]struct {
+		req  *peerv1.FollowRequest
+		code codes.Code
+	}{
+		"kept":            {&peerv1.FollowRequest{Epoch: began.GetEpoch(), Sequence: 2}, codes.OK},
+		"no longer kept":  {&peerv1.FollowRequest{Epoch: began.GetEpoch(), Sequence: 1}, codes.OutOfRange},
+		"not yet there":   {&peerv1.FollowRequest{Epoch: began.GetEpoch(), Sequence: 5}, codes.OutOfRange},
+		"another epoch":   {&peerv1.FollowRequest{Epoch: began.GetEpoch() + 1, Sequence: 1}, codes.OK},
+		"node id too big": {&peerv1.FollowRequest{Node: strings.Repeat("n", 257)}, codes.InvalidArgument},
+	} {
+		if _, err := rawFollow(t, m, tc.req).Recv(); status.Code(err) != tc.code {
+			t.Errorf("%s: error %v, want %v", name, err, tc.code)
+		}
+	}
+	if n := m.service.Stats().FollowersCut; n != 2 {
+		t.Errorf("counted %d, want 2", n)
+	}
+}
+
+// slowSink works longer than a stream may be silent.
+type slowSink struct{ *sink }
+
+func (s slowSink) Invalidate(list []cache.Invalidation) {
+	time.Sleep(2600 * time.Millisecond)
+	s.sink.Invalidate(list)
+}
+
+func TestSlowSinkIsNotSilence(t *testing.T) {
+	t.Parallel()
+	writer, m := startWriter(t, "m", peer.Config{})
+	s := slowSink{newSink(t)}
+	if err := fetch(t, startPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect("missed m")
+	writer.Publish(drop("k", 1))
+	s.expect("drop metrics/k@1")
+	writer.Publish(drop("k", 2))
+	s.expect("drop metrics/k@2")
+}
+
+// TestCloseEndsFollowing is not parallel: it counts.
+func TestCloseEndsFollowing(t *testing.T) {
+	writer, m := startWriter(t, "m", peer.Config{})
+	before := math.MaxInt
+	for range 3 {
+		s := newSink(t)
+		p := startPool(t, peer.Config{Sink: s}, m)
+		if err := fetch(t, p, "m"); err != nil {
+			t.Fatal(err)
+		}
+		s.expect("missed m")
+		writer.Publish(drop("k", 1))
+		s.expect("drop metrics/k@1")
+		p.Close()
+		told := len(s.told)
+		writer.Publish(drop("k", 2))
+		eventually(t, "all goroutines have ended", func() bool {
+			return m.service.Stats().Followers == 0 && m.server.Stats().Conns == 0 && runtime.NumGoroutine() <= before
+		})
+		if len(s.told) != told {
+			t.Error("the sink is told something after Close")
+		}
+		before = runtime.NumGoroutine() // what the first one leaves behind are the member's own
+	}
+}
+
+// liveSink hears of feeds only, of many members at once.
+type liveSink chan string
+
+func (liveSink) Invalidate([]cache.Invalidation) {}
+func (liveSink) Missed(string)                   {}
+func (s liveSink) LiveFeeds(member string, datasets []string) {
+	s <- fmt.Sprint(member, datasets)
+}
+
+func TestReadersOfFeedsAreFollowedUnasked(t *testing.T) {
+	t.Parallel()
+	r := []ring.Member{{ID: "self", Addr: "127.0.0.1:1"}}
+	var members []*member
+	writers := make(map[string]*peer.Pool)
+	for _, id := range []string{"a", "b", "c", "d"} {
+		writer, m := startWriter(t, id, peer.Config{})
+		writer.SetLiveFeeds([]string{"metrics"})
+		members, r, writers[id] = append(members, m), append(r, m.Member), writer
+	}
+	all := newRing(t, r...)
+	var want []string
+	for id, writer := range writers {
+		writer.SetRing(all, nil)
+		if writer.Elected("metrics") {
+			want = append(want, id+"[metrics]")
+		}
+	}
+	s := make(liveSink, 100)
+	p := startPool(t, peer.Config{Sink: s, Feeds: []string{"metrics"}, FollowIdle: time.Nanosecond}, members...)
+	for range want {
+		if got := <-s; !slices.Contains(want, got) {
+			t.Errorf("live %s, want %v", got, want)
+		}
+	}
+	if n := p.Stats().Following; n != int64(len(want)) {
+		t.Errorf("%d are followed, want %v", n, want)
+	}
+	// The two leave, and others take their place.
+	r = slices.DeleteFunc(r, func(m ring.Member) bool { return slices.Contains(want, m.ID+"[metrics]") })
+	p.SetRing(newRing(t, r...), nil)
+	for range want {
+		if got := <-s; !strings.HasSuffix(got, "[]") && slices.Contains(want, got) {
+			t.Errorf("live %s, though it has left", got)
+		}
+	}
+	eventually(t, "the next ones are followed", func() bool { return p.Stats().Following > 0 || p.Elected("metrics") })
+}
+
+func TestTwoAreElectedAndOneThatIsAloneIs(t *testing.T) {
+	t.Parallel()
+	members := named("a", "b", "c", "d", "e")
+	for size := range len(members) + 1 {
+		r := newRing(t, members[:size]...)
+		elected := 0
+		for _, m := range members[:size] {
+			p := peer.NewPool(peer.Config{Self: m.ID})
+			p.SetRing(r, nil)
+			if p.Elected("metrics") {
+				elected++
+			}
+			p.Close()
+		}
+		if elected != min(size, 2) {
+			t.Errorf("%d of %d are elected", elected, size)
+		}
+	}
+	p := peer.NewPool(peer.Config{Self: "a"})
+	defer p.Close()
+	if !p.Elected("metrics") {
+		t.Error("one that is alone is not elected")
+	}
+	p.SetRing(newRing(t, named("b", "c")...), nil)
+	if p.Elected("metrics") {
+		t.Error("one that is not on the ring is elected")
+	}
+}

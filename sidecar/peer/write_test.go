@@ -1,0 +1,360 @@
+package peer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringside-cache/ringside/origin"
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+func TestWriteCarriesChangeAndAnswer(t *testing.T) {
+	t.Parallel()
+	value := []byte(strings.Repeat("v", 1<<20))
+	changes := map[string]cache.Change{
+		"put":          {Key: "a/b c", Value: value, ID: "once"},
+		"delete":       {Key: "k", Delete: true, Gutter: true},
+		"if absent":    {Key: "k", Value: value, If: cache.Condition{Absent: true}},
+		"if present":   {Key: "k", Value: value, If: cache.Condition{Present: true}},
+		"if version":   {Key: "k", Value: value, If: cache.Condition{Version: 7}},
+		"if etag":      {Key: "k", Value: value, If: cache.Condition{ETag: `"x"`}},
+		"largest keys": {Key: strings.Repeat("k", cache.MaxKeyBytes), Value: value, ID: strings.Repeat("i", 256)},
+	}
+	var seen cache.Change
+	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+		seen = c
+		return written(ctx, c)
+	}))
+	p := startPool(t, peer.Config{}, m)
+	to := peerTo(t, p, "m")
+	for name, want := range changes {
+		t.Run(name, func(t *testing.T) {
+			want.Dataset = "metrics"
+			a, err := to.Write(context.Background(), want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(seen, want) {
+				t.Errorf("the member saw another change")
+			}
+			if string(a.Value) != string(want.Value) || a.Absent != want.Delete || a.Version != 1 || a.Owner != "m" {
+				t.Errorf("answer of version %d, owner %q, %d bytes", a.Version, a.Owner, len(a.Value))
+			}
+		})
+	}
+	if s := p.Stats(); s.Writes != int64(len(changes)) || s.WritesUnknown != 0 || s.Disagreements != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	if s := m.service.Stats(); s.Writes != int64(len(changes)) || s.Writing != 0 || s.MaxWrites != 512 {
+		t.Errorf("member's stats %+v", s)
+	}
+}
+
+func TestErrorsOfWritesKeepTheirMeaningOnTheWay(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		kind cache.Kind
+		code codes.Code
+		want cache.Kind
+	}{
+		{cache.KindInvalidKey, codes.InvalidArgument, cache.KindInvalidKey},
+		{cache.KindInvalidValue, codes.InvalidArgument, cache.KindInvalidValue},
+		{cache.KindReadOnly, codes.FailedPrecondition, cache.KindReadOnly},
+		{cache.KindConflict, codes.AlreadyExists, cache.KindConflict},
+		{cache.KindOverloaded, codes.ResourceExhausted, cache.KindOverloaded},
+		{cache.KindUnavailable, codes.Aborted, cache.KindUnavailable},
+		{cache.KindUnknown, codes.Unknown, cache.KindUnknown},
+		{cache.KindNotCached, codes.OutOfRange, cache.KindUnknown},
+		{cache.KindDeadline, codes.DeadlineExceeded, cache.KindUnknown},
+		{cache.KindCanceled, codes.Canceled, cache.KindUnknown},
+		{cache.KindInternal, codes.Internal, cache.KindUnknown},
+	}
+	var next error
+	m := startMember(t, "m", writing(func(context.Context, cache.Change) (cache.Answer, error) {
+		return cache.Answer{}, next
+	}))
+	p := startPool(t, peer.Config{}, m)
+	for _, tc := range cases {
+		t.Run(fmt.Sprint(tc.code, tc.kind), func(t *testing.T) {
+			next = &cache.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
+			_, served := m.service.Write(context.Background(), &peerv1.WriteRequest{Dataset: "metrics", Key: "k"})
+			if status.Code(served) != tc.code {
+				t.Errorf("served %v, want %v", served, tc.code)
+			}
+			err := write(t, p, "m")
+			if cache.KindOf(err) != tc.want || errors.Is(err, cache.ErrUnreachable) {
+				t.Errorf("kind %v of %v, want %v", cache.KindOf(err), err, tc.want)
+			}
+			if !strings.Contains(err.Error(), "the cause") || !strings.Contains(err.Error(), "member m at ") {
+				t.Errorf("error %q does not say who and what", err)
+			}
+		})
+	}
+}
+
+func TestWrongColumnKeepsItsName(t *testing.T) {
+	t.Parallel()
+	var next error
+	m := startMember(t, "m", writing(func(context.Context, cache.Change) (cache.Answer, error) {
+		return cache.Answer{}, &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset metrics: %w", next)}
+	}))
+	p := startPool(t, peer.Config{}, m)
+	for name, tc := range map[string]struct {
+		err  error
+		want origin.ValueError
+	}{
+		"column":  {&origin.ValueError{Column: "load", Reason: "a number is wanted"}, origin.ValueError{Column: "load", Reason: "a number is wanted"}},
+		"whole":   {&origin.ValueError{Reason: "no JSON"}, origin.ValueError{Reason: "no JSON"}},
+		"other":   {errors.New("odd"), origin.ValueError{Reason: "dataset metrics: odd"}},
+		"garbage": {&origin.ValueError{Column: "a\xffb", Reason: strings.Repeat("€", 200)}, origin.ValueError{Column: "ab", Reason: strings.Repeat("€", 170)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next = tc.err
+			err := write(t, p, "m")
+			var wrong *origin.ValueError
+			if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) || *wrong != tc.want {
+				t.Errorf("error %v, %+v, want %+v", err, wrong, tc.want)
+			}
+		})
+	}
+}
+
+// A write that was not sent may be made elsewhere, and only that one.
+func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
+	t.Parallel()
+	cases := map[string]func(t *testing.T) (cache.Peers, string){
+		"refused": func(t *testing.T) (cache.Peers, string) {
+			m := startMember(t, "m")
+			m.kill(t)
+			return startPool(t, peer.Config{}, m), "no connection"
+		},
+		"never ready": func(t *testing.T) (cache.Peers, string) {
+			return startPool(t, peer.Config{AttemptTimeout: time.Hour}, blackHole(t, "m")), "no connection"
+		},
+		"breaker open": func(t *testing.T) (cache.Peers, string) {
+			p := startPool(t, peer.Config{}, blackHole(t, "m"))
+			if err := fetch(t, p, "m"); err == nil {
+				t.Error("a silent member has answered")
+			}
+			return p, "breaker"
+		},
+		"bound of connections": func(t *testing.T) (cache.Peers, string) {
+			other := startMember(t, "other")
+			p := startPool(t, peer.Config{MaxConns: 1}, other, startMember(t, "m"))
+			if err := fetch(t, p, "other"); err != nil {
+				t.Error(err)
+			}
+			return p, "bound of connections"
+		},
+		"unknown dataset": func(t *testing.T) (cache.Peers, string) {
+			m := startMember(t, "m", func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) {
+				s.Datasets = func(string) (peer.Dataset, bool) { return nil, false }
+			})
+			return startPool(t, peer.Config{}, m), "no dataset"
+		},
+	}
+	for name, start := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, want := start(t)
+			err := write(t, p, "m")
+			if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want unreachable: %s", err, want)
+			}
+		})
+	}
+}
+
+func TestWriteBeyondTheBoundOfCallsIsUnreachable(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}), make(chan struct{})
+	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+		close(begun)
+		<-release
+		return written(ctx, c)
+	}))
+	p := startPool(t, peer.Config{MaxCalls: 1}, m)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := write(t, p, "m"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	if err := write(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	close(release)
+	wg.Wait()
+}
+
+// breaking is a member whose write, once it has begun, is met by a fault; the write is made all the same.
+func breaking(t *testing.T, fault func(w *wire)) (*peer.Pool, *atomic.Int64) {
+	t.Helper()
+	made, release := new(atomic.Int64), make(chan struct{})
+	var w *wire
+	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+		made.Add(1)
+		fault(w)
+		<-release
+		return written(ctx, c)
+	}))
+	w = startWire(t, m.Addr)
+	t.Cleanup(func() { close(release) })
+	return startPool(t, peer.Config{AttemptTimeout: time.Hour}, w.through(m)), made
+}
+
+// A write whose fate is not known must be neither an answer nor a reason to make it elsewhere.
+func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(w *wire){
+		"cut":    (*wire).cut,
+		"frozen": (*wire).freeze,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, made := breaking(t, fault)
+			err := write(t, p, "m")
+			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown || cache.RetryAfter(err) == 0 {
+				t.Errorf("error %v, want an unknown outcome", err)
+			}
+			if n := made.Load(); n != 1 {
+				t.Errorf("the write was made %d times", n)
+			}
+			if s := p.Stats(); s.WritesUnknown != 1 || s.Unreachable != 0 {
+				t.Errorf("stats %+v", s)
+			}
+		})
+	}
+	t.Run("caller's deadline", func(t *testing.T) {
+		t.Parallel()
+		p, _ := breaking(t, func(*wire) {})
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		_, err := peerTo(t, p, "m").Write(ctx, put("k"))
+		if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
+			t.Errorf("error %v, want an unknown outcome", err)
+		}
+	})
+	t.Run("answer beyond the bound", func(t *testing.T) {
+		t.Parallel()
+		m := startMember(t, "m")
+		p := startPool(t, peer.Config{MaxAnswerBytes: 100}, m)
+		_, err := peerTo(t, p, "m").Write(context.Background(), cache.Change{
+			Dataset: "metrics", Key: "k", Value: make([]byte, 1000),
+		})
+		if cache.KindOf(err) != cache.KindUnknown {
+			t.Errorf("error %v, want an unknown outcome: the write was made", err)
+		}
+	})
+}
+
+func (s *answeringService) Write(context.Context, *peerv1.WriteRequest) (*peerv1.WriteResponse, error) {
+	return nil, status.Error(s.code, "no")
+}
+
+func TestWhatOthersAnswerToAWriteIsUnknown(t *testing.T) {
+	t.Parallel()
+	for _, code := range []codes.Code{
+		codes.Unavailable, codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied, codes.Unknown, codes.DataLoss,
+		codes.OutOfRange, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.ResourceExhausted,
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
+			m := serveRaw(t, &answeringService{code: code})
+			err := write(t, startPool(t, peer.Config{}, m), "m")
+			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
+				t.Errorf("error %v, want an unknown outcome", err)
+			}
+		})
+	}
+}
+
+func TestWritesAreBoundedForAllCallers(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}), make(chan struct{})
+	m := startMember(t, "m",
+		func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) { s.MaxWrites = 1 },
+		writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+			close(begun)
+			<-release
+			return written(ctx, c)
+		}))
+	p := startPool(t, peer.Config{}, m)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := write(t, p, "m"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	if err := write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
+		t.Errorf("error %v, want overloaded", err)
+	}
+	if s := m.service.Stats(); s.Writing != 1 || s.WritesRefused != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	close(release)
+	wg.Wait()
+}
+
+func TestSizesOfWritesAreCheckedBeforeWork(t *testing.T) {
+	t.Parallel()
+	s := peer.NewService(peer.ServiceConfig{
+		Ring: &view{},
+		Datasets: func(string) (peer.Dataset, bool) {
+			t.Error("work was done")
+			return nil, false
+		},
+	})
+	for name, req := range map[string]*peerv1.WriteRequest{
+		"dataset":   {Dataset: strings.Repeat("d", 129), Key: "k"},
+		"key":       {Dataset: "metrics", Key: strings.Repeat("k", 1025)},
+		"empty key": {Dataset: "metrics"},
+		"value":     {Dataset: "metrics", Key: "k", Value: make([]byte, 1<<20+1)},
+		"etag":      {Dataset: "metrics", Key: "k", IfEtag: strings.Repeat("e", 257)},
+		"id":        {Dataset: "metrics", Key: "k", IdempotencyId: strings.Repeat("i", 257)},
+	} {
+		if _, err := s.Write(context.Background(), req); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: error %v, want INVALID_ARGUMENT", name, err)
+		}
+	}
+	p := startPool(t, peer.Config{}, startMember(t, "m"))
+	_, err := peerTo(t, p, "m").Write(context.Background(), cache.Change{Key: "k", Value: make([]byte, 1<<20+1)})
+	var wrong *origin.ValueError
+	if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) {
+		t.Errorf("error %v, want that of the value", err)
+	}
+}
+
+func TestWriteWaitsForAMemberThatIsBack(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	listener.Close()
+	gone := &member{Member: memberAt("m", addr)}
+	p := startPool(t, peer.Config{SilenceAfter: patience, AttemptTimeout: time.Hour}, gone)
+	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+		t.Fatalf("error %v, want unreachable", err)
+	}
+	startMember(t, "m", at(addr))
+	if err := write(t, p, "m"); err != nil {
+		t.Error(err)
+	}
+}
