@@ -46,24 +46,27 @@ var guards = []guard{
 		"TestCallersOfOneKeyShareOneCall",
 	},
 	{
-		"a load begun before an invalidation is stored after it", "sidecar/cache/dataset.go",
-		"d.fences.of(key).Add(1)", "",
+		"a load begun before an invalidation is stored after it", "sidecar/cache/find.go",
+		"fence.Load() == raised && d.floors.of(key, began)",
+		"(raised >= 0 || fence == nil) && d.floors.of(key, began)",
 		"TestLoadBegunBeforeInvalidationIsNotStored",
 	},
 	{
 		"a copy asked for before an invalidation is stored after it", "sidecar/cache/find.go",
-		"f.entry = d.keep(q.Key, e, func() bool { return fence.Load() == raised })",
-		"_ = raised; f.entry = d.keep(q.Key, e, func() bool { return true })",
+		"return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e.version, e.began)",
+		"return raised >= 0 || fence == nil",
 		"TestCopyIsNotStoredAfterAnInvalidation",
 	},
 	{
-		"a reader after an invalidation joins the load before it", "sidecar/cache/dataset.go",
-		"d.loads.Forget(key)", "",
+		"a reader after an invalidation joins the load before it", "sidecar/cache/invalidate.go",
+		"d.loads.Forget(key)",
+		"",
 		"TestInvalidationDetachesTheFlight",
 	},
 	{
 		"a caller that missed just before a flight ended loads again", "sidecar/cache/find.go",
-		"if !ok || !e.fresh(d.now()) || (notBefore", "if true || !ok || !e.fresh(d.now()) || (notBefore",
+		"if !ok || !d.good(key, e, d.now()) ||",
+		"if true || !ok || !d.good(key, e, d.now()) ||",
 		"TestMissThatComesLateToItsFlightFindsWhatWasStored",
 	},
 	{
@@ -113,7 +116,8 @@ var guards = []guard{
 	},
 	{
 		"an older version replaces a newer one", "sidecar/cache/find.go",
-		"ok && held.newerThan(e) && (held.fresh(now)", "false && held.newerThan(e) && (held.fresh(now)",
+		"ok && held.outranks(e) && held.fresh(d.now())",
+		"false",
 		"TestOlderVersionNeverReplacesNewer",
 	},
 	{
@@ -123,7 +127,8 @@ var guards = []guard{
 	},
 	{
 		"an entry loaded before this member started is fetched three times", "sidecar/cache/find.go",
-		"if err != nil || notBefore == 0 || f.asOf", "if err != nil || f.asOf",
+		"return n == need{} || n.admits",
+		"return n.admits",
 		"TestEntryOlderThanThisMemberIsOneHop",
 	},
 	{
@@ -143,7 +148,8 @@ var guards = []guard{
 	},
 	{
 		"a key in memory that its caller reuses", "sidecar/cache/read.go",
-		"d.miss(ctx, strings.Clone(key), read{began", "d.miss(ctx, key, read{began",
+		"d.miss(ctx, strings.Clone(key), d.readFor(o, now))",
+		"d.miss(ctx, key, d.readFor(o, now))",
 		"TestKeyMayBeReusedByItsCaller",
 	},
 	{
@@ -152,13 +158,9 @@ var guards = []guard{
 		"TestFormerOwnerDoesNotRefreshEarly",
 	},
 	{
-		"a stale answer takes the place of a newer one", "sidecar/cache/find.go",
-		"(held.fresh(now) || !e.fresh(now))", "held.fresh(now)",
-		"TestStaleEntryDoesNotGiveWayToAnOlderStaleOne",
-	},
-	{
 		"a peek brings back what is older than what readers have seen", "sidecar/cache/find.go",
-		"|| ok && held.newerThan(e) {", "|| false && ok && held.newerThan(e) {",
+		"!e.fresh(now) || !d.known(key, now).admits(e.version, e.began) {",
+		"!e.fresh(now) {",
 		"TestPeekBringsNothingOlderThanWhatWasHeld",
 	},
 	{
@@ -347,6 +349,150 @@ var guards = []guard{
 		"SIGTERM is taken for a failure", "deploy/cmd/ringside-injector/serve.go",
 		"if asked.Err() == nil {", "if context.Cause(ctx) != ctx.Err() {",
 		"TestServe",
+	},
+	{
+		"of two writes at once the earlier one is kept", "sidecar/cache/write.go",
+		"if raised == mark+1 {",
+		"if mark >= 0 {",
+		"TestTwoWritesAtOnceLeaveTheLaterOneOrNothing",
+	},
+	{
+		"a writer reads what was there before its write", "sidecar/cache/write.go",
+		"d.drop(c.Key, f)",
+		"_ = f",
+		"TestReadYourWritesWhenNobodyIsTold",
+	},
+	{
+		"an old owner answers with an older version", "sidecar/cache/find.go",
+		"q.MinVersion = f.version",
+		"",
+		"TestMonotonicReadsOverAChangeOfOwner|TestReadYourWritesWhenNobodyIsTold|TestHopForWhatIsUnchangedIsNoLoad|TestMinVersion",
+	},
+	{
+		"an old owner answers with an older row without a version", "sidecar/cache/find.go",
+		"q.MaxAge = time.Duration(max(now-after, 1))",
+		"",
+		"TestMonotonicReadsOverAChangeOfOwner",
+	},
+	{
+		"what had to make room is read as it was before", "sidecar/cache/invalidate.go",
+		"if d.now() < e.began+d.floorLife() {",
+		"if false {",
+		"TestMonotonicReadsOfWhatHadToMakeRoom",
+	},
+	{
+		"a write that ends late is not told", "sidecar/cache/write.go",
+		"d.teller.tell(i, d.Policy().WriteTimeout)",
+		"",
+		"TestWriteThatEndsAfterItsOutcomeWasGivenUp",
+	},
+	{
+		"nobody is told of a write in the owner's stead", "sidecar/cache/write.go",
+		"if c.Gutter || d.peers.Route",
+		"if false && d.peers.Route",
+		"TestWriteGoesAroundAnOwnerThatIsAway",
+	},
+	{
+		"a write of memory that its caller reuses", "sidecar/cache/write.go",
+		"bytes.Clone(c.Value)",
+		"bytes.TrimSpace(c.Value)",
+		"TestCallerThatGivesUpLeavesItsWriteAlone",
+	},
+	{
+		"a write that is sent again happens again", "sidecar/cache/write.go",
+		"d.done.remember(c, f, d.now())",
+		"",
+		"TestSameIDWritesOnce",
+	},
+	{
+		"an id answers for another write", "sidecar/cache/write.go",
+		"case err == nil && f.digest != digestOf(c):",
+		"case err == nil && false:",
+		"TestSameIDWritesOnce",
+	},
+	{
+		"ids are remembered without bound", "sidecar/cache/done.go",
+		"len(d.young) >= maxDone",
+		"false",
+		"TestIDsThatAreRememberedAreBounded",
+	},
+	{
+		"a former owner answers from what it loaded", "sidecar/cache/invalidate.go",
+		"return d.peers.Route(d.name, key).Owner != nil",
+		"return false",
+		"TestEntryOfAFormerOwnerIsNoBetterThanACopy",
+	},
+	{
+		"entries outlive a gap in the feed", "sidecar/cache/invalidate.go",
+		"if gap && now >=",
+		"if false && now >=",
+		"TestGapInTheFeed",
+	},
+	{
+		"a hit is older than the version that is asked for", "sidecar/cache/read.go",
+		"!o.NoCache && o.admits(e.version) {",
+		"!o.NoCache {",
+		"TestMinVersion",
+	},
+	{
+		"a stale answer is older than the version that is asked for", "sidecar/cache/read.go",
+		"r.need.met(held.version, held.began) &&",
+		"",
+		"TestMinVersionIsNeverAnsweredStale",
+	},
+	{
+		"an answer is staler than is asked for", "sidecar/cache/read.go",
+		"(!r.limitStale || now-held.freshUntil <= r.maxStale)",
+		"true",
+		"TestMaxStale",
+	},
+	{
+		"floors without bound", "sidecar/cache/floor.go",
+		"case len(fs.young) >= fs.max:",
+		"case false:",
+		"TestFloorsAreBounded",
+	},
+	{
+		"a watch is not told of an invalidation", "sidecar/cache/invalidate.go",
+		"d.watches.note(key)",
+		"",
+		"TestWatchNotesWhatMayHaveChanged",
+	},
+	{
+		"invalidations wait without bound", "sidecar/cache/tell.go",
+		"if len(t.waiting) >= maxTold {",
+		"if false {",
+		"TestTellerThatFallsBehindTellsToDropEverything",
+	},
+	{
+		"after a conflict the same entry is read again", "sidecar/cache/write.go",
+		"d.drop(key, floor{anew: d.now() + 1})",
+		"",
+		"TestAfterAConflictWhatIsThereIsRead",
+	},
+	{
+		"an ETag is compared with an entry that is outdated", "sidecar/cache/write.go",
+		"n := need{floor{anew: d.now()}}",
+		"n := need{}",
+		"TestETagIsComparedWithTheRowAndNotWithTheEntry",
+	},
+	{
+		"the origin has no time to say that nothing was written", "sidecar/cache/write.go",
+		"ctx, cancel := context.WithTimeout(ctx, d.Policy().WriteTimeout)",
+		"ctx, cancel := context.WithCancel(ctx)",
+		"TestWritesThatTheOriginRefusesAreDefinite",
+	},
+	{
+		"an owner that has not heard answers with what is invalid", "sidecar/cache/invalidate.go",
+		"\td.raise(key, f)\n\td.fences",
+		"\td.fences",
+		"TestOlderAnswerIsNotTakenWhileTheOwnerHasNotHeard",
+	},
+	{
+		"copies of a member that is not heard stay", "sidecar/cache/invalidate.go",
+		"return held.owner == member",
+		"return false",
+		"TestCopiesOfAMemberThatIsNotFollowedAreDropped",
 	},
 }
 

@@ -193,8 +193,8 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 	return e
 }
 
-// keep stores e unless the key was invalidated since, and returns what later reads get. An entry never gives way to one
-// that it outranks, unless it has expired and the other has not.
+// keep stores e unless the key was invalidated since, and returns what later reads get. A fresh entry never gives way to
+// one that it outranks.
 func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 	result, changed := e, false
 	d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
@@ -202,10 +202,7 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 			d.stats.Fenced.Add(1)
 			return nil, false
 		}
-		if now := d.now(); ok && held.outranks(e) && (held.fresh(now) || !e.fresh(now)) {
-			if !held.fresh(now) {
-				held.retryAt.CompareAndSwap(0, e.retryAt.Load()) // e, where set, is the word of a member that has tried
-			}
+		if ok && held.outranks(e) && held.fresh(d.now()) {
 			result = held
 			return nil, false
 		}

@@ -198,7 +198,7 @@ func (d *Dataset) commit(ctx context.Context, c Change) (found, error) {
 		return found{}, err
 	}
 	fence := d.fences.of(c.Key)
-	mark, began := fence.Add(1), d.now() // of two writes at once neither knows which was later
+	mark, began := fence.Load(), d.now()
 	value, err := d.change(ctx, change)
 	if err != nil {
 		d.doubt(c.Key, KindOf(d.classifyWrite(err)))
@@ -258,15 +258,12 @@ func (d *Dataset) written(c Change, value origin.Value, began int64) *entry {
 func (d *Dataset) supersede(key string, e *entry, mark uint64) {
 	d.raise(key, e.floor())
 	fence := d.fences.of(key)
-	alone := fence.CompareAndSwap(mark, mark+1)
-	if !alone {
-		fence.Add(1)
-	}
+	raised := fence.Add(1)
 	d.store.RemoveKeyIf(key, func(held *entry) bool { return held.version == 0 || held.version <= e.version })
 	d.loads.Forget(key)
 	d.hops.Forget(key)
-	if alone {
-		d.keep(key, e, func() bool { return fence.Load() == mark+1 })
+	if raised == mark+1 {
+		d.keep(key, e, func() bool { return fence.Load() == raised })
 	}
 	d.watches.note(key)
 }

@@ -284,10 +284,39 @@ func TestETagIsComparedWithTheRowAndNotWithTheEntry(t *testing.T) {
 		o.Set("k", "new") // around the cache
 		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: held.ETag}})
 		expectKind(t, err, KindConflict)
-		if a := get(t, d, "k"); string(a.Value) != "new" {
-			t.Errorf("after the conflict %q is read; want what it was in conflict with", a.Value)
+		time.Sleep(tick)
+		version := o.Set("k", "newer")
+		a, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: etag([]byte("newer"))}})
+		if err != nil || a.Version != version+1 {
+			t.Errorf("the ETag of the row: %+v, %v", a, err)
 		}
 	})
+}
+
+func TestAfterAConflictWhatIsThereIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 2, o, testPolicy())
+		held := get(t, c.members[1], "k")
+		time.Sleep(tick)
+		o.Set("k", "new") // around the cache
+		_, err := c.members[1].Write(t.Context(), Change{Key: "k", If: Condition{Version: held.Version}})
+		expectKind(t, err, KindConflict)
+		for _, d := range c.members {
+			if a := get(t, d, "k"); string(a.Value) != "new" {
+				t.Errorf("%q is read; want what the write was in conflict with", a.Value)
+			}
+		}
+	})
+}
+
+// thoughtful is an origin that needs a moment to say that nothing was written.
+type thoughtful struct{ *origintest.Fake }
+
+func (th thoughtful) Write(ctx context.Context, _ origin.Change) (origin.Value, error) {
+	<-ctx.Done()
+	time.Sleep(100 * tick)
+	return origin.Value{}, ctx.Err()
 }
 
 func TestReadOnlyDataset(t *testing.T) {
@@ -394,8 +423,7 @@ func TestWritesThatTheOriginRefusesAreDefinite(t *testing.T) {
 		})
 	}
 	synctest.Test(t, func(t *testing.T) {
-		o := origintest.New(nil)
-		o.Slow(time.Hour)
+		o := thoughtful{origintest.New(nil)}
 		_, got := newDataset(t, o, nil, testPolicy()).Write(t.Context(), Change{Key: "k"})
 		expectKind(t, got, KindUnavailable) // the origin says that nothing was written
 	})
