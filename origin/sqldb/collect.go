@@ -60,6 +60,14 @@ func (c *collector) begin(keys []string) {
 	}
 }
 
+// anyKey returns a key of the rows that came, whoever asked for it.
+func (c *collector) anyKey() string {
+	for key := range c.seen {
+		return key
+	}
+	return ""
+}
+
 // columns takes the names of a result's columns behind the key.
 func (c *collector) columns(names []string) error {
 	c.names = names

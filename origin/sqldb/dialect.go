@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"strings"
 )
 
@@ -24,6 +25,15 @@ type dialect interface {
 	badKey(err error) bool
 	// timedOut reports whether err says that the database ended the statement because of its time.
 	timedOut(err error) bool
+
+	changer
+	recorder
+}
+
+// connectors make the connections of a database.
+type connectors struct {
+	reads  driver.Connector
+	writes driver.Connector // makes the one connection that writes; nil where those of reads can
 }
 
 // statement is a query with one parameter.

@@ -133,17 +133,19 @@ func FuzzSQLiteURI(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, dsn string) {
-		uri, err := sqliteURI(dsn)
+		read, write, err := sqliteURIs(dsn)
 		if err != nil {
 			return
 		}
-		path, query, _ := strings.Cut(strings.TrimPrefix(uri, "file:"), "?")
-		values, err := url.ParseQuery(query)
-		if err != nil || !values.Has("mode") || !slices.Contains(values["_pragma"], "query_only(1)") {
-			t.Fatalf("%q: %v", uri, err)
-		}
-		if plain, err := url.PathUnescape(path); !strings.HasPrefix(dsn, "file:") && (err != nil || plain != dsn) {
-			t.Fatalf("%q became %q, %v", dsn, plain, err)
+		for uri, pragma := range map[string]string{read: "query_only(1)", write: "foreign_keys(1)"} {
+			path, query, _ := strings.Cut(strings.TrimPrefix(uri, "file:"), "?")
+			values, err := url.ParseQuery(query)
+			if err != nil || !values.Has("mode") || !slices.Contains(values["_pragma"], pragma) {
+				t.Fatalf("%q: %v", uri, err)
+			}
+			if plain, err := url.PathUnescape(path); !strings.HasPrefix(dsn, "file:") && (err != nil || plain != dsn) {
+				t.Fatalf("%q became %q, %v", dsn, plain, err)
+			}
 		}
 	})
 }

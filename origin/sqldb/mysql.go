@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,10 +25,10 @@ type mysql struct {
 	tables  sync.Map             // :: [2]string{table, key} → *tableTypes
 }
 
-func openMySQL(dsn string) (driver.Connector, dialect, error) {
+func openMySQL(dsn string) (connectors, dialect, error) {
 	config, err := mysqldriver.ParseDSN(dsn)
 	if dsn == "" || err != nil || config.Net != "tcp" && config.Net != "unix" { // it would be part of a password
-		return nil, nil, errBadMySQL
+		return connectors{}, nil, errBadMySQL
 	}
 	config.ParseTime = false         // a time arrives as the database prints it
 	config.InterpolateParams = false // a key is never part of a statement
@@ -37,16 +39,18 @@ func openMySQL(dsn string) (driver.Connector, dialect, error) {
 		config.Params = map[string]string{}
 	}
 	config.Params["time_zone"] = "'+00:00'"
+	config.Params["sql_mode"] = "CONCAT(" + cmp.Or(config.Params["sql_mode"], "@@sql_mode") + ", ',STRICT_ALL_TABLES')"
+	config.ClientFoundRows = true // an UPDATE that changes nothing has met its row, too
 	connector, err := mysqldriver.NewConnector(config)
 	if err != nil {
-		return nil, nil, errBadMySQL
+		return connectors{}, nil, errBadMySQL
 	}
-	return readOnlyConnector{connector}, &mysql{}, nil
+	return connectors{reads: readOnlyConnector{connector}}, &mysql{}, nil
 }
 
 var errBadMySQL = errors.New("the DSN is not one of MySQL, such as user:password@tcp(host:3306)/database?tls=true")
 
-// readOnlyConnector makes connections that can not write. It is no parameter of the DSN, as the variable has two names
+// readOnlyConnector makes connections that can not write, but in a transaction that says READ WRITE. It is no parameter of the DSN, as the variable has two names
 // (tx_read_only, transaction_read_only) and no server knows both.
 type readOnlyConnector struct{ driver.Connector }
 
@@ -55,7 +59,8 @@ func (c readOnlyConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.(driver.ExecerContext).ExecContext(ctx, "SET SESSION TRANSACTION READ ONLY", nil)
+	_, err = conn.(driver.ExecerContext).ExecContext(ctx,
+		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY", nil)
 	if err != nil {
 		_ = conn.Close() // the error before says why
 		return nil, fmt.Errorf("make the session read-only: %w", err)
@@ -71,8 +76,11 @@ func (*mysql) parameter() string              { return "?" }
 // badKey knows 1292, incorrect value (of a type such as UUID or INET6), and 1366, incorrect string value.
 func (*mysql) badKey(err error) bool { return errorNumber(err) == 1292 || errorNumber(err) == 1366 }
 
-// timedOut knows 1969, max_statement_time of MariaDB, and 3024, MAX_EXECUTION_TIME of MySQL.
-func (*mysql) timedOut(err error) bool { return errorNumber(err) == 1969 || errorNumber(err) == 3024 }
+// timedOut knows 1969, max_statement_time of MariaDB, 3024, MAX_EXECUTION_TIME of MySQL, and 1205, a lock that did not
+// come in time.
+func (*mysql) timedOut(err error) bool {
+	return slices.Contains([]uint16{1205, 1969, 3024}, errorNumber(err))
+}
 
 func errorNumber(err error) uint16 {
 	if e, ok := errors.AsType[*mysqldriver.MySQLError](err); ok {

@@ -20,7 +20,9 @@ import (
 
 // postgres reads through pgconn, below the driver of database/sql: only there a statement and its time limit travel
 // together, and only there values arrive as the text that PostgreSQL prints, of which no type is beyond us.
-type postgres struct{}
+type postgres struct {
+	config *pgx.ConnConfig // of connections beside the pool
+}
 
 // session makes each connection print values in one way, and keeps it from writing.
 var session = map[string]string{
@@ -33,10 +35,10 @@ var session = map[string]string{
 	"default_transaction_read_only": "on",
 }
 
-func openPostgres(dsn string) (driver.Connector, dialect, error) {
+func openPostgres(dsn string) (connectors, dialect, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if dsn == "" || err != nil {
-		return nil, nil, errors.New("the DSN is not one of PostgreSQL, such as " +
+		return connectors{}, nil, errors.New("the DSN is not one of PostgreSQL, such as " +
 			"postgres://user:password@host:5432/database?sslmode=verify-full " +
 			"(percent-encode special characters of the password)")
 	}
@@ -46,7 +48,7 @@ func openPostgres(dsn string) (driver.Connector, dialect, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "ringside"
 	}
-	return stdlib.GetConnector(*config), postgres{}, nil
+	return connectors{reads: stdlib.GetConnector(*config)}, postgres{config}, nil
 }
 
 func (postgres) quote(name string) string       { return quoteWith(`"`, name) }

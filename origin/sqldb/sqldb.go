@@ -62,7 +62,8 @@ func (c Config) maxValueBytes() int {
 type DB struct {
 	name          string
 	dialect       dialect
-	pool          *sql.DB
+	pool          *sql.DB // for reads, and where it is the same for writes
+	writes        *sql.DB
 	maxConns      int
 	maxValueBytes int
 }
@@ -70,22 +71,33 @@ type DB struct {
 // Open checks the DSN but does not connect: a database that is away must not keep the sidecar from starting. Its
 // errors never hold any part of the DSN, not even what the driver says about it.
 func Open(c Config) (*DB, error) {
-	open, ok := map[string]func(dsn string) (driver.Connector, dialect, error){
+	open, ok := map[string]func(dsn string) (connectors, dialect, error){
 		"postgres": openPostgres, "mysql": openMySQL, "sqlite": openSQLite,
 	}[c.Driver]
 	if !ok {
 		return nil, fmt.Errorf("origin %q: driver %q is not known: use postgres, mysql or sqlite", c.Name, c.Driver)
 	}
-	connector, dialect, err := open(c.DSN)
+	connectors, dialect, err := open(c.DSN)
 	if err != nil {
 		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
 	}
-	pool := sql.OpenDB(connector)
-	pool.SetMaxOpenConns(c.maxConns())
-	pool.SetMaxIdleConns(c.maxConns())
+	db := &DB{name: c.Name, dialect: dialect, maxConns: c.maxConns(), maxValueBytes: c.maxValueBytes()}
+	db.pool = openPool(connectors.reads, db.maxConns)
+	db.writes = db.pool
+	if connectors.writes != nil {
+		db.writes = openPool(connectors.writes, 1)
+	}
+	return db, nil
+}
+
+// openPool does not connect.
+func openPool(c driver.Connector, maxConns int) *sql.DB {
+	pool := sql.OpenDB(c)
+	pool.SetMaxOpenConns(maxConns)
+	pool.SetMaxIdleConns(maxConns)
 	pool.SetConnMaxLifetime(connLifetime)
 	pool.SetConnMaxIdleTime(connIdle)
-	return &DB{name: c.Name, dialect: dialect, pool: pool, maxConns: c.maxConns(), maxValueBytes: c.maxValueBytes()}, nil
+	return pool
 }
 
 // Stats returns the pool's bound, use and waits, for metrics.
@@ -93,7 +105,7 @@ func (db *DB) Stats() sql.DBStats { return db.pool.Stats() }
 
 // Close closes the connections, after the statements under way.
 func (db *DB) Close() error {
-	if err := db.pool.Close(); err != nil {
+	if err := errors.Join(db.pool.Close(), db.writes.Close()); err != nil {
 		return fmt.Errorf("origin %q: close: %w", db.name, err)
 	}
 	return nil

@@ -3,11 +3,12 @@ package sqldb
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,25 +20,31 @@ import (
 // ever wait. SQLite sleeps through a cancelled context, so that it is well below the usual load_timeout.
 const busyTimeout = 250 * time.Millisecond
 
-// sqlite reads a file. The database may be another process's; it is opened read-only.
+// sqlite reads a file. The database may be another process's; it is opened read-only, but for the one connection of
+// writes.
 type sqlite struct{}
 
-func openSQLite(dsn string) (driver.Connector, dialect, error) {
-	uri, err := sqliteURI(dsn)
+func openSQLite(dsn string) (connectors, dialect, error) {
+	read, write, err := sqliteURIs(dsn)
 	if err != nil {
-		return nil, nil, err
+		return connectors{}, nil, err
 	}
-	connector, err := sqlitedriver.NewConnector(uri)
+	reads, err := sqlitedriver.NewConnector(read)
 	if err != nil {
-		return nil, nil, errBadSQLite
+		return connectors{}, nil, errBadSQLite
 	}
-	return connector, sqlite{}, nil
+	writes, err := sqlitedriver.NewConnector(write)
+	if err != nil {
+		return connectors{}, nil, errBadSQLite
+	}
+	return connectors{reads, writes}, sqlite{}, nil
 }
 
 var errBadSQLite = errors.New("the DSN is not one of SQLite: a path, or a URI such as file:/data/rows.db")
 
-// sqliteURI adds what every connection needs to the path or URI of a database.
-func sqliteURI(dsn string) (string, error) {
+// sqliteURIs adds what the connections need to the path or URI of a database: those that read, and the one that writes.
+// Neither makes a file where there is none.
+func sqliteURIs(dsn string) (read, write string, err error) {
 	path, query, isURI := strings.TrimPrefix(dsn, "file:"), "", strings.HasPrefix(dsn, "file:")
 	if isURI {
 		path, query, _ = strings.Cut(path, "?")
@@ -46,18 +53,22 @@ func sqliteURI(dsn string) (string, error) {
 	}
 	values, err := url.ParseQuery(query)
 	if path == "" || err != nil {
-		return "", errBadSQLite
+		return "", "", errBadSQLite
 	}
 	if path == ":memory:" && values.Get("cache") != "shared" {
-		return "", errors.New("the DSN :memory: is another, empty database for each connection: use a file")
+		return "", "", errors.New("the DSN :memory: is another, empty database for each connection: use a file")
 	}
+	writes := maps.Clone(values)
 	if !values.Has("mode") {
 		values.Set("mode", "ro")
+		writes.Set("mode", "rw")
 	}
-	values.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()))
-	values.Add("_pragma", "query_only(1)")
-	return "file:" + path + "?" + values.Encode(), nil
+	values["_pragma"] = append(slices.Clone(values["_pragma"]), pragmaBusy(busyTimeout), "query_only(1)")
+	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)")
+	return "file:" + path + "?" + values.Encode(), "file:" + path + "?" + writes.Encode(), nil
 }
+
+func pragmaBusy(d time.Duration) string { return fmt.Sprintf("busy_timeout(%d)", d.Milliseconds()) }
 
 func (sqlite) quote(name string) string { return quoteWith(`"`, name) }
 

@@ -1,0 +1,57 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// table is what the catalog says of a table.
+type table struct {
+	read    time.Time
+	columns []tableColumn
+	key     keyType
+}
+
+func (t *table) column(name string) *tableColumn {
+	i := slices.IndexFunc(t.columns, func(c tableColumn) bool { return c.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &t.columns[i]
+}
+
+func namesOf(columns []tableColumn) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// catalog remembers what the database says of one table.
+type catalog struct {
+	dialect dialect
+	table   string
+	key     string
+	held    atomic.Pointer[table] // nil: to be asked
+}
+
+func (k *catalog) get(ctx context.Context, conn *sql.Conn) (*table, error) {
+	if t := k.held.Load(); t != nil && time.Since(t.read) < typesLife {
+		return t, nil
+	}
+	t, err := k.dialect.table(ctx, conn, k.table, k.key)
+	if err != nil {
+		return nil, err
+	}
+	t.read = time.Now()
+	k.held.Store(t)
+	return t, nil
+}
+
+// forget has the database asked again: the table may have been altered.
+func (k *catalog) forget() { k.held.Store(nil) }
