@@ -15,12 +15,12 @@ import (
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 )
 
-// The bounds of what is written. In bytes they are what the narrowest schema (deploy/schema) takes in characters.
+// The bounds of what is written, in characters: what the narrowest schema (deploy/schema) takes.
 const (
-	maxIDBytes          = 191
-	maxTypeBytes        = 191
-	maxUnitBytes        = 64
-	maxIdempotencyBytes = 128
+	maxID          = 191
+	maxType        = 191
+	maxUnit        = 64
+	maxIdempotency = 128
 )
 
 // statuses are what deploy/collector and deploy/schema/seed.sql write.
@@ -117,21 +117,20 @@ func (w *violations) checkMetric(m *cnfmetricsv1.CnfMetric) {
 
 // checkID refuses spaces at the ends, too: to MariaDB a key is equal to itself with spaces behind it.
 func (w *violations) checkID(field, id string) {
-	w.checkText(field, id, maxIDBytes)
-	if strings.TrimSpace(id) != id {
+	if w.checkText(field, id, maxID) && strings.Trim(id, " ") != id {
 		w.add(field, "begins or ends with a space")
 	}
 }
 
 // checkText adds one violation at most.
-func (w *violations) checkText(field, text string, maxBytes int) (ok bool) {
+func (w *violations) checkText(field, text string, maxLength int) (ok bool) {
 	switch {
 	case text == "":
 		w.add(field, "is missing")
-	case len(text) > maxBytes:
-		w.add(field, "has %d bytes; at most %d are allowed", len(text), maxBytes)
 	case !utf8.ValidString(text):
 		w.add(field, "is not UTF-8")
+	case utf8.RuneCountInString(text) > maxLength:
+		w.add(field, "has %d characters; at most %d are allowed", utf8.RuneCountInString(text), maxLength)
 	case strings.ContainsFunc(text, unicode.IsControl):
 		w.add(field, "holds a control character")
 	default:
@@ -141,13 +140,13 @@ func (w *violations) checkText(field, text string, maxBytes int) (ok bool) {
 }
 
 func (w *violations) checkType(field, name string) {
-	if w.checkText(field, name, maxTypeBytes) && !typeName.MatchString(name) {
+	if w.checkText(field, name, maxType) && !typeName.MatchString(name) {
 		w.add(field, `is not a dotted name in lower case, such as "cpu.total" or "process.cpu:nginx"`)
 	}
 }
 
 func (w *violations) checkUnit(field, unit string) {
-	if w.checkText(field, unit, maxUnitBytes) && strings.ContainsFunc(unit, unicode.IsSpace) {
+	if w.checkText(field, unit, maxUnit) && strings.ContainsFunc(unit, unicode.IsSpace) {
 		w.add(field, `holds a space; write "bytes_per_second" or "B/s"`)
 	}
 }
@@ -180,7 +179,7 @@ func (w *violations) checkVersion(field string, version int64) {
 }
 
 func (w *violations) checkIdempotency(id string) {
-	if len(id) > maxIdempotencyBytes || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
-		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", maxIdempotencyBytes)
+	if len(id) > maxIdempotency || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
+		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", maxIdempotency)
 	}
 }

@@ -40,11 +40,10 @@ func (in *input) text(name string) string {
 }
 
 func (in *input) integer(name string, bits int) int64 {
-	text := in.text(name)
-	if text == "" {
+	if !in.query.Has(name) {
 		return 0
 	}
-	n, err := strconv.ParseInt(text, 10, bits)
+	n, err := strconv.ParseInt(in.text(name), 10, bits)
 	if err != nil {
 		in.wrong.add(name, "is not an integer of %d bits", bits)
 	}
@@ -52,8 +51,11 @@ func (in *input) integer(name string, bits int) int64 {
 }
 
 func (in *input) flag(name string) bool {
+	if !in.query.Has(name) {
+		return false
+	}
 	text := in.text(name)
-	if text != "" && text != "true" && text != "false" {
+	if text != "true" && text != "false" {
 		in.wrong.add(name, "is neither true nor false")
 	}
 	return text == "true"

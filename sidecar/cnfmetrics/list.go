@@ -58,11 +58,13 @@ func listQuery(q *cnfmetricsv1.ListCnfMetricsRequest) (origin.ListQuery, violati
 	if query.Limit < 1 || query.Limit > maxPage {
 		wrong.add("page_size", "is not between 1 and %d, or 0 for %d", maxPage, defaultPage)
 	}
-	for column, value := range map[string]string{"metric_type": q.GetMetricType(), "status": q.GetStatus()} {
-		if value != "" && wrong.checkText(column, value, maxColumnBytes) {
+	filter := func(column, value string) {
+		if value != "" && wrong.checkText(column, value, maxType) {
 			query.Where[column] = value
 		}
 	}
+	filter("metric_type", q.GetMetricType())
+	filter("status", q.GetStatus())
 	if q.GetPageToken() == "" {
 		return query, wrong
 	}

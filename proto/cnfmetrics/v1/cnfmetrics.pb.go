@@ -29,19 +29,19 @@ const (
 // holds: other programs write it, too.
 type CnfMetric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the metric, such as "CNF-001" or "proc/1/cpu": 1 to 191 bytes of UTF-8 without control characters, and
-	// without a space at either end.
+	// Names the metric, such as "CNF-001" or "proc/1/cpu": 1 to 191 characters, no control characters, no space
+	// at either end.
 	CnfId string `protobuf:"bytes,1,opt,name=cnf_id,json=cnfId,proto3" json:"cnf_id,omitempty"`
 	// When the value was measured: from 1970-01-01 up to the end of 9999. It is kept to the microsecond; what is finer is
 	// cut off. In JSON it is RFC 3339.
 	Timestamp *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
 	// What is measured: a dotted name in lower case, such as "cpu.total" or "load.1m", perhaps with a colon and whose it
-	// is, such as "process.cpu:nginx". At most 191 bytes of UTF-8 without control characters.
+	// is, such as "process.cpu:nginx". At most 191 characters, no control characters.
 	MetricType string `protobuf:"bytes,3,opt,name=metric_type,json=metricType,proto3" json:"metric_type,omitempty"`
 	// Finite. NaN and the infinities are refused: say with status that there is no value.
 	Value float64 `protobuf:"fixed64,4,opt,name=value,proto3" json:"value,omitempty"`
-	// 1 to 64 bytes of UTF-8 without spaces and control characters, such as "percent", "bytes_per_second" or "1" for a
-	// plain number.
+	// Such as "percent", "bytes_per_second", or "1" for a plain number: 1 to 64 characters, no control characters, no
+	// spaces.
 	Unit string `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
 	// "ok", "warn", "critical", "gone" (not measured any more) or "unknown" (not measured yet).
 	Status string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
