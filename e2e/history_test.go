@@ -129,35 +129,36 @@ func (w *traffic) converge(p times) (compared int) {
 // fault is what happens to a part of the system for a while.
 type fault struct {
 	name string
+	part string // of the system; two faults of one part at once are one
 	do   func(w *traffic, i int) (undo func())
 }
 
 var faults = []fault{
-	{"a sidecar is killed", func(w *traffic, i int) func() {
+	{"a sidecar is killed", "sidecar", func(w *traffic, i int) func() {
 		w.sidecars[i].Kill()
 		return func() { w.restart(i) }
 	}},
-	{"a sidecar is frozen", func(w *traffic, i int) func() {
+	{"a sidecar is frozen", "sidecar", func(w *traffic, i int) func() {
 		w.sidecars[i].Freeze()
 		return w.sidecars[i].Thaw
 	}},
-	{"the database restarts", func(w *traffic, _ int) func() {
+	{"the database restarts", "database", func(w *traffic, _ int) func() {
 		w.database.Stop()
 		return w.database.Start
 	}},
-	{"the database is killed", func(w *traffic, _ int) func() {
+	{"the database is killed", "database", func(w *traffic, _ int) func() {
 		w.database.Kill()
 		return w.database.Start
 	}},
-	{"the database is frozen", func(w *traffic, _ int) func() {
+	{"the database is frozen", "database", func(w *traffic, _ int) func() {
 		w.database.Freeze()
 		return w.database.Thaw
 	}},
-	{"etcd is away", func(w *traffic, _ int) func() {
+	{"etcd is away", "etcd", func(w *traffic, _ int) func() {
 		w.etcd.Kill()
 		return w.etcd.Start
 	}},
-	{"a sidecar leaves", func(w *traffic, i int) func() {
+	{"a sidecar leaves", "sidecar", func(w *traffic, i int) func() {
 		w.sidecars[i].Stop()
 		return func() { w.restart(i) }
 	}},
@@ -169,8 +170,8 @@ func TestPromiseReadYourWritesAndMonotonicReads(t *testing.T) {
 		w := newTraffic(t, e, 5, 60, quick)
 		c := w.crowd(3, 1)
 		row := w.during(3 * time.Second)
-		for i, f := range faults {
-			undo := f.do(w, i%5)
+		for i := range faults {
+			undo := w.makeFault(i, i%5)
 			row = append(row, w.during(2500*time.Millisecond)...)
 			undo()
 			row = append(row, w.during(1500*time.Millisecond)...)

@@ -92,10 +92,12 @@ type traffic struct {
 	lastFailure                            atomic.Pointer[string]
 }
 
-// times are a dataset's policy in a test.
+// times are the policy of a test's datasets, and what else it needs.
 type times struct {
 	ttl, localTTL, loadTimeout, staleIfError time.Duration
-	more                                     string // further fields of the dataset, as YAML has them
+	dataset, origin                          string // further fields, as YAML has them
+	datasets                                 string // further datasets, as YAML has them
+	schema                                   []string
 }
 
 // quick has everything happen often.
@@ -133,6 +135,9 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 	}
 	w.create(versioned, "ver bigint NOT NULL DEFAULT 1, ")
 	w.create(unversioned, "")
+	for _, statement := range p.schema {
+		w.exec(statement)
+	}
 	w.sidecars = rig.Sidecars(t, n, w.config(p))
 	a := w.actor(0)
 	for i := 0; i < keys; i += 2 {
@@ -156,15 +161,15 @@ func (w *traffic) config(p times) string {
 	origin := map[bool]string{true: "postgres", false: "mysql"}[w.engine.numbers]
 	dataset := fmt.Sprintf("origin: db, key: id, writable: true, ttl: %v, local_ttl: %v, negative_ttl: %v, "+
 		"load_timeout: %v, stale_if_error: %v, write_timeout: 1s%s",
-		p.ttl, p.localTTL, p.localTTL, p.loadTimeout, p.staleIfError, p.more)
+		p.ttl, p.localTTL, p.localTTL, p.loadTimeout, p.staleIfError, p.dataset)
 	return fmt.Sprintf(`
 membership: {etcd: {endpoints: [%q], lease_ttl: 2s}}
 origins:
-  db: {driver: %s, dsn_file: %q, max_conns: 8}
+  db: {driver: %s, dsn_file: %q, max_conns: 8%s}
 datasets:
   versioned: {table: versioned, version: ver, %s}
   unversioned: {table: unversioned, %s}
-`, w.etcd.Endpoint(), origin, dsn, dataset, dataset)
+%s`, w.etcd.Endpoint(), origin, dsn, p.origin, dataset, dataset, p.datasets)
 }
 
 func (w *traffic) exec(statement string, args ...any) {

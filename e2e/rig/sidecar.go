@@ -179,6 +179,20 @@ func (s *Sidecar) RingID() (id string, members int, err error) {
 	return ring.ID, len(ring.Members), err
 }
 
+// Owner returns the id of the member that owns a key on the sidecar's ring. The key is put in as it is.
+func (s *Sidecar) Owner(dataset, key string) string {
+	s.t.Helper()
+	body, err := fetch("http://" + s.Admin + "/api/explain?dataset=" + dataset + "&key=" + key)
+	var explanation struct{ Owner string }
+	if err == nil {
+		err = json.Unmarshal([]byte(body), &explanation)
+	}
+	if err != nil {
+		s.t.Fatalf("rig: %s explains %s of %s: %v", s.ID, key, dataset, err)
+	}
+	return explanation.Owner
+}
+
 // AwaitRing waits until all of the sidecars, and nobody else, are on the ring of each.
 func AwaitRing(t testing.TB, sidecars []*Sidecar) {
 	t.Helper()

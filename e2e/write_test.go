@@ -1,0 +1,313 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/e2e/history"
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// held is a policy under which nothing ends by itself while a test runs: what changes has been told.
+var held = times{ttl: time.Minute, localTTL: time.Minute, loadTimeout: 2 * time.Second, staleIfError: time.Minute}
+
+// slowReads is a view on the rows of the table versioned, which takes 20 ms to read a row and no longer than the table to
+// write one.
+var (
+	slow      = table{"slow", true}
+	slowReads = []string{
+		`CREATE FUNCTION pause() RETURNS text LANGUAGE plpgsql VOLATILE AS $$ BEGIN
+			IF current_query() LIKE 'SELECT%' THEN PERFORM pg_sleep(0.02); END IF;
+			RETURN '';
+		END $$`,
+		`CREATE VIEW slow AS SELECT v.*, pause() AS lag FROM versioned v`,
+	}
+)
+
+// C1: a load is made to begin before a write and to end after it, again and again.
+func TestPromiseNoFillIsStoredAfterAWrite(t *testing.T) {
+	p := held
+	p.schema = slowReads
+	p.origin = ", batch: {max_keys: 1}, max_in_flight: 8"
+	p.datasets = "  slow: {origin: db, table: slow, key: id, version: ver, writable: true, ttl: 1m, local_ttl: 1m}\n"
+	w := newTraffic(t, engines[0], 5, 0, p)
+	var races, stored, late atomic.Int64
+	var all sync.WaitGroup
+	end := time.Now().Add(20 * time.Second)
+	for i := range 32 {
+		a, b := w.actor(uint64(i)), w.actor(uint64(i))
+		all.Go(func() {
+			key := "race-" + fmt.Sprint(i)
+			a.put(0, slow, key, history.Condition{})
+			for time.Now().Before(end) {
+				a.race(b, key, &races, &stored, &late)
+			}
+		})
+	}
+	all.Wait()
+	w.cut()
+	report(t, promise{
+		number: "C1", n: int(races.Load()), held: stored.Load() == 0 && races.Load() > 0 && w.checker.Violations() == 0,
+		done: "a load begins before a write, of another sidecar, and ends after it with the old value",
+		figure: fmt.Sprintf("stored after it in %d of %d races (in %d an old copy was told late) %v",
+			stored.Load(), races.Load(), late.Load(), w.checker.First),
+	})
+}
+
+// race has a load of key begin, a write go past it, and looks what all hold afterwards.
+func (a *actor) race(b *actor, key string, races, stored, late *atomic.Int64) {
+	reader, writer := a.rng.IntN(5), a.rng.IntN(5)
+	loaded := make(chan history.Op, 1)
+	go func() { loaded <- b.get(reader, slow, key, true, 0) }()
+	time.Sleep(time.Duration(2+a.rng.IntN(14)) * time.Millisecond)
+	put := a.put(writer, slow, key, history.Condition{})
+	fill := <-loaded
+	if put.Outcome != history.OK || fill.Outcome != history.OK || fill.Seq == put.Seq {
+		return // the write came first, or nothing did
+	}
+	races.Add(1)
+	time.Sleep(20 * time.Millisecond) // in which every sidecar is told
+	for i := range a.sidecars {
+		if a.get(i, slow, key, false, 0).Seq == put.Seq {
+			continue
+		}
+		late.Add(1)
+		time.Sleep(time.Second)
+		if a.get(i, slow, key, false, 0).Seq != put.Seq {
+			stored.Add(1)
+		}
+	}
+}
+
+// A3, with writes: each sidecar in turn leaves and comes back, and its clients meanwhile are those of the others.
+func TestPromiseA3RollingRestartWithWrites(t *testing.T) {
+	onEach(t, func(t *testing.T, e engine) {
+		w := newTraffic(t, e, 5, 60, quick)
+		var home [5]atomic.Bool // :: whether clients use the sidecar
+		for i := range home {
+			home[i].Store(true)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		var ops [5]sync.RWMutex // held for reading by who uses the sidecar
+		for range 10 {
+			a := w.actor(1)
+			all.Go(func() {
+				for ctx.Err() == nil {
+					i := a.rng.IntN(5)
+					ops[i].RLock()
+					if home[i].Load() {
+						a.write1(i)
+					}
+					ops[i].RUnlock()
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		for i, s := range w.sidecars {
+			ops[i].Lock() // its clients end before it does, as those of a pod do
+			home[i].Store(false)
+			ops[i].Unlock()
+			s.Stop()
+			w.restart(i)
+			home[i].Store(true)
+			w.during(time.Second)
+		}
+		rig.AwaitRing(t, w.sidecars)
+		w.during(time.Second)
+		cancel()
+		all.Wait()
+		w.cut()
+		failed, unknown := w.failed.Load(), w.unknown.Load()
+		report(t, promise{
+			number: "A3", n: w.checker.Reads + w.checker.Writes, held: failed+unknown == 0 && w.checker.Violations() == 0,
+			done: e.name + ": SIGTERM and start of all 5 sidecars in turn, reads and writes through those that stay",
+			figure: fmt.Sprintf("%d of %d reads and %d writes failed, %d writes of unknown outcome, %d broken promises %v %s",
+				failed, w.checker.Reads, w.checker.Writes, unknown, w.checker.Violations(), w.checker.First, w.failure()),
+		})
+	})
+}
+
+// write1 reads or writes one key, with what the cache must be able to do while members come and go.
+func (a *actor) write1(i int) {
+	table, key := []table{versioned, unversioned}[a.rng.IntN(2)], a.key(a.rng.IntN(a.keys))
+	switch chance := a.rng.IntN(10); {
+	case chance < 6:
+		a.get(i, table, key, false, 0)
+	case chance < 9:
+		a.put(i, table, key, history.Condition{})
+	default:
+		a.delete(i, table, key, history.Condition{})
+	}
+}
+
+func (w *traffic) failure() string {
+	if why := w.lastFailure.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// B2: what a cold key costs while the ring changes. One herd after the other reads a cold key of the member that comes or
+// goes, from before it does until all have the new ring.
+func TestPromiseB2OneColdKeyWhileTheRingChanges(t *testing.T) {
+	c := newCluster(t, 5)
+	c.fill("cold-", 3000)
+	last, others := c.sidecars[4], c.sidecars[:4]
+	keys := c.keysOf(last, 3000)
+	for _, change := range []struct {
+		name string
+		do   func()
+		ring []*rig.Sidecar // in the end
+	}{
+		{"its owner dies", last.Kill, others},
+		{"its new owner joins", last.Start, c.sidecars},
+		{"its owner leaves", last.Stop, others},
+		{"its new owner joins again", last.Start, c.sidecars},
+	} {
+		h := c.startHerds(keys)
+		h.await(t, 2)
+		change.do()
+		rig.AwaitRing(t, change.ring)
+		h.await(t, 2)
+		keys = h.stop()
+		report(t, promise{
+			number: "B2", n: h.herds, held: h.most <= 2 && h.failed == "",
+			done:   fmt.Sprintf("herds of %d clients read one cold key each while %s", clients, change.name),
+			figure: fmt.Sprintf("at most %d queries per key %s", h.most, h.failed),
+		})
+	}
+}
+
+// keysOf returns those of the first n cold keys that a sidecar owns.
+func (c *cluster) keysOf(s *rig.Sidecar, n int) (keys []string) {
+	for i := range n {
+		if key := fmt.Sprint("cold-", i); c.sidecars[0].Owner("slow-metrics", key) == s.ID {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// herds are read one after the other, through the first four sidecars.
+type herds struct {
+	done        atomic.Int64
+	cancel      context.CancelFunc
+	ended       chan struct{}
+	left        []string // keys; these and the rest belong to the goroutine until ended is closed
+	herds, most int
+	failed      string // why one was not answered
+}
+
+func (c *cluster) startHerds(keys []string) *herds {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	h := &herds{cancel: cancel, ended: make(chan struct{}), left: keys}
+	few := *c
+	few.sidecars = c.sidecars[:4]
+	go func() {
+		defer close(h.ended)
+		for ctx.Err() == nil && len(h.left) > 0 {
+			h.one(&few)
+		}
+	}()
+	return h
+}
+
+func (h *herds) one(c *cluster) {
+	before := c.queries("slow_metrics")
+	if failures := c.herd(clients, "slow-metrics", h.left[0], http.StatusOK); len(failures) > 0 {
+		h.failed = fmt.Sprintf("%d of %d reads failed, such as: %s", len(failures), clients, failures[0])
+	}
+	h.most = max(h.most, c.queries("slow_metrics")-before)
+	h.left = h.left[1:]
+	h.herds++
+	h.done.Add(1)
+}
+
+// await waits for n more herds.
+func (h *herds) await(t *testing.T, n int64) {
+	until := h.done.Load() + n
+	rig.Eventually(t, time.Minute, func() error {
+		if got := h.done.Load(); got < until {
+			return fmt.Errorf("%d herds; waiting for %d", got, until)
+		}
+		return nil
+	})
+}
+
+func (h *herds) stop() (left []string) {
+	h.cancel()
+	<-h.ended
+	return h.left
+}
+
+// visibility measures how long after a write each of the sidecars answers with it, though all of them hold what was
+// before.
+func (w *traffic) visibility(n int, table table, write func(a *actor, i int, key string) history.Op) (last []time.Duration) {
+	readers := make([]*actor, len(w.sidecars))
+	for i := range readers {
+		readers[i] = w.actor(2)
+	}
+	for round := range n {
+		key := w.key(round % 8)
+		for i, a := range readers {
+			a.get(i, table, key, false, 0)
+		}
+		op := write(readers[0], round%len(w.sidecars), key)
+		if op.Outcome != history.OK {
+			w.t.Fatalf("a write failed: %s", w.failure())
+		}
+		seen := make([]time.Duration, len(readers))
+		var all sync.WaitGroup
+		for i, a := range readers {
+			all.Go(func() { seen[i] = a.await(i, table, key, op.Seq) })
+		}
+		all.Wait()
+		last = append(last, max(0, slices.Max(seen)-op.End))
+	}
+	slices.Sort(last)
+	return last
+}
+
+// visibleWithin bounds, generously, how long a sidecar may not have heard of a write while nothing is broken. It is a
+// tenth of what an entry lives, so that it is not the ttl that is measured.
+const visibleWithin = 6 * time.Second
+
+// await polls sidecar i until it answers with a value, and returns when it did.
+func (a *actor) await(i int, table table, key string, seq uint64) time.Duration {
+	for limit := time.Now().Add(visibleWithin); time.Now().Before(limit); {
+		if op := a.get(i, table, key, false, 0); op.Outcome == history.OK && op.Seq >= seq {
+			return op.End
+		}
+	}
+	return a.recorder.Now() + time.Hour
+}
+
+func (w *traffic) reportVisibility(number, done string, last []time.Duration) {
+	at := func(share int) time.Duration { return last[(len(last)-1)*share/100].Round(10 * time.Microsecond) }
+	report(w.t.(*testing.T), promise{
+		number: number, n: len(last), held: last[len(last)-1] < visibleWithin && w.checker.Violations() == 0,
+		done:   w.engine.name + ": " + done + " → all 5 sidecars answer with it",
+		figure: fmt.Sprintf("p50 %v, p99 %v, longest %v %v", at(50), at(99), at(100), w.checker.First),
+	})
+}
+
+// How long after the answer to a write the others have it, too.
+func TestPromiseWritesAreVisibleSoon(t *testing.T) {
+	onEach(t, func(t *testing.T, e engine) {
+		w := newTraffic(t, e, 5, 8, held)
+		for _, table := range []table{versioned, unversioned} {
+			last := w.visibility(1000, table, func(a *actor, i int, key string) history.Op {
+				return a.put(i, table, key, history.Condition{})
+			})
+			w.cut()
+			w.reportVisibility("visible", "a PUT to a table that is "+table.name+" is answered", last)
+		}
+	})
+}
