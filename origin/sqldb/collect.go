@@ -26,6 +26,8 @@ type collector struct {
 	version int      // index in names, or -1
 	value   int      // the same, of Dataset.Value
 	hidden  bool     // the last of names is the version, and no part of the value
+
+	page *page // nil unless rows are listed
 }
 
 func newCollector(ds Dataset, keyed bool, maxBytes int, keys []string) *collector {
@@ -106,7 +108,11 @@ func (c *collector) row(key string, cells []cell) {
 			"dataset %q has %d rows of one key: make the key column unique", c.dataset.Name, c.seen[key])}
 		return
 	}
-	c.results[key] = c.result(cells)
+	r := c.result(cells)
+	if c.page != nil && !c.page.add(key, r) {
+		r = origin.Result{} // the page fails
+	}
+	c.results[key] = r
 }
 
 func (c *collector) result(cells []cell) (r origin.Result) {

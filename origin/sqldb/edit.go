@@ -22,6 +22,10 @@ type changer interface {
 	// firstVersion is an expression for the version of a new row: microseconds since 1970, more than any row of the key
 	// can have had that began so, too, and then grew by one with each write.
 	firstVersion() string
+	// list runs a statement whose first column is the key, and gives its rows to c.
+	list(ctx context.Context, conn *sql.Conn, st *statement, args []assignment, c *collector) error
+	// exactly is the format of a condition that a column of text has the bytes of a parameter, where = may mean less.
+	exactly() string
 	// change makes an edit in one transaction. An error that wraps origin.ErrUnknown means that its COMMIT was sent; all
 	// others mean that nothing was written, and driver.ErrBadConn or errAgain that another attempt may succeed.
 	change(ctx context.Context, conn *sql.Conn, e *edit) error

@@ -114,6 +114,19 @@ func (m *mysql) read(ctx context.Context, conn *sql.Conn, st *statement, keys []
 	return err
 }
 
+func (m *mysql) list(ctx context.Context, conn *sql.Conn, st *statement, args []assignment, c *collector) error {
+	types, err := m.typesOf(ctx, conn, st)
+	if err != nil {
+		return err
+	}
+	query, err := m.withTimeLimit(ctx, conn, st.sql)
+	if err != nil {
+		return err
+	}
+	r := &reading{st: st, c: c, cell: types.cell}
+	return r.run(ctx, conn, query, step{args: args}.values())
+}
+
 var selectWord = regexp.MustCompile(`(?i)^\s*SELECT\b`)
 
 // withTimeLimit has the database end the statement before the caller gives it up: MySQL does not notice that a client

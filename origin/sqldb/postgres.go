@@ -130,21 +130,38 @@ func onPgx(conn *sql.Conn, read func(*pgx.Conn) error) error {
 	})
 }
 
-// readPrepared sends the time limit and the statement together: one round trip, one implicit transaction, which the
-// limit is local to.
+// readPrepared reads the rows of keys.
 func readPrepared(ctx context.Context, conn *pgconn.PgConn, st *statement, sd *pgconn.StatementDescription,
 	keys []string, c *collector,
 ) error {
-	limit := strconv.FormatInt(serverTimeout(ctx).Milliseconds(), 10)
 	parameter := keys[0]
 	if st.list {
 		parameter = arrayOf(keys)
 	}
+	return readLimited(ctx, conn, st, keys[0], c, func(b *pgconn.Batch) {
+		b.ExecPrepared(sd.Name, [][]byte{[]byte(parameter)}, nil, nil)
+	})
+}
+
+func (postgres) list(ctx context.Context, conn *sql.Conn, st *statement, args []assignment, c *collector) error {
+	return onPgx(conn, func(conn *pgx.Conn) error {
+		return readLimited(ctx, conn.PgConn(), st, "", c, func(b *pgconn.Batch) {
+			b.ExecParams(st.sql, postgresParameters(args), nil, nil, nil)
+		})
+	})
+}
+
+// readLimited sends the time limit and the statement that query adds together: one round trip, one implicit
+// transaction, which the limit is local to.
+func readLimited(ctx context.Context, conn *pgconn.PgConn, st *statement, key string, c *collector,
+	query func(*pgconn.Batch),
+) error {
+	limit := strconv.FormatInt(serverTimeout(ctx).Milliseconds(), 10)
 	batch := &pgconn.Batch{}
 	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)", [][]byte{[]byte(limit)}, nil, nil, nil)
-	batch.ExecPrepared(sd.Name, [][]byte{[]byte(parameter)}, nil, nil)
+	query(batch)
 	results := conn.ExecBatch(ctx, batch)
-	err := readResults(results, st, keys[0], c)
+	err := readResults(results, st, key, c)
 	return errors.Join(err, results.Close())
 }
 

@@ -100,6 +100,11 @@ func (sqlite) read(ctx context.Context, conn *sql.Conn, st *statement, keys []st
 	return r.run(ctx, conn, expand(st, len(keys)), kt.parameters(keys))
 }
 
+func (sqlite) list(ctx context.Context, conn *sql.Conn, st *statement, args []assignment, c *collector) error {
+	r := &reading{st: st, c: c, cell: sqliteCell}
+	return r.run(ctx, conn, st.sql, step{args: args}.values())
+}
+
 // sqliteKeyType asks how the key column is declared, each time: it costs microseconds and nobody tells of changes.
 func sqliteKeyType(ctx context.Context, conn *sql.Conn, st *statement) (keyType, error) {
 	if st.table == "" {

@@ -21,6 +21,11 @@ func (*mysql) returns() bool   { return false } // MariaDB alone has some of it
 // upserts is false: ON DUPLICATE KEY goes by any unique index, and would change another row.
 func (*mysql) upserts() bool { return false }
 
+// exactly is beyond all collations: of case, of accents and of blanks at the end.
+func (*mysql) exactly() string {
+	return "CAST(CONVERT(%s USING utf8mb4) AS BINARY) = CAST(%s AS BINARY)"
+}
+
 // firstVersion is by the clock of the database, which all sidecars share.
 func (*mysql) firstVersion() string { return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)" }
 

@@ -21,6 +21,8 @@ func (postgres) mark(n int) string { return "$" + strconv.Itoa(n) }
 func (postgres) returns() bool     { return true }
 func (postgres) upserts() bool     { return true }
 
+func (postgres) exactly() string { return "" }
+
 // firstVersion is by the clock of the database, which all sidecars share.
 func (postgres) firstVersion() string {
 	return "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"

@@ -20,6 +20,8 @@ func (sqlite) mark(int) string { return "?" }
 func (sqlite) returns() bool   { return false } // RETURNING forgets how columns are declared
 func (sqlite) upserts() bool   { return true }
 
+func (sqlite) exactly() string { return "%s COLLATE BINARY = %s" }
+
 // firstVersion is by the clock of this host, which the database shares.
 func (sqlite) firstVersion() string {
 	return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
