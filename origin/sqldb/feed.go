@@ -1,0 +1,170 @@
+package sqldb
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// The kinds of change feeds.
+const (
+	// FeedNotify hears what triggers tell by NOTIFY, within milliseconds. PostgreSQL only. It has a connection of its
+	// own, beside the MaxConns of the pool.
+	FeedNotify = "notify"
+	// FeedPoll reads what triggers record in a table, every Interval. Its statements take a connection of the pool.
+	FeedPoll = "poll"
+)
+
+// Defaults of FeedConfig.
+const (
+	DefaultFeedChannel  = "ringside"
+	DefaultFeedTable    = "ringside_changes"
+	DefaultFeedInterval = 500 * time.Millisecond
+)
+
+// Bounds of every feed.
+const (
+	// feedAnswer is how long the database may take for one question of a feed; then the feed has broken.
+	feedAnswer = 1500 * time.Millisecond
+	// maxGathered bounds the keys that wait to be told. When more than that have changed it costs less to say that any
+	// row may have.
+	maxGathered = 10_000
+	// maxTold bounds the rows of one Changes.
+	maxTold = 1000
+)
+
+// FeedConfig says how changes are heard of that are not made through this package.
+type FeedConfig struct {
+	// Kind is FeedNotify or FeedPoll.
+	Kind string
+	// Channel is what FeedNotify listens on; datasets may share it. Empty means DefaultFeedChannel.
+	Channel string
+	// Table is what FeedPoll reads, as table or schema.table; datasets may share it. Without schema it is in that of the
+	// dataset's table. Empty means DefaultFeedTable.
+	Table string
+	// Interval is the pause between two reads of FeedPoll; 0 means DefaultFeedInterval.
+	Interval time.Duration
+}
+
+func (c FeedConfig) channel() string {
+	if c.Channel == "" {
+		return DefaultFeedChannel
+	}
+	return c.Channel
+}
+
+func (c FeedConfig) table() string {
+	if c.Table == "" {
+		return DefaultFeedTable
+	}
+	return c.Table
+}
+
+func (c FeedConfig) interval() time.Duration {
+	if c.Interval <= 0 {
+		return DefaultFeedInterval
+	}
+	return c.Interval
+}
+
+// spoken is what needs no quotes in any statement or message. PostgreSQL's channels have at most 63 bytes.
+var spoken = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+func (c FeedConfig) check(ds Dataset, d dialect) error {
+	_, listens := d.(postgres)
+	switch {
+	case ds.Table == "":
+		return errors.New("a feed tells the keys of a table: give the dataset table and key instead of query")
+	case c.Kind != FeedNotify && c.Kind != FeedPoll:
+		return fmt.Errorf("feed kind %q is not known: use notify or poll", c.Kind)
+	case c.Kind == FeedNotify && !listens:
+		return errors.New("only PostgreSQL can notify: use poll")
+	case !spoken.MatchString(ds.Name):
+		return fmt.Errorf("the name %q can not be told of: use at most 63 letters, digits, '.', '_' and '-'", ds.Name)
+	case !spoken.MatchString(c.channel()):
+		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.channel())
+	}
+	return nil
+}
+
+// Feed returns the feed of one dataset's changes, which needs what ChangesSQL makes. It does not connect; CheckFeed
+// does. A Changed has the key as Load takes it, and version 0 where the row was deleted, or where its version did not
+// grow with the change.
+func (db *DB) Feed(ds Dataset, c FeedConfig) (origin.Feed, error) {
+	if err := db.checkFeed(ds, c); err != nil {
+		return nil, err
+	}
+	if c.Kind == FeedNotify {
+		return &notifyFeed{origin: db.name, dataset: ds.Name, channel: c.channel(),
+			config: &db.dialect.(postgres).config.Config}, nil
+	}
+	return &pollFeed{db: db, dataset: ds.Name, interval: c.interval(),
+		log: db.dialect.log(quoteTable(db.dialect, c.tableOf(ds)))}, nil
+}
+
+func (db *DB) checkFeed(ds Dataset, c FeedConfig) error {
+	err := ds.check(db.dialect)
+	if err == nil {
+		err = c.check(ds, db.dialect)
+	}
+	if err != nil {
+		return fmt.Errorf("dataset %q: %w", ds.Name, err)
+	}
+	return nil
+}
+
+// gathered are changes that wait to be told. It belongs to one goroutine.
+type gathered struct {
+	missed   bool
+	versions map[string]int64 // :: key → version of its row now; 0: not known
+}
+
+// miss says that any row may have changed, and so forgets which did.
+func (g *gathered) miss() { g.missed, g.versions = true, nil }
+
+func (g *gathered) empty() bool { return !g.missed && len(g.versions) == 0 }
+
+func (g *gathered) add(key string, version int64) {
+	if g.missed || len(key) > maxKeyBytes {
+		return // no such key can be loaded
+	}
+	known, ok := g.versions[key]
+	switch {
+	case !ok && len(g.versions) == maxGathered:
+		g.miss()
+		return
+	case g.versions == nil:
+		g.versions = make(map[string]int64)
+	case ok && (known == 0 || version == 0): // it may have had any version in between
+		known, version = 0, 0
+	}
+	g.versions[key] = max(known, version)
+}
+
+// take returns what is to be told, in pieces, and forgets it.
+func (g *gathered) take() (pieces []origin.Changes) {
+	if g.missed {
+		pieces = append(pieces, origin.Changes{Missed: true})
+	}
+	var rows []origin.Changed
+	for key, version := range g.versions {
+		rows = append(rows, origin.Changed{Key: key, Version: version})
+		if len(rows) == maxTold {
+			pieces, rows = append(pieces, origin.Changes{Rows: rows}), nil
+		}
+	}
+	if len(rows) > 0 {
+		pieces = append(pieces, origin.Changes{Rows: rows})
+	}
+	*g = gathered{}
+	return pieces
+}
+
+func (g *gathered) tell(handle func(origin.Changes)) {
+	for _, piece := range g.take() {
+		handle(piece)
+	}
+}

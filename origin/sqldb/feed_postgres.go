@@ -1,0 +1,145 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// postgresLog reads by snapshots: the rows of transactions that the snapshot before did not see and this one does. Their
+// numbers would not do, as they are taken in another order than transactions end in. A transaction has its xid before
+// its first row has a number, and so before this row is seen.
+type postgresLog struct {
+	table    string // quoted
+	snapshot string // up to which all is read, as pg_snapshot prints it
+	high     int64  // highest number in it
+}
+
+func (postgres) log(table string) changeLog { return &postgresLog{table: table} }
+
+var errStandby = errors.New("the server is a standby, on which transactions under way can not be seen: " +
+	"connect to the primary (target_session_attrs=read-write)")
+
+func (l *postgresLog) begin(ctx context.Context, conn *sql.Conn) error {
+	var standby bool
+	err := limited(ctx, conn, func(rows pgx.Rows) error {
+		return rows.Scan(&l.snapshot, &l.high, &standby)
+	}, "SELECT pg_current_snapshot()::text, (SELECT COALESCE(max(seq), 0) FROM "+l.table+"), pg_is_in_recovery()")
+	if err == nil && standby {
+		return errStandby
+	}
+	return err
+}
+
+// next asks with one statement, which sees one snapshot: its own name, the bounds and the rows belong together.
+// Visible, as pg_visible_in_snapshot has it, is written out so that the index on xid is used.
+func (l *postgresLog) next(ctx context.Context, conn *sql.Conn, limit int) (rows []recorded, lost bool, err error) {
+	const snapshot = "$1::text::pg_snapshot"
+	statement := "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot()) < pg_snapshot_xmax(" +
+		snapshot + "), (SELECT COALESCE(min(seq), 0) FROM " + l.table + "), (SELECT COALESCE(max(seq), 0) FROM " + l.table +
+		"), c.* FROM (SELECT) AS now LEFT JOIN LATERAL (SELECT " + recordedColumns + " FROM " + l.table +
+		" WHERE xid >= pg_snapshot_xmax(" + snapshot + ") OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(" + snapshot + ")))" +
+		" LIMIT " + strconv.Itoa(limit) + ") AS c ON true"
+	var now string
+	var rewound bool // another cluster, or an older state of this one
+	var b bounds
+	err = limited(ctx, conn, func(result pgx.Rows) error {
+		var seq, version sql.NullInt64
+		var dataset, key sql.NullString
+		err := result.Scan(&now, &rewound, &b.low, &b.high, &seq, &dataset, &key, &version)
+		if seq.Valid {
+			rows = append(rows, recorded{seq.Int64, dataset.String, key, version.Int64})
+		}
+		return err
+	}, statement, l.snapshot)
+	if err != nil {
+		return nil, false, err
+	}
+	lost = rewound || b.lost(l.high)
+	l.snapshot, l.high = now, b.high
+	return rows, lost, nil
+}
+
+// limited runs a statement with a time limit in the server; both are one round trip.
+func limited(ctx context.Context, conn *sql.Conn, each func(pgx.Rows) error, statement string, args ...any) error {
+	return onPgx(conn, func(c *pgx.Conn) (err error) {
+		batch := &pgx.Batch{}
+		limit := strconv.FormatInt(serverTimeout(ctx).Milliseconds(), 10)
+		batch.Queue("SELECT set_config('statement_timeout', $1, true)", limit)
+		batch.Queue(statement, args...)
+		results := c.SendBatch(ctx, batch)
+		defer func() { err = errors.Join(err, results.Close()) }()
+		if _, err := results.Exec(); err != nil {
+			return err
+		}
+		rows, err := results.Query()
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := each(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// locate implements recorder.
+func (p postgres) locate(ctx context.Context, conn *sql.Conn, ds Dataset) (at located, err error) {
+	var relkind, keyType string
+	err = limited(ctx, conn, func(rows pgx.Rows) error {
+		return rows.Scan(&at.schema, &at.table, &relkind, &keyType)
+	}, `SELECT n.nspname, c.relname, c.relkind::text, format_type(COALESCE(NULLIF(t.typbasetype, 0), t.oid), NULL)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
+		WHERE c.oid = to_regclass($1) AND a.attname = $2`, quoteTable(p, ds.Table), ds.Key)
+	switch {
+	case err != nil:
+		return located{}, err
+	case !strings.Contains("rp", relkind):
+		return located{}, errors.New("it is no table of its own: only a table has triggers that tell of its rows")
+	}
+	at.keyText = func(column string) string { return "format('%s', " + column + ")" } // as the type prints itself
+	if keyType == "character" || keyType == "bpchar" {
+		at.keyText = func(column string) string { return column + "::text" } // without the padding
+	}
+	return at, nil
+}
+
+func (postgres) scripts() string { return "postgres.sql" }
+
+func (postgres) denied(err error) bool { return sqlState(err) == "42501" }
+
+// covered looks at enabled triggers only; one may be for several events (pg_trigger.h, TRIGGER_TYPE_…).
+func (p postgres) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
+	missing []string, err error,
+) {
+	err = limited(ctx, conn, func(rows pgx.Rows) error {
+		var event string
+		err := rows.Scan(&event)
+		missing = append(missing, event)
+		return err
+	}, `SELECT event FROM (VALUES ('INSERT', 4), ('UPDATE', 16), ('DELETE', 8), ('TRUNCATE', 32)) AS e (event, bit)
+		WHERE NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
+			WHERE t.tgrelid = to_regclass($1) AND t.tgenabled IN ('O', 'A') AND t.tgtype & bit <> 0
+			AND position($2 IN f.prosrc) > 0 AND position($3 IN f.prosrc) > 0)`, quoteTable(p, ds.Table), words[0], words[1])
+	return missing, err
+}
+
+// apply lets the script be the transaction that it says it is.
+func (postgres) apply(ctx context.Context, conn *sql.Conn, script string) error {
+	return onPgx(conn, func(c *pgx.Conn) error {
+		_, err := c.PgConn().Exec(ctx, script).ReadAll()
+		if err != nil && !c.IsClosed() {
+			_, end := c.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+			err = errors.Join(err, end)
+		}
+		return err
+	})
+}
