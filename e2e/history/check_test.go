@@ -72,6 +72,8 @@ func TestFaultsAreFound(t *testing.T) {
 		{"absent before it was created, again", Backwards, []Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 25, 30), gone(3, 31, 40)}},
 		{"dead again after it was created anew", Backwards, []Op{
 			put(1, 1, 1, 10, 20), del(1, 2, 30, 40), put(1, 2, 9, 45, 50), read(3, 2, 9, 55, 56), gone(3, 57, 58)}},
+		{"absent before it was deleted", Backwards, []Op{
+			put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), gone(3, 30, 35), del(2, 2, 40, 50)}},
 		{"older than its own write", OwnWrite, two(read(2, 1, 1, 45, 50))},
 		{"its own delete undone", OwnWrite, []Op{put(1, 1, 1, 10, 20), del(2, 2, 30, 40), read(2, 1, 1, 45, 50)}},
 		{"its own creation not seen", OwnWrite, []Op{put(1, 1, 1, 10, 20), gone(1, 25, 30)}},
