@@ -26,7 +26,7 @@ type BatchConfig struct {
 	// MaxWait is how long the first key of a batch waits for others; 0 means DefaultMaxWait.
 	MaxWait time.Duration
 	// Limiter, when set, is where a batch waits for its turn, open to more keys for so long: the busier the origin, the
-	// larger the batches. It takes the place of Limiter.Limit behind the Batch.
+	// larger the batches.
 	Limiter *Limiter
 }
 

@@ -19,12 +19,14 @@ var errDown = errors.New("connection refused")
 
 func TestEachGuardConforms(t *testing.T) {
 	for name, around := range map[string]func(origin.Origin) origin.Origin{
-		"batch":   func(o origin.Origin) origin.Origin { return guard.NewBatch(o, guard.BatchConfig{}) },
-		"limit":   func(o origin.Origin) origin.Origin { return guard.NewLimiter(guard.LimitConfig{}).Limit(o) },
+		"batch": func(o origin.Origin) origin.Origin { return guard.NewBatch(o, guard.BatchConfig{}) },
+		"limit": func(o origin.Origin) origin.Origin {
+			return guard.NewBatch(o, guard.BatchConfig{Limiter: guard.NewLimiter(guard.LimitConfig{})})
+		},
 		"breaker": func(o origin.Origin) origin.Origin { return guard.NewBreaker(o, guard.BreakerConfig{}) },
 		"all": func(o origin.Origin) origin.Origin {
-			o = guard.NewLimiter(guard.LimitConfig{}).Limit(guard.NewBreaker(o, guard.BreakerConfig{}))
-			return guard.NewBatch(o, guard.BatchConfig{})
+			o = guard.NewBreaker(o, guard.BreakerConfig{})
+			return guard.NewBatch(o, guard.BatchConfig{Limiter: guard.NewLimiter(guard.LimitConfig{})})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,13 +241,29 @@ func TestBatchRefusesResultsThatDoNotMatch(t *testing.T) {
 	})
 }
 
+// writing makes a Write of each Load.
+type writing struct{ writer origin.Writer }
+
+func (w writing) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	v, err := w.writer.Write(ctx, origin.Change{Key: keys[0]})
+	return []origin.Result{{Value: v}}, err
+}
+
+// listing makes a List of each Load.
+type listing struct{ lister origin.Lister }
+
+func (l listing) Load(ctx context.Context, _ []string) ([]origin.Result, error) {
+	_, err := l.lister.List(ctx, origin.ListQuery{Limit: 1})
+	return nil, err
+}
+
 func TestLimitGivesTurnsAndRefusesAtOnceWhenTheQueueIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, other := origintest.New(nil), origintest.New(nil)
 		f.Slow(time.Second)
 		other.Slow(time.Second)
 		l := guard.NewLimiter(guard.LimitConfig{MaxInFlight: 2, MaxQueue: 3})
-		a, b := l.Limit(f), l.Limit(other)
+		a, b := writing{l.Writer(f)}, listing{l.Lister(other)}
 		var calls []*call
 		for i := range 6 {
 			calls = append(calls, start(minute(t), []origin.Origin{a, b}[i%2], "k"))
@@ -258,15 +276,16 @@ func TestLimitGivesTurnsAndRefusesAtOnceWhenTheQueueIsFull(t *testing.T) {
 			equal(t, fmt.Sprintf("call %d", i), calls[i].wait().took, took*time.Second)
 		}
 		equal(t, "stats at rest", l.Stats(), guard.LimitStats{MaxInFlight: 2, MaxQueue: 3, Refused: 1})
+		equal(t, "writes and lists begun", f.Writes()+other.Queries(), 5)
 	})
 }
 
 func TestLimitLetsACallerLeaveTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := origintest.New(nil)
-		release := f.Block()
+		release := f.BlockWrites()
 		l := guard.NewLimiter(guard.LimitConfig{MaxInFlight: 1, MaxQueue: 2})
-		o := l.Limit(f)
+		o := writing{l.Writer(f)}
 		first := start(minute(t), o, "a")
 		synctest.Wait()
 		short, cancelShort := context.WithTimeout(t.Context(), time.Second)
@@ -283,7 +302,7 @@ func TestLimitLetsACallerLeaveTheQueue(t *testing.T) {
 		release()
 		wantErr(t, first.wait().err, nil)
 		equal(t, "stats", l.Stats(), guard.LimitStats{MaxInFlight: 1, MaxQueue: 2, GaveUp: 2})
-		equal(t, "queries", f.Queries(), 1)
+		equal(t, "writes", f.Writes(), 1)
 	})
 }
 
@@ -291,7 +310,7 @@ func TestLimitWithoutAQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := origintest.New(nil)
 		f.Slow(time.Second)
-		o := guard.NewLimiter(guard.LimitConfig{MaxInFlight: 1, MaxQueue: -1}).Limit(f)
+		o := writing{guard.NewLimiter(guard.LimitConfig{MaxInFlight: 1, MaxQueue: -1}).Writer(f)}
 		first := start(minute(t), o, "a")
 		synctest.Wait()
 		wantErr(t, start(minute(t), o, "b").wait().err, origin.ErrOverloaded)

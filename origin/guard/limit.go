@@ -19,9 +19,9 @@ const (
 
 // LimitConfig bounds what one origin is asked at a time.
 type LimitConfig struct {
-	// MaxInFlight bounds the simultaneous Loads, and so the simultaneous statements; 0 means DefaultMaxInFlight.
+	// MaxInFlight bounds the simultaneous Loads, Writes and Lists, and so the simultaneous statements; 0 means DefaultMaxInFlight.
 	MaxInFlight int
-	// MaxQueue bounds the Loads that wait for their turn; one more is refused at once with origin.ErrOverloaded. 0
+	// MaxQueue bounds those that wait for their turn; one more is refused at once with origin.ErrOverloaded. 0
 	// means DefaultMaxQueue, less than 0 no queue.
 	MaxQueue int
 }
@@ -66,8 +66,12 @@ func NewLimiter(c LimitConfig) *Limiter {
 	}
 }
 
-// Limit turns next into an origin that keeps within the budget.
-func (l *Limiter) Limit(next origin.Origin) origin.Origin { return limited{l, next} }
+// Writer turns next into one that keeps within the budget. A Write that waits for its turn, or is refused one, has not
+// begun.
+func (l *Limiter) Writer(next origin.Writer) origin.Writer { return limitedWriter{l, next} }
+
+// Lister turns next into one that keeps within the budget.
+func (l *Limiter) Lister(next origin.Lister) origin.Lister { return limitedLister{l, next} }
 
 // Stats returns the use of the bounds.
 func (l *Limiter) Stats() LimitStats {
@@ -78,17 +82,30 @@ func (l *Limiter) Stats() LimitStats {
 	}
 }
 
-type limited struct {
+type limitedWriter struct {
 	limiter *Limiter
-	next    origin.Origin
+	next    origin.Writer
 }
 
-func (o limited) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	if err := o.limiter.enter(ctx); err != nil {
+func (w limitedWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
+	if err := w.limiter.enter(ctx); err != nil {
+		return origin.Value{}, err
+	}
+	defer w.limiter.leave()
+	return w.next.Write(ctx, c)
+}
+
+type limitedLister struct {
+	limiter *Limiter
+	next    origin.Lister
+}
+
+func (w limitedLister) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
+	if err := w.limiter.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer o.limiter.leave()
-	return o.next.Load(ctx, keys)
+	defer w.limiter.leave()
+	return w.next.List(ctx, q)
 }
 
 // enter waits for a turn. A nil Limiter gives one at once.
@@ -117,7 +134,7 @@ func (l *Limiter) queue(ctx context.Context) error {
 	defer l.queued.Add(-1)
 	if l.queued.Add(1) > l.maxQueue {
 		l.refused.Add(1)
-		return fmt.Errorf("%w: %d loads are in flight and %d wait", origin.ErrOverloaded, l.maxInFlight, l.maxQueue)
+		return fmt.Errorf("%w: %d statements are in flight and %d wait", origin.ErrOverloaded, l.maxInFlight, l.maxQueue)
 	}
 	err := l.turns.Acquire(ctx, 1)
 	if err == nil {
