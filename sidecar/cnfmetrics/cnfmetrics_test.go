@@ -324,9 +324,11 @@ func TestRowThatIsNoMetricNamesItsColumn(t *testing.T) {
 		"value NaN":         {strings.Replace(good, "12.5", `"NaN"`, 1), "column value is not a finite number"},
 		"value too large":   {strings.Replace(good, "12.5", "1e999", 1), "column value is not a finite number"},
 		"timestamp endless": {strings.Replace(good, "2026-01-02T03:04:05.000006Z", "infinity", 1), "column timestamp is not"},
-		"status a number":   {strings.Replace(good, `"ok"`, "7", 1), "column status is not a string"},
-		"unit too long":     {strings.Replace(good, "percent", strings.Repeat("x", 1025), 1), "column unit has 1025 bytes"},
-		"two at once":       {`{}`, "column cnf_id is missing; column timestamp is missing"},
+		"timestamp too late": {strings.Replace(good, "2026-01-02T03:04:05.000006Z", "9999-12-31T23:00:00-01:00", 1),
+			"column timestamp is not between"},
+		"status a number": {strings.Replace(good, `"ok"`, "7", 1), "column status is not a string"},
+		"unit too long":   {strings.Replace(good, "percent", strings.Repeat("x", 1025), 1), "column unit has 1025 bytes"},
+		"two at once":     {`{}`, "column cnf_id is missing; column timestamp is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := origintest.New(map[string]string{"a": good, "b": c.row, "c": strings.Replace(good, `"a"`, `"c"`, 1)})

@@ -156,5 +156,9 @@ func (o *object) time(name string) *timestamppb.Timestamp {
 	if !o.take(name, &t, "an RFC 3339 time such as 2006-01-02T15:04:05.999999Z") {
 		return nil
 	}
-	return timestamppb.New(t.Truncate(time.Microsecond))
+	at := timestamppb.New(t.Truncate(time.Microsecond))
+	if !at.IsValid() { // in UTC it may be of the year 10000
+		o.wrong.add(name, "is not between the years 1 and 9999")
+	}
+	return at
 }
