@@ -76,3 +76,18 @@ func TestFakeChecksItsWriter(t *testing.T) {
 		})
 	}
 }
+
+func TestFakeConformsAsAWriter(t *testing.T) {
+	origintest.ConformanceWriter(t, origintest.WriterSubject{
+		New: func(_ *testing.T, rows map[string]string) origintest.Rows { return origintest.New(rows) },
+		Unversioned: func(*testing.T) origintest.Rows {
+			f := origintest.New(map[string]string{"a": "old"})
+			f.Unversioned()
+			return f
+		},
+		Stuck: func(*testing.T) (origintest.Rows, func()) {
+			f := origintest.New(map[string]string{"a": "old"})
+			return f, f.BlockWrites()
+		},
+	})
+}
