@@ -29,6 +29,7 @@ func TestDatabases(t *testing.T) {
 		test func(t *testing.T, d database)
 	}{
 		{"Conformance", testConformance},
+		{"ConformanceWriter", testConformanceWriter},
 		{"RegressionAKeyThatTheDatabaseOnlyConverts", regressionAKeyThatTheDatabaseOnlyConverts},
 		{"RegressionAConversionInTheUsersOwnBatch", regressionAConversionInTheUsersOwnBatch},
 		{"KeysOfOtherTypes", testKeysOfOtherTypes},

@@ -1,0 +1,92 @@
+package sqldb_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// rows is a dataset with all that can be done to it.
+type rows struct {
+	origin.Origin
+	origin.Writer
+	origin.Lister
+}
+
+func (d database) rows(t testing.TB, ds sqldb.Dataset) rows {
+	t.Helper()
+	ds.Name = "rows"
+	db := d.open(t)
+	o, err := db.Dataset(ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := db.Writer(ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := db.Lister(ds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows{o, w, l}
+}
+
+// exactKey is a column that holds each text once, and no text for another.
+var exactKey = map[string]string{
+	"postgres": "k TEXT PRIMARY KEY", "sqlite": "k TEXT PRIMARY KEY",
+	"mysql": "k VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY",
+}
+
+func testConformanceWriter(t *testing.T, d database) {
+	ds := sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"}
+	origintest.ConformanceWriter(t, origintest.WriterSubject{
+		New: func(t *testing.T, values map[string]string) origintest.Rows {
+			d.fillExact(t, values)
+			return d.rows(t, ds)
+		},
+		Unversioned: func(t *testing.T) origintest.Rows {
+			d.fillExact(t, map[string]string{"a": "old"})
+			return d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Value: "v"})
+		},
+		Stuck: func(t *testing.T) (origintest.Rows, func()) {
+			d.fillExact(t, map[string]string{"a": "old"})
+			return d.rows(t, ds), d.lock(t)
+		},
+	})
+}
+
+func (d database) fillExact(t *testing.T, values map[string]string) {
+	t.Helper()
+	d.exec(t, "DROP TABLE IF EXISTS conformance")
+	d.exec(t, "CREATE TABLE conformance ("+exactKey[d.driver]+", v TEXT, ver BIGINT NOT NULL DEFAULT 1)")
+	insert := map[bool]string{true: "($1, $2)", false: "(?, ?)"}[d.driver == "postgres"]
+	for key, value := range values {
+		d.exec(t, "INSERT INTO conformance (k, v) VALUES "+insert, key, value)
+	}
+}
+
+// lock has another transaction in the way of all that would change the row a, until release is called.
+func (d database) lock(t *testing.T) (release func()) {
+	t.Helper()
+	conn, err := d.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(statement string) {
+		if _, err := conn.ExecContext(context.Background(), statement); err != nil {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+	t.Cleanup(func() { conn.Close() })
+	if d.driver == "sqlite" {
+		run("BEGIN IMMEDIATE")
+	} else {
+		run("START TRANSACTION")
+		run("UPDATE conformance SET v = v WHERE k = 'a'")
+	}
+	return func() { run("ROLLBACK") }
+}
