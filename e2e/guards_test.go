@@ -494,6 +494,18 @@ var guards = []guard{
 		"return false",
 		"TestCopiesOfAMemberThatIsNotFollowedAreDropped",
 	},
+	{
+		"a reader joins a flight that began before what was seen", "sidecar/cache/read.go",
+		"n.floor = n.above(d.known(key, r.began))",
+		"",
+		"TestReaderThatJoinsAFlightThatBeganBeforeWhatWasSeen",
+	},
+	{
+		"what was read but not stored is not known", "sidecar/cache/find.go",
+		"\t\td.raise(key, e.floor())\n",
+		"",
+		"TestReaderThatJoinsAFlightThatBeganBeforeWhatWasSeen",
+	},
 }
 
 // F1: each guard is removed, one at a time, and its test must fail.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,8 +36,9 @@ type cluster struct {
 	members []*Dataset
 	away    []atomic.Bool // :: member → cannot be reached
 	order   func(from int) (owner, successor int)
-	prev    int         // previous owner for a new one's peeks; -1: none
-	deaf    atomic.Bool // what members publish is lost
+	prev    int           // previous owner for a new one's peeks; -1: none
+	deaf    atomic.Bool   // what members publish is lost
+	lag     time.Duration // each way takes up to so long
 }
 
 func newCluster(t testing.TB, n int, o origin.Origin, p Policy) *cluster {
@@ -45,6 +47,12 @@ func newCluster(t testing.TB, n int, o origin.Origin, p Policy) *cluster {
 		c.members = append(c.members, newDataset(t, o, seenFrom{c, i}, p))
 	}
 	return c
+}
+
+func (c *cluster) travel() {
+	if c.lag > 0 {
+		time.Sleep(rand.N(c.lag))
+	}
 }
 
 type seenFrom struct {
@@ -105,7 +113,9 @@ func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
 	if l.c.away[l.to].Load() {
 		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
 	}
+	l.c.travel()
 	a, err := l.c.members[l.to].Serve(ctx, q)
+	l.c.travel()
 	a.ETag = "" // it does not travel
 	return a, err
 }
@@ -114,7 +124,9 @@ func (l link) Write(ctx context.Context, c Change) (Answer, error) {
 	if l.c.away[l.to].Load() {
 		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
 	}
+	l.c.travel()
 	a, err := l.c.members[l.to].ServeWrite(ctx, c)
+	l.c.travel()
 	a.ETag = ""
 	return a, err
 }

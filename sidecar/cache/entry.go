@@ -54,16 +54,20 @@ const entryOverhead = int(unsafe.Sizeof(entry{})) + 16 // the ETag's bytes
 // local reports whether e is a copy of another member's entry.
 func (e *entry) local() bool { return e.owner != "" }
 
-// floor is what those who have read e must not go below. The began of a copy may be too early by what its hop took: by
-// so much its floor is too, or each hop for an unchanged value would be a load.
+// floor is what those who have read e must not go below.
 func (e *entry) floor() floor {
-	switch {
-	case e.version != 0:
+	if e.version != 0 {
 		return floor{version: e.version, asOf: e.seen}
-	case e.reason == reasonHop || e.reason == reasonPeek:
-		return floor{asOf: e.began - e.took}
 	}
-	return floor{asOf: e.began}
+	return floor{asOf: e.seen, tag: e.tag()}
+}
+
+// tag tells values apart, absence among them.
+func (e *entry) tag() string {
+	if e.absent {
+		return "absent"
+	}
+	return e.etag
 }
 
 func (e *entry) fresh(now int64) bool { return now < e.freshUntil }

@@ -44,18 +44,17 @@ func (f found) answer(asked, now int64) Answer {
 // need is what an answer must be good for. Its zero value is content with anything fresh.
 type need struct{ floor }
 
-// met reports whether an entry that was loaded at asOf or later will do. Whatever the version, one that was loaded late
-// enough is all there is. 0 is not a time but no bound: what the owner loaded before this member started was loaded
-// before 0.
-func (n need) met(version, asOf int64) bool {
-	return n == need{} || n.admits(version, asOf) || asOf >= max(n.asOf, n.anew)
+// met reports whether e, which was loaded at asOf or later, will do. Whatever its version, what was loaded late enough is
+// all there is. 0 is not a time but no bound: what the owner loaded before this member started was loaded before 0.
+func (n need) met(e *entry, asOf int64) bool {
+	return n == need{} || n.admits(e, asOf) || asOf >= max(n.asOf, n.anew)
 }
 
 // find waits for the flight that brings what n needs.
 func (d *Dataset) find(ctx context.Context, key string, r read, n need) (f found, err error) {
 	for range maxRounds {
 		f, err = d.join(ctx, key, r, n)
-		if err != nil || n.met(f.entry.version, f.asOf) {
+		if err != nil || n.met(f.entry, f.asOf) {
 			break
 		}
 	}
@@ -118,7 +117,7 @@ func (d *Dataset) refreshFor(key string, r read) {
 // inMemory is asked first by each flight: between a caller's miss and its flight another flight may have ended.
 func (d *Dataset) inMemory(key string, n need) (found, bool) {
 	e, ok := d.store.Peek(key)
-	if !ok || !d.good(key, e, d.now()) || !n.met(e.version, e.began) {
+	if !ok || !d.good(key, e, d.now()) || !n.met(e, e.began) {
 		return found{}, false
 	}
 	return found{entry: e, source: e.source(), asOf: e.began}, true
@@ -131,7 +130,7 @@ func (d *Dataset) loader(key string, previous Peer, n need, why reason) func(con
 			return f, nil
 		}
 		if previous != nil && n.anew == 0 {
-			if f, ok := d.peek(ctx, key, previous); ok && n.met(f.entry.version, f.asOf) {
+			if f, ok := d.peek(ctx, key, previous); ok && n.met(f.entry, f.asOf) {
 				return f, nil
 			}
 		}
@@ -197,7 +196,7 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 // one that it outranks.
 func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 	result, changed := e, false
-	d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
+	stored := d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
 		if !unfenced() {
 			d.stats.Fenced.Add(1)
 			return nil, false
@@ -209,8 +208,12 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 		changed = !ok || held.etag != e.etag || held.absent != e.absent || held.version != e.version
 		return e, true
 	})
-	if changed {
+	switch {
+	case stored && changed:
 		d.watches.note(key)
+	case !stored && result == e: // some will have read it all the same
+		d.raise(key, e.floor())
+		d.store.RemoveKeyIf(key, func(held *entry) bool { return !e.floor().admits(held, held.began) })
 	}
 	return result
 }
@@ -243,7 +246,7 @@ func (d *Dataset) question(key string, n need) Query {
 	q, now := Query{Dataset: d.name, Key: key, NoCache: n.anew != 0}, d.now()
 	f := d.known(key, now).above(n.floor)
 	if f.anew == 0 {
-		q.MinVersion = f.version
+		q.MinVersion, q.Tag = f.version, f.tag
 	}
 	if after := max(f.asOf, f.anew); after != 0 {
 		q.MaxAge = time.Duration(max(now-after, 1))
@@ -258,7 +261,7 @@ func (d *Dataset) known(key string, now int64) floor {
 	switch {
 	case !ok:
 		return f
-	case f.admits(held.version, held.began):
+	case f.admits(held, held.began):
 		return held.floor() // what is not below it is not below f
 	}
 	return f.above(held.floor())
@@ -270,7 +273,7 @@ func (d *Dataset) needs(q Query, now int64) need {
 	case q.NoCache:
 		return need{floor{anew: now}}
 	case q.MaxAge > 0:
-		return need{floor{version: q.MinVersion, asOf: now - int64(bounded(q.MaxAge))}}
+		return need{floor{version: q.MinVersion, tag: q.Tag, asOf: now - int64(bounded(q.MaxAge))}}
 	case q.MinVersion != 0:
 		return need{floor{version: q.MinVersion, asOf: now}}
 	}
@@ -338,7 +341,7 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 		f.asOf = sent // the member's promise: its load began after it was asked
 	}
 	f.entry = d.keep(q.Key, e, func() bool {
-		return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e.version, e.began)
+		return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e, e.began)
 	})
 	if f.entry.fresh(d.now()) { // what is held here may be better than what the member has
 		f.stale, f.detail = false, ""
@@ -400,7 +403,7 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 		return found{}, false
 	}
 	e := d.inherited(a, sent)
-	if now := d.now(); !e.fresh(now) || !d.known(key, now).admits(e.version, e.began) { // readers here have seen better
+	if now := d.now(); !e.fresh(now) || !d.known(key, now).admits(e, e.began) { // readers here have seen better
 		return found{}, false
 	}
 	d.stats.PeekHits.Add(1)

@@ -4,17 +4,21 @@ import "sync"
 
 // floor is what a read must not go below. Its zero value is below everything. Times are those of Dataset.now.
 type floor struct {
-	version int64 // this one and later ones are good; 0: not known
-	asOf    int64 // where versions do not tell, what the origin held then or later is good
-	anew    int64 // what was loaded before is not good, whatever its version
+	version int64  // this one and later ones are good; 0: not known
+	asOf    int64  // where versions do not tell, what was loaded then or later is good
+	tag     string // … and so is what has this tag (entry.tag); empty: not known
+	anew    int64  // what was loaded before is not good, whatever its version
 }
 
-// admits reports whether a value that was loaded at asOf or later is not below f.
-func (f floor) admits(version, asOf int64) bool {
-	if f.version != 0 && version != 0 {
-		return version >= f.version && asOf >= f.anew
+// admits reports whether e, which was loaded at asOf or later, is not below f.
+func (f floor) admits(e *entry, asOf int64) bool {
+	switch {
+	case asOf < f.anew:
+		return false
+	case f.version != 0 && e.version != 0:
+		return e.version >= f.version
 	}
-	return asOf >= max(f.asOf, f.anew)
+	return asOf >= f.asOf || f.tag != "" && f.tag == e.tag()
 }
 
 // reached reports whether a value that was loaded after f became known is not an older one all the same, as a replica
@@ -23,7 +27,14 @@ func (f floor) reached(version int64) bool { return version == 0 || version >= f
 
 // above returns the higher of the two in each respect.
 func (f floor) above(other floor) floor {
-	return floor{max(f.version, other.version), max(f.asOf, other.asOf), max(f.anew, other.anew)}
+	top := floor{version: max(f.version, other.version), asOf: max(f.asOf, other.asOf), anew: max(f.anew, other.anew)}
+	switch { // what has the tag of the one must not be below the other
+	case other.version <= f.version && other.asOf <= f.asOf && other.anew <= f.anew:
+		top.tag = f.tag
+	case f.version <= other.version && f.asOf <= other.asOf && f.anew <= other.anew:
+		top.tag = other.tag
+	}
+	return top
 }
 
 // floors remembers floors of keys whose entries are not held: those that were written or invalidated, and those that

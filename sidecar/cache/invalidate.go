@@ -56,7 +56,7 @@ func (d *Dataset) drop(key string, f floor) {
 	}
 	d.raise(key, f)
 	d.fences.of(key).Add(1)
-	d.store.RemoveKeyIf(key, func(held *entry) bool { return !f.admits(held.version, held.began) })
+	d.store.RemoveKeyIf(key, func(held *entry) bool { return !f.admits(held, held.began) })
 	d.loads.Forget(key)
 	d.hops.Forget(key)
 	d.watches.note(key)
@@ -66,7 +66,7 @@ func (d *Dataset) dropPrefix(prefix string, f floor) {
 	d.floors.raiseAll(f, d.now(), d.floorLife())
 	d.fences.raiseAll()
 	d.store.RemoveIf(func(key string, held *entry) bool {
-		return strings.HasPrefix(key, prefix) && !f.admits(held.version, held.began)
+		return strings.HasPrefix(key, prefix) && !f.admits(held, held.began)
 	})
 	d.loads.ForgetAll()
 	d.hops.ForgetAll()

@@ -50,8 +50,10 @@ type Query struct {
 	MemoryOnly bool
 	// MinVersion: answer with this version or a later one, or from a load that began after the question.
 	MinVersion int64
-	// MaxAge: where versions do not tell, answer with no entry whose load began longer ago; 0 asks nothing.
+	// MaxAge: where versions do not tell, answer with no entry whose load began longer ago, unless Tag is its ETag
+	// ("absent" for one that is); 0 asks nothing.
 	MaxAge time.Duration
+	Tag    string
 }
 
 // Change is one write of one row.

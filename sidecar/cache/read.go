@@ -54,7 +54,7 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 	d.stats.Served.Add(1)
 	now := d.now()
 	n := d.needs(q, now)
-	if e, ok := d.store.Get(q.Key); ok && d.serves(q, e, now) && n.met(e.version, e.began) {
+	if e, ok := d.store.Get(q.Key); ok && d.serves(q, e, now) && n.met(e, e.began) {
 		if e.dueEarly(now) {
 			d.refreshEarly(q.Key, e)
 		}
@@ -84,8 +84,8 @@ type read struct {
 }
 
 // takes reports whether a stale entry may answer r at all.
-func (r read) takes(held *entry, now int64) bool {
-	return held.usable(now) && r.need.anew == 0 && r.need.met(held.version, held.began) &&
+func (r read) takes(held *entry, n need, now int64) bool {
+	return held.usable(now) && r.need.anew == 0 && n.met(held, held.began) &&
 		(!r.limitStale || now-held.freshUntil <= r.maxStale)
 }
 
@@ -94,8 +94,12 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 	if err := checkKey(key); err != nil {
 		return Answer{}, err
 	}
+	n := r.need
+	if !r.served { // a flight that is joined may have begun before this was known
+		n.floor = n.above(d.known(key, r.began))
+	}
 	held, ok := d.store.Peek(key)
-	stale := ok && r.takes(held, d.now())
+	stale := ok && r.takes(held, n, d.now())
 	switch {
 	case r.memoryOnly && stale && r.limitStale:
 		return held.staleAnswer(d.now(), "max-stale"), nil
@@ -103,9 +107,9 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 		return Answer{}, &Error{Kind: KindNotCached, Err: fmt.Errorf("dataset %s: nothing fresh in memory", d.name)}
 	case stale:
 		r.expired = true
-		return d.missWithStale(ctx, key, r, held)
+		return d.missWithStale(ctx, key, r, n, held)
 	}
-	f, err := d.find(ctx, key, r, r.need)
+	f, err := d.find(ctx, key, r, n)
 	if err != nil {
 		return Answer{}, d.ofCaller(ctx, err)
 	}
@@ -124,7 +128,7 @@ func (d *Dataset) answerOf(f found, r read) (Answer, error) {
 var errTooStale = errors.New("the origin gives no answer, and what is held is staler than was asked for")
 
 // missWithStale answers a read for which memory holds a stale entry.
-func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *entry) (Answer, error) {
+func (d *Dataset) missWithStale(ctx context.Context, key string, r read, n need, held *entry) (Answer, error) {
 	now := d.now()
 	if retryAt := held.retryAt.Load(); retryAt != 0 {
 		// The origin is known to fail. One caller tries again behind, the others are not even asked to wait.
@@ -139,7 +143,7 @@ func (d *Dataset) missWithStale(ctx context.Context, key string, r read, held *e
 	}
 	wait, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
-	f, err := d.find(wait, key, r, r.need)
+	f, err := d.find(wait, key, r, n)
 	if err == nil {
 		return d.answerOf(f, r)
 	}

@@ -161,11 +161,7 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 		return found{}, err
 	}
 	e := d.copied(a, peer.ID(), sent)
-	f := e.floor()
-	if f.version != 0 {
-		f.asOf = e.seen
-	}
-	d.drop(c.Key, f)
+	d.drop(c.Key, e.floor())
 	return found{entry: e, source: SourceLoad, asOf: e.began, digest: digestOf(c)}, nil
 }
 

@@ -780,3 +780,59 @@ func TestTellerThatFallsBehindTellsToDropEverything(t *testing.T) {
 		}
 	})
 }
+
+// scripted is an owner whose answers come when their gates are opened.
+type scripted struct {
+	NoPeers
+	answers []Answer
+	gates   []chan struct{}
+	asked   int
+}
+
+func newScripted(answers ...Answer) *scripted {
+	s := &scripted{answers: answers}
+	for range answers {
+		s.gates = append(s.gates, make(chan struct{}))
+	}
+	return s
+}
+
+func (s *scripted) Route(string, string) Route { return Route{Owner: s} }
+func (s *scripted) ID() string                 { return "scripted" }
+
+func (s *scripted) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
+
+func (s *scripted) Fetch(context.Context, Query) (Answer, error) {
+	n := s.asked
+	s.asked++
+	<-s.gates[n]
+	return s.answers[n], nil
+}
+
+func TestReaderThatJoinsAFlightThatBeganBeforeWhatWasSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, young := Answer{Value: []byte("1"), Version: 1, Fresh: time.Minute}, Answer{Value: []byte("2"), Version: 2, Fresh: time.Minute}
+		s := newScripted(young, old, young)
+		d := newDataset(t, origintest.New(nil), s, testPolicy())
+		var early sync.WaitGroup
+		early.Go(func() { // its flight is detached, and its answer not stored
+			if a := get(t, d, "k"); a.Version != 2 {
+				t.Errorf("got version %d", a.Version)
+			}
+		})
+		synctest.Wait()
+		d.Drop(Invalidation{Key: "k", Version: 1})
+		go func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) }()
+		synctest.Wait()
+		close(s.gates[0])
+		early.Wait()
+		late := make(chan Answer)
+		go func() { late <- get(t, d, "k") }()
+		synctest.Wait()
+		close(s.gates[1])
+		close(s.gates[2])
+		if a := <-late; a.Version != 2 {
+			t.Errorf("version %d was read after 2 had been", a.Version)
+		}
+	})
+}

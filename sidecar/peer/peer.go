@@ -97,6 +97,7 @@ func (p *peer) request(q cache.Query) *peerv1.FetchRequest {
 		MemoryOnly: q.MemoryOnly,
 		MinVersion: q.MinVersion,
 		MaxAgeNs:   int64(q.MaxAge),
+		Tag:        q.Tag,
 	}
 }
 

@@ -143,6 +143,7 @@ func query(req *peerv1.FetchRequest) cache.Query {
 		MemoryOnly: req.GetMemoryOnly(),
 		MinVersion: max(0, req.GetMinVersion()),
 		MaxAge:     time.Duration(max(0, req.GetMaxAgeNs())),
+		Tag:        req.GetTag(),
 	}
 }
 

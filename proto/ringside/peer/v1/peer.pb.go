@@ -42,7 +42,9 @@ type FetchRequest struct {
 	MinVersion int64 `protobuf:"varint,7,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	// Where versions do not tell, do not answer from memory with an entry whose load began longer ago than this, in
 	// nanoseconds; 0 asks nothing.
-	MaxAgeNs      int64 `protobuf:"varint,8,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
+	MaxAgeNs int64 `protobuf:"varint,8,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
+	// An entry with this ETag ("absent" for one that is) will do all the same: the caller has seen it.
+	Tag           string `protobuf:"bytes,9,opt,name=tag,proto3" json:"tag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,6 +133,13 @@ func (x *FetchRequest) GetMaxAgeNs() int64 {
 		return x.MaxAgeNs
 	}
 	return 0
+}
+
+func (x *FetchRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
 }
 
 // FetchResponse is an entry, present or absent. Durations, never timestamps: clocks of two nodes differ.
@@ -1149,7 +1158,7 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xe6\x01\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xf8\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1161,7 +1170,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\vmin_version\x18\a \x01(\x03R\n" +
 	"minVersion\x12\x1c\n" +
 	"\n" +
-	"max_age_ns\x18\b \x01(\x03R\bmaxAgeNs\"\xa7\x02\n" +
+	"max_age_ns\x18\b \x01(\x03R\bmaxAgeNs\x12\x10\n" +
+	"\x03tag\x18\t \x01(\tR\x03tag\"\xa7\x02\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +

@@ -1,0 +1,268 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+var (
+	seed = flag.Uint64("seed", 1, "seed of TestRandomHistories")
+	runs = flag.Int("runs", 12, "runs of TestRandomHistories, of some 8000 reads each")
+)
+
+// TestRandomHistories runs members whose ring, links, publications and origin fail at random, with clients that read and
+// write at random, and holds what each of them saw against what is promised.
+func TestRandomHistories(t *testing.T) {
+	reads := 0
+	for run := range *runs {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, *seed*1000+uint64(run), run%2 == 0)
+			w.run(20 * time.Second)
+			reads += w.check()
+		})
+		if t.Failed() {
+			t.Fatalf("run %d of seed %d", run, *seed)
+		}
+	}
+	t.Logf("%d reads in %d runs, seed %d: none was below what its sidecar had seen or written", reads, *runs, *seed)
+}
+
+// world is a cluster with its clients.
+type world struct {
+	t         *testing.T
+	rand      *rand.Rand
+	versioned bool
+	origin    *ordered
+	cluster   *cluster
+	stop      chan struct{}
+	clients   sync.WaitGroup
+
+	mu    sync.Mutex // guards all below
+	owner int
+	seen  []sight
+}
+
+// sight is one answer that a client got.
+type sight struct {
+	member     int
+	key        string
+	start, end time.Time
+	order      int // of the write that was seen, or made; 0 is what was there at first
+	write      bool
+}
+
+// ordered is an origin that knows the order of its writes.
+type ordered struct {
+	*origintest.Fake
+	mu    sync.Mutex
+	order map[string]int    // :: value → when it was written
+	at    []time.Time       // :: order → when
+	last  map[string]int    // :: key → order of its latest write
+	next  map[int]time.Time // :: order → when it was replaced
+	lose  bool
+}
+
+func (o *ordered) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
+	select {
+	case <-time.After(rand.N(4 * tick)):
+	case <-ctx.Done():
+		return origin.Value{}, ctx.Err()
+	}
+	o.mu.Lock()
+	v, err := o.Fake.Write(ctx, c)
+	if err == nil {
+		o.noteLocked(c.Key, string(c.Data))
+	}
+	lose := o.lose
+	o.mu.Unlock()
+	time.Sleep(rand.N(4 * tick)) // the way back
+	if lose && err == nil {
+		return origin.Value{}, origin.ErrUnknown
+	}
+	return v, err
+}
+
+func (o *ordered) set(key, value string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.Set(key, value)
+	o.noteLocked(key, value)
+}
+
+func (o *ordered) noteLocked(key, value string) {
+	n := len(o.at)
+	o.at = append(o.at, time.Now())
+	o.order[value] = n
+	o.next[o.last[key]] = time.Now()
+	o.last[key] = n
+}
+
+func (o *ordered) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	time.Sleep(rand.N(3 * tick))
+	results, err := o.Fake.Load(ctx, keys)
+	time.Sleep(rand.N(3 * tick))
+	return results, err
+}
+
+func newWorld(t *testing.T, seed uint64, versioned bool) *world {
+	rows := map[string]string{}
+	o := &ordered{order: map[string]int{}, last: map[string]int{}, next: map[int]time.Time{}, at: []time.Time{time.Now()}}
+	w := &world{
+		t: t, rand: rand.New(rand.NewPCG(seed, 0)), versioned: versioned, origin: o, stop: make(chan struct{}),
+	}
+	o.Fake = origintest.New(rows)
+	if !versioned {
+		o.Unversioned()
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		o.set(key, key+" at first")
+	}
+	p := testPolicy()
+	p.TTL, p.LocalTTL, p.StaleIfError = 3*time.Second, 300*time.Millisecond, 10*time.Second
+	w.cluster = newCluster(t, 4, o, p)
+	w.cluster.lag = 5 * tick
+	w.cluster.order = func(int) (int, int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.owner, (w.owner + 1) % 4
+	}
+	return w
+}
+
+func (w *world) run(d time.Duration) {
+	for member := range w.cluster.members {
+		for client := range 3 {
+			r := rand.New(rand.NewPCG(w.rand.Uint64(), 0))
+			w.clients.Go(func() { w.client(member, client, r) })
+		}
+	}
+	r := rand.New(rand.NewPCG(w.rand.Uint64(), 1))
+	w.clients.Go(func() { w.faults(r) })
+	time.Sleep(d)
+	close(w.stop)
+	w.clients.Wait()
+}
+
+func (w *world) stopped() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *world) client(member, client int, r *rand.Rand) {
+	d := w.cluster.members[member]
+	for n := 0; !w.stopped(); n++ {
+		key := string("abc"[r.IntN(3)])
+		start := time.Now()
+		if r.IntN(10) > 0 {
+			a, err := d.Get(context.Background(), key, ReadOptions{})
+			if err == nil && !a.Stale {
+				w.note(sight{member, key, start, time.Now(), w.orderOf(string(a.Value)), false})
+			}
+		} else {
+			value := fmt.Sprintf("%s by %d.%d, %d", key, member, client, n)
+			_, err := d.Write(context.Background(), Change{Key: key, Value: []byte(value)})
+			if err == nil {
+				w.note(sight{member, key, start, time.Now(), w.orderOf(value), true})
+			}
+		}
+		time.Sleep(time.Duration(r.IntN(40)) * tick)
+	}
+}
+
+func (w *world) orderOf(value string) int {
+	w.origin.mu.Lock()
+	defer w.origin.mu.Unlock()
+	n, ok := w.origin.order[value]
+	if !ok {
+		w.t.Errorf("%q was read, which nobody wrote", value)
+	}
+	return n
+}
+
+func (w *world) note(s sight) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, s)
+}
+
+// faults makes one at a time.
+func (w *world) faults(r *rand.Rand) {
+	c := w.cluster
+	for n := 0; !w.stopped(); n++ {
+		switch r.IntN(6) {
+		case 0:
+			w.mu.Lock()
+			w.owner = r.IntN(4)
+			w.mu.Unlock()
+			for _, d := range c.members {
+				d.RingChanged()
+			}
+		case 1:
+			c.away[r.IntN(4)].Store(r.IntN(2) == 0)
+		case 2:
+			c.deaf.Store(r.IntN(2) == 0)
+		case 3:
+			w.origin.mu.Lock()
+			w.origin.lose = r.IntN(3) == 0
+			w.origin.mu.Unlock()
+		case 4:
+			var err error
+			if r.IntN(3) == 0 {
+				err = errors.New("down")
+			}
+			w.origin.Fail(err)
+		case 5:
+			key := string("abc"[r.IntN(3)])
+			w.origin.set(key, fmt.Sprintf("%s around the cache, %d", key, n))
+		}
+		time.Sleep(time.Duration(r.IntN(100)) * tick)
+	}
+}
+
+// check holds each read against what its member had seen or written before it began, and against the longest life of an
+// entry.
+func (w *world) check() (reads int) {
+	p := w.cluster.members[0].Policy()
+	byKey := map[string][]sight{}
+	for _, s := range w.seen {
+		at := fmt.Sprint(s.member, s.key)
+		byKey[at] = append(byKey[at], s)
+		if s.write {
+			continue
+		}
+		reads++
+		if replaced, ok := w.origin.next[s.order]; ok && s.start.Sub(replaced) > p.TTL+p.LoadTimeout {
+			w.t.Errorf("versioned %v: member %d read of %q what had been replaced for %v", w.versioned, s.member, s.key,
+				s.start.Sub(replaced))
+		}
+	}
+	for _, sights := range byKey {
+		slices.SortFunc(sights, func(a, b sight) int { return cmp.Compare(a.start.UnixNano(), b.start.UnixNano()) })
+		for i, s := range sights {
+			for _, before := range sights[:i] {
+				if !s.write && before.end.Before(s.start) && before.order > s.order {
+					w.t.Errorf("versioned %v: member %d read of %q write %d after %d (write: %v) had been seen, %v later",
+						w.versioned, s.member, s.key, s.order, before.order, before.write, s.start.Sub(before.end))
+					return reads
+				}
+			}
+		}
+	}
+	return reads
+}
