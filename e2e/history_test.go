@@ -40,7 +40,9 @@ func (a *actor) step(i int, table table, keys []string) {
 	case chance < 84:
 		a.put(i, table, key, a.condition(table, key))
 	case chance < 89:
-		a.delete(i, table, key, a.condition(table, key))
+		c := a.condition(table, key)
+		c.Absent = false // what is not there can not be deleted
+		a.delete(i, table, key, c)
 	case chance < 94:
 		a.putDirect(table, key)
 	case chance < 95:
