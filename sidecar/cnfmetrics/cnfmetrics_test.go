@@ -269,6 +269,9 @@ func TestFailuresOfAList(t *testing.T) {
 		errors.New("connection refused"): "origin-unavailable",
 		origin.ErrOverloaded:             "overloaded",
 		context.DeadlineExceeded:         "deadline",
+		origin.ErrInvalidKey:             "invalid-request",
+
+		&origin.ValueError{Column: "status", Reason: "is no text"}: "invalid-request",
 	} {
 		eachDoor(t, serve(t, nil, scripted{err: err}), func(t *testing.T, d door) {
 			_, got := d.list(&cnfmetricsv1.ListCnfMetricsRequest{})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
@@ -44,9 +45,13 @@ func (s *Service) ListCnfMetrics(
 	return page, nil
 }
 
-// failList says an error of the origin itself, whose kinds the dataset has not classed.
+// failList says an error of the origin itself, whose kinds no dataset has classed.
 func (s *Service) failList(err error) *fault {
-	if cache.KindOf(err) == cache.KindInternal {
+	var wrong *origin.ValueError
+	switch {
+	case errors.As(err, &wrong):
+		return invalid(violations{{wrong.Column, wrong.Reason}})
+	case cache.KindOf(err) == cache.KindInternal:
 		return &fault{reason: unavailable, message: err.Error(), retry: minRetry}
 	}
 	return s.fail(err, "page_token", conflict)
