@@ -177,6 +177,7 @@ func (t postgresTransaction) rollback(ctx context.Context) {
 	_ = t.conn.Exec(ctx, "ROLLBACK").Close() // else the pool finds it closed, or in a transaction, and drops it
 }
 
+// commit does not ask pgconn.SafeToRetry: to it, reading an answer that never comes is safe.
 func (t postgresTransaction) commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		t.rollback(ctx)
@@ -188,8 +189,6 @@ func (t postgresTransaction) commit(ctx context.Context) error {
 		return nil
 	case err == nil:
 		return errors.New("the database answered COMMIT with " + results[0].CommandTag.String())
-	case pgconn.SafeToRetry(err):
-		return driver.ErrBadConn
 	case isRefusal(err):
 		return t.explain(err, nil)
 	}
