@@ -18,6 +18,9 @@ const (
 	gapGrace = 5 * time.Second
 	// maxGaps bounds the ranges of numbers that are watched. Beyond it neighbours become one, whose rows are told again.
 	maxGaps = 1000
+	// watchedAtStart is how many numbers below the newest are looked through for gaps when a feed begins. A transaction
+	// that is further behind then is not heard of.
+	watchedAtStart = 100_000
 	// maxProbes bounds the gaps that one read asks the locks of.
 	maxProbes = 100
 )
@@ -29,8 +32,10 @@ type mysqlLog struct {
 	mysql *mysql
 	table string // quoted
 	grace time.Duration
-	high  int64 // highest number read
-	gaps  []gap // ascending, below high
+
+	server string // that was read from; another one may lack what this one had
+	high   int64  // highest number read
+	gaps   []gap  // ascending, below high
 }
 
 // gap is a range of numbers of which no row was seen.
@@ -52,15 +57,24 @@ func (l *mysqlLog) begin(ctx context.Context, conn *sql.Conn) error {
 	if err != nil {
 		return err
 	}
-	l.high, l.gaps = b.high, joinGaps(gaps, maxGaps)
+	server, err := serverName(ctx, conn)
+	if err != nil {
+		return err
+	}
+	l.server, l.high, l.gaps = server, b.high, joinGaps(gaps, maxGaps)
 	return nil
 }
 
-// oldGaps finds what may be under way now, among all rows that are kept.
+func serverName(ctx context.Context, conn *sql.Conn) (name string, err error) {
+	row := conn.QueryRowContext(ctx, "SELECT CONCAT_WS(' ', @@hostname, @@port, @@server_id)")
+	return name, row.Scan(&name)
+}
+
+// oldGaps finds what may be under way now.
 func (l *mysqlLog) oldGaps(ctx context.Context, conn *sql.Conn, high int64) (gaps []gap, err error) {
 	rows, err := conn.QueryContext(ctx, fmt.Sprintf("SELECT before_it + 1, seq - 1 FROM (SELECT seq, LAG(seq) OVER "+
-		"(ORDER BY seq) AS before_it FROM %s WHERE seq <= %d) AS pairs WHERE seq > before_it + 1 ORDER BY seq",
-		l.table, high))
+		"(ORDER BY seq) AS before_it FROM %s WHERE seq BETWEEN %d AND %d) AS pairs WHERE seq > before_it + 1 ORDER BY seq",
+		l.table, high-watchedAtStart, high))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +102,11 @@ func (l *mysqlLog) next(ctx context.Context, conn *sql.Conn, limit int) (rows []
 	if err != nil {
 		return nil, false, err
 	}
-	lost = b.lost(l.high)
+	server, err := serverName(ctx, conn)
+	if err != nil {
+		return nil, false, err
+	}
+	lost = b.lost(l.high) || server != l.server
 	for _, row := range newer {
 		if row.seq > l.high+1 {
 			gaps = append(gaps, gap{l.high + 1, row.seq - 1, time.Now()})
@@ -175,10 +193,11 @@ func lockedBySomebody(err error) bool {
 func without(gaps []gap, rows []recorded) (left []gap) {
 	for _, g := range gaps {
 		for len(rows) > 0 && rows[0].seq <= g.to {
-			if seq := rows[0].seq; seq > g.from {
+			seq := rows[0].seq
+			if seq > g.from {
 				left = append(left, gap{g.from, seq - 1, g.since})
 			}
-			g.from, rows = rows[0].seq+1, rows[1:]
+			g.from, rows = max(g.from, seq+1), rows[1:]
 		}
 		if g.from <= g.to {
 			left = append(left, g)

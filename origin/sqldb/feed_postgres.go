@@ -15,6 +15,7 @@ import (
 // its first row has a number, and so before this row is seen.
 type postgresLog struct {
 	table    string // quoted
+	timeline string // of the server's history; another one may lack what this one had
 	snapshot string // up to which all is read, as pg_snapshot prints it
 	high     int64  // highest number in it
 }
@@ -24,42 +25,46 @@ func (postgres) log(table string) changeLog { return &postgresLog{table: table} 
 var errStandby = errors.New("the server is a standby, on which transactions under way can not be seen: " +
 	"connect to the primary (target_session_attrs=read-write)")
 
+// The beginning of the name of the file is the timeline (PostgreSQL, 26.3.5). A standby has none to write to.
+const timelineNow = `CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END`
+
 func (l *postgresLog) begin(ctx context.Context, conn *sql.Conn) error {
-	var standby bool
 	err := limited(ctx, conn, func(rows pgx.Rows) error {
-		return rows.Scan(&l.snapshot, &l.high, &standby)
-	}, "SELECT pg_current_snapshot()::text, (SELECT COALESCE(max(seq), 0) FROM "+l.table+"), pg_is_in_recovery()")
-	if err == nil && standby {
+		return rows.Scan(&l.snapshot, &l.timeline, &l.high)
+	}, "SELECT pg_current_snapshot()::text, "+timelineNow+", (SELECT COALESCE(max(seq), 0) FROM "+l.table+")")
+	if err == nil && l.timeline == "" {
 		return errStandby
 	}
 	return err
 }
 
 // next asks with one statement, which sees one snapshot: its own name, the bounds and the rows belong together.
-// Visible, as pg_visible_in_snapshot has it, is written out so that the index on xid is used.
+// pg_visible_in_snapshot is written out, so that the index on xid is used. A number above the highest one says the same
+// again, and also of a transaction whose xid was another's before the server crashed.
 func (l *postgresLog) next(ctx context.Context, conn *sql.Conn, limit int) (rows []recorded, lost bool, err error) {
-	const snapshot = "$1::text::pg_snapshot"
+	const before = "$1::text::pg_snapshot"
 	statement := "SELECT pg_current_snapshot()::text, pg_snapshot_xmax(pg_current_snapshot()) < pg_snapshot_xmax(" +
-		snapshot + "), (SELECT COALESCE(min(seq), 0) FROM " + l.table + "), (SELECT COALESCE(max(seq), 0) FROM " + l.table +
-		"), c.* FROM (SELECT) AS now LEFT JOIN LATERAL (SELECT " + recordedColumns + " FROM " + l.table +
-		" WHERE xid >= pg_snapshot_xmax(" + snapshot + ") OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(" + snapshot + ")))" +
-		" LIMIT " + strconv.Itoa(limit) + ") AS c ON true"
-	var now string
-	var rewound bool // another cluster, or an older state of this one
+		before + "), " + timelineNow + ", (SELECT COALESCE(min(seq), 0) FROM " + l.table + "), " +
+		"(SELECT COALESCE(max(seq), 0) FROM " + l.table + "), c.* FROM (SELECT) AS now LEFT JOIN LATERAL (" +
+		"SELECT " + recordedColumns + " FROM " + l.table + " WHERE xid >= pg_snapshot_xmax(" + before + ") " +
+		"OR xid = ANY (ARRAY(SELECT pg_snapshot_xip(" + before + "))) OR seq > $2 LIMIT " + strconv.Itoa(limit) +
+		") AS c ON true"
+	var now, timeline string
+	var rewound bool
 	var b bounds
 	err = limited(ctx, conn, func(result pgx.Rows) error {
 		var seq, version sql.NullInt64
 		var dataset, key sql.NullString
-		err := result.Scan(&now, &rewound, &b.low, &b.high, &seq, &dataset, &key, &version)
+		err := result.Scan(&now, &rewound, &timeline, &b.low, &b.high, &seq, &dataset, &key, &version)
 		if seq.Valid {
 			rows = append(rows, recorded{seq.Int64, dataset.String, key, version.Int64})
 		}
 		return err
-	}, statement, l.snapshot)
+	}, statement, l.snapshot, l.high)
 	if err != nil {
 		return nil, false, err
 	}
-	lost = rewound || b.lost(l.high)
+	lost = rewound || timeline != l.timeline || b.lost(l.high)
 	l.snapshot, l.high = now, b.high
 	return rows, lost, nil
 }

@@ -473,25 +473,52 @@ func testFeedWritersNeedNoRights(t *testing.T, d database, c sqldb.FeedConfig) {
 // connectAs returns the database as an account sees it that has rights on the table r and nothing else.
 func (d database) connectAs(t *testing.T, rights string) database {
 	t.Helper()
+	schema := d.dsn[strings.LastIndexAny(d.dsn, "=/")+1:]
+	other := d
 	switch d.driver {
 	case "postgres":
-		schema := d.dsn[strings.LastIndex(d.dsn, "=")+1:]
 		d.exec(t, "CREATE ROLE other_"+schema+" LOGIN")
 		d.exec(t, "GRANT USAGE ON SCHEMA "+schema+" TO other_"+schema)
-		d.exec(t, "GRANT "+rights+" ON r TO other_"+schema)
-		d.dsn = strings.Replace(d.dsn, "ringside:ringside@", "other_"+schema+"@", 1)
-		d.DB = connect(t, "pgx", d.dsn)
+		other.dsn = strings.Replace(d.dsn, "ringside:ringside@", "other_"+schema+"@", 1)
 	case "mysql":
-		schema := d.dsn[strings.LastIndex(d.dsn, "/")+1:]
-		root := database{DB: connect(t, "mysql", strings.Replace(d.dsn, "ringside:ringside@", "root@", 1))}
-		root.exec(t, "CREATE USER 'other_"+schema+"'@'127.0.0.1' IDENTIFIED BY 'ringside'")
-		root.exec(t, "GRANT "+rights+" ON r TO 'other_"+schema+"'@'127.0.0.1'")
-		d.dsn = strings.Replace(d.dsn, "ringside:ringside@", "other_"+schema+":ringside@", 1)
-		d.DB = connect(t, "mysql", d.dsn)
+		d.root(t).exec(t, "CREATE USER 'other_"+schema+"'@'127.0.0.1' IDENTIFIED BY 'ringside'")
+		other.dsn = strings.Replace(d.dsn, "ringside:ringside@", "other_"+schema+":ringside@", 1)
 	default:
 		t.Skip("it has no accounts")
 	}
-	return d
+	d.grant(t, rights+" ON r")
+	other.DB = connect(t, other.sqlDriver(), other.dsn)
+	return other
+}
+
+// grant gives the account of connectAs more rights.
+func (d database) grant(t *testing.T, rights string) {
+	t.Helper()
+	account := "other_" + d.dsn[strings.LastIndexAny(d.dsn, "=/")+1:]
+	if d.driver == "postgres" {
+		d.exec(t, "GRANT "+rights+" TO "+account)
+		return
+	}
+	d.root(t).exec(t, "GRANT "+rights+" TO '"+account+"'@'127.0.0.1'")
+}
+
+// root may give rights away.
+func (d database) root(t *testing.T) database {
+	return database{DB: connect(t, "mysql", strings.Replace(d.dsn, "ringside:ringside@", "root@", 1))}
+}
+
+func testFeedOfAnAccountThatMayOnlyRead(t *testing.T, d, reader database, c sqldb.FeedConfig) {
+	ds := rowsDataset
+	ds.Name = "rows"
+	feed, err := reader.open(t).Feed(ds, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := follow(t, feed)
+	f.wantStart(true)
+	d.exec(t, "INSERT INTO r VALUES ('read', 'x', 1)")
+	f.want(map[string]int64{"read": 1})
+	f.stop()
 }
 
 func testChangesRemoved(t *testing.T, d database, c sqldb.FeedConfig) {
@@ -534,22 +561,24 @@ func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
 		}
 	}
 	check(db, "`ringside changes apply rows`", `origin "db", dataset "rows"`)
+	var other database
 	if d.driver != "sqlite" {
-		other := d.connectAs(t, "SELECT")
+		other = d.connectAs(t, "SELECT")
 		err := other.open(t).InstallChanges(soon(t), ds, c)
 		if err == nil || !strings.Contains(err.Error(), "`ringside changes sql rows`") {
 			t.Errorf("an account without rights made triggers: %v", err)
 		}
-		defer func() {
-			if c.Kind == sqldb.FeedPoll {
-				check(other.open(t), "GRANT SELECT")
-			}
-		}()
 	}
 	if err := db.InstallChanges(soon(t), ds, c); err != nil {
 		t.Fatal(err)
 	}
 	check(db)
+	if d.driver != "sqlite" && c.Kind == sqldb.FeedPoll {
+		check(other.open(t), "GRANT SELECT")
+		d.grant(t, "SELECT ON ringside_changes")
+		check(other.open(t))
+		testFeedOfAnAccountThatMayOnlyRead(t, d, other, c)
+	}
 	d.exec(t, map[string]string{
 		"postgres": "DROP TRIGGER ringside_" + c.Kind + "_rows_update ON r",
 		"mysql":    "DROP TRIGGER ringside_poll_rows_update", "sqlite": "DROP TRIGGER ringside_poll_rows_update",

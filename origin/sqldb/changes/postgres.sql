@@ -1,5 +1,6 @@
 {{define "install"}}-- Ringside: tells of the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit. Safe to run again.
 -- Needs PostgreSQL 14, the right to make triggers on the table, and the right to make functions{{if .Polled}} and tables{{end}} in its schema.
+-- Of a table with partitions, statements on a partition itself are not told of, those on the whole table are.
 -- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
 BEGIN READ WRITE;
 SET LOCAL lock_timeout = '5s'; -- fail, rather than let the application wait behind this
@@ -62,6 +63,8 @@ BEGIN
   RETURN NULL;
 END
 $ringside$;
+{{- if .Polled}}
+REVOKE ALL ON FUNCTION {{.Object ""}}() FROM PUBLIC; -- or others could make it a trigger of tables of theirs{{end}}
 
 CREATE OR REPLACE TRIGGER {{.Quote (.Name "_insert")}} AFTER INSERT ON {{.Table}}
   REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
