@@ -53,7 +53,7 @@ var guards = []guard{
 	},
 	{
 		"a copy asked for before an invalidation is stored after it", "sidecar/cache/find.go",
-		"return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e.version, e.began)",
+		"return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e, e.began)",
 		"return raised >= 0 || fence == nil",
 		"TestCopyIsNotStoredAfterAnInvalidation",
 	},
@@ -159,7 +159,7 @@ var guards = []guard{
 	},
 	{
 		"a peek brings back what is older than what readers have seen", "sidecar/cache/find.go",
-		"!e.fresh(now) || !d.known(key, now).admits(e.version, e.began) {",
+		"!e.fresh(now) || !d.known(key, now).admits(e, e.began) {",
 		"!e.fresh(now) {",
 		"TestPeekBringsNothingOlderThanWhatWasHeld",
 	},
@@ -358,15 +358,15 @@ var guards = []guard{
 	},
 	{
 		"a writer reads what was there before its write", "sidecar/cache/write.go",
-		"d.drop(c.Key, f)",
-		"_ = f",
+		"d.drop(c.Key, e.floor())",
+		"",
 		"TestReadYourWritesWhenNobodyIsTold",
 	},
 	{
-		"an old owner answers with an older version", "sidecar/cache/find.go",
-		"q.MinVersion = f.version",
+		"each hop for an unchanged value is a load", "sidecar/cache/find.go",
+		"q.MinVersion, q.Tag = f.version, f.tag",
 		"",
-		"TestMonotonicReadsOverAChangeOfOwner|TestReadYourWritesWhenNobodyIsTold|TestHopForWhatIsUnchangedIsNoLoad|TestMinVersion",
+		"TestHopForWhatIsUnchangedIsNoLoad",
 	},
 	{
 		"an old owner answers with an older row without a version", "sidecar/cache/find.go",
@@ -436,7 +436,7 @@ var guards = []guard{
 	},
 	{
 		"a stale answer is older than the version that is asked for", "sidecar/cache/read.go",
-		"r.need.met(held.version, held.began) &&",
+		"n.met(held, held.began) &&",
 		"",
 		"TestMinVersionIsNeverAnsweredStale",
 	},
@@ -474,7 +474,7 @@ var guards = []guard{
 		"an ETag is compared with an entry that is outdated", "sidecar/cache/write.go",
 		"n := need{floor{anew: d.now()}}",
 		"n := need{}",
-		"TestETagIsComparedWithTheRowAndNotWithTheEntry",
+		"TestETagOfTheRowWhileAnOlderEntryIsHeld",
 	},
 	{
 		"the origin has no time to say that nothing was written", "sidecar/cache/write.go",

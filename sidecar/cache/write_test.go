@@ -284,11 +284,19 @@ func TestETagIsComparedWithTheRowAndNotWithTheEntry(t *testing.T) {
 		o.Set("k", "new") // around the cache
 		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: held.ETag}})
 		expectKind(t, err, KindConflict)
+	})
+}
+
+func TestETagOfTheRowWhileAnOlderEntryIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
 		time.Sleep(tick)
-		version := o.Set("k", "newer")
-		a, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: etag([]byte("newer"))}})
+		version := o.Set("k", "new") // around the cache
+		a, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: etag([]byte("new"))}})
 		if err != nil || a.Version != version+1 {
-			t.Errorf("the ETag of the row: %+v, %v", a, err)
+			t.Errorf("got %+v, %v", a, err)
 		}
 	})
 }
