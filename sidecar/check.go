@@ -367,7 +367,14 @@ func (k *checker) statements(db *database) {
 		if d.Origin != db.name {
 			continue
 		}
-		if _, err := db.db.Dataset(d.sql(n)); err != nil {
+		_, err := db.db.Dataset(d.sql(n))
+		if err == nil && d.Writable {
+			_, err = db.db.Writer(d.sql(n))
+		}
+		if err == nil && d.Feed.configured() {
+			_, err = db.db.Feed(d.sql(n), d.Feed.sql())
+		}
+		if err != nil {
 			k.problem("datasets."+n, "%v", err)
 		}
 	}

@@ -21,7 +21,10 @@ func (p *process) openPool(context.Context) error {
 	if err := p.openTLS(); err != nil {
 		return err
 	}
-	c := peer.Config{Self: p.onRing().ID, AttemptTimeout: p.config.attemptTimeout()}
+	c := peer.Config{
+		Self: p.onRing().ID, AttemptTimeout: p.config.attemptTimeout(), FollowIdle: p.config.followIdle(),
+		Sink: sink{p}, Feeds: p.config.withFeed(),
+	}
 	if p.tls != nil {
 		c.Credentials = p.tls
 	}
@@ -40,6 +43,27 @@ func (c Config) attemptTimeout() time.Duration {
 		if d.Writable {
 			longest = max(longest, d.policy().WriteTimeout+wayTime)
 		}
+	}
+	return longest
+}
+
+// requestTimeout is what a request of an application may take: time for the owner of a key and, where that cannot be
+// asked, for its successor to write. A load has no such second try.
+func (c Config) requestTimeout() time.Duration {
+	for _, d := range c.Datasets {
+		if d.Writable {
+			return 2 * c.attemptTimeout()
+		}
+	}
+	return c.attemptTimeout()
+}
+
+// followIdle is how long a member is followed of which nothing is asked any more: as long as copies of its entries may
+// live. What is left of them then, because local_ttl was raised meanwhile, is dropped.
+func (c Config) followIdle() time.Duration {
+	longest := 30 * time.Second
+	for _, d := range c.Datasets {
+		longest = max(longest, d.policy().LocalTTL)
 	}
 	return longest
 }
@@ -130,6 +154,10 @@ func (p *process) unfollow(context.Context) {
 func (p *process) useRing(cur, prev *ring.Ring) {
 	p.ring.Store(cur)
 	p.pool.SetRing(cur, prev)
+	for _, d := range p.datasets {
+		d.RingChanged()
+	}
+	p.changes.RingChanged()
 	p.feeder.useRing(cur)
 	p.log.Info("ring", zap.String("id", admin.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
 }

@@ -23,6 +23,10 @@ func (p *process) metricsSource() metrics.Source {
 		},
 		Peers: p.peerMetrics, Local: p.localMetrics, Reloads: p.reloads.snapshot,
 	}
+	for _, name := range p.config.withFeed() {
+		reading := func() bool { return p.changes.Reading(name) }
+		s.ChangeFeeds = append(s.ChangeFeeds, metrics.ChangeFeed{Dataset: name, Reading: reading})
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
 		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: p.origins[name].load})
 	}
@@ -66,6 +70,8 @@ func (p *process) localMetrics() metrics.Local {
 	return metrics.Local{
 		BatchReaders: s.BatchReaders.Load(), MaxBatchReaders: int64(p.local.Config().MaxBatchReaders),
 		BatchTruncated: s.BatchTruncated.Load(), Defects: s.Defects.Load(),
+		Watches: s.Watches.Load(), MaxWatches: int64(p.local.Config().MaxWatches),
+		WatchesRefused: s.WatchesRefused.Load(), WatchesCut: s.WatchesCut.Load(),
 	}
 }
 
@@ -74,7 +80,8 @@ func (p *process) peerMetrics() metrics.Peers {
 	return metrics.Peers{
 		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
 		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, Silences: s.Silences,
-		Disagreements: s.Disagreements,
+		Disagreements: s.Disagreements, Followed: s.Following, Published: s.Published, Received: s.Received,
+		Gaps: s.Gaps, TellsFailed: s.Untold,
 	}
 }
 
@@ -83,6 +90,9 @@ func (p *process) peerListenerMetrics() metrics.PeerListener {
 	return metrics.PeerListener{
 		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
 		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
+		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused,
+		Followers: service.Followers, MaxFollowers: service.MaxFollowers,
+		FollowersRefused: service.FollowersRefused, FollowersCutOff: service.FollowersCut,
 	}
 }
 

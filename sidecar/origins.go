@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/guard"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
@@ -75,6 +76,18 @@ func (d *database) dataset(c sqldb.Dataset, stats *cache.Stats) (origin.Origin, 
 	return batch, nil
 }
 
+// writer returns what changes the rows of a dataset, within the budget of its database; nil where it is read only.
+func (d *database) writer(name string, c DatasetConfig) (origin.Writer, error) {
+	if !c.Writable {
+		return nil, nil
+	}
+	w, err := d.db.Writer(c.sql(name))
+	if err != nil {
+		return nil, err
+	}
+	return observedWriter{d.limiter.Writer(w), d.complaints[name]}, nil
+}
+
 // load is how near the database is to its bounds.
 func (d *database) load() metrics.OriginLoad {
 	limits := d.limiter.Stats()
@@ -112,6 +125,27 @@ func (o observed) Load(ctx context.Context, keys []string) ([]origin.Result, err
 		}
 	}
 	return results, err
+}
+
+// observedWriter turns a writer into one whose latest failure is kept.
+type observedWriter struct {
+	origin.Writer
+	complaint *complaint
+}
+
+// Write implements origin.Writer.
+func (o observedWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
+	value, err := o.Writer.Write(ctx, c)
+	if err != nil && !isCallersFault(err) {
+		o.complaint.set(err)
+	}
+	return value, err
+}
+
+// isCallersFault reports whether a write failed because of what was to be written.
+func isCallersFault(err error) bool {
+	return errors.Is(err, origin.ErrConflict) || errors.Is(err, origin.ErrInvalidKey) ||
+		errors.Is(err, origin.ErrInvalidValue)
 }
 
 func (d DatasetConfig) sql(name string) sqldb.Dataset {
@@ -152,17 +186,44 @@ func (p *process) openDatasets(context.Context) error {
 		if err != nil {
 			return err
 		}
+		writer, err := p.origins[c.Origin].writer(name, c)
+		if err != nil {
+			return err
+		}
 		d, err := cache.New(cache.Config{
-			Name: name, Policy: c.policy(), Origin: source, Peers: p.pool, MaxBytes: parts[name], Eviction: c.eviction(),
-			Stats: stats,
+			Name: name, Policy: c.policy(), Origin: source, Writer: writer, Peers: p.pool, MaxBytes: parts[name],
+			Eviction: c.eviction(), Stats: stats,
 		})
 		if err != nil {
 			return err
 		}
 		p.datasets = append(p.datasets, d)
 	}
-	p.local = local.New(local.Config{Hosts: p.config.Hosts, Defect: p.defect}, p.catalog())
-	return nil
+	cnf, err := p.cnfMetrics()
+	if err != nil {
+		return err
+	}
+	p.local = local.New(local.Config{
+		Hosts: p.config.Hosts, RequestTimeout: p.config.requestTimeout(), CNFMetrics: cnf, Defect: p.defect,
+	}, p.catalog())
+	return p.openChanges()
+}
+
+// cnfMetrics returns the typed service over the dataset that the configuration names; nil where it names none.
+func (p *process) cnfMetrics() (local.Mount, error) {
+	name := p.config.CNFMetrics
+	if name == "" {
+		return nil, nil
+	}
+	c := p.config.Datasets[name]
+	database := p.origins[c.Origin]
+	lister, err := database.db.Lister(c.sql(name))
+	if err != nil {
+		return nil, err
+	}
+	return cnfmetrics.New(cnfmetrics.Config{
+		Dataset: p.dataset(name), Lister: database.limiter.Lister(lister), Defect: p.defect,
+	}), nil
 }
 
 func (p *process) catalog() *local.Catalog {
@@ -205,8 +266,17 @@ func (c Config) checkOrigin(ctx context.Context, d *database) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(c.Datasets)) {
 		if dataset := c.Datasets[name]; dataset.Origin == d.name {
-			errs = append(errs, d.db.Check(ctx, dataset.sql(name)))
+			errs = append(errs, dataset.check(ctx, name, d.db))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// check asks the database about all that the dataset does there. What cannot be read is not asked about further.
+func (d DatasetConfig) check(ctx context.Context, name string, db *sqldb.DB) error {
+	err := db.Check(ctx, d.sql(name))
+	if err == nil && d.Feed.configured() {
+		err = db.CheckFeed(ctx, d.sql(name), d.Feed.sql())
+	}
+	return err
 }

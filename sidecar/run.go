@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/changes"
 	"github.com/ringside-cache/ringside/sidecar/internal/roster"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -78,6 +79,7 @@ type process struct {
 	tls       *peer.TLS            // nil for plain text
 	pool      *peer.Pool
 	datasets  []*cache.Dataset // sorted by name
+	changes   *changes.Feeds
 	directory ring.Directory
 	roster    *roster.Roster
 	ring      atomic.Pointer[ring.Ring] // the roster's, for readers that must not wait for it
@@ -91,7 +93,7 @@ type process struct {
 	metricsServer, adminServer *http.Server // nil where off
 
 	following, background []*task
-	registering           *task
+	registering, reading  *task
 	reloads               reloads
 
 	asked    atomic.Int64 // requests of other members, but for peeks
@@ -124,6 +126,7 @@ func (p *process) stages() []stage {
 		{"ring", p.follow, p.unfollow},
 		{"local listeners", p.serveLocal, p.stopLocal},
 		{"admin listener", p.serveAdmin, p.stopAdmin},
+		{"change feeds", p.readChanges, p.handBackChanges},
 		{"registration", p.register, p.withdraw},
 		{"background", p.watch, p.unwatch},
 	}

@@ -100,6 +100,7 @@ func (p *process) servePeers(context.Context) error {
 	}
 	p.service = peer.NewService(peer.ServiceConfig{
 		Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection,
+		Log: p.pool.Log(), Invalidate: sink{p}.Invalidate,
 	})
 	c, identity := peer.ServerConfig{}, (*tls.Config)(nil)
 	if p.tls != nil {
@@ -147,6 +148,12 @@ func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
 		c.asked.Add(1)
 	}
 	return c.Dataset.Serve(ctx, q)
+}
+
+// ServeWrite implements peer.Dataset.
+func (c counted) ServeWrite(ctx context.Context, change cache.Change) (cache.Answer, error) {
+	c.asked.Add(1)
+	return c.Dataset.ServeWrite(ctx, change)
 }
 
 // inspection describes this member to the consoles of others.

@@ -1,0 +1,337 @@
+package sidecar
+
+import (
+	"database/sql"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// truth is a database that a test writes to, around the cache.
+type truth struct {
+	t    testing.TB
+	path string
+	db   *sql.DB
+}
+
+const rowsOfTruth = 30
+
+func keyOf(i int) string { return fmt.Sprintf("CNF-%03d", i) }
+
+func pathOf(i int) string { return "/v1/metrics/" + keyOf(i) }
+
+// newTruth makes a SQLite database with rows of the value 0 and version 1.
+func newTruth(t testing.TB) *truth {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "origin.db")
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	o := &truth{t, path, db}
+	o.exec(`CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, ver INTEGER NOT NULL)`)
+	for i := range rowsOfTruth {
+		o.exec(`INSERT INTO cnf_metrics VALUES (?, 0, 1)`, keyOf(i))
+	}
+	return o
+}
+
+func (o *truth) exec(statement string, args ...any) {
+	o.t.Helper()
+	if _, err := o.db.Exec(statement, args...); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// file writes a configuration in which nothing ends in the time of a test: only what is told can change an answer.
+func (o *truth) file(dataset, more string) string {
+	o.t.Helper()
+	path := filepath.Join(o.t.TempDir(), "ringside.yaml")
+	write(o.t, path, fmt.Sprintf(`
+origins: {db: {driver: sqlite, dsn: %s}}
+datasets:
+  metrics:
+    {origin: db, table: cnf_metrics, key: cnf_id, version: ver, writable: true, ttl: 1h, local_ttl: 1h, %s}
+`, o.path, dataset)+allPortsFree+more)
+	return path
+}
+
+// member runs a sidecar that finds others in d.
+func (o *truth) member(d ring.Directory, id, dataset string) *running {
+	o.t.Helper()
+	c := load(o.t, o.file(dataset, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: "+id+"}"))
+	c.Listen.Peer, c.Listen.XDS = "127.0.0.1:0", "127.0.0.1:0"
+	return begin(o.t, c, func(p *process) { p.directory = d })
+}
+
+// three runs as many members on one ring.
+func (o *truth) three(d ring.Directory, dataset string) []*running {
+	o.t.Helper()
+	members := []*running{o.member(d, "a", dataset), o.member(d, "b", dataset), o.member(d, "c", dataset)}
+	for _, m := range members {
+		waitFor(o.t, func() bool { return m.ring.Load().Len() == len(members) })
+	}
+	return members
+}
+
+// send returns status, version and body of an answer.
+func send(t testing.TB, method, addr, path, body string, header ...string) (status int, version, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Ringside-Version"), string(b)
+}
+
+func wantPut(t testing.TB, addr, path, body, version string) {
+	t.Helper()
+	if status, got, text := send(t, "PUT", addr, path, body); status != 200 || got != version {
+		t.Errorf("PUT %s: %d, version %s, %s; want 200 and version %s", path, status, got, text, version)
+	}
+}
+
+// awaitGet waits until all members answer with part.
+func awaitGet(t testing.TB, members []*running, path, part string) {
+	t.Helper()
+	for _, m := range members {
+		waitFor(t, func() bool {
+			status, body := get(m.addrs.HTTP, path)
+			return status == 200 && strings.Contains(body, part)
+		})
+	}
+}
+
+func TestWriteThroughOneMemberIsReadThroughAll(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	members := o.three(newMemoryDirectory(), "")
+	for i := range rowsOfTruth {
+		for _, m := range members {
+			wantGet(t, m.addrs.HTTP, pathOf(i), 200, `"value":0`)
+		}
+	}
+	for i := range rowsOfTruth {
+		through := members[i%len(members)]
+		wantPut(t, through.addrs.HTTP, pathOf(i), `{"value": 7}`, "2")
+		wantGet(t, through.addrs.HTTP, pathOf(i), 200, `"value":7`) // its own write, at once
+		awaitGet(t, members, pathOf(i), `"value":7`)
+	}
+	status, _, text := send(t, "PUT", members[0].addrs.HTTP, pathOf(0), `{"value": 8}`, "Ringside-If-Version", "1")
+	if status != 409 {
+		t.Errorf("a write of an outdated version: %d %s", status, text)
+	}
+	status, _, text = send(t, "DELETE", members[1].addrs.HTTP, pathOf(0), "", "Ringside-If-Version", "2")
+	if status != 204 {
+		t.Errorf("DELETE: %d %s", status, text)
+	}
+	for _, m := range members {
+		waitFor(t, func() bool { status, _ := get(m.addrs.HTTP, pathOf(0)); return status == 404 })
+	}
+	wantGet(t, members[0].addrs.Metrics, "/metrics", 200, `ringside_writes_total{dataset="metrics",result="conflict"} 1`)
+}
+
+// An edge is not on the ring, and nobody tells it what all members are told.
+func TestEdgeWritesAndHearsOfWrites(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	d := newMemoryDirectory()
+	members := []*running{o.member(d, "a", ""), o.member(d, "b", "")}
+	waitFor(t, func() bool { return members[0].ring.Load().Len() == 2 && members[1].ring.Load().Len() == 2 })
+	c := load(t, o.file("", fmt.Sprintf("membership: {xds: [%q]}\nnode: {id: edge}", members[0].addrs.XDS)))
+	edge := begin(t, c, nil)
+	waitFor(t, func() bool { return edge.ring.Load().ID() == members[0].ring.Load().ID() })
+	for i := range 10 {
+		wantGet(t, edge.addrs.HTTP, pathOf(i), 200, `"value":0`)
+		wantPut(t, members[0].addrs.HTTP, pathOf(i), `{"value": 1}`, "2")
+		awaitGet(t, []*running{edge}, pathOf(i), `"value":1`)
+		wantPut(t, edge.addrs.HTTP, pathOf(i), `{"value": 2}`, "3")
+		wantGet(t, edge.addrs.HTTP, pathOf(i), 200, `"value":2`)
+		awaitGet(t, members, pathOf(i), `"value":2`)
+	}
+}
+
+// polled has a feed that hears of changes soon.
+const polled = "feed: {kind: poll, interval: 10ms}"
+
+// apply makes the triggers.
+func (o *truth) apply() {
+	o.t.Helper()
+	if err := load(o.t, o.file(polled, "")).ApplyChanges(o.t.Context(), "metrics"); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (r *running) feedLive() bool {
+	live, _ := r.datasets[0].FeedLive()
+	return live
+}
+
+func TestWritesAroundTheCacheAreHeardOf(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	o.apply()
+	members := o.three(newMemoryDirectory(), polled)
+	for _, m := range members {
+		waitFor(t, m.feedLive)
+	}
+	for i := range rowsOfTruth {
+		awaitGet(t, members, pathOf(i), `"value":0`)
+	}
+	o.exec(`UPDATE cnf_metrics SET value = 3, ver = ver + 1`)
+	for i := range rowsOfTruth {
+		awaitGet(t, members, pathOf(i), `"value":3`)
+	}
+	o.exec(`DELETE FROM cnf_metrics WHERE cnf_id = ?`, keyOf(0))
+	for _, m := range members {
+		waitFor(t, func() bool { status, _ := get(m.addrs.HTTP, pathOf(0)); return status == 404 })
+	}
+}
+
+// In the time between, entries would live by gap_ttl, which is a load on the database just when members come and go.
+func TestReaderThatLeavesHandsOverWithoutAGap(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	o.apply()
+	members := o.three(newMemoryDirectory(), polled)
+	for _, m := range members {
+		waitFor(t, m.feedLive)
+	}
+	var leaving *running
+	var stay []*running
+	for _, m := range members {
+		if leaving == nil && m.pool.Elected("metrics") {
+			leaving = m
+		} else {
+			stay = append(stay, m)
+		}
+	}
+	leaving.end(t)
+	for _, m := range stay {
+		waitFor(t, func() bool { return m.changes.Reading("metrics") })
+		if n := m.datasets[0].Stats().FeedGaps.Load(); n != 0 || !m.feedLive() {
+			t.Errorf("%s: %d gaps", m.self.ID, n)
+		}
+		awaitGet(t, stay, pathOf(1), `"value":0`)
+	}
+	o.exec(`UPDATE cnf_metrics SET value = 4, ver = ver + 1`)
+	awaitGet(t, stay, pathOf(1), `"value":4`)
+}
+
+func TestGapInTheFeedIsBoundedAndMended(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	o.apply()
+	r := begin(t, load(t, o.file(polled+", gap_ttl: 100ms", "")), nil)
+	waitFor(t, r.feedLive)
+	wantGet(t, r.addrs.HTTP, pathOf(1), 200, `"value":0`)
+	o.exec(`ALTER TABLE ringside_changes RENAME TO elsewhere`) // SQLite has the triggers follow
+	waitFor(t, func() bool { return !r.feedLive() })
+	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_change_feed_gap{dataset="metrics"} 1`)
+	o.exec(`UPDATE cnf_metrics SET value = 5, ver = ver + 1`)
+	awaitGet(t, []*running{r}, pathOf(1), `"value":5`)
+	o.exec(`ALTER TABLE elsewhere RENAME TO ringside_changes`)
+	waitFor(t, r.feedLive)
+	o.exec(`UPDATE cnf_metrics SET value = 6, ver = ver + 1`)
+	awaitGet(t, []*running{r}, pathOf(1), `"value":6`)
+	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_change_feed_gap{dataset="metrics"} 0`)
+	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_change_feed_gaps_total{dataset="metrics"} 1`)
+	if n := r.logs.FilterMessage("the change feed is broken; it is tried again").Len(); n != 1 {
+		t.Errorf("the gap was logged %d times, want once", n)
+	}
+}
+
+func TestPoliciesOfWritesAndGapsReload(t *testing.T) {
+	o := newTruth(t)
+	r := begin(t, load(t, o.file(polled, "")), nil)
+	reload := func(dataset string) {
+		r.reload(func() (Config, error) { return load(t, o.file(dataset, "")), nil })
+	}
+	reload(polled + ", gap_ttl: 3s, write_timeout: 4s")
+	if p := r.datasets[0].Policy(); p.GapTTL != 3*time.Second || p.WriteTimeout != 4*time.Second {
+		t.Errorf("got %+v", p)
+	}
+	for dataset, want := range map[string]string{
+		"feed: {kind: poll, interval: 20ms}": "datasets.metrics.feed.interval",
+		polled + ", write_timeout: 5s":       "write_timeout of more than 4.5s",
+	} {
+		reload(dataset)
+		last := r.logs.All()[r.logs.Len()-1]
+		if !strings.Contains(fmt.Sprint(last.ContextMap()["error"]), want) {
+			t.Errorf("%s: got %v, want %q", dataset, last.ContextMap(), want)
+		}
+	}
+}
+
+// In the other order, a client would be told that nobody knows what came of a write that nothing had disturbed.
+func TestWriteUnderWayEndsBeforeTheSidecarDoes(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	r := begin(t, load(t, o.file("", "")), nil)
+	lock, err := o.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback()
+	if _, err := lock.Exec(`UPDATE cnf_metrics SET value = 1 WHERE cnf_id = 'CNF-009'`); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan int)
+	go func() {
+		status, _, _ := send(t, "PUT", r.addrs.HTTP, pathOf(1), `{"value": 7}`)
+		answered <- status
+	}()
+	waitFor(t, func() bool { return r.origins["db"].limiter.Stats().InFlight == 1 })
+	r.stop()
+	waitFor(t, r.stopping.Load)
+	if err := lock.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-answered; status != 200 {
+		t.Errorf("the write was answered with %d", status)
+	}
+	var value float64
+	err = o.db.QueryRow(`SELECT value FROM cnf_metrics WHERE cnf_id = ?`, keyOf(1)).Scan(&value)
+	if err != nil || value != 7 {
+		t.Errorf("the row has %v, %v", value, err)
+	}
+}
+
+func TestInvalidationDropsWhatAllMembersHold(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	members := o.three(newMemoryDirectory(), "")
+	for i := range 10 {
+		awaitGet(t, members, pathOf(i), `"value":0`)
+	}
+	o.exec(`UPDATE cnf_metrics SET value = 9, ver = ver + 1`)
+	status, _, text := send(t, "POST", members[0].addrs.HTTP, "/v1/metrics:invalidate", `{"prefix": "CNF-"}`)
+	if status != 200 || !strings.Contains(text, `"members":3`) {
+		t.Errorf("%d %s", status, text)
+	}
+	for i := range 10 {
+		for _, m := range members {
+			wantGet(t, m.addrs.HTTP, pathOf(i), 200, `"value":9`)
+		}
+	}
+}
