@@ -81,9 +81,9 @@ type ProtocolLoad struct {
 type Peers struct {
 	Conns, MaxConns int64
 	BreakersOpen    int64 // members that are not asked at the moment, because they did not answer
-	MaxCalls        int64 // bound of the fetches under way to one member
-	Unreachable     int64 // fetches that got no answer
-	Refused         int64 // fetches refused because a bound was reached
+	MaxCalls        int64 // bound of the fetches and writes under way to one member
+	Unreachable     int64 // fetches that got no answer, and writes that were not sent
+	Refused         int64 // fetches and writes refused because a bound was reached
 	Silences        int64 // times that a member did not answer a ping in time
 	Disagreements   int64 // answers by members whose ring was another
 	Followed        int64 // members whose invalidations are followed, now
@@ -99,6 +99,8 @@ type PeerListener struct {
 	ConnsRefused          int64
 	InFlight, MaxInFlight int64 // fetches that are being answered
 	FetchesRefused        int64
+	Writing, MaxWriting   int64 // writes that are being made for members
+	WritesRefused         int64
 
 	Followers, MaxFollowers           int64 // members that follow this one
 	FollowersRefused, FollowersCutOff int64 // because there were too many; because one was too slow
@@ -122,7 +124,7 @@ type Local struct {
 	BatchReaders, MaxBatchReaders int64 // goroutines that read keys of batches
 	BatchTruncated                int64 // keys refused since the start because an answer would have been too large
 	Watches, MaxWatches           int64
-	WatchesRefused                int64 // since the start, because of their bound
+	WatchesRefused, WatchesCut    int64 // since the start: because of their bound; because the client was too slow
 	Defects                       int64 // panics and errors of no known kind since the start
 }
 

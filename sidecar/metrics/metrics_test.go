@@ -92,6 +92,7 @@ func fullSource(t *testing.T) metrics.Source {
 		PeerListener: func() metrics.PeerListener {
 			return metrics.PeerListener{
 				Conns: 81, MaxConns: 82, ConnsRefused: 83, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
+				Writing: 96, MaxWriting: 97, WritesRefused: 98,
 				Followers: 87, MaxFollowers: 88, FollowersRefused: 89, FollowersCutOff: 90,
 			}
 		},
@@ -103,7 +104,7 @@ func fullSource(t *testing.T) metrics.Source {
 		},
 		Local: func() metrics.Local {
 			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67,
-				Watches: 68, MaxWatches: 69, WatchesRefused: 70}
+				Watches: 68, MaxWatches: 69, WatchesRefused: 70, WatchesCut: 73}
 		},
 		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
@@ -195,6 +196,9 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_received_total 93`,
 		`ringside_follow_gaps_total 94`,
 		`ringside_tells_failed_total 95`,
+		`ringside_served_writes_in_flight 96`,
+		`ringside_served_writes_max_in_flight 97`,
+		`ringside_served_writes_refused_total 98`,
 		`ringside_followers 87`,
 		`ringside_max_followers 88`,
 		`ringside_followers_refused_total 89`,
@@ -223,6 +227,7 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_watches 68`,
 		`ringside_max_watches 69`,
 		`ringside_watches_refused_total 70`,
+		`ringside_watches_cut_off_total 73`,
 		`ringside_config_reloads_total{result="ok"} 71`,
 		`ringside_config_reloads_total{result="error"} 72`,
 		`ringside_config_last_reload_failed 1`,

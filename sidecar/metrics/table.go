@@ -120,7 +120,7 @@ func changeFeedMetrics() []metric {
 	dataset := []string{"dataset"}
 	return []metric{
 		{"ringside_change_feed_gap", gauge, dataset,
-			"1 while changes are not heard of, although the dataset has a change feed: no member that this one follows reads it.",
+			"1 while changes are not heard of although there is a change feed: neither this member nor one it follows reads it.",
 			perDataset(func(d *cache.Dataset) float64 { live, has := d.FeedLive(); return oneIf(has && !live) })},
 		{"ringside_change_feed_gaps_total", counter, dataset,
 			"Times that the change feed broke: entries live for gap_ttl at most until it is live again.",
@@ -158,6 +158,9 @@ func localMetrics() []metric {
 			local(func(l Local) int64 { return l.MaxWatches })},
 		{"ringside_watches_refused_total", counter, nil, "Watches refused because of their bound.",
 			local(func(l Local) int64 { return l.WatchesRefused })},
+		{"ringside_watches_cut_off_total", counter, nil,
+			"Watches ended because their client was too slow to take what changed.",
+			local(func(l Local) int64 { return l.WatchesCut })},
 		{"ringside_defects_total", counter, nil, "Panics and errors of no known kind. Please report them.",
 			local(func(l Local) int64 { return l.Defects })},
 	}
@@ -290,6 +293,13 @@ func followMetrics() []metric {
 
 func peerListenerMetrics() []metric {
 	return []metric{
+		{"ringside_served_writes_in_flight", gauge, nil, "Writes that are being made for other members.",
+			peerListener(func(l PeerListener) int64 { return l.Writing })},
+		{"ringside_served_writes_max_in_flight", gauge, nil, "Bound of ringside_served_writes_in_flight.",
+			peerListener(func(l PeerListener) int64 { return l.MaxWriting })},
+		{"ringside_served_writes_refused_total", counter, nil,
+			"Writes for other members refused because of their bound, all datasets.",
+			peerListener(func(l PeerListener) int64 { return l.WritesRefused })},
 		{"ringside_followers", gauge, nil, "Members that follow the invalidations of this one.",
 			peerListener(func(l PeerListener) int64 { return l.Followers })},
 		{"ringside_max_followers", gauge, nil, "Bound of ringside_followers.",
@@ -298,7 +308,7 @@ func peerListenerMetrics() []metric {
 			"Members that were not let follow because of their bound.",
 			peerListener(func(l PeerListener) int64 { return l.FollowersRefused })},
 		{"ringside_followers_cut_off_total", counter, nil,
-			"Members that were too slow to follow: they drop their copies and begin anew.",
+			"Times that a member was too slow to follow, or asked for what is no longer kept: it drops its copies.",
 			peerListener(func(l PeerListener) int64 { return l.FollowersCutOff })},
 		{"ringside_peer_listener_connections", gauge, nil,
 			"Open connections of other members, and of clients that route by the ring, to the peer listener.",
