@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,29 +55,54 @@ type response struct {
 	body   []byte
 }
 
-// get asks for path. An error says what to do when nobody listens.
+// request is what a sidecar is asked.
+type request struct {
+	method, path string
+	header       http.Header // may be nil
+	body         []byte
+}
+
+// get asks for path.
 func (l *listener) get(ctx context.Context, path string) (response, error) {
+	return l.ask(ctx, request{method: http.MethodGet, path: path})
+}
+
+// ask returns the answer to a request. An error says what to do when nobody listens.
+func (l *listener) ask(ctx context.Context, r request) (response, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := l.check(); err != nil {
+	client, resp, err := l.open(ctx, r)
+	if err != nil {
 		return response{}, err
 	}
-	client, host := l.client()
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
-	if err != nil {
-		return response{}, usageError{fmt.Errorf("--%s: %w", l.flag, err)}
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return response{}, l.explain(err)
-	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return response{}, fmt.Errorf("read the answer of %s: %w", l.addr, err)
 	}
 	return response{resp.StatusCode, resp.Header, body}, nil
+}
+
+// open sends a request. Of its answer, which the caller closes, only the beginning has come.
+func (l *listener) open(ctx context.Context, r request) (*http.Client, *http.Response, error) {
+	if err := l.check(); err != nil {
+		return nil, nil, err
+	}
+	client, host := l.client()
+	req, err := http.NewRequestWithContext(ctx, r.method, "http://"+host+r.path, bytes.NewReader(r.body))
+	if err != nil {
+		return nil, nil, usageError{fmt.Errorf("--%s: %w", l.flag, err)}
+	}
+	if r.header != nil {
+		req.Header = r.header
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		client.CloseIdleConnections()
+		return nil, nil, l.explain(err)
+	}
+	return client, resp, nil
 }
 
 // check refuses an address that would be looked up as a name, such as a URL or a port alone.
@@ -103,22 +129,38 @@ func (l *listener) client() (client *http.Client, host string) {
 	return &http.Client{Transport: transport}, "localhost"
 }
 
+// errNobody says that nothing was asked of anybody.
+var errNobody = errors.New("nobody listens")
+
 func (l *listener) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
-		return fmt.Errorf("nobody listens on %s: is `ringside run` running? If it listens elsewhere, say where with --%s",
-			l.addr, l.flag)
+		return fmt.Errorf("%w on %s: is `ringside run` running? If it listens elsewhere, say where with --%s",
+			errNobody, l.addr, l.flag)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s gave no answer within %s", l.addr, requestTimeout)
 	}
 	return fmt.Errorf("ask %s, is it the listener that --%s means? %w", l.addr, l.flag, err)
 }
 
-// refusal makes an error of an answer that is not 200: the detail of its problem document (RFC 9457), if it is one.
+// refusal makes an error of an answer that is not what was asked for: the detail of its problem document (RFC 9457), if
+// it is one.
 func (r response) refusal() error {
-	var problem struct{ Title, Detail string }
-	if json.Unmarshal(r.body, &problem) == nil && problem.Title+problem.Detail != "" {
-		return errors.New(strings.Trim(problem.Title+": "+problem.Detail, ": "))
+	p := r.problem()
+	if p.Title+p.Detail != "" {
+		return errors.New(strings.Trim(p.Title+": "+p.Detail, ": "))
 	}
 	return fmt.Errorf("the sidecar answered %d %s", r.status, http.StatusText(r.status))
+}
+
+// problem is a problem document, as far as it is printed.
+type problem struct {
+	Type, Title, Detail string
+	Errors              []struct{ Column string }
+}
+
+// problem is the zero value where the answer is none.
+func (r response) problem() (p problem) {
+	_ = json.Unmarshal(r.body, &p) // what cannot be read says nothing
+	return p
 }

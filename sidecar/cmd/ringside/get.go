@@ -24,8 +24,13 @@ func newGet() *cobra.Command {
 		Args: usage(cobra.ExactArgs(2)),
 	}
 	sidecar, out := httpFlag(cmd), outputFlag(cmd)
+	noCache := cmd.Flags().Bool("no-cache", false, "ask the database anew, whatever is held")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		resp, err := sidecar.get(cmd.Context(), "/v1/"+ring.RouteKey(args[0], args[1]))
+		r := request{method: http.MethodGet, path: "/v1/" + ring.RouteKey(args[0], args[1]), header: http.Header{}}
+		if *noCache {
+			r.header.Set("Cache-Control", "no-cache")
+		}
+		resp, err := sidecar.ask(cmd.Context(), r)
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	os.Exit(run(interruptible(context.Background()), os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(interruptible(context.Background()), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // interruptible returns a context that the first SIGINT or SIGTERM ends. The second one ends the process at once.
@@ -43,9 +43,10 @@ const (
 )
 
 // run executes one command line and returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
 	root.SetArgs(args)
+	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -91,7 +92,7 @@ func newRoot() *cobra.Command {
 		Use:   "ringside",
 		Short: "A cache at the side of every pod, and one ring of them",
 		Long: `Ringside reads operational data for the applications of its pod, over HTTP, gRPC or a unix socket: from its own
-memory, from the one member of the ring that owns the key, or from the database.
+memory, from the one member of the ring that owns the key, or from the database. Writes go through that member, too.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.`,
 		Example: `  ringside config example > ringside.yaml
@@ -105,7 +106,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
-		newRun(), newGet(), newExplain(), newRing(), newValidate(), newConfig(), newWait(), newHealthcheck(), newVersion(),
+		newRun(), newGet(), newPut(), newDelete(), newInvalidate(), newWatch(), newExplain(), newRing(), newTop(),
+		newValidate(), newChanges(), newConfig(), newWait(), newHealthcheck(), newVersion(),
 	)
 	return root
 }

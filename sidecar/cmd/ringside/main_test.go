@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/sidecar"
@@ -91,7 +92,7 @@ func execute(line string, names map[string]string) (code int, stdout, stderr str
 		args[i] = os.Expand(args[i], func(name string) string { return names[name] })
 	}
 	var out, errs bytes.Buffer
-	code = run(context.Background(), args, &out, &errs)
+	code = run(context.Background(), args, strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -212,7 +213,7 @@ func TestJSONOutputIsJSON(t *testing.T) {
 func TestGetEscapesKeys(t *testing.T) {
 	addrs := begin(t, nil)
 	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"get", "metrics", "a/b c", "--http", addrs.HTTP}, &out, &errs); code != 0 {
+	if code := run(t.Context(), []string{"get", "metrics", "a/b c", "--http", addrs.HTTP}, nil, &out, &errs); code != 0 {
 		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
 	if !strings.Contains(out.String(), `"a/b c"`) {
@@ -235,7 +236,7 @@ func TestEnvironmentNamesListenersAndFile(t *testing.T) {
 func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	lines := &readyWriter{then: cancel}
-	if code := run(ctx, []string{"run", "-c", newConfigFile(t)}, lines, lines); code != 0 {
+	if code := run(ctx, []string{"run", "-c", newConfigFile(t)}, nil, lines, lines); code != 0 {
 		t.Errorf("exit code %d: %s", code, lines)
 	}
 }
@@ -253,9 +254,18 @@ func (w *readyWriter) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
+// commands lists cmd and all below it.
+func commands(cmd *cobra.Command) []*cobra.Command {
+	list := []*cobra.Command{cmd}
+	for _, sub := range cmd.Commands() {
+		list = append(list, commands(sub)...)
+	}
+	return list
+}
+
 // Every command says how it is used, by an example that is no usage error.
 func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
-	for _, cmd := range newRoot().Commands() {
+	for _, cmd := range commands(newRoot()) {
 		if cmd.HasSubCommands() || !cmd.Runnable() || cmd.Name() == "help" || cmd.Name() == "completion" {
 			continue
 		}
@@ -264,6 +274,7 @@ func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 		}
 		for line := range strings.Lines(cmd.Example) {
 			line, _, _ = strings.Cut(strings.TrimSpace(line), " && ")
+			line, _, _ = strings.Cut(line, " > ")
 			_, line, ok := strings.Cut(line, "ringside ")
 			if !ok {
 				t.Errorf("%s: the example %q does not call ringside", cmd.CommandPath(), line)

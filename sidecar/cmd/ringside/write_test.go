@@ -1,0 +1,315 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/sidecar"
+)
+
+// newWritable makes a SQLite database with one row of version 1, and a configuration in which it is writable.
+func newWritable(t testing.TB) (origin, config string) {
+	t.Helper()
+	origin = filepath.Join(t.TempDir(), "origin.db")
+	exec(t, origin, `CREATE TABLE cnf_metrics (
+			cnf_id TEXT PRIMARY KEY, value REAL, unit TEXT NOT NULL DEFAULT '%', raw BLOB, ver INTEGER NOT NULL);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, '%', x'00ff', 1)`)
+	return origin, write(t, "ringside.yaml", `
+origins: {db: {driver: sqlite, dsn: `+origin+`}}
+datasets:
+  metrics:
+    {origin: db, table: cnf_metrics, key: cnf_id, columns: [cnf_id, value, unit], version: ver, writable: true, feed: {kind: poll}}
+  raw: {origin: db, table: cnf_metrics, key: cnf_id, value: raw, version: ver, writable: true}
+  fixed: {origin: db, table: cnf_metrics, key: cnf_id}
+listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}
+node: {id: node-1}
+`)
+}
+
+func exec(t testing.TB, path, statements string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statements); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// beginFile runs a sidecar of a configuration file. end ends it and waits.
+func beginFile(t testing.TB, file string, set ...string) (addrs sidecar.Addrs, end func()) {
+	t.Helper()
+	c, err := sidecar.Source{File: file, Getenv: os.LookupEnv, Set: set}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan sidecar.Addrs, 1), make(chan error, 1)
+	go func() { done <- sidecar.Run(ctx, c, zap.NewNop(), func(a sidecar.Addrs) { ready <- a }) }()
+	select {
+	case addrs = <-ready:
+	case err := <-done:
+		cancel()
+		t.Fatalf("the sidecar did not start: %v", err)
+	}
+	end = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
+	return addrs, end
+}
+
+// The lines are run in their order, each on what those before have left.
+func TestWritingCommandLines(t *testing.T) {
+	_, config := newWritable(t)
+	addrs, _ := beginFile(t, config)
+	row := write(t, "row.json", `{"value": 4}`)
+	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "F": row, "C": config, "BIG": big(t)}
+	for _, test := range []struct {
+		line           string
+		code           int
+		stdout, stderr string
+	}{
+		{`put metrics CNF-001 {"value":2} --http $H`, 0, "written, version 2\n", ""},
+		{"get metrics CNF-001 --http $H", 0, `{"cnf_id":"CNF-001","value":2,"unit":"%"}`, ""},
+		{`put metrics CNF-001 {"value":3} --http $H --if-version 2 -o json`, 0, `"version": "3"`, ""},
+		{`put metrics CNF-001 {"value":9} --http $H --if-version 2`, 1, "", "metrics CNF-001: The row is not what"},
+		{`put metrics CNF-001 {"value":9} --http $H --create`, 1, "", "Precondition failed"},
+		{`put metrics CNF-404 {"value":9} --http $H --if-match *`, 1, "", "Precondition failed"},
+		{`put metrics CNF-001 {"value":9} --http $H --if-match none`, 1, "", "Precondition failed"},
+		{"put metrics CNF-001 --file $F --http $H --idempotency-key w1", 0, "written, version 4\n", ""},
+		{"put metrics CNF-001 --file $F --http $H --idempotency-key w1", 0, "written, version 4\n", ""},
+		{`put metrics CNF-001 {"volume":1} --http $H`, 1, "", "(column volume)"},
+		{`put metrics CNF-001 nonsense --http $H`, 1, "", "The value can not be this row"},
+		{`put fixed CNF-001 {"value":1} --http $H`, 1, "", "The dataset takes no writes"},
+		{`put nope CNF-001 {"value":1} --http $H`, 1, "", "dataset"},
+		{"put raw CNF-001 text --http $H", 0, "written, version 5\n", ""},
+		{"get raw CNF-001 --http $H", 0, "text\n", ""},
+		{"put metrics CNF-001 --http $H", 2, "", "give VALUE, - for stdin, or --file; see `ringside put --help`"},
+		{"put metrics CNF-001 {} --file $F --http $H", 2, "", "not both"},
+		{"put metrics CNF-001 --file /no/file --http $H", 1, "", "/no/file"},
+		{"put metrics CNF-001 --file $BIG --http $H", 1, "", "at most 1048576 bytes"},
+		{"put metrics CNF-001 {} --create --if-version 1 --http $H", 2, "", "at most one of"},
+		{"put metrics CNF-001 {} --if-version -1 --http $H", 2, "", "--if-version"},
+		{"put metrics CNF-001 {} --http 127.0.0.1:1", 1, "", "nobody listens"},
+		{"delete metrics CNF-001 --http $H --if-version 1", 1, "", "The row is not what"},
+		{"delete metrics CNF-001 --http $H -o json", 0, `"deleted": true`, ""},
+		{"get metrics CNF-001 --http $H", 1, "", "no such key"},
+		{"delete metrics CNF-001 --http $H", 0, "deleted", ""},
+		{"invalidate metrics CNF-001 a --http $H", 0, "dropped on 1 members\n", ""},
+		{"invalidate metrics --prefix CNF- --http $H", 0, "dropped on 1 members\n", ""},
+		{"invalidate metrics --all --http $H -o json", 0, `"members": 1`, ""},
+		{"invalidate metrics --http $H", 2, "", "give KEYs, --prefix or --all; one of them"},
+		{"invalidate metrics a --all --http $H", 2, "", "one of them"},
+		{"invalidate nope --all --http $H", 1, "", "invalidate nope: "},
+		{"get fixed CNF-001 --no-cache --http $H", 1, "", "no such key"},
+		{"top --once --interval 500ms --admin $A", 0, "\nraw", ""},
+		{"top --once --interval 500ms --admin $A", 0, "feed gap", ""},
+		{"top --once --interval 500ms --admin $A", 0, "node-1  answers", ""},
+		{"top --once --interval 1ms --admin $A", 2, "", "--interval: want 500ms or more"},
+		{"top --once --admin 127.0.0.1:1", 1, "", "nobody listens"},
+		{"watch metrics --http $H", 2, "", "requires at least 2 arg(s)"},
+		{"watch nope a --http $H", 1, "", "watch nope: "},
+		{"watch metrics a --http 127.0.0.1:1", 1, "", "nobody listens"},
+		{"changes sql metrics -c $C", 0, "CREATE TRIGGER", ""},
+		{"validate -c $C", 1, "", "ringside changes apply metrics"},
+		{"changes apply metrics -c $C", 0, "metrics: changes are told from now on\n", ""},
+		{"validate -c $C", 0, "ok", ""},
+		{"changes sql metrics --remove -c $C", 0, "DROP TRIGGER", ""},
+		{"changes remove metrics -c $C", 0, "metrics: changes are not told any more\n", ""},
+		{"changes sql raw -c $C", 1, "", "ringside changes sql: dataset raw has no feed in the configuration"},
+		{"changes apply nope -c $C", 1, "", `no dataset is named "nope"; there is: fixed, metrics, raw`},
+		{"changes sql", 2, "", "accepts 1 arg(s)"},
+		{"changes", 0, "Usage:", ""},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			code, stdout, stderr := execute(test.line, names)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			for _, stream := range [][2]string{{stdout, test.stdout}, {stderr, test.stderr}} {
+				if stream[1] == "" && stream[0] != "" || !strings.Contains(stream[0], stream[1]) {
+					t.Errorf("printed %q, want %q in it", stream[0], stream[1])
+				}
+			}
+		})
+	}
+}
+
+func big(t *testing.T) string { return write(t, "big", strings.Repeat("x", maxValue+1)) }
+
+func TestPutReadsStdin(t *testing.T) {
+	_, config := newWritable(t)
+	addrs, _ := beginFile(t, config)
+	var out, errs bytes.Buffer
+	stdin := strings.NewReader(`{"value": 7}`)
+	if code := run(t.Context(), []string{"put", "metrics", "a/b c", "-", "--http", addrs.HTTP}, stdin, &out, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	if code, stdout, _ := execute("get metrics a/b%20c --http "+addrs.HTTP, nil); code != 1 {
+		t.Errorf("the key was escaped twice: %s", stdout)
+	}
+	var got bytes.Buffer
+	if code := run(t.Context(), []string{"get", "metrics", "a/b c", "--http", addrs.HTTP}, nil, &got, &errs); code != 0 ||
+		!strings.Contains(got.String(), `"value":7`) {
+		t.Errorf("got %s%s", got.String(), errs.String())
+	}
+}
+
+// A connection that ends without an answer says nothing about the write.
+func TestPutThatGetsNoAnswerSaysThatNobodyKnows(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		panic(http.ErrAbortHandler)
+	})}
+	go server.Serve(ln)
+	defer server.Close()
+	code, _, stderr := execute(`put metrics CNF-001 {"value":2} --http `+ln.Addr().String(), nil)
+	if code != 1 || !strings.Contains(stderr, "nobody knows whether it happened") {
+		t.Errorf("exit code %d, printed %q", code, stderr)
+	}
+}
+
+// printed is what a command has printed so far. A test waits for parts of it.
+type printed struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
+}
+
+func (p *printed) await(t *testing.T, n int, part string) {
+	t.Helper()
+	for strings.Count(p.String(), part) < n {
+		if t.Context().Err() != nil {
+			t.Fatalf("%q was not printed %d times:\n%s", part, n, p)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestWatchPrintsChangesAndOutlivesTheSidecar(t *testing.T) {
+	origin, config := newWritable(t)
+	addrs, end := beginFile(t, config)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out, errs printed
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"watch", "metrics", "CNF-001", "CNF-002", "--http", addrs.HTTP}, nil, &out, &errs)
+	}()
+	out.await(t, 1, "current\n")
+	out.await(t, 1, `state CNF-001 version=1 {"cnf_id":"CNF-001","value":1.5,"unit":"%"}`+"\n")
+	out.await(t, 1, "state CNF-002 absent\n")
+	if c, _, stderr := execute(`put metrics CNF-001 {"value":2} --http `+addrs.HTTP, nil); c != 0 {
+		t.Fatal(stderr)
+	}
+	out.await(t, 1, "state CNF-001 version=2 ")
+	end()
+	errs.await(t, 1, "interrupted")
+	exec(t, origin, "UPDATE cnf_metrics SET value = 3, ver = ver + 1")
+	beginFile(t, config, "listen.http="+addrs.HTTP)
+	out.await(t, 1, "reset\n")
+	out.await(t, 1, "state CNF-001 version=3 ")
+	out.await(t, 2, "current\n")
+	interrupt()
+	if c := <-code; c != 0 {
+		t.Errorf("exit code %d: %s", c, &errs)
+	}
+}
+
+func TestWatchPrintsJSON(t *testing.T) {
+	_, config := newWritable(t)
+	addrs, _ := beginFile(t, config)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out, errs printed
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"watch", "raw", "CNF-001", "-o", "json", "--http", addrs.HTTP}, nil, &out, &errs)
+	}()
+	out.await(t, 1, `"event":"current"`)
+	interrupt()
+	<-code
+	for line := range strings.Lines(out.String()) {
+		var e struct{ Event, Token string }
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == "" || e.Token == "" {
+			t.Errorf("%q is no event: %v", line, err)
+		}
+	}
+}
+
+func TestTopEndsWhenItIsInterrupted(t *testing.T) {
+	_, config := newWritable(t)
+	addrs, _ := beginFile(t, config)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out, errs printed
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"top", "--interval", "500ms", "--admin", addrs.Admin}, nil, &out, &errs)
+	}()
+	out.await(t, 2, "MEMBER")
+	interrupt()
+	if c := <-code; c != 0 {
+		t.Errorf("exit code %d: %s", c, &errs)
+	}
+	if strings.Contains(out.String(), clearScreen) {
+		t.Error("what is no terminal was cleared")
+	}
+}
+
+func TestSampleCountsAMemberThatHasRestartedFromZero(t *testing.T) {
+	const second = time.Second
+	at := func(id string, uptime time.Duration, d ...counts) member {
+		return member{ID: id, State: &memberState{Uptime: uptime, RingID: "r", Datasets: d}}
+	}
+	before := cluster{RingID: "r", Members: []member{
+		at("a", 10*second, counts{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, counts{Name: "d", Hits: 1000}),
+	}}
+	after := cluster{RingID: "r", Members: []member{
+		{ID: "c", Unreachable: "away"},
+		at("b", 2*second, counts{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
+		at("a", 12*second, counts{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
+	}}
+	s := newSample(before, after)
+	want := activity{Name: "d", State: "feed gap", Reads: 30, Hits: 20, Loads: 10, Writes: 1, Bytes: 2 << 20}
+	if len(s.Datasets) != 1 || s.Datasets[0] != want {
+		t.Errorf("got %+v, want %+v", s.Datasets, want)
+	}
+	if len(s.Members) != 3 || s.Members[0].Reads != 20 || s.Members[1].Reads != 10 || s.Members[2].State != "unreachable" {
+		t.Errorf("got %+v", s.Members)
+	}
+}
