@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,8 +87,9 @@ type traffic struct {
 
 	recorder *history.Recorder
 	checker  *history.Checker
-	pause    sync.RWMutex // held for reading by each operation: windows of the history are cut between operations
-	tokens   sync.Map     // :: key → version of its last acknowledged write, *atomic.Int64
+	recent   [][]history.Op // windows
+	pause    sync.RWMutex   // held for reading by each operation: windows of the history are cut between operations
+	tokens   sync.Map       // :: key → version of its last acknowledged write, *atomic.Int64
 
 	reads, stale, failed, refused, unknown atomic.Int64
 	lastFailure                            atomic.Pointer[string]
@@ -187,13 +190,38 @@ func (w *traffic) restart(i int) {
 	w.sidecars[i].Start()
 }
 
+// maxRecent is how many windows are kept for people.
+const maxRecent = 10
+
 // cut judges the history so far. It waits until no operation is under way.
 func (w *traffic) cut() (ops []history.Op) {
 	w.pause.Lock()
 	ops = w.recorder.Take()
 	w.pause.Unlock()
+	good := w.checker.Violations() == 0
 	w.checker.Check(ops)
+	w.recent = append(w.recent[max(0, len(w.recent)-maxRecent+1):], ops)
+	if good && w.checker.Violations() > 0 {
+		w.tell(w.checker.First[0].Op.Key)
+	}
 	return ops
+}
+
+// tell logs what happened lately to a key, without reads that saw what the one before through their sidecar saw.
+func (w *traffic) tell(key string) {
+	ops := slices.DeleteFunc(slices.Concat(w.recent...), func(op history.Op) bool { return op.Key != key })
+	slices.SortFunc(ops, func(a, b history.Op) int { return cmp.Compare(a.End, b.End) })
+	seen := map[int32]string{}
+	for _, op := range ops {
+		if op.Kind == history.Read {
+			saw := fmt.Sprint(op.Outcome, op.Seq, op.Version, op.Stale, op.Damage)
+			if saw == seen[op.Sidecar] {
+				continue
+			}
+			seen[op.Sidecar] = saw
+		}
+		w.t.Log(op)
+	}
 }
 
 // token is the version of the last acknowledged write of a key.

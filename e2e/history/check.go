@@ -40,10 +40,10 @@ type Violation struct {
 	Why   string
 }
 
-func (v Violation) String() string { return fmt.Sprintf("%s: %s: %+v", v.Fault, v.Why, v.Op) }
+func (v Violation) String() string { return fmt.Sprintf("%s: %v: %s", v.Fault, v.Op, v.Why) }
 
 // maxKept bounds the violations that a Checker keeps; all are counted.
-const maxKept = 20
+const maxKept = 5
 
 // Checker judges a history, in windows if it is long. It is not safe for concurrent use.
 type Checker struct {
@@ -111,7 +111,7 @@ func (c *Checker) Converge(reads []Op) {
 	for i := range reads {
 		op, want := &reads[i], truth[reads[i].Key]
 		if want == nil || op.Outcome != want.Outcome || op.Seq != want.Seq || op.Version != want.Version && op.Seq != 0 {
-			c.fault(Diverged, op, "the database has %+v", want)
+			c.fault(Diverged, op, "the database says: %v", want)
 		}
 	}
 }
@@ -360,7 +360,7 @@ func (r *register) judge(op *Op) bound {
 	} {
 		left = slices.DeleteFunc(left, func(s *state) bool { return s.before(must.bound) })
 		if len(left) == 0 {
-			r.fault(must.fault, op, "it must not be before %+v", must.bound)
+			r.fault(must.fault, op, "it must not be before version %d, written after %v", must.version, must.start)
 			return bound{}
 		}
 	}

@@ -2,6 +2,7 @@
 package history
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,30 @@ type Op struct {
 type Condition struct {
 	Absent, Present bool
 	Version         int64
+}
+
+func (op Op) String() string {
+	kind := [...]string{"read", "put", "delete", "invalidate"}[op.Kind]
+	outcome := [...]string{"ok", "absent", "refused", "failed", "unknown"}[op.Outcome]
+	where := fmt.Sprintf("sidecar %d.%d", op.Sidecar+1, op.Life)
+	if op.Sidecar == Direct {
+		where = "the database"
+	}
+	s := fmt.Sprintf("%v–%v %s of %s by %d through %s: %s, value %d, version %d",
+		op.Start, op.End, kind, op.Key, op.Client, where, outcome, op.Seq, op.Version)
+	for _, word := range []struct {
+		set  bool
+		word string
+	}{
+		{op.Stale, "stale"}, {op.NoCache, "no-cache"}, {op.MinVersion != 0, fmt.Sprint("at least ", op.MinVersion)},
+		{op.If.Absent, "if absent"}, {op.If.Present, "if present"}, {op.If.Version != 0, fmt.Sprint("if ", op.If.Version)},
+		{op.Damage != "", op.Damage},
+	} {
+		if word.set {
+			s += ", " + word.word
+		}
+	}
+	return s
 }
 
 // write reports whether the operation may change the row.
