@@ -31,6 +31,7 @@ type batch struct {
 	dataset Dataset
 	keys    []string
 	options cache.ReadOptions
+	limit   int64 // of the values, in bytes; a single one may be larger
 
 	next  atomic.Int64 // index of the next key to read
 	bytes atomic.Int64 // of the values so far
@@ -38,10 +39,15 @@ type batch struct {
 	outcomes []outcome // outcomes[i] answers keys[i]; each is written by the one reader that took i
 }
 
-// readAll answers all keys, in order, each on its own. The caller reads too, so that a batch goes on when the other
-// readers are all taken.
+// readAll answers all keys of a batch, in order, each on its own.
 func (s *Server) readAll(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions) []outcome {
-	b := &batch{server: s, ctx: ctx, dataset: d, keys: keys, options: o, outcomes: make([]outcome, len(keys))}
+	return s.readUpTo(ctx, d, keys, o, int64(s.config.MaxBatchBytes))
+}
+
+// readUpTo reads keys until their values reach a limit; the others fail with errBatchBytes. The caller reads too, so that
+// a batch goes on when the other readers are all taken.
+func (s *Server) readUpTo(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions, limit int64) []outcome {
+	b := &batch{server: s, ctx: ctx, dataset: d, keys: keys, options: o, limit: limit, outcomes: make([]outcome, len(keys))}
 	var readers sync.WaitGroup
 	for range min(len(keys), maxReadersPerBatch) - 1 {
 		if !s.takeReader() {
@@ -85,20 +91,15 @@ func (b *batch) readOne(key string) (o outcome) {
 	if err := checkKey(key); err != nil {
 		return outcome{err: &cache.Error{Kind: cache.KindInvalidKey, Err: err}}
 	}
-	limit := int64(b.server.config.MaxBatchBytes)
-	if b.bytes.Load() >= limit {
-		return b.truncated()
+	if b.bytes.Load() >= b.limit {
+		return outcome{err: errBatchBytes}
 	}
 	a, err := b.dataset.Get(b.ctx, key, b.options)
-	if size := int64(len(a.Value)); b.bytes.Add(size) > limit {
-		return b.truncated()
+	size := int64(len(a.Value))
+	if all := b.bytes.Add(size); all > b.limit && all > size {
+		return outcome{err: errBatchBytes}
 	}
 	return outcome{a, err}
-}
-
-func (b *batch) truncated() outcome {
-	b.server.stats.BatchTruncated.Add(1)
-	return outcome{err: errBatchBytes}
 }
 
 // batchEntry is the answer to one key as HTTP gives it: a value or an error.

@@ -62,6 +62,9 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 		x.SetConnectionClose()
 	}
 	write(x, &c.response)
+	if c.watching != nil {
+		s.watch(x, c.watching, c.http11)
+	}
 	c.recycle()
 	s.calls.Put(c)
 }

@@ -29,7 +29,7 @@ const envelopeBytes = 8 << 10
 // errorDomain is the domain of every google.rpc.ErrorInfo.
 const errorDomain = "ringside.dev"
 
-func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
+func (s *Server) newGRPC(stats *Protocol, routed bool) *grpc.Server {
 	g := grpc.NewServer(
 		grpc.MaxConcurrentStreams(uint32(s.config.MaxStreams)),
 		grpc.MaxRecvMsgSize(s.config.MaxBodyBytes+envelopeBytes),
@@ -39,7 +39,8 @@ func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.config.IdleTimeout, Timeout: s.config.WriteTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
-	reads := &service{server: s, stats: stats, deadlines: sync.Pool{New: func() any { return new(deadline) }}}
+	reads := &service{server: s, stats: stats, routed: routed,
+		deadlines: sync.Pool{New: func() any { return new(deadline) }}}
 	ringsidev1.RegisterCacheServer(g, reads)
 	groupcachepb.RegisterGroupCacheServer(g, &groupCache{service: reads})
 	healthpb.RegisterHealthServer(g, s.health)
@@ -68,6 +69,7 @@ type service struct {
 	ringsidev1.UnimplementedCacheServer
 	server    *Server
 	stats     *Protocol
+	routed    bool      // by the ring: no watches
 	deadlines sync.Pool // of *deadline
 }
 
@@ -189,11 +191,16 @@ func (g *service) result(key string, o outcome) *ringsidev1.BatchGetResult {
 }
 
 func failedResult(key string, f failure) *ringsidev1.BatchGetResult {
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Error{Error: f.message()}}
+}
+
+// message is f inside an answer that is none as a whole.
+func (f failure) message() *ringsidev1.Error {
 	e := &ringsidev1.Error{Code: int32(f.verdict.code), Reason: f.verdict.reason, Message: f.detail}
 	if f.retry > 0 {
 		e.RetryAfter = durationpb.New(f.retry)
 	}
-	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Error{Error: e}}
+	return e
 }
 
 // found is all that an answer consists of, in one allocation.

@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
@@ -14,10 +13,6 @@ import (
 func (g *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsidev1.PutResponse, err error) {
 	start := time.Now()
 	defer g.finish(start, &err)
-	if limit := g.server.config.MaxBodyBytes; len(q.GetValue()) > limit {
-		err := fmt.Errorf("the value has %d bytes; at most %d are taken", len(q.GetValue()), limit)
-		return nil, g.server.fail(&cache.Error{Kind: cache.KindInvalidValue, Err: err}).rpc("value")
-	}
 	a, err := g.write(ctx, start, q.GetDataset(), q.GetCondition(),
 		cache.Change{Key: q.GetKey(), Value: q.GetValue(), ID: q.GetIdempotencyId()})
 	if err != nil {
@@ -58,6 +53,10 @@ func (g *service) write(
 	var field string
 	if c.If, field, err = conditionOf(condition); err != nil {
 		return cache.Answer{}, invalidRequest(err).rpc(field)
+	}
+	if c.Delete && c.If.Absent {
+		err := errors.New("a row that is not there can not be deleted")
+		return cache.Answer{}, invalidRequest(err).rpc("condition.absent")
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)

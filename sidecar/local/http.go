@@ -39,7 +39,7 @@ type request struct {
 	// Of every request.
 	cacheControl, ifNoneMatch, fetchSite, minVersion string
 	// Of those that are no plain reads.
-	origin, ifMatch, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange string
+	origin, ifMatch, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID string
 }
 
 // header are the fields of a request, in the shape of the server that read it.
@@ -53,12 +53,13 @@ type header interface {
 func (r *request) read(h header) {
 	r.cacheControl, r.ifNoneMatch = h.joined("Cache-Control"), h.joined("If-None-Match")
 	r.fetchSite, r.minVersion = h.joined("Sec-Fetch-Site"), h.joined("Ringside-Min-Version")
-	if r.method == http.MethodGet || r.method == http.MethodHead {
+	if (r.method == http.MethodGet || r.method == http.MethodHead) && !strings.Contains(r.target, ":watch") {
 		return
 	}
 	r.origin, r.ifMatch, r.ifVersion = h.joined("Origin"), h.joined("If-Match"), h.joined("Ringside-If-Version")
 	r.idempotencyKey, r.mediaType = h.joined("Idempotency-Key"), h.joined("Content-Type")
 	r.contentCoding, r.contentRange = h.joined("Content-Encoding"), h.joined("Content-Range")
+	r.lastEventID = h.joined("Last-Event-ID")
 }
 
 // response is the answer, to be written before its call is used again.
@@ -68,6 +69,7 @@ type response struct {
 	fields      []field
 	body        []byte // may be shared with the cache: read only
 	scratch     []byte // holds the values of fields
+	watching    *watch // goes on from here, instead of body; nil for an answer that ends
 }
 
 type field struct {
@@ -135,6 +137,7 @@ type entrance struct {
 	stats   *Protocol
 	hosts   hosts
 	anyHost bool  // a browser cannot reach a unix socket
+	routed  bool  // by the ring: answers only what is about keys of one owner
 	mount   Mount // nil where there is none
 }
 
@@ -177,9 +180,9 @@ func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
 	case c.fetchSite == "cross-site":
 		e.stats.HostRefused.Add(1)
 		return failure{problem: problemCrossSite, detail: "a page of another site may not read through this sidecar"}, true
-	case strings.ContainsAny(path, "?#") && !e.mounts(path):
+	case strings.ContainsAny(path, "?#") && !e.mounts(path) && !isWatch(path):
 		return failure{problem: problemMalformed,
-			detail: "no route takes a query or a fragment; in a key write ? as %3F and # as %23"}, true
+			detail: "a key has no query and no fragment: write ? as %3F and # as %23"}, true
 	}
 	return failure{}, false
 }
@@ -200,6 +203,10 @@ func (e *entrance) route(c *call, path string) {
 	name, key, keyed := strings.Cut(rest, "/")
 	collection, verb := cutVerb(rest)
 	switch {
+	case isWatch(path):
+		if e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) && e.sameSite(c) {
+			e.watch(c, path)
+		}
 	case versioned && keyed:
 		e.keyed(c, name, key)
 	case versioned && verb == ":batchGet":

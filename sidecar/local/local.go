@@ -17,7 +17,7 @@ type Dataset interface {
 	Name() string
 	// Get may be called with a key that lies in memory which is reused after Get has returned.
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
-	// Write keeps what c holds.
+	// Write may be called with a key and a value that lie in memory which is reused after Write has returned.
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
 	Invalidate(ctx context.Context, s cache.Scope) (cache.Told, error)
 	// Watch notes changes of keys, which are distinct, until it is closed.
@@ -116,11 +116,13 @@ type Config struct {
 	// MaxBatchReaders bounds the goroutines, of all batches together, that read keys beside the ones that the
 	// requests have anyway; default 1024. A batch uses at most 128 of them.
 	MaxBatchReaders int
+	// MaxWatches bounds the watches of HTTP and gRPC together; default 256. One more is refused.
+	MaxWatches int
 	// ReadTimeout bounds the arrival of one request, headers and body; default 5s.
 	ReadTimeout time.Duration
 	// RequestTimeout bounds the time in which an answer is found; default 5s. A gRPC deadline may be shorter.
 	RequestTimeout time.Duration
-	// WriteTimeout bounds the time in which a client takes one HTTP answer; default 10s.
+	// WriteTimeout bounds the time in which a client takes one HTTP answer, or one event of a watch; default 10s.
 	WriteTimeout time.Duration
 	// IdleTimeout is how long a connection may be silent between two requests; default 2m.
 	IdleTimeout time.Duration
@@ -139,6 +141,7 @@ func (c Config) withDefaults() Config {
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
 	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 3<<20)
 	c.MaxBatchReaders = cmp.Or(c.MaxBatchReaders, 1024)
+	c.MaxWatches = cmp.Or(c.MaxWatches, 256)
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
@@ -155,9 +158,13 @@ type Stats struct {
 	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
 	BatchReaders   atomic.Int64 // goroutines that read keys of batches, now; bound: Config.MaxBatchReaders
-	BatchTruncated atomic.Int64 // keys refused because Config.MaxBatchBytes was reached
+	BatchTruncated atomic.Int64 // keys of batches refused because Config.MaxBatchBytes was reached
 	Writes         atomic.Int64 // changes that were handed to a dataset, whatever came of them
 	Invalidations  atomic.Int64 // requests to invalidate that were handed to a dataset
+	Watches        atomic.Int64 // open now; bound: Config.MaxWatches
+	WatchesRefused atomic.Int64 // because of the bound
+	WatchesCut     atomic.Int64 // ended because the client took an event too slowly
+	WatchEvents    atomic.Int64 // told to the clients of watches
 	Defects        atomic.Int64 // panics and errors of no known kind
 }
 

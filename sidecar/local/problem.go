@@ -110,6 +110,7 @@ var errBatchBytes = errors.New("batch answer too large")
 // fail tells an error of a dataset. An error of no known kind is reported, not shown: nobody has checked it for secrets.
 func (s *Server) fail(err error) failure {
 	if errors.Is(err, errBatchBytes) {
+		s.stats.BatchTruncated.Add(1)
 		return failure{problem: problemBatchSize, verdict: verdictBatchSize,
 			detail: "the values before this key fill the answer; ask for this key in another batch"}
 	}

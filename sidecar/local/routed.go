@@ -31,9 +31,10 @@ func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
 
 func (s *Server) newRouted() *http.Server {
 	handler := &routedHandler{
-		entrance: &entrance{server: s, stats: &s.stats.Routed, hosts: newHosts(s.config.Hosts), anyHost: true},
-		grpc:     s.routedGRPC,
-		calls:    sync.Pool{New: func() any { return newCall() }},
+		entrance: &entrance{server: s, stats: &s.stats.Routed, hosts: newHosts(s.config.Hosts), anyHost: true,
+			routed: true},
+		grpc:  s.routedGRPC,
+		calls: sync.Pool{New: func() any { return newCall() }},
 	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

@@ -37,6 +37,7 @@ type Server struct {
 	stopped   bool
 	listeners []*bounded
 	loops     sync.WaitGroup // running Serve methods; Add only under mu while !stopped
+	watches   sync.WaitGroup // open watches; Add only under mu while !stopped
 }
 
 // New returns a Server of datasets that serves nothing yet.
@@ -48,12 +49,12 @@ func New(config Config, datasets Datasets) *Server {
 		hosts: newHosts(s.config.Hosts), mount: s.config.CNFMetrics})
 	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix,
 		hosts: newHosts(s.config.Hosts), anyHost: true, mount: s.config.CNFMetrics})
-	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC), s.newGRPC(&s.stats.Unix)
+	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC, false), s.newGRPC(&s.stats.Unix, false)
 	s.mountOn(s.grpc, &s.stats.GRPC)
 	s.mountOn(s.unixGRPC, &s.stats.Unix)
 	reflection.Register(s.grpc)
 	reflection.Register(s.unixGRPC)
-	s.routedGRPC = s.newGRPC(&s.stats.Routed)
+	s.routedGRPC = s.newGRPC(&s.stats.Routed, true)
 	s.routed = s.newRouted()
 	s.SetServing(false)
 	return s
@@ -147,16 +148,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		servers.Go(func() { stopGRPC(ctx, g) })
 	}
 	servers.Go(func() { s.stopRouted(ctx) })
+	cut := context.AfterFunc(ctx, func() { closeConns(listeners) })
 	servers.Wait()
+	s.watches.Wait() // they end by themselves, but for one that is in the middle of a write
+	cut()
 	s.endBase()
-	for _, b := range listeners {
-		b.closeConns()
-	}
+	closeConns(listeners)
 	s.loops.Wait()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("stop the local listeners: requests were cut off: %w", err)
 	}
 	return nil
+}
+
+func closeConns(listeners []*bounded) {
+	for _, b := range listeners {
+		b.closeConns()
+	}
 }
 
 func (s *Server) stop() []*bounded {

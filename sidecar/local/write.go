@@ -5,14 +5,10 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
-
-// maxIdempotencyKey bounds the name of a write, in bytes.
-const maxIdempotencyKey = 128
 
 // sameSite reports whether a request may do more than read, and answers 403 when it may not: no page of another origin
 // can write through a sidecar. Programs, which send neither header, may.
@@ -84,18 +80,21 @@ func (c *call) deleted(a *cache.Answer) {
 	}
 }
 
-// change makes a cache.Change of a request. Nothing of it lies in the memory of the request.
+// change makes a cache.Change of a request.
 func (r *request) change(d Served, key string) (_ cache.Change, f failure, ok bool) {
-	c := cache.Change{Key: strings.Clone(key), Delete: r.method == http.MethodDelete}
+	c := cache.Change{Key: key, Delete: r.method == http.MethodDelete}
 	if !c.Delete {
 		if f, ok := r.refuseContent(d); !ok {
 			return c, f, false
 		}
-		c.Value = slices.Clone(r.content)
+		c.Value = r.content
 	}
 	var err error
 	if c.If, err = parseCondition(r.ifMatch, r.ifNoneMatch, r.ifVersion); err != nil {
 		return c, invalidRequest(err), false
+	}
+	if c.Delete && c.If.Absent {
+		return c, invalidRequest(errors.New("If-None-Match: a row that is not there can not be deleted")), false
 	}
 	if c.ID, err = parseIdempotencyKey(r.idempotencyKey); err != nil {
 		return c, invalidRequest(err), false
@@ -211,8 +210,8 @@ func checkIdempotencyKey(id string) error {
 			return errors.New("only printable ASCII characters name a write")
 		}
 	}
-	if id == "" || len(id) > maxIdempotencyKey {
-		return fmt.Errorf("1 to %d characters name a write, not %d", maxIdempotencyKey, len(id))
+	if id == "" || len(id) > cache.MaxIDBytes {
+		return fmt.Errorf("1 to %d characters name a write, not %d", cache.MaxIDBytes, len(id))
 	}
 	return nil
 }
