@@ -42,6 +42,14 @@ func TestDatabases(t *testing.T) {
 		{"LoadsCanNotWrite", testLoadsCanNotWrite},
 		{"Check", testCheck},
 		{"EachTypeHasItsForm", testEachTypeHasItsForm},
+		{"WritesOfEachType", testWritesOfEachType},
+		{"WritesInOtherForms", testWritesInOtherForms},
+		{"WritesOfAPart", testWritesOfAPart},
+		{"Refusals", testRefusals},
+		{"WritesThatCouldNotBeReadBack", testWritesThatCouldNotBeReadBack},
+		{"ConditionsOnANullValue", testConditionsOnANullValue},
+		{"AKeyThatIsNotUnique", testAKeyThatIsNotUnique},
+		{"WritesToATableThatWasAltered", testWritesToATableThatWasAltered},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -51,9 +52,10 @@ func newWriter() *writer {
 	return w
 }
 
-// string replaces what is not UTF-8 by U+FFFD, as encoding/json does.
+// string replaces what is not UTF-8 by U+FFFD itself, where encoding/json would write an escape: so that it is the same
+// bytes once that has been written to the database.
 func (w *writer) string(s string) {
-	_ = w.encoder.Encode(s) // a string in memory always can
+	_ = w.encoder.Encode(strings.ToValidUTF8(s, "\uFFFD")) // a string in memory always can
 	w.buf.Truncate(w.buf.Len() - len("\n"))
 }
 

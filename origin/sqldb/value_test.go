@@ -148,7 +148,7 @@ var typeCases = map[string][]typeCase{
 		{"JSON", "'not json'", `"not json"`, "not json"},
 		{"TEXT", "x'00ff'", `"AP8="`, "\x00\xff"},
 		{"BLOB", "'ab'", `"YWI="`, "ab"},
-		{"TEXT", "CAST(x'61ff62' AS TEXT)", `"a\ufffdb"`, "a\xffb"},
+		{"TEXT", "CAST(x'61ff62' AS TEXT)", "\"a\ufffdb\"", "a\xffb"},
 		{"", "42", "42", ""},
 		{"", "'42'", `"42"`, "42"},
 	},

@@ -13,6 +13,8 @@ import (
 // errAgain says that nothing was written, and that another attempt may succeed at once.
 var errAgain = errors.New("the database gave the transaction up for another one's sake")
 
+var errNotUnique = errors.New("the key column has no unique index of its own: make it the primary key, or give it one")
+
 // maxAttempts bounds the attempts at a transaction that the database gives up. It writes one row, so that it hardly
 // ever stands in another's way twice.
 const maxAttempts = 5
@@ -166,7 +168,7 @@ func (e *edit) settle() (commit bool, err error) {
 	mustExist := e.change.Delete || e.change.If.Present || e.change.If.Version != 0
 	switch other := e.rows.seen[e.change.Key] == 0; {
 	case n > 1:
-		return false, fmt.Errorf("table %s has %d rows of one key: make the key column unique", e.statement.table, n)
+		return false, fmt.Errorf("%d rows of table %s are of this key: %w", n, e.statement.table, errNotUnique)
 	case n == 0, other && mustExist:
 		return false, e.missed()
 	case other:

@@ -210,6 +210,8 @@ func (t postgresTransaction) explain(err error, args []assignment) error {
 		return driver.ErrBadConn
 	case !ok:
 		return err
+	case e.Code == "42P10": // ON CONFLICT needs a unique index
+		return errNotUnique
 	case e.Code == "40001" || e.Code == "40P01": // serialization failure, deadlock
 		return fmt.Errorf("%w: %w", errAgain, err)
 	}

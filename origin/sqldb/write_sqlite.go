@@ -156,7 +156,7 @@ func sqliteCode(err error) int {
 	return 0
 }
 
-var sqliteColumns = regexp.MustCompile(`constraint failed: (.+?)(?: \(\d+\))?$`)
+var sqliteColumns = regexp.MustCompile(`.*constraint failed: (.+?)(?: \(\d+\))?$`)
 
 // sqliteRefusal makes of what SQLite says of a value an error that names the column (rescode.html). Its messages have
 // the names of columns and constraints, and nothing of the rows.
@@ -182,6 +182,10 @@ func sqliteRefusal(err error) error {
 		return invalid("", "a value is not of its column's type")
 	case sqlite3.SQLITE_TOOBIG:
 		return invalid("", "it is too large for the database")
+	case sqlite3.SQLITE_ERROR:
+		if strings.Contains(err.Error(), "ON CONFLICT clause does not match") {
+			return errNotUnique
+		}
 	}
 	return err
 }
