@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,4 +137,153 @@ func inUse() int64 {
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
 	return int64(s.HeapInuse + s.StackInuse)
+}
+
+// BenchmarkPublish is what a write pays, with followers that all wait and with such as never come to wait.
+func BenchmarkPublish(b *testing.B) {
+	for _, followers := range []int{0, 1, 1000} {
+		b.Run(fmt.Sprint(followers, "-followers"), func(b *testing.B) {
+			writer, m := startWriter(b, "m", peer.Config{})
+			followRaw(b, m, followers)
+			i := drop("interface/eth0/rx", 1)
+			b.ReportAllocs()
+			for b.Loop() {
+				writer.Publish(i)
+			}
+		})
+	}
+}
+
+// BenchmarkFanOut is a burst of writes, a thousand a second, with a thousand followers that all take it in, and what
+// it takes of the processor, both ends together.
+func BenchmarkFanOut(b *testing.B) {
+	const followers, writes = 1000, 1000
+	writer, m := startWriter(b, "m", peer.Config{})
+	received := followRaw(b, m, followers)
+	i := drop("interface/eth0/rx", 1)
+	var publishing, used time.Duration
+	for b.Loop() {
+		before, began := received.Load(), cpu(b)
+		for range writes {
+			start := time.Now()
+			writer.Publish(i)
+			publishing += time.Since(start)
+			time.Sleep(time.Second/writes - time.Since(start))
+		}
+		for received.Load() < before+followers*writes {
+			time.Sleep(time.Millisecond)
+			if m.service.Stats().Followers < followers {
+				b.Fatal("a follower was cut off")
+			}
+		}
+		used += cpu(b) - began
+	}
+	n := float64(b.N * writes)
+	b.ReportMetric(float64(publishing)/n, "ns/publish")
+	b.ReportMetric(float64(used)/n, "cpu-ns/publish")
+	b.ReportMetric(float64(used)/float64(b.Elapsed()), "cpus")
+}
+
+// followRaw opens streams, a hundred on a connection, and returns how many invalidations have come on all of them.
+func followRaw(b *testing.B, m *member, n int) *atomic.Int64 {
+	b.Helper()
+	received := new(atomic.Int64)
+	var client peerv1.PeerClient
+	for i := range n {
+		if i%100 == 0 {
+			conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { conn.Close() })
+			client = peerv1.NewPeerClient(conn)
+		}
+		stream, err := client.Follow(b.Context(), &peerv1.FollowRequest{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			b.Fatal(err)
+		}
+		go func() {
+			for {
+				r, err := stream.Recv()
+				if err != nil {
+					return
+				}
+				received.Add(int64(len(r.GetInvalidations())))
+			}
+		}()
+	}
+	return received
+}
+
+// BenchmarkTold is the time from Publish to the Sink of a follower, for writes that are 5 ms apart.
+func BenchmarkTold(b *testing.B) {
+	writer, m := startWriter(b, "m", peer.Config{})
+	s := newSink(b)
+	p := startPool(b, peer.Config{Sink: s}, m)
+	if err := fetch(b, p, "m"); err != nil {
+		b.Fatal(err)
+	}
+	s.expect("missed m")
+	i, times := drop("interface/eth0/rx", 1), make([]time.Duration, 0, 1<<20)
+	for b.Loop() {
+		time.Sleep(5 * time.Millisecond)
+		began := time.Now()
+		writer.Publish(i)
+		<-s.ages
+		times = append(times, time.Since(began))
+		<-s.told
+	}
+	slices.Sort(times)
+	b.ReportMetric(float64(times[len(times)/2]), "p50-ns")
+	b.ReportMetric(float64(times[len(times)*99/100]), "p99-ns")
+}
+
+// BenchmarkFollow reports the memory of a stream on a connection that is there anyway, both its ends together, and the
+// processor's time for the heartbeats of a second of a thousand streams.
+func BenchmarkFollow(b *testing.B) {
+	const streams = 1000
+	_, m := startWriter(b, "m", peer.Config{})
+	for b.Loop() {
+		pools := make([]*peer.Pool, streams)
+		for i := range pools {
+			pools[i] = startPool(b, peer.Config{Sink: nobody{}}, m)
+			if err := pools[i].Ping(context.Background(), m.Member); err != nil {
+				b.Fatal(err)
+			}
+		}
+		before := inUse()
+		for _, p := range pools {
+			if err := fetch(b, p, "m"); err != nil {
+				b.Fatal(err)
+			}
+		}
+		eventually(b, "all follow", func() bool { return m.service.Stats().Followers == streams })
+		time.Sleep(time.Second)
+		b.ReportMetric(float64(inUse()-before)/streams, "B/stream")
+		used := cpu(b)
+		time.Sleep(5 * time.Second)
+		b.ReportMetric(float64(cpu(b)-used)/5e6, "ms-cpu/s")
+		for _, p := range pools {
+			p.Close()
+		}
+	}
+}
+
+type nobody struct{}
+
+func (nobody) Invalidate([]cache.Invalidation) {}
+func (nobody) Missed(string)                   {}
+func (nobody) LiveFeeds(string, []string)      {}
+
+// cpu is the processor's time that this process has used.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

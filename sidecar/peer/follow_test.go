@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -514,18 +515,21 @@ func TestFollowRefusesWhatItCanNotGoOnWith(t *testing.T) {
 	}
 }
 
-// slowSink works longer than a stream may be silent.
-type slowSink struct{ *sink }
+// slowSink works once for longer than a stream may be silent.
+type slowSink struct {
+	*sink
+	slow sync.Once
+}
 
-func (s slowSink) Invalidate(list []cache.Invalidation) {
-	time.Sleep(2600 * time.Millisecond)
+func (s *slowSink) Invalidate(list []cache.Invalidation) {
+	s.slow.Do(func() { time.Sleep(2600 * time.Millisecond) })
 	s.sink.Invalidate(list)
 }
 
 func TestSlowSinkIsNotSilence(t *testing.T) {
 	t.Parallel()
 	writer, m := startWriter(t, "m", peer.Config{})
-	s := slowSink{newSink(t)}
+	s := &slowSink{sink: newSink(t)}
 	if err := fetch(t, startPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
 		t.Fatal(err)
 	}

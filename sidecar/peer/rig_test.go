@@ -2,9 +2,11 @@ package peer_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,15 @@ import (
 
 // patience is how long a test waits for what must happen before it says that it did not.
 const patience = 10 * time.Second
+
+// TestMain runs more tests at once than there are processors: they wait, most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // dataset answers as its test says.
 type dataset struct {

@@ -15,6 +15,10 @@ import (
 const (
 	// heartbeat is how often a follower is told at least that there is nothing to tell.
 	heartbeat = time.Second
+	// pacePerFollower, times the followers, is the least time between two responses with news on one stream. To send one
+	// takes about 25 µs, so a burst of writes, however long, takes a quarter of a processor. What comes meanwhile is sent
+	// together; what comes after a pause is sent at once.
+	pacePerFollower = 100 * time.Microsecond
 	// slowAfter is how long a response may wait for its follower to take in those before it.
 	slowAfter = followSilence
 )
@@ -60,10 +64,21 @@ func (s *Service) stream(req *peerv1.FollowRequest, out grpc.ServerStreamingServ
 			return err
 		}
 		beat.Reset(heartbeat)
+		if !sleep(out.Context(), s.pace(next)) {
+			return errStopping
+		}
 		if next, err = s.wait(out.Context(), &at, beat.C); err != nil {
 			return err
 		}
 	}
+}
+
+// pace is how long to wait for what can be sent together; not at all when there is more than one response of it.
+func (s *Service) pace(sent page) time.Duration {
+	if !sent.news || len(sent.records) == maxBatch {
+		return 0
+	}
+	return time.Duration(s.followers.Load()) * pacePerFollower
 }
 
 // wait returns the next page that is worth sending: one with news, or any when the heartbeat is due.

@@ -104,21 +104,48 @@ func TestInterruptedFeedIsToldThoughItIsLiveAgain(t *testing.T) {
 		l := newLog(8)
 		l.setLive([]string{"b", "a", "a"})
 		o, _ := follow(t, l, 100)
-		synctest.Wait()
+		time.Sleep(heartbeat / 2)
 		l.setLive([]string{"b"})
 		l.setLive([]string{"a", "b"})
 		l.publish(cache.Invalidation{Dataset: "metrics", Key: "k"})
-		synctest.Wait()
-		close(o.sent)
+		time.Sleep(heartbeat / 4)
 		var told []string
-		for r := range o.sent {
+		for range len(o.sent) {
+			r := <-o.sent
 			told = append(told, fmt.Sprintf("%v%d", r.GetLiveFeeds(), len(r.GetInvalidations())))
 		}
-		// The goroutine of the stream may see the one or the other in between, too.
+		// The stream may have looked in between, too.
 		last := slices.Index(told, "[a b]0")
 		gone := slices.IndexFunc(told[last+1:], func(s string) bool { return s == "[]0" || s == "[b]0" })
 		if gone < 0 || told[len(told)-1] != "[a b]1" {
 			t.Errorf("told %v", told)
+		}
+	})
+}
+
+// Each response costs the same, however little is in it.
+func TestBurstIsSentTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLog(4096)
+		o, _ := follow(t, l, 100)
+		<-o.sent
+		began := time.Now()
+		for range 10 {
+			l.publish(cache.Invalidation{Dataset: "metrics", Key: "k"})
+			synctest.Wait()
+		}
+		if r := <-o.sent; len(r.GetInvalidations()) != 1 || time.Since(began) != 0 {
+			t.Errorf("first %d after %v, want one at once", len(r.GetInvalidations()), time.Since(began))
+		}
+		if r := <-o.sent; len(r.GetInvalidations()) != 9 || time.Since(began) != pacePerFollower {
+			t.Errorf("then %d after %v, want the rest together", len(r.GetInvalidations()), time.Since(began))
+		}
+		for range 2 * maxBatch {
+			l.publish(cache.Invalidation{Dataset: "metrics", Key: "k"})
+		}
+		time.Sleep(2 * pacePerFollower)
+		if len(o.sent) != 2 {
+			t.Errorf("%d responses of a long burst, want that full ones do not wait", len(o.sent))
 		}
 	})
 }

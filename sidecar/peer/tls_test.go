@@ -235,7 +235,9 @@ func TestBadCallersReachNoMethod(t *testing.T) {
 	for name, creds := range badCallers(t, ca) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := startPool(t, peer.Config{Credentials: creds, Sink: newSink(t), Feeds: []string{"metrics"}}, m)
+			p := startPool(t, peer.Config{
+				Credentials: creds, Sink: newSink(t), Feeds: []string{"metrics"}, SilenceAfter: 50 * time.Millisecond,
+			}, m)
 			if err := write(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 				t.Errorf("write: %v, want unreachable", err)
 			}
