@@ -20,6 +20,7 @@ const (
 	maxID          = 191
 	maxType        = 191
 	maxUnit        = 64
+	maxStatus      = 32
 	maxIdempotency = 128
 )
 

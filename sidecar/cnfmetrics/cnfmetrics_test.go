@@ -386,6 +386,8 @@ func TestPageTokens(t *testing.T) {
 		wantField(t, err, "page_size")
 		_, err = d.list(&cnfmetricsv1.ListCnfMetricsRequest{MetricType: "a\x00"})
 		wantField(t, err, "metric_type")
+		_, err = d.list(&cnfmetricsv1.ListCnfMetricsRequest{Status: strings.Repeat("x", 33)})
+		wantField(t, err, "status")
 	})
 }
 

@@ -130,13 +130,14 @@ var conflicts = map[string]string{
 	conflict.name: "the metric has another version, or is gone; show it with no_cache, and decide again",
 }
 
-// wrongColumn finds the field that the database refused.
+// wrongColumn finds the field that the database refused. What is wrong otherwise, such as an idempotency id that another
+// change has, is no field's fault alone.
 func wrongColumn(err error) violation {
 	var e *origin.ValueError
 	if errors.As(err, &e) && e.Column != "" {
 		return violation{"metric." + e.Column, e.Reason}
 	}
-	return violation{"metric", err.Error()}
+	return violation{"request", err.Error()}
 }
 
 func (f *fault) Error() string { return fmt.Sprintf("%s: %s", f.reason.name, f.message) }

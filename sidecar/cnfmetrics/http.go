@@ -114,7 +114,7 @@ func wholeSeconds(found *cnfmetricsv1.ShowCnfMetricResponse) int64 {
 
 func (s *Service) httpCreate(w http.ResponseWriter, r *http.Request) error {
 	in := newInput(r)
-	q := &cnfmetricsv1.CreateCnfMetricRequest{Metric: in.metric(""), IdempotencyId: in.text("idempotency_id")}
+	q := &cnfmetricsv1.CreateCnfMetricRequest{Metric: in.metric(""), IdempotencyId: in.idempotency()}
 	if err := in.check(checkCreate(q)); err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (s *Service) httpList(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Service) httpUpdate(w http.ResponseWriter, r *http.Request, id string) error {
 	in := newInput(r)
-	q := &cnfmetricsv1.UpdateCnfMetricRequest{Metric: in.metric(id), IdempotencyId: in.text("idempotency_id")}
+	q := &cnfmetricsv1.UpdateCnfMetricRequest{Metric: in.metric(id), IdempotencyId: in.idempotency()}
 	if m := q.GetMetric(); m != nil && m.GetCnfId() != id {
 		in.wrong.add("cnf_id", "is not the one in the path")
 	}
@@ -186,7 +186,7 @@ type deletedJSON struct {
 func (s *Service) httpDelete(w http.ResponseWriter, r *http.Request, id string) error {
 	in := newInput(r)
 	q := &cnfmetricsv1.DeleteCnfMetricRequest{
-		CnfId: id, Version: in.integer("version", 64), IdempotencyId: in.text("idempotency_id"),
+		CnfId: id, Version: in.integer("version", 64), IdempotencyId: in.idempotency(),
 	}
 	if err := in.check(checkDelete(q)); err != nil {
 		return err

@@ -2,6 +2,7 @@ package cnfmetrics
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -37,6 +38,16 @@ func (in *input) text(name string) string {
 		in.wrong.add(name, "is there %d times", len(values))
 	}
 	return strings.Join(values, "")
+}
+
+// idempotency takes the id of a change: who sends an empty one relies on it, too.
+func (in *input) idempotency() string {
+	sent := in.query.Has("idempotency_id")
+	id := in.text("idempotency_id")
+	if sent && id == "" {
+		in.wrong.add("idempotency_id", "is empty")
+	}
+	return id
 }
 
 func (in *input) integer(name string, bits int) int64 {
@@ -93,10 +104,20 @@ func (in *input) metric(id string) *cnfmetricsv1.CnfMetric {
 }
 
 func (in *input) ids() (ids []string) {
-	if o := in.object(); o != nil {
-		o.take("cnf_ids", &ids, "a list of strings")
-		in.end(o)
+	o := in.object()
+	if o == nil {
+		return nil
 	}
+	var list []*string
+	o.take("cnf_ids", &list, "a list of strings")
+	for i, id := range list {
+		if id == nil {
+			o.wrong.add(fmt.Sprintf("cnf_ids[%d]", i), "is not a string")
+			continue
+		}
+		ids = append(ids, *id)
+	}
+	in.end(o)
 	return ids
 }
 

@@ -63,13 +63,13 @@ func listQuery(q *cnfmetricsv1.ListCnfMetricsRequest) (origin.ListQuery, violati
 	if query.Limit < 1 || query.Limit > maxPage {
 		wrong.add("page_size", "is not between 1 and %d, or 0 for %d", maxPage, defaultPage)
 	}
-	filter := func(column, value string) {
-		if value != "" && wrong.checkText(column, value, maxType) {
+	filter := func(column, value string, maxLength int) {
+		if value != "" && wrong.checkText(column, value, maxLength) {
 			query.Where[column] = value
 		}
 	}
-	filter("metric_type", q.GetMetricType())
-	filter("status", q.GetStatus())
+	filter("metric_type", q.GetMetricType(), maxType)
+	filter("status", q.GetStatus(), maxStatus)
 	if q.GetPageToken() == "" {
 		return query, wrong
 	}
