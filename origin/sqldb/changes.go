@@ -165,8 +165,8 @@ func (db *DB) checkReading(ctx context.Context, ds Dataset, c FeedConfig) error 
 	case db.dialect.denied(err):
 		return fmt.Errorf("the account of the DSN may not read %s: GRANT SELECT on it: %w", c.tableOf(ds), err)
 	}
-	return fmt.Errorf("%s can not be read; if it is not there, run `ringside changes apply %s`: %w", c.tableOf(ds), ds.Name,
-		err)
+	return fmt.Errorf("%s can not be read; if it is not there, run `ringside changes apply %s`: %w", c.tableOf(ds),
+		ds.Name, err)
 }
 
 func (db *DB) checkTriggers(ctx context.Context, ds Dataset, c FeedConfig) error {

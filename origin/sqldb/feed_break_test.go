@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -89,6 +90,57 @@ func TestFeedsThatBreak(t *testing.T) {
 	}
 }
 
+func TestNoErrorOfAFeedHoldsASecret(t *testing.T) {
+	for driver, dsn := range map[string]string{
+		"postgres": "postgres://user:" + canary + "@127.0.0.1:1/db", "mysql": "user:" + canary + "@tcp(127.0.0.1:1)/db",
+	} {
+		d := database{driver: driver, dsn: dsn}
+		db := d.open(t)
+		for _, c := range d.feeds() {
+			ds := rowsDataset
+			ds.Name = "rows"
+			feed, err := db.Feed(ds, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{
+				feed.Follow(soon(t), nil), db.CheckFeed(soon(t), ds, c), db.InstallChanges(soon(t), ds, c),
+			} {
+				if err == nil || strings.Contains(fmt.Sprintf("%+v", err), canary) ||
+					!strings.Contains(err.Error(), `origin "db", dataset "rows"`) {
+					t.Errorf("%s: %v", c.Kind, err)
+				}
+			}
+		}
+	}
+}
+
+func TestFeedThatMakesNoSense(t *testing.T) {
+	table, notify := sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}, sqldb.FeedConfig{Kind: sqldb.FeedNotify}
+	for _, c := range []struct {
+		driver, dsn string
+		ds          sqldb.Dataset
+		feed        sqldb.FeedConfig
+		want        string
+	}{
+		{"postgres", "host=h", table, sqldb.FeedConfig{Kind: "push"}, "use notify or poll"},
+		{"sqlite", "x.db", table, notify, "use poll"},
+		{"postgres", "host=h", sqldb.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "table and key instead of query"},
+		{"postgres", "host=h", sqldb.Dataset{Name: "ro'ws", Table: "r", Key: "k"}, notify, "can not be told of"},
+		{"postgres", "host=h", table, sqldb.FeedConfig{Kind: sqldb.FeedNotify, Channel: "a\"b"}, "channel"},
+		{"postgres", "host=h", sqldb.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
+	} {
+		db := database{driver: c.driver, dsn: c.dsn}.open(t)
+		_, err := db.Feed(c.ds, c.feed)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+		if _, _, again := db.ChangesSQL(soon(t), c.ds, c.feed); again == nil || again.Error() != err.Error() {
+			t.Errorf("got %v, want %v", again, err)
+		}
+	}
+}
+
 // TestNotifications is about what comes by a channel that anybody may write to.
 func TestNotifications(t *testing.T) {
 	t.Parallel()
@@ -96,8 +148,8 @@ func TestNotifications(t *testing.T) {
 	d.exec(t, rowsTable)
 	f := d.record(t, rowsDataset, sqldb.FeedConfig{Kind: sqldb.FeedNotify}).started(t)
 	for _, garbage := range []string{
-		"", "garbage", "{}", `{"k":5}`, `{"d":"rows"}`, `{"k":"cut`, `{"k":"a","v":1.5}`, `{"k":"a","v":99999999999999999999}`,
-		`[]`, "null", `{"all":true}`, `{"d":"rows","all":true}`, strings.Repeat("x", 7999),
+		"", "garbage", "{}", `{"k":5}`, `{"d":"rows"}`, `{"k":"cut`, `{"k":"a","v":1.5}`,
+		`{"k":"a","v":99999999999999999999}`, `[]`, "null", `{"all":true}`, `{"d":"rows","all":true}`, strings.Repeat("x", 7999),
 	} {
 		d.exec(t, "SELECT pg_notify('ringside', $1)", garbage)
 		if c := f.next(); !c.Missed {

@@ -60,7 +60,8 @@ func TestRegressionAVersionFromBeforeADeletion(t *testing.T) {
 
 func FuzzParseMessage(f *testing.F) {
 	for _, seed := range []string{
-		`{"d":"rows","k":"a","v":1}`, `{"all":true}`, `{"beat":"X"}`, `{"k":null}`, `{"k":"\ud800"}`, `{"k":"cut`, "", "[]", "\xff",
+		`{"d":"rows","k":"a","v":1}`, `{"all":true}`, `{"beat":"X"}`, `{"k":null}`, `{"k":"\ud800"}`, `{"k":"cut`,
+		"", "[]", "\xff",
 	} {
 		f.Add(seed)
 	}
@@ -191,5 +192,78 @@ func TestNamesOfWhatIsMade(t *testing.T) {
 	}
 	if got := short("ringside_poll_rows", "_insert"); got != "ringside_poll_rows_insert" {
 		t.Error(got)
+	}
+}
+
+// logOf returns a reader of a table of changes that has begun, a connection to read with, and what adds a row.
+func logOf(t *testing.T, driver, dsn string) (log changeLog, conn *sql.Conn, add func()) {
+	t.Helper()
+	db, err := Open(Config{Name: "db", Driver: driver, DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	ctx := t.Context()
+	if conn, err = db.pool.Conn(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	write := func(statement string) {
+		t.Helper()
+		if err := db.dialect.apply(ctx, conn, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("BEGIN READ WRITE; CREATE TABLE t (k int primary key); COMMIT")
+	ds, c := Dataset{Name: "rows", Table: "t", Key: "k"}, FeedConfig{Kind: FeedPoll}
+	if err := db.InstallChanges(ctx, ds, c); err != nil {
+		t.Fatal(err)
+	}
+	log = db.dialect.log(c.table())
+	if err := log.begin(ctx, conn); err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	return log, conn, func() {
+		i++
+		write(fmt.Sprintf("BEGIN READ WRITE; INSERT INTO t VALUES (%d); COMMIT", i))
+	}
+}
+
+// A standby that was promoted, or a cluster that was restored, may lack what was read, and gives its xids anew.
+func TestRegressionAnotherHistoryIsNotGoneOnWith(t *testing.T) {
+	t.Parallel()
+	l, conn, add := logOf(t, "postgres", rig.Postgres(t))
+	log := l.(*postgresLog)
+	for name, change := range map[string]func(){
+		"timeline": func() { log.timeline = "0000002A" }, "xids": func() { log.snapshot = "900000000:900000000:" },
+	} {
+		add()
+		change()
+		if _, lost, err := log.next(t.Context(), conn, 10); err != nil || !lost {
+			t.Errorf("%s: lost %v, %v", name, lost, err)
+		}
+		if err := log.begin(t.Context(), conn); err != nil {
+			t.Fatal(err)
+		}
+		if rows, lost, err := log.next(t.Context(), conn, 10); err != nil || lost || len(rows) > 0 {
+			t.Errorf("%s: %d rows after it, lost %v, %v", name, len(rows), lost, err)
+		}
+	}
+}
+
+// After a crash a transaction may have the xid of one that had been rolled back, which the snapshot holds for ended.
+func TestRegressionAnXidThatWasAnotherTransactions(t *testing.T) {
+	t.Parallel()
+	l, conn, add := logOf(t, "postgres", rig.Postgres(t))
+	log := l.(*postgresLog)
+	add()
+	high := log.high
+	if err := log.begin(t.Context(), conn); err != nil {
+		t.Fatal(err)
+	}
+	log.high = high // as if the row had not been there when the snapshot was taken
+	if rows, lost, err := log.next(t.Context(), conn, 10); err != nil || lost || len(rows) != 1 {
+		t.Errorf("%d rows, lost %v, %v", len(rows), lost, err)
 	}
 }

@@ -258,7 +258,8 @@ func (d database) numbers(n int) string {
 	case "mysql":
 		return fmt.Sprintf("(SELECT seq AS i FROM seq_1_to_%d) AS n", n)
 	}
-	return fmt.Sprintf("(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d) SELECT i FROM n) AS n", n)
+	return fmt.Sprintf("(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d) "+
+		"SELECT i FROM n) AS n", n)
 }
 
 // A mass of rows is one Missed, and what comes after it is told again.
@@ -415,7 +416,8 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c sqldb.FeedConfig)
 		d.exec(t, "CREATE SCHEMA "+quoted(schema))
 	}
 	full := quoted(schema) + "." + quoted(table)
-	d.exec(t, fmt.Sprintf("CREATE TABLE %s (%s VARCHAR(9) PRIMARY KEY, v INT, %s INT)", full, quoted(key), quoted(version)))
+	d.exec(t, fmt.Sprintf("CREATE TABLE %s (%s VARCHAR(9) PRIMARY KEY, v INT, %s INT)", full, quoted(key),
+		quoted(version)))
 	c.Table = "Chan'ges " + quote
 	if c.Kind == sqldb.FeedNotify {
 		c.Table, c.Channel = "", "Chan-nel.1"
