@@ -85,15 +85,6 @@ func (s *sink) expect(list ...string) {
 	}
 }
 
-func (s *sink) expectNothing() {
-	s.t.Helper()
-	select {
-	case what := <-s.told:
-		s.t.Errorf("told %q, want nothing", what)
-	default:
-	}
-}
-
 // wasTold reports whether the sink has been told something, and forgets what came before.
 func (s *sink) wasTold(want string) bool {
 	for {
