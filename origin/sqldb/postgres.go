@@ -48,7 +48,39 @@ func openPostgres(dsn string) (connectors, dialect, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "ringside"
 	}
-	return connectors{reads: stdlib.GetConnector(*config)}, postgres{config}, nil
+	return connectors{reads: plainConnector{stdlib.GetConnector(*config)}}, postgres{config}, nil
+}
+
+// plainConnector says in one line, and once, why a connection can not be made: pgx has a line for each way it tried.
+type plainConnector struct{ driver.Connector }
+
+func (c plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, plainConnect(err)
+	}
+	return conn, nil
+}
+
+// connectError is an error in other words.
+type connectError struct {
+	text string
+	err  error
+}
+
+func (e *connectError) Error() string { return e.text }
+func (e *connectError) Unwrap() error { return e.err }
+
+func plainConnect(err error) error {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	if first := strings.TrimSuffix(lines[0], ":"); len(lines) > 1 {
+		slices.Sort(lines[1:])
+		lines = []string{first + ": " + strings.Join(slices.Compact(lines[1:]), "; ")}
+	}
+	return &connectError{lines[0], err}
 }
 
 func (postgres) quote(name string) string       { return quoteWith(`"`, name) }
@@ -85,9 +117,26 @@ func (postgres) describe(ctx context.Context, conn *sql.Conn, st *statement) (co
 		for _, field := range sd.Fields {
 			columns = append(columns, column{field.Name, isInteger(field.DataTypeOID)})
 		}
-		return nil
+		return refusedWrite(ctx, c.PgConn(), sd)
 	})
 	return columns, err
+}
+
+// refusedWrite runs a statement for the key NULL, as PostgreSQL judges only then whether it writes. What else it says is
+// of that key.
+func refusedWrite(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
+	batch := &pgconn.Batch{}
+	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)",
+		[][]byte{strconv.AppendInt(nil, serverTimeout(ctx).Milliseconds(), 10)}, nil, nil, nil)
+	batch.ExecPrepared(sd.Name, make([][]byte, len(sd.ParamOIDs)), nil, nil)
+	err := conn.ExecBatch(ctx, batch).Close()
+	if sqlState(err) == "25006" { // read-only transaction
+		return fmt.Errorf("it writes, which a read must not: %w", err)
+	}
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return nil
+	}
+	return err
 }
 
 func isInteger(oid uint32) bool {

@@ -22,6 +22,14 @@ const maxAttempts = 5
 // Writer returns the origin.Writer of a dataset, which must be of a table. Reads stay read-only; only what it does
 // writes. It does not connect; CheckWritable does.
 func (db *DB) Writer(ds Dataset) (origin.Writer, error) {
+	w, err := db.newWriter(ds)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (db *DB) newWriter(ds Dataset) (*rowWriter, error) {
 	s, err := db.tableSource(ds)
 	if err == nil {
 		err = ds.checkWriter()

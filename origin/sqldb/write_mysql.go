@@ -30,10 +30,7 @@ func (*mysql) exactly() string {
 func (*mysql) firstVersion() string { return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)" }
 
 func (m *mysql) table(ctx context.Context, conn *sql.Conn, name, key string) (*table, error) {
-	schema, bare, ok := strings.Cut(name, ".")
-	if !ok {
-		schema, bare = "", name
-	}
+	schema, bare := splitTable(name)
 	json, err := m.checkedJSON(ctx, conn, schema, bare)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -34,11 +35,9 @@ const (
 )
 
 func (sqlite) table(ctx context.Context, conn *sql.Conn, name, key string) (*table, error) {
-	schema, bare, ok := strings.Cut(name, ".")
-	if !ok {
-		schema, bare = "main", name
-	}
-	rows, err := conn.QueryContext(ctx, `SELECT name, type, "notnull", hidden FROM pragma_table_xinfo(?, ?)`, bare, schema)
+	schema, bare := splitTable(name)
+	rows, err := conn.QueryContext(ctx, `SELECT name, type, "notnull", hidden FROM pragma_table_xinfo(?, ?)`, bare,
+		cmp.Or(schema, "main"))
 	if err != nil {
 		return nil, err
 	}
