@@ -1,0 +1,123 @@
+package sqldb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// slowCommit makes each COMMIT that has written to the table conformance take half a minute, for which it holds a lock
+// of session number 7.
+var slowCommit = []string{
+	`CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM pg_advisory_xact_lock(7); PERFORM pg_sleep(30); RETURN NULL; END $$`,
+	`CREATE CONSTRAINT TRIGGER wait AFTER INSERT OR UPDATE OR DELETE ON conformance
+		DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`,
+}
+
+const committing = `FROM pg_stat_activity WHERE application_name = 'ringside' AND query = 'COMMIT' AND
+	wait_event = 'PgSleep'`
+
+func TestWhatEndsACommit(t *testing.T) {
+	d := startPostgres(t)
+	for _, c := range []struct {
+		name    string
+		timeout time.Duration
+		end     func(t *testing.T, cancel func())
+		want    error
+	}{
+		{"the deadline", time.Second, func(*testing.T, func()) {}, origin.ErrUnknown}, // COMMIT has no statement_timeout
+		{"the caller", time.Minute, func(_ *testing.T, cancel func()) { cancel() }, origin.ErrUnknown},
+		{"the death of the session", time.Minute, func(t *testing.T, _ func()) {
+			d.count(t, "SELECT count(pg_terminate_backend(pid)) "+committing)
+		}, origin.ErrUnknown},
+		{"the cancellation of the statement", time.Minute, func(t *testing.T, _ func()) {
+			d.count(t, "SELECT count(pg_cancel_backend(pid)) "+committing)
+		}, context.DeadlineExceeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d.fillExact(t, map[string]string{"a": "old"})
+			d.exec(t, "DROP FUNCTION IF EXISTS wait")
+			for _, statement := range slowCommit {
+				d.exec(t, statement)
+			}
+			w := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+			ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
+			defer cancel()
+			result := make(chan error, 1)
+			go func() {
+				_, err := w.Write(ctx, origin.Change{Key: "a", Data: []byte("new")})
+				result <- err
+			}()
+			for d.count(t, "SELECT count(*) "+committing) == 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+			c.end(t, cancel)
+			err := <-result
+			if !errors.Is(err, c.want) || errors.Is(err, origin.ErrUnknown) != (c.want == origin.ErrUnknown) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if n := d.count(t, "SELECT ver FROM conformance WHERE k = 'a' FOR UPDATE"); n != 1 {
+				t.Errorf("version %d: it was committed", n)
+			}
+		})
+	}
+}
+
+func TestACommitThatADeferredConstraintRefuses(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		if d.driver == "mysql" {
+			return // it defers none
+		}
+		d.exec(t, "CREATE TABLE other (id INT PRIMARY KEY)")
+		d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v INT REFERENCES other (id) DEFERRABLE INITIALLY DEFERRED)")
+		w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k"})
+		for range 2 { // on the connection of the first
+			_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":1}`)})
+			if !errors.Is(err, origin.ErrInvalidValue) || errors.Is(err, origin.ErrUnknown) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if n := d.count(t, "SELECT count(*) FROM r"); n != 0 {
+			t.Errorf("%d rows", n)
+		}
+	})
+}
+
+// A session that ends before its COMMIT has written nothing, so that the write goes on in another one.
+func TestASessionThatIsKilledBeforeItsCommit(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		waiting := map[string]string{
+			"postgres": "FROM pg_stat_activity WHERE application_name = 'ringside' AND wait_event_type = 'Lock'",
+			"mysql":    "FROM information_schema.PROCESSLIST WHERE info LIKE '%UPDATE%conformance%' AND id <> CONNECTION_ID()",
+		}[d.driver]
+		if waiting == "" {
+			return
+		}
+		d.fillExact(t, map[string]string{"a": "old"})
+		w := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+		release := d.lock(t)
+		result := make(chan error, 1)
+		go func() {
+			_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte("new")})
+			result <- err
+		}()
+		id := 0
+		for ; id == 0; time.Sleep(5 * time.Millisecond) {
+			id = d.count(t, "SELECT COALESCE(MIN("+map[string]string{"postgres": "pid", "mysql": "id"}[d.driver]+"), 0) "+waiting)
+		}
+		d.exec(t, fmt.Sprintf(map[string]string{"postgres": "SELECT pg_terminate_backend(%d)", "mysql": "KILL %d"}[d.driver], id))
+		release()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		if v := loadOne(t, w, "a"); string(v.Data) != "new" || v.Version != 2 {
+			t.Errorf("%s at version %d", v.Data, v.Version)
+		}
+	})
+}
