@@ -2,6 +2,7 @@ package cnfmetrics
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
 const goodBody = `{"cnf_id":"CNF-001","timestamp":"2026-01-02T03:04:05.000006Z","metric_type":"cpu.total","value":12.5,` +
@@ -112,6 +114,19 @@ func TestHTTPHeaders(t *testing.T) {
 		if _, header, _ := d.call(method, target, c.body); header.Get(c.header) != c.want {
 			t.Errorf("%s: %s is %q, want %q", c.request, c.header, header.Get(c.header), c.want)
 		}
+	}
+}
+
+func TestReadOnlyDatasetSaysWhatItAnswers(t *testing.T) {
+	err := &cache.Error{Kind: cache.KindReadOnly, Err: errors.New("it takes no writes")}
+	d := &httpDoor{t, "http://" + serve(t, scripted{err: err}, nil).http}
+	for _, request := range []string{"POST " + collection, "PUT " + pathOf("CNF-001"), "DELETE " + pathOf("CNF-001")} {
+		method, target, _ := strings.Cut(request, " ")
+		code, header, answer := d.call(method, target, goodBody)
+		if code != http.StatusMethodNotAllowed || header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s: %d, Allow: %s", request, code, header.Get("Allow"))
+		}
+		checkDocumented(t, request, code, header, answer)
 	}
 }
 

@@ -35,7 +35,7 @@ func (mounted) Check(ctx context.Context, q *healthpb.HealthCheckRequest) (*heal
 		panic("canary-secret")
 	case "wait":
 		<-ctx.Done()
-		return nil, status.FromContextError(ctx.Err()).Err()
+		return nil, status.Error(codes.Aborted, "cut off")
 	}
 	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
 }
@@ -95,13 +95,15 @@ func TestMountIsBehindTheEntrance(t *testing.T) {
 // check calls the mounted service.
 func check(t *testing.T, address, name string) error {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	in, out := &healthpb.HealthCheckRequest{Service: name}, new(healthpb.HealthCheckResponse)
-	return connect(t, address).Invoke(t.Context(), "/mounted/Check", in, out)
+	return connect(t, address).Invoke(ctx, "/mounted/Check", in, out)
 }
 
 func TestMountedCallsAreBoundedCountedAndSurvived(t *testing.T) {
 	s := start(t, Config{CNFMetrics: mounted{}, RequestTimeout: 50 * time.Millisecond})
-	for name, want := range map[string]codes.Code{"": codes.OK, "panic": codes.Internal, "wait": codes.DeadlineExceeded} {
+	for name, want := range map[string]codes.Code{"": codes.OK, "panic": codes.Internal, "wait": codes.Aborted} {
 		for _, address := range []string{s.grpc, "unix:" + s.unix} {
 			if err := check(t, address, name); status.Code(err) != want || strings.Contains(fmt.Sprint(err), "canary") {
 				t.Errorf("%q: %v, want %v", name, err, want)

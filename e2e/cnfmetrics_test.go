@@ -1,0 +1,152 @@
+package e2e
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ringside-cache/ringside/deploy/schema"
+	"github.com/ringside-cache/ringside/e2e/rig"
+	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+)
+
+// newCNFMetrics starts n sidecars that serve the table of deploy/schema, with its seed. Nothing ends by its ttl while a
+// test runs.
+func newCNFMetrics(t *testing.T, n int) []*rig.Sidecar {
+	t.Helper()
+	dsn := rig.Postgres(t)
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, name := range []string{"postgres.sql", "seed.sql"} {
+		statement, err := schema.Files.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(string(statement)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "dsn")
+	if err := os.WriteFile(file, []byte(dsn), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return rig.StaticSidecars(t, n, func(members string) string {
+		return fmt.Sprintf(`
+membership: {static: [%s]}
+origins:
+  db: {driver: postgres, dsn_file: %q}
+datasets:
+  cnf-metrics:
+    {origin: db, table: cnf_metrics, key: cnf_id, version: ver, writable: true, ttl: 10m, local_ttl: 10m}
+cnf_metrics: cnf-metrics
+`, members, file)
+	})
+}
+
+func cnfMetrics(t *testing.T, s *rig.Sidecar) cnfmetricsv1.CnfMetricsServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return cnfmetricsv1.NewCnfMetricsServiceClient(conn)
+}
+
+// What is changed through one sidecar is seen through all: each holds a copy, which would live for ten minutes.
+func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
+	sidecars := newCNFMetrics(t, 3)
+	var clients []cnfmetricsv1.CnfMetricsServiceClient
+	for _, s := range sidecars {
+		clients = append(clients, cnfMetrics(t, s))
+	}
+	m := &cnfmetricsv1.CnfMetric{
+		CnfId: "upf/1/sessions", Timestamp: timestamppb.New(time.Unix(1700000000, 0)), MetricType: "upf.sessions",
+		Unit: "1", Status: "ok",
+	}
+	everywhere := func(what string, seen func(*cnfmetricsv1.CnfMetric, error) bool) {
+		t.Helper()
+		for i, client := range clients {
+			var shown *cnfmetricsv1.ShowCnfMetricResponse
+			var err error
+			for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {
+				shown, err = client.ShowCnfMetric(t.Context(), &cnfmetricsv1.ShowCnfMetricRequest{CnfId: m.GetCnfId()})
+				if seen(shown.GetMetric(), err) {
+					break
+				}
+			}
+			if !seen(shown.GetMetric(), err) {
+				t.Errorf("%s: sidecar %d says %v, %v", what, i, shown, err)
+			}
+		}
+	}
+	gone := func(_ *cnfmetricsv1.CnfMetric, err error) bool { return status.Code(err) == codes.NotFound }
+	everywhere("before", gone)
+	made, err := clients[0].CreateCnfMetric(t.Context(), &cnfmetricsv1.CreateCnfMetricRequest{Metric: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := made.GetMetric().GetVersion()
+	for i := range 30 {
+		everywhere("change", func(m *cnfmetricsv1.CnfMetric, err error) bool { return m.GetVersion() == version })
+		m.Value, m.Version = float64(i), version
+		changed, err := clients[i%3].UpdateCnfMetric(t.Context(), &cnfmetricsv1.UpdateCnfMetricRequest{Metric: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		version = changed.GetMetric().GetVersion()
+		// With its version a change is seen at once, through whichever sidecar.
+		shown, err := clients[(i+1)%3].ShowCnfMetric(t.Context(),
+			&cnfmetricsv1.ShowCnfMetricRequest{CnfId: m.GetCnfId(), MinVersion: version})
+		if err != nil || shown.GetMetric().GetValue() != float64(i) {
+			t.Errorf("%v, %v", shown, err)
+		}
+	}
+	_, err = clients[1].DeleteCnfMetric(t.Context(),
+		&cnfmetricsv1.DeleteCnfMetricRequest{CnfId: m.GetCnfId(), Version: version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	everywhere("delete", gone)
+}
+
+// Whether a request is good can depend on more than its form: a token of a page, a version, the id in the path. So a
+// refusal of a request that the document allows is no finding.
+func TestStrangerFindsNothingWrongWithTheCNFMetricsDescription(t *testing.T) {
+	installLanguages(t)
+	sidecar := newCNFMetrics(t, 1)[0]
+	program, err := filepath.Abs("../.bin/python/bin/schemathesis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "--no-color", "run", "http://"+sidecar.HTTP+"/cnfmetrics/openapi.json",
+		"--checks", "all", "--exclude-checks", "positive_data_acceptance", "--phases", "examples,coverage,fuzzing,stateful",
+		"--max-examples", "200", "--max-time", "25", "--seed", "1", "--generation-database", "none", "--continue-on-failure")
+	cmd.Dir = t.TempDir()
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Contains(string(out), "FAILURES") {
+		t.Errorf("schemathesis: %v\n%s", err, out)
+	}
+	_, summary, _ := strings.Cut(string(out), "= SUMMARY =")
+	t.Log(summary)
+	if n := sidecar.Metric("ringside_defects_total"); n != 0 {
+		t.Errorf("%v defects", n)
+	}
+	if n := sidecar.Metric("ringside_requests_total", `dataset="cnf-metrics"`, `result="hit"`); n < 10 {
+		t.Errorf("%v hits: metrics were hardly ever answered", n)
+	}
+}
