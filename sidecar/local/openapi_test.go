@@ -60,6 +60,8 @@ func template(target string) string {
 		return target
 	case strings.HasSuffix(target, ":batchGet"):
 		return "/v1/{dataset}:batchGet"
+	case strings.Contains(target, ":watch?") && strings.Count(target, "/") == 2:
+		return "/v1/{dataset}:watch"
 	case strings.HasSuffix(target, ":invalidate"):
 		return "/v1/{dataset}:invalidate"
 	case strings.HasPrefix(target, "/v1/") && strings.Count(target, "/") > 2:
@@ -79,7 +81,7 @@ func checkDocumented(t *testing.T, request string, resp *http.Response, problemT
 	d, method := readDocument(t), strings.ToLower(words[0])
 	if _, ok := d.Paths[path][method]; !ok { // a method that is not there is answered as the one that is
 		method = "get"
-		if strings.Contains(path, ":") {
+		if strings.HasSuffix(path, ":batchGet") || strings.HasSuffix(path, ":invalidate") {
 			method = "post"
 		}
 	}
@@ -140,6 +142,7 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 		"/v1/{dataset}/{key}":      {"delete", "get", "head", "parameters", "put"},
 		"/v1/{dataset}:batchGet":   {"parameters", "post"},
 		"/v1/{dataset}:invalidate": {"parameters", "post"},
+		"/v1/{dataset}:watch":      {"get", "head", "parameters"},
 	}
 	for path, item := range d.Paths {
 		var methods []string
