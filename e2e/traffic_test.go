@@ -101,6 +101,7 @@ type times struct {
 	dataset, origin                          string // further fields, as YAML has them
 	datasets                                 string // further datasets, as YAML has them
 	schema                                   []string
+	prepare                                  func(w *traffic, config string) // before the sidecars start; may be nil
 }
 
 // quick has everything happen often.
@@ -125,14 +126,9 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 		},
 	}
 	t.Cleanup(w.client.CloseIdleConnections)
-	db, err := sql.Open(e.driver, w.database.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	db.SetMaxIdleConns(50)
-	w.sql = db
+	w.connect()
 	w.exec(e.prepare)
+	w.connect() // what was prepared is so in new sessions
 	if e.numbers {
 		w.exec(`CREATE EXTENSION pg_stat_statements`)
 	}
@@ -141,13 +137,28 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 	for _, statement := range p.schema {
 		w.exec(statement)
 	}
-	w.sidecars = rig.Sidecars(t, n, w.config(p))
+	config := w.config(p)
+	if p.prepare != nil {
+		p.prepare(w, config)
+	}
+	w.sidecars = rig.Sidecars(t, n, config)
 	a := w.actor(0)
 	for i := 0; i < keys; i += 2 {
 		a.putDirect(versioned, w.key(i))
 		a.putDirect(unversioned, w.key(i))
 	}
 	return w
+}
+
+func (w *traffic) connect() {
+	w.t.Helper()
+	db, err := sql.Open(w.engine.driver, w.database.DSN)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { db.Close() })
+	db.SetMaxIdleConns(50)
+	w.sql = db
 }
 
 func (w *traffic) create(table table, version string) {
@@ -553,7 +564,8 @@ func (a *actor) around(op *history.Op, body func(context.Context, *sql.Tx) error
 	} else if tx.Commit() != nil {
 		op.Outcome, op.Version = history.Unknown, 0
 	}
-	a.end(*op)
+	op.End = a.recorder.Now()
+	a.note(*op)
 }
 
 // putDirect writes a new value with SQL.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,8 +20,8 @@ import (
 // held is a policy under which nothing ends by itself while a test runs: what changes has been told.
 var held = times{ttl: time.Minute, localTTL: time.Minute, loadTimeout: 2 * time.Second, staleIfError: time.Minute}
 
-// slowReads is a view on the rows of the table versioned, which takes 20 ms to read a row and no longer than the table to
-// write one.
+// slowReads is a view on the rows of the table versioned, which takes 20 ms to read a row and no longer than the table
+// to write one.
 var (
 	slow      = table{"slow", true}
 	slowReads = []string{
@@ -154,8 +157,8 @@ func (w *traffic) failure() string {
 	return ""
 }
 
-// B2: what a cold key costs while the ring changes. One herd after the other reads a cold key of the member that comes or
-// goes, from before it does until all have the new ring.
+// B2: what a cold key costs while the ring changes. One herd after the other reads a cold key of the member that comes
+// or goes, from before it does until all have the new ring.
 func TestPromiseB2OneColdKeyWhileTheRingChanges(t *testing.T) {
 	c := newCluster(t, 5)
 	c.fill("cold-", 3000)
@@ -310,4 +313,60 @@ func TestPromiseWritesAreVisibleSoon(t *testing.T) {
 			w.reportVisibility("visible", "a PUT to a table that is "+table.name+" is answered", last)
 		}
 	})
+}
+
+// How long after a COMMIT around the cache all sidecars have heard of it.
+func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
+	for _, c := range []struct {
+		engine engine
+		feed   string
+		n      int
+	}{
+		{engines[0], "{kind: notify}", 500},
+		{engines[0], "{kind: poll, interval: 100ms}", 100},
+		{engines[1], "{kind: poll, interval: 100ms}", 100},
+	} {
+		t.Run(c.engine.name+" "+c.feed, func(t *testing.T) {
+			p := held
+			p.dataset = ", gap_ttl: 1s, feed: " + c.feed
+			p.prepare = (*traffic).applyFeeds
+			w := newTraffic(t, c.engine, 5, 8, p)
+			a := w.actor(0)
+			rig.Eventually(t, 30*time.Second, w.feedsLive)
+			for _, table := range []table{versioned, unversioned} {
+				a.putDirect(table, w.key(0))
+				last := w.visibility(c.n, table, func(a *actor, _ int, key string) history.Op {
+					return a.putDirect(table, key)
+				})
+				w.cut()
+				w.reportVisibility("visible", "COMMIT of a row that is "+table.name+", feed "+c.feed, last)
+			}
+		})
+	}
+}
+
+// applyFeeds makes the triggers that tell of changes.
+func (w *traffic) applyFeeds(config string) {
+	file := filepath.Join(w.t.TempDir(), "ringside.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, table := range []table{versioned, unversioned} {
+		cmd := exec.Command(rig.Binary(w.t), "changes", "apply", "-c", file, table.name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			w.t.Fatalf("changes apply: %v\n%s", err, out)
+		}
+	}
+}
+
+// feedsLive says which sidecar does not hear of all changes.
+func (w *traffic) feedsLive() error {
+	for _, s := range w.sidecars {
+		for _, table := range []table{versioned, unversioned} {
+			if s.Metric("ringside_change_feed_gap", `dataset="`+table.name+`"`) != 0 {
+				return fmt.Errorf("%s has no feed of %s", s.ID, table.name)
+			}
+		}
+	}
+	return nil
 }
