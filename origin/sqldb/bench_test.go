@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
@@ -29,6 +30,34 @@ func BenchmarkLoad(b *testing.B) {
 				for b.Loop() {
 					if _, err := o.Load(soon(b), keys); err != nil {
 						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkWrite writes rows of a table with the columns of a CNF metric, one at a time.
+func BenchmarkWrite(b *testing.B) {
+	for name, start := range map[string]func(testing.TB) database{
+		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
+	} {
+		d := start(b)
+		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, "+
+			"at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
+		w := d.rows(b, sqldb.Dataset{Table: "m", Key: "id", Version: "ver"})
+		whole := origin.Change{Key: "a", Data: []byte(`{"at":"2024-02-29T12:34:56Z","kind":"cpu","v":0.42}`)}
+		part := origin.Change{Key: "a", Data: []byte(`{"v":0.42}`)}
+		for name, changes := range map[string][]origin.Change{
+			name + "/whole": {whole}, name + "/part": {part}, name + "/create+delete": {whole, {Key: "a", Delete: true}},
+		} {
+			b.Run(name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					for _, c := range changes {
+						if _, err := w.Write(soon(b), c); err != nil {
+							b.Fatal(err)
+						}
 					}
 				}
 			})

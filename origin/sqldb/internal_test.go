@@ -3,6 +3,8 @@ package sqldb
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -11,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // MySQL itself is not among the databases of the tests: what is said to it is checked here, against its manual (8.9.3,
@@ -103,6 +107,56 @@ func FuzzAKeyHasOneForm(f *testing.F) {
 		}
 		if v, ok := parsed.(uint64); ok && strconv.FormatUint(v, 10) != key {
 			t.Fatalf("%q is taken for %d", key, v)
+		}
+	})
+}
+
+// A row that parses has the members that encoding/json sees, which takes the last of those that have one name, and
+// replaces what is no character.
+func FuzzParseRow(f *testing.F) {
+	for _, seed := range []string{
+		`{"a":1,"b":"x","c":null,"d":{"a":[]},"e":true}`, `{"a":1,"a":2}`, `{"a":1} `, `{"a":1}{}`, `{}`, `[]`, ``, `{"a":}`,
+		`{"\ud83d\ude00":"\\ud800"}`, `{"a":"\ud800"}`, `{"a":"\ud800\u0041"}`, `{"a":"\udc00\ud800"}`, "{\"a\":\"\xff\"}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		members, err := parseRow(data)
+		if err != nil {
+			if _, ok := errors.AsType[*origin.ValueError](err); !ok {
+				t.Fatalf("%q: %v is no ValueError", data, err)
+			}
+			return
+		}
+		var want map[string]json.RawMessage
+		if err := json.Unmarshal(data, &want); err != nil || len(want) != len(members) {
+			t.Fatalf("%q: %d members, want %d, %v", data, len(members), len(want), err)
+		}
+		for _, m := range members {
+			if string(want[m.name]) != m.given.raw {
+				t.Fatalf("%q: %q is %q, want %q", data, m.name, m.given.raw, want[m.name])
+			}
+			if m.given.kind == quoted && strings.Count(m.given.text, "\uFFFD") >
+				strings.Count(m.given.raw, "\uFFFD")+strings.Count(strings.ToLower(m.given.raw), `\ufffd`) {
+				t.Fatalf("%q: %q has half a character", data, m.given.raw)
+			}
+		}
+	})
+}
+
+func FuzzDigitsBefore(f *testing.F) {
+	for _, seed := range []string{"0", "-0.001", "123.45", "1e3", "12.5e-3", "0.00e99999999999999999999", "1E+400"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, number string) {
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil || !json.Valid([]byte(number)) || number[0] != '-' && (number[0] < '0' || number[0] > '9') {
+			return
+		}
+		digits := digitsBefore(number)
+		if v != 0 && math.Abs(v) > 1e-300 && (math.Abs(v) < math.Pow10(digits-1)*0.999999 ||
+			math.Abs(v) > math.Pow10(digits)*1.000001) {
+			t.Fatalf("%s has %d digits before the point", number, digits)
 		}
 	})
 }

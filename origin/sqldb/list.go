@@ -49,14 +49,14 @@ func (l *rowLister) list(ctx context.Context, q origin.ListQuery) ([]origin.Row,
 		return nil, c.results[q.After].Err
 	}
 	err := db.onConn(ctx, func(conn *sql.Conn) error {
-		s, err := l.step(ctx, conn, q)
-		if err != nil {
-			return err
+		t, err := l.catalog.get(ctx, conn)
+		if err == nil {
+			err = l.read(ctx, conn, t, q, c)
 		}
-		c.begin(nil)
-		c.page = &page{}
-		st := l.source.statement
-		return db.dialect.list(ctx, conn, &statement{sql: s.sql, keyed: true, table: st.table, key: st.key}, s.args, c)
+		if err != nil && t != nil {
+			l.catalog.doubt(t, err)
+		}
+		return err
 	})
 	switch {
 	case err == nil:
@@ -64,16 +64,23 @@ func (l *rowLister) list(ctx context.Context, q origin.ListQuery) ([]origin.Row,
 	case db.dialect.badKey(err):
 		return nil, invalid("", "the database says that `after` or a value to look for is not of its column's type")
 	}
-	l.catalog.forget()
 	return nil, err
 }
 
-// step writes the statement of a page.
-func (l *rowLister) step(ctx context.Context, conn *sql.Conn, q origin.ListQuery) (step, error) {
-	t, err := l.catalog.get(ctx, conn)
+func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *table, q origin.ListQuery, c *collector) error {
+	s, err := l.step(t, q)
 	if err != nil {
-		return step{}, err
+		return err
 	}
+	c.begin(nil)
+	c.page = &page{}
+	st := *l.source.statement
+	st.sql = s.sql
+	return l.source.db.dialect.list(ctx, conn, &st, s.args, c)
+}
+
+// step writes the statement of a page.
+func (l *rowLister) step(t *table, q origin.ListQuery) (step, error) {
 	ds, dialect := l.source.dataset, l.source.db.dialect
 	d, key := &draft{dialect: dialect}, "t."+dialect.quote(ds.Key)
 	d.add("SELECT %s, %s FROM %s AS t WHERE ", dialect.keyColumn(key), ds.selected(dialect), quoteTable(dialect, ds.Table))

@@ -3,10 +3,13 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // table is what the catalog says of a table.
@@ -53,5 +56,16 @@ func (k *catalog) get(ctx context.Context, conn *sql.Conn) (*table, error) {
 	return t, nil
 }
 
-// forget has the database asked again: the table may have been altered.
-func (k *catalog) forget() { k.held.Store(nil) }
+// doubtAfter is how old what is known must be before a value that does not fit it makes it doubtful: a caller whose
+// values are wrong must not have the catalog read for each of them.
+const doubtAfter = time.Second
+
+// doubt has the database asked again where err may come of a table that was altered.
+func (k *catalog) doubt(t *table, err error) {
+	switch {
+	case errors.Is(err, origin.ErrConflict), errors.Is(err, origin.ErrUnknown), errors.Is(err, errAgain):
+	case errors.Is(err, origin.ErrInvalidValue) && time.Since(t.read) < doubtAfter:
+	default:
+		k.held.Store(nil)
+	}
+}

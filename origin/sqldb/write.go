@@ -107,11 +107,11 @@ func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value,
 		return origin.Value{}, fmt.Errorf("read the columns of table %s: %w", w.source.dataset.Table, err)
 	}
 	e, err := w.edit(t, c)
-	if err != nil {
-		return origin.Value{}, err
+	if err == nil {
+		err = w.source.db.dialect.change(ctx, conn, e)
 	}
-	if err := w.source.db.dialect.change(ctx, conn, e); err != nil {
-		w.catalog.forget()
+	if err != nil {
+		w.catalog.doubt(t, err)
 		return origin.Value{}, err
 	}
 	return e.value, nil
