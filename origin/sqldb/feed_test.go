@@ -163,6 +163,8 @@ func TestFeeds(t *testing.T) {
 		{"TransactionsThatOverlap", testFeedOfTransactionsThatOverlap},
 		{"KeysAreThoseOfLoad", testFeedKeysAreThoseOfLoad},
 		{"NamesThatNeedQuotes", testFeedOfNamesThatNeedQuotes},
+		{"RegressionAKeyThatIsNoText", regressionAKeyThatIsNoText},
+		{"RegressionATriggerOfAColumnThatIsNotThere", regressionATriggerOfAColumnThatIsNotThere},
 		{"TwoDatasets", testFeedsOfTwoDatasets},
 		{"WithoutVersions", testFeedWithoutVersions},
 		{"WritersNeedNoRights", testFeedWritersNeedNoRights},
@@ -427,6 +429,28 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c sqldb.FeedConfig)
 	f.want(map[string]int64{"a": d.inserted(1)})
 	d.exec(t, fmt.Sprintf("UPDATE %s SET %s = 2, v = 6", full, quoted(version)))
 	f.want(map[string]int64{"a": 2})
+}
+
+// A key that is no text in any character set is none that can be loaded, and not '?' either.
+func regressionAKeyThatIsNoText(t *testing.T, d database, c sqldb.FeedConfig) {
+	if d.driver != "mysql" {
+		t.Skip("its text columns take nothing else, or its keys are cast to text")
+	}
+	d.exec(t, "CREATE TABLE r (k VARBINARY(9) PRIMARY KEY, v INT)")
+	f := d.record(t, sqldb.Dataset{Table: "r", Key: "k"}, c).started(t)
+	d.exec(t, "INSERT INTO r VALUES (x'ff00', 1)")
+	f.want(map[string]int64{"\xff\x00": 0})
+}
+
+// A trigger that names a column which is not there makes each write of the application fail.
+func regressionATriggerOfAColumnThatIsNotThere(t *testing.T, d database, c sqldb.FeedConfig) {
+	d.exec(t, rowsTable)
+	ds := rowsDataset
+	ds.Name, ds.Version = "rows", "version"
+	if err := d.open(t).InstallChanges(soon(t), ds, c); err == nil || !strings.Contains(err.Error(), `"version"`) {
+		t.Errorf("made with %v", err)
+	}
+	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 }
 
 // Two datasets may share a channel or a table of changes, and one transaction changes both.

@@ -1,5 +1,5 @@
-{{define "install"}}-- Ringside: records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}. Safe to run again. For MySQL 8 and MariaDB 10.3.
--- Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the rights of the account that runs this, which
+{{define "install"}}-- Ringside: records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
+-- Safe to run again. For MySQL 8 and MariaDB 10.3. Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the rights of the account that runs this, which
 -- must stay; who may write the table need not be allowed to write the changes.
 -- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
 -- Triggers do not see TRUNCATE, nor what ON DELETE CASCADE and the like do: invalidate the dataset after these.

@@ -1,5 +1,6 @@
-{{define "install"}}-- Ringside: tells of the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit. Safe to run again.
--- Needs PostgreSQL 14, the right to make triggers on the table, and the right to make functions{{if .Polled}} and tables{{end}} in its schema.
+{{define "install"}}-- Ringside: tells of the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit.
+-- Safe to run again. Needs PostgreSQL 14, the right to make triggers on the table, and the right to make functions
+-- {{if .Polled}}and tables {{end}}in its schema.
 -- Of a table with partitions, statements on a partition itself are not told of, those on the whole table are.
 -- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
 BEGIN READ WRITE;
@@ -36,14 +37,14 @@ BEGIN
     IF NOT many THEN
       {{template "tell" .}} FROM (
         SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL
-      ) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}};
+      {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
     many := EXISTS (SELECT FROM old_rows OFFSET {{.Many}});
     IF NOT many THEN
       {{template "tell" .}} FROM (
         SELECT {{.Key "o"}}, 0 FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL
-      ) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}};
+      {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'UPDATE' THEN
     many := EXISTS (SELECT FROM new_rows OFFSET {{.Many}});
@@ -54,7 +55,7 @@ BEGIN
         FROM (SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL) AS now (k, v)
         FULL JOIN (SELECT {{.Key "o"}}, {{.Version "o"}} FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL) AS before (k, v)
         USING (k)
-      ) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}};
+      {{template "changed" .}}
     END IF;
   END IF;
   IF many THEN
@@ -82,6 +83,8 @@ COMMIT;
 
 {{define "tell"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset, row_key, row_version) SELECT '{{.Dataset.Name}}', k, v
      {{- else}}PERFORM pg_notify('{{.Channel}}', json_build_object('d', '{{.Dataset.Name}}', 'k', k, 'v', v)::text){{end}}{{end}}
+
+{{define "changed"}}) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}}; -- no cache holds a longer one{{end}}
 
 {{define "all"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}');
   {{- else}}PERFORM pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}{{end}}
