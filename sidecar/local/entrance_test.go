@@ -49,6 +49,9 @@ func FuzzEntrance(f *testing.F) {
 	s := New(Config{MaxHeaderBytes: 512, MaxBodyBytes: 512},
 		NewCatalog(Served{Dataset: newDataset(f, "blobs", origintest.New(rows()))}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		if bytes.Contains(raw, []byte(":watch")) {
+			t.Skip("the answer goes on after the server has returned; see FuzzWatchQuery and FuzzEvent")
+		}
 		conn := &tape{in: bytes.NewReader(raw)}
 		methods := serveTape(s.http, conn)
 		r := bufio.NewReader(&conn.out)

@@ -101,12 +101,7 @@ func (s *httpServer) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch,
 	}
 	defer server.endWatch()
 	ctx, cancel := context.WithCancel(server.draining)
-	defer cancel()
-	var client sync.WaitGroup
-	client.Go(func() {
-		defer cancel()
-		_, _ = io.Copy(io.Discard, conn) // a client that watches says nothing more; this ends when it goes
-	})
+	defer awaitClose(conn, cancel)()
 	to := newEventWriter(conn, s.entrance, w.dataset.JSON)
 	err := to.head(x, http11)
 	if err == nil {
@@ -118,8 +113,20 @@ func (s *httpServer) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch,
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		server.stats.WatchesCut.Add(1)
 	}
-	_ = conn.SetReadDeadline(time.Unix(1, 0)) // the reader ends; if it can not be told, so has the connection
-	client.Wait()
+}
+
+// awaitClose calls closed when the client has gone: one that watches says nothing more. It goes on until stop, which
+// waits for it.
+func awaitClose(conn net.Conn, closed func()) (stop func()) {
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer closed()
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	return func() {
+		_ = conn.SetReadDeadline(time.Unix(1, 0)) // a connection that refuses has ended, and so has the reading
+		reading.Wait()
+	}
 }
 
 // refuseWatch answers instead of a watch.

@@ -167,18 +167,21 @@ func TestWatchOverHTTP(t *testing.T) {
 		if w.events.retry != "1000" || s.Stats().Watches.Load() != 1 {
 			t.Errorf("retry %q, %d watches", w.events.retry, s.Stats().Watches.Load())
 		}
-		_ = w.Close()
-		soon(t, "the watch of a client that has gone ends", func() bool { return s.Stats().Watches.Load() == 0 })
+		leave := func(w *eventStream) {
+			_ = w.Close()
+			soon(t, "the watch of a client that has gone ends", func() bool { return s.Stats().Watches.Load() == 0 })
+		}
+		leave(w)
 
 		again := openWatch(t, network, address, target, "Last-Event-ID: "+w.events.id)
 		again.expect("current")
-		_ = again.Close()
+		leave(again)
 		put("a", "3")
 		again = openWatch(t, network, address, target, "Last-Event-ID: "+w.events.id)
 		again.expect("reset")
 		again.expect("a=3", "b=1", "n/1-")
 		again.expect("current")
-		_ = again.Close()
+		leave(again)
 	}
 	if n := s.Stats().WatchEvents.Load(); n != 22 {
 		t.Errorf("%d events counted", n)
