@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringside-cache/ringside/deploy/schema"
 	"github.com/ringside-cache/ringside/ring"
 )
 
@@ -50,15 +51,19 @@ func (o *truth) exec(statement string, args ...any) {
 	}
 }
 
-// file writes a configuration in which nothing ends in the time of a test: only what is told can change an answer.
+// file writes a configuration in which nothing ends in the time of a test: only what is told can change an answer. dataset
+// is more of the dataset's fields, a comma before each.
 func (o *truth) file(dataset, more string) string {
 	o.t.Helper()
 	path := filepath.Join(o.t.TempDir(), "ringside.yaml")
+	if !strings.Contains(dataset, "local_ttl") {
+		dataset += ", local_ttl: 1h"
+	}
 	write(o.t, path, fmt.Sprintf(`
 origins: {db: {driver: sqlite, dsn: %s}}
 datasets:
   metrics:
-    {origin: db, table: cnf_metrics, key: cnf_id, version: ver, writable: true, ttl: 1h, local_ttl: 1h, %s}
+    {origin: db, table: cnf_metrics, key: cnf_id, version: ver, writable: true, ttl: 1h%s}
 `, o.path, dataset)+allPortsFree+more)
 	return path
 }
@@ -172,7 +177,7 @@ func TestEdgeWritesAndHearsOfWrites(t *testing.T) {
 }
 
 // polled has a feed that hears of changes soon.
-const polled = "feed: {kind: poll, interval: 10ms}"
+const polled = ", feed: {kind: poll, interval: 10ms}"
 
 // apply makes the triggers.
 func (o *truth) apply() {
@@ -272,8 +277,8 @@ func TestPoliciesOfWritesAndGapsReload(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	for dataset, want := range map[string]string{
-		"feed: {kind: poll, interval: 20ms}": "datasets.metrics.feed.interval",
-		polled + ", write_timeout: 5s":       "write_timeout of more than 4.5s",
+		", feed: {kind: poll, interval: 20ms}": "datasets.metrics.feed.interval",
+		polled + ", write_timeout: 5s":         "write_timeout of more than 4.5s",
 	} {
 		reload(dataset)
 		last := r.logs.All()[r.logs.Len()-1]
@@ -333,5 +338,98 @@ func TestInvalidationDropsWhatAllMembersHold(t *testing.T) {
 		for _, m := range members {
 			wantGet(t, m.addrs.HTTP, pathOf(i), 200, `"value":9`)
 		}
+	}
+}
+
+// A member that was the owner of a key goes on holding what it loaded then, of which the new owner tells it nothing. It
+// trusts that no longer than a copy.
+func TestFormerOwnerSeesWhatTheNewOneWrites(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	d := newMemoryDirectory()
+	a := o.member(d, "a", ", local_ttl: 100ms")
+	for i := range rowsOfTruth {
+		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
+	}
+	b := o.member(d, "b", "")
+	waitFor(t, func() bool { return a.ring.Load().Len() == 2 && b.ring.Load().Len() == 2 })
+	for i := range rowsOfTruth {
+		wantPut(t, b.addrs.HTTP, pathOf(i), `{"value": 1}`, "2")
+	}
+	for i := range rowsOfTruth {
+		awaitGet(t, []*running{a}, pathOf(i), `"value":1`)
+	}
+}
+
+func TestMissedInvalidationsDropTheCopiesOfThatMember(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	d := newMemoryDirectory()
+	a, b := o.member(d, "a", ""), o.member(d, "b", "")
+	waitFor(t, func() bool { return a.ring.Load().Len() == 2 && b.ring.Load().Len() == 2 })
+	for i := range rowsOfTruth {
+		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
+	}
+	copies := func() (n int) {
+		for i := range rowsOfTruth {
+			if a.datasets[0].Explain(keyOf(i)).Local {
+				n++
+			}
+		}
+		return n
+	}
+	waitFor(t, func() bool { return a.pool.Stats().Following == 1 })
+	for i := range rowsOfTruth { // what came before the stream began was dropped with it
+		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
+	}
+	if copies() == 0 {
+		t.Fatal("a has no copies of what b owns")
+	}
+	sink{a.process}.Missed("nobody")
+	if copies() == 0 {
+		t.Error("copies of another member were dropped")
+	}
+	sink{a.process}.Missed("b")
+	if n := copies(); n != 0 {
+		t.Errorf("%d copies are left", n)
+	}
+}
+
+func TestTypedServiceReadsAndWritesItsDataset(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	text, err := schema.Files.ReadFile("sqlite.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.exec("DROP TABLE cnf_metrics")
+	o.exec(string(text))
+	o.exec(`INSERT INTO cnf_metrics VALUES ('CNF-001', '2026-01-02 03:04:05', 'cpu_usage', 1.5, '%', 'normal', 1)`)
+	r := begin(t, load(t, o.file("", "cnf_metrics: metrics")), nil)
+	wantGet(t, r.addrs.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 200, `cpu_usage`)
+	wantGet(t, r.addrs.HTTP, "/cnfmetrics/v1/metrics", 200, `CNF-001`)
+	wantGet(t, r.addrs.HTTP, pathOf(1), 200, `"value":1.5`)
+	wantGet(t, r.addrs.Metrics, "/metrics", 200, "ringside_cnf_metrics_batch_readers 0")
+	without := begin(t, load(t, o.file("", "")), nil)
+	wantGet(t, without.addrs.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 404, "")
+}
+
+// The database refuses at the owner; the application that wrote is another pod's.
+func TestWritesThatTheDatabaseRefusesAreLogged(t *testing.T) {
+	t.Parallel()
+	o := newTruth(t)
+	r := begin(t, load(t, o.file("", "")), nil)
+	o.exec(`CREATE TRIGGER no BEFORE UPDATE ON cnf_metrics BEGIN SELECT no_such_function(); END`)
+	if status, _, text := send(t, "PUT", r.addrs.HTTP, pathOf(1), `{"value": 7}`); status/100 != 5 {
+		t.Errorf("%d %s", status, text)
+	}
+	if status, _, text := send(t, "PUT", r.addrs.HTTP, pathOf(1), `{"volume": 7}`); status != 422 {
+		t.Errorf("%d %s", status, text)
+	}
+	r.logFailures("metrics", failures{})
+	r.logFailures("metrics", failures{})
+	all := r.logs.FilterMessage("failures").All()
+	if len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()["last_write_error"]), "no_such_function") {
+		t.Errorf("want the reason once, got %v", all)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
@@ -29,6 +30,9 @@ func (p *process) metricsSource() metrics.Source {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
 		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: p.origins[name].load})
+	}
+	if p.cnf != nil {
+		s.CNFMetrics = p.cnfMetricsMetrics
 	}
 	if p.listeners.xds != nil {
 		s.Feed = p.feedMetrics
@@ -63,6 +67,12 @@ func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 			},
 		}
 	}}
+}
+
+func (p *process) cnfMetricsMetrics() metrics.CNFMetrics {
+	return metrics.CNFMetrics{
+		BatchReaders: p.cnf.Stats().BatchReaders.Load(), MaxBatchReaders: cnfmetrics.DefaultMaxBatchReaders,
+	}
 }
 
 func (p *process) localMetrics() metrics.Local {

@@ -25,12 +25,15 @@ type database struct {
 	config     OriginConfig
 	db         *sqldb.DB
 	limiter    *guard.Limiter
-	breakers   []*guard.Breaker      // one a dataset
-	batches    []*guard.Batch        // one a dataset
-	complaints map[string]*complaint // :: dataset → what went wrong last
+	breakers   []*guard.Breaker       // one a dataset
+	batches    []*guard.Batch         // one a dataset
+	complaints map[string]*complaints // :: dataset → what went wrong last
 }
 
-// complaint is the latest error of a dataset's loads that nobody has logged yet.
+// complaints of a dataset.
+type complaints struct{ loads, writes complaint }
+
+// complaint is the latest error of its kind that nobody has logged yet.
 type complaint struct{ latest atomic.Pointer[error] }
 
 func (c *complaint) set(err error) { c.latest.Store(&err) }
@@ -54,7 +57,7 @@ func openDatabase(name string, c OriginConfig) (*database, error) {
 	}
 	limits := guard.LimitConfig{MaxInFlight: c.maxInFlight(), MaxQueue: c.queue()}
 	return &database{
-		name: name, config: c, db: db, limiter: guard.NewLimiter(limits), complaints: map[string]*complaint{},
+		name: name, config: c, db: db, limiter: guard.NewLimiter(limits), complaints: map[string]*complaints{},
 	}, nil
 }
 
@@ -65,8 +68,8 @@ func (d *database) dataset(c sqldb.Dataset, stats *cache.Stats) (origin.Origin, 
 	if err != nil {
 		return nil, err
 	}
-	d.complaints[c.Name] = &complaint{}
-	breaker := guard.NewBreaker(observed{source, stats, d.complaints[c.Name]}, guard.BreakerConfig{
+	d.complaints[c.Name] = &complaints{}
+	breaker := guard.NewBreaker(observed{source, stats, &d.complaints[c.Name].loads}, guard.BreakerConfig{
 		Failures: uint32(d.config.Breaker.failures()), Rest: d.config.Breaker.cooldown(),
 	})
 	batch := guard.NewBatch(breaker, guard.BatchConfig{
@@ -85,7 +88,7 @@ func (d *database) writer(name string, c DatasetConfig) (origin.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return observedWriter{d.limiter.Writer(w), d.complaints[name]}, nil
+	return observedWriter{d.limiter.Writer(w), &d.complaints[name].writes}, nil
 }
 
 // load is how near the database is to its bounds.
@@ -221,9 +224,10 @@ func (p *process) cnfMetrics() (local.Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cnfmetrics.New(cnfmetrics.Config{
+	p.cnf = cnfmetrics.New(cnfmetrics.Config{
 		Dataset: p.dataset(name), Lister: database.limiter.Lister(lister), Defect: p.defect,
-	}), nil
+	})
+	return p.cnf, nil
 }
 
 func (p *process) catalog() *local.Catalog {

@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
 	"github.com/ringside-cache/ringside/sidecar/internal/roster"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -80,6 +81,7 @@ type process struct {
 	pool      *peer.Pool
 	datasets  []*cache.Dataset // sorted by name
 	changes   *changes.Feeds
+	cnf       *cnfmetrics.Service // nil where it is not served
 	directory ring.Directory
 	roster    *roster.Roster
 	ring      atomic.Pointer[ring.Ring] // the roster's, for readers that must not wait for it

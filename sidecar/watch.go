@@ -54,7 +54,7 @@ func each(ctx context.Context, interval time.Duration, do func()) error {
 // reportInterval is how often failures are summed up.
 const reportInterval = 10 * time.Second
 
-// report writes one line per interval and dataset in which something failed, however many reads that were.
+// report writes one line per interval and dataset in which something failed, however many reads and writes that were.
 func (p *process) report(ctx context.Context) error {
 	last := make([]failures, len(p.datasets))
 	return each(ctx, reportInterval, func() {
@@ -67,26 +67,37 @@ func (p *process) report(ctx context.Context) error {
 }
 
 // failures of a dataset since its start.
-type failures struct{ queries, hops, refused, errors int64 }
+type failures struct{ queries, hops, refused, errors, writes, unknown int64 }
 
 func failuresOf(s *cache.Stats) failures {
-	return failures{s.LoadErrors.Load(), s.HopErrors.Load(), s.Refused.Load(), s.Error.Load()}
+	return failures{
+		s.LoadErrors.Load(), s.HopErrors.Load(), s.Refused.Load(), s.Error.Load(),
+		s.WriteErrors.Load(), s.WritesUnknown.Load(),
+	}
 }
 
 func (f failures) since(before failures) failures {
-	return failures{f.queries - before.queries, f.hops - before.hops, f.refused - before.refused, f.errors - before.errors}
+	return failures{
+		f.queries - before.queries, f.hops - before.hops, f.refused - before.refused, f.errors - before.errors,
+		f.writes - before.writes, f.unknown - before.unknown,
+	}
 }
 
 func (p *process) logFailures(dataset string, f failures) {
-	if f == (failures{}) {
+	complaints := p.origins[p.config.Datasets[dataset].Origin].complaints[dataset]
+	load, write := complaints.loads.take(), complaints.writes.take()
+	if f == (failures{}) && write == nil { // a write for another member is counted there
 		return
 	}
 	fields := []zap.Field{
 		zap.String("dataset", dataset), zap.Duration("within", reportInterval), zap.Int64("loads_failed", f.queries),
 		zap.Int64("hops_unanswered", f.hops), zap.Int64("refused", f.refused), zap.Int64("reads_failed", f.errors),
+		zap.Int64("writes_failed", f.writes), zap.Int64("writes_unknown", f.unknown),
 	}
-	if err := p.origins[p.config.Datasets[dataset].Origin].complaints[dataset].take(); err != nil {
-		fields = append(fields, zap.NamedError("last_load_error", err))
+	for name, err := range map[string]error{"last_load_error": load, "last_write_error": write} {
+		if err != nil {
+			fields = append(fields, zap.NamedError(name, err))
+		}
 	}
 	if f.hops > 0 {
 		if err := p.dataset(dataset).Stats().LastHopError.Load(); err != nil {

@@ -30,6 +30,7 @@ type Source struct {
 	PeerListener      func() PeerListener
 	Directory         func() Directory
 	Local             func() Local
+	CNFMetrics        func() CNFMetrics
 	Feed              func() Feed
 	Reloads           func() Reloads
 }
@@ -126,6 +127,11 @@ type Local struct {
 	Watches, MaxWatches           int64
 	WatchesRefused, WatchesCut    int64 // since the start: because of their bound; because the client was too slow
 	Defects                       int64 // panics and errors of no known kind since the start
+}
+
+// CNFMetrics is the typed service of CNF metrics.
+type CNFMetrics struct {
+	BatchReaders, MaxBatchReaders int64 // goroutines that read metrics of batches
 }
 
 // Feed is how the proxies that route by the ring are told of it. Counts are since the start.

@@ -106,7 +106,8 @@ func fullSource(t *testing.T) metrics.Source {
 			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67,
 				Watches: 68, MaxWatches: 69, WatchesRefused: 70, WatchesCut: 73}
 		},
-		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
+		CNFMetrics: func() metrics.CNFMetrics { return metrics.CNFMetrics{BatchReaders: 74, MaxBatchReaders: 75} },
+		Reloads:    func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
 }
 
@@ -224,6 +225,8 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_max_batch_readers 65`,
 		`ringside_batch_truncated_total 66`,
 		`ringside_defects_total 67`,
+		`ringside_cnf_metrics_batch_readers 74`,
+		`ringside_cnf_metrics_max_batch_readers 75`,
 		`ringside_watches 68`,
 		`ringside_max_watches 69`,
 		`ringside_watches_refused_total 70`,

@@ -152,6 +152,10 @@ func localMetrics() []metric {
 		{"ringside_batch_truncated_total", counter, nil,
 			"Keys of batches refused because the answer would have been too large.",
 			local(func(l Local) int64 { return l.BatchTruncated })},
+		{"ringside_cnf_metrics_batch_readers", gauge, nil, "Goroutines that read CNF metrics of batches.",
+			cnfMetrics(func(c CNFMetrics) int64 { return c.BatchReaders })},
+		{"ringside_cnf_metrics_max_batch_readers", gauge, nil, "Bound of ringside_cnf_metrics_batch_readers.",
+			cnfMetrics(func(c CNFMetrics) int64 { return c.MaxBatchReaders })},
 		{"ringside_watches", gauge, nil, "Watches of applications.",
 			local(func(l Local) int64 { return l.Watches })},
 		{"ringside_max_watches", gauge, nil, "Bound of ringside_watches.",
@@ -561,6 +565,14 @@ func local(field func(Local) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Local != nil {
 			emit(float64(field(s.Local())))
+		}
+	}
+}
+
+func cnfMetrics(field func(CNFMetrics) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.CNFMetrics != nil {
+			emit(float64(field(s.CNFMetrics())))
 		}
 	}
 }
