@@ -181,7 +181,7 @@ func TestAllThatIsWrongIsNamedAtOnce(t *testing.T) {
 	})
 	wantFields(t, err, "cnf_id", "idempotency_id", "metric_type", "status", "timestamp", "unit", "value", "version")
 	d := &httpDoor{t, "http://" + s.http}
-	code, header, body := d.call(http.MethodPut, collection+"/%20a?idempotency_id=%C3%BC&x=1&x=2&version=3", `{
+	code, header, body := d.call(http.MethodPut, collection+"/%20a?idempotency_id=%C3%BC&x=1&x=2", `{
 		"cnf_id": " b", "timestamp": "1969-12-31T23:59:59Z", "metric_type": 7, "value": "NaN", "unit": "a b",
 		"version": 1.5, "colour": "red"}`)
 	wantFields(t, httpRefusal(t, code, header, body),

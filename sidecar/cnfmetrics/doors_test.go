@@ -252,6 +252,9 @@ func httpRefusal(tb testing.TB, code int, header http.Header, body []byte) *refu
 		if r.fields == nil {
 			r.fields = map[string]string{}
 		}
+		if r.fields[v.Field] != "" {
+			tb.Errorf("%s is named twice: %s", v.Field, body)
+		}
 		r.fields[v.Field] = v.Detail
 	}
 	return r

@@ -34,7 +34,7 @@ func (s *Service) ListCnfMetrics(
 	for _, row := range rows {
 		m, err := decodeRow(row.Key, row.Value.Data, row.Value.Version)
 		if err != nil {
-			page.Unreadable = append(page.Unreadable, &cnfmetricsv1.UnreadableRow{CnfId: row.Key, Message: err.Error()})
+			page.Unreadable = append(page.Unreadable, s.unreadableRow(row.Key, err))
 			continue
 		}
 		page.Metrics = append(page.Metrics, m)
@@ -43,6 +43,10 @@ func (s *Service) ListCnfMetrics(
 		page.NextPageToken = pageToken{rows[len(rows)-1].Key, q.GetMetricType(), q.GetStatus()}.String()
 	}
 	return page, nil
+}
+
+func (s *Service) unreadableRow(id string, err error) *cnfmetricsv1.UnreadableRow {
+	return &cnfmetricsv1.UnreadableRow{CnfId: id, Message: s.faultOf(err).message}
 }
 
 // failList says an error of the origin itself, whose kinds no dataset has classed.

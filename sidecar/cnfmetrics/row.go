@@ -53,17 +53,17 @@ func encodeRow(m *cnfmetricsv1.CnfMetric) []byte {
 func decodeRow(id string, row []byte, version int64) (*cnfmetricsv1.CnfMetric, error) {
 	o, err := parseObject(row)
 	if err != nil {
-		return nil, unreadableRow(id, err.Error())
+		return nil, noMetric(id, err.Error())
 	}
 	m := o.metric()
 	m.Version = version
 	if o.wrong != nil {
-		return nil, unreadableRow(id, o.wrong.join("column "))
+		return nil, noMetric(id, o.wrong.join("column "))
 	}
 	return m, nil
 }
 
-func unreadableRow(id, why string) *fault {
+func noMetric(id, why string) *fault {
 	return &fault{reason: unreadable, message: fmt.Sprintf("the row %q is no metric: %s", id, why)}
 }
 
