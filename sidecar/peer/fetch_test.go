@@ -429,7 +429,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err := fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
-	if s := p.Stats(); s.Conns != 1 || s.ConnsRefused != 1 {
+	// grpc says that a connection is ready a moment after it has used it.
+	eventually(t, "one connection is counted", func() bool { return p.Stats().Conns == 1 })
+	if s := p.Stats(); s.ConnsRefused != 1 {
 		t.Errorf("stats %+v", s)
 	}
 }

@@ -438,7 +438,7 @@ func TestMemberThatLeftIsNotFollowed(t *testing.T) {
 	s := newSink(t)
 	writer, m := startWriter(t, "m", peer.Config{})
 	writer.SetLiveFeeds([]string{"b", "a", "a"})
-	p := startPool(t, peer.Config{Sink: s}, m)
+	p := startPool(t, peer.Config{Sink: s, AttemptTimeout: time.Hour}, m)
 	if err := fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}

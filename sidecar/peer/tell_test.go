@@ -98,6 +98,7 @@ func TestTellAllIsBounded(t *testing.T) {
 	}
 	go func() {
 		<-full
+		time.Sleep(100 * time.Millisecond) // for those that must not come
 		close(release)
 	}()
 	startPool(t, peer.Config{}, members...).TellAll(context.Background(), []cache.Invalidation{drop("k", 1)})
