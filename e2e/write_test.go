@@ -370,3 +370,24 @@ func (w *traffic) feedsLive() error {
 	}
 	return nil
 }
+
+// C4, of a key that nobody has read since the database came back: that it was away is no reason to believe that it is.
+func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
+	p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
+	w := newTraffic(t, engines[0], 2, 2, p)
+	a, key := w.actor(1), w.key(0)
+	a.get(0, versioned, key, false, 0)
+	w.database.Stop()
+	rig.Eventually(t, 10*time.Second, func() error {
+		if !a.get(0, versioned, key, false, 0).Stale {
+			return fmt.Errorf("the outage is not seen")
+		}
+		return nil
+	})
+	w.database.Start()
+	put := a.putDirect(versioned, key)
+	time.Sleep(p.ttl + p.loadTimeout)
+	if op := a.get(0, versioned, key, false, 0); op.Stale || op.Seq != put.Seq {
+		t.Errorf("%v after the database was back: %v; want value %d", p.ttl+p.loadTimeout, op, put.Seq)
+	}
+}
