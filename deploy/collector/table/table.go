@@ -55,13 +55,13 @@ func (t *Table) Create(ctx context.Context) error {
 }
 
 // Upsert writes rows with one statement for up to 4000 of them. A row that exists gets the next version. A new one
-// begins with the milliseconds of its time, so that a row that was deleted never comes back with a version that a
-// cache has seen: versions of a row grow by less than one each millisecond.
+// begins with the microseconds of its time, as Ringside's own writes have it, so that a row that was deleted never comes
+// back with a version that a cache has seen: versions of a row grow by less than one each microsecond.
 func (t *Table) Upsert(ctx context.Context, rows []telemetry.Row) error {
 	for chunk := range slices.Chunk(rows, maxRows) {
 		args := make([]any, 0, 7*len(chunk))
 		for _, r := range chunk {
-			args = append(args, r.ID, t.dialect.time(r.Time), r.Type, r.Value, r.Unit, r.Status, r.Time.UnixMilli())
+			args = append(args, r.ID, t.dialect.time(r.Time), r.Type, r.Value, r.Unit, r.Status, r.Time.UnixMicro())
 		}
 		if _, err := t.db.ExecContext(ctx, t.dialect.upsert(len(chunk)), args...); err != nil {
 			return fmt.Errorf("write %d rows to cnf_metrics: %w", len(chunk), err)

@@ -160,7 +160,7 @@ func (d *database) exec(t *testing.T, statement string) {
 func rowsAreReadAlike(t *testing.T, d *database) {
 	d.upsert(t, row("CNF-001", 42.123456789012345))
 	want := `{"cnf_id":"CNF-001","timestamp":"2026-01-02T12:00:00.123456Z","metric_type":"cpu.total",` +
-		`"value":42.123456789012344,"unit":"percent","status":"ok","ver":1767355200123}`
+		`"value":42.123456789012344,"unit":"percent","status":"ok","ver":1767355200123456}`
 	if got := d.read(t, "CNF-001"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -169,7 +169,7 @@ func rowsAreReadAlike(t *testing.T, d *database) {
 func versionsGrow(t *testing.T, d *database) {
 	for i := range int64(3) {
 		d.upsert(t, row("a", float64(i)), row("b", 1))
-		if got, want := d.version(t, "a"), noon.UnixMilli()+i; got != want {
+		if got, want := d.version(t, "a"), noon.UnixMicro()+i; got != want {
 			t.Errorf("write %d: version %d, want %d", i, got, want)
 		}
 	}
@@ -178,7 +178,7 @@ func versionsGrow(t *testing.T, d *database) {
 	}
 	d.upsert(t, changed)
 	want := `{"cnf_id":"a","timestamp":"2026-01-02T13:00:00.123456Z","metric_type":"t","value":-1.5,"unit":"u",` +
-		`"status":"gone","ver":1767355200126}`
+		`"status":"gone","ver":1767355200123459}`
 	if got := d.read(t, "a"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
