@@ -300,7 +300,8 @@ func TestGapIsMissedBeforeWhatFollows(t *testing.T) {
 		},
 		"feeds": {
 			[]*peerv1.FollowResponse{
-				{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1}, {Epoch: 1, LiveFeeds: []string{"b"}},
+				{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1},
+				{Epoch: 1, LiveFeeds: []string{"b"}},
 			},
 			[]string{"missed m", "live m [a]", "live m []", "live m [b]"},
 		},

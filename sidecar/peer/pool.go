@@ -32,8 +32,8 @@ type Config struct {
 	SilenceAfter time.Duration
 	// MaxConns bounds the members that are connected to; 10 000 by default.
 	MaxConns int64
-	// MaxCalls bounds the fetches and writes under way to one member; 4096 by default. It must stay below its Server's MaxStreams:
-	// a ping that waits for a stream would look like silence.
+	// MaxCalls bounds the fetches and writes under way to one member; 4096 by default. It must stay below its Server's
+	// MaxStreams: a ping that waits for a stream would look like silence.
 	MaxCalls int64
 	// MaxAnswerBytes bounds one answer; 16 MiB by default.
 	MaxAnswerBytes int

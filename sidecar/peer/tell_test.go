@@ -21,7 +21,9 @@ import (
 func TestTellAllTellsEachAndNamesTheOthers(t *testing.T) {
 	t.Parallel()
 	list := []cache.Invalidation{
-		{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour}, {Dataset: "metrics", Key: "pre", Prefix: true}, {Dataset: "x", Prefix: true},
+		{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour},
+		{Dataset: "metrics", Key: "pre", Prefix: true},
+		{Dataset: "x", Prefix: true},
 	}
 	var told atomic.Int64
 	taking := dropping(func(got []cache.Invalidation) {

@@ -112,14 +112,16 @@ func TestWrongColumnKeepsItsName(t *testing.T) {
 		return cache.Answer{}, &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset metrics: %w", next)}
 	}))
 	p := startPool(t, peer.Config{}, m)
+	const why = "a number is wanted"
+	long := strings.Repeat("€", 200)
 	for name, tc := range map[string]struct {
 		err  error
 		want origin.ValueError
 	}{
-		"column":  {&origin.ValueError{Column: "load", Reason: "a number is wanted"}, origin.ValueError{Column: "load", Reason: "a number is wanted"}},
-		"whole":   {&origin.ValueError{Reason: "no JSON"}, origin.ValueError{Reason: "no JSON"}},
+		"column":  {&origin.ValueError{Column: "load", Reason: why}, origin.ValueError{Column: "load", Reason: why}},
+		"whole":   {&origin.ValueError{Reason: why}, origin.ValueError{Reason: why}},
 		"other":   {errors.New("odd"), origin.ValueError{Reason: "dataset metrics: odd"}},
-		"garbage": {&origin.ValueError{Column: "a\xffb", Reason: strings.Repeat("€", 200)}, origin.ValueError{Column: "ab", Reason: strings.Repeat("€", 170)}},
+		"garbage": {&origin.ValueError{Column: "a\xffb", Reason: long}, origin.ValueError{Column: "ab", Reason: long[:510]}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			next = tc.err
