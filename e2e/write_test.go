@@ -391,3 +391,43 @@ func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
 		t.Errorf("%v after the database was back: %v; want value %d", p.ttl+p.loadTimeout, op, put.Seq)
 	}
 }
+
+// C2, of a member that held a key as its owner before another one joined: when that one dies in an outage, nobody may go
+// back to what it held.
+func TestRegressionFormerOwnerBringsBackWhatWasDeleted(t *testing.T) {
+	p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
+	w := newTraffic(t, engines[0], 5, 120, p)
+	a, writer, owner := w.actor(1), 0, 4
+	var keys []string
+	for n := range w.keys {
+		if w.sidecars[0].Owner(versioned.name, w.key(n)) == w.sidecars[owner].ID {
+			keys = append(keys, w.key(n))
+		}
+	}
+	w.sidecars[owner].Stop()
+	rig.AwaitRing(t, w.sidecars[:owner])
+	for i, key := range keys { // of each, one of these is the owner now
+		a.put(1+i%3, versioned, key, history.Condition{})
+	}
+	w.restart(owner)
+	rig.AwaitRing(t, w.sidecars)
+	for _, key := range keys {
+		a.delete(writer, versioned, key, history.Condition{})
+	}
+	for range 4 { // nothing from before is fresh any more, and other writes make memories of these go
+		time.Sleep(p.ttl + p.loadTimeout)
+		for i := range 50 {
+			a.put(writer, versioned, fmt.Sprint("other-", i), history.Condition{})
+		}
+	}
+	w.database.Stop()
+	w.sidecars[owner].Kill()
+	for range 200 {
+		a.batch(writer, versioned, keys)
+		time.Sleep(10 * time.Millisecond)
+	}
+	w.cut()
+	if w.checker.Violations() > 0 {
+		t.Errorf("%d keys, %v: %v", len(keys), w.checker.Faults, w.checker.First)
+	}
+}
