@@ -205,7 +205,7 @@ func (w *traffic) judge(number string, faults int, row []history.Op) {
 	report(t, promise{
 		number: number, n: c.Reads, held: c.Violations() == 0,
 		done: fmt.Sprintf("%s: writes and reads through 5 sidecars and around them, %d faults", w.engine.name, faults),
-		figure: fmt.Sprintf("%d of %d reads broke a promise (%d writes, %d of unknown outcome; oldest answer replaced for %v)"+
+		figure: fmt.Sprintf("%d of %d reads broke a promise (%d writes, %d of unknown outcome; oldest replaced for %v)"+
 			" %v %v", c.Violations(), c.Reads, c.Writes, w.unknown.Load(), c.Worst.Round(time.Millisecond), c.Faults, c.First),
 	})
 	broken, undecided := history.Linear(row, 20*time.Second)

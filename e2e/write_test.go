@@ -252,7 +252,8 @@ func (h *herds) stop() (left []string) {
 
 // visibility measures how long after a write each of the sidecars answers with it, though all of them hold what was
 // before.
-func (w *traffic) visibility(n int, table table, write func(a *actor, i int, key string) history.Op) (last []time.Duration) {
+func (w *traffic) visibility(n int, table table,
+	write func(a *actor, i int, key string) history.Op) (last []time.Duration) {
 	readers := make([]*actor, len(w.sidecars))
 	for i := range readers {
 		readers[i] = w.actor(2)
@@ -392,8 +393,8 @@ func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
 	}
 }
 
-// C2, of a member that held a key as its owner before another one joined: when that one dies in an outage, nobody may go
-// back to what it held.
+// C2, of a member that held a key as its owner before another one joined: when that one dies in an outage, nobody may
+// go back to what it held.
 func TestRegressionFormerOwnerBringsBackWhatWasDeleted(t *testing.T) {
 	p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
 	w := newTraffic(t, engines[0], 5, 120, p)

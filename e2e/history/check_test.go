@@ -68,8 +68,10 @@ func TestFaultsAreFound(t *testing.T) {
 			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), del(2, 2, 30, 40), gone(3, 45, 50), read(3, 1, 1, 51, 60)}},
 		{"back from an unknown death", Backwards,
 			[]Op{
-				put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), with(del(2, 0, 30, 40), unknown), gone(3, 45, 50), read(3, 1, 1, 51, 60)}},
-		{"absent before it was created, again", Backwards, []Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 25, 30), gone(3, 31, 40)}},
+				put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), with(del(2, 0, 30, 40), unknown), gone(3, 45, 50),
+			read(3, 1, 1, 51, 60)}},
+		{"absent before it was created, again", Backwards,
+			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 25, 30), gone(3, 31, 40)}},
 		{"dead again after it was created anew", Backwards, []Op{
 			put(1, 1, 1, 10, 20), del(1, 2, 30, 40), put(1, 2, 9, 45, 50), read(3, 2, 9, 55, 56), gone(3, 57, 58)}},
 		{"absent before it was deleted", Backwards, []Op{
@@ -114,7 +116,8 @@ func TestGoodHistoriesPass(t *testing.T) {
 		{"replaced just within the bound", two(read(3, 1, 1, 140, 150))},
 		{"stale and says so", two(with(read(3, 1, 1, 141, 150), stale))},
 		{"a restart forgets what was read", two(read(3, 2, 2, 45, 50), with(read(3, 1, 1, 51, 60), restarted))},
-		{"an unknown write that happened", []Op{put(1, 1, 1, 10, 20), with(put(1, 2, 0, 30, 40), unknown), read(1, 2, 2, 45, 50)}},
+		{"an unknown write that happened", []Op{
+			put(1, 1, 1, 10, 20), with(put(1, 2, 0, 30, 40), unknown), read(1, 2, 2, 45, 50)}},
 		{"an unknown write that happens late", []Op{
 			put(1, 1, 1, 10, 20), with(put(1, 2, 0, 30, 40), unknown), read(1, 1, 1, 500, 510), read(1, 2, 2, 520, 530)}},
 		{"an unknown write that never happens", []Op{
@@ -122,14 +125,16 @@ func TestGoodHistoriesPass(t *testing.T) {
 		{"an unknown write that is overtaken", []Op{
 			put(1, 1, 0, 10, 20), with(put(1, 2, 0, 30, 40), unknown), put(1, 3, 0, 50, 60), read(1, 3, 0, 65, 70),
 			read(1, 2, 0, 75, 80)}},
-		{"an unknown delete", []Op{put(1, 1, 1, 10, 20), with(del(1, 0, 30, 40), unknown), gone(1, 45, 50), gone(2, 300, 310)}},
+		{"an unknown delete", []Op{
+			put(1, 1, 1, 10, 20), with(del(1, 0, 30, 40), unknown), gone(1, 45, 50), gone(2, 300, 310)}},
 		{"deleted and created anew", []Op{
 			put(1, 1, 1, 10, 20), read(2, 1, 1, 25, 26), del(1, 2, 30, 40), gone(2, 41, 45), put(1, 2, 9, 50, 60),
 			read(2, 2, 9, 65, 70)}},
 		{"a delete of nothing", []Op{del(1, 0, 10, 20), gone(1, 25, 30)}},
 		{"a read that fails says nothing", two(with(read(3, 0, 0, 500, 510), failed))},
 		{"a version that an unknown write was to have", []Op{
-			with(put(1, 1, 5, 10, 20), unknown), with(put(2, 2, 5, 30, 40), failed), put(1, 3, 5, 50, 60), read(1, 3, 5, 70, 80)}},
+			with(put(1, 1, 5, 10, 20), unknown), with(put(2, 2, 5, 30, 40), failed), put(1, 3, 5, 50, 60),
+			read(1, 3, 5, 70, 80)}},
 		{"a write that is refused", two(with(put(1, 3, 0, 50, 60), refused, on(1)))},
 		{"writes on versions in turn", two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 61, 70), on(3)))},
 		{"concurrent writes in either order", []Op{put(1, 1, 2, 10, 20), put(2, 2, 1, 10, 20), read(3, 1, 2, 25, 30)}},
@@ -216,7 +221,8 @@ func TestLinear(t *testing.T) {
 		{"an unknown write under its condition", two(
 			with(put(1, 3, 0, 50, 60), unknown, on(1)), with(read(3, 3, 3, 70, 80), noCache)), false},
 		{"a delete of nothing", []Op{del(1, 0, 10, 20), with(gone(2, 30, 40), noCache)}, true},
-		{"a version that is used again after a delete", []Op{put(1, 1, 4, 10, 20), del(1, 5, 30, 40), put(1, 2, 5, 50, 60)}, false},
+		{"a version that is used again after a delete",
+			[]Op{put(1, 1, 4, 10, 20), del(1, 5, 30, 40), put(1, 2, 5, 50, 60)}, false},
 	} {
 		broken, undecided := Linear(c.ops, time.Minute)
 		if good := len(broken)+len(undecided) == 0; good != c.good {

@@ -280,7 +280,10 @@ var plants = []plant{
 	{"replaced too long ago", older(func(r, op *Op) bool {
 		return op.Kind == Put && op.Outcome == OK && op.End < r.Start-rules.Fresh && !r.Stale
 	}), []Fault{TooOld, OwnWrite, Backwards}},
-	{"not what it was asked for", func(_ *world, r *Op, _ []Op) bool { r.MinVersion = r.Version + 1; return true }, []Fault{MinVersion}},
+	{"not what it was asked for", func(_ *world, r *Op, _ []Op) bool {
+		r.MinVersion = r.Version + 1
+		return true
+	}, []Fault{MinVersion}},
 }
 
 // older gives a read the value of a write that was certainly before another operation, which binds the read.
