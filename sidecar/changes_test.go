@@ -218,7 +218,8 @@ func TestReaderThatLeavesHandsOverWithoutAGap(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	o.apply()
-	members := o.three(newMemoryDirectory(), polled)
+	d := newMemoryDirectory()
+	members := o.three(d, polled)
 	for _, m := range members {
 		waitFor(t, m.feedLive)
 	}
@@ -231,7 +232,14 @@ func TestReaderThatLeavesHandsOverWithoutAGap(t *testing.T) {
 			stay = append(stay, m)
 		}
 	}
+	waitFor(t, func() bool { return leaving.changes.Reading("metrics") })
+	d.leaving = func(ring.Member) {
+		if !leaving.changes.Reading("metrics") {
+			t.Error("it has handed the feed back before others could take over")
+		}
+	}
 	leaving.end(t)
+	d.leaving = nil
 	for _, m := range stay {
 		waitFor(t, func() bool { return m.changes.Reading("metrics") })
 		if n := m.datasets[0].Stats().FeedGaps.Load(); n != 0 || !m.feedLive() {
