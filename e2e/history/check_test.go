@@ -69,7 +69,7 @@ func TestFaultsAreFound(t *testing.T) {
 		{"back from an unknown death", Backwards,
 			[]Op{
 				put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), with(del(2, 0, 30, 40), unknown), gone(3, 45, 50),
-			read(3, 1, 1, 51, 60)}},
+				read(3, 1, 1, 51, 60)}},
 		{"absent before it was created, again", Backwards,
 			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 25, 30), gone(3, 31, 40)}},
 		{"dead again after it was created anew", Backwards, []Op{
