@@ -279,6 +279,9 @@ func (c Config) checkOrigin(ctx context.Context, d *database) error {
 // check asks the database about all that the dataset does there. What cannot be read is not asked about further.
 func (d DatasetConfig) check(ctx context.Context, name string, db *sqldb.DB) error {
 	err := db.Check(ctx, d.sql(name))
+	if err == nil && d.Writable {
+		err = db.CheckWritable(ctx, d.sql(name))
+	}
 	if err == nil && d.Feed.configured() {
 		err = db.CheckFeed(ctx, d.sql(name), d.Feed.sql())
 	}

@@ -75,7 +75,8 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate",
 		Short: "Check the configuration, connect to its origins and prepare each statement",
-		Long: `Check the configuration, connect to its origins and prepare the statements of each dataset.
+		Long: `Check the configuration, connect to its origins and prepare the statements of each dataset. Where a dataset is
+writable, ask whether its rows can be written, without writing any; where it has a change feed, whether it would tell.
 
 Exit code 78: the configuration is wrong; all that is wrong is listed. Exit code 1: it is right, but an origin cannot be
 reached or refuses a statement, or other members would refuse the certificate of peer_tls.`,

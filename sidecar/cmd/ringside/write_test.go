@@ -82,7 +82,11 @@ func TestWritingCommandLines(t *testing.T) {
 	_, config := newWritable(t)
 	addrs, _ := beginFile(t, config)
 	row := write(t, "row.json", `{"value": 4}`)
-	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "F": row, "C": config, "BIG": big(t)}
+	noKey := filepath.Join(t.TempDir(), "nokey.db")
+	exec(t, noKey, "CREATE TABLE t (k TEXT, v REAL, ver INTEGER)")
+	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "F": row, "C": config, "BIG": big(t),
+		"NOKEY": write(t, "nokey.yaml", "origins: {db: {driver: sqlite, dsn: "+noKey+"}}\n"+
+			"datasets: {a: {origin: db, table: t, key: k, version: ver, writable: true}}")}
 	for _, test := range []struct {
 		line           string
 		code           int
@@ -131,6 +135,7 @@ func TestWritingCommandLines(t *testing.T) {
 		{"watch metrics a --http 127.0.0.1:1", 1, "", "nobody listens"},
 		{"changes sql metrics -c $C", 0, "CREATE TRIGGER", ""},
 		{"validate -c $C", 1, "", "ringside changes apply metrics"},
+		{"validate -c $NOKEY", 1, "", "unique"},
 		{"changes apply metrics -c $C", 0, "metrics: changes are told from now on\n", ""},
 		{"validate -c $C", 0, "ok", ""},
 		{"changes sql metrics --remove -c $C", 0, "DROP TRIGGER", ""},
