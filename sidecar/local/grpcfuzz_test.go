@@ -46,6 +46,15 @@ var methods = []method{
 	{groupcachepb.GroupCache_Get_FullMethodName,
 		func() proto.Message { return new(groupcachepb.GetRequest) },
 		func() proto.Message { return new(groupcachepb.GetResponse) }},
+	{ringsidev1.Cache_Put_FullMethodName,
+		func() proto.Message { return new(ringsidev1.PutRequest) },
+		func() proto.Message { return new(ringsidev1.PutResponse) }},
+	{ringsidev1.Cache_Delete_FullMethodName,
+		func() proto.Message { return new(ringsidev1.DeleteRequest) },
+		func() proto.Message { return new(ringsidev1.DeleteResponse) }},
+	{ringsidev1.Cache_Invalidate_FullMethodName,
+		func() proto.Message { return new(ringsidev1.InvalidateRequest) },
+		func() proto.Message { return new(ringsidev1.InvalidateResponse) }},
 }
 
 // FuzzGRPC sends any bytes as the message of each method: the server answers with a message or a documented code, and
@@ -55,6 +64,11 @@ func FuzzGRPC(f *testing.F) {
 		&ringsidev1.GetRequest{Dataset: "blobs", Key: "a"},
 		&ringsidev1.BatchGetRequest{Dataset: "blobs", Keys: []string{"a", "none", ""}},
 		&groupcachepb.GetRequest{Group: "blobs", Key: "x/y"},
+		&ringsidev1.PutRequest{Dataset: "blobs", Key: "x/y", Value: []byte("v"), IdempotencyId: "i",
+			Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Etag{Etag: `"e"`}}},
+		&ringsidev1.DeleteRequest{Dataset: "blobs", Key: "x/y",
+			Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Version{Version: 7}}},
+		&ringsidev1.InvalidateRequest{Dataset: "blobs", Keys: []string{"a"}, Prefix: "b"},
 		&ringsidev1.GetRequest{Dataset: "blobs", Key: "never-read", NoCache: true, OnlyIfCached: true},
 	} {
 		seed, err := proto.Marshal(q)
@@ -67,7 +81,7 @@ func FuzzGRPC(f *testing.F) {
 	f.Add(uint8(1), bytes.Repeat([]byte("\x12\x00"), MaxBatchKeys+1))
 	f.Add(uint8(2), []byte("\x0a\xff\xff\xff\xff\x0f"))
 	f.Add(uint8(0), bytes.Repeat([]byte("k"), 1000))
-	s := New(Config{MaxBodyBytes: 4096}, NewCatalog(Served{Dataset: newDataset(f, "blobs", origintest.New(rows()))}))
+	s := New(Config{MaxBodyBytes: 4096}, NewCatalog(Served{Dataset: newWritable(f, "blobs", origintest.New(rows()))}))
 	conn := overMemory(f, s)
 	f.Fuzz(func(t *testing.T, which uint8, message []byte) {
 		m := methods[int(which)%len(methods)]
@@ -91,7 +105,8 @@ func expected(m method, message []byte) []codes.Code {
 	if proto.Unmarshal(message, m.request()) != nil {
 		return []codes.Code{codes.Internal, codes.ResourceExhausted}
 	}
-	return []codes.Code{codes.OK, codes.NotFound, codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted}
+	return []codes.Code{codes.OK, codes.NotFound, codes.InvalidArgument, codes.FailedPrecondition, codes.ResourceExhausted,
+		codes.Aborted}
 }
 
 // overMemory serves s without a network, and returns a connection to it.
