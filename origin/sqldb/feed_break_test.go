@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
@@ -60,11 +61,13 @@ func TestFeedsThatBreak(t *testing.T) {
 					followed[kind].next()
 				}
 				f()
+				began := time.Now()
 				for kind, f := range followed {
 					if err := f.end(); err == nil || strings.Contains(err.Error(), "already") {
 						t.Errorf("%s: ended with %v", kind, err)
 					}
 					f.ended <- nil // for stop
+					t.Logf("%s: broken for at most %v", kind, time.Since(began).Round(time.Millisecond))
 				}
 				repair()
 				s.DB = connect(t, s.sqlDriver(), s.dsn)

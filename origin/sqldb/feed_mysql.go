@@ -88,6 +88,9 @@ func (l *mysqlLog) oldGaps(ctx context.Context, conn *sql.Conn, high int64) (gap
 }
 
 func (l *mysqlLog) next(ctx context.Context, conn *sql.Conn, limit int) (rows []recorded, lost bool, err error) {
+	if lost, err = lostBefore(ctx, conn, l.table, l.high, limit); lost || err != nil {
+		return nil, lost, err
+	}
 	newer, err := l.query(ctx, conn, "seq > "+strconv.FormatInt(l.high, 10), limit)
 	if err != nil {
 		return nil, false, err

@@ -127,9 +127,17 @@ type bounds struct{ low, high int64 }
 // anew. Pruning leaves the newest row in place, so that this can be seen.
 func (b bounds) lost(seq int64) bool { return b.high < seq || b.low > seq+1 }
 
+// readBounds asks for each alone: SQLite reads the whole table for both together (optoverview.html, 16).
 func readBounds(ctx context.Context, conn *sql.Conn, table string) (b bounds, err error) {
-	row := conn.QueryRowContext(ctx, "SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM "+table)
+	row := conn.QueryRowContext(ctx, "SELECT (SELECT COALESCE(MIN(seq), 0) FROM "+table+
+		"), (SELECT COALESCE(MAX(seq), 0) FROM "+table+")")
 	return b, row.Scan(&b.low, &b.high)
+}
+
+// lostBefore looks whether it is of any use to read on from seq: a read that takes too long once would do so each time.
+func lostBefore(ctx context.Context, conn *sql.Conn, table string, seq int64, limit int) (bool, error) {
+	b, err := readBounds(ctx, conn, table)
+	return b.lost(seq) || b.high-seq >= int64(limit), err
 }
 
 func queryRecorded(ctx context.Context, conn *sql.Conn, query string, args ...any) (list []recorded, err error) {

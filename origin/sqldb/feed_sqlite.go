@@ -23,6 +23,9 @@ func (l *sqliteLog) begin(ctx context.Context, conn *sql.Conn) error {
 }
 
 func (l *sqliteLog) next(ctx context.Context, conn *sql.Conn, limit int) (rows []recorded, lost bool, err error) {
+	if lost, err = lostBefore(ctx, conn, l.table, l.high, limit); lost || err != nil {
+		return nil, lost, err
+	}
 	rows, err = queryRecorded(ctx, conn, "SELECT "+recordedColumns+" FROM "+l.table+
 		" WHERE seq > ? ORDER BY seq LIMIT "+strconv.Itoa(limit), l.high)
 	if err != nil {
