@@ -19,7 +19,8 @@ const (
 
 // LimitConfig bounds what one origin is asked at a time.
 type LimitConfig struct {
-	// MaxInFlight bounds the simultaneous Loads, Writes and Lists, and so the simultaneous statements; 0 means DefaultMaxInFlight.
+	// MaxInFlight bounds the simultaneous Loads, Writes and Lists, and so the simultaneous statements; 0 means
+	// DefaultMaxInFlight.
 	MaxInFlight int
 	// MaxQueue bounds those that wait for their turn; one more is refused at once with origin.ErrOverloaded. 0
 	// means DefaultMaxQueue, less than 0 no queue.

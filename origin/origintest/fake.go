@@ -76,8 +76,8 @@ func (f *Fake) Slow(d time.Duration) {
 	f.delay = d
 }
 
-// Block makes each Load and List that begins from now on wait until release is called, or its context is done. Release may be
-// called more than once.
+// Block makes each Load and List that begins from now on wait until release is called, or its context is done. Release
+// may be called more than once.
 func (f *Fake) Block() (release func()) { return f.block(&f.gate) }
 
 // block shuts the gate at p, which mu guards, until release is called.

@@ -107,11 +107,13 @@ func TestASessionThatIsKilledBeforeItsCommit(t *testing.T) {
 			_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte("new")})
 			result <- err
 		}()
+		pid := map[string]string{"postgres": "pid", "mysql": "id"}[d.driver]
+		kill := map[string]string{"postgres": "SELECT pg_terminate_backend(%d)", "mysql": "KILL %d"}[d.driver]
 		id := 0
 		for ; id == 0; time.Sleep(5 * time.Millisecond) {
-			id = d.count(t, "SELECT COALESCE(MIN("+map[string]string{"postgres": "pid", "mysql": "id"}[d.driver]+"), 0) "+waiting)
+			id = d.count(t, "SELECT COALESCE(MIN("+pid+"), 0) "+waiting)
 		}
-		d.exec(t, fmt.Sprintf(map[string]string{"postgres": "SELECT pg_terminate_backend(%d)", "mysql": "KILL %d"}[d.driver], id))
+		d.exec(t, fmt.Sprintf(kill, id))
 		release()
 		if err := <-result; err != nil {
 			t.Error(err)

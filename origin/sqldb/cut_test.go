@@ -148,8 +148,8 @@ func (c *cutter) disarm() bool {
 
 var hostPort = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 
-// A connection that is cut after any byte of a write, in either direction, must not make a write look made that was not,
-// nor one look not made that was, nor make it twice.
+// A connection that is cut after any byte of a write, in either direction, must not make a write look made that was
+// not, nor one look not made that was, nor make it twice.
 func TestTheOutcomeOfAWriteWhereverTheConnectionIsCut(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		if d.driver == "sqlite" {

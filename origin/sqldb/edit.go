@@ -28,8 +28,8 @@ type changer interface {
 	exactly() string
 	// writable says what of a table keeps its rows from being written safely.
 	writable(ctx context.Context, conn *sql.Conn, ds Dataset) error
-	// rehearses returns how a transaction begins that is to be rolled back, and what comes before a statement so that it is
-	// judged there.
+	// rehearses returns how a transaction begins that is to be rolled back, and what comes before a statement so that
+	// it is judged there.
 	rehearses() (begin, prefix string)
 	// change makes an edit in one transaction. An error that wraps origin.ErrUnknown means that its COMMIT was sent; all
 	// others mean that nothing was written, and driver.ErrBadConn or errAgain that another attempt may succeed.

@@ -15,7 +15,8 @@ import (
 func testList(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k BIGINT PRIMARY KEY, kind VARCHAR(9), n INT, hidden VARCHAR(9), ver BIGINT)")
 	for i := range 30 {
-		d.exec(t, fmt.Sprintf("INSERT INTO r VALUES (%d, '%s', %d, 'h', %d)", i*5, []string{"cpu", "CPU", "it''s"}[i%3], i, i))
+		kind := []string{"cpu", "CPU", "it''s"}[i%3]
+		d.exec(t, fmt.Sprintf("INSERT INTO r VALUES (%d, '%s', %d, 'h', %d)", i*5, kind, i, i))
 	}
 	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k", Version: "ver", Columns: []string{"kind", "n"}})
 	for _, c := range []struct {
@@ -53,7 +54,7 @@ func testList(t *testing.T, d database) {
 		{origin.ListQuery{Limit: 1, After: "x"}, origin.ErrInvalidKey, "integer"},
 		{origin.ListQuery{Limit: 1, After: "\xff"}, origin.ErrInvalidKey, "UTF-8"},
 		{origin.ListQuery{Limit: 1, Where: map[string]string{"hidden": "h"}}, origin.ErrInvalidValue, "column hidden"},
-		{origin.ListQuery{Limit: 1, Where: map[string]string{"kind = ''; --": "h"}}, origin.ErrInvalidValue, "no such column"},
+		{origin.ListQuery{Limit: 1, Where: map[string]string{"''; --": "h"}}, origin.ErrInvalidValue, "no such column"},
 		{origin.ListQuery{Limit: 1, Where: map[string]string{"n": "five"}}, origin.ErrInvalidValue, "column n"},
 	} {
 		_, err := w.List(soon(t), c.query)
@@ -75,11 +76,12 @@ func testListOfLargeRows(t *testing.T, d database) {
 	if page, err := w.List(soon(t), origin.ListQuery{Limit: 15}); err != nil || len(page) != 15 {
 		t.Errorf("%d rows, %v", len(page), err)
 	}
-	if _, err := w.List(soon(t), origin.ListQuery{Limit: 20}); err == nil || !strings.Contains(err.Error(), "ask for fewer") {
+	_, err := w.List(soon(t), origin.ListQuery{Limit: 20})
+	if err == nil || !strings.Contains(err.Error(), "ask for fewer") {
 		t.Errorf("got %v", err)
 	}
 	d.exec(t, "INSERT INTO r VALUES "+mark, "huge", strings.Repeat("x", 1<<20))
-	_, err := w.List(soon(t), origin.ListQuery{Limit: 2, After: "a"})
+	_, err = w.List(soon(t), origin.ListQuery{Limit: 2, After: "a"})
 	if err == nil || !strings.Contains(err.Error(), `"huge"`) {
 		t.Errorf("a row over max_value_bytes: %v", err)
 	}

@@ -50,8 +50,8 @@ func openMySQL(dsn string) (connectors, dialect, error) {
 
 var errBadMySQL = errors.New("the DSN is not one of MySQL, such as user:password@tcp(host:3306)/database?tls=true")
 
-// readOnlyConnector makes connections that can not write, but in a transaction that says READ WRITE. It is no parameter of the DSN, as the variable has two names
-// (tx_read_only, transaction_read_only) and no server knows both.
+// readOnlyConnector makes connections that can not write, but in a transaction that says READ WRITE. It is no parameter
+// of the DSN, as the variable has two names (tx_read_only, transaction_read_only) and no server knows both.
 type readOnlyConnector struct{ driver.Connector }
 
 func (c readOnlyConnector) Connect(ctx context.Context) (driver.Conn, error) {

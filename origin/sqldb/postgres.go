@@ -122,8 +122,8 @@ func (postgres) describe(ctx context.Context, conn *sql.Conn, st *statement) (co
 	return columns, err
 }
 
-// refusedWrite runs a statement for the key NULL, as PostgreSQL judges only then whether it writes. What else it says is
-// of that key.
+// refusedWrite runs a statement for the key NULL, as PostgreSQL judges only then whether it writes. What else it says
+// is of that key.
 func refusedWrite(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
 	batch := &pgconn.Batch{}
 	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)",
