@@ -49,11 +49,12 @@ func encodeRow(m *cnfmetricsv1.CnfMetric) []byte {
 	return b
 }
 
-// decodeRow reads a metric from a row of the dataset. Columns that are no part of the model are left out.
+// decodeRow reads a metric from a row of the dataset, which a program has written: parseObject would take twice the time.
+// Columns that are no part of the model are left out.
 func decodeRow(id string, row []byte, version int64) (*cnfmetricsv1.CnfMetric, error) {
-	o, err := parseObject(row)
-	if err != nil {
-		return nil, noMetric(id, err.Error())
+	var o object
+	if err := json.Unmarshal(row, &o.members); err != nil || !utf8.Valid(row) {
+		return nil, noMetric(id, "it is not a JSON object")
 	}
 	m := o.metric()
 	m.Version = version
@@ -73,7 +74,8 @@ type object struct {
 	wrong   violations
 }
 
-// parseObject is stricter than encoding/json: names count as they are written, each is there once, text is UTF-8.
+// parseObject reads what a person may have written. It is stricter than encoding/json: each name is there once, text is
+// UTF-8, and what is wrong is said.
 func parseObject(b []byte) (*object, error) {
 	if !utf8.Valid(b) {
 		return nil, errors.New("it is not UTF-8")
