@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -198,4 +199,56 @@ func BenchmarkHandle(b *testing.B) {
 
 func fillHit(c *call) {
 	c.method, c.target, c.host, c.http11 = "GET", "/v1/cnf-metrics/CNF-001", "localhost:7070", true
+}
+
+// BenchmarkWatch is from the write of a value to its arrival at the client of a watch, with the breath between.
+func BenchmarkWatch(b *testing.B) {
+	for _, protocol := range []string{"http", "grpc"} {
+		b.Run("protocol="+protocol, func(b *testing.B) {
+			s, d := startWatchable(b, Config{})
+			word := openWord(b, s, protocol)
+			for word() != "current" {
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				value := fmt.Append(nil, "v", i)
+				if _, err := d.Write(b.Context(), cache.Change{Key: "a", Value: value}); err != nil {
+					b.Fatal(err)
+				}
+				for word() != "a="+string(value) {
+				}
+			}
+		})
+	}
+}
+
+func openWord(tb testing.TB, s *started, protocol string) func() string {
+	if protocol == "http" {
+		return openWatch(tb, "tcp", s.http, "/v1/raw:watch?key=a").word
+	}
+	return grpcWatch(tb, s.grpc, "", "a").word
+}
+
+// BenchmarkIdleWatch is what an open watch takes, client included.
+func BenchmarkIdleWatch(b *testing.B) {
+	for _, protocol := range []string{"http", "grpc"} {
+		b.Run("protocol="+protocol, func(b *testing.B) {
+			s, _ := startWatchable(b, Config{MaxWatches: 1 << 20, MaxConns: 1 << 20})
+			before := taken()
+			for b.Loop() {
+				word := openWord(b, s, protocol)
+				for word() != "current" {
+				}
+			}
+			b.ReportMetric(float64(taken()-before)/float64(b.N), "B/watch")
+		})
+	}
+}
+
+// taken returns the bytes of the live heap and of stacks.
+func taken() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
 }

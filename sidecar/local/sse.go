@@ -166,11 +166,7 @@ func (w *eventWriter) head(x *fasthttp.RequestCtx, http11 bool) error {
 		x.Response.Header.SetContentLength(-1)
 		w.body = httputil.NewChunkedWriter(w.buffer)
 	}
-	if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
-		return err
-	}
-	// A buffer keeps its first error, and flush returns it.
-	_, _ = w.buffer.Write(x.Response.Header.Header())
+	_, _ = w.buffer.Write(x.Response.Header.Header()) // Flush returns what went wrong before it, here and below
 	return w.send([]byte(reconnectAfter))
 }
 

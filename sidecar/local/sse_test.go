@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -397,6 +396,23 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
+// WriteTimeout is for each event, and not for the watch.
+func TestWatchOutlivesWriteTimeout(t *testing.T) {
+	const timeout = 100 * time.Millisecond
+	s, d := startWatchable(t, Config{WriteTimeout: timeout, ReadTimeout: timeout, RequestTimeout: timeout, IdleTimeout: timeout})
+	w, stream := openWatch(t, "tcp", s.http, "/v1/raw:watch?key=a"), grpcWatch(t, s.grpc, "", "a")
+	w.expect("a=1", "current")
+	stream.expect("a=1", "current")
+	for i := range 5 {
+		time.Sleep(timeout)
+		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: fmt.Append(nil, "v", i)}); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(fmt.Sprint("a=v", i))
+		stream.expect(fmt.Sprint("a=v", i))
+	}
+}
+
 // The memory of a watch does not grow with the changes that its client has not read, and what it reads in the end is new.
 func TestWatchOfAClientThatDoesNotReadIsBounded(t *testing.T) {
 	s, d := startWatchable(t, Config{WriteTimeout: time.Hour})
@@ -405,7 +421,7 @@ func TestWatchOfAClientThatDoesNotReadIsBounded(t *testing.T) {
 	stream := grpcWatch(t, s.grpc, "", "a", "b")
 	stream.expect("a=1", "b=1", "current")
 	const changes, size = 100_000, 1000
-	before := heap()
+	before := taken()
 	value := bytes.Repeat([]byte("x"), size)
 	for i := range changes {
 		copy(value, fmt.Sprintf("%06d", i))
@@ -414,8 +430,8 @@ func TestWatchOfAClientThatDoesNotReadIsBounded(t *testing.T) {
 		}
 	}
 	// Buffers of two connections and what two loops hold; the changes were 100 MB.
-	if grown := heap() - before; grown > 12<<20 {
-		t.Errorf("the heap has grown by %d bytes", grown)
+	if grown := taken() - before; grown > 12<<20 {
+		t.Errorf("memory has grown by %d bytes", grown)
 	}
 	last := "a=" + string(value)
 	soonWord(t, last, func() string { return w.word() })
@@ -430,13 +446,6 @@ func soonWord(t *testing.T, want string, word func() string) {
 			return
 		}
 	}
-}
-
-func heap() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // messages is a watch over gRPC.

@@ -217,6 +217,26 @@ func TestWatchReadsNoMoreOftenThanItsBound(t *testing.T) {
 	})
 }
 
+// A key that is written all the time must not take a processor for each of its watches.
+func TestWatchOfAHotKeyTakesBreath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := shortLived(t, origintest.New(map[string]string{"a": "0"}), time.Hour)
+		w := watchIt(t, New(Config{}, NewCatalog()), d, "", "a")
+		for i := range 10000 {
+			if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+		time.Sleep(2 * breath)
+		got, _ := w.heard()
+		if n := len(got); n < 100 || n > 203 || got[n-1] != "a=9999" {
+			t.Errorf("%d events in a second, the last %q", n, got[n-1])
+		}
+		w.end()
+	})
+}
+
 func TestWatchResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := origintest.New(map[string]string{"a": "1", "b": "1"})
