@@ -141,7 +141,13 @@ func (d *Dataset) Close() {
 // Sweep drops the entries that no read can use any more. Its caller decides how often it is worth the work.
 func (d *Dataset) Sweep() (dropped int) {
 	now := d.now()
-	return d.store.RemoveIf(func(_ string, e *entry) bool { return e.dead(now) })
+	return d.store.RemoveIf(func(key string, e *entry) bool {
+		if !e.dead(now) {
+			return false
+		}
+		d.evicted(key, e)
+		return true
+	})
 }
 
 // now is the dataset's monotonic clock.

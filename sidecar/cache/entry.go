@@ -26,7 +26,7 @@ const (
 
 var reasonNames = [...]string{"miss", "expired", "early-refresh", "no-cache", "gutter", "hop", "peek", "write"}
 
-// entry is one value, present or absent, with its times. All but retryAt is immutable. Times are nanoseconds on the
+// entry is one value, present or absent, with its times. All but retryAt and ended is immutable. Times are nanoseconds on the
 // dataset's monotonic clock (Dataset.now).
 type entry struct {
 	value   []byte
@@ -44,6 +44,8 @@ type entry struct {
 	// retryAt, when set, says that a refresh has failed and when to try the next; until then the stale answer is given
 	// without asking anybody.
 	retryAt atomic.Int64
+	// ended says that a local copy is fresh no longer, whatever its times: nobody would tell if it were outdated.
+	ended atomic.Bool
 
 	absent bool
 	reason reason
@@ -70,13 +72,13 @@ func (e *entry) tag() string {
 	return e.etag
 }
 
-func (e *entry) fresh(now int64) bool { return now < e.freshUntil }
+func (e *entry) fresh(now int64) bool { return now < e.freshUntil && !e.ended.Load() }
 
 // usable reports whether e may still be given as a stale answer.
 func (e *entry) usable(now int64) bool { return !e.absent && now < e.staleUntil }
 
 func (e *entry) dead(now int64) bool {
-	return now >= e.freshUntil && now >= e.staleUntil && now >= e.swrUntil
+	return !e.fresh(now) && now >= e.staleUntil && now >= e.swrUntil
 }
 
 // dueEarly decides by chance whether to refresh e before it expires, the likelier the nearer the end and the longer its

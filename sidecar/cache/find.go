@@ -212,8 +212,8 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 	case stored && changed:
 		d.watches.note(key)
 	case !stored && result == e: // some will have read it all the same
-		d.raise(key, e.floor())
-		d.store.RemoveKeyIf(key, func(held *entry) bool { return !e.floor().admits(held, held.began) })
+		d.see(key, e.floor())
+		d.dropBelow(key, e.floor())
 	}
 	return result
 }

@@ -37,55 +37,59 @@ func (f floor) above(other floor) floor {
 	return top
 }
 
-// floors remembers floors of keys whose entries are not held: those that were written or invalidated, and those that
-// had to make room. They are needed for as long as anything older may be fresh somewhere. Keys are in one of two
-// generations, and live for one to two lives of it.
+// floors remembers floors of keys whose entries are not held.
 type floors struct {
-	max int // of one generation; the older one is forgotten early rather than that the younger outgrows it
+	mu sync.Mutex // guards all below; taken under the lock of a shard, too
+	// seen has what readers here have been given, or have written: needed for as long as anything older may be given, as a
+	// stale answer too.
+	seen generations
+	// told has what others have said to be outdated: needed for as long as anything older may be fresh.
+	told generations
+	// all is the floor of every key until allUntil.
+	all      floor
+	allUntil int64
+}
 
-	mu         sync.Mutex // guards all below; taken under the lock of a shard, too
+// generations are floors that live for one to two lives of a generation. The older one is forgotten early rather than
+// that the younger outgrows max.
+type generations struct {
+	max        int
 	young, old map[string]floor
 	turn       int64 // when young becomes old
-	all        floor // of every key
-	allUntil   int64
 }
 
 const (
-	// minFloors and maxFloors bound the floors of one generation; between them it is one for floorBytes of a dataset's
-	// memory.
+	// minFloors and maxFloors bound one generation; between them it is one floor for floorBytes of a dataset's memory.
 	minFloors  = 1 << 10
 	maxFloors  = 1 << 16
-	floorBytes = 1 << 10
+	floorBytes = 4 << 10
 )
 
 func newFloors(maxBytes int64) *floors {
-	return &floors{
-		max:   int(min(max(maxBytes/floorBytes, minFloors), maxFloors)),
-		young: map[string]floor{}, old: map[string]floor{},
-	}
+	most := int(min(max(maxBytes/floorBytes, minFloors), maxFloors))
+	return &floors{seen: newGenerations(most), told: newGenerations(most)}
 }
 
-// raise lifts the floor of key to f at least. It returns how many floors it forgot before their time.
-func (fs *floors) raise(key string, f floor, now, life int64) (forgotten int) {
+func newGenerations(most int) generations {
+	return generations{max: most, young: map[string]floor{}, old: map[string]floor{}}
+}
+
+// see lifts the floor of a key that readers here know to f at least. It returns how many floors it forgot early.
+func (fs *floors) see(key string, f floor, now, life int64) (forgotten int) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	switch {
-	case now >= fs.turn:
-		fs.turnLocked(now, life)
-	case len(fs.young) >= fs.max:
-		forgotten = len(fs.old)
-		fs.turnLocked(now, life)
-	}
-	fs.young[key] = fs.young[key].above(fs.old[key]).above(f)
-	return forgotten
+	return fs.seen.raise(key, f, now, life)
 }
 
-func (fs *floors) turnLocked(now, life int64) {
-	fs.old, fs.young, fs.turn = fs.young, map[string]floor{}, now+life
+// tell lifts the floor of a key of which others have told to f at least. It returns how many floors it forgot early.
+func (fs *floors) tell(key string, f floor, now, life int64) (forgotten int) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.told.raise(key, f, now, life)
 }
 
-// raiseAll lifts the floor of every key.
-func (fs *floors) raiseAll(f floor, now, life int64) {
+// tellAll lifts the floor of every key.
+func (fs *floors) tellAll(f floor, now, life int64) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.all, fs.allUntil = fs.all.above(f), now+life
@@ -95,7 +99,7 @@ func (fs *floors) raiseAll(f floor, now, life int64) {
 func (fs *floors) of(key string, now int64) floor {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	f := fs.young[key].above(fs.old[key])
+	f := fs.seen.of(key).above(fs.told.of(key))
 	if now < fs.allUntil {
 		f = f.above(fs.all)
 	}
@@ -105,5 +109,25 @@ func (fs *floors) of(key string, now int64) floor {
 func (fs *floors) len() int {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return len(fs.young) + len(fs.old)
+	return fs.seen.len() + fs.told.len()
 }
+
+func (g *generations) raise(key string, f floor, now, life int64) (forgotten int) {
+	switch {
+	case now >= g.turn:
+		g.next(now, life)
+	case len(g.young) >= g.max:
+		forgotten = len(g.old)
+		g.next(now, life)
+	}
+	g.young[key] = g.of(key).above(f)
+	return forgotten
+}
+
+func (g *generations) next(now, life int64) {
+	g.old, g.young, g.turn = g.young, map[string]floor{}, now+life
+}
+
+func (g *generations) of(key string) floor { return g.young[key].above(g.old[key]) }
+
+func (g *generations) len() int { return len(g.young) + len(g.old) }

@@ -54,16 +54,27 @@ func (d *Dataset) drop(key string, f floor) {
 	if held, ok := d.store.Peek(key); ok && f.version != 0 && held.version >= f.version {
 		return
 	}
-	d.raise(key, f)
+	d.forgot(d.floors.tell(key, f, d.now(), d.freshLife()))
 	d.fences.of(key).Add(1)
-	d.store.RemoveKeyIf(key, func(held *entry) bool { return !f.admits(held, held.began) })
+	d.dropBelow(key, f)
 	d.loads.Forget(key)
 	d.hops.Forget(key)
 	d.watches.note(key)
 }
 
+// dropBelow drops an entry that is below f. Readers have seen it: nothing older may take its place.
+func (d *Dataset) dropBelow(key string, f floor) {
+	d.store.RemoveKeyIf(key, func(held *entry) bool {
+		if f.admits(held, held.began) {
+			return false
+		}
+		d.evicted(key, held)
+		return true
+	})
+}
+
 func (d *Dataset) dropPrefix(prefix string, f floor) {
-	d.floors.raiseAll(f, d.now(), d.floorLife())
+	d.floors.tellAll(f, d.now(), d.staleLife())
 	d.fences.raiseAll()
 	d.store.RemoveIf(func(key string, held *entry) bool {
 		return strings.HasPrefix(key, prefix) && !f.admits(held, held.began)
@@ -73,36 +84,56 @@ func (d *Dataset) dropPrefix(prefix string, f floor) {
 	d.watches.notePrefix(prefix)
 }
 
-// DropCopies drops every local copy of another member's entries: its invalidations may have been missed.
-func (d *Dataset) DropCopies(member string) {
-	d.stats.CopiesDropped.Add(1)
+// EndCopies ends every local copy of another member's entries: its invalidations may have been missed. They stay what
+// readers have seen, and may be given as stale answers.
+func (d *Dataset) EndCopies(member string) {
+	d.stats.CopiesEnded.Add(1)
 	d.fences.raiseAll()
-	d.store.RemoveIf(func(_ string, held *entry) bool { return held.owner == member })
+	d.store.RemoveIf(func(_ string, held *entry) bool {
+		if held.owner == member {
+			held.ended.Store(true)
+		}
+		return false
+	})
 	d.hops.ForgetAll()
 	d.watches.notePrefix("")
 }
 
-// floorLife is how long what is older than a floor may be fresh somewhere.
-func (d *Dataset) floorLife() int64 {
+// freshLife is how long what is older than a floor may be fresh somewhere.
+func (d *Dataset) freshLife() int64 {
 	p := d.Policy()
 	return int64(max(p.TTL, p.NegativeTTL) + p.LoadTimeout)
 }
 
-func (d *Dataset) raise(key string, f floor) {
-	if forgotten := d.floors.raise(key, f, d.now(), d.floorLife()); forgotten > 0 {
-		d.stats.Unfloored.Add(int64(forgotten))
+// staleLife is how long what is older than a floor may be given somewhere.
+func (d *Dataset) staleLife() int64 {
+	p := d.Policy()
+	return d.freshLife() + int64(max(p.StaleIfError, p.StaleWhileRevalidate))
+}
+
+// see notes what readers here have been given, or have written, where no entry tells.
+func (d *Dataset) see(key string, f floor) {
+	d.forgot(d.floors.see(key, f, d.now(), d.staleLife()))
+}
+
+func (d *Dataset) forgot(floors int) {
+	if floors > 0 {
+		d.stats.Unfloored.Add(int64(floors))
 	}
 }
 
-// evicted keeps what readers have seen of an entry that has to make room, for as long as it would have been fresh.
+// evicted keeps what readers have seen of an entry that has to go. A key that was never there is not worth it: to ask
+// for such keys, which anybody can, would make those that are be forgotten.
 func (d *Dataset) evicted(key string, e *entry) {
-	if d.now() < e.began+d.floorLife() {
-		d.raise(key, e.floor())
+	if d.now() < e.began+d.staleLife() && (!e.absent || e.version != 0) {
+		d.see(key, e.floor())
 	}
 }
 
 // Floors returns how many keys have a floor without an entry, and how many can have one.
-func (d *Dataset) Floors() (n, most int) { return d.floors.len(), 2 * d.floors.max }
+func (d *Dataset) Floors() (n, most int) {
+	return d.floors.len(), 2 * (d.floors.seen.max + d.floors.told.max)
+}
 
 // RingChanged says that keys may have other owners now. What this member loaded as the owner of a key is from then on no
 // better than a local copy, of which nobody says when it is outdated.

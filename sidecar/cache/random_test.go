@@ -61,6 +61,7 @@ type sight struct {
 	start, end time.Time
 	order      int // of the write that was seen, or made; 0 is what was there at first
 	write      bool
+	stale      bool
 }
 
 // ordered is an origin that knows the order of its writes.
@@ -171,14 +172,14 @@ func (w *world) client(member, client int, r *rand.Rand) {
 		start := time.Now()
 		if r.IntN(10) > 0 {
 			a, err := d.Get(context.Background(), key, ReadOptions{})
-			if err == nil && !a.Stale {
-				w.note(sight{member, key, start, time.Now(), w.orderOf(string(a.Value)), false})
+			if err == nil {
+				w.note(sight{member, key, start, time.Now(), w.orderOf(string(a.Value)), false, a.Stale})
 			}
 		} else {
 			value := fmt.Sprintf("%s by %d.%d, %d", key, member, client, n)
 			_, err := d.Write(context.Background(), Change{Key: key, Value: []byte(value)})
 			if err == nil {
-				w.note(sight{member, key, start, time.Now(), w.orderOf(value), true})
+				w.note(sight{member, key, start, time.Now(), w.orderOf(value), true, false})
 			}
 		}
 		time.Sleep(time.Duration(r.IntN(40)) * tick)
@@ -247,7 +248,11 @@ func (w *world) check() (reads int) {
 			continue
 		}
 		reads++
-		if replaced, ok := w.origin.next[s.order]; ok && s.start.Sub(replaced) > p.TTL+p.LoadTimeout {
+		limit := p.TTL + p.LoadTimeout
+		if s.stale {
+			limit += p.StaleIfError
+		}
+		if replaced, ok := w.origin.next[s.order]; ok && s.start.Sub(replaced) > limit {
 			w.t.Errorf("versioned %v: member %d read of %q what had been replaced for %v", w.versioned, s.member, s.key,
 				s.start.Sub(replaced))
 		}
@@ -257,8 +262,8 @@ func (w *world) check() (reads int) {
 		for i, s := range sights {
 			for _, before := range sights[:i] {
 				if !s.write && before.end.Before(s.start) && before.order > s.order {
-					w.t.Errorf("versioned %v: member %d read of %q write %d after %d (write: %v) had been seen, %v later",
-						w.versioned, s.member, s.key, s.order, before.order, before.write, s.start.Sub(before.end))
+					w.t.Errorf("versioned %v: member %d read of %q write %d (stale: %v) after %d (write: %v) had been seen, %v later",
+						w.versioned, s.member, s.key, s.order, s.stale, before.order, before.write, s.start.Sub(before.end))
 					return reads
 				}
 			}

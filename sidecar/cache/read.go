@@ -86,7 +86,7 @@ type read struct {
 // takes reports whether a stale entry may answer r at all.
 func (r read) takes(held *entry, n need, now int64) bool {
 	return held.usable(now) && r.need.anew == 0 && n.met(held, held.began) &&
-		(!r.limitStale || now-held.freshUntil <= r.maxStale)
+		(!r.limitStale || !held.ended.Load() && now-held.freshUntil <= r.maxStale)
 }
 
 // miss answers a read for which memory holds nothing fresh.
@@ -130,11 +130,9 @@ var errTooStale = errors.New("the origin gives no answer, and what is held is st
 // missWithStale answers a read for which memory holds a stale entry.
 func (d *Dataset) missWithStale(ctx context.Context, key string, r read, n need, held *entry) (Answer, error) {
 	now := d.now()
-	if retryAt := held.retryAt.Load(); retryAt != 0 {
-		// The origin is known to fail. One caller tries again behind, the others are not even asked to wait.
-		if now >= retryAt && held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry)) {
-			d.refreshFor(key, r)
-		}
+	retryAt := held.retryAt.Load()
+	// Where the origin is known to fail, one caller tries again. The others are not even asked to wait.
+	if retryAt != 0 && (now < retryAt || !held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry))) {
 		return held.staleAnswer(now, "origin-error"), nil
 	}
 	if !held.fresh(now) && (now < held.swrUntil || r.limitStale) {

@@ -25,11 +25,11 @@ type Stats struct {
 	Refreshes     atomic.Int64 // early and background refreshes begun
 
 	// Writes of applications, by result. Each is counted once.
-	Written, Conflicts, WritesUnknown, WriteErrors atomic.Int64
+	Written, Conflicts, WritesRefused, WritesUnknown, WriteErrors atomic.Int64
 
 	WritesServed  atomic.Int64 // made for other members
 	Invalidations atomic.Int64 // taken in: of writes through any member, of feeds and by request
-	CopiesDropped atomic.Int64 // times that the copies of a member were dropped because its invalidations were missed
+	CopiesEnded   atomic.Int64 // times that the copies of a member were ended because its invalidations were missed
 	Unfloored     atomic.Int64 // floors forgotten before their time because there were too many
 	FeedGaps      atomic.Int64 // times that the change feed broke
 

@@ -162,6 +162,7 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 	}
 	e := d.copied(a, peer.ID(), sent)
 	d.drop(c.Key, e.floor())
+	d.see(c.Key, e.floor())
 	return found{entry: e, source: SourceLoad, asOf: e.began, digest: digestOf(c)}, nil
 }
 
@@ -252,7 +253,7 @@ func (d *Dataset) written(c Change, value origin.Value, began int64) *entry {
 // supersede makes e what is held of key, whose fence stood at mark when the write began. Where something else has
 // happened to the key since, nobody knows whether e is the latest, and nothing is held.
 func (d *Dataset) supersede(key string, e *entry, mark uint64) {
-	d.raise(key, e.floor())
+	d.see(key, e.floor())
 	fence := d.fences.of(key)
 	raised := fence.Add(1)
 	d.store.RemoveKeyIf(key, func(held *entry) bool { return held.version == 0 || held.version <= e.version })
@@ -296,13 +297,17 @@ func (d *Dataset) unknown(err error) error {
 }
 
 func (d *Dataset) countWrite(err error) {
-	switch {
-	case err == nil:
+	if err == nil {
 		d.stats.Written.Add(1)
-	case KindOf(err) == KindConflict:
+		return
+	}
+	switch KindOf(err) {
+	case KindConflict:
 		d.stats.Conflicts.Add(1)
-	case KindOf(err) == KindUnknown:
+	case KindUnknown:
 		d.stats.WritesUnknown.Add(1)
+	case KindInvalidKey, KindInvalidValue, KindReadOnly: // the caller's fault
+		d.stats.WritesRefused.Add(1)
 	default:
 		d.stats.WriteErrors.Add(1)
 	}

@@ -367,6 +367,7 @@ func TestWriteThatEndsAfterItsOutcomeWasGivenUp(t *testing.T) {
 		c := newCluster(t, 3, &owner{Fake: o}, testPolicy())
 		_, err := c.members[1].Write(t.Context(), Change{Key: "k", Value: []byte("new")})
 		expectKind(t, err, KindUnknown)
+		time.Sleep(tick) // all are told
 		for _, d := range c.members { // the write is not there yet
 			get(t, d, "k")
 		}
@@ -658,7 +659,7 @@ func TestCopiesOfAMemberThatIsNotFollowedAreDropped(t *testing.T) {
 		c.deaf.Store(true)
 		put(t, c.members[0], "k", "new")
 		expect(t, get(t, c.members[1], "k"), "old", SourceLocalHit)
-		c.members[1].DropCopies("member-0")
+		c.members[1].EndCopies("member-0")
 		expect(t, get(t, c.members[1], "k"), "new", SourcePeerHit)
 	})
 }
@@ -754,7 +755,7 @@ func TestWatchNotesWhatMayHaveChanged(t *testing.T) {
 		noted("b") // it is held now
 		d.Drop(Invalidation{Prefix: true})
 		noted("a", "b")
-		d.DropCopies("member-0")
+		d.EndCopies("member-0")
 		noted("a", "b")
 		for range 1000 {
 			d.Drop(Invalidation{Key: "a"})
@@ -842,5 +843,68 @@ func TestReaderThatJoinsAFlightThatBeganBeforeWhatWasSeen(t *testing.T) {
 		if a := <-late; a.Version != 2 {
 			t.Errorf("version %d was read after 2 had been", a.Version)
 		}
+	})
+}
+
+func TestFirstReadAfterAnOutageIsFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		o.Fail(errDown)
+		time.Sleep(11 * time.Second)
+		if a := get(t, d, "k"); !a.Stale {
+			t.Errorf("got %+v in the outage", a)
+		}
+		o.Fail(nil)
+		o.Set("k", "new")
+		time.Sleep(time.Minute)
+		if a := get(t, d, "k"); a.Stale || string(a.Value) != "new" {
+			t.Errorf("a minute after the outage %q is read, stale %v", a.Value, a.Stale)
+		}
+	})
+}
+
+func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 3, o, testPolicy())
+		c.order = func(int) (int, int) { return 1, 0 }
+		get(t, c.members[1], "k") // it will be the successor
+		time.Sleep(tick)
+		c.order = func(int) (int, int) { return 0, 1 }
+		c.deaf.Store(true)
+		writer := c.members[2]
+		if _, err := writer.Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+			t.Fatal(err)
+		}
+		get(t, writer, "k")
+		for i := range 10 { // what was absent is swept, and generations of floors pass
+			time.Sleep(15 * time.Second)
+			put(t, writer, fmt.Sprint("other-", i), "v")
+			writer.Sweep()
+		}
+		o.Fail(errDown)
+		c.away[0].Store(true)
+		a, err := writer.Get(t.Context(), "k", ReadOptions{})
+		if err == nil && !a.Absent {
+			t.Errorf("%q is read, stale %v, after it was deleted here", a.Value, a.Stale)
+		}
+	})
+}
+
+func TestCopyThatHasEndedIsBetterThanNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[2], "k")
+		c.members[2].EndCopies("member-0")
+		c.away[0].Store(true)
+		o.Fail(errDown)
+		if a := get(t, c.members[2], "k"); !a.Stale || string(a.Value) != "v" {
+			t.Errorf("got %+v; want the stale copy", a)
+		}
+		_, err := c.members[2].Get(t.Context(), "k", ReadOptions{LimitStale: true})
+		expectKind(t, err, KindUnavailable)
 	})
 }

@@ -59,9 +59,10 @@ func fullSource(t *testing.T) metrics.Source {
 	stats.Conflicts.Add(102)
 	stats.WritesUnknown.Add(103)
 	stats.WriteErrors.Add(104)
+	stats.WritesRefused.Add(108)
 	stats.WritesServed.Add(105)
 	stats.Invalidations.Add(106)
-	stats.CopiesDropped.Add(107)
+	stats.CopiesEnded.Add(107)
 	stats.Unfloored.Add(108)
 	stats.FeedGaps.Add(109)
 	stats.WriteTime.Observe(20 * time.Microsecond)
@@ -157,12 +158,13 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_writes_total{dataset="routes",result="conflict"} 102`,
 		`ringside_writes_total{dataset="routes",result="unknown"} 103`,
 		`ringside_writes_total{dataset="routes",result="error"} 104`,
+		`ringside_writes_total{dataset="routes",result="refused"} 108`,
 		`ringside_writes_served_total{dataset="routes"} 105`,
 		`ringside_invalidations_total{dataset="routes"} 106`,
-		`ringside_copies_dropped_total{dataset="routes"} 107`,
+		`ringside_copies_ended_total{dataset="routes"} 107`,
 		`ringside_floors_forgotten_total{dataset="routes"} 108`,
 		`ringside_floors{dataset="routes"} 0`,
-		`ringside_max_floors{dataset="routes"} 2048`,
+		`ringside_max_floors{dataset="routes"} 4096`,
 		`ringside_change_feed_gaps_total{dataset="routes"} 109`,
 		`ringside_change_feed_gap{dataset="routes"} 1`,
 		`ringside_change_feed_reading{dataset="routes"} 1`,
@@ -389,8 +391,8 @@ sum by (dataset) (rate(ringside_origin_queries_total[5m]))
 ~result~ of ~ringside_requests_total~ is one of ~hit~ (fresh, in memory, loaded by this sidecar),
 ~local_hit~ (fresh, a local copy), ~peer_hit~ (from the owner's memory), ~load~ (the origin was asked, here or
 by the owner), ~stale~, ~negative~ (absent) and ~error~. ~result~ of ~ringside_writes_total~ is one of ~written~
-(committed), ~conflict~ (the row was not what the write's condition says), ~unknown~ (it may or may not have
-happened) and ~error~ (nothing was written). No label ever holds a key. A label has at most %d values.
+(committed), ~conflict~ (the row was not what the write's condition says), ~refused~ (the caller's fault: a value or key
+that the table does not take), ~unknown~ (it may or may not have happened) and ~error~ (nothing was written). No label ever holds a key. A label has at most %d values.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -91,9 +91,9 @@ func writeMetrics() []metric {
 		{"ringside_invalidations_total", counter, dataset,
 			"Invalidations taken in: of writes through any member, of change feeds and by request.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Invalidations })},
-		{"ringside_copies_dropped_total", counter, dataset,
-			"Times that the copies of a member's entries were dropped because its invalidations may have been missed.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesDropped })},
+		{"ringside_copies_ended_total", counter, dataset,
+			"Times that the copies of a member's entries were ended because its invalidations may have been missed.",
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesEnded })},
 		{"ringside_floors", gauge, dataset,
 			"Keys of which it is remembered, without an entry, what is too old for them.",
 			perDataset(func(d *cache.Dataset) float64 { n, _ := d.Floors(); return float64(n) })},
@@ -112,6 +112,7 @@ func readWrites(s *Source, emit func(float64, ...string)) {
 		emit(float64(st.Written.Load()), name, "written")
 		emit(float64(st.Conflicts.Load()), name, "conflict")
 		emit(float64(st.WritesUnknown.Load()), name, "unknown")
+		emit(float64(st.WritesRefused.Load()), name, "refused")
 		emit(float64(st.WriteErrors.Load()), name, "error")
 	}
 }

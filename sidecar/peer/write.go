@@ -29,7 +29,7 @@ func (p *peer) Write(ctx context.Context, c cache.Change) (cache.Answer, error) 
 	defer p.calls.Add(-1)
 	if p.calls.Add(1) > p.pool.config.MaxCalls {
 		p.pool.counters.refused.Add(1)
-		return cache.Answer{}, p.unreachable(errOverload)
+		return cache.Answer{}, &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: p.about(errOverload)}
 	}
 	conn, err := p.ready(ctx)
 	if err != nil {

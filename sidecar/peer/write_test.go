@@ -180,7 +180,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 	}
 }
 
-func TestWriteBeyondTheBoundOfCallsIsUnreachable(t *testing.T) {
+func TestWriteBeyondTheBoundOfCallsIsRefused(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
 	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
@@ -196,8 +196,8 @@ func TestWriteBeyondTheBoundOfCallsIsUnreachable(t *testing.T) {
 		}
 	})
 	<-begun
-	if err := write(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+	if err := write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded {
+		t.Errorf("error %v, want overloaded: to ask another member would not help a busy one", err)
 	}
 	close(release)
 	wg.Wait()
