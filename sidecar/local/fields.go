@@ -15,8 +15,8 @@ import (
 // view returns b as a string without a copy: valid as long as b is not written.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// options are what the headers of a read ask for. Cache-Control is read leniently, Ringside-Min-Version is not: who asks
-// for a version relies on it.
+// options are what the headers of a read ask for. Cache-Control is read leniently, Ringside-Min-Version is not: who
+// asks for a version relies on it.
 func (r *request) options() (cache.ReadOptions, error) {
 	o := parseCacheControl(r.cacheControl)
 	if r.minVersion == "" {

@@ -42,7 +42,8 @@ func (e *entrance) invalidate(c *call, escapedName string) {
 	c.setString("Cache-Control", noStore)
 }
 
-// parseScope reads what to invalidate. Its result is never the empty scope, which is everything, unless that is asked for.
+// parseScope reads what to invalidate. Its result is never the empty scope, which is everything, unless that is asked
+// for.
 func parseScope(body []byte) (s cache.Scope, err error) {
 	r := newObjectReader(body, errScopeShape)
 	r.expect(json.Delim('{'))

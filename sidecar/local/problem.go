@@ -107,7 +107,7 @@ type failure struct {
 
 var errBatchBytes = errors.New("batch answer too large")
 
-// fail tells an error of a dataset. An error of no known kind is reported, not shown: nobody has checked it for secrets.
+// fail tells an error of a dataset. One of no known kind is reported, not shown: nobody has checked it for secrets.
 func (s *Server) fail(err error) failure {
 	if errors.Is(err, errBatchBytes) {
 		s.stats.BatchTruncated.Add(1)
@@ -126,7 +126,8 @@ func (s *Server) fail(err error) failure {
 		f.detail = "no answer was found in time (" + err.Error() + "); try again, or allow more time"
 	case cache.KindUnknown:
 		f.retry = max(f.retry, time.Second)
-		f.detail += "; read the key with no-cache to see what came of it, or send the write again with the same idempotency key"
+		f.detail += "; read the key with no-cache to see what came of it, or send the write again with the same " +
+			"idempotency key"
 	case cache.KindInvalidValue:
 		var wrong *origin.ValueError
 		if errors.As(err, &wrong) {

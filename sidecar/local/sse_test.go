@@ -221,16 +221,21 @@ func TestWatchRequestsThatAreNone(t *testing.T) {
 		header  map[string]string
 	}{
 		{get("/v1/raw:watch"), 400, "malformed-request", nil}, {get("/v1/raw:watch?"), 400, "malformed-request", nil},
-		{get("/v1/raw:watch?key="), 400, "malformed-request", nil}, {get("/v1/raw:watch?key=a&x=y"), 400, "malformed-request", nil},
-		{get("/v1/raw:watch?key=%zz"), 400, "malformed-request", nil}, {get("/v1/raw:watch?key=a;key=b"), 400, "malformed-request", nil},
-		{get("/v1/raw:watch?key=a#x"), 400, "malformed-request", nil}, {get("/v1/raw:watch?key=%ff"), 400, "malformed-request", nil},
-		{get("/v1/ra:watch?key=a"), 404, "unknown-dataset", nil}, {get("/v1/raw/a:watch?key=a"), 400, "malformed-request", nil},
+		{get("/v1/raw:watch?key="), 400, "malformed-request", nil}, {get("/v1/raw:watch?key=a&x=y"), 400,
+			"malformed-request", nil},
+		{get("/v1/raw:watch?key=%zz"), 400, "malformed-request", nil}, {get("/v1/raw:watch?key=a;key=b"), 400,
+			"malformed-request", nil},
+		{get("/v1/raw:watch?key=a#x"), 400, "malformed-request", nil}, {get("/v1/raw:watch?key=%ff"), 400,
+			"malformed-request", nil},
+		{get("/v1/ra:watch?key=a"), 404, "unknown-dataset", nil}, {get("/v1/raw/a:watch?key=a"), 400, "malformed-request",
+			nil},
 		{get("/v1/raw:batchGet?key=a"), 400, "malformed-request", nil},
 		{post("/v1/raw:watch?key=a", ""), 405, "method-not-allowed", map[string]string{"Allow": "GET, HEAD"}},
 		{get("/v1/raw:watch?key=a", "Sec-Fetch-Site: same-site"), 403, "cross-site", nil},
 		{get("/v1/raw:watch?key=a", "Origin: http://localhost:8000"), 403, "cross-site", nil},
 		{get("/v1/raw:watch?key=a"), 429, "overloaded", map[string]string{"Retry-After": "5"}},
-		{strings.Replace(get("/v1/raw:watch?key=a"), "GET", "HEAD", 1), 200, "", map[string]string{"Content-Type": typeEvents, "Content-Length": ""}},
+		{strings.Replace(get("/v1/raw:watch?key=a"), "GET", "HEAD", 1), 200, "",
+			map[string]string{"Content-Type": typeEvents, "Content-Length": ""}},
 		{strings.Replace(get("/v1/raw:watch"), "GET", "HEAD", 1), 400, "", nil},
 	} {
 		c := dial(t, "tcp", s.http)
@@ -399,7 +404,8 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 // WriteTimeout is for each event, and not for the watch.
 func TestWatchOutlivesWriteTimeout(t *testing.T) {
 	const timeout = 100 * time.Millisecond
-	s, d := startWatchable(t, Config{WriteTimeout: timeout, ReadTimeout: timeout, RequestTimeout: timeout, IdleTimeout: timeout})
+	s, d := startWatchable(t, Config{WriteTimeout: timeout, ReadTimeout: timeout, RequestTimeout: timeout,
+		IdleTimeout: timeout})
 	w, stream := openWatch(t, "tcp", s.http, "/v1/raw:watch?key=a"), grpcWatch(t, s.grpc, "", "a")
 	w.expect("a=1", "current")
 	stream.expect("a=1", "current")
@@ -413,7 +419,7 @@ func TestWatchOutlivesWriteTimeout(t *testing.T) {
 	}
 }
 
-// The memory of a watch does not grow with the changes that its client has not read, and what it reads in the end is new.
+// The memory of a watch does not grow with the changes that its client has not read. What it reads in the end is new.
 func TestWatchOfAClientThatDoesNotReadIsBounded(t *testing.T) {
 	s, d := startWatchable(t, Config{WriteTimeout: time.Hour})
 	w := openWatch(t, "tcp", s.http, "/v1/raw:watch?key=a&key=b")
@@ -461,7 +467,8 @@ type watchClient interface {
 
 func grpcWatch(t testing.TB, address, token string, keys ...string) *messages {
 	t.Helper()
-	stream, err := client(t, address).Watch(t.Context(), &ringsidev1.WatchRequest{Dataset: "raw", Keys: keys, ResumeToken: token})
+	stream, err := client(t, address).Watch(t.Context(), &ringsidev1.WatchRequest{Dataset: "raw", Keys: keys,
+		ResumeToken: token})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -524,20 +531,24 @@ func TestWatchOverGRPC(t *testing.T) {
 
 func TestGRPCWatchTellsErrors(t *testing.T) {
 	real := newDataset(t, "raw", origintest.New(nil))
-	d := scripted{name: "raw", watch: real.Watch, get: func(_ context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
+	d := scripted{name: "raw", watch: real.Watch, get: func(_ context.Context, key string,
+		_ cache.ReadOptions) (cache.Answer, error) {
 		if key == "panic" {
 			panic("canary")
 		}
-		return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, RetryAfter: time.Second, Err: errors.New("the origin refused")}
+		return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, RetryAfter: time.Second,
+			Err: errors.New("the origin refused")}
 	}}
 	s := start(t, Config{}, Served{Dataset: d})
 	m, err := grpcWatch(t, s.grpc, "", "k").Recv()
 	e := m.GetState().GetError()
-	if err != nil || codes.Code(e.GetCode()) != codes.Unavailable || e.GetReason() != "ORIGIN_UNAVAILABLE" || e.GetRetryAfter().AsDuration() != time.Second {
+	if err != nil || codes.Code(e.GetCode()) != codes.Unavailable || e.GetReason() != "ORIGIN_UNAVAILABLE" ||
+		e.GetRetryAfter().AsDuration() != time.Second {
 		t.Errorf("%v, %v", m, err)
 	}
 	m, err = grpcWatch(t, s.grpc, "", "panic").Recv()
-	if e := m.GetState().GetError(); err != nil || e.GetReason() != "INTERNAL" || strings.Contains(e.GetMessage(), "canary") {
+	if e := m.GetState().GetError(); err != nil || e.GetReason() != "INTERNAL" || strings.Contains(e.GetMessage(),
+		"canary") {
 		t.Errorf("%v, %v", m, err)
 	}
 	w := openWatch(t, "tcp", s.http, "/v1/raw:watch?key=k")
@@ -617,7 +628,8 @@ func TestPanicInAWatchEndsThatWatchAlone(t *testing.T) {
 	if rest, err := io.ReadAll(c.r); errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(rest, []byte("canary")) {
 		t.Errorf("%q, %v", rest, err)
 	}
-	if _, err := grpcWatch(t, s.grpc, "", "a").Recv(); status.Code(err) != codes.Internal || strings.Contains(err.Error(), "canary") {
+	if _, err := grpcWatch(t, s.grpc, "", "a").Recv(); status.Code(err) != codes.Internal ||
+		strings.Contains(err.Error(), "canary") {
 		t.Error(err)
 	}
 	soon(t, "both have ended", func() bool { return s.Stats().Watches.Load() == 0 })
@@ -635,9 +647,11 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, value []byte, isJSON bool) {
 		conn := &tape{in: strings.NewReader("")}
 		w := newEventWriter(conn, s.http.entrance, isJSON)
-		want := s.http.entrance.entry(key, outcome{answer: cache.Answer{Value: value, ETag: `"e"`, Source: cache.SourceHit}}, isJSON)
+		want := s.http.entrance.entry(key, outcome{answer: cache.Answer{Value: value, ETag: `"e"`,
+			Source: cache.SourceHit}}, isJSON)
 		for _, e := range []event{
-			{kind: eventState, key: key, token: "t1", outcome: outcome{answer: cache.Answer{Value: value, ETag: `"e"`, Source: cache.SourceHit}}},
+			{kind: eventState, key: key, token: "t1", outcome: outcome{answer: cache.Answer{Value: value, ETag: `"e"`,
+				Source: cache.SourceHit}}},
 			{kind: eventCurrent, token: "t2"},
 		} {
 			if err := w.tell(e); err != nil {
@@ -654,7 +668,8 @@ func FuzzEvent(f *testing.F) {
 			t.Fatal(err)
 		}
 		var got, sent any
-		if json.Unmarshal([]byte(first.data), &got) != nil || json.Unmarshal(plain, &sent) != nil || fmt.Sprint(got) != fmt.Sprint(sent) {
+		if json.Unmarshal([]byte(first.data), &got) != nil || json.Unmarshal(plain, &sent) != nil ||
+			fmt.Sprint(got) != fmt.Sprint(sent) {
 			t.Errorf("%q, want %q", first.data, plain)
 		}
 		if second, err := r.next(); err != nil || second != (serverEvent{"current", "t2", "{}"}) {
@@ -668,7 +683,8 @@ func FuzzEvent(f *testing.F) {
 
 // FuzzWatchQuery: what is taken is what a browser has written, and nothing else.
 func FuzzWatchQuery(f *testing.F) {
-	for _, s := range []string{"key=a", "key=a&key=b+c&key=%2F", "", "key=a;b", "x=y", "key=%zz", "key=a&key=a", "key=\xff", "key=a#b"} {
+	for _, s := range []string{"key=a", "key=a&key=b+c&key=%2F", "", "key=a;b", "x=y", "key=%zz", "key=a&key=a",
+		"key=\xff", "key=a#b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, query string) {

@@ -252,8 +252,8 @@ func (w *watch) tell(to audience, e event) error {
 	return to.tell(e)
 }
 
-// schedule says when to read the key again: when what was read is no longer fresh, so that a change is seen then even if
-// nobody tells of it; later and later while it can not be read.
+// schedule says when to read the key again: when what was read is no longer fresh, so that a change is seen then even
+// if nobody tells of it; later and later while it can not be read.
 func (k *knowledge) schedule(o outcome) {
 	wait := max(o.answer.Fresh, soonestReread)
 	k.failures++

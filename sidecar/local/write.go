@@ -51,7 +51,7 @@ func (e *entrance) write(c *call, escapedName, escapedKey string) {
 
 // writeFailure is f, but that RFC 9110 has a status of its own for the conditions that it knows.
 func writeFailure(f failure, condition cache.Condition) failure {
-	if f.problem == kinds[cache.KindConflict] && condition.Version == 0 && condition != (cache.Condition{}) {
+	if f.problem == kinds[cache.KindConflict] && (condition.Absent || condition.Present || condition.ETag != "") {
 		f.problem = problemPrecondition
 	}
 	return f
@@ -183,8 +183,8 @@ func checkETag(s string) error {
 	return nil
 }
 
-// parseIdempotencyKey reads a string of structured fields (RFC 8941, 3.3.3), as draft-ietf-httpapi-idempotency-key-header
-// has it, or the bare characters that most clients send.
+// parseIdempotencyKey reads a string of structured fields (RFC 8941, 3.3.3), as
+// draft-ietf-httpapi-idempotency-key-header has it, or the bare characters that most clients send.
 func parseIdempotencyKey(field string) (string, error) {
 	if field == "" {
 		return "", nil

@@ -40,8 +40,9 @@ func newWritable(tb testing.TB, name string, fake *origintest.Fake) *cache.Datas
 // spoiled is a dataset whose key names how a write of it fails.
 func spoiled() Dataset {
 	errs := map[string]error{
-		"unknown":  &cache.Error{Kind: cache.KindUnknown, Err: errors.New("the owner was cut off")},
-		"column":   &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("%w", &origin.ValueError{Column: "unit", Reason: "too long"})},
+		"unknown": &cache.Error{Kind: cache.KindUnknown, Err: errors.New("the owner was cut off")},
+		"column": &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("%w", &origin.ValueError{Column: "unit",
+			Reason: "too long"})},
 		"value":    &cache.Error{Kind: cache.KindInvalidValue, Err: &origin.ValueError{Reason: "it is no JSON object"}},
 		"conflict": &cache.Error{Kind: cache.KindConflict, Err: errors.New("another row has this unit")},
 		"internal": errors.New("dsn postgres://canary-secret"),
@@ -54,7 +55,8 @@ func spoiled() Dataset {
 			return cache.Answer{}, errs[c.Key]
 		},
 		get: func(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
-			return cache.Answer{}, &cache.Error{Kind: cache.KindVersion, RetryAfter: time.Second, Err: errors.New("version 3 is the latest")}
+			return cache.Answer{}, &cache.Error{Kind: cache.KindVersion, RetryAfter: time.Second,
+				Err: errors.New("version 3 is the latest")}
 		},
 		invalidate: func(_ context.Context, s cache.Scope) (cache.Told, error) {
 			if s.Prefix == "" && s.Keys == nil {
@@ -94,31 +96,36 @@ func TestRawHTTPWrites(t *testing.T) {
 			"Cache-Status": "ringside; fwd=method", "Ringside-Source": "", "Cache-Control": "max-age=3599"}},
 		{"curl's default type", put("/v1/rows/new1", row, "Content-Type: application/x-www-form-urlencoded"), 200, row, nil},
 		{"no type", put("/v1/rows/new2", row), 200, row, nil},
-		{"absolute form", put("http://localhost/v1/rows/new3", row), 200, row, map[string]string{"Content-Location": "/v1/rows/new3"}},
+		{"absolute form", put("http://localhost/v1/rows/new3", row), 200, row,
+			map[string]string{"Content-Location": "/v1/rows/new3"}},
 		{"another type", put("/v1/rows/new4", row, "Content-Type: text/csv"), 415, "unsupported-media-type", nil},
 		{"no type at all", put("/v1/rows/new4", row, "Content-Type: ;"), 415, "unsupported-media-type", nil},
-		{"any type of bytes", put("/v1/raw/new", "a,b", "Content-Type: text/csv"), 200, "a,b", map[string]string{"Content-Type": typeBytes}},
+		{"any type of bytes", put("/v1/raw/new", "a,b", "Content-Type: text/csv"), 200, "a,b",
+			map[string]string{"Content-Type": typeBytes}},
 		{"packed", put("/v1/raw/new4", "x", "Content-Encoding: gzip"), 415, "unsupported-media-type", nil},
 		{"not packed", put("/v1/raw/new5", "x", "Content-Encoding: identity"), 200, "x", nil},
 		{"a part", put("/v1/raw/new6", "x", "Content-Range: bytes 0-0/2"), 400, "malformed-request", nil},
 		{"empty bytes", put("/v1/raw/new7", ""), 200, "", nil},
 		{"in chunks", "PUT /v1/raw/new8 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
 			"1\r\nx\r\n0\r\n\r\n", 200, "x", nil},
-		{"largest value", put("/v1/raw/new9", strings.Repeat("x", cache.MaxValueBytes)), 200, strings.Repeat("x", cache.MaxValueBytes), nil},
+		{"largest value", put("/v1/raw/new9", strings.Repeat("x", cache.MaxValueBytes)), 200, strings.Repeat("x",
+			cache.MaxValueBytes), nil},
 		{"larger value", put("/v1/raw/new10", strings.Repeat("x", cache.MaxValueBytes+1)), 413, "body-too-large", nil},
 		{"create", put("/v1/rows/c1", row, "If-None-Match: *"), 201, row, map[string]string{"Ringside-Version": "1"}},
 		{"create what is there", put("/v1/rows/a", row, "If-None-Match: *"), 412, "precondition-failed", nil},
 		{"change what is not there", put("/v1/rows/none", row, "If-Match: *"), 412, "precondition-failed", nil},
 		{"change another value", put("/v1/rows/b", row, `If-Match: "other"`), 412, "precondition-failed", nil},
 		{"change another version", put("/v1/rows/b", row, "Ringside-If-Version: 9"), 409, "conflict", nil},
-		{"change this version", put("/v1/rows/b", row, "Ringside-If-Version:  1 "), 200, row, map[string]string{"Ringside-Version": "2"}},
+		{"change this version", put("/v1/rows/b", row, "Ringside-If-Version:  1 "), 200, row,
+			map[string]string{"Ringside-Version": "2"}},
 		{"weak condition", put("/v1/rows/b", row, `If-Match: W/"x"`), 400, "malformed-request", nil},
 		{"list of conditions", put("/v1/rows/b", row, `If-Match: "x"`, `If-Match: "y"`), 400, "malformed-request", nil},
 		{"two conditions", put("/v1/rows/b", row, `If-Match: *`, `Ringside-If-Version: 1`), 400, "malformed-request", nil},
 		{"condition without a value", put("/v1/rows/b", row, `If-Match:`), 400, "malformed-request", nil},
 		{"version 0", put("/v1/rows/b", row, "Ringside-If-Version: 0"), 400, "malformed-request", nil},
 		{"named", put("/v1/rows/n1", row, `Idempotency-Key: "k1"`), 200, row, map[string]string{"Ringside-Version": "1"}},
-		{"named, again", put("/v1/rows/n1", row, `Idempotency-Key: k1`), 200, row, map[string]string{"Ringside-Version": "1"}},
+		{"named, again", put("/v1/rows/n1", row, `Idempotency-Key: k1`), 200, row,
+			map[string]string{"Ringside-Version": "1"}},
 		{"named, another", put("/v1/rows/n1", "{}", `Idempotency-Key: k1`), 422, "invalid-value", nil},
 		{"name without a value", put("/v1/rows/n1", row, `Idempotency-Key:`), 400, "malformed-request", nil},
 		{"name in half a quote", put("/v1/rows/n1", row, `Idempotency-Key: "k1`), 400, "malformed-request", nil},
@@ -132,7 +139,8 @@ func TestRawHTTPWrites(t *testing.T) {
 		{"conflict without a condition", put("/v1/spoiled/conflict", row), 409, "conflict", nil},
 		{"defect", put("/v1/spoiled/internal", row), 500, "internal", nil},
 		{"panic", put("/v1/spoiled/panic", row), 500, "internal", nil},
-		{"delete", del("/v1/rows/empty"), 204, "", map[string]string{"Ringside-Version": "2", "Content-Type": "", "Content-Length": ""}},
+		{"delete", del("/v1/rows/empty"), 204, "", map[string]string{"Ringside-Version": "2", "Content-Type": "",
+			"Content-Length": ""}},
 		{"delete what is not there", del("/v1/rows/none"), 204, "", map[string]string{"Ringside-Version": ""}},
 		{"delete, but only if", del("/v1/rows/none", "If-Match: *"), 412, "precondition-failed", nil},
 		{"delete what must not be there", del("/v1/rows/none", "If-None-Match: *"), 400, "malformed-request", nil},
@@ -152,8 +160,10 @@ func TestRawHTTPWrites(t *testing.T) {
 		{"a version that is", get("/v1/raw/x/y", "Ringside-Min-Version: 1"), 200, "slash", nil},
 		{"no version", get("/v1/raw/x/y", "Ringside-Min-Version: x"), 400, "malformed-request", nil},
 		{"empty version", get("/v1/raw/x/y", "Ringside-Min-Version:"), 400, "malformed-request", nil},
-		{"two versions", get("/v1/raw/x/y", "Ringside-Min-Version: 1", "Ringside-Min-Version: 1"), 400, "malformed-request", nil},
-		{"version of a batch", post("/v1/raw:batchGet", `{"keys":[]}`, "Ringside-Min-Version: -1"), 400, "malformed-request", nil},
+		{"two versions", get("/v1/raw/x/y", "Ringside-Min-Version: 1", "Ringside-Min-Version: 1"), 400,
+			"malformed-request", nil},
+		{"version of a batch", post("/v1/raw:batchGet", `{"keys":[]}`, "Ringside-Min-Version: -1"), 400,
+			"malformed-request", nil},
 	}
 	s := startWritable(t, Config{})
 	for _, tt := range tests {
@@ -290,7 +300,8 @@ func TestParseCondition(t *testing.T) {
 		{match: `"a`, bad: true}, {match: `"`, bad: true}, {match: `"a", "b"`, bad: true}, {match: `*, "a"`, bad: true},
 		{match: `W/"a"`, bad: true}, {match: `"a b"`, bad: true}, {noneMatch: `"a"`, bad: true}, {version: "+1", bad: true},
 		{version: "1.0", bad: true}, {version: "-1", bad: true}, {version: "9223372036854775808", bad: true},
-		{match: "*", noneMatch: "*", bad: true}, {match: " ", version: "1", bad: true}, {noneMatch: "*", version: "1", bad: true},
+		{match: "*", noneMatch: "*", bad: true}, {match: " ", version: "1", bad: true}, {noneMatch: "*", version: "1",
+			bad: true},
 	} {
 		got, err := parseCondition(tt.match, tt.noneMatch, tt.version)
 		if (err != nil) != tt.bad || !tt.bad && got != tt.want {
@@ -301,14 +312,16 @@ func TestParseCondition(t *testing.T) {
 
 func TestParseIdempotencyKey(t *testing.T) {
 	for field, want := range map[string]string{
-		"": "", `"a"`: "a", ` "a" `: "a", `a`: "a", `"a\"b\\c"`: `a"b\c`, `8e03978e-40d5-43dd-bc93-6894a57f9324`: "8e03978e-40d5-43dd-bc93-6894a57f9324",
-		`"a b, c"`: "a b, c", strings.Repeat("k", 128): strings.Repeat("k", 128),
+		"": "", `"a"`: "a", ` "a" `: "a", `a`: "a", `"a\"b\\c"`: `a"b\c`,
+		`8e03978e-40d5-43dd-bc93-6894a57f9324`: "8e03978e-40d5-43dd-bc93-6894a57f9324",
+		`"a b, c"`:                             "a b, c", strings.Repeat("k", 128): strings.Repeat("k", 128),
 	} {
 		if got, err := parseIdempotencyKey(field); err != nil || got != want {
 			t.Errorf("%q: %q, %v", field, got, err)
 		}
 	}
-	for _, field := range []string{" ", `""`, `"a`, `a"`, `"a"b`, `"a";p=1`, `a, b`, `"a\x"`, `"a\`, `a b`, "é", "a\x01", "\"\x7f\"",
+	for _, field := range []string{" ", `""`, `"a`, `a"`, `"a"b`, `"a";p=1`, `a, b`, `"a\x"`, `"a\`, `a b`, "é",
+		"a\x01", "\"\x7f\"",
 		strings.Repeat("k", 129), `"` + strings.Repeat("k", 129) + `"`} {
 		if got, err := parseIdempotencyKey(field); err == nil {
 			t.Errorf("%q is %q", field, got)
@@ -327,7 +340,8 @@ func TestParseScope(t *testing.T) {
 		}
 	}
 	for _, body := range []string{"", "{}", "null", "[]", `{"all":false}`, `{"all":1}`, `{"all":"true"}`, `{"ALL":true}`,
-		`{"keys":[]}`, `{"keys":[""]}`, `{"keys":"a"}`, `{"keys":null}`, `{"keys":[null]}`, many, `{"prefix":""}`, `{"prefix":1}`,
+		`{"keys":[]}`, `{"keys":[""]}`, `{"keys":"a"}`, `{"keys":null}`, `{"keys":[null]}`, many, `{"prefix":""}`,
+		`{"prefix":1}`,
 		`{"keys":["a"],"all":true}`, `{"all":true,"all":true}`, `{"all":true} x`, "{\"prefix\":\"\xff\"}",
 		`{"keys":["` + strings.Repeat("k", 1025) + `"]}`, `{"prefix":"` + strings.Repeat("k", 1025) + `"}`} {
 		if got, err := parseScope([]byte(body)); err == nil {
@@ -339,14 +353,17 @@ func TestParseScope(t *testing.T) {
 func TestMaxStale(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"max-stale": anyStaleness, "MAX-STALE=5": 5 * time.Second, `max-stale="5"`: 5 * time.Second, "max-stale=0": 0,
-		"max-stale=99999999999999999999": anyStaleness, "max-stale=4294967296": anyStaleness, "no-cache, max-stale=7,x": 7 * time.Second,
-		"max-stale=9, max-stale=3": 3 * time.Second, "max-stale=3, max-stale": 3 * time.Second, "max-stale=x, max-stale=2": 2 * time.Second,
+		"max-stale=99999999999999999999": anyStaleness, "max-stale=4294967296": anyStaleness,
+		"no-cache, max-stale=7,x":  7 * time.Second,
+		"max-stale=9, max-stale=3": 3 * time.Second, "max-stale=3, max-stale": 3 * time.Second,
+		"max-stale=x, max-stale=2": 2 * time.Second,
 	} {
 		if o := parseCacheControl(header); !o.LimitStale || o.MaxStale != want {
 			t.Errorf("%s: %+v, want %v", header, o, want)
 		}
 	}
-	for _, header := range []string{"max-stale=", "max-stale=-1", "max-stale=1.5", `max-stale="`, `max-stale="5`, "max-stalemate", "x=max-stale"} {
+	for _, header := range []string{"max-stale=", "max-stale=-1", "max-stale=1.5", `max-stale="`, `max-stale="5`,
+		"max-stalemate", "x=max-stale"} {
 		if o := parseCacheControl(header); o != (cache.ReadOptions{}) {
 			t.Errorf("%s: %+v", header, o)
 		}
@@ -373,7 +390,8 @@ func TestReadDirectivesReachTheDataset(t *testing.T) {
 	if got := <-asked; got != want {
 		t.Errorf("batchGet: %+v", got)
 	}
-	q := &ringsidev1.GetRequest{Dataset: "d", Key: "k", NoCache: true, MaxStale: durationpb.New(3 * time.Second), MinVersion: 7}
+	q := &ringsidev1.GetRequest{Dataset: "d", Key: "k", NoCache: true, MaxStale: durationpb.New(3 * time.Second),
+		MinVersion: 7}
 	if _, err := client(t, s.grpc).Get(t.Context(), q); err != nil {
 		t.Error(err)
 	}
@@ -384,8 +402,9 @@ func TestReadDirectivesReachTheDataset(t *testing.T) {
 
 func TestGRPCWrites(t *testing.T) {
 	stub := client(t, startWritable(t, Config{}).grpc)
-	put1, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "raw", Key: "g", Value: []byte("1"), IdempotencyId: "w 1",
-		Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{Absent: true}}})
+	put1, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "raw", Key: "g", Value: []byte("1"),
+		IdempotencyId: "w 1",
+		Condition:     &ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{Absent: true}}})
 	if err != nil || string(put1.GetValue()) != "1" || put1.GetMeta().GetVersion() != 1 || put1.GetMeta().GetEtag() == "" {
 		t.Fatalf("%v, %v", put1, err)
 	}
@@ -408,7 +427,8 @@ func TestGRPCWrites(t *testing.T) {
 		t.Errorf("%v, %v", told, err)
 	}
 	largest := make([]byte, cache.MaxValueBytes)
-	if _, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "raw", Key: strings.Repeat("k", 1024), Value: largest}); err != nil {
+	if _, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "raw", Key: strings.Repeat("k", 1024),
+		Value: largest}); err != nil {
 		t.Errorf("the largest value: %v", err)
 	}
 }
@@ -428,30 +448,47 @@ func TestGRPCWriteErrors(t *testing.T) {
 		{&ringsidev1.PutRequest{Dataset: "blobs", Key: "a"}, codes.FailedPrecondition, "READ_ONLY", ""},
 		{&ringsidev1.PutRequest{Dataset: "x"}, codes.NotFound, "UNKNOWN_DATASET", ""},
 		{&ringsidev1.PutRequest{Dataset: "raw"}, codes.InvalidArgument, "INVALID_KEY", "key"},
-		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", Value: make([]byte, cache.MaxValueBytes+1)}, codes.InvalidArgument, "INVALID_VALUE", "value"},
-		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", IdempotencyId: "é"}, codes.InvalidArgument, "INVALID_REQUEST", "idempotency_id"},
-		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", IdempotencyId: strings.Repeat("x", 129)}, codes.InvalidArgument, "INVALID_REQUEST", "idempotency_id"},
+		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", Value: make([]byte, cache.MaxValueBytes+1)},
+			codes.InvalidArgument, "INVALID_VALUE", "value"},
+		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", IdempotencyId: "é"}, codes.InvalidArgument, "INVALID_REQUEST",
+			"idempotency_id"},
+		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", IdempotencyId: strings.Repeat("x", 129)}, codes.InvalidArgument,
+			"INVALID_REQUEST", "idempotency_id"},
 		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Version{Version: 9}}), codes.Aborted, "CONFLICT", ""},
-		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Version{}}), codes.InvalidArgument, "INVALID_REQUEST", "condition.version"},
-		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Etag{Etag: "x"}}), codes.InvalidArgument, "INVALID_REQUEST", "condition.etag"},
+		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Version{}}), codes.InvalidArgument, "INVALID_REQUEST",
+			"condition.version"},
+		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Etag{Etag: "x"}}), codes.InvalidArgument,
+			"INVALID_REQUEST", "condition.etag"},
 		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Etag{Etag: `"x"`}}), codes.Aborted, "CONFLICT", ""},
 		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{Absent: true}}), codes.Aborted, "CONFLICT", ""},
-		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{}}), codes.InvalidArgument, "INVALID_REQUEST", "condition.absent"},
-		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Present{}}), codes.InvalidArgument, "INVALID_REQUEST", "condition.present"},
-		{spoiledPut("unknown"), codes.Unknown, "OUTCOME_UNKNOWN", ""}, {spoiledPut("column"), codes.InvalidArgument, "INVALID_VALUE", "value.unit"},
-		{spoiledPut("value"), codes.InvalidArgument, "INVALID_VALUE", "value"}, {spoiledPut("internal"), codes.Internal, "INTERNAL", ""},
+		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{}}), codes.InvalidArgument, "INVALID_REQUEST",
+			"condition.absent"},
+		{condition(&ringsidev1.Condition{Row: &ringsidev1.Condition_Present{}}), codes.InvalidArgument, "INVALID_REQUEST",
+			"condition.present"},
+		{spoiledPut("unknown"), codes.Unknown, "OUTCOME_UNKNOWN", ""}, {spoiledPut("column"), codes.InvalidArgument,
+			"INVALID_VALUE", "value.unit"},
+		{spoiledPut("value"), codes.InvalidArgument, "INVALID_VALUE", "value"}, {spoiledPut("internal"), codes.Internal,
+			"INTERNAL", ""},
 		{spoiledPut("panic"), codes.Internal, "INTERNAL", ""},
-		{&ringsidev1.DeleteRequest{Dataset: "raw", Key: "none", Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Present{Present: true}}},
+		{&ringsidev1.DeleteRequest{Dataset: "raw", Key: "none",
+			Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Present{Present: true}}},
 			codes.Aborted, "CONFLICT", ""},
-		{&ringsidev1.DeleteRequest{Dataset: "raw", Key: "none", Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{Absent: true}}},
+		{&ringsidev1.DeleteRequest{Dataset: "raw", Key: "none",
+			Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{Absent: true}}},
 			codes.InvalidArgument, "INVALID_REQUEST", "condition.absent"},
-		{&ringsidev1.GetRequest{Dataset: "spoiled", Key: "a", MinVersion: 9}, codes.FailedPrecondition, "VERSION_NOT_REACHED", ""},
-		{&ringsidev1.GetRequest{Dataset: "raw", Key: "a", MinVersion: -1}, codes.InvalidArgument, "INVALID_REQUEST", "min_version"},
-		{&ringsidev1.GetRequest{Dataset: "raw", Key: "a", MaxStale: durationpb.New(-1)}, codes.InvalidArgument, "INVALID_REQUEST", "max_stale"},
+		{&ringsidev1.GetRequest{Dataset: "spoiled", Key: "a", MinVersion: 9}, codes.FailedPrecondition,
+			"VERSION_NOT_REACHED", ""},
+		{&ringsidev1.GetRequest{Dataset: "raw", Key: "a", MinVersion: -1}, codes.InvalidArgument, "INVALID_REQUEST",
+			"min_version"},
+		{&ringsidev1.GetRequest{Dataset: "raw", Key: "a", MaxStale: durationpb.New(-1)}, codes.InvalidArgument,
+			"INVALID_REQUEST", "max_stale"},
 		{&ringsidev1.InvalidateRequest{Dataset: "raw"}, codes.InvalidArgument, "INVALID_REQUEST", "keys"},
-		{&ringsidev1.InvalidateRequest{Dataset: "raw", All: true, Prefix: "x"}, codes.InvalidArgument, "INVALID_REQUEST", "keys"},
-		{&ringsidev1.InvalidateRequest{Dataset: "raw", Keys: make([]string, 1001)}, codes.InvalidArgument, "INVALID_REQUEST", "keys"},
-		{&ringsidev1.InvalidateRequest{Dataset: "raw", Prefix: strings.Repeat("x", 1025)}, codes.InvalidArgument, "INVALID_REQUEST", "prefix"},
+		{&ringsidev1.InvalidateRequest{Dataset: "raw", All: true, Prefix: "x"}, codes.InvalidArgument, "INVALID_REQUEST",
+			"keys"},
+		{&ringsidev1.InvalidateRequest{Dataset: "raw", Keys: make([]string, 1001)}, codes.InvalidArgument,
+			"INVALID_REQUEST", "keys"},
+		{&ringsidev1.InvalidateRequest{Dataset: "raw", Prefix: strings.Repeat("x", 1025)}, codes.InvalidArgument,
+			"INVALID_REQUEST", "prefix"},
 		{&ringsidev1.InvalidateRequest{Dataset: "spoiled", All: true}, codes.ResourceExhausted, "OVERLOADED", ""},
 	}
 	for i, tt := range tests {
@@ -468,7 +505,8 @@ func TestGRPCWriteErrors(t *testing.T) {
 				_, err = stub.Invalidate(t.Context(), q)
 			}
 			reason, field := details(err)
-			if status.Code(err) != tt.code || reason != tt.reason || field != tt.field || strings.Contains(err.Error(), "canary") {
+			if status.Code(err) != tt.code || reason != tt.reason || field != tt.field || strings.Contains(err.Error(),
+				"canary") {
 				t.Errorf("%v %s %q: %v", status.Code(err), reason, field, err)
 			}
 		})
@@ -490,7 +528,8 @@ func details(err error) (reason, field string) {
 
 // Whatever the headers say, a condition asks at most one thing, and never nothing when there was something to ask.
 func FuzzCondition(f *testing.F) {
-	for _, s := range [][3]string{{"", "", ""}, {"*", "", ""}, {`"a"`, "", ""}, {"", "*", ""}, {"", "", "7"}, {`W/"a"`, "", ""}, {" ", "", ""}} {
+	for _, s := range [][3]string{{"", "", ""}, {"*", "", ""}, {`"a"`, "", ""}, {"", "*", ""}, {"", "", "7"}, {`W/"a"`,
+		"", ""}, {" ", "", ""}} {
 		f.Add(s[0], s[1], s[2])
 	}
 	f.Fuzz(func(t *testing.T, match, noneMatch, version string) {
@@ -504,7 +543,8 @@ func FuzzCondition(f *testing.F) {
 				asked++
 			}
 		}
-		if (asked == 0) != (match+noneMatch+version == "") || asked > 1 || c.Version < 0 || c.ETag != "" && checkETag(c.ETag) != nil {
+		if (asked == 0) != (match+noneMatch+version == "") || asked > 1 || c.Version < 0 || c.ETag != "" &&
+			checkETag(c.ETag) != nil {
 			t.Errorf("%q, %q, %q: %+v", match, noneMatch, version, c)
 		}
 	})
@@ -531,7 +571,8 @@ func FuzzIdempotencyKey(f *testing.F) {
 
 // No body but one that says so drops everything.
 func FuzzScope(f *testing.F) {
-	for _, s := range []string{`{"keys":["a"]}`, `{"prefix":"a"}`, `{"all":true}`, `{"keys":[]}`, `{"all":false}`, "{", `{"keys":["\ud800"]}`} {
+	for _, s := range []string{`{"keys":["a"]}`, `{"prefix":"a"}`, `{"all":true}`, `{"keys":[]}`, `{"all":false}`, "{",
+		`{"keys":["\ud800"]}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -544,7 +585,8 @@ func FuzzScope(f *testing.F) {
 			Prefix string   `json:"prefix"`
 			All    bool     `json:"all"`
 		}
-		if err := json.Unmarshal(body, &want); err != nil || got.Prefix != want.Prefix || !slices.Equal(got.Keys, want.Keys) ||
+		if err := json.Unmarshal(body, &want); err != nil || got.Prefix != want.Prefix || !slices.Equal(got.Keys,
+			want.Keys) ||
 			(len(got.Keys) == 0 && got.Prefix == "") != want.All {
 			t.Errorf("%q: %+v; encoding/json: %+v, %v", body, got, want, err)
 		}
@@ -553,7 +595,8 @@ func FuzzScope(f *testing.F) {
 
 // FuzzOrigin holds allowOrigin against net/url: what is allowed has a host that is configured, or that of the request.
 func FuzzOrigin(f *testing.F) {
-	for _, s := range []string{"http://localhost", "http://ui.example", "null", "http://ui.example@evil", "://localhost", "x://[::1]"} {
+	for _, s := range []string{"http://localhost", "http://ui.example", "null", "http://ui.example@evil",
+		"://localhost", "x://[::1]"} {
 		f.Add(s, "localhost")
 	}
 	hosts := newHosts([]string{"ui.example"})
