@@ -29,6 +29,7 @@ const (
 func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 	began := d.now()
 	c.Dataset, c.Key, c.Value, c.ID = d.name, strings.Clone(c.Key), bytes.Clone(c.Value), strings.Clone(c.ID) // it may outlive the call
+	c.If.ETag = strings.Clone(c.If.ETag)
 	// Time for the owner, and when that cannot be asked for its successor.
 	f, err := d.write(ctx, c, 2*(d.commitTimeout()+hopGrace), d.send)
 	d.countWrite(err)
