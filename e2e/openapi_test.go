@@ -10,17 +10,27 @@ import (
 )
 
 func TestStrangerFindsNothingWrongWithTheOpenAPIDescription(t *testing.T) {
-	stranger(t, newCNFMetrics(t, 1)[0], "/openapi.json", "45")
+	c := newCluster(t, 1)
+	c.exec(`INSERT INTO cnf_metrics (cnf_id, value) VALUES ('CNF-001', 1)`) // the example of the document
+	stranger(t, c.sidecars[0], "/openapi.json")
+}
+
+func TestStrangerWhoWritesFindsNothingWrong(t *testing.T) {
+	sidecar := newCNFMetrics(t, 1)[0]
+	stranger(t, sidecar, "/openapi.json")
+	if n := sidecar.Metric("ringside_writes_total", `dataset="cnf-metrics"`, `result="written"`); n < 1 {
+		t.Error("nothing was written")
+	}
 }
 
 func TestStrangerFindsNothingWrongWithTheCNFMetricsDescription(t *testing.T) {
-	stranger(t, newCNFMetrics(t, 1)[0], "/cnfmetrics/openapi.json", "25")
+	stranger(t, newCNFMetrics(t, 1)[0], "/cnfmetrics/openapi.json")
 }
 
 // stranger is a program that knows nothing but a description, and asks a sidecar whatever it allows, and much that it
 // does not. One check is left out, that all the description allows is taken: it cannot say that three conditions exclude
 // each other, which columns a table has, or what is a good token.
-func stranger(t *testing.T, sidecar *rig.Sidecar, description, seconds string) {
+func stranger(t *testing.T, sidecar *rig.Sidecar, description string) {
 	t.Helper()
 	installLanguages(t)
 	program, err := filepath.Abs("../.bin/python/bin/schemathesis")
@@ -29,7 +39,7 @@ func stranger(t *testing.T, sidecar *rig.Sidecar, description, seconds string) {
 	}
 	cmd := exec.Command(program, "--no-color", "run", "http://"+sidecar.HTTP+description,
 		"--checks", "all", "--exclude-checks", "positive_data_acceptance", "--phases", "examples,coverage,fuzzing,stateful",
-		"--max-examples", "200", "--max-time", seconds, "--seed", "1", "--generation-database", "none", "--continue-on-failure")
+		"--max-examples", "200", "--max-time", "25", "--seed", "1", "--generation-database", "none", "--continue-on-failure")
 	cmd.Dir = t.TempDir()
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Contains(string(out), "FAILURES") {
@@ -40,10 +50,7 @@ func stranger(t *testing.T, sidecar *rig.Sidecar, description, seconds string) {
 	if n := sidecar.Metric("ringside_defects_total"); n != 0 {
 		t.Errorf("%v defects", n)
 	}
-	hits := sidecar.Metric("ringside_requests_total", `dataset="cnf-metrics"`, `result="hit"`)
-	written := sidecar.Metric("ringside_writes_total", `dataset="cnf-metrics"`, `result="written"`)
-	if hits+written < 10 {
-		t.Errorf("%v hits and %v writes: values were hardly ever answered", hits, written)
+	if n := sidecar.Metric("ringside_requests_total", `dataset="cnf-metrics"`, `result="hit"`); n < 1 {
+		t.Error("no value was ever answered from memory")
 	}
-	t.Logf("%v hits, %v writes", hits, written)
 }
