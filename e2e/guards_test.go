@@ -16,7 +16,7 @@ type guard struct {
 	fault         string // what the line keeps away
 	file          string
 	line, without string // the line as it is, and as it would be without the guard
-	test          string // a regular expression; in the package of file
+	test          string // names, perhaps of subtests, with | between; in the package of file
 }
 
 var guards = []guard{
@@ -1304,7 +1304,7 @@ func (g guard) notice(dir string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-timeout=60s", "-run", "^("+g.test+")$",
+	cmd := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-timeout=60s", "-run", g.pattern(),
 		"./"+filepath.Dir(g.file))
 	cmd.Dir = ".."
 	out, err := cmd.CombinedOutput()
@@ -1315,6 +1315,15 @@ func (g guard) notice(dir string) error {
 		return fmt.Errorf("%s: the tree without %q does not build or has no such test:\n%s", g.file, g.line, out)
 	}
 	return nil
+}
+
+// pattern is what go test runs: each of the guard's tests and, behind a slash, their subtests, by their whole names.
+func (g guard) pattern() string {
+	var whole []string
+	for test := range strings.SplitSeq(g.test, "|") {
+		whole = append(whole, "^"+strings.ReplaceAll(test, "/", "$/^")+"$")
+	}
+	return strings.Join(whole, "|")
 }
 
 // overlay writes the file without the guard, and the list that puts it in the place of the real one (go help build).
