@@ -180,13 +180,15 @@ Try, in another terminal:
   curl -i %s
   %s get cnf-metrics %s%s
   %s explain cnf-metrics %s%s
+  %s watch cnf-metrics %s%s
+  %s put cnf-metrics %s '{"status": "warn"}'%s     # until the collector measures it again
   %s ring%s
   kill -9 %d     # %s: the others answer on; it is started again after %s
 
 Ctrl-C ends everything and leaves nothing behind.
 
 `, len(list), c.rate, loopback(first.ports.admin), c.dir, first.url(key), program, key, http, program, key, admin,
-		program, admin, victim.current().pid(), victim.id, c.revive)
+		program, key, http, program, key, http, program, admin, victim.current().pid(), victim.id, c.revive)
 }
 
 // shortest is path as a shell in this folder may spell it.

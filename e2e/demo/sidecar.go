@@ -56,8 +56,10 @@ datasets:
     table: cnf_metrics
     key: cnf_id
     version: ver
+    writable: true
     ttl: 5s
     stale_if_error: 10m
+cnf_metrics: cnf-metrics
 log:
   format: console
 `))
