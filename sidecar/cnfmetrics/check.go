@@ -45,6 +45,9 @@ func (w violations) has(field string) bool {
 func (w violations) ofBody() violations {
 	named := slices.Clone(w)
 	for i := range named {
+		if named[i].Field == "metric" {
+			named[i].Field = "body"
+		}
 		named[i].Field = strings.TrimPrefix(named[i].Field, "metric.")
 	}
 	return named

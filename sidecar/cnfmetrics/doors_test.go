@@ -208,9 +208,17 @@ type httpDoor struct {
 // call returns the answer's status, header and body. An empty body sends none.
 func (d *httpDoor) call(method, target, body string) (int, http.Header, []byte) {
 	d.tb.Helper()
+	return d.callWith(nil, method, target, body)
+}
+
+func (d *httpDoor) callWith(header http.Header, method, target, body string) (int, http.Header, []byte) {
+	d.tb.Helper()
 	r, err := http.NewRequestWithContext(d.tb.Context(), method, d.base+target, strings.NewReader(body))
 	if err != nil {
 		d.tb.Fatal(err)
+	}
+	if header != nil {
+		r.Header = header
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {

@@ -25,8 +25,8 @@ const (
 var openAPI []byte
 
 // ServeHTTP implements http.Handler for the paths below /cnfmetrics/. Its listener has bounded the request, and checked
-// where it comes from. Headers are not looked at: fields of a request message that are neither in the path nor in the
-// body are parameters of the query.
+// where it comes from. Fields of a request message that are neither in the path nor in the body are parameters of the
+// query. Headers say nothing; those that others take for a condition of a change are refused.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.route(w, r); err != nil {

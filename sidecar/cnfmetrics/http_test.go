@@ -55,9 +55,10 @@ func TestHTTP(t *testing.T) {
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(`}`, `,"version":1}`), 409, "problems/conflict"},
 		{"PUT /cnfmetrics/v1/metrics/CNF-002", goodBody, 400, `{"field":"cnf_id","detail":"is not the one in the path"}`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-002", body("CNF-001", "CNF-002"), 404, "problems/absent"},
-		{"PUT /cnfmetrics/v1/metrics/CNF-001", "", 400, `{"field":"body","detail":"it is not a JSON object"}`},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", "", 400, `"detail":"body is not a JSON object","errors":[{"field":"body",`},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("}", ""), 400, `"detail":"body is not JSON: it ends too early","errors"`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", goodBody + "x", 400, "something follows"},
-		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", "NaN"), 400, "it is not JSON"},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", "NaN"), 400, "body is not JSON: invalid"},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", "1e999"), 400, `{"field":"value","detail":"is not a finite`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", `"12.5"`), 400, `{"field":"value","detail":"is not a finite`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(`"value":12.5,`, ""), 400, `{"field":"value","detail":"is missing"}`},
@@ -113,6 +114,24 @@ func TestHTTPHeaders(t *testing.T) {
 		method, target, _ := strings.Cut(c.request, " ")
 		if _, header, _ := d.call(method, target, c.body); header.Get(c.header) != c.want {
 			t.Errorf("%s: %s is %q, want %q", c.request, c.header, header.Get(c.header), c.want)
+		}
+	}
+}
+
+func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
+	d := newHTTPDoor(t, origintest.New(nil))
+	d.call(http.MethodPost, collection, goodBody)
+	for _, header := range []string{"If-Match", "If-None-Match", "Ringside-If-Version", "Idempotency-Key"} {
+		for _, request := range []string{"POST " + collection, "PUT " + pathOf("CNF-001"), "DELETE " + pathOf("CNF-001")} {
+			method, target, _ := strings.Cut(request, " ")
+			code, answered, answer := d.callWith(http.Header{header: {`"7"`}}, method, target, goodBody)
+			if code != http.StatusBadRequest || !strings.Contains(string(answer), `"field":"`+header+`"`) {
+				t.Errorf("%s with %s: %d %s", request, header, code, answer)
+			}
+			checkDocumented(t, request, code, answered, answer)
+		}
+		if code, _, answer := d.callWith(http.Header{header: {`"7"`}}, http.MethodGet, pathOf("CNF-001"), ""); code != http.StatusOK {
+			t.Errorf("GET with %s: %d %s", header, code, answer)
 		}
 	}
 }

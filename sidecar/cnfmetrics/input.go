@@ -27,7 +27,27 @@ func newInput(r *http.Request) *input {
 	if in.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 		in.wrong.add("query", "can not be parsed: %v", err)
 	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		in.refuseHeaders()
+	}
 	return in
+}
+
+// promising are headers that would have a change depend on something, and where to say it instead.
+var promising = []struct{ header, instead string }{
+	{"Idempotency-Key", "the parameter idempotency_id"},
+	{"If-Match", "version"},
+	{"If-None-Match", "POST, which never replaces a metric"},
+	{"Ringside-If-Version", "version"},
+}
+
+// refuseHeaders keeps a change from being made whose condition nobody has looked at.
+func (in *input) refuseHeaders() {
+	for _, p := range promising {
+		if len(in.request.Header.Values(p.header)) > 0 {
+			in.wrong.add(p.header, "is not looked at here; use %s", p.instead)
+		}
+	}
 }
 
 // text takes a parameter of the query; it is empty when there is none.

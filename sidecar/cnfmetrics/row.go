@@ -78,12 +78,12 @@ type object struct {
 // UTF-8, and what is wrong is said.
 func parseObject(b []byte) (*object, error) {
 	if !utf8.Valid(b) {
-		return nil, errors.New("it is not UTF-8")
+		return nil, errors.New("is not UTF-8")
 	}
 	o := &object{members: make(map[string]json.RawMessage, 8)}
 	d := json.NewDecoder(bytes.NewReader(b))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("it is not a JSON object")
+		return nil, errors.New("is not a JSON object")
 	}
 	for d.More() {
 		if err := o.parseMember(d); err != nil {
@@ -116,7 +116,12 @@ func (o *object) parseMember(d *json.Decoder) error {
 	return nil
 }
 
-func notJSON(err error) error { return fmt.Errorf("it is not JSON: %w", err) }
+func notJSON(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("is not JSON: it ends too early")
+	}
+	return fmt.Errorf("is not JSON: %w", err)
+}
 
 // metric takes what every metric has.
 func (o *object) metric() *cnfmetricsv1.CnfMetric {

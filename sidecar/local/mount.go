@@ -16,8 +16,9 @@ import (
 type Mount interface {
 	// Register adds its gRPC services, of unary methods.
 	Register(grpc.ServiceRegistrar)
-	// ServeHTTP answers requests below its path, which come without headers. Those that are no plain reads come from no
-	// page of another site.
+	// ServeHTTP answers requests below its path. Of their headers come those that a write may depend on: If-Match,
+	// If-None-Match, Ringside-If-Version and Idempotency-Key. Those that are no plain reads come from no page of another
+	// site.
 	http.Handler
 }
 
@@ -74,12 +75,25 @@ func (e *entrance) answerMount(c *call, path string) {
 		c.fail(failure{problem: problemMalformed, detail: "the method is no token, or the target no path with a query"})
 		return
 	}
+	c.conditions(r.Header)
 	w := recorder{header: http.Header{}, status: http.StatusOK}
 	e.mount.ServeHTTP(&w, r)
 	c.status, c.body, c.contentType = w.status, w.body.Bytes(), w.header.Get("Content-Type")
 	w.header.Del("Content-Type")
 	for name, values := range w.header {
 		c.setString(name, strings.Join(values, ", "))
+	}
+}
+
+// conditions adds the headers that a write may depend on.
+func (r *request) conditions(h http.Header) {
+	for name, value := range map[string]string{
+		"If-Match": r.ifMatch, "If-None-Match": r.ifNoneMatch, "Ringside-If-Version": r.ifVersion,
+		"Idempotency-Key": r.idempotencyKey,
+	} {
+		if value != "" {
+			h.Set(name, strings.Clone(value))
+		}
 	}
 }
 
