@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -263,7 +264,9 @@ func commands(cmd *cobra.Command) []*cobra.Command {
 	return list
 }
 
-// Every command says how it is used, by an example that is no usage error.
+var quotedWord = regexp.MustCompile(`'[^']*'`)
+
+// Every command says how it is used, by an example that is no usage error and that a shell passes on as it stands.
 func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 	for _, cmd := range commands(newRoot()) {
 		if cmd.HasSubCommands() || !cmd.Runnable() || cmd.Name() == "help" || cmd.Name() == "completion" {
@@ -273,6 +276,9 @@ func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 			t.Errorf("%s has no example or no short text", cmd.CommandPath())
 		}
 		for line := range strings.Lines(cmd.Example) {
+			if strings.ContainsAny(quotedWord.ReplaceAllString(line, ""), "{}\"*$;") {
+				t.Errorf("a shell would take this apart: %s", line)
+			}
 			line, _, _ = strings.Cut(strings.TrimSpace(line), " && ")
 			line, _, _ = strings.Cut(line, " > ")
 			_, line, ok := strings.Cut(line, "ringside ")

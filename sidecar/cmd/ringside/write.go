@@ -28,7 +28,7 @@ keep what they hold. Exit code 0 means that it is committed.
 
 If the sidecar says that nobody knows what came of the write, send it again with the same --idempotency-key: it happens
 once.`,
-		Example: `  ringside put cnf-metrics CNF-001 {"value":42}
+		Example: `  ringside put cnf-metrics CNF-001 '{"value":42}'
   ringside put cnf-metrics CNF-001 --file row.json --if-version 7
   ringside put cnf-metrics CNF-009 - --create`,
 		Args: usage(cobra.RangeArgs(2, 3)),
