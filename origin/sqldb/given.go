@@ -3,6 +3,7 @@ package sqldb
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -61,8 +62,14 @@ func parseRow(data []byte) ([]member, error) {
 func notJSON(data []byte) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	var all json.RawMessage
-	if err := d.Decode(&all); err != nil {
-		return invalid("", "the value is not JSON, at byte %d", d.InputOffset())
+	var wrong *json.SyntaxError
+	switch err := d.Decode(&all); {
+	case errors.Is(err, io.EOF):
+		return invalid("", "the value is empty: write a row as {\"column\": value, …}")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return invalid("", "the value is not JSON: it ends too early")
+	case errors.As(err, &wrong):
+		return invalid("", "the value is not JSON, at byte %d: %v", wrong.Offset, wrong)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return invalid("", "something is behind the JSON object, from byte %d on", d.InputOffset())

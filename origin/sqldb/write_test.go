@@ -158,11 +158,12 @@ var refusals = []struct {
 	column, reason  string
 }{
 	{"", "v INT", `{"v":1} x`, "", "behind the JSON object"},
-	{"", "v INT", `{"v":1`, "", "not JSON"},
+	{"", "v INT", `{"v":1`, "", "it ends too early"},
+	{"", "v INT", `{v:1}`, "", "not JSON, at byte 2: invalid character 'v'"},
 	{"", "v INT", "{\"v\":\"\xff\"}", "", "not UTF-8"},
 	{"", "v INT", `[1]`, "", "no object"},
 	{"", "v INT", `null`, "", "no object"},
-	{"", "v INT", ``, "", "not JSON"},
+	{"", "v INT", ``, "", "the value is empty"},
 	{"", "v INT", `{"v":1,"v":2}`, "v", "twice"},
 	{"", "v INT", `{"v":1,"\u0076":2}`, "v", "twice"},
 	{"", "v INT", `{"w":1}`, "w", "no such column; there is v"},
