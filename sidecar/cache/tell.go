@@ -54,13 +54,25 @@ func (t *teller) tell(i Invalidation, after time.Duration) {
 		return
 	}
 	if len(t.waiting) >= maxTold {
-		t.waiting = []due{{time.Now(), Invalidation{Dataset: i.Dataset, Prefix: true}}}
+		t.waiting = t.everything(i.Dataset)
 	}
 	t.waiting = append(t.waiting, due{time.Now().Add(after), i})
 	if !t.running {
 		t.running = true
 		t.tasks.Go(t.run)
 	}
+}
+
+// everything stands for all that waits: what is due now, and what is due last, which may not have happened yet.
+func (t *teller) everything(dataset string) []due {
+	first, last := time.Now(), time.Now()
+	for _, w := range t.waiting {
+		if w.at.After(last) {
+			last = w.at
+		}
+	}
+	all := Invalidation{Dataset: dataset, Prefix: true}
+	return []due{{first, all}, {last, all}}
 }
 
 // run tells what is due until nothing waits.
