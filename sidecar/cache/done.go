@@ -5,6 +5,8 @@ import "sync"
 const (
 	// maxDone bounds the writes with an ID of which the outcome is remembered, in one of two generations.
 	maxDone = 4096
+	// maxDoneBytes bounds the values of one generation: an outcome is the row as it was then.
+	maxDoneBytes = 16 << 20
 	// doneLife is for how long at least, unless there are more.
 	doneLife = int64(5 * 60e9)
 )
@@ -13,6 +15,7 @@ const (
 type done struct {
 	mu         sync.Mutex // guards all below
 	young, old map[string]found
+	bytes      int   // of the values of young
 	turn       int64 // when young becomes old
 }
 
@@ -35,8 +38,10 @@ func (d *done) remember(c Change, f found, now int64) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.young == nil || now >= d.turn || len(d.young) >= maxDone {
-		d.old, d.young, d.turn = d.young, map[string]found{}, now+doneLife
+	size := len(f.entry.value)
+	if d.young == nil || now >= d.turn || len(d.young) >= maxDone || d.bytes+size > maxDoneBytes {
+		d.old, d.young, d.bytes, d.turn = d.young, map[string]found{}, 0, now+doneLife
 	}
 	d.young[c.ID] = f
+	d.bytes += size
 }
