@@ -13,13 +13,13 @@ type Explanation struct {
 	Bytes   int    `json:"bytes,omitempty"`
 	// Age is the time since the load of the entry began, an upper bound.
 	Age time.Duration `json:"age_ns,omitempty"`
-	// Fresh is how long the entry stays fresh; negative when its ttl has passed.
+	// Fresh is how long the entry stays fresh; negative when its ttl has passed, 0 when it was ended before.
 	Fresh time.Duration `json:"fresh_ns,omitempty"`
 	// Usable is how long the entry may be given as a stale answer; negative when no longer.
 	Usable time.Duration `json:"usable_ns,omitempty"`
 	// LastLoad is how long the load or the hop that brought the entry took.
 	LastLoad time.Duration `json:"last_load_ns,omitempty"`
-	// Why is the reason of that load: miss, expired, early-refresh, no-cache, gutter, hop or peek.
+	// Why is the reason of that load: one of reasonNames.
 	Why string `json:"why,omitempty"`
 	// Failing says that the last refresh has failed and that stale answers are given.
 	Failing bool `json:"failing,omitempty"`
@@ -32,6 +32,10 @@ func (d *Dataset) Explain(key string) Explanation {
 		return Explanation{}
 	}
 	now := d.now()
+	fresh := time.Duration(e.freshUntil - now)
+	if e.ended.Load() {
+		fresh = min(fresh, 0)
+	}
 	return Explanation{
 		Held:     true,
 		Absent:   e.absent,
@@ -41,7 +45,7 @@ func (d *Dataset) Explain(key string) Explanation {
 		ETag:     e.etag,
 		Bytes:    len(e.value),
 		Age:      time.Duration(now - e.began),
-		Fresh:    time.Duration(e.freshUntil - now),
+		Fresh:    fresh,
 		Usable:   time.Duration(e.staleUntil - now),
 		LastLoad: time.Duration(e.took),
 		Why:      reasonNames[e.reason],
