@@ -44,10 +44,13 @@ type Config struct {
 type Dataset struct {
 	name   string
 	policy atomic.Pointer[Policy]
-	origin origin.Origin
-	writer origin.Writer // nil: read only
-	peers  Peers
-	start  time.Time
+	// freshLife is how long what is older than a floor may be fresh somewhere, staleLife how long it may be given, under any
+	// policy that there was: entries outlive theirs. Nanoseconds; SetPolicy alone changes them.
+	freshLife, staleLife atomic.Int64
+	origin               origin.Origin
+	writer               origin.Writer // nil: read only
+	peers                Peers
+	start                time.Time
 
 	store   *lru.Cache[*entry]
 	fences  fences
@@ -58,12 +61,13 @@ type Dataset struct {
 	cautious    atomic.Bool
 	ringChanged atomic.Int64 // when the ring changed last
 	feedLive    atomic.Bool  // all changes are told; without a feed nobody asks
-	// Loads and hops are merged apart: with one map, two members whose rings disagree would wait for each other.
-	loads, hops *flight.Group[found]
-	writes      *flight.Group[found]
-	unnamed     atomic.Int64 // writes without an ID
-	done        done
-	teller      *teller
+	// Loads and hops are merged apart: with one map, two members whose rings disagree would wait for each other. So are the
+	// writes of applications, which may be sent on, and the commits made here, which are not.
+	loads, hops     *flight.Group[found]
+	writes, commits *flight.Group[found]
+	unnamed         atomic.Int64 // writes without an ID
+	done            done
+	teller          *teller
 	// fallbacks holds a token for each load that is made here although another member owns the key.
 	fallbacks chan struct{}
 
@@ -93,6 +97,7 @@ func New(c Config) (*Dataset, error) {
 		loads:     flight.New[found](c.Policy.MaxFlights),
 		hops:      flight.New[found](c.Policy.MaxFlights),
 		writes:    flight.New[found](c.Policy.MaxFlights),
+		commits:   flight.New[found](c.Policy.MaxFlights),
 		fallbacks: make(chan struct{}, maxFallbacks),
 		stats:     c.Stats,
 	}
@@ -124,15 +129,21 @@ func (d *Dataset) Flights() (loads, hops int) { return d.loads.Len(), d.hops.Len
 // Policy returns the policy in force.
 func (d *Dataset) Policy() Policy { return *d.policy.Load() }
 
-// SetPolicy applies to what is loaded from now on; entries that are held keep their times. MaxFlights cannot change.
+// SetPolicy applies to what is loaded from now on; entries that are held keep their times. MaxFlights cannot change. It
+// must not be called twice at once.
 func (d *Dataset) SetPolicy(p Policy) {
 	p = p.bounded()
+	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
+	stale := fresh + max(p.StaleIfError, p.StaleWhileRevalidate)
+	d.freshLife.Store(max(d.freshLife.Load(), int64(fresh)))
+	d.staleLife.Store(max(d.staleLife.Load(), int64(stale)))
 	d.policy.Store(&p)
 }
 
 // Close cancels what is under way and waits for it. Reads fail from then on, but for hits.
 func (d *Dataset) Close() {
 	d.writes.Close()
+	d.commits.Close()
 	d.hops.Close()
 	d.loads.Close()
 	d.teller.close()

@@ -61,7 +61,7 @@ func (e *entry) floor() floor {
 	if e.version != 0 {
 		return floor{version: e.version, asOf: e.seen}
 	}
-	return floor{asOf: e.seen, tag: e.tag()}
+	return floor{asOf: e.seen, tag: e.tag(), since: e.began}
 }
 
 // tag tells values apart, absence among them.

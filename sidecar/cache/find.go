@@ -67,7 +67,7 @@ func (d *Dataset) join(ctx context.Context, key string, r read, n need) (found, 
 		why := reasonFor(r, route)
 		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, n, why))
 	}
-	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, n))
+	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, r))
 }
 
 func reasonFor(r read, route Route) reason {
@@ -109,7 +109,7 @@ func (d *Dataset) refreshFor(key string, r read) {
 		d.refresh(key, r.need, reasonFor(r, route))
 		return
 	}
-	if d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, r.need)) {
+	if d.hops.Start(key, d.hopTimeout(), d.hopper(key, route, r)) {
 		d.stats.Refreshes.Add(1)
 	}
 }
@@ -149,7 +149,7 @@ func (d *Dataset) load(ctx context.Context, key string, why reason) (found, erro
 		return found{}, err
 	}
 	e := d.loaded(value, absent, began, why)
-	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, began).reached(e.version) })
+	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, began).reached(e) })
 	return found{entry: kept, source: SourceLoad, asOf: began}, nil
 }
 
@@ -193,9 +193,9 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 }
 
 // keep stores e unless the key was invalidated since, and returns what later reads get. A fresh entry never gives way to
-// one that it outranks.
+// one that it outranks, and no entry to what is older than its readers have seen.
 func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
-	result, changed := e, false
+	result, changed, gone := e, false, false
 	stored := d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
 		if !unfenced() {
 			d.stats.Fenced.Add(1)
@@ -205,9 +205,16 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 			result = held
 			return nil, false
 		}
+		if ok && !(need{held.floor()}).met(e, e.began) { // e was on its way when held was read
+			return nil, false
+		}
+		gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key))
 		changed = !ok || held.etag != e.etag || held.absent != e.absent || held.version != e.version
 		return e, true
 	})
+	if gone { // its eviction will not say so: most keys that are absent have always been
+		d.see(key, e.floor())
+	}
 	switch {
 	case stored && changed:
 		d.watches.note(key)
@@ -227,24 +234,30 @@ func (e *entry) outranks(other *entry) bool {
 }
 
 // hopper returns the flight that fetches key from its owner, or from whoever stands in for it.
-func (d *Dataset) hopper(key string, route Route, n need) func(context.Context) (found, error) {
+func (d *Dataset) hopper(key string, route Route, r read) func(context.Context) (found, error) {
 	return func(ctx context.Context) (found, error) {
+		n := d.needOf(key, r, d.now())
 		if f, ok := d.inMemory(key, n); ok {
 			return f, nil
 		}
-		q := d.question(key, n)
+		q := d.question(key, n.floor)
+		q.NoCache = r.need.anew != 0 // what was invalidated is a matter of age: the owner may have loaded it since
 		f, err := d.fetch(ctx, route.Owner, q)
 		if errors.Is(err, ErrUnreachable) {
-			f, err = d.detour(ctx, key, route, q, err)
+			f, err = d.detour(ctx, key, route, r, q, err)
 		}
 		return f, d.classify(err)
 	}
 }
 
-// question asks another member for what n needs, and for nothing below what this one knows of the key.
-func (d *Dataset) question(key string, n need) Query {
-	q, now := Query{Dataset: d.name, Key: key, NoCache: n.anew != 0}, d.now()
-	f := d.known(key, now).above(n.floor)
+// needOf is what r needs, and nothing below what this member knows of the key.
+func (d *Dataset) needOf(key string, r read, now int64) need {
+	return need{r.need.above(d.known(key, now))}
+}
+
+// question asks another member for nothing below f.
+func (d *Dataset) question(key string, f floor) Query {
+	q, now := Query{Dataset: d.name, Key: key}, d.now()
 	if f.anew == 0 {
 		q.MinVersion, q.Tag = f.version, f.tag
 	}
@@ -282,7 +295,7 @@ func (d *Dataset) needs(q Query, now int64) need {
 
 // detour goes around an owner that could not be reached: to the successor, which is everybody's, so that the herd stays
 // merged; then to the stale copy (the caller has it); and only then to the origin, out of a small budget.
-func (d *Dataset) detour(ctx context.Context, key string, route Route, q Query, why error) (found, error) {
+func (d *Dataset) detour(ctx context.Context, key string, route Route, r read, q Query, why error) (found, error) {
 	q.Gutter = true
 	if route.Successor == nil {
 		return d.standIn(ctx, key, q)
@@ -293,7 +306,7 @@ func (d *Dataset) detour(ctx context.Context, key string, route Route, q Query, 
 		f.detail = "owner-unreachable"
 		return f, err
 	}
-	if held, ok := d.store.Peek(key); ok && held.usable(d.now()) && !q.NoCache && held.version >= q.MinVersion {
+	if held, ok := d.store.Peek(key); ok && r.takes(held, d.needOf(key, r, d.now()), d.now()) {
 		return found{}, d.unavailable(fmt.Errorf("owner and successor are away: %w", why))
 	}
 	return d.fallback(ctx, key, q, why)
@@ -407,7 +420,8 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 		return found{}, false
 	}
 	d.stats.PeekHits.Add(1)
-	return found{entry: d.keep(key, e, func() bool { return fence.Load() == raised }), source: SourcePeerHit, asOf: e.began}, true
+	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, sent).admits(e, e.began) })
+	return found{entry: kept, source: SourcePeerHit, asOf: e.began}, true
 }
 
 // inherited makes the entry that a new owner takes over from the previous one, with the time that it had left, at most

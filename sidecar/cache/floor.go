@@ -7,6 +7,7 @@ type floor struct {
 	version int64  // this one and later ones are good; 0: not known
 	asOf    int64  // where versions do not tell, what was loaded then or later is good
 	tag     string // … and so is what has this tag (entry.tag); empty: not known
+	since   int64  // when what has the tag was loaded, at the earliest
 	anew    int64  // what was loaded before is not good, whatever its version
 }
 
@@ -21,20 +22,30 @@ func (f floor) admits(e *entry, asOf int64) bool {
 	return asOf >= f.asOf || f.tag != "" && f.tag == e.tag()
 }
 
-// reached reports whether a value that was loaded after f became known is not an older one all the same, as a replica
-// that lags would say.
-func (f floor) reached(version int64) bool { return version == 0 || version >= f.version }
+// reached reports whether what was loaded may be held: it is not below f, or was loaded after f became known and is not
+// an older version all the same, as a replica that lags would say. Fences tell more exactly what began before anew.
+func (f floor) reached(e *entry) bool {
+	f.anew = 0
+	return (e.version == 0 || e.version >= f.version) && need{f}.met(e, e.began)
+}
 
 // above returns the higher of the two in each respect.
 func (f floor) above(other floor) floor {
 	top := floor{version: max(f.version, other.version), asOf: max(f.asOf, other.asOf), anew: max(f.anew, other.anew)}
-	switch { // what has the tag of the one must not be below the other
-	case other.version <= f.version && other.asOf <= f.asOf && other.anew <= f.anew:
-		top.tag = f.tag
-	case f.version <= other.version && f.asOf <= other.asOf && f.anew <= other.anew:
-		top.tag = other.tag
+	switch {
+	case f.tags(other):
+		top.tag, top.since = f.tag, f.since
+	case other.tags(f):
+		top.tag, top.since = other.tag, other.since
 	}
 	return top
+}
+
+// tags reports whether what has the tag of f is not below other. Of two values that were loaded at the same time nobody
+// knows which is the older one.
+func (f floor) tags(other floor) bool {
+	same := f.tag == other.tag && other.since <= f.since
+	return other == floor{} || other.version <= f.version && other.anew <= f.anew && (same || other.asOf <= f.since)
 }
 
 // floors remembers floors of keys whose entries are not held.
@@ -104,6 +115,13 @@ func (fs *floors) of(key string, now int64) floor {
 		f = f.above(fs.all)
 	}
 	return f
+}
+
+// seenBefore reports whether readers here may have been given key.
+func (fs *floors) seenBefore(key string) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.seen.of(key) != floor{}
 }
 
 func (fs *floors) len() int {

@@ -54,7 +54,7 @@ func (d *Dataset) drop(key string, f floor) {
 	if held, ok := d.store.Peek(key); ok && f.version != 0 && held.version >= f.version {
 		return
 	}
-	d.forgot(d.floors.tell(key, f, d.now(), d.freshLife()))
+	d.forgot(d.floors.tell(key, f, d.now(), d.freshLife.Load()))
 	d.fences.of(key).Add(1)
 	d.dropBelow(key, f)
 	d.loads.Forget(key)
@@ -74,7 +74,7 @@ func (d *Dataset) dropBelow(key string, f floor) {
 }
 
 func (d *Dataset) dropPrefix(prefix string, f floor) {
-	d.floors.tellAll(f, d.now(), d.staleLife())
+	d.floors.tellAll(f, d.now(), d.staleLife.Load())
 	d.fences.raiseAll()
 	d.store.RemoveIf(func(key string, held *entry) bool {
 		return strings.HasPrefix(key, prefix) && !f.admits(held, held.began)
@@ -99,21 +99,9 @@ func (d *Dataset) EndCopies(member string) {
 	d.watches.notePrefix("")
 }
 
-// freshLife is how long what is older than a floor may be fresh somewhere.
-func (d *Dataset) freshLife() int64 {
-	p := d.Policy()
-	return int64(max(p.TTL, p.NegativeTTL) + p.LoadTimeout)
-}
-
-// staleLife is how long what is older than a floor may be given somewhere.
-func (d *Dataset) staleLife() int64 {
-	p := d.Policy()
-	return d.freshLife() + int64(max(p.StaleIfError, p.StaleWhileRevalidate))
-}
-
 // see notes what readers here have been given, or have written, where no entry tells.
 func (d *Dataset) see(key string, f floor) {
-	d.forgot(d.floors.see(key, f, d.now(), d.staleLife()))
+	d.forgot(d.floors.see(key, f, d.now(), d.staleLife.Load()))
 }
 
 func (d *Dataset) forgot(floors int) {
@@ -123,9 +111,9 @@ func (d *Dataset) forgot(floors int) {
 }
 
 // evicted keeps what readers have seen of an entry that has to go. A key that was never there is not worth it: to ask
-// for such keys, which anybody can, would make those that are be forgotten.
+// for such keys, which anybody can, would make those that are be forgotten. See keep for one that was.
 func (d *Dataset) evicted(key string, e *entry) {
-	if d.now() < e.began+d.staleLife() && (!e.absent || e.version != 0) {
+	if d.now() < e.began+d.staleLife.Load() && (!e.absent || e.version != 0) {
 		d.see(key, e.floor())
 	}
 }

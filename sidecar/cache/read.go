@@ -96,7 +96,7 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 	}
 	n := r.need
 	if !r.served { // a flight that is joined may have begun before this was known
-		n.floor = n.above(d.known(key, r.began))
+		n = d.needOf(key, r, r.began)
 	}
 	held, ok := d.store.Peek(key)
 	stale := ok && r.takes(held, n, d.now())

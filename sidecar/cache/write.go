@@ -31,7 +31,7 @@ func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 	c.Dataset, c.Key, c.Value, c.ID = d.name, strings.Clone(c.Key), bytes.Clone(c.Value), strings.Clone(c.ID) // it may outlive the call
 	c.If.ETag = strings.Clone(c.If.ETag)
 	// Time for the owner, and when that cannot be asked for its successor.
-	f, err := d.write(ctx, c, 2*(d.commitTimeout()+hopGrace), d.send)
+	f, err := d.write(ctx, d.writes, c, 2*(d.commitTimeout()+hopGrace), d.send)
 	d.countWrite(err)
 	if err != nil {
 		return Answer{}, err
@@ -43,11 +43,16 @@ func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
 	d.stats.WritesServed.Add(1)
 	began := d.now()
-	f, err := d.write(ctx, c, d.commitTimeout(), d.commit)
+	f, err := d.commitAlone(ctx, c)
 	if err != nil {
 		return Answer{}, err
 	}
 	return f.answer(began, d.now()), nil
+}
+
+// commitAlone makes a change here, once for all who ask for it with the same ID.
+func (d *Dataset) commitAlone(ctx context.Context, c Change) (found, error) {
+	return d.write(ctx, d.commits, c, d.commitTimeout(), d.commit)
 }
 
 // commitTimeout is the time for the load that a condition may need, for the write, and for its error: while the origin
@@ -58,12 +63,12 @@ func (d *Dataset) commitTimeout() time.Duration {
 }
 
 // write makes a change in a flight: it must not be cut off in the middle because its caller leaves.
-func (d *Dataset) write(ctx context.Context, c Change, timeout time.Duration,
+func (d *Dataset) write(ctx context.Context, flights *flight.Group[found], c Change, timeout time.Duration,
 	do func(context.Context, Change) (found, error)) (found, error) {
 	if err := d.checkChange(c); err != nil {
 		return found{}, err
 	}
-	f, err := d.writes.Do(ctx, d.flightOf(c), timeout, func(ctx context.Context) (found, error) {
+	f, err := flights.Do(ctx, d.flightOf(c), timeout, func(ctx context.Context) (found, error) {
 		f, err := do(ctx, c)
 		return f, d.classifyWrite(err)
 	})
@@ -78,7 +83,7 @@ func (d *Dataset) write(ctx context.Context, c Change, timeout time.Duration,
 	case errors.Is(err, flight.ErrFull):
 		return found{}, d.classify(err)
 	case ctx.Err() == nil: // it was the flight that did not end in its time
-		d.forget(c.Key)
+		d.forget(c.Key, d.commitTimeout())
 	}
 	return found{}, d.unknown(err)
 }
@@ -148,7 +153,7 @@ func (d *Dataset) send(ctx context.Context, c Change) (found, error) {
 		}
 		c.Gutter = true
 	}
-	return d.commit(ctx, c)
+	return d.commitAlone(ctx, c)
 }
 
 func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error) {
@@ -158,7 +163,7 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 	case errors.Is(err, ErrUnreachable):
 		return found{}, err
 	case err != nil:
-		d.doubt(c.Key, KindOf(err))
+		d.doubt(c.Key, KindOf(err), d.commitTimeout())
 		return found{}, err
 	}
 	e := d.copied(a, peer.ID(), sent)
@@ -167,23 +172,23 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 	return found{entry: e, source: SourceLoad, asOf: e.began, digest: digestOf(c)}, nil
 }
 
-// doubt drops what a write that failed has shown to be outdated, or may have made so.
-func (d *Dataset) doubt(key string, k Kind) {
+// doubt drops what a write that failed has shown to be outdated, or may make so within the given time.
+func (d *Dataset) doubt(key string, k Kind, running time.Duration) {
 	switch k {
 	case KindConflict:
 		d.drop(key, floor{anew: d.now() + 1})
 	case KindUnknown:
-		d.forget(key)
+		d.forget(key, running)
 	}
 }
 
-// forget drops key everywhere: now, and once more when a write of which nobody knows can no longer be under way.
-func (d *Dataset) forget(key string) {
+// forget drops key everywhere: now, and once more when a write of which nobody knows can no longer be running.
+func (d *Dataset) forget(key string, running time.Duration) {
 	i := Invalidation{Dataset: d.name, Key: key}
 	d.Drop(i)
 	d.peers.Publish(i)
 	d.teller.tell(i, 0)
-	d.teller.tell(i, d.Policy().WriteTimeout)
+	d.teller.tell(i, running)
 }
 
 // commit makes a change in the origin, and makes its result what is held of the key.
@@ -199,7 +204,7 @@ func (d *Dataset) commit(ctx context.Context, c Change) (found, error) {
 	mark, began := fence.Load(), d.now()
 	value, err := d.change(ctx, change)
 	if err != nil {
-		d.doubt(c.Key, KindOf(d.classifyWrite(err)))
+		d.doubt(c.Key, KindOf(d.classifyWrite(err)), d.Policy().WriteTimeout)
 		return found{}, err
 	}
 	e := d.written(c, value, began)
@@ -252,15 +257,23 @@ func (d *Dataset) written(c Change, value origin.Value, began int64) *entry {
 }
 
 // supersede makes e what is held of key, whose fence stood at mark when the write began. Where something else has
-// happened to the key since, nobody knows whether e is the latest, and nothing is held.
+// happened to the key since, a load without a version too, nobody knows whether e is the latest, and nothing is held.
 func (d *Dataset) supersede(key string, e *entry, mark uint64) {
 	d.see(key, e.floor())
 	fence := d.fences.of(key)
 	raised := fence.Add(1)
-	d.store.RemoveKeyIf(key, func(held *entry) bool { return held.version == 0 || held.version <= e.version })
+	alone := raised == mark+1
+	d.store.RemoveKeyIf(key, func(held *entry) bool {
+		alone = alone && (held.began <= e.began || held.version != 0 && e.version != 0)
+		if e.floor().admits(held, held.began) {
+			return false
+		}
+		d.evicted(key, held)
+		return true
+	})
 	d.loads.Forget(key)
 	d.hops.Forget(key)
-	if raised == mark+1 {
+	if alone {
 		d.keep(key, e, func() bool { return fence.Load() == raised })
 	}
 	d.watches.note(key)

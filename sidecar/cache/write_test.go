@@ -367,7 +367,7 @@ func TestWriteThatEndsAfterItsOutcomeWasGivenUp(t *testing.T) {
 		c := newCluster(t, 3, &owner{Fake: o}, testPolicy())
 		_, err := c.members[1].Write(t.Context(), Change{Key: "k", Value: []byte("new")})
 		expectKind(t, err, KindUnknown)
-		time.Sleep(tick) // all are told
+		time.Sleep(tick)              // all are told
 		for _, d := range c.members { // the write is not there yet
 			get(t, d, "k")
 		}
