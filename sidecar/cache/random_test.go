@@ -49,9 +49,10 @@ type world struct {
 	stop      chan struct{}
 	clients   sync.WaitGroup
 
-	mu    sync.Mutex // guards all below
-	owner int
-	seen  []sight
+	mu       sync.Mutex // guards all below
+	owner    int
+	seen     []sight
+	versions map[string]int64 // :: key → newest that was seen
 }
 
 // sight is one answer that a client got.
@@ -59,9 +60,11 @@ type sight struct {
 	member     int
 	key        string
 	start, end time.Time
-	order      int // of the write that was seen, or made; 0 is what was there at first
-	write      bool
-	stale      bool
+	// order is that of the write that was seen, or made; 0 is what was there at first. least is below it where no row was
+	// seen: nobody knows which deletion that was.
+	order, least   int
+	write          bool
+	stale, noCache bool
 }
 
 // ordered is an origin that knows the order of its writes.
@@ -72,6 +75,7 @@ type ordered struct {
 	at    []time.Time       // :: order → when
 	last  map[string]int    // :: key → order of its latest write
 	next  map[int]time.Time // :: order → when it was replaced
+	gone  map[string][]int  // :: key → orders of its deletions
 	lose  bool
 }
 
@@ -83,7 +87,10 @@ func (o *ordered) Write(ctx context.Context, c origin.Change) (origin.Value, err
 	}
 	o.mu.Lock()
 	v, err := o.Fake.Write(ctx, c)
-	if err == nil {
+	switch {
+	case err == nil && c.Delete:
+		o.noteGoneLocked(c.Key)
+	case err == nil:
 		o.noteLocked(c.Key, string(c.Data))
 	}
 	lose := o.lose
@@ -100,6 +107,35 @@ func (o *ordered) set(key, value string) {
 	defer o.mu.Unlock()
 	o.Set(key, value)
 	o.noteLocked(key, value)
+}
+
+func (o *ordered) remove(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.Delete(key)
+	o.noteGoneLocked(key)
+}
+
+func (o *ordered) noteGoneLocked(key string) {
+	o.gone[key] = append(o.gone[key], len(o.at))
+	o.noteLocked(key, "")
+}
+
+// goneBetween returns the earliest and the latest deletion of key of which a read may have told.
+func (o *ordered) goneBetween(key string, from, to time.Time) (least, order int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, n := range slices.Backward(o.gone[key]) {
+		if o.at[n].After(to) {
+			continue
+		}
+		order = max(order, n)
+		if replaced, ok := o.next[n]; ok && replaced.Before(from) {
+			break
+		}
+		least = n
+	}
+	return least, order
 }
 
 func (o *ordered) noteLocked(key, value string) {
@@ -119,9 +155,13 @@ func (o *ordered) Load(ctx context.Context, keys []string) ([]origin.Result, err
 
 func newWorld(t *testing.T, seed uint64, versioned bool) *world {
 	rows := map[string]string{}
-	o := &ordered{order: map[string]int{}, last: map[string]int{}, next: map[int]time.Time{}, at: []time.Time{time.Now()}}
+	o := &ordered{
+		order: map[string]int{}, last: map[string]int{}, next: map[int]time.Time{}, gone: map[string][]int{},
+		at: []time.Time{time.Now()},
+	}
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(seed, 0)), versioned: versioned, origin: o, stop: make(chan struct{}),
+		versions: map[string]int64{},
 	}
 	o.Fake = origintest.New(rows)
 	if !versioned {
@@ -131,9 +171,12 @@ func newWorld(t *testing.T, seed uint64, versioned bool) *world {
 		o.set(key, key+" at first")
 	}
 	p := testPolicy()
-	p.TTL, p.LocalTTL, p.StaleIfError = 3*time.Second, 300*time.Millisecond, 10*time.Second
+	p.TTL, p.LocalTTL, p.StaleIfError, p.GapTTL = 3*time.Second, 300*time.Millisecond, 10*time.Second, time.Second
 	w.cluster = newCluster(t, 4, o, p)
 	w.cluster.lag = 5 * tick
+	for _, d := range w.cluster.members {
+		d.SetFeedLive(true)
+	}
 	w.cluster.order = func(int) (int, int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -170,20 +213,68 @@ func (w *world) client(member, client int, r *rand.Rand) {
 	for n := 0; !w.stopped(); n++ {
 		key := string("abc"[r.IntN(3)])
 		start := time.Now()
-		if r.IntN(10) > 0 {
-			a, err := d.Get(context.Background(), key, ReadOptions{})
-			if err == nil {
-				w.note(sight{member, key, start, time.Now(), w.orderOf(string(a.Value)), false, a.Stale})
+		switch {
+		case r.IntN(10) > 0:
+			w.read(d, member, key, start, r)
+		case r.IntN(4) == 0:
+			if _, err := d.Write(context.Background(), Change{Key: key, Delete: true}); err == nil {
+				w.sawGone(sight{member: member, key: key, start: start, end: time.Now(), write: true}, start)
 			}
-		} else {
+		default:
 			value := fmt.Sprintf("%s by %d.%d, %d", key, member, client, n)
-			_, err := d.Write(context.Background(), Change{Key: key, Value: []byte(value)})
-			if err == nil {
-				w.note(sight{member, key, start, time.Now(), w.orderOf(value), true, false})
+			if _, err := d.Write(context.Background(), Change{Key: key, Value: []byte(value)}); err == nil {
+				w.saw(sight{member: member, key: key, start: start, end: time.Now(), write: true}, value)
 			}
 		}
 		time.Sleep(time.Duration(r.IntN(40)) * tick)
 	}
+}
+
+func (w *world) read(d *Dataset, member int, key string, start time.Time, r *rand.Rand) {
+	o := ReadOptions{NoCache: r.IntN(20) == 0}
+	if r.IntN(10) == 0 {
+		o.MinVersion = w.newest(key)
+	}
+	a, err := d.Get(context.Background(), key, o)
+	s := sight{member: member, key: key, start: start, end: time.Now(), stale: a.Stale, noCache: o.NoCache}
+	switch {
+	case err != nil:
+	case a.Absent:
+		since := start
+		if !o.NoCache {
+			since = start.Add(-4 * time.Second)
+		}
+		w.sawGone(s, since)
+	default:
+		w.saw(s, string(a.Value))
+		w.raise(key, a.Version)
+		if a.Version < o.MinVersion {
+			w.t.Errorf("version %d of %q, where %d was asked for", a.Version, key, o.MinVersion)
+		}
+	}
+}
+
+func (w *world) newest(key string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.versions[key]
+}
+
+func (w *world) raise(key string, version int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.versions[key] = max(w.versions[key], version)
+}
+
+func (w *world) saw(s sight, value string) {
+	s.order = w.orderOf(value)
+	s.least = s.order
+	w.note(s)
+}
+
+func (w *world) sawGone(s sight, since time.Time) {
+	s.least, s.order = w.origin.goneBetween(s.key, since, s.end)
+	w.note(s)
 }
 
 func (w *world) orderOf(value string) int {
@@ -206,7 +297,8 @@ func (w *world) note(s sight) {
 func (w *world) faults(r *rand.Rand) {
 	c := w.cluster
 	for n := 0; !w.stopped(); n++ {
-		switch r.IntN(6) {
+		key, d := string("abc"[r.IntN(3)]), c.members[r.IntN(4)]
+		switch r.IntN(13) {
 		case 0:
 			w.mu.Lock()
 			w.owner = r.IntN(4)
@@ -229,8 +321,24 @@ func (w *world) faults(r *rand.Rand) {
 			}
 			w.origin.Fail(err)
 		case 5:
-			key := string("abc"[r.IntN(3)])
 			w.origin.set(key, fmt.Sprintf("%s around the cache, %d", key, n))
+		case 6:
+			w.origin.remove(key)
+		case 7:
+			d.EndCopies(fmt.Sprint("member-", r.IntN(4)))
+		case 8:
+			d.store.Resize(0) // everything has to make room
+			d.store.Resize(64 << 20)
+		case 9:
+			d.Sweep()
+		case 10:
+			d.Drop(Invalidation{Dataset: "test", Prefix: true})
+		case 11:
+			p := d.Policy()
+			p.TTL = time.Duration(1+r.IntN(3)) * time.Second
+			d.SetPolicy(p)
+		case 12:
+			d.SetFeedLive(r.IntN(3) > 0)
 		}
 		time.Sleep(time.Duration(r.IntN(100)) * tick)
 	}
@@ -240,6 +348,7 @@ func (w *world) faults(r *rand.Rand) {
 // entry.
 func (w *world) check() (reads int) {
 	p := w.cluster.members[0].Policy()
+	p.TTL = 3 * time.Second
 	byKey := map[string][]sight{}
 	for _, s := range w.seen {
 		at := fmt.Sprint(s.member, s.key)
@@ -252,6 +361,9 @@ func (w *world) check() (reads int) {
 		if s.stale {
 			limit += p.StaleIfError
 		}
+		if s.noCache {
+			limit = 0
+		}
 		if replaced, ok := w.origin.next[s.order]; ok && s.start.Sub(replaced) > limit {
 			w.t.Errorf("versioned %v: member %d read of %q what had been replaced for %v", w.versioned, s.member, s.key,
 				s.start.Sub(replaced))
@@ -261,7 +373,7 @@ func (w *world) check() (reads int) {
 		slices.SortFunc(sights, func(a, b sight) int { return cmp.Compare(a.start.UnixNano(), b.start.UnixNano()) })
 		for i, s := range sights {
 			for _, before := range sights[:i] {
-				if !s.write && before.end.Before(s.start) && before.order > s.order {
+				if !s.write && before.end.Before(s.start) && before.least > s.order {
 					w.t.Errorf("versioned %v: member %d read of %q write %d (stale: %v) after %d (write: %v) had been seen, %v later",
 						w.versioned, s.member, s.key, s.order, s.stale, before.order, before.write, s.start.Sub(before.end))
 					return reads
