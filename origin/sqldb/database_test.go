@@ -45,6 +45,7 @@ func TestDatabases(t *testing.T) {
 		{"WritesOfEachType", testWritesOfEachType},
 		{"WritesInOtherForms", testWritesInOtherForms},
 		{"WritesOfAPart", testWritesOfAPart},
+		{"RegressionARowThatComesBackHasAVersionOfBefore", regressionARowThatComesBackHasAVersionOfBefore},
 		{"Refusals", testRefusals},
 		{"List", testList},
 		{"ListOfLargeRows", testListOfLargeRows},

@@ -19,9 +19,9 @@ type changer interface {
 	returns() bool
 	// upserts reports whether INSERT knows ON CONFLICT (key).
 	upserts() bool
-	// firstVersion is an expression for the version of a new row: microseconds since 1970, more than any row of the key
-	// can have had that began so, too, and then grew by one with each write.
-	firstVersion() string
+	// firstVersion is an expression for the version of a new row, perhaps with a parameter of d: microseconds since 1970,
+	// more than any row of the key can have had that began so, too, and then grew by one with each write.
+	firstVersion(d *draft) string
 	// list runs a statement whose first column is the key, and gives its rows to c.
 	list(ctx context.Context, conn *sql.Conn, st *statement, args []assignment, c *collector) error
 	// exactly is the format of a condition that a column of text has the bytes of a parameter, where = may mean less.
@@ -149,7 +149,7 @@ func (p *plan) insert(replace bool) step {
 	}
 	if p.dataset.Version != "" {
 		d.add(", %s", p.dialect.quote(p.dataset.Version))
-		marks += ", " + p.dialect.firstVersion()
+		marks += ", " + p.dialect.firstVersion(d)
 	}
 	d.add(") VALUES (%s)", marks)
 	p.onConflict(d, replace)

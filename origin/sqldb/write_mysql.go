@@ -27,7 +27,7 @@ func (*mysql) exactly() string {
 }
 
 // firstVersion is by the clock of the database, which all sidecars share.
-func (*mysql) firstVersion() string { return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)" }
+func (*mysql) firstVersion(*draft) string { return "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)" }
 
 func (m *mysql) table(ctx context.Context, conn *sql.Conn, name, key string) (*table, error) {
 	schema, bare := splitTable(name)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"regexp"
 	"strings"
@@ -23,10 +24,16 @@ func (sqlite) upserts() bool   { return true }
 
 func (sqlite) exactly() string { return "%s COLLATE BINARY = %s" }
 
-// firstVersion is by the clock of this host, which the database shares.
-func (sqlite) firstVersion() string {
-	return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
-}
+// firstVersion is by the clock of this host, which the database shares, but whose milliseconds are too long for it: a row
+// can be made, deleted and made again within one.
+func (sqlite) firstVersion(d *draft) string { return d.value(assignment{"", clock{}}) }
+
+// clock is the time at which a statement is run, in microseconds since 1970. Its transaction has begun by then: no other
+// writer comes between.
+type clock struct{}
+
+// Value implements driver.Valuer.
+func (clock) Value() (driver.Value, error) { return time.Now().UnixMicro(), nil }
 
 // The values of hidden in table_xinfo (pragma.html).
 const (

@@ -69,6 +69,25 @@ func (d database) fillExact(t *testing.T, values map[string]string) {
 	}
 }
 
+// A version names one state of a row: who demands it would otherwise change another one.
+func regressionARowThatComesBackHasAVersionOfBefore(t *testing.T, d database) {
+	d.fillExact(t, nil)
+	rows := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+	newest := int64(0)
+	for range 50 {
+		for _, c := range []origin.Change{{Key: "a", Data: []byte("x")}, {Key: "a", Data: []byte("y")}, {Key: "a", Delete: true}} {
+			v, err := rows.Write(soon(t), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v.Version <= newest && !c.Delete {
+				t.Fatalf("version %d after %d", v.Version, newest)
+			}
+			newest = max(newest, v.Version)
+		}
+	}
+}
+
 // lock has another transaction in the way of all that would change the row a, until release is called.
 func (d database) lock(t *testing.T) (release func()) {
 	t.Helper()
