@@ -113,6 +113,7 @@ func (p *process) Freeze() {
 	p.signalAll(syscall.SIGSTOP)
 	for _, pid := range append(childrenOf(p.cmd.Process.Pid), p.cmd.Process.Pid) {
 		for threadRuns(pid) {
+			_ = syscall.Kill(pid, syscall.SIGSTOP) // one that began while the others were told has not been
 			time.Sleep(pollEvery)
 		}
 	}
