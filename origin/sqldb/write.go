@@ -222,6 +222,9 @@ func (db *DB) explainWrite(ctx context.Context, err error) error {
 	case db.dialect.timedOut(err):
 		return fmt.Errorf("write ended by the database at its time limit, nothing was written: %w",
 			context.DeadlineExceeded)
+	case db.dialect.denied(err):
+		return fmt.Errorf("write (nothing was written): the account of the DSN may not do this; `ringside validate` says "+
+			"what a writable dataset needs: %w", err)
 	}
 	return fmt.Errorf("write (nothing was written): %w", err)
 }

@@ -24,7 +24,7 @@ func (postgres) upserts() bool     { return true }
 func (postgres) exactly() string { return "" }
 
 // firstVersion is by the clock of the database, which all sidecars share.
-func (postgres) firstVersion() string {
+func (postgres) firstVersion(*draft) string {
 	return "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 }
 
@@ -164,7 +164,10 @@ func (t postgresTransaction) read(results *pgconn.MultiResultReader, before int)
 		}
 		err = readRows(results.ResultReader(), t.edit.statement, t.edit.change.Key, t.edit.rows)
 	}
-	return errors.Join(err, results.Close())
+	if end := results.Close(); err == nil { // else it says the same once more
+		err = end
+	}
+	return err
 }
 
 // rollback is for the sake of the connection: what is not committed is not written.
