@@ -278,12 +278,15 @@ func (c Config) checkOrigin(ctx context.Context, d *database) error {
 
 // check asks the database about all that the dataset does there. What cannot be read is not asked about further.
 func (d DatasetConfig) check(ctx context.Context, name string, db *sqldb.DB) error {
-	err := db.Check(ctx, d.sql(name))
-	if err == nil && d.Writable {
-		err = db.CheckWritable(ctx, d.sql(name))
+	if err := db.Check(ctx, d.sql(name)); err != nil {
+		return err
 	}
-	if err == nil && d.Feed.configured() {
-		err = db.CheckFeed(ctx, d.sql(name), d.Feed.sql())
+	var writes, feed error
+	if d.Writable {
+		writes = db.CheckWritable(ctx, d.sql(name))
 	}
-	return err
+	if d.Feed.configured() {
+		feed = db.CheckFeed(ctx, d.sql(name), d.Feed.sql())
+	}
+	return errors.Join(writes, feed)
 }

@@ -37,7 +37,7 @@ func newOrigin(t testing.TB) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, raw BLOB);
+	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, raw BLOB); CREATE TABLE no_key (k TEXT);
 		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, x'00ff'), ('a/b c', 2.5, x'01')`
 	if _, err := db.Exec(schema); err != nil {
 		t.Fatal(err)
@@ -112,6 +112,8 @@ func TestCommandLines(t *testing.T) {
 		"C": newConfigFile(t), "BAD": write(t, "bad.yaml", "ring: {min: 5000}\nnodes: 1\n"),
 		"NOTABLE": write(t, "t.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
+		"W": write(t, "w.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
+			"datasets: {a: {origin: db, table: no_key, key: k, writable: true, feed: {kind: poll}}}"),
 		"UNUSED": write(t, "u.yaml", "origins: {db: {driver: sqlite, dsn: a}}"),
 		"NOCERT": write(t, "n.yaml", "peer_tls: {cert_file: "+noPEM+", key_file: "+noPEM+", ca_file: "+noPEM+"}"),
 		"SECRET": write(t, "s.yaml", "origins: {db: {driver: postgres, dsn: \"postgres://u:canary-77@127.0.0.1:1/db\"}}\n"+
@@ -159,6 +161,8 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $BAD", 78, "", "bad.yaml:2:1: unknown field \"nodes\""},
 		{"validate -c $NOTABLE", 1, "", `dataset "b"`},
 		{"validate -c $NOTABLE --offline", 0, "ok", ""},
+		{"validate -c $W", 1, "", "writes: key: column \"k\" of table no_key is not unique"},
+		{"validate -c $W", 1, "", "feed: ringside_changes can not be read"},
 		{"validate -c $SECRET --timeout 2s", 1, "", "origin \"db\""},
 		{"validate -c $C --set memory=1", 78, "", "--set memory: memory: 1 bytes are too few"},
 		{"validate --offline -c $NOCERT", 1, "", "peer_tls: certificate "},
