@@ -139,6 +139,7 @@ func (f *follower) take(r *peerv1.FollowResponse) error {
 	goesOn := f.epoch != 0 && r.GetEpoch() == f.epoch && r.GetSequence() == f.sequence+uint64(len(list))
 	f.count(goesOn)
 	if !goesOn {
+		f.tellLive(nil) // changes were missed, too: if the feeds are live, they are so anew
 		f.peer.pool.config.Sink.Missed(f.peer.member.ID)
 	}
 	f.epoch, f.sequence = r.GetEpoch(), r.GetSequence()

@@ -305,6 +305,10 @@ func TestGapIsMissedBeforeWhatFollows(t *testing.T) {
 			},
 			[]string{"missed m", "live m [a]", "live m []", "live m [b]"},
 		},
+		"of a feed that stays live": {
+			[]*peerv1.FollowResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, Sequence: 2, LiveFeeds: []string{"a"}}},
+			[]string{"missed m", "live m [a]", "live m []", "missed m", "live m [a]"},
+		},
 		"empty key": {
 			[]*peerv1.FollowResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, response(1, 1, "")},
 			[]string{"missed m", "live m [a]", "live m []", "missed m"},
