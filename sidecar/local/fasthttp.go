@@ -118,7 +118,7 @@ func (s *httpServer) classify(err error) failure {
 		return failure{problem: problemHeaderSize, detail: "request line and headers are larger than this listener takes"}
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		stats.BodyRefused.Add(1)
-		return failure{problem: problemBodySize, detail: "the body is larger than this listener takes; send several requests"}
+		return failure{problem: problemBodySize, detail: "the body is larger than any value can be; send a batch in parts"}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		stats.ReadTimeouts.Add(1)
 		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}

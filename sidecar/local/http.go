@@ -179,7 +179,7 @@ func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
 			detail: "the Host header names neither localhost nor a configured host; see `hosts` in the configuration"}, true
 	case c.fetchSite == "cross-site":
 		e.stats.HostRefused.Add(1)
-		return failure{problem: problemCrossSite, detail: "a page of another site may not read through this sidecar"}, true
+		return failure{problem: problemCrossSite, detail: "a page of another site may not use this sidecar"}, true
 	case strings.ContainsAny(path, "?#") && !e.mounts(path) && !isWatch(path):
 		return failure{problem: problemMalformed,
 			detail: "a key has no query and no fragment: write ? as %3F and # as %23"}, true

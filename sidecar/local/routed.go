@@ -118,7 +118,7 @@ func (h *routedHandler) unreadable(err error) failure {
 	switch {
 	case errors.As(err, &tooLarge):
 		h.entrance.stats.BodyRefused.Add(1)
-		return failure{problem: problemBodySize, detail: "the body is larger than this listener takes; send several requests"}
+		return failure{problem: problemBodySize, detail: "the body is larger than any value can be; send a batch in parts"}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		h.entrance.stats.ReadTimeouts.Add(1)
 		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}
