@@ -257,12 +257,12 @@ func (d *Dataset) needOf(key string, r read, now int64) need {
 
 // question asks another member for nothing below f.
 func (d *Dataset) question(key string, f floor) Query {
-	q, now := Query{Dataset: d.name, Key: key}, d.now()
+	q := Query{Dataset: d.name, Key: key}
 	if f.anew == 0 {
 		q.MinVersion, q.Tag = f.version, f.tag
 	}
 	if after := max(f.asOf, f.anew); after != 0 {
-		q.MaxAge = time.Duration(max(now-after, 1))
+		q.MaxAge = time.Duration(max(d.now()-after, 1))
 	}
 	return q
 }
