@@ -96,10 +96,12 @@ func (p *process) openChanges() error {
 	config := changes.Config{Peers: p.pool, OnEvent: p.changesEvent}
 	for _, name := range p.config.withFeed() {
 		c := p.config.Datasets[name]
-		feed, err := p.origins[c.Origin].db.Feed(c.sql(name), c.Feed.sql())
+		db := p.origins[c.Origin].db
+		feed, err := db.Feed(c.sql(name), c.Feed.sql())
 		if err != nil {
 			return err
 		}
+		feed = changes.Checked(feed, func(ctx context.Context) error { return db.CheckFeed(ctx, c.sql(name), c.Feed.sql()) })
 		config.Sources = append(config.Sources, changes.Source{Dataset: p.dataset(name), Feed: feed})
 	}
 	p.changes = changes.New(config)

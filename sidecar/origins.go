@@ -270,10 +270,23 @@ func (c Config) checkOrigin(ctx context.Context, d *database) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(c.Datasets)) {
 		if dataset := c.Datasets[name]; dataset.Origin == d.name {
-			errs = append(errs, dataset.check(ctx, name, d.db))
+			errs = append(errs, dataset.check(ctx, name, d.db), c.checkCNFMetrics(ctx, name, d.db))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkCNFMetrics asks whether the dataset of the typed service has the columns of a metric.
+func (c Config) checkCNFMetrics(ctx context.Context, name string, db *sqldb.DB) error {
+	if c.CNFMetrics != name {
+		return nil
+	}
+	ds := c.Datasets[name].sql(name)
+	ds.Columns, ds.Value = cnfmetrics.Columns(), ""
+	if err := db.Check(ctx, ds); err != nil {
+		return fmt.Errorf("cnf_metrics: %w; deploy/schema has the table", err)
+	}
+	return nil
 }
 
 // check asks the database about all that the dataset does there. What cannot be read is not asked about further.

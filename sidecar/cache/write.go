@@ -42,6 +42,9 @@ func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 // ServeWrite makes a change for another member, in this one, and tells those who follow this member.
 func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
 	d.stats.WritesServed.Add(1)
+	if err := ctx.Err(); err != nil { // this member was frozen: its caller has told everybody that nobody knows
+		return Answer{}, d.unavailable(fmt.Errorf("the write came too late, and was not made: %w", err))
+	}
 	began := d.now()
 	f, err := d.commitAlone(ctx, c)
 	if err != nil {
@@ -301,6 +304,8 @@ func (d *Dataset) classifyWrite(err error) error {
 		return &Error{Kind: KindConflict, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
 	case errors.Is(err, origin.ErrInvalidValue):
 		return d.invalidValue(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return d.unavailable(fmt.Errorf("nothing was written within %v: %w", d.Policy().WriteTimeout, err))
 	}
 	return d.classify(err)
 }

@@ -908,3 +908,17 @@ func TestCopyThatHasEndedIsBetterThanNothing(t *testing.T) {
 		expectKind(t, err, KindUnavailable)
 	})
 }
+
+func TestWriteThatComesTooLateIsNotMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		d := newDataset(t, o, nil, testPolicy())
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := d.ServeWrite(ctx, Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, KindUnavailable)
+		if synctest.Wait(); o.Writes() != 0 {
+			t.Error("it was made")
+		}
+	})
+}

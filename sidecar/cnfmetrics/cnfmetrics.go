@@ -53,6 +53,11 @@ type Stats struct {
 	Defects      atomic.Int64 // errors of no known kind
 }
 
+// Columns are those that the table of the metrics has, beside a version.
+func Columns() []string {
+	return []string{"cnf_id", "timestamp", "metric_type", "value", "unit", "status"}
+}
+
 // New returns the service of c.
 func New(c Config) *Service {
 	s := &Service{
