@@ -75,7 +75,7 @@ type cutLink struct {
 
 func (l cutLink) Write(_ context.Context, c Change) (Answer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
+	time.AfterFunc(tick, cancel) // the write has begun
 	return l.to.ServeWrite(ctx, c)
 }
 
