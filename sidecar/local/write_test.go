@@ -110,7 +110,9 @@ func TestRawHTTPWrites(t *testing.T) {
 			"1\r\nx\r\n0\r\n\r\n", 200, "x", nil},
 		{"largest value", put("/v1/raw/new9", strings.Repeat("x", cache.MaxValueBytes)), 200, strings.Repeat("x",
 			cache.MaxValueBytes), nil},
-		{"larger value", put("/v1/raw/new10", strings.Repeat("x", cache.MaxValueBytes+1)), 413, "body-too-large", nil},
+		// The body is not sent: it would meet a closed connection, and the answer might be lost with it.
+		{"larger value", strings.TrimRight(put("/v1/raw/new10", strings.Repeat("x", cache.MaxValueBytes+1)), "x"), 413,
+			"body-too-large", nil},
 		{"create", put("/v1/rows/c1", row, "If-None-Match: *"), 201, row, map[string]string{"Ringside-Version": "1"}},
 		{"create what is there", put("/v1/rows/a", row, "If-None-Match: *"), 412, "precondition-failed", nil},
 		{"change what is not there", put("/v1/rows/none", row, "If-Match: *"), 412, "precondition-failed", nil},
