@@ -496,8 +496,8 @@ var guards = []guard{
 	},
 	{
 		"what was read but not stored is not known", "sidecar/cache/find.go",
-		"d.see(key, e.floor())\n\t\td.dropBelow",
-		"d.dropBelow",
+		"d.see(key, f)",
+		"",
 		"TestReaderThatJoinsAFlightThatBeganBeforeWhatWasSeen",
 	},
 	{
@@ -1393,6 +1393,18 @@ var guards = []guard{
 		"if err := ctx.Err(); err != nil {",
 		"if err := ctx.Err(); false {",
 		"TestWriteThatComesTooLateIsNotMade",
+	},
+	{
+		"a stale answer that comes late brings back what is gone", "sidecar/cache/find.go",
+		"f = floor{anew: now + 1}",
+		"",
+		"TestStaleAnswerThatComesLateDoesNotBringBackWhatWasSeenToBeGone",
+	},
+	{
+		"what was seen to be gone is admitted by the version it had", "sidecar/cache/floor.go",
+		"case asOf < f.anew, asOf < f.gone && !e.absent:",
+		"case asOf < f.anew:",
+		"TestDeletionOfNothingIsNotUndoneByANewOwner",
 	},
 }
 

@@ -58,18 +58,13 @@ func (e *entry) local() bool { return e.owner != "" }
 
 // floor is what those who have read e must not go below.
 func (e *entry) floor() floor {
-	if e.version != 0 {
+	switch {
+	case e.version != 0:
 		return floor{version: e.version, asOf: e.seen}
+	case e.absent:
+		return floor{gone: e.seen}
 	}
-	return floor{asOf: e.seen, tag: e.tag(), since: e.began}
-}
-
-// tag tells values apart, absence among them.
-func (e *entry) tag() string {
-	if e.absent {
-		return "absent"
-	}
-	return e.etag
+	return floor{asOf: e.seen, tag: e.etag, since: e.began}
 }
 
 func (e *entry) fresh(now int64) bool { return now < e.freshUntil && !e.ended.Load() }

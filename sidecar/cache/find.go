@@ -47,7 +47,7 @@ type need struct{ floor }
 // met reports whether e, which was loaded at asOf or later, will do. Whatever its version, what was loaded late enough is
 // all there is. 0 is not a time but no bound: what the owner loaded before this member started was loaded before 0.
 func (n need) met(e *entry, asOf int64) bool {
-	return n == need{} || n.admits(e, asOf) || asOf >= max(n.asOf, n.anew)
+	return n == need{} || n.admits(e, asOf) || asOf >= max(n.asOf, n.anew, n.gone)
 }
 
 // find waits for the flight that brings what n needs.
@@ -218,11 +218,21 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 	switch {
 	case stored && changed:
 		d.watches.note(key)
-	case !stored && result == e: // some will have read it all the same
-		d.see(key, e.floor())
-		d.dropBelow(key, e.floor())
+	case !stored && result == e:
+		d.seeUnstored(key, e)
 	}
 	return result
+}
+
+// seeUnstored notes that some will have read e, although it is not held. Where others have read what e is below, or may
+// be below, only what is loaded from now on is surely not below either.
+func (d *Dataset) seeUnstored(key string, e *entry) {
+	now, f := d.now(), e.floor()
+	if !(need{d.known(key, now)}).met(e, e.began) {
+		f = floor{anew: now + 1}
+	}
+	d.see(key, f)
+	d.dropBelow(key, f)
 }
 
 // outranks compares versions where both have one; otherwise the later load wins.
@@ -255,13 +265,19 @@ func (d *Dataset) needOf(key string, r read, now int64) need {
 	return need{r.need.above(d.known(key, now))}
 }
 
+// tagAbsent is Query.Tag of a row that was seen to be absent. No ETag is without quotes.
+const tagAbsent = "absent"
+
 // question asks another member for nothing below f.
 func (d *Dataset) question(key string, f floor) Query {
-	q := Query{Dataset: d.name, Key: key}
-	if f.anew == 0 {
+	q, after := Query{Dataset: d.name, Key: key}, max(f.asOf, f.anew, f.gone)
+	switch {
+	case f.anew == 0 && f.gone == 0:
 		q.MinVersion, q.Tag = f.version, f.tag
+	case f.gone == after:
+		q.Tag = tagAbsent
 	}
-	if after := max(f.asOf, f.anew); after != 0 {
+	if after != 0 {
 		q.MaxAge = time.Duration(max(d.now()-after, 1))
 	}
 	return q
@@ -285,6 +301,8 @@ func (d *Dataset) needs(q Query, now int64) need {
 	switch {
 	case q.NoCache:
 		return need{floor{anew: now}}
+	case q.Tag == tagAbsent:
+		return need{floor{gone: now - int64(bounded(q.MaxAge))}}
 	case q.MaxAge > 0:
 		return need{floor{version: q.MinVersion, tag: q.Tag, asOf: now - int64(bounded(q.MaxAge))}}
 	case q.MinVersion != 0:

@@ -6,20 +6,21 @@ import "sync"
 type floor struct {
 	version int64  // this one and later ones are good; 0: not known
 	asOf    int64  // where versions do not tell, what was loaded then or later is good
-	tag     string // … and so is what has this tag (entry.tag); empty: not known
+	tag     string // … and so is what has this ETag; empty: not known
 	since   int64  // when what has the tag was loaded, at the earliest
 	anew    int64  // what was loaded before is not good, whatever its version
+	gone    int64  // the row was seen to be absent: what is present and was loaded before is not good
 }
 
 // admits reports whether e, which was loaded at asOf or later, is not below f.
 func (f floor) admits(e *entry, asOf int64) bool {
 	switch {
-	case asOf < f.anew:
+	case asOf < f.anew, asOf < f.gone && !e.absent:
 		return false
 	case f.version != 0 && e.version != 0:
 		return e.version >= f.version
 	}
-	return asOf >= f.asOf || f.tag != "" && f.tag == e.tag()
+	return asOf >= f.asOf || f.tag != "" && f.tag == e.etag
 }
 
 // reached reports whether what was loaded may be held: it is not below f, or was loaded after f became known and is not
@@ -31,7 +32,10 @@ func (f floor) reached(e *entry) bool {
 
 // above returns the higher of the two in each respect.
 func (f floor) above(other floor) floor {
-	top := floor{version: max(f.version, other.version), asOf: max(f.asOf, other.asOf), anew: max(f.anew, other.anew)}
+	top := floor{
+		version: max(f.version, other.version), asOf: max(f.asOf, other.asOf),
+		anew: max(f.anew, other.anew), gone: max(f.gone, other.gone),
+	}
 	switch {
 	case f.tags(other):
 		top.tag, top.since = f.tag, f.since

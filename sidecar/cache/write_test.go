@@ -922,3 +922,49 @@ func TestWriteThatComesTooLateIsNotMade(t *testing.T) {
 		}
 	})
 }
+
+func TestStaleAnswerThatComesLateDoesNotBringBackWhatWasSeenToBeGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(Answer{Value: []byte("old"), Version: 1, Stale: true, Age: time.Second}, Answer{Absent: true, Fresh: tick})
+		d := newDataset(t, origintest.New(nil), s, testPolicy())
+		time.Sleep(2 * time.Second)
+		var early sync.WaitGroup
+		early.Go(func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) })
+		synctest.Wait()
+		d.hops.ForgetAll()
+		close(s.gates[1])
+		if a := get(t, d, "k"); !a.Absent {
+			t.Fatalf("got %+v", a)
+		}
+		time.Sleep(tick)
+		close(s.gates[0])
+		early.Wait()
+		old := &entry{version: 1, value: []byte("old")}
+		if f := d.known("k", d.now()); f.admits(old, d.now()-int64(time.Second)) {
+			t.Errorf("after it was seen to be gone, %+v admits the row as it was", f)
+		}
+		if q := d.question("k", d.known("k", d.now())); q.MinVersion != 0 || q.MaxAge == 0 {
+			t.Errorf("others are asked for %+v", q)
+		}
+	})
+}
+
+func TestDeletionOfNothingIsNotUndoneByANewOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[1], "k")
+		get(t, c.members[2], "k")
+		time.Sleep(tick)
+		o.Delete("k") // around the cache
+		c.deaf.Store(true)
+		if _, err := c.members[1].Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(tick)
+		c.order = func(int) (int, int) { return 2, 0 } // which has a copy
+		if a := get(t, c.members[1], "k"); !a.Absent {
+			t.Errorf("%q is read by who has deleted it", a.Value)
+		}
+	})
+}
