@@ -53,8 +53,8 @@ var guards = []guard{
 	},
 	{
 		"a copy asked for before an invalidation is stored after it", "sidecar/cache/find.go",
-		"return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e, e.began)",
-		"return raised >= 0 || fence == nil",
+		"fence.Load() == raised && d.copiesEnded.Load() == ended && d.floors.of(q.Key, sent).admits(e, e.began)",
+		"(raised >= 0 || fence == nil) && ended >= 0",
 		"TestCopyIsNotStoredAfterAnInvalidation",
 	},
 	{
@@ -1405,6 +1405,12 @@ var guards = []guard{
 		"case asOf < f.anew, asOf < f.gone && !e.absent:",
 		"case asOf < f.anew:",
 		"TestDeletionOfNothingIsNotUndoneByANewOwner",
+	},
+	{
+		"a copy that is on its way when copies end is held", "sidecar/cache/invalidate.go",
+		"d.copiesEnded.Add(1) // what is on its way, too",
+		"",
+		"TestCopyThatIsOnItsWayWhenCopiesEnd",
 	},
 }
 

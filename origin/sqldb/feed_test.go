@@ -155,27 +155,31 @@ func TestFeeds(t *testing.T) {
 	tests := []struct {
 		name string
 		test func(t *testing.T, d database, c sqldb.FeedConfig)
+		only string // databases and kinds that it is about; empty: all
 	}{
-		{"Conformance", testFeedConformance},
-		{"Truncate", testFeedTruncate},
-		{"AHundredThousandRows", testFeedOfAHundredThousandRows},
-		{"ManyStatementsOfOneTransaction", testFeedOfManyStatements},
-		{"TransactionsThatOverlap", testFeedOfTransactionsThatOverlap},
-		{"KeysAreThoseOfLoad", testFeedKeysAreThoseOfLoad},
-		{"NamesThatNeedQuotes", testFeedOfNamesThatNeedQuotes},
-		{"RegressionAKeyThatIsNoText", regressionAKeyThatIsNoText},
-		{"RegressionATriggerOfAColumnThatIsNotThere", regressionATriggerOfAColumnThatIsNotThere},
-		{"TwoDatasets", testFeedsOfTwoDatasets},
-		{"WithoutVersions", testFeedWithoutVersions},
-		{"WritersNeedNoRights", testFeedWritersNeedNoRights},
-		{"Removed", testChangesRemoved},
-		{"Check", testCheckFeed},
-		{"GoesOnWhereItWas", testFeedGoesOnWhereItWas},
-		{"Pruned", testFeedOfPrunedChanges},
+		{"Conformance", testFeedConformance, ""},
+		{"Truncate", testFeedTruncate, "postgres"},
+		{"AHundredThousandRows", testFeedOfAHundredThousandRows, ""},
+		{"ManyStatementsOfOneTransaction", testFeedOfManyStatements, ""},
+		{"TransactionsThatOverlap", testFeedOfTransactionsThatOverlap, "postgres mysql"},
+		{"KeysAreThoseOfLoad", testFeedKeysAreThoseOfLoad, ""},
+		{"NamesThatNeedQuotes", testFeedOfNamesThatNeedQuotes, ""},
+		{"RegressionAKeyThatIsNoText", regressionAKeyThatIsNoText, "mysql"},
+		{"RegressionATriggerOfAColumnThatIsNotThere", regressionATriggerOfAColumnThatIsNotThere, ""},
+		{"TwoDatasets", testFeedsOfTwoDatasets, ""},
+		{"WithoutVersions", testFeedWithoutVersions, ""},
+		{"WritersNeedNoRights", testFeedWritersNeedNoRights, "postgres mysql"},
+		{"Removed", testChangesRemoved, ""},
+		{"Check", testCheckFeed, ""},
+		{"GoesOnWhereItWas", testFeedGoesOnWhereItWas, ""},
+		{"Pruned", testFeedOfPrunedChanges, "poll"},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, test := range tests {
 			for _, c := range server.feeds() {
+				if test.only != "" && !strings.Contains(test.only, server.driver) && !strings.Contains(test.only, c.Kind) {
+					continue
+				}
 				t.Run(test.name+"/"+c.Kind, func(t *testing.T) {
 					test.test(t, server.empty(t, fmt.Sprint("feed", i, c.Kind)), c)
 				})
@@ -241,9 +245,6 @@ func testFeedEndsWithItsContext(t *testing.T, f *follower) {
 }
 
 func testFeedTruncate(t *testing.T, d database, c sqldb.FeedConfig) {
-	if d.driver != "postgres" {
-		t.Skip("triggers of this database do not see it")
-	}
 	d.exec(t, rowsTable)
 	f := d.record(t, rowsDataset, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
@@ -314,9 +315,6 @@ func testFeedOfManyStatements(t *testing.T, d database, c sqldb.FeedConfig) {
 // Numbers are taken in one order and become visible in another: a reader that goes by the highest number it has seen
 // misses the transaction that ends last.
 func testFeedOfTransactionsThatOverlap(t *testing.T, d database, c sqldb.FeedConfig) {
-	if d.driver == "sqlite" {
-		t.Skip("it has one writer at a time")
-	}
 	d.exec(t, rowsTable)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1), ('b', 'x', 1), ('c', 'x', 1), ('d', 'x', 1)")
 	r := d.record(t, rowsDataset, c)
@@ -433,9 +431,6 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c sqldb.FeedConfig)
 
 // A key that is no text in any character set is none that can be loaded, and not '?' either.
 func regressionAKeyThatIsNoText(t *testing.T, d database, c sqldb.FeedConfig) {
-	if d.driver != "mysql" {
-		t.Skip("its text columns take nothing else, or its keys are cast to text")
-	}
 	d.exec(t, "CREATE TABLE r (k VARBINARY(9) PRIMARY KEY, v INT)")
 	f := d.record(t, sqldb.Dataset{Table: "r", Key: "k"}, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES (x'ff00', 1)")
@@ -510,7 +505,7 @@ func (d database) connectAs(t *testing.T, rights string) database {
 		d.root(t).exec(t, "CREATE USER 'other_"+schema+"'@'127.0.0.1' IDENTIFIED BY 'ringside'")
 		other.dsn = strings.Replace(d.dsn, "ringside:ringside@", "other_"+schema+":ringside@", 1)
 	default:
-		t.Skip("it has no accounts")
+		t.Fatal("it has no accounts")
 	}
 	d.grant(t, rights+" ON r")
 	other.DB = connect(t, other.sqlDriver(), other.dsn)
@@ -636,9 +631,6 @@ func testFeedGoesOnWhereItWas(t *testing.T, d database, c sqldb.FeedConfig) {
 
 // What was pruned before it was read is missed, and nothing else is.
 func testFeedOfPrunedChanges(t *testing.T, d database, c sqldb.FeedConfig) {
-	if c.Kind == sqldb.FeedNotify {
-		t.Skip("it has no memory")
-	}
 	d.exec(t, rowsTable)
 	feed := d.record(t, rowsDataset, c).feed(t)
 	for _, p := range []struct {

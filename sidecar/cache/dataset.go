@@ -61,6 +61,8 @@ type Dataset struct {
 	cautious    atomic.Bool
 	ringChanged atomic.Int64 // when the ring changed last
 	feedLive    atomic.Bool  // all changes are told; without a feed nobody asks
+
+	copiesEnded atomic.Uint64 // how often copies were ended; loads made here go on, unlike with the fences
 	// Loads and hops are merged apart: with one map, two members whose rings disagree would wait for each other. So are the
 	// writes of applications, which may be sent on, and the commits made here, which are not.
 	loads, hops     *flight.Group[found]

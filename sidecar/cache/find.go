@@ -358,7 +358,7 @@ func (d *Dataset) standIn(ctx context.Context, key string, q Query) (found, erro
 func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) {
 	p := d.Policy()
 	fence := d.fences.of(q.Key)
-	raised, sent := fence.Load(), d.now()
+	raised, ended, sent := fence.Load(), d.copiesEnded.Load(), d.now()
 	a, err := d.ask(ctx, peer, q, p.LoadTimeout+hopGrace)
 	if err != nil {
 		return found{}, err
@@ -372,7 +372,7 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 		f.asOf = sent // the member's promise: its load began after it was asked
 	}
 	f.entry = d.keep(q.Key, e, func() bool {
-		return fence.Load() == raised && d.floors.of(q.Key, sent).admits(e, e.began)
+		return fence.Load() == raised && d.copiesEnded.Load() == ended && d.floors.of(q.Key, sent).admits(e, e.began)
 	})
 	if f.entry.fresh(d.now()) { // what is held here may be better than what the member has
 		f.stale, f.detail = false, ""
@@ -426,7 +426,7 @@ func times(a Answer, sent, now int64) (said, began, ends int64) {
 func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, bool) {
 	d.stats.Peeks.Add(1)
 	fence := d.fences.of(key)
-	raised, sent := fence.Load(), d.now()
+	raised, ended, sent := fence.Load(), d.copiesEnded.Load(), d.now()
 	ctx, cancel := context.WithTimeout(ctx, peekTimeout)
 	defer cancel()
 	a, err := previous.Fetch(ctx, Query{Dataset: d.name, Key: key, MemoryOnly: true})
@@ -438,7 +438,9 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 		return found{}, false
 	}
 	d.stats.PeekHits.Add(1)
-	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, sent).admits(e, e.began) })
+	kept := d.keep(key, e, func() bool {
+		return fence.Load() == raised && d.copiesEnded.Load() == ended && d.floors.of(key, sent).admits(e, e.began)
+	})
 	return found{entry: kept, source: SourcePeerHit, asOf: e.began}, true
 }
 

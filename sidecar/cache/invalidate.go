@@ -88,7 +88,7 @@ func (d *Dataset) dropPrefix(prefix string, f floor) {
 // readers have seen, and may be given as stale answers.
 func (d *Dataset) EndCopies(member string) {
 	d.stats.CopiesEnded.Add(1)
-	d.fences.raiseAll()
+	d.copiesEnded.Add(1) // what is on its way, too
 	d.store.RemoveIf(func(_ string, held *entry) bool {
 		if held.owner == member {
 			held.ended.Store(true)

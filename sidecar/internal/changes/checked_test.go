@@ -3,6 +3,7 @@ package changes
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,13 +23,16 @@ func (quiet) Follow(ctx context.Context, handle func(origin.Changes)) error {
 func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		errGone := errors.New("the trigger is gone")
-		var gone error
+		var gone atomic.Pointer[error]
 		live := 0
 		feed := Checked(quiet{}, func(ctx context.Context) error {
 			if _, bounded := ctx.Deadline(); !bounded {
 				t.Error("a look without end")
 			}
-			return gone
+			if err := gone.Load(); err != nil {
+				return *err
+			}
+			return nil
 		})
 		broke := make(chan error, 1)
 		go func() { broke <- feed.Follow(t.Context(), func(origin.Changes) { live++ }) }()
@@ -38,7 +42,7 @@ func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
 			t.Fatalf("it broke while all was there: %v", err)
 		default:
 		}
-		gone = errGone
+		gone.Store(&errGone)
 		began := time.Now()
 		if err := <-broke; !errors.Is(err, errGone) || time.Since(began) > checkEvery {
 			t.Errorf("got %v after %v; want what is gone within %v", err, time.Since(began), checkEvery)
