@@ -64,14 +64,10 @@ var (
 // Fetch implements cache.Peer. The deadline of ctx travels with the request, less the time that has passed.
 func (p *peer) Fetch(ctx context.Context, q cache.Query) (cache.Answer, error) {
 	p.pool.counters.fetches.Add(1)
-	if p.broken.Load() {
-		return cache.Answer{}, p.unreachable(errBroken)
+	if err := p.enter(); err != nil {
+		return cache.Answer{}, err
 	}
 	defer p.calls.Add(-1)
-	if p.calls.Add(1) > p.pool.config.MaxCalls {
-		p.pool.counters.refused.Add(1)
-		return cache.Answer{}, &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: p.about(errOverload)}
-	}
 	conn, err := p.connection()
 	if err != nil {
 		return cache.Answer{}, p.unreachable(err)
@@ -85,6 +81,19 @@ func (p *peer) Fetch(ctx context.Context, q cache.Query) (cache.Answer, error) {
 	p.answered()
 	p.compare(req.GetRingId(), resp, q.Gutter || q.MemoryOnly)
 	return p.answer(resp), nil
+}
+
+// enter counts a call as under way, unless the member is not to be asked or is asked enough already.
+func (p *peer) enter() error {
+	if p.broken.Load() {
+		return p.unreachable(errBroken)
+	}
+	if p.calls.Add(1) > p.pool.config.MaxCalls {
+		p.calls.Add(-1)
+		p.pool.counters.refused.Add(1)
+		return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: p.about(errOverload)}
+	}
+	return nil
 }
 
 func (p *peer) request(q cache.Query) *peerv1.FetchRequest {

@@ -23,14 +23,10 @@ func (p *peer) Write(ctx context.Context, c cache.Change) (cache.Answer, error) 
 	if err := checkValue(c.Value); err != nil {
 		return cache.Answer{}, err
 	}
-	if p.broken.Load() {
-		return cache.Answer{}, p.unreachable(errBroken)
+	if err := p.enter(); err != nil {
+		return cache.Answer{}, err
 	}
 	defer p.calls.Add(-1)
-	if p.calls.Add(1) > p.pool.config.MaxCalls {
-		p.pool.counters.refused.Add(1)
-		return cache.Answer{}, &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: p.about(errOverload)}
-	}
 	conn, err := p.ready(ctx)
 	if err != nil {
 		return cache.Answer{}, p.unreachable(err)
