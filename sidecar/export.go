@@ -77,9 +77,13 @@ func (p *process) cnfMetricsMetrics() metrics.CNFMetrics {
 
 func (p *process) localMetrics() metrics.Local {
 	s := p.local.Stats()
+	defects := s.Defects.Load()
+	if p.cnf != nil {
+		defects += p.cnf.Stats().Defects.Load()
+	}
 	return metrics.Local{
 		BatchReaders: s.BatchReaders.Load(), MaxBatchReaders: int64(p.local.Config().MaxBatchReaders),
-		BatchTruncated: s.BatchTruncated.Load(), Defects: s.Defects.Load(),
+		BatchTruncated: s.BatchTruncated.Load(), Defects: defects,
 		Watches: s.Watches.Load(), MaxWatches: int64(p.local.Config().MaxWatches),
 		WatchesRefused: s.WatchesRefused.Load(), WatchesCut: s.WatchesCut.Load(),
 	}
