@@ -1306,13 +1306,25 @@ var guards = []guard{
 	},
 	{
 		"a row that was gone comes back after a sweep", "sidecar/cache/find.go",
-		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key))",
+		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))",
 		"gone = false",
 		"TestRowThatWasGoneDoesNotComeBackAfterASweep",
 	},
 	{
+		"a row that was gone comes back after a prefix was dropped", "sidecar/cache/floor.go",
+		"now < fs.allUntil || fs.seen.of(key) != floor{}",
+		"fs.seen.of(key) != floor{}",
+		"TestRowThatWasGoneDoesNotComeBackAfterAPrefixWasDropped",
+	},
+	{
+		"a row that was seen to be gone, by a load that is not kept, is stored by one on its way", "sidecar/cache/find.go",
+		"d.fences.of(key).Add(1)",
+		"",
+		"TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack",
+	},
+	{
 		"who asks for keys that never were makes others be forgotten", "sidecar/cache/find.go",
-		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key))",
+		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))",
 		"gone = e.absent",
 		"TestKeysThatNeverWereHaveNoFloors",
 	},

@@ -208,7 +208,7 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 		if ok && !(need{held.floor()}).met(e, e.began) { // e was on its way when held was read
 			return nil, false
 		}
-		gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key))
+		gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))
 		changed = !ok || held.etag != e.etag || held.absent != e.absent || held.version != e.version
 		return e, true
 	})
@@ -225,11 +225,12 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 }
 
 // seeUnstored notes that some will have read e, although it is not held. Where others have read what e is below, or may
-// be below, only what is loaded from now on is surely not below either.
+// be below, only what is loaded from now on is surely not below either: what is on its way may be older than e.
 func (d *Dataset) seeUnstored(key string, e *entry) {
 	now, f := d.now(), e.floor()
 	if !(need{d.known(key, now)}).met(e, e.began) {
 		f = floor{anew: now + 1}
+		d.fences.of(key).Add(1)
 	}
 	d.see(key, f)
 	d.dropBelow(key, f)

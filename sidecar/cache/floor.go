@@ -121,11 +121,11 @@ func (fs *floors) of(key string, now int64) floor {
 	return f
 }
 
-// seenBefore reports whether readers here may have been given key.
-func (fs *floors) seenBefore(key string) bool {
+// seenBefore reports whether readers here may have been given key: for a while after a prefix was dropped, any.
+func (fs *floors) seenBefore(key string, now int64) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return fs.seen.of(key) != floor{}
+	return now < fs.allUntil || fs.seen.of(key) != floor{}
 }
 
 func (fs *floors) len() int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +122,32 @@ func TestRowThatWasGoneDoesNotComeBackAfterASweep(t *testing.T) {
 	})
 }
 
+func TestRowThatWasGoneDoesNotComeBackAfterAPrefixWasDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		reader := c.members[2]
+		get(t, reader, "k")
+		for _, d := range c.members {
+			d.Drop(Invalidation{Dataset: "test", Prefix: true})
+		}
+		time.Sleep(tick)
+		get(t, c.members[0], "k")
+		time.Sleep(tick)
+		o.Delete("k") // around the cache
+		c.order = func(int) (int, int) { return 1, 0 }
+		if a := get(t, reader, "k"); !a.Absent {
+			t.Fatalf("got %q", a.Value)
+		}
+		time.Sleep(2 * time.Second)
+		reader.Sweep()
+		c.order = func(int) (int, int) { return 0, 1 } // which was not told
+		if a := get(t, reader, "k"); !a.Absent {
+			t.Errorf("read %q after there was none", a.Value)
+		}
+	})
+}
+
 func TestKeysThatNeverWereHaveNoFloors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
@@ -181,4 +208,47 @@ func TestFloorsOutliveALowerTTL(t *testing.T) {
 			t.Errorf("read %q after %q", a.Value, "new")
 		}
 	})
+}
+
+// detour is an origin that some queries reach late.
+type detour struct {
+	*origintest.Fake
+	before atomic.Int64 // nanoseconds
+}
+
+func (o *detour) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	time.Sleep(time.Duration(o.before.Load()))
+	return o.Fake.Load(ctx, keys)
+}
+
+func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T) {
+	for _, versioned := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o := &detour{Fake: origintest.New(map[string]string{"k": "old"})}
+			if !versioned {
+				o.Unversioned()
+			}
+			d := newDataset(t, o, nil, testPolicy())
+			var reads sync.WaitGroup
+			o.before.Store(int64(20 * tick))
+			reads.Go(func() {
+				if a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.Absent {
+					t.Errorf("got %q, %v; want the deletion", a.Value, err)
+				}
+			})
+			time.Sleep(tick)
+			d.Drop(Invalidation{Dataset: "test", Key: "k"}) // so the first load is not kept
+			time.Sleep(tick)
+			o.before.Store(0)
+			o.Slow(50 * tick)
+			reads.Go(func() { get(t, d, "k") }) // has the old row, on a long way back
+			time.Sleep(5 * tick)
+			o.Slow(0)
+			o.Delete("k")
+			reads.Wait()
+			if a := get(t, d, "k"); !a.Absent {
+				t.Errorf("versioned %v: read %q after it had been seen to be gone", versioned, a.Value)
+			}
+		})
+	}
 }
