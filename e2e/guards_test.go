@@ -1323,6 +1323,12 @@ var guards = []guard{
 		"TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack",
 	},
 	{
+		"a row comes back to who deleted it, where nothing was held of it before", "sidecar/cache/find.go",
+		"top.gone = max(top.gone, f.gone)",
+		"",
+		"TestAbsentCopyDoesNotHideThatTheRowWasDeletedLater",
+	},
+	{
 		"who asks for keys that never were makes others be forgotten", "sidecar/cache/find.go",
 		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))",
 		"gone = e.absent",

@@ -288,13 +288,17 @@ func (d *Dataset) question(key string, f floor) Query {
 func (d *Dataset) known(key string, now int64) floor {
 	f := d.floors.of(key, now)
 	held, ok := d.store.Peek(key)
-	switch {
-	case !ok:
+	if !ok {
 		return f
-	case f.admits(held, held.began):
-		return held.floor() // what is not below it is not below f
 	}
-	return f.above(held.floor())
+	if !f.admits(held, held.began) {
+		return f.above(held.floor())
+	}
+	top := held.floor() // what is not below it is not below f, but for a row that came after held and went again
+	if held.absent {
+		top.gone = max(top.gone, f.gone)
+	}
+	return top
 }
 
 // needs is what a question of another member asks for.

@@ -148,6 +148,30 @@ func TestRowThatWasGoneDoesNotComeBackAfterAPrefixWasDropped(t *testing.T) {
 	})
 }
 
+func TestAbsentCopyDoesNotHideThatTheRowWasDeletedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		o.Unversioned()
+		c := newCluster(t, 3, o, testPolicy())
+		c.deaf.Store(true)
+		reader := c.members[2]
+		get(t, reader, "k") // the copy ends, and stays
+		time.Sleep(2 * time.Second)
+		o.Set("k", "v") // around the cache
+		c.order = func(int) (int, int) { return 1, 0 }
+		get(t, c.members[1], "k")
+		time.Sleep(tick)
+		c.order = func(int) (int, int) { return 0, 1 }
+		if _, err := reader.Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+			t.Fatal(err)
+		}
+		c.order = func(int) (int, int) { return 1, 0 } // which was not told
+		if a := get(t, reader, "k"); !a.Absent {
+			t.Errorf("read %q after its deletion", a.Value)
+		}
+	})
+}
+
 func TestKeysThatNeverWereHaveNoFloors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
