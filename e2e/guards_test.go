@@ -1430,6 +1430,48 @@ var guards = []guard{
 		"",
 		"TestCopyThatIsOnItsWayWhenCopiesEnd",
 	},
+	{
+		"many keys of one owner are as many hops", "sidecar/cache/batch.go",
+		"if t != nil && t.places < MaxBatchKeys {",
+		"if false {",
+		"TestKeysOfOneOwnerAreOneHop",
+	},
+	{
+		"many keys of this member are as many queries", "sidecar/cache/batch.go",
+		"if result, ok := place.ask(ctx, key); ok {",
+		"if result, ok := (origin.Result{}), place == nil; ok {",
+		"TestOwnKeysOfABatchAreLoadedAtOnce",
+	},
+	{
+		"the loads of a member's batch are one by one", "sidecar/cache/batch.go",
+		"if !q.NoCache && !q.MemoryOnly && d.wanting(q.Key, r) {",
+		"if false {",
+		"TestServedKeysOfABatchAreLoadedAtOnce",
+	},
+	{
+		"a batch asks an origin that was just seen to fail", "sidecar/cache/batch.go",
+		"return !held.usable(r.began) || held.retryAt.Load() == 0",
+		"return true",
+		"TestPrefetchLeavesAFailedRefreshAlone",
+	},
+	{
+		"large values of a batch are fetched all at once", "sidecar/cache/batch.go",
+		"make(chan struct{}, maxAlone)",
+		"make(chan struct{}, 1000)",
+		"TestWhatDoesNotFitIntoABatchIsFetchedAloneAndFewAtATime",
+	},
+	{
+		"the answer to a batch outgrows what a member takes", "sidecar/peer/batch.go",
+		"if bytes.Add(size)-size > maxBatchAnswerBytes {",
+		"if false {",
+		"TestBatchBeyondTheBoundOfAnAnswerIsAskedForAlone",
+	},
+	{
+		"a member of an older release is taken for dead", "sidecar/peer/batch.go",
+		"Alone: status.Code(err) == codes.Unimplemented",
+		"Alone: false && codes.OK == codes.Unimplemented && status.Code(nil) == codes.OK",
+		"TestMemberWithoutBatchesIsAskedForEachKeyAlone",
+	},
 }
 
 // F1: each guard is removed, one at a time, and its test must fail.

@@ -67,6 +67,9 @@ type ReadOptions struct {
 	// LimitStale: give a stale answer at once when it is at most MaxStale past its freshness, and none that is more.
 	LimitStale bool
 	MaxStale   time.Duration
+
+	// prefetched is when Prefetch began what this read waits for; 0: it did not.
+	prefetched int64
 }
 
 // admits reports whether a row of this version is new enough.

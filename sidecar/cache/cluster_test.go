@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ type cluster struct {
 	prev    int           // previous owner for a new one's peeks; -1: none
 	deaf    atomic.Bool   // what members publish is lost
 	lag     time.Duration // each way takes up to so long
+	batches atomic.Int64  // requests for many keys
 }
 
 func newCluster(t testing.TB, n int, o origin.Origin, p Policy) *cluster {
@@ -118,6 +120,18 @@ func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
 	l.c.travel()
 	a.ETag = "" // it does not travel
 	return a, err
+}
+
+// FetchBatch answers each as Fetch does, all at once.
+func (l link) FetchBatch(ctx context.Context, qs []Query) []Outcome {
+	l.c.batches.Add(1)
+	outcomes := make([]Outcome, len(qs))
+	var all sync.WaitGroup
+	for i, q := range qs {
+		all.Go(func() { outcomes[i].Answer, outcomes[i].Err = l.Fetch(ctx, q) })
+	}
+	all.Wait()
+	return outcomes
 }
 
 func (l link) Write(ctx context.Context, c Change) (Answer, error) {

@@ -95,6 +95,17 @@ func (e *entry) source() Source {
 	return SourceHit
 }
 
+// sourceSince is the source for a reader on whose behalf memory was filled since then.
+func (e *entry) sourceSince(prefetched int64) Source {
+	switch {
+	case prefetched == 0 || e.seen < prefetched:
+		return e.source()
+	case e.began < prefetched:
+		return SourcePeerHit
+	}
+	return SourceLoad
+}
+
 func (e *entry) answer(now int64, source Source) Answer {
 	return Answer{
 		Value:   e.value,

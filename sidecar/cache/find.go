@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -65,7 +66,7 @@ func (d *Dataset) join(ctx context.Context, key string, r read, n need) (found, 
 	route := d.peers.Route(d.name, key)
 	if r.served || route.Owner == nil {
 		why := reasonFor(r, route)
-		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, n, why))
+		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, n, why, d.query))
 	}
 	return d.hops.Do(ctx, key, d.hopTimeout(), d.hopper(key, route, r))
 }
@@ -88,7 +89,7 @@ func (d *Dataset) hopTimeout() time.Duration { return 2 * (d.Policy().LoadTimeou
 // refresh starts, behind, the load of a key that this member owns.
 func (d *Dataset) refresh(key string, n need, why reason) {
 	// Too many flights: the entry that is held serves on, and the next read tries again.
-	if d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, n, why)) {
+	if d.loads.Start(key, d.Policy().LoadTimeout, d.loader(key, nil, n, why, d.query)) {
 		d.stats.Refreshes.Add(1)
 	}
 }
@@ -123,8 +124,10 @@ func (d *Dataset) inMemory(key string, n need) (found, bool) {
 	return found{entry: e, source: e.source(), asOf: e.began}, true
 }
 
-// loader returns the flight that loads key from the origin and keeps it.
-func (d *Dataset) loader(key string, previous Peer, n need, why reason) func(context.Context) (found, error) {
+// loader returns the flight that loads key from the origin, by query, and keeps it.
+func (d *Dataset) loader(
+	key string, previous Peer, n need, why reason, query func(context.Context, string) (origin.Value, error),
+) func(context.Context) (found, error) {
 	return func(ctx context.Context) (found, error) {
 		if f, ok := d.inMemory(key, n); ok {
 			return f, nil
@@ -134,16 +137,18 @@ func (d *Dataset) loader(key string, previous Peer, n need, why reason) func(con
 				return f, nil
 			}
 		}
-		f, err := d.load(ctx, key, why)
+		f, err := d.load(ctx, key, why, query)
 		return f, d.classify(err)
 	}
 }
 
 // load asks the origin for key and keeps what it says.
-func (d *Dataset) load(ctx context.Context, key string, why reason) (found, error) {
+func (d *Dataset) load(
+	ctx context.Context, key string, why reason, query func(context.Context, string) (origin.Value, error),
+) (found, error) {
 	fence := d.fences.of(key)
 	raised, began := fence.Load(), d.now()
-	value, err := d.query(ctx, key)
+	value, err := query(ctx, key)
 	absent := errors.Is(err, origin.ErrNotFound)
 	if err != nil && !absent {
 		return found{}, err
@@ -154,18 +159,24 @@ func (d *Dataset) load(ctx context.Context, key string, why reason) (found, erro
 }
 
 func (d *Dataset) query(ctx context.Context, key string) (origin.Value, error) {
-	d.stats.LoadsBegun.Add(1)
+	result := d.loadAll(ctx, []string{key})[0]
+	return result.Value, result.Err
+}
+
+// loadAll asks the origin for keys, and returns what came of each.
+func (d *Dataset) loadAll(ctx context.Context, keys []string) []origin.Result {
+	d.stats.LoadsBegun.Add(int64(len(keys)))
 	began := time.Now()
-	results, err := d.origin.Load(ctx, []string{key})
+	results, err := d.origin.Load(ctx, keys)
 	d.stats.LoadTime.Observe(time.Since(began))
-	if err == nil && len(results) != 1 {
-		err = fmt.Errorf("the origin answered one key with %d results", len(results))
+	if err == nil && len(results) != len(keys) {
+		err = fmt.Errorf("the origin gave %d results for %d keys", len(results), len(keys))
 	}
 	if err != nil {
-		d.stats.LoadErrors.Add(1)
-		return origin.Value{}, err
+		d.stats.LoadErrors.Add(int64(len(keys)))
+		return slices.Repeat([]origin.Result{{Err: err}}, len(keys))
 	}
-	return results[0].Value, results[0].Err
+	return results
 }
 
 // loaded makes the entry of a load. Its times count from before the load began: the row may have changed since.
@@ -354,7 +365,7 @@ func (d *Dataset) fallback(ctx context.Context, key string, q Query, why error) 
 // standIn loads a key that another member owns.
 func (d *Dataset) standIn(ctx context.Context, key string, q Query) (found, error) {
 	n := d.needs(q, d.now())
-	f, err := d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, nil, n, reasonGutter))
+	f, err := d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, nil, n, reasonGutter, d.query))
 	f.detail = "owner-unreachable"
 	return f, err
 }

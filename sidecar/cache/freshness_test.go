@@ -213,11 +213,14 @@ func TestZeroDurations(t *testing.T) {
 	})
 }
 
-type said Answer
+type said struct {
+	noBatches
+	Answer
+}
 
 func (said) ID() string { return "said" }
 
-func (s said) Fetch(context.Context, Query) (Answer, error) { return Answer(s), nil }
+func (s said) Fetch(context.Context, Query) (Answer, error) { return s.Answer, nil }
 
 func (said) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
 
@@ -236,7 +239,7 @@ func TestAbsurdTimesOfAPeer(t *testing.T) {
 		{Age: math.MinInt64, Fresh: math.MaxInt64, Took: math.MaxInt64},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			d := newDataset(t, origintest.New(nil), ownedBy{Peer: said(a)}, testPolicy())
+			d := newDataset(t, origintest.New(nil), ownedBy{Peer: said{Answer: a}}, testPolicy())
 			get(t, d, "k")
 			if e := d.Explain("k"); e.Age < 0 || e.Fresh > testPolicy().LocalTTL {
 				t.Errorf("%+v: age %v, fresh %v", a, e.Age, e.Fresh)

@@ -314,7 +314,7 @@ type peekAt struct {
 func (p peekAt) Route(string, string) Route { return Route{Previous: p.previous} }
 
 // silent never answers.
-type silent struct{}
+type silent struct{ noBatches }
 
 func (silent) ID() string { return "silent" }
 

@@ -32,6 +32,8 @@ type Peer interface {
 	// Fetch asks the member for one key. An error that wraps ErrUnreachable means that the member gave no answer;
 	// any other error is its answer (see KindOf), and asking elsewhere would only multiply an outage.
 	Fetch(ctx context.Context, q Query) (Answer, error)
+	// FetchBatch asks the member for up to MaxBatchKeys keys at once, and returns what came of each, in their order.
+	FetchBatch(ctx context.Context, qs []Query) []Outcome
 	// Write has the member make a change. An error that wraps ErrUnreachable means that the member was not asked; one
 	// of KindUnknown that it was, and that nobody knows what came of it; any other error is its answer.
 	Write(ctx context.Context, c Change) (Answer, error)
@@ -54,6 +56,8 @@ type Query struct {
 	// ("absent" for one that is); 0 asks nothing.
 	MaxAge time.Duration
 	Tag    string
+
+	prefetched int64 // as in ReadOptions
 }
 
 // Change is one write of one row.

@@ -19,6 +19,11 @@ const staleRetry = time.Second
 func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
 	now := d.now()
 	if e, ok := d.store.Get(key); ok && d.good(key, e, now) && !o.NoCache && o.admits(e.version) {
+		if o.prefetched != 0 {
+			a := e.answer(now, e.sourceSince(o.prefetched))
+			d.countMiss(a, nil)
+			return a, nil
+		}
 		d.countHit(e)
 		if e.dueEarly(now) {
 			d.refreshEarly(strings.Clone(key), e)
@@ -58,7 +63,11 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 		if e.dueEarly(now) {
 			d.refreshEarly(q.Key, e)
 		}
-		return e.answer(now, SourceHit), nil
+		source := SourceHit
+		if e.sourceSince(q.prefetched) == SourceLoad {
+			source = SourceLoad
+		}
+		return e.answer(now, source), nil
 	}
 	return d.miss(ctx, q.Key, read{began: now, need: n, memoryOnly: q.MemoryOnly, served: true})
 }

@@ -12,9 +12,9 @@ type Stats struct {
 
 	Served        atomic.Int64 // requests answered to other members
 	NotOwner      atomic.Int64 // of these, for keys that this member does not own
-	LoadsBegun    atomic.Int64 // calls of Origin.Load, one key each
+	LoadsBegun    atomic.Int64 // keys that were asked of the origin
 	LoadErrors    atomic.Int64 // of these, failed
-	Hops          atomic.Int64 // requests to other members
+	Hops          atomic.Int64 // keys that were asked of other members
 	HopErrors     atomic.Int64 // of these, without an answer
 	Successor     atomic.Int64 // hops that went to the successor because the owner could not be reached
 	LocalFallback atomic.Int64 // loads made here because neither owner nor successor could be reached
@@ -36,8 +36,8 @@ type Stats struct {
 	// LastHopError is why the latest hop without an answer had none; nil before the first.
 	LastHopError atomic.Pointer[error]
 
-	LoadTime Histogram // seconds of Origin.Load
-	HopTime  Histogram // seconds of Peer.Fetch
+	LoadTime Histogram // seconds of Origin.Load, of one key or many
+	HopTime  Histogram // seconds of a hop, alone or with others
 	// WriteTime is the seconds of Origin.Write.
 	WriteTime Histogram
 

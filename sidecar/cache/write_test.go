@@ -793,6 +793,7 @@ func TestTellerThatFallsBehindTellsToDropEverything(t *testing.T) {
 // scripted is an owner whose answers come when their gates are opened.
 type scripted struct {
 	NoPeers
+	noBatches
 	answers []Answer
 	gates   []chan struct{}
 	asked   int

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
 // maxBatch bounds the ids of a batch.
@@ -57,6 +58,7 @@ type batch struct {
 	service  *Service
 	ctx      context.Context
 	ids      []string
+	options  cache.ReadOptions
 	next     atomic.Int64 // index of the next id to read
 	outcomes []outcome    // each is written by the one reader that took its index
 }
@@ -65,6 +67,7 @@ type batch struct {
 // readers are taken.
 func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
 	b := &batch{service: s, ctx: ctx, ids: ids, outcomes: make([]outcome, len(ids))}
+	b.options = s.dataset.Prefetch(ids, cache.ReadOptions{})
 	var readers sync.WaitGroup
 	for range min(len(ids), maxReadersPerBatch) - 1 {
 		if !s.takeReader() {
@@ -90,17 +93,17 @@ func (s *Service) takeReader() bool {
 
 func (b *batch) read() {
 	for i := b.next.Add(1) - 1; i < int64(len(b.ids)); i = b.next.Add(1) - 1 {
-		b.outcomes[i] = b.service.showOne(b.ctx, b.ids[i])
+		b.outcomes[i] = b.service.showOne(b.ctx, b.ids[i], b.options)
 	}
 }
 
 // showOne makes an error of a panic: it may happen in a goroutine of which the listener knows nothing.
-func (s *Service) showOne(ctx context.Context, id string) (o outcome) {
+func (s *Service) showOne(ctx context.Context, id string, options cache.ReadOptions) (o outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			o = outcome{err: fmt.Errorf("panic while reading a metric of a batch: %v\n%s", p, debug.Stack())}
 		}
 	}()
-	found, err := s.ShowCnfMetric(ctx, &cnfmetricsv1.ShowCnfMetricRequest{CnfId: id})
+	found, err := s.show(ctx, &cnfmetricsv1.ShowCnfMetricRequest{CnfId: id}, options)
 	return outcome{found, err}
 }

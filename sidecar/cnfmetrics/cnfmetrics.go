@@ -18,6 +18,9 @@ import (
 // Dataset is what this package asks of a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
 type Dataset interface {
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	// Prefetch begins what reads of many keys will wait for, as few hops and loads, and returns the options for these
+	// reads. It does not wait.
+	Prefetch(keys []string, o cache.ReadOptions) cache.ReadOptions
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
 }
 
@@ -82,10 +85,16 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) ShowCnfMetric(
 	ctx context.Context, q *cnfmetricsv1.ShowCnfMetricRequest,
 ) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
+	return s.show(ctx, q, cache.ReadOptions{NoCache: q.GetNoCache(), MinVersion: q.GetMinVersion()})
+}
+
+func (s *Service) show(
+	ctx context.Context, q *cnfmetricsv1.ShowCnfMetricRequest, o cache.ReadOptions,
+) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	if wrong := checkShow(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	a, err := s.dataset.Get(ctx, q.GetCnfId(), cache.ReadOptions{NoCache: q.GetNoCache(), MinVersion: q.GetMinVersion()})
+	a, err := s.dataset.Get(ctx, q.GetCnfId(), o)
 	switch {
 	case err != nil:
 		return nil, s.fail(err, "cnf_id", conflict)

@@ -217,6 +217,8 @@ func (s scripted) Get(context.Context, string, cache.ReadOptions) (cache.Answer,
 
 func (s scripted) Write(context.Context, cache.Change) (cache.Answer, error) { return s.answer, s.err }
 
+func (scripted) Prefetch(_ []string, o cache.ReadOptions) cache.ReadOptions { return o }
+
 func (s scripted) List(context.Context, origin.ListQuery) ([]origin.Row, error) { return nil, s.err }
 
 func TestEachFailureHasItsCode(t *testing.T) {

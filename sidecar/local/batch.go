@@ -47,7 +47,7 @@ func (s *Server) readAll(ctx context.Context, d Dataset, keys []string, o cache.
 // readUpTo reads keys until their values reach a limit; the others fail with errBatchBytes. The caller reads too, so
 // that a batch goes on when the other readers are all taken.
 func (s *Server) readUpTo(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions, limit int64) []outcome {
-	b := &batch{server: s, ctx: ctx, dataset: d, keys: keys, options: o, limit: limit,
+	b := &batch{server: s, ctx: ctx, dataset: d, keys: keys, options: d.Prefetch(keys, o), limit: limit,
 		outcomes: make([]outcome, len(keys))}
 	var readers sync.WaitGroup
 	for range min(len(keys), maxReadersPerBatch) - 1 {

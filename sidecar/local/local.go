@@ -17,6 +17,9 @@ type Dataset interface {
 	Name() string
 	// Get may be called with a key that lies in memory which is reused after Get has returned.
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	// Prefetch begins what reads of many keys will wait for, as few hops and loads, and returns the options for these
+	// reads. It does not wait.
+	Prefetch(keys []string, o cache.ReadOptions) cache.ReadOptions
 	// Write may be called with a key and a value that lie in memory which is reused after Write has returned.
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
 	Invalidate(ctx context.Context, s cache.Scope) (cache.Told, error)

@@ -49,6 +49,8 @@ type scripted struct {
 
 func (s scripted) Name() string { return s.name }
 
+func (scripted) Prefetch(_ []string, o cache.ReadOptions) cache.ReadOptions { return o }
+
 func (s scripted) Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error) {
 	return s.get(ctx, key, o)
 }

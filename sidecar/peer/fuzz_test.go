@@ -56,7 +56,8 @@ type checking struct {
 	stats cache.Stats
 }
 
-func (d *checking) Stats() *cache.Stats { return &d.stats }
+func (d *checking) Stats() *cache.Stats          { return &d.stats }
+func (d *checking) PrefetchServed([]cache.Query) {} // it has checks of its own
 
 func (d *checking) Serve(_ context.Context, q cache.Query) (cache.Answer, error) {
 	d.check(q.Dataset, q.Key)
@@ -104,6 +105,7 @@ func FuzzRequests(f *testing.F) {
 	long := strings.Repeat("k", cache.MaxKeyBytes+1)
 	for _, seed := range []proto.Message{
 		&peerv1.FetchRequest{Dataset: "metrics", Key: "k", MinVersion: -1, MaxAgeNs: -1},
+		&peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{{Dataset: "metrics", Key: "k", MinVersion: -1}, {Key: long}, {}}},
 		&peerv1.WriteRequest{Dataset: "metrics", Key: "k", Value: []byte("v"), IfEtag: "x", IdempotencyId: "y"},
 		&peerv1.WriteRequest{Dataset: long, Key: long, IfEtag: long, IdempotencyId: long},
 		&peerv1.InvalidateRequest{Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", AgeNs: -1}, {Key: long}}},
@@ -125,6 +127,7 @@ func FuzzRequests(f *testing.F) {
 		follower := &follower{peer: newPeer(p, ring.Member{ID: "m"})}
 		for _, call := range []func() error{
 			func() error { return given(data, s.Fetch) },
+			func() error { return given(data, s.FetchBatch) },
 			func() error { return given(data, s.Write) },
 			func() error { return given(data, s.Invalidate) },
 			func() error {

@@ -51,7 +51,8 @@ func written(_ context.Context, c cache.Change) (cache.Answer, error) {
 func (d *dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
 	return d.serve(ctx, q)
 }
-func (d *dataset) Stats() *cache.Stats { return &d.stats }
+func (d *dataset) PrefetchServed([]cache.Query) {}
+func (d *dataset) Stats() *cache.Stats          { return &d.stats }
 
 // held answers each key with itself, from memory.
 func held(_ context.Context, q cache.Query) (cache.Answer, error) {

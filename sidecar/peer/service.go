@@ -18,6 +18,8 @@ import (
 type Dataset interface {
 	// Serve answers from memory or by a load, and never asks another member.
 	Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
+	// PrefetchServed begins the loads that Serve will wait for, as few, and notes so in qs. It does not wait.
+	PrefetchServed(qs []cache.Query)
 	// ServeWrite makes a change, and never asks another member.
 	ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error)
 	Stats() *cache.Stats
@@ -85,6 +87,10 @@ func (s *Service) Leave() { s.leaving.Store(true) }
 
 // Fetch implements peerv1.PeerServer.
 func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.FetchResponse, error) {
+	return s.serve(ctx, req, query(req))
+}
+
+func (s *Service) serve(ctx context.Context, req *peerv1.FetchRequest, q cache.Query) (*peerv1.FetchResponse, error) {
 	s.fetches.Add(1)
 	defer s.inFlight.Add(-1)
 	if s.inFlight.Add(1) > s.config.MaxInFlight {
@@ -99,7 +105,7 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 		return nil, err
 	}
 	owns := s.owns(req, dataset)
-	a, err := dataset.Serve(ctx, query(req))
+	a, err := dataset.Serve(ctx, q)
 	if err != nil {
 		return nil, toStatus(err)
 	}

@@ -23,7 +23,7 @@ type Stats struct {
 	Following       int64 // members whose invalidations come in now
 
 	// Counted since the start.
-	Fetches       int64
+	Fetches       int64 // those of batches included
 	Writes        int64
 	Unreachable   int64 // fetches that got no answer, and writes that were not sent
 	WritesUnknown int64 // writes that were sent, and of which nobody knows what came of them

@@ -278,6 +278,266 @@ func (x *FetchResponse) GetTookNs() int64 {
 	return 0
 }
 
+// FetchBatchRequest asks for many keys.
+type FetchBatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is asked for. Each has the ring_id of the caller.
+	Requests      []*FetchRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchBatchRequest) Reset() {
+	*x = FetchBatchRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchBatchRequest) ProtoMessage() {}
+
+func (x *FetchBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchBatchRequest.ProtoReflect.Descriptor instead.
+func (*FetchBatchRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FetchBatchRequest) GetRequests() []*FetchRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+// FetchBatchResponse has one outcome for each request, in their order.
+type FetchBatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What came of them.
+	Outcomes      []*FetchOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchBatchResponse) Reset() {
+	*x = FetchBatchResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchBatchResponse) ProtoMessage() {}
+
+func (x *FetchBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchBatchResponse.ProtoReflect.Descriptor instead.
+func (*FetchBatchResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FetchBatchResponse) GetOutcomes() []*FetchOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// FetchOutcome is what Fetch would have answered to one request of a batch.
+type FetchOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of them is set.
+	//
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*FetchOutcome_Response
+	//	*FetchOutcome_Error
+	//	*FetchOutcome_Alone
+	Outcome       isFetchOutcome_Outcome `protobuf_oneof:"outcome"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchOutcome) Reset() {
+	*x = FetchOutcome{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchOutcome) ProtoMessage() {}
+
+func (x *FetchOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchOutcome.ProtoReflect.Descriptor instead.
+func (*FetchOutcome) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FetchOutcome) GetOutcome() isFetchOutcome_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *FetchOutcome) GetResponse() *FetchResponse {
+	if x != nil {
+		if x, ok := x.Outcome.(*FetchOutcome_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *FetchOutcome) GetError() *FetchError {
+	if x != nil {
+		if x, ok := x.Outcome.(*FetchOutcome_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+func (x *FetchOutcome) GetAlone() bool {
+	if x != nil {
+		if x, ok := x.Outcome.(*FetchOutcome_Alone); ok {
+			return x.Alone
+		}
+	}
+	return false
+}
+
+type isFetchOutcome_Outcome interface {
+	isFetchOutcome_Outcome()
+}
+
+type FetchOutcome_Response struct {
+	// The entry.
+	Response *FetchResponse `protobuf:"bytes,1,opt,name=response,proto3,oneof"`
+}
+
+type FetchOutcome_Error struct {
+	// The error.
+	Error *FetchError `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+type FetchOutcome_Alone struct {
+	// The answers before it have filled the message: ask for this key alone.
+	Alone bool `protobuf:"varint,3,opt,name=alone,proto3,oneof"`
+}
+
+func (*FetchOutcome_Response) isFetchOutcome_Outcome() {}
+
+func (*FetchOutcome_Error) isFetchOutcome_Outcome() {}
+
+func (*FetchOutcome_Alone) isFetchOutcome_Outcome() {}
+
+// FetchError is an error of Fetch.
+type FetchError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its gRPC code.
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// Its text, for people.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// Nanoseconds to wait before the key is asked for again; 0 when that would not help.
+	RetryAfterNs  int64 `protobuf:"varint,3,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchError) Reset() {
+	*x = FetchError{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchError) ProtoMessage() {}
+
+func (x *FetchError) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchError.ProtoReflect.Descriptor instead.
+func (*FetchError) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FetchError) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *FetchError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *FetchError) GetRetryAfterNs() int64 {
+	if x != nil {
+		return x.RetryAfterNs
+	}
+	return 0
+}
+
 // WriteRequest is one change of one row.
 type WriteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -309,7 +569,7 @@ type WriteRequest struct {
 
 func (x *WriteRequest) Reset() {
 	*x = WriteRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -321,7 +581,7 @@ func (x *WriteRequest) String() string {
 func (*WriteRequest) ProtoMessage() {}
 
 func (x *WriteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[2]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -334,7 +594,7 @@ func (x *WriteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteRequest.ProtoReflect.Descriptor instead.
 func (*WriteRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{2}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WriteRequest) GetDataset() string {
@@ -425,7 +685,7 @@ type WriteResponse struct {
 
 func (x *WriteResponse) Reset() {
 	*x = WriteResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +697,7 @@ func (x *WriteResponse) String() string {
 func (*WriteResponse) ProtoMessage() {}
 
 func (x *WriteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +710,7 @@ func (x *WriteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResponse.ProtoReflect.Descriptor instead.
 func (*WriteResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WriteResponse) GetEntry() *FetchResponse {
@@ -471,7 +731,7 @@ type InvalidateRequest struct {
 
 func (x *InvalidateRequest) Reset() {
 	*x = InvalidateRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +743,7 @@ func (x *InvalidateRequest) String() string {
 func (*InvalidateRequest) ProtoMessage() {}
 
 func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +756,7 @@ func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateRequest.ProtoReflect.Descriptor instead.
 func (*InvalidateRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InvalidateRequest) GetInvalidations() []*Invalidation {
@@ -515,7 +775,7 @@ type InvalidateResponse struct {
 
 func (x *InvalidateResponse) Reset() {
 	*x = InvalidateResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +787,7 @@ func (x *InvalidateResponse) String() string {
 func (*InvalidateResponse) ProtoMessage() {}
 
 func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +800,7 @@ func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateResponse.ProtoReflect.Descriptor instead.
 func (*InvalidateResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 // Invalidation says which entries must not be used any more.
@@ -562,7 +822,7 @@ type Invalidation struct {
 
 func (x *Invalidation) Reset() {
 	*x = Invalidation{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +834,7 @@ func (x *Invalidation) String() string {
 func (*Invalidation) ProtoMessage() {}
 
 func (x *Invalidation) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +847,7 @@ func (x *Invalidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invalidation.ProtoReflect.Descriptor instead.
 func (*Invalidation) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Invalidation) GetDataset() string {
@@ -640,7 +900,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +912,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +925,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FollowRequest) GetNode() string {
@@ -706,7 +966,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +978,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +991,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FollowResponse) GetEpoch() uint64 {
@@ -771,7 +1031,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +1043,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +1056,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 // PingResponse says who answered.
@@ -814,7 +1074,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1086,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1099,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -872,7 +1132,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1144,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1157,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 // InspectResponse is a member's counters since its start.
@@ -919,7 +1179,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1191,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1204,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InspectResponse) GetNode() string {
@@ -1021,7 +1281,7 @@ type DatasetStats struct {
 
 func (x *DatasetStats) Reset() {
 	*x = DatasetStats{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1293,7 @@ func (x *DatasetStats) String() string {
 func (*DatasetStats) ProtoMessage() {}
 
 func (x *DatasetStats) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1306,7 @@ func (x *DatasetStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DatasetStats.ProtoReflect.Descriptor instead.
 func (*DatasetStats) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DatasetStats) GetName() string {
@@ -1185,7 +1445,21 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x05stale\x18\t \x01(\bR\x05stale\x12\x16\n" +
 	"\x06detail\x18\n" +
 	" \x01(\tR\x06detail\x12\x17\n" +
-	"\atook_ns\x18\v \x01(\x03R\x06tookNs\"\xb4\x02\n" +
+	"\atook_ns\x18\v \x01(\x03R\x06tookNs\"O\n" +
+	"\x11FetchBatchRequest\x12:\n" +
+	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\"P\n" +
+	"\x12FetchBatchResponse\x12:\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchOutcomeR\boutcomes\"\xa6\x01\n" +
+	"\fFetchOutcome\x12=\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1f.ringside.peer.v1.FetchResponseH\x00R\bresponse\x124\n" +
+	"\x05error\x18\x02 \x01(\v2\x1c.ringside.peer.v1.FetchErrorH\x00R\x05error\x12\x16\n" +
+	"\x05alone\x18\x03 \x01(\bH\x00R\x05aloneB\t\n" +
+	"\aoutcome\"`\n" +
+	"\n" +
+	"FetchError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
+	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"\xb4\x02\n" +
 	"\fWriteRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1251,9 +1525,11 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\tmax_bytes\x18\f \x01(\x03R\bmaxBytes\x12\x16\n" +
 	"\x06served\x18\r \x01(\x03R\x06served\x12\x18\n" +
 	"\awritten\x18\x0e \x01(\x03R\awritten\x12\x19\n" +
-	"\bfeed_gap\x18\x0f \x01(\bR\afeedGap2\xd9\x03\n" +
+	"\bfeed_gap\x18\x0f \x01(\bR\afeedGap2\xb2\x04\n" +
 	"\x04Peer\x12H\n" +
-	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12H\n" +
+	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
+	"\n" +
+	"FetchBatch\x12#.ringside.peer.v1.FetchBatchRequest\x1a$.ringside.peer.v1.FetchBatchResponse\x12H\n" +
 	"\x05Write\x12\x1e.ringside.peer.v1.WriteRequest\x1a\x1f.ringside.peer.v1.WriteResponse\x12W\n" +
 	"\n" +
 	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12M\n" +
@@ -1273,45 +1549,55 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_ringside_peer_v1_peer_proto_rawDescData
 }
 
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*FetchRequest)(nil),       // 0: ringside.peer.v1.FetchRequest
 	(*FetchResponse)(nil),      // 1: ringside.peer.v1.FetchResponse
-	(*WriteRequest)(nil),       // 2: ringside.peer.v1.WriteRequest
-	(*WriteResponse)(nil),      // 3: ringside.peer.v1.WriteResponse
-	(*InvalidateRequest)(nil),  // 4: ringside.peer.v1.InvalidateRequest
-	(*InvalidateResponse)(nil), // 5: ringside.peer.v1.InvalidateResponse
-	(*Invalidation)(nil),       // 6: ringside.peer.v1.Invalidation
-	(*FollowRequest)(nil),      // 7: ringside.peer.v1.FollowRequest
-	(*FollowResponse)(nil),     // 8: ringside.peer.v1.FollowResponse
-	(*PingRequest)(nil),        // 9: ringside.peer.v1.PingRequest
-	(*PingResponse)(nil),       // 10: ringside.peer.v1.PingResponse
-	(*InspectRequest)(nil),     // 11: ringside.peer.v1.InspectRequest
-	(*InspectResponse)(nil),    // 12: ringside.peer.v1.InspectResponse
-	(*DatasetStats)(nil),       // 13: ringside.peer.v1.DatasetStats
+	(*FetchBatchRequest)(nil),  // 2: ringside.peer.v1.FetchBatchRequest
+	(*FetchBatchResponse)(nil), // 3: ringside.peer.v1.FetchBatchResponse
+	(*FetchOutcome)(nil),       // 4: ringside.peer.v1.FetchOutcome
+	(*FetchError)(nil),         // 5: ringside.peer.v1.FetchError
+	(*WriteRequest)(nil),       // 6: ringside.peer.v1.WriteRequest
+	(*WriteResponse)(nil),      // 7: ringside.peer.v1.WriteResponse
+	(*InvalidateRequest)(nil),  // 8: ringside.peer.v1.InvalidateRequest
+	(*InvalidateResponse)(nil), // 9: ringside.peer.v1.InvalidateResponse
+	(*Invalidation)(nil),       // 10: ringside.peer.v1.Invalidation
+	(*FollowRequest)(nil),      // 11: ringside.peer.v1.FollowRequest
+	(*FollowResponse)(nil),     // 12: ringside.peer.v1.FollowResponse
+	(*PingRequest)(nil),        // 13: ringside.peer.v1.PingRequest
+	(*PingResponse)(nil),       // 14: ringside.peer.v1.PingResponse
+	(*InspectRequest)(nil),     // 15: ringside.peer.v1.InspectRequest
+	(*InspectResponse)(nil),    // 16: ringside.peer.v1.InspectResponse
+	(*DatasetStats)(nil),       // 17: ringside.peer.v1.DatasetStats
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
-	1,  // 0: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
-	6,  // 1: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
-	6,  // 2: ringside.peer.v1.FollowResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
-	13, // 3: ringside.peer.v1.InspectResponse.datasets:type_name -> ringside.peer.v1.DatasetStats
-	0,  // 4: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
-	2,  // 5: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
-	4,  // 6: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
-	7,  // 7: ringside.peer.v1.Peer.Follow:input_type -> ringside.peer.v1.FollowRequest
-	9,  // 8: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	11, // 9: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	1,  // 10: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	3,  // 11: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	5,  // 12: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	8,  // 13: ringside.peer.v1.Peer.Follow:output_type -> ringside.peer.v1.FollowResponse
-	10, // 14: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	12, // 15: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	0,  // 0: ringside.peer.v1.FetchBatchRequest.requests:type_name -> ringside.peer.v1.FetchRequest
+	4,  // 1: ringside.peer.v1.FetchBatchResponse.outcomes:type_name -> ringside.peer.v1.FetchOutcome
+	1,  // 2: ringside.peer.v1.FetchOutcome.response:type_name -> ringside.peer.v1.FetchResponse
+	5,  // 3: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
+	1,  // 4: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
+	10, // 5: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
+	10, // 6: ringside.peer.v1.FollowResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
+	17, // 7: ringside.peer.v1.InspectResponse.datasets:type_name -> ringside.peer.v1.DatasetStats
+	0,  // 8: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
+	2,  // 9: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
+	6,  // 10: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
+	8,  // 11: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
+	11, // 12: ringside.peer.v1.Peer.Follow:input_type -> ringside.peer.v1.FollowRequest
+	13, // 13: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	15, // 14: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	1,  // 15: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	3,  // 16: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	7,  // 17: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	9,  // 18: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	12, // 19: ringside.peer.v1.Peer.Follow:output_type -> ringside.peer.v1.FollowResponse
+	14, // 20: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	16, // 21: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_ringside_peer_v1_peer_proto_init() }
@@ -1319,13 +1605,18 @@ func file_ringside_peer_v1_peer_proto_init() {
 	if File_ringside_peer_v1_peer_proto != nil {
 		return
 	}
+	file_ringside_peer_v1_peer_proto_msgTypes[4].OneofWrappers = []any{
+		(*FetchOutcome_Response)(nil),
+		(*FetchOutcome_Error)(nil),
+		(*FetchOutcome_Alone)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Peer_Fetch_FullMethodName      = "/ringside.peer.v1.Peer/Fetch"
+	Peer_FetchBatch_FullMethodName = "/ringside.peer.v1.Peer/FetchBatch"
 	Peer_Write_FullMethodName      = "/ringside.peer.v1.Peer/Write"
 	Peer_Invalidate_FullMethodName = "/ringside.peer.v1.Peer/Invalidate"
 	Peer_Follow_FullMethodName     = "/ringside.peer.v1.Peer/Follow"
@@ -42,6 +43,9 @@ type PeerClient interface {
 	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
 	// a member may not have the dataset yet.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
+	// FetchBatch answers up to 512 keys, each as Fetch would, and in their order; INVALID_ARGUMENT when there are more. It
+	// takes as long as the slowest of them. A member without it (UNIMPLEMENTED) is asked for each key alone.
+	FetchBatch(ctx context.Context, in *FetchBatchRequest, opts ...grpc.CallOption) (*FetchBatchResponse, error)
 	// Write changes one row of the origin in the stead of the caller, and tells the followers of this member. It never asks
 	// another member.
 	//
@@ -73,6 +77,16 @@ func (c *peerClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.C
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FetchResponse)
 	err := c.cc.Invoke(ctx, Peer_Fetch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) FetchBatch(ctx context.Context, in *FetchBatchRequest, opts ...grpc.CallOption) (*FetchBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchBatchResponse)
+	err := c.cc.Invoke(ctx, Peer_FetchBatch_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +165,9 @@ type PeerServer interface {
 	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
 	// a member may not have the dataset yet.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
+	// FetchBatch answers up to 512 keys, each as Fetch would, and in their order; INVALID_ARGUMENT when there are more. It
+	// takes as long as the slowest of them. A member without it (UNIMPLEMENTED) is asked for each key alone.
+	FetchBatch(context.Context, *FetchBatchRequest) (*FetchBatchResponse, error)
 	// Write changes one row of the origin in the stead of the caller, and tells the followers of this member. It never asks
 	// another member.
 	//
@@ -180,6 +197,9 @@ type UnimplementedPeerServer struct{}
 
 func (UnimplementedPeerServer) Fetch(context.Context, *FetchRequest) (*FetchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
+}
+func (UnimplementedPeerServer) FetchBatch(context.Context, *FetchBatchRequest) (*FetchBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchBatch not implemented")
 }
 func (UnimplementedPeerServer) Write(context.Context, *WriteRequest) (*WriteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Write not implemented")
@@ -231,6 +251,24 @@ func _Peer_Fetch_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServer).Fetch(ctx, req.(*FetchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_FetchBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).FetchBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_FetchBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).FetchBatch(ctx, req.(*FetchBatchRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -328,6 +366,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Fetch",
 			Handler:    _Peer_Fetch_Handler,
+		},
+		{
+			MethodName: "FetchBatch",
+			Handler:    _Peer_FetchBatch_Handler,
 		},
 		{
 			MethodName: "Write",

@@ -1,0 +1,172 @@
+package peer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+// gets asks for n keys k-0, k-1, ….
+func gets(n int) []cache.Query {
+	qs := make([]cache.Query, n)
+	for i := range qs {
+		qs[i] = get(fmt.Sprint("k-", i))
+	}
+	return qs
+}
+
+func fetchBatch(t testing.TB, p cache.Peers, qs []cache.Query) []cache.Outcome {
+	t.Helper()
+	outcomes := peerTo(t, p, "m").FetchBatch(context.Background(), qs)
+	if len(outcomes) != len(qs) {
+		t.Fatalf("%d outcomes of %d queries", len(outcomes), len(qs))
+	}
+	return outcomes
+}
+
+func TestBatchHasAnOutcomeForEachKeyInOrder(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		switch q.Key {
+		case "k-1":
+			return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, RetryAfter: 1500 * time.Millisecond, Err: errors.New("down")}
+		case "k-2":
+			return cache.Answer{Absent: true, Source: cache.SourceLoad, Fresh: time.Second}, nil
+		case "k-3":
+			return cache.Answer{}, errors.New("a defect") // no answer of a member
+		}
+		return held(ctx, q)
+	}))
+	got := fetchBatch(t, startPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys))
+	for i, o := range got {
+		switch {
+		case i == 1:
+			if cache.KindOf(o.Err) != cache.KindUnavailable || cache.RetryAfter(o.Err) != 1500*time.Millisecond {
+				t.Errorf("error %v", o.Err)
+			}
+		case i == 2:
+			if o.Err != nil || !o.Answer.Absent || o.Answer.Source != cache.SourceLoad {
+				t.Errorf("absent is %+v", o)
+			}
+		case i == 3:
+			if !errors.Is(o.Err, cache.ErrUnreachable) {
+				t.Errorf("error %v; want one that has others asked", o.Err)
+			}
+		case o.Err != nil || o.Alone || string(o.Answer.Value) != fmt.Sprint("k-", i) || o.Answer.Owner != "m":
+			t.Errorf("outcome %d is %+v", i, o)
+		}
+	}
+}
+
+func TestBatchBeyondTheBoundOfAnAnswerIsAskedForAlone(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
+		return cache.Answer{Value: make([]byte, 1<<20), Fresh: time.Second}, nil
+	}))
+	answered, alone := 0, 0
+	for _, o := range fetchBatch(t, startPool(t, peer.Config{}, m), gets(20)) {
+		switch {
+		case o.Err != nil:
+			t.Error(o.Err)
+		case o.Alone:
+			alone++
+		case len(o.Answer.Value) == 1<<20:
+			answered++
+		}
+	}
+	if answered != 5 || alone != 15 {
+		t.Errorf("%d MiB were answered and %d left; want 5 and 15", answered, alone)
+	}
+}
+
+func TestBatchOfTooManyKeysIsRefused(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	for _, o := range fetchBatch(t, startPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys+1)) {
+		if cache.KindOf(o.Err) != cache.KindInvalidKey || !strings.Contains(o.Err.Error(), "513 keys") {
+			t.Fatalf("outcome %+v", o)
+		}
+	}
+}
+
+func TestLargestBatchFits(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	qs := gets(cache.MaxBatchKeys)
+	for i := range qs {
+		qs[i].Key += strings.Repeat("\x01", cache.MaxKeyBytes-len(qs[i].Key))
+	}
+	for i, o := range fetchBatch(t, startPool(t, peer.Config{}, m), qs) {
+		if o.Err != nil || string(o.Answer.Value) != qs[i].Key {
+			t.Fatalf("outcome %d: %d bytes, %v", i, len(o.Answer.Value), o.Err)
+		}
+	}
+}
+
+func TestMemberWithoutBatchesIsAskedForEachKeyAlone(t *testing.T) {
+	t.Parallel()
+	m := serveRaw(t, &answeringService{code: codes.Aborted}) // a member of before has no FetchBatch
+	for _, o := range fetchBatch(t, startPool(t, peer.Config{}, m), gets(3)) {
+		if !o.Alone {
+			t.Errorf("outcome %+v", o)
+		}
+	}
+}
+
+// odd answers batches as no member should.
+type odd struct {
+	peerv1.UnimplementedPeerServer
+	outcomes []*peerv1.FetchOutcome
+	err      error
+}
+
+func (s odd) FetchBatch(context.Context, *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
+	return &peerv1.FetchBatchResponse{Outcomes: s.outcomes}, s.err
+}
+
+func TestOddAnswersToABatch(t *testing.T) {
+	t.Parallel()
+	unreachable := func(o cache.Outcome) bool { return errors.Is(o.Err, cache.ErrUnreachable) && !o.Alone }
+	for name, tc := range map[string]struct {
+		service odd
+		want    func(cache.Outcome) bool
+	}{
+		"too few":    {odd{}, unreachable},
+		"too many":   {odd{outcomes: make([]*peerv1.FetchOutcome, 2)}, unreachable},
+		"nothing":    {odd{outcomes: []*peerv1.FetchOutcome{{}}}, func(o cache.Outcome) bool { return o.Alone }},
+		"error as a": {odd{err: status.Error(codes.Unavailable, "gone")}, unreachable},
+		"error is ok": {
+			odd{outcomes: []*peerv1.FetchOutcome{{Outcome: &peerv1.FetchOutcome_Error{Error: &peerv1.FetchError{}}}}}, unreachable,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := serveRaw(t, tc.service)
+			if o := fetchBatch(t, startPool(t, peer.Config{}, m), gets(1))[0]; !tc.want(o) {
+				t.Errorf("outcome %+v", o)
+			}
+		})
+	}
+}
+
+func TestBatchToAMemberThatIsAwayIsUnreachable(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	p := startPool(t, peer.Config{}, m)
+	m.kill(t)
+	for _, o := range fetchBatch(t, p, gets(3)) {
+		if !errors.Is(o.Err, cache.ErrUnreachable) || o.Alone {
+			t.Errorf("outcome %+v", o)
+		}
+	}
+}
