@@ -1306,8 +1306,8 @@ var guards = []guard{
 	},
 	{
 		"a row that was gone comes back after a sweep", "sidecar/cache/find.go",
-		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))",
-		"gone = false",
+		"if e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now())) {",
+		"if false {",
 		"TestRowThatWasGoneDoesNotComeBackAfterASweep",
 	},
 	{
@@ -1330,8 +1330,8 @@ var guards = []guard{
 	},
 	{
 		"who asks for keys that never were makes others be forgotten", "sidecar/cache/find.go",
-		"gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))",
-		"gone = e.absent",
+		"if e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now())) {",
+		"if e.absent {",
 		"TestKeysThatNeverWereHaveNoFloors",
 	},
 	{
@@ -1354,7 +1354,7 @@ var guards = []guard{
 	},
 	{
 		"outcomes of writes are remembered without bound", "sidecar/cache/done.go",
-		"|| d.bytes+size > maxDoneBytes",
+		"|| d.bytes+size > d.maxBytes",
 		"",
 		"TestOutcomesThatAreRememberedAreBoundedInBytes",
 	},
@@ -1472,6 +1472,54 @@ var guards = []guard{
 		"Alone: false && codes.OK == codes.Unimplemented && status.Code(nil) == codes.OK",
 		"TestMemberWithoutBatchesIsAskedForEachKeyAlone",
 	},
+	{
+		"an older \"absent\" is asked for again and again", "sidecar/cache/floor.go",
+		"case e.absent && f.gone != 0 && f.gone >= f.asOf:",
+		"case false:",
+		"TestOlderAbsenceIsNoWorseThanTheOneThatWasSeen",
+	},
+	{
+		"what is due now waits for what is due later", "sidecar/cache/tell.go",
+		"case <-t.wake: // what is new may be due before",
+		"",
+		"TestWhatIsDueNowDoesNotWaitForWhatIsDueLater",
+	},
+	{
+		"a feed that is back leaves no stale answer for the next outage", "sidecar/internal/changes/changes.go",
+		"one.Dataset.EndAll()",
+		"one.Dataset.Drop(everything(one.Dataset.Name()))",
+		"TestFeedIsLiveWhileAnyMemberReadsIt",
+	},
+	{
+		"what may have changed untold is given once more, as if it were revalidated", "sidecar/cache/read.go",
+		"(!held.ended.Load() && now < held.swrUntil || r.limitStale)",
+		"(now < held.swrUntil || r.limitStale)",
+		"TestWhatMayHaveChangedUntoldIsLoadedAnew",
+	},
+	{
+		"a load on its way through a gap in the feed is kept", "sidecar/cache/invalidate.go",
+		"d.fences.raiseAll() // what is on its way, too",
+		"",
+		"TestLoadOnItsWayWhenAllEndsIsNotKept",
+	},
+	{
+		"an idempotency id is remembered for hours, when few write", "sidecar/cache/done.go",
+		"case d.young == nil || now >= d.turn+doneLife:",
+		"case d.young == nil:",
+		"TestOutcomeIsForgottenAfterItsTimeAlsoWhenNobodyWrites",
+	},
+	{
+		"a write is told the failure of another one with its id", "sidecar/cache/write.go",
+		"case (err == nil || f.digest != 0) && f.digest != digestOf(c):",
+		"case err == nil && f.digest != digestOf(c):",
+		"TestOtherWriteWithTheIDOfOneThatFailsIsToldSo",
+	},
+	{
+		"floors of long keys take memory that nobody counts", "sidecar/cache/floor.go",
+		"|| g.bytes >= g.max*floorKeyBytes",
+		"",
+		"TestFloorsOfLongKeysAreFewer",
+	},
 }
 
 // F1: each guard is removed, one at a time, and its test must fail.
@@ -1511,6 +1559,8 @@ func (g guard) notice(dir string) error {
 		return fmt.Errorf("%s: without %q the test %s passes:\n%s", g.file, g.line, g.test, out)
 	case strings.Contains(string(out), "[build failed]"), strings.Contains(string(out), "no tests to run"):
 		return fmt.Errorf("%s: the tree without %q does not build or has no such test:\n%s", g.file, g.line, out)
+	case !strings.Contains(string(out), "--- FAIL: ") && !strings.Contains(string(out), "panic: "):
+		return fmt.Errorf("%s: without %q something else than a test failed:\n%s", g.file, g.line, out)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -438,5 +439,59 @@ func TestRegressionFormerOwnerBringsBackWhatWasDeleted(t *testing.T) {
 	w.cut()
 	if w.checker.Violations() > 0 {
 		t.Errorf("%d keys, %v: %v", len(keys), w.checker.Faults, w.checker.First)
+	}
+}
+
+// A6, of datasets with a feed: what a gap in the feed has made doubtful is still an answer when the database goes again.
+func TestPromiseA6DatabaseComesAndGoesUnderAFeed(t *testing.T) {
+	for i, feed := range []string{"{kind: notify}", "{kind: poll, interval: 100ms}"} {
+		t.Run(engines[i].name+" "+feed, func(t *testing.T) {
+			p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
+			p.dataset, p.prepare = ", gap_ttl: 1s, feed: "+feed, (*traffic).applyFeeds
+			w := newTraffic(t, engines[i], 3, 40, p)
+			a := w.actor(1)
+			rig.Eventually(t, 30*time.Second, w.feedsLive)
+			rig.Eventually(t, 30*time.Second, func() error { // until all are held, and what has made them is told
+				before := w.failed.Load()
+				time.Sleep(2 * time.Second)
+				if a.readHeld(); w.failed.Load() != before {
+					return errors.New(w.failure())
+				}
+				return nil
+			})
+			failed, reads := w.failed.Load(), w.reads.Load()
+			for range 3 {
+				w.database.Stop()
+				a.readHeldFor(3 * time.Second)
+				w.database.Start()
+				a.readHeldFor(2500 * time.Millisecond)
+			}
+			if w.stale.Load() == 0 {
+				t.Error("no stale answer: the outage was not seen")
+			}
+			failed, reads = w.failed.Load()-failed, w.reads.Load()-reads
+			report(t, promise{
+				number: "A6", n: int(reads), held: reads > 0 && failed == 0,
+				done:   fmt.Sprintf("%s, feed %s: the database stopped for 3 s and started for 2.5 s, three times", engines[i].name, feed),
+				figure: fmt.Sprintf("%d of %d reads of held keys failed %s", failed, reads, w.failure()),
+			})
+		})
+	}
+}
+
+// readHeld reads each row that there is, through each sidecar.
+func (a *actor) readHeld() {
+	for i := range a.sidecars {
+		for k := 0; k < a.keys; k += 2 {
+			for _, table := range []table{versioned, unversioned} {
+				a.get(i, table, a.key(k), false, 0)
+			}
+		}
+	}
+}
+
+func (a *actor) readHeldFor(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		a.readHeld()
 	}
 }

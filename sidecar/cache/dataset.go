@@ -96,6 +96,7 @@ func New(c Config) (*Dataset, error) {
 		store:     store,
 		fences:    fences{seed: maphash.MakeSeed()},
 		floors:    newFloors(c.MaxBytes),
+		done:      done{maxBytes: int(min(c.MaxBytes/doneShare, maxDoneBytes))},
 		loads:     flight.New[found](c.Policy.MaxFlights),
 		hops:      flight.New[found](c.Policy.MaxFlights),
 		writes:    flight.New[found](c.Policy.MaxFlights),
@@ -197,7 +198,6 @@ func (d *Dataset) classify(err error) error {
 	case errors.Is(err, origin.ErrInvalidKey):
 		return &Error{Kind: KindInvalidKey, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
 	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull):
-		d.stats.Refused.Add(1)
 		return &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
 	case errors.Is(err, context.DeadlineExceeded):
 		return d.unavailable(fmt.Errorf("no answer within %v: %w", d.Policy().LoadTimeout, err))

@@ -5,14 +5,17 @@ import "sync"
 const (
 	// maxDone bounds the writes with an ID of which the outcome is remembered, in one of two generations.
 	maxDone = 4096
-	// maxDoneBytes bounds the values of one generation: an outcome is the row as it was then.
-	maxDoneBytes = 16 << 20
+	// maxDoneBytes bounds the values of one generation, and so does a share of the dataset's memory: an outcome is the
+	// row as it was then.
+	maxDoneBytes, doneShare = 16 << 20, 16
 	// doneLife is for how long at least, unless there are more.
 	doneLife = int64(5 * 60e9)
 )
 
 // done remembers what came of writes that have an ID, so that one that is sent again does not happen again.
 type done struct {
+	maxBytes int // of the values of one generation
+
 	mu         sync.Mutex // guards all below
 	young, old map[string]found
 	bytes      int   // of the values of young
@@ -39,7 +42,10 @@ func (d *done) remember(c Change, f found, now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	size := len(f.entry.value)
-	if d.young == nil || now >= d.turn || len(d.young) >= maxDone || d.bytes+size > maxDoneBytes {
+	switch {
+	case d.young == nil || now >= d.turn+doneLife: // nobody has asked for so long that young has had its time, too
+		d.old, d.young, d.bytes, d.turn = nil, map[string]found{}, 0, now+doneLife
+	case now >= d.turn || len(d.young) >= maxDone || d.bytes+size > d.maxBytes:
 		d.old, d.young, d.bytes, d.turn = d.young, map[string]found{}, 0, now+doneLife
 	}
 	d.young[c.ID] = f

@@ -38,8 +38,8 @@ func TestOutcomesThatAreRememberedAreBoundedInBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := (len(d.done.young) + len(d.done.old)) * MaxValueBytes; n > 2*maxDoneBytes {
-			t.Errorf("%d bytes are remembered; want %d at most", n, 2*maxDoneBytes)
+		if n := (len(d.done.young) + len(d.done.old)) * MaxValueBytes; n > 2*d.done.maxBytes || n > 64<<20/8 {
+			t.Errorf("%d bytes are remembered; want %d at most", n, 2*d.done.maxBytes)
 		}
 	})
 }
@@ -56,6 +56,25 @@ func TestTellerThatFallsBehindTellsOfWhatIsStillToCome(t *testing.T) {
 		teller.close()
 		if after := last.Sub(began); after != 2*time.Second {
 			t.Errorf("the last was told after %v; the write may end after 2s", after)
+		}
+	})
+}
+
+func TestWhatIsDueNowDoesNotWaitForWhatIsDueLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, told := time.Now(), map[string]time.Duration{}
+		teller := newTeller(func(_ context.Context, list []Invalidation) {
+			for _, i := range list {
+				told[i.Key] = time.Since(began)
+			}
+		})
+		teller.tell(Invalidation{Key: "later"}, time.Hour)
+		time.Sleep(time.Second)
+		teller.tell(Invalidation{Key: "now"}, 0)
+		time.Sleep(2 * time.Hour)
+		teller.close()
+		if told["now"] != time.Second || told["later"] != time.Hour {
+			t.Errorf("told %v", told)
 		}
 	})
 }

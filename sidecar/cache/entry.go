@@ -44,7 +44,7 @@ type entry struct {
 	// retryAt, when set, says that a refresh has failed and when to try the next; until then the stale answer is given
 	// without asking anybody.
 	retryAt atomic.Int64
-	// ended says that a local copy is fresh no longer, whatever its times: nobody would tell if it were outdated.
+	// ended says that it is fresh no longer, whatever its times: nobody would have told if it were outdated.
 	ended atomic.Bool
 
 	absent bool

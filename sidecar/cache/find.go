@@ -206,7 +206,7 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 // keep stores e unless the key was invalidated since, and returns what later reads get. A fresh entry never gives way to
 // one that it outranks, and no entry to what is older than its readers have seen.
 func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
-	result, changed, gone := e, false, false
+	result, changed := e, false
 	stored := d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
 		if !unfenced() {
 			d.stats.Fenced.Add(1)
@@ -219,13 +219,12 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 		if ok && !(need{held.floor()}).met(e, e.began) { // e was on its way when held was read
 			return nil, false
 		}
-		gone = e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now()))
+		if e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now())) {
+			d.see(key, e.floor()) // its eviction will not say so: most keys that are absent have always been
+		}
 		changed = !ok || held.etag != e.etag || held.absent != e.absent || held.version != e.version
 		return e, true
 	})
-	if gone { // its eviction will not say so: most keys that are absent have always been
-		d.see(key, e.floor())
-	}
 	switch {
 	case stored && changed:
 		d.watches.note(key)
@@ -356,7 +355,6 @@ func (d *Dataset) fallback(ctx context.Context, key string, q Query, why error) 
 		d.stats.LocalFallback.Add(1)
 		return d.standIn(ctx, key, q)
 	case <-turn.Done():
-		d.stats.Refused.Add(1)
 		return found{}, &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
 			"dataset %s: owner and successor are away, and %d loads are made here already: %w", d.name, maxFallbacks, why)}
 	}

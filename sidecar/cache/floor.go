@@ -17,6 +17,8 @@ func (f floor) admits(e *entry, asOf int64) bool {
 	switch {
 	case asOf < f.anew, asOf < f.gone && !e.absent:
 		return false
+	case e.absent && f.gone != 0 && f.gone >= f.asOf:
+		return true // nothing was seen of the row since it was seen to be gone
 	case f.version != 0 && e.version != 0:
 		return e.version >= f.version
 	}
@@ -66,10 +68,11 @@ type floors struct {
 }
 
 // generations are floors that live for one to two lives of a generation. The older one is forgotten early rather than
-// that the younger outgrows max.
+// that the younger outgrows max, or its keys floorKeyBytes for each of so many.
 type generations struct {
 	max        int
 	young, old map[string]floor
+	bytes      int   // of the keys of young
 	turn       int64 // when young becomes old
 }
 
@@ -78,6 +81,8 @@ const (
 	minFloors  = 1 << 10
 	maxFloors  = 1 << 16
 	floorBytes = 4 << 10
+	// floorKeyBytes is the average length of the keys of a full generation. Longer ones are fewer.
+	floorKeyBytes = 64
 )
 
 func newFloors(maxBytes int64) *floors {
@@ -138,16 +143,20 @@ func (g *generations) raise(key string, f floor, now, life int64) (forgotten int
 	switch {
 	case now >= g.turn:
 		g.next(now, life)
-	case len(g.young) >= g.max:
+	case len(g.young) >= g.max || g.bytes >= g.max*floorKeyBytes:
 		forgotten = len(g.old)
 		g.next(now, life)
 	}
-	g.young[key] = g.of(key).above(f)
+	f = g.of(key).above(f)
+	if _, ok := g.young[key]; !ok {
+		g.bytes += len(key)
+	}
+	g.young[key] = f
 	return forgotten
 }
 
 func (g *generations) next(now, life int64) {
-	g.old, g.young, g.turn = g.young, map[string]floor{}, now+life
+	g.old, g.young, g.bytes, g.turn = g.young, map[string]floor{}, 0, now+life
 }
 
 func (g *generations) of(key string) floor { return g.young[key].above(g.old[key]) }

@@ -89,8 +89,20 @@ func (d *Dataset) dropPrefix(prefix string, f floor) {
 func (d *Dataset) EndCopies(member string) {
 	d.stats.CopiesEnded.Add(1)
 	d.copiesEnded.Add(1) // what is on its way, too
+	d.end(func(held *entry) bool { return held.owner == member })
+}
+
+// EndAll ends every entry: changes of which a feed should have told may have been missed. They stay what readers have
+// seen, and may be given as stale answers: a database that comes back is not sure to stay.
+func (d *Dataset) EndAll() {
+	d.fences.raiseAll() // what is on its way, too
+	d.loads.ForgetAll()
+	d.end(func(*entry) bool { return true })
+}
+
+func (d *Dataset) end(which func(*entry) bool) {
 	d.store.RemoveIf(func(_ string, held *entry) bool {
-		if held.owner == member {
+		if which(held) {
 			held.ended.Store(true)
 		}
 		return false

@@ -276,3 +276,53 @@ func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T)
 		})
 	}
 }
+
+func TestFloorsOfLongKeysAreFewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataset(t, origintest.New(nil), nil, testPolicy())
+		_, most := d.Floors()
+		for i := range most {
+			d.Drop(Invalidation{Dataset: "test", Key: fmt.Sprintf("%0*d", MaxKeyBytes, i)})
+		}
+		if n, _ := d.Floors(); n == 0 || n > most*floorKeyBytes/MaxKeyBytes {
+			t.Errorf("%d floors of keys of %d bytes; want at most %d", n, MaxKeyBytes, most*floorKeyBytes/MaxKeyBytes)
+		}
+		if forgotten := d.Stats().Unfloored.Load(); forgotten == 0 {
+			t.Error("floors were forgotten early, and not counted")
+		}
+	})
+}
+
+func TestOlderAbsenceIsNoWorseThanTheOneThatWasSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		o.Unversioned()
+		p := testPolicy()
+		p.NegativeTTL = time.Minute
+		c := newCluster(t, 3, o, p)
+		reader := c.members[2]
+		get(t, c.members[0], "k") // absent, from before all
+		time.Sleep(tick)
+		o.Set("k", "v") // around the cache
+		c.order = func(int) (int, int) { return 1, 0 }
+		get(t, reader, "k")
+		reader.store.Resize(0)
+		reader.store.Resize(1 << 20)
+		time.Sleep(tick)
+		o.Delete("k")
+		if a, err := reader.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.Absent {
+			t.Fatalf("got %+v, %v", a, err)
+		}
+		time.Sleep(2 * time.Second)
+		reader.store.Resize(0)
+		reader.store.Resize(1 << 20)
+		c.order = func(int) (int, int) { return 0, 1 }
+		before := reader.Stats().Hops.Load()
+		if a := get(t, reader, "k"); !a.Absent {
+			t.Errorf("got %q", a.Value)
+		}
+		if n := reader.Stats().Hops.Load() - before; n != 1 {
+			t.Errorf("%d hops; want 1", n)
+		}
+	})
+}

@@ -338,7 +338,11 @@ func (w *world) faults(r *rand.Rand) {
 			p.TTL = time.Duration(1+r.IntN(3)) * time.Second
 			d.SetPolicy(p)
 		case 12:
-			d.SetFeedLive(r.IntN(3) > 0)
+			live := r.IntN(3) > 0
+			if live {
+				d.EndAll()
+			}
+			d.SetFeedLive(live)
 		}
 		time.Sleep(time.Duration(r.IntN(100)) * tick)
 	}

@@ -144,7 +144,7 @@ func (d *Dataset) missWithStale(ctx context.Context, key string, r read, n need,
 	if retryAt != 0 && (now < retryAt || !held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry))) {
 		return held.staleAnswer(now, "origin-error"), nil
 	}
-	if !held.fresh(now) && (now < held.swrUntil || r.limitStale) {
+	if !held.fresh(now) && (!held.ended.Load() && now < held.swrUntil || r.limitStale) {
 		d.refreshFor(key, r)
 		return held.staleAnswer(now, "revalidating"), nil
 	}
@@ -203,6 +203,9 @@ func (d *Dataset) countMiss(a Answer, err error) {
 	switch {
 	case err != nil:
 		d.stats.Error.Add(1)
+		if KindOf(err) == KindOverloaded {
+			d.stats.Refused.Add(1)
+		}
 	case a.Stale:
 		d.stats.Stale.Add(1)
 	case a.Absent:

@@ -164,3 +164,58 @@ func TestEarlyRefreshIsOneFlight(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatMayHaveChangedUntoldIsAStaleAnswerWhileTheOriginIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 2, o, testPolicy())
+		for _, d := range c.members {
+			get(t, d, "k")
+		}
+		time.Sleep(tick)
+		for _, d := range c.members {
+			d.EndAll()
+		}
+		o.Fail(errDown)
+		for _, d := range c.members {
+			if a := get(t, d, "k"); !a.Stale || string(a.Value) != "v" {
+				t.Errorf("got %+v; want the stale value", a)
+			}
+		}
+	})
+}
+
+func TestWhatMayHaveChangedUntoldIsLoadedAnew(t *testing.T) {
+	for _, window := range []time.Duration{0, time.Minute} { // to revalidate in: not for this
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "old"})
+			p := testPolicy()
+			p.StaleWhileRevalidate = window
+			d := newDataset(t, o, nil, p)
+			get(t, d, "k")
+			o.Set("k", "new") // nobody tells
+			d.EndAll()
+			if a := get(t, d, "k"); a.Stale || string(a.Value) != "new" {
+				t.Errorf("got %+v; want the new value", a)
+			}
+		})
+	}
+}
+
+func TestLoadOnItsWayWhenAllEndsIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, testPolicy())
+		o.Slow(10 * tick)
+		var read sync.WaitGroup
+		read.Go(func() { get(t, d, "k") })
+		time.Sleep(tick)
+		o.Slow(0)
+		o.Set("k", "new") // nobody tells
+		d.EndAll()
+		read.Wait()
+		if a := get(t, d, "k"); string(a.Value) != "new" {
+			t.Errorf("got %q", a.Value)
+		}
+	})
+}

@@ -19,6 +19,7 @@ type teller struct {
 	ctx    context.Context // ends when the teller is closed
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+	wake   chan struct{} // has room for one: something new waits
 
 	mu      sync.Mutex // guards all below
 	waiting []due
@@ -41,7 +42,7 @@ func (d *Dataset) tellAll(ctx context.Context, list []Invalidation) {
 }
 
 func newTeller(all func(context.Context, []Invalidation)) *teller {
-	t := &teller{all: all}
+	t := &teller{all: all, wake: make(chan struct{}, 1)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -60,6 +61,10 @@ func (t *teller) tell(i Invalidation, after time.Duration) {
 	if !t.running {
 		t.running = true
 		t.tasks.Go(t.run)
+	}
+	select {
+	case t.wake <- struct{}{}:
+	default: // it has not looked since the last one
 	}
 }
 
@@ -86,14 +91,23 @@ func (t *teller) run() {
 		if !more {
 			return
 		}
-		timer := time.NewTimer(time.Until(next))
-		select {
-		case <-timer.C:
-		case <-t.ctx.Done():
-			timer.Stop()
+		if !t.sleep(next) {
 			return
 		}
 	}
+}
+
+// sleep waits until something is due or new, and reports whether the teller is open.
+func (t *teller) sleep(next time.Time) bool {
+	timer := time.NewTimer(time.Until(next))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.wake: // what is new may be due before
+	case <-t.ctx.Done():
+		return false
+	}
+	return true
 }
 
 // take returns what is due; where nothing is, the time of what is next, if anything.

@@ -73,17 +73,20 @@ func (d *Dataset) write(ctx context.Context, flights *flight.Group[found], c Cha
 	}
 	f, err := flights.Do(ctx, d.flightOf(c), timeout, func(ctx context.Context) (found, error) {
 		f, err := do(ctx, c)
+		if err != nil {
+			f.digest = digestOf(c)
+		}
 		return f, d.classifyWrite(err)
 	})
 	var known *Error
 	switch {
-	case err == nil && f.digest != digestOf(c):
+	case (err == nil || f.digest != 0) && f.digest != digestOf(c): // the flight was that of another write
 		return found{}, d.invalidValue(errOtherWrite)
 	case err == nil:
 		return f, nil
 	case errors.As(err, &known):
 		return found{}, err
-	case errors.Is(err, flight.ErrFull):
+	case errors.Is(err, flight.ErrFull), errors.Is(err, flight.ErrClosed):
 		return found{}, d.classify(err)
 	case ctx.Err() == nil: // it was the flight that did not end in its time
 		d.forget(c.Key, d.commitTimeout())

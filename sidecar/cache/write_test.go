@@ -985,3 +985,75 @@ func TestCopyThatIsOnItsWayWhenCopiesEnd(t *testing.T) {
 		}
 	})
 }
+
+func TestOutcomeIsForgottenAfterItsTimeAlsoWhenNobodyWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataset(t, origintest.New(nil), nil, testPolicy())
+		put := func(id string) {
+			if _, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("first")
+		time.Sleep(time.Hour)
+		put("second")
+		if _, ok := d.done.find(Change{ID: "first"}, d.now()); ok {
+			t.Error("the outcome of an hour ago is an answer")
+		}
+		if _, ok := d.done.find(Change{ID: "second"}, d.now()); !ok {
+			t.Error("the latest outcome is forgotten")
+		}
+	})
+}
+
+func TestOtherWriteWithTheIDOfOneThatFailsIsToldSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Slow(10 * tick)
+		d := newDataset(t, o, nil, testPolicy())
+		var first sync.WaitGroup
+		first.Go(func() {
+			_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("1"), ID: "x", If: Condition{Absent: true}})
+			expectKind(t, err, KindConflict)
+		})
+		time.Sleep(tick)
+		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("2"), ID: "x"})
+		expectKind(t, err, KindInvalidValue)
+		first.Wait()
+	})
+}
+
+func TestWriteAfterCloseIsNotOfUnknownOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataset(t, origintest.New(nil), nil, testPolicy())
+		d.Close()
+		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, KindUnavailable)
+	})
+}
+
+func TestRefusedReadsAreCountedAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		o.FailWrites(fmt.Errorf("%w: busy", origin.ErrOverloaded))
+		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, KindOverloaded)
+		get(t, d, "k")
+		time.Sleep(time.Minute)
+		o.Fail(fmt.Errorf("%w: busy", origin.ErrOverloaded))
+		if a := get(t, d, "k"); !a.Stale { // which is an answer
+			t.Errorf("got %+v", a)
+		}
+		if n := d.Stats().Refused.Load(); n != 0 {
+			t.Errorf("%d reads counted as refused; none was", n)
+		}
+		for range 2 {
+			_, err := d.Get(t.Context(), "other", ReadOptions{})
+			expectKind(t, err, KindOverloaded)
+		}
+		if n := d.Stats().Refused.Load(); n != 2 {
+			t.Errorf("%d reads counted as refused; want 2", n)
+		}
+	})
+}

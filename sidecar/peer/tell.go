@@ -117,10 +117,13 @@ func toWire(i cache.Invalidation, later time.Duration) *peerv1.Invalidation {
 	}
 }
 
-// fromWire takes what can not be for not known: a change in the future, a version below 0.
+// fromWire takes what can not be for not known: a change in the future, a version below 0 or of many keys.
 func fromWire(i *peerv1.Invalidation) cache.Invalidation {
+	if i.GetPrefix() {
+		return cache.Invalidation{Dataset: i.GetDataset(), Key: i.GetKey(), Prefix: true, Age: time.Duration(max(0, i.GetAgeNs()))}
+	}
 	return cache.Invalidation{
-		Dataset: i.GetDataset(), Key: i.GetKey(), Prefix: i.GetPrefix(), Version: max(0, i.GetVersion()),
+		Dataset: i.GetDataset(), Key: i.GetKey(), Version: max(0, i.GetVersion()),
 		Age: time.Duration(max(0, i.GetAgeNs())),
 	}
 }

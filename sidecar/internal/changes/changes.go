@@ -17,6 +17,7 @@ import (
 type Dataset interface {
 	Name() string
 	Drop(i cache.Invalidation)
+	EndAll()
 	SetFeedLive(live bool)
 }
 
@@ -120,7 +121,7 @@ func (one *feed) settleLocked() {
 	}
 	one.live = live
 	if live {
-		one.Dataset.Drop(everything(one.Dataset.Name()))
+		one.Dataset.EndAll()
 	}
 	one.Dataset.SetFeedLive(live)
 }
@@ -144,7 +145,7 @@ func (f *Feeds) setReading(one *feed, reading bool) {
 }
 
 // handle passes changes on. Those that were missed before this member was live are no loss to anybody: who relied on
-// another member goes on to, and who relied on none drops everything when this one is live.
+// another member goes on to, and who relied on none ends everything when this one is live.
 func (f *Feeds) handle(one *feed, c origin.Changes) {
 	name := one.Dataset.Name()
 	if c.Missed && f.Reading(name) {

@@ -50,6 +50,7 @@ type dataset struct {
 
 func (d dataset) Name() string              { return d.name }
 func (d dataset) Drop(i cache.Invalidation) { d.note("drop %s", describe(i)) }
+func (d dataset) EndAll()                   { d.note("end all of %s", d.name) }
 func (d dataset) SetFeedLive(live bool)     { d.note("%s live=%v", d.name, live) }
 
 // members are the peers. Which datasets this member is elected for can change.
@@ -161,7 +162,7 @@ func TestChangesAreDroppedHereAndPublished(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
 		r.feed.changes <- origin.Changes{}
-		r.want("drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.want("end all of a", "a live=true", "announce [a]", "event a <nil>")
 		if !r.Reading("a") || r.Reading("b") {
 			t.Error("it does not say what it reads")
 		}
@@ -190,7 +191,7 @@ func TestReaderThatIsNotElectedAnyMoreHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.feed.changes <- origin.Changes{}
-		r.want("follow", "drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.want("follow", "end all of a", "a live=true", "announce [a]", "event a <nil>")
 		r.elect()
 		time.Sleep(handover - 1)
 		r.want()
@@ -212,9 +213,9 @@ func TestFeedIsLiveWhileAnyMemberReadsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("drop a/*", "a live=true")
+		r.want("end all of a", "a live=true")
 		r.LiveFeeds("m2", []string{"a", "b", "no such dataset"})
-		r.want("drop b/*", "b live=true")
+		r.want("end all of b", "b live=true")
 		r.Missed("m1")
 		r.want()
 		r.LiveFeeds("m2", []string{"a"})
@@ -222,7 +223,7 @@ func TestFeedIsLiveWhileAnyMemberReadsIt(t *testing.T) {
 		r.LiveFeeds("m2", nil)
 		r.want("a live=false")
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("drop a/*", "a live=true")
+		r.want("end all of a", "a live=true")
 		r.end()
 	})
 }
@@ -232,7 +233,7 @@ func TestOwnReadingCountsLikeThatOfOthers(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("drop a/*", "a live=true")
+		r.want("end all of a", "a live=true")
 		r.feed.changes <- origin.Changes{}
 		r.want("announce [a]", "event a <nil>")
 		r.Missed("m1")
@@ -250,7 +251,7 @@ func TestWhatWasMissedBeforeTheStartIsNotPublished(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("drop a/*", "a live=true")
+		r.want("end all of a", "a live=true")
 		r.feed.changes <- origin.Changes{Missed: true, Rows: changed("k").Rows}
 		r.want("drop a/k@7", "publish a/k@7", "announce [a]", "event a <nil>")
 		r.end()
@@ -261,7 +262,7 @@ func TestWhatIsMissedLaterDropsEverythingEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.feed.changes <- origin.Changes{}
-		r.want("follow", "drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.want("follow", "end all of a", "a live=true", "announce [a]", "event a <nil>")
 		r.feed.changes <- origin.Changes{Missed: true}
 		r.want("drop a/*", "publish a/*")
 		r.end()
@@ -285,7 +286,7 @@ func TestBrokenFeedIsFollowedAgainEverMoreSlowly(t *testing.T) {
 			wait = min(2*wait, longestPause)
 		}
 		r.feed.changes <- origin.Changes{}
-		r.want("drop a/*", "a live=true", "announce [a]", "event a <nil>")
+		r.want("end all of a", "a live=true", "announce [a]", "event a <nil>")
 		r.feed.breaks <- errors.New("cut")
 		r.want("a live=false", "announce []", "event a cut")
 		time.Sleep(firstPause)

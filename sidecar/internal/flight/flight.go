@@ -14,6 +14,9 @@ import (
 // ErrFull says that Max calls are under way. Nothing was started.
 var ErrFull = errors.New("too many flights")
 
+// ErrClosed says that the Group is closed. Nothing was started.
+var ErrClosed = errors.New("no more flights: it is closed")
+
 // Group merges calls by key. Use New.
 type Group[V any] struct {
 	max     int
@@ -99,7 +102,7 @@ func (g *Group[V]) join(key string, timeout time.Duration, fn func(context.Conte
 		return c, false, nil
 	}
 	if g.base.Err() != nil {
-		return nil, false, g.base.Err()
+		return nil, false, ErrClosed
 	}
 	if g.count >= g.max {
 		return nil, false, ErrFull

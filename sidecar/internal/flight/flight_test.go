@@ -166,7 +166,7 @@ func TestCloseCancelsAndWaits(t *testing.T) {
 		if !ended {
 			t.Error("Close returned before its call did")
 		}
-		if _, err := g.Do(t.Context(), "key", time.Minute, nil); !errors.Is(err, context.Canceled) {
+		if _, err := g.Do(t.Context(), "key", time.Minute, nil); !errors.Is(err, ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
