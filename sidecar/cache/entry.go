@@ -62,9 +62,20 @@ func (e *entry) floor() floor {
 	case e.version != 0:
 		return floor{version: e.version, asOf: e.seen}
 	case e.absent:
-		return floor{gone: e.seen}
+		return floor{gone: e.seen, tag: e.tag(), since: e.began}
 	}
-	return floor{asOf: e.seen, tag: e.etag, since: e.began}
+	return floor{asOf: e.seen, tag: e.tag(), since: e.began}
+}
+
+// tagAbsent is the tag of a row that is absent. No ETag is without quotes.
+const tagAbsent = "absent"
+
+// tag tells what e says of the row from anything else that was ever said of it.
+func (e *entry) tag() string {
+	if e.absent {
+		return tagAbsent
+	}
+	return e.etag
 }
 
 func (e *entry) fresh(now int64) bool { return now < e.freshUntil && !e.ended.Load() }

@@ -276,16 +276,13 @@ func (d *Dataset) needOf(key string, r read, now int64) need {
 	return need{r.need.above(d.known(key, now))}
 }
 
-// tagAbsent is Query.Tag of a row that was seen to be absent. No ETag is without quotes.
-const tagAbsent = "absent"
-
 // question asks another member for nothing below f.
 func (d *Dataset) question(key string, f floor) Query {
 	q, after := Query{Dataset: d.name, Key: key}, max(f.asOf, f.anew, f.gone)
 	switch {
 	case f.anew == 0 && f.gone == 0:
 		q.MinVersion, q.Tag = f.version, f.tag
-	case f.gone == after:
+	case f.gone == after && f.tag == tagAbsent:
 		q.Tag = tagAbsent
 	}
 	if after != 0 {

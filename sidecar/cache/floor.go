@@ -6,7 +6,7 @@ import "sync"
 type floor struct {
 	version int64  // this one and later ones are good; 0: not known
 	asOf    int64  // where versions do not tell, what was loaded then or later is good
-	tag     string // … and so is what has this ETag; empty: not known
+	tag     string // … and so is what has this tag (see entry.tag); empty: not known
 	since   int64  // when what has the tag was loaded, at the earliest
 	anew    int64  // what was loaded before is not good, whatever its version
 	gone    int64  // the row was seen to be absent: what is present and was loaded before is not good
@@ -17,12 +17,10 @@ func (f floor) admits(e *entry, asOf int64) bool {
 	switch {
 	case asOf < f.anew, asOf < f.gone && !e.absent:
 		return false
-	case e.absent && f.gone != 0 && f.gone >= f.asOf:
-		return true // nothing was seen of the row since it was seen to be gone
 	case f.version != 0 && e.version != 0:
 		return e.version >= f.version
 	}
-	return asOf >= f.asOf || f.tag != "" && f.tag == e.etag
+	return asOf >= f.asOf || f.tag != "" && f.tag == e.tag()
 }
 
 // reached reports whether what was loaded may be held: it is not below f, or was loaded after f became known and is not
@@ -51,7 +49,8 @@ func (f floor) above(other floor) floor {
 // knows which is the older one.
 func (f floor) tags(other floor) bool {
 	same := f.tag == other.tag && other.since <= f.since
-	return other == floor{} || other.version <= f.version && other.anew <= f.anew && (same || other.asOf <= f.since)
+	return other == floor{} ||
+		other.version <= f.version && other.anew <= f.anew && (same || max(other.asOf, other.gone) <= f.since)
 }
 
 // floors remembers floors of keys whose entries are not held.
