@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +107,9 @@ func fullSource(t *testing.T) metrics.Source {
 		Local: func() metrics.Local {
 			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67,
 				Watches: 68, MaxWatches: 69, WatchesRefused: 70, WatchesCut: 73}
+		},
+		Feed: func() metrics.Feed {
+			return metrics.Feed{Subscribers: 76, MaxSubscribers: 77, Endpoints: 78, Updates: 79, Refusals: 80, TurnedAway: 110}
 		},
 		CNFMetrics: func() metrics.CNFMetrics { return metrics.CNFMetrics{BatchReaders: 74, MaxBatchReaders: 75} },
 		Reloads:    func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
@@ -358,6 +362,15 @@ func TestNothingIsReadBeforeTheStart(t *testing.T) {
 
 // TestDocumentListsEveryMetric compares METRICS.md with what a sidecar exports. To write it anew:
 // go test ./sidecar/metrics -run Document -update
+func TestFullSourceIsFull(t *testing.T) {
+	v := reflect.ValueOf(fullSource(t))
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Errorf("Source.%s is not set: METRICS.md would lack its metrics", v.Type().Field(i).Name)
+		}
+	}
+}
+
 func TestDocumentListsEveryMetric(t *testing.T) {
 	want := document(gather(t, fullSource(t)))
 	if *update {
