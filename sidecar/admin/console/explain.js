@@ -43,7 +43,7 @@ function details(e) {
     rows.push(["Age", duration(m.age_ns ?? 0)], ["Time left", m.fresh_ns > 0 ? duration(m.fresh_ns) : "none"],
       ["Last load", `took ${duration(m.last_load_ns ?? 0)}: ${whys[m.why] ?? m.why ?? "unknown"}`]);
     if (!m.absent) rows.push(["Size", bytes(m.bytes ?? 0)]);
-    if (m.version) rows.push(["Version", count(m.version)]);
+    if (m.version) rows.push(["Version", String(m.version)]); // a name, not a quantity
     if (m.copied_from) rows.push(["Copied from", m.copied_from]);
     if (m.failing) rows.push(["Refresh", "the last one failed"]);
   }
