@@ -265,6 +265,16 @@ var guards = []guard{
 		"TestConnectionBeyondTheBoundIsClosedAtOnce",
 	},
 	{
+		"a want of file descriptors ends the sidecar by way of the peer listener", "sidecar/peer/server.go",
+		"split.Accept(l.Listener, l.stopped, func() {})", "l.Listener.Accept()",
+		"TestServerOutlivesAWantOfFileDescriptors",
+	},
+	{
+		"a listener ends for what passes", "sidecar/internal/split/accept.go",
+		"if err == nil || !passes(err) {", "if err == nil || true {",
+		"TestAcceptOutlivesWhatPasses",
+	},
+	{
 		"a slow database is asked by the successor, too", "sidecar/peer/errors.go",
 		"case cause != nil && alive:", "case cause != nil && alive && false:",
 		"TestDeadlineAtAnOwnerThatIsAliveIsAnAnswer",

@@ -1,12 +1,12 @@
 package local
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/split"
 )
 
 // bounded turns a net.Listener into one with at most max open connections, which can all be closed.
@@ -31,39 +31,15 @@ func newBounded(ln net.Listener, limit int, stats *Protocol, refusal []byte) *bo
 
 // Accept implements net.Listener. It outlives every failure that passes, such as a want of file descriptors.
 func (l *bounded) Accept() (net.Conn, error) {
-	const shortest, longest = 5 * time.Millisecond, time.Second
-	wait := shortest
 	for {
-		c, err := l.Listener.Accept()
-		switch {
-		case err == nil:
-			if held, ok := l.admit(c); ok {
-				return held, nil
-			}
-			l.refuse(c)
-		case passes(err):
-			l.stats.AcceptErrors.Add(1)
-			l.pause(wait)
-			wait = min(2*wait, longest)
-		default:
+		c, err := split.Accept(l.Listener, l.done, func() { l.stats.AcceptErrors.Add(1) })
+		if err != nil {
 			return nil, err
 		}
-	}
-}
-
-func passes(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout() ||
-		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
-		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ECONNABORTED)
-}
-
-func (l *bounded) pause(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-l.done:
+		if held, ok := l.admit(c); ok {
+			return held, nil
+		}
+		l.refuse(c)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,9 +83,13 @@ type member struct {
 type countingListener struct {
 	net.Listener
 	accepted atomic.Int64
+	failures atomic.Int64 // to come, as where no file descriptor is free
 }
 
 func (l *countingListener) Accept() (net.Conn, error) {
+	if l.failures.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
 	c, err := l.Listener.Accept()
 	if err == nil {
 		l.accepted.Add(1)

@@ -110,7 +110,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 
 // Serve accepts connections until Stop; then it returns nil. It closes listener.
 func (s *Server) Serve(listener net.Listener) error {
-	bound := &boundListener{Listener: listener, conns: &s.conns}
+	bound := &boundListener{Listener: listener, conns: &s.conns, stopped: s.ctx.Done()}
 	if !s.begin(bound) {
 		return bound.Close()
 	}
@@ -237,13 +237,14 @@ func (cs *conns) closeAll() {
 // to wait in the kernel's queue, which looks like silence.
 type boundListener struct {
 	net.Listener
-	conns *conns
+	conns   *conns
+	stopped <-chan struct{}
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It outlives every failure that passes, such as a want of file descriptors.
 func (l *boundListener) Accept() (net.Conn, error) {
 	for {
-		accepted, err := l.Listener.Accept()
+		accepted, err := split.Accept(l.Listener, l.stopped, func() {})
 		if err != nil {
 			return nil, err
 		}

@@ -89,6 +89,20 @@ func TestConnectionBeyondTheBoundIsClosedAtOnce(t *testing.T) {
 	eventually(t, "the place is free again", func() bool { return m.server.Stats().Conns == 0 })
 }
 
+func TestServerOutlivesAWantOfFileDescriptors(t *testing.T) {
+	t.Parallel()
+	m := startMember(t, "m")
+	m.listener.failures.Store(3)
+	for range 3 { // the first is accepted by the Accept under way
+		if err := fetch(t, startPool(t, peer.Config{}, m), "m"); err != nil {
+			t.Error(err)
+		}
+	}
+	if left := m.listener.failures.Load(); left >= 0 {
+		t.Errorf("%d failures to accept did not come", left)
+	}
+}
+
 func TestStopWaitsForCallsUnderWay(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})

@@ -1,4 +1,5 @@
-// Package split turns one listener into two, by the bytes with which a connection begins.
+// Package split turns one listener into two, by the bytes with which a connection begins, and accepts what comes to a
+// listener for as long as that can.
 package split
 
 import (

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,4 +127,39 @@ func TestSilentConnectionsDoNotKeepServeFromEnding(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection was served")
 	}
+}
+
+// failing is a listener on which a process without free file descriptors accepts, at last with an error that stays.
+type failing struct {
+	net.Listener
+	errs []error
+}
+
+func (l *failing) Accept() (net.Conn, error) {
+	err := l.errs[0]
+	l.errs = l.errs[1:]
+	return nil, err
+}
+
+func TestAcceptOutlivesWhatPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, failures := time.Now(), 0
+		l := &failing{errs: []error{
+			&net.OpError{Op: "accept", Err: syscall.EMFILE}, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+			syscall.ECONNABORTED, os.ErrDeadlineExceeded, net.ErrClosed,
+		}}
+		_, err := Accept(l, nil, func() { failures++ })
+		if !errors.Is(err, net.ErrClosed) || failures != 6 {
+			t.Errorf("got %v after %d failures", err, failures)
+		}
+		if waited := time.Since(began); waited != (1+2+4+8+16+32)*5*time.Millisecond {
+			t.Errorf("waited %v", waited)
+		}
+		done := make(chan struct{})
+		close(done)
+		l.errs, began = []error{syscall.EMFILE, net.ErrClosed}, time.Now()
+		if _, err := Accept(l, done, func() {}); !errors.Is(err, net.ErrClosed) || time.Since(began) > 0 {
+			t.Errorf("got %v after %v; want no wait once it is done", err, time.Since(began))
+		}
+	})
 }
