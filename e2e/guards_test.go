@@ -275,6 +275,11 @@ var guards = []guard{
 		"TestAcceptOutlivesWhatPasses",
 	},
 	{
+		"idle clients take every file that a probe needs", "sidecar/listen.go",
+		"min(max(files/(n+1), 1), local.DefaultMaxConns)", "min(max(files, 1), local.DefaultMaxConns)",
+		"TestListenersShareTheFilesThatAreNotReserved",
+	},
+	{
 		"a slow database is asked by the successor, too", "sidecar/peer/errors.go",
 		"case cause != nil && alive:", "case cause != nil && alive && false:",
 		"TestDeadlineAtAnOwnerThatIsAliveIsAnAnswer",

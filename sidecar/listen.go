@@ -7,7 +7,10 @@ import (
 	"net"
 	"syscall"
 
+	"go.uber.org/zap"
+
 	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/peer"
 )
 
 // listeners are bound; none, or nil, where one is off.
@@ -55,7 +58,53 @@ func (p *process) bind(ctx context.Context) error {
 		HTTP: address(http), GRPC: address(grpc), Unix: address(l.unix), Peer: address(l.peer),
 		Metrics: address(l.metrics), XDS: address(l.xds), Admin: address(l.admin),
 	}
+	p.boundConns()
 	return errors.Join(errs...)
+}
+
+// boundConns keeps clients from taking every file that the process may open.
+func (p *process) boundConns() {
+	l, files := p.listeners, maxFiles()
+	n := len(l.http) + len(l.grpc)
+	if l.unix != nil {
+		n++
+	}
+	p.conns = connBounds(files-p.config.reservedFiles(files), n)
+	if p.conns.lowered() {
+		p.log.Warn("the limit of open files lowers how many connections the listeners take: raise it (ulimit -n, LimitNOFILE)",
+			zap.Int("limit", files), zap.Int("connections_each", p.conns.local), zap.Int("peer_connections", p.conns.peer))
+	}
+}
+
+// bounds are how many connections each listener of applications takes, and the one of members.
+type bounds struct{ local, peer int }
+
+func (b bounds) lowered() bool {
+	return b.local < local.DefaultMaxConns || b.peer < peer.DefaultMaxConns
+}
+
+// routed is how many of the connections of the peer listener may be of clients that route by the ring; 0: the default.
+func (b bounds) routed() int {
+	if b.peer == peer.DefaultMaxConns {
+		return 0
+	}
+	return max(b.peer*4/5, 1)
+}
+
+// connBounds shares files out among n listeners of applications and the one of members, which gets what they leave.
+func connBounds(files, n int) bounds {
+	each := min(max(files/(n+1), 1), local.DefaultMaxConns)
+	return bounds{each, min(max(files-n*each, 1), peer.DefaultMaxConns)}
+}
+
+// reservedFiles are not for clients, who could take all: probes and scrapes need some, the members that this one calls,
+// etcd, certificates, and the databases.
+func (c Config) reservedFiles(limit int) int {
+	reserved := max(limit/5, 64)
+	for _, o := range c.Origins {
+		reserved += o.maxConns()
+	}
+	return reserved
 }
 
 func listen(ctx context.Context, field, addr string) (net.Listener, error) {

@@ -208,6 +208,7 @@ func (p *process) openDatasets(context.Context) error {
 	}
 	p.local = local.New(local.Config{
 		Hosts: p.config.Hosts, RequestTimeout: p.config.requestTimeout(), CNFMetrics: cnf, Defect: p.defect,
+		MaxConns: p.conns.local, MaxRoutedConns: p.conns.routed(),
 	}, p.catalog())
 	return p.openChanges()
 }

@@ -73,6 +73,7 @@ type process struct {
 
 	memory    int64 // bytes for all entries
 	listeners listeners
+	conns     bounds // of the listeners
 	addrs     Addrs
 	self      ring.Member
 	twin      ring.Member          // that was logged last; the follower's goroutine alone has it

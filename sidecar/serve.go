@@ -102,7 +102,7 @@ func (p *process) servePeers(context.Context) error {
 		Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection,
 		Log: p.pool.Log(), Invalidate: sink{p}.Invalidate,
 	})
-	c, identity := peer.ServerConfig{}, (*tls.Config)(nil)
+	c, identity := peer.ServerConfig{MaxConns: p.conns.peer}, (*tls.Config)(nil)
 	if p.tls != nil {
 		c.Credentials, identity = p.tls, p.tls.Config()
 	}

@@ -105,6 +105,12 @@ func (s *Sidecar) Feed() {
 // Edge makes a sidecar that has not been started one without a peer listener: its config follows feeds.
 func (s *Sidecar) Edge() { s.args = append(s.args, "--set", "listen.peer=off") }
 
+// Files bounds the files that a sidecar that has not been started may have open.
+func (s *Sidecar) Files(n int) {
+	s.args = append([]string{"--nofile=" + strconv.Itoa(n), s.path}, s.args...)
+	s.path = binary(s.t, "prlimit")
+}
+
 // Ready asks /readyz.
 func (s *Sidecar) Ready() error {
 	_, err := fetch("http://" + s.Metrics + "/readyz")

@@ -98,6 +98,9 @@ func (c *Catalog) All() []Served {
 // MaxBatchKeys bounds the keys of one batch.
 const MaxBatchKeys = 1000
 
+// DefaultMaxConns is that of Config.
+const DefaultMaxConns = 1024
+
 // Config bounds what applications may do. Zero fields mean their default.
 type Config struct {
 	// Hosts are names that the Host header may carry besides localhost and the loopback addresses, without ports.
@@ -137,7 +140,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.MaxConns = cmp.Or(c.MaxConns, 1024)
+	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
 	c.MaxRoutedConns = cmp.Or(c.MaxRoutedConns, 8192)
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, 1<<20)

@@ -16,6 +16,9 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/split"
 )
 
+// DefaultMaxConns is that of ServerConfig.
+const DefaultMaxConns = 10_000
+
 // ServerConfig bounds what callers may take. Every field may be left zero.
 type ServerConfig struct {
 	// Credentials prove who the members are to each other (see TLS); nil means plain text.
@@ -37,7 +40,7 @@ type ServerConfig struct {
 const hello = "ringside/1\n"
 
 func (c ServerConfig) withDefaults() ServerConfig {
-	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
+	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 4160)
 	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, maxRequestBytes)
 	if c.Credentials == nil {
