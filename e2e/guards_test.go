@@ -828,6 +828,11 @@ var guards = []guard{
 		"TestFeeds/postgres/Pruned",
 	},
 	{
+		"loads of a slow database end its feed", "origin/sqldb/feed_poll.go",
+		"f.pool = openPool(f.db.reads, 1)\n\tdefer f.pool.Close()", "f.pool = f.db.pool\n\t",
+		"TestFeeds/mysql/LoadsThatHoldEveryConnection",
+	},
+	{
 		"nobody hears that a poll with nothing new is live", "origin/sqldb/feed_poll.go",
 		"handle(origin.Changes{}) // from here on nothing is missed",
 		"",
@@ -1414,6 +1419,11 @@ var guards = []guard{
 		"if err := c.look(ctx); err != nil {\n\t\treturn err\n\t}\n\tfollowing",
 		"following",
 		"TestFeedThatNobodyWritesToBreaks",
+	},
+	{
+		"a look that comes too late ends a feed that is well", "sidecar/internal/changes/checked.go",
+		"errors.Is(err, origin.ErrUntold)", "err != nil || errors.Is(err, origin.ErrUntold)",
+		"TestLookThatFailsLeavesTheFeedAlone",
 	},
 	{
 		"a feed whose triggers are gone seems live", "sidecar/internal/changes/checked.go",

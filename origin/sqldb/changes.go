@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"strings"
 	"text/template"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 //go:embed changes/*.sql
@@ -37,6 +39,8 @@ type recorder interface {
 	apply(ctx context.Context, conn *sql.Conn, script string) error
 	// denied reports whether err says that the account lacks a right.
 	denied(err error) bool
+	// missing reports whether err says that there is no such table.
+	missing(err error) bool
 	// covered returns the events of a table of which no trigger tells that contains all of words.
 	covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (missing []string, err error)
 	// log returns a reader of a table of changes, whose name is quoted.
@@ -122,7 +126,8 @@ func (db *DB) applyChanges(ctx context.Context, ds Dataset, script string) error
 }
 
 // CheckFeed says whether a feed would hear of changes: whether it can be read by this account, and whether there are
-// triggers, of ChangesSQL or others, that name its channel or table, and the dataset.
+// triggers, of ChangesSQL or others, that name its channel or table, and the dataset. What is missing is an
+// origin.ErrUntold; other errors say nothing of the feed.
 func (db *DB) CheckFeed(ctx context.Context, ds Dataset, c FeedConfig) error {
 	if err := db.checkFeed(ds, c); err != nil {
 		return err
@@ -159,14 +164,20 @@ func (db *DB) checkReading(ctx context.Context, ds Dataset, c FeedConfig) error 
 		_, _, err := log.next(ctx, conn, 1)
 		return err
 	})
+	return db.unread(err, c.tableOf(ds), ds.Name)
+}
+
+// unread says what keeps a table of changes from being read, and what to do.
+func (db *DB) unread(err error, table, dataset string) error {
 	switch {
 	case err == nil:
 		return nil
 	case db.dialect.denied(err):
-		return fmt.Errorf("the account of the DSN may not read %s: GRANT SELECT on it: %w", c.tableOf(ds), err)
+		return fmt.Errorf("%w: the account of the DSN may not read %s: GRANT SELECT on it: %w", origin.ErrUntold, table, err)
+	case db.dialect.missing(err):
+		return fmt.Errorf("%w: %s is not there: run `ringside changes apply %s`: %w", origin.ErrUntold, table, dataset, err)
 	}
-	return fmt.Errorf("%s can not be read; if it is not there, run `ringside changes apply %s`: %w", c.tableOf(ds),
-		ds.Name, err)
+	return fmt.Errorf("%s can not be read: %w", table, err)
 }
 
 func (db *DB) checkTriggers(ctx context.Context, ds Dataset, c FeedConfig) error {
@@ -181,7 +192,7 @@ func (db *DB) checkTriggers(ctx context.Context, ds Dataset, c FeedConfig) error
 		return err
 	})
 	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("no trigger of table %s tells of %s: run `ringside changes apply %s`", ds.Table,
+		err = fmt.Errorf("%w: no trigger of table %s tells of %s: run `ringside changes apply %s`", origin.ErrUntold, ds.Table,
 			strings.Join(missing, ", "), ds.Name)
 	}
 	return err

@@ -34,6 +34,8 @@ func (*mysql) denied(err error) bool {
 	return slices.Contains([]uint16{1044, 1142, 1143, 1227, 1370, 1419}, errorNumber(err))
 }
 
+func (*mysql) missing(err error) bool { return errorNumber(err) == 1146 }
+
 // covered has nothing to say to an account that may not see triggers: it is shown none.
 func (m *mysql) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
 	missing []string, err error,

@@ -35,6 +35,8 @@ func (postgres) scripts() string { return "postgres.sql" }
 
 func (postgres) denied(err error) bool { return sqlState(err) == "42501" }
 
+func (postgres) missing(err error) bool { return sqlState(err) == "42P01" }
+
 // covered looks at enabled triggers only; one may be for several events (pg_trigger.h, TRIGGER_TYPE_…).
 func (p postgres) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
 	missing []string, err error,

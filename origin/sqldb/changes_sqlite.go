@@ -33,6 +33,11 @@ func (sqlite) denied(err error) bool {
 	return code == sqlite3.SQLITE_READONLY || code == sqlite3.SQLITE_PERM
 }
 
+// missing goes by the text: the code is that of any error in a statement.
+func (sqlite) missing(err error) bool {
+	return sqliteCode(err) == sqlite3.SQLITE_ERROR && strings.Contains(err.Error(), "no such table")
+}
+
 func (s sqlite) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
 	missing []string, err error,
 ) {

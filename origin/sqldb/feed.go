@@ -14,7 +14,8 @@ const (
 	// FeedNotify hears what triggers tell by NOTIFY, within milliseconds. PostgreSQL only. It has a connection of its
 	// own, beside the MaxConns of the pool.
 	FeedNotify = "notify"
-	// FeedPoll reads what triggers record in a table, every Interval. Its statements take a connection of the pool.
+	// FeedPoll reads what triggers record in a table, every Interval. It has a connection of its own, too: loads that hold
+	// all of the pool would end it, and without it there would be more of them.
 	FeedPoll = "poll"
 )
 
@@ -101,7 +102,7 @@ func (db *DB) Feed(ds Dataset, c FeedConfig) (origin.Feed, error) {
 		return &notifyFeed{origin: db.name, dataset: ds.Name, channel: c.channel(),
 			config: &db.dialect.(postgres).config.Config}, nil
 	}
-	return &pollFeed{db: db, dataset: ds.Name, interval: c.interval(),
+	return &pollFeed{db: db, dataset: ds.Name, table: c.tableOf(ds), interval: c.interval(),
 		log: db.dialect.log(quoteTable(db.dialect, c.tableOf(ds)))}, nil
 }
 

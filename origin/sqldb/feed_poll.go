@@ -15,9 +15,11 @@ import (
 type pollFeed struct {
 	db       *DB
 	dataset  string
+	table    string
 	interval time.Duration
 
 	following sync.Mutex // held by the Follow under way; guards the rest
+	pool      *sql.DB    // of one connection
 	log       changeLog
 	begun     bool // log has a position
 	heard     gathered
@@ -60,6 +62,8 @@ func (f *pollFeed) follow(ctx context.Context, handle func(origin.Changes)) erro
 		return errFollowed
 	}
 	defer f.following.Unlock()
+	f.pool = openPool(f.db.reads, 1)
+	defer f.pool.Close() // what it says is of no use to anybody: nothing was written
 	if err := f.poll(ctx); err != nil {
 		return err
 	}
@@ -85,7 +89,8 @@ func (f *pollFeed) follow(ctx context.Context, handle func(origin.Changes)) erro
 func (f *pollFeed) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, feedAnswer)
 	defer cancel()
-	return f.db.onConn(ctx, func(conn *sql.Conn) error { return f.read(ctx, conn) })
+	err := f.db.onConnOf(ctx, f.pool, func(conn *sql.Conn) error { return f.read(ctx, conn) })
+	return f.db.unread(err, f.table, f.dataset)
 }
 
 // read gathers what is new. Where that is too much to read, or lost, it begins again at now.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,8 +172,7 @@ func TestFeeds(t *testing.T) {
 		{"WritersNeedNoRights", testFeedWritersNeedNoRights, "postgres mysql"},
 		{"Removed", testChangesRemoved, ""},
 		{"Check", testCheckFeed, ""},
-		{"GoesOnWhereItWas", testFeedGoesOnWhereItWas, ""},
-		{"Pruned", testFeedOfPrunedChanges, "poll"},
+		{"LoadsThatHoldEveryConnection", testFeedBesideLoadsThatHoldEveryConnection, "poll"},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, test := range tests {
@@ -565,6 +565,26 @@ func testChangesRemoved(t *testing.T, d database, c sqldb.FeedConfig) {
 	f.want(map[string]int64{"a": 2})
 }
 
+// A slow database must not lose its feed: without one it is asked more.
+func testFeedBesideLoadsThatHoldEveryConnection(t *testing.T, d database, c sqldb.FeedConfig) {
+	d.exec(t, rowsTable)
+	r := d.record(t, rowsDataset, c)
+	f := r.started(t)
+	slow, err := r.db.Dataset(sqldb.Dataset{Name: "slow", Query: d.stuck})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond) // longer than a feed waits
+	defer cancel()
+	var loads sync.WaitGroup
+	for range r.db.Stats().MaxOpenConnections {
+		loads.Go(func() { _, _ = slow.Load(ctx, []string{"k"}) }) // it is ended
+	}
+	loads.Wait()
+	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
+	f.want(map[string]int64{"a": d.inserted(1)})
+}
+
 func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
 	d.exec(t, rowsTable)
 	db, ds := d.open(t), rowsDataset
@@ -582,6 +602,9 @@ func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
 		}
 	}
 	check(db, "`ringside changes apply rows`", `origin "db", dataset "rows"`)
+	if err := db.CheckFeed(soon(t), ds, c); !errors.Is(err, origin.ErrUntold) {
+		t.Errorf("got %v, want origin.ErrUntold", err)
+	}
 	var other database
 	if d.driver != "sqlite" {
 		other = d.connectAs(t, "SELECT")

@@ -2,6 +2,7 @@ package sqldb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -211,7 +212,7 @@ func readLimited(ctx context.Context, conn *pgconn.PgConn, st *statement, key st
 	query(batch)
 	results := conn.ExecBatch(ctx, batch)
 	err := readResults(results, st, key, c)
-	return errors.Join(err, results.Close())
+	return cmp.Or(err, results.Close()) // which says the same again
 }
 
 func readResults(results *pgconn.MultiResultReader, st *statement, key string, c *collector) error {

@@ -62,6 +62,7 @@ func (c Config) maxValueBytes() int {
 type DB struct {
 	name          string
 	dialect       dialect
+	reads         driver.Connector
 	pool          *sql.DB // for reads, and where it is the same for writes
 	writes        *sql.DB
 	maxConns      int
@@ -81,8 +82,10 @@ func Open(c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
 	}
-	db := &DB{name: c.Name, dialect: dialect, maxConns: c.maxConns(), maxValueBytes: c.maxValueBytes()}
-	db.pool = openPool(connectors.reads, db.maxConns)
+	db := &DB{
+		name: c.Name, dialect: dialect, reads: connectors.reads, maxConns: c.maxConns(), maxValueBytes: c.maxValueBytes(),
+	}
+	db.pool = openPool(db.reads, db.maxConns)
 	db.writes = db.pool
 	if connectors.writes != nil {
 		db.writes = openPool(connectors.writes, 1)
@@ -111,12 +114,17 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// onConn calls read with a connection of the pool, and again with another where the connection turns out to be broken:
-// after a restart of the database all idle ones are. Read must begin anew each time.
+// onConn calls read with a connection of the pool.
 func (db *DB) onConn(ctx context.Context, read func(*sql.Conn) error) error {
+	return db.onConnOf(ctx, db.pool, read)
+}
+
+// onConnOf calls read with a connection of pool, and again with another where the connection turns out to be broken:
+// after a restart of the database all idle ones are. Read must begin anew each time.
+func (db *DB) onConnOf(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error {
 	var err error
 	for range db.maxConns + 1 {
-		err = db.onOneConn(ctx, read)
+		err = onOneConn(ctx, pool, read)
 		if !errors.Is(err, driver.ErrBadConn) || ctx.Err() != nil {
 			break
 		}
@@ -124,8 +132,8 @@ func (db *DB) onConn(ctx context.Context, read func(*sql.Conn) error) error {
 	return db.explain(ctx, err)
 }
 
-func (db *DB) onOneConn(ctx context.Context, read func(*sql.Conn) error) error {
-	conn, err := db.pool.Conn(ctx)
+func onOneConn(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error {
+	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -14,8 +15,9 @@ const (
 	checkTimeout = 5 * time.Second
 )
 
-// Checked turns a feed into one that breaks while what it rests on in its origin is not there. A feed that nobody writes
-// to is as quiet as one of rows that nobody changes: without a look it would seem live for ever.
+// Checked turns a feed into one that breaks while check says origin.ErrUntold: what it rests on in its origin is not
+// there. A feed that nobody writes to is as quiet as one of rows that nobody changes: without a look it would seem live
+// for ever.
 func Checked(feed origin.Feed, check func(context.Context) error) origin.Feed {
 	return checked{feed, check}
 }
@@ -42,10 +44,11 @@ func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error 
 	return context.Cause(following)
 }
 
-// watch looks again and again, and stops the feed with what it misses.
+// watch looks again and again, and stops the feed with what it misses. A look that fails, as those at a busy database
+// do, says nothing of a feed that is well: one whose connection is lost ends by itself.
 func (c checked) watch(ctx context.Context, stop context.CancelCauseFunc) {
 	for pause(ctx, checkEvery) {
-		if err := c.look(ctx); err != nil {
+		if err := c.look(ctx); errors.Is(err, origin.ErrUntold) {
 			stop(err)
 		}
 	}

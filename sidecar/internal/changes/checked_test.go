@@ -3,6 +3,7 @@ package changes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,7 +23,7 @@ func (quiet) Follow(ctx context.Context, handle func(origin.Changes)) error {
 
 func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		errGone := errors.New("the trigger is gone")
+		errGone := fmt.Errorf("%w: the trigger is gone", origin.ErrUntold)
 		var gone atomic.Pointer[error]
 		live := 0
 		feed := Checked(quiet{}, func(ctx context.Context) error {
@@ -49,6 +50,25 @@ func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
 		}
 		if err := feed.Follow(t.Context(), func(origin.Changes) { live++ }); !errors.Is(err, errGone) || live != 1 {
 			t.Errorf("got %v, live %d times; want it never to begin", err, live)
+		}
+	})
+}
+
+// A busy database answers a look too late, and tells of changes all the same.
+func TestLookThatFailsLeavesTheFeedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		feed := Checked(quiet{}, func(ctx context.Context) error {
+			if looks++; looks == 1 || looks > 3 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*checkEvery)
+		defer cancel()
+		if err := feed.Follow(ctx, func(origin.Changes) {}); ctx.Err() == nil || looks < 4 {
+			t.Errorf("got %v after %d looks", err, looks)
 		}
 	})
 }
