@@ -833,6 +833,16 @@ var guards = []guard{
 		"TestFeeds/mysql/LoadsThatHoldEveryConnection",
 	},
 	{
+		"a dropped table of changes fails the application's writes (PostgreSQL)", "origin/sqldb/changes/postgres.sql",
+		"IS NULL THEN", "= 0 THEN",
+		"TestFeeds/postgres/RegressionWritesFailWithoutTheTableOfChanges",
+	},
+	{
+		"a dropped table of changes fails the application's writes (MariaDB)", "origin/sqldb/changes/mysql.sql",
+		"FOR 1146", "FOR 1147",
+		"TestFeeds/mysql/RegressionWritesFailWithoutTheTableOfChanges",
+	},
+	{
 		"nobody hears that a poll with nothing new is live", "origin/sqldb/feed_poll.go",
 		"handle(origin.Changes{}) // from here on nothing is missed",
 		"",

@@ -250,6 +250,9 @@ func (s script) MaxKey() int { return toldKeyBytes }
 // Kept returns keptChanges.
 func (s script) Kept() int { return keptChanges }
 
+// Literal is what stands between the quotes of a string.
+func (s script) Literal(text string) string { return strings.ReplaceAll(text, "'", "''") }
+
 // Quote quotes an identifier.
 func (s script) Quote(name string) string { return s.dialect.quote(name) }
 

@@ -173,6 +173,9 @@ func TestFeeds(t *testing.T) {
 		{"Removed", testChangesRemoved, ""},
 		{"Check", testCheckFeed, ""},
 		{"LoadsThatHoldEveryConnection", testFeedBesideLoadsThatHoldEveryConnection, "poll"},
+		{"RegressionWritesFailWithoutTheTableOfChanges", regressionWritesFailWithoutTheTableOfChanges, "poll"},
+		{"GoesOnWhereItWas", testFeedGoesOnWhereItWas, ""},
+		{"Pruned", testFeedOfPrunedChanges, "poll"},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, test := range tests {
@@ -583,6 +586,35 @@ func testFeedBesideLoadsThatHoldEveryConnection(t *testing.T, d database, c sqld
 	loads.Wait()
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 	f.want(map[string]int64{"a": d.inserted(1)})
+}
+
+func regressionWritesFailWithoutTheTableOfChanges(t *testing.T, d database, c sqldb.FeedConfig) {
+	d.exec(t, rowsTable)
+	r := d.record(t, rowsDataset, c)
+	f := r.started(t)
+	d.exec(t, "DROP TABLE ringside_changes")
+	cure := func(err error) {
+		t.Helper()
+		if !errors.Is(err, origin.ErrUntold) || !strings.Contains(err.Error(), "`ringside changes apply rows`") ||
+			strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v", err)
+		}
+	}
+	cure(f.end())
+	f.ended <- nil // for stop
+	cure(r.db.CheckFeed(soon(t), r.ds, c))
+	if d.driver == "sqlite" {
+		return // its triggers can not go on without the table
+	}
+	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
+	d.exec(t, "UPDATE r SET ver = 2")
+	d.exec(t, "DELETE FROM r")
+	if err := r.db.InstallChanges(soon(t), r.ds, c); err != nil {
+		t.Fatal(err)
+	}
+	f = r.started(t)
+	d.exec(t, "INSERT INTO r VALUES ('b', 'x', 3)")
+	f.want(map[string]int64{"b": 3})
 }
 
 func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {

@@ -15,10 +15,13 @@ CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
 DROP TRIGGER IF EXISTS {{.Object "_insert"}}
 //
 CREATE TRIGGER {{.Object "_insert"}} AFTER INSERT ON {{.Table}} FOR EACH ROW
-IF {{.Column "NEW"}} IS NOT NULL THEN
-  INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
-  VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}}, LEAST({{.Version "NEW"}}, 9223372036854775807));
-END IF
+BEGIN
+  {{template "without" .}}
+  IF {{.Column "NEW"}} IS NOT NULL THEN
+    INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
+    VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}}, LEAST({{.Version "NEW"}}, 9223372036854775807));
+  END IF;
+END
 //
 DROP TRIGGER IF EXISTS {{.Object "_update"}}
 //
@@ -26,6 +29,7 @@ DROP TRIGGER IF EXISTS {{.Object "_update"}}
 CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.Table}} FOR EACH ROW
 BEGIN
   DECLARE moved boolean DEFAULT NOT (CAST({{.Key "NEW"}} AS BINARY) <=> CAST({{.Key "OLD"}} AS BINARY));
+  {{template "without" .}}
   IF {{.Column "NEW"}} IS NOT NULL THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
     VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}},
@@ -39,9 +43,12 @@ END
 DROP TRIGGER IF EXISTS {{.Object "_delete"}}
 //
 CREATE TRIGGER {{.Object "_delete"}} AFTER DELETE ON {{.Table}} FOR EACH ROW
-IF {{.Column "OLD"}} IS NOT NULL THEN
-  INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
-END IF
+BEGIN
+  {{template "without" .}}
+  IF {{.Column "OLD"}} IS NOT NULL THEN
+    INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
+  END IF;
+END
 //
 -- What was changed before the triggers were there, nobody has told of.
 INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}')
@@ -54,6 +61,8 @@ DELIMITER ;
 --   DELETE FROM {{.Changes ""}} WHERE seq < (SELECT last FROM
 --     (SELECT MAX(seq) AS last FROM {{.Changes ""}} WHERE changed_at < NOW() - INTERVAL 1 HOUR) AS old);
 {{end}}
+
+{{define "without"}}DECLARE CONTINUE HANDLER FOR 1146 BEGIN END; -- no such table: the write must not fail{{end}}
 
 {{define "remove"}}-- Ringside: no longer records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 DELIMITER //

@@ -1,6 +1,7 @@
 {{define "install"}}-- Ringside: records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 -- Safe to run again.
 -- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
+-- The same is true of the table of changes: SQLite has no trigger that goes on without a table that it names.
 -- SQLite does not tell triggers of the row that INSERT OR REPLACE replaces, unless the writer has set
 -- PRAGMA recursive_triggers: one of another key, equal in another unique column, is then missed.
 BEGIN IMMEDIATE;
