@@ -696,6 +696,11 @@ var guards = []guard{
 		"TestWhatALoadGivesAWriteTakes",
 	},
 	{
+		"a table that is missing is the client's fault", "origin/sqldb/table.go",
+		"err == nil && len(t.columns) == 0", "false",
+		"TestDatabases/sqlite/RegressionAMissingTableIsTheClientsFault",
+	},
+	{
 		"a table that was altered can not be written for a minute", "origin/sqldb/table.go",
 		"\tdefault:\n\t\tk.held.Store(nil)",
 		"",

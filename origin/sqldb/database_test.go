@@ -57,6 +57,7 @@ func TestDatabases(t *testing.T) {
 		{"ConditionsOnANullValue", testConditionsOnANullValue},
 		{"AKeyThatIsNotUnique", testAKeyThatIsNotUnique},
 		{"WritesToATableThatWasAltered", testWritesToATableThatWasAltered},
+		{"RegressionAMissingTableIsTheClientsFault", regressionAMissingTableIsTheClientsFault},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -35,6 +36,8 @@ func namesOf(columns []tableColumn) string {
 	return strings.Join(names, ", ")
 }
 
+var errNoTable = errors.New("it is not there, or the account of the DSN may not see it")
+
 // catalog remembers what the database says of one table.
 type catalog struct {
 	dialect dialect
@@ -48,8 +51,11 @@ func (k *catalog) get(ctx context.Context, conn *sql.Conn) (*table, error) {
 		return t, nil
 	}
 	t, err := k.dialect.table(ctx, conn, k.table, k.key)
+	if err == nil && len(t.columns) == 0 { // or each member of a value would be a column that is not there
+		err = errNoTable
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the columns of table %s: %w", k.table, err)
 	}
 	t.read = time.Now()
 	k.held.Store(t)

@@ -104,7 +104,7 @@ func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value,
 	defer conn.Close() // returns it to the pool; says only that it was broken, as the change has said before
 	t, err := w.catalog.get(ctx, conn)
 	if err != nil {
-		return origin.Value{}, fmt.Errorf("read the columns of table %s: %w", w.source.dataset.Table, err)
+		return origin.Value{}, err
 	}
 	e, err := w.edit(t, c)
 	if err == nil {

@@ -356,6 +356,23 @@ func testWritesToATableThatWasAltered(t *testing.T, d database) {
 	}
 }
 
+func regressionAMissingTableIsTheClientsFault(t *testing.T, d database) {
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
+	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k"})
+	d.exec(t, "DROP TABLE r")
+	for _, c := range []origin.Change{{Key: "a", Data: []byte(`{"v":"x"}`)}, {Key: "a", Delete: true}} {
+		_, err := w.Write(soon(t), c)
+		if err == nil || errors.Is(err, origin.ErrInvalidValue) || errors.Is(err, origin.ErrUnknown) ||
+			!strings.Contains(err.Error(), "read the columns of table r: ") {
+			t.Errorf("got %v", err)
+		}
+	}
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
+	if _, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":"x"}`)}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDatasetsThatCanNotBeWritten(t *testing.T) {
 	db := database{driver: "postgres", dsn: "postgres://127.0.0.1:1/db"}.open(t)
 	for want, ds := range map[string]sqldb.Dataset{
