@@ -1142,6 +1142,11 @@ var guards = []guard{
 		"TestReaderThatIsNotElectedAnyMoreHandsOver",
 	},
 	{
+		"a feed that flaps fills the log", "sidecar/internal/changes/reader.go",
+		"time.Since(live) >= steady", "steady > 0",
+		"TestFeedThatFlapsIsFollowedEverMoreSlowly",
+	},
+	{
 		"a broken feed is followed in a tight loop", "sidecar/internal/changes/reader.go",
 		"wait = min(2*wait, longestPause)",
 		"wait = 0",

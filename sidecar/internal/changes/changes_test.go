@@ -287,10 +287,28 @@ func TestBrokenFeedIsFollowedAgainEverMoreSlowly(t *testing.T) {
 		}
 		r.feed.changes <- origin.Changes{}
 		r.want("end all of a", "a live=true", "announce [a]", "event a <nil>")
+		time.Sleep(steady)
 		r.feed.breaks <- errors.New("cut")
 		r.want("a live=false", "announce []", "event a cut")
 		time.Sleep(firstPause)
 		r.want("follow")
+		r.end()
+	})
+}
+
+// A database that ends each connection soon after it was made would fill the log.
+func TestFeedThatFlapsIsFollowedEverMoreSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a")
+		attempts := 0
+		for began := time.Now(); time.Since(began) < time.Minute; attempts++ {
+			r.feed.changes <- origin.Changes{}
+			time.Sleep(500 * time.Millisecond)
+			r.feed.breaks <- errors.New("terminated")
+		}
+		if attempts > 26 { // one for half of longestPause and a half second, and the first few
+			t.Errorf("%d attempts in a minute", attempts)
+		}
 		r.end()
 	})
 }

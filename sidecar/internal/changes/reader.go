@@ -16,6 +16,9 @@ const (
 	// random, so that members do not come back to a database all at once.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 5 * time.Second
+	// steady is how long a feed is live before the next break is the first of an outage: one that breaks again and again
+	// is a line in the log, and a question to the database, for each attempt.
+	steady = 10 * time.Second
 )
 
 // awaitElection reports whether this member is elected; false means that ctx is done.
@@ -68,13 +71,14 @@ func (f *Feeds) serve(ctx context.Context, one *feed) {
 func (f *Feeds) follow(ctx context.Context, one *feed) {
 	name, told, wait := one.Dataset.Name(), false, firstPause
 	for ctx.Err() == nil {
-		live := false
+		var live time.Time
 		err := one.Feed.Follow(ctx, func(c origin.Changes) {
 			f.handle(one, c)
-			if !live {
+			if live.IsZero() {
+				live = time.Now()
 				f.config.OnEvent(name, nil)
 			}
-			live, told, wait = true, false, firstPause
+			told = false
 		})
 		f.setReading(one, false)
 		if ctx.Err() != nil {
@@ -84,6 +88,9 @@ func (f *Feeds) follow(ctx context.Context, one *feed) {
 			f.config.OnEvent(name, err)
 		}
 		told = true
+		if !live.IsZero() && time.Since(live) >= steady {
+			wait = firstPause
+		}
 		pause(ctx, wait/2+rand.N(wait/2))
 		wait = min(2*wait, longestPause)
 	}
