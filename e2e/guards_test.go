@@ -1219,6 +1219,18 @@ var guards = []guard{
 		"TestReboundNameCannotWriteWhereAnyHostIsTaken",
 	},
 	{
+		"a refusal is lost to a reset", "sidecar/local/fasthttp.go",
+		"linger(x.Conn())",
+		"",
+		"TestRefusedRequestIsAnsweredToTheEnd|TestRefusedHeaderIsAnsweredToTheEnd",
+	},
+	{
+		"who goes on sending after a refusal holds its connection", "sidecar/local/linger.go",
+		"c.SetReadDeadline(time.Now().Add(lingerTime)) == nil",
+		"true",
+		"TestClientThatGoesOnSendingIsCutOff",
+	},
+	{
 		"an empty If-Match writes unconditionally", "sidecar/local/fasthttp.go",
 		"return \" \"",
 		"return \"\"",

@@ -101,11 +101,16 @@ func write(x *fasthttp.RequestCtx, r *response) {
 	x.Response.SetBodyRaw(r.body)
 }
 
-// unreadable answers a request that could not be read. err quotes the request, so it is not repeated.
+// unreadable answers a request that could not be read. err quotes the request, so it is not repeated. The client may
+// still be sending, unless that was what took too long.
 func (s *httpServer) unreadable(x *fasthttp.RequestCtx, err error) {
 	var r response
-	r.fail(s.classify(err))
+	f := s.classify(err)
+	r.fail(f)
 	write(x, &r)
+	if f.problem != problemReadTimeout {
+		linger(x.Conn())
+	}
 }
 
 func (s *httpServer) classify(err error) failure {

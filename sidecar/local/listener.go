@@ -102,6 +102,14 @@ type boundedConn struct {
 	listener *bounded
 }
 
+// CloseWrite closes the half on which the server writes, where the connection has halves. net/http calls it, too.
+func (c *boundedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // Close implements net.Conn.
 func (c *boundedConn) Close() error {
 	c.listener.forget(c)

@@ -79,7 +79,7 @@ func (s *Server) SetServing(serving bool) {
 // ServeHTTP answers HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeHTTP(ln net.Listener) error {
 	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.HTTP, tooManyConnections()),
-		func(b *bounded) error { return s.http.Serve(b) })
+		func(b *bounded) error { return s.http.Serve(lingering{b}) })
 }
 
 // ServeGRPC answers gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
@@ -128,7 +128,7 @@ func (s *Server) begin(b *bounded) bool {
 // serveBoth gives each connection to the server whose protocol it begins with.
 func (s *Server) serveBoth(b *bounded) error {
 	return split.Serve(s.draining, b, split.Rule{Prefix: split.Preface, Timeout: s.config.ReadTimeout},
-		s.unixGRPC.Serve, func(ln net.Listener) error { return s.unixHTTP.Serve(ln) })
+		s.unixGRPC.Serve, func(ln net.Listener) error { return s.unixHTTP.Serve(lingering{ln}) })
 }
 
 // Shutdown stops accepting, lets running requests end until ctx is done, and then cuts off what is left; it returns

@@ -1,0 +1,65 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A client that sends the whole of its request before it reads must find the answer, and not a reset.
+func TestRefusedRequestIsAnsweredToTheEnd(t *testing.T) {
+	s := start(t, Config{})
+	clients := map[string]*http.Client{"tcp": {}, "unix": {Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.unix)
+		},
+	}}}
+	for name, client := range clients {
+		for range 20 { // a reset overtakes the answer now and then only
+			request, err := http.NewRequest("PUT", "http://"+s.http+"/v1/blobs/a", bytes.NewReader(make([]byte, 3<<20)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.Do(request)
+			if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
+				t.Fatalf("%s: %v, %v", name, resp, err)
+			}
+			_ = resp.Body.Close()
+		}
+	}
+}
+
+func TestRefusedHeaderIsAnsweredToTheEnd(t *testing.T) {
+	c := dial(t, "tcp", start(t, Config{}).http)
+	c.send(get("/", "X: "+strings.Repeat("x", 20000)))
+	c.send(strings.Repeat("x", 3<<20))
+	if resp, _ := c.answer("GET"); resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("%d", resp.StatusCode)
+	}
+	c.closed()
+}
+
+// Who goes on sending holds its connection for a bounded time only.
+func TestClientThatGoesOnSendingIsCutOff(t *testing.T) {
+	s := start(t, Config{MaxBodyBytes: 10, ReadTimeout: time.Minute})
+	c := dial(t, "tcp", s.http)
+	c.send(post("/v1/blobs:batchGet", strings.Repeat(" ", 11)))
+	if _, err := io.ReadAll(c.r); err != nil {
+		t.Fatalf("the half that the server has closed: %v", err)
+	}
+	began := time.Now()
+	for err := error(nil); err == nil; time.Sleep(time.Millisecond) {
+		_, err = io.WriteString(c, "x")
+	}
+	if d := time.Since(began); d < lingerTime/2 || d > 10*lingerTime {
+		t.Errorf("cut off after %v", d)
+	}
+	for s.Stats().HTTP.Conns.Load() > 0 { // ends with the test's own deadline at the latest
+		time.Sleep(time.Millisecond)
+	}
+}
