@@ -234,7 +234,8 @@ func (p *process) cnfMetrics() (local.Mount, error) {
 func (p *process) catalog() *local.Catalog {
 	list := make([]local.Served, 0, len(p.datasets))
 	for _, d := range p.datasets {
-		list = append(list, local.Served{Dataset: d, JSON: p.config.Datasets[d.Name()].Value == ""})
+		c := p.config.Datasets[d.Name()]
+		list = append(list, local.Served{Dataset: d, JSON: c.Value == "", ReadOnly: !c.Writable})
 	}
 	return local.NewCatalog(list...)
 }

@@ -217,7 +217,9 @@ func (e *entrance) route(c *call, path string) {
 		if e.allow(c, http.MethodPost, http.MethodPost) && e.sameSite(c) {
 			e.invalidate(c, collection)
 		}
-	case e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
+	case !strings.HasPrefix(path, "/") && !e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
+		// OPTIONS * and CONNECT name no resource (RFC 9112, 3.2.3 and 3.2.4) that could be there or not.
+	default:
 		c.fail(failure{problem: problemNoRoute, detail: "a key is read at /v1/{dataset}/{key}; see /openapi.json"})
 	}
 }
@@ -232,7 +234,9 @@ func (e *entrance) keyed(c *call, name, key string) {
 			e.write(c, name, key)
 		}
 	default:
-		e.allow(c, "GET, HEAD, PUT, DELETE")
+		if d, ok := e.dataset(c, name); ok {
+			e.allow(c, d.methods())
+		}
 	}
 }
 

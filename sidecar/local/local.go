@@ -32,6 +32,8 @@ type Served struct {
 	Dataset
 	// JSON says that the values are JSON: rows as objects. Otherwise they are bytes of which nothing is known.
 	JSON bool
+	// ReadOnly says that the dataset takes no writes, so that this need not be tried to be known.
+	ReadOnly bool
 }
 
 func (s Served) contentType() string {
@@ -39,6 +41,14 @@ func (s Served) contentType() string {
 		return typeJSON
 	}
 	return typeBytes
+}
+
+// methods are those that a key answers, as the header Allow lists them.
+func (s Served) methods() string {
+	if s.ReadOnly {
+		return "GET, HEAD"
+	}
+	return "GET, HEAD, PUT, DELETE"
 }
 
 // Datasets are the datasets of the running configuration. It is safe for concurrent use.

@@ -103,7 +103,7 @@ func start(tb testing.TB, config Config, datasets ...Served) *started {
 	if datasets == nil {
 		datasets = []Served{
 			{Dataset: newDataset(tb, "cnf-metrics", origintest.New(rows())), JSON: true},
-			{Dataset: newDataset(tb, "blobs", origintest.New(rows()))},
+			{Dataset: newDataset(tb, "blobs", origintest.New(rows())), ReadOnly: true},
 			{Dataset: failing()},
 		}
 	}

@@ -134,7 +134,7 @@ func TestRawHTTPWrites(t *testing.T) {
 		{"read only", put("/v1/blobs/a", "x"), 405, "read-only", map[string]string{"Allow": "GET, HEAD"}},
 		{"unknown dataset", put("/v1/row/a", row), 404, "unknown-dataset", nil},
 		{"no key", put("/v1/rows/", row), 400, "invalid-key", nil},
-		{"collection", put("/v1/rows", row), 405, "method-not-allowed", map[string]string{"Allow": "GET, HEAD"}},
+		{"collection", put("/v1/rows", row), 404, "no-such-route", nil},
 		{"query", put("/v1/rows/a?x", row), 400, "malformed-request", nil},
 		{"unknown outcome", put("/v1/spoiled/unknown", row), 500, "outcome-unknown", map[string]string{"Retry-After": "1"}},
 		{"bad column", put("/v1/spoiled/column", row), 422, "invalid-value", nil},
