@@ -1231,6 +1231,18 @@ var guards = []guard{
 		"TestClientThatGoesOnSendingIsCutOff",
 	},
 	{
+		"who asks first sends what is too large", "sidecar/local/fasthttp.go",
+		"if h.ContentLength() > s.MaxRequestBodySize {",
+		"if false {",
+		"TestExpectContinueIsRefusedAtOnce",
+	},
+	{
+		"who asks first sends what nobody takes", "sidecar/local/fasthttp.go",
+		"if !s.entrance.refuseEarly(c) {",
+		"if true {",
+		"TestExpectContinueIsRefusedAtOnce",
+	},
+	{
 		"an empty If-Match writes unconditionally", "sidecar/local/fasthttp.go",
 		"return \" \"",
 		"return \"\"",

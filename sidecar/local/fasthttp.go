@@ -24,7 +24,9 @@ func newHTTPServer(base context.Context, e *entrance) *httpServer {
 	s.Server = &fasthttp.Server{
 		Handler:      s.handle,
 		ErrorHandler: s.unreadable,
-		Logger:       discard{},
+		// It writes the answer, too, against the library's advice: a status alone is no problem document.
+		ExpectHandler: s.expect,
+		Logger:        discard{},
 		// The bound on connections is the listener's. fasthttp would count idle workers into its own.
 		Concurrency:                  2 * config.MaxConns,
 		ReadBufferSize:               config.MaxHeaderBytes,
@@ -53,8 +55,7 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	if !c.http11 && protocol != "HTTP/1.0" {
 		c.fail(failure{problem: problemVersion, detail: "this listener speaks HTTP/1.1"})
 	} else {
-		c.method, c.target, c.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
-		c.read(requestHeader{h})
+		c.readHeader(h)
 		c.content = x.Request.Body()
 		s.entrance.answer(s.base, c)
 	}
@@ -67,6 +68,33 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	}
 	c.recycle()
 	s.calls.Put(c)
+}
+
+// readHeader takes what an answer may depend on, but for the content.
+func (r *request) readHeader(h *fasthttp.RequestHeader) {
+	r.method, r.target, r.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
+	r.read(requestHeader{h})
+}
+
+// expect says whether a client that asks first may send its content: 100, or the status of the answer that it has then
+// (RFC 9110, 10.1.1).
+func (s *httpServer) expect(x *fasthttp.RequestCtx) int {
+	h := &x.Request.Header
+	if h.ContentLength() > s.MaxRequestBodySize {
+		s.unreadable(x, fasthttp.ErrBodyTooLarge)
+		return x.Response.StatusCode()
+	}
+	c := s.calls.Get().(*call)
+	defer s.calls.Put(c)
+	defer c.recycle()
+	c.http11 = true // fasthttp asks for no other version
+	c.readHeader(h)
+	if !s.entrance.refuseEarly(c) {
+		return fasthttp.StatusContinue
+	}
+	write(x, &c.response)
+	linger(x.Conn()) // it need not have waited
+	return c.status
 }
 
 // requestHeader is the header of a request as fasthttp has it.

@@ -187,6 +187,33 @@ func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
 	return failure{}, false
 }
 
+// refuseEarly answers a request of which the header tells that its content would be sent in vain, and reports whether it
+// did.
+func (e *entrance) refuseEarly(c *call) bool {
+	start := time.Now()
+	path, authority := originForm(c.target, c.host)
+	c.authority = authority
+	if f, ok := e.refuse(c, path, authority); ok {
+		c.fail(f)
+	} else if name, key, ok := keyPath(path); ok && c.method == http.MethodPut && e.sameSite(c) {
+		if d, _, ok := e.keyOf(c, name, key); ok && d.ReadOnly {
+			c.readOnly("dataset " + d.Name() + ": it takes no writes; see `writable` in the configuration")
+		}
+	}
+	if c.status == 0 {
+		return false
+	}
+	e.stats.Duration.Observe(time.Since(start))
+	return true
+}
+
+// keyPath takes dataset and key, both escaped, from a path.
+func keyPath(path string) (name, key string, ok bool) {
+	rest, versioned := strings.CutPrefix(path, "/v1/")
+	name, key, keyed := strings.Cut(rest, "/")
+	return name, key, versioned && keyed
+}
+
 func (e *entrance) route(c *call, path string) {
 	switch path {
 	case "/":
@@ -200,14 +227,14 @@ func (e *entrance) route(c *call, path string) {
 		return
 	}
 	rest, versioned := strings.CutPrefix(path, "/v1/")
-	name, key, keyed := strings.Cut(rest, "/")
+	name, key, keyed := keyPath(path)
 	collection, verb := cutVerb(rest)
 	switch {
 	case isWatch(path):
 		if e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) && e.sameSite(c) {
 			e.watch(c, path)
 		}
-	case versioned && keyed:
+	case keyed:
 		e.keyed(c, name, key)
 	case versioned && verb == ":batchGet":
 		if e.allow(c, http.MethodPost, http.MethodPost) {

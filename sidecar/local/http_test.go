@@ -257,6 +257,33 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
+func TestExpectContinueIsRefusedAtOnce(t *testing.T) {
+	s := start(t, Config{MaxBodyBytes: 10})
+	for name, test := range map[string]struct {
+		request string // without its end
+		status  int
+		problem string
+		allow   string
+	}{
+		"larger than the bound": {"PUT /v1/cnf-metrics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11", 413, "body-too-large", ""},
+		"read only":             {"PUT /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9", 405, "read-only", "GET, HEAD"},
+		"no such dataset":       {"PUT /v1/nope/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9", 404, "unknown-dataset", ""},
+		"another site": {"PUT /v1/cnf-metrics/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\nContent-Length: 9", 403,
+			"cross-site", ""},
+		"another host": {"POST /v1/blobs:batchGet HTTP/1.1\r\nHost: evil\r\nContent-Length: 9", 421, "wrong-host", ""},
+	} {
+		c := dial(t, "tcp", s.http)
+		c.send(test.request + "\r\nExpect: 100-continue\r\n\r\n")
+		resp, body := c.answer("PUT")
+		if resp.StatusCode != test.status || resp.Header.Get("Allow") != test.allow || !resp.Close {
+			t.Errorf("%s: %d %v %s", name, resp.StatusCode, resp.Header, body)
+			continue
+		}
+		checkProblem(t, resp, body, test.problem)
+		c.closed()
+	}
+}
+
 // A request with both framings may be two requests to somebody else (RFC 9112, 6.3).
 func TestSmuggledRequestIsNotAnswered(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)

@@ -37,16 +37,21 @@ func (e *entrance) write(c *call, escapedName, escapedKey string) {
 	e.server.stats.Writes.Add(1)
 	a, err := d.Write(c.deadline, change)
 	switch {
+	case cache.KindOf(err) == cache.KindReadOnly:
+		c.readOnly(err.Error())
 	case err != nil:
 		c.fail(writeFailure(e.server.fail(err), change.If))
-		if cache.KindOf(err) == cache.KindReadOnly {
-			c.setString("Allow", "GET, HEAD")
-		}
 	case change.Delete:
 		c.deleted(&a)
 	default:
 		c.written(&a, d.contentType(), change.If.Absent)
 	}
+}
+
+// readOnly answers a write to a dataset that takes none.
+func (c *call) readOnly(detail string) {
+	c.fail(failure{problem: kinds[cache.KindReadOnly], detail: detail})
+	c.setString("Allow", Served{ReadOnly: true}.methods())
 }
 
 // writeFailure is f, but that RFC 9110 has a status of its own for the conditions that it knows.
