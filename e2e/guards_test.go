@@ -679,7 +679,7 @@ var guards = []guard{
 	},
 	{
 		"half a surrogate pair is written as U+FFFD", "origin/sqldb/given.go",
-		"if !wholeSurrogates(raw) {",
+		"if !origin.WholeSurrogates(raw) {",
 		"if false {",
 		"TestDatabases/sqlite/Refusals",
 	},
@@ -1022,6 +1022,12 @@ var guards = []guard{
 		"TestHTTP",
 	},
 	{
+		"an escape that is no character becomes another metric", "sidecar/cnfmetrics/row.go",
+		"case !origin.WholeSurrogates(raw):",
+		"case false && !origin.WholeSurrogates(raw):",
+		"TestHTTP",
+	},
+	{
 		"an answer no client takes", "sidecar/cnfmetrics/row.go",
 		"&& len(s) > maxColumnBytes {",
 		"&& false {",
@@ -1247,6 +1253,12 @@ var guards = []guard{
 		"return \" \"",
 		"return \"\"",
 		"TestRawHTTPWrites",
+	},
+	{
+		"an escape that is no character becomes another key", "sidecar/local/object.go",
+		"case !origin.WholeSurrogates(body):",
+		"case false && !origin.WholeSurrogates(body):",
+		"TestParseBatch|TestParseScope",
 	},
 	{
 		"an empty list drops everything", "sidecar/local/invalidate.go",

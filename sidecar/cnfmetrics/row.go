@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 )
 
@@ -138,6 +139,8 @@ func (o *object) take(name string, to any, what string) bool {
 	switch {
 	case !ok:
 		o.wrong.add(name, "is missing")
+	case !origin.WholeSurrogates(raw):
+		o.wrong.add(name, "has half of a surrogate pair, which is no character")
 	case string(raw) == "null" || json.Unmarshal(raw, to) != nil:
 		o.wrong.add(name, "is not %s", what)
 	default:

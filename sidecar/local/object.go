@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // objectReader reads a small JSON object token by token: encoding/json alone would take "KEYS", the last of two lists,
-// null for a key, and bytes that are not UTF-8. After the first error it reads no more.
+// null for a key, and make another key of bytes or escapes that are no character. After the first error it reads no more.
 type objectReader struct {
 	decoder *json.Decoder
 	shape   error // what the object must look like; begins what is said of another one
@@ -18,8 +20,11 @@ type objectReader struct {
 
 func newObjectReader(body []byte, shape error) *objectReader {
 	r := &objectReader{decoder: json.NewDecoder(bytes.NewReader(body)), shape: shape}
-	if !utf8.Valid(body) {
+	switch {
+	case !utf8.Valid(body):
 		r.err = fmt.Errorf("%w: it is not UTF-8", shape)
+	case !origin.WholeSurrogates(body):
+		r.err = fmt.Errorf("%w: it has half of a surrogate pair, which is no character", shape)
 	}
 	return r
 }

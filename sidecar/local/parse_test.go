@@ -88,6 +88,8 @@ func TestParseBatch(t *testing.T) {
 		`{"KEYS":[]}`:     nil, `{"keys":[],"keys":[]}`: nil, `{"keys":[],"x":1}`: nil, `{"x":1,"keys":[]}`: nil,
 		`{"keys":[]}{}`: nil,
 		`{"keys":[]`:    nil, `{"keys":[["a"]]}`: nil, "{\"keys\":[\"\xff\"]}": nil, many: nil,
+		`{"keys":["\ud83d\ude00"]}`: {"😀"}, `{"keys":["\\ud800"]}`: {`\ud800`},
+		`{"keys":["a\ud800"]}`: nil, `{"keys":["\udc00\ud800"]}`: nil, `{"keys":["\ud800","\udc00"]}`: nil,
 	} {
 		got, err := parseBatch([]byte(body))
 		if (err == nil) != (want != nil) || !slices.Equal(got, want) {

@@ -341,7 +341,9 @@ func TestParseScope(t *testing.T) {
 			t.Errorf("%s: %+v, %v", body, got, err)
 		}
 	}
-	for _, body := range []string{"", "{}", "null", "[]", `{"all":false}`, `{"all":1}`, `{"all":"true"}`, `{"ALL":true}`,
+	for _, body := range []string{
+		`{"keys":["\ud800"]}`, `{"prefix":"\udc00x"}`, "", "{}", "null", "[]", `{"all":false}`, `{"all":1}`,
+		`{"all":"true"}`, `{"ALL":true}`,
 		`{"keys":[]}`, `{"keys":[""]}`, `{"keys":"a"}`, `{"keys":null}`, `{"keys":[null]}`, many, `{"prefix":""}`,
 		`{"prefix":1}`,
 		`{"keys":["a"],"all":true}`, `{"all":true,"all":true}`, `{"all":true} x`, "{\"prefix\":\"\xff\"}",
