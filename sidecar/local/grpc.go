@@ -43,7 +43,11 @@ func (s *Server) newGRPC(stats *Protocol, routed bool) *grpc.Server {
 		deadlines: sync.Pool{New: func() any { return new(deadline) }}}
 	ringsidev1.RegisterCacheServer(g, reads)
 	groupcachepb.RegisterGroupCacheServer(g, &groupCache{service: reads})
-	healthpb.RegisterHealthServer(g, s.health)
+	if routed {
+		healthpb.RegisterHealthServer(g, s.routedHealth)
+	} else {
+		healthpb.RegisterHealthServer(g, s.health)
+	}
 	return g
 }
 

@@ -101,6 +101,27 @@ func check(t *testing.T, address, name string) error {
 	return connect(t, address).Invoke(ctx, "/mounted/Check", in, out)
 }
 
+// The pod's listeners have a service that the one for clients that route has not.
+func TestHealthKnowsEachServiceOfItsListener(t *testing.T) {
+	s, routed := startRouted(t, Config{CNFMetrics: mounted{}}, nil)
+	services := []string{"", "ringside.v1.Cache", "groupcachepb.GroupCache", "mounted"}
+	for _, serving := range []bool{true, false} {
+		s.SetServing(serving)
+		for _, address := range []string{s.grpc, "unix:" + s.unix, routed} {
+			for _, name := range services {
+				got, err := healthpb.NewHealthClient(connect(t, address)).Check(t.Context(), &healthpb.HealthCheckRequest{Service: name})
+				if name == "mounted" && address == routed {
+					if status.Code(err) != codes.NotFound {
+						t.Errorf("%s: %q: %v, %v", address, name, got, err)
+					}
+				} else if err != nil || (got.GetStatus() == healthpb.HealthCheckResponse_SERVING) != serving {
+					t.Errorf("%s: %q: %v, %v", address, name, got, err)
+				}
+			}
+		}
+	}
+}
+
 func TestMountedCallsAreBoundedCountedAndSurvived(t *testing.T) {
 	s := start(t, Config{CNFMetrics: mounted{}, RequestTimeout: 50 * time.Millisecond})
 	for name, want := range map[string]codes.Code{"": codes.OK, "panic": codes.Internal, "wait": codes.Aborted} {

@@ -13,7 +13,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
-	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/split"
 )
 
@@ -26,7 +25,7 @@ type Server struct {
 	http, unixHTTP             *httpServer
 	routed                     *http.Server
 	grpc, unixGRPC, routedGRPC *grpc.Server
-	health                     *health.Server
+	health, routedHealth       *health.Server
 
 	base     context.Context // of every HTTP request
 	endBase  context.CancelFunc
@@ -42,7 +41,8 @@ type Server struct {
 
 // New returns a Server of datasets that serves nothing yet.
 func New(config Config, datasets Datasets) *Server {
-	s := &Server{config: config.withDefaults(), datasets: datasets, health: health.NewServer()}
+	s := &Server{config: config.withDefaults(), datasets: datasets, health: health.NewServer(),
+		routedHealth: health.NewServer()}
 	s.base, s.endBase = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP,
@@ -66,14 +66,22 @@ func (s *Server) Stats() *Stats { return &s.stats }
 // Config returns the configuration with its defaults filled in: the bounds that belong to Stats.
 func (s *Server) Config() Config { return s.config }
 
-// SetServing says in grpc.health.v1 whether the sidecar answers reads. It does not, until told.
+// SetServing says in grpc.health.v1 whether the sidecar answers reads: as a whole, and each service that a listener has. It
+// does not, until told.
 func (s *Server) SetServing(serving bool) {
 	status := healthpb.HealthCheckResponse_NOT_SERVING
 	if serving {
 		status = healthpb.HealthCheckResponse_SERVING
 	}
-	s.health.SetServingStatus("", status)
-	s.health.SetServingStatus(ringsidev1.Cache_ServiceDesc.ServiceName, status)
+	tell(s.health, s.grpc, status)
+	tell(s.routedHealth, s.routedGRPC, status)
+}
+
+func tell(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResponse_ServingStatus) {
+	h.SetServingStatus("", status)
+	for name := range g.GetServiceInfo() {
+		h.SetServingStatus(name, status)
+	}
 }
 
 // ServeHTTP answers HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
