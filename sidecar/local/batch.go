@@ -180,11 +180,22 @@ func marshalBatch(entries []batchEntry) ([]byte, error) {
 
 var errBatchShape = errors.New(`the body must be one JSON object {"keys": ["…", …]} and nothing else`)
 
-// parseBatch reads {"keys": […]}.
+// parseBatch reads {"keys": […]}, which has at least one: nobody means to ask nothing.
 func parseBatch(body []byte) (keys []string, err error) {
 	r := newObjectReader(body, errBatchShape)
 	r.expect(json.Delim('{'))
 	r.expect("keys")
 	keys = r.keys()
-	return keys, r.end()
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	return keys, checkBatch(keys)
+}
+
+// checkBatch says what is wrong with the number of a batch's keys, if anything.
+func checkBatch(keys []string) error {
+	if len(keys) == 0 || len(keys) > MaxBatchKeys {
+		return fmt.Errorf("a batch has 1 to %d keys, not %d", MaxBatchKeys, len(keys))
+	}
+	return nil
 }

@@ -141,9 +141,8 @@ func (g *service) BatchGet(
 		return nil, err
 	}
 	keys := q.GetKeys()
-	if len(keys) > MaxBatchKeys {
-		return nil, invalidBatch(fmt.Errorf("a batch has at most %d keys, not %d; ask in several",
-			MaxBatchKeys, len(keys))).rpc("keys")
+	if err := checkBatch(keys); err != nil {
+		return nil, invalidBatch(err).rpc("keys")
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)

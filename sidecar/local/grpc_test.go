@@ -123,10 +123,12 @@ func TestGRPCBatchGet(t *testing.T) {
 	if e := r[2].GetError(); codes.Code(e.GetCode()) != codes.InvalidArgument {
 		t.Errorf("%v", r[2])
 	}
-	q.Keys = make([]string, MaxBatchKeys+1)
-	_, err = stub.BatchGet(t.Context(), q)
-	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("1001 keys: %v", err)
+	for _, n := range []int{0, MaxBatchKeys + 1} {
+		q.Keys = make([]string, n)
+		_, err = stub.BatchGet(t.Context(), q)
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%d keys: %v", n, err)
+		}
 	}
 	got, err = stub.BatchGet(t.Context(), &ringsidev1.BatchGetRequest{Dataset: "failing", Keys: []string{"overloaded"}})
 	if err != nil || got.GetResults()[0].GetError().GetRetryAfter().AsDuration() != 1500*time.Millisecond {

@@ -20,6 +20,9 @@ func post(target, body string, fields ...string) string {
 		fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
 }
 
+// batched is what the dataset "failing" answers to a batch of the key "a".
+const batched = `{"results":[{"key":"a","valueBase64":"YQ==","age":0,"maxAge":1,"source":"hit"}]}` + "\n"
+
 // TestRawHTTP sends bytes over TCP and reads bytes back: what the library makes of HTTP is part of what is tested.
 func TestRawHTTP(t *testing.T) {
 	s := start(t, Config{Hosts: []string{"metrics.Internal"}, RequestTimeout: 50 * time.Millisecond, MaxBodyBytes: 40000})
@@ -129,12 +132,12 @@ func TestRawHTTP(t *testing.T) {
 		{"large body", post("/v1/blobs:batchGet", strings.Repeat(" ", 40001)), 413, "body-too-large", nil},
 		{"large chunked body", "POST /v1/blobs:batchGet HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
 			"ffffff\r\n" + strings.Repeat(" ", 40001), 413, "body-too-large", nil},
-		{"batch", post("/v1/failing:batchGet", `{"keys":[]}`),
-			200, `{"results":[]}` + "\n", map[string]string{"Cache-Control": "no-store"}},
+		{"batch", post("/v1/failing:batchGet", `{"keys":["a"]}`), 200, batched, map[string]string{"Cache-Control": "no-store"}},
 		{"chunked batch", "POST /v1/failing:batchGet HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
-			"4\r\n{\"ke\r\n7\r\nys\":[]}\r\n0\r\n\r\n", 200, `{"results":[]}` + "\n", nil},
+			"4\r\n{\"ke\r\na\r\nys\":[\"a\"]}\r\n0\r\n\r\n", 200, batched, nil},
+		{"batch of no keys", post("/v1/failing:batchGet", `{"keys":[]}`), 400, "invalid-batch", nil},
 		{"batch of an unknown dataset", post("/v1/nothing:batchGet", `{"keys":[]}`), 404, "unknown-dataset", nil},
-		{"batch, bad body", post("/v1/failing:batchGet", `{"keys":[]} x`), 400, "invalid-batch", nil},
+		{"batch, bad body", post("/v1/failing:batchGet", `{"keys":["a"]} x`), 400, "invalid-batch", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -232,7 +235,7 @@ func TestIfNoneMatch(t *testing.T) {
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)
-	c.send(get("/v1/blobs/x/y") + get("/v1/blobs/none") + post("/v1/failing:batchGet", `{"keys":[]}`) +
+	c.send(get("/v1/blobs/x/y") + get("/v1/blobs/none") + post("/v1/failing:batchGet", `{"keys":["a"]}`) +
 		get("/v1/blobs/x//../y"))
 	for i, want := range []int{200, 404, 200, 200} {
 		if resp, body := c.answer("GET"); resp.StatusCode != want {
@@ -243,7 +246,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 
 func TestExpectContinue(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)
-	head, body, _ := strings.Cut(post("/v1/failing:batchGet", `{"keys":[]}`, "Expect: 100-continue"), "\r\n\r\n")
+	head, body, _ := strings.Cut(post("/v1/failing:batchGet", `{"keys":["a"]}`, "Expect: 100-continue"), "\r\n\r\n")
 	c.send(head + "\r\n\r\n")
 	if line, err := c.r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100") {
 		t.Fatalf("%q, %v", line, err)
@@ -252,7 +255,7 @@ func TestExpectContinue(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.send(body)
-	if resp, got := c.answer("POST"); resp.StatusCode != 200 || got != "{\"results\":[]}\n" {
+	if resp, got := c.answer("POST"); resp.StatusCode != 200 || got != batched {
 		t.Errorf("%d %q", resp.StatusCode, got)
 	}
 }

@@ -42,7 +42,7 @@ func (r *objectReader) token() json.Token {
 
 func (r *objectReader) expect(want json.Token) {
 	if got := r.token(); r.err == nil && got != want {
-		r.err = fmt.Errorf("%w: %v at byte %d, not %v", r.shape, got, r.decoder.InputOffset(), want)
+		r.err = fmt.Errorf("%w: %s at byte %d, not %s", r.shape, shown(got), r.decoder.InputOffset(), shown(want))
 	}
 }
 
@@ -50,9 +50,21 @@ func (r *objectReader) string() string {
 	token := r.token()
 	s, ok := token.(string)
 	if r.err == nil && !ok {
-		r.err = fmt.Errorf("%w: %v at byte %d is not a string", r.shape, token, r.decoder.InputOffset())
+		r.err = fmt.Errorf("%w: %s at byte %d is not a string", r.shape, shown(token), r.decoder.InputOffset())
 	}
 	return s
+}
+
+// shown is a token as JSON writes it.
+func shown(token json.Token) string {
+	if delim, ok := token.(json.Delim); ok {
+		return delim.String()
+	}
+	b, err := json.Marshal(token)
+	if err != nil {
+		return "something" // the decoder gives nothing that can not be written
+	}
+	return string(b)
 }
 
 // keys reads a list of at most MaxBatchKeys strings.

@@ -82,12 +82,12 @@ func TestReadOptions(t *testing.T) {
 func TestParseBatch(t *testing.T) {
 	many := `{"keys":["a"` + strings.Repeat(`,"a"`, MaxBatchKeys) + `]}`
 	for body, want := range map[string][]string{
-		`{"keys":[]}`: {}, " {\n\"keys\" : [ \"a\" , \"\\u00e9\" ] }\n": {"a", "é"},
+		`{"keys":[]}`: nil, " {\n\"keys\" : [ \"a\" , \"\\u00e9\" ] }\n": {"a", "é"},
 		``: nil, `null`: nil, `[]`: nil, `{}`: nil, `{"keys":null}`: nil, `{"keys":"a"}`: nil, `{"keys":[1]}`: nil,
 		`{"keys":[null]}`: nil,
-		`{"KEYS":[]}`:     nil, `{"keys":[],"keys":[]}`: nil, `{"keys":[],"x":1}`: nil, `{"x":1,"keys":[]}`: nil,
-		`{"keys":[]}{}`: nil,
-		`{"keys":[]`:    nil, `{"keys":[["a"]]}`: nil, "{\"keys\":[\"\xff\"]}": nil, many: nil,
+		`{"KEYS":["a"]}`:  nil, `{"keys":["a"],"keys":["a"]}`: nil, `{"keys":["a"],"x":1}`: nil, `{"x":1,"keys":["a"]}`: nil,
+		`{"keys":["a"]}{}`: nil,
+		`{"keys":["a"]`:    nil, `{"keys":[["a"]]}`: nil, "{\"keys\":[\"\xff\"]}": nil, many: nil,
 		`{"keys":["\ud83d\ude00"]}`: {"😀"}, `{"keys":["\\ud800"]}`: {`\ud800`},
 		`{"keys":["a\ud800"]}`: nil, `{"keys":["\udc00\ud800"]}`: nil, `{"keys":["\ud800","\udc00"]}`: nil,
 	} {
@@ -95,6 +95,20 @@ func TestParseBatch(t *testing.T) {
 		if (err == nil) != (want != nil) || !slices.Equal(got, want) {
 			t.Errorf("%.60s: %q, %v; want %q", body, got, err, want)
 		}
+	}
+}
+
+func TestTokensAreNamedAsJSONWritesThem(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"keys":null}`: "null at byte 12, not [", `{"keys":"a"}`: `"a" at byte 11, not [`, `[1]`: "[ at byte 1, not {",
+		`{"kys":[]}`: `"kys" at byte 6, not "keys"`, `{"keys":["a"],"x":1}`: `"x" at byte 17, not }`,
+	} {
+		if _, err := parseBatch([]byte(body)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+	if _, err := parseScope([]byte(`{"prefix":null}`)); err == nil || !strings.Contains(err.Error(), "null at byte 14 is not a string") {
+		t.Error(err)
 	}
 }
 

@@ -164,7 +164,7 @@ func TestRawHTTPWrites(t *testing.T) {
 		{"empty version", get("/v1/raw/x/y", "Ringside-Min-Version:"), 400, "malformed-request", nil},
 		{"two versions", get("/v1/raw/x/y", "Ringside-Min-Version: 1", "Ringside-Min-Version: 1"), 400,
 			"malformed-request", nil},
-		{"version of a batch", post("/v1/raw:batchGet", `{"keys":[]}`, "Ringside-Min-Version: -1"), 400,
+		{"version of a batch", post("/v1/raw:batchGet", `{"keys":["a"]}`, "Ringside-Min-Version: -1"), 400,
 			"malformed-request", nil},
 	}
 	s := startWritable(t, Config{})
