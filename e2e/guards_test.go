@@ -1237,6 +1237,12 @@ var guards = []guard{
 		"TestClientThatGoesOnSendingIsCutOff",
 	},
 	{
+		"a trailer says what a header must", "sidecar/local/fasthttp.go",
+		"if len(h.PeekTrailerKeys()) == 0 {",
+		"if true {",
+		"TestTrailerFieldsMeanNothing",
+	},
+	{
 		"who asks first sends what is too large", "sidecar/local/fasthttp.go",
 		"if h.ContentLength() > s.MaxRequestBodySize {",
 		"if false {",
@@ -1244,7 +1250,7 @@ var guards = []guard{
 	},
 	{
 		"who asks first sends what nobody takes", "sidecar/local/fasthttp.go",
-		"if !s.entrance.refuseEarly(c) {",
+		"c.readHeader(h) && !s.entrance.refuseEarly(c) {",
 		"if true {",
 		"TestExpectContinueIsRefusedAtOnce",
 	},

@@ -1,9 +1,12 @@
 package local
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"net"
+	"net/textproto"
 	"sync"
 	"unsafe"
 
@@ -54,8 +57,7 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	c.http11 = protocol == "HTTP/1.1"
 	if !c.http11 && protocol != "HTTP/1.0" {
 		c.fail(failure{problem: problemVersion, detail: "this listener speaks HTTP/1.1"})
-	} else {
-		c.readHeader(h)
+	} else if c.readHeader(h) {
 		c.content = x.Request.Body()
 		s.entrance.answer(s.base, c)
 	}
@@ -70,10 +72,22 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	s.calls.Put(c)
 }
 
-// readHeader takes what an answer may depend on, but for the content.
-func (r *request) readHeader(h *fasthttp.RequestHeader) {
-	r.method, r.target, r.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
-	r.read(requestHeader{h})
+// readHeader takes what an answer may depend on, but for the content, or answers that it can not. Of a request with a
+// trailer section the header is read again: fasthttp puts the fields of both together, and those of a trailer mean
+// nothing here (RFC 9110, 6.5.1).
+func (c *call) readHeader(h *fasthttp.RequestHeader) (ok bool) {
+	c.method, c.target, c.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
+	if len(h.PeekTrailerKeys()) == 0 {
+		c.read(requestHeader{h})
+		return true
+	}
+	fields, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(h.RawHeaders()))).ReadMIMEHeader()
+	if err != nil {
+		c.fail(failure{problem: problemMalformed, detail: "the header of a request with a trailer section is not valid"})
+		return false
+	}
+	c.read(netHeader(fields))
+	return true
 }
 
 // expect says whether a client that asks first may send its content: 100, or the status of the answer that it has then
@@ -88,8 +102,7 @@ func (s *httpServer) expect(x *fasthttp.RequestCtx) int {
 	defer s.calls.Put(c)
 	defer c.recycle()
 	c.http11 = true // fasthttp asks for no other version
-	c.readHeader(h)
-	if !s.entrance.refuseEarly(c) {
+	if c.readHeader(h) && !s.entrance.refuseEarly(c) {
 		return fasthttp.StatusContinue
 	}
 	write(x, &c.response)

@@ -105,7 +105,7 @@ func (h *routedHandler) read(c *call, w http.ResponseWriter, r *http.Request) {
 type netHeader http.Header
 
 func (h netHeader) joined(name string) string {
-	lines := h[name]
+	lines := http.Header(h).Values(name) // net/http spells some names in its own way, such as Last-Event-Id
 	if len(lines) == 1 && lines[0] == "" {
 		return " "
 	}

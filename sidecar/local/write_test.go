@@ -79,6 +79,39 @@ func put(target, body string, fields ...string) string {
 	return strings.Replace(post(target, body, fields...), "POST", "PUT", 1)
 }
 
+func putChunked(target, body, trailer string, fields ...string) string {
+	return "PUT " + target + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" +
+		strings.Join(append(fields, ""), "\r\n") + fmt.Sprintf("\r\n%x\r\n%s\r\n0\r\n%s\r\n\r\n", len(body), body, trailer)
+}
+
+// A condition in a trailer is none, an origin there no page; what stands in the header counts, announced or not.
+func TestTrailerFieldsMeanNothing(t *testing.T) {
+	s := startWritable(t, Config{})
+	for _, c := range []struct {
+		name, request string
+		status        int
+	}{
+		{"condition", putChunked("/v1/rows/a", "{}", `If-Match: "nothing"`), 200},
+		{"announced", putChunked("/v1/rows/a", "{}", `If-Match: "nothing"`, "Trailer: If-Match"), 200},
+		{"version", putChunked("/v1/rows/a", "{}", "Ringside-If-Version: 99"), 200},
+		{"id", putChunked("/v1/rows/a", "{}", "Idempotency-Key: \xff"), 200},
+		{"origin", putChunked("/v1/rows/a", "{}", "Origin: http://evil.example"), 200},
+		{"content type", putChunked("/v1/rows/a", "{}", "X: y", "Content-Type: text/plain"), 415},
+		{"header beside a trailer", putChunked("/v1/rows/a", "{}", "X: y", `If-Match: "nothing"`), 412},
+		{"header of an announced name", putChunked("/v1/rows/a", "{}", "X: y", "Trailer: If-Match", `If-Match: "nothing"`), 412},
+		{"both", putChunked("/v1/rows/a", "{}", "If-Match: *", `If-Match: "nothing"`), 412},
+		{"two lines", putChunked("/v1/rows/a", "{}", "X: y", `If-Match: "a"`, `If-Match: "b"`), 400},
+		{"no value", putChunked("/v1/rows/a", "{}", "X: y", "If-Match:"), 400},
+		{"origin in the header", putChunked("/v1/rows/a", "{}", "X: y", "Origin: http://evil.example"), 403},
+	} {
+		conn := dial(t, "tcp", s.http)
+		conn.send(c.request)
+		if resp, body := conn.answer("PUT"); resp.StatusCode != c.status {
+			t.Errorf("%s: %d, want %d: %s", c.name, resp.StatusCode, c.status, body)
+		}
+	}
+}
+
 func del(target string, fields ...string) string {
 	return strings.Replace(get(target, fields...), "GET", "DELETE", 1)
 }
