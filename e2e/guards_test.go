@@ -1201,6 +1201,12 @@ var guards = []guard{
 		"TestWatchPrintsChangesAndOutlivesTheSidecar",
 	},
 	{
+		"a read under a condition that is not so", "sidecar/local/http.go",
+		"case c.ifMatch != \"\" && !strongMatch(c.ifMatch, a.ETag):",
+		"case false && !strongMatch(c.ifMatch, a.ETag):",
+		"TestIfMatchOfARead",
+	},
+	{
 		"another origin's page writes", "sidecar/local/http.go",
 		"if e.sameSite(c) {\n\t\t\te.write(c, name, key)",
 		"if true {\n\t\t\te.write(c, name, key)",

@@ -113,24 +113,31 @@ func nextElement(list string) (element, rest string) {
 }
 
 // noneMatch evaluates If-None-Match (RFC 9110, 13.1.2) by weak comparison: it is false when the client holds the value
-// of the given strong etag. A backslash is an ordinary byte of an entity tag (8.8.3), a comma may be one.
-func noneMatch(header, etag string) bool {
+// of the given strong etag.
+func noneMatch(header, etag string) bool { return !names(header, etag, true) }
+
+// strongMatch evaluates If-Match of a read (RFC 9110, 13.1.1): a weak tag never matches.
+func strongMatch(header, etag string) bool { return names(header, etag, false) }
+
+// names reports whether a list of entity tags has the given strong one. A backslash is an ordinary byte of an entity tag
+// (RFC 9110, 8.8.3), a comma may be one.
+func names(header, etag string, weak bool) bool {
 	header = strings.Trim(header, " \t")
 	if header == "*" {
-		return false
+		return true
 	}
 	for {
 		open := strings.IndexByte(header, '"')
 		if open < 0 {
-			return true
+			return false
 		}
 		length := strings.IndexByte(header[open+1:], '"')
 		if length < 0 {
-			return true
+			return false
 		}
 		end := open + 1 + length + 1
-		if header[open:end] == etag {
-			return false
+		if header[open:end] == etag && (weak || !strings.HasSuffix(header[:open], "W/")) {
+			return true
 		}
 		header = header[end:]
 	}

@@ -37,9 +37,9 @@ type request struct {
 	content              []byte
 
 	// Of every request.
-	cacheControl, ifNoneMatch, fetchSite, minVersion string
+	cacheControl, ifMatch, ifNoneMatch, fetchSite, minVersion string
 	// Of those that are no plain reads.
-	origin, ifMatch, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID string
+	origin, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID string
 }
 
 // header are the fields of a request, in the shape of the server that read it.
@@ -53,10 +53,11 @@ type header interface {
 func (r *request) read(h header) {
 	r.cacheControl, r.ifNoneMatch = h.joined("Cache-Control"), h.joined("If-None-Match")
 	r.fetchSite, r.minVersion = h.joined("Sec-Fetch-Site"), h.joined("Ringside-Min-Version")
+	r.ifMatch = h.joined("If-Match")
 	if (r.method == http.MethodGet || r.method == http.MethodHead) && !strings.Contains(r.target, ":watch") {
 		return
 	}
-	r.origin, r.ifMatch, r.ifVersion = h.joined("Origin"), h.joined("If-Match"), h.joined("Ringside-If-Version")
+	r.origin, r.ifVersion = h.joined("Origin"), h.joined("Ringside-If-Version")
 	r.idempotencyKey, r.mediaType = h.joined("Idempotency-Key"), h.joined("Content-Type")
 	r.contentCoding, r.contentRange = h.joined("Content-Encoding"), h.joined("Content-Range")
 	r.lastEventID = h.joined("Last-Event-ID")
@@ -359,11 +360,15 @@ func (e *entrance) get(c *call, escapedName, escapedKey string) {
 	c.found(&a, o, d.contentType())
 }
 
-// found answers with an entry: a value, the news that the client has it, or the news that there is none.
+// found answers with an entry: a value, the news that the client has it, or the news that there is none. What is absent is
+// so under any condition, and If-Match comes before If-None-Match (RFC 9110, 13.2).
 func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 	switch {
 	case a.Absent:
 		c.fail(absent())
+	case c.ifMatch != "" && !strongMatch(c.ifMatch, a.ETag):
+		c.fail(failure{problem: problemPrecondition, detail: "the value has none of the ETags that If-Match names"})
+		return
 	case c.ifNoneMatch != "" && !noneMatch(c.ifNoneMatch, a.ETag):
 		c.status = http.StatusNotModified
 	default:

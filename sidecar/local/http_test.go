@@ -233,6 +233,36 @@ func TestIfNoneMatch(t *testing.T) {
 	}
 }
 
+func TestIfMatchOfARead(t *testing.T) {
+	c := dial(t, "tcp", start(t, Config{}).http)
+	c.send(get("/v1/cnf-metrics/a"))
+	first, _ := c.answer("GET")
+	etag := first.Header.Get("ETag")
+	for _, test := range []struct {
+		target, ifMatch, ifNoneMatch string
+		status                       int
+	}{
+		{"a", etag, `"other"`, 200}, {"a", `"other", ` + etag, `"other"`, 200}, {"a", "*", `"other"`, 200},
+		{"a", `"other"`, `"other"`, 412}, {"a", "W/" + etag, `"other"`, 412}, {"a", "", `"other"`, 412},
+		{"a", etag, etag, 304}, {"a", `"other"`, etag, 412}, {"none", `"other"`, `"other"`, 404},
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			request := strings.Replace(get("/v1/cnf-metrics/"+test.target, "If-Match: "+test.ifMatch,
+				"If-None-Match: "+test.ifNoneMatch), "GET", method, 1)
+			c.send(request)
+			resp, body := c.answer(method)
+			if resp.StatusCode != test.status {
+				t.Errorf("%s If-Match: %s, If-None-Match: %s: %d, want %d", method, test.ifMatch, test.ifNoneMatch,
+					resp.StatusCode, test.status)
+			}
+			if test.status == 412 && method == "GET" {
+				checkProblem(t, resp, body, "precondition-failed")
+				checkDocumented(t, request, resp, problemBase+"precondition-failed")
+			}
+		}
+	}
+}
+
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)
 	c.send(get("/v1/blobs/x/y") + get("/v1/blobs/none") + post("/v1/failing:batchGet", `{"keys":["a"]}`) +
