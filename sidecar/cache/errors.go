@@ -22,7 +22,7 @@ const (
 	KindDeadline                // the caller's deadline passed first
 	KindCanceled                // the caller went away
 
-	KindVersion      // the origin's value is older than MinVersion
+	KindVersion      // the origin's value is older than MinVersion; or, without RetryAfter, has no version
 	KindReadOnly     // the dataset takes no writes
 	KindInvalidValue // the value can not be the row; see origin.ValueError
 	KindConflict     // the row is not what the write's condition says; nothing was written

@@ -49,7 +49,12 @@ func (d *Dataset) readFor(o ReadOptions, now int64) read {
 	return r
 }
 
+// tooOld is no error that passes where rows have no version: it can not be reached by waiting.
 func (d *Dataset) tooOld(a Answer, o ReadOptions) error {
+	if a.Version == 0 {
+		return &Error{Kind: KindVersion, Err: fmt.Errorf(
+			"dataset %s has no version column; ask for a new value with no-cache instead of for a version", d.name)}
+	}
 	return &Error{Kind: KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
 		"dataset %s: the origin has version %d of the row, and %d or later was asked for", d.name, a.Version, o.MinVersion)}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -529,6 +530,22 @@ func TestMinVersion(t *testing.T) {
 		time.Sleep(tick)
 		if a, err := c.members[1].Get(t.Context(), "k", ReadOptions{MinVersion: version + 1}); err != nil || !a.Absent {
 			t.Errorf("a row that is gone: %+v, %v; want absent", a, err)
+		}
+	})
+}
+
+// Waiting does not help where rows have no version, so nobody is told to wait.
+func TestMinVersionWhereThereIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		o.Unversioned()
+		d := newDataset(t, o, nil, testPolicy())
+		for range 2 {
+			_, err := d.Get(t.Context(), "k", ReadOptions{MinVersion: 1})
+			expectKind(t, err, KindVersion)
+			if RetryAfter(err) != 0 || !strings.Contains(err.Error(), "no version column") {
+				t.Errorf("%v, again after %v", err, RetryAfter(err))
+			}
 		}
 	})
 }

@@ -53,12 +53,12 @@ var kinds = map[cache.Kind]reason{
 	cache.KindInvalidValue: invalidRequest,
 	cache.KindConflict:     conflict,
 	cache.KindReadOnly:     readOnly,
-	cache.KindVersion:      {codes.FailedPrecondition, "VERSION_NOT_REACHED", 412, "version-not-reached", "Older version"},
+	cache.KindVersion:      {codes.FailedPrecondition, "VERSION_NOT_REACHED", 412, "version-not-reached", "No such version"},
 	cache.KindUnknown:      {codes.Unknown, "OUTCOME_UNKNOWN", 500, "outcome-unknown", "The change may have been made"},
 	cache.KindOverloaded:   {codes.ResourceExhausted, "OVERLOADED", 429, "overloaded", "Overloaded"},
 	cache.KindUnavailable:  unavailable,
 	cache.KindDeadline:     {codes.DeadlineExceeded, "DEADLINE", 504, "deadline", "Deadline passed"},
-	cache.KindCanceled:     {codes.Canceled, "CANCELED", 503, "stopping", "The sidecar is stopping"},
+	cache.KindCanceled:     {codes.Canceled, "CANCELED", 503, "stopping", "The caller has given up, or the sidecar is stopping"},
 }
 
 const noSuchMetric = "the database was asked and has no such metric"

@@ -333,7 +333,7 @@ func (x *Meta) GetOwner() string {
 	return ""
 }
 
-// BatchGetRequest names up to 1000 keys of one dataset.
+// BatchGetRequest names 1 to 1000 keys of one dataset.
 type BatchGetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a configured dataset.

@@ -46,7 +46,8 @@ const (
 //	NOT_FOUND          ABSENT             the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
 //	FAILED_PRECONDITION READ_ONLY         the dataset takes no writes
-//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version, or, without RetryInfo,
+//	                                      the dataset has no version column
 //	ABORTED            CONFLICT           the row is not what the write's condition says; nothing was written
 //	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or send it again
 //	                                      with the same idempotency_id
@@ -56,10 +57,13 @@ const (
 //	DEADLINE_EXCEEDED  DEADLINE           the caller's deadline passed first
 //	CANCELED           CANCELED           the caller went away
 //	INTERNAL           INTERNAL           a defect of the sidecar; its log says more
+//
+// A request larger than the largest value with its envelope fails with RESOURCE_EXHAUSTED and without details: gRPC
+// itself refuses it, before anybody has read what it asks.
 type CacheClient interface {
 	// Get answers one key.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
-	// BatchGet answers up to 1000 keys of one dataset; each key succeeds or fails on its own.
+	// BatchGet answers 1 to 1000 keys of one dataset; each key succeeds or fails on its own.
 	BatchGet(ctx context.Context, in *BatchGetRequest, opts ...grpc.CallOption) (*BatchGetResponse, error)
 	// Put writes one row to the origin, through the member that owns its key, and tells all members. OK means committed.
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
@@ -166,7 +170,8 @@ type Cache_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 //	NOT_FOUND          ABSENT             the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
 //	FAILED_PRECONDITION READ_ONLY         the dataset takes no writes
-//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version, or, without RetryInfo,
+//	                                      the dataset has no version column
 //	ABORTED            CONFLICT           the row is not what the write's condition says; nothing was written
 //	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or send it again
 //	                                      with the same idempotency_id
@@ -176,10 +181,13 @@ type Cache_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 //	DEADLINE_EXCEEDED  DEADLINE           the caller's deadline passed first
 //	CANCELED           CANCELED           the caller went away
 //	INTERNAL           INTERNAL           a defect of the sidecar; its log says more
+//
+// A request larger than the largest value with its envelope fails with RESOURCE_EXHAUSTED and without details: gRPC
+// itself refuses it, before anybody has read what it asks.
 type CacheServer interface {
 	// Get answers one key.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// BatchGet answers up to 1000 keys of one dataset; each key succeeds or fails on its own.
+	// BatchGet answers 1 to 1000 keys of one dataset; each key succeeds or fails on its own.
 	BatchGet(context.Context, *BatchGetRequest) (*BatchGetResponse, error)
 	// Put writes one row to the origin, through the member that owns its key, and tells all members. OK means committed.
 	Put(context.Context, *PutRequest) (*PutResponse, error)
