@@ -1076,6 +1076,12 @@ var guards = []guard{
 		"TestMountIsBehindTheEntrance",
 	},
 	{
+		"a routed request is cut off by the time for its arrival", "sidecar/local/routed.go",
+		"_ = control.SetReadDeadline(time.Time{})",
+		"",
+		"TestRoutedRequestsAreNotCutOffByTheTimeForTheirArrival",
+	},
+	{
 		"a mounted panic ends the process", "sidecar/local/mount.go",
 		"defer g.finish(time.Now(), &err)",
 		"_ = time.Now",

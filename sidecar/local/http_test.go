@@ -119,7 +119,7 @@ func TestRawHTTP(t *testing.T) {
 		{"unavailable", get("/v1/failing/unavailable"),
 			503, "origin-unavailable", map[string]string{"Retry-After": "1"}},
 		{"invalid", get("/v1/failing/invalid"), 400, "invalid-key", nil},
-		{"canceled", get("/v1/failing/canceled"), 503, "stopping", map[string]string{"Retry-After": "1"}},
+		{"canceled", get("/v1/failing/canceled"), 503, "canceled", map[string]string{"Retry-After": "1"}},
 		{"deadline", get("/v1/failing/wait"), 504, "deadline", map[string]string{"Cache-Control": "no-store"}},
 		{"internal", get("/v1/failing/internal"), 500, "internal", nil},
 		{"panic", get("/v1/failing/panic"), 500, "internal", nil},

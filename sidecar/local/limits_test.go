@@ -225,6 +225,18 @@ func TestDefectIsReportedAndNotShown(t *testing.T) {
 	}
 }
 
+func TestCancelSaysWhoHasEndedTheRequest(t *testing.T) {
+	s := New(Config{}, NewCatalog())
+	gone := &cache.Error{Kind: cache.KindCanceled, Err: errors.New("dataset a: the caller went away")}
+	if f := s.fail(gone); f.problem.name != "canceled" || f.detail != gone.Error() {
+		t.Errorf("%+v", f)
+	}
+	s.drain()
+	if f := s.fail(gone); f.problem.name != "stopping" || strings.Contains(f.detail, "caller") {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestDeadlineIsLazyAndNeverUsedTwiceByStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := new(deadline)

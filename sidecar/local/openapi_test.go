@@ -117,7 +117,8 @@ func canonicalOf(headers map[string]json.RawMessage, name string) string {
 func TestOpenAPIKnowsEveryProblemAndNoOther(t *testing.T) {
 	all := append(slices.Clone(kinds[:]), problemNoRoute, problemUnknownDataset, problemAbsent, problemMethod,
 		problemMalformed, problemBatch, problemCrossSite, problemReadTimeout, problemBodySize, problemBatchSize,
-		problemTargetSize, problemHost, problemHeaderSize, problemConns, problemVersion, problemPrecondition, problemMediaType)
+		problemTargetSize, problemHost, problemHeaderSize, problemConns, problemVersion, problemPrecondition, problemMediaType,
+		problemStopping)
 	known := map[string]bool{}
 	for _, p := range all {
 		known[problemBase+p.name] = true

@@ -40,6 +40,7 @@ var (
 	problemConns          = problem{http.StatusServiceUnavailable, "too-many-connections", "Too many connections"}
 	problemVersion        = problem{http.StatusHTTPVersionNotSupported, "http-version", "HTTP version not supported"}
 	problemPrecondition   = problem{http.StatusPreconditionFailed, "precondition-failed", "Precondition failed"}
+	problemStopping       = problem{http.StatusServiceUnavailable, "stopping", "The sidecar is stopping"}
 	problemMediaType      = problem{http.StatusUnsupportedMediaType, "unsupported-media-type", "Unsupported media type"}
 )
 
@@ -51,8 +52,8 @@ var kinds = [...]problem{
 	cache.KindOverloaded:  {http.StatusTooManyRequests, "overloaded", "Overloaded"},
 	cache.KindUnavailable: {http.StatusServiceUnavailable, "origin-unavailable", "Origin unavailable"},
 	cache.KindDeadline:    {http.StatusGatewayTimeout, "deadline", "Deadline passed"},
-	cache.KindCanceled:    {http.StatusServiceUnavailable, "stopping", "The sidecar is stopping"},
-	cache.KindVersion:     {http.StatusPreconditionFailed, "version-not-reached", "The origin's value is older"},
+	cache.KindCanceled:    {http.StatusServiceUnavailable, "canceled", "The caller has given up"}, // or see problemStopping
+	cache.KindVersion:     {http.StatusPreconditionFailed, "version-not-reached", "No such version"},
 	cache.KindReadOnly:    {http.StatusMethodNotAllowed, "read-only", "The dataset takes no writes"},
 	// One status for all that is wrong with a value, its syntax too: a client can do the same about each.
 	cache.KindInvalidValue: {http.StatusUnprocessableEntity, "invalid-value", "The value can not be this row"},
@@ -120,8 +121,13 @@ func (s *Server) fail(err error) failure {
 	case cache.KindInternal:
 		s.defect(err)
 		f.detail = "the sidecar met a defect of its own; its log says more"
-	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled:
+	case cache.KindOverloaded, cache.KindUnavailable:
 		f.retry = max(f.retry, time.Second)
+	case cache.KindCanceled:
+		f.retry = max(f.retry, time.Second)
+		if s.draining.Err() != nil {
+			f.problem, f.detail = problemStopping, "the sidecar is stopping; another one, or this one after its start, answers"
+		}
 	case cache.KindDeadline:
 		f.detail = "no answer was found in time (" + err.Error() + "); try again, or allow more time"
 	case cache.KindUnknown:

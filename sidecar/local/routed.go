@@ -88,16 +88,18 @@ func (h *routedHandler) read(c *call, w http.ResponseWriter, r *http.Request) {
 	c.request.read(netHeader(r.Header))
 	// Timeouts of the server would end long calls, too. The writer has deadlines on every protocol.
 	control, now := http.NewResponseController(w), time.Now()
-	_ = control.SetReadDeadline(now.Add(config.ReadTimeout))
 	_ = control.SetWriteDeadline(now.Add(config.RequestTimeout + config.WriteTimeout))
 	if r.ContentLength == 0 {
 		return
 	}
+	_ = control.SetReadDeadline(now.Add(config.ReadTimeout))
 	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(config.MaxBodyBytes)))
 	if err != nil {
 		c.fail(h.unreadable(err))
 		return
 	}
+	// net/http reads on to see whether the client goes, and takes a deadline that passes for that.
+	_ = control.SetReadDeadline(time.Time{})
 	c.content = content
 }
 

@@ -163,6 +163,26 @@ func TestRoutedRequestsHaveBounds(t *testing.T) {
 	}
 }
 
+// A request that has arrived may wait for longer than it may take to arrive.
+func TestRoutedRequestsAreNotCutOffByTheTimeForTheirArrival(t *testing.T) {
+	_, address := startRouted(t, Config{ReadTimeout: 50 * time.Millisecond, RequestTimeout: 400 * time.Millisecond}, nil)
+	for _, request := range []string{
+		get("/v1/failing/wait"), post("/v1/failing:batchGet", `{"keys":["wait"]}`),
+		strings.Replace(post("/v1/failing:batchGet", "", "Transfer-Encoding: chunked"), "Content-Length: 0\r\n\r\n",
+			"\r\n11\r\n{\"keys\":[\"wait\"]}\r\n0\r\n\r\n", 1),
+	} {
+		c := dial(t, "tcp", address)
+		c.send(request)
+		if _, body := c.answer("POST"); !strings.Contains(body, problemBase+"deadline") {
+			t.Errorf("%s", body)
+		}
+		c.send(get("/"))
+		if resp, _ := c.answer("GET"); resp.StatusCode != 200 {
+			t.Errorf("the connection does not go on: %d", resp.StatusCode)
+		}
+	}
+}
+
 // net/http reads these calls, and grpc's GracefulStop panics when it meets one of them.
 func TestShutdownEndsRoutedCallsUnderWay(t *testing.T) {
 	asked := make(chan struct{})
