@@ -26,7 +26,7 @@ var openAPI []byte
 
 // ServeHTTP implements http.Handler for the paths below /cnfmetrics/. Its listener has bounded the request, and checked
 // where it comes from. Fields of a request message that are neither in the path nor in the body are parameters of the
-// query. Headers say nothing; those that others take for a condition of a change are refused.
+// query. Headers say nothing but Cache-Control: no-cache; those that would change what a request means are refused.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.route(w, r); err != nil {
@@ -92,7 +92,7 @@ func describe(w http.ResponseWriter, _ *http.Request) error {
 func (s *Service) httpShow(w http.ResponseWriter, r *http.Request, id string) error {
 	in := newInput(r)
 	q := &cnfmetricsv1.ShowCnfMetricRequest{
-		CnfId: id, NoCache: in.flag("no_cache"), MinVersion: in.integer("min_version", 64),
+		CnfId: id, NoCache: in.noCache(), MinVersion: in.integer("min_version", 64),
 	}
 	if err := in.check(checkShow(q)); err != nil {
 		return err

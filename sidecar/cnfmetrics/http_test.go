@@ -124,7 +124,7 @@ func TestHTTPHeaders(t *testing.T) {
 func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
 	d := newHTTPDoor(t, origintest.New(nil))
 	d.call(http.MethodPost, collection, goodBody)
-	for _, header := range []string{"If-Match", "If-None-Match", "Ringside-If-Version", "Idempotency-Key"} {
+	for _, header := range []string{"Ringside-Min-Version", "Content-Range", "If-Match", "If-None-Match", "Ringside-If-Version", "Idempotency-Key"} {
 		for _, request := range []string{"POST " + collection, "PUT " + pathOf("CNF-001"), "DELETE " + pathOf("CNF-001")} {
 			method, target, _ := strings.Cut(request, " ")
 			code, answered, answer := d.callWith(http.Header{header: {`"7"`}}, method, target, goodBody)
@@ -133,9 +133,47 @@ func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
 			}
 			checkDocumented(t, request, code, answered, answer)
 		}
+		if header == "If-Match" || header == "Ringside-Min-Version" {
+			continue // see TestHeadersOfARead
+		}
 		if code, _, answer := d.callWith(http.Header{header: {`"7"`}}, http.MethodGet, pathOf("CNF-001"), ""); code != http.StatusOK {
 			t.Errorf("GET with %s: %d %s", header, code, answer)
 		}
+	}
+}
+
+// What a header of a read would change is done, or refused with the parameter to use.
+func TestHeadersOfARead(t *testing.T) {
+	o := origintest.New(nil)
+	d := newHTTPDoor(t, o)
+	if code, _, b := d.call("POST", collection, goodBody); code != 201 {
+		t.Fatalf("%d %s", code, b)
+	}
+	target := collection + "/CNF-001"
+	d.call("GET", target, "")
+	for _, c := range []struct {
+		name, value, target string
+		status              int
+		want                string // in the body
+		loads               int64
+	}{
+		{"Cache-Control", "no-cache", target, 200, "", 1},
+		{"Cache-Control", "max-age=0", target, 200, "", 1},
+		{"Cache-Control", `foo, MAX-AGE="0" , bar`, target, 200, "", 1},
+		{"Cache-Control", "max-age=10, min-fresh=3, no-transform, max-age=", target, 200, "", 0},
+		{"Cache-Control", "only-if-cached", target, 400, `"field":"Cache-Control"`, 0},
+		{"Cache-Control", "max-stale=10", target, 400, `"field":"Cache-Control"`, 0},
+		{"Ringside-Min-Version", "1", target, 400, `use the parameter min_version`, 0},
+		{"Ringside-Min-Version", "1", collection, 400, `use the parameter min_version`, 0},
+		{"If-Match", `"x"`, target, 400, `"field":"If-Match"`, 0},
+		{"If-None-Match", `"x"`, target, 200, "", 0},
+	} {
+		before := o.Queries()
+		code, header, b := d.callWith(http.Header{c.name: {c.value}}, "GET", c.target, "")
+		if code != c.status || !strings.Contains(string(b), c.want) || o.Queries()-before != c.loads {
+			t.Errorf("%s: %s: %d %s, %d loads", c.name, c.value, code, b, o.Queries()-before)
+		}
+		checkDocumented(t, "GET "+c.target, code, header, b)
 	}
 }
 

@@ -27,27 +27,56 @@ func newInput(r *http.Request) *input {
 	if in.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 		in.wrong.add("query", "can not be parsed: %v", err)
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		in.refuseHeaders()
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		in.refuseHeaders(asking)
+	} else {
+		in.refuseHeaders(promising)
 	}
 	return in
 }
 
-// promising are headers that would have a change depend on something, and where to say it instead.
-var promising = []struct{ header, instead string }{
-	{"Idempotency-Key", "the parameter idempotency_id"},
-	{"If-Match", "version"},
-	{"If-None-Match", "POST, which never replaces a metric"},
-	{"Ringside-If-Version", "version"},
-}
+// instead is a header that is not looked at, and where to say the same.
+type instead struct{ header, use string }
 
-// refuseHeaders keeps a change from being made whose condition nobody has looked at.
-func (in *input) refuseHeaders() {
-	for _, p := range promising {
+// promising would have a change depend on something, asking an answer.
+var (
+	promising = []instead{
+		{"Idempotency-Key", "the parameter idempotency_id"},
+		{"If-Match", "version"},
+		{"If-None-Match", "POST, which never replaces a metric"},
+		{"Ringside-If-Version", "version"},
+		{"Ringside-Min-Version", "the parameter min_version of one metric"},
+		{"Content-Range", "a body that is whole"},
+	}
+	asking = []instead{
+		{"If-Match", "the version in the metric"},
+		{"Ringside-Min-Version", "the parameter min_version of one metric"},
+	}
+)
+
+// refuseHeaders keeps a request from being answered whose condition nobody has looked at.
+func (in *input) refuseHeaders(list []instead) {
+	for _, p := range list {
 		if len(in.request.Header.Values(p.header)) > 0 {
-			in.wrong.add(p.header, "is not looked at here; use %s", p.instead)
+			in.wrong.add(p.header, "is not looked at here; use %s", p.use)
 		}
 	}
+}
+
+// noCache takes no_cache, or what browsers send for it when a page is loaded again. Who asks memory alone, or for
+// nothing stale, would get another answer than asked for; all else says what a client would like (RFC 9111, 5.2.1).
+func (in *input) noCache() bool {
+	noCache := in.flag("no_cache")
+	for directive := range strings.SplitSeq(in.request.Header.Get("Cache-Control"), ",") {
+		name, argument, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+		switch {
+		case name == "no-cache", name == "max-age" && strings.Trim(argument, `"0`) == "" && argument != "":
+			noCache = true
+		case name == "only-if-cached", name == "max-stale":
+			in.wrong.add("Cache-Control", "%s is not looked at here; use no_cache, or /v1/{dataset}/{key}, which takes it", name)
+		}
+	}
+	return noCache
 }
 
 // text takes a parameter of the query; it is empty when there is none.

@@ -16,9 +16,9 @@ import (
 type Mount interface {
 	// Register adds its gRPC services, of unary methods.
 	Register(grpc.ServiceRegistrar)
-	// ServeHTTP answers requests below its path. Of their headers come those that a write may depend on: If-Match,
-	// If-None-Match, Ringside-If-Version and Idempotency-Key. Those that are no plain reads come from no page of another
-	// site.
+	// ServeHTTP answers requests below its path. Of their headers come those that an answer may depend on: Cache-Control,
+	// Ringside-Min-Version, If-Match, If-None-Match, and of requests that are no plain reads Ringside-If-Version,
+	// Idempotency-Key, Content-Type, Content-Encoding and Content-Range. These come from no page of another site.
 	http.Handler
 }
 
@@ -75,7 +75,7 @@ func (e *entrance) answerMount(c *call, path string) {
 		c.fail(failure{problem: problemMalformed, detail: "the method is no token, or the target no path with a query"})
 		return
 	}
-	c.conditions(r.Header)
+	c.header(r.Header)
 	w := recorder{header: http.Header{}, status: http.StatusOK}
 	e.mount.ServeHTTP(&w, r)
 	c.status, c.body, c.contentType = w.status, w.body.Bytes(), w.header.Get("Content-Type")
@@ -85,11 +85,13 @@ func (e *entrance) answerMount(c *call, path string) {
 	}
 }
 
-// conditions adds the headers that a write may depend on.
-func (r *request) conditions(h http.Header) {
+// header adds the fields that an answer may depend on.
+func (r *request) header(h http.Header) {
 	for name, value := range map[string]string{
+		"Cache-Control": r.cacheControl, "Ringside-Min-Version": r.minVersion,
 		"If-Match": r.ifMatch, "If-None-Match": r.ifNoneMatch, "Ringside-If-Version": r.ifVersion,
-		"Idempotency-Key": r.idempotencyKey,
+		"Idempotency-Key": r.idempotencyKey, "Content-Type": r.mediaType, "Content-Encoding": r.contentCoding,
+		"Content-Range": r.contentRange,
 	} {
 		if value != "" {
 			h.Set(name, strings.Clone(value))
