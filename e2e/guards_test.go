@@ -1046,6 +1046,12 @@ var guards = []guard{
 		"TestRowThatIsNoMetricNamesItsColumn",
 	},
 	{
+		"packed bytes are read as a metric", "sidecar/cnfmetrics/input.go",
+		"if in.media = checkMedia(in.request.Header); in.media != nil {",
+		"if in.media = checkMedia(in.request.Header); false {",
+		"TestBodyThatIsNoJSONByItsHeader",
+	},
+	{
 		"a header that asks for a version is ignored", "sidecar/cnfmetrics/input.go",
 		"in.refuseHeaders(asking)",
 		"_ = asking",

@@ -45,6 +45,7 @@ var (
 var (
 	noSuchRoute = reason{status: 404, problem: "no-such-route", title: "No such route"}
 	wrongMethod = reason{status: 405, problem: "method-not-allowed", title: "Method not allowed"}
+	wrongMedia  = reason{status: 415, problem: "unsupported-media-type", title: "Unsupported media type"}
 )
 
 // kinds maps what went wrong with a read or a change to how it is said. What is not in it is a defect.

@@ -214,8 +214,8 @@ type resultJSON struct {
 
 func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
 	in := newInput(r)
-	ids := in.ids()
-	if err := in.check(checkBatch(ids)); err != nil {
+	ids, wrong := in.ids()
+	if err := in.check(wrong); err != nil {
 		return err
 	}
 	answer := batchJSON{Results: make([]resultJSON, len(ids))}

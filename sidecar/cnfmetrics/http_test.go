@@ -65,6 +65,7 @@ func TestHTTP(t *testing.T) {
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("value", "Value"), 400, `{"field":"Value","detail":"is no field`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", `1,"value":2`), 400, `"value\" is there twice`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("T03", " 03"), 400, `{"field":"timestamp","detail":"is not an RFC 3339`},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(".000006Z", ",000006Z"), 400, `"timestamp","detail":"is not an RFC 3339`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(`"ok"`, "null"), 400, `{"field":"status","detail":"is not a string"}`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("03:04:05.000006Z", "05:04:05.0000069+02:00"), 200, "T03:04:05.000006Z"},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["CNF-001","none"]}`, 200, `{"cnf_id":"none","error":{"type":`},
@@ -75,6 +76,8 @@ func TestHTTP(t *testing.T) {
 		{"PUT /cnfmetrics/v1/metrics/%EF%BF%BD", body("CNF-001", `\ud800`), 400, `{"field":"cnf_id","detail":"has half`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["a","\ud800"]}`, 400, `{"field":"cnf_ids","detail":"has half`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":[]}`, 400, `{"field":"cnf_ids","detail":"has 0 ids`},
+		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["a"],"cnf_ids":["b"]}`, 400,
+			`"errors":[{"field":"body","detail":"\"cnf_ids\" is there twice"}]}`},
 		{"POST /cnfmetrics/v1/metrics:batchShow?x=1", `{"cnf_ids":["a"]}`, 400, `{"field":"x"`},
 		{"DELETE /cnfmetrics/v1/metrics/CNF-001?version=1", "", 409, "problems/conflict"},
 		{"DELETE /cnfmetrics/v1/metrics/CNF-001?idempotency_id=", "", 400, `{"field":"idempotency_id","detail":"is empty"}`},
@@ -124,7 +127,9 @@ func TestHTTPHeaders(t *testing.T) {
 func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
 	d := newHTTPDoor(t, origintest.New(nil))
 	d.call(http.MethodPost, collection, goodBody)
-	for _, header := range []string{"Ringside-Min-Version", "Content-Range", "If-Match", "If-None-Match", "Ringside-If-Version", "Idempotency-Key"} {
+	for _, header := range []string{
+		"Ringside-Min-Version", "Content-Range", "If-Match", "If-None-Match", "Ringside-If-Version", "Idempotency-Key",
+	} {
 		for _, request := range []string{"POST " + collection, "PUT " + pathOf("CNF-001"), "DELETE " + pathOf("CNF-001")} {
 			method, target, _ := strings.Cut(request, " ")
 			code, answered, answer := d.callWith(http.Header{header: {`"7"`}}, method, target, goodBody)
@@ -139,6 +144,27 @@ func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
 		if code, _, answer := d.callWith(http.Header{header: {`"7"`}}, http.MethodGet, pathOf("CNF-001"), ""); code != http.StatusOK {
 			t.Errorf("GET with %s: %d %s", header, code, answer)
 		}
+	}
+}
+
+func TestBodyThatIsNoJSONByItsHeader(t *testing.T) {
+	d := newHTTPDoor(t, origintest.New(nil))
+	for _, c := range []struct {
+		name, value string
+		status      int
+	}{
+		{"Content-Type", "text/plain", 415}, {"Content-Type", "application/json; charset=utf-8", 201}, {"Content-Type", "/", 415},
+		{"Content-Type", "application/x-www-form-urlencoded", 409}, {"X", "no type at all", 409},
+		{"Content-Encoding", "gzip", 415}, {"Content-Encoding", "Identity", 409},
+	} {
+		code, header, b := d.callWith(http.Header{c.name: {c.value}}, "POST", collection, goodBody)
+		if code != c.status {
+			t.Errorf("%s: %s: %d %s, want %d", c.name, c.value, code, b, c.status)
+		}
+		checkDocumented(t, "POST "+collection, code, header, b)
+	}
+	if code, _, b := d.callWith(http.Header{"Content-Type": {"text/plain"}}, "POST", batchShow, `{"cnf_ids":["a"]}`); code != 415 {
+		t.Errorf("batch: %d %s", code, b)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,6 +20,7 @@ type input struct {
 	request *http.Request
 	query   url.Values // what nobody has taken yet
 	wrong   violations
+	media   *fault // why the body is not read, if it is not
 }
 
 func newInput(r *http.Request) *input {
@@ -123,6 +125,9 @@ func (in *input) flag(name string) bool {
 
 // object reads the body; nil when it is none.
 func (in *input) object() *object {
+	if in.media = checkMedia(in.request.Header); in.media != nil {
+		return nil
+	}
 	b, err := io.ReadAll(in.request.Body)
 	if err != nil {
 		in.wrong.add("body", "can not be read: %v", err)
@@ -133,6 +138,22 @@ func (in *input) object() *object {
 		in.wrong.add("body", "%v", err)
 	}
 	return o
+}
+
+// checkMedia says why a body can not be a message, if it can not. What curl says of any data that it is given is no reason.
+func checkMedia(h http.Header) *fault {
+	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return &fault{reason: wrongMedia, message: "a body is sent without a Content-Encoding"}
+	}
+	sent := h.Get("Content-Type")
+	if sent == "" {
+		return nil
+	}
+	media, _, err := mime.ParseMediaType(sent)
+	if err != nil || media != "application/json" && media != "application/x-www-form-urlencoded" {
+		return &fault{reason: wrongMedia, message: "a body is a JSON object: send Content-Type: application/json"}
+	}
+	return nil
 }
 
 // metric takes the body for a metric. id is the one that the path names: the body need not repeat it.
@@ -152,10 +173,11 @@ func (in *input) metric(id string) *cnfmetricsv1.CnfMetric {
 	return m
 }
 
-func (in *input) ids() (ids []string) {
+// ids takes the body for the list of a batch, and what the rules say of it.
+func (in *input) ids() (ids []string, wrong violations) {
 	o := in.object()
 	if o == nil {
-		return nil
+		return nil, nil
 	}
 	var list []*string
 	o.take("cnf_ids", &list, "a list of strings")
@@ -167,7 +189,7 @@ func (in *input) ids() (ids []string) {
 		ids = append(ids, *id)
 	}
 	in.end(o)
-	return ids
+	return ids, checkBatch(ids)
 }
 
 // end refuses what is left of the body: a name that was misspelled would otherwise be ignored.
@@ -181,6 +203,9 @@ func (in *input) end(o *object) {
 // check returns nil if nothing is wrong with the request. found is what the rules say of what could be taken; a field
 // that could not has been noted before.
 func (in *input) check(found violations) error {
+	if in.media != nil {
+		return in.media
+	}
 	for _, name := range slices.Sorted(maps.Keys(in.query)) {
 		in.wrong.add(name, "is no parameter of this resource")
 	}

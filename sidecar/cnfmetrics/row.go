@@ -162,8 +162,14 @@ func (o *object) number(name string) (v float64) {
 }
 
 func (o *object) time(name string) *timestamppb.Timestamp {
+	const form = "an RFC 3339 time such as 2006-01-02T15:04:05.999999Z"
 	var t time.Time
-	if !o.take(name, &t, "an RFC 3339 time such as 2006-01-02T15:04:05.999999Z") {
+	comma := bytes.IndexByte(o.members[name], ',') >= 0 // package time takes it for a decimal sign
+	if !o.take(name, &t, form) {
+		return nil
+	}
+	if comma {
+		o.wrong.add(name, "is not "+form)
 		return nil
 	}
 	at := timestamppb.New(t.Truncate(time.Microsecond))

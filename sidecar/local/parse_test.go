@@ -107,7 +107,8 @@ func TestTokensAreNamedAsJSONWritesThem(t *testing.T) {
 			t.Errorf("%s: %v, want %s", body, err, want)
 		}
 	}
-	if _, err := parseScope([]byte(`{"prefix":null}`)); err == nil || !strings.Contains(err.Error(), "null at byte 14 is not a string") {
+	_, err := parseScope([]byte(`{"prefix":null}`))
+	if err == nil || !strings.Contains(err.Error(), "null at byte 14 is not a string") {
 		t.Error(err)
 	}
 }
