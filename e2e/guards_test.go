@@ -1225,6 +1225,12 @@ var guards = []guard{
 		"TestIfMatchOfARead",
 	},
 	{
+		"a write without the condition that a script has meant", "sidecar/cmd/ringside/write.go",
+		"f.Changed && f.Value.String() == \"\"",
+		"false",
+		"TestWritingCommandLines",
+	},
+	{
 		"another origin's page writes", "sidecar/local/http.go",
 		"if e.sameSite(c) {\n\t\t\te.write(c, name, key)",
 		"if true {\n\t\t\te.write(c, name, key)",

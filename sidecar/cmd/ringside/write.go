@@ -37,11 +37,11 @@ once.`,
 	file := cmd.Flags().String("file", "", "read the value from this file")
 	create := cmd.Flags().Bool("create", false, "only if there is no such row")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		value, err := valueOf(cmd, args[2:], *file)
+		header, err := flags.header(cmd, *create)
 		if err != nil {
 			return err
 		}
-		header, err := flags.header(cmd, *create)
+		value, err := valueOf(cmd, args[2:], *file)
 		if err != nil {
 			return err
 		}
@@ -77,22 +77,40 @@ If the sidecar says that nobody knows what came of it, delete it again.`,
 
 // conditions are the flags of every write.
 type conditions struct {
-	version uint64
+	version version
 	match   string
 	id      string
 }
 
 func writeFlags(cmd *cobra.Command) *conditions {
 	c := &conditions{}
-	cmd.Flags().Uint64Var(&c.version, "if-version", 0, "only if the row has this version")
+	cmd.Flags().Var(&c.version, "if-version", "only if the row has this version")
 	cmd.Flags().StringVar(&c.match, "if-match", "", "only if the row has this ETag, or, with *, if there is one")
 	cmd.Flags().StringVar(&c.id, "idempotency-key", "",
 		"name this write: sent again with the same name within some minutes, it happens once")
 	return c
 }
 
+// version is that of a row, as get -o json prints it.
+type version int64
+
+func (v *version) String() string { return strconv.FormatInt(int64(*v), 10) }
+func (v *version) Type() string   { return "version" }
+
+func (v *version) Set(text string) error {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return errors.New("want the version of a row, a whole number from 1, as `ringside get -o json` prints it")
+	}
+	*v = version(n)
+	return nil
+}
+
 // header says the same in HTTP.
 func (c *conditions) header(cmd *cobra.Command, create bool) (http.Header, error) {
+	if err := noEmptyFlag(cmd); err != nil {
+		return nil, err
+	}
 	h := http.Header{}
 	if create {
 		h.Set("If-None-Match", "*")
@@ -101,7 +119,7 @@ func (c *conditions) header(cmd *cobra.Command, create bool) (http.Header, error
 		h.Set("If-Match", quoted(c.match))
 	}
 	if cmd.Flags().Changed("if-version") {
-		h.Set("Ringside-If-Version", strconv.FormatUint(c.version, 10))
+		h.Set("Ringside-If-Version", c.version.String())
 	}
 	if len(h) > 1 {
 		return nil, usagef(cmd, "at most one of --if-version, --if-match and --create can be checked")
@@ -110,6 +128,17 @@ func (c *conditions) header(cmd *cobra.Command, create bool) (http.Header, error
 		h.Set("Idempotency-Key", strconv.Quote(c.id))
 	}
 	return h, nil
+}
+
+// noEmptyFlag refuses a flag whose variable a script has not set: a write without the condition that was meant would be
+// a write of its own.
+func noEmptyFlag(cmd *cobra.Command) error {
+	for _, name := range []string{"if-match", "idempotency-key", "file"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usagef(cmd, "--%s is given and empty: nothing was sent; give it a value, or leave it out", name)
+		}
+	}
+	return nil
 }
 
 // quoted puts the quotes around an ETag that belong to it, and that a shell has taken.
