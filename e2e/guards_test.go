@@ -1207,6 +1207,22 @@ var guards = []guard{
 		"TestInvalidationDropsWhatAllMembersHold",
 	},
 	{
+		"a secret in the place of its file is printed", "sidecar/secret.go",
+		"failed.Err, what)", "error(failed), what)",
+		"TestNoErrorShowsASecret",
+	},
+	{
+		"a secret that YAML takes for an alias is printed", "sidecar/decode.go",
+		"case anchor == nil && d.maybeSecret(place(n)):", "case false:",
+		"TestNoErrorShowsASecret",
+	},
+	{
+		"a connection string in the place of a driver is printed", "sidecar/check.go",
+		"\"%swant one of %s\", missing, strings.Join(driverNames, \", \"))",
+		"\"%swant one of %s; got %q\", missing, strings.Join(driverNames, \", \"), driver)",
+		"TestNoErrorShowsASecret",
+	},
+	{
 		"values that callers send fill the log", "sidecar/origins.go",
 		"&& !isCallersFault(err)",
 		"",

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -266,9 +267,15 @@ func (k *checker) etcd(e Etcd) {
 		k.problem(path, "username and password_file belong together; give both or neither")
 	}
 	if e.PasswordFile != "" {
-		k.readable(path+".password_file", e.PasswordFile)
+		k.password(path+".password_file", e.PasswordFile)
 	}
 	k.files(path+".tls", e.TLS)
+}
+
+func (k *checker) password(path, file string) {
+	if _, err := readSecret(file, "password"); err != nil {
+		k.problem(path, "%v", err)
+	}
 }
 
 // legacyPrefix keeps the keys of old clients and those of the members apart.
@@ -329,11 +336,7 @@ func (k *checker) origins() {
 	for _, n := range slices.Sorted(maps.Keys(k.config.Origins)) {
 		path, o := "origins."+n, k.config.Origins[n]
 		k.name(path, n)
-		if o.Driver == "" {
-			k.problem(path+".driver", "is missing; want one of %s", strings.Join(driverNames, ", "))
-		} else {
-			k.oneOf(path+".driver", o.Driver, driverNames...)
-		}
+		k.driver(path+".driver", o.Driver)
 		k.dsn(path, o)
 		if wait := o.Batch.maxWait(); wait == 0 || wait > 100*time.Millisecond {
 			k.problem(path+".batch.max_wait", "every miss waits that long; want more than 0s, at most 100ms; got %s", wait)
@@ -341,6 +344,17 @@ func (k *checker) origins() {
 		if o.Breaker.cooldown() == 0 {
 			k.problem(path+".breaker.cooldown", "must be more than 0s")
 		}
+	}
+}
+
+// driver does not repeat what it has got: a connection string may have been written there.
+func (k *checker) driver(path, driver string) {
+	missing := ""
+	if driver == "" {
+		missing = "is missing; "
+	}
+	if !slices.Contains(driverNames, driver) {
+		k.problem(path, "%swant one of %s", missing, strings.Join(driverNames, ", "))
 	}
 }
 
@@ -401,11 +415,14 @@ func (o OriginConfig) dsn() (Secret, error) {
 	if o.DSNFile == "" {
 		return o.DSN, nil
 	}
-	text, err := os.ReadFile(o.DSNFile)
-	if err != nil {
-		return Secret{}, fmt.Errorf("cannot be read: %w", err)
+	text, err := readSecret(o.DSNFile, "connection string")
+	switch {
+	case errors.Is(err, errNoPath):
+		return Secret{}, fmt.Errorf("%w, or use dsn", err)
+	case err != nil:
+		return Secret{}, err
 	}
-	dsn := strings.TrimSpace(string(text))
+	dsn := strings.TrimSpace(text)
 	if dsn == "" {
 		return Secret{}, fmt.Errorf("%s is empty; want one line with the connection string", o.DSNFile)
 	}

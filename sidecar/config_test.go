@@ -223,7 +223,15 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"no dsn_file", "origins: {db: {driver: sqlite, dsn_file: /no/dsn}}",
-			[]string{"origins.db.dsn_file: cannot be read"},
+			[]string{"origins.db.dsn_file: cannot be read: no such file or directory; want the path of a file"},
+		},
+		{
+			"a connection string for dsn_file", "origins: {db: {driver: sqlite, dsn_file: \"postgres://u:p@h/db\"}}",
+			[]string{"origins.db.dsn_file: holds a connection string, not a path: put it into a file, or use dsn"},
+		},
+		{
+			"a secret that YAML takes for an alias", "origins: {db: {driver: postgres, dsn: *p}}",
+			[]string{"ringside.yaml:1:39: origins.db.dsn: no such anchor above; put a value that begins with * into quotes"},
 		},
 		{
 			"connection string of another driver", "origins: {db: {driver: mysql, dsn: \"postgres://u@h/db\"}}",
@@ -522,6 +530,18 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		"membership: {etcd: {endpoints: [\"http://user:" + canary + "@h h\"]}}",
 		"origins: {db: \"postgres://user:" + canary + "@host/db\"}",
 		"origins:\n  db: user:" + canary + "@tcp(host:3306)/db",
+		"origins: {db: {driver: postgres, dsn_file: \"postgres://u:" + canary + "@h/db\"}}",
+		"origins:\n  db:\n    driver: postgres\n    dsn_file: host=h password=" + canary,
+		"origins: {db: {driver: postgres, dsn_file: " + canary + "}}",
+		"origins: {db: {driver: \"postgres://u:" + canary + "@h\", dsn: a}}",
+		"origins:\n  db:\n    driver: host=h password=" + canary + "\n    dsn: a",
+		"origins: {db: {driver: postgres, dsn: *" + canary + "}}",
+		"origins:\n  db:\n    driver: postgres\n    dsn_file:\n      *" + canary + "\n",
+		"origins: {db: {driver: postgres, dsn: u," + canary + "}}",
+		"origins:\n  db:\n    dsn: |" + canary + "\n",
+		"membership: {etcd: {endpoints: [\"http://e:1\"], username: u, password_file: " + canary + "}}",
+		"membership: {etcd: {endpoints: [\"http://e:1\"], username: u, password_file: *" + canary + "}}",
+		"membership:\n  etcd:\n    username: u\n    password_file: >" + canary,
 	} {
 		got := problemsOf(t, text, nil)
 		if len(got) == 0 {

@@ -61,7 +61,16 @@ func (d *decoder) syntaxError(err error) {
 	if strings.Contains(message, "'\t'") || strings.Contains(message, "'	'") {
 		message = "YAML takes no tab for indentation; use spaces"
 	}
+	if at := (position{p.Line, p.Column}); d.maybeSecret(at) {
+		message, _, _ = strings.Cut(message, `: "`) // what follows is text of the file
+		message += "; put a value with special characters into quotes"
+	}
 	d.problem("", position{p.Line, p.Column}, "%s", message)
+}
+
+// maybeSecret reports whether what is written at p may be a part of a secret.
+func (d *decoder) maybeSecret(p position) bool {
+	return p.line > 0 && mayHoldSecret(slices.Collect(strings.Lines(string(d.source)))[:p.line])
 }
 
 func (d *decoder) problem(path string, p position, format string, args ...any) {
@@ -107,7 +116,10 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 func (d *decoder) anchor(n *ast.AliasNode, path string) ast.Node {
 	name := n.Value.GetToken().Value
 	anchor := d.anchors[name]
-	if anchor == nil {
+	switch {
+	case anchor == nil && d.maybeSecret(place(n)):
+		d.problem(path, place(n), "no such anchor above; put a value that begins with * into quotes")
+	case anchor == nil:
 		d.problem(path, place(n), "no anchor &%s above", name)
 	}
 	return anchor
@@ -145,9 +157,18 @@ func (d *decoder) entry(entry *ast.MappingValueNode, v reflect.Value, path strin
 	}
 	// Without an excerpt: what stands behind a misspelt "dsn" is a secret all the same.
 	d.problems = append(d.problems, Problem{
-		Where: d.where(place(entry.Key)), Field: path,
-		Message: fmt.Sprintf("unknown field %q; want one of %s", name, strings.Join(namesOf(v.Type()), ", ")),
+		Where: d.where(place(entry.Key)), Field: path, Message: d.unknown(entry, name, v.Type()),
 	})
+}
+
+// unknown says that t has no field of that name. A name without a value may be what follows a comma in a secret:
+// {dsn: user:pass,word@host}.
+func (d *decoder) unknown(entry *ast.MappingValueNode, name string, t reflect.Type) string {
+	names := strings.Join(namesOf(t), ", ")
+	if entry.Value.Type() == ast.NullType && d.maybeSecret(place(entry.Key)) {
+		return "unknown field; put a value with a comma into quotes; want one of " + names
+	}
+	return fmt.Sprintf("unknown field %q; want one of %s", name, names)
 }
 
 func (d *decoder) mapEntry(n ast.Node, m reflect.Value, name, path string) {

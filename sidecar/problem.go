@@ -47,8 +47,8 @@ func (e *ConfigError) Error() string {
 type position struct{ line, column int }
 
 var (
-	secretKey = regexp.MustCompile(`\b(dsn|password)\b["']?\s*:`)
-	userinfo  = regexp.MustCompile(`[^\s"']:[^\s"']*@`) // user:password@, wherever it was put
+	secretKey = regexp.MustCompile(`\b(dsn|password)(_file)?\b["']?\s*[:=]`) // a secret may stand where its file should
+	userinfo  = regexp.MustCompile(`[^\s"']:[^\s"']*@`)                      // user:password@, wherever it was put
 	anyKey    = regexp.MustCompile(`^\s*(- )?["']?[\w-]+["']?\s*:(\s|$)`)
 )
 

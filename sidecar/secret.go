@@ -1,9 +1,13 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"regexp"
 )
 
 const hidden = "[hidden]"
@@ -47,4 +51,22 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s *Secret) UnmarshalText(text []byte) error {
 	*s = NewSecret(string(text))
 	return nil
+}
+
+// connection is what a connection string has and a path does not: ://, user:password@, or password=.
+var connection = regexp.MustCompile(`://|:.*@|password\s*=`)
+
+var errNoPath = errors.New("holds a connection string, not a path: put it into a file")
+
+// readSecret returns what the file of a secret holds. Its errors do not have the name of the file, because a secret
+// itself may have been written in its place.
+func readSecret(file, what string) (string, error) {
+	text, err := os.ReadFile(file)
+	switch failed, ok := errors.AsType[*fs.PathError](err); {
+	case err != nil && connection.MatchString(file):
+		return "", errNoPath
+	case ok:
+		return "", fmt.Errorf("cannot be read: %w; want the path of a file that holds the %s", failed.Err, what)
+	}
+	return string(text), err
 }
