@@ -170,7 +170,9 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%q: got %v", args, err)
 		}
 	}
-	for _, args := range []string{"--driver=oracle --dsn=secret", "--driver=sqlite --dsn-file=/none/such"} {
+	for _, args := range []string{
+		"--driver=oracle --dsn=secret", "--driver=sqlite --dsn-file=/none/such", "--driver=sqlite --dsn-file=secret",
+	} {
 		err := run(t.Context(), strings.Fields(args), io.Discard)
 		if err == nil || errors.Is(err, errUsage) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: got %v", args, err)

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -89,8 +90,12 @@ func (o options) open() (*table.Table, error) {
 	dsn := o.dsn
 	if o.dsnFile != "" {
 		b, err := os.ReadFile(o.dsnFile)
+		// Without the name: the DSN itself may have been given in its place.
+		if failed, ok := errors.AsType[*fs.PathError](err); ok {
+			return nil, fmt.Errorf("--dsn-file: %w; want the path of a file that holds the DSN", failed.Err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("read the DSN: %w", err)
+			return nil, fmt.Errorf("--dsn-file: %w", err)
 		}
 		dsn = strings.TrimSpace(string(b))
 	}
