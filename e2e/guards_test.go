@@ -749,6 +749,31 @@ var guards = []guard{
 		"TestLimitGivesTurnsAndRefusesAtOnceWhenTheQueueIsFull",
 	},
 	{
+		"a rotated password is never picked up (PostgreSQL)", "origin/sqldb/postgres.go",
+		"\t\tp.renew(&c.Config)\n", "",
+		"TestDatabases/postgres/ARotatedPassword",
+	},
+	{
+		"a rotated password is never picked up (NOTIFY)", "origin/sqldb/feed_notify.go",
+		"\tf.postgres.renew(config)\n", "",
+		"TestDatabases/postgres/ARotatedPassword",
+	},
+	{
+		"a rotated password is never picked up (MariaDB)", "origin/sqldb/mysql.go",
+		"c.User, c.Passwd = now.user, now.password", "_, _ = c, now",
+		"TestDatabases/mysql/ARotatedPassword",
+	},
+	{
+		"another database's password is sent to this one", "origin/sqldb/login.go",
+		"err == nil && a.address == l.latest.Load().address", "err == nil",
+		"TestDatabases/postgres/ARotatedPassword",
+	},
+	{
+		"a reload is well although a database has moved", "sidecar/reload.go",
+		"errors.Join(p.config.changeable(next), p.moved())", "p.config.changeable(next)",
+		"TestReloadSaysThatADSNFileIsOfAnotherDatabase",
+	},
+	{
 		"a failed connection is told over several lines", "origin/sqldb/postgres.go",
 		"return nil, plainConnect(err)",
 		"return nil, err",

@@ -51,7 +51,14 @@ func openDatabase(name string, c OriginConfig) (*database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("origins.%s.dsn_file: %w", name, err)
 	}
-	db, err := sqldb.Open(sqldb.Config{Name: name, Driver: c.Driver, DSN: dsn.Reveal(), MaxConns: c.maxConns()})
+	config := sqldb.Config{Name: name, Driver: c.Driver, DSN: dsn.Reveal(), MaxConns: c.maxConns()}
+	if c.DSNFile != "" {
+		config.Reread = func() (string, error) {
+			dsn, err := c.dsn()
+			return dsn.Reveal(), err
+		}
+	}
+	db, err := sqldb.Open(config)
 	if err != nil {
 		return nil, err
 	}

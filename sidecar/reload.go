@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"reflect"
@@ -72,7 +73,7 @@ func (p *process) followConfig(ctx context.Context) error {
 func (p *process) reload(load func() (Config, error)) {
 	next, err := load()
 	if err == nil {
-		err = p.config.changeable(next)
+		err = errors.Join(p.config.changeable(next), p.moved())
 	}
 	if err != nil {
 		p.reloads.failed.Add(1)
@@ -86,6 +87,17 @@ func (p *process) reload(load func() (Config, error)) {
 	p.reloads.ok.Add(1)
 	p.reloads.lastFailed.Store(false)
 	p.log.Info("the configuration is reloaded")
+}
+
+// moved names the files that have become those of another database. A new password in them needs no reload.
+func (p *process) moved() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
+		if p.origins[name].db.Moved() {
+			errs = append(errs, fmt.Errorf("origins.%s.dsn_file: its content is of another database: restart to use it", name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // live are the fields of a dataset that a running sidecar takes over.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -462,6 +463,30 @@ func TestReload(t *testing.T) {
 	reload(string(good))
 	if policy().TTL != 10*time.Second || r.reloads.snapshot().LastFailed {
 		t.Errorf("after going back: %+v %+v", policy(), r.reloads.snapshot())
+	}
+	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
+}
+
+var dsnField = regexp.MustCompile(`dsn: [^}]+`)
+
+func TestReloadSaysThatADSNFileIsOfAnotherDatabase(t *testing.T) {
+	file, dsn := newFile(t, ""), filepath.Join(t.TempDir(), "dsn")
+	write(t, dsn, newOrigin(t)+"\n")
+	good, _ := os.ReadFile(file)
+	write(t, file, dsnField.ReplaceAllString(string(good), "dsn_file: "+dsn))
+	r := begin(t, load(t, file), nil)
+	reload := func() string {
+		r.reload(r.config.source.Load)
+		return fmt.Sprint(r.logs.All()[r.logs.Len()-1])
+	}
+	if last := reload(); !strings.Contains(last, "the configuration is reloaded") {
+		t.Errorf("with nothing changed: %s", last)
+	}
+	write(t, dsn, canary)
+	last := reload()
+	if !strings.Contains(last, "origins.db.dsn_file: its content is of another database: restart to use it") ||
+		strings.Contains(last, canary) {
+		t.Errorf("with another database: %s", last)
 	}
 	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
 }

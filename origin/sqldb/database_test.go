@@ -58,6 +58,7 @@ func TestDatabases(t *testing.T) {
 		{"AKeyThatIsNotUnique", testAKeyThatIsNotUnique},
 		{"WritesToATableThatWasAltered", testWritesToATableThatWasAltered},
 		{"RegressionAMissingTableIsTheClientsFault", regressionAMissingTableIsTheClientsFault},
+		{"ARotatedPassword", testARotatedPassword},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {

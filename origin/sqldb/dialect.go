@@ -34,6 +34,7 @@ type dialect interface {
 type connectors struct {
 	reads  driver.Connector
 	writes driver.Connector // makes the one connection that writes; nil where those of reads can
+	login  *login
 }
 
 // statement is a query with one parameter.

@@ -100,7 +100,7 @@ func (db *DB) Feed(ds Dataset, c FeedConfig) (origin.Feed, error) {
 	}
 	if c.Kind == FeedNotify {
 		return &notifyFeed{origin: db.name, dataset: ds.Name, channel: c.channel(),
-			config: &db.dialect.(postgres).config.Config}, nil
+			postgres: db.dialect.(postgres)}, nil
 	}
 	return &pollFeed{db: db, dataset: ds.Name, table: c.tableOf(ds), interval: c.interval(),
 		log: db.dialect.log(quoteTable(db.dialect, c.tableOf(ds)))}, nil

@@ -20,7 +20,7 @@ const beatEvery = time.Second
 // notifyFeed hears of changes by LISTEN. NOTIFY has no memory, so that each Follow begins with Missed.
 type notifyFeed struct {
 	origin, dataset, channel string
-	config                   *pgconn.Config
+	postgres                 postgres
 }
 
 // Follow implements origin.Feed. It returns within about three seconds after the database has fallen silent.
@@ -50,7 +50,8 @@ func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) er
 // listen returns a listener that hears of all that is committed from now on.
 func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 	l := &listener{dataset: f.dataset, channel: f.channel, name: rand.Text()}
-	config := f.config.Copy()
+	config := f.postgres.config.Config.Copy()
+	f.postgres.renew(config)
 	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.take(n.Payload) }
 	soon, cancel := context.WithTimeout(ctx, feedAnswer)
 	defer cancel()

@@ -25,9 +25,9 @@ type mysql struct {
 	tables  sync.Map             // :: [2]string{table, key} → *tableTypes
 }
 
-func openMySQL(dsn string) (connectors, dialect, error) {
-	config, err := mysqldriver.ParseDSN(dsn)
-	if dsn == "" || err != nil || config.Net != "tcp" && config.Net != "unix" { // it would be part of a password
+func openMySQL(c Config) (connectors, dialect, error) {
+	config, err := mysqldriver.ParseDSN(c.DSN)
+	if c.DSN == "" || err != nil || config.Net != "tcp" && config.Net != "unix" { // it would be part of a password
 		return connectors{}, nil, errBadMySQL
 	}
 	config.ParseTime = false         // a time arrives as the database prints it
@@ -41,11 +41,35 @@ func openMySQL(dsn string) (connectors, dialect, error) {
 	config.Params["time_zone"] = "'+00:00'"
 	config.Params["sql_mode"] = "CONCAT(" + cmp.Or(config.Params["sql_mode"], "@@sql_mode") + ", ',STRICT_ALL_TABLES')"
 	config.ClientFoundRows = true // an UPDATE that changes nothing has met its row, too
-	connector, err := mysqldriver.NewConnector(config)
+	login, err := c.login(mysqlAccount)
+	if err != nil {
+		return connectors{}, nil, err
+	}
+	connector, err := newMySQLConnector(config, login)
 	if err != nil {
 		return connectors{}, nil, errBadMySQL
 	}
-	return connectors{reads: readOnlyConnector{connector}}, &mysql{}, nil
+	return connectors{reads: readOnlyConnector{connector}, login: login}, &mysql{}, nil
+}
+
+func newMySQLConnector(config *mysqldriver.Config, l *login) (driver.Connector, error) {
+	err := config.Apply(mysqldriver.BeforeConnect(func(_ context.Context, c *mysqldriver.Config) error {
+		now := l.now()
+		c.User, c.Passwd = now.user, now.password
+		return nil
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return mysqldriver.NewConnector(config)
+}
+
+func mysqlAccount(dsn string) (account, error) {
+	c, err := mysqldriver.ParseDSN(dsn)
+	if err != nil {
+		return account{}, errBadMySQL
+	}
+	return account{c.Net + " " + c.Addr + " " + c.DBName, c.User, c.Passwd}, nil
 }
 
 var errBadMySQL = errors.New("the DSN is not one of MySQL, such as user:password@tcp(host:3306)/database?tls=true")

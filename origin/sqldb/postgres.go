@@ -23,6 +23,7 @@ import (
 // together, and only there values arrive as the text that PostgreSQL prints, of which no type is beyond us.
 type postgres struct {
 	config *pgx.ConnConfig // of connections beside the pool
+	login  *login
 }
 
 // session makes each connection print values in one way, and keeps it from writing.
@@ -36,12 +37,18 @@ var session = map[string]string{
 	"default_transaction_read_only": "on",
 }
 
-func openPostgres(dsn string) (connectors, dialect, error) {
-	config, err := pgx.ParseConfig(dsn)
-	if dsn == "" || err != nil {
-		return connectors{}, nil, errors.New("the DSN is not one of PostgreSQL, such as " +
-			"postgres://user:password@host:5432/database?sslmode=verify-full " +
-			"(percent-encode special characters of the password)")
+var errBadPostgres = errors.New("the DSN is not one of PostgreSQL, such as " +
+	"postgres://user:password@host:5432/database?sslmode=verify-full " +
+	"(percent-encode special characters of the password)")
+
+func openPostgres(c Config) (connectors, dialect, error) {
+	config, err := pgx.ParseConfig(c.DSN)
+	if c.DSN == "" || err != nil {
+		return connectors{}, nil, errBadPostgres
+	}
+	login, err := c.login(postgresAccount)
+	if err != nil {
+		return connectors{}, nil, err
 	}
 	for name, value := range session {
 		config.RuntimeParams[name] = value
@@ -49,7 +56,31 @@ func openPostgres(dsn string) (connectors, dialect, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "ringside"
 	}
-	return connectors{reads: plainConnector{stdlib.GetConnector(*config)}}, postgres{config}, nil
+	p := postgres{config, login}
+	reads := stdlib.GetConnector(*config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
+		p.renew(&c.Config)
+		return nil
+	}))
+	return connectors{reads: plainConnector{reads}, login: login}, p, nil
+}
+
+// postgresAccount has all hosts of the DSN as the address.
+func postgresAccount(dsn string) (account, error) {
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return account{}, errBadPostgres
+	}
+	address := fmt.Sprintf("%s %s:%d", c.Database, c.Host, c.Port)
+	for _, f := range c.Fallbacks {
+		address += fmt.Sprintf(" %s:%d", f.Host, f.Port)
+	}
+	return account{address, c.User, c.Password}, nil
+}
+
+// renew gives c, which is a copy, the user and the password of now.
+func (p postgres) renew(c *pgconn.Config) {
+	now := p.login.now()
+	c.User, c.Password = now.user, now.password
 }
 
 // plainConnector says in one line, and once, why a connection can not be made: pgx has a line for each way it tried.

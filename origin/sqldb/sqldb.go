@@ -31,6 +31,9 @@ type Config struct {
 	// DSN is a secret. For postgres it is a URL or key=value pairs (libpq), for mysql the form of go-sql-driver,
 	// user:password@tcp(host:port)/database, for sqlite a path or a file: URI.
 	DSN string
+	// Reread returns the DSN as it is now. It is called whenever a connection is made, which then takes user and password
+	// from it; nil means that they do not change.
+	Reread func() (string, error)
 	// MaxConns bounds the connections, and so the simultaneous statements; 0 means DefaultMaxConns.
 	MaxConns int
 	// MaxValueBytes bounds one value. A row that makes a larger one is an error of its key alone; 0 means
@@ -62,6 +65,7 @@ func (c Config) maxValueBytes() int {
 type DB struct {
 	name          string
 	dialect       dialect
+	login         *login
 	reads         driver.Connector
 	pool          *sql.DB // for reads, and where it is the same for writes
 	writes        *sql.DB
@@ -72,18 +76,19 @@ type DB struct {
 // Open checks the DSN but does not connect: a database that is away must not keep the sidecar from starting. Its
 // errors never hold any part of the DSN, not even what the driver says about it.
 func Open(c Config) (*DB, error) {
-	open, ok := map[string]func(dsn string) (connectors, dialect, error){
+	open, ok := map[string]func(Config) (connectors, dialect, error){
 		"postgres": openPostgres, "mysql": openMySQL, "sqlite": openSQLite,
 	}[c.Driver]
 	if !ok {
 		return nil, fmt.Errorf("origin %q: driver %q is not known: use postgres, mysql or sqlite", c.Name, c.Driver)
 	}
-	connectors, dialect, err := open(c.DSN)
+	connectors, dialect, err := open(c)
 	if err != nil {
 		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
 	}
 	db := &DB{
-		name: c.Name, dialect: dialect, reads: connectors.reads, maxConns: c.maxConns(), maxValueBytes: c.maxValueBytes(),
+		name: c.Name, dialect: dialect, login: connectors.login, reads: connectors.reads, maxConns: c.maxConns(),
+		maxValueBytes: c.maxValueBytes(),
 	}
 	db.pool = openPool(db.reads, db.maxConns)
 	db.writes = db.pool
@@ -102,6 +107,10 @@ func openPool(c driver.Connector, maxConns int) *sql.DB {
 	pool.SetConnMaxIdleTime(connIdle)
 	return pool
 }
+
+// Moved reports whether Config.Reread returns the DSN of another database than the one that is connected to, which stays
+// in use.
+func (db *DB) Moved() bool { return db.login.moved() }
 
 // Stats returns the pool's bound, use and waits, for metrics.
 func (db *DB) Stats() sql.DBStats { return db.pool.Stats() }

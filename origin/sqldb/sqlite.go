@@ -24,8 +24,8 @@ const busyTimeout = 250 * time.Millisecond
 // writes.
 type sqlite struct{}
 
-func openSQLite(dsn string) (connectors, dialect, error) {
-	read, write, err := sqliteURIs(dsn)
+func openSQLite(c Config) (connectors, dialect, error) {
+	read, write, err := sqliteURIs(c.DSN)
 	if err != nil {
 		return connectors{}, nil, err
 	}
@@ -37,7 +37,8 @@ func openSQLite(dsn string) (connectors, dialect, error) {
 	if err != nil {
 		return connectors{}, nil, errBadSQLite
 	}
-	return connectors{reads, writes}, sqlite{}, nil
+	login, err := c.login(func(dsn string) (account, error) { return account{address: dsn}, nil })
+	return connectors{reads, writes, login}, sqlite{}, err
 }
 
 var errBadSQLite = errors.New("the DSN is not one of SQLite: a path, or a URI such as file:/data/rows.db")

@@ -1,0 +1,98 @@
+package sqldb_test
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// testARotatedPassword changes the password of an account and what the DSN's file would hold, in this order: what is
+// connected by then stays, and what connects after it needs the new one.
+func testARotatedPassword(t *testing.T, d database) {
+	if d.driver == "sqlite" {
+		return // it has no accounts
+	}
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
+	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
+	app := d.connectAs(t, "SELECT")
+	d.setPassword(t, "old")
+	var dsn atomic.Pointer[string]
+	dsn.Store(new(app.dsnWith("old")))
+	db, err := sqldb.Open(sqldb.Config{
+		Name: "db", Driver: d.driver, DSN: *dsn.Load(), Reread: func() (string, error) { return *dsn.Load(), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	o, err := db.Dataset(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loadOne(t, o, "a")
+
+	d.setPassword(t, "new")
+	for ctx := soon(t); ; d.endSessions(t) { // until the server has read who is to be asked for a password
+		if _, err := o.Load(ctx, []string{"a"}); err != nil {
+			break
+		}
+	}
+	dsn.Store(new(app.dsnWith("new")))
+	loadOne(t, o, "a")
+	if d.driver == "postgres" {
+		feed, err := db.Feed(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}, sqldb.FeedConfig{Kind: sqldb.FeedNotify})
+		if err != nil {
+			t.Fatal(err)
+		}
+		follow(t, feed).wantStart(true)
+	}
+	if db.Moved() {
+		t.Error("another password is taken for another database")
+	}
+
+	// The DSN of another database is no reason to leave this one, nor to give it that one's password.
+	dsn.Store(new(strings.Replace(app.dsnWith("other"), "127.0.0.1", "127.0.0.2", 1)))
+	d.endSessions(t)
+	loadOne(t, o, "a")
+	if !db.Moved() {
+		t.Error("nobody is told that the DSN is of another database")
+	}
+}
+
+// account is the name of that of connectAs.
+func (d database) account() string { return "other_" + d.dsn[strings.LastIndexAny(d.dsn, "=/")+1:] }
+
+func (d database) dsnWith(password string) string {
+	account, rest, _ := strings.Cut(d.dsn, "@")
+	return account[:strings.LastIndex(account, "other_")] + d.account() + ":" + password + "@" + rest
+}
+
+// setPassword has the server ask for it: the rig's PostgreSQL trusts everybody.
+func (d database) setPassword(t *testing.T, password string) {
+	t.Helper()
+	if d.driver != "postgres" {
+		d.root(t).exec(t, fmt.Sprintf("ALTER USER '%s'@'127.0.0.1' IDENTIFIED BY '%s'", d.account(), password))
+		return
+	}
+	d.exec(t, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", d.account(), password))
+	var file string
+	if err := d.QueryRow("SHOW hba_file").Scan(&file); err != nil {
+		t.Fatal(err)
+	}
+	d.exec(t, fmt.Sprintf(`COPY (VALUES ('host all %s 127.0.0.1/32 scram-sha-256'), ('host all all 127.0.0.1/32 trust'))
+		TO '%s'`, d.account(), file))
+	d.exec(t, "SELECT pg_reload_conf()")
+}
+
+// endSessions ends those of the account.
+func (d database) endSessions(t *testing.T) {
+	t.Helper()
+	if d.driver == "postgres" {
+		d.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+d.account()+"'")
+		return
+	}
+	d.root(t).exec(t, "KILL USER "+d.account())
+}
