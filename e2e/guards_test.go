@@ -215,6 +215,16 @@ var guards = []guard{
 		"TestTableIsBounded",
 	},
 	{
+		"all that is wrong with an etcd endpoint is that time is over", "ring/etcd/client.go",
+		"append(opts, grpc.WaitForReady(false))", "opts",
+		"TestErrorsNameTheEndpointAndTheCause",
+	},
+	{
+		"reasons that are never the same twice fill the log", "ring/etcd/loop.go",
+		"|| len(r) >= maxReasons", "",
+		"TestEachReasonOfAnOutageIsToldOnce",
+	},
+	{
 		"members come back to etcd in step", "ring/etcd/loop.go",
 		"return wait/2 + rand.N(wait/2+1)", "return wait + 0*rand.N(wait/2+1)",
 		"TestRetriesSpreadOut",

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -16,19 +17,31 @@ import (
 // (1.5 MiB), so that one record always fits.
 const maxMessage = 4 << 20
 
+// tries is how often the client sends a request, once more for a token that has expired. Its default, a hundred, goes on
+// until the time is over, and then says nothing but that.
+const tries = 2
+
+// failFast has a request fail for what keeps the connection from being made, where the client would wait for it until the
+// time is over.
+func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption) error {
+	return invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...)
+}
+
 // dial returns a client of the endpoint whose turn it is, made of what the files hold now. It waits for etcd, for
 // timing.request at most, only where there is a password.
 //
 // A client has one endpoint, and is closed when anything about it is odd, rather than left to balance over all of them:
 // the streams of a balancing client stay where they are, even at a member of etcd that hangs.
 func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error) {
-	endpoint := d.cfg.Endpoints[turn%len(d.cfg.Endpoints)]
 	cfg := clientv3.Config{
 		Context:            ctx,
-		Endpoints:          []string{endpoint},
+		Endpoints:          []string{d.endpoint(turn)},
 		Username:           d.cfg.Username,
 		DialTimeout:        d.timing.request,
 		MaxCallRecvMsgSize: maxMessage,
+		MaxUnaryRetries:    tries,
+		DialOptions:        []grpc.DialOption{grpc.WithChainUnaryInterceptor(failFast)},
 		// The no-op logger; the client's default writes each retry to stderr.
 		Logger: clientv3.NewCtxClient(ctx).GetLogger(),
 	}
@@ -47,7 +60,7 @@ func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error
 	}
 	c, err := clientv3.New(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", endpoint, err)
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return c, nil
 }

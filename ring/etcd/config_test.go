@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -120,6 +121,46 @@ func TestPasswordIsReadAgain(t *testing.T) {
 	defer d.mu.Unlock()
 	if all := strings.Join(said, " "); strings.Contains(all, "canary") {
 		t.Errorf("a password is told: %s", all)
+	}
+}
+
+// What is wrong with an endpoint is not that time is over.
+func TestErrorsNameTheEndpointAndTheCause(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	_, port, _ := strings.Cut(strings.TrimPrefix(e.Endpoint(), "http://"), ":")
+	for endpoint, want := range map[string]string{
+		"http://127.0.0.1:1":                  "connection refused",
+		"https://127.0.0.1:" + port:           "authentication handshake failed",
+		"http://no-such-host.invalid:" + port: "lookup no-such-host.invalid",
+	} {
+		for _, loop := range []string{"list", "grant a lease"} {
+			d := open(t, endpoint, nil)
+			told := make(chan string, 100)
+			d.cfg.OnEvent = func(_ string, err error) { told <- err.Error() }
+			if loop == "list" {
+				follow(t, d)
+			} else {
+				register(t, d, member("a", 1))
+			}
+			if got := <-told; !strings.HasPrefix(got, endpoint+": "+loop) || !strings.Contains(got, want) {
+				t.Errorf("got %q, want %q in it", got, want)
+			}
+		}
+	}
+}
+
+func TestEachReasonOfAnOutageIsToldOnce(t *testing.T) {
+	told, r := 0, reasons{}
+	for i := range 100 {
+		for _, err := range []error{errStalled, errNotSaid, fmt.Errorf("from port %d", i)} {
+			if r.news(err) {
+				told++
+			}
+		}
+	}
+	if told != maxReasons || !r[errStalled.Error()] || !r[errNotSaid.Error()] {
+		t.Errorf("%d were told: %v", told, r)
 	}
 }
 

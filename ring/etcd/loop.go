@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -24,10 +25,25 @@ type condition struct {
 // A session works for a condition with one client. nil means that it came to its planned end.
 type session func(context.Context, *clientv3.Client) error
 
+// maxReasons bounds what is told of one outage: a reason may have a part that is never the same twice.
+const maxReasons = 8
+
+// reasons of one outage that have been told.
+type reasons map[string]bool
+
+// news reports whether err is to be told, and notes that it is.
+func (r reasons) news(err error) bool {
+	if r[err.Error()] || len(r) >= maxReasons {
+		return false
+	}
+	r[err.Error()] = true
+	return true
+}
+
 // forever runs session after session until ctx is done. After an error the next one waits, longer with each that fails
 // soon, and gets another client.
 func (d *Directory) forever(ctx context.Context, c *condition, run session) {
-	attempt, turn := 0, d.anyTurn()
+	attempt, turn, told := 0, d.anyTurn(), reasons{}
 	for ; ctx.Err() == nil; attempt, turn = attempt+1, turn+1 {
 		began := time.Now()
 		err := d.untilOdd(ctx, turn, run)
@@ -38,6 +54,9 @@ func (d *Directory) forever(ctx context.Context, c *condition, run session) {
 			attempt = 0
 		}
 		if c.holds.Swap(false) || attempt == 0 {
+			told = reasons{}
+		}
+		if told.news(err) {
 			d.event(c.what+" lost, trying again", err)
 		}
 		sleep(ctx, d.retryAfter(attempt))
@@ -45,18 +64,20 @@ func (d *Directory) forever(ctx context.Context, c *condition, run session) {
 	c.holds.Store(false)
 }
 
-// untilOdd runs sessions with one client for as long as they come to their planned end.
+// untilOdd runs sessions with one client for as long as they come to their planned end. Its error names the endpoint.
 func (d *Directory) untilOdd(ctx context.Context, turn int, run session) error {
 	c, err := d.dial(ctx, turn)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", d.endpoint(turn), err)
 	}
 	defer c.Close() // its error is that of a connection that is not used again
 	for err == nil && ctx.Err() == nil {
 		err = run(ctx, c)
 	}
-	return err
+	return fmt.Errorf("%s: %w", d.endpoint(turn), err)
 }
+
+func (d *Directory) endpoint(turn int) string { return d.cfg.Endpoints[turn%len(d.cfg.Endpoints)] }
 
 // anyTurn keeps the members from beginning with the same endpoint.
 func (d *Directory) anyTurn() int { return rand.IntN(len(d.cfg.Endpoints)) }

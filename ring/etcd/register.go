@@ -163,10 +163,10 @@ var errNotSaid = errors.New("etcd did not answer; the lease will expire")
 
 // onTheWayOut tries a request twice within timing.goodbye, with another member of etcd each time.
 func (d *Directory) onTheWayOut(request session) {
-	const tries = 2
+	const members = 2
 	turn := d.anyTurn()
-	for try := range tries {
-		if d.once(d.timing.goodbye/tries, turn+try, request) == nil {
+	for try := range members {
+		if d.once(d.timing.goodbye/members, turn+try, request) == nil {
 			return
 		}
 	}
