@@ -1242,6 +1242,16 @@ var guards = []guard{
 		"TestInvalidationDropsWhatAllMembersHold",
 	},
 	{
+		"a member that the others do not list runs for a moment", "sidecar/check.go",
+		"&& !slices.Contains(static, k.config.Node.Advertise)", "&& false",
+		"TestProblems",
+	},
+	{
+		"a template without members makes sidecars that are alone", "sidecar/check.go",
+		"if list != nil && len(list) == 0 {", "if false {",
+		"TestProblems",
+	},
+	{
 		"a secret in the place of its file is printed", "sidecar/secret.go",
 		"failed.Err, what)", "error(failed), what)",
 		"TestNoErrorShowsASecret",

@@ -224,13 +224,50 @@ func (k *checker) membership() {
 	}
 	k.addresses("membership.static", m.Static)
 	k.addresses("membership.xds", m.XDS)
+	k.notEmpty("membership.etcd.endpoints", m.Etcd.Endpoints)
+	k.listed(m.Static)
+	k.proxied()
 	if k.config.Membership.Etcd.configured() {
 		k.etcd(m.Etcd)
 	}
 }
 
+// notEmpty refuses a list that was given and has nothing: somebody's template meant members.
+func (k *checker) notEmpty(path string, list []string) {
+	if list != nil && len(list) == 0 {
+		k.problem(path, "is an empty list, which would leave this sidecar alone; fill it, or leave it out")
+	}
+}
+
+// listed checks a static list for this member, where its address does not depend on the host that it runs on.
+func (k *checker) listed(static []string) {
+	_, port, err := splitAddr(k.config.Node.Advertise)
+	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) {
+		k.problem("membership.static", "%s%s", k.config.Node.Advertise, unlisted)
+	}
+}
+
+// proxied checks that the proxies of the feed can be told of the members, which have no names there.
+func (k *checker) proxied() {
+	if k.config.Listen.xds() == off {
+		return
+	}
+	k.noName("node.advertise", k.config.Node.Advertise)
+	for i, addr := range k.config.Membership.Static {
+		k.noName(fmt.Sprintf("membership.static[%d]", i), addr)
+	}
+}
+
+func (k *checker) noName(path, addr string) {
+	h, _, err := splitAddr(addr)
+	if _, notIP := netip.ParseAddr(h); err == nil && notIP != nil && h != "" {
+		k.problem(path, "%s is a name, and the proxies of listen.xds take only ip:port", addr)
+	}
+}
+
 // addresses checks a list of what is to be dialled.
 func (k *checker) addresses(path string, list []string) {
+	k.notEmpty(path, list)
 	for i, addr := range list {
 		path := fmt.Sprintf("%s[%d]", path, i)
 		k.reachable(path, addr, 1)

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"time"
@@ -329,7 +330,8 @@ func (f ChangeFeed) effective() ChangeFeed {
 
 // Print returns c as YAML, or as JSON; secrets are hidden.
 func (c Config) Print(asJSON bool) ([]byte, error) {
-	var options []yaml.EncodeOption
+	// A list that is not set is null, or it would be refused where it is read again.
+	options := []yaml.EncodeOption{yaml.CustomMarshaler(func(list []string) ([]byte, error) { return json.Marshal(list) })}
 	if asJSON {
 		options = append(options, yaml.JSON())
 	}

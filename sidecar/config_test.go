@@ -152,6 +152,23 @@ func TestProblems(t *testing.T) {
 			[]string{"membership: give etcd, static or xds; one of them"},
 		},
 		{
+			"a list without this member",
+			"node: {advertise: \"10.0.0.2:1\"}\nmembership: {static: [\"10.0.0.1:1\", \"10.0.0.2:2\"]}",
+			[]string{"ringside.yaml:2:22: membership.static: 10.0.0.2:1 is what this member advertises, and not in the static list"},
+		},
+		{
+			"lists without anybody", "membership: {static: [], xds: [], etcd: {endpoints: []}}",
+			[]string{
+				"membership.static: is an empty list, which would leave this sidecar alone",
+				"membership.xds: is an empty list", "membership.etcd.endpoints: is an empty list",
+			},
+		},
+		{
+			"names that proxies do not take",
+			"node: {advertise: \"a:1\"}\nmembership: {static: [\"a:1\", \"10.0.0.1:1\"]}\nlisten: {xds: 127.0.0.1:7074}",
+			[]string{"node.advertise: a:1 is a name, and the proxies of listen.xds take only ip:port", "membership.static[0]: a:1 is"},
+		},
+		{
 			"an edge that is a member", "membership: {static: [\"10.0.0.1:1\"], xds: [\"10.0.0.1:2\"]}",
 			[]string{"membership: give etcd, static or xds; one of them"},
 		},
@@ -407,6 +424,17 @@ func TestDigitsOfPasswordsStay(t *testing.T) {
 
 // alternative is a line of the example that shows a default or another choice.
 var alternative = regexp.MustCompile(`(?m)^(\s*)#(\S)`)
+
+func TestWhatIsPrintedCanBeReadAgain(t *testing.T) {
+	c := mustParse(t, Example, environ{})
+	for _, asJSON := range []bool{false, true} {
+		text, err := c.Effective().Print(asJSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustParse(t, string(text), environ{})
+	}
+}
 
 func TestExampleIsValidAsItIs(t *testing.T) {
 	mustParse(t, Example, environ{})

@@ -2,9 +2,11 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 
 	"go.uber.org/zap"
@@ -35,6 +37,9 @@ func (p *process) onRing() ring.Member {
 	return p.self
 }
 
+const unlisted = " is what this member advertises, and not in the static list of members: add it to the list of each " +
+	"member, or correct node.advertise"
+
 // identify decides who this member is, once the peer listener is bound.
 func (p *process) identify() error {
 	addr, err := p.config.advertised(p.listeners.peer)
@@ -47,7 +52,10 @@ func (p *process) identify() error {
 			return fmt.Errorf("node.id is not set, and the host has no name: %w", err)
 		}
 	}
-	if len(p.config.Membership.Static) > 0 {
+	if static := p.config.Membership.Static; len(static) > 0 {
+		if !slices.Contains(static, addr) {
+			return &ConfigError{Problems: []Problem{{Field: "membership.static", Message: addr + unlisted}}}
+		}
 		id = addr // a list knows its members by nothing else, and all must agree
 	}
 	version, _ := Version()
@@ -145,17 +153,39 @@ func (p *process) openDirectory() error {
 	case m.edge():
 		return p.openFollower()
 	}
-	d, err := etcd.Open(etcd.Config{
-		Endpoints: m.Etcd.Endpoints, Prefix: m.Etcd.prefix(), LegacyPrefix: m.Etcd.LegacyPrefix,
-		LeaseTTL: m.Etcd.leaseTTL(),
-		TLS:      etcd.TLSFiles{CertFile: m.Etcd.TLS.CertFile, KeyFile: m.Etcd.TLS.KeyFile, CAFile: m.Etcd.TLS.CAFile},
-		Username: m.Etcd.Username, PasswordFile: m.Etcd.PasswordFile,
-		OnEvent: p.directoryEvent,
-	})
+	d, err := m.Etcd.open(p.directoryEvent)
 	if err != nil {
-		return fmt.Errorf("membership: %w", err)
+		return err
 	}
 	p.etcd, p.directory = d, d
+	return nil
+}
+
+func (e Etcd) open(onEvent func(what string, err error)) (*etcd.Directory, error) {
+	d, err := etcd.Open(etcd.Config{
+		Endpoints: e.Endpoints, Prefix: e.prefix(), LegacyPrefix: e.LegacyPrefix, LeaseTTL: e.leaseTTL(),
+		TLS:      etcd.TLSFiles{CertFile: e.TLS.CertFile, KeyFile: e.TLS.KeyFile, CAFile: e.TLS.CAFile},
+		Username: e.Username, PasswordFile: e.PasswordFile,
+		OnEvent: onEvent,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	return d, nil
+}
+
+// CheckMembership asks etcd whether the members could be listed. Where the membership is not in etcd it asks nobody.
+func (c Config) CheckMembership(ctx context.Context) error {
+	if c.Membership.kind() != "etcd" {
+		return nil
+	}
+	d, err := c.Membership.Etcd.open(nil)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.Check(ctx), d.Close()); err != nil {
+		return fmt.Errorf("membership.etcd: %w", err)
+	}
 	return nil
 }
 

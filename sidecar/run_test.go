@@ -202,7 +202,8 @@ func TestRunChecksConfigurationsMadeInGo(t *testing.T) {
 func TestMemberThatIsNotListedEnds(t *testing.T) {
 	c := load(t, newFile(t, "membership: {static: [\"127.0.0.1:1\"]}"))
 	c.Listen.Peer = "127.0.0.1:0"
-	if err := Run(t.Context(), c, zap.NewNop(), nil); err == nil || !strings.Contains(err.Error(), "static list") {
+	err := Run(t.Context(), c, zap.NewNop(), nil)
+	if wrong, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(wrong.Error(), "not in the static list") {
 		t.Errorf("got %v", err)
 	}
 }

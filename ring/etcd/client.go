@@ -65,6 +65,35 @@ func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error
 	return c, nil
 }
 
+// Check asks whether the members could be listed. It returns nil as soon as one endpoint answers, and else what is wrong
+// with each, for which it takes two seconds at most.
+func (d *Directory) Check(ctx context.Context) error {
+	var errs []error
+	for turn := range d.cfg.Endpoints {
+		err := d.peek(ctx, turn)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", d.endpoint(turn), err))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Directory) peek(ctx context.Context, turn int) error {
+	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
+	defer cancel()
+	c, err := d.dial(ctx, turn)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // its error is that of a connection that is not used again
+	_, err = c.Get(ctx, d.membersPrefix(), clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+	if err != nil {
+		return fmt.Errorf("list %s: %w", d.membersPrefix(), err)
+	}
+	return nil
+}
+
 // codeOf reads the code of an error of the etcd client, whose own type does not have gRPC's GRPCStatus.
 func codeOf(err error) codes.Code {
 	var e interface{ Code() codes.Code }

@@ -150,6 +150,22 @@ func TestErrorsNameTheEndpointAndTheCause(t *testing.T) {
 	}
 }
 
+func TestCheckWantsOneEndpointThatAnswers(t *testing.T) {
+	t.Parallel()
+	d := open(t, rig.Etcd(t).Endpoint(), nil)
+	d.cfg.Endpoints = append([]string{"http://127.0.0.1:1"}, d.cfg.Endpoints...)
+	if err := d.Check(t.Context()); err != nil {
+		t.Errorf("one of two answers: %v", err)
+	}
+	d.cfg.Endpoints[1] = "http://127.0.0.1:2"
+	err := d.Check(t.Context())
+	for _, endpoint := range d.cfg.Endpoints {
+		if err == nil || !strings.Contains(err.Error(), endpoint+": list /ringside/default/members/") {
+			t.Errorf("none of two answers: %v", err)
+		}
+	}
+}
+
 func TestEachReasonOfAnOutageIsToldOnce(t *testing.T) {
 	told, r := 0, reasons{}
 	for i := range 100 {

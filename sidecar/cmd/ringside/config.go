@@ -74,19 +74,20 @@ func newConfigShow() *cobra.Command {
 func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate",
-		Short: "Check the configuration, connect to its origins and prepare each statement",
-		Long: `Check the configuration, connect to its origins and prepare the statements of each dataset. Where a dataset is
-writable, ask whether its rows can be written, without writing any; where it has a change feed, whether it would tell.
+		Short: "Check the configuration, connect to etcd and its origins, and prepare each statement",
+		Long: `Check the configuration, connect to etcd and its origins, and prepare the statements of each dataset. Where a
+dataset is writable, ask whether its rows can be written, without writing any; where it has a change feed, whether it would
+tell.
 
-Exit code 78: the configuration is wrong; all that is wrong is listed. Exit code 1: it is right, but an origin cannot be
-reached or refuses a statement, or other members would refuse the certificate of peer_tls.`,
+Exit code 78: the configuration is wrong; all that is wrong is listed. Exit code 1: it is right, but etcd or an origin
+cannot be reached or refuses what is asked, or other members would refuse the certificate of peer_tls.`,
 		Example: `  ringside validate -c ringside.yaml
   ringside validate --offline`,
 		Args: usage(cobra.NoArgs),
 	}
 	source := configFlags(cmd)
-	offline := cmd.Flags().Bool("offline", false, "do not connect to the origins")
-	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time for all origins")
+	offline := cmd.Flags().Bool("offline", false, "do not connect to etcd and the origins")
+	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time for etcd and all origins")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := source.Load()
 		if err != nil {
@@ -97,7 +98,7 @@ reached or refuses a statement, or other members would refuse the certificate of
 		}
 		err = c.CheckIdentity()
 		if !*offline {
-			err = errors.Join(err, checkOrigins(cmd, c, *timeout))
+			err = errors.Join(err, connect(cmd, c, *timeout))
 		}
 		if err != nil {
 			return err
@@ -109,10 +110,10 @@ reached or refuses a statement, or other members would refuse the certificate of
 	return cmd
 }
 
-func checkOrigins(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
+func connect(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
-	err := c.CheckOrigins(ctx)
+	err := errors.Join(c.CheckMembership(ctx), c.CheckOrigins(ctx))
 	if ctx.Err() != nil {
 		err = errors.Join(err, fmt.Errorf("not done within %s; --timeout allows more", timeout))
 	}

@@ -114,6 +114,9 @@ func TestCommandLines(t *testing.T) {
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
 		"W": write(t, "w.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: no_key, key: k, writable: true, feed: {kind: poll}}}"),
+		"NOETCD": write(t, "e.yaml", "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}"),
+		"ALONE": write(t, "l.yaml", "membership: {static: [\"127.0.0.1:1\"]}\nlisten: {peer: 127.0.0.1:0, http: 127.0.0.1:0, "+
+			"grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}"),
 		"UNUSED": write(t, "u.yaml", "origins: {db: {driver: sqlite, dsn: a}}"),
 		"NOCERT": write(t, "n.yaml", "peer_tls: {cert_file: "+noPEM+", key_file: "+noPEM+", ca_file: "+noPEM+"}"),
 		"SECRET": write(t, "s.yaml", "origins: {db: {driver: postgres, dsn: \"postgres://u:canary-77@127.0.0.1:1/db\"}}\n"+
@@ -167,6 +170,9 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $C --set memory=1", 78, "", "--set memory: memory: 1 bytes are too few"},
 		{"validate --offline -c $NOCERT", 1, "", "peer_tls: certificate "},
 		{"validate -c $NOTABLE --timeout 1ns", 1, "", "not done within 1ns; --timeout allows more"},
+		{"validate -c $NOETCD", 1, "", "membership.etcd: http://127.0.0.1:1: list /ringside/default/members/: "},
+		{"validate -c $NOETCD --offline", 0, "ok", "warning: there are no datasets"},
+		{"run -c $ALONE", 78, "", "not in the static list of members"},
 		{"validate -c $UNUSED", 0, "ok", "warning: origins.db belongs to no dataset"},
 		{"validate -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
 		{"run -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
