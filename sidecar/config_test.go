@@ -436,6 +436,20 @@ func TestWhatIsPrintedCanBeReadAgain(t *testing.T) {
 	}
 }
 
+// All that is commented out is valid when the marks are taken away, but for what is another choice than its neighbour.
+func TestExampleIsValidWithAllBlocks(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, "text")
+	choice := regexp.MustCompile(`(?m)^    #dsn_file: .*|^      #channel: .*|^  #static: .*|^  #xds: .*:7074"\]`)
+	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
+	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
+	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)
+	c := mustParse(t, text, environ{"POD_NAME": "pod-1", "POD_IP": "10.0.0.1"})
+	if c.Datasets["routes"].Batch == "" || c.CNFMetrics == "" || len(c.Membership.Etcd.Endpoints) == 0 {
+		t.Errorf("not all is taken: %+v", c)
+	}
+}
+
 func TestExampleIsValidAsItIs(t *testing.T) {
 	mustParse(t, Example, environ{})
 }
