@@ -759,6 +759,11 @@ var guards = []guard{
 		"TestLimitGivesTurnsAndRefusesAtOnceWhenTheQueueIsFull",
 	},
 	{
+		"another database's DSN is printed as the path of a file", "origin/sqldb/sqlite.go",
+		"foreign.MatchString(dsn) &&", "false &&",
+		"TestNoErrorHoldsASecret",
+	},
+	{
 		"a rotated password is never picked up (PostgreSQL)", "origin/sqldb/postgres.go",
 		"\t\tp.renew(&c.Config)\n", "",
 		"TestDatabases/postgres/ARotatedPassword",
@@ -1250,6 +1255,11 @@ var guards = []guard{
 		"a template without members makes sidecars that are alone", "sidecar/check.go",
 		"if list != nil && len(list) == 0 {", "if false {",
 		"TestProblems",
+	},
+	{
+		"what the database contradicts has no place in the file", "sidecar/origins.go",
+		"wrong := fieldErrors(err)", "wrong := fieldErrors(nil)",
+		"TestFieldsThatTheDatabaseContradictHaveAPlace",
 	},
 	{
 		"a secret in the place of its file is printed", "sidecar/secret.go",

@@ -20,10 +20,14 @@ import (
 
 // checker looks for everything that is wrong with a configuration, and says where it was written.
 type checker struct {
-	config     Config
-	decoder    *decoder          // nil when the configuration was not in a file
+	config   Config
+	problems []Problem
+}
+
+// places says where each field was written.
+type places struct {
+	decoder    *decoder
 	overridden map[string]string // :: path → the variable or flag that set it
-	problems   []Problem
 }
 
 func (k *checker) check() {
@@ -44,14 +48,22 @@ func (k *checker) check() {
 
 // problem reports what is wrong with the field at path.
 func (k *checker) problem(path, format string, args ...any) {
-	p := Problem{Field: path, Message: fmt.Sprintf(format, args...)}
-	if from, ok := k.overridden[path]; ok {
-		p.Where = from
-	} else if k.decoder != nil {
-		at := k.decoder.nearest(path)
-		p.Where, p.Excerpt = k.decoder.where(at), excerpt(k.decoder.source, at)
+	k.problems = append(k.problems, k.config.places.problem(path, format, args...))
+}
+
+// problem is without a place where the configuration was made in Go, and p is nil.
+func (p *places) problem(path, format string, args ...any) Problem {
+	wrong := Problem{Field: path, Message: fmt.Sprintf(format, args...)}
+	if p == nil {
+		return wrong
 	}
-	k.problems = append(k.problems, p)
+	if from, ok := p.overridden[path]; ok {
+		wrong.Where = from
+		return wrong
+	}
+	at := p.decoder.nearest(path)
+	wrong.Where, wrong.Excerpt = p.decoder.where(at), excerpt(p.decoder.source, at)
+	return wrong
 }
 
 // nearest returns the place of path, or of what encloses it where the file does not have it.

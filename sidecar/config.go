@@ -35,6 +35,7 @@ type Config struct {
 
 	// source is where the configuration came from, so that Run can follow it; nil when it was made in Go.
 	source *Source
+	places *places // of its fields; nil when it was made in Go
 }
 
 // Node says who this member is.

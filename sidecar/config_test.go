@@ -425,6 +425,21 @@ func TestDigitsOfPasswordsStay(t *testing.T) {
 // alternative is a line of the example that shows a default or another choice.
 var alternative = regexp.MustCompile(`(?m)^(\s*)#(\S)`)
 
+func TestFieldsThatTheDatabaseContradictHaveAPlace(t *testing.T) {
+	text := strings.Replace(oneDataset, "test.db", newOrigin(t), 1) + "    version: nover\n    columns: [cnf_id, nocol]\n"
+	c := mustParse(t, text, environ{"RINGSIDE_DATASETS_METRICS_KEY": "nokey"})
+	err := c.CheckOrigins(t.Context())
+	for _, want := range []string{
+		"RINGSIDE_DATASETS_METRICS_KEY: datasets.metrics.key: there is no column \"nokey\": it has cnf_id, value",
+		"ringside.yaml:9:14: datasets.metrics.version: there is no column \"nover\"",
+		"ringside.yaml:10:14: datasets.metrics.columns: there is no column \"nocol\"",
+	} {
+		if _, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}
+
 func TestWhatIsPrintedCanBeReadAgain(t *testing.T) {
 	c := mustParse(t, Example, environ{})
 	for _, asJSON := range []bool{false, true} {

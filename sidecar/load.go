@@ -72,7 +72,8 @@ func (s Source) parse(text []byte) (Config, error) {
 	o := overrides{from: map[string]string{}}
 	o.environment(&c, s.Getenv)
 	o.set(&c, s.Set)
-	k := checker{config: c, decoder: d, overridden: o.from}
+	c.places = &places{d, o.from}
+	k := checker{config: c}
 	k.problems = append(d.problems, o.problems...)
 	if len(k.problems) == 0 {
 		k.check()

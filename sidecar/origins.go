@@ -261,54 +261,88 @@ func (p *process) datasetNames() []string {
 	return names
 }
 
-// CheckOrigins connects to each origin and prepares the statements of each dataset. The error has all that failed.
+// CheckOrigins connects to each origin and prepares the statements of each dataset. The error has all that failed; what
+// the databases contradict in the configuration is a *ConfigError.
 func (c Config) CheckOrigins(ctx context.Context) error {
-	var errs []error
+	k := connected{Config: c, ctx: ctx}
 	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
 		d, err := openDatabase(name, c.Origins[name])
 		if err != nil {
-			errs = append(errs, err)
+			k.errs = append(k.errs, err)
 			continue
 		}
-		errs = append(errs, c.checkOrigin(ctx, d), d.db.Close())
+		k.origin(d)
+		k.errs = append(k.errs, d.db.Close())
 	}
-	return errors.Join(errs...)
+	if len(k.problems) > 0 {
+		k.errs = append(k.errs, &ConfigError{Problems: k.problems})
+	}
+	return errors.Join(k.errs...)
 }
 
-func (c Config) checkOrigin(ctx context.Context, d *database) error {
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(c.Datasets)) {
-		if dataset := c.Datasets[name]; dataset.Origin == d.name {
-			errs = append(errs, dataset.check(ctx, name, d.db), c.checkCNFMetrics(ctx, name, d.db))
+// connected looks for what the databases say is wrong with a configuration.
+type connected struct {
+	Config
+	ctx      context.Context
+	problems []Problem // with fields
+	errs     []error   // of everything else
+}
+
+func (k *connected) origin(d *database) {
+	for _, name := range slices.Sorted(maps.Keys(k.Datasets)) {
+		if dataset := k.Datasets[name]; dataset.Origin == d.name {
+			k.dataset(name, dataset, d.db)
+			k.cnfMetrics(name, d.db)
 		}
 	}
-	return errors.Join(errs...)
 }
 
-// checkCNFMetrics asks whether the dataset of the typed service has the columns of a metric.
-func (c Config) checkCNFMetrics(ctx context.Context, name string, db *sqldb.DB) error {
-	if c.CNFMetrics != name {
-		return nil
+// cnfMetrics asks whether the dataset of the typed service has the columns of a metric.
+func (k *connected) cnfMetrics(name string, db *sqldb.DB) {
+	if k.CNFMetrics != name {
+		return
 	}
-	ds := c.Datasets[name].sql(name)
+	ds := k.Datasets[name].sql(name)
 	ds.Columns, ds.Value = cnfmetrics.Columns(), ""
-	if err := db.Check(ctx, ds); err != nil {
-		return fmt.Errorf("cnf_metrics: %w; deploy/schema has the table", err)
+	err := db.Check(k.ctx, ds)
+	if fieldErrors(err) != nil {
+		k.problems = append(k.problems, k.places.problem("cnf_metrics", "%v; deploy/schema has the table", err))
+	} else if err != nil {
+		k.errs = append(k.errs, fmt.Errorf("cnf_metrics: %w", err))
+	}
+}
+
+// dataset asks the database about all that the dataset does there. What cannot be read is not asked about further.
+func (k *connected) dataset(name string, d DatasetConfig, db *sqldb.DB) {
+	err := db.Check(k.ctx, d.sql(name))
+	wrong := fieldErrors(err)
+	for _, e := range wrong {
+		k.problems = append(k.problems, k.places.problem("datasets."+name+"."+e.Field, "%v", e.Err))
+	}
+	if err != nil && wrong == nil {
+		k.errs = append(k.errs, err)
+	}
+	if err == nil && d.Writable {
+		k.errs = append(k.errs, db.CheckWritable(k.ctx, d.sql(name)))
+	}
+	if err == nil && d.Feed.configured() {
+		k.errs = append(k.errs, db.CheckFeed(k.ctx, d.sql(name), d.Feed.sql()))
+	}
+}
+
+// fieldErrors are the outermost of the tree of err.
+func fieldErrors(err error) []*sqldb.FieldError {
+	switch e := err.(type) {
+	case *sqldb.FieldError:
+		return []*sqldb.FieldError{e}
+	case interface{ Unwrap() error }:
+		return fieldErrors(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all []*sqldb.FieldError
+		for _, err := range e.Unwrap() {
+			all = append(all, fieldErrors(err)...)
+		}
+		return all
 	}
 	return nil
-}
-
-// check asks the database about all that the dataset does there. What cannot be read is not asked about further.
-func (d DatasetConfig) check(ctx context.Context, name string, db *sqldb.DB) error {
-	if err := db.Check(ctx, d.sql(name)); err != nil {
-		return err
-	}
-	var writes, feed error
-	if d.Writable {
-		writes = db.CheckWritable(ctx, d.sql(name))
-	}
-	if d.Feed.configured() {
-		feed = db.CheckFeed(ctx, d.sql(name), d.Feed.sql())
-	}
-	return errors.Join(writes, feed)
 }

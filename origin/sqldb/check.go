@@ -7,8 +7,17 @@ import (
 	"fmt"
 )
 
-// Check connects, prepares the statements of a dataset, and says what is wrong with which column. MySQL and SQLite run
-// them, for a key "0", as they tell the columns only then.
+// FieldError says what in the database is not as a field of Dataset has it. Field is in lower case, as in "version".
+type FieldError struct {
+	Field string
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// Check connects, prepares the statements of a dataset, and says what is wrong with which column, as a *FieldError each.
+// MySQL and SQLite run them, for a key "0", as they tell the columns only then.
 func (db *DB) Check(ctx context.Context, ds Dataset) error {
 	if _, err := db.source(ds); err != nil {
 		return err
@@ -29,7 +38,7 @@ func (db *DB) Check(ctx context.Context, ds Dataset) error {
 func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds Dataset) error {
 	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+quoteTable(db.dialect, ds.Table)+" LIMIT 0")
 	if err != nil {
-		return fmt.Errorf("table %s: %w", ds.Table, err)
+		return &FieldError{"table", fmt.Errorf("%s: %w", ds.Table, err)}
 	}
 	names, err := rows.Columns()
 	if err = errors.Join(err, rows.Close()); err != nil {
@@ -63,13 +72,13 @@ func checkNames(ds Dataset, names []string) error {
 
 func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds Dataset) error {
 	if err := db.checkStatement(ctx, conn, ds, &statement{sql: ds.Query}); err != nil {
-		return fmt.Errorf("query: %w", err)
+		return &FieldError{"query", err}
 	}
 	if ds.Batch == "" {
 		return nil
 	}
 	if err := db.checkStatement(ctx, conn, ds, ds.statement(db.dialect)); err != nil {
-		return fmt.Errorf("batch: %w", err)
+		return &FieldError{"batch", err}
 	}
 	return nil
 }
@@ -94,7 +103,8 @@ func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds Dataset, st
 		return errors.New("it has no columns to make a value of")
 	}
 	if c.version >= 0 && !columns[c.version].integer {
-		return fmt.Errorf("version: column %q is not an integer: use one that grows by one with each write", ds.Version)
+		err := fmt.Errorf("column %q is not an integer: use one that grows by one with each write", ds.Version)
+		return &FieldError{"version", err}
 	}
 	return nil
 }

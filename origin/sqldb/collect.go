@@ -85,7 +85,7 @@ func (c *collector) columns(names []string) error {
 }
 
 func missing(field, name string, names []string) error {
-	return fmt.Errorf("%s: there is no column %q: it has %s", field, name, strings.Join(names, ", "))
+	return &FieldError{field, fmt.Errorf("there is no column %q: it has %s", name, strings.Join(names, ", "))}
 }
 
 func distinct(names []string) error {

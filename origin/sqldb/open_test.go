@@ -33,6 +33,9 @@ func TestNoErrorHoldsASecret(t *testing.T) {
 		{"mysql", ""},
 		{"sqlite", "file:x.db?_key=" + canary + "%zz"},
 		{"sqlite", "file:x.db?vfs=a&vfs=" + canary},
+		{"sqlite", "postgres://user:" + canary + "@host/db"},
+		{"sqlite", "user:" + canary + "@tcp(host:3306)/db"},
+		{"sqlite", "host=h password=" + canary},
 		{"sqlite", ":memory:"},
 		{"sqlite", ""},
 		{"oracle", canary},
@@ -103,8 +106,8 @@ func TestSQLiteIsNotMadeWhereThereIsNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.db")
 	d := database{driver: "sqlite", dsn: path}
 	o := d.dataset(t, sqldb.Dataset{Table: "r", Key: "k"})
-	if _, err := o.Load(soon(t), []string{"a"}); err == nil {
-		t.Error("a file that is not there holds rows")
+	if _, err := o.Load(soon(t), []string{"a"}); err == nil || !strings.Contains(err.Error(), "open "+path+": ") {
+		t.Errorf("a file that is not there: %v", err)
 	}
 	if made, _ := filepath.Glob(path); made != nil {
 		t.Error("a load made a file")

@@ -3,11 +3,13 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,8 +40,27 @@ func openSQLite(c Config) (connectors, dialect, error) {
 		return connectors{}, nil, errBadSQLite
 	}
 	login, err := c.login(func(dsn string) (account, error) { return account{address: dsn}, nil })
-	return connectors{reads, writes, login}, sqlite{}, err
+	path, _, _ := strings.Cut(strings.TrimPrefix(c.DSN, "file:"), "?")
+	return connectors{fileConnector{reads, path}, fileConnector{writes, path}, login}, sqlite{}, err
 }
+
+// fileConnector names the file that cannot be opened, and nothing else of the DSN.
+type fileConnector struct {
+	driver.Connector
+	path string
+}
+
+func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w; there must be a database at this path, which begins where this program was started",
+			c.path, err)
+	}
+	return conn, nil
+}
+
+// foreign is what DSNs of other databases have, which must not be printed as the path of a file.
+var foreign = regexp.MustCompile(`://|@\w*\(|password\s*=`)
 
 var errBadSQLite = errors.New("the DSN is not one of SQLite: a path, or a URI such as file:/data/rows.db")
 
@@ -53,7 +74,7 @@ func sqliteURIs(dsn string) (read, write string, err error) {
 		path = (&url.URL{Path: path}).EscapedPath()
 	}
 	values, err := url.ParseQuery(query)
-	if path == "" || err != nil {
+	if path == "" || err != nil || foreign.MatchString(dsn) && !strings.HasPrefix(dsn, "file://") {
 		return "", "", errBadSQLite
 	}
 	if path == ":memory:" && values.Get("cache") != "shared" {

@@ -79,8 +79,9 @@ func newValidate() *cobra.Command {
 dataset is writable, ask whether its rows can be written, without writing any; where it has a change feed, whether it would
 tell.
 
-Exit code 78: the configuration is wrong; all that is wrong is listed. Exit code 1: it is right, but etcd or an origin
-cannot be reached or refuses what is asked, or other members would refuse the certificate of peer_tls.`,
+Exit code 78: the configuration is wrong, or names a table, a column or a query that the database does not have; all that
+is wrong is listed. Exit code 1: it is right, but etcd or an origin cannot be reached or refuses what is asked, or other
+members would refuse the certificate of peer_tls.`,
 		Example: `  ringside validate -c ringside.yaml
   ringside validate --offline`,
 		Args: usage(cobra.NoArgs),

@@ -114,6 +114,12 @@ func TestCommandLines(t *testing.T) {
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
 		"W": write(t, "w.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: no_key, key: k, writable: true, feed: {kind: poll}}}"),
+		"NOQUERY": write(t, "q.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
+			"datasets: {a: {origin: db, query: SELECT nope FROM cnf_metrics WHERE cnf_id = ?}}"),
+		"NOMETRIC": write(t, "m.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
+			"datasets: {a: {origin: db, table: cnf_metrics, key: cnf_id, version: value, writable: true}}\ncnf_metrics: a"),
+		"UNUSABLE": write(t, "o.yaml", "origins: {db: {driver: sqlite, dsn: no.db}}\n"+
+			"datasets: {a: {origin: db, table: t, key: k}}"),
 		"NOETCD": write(t, "e.yaml", "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}"),
 		"ALONE": write(t, "l.yaml", "membership: {static: [\"127.0.0.1:1\"]}\nlisten: {peer: 127.0.0.1:0, http: 127.0.0.1:0, "+
 			"grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}"),
@@ -162,7 +168,11 @@ func TestCommandLines(t *testing.T) {
 		{"wait --metrics $N --timeout 1ms", 1, "", "not ready after 1ms"},
 		{"validate -c $C", 0, "ok, 1 origins, 2 datasets", ""},
 		{"validate -c $BAD", 78, "", "bad.yaml:2:1: unknown field \"nodes\""},
-		{"validate -c $NOTABLE", 1, "", `dataset "b"`},
+		{"validate -c $NOTABLE", 78, "", "t.yaml:2:35: datasets.a.table: nope: "},
+		{"validate -c $NOTABLE", 78, "", "t.yaml:2:91: datasets.b.key: there is no column \"id\": it has cnf_id, value, raw"},
+		{"validate -c $NOQUERY", 78, "", "q.yaml:2:35: datasets.a.query: "},
+		{"validate -c $NOMETRIC", 78, "", "m.yaml:3:14: cnf_metrics: "},
+		{"validate -c $UNUSABLE", 1, "", "open no.db: unable to open database file"},
 		{"validate -c $NOTABLE --offline", 0, "ok", ""},
 		{"validate -c $W", 1, "", "writes: key: column \"k\" of table no_key is not unique"},
 		{"validate -c $W", 1, "", "feed: changes are not told: ringside_changes is not there"},
