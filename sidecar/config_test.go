@@ -89,7 +89,9 @@ func TestProblems(t *testing.T) {
 			[]string{"ringside.yaml:2:8: ring.min: want a whole number, 0 or more; got \"many\"\n    2 |   min: many\n               ^"},
 		},
 		{"duration without unit", "drain_timeout: 10", []string{"drain_timeout: want a duration with a unit"}},
-		{"negative duration", "drain_timeout: -1s", []string{"drain_timeout: want a duration"}},
+		{"negative duration", "drain_timeout: -1s", []string{"drain_timeout: want 0s or more; -1s is negative"}},
+		{"long duration", "drain_timeout: 99999999h", []string{"drain_timeout: 99999999h is too long; at most 2562047h"}},
+		{"large memory", "memory: 9999999TiB", []string{"memory: 9999999TiB is too large; at most 8388607TiB"}},
 		{
 			"memory without unit", "memory: 128",
 			[]string{"128 bytes are too few to be meant; give a unit, such as 128MiB"},
@@ -612,7 +614,8 @@ func TestNoErrorShowsASecret(t *testing.T) {
 
 func TestSizesAndShares(t *testing.T) {
 	for text, want := range map[string]Size{
-		"auto": 0, "128MiB": 128 << 20, "1.5GiB": 3 << 29, "100MB": 1e8, "64Mi": 64 << 20, "1048576": 1 << 20, " 2 KiB ": 2048,
+		"auto": 0, "128MiB": 128 << 20, "1.5GiB": 3 << 29, "100MB": 1e8, "64Mi": 64 << 20, "1TiB": 1 << 40,
+		"1048576": 1 << 20, " 2 KiB ": 2048,
 	} {
 		var s Size
 		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
@@ -623,7 +626,7 @@ func TestSizesAndShares(t *testing.T) {
 			t.Errorf("size %d is printed as %s", s, s)
 		}
 	}
-	for _, text := range []string{"-1MiB", "0", "MiB", "1TiB", "NaN", "InfGiB", "1e30GiB", "0.1B"} {
+	for _, text := range []string{"-1MiB", "0", "MiB", "1PiB", "NaN", "InfGiB", "1e30GiB", "0.1B"} {
 		if err := new(Size).UnmarshalText([]byte(text)); err == nil {
 			t.Errorf("size %q is accepted", text)
 		}

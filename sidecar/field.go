@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -71,9 +73,17 @@ func setText(v reflect.Value, text string) error {
 	return nil
 }
 
+// duration is the form that time.ParseDuration takes. What has it and is refused is beyond an int64.
+var duration = regexp.MustCompile(`^[-+]?([0-9.]+(ns|us|µs|ms|s|m|h))+$`)
+
 func setDuration(v reflect.Value, text string) error {
 	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
+	switch {
+	case d < 0:
+		return fmt.Errorf("want 0s or more; %s is negative", text)
+	case err != nil && duration.MatchString(text):
+		return fmt.Errorf("%s is too long; at most %dh", text, math.MaxInt64/time.Hour)
+	case err != nil:
 		return fmt.Errorf("want a duration with a unit, such as 500ms, 5s or 10m; got %q", text)
 	}
 	v.SetInt(int64(d))

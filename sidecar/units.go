@@ -17,7 +17,8 @@ var units = []struct {
 }{
 	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
 	{"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},
-	{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"B", 1}, {"", 1},
+	{"TiB", 1 << 40}, {"TB", 1e12},
+	{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"Ti", 1 << 40}, {"B", 1}, {"", 1},
 }
 
 // UnmarshalText reads "auto", or a number with a unit: 128MiB, 1.5GiB, 100MB, 128Mi.
@@ -33,8 +34,11 @@ func (s *Size) UnmarshalText(text []byte) error {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if n *= u.bytes; err != nil || !(n >= 1 && n < math.MaxInt64) {
+		if n *= u.bytes; err != nil || !(n >= 1) || math.IsInf(n, 1) {
 			break
+		}
+		if n >= math.MaxInt64 {
+			return fmt.Errorf("%s is too large; at most %dTiB", t, math.MaxInt64>>40)
 		}
 		*s = Size(n)
 		return nil

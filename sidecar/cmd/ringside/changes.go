@@ -72,7 +72,7 @@ func onFeed(cmd *cobra.Command, do func(ctx context.Context, c sidecar.Config, d
 	source := configFlags(cmd)
 	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time that the database may take")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := source.Load()
+		c, err := load(cmd, source)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,16 @@ func configFlags(cmd *cobra.Command) *sidecar.Source {
 	cmd.Flags().StringArrayVar(&source.Set, "set", nil,
 		"set one field, whatever file and environment say: path=value; may be repeated")
 	return source
+}
+
+// load is source.Load for what is an assignment at all. It does not repeat what is none: it may hold a secret.
+func load(cmd *cobra.Command, source *sidecar.Source) (sidecar.Config, error) {
+	for _, assignment := range source.Set {
+		if path, _, ok := strings.Cut(assignment, "="); !ok || path == "" {
+			return sidecar.Config{}, usagef(cmd, "--set: want path=value, such as listen.http=127.0.0.1:0")
+		}
+	}
+	return source.Load()
 }
 
 func newConfig() *cobra.Command {
@@ -57,7 +68,7 @@ func newConfigShow() *cobra.Command {
 	}
 	source, out := configFlags(cmd), outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := source.Load()
+		c, err := load(cmd, source)
 		if err != nil {
 			return err
 		}
@@ -90,7 +101,7 @@ members would refuse the certificate of peer_tls.`,
 	offline := cmd.Flags().Bool("offline", false, "do not connect to etcd and the origins")
 	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time for etcd and all origins")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := source.Load()
+		c, err := load(cmd, source)
 		if err != nil {
 			return err
 		}

@@ -47,6 +47,9 @@ func newWait() *cobra.Command {
 	metrics := metricsFlag(cmd)
 	timeout := cmd.Flags().Duration("timeout", 30*time.Second, "give up after this time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *timeout <= 0 {
+			return usagef(cmd, "--timeout: want more than 0s; got %s", *timeout)
+		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
 		if err := metrics.wait(ctx); err != nil {

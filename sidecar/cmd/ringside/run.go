@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,10 +31,12 @@ wins over a variable, and a variable over the file. Log lines go to stderr.`,
 		Args: usage(cobra.NoArgs),
 	}
 	source := configFlags(cmd)
-	cmd.Flags().Func("log-format", "json or console; short for --set log.format=", assign(source, "log.format"))
-	cmd.Flags().Func("log-level", "debug, info, warn or error; short for --set log.level=", assign(source, "log.level"))
+	cmd.Flags().Func("log-format", "json or console; short for --set log.format=",
+		assign(source, "log.format", "json", "console"))
+	cmd.Flags().Func("log-level", "debug, info, warn or error; short for --set log.level=",
+		assign(source, "log.level", "debug", "info", "warn", "error"))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := source.Load()
+		c, err := load(cmd, source)
 		if err != nil {
 			return err
 		}
@@ -51,9 +55,12 @@ func runSidecar(ctx context.Context, c sidecar.Config, log *zap.Logger) error {
 	return err
 }
 
-// assign returns a flag that sets one field.
-func assign(source *sidecar.Source, path string) func(string) error {
+// assign returns a flag that sets one field to one of the values that it takes.
+func assign(source *sidecar.Source, path string, allowed ...string) func(string) error {
 	return func(value string) error {
+		if !slices.Contains(allowed, value) {
+			return fmt.Errorf("want one of %s", strings.Join(allowed, ", "))
+		}
 		source.Set = append(source.Set, path+"="+value)
 		return nil
 	}
