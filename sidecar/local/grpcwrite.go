@@ -68,12 +68,14 @@ func (g *service) write(
 	return a, nil
 }
 
-// writeError is a status that names the field that is wrong: the key, or a column of the value.
+// writeError is a status that names the field that is wrong: the key, the id, or a column of the value.
 func (s *Server) writeError(err error) error {
 	f := s.fail(err)
 	switch {
 	case f.verdict != verdicts[cache.KindInvalidValue]:
 		return f.rpc("key")
+	case f.problem == problemOtherWrite:
+		return f.rpc("idempotency_id")
 	case f.column != "":
 		return f.rpc("value." + f.column)
 	}

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/status"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
@@ -222,6 +226,25 @@ func TestDefectIsReportedAndNotShown(t *testing.T) {
 	}
 	if n := s.Stats().Defects.Load(); n != 2 {
 		t.Errorf("%d defects counted", n)
+	}
+}
+
+func TestIDOfAnotherWriteIsNotSaidToBeAValue(t *testing.T) {
+	s := startWritable(t, Config{})
+	c := dial(t, "tcp", s.http)
+	c.send(put("/v1/rows/a", `{"value":1}`, "Idempotency-Key: w"))
+	c.answer("PUT")
+	c.send(put("/v1/rows/a", `{"value":2}`, "Idempotency-Key: w"))
+	resp, body := c.answer("PUT")
+	checkProblem(t, resp, body, "invalid-value")
+	if !strings.Contains(body, problemOtherWrite.title) {
+		t.Errorf("%s", body)
+	}
+	_, err := client(t, s.grpc).Put(t.Context(), &ringsidev1.PutRequest{
+		Dataset: "rows", Key: "a", Value: []byte(`{"value":3}`), IdempotencyId: "w",
+	})
+	if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), `field:"idempotency_id"`) {
+		t.Errorf("%v: %v", err, status.Convert(err).Details())
 	}
 }
 

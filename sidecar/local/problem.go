@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -40,6 +41,7 @@ var (
 	problemConns          = problem{http.StatusServiceUnavailable, "too-many-connections", "Too many connections"}
 	problemVersion        = problem{http.StatusHTTPVersionNotSupported, "http-version", "HTTP version not supported"}
 	problemPrecondition   = problem{http.StatusPreconditionFailed, "precondition-failed", "Precondition failed"}
+	problemOtherWrite     = problem{http.StatusUnprocessableEntity, "invalid-value", "The Idempotency-Key names another write"}
 	problemStopping       = problem{http.StatusServiceUnavailable, "stopping", "The sidecar is stopping"}
 	problemMediaType      = problem{http.StatusUnsupportedMediaType, "unsupported-media-type", "Unsupported media type"}
 )
@@ -138,6 +140,9 @@ func (s *Server) fail(err error) failure {
 		var wrong *origin.ValueError
 		if errors.As(err, &wrong) {
 			f.column, f.detail = wrong.Column, wrong.Reason
+		}
+		if f.column == "" && strings.Contains(f.detail, "the idempotency id was used") { // another member says it as a text
+			f.problem = problemOtherWrite
 		}
 	}
 	return f

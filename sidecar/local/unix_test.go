@@ -39,8 +39,8 @@ func TestUnixSocketSpeaksBothProtocols(t *testing.T) {
 func TestUnixSocketSniffsByteByByte(t *testing.T) {
 	s := start(t, Config{})
 	for _, request := range []string{
-		"POST /v1/failing:batchGet HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\n{\"keys\":[]}",
-		"PRI /x HTTP/1.1\r\nHost: x\r\n\r\n", "G / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"POST /v1/failing:batchGet HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{\"keys\":[\"a\"]}",
+		"PRI / HTTP/1.1\r\nHost: x\r\n\r\n", "G / HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		c := dial(t, "unix", s.unix)
 		for i := range len(request) {
