@@ -51,15 +51,40 @@ func (w *rowWriter) checkVersion(t *table) error {
 
 // checkRights has the database judge statements that meet no row, in transactions that are rolled back.
 func (w *rowWriter) checkRights(ctx context.Context, conn *sql.Conn, t *table) error {
-	var errs []error
+	var r refusals
 	for _, statement := range w.rehearsal(t) {
 		if err := w.rehearse(ctx, conn, statement); err != nil {
 			verb, _, _ := strings.Cut(statement, " ")
-			errs = append(errs, fmt.Errorf("%s: %w: a writable dataset needs an account that may SELECT, INSERT, UPDATE and "+
-				"DELETE in table %s of a database that takes writes", verb, err, w.source.dataset.Table))
+			r.add(verb, err)
 		}
 	}
-	return errors.Join(errs...)
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: a writable dataset needs an account that may SELECT, INSERT, UPDATE and DELETE in table %s of a "+
+		"database that takes writes", r.error(), w.source.dataset.Table)
+}
+
+// refusals are statements that the database refuses; those that follow each other for the same reason are told as one.
+type refusals struct {
+	verbs []string // of errs
+	errs  []error
+}
+
+func (r *refusals) add(verb string, err error) {
+	if last := len(r.errs) - 1; last >= 0 && r.errs[last].Error() == err.Error() {
+		r.verbs[last] += ", " + verb
+		return
+	}
+	r.verbs, r.errs = append(r.verbs, verb), append(r.errs, err)
+}
+
+func (r *refusals) error() error {
+	said := make([]string, len(r.errs))
+	for i, err := range r.errs {
+		said[i] = r.verbs[i] + ": " + err.Error()
+	}
+	return &plainError{strings.Join(said, "; "), errors.Join(r.errs...)}
 }
 
 func (w *rowWriter) rehearsal(t *table) []string {

@@ -49,7 +49,7 @@ func openMySQL(c Config) (connectors, dialect, error) {
 	if err != nil {
 		return connectors{}, nil, errBadMySQL
 	}
-	return connectors{reads: readOnlyConnector{connector}, login: login}, &mysql{}, nil
+	return connectors{reads: readOnlyConnector{connector, config.Addr}, login: login}, &mysql{}, nil
 }
 
 func newMySQLConnector(config *mysqldriver.Config, l *login) (driver.Connector, error) {
@@ -76,11 +76,17 @@ var errBadMySQL = errors.New("the DSN is not one of MySQL, such as user:password
 
 // readOnlyConnector makes connections that can not write, but in a transaction that says READ WRITE. It is no parameter
 // of the DSN, as the variable has two names (tx_read_only, transaction_read_only) and no server knows both.
-type readOnlyConnector struct{ driver.Connector }
+type readOnlyConnector struct {
+	driver.Connector
+	addr string
+}
 
 func (c readOnlyConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
-	if err != nil {
+	switch {
+	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return nil, &silentError{c.addr, ctx.Err()}
+	case err != nil:
 		return nil, err
 	}
 	_, err = conn.(driver.ExecerContext).ExecContext(ctx,
@@ -91,6 +97,19 @@ func (c readOnlyConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	return conn, nil
 }
+
+// silentError is about a server that has not greeted in time: those of other databases wait for the client to begin.
+type silentError struct {
+	addr string
+	err  error
+}
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("%v: no MySQL or MariaDB has answered at %s: check host and port, and that it is no other database's", e.err,
+		e.addr)
+}
+
+func (e *silentError) Unwrap() error { return e.err }
 
 func (*mysql) quote(name string) string       { return quoteWith("`", name) }
 func (*mysql) keyColumn(column string) string { return column }

@@ -2,7 +2,9 @@ package sqldb_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -174,6 +176,23 @@ func testCheck(t *testing.T, d database) {
 		if err != nil && !strings.Contains(err.Error(), `origin "db", dataset "rows"`) {
 			t.Errorf("it does not say where: %v", err)
 		}
+	}
+}
+
+// A server of PostgreSQL waits for the client to begin.
+func TestAnAddressThatIsNoMySQLIsNamed(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	db := database{driver: "mysql", dsn: "user:" + canary + "@tcp(" + ln.Addr().String() + ")/db"}.open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err = db.Check(ctx, sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+	if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), canary) ||
+		!strings.Contains(err.Error(), "no MySQL or MariaDB has answered at "+ln.Addr().String()) {
+		t.Errorf("got %v", err)
 	}
 }
 

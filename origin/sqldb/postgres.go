@@ -94,14 +94,14 @@ func (c plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-// connectError is an error in other words.
-type connectError struct {
+// plainError is an error in other words.
+type plainError struct {
 	text string
 	err  error
 }
 
-func (e *connectError) Error() string { return e.text }
-func (e *connectError) Unwrap() error { return e.err }
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
 
 func plainConnect(err error) error {
 	lines := strings.Split(err.Error(), "\n")
@@ -112,7 +112,7 @@ func plainConnect(err error) error {
 		slices.Sort(lines[1:])
 		lines = []string{first + ": " + strings.Join(slices.Compact(lines[1:]), "; ")}
 	}
-	return &connectError{lines[0], err}
+	return &plainError{lines[0], err}
 }
 
 func (postgres) quote(name string) string       { return quoteWith(`"`, name) }

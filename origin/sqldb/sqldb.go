@@ -153,9 +153,12 @@ func onOneConn(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) er
 // explain makes of a driver's error one that callers can classify: what the database ended because of its time is
 // context.DeadlineExceeded, whether the database or this side noticed first.
 func (db *DB) explain(ctx context.Context, err error) error {
+	silent, unanswered := errors.AsType[*silentError](err)
 	switch {
 	case err == nil:
 		return nil
+	case ctx.Err() != nil && unanswered:
+		return silent
 	case ctx.Err() != nil:
 		return fmt.Errorf("query: %w", ctx.Err())
 	case db.dialect.timedOut(err):
