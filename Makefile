@@ -50,7 +50,7 @@ test: setup lint ## Run every test: lint, units with -race, real servers, whole 
 	@$(GOTESTSUM) $$(grep -rl --include=*_test.go '^//go:build !race' sidecar origin ring | xargs -n1 dirname | sort -u | sed 's|^|./|')
 	@for module in $(filter-out e2e/oldclient,$(NESTED)); do echo "== $$module"; (cd $$module && $(GOTESTSUM) -timeout 10m ./...); done
 	@echo "== whole clusters"
-	@$(GOTESTSUM) -timeout 20m ./e2e
+	@$(GOTESTSUM) -timeout 45m ./e2e
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, buf lint, and that generated code is current
@@ -73,7 +73,7 @@ bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same ru
 
 .PHONY: promises
 promises: setup ## Measure the counted promises on real processes and print a table
-	@cd e2e && go test -count=1 -timeout 20m -run '^TestPromise' -promises # here, where go test shows what tests print
+	@cd e2e && go test -count=1 -timeout 45m -run '^TestPromise' -promises # here, where go test shows what tests print
 
 .PHONY: clean
 clean: ## Remove what make has built
