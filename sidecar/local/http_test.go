@@ -91,7 +91,7 @@ func TestRawHTTP(t *testing.T) {
 		{"PATCH", "PATCH /v1/cnf-metrics/a HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "method-not-allowed",
 			map[string]string{"Allow": "GET, HEAD, PUT, DELETE"}},
 		{"PATCH, read only", "PATCH /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "method-not-allowed",
-			map[string]string{"Allow": "GET, HEAD"}},
+			map[string]string{"Allow": "GET, HEAD, PUT, DELETE"}},
 		{"OPTIONS of an unknown dataset", "OPTIONS /v1/nope/x HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "unknown-dataset",
 			map[string]string{"Allow": ""}},
 		{"OPTIONS of no route", "OPTIONS /nope HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "no-such-route",

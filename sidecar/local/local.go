@@ -43,13 +43,8 @@ func (s Served) contentType() string {
 	return typeBytes
 }
 
-// methods are those that a key answers, as the header Allow lists them.
-func (s Served) methods() string {
-	if s.ReadOnly {
-		return "GET, HEAD"
-	}
-	return "GET, HEAD, PUT, DELETE"
-}
+// What a key answers, as the header Allow lists it, and what one of a dataset without writes does.
+const allowKey, allowReads = "GET, HEAD, PUT, DELETE", "GET, HEAD"
 
 // Datasets are the datasets of the running configuration. It is safe for concurrent use.
 type Datasets interface {

@@ -51,7 +51,7 @@ func (e *entrance) write(c *call, escapedName, escapedKey string) {
 // readOnly answers a write to a dataset that takes none.
 func (c *call) readOnly(detail string) {
 	c.fail(failure{problem: kinds[cache.KindReadOnly], detail: detail})
-	c.setString("Allow", Served{ReadOnly: true}.methods())
+	c.setString("Allow", allowReads)
 }
 
 // writeFailure is f, but that RFC 9110 has a status of its own for the conditions that it knows.
