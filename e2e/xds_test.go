@@ -16,9 +16,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	etcdresolver "go.etcd.io/etcd/client/v3/naming/resolver"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/xds"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
@@ -74,7 +76,12 @@ func overGRPC(conn *grpc.ClientConn, dataset string) reader {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		ctx = metadata.AppendToOutgoingContext(ctx, "ringside-key", ring.RouteKey(dataset, key))
-		response, err := stub.Get(ctx, &ringsidev1.GetRequest{Dataset: dataset, Key: key})
+		question := &ringsidev1.GetRequest{Dataset: dataset, Key: key}
+		response, err := stub.Get(ctx, question)
+		if status.Code(err) == codes.Unavailable {
+			// gRPC itself does not repeat a call whose answer had begun to arrive when its member was killed: its users do.
+			response, err = stub.Get(ctx, question)
+		}
 		if err != nil {
 			return err
 		}
