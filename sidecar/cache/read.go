@@ -34,6 +34,12 @@ func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, e
 	if err == nil && !a.Absent && !o.admits(a.Version) {
 		err = d.tooOld(a, o)
 	}
+	if o.prefetched != 0 && err == nil && !a.Stale && (a.Source == SourceHit || a.Source == SourceLocalHit) {
+		a.Source = SourcePeerHit // it came into memory since this read has looked there
+		if d.now()-int64(a.Age) >= o.prefetched {
+			a.Source = SourceLoad
+		}
+	}
 	d.countMiss(a, err)
 	return a, err
 }
