@@ -45,12 +45,18 @@ setup: ## Install what the tests need, once
 .PHONY: test
 test: setup lint ## Run every test: lint, units with -race, real servers, whole clusters
 	@echo "== unit and integration tests"
-	@$(GOTESTSUM) -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
+	@$(GOTESTSUM) -race -timeout 15m $$(go list ./... | grep -vE '/e2e(/guards)?$$')
 	@echo "== figures of memory and allocations, which the race detector would change"
 	@$(GOTESTSUM) $$(grep -rl --include=*_test.go '^//go:build !race' sidecar origin ring | xargs -n1 dirname | sort -u | sed 's|^|./|')
 	@for module in $(filter-out e2e/oldclient,$(NESTED)); do echo "== $$module"; (cd $$module && $(GOTESTSUM) -timeout 10m ./...); done
 	@echo "== whole clusters"
 	@$(GOTESTSUM) -timeout 45m ./e2e
+	@echo "== guards, a sample"
+	@go test -count=1 -timeout 10m -v ./e2e/guards | grep -E '^ *(guards_test|--- FAIL|FAIL|ok)|^ {4,}'
+
+.PHONY: guards
+guards: setup ## Remove every guard, one at a time, and check that its test fails (SEED=, SAMPLE= for fewer)
+	@go test -count=1 -timeout 60m -v ./e2e/guards -all
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, buf lint, and that generated code is current

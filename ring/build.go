@@ -88,7 +88,7 @@ func identity(members []Member, size Size) uint64 {
 	for i := range members {
 		m := &members[i]
 		for _, s := range [...]string{m.ID, m.Key(), m.Addr} {
-			buf = append(binary.AppendUvarint(buf, uint64(len(s))), s...)
+			buf = append(binary.AppendUvarint(buf, uint64(len(s))), s...) //guard:two-sets-members-one-ring-id
 		}
 	}
 	return xxhash.Sum64(buf)

@@ -246,7 +246,7 @@ func (k *checker) membership() {
 
 // notEmpty refuses a list that was given and has nothing: somebody's template meant members.
 func (k *checker) notEmpty(path string, list []string) {
-	if list != nil && len(list) == 0 {
+	if list != nil && len(list) == 0 { //guard:template-without-members-makes-sidecars-alone
 		k.problem(path, "is an empty list, which would leave this sidecar alone; fill it, or leave it out")
 	}
 }
@@ -254,7 +254,7 @@ func (k *checker) notEmpty(path string, list []string) {
 // listed checks a static list for this member, where its address does not depend on the host that it runs on.
 func (k *checker) listed(static []string) {
 	_, port, err := splitAddr(k.config.Node.Advertise)
-	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) {
+	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) { //guard:member-others-do-list-runs-moment
 		k.problem("membership.static", "%s%s", k.config.Node.Advertise, unlisted)
 	}
 }
@@ -403,7 +403,7 @@ func (k *checker) driver(path, driver string) {
 		missing = "is missing; "
 	}
 	if !slices.Contains(driverNames, driver) {
-		k.problem(path, "%swant one of %s", missing, strings.Join(driverNames, ", "))
+		k.problem(path, "%swant one of %s", missing, strings.Join(driverNames, ", ")) //guard:connection-string-place-driver-printed
 	}
 }
 

@@ -23,7 +23,7 @@ func (p *process) openPool(context.Context) error {
 	}
 	c := peer.Config{
 		Self: p.onRing().ID, AttemptTimeout: p.config.attemptTimeout(), FollowIdle: p.config.followIdle(),
-		Sink: sink{p}, Feeds: p.config.withFeed(),
+		Sink: sink{p}, Feeds: p.config.withFeed(), //guard:nobody-takes-members-publish
 	}
 	if p.tls != nil {
 		c.Credentials = p.tls
@@ -41,7 +41,7 @@ func (c Config) attemptTimeout() time.Duration {
 	for _, d := range c.Datasets {
 		longest = max(longest, d.policy().LoadTimeout+wayTime)
 		if d.Writable {
-			longest = max(longest, d.policy().WriteTimeout+wayTime)
+			longest = max(longest, d.policy().WriteTimeout+wayTime) //guard:hops-end-before-writes-do
 		}
 	}
 	return longest
@@ -155,7 +155,7 @@ func (p *process) useRing(cur, prev *ring.Ring) {
 	p.ring.Store(cur)
 	p.pool.SetRing(cur, prev)
 	for _, d := range p.datasets {
-		d.RingChanged()
+		d.RingChanged() //guard:datasets-told-new-ring
 	}
 	p.changes.RingChanged()
 	p.feeder.useRing(cur)

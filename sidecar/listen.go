@@ -93,7 +93,7 @@ func (b bounds) routed() int {
 
 // connBounds shares files out among n listeners of applications and the one of members, which gets what they leave.
 func connBounds(files, n int) bounds {
-	each := min(max(files/(n+1), 1), local.DefaultMaxConns)
+	each := min(max(files/(n+1), 1), local.DefaultMaxConns) //guard:idle-clients-take-every-file-probe
 	return bounds{each, min(max(files-n*each, 1), peer.DefaultMaxConns)}
 }
 

@@ -146,7 +146,7 @@ type observedWriter struct {
 // Write implements origin.Writer.
 func (o observedWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
 	value, err := o.Writer.Write(ctx, c)
-	if err != nil && !isCallersFault(err) {
+	if err != nil && !isCallersFault(err) { //guard:values-callers-send-fill-log
 		o.complaint.set(err)
 	}
 	return value, err
@@ -315,7 +315,7 @@ func (k *connected) cnfMetrics(name string, db *sqldb.DB) {
 // dataset asks the database about all that the dataset does there. What cannot be read is not asked about further.
 func (k *connected) dataset(name string, d DatasetConfig, db *sqldb.DB) {
 	err := db.Check(k.ctx, d.sql(name))
-	wrong := fieldErrors(err)
+	wrong := fieldErrors(err) //guard:database-contradicts-no-place-file
 	for _, e := range wrong {
 		k.problems = append(k.problems, k.places.problem("datasets."+name+"."+e.Field, "%v", e.Err))
 	}

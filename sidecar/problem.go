@@ -56,7 +56,7 @@ var (
 // may continue one: an error message travels to places where a password must not go.
 func excerpt(source []byte, p position) string {
 	lines := strings.Split(string(source), "\n")
-	if p.line < 1 || p.line > len(lines) || p.column < 1 || mayHoldSecret(lines[:p.line]) {
+	if p.line < 1 || p.line > len(lines) || p.column < 1 || mayHoldSecret(lines[:p.line]) { //guard:error-shows-line-secret
 		return ""
 	}
 	const widest = 160

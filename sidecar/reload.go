@@ -73,7 +73,7 @@ func (p *process) followConfig(ctx context.Context) error {
 func (p *process) reload(load func() (Config, error)) {
 	next, err := load()
 	if err == nil {
-		err = errors.Join(p.config.changeable(next), p.moved())
+		err = errors.Join(p.config.changeable(next), p.moved()) //guard:reload-well-although-database-moved
 	}
 	if err != nil {
 		p.reloads.failed.Add(1)
@@ -122,7 +122,7 @@ func (c Config) changeable(next Config) error {
 	}
 	// A hop that ended before the owner's load would send each read to the successor, for a load of its own, and one that
 	// ended before the owner's write would leave its outcome unknown.
-	if most := c.attemptTimeout(); next.attemptTimeout() > most {
+	if most := c.attemptTimeout(); next.attemptTimeout() > most { //guard:longer-loadtimeout-doubles-loads
 		changed = append(changed, fmt.Sprintf("load_timeout or write_timeout of more than %v", most-wayTime))
 	}
 	if len(changed) == 0 {

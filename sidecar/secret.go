@@ -36,7 +36,7 @@ func (s Secret) String() string {
 }
 
 // Format implements fmt.Formatter, for verbs such as %x that would go around String.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) } //guard:printer-shows-secret
 
 // GoString implements fmt.GoStringer.
 func (s Secret) GoString() string { return s.String() }
@@ -66,7 +66,7 @@ func readSecret(file, what string) (string, error) {
 	case err != nil && connection.MatchString(file):
 		return "", errNoPath
 	case ok:
-		return "", fmt.Errorf("cannot be read: %w; want the path of a file that holds the %s", failed.Err, what)
+		return "", fmt.Errorf("cannot be read: %w; want the path of a file that holds the %s", failed.Err, what) //guard:secret-place-file-printed
 	}
 	return string(text), err
 }

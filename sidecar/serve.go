@@ -100,7 +100,7 @@ func (p *process) servePeers(context.Context) error {
 	}
 	p.service = peer.NewService(peer.ServiceConfig{
 		Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection,
-		Log: p.pool.Log(), Invalidate: sink{p}.Invalidate,
+		Log: p.pool.Log(), Invalidate: sink{p}.Invalidate, //guard:invalidation-another-member-heard
 	})
 	c, identity := peer.ServerConfig{MaxConns: p.conns.peer}, (*tls.Config)(nil)
 	if p.tls != nil {

@@ -31,8 +31,9 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 		return nil, nil, err
 	case !wanted && asker == Pod:
 		return nil, idle(pod), nil
-	case !wanted, present(pod), mirrors(pod):
+	case !wanted, present(pod), mirrors(pod): //guard:second-call-webhook-injects-again
 		return nil, nil, nil
+	//guard:agent-node-kept-from-starting
 	case unfit(pod) != nil && !asksItself(pod): // agents of the node live in such namespaces, too, and must start
 		return nil, []string{"ringside: not injected: " + unfit(pod).Error()}, nil
 	}
@@ -62,7 +63,7 @@ func wants(pod *corev1.Pod, asker Asker) (bool, error) {
 			return false, fmt.Errorf(`%s %s: %q: want "true" or "false"`, kind, injectKey, value)
 		}
 	}
-	return wanted && !declined, nil
+	return wanted && !declined, nil //guard:pod-declines-gets-sidecar
 }
 
 func asksItself(pod *corev1.Pod) bool {

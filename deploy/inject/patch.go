@@ -97,5 +97,5 @@ func keepQoS(pod *corev1.Pod, c *choices) {
 			}
 		}
 	}
-	c.requests = maps.Clone(c.limits)
+	c.requests = maps.Clone(c.limits) //guard:guaranteed-pod-loses-cpus
 }

@@ -199,7 +199,7 @@ func (r *register) window(ops []*Op) {
 func (r *register) install(op *Op) {
 	s := &state{seq: op.Seq, start: op.Start, end: op.End, not: op.Outcome != OK}
 	if op.Outcome == Unknown {
-		s.end, s.not = never, false
+		s.end, s.not = never, false //guard:checker-unknown-write-sure
 	}
 	if op.Kind == Put {
 		r.values[op.Seq] = s
@@ -233,7 +233,7 @@ func (r *register) learn(op *Op) {
 	case s.start > op.End:
 		r.fault(Phantom, op, "its write began later")
 	default:
-		s.end = min(s.end, op.End)
+		s.end = min(s.end, op.End) //guard:checker-value-outlives-successor
 		r.name(op, s, op.Version)
 	}
 }
@@ -356,7 +356,7 @@ func (r *register) judge(op *Op) bound {
 		bound
 		fault Fault
 	}{
-		{bound{version: op.MinVersion}, MinVersion}, {r.wrote[who], OwnWrite}, {r.read[who], Backwards}, {r.told, TooOld},
+		{bound{version: op.MinVersion}, MinVersion}, {r.wrote[who], OwnWrite}, {r.read[who], Backwards}, {r.told, TooOld}, //guard:checker-own-writes-looked guard:checker-reads-may-go-back
 	} {
 		left = slices.DeleteFunc(left, func(s *state) bool { return s.before(must.bound) })
 		if len(left) == 0 {
@@ -389,7 +389,7 @@ func (r *register) judgeAge(op *Op, left []*state) bound {
 			least = bound{min(least.version, s.version), min(least.start, s.start)}
 		}
 	}
-	if age > limit {
+	if age > limit { //guard:checker-any-age-will-do
 		r.fault(TooOld, op, "it had been replaced for %v; at most %v are allowed", age, limit)
 		return bound{}
 	}

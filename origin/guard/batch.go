@@ -207,7 +207,7 @@ func (b *Batch) run(g *group) {
 // load keeps a panic for the callers. Here, on a goroutine of the batch, it would end the process.
 func (g *group) load(ctx context.Context, next origin.Origin) {
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil { //guard:panic-driver-ends-process
 			g.panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
 		}
 	}()
@@ -241,6 +241,7 @@ func (b *Batch) leave(groups []*group) {
 		}
 		g.cancel()
 		if b.open == g {
+			//guard:batch-left-joined
 			b.open = nil // whoever comes next must not share its context
 		}
 	}

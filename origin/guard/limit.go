@@ -69,10 +69,10 @@ func NewLimiter(c LimitConfig) *Limiter {
 
 // Writer turns next into one that keeps within the budget. A Write that waits for its turn, or is refused one, has not
 // begun.
-func (l *Limiter) Writer(next origin.Writer) origin.Writer { return limitedWriter{l, next} }
+func (l *Limiter) Writer(next origin.Writer) origin.Writer { return limitedWriter{l, next} } //guard:writes-exceed-budget-their-origin
 
 // Lister turns next into one that keeps within the budget.
-func (l *Limiter) Lister(next origin.Lister) origin.Lister { return limitedLister{l, next} }
+func (l *Limiter) Lister(next origin.Lister) origin.Lister { return limitedLister{l, next} } //guard:lists-exceed-budget-their-origin
 
 // Stats returns the use of the bounds.
 func (l *Limiter) Stats() LimitStats {
@@ -133,7 +133,7 @@ func (l *Limiter) leave() {
 
 func (l *Limiter) queue(ctx context.Context) error {
 	defer l.queued.Add(-1)
-	if l.queued.Add(1) > l.maxQueue {
+	if l.queued.Add(1) > l.maxQueue { //guard:loads-wait-queue-without-bound
 		l.refused.Add(1)
 		return fmt.Errorf("%w: %d statements are in flight and %d wait", origin.ErrOverloaded, l.maxInFlight, l.maxQueue)
 	}

@@ -87,7 +87,7 @@ func (p *plan) steps(c origin.Change) []step {
 		return []step{p.insert(false)}
 	case c.If.Absent: // a row whose value is NULL is absent to readers
 		return []step{p.update(c.If), p.insert(false)}
-	case p.whole && p.dialect.upserts():
+	case p.whole && p.dialect.upserts(): //guard:part-row-refused-leaves-out
 		return []step{p.insert(true)}
 	}
 	// An upsert of a part is refused for what it leaves out, even when there is a row that has it.
@@ -128,7 +128,7 @@ func (p *plan) where(d *draft, cond origin.Condition) {
 	switch {
 	case p.dataset.Value != "" && cond.Absent:
 		d.add(" AND %s IS NULL", p.dialect.quote(p.dataset.Value))
-	case p.dataset.Value != "" && cond != origin.Condition{}:
+	case p.dataset.Value != "" && cond != origin.Condition{}: //guard:row-whose-value-null-there-writers
 		d.add(" AND %s IS NOT NULL", p.dialect.quote(p.dataset.Value))
 	}
 }
@@ -149,7 +149,7 @@ func (p *plan) insert(replace bool) step {
 	}
 	if p.dataset.Version != "" {
 		d.add(", %s", p.dialect.quote(p.dataset.Version))
-		marks += ", " + p.dialect.firstVersion(d)
+		marks += ", " + p.dialect.firstVersion(d) //guard:row-comes-back-older-than-before
 	}
 	d.add(") VALUES (%s)", marks)
 	p.onConflict(d, replace)

@@ -134,13 +134,13 @@ func (g *gathered) add(key string, version int64) {
 	}
 	known, ok := g.versions[key]
 	switch {
-	case !ok && len(g.versions) == maxGathered:
+	case !ok && len(g.versions) == maxGathered: //guard:keys-changes-wait-without-bound
 		g.miss()
 		return
 	case g.versions == nil:
 		g.versions = make(map[string]int64)
 	case ok && (known == 0 || version == 0): // it may have had any version in between
-		known, version = 0, 0
+		known, version = 0, 0 //guard:version-from-before-deletion
 	}
 	g.versions[key] = max(known, version)
 }

@@ -59,7 +59,7 @@ func (l *mysqlLog) begin(ctx context.Context, conn *sql.Conn) error {
 	if err != nil {
 		return err
 	}
-	l.server, l.high, l.gaps = server, b.high, joinGaps(gaps, maxGaps)
+	l.server, l.high, l.gaps = server, b.high, joinGaps(gaps, maxGaps) //guard:transaction-from-before-feed-began-missed
 	return nil
 }
 
@@ -110,7 +110,7 @@ func (l *mysqlLog) next(ctx context.Context, conn *sql.Conn, limit int) (rows []
 	lost = b.lost(l.high) || server != l.server
 	for _, row := range newer {
 		if row.seq > l.high+1 {
-			gaps = append(gaps, gap{l.high + 1, row.seq - 1, time.Now()})
+			gaps = append(gaps, gap{l.high + 1, row.seq - 1, time.Now()}) //guard:number-passed-over-forgotten
 		}
 		l.high = row.seq
 	}
@@ -142,7 +142,7 @@ func (l *mysqlLog) settle(ctx context.Context, conn *sql.Conn, all []gap, limit 
 ) {
 	probes := 0
 	for _, g := range all {
-		if time.Since(g.since) < l.grace || probes == maxProbes {
+		if time.Since(g.since) < l.grace || probes == maxProbes { //guard:gaps-rolled-back-transactions-stay-ever
 			gaps = append(gaps, g)
 			continue
 		}
@@ -152,7 +152,7 @@ func (l *mysqlLog) settle(ctx context.Context, conn *sql.Conn, all []gap, limit 
 		case err != nil && !lockedBySomebody(err):
 			return nil, nil, err
 		case err != nil:
-			gaps = append(gaps, gap{g.from, g.to, time.Now()})
+			gaps = append(gaps, gap{g.from, g.to, time.Now()}) //guard:gap-given-up-while-row-under
 		}
 		rows = append(rows, found...)
 	}

@@ -38,7 +38,7 @@ func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) er
 		return err
 	}
 	defer l.close()
-	l.heard.miss()
+	l.heard.miss() //guard:heard-before-listen-told-missed
 	for {
 		l.heard.tell(handle)
 		if err := l.hear(ctx); err != nil {
@@ -51,7 +51,7 @@ func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) er
 func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 	l := &listener{dataset: f.dataset, channel: f.channel, name: rand.Text()}
 	config := f.postgres.config.Config.Copy()
-	f.postgres.renew(config)
+	f.postgres.renew(config) //guard:rotated-password-never-picked-up-notify
 	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.take(n.Payload) }
 	soon, cancel := context.WithTimeout(ctx, feedAnswer)
 	defer cancel()
@@ -92,7 +92,7 @@ func (l *listener) hear(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case wait.Err() != nil:
-		return l.beat(ctx)
+		return l.beat(ctx) //guard:silent-connection-listened-ever
 	case l.heard.empty():
 		return nil // a beat, or another dataset's
 	}
@@ -105,7 +105,7 @@ var errDeaf = errors.New("notifications do not come back: connect to the databas
 // beat sends a message to the channel, after a look whether the one before came back: it proves all of the way that a
 // change takes, which a statement's answer does not.
 func (l *listener) beat(ctx context.Context) error {
-	if l.awaited {
+	if l.awaited { //guard:feed-behind-transaction-pooler-hears-nothing
 		return errDeaf
 	}
 	l.awaited, l.beatAgain = true, time.Now().Add(beatEvery)
@@ -136,7 +136,7 @@ func (l *listener) take(payload string) {
 		l.heard.miss()
 	case m.Beat != "":
 		l.awaited = l.awaited && m.Beat != l.name
-	case m.Dataset != "" && m.Dataset != l.dataset:
+	case m.Dataset != "" && m.Dataset != l.dataset: //guard:another-datasets-keys-taken
 	case m.All:
 		l.heard.miss()
 	default:
@@ -156,7 +156,7 @@ type message struct {
 // parseMessage does not take what may have been cut, or be of somebody who knows nothing of us.
 func parseMessage(payload string) (m message, ok bool) {
 	if !utf8.ValidString(payload) || json.Unmarshal([]byte(payload), &m) != nil {
-		return message{}, false
+		return message{}, false //guard:payload-cut-taken
 	}
 	return m, m.All || m.Beat != "" || m.Key != nil
 }

@@ -62,12 +62,13 @@ func (f *pollFeed) follow(ctx context.Context, handle func(origin.Changes)) erro
 		return errFollowed
 	}
 	defer f.following.Unlock()
-	f.pool = openPool(f.db.reads, 1)
-	defer f.pool.Close() // what it says is of no use to anybody: nothing was written
+	f.pool = openPool(f.db.reads, 1) //guard:loads-slow-database-end-feed
+	defer f.pool.Close()             // what it says is of no use to anybody: nothing was written
 	if err := f.poll(ctx); err != nil {
 		return err
 	}
 	if f.heard.empty() {
+		//guard:nobody-hears-poll-nothing-new-live
 		handle(origin.Changes{}) // from here on nothing is missed
 	}
 	f.heard.tell(handle)
@@ -130,7 +131,7 @@ type bounds struct{ low, high int64 }
 
 // lost reports whether rows above seq, the highest known, are gone: the table was pruned beyond it, emptied, or made
 // anew. Pruning leaves the newest row in place, so that this can be seen.
-func (b bounds) lost(seq int64) bool { return b.high < seq || b.low > seq+1 }
+func (b bounds) lost(seq int64) bool { return b.high < seq || b.low > seq+1 } //guard:changes-pruned-missed-silence
 
 // readBounds asks for each alone: SQLite reads the whole table for both together (optoverview.html, 16).
 func readBounds(ctx context.Context, conn *sql.Conn, table string) (b bounds, err error) {

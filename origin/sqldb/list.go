@@ -117,7 +117,7 @@ func (l *rowLister) filter(d *draft, t *table, where map[string]string) error {
 		}
 		quoted, a := "t."+d.dialect.quote(name), assignment{name, v}
 		d.add(" AND %s = %s", quoted, d.value(a))
-		if exactly := d.dialect.exactly(); exactly != "" && column.form == formText {
+		if exactly := d.dialect.exactly(); exactly != "" && column.form == formText { //guard:filter-takes-cpu-cpu
 			d.add(" AND "+exactly, quoted, d.value(a))
 		}
 	}
@@ -150,7 +150,7 @@ func (p *page) add(key string, r origin.Result) bool {
 
 // rows returns the rows of a page. A row that is no value fails it: left out, it would look absent.
 func (c *collector) rows(limit int) ([]origin.Row, error) {
-	if c.page.bytes > maxPageBytes {
+	if c.page.bytes > maxPageBytes { //guard:page-fills-memory
 		return nil, fmt.Errorf("a page of %d rows has %d bytes, over %d: ask for fewer", limit, c.page.bytes, maxPageBytes)
 	}
 	keys := slices.DeleteFunc(c.page.keys, func(key string) bool { return key == "" })

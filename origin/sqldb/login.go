@@ -34,7 +34,7 @@ func (c Config) login(parse func(dsn string) (account, error)) (*login, error) {
 
 // now stays as it was while the DSN cannot be read: it may be about to be replaced.
 func (l *login) now() account {
-	if a, err := l.again(); err == nil && a.address == l.latest.Load().address {
+	if a, err := l.again(); err == nil && a.address == l.latest.Load().address { //guard:another-databases-password-sent-this-one
 		l.latest.Store(&a)
 	}
 	return *l.latest.Load()

@@ -74,7 +74,7 @@ func sqliteURIs(dsn string) (read, write string, err error) {
 		path = (&url.URL{Path: path}).EscapedPath()
 	}
 	values, err := url.ParseQuery(query)
-	if path == "" || err != nil || foreign.MatchString(dsn) && !strings.HasPrefix(dsn, "file://") {
+	if path == "" || err != nil || foreign.MatchString(dsn) && !strings.HasPrefix(dsn, "file://") { //guard:another-databases-dsn-printed-path-file
 		return "", "", errBadSQLite
 	}
 	if path == ":memory:" && values.Get("cache") != "shared" {
@@ -82,11 +82,11 @@ func sqliteURIs(dsn string) (read, write string, err error) {
 	}
 	writes := maps.Clone(values)
 	if !values.Has("mode") {
-		values.Set("mode", "ro")
+		values.Set("mode", "ro") //guard:database-made-where-there-none
 		writes.Set("mode", "rw")
 	}
 	values["_pragma"] = append(slices.Clone(values["_pragma"]), pragmaBusy(busyTimeout), "query_only(1)")
-	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)")
+	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)") //guard:sqlite-ignores-foreign-keys
 	return "file:" + path + "?" + values.Encode(), "file:" + path + "?" + writes.Encode(), nil
 }
 

@@ -51,6 +51,7 @@ func (k *catalog) get(ctx context.Context, conn *sql.Conn) (*table, error) {
 		return t, nil
 	}
 	t, err := k.dialect.table(ctx, conn, k.table, k.key)
+	//guard:table-missing-clients-fault
 	if err == nil && len(t.columns) == 0 { // or each member of a value would be a column that is not there
 		err = errNoTable
 	}
@@ -71,7 +72,7 @@ func (k *catalog) doubt(t *table, err error) {
 	switch {
 	case errors.Is(err, origin.ErrConflict), errors.Is(err, origin.ErrUnknown), errors.Is(err, errAgain):
 	case errors.Is(err, origin.ErrInvalidValue) && time.Since(t.read) < doubtAfter:
-	default:
+	default: //guard:table-altered-can-written-minute
 		k.held.Store(nil)
 	}
 }

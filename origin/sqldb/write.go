@@ -174,14 +174,14 @@ func (e *edit) settle() (commit bool, err error) {
 	}
 	result := e.rows.results[e.change.Key]
 	mustExist := e.change.Delete || e.change.If.Present || e.change.If.Version != 0
-	switch other := e.rows.seen[e.change.Key] == 0; {
-	case n > 1:
+	switch other := e.rows.seen[e.change.Key] == 0; { //guard:write-one-key-changes-row-another
+	case n > 1: //guard:write-changes-several-rows
 		return false, fmt.Errorf("%d rows of table %s are of this key: %w", n, e.statement.table, errNotUnique)
 	case n == 0, other && mustExist:
 		return false, e.missed()
 	case other:
 		return false, fmt.Errorf("%w: the database holds it as another one, %q", origin.ErrInvalidKey, e.rows.anyKey())
-	case result.Err != nil:
+	case result.Err != nil: //guard:row-written-too-large-read
 		return false, invalid("", "the row could not be read: %v", result.Err)
 	case e.change.Delete:
 		e.value.Version = e.deletedVersion(result.Value.Version)

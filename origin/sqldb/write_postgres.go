@@ -195,14 +195,14 @@ func (t postgresTransaction) commit(ctx context.Context) error {
 	case isRefusal(err):
 		return t.explain(err, nil)
 	}
-	return unknown(err)
+	return unknown(err) //guard:lost-answer-commit-told-certain-postgresql
 }
 
 // isRefusal reports whether a COMMIT that failed with err is known not to have happened: an ERROR rolls back. What is
 // FATAL, and what a pooler says of a lost server (class 08), may come after it.
 func isRefusal(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && e.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(e.Code, "08") && !strings.HasPrefix(e.Code, "57P")
+	return ok && e.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(e.Code, "08") && !strings.HasPrefix(e.Code, "57P") //guard:session-dies-commit-thought-rolled-back
 }
 
 // explain classifies what keeps a transaction from its COMMIT.
@@ -312,7 +312,7 @@ func postgresText(v any) []byte {
 	case []byte:
 		return hex.AppendEncode([]byte(`\x`), v)
 	case string:
-		return []byte(v)
+		return []byte(v) //guard:empty-text-written-null
 	}
 	return fmt.Append(nil, v)
 }

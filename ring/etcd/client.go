@@ -25,7 +25,7 @@ const tries = 2
 // time is over.
 func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 	opts ...grpc.CallOption) error {
-	return invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...)
+	return invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...) //guard:wrong-etcd-endpoint-time-over
 }
 
 // dial returns a client of the endpoint whose turn it is, made of what the files hold now. It waits for etcd, for

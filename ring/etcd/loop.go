@@ -33,7 +33,7 @@ type reasons map[string]bool
 
 // news reports whether err is to be told, and notes that it is.
 func (r reasons) news(err error) bool {
-	if r[err.Error()] || len(r) >= maxReasons {
+	if r[err.Error()] || len(r) >= maxReasons { //guard:reasons-never-same-twice-fill-log
 		return false
 	}
 	r[err.Error()] = true
@@ -98,7 +98,7 @@ func (d *Directory) event(what string, err error) {
 // retryAfter grows to retryMax and is half chance, so that the members do not return to an etcd all at once.
 func (d *Directory) retryAfter(attempt int) time.Duration {
 	wait := min(retryMin<<min(attempt, 16), d.timing.retryMax)
-	return wait/2 + rand.N(wait/2+1)
+	return wait/2 + rand.N(wait/2+1) //guard:members-come-back-etcd-step
 }
 
 func sleep(ctx context.Context, wait time.Duration) {

@@ -136,7 +136,7 @@ func checkAddr(addr string) error {
 		return fmt.Errorf("addr %q: want a port from 1 to 65535", addr)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" {
+		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" { //guard:absurd-address-dialled
 			return fmt.Errorf("addr %q: want an address that others can dial", addr)
 		}
 		return nil

@@ -29,7 +29,7 @@ func newTable(prefix string, refuse func(*refusal)) *table {
 func (t *table) put(key string, value []byte, revision int64) {
 	id := strings.TrimPrefix(key, t.prefix)
 	m, refused := parse(id, value)
-	if _, known := t.listed[id]; refused == nil && !known && len(t.listed) >= maxMembers {
+	if _, known := t.listed[id]; refused == nil && !known && len(t.listed) >= maxMembers { //guard:directory-without-bound
 		refused = &refusal{reason: TooMany, id: id, detail: "the directory is full"}
 	}
 	if refused != nil {

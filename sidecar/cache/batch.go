@@ -48,7 +48,7 @@ func (d *Dataset) PrefetchServed(qs []Query) {
 	for i, q := range qs {
 		qs[i].prefetched = now
 		r := read{began: now, need: d.needs(q, now), served: true}
-		if !q.NoCache && !q.MemoryOnly && d.wanting(q.Key, r) {
+		if !q.NoCache && !q.MemoryOnly && d.wanting(q.Key, r) { //guard:loads-members-batch-one-one
 			p.begin(q.Key, r)
 		}
 	}
@@ -67,7 +67,7 @@ func (d *Dataset) wanting(key string, r read) bool {
 	case d.good(key, held, r.began) && r.need.met(held, held.began):
 		return false
 	}
-	return !held.usable(r.began) || held.retryAt.Load() == 0
+	return !held.usable(r.began) || held.retryAt.Load() == 0 //guard:batch-asks-origin-just-seen-fail
 }
 
 // prefetch is one batch of flights. It is not safe for concurrent use.
@@ -109,7 +109,7 @@ func (p *prefetch) begin(key string, r read) {
 func (p *prefetch) beginLoad(key string, r read, route Route) {
 	d, place := p.dataset, p.loads.place()
 	query := func(ctx context.Context, key string) (origin.Value, error) {
-		if result, ok := place.ask(ctx, key); ok {
+		if result, ok := place.ask(ctx, key); ok { //guard:many-keys-this-member-many-queries
 			return result.Value, result.Err
 		}
 		return d.query(ctx, key)
@@ -141,13 +141,13 @@ func (p *prefetch) beginHop(key string, r read, route Route) {
 // tripTo returns a trip with room for one more.
 func (p *prefetch) tripTo(owner Peer) *trip {
 	t := p.trips[owner.ID()]
-	if t != nil && t.places < MaxBatchKeys {
+	if t != nil && t.places < MaxBatchKeys { //guard:many-keys-one-owner-many-hops
 		return t
 	}
 	if t != nil {
 		t.leave()
 	}
-	t = &trip{gather(owner.FetchBatch), make(chan struct{}, maxAlone)}
+	t = &trip{gather(owner.FetchBatch), make(chan struct{}, maxAlone)} //guard:large-values-batch-fetched-once
 	p.trips[owner.ID()] = t
 	return t
 }

@@ -101,7 +101,7 @@ func New(c Config) (*Dataset, error) {
 		hops:      flight.New[found](c.Policy.MaxFlights),
 		writes:    flight.New[found](c.Policy.MaxFlights),
 		commits:   flight.New[found](c.Policy.MaxFlights),
-		fallbacks: make(chan struct{}, maxFallbacks),
+		fallbacks: make(chan struct{}, maxFallbacks), //guard:loads-stead-dead-members-without-bound
 		stats:     c.Stats,
 	}
 	if d.stats == nil {
@@ -135,11 +135,11 @@ func (d *Dataset) Policy() Policy { return *d.policy.Load() }
 // SetPolicy applies to what is loaded from now on; entries that are held keep their times. MaxFlights cannot change. It
 // must not be called twice at once.
 func (d *Dataset) SetPolicy(p Policy) {
-	p = p.bounded()
+	p = p.bounded() //guard:longest-durations-end-past
 	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
-	stale := fresh + max(p.StaleIfError, p.StaleWhileRevalidate)
+	stale := fresh + max(p.StaleIfError, p.StaleWhileRevalidate) //guard:outage-deleted-comes-back
 	d.freshLife.Store(max(d.freshLife.Load(), int64(fresh)))
-	d.staleLife.Store(max(d.staleLife.Load(), int64(stale)))
+	d.staleLife.Store(max(d.staleLife.Load(), int64(stale))) //guard:floors-forgotten-before-loaded-under-longer
 	d.policy.Store(&p)
 }
 
@@ -156,7 +156,7 @@ func (d *Dataset) Close() {
 func (d *Dataset) Sweep() (dropped int) {
 	now := d.now()
 	return d.store.RemoveIf(func(key string, e *entry) bool {
-		if !e.dead(now) {
+		if !e.dead(now) { //guard:expired-entries-hold-memory-ever
 			return false
 		}
 		d.evicted(key, e)

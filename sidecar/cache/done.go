@@ -43,9 +43,10 @@ func (d *done) remember(c Change, f found, now int64) {
 	defer d.mu.Unlock()
 	size := len(f.entry.value)
 	switch {
+	//guard:idempotency-id-remembered-hours-when-few
 	case d.young == nil || now >= d.turn+doneLife: // nobody has asked for so long that young has had its time, too
 		d.old, d.young, d.bytes, d.turn = nil, map[string]found{}, 0, now+doneLife
-	case now >= d.turn || len(d.young) >= maxDone || d.bytes+size > d.maxBytes:
+	case now >= d.turn || len(d.young) >= maxDone || d.bytes+size > d.maxBytes: //guard:ids-remembered-without-bound guard:outcomes-writes-remembered-without-bound
 		d.old, d.young, d.bytes, d.turn = d.young, map[string]found{}, 0, now+doneLife
 	}
 	d.young[c.ID] = f

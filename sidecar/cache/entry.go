@@ -78,7 +78,7 @@ func (e *entry) tag() string {
 	return e.etag
 }
 
-func (e *entry) fresh(now int64) bool { return now < e.freshUntil && !e.ended.Load() }
+func (e *entry) fresh(now int64) bool { return now < e.freshUntil && !e.ended.Load() } //guard:copies-member-heard-fresh
 
 // usable reports whether e may still be given as a stale answer.
 func (e *entry) usable(now int64) bool { return !e.absent && now < e.staleUntil }

@@ -49,7 +49,7 @@ func KindOf(err error) Kind {
 		return e.Kind
 	case errors.Is(err, origin.ErrInvalidKey):
 		return KindInvalidKey
-	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull):
+	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull): //guard:full-sidecar-refuses-where-stale-value
 		return KindOverloaded
 	case errors.Is(err, context.DeadlineExceeded):
 		return KindDeadline

@@ -34,7 +34,7 @@ func (d *Dataset) Explain(key string) Explanation {
 	now := d.now()
 	fresh := time.Duration(e.freshUntil - now)
 	if e.ended.Load() {
-		fresh = min(fresh, 0)
+		fresh = min(fresh, 0) //guard:copy-ended-explained-fresh
 	}
 	return Explanation{
 		Held:     true,

@@ -48,12 +48,12 @@ type need struct{ floor }
 // met reports whether e, which was loaded at asOf or later, will do. Whatever its version, what was loaded late enough is
 // all there is. 0 is not a time but no bound: what the owner loaded before this member started was loaded before 0.
 func (n need) met(e *entry, asOf int64) bool {
-	return n == need{} || n.admits(e, asOf) || asOf >= max(n.asOf, n.anew, n.gone)
+	return n == need{} || n.admits(e, asOf) || asOf >= max(n.asOf, n.anew, n.gone) //guard:entry-loaded-before-this-member-started
 }
 
 // find waits for the flight that brings what n needs.
 func (d *Dataset) find(ctx context.Context, key string, r read, n need) (f found, err error) {
-	for range maxRounds {
+	for range maxRounds { //guard:nocache-read-takes-load-began-before
 		f, err = d.join(ctx, key, r, n)
 		if err != nil || n.met(f.entry, f.asOf) {
 			break
@@ -64,7 +64,7 @@ func (d *Dataset) find(ctx context.Context, key string, r read, n need) (f found
 
 func (d *Dataset) join(ctx context.Context, key string, r read, n need) (found, error) {
 	route := d.peers.Route(d.name, key)
-	if r.served || route.Owner == nil {
+	if r.served || route.Owner == nil { //guard:request-peer-forwarded
 		why := reasonFor(r, route)
 		return d.loads.Do(ctx, key, d.Policy().LoadTimeout, d.loader(key, route.Previous, n, why, d.query))
 	}
@@ -98,7 +98,7 @@ func (d *Dataset) refresh(key string, n need, why reason) {
 // the owner's stead, or the key has moved since, it ends at its time: or each member that ever had a hot key would load it
 // for ever.
 func (d *Dataset) refreshEarly(key string, e *entry) {
-	if d.peers.Route(d.name, key).Owner == nil {
+	if d.peers.Route(d.name, key).Owner == nil { //guard:key-moved-loaded-ever-ever-owned
 		d.refresh(key, need{floor{anew: e.began + 1}}, reasonEarly)
 	}
 }
@@ -118,7 +118,7 @@ func (d *Dataset) refreshFor(key string, r read) {
 // inMemory is asked first by each flight: between a caller's miss and its flight another flight may have ended.
 func (d *Dataset) inMemory(key string, n need) (found, bool) {
 	e, ok := d.store.Peek(key)
-	if !ok || !d.good(key, e, d.now()) || !n.met(e, e.began) {
+	if !ok || !d.good(key, e, d.now()) || !n.met(e, e.began) { //guard:caller-missed-just-before-flight-ended
 		return found{}, false
 	}
 	return found{entry: e, source: e.source(), asOf: e.began}, true
@@ -149,12 +149,12 @@ func (d *Dataset) load(
 	fence := d.fences.of(key)
 	raised, began := fence.Load(), d.now()
 	value, err := query(ctx, key)
-	absent := errors.Is(err, origin.ErrNotFound)
+	absent := errors.Is(err, origin.ErrNotFound) //guard:outage-cached-absent
 	if err != nil && !absent {
 		return found{}, err
 	}
 	e := d.loaded(value, absent, began, why)
-	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, began).reached(e) })
+	kept := d.keep(key, e, func() bool { return fence.Load() == raised && d.floors.of(key, began).reached(e) }) //guard:load-begun-before-invalidation-stored-after
 	return found{entry: kept, source: SourceLoad, asOf: began}, nil
 }
 
@@ -186,7 +186,7 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 	if absent {
 		ttl = p.NegativeTTL
 	}
-	if why == reasonGutter {
+	if why == reasonGutter { //guard:entry-loaded-owners-stead-stays-full
 		ttl = min(ttl, p.GutterTTL)
 	}
 	if d.inGap(p) {
@@ -194,7 +194,7 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 	}
 	e := &entry{began: began, seen: d.now(), absent: absent, reason: why, version: value.Version}
 	e.took = e.seen - began
-	e.freshUntil = began + int64(ttl)
+	e.freshUntil = began + int64(ttl) //guard:ttl-counts-from-end-load
 	if !absent {
 		e.value, e.etag = value.Data, etag(value.Data)
 		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
@@ -212,14 +212,15 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 			d.stats.Fenced.Add(1)
 			return nil, false
 		}
-		if ok && held.outranks(e) && held.fresh(d.now()) {
+		if ok && held.outranks(e) && held.fresh(d.now()) { //guard:older-version-replaces-newer-one
 			result = held
 			return nil, false
 		}
+		//guard:load-replaces-read-while-under-way
 		if ok && !(need{held.floor()}).met(e, e.began) { // e was on its way when held was read
 			return nil, false
 		}
-		if e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now())) {
+		if e.absent && (ok && !held.absent || d.floors.seenBefore(key, d.now())) { //guard:row-gone-comes-back-after-sweep guard:asks-keys-never-makes-others-forgotten
 			d.see(key, e.floor()) // its eviction will not say so: most keys that are absent have always been
 		}
 		changed = !ok || held.etag != e.etag || held.absent != e.absent || held.version != e.version
@@ -239,10 +240,10 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 func (d *Dataset) seeUnstored(key string, e *entry) {
 	now, f := d.now(), e.floor()
 	if !(need{d.known(key, now)}).met(e, e.began) {
-		f = floor{anew: now + 1}
-		d.fences.of(key).Add(1)
+		f = floor{anew: now + 1} //guard:stale-answer-comes-late-brings-back
+		d.fences.of(key).Add(1)  //guard:row-seen-gone-load-kept-stored
 	}
-	d.see(key, f)
+	d.see(key, f) //guard:read-but-stored-known
 	d.dropBelow(key, f)
 }
 
@@ -262,9 +263,10 @@ func (d *Dataset) hopper(key string, route Route, r read) func(context.Context) 
 			return f, nil
 		}
 		q := d.question(key, n.floor)
+		//guard:each-members-first-read-after-invalidation
 		q.NoCache = r.need.anew != 0 // what was invalidated is a matter of age: the owner may have loaded it since
 		f, err := d.fetch(ctx, route.Owner, q)
-		if errors.Is(err, ErrUnreachable) {
+		if errors.Is(err, ErrUnreachable) { //guard:failure-origin-owner-sends-readers-elsewhere
 			f, err = d.detour(ctx, key, route, r, q, err)
 		}
 		return f, d.classify(err)
@@ -281,12 +283,12 @@ func (d *Dataset) question(key string, f floor) Query {
 	q, after := Query{Dataset: d.name, Key: key}, max(f.asOf, f.anew, f.gone)
 	switch {
 	case f.anew == 0 && f.gone == 0:
-		q.MinVersion, q.Tag = f.version, f.tag
+		q.MinVersion, q.Tag = f.version, f.tag //guard:each-hop-unchanged-value-load
 	case f.gone == after && f.tag == tagAbsent:
 		q.Tag = tagAbsent
 	}
 	if after != 0 {
-		q.MaxAge = time.Duration(max(d.now()-after, 1))
+		q.MaxAge = time.Duration(max(d.now()-after, 1)) //guard:old-owner-answers-older-row-without
 	}
 	return q
 }
@@ -303,7 +305,7 @@ func (d *Dataset) known(key string, now int64) floor {
 	}
 	top := held.floor() // what is not below it is not below f, but for a row that came after held and went again
 	if held.absent {
-		top.gone = max(top.gone, f.gone)
+		top.gone = max(top.gone, f.gone) //guard:row-comes-back-deleted-where-nothing
 	}
 	return top
 }
@@ -327,7 +329,7 @@ func (d *Dataset) needs(q Query, now int64) need {
 // merged; then to the stale copy (the caller has it); and only then to the origin, out of a small budget.
 func (d *Dataset) detour(ctx context.Context, key string, route Route, r read, q Query, why error) (found, error) {
 	q.Gutter = true
-	if route.Successor == nil {
+	if route.Successor == nil { //guard:dead-owner-sends-every-pod-database
 		return d.standIn(ctx, key, q)
 	}
 	d.stats.Successor.Add(1)
@@ -336,7 +338,7 @@ func (d *Dataset) detour(ctx context.Context, key string, route Route, r read, q
 		f.detail = "owner-unreachable"
 		return f, err
 	}
-	if held, ok := d.store.Peek(key); ok && r.takes(held, d.needOf(key, r, d.now()), d.now()) {
+	if held, ok := d.store.Peek(key); ok && r.takes(held, d.needOf(key, r, d.now()), d.now()) { //guard:reader-takes-nothing-stale-refused-stale
 		return found{}, d.unavailable(fmt.Errorf("owner and successor are away: %w", why))
 	}
 	return d.fallback(ctx, key, q, why)
@@ -383,7 +385,7 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 		f.asOf = sent // the member's promise: its load began after it was asked
 	}
 	f.entry = d.keep(q.Key, e, func() bool {
-		return fence.Load() == raised && d.copiesEnded.Load() == ended && d.floors.of(q.Key, sent).admits(e, e.began)
+		return fence.Load() == raised && d.copiesEnded.Load() == ended && d.floors.of(q.Key, sent).admits(e, e.began) //guard:copy-asked-before-invalidation-stored-after
 	})
 	if f.entry.fresh(d.now()) { // what is held here may be better than what the member has
 		f.stale, f.detail = false, ""
@@ -412,11 +414,11 @@ func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
 	said, began, ends := times(a, sent, now)
 	e := &entry{
 		value: a.Value, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
-		began: began, took: now - sent, seen: now, freshUntil: min(ends, said+int64(p.LocalTTL)),
+		began: began, took: now - sent, seen: now, freshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-owners-entry
 	}
 	if a.Stale {
 		// While the origin is away its owner has nothing better: ask it again as seldom as for a fresh value.
-		e.retryAt.Store(said + int64(p.LocalTTL))
+		e.retryAt.Store(said + int64(p.LocalTTL)) //guard:each-stale-read-hop
 	}
 	if !a.Absent {
 		e.etag = etag(a.Value)
@@ -430,7 +432,7 @@ func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
 // outside: none of them may overflow, or say that the answer was given before it was asked for, or is yet to be loaded.
 func times(a Answer, sent, now int64) (said, began, ends int64) {
 	said = sent + min(max(int64(a.Took), 0), now-sent)
-	return said, said - int64(bounded(a.Age)), said + int64(bounded(a.Fresh))
+	return said, said - int64(bounded(a.Age)), said + int64(bounded(a.Fresh)) //guard:local-copy-thought-younger-than
 }
 
 // peek asks the previous owner's memory for a key that has just become this member's.
@@ -445,6 +447,7 @@ func (d *Dataset) peek(ctx context.Context, key string, previous Peer) (found, b
 		return found{}, false
 	}
 	e := d.inherited(a, sent)
+	//guard:peek-brings-back-older-than-readers
 	if now := d.now(); !e.fresh(now) || !d.known(key, now).admits(e, e.began) { // readers here have seen better
 		return found{}, false
 	}

@@ -15,19 +15,19 @@ type floor struct {
 // admits reports whether e, which was loaded at asOf or later, is not below f.
 func (f floor) admits(e *entry, asOf int64) bool {
 	switch {
-	case asOf < f.anew, asOf < f.gone && !e.absent:
+	case asOf < f.anew, asOf < f.gone && !e.absent: //guard:seen-gone-admitted-version-had
 		return false
 	case f.version != 0 && e.version != 0:
 		return e.version >= f.version
 	}
-	return asOf >= f.asOf || f.tag != "" && f.tag == e.tag()
+	return asOf >= f.asOf || f.tag != "" && f.tag == e.tag() //guard:older-absent-asked-again-again
 }
 
 // reached reports whether what was loaded may be held: it is not below f, or was loaded after f became known and is not
 // an older version all the same, as a replica that lags would say. Fences tell more exactly what began before anew.
 func (f floor) reached(e *entry) bool {
 	f.anew = 0
-	return (e.version == 0 || e.version >= f.version) && need{f}.met(e, e.began)
+	return (e.version == 0 || e.version >= f.version) && need{f}.met(e, e.began) //guard:same-when-read-had-make-room
 }
 
 // above returns the higher of the two in each respect.
@@ -50,7 +50,7 @@ func (f floor) above(other floor) floor {
 func (f floor) tags(other floor) bool {
 	same := f.tag == other.tag && other.since <= f.since
 	return other == floor{} ||
-		other.version <= f.version && other.anew <= f.anew && (same || max(other.asOf, other.gone) <= f.since)
+		other.version <= f.version && other.anew <= f.anew && (same || max(other.asOf, other.gone) <= f.since) //guard:tag-one-two-values-loaded-once
 }
 
 // floors remembers floors of keys whose entries are not held.
@@ -129,7 +129,7 @@ func (fs *floors) of(key string, now int64) floor {
 func (fs *floors) seenBefore(key string, now int64) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return now < fs.allUntil || fs.seen.of(key) != floor{}
+	return now < fs.allUntil || fs.seen.of(key) != floor{} //guard:row-gone-comes-back-after-prefix
 }
 
 func (fs *floors) len() int {
@@ -142,7 +142,7 @@ func (g *generations) raise(key string, f floor, now, life int64) (forgotten int
 	switch {
 	case now >= g.turn:
 		g.next(now, life)
-	case len(g.young) >= g.max || g.bytes >= g.max*floorKeyBytes:
+	case len(g.young) >= g.max || g.bytes >= g.max*floorKeyBytes: //guard:floors-without-bound guard:floors-long-keys-take-memory-nobody
 		forgotten = len(g.old)
 		g.next(now, life)
 	}

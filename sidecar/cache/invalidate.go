@@ -54,12 +54,12 @@ func (d *Dataset) drop(key string, f floor) {
 	if held, ok := d.store.Peek(key); ok && f.version != 0 && held.version >= f.version {
 		return
 	}
-	d.forgot(d.floors.tell(key, f, d.now(), d.freshLife.Load()))
+	d.forgot(d.floors.tell(key, f, d.now(), d.freshLife.Load())) //guard:owner-heard-answers-invalid
 	d.fences.of(key).Add(1)
 	d.dropBelow(key, f)
-	d.loads.Forget(key)
+	d.loads.Forget(key) //guard:reader-after-invalidation-joins-load-before
 	d.hops.Forget(key)
-	d.watches.note(key)
+	d.watches.note(key) //guard:watch-told-invalidation
 }
 
 // dropBelow drops an entry that is below f. Readers have seen it: nothing older may take its place.
@@ -88,6 +88,7 @@ func (d *Dataset) dropPrefix(prefix string, f floor) {
 // readers have seen, and may be given as stale answers.
 func (d *Dataset) EndCopies(member string) {
 	d.stats.CopiesEnded.Add(1)
+	//guard:copy-way-when-copies-end-held
 	d.copiesEnded.Add(1) // what is on its way, too
 	d.end(func(held *entry) bool { return held.owner == member })
 }
@@ -95,6 +96,7 @@ func (d *Dataset) EndCopies(member string) {
 // EndAll ends every entry: changes of which a feed should have told may have been missed. They stay what readers have
 // seen, and may be given as stale answers: a database that comes back is not sure to stay.
 func (d *Dataset) EndAll() {
+	//guard:load-way-through-gap-feed-kept
 	d.fences.raiseAll() // what is on its way, too
 	d.loads.ForgetAll()
 	d.end(func(*entry) bool { return true })
@@ -103,7 +105,7 @@ func (d *Dataset) EndAll() {
 func (d *Dataset) end(which func(*entry) bool) {
 	d.store.RemoveIf(func(_ string, held *entry) bool {
 		if which(held) {
-			held.ended.Store(true)
+			held.ended.Store(true) //guard:copies-lost-their-owner
 		}
 		return false
 	})
@@ -125,7 +127,7 @@ func (d *Dataset) forgot(floors int) {
 // evicted keeps what readers have seen of an entry that has to go. A key that was never there is not worth it: to ask
 // for such keys, which anybody can, would make those that are be forgotten. See keep for one that was.
 func (d *Dataset) evicted(key string, e *entry) {
-	if d.now() < e.began+d.staleLife.Load() && (!e.absent || e.version != 0) {
+	if d.now() < e.began+d.staleLife.Load() && (!e.absent || e.version != 0) { //guard:had-make-room-read-before
 		d.see(key, e.floor())
 	}
 }
@@ -161,7 +163,7 @@ func (d *Dataset) inGap(p Policy) bool { return p.GapTTL > 0 && !d.feedLive.Load
 func (d *Dataset) distrusts(key string, e *entry, now int64) bool {
 	p := d.Policy()
 	gap, changed := d.inGap(p), d.ringChanged.Load()
-	if gap && now >= e.began+int64(p.GapTTL) {
+	if gap && now >= e.began+int64(p.GapTTL) { //guard:entries-outlive-gap-feed
 		return true
 	}
 	if !gap && now >= changed+int64(p.TTL) && d.cautious.CompareAndSwap(true, false) {
@@ -174,7 +176,7 @@ func (d *Dataset) distrusts(key string, e *entry, now int64) bool {
 	if e.local() || e.began >= changed || now < changed+int64(p.LocalTTL) {
 		return false
 	}
-	return d.peers.Route(d.name, key).Owner != nil
+	return d.peers.Route(d.name, key).Owner != nil //guard:former-owner-answers-from-loaded
 }
 
 // good reports whether an entry may be given as a fresh answer.

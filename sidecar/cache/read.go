@@ -18,7 +18,7 @@ const staleRetry = time.Second
 // Every error has a Kind.
 func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
 	now := d.now()
-	if e, ok := d.store.Get(key); ok && d.good(key, e, now) && !o.NoCache && o.admits(e.version) {
+	if e, ok := d.store.Get(key); ok && d.good(key, e, now) && !o.NoCache && o.admits(e.version) { //guard:hit-older-than-version-asked
 		if o.prefetched != 0 {
 			a := e.answer(now, e.sourceSince(o.prefetched))
 			d.countMiss(a, nil)
@@ -30,7 +30,7 @@ func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, e
 		}
 		return e.answer(now, e.source()), nil
 	}
-	a, err := d.miss(ctx, strings.Clone(key), d.readFor(o, now))
+	a, err := d.miss(ctx, strings.Clone(key), d.readFor(o, now)) //guard:key-memory-caller-reuses
 	if err == nil && !a.Absent && !o.admits(a.Version) {
 		err = d.tooOld(a, o)
 	}
@@ -105,8 +105,8 @@ type read struct {
 
 // takes reports whether a stale entry may answer r at all.
 func (r read) takes(held *entry, n need, now int64) bool {
-	return held.usable(now) && r.need.anew == 0 && n.met(held, held.began) &&
-		(!r.limitStale || !held.ended.Load() && now-held.freshUntil <= r.maxStale)
+	return held.usable(now) && r.need.anew == 0 && n.met(held, held.began) && //guard:stale-answer-older-than-version-asked
+		(!r.limitStale || !held.ended.Load() && now-held.freshUntil <= r.maxStale) //guard:answer-staler-than-asked guard:copy-ended-taken-one-hardly-stale
 }
 
 // miss answers a read for which memory holds nothing fresh.
@@ -116,7 +116,7 @@ func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) 
 	}
 	n := r.need
 	if !r.served { // a flight that is joined may have begun before this was known
-		n = d.needOf(key, r, r.began)
+		n = d.needOf(key, r, r.began) //guard:reader-joins-flight-began-before-seen
 	}
 	held, ok := d.store.Peek(key)
 	stale := ok && r.takes(held, n, d.now())
@@ -150,12 +150,12 @@ var errTooStale = errors.New("the origin gives no answer, and what is held is st
 // missWithStale answers a read for which memory holds a stale entry.
 func (d *Dataset) missWithStale(ctx context.Context, key string, r read, n need, held *entry) (Answer, error) {
 	now := d.now()
-	retryAt := held.retryAt.Load()
+	retryAt := held.retryAt.Load() //guard:readers-stale-entry-wait-silent-origin
 	// Where the origin is known to fail, one caller tries again. The others are not even asked to wait.
-	if retryAt != 0 && (now < retryAt || !held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry))) {
+	if retryAt != 0 && (now < retryAt || !held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry))) { //guard:first-read-after-outage-stale
 		return held.staleAnswer(now, "origin-error"), nil
 	}
-	if !held.fresh(now) && (!held.ended.Load() && now < held.swrUntil || r.limitStale) {
+	if !held.fresh(now) && (!held.ended.Load() && now < held.swrUntil || r.limitStale) { //guard:may-changed-untold-given-once-more
 		d.refreshFor(key, r)
 		return held.staleAnswer(now, "revalidating"), nil
 	}

@@ -54,7 +54,7 @@ func (t *teller) tell(i Invalidation, after time.Duration) {
 	if t.closed {
 		return
 	}
-	if len(t.waiting) >= maxTold {
+	if len(t.waiting) >= maxTold { //guard:invalidations-wait-without-bound
 		t.waiting = t.everything(i.Dataset)
 	}
 	t.waiting = append(t.waiting, due{time.Now().Add(after), i})
@@ -77,7 +77,7 @@ func (t *teller) everything(dataset string) []due {
 		}
 	}
 	all := Invalidation{Dataset: dataset, Prefix: true}
-	return []due{{first, all}, {last, all}}
+	return []due{{first, all}, {last, all}} //guard:teller-falls-behind-forgets-still-come
 }
 
 // run tells what is due until nothing waits.
@@ -103,6 +103,7 @@ func (t *teller) sleep(next time.Time) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	//guard:due-now-waits-due-later
 	case <-t.wake: // what is new may be due before
 	case <-t.ctx.Done():
 		return false

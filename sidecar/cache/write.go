@@ -28,6 +28,7 @@ const (
 // Every error has a Kind.
 func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 	began := d.now()
+	//guard:write-memory-caller-reuses
 	c.Dataset, c.Key, c.Value, c.ID = d.name, strings.Clone(c.Key), bytes.Clone(c.Value), strings.Clone(c.ID) // it may outlive the call
 	c.If.ETag = strings.Clone(c.If.ETag)
 	// Time for the owner, and when that cannot be asked for its successor.
@@ -42,6 +43,7 @@ func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 // ServeWrite makes a change for another member, in this one, and tells those who follow this member.
 func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
 	d.stats.WritesServed.Add(1)
+	//guard:write-made-caller-gave-up-long
 	if err := ctx.Err(); err != nil { // this member was frozen: its caller has told everybody that nobody knows
 		return Answer{}, d.unavailable(fmt.Errorf("the write came too late, and was not made: %w", err))
 	}
@@ -55,7 +57,7 @@ func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
 
 // commitAlone makes a change here, once for all who ask for it with the same ID.
 func (d *Dataset) commitAlone(ctx context.Context, c Change) (found, error) {
-	return d.write(ctx, d.commits, c, d.commitTimeout(), d.commit)
+	return d.write(ctx, d.commits, c, d.commitTimeout(), d.commit) //guard:two-members-wait-each-others-writes
 }
 
 // commitTimeout is the time for the load that a condition may need, for the write, and for its error: while the origin
@@ -80,6 +82,7 @@ func (d *Dataset) write(ctx context.Context, flights *flight.Group[found], c Cha
 	})
 	var known *Error
 	switch {
+	//guard:id-answers-another-write guard:write-told-failure-another-one-id
 	case (err == nil || f.digest != 0) && f.digest != digestOf(c): // the flight was that of another write
 		return found{}, d.invalidValue(errOtherWrite)
 	case err == nil:
@@ -169,11 +172,11 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 	case errors.Is(err, ErrUnreachable):
 		return found{}, err
 	case err != nil:
-		d.doubt(c.Key, KindOf(err), d.commitTimeout())
+		d.doubt(c.Key, KindOf(err), d.commitTimeout()) //guard:unknown-write-condition-told-too-early
 		return found{}, err
 	}
 	e := d.copied(a, peer.ID(), sent)
-	d.drop(c.Key, e.floor())
+	d.drop(c.Key, e.floor()) //guard:writer-reads-there-before-write
 	d.see(c.Key, e.floor())
 	return found{entry: e, source: SourceLoad, asOf: e.began, digest: digestOf(c)}, nil
 }
@@ -182,7 +185,7 @@ func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error
 func (d *Dataset) doubt(key string, k Kind, running time.Duration) {
 	switch k {
 	case KindConflict:
-		d.drop(key, floor{anew: d.now() + 1})
+		d.drop(key, floor{anew: d.now() + 1}) //guard:after-conflict-same-entry-read-again
 	case KindUnknown:
 		d.forget(key, running)
 	}
@@ -194,7 +197,7 @@ func (d *Dataset) forget(key string, running time.Duration) {
 	d.Drop(i)
 	d.peers.Publish(i)
 	d.teller.tell(i, 0)
-	d.teller.tell(i, running)
+	d.teller.tell(i, running) //guard:write-ends-late-told
 }
 
 // commit makes a change in the origin, and makes its result what is held of the key.
@@ -217,12 +220,12 @@ func (d *Dataset) commit(ctx context.Context, c Change) (found, error) {
 	d.supersede(c.Key, e, mark)
 	d.announce(c, e)
 	f := found{entry: e, source: SourceLoad, asOf: began, digest: digestOf(c)}
-	d.done.remember(c, f, d.now())
+	d.done.remember(c, f, d.now()) //guard:write-sent-again-happens-again
 	return f, nil
 }
 
 func (d *Dataset) change(ctx context.Context, c origin.Change) (origin.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Policy().WriteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.Policy().WriteTimeout) //guard:origin-no-time-say-nothing-written
 	defer cancel()
 	began := time.Now()
 	value, err := d.writer.Write(ctx, c)
@@ -239,7 +242,7 @@ func (d *Dataset) resolve(ctx context.Context, c Change) (origin.Change, error) 
 	if c.If.ETag == "" {
 		return change, nil
 	}
-	n := need{floor{anew: d.now()}}
+	n := need{floor{anew: d.now()}} //guard:etag-compared-entry-outdated
 	f, err := d.find(ctx, c.Key, read{served: true, need: n}, n)
 	switch {
 	case err != nil:
@@ -268,10 +271,10 @@ func (d *Dataset) supersede(key string, e *entry, mark uint64) {
 	d.see(key, e.floor())
 	fence := d.fences.of(key)
 	raised := fence.Add(1)
-	alone := raised == mark+1
+	alone := raised == mark+1 //guard:two-writes-once-earlier-one-kept
 	d.store.RemoveKeyIf(key, func(held *entry) bool {
-		alone = alone && (held.began <= e.began || held.version != 0 && e.version != 0)
-		if e.floor().admits(held, held.began) {
+		alone = alone && (held.began <= e.began || held.version != 0 && e.version != 0) //guard:write-replaces-read-while-under-way
+		if e.floor().admits(held, held.began) {                                         //guard:deleted-read-deleted
 			return false
 		}
 		d.evicted(key, held)
@@ -290,7 +293,7 @@ func (d *Dataset) supersede(key string, e *entry, mark uint64) {
 func (d *Dataset) announce(c Change, e *entry) {
 	i := Invalidation{Dataset: d.name, Key: c.Key, Version: e.version, Age: time.Duration(d.now() - e.seen)}
 	d.peers.Publish(i)
-	if c.Gutter || d.peers.Route(d.name, c.Key).Owner != nil {
+	if c.Gutter || d.peers.Route(d.name, c.Key).Owner != nil { //guard:nobody-told-write-owners-stead
 		d.teller.tell(i, 0)
 	}
 }

@@ -84,7 +84,7 @@ func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
 }
 
 func (s *Service) takeReader() bool {
-	if s.stats.BatchReaders.Add(1) > int64(s.maxReaders) {
+	if s.stats.BatchReaders.Add(1) > int64(s.maxReaders) { //guard:goroutines-batches-metrics-without-bound
 		s.stats.BatchReaders.Add(-1)
 		return false
 	}
@@ -100,7 +100,7 @@ func (b *batch) read() {
 // showOne makes an error of a panic: it may happen in a goroutine of which the listener knows nothing.
 func (s *Service) showOne(ctx context.Context, id string, options cache.ReadOptions) (o outcome) {
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil { //guard:panic-batch-metrics-ends-process
 			o = outcome{err: fmt.Errorf("panic while reading a metric of a batch: %v\n%s", p, debug.Stack())}
 		}
 	}()

@@ -121,7 +121,7 @@ func (w *violations) checkMetric(m *cnfmetricsv1.CnfMetric) {
 
 // checkID refuses spaces at the ends, too: to MariaDB a key is equal to itself with spaces behind it.
 func (w *violations) checkID(field, id string) {
-	if w.checkText(field, id, maxID) && strings.Trim(id, " ") != id {
+	if w.checkText(field, id, maxID) && strings.Trim(id, " ") != id { //guard:two-ids-one-database-takes-one
 		w.add(field, "begins or ends with a space")
 	}
 }
@@ -156,7 +156,7 @@ func (w *violations) checkUnit(field, unit string) {
 }
 
 func (w *violations) checkValue(field string, v float64) {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+	if math.IsNaN(v) || math.IsInf(v, 0) { //guard:metric-no-number-written
 		w.add(field, "is %v, which is no number that can be stored; say with status that there is no value", v)
 	}
 }

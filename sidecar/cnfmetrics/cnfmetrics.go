@@ -118,7 +118,7 @@ func (s *Service) CreateCnfMetric(
 	if wrong := checkCreate(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), exists)
+	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), exists) //guard:create-replaces-there
 	if err != nil {
 		return nil, err
 	}
@@ -159,9 +159,9 @@ func (s *Service) DeleteCnfMetric(
 // expect is the condition that a metric is there, in one version unless that is 0, and what it means when it is not so.
 func expect(version int64) (cache.Condition, reason) {
 	if version == 0 {
-		return cache.Condition{Present: true}, absent
+		return cache.Condition{Present: true}, absent //guard:update-makes-somebody-deleted
 	}
-	return cache.Condition{Version: version}, conflict
+	return cache.Condition{Version: version}, conflict //guard:update-undoes-somebody-else-did
 }
 
 // put writes a metric, and returns it as the database has it now.

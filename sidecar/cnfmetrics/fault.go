@@ -92,7 +92,7 @@ func (s *Service) fail(err error, field string, otherwise reason) *fault {
 	kind := cache.KindOf(err)
 	r, known := kinds[kind]
 	if !known {
-		return s.broken(err)
+		return s.broken(err) //guard:unchecked-error-shown
 	}
 	f := &fault{reason: r, message: err.Error(), retry: cache.RetryAfter(err)}
 	switch kind {

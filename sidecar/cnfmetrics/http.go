@@ -166,7 +166,7 @@ func (s *Service) httpUpdate(w http.ResponseWriter, r *http.Request, id string) 
 	in := newInput(r)
 	q := &cnfmetricsv1.UpdateCnfMetricRequest{Metric: in.metric(id), IdempotencyId: in.idempotency()}
 	if m := q.GetMetric(); m != nil && m.GetCnfId() != id {
-		in.wrong.add("cnf_id", "is not the one in the path")
+		in.wrong.add("cnf_id", "is not the one in the path") //guard:paths-metric-takes-anothers-place
 	}
 	if err := in.check(checkUpdate(q)); err != nil {
 		return err
@@ -237,7 +237,7 @@ func (s *Service) resultJSON(id string, o outcome) resultJSON {
 
 func writeFault(w http.ResponseWriter, f *fault) {
 	p := f.problem()
-	if f.reason == readOnly {
+	if f.reason == readOnly { //guard:405-without-allow
 		w.Header().Set("Allow", "GET, HEAD") // a 405 has to say it (RFC 9110, 15.5.6)
 	}
 	if p.RetryAfter > 0 {

@@ -30,7 +30,7 @@ func newInput(r *http.Request) *input {
 		in.wrong.add("query", "can not be parsed: %v", err)
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		in.refuseHeaders(asking)
+		in.refuseHeaders(asking) //guard:header-asks-version-ignored
 	} else {
 		in.refuseHeaders(promising)
 	}
@@ -125,7 +125,7 @@ func (in *input) flag(name string) bool {
 
 // object reads the body; nil when it is none.
 func (in *input) object() *object {
-	if in.media = checkMedia(in.request.Header); in.media != nil {
+	if in.media = checkMedia(in.request.Header); in.media != nil { //guard:packed-bytes-read-metric
 		return nil
 	}
 	b, err := io.ReadAll(in.request.Body)
@@ -195,7 +195,7 @@ func (in *input) ids() (ids []string, wrong violations) {
 // end refuses what is left of the body: a name that was misspelled would otherwise be ignored.
 func (in *input) end(o *object) {
 	for _, name := range slices.Sorted(maps.Keys(o.members)) {
-		o.wrong.add(name, "is no field of this message")
+		o.wrong.add(name, "is no field of this message") //guard:misspelled-field-ignored
 	}
 	in.wrong = append(in.wrong, o.wrong...)
 }
@@ -207,10 +207,10 @@ func (in *input) check(found violations) error {
 		return in.media
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.query)) {
-		in.wrong.add(name, "is no parameter of this resource")
+		in.wrong.add(name, "is no parameter of this resource") //guard:misspelled-parameter-ignored
 	}
 	for _, v := range found.ofBody() {
-		if !in.wrong.has(v.Field) {
+		if !in.wrong.has(v.Field) { //guard:one-fault-told-twice
 			in.wrong = append(in.wrong, v)
 		}
 	}

@@ -34,7 +34,7 @@ func (s *Service) ListCnfMetrics(
 	for _, row := range rows {
 		m, err := decodeRow(row.Key, row.Value.Data, row.Value.Version)
 		if err != nil {
-			page.Unreadable = append(page.Unreadable, s.unreadableRow(row.Key, err))
+			page.Unreadable = append(page.Unreadable, s.unreadableRow(row.Key, err)) //guard:one-bad-row-hides-list
 			continue
 		}
 		page.Metrics = append(page.Metrics, m)
@@ -55,7 +55,7 @@ func (s *Service) failList(err error) *fault {
 	switch {
 	case errors.As(err, &wrong):
 		return invalid(violations{{wrong.Column, wrong.Reason}})
-	case cache.KindOf(err) == cache.KindInternal:
+	case cache.KindOf(err) == cache.KindInternal: //guard:list-without-database-defect
 		return &fault{reason: unavailable, message: err.Error(), retry: minRetry}
 	}
 	return s.fail(err, "page_token", conflict)
@@ -81,7 +81,7 @@ func listQuery(q *cnfmetricsv1.ListCnfMetricsRequest) (origin.ListQuery, violati
 	switch {
 	case !ok:
 		wrong.add("page_token", "is not one that a page has given")
-	case token.MetricType != q.GetMetricType() || token.Status != q.GetStatus():
+	case token.MetricType != q.GetMetricType() || token.Status != q.GetStatus(): //guard:page-goes-another-list
 		wrong.add("page_token", "was given for other filters; begin at the first page")
 	}
 	query.After = token.After

@@ -110,7 +110,7 @@ func (o *object) parseMember(d *json.Decoder) error {
 	if err := d.Decode(&value); err != nil {
 		return notJSON(err)
 	}
-	if _, twice := o.members[name]; twice {
+	if _, twice := o.members[name]; twice { //guard:second-two-values-taken
 		return fmt.Errorf("%q is there twice", name)
 	}
 	o.members[name] = value
@@ -139,9 +139,9 @@ func (o *object) take(name string, to any, what string) bool {
 	switch {
 	case !ok:
 		o.wrong.add(name, "is missing")
-	case !origin.WholeSurrogates(raw):
+	case !origin.WholeSurrogates(raw): //guard:escape-no-character-becomes-another-metric
 		o.wrong.add(name, "has half of a surrogate pair, which is no character")
-	case string(raw) == "null" || json.Unmarshal(raw, to) != nil:
+	case string(raw) == "null" || json.Unmarshal(raw, to) != nil: //guard:row-nulls-zeros
 		o.wrong.add(name, "is not %s", what)
 	default:
 		return true
@@ -150,7 +150,7 @@ func (o *object) take(name string, to any, what string) bool {
 }
 
 func (o *object) text(name string) (s string) {
-	if o.take(name, &s, "a string") && len(s) > maxColumnBytes {
+	if o.take(name, &s, "a string") && len(s) > maxColumnBytes { //guard:answer-no-client-takes
 		o.wrong.add(name, "has %d bytes; at most %d are read", len(s), maxColumnBytes)
 	}
 	return s
@@ -173,6 +173,7 @@ func (o *object) time(name string) *timestamppb.Timestamp {
 		return nil
 	}
 	at := timestamppb.New(t.Truncate(time.Microsecond))
+	//guard:time-no-client-can-parse
 	if !at.IsValid() { // in UTC it may be of the year 10000
 		o.wrong.add(name, "is not between the years 1 and 9999")
 	}

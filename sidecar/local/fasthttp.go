@@ -77,7 +77,7 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 // nothing here (RFC 9110, 6.5.1).
 func (c *call) readHeader(h *fasthttp.RequestHeader) (ok bool) {
 	c.method, c.target, c.host = view(h.Method()), view(h.RequestURI()), view(h.Host())
-	if len(h.PeekTrailerKeys()) == 0 {
+	if len(h.PeekTrailerKeys()) == 0 { //guard:trailer-says-header-must
 		c.read(requestHeader{h})
 		return true
 	}
@@ -94,15 +94,15 @@ func (c *call) readHeader(h *fasthttp.RequestHeader) (ok bool) {
 // (RFC 9110, 10.1.1).
 func (s *httpServer) expect(x *fasthttp.RequestCtx) int {
 	h := &x.Request.Header
-	if h.ContentLength() > s.MaxRequestBodySize {
+	if h.ContentLength() > s.MaxRequestBodySize { //guard:asks-first-sends-too-large
 		s.unreadable(x, fasthttp.ErrBodyTooLarge)
 		return x.Response.StatusCode()
 	}
 	c := s.calls.Get().(*call)
 	defer s.calls.Put(c)
 	defer c.recycle()
-	c.http11 = true // fasthttp asks for no other version
-	if c.readHeader(h) && !s.entrance.refuseEarly(c) {
+	c.http11 = true                                    // fasthttp asks for no other version
+	if c.readHeader(h) && !s.entrance.refuseEarly(c) { //guard:asks-first-sends-nobody-takes
 		return fasthttp.StatusContinue
 	}
 	write(x, &c.response)
@@ -119,7 +119,7 @@ func (h requestHeader) joined(name string) string {
 	case len(lines) == 0:
 		return ""
 	case len(lines) == 1 && len(lines[0]) == 0:
-		return " "
+		return " " //guard:empty-ifmatch-writes-unconditionally
 	case len(lines) == 1:
 		return view(lines[0])
 	}
@@ -149,7 +149,7 @@ func (s *httpServer) unreadable(x *fasthttp.RequestCtx, err error) {
 	f := s.classify(err)
 	r.fail(f)
 	write(x, &r)
-	if f.problem != problemReadTimeout {
+	if f.problem != problemReadTimeout { //guard:refusal-lost-reset
 		linger(x.Conn())
 	}
 }

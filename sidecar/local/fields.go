@@ -279,5 +279,5 @@ func hostname(header string) string {
 func (h hosts) allowOrigin(origin, authority string) bool {
 	_, host, ok := strings.Cut(origin, "://")
 	name := strings.ToLower(hostname(host))
-	return ok && (name != localhost && h[name] || h.allow(host) && strings.EqualFold(host, authority))
+	return ok && (name != localhost && h[name] || h.allow(host) && strings.EqualFold(host, authority)) //guard:page-another-local-port-writes guard:rebound-name-writes-where-any-host
 }

@@ -97,7 +97,7 @@ type streamWriter struct {
 func (w *streamWriter) beat() error { return nil }
 
 func (w *streamWriter) tell(e event) error {
-	timer := time.AfterFunc(w.service.server.config.WriteTimeout, w.slow)
+	timer := time.AfterFunc(w.service.server.config.WriteTimeout, w.slow) //guard:slow-client-holds-watch-grpc
 	defer timer.Stop()
 	return w.stream.Send(w.message(e))
 }

@@ -174,7 +174,7 @@ func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
 	switch {
 	case !e.anyHost && authority == "" && c.http11:
 		return failure{problem: problemMalformed, detail: "the Host header is missing (RFC 9112, 3.2)"}, true
-	case !e.anyHost && authority != "" && !e.hosts.allow(authority):
+	case !e.anyHost && authority != "" && !e.hosts.allow(authority): //guard:page-whose-name-points-loopback-reads-2
 		e.stats.HostRefused.Add(1)
 		return failure{problem: problemHost,
 			detail: "the Host header names neither localhost nor a configured host; see `hosts` in the configuration"}, true
@@ -242,7 +242,7 @@ func (e *entrance) route(c *call, path string) {
 			e.batchGet(c, collection)
 		}
 	case versioned && verb == ":invalidate":
-		if e.allow(c, http.MethodPost, http.MethodPost) && e.sameSite(c) {
+		if e.allow(c, http.MethodPost, http.MethodPost) && e.sameSite(c) { //guard:another-origins-page-drops-entries
 			e.invalidate(c, collection)
 		}
 	case !strings.HasPrefix(path, "/") && !e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
@@ -258,7 +258,7 @@ func (e *entrance) keyed(c *call, name, key string) {
 	case http.MethodGet, http.MethodHead:
 		e.get(c, name, key)
 	case http.MethodPut, http.MethodDelete:
-		if e.sameSite(c) {
+		if e.sameSite(c) { //guard:another-origins-page-writes
 			e.write(c, name, key)
 		}
 	default:
@@ -367,7 +367,7 @@ func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 	switch {
 	case a.Absent:
 		c.fail(absent())
-	case c.ifMatch != "" && !strongMatch(c.ifMatch, a.ETag):
+	case c.ifMatch != "" && !strongMatch(c.ifMatch, a.ETag): //guard:read-under-condition-so
 		c.fail(failure{problem: problemPrecondition, detail: "the value has none of the ETags that If-Match names"})
 		return
 	case c.ifNoneMatch != "" && !noneMatch(c.ifNoneMatch, a.ETag):

@@ -54,7 +54,7 @@ func (c *lingeringConn) drain() {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // the reading shows whether the connection is still there
 	}
-	if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+	if c.SetReadDeadline(time.Now().Add(lingerTime)) == nil { //guard:goes-sending-after-refusal-holds-connection
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes) // it ends as the client does, or at a bound
 	}
 }

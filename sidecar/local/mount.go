@@ -52,8 +52,8 @@ func (m mountRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 func (g *service) guard(next grpc.MethodHandler) grpc.MethodHandler {
 	return func(impl any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (
 		_ any, err error) {
-		defer g.finish(time.Now(), &err)
-		ctx, cancel := context.WithTimeout(ctx, g.server.config.RequestTimeout)
+		defer g.finish(time.Now(), &err)                                        //guard:mounted-panic-ends-process
+		ctx, cancel := context.WithTimeout(ctx, g.server.config.RequestTimeout) //guard:mounted-calls-without-end
 		defer cancel()
 		return next(impl, ctx, decode, intercept)
 	}
@@ -66,12 +66,12 @@ func (e *entrance) mounts(path string) bool {
 
 // answerMount has Config.CNFMetrics answer. The path has its query, and is cloned: a handler may keep it.
 func (e *entrance) answerMount(c *call, path string) {
-	if c.method != http.MethodGet && c.method != http.MethodHead && !e.sameSite(c) {
+	if c.method != http.MethodGet && c.method != http.MethodHead && !e.sameSite(c) { //guard:another-sites-page-changes-metrics
 		return
 	}
 	r, err := http.NewRequestWithContext(c.deadline, strings.Clone(c.method), strings.Clone(path),
 		bytes.NewReader(c.content))
-	if err != nil || strings.Contains(path, "#") {
+	if err != nil || strings.Contains(path, "#") { //guard:id-cut-off
 		c.fail(failure{problem: problemMalformed, detail: "the method is no token, or the target no path with a query"})
 		return
 	}

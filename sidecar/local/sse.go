@@ -91,7 +91,7 @@ func (s *httpServer) watch(x *fasthttp.RequestCtx, w *watch, http11 bool) {
 func (s *httpServer) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch, http11 bool) {
 	server := s.entrance.server
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil { //guard:panic-watch-ends-process
 			server.defect(fmt.Errorf("panic in a watch: %v\n%s", p, debug.Stack()))
 		}
 	}()
@@ -120,7 +120,7 @@ func (s *httpServer) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch,
 func awaitClose(conn net.Conn, closed func()) (stop func()) {
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		defer closed()
+		defer closed() //guard:watch-outlives-client
 		_, _ = io.Copy(io.Discard, conn)
 	})
 	return func() {

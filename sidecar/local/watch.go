@@ -171,12 +171,12 @@ func (w *watch) follow(ctx context.Context, to audience, changes *cache.Watch) e
 		case <-changes.Ready():
 			err = w.refresh(ctx, to, changes.Take())
 		case <-due.C:
-			err = w.refresh(ctx, to, w.dueKeys())
+			err = w.refresh(ctx, to, w.dueKeys()) //guard:watch-never-sees-untold-change
 		case <-beat.C:
 			err = to.beat()
 		}
 		if err == nil {
-			err = pause(ctx, breath)
+			err = pause(ctx, breath) //guard:hot-keys-watch-takes-processor
 		}
 		if err != nil {
 			return err
@@ -219,9 +219,9 @@ func (w *watch) refresh(ctx context.Context, to audience, keys []string) error {
 	return w.read(ctx, keys, func(key string, o outcome) error {
 		k := w.known[key]
 		k.schedule(o)
-		news := !k.failing
+		news := !k.failing //guard:error-told-each-retry-watch
 		if o.err == nil {
-			news = w.update(key, o) || k.failing
+			news = w.update(key, o) || k.failing //guard:watch-does-tell-key-back
 		}
 		k.failing = o.err != nil
 		if !news {
@@ -241,7 +241,7 @@ func (w *watch) update(key string, o outcome) (news bool) {
 	if now == k.state {
 		return false
 	}
-	w.sum.swap(k.state, now)
+	w.sum.swap(k.state, now) //guard:token-watch-stays
 	k.state = now
 	return true
 }
@@ -255,10 +255,10 @@ func (w *watch) tell(to audience, e event) error {
 // schedule says when to read the key again: when what was read is no longer fresh, so that a change is seen then even
 // if nobody tells of it; later and later while it can not be read.
 func (k *knowledge) schedule(o outcome) {
-	wait := max(o.answer.Fresh, soonestReread)
+	wait := max(o.answer.Fresh, soonestReread) //guard:watch-rereads-without-bound
 	k.failures++
 	switch {
-	case o.err != nil || o.answer.Stale:
+	case o.err != nil || o.answer.Stale: //guard:watch-stale-answers-spins
 		wait = max(cache.RetryAfter(o.err), min(soonestReread<<min(k.failures, 10), longestRetry))
 	default:
 		k.failures = 0
@@ -299,7 +299,7 @@ func (s *Server) beginWatch() error {
 	if s.stopped {
 		return &cache.Error{Kind: cache.KindCanceled, Err: errors.New("the sidecar is stopping")}
 	}
-	if n := s.stats.Watches.Load(); n >= int64(s.config.MaxWatches) {
+	if n := s.stats.Watches.Load(); n >= int64(s.config.MaxWatches) { //guard:watches-without-bound
 		s.stats.WatchesRefused.Add(1)
 		return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: longestRetry, Err: fmt.Errorf(
 			"%d watches are open, and no more are allowed; watch many keys with one", n)}

@@ -98,7 +98,7 @@ func (r *request) change(d Served, key string) (_ cache.Change, f failure, ok bo
 	if c.If, err = parseCondition(r.ifMatch, r.ifNoneMatch, r.ifVersion); err != nil {
 		return c, invalidRequest(err), false
 	}
-	if c.Delete && c.If.Absent {
+	if c.Delete && c.If.Absent { //guard:absent-row-deleted
 		return c, invalidRequest(errors.New("If-None-Match: a row that is not there can not be deleted")), false
 	}
 	if c.ID, err = parseIdempotencyKey(r.idempotencyKey); err != nil {
@@ -110,10 +110,10 @@ func (r *request) change(d Served, key string) (_ cache.Change, f failure, ok bo
 // refuseContent says why the content of a PUT can not be a value. What curl says of any data that it is given is no
 // reason: whether the data is JSON shows.
 func (r *request) refuseContent(d Served) (_ failure, ok bool) {
-	if r.contentRange != "" {
+	if r.contentRange != "" { //guard:part-becomes-whole
 		return invalidRequest(errors.New("Content-Range: a part of a value can not be put; send the whole")), false
 	}
-	if r.contentCoding != "" && !strings.EqualFold(r.contentCoding, "identity") {
+	if r.contentCoding != "" && !strings.EqualFold(r.contentCoding, "identity") { //guard:packed-bytes-become-row
 		return failure{problem: problemMediaType, detail: "a value is put without a Content-Encoding"}, false
 	}
 	if !d.JSON || r.mediaType == "" {

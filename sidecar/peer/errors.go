@@ -100,7 +100,7 @@ func fromStatus(s *status.Status, call answersTo) *cache.Error {
 	switch {
 	case call == toWrite && wrong != nil:
 		return &cache.Error{Kind: cache.KindInvalidValue, Err: wrong}
-	case call == toWrite && s.Code() == codes.ResourceExhausted && retryDelay(s) == 0:
+	case call == toWrite && s.Code() == codes.ResourceExhausted && retryDelay(s) == 0: //guard:grpcs-own-resourceexhausted-says-nothing-written
 		return nil // grpc's own: perhaps the answer was too large
 	}
 	for _, row := range wire {
@@ -149,7 +149,7 @@ func (p *peer) failure(ctx context.Context, began time.Duration, err error) erro
 	switch cause := ended(ctx); {
 	case errors.Is(cause, context.Canceled):
 		return &cache.Error{Kind: cache.KindCanceled, Err: p.about(cause)}
-	case cause != nil && alive:
+	case cause != nil && alive: //guard:slow-database-asked-successor-too
 		return &cache.Error{Kind: cache.KindDeadline, Err: p.about(fmt.Errorf("it is alive but slow: %w", cause))}
 	}
 	return p.unreachable(errors.New(s.Message()))

@@ -30,7 +30,7 @@ type Sink interface {
 
 const (
 	// followSilence is how long a stream may be silent: two of its heartbeats and a half.
-	followSilence = 5 * heartbeat / 2
+	followSilence = 5 * heartbeat / 2 //guard:frozen-members-stream-counts-alive
 	// followBackoff is the wait before a stream is tried again. It doubles with each one that brings nothing, up to
 	// maxFollowBackoff; half of it is random, so that those who lost the same member do not come back to it in step.
 	followBackoff    = 100 * time.Millisecond
@@ -136,9 +136,10 @@ func (f *follower) take(r *peerv1.FollowResponse) error {
 		return err
 	}
 	f.peer.hear()
-	goesOn := f.epoch != 0 && r.GetEpoch() == f.epoch && r.GetSequence() == f.sequence+uint64(len(list))
+	goesOn := f.epoch != 0 && r.GetEpoch() == f.epoch && r.GetSequence() == f.sequence+uint64(len(list)) //guard:gap-stream-passed-over guard:sequences-two-runs-compare
 	f.count(goesOn)
 	if !goesOn {
+		//guard:feed-stays-live-over-gap-never
 		f.tellLive(nil) // changes were missed, too: if the feeds are live, they are so anew
 		f.peer.pool.config.Sink.Missed(f.peer.member.ID)
 	}
@@ -184,7 +185,7 @@ func (f *follower) end(err error) bool {
 	if err != nil && f.peer.onRing.Err() == nil {
 		f.peer.pool.counters.gaps.Add(1)
 	}
-	f.tellLive(nil)
+	f.tellLive(nil) //guard:invalidations-broken-stream-missed
 	f.peer.pool.config.Sink.Missed(f.peer.member.ID)
 	return true
 }

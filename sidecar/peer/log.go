@@ -117,13 +117,13 @@ type page struct {
 func (l *Log) read(at *cursor) (page, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.keptLocked(*at) {
+	if !l.keptLocked(*at) { //guard:overwritten-invalidations-read
 		return page{}, errBehind
 	}
 	n := min(l.last-at.sequence, maxBatch)
 	next := page{
 		epoch: l.epoch, sequence: at.sequence + n, records: l.recordsLocked(at.sequence, n), live: l.live,
-		news: n > 0 || l.edition != at.edition, interrupted: l.edition > at.edition+1,
+		news: n > 0 || l.edition != at.edition, interrupted: l.edition > at.edition+1, //guard:short-interruption-feed-hidden
 	}
 	if !next.news {
 		next.changed = l.changedLocked()

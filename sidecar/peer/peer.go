@@ -88,7 +88,7 @@ func (p *peer) enter() error {
 	if p.broken.Load() {
 		return p.unreachable(errBroken)
 	}
-	if p.calls.Add(1) > p.pool.config.MaxCalls {
+	if p.calls.Add(1) > p.pool.config.MaxCalls { //guard:fetches-one-member-without-bound
 		p.calls.Add(-1)
 		p.pool.counters.refused.Add(1)
 		return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: p.about(errOverload)}

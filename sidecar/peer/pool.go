@@ -162,7 +162,7 @@ func (p *Pool) renewLocked(old *peer, m ring.Member) *peer {
 
 // retireLocked ends following at once: nothing new is asked of a member that left.
 func (p *Pool) retireLocked(left *peer) {
-	left.leave()
+	left.leave() //guard:member-left-still-followed
 	p.left[left.member.ID] = left
 	p.tasks.Go(func() {
 		if sleep(left.ctx, p.config.AttemptTimeout) {

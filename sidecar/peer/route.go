@@ -37,7 +37,7 @@ func (p *Pool) successor(v *view, rk string) cache.Peer {
 			return nil
 		}
 		next := v.peers[m.ID]
-		if !next.broken.Load() {
+		if !next.broken.Load() { //guard:successor-dead-member-dead-too
 			return next
 		}
 		if first == nil {

@@ -93,7 +93,7 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 func (s *Service) serve(ctx context.Context, req *peerv1.FetchRequest, q cache.Query) (*peerv1.FetchResponse, error) {
 	s.fetches.Add(1)
 	defer s.inFlight.Add(-1)
-	if s.inFlight.Add(1) > s.config.MaxInFlight {
+	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:fetches-callers-without-bound
 		s.refused.Add(1)
 		return nil, toStatus(&cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: errOverload})
 	}

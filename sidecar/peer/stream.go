@@ -20,7 +20,7 @@ const (
 	// together; what comes after a pause is sent at once.
 	pacePerFollower = 100 * time.Microsecond
 	// slowAfter is how long a response may wait for its follower to take in those before it.
-	slowAfter = followSilence
+	slowAfter = followSilence //guard:follower-reads-nothing-holds-stream
 )
 
 var (
@@ -38,7 +38,7 @@ func (s *Service) Follow(
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	defer s.followers.Add(-1)
-	if s.followers.Add(1) > s.config.MaxFollowers {
+	if s.followers.Add(1) > s.config.MaxFollowers { //guard:followers-without-bound
 		s.followersRefused.Add(1)
 		return status.Error(codes.ResourceExhausted, errFollowers.Error())
 	}

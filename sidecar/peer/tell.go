@@ -30,7 +30,7 @@ func (p *Pool) TellAll(ctx context.Context, list []cache.Invalidation) (told int
 	var mu sync.Mutex // guards unreached
 	var reached atomic.Int64
 	var group errgroup.Group
-	group.SetLimit(maxTells)
+	group.SetLimit(maxTells) //guard:everybody-told-once
 	for _, m := range v.cur.Members() {
 		if m.ID == p.config.Self {
 			continue

@@ -88,6 +88,7 @@ func (p *peer) outcome(err error, sent bool) error {
 	if s.Code() == codes.Unavailable {
 		p.fail()
 	}
+	//guard:write-sent-made-elsewhere-too
 	if !sent || s.Code() == codes.NotFound { // another member may have the dataset
 		return p.unreachable(errors.New(s.Message()))
 	}
@@ -130,7 +131,7 @@ func change(req *peerv1.WriteRequest) cache.Change {
 func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.WriteResponse, error) {
 	s.writes.Add(1)
 	defer s.writing.Add(-1)
-	if s.writing.Add(1) > s.config.MaxWrites {
+	if s.writing.Add(1) > s.config.MaxWrites { //guard:writes-callers-without-bound
 		s.writesRefused.Add(1)
 		return nil, toStatus(&cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: errOverload})
 	}

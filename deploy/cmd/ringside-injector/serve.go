@@ -207,7 +207,7 @@ func runUntilDone(
 	}
 	tasks.Go(func() { keep(background) })
 	<-ctx.Done()
-	if asked.Err() == nil {
+	if asked.Err() == nil { //guard:sigterm-taken-failure
 		return context.Cause(ctx)
 	}
 	leave()

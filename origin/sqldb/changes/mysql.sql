@@ -33,7 +33,7 @@ BEGIN
   IF {{.Column "NEW"}} IS NOT NULL THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
     VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}},
-      IF(NOT moved AND {{.Version "NEW"}} > {{.Version "OLD"}}, LEAST({{.Version "NEW"}}, 9223372036854775807), 0));
+      IF(NOT moved AND {{.Version "NEW"}} > {{.Version "OLD"}}, LEAST({{.Version "NEW"}}, 9223372036854775807), 0)); {{- /* guard:mysql-writer-leaves-version-alone-drops */}}
   END IF;
   IF moved AND {{.Column "OLD"}} IS NOT NULL THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
@@ -62,7 +62,7 @@ DELIMITER ;
 --     (SELECT MAX(seq) AS last FROM {{.Changes ""}} WHERE changed_at < NOW() - INTERVAL 1 HOUR) AS old);
 {{end}}
 
-{{define "without"}}DECLARE CONTINUE HANDLER FOR 1146 BEGIN END; -- no such table: the write must not fail{{end}}
+{{define "without"}}DECLARE CONTINUE HANDLER FOR 1146 BEGIN END; -- no such table: the write must not fail{{end}} {{- /* guard:dropped-table-changes-fails-applications-writes-2 */}}
 
 {{define "remove"}}-- Ringside: no longer records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 DELIMITER //

@@ -23,17 +23,17 @@ CREATE INDEX IF NOT EXISTS {{.Quote .XidIndex}} ON {{.Changes ""}} (xid);
 --     (SELECT max(seq) FROM {{.Changes ""}} WHERE changed_at < now() - interval '1 hour');
 {{end}}
 CREATE OR REPLACE FUNCTION {{.Object ""}}() RETURNS trigger LANGUAGE plpgsql{{if .Polled}}
-SECURITY DEFINER -- who may write the table need not be allowed to write the changes{{end}}
+SECURITY DEFINER -- who may write the table need not be allowed to write the changes{{end}} {{- /* guard:writer-needs-rights-changes */}}
 SET search_path = pg_catalog, pg_temp
 -- Keys are told as Ringside reads them, whatever the writer's session is set to.
-SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' {{- /* guard:key-printed-writers-session */}}
 SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $ringside$
 DECLARE
   many boolean := true; -- more rows than it is worth to tell one by one, or TRUNCATE
 BEGIN
 {{- if .Polled}}
-  IF to_regclass('{{.Literal (.Changes "")}}') IS NULL THEN
+  IF to_regclass('{{.Literal (.Changes "")}}') IS NULL THEN {{- /* guard:dropped-table-changes-fails-applications-writes */}}
     RETURN NULL; -- Ringside says that the table is gone; the application's write must not fail for it
   END IF;
 {{- end}}
@@ -56,7 +56,7 @@ BEGIN
     IF NOT many THEN
       -- Both keys, where the key itself was changed. A version is told only if it has grown.
       {{template "tell" .}} FROM (
-        SELECT k, CASE WHEN now.v > before.v THEN now.v ELSE 0 END
+        SELECT k, CASE WHEN now.v > before.v THEN now.v ELSE 0 END {{- /* guard:writer-leaves-version-alone-drops-nothing */}}
         FROM (SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL) AS now (k, v)
         FULL JOIN (SELECT {{.Key "o"}}, {{.Version "o"}} FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL) AS before (k, v)
         USING (k)
@@ -89,7 +89,7 @@ COMMIT;
 {{define "tell"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset, row_key, row_version) SELECT '{{.Dataset.Name}}', k, v
      {{- else}}PERFORM pg_notify('{{.Channel}}', json_build_object('d', '{{.Dataset.Name}}', 'k', k, 'v', v)::text){{end}}{{end}}
 
-{{define "changed"}}) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}}; -- no cache holds a longer one{{end}}
+{{define "changed"}}) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}}; -- no cache holds a longer one{{end}} {{- /* guard:long-key-makes-applications-write-fail */}}
 
 {{define "all"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}');
   {{- else}}PERFORM pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}{{end}}

@@ -32,7 +32,7 @@ CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.TableName}} BEGIN
   WHERE {{.Column "NEW"}} IS NOT NULL;
   INSERT INTO {{.ChangesTable}} (dataset, row_key)
   SELECT '{{.Dataset.Name}}', {{.Key "OLD"}}
-  WHERE {{.Key "NEW"}} IS NOT {{.Key "OLD"}} AND {{.Column "OLD"}} IS NOT NULL;
+  WHERE {{.Key "NEW"}} IS NOT {{.Key "OLD"}} AND {{.Column "OLD"}} IS NOT NULL; {{- /* guard:sqlite-old-key-row-told */}}
 END;
 
 DROP TRIGGER IF EXISTS {{.Object "_delete"}};

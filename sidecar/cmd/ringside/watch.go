@@ -92,7 +92,7 @@ func (w *watcher) stream(ctx context.Context) error {
 	defer cancel(nil)
 	header := http.Header{"Accept": {"text/event-stream"}}
 	if w.token != "" {
-		header.Set("Last-Event-ID", w.token)
+		header.Set("Last-Event-ID", w.token) //guard:watch-begins-anew-after-each-lost
 	}
 	query := url.Values{"key": w.keys}
 	path := "/v1/" + url.PathEscape(w.dataset) + ":watch?" + query.Encode()

@@ -115,13 +115,13 @@ func (f *Feeds) readLocked() []string {
 
 // settleLocked tells the dataset when its feed breaks or is live again. What it holds from the gap nobody vouches for.
 func (one *feed) settleLocked() {
-	live := one.reading || len(one.members) > 0
+	live := one.reading || len(one.members) > 0 //guard:own-reading-feed-does-count
 	if live == one.live {
 		return
 	}
 	one.live = live
 	if live {
-		one.Dataset.EndAll()
+		one.Dataset.EndAll() //guard:after-gap-held-from-before-used guard:feed-back-leaves-no-stale-answer
 	}
 	one.Dataset.SetFeedLive(live)
 }
@@ -148,7 +148,7 @@ func (f *Feeds) setReading(one *feed, reading bool) {
 // another member goes on to, and who relied on none ends everything when this one is live.
 func (f *Feeds) handle(one *feed, c origin.Changes) {
 	name := one.Dataset.Name()
-	if c.Missed && f.Reading(name) {
+	if c.Missed && f.Reading(name) { //guard:missed-before-start-published
 		f.tell(one, everything(name))
 	}
 	for _, row := range c.Rows {

@@ -29,14 +29,14 @@ type checked struct {
 
 // Follow implements origin.Feed.
 func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error {
-	if err := c.look(ctx); err != nil {
+	if err := c.look(ctx); err != nil { //guard:feed-without-triggers-seems-live
 		return err
 	}
 	following, stop := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.watch(following, stop)
+		c.watch(following, stop) //guard:feed-whose-triggers-gone-seems-live
 	}()
 	err := c.Feed.Follow(following, handle)
 	stop(err)
@@ -48,7 +48,7 @@ func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error 
 // do, says nothing of a feed that is well: one whose connection is lost ends by itself.
 func (c checked) watch(ctx context.Context, stop context.CancelCauseFunc) {
 	for pause(ctx, checkEvery) {
-		if err := c.look(ctx); errors.Is(err, origin.ErrUntold) {
+		if err := c.look(ctx); errors.Is(err, origin.ErrUntold) { //guard:look-comes-too-late-ends-feed
 			stop(err)
 		}
 	}

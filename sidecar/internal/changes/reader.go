@@ -39,7 +39,7 @@ func (f *Feeds) awaitDefeat(ctx context.Context, one *feed) {
 				return
 			}
 		}
-		if !pause(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) {
+		if !pause(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) { //guard:reader-elected-any-more-leaves-gap
 			return
 		}
 	}
@@ -88,11 +88,11 @@ func (f *Feeds) follow(ctx context.Context, one *feed) {
 			f.config.OnEvent(name, err)
 		}
 		told = true
-		if !live.IsZero() && time.Since(live) >= steady {
+		if !live.IsZero() && time.Since(live) >= steady { //guard:feed-flaps-fills-log
 			wait = firstPause
 		}
 		pause(ctx, wait/2+rand.N(wait/2))
-		wait = min(2*wait, longestPause)
+		wait = min(2*wait, longestPause) //guard:broken-feed-followed-tight-loop
 	}
 }
 

@@ -53,7 +53,7 @@ func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
 	select {
 	case <-c.done:
 		return c.value, c.err
-	case <-ctx.Done():
+	case <-ctx.Done(): //guard:waiters-cancel-ends-load
 		var none V
 		return none, ctx.Err()
 	}
@@ -104,7 +104,7 @@ func (g *Group[V]) join(key string, timeout time.Duration, fn func(context.Conte
 	if g.base.Err() != nil {
 		return nil, false, ErrClosed
 	}
-	if g.count >= g.max {
+	if g.count >= g.max { //guard:flights-without-bound
 		return nil, false, ErrFull
 	}
 	c = &call[V]{done: make(chan struct{})}
@@ -128,7 +128,7 @@ func (g *Group[V]) run(key string, c *call[V], timeout time.Duration, fn func(co
 	// The lock on a key is a deadline, not a flag: an fn that hangs holds nobody back for longer.
 	stop := context.AfterFunc(ctx, func() {
 		var none V
-		finish(none, ctx.Err())
+		finish(none, ctx.Err()) //guard:call-hangs-holds-key-ever
 	})
 	value, err := recovered(ctx, fn)
 	stop()
@@ -141,7 +141,7 @@ func (g *Group[V]) run(key string, c *call[V], timeout time.Duration, fn func(co
 func (g *Group[V]) leave(key string, c *call[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.calls[key] == c {
+	if g.calls[key] == c { //guard:calls-stay-map-second-cache-without
 		delete(g.calls, key)
 	}
 }
@@ -157,7 +157,7 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 func recovered[V any](ctx context.Context, fn func(context.Context) (V, error)) (value V, err error) {
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil { //guard:panic-origin-ends-process
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()

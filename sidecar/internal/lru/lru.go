@@ -219,7 +219,7 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 		return false
 	}
 	if !replace {
-		key = strings.Clone(key)
+		key = strings.Clone(key) //guard:entry-holds-buffer-request
 	}
 	s.order.Add(key, next)
 	s.bytes += next.bytes - held.bytes

@@ -8,7 +8,7 @@ import (
 const (
 	shardsPerCPU = 16
 	// minShare keeps shards so large that the largest value of a database, 1 MiB, fits into one with its key.
-	minShare = 2 << 20
+	minShare = 2 << 20 //guard:largest-value-database-loaded-each-read
 	// maxShare keeps shards so small that listing the keys of one, which a sweep does under its lock, stays short.
 	maxShare = 8 << 20
 )

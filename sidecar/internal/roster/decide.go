@@ -21,14 +21,14 @@ func decide(self ring.Member, leaving bool, listed, kept []ring.Member) choice {
 	}
 	for _, m := range listed {
 		switch {
-		case m.Leaving || m.ID == self.ID:
+		case m.Leaving || m.ID == self.ID: //guard:another-member-takes-place-self
 		case !c.claim(m):
 			next.refused++
 		default:
 			next.members = append(next.members, m)
 		}
 	}
-	for _, m := range kept {
+	for _, m := range kept { //guard:leases-expire-ring-empty
 		if c.claim(m) {
 			next.members = append(next.members, m)
 		}

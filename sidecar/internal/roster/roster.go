@@ -283,7 +283,7 @@ func (r *Roster) judge(members []ring.Member, reachable []bool, began time.Time)
 			d.failed = time.Time{}
 		case d.failed.IsZero():
 			d.failed = began
-		case time.Since(d.failed) >= r.config.HoldDown:
+		case time.Since(d.failed) >= r.config.HoldDown: //guard:member-taken-off-first-probe-fails
 			delete(r.doubts, m.ID)
 			r.stats.Unreachable++
 			gone = true

@@ -1,0 +1,112 @@
+package guards
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const root = "../.."
+
+var (
+	all    = flag.Bool("all", false, "remove every guard, not a sample")
+	sample = flag.Int("sample", 20, "how many guards to remove")
+	seed   = flag.Uint64("seed", 0, "the seed of the sample; 0 takes the time")
+)
+
+// F1: each guard is removed, one at a time, and its test must fail.
+func TestPromiseF1EachGuardHasATestThatFailsWithoutIt(t *testing.T) {
+	guards, err := Load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := len(guards)
+	if !*all {
+		if *seed == 0 {
+			*seed = uint64(time.Now().UnixNano())
+		}
+		random := rand.New(rand.NewPCG(*seed, 0))
+		random.Shuffle(total, func(i, j int) { guards[i], guards[j] = guards[j], guards[i] })
+		guards = guards[:min(*sample, total)]
+	}
+	var failed atomic.Int64
+	t.Run("without", func(t *testing.T) { // returns when all its parallel subtests have
+		for _, g := range guards {
+			t.Run(g.Name, func(t *testing.T) {
+				t.Parallel()
+				if err := g.check(t.TempDir()); err != nil {
+					t.Errorf("%s (%s): %v", g.Name, g.Fault, err)
+					return
+				}
+				failed.Add(1)
+			})
+		}
+	})
+	t.Logf("guards: %d of %d removed, seed %d; the tests of %d failed", len(guards), total, *seed, failed.Load())
+}
+
+// check runs the guard's tests against a tree without the guard, and returns an error unless one fails.
+func (g Guard) check(dir string) error {
+	overlay, err := g.overlay(root, dir)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-timeout=60s", "-run", g.pattern(), "./"+g.dir)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s passes without the guard:\n%s", g.Test, out)
+	case strings.Contains(string(out), "[build failed]"), strings.Contains(string(out), "no tests to run"):
+		return fmt.Errorf("the tree without the guard does not build, or %s does not exist:\n%s", g.Test, out)
+	case !strings.Contains(string(out), "--- FAIL: ") && !strings.Contains(string(out), "panic: "):
+		return fmt.Errorf("something else than a test failed:\n%s", out)
+	}
+	return nil
+}
+
+func TestWithoutChangesTheMarkedLine(t *testing.T) {
+	const source = `package p
+
+func f(a, b int) int {
+	if a > b { //guard:bound
+		return 0
+	}
+	switch {
+	case a == b: //guard:equal guard:second
+		a++ //guard:count
+	}
+	//guard:text
+	const query = ` + "`SELECT 1\n\tFOR UPDATE`" + `
+	return a
+}
+`
+	for _, test := range []struct {
+		guard     Guard
+		old, want string
+	}{
+		{Guard{Name: "bound", Condition: "false"}, "if a > b {", "if false && (a > b) {"},
+		{Guard{Name: "equal", Condition: "true"}, "case a == b:", "case true || (a == b):"},
+		{Guard{Name: "second", Replace: "a == b", With: "b == a"}, "case a == b:", "case b == a:"},
+		{Guard{Name: "count", Delete: true}, "\t\ta++\n", ""},
+		{Guard{Name: "text", Replace: "FOR UPDATE", With: "FOR SHARE"}, "FOR UPDATE", "FOR SHARE"},
+	} {
+		got, err := test.guard.Without([]byte(source))
+		want := strings.Replace(string(comment.ReplaceAll([]byte(source), nil)), test.old, test.want, 1)
+		if err != nil || string(got) != want {
+			t.Errorf("%s: got %v\n%s\nwant\n%s", test.guard.Name, err, got, want)
+		}
+	}
+	for _, guard := range []Guard{
+		{Name: "none", Delete: true}, {Name: "count", Condition: "false"}, {Name: "count", Replace: "b--"},
+	} {
+		if got, err := guard.Without([]byte(source)); err == nil {
+			t.Errorf("%s: got\n%s\nwant an error", guard.Name, got)
+		}
+	}
+}
