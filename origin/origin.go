@@ -120,8 +120,8 @@ type Feed interface {
 	Follow(ctx context.Context, handle func(Changes)) error
 }
 
-// ErrUntold says that what a feed rests on is not there, or may not be read: until somebody makes it, no change is told.
-var ErrUntold = errors.New("changes are not told")
+// ErrFeedUnavailable says that what a feed rests on is not there, or may not be read: until somebody makes it, no change is told.
+var ErrFeedUnavailable = errors.New("changes are not told")
 
 // Changes are some changes. The first ones of a Follow, perhaps none, come once nothing will be missed any more.
 type Changes struct {

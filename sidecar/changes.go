@@ -24,7 +24,7 @@ type sink struct{ *process }
 func (s sink) Invalidate(list []cache.Invalidation) {
 	for _, i := range list {
 		if d := s.dataset(i.Dataset); d != nil {
-			d.Drop(i)
+			d.ApplyInvalidation(i)
 		}
 	}
 }
@@ -33,7 +33,7 @@ func (s sink) Invalidate(list []cache.Invalidation) {
 func (s sink) Missed(member string) {
 	s.changes.Missed(member)
 	for _, d := range s.datasets {
-		d.EndCopies(member) //guard:member-missed-stays-fresh
+		d.ExpireFrom(member) //guard:member-missed-stays-fresh
 	}
 }
 

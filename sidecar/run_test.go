@@ -283,7 +283,7 @@ func TestMembersShareOneRing(t *testing.T) {
 		wantGet(t, b.addrs.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
 	}
 	queries := func(r *running) int64 { return r.datasets[0].Stats().Queries.Load() }
-	unanswered := func(r *running) int64 { return r.datasets[0].Stats().HopErrors.Load() }
+	unanswered := func(r *running) int64 { return r.datasets[0].Stats().PeerFetchErrors.Load() }
 	got, more := queries(a)+queries(b), unanswered(a)+unanswered(b) // on a busy machine, a member may seem to be away
 	if got < 20 || got > 20+more {
 		t.Errorf("two members asked the origin %d times for 20 keys, want once a key, and for %d hops again", got, more)

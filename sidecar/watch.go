@@ -71,7 +71,7 @@ type failures struct{ queries, hops, refused, errors, writes, unknown int64 }
 
 func failuresOf(s *cache.Stats) failures {
 	return failures{
-		s.LoadErrors.Load(), s.HopErrors.Load(), s.Refused.Load(), s.Error.Load(),
+		s.LoadErrors.Load(), s.PeerFetchErrors.Load(), s.Refused.Load(), s.Error.Load(),
 		s.WriteErrors.Load(), s.WritesUnknown.Load(),
 	}
 }
@@ -100,7 +100,7 @@ func (p *process) logFailures(dataset string, f failures) {
 		}
 	}
 	if f.hops > 0 {
-		if err := p.dataset(dataset).Stats().LastHopError.Load(); err != nil {
+		if err := p.dataset(dataset).Stats().LastPeerFetchError.Load(); err != nil {
 			fields = append(fields, zap.NamedError("last_hop_error", *err))
 		}
 	}

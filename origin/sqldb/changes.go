@@ -127,7 +127,7 @@ func (db *DB) applyChanges(ctx context.Context, ds Dataset, script string) error
 
 // CheckFeed says whether a feed would hear of changes: whether it can be read by this account, and whether there are
 // triggers, of ChangesSQL or others, that name its channel or table, and the dataset. What is missing is an
-// origin.ErrUntold; other errors say nothing of the feed.
+// origin.ErrFeedUnavailable; other errors say nothing of the feed.
 func (db *DB) CheckFeed(ctx context.Context, ds Dataset, c FeedConfig) error {
 	if err := db.checkFeed(ds, c); err != nil {
 		return err
@@ -173,9 +173,9 @@ func (db *DB) unread(err error, table, dataset string) error {
 	case err == nil:
 		return nil
 	case db.dialect.denied(err):
-		return fmt.Errorf("%w: the account of the DSN may not read %s: GRANT SELECT on it: %w", origin.ErrUntold, table, err)
+		return fmt.Errorf("%w: the account of the DSN may not read %s: GRANT SELECT on it: %w", origin.ErrFeedUnavailable, table, err)
 	case db.dialect.missing(err):
-		return fmt.Errorf("%w: %s is not there: run `ringside changes apply %s`: %w", origin.ErrUntold, table, dataset, err)
+		return fmt.Errorf("%w: %s is not there: run `ringside changes apply %s`: %w", origin.ErrFeedUnavailable, table, dataset, err)
 	}
 	return fmt.Errorf("%s can not be read: %w", table, err)
 }
@@ -192,7 +192,7 @@ func (db *DB) checkTriggers(ctx context.Context, ds Dataset, c FeedConfig) error
 		return err
 	})
 	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("%w: no trigger of table %s tells of %s: run `ringside changes apply %s`", origin.ErrUntold, ds.Table,
+		err = fmt.Errorf("%w: no trigger of table %s tells of %s: run `ringside changes apply %s`", origin.ErrFeedUnavailable, ds.Table,
 			strings.Join(missing, ", "), ds.Name)
 	}
 	return err

@@ -595,7 +595,7 @@ func regressionWritesFailWithoutTheTableOfChanges(t *testing.T, d database, c sq
 	d.exec(t, "DROP TABLE ringside_changes")
 	cure := func(err error) {
 		t.Helper()
-		if !errors.Is(err, origin.ErrUntold) || !strings.Contains(err.Error(), "`ringside changes apply rows`") ||
+		if !errors.Is(err, origin.ErrFeedUnavailable) || !strings.Contains(err.Error(), "`ringside changes apply rows`") ||
 			strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v", err)
 		}
@@ -634,8 +634,8 @@ func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
 		}
 	}
 	check(db, "`ringside changes apply rows`", `origin "db", dataset "rows"`)
-	if err := db.CheckFeed(soon(t), ds, c); !errors.Is(err, origin.ErrUntold) {
-		t.Errorf("got %v, want origin.ErrUntold", err)
+	if err := db.CheckFeed(soon(t), ds, c); !errors.Is(err, origin.ErrFeedUnavailable) {
+		t.Errorf("got %v, want origin.ErrFeedUnavailable", err)
 	}
 	var other database
 	if d.driver != "sqlite" {

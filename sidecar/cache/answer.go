@@ -6,8 +6,8 @@ import "time"
 type Answer struct {
 	// Value is shared with the cache: never modify it. Nil when Absent.
 	Value []byte
-	// Absent: the origin has no such key.
-	Absent bool
+	// NotFound: the origin has no such key.
+	NotFound bool
 	// Version is the row's version column; 0 where there is none.
 	Version int64
 	// ETag is a quoted strong validator (RFC 9110, 8.8.3), equal for equal values on every member; empty when Absent.

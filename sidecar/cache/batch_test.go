@@ -150,13 +150,13 @@ func TestPrefetchLeavesAFailedRefreshAlone(t *testing.T) {
 		o.Fail(errDown)
 		getAll(t, c.members[1], keys, rows) // stale, and each has tried once
 		before := o.Queries()
-		hops := c.members[1].Stats().Hops.Load()
+		hops := c.members[1].Stats().PeerFetches.Load()
 		for range 10 {
 			c.members[1].Prefetch(keys, ReadOptions{})
 			synctest.Wait()
 			getAll(t, c.members[1], keys, rows)
 		}
-		if n, asked := o.Queries()-before, c.members[1].Stats().Hops.Load()-hops; n != 0 || asked != 0 {
+		if n, asked := o.Queries()-before, c.members[1].Stats().PeerFetches.Load()-hops; n != 0 || asked != 0 {
 			t.Errorf("%d more queries and %d hops to an origin that was just seen to fail", n, asked)
 		}
 	})

@@ -75,12 +75,12 @@ func (s seenFrom) Route(string, string) Route {
 func (s seenFrom) Publish(i Invalidation) {
 	for n, d := range s.c.members {
 		if n != s.self && !s.c.deaf.Load() {
-			d.Drop(i)
+			d.ApplyInvalidation(i)
 		}
 	}
 }
 
-func (s seenFrom) TellAll(_ context.Context, list []Invalidation) (told int, unreached []string) {
+func (s seenFrom) Broadcast(_ context.Context, list []Invalidation) (told int, unreached []string) {
 	for n, d := range s.c.members {
 		switch {
 		case n == s.self:
@@ -88,7 +88,7 @@ func (s seenFrom) TellAll(_ context.Context, list []Invalidation) (told int, unr
 			unreached = append(unreached, link{s.c, n}.ID())
 		default:
 			for _, i := range list {
-				d.Drop(i)
+				d.ApplyInvalidation(i)
 			}
 			told++
 		}

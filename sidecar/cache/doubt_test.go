@@ -162,7 +162,7 @@ func TestCopyThatWasEndedIsNotExplainedAsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2, origintest.New(map[string]string{"k": "v"}), testPolicy())
 		get(t, c.members[1], "k")
-		c.members[1].EndCopies("member-0")
+		c.members[1].ExpireFrom("member-0")
 		if x := c.members[1].Explain("k"); !x.Held || x.Fresh > 0 {
 			t.Errorf("%+v; want a copy that is not fresh", x)
 		}

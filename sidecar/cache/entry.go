@@ -119,14 +119,14 @@ func (e *entry) sourceSince(prefetched int64) Source {
 
 func (e *entry) answer(now int64, source Source) Answer {
 	return Answer{
-		Value:   e.value,
-		Absent:  e.absent,
-		Version: e.version,
-		ETag:    e.etag,
-		Age:     time.Duration(now - e.began),
-		Fresh:   time.Duration(e.freshUntil - now),
-		Source:  source,
-		Owner:   e.owner,
+		Value:    e.value,
+		NotFound: e.absent,
+		Version:  e.version,
+		ETag:     e.etag,
+		Age:      time.Duration(now - e.began),
+		Fresh:    time.Duration(e.freshUntil - now),
+		Source:   source,
+		Owner:    e.owner,
 	}
 }
 

@@ -187,7 +187,7 @@ func (d *Dataset) loaded(value origin.Value, absent bool, began int64, why reaso
 		ttl = p.NegativeTTL
 	}
 	if why == reasonGutter { //guard:entry-loaded-owners-stead-stays-full
-		ttl = min(ttl, p.GutterTTL)
+		ttl = min(ttl, p.FailoverTTL)
 	}
 	if d.inGap(p) {
 		ttl = min(ttl, p.GapTTL)
@@ -209,7 +209,7 @@ func (d *Dataset) keep(key string, e *entry, unfenced func() bool) *entry {
 	result, changed := e, false
 	stored := d.store.Update(key, len(e.value), func(held *entry, ok bool) (*entry, bool) {
 		if !unfenced() {
-			d.stats.Fenced.Add(1)
+			d.stats.LoadsDiscarded.Add(1)
 			return nil, false
 		}
 		if ok && held.outranks(e) && held.fresh(d.now()) { //guard:older-version-replaces-newer-one
@@ -328,7 +328,7 @@ func (d *Dataset) needs(q Query, now int64) need {
 // detour goes around an owner that could not be reached: to the successor, which is everybody's, so that the herd stays
 // merged; then to the stale copy (the caller has it); and only then to the origin, out of a small budget.
 func (d *Dataset) detour(ctx context.Context, key string, route Route, r read, q Query, why error) (found, error) {
-	q.Gutter = true
+	q.Failover = true
 	if route.Successor == nil { //guard:dead-owner-sends-every-pod-database
 		return d.standIn(ctx, key, q)
 	}
@@ -351,7 +351,7 @@ func (d *Dataset) fallback(ctx context.Context, key string, q Query, why error) 
 	select {
 	case d.fallbacks <- struct{}{}:
 		defer func() { <-d.fallbacks }()
-		d.stats.LocalFallback.Add(1)
+		d.stats.FailoverLoads.Add(1)
 		return d.standIn(ctx, key, q)
 	case <-turn.Done():
 		return found{}, &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
@@ -394,15 +394,15 @@ func (d *Dataset) fetch(ctx context.Context, peer Peer, q Query) (found, error) 
 }
 
 func (d *Dataset) ask(ctx context.Context, peer Peer, q Query, timeout time.Duration) (Answer, error) {
-	d.stats.Hops.Add(1)
+	d.stats.PeerFetches.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	began := time.Now()
 	a, err := peer.Fetch(ctx, q)
-	d.stats.HopTime.Observe(time.Since(began))
+	d.stats.PeerFetchTime.Observe(time.Since(began))
 	if errors.Is(err, ErrUnreachable) {
-		d.stats.HopErrors.Add(1)
-		d.stats.LastHopError.Store(&err)
+		d.stats.PeerFetchErrors.Add(1)
+		d.stats.LastPeerFetchError.Store(&err)
 	}
 	return a, err
 }
@@ -413,14 +413,14 @@ func (d *Dataset) copied(a Answer, owner string, sent int64) *entry {
 	p, now := d.Policy(), d.now()
 	said, began, ends := times(a, sent, now)
 	e := &entry{
-		value: a.Value, absent: a.Absent, version: a.Version, owner: owner, reason: reasonHop,
+		value: a.Value, absent: a.NotFound, version: a.Version, owner: owner, reason: reasonHop,
 		began: began, took: now - sent, seen: now, freshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-owners-entry
 	}
 	if a.Stale {
 		// While the origin is away its owner has nothing better: ask it again as seldom as for a fresh value.
 		e.retryAt.Store(said + int64(p.LocalTTL)) //guard:each-stale-read-hop
 	}
-	if !a.Absent {
+	if !a.NotFound {
 		e.etag = etag(a.Value)
 		e.staleUntil = e.began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 	}
@@ -465,12 +465,12 @@ func (d *Dataset) inherited(a Answer, sent int64) *entry {
 	e := d.copied(a, "", sent)
 	e.reason = reasonPeek
 	ttl := p.TTL
-	if a.Absent {
+	if a.NotFound {
 		ttl = p.NegativeTTL
 	}
 	_, _, ends := times(a, sent, d.now())
 	e.freshUntil = min(ends, e.began+int64(ttl)) // the policy there may be another
-	if !a.Absent {
+	if !a.NotFound {
 		e.swrUntil = e.freshUntil + int64(p.StaleWhileRevalidate)
 		e.staleUntil = e.freshUntil + int64(max(p.StaleIfError, p.StaleWhileRevalidate))
 	}

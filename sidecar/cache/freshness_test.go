@@ -34,9 +34,9 @@ func TestEntryInTheOwnersSteadIsNotRefreshedEarly(t *testing.T) {
 		p := testPolicy()
 		c := newCluster(t, 2, o, p) // member 0 owns the key
 		for range 5000 {
-			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k", Gutter: true})
-			if err != nil || a.Fresh > p.GutterTTL {
-				t.Fatalf("fresh for %v, error %v; want at most the gutter ttl of %v", a.Fresh, err, p.GutterTTL)
+			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k", Failover: true})
+			if err != nil || a.Fresh > p.FailoverTTL {
+				t.Fatalf("fresh for %v, error %v; want at most the gutter ttl of %v", a.Fresh, err, p.FailoverTTL)
 			}
 			time.Sleep(tick)
 		}
@@ -95,7 +95,7 @@ func TestStaleEntryDoesNotGiveWayToAnOlderStaleOne(t *testing.T) {
 				t.Fatalf("got %+v; want the newer value, stale", a)
 			}
 		}
-		if n := c.members[2].Stats().Hops.Load(); n > 4 {
+		if n := c.members[2].Stats().PeerFetches.Load(); n > 4 {
 			t.Errorf("%d hops for 1000 stale reads", n)
 		}
 	})
@@ -176,7 +176,7 @@ func TestLongestDurationsDoNotOverflow(t *testing.T) {
 			p := DefaultPolicy()
 			p.TTLJitter = 1
 			p.TTL, p.NegativeTTL, p.LocalTTL, p.LoadTimeout = forever, forever, forever, forever
-			p.StaleIfError, p.StaleWhileRevalidate, p.GutterTTL = forever, forever, forever
+			p.StaleIfError, p.StaleWhileRevalidate, p.FailoverTTL = forever, forever, forever
 			c := newCluster(t, 2, o, p)
 			time.Sleep(time.Second)
 			for _, key := range []string{"k", "none"} {
@@ -203,7 +203,7 @@ func TestZeroDurations(t *testing.T) {
 		c := newCluster(t, 2, o, p)
 		for range 2 {
 			time.Sleep(tick)
-			if a := get(t, c.members[0], "none"); !a.Absent || a.Source != SourceLoad {
+			if a := get(t, c.members[0], "none"); !a.NotFound || a.Source != SourceLoad {
 				t.Errorf("negative_ttl 0: %+v", a)
 			}
 		}

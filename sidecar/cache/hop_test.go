@@ -38,7 +38,7 @@ func TestEntryOlderThanThisMemberIsOneHop(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		late := newDataset(t, o, seenFrom{c, 1}, testPolicy())
 		expect(t, get(t, late, "k"), "v", SourcePeerHit)
-		if n := late.Stats().Hops.Load(); n != 1 {
+		if n := late.Stats().PeerFetches.Load(); n != 1 {
 			t.Errorf("%d hops; want 1", n)
 		}
 	})
@@ -89,7 +89,7 @@ func TestAbsentIsCopiedLikeAValue(t *testing.T) {
 		c := newCluster(t, 5, o, testPolicy())
 		for range 100 {
 			for _, d := range c.members {
-				if a := get(t, d, "none"); !a.Absent {
+				if a := get(t, d, "none"); !a.NotFound {
 					t.Fatalf("got %+v", a)
 				}
 			}
@@ -208,7 +208,7 @@ func TestOwnerAndSuccessorAway(t *testing.T) {
 			if string(a.Value) != "old" || !a.Stale || a.Detail != "owner-unreachable" || o.Queries() != 1 {
 				t.Errorf("got %+v after %d queries", a, o.Queries())
 			}
-			if why := c.members[2].Stats().LastHopError.Load(); why == nil || !errors.Is(*why, ErrUnreachable) {
+			if why := c.members[2].Stats().LastPeerFetchError.Load(); why == nil || !errors.Is(*why, ErrUnreachable) {
 				t.Errorf("the reason is not kept: %v", why)
 			}
 		})
@@ -248,7 +248,7 @@ func TestCopyIsNotStoredAfterAnInvalidation(t *testing.T) {
 		time.Sleep(tick)
 		o.Set("k", "new")
 		for _, d := range c.members {
-			d.Drop(Invalidation{Key: "k"})
+			d.ApplyInvalidation(Invalidation{Key: "k"})
 		}
 		reader.Wait()
 		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
@@ -288,7 +288,7 @@ func TestNewOwnerPeeksAtThePreviousOne(t *testing.T) {
 			t.Errorf("got %+v after %d queries; want the entry with the time it had left", a, o.Queries())
 		}
 		expect(t, get(t, c.members[1], "k"), "v", SourceHit)
-		if a := get(t, c.members[1], "none"); !a.Absent {
+		if a := get(t, c.members[1], "none"); !a.NotFound {
 			t.Errorf("a peek that finds nothing ends in a load; got %+v", a)
 		}
 	})
@@ -345,7 +345,7 @@ func TestValuesNeverMix(t *testing.T) {
 				}
 				switch i % 50 {
 				case 0:
-					d.Drop(Invalidation{Key: fmt.Sprint(n)})
+					d.ApplyInvalidation(Invalidation{Key: fmt.Sprint(n)})
 				case 1:
 					d.Sweep()
 				}

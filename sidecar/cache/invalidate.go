@@ -6,16 +6,16 @@ import (
 )
 
 // Invalidate drops what s says on every member, and returns when all that can be reached have done so.
-func (d *Dataset) Invalidate(ctx context.Context, s Scope) (Told, error) {
+func (d *Dataset) Invalidate(ctx context.Context, s Scope) (InvalidateResult, error) {
 	list, err := d.invalidations(s)
 	if err != nil {
-		return Told{}, err
+		return InvalidateResult{}, err
 	}
 	for _, i := range list {
-		d.Drop(i)
+		d.ApplyInvalidation(i)
 	}
-	told, unreached := d.peers.TellAll(ctx, list)
-	return Told{Members: told + 1, Unreached: unreached}, nil
+	told, unreached := d.peers.Broadcast(ctx, list)
+	return InvalidateResult{Members: told + 1, Unreached: unreached}, nil
 }
 
 func (d *Dataset) invalidations(s Scope) ([]Invalidation, error) {
@@ -34,7 +34,7 @@ func (d *Dataset) invalidations(s Scope) ([]Invalidation, error) {
 
 // Drop drops what i says from this member's memory. A load that began before is not stored, later reads do not wait for
 // it, and nothing older is taken from another member.
-func (d *Dataset) Drop(i Invalidation) {
+func (d *Dataset) ApplyInvalidation(i Invalidation) {
 	d.stats.Invalidations.Add(1)
 	now := d.now()
 	f := floor{version: i.Version, asOf: now + 1} // that of an absent entry does not tell
@@ -84,18 +84,18 @@ func (d *Dataset) dropPrefix(prefix string, f floor) {
 	d.watches.notePrefix(prefix)
 }
 
-// EndCopies ends every local copy of another member's entries: its invalidations may have been missed. They stay what
+// ExpireFrom ends every local copy of another member's entries: its invalidations may have been missed. They stay what
 // readers have seen, and may be given as stale answers.
-func (d *Dataset) EndCopies(member string) {
-	d.stats.CopiesEnded.Add(1)
+func (d *Dataset) ExpireFrom(member string) {
+	d.stats.CopiesExpired.Add(1)
 	//guard:copy-way-when-copies-end-held
 	d.copiesEnded.Add(1) // what is on its way, too
 	d.end(func(held *entry) bool { return held.owner == member })
 }
 
-// EndAll ends every entry: changes of which a feed should have told may have been missed. They stay what readers have
+// ExpireAll ends every entry: changes of which a feed should have told may have been missed. They stay what readers have
 // seen, and may be given as stale answers: a database that comes back is not sure to stay.
-func (d *Dataset) EndAll() {
+func (d *Dataset) ExpireAll() {
 	//guard:load-way-through-gap-feed-kept
 	d.fences.raiseAll() // what is on its way, too
 	d.loads.ForgetAll()
@@ -120,7 +120,7 @@ func (d *Dataset) see(key string, f floor) {
 
 func (d *Dataset) forgot(floors int) {
 	if floors > 0 {
-		d.stats.Unfloored.Add(int64(floors))
+		d.stats.BoundsEvicted.Add(int64(floors))
 	}
 }
 
@@ -132,8 +132,8 @@ func (d *Dataset) evicted(key string, e *entry) {
 	}
 }
 
-// Floors returns how many keys have a floor without an entry, and how many can have one.
-func (d *Dataset) Floors() (n, most int) {
+// Bounds returns how many keys have a floor without an entry, and how many can have one.
+func (d *Dataset) Bounds() (n, most int) {
 	return d.floors.len(), 2 * (d.floors.seen.max + d.floors.told.max)
 }
 

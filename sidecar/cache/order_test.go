@@ -83,7 +83,7 @@ func TestLoadDoesNotReplaceWhatWasReadWhileItWasUnderWay(t *testing.T) {
 				c := newCluster(t, 2, o, p)
 				member, load := c.members[1], sync.WaitGroup{}
 				o.Slow(900 * tick)
-				load.Go(func() { _, _ = member.Serve(t.Context(), Query{Dataset: "test", Key: "k", Gutter: true}) })
+				load.Go(func() { _, _ = member.Serve(t.Context(), Query{Dataset: "test", Key: "k", Failover: true}) })
 				time.Sleep(10 * tick)
 				o.Slow(0)
 				o.Set("k", "new")
@@ -110,13 +110,13 @@ func TestRowThatWasGoneDoesNotComeBackAfterASweep(t *testing.T) {
 		o.Delete("k") // around the cache
 		time.Sleep(2 * time.Second)
 		c.order = func(int) (int, int) { return 1, 0 }
-		if a := get(t, c.members[2], "k"); !a.Absent {
+		if a := get(t, c.members[2], "k"); !a.NotFound {
 			t.Fatalf("got %q", a.Value)
 		}
 		time.Sleep(2 * time.Second)
 		c.members[2].Sweep()
 		c.order = func(int) (int, int) { return 0, 1 } // which was not told
-		if a := get(t, c.members[2], "k"); !a.Absent {
+		if a := get(t, c.members[2], "k"); !a.NotFound {
 			t.Errorf("read %q after there was none", a.Value)
 		}
 	})
@@ -129,20 +129,20 @@ func TestRowThatWasGoneDoesNotComeBackAfterAPrefixWasDropped(t *testing.T) {
 		reader := c.members[2]
 		get(t, reader, "k")
 		for _, d := range c.members {
-			d.Drop(Invalidation{Dataset: "test", Prefix: true})
+			d.ApplyInvalidation(Invalidation{Dataset: "test", Prefix: true})
 		}
 		time.Sleep(tick)
 		get(t, c.members[0], "k")
 		time.Sleep(tick)
 		o.Delete("k") // around the cache
 		c.order = func(int) (int, int) { return 1, 0 }
-		if a := get(t, reader, "k"); !a.Absent {
+		if a := get(t, reader, "k"); !a.NotFound {
 			t.Fatalf("got %q", a.Value)
 		}
 		time.Sleep(2 * time.Second)
 		reader.Sweep()
 		c.order = func(int) (int, int) { return 0, 1 } // which was not told
-		if a := get(t, reader, "k"); !a.Absent {
+		if a := get(t, reader, "k"); !a.NotFound {
 			t.Errorf("read %q after there was none", a.Value)
 		}
 	})
@@ -166,7 +166,7 @@ func TestAbsentCopyDoesNotHideThatTheRowWasDeletedLater(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.order = func(int) (int, int) { return 1, 0 } // which was not told
-		if a := get(t, reader, "k"); !a.Absent {
+		if a := get(t, reader, "k"); !a.NotFound {
 			t.Errorf("read %q after its deletion", a.Value)
 		}
 	})
@@ -180,7 +180,7 @@ func TestKeysThatNeverWereHaveNoFloors(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		d.Sweep()
-		if n, _ := d.Floors(); n != 0 {
+		if n, _ := d.Bounds(); n != 0 {
 			t.Errorf("%d floors of keys that never were", n)
 		}
 	})
@@ -201,7 +201,7 @@ func TestDeletionOfNothingDropsWhatIsHeld(t *testing.T) {
 		time.Sleep(tick)
 		d.fences.raiseAll() // something happens to another key of the stripe
 		writes.Wait()
-		if a := get(t, d, "k"); !a.Absent {
+		if a := get(t, d, "k"); !a.NotFound {
 			t.Errorf("read %q after its deletion", a.Value)
 		}
 	})
@@ -256,12 +256,12 @@ func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T)
 			var reads sync.WaitGroup
 			o.before.Store(int64(20 * tick))
 			reads.Go(func() {
-				if a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.Absent {
+				if a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.NotFound {
 					t.Errorf("got %q, %v; want the deletion", a.Value, err)
 				}
 			})
 			time.Sleep(tick)
-			d.Drop(Invalidation{Dataset: "test", Key: "k"}) // so the first load is not kept
+			d.ApplyInvalidation(Invalidation{Dataset: "test", Key: "k"}) // so the first load is not kept
 			time.Sleep(tick)
 			o.before.Store(0)
 			o.Slow(50 * tick)
@@ -270,7 +270,7 @@ func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T)
 			o.Slow(0)
 			o.Delete("k")
 			reads.Wait()
-			if a := get(t, d, "k"); !a.Absent {
+			if a := get(t, d, "k"); !a.NotFound {
 				t.Errorf("versioned %v: read %q after it had been seen to be gone", versioned, a.Value)
 			}
 		})
@@ -280,14 +280,14 @@ func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T)
 func TestFloorsOfLongKeysAreFewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
-		_, most := d.Floors()
+		_, most := d.Bounds()
 		for i := range most {
-			d.Drop(Invalidation{Dataset: "test", Key: fmt.Sprintf("%0*d", MaxKeyBytes, i)})
+			d.ApplyInvalidation(Invalidation{Dataset: "test", Key: fmt.Sprintf("%0*d", MaxKeyBytes, i)})
 		}
-		if n, _ := d.Floors(); n == 0 || n > most*floorKeyBytes/MaxKeyBytes {
+		if n, _ := d.Bounds(); n == 0 || n > most*floorKeyBytes/MaxKeyBytes {
 			t.Errorf("%d floors of keys of %d bytes; want at most %d", n, MaxKeyBytes, most*floorKeyBytes/MaxKeyBytes)
 		}
-		if forgotten := d.Stats().Unfloored.Load(); forgotten == 0 {
+		if forgotten := d.Stats().BoundsEvicted.Load(); forgotten == 0 {
 			t.Error("floors were forgotten early, and not counted")
 		}
 	})
@@ -310,18 +310,18 @@ func TestOlderAbsenceIsNoWorseThanTheOneThatWasSeen(t *testing.T) {
 		reader.store.Resize(1 << 20)
 		time.Sleep(tick)
 		o.Delete("k")
-		if a, err := reader.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.Absent {
+		if a, err := reader.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.NotFound {
 			t.Fatalf("got %+v, %v", a, err)
 		}
 		time.Sleep(2 * time.Second)
 		reader.store.Resize(0)
 		reader.store.Resize(1 << 20)
 		c.order = func(int) (int, int) { return 0, 1 }
-		before := reader.Stats().Hops.Load()
-		if a := get(t, reader, "k"); !a.Absent {
+		before := reader.Stats().PeerFetches.Load()
+		if a := get(t, reader, "k"); !a.NotFound {
 			t.Errorf("got %q", a.Value)
 		}
-		if n := reader.Stats().Hops.Load() - before; n != 1 {
+		if n := reader.Stats().PeerFetches.Load() - before; n != 1 {
 			t.Errorf("%d hops; want 1", n)
 		}
 	})

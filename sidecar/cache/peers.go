@@ -12,8 +12,8 @@ type Peers interface {
 	Route(dataset, key string) Route
 	// Publish tells the members that follow this one. It never blocks; who can not be told notices that.
 	Publish(i Invalidation)
-	// TellAll tells every other member of the ring, and returns how many were told and the node ids of the others.
-	TellAll(ctx context.Context, list []Invalidation) (told int, unreached []string)
+	// Broadcast tells every other member of the ring, and returns how many were told and the node ids of the others.
+	Broadcast(ctx context.Context, list []Invalidation) (told int, unreached []string)
 }
 
 // Route is who to ask for a key, in order.
@@ -44,8 +44,8 @@ type Peer interface {
 // Query is what one sidecar asks another.
 type Query struct {
 	Dataset, Key string
-	// Gutter: the caller asks the successor because it could not reach the owner.
-	Gutter bool
+	// Failover: the caller asks the successor because it could not reach the owner.
+	Failover bool
 	// NoCache: load anew even when a fresh entry is held.
 	NoCache bool
 	// MemoryOnly: answer from memory or with an error of KindNotCached.
@@ -71,8 +71,8 @@ type Change struct {
 	If     Condition
 	// ID names the write: sent again with the same ID to the same owner, it happens once. Empty: each one happens.
 	ID string
-	// Gutter: the caller asks the successor because it could not reach the owner. Set between members only.
-	Gutter bool
+	// Failover: the caller asks the successor because it could not reach the owner. Set between members only.
+	Failover bool
 }
 
 // Condition says what must be so for a Change to happen. At most one field is set; the zero value asks nothing.
@@ -101,8 +101,8 @@ type Scope struct {
 	Prefix string
 }
 
-// Told says who has dropped what was invalidated.
-type Told struct {
+// InvalidateResult says who has dropped what was invalidated.
+type InvalidateResult struct {
 	Members   int      // this one included
 	Unreached []string // node ids; what these hold ends with its ttl
 }
@@ -119,5 +119,5 @@ func (NoPeers) Route(string, string) Route { return Route{} }
 // Publish implements Peers.
 func (NoPeers) Publish(Invalidation) {}
 
-// TellAll implements Peers.
-func (NoPeers) TellAll(context.Context, []Invalidation) (int, []string) { return 0, nil }
+// Broadcast implements Peers.
+func (NoPeers) Broadcast(context.Context, []Invalidation) (int, []string) { return 0, nil }

@@ -23,8 +23,8 @@ type Policy struct {
 	WriteTimeout time.Duration
 	// GapTTL is the longest life of an entry while the change feed is broken; 0 for a dataset without a feed.
 	GapTTL time.Duration
-	// GutterTTL is the TTL of an entry that was loaded in the owner's stead.
-	GutterTTL time.Duration
+	// FailoverTTL is the TTL of an entry that was loaded in the owner's stead.
+	FailoverTTL time.Duration
 	// MaxFlights bounds the loads, and apart from them the hops, that are under way at once.
 	MaxFlights int
 }
@@ -39,7 +39,7 @@ func DefaultPolicy() Policy {
 		LocalTTL:     time.Second,
 		LoadTimeout:  time.Second,
 		WriteTimeout: 2 * time.Second,
-		GutterTTL:    2 * time.Second,
+		FailoverTTL:  2 * time.Second,
 		MaxFlights:   10000,
 	}
 }
@@ -53,7 +53,7 @@ func bounded(d time.Duration) time.Duration { return min(max(d, 0), longest) }
 func (p Policy) bounded() Policy {
 	for _, d := range []*time.Duration{
 		&p.TTL, &p.NegativeTTL, &p.StaleWhileRevalidate, &p.StaleIfError, &p.LocalTTL, &p.LoadTimeout,
-		&p.WriteTimeout, &p.GapTTL, &p.GutterTTL,
+		&p.WriteTimeout, &p.GapTTL, &p.FailoverTTL,
 	} {
 		*d = bounded(*d)
 	}

@@ -239,7 +239,7 @@ func (w *world) read(d *Dataset, member int, key string, start time.Time, r *ran
 	s := sight{member: member, key: key, start: start, end: time.Now(), stale: a.Stale, noCache: o.NoCache}
 	switch {
 	case err != nil:
-	case a.Absent:
+	case a.NotFound:
 		since := start
 		if !o.NoCache {
 			since = start.Add(-4 * time.Second)
@@ -325,14 +325,14 @@ func (w *world) faults(r *rand.Rand) {
 		case 6:
 			w.origin.remove(key)
 		case 7:
-			d.EndCopies(fmt.Sprint("member-", r.IntN(4)))
+			d.ExpireFrom(fmt.Sprint("member-", r.IntN(4)))
 		case 8:
 			d.store.Resize(0) // everything has to make room
 			d.store.Resize(64 << 20)
 		case 9:
 			d.Sweep()
 		case 10:
-			d.Drop(Invalidation{Dataset: "test", Prefix: true})
+			d.ApplyInvalidation(Invalidation{Dataset: "test", Prefix: true})
 		case 11:
 			p := d.Policy()
 			p.TTL = time.Duration(1+r.IntN(3)) * time.Second
@@ -340,7 +340,7 @@ func (w *world) faults(r *rand.Rand) {
 		case 12:
 			live := r.IntN(3) > 0
 			if live {
-				d.EndAll()
+				d.ExpireAll()
 			}
 			d.SetFeedLive(live)
 		}

@@ -31,7 +31,7 @@ func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, e
 		return e.answer(now, e.source()), nil
 	}
 	a, err := d.miss(ctx, strings.Clone(key), d.readFor(o, now)) //guard:key-memory-caller-reuses
-	if err == nil && !a.Absent && !o.admits(a.Version) {
+	if err == nil && !a.NotFound && !o.admits(a.Version) {
 		err = d.tooOld(a, o)
 	}
 	if o.prefetched != 0 && err == nil && !a.Stale && (a.Source == SourceHit || a.Source == SourceLocalHit) {
@@ -219,7 +219,7 @@ func (d *Dataset) countMiss(a Answer, err error) {
 		}
 	case a.Stale:
 		d.stats.Stale.Add(1)
-	case a.Absent:
+	case a.NotFound:
 		d.stats.Negative.Add(1)
 	case a.Source == SourceHit:
 		d.stats.Hit.Add(1)

@@ -83,7 +83,7 @@ func TestAbsentIsAnAnswerForNegativeTTL(t *testing.T) {
 		o := origintest.New(nil)
 		d := newDataset(t, o, nil, testPolicy())
 		for range 1000 {
-			if a := get(t, d, "none"); !a.Absent || a.Value != nil || a.ETag != "" {
+			if a := get(t, d, "none"); !a.NotFound || a.Value != nil || a.ETag != "" {
 				t.Fatalf("got %+v; want absent", a)
 			}
 		}
@@ -113,7 +113,7 @@ func TestOutageIsNeverCachedAsAbsent(t *testing.T) {
 func TestEmptyValueIsNotAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(map[string]string{"k": ""}), nil, testPolicy())
-		if a := get(t, d, "k"); a.Absent || a.ETag == "" {
+		if a := get(t, d, "k"); a.NotFound || a.ETag == "" {
 			t.Errorf("got %+v; want an empty value", a)
 		}
 	})
@@ -269,14 +269,14 @@ func TestLoadBegunBeforeInvalidationIsNotStored(t *testing.T) {
 		d := newDataset(t, o, nil, testPolicy())
 		stored := 0
 		for i := range races {
-			d.Drop(Invalidation{Key: "k"})
+			d.ApplyInvalidation(Invalidation{Key: "k"})
 			release := o.Block()
 			var reader sync.WaitGroup
 			reader.Go(func() { get(t, d, "k") })
 			synctest.Wait() // the load has read the old row
 			want := fmt.Sprint(i + 1)
 			o.SetVersion("k", want, 0)
-			d.Drop(Invalidation{Key: "k"})
+			d.ApplyInvalidation(Invalidation{Key: "k"})
 			release()
 			reader.Wait()
 			if got := get(t, d, "k"); string(got.Value) != want {
@@ -286,7 +286,7 @@ func TestLoadBegunBeforeInvalidationIsNotStored(t *testing.T) {
 		if stored != 0 {
 			t.Errorf("%d of %d loads begun before an invalidation were stored after it", stored, races)
 		}
-		if n := d.Stats().Fenced.Load(); n != races {
+		if n := d.Stats().LoadsDiscarded.Load(); n != races {
 			t.Errorf("%d loads were fenced; want each of %d", n, races)
 		}
 	})
@@ -302,7 +302,7 @@ func TestInvalidationDetachesTheFlight(t *testing.T) {
 		first.Go(func() { get(t, d, "k") })
 		synctest.Wait()
 		o.Set("k", "new")
-		d.Drop(Invalidation{Key: "k"})
+		d.ApplyInvalidation(Invalidation{Key: "k"})
 		done := make(chan Answer)
 		go func() { done <- get(t, d, "k") }()
 		synctest.Wait()
@@ -322,7 +322,7 @@ func TestInvalidatePrefix(t *testing.T) {
 		for _, key := range []string{"a/1", "a/2", "b/1"} {
 			get(t, d, key)
 		}
-		d.Drop(Invalidation{Key: "a/", Prefix: true})
+		d.ApplyInvalidation(Invalidation{Key: "a/", Prefix: true})
 		expect(t, get(t, d, "b/1"), "v", SourceHit)
 		expect(t, get(t, d, "a/1"), "v", SourceLoad)
 	})

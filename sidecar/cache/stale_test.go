@@ -96,7 +96,7 @@ func TestStaleAnswerOfTheOwnerIsCopied(t *testing.T) {
 				t.Fatalf("got %+v", a)
 			}
 		}
-		if n := c.members[1].Stats().Hops.Load(); n > 2 {
+		if n := c.members[1].Stats().PeerFetches.Load(); n > 2 {
 			t.Errorf("%d hops for 1000 stale reads", n)
 		}
 		o.Fail(nil)
@@ -174,7 +174,7 @@ func TestWhatMayHaveChangedUntoldIsAStaleAnswerWhileTheOriginIsAway(t *testing.T
 		}
 		time.Sleep(tick)
 		for _, d := range c.members {
-			d.EndAll()
+			d.ExpireAll()
 		}
 		o.Fail(errDown)
 		for _, d := range c.members {
@@ -194,7 +194,7 @@ func TestWhatMayHaveChangedUntoldIsLoadedAnew(t *testing.T) {
 			d := newDataset(t, o, nil, p)
 			get(t, d, "k")
 			o.Set("k", "new") // nobody tells
-			d.EndAll()
+			d.ExpireAll()
 			if a := get(t, d, "k"); a.Stale || string(a.Value) != "new" {
 				t.Errorf("got %+v; want the new value", a)
 			}
@@ -212,7 +212,7 @@ func TestLoadOnItsWayWhenAllEndsIsNotKept(t *testing.T) {
 		time.Sleep(tick)
 		o.Slow(0)
 		o.Set("k", "new") // nobody tells
-		d.EndAll()
+		d.ExpireAll()
 		read.Wait()
 		if a := get(t, d, "k"); string(a.Value) != "new" {
 			t.Errorf("got %q", a.Value)

@@ -10,34 +10,34 @@ type Stats struct {
 	// Reads of applications, by result. Each read is counted once.
 	Hit, LocalHit, PeerHit, Load, Stale, Negative, Error atomic.Int64
 
-	Served        atomic.Int64 // requests answered to other members
-	NotOwner      atomic.Int64 // of these, for keys that this member does not own
-	LoadsBegun    atomic.Int64 // keys that were asked of the origin
-	LoadErrors    atomic.Int64 // of these, failed
-	Hops          atomic.Int64 // keys that were asked of other members
-	HopErrors     atomic.Int64 // of these, without an answer
-	Successor     atomic.Int64 // hops that went to the successor because the owner could not be reached
-	LocalFallback atomic.Int64 // loads made here because neither owner nor successor could be reached
-	Refused       atomic.Int64 // reads refused because a bound was reached
-	Fenced        atomic.Int64 // values not stored because the key was invalidated after their load began
-	Peeks         atomic.Int64 // questions to the previous owner before a load
-	PeekHits      atomic.Int64 // of these, answered
-	Refreshes     atomic.Int64 // early and background refreshes begun
+	Served          atomic.Int64 // requests answered to other members
+	NotOwner        atomic.Int64 // of these, for keys that this member does not own
+	LoadsBegun      atomic.Int64 // keys that were asked of the origin
+	LoadErrors      atomic.Int64 // of these, failed
+	PeerFetches     atomic.Int64 // keys that were asked of other members
+	PeerFetchErrors atomic.Int64 // of these, without an answer
+	Successor       atomic.Int64 // hops that went to the successor because the owner could not be reached
+	FailoverLoads   atomic.Int64 // loads made here because neither owner nor successor could be reached
+	Refused         atomic.Int64 // reads refused because a bound was reached
+	LoadsDiscarded  atomic.Int64 // values not stored because the key was invalidated after their load began
+	Peeks           atomic.Int64 // questions to the previous owner before a load
+	PeekHits        atomic.Int64 // of these, answered
+	Refreshes       atomic.Int64 // early and background refreshes begun
 
 	// Writes of applications, by result. Each is counted once.
 	Written, Conflicts, WritesRefused, WritesUnknown, WriteErrors atomic.Int64
 
 	WritesServed  atomic.Int64 // made for other members
 	Invalidations atomic.Int64 // taken in: of writes through any member, of feeds and by request
-	CopiesEnded   atomic.Int64 // times that the copies of a member were ended because its invalidations were missed
-	Unfloored     atomic.Int64 // floors forgotten before their time because there were too many
+	CopiesExpired atomic.Int64 // times that the copies of a member were ended because its invalidations were missed
+	BoundsEvicted atomic.Int64 // floors forgotten before their time because there were too many
 	FeedGaps      atomic.Int64 // times that the change feed broke
 
-	// LastHopError is why the latest hop without an answer had none; nil before the first.
-	LastHopError atomic.Pointer[error]
+	// LastPeerFetchError is why the latest hop without an answer had none; nil before the first.
+	LastPeerFetchError atomic.Pointer[error]
 
-	LoadTime Histogram // seconds of Origin.Load, of one key or many
-	HopTime  Histogram // seconds of a hop, alone or with others
+	LoadTime      Histogram // seconds of Origin.Load, of one key or many
+	PeerFetchTime Histogram // seconds of a hop, alone or with others
 	// WriteTime is the seconds of Origin.Write.
 	WriteTime Histogram
 

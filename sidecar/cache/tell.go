@@ -36,9 +36,9 @@ type due struct {
 // tellAll drops what may have come since, and has all members do so. Who cannot be told has the ttl.
 func (d *Dataset) tellAll(ctx context.Context, list []Invalidation) {
 	for _, i := range list {
-		d.Drop(i)
+		d.ApplyInvalidation(i)
 	}
-	d.peers.TellAll(ctx, list)
+	d.peers.Broadcast(ctx, list)
 }
 
 func newTeller(all func(context.Context, []Invalidation)) *teller {

@@ -160,7 +160,7 @@ func (d *Dataset) send(ctx context.Context, c Change) (found, error) {
 		if !errors.Is(err, ErrUnreachable) {
 			return f, err
 		}
-		c.Gutter = true
+		c.Failover = true
 	}
 	return d.commitAlone(ctx, c)
 }
@@ -194,7 +194,7 @@ func (d *Dataset) doubt(key string, k Kind, running time.Duration) {
 // forget drops key everywhere: now, and once more when a write of which nobody knows can no longer be running.
 func (d *Dataset) forget(key string, running time.Duration) {
 	i := Invalidation{Dataset: d.name, Key: key}
-	d.Drop(i)
+	d.ApplyInvalidation(i)
 	d.peers.Publish(i)
 	d.teller.tell(i, 0)
 	d.teller.tell(i, running) //guard:write-ends-late-told
@@ -259,7 +259,7 @@ func (d *Dataset) resolve(ctx context.Context, c Change) (origin.Change, error) 
 // written makes the entry of a write. Its times count from before the write, as those of a load do.
 func (d *Dataset) written(c Change, value origin.Value, began int64) *entry {
 	why := reasonWrite
-	if c.Gutter {
+	if c.Failover {
 		why = reasonGutter
 	}
 	return d.loaded(value, c.Delete, began, why)
@@ -293,7 +293,7 @@ func (d *Dataset) supersede(key string, e *entry, mark uint64) {
 func (d *Dataset) announce(c Change, e *entry) {
 	i := Invalidation{Dataset: d.name, Key: c.Key, Version: e.version, Age: time.Duration(d.now() - e.seen)}
 	d.peers.Publish(i)
-	if c.Gutter || d.peers.Route(d.name, c.Key).Owner != nil { //guard:nobody-told-write-owners-stead
+	if c.Failover || d.peers.Route(d.name, c.Key).Owner != nil { //guard:nobody-told-write-owners-stead
 		d.teller.tell(i, 0)
 	}
 }

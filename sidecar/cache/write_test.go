@@ -528,7 +528,7 @@ func TestMinVersion(t *testing.T) {
 		expectKind(t, err, KindVersion)
 		o.Delete("k")
 		time.Sleep(tick)
-		if a, err := c.members[1].Get(t.Context(), "k", ReadOptions{MinVersion: version + 1}); err != nil || !a.Absent {
+		if a, err := c.members[1].Get(t.Context(), "k", ReadOptions{MinVersion: version + 1}); err != nil || !a.NotFound {
 			t.Errorf("a row that is gone: %+v, %v; want absent", a, err)
 		}
 	})
@@ -653,11 +653,11 @@ func TestGapInTheFeed(t *testing.T) {
 		o.Set("k", "1")
 		reads(time.Second, "1") // the feed has not begun
 		d.SetFeedLive(true)
-		d.Drop(Invalidation{Prefix: true})
+		d.ApplyInvalidation(Invalidation{Prefix: true})
 		reads(tick, "1")
 		o.Set("k", "2")
 		reads(time.Minute, "1") // nobody has told
-		d.Drop(Invalidation{Key: "k"})
+		d.ApplyInvalidation(Invalidation{Key: "k"})
 		reads(tick, "2")
 		d.SetFeedLive(false)
 		o.Set("k", "3")
@@ -676,7 +676,7 @@ func TestCopiesOfAMemberThatIsNotFollowedAreDropped(t *testing.T) {
 		c.deaf.Store(true)
 		put(t, c.members[0], "k", "new")
 		expect(t, get(t, c.members[1], "k"), "old", SourceLocalHit)
-		c.members[1].EndCopies("member-0")
+		c.members[1].ExpireFrom("member-0")
 		expect(t, get(t, c.members[1], "k"), "new", SourcePeerHit)
 	})
 }
@@ -714,13 +714,13 @@ func TestOlderAnswerIsNotTakenWhileTheOwnerHasNotHeard(t *testing.T) {
 		get(t, c.members[1], "k")
 		time.Sleep(tick)
 		version := o.Set("k", "new")
-		c.members[1].Drop(Invalidation{Key: "k", Version: version}) // and not the owner
+		c.members[1].ApplyInvalidation(Invalidation{Key: "k", Version: version}) // and not the owner
 		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
 			t.Errorf("got %q", a.Value)
 		}
 		time.Sleep(tick)
 		o.Set("k", "newer")
-		c.members[1].Drop(Invalidation{Key: "k"})
+		c.members[1].ApplyInvalidation(Invalidation{Key: "k"})
 		if a := get(t, c.members[1], "k"); string(a.Value) != "newer" {
 			t.Errorf("got %q", a.Value)
 		}
@@ -731,10 +731,10 @@ func TestFloorsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
 		for i := range 5 * maxFloors {
-			d.Drop(Invalidation{Key: fmt.Sprint(i)})
+			d.ApplyInvalidation(Invalidation{Key: fmt.Sprint(i)})
 		}
-		if n, most := d.Floors(); n > most || d.Stats().Unfloored.Load() == 0 {
-			t.Errorf("%d floors of at most %d, %d forgotten", n, most, d.Stats().Unfloored.Load())
+		if n, most := d.Bounds(); n > most || d.Stats().BoundsEvicted.Load() == 0 {
+			t.Errorf("%d floors of at most %d, %d forgotten", n, most, d.Stats().BoundsEvicted.Load())
 		}
 	})
 }
@@ -770,12 +770,12 @@ func TestWatchNotesWhatMayHaveChanged(t *testing.T) {
 		noted()
 		get(t, d, "b")
 		noted("b") // it is held now
-		d.Drop(Invalidation{Prefix: true})
+		d.ApplyInvalidation(Invalidation{Prefix: true})
 		noted("a", "b")
-		d.EndCopies("member-0")
+		d.ExpireFrom("member-0")
 		noted("a", "b")
 		for range 1000 {
-			d.Drop(Invalidation{Key: "a"})
+			d.ApplyInvalidation(Invalidation{Key: "a"})
 		}
 		noted("a")
 		w.Close()
@@ -848,7 +848,7 @@ func TestReaderThatJoinsAFlightThatBeganBeforeWhatWasSeen(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		d.Drop(Invalidation{Key: "k", Version: 1})
+		d.ApplyInvalidation(Invalidation{Key: "k", Version: 1})
 		go func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) }()
 		synctest.Wait()
 		close(s.gates[0])
@@ -905,7 +905,7 @@ func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
 		o.Fail(errDown)
 		c.away[0].Store(true)
 		a, err := writer.Get(t.Context(), "k", ReadOptions{})
-		if err == nil && !a.Absent {
+		if err == nil && !a.NotFound {
 			t.Errorf("%q is read, stale %v, after it was deleted here", a.Value, a.Stale)
 		}
 	})
@@ -916,7 +916,7 @@ func TestCopyThatHasEndedIsBetterThanNothing(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 3, o, testPolicy())
 		get(t, c.members[2], "k")
-		c.members[2].EndCopies("member-0")
+		c.members[2].ExpireFrom("member-0")
 		c.away[0].Store(true)
 		o.Fail(errDown)
 		if a := get(t, c.members[2], "k"); !a.Stale || string(a.Value) != "v" {
@@ -943,7 +943,7 @@ func TestWriteThatComesTooLateIsNotMade(t *testing.T) {
 
 func TestStaleAnswerThatComesLateDoesNotBringBackWhatWasSeenToBeGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScripted(Answer{Value: []byte("old"), Version: 1, Stale: true, Age: time.Second}, Answer{Absent: true, Fresh: tick})
+		s := newScripted(Answer{Value: []byte("old"), Version: 1, Stale: true, Age: time.Second}, Answer{NotFound: true, Fresh: tick})
 		d := newDataset(t, origintest.New(nil), s, testPolicy())
 		time.Sleep(2 * time.Second)
 		var early sync.WaitGroup
@@ -951,7 +951,7 @@ func TestStaleAnswerThatComesLateDoesNotBringBackWhatWasSeenToBeGone(t *testing.
 		synctest.Wait()
 		d.hops.ForgetAll()
 		close(s.gates[1])
-		if a := get(t, d, "k"); !a.Absent {
+		if a := get(t, d, "k"); !a.NotFound {
 			t.Fatalf("got %+v", a)
 		}
 		time.Sleep(tick)
@@ -981,7 +981,7 @@ func TestDeletionOfNothingIsNotUndoneByANewOwner(t *testing.T) {
 		}
 		time.Sleep(tick)
 		c.order = func(int) (int, int) { return 2, 0 } // which has a copy
-		if a := get(t, c.members[1], "k"); !a.Absent {
+		if a := get(t, c.members[1], "k"); !a.NotFound {
 			t.Errorf("%q is read by who has deleted it", a.Value)
 		}
 	})
@@ -994,7 +994,7 @@ func TestCopyThatIsOnItsWayWhenCopiesEnd(t *testing.T) {
 		var reader sync.WaitGroup
 		reader.Go(func() { get(t, d, "k") })
 		synctest.Wait()
-		d.EndCopies(s.ID())
+		d.ExpireFrom(s.ID())
 		close(s.gates[0])
 		reader.Wait()
 		if d.Explain("k").Held {

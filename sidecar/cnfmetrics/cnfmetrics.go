@@ -98,7 +98,7 @@ func (s *Service) show(
 	switch {
 	case err != nil:
 		return nil, s.fail(err, "cnf_id", conflict)
-	case a.Absent:
+	case a.NotFound:
 		return nil, &fault{reason: absent, message: noSuchMetric}
 	}
 	m, err := decodeRow(q.GetCnfId(), a.Value, a.Version)

@@ -442,7 +442,7 @@ func (c *counting) Get(ctx context.Context, key string, o cache.ReadOptions) (ca
 
 func TestBatchesShareTheBoundOfTheirReaders(t *testing.T) {
 	d := &counting{entered: make(chan struct{}, 100), release: make(chan struct{})}
-	d.answer.Absent = true
+	d.answer.NotFound = true
 	s := New(Config{Dataset: d, MaxBatchReaders: 3})
 	ids := &cnfmetricsv1.BatchShowCnfMetricsRequest{CnfIds: slices.Repeat([]string{"a"}, 20)}
 	done := make(chan error, 2)

@@ -152,7 +152,7 @@ func (e *entrance) entry(key string, o outcome, isJSON bool) batchEntry {
 	case o.err != nil:
 		document := e.server.fail(o.err).document()
 		return batchEntry{Key: key, Error: &document}
-	case o.answer.Absent:
+	case o.answer.NotFound:
 		document := absent().document()
 		return batchEntry{Key: key, Error: &document}
 	}

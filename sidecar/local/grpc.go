@@ -124,7 +124,7 @@ func (g *service) find(ctx context.Context, start time.Time, dataset, key string
 	switch {
 	case err != nil:
 		return cache.Answer{}, g.server.fail(err).rpc("key")
-	case a.Absent:
+	case a.NotFound:
 		return cache.Answer{}, absent().rpc("key")
 	}
 	return a, nil
@@ -187,7 +187,7 @@ func (g *service) result(key string, o outcome) *ringsidev1.BatchGetResult {
 	switch {
 	case o.err != nil:
 		return failedResult(key, g.server.fail(o.err))
-	case o.answer.Absent:
+	case o.answer.NotFound:
 		return failedResult(key, absent())
 	}
 	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Found{Found: reply(&o.answer)}}

@@ -120,7 +120,7 @@ func (w *streamWriter) state(e event) *ringsidev1.WatchState {
 	switch {
 	case e.outcome.err != nil:
 		s.State = &ringsidev1.WatchState_Error{Error: w.service.server.fail(e.outcome.err).message()}
-	case e.outcome.answer.Absent:
+	case e.outcome.answer.NotFound:
 		s.State = &ringsidev1.WatchState_Absent{Absent: true}
 	default:
 		s.State = &ringsidev1.WatchState_Found{Found: reply(&e.outcome.answer)}

@@ -365,7 +365,7 @@ func (e *entrance) get(c *call, escapedName, escapedKey string) {
 // so under any condition, and If-Match comes before If-None-Match (RFC 9110, 13.2).
 func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 	switch {
-	case a.Absent:
+	case a.NotFound:
 		c.fail(absent())
 	case c.ifMatch != "" && !strongMatch(c.ifMatch, a.ETag): //guard:read-under-condition-so
 		c.fail(failure{problem: problemPrecondition, detail: "the value has none of the ETags that If-Match names"})

@@ -22,7 +22,7 @@ type Dataset interface {
 	Prefetch(keys []string, o cache.ReadOptions) cache.ReadOptions
 	// Write may be called with a key and a value that lie in memory which is reused after Write has returned.
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
-	Invalidate(ctx context.Context, s cache.Scope) (cache.Told, error)
+	Invalidate(ctx context.Context, s cache.Scope) (cache.InvalidateResult, error)
 	// Watch notes changes of keys, which are distinct, until it is closed.
 	Watch(keys []string) *cache.Watch
 }

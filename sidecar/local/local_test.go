@@ -43,7 +43,7 @@ type scripted struct {
 	name       string
 	get        func(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
 	write      func(ctx context.Context, c cache.Change) (cache.Answer, error)
-	invalidate func(ctx context.Context, s cache.Scope) (cache.Told, error)
+	invalidate func(ctx context.Context, s cache.Scope) (cache.InvalidateResult, error)
 	watch      func(keys []string) *cache.Watch
 }
 
@@ -59,7 +59,7 @@ func (s scripted) Write(ctx context.Context, c cache.Change) (cache.Answer, erro
 	return s.write(ctx, c)
 }
 
-func (s scripted) Invalidate(ctx context.Context, scope cache.Scope) (cache.Told, error) {
+func (s scripted) Invalidate(ctx context.Context, scope cache.Scope) (cache.InvalidateResult, error) {
 	return s.invalidate(ctx, scope)
 }
 

@@ -234,7 +234,7 @@ func (w *watch) refresh(ctx context.Context, to audience, keys []string) error {
 // update makes o what the client knows of key, and reports whether it was not.
 func (w *watch) update(key string, o outcome) (news bool) {
 	state := "absent"
-	if !o.answer.Absent {
+	if !o.answer.NotFound {
 		state = o.answer.ETag
 	}
 	k, now := w.known[key], w.print(key, state)

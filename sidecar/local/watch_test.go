@@ -48,7 +48,7 @@ func wordOf(e event) string {
 		return "current"
 	case e.outcome.err != nil:
 		return e.key + "!"
-	case e.outcome.answer.Absent:
+	case e.outcome.answer.NotFound:
 		return e.key + "-"
 	}
 	return e.key + "=" + string(e.outcome.answer.Value)

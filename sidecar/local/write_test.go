@@ -58,11 +58,11 @@ func spoiled() Dataset {
 			return cache.Answer{}, &cache.Error{Kind: cache.KindVersion, RetryAfter: time.Second,
 				Err: errors.New("version 3 is the latest")}
 		},
-		invalidate: func(_ context.Context, s cache.Scope) (cache.Told, error) {
+		invalidate: func(_ context.Context, s cache.Scope) (cache.InvalidateResult, error) {
 			if s.Prefix == "" && s.Keys == nil {
-				return cache.Told{}, &cache.Error{Kind: cache.KindOverloaded, Err: errors.New("too many")}
+				return cache.InvalidateResult{}, &cache.Error{Kind: cache.KindOverloaded, Err: errors.New("too many")}
 			}
-			return cache.Told{Members: 2, Unreached: []string{"n3"}}, nil
+			return cache.InvalidateResult{Members: 2, Unreached: []string{"n3"}}, nil
 		},
 	}
 }

@@ -54,7 +54,7 @@ func requestMetrics() []metric {
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refreshes })},
 		{"ringside_fenced_total", counter, dataset,
 			"Values not stored because their key was invalidated after their load began.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Fenced })},
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadsDiscarded })},
 		{"ringside_loads_in_flight", gauge, dataset,
 			"Loads under way.",
 			perDataset(loadsInFlight)},
@@ -93,16 +93,16 @@ func writeMetrics() []metric {
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Invalidations })},
 		{"ringside_copies_ended_total", counter, dataset,
 			"Times that the copies of a member's entries were ended because its invalidations may have been missed.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesEnded })},
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesExpired })},
 		{"ringside_floors", gauge, dataset,
 			"Keys of which it is remembered, without an entry, what is too old for them.",
-			perDataset(func(d *cache.Dataset) float64 { n, _ := d.Floors(); return float64(n) })},
+			perDataset(func(d *cache.Dataset) float64 { n, _ := d.Bounds(); return float64(n) })},
 		{"ringside_max_floors", gauge, dataset,
 			"Bound of ringside_floors.",
-			perDataset(func(d *cache.Dataset) float64 { _, most := d.Floors(); return float64(most) })},
+			perDataset(func(d *cache.Dataset) float64 { _, most := d.Bounds(); return float64(most) })},
 		{"ringside_floors_forgotten_total", counter, dataset,
 			"Floors forgotten before their time, because there were too many.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Unfloored })},
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.BoundsEvicted })},
 	}
 }
 
@@ -236,16 +236,16 @@ func hopMetrics() []metric {
 	return []metric{
 		{"ringside_hops_total", counter, dataset,
 			"Requests to other members.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Hops })},
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeerFetches })},
 		{"ringside_hop_errors_total", counter, dataset,
 			"Requests to other members that got no answer.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.HopErrors })},
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeerFetchErrors })},
 		{"ringside_successor_hops_total", counter, dataset,
 			"Hops to the successor, because the owner could not be reached.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Successor })},
 		{"ringside_fallback_loads_total", counter, dataset,
 			"Loads made here because neither owner nor successor could be reached.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LocalFallback })},
+			stat(func(s *cache.Stats) *atomic.Int64 { return &s.FailoverLoads })},
 		{"ringside_served_total", counter, dataset,
 			"Requests answered to other members.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Served })},
@@ -476,7 +476,7 @@ func histograms() []histogram {
 		{"ringside_hop_duration_seconds", "dataset", "Time of a request to another member.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
-					emit(&d.Stats().HopTime, d.Name())
+					emit(&d.Stats().PeerFetchTime, d.Name())
 				}
 			}},
 	}

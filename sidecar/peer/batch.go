@@ -61,7 +61,7 @@ func (p *peer) outcomeOf(
 ) cache.Outcome {
 	switch {
 	case o.GetResponse() != nil:
-		p.compare(req.GetRingId(), o.GetResponse(), req.GetGutter() || req.GetMemoryOnly())
+		p.compare(req.GetRingId(), o.GetResponse(), req.GetFailover() || req.GetMemoryOnly())
 		return cache.Outcome{Answer: p.answer(o.GetResponse())}
 	case o.GetError() != nil:
 		e := o.GetError()

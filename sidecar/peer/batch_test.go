@@ -41,7 +41,7 @@ func TestBatchHasAnOutcomeForEachKeyInOrder(t *testing.T) {
 		case "k-1":
 			return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, RetryAfter: 1500 * time.Millisecond, Err: errors.New("down")}
 		case "k-2":
-			return cache.Answer{Absent: true, Source: cache.SourceLoad, Fresh: time.Second}, nil
+			return cache.Answer{NotFound: true, Source: cache.SourceLoad, Fresh: time.Second}, nil
 		case "k-3":
 			return cache.Answer{}, errors.New("a defect") // no answer of a member
 		}
@@ -55,7 +55,7 @@ func TestBatchHasAnOutcomeForEachKeyInOrder(t *testing.T) {
 				t.Errorf("error %v", o.Err)
 			}
 		case i == 2:
-			if o.Err != nil || !o.Answer.Absent || o.Answer.Source != cache.SourceLoad {
+			if o.Err != nil || !o.Answer.NotFound || o.Answer.Source != cache.SourceLoad {
 				t.Errorf("absent is %+v", o)
 			}
 		case i == 3:

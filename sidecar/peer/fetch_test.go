@@ -19,14 +19,14 @@ import (
 func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 	t.Parallel()
 	wantQuery := cache.Query{
-		Dataset: "metrics", Key: "a/b c", Gutter: true, NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second,
+		Dataset: "metrics", Key: "a/b c", Failover: true, NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second,
 	}
 	answers := map[string]cache.Answer{
 		"present": {
 			Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Took: time.Hour, Source: cache.SourcePeerHit,
 		},
 		"loaded": {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
-		"absent": {Absent: true, Source: cache.SourceLoad, Fresh: time.Second},
+		"absent": {NotFound: true, Source: cache.SourceLoad, Fresh: time.Second},
 		"stale":  {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
 	}
 	var next cache.Answer
@@ -48,12 +48,12 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 			if string(got.Value) != string(want.Value) {
 				t.Errorf("value %q, want %q", got.Value, want.Value)
 			}
-			if want.Absent && got.Value != nil {
+			if want.NotFound && got.Value != nil {
 				t.Errorf("absent with value %q", got.Value)
 			}
 			got.Value, want.Value = nil, nil
 			if got.Owner != want.Owner || got.Source != want.Source || got.Version != want.Version || got.Age != want.Age ||
-				got.Fresh != want.Fresh || got.Took != want.Took || got.Stale != want.Stale || got.Absent != want.Absent ||
+				got.Fresh != want.Fresh || got.Took != want.Took || got.Stale != want.Stale || got.NotFound != want.NotFound ||
 				got.Detail != want.Detail {
 				t.Errorf("answer %+v, want %+v", got, want)
 			}
@@ -438,7 +438,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 	t.Parallel()
-	asSuccessor := cache.Query{Dataset: "metrics", Key: "k", Gutter: true}
+	asSuccessor := cache.Query{Dataset: "metrics", Key: "k", Failover: true}
 	asPrevious := cache.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}
 	cases := map[string]struct {
 		other, notOwner bool // the member's ring is another; it does not own the key

@@ -79,7 +79,7 @@ func (p *peer) Fetch(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		return cache.Answer{}, p.failure(ctx, began, err)
 	}
 	p.answered()
-	p.compare(req.GetRingId(), resp, q.Gutter || q.MemoryOnly)
+	p.compare(req.GetRingId(), resp, q.Failover || q.MemoryOnly)
 	return p.answer(resp), nil
 }
 
@@ -101,7 +101,7 @@ func (p *peer) request(q cache.Query) *peerv1.FetchRequest {
 		Dataset:    q.Dataset,
 		Key:        q.Key,
 		RingId:     p.pool.RingID(),
-		Gutter:     q.Gutter,
+		Failover:   q.Failover,
 		NoCache:    q.NoCache,
 		MemoryOnly: q.MemoryOnly,
 		MinVersion: q.MinVersion,
@@ -116,16 +116,16 @@ func (p *peer) answer(r *peerv1.FetchResponse) cache.Answer {
 		source = cache.SourcePeerHit
 	}
 	return cache.Answer{
-		Value:   r.GetValue(),
-		Absent:  r.GetAbsent(),
-		Version: r.GetVersion(),
-		Age:     time.Duration(r.GetAgeNs()),
-		Fresh:   time.Duration(r.GetFreshNs()),
-		Stale:   r.GetStale(),
-		Source:  source,
-		Took:    time.Duration(max(0, r.GetTookNs())),
-		Owner:   p.member.ID,
-		Detail:  r.GetDetail(),
+		Value:    r.GetValue(),
+		NotFound: r.GetAbsent(),
+		Version:  r.GetVersion(),
+		Age:      time.Duration(r.GetAgeNs()),
+		Fresh:    time.Duration(r.GetFreshNs()),
+		Stale:    r.GetStale(),
+		Source:   source,
+		Took:     time.Duration(max(0, r.GetTookNs())),
+		Owner:    p.member.ID,
+		Detail:   r.GetDetail(),
 	}
 }
 

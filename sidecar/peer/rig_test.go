@@ -46,7 +46,7 @@ func (d *dataset) ServeWrite(ctx context.Context, c cache.Change) (cache.Answer,
 
 // written answers each write with what was written, in its first version.
 func written(_ context.Context, c cache.Change) (cache.Answer, error) {
-	return cache.Answer{Value: c.Value, Absent: c.Delete, Version: 1, Fresh: time.Second, Source: cache.SourceLoad}, nil
+	return cache.Answer{Value: c.Value, NotFound: c.Delete, Version: 1, Fresh: time.Second, Source: cache.SourceLoad}, nil
 }
 
 func (d *dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {

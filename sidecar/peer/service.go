@@ -144,7 +144,7 @@ func query(req *peerv1.FetchRequest) cache.Query {
 	return cache.Query{
 		Dataset:    req.GetDataset(),
 		Key:        req.GetKey(),
-		Gutter:     req.GetGutter(),
+		Failover:   req.GetFailover(),
 		NoCache:    req.GetNoCache(),
 		MemoryOnly: req.GetMemoryOnly(),
 		MinVersion: max(0, req.GetMinVersion()),
@@ -156,7 +156,7 @@ func query(req *peerv1.FetchRequest) cache.Query {
 func (s *Service) response(a cache.Answer, owns bool) *peerv1.FetchResponse {
 	return &peerv1.FetchResponse{
 		Value:      a.Value,
-		Absent:     a.Absent,
+		Absent:     a.NotFound,
 		Version:    a.Version,
 		AgeNs:      int64(a.Age),
 		FreshNs:    int64(a.Fresh),

@@ -22,9 +22,9 @@ const (
 	maxTells = 16
 )
 
-// TellAll implements cache.Peers. Members are told at most maxTells at once, each within tellTimeout for every
+// Broadcast implements cache.Peers. Members are told at most maxTells at once, each within tellTimeout for every
 // maxInvalidations of the list; a member whose breaker is open is not tried.
-func (p *Pool) TellAll(ctx context.Context, list []cache.Invalidation) (told int, unreached []string) {
+func (p *Pool) Broadcast(ctx context.Context, list []cache.Invalidation) (told int, unreached []string) {
 	requests := tellRequests(list)
 	v := p.view.Load()
 	var mu sync.Mutex // guards unreached

@@ -36,7 +36,7 @@ func TestTellAllTellsEachAndNamesTheOthers(t *testing.T) {
 	dead := startMember(t, "dead", taking)
 	dead.kill(t)
 	p := startPool(t, peer.Config{}, dead, a, blackHole(t, "silent"), b)
-	n, unreached := p.TellAll(context.Background(), list)
+	n, unreached := p.Broadcast(context.Background(), list)
 	if n != 2 || told.Load() != 2 || !slices.Equal(unreached, []string{"dead", "silent"}) {
 		t.Errorf("told %d, unreached %v", n, unreached)
 	}
@@ -52,7 +52,7 @@ func TestTellAllTellsEachAndNamesTheOthers(t *testing.T) {
 func TestTellAllAloneTellsNobody(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
-	if n, unreached := p.TellAll(context.Background(), []cache.Invalidation{drop("k", 1)}); n != 0 || unreached != nil {
+	if n, unreached := p.Broadcast(context.Background(), []cache.Invalidation{drop("k", 1)}); n != 0 || unreached != nil {
 		t.Errorf("told %d, unreached %v", n, unreached)
 	}
 }
@@ -68,7 +68,7 @@ func TestTellAllCutsALongList(t *testing.T) {
 		list = append(list, drop(key, int64(i)))
 	}
 	m := startMember(t, "m", dropping(func(part []cache.Invalidation) { got = append(got, part...) }))
-	if n, unreached := startPool(t, peer.Config{}, m).TellAll(context.Background(), list); n != 1 || unreached != nil {
+	if n, unreached := startPool(t, peer.Config{}, m).Broadcast(context.Background(), list); n != 1 || unreached != nil {
 		t.Errorf("told %d, unreached %v", n, unreached)
 	}
 	if !slices.Equal(got, list) {
@@ -103,7 +103,7 @@ func TestTellAllIsBounded(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // for those that must not come
 		close(release)
 	}()
-	startPool(t, peer.Config{}, members...).TellAll(context.Background(), []cache.Invalidation{drop("k", 1)})
+	startPool(t, peer.Config{}, members...).Broadcast(context.Background(), []cache.Invalidation{drop("k", 1)})
 	if peak != most {
 		t.Errorf("%d were told at once, want %d", peak, most)
 	}

@@ -241,7 +241,7 @@ func TestBadCallersReachNoMethod(t *testing.T) {
 			if err := write(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 				t.Errorf("write: %v, want unreachable", err)
 			}
-			if n, _ := p.TellAll(context.Background(), []cache.Invalidation{drop("k", 1)}); n != 0 {
+			if n, _ := p.Broadcast(context.Background(), []cache.Invalidation{drop("k", 1)}); n != 0 {
 				t.Error("the member was told")
 			}
 			for method, err := range everyMethod(t, m, cmp.Or(creds, insecure.NewCredentials())) {

@@ -73,7 +73,7 @@ func (p *peer) send(ctx context.Context, conn *grpc.ClientConn, c cache.Change) 
 		return cache.Answer{}, p.outcome(err, receiver.Addr != nil)
 	}
 	p.answered()
-	p.compare(req.GetRingId(), resp.GetEntry(), c.Gutter)
+	p.compare(req.GetRingId(), resp.GetEntry(), c.Failover)
 	return p.answer(resp.GetEntry()), nil
 }
 
@@ -102,7 +102,7 @@ func (p *peer) writeRequest(c cache.Change) *peerv1.WriteRequest {
 		Dataset:       c.Dataset,
 		Key:           c.Key,
 		RingId:        p.pool.RingID(),
-		Gutter:        c.Gutter,
+		Failover:      c.Failover,
 		Delete:        c.Delete,
 		Value:         c.Value,
 		IfAbsent:      c.If.Absent,
@@ -115,11 +115,11 @@ func (p *peer) writeRequest(c cache.Change) *peerv1.WriteRequest {
 
 func change(req *peerv1.WriteRequest) cache.Change {
 	return cache.Change{
-		Dataset: req.GetDataset(),
-		Key:     req.GetKey(),
-		Gutter:  req.GetGutter(),
-		Delete:  req.GetDelete(),
-		Value:   req.GetValue(),
+		Dataset:  req.GetDataset(),
+		Key:      req.GetKey(),
+		Failover: req.GetFailover(),
+		Delete:   req.GetDelete(),
+		Value:    req.GetValue(),
 		If: cache.Condition{
 			Absent: req.GetIfAbsent(), Present: req.GetIfPresent(), Version: req.GetIfVersion(), ETag: req.GetIfEtag(),
 		},

@@ -26,7 +26,7 @@ func TestWriteCarriesChangeAndAnswer(t *testing.T) {
 	value := []byte(strings.Repeat("v", 1<<20))
 	changes := map[string]cache.Change{
 		"put":          {Key: "a/b c", Value: value, ID: "once"},
-		"delete":       {Key: "k", Delete: true, Gutter: true},
+		"delete":       {Key: "k", Delete: true, Failover: true},
 		"if absent":    {Key: "k", Value: value, If: cache.Condition{Absent: true}},
 		"if present":   {Key: "k", Value: value, If: cache.Condition{Present: true}},
 		"if version":   {Key: "k", Value: value, If: cache.Condition{Version: 7}},
@@ -50,7 +50,7 @@ func TestWriteCarriesChangeAndAnswer(t *testing.T) {
 			if !reflect.DeepEqual(seen, want) {
 				t.Errorf("the member saw another change")
 			}
-			if string(a.Value) != string(want.Value) || a.Absent != want.Delete || a.Version != 1 || a.Owner != "m" {
+			if string(a.Value) != string(want.Value) || a.NotFound != want.Delete || a.Version != 1 || a.Owner != "m" {
 				t.Errorf("answer of version %d, owner %q, %d bytes", a.Version, a.Owner, len(a.Value))
 			}
 		})

@@ -16,8 +16,8 @@ import (
 // Dataset is a dataset with a feed. *cache.Dataset is one.
 type Dataset interface {
 	Name() string
-	Drop(i cache.Invalidation)
-	EndAll()
+	ApplyInvalidation(i cache.Invalidation)
+	ExpireAll()
 	SetFeedLive(live bool)
 }
 
@@ -121,7 +121,7 @@ func (one *feed) settleLocked() {
 	}
 	one.live = live
 	if live {
-		one.Dataset.EndAll() //guard:after-gap-held-from-before-used guard:feed-back-leaves-no-stale-answer
+		one.Dataset.ExpireAll() //guard:after-gap-held-from-before-used guard:feed-back-leaves-no-stale-answer
 	}
 	one.Dataset.SetFeedLive(live)
 }
@@ -158,7 +158,7 @@ func (f *Feeds) handle(one *feed, c origin.Changes) {
 }
 
 func (f *Feeds) tell(one *feed, i cache.Invalidation) {
-	one.Dataset.Drop(i)
+	one.Dataset.ApplyInvalidation(i)
 	f.config.Peers.Publish(i)
 }
 

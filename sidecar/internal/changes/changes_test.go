@@ -48,10 +48,10 @@ type dataset struct {
 	name string
 }
 
-func (d dataset) Name() string              { return d.name }
-func (d dataset) Drop(i cache.Invalidation) { d.note("drop %s", describe(i)) }
-func (d dataset) EndAll()                   { d.note("end all of %s", d.name) }
-func (d dataset) SetFeedLive(live bool)     { d.note("%s live=%v", d.name, live) }
+func (d dataset) Name() string                           { return d.name }
+func (d dataset) ApplyInvalidation(i cache.Invalidation) { d.note("drop %s", describe(i)) }
+func (d dataset) ExpireAll()                             { d.note("end all of %s", d.name) }
+func (d dataset) SetFeedLive(live bool)                  { d.note("%s live=%v", d.name, live) }
 
 // members are the peers. Which datasets this member is elected for can change.
 type members struct {

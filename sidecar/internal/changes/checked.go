@@ -15,7 +15,7 @@ const (
 	checkTimeout = 5 * time.Second
 )
 
-// Checked turns a feed into one that breaks while check says origin.ErrUntold: what it rests on in its origin is not
+// Checked turns a feed into one that breaks while check says origin.ErrFeedUnavailable: what it rests on in its origin is not
 // there. A feed that nobody writes to is as quiet as one of rows that nobody changes: without a look it would seem live
 // for ever.
 func Checked(feed origin.Feed, check func(context.Context) error) origin.Feed {
@@ -48,7 +48,7 @@ func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error 
 // do, says nothing of a feed that is well: one whose connection is lost ends by itself.
 func (c checked) watch(ctx context.Context, stop context.CancelCauseFunc) {
 	for pause(ctx, checkEvery) {
-		if err := c.look(ctx); errors.Is(err, origin.ErrUntold) { //guard:look-comes-too-late-ends-feed
+		if err := c.look(ctx); errors.Is(err, origin.ErrFeedUnavailable) { //guard:look-comes-too-late-ends-feed
 			stop(err)
 		}
 	}

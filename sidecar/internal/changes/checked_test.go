@@ -23,7 +23,7 @@ func (quiet) Follow(ctx context.Context, handle func(origin.Changes)) error {
 
 func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		errGone := fmt.Errorf("%w: the trigger is gone", origin.ErrUntold)
+		errGone := fmt.Errorf("%w: the trigger is gone", origin.ErrFeedUnavailable)
 		var gone atomic.Pointer[error]
 		live := 0
 		feed := Checked(quiet{}, func(ctx context.Context) error {

@@ -32,8 +32,8 @@ type FetchRequest struct {
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// Ring.ID of the caller, so that a disagreement is noticed.
 	RingId uint64 `protobuf:"fixed64,3,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
-	// The caller could not reach the owner and asks this member as its successor: the entry is kept for gutter_ttl only.
-	Gutter bool `protobuf:"varint,4,opt,name=gutter,proto3" json:"gutter,omitempty"`
+	// The caller could not reach the owner and asks this member as its successor: the entry is kept for failover_ttl only.
+	Failover bool `protobuf:"varint,4,opt,name=failover,proto3" json:"failover,omitempty"`
 	// Load anew even when a fresh entry is held.
 	NoCache bool `protobuf:"varint,5,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
 	// Answer from memory or not at all (error OUT_OF_RANGE): a new owner peeks at the previous one before it loads.
@@ -100,9 +100,9 @@ func (x *FetchRequest) GetRingId() uint64 {
 	return 0
 }
 
-func (x *FetchRequest) GetGutter() bool {
+func (x *FetchRequest) GetFailover() bool {
 	if x != nil {
-		return x.Gutter
+		return x.Failover
 	}
 	return false
 }
@@ -548,7 +548,7 @@ type WriteRequest struct {
 	// Ring.ID of the caller.
 	RingId uint64 `protobuf:"fixed64,3,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
 	// The caller could not reach the owner and asks this member as its successor.
-	Gutter bool `protobuf:"varint,4,opt,name=gutter,proto3" json:"gutter,omitempty"`
+	Failover bool `protobuf:"varint,4,opt,name=failover,proto3" json:"failover,omitempty"`
 	// Delete the row; otherwise value is its new value.
 	Delete bool `protobuf:"varint,5,opt,name=delete,proto3" json:"delete,omitempty"`
 	// The new value, as ringside.v1.PutRequest has it.
@@ -618,9 +618,9 @@ func (x *WriteRequest) GetRingId() uint64 {
 	return 0
 }
 
-func (x *WriteRequest) GetGutter() bool {
+func (x *WriteRequest) GetFailover() bool {
 	if x != nil {
-		return x.Gutter
+		return x.Failover
 	}
 	return false
 }
@@ -1418,12 +1418,12 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xf8\x01\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xfc\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
-	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x16\n" +
-	"\x06gutter\x18\x04 \x01(\bR\x06gutter\x12\x19\n" +
+	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x1a\n" +
+	"\bfailover\x18\x04 \x01(\bR\bfailover\x12\x19\n" +
 	"\bno_cache\x18\x05 \x01(\bR\anoCache\x12\x1f\n" +
 	"\vmemory_only\x18\x06 \x01(\bR\n" +
 	"memoryOnly\x12\x1f\n" +
@@ -1459,12 +1459,12 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"FetchError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
-	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"\xb4\x02\n" +
+	"\x0eretry_after_ns\x18\x03 \x01(\x03R\fretryAfterNs\"\xb8\x02\n" +
 	"\fWriteRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
-	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x16\n" +
-	"\x06gutter\x18\x04 \x01(\bR\x06gutter\x12\x16\n" +
+	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x1a\n" +
+	"\bfailover\x18\x04 \x01(\bR\bfailover\x12\x16\n" +
 	"\x06delete\x18\x05 \x01(\bR\x06delete\x12\x14\n" +
 	"\x05value\x18\x06 \x01(\fR\x05value\x12\x1b\n" +
 	"\tif_absent\x18\a \x01(\bR\bifAbsent\x12\x1d\n" +
