@@ -60,6 +60,7 @@ var mayImport = map[string][]string{
 	"e2e/rig":     {},
 	"e2e/bench":   {},
 	"e2e/history": {},
+	"e2e/guards":  {},
 }
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
@@ -79,7 +80,7 @@ var onlyImporter = map[string][]string{
 	"go.uber.org/zap":                       {"sidecar", "sidecar/cmd/ringside"},
 	"github.com/spf13/cobra":                {"sidecar/cmd/ringside", "deploy/cmd/ringside-injector"},
 	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/cmd/ringside-injector"},
-	"github.com/goccy/go-yaml":              {"sidecar"},
+	"github.com/goccy/go-yaml":              {"sidecar", "e2e/guards"},
 	"github.com/valyala/fasthttp":           {"sidecar/local"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar"},
