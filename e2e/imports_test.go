@@ -25,31 +25,33 @@ var mayImport = map[string][]string{
 	"proto/cnfmetrics/v1":     {},
 	"sidecar/internal/lru":    {},
 	"sidecar/internal/flight": {},
-	"sidecar/internal/split":  {},
+	"internal/backoff":        {},
 	"deploy/schema":           {},
+	// Bounds, counts and demultiplexes the connections of every listener.
+	"sidecar/internal/listen": {"internal/backoff"},
 	// Domain.
 	"sidecar/cache":           {"origin", "sidecar/internal/lru", "sidecar/internal/flight"},
 	"origin/guard":            {"origin"},
 	"origin/origintest":       {"origin"},
 	"sidecar/internal/roster": {"ring"},
 	// Reads the change feeds of the datasets.
-	"sidecar/internal/changes": {"origin", "sidecar/cache"},
+	"sidecar/internal/changes": {"internal/backoff", "origin", "sidecar/cache"},
 	// Edges.
-	"ring/etcd":          {"ring"},
-	"origin/sqldb":       {"origin"},
-	"sidecar/peer":       {"ring", "origin", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/split"},
-	"sidecar/local":      {"origin", "sidecar/cache", "sidecar/internal/split", "proto/ringside/v1", "proto/groupcachepb"},
+	"ring/etcd":          {"internal/backoff", "ring"},
+	"origin/sqldb":       {"internal/backoff", "origin"},
+	"sidecar/peer":       {"internal/backoff", "ring", "origin", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen"},
+	"sidecar/local":      {"internal/backoff", "origin", "sidecar/cache", "sidecar/internal/listen", "proto/ringside/v1", "proto/groupcachepb"},
 	"sidecar/cnfmetrics": {"origin", "sidecar/cache", "proto/cnfmetrics/v1"},
 	"sidecar/admin":      {"ring", "sidecar/cache"},
 	"sidecar/metrics":    {"sidecar/cache"},
-	"xds":                {"ring"},
+	"xds":                {"internal/backoff", "ring"},
 	"deploy/inject":      {},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// Root and main.
 	"sidecar": {
 		"ring", "ring/etcd", "origin", "origin/guard", "origin/sqldb", "sidecar/cache", "sidecar/peer", "sidecar/local",
-		"sidecar/cnfmetrics", "sidecar/admin", "sidecar/metrics", "sidecar/internal/roster", "sidecar/internal/changes",
+		"sidecar/cnfmetrics", "sidecar/admin", "sidecar/metrics", "sidecar/internal/listen", "sidecar/internal/roster", "sidecar/internal/changes",
 		"proto/ringside/peer/v1", "xds",
 	},
 	"sidecar/cmd/ringside":         {"sidecar", "ring"},

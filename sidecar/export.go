@@ -60,9 +60,9 @@ func (p *process) protocols() []metrics.Protocol {
 func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 	return metrics.Protocol{Name: name, Duration: &s.Duration, Load: func() metrics.ProtocolLoad {
 		return metrics.ProtocolLoad{
-			Conns: s.Conns.Load(), MaxConns: int64(maxConns),
+			Conns: s.Conns.Open.Load(), MaxConns: int64(maxConns),
 			Refused: map[string]int64{
-				"connections": s.ConnsRefused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
+				"connections": s.Conns.Refused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
 				"timeout": s.ReadTimeouts.Load(), "malformed": s.Malformed.Load(), "host": s.HostRefused.Load(),
 			},
 		}

@@ -71,7 +71,7 @@ func (p *process) serveFeed(context.Context) error {
 	p.feeder = &feeder{feed: xds.NewFeed(xds.Config{
 		Size: p.config.Ring.size(), OnRefusal: p.feedRefused, OnUnpublishable: p.feedUnpublishable,
 	})}
-	p.serve("xds listener", func() error { return p.feeder.feed.Serve(p.listeners.xds) })
+	p.serve("xds listener", func() error { return p.feeder.feed.Serve(p.bounded(p.listeners.xds)) })
 	return nil
 }
 

@@ -38,7 +38,7 @@ func (p *process) bind(ctx context.Context) error {
 		if addr == off {
 			return
 		}
-		ln, err := listen(ctx, field, addr)
+		ln, err := listenOn(ctx, field, addr)
 		if err != nil {
 			errs = append(errs, err)
 			return
@@ -69,15 +69,22 @@ func (p *process) boundConns() {
 	if l.unix != nil {
 		n++
 	}
-	p.conns = connBounds(files-p.config.reservedFiles(files), n)
+	operators := 0
+	for _, ln := range []net.Listener{l.metrics, l.admin, l.xds} {
+		if ln != nil {
+			operators++
+		}
+	}
+	p.conns = connBounds(files-p.config.reservedFiles(files), n, operators)
 	if p.conns.lowered() {
 		p.log.Warn("the limit of open files lowers how many connections the listeners take: raise it (ulimit -n, LimitNOFILE)",
 			zap.Int("limit", files), zap.Int("connections_each", p.conns.local), zap.Int("peer_connections", p.conns.peer))
 	}
 }
 
-// bounds are how many connections each listener of applications takes, and the one of members.
-type bounds struct{ local, peer int }
+// bounds are how many connections each listener of applications takes, the one of members, and each of those for
+// operators and proxies: metrics, admin and xds.
+type bounds struct{ local, peer, operator int }
 
 func (b bounds) lowered() bool {
 	return b.local < local.DefaultMaxConns || b.peer < peer.DefaultMaxConns
@@ -91,10 +98,17 @@ func (b bounds) routed() int {
 	return max(b.peer*4/5, 1)
 }
 
-// connBounds shares files out among n listeners of applications and the one of members, which gets what they leave.
-func connBounds(files, n int) bounds {
+// maxOperatorConns bounds each of the listeners for metrics, admin and xds: their clients are a few scrapers, consoles
+// and proxies.
+const maxOperatorConns = 256
+
+// connBounds shares files out among n listeners of applications, the listeners for operators, and the one of members,
+// which gets what they leave. Operators get at most a sixteenth of the files each.
+func connBounds(files, n, operators int) bounds {
+	operator := min(max(files/16, 1), maxOperatorConns)
+	files -= operators * operator
 	each := min(max(files/(n+1), 1), local.DefaultMaxConns) //guard:idle-clients-take-every-file-probe
-	return bounds{each, min(max(files-n*each, 1), peer.DefaultMaxConns)}
+	return bounds{each, min(max(files-n*each, 1), peer.DefaultMaxConns), operator}
 }
 
 // reservedFiles are not for clients, who could take all: probes and scrapes need some, the members that this one calls,
@@ -107,7 +121,7 @@ func (c Config) reservedFiles(limit int) int {
 	return reserved
 }
 
-func listen(ctx context.Context, field, addr string) (net.Listener, error) {
+func listenOn(ctx context.Context, field, addr string) (net.Listener, error) {
 	if field == "listen.unix" {
 		ln, err := local.ListenUnix(addr)
 		if err != nil {

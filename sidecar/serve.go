@@ -16,6 +16,7 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 )
@@ -44,12 +45,17 @@ func (p *process) serveHTTP(what string, ln net.Listener, handler http.Handler) 
 	}
 	server := p.newHTTPServer(handler)
 	p.serve(what, func() error {
-		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(p.bounded(ln)); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	})
 	return server
+}
+
+// bounded returns ln with the connection limit of the listeners for operators and proxies.
+func (p *process) bounded(ln net.Listener) net.Listener {
+	return listen.New(ln, listen.Config{MaxConns: p.conns.operator})
 }
 
 func shutdown(ctx context.Context, server *http.Server) {

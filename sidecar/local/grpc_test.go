@@ -217,7 +217,7 @@ func TestGRPCConnectionsOverTheBoundAreClosed(t *testing.T) {
 	if _, err := first.Get(t.Context(), q); err != nil {
 		t.Errorf("the connection within the bound: %v", err)
 	}
-	if n := s.Stats().GRPC.ConnsRefused.Load(); n != 1 {
+	if n := s.Stats().GRPC.Conns.Refused.Load(); n != 1 {
 		t.Errorf("%d refused", n)
 	}
 }

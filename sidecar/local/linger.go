@@ -49,7 +49,7 @@ func (c *lingeringConn) Close() error {
 }
 
 // drain says that nothing more is written, and reads what the client has on its way until it closes, too. Behind
-// package split a connection has no half to close: there the answer's length says where it ends.
+// listen.Demux a connection has no half to close: there the answer's length says where it ends.
 func (c *lingeringConn) drain() {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // the reading shows whether the connection is still there

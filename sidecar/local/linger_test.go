@@ -59,7 +59,7 @@ func TestClientThatGoesOnSendingIsCutOff(t *testing.T) {
 	if d := time.Since(began); d < lingerTime/2 || d > 10*lingerTime {
 		t.Errorf("cut off after %v", d)
 	}
-	for s.Stats().HTTP.Conns.Load() > 0 { // ends with the test's own deadline at the latest
+	for s.Stats().HTTP.Conns.Open.Load() > 0 { // ends with the test's own deadline at the latest
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // Dataset is what this package asks of a cache.Dataset.
@@ -184,9 +185,7 @@ type Protocol struct {
 	// Duration is the time from a parsed request to its answer, without reading and writing either.
 	Duration cache.Histogram
 
-	Conns         atomic.Int64 // open now; bound: Config.MaxConns
-	ConnsRefused  atomic.Int64 // closed at once because of the bound
-	AcceptErrors  atomic.Int64 // failures to accept that were tried again, such as no file descriptor left
+	Conns         listen.Stats // bound: Config.MaxConns
 	HeaderRefused atomic.Int64 // HTTP requests over Config.MaxHeaderBytes
 	BodyRefused   atomic.Int64 // HTTP requests over Config.MaxBodyBytes
 	ReadTimeouts  atomic.Int64 // HTTP requests that took longer than Config.ReadTimeout to arrive

@@ -49,7 +49,7 @@ func serveNetHTTP(tb testing.TB, e *entrance) (address string) {
 		MaxHeaderBytes: config.MaxHeaderBytes,
 	}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(newBounded(ln, config.MaxConns, e.stats, nil)) })
+	serving.Go(func() { _ = server.Serve(e.server.bounded(ln, e.stats, nil)) })
 	tb.Cleanup(func() {
 		_ = server.Shutdown(context.Background())
 		serving.Wait()

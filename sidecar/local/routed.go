@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // ServeRouted answers clients that route by the ring themselves, such as an Envoy or a gRPC client with the feed of
@@ -21,7 +23,8 @@ import (
 // These connections carry HTTP and gRPC side by side, which fasthttp and grpc's own transport cannot: net/http reads
 // them.
 func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
-	return s.serve(newBounded(ln, s.config.MaxRoutedConns, &s.stats.Routed, nil), func(b *bounded) error {
+	bounded := listen.New(ln, listen.Config{MaxConns: s.config.MaxRoutedConns, Stats: &s.stats.Routed.Conns})
+	return s.serve(bounded, func(b *listen.Listener) error {
 		if config == nil {
 			return s.routed.Serve(b)
 		}

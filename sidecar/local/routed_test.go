@@ -105,7 +105,7 @@ func TestRoutedListenerAnswersGRPC(t *testing.T) {
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("a call whose deadline passes: %v", err)
 	}
-	if n := s.Stats().Routed.Conns.Load(); n != 1 {
+	if n := s.Stats().Routed.Conns.Open.Load(); n != 1 {
 		t.Errorf("%d connections counted", n)
 	}
 }
@@ -130,7 +130,7 @@ func TestHTTPAndGRPCShareARoutedConnection(t *testing.T) {
 	if resp.StatusCode != 200 || resp.Header.Get("Grpc-Status")+resp.Trailer.Get("Grpc-Status") != "5" {
 		t.Errorf("%v %v %v", resp.Status, resp.Header, resp.Trailer)
 	}
-	if n := s.Stats().Routed.Conns.Load(); n != 1 {
+	if n := s.Stats().Routed.Conns.Open.Load(); n != 1 {
 		t.Errorf("%d connections", n)
 	}
 }
@@ -158,7 +158,7 @@ func TestRoutedRequestsHaveBounds(t *testing.T) {
 		dial(t, "tcp", address)
 	}
 	dial(t, "tcp", address).closed()
-	if s.Stats().Routed.ConnsRefused.Load() == 0 {
+	if s.Stats().Routed.Conns.Refused.Load() == 0 {
 		t.Error("no connection was refused")
 	}
 }

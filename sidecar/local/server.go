@@ -13,7 +13,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/ringside-cache/ringside/sidecar/internal/split"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // Server answers applications. Its Serve methods may be called for several listeners each.
@@ -34,7 +34,7 @@ type Server struct {
 
 	mu        sync.Mutex // guards the fields below
 	stopped   bool
-	listeners []*bounded
+	listeners []*listen.Listener
 	loops     sync.WaitGroup // running Serve methods; Add only under mu while !stopped
 	watches   sync.WaitGroup // open watches; Add only under mu while !stopped
 }
@@ -86,23 +86,27 @@ func tell(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResponse_
 
 // ServeHTTP answers HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeHTTP(ln net.Listener) error {
-	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.HTTP, tooManyConnections()),
-		func(b *bounded) error { return s.http.Serve(lingering{b}) })
+	return s.serve(s.bounded(ln, &s.stats.HTTP, tooManyConnections()),
+		func(b *listen.Listener) error { return s.http.Serve(lingering{b}) })
 }
 
 // ServeGRPC answers gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeGRPC(ln net.Listener) error {
-	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.GRPC, nil),
-		func(b *bounded) error { return s.grpc.Serve(b) })
+	return s.serve(s.bounded(ln, &s.stats.GRPC, nil),
+		func(b *listen.Listener) error { return s.grpc.Serve(b) })
 }
 
 // ServeUnix answers HTTP and gRPC on ln, which ListenUnix made, until Shutdown, which makes it return nil, or until ln
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
-	return s.serve(newBounded(ln, s.config.MaxConns, &s.stats.Unix, nil), s.serveBoth)
+	return s.serve(s.bounded(ln, &s.stats.Unix, nil), s.serveBoth)
 }
 
-func (s *Server) serve(b *bounded, loop func(*bounded) error) error {
+func (s *Server) bounded(ln net.Listener, p *Protocol, refusal []byte) *listen.Listener {
+	return listen.New(ln, listen.Config{MaxConns: s.config.MaxConns, Stats: &p.Conns, Refusal: refusal})
+}
+
+func (s *Server) serve(b *listen.Listener, loop func(*listen.Listener) error) error {
 	if !s.begin(b) {
 		return b.Close()
 	}
@@ -115,14 +119,14 @@ func (s *Server) serve(b *bounded, loop func(*bounded) error) error {
 }
 
 // closed closes b, which its server may have done before.
-func closed(b *bounded) error {
+func closed(b *listen.Listener) error {
 	if err := b.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil
 }
 
-func (s *Server) begin(b *bounded) bool {
+func (s *Server) begin(b *listen.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
@@ -134,8 +138,8 @@ func (s *Server) begin(b *bounded) bool {
 }
 
 // serveBoth gives each connection to the server whose protocol it begins with.
-func (s *Server) serveBoth(b *bounded) error {
-	return split.Serve(s.draining, b, split.Rule{Prefix: split.Preface, Timeout: s.config.ReadTimeout},
+func (s *Server) serveBoth(b *listen.Listener) error {
+	return listen.Demux(s.draining, b, listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.config.ReadTimeout},
 		s.unixGRPC.Serve, func(ln net.Listener) error { return s.unixHTTP.Serve(lingering{ln}) })
 }
 
@@ -169,13 +173,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-func closeConns(listeners []*bounded) {
+func closeConns(listeners []*listen.Listener) {
 	for _, b := range listeners {
-		b.closeConns()
+		b.CloseConns()
 	}
 }
 
-func (s *Server) stop() []*bounded {
+func (s *Server) stop() []*listen.Listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/internal/split"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 func TestUnixSocketSpeaksBothProtocols(t *testing.T) {
@@ -30,8 +30,8 @@ func TestUnixSocketSpeaksBothProtocols(t *testing.T) {
 			t.Errorf("%d %s", resp.StatusCode, body)
 		}
 	}
-	if count, _, _ := s.Stats().Unix.Duration.Snapshot(); count != 4 || s.Stats().Unix.Conns.Load() != 2 {
-		t.Errorf("%d requests and %d connections counted", count, s.Stats().Unix.Conns.Load())
+	if count, _, _ := s.Stats().Unix.Duration.Snapshot(); count != 4 || s.Stats().Unix.Conns.Open.Load() != 2 {
+		t.Errorf("%d requests and %d connections counted", count, s.Stats().Unix.Conns.Open.Load())
 	}
 }
 
@@ -51,7 +51,7 @@ func TestUnixSocketSniffsByteByByte(t *testing.T) {
 		}
 	}
 	c := dial(t, "unix", s.unix)
-	for _, b := range []byte(split.Preface + "\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00") {
+	for _, b := range []byte(listen.HTTP2Preface + "\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00") {
 		c.send(string(b))
 	}
 	frame := make([]byte, 9) // the server's SETTINGS: length 3, type 1, flags 1, stream 4

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/ringside-cache/ringside/sidecar/internal/split"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // DefaultMaxConns is that of ServerConfig.
@@ -53,12 +53,12 @@ func (c ServerConfig) withDefaults() ServerConfig {
 type Server struct {
 	config ServerConfig
 	grpc   *grpc.Server
-	conns  conns
+	conns  listen.Stats
 	ctx    context.Context // ends when Stop begins
 	end    context.CancelFunc
 
-	mu        sync.Mutex     // guards listeners
-	listeners []net.Listener // that are served
+	mu        sync.Mutex         // guards listeners
+	listeners []*listen.Listener // that are served
 }
 
 var _ grpc.ServiceRegistrar = (*Server)(nil)
@@ -66,7 +66,7 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 // NewServer returns a Server without services.
 func NewServer(c ServerConfig) *Server {
 	c = c.withDefaults()
-	s := &Server{config: c, conns: conns{max: c.MaxConns}}
+	s := &Server{config: c}
 	s.ctx, s.end = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(append(c.options(), grpc.StreamInterceptor(s.untilStop))...)
 	if s.config.Direct == nil {
@@ -113,12 +113,12 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 
 // Serve accepts connections until Stop; then it returns nil. It closes listener.
 func (s *Server) Serve(listener net.Listener) error {
-	bound := &boundListener{Listener: listener, conns: &s.conns, stopped: s.ctx.Done()}
+	bound := listen.New(listener, listen.Config{MaxConns: s.config.MaxConns, Stats: &s.conns})
 	if !s.begin(bound) {
 		return bound.Close()
 	}
-	rule := split.Rule{Prefix: hello, Strip: true, Timeout: handshakeTimeout}
-	err := split.Serve(s.ctx, bound, rule, s.grpc.Serve, s.config.Direct)
+	rule := listen.Rule{Prefix: hello, Strip: true, Timeout: handshakeTimeout}
+	err := listen.Demux(s.ctx, bound, rule, s.grpc.Serve, s.config.Direct)
 	if s.ctx.Err() != nil {
 		return nil // Stop came first
 	}
@@ -126,7 +126,7 @@ func (s *Server) Serve(listener net.Listener) error {
 }
 
 // begin reports whether the server has not been stopped.
-func (s *Server) begin(listener net.Listener) bool {
+func (s *Server) begin(listener *listen.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -143,6 +143,14 @@ func (s *Server) stopAccepting() {
 	s.end()
 	for _, listener := range s.listeners {
 		_ = listener.Close() // it accepts nothing from now on, whatever it says
+	}
+}
+
+func (s *Server) closeConns() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, listener := range s.listeners {
+		listener.CloseConns()
 	}
 }
 
@@ -178,7 +186,7 @@ func (s *Server) Stop(ctx context.Context) {
 	case <-ctx.Done():
 		// grpc's own Stop would wait for those that never end their handshake; neither waits for a handler that does
 		// not heed its context.
-		s.conns.closeAll()
+		s.closeConns()
 		s.grpc.Stop()
 	}
 }
@@ -191,81 +199,7 @@ type ServerStats struct {
 
 // Stats returns a snapshot.
 func (s *Server) Stats() ServerStats {
-	s.conns.mu.Lock()
-	defer s.conns.mu.Unlock()
 	return ServerStats{
-		Conns: int64(len(s.conns.open)), MaxConns: int64(s.conns.max), ConnsRefused: s.conns.refused,
+		Conns: s.conns.Open.Load(), MaxConns: int64(s.config.MaxConns), ConnsRefused: s.conns.Refused.Load(),
 	}
-}
-
-// conns are the open connections of a server.
-type conns struct {
-	max int
-
-	mu      sync.Mutex // guards the rest
-	open    map[*boundConn]struct{}
-	refused int64
-}
-
-// take reports whether there is room for c.
-func (cs *conns) take(c *boundConn) bool {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	if len(cs.open) >= cs.max { //guard:connections-members-without-bound
-		cs.refused++
-		return false
-	}
-	if cs.open == nil {
-		cs.open = make(map[*boundConn]struct{})
-	}
-	cs.open[c] = struct{}{}
-	return true
-}
-
-func (cs *conns) release(c *boundConn) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	delete(cs.open, c)
-}
-
-func (cs *conns) closeAll() {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	for c := range cs.open {
-		c.Conn.Close()
-	}
-}
-
-// boundListener closes what it accepts beyond the bound. A listener that stopped accepting instead would leave members
-// to wait in the kernel's queue, which looks like silence.
-type boundListener struct {
-	net.Listener
-	conns   *conns
-	stopped <-chan struct{}
-}
-
-// Accept implements net.Listener. It outlives every failure that passes, such as a want of file descriptors.
-func (l *boundListener) Accept() (net.Conn, error) {
-	for {
-		accepted, err := split.Accept(l.Listener, l.stopped, func() {}) //guard:want-file-descriptors-ends-sidecar-way
-		if err != nil {
-			return nil, err
-		}
-		c := &boundConn{Conn: accepted, conns: l.conns}
-		if l.conns.take(c) {
-			return c, nil
-		}
-		accepted.Close()
-	}
-}
-
-type boundConn struct {
-	net.Conn
-	conns *conns
-}
-
-// Close implements net.Conn.
-func (c *boundConn) Close() error {
-	c.conns.release(c)
-	return c.Conn.Close()
 }

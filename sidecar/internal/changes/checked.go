@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/ringside-cache/ringside/internal/backoff"
 	"github.com/ringside-cache/ringside/origin"
 )
 
@@ -47,7 +48,7 @@ func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error 
 // watch looks again and again, and stops the feed with what it misses. A look that fails, as those at a busy database
 // do, says nothing of a feed that is well: one whose connection is lost ends by itself.
 func (c checked) watch(ctx context.Context, stop context.CancelCauseFunc) {
-	for pause(ctx, checkEvery) {
+	for backoff.Sleep(ctx, checkEvery) {
 		if err := c.look(ctx); errors.Is(err, origin.ErrFeedUnavailable) { //guard:look-comes-too-late-ends-feed
 			stop(err)
 		}

@@ -2,10 +2,10 @@ package changes
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/ringside-cache/ringside/internal/backoff"
 	"github.com/ringside-cache/ringside/origin"
 )
 
@@ -39,7 +39,7 @@ func (f *Feeds) awaitDefeat(ctx context.Context, one *feed) {
 				return
 			}
 		}
-		if !pause(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) { //guard:reader-elected-any-more-leaves-gap
+		if !backoff.Sleep(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) { //guard:reader-elected-any-more-leaves-gap
 			return
 		}
 	}
@@ -69,7 +69,7 @@ func (f *Feeds) serve(ctx context.Context, one *feed) {
 
 // follow reads a feed until ctx is done, again and again.
 func (f *Feeds) follow(ctx context.Context, one *feed) {
-	name, told, wait := one.Dataset.Name(), false, firstPause
+	name, told, wait := one.Dataset.Name(), false, backoff.Backoff{First: firstPause, Longest: longestPause}
 	for ctx.Err() == nil {
 		var live time.Time
 		err := one.Feed.Follow(ctx, func(c origin.Changes) {
@@ -89,21 +89,8 @@ func (f *Feeds) follow(ctx context.Context, one *feed) {
 		}
 		told = true
 		if !live.IsZero() && time.Since(live) >= steady { //guard:feed-flaps-fills-log
-			wait = firstPause
+			wait.Reset()
 		}
-		pause(ctx, wait/2+rand.N(wait/2))
-		wait = min(2*wait, longestPause) //guard:broken-feed-followed-tight-loop
-	}
-}
-
-// pause waits for d and reports whether ctx lasted so long.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+		wait.Wait(ctx) //guard:broken-feed-followed-tight-loop
 	}
 }

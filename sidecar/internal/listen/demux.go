@@ -1,6 +1,4 @@
-// Package split turns one listener into two, by the bytes with which a connection begins, and accepts what comes to a
-// listener for as long as that can.
-package split
+package listen
 
 import (
 	"context"
@@ -10,27 +8,27 @@ import (
 	"time"
 )
 
-// Preface begins every HTTP/2 connection (RFC 9113, 3.4), and so every gRPC connection. Its first bytes are no HTTP/1
-// request that anybody sends.
-const Preface = "PRI * HTTP/2.0\r\n"
+// HTTP2Preface begins every HTTP/2 connection (RFC 9113, 3.4), and so every gRPC connection. No HTTP/1 request begins with
+// it.
+const HTTP2Preface = "PRI * HTTP/2.0\r\n"
 
-// Rule says which connections match.
+// Rule selects connections by their first bytes.
 type Rule struct {
-	// Prefix is what they begin with.
+	// Prefix is how the selected connections begin.
 	Prefix string
-	// Strip takes the prefix away before the server sees the connection.
+	// Strip removes the prefix before the server gets the connection.
 	Strip bool
-	// Timeout bounds the arrival of as many bytes as tell; a connection that takes longer is closed.
+	// Timeout bounds the arrival of the bytes that decide. A connection that takes longer is closed.
 	Timeout time.Duration
 }
 
-// Serve accepts connections from ln and hands those that match to one server and all others to the other. It returns
-// ln's error, which closing ln brings about, after both servers have returned; these return when their listener is
-// closed. When ctx ends, connections that have not yet shown what they are get closed.
-func Serve(ctx context.Context, ln net.Listener, r Rule, matching, others func(net.Listener) error) error {
+// Demux accepts connections from ln and passes those that match r to one server and all others to another. It returns
+// the error of ln, which is net.ErrClosed after ln was closed, once both servers have returned; a server must return when
+// its listener is closed. When ctx ends, connections that are still undecided are closed.
+func Demux(ctx context.Context, ln net.Listener, r Rule, matching, others func(net.Listener) error) error {
 	toMatching, toOthers := newHandoff(ln.Addr()), newHandoff(ln.Addr())
 	var servers, readers sync.WaitGroup
-	// What a server returns says no more than that its handoff is closed.
+	// Each server returns because its handoff is closed; that error adds nothing.
 	servers.Go(func() { _ = matching(toMatching) })
 	servers.Go(func() { _ = others(toOthers) })
 	var err error
@@ -52,7 +50,7 @@ func hand(ctx context.Context, c net.Conn, r Rule, matching, others *handoff) {
 	stop()
 	switch {
 	case err != nil:
-		_ = c.Close() // it said nothing, or too little
+		_ = c.Close() // it ended, or was too slow, before the bytes that decide
 	case matches:
 		matching.give(conn)
 	default:
@@ -60,7 +58,8 @@ func hand(ctx context.Context, c net.Conn, r Rule, matching, others *handoff) {
 	}
 }
 
-// read reads as much of c as tells whether it matches, and returns a connection that begins where its server should.
+// read reads from c until it is decided whether it matches. It returns a connection from which the server reads all bytes,
+// or those after the prefix where r strips it.
 func (r Rule) read(c net.Conn) (conn net.Conn, matches bool, err error) {
 	if err := c.SetReadDeadline(time.Now().Add(r.Timeout)); err != nil {
 		return nil, false, err
@@ -83,7 +82,7 @@ func (r Rule) read(c net.Conn) (conn net.Conn, matches bool, err error) {
 	return &replayed{Conn: c, head: head}, matches, nil
 }
 
-// replayed is a connection of which some bytes have been read already.
+// replayed is a connection with some bytes that were read before and are read again.
 type replayed struct {
 	net.Conn
 	head []byte
@@ -99,7 +98,7 @@ func (c *replayed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// handoff is a listener whose connections somebody else has accepted.
+// handoff is a listener of connections that Demux has accepted.
 type handoff struct {
 	addr  net.Addr
 	conns chan net.Conn
@@ -111,12 +110,12 @@ func newHandoff(addr net.Addr) *handoff {
 	return &handoff{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
-// give hands c to whoever accepts, or closes it when nobody does any more.
+// give passes c to the next Accept, or closes it when the handoff is closed.
 func (h *handoff) give(c net.Conn) {
 	select {
 	case h.conns <- c:
 	case <-h.done:
-		_ = c.Close() // nobody is left to tell
+		_ = c.Close() // the server has stopped
 	}
 }
 

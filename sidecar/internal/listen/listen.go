@@ -1,0 +1,181 @@
+// Package listen has what all listeners of a sidecar share.
+//
+// New turns a net.Listener into one that bounds its open connections, counts them, and keeps accepting after temporary
+// failures. Every listener of the process is wrapped by New, with a limit from the configuration, in the Serve method of
+// the package that serves it.
+//
+//	l := listen.New(ln, listen.Config{MaxConns: n, Stats: &s.stats.HTTP.Conns, Refusal: tooManyConnections()})
+//	err := server.Serve(l)  // a connection over the limit gets Refusal and is closed
+//	l.CloseConns()          // after the drain: cut off what is left
+//
+// Demux divides the connections of one listener between two servers by their first bytes. A part of its connections can
+// get a lower limit: call New again on the listener that a server is given.
+package listen
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/ringside-cache/ringside/internal/backoff"
+)
+
+// Stats counts the connections of a listener, or of several that share it. The counters are live.
+type Stats struct {
+	Open         atomic.Int64 // connections that are open now
+	Refused      atomic.Int64 // connections closed immediately because of Config.MaxConns
+	AcceptErrors atomic.Int64 // failed accepts that were retried, for example for lack of file descriptors
+}
+
+// Config bounds a Listener.
+type Config struct {
+	// MaxConns is the number of connections that may be open at once; at least 1. It counts those of this listener, even
+	// where several share their Stats.
+	MaxConns int
+	// Refusal is sent to a connection over the limit before it is closed. It is at most a few hundred bytes, which fit
+	// into the send buffer of a new socket. May be nil.
+	Refusal []byte
+	// Stats gets the counts; nil means that the Listener has its own.
+	Stats *Stats
+}
+
+// Listener is a net.Listener that closes connections over its limit. A listener that stopped accepting instead would
+// leave clients waiting in the kernel's queue, which they cannot tell from a process that hangs.
+type Listener struct {
+	net.Listener
+	config Config
+	ctx    context.Context // ends when the listener is closed
+	end    context.CancelFunc
+
+	mu     sync.Mutex // guards the fields below
+	conns  map[*conn]struct{}
+	closed bool // by CloseConns
+}
+
+// New returns ln with the bounds of c.
+func New(ln net.Listener, c Config) *Listener {
+	c.MaxConns = max(c.MaxConns, 1)
+	if c.Stats == nil {
+		c.Stats = new(Stats)
+	}
+	l := &Listener{Listener: ln, config: c, conns: map[*conn]struct{}{}}
+	l.ctx, l.end = context.WithCancel(context.Background())
+	return l
+}
+
+// Stats returns the live counters.
+func (l *Listener) Stats() *Stats { return l.config.Stats }
+
+// MaxConns returns the limit of open connections.
+func (l *Listener) MaxConns() int { return l.config.MaxConns }
+
+// Accept implements net.Listener. It retries after temporary errors and returns only those that are permanent.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.accept()
+		if err != nil {
+			return nil, err
+		}
+		if c, ok := l.admit(accepted); ok {
+			return c, nil
+		}
+		l.refuse(accepted)
+	}
+}
+
+func (l *Listener) admit(accepted net.Conn) (net.Conn, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || len(l.conns) >= l.config.MaxConns { //guard:listener-has-no-connection-limit
+		return nil, false
+	}
+	c := &conn{Conn: accepted, listener: l}
+	l.conns[c] = struct{}{}
+	l.config.Stats.Open.Add(1)
+	return c, true
+}
+
+// refuse closes a connection over the limit. The deadline is for connections without a send buffer, such as net.Pipe.
+func (l *Listener) refuse(c net.Conn) {
+	l.config.Stats.Refused.Add(1)
+	if l.config.Refusal != nil && c.SetWriteDeadline(time.Now().Add(100*time.Millisecond)) == nil {
+		_, _ = c.Write(l.config.Refusal) // it is closed next, whether the client reads or not
+	}
+	_ = c.Close()
+}
+
+// Close implements net.Listener. Open connections stay open.
+func (l *Listener) Close() error {
+	l.end()
+	return l.Listener.Close()
+}
+
+// CloseConns closes every open connection, and refuses new ones from now on.
+func (l *Listener) CloseConns() {
+	l.mu.Lock()
+	l.closed = true
+	open := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		open = append(open, c)
+	}
+	l.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close() // the server that reads from it cleans up
+	}
+}
+
+func (l *Listener) remove(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.conns[c]; ok {
+		delete(l.conns, c)
+		l.config.Stats.Open.Add(-1)
+	}
+}
+
+// conn is a connection that its listener counts.
+type conn struct {
+	net.Conn
+	listener *Listener
+}
+
+// CloseWrite closes the sending half, where the connection has halves. net/http calls it, too.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.listener.remove(c)
+	return c.Conn.Close()
+}
+
+// Bounds of the wait after a failed accept.
+const firstWait, longestWait = 5 * time.Millisecond, time.Second
+
+// accept accepts the next connection, of any number. It retries after temporary errors until the listener is closed.
+func (l *Listener) accept() (net.Conn, error) {
+	wait := backoff.Backoff{First: firstWait, Longest: longestWait}
+	for {
+		c, err := l.Listener.Accept()
+		if err == nil || !isTemporary(err) { //guard:temporary-accept-error-ends-listener
+			return c, err
+		}
+		l.config.Stats.AcceptErrors.Add(1)
+		wait.Wait(l.ctx)
+	}
+}
+
+func isTemporary(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout() ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
+		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ECONNABORTED)
+}
