@@ -68,9 +68,10 @@ lint: ## Check format, vet, staticcheck, buf lint, and that generated code is cu
 	@e2e/generated.sh
 
 .PHONY: generate
-generate: ## Regenerate the Go code of proto/
+generate: ## Regenerate the Go code of proto/, CLI.md and METRICS.md
 	@e2e/setup.sh tools
 	@cd proto && ../.bin/buf generate
+	@go test -count=1 ./sidecar/cmd/ringside ./sidecar/metrics -run 'Current|Document' -update
 
 .PHONY: bench
 bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same run, and draw the plot

@@ -54,7 +54,13 @@ var mayImport = map[string][]string{
 		"sidecar/cnfmetrics", "sidecar/admin", "sidecar/metrics", "sidecar/internal/listen", "sidecar/internal/roster", "sidecar/internal/changes",
 		"proto/ringside/peer/v1", "xds",
 	},
-	"sidecar/cmd/ringside":         {"sidecar", "ring"},
+	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
+	"sidecar/cmd/ringside/cli":     {},
+	"sidecar/cmd/ringside/client":  {"ring", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside": {
+		"sidecar", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
+	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
@@ -78,9 +84,12 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/local", "sidecar/cnfmetrics", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
-	"github.com/prometheus/client_golang":   {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
-	"go.uber.org/zap":                       {"sidecar", "sidecar/cmd/ringside"},
-	"github.com/spf13/cobra":                {"sidecar/cmd/ringside", "deploy/cmd/ringside-injector"},
+	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
+	"go.uber.org/zap":                     {"sidecar", "sidecar/cmd/ringside"},
+	"github.com/spf13/cobra": {
+		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
+		"deploy/cmd/ringside-injector",
+	},
 	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar", "e2e/guards"},
 	"github.com/valyala/fasthttp":           {"sidecar/local"},

@@ -33,7 +33,7 @@ func TestReadmeCommandsAreTrue(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"HTTP/1.1 200 OK", `"cnf_id":"CNF-001"`, "because of", "ringside_requests_total"} {
+	for _, want := range []string{"HTTP/1.1 200 OK", `"cnf_id":"CNF-001"`, "reason:", "ringside_requests_total"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
 		}

@@ -8,16 +8,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/sidecar"
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
 func newChanges() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "changes",
-		Short: "Print, apply or remove what a dataset's change feed needs in the database",
-		Long: `Print, apply or remove what the change feed of a dataset needs in its database: triggers on the table, and for poll a
-table of changes. The sidecar itself makes none of it. To do so takes an account that may; name its DSN by
---set origins.NAME.dsn_file=…, or have somebody run what sql prints.`,
-		Args: usage(cobra.NoArgs),
+		Short: "Print, install or remove the triggers that a dataset's change feed needs",
+		Long: `Print, install or remove what the change feed of a dataset needs in its database: triggers on the table, and for poll a
+table of changes. The sidecar never installs them itself. Installing requires a database account with that permission:
+set its DSN with --set origins.NAME.dsn_file=…, or let a database administrator run the output of sql.`,
+		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newChangesSQL(), newChangesApply(), newChangesRemove())
@@ -27,12 +28,12 @@ table of changes. The sidecar itself makes none of it. To do so takes an account
 func newChangesSQL() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sql DATASET",
-		Short: "Print the statements that apply would run, or with --remove those of remove",
+		Short: "Print the statements that apply would run, or with --remove those that remove would run",
 		Example: `  ringside changes sql cnf-metrics
   ringside changes sql cnf-metrics --remove`,
 	}
-	remove := cmd.Flags().Bool("remove", false, "print what undoes it")
-	onFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
+	remove := cmd.Flags().Bool("remove", false, "print the statements that undo apply")
+	runOnFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
 		install, undo, err := c.ChangesSQL(ctx, dataset)
 		if *remove {
 			return undo, err
@@ -45,11 +46,11 @@ func newChangesSQL() *cobra.Command {
 func newChangesApply() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "apply DATASET",
-		Short:   "Make the triggers, and the table of changes; what is there already is made anew",
+		Short:   "Install the triggers and the table of changes; existing ones are replaced",
 		Example: "  ringside changes apply cnf-metrics",
 	}
-	onFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
-		return dataset + ": changes are told from now on\n", c.ApplyChanges(ctx, dataset)
+	runOnFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
+		return dataset + ": change feed installed\n", c.ApplyChanges(ctx, dataset)
 	})
 	return cmd
 }
@@ -57,22 +58,22 @@ func newChangesApply() *cobra.Command {
 func newChangesRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "remove DATASET",
-		Short:   "Remove the triggers, but not the table of changes, which other datasets may use",
+		Short:   "Remove the triggers, but keep the table of changes, which other datasets may use",
 		Example: "  ringside changes remove cnf-metrics",
 	}
-	onFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
-		return dataset + ": changes are not told any more\n", c.RemoveChanges(ctx, dataset)
+	runOnFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
+		return dataset + ": change feed removed\n", c.RemoveChanges(ctx, dataset)
 	})
 	return cmd
 }
 
-// onFeed makes cmd one that takes a dataset, does something to its feed, and prints what that returns.
-func onFeed(cmd *cobra.Command, do func(ctx context.Context, c sidecar.Config, dataset string) (string, error)) {
-	cmd.Args = usage(cobra.ExactArgs(1))
+// runOnFeed makes cmd take the name of a dataset, call do, and print the text that do returns.
+func runOnFeed(cmd *cobra.Command, do func(ctx context.Context, c sidecar.Config, dataset string) (string, error)) {
+	cmd.Args = cli.Args(cobra.ExactArgs(1))
 	source := configFlags(cmd)
-	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time that the database may take")
+	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "time limit for the database")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := load(cmd, source)
+		c, err := loadConfig(cmd, source)
 		if err != nil {
 			return err
 		}

@@ -12,23 +12,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/sidecar"
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
-// configFlags are those of every command that reads the configuration.
+// configFlags adds the flags that all commands with a configuration share.
 func configFlags(cmd *cobra.Command) *sidecar.Source {
 	source := &sidecar.Source{Getenv: os.LookupEnv}
-	cmd.Flags().StringVarP(&source.File, "config", "c", fromEnv("RINGSIDE_CONFIG", "ringside.yaml"),
+	cmd.Flags().StringVarP(&source.File, "config", "c", cli.FromEnv("RINGSIDE_CONFIG", "ringside.yaml"),
 		"configuration file (env RINGSIDE_CONFIG)")
 	cmd.Flags().StringArrayVar(&source.Set, "set", nil,
-		"set one field, whatever file and environment say: path=value; may be repeated")
+		"set one field, overriding file and environment: path=value; may be repeated")
 	return source
 }
 
-// load is source.Load for what is an assignment at all. It does not repeat what is none: it may hold a secret.
-func load(cmd *cobra.Command, source *sidecar.Source) (sidecar.Config, error) {
+// loadConfig rejects malformed assignments of --set and loads the configuration. Its error does not quote a malformed
+// assignment, which may be a secret.
+func loadConfig(cmd *cobra.Command, source *sidecar.Source) (sidecar.Config, error) {
 	for _, assignment := range source.Set {
 		if path, _, ok := strings.Cut(assignment, "="); !ok || path == "" {
-			return sidecar.Config{}, usagef(cmd, "--set: want path=value, such as listen.http=127.0.0.1:0")
+			return sidecar.Config{}, cli.Usagef(cmd, "--set: want path=value, such as listen.http=127.0.0.1:0")
 		}
 	}
 	return source.Load()
@@ -37,8 +39,8 @@ func load(cmd *cobra.Command, source *sidecar.Source) (sidecar.Config, error) {
 func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print an example of a configuration, or the one in effect",
-		Args:  usage(cobra.NoArgs),
+		Short: "Print an example configuration, or the one in effect",
+		Args:  cli.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newConfigExample(), newConfigShow())
@@ -48,9 +50,9 @@ func newConfig() *cobra.Command {
 func newConfigExample() *cobra.Command {
 	return &cobra.Command{
 		Use:     "example",
-		Short:   "Print a commented configuration that shows every field",
+		Short:   "Print a commented example with every field",
 		Example: "  ringside config example > ringside.yaml",
-		Args:    usage(cobra.NoArgs),
+		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), sidecar.Example)
 			return err
@@ -61,18 +63,18 @@ func newConfigExample() *cobra.Command {
 func newConfigShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Print the configuration in effect: file, environment, flags and defaults; secrets are hidden",
+		Short: "Print the configuration in effect, from file, environment, flags and defaults, with secrets hidden",
 		Example: `  ringside config show
   ringside config show --set listen.http=127.0.0.1:0 -o json`,
-		Args: usage(cobra.NoArgs),
+		Args: cli.Args(cobra.NoArgs),
 	}
-	source, out := configFlags(cmd), outputFlag(cmd)
+	source, out := configFlags(cmd), cli.OutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := load(cmd, source)
+		c, err := loadConfig(cmd, source)
 		if err != nil {
 			return err
 		}
-		text, err := c.Effective().Print(out.json())
+		text, err := c.Effective().Print(out.JSON())
 		if err != nil {
 			return err
 		}
@@ -85,23 +87,23 @@ func newConfigShow() *cobra.Command {
 func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate",
-		Short: "Check the configuration, connect to etcd and its origins, and prepare each statement",
-		Long: `Check the configuration, connect to etcd and its origins, and prepare the statements of each dataset. Where a
-dataset is writable, ask whether its rows can be written, without writing any; where it has a change feed, whether it would
-tell.
+		Short: "Check the configuration, connect to etcd and the origins, and prepare every statement",
+		Long: `Check the configuration, connect to etcd and the origins, and prepare the statements of each dataset. For a writable
+dataset, also check that its rows can be written, without writing any; for a dataset with a change feed, that the feed is
+installed and readable.
 
-Exit code 78: the configuration is wrong, or names a table, a column or a query that the database does not have; all that
-is wrong is listed. Exit code 1: it is right, but etcd or an origin cannot be reached or refuses what is asked, or other
-members would refuse the certificate of peer_tls.`,
+Exit code 78: the configuration is wrong, or names a table, a column or a query that the database does not have; all
+errors are listed. Exit code 1: the configuration is right, but etcd or an origin is unreachable or rejects a request, or
+other members would reject the certificate of peer_tls.`,
 		Example: `  ringside validate -c ringside.yaml
   ringside validate --offline`,
-		Args: usage(cobra.NoArgs),
+		Args: cli.Args(cobra.NoArgs),
 	}
 	source := configFlags(cmd)
-	offline := cmd.Flags().Bool("offline", false, "do not connect to etcd and the origins")
-	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "bound of the time for etcd and all origins")
+	offline := cmd.Flags().Bool("offline", false, "do not connect to etcd or the origins")
+	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "time limit for etcd and all origins together")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := load(cmd, source)
+		c, err := loadConfig(cmd, source)
 		if err != nil {
 			return err
 		}
@@ -110,7 +112,7 @@ members would refuse the certificate of peer_tls.`,
 		}
 		err = c.CheckIdentity()
 		if !*offline {
-			err = errors.Join(err, connect(cmd, c, *timeout))
+			err = errors.Join(err, checkConnections(cmd, c, *timeout))
 		}
 		if err != nil {
 			return err
@@ -122,12 +124,12 @@ members would refuse the certificate of peer_tls.`,
 	return cmd
 }
 
-func connect(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
+func checkConnections(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	err := errors.Join(c.CheckMembership(ctx), c.CheckOrigins(ctx))
 	if ctx.Err() != nil {
-		err = errors.Join(err, fmt.Errorf("not done within %s; --timeout allows more", timeout))
+		err = errors.Join(err, fmt.Errorf("not completed within %s; increase --timeout", timeout))
 	}
 	return err
 }

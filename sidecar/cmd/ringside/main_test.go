@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -19,7 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar"
 )
 
-// write makes a file of the test and returns its path.
+// write creates a file in a temporary folder and returns its path.
 func write(t testing.TB, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -57,7 +56,7 @@ node: {id: node-1}
 `)
 }
 
-// begin runs a sidecar until the test ends.
+// begin runs a sidecar until the end of the test.
 func begin(t testing.TB, change func(*sidecar.Config)) sidecar.Addrs {
 	t.Helper()
 	c, err := sidecar.Source{File: newConfigFile(t), Getenv: os.LookupEnv}.Load()
@@ -86,7 +85,7 @@ func begin(t testing.TB, change func(*sidecar.Config)) sidecar.Addrs {
 	return sidecar.Addrs{}
 }
 
-// execute runs one command line; $H, $A, $M, $U and $C in it are the addresses, the socket and a configuration file.
+// execute runs one command line; variables in it, such as $H, are replaced by names.
 func execute(line string, names map[string]string) (code int, stdout, stderr string) {
 	args := strings.Fields(line)
 	for i := range args {
@@ -100,15 +99,15 @@ func execute(line string, names map[string]string) (code int, stdout, stderr str
 func TestCommandLines(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s.sock")
 	addrs := begin(t, func(c *sidecar.Config) { c.Listen.Unix = socket })
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	unused, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody.Close()
+	unused.Close()
 	noPEM := write(t, "no.pem", "no PEM")
 	names := map[string]string{
 		"H": addrs.HTTP, "G": addrs.GRPC, "A": addrs.Admin, "M": addrs.Metrics,
-		"U": "unix:" + socket, "N": nobody.Addr().String(),
+		"U": "unix:" + socket, "N": unused.Addr().String(),
 		"C": newConfigFile(t), "BAD": write(t, "bad.yaml", "ring: {min: 5000}\nnodes: 1\n"),
 		"NOTABLE": write(t, "t.yaml", "origins: {db: {driver: sqlite, dsn: "+newOrigin(t)+"}}\n"+
 			"datasets: {a: {origin: db, table: nope, key: k}, b: {origin: db, table: cnf_metrics, key: id}}"),
@@ -139,11 +138,11 @@ func TestCommandLines(t *testing.T) {
 		{"get raw CNF-001 --http $H -o json", 0, `"value_base64": "AP8="`, ""},
 		{"get metrics CNF-002 --http $H", 1, "", "metrics CNF-002: "},
 		{"get nope CNF-001 --http $H", 1, "", "dataset"},
-		{"get metrics CNF-001 --http $N", 1, "", "nobody listens on $N: is `ringside run` running? If it listens elsewhere, say where with --http"},
-		{"get metrics CNF-001 --http unix:/no/socket", 1, "", "nobody listens on unix:/no/socket"},
+		{"get metrics CNF-001 --http $N", 1, "", "no sidecar is listening on $N: is `ringside run` running? If it listens elsewhere, set --http"},
+		{"get metrics CNF-001 --http unix:/no/socket", 1, "", "no sidecar is listening on unix:/no/socket"},
 		{"get metrics CNF-001 --http http://$H", 2, "", `--http: want host:port, without http://`},
 		{"get metrics CNF-001 --http 7070", 2, "", `want host:port`},
-		{"get metrics CNF-001 --http $G", 1, "", "ask $G, is it the listener that --http means?"},
+		{"get metrics CNF-001 --http $G", 1, "", "request to $G failed; is it the http listener of a sidecar?"},
 		{"get metrics", 2, "", "accepts 2 arg(s), received 1; see `ringside get --help`"},
 		{"get metrics CNF-001 -o xml", 2, "", "want text or json"},
 		{"get --nope", 2, "", "unknown flag: --nope; see `ringside get --help`"},
@@ -156,12 +155,12 @@ func TestCommandLines(t *testing.T) {
 		{"ring --members a:1,b:1 user:1", 2, "", "has no slash"},
 		{"ring --members a:1,b:1,c:1 x/1 x/2", 0, "x/2 ", ""},
 		{"ring --members a:1 x/1", 0, "x/1 a:1\n", ""},
-		{"ring --members 10.0.0.5,b:1 x/1", 2, "", `host:port of each, which is what is hashed; got "10.0.0.5"`},
+		{"ring --members 10.0.0.5,b:1 x/1", 2, "", `host:port of each member, because the ring hashes it; got "10.0.0.5"`},
 		{"ring --members a:1,b:1 x/1 -o json", 0, `"route_key": "x/1"`, ""},
 		{"ring --members a:1,a:1 x/1", 2, "", "same hash key"},
 		{"ring --members a:1,b:1 --min 9 --max 3 x/1", 2, "", "minimum size 9"},
 		{"ring --members a:1,b:1", 2, "", "at least one ROUTE_KEY"},
-		{"ring x/1", 2, "", "go with --members"},
+		{"ring x/1", 2, "", "require --members"},
 		{"healthcheck --metrics $M", 0, "", ""},
 		{"healthcheck --metrics $N", 1, "", "--metrics"},
 		{"wait --metrics $M --timeout 5s", 0, "", ""},
@@ -180,7 +179,7 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $SECRET --timeout 2s", 1, "", "origin \"db\""},
 		{"validate -c $C --set memory=1", 78, "", "--set memory: memory: 1 bytes are too few"},
 		{"validate --offline -c $NOCERT", 1, "", "peer_tls: certificate "},
-		{"validate -c $NOTABLE --timeout 1ns", 1, "", "not done within 1ns; --timeout allows more"},
+		{"validate -c $NOTABLE --timeout 1ns", 1, "", "not completed within 1ns; increase --timeout"},
 		{"validate -c $NOETCD", 1, "", "membership.etcd: http://127.0.0.1:1: list /ringside/default/members/: "},
 		{"validate -c $NOETCD --offline", 0, "ok", "warning: there are no datasets"},
 		{"run -c $ALONE", 78, "", "not in the static list of members"},
@@ -235,7 +234,7 @@ func TestJSONOutputIsJSON(t *testing.T) {
 	}
 }
 
-// Keys with slashes and spaces must arrive as they are.
+// Keys with slashes and spaces reach the sidecar unchanged.
 func TestGetEscapesKeys(t *testing.T) {
 	addrs := begin(t, nil)
 	var out, errs bytes.Buffer
@@ -267,7 +266,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// readyWriter calls then at the line that says that the sidecar is ready.
+// readyWriter calls then when the log line "ready" is written.
 type readyWriter struct {
 	bytes.Buffer
 	then func()
@@ -280,7 +279,7 @@ func (w *readyWriter) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
-// commands lists cmd and all below it.
+// commands returns cmd and all its subcommands.
 func commands(cmd *cobra.Command) []*cobra.Command {
 	list := []*cobra.Command{cmd}
 	for _, sub := range cmd.Commands() {
@@ -291,7 +290,7 @@ func commands(cmd *cobra.Command) []*cobra.Command {
 
 var quotedWord = regexp.MustCompile(`'[^']*'`)
 
-// Every command says how it is used, by an example that is no usage error and that a shell passes on as it stands.
+// Every command has an example that parses and that needs no further quoting in a shell.
 func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 	for _, cmd := range commands(newRoot()) {
 		if cmd.HasSubCommands() || !cmd.Runnable() || cmd.Name() == "help" || cmd.Name() == "completion" {
@@ -302,7 +301,7 @@ func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 		}
 		for line := range strings.Lines(cmd.Example) {
 			if strings.ContainsAny(quotedWord.ReplaceAllString(line, ""), "{}\"*$;") {
-				t.Errorf("a shell would take this apart: %s", line)
+				t.Errorf("the example needs quoting in a shell: %s", line)
 			}
 			line, _, _ = strings.Cut(strings.TrimSpace(line), " && ")
 			line, _, _ = strings.Cut(line, " > ")
@@ -325,16 +324,5 @@ func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 				t.Errorf("%q: %v", line, err)
 			}
 		}
-	}
-}
-
-func TestExplainOfAnAbsentKeySaysForHowLong(t *testing.T) {
-	var out strings.Builder
-	e := explanation{Memory: memory{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
-	if err := e.print(&out); err != nil {
-		t.Fatal(err)
-	}
-	if want := "usable for  1s\n"; !strings.Contains(out.String(), want) {
-		t.Errorf("printed %q, want %q in it", out.String(), want)
 	}
 }

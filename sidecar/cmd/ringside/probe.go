@@ -8,32 +8,34 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
 func newHealthcheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "healthcheck",
-		Short:   "Ask once whether the running sidecar is ready; exit code 0 if so, else 1",
+		Short:   "Check once whether the running sidecar is ready; exit code 0 if so, else 1",
 		Example: "  ringside healthcheck",
-		Args:    usage(cobra.NoArgs),
+		Args:    cli.Args(cobra.NoArgs),
 	}
-	metrics := metricsFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return metrics.ready(cmd.Context()) }
+	metrics := cli.MetricsFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return checkReady(cmd.Context(), metrics) }
 	return cmd
 }
 
-func (l *listener) ready(ctx context.Context) error {
-	resp, err := l.get(ctx, "/readyz")
+func checkReady(ctx context.Context, metrics *cli.Listener) error {
+	resp, err := metrics.Get(ctx, "/readyz")
 	if err != nil {
 		return err
 	}
-	if resp.status != http.StatusOK {
-		return fmt.Errorf("the sidecar is not ready: %s", strings.TrimSpace(string(resp.body)))
+	if resp.Status != http.StatusOK {
+		return fmt.Errorf("the sidecar is not ready: %s", strings.TrimSpace(string(resp.Body)))
 	}
 	return nil
 }
 
-// pollInterval is the time between two questions of wait.
+// pollInterval is the time between two readiness checks of wait.
 const pollInterval = 50 * time.Millisecond
 
 func newWait() *cobra.Command {
@@ -42,17 +44,17 @@ func newWait() *cobra.Command {
 		Short: "Wait until the running sidecar is ready",
 		Example: `  ringside wait --timeout 30s && exec my-application
   ringside wait --metrics 127.0.0.1:9073`,
-		Args: usage(cobra.NoArgs),
+		Args: cli.Args(cobra.NoArgs),
 	}
-	metrics := metricsFlag(cmd)
-	timeout := cmd.Flags().Duration("timeout", 30*time.Second, "give up after this time")
+	metrics := cli.MetricsFlag(cmd)
+	timeout := cmd.Flags().Duration("timeout", 30*time.Second, "time limit")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *timeout <= 0 {
-			return usagef(cmd, "--timeout: want more than 0s; got %s", *timeout)
+			return cli.Usagef(cmd, "--timeout: want more than 0s; got %s", *timeout)
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
-		if err := metrics.wait(ctx); err != nil {
+		if err := waitUntilReady(ctx, metrics); err != nil {
 			return fmt.Errorf("not ready after %s: %w", *timeout, err)
 		}
 		return nil
@@ -60,12 +62,12 @@ func newWait() *cobra.Command {
 	return cmd
 }
 
-// wait asks until the sidecar is ready. When ctx is done first it returns the last answer that was not ctx's own end.
-func (l *listener) wait(ctx context.Context) error {
+// waitUntilReady polls until the sidecar is ready. When ctx ends first, it returns the last error that ctx did not cause.
+func waitUntilReady(ctx context.Context, metrics *cli.Listener) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for last := ctx.Err(); ; {
-		err := l.ready(ctx)
+		err := checkReady(ctx, metrics)
 		if err == nil {
 			return nil
 		}

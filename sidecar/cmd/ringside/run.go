@@ -13,30 +13,31 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/ringside-cache/ringside/sidecar"
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
 func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the sidecar",
-		Long: `Run the sidecar until SIGTERM or SIGINT: then it says goodbye to the other members, serves until they have
-stopped asking, and ends with exit code 0. A second signal ends it at once, with exit code 1. On SIGHUP, and when the
-file changes, it reads its configuration again.
+		Long: `Run the sidecar until SIGTERM or SIGINT. It then leaves the ring, serves until the other members have stopped sending
+requests, and exits with code 0. A second signal makes it exit at once, with code 1. It reloads its configuration on
+SIGHUP and when the file changes.
 
-Each field of the configuration can be set by a variable, RINGSIDE_LISTEN_HTTP for listen.http, and by --set; a flag
-wins over a variable, and a variable over the file. Log lines go to stderr.`,
+Each field of the configuration can also be set by an environment variable, such as RINGSIDE_LISTEN_HTTP for listen.http,
+and by --set; a flag overrides a variable, and a variable overrides the file. Logs go to stderr.`,
 		Example: `  ringside run -c /etc/ringside/ringside.yaml
   ringside run --log-format console --set listen.http=127.0.0.1:0
   RINGSIDE_MEMORY=64MiB ringside run`,
-		Args: usage(cobra.NoArgs),
+		Args: cli.Args(cobra.NoArgs),
 	}
 	source := configFlags(cmd)
-	cmd.Flags().Func("log-format", "json or console; short for --set log.format=",
+	cmd.Flags().Func("log-format", "json or console; same as --set log.format=",
 		assign(source, "log.format", "json", "console"))
-	cmd.Flags().Func("log-level", "debug, info, warn or error; short for --set log.level=",
+	cmd.Flags().Func("log-level", "debug, info, warn or error; same as --set log.level=",
 		assign(source, "log.level", "debug", "info", "warn", "error"))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := load(cmd, source)
+		c, err := loadConfig(cmd, source)
 		if err != nil {
 			return err
 		}
@@ -51,11 +52,11 @@ wins over a variable, and a variable over the file. Log lines go to stderr.`,
 
 func runSidecar(ctx context.Context, c sidecar.Config, log *zap.Logger) error {
 	err := sidecar.Run(ctx, c, log, nil)
-	_ = log.Sync() // stderr cannot always be synced, and there is nobody left to tell
+	_ = log.Sync() // some kinds of stderr cannot be synced, and the error could not be reported
 	return err
 }
 
-// assign returns a flag that sets one field to one of the values that it takes.
+// assign returns a flag that sets one field to one of the allowed values.
 func assign(source *sidecar.Source, path string, allowed ...string) func(string) error {
 	return func(value string) error {
 		if !slices.Contains(allowed, value) {
@@ -66,11 +67,11 @@ func assign(source *sidecar.Source, path string, allowed ...string) func(string)
 	}
 }
 
-// Of lines with the same text, the first in a second are written, and then each hundredth: a fault that repeats must
-// not fill the disk of a node.
+// Of the lines with the same message in one second, the first are written and then every hundredth, so that a repeated
+// fault does not fill the disk of the node.
 const (
-	linesASecond = 20
-	thenEach     = 100
+	samplesPerSecond = 20
+	thenEvery        = 100
 )
 
 func newLogger(c sidecar.Log, w io.Writer) (*zap.Logger, error) {
@@ -79,7 +80,7 @@ func newLogger(c sidecar.Log, w io.Writer) (*zap.Logger, error) {
 		return nil, fmt.Errorf("log.level: %w", err)
 	}
 	core := zapcore.NewCore(newEncoder(c.Format), zapcore.Lock(zapcore.AddSync(w)), level)
-	return zap.New(zapcore.NewSamplerWithOptions(core, time.Second, linesASecond, thenEach)), nil
+	return zap.New(zapcore.NewSamplerWithOptions(core, time.Second, samplesPerSecond, thenEvery)), nil
 }
 
 func newEncoder(format string) zapcore.Encoder {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/sidecar"
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
 func newVersion() *cobra.Command {
@@ -15,18 +16,18 @@ func newVersion() *cobra.Command {
 		Short: "Print the version of this program",
 		Example: `  ringside version
   ringside version -o json`,
-		Args: usage(cobra.NoArgs),
+		Args: cli.Args(cobra.NoArgs),
 	}
-	out := outputFlag(cmd)
+	out := cli.OutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		version, revision := sidecar.Version()
-		if out.json() {
-			return printJSON(cmd.OutOrStdout(), map[string]string{
+		if out.JSON() {
+			return cli.PrintJSON(cmd.OutOrStdout(), map[string]string{
 				"version": version, "revision": revision, "go": runtime.Version(),
 				"platform": runtime.GOOS + "/" + runtime.GOARCH,
 			})
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "ringside %s (revision %s, %s, %s/%s)\n", version, orDash(revision),
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "ringside %s (revision %s, %s, %s/%s)\n", version, cli.OrDash(revision),
 			runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return err
 	}

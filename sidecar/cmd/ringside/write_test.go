@@ -20,7 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar"
 )
 
-// newWritable makes a SQLite database with one row of version 1, and a configuration in which it is writable.
+// newWritable creates a SQLite database with one row of version 1, and a configuration of a writable dataset.
 func newWritable(t testing.TB) (origin, config string) {
 	t.Helper()
 	origin = filepath.Join(t.TempDir(), "origin.db")
@@ -51,7 +51,7 @@ func exec(t testing.TB, path, statements string) {
 	}
 }
 
-// beginFile runs a sidecar of a configuration file. end ends it and waits.
+// beginFile runs a sidecar with a configuration file. end stops it and waits.
 func beginFile(t testing.TB, file string, set ...string) (addrs sidecar.Addrs, end func()) {
 	t.Helper()
 	c, err := sidecar.Source{File: file, Getenv: os.LookupEnv, Set: set}.Load()
@@ -77,8 +77,8 @@ func beginFile(t testing.TB, file string, set ...string) (addrs sidecar.Addrs, e
 	return addrs, end
 }
 
-// The lines are run in their order, each on what those before have left.
-func TestWritingCommandLines(t *testing.T) {
+// The lines run in order, each on the state that the previous ones have left.
+func TestWriteCommandLines(t *testing.T) {
 	_, config := newWritable(t)
 	addrs, _ := beginFile(t, config)
 	row := write(t, "row.json", `{"value": 4}`)
@@ -110,42 +110,42 @@ func TestWritingCommandLines(t *testing.T) {
 		{"put metrics CNF-001 --http $H", 2, "", "give VALUE, - for stdin, or --file; see `ringside put --help`"},
 		{"put metrics CNF-001 {} --file $F --http $H", 2, "", "not both"},
 		{"put metrics CNF-001 --file /no/file --http $H", 1, "", "/no/file"},
-		{"put metrics CNF-001 --file $BIG --http $H", 1, "", "at most 1048576 bytes"},
+		{"put metrics CNF-001 --file $BIG --http $H", 1, "", "larger than the limit of 1048576 bytes"},
 		{"put metrics CNF-001 {} --create --if-version 1 --http $H", 2, "", "at most one of"},
-		{"put metrics CNF-001 {} --if-version -1 --http $H", 2, "", "for \"--if-version\" flag: want the version of a row"},
+		{"put metrics CNF-001 {} --if-version -1 --http $H", 2, "", "for \"--if-version\" flag: want a row version"},
 		{"put metrics CNF-001 {} --if-version 0 --http $H", 2, "", "a whole number from 1"},
-		{`put metrics CNF-001 {"value":9} --if-match $UNSET --http $H`, 2, "", "--if-match is given and empty: nothing was sent"},
-		{`put metrics CNF-001 {"value":9} --idempotency-key $UNSET --http $H`, 2, "", "--idempotency-key is given and empty"},
-		{`put metrics CNF-001 {"value":9} --file $UNSET --http $H`, 2, "", "--file is given and empty"},
-		{"delete metrics CNF-001 --if-match $UNSET --http $H", 2, "", "--if-match is given and empty"},
+		{`put metrics CNF-001 {"value":9} --if-match $UNSET --http $H`, 2, "", "--if-match is empty: nothing was sent"},
+		{`put metrics CNF-001 {"value":9} --idempotency-key $UNSET --http $H`, 2, "", "--idempotency-key is empty"},
+		{`put metrics CNF-001 {"value":9} --file $UNSET --http $H`, 2, "", "--file is empty"},
+		{"delete metrics CNF-001 --if-match $UNSET --http $H", 2, "", "--if-match is empty"},
 		{"get metrics CNF-001 --no-cache --http $H", 0, `"value":4`, ""},
-		{"put metrics CNF-001 {} --http 127.0.0.1:1", 1, "", "nobody listens"},
+		{"put metrics CNF-001 {} --http 127.0.0.1:1", 1, "", "no sidecar is listening"},
 		{"delete metrics CNF-001 --http $H --if-version 1", 1, "", "The row is not what"},
 		{"delete metrics CNF-001 --http $H -o json", 0, `"deleted": true`, ""},
 		{"get metrics CNF-001 --http $H", 1, "", "no such key"},
 		{"delete metrics CNF-001 --http $H", 0, "deleted", ""},
-		{"invalidate metrics CNF-001 a --http $H", 0, "dropped on 1 members\n", ""},
-		{"invalidate metrics --prefix CNF- --http $H", 0, "dropped on 1 members\n", ""},
+		{"invalidate metrics CNF-001 a --http $H", 0, "invalidated on 1 members\n", ""},
+		{"invalidate metrics --prefix CNF- --http $H", 0, "invalidated on 1 members\n", ""},
 		{"invalidate metrics --all --http $H -o json", 0, `"members": 1`, ""},
-		{"invalidate metrics --http $H", 2, "", "give KEYs, --prefix or --all; one of them"},
-		{"invalidate metrics a --all --http $H", 2, "", "one of them"},
+		{"invalidate metrics --http $H", 2, "", "give exactly one of KEYs, --prefix and --all"},
+		{"invalidate metrics a --all --http $H", 2, "", "exactly one of"},
 		{"invalidate nope --all --http $H", 1, "", "invalidate nope: "},
 		{"get fixed CNF-001 --no-cache --http $H", 1, "", "no such key"},
 		{"top --once --interval 500ms --admin $A", 0, "\nraw", ""},
 		{"top --once --interval 500ms --admin $A", 0, "feed gap", ""},
-		{"top --once --interval 500ms --admin $A", 0, "node-1  answers", ""},
+		{"top --once --interval 500ms --admin $A", 0, "node-1  ok", ""},
 		{"top --once --interval 1ms --admin $A", 2, "", "--interval: want 500ms or more"},
-		{"top --once --admin 127.0.0.1:1", 1, "", "nobody listens"},
+		{"top --once --admin 127.0.0.1:1", 1, "", "no sidecar is listening"},
 		{"watch metrics --http $H", 2, "", "requires at least 2 arg(s)"},
 		{"watch nope a --http $H", 1, "", "watch nope: "},
-		{"watch metrics a --http 127.0.0.1:1", 1, "", "nobody listens"},
+		{"watch metrics a --http 127.0.0.1:1", 1, "", "no sidecar is listening"},
 		{"changes sql metrics -c $C", 0, "CREATE TRIGGER", ""},
 		{"validate -c $C", 1, "", "ringside changes apply metrics"},
 		{"validate -c $NOKEY", 1, "", "unique"},
-		{"changes apply metrics -c $C", 0, "metrics: changes are told from now on\n", ""},
+		{"changes apply metrics -c $C", 0, "metrics: change feed installed\n", ""},
 		{"validate -c $C", 0, "ok", ""},
 		{"changes sql metrics --remove -c $C", 0, "DROP TRIGGER", ""},
-		{"changes remove metrics -c $C", 0, "metrics: changes are not told any more\n", ""},
+		{"changes remove metrics -c $C", 0, "metrics: change feed removed\n", ""},
 		{"changes sql raw -c $C", 1, "", "ringside changes sql: dataset raw has no feed in the configuration"},
 		{"changes apply nope -c $C", 1, "", `no dataset is named "nope"; there is: fixed, metrics, raw`},
 		{"changes sql", 2, "", "accepts 1 arg(s)"},
@@ -165,7 +165,7 @@ func TestWritingCommandLines(t *testing.T) {
 	}
 }
 
-func big(t *testing.T) string { return write(t, "big", strings.Repeat("x", maxValue+1)) }
+func big(t *testing.T) string { return write(t, "big", strings.Repeat("x", 1<<20+1)) }
 
 func TestPutReadsStdin(t *testing.T) {
 	_, config := newWritable(t)
@@ -185,8 +185,8 @@ func TestPutReadsStdin(t *testing.T) {
 	}
 }
 
-// A connection that ends without an answer says nothing about the write.
-func TestPutThatGetsNoAnswerSaysThatNobodyKnows(t *testing.T) {
+// A connection that closes without a response leaves the outcome of a write unknown.
+func TestPutWithoutResponseReportsUnknownOutcome(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -198,12 +198,12 @@ func TestPutThatGetsNoAnswerSaysThatNobodyKnows(t *testing.T) {
 	go server.Serve(ln)
 	defer server.Close()
 	code, _, stderr := execute(`put metrics CNF-001 {"value":2} --http `+ln.Addr().String(), nil)
-	if code != 1 || !strings.Contains(stderr, "nobody knows whether it happened") {
+	if code != 1 || !strings.Contains(stderr, "outcome unknown") {
 		t.Errorf("exit code %d, printed %q", code, stderr)
 	}
 }
 
-// printed is what a command has printed so far. A test waits for parts of it.
+// printed collects the output of a command. A test waits for parts of it.
 type printed struct {
 	mu   sync.Mutex // guards text
 	text strings.Builder
@@ -231,7 +231,7 @@ func (p *printed) await(t *testing.T, n int, part string) {
 	}
 }
 
-func TestWatchPrintsChangesAndOutlivesTheSidecar(t *testing.T) {
+func TestWatchContinuesAfterARestartOfTheSidecar(t *testing.T) {
 	origin, config := newWritable(t)
 	addrs, end := beginFile(t, config)
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -243,7 +243,7 @@ func TestWatchPrintsChangesAndOutlivesTheSidecar(t *testing.T) {
 	}()
 	out.await(t, 1, "current\n")
 	out.await(t, 1, `state CNF-001 version=1 {"cnf_id":"CNF-001","value":1.5,"unit":"%"}`+"\n")
-	out.await(t, 1, "state CNF-002 absent\n")
+	out.await(t, 1, "state CNF-002 not found\n")
 	if c, _, stderr := execute(`put metrics CNF-001 {"value":2} --http `+addrs.HTTP, nil); c != 0 {
 		t.Fatal(stderr)
 	}
@@ -277,7 +277,7 @@ func TestWatchPrintsJSON(t *testing.T) {
 	for line := range strings.Lines(out.String()) {
 		var e struct{ Event, Token string }
 		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event == "" || e.Token == "" {
-			t.Errorf("%q is no event: %v", line, err)
+			t.Errorf("%q is not an event: %v", line, err)
 		}
 	}
 }
@@ -297,30 +297,7 @@ func TestTopEndsWhenItIsInterrupted(t *testing.T) {
 	if c := <-code; c != 0 {
 		t.Errorf("exit code %d: %s", c, &errs)
 	}
-	if strings.Contains(out.String(), clearScreen) {
-		t.Error("what is no terminal was cleared")
-	}
-}
-
-func TestSampleCountsAMemberThatHasRestartedFromZero(t *testing.T) {
-	const second = time.Second
-	at := func(id string, uptime time.Duration, d ...counts) member {
-		return member{ID: id, State: &memberState{Uptime: uptime, RingID: "r", Datasets: d}}
-	}
-	before := cluster{RingID: "r", Members: []member{
-		at("a", 10*second, counts{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, counts{Name: "d", Hits: 1000}),
-	}}
-	after := cluster{RingID: "r", Members: []member{
-		{ID: "c", Unreachable: "away"},
-		at("b", 2*second, counts{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
-		at("a", 12*second, counts{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
-	}}
-	s := newSample(before, after)
-	want := activity{Name: "d", State: "feed gap", Reads: 30, Hits: 20, Loads: 10, Writes: 1, Bytes: 2 << 20}
-	if len(s.Datasets) != 1 || s.Datasets[0] != want {
-		t.Errorf("got %+v, want %+v", s.Datasets, want)
-	}
-	if len(s.Members) != 3 || s.Members[0].Reads != 20 || s.Members[1].Reads != 10 || s.Members[2].State != "unreachable" {
-		t.Errorf("got %+v", s.Members)
+	if strings.Contains(out.String(), "\x1b[2J") {
+		t.Error("the screen was cleared although the output is not a terminal")
 	}
 }

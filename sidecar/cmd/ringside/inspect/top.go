@@ -1,4 +1,4 @@
-package main
+package inspect
 
 import (
 	"cmp"
@@ -12,50 +12,52 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
 func newTop() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Show what all members do now, by dataset and by member, each second anew",
-		Long: `Show what all members of the ring do now, by dataset and by member, each second anew, until SIGINT: reads, the share of
-them that came from the memory of the sidecar that was asked, loads and writes.`,
+		Short: "Show the activity of all members, by dataset and by member, once a second",
+		Long: `Show the activity of all members of the ring, by dataset and by member, once a second until SIGINT: reads, the share
+of reads that the receiving sidecar served from its own memory, loads and writes.`,
 		Example: `  ringside top
   ringside top --once -o json`,
-		Args: usage(cobra.NoArgs),
+		Args: cli.Args(cobra.NoArgs),
 	}
-	admin, out := adminFlag(cmd), outputFlag(cmd)
-	once := cmd.Flags().Bool("once", false, "look for one interval, print that, and end")
-	interval := cmd.Flags().Duration("interval", time.Second, "time between two looks")
+	admin, out := cli.AdminFlag(cmd), cli.OutputFlag(cmd)
+	once := cmd.Flags().Bool("once", false, "print the activity of one interval and exit")
+	interval := cmd.Flags().Duration("interval", time.Second, "time between two samples")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *interval < minInterval {
-			return usagef(cmd, "--interval: want %s or more; the members are asked no more often", minInterval)
+			return cli.Usagef(cmd, "--interval: want %s or more, because the sidecar refreshes its view no more often", minInterval)
 		}
-		before, err := admin.cluster(cmd)
-		for err == nil && wait(cmd.Context(), *interval) {
+		before, err := readCluster(cmd, admin)
+		for err == nil && sleep(cmd.Context(), *interval) {
 			var after cluster
-			if after, err = admin.cluster(cmd); err != nil {
+			if after, err = readCluster(cmd, admin); err != nil {
 				break
 			}
-			err = newSample(before, after).print(cmd.OutOrStdout(), out.json(), *once)
+			err = newSample(before, after).print(cmd.OutOrStdout(), out.JSON(), *once)
 			before = after
 			if *once {
 				break
 			}
 		}
 		if cmd.Context().Err() != nil {
-			return nil // that is how it ends
+			return nil // interrupted: the normal end
 		}
 		return err
 	}
 	return cmd
 }
 
-// minInterval is how long the sidecar gives everybody the same answer.
+// minInterval is how long the sidecar caches its view of the cluster.
 const minInterval = 500 * time.Millisecond
 
-// wait reports whether ctx lasted for d.
-func wait(ctx context.Context, d time.Duration) bool {
+// sleep waits for d and reports whether ctx is still valid.
+func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -66,7 +68,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// cluster is the admin listener's answer to /api/cluster, as far as it is printed.
+// cluster is the printed part of the response of the admin listener to /api/cluster.
 type cluster struct {
 	RingID  string   `json:"ring_id"`
 	Self    string   `json:"self"`
@@ -79,14 +81,14 @@ type member struct {
 	State       *memberState `json:"state"`
 }
 
-// memberState is what a member has done since its start.
+// memberState has the counters of a member since its start.
 type memberState struct {
 	Uptime   time.Duration `json:"uptime_ns"`
 	RingID   string        `json:"ring_id"`
 	Datasets []counts      `json:"datasets"`
 }
 
-// counts are what one dataset of one member has done since the member's start.
+// counts are the counters of one dataset of one member since the member's start.
 type counts struct {
 	Name      string  `json:"name"`
 	Hits      float64 `json:"hits"`
@@ -106,23 +108,23 @@ func (c counts) reads() float64 {
 	return c.Hits + c.LocalHits + c.PeerHits + c.Loads + c.Stale + c.Negative + c.Errors
 }
 
-func (l *listener) cluster(cmd *cobra.Command) (c cluster, err error) {
-	body, err := l.api(cmd, "/api/cluster")
+func readCluster(cmd *cobra.Command, admin *cli.Listener) (c cluster, err error) {
+	body, err := admin.GetOK(cmd.Context(), "/api/cluster")
 	if err == nil {
 		err = json.Unmarshal(body, &c)
 	}
 	if err != nil {
-		return c, fmt.Errorf("look at the cluster: %w", err)
+		return c, fmt.Errorf("read the state of the cluster: %w", err)
 	}
 	return c, nil
 }
 
-// activity is what a dataset, or a member, does now.
+// activity has the current rates of a dataset or a member.
 type activity struct {
 	Name    string  `json:"name"`
 	State   string  `json:"state"`
 	Reads   float64 `json:"reads_per_second"`
-	Hits    float64 `json:"hits_per_second"` // of Reads, from the memory of the sidecar that was asked
+	Hits    float64 `json:"hits_per_second"` // reads served from the memory of the sidecar that received them
 	Loads   float64 `json:"loads_per_second"`
 	Writes  float64 `json:"writes_per_second"`
 	Errors  float64 `json:"errors_per_second"`
@@ -130,7 +132,7 @@ type activity struct {
 	Bytes   int64   `json:"bytes"`
 }
 
-// growth is what one dataset of one member did between two looks.
+// growth is the change of the counters of one dataset of one member between two samples.
 type growth struct {
 	before, after counts
 	seconds       float64
@@ -146,8 +148,8 @@ func (a *activity) add(g growth) {
 	a.Bytes += g.after.Bytes
 }
 
-// since returns the growth of each dataset, in seconds of the member's own clock. A member that has restarted, or come,
-// has begun at zero.
+// since returns the growth of each dataset, with the elapsed time by the member's own clock. A member that has joined or
+// restarted counts from zero.
 func (m member) since(before cluster) (list []growth) {
 	if m.State == nil {
 		return nil
@@ -174,10 +176,10 @@ func (m member) health(ringID string) string {
 	case m.State.RingID != ringID:
 		return "other ring"
 	}
-	return "answers"
+	return "ok"
 }
 
-// sample is what all members did between two looks.
+// sample is the activity of all members between two readings.
 type sample struct {
 	RingID   string     `json:"ring_id"`
 	Datasets []activity `json:"datasets"`
@@ -200,7 +202,7 @@ func newSample(before, after cluster) sample {
 	return s
 }
 
-// dataset returns the sum of one over all members. It lives until the next call.
+// dataset returns the row that sums up a dataset over all members. It is valid until the next call.
 func (s *sample) dataset(now counts) *activity {
 	i := slices.IndexFunc(s.Datasets, func(a activity) bool { return a.Name == now.Name })
 	if i < 0 {
@@ -213,7 +215,7 @@ func (s *sample) dataset(now counts) *activity {
 	return &s.Datasets[i]
 }
 
-// clearScreen moves to the upper left and clears what is there (ECMA-48: CUP, ED).
+// clearScreen moves the cursor to the upper left and clears the screen (ECMA-48: CUP, ED).
 const clearScreen = "\x1b[H\x1b[2J"
 
 func (s sample) print(w io.Writer, asJSON, once bool) error {

@@ -1,4 +1,4 @@
-package main
+package client
 
 import (
 	"bufio"
@@ -16,25 +16,27 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
 func newWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch DATASET KEY...",
-		Short: "Print the state of keys, and then each change of it",
-		Long: `Print the state of keys, and then each change of it, a line each, until SIGINT. Changes that come fast are printed as
-one: the newest state comes always, each state between does not.
+		Short: "Print the state of keys, and then every change",
+		Long: `Print the state of keys, and then every change, one line each, until SIGINT. Changes in quick succession are merged:
+the latest state is always printed, an intermediate state may not be.
 
-The first words of the lines: state, current (all states have been printed), and reset (changes may have been missed,
-such as by a restart of the sidecar; all states follow). A connection that is lost is opened again.`,
+Each line starts with one of: state; current (all states have been printed); reset (changes may have been missed, for
+example because the sidecar was restarted; all states follow). A lost connection is reopened.`,
 		Example: `  ringside watch cnf-metrics CNF-001 CNF-002
   ringside watch cnf-metrics CNF-001 -o json`,
-		Args: usage(cobra.MinimumNArgs(2)),
+		Args: cli.Args(cobra.MinimumNArgs(2)),
 	}
-	sidecar, out := httpFlag(cmd), outputFlag(cmd)
+	sidecar, out := cli.HTTPFlag(cmd), cli.OutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		w := &watcher{sidecar: sidecar, dataset: args[0], keys: args[1:], json: out.json(), out: cmd.OutOrStdout()}
-		if err := w.run(cmd.Context(), cmd.ErrOrStderr()); err != nil {
+		w := &watcher{sidecar: sidecar, dataset: args[0], keys: args[1:], json: out.JSON(), out: cmd.OutOrStdout()}
+		if err := w.watch(cmd.Context(), cmd.ErrOrStderr()); err != nil {
 			return fmt.Errorf("watch %s: %w", args[0], err)
 		}
 		return nil
@@ -43,41 +45,41 @@ such as by a restart of the sidecar; all states follow). A connection that is lo
 }
 
 const (
-	// reopenAfter is the pause before a watch is opened again, at most; half of it is random.
+	// reopenAfter is the longest pause before a watch is reopened; half of it is random.
 	reopenAfter = time.Second
-	// watchSilence is how long a watch may say nothing: three of the sidecar's heartbeats.
-	watchSilence = 45 * time.Second
-	// maxEvent bounds one line of a watch: a value that is not JSON comes in base64.
+	// idleTimeout is how long a watch may send nothing: three of the sidecar's heartbeats.
+	idleTimeout = 45 * time.Second
+	// maxEvent bounds one line of a watch: a value that is not JSON is sent in base64.
 	maxEvent = 4 * maxValue
 )
 
-// watcher prints one watch, over as many connections as it takes.
+// watcher prints one watch over as many connections as necessary.
 type watcher struct {
-	sidecar *listener
+	sidecar *cli.Listener
 	dataset string
 	keys    []string
 	json    bool
 	out     io.Writer
 
-	began bool   // something was printed
-	token string // of the last event that was printed
+	began bool   // an event was printed
+	token string // resume token of the last printed event
 }
 
-// refusedError is an answer that another attempt would only get again.
-type refusedError struct{ error }
+// permanentError is an error that another attempt would only repeat.
+type permanentError struct{ error }
 
-// run returns nil when ctx is done. A watch that never began is not tried again: nobody may be there at all.
-func (w *watcher) run(ctx context.Context, complaints io.Writer) error {
+// watch returns nil when ctx is done. It does not retry a watch that printed nothing: the sidecar may not exist.
+func (w *watcher) watch(ctx context.Context, errOut io.Writer) error {
 	for {
 		err := w.stream(ctx)
-		var refused refusedError
+		var permanent permanentError
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &refused) || !w.began:
+		case errors.As(err, &permanent) || !w.began:
 			return err
 		}
-		fmt.Fprintf(complaints, "ringside: the watch is interrupted, and opened again: %v\n", err)
+		fmt.Fprintf(errOut, "ringside: watch interrupted, reconnecting: %v\n", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -86,45 +88,40 @@ func (w *watcher) run(ctx context.Context, complaints io.Writer) error {
 	}
 }
 
-// stream prints what comes on one connection, and returns why it ended.
+// stream prints the events of one connection and returns why it ended.
 func (w *watcher) stream(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	header := http.Header{"Accept": {"text/event-stream"}}
 	if w.token != "" {
-		header.Set("Last-Event-ID", w.token) //guard:watch-begins-anew-after-each-lost
+		header.Set("Last-Event-ID", w.token) //guard:watch-resumes
 	}
 	query := url.Values{"key": w.keys}
 	path := "/v1/" + url.PathEscape(w.dataset) + ":watch?" + query.Encode()
-	silence := time.AfterFunc(watchSilence, func() { cancel(errSilent) })
-	defer silence.Stop()
-	client, resp, err := w.sidecar.open(ctx, request{method: http.MethodGet, path: path, header: header})
+	idle := time.AfterFunc(idleTimeout, func() { cancel(errIdle) })
+	defer idle.Stop()
+	resp, err := w.sidecar.Open(ctx, cli.Request{Method: http.MethodGet, Path: path, Header: header})
 	if err != nil {
 		return err
 	}
-	defer client.CloseIdleConnections()
-	defer resp.Body.Close()
+	defer resp.Close()
 	if resp.StatusCode != http.StatusOK {
-		return refusalOf(resp)
+		return refusal(resp)
 	}
-	err = w.print(resp.Body, func() { silence.Reset(watchSilence) })
-	if context.Cause(ctx) == errSilent {
-		return errSilent
+	err = w.printEvents(resp.Body, func() { idle.Reset(idleTimeout) })
+	if context.Cause(ctx) == errIdle {
+		return errIdle
 	}
 	return err
 }
 
-var errSilent = fmt.Errorf("no sign of life for %s", watchSilence)
+var errIdle = fmt.Errorf("nothing received for %s", idleTimeout)
 
-// refusalOf reads an answer that is no stream.
-func refusalOf(resp *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	err = response{resp.StatusCode, resp.Header, body}.refusal()
+// refusal returns the error of a response that is not a stream.
+func refusal(resp *cli.Stream) error {
+	err := resp.Err()
 	if resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests {
-		return refusedError{err}
+		return permanentError{err}
 	}
 	return err
 }
@@ -135,19 +132,19 @@ type event struct {
 	data     []byte
 }
 
-// print prints events until the stream ends. heard is called at each sign of life.
-func (w *watcher) print(stream io.Reader, heard func()) error {
+// printEvents prints events until the stream ends. It calls received for each line, heartbeats included.
+func (w *watcher) printEvents(stream io.Reader, received func()) error {
 	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEvent)
 	var e event
 	for lines.Scan() {
-		heard()
+		received()
 		name, value, _ := bytes.Cut(lines.Bytes(), []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch {
 		case len(lines.Bytes()) == 0 && e.name != "":
 			if err := w.printEvent(e); err != nil {
-				return refusedError{err} // nobody reads what is printed
+				return permanentError{err} // stdout is closed
 			}
 			e = event{}
 		case string(name) == "event":
@@ -161,17 +158,17 @@ func (w *watcher) print(stream io.Reader, heard func()) error {
 	if err := lines.Err(); err != nil {
 		return err
 	}
-	return errors.New("the sidecar ended it")
+	return errors.New("the sidecar closed the stream")
 }
 
-// state is what an event says of a key.
+// state is the data of a state event.
 type state struct {
 	Key         string          `json:"key"`
 	Value       json.RawMessage `json:"value"`
 	ValueBase64 []byte          `json:"valueBase64"`
 	Version     int64           `json:"version"`
 	Stale       bool            `json:"stale"`
-	Error       *problem        `json:"error"`
+	Error       *cli.Problem    `json:"error"`
 }
 
 func (w *watcher) printEvent(e event) error {
@@ -181,7 +178,7 @@ func (w *watcher) printEvent(e event) error {
 	} else if e.name == "state" {
 		var s state
 		if err := json.Unmarshal(e.data, &s); err != nil {
-			return fmt.Errorf("understand an event: %w", err)
+			return fmt.Errorf("decode an event: %w", err)
 		}
 		line += " " + s.String()
 	}
@@ -194,7 +191,7 @@ func (w *watcher) printEvent(e event) error {
 func (s state) String() string {
 	switch {
 	case s.Error != nil && strings.HasSuffix(s.Error.Type, "/absent"):
-		return s.Key + " absent"
+		return s.Key + " not found"
 	case s.Error != nil:
 		return s.Key + " error " + s.Error.Detail
 	}

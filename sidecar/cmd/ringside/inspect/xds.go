@@ -1,12 +1,14 @@
-package main
+package inspect
 
 import (
 	"fmt"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
-// feed is how the sidecar tells proxies of the ring, as far as it is printed.
-type feed struct {
+// xdsPublisher is the part of the state of the xDS publisher that is printed.
+type xdsPublisher struct {
 	Version     string `json:"version"`
 	Endpoints   int    `json:"endpoints"`
 	Subscribers int    `json:"subscribers"`
@@ -20,11 +22,11 @@ type feed struct {
 }
 
 // String is one line.
-func (f *feed) String() string {
+func (f *xdsPublisher) String() string {
 	line := fmt.Sprintf("%s: %d members, %d subscribers, %d refusals",
-		orDash(f.Version), f.Endpoints, f.Subscribers, f.Refusals)
+		cli.OrDash(f.Version), f.Endpoints, f.Subscribers, f.Refusals)
 	if r := f.LastRefusal; r != nil {
-		line += fmt.Sprintf("; the last at %s by %s, of %s: %s", r.At.Format(time.RFC3339), orDash(r.Proxy), r.Resource, r.Reason)
+		line += fmt.Sprintf("; the last at %s by %s, of %s: %s", r.At.Format(time.RFC3339), cli.OrDash(r.Proxy), r.Resource, r.Reason)
 	}
 	return line
 }

@@ -1,0 +1,41 @@
+package inspect
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestExplainShowsHowLongANegativeEntryIsUsable(t *testing.T) {
+	var out strings.Builder
+	e := explanation{Memory: memory{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
+	if err := e.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "usable for  1s\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("printed %q, want %q in it", out.String(), want)
+	}
+}
+
+func TestSampleCountsARestartedMemberFromZero(t *testing.T) {
+	const second = time.Second
+	at := func(id string, uptime time.Duration, d ...counts) member {
+		return member{ID: id, State: &memberState{Uptime: uptime, RingID: "r", Datasets: d}}
+	}
+	before := cluster{RingID: "r", Members: []member{
+		at("a", 10*second, counts{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, counts{Name: "d", Hits: 1000}),
+	}}
+	after := cluster{RingID: "r", Members: []member{
+		{ID: "c", Unreachable: "away"},
+		at("b", 2*second, counts{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
+		at("a", 12*second, counts{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
+	}}
+	s := newSample(before, after)
+	want := activity{Name: "d", State: "feed gap", Reads: 30, Hits: 20, Loads: 10, Writes: 1, Bytes: 2 << 20}
+	if len(s.Datasets) != 1 || s.Datasets[0] != want {
+		t.Errorf("got %+v, want %+v", s.Datasets, want)
+	}
+	if len(s.Members) != 3 || s.Members[0].Reads != 20 || s.Members[1].Reads != 10 || s.Members[2].State != "unreachable" {
+		t.Errorf("got %+v", s.Members)
+	}
+}
