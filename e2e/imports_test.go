@@ -34,15 +34,17 @@ var mayImport = map[string][]string{
 	"origin/guard":            {"origin"},
 	"origin/origintest":       {"origin"},
 	"sidecar/internal/roster": {"ring"},
+	// The table of errors of all APIs.
+	"sidecar/internal/apierror": {"origin", "sidecar/cache"},
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"internal/backoff", "origin", "sidecar/cache"},
 	// Edges.
 	"ring/etcd":          {"internal/backoff", "ring"},
 	"origin/sqldb":       {"internal/backoff", "origin"},
 	"sidecar/peer":       {"internal/backoff", "ring", "origin", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen"},
-	"sidecar/local":      {"internal/backoff", "origin", "sidecar/cache", "sidecar/internal/listen", "proto/ringside/v1", "proto/groupcachepb"},
-	"sidecar/cnfmetrics": {"origin", "sidecar/cache", "proto/cnfmetrics/v1"},
-	"sidecar/admin":      {"ring", "sidecar/cache"},
+	"sidecar/local":      {"sidecar/internal/apierror", "internal/backoff", "origin", "sidecar/cache", "sidecar/internal/listen", "proto/ringside/v1", "proto/groupcachepb"},
+	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
+	"sidecar/admin":      {"sidecar/internal/apierror", "ring", "sidecar/cache"},
 	"sidecar/metrics":    {"sidecar/cache"},
 	"xds":                {"internal/backoff", "ring"},
 	"deploy/inject":      {},
@@ -81,7 +83,7 @@ var onlyImporter = map[string][]string{
 	"modernc.org/sqlite":                     {"origin/sqldb"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
-		"sidecar/peer", "sidecar/local", "sidecar/cnfmetrics", "ring/etcd", "xds", "deploy/examples/go",
+		"sidecar/peer", "sidecar/local", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // Source is what the pages show. Its functions may be called at the same time.
@@ -77,7 +78,7 @@ func NewHandler(s Source) http.Handler {
 	a := &api{Source: s}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		problemNoRoute.write(w, "there is no page "+r.URL.Path)
+		apierror.New(apierror.NoSuchRoute, "there is no page "+r.URL.Path).Write(w)
 	})
 	page, _ := fs.Sub(embedded, "console") // fails only for a name that is not a path
 	files := http.FileServerFS(page)
@@ -112,10 +113,10 @@ func guarded(next http.Handler, hosts []string) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		switch {
 		case !allowHost(r.Host, hosts): //guard:page-whose-name-points-loopback-reads
-			problemHost.write(w, "this listener answers to localhost, loopback addresses and the configured hosts only")
+			apierror.New(apierror.WrongHost, "this listener answers to localhost, loopback addresses and the configured hosts only").Write(w)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")
-			problemMethod.write(w, "nothing can be changed here: use GET")
+			apierror.New(apierror.WrongMethod, "nothing can be changed here: use GET").Write(w)
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -148,7 +149,7 @@ func sameOrigin(next http.HandlerFunc) http.Handler {
 		case "", "same-origin", "none":
 			next(w, r)
 		default:
-			problemCrossSite.write(w, "a page of another site asked")
+			apierror.New(apierror.CrossSite, "a page of another site asked").Write(w)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // State is one member's counters since its start.
@@ -125,7 +126,7 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	name, key := q.Get("dataset"), q.Get("key")
 	if key == "" || len(key) > cache.MaxKeyBytes {
-		problemKey.write(w, "the key must have 1 to "+strconv.Itoa(cache.MaxKeyBytes)+" bytes")
+		apierror.New(apierror.TypeOf(cache.KindInvalidKey), "the key must have 1 to "+strconv.Itoa(cache.MaxKeyBytes)+" bytes").Write(w)
 		return
 	}
 	for _, d := range a.Datasets {
@@ -134,7 +135,7 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	problemDataset.write(w, "there is no dataset "+strconv.Quote(name))
+	apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
 }
 
 func (a *api) explanationOf(d *cache.Dataset, key string) explanation {
@@ -168,7 +169,7 @@ func (a *api) explanationOf(d *cache.Dataset, key string) explanation {
 func answer(w http.ResponseWriter, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		problemInternal.write(w, err.Error())
+		apierror.New(apierror.TypeOf(cache.KindInternal), err.Error()).Write(w)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

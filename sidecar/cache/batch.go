@@ -57,7 +57,7 @@ func (d *Dataset) PrefetchServed(qs []Query) {
 
 // wanting reports whether r would wait for a flight. Where a refresh has failed, reads decide which of them tries again.
 func (d *Dataset) wanting(key string, r read) bool {
-	if checkKey(key) != nil {
+	if CheckKey(key) != nil {
 		return false
 	}
 	held, ok := d.store.Peek(key)

@@ -167,7 +167,8 @@ func (d *Dataset) Sweep() (dropped int) {
 // now is the dataset's monotonic clock.
 func (d *Dataset) now() int64 { return int64(time.Since(d.start)) }
 
-func checkKey(key string) error {
+// CheckKey returns an error of KindInvalidKey unless key can be the key of an entry: 1 to MaxKeyBytes of UTF-8 without NUL.
+func CheckKey(key string) error {
 	switch {
 	case key == "":
 		return invalidKey("the key is empty")

@@ -25,6 +25,7 @@ const (
 	KindVersion      // the origin's value is older than MinVersion; or, without RetryAfter, has no version
 	KindReadOnly     // the dataset takes no writes
 	KindInvalidValue // the value can not be the row; see origin.ValueError
+	KindIDReused     // the write's ID was used for another write; nothing was written
 	KindConflict     // the row is not what the write's condition says; nothing was written
 	KindUnknown      // the write may or may not have happened; see RetryAfter
 )

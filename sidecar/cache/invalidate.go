@@ -24,7 +24,7 @@ func (d *Dataset) invalidations(s Scope) ([]Invalidation, error) {
 	}
 	list := make([]Invalidation, len(s.Keys))
 	for i, key := range s.Keys {
-		if err := checkKey(key); err != nil {
+		if err := CheckKey(key); err != nil {
 			return nil, err
 		}
 		list[i] = Invalidation{Dataset: d.name, Key: strings.Clone(key)}

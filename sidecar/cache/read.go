@@ -111,7 +111,7 @@ func (r read) takes(held *entry, n need, now int64) bool {
 
 // miss answers a read for which memory holds nothing fresh.
 func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return Answer{}, err
 	}
 	n := r.need

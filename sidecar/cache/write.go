@@ -84,7 +84,7 @@ func (d *Dataset) write(ctx context.Context, flights *flight.Group[found], c Cha
 	switch {
 	//guard:id-answers-another-write guard:write-told-failure-another-one-id
 	case (err == nil || f.digest != 0) && f.digest != digestOf(c): // the flight was that of another write
-		return found{}, d.invalidValue(errOtherWrite)
+		return found{}, &Error{Kind: KindIDReused, Err: fmt.Errorf("dataset %s: %w", d.name, errOtherWrite)}
 	case err == nil:
 		return f, nil
 	case errors.As(err, &known):
@@ -110,7 +110,7 @@ func (d *Dataset) checkChange(c Change) error {
 	case c.If.fields() > 1:
 		return d.invalidValue(errors.New("a write has at most one condition"))
 	}
-	return checkKey(c.Key)
+	return CheckKey(c.Key)
 }
 
 var (
@@ -331,7 +331,7 @@ func (d *Dataset) countWrite(err error) {
 		d.stats.Conflicts.Add(1)
 	case KindUnknown:
 		d.stats.WritesUnknown.Add(1)
-	case KindInvalidKey, KindInvalidValue, KindReadOnly: // the caller's fault
+	case KindInvalidKey, KindInvalidValue, KindIDReused, KindReadOnly: // the caller's fault
 		d.stats.WritesRefused.Add(1)
 	default:
 		d.stats.WriteErrors.Add(1)

@@ -459,7 +459,7 @@ func TestSameIDWritesOnce(t *testing.T) {
 		}
 		change.Value = []byte("other")
 		_, err := c.members[1].Write(t.Context(), change)
-		expectKind(t, err, KindInvalidValue)
+		expectKind(t, err, KindIDReused)
 		time.Sleep(11 * time.Minute)
 		if _, err := c.members[1].Write(t.Context(), change); err != nil || o.Writes() != 2 {
 			t.Errorf("an id is remembered for ever: %v, %d writes", err, o.Writes())
@@ -1035,7 +1035,7 @@ func TestOtherWriteWithTheIDOfOneThatFailsIsToldSo(t *testing.T) {
 		})
 		time.Sleep(tick)
 		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("2"), ID: "x"})
-		expectKind(t, err, KindInvalidValue)
+		expectKind(t, err, KindIDReused)
 		first.Wait()
 	})
 }

@@ -39,12 +39,12 @@ func (s *Service) result(id string, o outcome) *cnfmetricsv1.BatchShowResult {
 	if o.err == nil {
 		return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Found{Found: o.found}}
 	}
-	f := s.faultOf(o.err)
-	e := &cnfmetricsv1.Error{Code: int32(f.reason.code), Reason: f.reason.name, Message: f.message}
-	if f.retry > 0 {
-		e.RetryAfter = durationpb.New(f.retry)
+	e := s.errorOf(o.err)
+	m := &cnfmetricsv1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail}
+	if e.RetryAfter > 0 {
+		m.RetryAfter = durationpb.New(e.RetryAfter)
 	}
-	return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Error{Error: e}}
+	return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Error{Error: m}}
 }
 
 // outcome is the answer to one id of a batch.

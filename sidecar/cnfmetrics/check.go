@@ -9,10 +9,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // The bounds of what is written, in characters: what the narrowest schema (deploy/schema) takes.
@@ -31,14 +31,14 @@ var statuses = []string{"ok", "warn", "critical", "gone", "unknown"}
 var typeName = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(:.+)?$`)
 
 // violations collect all that is wrong with a request: who has to correct it wants to do so once.
-type violations []violation
+type violations []apierror.Violation
 
 func (w *violations) add(field, format string, args ...any) {
-	*w = append(*w, violation{field, fmt.Sprintf(format, args...)})
+	*w = append(*w, apierror.Violation{Field: field, Detail: fmt.Sprintf(format, args...)})
 }
 
 func (w violations) has(field string) bool {
-	return slices.ContainsFunc(w, func(v violation) bool { return v.Field == field })
+	return slices.ContainsFunc(w, func(v apierror.Violation) bool { return v.Field == field })
 }
 
 // ofBody names fields as an HTTP request has them: its body is the metric itself.
@@ -60,14 +60,6 @@ func (w violations) join(prefix string) string {
 		parts[i] = prefix + v.Field + " " + v.Detail
 	}
 	return strings.Join(parts, "; ")
-}
-
-func (w violations) rpc() []*errdetails.BadRequest_FieldViolation {
-	list := make([]*errdetails.BadRequest_FieldViolation, len(w))
-	for i, v := range w {
-		list[i] = &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Detail, Reason: invalidRequest.name}
-	}
-	return list
 }
 
 func checkShow(q *cnfmetricsv1.ShowCnfMetricRequest) (wrong violations) {

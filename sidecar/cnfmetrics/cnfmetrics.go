@@ -13,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // Dataset is what this package asks of a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
@@ -97,9 +98,9 @@ func (s *Service) show(
 	a, err := s.dataset.Get(ctx, q.GetCnfId(), o)
 	switch {
 	case err != nil:
-		return nil, s.fail(err, "cnf_id", conflict)
+		return nil, s.datasetError(err, "cnf_id", conflict)
 	case a.NotFound:
-		return nil, &fault{reason: absent, message: noSuchMetric}
+		return nil, apierror.New(apierror.NotFound, noSuchMetric)
 	}
 	m, err := decodeRow(q.GetCnfId(), a.Value, a.Version)
 	if err != nil {
@@ -118,7 +119,7 @@ func (s *Service) CreateCnfMetric(
 	if wrong := checkCreate(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), exists) //guard:create-replaces-there
+	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), apierror.AlreadyExists) //guard:create-replaces-there
 	if err != nil {
 		return nil, err
 	}
@@ -151,28 +152,28 @@ func (s *Service) DeleteCnfMetric(
 	change := cache.Change{Key: q.GetCnfId(), Delete: true, If: condition, ID: q.GetIdempotencyId()}
 	a, err := s.dataset.Write(ctx, change)
 	if err != nil {
-		return nil, s.fail(err, "cnf_id", otherwise)
+		return nil, s.datasetError(err, "cnf_id", otherwise)
 	}
 	return &cnfmetricsv1.DeleteCnfMetricResponse{Version: a.Version}, nil
 }
 
 // expect is the condition that a metric is there, in one version unless that is 0, and what it means when it is not so.
-func expect(version int64) (cache.Condition, reason) {
+func expect(version int64) (cache.Condition, apierror.Type) {
 	if version == 0 {
-		return cache.Condition{Present: true}, absent //guard:update-makes-somebody-deleted
+		return cache.Condition{Present: true}, apierror.NotFound //guard:update-makes-somebody-deleted
 	}
 	return cache.Condition{Version: version}, conflict //guard:update-undoes-somebody-else-did
 }
 
 // put writes a metric, and returns it as the database has it now.
 func (s *Service) put(
-	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition cache.Condition, idempotency string, otherwise reason,
+	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition cache.Condition, idempotency string, otherwise apierror.Type,
 ) (*cnfmetricsv1.CnfMetric, error) {
 	a, err := s.dataset.Write(ctx, cache.Change{
 		Key: m.GetCnfId(), Value: encodeRow(m), If: condition, ID: idempotency,
 	})
 	if err != nil {
-		return nil, s.fail(err, "metric.cnf_id", otherwise)
+		return nil, s.datasetError(err, "metric.cnf_id", otherwise)
 	}
 	return decodeRow(m.GetCnfId(), a.Value, a.Version)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/local"
 )
 
@@ -249,10 +250,10 @@ func (d *httpDoor) ask(method, target string, body, to any) (http.Header, error)
 
 func httpRefusal(tb testing.TB, code int, header http.Header, body []byte) *refusal {
 	tb.Helper()
-	var p problem
+	var p apierror.Problem
 	strict(tb, body, &p)
 	r := &refusal{code: strconv.Itoa(code), message: p.Detail, retry: header.Get("Retry-After") != ""}
-	r.problem = strings.TrimPrefix(p.Type, problemBase)
+	r.problem = strings.TrimPrefix(p.Type, apierror.BaseURI)
 	if p.Status != code || header.Get("Content-Type") != "application/problem+json" || p.Title == "" {
 		tb.Errorf("%d, %s, %s", code, header.Get("Content-Type"), body)
 	}
@@ -378,7 +379,7 @@ func (d *httpDoor) batch(ids ...string) ([]string, error) {
 	for _, r := range answer.Results {
 		switch {
 		case r.Error != nil:
-			list = append(list, strings.TrimPrefix(r.Error.Type, problemBase))
+			list = append(list, strings.TrimPrefix(r.Error.Type, apierror.BaseURI))
 		case r.Age == nil:
 			d.tb.Errorf("%s has no age", r.CnfID)
 		default:

@@ -17,6 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 func newFuzzed(f *testing.F) *Service {
@@ -98,7 +99,7 @@ func FuzzGRPC(f *testing.F) {
 		switch status.Code(err) {
 		case codes.OK, codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.Aborted, codes.FailedPrecondition:
 		case codes.Internal:
-			if !strings.Contains(err.Error(), unreadable.name) {
+			if !strings.Contains(err.Error(), apierror.UnreadableRow.Reason) {
 				t.Error(err)
 			}
 		default:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // The paths of the HTTP API. Below collection there is one for each metric.
@@ -30,7 +31,7 @@ var openAPI []byte
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.route(w, r); err != nil {
-		writeFault(w, s.faultOf(err))
+		writeError(w, s.errorOf(err))
 	}
 }
 
@@ -50,14 +51,14 @@ func (s *Service) route(w http.ResponseWriter, r *http.Request) error {
 	case batchShow:
 		return methods{http.MethodPost: s.httpBatchShow}.serve(w, r)
 	}
-	return &fault{reason: noSuchRoute, message: "metrics are at " + collection + "; see " + description}
+	return apierror.New(apierror.NoSuchRoute, "metrics are at "+collection+"; see "+description)
 }
 
 // routeMetric takes the whole rest of the path for the id, its slashes too, and cleans nothing away.
 func (s *Service) routeMetric(w http.ResponseWriter, r *http.Request, escaped string) error {
 	id, err := url.PathUnescape(escaped)
 	if err != nil {
-		return invalid(violations{{"cnf_id", err.Error()}})
+		return invalid(violations{{Field: "cnf_id", Detail: err.Error()}})
 	}
 	return methods{
 		http.MethodGet:    func(w http.ResponseWriter, r *http.Request) error { return s.httpShow(w, r, id) },
@@ -81,7 +82,7 @@ func (m methods) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	slices.Sort(allowed)
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	return &fault{reason: wrongMethod, message: "this resource answers " + strings.Join(allowed, ", ")}
+	return apierror.New(apierror.WrongMethod, "this resource supports "+strings.Join(allowed, ", "))
 }
 
 func describe(w http.ResponseWriter, _ *http.Request) error {
@@ -205,11 +206,11 @@ type batchJSON struct {
 
 // resultJSON is the answer to one id: a metric or an error.
 type resultJSON struct {
-	CnfID  string      `json:"cnf_id"`
-	Metric *metricJSON `json:"metric,omitempty"`
-	Age    *int64      `json:"age,omitempty"` // in whole seconds
-	Stale  bool        `json:"stale,omitempty"`
-	Error  *problem    `json:"error,omitempty"`
+	CnfID  string            `json:"cnf_id"`
+	Metric *metricJSON       `json:"metric,omitempty"`
+	Age    *int64            `json:"age,omitempty"` // in whole seconds
+	Stale  bool              `json:"stale,omitempty"`
+	Error  *apierror.Problem `json:"error,omitempty"`
 }
 
 func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
@@ -227,7 +228,8 @@ func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Service) resultJSON(id string, o outcome) resultJSON {
 	if o.err != nil {
-		return resultJSON{CnfID: id, Error: s.faultOf(o.err).problem()}
+		document := ofBody(s.errorOf(o.err)).Problem()
+		return resultJSON{CnfID: id, Error: &document}
 	}
 	age := wholeSeconds(o.found)
 	return resultJSON{
@@ -235,19 +237,18 @@ func (s *Service) resultJSON(id string, o outcome) resultJSON {
 	}
 }
 
-func writeFault(w http.ResponseWriter, f *fault) {
-	p := f.problem()
-	if f.reason == readOnly { //guard:405-without-allow
-		w.Header().Set("Allow", "GET, HEAD") // a 405 has to say it (RFC 9110, 15.5.6)
+func writeError(w http.ResponseWriter, e *apierror.Error) {
+	if e.Type == readOnly { //guard:405-without-allow
+		w.Header().Set("Allow", "GET, HEAD") // required with a 405 (RFC 9110, 15.5.6)
 	}
-	if p.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.FormatInt(p.RetryAfter, 10))
-	}
-	b, err := json.Marshal(p)
-	if err != nil {
-		panic(err) // strings and integers always marshal
-	}
-	writeBody(w, p.Status, "application/problem+json", append(b, '\n'))
+	ofBody(e).Write(w)
+}
+
+// ofBody returns e with its fields named as an HTTP request has them.
+func ofBody(e *apierror.Error) *apierror.Error {
+	renamed := *e
+	renamed.Violations = violations(e.Violations).ofBody()
+	return &renamed
 }
 
 // writeJSON fails on a metric that JSON has no words for; what was checked or decoded has none.

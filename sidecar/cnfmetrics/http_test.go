@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 const goodBody = `{"cnf_id":"CNF-001","timestamp":"2026-01-02T03:04:05.000006Z","metric_type":"cpu.total","value":12.5,` +
@@ -276,7 +277,7 @@ func checkDocumented(t *testing.T, request string, code int, header http.Header,
 	if !ok || !known {
 		t.Fatalf("openapi.json: %s has no status %d with %s", request, code, header.Get("Content-Type"))
 	}
-	var p problem
+	var p apierror.Problem
 	if header.Get("Content-Type") == "application/problem+json" {
 		strict(t, answer, &p)
 		if !strings.Contains(string(content), `"`+p.Type+`"`) {
@@ -315,19 +316,21 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 
 // Each reason is in openapi.json and in the table of cnfmetrics.proto, with its code and its status.
 func TestEachReasonIsDocumented(t *testing.T) {
-	all := []reason{invalidRequest, absent, exists, unreadable, internal}
-	for _, r := range kinds {
-		all = append(all, r)
+	all := []apierror.Type{apierror.InvalidRequest, apierror.NotFound, apierror.AlreadyExists, apierror.UnreadableRow,
+		apierror.Stopping}
+	for _, kind := range []cache.Kind{cache.KindInternal, cache.KindConflict, cache.KindReadOnly, cache.KindVersion,
+		cache.KindUnknown, cache.KindOverloaded, cache.KindUnavailable, cache.KindDeadline} {
+		all = append(all, apierror.TypeOf(kind))
 	}
 	proto := readProto(t)
 	for _, r := range all {
-		if !strings.Contains(string(openAPI), `"`+problemBase+r.problem+`"`) {
-			t.Errorf("openapi.json has no problem %s", r.problem)
+		if !strings.Contains(string(openAPI), `"`+apierror.BaseURI+r.Name+`"`) {
+			t.Errorf("openapi.json has no problem %s", r.Name)
 		}
-		code := strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(r.code.String(), "${1}_${2}"))
-		line := regexp.MustCompile(`//   ` + code + ` ` + r.name + ` .*\n//     ` + strconv.Itoa(r.status) + ` ` + r.problem + `\s`)
+		code := strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(r.Code.String(), "${1}_${2}"))
+		line := regexp.MustCompile(`//   ` + code + ` ` + r.Reason + ` .*\n//     ` + strconv.Itoa(r.Status) + ` ` + r.Name + `\s`)
 		if !line.MatchString(proto) {
-			t.Errorf("cnfmetrics.proto has no %s %s with %d %s", code, r.name, r.status, r.problem)
+			t.Errorf("cnfmetrics.proto has no %s %s with %d %s", code, r.Reason, r.Status, r.Name)
 		}
 	}
 }

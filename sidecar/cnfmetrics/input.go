@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // input takes the fields of a request message out of an HTTP request, and notes all that is wrong with them.
@@ -20,7 +21,7 @@ type input struct {
 	request *http.Request
 	query   url.Values // what nobody has taken yet
 	wrong   violations
-	media   *fault // why the body is not read, if it is not
+	media   *apierror.Error // why the body is not read, if it is not
 }
 
 func newInput(r *http.Request) *input {
@@ -141,9 +142,9 @@ func (in *input) object() *object {
 }
 
 // checkMedia says why a body can not be a message, if it can not. What curl says of any data that it is given is no reason.
-func checkMedia(h http.Header) *fault {
+func checkMedia(h http.Header) *apierror.Error {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return &fault{reason: wrongMedia, message: "a body is sent without a Content-Encoding"}
+		return apierror.New(apierror.UnsupportedMediaType, "a body is sent without a Content-Encoding")
 	}
 	sent := h.Get("Content-Type")
 	if sent == "" {
@@ -151,7 +152,7 @@ func checkMedia(h http.Header) *fault {
 	}
 	media, _, err := mime.ParseMediaType(sent)
 	if err != nil || media != "application/json" && media != "application/x-www-form-urlencoded" {
-		return &fault{reason: wrongMedia, message: "a body is a JSON object: send Content-Type: application/json"}
+		return apierror.New(apierror.UnsupportedMediaType, "a body is a JSON object: send Content-Type: application/json")
 	}
 	return nil
 }

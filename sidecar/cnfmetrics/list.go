@@ -10,6 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // The sizes of a page.
@@ -46,19 +47,19 @@ func (s *Service) ListCnfMetrics(
 }
 
 func (s *Service) unreadableRow(id string, err error) *cnfmetricsv1.UnreadableRow {
-	return &cnfmetricsv1.UnreadableRow{CnfId: id, Message: s.faultOf(err).message}
+	return &cnfmetricsv1.UnreadableRow{CnfId: id, Message: s.errorOf(err).Detail}
 }
 
 // failList says an error of the origin itself, whose kinds no dataset has classed.
-func (s *Service) failList(err error) *fault {
+func (s *Service) failList(err error) *apierror.Error {
 	var wrong *origin.ValueError
 	switch {
 	case errors.As(err, &wrong):
-		return invalid(violations{{wrong.Column, wrong.Reason}})
+		return invalid(violations{{Field: wrong.Column, Detail: wrong.Reason}})
 	case cache.KindOf(err) == cache.KindInternal: //guard:list-without-database-defect
-		return &fault{reason: unavailable, message: err.Error(), retry: minRetry}
+		return &apierror.Error{Type: unavailable, Detail: err.Error(), RetryAfter: listRetryAfter}
 	}
-	return s.fail(err, "page_token", conflict)
+	return s.datasetError(err, "page_token", conflict)
 }
 
 func listQuery(q *cnfmetricsv1.ListCnfMetricsRequest) (origin.ListQuery, violations) {

@@ -55,18 +55,14 @@ func encodeRow(m *cnfmetricsv1.CnfMetric) []byte {
 func decodeRow(id string, row []byte, version int64) (*cnfmetricsv1.CnfMetric, error) {
 	var o object
 	if err := json.Unmarshal(row, &o.members); err != nil || !utf8.Valid(row) {
-		return nil, noMetric(id, "it is not a JSON object")
+		return nil, unreadableRow(id, "it is not a JSON object")
 	}
 	m := o.metric()
 	m.Version = version
 	if o.wrong != nil {
-		return nil, noMetric(id, o.wrong.join("column "))
+		return nil, unreadableRow(id, o.wrong.join("column "))
 	}
 	return m, nil
-}
-
-func noMetric(id, why string) *fault {
-	return &fault{reason: unreadable, message: fmt.Sprintf("the row %q is no metric: %s", id, why)}
 }
 
 // object is a JSON object taken apart. Its methods take members out, and note what is wrong with them.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // maxReadersPerBatch is how many misses of one batch are under way at once. It is more than an origin's usual batch, so
@@ -105,17 +106,17 @@ func (b *batch) readOne(key string) (o outcome) {
 
 // batchEntry is the answer to one key as HTTP gives it: a value or an error.
 type batchEntry struct {
-	Key         string           `json:"key"`
-	Value       json.RawMessage  `json:"value,omitzero"`
-	ValueBase64 []byte           `json:"valueBase64,omitzero"`
-	Version     int64            `json:"version,omitempty"`
-	ETag        string           `json:"etag,omitempty"`
-	Age         *int64           `json:"age,omitempty"`
-	MaxAge      *int64           `json:"maxAge,omitempty"`
-	Source      string           `json:"source,omitempty"`
-	Stale       bool             `json:"stale,omitempty"`
-	Owner       string           `json:"owner,omitempty"`
-	Error       *problemDocument `json:"error,omitempty"`
+	Key         string            `json:"key"`
+	Value       json.RawMessage   `json:"value,omitzero"`
+	ValueBase64 []byte            `json:"valueBase64,omitzero"`
+	Version     int64             `json:"version,omitempty"`
+	ETag        string            `json:"etag,omitempty"`
+	Age         *int64            `json:"age,omitempty"`
+	MaxAge      *int64            `json:"maxAge,omitempty"`
+	Source      string            `json:"source,omitempty"`
+	Stale       bool              `json:"stale,omitempty"`
+	Owner       string            `json:"owner,omitempty"`
+	Error       *apierror.Problem `json:"error,omitempty"`
 }
 
 func (e *entrance) batchGet(c *call, escapedName string) {
@@ -150,10 +151,10 @@ func (e *entrance) batchGet(c *call, escapedName string) {
 func (e *entrance) entry(key string, o outcome, isJSON bool) batchEntry {
 	switch {
 	case o.err != nil:
-		document := e.server.fail(o.err).document()
+		document := e.server.fail(o.err).Problem()
 		return batchEntry{Key: key, Error: &document}
 	case o.answer.NotFound:
-		document := absent().document()
+		document := absent().Problem()
 		return batchEntry{Key: key, Error: &document}
 	}
 	a := o.answer

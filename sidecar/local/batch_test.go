@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 func batchOver(t *testing.T, s *started, dataset, keys string) []batchEntry {
@@ -36,10 +37,10 @@ func TestBatchAnswersInOrderAndEachOnItsOwn(t *testing.T) {
 	if string(got[0].Value) != `{"cnf_id":"b"}` || got[0].ETag == "" || *got[0].MaxAge < 3000 || got[0].Source != "load" {
 		t.Errorf("found: %+v", got[0])
 	}
-	if got[1].Error == nil || got[1].Error.Type != problemBase+"absent" || got[1].Value != nil {
+	if got[1].Error == nil || got[1].Error.Type != apierror.BaseURI+"absent" || got[1].Value != nil {
 		t.Errorf("absent: %+v", got[1])
 	}
-	if got[2].Error == nil || got[2].Error.Type != problemBase+"invalid-key" {
+	if got[2].Error == nil || got[2].Error.Type != apierror.BaseURI+"invalid-key" {
 		t.Errorf("empty key: %+v", got[2])
 	}
 	if string(got[3].Value) != `{"cnf_id":"a"}` {
@@ -68,7 +69,7 @@ func TestBatchErrorsSayWhenToTryAgain(t *testing.T) {
 	if e := got[0].Error; e == nil || e.Status != 429 || e.RetryAfter != 2 {
 		t.Errorf("overloaded: %+v", e)
 	}
-	if e := got[1].Error; e == nil || e.Type != problemBase+"internal" || strings.Contains(e.Detail, "canary") {
+	if e := got[1].Error; e == nil || e.Type != apierror.BaseURI+"internal" || strings.Contains(e.Detail, "canary") {
 		t.Errorf("panic: %+v", e)
 	}
 	if string(got[2].ValueBase64) != "ok" {
@@ -155,7 +156,7 @@ func TestBatchStopsWhenItsValuesFillTheAnswer(t *testing.T) {
 	if n := s.stats.BatchTruncated.Load(); n != 1 {
 		t.Errorf("%d refused keys counted, of the one that was told", n)
 	}
-	if f.problem != problemBatchSize || f.verdict != verdictBatchSize {
+	if f.Type != apierror.BatchTooLarge {
 		t.Errorf("%+v", f)
 	}
 }

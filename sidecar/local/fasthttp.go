@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // httpServer lets fasthttp read requests for an entrance and write its answers.
@@ -56,7 +58,7 @@ func (s *httpServer) handle(x *fasthttp.RequestCtx) {
 	protocol := view(h.Protocol())
 	c.http11 = protocol == "HTTP/1.1"
 	if !c.http11 && protocol != "HTTP/1.0" {
-		c.fail(failure{problem: problemVersion, detail: "this listener speaks HTTP/1.1"})
+		c.fail(apierror.New(apierror.HTTPVersion, "this listener speaks HTTP/1.1"))
 	} else if c.readHeader(h) {
 		c.content = x.Request.Body()
 		s.entrance.answer(s.base, c)
@@ -83,7 +85,7 @@ func (c *call) readHeader(h *fasthttp.RequestHeader) (ok bool) {
 	}
 	fields, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(h.RawHeaders()))).ReadMIMEHeader()
 	if err != nil {
-		c.fail(failure{problem: problemMalformed, detail: "the header of a request with a trailer section is not valid"})
+		c.fail(apierror.New(apierror.MalformedRequest, "the header of a request with a trailer section is not valid"))
 		return false
 	}
 	c.read(netHeader(fields))
@@ -149,26 +151,26 @@ func (s *httpServer) unreadable(x *fasthttp.RequestCtx, err error) {
 	f := s.classify(err)
 	r.fail(f)
 	write(x, &r)
-	if f.problem != problemReadTimeout { //guard:refusal-lost-reset
+	if f.Type != apierror.RequestTimeout { //guard:refusal-lost-reset
 		linger(x.Conn())
 	}
 }
 
-func (s *httpServer) classify(err error) failure {
+func (s *httpServer) classify(err error) *apierror.Error {
 	stats := s.entrance.stats
 	var tooSmall *fasthttp.ErrSmallBuffer
 	var timeout net.Error
 	switch {
 	case errors.As(err, &tooSmall):
 		stats.HeaderRefused.Add(1)
-		return failure{problem: problemHeaderSize, detail: "request line and headers are larger than this listener takes"}
+		return apierror.New(apierror.HeaderTooLarge, "request line and headers are larger than this listener takes")
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		stats.BodyRefused.Add(1)
-		return failure{problem: problemBodySize, detail: "the body is larger than any value can be; send a batch in parts"}
+		return apierror.New(apierror.BodyTooLarge, "the body is larger than any value can be; send a batch in parts")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		stats.ReadTimeouts.Add(1)
-		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}
+		return apierror.New(apierror.RequestTimeout, "the request did not arrive in time; the connection is closed")
 	}
 	stats.Malformed.Add(1)
-	return failure{problem: problemMalformed, detail: "the request is not valid HTTP/1.1 (RFC 9112)"}
+	return apierror.New(apierror.MalformedRequest, "the request is not valid HTTP/1.1 (RFC 9112)")
 }

@@ -232,9 +232,6 @@ func timeLeft(a *cache.Answer) time.Duration {
 // wholeSeconds rounds down, so that no answer seems fresher than it is.
 func wholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// retrySeconds is a duration as Retry-After says it: rounded up, at least 1.
-func retrySeconds(d time.Duration) int64 { return max(1, int64((d+time.Second-1)/time.Second)) }
-
 // hosts are the names under which this server may be addressed.
 type hosts map[string]bool
 

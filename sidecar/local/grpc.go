@@ -5,29 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // envelopeBytes is what the rest of a message may take beside a value: key, condition and names.
 const envelopeBytes = 8 << 10
-
-// errorDomain is the domain of every google.rpc.ErrorInfo.
-const errorDomain = "ringside.dev"
 
 func (s *Server) newGRPC(stats *Protocol, routed bool) *grpc.Server {
 	g := grpc.NewServer(
@@ -83,7 +76,7 @@ func (g *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsid
 	defer g.finish(start, &err)
 	o, field, err := optionsOf(q)
 	if err != nil {
-		return nil, invalidRequest(err).rpc(field)
+		return nil, invalidRequest(err).At(field)
 	}
 	a, err := g.find(ctx, start, q.GetDataset(), q.GetKey(), o)
 	if err != nil {
@@ -116,16 +109,16 @@ func (g *service) find(ctx context.Context, start time.Time, dataset, key string
 		return cache.Answer{}, err
 	}
 	if err := checkKey(key); err != nil {
-		return cache.Answer{}, invalidKey(err).rpc("key")
+		return cache.Answer{}, invalidKey(err).At("key")
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)
 	a, err := d.Get(limit, key, o)
 	switch {
 	case err != nil:
-		return cache.Answer{}, g.server.fail(err).rpc("key")
+		return cache.Answer{}, g.server.fail(err).At("key")
 	case a.NotFound:
-		return cache.Answer{}, absent().rpc("key")
+		return cache.Answer{}, absent().At("key")
 	}
 	return a, nil
 }
@@ -142,7 +135,7 @@ func (g *service) BatchGet(
 	}
 	keys := q.GetKeys()
 	if err := checkBatch(keys); err != nil {
-		return nil, invalidBatch(err).rpc("keys")
+		return nil, invalidBatch(err).At("keys")
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)
@@ -156,7 +149,7 @@ func (g *service) BatchGet(
 // finish counts a call, and makes an error of a panic: one bad call must not end the sidecar.
 func (g *service) finish(start time.Time, err *error) {
 	if p := recover(); p != nil {
-		*err = g.server.fail(fmt.Errorf("panic while answering a call: %v\n%s", p, debug.Stack())).rpc("")
+		*err = g.server.fail(fmt.Errorf("panic while answering a call: %v\n%s", p, debug.Stack())).At("")
 	}
 	g.stats.Duration.Observe(time.Since(start))
 }
@@ -164,7 +157,7 @@ func (g *service) finish(start time.Time, err *error) {
 func (g *service) dataset(name string) (Served, error) {
 	d, ok := g.server.datasets.Lookup(name)
 	if !ok {
-		return Served{}, unknownDataset(name, g.server.datasets.All()).rpc("dataset")
+		return Served{}, unknownDataset(name, g.server.datasets.All()).At("dataset")
 	}
 	return d, nil
 }
@@ -193,17 +186,17 @@ func (g *service) result(key string, o outcome) *ringsidev1.BatchGetResult {
 	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Found{Found: reply(&o.answer)}}
 }
 
-func failedResult(key string, f failure) *ringsidev1.BatchGetResult {
-	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Error{Error: f.message()}}
+func failedResult(key string, e *apierror.Error) *ringsidev1.BatchGetResult {
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Error{Error: message(e)}}
 }
 
-// message is f inside an answer that is none as a whole.
-func (f failure) message() *ringsidev1.Error {
-	e := &ringsidev1.Error{Code: int32(f.verdict.code), Reason: f.verdict.reason, Message: f.detail}
-	if f.retry > 0 {
-		e.RetryAfter = durationpb.New(f.retry)
+// message returns e as a part of a batch or a watch, which is no error as a whole.
+func message(e *apierror.Error) *ringsidev1.Error {
+	m := &ringsidev1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail}
+	if e.RetryAfter > 0 {
+		m.RetryAfter = durationpb.New(e.RetryAfter)
 	}
-	return e
+	return m
 }
 
 // found is all that an answer consists of, in one allocation.
@@ -236,26 +229,4 @@ var sources = [...]ringsidev1.Source{
 	cache.SourceLocalHit: ringsidev1.Source_SOURCE_LOCAL_HIT,
 	cache.SourcePeerHit:  ringsidev1.Source_SOURCE_PEER_HIT,
 	cache.SourceLoad:     ringsidev1.Source_SOURCE_LOAD,
-}
-
-// rpc makes f a status with google.rpc details. field is the request's field that an INVALID_ARGUMENT is about.
-func (f failure) rpc(field string) error {
-	info := &errdetails.ErrorInfo{Reason: f.verdict.reason, Domain: errorDomain}
-	if len(f.near) > 0 {
-		info.Metadata = map[string]string{"near": strings.Join(f.near, ",")}
-	}
-	details := []protoadapt.MessageV1{info}
-	if f.retry > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(f.retry)})
-	}
-	if f.verdict.code == codes.InvalidArgument {
-		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-			{Field: field, Description: f.detail, Reason: f.verdict.reason}}})
-	}
-	plain := status.New(f.verdict.code, f.detail)
-	detailed, err := plain.WithDetails(details...)
-	if err != nil {
-		return plain.Err() // details that cannot be marshaled: the code still tells
-	}
-	return detailed.Err()
 }

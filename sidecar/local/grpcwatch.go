@@ -30,7 +30,7 @@ func (g *service) Watch(q *ringsidev1.WatchRequest, stream watchStream) error {
 		return err
 	}
 	if err := g.server.beginWatch(); err != nil {
-		return g.server.fail(err).rpc("")
+		return g.server.fail(err).At("")
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
@@ -56,7 +56,7 @@ func (g *service) newWatch(q *ringsidev1.WatchRequest) (*watch, error) {
 	}
 	keys, err := checkWatchKeys(q.GetKeys())
 	if err != nil {
-		return nil, invalidRequest(err).rpc("keys")
+		return nil, invalidRequest(err).At("keys")
 	}
 	return g.server.newWatch(d, keys, q.GetResumeToken()), nil
 }
@@ -66,7 +66,7 @@ func (g *service) runWatch(
 ) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = g.server.fail(fmt.Errorf("panic in a watch: %v\n%s", p, debug.Stack())).rpc("")
+			err = g.server.fail(fmt.Errorf("panic in a watch: %v\n%s", p, debug.Stack())).At("")
 		}
 	}()
 	return w.run(ctx, &streamWriter{service: g, stream: stream, slow: func() { cancel(errSlow) }})
@@ -119,7 +119,7 @@ func (w *streamWriter) state(e event) *ringsidev1.WatchState {
 	s := &ringsidev1.WatchState{Key: e.key}
 	switch {
 	case e.outcome.err != nil:
-		s.State = &ringsidev1.WatchState_Error{Error: w.service.server.fail(e.outcome.err).message()}
+		s.State = &ringsidev1.WatchState_Error{Error: message(w.service.server.fail(e.outcome.err))}
 	case e.outcome.answer.NotFound:
 		s.State = &ringsidev1.WatchState_Absent{Absent: true}
 	default:

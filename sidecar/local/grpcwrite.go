@@ -7,6 +7,7 @@ import (
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // Put implements ringside.v1.Cache.
@@ -43,20 +44,20 @@ func (g *service) write(
 		return cache.Answer{}, err
 	}
 	if err := checkKey(c.Key); err != nil {
-		return cache.Answer{}, invalidKey(err).rpc("key")
+		return cache.Answer{}, invalidKey(err).At("key")
 	}
 	if c.ID != "" {
 		if err := checkIdempotencyKey(c.ID); err != nil {
-			return cache.Answer{}, invalidRequest(err).rpc("idempotency_id")
+			return cache.Answer{}, invalidRequest(err).At("idempotency_id")
 		}
 	}
 	var field string
 	if c.If, field, err = conditionOf(condition); err != nil {
-		return cache.Answer{}, invalidRequest(err).rpc(field)
+		return cache.Answer{}, invalidRequest(err).At(field)
 	}
 	if c.Delete && c.If.Absent {
 		err := errors.New("a row that is not there can not be deleted")
-		return cache.Answer{}, invalidRequest(err).rpc("condition.absent")
+		return cache.Answer{}, invalidRequest(err).At("condition.absent")
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)
@@ -70,16 +71,16 @@ func (g *service) write(
 
 // writeError is a status that names the field that is wrong: the key, the id, or a column of the value.
 func (s *Server) writeError(err error) error {
-	f := s.fail(err)
-	switch {
-	case f.verdict != verdicts[cache.KindInvalidValue]:
-		return f.rpc("key")
-	case f.problem == problemOtherWrite:
-		return f.rpc("idempotency_id")
-	case f.column != "":
-		return f.rpc("value." + f.column)
+	e := s.fail(err)
+	switch column := e.Column(); {
+	case e.Type == apierror.TypeOf(cache.KindIDReused):
+		return e.At("idempotency_id")
+	case e.Type != apierror.TypeOf(cache.KindInvalidValue):
+		return e.At("key")
+	case column != "":
+		return e.At("value." + column)
 	}
-	return f.rpc("value")
+	return e.At("value")
 }
 
 // conditionOf returns the condition that m names, or the field that is wrong and why.
@@ -119,14 +120,14 @@ func (g *service) Invalidate(
 	}
 	scope, field, err := scopeOf(q)
 	if err != nil {
-		return nil, invalidRequest(err).rpc(field)
+		return nil, invalidRequest(err).At(field)
 	}
 	limit := g.deadline(ctx, start)
 	defer g.recycle(limit)
 	g.server.stats.Invalidations.Add(1)
 	told, err := d.Invalidate(limit, scope)
 	if err != nil {
-		return nil, g.server.fail(err).rpc("keys")
+		return nil, g.server.fail(err).At("keys")
 	}
 	return &ringsidev1.InvalidateResponse{Members: int32(told.Members), Unreached: told.Unreached}, nil
 }

@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 const (
-	typeJSON    = "application/json"
-	typeBytes   = "application/octet-stream"
-	typeText    = "text/plain; charset=utf-8"
-	typeProblem = "application/problem+json"
+	typeJSON  = "application/json"
+	typeBytes = "application/octet-stream"
+	typeText  = "text/plain; charset=utf-8"
 )
 
 const pointer = "Ringside reads datasets: GET /v1/{dataset}/{key}. GET /openapi.json describes this API.\n"
@@ -122,12 +122,12 @@ func (r *response) send(contentType string, body []byte) {
 }
 
 // fail answers with a problem document, which no cache may keep unless the caller says so.
-func (r *response) fail(f failure) {
-	r.status, r.contentType, r.body = f.problem.status, typeProblem, f.json()
-	if f.retry > 0 {
-		r.setInt("Retry-After", retrySeconds(f.retry))
+func (r *response) fail(e *apierror.Error) {
+	r.status, r.contentType, r.body = e.Type.Status, apierror.ContentType, e.JSON()
+	if seconds := e.RetrySeconds(); seconds > 0 {
+		r.setInt("Retry-After", seconds)
 	}
-	if f.problem != problemAbsent {
+	if e.Type != apierror.NotFound {
 		r.setString("Cache-Control", noStore)
 	}
 }
@@ -149,7 +149,7 @@ func (e *entrance) answer(ctx context.Context, c *call) {
 	c.deadline.reset(ctx, start.Add(e.server.config.RequestTimeout))
 	path, authority := originForm(c.target, c.host)
 	c.authority = authority
-	if f, ok := e.refuse(c, path, authority); ok {
+	if f := e.refuse(c, path, authority); f != nil {
 		c.fail(f)
 		return
 	}
@@ -170,22 +170,20 @@ func (e *entrance) finish(c *call, start time.Time) {
 }
 
 // refuse says why a request is answered on no route at all.
-func (e *entrance) refuse(c *call, path, authority string) (failure, bool) {
+func (e *entrance) refuse(c *call, path, authority string) *apierror.Error {
 	switch {
 	case !e.anyHost && authority == "" && c.http11:
-		return failure{problem: problemMalformed, detail: "the Host header is missing (RFC 9112, 3.2)"}, true
+		return apierror.New(apierror.MalformedRequest, "the Host header is missing (RFC 9112, 3.2)")
 	case !e.anyHost && authority != "" && !e.hosts.allow(authority): //guard:page-whose-name-points-loopback-reads-2
 		e.stats.HostRefused.Add(1)
-		return failure{problem: problemHost,
-			detail: "the Host header names neither localhost nor a configured host; see `hosts` in the configuration"}, true
+		return apierror.New(apierror.WrongHost, "the Host header names neither localhost nor a configured host; see `hosts` in the configuration")
 	case c.fetchSite == "cross-site":
 		e.stats.HostRefused.Add(1)
-		return failure{problem: problemCrossSite, detail: "a page of another site may not use this sidecar"}, true
+		return apierror.New(apierror.CrossSite, "a page of another site may not use this sidecar")
 	case strings.ContainsAny(path, "?#") && !e.mounts(path) && !isWatch(path):
-		return failure{problem: problemMalformed,
-			detail: "a key has no query and no fragment: write ? as %3F and # as %23"}, true
+		return apierror.New(apierror.MalformedRequest, "a key has no query and no fragment: write ? as %3F and # as %23")
 	}
-	return failure{}, false
+	return nil
 }
 
 // refuseEarly answers a request of which the header tells that its content would be sent in vain, and reports whether it
@@ -194,7 +192,7 @@ func (e *entrance) refuseEarly(c *call) bool {
 	start := time.Now()
 	path, authority := originForm(c.target, c.host)
 	c.authority = authority
-	if f, ok := e.refuse(c, path, authority); ok {
+	if f := e.refuse(c, path, authority); f != nil {
 		c.fail(f)
 	} else if name, key, ok := keyPath(path); ok && c.method == http.MethodPut && e.sameSite(c) {
 		if d, _, ok := e.keyOf(c, name, key); ok && d.ReadOnly {
@@ -248,7 +246,7 @@ func (e *entrance) route(c *call, path string) {
 	case !strings.HasPrefix(path, "/") && !e.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
 		// OPTIONS * and CONNECT name no resource (RFC 9112, 3.2.3 and 3.2.4) that could be there or not.
 	default:
-		c.fail(failure{problem: problemNoRoute, detail: "a key is read at /v1/{dataset}/{key}; see /openapi.json"})
+		c.fail(apierror.New(apierror.NoSuchRoute, "a key is read at /v1/{dataset}/{key}; see /openapi.json"))
 	}
 }
 
@@ -276,7 +274,7 @@ func (e *entrance) allow(c *call, list string, methods ...string) bool {
 			return true
 		}
 	}
-	c.fail(failure{problem: problemMethod, detail: "this resource answers " + list})
+	c.fail(apierror.New(apierror.WrongMethod, "this resource answers "+list))
 	c.setString("Allow", list)
 	return false
 }
@@ -312,7 +310,7 @@ func (e *entrance) dataset(c *call, escaped string) (Served, bool) {
 	name, scratch, err := unescape(escaped, c.name)
 	c.name = scratch
 	if err != nil {
-		c.fail(failure{problem: problemMalformed, detail: err.Error()})
+		c.fail(apierror.New(apierror.MalformedRequest, err.Error()))
 		return Served{}, false
 	}
 	d, ok := e.server.datasets.Lookup(name)
@@ -330,7 +328,7 @@ func (e *entrance) keyOf(c *call, escapedName, escapedKey string) (d Served, key
 	key, scratch, err := unescape(escapedKey, c.key)
 	c.key = scratch
 	if err == nil && len(key) > cache.MaxKeyBytes {
-		c.fail(failure{problem: problemTargetSize, detail: checkKey(key).Error()})
+		c.fail(apierror.New(apierror.KeyTooLong, checkKey(key).Error()))
 		return d, "", false
 	}
 	if err == nil {
@@ -368,7 +366,7 @@ func (c *call) found(a *cache.Answer, o cache.ReadOptions, contentType string) {
 	case a.NotFound:
 		c.fail(absent())
 	case c.ifMatch != "" && !strongMatch(c.ifMatch, a.ETag): //guard:read-under-condition-so
-		c.fail(failure{problem: problemPrecondition, detail: "the value has none of the ETags that If-Match names"})
+		c.fail(apierror.New(apierror.PreconditionFailed, "the value has none of the ETags that If-Match names"))
 		return
 	case c.ifNoneMatch != "" && !noneMatch(c.ifNoneMatch, a.ETag):
 		c.status = http.StatusNotModified

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 func get(target string, fields ...string) string {
@@ -149,7 +150,7 @@ func TestRawHTTP(t *testing.T) {
 			}
 			if tt.status >= 400 {
 				checkProblem(t, resp, body, tt.body)
-				checkDocumented(t, tt.request, resp, problemBase+tt.body)
+				checkDocumented(t, tt.request, resp, apierror.BaseURI+tt.body)
 			} else {
 				checkDocumented(t, tt.request, resp, "")
 			}
@@ -170,14 +171,14 @@ func TestRawHTTP(t *testing.T) {
 
 func checkProblem(t *testing.T, resp *http.Response, body, name string) {
 	t.Helper()
-	if got := resp.Header.Get("Content-Type"); got != typeProblem {
+	if got := resp.Header.Get("Content-Type"); got != apierror.ContentType {
 		t.Errorf("Content-Type %q of a problem", got)
 	}
-	var d problemDocument
+	var d apierror.Problem
 	if err := json.Unmarshal([]byte(body), &d); err != nil {
 		t.Fatalf("%v: %s", err, body)
 	}
-	if d.Type != problemBase+name || d.Status != resp.StatusCode || d.Title == "" || d.Detail == "" {
+	if d.Type != apierror.BaseURI+name || d.Status != resp.StatusCode || d.Title == "" || d.Detail == "" {
 		t.Errorf("problem %+v, want type %s", d, name)
 	}
 	if strings.Contains(body, "canary-secret") {
@@ -189,7 +190,7 @@ func TestUnknownDatasetNamesTheNearOnes(t *testing.T) {
 	c := dial(t, "tcp", start(t, Config{}).http)
 	c.send(get("/v1/cnf_metrics/a"))
 	_, body := c.answer("GET")
-	var d problemDocument
+	var d apierror.Problem
 	if err := json.Unmarshal([]byte(body), &d); err != nil || len(d.Datasets) != 1 || d.Datasets[0] != "cnf-metrics" {
 		t.Errorf("%v: %s", err, body)
 	}
@@ -257,7 +258,7 @@ func TestIfMatchOfARead(t *testing.T) {
 			}
 			if test.status == 412 && method == "GET" {
 				checkProblem(t, resp, body, "precondition-failed")
-				checkDocumented(t, request, resp, problemBase+"precondition-failed")
+				checkDocumented(t, request, resp, apierror.BaseURI+"precondition-failed")
 			}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 func TestConnectionsOverTheBoundAreRefusedAndOthersServed(t *testing.T) {
@@ -168,7 +169,7 @@ func TestIDOfAnotherWriteIsNotSaidToBeAValue(t *testing.T) {
 	c.send(put("/v1/rows/a", `{"value":2}`, "Idempotency-Key: w"))
 	resp, body := c.answer("PUT")
 	checkProblem(t, resp, body, "invalid-value")
-	if !strings.Contains(body, problemOtherWrite.title) {
+	if !strings.Contains(body, apierror.TypeOf(cache.KindIDReused).Title) {
 		t.Errorf("%s", body)
 	}
 	_, err := client(t, s.grpc).Put(t.Context(), &ringsidev1.PutRequest{
@@ -182,11 +183,11 @@ func TestIDOfAnotherWriteIsNotSaidToBeAValue(t *testing.T) {
 func TestCancelSaysWhoHasEndedTheRequest(t *testing.T) {
 	s := New(Config{}, NewCatalog())
 	gone := &cache.Error{Kind: cache.KindCanceled, Err: errors.New("dataset a: the caller went away")}
-	if f := s.fail(gone); f.problem.name != "canceled" || f.detail != gone.Error() {
+	if f := s.fail(gone); f.Type.Name != "canceled" || f.Detail != gone.Error() {
 		t.Errorf("%+v", f)
 	}
 	s.drain()
-	if f := s.fail(gone); f.problem.name != "stopping" || strings.Contains(f.detail, "caller") {
+	if f := s.fail(gone); f.Type.Name != "stopping" || strings.Contains(f.Detail, "caller") {
 		t.Errorf("%+v", f)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // Mount is an API beside the datasets', such as package cnfmetrics. It is reached on HTTP, gRPC and the unix socket, and
@@ -72,7 +74,7 @@ func (e *entrance) answerMount(c *call, path string) {
 	r, err := http.NewRequestWithContext(c.deadline, strings.Clone(c.method), strings.Clone(path),
 		bytes.NewReader(c.content))
 	if err != nil || strings.Contains(path, "#") { //guard:id-cut-off
-		c.fail(failure{problem: problemMalformed, detail: "the method is no token, or the target no path with a query"})
+		c.fail(apierror.New(apierror.MalformedRequest, "the method is no token, or the target no path with a query"))
 		return
 	}
 	c.header(r.Header)

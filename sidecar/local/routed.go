@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
@@ -117,19 +118,19 @@ func (h netHeader) joined(name string) string {
 	return strings.Join(lines, ", ")
 }
 
-func (h *routedHandler) unreadable(err error) failure {
+func (h *routedHandler) unreadable(err error) *apierror.Error {
 	var tooLarge *http.MaxBytesError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &tooLarge):
 		h.entrance.stats.BodyRefused.Add(1)
-		return failure{problem: problemBodySize, detail: "the body is larger than any value can be; send a batch in parts"}
+		return apierror.New(apierror.BodyTooLarge, "the body is larger than any value can be; send a batch in parts")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		h.entrance.stats.ReadTimeouts.Add(1)
-		return failure{problem: problemReadTimeout, detail: "the request did not arrive in time; the connection is closed"}
+		return apierror.New(apierror.RequestTimeout, "the request did not arrive in time; the connection is closed")
 	}
 	h.entrance.stats.Malformed.Add(1)
-	return failure{problem: problemMalformed, detail: "the body of the request did not arrive as a whole"}
+	return apierror.New(apierror.MalformedRequest, "the body of the request did not arrive as a whole")
 }
 
 func writeRouted(w http.ResponseWriter, r *response) {

@@ -18,6 +18,7 @@ import (
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // startRouted serves clients that route by the ring as well, and returns their address.
@@ -173,7 +174,7 @@ func TestRoutedRequestsAreNotCutOffByTheTimeForTheirArrival(t *testing.T) {
 	} {
 		c := dial(t, "tcp", address)
 		c.send(request)
-		if _, body := c.answer("POST"); !strings.Contains(body, problemBase+"deadline") {
+		if _, body := c.answer("POST"); !strings.Contains(body, apierror.BaseURI+"deadline") {
 			t.Errorf("%s", body)
 		}
 		c.send(get("/"))

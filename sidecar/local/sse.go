@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 const typeEvents = "text/event-stream"
@@ -29,8 +31,7 @@ const reconnectAfter = "retry: 1000\n\n"
 // watch answers GET /v1/{dataset}:watch?key=…
 func (e *entrance) watch(c *call, path string) {
 	if e.routed {
-		c.fail(failure{problem: problemNoRoute,
-			detail: "a watch has keys of many owners, and is not routed by the ring: open it at the pod's own sidecar"})
+		c.fail(apierror.New(apierror.NoSuchRoute, "a watch has keys of many owners, and is not routed by the ring: open it at the pod's own sidecar"))
 		return
 	}
 	name, query, _ := watchTarget(path)
@@ -130,7 +131,7 @@ func awaitClose(conn net.Conn, closed func()) (stop func()) {
 }
 
 // refuseWatch answers instead of a watch.
-func (s *httpServer) refuseWatch(x *fasthttp.RequestCtx, conn net.Conn, f failure) {
+func (s *httpServer) refuseWatch(x *fasthttp.RequestCtx, conn net.Conn, f *apierror.Error) {
 	var r response
 	r.fail(f)
 	x.Response.Reset()

@@ -23,6 +23,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // serverEvent is one event as a browser dispatches it.
@@ -105,7 +106,7 @@ func (s *eventStream) word() string {
 	switch {
 	case entry.Error == nil:
 		return entry.Key + "=" + string(entry.Value) + string(entry.ValueBase64)
-	case entry.Error.Type == problemBase+"absent":
+	case entry.Error.Type == apierror.BaseURI+"absent":
 		return entry.Key + "-"
 	}
 	return entry.Key + "!"
@@ -248,7 +249,7 @@ func TestWatchRequestsThatAreNone(t *testing.T) {
 		}
 		problem := ""
 		if method != "HEAD" {
-			problem = problemBase + tt.body
+			problem = apierror.BaseURI + tt.body
 			checkProblem(t, resp, body, tt.body)
 			checkDocumented(t, tt.request, resp, problem)
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // sameSite reports whether a request may do more than read, and answers 403 when it may not: no page of another origin
@@ -18,8 +19,7 @@ func (e *entrance) sameSite(c *call) bool {
 		return true
 	}
 	e.stats.HostRefused.Add(1)
-	c.fail(failure{problem: problemCrossSite,
-		detail: "only pages of this origin, or of a host in `hosts` of the configuration, may do this through this sidecar"})
+	c.fail(apierror.New(apierror.CrossSite, "only pages of this origin, or of a host in `hosts` of the configuration, may do this through this sidecar"))
 	return false
 }
 
@@ -29,8 +29,8 @@ func (e *entrance) write(c *call, escapedName, escapedKey string) {
 	if !ok {
 		return
 	}
-	change, f, ok := c.change(d, key)
-	if !ok {
+	change, f := c.change(d, key)
+	if f != nil {
 		c.fail(f)
 		return
 	}
@@ -50,14 +50,14 @@ func (e *entrance) write(c *call, escapedName, escapedKey string) {
 
 // readOnly answers a write to a dataset that takes none.
 func (c *call) readOnly(detail string) {
-	c.fail(failure{problem: kinds[cache.KindReadOnly], detail: detail})
+	c.fail(apierror.New(apierror.TypeOf(cache.KindReadOnly), detail))
 	c.setString("Allow", allowReads)
 }
 
 // writeFailure is f, but that RFC 9110 has a status of its own for the conditions that it knows.
-func writeFailure(f failure, condition cache.Condition) failure {
-	if f.problem == kinds[cache.KindConflict] && (condition.Absent || condition.Present || condition.ETag != "") {
-		f.problem = problemPrecondition
+func writeFailure(f *apierror.Error, condition cache.Condition) *apierror.Error {
+	if f.Type == apierror.TypeOf(cache.KindConflict) && (condition.Absent || condition.Present || condition.ETag != "") {
+		f.Type = apierror.PreconditionFailed
 	}
 	return f
 }
@@ -86,45 +86,45 @@ func (c *call) deleted(a *cache.Answer) {
 }
 
 // change makes a cache.Change of a request.
-func (r *request) change(d Served, key string) (_ cache.Change, f failure, ok bool) {
+func (r *request) change(d Served, key string) (cache.Change, *apierror.Error) {
 	c := cache.Change{Key: key, Delete: r.method == http.MethodDelete}
 	if !c.Delete {
-		if f, ok := r.refuseContent(d); !ok {
-			return c, f, false
+		if f := r.refuseContent(d); f != nil {
+			return c, f
 		}
 		c.Value = r.content
 	}
 	var err error
 	if c.If, err = parseCondition(r.ifMatch, r.ifNoneMatch, r.ifVersion); err != nil {
-		return c, invalidRequest(err), false
+		return c, invalidRequest(err)
 	}
 	if c.Delete && c.If.Absent { //guard:absent-row-deleted
-		return c, invalidRequest(errors.New("If-None-Match: a row that is not there can not be deleted")), false
+		return c, invalidRequest(errors.New("If-None-Match: a row that is not there can not be deleted"))
 	}
 	if c.ID, err = parseIdempotencyKey(r.idempotencyKey); err != nil {
-		return c, invalidRequest(err), false
+		return c, invalidRequest(err)
 	}
-	return c, failure{}, true
+	return c, nil
 }
 
 // refuseContent says why the content of a PUT can not be a value. What curl says of any data that it is given is no
 // reason: whether the data is JSON shows.
-func (r *request) refuseContent(d Served) (_ failure, ok bool) {
+func (r *request) refuseContent(d Served) *apierror.Error {
 	if r.contentRange != "" { //guard:part-becomes-whole
-		return invalidRequest(errors.New("Content-Range: a part of a value can not be put; send the whole")), false
+		return invalidRequest(errors.New("Content-Range: a part of a value can not be put; send the whole"))
 	}
 	if r.contentCoding != "" && !strings.EqualFold(r.contentCoding, "identity") { //guard:packed-bytes-become-row
-		return failure{problem: problemMediaType, detail: "a value is put without a Content-Encoding"}, false
+		return apierror.New(apierror.UnsupportedMediaType, "a value is put without a Content-Encoding")
 	}
 	if !d.JSON || r.mediaType == "" {
-		return failure{}, true
+		return nil
 	}
 	media, _, err := mime.ParseMediaType(r.mediaType)
 	if err != nil || media != typeJSON && media != "application/x-www-form-urlencoded" {
-		return failure{problem: problemMediaType, detail: "the values of this dataset are rows as JSON objects: " +
-			"send Content-Type: application/json"}, false
+		return apierror.New(apierror.UnsupportedMediaType, "the values of this dataset are rows as JSON objects: "+
+			"send Content-Type: application/json")
 	}
-	return failure{}, true
+	return nil
 }
 
 // parseCondition makes a condition of the headers of a write, at most one of which is there.

@@ -22,6 +22,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
 // newWritable returns a real dataset that takes writes.
@@ -211,7 +212,7 @@ func TestRawHTTPWrites(t *testing.T) {
 			}
 			problem := ""
 			if tt.status >= 400 {
-				problem = problemBase + tt.body
+				problem = apierror.BaseURI + tt.body
 				checkProblem(t, resp, body, tt.body)
 			} else if body != tt.body {
 				t.Errorf("body %.200q, want %.200q", body, tt.body)
@@ -258,7 +259,7 @@ func TestBadColumnIsNamed(t *testing.T) {
 	for key, want := range map[string]string{"column": "unit", "value": ""} {
 		c.send(put("/v1/spoiled/"+key, "{}"))
 		_, body := c.answer("PUT")
-		var d problemDocument
+		var d apierror.Problem
 		if err := json.Unmarshal([]byte(body), &d); err != nil || (len(d.Errors) == 1) != (want != "") ||
 			want != "" && (d.Errors[0].Column != want || d.Errors[0].Detail != "too long") {
 			t.Errorf("%v: %s", err, body)

@@ -22,6 +22,8 @@ const (
 	retryAfter = time.Second
 	// maxErrorBytes bounds the text of an error on the wire: it travels in a header.
 	maxErrorBytes = 512
+	// reasonIDReused is the reason of the violation that tells cache.KindIDReused from KindInvalidValue.
+	reasonIDReused = "IDEMPOTENCY_ID_REUSED"
 )
 
 // answersTo says to which calls an error is the member's answer.
@@ -42,6 +44,7 @@ var wire = []struct {
 }{
 	{cache.KindInvalidKey, codes.InvalidArgument, toFetch | toWrite},
 	{cache.KindInvalidValue, codes.InvalidArgument, toNone}, // told from the row above by its details; see badValue
+	{cache.KindIDReused, codes.InvalidArgument, toNone},     // likewise, by the reason in its details
 	{cache.KindNotCached, codes.OutOfRange, toFetch},
 	{cache.KindOverloaded, codes.ResourceExhausted, toFetch | toWrite},
 	{cache.KindUnavailable, codes.Aborted, toFetch | toWrite},
@@ -62,8 +65,13 @@ func toStatus(err error) error {
 		}
 	}
 	s := withRetry(status.New(code, cut(err.Error())), cache.RetryAfter(err))
-	if kind == cache.KindInvalidValue {
+	switch kind {
+	case cache.KindInvalidValue:
 		s = withValue(s, err)
+	case cache.KindIDReused:
+		s = with(s, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Description: cut(err.Error()), Reason: reasonIDReused},
+		}})
 	}
 	return s.Err()
 }
@@ -99,7 +107,7 @@ func fromStatus(s *status.Status, call answersTo) *cache.Error {
 	wrong := badValue(s)
 	switch {
 	case call == toWrite && wrong != nil:
-		return &cache.Error{Kind: cache.KindInvalidValue, Err: wrong}
+		return wrong
 	case call == toWrite && s.Code() == codes.ResourceExhausted && retryDelay(s) == 0: //guard:grpcs-own-resourceexhausted-says-nothing-written
 		return nil // grpc's own: perhaps the answer was too large
 	}
@@ -111,15 +119,19 @@ func fromStatus(s *status.Status, call answersTo) *cache.Error {
 	return nil
 }
 
-// badValue returns what is wrong with the value that was written; nil when it is not that.
-func badValue(s *status.Status) error {
+// badValue returns what is wrong with the value or the id of a write; nil if the error is about neither.
+func badValue(s *status.Status) *cache.Error {
 	if s.Code() != codes.InvalidArgument {
 		return nil
 	}
 	for _, d := range s.Details() {
 		if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
 			first := bad.GetFieldViolations()[0]
-			return &origin.ValueError{Column: first.GetField(), Reason: first.GetDescription()}
+			if first.GetReason() == reasonIDReused {
+				return &cache.Error{Kind: cache.KindIDReused, Err: errors.New(first.GetDescription())}
+			}
+			return &cache.Error{Kind: cache.KindInvalidValue,
+				Err: &origin.ValueError{Column: first.GetField(), Reason: first.GetDescription()}}
 		}
 	}
 	return nil

@@ -72,6 +72,7 @@ func TestErrorsOfWritesKeepTheirMeaningOnTheWay(t *testing.T) {
 	}{
 		{cache.KindInvalidKey, codes.InvalidArgument, cache.KindInvalidKey},
 		{cache.KindInvalidValue, codes.InvalidArgument, cache.KindInvalidValue},
+		{cache.KindIDReused, codes.InvalidArgument, cache.KindIDReused},
 		{cache.KindReadOnly, codes.FailedPrecondition, cache.KindReadOnly},
 		{cache.KindConflict, codes.AlreadyExists, cache.KindConflict},
 		{cache.KindOverloaded, codes.ResourceExhausted, cache.KindOverloaded},

@@ -1,0 +1,81 @@
+package cnfmetrics
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+)
+
+// The types of errors that the service compares with; all that it can return are documented in cnfmetrics.proto and
+// openapi.json.
+var (
+	conflict    = apierror.TypeOf(cache.KindConflict)
+	unavailable = apierror.TypeOf(cache.KindUnavailable)
+	readOnly    = apierror.TypeOf(cache.KindReadOnly)
+	internal    = apierror.TypeOf(cache.KindInternal)
+)
+
+const noSuchMetric = "the database has no such metric"
+
+// conflicts explains a condition that is not met :: type of the error → detail.
+var conflicts = map[apierror.Type]string{
+	apierror.NotFound:      noSuchMetric,
+	apierror.AlreadyExists: "the metric already exists; update it, or choose another cnf_id",
+	conflict:               "the metric has another version or was deleted; read it with no_cache and decide again",
+}
+
+// invalid returns the error of a request that has violations.
+func invalid(wrong violations) *apierror.Error {
+	return &apierror.Error{Type: apierror.InvalidRequest, Detail: wrong.join(""), Violations: wrong}
+}
+
+// datasetError turns an error of the dataset into what clients see. keyField is the field that holds the key, and
+// onConflict the type of the error if the condition of a write is not met.
+func (s *Service) datasetError(err error, keyField string, onConflict apierror.Type) *apierror.Error {
+	e := apierror.From(err, s.countDefect)
+	switch cache.KindOf(err) {
+	case cache.KindConflict:
+		e.Type, e.Detail = onConflict, conflicts[onConflict]
+	case cache.KindInvalidKey:
+		return invalid(violations{{Field: keyField, Detail: err.Error()}})
+	case cache.KindIDReused:
+		return invalid(violations{{Field: "idempotency_id", Detail: err.Error()}})
+	case cache.KindInvalidValue:
+		return invalid(violations{wrongColumn(e)})
+	case cache.KindCanceled:
+		e.Type = apierror.Stopping // a client that has canceled the call does not see it
+	}
+	return e
+}
+
+// wrongColumn returns the violation of the column that the database rejected, or of the request as a whole.
+func wrongColumn(e *apierror.Error) apierror.Violation {
+	if column := e.Column(); column != "" {
+		return apierror.Violation{Field: "metric." + column, Detail: e.Detail}
+	}
+	return apierror.Violation{Field: "request", Detail: e.Detail}
+}
+
+func (s *Service) countDefect(err error) {
+	s.stats.Defects.Add(1)
+	s.defect(err)
+}
+
+// errorOf returns an error of a method as an *apierror.Error.
+func (s *Service) errorOf(err error) *apierror.Error {
+	var e *apierror.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return apierror.From(err, s.countDefect)
+}
+
+func unreadableRow(id, why string) *apierror.Error {
+	return apierror.New(apierror.UnreadableRow, fmt.Sprintf("row %q is not a metric: %s", id, why))
+}
+
+// listRetryAfter is when a client may retry after the database has failed.
+const listRetryAfter = time.Second
