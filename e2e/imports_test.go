@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	// Edges.
 	"ring/etcd":          {"internal/backoff", "ring"},
 	"origin/sqldb":       {"internal/backoff", "origin"},
+	"origin/drivers":     {"origin", "origin/sqldb"}, // the registry of the kinds of origins
 	"sidecar/peer":       {"internal/backoff", "ring", "origin", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen"},
 	"sidecar/local":      {"sidecar/internal/apierror", "internal/backoff", "origin", "sidecar/cache", "sidecar/internal/listen", "proto/ringside/v1", "proto/groupcachepb"},
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
@@ -52,7 +53,7 @@ var mayImport = map[string][]string{
 	"deploy/inject/cert": {},
 	// Root and main.
 	"sidecar": {
-		"ring", "ring/etcd", "origin", "origin/guard", "origin/sqldb", "sidecar/cache", "sidecar/peer", "sidecar/local",
+		"ring", "ring/etcd", "origin", "origin/guard", "origin/drivers", "sidecar/cache", "sidecar/peer", "sidecar/local",
 		"sidecar/cnfmetrics", "sidecar/admin", "sidecar/metrics", "sidecar/internal/listen", "sidecar/internal/roster", "sidecar/internal/changes",
 		"proto/ringside/peer/v1", "xds",
 	},

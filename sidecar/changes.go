@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
 )
@@ -46,15 +46,15 @@ func (c Config) withFeed() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.Datasets)), without)
 }
 
-func (f ChangeFeed) sql() sqldb.FeedConfig {
-	return sqldb.FeedConfig{Kind: f.Kind, Channel: f.channel(), Table: f.table(), Interval: f.interval()}
+func (f ChangeFeed) feed() origin.FeedConfig {
+	return origin.FeedConfig{Kind: f.Kind, Channel: f.channel(), Table: f.table(), Interval: f.interval()}
 }
 
 // ChangesSQL returns the statements that make, and those that remove, what the change feed of a dataset needs in its
 // database.
 func (c Config) ChangesSQL(ctx context.Context, dataset string) (install, remove string, err error) {
-	err = c.onFeed(dataset, func(db *sqldb.DB, ds sqldb.Dataset, f sqldb.FeedConfig) error {
-		install, remove, err = db.ChangesSQL(ctx, ds, f)
+	err = c.onFeed(dataset, func(source origin.FeedInstaller, ds origin.Dataset, f origin.FeedConfig) error {
+		install, remove, err = source.ChangesSQL(ctx, ds, f)
 		return err
 	})
 	return install, remove, err
@@ -62,20 +62,20 @@ func (c Config) ChangesSQL(ctx context.Context, dataset string) (install, remove
 
 // ApplyChanges makes what ChangesSQL shows.
 func (c Config) ApplyChanges(ctx context.Context, dataset string) error {
-	return c.onFeed(dataset, func(db *sqldb.DB, ds sqldb.Dataset, f sqldb.FeedConfig) error {
-		return db.InstallChanges(ctx, ds, f)
+	return c.onFeed(dataset, func(source origin.FeedInstaller, ds origin.Dataset, f origin.FeedConfig) error {
+		return source.InstallChanges(ctx, ds, f)
 	})
 }
 
 // RemoveChanges undoes ApplyChanges, but for the table of changes, which other datasets may use.
 func (c Config) RemoveChanges(ctx context.Context, dataset string) error {
-	return c.onFeed(dataset, func(db *sqldb.DB, ds sqldb.Dataset, f sqldb.FeedConfig) error {
-		return db.RemoveChanges(ctx, ds, f)
+	return c.onFeed(dataset, func(source origin.FeedInstaller, ds origin.Dataset, f origin.FeedConfig) error {
+		return source.RemoveChanges(ctx, ds, f)
 	})
 }
 
 // onFeed opens the database of a dataset with a feed for the time of do.
-func (c Config) onFeed(dataset string, do func(*sqldb.DB, sqldb.Dataset, sqldb.FeedConfig) error) error {
+func (c Config) onFeed(dataset string, do func(origin.FeedInstaller, origin.Dataset, origin.FeedConfig) error) error {
 	d, ok := c.Datasets[dataset]
 	switch {
 	case !ok:
@@ -88,7 +88,11 @@ func (c Config) onFeed(dataset string, do func(*sqldb.DB, sqldb.Dataset, sqldb.F
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(database.db, d.sql(dataset), d.Feed.sql()), database.db.Close())
+	installer, err := origin.WithInstaller(database.source)
+	if err == nil {
+		err = do(installer, d.rows(dataset), d.Feed.feed())
+	}
+	return errors.Join(err, database.source.Close())
 }
 
 // openChanges makes the feeds of the datasets, which are open. Nothing is read before the task of readChanges.
@@ -96,12 +100,15 @@ func (p *process) openChanges() error {
 	config := changes.Config{Peers: p.pool, OnEvent: p.changesEvent}
 	for _, name := range p.config.withFeed() {
 		c := p.config.Datasets[name]
-		db := p.origins[c.Origin].db
-		feed, err := db.Feed(c.sql(name), c.Feed.sql())
+		source, err := origin.WithFeed(p.origins[c.Origin].source)
 		if err != nil {
 			return err
 		}
-		feed = changes.Checked(feed, func(ctx context.Context) error { return db.CheckFeed(ctx, c.sql(name), c.Feed.sql()) })
+		feed, err := source.Feed(c.rows(name), c.Feed.feed())
+		if err != nil {
+			return err
+		}
+		feed = changes.Checked(feed, func(ctx context.Context) error { return source.CheckFeed(ctx, c.rows(name), c.Feed.feed()) })
 		config.Sources = append(config.Sources, changes.Source{Dataset: p.dataset(name), Feed: feed})
 	}
 	p.changes = changes.New(config)

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/ring"
 )
 
@@ -402,8 +404,8 @@ func (k *checker) driver(path, driver string) {
 	if driver == "" {
 		missing = "is missing; "
 	}
-	if !slices.Contains(driverNames, driver) {
-		k.problem(path, "%swant one of %s", missing, strings.Join(driverNames, ", ")) //guard:connection-string-place-driver-printed
+	if names := drivers.All().Names(); !slices.Contains(names, driver) {
+		k.problem(path, "%swant one of %s", missing, strings.Join(names, ", ")) //guard:connection-string-place-driver-printed
 	}
 }
 
@@ -414,33 +416,49 @@ func (k *checker) drivers() {
 		return
 	}
 	for _, n := range slices.Sorted(maps.Keys(k.config.Origins)) {
-		db, err := openDatabase(n, k.config.Origins[n])
+		d, err := openDatabase(n, k.config.Origins[n])
 		if err != nil {
 			k.problem("origins."+n, "%v", err)
 			continue
 		}
-		k.statements(db)
-		_ = db.db.Close() // it holds nothing
+		k.statements(d)
+		_ = d.source.Close() // it holds nothing
 	}
 }
 
-func (k *checker) statements(db *database) {
+func (k *checker) statements(database *database) {
 	for _, n := range slices.Sorted(maps.Keys(k.config.Datasets)) {
 		d := k.config.Datasets[n]
-		if d.Origin != db.name {
+		if d.Origin != database.name {
 			continue
 		}
-		_, err := db.db.Dataset(d.sql(n))
-		if err == nil && d.Writable {
-			_, err = db.db.Writer(d.sql(n))
-		}
-		if err == nil && d.Feed.configured() {
-			_, err = db.db.Feed(d.sql(n), d.Feed.sql())
-		}
-		if err != nil {
+		if err := checkStatements(database.source, n, d); err != nil {
 			k.problem("datasets."+n, "%v", err)
 		}
 	}
+}
+
+func checkStatements(source origin.Source, name string, d DatasetConfig) error {
+	if _, err := source.Dataset(d.rows(name)); err != nil {
+		return err
+	}
+	if d.Writable {
+		w, err := origin.Writable(source)
+		if err == nil {
+			_, err = w.Writer(d.rows(name))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !d.Feed.configured() {
+		return nil
+	}
+	f, err := origin.WithFeed(source)
+	if err == nil {
+		_, err = f.Feed(d.rows(name), d.Feed.feed())
+	}
+	return err
 }
 
 func (k *checker) name(path, n string) {
@@ -564,6 +582,3 @@ func (k *checker) policy(path string, d DatasetConfig) {
 		k.problem(path+".load_timeout", "must be more than 0s, at most 1h; got %s", p.LoadTimeout)
 	}
 }
-
-// driverNames are what origin/sqldb can open.
-var driverNames = []string{"postgres", "mysql", "sqlite"}

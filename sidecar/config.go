@@ -8,6 +8,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/guard"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
@@ -111,7 +113,7 @@ type Ring struct {
 
 // OriginConfig is one database and what may be asked of it at once.
 type OriginConfig struct {
-	Driver  string `yaml:"driver"` // postgres, mysql or sqlite
+	Driver  string `yaml:"driver"` // a kind of origin; package drivers lists them
 	DSN     Secret `yaml:"dsn"`
 	DSNFile string `yaml:"dsn_file"`
 	// MaxConns bounds the connections.
@@ -229,23 +231,24 @@ func (r Ring) max() int { return or(r.Max, 4096) }
 
 func (r Ring) size() ring.Size { return ring.Size{Min: uint64(r.min()), Max: uint64(r.max())} }
 
-// Few connections: a thousand sidecars share the database, and hits need none.
-func (o OriginConfig) maxConns() int    { return or(o.MaxConns, 4) }
+func (o OriginConfig) maxConns() int    { return or(o.MaxConns, origin.DefaultMaxConns) }
 func (o OriginConfig) maxInFlight() int { return or(o.MaxInFlight, o.maxConns()) }
-func (o OriginConfig) queue() int       { return or(o.Queue, 1000) }
+func (o OriginConfig) queue() int       { return or(o.Queue, guard.DefaultMaxQueue) }
 
-func (b Batch) maxKeys() int           { return or(b.MaxKeys, 100) }
-func (b Batch) maxWait() time.Duration { return orDefault(b.MaxWait, 500*time.Microsecond) }
+func (b Batch) maxKeys() int           { return or(b.MaxKeys, guard.DefaultMaxKeys) }
+func (b Batch) maxWait() time.Duration { return orDefault(b.MaxWait, guard.DefaultMaxWait) }
 
-func (b Breaker) failures() int           { return or(b.Failures, 5) }
-func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, time.Second) }
+func (b Breaker) failures() int           { return or(b.Failures, guard.DefaultFailures) }
+func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, guard.DefaultCooldown) }
 
 func (d DatasetConfig) eviction() string { return or(d.Eviction, "lru") }
 
-func (f ChangeFeed) configured() bool        { return f != ChangeFeed{} }
-func (f ChangeFeed) channel() string         { return or(f.Channel, "ringside") }
-func (f ChangeFeed) table() string           { return or(f.Table, "ringside_changes") }
-func (f ChangeFeed) interval() time.Duration { return orDefault(f.Interval, 500*time.Millisecond) }
+func (f ChangeFeed) configured() bool { return f != ChangeFeed{} }
+func (f ChangeFeed) channel() string  { return or(f.Channel, origin.DefaultFeedChannel) }
+func (f ChangeFeed) table() string    { return or(f.Table, origin.DefaultFeedTable) }
+func (f ChangeFeed) interval() time.Duration {
+	return orDefault(f.Interval, origin.DefaultFeedInterval)
+}
 
 func (l Log) format() string { return or(l.Format, "json") }
 func (l Log) level() string  { return or(l.Level, "info") }

@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/origin/guard"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -23,7 +23,7 @@ import (
 type database struct {
 	name       string
 	config     OriginConfig
-	db         *sqldb.DB
+	source     origin.Source
 	limiter    *guard.Limiter
 	breakers   []*guard.Breaker       // one a dataset
 	batches    []*guard.Batch         // one a dataset
@@ -51,33 +51,33 @@ func openDatabase(name string, c OriginConfig) (*database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("origins.%s.dsn_file: %w", name, err)
 	}
-	config := sqldb.Config{Name: name, Driver: c.Driver, DSN: dsn.Reveal(), MaxConns: c.maxConns()}
+	config := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: c.maxConns()}
 	if c.DSNFile != "" {
-		config.Reread = func() (string, error) {
+		config.ReloadDSN = func() (string, error) {
 			dsn, err := c.dsn()
 			return dsn.Reveal(), err
 		}
 	}
-	db, err := sqldb.Open(config)
+	source, err := drivers.All().Open(c.Driver, config)
 	if err != nil {
 		return nil, err
 	}
 	limits := guard.LimitConfig{MaxInFlight: c.maxInFlight(), MaxQueue: c.queue()}
 	return &database{
-		name: name, config: c, db: db, limiter: guard.NewLimiter(limits), complaints: map[string]*complaints{},
+		name: name, config: c, source: source, limiter: guard.NewLimiter(limits), complaints: map[string]*complaints{},
 	}, nil
 }
 
 // dataset returns the origin of one dataset within the budget of its database. The cache bounds the time of a load, so
 // that a new load_timeout counts without a restart.
-func (d *database) dataset(c sqldb.Dataset, stats *cache.Stats) (origin.Origin, error) {
-	source, err := d.db.Dataset(c)
+func (d *database) dataset(c origin.Dataset, stats *cache.Stats) (origin.Origin, error) {
+	source, err := d.source.Dataset(c)
 	if err != nil {
 		return nil, err
 	}
 	d.complaints[c.Name] = &complaints{}
 	breaker := guard.NewBreaker(observed{source, stats, &d.complaints[c.Name].loads}, guard.BreakerConfig{
-		Failures: uint32(d.config.Breaker.failures()), Rest: d.config.Breaker.cooldown(),
+		Failures: uint32(d.config.Breaker.failures()), Cooldown: d.config.Breaker.cooldown(),
 	})
 	batch := guard.NewBatch(breaker, guard.BatchConfig{
 		MaxKeys: d.config.Batch.maxKeys(), MaxWait: d.config.Batch.maxWait(), Limiter: d.limiter,
@@ -91,7 +91,11 @@ func (d *database) writer(name string, c DatasetConfig) (origin.Writer, error) {
 	if !c.Writable {
 		return nil, nil
 	}
-	w, err := d.db.Writer(c.sql(name))
+	source, err := origin.Writable(d.source)
+	if err != nil {
+		return nil, err
+	}
+	w, err := source.Writer(c.rows(name))
 	if err != nil {
 		return nil, err
 	}
@@ -158,8 +162,9 @@ func isCallersFault(err error) bool {
 		errors.Is(err, origin.ErrInvalidValue)
 }
 
-func (d DatasetConfig) sql(name string) sqldb.Dataset {
-	return sqldb.Dataset{
+// rows says which rows of the origin are the values of the dataset.
+func (d DatasetConfig) rows(name string) origin.Dataset {
+	return origin.Dataset{
 		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
 		Value: d.Value,
 	}
@@ -182,7 +187,7 @@ func (p *process) closeOrigins(context.Context) {
 		for _, b := range d.batches {
 			b.Wait()
 		}
-		if err := d.db.Close(); err != nil {
+		if err := d.source.Close(); err != nil {
 			p.log.Warn("close", zap.Error(err))
 		}
 	}
@@ -192,7 +197,7 @@ func (p *process) openDatasets(context.Context) error {
 	parts := p.config.memoryOf(p.memory)
 	for _, name := range slices.Sorted(maps.Keys(p.config.Datasets)) {
 		c, stats := p.config.Datasets[name], &cache.Stats{}
-		source, err := p.origins[c.Origin].dataset(c.sql(name), stats)
+		source, err := p.origins[c.Origin].dataset(c.rows(name), stats)
 		if err != nil {
 			return err
 		}
@@ -228,7 +233,11 @@ func (p *process) cnfMetrics() (local.Mount, error) {
 	}
 	c := p.config.Datasets[name]
 	database := p.origins[c.Origin]
-	lister, err := database.db.Lister(c.sql(name))
+	source, err := origin.Listable(database.source)
+	if err != nil {
+		return nil, err
+	}
+	lister, err := source.Lister(c.rows(name))
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +281,7 @@ func (c Config) CheckOrigins(ctx context.Context) error {
 			continue
 		}
 		k.origin(d)
-		k.errs = append(k.errs, d.db.Close())
+		k.errs = append(k.errs, d.source.Close())
 	}
 	if len(k.problems) > 0 {
 		k.errs = append(k.errs, &ConfigError{Problems: k.problems})
@@ -291,21 +300,21 @@ type connected struct {
 func (k *connected) origin(d *database) {
 	for _, name := range slices.Sorted(maps.Keys(k.Datasets)) {
 		if dataset := k.Datasets[name]; dataset.Origin == d.name {
-			k.dataset(name, dataset, d.db)
-			k.cnfMetrics(name, d.db)
+			k.dataset(name, dataset, d.source)
+			k.cnfMetrics(name, d.source)
 		}
 	}
 }
 
 // cnfMetrics asks whether the dataset of the typed service has the columns of a metric.
-func (k *connected) cnfMetrics(name string, db *sqldb.DB) {
+func (k *connected) cnfMetrics(name string, source origin.Source) {
 	if k.CNFMetrics != name {
 		return
 	}
-	ds := k.Datasets[name].sql(name)
+	ds := k.Datasets[name].rows(name)
 	ds.Columns, ds.Value = cnfmetrics.Columns(), ""
-	err := db.Check(k.ctx, ds)
-	if fieldErrors(err) != nil {
+	err := source.Check(k.ctx, ds)
+	if origin.FieldErrors(err) != nil {
 		k.problems = append(k.problems, k.places.problem("cnf_metrics", "%v; deploy/schema has the table", err))
 	} else if err != nil {
 		k.errs = append(k.errs, fmt.Errorf("cnf_metrics: %w", err))
@@ -313,9 +322,9 @@ func (k *connected) cnfMetrics(name string, db *sqldb.DB) {
 }
 
 // dataset asks the database about all that the dataset does there. What cannot be read is not asked about further.
-func (k *connected) dataset(name string, d DatasetConfig, db *sqldb.DB) {
-	err := db.Check(k.ctx, d.sql(name))
-	wrong := fieldErrors(err) //guard:database-contradicts-no-place-file
+func (k *connected) dataset(name string, d DatasetConfig, source origin.Source) {
+	err := source.Check(k.ctx, d.rows(name))
+	wrong := origin.FieldErrors(err) //guard:database-contradicts-no-place-file
 	for _, e := range wrong {
 		k.problems = append(k.problems, k.places.problem("datasets."+name+"."+e.Field, "%v", e.Err))
 	}
@@ -323,26 +332,25 @@ func (k *connected) dataset(name string, d DatasetConfig, db *sqldb.DB) {
 		k.errs = append(k.errs, err)
 	}
 	if err == nil && d.Writable {
-		k.errs = append(k.errs, db.CheckWritable(k.ctx, d.sql(name)))
+		k.errs = append(k.errs, checkWritable(k.ctx, source, d.rows(name)))
 	}
 	if err == nil && d.Feed.configured() {
-		k.errs = append(k.errs, db.CheckFeed(k.ctx, d.sql(name), d.Feed.sql()))
+		k.errs = append(k.errs, checkFeed(k.ctx, source, d.rows(name), d.Feed.feed()))
 	}
 }
 
-// fieldErrors are the outermost of the tree of err.
-func fieldErrors(err error) []*sqldb.FieldError {
-	switch e := err.(type) {
-	case *sqldb.FieldError:
-		return []*sqldb.FieldError{e}
-	case interface{ Unwrap() error }:
-		return fieldErrors(e.Unwrap())
-	case interface{ Unwrap() []error }:
-		var all []*sqldb.FieldError
-		for _, err := range e.Unwrap() {
-			all = append(all, fieldErrors(err)...)
-		}
-		return all
+func checkWritable(ctx context.Context, source origin.Source, ds origin.Dataset) error {
+	w, err := origin.Writable(source)
+	if err != nil {
+		return err
 	}
-	return nil
+	return w.CheckWritable(ctx, ds)
+}
+
+func checkFeed(ctx context.Context, source origin.Source, ds origin.Dataset, c origin.FeedConfig) error {
+	f, err := origin.WithFeed(source)
+	if err != nil {
+		return err
+	}
+	return f.CheckFeed(ctx, ds, c)
 }

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -93,7 +94,8 @@ func (p *process) reload(load func() (Config, error)) {
 func (p *process) moved() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
-		if p.origins[name].db.Moved() {
+		source, ok := p.origins[name].source.(origin.ReloadableSource)
+		if ok && source.TargetChanged() {
 			errs = append(errs, fmt.Errorf("origins.%s.dsn_file: its content is of another database: restart to use it", name))
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ringside-cache/ringside/origin/drivers"
 )
 
 // This file is what a configuration may say of writes and change feeds.
@@ -51,8 +53,10 @@ func (k *checker) feed(path string, d DatasetConfig) {
 }
 
 func (k *checker) notify(path string, d DatasetConfig) {
-	if driver := k.config.Origins[d.Origin].Driver; driver != "" && driver != "postgres" {
-		k.problem(path+".feed.kind", "only postgres can notify, and %s is %s; use poll", d.Origin, driver)
+	driver := drivers.All().Lookup(k.config.Origins[d.Origin].Driver)
+	if driver != nil && !slices.Contains(driver.FeedKinds(), d.Feed.Kind) {
+		k.problem(path+".feed.kind", "%s is %s, which cannot notify; use %s", d.Origin, driver.Name(),
+			cmp.Or(strings.Join(driver.FeedKinds(), ", "), "none"))
 	}
 	if d.Feed.Table != "" || d.Feed.Interval != nil {
 		k.problem(path+".feed", "table and interval belong to poll; notify has channel")

@@ -51,7 +51,7 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 		},
 		{
 			"notify of another driver", oneDataset + "    feed: {kind: notify}",
-			"datasets.metrics.feed.kind: only postgres can notify, and db is sqlite; use poll",
+			"datasets.metrics.feed.kind: db is sqlite, which cannot notify; use poll",
 		},
 		{
 			"notify with a table", notifying + ", table: x}}}",

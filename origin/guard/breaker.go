@@ -15,7 +15,7 @@ import (
 // Defaults of BreakerConfig.
 const (
 	DefaultFailures = 5
-	DefaultRest     = time.Second
+	DefaultCooldown = time.Second
 )
 
 // ErrOpen says that the origin failed so often in a row that it is left alone for a while. It does not wrap
@@ -26,8 +26,8 @@ var ErrOpen = errors.New("the origin keeps failing and is not asked for a while"
 type BreakerConfig struct {
 	// Failures in a row open the breaker; 0 means DefaultFailures.
 	Failures uint32
-	// Rest is how long it stays open, before one Load is let through to see; 0 means DefaultRest.
-	Rest time.Duration
+	// Cooldown is how long it stays open, before one Load is let through to see; 0 means DefaultCooldown.
+	Cooldown time.Duration
 }
 
 func (c BreakerConfig) failures() uint32 {
@@ -37,11 +37,11 @@ func (c BreakerConfig) failures() uint32 {
 	return c.Failures
 }
 
-func (c BreakerConfig) rest() time.Duration {
-	if c.Rest <= 0 {
-		return DefaultRest
+func (c BreakerConfig) cooldown() time.Duration {
+	if c.Cooldown <= 0 {
+		return DefaultCooldown
 	}
-	return c.Rest
+	return c.Cooldown
 }
 
 // Breaker turns an origin into one that is not asked while it keeps failing. Absent and invalid keys are answers, and
@@ -65,7 +65,7 @@ type BreakerStats struct {
 func NewBreaker(next origin.Origin, c BreakerConfig) *Breaker {
 	b := &Breaker{next: next}
 	b.circuit = gobreaker.NewCircuitBreaker[[]origin.Result](gobreaker.Settings{
-		Timeout:     c.rest(),
+		Timeout:     c.cooldown(),
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= c.failures() },
 		IsExcluded:  saysNothing,
 		OnStateChange: func(_ string, _, to gobreaker.State) {

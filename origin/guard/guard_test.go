@@ -321,7 +321,7 @@ func TestLimitWithoutAQueue(t *testing.T) {
 func TestBreakerOpensOnFailuresInARowAndProbesAfterItsRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := origintest.New(map[string]string{"a": "1"})
-		b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 3, Rest: time.Second})
+		b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 3, Cooldown: time.Second})
 		load := func() error { return start(minute(t), b, "a").wait().err }
 		f.Fail(errDown)
 		for range 3 {
@@ -346,7 +346,7 @@ func TestBreakerOpensOnFailuresInARowAndProbesAfterItsRest(t *testing.T) {
 func TestBreakerLetsOneProbeThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := origintest.New(nil)
-		b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 1, Rest: time.Second})
+		b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 1, Cooldown: time.Second})
 		f.Fail(errDown)
 		wantErr(t, start(minute(t), b, "a").wait().err, errDown)
 		f.Fail(nil)
@@ -365,7 +365,7 @@ func TestBreakerLetsOneProbeThrough(t *testing.T) {
 func TestBreakerForgetsAProbeWhoseCallerLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := origintest.New(nil)
-		b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 1, Rest: time.Second})
+		b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 1, Cooldown: time.Second})
 		f.Fail(errDown)
 		wantErr(t, start(minute(t), b, "a").wait().err, errDown)
 		f.Fail(nil)

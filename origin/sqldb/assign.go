@@ -66,7 +66,7 @@ func (e *edit) checkKey(row []byte) error {
 }
 
 // checkWriter finds what of a dataset no write can be made of.
-func (ds Dataset) checkWriter() error {
+func checkWriter(ds origin.Dataset) error {
 	if ds.Value != "" && (ds.Value == ds.Key || ds.Value == ds.Version) {
 		return invalid(ds.Value, "`value` must be another column than `key` and `version`, which a value does not set")
 	}

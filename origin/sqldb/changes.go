@@ -32,7 +32,7 @@ const (
 // recorder is what differs between databases in how changes are recorded and read.
 type recorder interface {
 	// locate finds the table of a dataset.
-	locate(ctx context.Context, conn *sql.Conn, ds Dataset) (located, error)
+	locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (located, error)
 	// scripts names the file in changes/ with the statements.
 	scripts() string
 	// apply runs a script of ChangesSQL.
@@ -42,7 +42,7 @@ type recorder interface {
 	// missing reports whether err says that there is no such table.
 	missing(err error) bool
 	// covered returns the events of a table of which no trigger tells that contains all of words.
-	covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (missing []string, err error)
+	covered(ctx context.Context, conn *sql.Conn, ds origin.Dataset, words []string) (missing []string, err error)
 	// log returns a reader of a table of changes, whose name is quoted.
 	log(table string) changeLog
 }
@@ -54,19 +54,20 @@ type located struct {
 }
 
 // tableOf returns where changes of ds are recorded, as table or schema.table.
-func (c FeedConfig) tableOf(ds Dataset) string {
+func tableOf(c origin.FeedConfig, ds origin.Dataset) string {
 	schema, _ := splitTable(ds.Table)
-	if schema == "" || strings.Contains(c.table(), ".") {
-		return c.table()
+	if schema == "" || strings.Contains(c.Table, ".") {
+		return c.Table
 	}
-	return schema + "." + c.table()
+	return schema + "." + c.Table
 }
 
 // ChangesSQL returns the statements that a database needs for a feed, to be read and to be run by whoever may: install
-// makes the triggers, and the table of FeedPoll; it may be run again. Remove undoes it, but for the table, which other
+// makes the triggers, and the table of origin.FeedPoll; it may be run again. Remove undoes it, but for the table, which other
 // datasets may use. It connects, to name the schema of each object and to look at the columns: a trigger that is wrong
 // makes the application's writes fail.
-func (db *DB) ChangesSQL(ctx context.Context, ds Dataset, c FeedConfig) (install, remove string, err error) {
+func (db *DB) ChangesSQL(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) (install, remove string, err error) {
+	c = c.WithDefaults()
 	if err := db.checkFeed(ds, c); err != nil {
 		return "", "", err
 	}
@@ -92,7 +93,7 @@ func (db *DB) ChangesSQL(ctx context.Context, ds Dataset, c FeedConfig) (install
 
 // InstallChanges makes in the database what ChangesSQL shows. Other statements of this package never write unless told
 // to; this one needs an account that may make triggers.
-func (db *DB) InstallChanges(ctx context.Context, ds Dataset, c FeedConfig) error {
+func (db *DB) InstallChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
 	install, _, err := db.ChangesSQL(ctx, ds, c)
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func (db *DB) InstallChanges(ctx context.Context, ds Dataset, c FeedConfig) erro
 }
 
 // RemoveChanges undoes InstallChanges, but for the table of changes, which other datasets may use.
-func (db *DB) RemoveChanges(ctx context.Context, ds Dataset, c FeedConfig) error {
+func (db *DB) RemoveChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
 	_, remove, err := db.ChangesSQL(ctx, ds, c)
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func (db *DB) RemoveChanges(ctx context.Context, ds Dataset, c FeedConfig) error
 	return db.applyChanges(ctx, ds, remove)
 }
 
-func (db *DB) applyChanges(ctx context.Context, ds Dataset, script string) error {
+func (db *DB) applyChanges(ctx context.Context, ds origin.Dataset, script string) error {
 	conn, err := db.writes.Conn(ctx)
 	if err == nil {
 		defer conn.Close() // the script has committed, or it has not
@@ -128,7 +129,8 @@ func (db *DB) applyChanges(ctx context.Context, ds Dataset, script string) error
 // CheckFeed says whether a feed would hear of changes: whether it can be read by this account, and whether there are
 // triggers, of ChangesSQL or others, that name its channel or table, and the dataset. What is missing is an
 // origin.ErrFeedUnavailable; other errors say nothing of the feed.
-func (db *DB) CheckFeed(ctx context.Context, ds Dataset, c FeedConfig) error {
+func (db *DB) CheckFeed(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
+	c = c.WithDefaults()
 	if err := db.checkFeed(ds, c); err != nil {
 		return err
 	}
@@ -143,7 +145,7 @@ func (db *DB) CheckFeed(ctx context.Context, ds Dataset, c FeedConfig) error {
 }
 
 // checkReading reads as the feed would.
-func (db *DB) checkReading(ctx context.Context, ds Dataset, c FeedConfig) error {
+func (db *DB) checkReading(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
 	feed, err := db.Feed(ds, c)
 	if err != nil {
 		return err
@@ -164,7 +166,7 @@ func (db *DB) checkReading(ctx context.Context, ds Dataset, c FeedConfig) error 
 		_, _, err := log.next(ctx, conn, 1)
 		return err
 	})
-	return db.unread(err, c.tableOf(ds), ds.Name)
+	return db.unread(err, tableOf(c, ds), ds.Name)
 }
 
 // unread says what keeps a table of changes from being read, and what to do.
@@ -180,11 +182,11 @@ func (db *DB) unread(err error, table, dataset string) error {
 	return fmt.Errorf("%s can not be read: %w", table, err)
 }
 
-func (db *DB) checkTriggers(ctx context.Context, ds Dataset, c FeedConfig) error {
-	_, table := splitTable(c.tableOf(ds))
+func (db *DB) checkTriggers(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
+	_, table := splitTable(tableOf(c, ds))
 	words := []string{table, "'" + ds.Name + "'"}
-	if c.Kind == FeedNotify {
-		words[0] = "'" + c.channel() + "'"
+	if c.Kind == origin.FeedNotify {
+		words[0] = "'" + c.Channel + "'"
 	}
 	var missing []string
 	err := db.onConn(ctx, func(conn *sql.Conn) (err error) {
@@ -200,8 +202,8 @@ func (db *DB) checkTriggers(ctx context.Context, ds Dataset, c FeedConfig) error
 
 // script is what the templates in changes/ are about.
 type script struct {
-	Dataset Dataset
-	config  FeedConfig
+	Dataset origin.Dataset
+	config  origin.FeedConfig
 	dialect dialect
 	at      located
 }
@@ -212,10 +214,10 @@ const quoteOfBody = "$ringside$"
 // check refuses names that would end what they stand in, where no quotes help.
 func (s script) check() error {
 	_, sqlite := s.dialect.(sqlite)
-	if schema, _ := splitTable(s.config.table()); sqlite && schema != "" && schema != s.at.schema {
-		return fmt.Errorf("changes table %s: a trigger of SQLite can only write to its own file", s.config.table())
+	if schema, _ := splitTable(s.config.Table); sqlite && schema != "" && schema != s.at.schema {
+		return fmt.Errorf("changes table %s: a trigger of SQLite can only write to its own file", s.config.Table)
 	}
-	for _, name := range []string{s.at.schema, s.at.table, s.Dataset.Key, s.Dataset.Version, s.config.table()} {
+	for _, name := range []string{s.at.schema, s.at.table, s.Dataset.Key, s.Dataset.Version, s.config.Table} {
 		if strings.Contains(name, quoteOfBody) || strings.ContainsAny(name, "\n\r\x00") {
 			return fmt.Errorf("the name %q can not be part of a trigger: rename it, or write the trigger by hand", name)
 		}
@@ -236,10 +238,10 @@ func (s script) write() (install, remove string, err error) {
 // The rest is what the templates call.
 
 // Polled reports whether the changes are recorded in a table.
-func (s script) Polled() bool { return s.config.Kind == FeedPoll }
+func (s script) Polled() bool { return s.config.Kind == origin.FeedPoll }
 
 // Channel returns the channel of NOTIFY; it needs no quotes.
-func (s script) Channel() string { return s.config.channel() }
+func (s script) Channel() string { return s.config.Channel }
 
 // Many returns manyRows.
 func (s script) Many() int { return manyRows }
@@ -264,7 +266,7 @@ func (s script) TableName() string { return s.Quote(s.at.table) }
 
 // Changes returns the name of the table of changes, or of what belongs to it, with its schema.
 func (s script) Changes(suffix string) string {
-	schema, table := splitTable(s.config.table())
+	schema, table := splitTable(s.config.Table)
 	if schema == "" {
 		schema = s.at.schema
 	}
@@ -273,13 +275,13 @@ func (s script) Changes(suffix string) string {
 
 // ChangesTable is Changes without the schema.
 func (s script) ChangesTable() string {
-	_, table := splitTable(s.config.table())
+	_, table := splitTable(s.config.Table)
 	return s.Quote(table)
 }
 
 // XidIndex names an index of the table of changes.
 func (s script) XidIndex() string {
-	_, table := splitTable(s.config.table())
+	_, table := splitTable(s.config.Table)
 	return short(table, "_xid")
 }
 

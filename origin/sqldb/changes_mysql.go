@@ -7,10 +7,12 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // locate implements recorder.
-func (m *mysql) locate(ctx context.Context, conn *sql.Conn, ds Dataset) (at located, err error) {
+func (m *mysql) locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at located, err error) {
 	schema, table := splitTable(ds.Table)
 	var keyType, kind string
 	err = conn.QueryRowContext(ctx, `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.DATA_TYPE, t.TABLE_TYPE
@@ -37,7 +39,7 @@ func (*mysql) denied(err error) bool {
 func (*mysql) missing(err error) bool { return errorNumber(err) == 1146 }
 
 // covered has nothing to say to an account that may not see triggers: it is shown none.
-func (m *mysql) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
+func (m *mysql) covered(ctx context.Context, conn *sql.Conn, ds origin.Dataset, words []string) (
 	missing []string, err error,
 ) {
 	at, err := m.locate(ctx, conn, ds)

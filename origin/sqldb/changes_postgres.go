@@ -7,10 +7,12 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // locate implements recorder.
-func (p postgres) locate(ctx context.Context, conn *sql.Conn, ds Dataset) (at located, err error) {
+func (p postgres) locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at located, err error) {
 	var relkind, keyType string
 	err = limited(ctx, conn, func(rows pgx.Rows) error {
 		return rows.Scan(&at.schema, &at.table, &relkind, &keyType)
@@ -38,7 +40,7 @@ func (postgres) denied(err error) bool { return sqlState(err) == "42501" }
 func (postgres) missing(err error) bool { return sqlState(err) == "42P01" }
 
 // covered looks at enabled triggers only; one may be for several events (pg_trigger.h, TRIGGER_TYPE_…).
-func (p postgres) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
+func (p postgres) covered(ctx context.Context, conn *sql.Conn, ds origin.Dataset, words []string) (
 	missing []string, err error,
 ) {
 	err = limited(ctx, conn, func(rows pgx.Rows) error {

@@ -7,10 +7,12 @@ import (
 	"strings"
 
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // locate implements recorder. A schema is the name of an attached file.
-func (s sqlite) locate(ctx context.Context, conn *sql.Conn, ds Dataset) (at located, err error) {
+func (s sqlite) locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at located, err error) {
 	schema, table := splitTable(ds.Table)
 	if schema == "" {
 		schema = "main"
@@ -38,7 +40,7 @@ func (sqlite) missing(err error) bool {
 	return sqliteCode(err) == sqlite3.SQLITE_ERROR && strings.Contains(err.Error(), "no such table")
 }
 
-func (s sqlite) covered(ctx context.Context, conn *sql.Conn, ds Dataset, words []string) (
+func (s sqlite) covered(ctx context.Context, conn *sql.Conn, ds origin.Dataset, words []string) (
 	missing []string, err error,
 ) {
 	at, err := s.locate(ctx, conn, ds)

@@ -5,20 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/ringside-cache/ringside/origin"
 )
-
-// FieldError says what in the database is not as a field of Dataset has it. Field is in lower case, as in "version".
-type FieldError struct {
-	Field string
-	Err   error
-}
-
-func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
-func (e *FieldError) Unwrap() error { return e.Err }
 
 // Check connects, prepares the statements of a dataset, and says what is wrong with which column, as a *FieldError each.
 // MySQL and SQLite run them, for a key "0", as they tell the columns only then.
-func (db *DB) Check(ctx context.Context, ds Dataset) error {
+func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 	if _, err := db.source(ds); err != nil {
 		return err
 	}
@@ -35,10 +28,10 @@ func (db *DB) Check(ctx context.Context, ds Dataset) error {
 }
 
 // checkTable looks at the table before the statement, so that it can name every column that is not there.
-func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+quoteTable(db.dialect, ds.Table)+" LIMIT 0")
 	if err != nil {
-		return &FieldError{"table", fmt.Errorf("%s: %w", ds.Table, err)}
+		return &origin.FieldError{Field: "table", Err: fmt.Errorf("%s: %w", ds.Table, err)}
 	}
 	names, err := rows.Columns()
 	if err = errors.Join(err, rows.Close()); err != nil {
@@ -47,10 +40,10 @@ func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds Dataset) error 
 	if err := checkNames(ds, names); err != nil {
 		return fmt.Errorf("table %s: %w", ds.Table, err)
 	}
-	return db.checkStatement(ctx, conn, ds, ds.statement(db.dialect))
+	return db.checkStatement(ctx, conn, ds, statementOf(ds, db.dialect))
 }
 
-func checkNames(ds Dataset, names []string) error {
+func checkNames(ds origin.Dataset, names []string) error {
 	has := make(map[string]bool, len(names))
 	for _, name := range names {
 		has[name] = true
@@ -70,20 +63,20 @@ func checkNames(ds Dataset, names []string) error {
 	return errors.Join(errs...)
 }
 
-func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	if err := db.checkStatement(ctx, conn, ds, &statement{sql: ds.Query}); err != nil {
-		return &FieldError{"query", err}
+		return &origin.FieldError{Field: "query", Err: err}
 	}
 	if ds.Batch == "" {
 		return nil
 	}
-	if err := db.checkStatement(ctx, conn, ds, ds.statement(db.dialect)); err != nil {
-		return &FieldError{"batch", err}
+	if err := db.checkStatement(ctx, conn, ds, statementOf(ds, db.dialect)); err != nil {
+		return &origin.FieldError{Field: "batch", Err: err}
 	}
 	return nil
 }
 
-func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds Dataset, st *statement) error {
+func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds origin.Dataset, st *statement) error {
 	columns, err := db.dialect.describe(ctx, conn, st)
 	if err != nil {
 		return err
@@ -104,7 +97,7 @@ func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds Dataset, st
 	}
 	if c.version >= 0 && !columns[c.version].integer {
 		err := fmt.Errorf("column %q is not an integer: use one that grows by one with each write", ds.Version)
-		return &FieldError{"version", err}
+		return &origin.FieldError{Field: "version", Err: err}
 	}
 	return nil
 }

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // CheckWritable says what keeps the rows of a dataset from being written: a key column that is not unique, a version
 // column that can not hold microseconds, a table without transactions, rights that the account has not. It writes
 // nothing. Check says whether the dataset can be read.
-func (db *DB) CheckWritable(ctx context.Context, ds Dataset) error {
+func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 	w, err := db.newWriter(ds)
 	if err != nil {
 		return err
@@ -92,7 +94,7 @@ func (w *rowWriter) rehearsal(t *table) []string {
 	name, key := quoteTable(d, ds.Table), d.quote(ds.Key)
 	columns, set := []string{key}, []string{}
 	for _, c := range t.columns {
-		if quoted := d.quote(c.name); c.name != ds.Key && !c.generated && ds.shows(c.name) {
+		if quoted := d.quote(c.name); c.name != ds.Key && !c.generated && shows(ds, c.name) {
 			columns, set = append(columns, quoted), append(set, quoted+" = "+quoted)
 		}
 	}
@@ -118,7 +120,7 @@ func (w *rowWriter) rehearse(ctx context.Context, conn *sql.Conn, statement stri
 }
 
 // checkUnique asks the catalog a question whose answer is one boolean.
-func checkUnique(ctx context.Context, conn *sql.Conn, ds Dataset, query string, args ...any) error {
+func checkUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query string, args ...any) error {
 	var unique bool
 	if err := conn.QueryRowContext(ctx, query, args...).Scan(&unique); err != nil {
 		return fmt.Errorf("look for a unique index of table %s: %w", ds.Table, err)
@@ -132,7 +134,7 @@ func checkUnique(ctx context.Context, conn *sql.Conn, ds Dataset, query string, 
 
 func (postgres) rehearses() (begin, prefix string) { return "BEGIN READ WRITE", "EXPLAIN " }
 
-func (postgres) writable(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+func (postgres) writable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	return checkUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i
 		JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1
@@ -143,7 +145,7 @@ func (postgres) writable(ctx context.Context, conn *sql.Conn, ds Dataset) error 
 // rehearses runs the statements: MySQL says only then that a server is read-only.
 func (*mysql) rehearses() (begin, prefix string) { return "START TRANSACTION READ WRITE", "" }
 
-func (*mysql) writable(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+func (*mysql) writable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := splitTable(ds.Table)
 	return errors.Join(
 		checkUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
@@ -171,7 +173,7 @@ func checkEngine(ctx context.Context, conn *sql.Conn, schema, name string) error
 
 func (sqlite) rehearses() (begin, prefix string) { return "BEGIN IMMEDIATE", "" }
 
-func (sqlite) writable(ctx context.Context, conn *sql.Conn, ds Dataset) error {
+func (sqlite) writable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := splitTable(ds.Table)
 	return checkUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l
 			WHERE l."unique" AND NOT l.partial AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = 1

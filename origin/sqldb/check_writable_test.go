@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 func testCheckWritable(t *testing.T, d database) {
@@ -36,7 +35,7 @@ func testCheckWritable(t *testing.T, d database) {
 		cases["isam"] = "has no transactions"
 	}
 	for table, want := range cases {
-		err := db.CheckWritable(soon(t), sqldb.Dataset{Name: "rows", Table: table, Key: "k", Version: "ver"})
+		err := db.CheckWritable(soon(t), origin.Dataset{Name: "rows", Table: table, Key: "k", Version: "ver"})
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: got %v, want %q", table, err, want)
 		}
@@ -51,7 +50,7 @@ func testCheckWritable(t *testing.T, d database) {
 
 func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
-	ds := sqldb.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver"}
+	ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver"}
 	switch d.driver {
 	case "postgres":
 		schema := d.dsn[strings.LastIndex(d.dsn, "=")+1:]
@@ -101,7 +100,7 @@ func testRegressionCheckAcceptsAQueryThatWrites(t *testing.T, d database) {
 		queries = append(queries, "WITH d AS (DELETE FROM r RETURNING v) SELECT v FROM d WHERE v = $1")
 	}
 	for _, query := range queries {
-		if err := d.open(t).Check(soon(t), sqldb.Dataset{Name: "rows", Query: query}); err == nil {
+		if err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Query: query}); err == nil {
 			t.Errorf("accepted %s", query)
 		}
 	}
@@ -115,7 +114,7 @@ func TestAPostgresThatIsAwayIsToldInOneLine(t *testing.T) {
 		"postgres://user:" + canary + "@127.0.0.1:1/db", "postgres://user:" + canary + "@127.0.0.1:1,127.0.0.1:2/db",
 	} {
 		d := database{driver: "postgres", dsn: dsn}
-		ds := sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}
+		ds := origin.Dataset{Name: "rows", Table: "r", Key: "k"}
 		db := d.open(t)
 		for _, err := range []error{db.Check(soon(t), ds), db.CheckWritable(soon(t), ds)} {
 			text := err.Error()
@@ -131,7 +130,7 @@ func TestTheCauseOfAFailedConnectionIsKept(t *testing.T) {
 	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	w, err := d.open(t).Writer(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+	w, err := d.open(t).Writer(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}

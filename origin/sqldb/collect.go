@@ -15,7 +15,7 @@ const maxKeyBytes = 3072
 
 // collector gathers the rows of one Load. It belongs to one goroutine.
 type collector struct {
-	dataset  Dataset
+	dataset  origin.Dataset
 	keyed    bool
 	maxBytes int
 
@@ -30,7 +30,7 @@ type collector struct {
 	page *page // nil unless rows are listed
 }
 
-func newCollector(ds Dataset, keyed bool, maxBytes int, keys []string) *collector {
+func newCollector(ds origin.Dataset, keyed bool, maxBytes int, keys []string) *collector {
 	return &collector{dataset: ds, keyed: keyed, maxBytes: maxBytes, results: make(map[string]origin.Result, len(keys))}
 }
 
@@ -85,7 +85,7 @@ func (c *collector) columns(names []string) error {
 }
 
 func missing(field, name string, names []string) error {
-	return &FieldError{field, fmt.Errorf("there is no column %q: it has %s", name, strings.Join(names, ", "))}
+	return &origin.FieldError{Field: field, Err: fmt.Errorf("there is no column %q: it has %s", name, strings.Join(names, ", "))}
 }
 
 func distinct(names []string) error {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // slowCommit makes each COMMIT that has written to the table conformance take half a minute, for which it holds a lock
@@ -46,7 +45,7 @@ func TestWhatEndsACommit(t *testing.T) {
 			for _, statement := range slowCommit {
 				d.exec(t, statement)
 			}
-			w := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+			w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
 			ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
 			defer cancel()
 			result := make(chan error, 1)
@@ -76,7 +75,7 @@ func TestACommitThatADeferredConstraintRefuses(t *testing.T) {
 		}
 		d.exec(t, "CREATE TABLE other (id INT PRIMARY KEY)")
 		d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v INT REFERENCES other (id) DEFERRABLE INITIALLY DEFERRED)")
-		w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k"})
+		w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
 		for range 2 { // on the connection of the first
 			_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":1}`)})
 			if !errors.Is(err, origin.ErrInvalidValue) || errors.Is(err, origin.ErrUnknown) {
@@ -100,7 +99,7 @@ func TestASessionThatIsKilledBeforeItsCommit(t *testing.T) {
 			return
 		}
 		d.fillExact(t, map[string]string{"a": "old"})
-		w := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+		w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
 		release := d.lock(t)
 		result := make(chan error, 1)
 		go func() {

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // cutter is a network between a pool and its database that can be cut after any byte.
@@ -159,7 +158,7 @@ func TestTheOutcomeOfAWriteWhereverTheConnectionIsCut(t *testing.T) {
 		network := newCutter(t, hostPort.FindString(d.dsn))
 		behind := d
 		behind.dsn = hostPort.ReplaceAllString(d.dsn, network.Addr().String())
-		w := behind.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+		w := behind.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
 		for _, heals := range []bool{false, true} {
 			seen := map[string]int{}
 			write(t, w, "warm")

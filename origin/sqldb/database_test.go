@@ -11,6 +11,7 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
@@ -133,10 +134,19 @@ func (d database) exec(t testing.TB, statement string, args ...any) {
 	}
 }
 
+// openDB opens the database that is under test.
+func openDB(driver string, c origin.SourceConfig) (*sqldb.DB, error) {
+	source, err := drivers.All().Open(driver, c)
+	if err != nil {
+		return nil, err
+	}
+	return source.(*sqldb.DB), nil
+}
+
 // open returns what is under test.
 func (d database) open(t testing.TB) *sqldb.DB {
 	t.Helper()
-	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn})
+	db, err := openDB(d.driver, origin.SourceConfig{Name: "db", DSN: d.dsn})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +154,7 @@ func (d database) open(t testing.TB) *sqldb.DB {
 	return db
 }
 
-func (d database) dataset(t testing.TB, ds sqldb.Dataset) origin.Origin {
+func (d database) dataset(t testing.TB, ds origin.Dataset) origin.Origin {
 	t.Helper()
 	ds.Name = "rows"
 	o, err := d.open(t).Dataset(ds)
@@ -174,13 +184,13 @@ func loadOne(t *testing.T, o origin.Origin, key string) origin.Value {
 }
 
 func testConformance(t *testing.T, d database) {
-	modes := map[string]sqldb.Dataset{
+	modes := map[string]origin.Dataset{
 		"table": {Table: "conformance", Key: "k", Version: "ver", Value: "v"},
 		"query": {Query: "SELECT v, ver FROM conformance WHERE k = ?", Version: "ver", Value: "v",
 			Batch: "SELECT k, v, ver FROM conformance WHERE k IN (?)"},
 	}
 	if d.driver == "postgres" {
-		modes["query"] = sqldb.Dataset{Query: "SELECT v, ver FROM conformance WHERE k = $1", Version: "ver", Value: "v",
+		modes["query"] = origin.Dataset{Query: "SELECT v, ver FROM conformance WHERE k = $1", Version: "ver", Value: "v",
 			Batch: "SELECT k, v, ver FROM conformance WHERE k = ANY($1)"}
 	}
 	for name, ds := range modes {
@@ -188,13 +198,13 @@ func testConformance(t *testing.T, d database) {
 	}
 }
 
-func (d database) subject(ds sqldb.Dataset) origintest.Subject {
+func (d database) subject(ds origin.Dataset) origintest.Subject {
 	return origintest.Subject{
 		New: func(t *testing.T, rows map[string]string) origin.Origin {
 			d.fill(t, rows)
 			return d.dataset(t, ds)
 		},
-		Stuck: func(t *testing.T) origin.Origin { return d.dataset(t, sqldb.Dataset{Query: d.stuck}) },
+		Stuck: func(t *testing.T) origin.Origin { return d.dataset(t, origin.Dataset{Query: d.stuck}) },
 	}
 }
 

@@ -9,32 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// Dataset says which rows of a database are its values: those of a table, or those of a query.
-type Dataset struct {
-	// Name is the dataset's name in the configuration; errors name it.
-	Name string
-
-	// Table is table or schema.table. Its queries are made here.
-	Table string
-	// Key is the column of Table that holds the key; it should have a unique index.
-	Key string
-	// Columns are those of the value, in order; empty means all of Table, in its order. Only with Table.
-	Columns []string
-
-	// Query reads the row of one key, its only parameter: $1 in PostgreSQL, ? elsewhere. Instead of Table.
-	Query string
-	// Batch reads the rows of many keys; its first column is the key and no part of the value. The parameter is an
-	// array in PostgreSQL (= ANY($1)), and a list elsewhere (IN (?), the ? is repeated). Without it many keys cost one
-	// query each.
-	Batch string
-
-	// Version is the integer column that grows with each write of the row; empty where there is none.
-	Version string
-	// Value is the one column that is the value, as it is; empty means the row as a JSON object.
-	Value string
-}
-
-func (ds Dataset) check(d dialect) error {
+func checkDataset(ds origin.Dataset, d dialect) error {
 	switch {
 	case (ds.Table == "") == (ds.Query == ""):
 		return errors.New("set either table and key, or query")
@@ -47,10 +22,10 @@ func (ds Dataset) check(d dialect) error {
 	case ds.Value != "" && len(ds.Columns) > 0:
 		return errors.New("set either value or columns")
 	}
-	return ds.checkParameters(d)
+	return checkParameters(ds, d)
 }
 
-func (ds Dataset) checkParameters(d dialect) error {
+func checkParameters(ds origin.Dataset, d dialect) error {
 	if ds.Query != "" && !strings.Contains(ds.Query, d.parameter()) {
 		return fmt.Errorf("query must compare the key with its parameter, %s", d.parameter())
 	}
@@ -65,23 +40,23 @@ func (ds Dataset) checkParameters(d dialect) error {
 }
 
 // statement is what loads many keys, or each key of many.
-func (ds Dataset) statement(d dialect) *statement {
+func statementOf(ds origin.Dataset, d dialect) *statement {
 	switch {
 	case ds.Table != "":
-		return &statement{sql: ds.tableSQL(d), keyed: true, list: true, table: ds.Table, key: ds.Key}
+		return &statement{sql: tableSQL(ds, d), keyed: true, list: true, table: ds.Table, key: ds.Key}
 	case ds.Batch != "":
 		return &statement{sql: ds.Batch, keyed: true, list: true}
 	}
 	return &statement{sql: ds.Query}
 }
 
-func (ds Dataset) tableSQL(d dialect) string {
+func tableSQL(ds origin.Dataset, d dialect) string {
 	return fmt.Sprintf("SELECT %s, %s FROM %s AS t WHERE t.%s%s", d.keyColumn("t."+d.quote(ds.Key)),
-		ds.selected(d), quoteTable(d, ds.Table), d.quote(ds.Key), d.isAny())
+		selected(ds, d), quoteTable(d, ds.Table), d.quote(ds.Key), d.isAny())
 }
 
 // selected are the columns behind the key.
-func (ds Dataset) selected(d dialect) string {
+func selected(ds origin.Dataset, d dialect) string {
 	names := ds.Columns
 	if ds.Value != "" {
 		names = []string{ds.Value}
@@ -108,13 +83,13 @@ func quoteTable(d dialect, table string) string {
 }
 
 // Dataset returns the origin of one dataset. It does not connect; Check does.
-func (db *DB) Dataset(ds Dataset) (origin.Origin, error) {
+func (db *DB) Dataset(ds origin.Dataset) (origin.Origin, error) {
 	return db.source(ds)
 }
 
-func (db *DB) source(ds Dataset) (*source, error) {
-	if err := ds.check(db.dialect); err != nil {
+func (db *DB) source(ds origin.Dataset) (*source, error) {
+	if err := checkDataset(ds, db.dialect); err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
 	}
-	return &source{db: db, dataset: ds, statement: ds.statement(db.dialect)}, nil
+	return &source{db: db, dataset: ds, statement: statementOf(ds, db.dialect)}, nil
 }

@@ -27,7 +27,7 @@ type changer interface {
 	// exactly is the format of a condition that a column of text has the bytes of a parameter, where = may mean less.
 	exactly() string
 	// writable says what of a table keeps its rows from being written safely.
-	writable(ctx context.Context, conn *sql.Conn, ds Dataset) error
+	writable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error
 	// rehearses returns how a transaction begins that is to be rolled back, and what comes before a statement so that
 	// it is judged there.
 	rehearses() (begin, prefix string)
@@ -70,7 +70,7 @@ func (d *draft) step() step { return step{d.sql.String(), d.args} }
 // plan writes the statements of one change.
 type plan struct {
 	dialect dialect
-	dataset Dataset
+	dataset origin.Dataset
 	key     assignment
 	set     []assignment
 	whole   bool // set has every column that can be written
@@ -135,7 +135,7 @@ func (p *plan) where(d *draft, cond origin.Condition) {
 
 func (p *plan) returning(d *draft) {
 	if p.dialect.returns() {
-		d.add(" RETURNING t.%s, %s", p.dialect.quote(p.dataset.Key), p.dataset.selected(p.dialect))
+		d.add(" RETURNING t.%s, %s", p.dialect.quote(p.dataset.Key), selected(p.dataset, p.dialect))
 	}
 }
 

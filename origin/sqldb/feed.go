@@ -9,23 +9,6 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// The kinds of change feeds.
-const (
-	// FeedNotify hears what triggers tell by NOTIFY, within milliseconds. PostgreSQL only. It has a connection of its
-	// own, beside the MaxConns of the pool.
-	FeedNotify = "notify"
-	// FeedPoll reads what triggers record in a table, every Interval. It has a connection of its own, too: loads that hold
-	// all of the pool would end it, and without it there would be more of them.
-	FeedPoll = "poll"
-)
-
-// Defaults of FeedConfig.
-const (
-	DefaultFeedChannel  = "ringside"
-	DefaultFeedTable    = "ringside_changes"
-	DefaultFeedInterval = 500 * time.Millisecond
-)
-
 // Bounds of every feed.
 const (
 	// feedAnswer is how long the database may take for one question of a feed; then the feed has broken.
@@ -37,56 +20,22 @@ const (
 	maxTold = 1000
 )
 
-// FeedConfig says how changes are heard of that are not made through this package.
-type FeedConfig struct {
-	// Kind is FeedNotify or FeedPoll.
-	Kind string
-	// Channel is what FeedNotify listens on; datasets may share it. Empty means DefaultFeedChannel.
-	Channel string
-	// Table is what FeedPoll reads, as table or schema.table; datasets may share it. Without schema it is in that of the
-	// dataset's table. Empty means DefaultFeedTable.
-	Table string
-	// Interval is the pause between two reads of FeedPoll; 0 means DefaultFeedInterval.
-	Interval time.Duration
-}
-
-func (c FeedConfig) channel() string {
-	if c.Channel == "" {
-		return DefaultFeedChannel
-	}
-	return c.Channel
-}
-
-func (c FeedConfig) table() string {
-	if c.Table == "" {
-		return DefaultFeedTable
-	}
-	return c.Table
-}
-
-func (c FeedConfig) interval() time.Duration {
-	if c.Interval <= 0 {
-		return DefaultFeedInterval
-	}
-	return c.Interval
-}
-
 // spoken is what needs no quotes in any statement or message. PostgreSQL's channels have at most 63 bytes.
 var spoken = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-func (c FeedConfig) check(ds Dataset, d dialect) error {
+func checkConfig(c origin.FeedConfig, ds origin.Dataset, d dialect) error {
 	_, listens := d.(postgres)
 	switch {
 	case ds.Table == "":
 		return errors.New("a feed tells the keys of a table: give the dataset table and key instead of query")
-	case c.Kind != FeedNotify && c.Kind != FeedPoll:
+	case c.Kind != origin.FeedNotify && c.Kind != origin.FeedPoll:
 		return fmt.Errorf("feed kind %q is not known: use notify or poll", c.Kind)
-	case c.Kind == FeedNotify && !listens:
+	case c.Kind == origin.FeedNotify && !listens:
 		return errors.New("only PostgreSQL can notify: use poll")
 	case !spoken.MatchString(ds.Name):
 		return fmt.Errorf("the name %q can not be told of: use at most 63 letters, digits, '.', '_' and '-'", ds.Name)
-	case !spoken.MatchString(c.channel()):
-		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.channel())
+	case !spoken.MatchString(c.Channel):
+		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
 	}
 	return nil
 }
@@ -94,22 +43,23 @@ func (c FeedConfig) check(ds Dataset, d dialect) error {
 // Feed returns the feed of one dataset's changes, which needs what ChangesSQL makes. It does not connect; CheckFeed
 // does. A Changed has the key as Load takes it, and version 0 where the row was deleted, or where its version did not
 // grow with the change.
-func (db *DB) Feed(ds Dataset, c FeedConfig) (origin.Feed, error) {
+func (db *DB) Feed(ds origin.Dataset, c origin.FeedConfig) (origin.Feed, error) {
+	c = c.WithDefaults()
 	if err := db.checkFeed(ds, c); err != nil {
 		return nil, err
 	}
-	if c.Kind == FeedNotify {
-		return &notifyFeed{origin: db.name, dataset: ds.Name, channel: c.channel(),
+	if c.Kind == origin.FeedNotify {
+		return &notifyFeed{origin: db.name, dataset: ds.Name, channel: c.Channel,
 			postgres: db.dialect.(postgres)}, nil
 	}
-	return &pollFeed{db: db, dataset: ds.Name, table: c.tableOf(ds), interval: c.interval(),
-		log: db.dialect.log(quoteTable(db.dialect, c.tableOf(ds)))}, nil
+	return &pollFeed{db: db, dataset: ds.Name, table: tableOf(c, ds), interval: c.Interval,
+		log: db.dialect.log(quoteTable(db.dialect, tableOf(c, ds)))}, nil
 }
 
-func (db *DB) checkFeed(ds Dataset, c FeedConfig) error {
-	err := ds.check(db.dialect)
+func (db *DB) checkFeed(ds origin.Dataset, c origin.FeedConfig) error {
+	err := checkDataset(ds, db.dialect)
 	if err == nil {
-		err = c.check(ds, db.dialect)
+		err = checkConfig(c, ds, db.dialect)
 	}
 	if err != nil {
 		return fmt.Errorf("dataset %q: %w", ds.Name, err)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin"
 )
 
 var starts = map[string]func(testing.TB) database{
@@ -28,8 +28,8 @@ func BenchmarkFeed(b *testing.B) {
 	for name, start := range starts {
 		d := start(b)
 		for _, c := range d.feeds() {
-			if c.Kind == sqldb.FeedPoll {
-				c.Interval = sqldb.DefaultFeedInterval
+			if c.Kind == origin.FeedPoll {
+				c.Interval = origin.DefaultFeedInterval
 			}
 			b.Run(name+"/"+c.Kind, func(b *testing.B) {
 				d.withRow(b)
@@ -56,7 +56,7 @@ func BenchmarkRecordedUpdate(b *testing.B) {
 	for name, start := range starts {
 		d := start(b)
 		for _, rows := range []int{1, 10_000} {
-			for _, c := range append(d.feeds(), sqldb.FeedConfig{Kind: "none"}) {
+			for _, c := range append(d.feeds(), origin.FeedConfig{Kind: "none"}) {
 				b.Run(fmt.Sprintf("%s/%d/%s", name, rows, c.Kind), func(b *testing.B) {
 					d.withRow(b)
 					d.exec(b, fmt.Sprintf("INSERT INTO r SELECT i, 'x', 1 FROM %s WHERE i > 1", d.numbers(rows)))

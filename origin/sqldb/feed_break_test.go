@@ -15,7 +15,6 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // server is a database that a test may stop and freeze.
@@ -75,7 +74,7 @@ func TestFeedsThatBreak(t *testing.T) {
 				for kind, feed := range feeds {
 					f := follow(t, feed)
 					switch {
-					case kind == sqldb.FeedNotify:
+					case kind == origin.FeedNotify:
 						f.wantStart(true)
 					case commitsStay:
 						f.want(map[string]int64{"a": 1})
@@ -119,19 +118,19 @@ func TestNoErrorOfAFeedHoldsASecret(t *testing.T) {
 }
 
 func TestFeedThatMakesNoSense(t *testing.T) {
-	table, notify := sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}, sqldb.FeedConfig{Kind: sqldb.FeedNotify}
+	table, notify := origin.Dataset{Name: "rows", Table: "r", Key: "k"}, origin.FeedConfig{Kind: origin.FeedNotify}
 	for _, c := range []struct {
 		driver, dsn string
-		ds          sqldb.Dataset
-		feed        sqldb.FeedConfig
+		ds          origin.Dataset
+		feed        origin.FeedConfig
 		want        string
 	}{
-		{"postgres", "host=h", table, sqldb.FeedConfig{Kind: "push"}, "use notify or poll"},
+		{"postgres", "host=h", table, origin.FeedConfig{Kind: "push"}, "use notify or poll"},
 		{"sqlite", "x.db", table, notify, "use poll"},
-		{"postgres", "host=h", sqldb.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "table and key instead of query"},
-		{"postgres", "host=h", sqldb.Dataset{Name: "ro'ws", Table: "r", Key: "k"}, notify, "can not be told of"},
-		{"postgres", "host=h", table, sqldb.FeedConfig{Kind: sqldb.FeedNotify, Channel: "a\"b"}, "channel"},
-		{"postgres", "host=h", sqldb.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
+		{"postgres", "host=h", origin.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "table and key instead of query"},
+		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: "k"}, notify, "can not be told of"},
+		{"postgres", "host=h", table, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "a\"b"}, "channel"},
+		{"postgres", "host=h", origin.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
 	} {
 		db := database{driver: c.driver, dsn: c.dsn}.open(t)
 		_, err := db.Feed(c.ds, c.feed)
@@ -149,7 +148,7 @@ func TestNotifications(t *testing.T) {
 	t.Parallel()
 	d := startPostgres(t)
 	d.exec(t, rowsTable)
-	f := d.record(t, rowsDataset, sqldb.FeedConfig{Kind: sqldb.FeedNotify}).started(t)
+	f := d.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify}).started(t)
 	for _, garbage := range []string{
 		"", "garbage", "{}", `{"k":5}`, `{"d":"rows"}`, `{"k":"cut`, `{"k":"a","v":1.5}`,
 		`{"k":"a","v":99999999999999999999}`, `[]`, "null", `{"all":true}`, `{"d":"rows","all":true}`, strings.Repeat("x", 7999),
@@ -176,7 +175,7 @@ func TestRegressionANotificationThatIsTooLong(t *testing.T) {
 	t.Parallel()
 	d := startPostgres(t)
 	d.exec(t, "CREATE TABLE r (k text, v text, ver int)")
-	f := d.record(t, rowsDataset, sqldb.FeedConfig{Kind: sqldb.FeedNotify}).started(t)
+	f := d.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify}).started(t)
 	d.exec(t, "INSERT INTO r VALUES ($1, 'x', 1), ($2, 'x', 1), ('a', 'x', 1)", strings.Repeat("k", 9000),
 		strings.Repeat("\x01", 1024))
 	f.want(map[string]int64{"a": 1, strings.Repeat("\x01", 1024): 1})
@@ -189,7 +188,7 @@ func TestFeedThatHearsNothingSaysSo(t *testing.T) {
 	d.exec(t, rowsTable)
 	p := newProxy(t, d.dsn)
 	d.dsn = p.dsn
-	r := d.record(t, rowsDataset, sqldb.FeedConfig{Kind: sqldb.FeedNotify})
+	r := d.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify})
 	f := r.started(t)
 	p.deaf.Store(true)
 	if err := f.end(); err == nil || !strings.Contains(err.Error(), "pooler") {

@@ -123,7 +123,7 @@ func TestGaps(t *testing.T) {
 // TestGapsInMariaDB has numbers of transactions under way, rolled back, and committed, without any grace.
 func TestGapsInMariaDB(t *testing.T) {
 	t.Parallel()
-	db, err := Open(Config{Name: "db", Driver: "mysql", DSN: rig.MariaDB(t)})
+	db, err := open(MySQL().(database), origin.SourceConfig{Name: "db", DSN: rig.MariaDB(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,9 +196,9 @@ func TestNamesOfWhatIsMade(t *testing.T) {
 }
 
 // logOf returns a reader of a table of changes that has begun, a connection to read with, and what adds a row.
-func logOf(t *testing.T, driver, dsn string) (log changeLog, conn *sql.Conn, add func()) {
+func logOf(t *testing.T, driver origin.Driver, dsn string) (log changeLog, conn *sql.Conn, add func()) {
 	t.Helper()
-	db, err := Open(Config{Name: "db", Driver: driver, DSN: dsn})
+	db, err := open(driver.(database), origin.SourceConfig{Name: "db", DSN: dsn})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,11 +215,11 @@ func logOf(t *testing.T, driver, dsn string) (log changeLog, conn *sql.Conn, add
 		}
 	}
 	write("BEGIN READ WRITE; CREATE TABLE t (k int primary key); COMMIT")
-	ds, c := Dataset{Name: "rows", Table: "t", Key: "k"}, FeedConfig{Kind: FeedPoll}
+	ds, c := origin.Dataset{Name: "rows", Table: "t", Key: "k"}, origin.FeedConfig{Kind: origin.FeedPoll}.WithDefaults()
 	if err := db.InstallChanges(ctx, ds, c); err != nil {
 		t.Fatal(err)
 	}
-	log = db.dialect.log(c.table())
+	log = db.dialect.log(c.Table)
 	if err := log.begin(ctx, conn); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func logOf(t *testing.T, driver, dsn string) (log changeLog, conn *sql.Conn, add
 // A standby that was promoted, or a cluster that was restored, may lack what was read, and gives its xids anew.
 func TestRegressionAnotherHistoryIsNotGoneOnWith(t *testing.T) {
 	t.Parallel()
-	l, conn, add := logOf(t, "postgres", rig.Postgres(t))
+	l, conn, add := logOf(t, Postgres(), rig.Postgres(t))
 	log := l.(*postgresLog)
 	for name, change := range map[string]func(){
 		"timeline": func() { log.timeline = "0000002A" }, "xids": func() { log.snapshot = "900000000:900000000:" },
@@ -255,7 +255,7 @@ func TestRegressionAnotherHistoryIsNotGoneOnWith(t *testing.T) {
 // After a crash a transaction may have the xid of one that had been rolled back, which the snapshot holds for ended.
 func TestRegressionAnXidThatWasAnotherTransactions(t *testing.T) {
 	t.Parallel()
-	l, conn, add := logOf(t, "postgres", rig.Postgres(t))
+	l, conn, add := logOf(t, Postgres(), rig.Postgres(t))
 	log := l.(*postgresLog)
 	add()
 	high := log.high

@@ -101,24 +101,24 @@ func (f *follower) want(rows map[string]int64) {
 }
 
 // feeds are the kinds that a database has.
-func (d database) feeds() []sqldb.FeedConfig {
-	poll := sqldb.FeedConfig{Kind: sqldb.FeedPoll, Interval: 10 * time.Millisecond}
+func (d database) feeds() []origin.FeedConfig {
+	poll := origin.FeedConfig{Kind: origin.FeedPoll, Interval: 10 * time.Millisecond}
 	if d.driver == "postgres" {
-		return []sqldb.FeedConfig{{Kind: sqldb.FeedNotify}, poll}
+		return []origin.FeedConfig{{Kind: origin.FeedNotify}, poll}
 	}
-	return []sqldb.FeedConfig{poll}
+	return []origin.FeedConfig{poll}
 }
 
 // recorded is a dataset whose changes are recorded.
 type recorded struct {
 	database
 	db     *sqldb.DB
-	ds     sqldb.Dataset
-	config sqldb.FeedConfig
+	ds     origin.Dataset
+	config origin.FeedConfig
 }
 
 // record has the changes of a table recorded.
-func (d database) record(t testing.TB, ds sqldb.Dataset, c sqldb.FeedConfig) *recorded {
+func (d database) record(t testing.TB, ds origin.Dataset, c origin.FeedConfig) *recorded {
 	t.Helper()
 	r := &recorded{d, d.open(t), ds, c}
 	if r.ds.Name == "" {
@@ -149,13 +149,13 @@ func (r *recorded) started(t testing.TB) *follower {
 
 const rowsTable = "CREATE TABLE r (k VARCHAR(100) PRIMARY KEY, v VARCHAR(100), ver BIGINT)"
 
-var rowsDataset = sqldb.Dataset{Table: "r", Key: "k", Version: "ver"}
+var rowsDataset = origin.Dataset{Table: "r", Key: "k", Version: "ver"}
 
 // TestFeeds runs each test with each kind of feed of each database.
 func TestFeeds(t *testing.T) {
 	tests := []struct {
 		name string
-		test func(t *testing.T, d database, c sqldb.FeedConfig)
+		test func(t *testing.T, d database, c origin.FeedConfig)
 		only string // databases and kinds that it is about; empty: all
 	}{
 		{"Conformance", testFeedConformance, ""},
@@ -200,7 +200,7 @@ func (d database) inserted(version int64) int64 {
 }
 
 // testFeedConformance tests what origin.Feed promises.
-func testFeedConformance(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedConformance(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	f := d.record(t, rowsDataset, c).started(t)
 	for _, step := range []struct {
@@ -247,7 +247,7 @@ func testFeedEndsWithItsContext(t *testing.T, f *follower) {
 	f.ended <- nil // for stop
 }
 
-func testFeedTruncate(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedTruncate(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	f := d.record(t, rowsDataset, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
@@ -269,7 +269,7 @@ func (d database) numbers(n int) string {
 }
 
 // A mass of rows is one Missed, and what comes after it is told again.
-func testFeedOfAHundredThousandRows(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedOfAHundredThousandRows(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, "CREATE TABLE r (k INTEGER PRIMARY KEY, v VARCHAR(100), ver BIGINT)")
 	f := d.record(t, rowsDataset, c).started(t)
 	d.exec(t, "INSERT INTO r SELECT i, 'x', 1 FROM "+d.numbers(100_000))
@@ -290,7 +290,7 @@ func testFeedOfAHundredThousandRows(t *testing.T, d database, c sqldb.FeedConfig
 }
 
 // Below the bound each key is told, in pieces, and once.
-func testFeedOfManyStatements(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedOfManyStatements(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	f := d.record(t, rowsDataset, c).started(t)
 	tx, err := d.Begin()
@@ -317,7 +317,7 @@ func testFeedOfManyStatements(t *testing.T, d database, c sqldb.FeedConfig) {
 
 // Numbers are taken in one order and become visible in another: a reader that goes by the highest number it has seen
 // misses the transaction that ends last.
-func testFeedOfTransactionsThatOverlap(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedOfTransactionsThatOverlap(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1), ('b', 'x', 1), ('c', 'x', 1), ('d', 'x', 1)")
 	r := d.record(t, rowsDataset, c)
@@ -375,7 +375,7 @@ var feedKeyCases = []struct {
 	{"sqlite", "DATE", "", "'2024-02-29'", "2024-02-29"},
 }
 
-func testFeedKeysAreThoseOfLoad(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedKeysAreThoseOfLoad(t *testing.T, d database, c origin.FeedConfig) {
 	for i, kc := range feedKeyCases {
 		if kc.driver != "" && kc.driver != d.driver {
 			continue
@@ -383,7 +383,7 @@ func testFeedKeysAreThoseOfLoad(t *testing.T, d database, c sqldb.FeedConfig) {
 		t.Run(kc.sqlType, func(t *testing.T) {
 			table := fmt.Sprint("keys", i)
 			d.exec(t, fmt.Sprintf("CREATE TABLE %s (k %s PRIMARY KEY, v VARCHAR(9))", table, kc.sqlType))
-			r := d.record(t, sqldb.Dataset{Table: table, Key: "k", Value: "v"}, c)
+			r := d.record(t, origin.Dataset{Table: table, Key: "k", Value: "v"}, c)
 			f := r.started(t)
 			insert := fmt.Sprintf("INSERT INTO %s VALUES (%s, 'v')", table, kc.insert)
 			if d.driver == "mysql" {
@@ -409,7 +409,7 @@ func testFeedKeysAreThoseOfLoad(t *testing.T, d database, c sqldb.FeedConfig) {
 	}
 }
 
-func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c origin.FeedConfig) {
 	quote := map[bool]string{true: "`", false: `"`}[d.driver == "mysql"]
 	quoted := func(name string) string { return quote + strings.ReplaceAll(name, quote, quote+quote) + quote }
 	table, key, version := "Select 'Me'"+quote, "Key"+quote+"one", "{{Ver}} --"
@@ -422,10 +422,10 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c sqldb.FeedConfig)
 	d.exec(t, fmt.Sprintf("CREATE TABLE %s (%s VARCHAR(9) PRIMARY KEY, v INT, %s INT)", full, quoted(key),
 		quoted(version)))
 	c.Table = "Chan'ges " + quote
-	if c.Kind == sqldb.FeedNotify {
+	if c.Kind == origin.FeedNotify {
 		c.Table, c.Channel = "", "Chan-nel.1"
 	}
-	f := d.record(t, sqldb.Dataset{Table: schema + "." + table, Key: key, Version: version}, c).started(t)
+	f := d.record(t, origin.Dataset{Table: schema + "." + table, Key: key, Version: version}, c).started(t)
 	d.exec(t, fmt.Sprintf("INSERT INTO %s VALUES ('a', 5, 1)", full))
 	f.want(map[string]int64{"a": d.inserted(1)})
 	d.exec(t, fmt.Sprintf("UPDATE %s SET %s = 2, v = 6", full, quoted(version)))
@@ -433,15 +433,15 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c sqldb.FeedConfig)
 }
 
 // A key that is no text in any character set is none that can be loaded, and not '?' either.
-func regressionAKeyThatIsNoText(t *testing.T, d database, c sqldb.FeedConfig) {
+func regressionAKeyThatIsNoText(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, "CREATE TABLE r (k VARBINARY(9) PRIMARY KEY, v INT)")
-	f := d.record(t, sqldb.Dataset{Table: "r", Key: "k"}, c).started(t)
+	f := d.record(t, origin.Dataset{Table: "r", Key: "k"}, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES (x'ff00', 1)")
 	f.want(map[string]int64{"\xff\x00": 0})
 }
 
 // A trigger that names a column which is not there makes each write of the application fail.
-func regressionATriggerOfAColumnThatIsNotThere(t *testing.T, d database, c sqldb.FeedConfig) {
+func regressionATriggerOfAColumnThatIsNotThere(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	ds := rowsDataset
 	ds.Name, ds.Version = "rows", "version"
@@ -452,11 +452,11 @@ func regressionATriggerOfAColumnThatIsNotThere(t *testing.T, d database, c sqldb
 }
 
 // Two datasets may share a channel or a table of changes, and one transaction changes both.
-func testFeedsOfTwoDatasets(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedsOfTwoDatasets(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	d.exec(t, strings.Replace(rowsTable, "TABLE r", "TABLE other", 1))
 	f := d.record(t, rowsDataset, c).started(t)
-	other := d.record(t, sqldb.Dataset{Name: "other", Table: "other", Key: "k", Version: "ver"}, c)
+	other := d.record(t, origin.Dataset{Name: "other", Table: "other", Key: "k", Version: "ver"}, c)
 	g := other.started(t)
 	tx, err := d.Begin()
 	if err != nil {
@@ -474,9 +474,9 @@ func testFeedsOfTwoDatasets(t *testing.T, d database, c sqldb.FeedConfig) {
 	g.want(map[string]int64{"b": d.inserted(2)})
 }
 
-func testFeedWithoutVersions(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedWithoutVersions(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
-	f := d.record(t, sqldb.Dataset{Table: "r", Key: "k"}, c).started(t)
+	f := d.record(t, origin.Dataset{Table: "r", Key: "k"}, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 	f.want(map[string]int64{"a": 0})
 	d.exec(t, "UPDATE r SET ver = 2")
@@ -484,7 +484,7 @@ func testFeedWithoutVersions(t *testing.T, d database, c sqldb.FeedConfig) {
 }
 
 // A trigger that needs rights of its own would make the writes of others fail.
-func testFeedWritersNeedNoRights(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedWritersNeedNoRights(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	f := d.record(t, rowsDataset, c).started(t)
 	writer := d.connectAs(t, "INSERT, SELECT, UPDATE, DELETE")
@@ -531,7 +531,7 @@ func (d database) root(t *testing.T) database {
 	return database{DB: connect(t, "mysql", strings.Replace(d.dsn, "ringside:ringside@", "root@", 1))}
 }
 
-func testFeedOfAnAccountThatMayOnlyRead(t *testing.T, d, reader database, c sqldb.FeedConfig) {
+func testFeedOfAnAccountThatMayOnlyRead(t *testing.T, d, reader database, c origin.FeedConfig) {
 	ds := rowsDataset
 	ds.Name = "rows"
 	feed, err := reader.open(t).Feed(ds, c)
@@ -545,7 +545,7 @@ func testFeedOfAnAccountThatMayOnlyRead(t *testing.T, d, reader database, c sqld
 	f.stop()
 }
 
-func testChangesRemoved(t *testing.T, d database, c sqldb.FeedConfig) {
+func testChangesRemoved(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	r := d.record(t, rowsDataset, c)
 	for range 2 { // it may be run again
@@ -569,11 +569,11 @@ func testChangesRemoved(t *testing.T, d database, c sqldb.FeedConfig) {
 }
 
 // A slow database must not lose its feed: without one it is asked more.
-func testFeedBesideLoadsThatHoldEveryConnection(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedBesideLoadsThatHoldEveryConnection(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	r := d.record(t, rowsDataset, c)
 	f := r.started(t)
-	slow, err := r.db.Dataset(sqldb.Dataset{Name: "slow", Query: d.stuck})
+	slow, err := r.db.Dataset(origin.Dataset{Name: "slow", Query: d.stuck})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -588,7 +588,7 @@ func testFeedBesideLoadsThatHoldEveryConnection(t *testing.T, d database, c sqld
 	f.want(map[string]int64{"a": d.inserted(1)})
 }
 
-func regressionWritesFailWithoutTheTableOfChanges(t *testing.T, d database, c sqldb.FeedConfig) {
+func regressionWritesFailWithoutTheTableOfChanges(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	r := d.record(t, rowsDataset, c)
 	f := r.started(t)
@@ -617,7 +617,7 @@ func regressionWritesFailWithoutTheTableOfChanges(t *testing.T, d database, c sq
 	f.want(map[string]int64{"b": 3})
 }
 
-func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
+func testCheckFeed(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	db, ds := d.open(t), rowsDataset
 	ds.Name = "rows"
@@ -649,7 +649,7 @@ func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
 		t.Fatal(err)
 	}
 	check(db)
-	if d.driver != "sqlite" && c.Kind == sqldb.FeedPoll {
+	if d.driver != "sqlite" && c.Kind == origin.FeedPoll {
 		check(other.open(t), "GRANT SELECT")
 		d.grant(t, "SELECT ON ringside_changes")
 		check(other.open(t))
@@ -663,7 +663,7 @@ func testCheckFeed(t *testing.T, d database, c sqldb.FeedConfig) {
 }
 
 // After a break the poll tells what has happened since, and LISTEN that it does not know.
-func testFeedGoesOnWhereItWas(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedGoesOnWhereItWas(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	feed := d.record(t, rowsDataset, c).feed(t)
 	f := follow(t, feed)
@@ -671,7 +671,7 @@ func testFeedGoesOnWhereItWas(t *testing.T, d database, c sqldb.FeedConfig) {
 	f.stop()
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 	f = follow(t, feed)
-	if c.Kind == sqldb.FeedNotify {
+	if c.Kind == origin.FeedNotify {
 		f.wantStart(true)
 		return
 	}
@@ -685,7 +685,7 @@ func testFeedGoesOnWhereItWas(t *testing.T, d database, c sqldb.FeedConfig) {
 }
 
 // What was pruned before it was read is missed, and nothing else is.
-func testFeedOfPrunedChanges(t *testing.T, d database, c sqldb.FeedConfig) {
+func testFeedOfPrunedChanges(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	feed := d.record(t, rowsDataset, c).feed(t)
 	for _, p := range []struct {

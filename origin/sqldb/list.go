@@ -16,7 +16,7 @@ const (
 )
 
 // Lister returns the origin.Lister of a dataset, which must be of a table. The order of the keys is the database's own.
-func (db *DB) Lister(ds Dataset) (origin.Lister, error) {
+func (db *DB) Lister(ds origin.Dataset) (origin.Lister, error) {
 	s, err := db.tableSource(ds)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *table, q origin
 func (l *rowLister) step(t *table, q origin.ListQuery) (step, error) {
 	ds, dialect := l.source.dataset, l.source.db.dialect
 	d, key := &draft{dialect: dialect}, "t."+dialect.quote(ds.Key)
-	d.add("SELECT %s, %s FROM %s AS t WHERE ", dialect.keyColumn(key), ds.selected(dialect), quoteTable(dialect, ds.Table))
+	d.add("SELECT %s, %s FROM %s AS t WHERE ", dialect.keyColumn(key), selected(ds, dialect), quoteTable(dialect, ds.Table))
 	limit := q.Limit
 	if q.After == "" {
 		d.add("%s IS NOT NULL", key)
@@ -108,7 +108,7 @@ func (l *rowLister) step(t *table, q origin.ListQuery) (step, error) {
 func (l *rowLister) filter(d *draft, t *table, where map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(where)) {
 		column := t.column(name)
-		if column == nil || !l.source.dataset.shows(name) {
+		if column == nil || !shows(l.source.dataset, name) {
 			return invalid(name, "there is no such column to look for")
 		}
 		v, err := column.take(given{kind: plain, text: where[name]})
@@ -125,7 +125,7 @@ func (l *rowLister) filter(d *draft, t *table, where map[string]string) error {
 }
 
 // shows reports whether readers see a column.
-func (ds Dataset) shows(name string) bool {
+func shows(ds origin.Dataset, name string) bool {
 	if name == ds.Key || name == ds.Version {
 		return true
 	}

@@ -16,7 +16,7 @@ const maxKeys = 1000
 // source is the origin of one dataset.
 type source struct {
 	db        *DB
-	dataset   Dataset
+	dataset   origin.Dataset
 	statement *statement
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/guard"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 func loadAll(t *testing.T, o origin.Origin, keys ...string) []origin.Result {
@@ -65,12 +64,12 @@ func regressionAKeyThatTheDatabaseOnlyConverts(t *testing.T, d database) {
 	}
 	d.exec(t, "CREATE TABLE n (id BIGINT PRIMARY KEY, v VARCHAR(20))")
 	d.exec(t, "INSERT INTO n VALUES (12, 'twelve'), (-3, 'minus'), ("+big+", 'big')")
-	checkOutcomes(t, d.dataset(t, sqldb.Dataset{Table: "n", Key: "id", Value: "v"}), want)
+	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "n", Key: "id", Value: "v"}), want)
 }
 
 func regressionAConversionInTheUsersOwnBatch(t *testing.T, d database) {
 	want := map[string]string{"12": "twelve", "13": "absent", "12abc": "absent", "012": "absent", "12.0": "absent"}
-	ds := sqldb.Dataset{Query: "SELECT v FROM n WHERE id = ?", Batch: "SELECT id, v FROM n WHERE id IN (?)", Value: "v"}
+	ds := origin.Dataset{Query: "SELECT v FROM n WHERE id = ?", Batch: "SELECT id, v FROM n WHERE id IN (?)", Value: "v"}
 	if d.driver == "postgres" {
 		ds.Query, ds.Batch = "SELECT v FROM n WHERE id = $1", "SELECT id, v FROM n WHERE id = ANY($1)"
 		for _, key := range []string{"12abc", "012", "12.0"} {
@@ -122,7 +121,7 @@ func testKeysOfOtherTypes(t *testing.T, d database) {
 		table := fmt.Sprint("keys", i)
 		d.exec(t, "CREATE TABLE "+table+" (k "+c.sqlType+" PRIMARY KEY, v VARCHAR(9))")
 		d.exec(t, "INSERT INTO "+table+" VALUES ('"+c.row+"', 'v')")
-		o, err := db.Dataset(sqldb.Dataset{Name: c.sqlType, Table: table, Key: "k", Value: "v"})
+		o, err := db.Dataset(origin.Dataset{Name: c.sqlType, Table: table, Key: "k", Value: "v"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,12 +133,12 @@ func testVersions(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 9223372036854775807), ('null', 'x', NULL)")
 	for name, c := range map[string]struct {
-		ds   sqldb.Dataset
+		ds   origin.Dataset
 		want string
 	}{
-		"row":     {sqldb.Dataset{Version: "ver"}, `{"k":"a","v":"x","ver":9223372036854775807}`},
-		"columns": {sqldb.Dataset{Version: "ver", Columns: []string{"v", "k"}}, `{"v":"x","k":"a"}`},
-		"value":   {sqldb.Dataset{Version: "ver", Value: "v"}, `x`},
+		"row":     {origin.Dataset{Version: "ver"}, `{"k":"a","v":"x","ver":9223372036854775807}`},
+		"columns": {origin.Dataset{Version: "ver", Columns: []string{"v", "k"}}, `{"v":"x","k":"a"}`},
+		"value":   {origin.Dataset{Version: "ver", Value: "v"}, `x`},
 	} {
 		c.ds.Table, c.ds.Key = "r", "k"
 		o := d.dataset(t, c.ds)
@@ -156,12 +155,12 @@ func testWhatIsWrongWithOneRowFailsItsKeyAlone(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(2000), ver VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('twice', 'x', '1'), ('twice', 'y', '1'), ('good', 'x', '1'), ('null', NULL, '1'), "+
 		"('bad', 'x', 'new'), ('large', '"+strings.Repeat("x", 101)+"', '1'), ('fits', '"+strings.Repeat("x", 100)+"', '1')")
-	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn, MaxValueBytes: 100})
+	db, err := openDB(d.driver, origin.SourceConfig{Name: "db", DSN: d.dsn, MaxValueBytes: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	o, err := db.Dataset(sqldb.Dataset{Name: "rows", Table: "r", Key: "k", Value: "v", Version: "ver"})
+	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k", Value: "v", Version: "ver"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +178,7 @@ func testQueryWithoutBatchAsksOncePerKey(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('a', '1'), ('b', '2'), ('twice', '3'), ('twice', '4')")
 	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
-	o := d.dataset(t, sqldb.Dataset{Query: "SELECT v FROM r WHERE k = " + mark})
+	o := d.dataset(t, origin.Dataset{Query: "SELECT v FROM r WHERE k = " + mark})
 	checkOutcomes(t, o, map[string]string{"a": `{"v":"1"}`, "b": `{"v":"2"}`, "c": "absent",
 		"twice": `dataset "rows" has 2 rows of one key: make the key column unique`})
 }
@@ -191,7 +190,7 @@ func testNamesThatNeedQuotes(t *testing.T, d database) {
 	d.exec(t, fmt.Sprintf("CREATE TABLE %s (%s VARCHAR(9) PRIMARY KEY, %s INT)", quoted("select me"), quoted(key),
 		quoted(odd)))
 	d.exec(t, fmt.Sprintf("INSERT INTO %s VALUES ('a', 5)", quoted("select me")))
-	o := d.dataset(t, sqldb.Dataset{Table: "select me", Key: key, Value: odd})
+	o := d.dataset(t, origin.Dataset{Table: "select me", Key: key, Value: odd})
 	checkOutcomes(t, o, map[string]string{"a": "5"})
 }
 
@@ -206,7 +205,7 @@ func regressionAnAbandonedQueryGoesOnInTheDatabase(t *testing.T, d database) {
 	if d.driver == "sqlite" {
 		return // there a query ends with the call that made it, which the conformance test sees return
 	}
-	o := d.dataset(t, sqldb.Dataset{Query: d.stuck})
+	o := d.dataset(t, origin.Dataset{Query: d.stuck})
 	var errs []error
 	for range 2 { // the limit belongs to each statement, not to the connection
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
@@ -248,7 +247,7 @@ func eachServer(t *testing.T, test func(t *testing.T, server *rig.Database, o or
 			server := c.start(t)
 			d := database{DB: connect(t, c.driver, server.DSN), driver: c.kind, dsn: server.DSN}
 			d.fill(t, map[string]string{"a": "1"})
-			test(t, server, d.dataset(t, sqldb.Dataset{Table: "conformance", Key: "k", Value: "v"}))
+			test(t, server, d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"}))
 		})
 	}
 }
@@ -293,7 +292,7 @@ func TestAFrozenDatabaseExceedsTheDeadline(t *testing.T) {
 func loadTogether(t *testing.T, o origin.Origin) {
 	t.Helper()
 	var wg sync.WaitGroup
-	for range 4 * sqldb.DefaultMaxConns {
+	for range 4 * origin.DefaultMaxConns {
 		wg.Go(func() {
 			if results, err := o.Load(soon(t), []string{"a"}); err != nil || outcome(results[0]) != "1" {
 				t.Errorf("%v, %v", results, err)
@@ -306,7 +305,7 @@ func loadTogether(t *testing.T, o origin.Origin) {
 func regressionAPlanThatATableOutgrew(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY)")
 	d.exec(t, "INSERT INTO r VALUES ('a')")
-	o := d.dataset(t, sqldb.Dataset{Table: "r", Key: "k"})
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k"})
 	checkOutcomes(t, o, map[string]string{"a": `{"k":"a"}`})
 	d.exec(t, "ALTER TABLE r ADD COLUMN v INT DEFAULT 5")
 	checkOutcomes(t, o, map[string]string{"a": `{"k":"a","v":5}`})
@@ -319,7 +318,7 @@ func testLoadsCanNotWrite(t *testing.T, d database) {
 		"mysql":    "INSERT INTO r VALUES (?) RETURNING k",
 		"sqlite":   "INSERT INTO r VALUES (?) RETURNING k",
 	}[d.driver]
-	o := d.dataset(t, sqldb.Dataset{Query: statement})
+	o := d.dataset(t, origin.Dataset{Query: statement})
 	if _, err := o.Load(soon(t), []string{"a"}); err == nil {
 		t.Error("a load wrote a row")
 	}
@@ -333,14 +332,14 @@ func TestColdStartKeepsTheCap(t *testing.T) {
 	const inFlight, perBatch, keys = 3, 100, 1000
 	d := startPostgres(t)
 	d.exec(t, "CREATE TABLE r AS SELECT 'key-' || i AS k FROM generate_series(1, 1000) i")
-	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn, MaxConns: 10})
+	db, err := openDB(d.driver, origin.SourceConfig{Name: "db", DSN: d.dsn, MaxConns: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	const together = `(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(0.02)%'
 		AND usename = 'ringside' AND application_name = 'ringside') AS n`
-	source, err := db.Dataset(sqldb.Dataset{Name: "rows", Value: "n", Query: "SELECT 1 AS n WHERE $1 = ''",
+	source, err := db.Dataset(origin.Dataset{Name: "rows", Value: "n", Query: "SELECT 1 AS n WHERE $1 = ''",
 		Batch: "WITH slow AS MATERIALIZED (SELECT pg_sleep(0.02)), c AS MATERIALIZED (SELECT " + together +
 			" FROM slow) SELECT k, n FROM r, c WHERE k = ANY($1)"})
 	if err != nil {
@@ -376,7 +375,7 @@ func TestColdStartKeepsTheCap(t *testing.T) {
 
 func TestStatsShowTheBound(t *testing.T) {
 	d := startSQLite(t)
-	if got := d.open(t).Stats(); got.MaxOpenConnections != sqldb.DefaultMaxConns {
+	if got := d.open(t).Stats(); got.MaxOpenConnections != origin.DefaultMaxConns {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,6 +1,10 @@
 package sqldb
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/ringside-cache/ringside/origin"
+)
 
 // account is whose connections are made, and to what.
 type account struct{ address, user, password string }
@@ -13,15 +17,15 @@ type login struct {
 }
 
 // login reads accounts by parse, whose errors hold no part of the DSN.
-func (c Config) login(parse func(dsn string) (account, error)) (*login, error) {
+func newLogin(c origin.SourceConfig, parse func(dsn string) (account, error)) (*login, error) {
 	first, err := parse(c.DSN)
 	if err != nil {
 		return nil, err
 	}
 	l := &login{again: func() (account, error) { return first, nil }}
-	if c.Reread != nil {
+	if c.ReloadDSN != nil {
 		l.again = func() (account, error) {
-			dsn, err := c.Reread()
+			dsn, err := c.ReloadDSN()
 			if err != nil {
 				return account{}, err
 			}
@@ -40,8 +44,8 @@ func (l *login) now() account {
 	return *l.latest.Load()
 }
 
-// moved reports whether the DSN has become that of another database.
-func (l *login) moved() bool {
+// targetChanged reports whether the DSN has become that of another database.
+func (l *login) targetChanged() bool {
 	a, err := l.again()
 	return err == nil && a.address != l.latest.Load().address
 }

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // testARotatedPassword changes the password of an account and what the DSN's file would hold, in this order: what is
@@ -21,14 +21,14 @@ func testARotatedPassword(t *testing.T, d database) {
 	d.setPassword(t, "old")
 	var dsn atomic.Pointer[string]
 	dsn.Store(new(app.dsnWith("old")))
-	db, err := sqldb.Open(sqldb.Config{
-		Name: "db", Driver: d.driver, DSN: *dsn.Load(), Reread: func() (string, error) { return *dsn.Load(), nil },
+	db, err := openDB(d.driver, origin.SourceConfig{
+		Name: "db", DSN: *dsn.Load(), ReloadDSN: func() (string, error) { return *dsn.Load(), nil },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	o, err := db.Dataset(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,13 +43,13 @@ func testARotatedPassword(t *testing.T, d database) {
 	dsn.Store(new(app.dsnWith("new")))
 	loadOne(t, o, "a")
 	if d.driver == "postgres" {
-		feed, err := db.Feed(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}, sqldb.FeedConfig{Kind: sqldb.FeedNotify})
+		feed, err := db.Feed(origin.Dataset{Name: "rows", Table: "r", Key: "k"}, origin.FeedConfig{Kind: origin.FeedNotify})
 		if err != nil {
 			t.Fatal(err)
 		}
 		follow(t, feed).wantStart(true)
 	}
-	if db.Moved() {
+	if db.TargetChanged() {
 		t.Error("another password is taken for another database")
 	}
 
@@ -57,7 +57,7 @@ func testARotatedPassword(t *testing.T, d database) {
 	dsn.Store(new(strings.Replace(app.dsnWith("other"), "127.0.0.1", "127.0.0.2", 1)))
 	d.endSessions(t)
 	loadOne(t, o, "a")
-	if !db.Moved() {
+	if !db.TargetChanged() {
 		t.Error("nobody is told that the DSN is of another database")
 	}
 }

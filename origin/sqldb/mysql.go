@@ -17,6 +17,8 @@ import (
 	"time"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // mysql reads MySQL and MariaDB.
@@ -25,7 +27,7 @@ type mysql struct {
 	tables  sync.Map             // :: [2]string{table, key} → *tableTypes
 }
 
-func openMySQL(c Config) (connectors, dialect, error) {
+func openMySQL(c origin.SourceConfig) (connectors, dialect, error) {
 	config, err := mysqldriver.ParseDSN(c.DSN)
 	if c.DSN == "" || err != nil || config.Net != "tcp" && config.Net != "unix" { // it would be part of a password
 		return connectors{}, nil, errBadMySQL
@@ -42,7 +44,7 @@ func openMySQL(c Config) (connectors, dialect, error) {
 	config.Params["sql_mode"] = "CONCAT(" + cmp.Or(config.Params["sql_mode"], "@@sql_mode") + ", ',STRICT_ALL_TABLES')" //guard:server-strict-cuts-values-off
 	//guard:write-changes-nothing-meets-no-row
 	config.ClientFoundRows = true // an UPDATE that changes nothing has met its row, too
-	login, err := c.login(mysqlAccount)
+	login, err := newLogin(c, mysqlAccount)
 	if err != nil {
 		return connectors{}, nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin"
 )
 
 const canary = "c4n4ry"
@@ -42,8 +42,8 @@ func TestNoErrorHoldsASecret(t *testing.T) {
 		{"sqlite", ""},
 		{"oracle", canary},
 	} {
-		config := sqldb.Config{Name: "db", Driver: c.driver, DSN: c.dsn}
-		_, err := sqldb.Open(config)
+		config := origin.SourceConfig{Name: "db", DSN: c.dsn}
+		_, err := openDB(c.driver, config)
 		if err == nil {
 			t.Errorf("%s %q was opened", c.driver, c.dsn)
 			continue
@@ -68,14 +68,14 @@ func TestNoErrorOfAConnectionHoldsASecret(t *testing.T) {
 		{"mysql", "user:" + canary + "@tcp(127.0.0.1:1)/db"},
 		{"sqlite", "file:/nowhere/x.db?_key=" + canary},
 	} {
-		db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: c.driver, DSN: c.dsn})
+		db, err := openDB(c.driver, origin.SourceConfig{Name: "db", DSN: c.dsn})
 		if err != nil {
 			if strings.Contains(err.Error(), canary) {
 				t.Errorf("%s: the secret is in %v", c.driver, err)
 			}
 			continue
 		}
-		o, err := db.Dataset(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+		o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestOpenDoesNotConnect(t *testing.T) {
 	for driver, dsn := range map[string]string{
 		"postgres": "postgres://user@127.0.0.1:1/db", "mysql": "user@tcp(127.0.0.1:1)/db", "sqlite": "/nowhere/x.db",
 	} {
-		db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: driver, DSN: dsn})
+		db, err := openDB(driver, origin.SourceConfig{Name: "db", DSN: dsn})
 		if err != nil {
 			t.Errorf("%s: %v", driver, err)
 			continue
@@ -107,7 +107,7 @@ func TestOpenDoesNotConnect(t *testing.T) {
 func TestSQLiteIsNotMadeWhereThereIsNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.db")
 	d := database{driver: "sqlite", dsn: path}
-	o := d.dataset(t, sqldb.Dataset{Table: "r", Key: "k"})
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k"})
 	if _, err := o.Load(soon(t), []string{"a"}); err == nil || !strings.Contains(err.Error(), "open "+path+": ") {
 		t.Errorf("a file that is not there: %v", err)
 	}
@@ -118,7 +118,7 @@ func TestSQLiteIsNotMadeWhereThereIsNone(t *testing.T) {
 
 func TestDatasetThatMakesNoSense(t *testing.T) {
 	db := database{driver: "postgres", dsn: "postgres://127.0.0.1:1/db"}.open(t)
-	for want, ds := range map[string]sqldb.Dataset{
+	for want, ds := range map[string]origin.Dataset{
 		"either table and key, or query":  {},
 		"set either table and key":        {Table: "r", Key: "k", Query: "SELECT $1"},
 		"table needs key":                 {Table: "r"},
@@ -139,29 +139,29 @@ func TestDatasetThatMakesNoSense(t *testing.T) {
 func testCheck(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	db := d.open(t)
-	table := func(change func(*sqldb.Dataset)) sqldb.Dataset {
-		ds := sqldb.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver", Value: "v"}
+	table := func(change func(*origin.Dataset)) origin.Dataset {
+		ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver", Value: "v"}
 		change(&ds)
 		return ds
 	}
-	query := func(query, batch string) sqldb.Dataset {
+	query := func(query, batch string) origin.Dataset {
 		if d.driver == "postgres" {
 			query, batch = strings.ReplaceAll(query, "?", "$1"), strings.ReplaceAll(batch, "IN (?)", "= ANY($1)")
 		}
-		return sqldb.Dataset{Name: "rows", Query: query, Batch: batch, Version: "ver"}
+		return origin.Dataset{Name: "rows", Query: query, Batch: batch, Version: "ver"}
 	}
 	const good = "SELECT v, ver FROM r WHERE k = ?"
 	for _, c := range []struct {
-		ds   sqldb.Dataset
+		ds   origin.Dataset
 		want string // of the error; empty for none
 	}{
-		{table(func(*sqldb.Dataset) {}), ""},
-		{table(func(ds *sqldb.Dataset) { ds.Table = "nowhere" }), "nowhere"},
-		{table(func(ds *sqldb.Dataset) { ds.Key = "kk" }), `key: there is no column "kk": it has k, v, ver`},
-		{table(func(ds *sqldb.Dataset) { ds.Version = "vv" }), `version: there is no column "vv"`},
-		{table(func(ds *sqldb.Dataset) { ds.Value = "vv" }), `value: there is no column "vv"`},
-		{table(func(ds *sqldb.Dataset) { ds.Value, ds.Columns = "", []string{"v", "w"} }), `columns: there is no column "w"`},
-		{table(func(ds *sqldb.Dataset) { ds.Version = "v" }), `column "v" is not an integer`},
+		{table(func(*origin.Dataset) {}), ""},
+		{table(func(ds *origin.Dataset) { ds.Table = "nowhere" }), "nowhere"},
+		{table(func(ds *origin.Dataset) { ds.Key = "kk" }), `key: there is no column "kk": it has k, v, ver`},
+		{table(func(ds *origin.Dataset) { ds.Version = "vv" }), `version: there is no column "vv"`},
+		{table(func(ds *origin.Dataset) { ds.Value = "vv" }), `value: there is no column "vv"`},
+		{table(func(ds *origin.Dataset) { ds.Value, ds.Columns = "", []string{"v", "w"} }), `columns: there is no column "w"`},
+		{table(func(ds *origin.Dataset) { ds.Version = "v" }), `column "v" is not an integer`},
 		{query(good, ""), ""},
 		{query(good, "SELECT k, v, ver FROM r WHERE k IN (?)"), ""},
 		{query("SELEKT v FROM r WHERE k = ?", ""), "query"},
@@ -189,7 +189,7 @@ func TestAnAddressThatIsNoMySQLIsNamed(t *testing.T) {
 	db := database{driver: "mysql", dsn: "user:" + canary + "@tcp(" + ln.Addr().String() + ")/db"}.open(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	err = db.Check(ctx, sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+	err = db.Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 	if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), canary) ||
 		!strings.Contains(err.Error(), "no MySQL or MariaDB has answered at "+ln.Addr().String()) {
 		t.Errorf("got %v", err)
@@ -200,7 +200,7 @@ func TestCheckOfADatabaseThatIsAway(t *testing.T) {
 	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := d.open(t).Check(ctx, sqldb.Dataset{Name: "rows", Table: "r", Key: "k"}); err == nil {
+	if err := d.open(t).Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: "k"}); err == nil {
 		t.Error("found nothing wrong")
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // postgres reads through pgconn, below the driver of database/sql: only there a statement and its time limit travel
@@ -41,12 +43,12 @@ var errBadPostgres = errors.New("the DSN is not one of PostgreSQL, such as " +
 	"postgres://user:password@host:5432/database?sslmode=verify-full " +
 	"(percent-encode special characters of the password)")
 
-func openPostgres(c Config) (connectors, dialect, error) {
+func openPostgres(c origin.SourceConfig) (connectors, dialect, error) {
 	config, err := pgx.ParseConfig(c.DSN)
 	if c.DSN == "" || err != nil {
 		return connectors{}, nil, errBadPostgres
 	}
-	login, err := c.login(postgresAccount)
+	login, err := newLogin(c, postgresAccount)
 	if err != nil {
 		return connectors{}, nil, err
 	}

@@ -9,12 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
-)
 
-// Defaults of Config.
-const (
-	DefaultMaxConns      = 4
-	DefaultMaxValueBytes = 1 << 20
+	"github.com/ringside-cache/ringside/origin"
 )
 
 const (
@@ -22,43 +18,37 @@ const (
 	connIdle     = 5 * time.Minute
 )
 
-// Config says how to reach one database.
-type Config struct {
-	// Name is the origin's name in the configuration; errors name the database by it.
-	Name string
-	// Driver is postgres, mysql (which is MariaDB too) or sqlite.
-	Driver string
-	// DSN is a secret. For postgres it is a URL or key=value pairs (libpq), for mysql the form of go-sql-driver,
-	// user:password@tcp(host:port)/database, for sqlite a path or a file: URI.
-	DSN string
-	// Reread returns the DSN as it is now. It is called whenever a connection is made, which then takes user and password
-	// from it; nil means that they do not change.
-	Reread func() (string, error)
-	// MaxConns bounds the connections, and so the simultaneous statements; 0 means DefaultMaxConns.
-	MaxConns int
-	// MaxValueBytes bounds one value. A row that makes a larger one is an error of its key alone; 0 means
-	// DefaultMaxValueBytes.
-	MaxValueBytes int
+// database is one kind of database.
+type database struct {
+	name      string
+	feedKinds []string
+	open      func(origin.SourceConfig) (connectors, dialect, error)
 }
 
-// String leaves the DSN out.
-func (c Config) String() string { return fmt.Sprintf("origin %q (%s)", c.Name, c.Driver) }
-
-// GoString leaves the DSN out.
-func (c Config) GoString() string { return c.String() }
-
-func (c Config) maxConns() int {
-	if c.MaxConns <= 0 {
-		return DefaultMaxConns
-	}
-	return c.MaxConns
+// Postgres returns the driver of PostgreSQL.
+func Postgres() origin.Driver {
+	return database{"postgres", []string{origin.FeedNotify, origin.FeedPoll}, openPostgres}
 }
 
-func (c Config) maxValueBytes() int {
-	if c.MaxValueBytes <= 0 {
-		return DefaultMaxValueBytes
+// MySQL returns the driver of MySQL and MariaDB.
+func MySQL() origin.Driver { return database{"mysql", []string{origin.FeedPoll}, openMySQL} }
+
+// SQLite returns the driver of SQLite.
+func SQLite() origin.Driver { return database{"sqlite", []string{origin.FeedPoll}, openSQLite} }
+
+// Name implements origin.Driver.
+func (d database) Name() string { return d.name }
+
+// FeedKinds implements origin.Driver.
+func (d database) FeedKinds() []string { return d.feedKinds }
+
+// Open implements origin.Driver.
+func (d database) Open(c origin.SourceConfig) (origin.Source, error) {
+	db, err := open(d, c)
+	if err != nil {
+		return nil, err // not a nil *DB
 	}
-	return c.MaxValueBytes
+	return db, nil
 }
 
 // DB is the pool of connections to one database, shared by its datasets. It is safe for concurrent use.
@@ -73,22 +63,15 @@ type DB struct {
 	maxValueBytes int
 }
 
-// Open checks the DSN but does not connect: a database that is away must not keep the sidecar from starting. Its
-// errors never hold any part of the DSN, not even what the driver says about it.
-func Open(c Config) (*DB, error) {
-	open, ok := map[string]func(Config) (connectors, dialect, error){
-		"postgres": openPostgres, "mysql": openMySQL, "sqlite": openSQLite,
-	}[c.Driver]
-	if !ok {
-		return nil, fmt.Errorf("origin %q: driver %q is not known: use postgres, mysql or sqlite", c.Name, c.Driver)
-	}
-	connectors, dialect, err := open(c)
+func open(d database, c origin.SourceConfig) (*DB, error) {
+	c = c.WithDefaults()
+	connectors, dialect, err := d.open(c)
 	if err != nil {
 		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
 	}
 	db := &DB{
-		name: c.Name, dialect: dialect, login: connectors.login, reads: connectors.reads, maxConns: c.maxConns(),
-		maxValueBytes: c.maxValueBytes(),
+		name: c.Name, dialect: dialect, login: connectors.login, reads: connectors.reads, maxConns: c.MaxConns,
+		maxValueBytes: c.MaxValueBytes,
 	}
 	db.pool = openPool(db.reads, db.maxConns)
 	db.writes = db.pool
@@ -108,9 +91,8 @@ func openPool(c driver.Connector, maxConns int) *sql.DB {
 	return pool
 }
 
-// Moved reports whether Config.Reread returns the DSN of another database than the one that is connected to, which stays
-// in use.
-func (db *DB) Moved() bool { return db.login.moved() }
+// TargetChanged implements origin.ReloadableSource.
+func (db *DB) TargetChanged() bool { return db.login.targetChanged() }
 
 // Stats returns the pool's bound, use and waits, for metrics.
 func (db *DB) Stats() sql.DBStats { return db.pool.Stats() }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	sqlitedriver "modernc.org/sqlite"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // busyTimeout is how long a read waits for a writer that is changing the file's layout; in WAL mode readers hardly
@@ -26,7 +28,7 @@ const busyTimeout = 250 * time.Millisecond
 // writes.
 type sqlite struct{}
 
-func openSQLite(c Config) (connectors, dialect, error) {
+func openSQLite(c origin.SourceConfig) (connectors, dialect, error) {
 	read, write, err := sqliteURIs(c.DSN)
 	if err != nil {
 		return connectors{}, nil, err
@@ -39,7 +41,7 @@ func openSQLite(c Config) (connectors, dialect, error) {
 	if err != nil {
 		return connectors{}, nil, errBadSQLite
 	}
-	login, err := c.login(func(dsn string) (account, error) { return account{address: dsn}, nil })
+	login, err := newLogin(c, func(dsn string) (account, error) { return account{address: dsn}, nil })
 	path, _, _ := strings.Cut(strings.TrimPrefix(c.DSN, "file:"), "?")
 	return connectors{fileConnector{reads, path}, fileConnector{writes, path}, login}, sqlite{}, err
 }

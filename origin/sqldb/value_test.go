@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
@@ -57,7 +58,7 @@ func TestARowIsTheSameBytesFromEachDatabase(t *testing.T) {
 		for _, statement := range otherDefaults[d.driver] {
 			d.exec(t, statement)
 		}
-		o := d.dataset(t, sqldb.Dataset{Table: "shared", Key: "k", Version: "ver"})
+		o := d.dataset(t, origin.Dataset{Table: "shared", Key: "k", Version: "ver"})
 		for range 2 { // prepared, and prepared before
 			got := loadOne(t, o, "k")
 			if string(got.Data) != sharedValue {
@@ -164,16 +165,16 @@ func testEachTypeHasItsForm(t *testing.T, d database) {
 		table := fmt.Sprint("one", i)
 		d.exec(t, "CREATE TABLE "+table+" (k VARCHAR(5) PRIMARY KEY, v "+c.sqlType+")")
 		d.exec(t, "INSERT INTO "+table+" VALUES ('k', "+c.literal+")")
-		checkForm(t, db, c, sqldb.Dataset{Table: table, Key: "k", Columns: []string{"v"}}, `{"v":`+c.json+`}`)
+		checkForm(t, db, c, origin.Dataset{Table: table, Key: "k", Columns: []string{"v"}}, `{"v":`+c.json+`}`)
 		plain := c.plain
 		if plain == "" {
 			plain = strings.Trim(c.json, `"`)
 		}
-		checkForm(t, db, c, sqldb.Dataset{Table: table, Key: "k", Value: "v"}, plain)
+		checkForm(t, db, c, origin.Dataset{Table: table, Key: "k", Value: "v"}, plain)
 	}
 }
 
-func checkForm(t *testing.T, db *sqldb.DB, c typeCase, ds sqldb.Dataset, want string) {
+func checkForm(t *testing.T, db *sqldb.DB, c typeCase, ds origin.Dataset, want string) {
 	t.Helper()
 	o, err := db.Dataset(ds)
 	if err != nil {

@@ -21,7 +21,7 @@ const maxAttempts = 5
 
 // Writer returns the origin.Writer of a dataset, which must be of a table. Reads stay read-only; only what it does
 // writes. It does not connect; CheckWritable does.
-func (db *DB) Writer(ds Dataset) (origin.Writer, error) {
+func (db *DB) Writer(ds origin.Dataset) (origin.Writer, error) {
 	w, err := db.newWriter(ds)
 	if err != nil {
 		return nil, err
@@ -29,10 +29,10 @@ func (db *DB) Writer(ds Dataset) (origin.Writer, error) {
 	return w, nil
 }
 
-func (db *DB) newWriter(ds Dataset) (*rowWriter, error) {
+func (db *DB) newWriter(ds origin.Dataset) (*rowWriter, error) {
 	s, err := db.tableSource(ds)
 	if err == nil {
-		err = ds.checkWriter()
+		err = checkWriter(ds)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
@@ -40,14 +40,14 @@ func (db *DB) newWriter(ds Dataset) (*rowWriter, error) {
 	return &rowWriter{s, db.catalogOf(ds)}, nil
 }
 
-func (db *DB) tableSource(ds Dataset) (*source, error) {
+func (db *DB) tableSource(ds origin.Dataset) (*source, error) {
 	if ds.Table == "" {
 		return nil, errors.New("only a dataset with table and key can be written or listed, not one with query")
 	}
 	return db.source(ds)
 }
 
-func (db *DB) catalogOf(ds Dataset) *catalog {
+func (db *DB) catalogOf(ds origin.Dataset) *catalog {
 	return &catalog{dialect: db.dialect, table: ds.Table, key: ds.Key}
 }
 
@@ -140,7 +140,7 @@ func (w *rowWriter) edit(t *table, c origin.Change) (*edit, error) {
 	}
 	p := &plan{dialect: w.source.db.dialect, dataset: ds, key: assignment{ds.Key, param}}
 	e := &edit{
-		change: c, statement: ds.statement(p.dialect), keyColumn: ds.Key,
+		change: c, statement: statementOf(ds, p.dialect), keyColumn: ds.Key,
 		rows: newCollector(ds, true, w.source.db.maxValueBytes, nil),
 	}
 	if !c.Delete {

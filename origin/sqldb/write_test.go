@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // withoutVersion is a value without what a write changes in it.
@@ -26,7 +25,7 @@ func TestWhatALoadGivesAWriteTakes(t *testing.T) {
 		for _, statement := range otherDefaults[d.driver] {
 			d.exec(t, statement)
 		}
-		w := d.rows(t, sqldb.Dataset{Table: "shared", Key: "k", Version: "ver"})
+		w := d.rows(t, origin.Dataset{Table: "shared", Key: "k", Version: "ver"})
 		for _, c := range []origin.Change{
 			{}, {If: origin.Condition{Present: true}}, {If: origin.Condition{Version: 9}}, {Delete: true},
 			{If: origin.Condition{Absent: true}}, {Delete: true}, {},
@@ -71,7 +70,7 @@ func testWritesOfEachType(t *testing.T, d database) {
 		table := fmt.Sprint("one", i)
 		d.exec(t, "CREATE TABLE "+table+" (k VARCHAR(5) PRIMARY KEY, v "+c.sqlType+")")
 		d.exec(t, "INSERT INTO "+table+" VALUES ('k', "+c.literal+"), ('null', NULL)")
-		for _, ds := range []sqldb.Dataset{
+		for _, ds := range []origin.Dataset{
 			{Table: table, Key: "k", Columns: []string{"v"}}, {Table: table, Key: "k", Value: "v"},
 		} {
 			w := d.rows(t, ds)
@@ -98,7 +97,7 @@ func testWritesInOtherForms(t *testing.T, d database) {
 		"mysql":    "LONGTEXT, i BIGINT, f DOUBLE, at DATETIME(6), zoned TIMESTAMP(6) NULL, b BOOL, doc JSON)",
 		"sqlite":   "TEXT, i BIGINT, f DOUBLE, at DATETIME, zoned TIMESTAMPTZ, b BOOLEAN, doc JSON)",
 	}[d.driver])
-	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
 	null := `{"k":"a","n":null,"i":null,"f":null,"at":null,"zoned":null,"b":null,"doc":null}`
 	large := strings.Repeat("x", 1<<20-100)
 	for _, c := range []struct{ column, written, loaded string }{
@@ -129,7 +128,7 @@ func testWritesOfAPart(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, must VARCHAR(9) NOT NULL, may VARCHAR(9) DEFAULT 'x', "+
 		"hidden VARCHAR(9), ver BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', 'm', 'n', 'h', NULL)")
-	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k", Version: "ver", Columns: []string{"must", "may"}})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Version: "ver", Columns: []string{"must", "may"}})
 	for _, c := range []struct{ key, written, want string }{
 		{"a", `{"may":"new"}`, `{"must":"m","may":"new"}`}, {"a", `{}`, `{"must":"m","may":"new"}`},
 		{"a", `{"may":null,"ver":77,"k":"a"}`, `{"must":"m","may":null}`},
@@ -229,7 +228,7 @@ func testRefusals(t *testing.T, d database) {
 		if strings.Contains(c.columns, "UNIQUE") {
 			d.exec(t, "INSERT INTO "+table+" VALUES ('other', 7)")
 		}
-		w := d.rows(t, sqldb.Dataset{Table: table, Key: "k"})
+		w := d.rows(t, origin.Dataset{Table: table, Key: "k"})
 		_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(c.value)})
 		refused, ok := errors.AsType[*origin.ValueError](err)
 		if !ok || refused.Column != c.column || !strings.Contains(refused.Reason, c.reason) {
@@ -252,12 +251,12 @@ func testWritesThatCouldNotBeReadBack(t *testing.T, d database) {
 		held, same = "5.0", "5"
 	}
 	d.exec(t, "INSERT INTO r VALUES ('"+held+"', '', '"+strings.Repeat("w", 100)+"')")
-	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn, MaxValueBytes: 150})
+	db, err := openDB(d.driver, origin.SourceConfig{Name: "db", DSN: d.dsn, MaxValueBytes: 150})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	w, err := db.Writer(sqldb.Dataset{Name: "rows", Table: "r", Key: "k"})
+	w, err := db.Writer(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +290,7 @@ func testWritesThatCouldNotBeReadBack(t *testing.T, d database) {
 func testConditionsOnANullValue(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', NULL, 1), ('b', 'x', 1)")
-	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k", Version: "ver", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Version: "ver", Value: "v"})
 	if page, err := w.List(soon(t), origin.ListQuery{Limit: 2}); err != nil || len(page) != 1 || page[0].Key != "b" {
 		t.Errorf("listed %v, %v", page, err)
 	}
@@ -314,7 +313,7 @@ func testConditionsOnANullValue(t *testing.T, d database) {
 func testAKeyThatIsNotUnique(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x'), ('a', 'y')")
-	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
 	for _, c := range []origin.Change{
 		{Data: []byte("new")}, {Data: []byte("new"), If: origin.Condition{Present: true}}, {Delete: true},
 	} {
@@ -332,7 +331,7 @@ func testAKeyThatIsNotUnique(t *testing.T, d database) {
 	nocase := map[string]string{"mysql": "utf8mb4_general_ci", "sqlite": "NOCASE"}[d.driver]
 	d.exec(t, "CREATE TABLE two (k VARCHAR(9) COLLATE "+nocase+", v VARCHAR(9))")
 	d.exec(t, "INSERT INTO two VALUES ('b', 'x'), ('B', 'y')")
-	w = d.rows(t, sqldb.Dataset{Table: "two", Key: "k", Value: "v"})
+	w = d.rows(t, origin.Dataset{Table: "two", Key: "k", Value: "v"})
 	_, err := w.Write(soon(t), origin.Change{Key: "b", Data: []byte("new"), If: origin.Condition{Present: true}})
 	if n := d.count(t, "SELECT count(*) FROM two WHERE v IN ('x', 'y')"); err == nil || n != 2 {
 		t.Errorf("%v; %d rows are as they were", err, n)
@@ -342,7 +341,7 @@ func testAKeyThatIsNotUnique(t *testing.T, d database) {
 // The writer knows the columns for a while; what it knows wrongly must not last.
 func testWritesToATableThatWasAltered(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
-	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
 	if _, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":"x"}`)}); err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +357,7 @@ func testWritesToATableThatWasAltered(t *testing.T, d database) {
 
 func regressionAMissingTableIsTheClientsFault(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
-	w := d.rows(t, sqldb.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
 	d.exec(t, "DROP TABLE r")
 	for _, c := range []origin.Change{{Key: "a", Data: []byte(`{"v":"x"}`)}, {Key: "a", Delete: true}} {
 		_, err := w.Write(soon(t), c)
@@ -375,7 +374,7 @@ func regressionAMissingTableIsTheClientsFault(t *testing.T, d database) {
 
 func TestDatasetsThatCanNotBeWritten(t *testing.T) {
 	db := database{driver: "postgres", dsn: "postgres://127.0.0.1:1/db"}.open(t)
-	for want, ds := range map[string]sqldb.Dataset{
+	for want, ds := range map[string]origin.Dataset{
 		"not one with query":     {Query: "SELECT $1"},
 		"table needs key":        {Table: "r"},
 		"must be another column": {Table: "r", Key: "k", Value: "k"},
@@ -393,7 +392,7 @@ func TestAWriteWaitsForOthersNoLongerThanItsContext(t *testing.T) {
 	d := startSQLite(t)
 	d.exec(t, "PRAGMA journal_mode = DELETE")
 	d.fillExact(t, map[string]string{"a": "old"})
-	w := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
 	conn, err := d.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // rows is a dataset with all that can be done to it.
@@ -17,7 +16,7 @@ type rows struct {
 	origin.Lister
 }
 
-func (d database) rows(t testing.TB, ds sqldb.Dataset) rows {
+func (d database) rows(t testing.TB, ds origin.Dataset) rows {
 	t.Helper()
 	ds.Name = "rows"
 	db := d.open(t)
@@ -43,7 +42,7 @@ var exactKey = map[string]string{
 }
 
 func testConformanceWriter(t *testing.T, d database) {
-	ds := sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"}
+	ds := origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"}
 	origintest.ConformanceWriter(t, origintest.WriterSubject{
 		New: func(t *testing.T, values map[string]string) origintest.Rows {
 			d.fillExact(t, values)
@@ -51,7 +50,7 @@ func testConformanceWriter(t *testing.T, d database) {
 		},
 		Unversioned: func(t *testing.T) origintest.Rows {
 			d.fillExact(t, map[string]string{"a": "old"})
-			return d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Value: "v"})
+			return d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
 		},
 		Stuck: func(t *testing.T) (origintest.Rows, func()) {
 			d.fillExact(t, map[string]string{"a": "old"})
@@ -81,7 +80,7 @@ func regressionARowThatComesBackHasAVersionOfBefore(t *testing.T, d database) {
 	if d.driver == "sqlite" {
 		d.dsn = d.fileURL("_pragma=synchronous(0)") // many writes within a millisecond
 	}
-	rows := d.rows(t, sqldb.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+	rows := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
 	newest := int64(0)
 	for range 50 {
 		for _, c := range []origin.Change{{Key: "a", Data: []byte("x")}, {Key: "a", Data: []byte("y")}, {Key: "a", Delete: true}} {

@@ -18,7 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/deploy/schema"
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/drivers"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
@@ -106,20 +106,20 @@ type rows struct {
 
 func (d database) open(tb testing.TB) rows {
 	tb.Helper()
-	db, err := sqldb.Open(sqldb.Config{Name: "db", Driver: d.driver, DSN: d.dsn})
+	db, err := drivers.All().Open(d.driver, origin.SourceConfig{Name: "db", DSN: d.dsn})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = db.Close() })
-	ds := sqldb.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: "cnf_id", Version: "ver"}
+	ds := origin.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: "cnf_id", Version: "ver"}
 	var r rows
 	if r.Origin, err = db.Dataset(ds); err != nil {
 		tb.Fatal(err)
 	}
-	if r.Writer, err = db.Writer(ds); err != nil {
+	if r.Writer, err = db.(origin.WritableSource).Writer(ds); err != nil {
 		tb.Fatal(err)
 	}
-	if r.Lister, err = db.Lister(ds); err != nil {
+	if r.Lister, err = db.(origin.ListableSource).Lister(ds); err != nil {
 		tb.Fatal(err)
 	}
 	return r

@@ -15,7 +15,8 @@ import (
 	"github.com/ringside-cache/ringside/deploy/collector/telemetry"
 	"github.com/ringside-cache/ringside/deploy/schema"
 	"github.com/ringside-cache/ringside/e2e/rig"
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/drivers"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 123456000, time.UTC)
@@ -89,12 +90,12 @@ func (d *database) delete(t *testing.T, ids ...string) {
 // read returns the row as a sidecar reads it; empty when there is none.
 func (d *database) read(t *testing.T, id string) string {
 	t.Helper()
-	db, err := sqldb.Open(sqldb.Config{Name: "test", Driver: d.driver, DSN: d.dsn})
+	db, err := drivers.All().Open(d.driver, origin.SourceConfig{Name: "test", DSN: d.dsn})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	o, err := db.Dataset(sqldb.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: "cnf_id", Version: "ver"})
+	o, err := db.Dataset(origin.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: "cnf_id", Version: "ver"})
 	if err != nil {
 		t.Fatal(err)
 	}

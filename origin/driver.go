@@ -1,0 +1,263 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Driver opens origins of one kind.
+type Driver interface {
+	// Name is the value of `driver` in the configuration.
+	Name() string
+	// FeedKinds returns the kinds of change feeds that these origins support, such as FeedPoll.
+	FeedKinds() []string
+	// Open checks c but does not connect: an origin that is down must not keep the sidecar from starting. Its errors name
+	// the origin and contain no part of the DSN.
+	Open(c SourceConfig) (Source, error)
+}
+
+// Drivers are the known kinds of origins, in the order in which messages list them.
+type Drivers []Driver
+
+// Names returns the values that `driver` can have in the configuration.
+func (d Drivers) Names() []string {
+	names := make([]string, len(d))
+	for i, driver := range d {
+		names[i] = driver.Name()
+	}
+	return names
+}
+
+// Lookup returns the driver of this name, or nil.
+func (d Drivers) Lookup(name string) Driver {
+	for _, driver := range d {
+		if driver.Name() == name {
+			return driver
+		}
+	}
+	return nil
+}
+
+// Open opens an origin with the driver of this name.
+func (d Drivers) Open(name string, c SourceConfig) (Source, error) {
+	driver := d.Lookup(name)
+	if driver == nil {
+		return nil, fmt.Errorf("origin %q: unknown driver %q: use one of %s", c.Name, name, strings.Join(d.Names(), ", "))
+	}
+	return driver.Open(c)
+}
+
+// Defaults of SourceConfig.
+const (
+	DefaultMaxConns      = 4 // few: a thousand sidecars share the origin, and hits need no connection
+	DefaultMaxValueBytes = 1 << 20
+)
+
+// SourceConfig says how to reach one origin.
+type SourceConfig struct {
+	// Name is the origin's name in the configuration; errors name the origin by it.
+	Name string
+	// DSN says where the origin is and with which credentials, in the form of the driver. It is a secret.
+	DSN string
+	// ReloadDSN returns the current DSN. The driver calls it for each new connection and takes user and password from the
+	// result; nil means that they do not change.
+	ReloadDSN func() (string, error)
+	// MaxConns limits the connections, and so the simultaneous statements; 0 means DefaultMaxConns.
+	MaxConns int
+	// MaxValueBytes limits one value. A row with a larger one is an error of its key alone; 0 means DefaultMaxValueBytes.
+	MaxValueBytes int
+}
+
+// String omits the DSN.
+func (c SourceConfig) String() string { return fmt.Sprintf("origin %q", c.Name) }
+
+// GoString omits the DSN.
+func (c SourceConfig) GoString() string { return c.String() }
+
+// Source is one open origin, which its datasets share. It is safe for concurrent use. What else an origin can do is an
+// interface of its own: WritableSource, ListableSource, FeedSource, FeedInstaller, ReloadableSource.
+type Source interface {
+	// Dataset checks ds without connecting, and returns the origin of its rows.
+	Dataset(ds Dataset) (Origin, error)
+	// Check connects, and returns what in the origin contradicts ds: a *FieldError for each wrong field.
+	Check(ctx context.Context, ds Dataset) error
+	// Close closes the connections after the statements in flight.
+	Close() error
+}
+
+// WritableSource is a Source whose rows can be written.
+type WritableSource interface {
+	// Writer checks ds without connecting, and returns the writer of its rows.
+	Writer(ds Dataset) (Writer, error)
+	// CheckWritable connects, and returns what prevents safe writes, such as a missing right. It writes nothing.
+	CheckWritable(ctx context.Context, ds Dataset) error
+}
+
+// ListableSource is a Source whose rows can be listed.
+type ListableSource interface {
+	// Lister checks ds without connecting, and returns the lister of its rows.
+	Lister(ds Dataset) (Lister, error)
+}
+
+// FeedSource is a Source that reports changes.
+type FeedSource interface {
+	// Feed checks ds and c without connecting, and returns the change feed of the dataset.
+	Feed(ds Dataset, c FeedConfig) (Feed, error)
+	// CheckFeed connects, and returns why the feed would report no changes. The error wraps ErrFeedUnavailable if something
+	// is missing in the origin; other errors say nothing about the feed.
+	CheckFeed(ctx context.Context, ds Dataset, c FeedConfig) error
+}
+
+// FeedInstaller is a Source in which something must be installed before it reports changes.
+type FeedInstaller interface {
+	// ChangesSQL connects, and returns the statements that install, and those that remove, what the feed needs.
+	ChangesSQL(ctx context.Context, ds Dataset, c FeedConfig) (install, remove string, err error)
+	// InstallChanges runs the install statements of ChangesSQL.
+	InstallChanges(ctx context.Context, ds Dataset, c FeedConfig) error
+	// RemoveChanges runs the remove statements of ChangesSQL.
+	RemoveChanges(ctx context.Context, ds Dataset, c FeedConfig) error
+}
+
+// ReloadableSource is a Source that reads its credentials again.
+type ReloadableSource interface {
+	// TargetChanged reports whether SourceConfig.ReloadDSN returns the DSN of another origin than the connected one, which
+	// stays in use until a restart.
+	TargetChanged() bool
+}
+
+// Writable returns s as a source whose rows can be written, or an error if origins of its kind cannot be written.
+func Writable(s Source) (WritableSource, error) {
+	return capability[WritableSource](s, "cannot be written: leave writable out")
+}
+
+// Listable returns s as a source whose rows can be listed, or an error if origins of its kind cannot be listed.
+func Listable(s Source) (ListableSource, error) {
+	return capability[ListableSource](s, "cannot be listed: leave cnf_metrics out")
+}
+
+// WithFeed returns s as a source that reports changes, or an error if origins of its kind report none.
+func WithFeed(s Source) (FeedSource, error) {
+	return capability[FeedSource](s, "report no changes: leave feed out")
+}
+
+// WithInstaller returns s as a source in which feeds are installed, or an error if origins of its kind need no installation.
+func WithInstaller(s Source) (FeedInstaller, error) {
+	return capability[FeedInstaller](s, "need nothing installed for a feed")
+}
+
+func capability[T any](s Source, cannot string) (T, error) {
+	t, ok := s.(T)
+	if !ok {
+		return t, errors.New("origins of this kind " + cannot)
+	}
+	return t, nil
+}
+
+// Dataset says which rows of an origin are the values of a dataset: those of a table, or those of a query.
+type Dataset struct {
+	// Name is the dataset's name in the configuration; errors name it.
+	Name string
+
+	// Table is table or schema.table. The driver writes the queries.
+	Table string
+	// Key is the column of Table that holds the key; it should have a unique index.
+	Key string
+	// Columns are those of the value, in order; empty means all of Table, in its order. Only with Table.
+	Columns []string
+
+	// Query reads the row of one key, its only parameter: $1 in PostgreSQL, ? elsewhere. Instead of Table.
+	Query string
+	// Batch reads the rows of many keys; its first column is the key and not part of the value. The parameter is an
+	// array in PostgreSQL (= ANY($1)), and a list elsewhere (IN (?), the ? is repeated). Without Batch, each key costs
+	// one query.
+	Batch string
+
+	// Version is the integer column that grows with each write of the row; empty if there is none.
+	Version string
+	// Value is the one column that is the value, unchanged; empty means the row as a JSON object.
+	Value string
+}
+
+// FieldError says which field of a Dataset the origin contradicts. Field is in lower case, as in "version".
+type FieldError struct {
+	Field string
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// FieldErrors returns the outermost *FieldErrors in the tree of err.
+func FieldErrors(err error) []*FieldError {
+	switch e := err.(type) {
+	case *FieldError:
+		return []*FieldError{e}
+	case interface{ Unwrap() error }:
+		return FieldErrors(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var all []*FieldError
+		for _, err := range e.Unwrap() {
+			all = append(all, FieldErrors(err)...)
+		}
+		return all
+	}
+	return nil
+}
+
+// The kinds of change feeds.
+const (
+	// FeedNotify receives what triggers send by NOTIFY, within milliseconds. Each feed has its own connection, in addition
+	// to MaxConns.
+	FeedNotify = "notify"
+	// FeedPoll reads what triggers record in a table, every Interval. It has its own connection too: loads that hold the
+	// whole pool would end the feed, and without the feed there would be more of them.
+	FeedPoll = "poll"
+)
+
+// Defaults of FeedConfig.
+const (
+	DefaultFeedChannel  = "ringside"
+	DefaultFeedTable    = "ringside_changes"
+	DefaultFeedInterval = 500 * time.Millisecond
+)
+
+// FeedConfig says how an origin reports changes that others make.
+type FeedConfig struct {
+	// Kind is FeedNotify or FeedPoll.
+	Kind string
+	// Channel is the channel of FeedNotify; datasets may share it. Empty means DefaultFeedChannel.
+	Channel string
+	// Table is the table that FeedPoll reads, as table or schema.table; datasets may share it. Without schema it is in that
+	// of the dataset's table. Empty means DefaultFeedTable.
+	Table string
+	// Interval is the pause between two reads of FeedPoll; 0 means DefaultFeedInterval.
+	Interval time.Duration
+}
+
+// WithDefaults returns c with the default of each empty field.
+func (c FeedConfig) WithDefaults() FeedConfig {
+	if c.Channel == "" {
+		c.Channel = DefaultFeedChannel
+	}
+	if c.Table == "" {
+		c.Table = DefaultFeedTable
+	}
+	if c.Interval <= 0 {
+		c.Interval = DefaultFeedInterval
+	}
+	return c
+}
+
+// WithDefaults returns c with the default of each field that is 0.
+func (c SourceConfig) WithDefaults() SourceConfig {
+	if c.MaxConns <= 0 {
+		c.MaxConns = DefaultMaxConns
+	}
+	if c.MaxValueBytes <= 0 {
+		c.MaxValueBytes = DefaultMaxValueBytes
+	}
+	return c
+}

@@ -1,0 +1,17 @@
+// Package drivers is the registry of the kinds of origins. A new kind is one package that implements origin.Driver, one
+// line in All, and one row in the documentation of `driver`.
+package drivers
+
+import (
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// All returns a driver of each kind.
+func All() origin.Drivers {
+	return origin.Drivers{
+		sqldb.Postgres(),
+		sqldb.MySQL(),
+		sqldb.SQLite(),
+	}
+}
