@@ -1,8 +1,9 @@
-# The front door. `make` alone lists what there is.
+# `make` alone lists the targets.
 SHELL       := /usr/bin/env bash -euo pipefail
 BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
 NESTED      := deploy/collector e2e/demo e2e/kube e2e/oldclient
-GOTESTSUM    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --
+# -short skips the tests that need installed programs; see NeedServers in e2e/rig.
+SHORTTEST    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped -- -short -timeout 10m
 
 .PHONY: help
 help: ## List the targets
@@ -37,39 +38,38 @@ collector: ## Build the collector of live telemetry into .bin/
 	@echo "building the collector"
 	@mkdir -p .bin && cd deploy/collector && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-collector .
 
-.PHONY: setup
-setup: ## Install what the tests need, once
-	@e2e/setup.sh test
-	@e2e/setup.sh kube
+.PHONY: check
+check: lint ## Run lint and the tests that need no installed program and no root: under two minutes
+	@$(SHORTTEST) $$(go list ./... | grep -vE '/e2e(/guards)?$$')
+	@$(SHORTTEST) -count=1 ./e2e ./e2e/guards # not from the cache: these tests list the files of the repository
+	@for module in deploy/collector e2e/demo; do (cd $$module && $(SHORTTEST) ./...); done
 
 .PHONY: test
-test: setup lint ## Run every test: lint, units with -race, real servers, whole clusters
-	@echo "== unit and integration tests"
-	@$(GOTESTSUM) -race -timeout 15m $$(go list ./... | grep -vE '/e2e(/guards)?$$')
-	@echo "== figures of memory and allocations, which the race detector would change"
-	@$(GOTESTSUM) $$(grep -rl --include=*_test.go '^//go:build !race' sidecar origin ring | xargs -n1 dirname | sort -u | sed 's|^|./|')
-	@for module in $(filter-out e2e/oldclient,$(NESTED)); do echo "== $$module"; (cd $$module && $(GOTESTSUM) -timeout 10m ./...); done
-	@echo "== whole clusters"
-	@$(GOTESTSUM) -timeout 45m ./e2e
-	@echo "== guards, a sample"
-	@go test -count=1 -timeout 10m -v ./e2e/guards | grep -E '^ *(guards_test|--- FAIL|FAIL|ok)|^ {4,}'
+test: ## Run every test, also on real servers and whole clusters. Installs Debian packages, as root, once
+	@e2e/test.sh
 
 .PHONY: guards
-guards: setup ## Remove every guard, one at a time, and check that its test fails (SEED=, SAMPLE= for fewer)
-	@go test -count=1 -timeout 60m -v ./e2e/guards -all
+guards: setup ## Remove every guard, one at a time, and check that its test fails (ONLY=folder for those of one package)
+	@go test -count=1 -timeout 90m -v ./e2e/guards -all -only "$(ONLY)"
 
 .PHONY: lint
-lint: ## Check format, vet, staticcheck, buf lint, and that generated code is current
-	@e2e/setup.sh tools
+lint: ## Check format, vet, staticcheck, buf lint, and that the generated code is current
+	@e2e/setup.sh check
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	@go vet ./... && .bin/staticcheck ./...
 	@for module in $(NESTED); do (cd $$module && go vet ./... && ../../.bin/staticcheck ./...); done
 	@cd proto && ../.bin/buf lint
 	@e2e/generated.sh
 
+.PHONY: setup
+setup: ## Install what make test, make guards and make promises need, once
+	@e2e/setup.sh servers
+	@e2e/setup.sh programs
+	@e2e/setup.sh kube
+
 .PHONY: generate
-generate: ## Regenerate the Go code of proto/, CLI.md and METRICS.md
-	@e2e/setup.sh tools
+generate: ## Generate the Go code of proto/, CLI.md and METRICS.md
+	@e2e/setup.sh check
 	@cd proto && ../.bin/buf generate
 	@go test -count=1 ./sidecar/cmd/ringside ./sidecar/metrics -run 'Current|Document' -update
 

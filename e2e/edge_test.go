@@ -15,7 +15,7 @@ import (
 func (c *cluster) edge() *rig.Sidecar {
 	c.t.Helper()
 	s := rig.NewSidecar(c.t, "edge", c.configOf(fmt.Sprintf("{xds: [%q, %q]}", c.sidecars[0].XDS, c.sidecars[1].XDS)))
-	s.Edge()
+	s.RoleClient()
 	s.Start()
 	c.awaitRingOf(s)
 	return s
@@ -56,7 +56,7 @@ func (c *cluster) through(s *rig.Sidecar, dataset string) reader {
 // An edge has the ring of the members without etcd: it asks the owners, and loads nothing itself.
 func TestPromiseZAnEdgeFollowsTheFeed(t *testing.T) {
 	const keys, dataset = 1000, "owned-metrics"
-	c := newClusterOf(t, 4, rig.FeedingSidecars)
+	c := newClusterOf(t, 4, rig.XDSSidecars)
 	c.fill("key-", keys)
 	edge := c.edge()
 	read := c.through(edge, dataset)

@@ -59,7 +59,7 @@ func TestListenersOutliveAWantOfFiles(t *testing.T) {
 func newFilesCluster(t *testing.T, files int) *cluster {
 	c := newClusterOf(t, 1, func(t testing.TB, _ int, config string) []*rig.Sidecar {
 		s := rig.NewSidecar(t, "sidecar-1", config)
-		s.Files(files)
+		s.LimitFiles(files)
 		s.Start()
 		rig.AwaitRing(t, []*rig.Sidecar{s})
 		return []*rig.Sidecar{s}

@@ -93,7 +93,7 @@ func TestPromiseZNoHopWithTLS(t *testing.T) {
 	ca := newAuthority(t)
 	members := ca.issue("ringside")
 	c := newClusterOf(t, 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
-		return rig.FeedingSidecars(t, n, config+
+		return rig.XDSSidecars(t, n, config+
 			fmt.Sprintf("peer_tls: {cert_file: %q, key_file: %q, ca_file: %q}\n", members.Cert, members.Key, members.CA))
 	})
 	c.fill("key-", 1000)

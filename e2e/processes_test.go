@@ -27,10 +27,11 @@ type upCluster struct {
 
 func newUpCluster(t *testing.T, db string) *upCluster {
 	t.Helper()
+	rig.NeedServers(t)
 	if err := buildForUp(); err != nil {
 		t.Fatal(err)
 	}
-	u := &upCluster{t: t, db: db, state: filepath.Join(t.TempDir(), "a cluster"), base: freeBase(t)}
+	u := &upCluster{t: t, db: db, state: filepath.Join(t.TempDir(), "a cluster"), base: rig.FreePorts(t)}
 	t.Cleanup(func() { u.run("down") })
 	return u
 }
@@ -44,36 +45,6 @@ var buildForUp = sync.OnceValue(func() error {
 	}
 	return nil
 })
-
-// freeBase returns a multiple of 100 whose hundred ports are free: below those that the kernel gives to connections.
-func freeBase(t *testing.T) int {
-	t.Helper()
-	for base := 20000; base < 30000; base += 100 {
-		if !anyOf(base, base+100, taken) {
-			return base
-		}
-	}
-	t.Fatal("no hundred free ports")
-	return 0
-}
-
-func anyOf(from, to int, is func(int) bool) bool {
-	for i := from; i < to; i++ {
-		if is(i) {
-			return true
-		}
-	}
-	return false
-}
-
-func taken(port int) bool {
-	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-	if err != nil {
-		return true
-	}
-	l.Close()
-	return false
-}
 
 // run is the recipe of make up, make status or make down; err is of its exit code.
 func (u *upCluster) run(target string) (out string, err error) {
@@ -136,12 +107,14 @@ func (u *upCluster) wantNothingLeft(table string) {
 		if len(fields) < 4 {
 			continue
 		}
-		if stat, err := os.ReadFile("/proc/" + fields[2] + "/stat"); err == nil && !strings.Contains(string(stat), ") Z ") {
-			u.t.Errorf("%s is left: %s", fields[0], stat)
+		if pid, err := strconv.Atoi(fields[2]); err == nil && rig.ProcessRuns(pid) {
+			u.t.Errorf("%s still runs, with pid %d", fields[0], pid)
 		}
 	}
-	if anyOf(u.base, u.base+100, taken) {
-		u.t.Errorf("a port of %d to %d is still taken", u.base, u.base+99)
+	for port := u.base; port < u.base+100; port++ {
+		if !rig.PortFree(port) {
+			u.t.Errorf("port %d is still in use", port)
+		}
 	}
 	if _, err := os.Stat(u.state); !os.IsNotExist(err) {
 		u.t.Errorf("%s is left: %v", u.state, err)

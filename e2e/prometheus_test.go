@@ -271,7 +271,7 @@ func TestRulesByPromtool(t *testing.T) {
 		t.Fatalf("no tests of rules: %v", err)
 	}
 	for _, args := range [][]string{append([]string{"check", "rules"}, ruleFiles(t)...), append([]string{"test", "rules"}, tests...)} {
-		if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(rig.Program(t, "promtool"), args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
 	}

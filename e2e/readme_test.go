@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
 var block = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
@@ -14,6 +16,7 @@ var block = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 // Every block of README.md that is marked sh is run as it stands, one after the other, in one shell that starts in the
 // repository, as a reader would.
 func TestReadmeCommandsAreTrue(t *testing.T) {
+	rig.NeedServers(t)
 	text, err := os.ReadFile(filepath.Join("..", "README.md"))
 	if err != nil {
 		t.Fatal(err)

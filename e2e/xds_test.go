@@ -285,7 +285,7 @@ func (r routers) during(t *testing.T, what string, change func()) {
 
 // Z: who routes by the ring reaches the owner, whoever joins, leaves or dies, and no read fails meanwhile.
 func TestPromiseZNoHop(t *testing.T) {
-	c := newClusterOf(t, 4, rig.FeedingSidecars)
+	c := newClusterOf(t, 4, rig.XDSSidecars)
 	c.fill("key-", routedKeys)
 	r := newRouters(t, c, rig.Envoy(t, c.sidecars[0].XDS))
 	r.check(t, "4 members")
@@ -332,7 +332,7 @@ func noRefusals(t *testing.T, sidecars []*rig.Sidecar) {
 
 // The Envoy's own feed goes and comes back under load, once with a member fewer; then etcd is away.
 func TestPromiseZFeedAndEtcdAway(t *testing.T) {
-	c := newClusterOf(t, 3, rig.FeedingSidecars)
+	c := newClusterOf(t, 3, rig.XDSSidecars)
 	c.fill("key-", 500)
 	envoy := rig.Envoy(t, c.sidecars[0].XDS)
 	path := overHTTP(c.client, envoy, "owned-metrics", false)

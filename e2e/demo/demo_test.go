@@ -109,6 +109,9 @@ func (d *demo) kill(t *testing.T, pid string) {
 }
 
 func TestDemo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs whole processes: make test runs it")
+	}
 	bin := build(t)
 	t.Run("answers through all sidecars while one is killed", func(t *testing.T) { testAnswers(t, bin) })
 	t.Run("an interrupt ends everything", func(t *testing.T) { testInterrupt(t, bin) })

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
 const root = "../.."
@@ -23,6 +25,7 @@ var (
 
 // F1: each guard is removed, one at a time, and its test must fail.
 func TestPromiseF1EachGuardHasATestThatFailsWithoutIt(t *testing.T) {
+	rig.NeedServers(t)
 	guards, err := Load(root)
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
 const (
@@ -187,7 +188,7 @@ func TestRulesAreRight(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no rules: %v", err)
 	}
-	if out, err := exec.Command("promtool", append([]string{"check", "rules"}, files...)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(rig.Program(t, "promtool"), append([]string{"check", "rules"}, files...)...).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -81,8 +81,8 @@ func local(t *testing.T, objects []*unstructured.Unstructured, address string) [
 // install applies the chart and starts its injector with the rights of its service account, and no others.
 func (c *cluster) install(t *testing.T, values ...string) *injector {
 	t.Helper()
-	i := &injector{t: t, address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
-	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	i := &injector{t: t, address: fmt.Sprintf("127.0.0.1:%d", rig.FreePort(t))}
+	metrics := fmt.Sprintf("127.0.0.1:%d", rig.FreePort(t))
 	i.metrics = "http://" + metrics
 	c.apply(t, local(t, render(t, values...), i.address))
 
@@ -108,7 +108,7 @@ func (c *cluster) install(t *testing.T, values ...string) *injector {
 func (i *injector) start() {
 	i.t.Helper()
 	i.server = run(i.t, "ringside-injector", exec.Command(i.cmd[0], i.cmd[1:]...))
-	rig.Eventually(i.t, startGrace, answers(i.t.Context(), i.metrics+"/readyz"))
+	rig.Eventually(i.t, startTimeout, answers(i.t.Context(), i.metrics+"/readyz"))
 }
 
 // kubeconfig writes one with a token of a service account.

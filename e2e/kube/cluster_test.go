@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,7 +29,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-const startGrace = time.Minute // a shared build machine may be this slow
+const startTimeout = 3 * time.Minute // a shared build machine may be this slow
 
 // cluster is a kube-apiserver on an etcd of its own, and clients with all rights.
 type cluster struct {
@@ -44,12 +43,13 @@ type cluster struct {
 // tool is the path of a program that setup.sh has put into .bin of the repository.
 func tool(t testing.TB, name string) string {
 	t.Helper()
+	rig.NeedServers(t)
 	path, err := filepath.Abs(filepath.Join("../../.bin", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run e2e/setup.sh kube", err)
+		t.Fatalf("%v: run make setup", err)
 	}
 	return path
 }
@@ -57,7 +57,7 @@ func tool(t testing.TB, name string) string {
 // startCluster starts a cluster that lives as long as the test.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), rig.FreePort(t)
 	writeKey(t, filepath.Join(dir, "sa.key"))
 	writeFile(t, filepath.Join(dir, "tokens.csv"), "admin-token,admin,admin,system:masters\n")
 	server := exec.Command(tool(t, "kube-apiserver"),
@@ -68,14 +68,14 @@ func startCluster(t *testing.T) *cluster {
 		"--endpoint-reconciler-type=none", "--profiling=false")
 	run(t, "kube-apiserver", server)
 	host, ca := fmt.Sprintf("https://127.0.0.1:%d", port), filepath.Join(dir, "apiserver.crt")
-	rig.Eventually(t, startGrace, func() error {
+	rig.Eventually(t, startTimeout, func() error {
 		_, err := os.Stat(ca)
 		return err
 	})
 	c := connect(t, &rest.Config{
 		Host: host, BearerToken: "admin-token", TLSClientConfig: rest.TLSClientConfig{CAFile: ca}, QPS: -1,
 	})
-	rig.Eventually(t, startGrace, func() error {
+	rig.Eventually(t, startTimeout, func() error {
 		return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(t.Context()).Error()
 	})
 	return c
@@ -181,16 +181,6 @@ func (l *log) tail() string {
 	defer l.mu.Unlock()
 	text := l.text.Bytes()
 	return string(text[max(0, len(text)-4<<10):])
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func writeKey(t testing.TB, path string) {

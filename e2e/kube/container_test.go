@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"bytes"
 	"database/sql"
 	"debug/elf"
 	"encoding/json"
@@ -227,59 +226,17 @@ func host(t *testing.T, dsn string) string {
 	return u.Host
 }
 
-// children are the processes that pid has started, without those that have ended and are to be waited for.
-func children(t testing.TB, pid int) (running, dead []int) {
-	t.Helper()
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil || len(lists) == 0 {
-		t.Fatalf("process %d: %v", pid, err)
-	}
-	for _, list := range lists {
-		text, err := os.ReadFile(list)
-		if err != nil {
-			continue // a thread that has ended
-		}
-		for _, field := range bytes.Fields(text) {
-			child, err := strconv.Atoi(string(field))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.HasPrefix(status(t, child)["State"], "Z") {
-				dead = append(dead, child)
-			} else {
-				running = append(running, child)
-			}
-		}
-	}
-	return running, dead
-}
-
 func onlyChild(t *testing.T, pid int) int {
 	t.Helper()
-	running, _ := children(t, pid)
+	running, _ := rig.Children(pid)
 	if len(running) != 1 {
 		t.Fatalf("process %d has the children %v, want one", pid, running)
 	}
 	return running[0]
 }
 
-// status reads proc_pid_status(5).
-func status(t testing.TB, pid int) map[string]string {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fields := map[string]string{}
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		fields[name] = strings.TrimSpace(value)
-	}
-	return fields
-}
-
 func checkConfined(t *testing.T, pid int) {
-	got := status(t, pid)
+	got := rig.ProcessStatus(t, pid)
 	for field, want := range map[string]string{
 		"Name": "ringside", "Uid": "65532\t65532\t65532\t65532", "Gid": "65532\t65532\t65532\t65532",
 		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000",
@@ -317,7 +274,8 @@ func checkLimited(t *testing.T, process *server, container corev1.Container, pid
 	if n, err := strconv.ParseInt(entries[1], 10, 64); err != nil || n < limit/4 || n > limit/2 {
 		t.Errorf("%d bytes for entries (%v), of a limit of %d", n, err, limit)
 	}
-	t.Logf("idle: %s resident, %s of it not of the program's file", status(t, pid)["VmRSS"], status(t, pid)["RssAnon"])
+	status := rig.ProcessStatus(t, pid)
+	t.Logf("idle: %s resident, of which %s anonymous", status["VmRSS"], status["RssAnon"])
 }
 
 // checkRead runs the application's container beside the sidecar.
@@ -350,21 +308,25 @@ func checkSocket(t *testing.T, s *sandbox) {
 	}
 }
 
-// checkReaps leaves an orphan in the container, and ends it; the init there has to wait for it.
+// checkReaps makes an orphan in the container and kills it. The container's init must wait for it.
 func checkReaps(t *testing.T, init int) {
-	before, _ := children(t, init)
+	before, _ := rig.Children(init)
 	command(t, "nsenter", "--target", strconv.Itoa(init), "--pid", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
-	after, _ := children(t, init)
-	orphans := slices.DeleteFunc(after, func(pid int) bool { return slices.Contains(before, pid) })
-	if len(orphans) != 1 {
-		t.Fatalf("the init has got the children %v, want one", orphans)
-	}
+	var orphans []int
+	rig.Eventually(t, startTimeout, func() error { // the kernel moves an orphan to init after its parent has exited
+		after, _ := rig.Children(init)
+		orphans = slices.DeleteFunc(after, func(pid int) bool { return slices.Contains(before, pid) })
+		if len(orphans) != 1 {
+			return fmt.Errorf("init has the new children %v, want one", orphans)
+		}
+		return nil
+	})
 	if err := syscall.Kill(orphans[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	rig.Eventually(t, startGrace, func() error {
-		if running, dead := children(t, init); len(running)+len(dead) != len(before) {
-			return fmt.Errorf("running %v, not waited for %v", running, dead)
+	rig.Eventually(t, startTimeout, func() error {
+		if running, zombies := rig.Children(init); len(running)+len(zombies) != len(before) {
+			return fmt.Errorf("init still has the children %v and the zombies %v, want %v", running, zombies, before)
 		}
 		return nil
 	})

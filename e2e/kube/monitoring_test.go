@@ -36,7 +36,7 @@ func (c *cluster) testMonitors(t *testing.T) {
 		c.apply(t, parse(t, text))
 	}
 	for _, kind := range []string{"PodMonitor", "PrometheusRule"} {
-		rig.Eventually(t, startGrace, func() error {
+		rig.Eventually(t, startTimeout, func() error {
 			c.mapper.Reset()
 			_, err := c.mapper.RESTMapping(schema.GroupKind{Group: "monitoring.coreos.com", Kind: kind}, "v1")
 			return err

@@ -16,37 +16,37 @@ type EnvoyServer struct {
 	HTTP, Admin string // host:port
 }
 
-// EnvoyTLS are PEM files: the identity of an Envoy whose configuration is envoy-mtls.yaml.
+// EnvoyTLS are the PEM files of an Envoy whose configuration is envoy-mtls.yaml.
 type EnvoyTLS struct{ Cert, Key, CA string }
 
-// Envoy starts an Envoy that follows the feed at the given address (host:port) and lives as long as the test, and waits
-// until it has a ring. The configuration is the shipped one, with other ports. The binary is .bin/envoy.
-func Envoy(t testing.TB, feed string) *EnvoyServer {
+// Envoy starts an Envoy that gets its ring from the xDS server at an address (host:port), and waits until it has one. The
+// Envoy ends with the test. The configuration is the one in deploy/envoy with other ports. The binary is .bin/envoy.
+func Envoy(t testing.TB, xds string) *EnvoyServer {
 	t.Helper()
-	return startEnvoy(t, "envoy.yaml", feed)
+	return startEnvoy(t, "envoy.yaml", xds)
 }
 
-// EnvoyWithTLS is Envoy for members that speak TLS.
-func EnvoyWithTLS(t testing.TB, feed string, identity EnvoyTLS) *EnvoyServer {
+// EnvoyWithTLS is Envoy for members with TLS.
+func EnvoyWithTLS(t testing.TB, xds string, identity EnvoyTLS) *EnvoyServer {
 	t.Helper()
 	dir, tls := t.TempDir(), filepath.Dir(identity.Cert)
-	who, whom := filepath.Join(dir, "identity.yaml"), filepath.Join(dir, "members.yaml")
-	substitute(t, "identity.yaml", who, "/etc/ringside/tls/tls.crt", identity.Cert,
+	identityFile, membersFile := filepath.Join(dir, "identity.yaml"), filepath.Join(dir, "members.yaml")
+	substitute(t, "identity.yaml", identityFile, "/etc/ringside/tls/tls.crt", identity.Cert,
 		"/etc/ringside/tls/tls.key", identity.Key, "path: /etc/ringside/tls", "path: "+tls)
-	substitute(t, "members.yaml", whom, "/etc/ringside/tls/ca.crt", identity.CA, "path: /etc/ringside/tls", "path: "+tls)
-	return startEnvoy(t, "envoy-mtls.yaml", feed, "/etc/envoy/identity.yaml", who, "/etc/envoy/members.yaml", whom)
+	substitute(t, "members.yaml", membersFile, "/etc/ringside/tls/ca.crt", identity.CA, "path: /etc/ringside/tls", "path: "+tls)
+	return startEnvoy(t, "envoy-mtls.yaml", xds, "/etc/envoy/identity.yaml", identityFile, "/etc/envoy/members.yaml", membersFile)
 }
 
-func startEnvoy(t testing.TB, name, feed string, replace ...string) *EnvoyServer {
+func startEnvoy(t testing.TB, name, xds string, replace ...string) *EnvoyServer {
 	t.Helper()
 	dir := t.TempDir()
-	e := &EnvoyServer{HTTP: loopback(freePort(t)), Admin: loopback(freePort(t))}
+	e := &EnvoyServer{HTTP: loopback(FreePort(t)), Admin: loopback(FreePort(t))}
 	file := filepath.Join(dir, name)
 	substitute(t, name, file, append(replace,
 		"port_value: 7080", "port_value: "+port(t, e.HTTP), "port_value: 9901", "port_value: "+port(t, e.Admin),
-		"port_value: 7074", "port_value: "+port(t, feed))...)
+		"port_value: 7074", "port_value: "+port(t, xds))...)
 	e.process = &process{
-		t: t, name: "envoy", path: binary(t, "envoy", filepath.Join(repository(t), ".bin")), dir: dir, quit: syscall.SIGTERM,
+		t: t, name: "envoy", path: Program(t, "envoy", filepath.Join(repository(t), ".bin")), dir: dir, quit: syscall.SIGTERM,
 		args: []string{"-c", file, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warn"},
 		ready: func(int) error {
 			_, err := fetch("http://" + e.Admin + "/ready")
@@ -58,7 +58,7 @@ func startEnvoy(t testing.TB, name, feed string, replace ...string) *EnvoyServer
 	return e
 }
 
-// substitute copies a file of deploy/envoy with other words. Each must be there: what is tested is what is shipped.
+// substitute copies a file of deploy/envoy and replaces texts. Each text must be in the file.
 func substitute(t testing.TB, name, to string, replace ...string) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(repository(t), "deploy", "envoy", name))
@@ -86,7 +86,7 @@ func port(t testing.TB, address string) string {
 	return port
 }
 
-// Stat returns one of Envoy's own counters or gauges, 0 where it has none of that name.
+// Stat returns one of Envoy's counters or gauges, or 0 if there is none of that name.
 func (e *EnvoyServer) Stat(name string) int64 {
 	e.t.Helper()
 	body, err := fetch("http://" + e.Admin + "/stats?format=json&filter=^" + name + "$")

@@ -6,34 +6,32 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// EtcdServer is a cluster of one etcd.
+// EtcdServer is an etcd cluster of one member.
 type EtcdServer struct {
 	*process
 	endpoint, metrics string
 }
 
-// Etcd starts an etcd that lives as long as the test, and waits until it answers. The binary is $RINGSIDE_ETCD, or
-// .bin/etcd of the repository, or the one in PATH. The flags are added to those that every test needs; with --cert-file
-// the endpoint is https.
+// Etcd starts an etcd and stops it at the end of the test. The binary is .bin/etcd of the repository, or else the one in
+// PATH. The flags are added to those that every test needs; with --cert-file the endpoint is https.
 func Etcd(t testing.TB, flags ...string) *EtcdServer {
 	t.Helper()
-	client, peer, metrics := loopback(freePort(t)), loopback(freePort(t)), loopback(freePort(t))
+	binary := etcdBinary(t)
+	client, peer, metrics := loopback(FreePort(t)), loopback(FreePort(t)), loopback(FreePort(t))
 	scheme := "http://"
 	if slices.Contains(flags, "--cert-file") {
 		scheme = "https://"
 	}
 	e := &EtcdServer{endpoint: scheme + client, metrics: "http://" + metrics}
 	e.process = &process{
-		t: t, name: "etcd", path: etcdBinary(t), dir: t.TempDir(), quit: syscall.SIGTERM,
+		t: t, name: "etcd", path: binary, dir: t.TempDir(), quit: syscall.SIGTERM,
 		args: append([]string{
 			"--name", "rig", "--data-dir", "data",
 			"--listen-client-urls", e.endpoint, "--advertise-client-urls", e.endpoint,
@@ -51,8 +49,8 @@ func Etcd(t testing.TB, flags ...string) *EtcdServer {
 // Endpoint is the URL that clients dial.
 func (e *EtcdServer) Endpoint() string { return e.endpoint }
 
-// Wipe kills the server and deletes all that it knew. The cluster that the next Start makes has the same id, but its
-// revisions begin anew, as after a restore of an old backup.
+// Wipe kills the server and deletes its data. The next Start makes a cluster with the same id whose revisions begin at 1
+// again, as after the restore of an old backup.
 func (e *EtcdServer) Wipe() {
 	e.t.Helper()
 	e.Kill()
@@ -61,7 +59,7 @@ func (e *EtcdServer) Wipe() {
 	}
 }
 
-// Compact forgets every revision before the current one. It needs an endpoint without TLS.
+// Compact compacts all revisions before the current one. It needs an endpoint without TLS.
 func (e *EtcdServer) Compact() {
 	e.t.Helper()
 	var now struct {
@@ -71,14 +69,14 @@ func (e *EtcdServer) Compact() {
 	e.call("/v3/kv/compaction", map[string]any{"revision": now.Header.Revision, "physical": true}, &struct{}{})
 }
 
-// call asks etcd's JSON gateway, so that the rig needs no etcd client.
+// call sends a request to etcd's JSON gateway, so that the rig needs no etcd client.
 func (e *EtcdServer) call(path string, request, answer any) {
 	e.t.Helper()
 	body, err := json.Marshal(request)
 	if err != nil {
 		e.t.Fatalf("rig: etcd %s: %v", path, err)
 	}
-	client := http.Client{Timeout: startGrace}
+	client := http.Client{Timeout: startTimeout}
 	resp, err := client.Post(e.endpoint+path, "application/json", bytes.NewReader(body))
 	if err != nil {
 		e.t.Fatalf("rig: etcd %s: %v", path, err)
@@ -107,21 +105,15 @@ func (e *EtcdServer) health() error {
 
 func etcdBinary(t testing.TB) string {
 	t.Helper()
-	if path := os.Getenv("RINGSIDE_ETCD"); path != "" {
-		return path
-	}
 	if path := filepath.Join(repository(t), ".bin", "etcd"); exists(path) {
+		NeedServers(t)
 		return path
 	}
-	path, err := exec.LookPath("etcd")
-	if err != nil {
-		t.Fatal("rig: etcd is in neither $RINGSIDE_ETCD, .bin of the repository nor PATH: run make setup")
-	}
-	return path
+	return Program(t, "etcd")
 }
 
-// repository is the nearest folder above the test's own whose .bin or .git marks it as the root: go.mod does not, for
-// there are nested modules.
+// repository returns the root of the repository: the nearest folder above the test's own that has .bin or .git. go.mod does
+// not mark the root, because there are nested modules.
 func repository(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -138,5 +130,3 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
-
-func loopback(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }

@@ -14,21 +14,21 @@ import (
 	"time"
 )
 
-// smallLog keeps the template small; the server must start with the size that the template was made with.
+// smallLog keeps the template small. The server must start with the log size of the template.
 const smallLog = "--innodb-log-file-size=4M"
 
-// MariaDB starts a MariaDB server that lives as long as the test, and returns its DSN for go-sql-driver/mysql. The
-// database it names is empty.
+// MariaDB starts a MariaDB server, stops it at the end of the test, and returns its DSN for go-sql-driver/mysql. The
+// database in the DSN is empty.
 func MariaDB(t testing.TB) (dsn string) {
 	t.Helper()
 	return NewMariaDB(t).DSN
 }
 
-// NewMariaDB is MariaDB for tests that stop and freeze the server.
+// NewMariaDB is MariaDB for tests that also stop or freeze the server.
 func NewMariaDB(t testing.TB) *Database {
 	t.Helper()
-	server, install := binary(t, "mariadbd", "/usr/sbin"), binary(t, "mariadb-install-db", "/usr/bin")
-	cred, port := servant(t, "mysql"), freePort(t)
+	server, install := Program(t, "mariadbd", "/usr/sbin"), Program(t, "mariadb-install-db", "/usr/bin")
+	cred, port := serverUser(t, "mysql"), FreePort(t)
 	dir := dataDir(t, "mariadb", cred)
 	fillFromTemplate(t, dir, versionOf(t, server), cred, func(dir string) error {
 		return runAs(exec.Command(install, "--no-defaults", "--auth-root-authentication-method=normal",
@@ -43,7 +43,7 @@ func NewMariaDB(t testing.TB) *Database {
 				"--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + writeUsers(t, dir, cred),
 				"--innodb-flush-log-at-trx-commit=2", "--skip-log-bin", "--character-set-server=utf8mb4",
 				"--innodb-buffer-pool-size=32M", "--max-connections=200", smallLog},
-			ready: func(int) error { return greets(address) },
+			ready: func(int) error { return checkGreeting(address) },
 		},
 		DSN: fmt.Sprintf("ringside:ringside@tcp(%s)/ringside", address),
 	}
@@ -52,7 +52,7 @@ func NewMariaDB(t testing.TB) *Database {
 	return db
 }
 
-// writeUsers writes what the server runs before it listens: the database and the user of the DSN.
+// writeUsers writes the statements that the server runs before it listens. They create the database and the user of the DSN.
 func writeUsers(t testing.TB, dir string, cred *syscall.Credential) (path string) {
 	t.Helper()
 	const users = `CREATE DATABASE IF NOT EXISTS ringside;
@@ -70,9 +70,9 @@ GRANT ALL ON *.* TO 'ringside'@'127.0.0.1';
 	return path
 }
 
-// greets reads the start of the packet that the server greets each connection with: a length of three bytes, a
+// checkGreeting reads the start of the packet that the server sends to each new connection: a length of three bytes, a
 // sequence number, and the protocol version, which is 10.
-func greets(address string) error {
+func checkGreeting(address string) error {
 	conn, err := net.DialTimeout("tcp", address, time.Second)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func greets(address string) error {
 		return err
 	}
 	if head[4] != 10 {
-		return errors.New("greets in another protocol")
+		return errors.New("the server speaks another protocol")
 	}
 	return nil
 }

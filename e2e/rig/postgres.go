@@ -12,25 +12,25 @@ import (
 	"testing"
 )
 
-// Postgres starts a PostgreSQL server that lives as long as the test, and returns its DSN for pgx.
+// Postgres starts a PostgreSQL server, stops it at the end of the test, and returns its DSN for pgx.
 func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
 	return NewPostgres(t).DSN
 }
 
-// NewPostgres is Postgres for tests that stop and freeze the server.
+// NewPostgres is Postgres for tests that also stop or freeze the server.
 func NewPostgres(t testing.TB) *Database {
 	t.Helper()
 	const folders = "/usr/lib/postgresql/*/bin"
-	server, initdb := binary(t, "postgres", folders), binary(t, "initdb", folders)
-	cred, port := servant(t, "postgres"), freePort(t)
+	server, initdb := Program(t, "postgres", folders), Program(t, "initdb", folders)
+	cred, port := serverUser(t, "postgres"), FreePort(t)
 	dir := dataDir(t, "postgres", cred)
 	fillFromTemplate(t, dir, "postgres-"+versionOf(t, server), cred, func(dir string) error {
 		cmd := exec.Command(initdb, "--no-sync", "--auth=trust", "--username=ringside", "--encoding=UTF8",
 			"--locale=C", "--wal-segsize=1", "--pgdata="+dir)
 		return runAs(cmd, dir, cred)
 	})
-	if err := os.Chmod(dir, 0o700); err != nil { // or the server refuses to start
+	if err := os.Chmod(dir, 0o700); err != nil { // the server does not start with another mode
 		t.Fatalf("rig: %v", err)
 	}
 	db := &Database{
@@ -58,12 +58,12 @@ func postmasterReady(dir string, pid int) error {
 	}
 	lines := strings.Split(string(b), "\n")
 	if len(lines) < 8 || lines[0] != strconv.Itoa(pid) || strings.TrimSpace(lines[7]) != "ready" {
-		return errors.New("postmaster.pid does not say ready")
+		return errors.New("the state in postmaster.pid is not ready")
 	}
 	return nil
 }
 
-// versionOf returns the first line of --version as a file name.
+// versionOf returns the first line of --version, without characters that a file name must not have.
 func versionOf(t testing.TB, server string) string {
 	t.Helper()
 	out, err := exec.Command(server, "--version").Output()

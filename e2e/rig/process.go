@@ -1,16 +1,11 @@
-// Package rig starts the real servers that tests run against: databases and etcd on free ports of the loopback
-// interface, with their files in a temporary directory. Each server dies with the test that started it.
+// Package rig starts the real servers that tests run against: databases, etcd, proxies and sidecars, on free ports of the
+// loopback interface, with their files in a temporary directory. Each server ends with the test that started it.
 package rig
 
 import (
-	"bytes"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,10 +13,20 @@ import (
 )
 
 const (
-	startGrace = 30 * time.Second // a shared build machine may be this slow
-	stopGrace  = 15 * time.Second // then the process is killed
-	pollEvery  = 5 * time.Millisecond
+	startTimeout = 2 * time.Minute // a shared build machine may be this slow
+	stopTimeout  = 30 * time.Second
+	pollEvery    = 5 * time.Millisecond
 )
+
+// NeedServers skips the test under -short. `make check` runs with -short, on machines that have none of the programs that
+// `make setup` installs. `make test` runs without it and skips nothing. All functions of this package that start a program
+// call it; a test that starts a program itself calls it first.
+func NeedServers(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs installed programs or whole processes: make test runs it")
+	}
+}
 
 // process is one server of a test. Its methods are for the goroutine that runs the test.
 type process struct {
@@ -29,29 +34,29 @@ type process struct {
 	name  string
 	path  string
 	args  []string
-	dir   string              // working directory; holds <name>.log
+	dir   string              // working directory; has <name>.log
 	cred  *syscall.Credential // nil: the user that runs the test
-	ready func(pid int) error // nil once the server answers
-	quit  syscall.Signal      // asks it to stop in order
+	ready func(pid int) error // nil once the server accepts requests
+	quit  syscall.Signal      // requests an orderly stop
 
 	cmd    *exec.Cmd     // nil before the first Start
 	exited chan struct{} // closed when cmd has ended
 }
 
-// Start starts the server, on the same port and the same files each time, and waits until it answers.
+// Start starts the server, on the same port and the same files each time, and waits until it accepts requests.
 func (p *process) Start() {
 	p.t.Helper()
 	p.spawn()
-	deadline := time.Now().Add(startGrace)
+	deadline := time.Now().Add(startTimeout)
 	for {
 		err := p.ready(p.cmd.Process.Pid)
 		switch {
 		case err == nil:
 			return
 		case !p.running():
-			p.t.Fatalf("rig: %s ended while it started:\n%s", p.name, p.logTail())
+			p.t.Fatalf("rig: %s exited during its start:\n%s", p.name, p.logTail())
 		case time.Now().After(deadline):
-			p.t.Fatalf("rig: %s does not answer after %v: %v\n%s", p.name, startGrace, err, p.logTail())
+			p.t.Fatalf("rig: %s is not ready after %v: %v\n%s", p.name, startTimeout, err, p.logTail())
 		}
 		time.Sleep(pollEvery)
 	}
@@ -61,7 +66,7 @@ func (p *process) spawn() {
 	p.t.Helper()
 	log, err := os.OpenFile(p.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		p.t.Fatalf("rig: log of %s: %v", p.name, err)
+		p.t.Fatalf("rig: open the log of %s: %v", p.name, err)
 	}
 	defer log.Close()
 	cmd := exec.Command(p.path, p.args...)
@@ -74,46 +79,48 @@ func (p *process) spawn() {
 	p.cmd, p.exited = cmd, exited
 	go func() {
 		defer close(exited)
-		_ = cmd.Wait() // the exit status of a server that was told to end says nothing
+		_ = cmd.Wait() // the exit status of a server that a test stops does not matter
 	}()
 }
 
-// Stop asks the server to end in order, and waits until it has. A server that has ended already is left alone.
+// Stop requests an orderly stop and waits until the server has exited. It kills the server after stopTimeout, and does
+// nothing if the server has exited already.
 func (p *process) Stop() {
 	if !p.running() {
 		return
 	}
 	p.Thaw()
-	_ = p.cmd.Process.Signal(p.quit) // fails only when it has just ended
+	_ = p.cmd.Process.Signal(p.quit) // fails only if the server has just exited
 	select {
 	case <-p.exited:
-	case <-time.After(stopGrace):
+	case <-time.After(stopTimeout):
 		p.Kill()
 	}
 }
 
-// Kill ends the server and its children with SIGKILL, as a crash of their machine would, and waits until they are gone.
+// Kill ends the server and its children with SIGKILL, as a crash of their machine would, and waits until all have exited.
 func (p *process) Kill() {
 	if !p.running() {
 		return
 	}
-	children := childrenOf(p.cmd.Process.Pid)
+	children, _ := Children(p.cmd.Process.Pid)
 	p.signalAll(syscall.SIGKILL)
 	<-p.exited
 	for _, child := range children {
-		for alive(child) { // or it holds the shared memory that the next Start needs
+		for ProcessRuns(child) { // it would hold the shared memory that the next Start needs
 			time.Sleep(pollEvery)
 		}
 	}
 }
 
-// Freeze stops the server and its children in their tracks (SIGSTOP), and waits until all their threads have stopped:
-// connections stay open and nothing answers.
+// Freeze stops the server and its children with SIGSTOP, and waits until all their threads have stopped. Connections
+// stay open and get no response.
 func (p *process) Freeze() {
 	p.signalAll(syscall.SIGSTOP)
-	for _, pid := range append(childrenOf(p.cmd.Process.Pid), p.cmd.Process.Pid) {
-		for threadRuns(pid) {
-			_ = syscall.Kill(pid, syscall.SIGSTOP) // one that began while the others were told has not been
+	children, _ := Children(p.cmd.Process.Pid)
+	for _, pid := range append(children, p.cmd.Process.Pid) {
+		for hasRunningThread(pid) {
+			_ = syscall.Kill(pid, syscall.SIGSTOP) // for a child that started after the signal to the others
 			time.Sleep(pollEvery)
 		}
 	}
@@ -122,15 +129,16 @@ func (p *process) Freeze() {
 // Thaw undoes Freeze.
 func (p *process) Thaw() { p.signalAll(syscall.SIGCONT) }
 
-// signalAll reaches children too: each connection of PostgreSQL is a process in a group of its own. The parent comes
-// first, so that it makes no more of them.
+// signalAll signals children too: each connection of PostgreSQL is a process in its own process group. The parent comes
+// first, so that it starts no more children.
 func (p *process) signalAll(sig syscall.Signal) {
 	if !p.running() {
 		return
 	}
 	pid := p.cmd.Process.Pid
 	_ = p.cmd.Process.Signal(sig)
-	for _, child := range childrenOf(pid) {
+	children, _ := Children(pid)
+	for _, child := range children {
 		_ = syscall.Kill(child, sig)
 	}
 }
@@ -158,48 +166,11 @@ func (p *process) logTail() string {
 	return string(log[max(0, len(log)-most):])
 }
 
-func childrenOf(pid int) (children []int) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is well-formed
-	for _, list := range lists {
-		b, err := os.ReadFile(list)
-		if err != nil {
-			continue // that thread has ended
-		}
-		for _, field := range bytes.Fields(b) {
-			if child, err := strconv.Atoi(string(field)); err == nil {
-				children = append(children, child)
-			}
-		}
-	}
-	return children
-}
-
-// alive reports whether a process runs; one that has ended but that its parent has not waited for does not.
-func alive(pid int) bool {
-	state := stateOf(fmt.Sprintf("/proc/%d/stat", pid))
-	return state != 0 && state != 'Z'
-}
-
-func threadRuns(pid int) bool {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
-	return slices.ContainsFunc(threads, func(stat string) bool {
-		return !strings.ContainsRune("TZ\x00", rune(stateOf(stat)))
-	})
-}
-
-// stateOf reads the state of a process or thread (proc_pid_stat(5)); 0 where there is none.
-func stateOf(path string) byte {
-	stat, err := os.ReadFile(path)
-	_, state, found := bytes.Cut(stat, []byte(") ")) // the name before is in parentheses
-	if err != nil || !found || len(state) == 0 {
-		return 0
-	}
-	return state[0]
-}
-
-// binary finds a program in PATH, or in one of the folders (patterns of filepath.Glob) where packages put servers.
-func binary(t testing.TB, name string, folders ...string) string {
+// Program returns the path of an installed program: in PATH, or in one of the folders (patterns of filepath.Glob) where
+// packages put servers.
+func Program(t testing.TB, name string, folders ...string) string {
 	t.Helper()
+	NeedServers(t)
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
@@ -211,26 +182,4 @@ func binary(t testing.TB, name string, folders ...string) string {
 	}
 	t.Fatalf("rig: %s is in neither PATH nor %s: run make setup", name, strings.Join(folders, ", "))
 	return ""
-}
-
-// freePort returns a TCP port of 127.0.0.1 that nobody listens on now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("rig: free port: %v", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// listening returns a check that a server accepts connections at address.
-func listening(address string) func(pid int) error {
-	return func(int) error {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	}
 }

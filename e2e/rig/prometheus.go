@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// Prometheus starts a Prometheus that scrapes the targets (host:port) as the job "ringside" each second, and evaluates
-// the rule files (absolute paths) as often. It returns its host:port.
+// Prometheus starts a Prometheus that scrapes the targets (host:port) as the job "ringside" once a second, and evaluates
+// the rule files (absolute paths) at the same rate. It returns its host:port.
 func Prometheus(t testing.TB, rules, targets []string) (address string) {
 	t.Helper()
-	config, err := json.Marshal(map[string]any{ // which is YAML, too
+	config, err := json.Marshal(map[string]any{ // JSON is YAML
 		"global":     map[string]string{"scrape_interval": "1s", "evaluation_interval": "1s"},
 		"rule_files": rules,
 		"scrape_configs": []any{map[string]any{
@@ -28,9 +28,9 @@ func Prometheus(t testing.TB, rules, targets []string) (address string) {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatalf("rig: %v", err)
 	}
-	address = loopback(freePort(t))
+	address = loopback(FreePort(t))
 	run(t, &process{
-		t: t, name: "prometheus", path: binary(t, "prometheus"), dir: dir, quit: syscall.SIGTERM,
+		t: t, name: "prometheus", path: Program(t, "prometheus"), dir: dir, quit: syscall.SIGTERM,
 		args: []string{"--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"),
 			"--web.listen-address", address},
 		ready: func(int) error {

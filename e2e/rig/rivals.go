@@ -2,17 +2,19 @@ package rig
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// Nginx starts an nginx that answers every request with body, and the header fields that a cache's answer has, so that
+// Nginx starts an nginx that answers every request with body and with the header fields of a sidecar's response, so that
 // both send the same bytes. It returns its host:port.
 func Nginx(t testing.TB, body string) (address string) {
 	t.Helper()
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), FreePort(t)
 	config := fmt.Sprintf(`
 daemon off; pid %[1]s/nginx.pid; error_log stderr warn; worker_processes auto;
 events { worker_connections 1024; }
@@ -30,27 +32,39 @@ http {
 	}
 	address = loopback(port)
 	run(t, &process{
-		t: t, name: "nginx", path: binary(t, "nginx", "/usr/sbin"), dir: dir, quit: syscall.SIGTERM,
-		args: []string{"-p", dir, "-c", file, "-e", "stderr"}, ready: listening(address),
+		t: t, name: "nginx", path: Program(t, "nginx", "/usr/sbin"), dir: dir, quit: syscall.SIGTERM,
+		args: []string{"-p", dir, "-c", file, "-e", "stderr"}, ready: accepts(address),
 	})
 	return address
 }
 
-// Redis starts a Redis that keeps nothing on disk, and returns its host:port.
+// Redis starts a Redis without persistence, and returns its host:port.
 func Redis(t testing.TB) (address string) {
 	t.Helper()
-	port := freePort(t)
+	port := FreePort(t)
 	address = loopback(port)
 	run(t, &process{
-		t: t, name: "redis", path: binary(t, "redis-server"), dir: t.TempDir(), quit: syscall.SIGTERM,
+		t: t, name: "redis", path: Program(t, "redis-server"), dir: t.TempDir(), quit: syscall.SIGTERM,
 		args:  []string{"--bind", "127.0.0.1", "--port", fmt.Sprint(port), "--save", "", "--appendonly", "no"},
-		ready: listening(address),
+		ready: accepts(address),
 	})
 	return address
 }
 
+// run starts a server and stops it at the end of the test.
 func run(t testing.TB, p *process) {
 	t.Helper()
 	t.Cleanup(p.Stop)
 	p.Start()
+}
+
+// accepts returns a check that a server accepts connections at address.
+func accepts(address string) func(pid int) error {
+	return func(int) error {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
 }

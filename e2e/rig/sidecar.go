@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// Sidecar is one `ringside run` with addresses that it keeps when it is started again.
+// Sidecar is one `ringside run`. It has the same addresses after a restart.
 type Sidecar struct {
 	*process
 	ID                               string
 	HTTP, GRPC, Peer, Metrics, Admin string // host:port
-	XDS                              string // host:port; empty unless Feed was called
+	XDS                              string // host:port; empty unless PublishXDS was called
 	Unix                             string // path
 }
 
-// Sidecars starts n sidecars that live as long as the test, and waits until each is ready. config is the part of
-// ringside.yaml that they share: membership, origins, datasets. Their ids are sidecar-1, sidecar-2, ….
+// Sidecars starts n sidecars and waits until each is ready. They end with the test. config is the part of ringside.yaml that
+// they share: membership, origins, datasets. Their ids are sidecar-1, sidecar-2, ….
 func Sidecars(t testing.TB, n int, config string) []*Sidecar {
 	t.Helper()
 	sidecars := make([]*Sidecar, n)
@@ -39,25 +39,26 @@ func Sidecars(t testing.TB, n int, config string) []*Sidecar {
 	return sidecars
 }
 
-// FeedingSidecars is Sidecars that serve the ring to proxies.
-func FeedingSidecars(t testing.TB, n int, config string) []*Sidecar {
+// XDSSidecars is Sidecars that also publish the ring to proxies.
+func XDSSidecars(t testing.TB, n int, config string) []*Sidecar {
 	t.Helper()
 	sidecars := make([]*Sidecar, n)
 	for i := range sidecars {
 		sidecars[i] = NewSidecar(t, "sidecar-"+strconv.Itoa(i+1), config)
-		sidecars[i].Feed()
+		sidecars[i].PublishXDS()
 		sidecars[i].Start()
 	}
 	AwaitRing(t, sidecars)
 	return sidecars
 }
 
-// StaticSidecars is Sidecars without a directory: config gets the list of the members' addresses, as YAML has it.
+// StaticSidecars is Sidecars with static membership: config gets the list of the members' addresses, as YAML has it.
 func StaticSidecars(t testing.TB, n int, config func(members string) string) []*Sidecar {
 	t.Helper()
+	NeedServers(t)
 	peers := make([]string, n)
 	for i := range peers {
-		peers[i] = loopback(freePort(t))
+		peers[i] = loopback(FreePort(t))
 	}
 	sidecars := make([]*Sidecar, n)
 	for i := range sidecars {
@@ -68,16 +69,17 @@ func StaticSidecars(t testing.TB, n int, config func(members string) string) []*
 	return sidecars
 }
 
-// NewSidecar prepares a sidecar, which Start starts.
+// NewSidecar prepares a sidecar and does not start it.
 func NewSidecar(t testing.TB, id, config string) *Sidecar {
 	t.Helper()
-	return newSidecar(t, id, loopback(freePort(t)), config)
+	return newSidecar(t, id, loopback(FreePort(t)), config)
 }
 
 func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	t.Helper()
+	NeedServers(t)
 	dir := t.TempDir()
-	address := func() string { return loopback(freePort(t)) }
+	address := func() string { return loopback(FreePort(t)) }
 	s := &Sidecar{
 		ID: id, HTTP: address(), GRPC: address(), Peer: peer, Metrics: address(), Admin: address(),
 		Unix: filepath.Join(dir, "ringside.sock"),
@@ -96,28 +98,28 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	return s
 }
 
-// Feed makes a sidecar that has not been started serve the ring to proxies.
-func (s *Sidecar) Feed() {
-	s.XDS = loopback(freePort(s.t))
+// PublishXDS makes a sidecar that has not been started publish the ring to proxies.
+func (s *Sidecar) PublishXDS() {
+	s.XDS = loopback(FreePort(s.t))
 	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
 }
 
-// Edge makes a sidecar that has not been started one without a peer listener: its config follows feeds.
-func (s *Sidecar) Edge() { s.args = append(s.args, "--set", "listen.peer=off") }
+// RoleClient gives a sidecar that has not been started the role client: it has no peer listener, and gets its ring by xDS.
+func (s *Sidecar) RoleClient() { s.args = append(s.args, "--set", "listen.peer=off") }
 
-// Files bounds the files that a sidecar that has not been started may have open.
-func (s *Sidecar) Files(n int) {
+// LimitFiles sets the limit of open files of a sidecar that has not been started.
+func (s *Sidecar) LimitFiles(n int) {
 	s.args = append([]string{"--nofile=" + strconv.Itoa(n), s.path}, s.args...)
-	s.path = binary(s.t, "prlimit")
+	s.path = Program(s.t, "prlimit")
 }
 
-// Ready asks /readyz.
+// Ready returns nil if /readyz reports that the sidecar is ready.
 func (s *Sidecar) Ready() error {
 	_, err := fetch("http://" + s.Metrics + "/readyz")
 	return err
 }
 
-// URL is the address of a key. The key is put in as it is.
+// URL returns the address of a key. The key is not escaped.
 func (s *Sidecar) URL(dataset, key string) string {
 	return "http://" + s.HTTP + "/v1/" + dataset + "/" + key
 }
@@ -125,7 +127,7 @@ func (s *Sidecar) URL(dataset, key string) string {
 // Pid returns the id of the running process.
 func (s *Sidecar) Pid() int { return s.cmd.Process.Pid }
 
-// Log returns what the sidecar has logged so far.
+// Log returns the log of the sidecar so far.
 func (s *Sidecar) Log() string {
 	b, err := os.ReadFile(s.logPath())
 	if err != nil {
@@ -169,7 +171,7 @@ func matches(sample, name string, labels []string) bool {
 	return true
 }
 
-// RingID returns the id of the ring that the sidecar uses, and how many members are on it.
+// RingID returns the id of the ring that the sidecar uses, and its number of members.
 func (s *Sidecar) RingID() (id string, members int, err error) {
 	body, err := fetch("http://" + s.Admin + "/api/ring")
 	if err != nil {
@@ -180,12 +182,12 @@ func (s *Sidecar) RingID() (id string, members int, err error) {
 		Members []json.RawMessage `json:"members"`
 	}
 	if err = json.Unmarshal([]byte(body), &ring); err == nil && ring.ID == "" {
-		err = fmt.Errorf("%s gives its ring no id", s.ID) // all rings would be the same
+		err = fmt.Errorf("the ring of %s has no id", s.ID) // all rings would look the same
 	}
 	return ring.ID, len(ring.Members), err
 }
 
-// Owner returns the id of the member that owns a key on the sidecar's ring. The key is put in as it is.
+// Owner returns the id of the member that owns a key on the sidecar's ring. The key is not escaped.
 func (s *Sidecar) Owner(dataset, key string) string {
 	s.t.Helper()
 	body, err := fetch("http://" + s.Admin + "/api/explain?dataset=" + dataset + "&key=" + key)
@@ -194,15 +196,15 @@ func (s *Sidecar) Owner(dataset, key string) string {
 		err = json.Unmarshal([]byte(body), &explanation)
 	}
 	if err != nil {
-		s.t.Fatalf("rig: %s explains %s of %s: %v", s.ID, key, dataset, err)
+		s.t.Fatalf("rig: ask %s for the owner of %s of %s: %v", s.ID, key, dataset, err)
 	}
 	return explanation.Owner
 }
 
-// AwaitRing waits until all of the sidecars, and nobody else, are on the ring of each.
+// AwaitRing waits until the ring of each of the sidecars has exactly these sidecars.
 func AwaitRing(t testing.TB, sidecars []*Sidecar) {
 	t.Helper()
-	Eventually(t, startGrace, func() error {
+	Eventually(t, startTimeout, func() error {
 		first := ""
 		for _, s := range sidecars {
 			id, members, err := s.RingID()
@@ -210,7 +212,7 @@ func AwaitRing(t testing.TB, sidecars []*Sidecar) {
 			case err != nil:
 				return err
 			case members != len(sidecars):
-				return fmt.Errorf("%s sees %d members; want %d", s.ID, members, len(sidecars))
+				return fmt.Errorf("the ring of %s has %d members; want %d", s.ID, members, len(sidecars))
 			case first != "" && id != first:
 				return fmt.Errorf("%s has ring %s; want %s", s.ID, id, first)
 			}
@@ -220,7 +222,7 @@ func AwaitRing(t testing.TB, sidecars []*Sidecar) {
 	})
 }
 
-// Eventually polls check until it returns nil, and fails the test with its last error when it does not within d.
+// Eventually polls check until it returns nil, and fails the test with the last error after d.
 func Eventually(t testing.TB, d time.Duration, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(d)
@@ -230,7 +232,7 @@ func Eventually(t testing.TB, d time.Duration, check func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("rig: not within %v: %v", d, err)
+			t.Fatalf("rig: after %v: %v", d, err)
 		}
 		time.Sleep(pollEvery)
 	}
@@ -239,6 +241,7 @@ func Eventually(t testing.TB, d time.Duration, check func() error) {
 // Binary builds the sidecar, once per test program, and returns its path.
 func Binary(t testing.TB) string {
 	t.Helper()
+	NeedServers(t)
 	path, err := build(repository(t))
 	if err != nil {
 		t.Fatalf("rig: build the sidecar: %v", err)

@@ -15,12 +15,12 @@ import (
 // port.
 type Database struct {
 	*process
-	// DSN is what its driver of database/sql opens; the user may do everything.
+	// DSN is for the database's driver of database/sql. The user has all rights.
 	DSN string
 }
 
-// dataDir returns a temporary folder that the server's user owns, for as long as the test runs. It is not t.TempDir,
-// whose parent only the test's own user may enter.
+// dataDir returns a folder that the server's user owns and that is removed at the end of the test. It is not t.TempDir,
+// because only the test's own user may enter the parent of that.
 func dataDir(t testing.TB, name string, cred *syscall.Credential) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ringside-"+name+"-")
@@ -38,8 +38,8 @@ func dataDir(t testing.TB, name string, cred *syscall.Credential) string {
 	return dir
 }
 
-// fillFromTemplate fills dir with what build makes. Making an empty database takes seconds, copying one does not, so
-// that it is made once per user and kept under os.UserCacheDir; key names what it depends on.
+// fillFromTemplate copies an empty database into dir. To build one takes seconds, to copy it milliseconds, so that each user
+// builds it once and keeps it under os.UserCacheDir. key names the inputs of build.
 func fillFromTemplate(t testing.TB, dir, key string, cred *syscall.Credential, build func(dir string) error) {
 	t.Helper()
 	template := filepath.Join(cacheDir(), key)
@@ -58,7 +58,7 @@ func fillFromTemplate(t testing.TB, dir, key string, cred *syscall.Credential, b
 	}
 }
 
-// makeTemplate builds aside and renames, so that test binaries that run together never copy half a template.
+// makeTemplate builds in another folder and renames it, so that other test programs never copy an incomplete template.
 func makeTemplate(t testing.TB, template string, cred *syscall.Credential, build func(dir string) error) error {
 	t.Helper()
 	aside := dataDir(t, "template", cred)
@@ -78,7 +78,7 @@ func makeTemplate(t testing.TB, template string, cred *syscall.Credential, build
 	}
 	err = os.Rename(local, template)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) {
-		return nil // another one was faster
+		return nil // another test program was faster
 	}
 	return err
 }
@@ -91,9 +91,9 @@ func cacheDir() string {
 	return filepath.Join(dir, "ringside-rig")
 }
 
-// servant is the user that servers run as when the tests run as root, which databases refuse: the first of names that
-// exists. It is nil for tests that do not run as root.
-func servant(t testing.TB, names ...string) *syscall.Credential {
+// serverUser returns the first user of names that exists, to run servers for tests that run as root: databases do not start as
+// root. It is nil for tests that do not run as root.
+func serverUser(t testing.TB, names ...string) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
@@ -109,7 +109,7 @@ func servant(t testing.TB, names ...string) *syscall.Credential {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		}
 	}
-	t.Fatalf("rig: no user but root to run a server as (looked for %v and nobody): run make setup", names)
+	t.Fatalf("rig: servers do not run as root, and the users %v and nobody do not exist: run make setup", names)
 	return nil
 }
 

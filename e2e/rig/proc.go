@@ -1,0 +1,100 @@
+package rig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A process may exit at any time: between the listing of /proc and the opening of a file there (ENOENT), and between the
+// opening and the reading (ESRCH). These functions report a process that has exited as such, and not as an error.
+
+// readProc reads a file of /proc; ok is false if its process has exited.
+func readProc(path string) (text []byte, ok bool, err error) {
+	text, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return nil, false, nil
+	}
+	return text, err == nil, err
+}
+
+// ProcessStatus returns the fields of proc_pid_status(5), or nil if the process has exited and its parent has waited for it.
+func ProcessStatus(t testing.TB, pid int) map[string]string {
+	t.Helper()
+	text, ok, err := readProc(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatalf("rig: %v", err)
+	}
+	if !ok {
+		return nil
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		fields[name] = strings.TrimSpace(value)
+	}
+	return fields
+}
+
+// Children returns the child processes of pid: those that run, and those that have exited but that pid has not waited for.
+func Children(pid int) (running, zombies []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is well-formed
+	for _, list := range lists {
+		text, _, _ := readProc(list) // a thread that has exited has no children
+		for _, field := range bytes.Fields(text) {
+			child, err := strconv.Atoi(string(field))
+			if err != nil {
+				continue // the kernel writes numbers only
+			}
+			switch stateOf(fmt.Sprintf("/proc/%d/stat", child)) {
+			case exited:
+			case zombie:
+				zombies = append(zombies, child)
+			default:
+				running = append(running, child)
+			}
+		}
+	}
+	return running, zombies
+}
+
+// ProcessRuns reports whether a process runs. A process that has exited but that its parent has not waited for does not.
+func ProcessRuns(pid int) bool {
+	state := stateOf(fmt.Sprintf("/proc/%d/stat", pid))
+	return state != exited && state != zombie
+}
+
+// hasRunningThread reports whether at least one thread of a process is not stopped.
+func hasRunningThread(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
+	for _, thread := range threads {
+		if state := stateOf(thread); state != stopped && state != zombie && state != exited {
+			return true
+		}
+	}
+	return false
+}
+
+// States of proc_pid_stat(5); exited is not one of them.
+const (
+	exited  = 0
+	stopped = 'T'
+	zombie  = 'Z'
+)
+
+// stateOf reads the state of a process or thread from its stat file.
+func stateOf(path string) byte {
+	stat, _, _ := readProc(path)
+	_, state, found := bytes.Cut(stat, []byte(") ")) // the name before it is in parentheses
+	if !found || len(state) == 0 {
+		return exited
+	}
+	return state[0]
+}

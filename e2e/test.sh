@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs every test: make test. The slow programs build in the background while the first suites run. Each suite ends with a
+# line that has its number of tests, and with its time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/.bin
+
+# These tests measure what the race detector would change.
+race_free() {
+	local files tests
+	files=$(grep -rl --include='*_test.go' '^//go:build !race' sidecar origin ring)
+	tests=$(grep -ho '^func Test[A-Za-z0-9_]*' $files | sed 's/^func //' | paste -sd '|')
+	gotest -run "^($tests)\$" $(dirname $files | sort -u | sed 's|^|./|')
+}
+gotest() { "$bin/gotestsum" --format pkgname-and-test-fails --format-hide-empty-pkg -- "$@"; }
+
+suite() {
+	local name=$1 began=$SECONDS
+	shift
+	echo "== $name"
+	"$@"
+	echo "== $name: passed in $((SECONDS - began)) s"
+}
+
+# in_background runs setup.sh with low priority; await waits for it and prints its output if it failed.
+declare -A job
+in_background() {
+	nice -n 10 e2e/setup.sh "$1" >"$bin/$1.log" 2>&1 &
+	job[$1]=$!
+}
+await() {
+	kill -0 "${job[$1]}" 2>/dev/null && echo "== waiting for: e2e/setup.sh $1"
+	wait "${job[$1]}" || { cat "$bin/$1.log" >&2; exit 1; }
+	unset "job[$1]"
+}
+
+modules() {
+	local module
+	for module in deploy/collector e2e/demo; do (cd "$module" && gotest -timeout 10m ./...); done
+}
+kube() { cd e2e/kube && gotest -timeout 10m ./...; }
+guards() { go test -count=1 -timeout 20m -v ./e2e/guards | grep -E '^ *(guards_test|--- FAIL|FAIL|ok)|^ {4,}'; }
+
+e2e/setup.sh servers
+trap 'for pid in "${job[@]}"; do pkill -P "$pid" || true; kill "$pid"; done 2>/dev/null || true' EXIT
+in_background programs
+in_background kube
+suite "static checks" make --no-print-directory lint
+suite "packages, with the race detector" gotest -race -timeout 15m $(go list ./... | grep -vE '/e2e(/guards)?$')
+suite "memory and allocations, without the race detector" race_free
+suite "modules" modules
+suite "guards, a sample" guards
+await programs
+suite "whole clusters" gotest -timeout 45m ./e2e
+await kube
+(suite "Kubernetes" kube)
+echo "== all tests passed in $SECONDS s"
