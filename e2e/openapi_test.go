@@ -47,7 +47,7 @@ func stranger(t *testing.T, sidecar *rig.Sidecar, description string) {
 	}
 	_, summary, _ := strings.Cut(string(out), "= SUMMARY =")
 	t.Log(summary)
-	if n := sidecar.Metric("ringside_defects_total"); n != 0 {
+	if n := sidecar.Metric("ringside_internal_errors_total"); n != 0 {
 		t.Errorf("%v defects", n)
 	}
 	if n := sidecar.Metric("ringside_requests_total", `dataset="cnf-metrics"`, `result="hit"`); n < 1 {

@@ -195,7 +195,7 @@ func (p *prometheus) sidecarDies(c *cluster, phase time.Duration) {
 func (p *prometheus) databaseDies(c *cluster, phase time.Duration) {
 	c.database.Kill()
 	misses := c.load(1, math.MaxInt, "not-held-", 0) // these are errors now
-	p.awaitAlert("RingsideOriginAway")
+	p.awaitAlert("RingsideOriginUnavailable")
 	p.awaitAlert("RingsideServesStale")
 	p.awaitAlert("RingsideReadErrors")
 	time.Sleep(phase)
@@ -206,7 +206,7 @@ func (p *prometheus) databaseDies(c *cluster, phase time.Duration) {
 
 func (p *prometheus) etcdFreezes(c *cluster) {
 	c.etcd.Freeze()
-	p.awaitAlert("RingsideDirectoryAway")
+	p.awaitAlert("RingsideDirectoryDisconnected")
 	c.etcd.Thaw()
 }
 
@@ -218,7 +218,7 @@ func (p *prometheus) garbageIsRegistered(c *cluster) {
 		p.t.Fatal(err)
 	}
 	response.Body.Close()
-	p.awaitAlert("RingsideRecordsRefused")
+	p.awaitAlert("RingsideInvalidRecords")
 }
 
 func (p *prometheus) checkRules() {

@@ -321,10 +321,10 @@ func noRefusals(t *testing.T, sidecars []*rig.Sidecar) {
 		if s.XDS == "" {
 			continue
 		}
-		if n := s.Metric("ringside_feed_refusals_total"); n != 0 {
+		if n := s.Metric("ringside_xds_nacks_total"); n != 0 {
 			t.Errorf("%s: %v updates were refused:\n%s", s.ID, n, s.Log())
 		}
-		if n := s.Metric("ringside_feed_updates_total"); n == 0 {
+		if n := s.Metric("ringside_xds_updates_total"); n == 0 {
 			t.Errorf("%s has published nothing", s.ID)
 		}
 	}

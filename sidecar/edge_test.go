@@ -38,7 +38,7 @@ func TestEdgeAsksTheOwners(t *testing.T) {
 		}
 		wantGet(t, edge.addrs.Admin, "/api/ring", 200, `"directory":{"kind":"xds","connected":true`)
 		_, text := get(edge.addrs.Metrics, "/metrics")
-		if !strings.Contains(text, "ringside_directory_following 1") ||
+		if !strings.Contains(text, "ringside_directory_connected 1") ||
 			strings.Contains(text, "ringside_directory_registered") {
 			t.Errorf("metrics of an edge:\n%s", text)
 		}

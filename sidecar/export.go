@@ -19,7 +19,7 @@ func (p *process) metricsSource() metrics.Source {
 			r, s := p.ring.Load(), p.roster.Stats()
 			return metrics.Ring{
 				ID: admin.FormatRingID(r.ID()), Members: r.Len(),
-				Doubted: s.Doubted, Changes: s.Changes, Unreachable: s.Unreachable,
+				Unlisted: s.Doubted, Changes: s.Changes, Unreachable: s.Unreachable,
 			}
 		},
 		Peers: p.peerMetrics, Local: p.localMetrics, Reloads: p.reloads.snapshot,
@@ -35,7 +35,7 @@ func (p *process) metricsSource() metrics.Source {
 		s.CNFMetrics = p.cnfMetricsMetrics
 	}
 	if p.listeners.xds != nil {
-		s.Feed = p.feedMetrics
+		s.XDS = p.feedMetrics
 	}
 	if p.listeners.peer != nil {
 		s.PeerListener = p.peerListenerMetrics
@@ -83,9 +83,9 @@ func (p *process) localMetrics() metrics.Local {
 	}
 	return metrics.Local{
 		BatchReaders: s.BatchReaders.Load(), MaxBatchReaders: int64(p.local.Config().MaxBatchReaders),
-		BatchTruncated: s.BatchTruncated.Load(), Defects: defects,
+		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: defects,
 		Watches: s.Watches.Load(), MaxWatches: int64(p.local.Config().MaxWatches),
-		WatchesRefused: s.WatchesRefused.Load(), WatchesCut: s.WatchesCut.Load(),
+		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.WatchesCut.Load(),
 	}
 }
 
@@ -93,9 +93,9 @@ func (p *process) peerMetrics() metrics.Peers {
 	s := p.pool.Stats()
 	return metrics.Peers{
 		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
-		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, Silences: s.Silences,
-		Disagreements: s.Disagreements, Followed: s.Following, Published: s.Published, Received: s.Received,
-		Gaps: s.Gaps, TellsFailed: s.Untold,
+		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.Silences,
+		Disagreements: s.Disagreements, Subscriptions: s.Following, Published: s.Published, Received: s.Received,
+		Gaps: s.Gaps, BroadcastFailures: s.Untold,
 	}
 }
 
@@ -105,27 +105,27 @@ func (p *process) peerListenerMetrics() metrics.PeerListener {
 		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
 		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
 		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused,
-		Followers: service.Followers, MaxFollowers: service.MaxFollowers,
-		FollowersRefused: service.FollowersRefused, FollowersCutOff: service.FollowersCut,
+		Subscribers: service.Followers, MaxSubscribers: service.MaxFollowers,
+		SubscribersRefused: service.FollowersRefused, SlowSubscribersClosed: service.FollowersCut,
 	}
 }
 
 func (p *process) followerMetrics() metrics.Directory {
 	s := p.follower.Status()
 	return metrics.Directory{
-		Edge: true, Following: s.Feed != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,
-		ContactAge: s.Silence, Refused: map[string]int64{"list": s.Refusals},
+		Client: true, Connected: s.Feed != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,
+		ContactAge: s.Silence, InvalidRecords: map[string]int64{"list": s.Refusals},
 	}
 }
 
 func (p *process) directoryMetrics() metrics.Directory {
 	s := p.etcd.Stats()
 	d := metrics.Directory{
-		Registered: s.Registered, Following: s.Following, Members: s.Members, Registrations: s.Registrations,
-		Lists: s.Lists, WatchRestarts: s.WatchRestarts, ContactAge: s.ContactAge, Refused: map[string]int64{},
+		Registered: s.Registered, Connected: s.Following, Members: s.Members, Registrations: s.Registrations,
+		Lists: s.Lists, WatchRestarts: s.WatchRestarts, ContactAge: s.ContactAge, InvalidRecords: map[string]int64{},
 	}
 	for reason, n := range s.Refused {
-		d.Refused[string(reason)] = n
+		d.InvalidRecords[string(reason)] = n
 	}
 	return d
 }

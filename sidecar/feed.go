@@ -90,11 +90,11 @@ func (p *process) feedUnpublishable(err error) {
 	p.log.Warn("proxies are not told of every member", zap.Error(err))
 }
 
-func (p *process) feedMetrics() metrics.Feed {
+func (p *process) feedMetrics() metrics.XDS {
 	s := p.feeder.feed.Status()
-	return metrics.Feed{
-		Subscribers: s.Subscribers, MaxSubscribers: s.MaxSubscribers, Endpoints: s.Endpoints,
-		Updates: s.Updates, Refusals: s.Refusals, TurnedAway: s.Turned,
+	return metrics.XDS{
+		Clients: s.Subscribers, MaxClients: s.MaxSubscribers, Endpoints: s.Endpoints,
+		Updates: s.Updates, NACKs: s.Refusals, ClientsRefused: s.Turned,
 	}
 }
 

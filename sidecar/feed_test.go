@@ -96,7 +96,7 @@ func TestFeedIsShownWhereOperatorsLook(t *testing.T) {
 			t.Errorf("%s does not have all of %q:\n%s", path, want, body)
 		}
 	}
-	want := []string{"ringside_feed_subscribers 1", "ringside_feed_refusals_total 1", "ringside_feed_endpoints 1"}
+	want := []string{"ringside_xds_clients 1", "ringside_xds_nacks_total 1", "ringside_xds_endpoints 1"}
 	if _, body := get(r.addrs.Metrics, "/metrics"); !containsAll(body, want) {
 		t.Errorf("/metrics does not have all of %q", want)
 	}

@@ -107,7 +107,7 @@ func (d *database) load() metrics.OriginLoad {
 	limits := d.limiter.Stats()
 	l := metrics.OriginLoad{
 		InFlight: limits.InFlight, MaxInFlight: limits.MaxInFlight,
-		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused, GaveUp: limits.GaveUp,
+		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused, QueueTimeouts: limits.GaveUp,
 	}
 	for _, b := range d.breakers {
 		stats := b.Stats()

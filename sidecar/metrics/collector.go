@@ -6,7 +6,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// collector turns the rows of the table into a prometheus.Collector. It keeps no figure of its own.
+// collector turns the rows of the table into a prometheus.Collector. It keeps no state.
 type collector struct {
 	source     Source
 	metrics    []described[metric]

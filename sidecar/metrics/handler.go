@@ -8,20 +8,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes bounds the scrapes that are answered at once: the listener is open to the whole pod network.
+// maxScrapes limits concurrent scrapes, because the listener is open to the whole pod network.
 const maxScrapes = 4
 
-// Probes are what the kubelet asks. They look at nothing outside of the process, so that an outage of a database or of
-// the member directory never restarts a sidecar.
+// Probes are the checks behind the kubelet's probes. They depend on nothing outside the process, so that an outage of a
+// database or of the member directory never restarts a sidecar.
 type Probes struct {
-	// Started says why the sidecar has not started yet; nil once it has.
+	// Started returns why the sidecar has not started yet, or nil.
 	Started func() error
-	// Ready says why applications should not be sent here; nil when reads are answered, perhaps stale.
+	// Ready returns why the sidecar should get no requests, or nil if it can serve reads, perhaps stale ones.
 	Ready func() error
 }
 
-// NewHandler serves the metrics listener: /metrics, /startupz, /livez and /readyz to GET and HEAD, and nothing else.
-// Nothing is read of g before the sidecar has started: until then parts of it are still being made.
+// NewHandler serves /metrics, /startupz, /livez and /readyz to GET and HEAD. It does not use g before the sidecar has
+// started, because parts of the source do not exist until then.
 func NewHandler(g prometheus.Gatherer, p Probes) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", afterStart(p.Started, promhttp.HandlerFor(g, promhttp.HandlerOpts{
@@ -37,7 +37,7 @@ func NewHandler(g prometheus.Gatherer, p Probes) http.Handler {
 
 func afterStart(started func() error, next http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if err := started(); err != nil { //guard:scrape-reads-still-being-made
+		if err := started(); err != nil { //guard:scrape-before-start
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}

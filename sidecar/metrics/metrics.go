@@ -1,5 +1,5 @@
-// Package metrics exports the counters of the core to Prometheus and answers the probes of a kubelet. Everything is
-// read when it is scraped: a read of an application costs the atomics of cache.Stats and nothing here.
+// Package metrics exports the counters of a sidecar to Prometheus and serves the probes of the kubelet. It reads all
+// counters during the scrape, so that it adds no cost to a read.
 package metrics
 
 import (
@@ -13,12 +13,12 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// MaxLabelValues bounds the datasets, and apart from them the protocols and the origins, that one sidecar exports: each
-// value costs a Prometheus some fifty series in every pod.
+// MaxLabelValues is the limit of datasets, of origins and of protocols that one sidecar exports: each value costs
+// Prometheus about fifty series per pod.
 const MaxLabelValues = 256
 
-// Source is what a scrape reads. Its functions return snapshots, do not block, and may be called at the same time.
-// Those that are nil have no metrics.
+// Source is what a scrape reads. Its functions return snapshots without blocking and may be called concurrently. A nil
+// function has no metrics.
 type Source struct {
 	Version, Revision string // of the program
 	Datasets          []*cache.Dataset
@@ -31,127 +31,131 @@ type Source struct {
 	Directory         func() Directory
 	Local             func() Local
 	CNFMetrics        func() CNFMetrics
-	Feed              func() Feed
+	XDS               func() XDS
 	Reloads           func() Reloads
 }
 
 // ChangeFeed is the change feed of one dataset.
 type ChangeFeed struct {
 	Dataset string
-	Reading func() bool // whether this member reads it, without a gap
+	Reading func() bool // whether this member reads it from the database, without a gap
 }
 
-// Origin is one origin's guard.
+// Origin is one origin with its limits.
 type Origin struct {
 	Name string
 	Load func() OriginLoad
 }
 
-// OriginLoad is how near an origin is to its bounds.
+// OriginLoad is the use of the limits of an origin. Counts are since the start.
 type OriginLoad struct {
 	InFlight, MaxInFlight int64 // statements
-	Queued, MaxQueued     int64 // loads that wait for a statement's turn
-	Refused               int64 // loads refused since the start, because the queue was full or the breaker open
-	GaveUp                int64 // loads whose time passed in the queue, since the start
+	Queued, MaxQueued     int64 // loads that wait for a statement to end
+	Refused               int64 // loads refused because the queue was full or the breaker open
+	QueueTimeouts         int64 // loads that timed out in the queue
 	BreakerOpen           bool
 }
 
-// Ring is the ring that reads are routed by.
+// Ring is the ring in use.
 type Ring struct {
 	ID      string // equal on members whose rings are equal
 	Members int
-	Doubted int // of these, not listed by the directory any more: they stay because they still answer
-	// Changes counts the rings since the start, Unreachable the members that were taken off because they did not answer.
+	// Unlisted counts the members that the directory no longer lists, but that stay because they still respond.
+	Unlisted int
+	// Changes counts the rings since the start, Unreachable the members removed because they did not respond.
 	Changes, Unreachable int64
 }
 
-// Protocol is one way by which applications ask.
+// Protocol is a protocol that applications use.
 type Protocol struct {
 	Name     string           // http, grpc, unix or routed
 	Duration *cache.Histogram // of requests
 	Load     func() ProtocolLoad
 }
 
-// ProtocolLoad is how near a listener is to its bounds.
+// ProtocolLoad is the use of the limits of a listener.
 type ProtocolLoad struct {
 	Conns, MaxConns int64
-	Refused         map[string]int64 // :: reason, of a fixed few → connections and requests refused since the start
+	Refused         map[string]int64 // :: reason (a fixed set) → connections and requests refused since the start
 }
 
 // Peers is the pool of connections to other members. Counts are since the start.
 type Peers struct {
 	Conns, MaxConns int64
-	BreakersOpen    int64 // members that are not asked at the moment, because they did not answer
-	MaxCalls        int64 // bound of the fetches and writes under way to one member
-	Unreachable     int64 // fetches that got no answer, and writes that were not sent
-	Refused         int64 // fetches and writes refused because a bound was reached
-	Silences        int64 // times that a member did not answer a ping in time
-	Disagreements   int64 // answers by members whose ring was another
-	Followed        int64 // members whose invalidations are followed, now
-	Published       int64 // invalidations, to all followers as one
-	Received        int64 // invalidations, of all followed members
-	Gaps            int64 // times that invalidations of a followed member may have been missed
-	TellsFailed     int64 // members that could not be told what concerns all of them
+	BreakersOpen    int64 // members that get no requests for now because they did not respond
+	MaxCalls        int64 // limit of the fetches and writes in flight to one member
+	Unreachable     int64 // fetches that got no response, and writes that could not be sent
+	Refused         int64 // fetches and writes not sent because a limit was reached
+	PingTimeouts    int64
+	Disagreements   int64 // responses from members with a different ring
+
+	Subscriptions     int64 // members to whose invalidations this one is subscribed now
+	Published         int64 // invalidations, each counted once for all subscribers
+	Received          int64 // invalidations from all members
+	Gaps              int64 // times that invalidations from a member may have been missed
+	BroadcastFailures int64 // members not reached with an invalidation for all members
 }
 
-// PeerListener is how near the listener for other members is to its bounds. Counts are since the start.
+// PeerListener is the use of the limits of the peer listener. Counts are since the start.
 type PeerListener struct {
-	Conns, MaxConns       int64 // of members, and of clients that route by the ring
+	Conns, MaxConns       int64 // from members, and from clients that route by the ring
 	ConnsRefused          int64
-	InFlight, MaxInFlight int64 // fetches that are being answered
+	InFlight, MaxInFlight int64 // fetches served to members
 	FetchesRefused        int64
-	Writing, MaxWriting   int64 // writes that are being made for members
+	Writing, MaxWriting   int64 // writes executed for members
 	WritesRefused         int64
 
-	Followers, MaxFollowers           int64 // members that follow this one
-	FollowersRefused, FollowersCutOff int64 // because there were too many; because one was too slow
+	Subscribers, MaxSubscribers int64 // members subscribed to the invalidations of this one
+	SubscribersRefused          int64 // because MaxSubscribers was reached
+	SlowSubscribersClosed       int64 // because they read too slowly
 }
 
-// Directory is how well the member directory is followed. Counts are since the start.
+// Directory is the state of the connection to the member directory. Counts are since the start.
 type Directory struct {
-	Edge          bool // this sidecar is on no ring and cannot be registered: Registered and Registrations say nothing
-	Registered    bool // this member is in it, as far as is known
-	Following     bool // the list of members is known and watched
-	Members       int  // that it listed last
-	Registrations int64
-	Lists         int64            // full lists read
-	WatchRestarts int64            // watches that ended before their time
-	Refused       map[string]int64 // :: reason, of a fixed few → records passed over
-	ContactAge    time.Duration    // since it last answered
+	Client         bool // this sidecar is not on the ring and never registers: Registered and Registrations are unused
+	Registered     bool
+	Connected      bool // the list of members is known and up to date
+	Members        int  // in the latest list
+	Registrations  int64
+	Lists          int64 // full lists read
+	WatchRestarts  int64
+	InvalidRecords map[string]int64 // :: reason (a fixed set) → records ignored
+	ContactAge     time.Duration    // since its last response
 }
 
-// Local is what the listeners for applications share.
+// Local has the counters that all listeners for applications share. Counts are since the start.
 type Local struct {
 	BatchReaders, MaxBatchReaders int64 // goroutines that read keys of batches
-	BatchTruncated                int64 // keys refused since the start because an answer would have been too large
+	BatchTruncated                int64 // keys not returned because the response would have been too large
 	Watches, MaxWatches           int64
-	WatchesRefused, WatchesCut    int64 // since the start: because of their bound; because the client was too slow
-	Defects                       int64 // panics and errors of no known kind since the start
+	WatchesRefused                int64 // because MaxWatches was reached
+	SlowWatchersClosed            int64 // because they read too slowly
+	InternalErrors                int64 // panics and unclassified errors
 }
 
-// CNFMetrics is the typed service of CNF metrics.
+// CNFMetrics is the service cnfmetrics.v1.CnfMetricsService.
 type CNFMetrics struct {
 	BatchReaders, MaxBatchReaders int64 // goroutines that read metrics of batches
 }
 
-// Feed is how the proxies that route by the ring are told of it. Counts are since the start.
-type Feed struct {
-	Subscribers, MaxSubscribers int
-	Endpoints                   int   // members in the last update
-	Updates                     int64 // of the members
-	Refusals                    int64 // updates that a proxy did not take
-	TurnedAway                  int64 // proxies that were one too many, or asked for too much
+// XDS is the xDS publisher of the ring. Counts are since the start.
+type XDS struct {
+	Clients, MaxClients int
+	Endpoints           int   // members in the last update
+	Updates             int64 // of the members
+	NACKs               int64 // updates that a client rejected
+	ClientsRefused      int64 // because a limit was reached
 }
 
-// Reloads is how often the config was read again since the start.
+// Reloads counts the configuration reloads since the start.
 type Reloads struct {
 	OK, Failed int64
-	LastFailed bool // the config in use is not the one in the file
+	LastFailed bool // so that the configuration in use is not the one in the file
 }
 
-// NewRegistry returns a registry of its own that exports s, the Go runtime and this process.
+// NewRegistry returns a new registry that exports s, the Go runtime and this process.
 func NewRegistry(s Source) (*prometheus.Registry, error) {
-	if err := s.check(); err != nil {
+	if err := s.validate(); err != nil {
 		return nil, err
 	}
 	r := prometheus.NewRegistry()
@@ -167,8 +171,8 @@ func NewRegistry(s Source) (*prometheus.Registry, error) {
 	return r, nil
 }
 
-// check refuses at the start what would otherwise fail each scrape as a whole.
-func (s Source) check() error {
+// validate rejects at startup what would otherwise fail every scrape.
+func (s Source) validate() error {
 	var datasets, origins, protocols []string
 	for _, d := range s.Datasets {
 		datasets = append(datasets, d.Name())
@@ -189,12 +193,12 @@ func (s Source) check() error {
 
 func checkLabel(label string, values []string) error {
 	if len(values) > MaxLabelValues {
-		return fmt.Errorf("metrics: %d values of label %q; at most %d can be exported", len(values), label, MaxLabelValues)
+		return fmt.Errorf("metrics: %d values of label %q; at most %d are allowed", len(values), label, MaxLabelValues)
 	}
 	seen := make(map[string]bool, len(values))
 	for _, v := range values {
 		if seen[v] || !utf8.ValidString(v) {
-			return fmt.Errorf("metrics: value %q of label %q is there twice, or is not UTF-8", v, label)
+			return fmt.Errorf("metrics: value %q of label %q is a duplicate or not UTF-8", v, label)
 		}
 		seen[v] = true
 	}

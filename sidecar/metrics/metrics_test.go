@@ -23,7 +23,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
-var update = flag.Bool("update", false, "write METRICS.md anew")
+var update = flag.Bool("update", false, "write METRICS.md")
 
 func newDataset(t *testing.T, name string) *cache.Dataset {
 	t.Helper()
@@ -40,7 +40,7 @@ func newDataset(t *testing.T, name string) *cache.Dataset {
 	return d
 }
 
-// fullSource has every optional part, and a different figure in each.
+// fullSource has every optional part, with different numbers.
 func fullSource(t *testing.T) metrics.Source {
 	routes := newDataset(t, "routes")
 	if _, err := routes.Get(t.Context(), "10.0.0.0/8", cache.ReadOptions{}); err != nil {
@@ -80,36 +80,36 @@ func fullSource(t *testing.T) metrics.Source {
 		ChangeFeeds: []metrics.ChangeFeed{{Dataset: "routes", Reading: func() bool { return true }}},
 		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
 			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
-				GaveUp: 37}
+				QueueTimeouts: 37}
 		}}},
 		Ring: func() metrics.Ring {
-			return metrics.Ring{ID: "00ff", Members: 41, Doubted: 38, Changes: 39, Unreachable: 40}
+			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40}
 		},
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
-				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, Silences: 48,
-				Disagreements: 49, Followed: 91, Published: 92, Received: 93, Gaps: 94, TellsFailed: 95,
+				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, PingTimeouts: 48,
+				Disagreements: 49, Subscriptions: 91, Published: 92, Received: 93, Gaps: 94, BroadcastFailures: 95,
 			}
 		},
 		PeerListener: func() metrics.PeerListener {
 			return metrics.PeerListener{
 				Conns: 81, MaxConns: 82, ConnsRefused: 83, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
 				Writing: 96, MaxWriting: 97, WritesRefused: 98,
-				Followers: 87, MaxFollowers: 88, FollowersRefused: 89, FollowersCutOff: 90,
+				Subscribers: 87, MaxSubscribers: 88, SubscribersRefused: 89, SlowSubscribersClosed: 90,
 			}
 		},
 		Directory: func() metrics.Directory {
 			return metrics.Directory{
-				Registered: true, Following: true, Members: 51, Registrations: 52, Lists: 53, WatchRestarts: 54,
-				Refused: map[string]int64{"malformed": 55}, ContactAge: 1500 * time.Millisecond,
+				Registered: true, Connected: true, Members: 51, Registrations: 52, Lists: 53, WatchRestarts: 54,
+				InvalidRecords: map[string]int64{"malformed": 55}, ContactAge: 1500 * time.Millisecond,
 			}
 		},
 		Local: func() metrics.Local {
-			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, Defects: 67,
-				Watches: 68, MaxWatches: 69, WatchesRefused: 70, WatchesCut: 73}
+			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, InternalErrors: 67,
+				Watches: 68, MaxWatches: 69, WatchesRefused: 70, SlowWatchersClosed: 73}
 		},
-		Feed: func() metrics.Feed {
-			return metrics.Feed{Subscribers: 76, MaxSubscribers: 77, Endpoints: 78, Updates: 79, Refusals: 80, TurnedAway: 110}
+		XDS: func() metrics.XDS {
+			return metrics.XDS{Clients: 76, MaxClients: 77, Endpoints: 78, Updates: 79, NACKs: 80, ClientsRefused: 110}
 		},
 		CNFMetrics: func() metrics.CNFMetrics { return metrics.CNFMetrics{BatchReaders: 74, MaxBatchReaders: 75} },
 		Reloads:    func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
@@ -147,7 +147,7 @@ func TestMetricsPassPromlint(t *testing.T) {
 	}
 }
 
-func TestFiguresReachTheirMetric(t *testing.T) {
+func TestValuesReachTheirMetric(t *testing.T) {
 	text := scrape(t, fullSource(t))
 	for _, want := range []string{
 		`ringside_requests_total{dataset="routes",result="hit"} 11`,
@@ -165,10 +165,10 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_writes_total{dataset="routes",result="refused"} 108`,
 		`ringside_writes_served_total{dataset="routes"} 105`,
 		`ringside_invalidations_total{dataset="routes"} 106`,
-		`ringside_copies_ended_total{dataset="routes"} 107`,
-		`ringside_floors_forgotten_total{dataset="routes"} 108`,
-		`ringside_floors{dataset="routes"} 0`,
-		`ringside_max_floors{dataset="routes"} 4096`,
+		`ringside_copies_expired_total{dataset="routes"} 107`,
+		`ringside_read_bounds_evicted_total{dataset="routes"} 108`,
+		`ringside_read_bounds{dataset="routes"} 0`,
+		`ringside_max_read_bounds{dataset="routes"} 4096`,
 		`ringside_change_feed_gaps_total{dataset="routes"} 109`,
 		`ringside_change_feed_gap{dataset="routes"} 1`,
 		`ringside_change_feed_reading{dataset="routes"} 1`,
@@ -184,9 +184,9 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_origin_max_queued{origin="db"} 34`,
 		`ringside_origin_refused_total{origin="db"} 35`,
 		`ringside_origin_breaker_open{origin="db"} 1`,
-		`ringside_origin_gave_up_total{origin="db"} 37`,
+		`ringside_origin_queue_timeouts_total{origin="db"} 37`,
 		`ringside_ring_members 41`,
-		`ringside_ring_doubted_members 38`,
+		`ringside_ring_unlisted_members 38`,
 		`ringside_ring_changes_total 39`,
 		`ringside_ring_unreachable_members_total 40`,
 		`ringside_ring_info{ring_id="00ff"} 1`,
@@ -196,33 +196,33 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_peer_max_calls 45`,
 		`ringside_peer_unreachable_total 46`,
 		`ringside_peer_refused_total 47`,
-		`ringside_peer_silences_total 48`,
+		`ringside_peer_ping_timeouts_total 48`,
 		`ringside_ring_disagreements_total 49`,
-		`ringside_followed_members 91`,
-		`ringside_published_total 92`,
-		`ringside_received_total 93`,
-		`ringside_follow_gaps_total 94`,
-		`ringside_tells_failed_total 95`,
+		`ringside_subscriptions 91`,
+		`ringside_invalidations_published_total 92`,
+		`ringside_invalidations_received_total 93`,
+		`ringside_subscription_gaps_total 94`,
+		`ringside_broadcast_failures_total 95`,
 		`ringside_served_writes_in_flight 96`,
 		`ringside_served_writes_max_in_flight 97`,
 		`ringside_served_writes_refused_total 98`,
-		`ringside_followers 87`,
-		`ringside_max_followers 88`,
-		`ringside_followers_refused_total 89`,
-		`ringside_followers_cut_off_total 90`,
+		`ringside_subscribers 87`,
+		`ringside_max_subscribers 88`,
+		`ringside_subscribers_refused_total 89`,
+		`ringside_slow_subscribers_closed_total 90`,
 		`ringside_peer_listener_connections 81`,
 		`ringside_peer_listener_max_connections 82`,
 		`ringside_peer_listener_refused_connections_total 83`,
 		`ringside_served_in_flight 84`,
 		`ringside_served_max_in_flight 85`,
 		`ringside_served_refused_total 86`,
-		`ringside_directory_following 1`,
+		`ringside_directory_connected 1`,
 		`ringside_directory_registered 1`,
 		`ringside_directory_members 51`,
 		`ringside_directory_registrations_total 52`,
 		`ringside_directory_lists_total 53`,
 		`ringside_directory_watch_restarts_total 54`,
-		`ringside_directory_refused_records_total{reason="malformed"} 55`,
+		`ringside_directory_invalid_records_total{reason="malformed"} 55`,
 		`ringside_directory_contact_age_seconds 1.5`,
 		`ringside_connections{protocol="http"} 61`,
 		`ringside_max_connections{protocol="http"} 62`,
@@ -230,13 +230,13 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_batch_readers 64`,
 		`ringside_max_batch_readers 65`,
 		`ringside_batch_truncated_total 66`,
-		`ringside_defects_total 67`,
+		`ringside_internal_errors_total 67`,
 		`ringside_cnf_metrics_batch_readers 74`,
 		`ringside_cnf_metrics_max_batch_readers 75`,
 		`ringside_watches 68`,
 		`ringside_max_watches 69`,
 		`ringside_watches_refused_total 70`,
-		`ringside_watches_cut_off_total 73`,
+		`ringside_slow_watchers_closed_total 73`,
 		`ringside_config_reloads_total{result="ok"} 71`,
 		`ringside_config_reloads_total{result="error"} 72`,
 		`ringside_config_last_reload_failed 1`,
@@ -246,7 +246,7 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 		`ringside_request_duration_seconds_bucket{protocol="http",le="+Inf"} 2`,
 		`ringside_load_duration_seconds_count{dataset="routes"} 1`,
 		`ringside_write_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
-		`ringside_hop_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
+		`ringside_peer_fetch_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
 	} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("the scrape lacks %s", want)
@@ -254,7 +254,7 @@ func TestFiguresReachTheirMetric(t *testing.T) {
 	}
 }
 
-func TestAbsentPartsHaveNoMetric(t *testing.T) {
+func TestMissingPartsHaveNoMetric(t *testing.T) {
 	for name := range gather(t, metrics.Source{}) {
 		ours := strings.HasPrefix(name, "ringside_")
 		if ours && name != "ringside_build_info" {
@@ -263,8 +263,8 @@ func TestAbsentPartsHaveNoMetric(t *testing.T) {
 	}
 }
 
-// TestLabelsAreOfAFixedSet keeps keys, addresses and error texts out of labels.
-func TestLabelsAreOfAFixedSet(t *testing.T) {
+// TestLabelsAreAFixedSet keeps keys, addresses and error texts out of labels.
+func TestLabelsAreAFixedSet(t *testing.T) {
 	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "ring_id", "version", "revision"}
 	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
@@ -278,7 +278,7 @@ func TestLabelsAreOfAFixedSet(t *testing.T) {
 	}
 }
 
-func TestSourcesThatWouldBreakEachScrapeAreRefused(t *testing.T) {
+func TestInvalidSourcesAreRejected(t *testing.T) {
 	many := make([]*cache.Dataset, metrics.MaxLabelValues+1)
 	for i := range many {
 		many[i] = newDataset(t, fmt.Sprint(i))
@@ -312,7 +312,7 @@ func scrape(t *testing.T, s metrics.Source) string {
 	return w.Body.String()
 }
 
-func TestHandlerAnswersProbesAndNothingElse(t *testing.T) {
+func TestHandlerServesOnlyMetricsAndProbes(t *testing.T) {
 	r, err := metrics.NewRegistry(fullSource(t))
 	if err != nil {
 		t.Fatal(err)
@@ -349,8 +349,8 @@ func TestHandlerAnswersProbesAndNothingElse(t *testing.T) {
 	}
 }
 
-// While a sidecar starts, what a scrape reads is still being written.
-func TestNothingIsReadBeforeTheStart(t *testing.T) {
+// During startup, parts of the source do not exist yet.
+func TestScrapeBeforeStartReadsNothing(t *testing.T) {
 	source := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { panic("read") })
 	w := httptest.NewRecorder()
 	starting := metrics.Probes{Started: func() error { return errors.New("starting") }}
@@ -360,8 +360,6 @@ func TestNothingIsReadBeforeTheStart(t *testing.T) {
 	}
 }
 
-// TestDocumentListsEveryMetric compares METRICS.md with what a sidecar exports. To write it anew:
-// go test ./sidecar/metrics -run Document -update
 func TestFullSourceIsFull(t *testing.T) {
 	v := reflect.ValueOf(fullSource(t))
 	for i := range v.NumField() {
@@ -371,6 +369,7 @@ func TestFullSourceIsFull(t *testing.T) {
 	}
 }
 
+// TestDocumentListsEveryMetric compares METRICS.md with the exported metrics. `make generate` writes it.
 func TestDocumentListsEveryMetric(t *testing.T) {
 	want := document(gather(t, fullSource(t)))
 	if *update {
@@ -383,18 +382,18 @@ func TestDocumentListsEveryMetric(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Error("METRICS.md is out of date: go test ./sidecar/metrics -run Document -update")
+		t.Error("METRICS.md is out of date: run make generate")
 	}
 }
 
-// documentHead has a tilde for each backquote.
+// documentHead has tildes in place of backquotes.
 const documentHead = `# Metrics
 
-What ~/metrics~ of a sidecar exports, next to the metrics of the Go runtime (~go_…~) and of the process
-(~process_…~). Counters begin at 0 when the sidecar starts. A part that a sidecar does not have (a member
-directory, say, when the members are a list in the config) has no series.
+~/metrics~ exports these, and the metrics of the Go runtime (~go_…~) and of the process (~process_…~). Counters start
+at 0 when the sidecar starts. A part that a sidecar does not have has no series: for example, there is no member
+directory if the configuration lists the members.
 
-The number that the cache is there for is the origin queries per request:
+The main figure is the number of origin queries per request:
 
 ~~~promql
 sum by (dataset) (rate(ringside_origin_queries_total[5m]))
@@ -402,10 +401,11 @@ sum by (dataset) (rate(ringside_origin_queries_total[5m]))
 ~~~
 
 ~result~ of ~ringside_requests_total~ is one of ~hit~ (fresh, in memory, loaded by this sidecar),
-~local_hit~ (fresh, a local copy), ~peer_hit~ (from the owner's memory), ~load~ (the origin was asked, here or
-by the owner), ~stale~, ~negative~ (absent) and ~error~. ~result~ of ~ringside_writes_total~ is one of ~written~
-(committed), ~conflict~ (the row was not what the write's condition says), ~refused~ (the caller's fault: a value or key
-that the table does not take), ~unknown~ (it may or may not have happened) and ~error~ (nothing was written). No label ever holds a key. A label has at most %d values.
+~local_hit~ (fresh, a local copy), ~peer_hit~ (from the owner's memory), ~load~ (loaded from the origin, here or by the
+owner), ~stale~, ~negative~ (the key does not exist) and ~error~. ~result~ of ~ringside_writes_total~ is one of ~written~
+(committed), ~conflict~ (the condition of the write was not met), ~refused~ (invalid: a value or key that the table does
+not accept), ~unknown~ (the write may or may not have been applied) and ~error~ (nothing was written). No label ever has
+keys as values. A label has at most %d values.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -13,7 +13,7 @@ const (
 	gauge   = prometheus.GaugeValue
 )
 
-// A metric is one row of METRICS.md: read calls emit once a series, with the values of labels in order.
+// metric is one row of METRICS.md. read calls emit once for each series, with the label values in order.
 type metric struct {
 	name   string
 	kind   prometheus.ValueType
@@ -22,7 +22,7 @@ type metric struct {
 	read   func(s *Source, emit func(value float64, labels ...string))
 }
 
-// A histogram is a row of METRICS.md with buckets; see metric.
+// histogram is a row of METRICS.md with buckets.
 type histogram struct {
 	name   string
 	label  string
@@ -33,8 +33,8 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), hopMetrics(),
-		followMetrics(), peerListenerMetrics(), memoryMetrics(), ringMetrics(), feedMetrics(), processMetrics(),
+		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), peerMetrics(),
+		subscriptionMetrics(), peerListenerMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -45,24 +45,24 @@ func requestMetrics() []metric {
 	dataset := []string{"dataset"}
 	return []metric{
 		{"ringside_requests_total", counter, []string{"dataset", "result"},
-			"Reads of applications, each counted once, by what answered them.", readRequests},
+			"Reads by applications, each counted once, by the source of the result.", readRequests},
 		{"ringside_refused_total", counter, dataset,
-			"Reads refused because a bound was reached. They are errors in ringside_requests_total, too.",
+			"Reads refused because too many loads or peer fetches were in flight. Also counted as errors in ringside_requests_total.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refused })},
 		{"ringside_refreshes_total", counter, dataset,
-			"Loads begun in the background, before an entry expired or behind a stale answer.",
+			"Background loads, started before an entry expired or after a stale value was returned.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refreshes })},
-		{"ringside_fenced_total", counter, dataset,
-			"Values not stored because their key was invalidated after their load began.",
+		{"ringside_loads_discarded_total", counter, dataset,
+			"Loaded values discarded because their key was invalidated after the load began.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadsDiscarded })},
 		{"ringside_loads_in_flight", gauge, dataset,
-			"Loads under way.",
+			"Loads in flight.",
 			perDataset(loadsInFlight)},
-		{"ringside_hops_in_flight", gauge, dataset,
-			"Hops under way.",
-			perDataset(hopsInFlight)},
+		{"ringside_peer_fetches_in_flight", gauge, dataset,
+			"Fetches from other members in flight.",
+			perDataset(peerFetchesInFlight)},
 		{"ringside_max_in_flight", gauge, dataset,
-			"Bound of ringside_loads_in_flight, and apart from it of ringside_hops_in_flight.",
+			"Limit of ringside_loads_in_flight and, separately, of ringside_peer_fetches_in_flight.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Policy().MaxFlights) })},
 	}
 }
@@ -84,24 +84,24 @@ func writeMetrics() []metric {
 	dataset := []string{"dataset"}
 	return []metric{
 		{"ringside_writes_total", counter, []string{"dataset", "result"},
-			"Writes of applications, each counted once, by what came of them.", readWrites},
+			"Writes by applications, each counted once, by outcome.", readWrites},
 		{"ringside_writes_served_total", counter, dataset,
-			"Writes made for other members.",
+			"Writes executed for other members.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.WritesServed })},
 		{"ringside_invalidations_total", counter, dataset,
-			"Invalidations taken in: of writes through any member, of change feeds and by request.",
+			"Invalidations applied, from writes through any member, change feeds and :invalidate requests.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Invalidations })},
-		{"ringside_copies_ended_total", counter, dataset,
-			"Times that the copies of a member's entries were ended because its invalidations may have been missed.",
+		{"ringside_copies_expired_total", counter, dataset,
+			"Times that all local copies from one member were expired because its invalidations may have been missed.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesExpired })},
-		{"ringside_floors", gauge, dataset,
-			"Keys of which it is remembered, without an entry, what is too old for them.",
+		{"ringside_read_bounds", gauge, dataset,
+			"Keys with a remembered read bound but no cached entry.",
 			perDataset(func(d *cache.Dataset) float64 { n, _ := d.Bounds(); return float64(n) })},
-		{"ringside_max_floors", gauge, dataset,
-			"Bound of ringside_floors.",
+		{"ringside_max_read_bounds", gauge, dataset,
+			"Limit of ringside_read_bounds.",
 			perDataset(func(d *cache.Dataset) float64 { _, most := d.Bounds(); return float64(most) })},
-		{"ringside_floors_forgotten_total", counter, dataset,
-			"Floors forgotten before their time, because there were too many.",
+		{"ringside_read_bounds_evicted_total", counter, dataset,
+			"Read bounds dropped before they expired because there were too many. Reads of those keys may go back to an older version.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.BoundsEvicted })},
 	}
 }
@@ -121,13 +121,13 @@ func changeFeedMetrics() []metric {
 	dataset := []string{"dataset"}
 	return []metric{
 		{"ringside_change_feed_gap", gauge, dataset,
-			"1 while changes are not heard of although there is a change feed: neither this member nor one it follows reads it.",
+			"1 if the change feed is configured but not live.",
 			perDataset(func(d *cache.Dataset) float64 { live, has := d.FeedLive(); return oneIf(has && !live) })},
 		{"ringside_change_feed_gaps_total", counter, dataset,
-			"Times that the change feed broke: entries live for gap_ttl at most until it is live again.",
+			"Interruptions of the change feed. Until it is live again, entries expire after at most gap_ttl.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.FeedGaps })},
 		{"ringside_change_feed_reading", gauge, dataset,
-			"1 while this member reads the change feed itself, without a gap, else 0.",
+			"1 if this member reads the change feed from the database, without a gap.",
 			func(s *Source, emit func(float64, ...string)) {
 				for _, f := range s.ChangeFeeds {
 					emit(oneIf(f.Reading()), f.Dataset)
@@ -139,35 +139,35 @@ func changeFeedMetrics() []metric {
 func localMetrics() []metric {
 	protocol := []string{"protocol"}
 	return []metric{
-		{"ringside_connections", gauge, protocol, "Open connections of applications.",
+		{"ringside_connections", gauge, protocol, "Open connections from applications.",
 			protocolLoad(func(l ProtocolLoad) int64 { return l.Conns })},
-		{"ringside_max_connections", gauge, protocol, "Bound of ringside_connections.",
+		{"ringside_max_connections", gauge, protocol, "Limit of ringside_connections.",
 			protocolLoad(func(l ProtocolLoad) int64 { return l.MaxConns })},
 		{"ringside_listener_refused_total", counter, []string{"protocol", "reason"},
-			"Connections and requests of applications that a listener refused before any dataset was asked.",
+			"Connections and requests from applications that a listener refused before reading or writing.",
 			readListenerRefused},
-		{"ringside_batch_readers", gauge, nil, "Goroutines that read keys of batches.",
+		{"ringside_batch_readers", gauge, nil, "Goroutines that read keys of :batchGet requests.",
 			local(func(l Local) int64 { return l.BatchReaders })},
-		{"ringside_max_batch_readers", gauge, nil, "Bound of ringside_batch_readers.",
+		{"ringside_max_batch_readers", gauge, nil, "Limit of ringside_batch_readers.",
 			local(func(l Local) int64 { return l.MaxBatchReaders })},
 		{"ringside_batch_truncated_total", counter, nil,
-			"Keys of batches refused because the answer would have been too large.",
+			"Keys of :batchGet requests not returned because the response would have been too large.",
 			local(func(l Local) int64 { return l.BatchTruncated })},
-		{"ringside_cnf_metrics_batch_readers", gauge, nil, "Goroutines that read CNF metrics of batches.",
+		{"ringside_cnf_metrics_batch_readers", gauge, nil, "Goroutines that read keys of batchShow requests.",
 			cnfMetrics(func(c CNFMetrics) int64 { return c.BatchReaders })},
-		{"ringside_cnf_metrics_max_batch_readers", gauge, nil, "Bound of ringside_cnf_metrics_batch_readers.",
+		{"ringside_cnf_metrics_max_batch_readers", gauge, nil, "Limit of ringside_cnf_metrics_batch_readers.",
 			cnfMetrics(func(c CNFMetrics) int64 { return c.MaxBatchReaders })},
-		{"ringside_watches", gauge, nil, "Watches of applications.",
+		{"ringside_watches", gauge, nil, "Open watches.",
 			local(func(l Local) int64 { return l.Watches })},
-		{"ringside_max_watches", gauge, nil, "Bound of ringside_watches.",
+		{"ringside_max_watches", gauge, nil, "Limit of ringside_watches.",
 			local(func(l Local) int64 { return l.MaxWatches })},
-		{"ringside_watches_refused_total", counter, nil, "Watches refused because of their bound.",
+		{"ringside_watches_refused_total", counter, nil, "Watches refused because ringside_max_watches was reached.",
 			local(func(l Local) int64 { return l.WatchesRefused })},
-		{"ringside_watches_cut_off_total", counter, nil,
-			"Watches ended because their client was too slow to take what changed.",
-			local(func(l Local) int64 { return l.WatchesCut })},
-		{"ringside_defects_total", counter, nil, "Panics and errors of no known kind. Please report them.",
-			local(func(l Local) int64 { return l.Defects })},
+		{"ringside_slow_watchers_closed_total", counter, nil,
+			"Watches closed because the client read too slowly.",
+			local(func(l Local) int64 { return l.SlowWatchersClosed })},
+		{"ringside_internal_errors_total", counter, nil, "Panics and unclassified errors. Each is a bug in Ringside: please report it.",
+			local(func(l Local) int64 { return l.InternalErrors })},
 	}
 }
 
@@ -184,151 +184,151 @@ func loadsInFlight(d *cache.Dataset) float64 {
 	return float64(loads)
 }
 
-func hopsInFlight(d *cache.Dataset) float64 {
-	_, hops := d.Flights()
-	return float64(hops)
+func peerFetchesInFlight(d *cache.Dataset) float64 {
+	_, fetches := d.Flights()
+	return float64(fetches)
 }
 
 func originMetrics() []metric {
 	dataset, origin := []string{"dataset"}, []string{"origin"}
 	return []metric{
 		{"ringside_loads_total", counter, dataset,
-			"Loads begun by this member, one key each.",
+			"Loads started by this member, one key each.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadsBegun })},
 		{"ringside_load_errors_total", counter, dataset,
 			"Loads that failed.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadErrors })},
 		{"ringside_origin_queries_total", counter, dataset,
-			"Queries that this member made to the origin. Loads that come together share one.",
+			"Queries that this member sent to the origin. Concurrent loads are batched into one query.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Queries })},
 		{"ringside_origin_query_errors_total", counter, dataset,
 			"Queries that failed.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.QueryErrors })},
 		{"ringside_origin_keys_total", counter, dataset,
-			"Keys that were asked of the origin.",
+			"Keys in the queries sent to the origin.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Keys })},
 		{"ringside_origin_in_flight", gauge, origin,
-			"Statements under way.",
+			"Statements in flight.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.InFlight) })},
 		{"ringside_origin_max_in_flight", gauge, origin,
-			"Bound of ringside_origin_in_flight.",
+			"Limit of ringside_origin_in_flight.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.MaxInFlight) })},
 		{"ringside_origin_queued", gauge, origin,
-			"Loads that wait for a statement's turn.",
+			"Loads that wait because ringside_origin_max_in_flight statements are running.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.Queued) })},
 		{"ringside_origin_max_queued", gauge, origin,
-			"Bound of ringside_origin_queued.",
+			"Limit of ringside_origin_queued.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.MaxQueued) })},
-		{"ringside_origin_gave_up_total", counter, origin,
-			"Loads whose time passed while they waited for a statement's turn.",
-			originLoad(func(l OriginLoad) float64 { return float64(l.GaveUp) })},
+		{"ringside_origin_queue_timeouts_total", counter, origin,
+			"Loads that timed out while queued.",
+			originLoad(func(l OriginLoad) float64 { return float64(l.QueueTimeouts) })},
 		{"ringside_origin_refused_total", counter, origin,
-			"Loads refused before they began: the queue was full, or the breaker open.",
+			"Loads refused because the queue was full or the circuit breaker open.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.Refused) })},
 		{"ringside_origin_breaker_open", gauge, origin,
-			"1 while the origin is not asked because it kept failing, else 0.",
+			"1 if the circuit breaker is open: the origin failed repeatedly and is not queried for now.",
 			originLoad(func(l OriginLoad) float64 { return oneIf(l.BreakerOpen) })},
 	}
 }
 
-func hopMetrics() []metric {
+func peerMetrics() []metric {
 	dataset := []string{"dataset"}
 	return []metric{
-		{"ringside_hops_total", counter, dataset,
-			"Requests to other members.",
+		{"ringside_peer_fetches_total", counter, dataset,
+			"Fetches from other members.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeerFetches })},
-		{"ringside_hop_errors_total", counter, dataset,
-			"Requests to other members that got no answer.",
+		{"ringside_peer_fetch_errors_total", counter, dataset,
+			"Fetches from other members that got no response.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeerFetchErrors })},
-		{"ringside_successor_hops_total", counter, dataset,
-			"Hops to the successor, because the owner could not be reached.",
+		{"ringside_successor_fetches_total", counter, dataset,
+			"Fetches from the successor of a key because its owner was unreachable.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Successor })},
-		{"ringside_fallback_loads_total", counter, dataset,
-			"Loads made here because neither owner nor successor could be reached.",
+		{"ringside_failover_loads_total", counter, dataset,
+			"Loads by this member for keys of others because neither owner nor successor was reachable.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.FailoverLoads })},
 		{"ringside_served_total", counter, dataset,
-			"Requests answered to other members.",
+			"Fetches served to other members.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Served })},
 		{"ringside_served_not_owner_total", counter, dataset,
-			"Requests answered to other members for keys that this member does not own.",
+			"Fetches served to other members for keys that this member does not own.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.NotOwner })},
 		{"ringside_peeks_total", counter, dataset,
-			"Questions to the previous owner of a key before its first load here.",
+			"Requests to the previous owner of a key for its cached entry, before the first load by the new owner.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Peeks })},
 		{"ringside_peek_hits_total", counter, dataset,
-			"Questions to the previous owner that spared a load.",
+			"Requests to the previous owner that made the load unnecessary.",
 			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeekHits })},
-		{"ringside_peer_connections", gauge, nil, "Members that this one is connected to.",
+		{"ringside_peer_connections", gauge, nil, "Members to which this one has a connection.",
 			peers(func(p Peers) int64 { return p.Conns })},
-		{"ringside_peer_max_connections", gauge, nil, "Bound of ringside_peer_connections.",
+		{"ringside_peer_max_connections", gauge, nil, "Limit of ringside_peer_connections.",
 			peers(func(p Peers) int64 { return p.MaxConns })},
-		{"ringside_peer_max_calls", gauge, nil, "Bound of the requests under way to one member.",
+		{"ringside_peer_max_calls", gauge, nil, "Limit of the requests in flight to one member.",
 			peers(func(p Peers) int64 { return p.MaxCalls })},
 		{"ringside_peer_breakers_open", gauge, nil,
-			"Members that are not asked at the moment because they did not answer.",
+			"Members that get no requests for now because they did not respond.",
 			peers(func(p Peers) int64 { return p.BreakersOpen })},
-		{"ringside_peer_unreachable_total", counter, nil, "Requests to other members that got no answer, all datasets.",
+		{"ringside_peer_unreachable_total", counter, nil, "Fetches from other members that got no response and writes that could not be sent, all datasets.",
 			peers(func(p Peers) int64 { return p.Unreachable })},
 		{"ringside_peer_refused_total", counter, nil,
-			"Requests to other members that were not made because a bound was reached.",
+			"Requests to other members that were not sent because a limit was reached.",
 			peers(func(p Peers) int64 { return p.Refused })},
-		{"ringside_peer_silences_total", counter, nil, "Times that a member did not answer a ping in time.",
-			peers(func(p Peers) int64 { return p.Silences })},
-		{"ringside_ring_disagreements_total", counter, nil, "Answers by members whose ring was another.",
+		{"ringside_peer_ping_timeouts_total", counter, nil, "Pings that a member did not answer in time.",
+			peers(func(p Peers) int64 { return p.PingTimeouts })},
+		{"ringside_ring_disagreements_total", counter, nil, "Responses from members that used a different ring.",
 			peers(func(p Peers) int64 { return p.Disagreements })},
 	}
 }
 
-func followMetrics() []metric {
+func subscriptionMetrics() []metric {
 	return []metric{
-		{"ringside_followed_members", gauge, nil, "Members whose invalidations this one follows.",
-			peers(func(p Peers) int64 { return p.Followed })},
-		{"ringside_published_total", counter, nil, "Invalidations published to the members that follow this one.",
+		{"ringside_subscriptions", gauge, nil, "Members to whose invalidations this one is subscribed.",
+			peers(func(p Peers) int64 { return p.Subscriptions })},
+		{"ringside_invalidations_published_total", counter, nil, "Invalidations published to the subscribed members, each counted once.",
 			peers(func(p Peers) int64 { return p.Published })},
-		{"ringside_received_total", counter, nil, "Invalidations received from the members that this one follows.",
+		{"ringside_invalidations_received_total", counter, nil, "Invalidations received from other members.",
 			peers(func(p Peers) int64 { return p.Received })},
-		{"ringside_follow_gaps_total", counter, nil,
-			"Times that invalidations of a followed member may have been missed: what is held of it was dropped.",
+		{"ringside_subscription_gaps_total", counter, nil,
+			"Times that invalidations from a member may have been missed. All local copies from it were expired.",
 			peers(func(p Peers) int64 { return p.Gaps })},
-		{"ringside_tells_failed_total", counter, nil,
-			"Members that could not be told of an invalidation that concerns all of them.",
-			peers(func(p Peers) int64 { return p.TellsFailed })},
+		{"ringside_broadcast_failures_total", counter, nil,
+			"Members that could not be reached with an invalidation for all members.",
+			peers(func(p Peers) int64 { return p.BroadcastFailures })},
 	}
 }
 
 func peerListenerMetrics() []metric {
 	return []metric{
-		{"ringside_served_writes_in_flight", gauge, nil, "Writes that are being made for other members.",
+		{"ringside_served_writes_in_flight", gauge, nil, "Writes in flight for other members.",
 			peerListener(func(l PeerListener) int64 { return l.Writing })},
-		{"ringside_served_writes_max_in_flight", gauge, nil, "Bound of ringside_served_writes_in_flight.",
+		{"ringside_served_writes_max_in_flight", gauge, nil, "Limit of ringside_served_writes_in_flight.",
 			peerListener(func(l PeerListener) int64 { return l.MaxWriting })},
 		{"ringside_served_writes_refused_total", counter, nil,
-			"Writes for other members refused because of their bound, all datasets.",
+			"Writes for other members refused because ringside_served_writes_max_in_flight was reached.",
 			peerListener(func(l PeerListener) int64 { return l.WritesRefused })},
-		{"ringside_followers", gauge, nil, "Members that follow the invalidations of this one.",
-			peerListener(func(l PeerListener) int64 { return l.Followers })},
-		{"ringside_max_followers", gauge, nil, "Bound of ringside_followers.",
-			peerListener(func(l PeerListener) int64 { return l.MaxFollowers })},
-		{"ringside_followers_refused_total", counter, nil,
-			"Members that were not let follow because of their bound.",
-			peerListener(func(l PeerListener) int64 { return l.FollowersRefused })},
-		{"ringside_followers_cut_off_total", counter, nil,
-			"Times that a member was too slow to follow, or asked for what is no longer kept: it drops its copies.",
-			peerListener(func(l PeerListener) int64 { return l.FollowersCutOff })},
+		{"ringside_subscribers", gauge, nil, "Members subscribed to the invalidations of this one.",
+			peerListener(func(l PeerListener) int64 { return l.Subscribers })},
+		{"ringside_max_subscribers", gauge, nil, "Limit of ringside_subscribers.",
+			peerListener(func(l PeerListener) int64 { return l.MaxSubscribers })},
+		{"ringside_subscribers_refused_total", counter, nil,
+			"Subscriptions refused because ringside_max_subscribers was reached.",
+			peerListener(func(l PeerListener) int64 { return l.SubscribersRefused })},
+		{"ringside_slow_subscribers_closed_total", counter, nil,
+			"Subscriptions closed because the member read too slowly, or resumed too late. It expires its local copies.",
+			peerListener(func(l PeerListener) int64 { return l.SlowSubscribersClosed })},
 		{"ringside_peer_listener_connections", gauge, nil,
-			"Open connections of other members, and of clients that route by the ring, to the peer listener.",
+			"Open connections to the peer listener, from members and from clients that route by the ring.",
 			peerListener(func(l PeerListener) int64 { return l.Conns })},
-		{"ringside_peer_listener_max_connections", gauge, nil, "Bound of ringside_peer_listener_connections.",
+		{"ringside_peer_listener_max_connections", gauge, nil, "Limit of ringside_peer_listener_connections.",
 			peerListener(func(l PeerListener) int64 { return l.MaxConns })},
 		{"ringside_peer_listener_refused_connections_total", counter, nil,
-			"Connections to the peer listener that were closed because of their bound.",
+			"Connections to the peer listener closed because ringside_peer_listener_max_connections was reached.",
 			peerListener(func(l PeerListener) int64 { return l.ConnsRefused })},
-		{"ringside_served_in_flight", gauge, nil, "Requests of other members that are being answered.",
+		{"ringside_served_in_flight", gauge, nil, "Fetches by other members in flight.",
 			peerListener(func(l PeerListener) int64 { return l.InFlight })},
-		{"ringside_served_max_in_flight", gauge, nil, "Bound of ringside_served_in_flight.",
+		{"ringside_served_max_in_flight", gauge, nil, "Limit of ringside_served_in_flight.",
 			peerListener(func(l PeerListener) int64 { return l.MaxInFlight })},
 		{"ringside_served_refused_total", counter, nil,
-			"Requests of other members refused because of their bound, all datasets.",
+			"Fetches by other members refused because ringside_served_max_in_flight was reached.",
 			peerListener(func(l PeerListener) int64 { return l.FetchesRefused })},
 	}
 }
@@ -337,92 +337,92 @@ func memoryMetrics() []metric {
 	dataset := []string{"dataset"}
 	return []metric{
 		{"ringside_entries", gauge, dataset,
-			"Entries held, own and copies.",
+			"Cached entries, local copies included.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Entries) })},
 		{"ringside_memory_bytes", gauge, dataset,
-			"Bytes of the entries held, overhead included.",
+			"Memory of the cached entries in bytes, overhead included.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Bytes) })},
 		{"ringside_memory_max_bytes", gauge, dataset,
-			"Bound of ringside_memory_bytes.",
+			"Limit of ringside_memory_bytes.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().MaxBytes) })},
 		{"ringside_evictions_total", counter, dataset,
-			"Entries dropped for want of room.",
+			"Entries evicted because memory was full.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Evictions) })},
 		{"ringside_too_large_total", counter, dataset,
-			"Values not kept because they were larger than an entry may be.",
+			"Values not cached because they exceed the size limit of an entry.",
 			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().TooLarge) })},
 	}
 }
 
 func ringMetrics() []metric {
 	return []metric{
-		{"ringside_ring_members", gauge, nil, "Members of the ring that reads are routed by.",
+		{"ringside_ring_members", gauge, nil, "Members of the ring in use.",
 			ring(func(r Ring) float64 { return float64(r.Members) })},
-		{"ringside_ring_doubted_members", gauge, nil,
-			"Members of the ring that the directory does not list any more: they stay because they still answer.",
-			ring(func(r Ring) float64 { return float64(r.Doubted) })},
-		{"ringside_ring_changes_total", counter, nil, "Rings since the start.",
+		{"ringside_ring_unlisted_members", gauge, nil,
+			"Members that the directory no longer lists, but that stay on the ring because they still respond.",
+			ring(func(r Ring) float64 { return float64(r.Unlisted) })},
+		{"ringside_ring_changes_total", counter, nil, "Changes of the ring.",
 			ring(func(r Ring) float64 { return float64(r.Changes) })},
 		{"ringside_ring_unreachable_members_total", counter, nil,
-			"Members that the directory lost and that were taken off the ring because they did not answer.",
+			"Members removed from the ring because the directory no longer lists them and they do not respond.",
 			ring(func(r Ring) float64 { return float64(r.Unreachable) })},
 		{"ringside_ring_info", gauge, []string{"ring_id"},
-			"Always 1. Members that show different ring_id for long do not agree on who owns what.",
+			"Always 1. Members with different ring_ids for a long time disagree on the owners of keys.",
 			func(s *Source, emit func(float64, ...string)) {
 				if s.Ring != nil {
 					emit(1, s.Ring().ID)
 				}
 			}},
-		{"ringside_directory_following", gauge, nil,
-			"1 while the list of members is known and watched, else 0: the last ring stays in use.",
-			directory(func(d Directory) float64 { return oneIf(d.Following) })},
+		{"ringside_directory_connected", gauge, nil,
+			"1 if the list of members is known and up to date. If 0, the last ring stays in use.",
+			directory(func(d Directory) float64 { return oneIf(d.Connected) })},
 		{"ringside_directory_registered", gauge, nil,
-			"1 while this member is in the directory, as far as is known, else 0.",
+			"1 if this member is registered in the directory.",
 			registration(func(d Directory) float64 { return oneIf(d.Registered) })},
 		{"ringside_directory_members", gauge, nil,
-			"Members that the directory listed last. The ring may keep more: those that still answer.",
+			"Members in the latest list of the directory. The ring may have more; see ringside_ring_unlisted_members.",
 			directory(func(d Directory) float64 { return float64(d.Members) })},
 		{"ringside_directory_contact_age_seconds", gauge, nil,
-			"Time since the directory last answered.",
+			"Time since the last response of the directory.",
 			directory(func(d Directory) float64 { return d.ContactAge.Seconds() })},
 		{"ringside_directory_registrations_total", counter, nil,
-			"Registrations that succeeded: more than one means that one was lost.",
+			"Successful registrations. More than one means that a registration was lost and renewed.",
 			registration(func(d Directory) float64 { return float64(d.Registrations) })},
 		{"ringside_directory_lists_total", counter, nil,
-			"Full lists read.",
+			"Full lists of members read from the directory.",
 			directory(func(d Directory) float64 { return float64(d.Lists) })},
 		{"ringside_directory_watch_restarts_total", counter, nil,
-			"Watches that ended before their time.",
+			"Watches of the directory that were interrupted.",
 			directory(func(d Directory) float64 { return float64(d.WatchRestarts) })},
-		{"ringside_directory_refused_records_total", counter, []string{"reason"},
-			"Records passed over because they are malformed, duplicate or absurd; each list counts them again.",
-			readRefusedRecords},
+		{"ringside_directory_invalid_records_total", counter, []string{"reason"},
+			"Directory records ignored because they are malformed, duplicate or out of range. Each list counts them again.",
+			readInvalidRecords},
 	}
 }
 
-func feedMetrics() []metric {
+func xdsMetrics() []metric {
 	return []metric{
-		{"ringside_feed_subscribers", gauge, nil, "Proxies that follow the ring by xDS.",
-			feed(func(f Feed) float64 { return float64(f.Subscribers) })},
-		{"ringside_feed_max_subscribers", gauge, nil, "Bound of ringside_feed_subscribers.",
-			feed(func(f Feed) float64 { return float64(f.MaxSubscribers) })},
-		{"ringside_feed_endpoints", gauge, nil,
-			"Members that proxies are told of, those that are leaving included; 0 before the first list.",
-			feed(func(f Feed) float64 { return float64(f.Endpoints) })},
-		{"ringside_feed_updates_total", counter, nil, "Lists of members that proxies were told.",
-			feed(func(f Feed) float64 { return float64(f.Updates) })},
-		{"ringside_feed_refusals_total", counter, nil, "Updates that a proxy refused (NACK).",
-			feed(func(f Feed) float64 { return float64(f.Refusals) })},
-		{"ringside_feed_turned_away_total", counter, nil, "Proxies turned away because a bound was reached.",
-			feed(func(f Feed) float64 { return float64(f.TurnedAway) })},
+		{"ringside_xds_clients", gauge, nil, "Connected xDS clients (proxies and gRPC clients that route by the ring).",
+			xds(func(x XDS) float64 { return float64(x.Clients) })},
+		{"ringside_xds_max_clients", gauge, nil, "Limit of ringside_xds_clients.",
+			xds(func(x XDS) float64 { return float64(x.MaxClients) })},
+		{"ringside_xds_endpoints", gauge, nil,
+			"Members in the latest xDS update, leaving ones included. 0 before the first list of members.",
+			xds(func(x XDS) float64 { return float64(x.Endpoints) })},
+		{"ringside_xds_updates_total", counter, nil, "Changes of the members published by xDS.",
+			xds(func(x XDS) float64 { return float64(x.Updates) })},
+		{"ringside_xds_nacks_total", counter, nil, "Updates that an xDS client rejected (NACK). It keeps its last good configuration.",
+			xds(func(x XDS) float64 { return float64(x.NACKs) })},
+		{"ringside_xds_clients_refused_total", counter, nil, "xDS clients refused because a limit was reached.",
+			xds(func(x XDS) float64 { return float64(x.ClientsRefused) })},
 	}
 }
 
-func readRefusedRecords(s *Source, emit func(float64, ...string)) {
+func readInvalidRecords(s *Source, emit func(float64, ...string)) {
 	if s.Directory == nil {
 		return
 	}
-	for reason, n := range s.Directory().Refused {
+	for reason, n := range s.Directory().InvalidRecords {
 		emit(float64(n), reason)
 	}
 }
@@ -432,9 +432,9 @@ func processMetrics() []metric {
 		{"ringside_build_info", gauge, []string{"version", "revision"}, "Always 1.",
 			func(s *Source, emit func(float64, ...string)) { emit(1, s.Version, s.Revision) }},
 		{"ringside_config_reloads_total", counter, []string{"result"},
-			"Times the config was read again; result is ok or error.", readReloads},
+			"Configuration reloads; result is ok or error.", readReloads},
 		{"ringside_config_last_reload_failed", gauge, nil,
-			"1 while the config in use is not the one in the file, because that one is bad, else 0.",
+			"1 if the latest reload failed, so that the configuration in use is not the one in the file.",
 			func(s *Source, emit func(float64, ...string)) {
 				if s.Reloads != nil {
 					emit(oneIf(s.Reloads().LastFailed))
@@ -454,26 +454,26 @@ func readReloads(s *Source, emit func(float64, ...string)) {
 
 func histograms() []histogram {
 	return []histogram{
-		{"ringside_request_duration_seconds", "protocol", "Time to answer a request of an application.",
+		{"ringside_request_duration_seconds", "protocol", "Time to serve a request of an application.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, p := range s.Protocols {
 					emit(p.Duration, p.Name)
 				}
 			}},
-		{"ringside_load_duration_seconds", "dataset", "Time of a load, waiting for the origin's budget included.",
+		{"ringside_load_duration_seconds", "dataset", "Time of a load, queueing for the origin included.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().LoadTime, d.Name())
 				}
 			}},
 		{"ringside_write_duration_seconds", "dataset",
-			"Time of a write by this member, waiting for the origin's budget included.",
+			"Time of a write by this member, queueing for the origin included.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().WriteTime, d.Name())
 				}
 			}},
-		{"ringside_hop_duration_seconds", "dataset", "Time of a request to another member.",
+		{"ringside_peer_fetch_duration_seconds", "dataset", "Time of a fetch from another member.",
 			func(s *Source, emit func(*cache.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().PeerFetchTime, d.Name())
@@ -542,22 +542,22 @@ func directory(field func(Directory) float64) func(*Source, func(float64, ...str
 	}
 }
 
-// registration leaves an edge out: an alert on members that are not registered must not fire for it.
+// registration omits clients, which are never registered: the alert on unregistered members must not fire for them.
 func registration(field func(Directory) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Directory == nil {
 			return
 		}
-		if d := s.Directory(); !d.Edge {
+		if d := s.Directory(); !d.Client {
 			emit(field(d))
 		}
 	}
 }
 
-func feed(field func(Feed) float64) func(*Source, func(float64, ...string)) {
+func xds(field func(XDS) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
-		if s.Feed != nil {
-			emit(field(s.Feed()))
+		if s.XDS != nil {
+			emit(field(s.XDS()))
 		}
 	}
 }
