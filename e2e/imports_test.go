@@ -60,7 +60,7 @@ var mayImport = map[string][]string{
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
 	"sidecar/cmd/ringside/client":  {"ring", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/admin", "sidecar/cache", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"sidecar", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 	},

@@ -49,7 +49,6 @@ var notYet = []string{
 	"origin",
 	"proto",
 	"ring",
-	"sidecar/admin",
 	"sidecar/cache",
 	"sidecar/cnfmetrics",
 	"sidecar/internal",

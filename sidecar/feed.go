@@ -98,17 +98,17 @@ func (p *process) feedMetrics() metrics.XDS {
 	}
 }
 
-// feedState is nil where there is no feed.
-func (p *process) feedState() *admin.Feed {
+// feedState returns nil if the sidecar publishes no ring.
+func (p *process) feedState() *admin.XDS {
 	if p.feeder == nil {
 		return nil
 	}
 	s := p.feeder.feed.Status()
-	state := &admin.Feed{
-		Version: s.Version, Endpoints: s.Endpoints, Subscribers: s.Subscribers, Updates: s.Updates, Refusals: s.Refusals,
+	state := &admin.XDS{
+		Version: s.Version, Endpoints: s.Endpoints, Clients: s.Subscribers, Updates: s.Updates, NACKs: s.Refusals,
 	}
 	if r := s.LastRefusal; r != nil {
-		state.LastRefusal = &admin.FeedRefusal{At: r.At, Proxy: r.Node, Resource: r.Resource, Reason: r.Reason}
+		state.LastNACK = &admin.NACK{At: r.At, Client: r.Node, Resource: r.Resource, Reason: r.Reason}
 	}
 	return state
 }

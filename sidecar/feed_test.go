@@ -89,8 +89,8 @@ func TestFeedIsShownWhereOperatorsLook(t *testing.T) {
 	}
 	waitFor(t, func() bool { return r.feeder.feed.Status().Refusals == 1 })
 	for path, want := range map[string][]string{
-		"/api/ring": {answer.GetVersionInfo(), `"subscribers":1`, "not this one"},
-		"/api/explain?dataset=metrics&key=CNF-001": {answer.GetVersionInfo(), `"refusals":1`},
+		"/api/ring": {answer.GetVersionInfo(), `"clients":1`, "not this one"},
+		"/api/explain?dataset=metrics&key=CNF-001": {answer.GetVersionInfo(), `"nacks":1`},
 	} {
 		if _, body := get(r.addrs.Admin, path); !containsAll(body, want) {
 			t.Errorf("%s does not have all of %q:\n%s", path, want, body)

@@ -3,7 +3,9 @@ package sidecar
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -165,15 +167,11 @@ func (c counted) ServeWrite(ctx context.Context, change cache.Change) (cache.Ans
 // inspection describes this member to the consoles of others.
 func (p *process) inspection() *peerv1.InspectResponse {
 	state := p.adminSource().State()
-	report := &peerv1.InspectResponse{Version: state.Version, UptimeNs: int64(state.Uptime)}
-	for _, d := range state.Datasets {
-		report.Datasets = append(report.Datasets, &peerv1.DatasetStats{
-			Name: d.Name, Hits: d.Hits, LocalHits: d.LocalHits, PeerHits: d.PeerHits, Loads: d.Loads, Stale: d.Stale,
-			Negative: d.Negative, Errors: d.Errors, OriginQueries: d.OriginQueries, Entries: d.Entries, Bytes: d.Bytes,
-			MaxBytes: d.MaxBytes, Served: d.Served, Written: d.Written, FeedGap: d.FeedGap,
-		})
+	text, err := json.Marshal(state)
+	if err != nil {
+		p.defect(fmt.Errorf("encode the state of this member: %w", err))
 	}
-	return report
+	return &peerv1.InspectResponse{Version: state.Version, State: text}
 }
 
 func (p *process) serveLocal(context.Context) error {
@@ -210,7 +208,7 @@ func (p *process) stopAdmin(ctx context.Context) { shutdown(ctx, p.adminServer) 
 func (p *process) adminSource() admin.Source {
 	return admin.Source{
 		Node: p.self.ID, Version: p.self.Version, Started: p.began, Datasets: p.datasets, Ring: p.ring.Load,
-		Directory: p.directoryState, Feed: p.feedState,
+		Directory: p.directoryState, XDS: p.feedState,
 		Others: p.otherMembers, Hosts: p.config.Hosts, Pprof: p.config.Pprof,
 	}
 }
@@ -233,28 +231,14 @@ func (p *process) otherMembers(ctx context.Context) []admin.MemberState {
 	var states []admin.MemberState
 	for _, one := range p.pool.Inspect(ctx) {
 		state := admin.MemberState{ID: one.Member.ID, Addr: one.Member.Addr}
-		if one.Err != nil {
-			state.Unreachable = one.Err.Error()
-		} else {
-			state.State = stateOf(one.Report)
+		err := one.Err
+		if err == nil {
+			err = json.Unmarshal(one.Report.GetState(), &state.State)
+		}
+		if err != nil {
+			state.Unreachable, state.State = err.Error(), nil
 		}
 		states = append(states, state)
 	}
 	return states
-}
-
-func stateOf(r *peerv1.InspectResponse) *admin.State {
-	state := &admin.State{
-		Node: r.GetNode(), Version: r.GetVersion(), RingID: admin.FormatRingID(r.GetRingId()),
-		Uptime: time.Duration(r.GetUptimeNs()),
-	}
-	for _, d := range r.GetDatasets() {
-		state.Datasets = append(state.Datasets, admin.DatasetState{
-			Name: d.GetName(), Hits: d.GetHits(), LocalHits: d.GetLocalHits(), PeerHits: d.GetPeerHits(), Loads: d.GetLoads(),
-			Stale: d.GetStale(), Negative: d.GetNegative(), Errors: d.GetErrors(), OriginQueries: d.GetOriginQueries(),
-			Served: d.GetServed(), Entries: d.GetEntries(), Bytes: d.GetBytes(), MaxBytes: d.GetMaxBytes(),
-			Written: d.GetWritten(), FeedGap: d.GetFeedGap(),
-		})
-	}
-	return state
 }

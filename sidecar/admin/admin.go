@@ -1,5 +1,5 @@
-// Package admin shows a sidecar and its ring to the people who run it: a console page, the JSON that the page and the
-// CLI are made of, and pprof where it is switched on. It changes nothing, and it listens on loopback only.
+// Package admin serves the admin listener for operators: the console page, the JSON API behind the page and the command
+// line, and pprof if enabled. It is read-only and listens on loopback only.
 package admin
 
 import (
@@ -20,49 +20,23 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
-// Source is what the pages show. Its functions may be called at the same time.
+// Source is what the listener shows. Its functions may be called concurrently.
 type Source struct {
 	Node, Version string
 	Started       time.Time
 	Datasets      []*cache.Dataset
-	// Ring returns the ring that reads are routed by; nil or empty where this member is alone.
+	// Ring returns the ring in use; nil or empty if there is no other member.
 	Ring func() *ring.Ring
-	// Directory says how the members are found and how well.
+	// Directory returns the state of the member directory.
 	Directory func() Directory
-	// Feed says how proxies are told of the ring; nil, or returning nil, where they are not.
-	Feed func() *Feed
-	// Others asks the other members of the ring for their State. It returns soon after ctx is done.
+	// XDS returns the state of the xDS publisher. It is nil, or returns nil, if the sidecar publishes no ring.
+	XDS func() *XDS
+	// Others fetches the State of each other member of the ring. It returns soon after ctx is done.
 	Others func(ctx context.Context) []MemberState
-	// Hosts are the names, without port, that the Host header may carry besides localhost and the loopback addresses.
+	// Hosts are the values, without port, that the Host header may have besides localhost and the loopback addresses.
 	Hosts []string
-	// Pprof turns /debug/pprof on.
+	// Pprof enables /debug/pprof.
 	Pprof bool
-}
-
-// Directory is how well the member directory is followed.
-type Directory struct {
-	Kind       string `json:"kind"`       // etcd, static, xds or none
-	Connected  bool   `json:"connected"`  // the list of members is known, and changes are heard of
-	Registered bool   `json:"registered"` // this member is in it
-	Detail     string `json:"detail,omitempty"`
-}
-
-// Feed is how the proxies that route by the ring are told of it.
-type Feed struct {
-	Version     string       `json:"version"`     // of the endpoints; empty before the first list of members
-	Endpoints   int          `json:"endpoints"`   // members in it, those that are leaving included
-	Subscribers int          `json:"subscribers"` // proxies that are connected
-	Updates     int64        `json:"updates"`
-	Refusals    int64        `json:"refusals"` // updates that a proxy did not take
-	LastRefusal *FeedRefusal `json:"last_refusal,omitempty"`
-}
-
-// FeedRefusal is an update that a proxy did not take, in the proxy's own words.
-type FeedRefusal struct {
-	At       time.Time `json:"at"`
-	Proxy    string    `json:"proxy"`
-	Resource string    `json:"resource"`
-	Reason   string    `json:"reason"`
 }
 
 //go:embed console
@@ -78,9 +52,9 @@ func NewHandler(s Source) http.Handler {
 	a := &api{Source: s}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		apierror.New(apierror.NoSuchRoute, "there is no page "+r.URL.Path).Write(w)
+		apierror.New(apierror.NoSuchRoute, "no such path: "+r.URL.Path).Write(w)
 	})
-	page, _ := fs.Sub(embedded, "console") // fails only for a name that is not a path
+	page, _ := fs.Sub(embedded, "console") // fails only for an invalid path
 	files := http.FileServerFS(page)
 	for _, path := range pagePaths {
 		mux.Handle(path, files)
@@ -96,14 +70,14 @@ func NewHandler(s Source) http.Handler {
 		mux.Handle("/debug/pprof/symbol", sameOrigin(pprof.Symbol))
 		mux.Handle("/debug/pprof/trace", sameOrigin(pprof.Trace))
 	}
-	return guarded(mux, s.Hosts)
+	return withChecks(mux, s.Hosts)
 }
 
-// policy lets the page load its own files and ask its own API, and nothing else: no inline script or style, no frame.
+// policy allows the page to load its own files and to call its own API only: no inline script or style, no frames.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func guarded(next http.Handler, hosts []string) http.Handler {
+func withChecks(next http.Handler, hosts []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -112,19 +86,19 @@ func guarded(next http.Handler, hosts []string) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		switch {
-		case !allowHost(r.Host, hosts): //guard:page-whose-name-points-loopback-reads
-			apierror.New(apierror.WrongHost, "this listener answers to localhost, loopback addresses and the configured hosts only").Write(w)
+		case !allowHost(r.Host, hosts): //guard:dns-rebinding
+			apierror.New(apierror.WrongHost, "the Host header must be localhost, a loopback address or one of the configured hosts").Write(w)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")
-			apierror.New(apierror.WrongMethod, "nothing can be changed here: use GET").Write(w)
+			apierror.New(apierror.WrongMethod, "the admin listener is read-only: use GET").Write(w)
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-// allowHost reports whether a Host header names localhost, a loopback address or one of hosts, with any port. Without
-// that check, a web page whose name an attacker has pointed at loopback (DNS rebinding) reads everything that is here.
+// allowHost reports whether a Host header is localhost, a loopback address or one of hosts, with any port. Without this
+// check, a web page whose name an attacker resolves to a loopback address (DNS rebinding) could read everything.
 func allowHost(header string, hosts []string) bool {
 	name := header
 	if host, port, err := net.SplitHostPort(header); err == nil {
@@ -141,15 +115,15 @@ func allowHost(header string, hosts []string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// sameOrigin refuses what a page of another site makes a browser ask for. That page could not read the answer, but it
-// could keep this process busy. (Sec-Fetch-Site: Fetch Metadata, W3C. Other clients do not send it.)
+// sameOrigin rejects requests that a page of another site makes a browser send. That page could not read the response,
+// but it could keep this process busy. (Sec-Fetch-Site: Fetch Metadata, W3C. Other clients do not send it.)
 func sameOrigin(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Header.Get("Sec-Fetch-Site") {
 		case "", "same-origin", "none":
 			next(w, r)
 		default:
-			apierror.New(apierror.CrossSite, "a page of another site asked").Write(w)
+			apierror.New(apierror.CrossSite, "the request comes from a page of another site").Write(w)
 		}
 	})
 }

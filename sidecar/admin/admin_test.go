@@ -35,7 +35,7 @@ func newRing(t *testing.T, size ring.Size, ids ...string) *ring.Ring {
 	return r
 }
 
-// newSource is sidecar "a" of three, which has read one row as if it were alone.
+// newSource is sidecar "a" of three. It has read one row as if it were the only member.
 func newSource(t *testing.T) admin.Source {
 	t.Helper()
 	routes, err := cache.New(cache.Config{
@@ -49,7 +49,7 @@ func newSource(t *testing.T) admin.Source {
 	if _, err := routes.Get(t.Context(), "10.0.0.0/8", cache.ReadOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	routes.Stats().Queries.Add(1) // whoever batches counts them
+	routes.Stats().Queries.Add(1) // the batching decorator counts them
 	r := newRing(t, ring.Size{}, "a", "b", "c")
 	return admin.Source{
 		Node: "a", Version: "v1.2.3", Started: time.Now().Add(-time.Minute),
@@ -84,7 +84,7 @@ func do(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-// get decodes the answer to a request that must succeed.
+// get decodes the response to a request that must succeed.
 func get[T any](t *testing.T, s admin.Source, path string) (v T) {
 	t.Helper()
 	w := do(admin.NewHandler(s), request("GET", path))
@@ -116,7 +116,7 @@ func TestEveryFileOfTheConsoleIsServed(t *testing.T) {
 	}
 }
 
-func TestPagesMayLoadNothingFromElsewhere(t *testing.T) {
+func TestPagesLoadNothingFromOtherSites(t *testing.T) {
 	h := admin.NewHandler(newSource(t))
 	for _, path := range []string{"/", "/app.js", "/api/state", "/nowhere"} {
 		csp := do(h, request("GET", path)).Header().Get("Content-Security-Policy")
@@ -126,7 +126,7 @@ func TestPagesMayLoadNothingFromElsewhere(t *testing.T) {
 	}
 }
 
-// TestConsoleBuildsNoMarkupFromStrings keeps keys and names, which come from outside, text.
+// TestConsoleBuildsNoMarkupFromStrings makes sure that keys and names, which are untrusted, stay text.
 func TestConsoleBuildsNoMarkupFromStrings(t *testing.T) {
 	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function`)
 	inline := regexp.MustCompile(`<script(>|[^>]*>[^<])|\son[a-z]+=|\sstyle=|<style|https?://`)
@@ -151,7 +151,7 @@ func TestConsoleBuildsNoMarkupFromStrings(t *testing.T) {
 	}
 }
 
-func TestForeignHostIsRefused(t *testing.T) {
+func TestForeignHostIsRejected(t *testing.T) {
 	h := admin.NewHandler(newSource(t))
 	for host, want := range map[string]int{
 		"localhost":           200,
@@ -179,12 +179,12 @@ func TestForeignHostIsRefused(t *testing.T) {
 	}
 }
 
-func TestPagesOfOtherSitesMayNotAsk(t *testing.T) {
+func TestRequestsFromOtherSitesAreRejected(t *testing.T) {
 	s := newSource(t)
 	s.Pprof = true
 	h := admin.NewHandler(s)
 	for _, path := range []string{"/api/state", "/api/cluster", "/api/ring", "/api/explain", "/debug/pprof/cmdline"} {
-		for _, site := range []string{"cross-site", "same-site", "unheard-of"} {
+		for _, site := range []string{"cross-site", "same-site", "unknown"} {
 			if got := do(h, request("GET", path, "Sec-Fetch-Site", site)).Code; got != http.StatusForbidden {
 				t.Errorf("GET %s from %s = %d, want 403", path, site, got)
 			}
@@ -195,7 +195,7 @@ func TestPagesOfOtherSitesMayNotAsk(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreProblems(t *testing.T) {
+func TestErrorsAreProblemDocuments(t *testing.T) {
 	h := admin.NewHandler(newSource(t))
 	for _, c := range []struct {
 		method, path string
@@ -229,13 +229,13 @@ func TestRefusalsAreProblems(t *testing.T) {
 	}
 }
 
-func TestPprofIsThereOnlyWhenItIsSwitchedOn(t *testing.T) {
+func TestPprofIsServedOnlyIfEnabled(t *testing.T) {
 	s := newSource(t)
 	s.Pprof = true
 	if got := do(admin.NewHandler(s), request("GET", "/debug/pprof/goroutine?debug=1")).Code; got != http.StatusOK {
-		t.Errorf("switched on: %d", got)
+		t.Errorf("enabled: %d", got)
 	}
-	// That it is off otherwise, TestRefusalsAreProblems shows.
+	// TestErrorsAreProblemDocuments shows that it is disabled by default.
 }
 
 func TestStateCountsReads(t *testing.T) {
@@ -250,7 +250,7 @@ func TestStateCountsReads(t *testing.T) {
 	}
 }
 
-func TestStateTellsOfWritesAndOfAGapInTheFeed(t *testing.T) {
+func TestStateHasWritesAndFeedGap(t *testing.T) {
 	s := newSource(t)
 	routes := s.Datasets[0]
 	routes.Stats().Written.Add(2)
@@ -262,11 +262,11 @@ func TestStateTellsOfWritesAndOfAGapInTheFeed(t *testing.T) {
 	policy.GapTTL = time.Second // it has a feed now
 	routes.SetPolicy(policy)
 	if !state().FeedGap {
-		t.Error("a feed that nobody reads is no gap")
+		t.Error("FeedGap is false although nobody reads the feed")
 	}
 	routes.SetFeedLive(true)
 	if state().FeedGap {
-		t.Error("a feed that is live is a gap")
+		t.Error("FeedGap is true although the feed is live")
 	}
 }
 
@@ -353,7 +353,7 @@ func TestExplainNamesOwnerAndSuccessorsAndWhatIsHeld(t *testing.T) {
 		t.Errorf("explanation: %+v", e)
 	}
 	if get[explainAnswer](t, s, "/api/explain?dataset=routes&key=nope").Memory.Held {
-		t.Error("a key that was never read is held")
+		t.Error("a key that was never read is cached")
 	}
 	if n := get[admin.State](t, s, "/api/state").Datasets[0].Loads; n != 1 {
 		t.Errorf("explaining counted as a read: %d loads", n)
@@ -387,12 +387,12 @@ func TestUnreachableMembersAreShownWithTheReason(t *testing.T) {
 	}
 }
 
-func TestManyConsolesCostTheMembersNoMoreThanOne(t *testing.T) {
+func TestManyConsolesCostNoMoreThanOne(t *testing.T) {
 	s := newSource(t)
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		requests := 0
 		s.Others = func(context.Context) []admin.MemberState {
-			asked++
+			requests++
 			return nil
 		}
 		h := admin.NewHandler(s)
@@ -400,19 +400,19 @@ func TestManyConsolesCostTheMembersNoMoreThanOne(t *testing.T) {
 			do(h, request("GET", "/api/cluster"))
 			time.Sleep(49 * time.Millisecond)
 		}
-		if asked != 1 {
-			t.Errorf("10 consoles in half a second: the members were asked %d times", asked)
+		if requests != 1 {
+			t.Errorf("10 consoles in half a second: %d requests to the members, want 1", requests)
 		}
 		time.Sleep(10 * time.Millisecond)
 		do(h, request("GET", "/api/cluster"))
-		if asked != 2 {
-			t.Errorf("after the answer's life: the members were asked %d times, want 2", asked)
+		if requests != 2 {
+			t.Errorf("after the ttl: %d requests to the members, want 2", requests)
 		}
 	})
 }
 
-// TestConsoleThatGoesAwayFailsNobodyElse: all who ask at once share one answer.
-func TestConsoleThatGoesAwayFailsNobodyElse(t *testing.T) {
+// Concurrent consoles share one result.
+func TestDisconnectedConsoleDoesNotFailOthers(t *testing.T) {
 	s := newSource(t)
 	s.Others = func(ctx context.Context) []admin.MemberState {
 		if ctx.Err() != nil {
@@ -426,6 +426,6 @@ func TestConsoleThatGoesAwayFailsNobodyElse(t *testing.T) {
 	do(h, request("GET", "/api/cluster").WithContext(gone))
 	w := do(h, request("GET", "/api/cluster"))
 	if strings.Contains(w.Body.String(), "unreachable") {
-		t.Errorf("the answer is that of the one who left: %s", w.Body)
+		t.Errorf("the result is from the canceled request: %s", w.Body)
 	}
 }

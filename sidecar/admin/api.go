@@ -2,114 +2,44 @@ package admin
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
-// State is one member's counters since its start.
-type State struct {
-	Node     string         `json:"node"`
-	Version  string         `json:"version"`
-	RingID   string         `json:"ring_id"`
-	Uptime   time.Duration  `json:"uptime_ns"`
-	Datasets []DatasetState `json:"datasets"`
-}
-
-// DatasetState is one dataset of a State.
-type DatasetState struct {
-	Name          string `json:"name"`
-	Hits          int64  `json:"hits"`
-	LocalHits     int64  `json:"local_hits"`
-	PeerHits      int64  `json:"peer_hits"`
-	Loads         int64  `json:"loads"`
-	Stale         int64  `json:"stale"`
-	Negative      int64  `json:"negative"`
-	Errors        int64  `json:"errors"`
-	OriginQueries int64  `json:"origin_queries"`
-	Served        int64  `json:"served"`  // requests answered to other members
-	Written       int64  `json:"written"` // rows, for applications
-	Entries       int64  `json:"entries"`
-	Bytes         int64  `json:"bytes"` // overhead included
-	MaxBytes      int64  `json:"max_bytes"`
-	// FeedGap: the dataset has a change feed, and its changes are not heard of now.
-	FeedGap bool `json:"feed_gap,omitempty"`
-}
-
-// State returns the counters of this member.
-func (s Source) State() State {
-	state := State{
-		Node:     s.Node,
-		Version:  s.Version,
-		RingID:   FormatRingID(s.Ring().ID()),
-		Uptime:   time.Since(s.Started),
-		Datasets: make([]DatasetState, 0, len(s.Datasets)),
-	}
-	for _, d := range s.Datasets {
-		state.Datasets = append(state.Datasets, datasetState(d))
-	}
-	return state
-}
-
-func datasetState(d *cache.Dataset) DatasetState {
-	st, memory := d.Stats(), d.Memory()
-	live, has := d.FeedLive()
-	return DatasetState{
-		Name:          d.Name(),
-		Hits:          st.Hit.Load(),
-		LocalHits:     st.LocalHit.Load(),
-		PeerHits:      st.PeerHit.Load(),
-		Loads:         st.Load.Load(),
-		Stale:         st.Stale.Load(),
-		Negative:      st.Negative.Load(),
-		Errors:        st.Error.Load(),
-		OriginQueries: st.Queries.Load(),
-		Served:        st.Served.Load(),
-		Written:       st.Written.Load(),
-		Entries:       int64(memory.Entries),
-		Bytes:         memory.Bytes,
-		MaxBytes:      memory.MaxBytes,
-		FeedGap:       has && !live,
-	}
-}
-
-// FormatRingID is how pages, metrics and the CLI show a Ring.ID: JavaScript cannot hold 64 bits.
-func FormatRingID(id uint64) string { return fmt.Sprintf("%016x", id) }
-
-// api answers /api.
+// api serves /api.
 type api struct {
 	Source
-	cluster cluster
+	cluster clusterCache
 }
 
-func (a *api) state(w http.ResponseWriter, _ *http.Request) { answer(w, a.State()) }
+func (a *api) state(w http.ResponseWriter, _ *http.Request) { respond(w, a.State()) }
 
 func (a *api) ring(w http.ResponseWriter, _ *http.Request) {
-	view := newRingView(a.Ring(), a.Node, a.Directory())
-	view.Feed = a.feed()
-	answer(w, view)
+	ring := newRingState(a.Ring(), a.Node, a.Directory())
+	ring.XDS = a.xds()
+	respond(w, ring)
 }
 
-func (a *api) feed() *Feed {
-	if a.Feed == nil {
+func (a *api) xds() *XDS {
+	if a.XDS == nil {
 		return nil
 	}
-	return a.Feed()
+	return a.XDS()
 }
 
 func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
-	answer(w, a.cluster.gather(r.Context(), a.Source))
+	respond(w, a.cluster.get(r.Context(), a.Source))
 }
 
-// maxSuccessors bounds the members that an explanation lists after the owner. A read asks one of them at most.
+// maxSuccessors is the number of members that an explanation lists after the owner. A read uses at most one of them.
 const maxSuccessors = 3
 
-type explanation struct {
+// Explanation is the response of /api/explain.
+type Explanation struct {
 	Dataset    string            `json:"dataset"`
 	Key        string            `json:"key"`
 	RouteKey   string            `json:"route_key"`
@@ -119,38 +49,38 @@ type explanation struct {
 	Owner      string            `json:"owner"`
 	Successors []string          `json:"successors"`
 	Memory     cache.Explanation `json:"memory"` // of this member
-	Feed       *Feed             `json:"feed,omitempty"`
+	XDS        *XDS              `json:"xds,omitempty"`
 }
 
 func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	name, key := q.Get("dataset"), q.Get("key")
 	if key == "" || len(key) > cache.MaxKeyBytes {
-		apierror.New(apierror.TypeOf(cache.KindInvalidKey), "the key must have 1 to "+strconv.Itoa(cache.MaxKeyBytes)+" bytes").Write(w)
+		apierror.New(apierror.TypeOf(cache.KindInvalidKey), "the length of the key must be 1 to "+strconv.Itoa(cache.MaxKeyBytes)+" bytes").Write(w)
 		return
 	}
 	for _, d := range a.Datasets {
 		if d.Name() == name {
-			answer(w, a.explanationOf(d, key))
+			respond(w, a.newExplanation(d, key))
 			return
 		}
 	}
 	apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
 }
 
-func (a *api) explanationOf(d *cache.Dataset, key string) explanation {
+func (a *api) newExplanation(d *cache.Dataset, key string) Explanation {
 	r, routeKey := a.Ring(), ring.RouteKey(d.Name(), key)
-	e := explanation{
+	e := Explanation{
 		Dataset:    d.Name(),
 		Key:        key,
 		RouteKey:   routeKey,
 		Position:   position(ring.Hash(routeKey)),
 		RingID:     FormatRingID(r.ID()),
 		Node:       a.Node,
-		Owner:      a.Node, // alone, unless the ring says otherwise
+		Owner:      a.Node, // unless the ring has members
 		Successors: []string{},
 		Memory:     d.Explain(key),
-		Feed:       a.feed(),
+		XDS:        a.xds(),
 	}
 	n := 0
 	for m := range r.Successors(routeKey) {
@@ -166,7 +96,7 @@ func (a *api) explanationOf(d *cache.Dataset, key string) explanation {
 	return e
 }
 
-func answer(w http.ResponseWriter, v any) {
+func respond(w http.ResponseWriter, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		apierror.New(apierror.TypeOf(cache.KindInternal), err.Error()).Write(w)

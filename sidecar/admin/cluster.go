@@ -7,54 +7,39 @@ import (
 )
 
 const (
-	// gatherTimeout bounds the question to all members.
-	gatherTimeout = 3 * time.Second
-	// gatherLife is how long an answer serves, so that many consoles cost the members no more than one.
-	gatherLife = 500 * time.Millisecond
+	// clusterTimeout is the time limit of the requests to all members.
+	clusterTimeout = 3 * time.Second
+	// clusterTTL is how long a response is reused, so that many consoles cost the members no more than one.
+	clusterTTL = 500 * time.Millisecond
 )
 
-// MemberState is another member's State, or the reason why it is not known.
-type MemberState struct {
-	ID          string `json:"id"`
-	Addr        string `json:"addr"`
-	State       *State `json:"state,omitempty"`
-	Unreachable string `json:"unreachable,omitempty"`
+// clusterCache fetches the state of all members and keeps it for clusterTTL. Its zero value is ready to use.
+type clusterCache struct {
+	mu        sync.Mutex // held during the requests, so that concurrent callers share one result
+	fetchedAt time.Time  // guarded by mu
+	state     ClusterState
 }
 
-// clusterView is the state of all members of the ring as this one, which comes first, sees them.
-type clusterView struct {
-	RingID  string        `json:"ring_id"`
-	Self    string        `json:"self"`
-	Members []MemberState `json:"members"`
-}
-
-// cluster asks all members for their state. Its zero value is ready.
-type cluster struct {
-	mu   sync.Mutex // held while the members are asked: whoever comes meanwhile gets the same answer
-	at   time.Time  // guarded by mu; when view was complete
-	view clusterView
-}
-
-func (c *cluster) gather(ctx context.Context, s Source) clusterView {
+func (c *clusterCache) get(ctx context.Context, s Source) ClusterState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.at.IsZero() && time.Since(c.at) < gatherLife {
-		return c.view
+	if !c.fetchedAt.IsZero() && time.Since(c.fetchedAt) < clusterTTL {
+		return c.state
 	}
-	// Others wait for this answer: it must not end with the one who asked first.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), gatherTimeout)
+	// Other callers wait for this result, so it must not depend on the context of the first one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clusterTimeout)
 	defer cancel()
-	c.view, c.at = s.inspectAll(ctx), time.Now()
-	return c.view
+	c.state, c.fetchedAt = s.clusterState(ctx), time.Now()
+	return c.state
 }
 
-func (s Source) inspectAll(ctx context.Context) clusterView {
+func (s Source) clusterState(ctx context.Context) ClusterState {
 	state := s.State()
 	self := MemberState{ID: s.Node, State: &state}
 	if m := s.Ring().Member(s.Node); m != nil {
 		self.Addr = m.Addr
 	}
-	return clusterView{
+	return ClusterState{
 		RingID:  state.RingID,
 		Self:    s.Node,
 		Members: append([]MemberState{self}, s.Others(ctx)...),

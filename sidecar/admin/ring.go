@@ -6,36 +6,38 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// maxPoints bounds the entries that a page gets to draw; a ring may have millions.
+// maxPoints limits the ring entries that a page has to draw; a ring may have millions.
 const maxPoints = 1 << 13
 
-type ringView struct {
+// RingState is the response of /api/ring.
+type RingState struct {
 	ID        string       `json:"id"`
 	Self      string       `json:"self"`
 	Directory Directory    `json:"directory"`
-	Feed      *Feed        `json:"feed,omitempty"`
-	Members   []memberView `json:"members"`
+	XDS       *XDS         `json:"xds,omitempty"`
+	Members   []RingMember `json:"members"`
 	Entries   int          `json:"entries"`
-	// Points are the ring's entries in ascending order, each as its position and the index of its member. An entry's
-	// member owns what lies between the entry before and this one. Empty when there are more than maxPoints.
+	// Points are the entries of the ring in ascending order, each as its position and the index of its member. The member
+	// owns the positions between the previous entry and this one. Empty if there are more than maxPoints.
 	Points [][2]float64 `json:"points"`
 }
 
-type memberView struct {
+// RingMember is one member of a RingState.
+type RingMember struct {
 	ID      string  `json:"id"`
 	Addr    string  `json:"addr"`
 	HashKey string  `json:"hash_key"`
 	Zone    string  `json:"zone,omitempty"`
 	Version string  `json:"version,omitempty"`
-	Share   float64 `json:"share"` // of all hashes that it owns, 0 to 1
+	Share   float64 `json:"share"` // of all hashes, 0 to 1
 }
 
-func newRingView(r *ring.Ring, self string, d Directory) ringView {
-	v := ringView{ID: FormatRingID(r.ID()), Self: self, Directory: d, Members: []memberView{}, Points: [][2]float64{}}
+func newRingState(r *ring.Ring, self string, d Directory) RingState {
+	v := RingState{ID: FormatRingID(r.ID()), Self: self, Directory: d, Members: []RingMember{}, Points: [][2]float64{}}
 	index := make(map[string]int, r.Len())
 	for i, m := range r.Members() {
 		index[m.ID] = i
-		v.Members = append(v.Members, memberView{
+		v.Members = append(v.Members, RingMember{
 			ID: m.ID, Addr: m.Addr, HashKey: m.Key(), Zone: m.Zone, Version: m.Version,
 		})
 	}
@@ -44,7 +46,7 @@ func newRingView(r *ring.Ring, self string, d Directory) ringView {
 		last = hash
 		v.Entries++
 	}
-	before := last // the ring is closed
+	before := last // the ring is circular
 	for hash, m := range r.Entries() {
 		i := index[m.ID]
 		v.Members[i].Share += float64(hash-before) / (1 << 64)
@@ -54,10 +56,10 @@ func newRingView(r *ring.Ring, self string, d Directory) ringView {
 		}
 	}
 	if v.Entries == 1 {
-		v.Members[0].Share = 1 // from its one entry all the way round
+		v.Members[0].Share = 1 // its single entry owns the whole ring
 	}
 	return v
 }
 
-// position is hash as a share of the ring, to the millionth: finer than any screen.
+// position returns hash as a fraction of the ring, rounded to a millionth: finer than any screen.
 func position(hash uint64) float64 { return math.Round(float64(hash)/(1<<64)*1e6) / 1e6 }

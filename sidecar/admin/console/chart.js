@@ -1,14 +1,14 @@
-// A stacked chart of the last two minutes: what answered the reads of one dataset, per second.
+// A stacked chart of the reads of one dataset per second, by result, over the last two minutes.
 
 import { svg, html, setText, rate } from "./dom.js";
 
 export const results = ["hit", "local_hit", "peer_hit", "load", "stale", "negative", "error"];
 const names = {
-  hit: "hit", local_hit: "local copy", peer_hit: "peer's memory", load: "load", stale: "stale", negative: "absent", error: "error",
+  hit: "hit", local_hit: "local copy", peer_hit: "peer's memory", load: "load", stale: "stale", negative: "not found", error: "error",
 };
 export const span = 120; // seconds
 
-const low = 190, high = 345; // pixels: among other charts, and alone
+const low = 190, high = 345; // pixels: with several charts, and with one
 const left = 44, right = 6, top = 8, bottom = 20;
 
 function ceiling(n) {
@@ -19,7 +19,7 @@ function ceiling(n) {
 export class Chart {
   constructor(dataset) {
     this.samples = []; // :: {at: seconds, rates: one per result}
-    this.picked = null; // the age in seconds that the cross stands on
+    this.picked = null; // age in seconds of the sample at the crosshair
     this.total = html("span", { class: "note" });
     this.bands = results.map(name => svg("path", { class: "band " + name }));
     this.grid = svg("g");
@@ -41,18 +41,18 @@ export class Chart {
     return left + (1 - age / span) * (this.width - left - right);
   }
 
-  // share makes room for other charts.
+  // share shrinks the chart to make room for others.
   share() {
     this.height = low;
-    this.limit = undefined; // the grid is drawn anew
+    this.limit = undefined; // forces a new grid
     this.draw();
   }
 
-  // resize keeps a unit of the picture a pixel, so that its words have one size on every screen.
+  // resize keeps one unit of the picture equal to one pixel, so that text has the same size on every screen.
   resize(width) {
     if (width === this.width || width === 0) return;
     this.width = width;
-    this.limit = undefined; // the grid is drawn anew
+    this.limit = undefined; // forces a new grid
     this.draw();
   }
 
@@ -98,19 +98,19 @@ export class Chart {
     const limit = ceiling(Math.max(...sums));
     const y = v => top + (1 - v / limit) * (this.height - top - bottom);
     this.drawGrid(limit, y);
-    let floor = this.samples.map(() => 0);
+    let base = this.samples.map(() => 0);
     this.bands.forEach((band, i) => {
-      const roof = floor.map((v, n) => v + this.samples[n].rates[i]);
-      band.setAttribute("d", this.outline(now, y, floor, roof));
-      floor = roof;
+      const roof = base.map((v, n) => v + this.samples[n].rates[i]);
+      band.setAttribute("d", this.outline(now, y, base, roof));
+      base = roof;
     });
     this.drawValues(now);
   }
 
-  outline(now, y, floor, roof) {
+  outline(now, y, base, roof) {
     const place = (values, n) => `${this.x(Math.min(now - this.samples[n].at, span)).toFixed(1)} ${y(values[n]).toFixed(1)}`;
     const up = roof.map((_, n) => place(roof, n));
-    const down = floor.map((_, n) => place(floor, n)).reverse();
+    const down = base.map((_, n) => place(floor, n)).reverse();
     return "M" + up.join("L") + "L" + down.join("L") + "Z";
   }
 

@@ -1,4 +1,4 @@
-// Elements by hand. Strings become text nodes: names and keys come from outside, and nothing here parses HTML.
+// Builds elements. Strings become text nodes and are never parsed as HTML, because names and keys are untrusted.
 
 export const byId = id => document.getElementById(id);
 
@@ -19,7 +19,7 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// rate of something per second, in as few digits as tell it apart from zero.
+// rate formats a number per second with as few digits as distinguish it from zero.
 export function rate(n) {
   if (n === 0) return "0";
   if (n < 0.095) return "<0.1";
@@ -47,7 +47,7 @@ export function bytes(n) {
   return (i === 0 || n >= 99.95 ? Math.round(n) : n.toFixed(1)) + " " + units[i];
 }
 
-// duration of nanoseconds, in its two largest units.
+// duration formats nanoseconds in the two largest units.
 export function duration(ns) {
   const s = ns / 1e9;
   if (s < 0.001) return Math.round(ns / 1e3) + " µs";

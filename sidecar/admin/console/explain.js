@@ -1,51 +1,51 @@
-// The way of one key: this sidecar's memory, the owner, the origin.
+// The path of a read of one key: this sidecar's memory, the owner, the origin.
 
 import { html, duration, bytes, count } from "./dom.js";
 
 const whys = {
-  "miss": "nothing was held", "expired": "the entry before had expired", "early-refresh": "refreshed before it expired",
-  "no-cache": "a reader asked for a new one", "gutter": "in the stead of an owner that did not answer",
-  "hop": "asked of its owner", "peek": "taken over from the previous owner",
+  "miss": "not cached", "expired": "previous entry expired", "early-refresh": "refreshed before it expired",
+  "no-cache": "requested with no-cache", "gutter": "failover: owner unreachable",
+  "hop": "fetched from the owner", "peek": "copied from the previous owner",
 };
 
 function verdict(e) {
   const m = e.memory;
   if (m.held && m.fresh_ns > 0) {
-    return `A read here ends in this sidecar's memory${m.local_copy ? ", at a local copy" : ""}, for another ${duration(m.fresh_ns)}.`;
+    return `A read here is served from ${m.local_copy ? "a local copy in " : ""}this sidecar's memory for another ${duration(m.fresh_ns)}.`;
   }
-  const stale = m.held && !m.absent && m.usable_ns > 0 ? " If that fails, the entry held here still serves as a stale answer." : "";
-  if (e.owner === e.node) return "A read here makes one query to the origin: this sidecar owns the key." + stale;
-  return `A read here asks ${e.owner}; only that member asks the origin, if it holds nothing fresh.` + stale;
+  const stale = m.held && !m.absent && m.usable_ns > 0 ? " If that fails, this sidecar serves its cached value as stale." : "";
+  if (e.owner === e.node) return "A read here loads the key from the origin: this sidecar owns the key." + stale;
+  return `A read here fetches from ${e.owner}, which loads the key from the origin if it has no fresh entry.` + stale;
 }
 
-function held(m) {
-  if (!m.held) return "holds nothing";
-  const what = m.absent ? "holds “absent”" : m.local_copy ? "holds a local copy" : "holds the entry";
-  return m.fresh_ns > 0 ? `${what}, fresh` : `${what}, past its ttl`;
+function describeEntry(m) {
+  if (!m.held) return "nothing cached";
+  const what = m.absent ? "negative entry" : m.local_copy ? "local copy" : "cached entry";
+  return m.fresh_ns > 0 ? `${what}, fresh` : `${what}, expired`;
 }
 
 function steps(e) {
   const own = e.owner === e.node, ends = e.memory.held && e.memory.fresh_ns > 0;
-  const list = [["This sidecar", e.node, held(e.memory) + (own ? "; owns the key" : ""), ends ? "end" : ""]];
+  const list = [["This sidecar", e.node, describeEntry(e.memory) + (own ? "; owns the key" : ""), ends ? "end" : ""]];
   if (!own) {
     const second = e.successors.length ? `if unreachable: ${e.successors[0]}` : "no successor";
     list.push(["Owner", e.owner, second, ends ? "skip" : "end"]);
   }
-  list.push(["Origin", e.dataset, "asked by the owner alone", ends ? "skip" : own ? "end" : ""]);
+  list.push(["Origin", e.dataset, "queried only by the owner", ends ? "skip" : own ? "end" : ""]);
   return html("ol", { class: "path" }, ...list.map(([title, who, what, cls]) =>
     html("li", { class: cls }, html("h3", {}, title), html("p", { class: "who" }, who), html("p", { class: "note" }, what))));
 }
 
 function details(e) {
   const m = e.memory;
-  const rows = [["Route key", e.route_key], ["Place on the ring", (e.position * 360).toFixed(2) + "°"], ["Successors", e.successors.join(", ") || "none"]];
+  const rows = [["Route key", e.route_key], ["Ring position", (e.position * 360).toFixed(2) + "°"], ["Successors", e.successors.join(", ") || "none"]];
   if (m.held) {
     rows.push(["Age", duration(m.age_ns ?? 0)], ["Time left", m.fresh_ns > 0 ? duration(m.fresh_ns) : "none"],
       ["Last load", `took ${duration(m.last_load_ns ?? 0)}: ${whys[m.why] ?? m.why ?? "unknown"}`]);
     if (!m.absent) rows.push(["Size", bytes(m.bytes ?? 0)]);
-    if (m.version) rows.push(["Version", String(m.version)]); // a name, not a quantity
+    if (m.version) rows.push(["Version", String(m.version)]); // without digit grouping
     if (m.copied_from) rows.push(["Copied from", m.copied_from]);
-    if (m.failing) rows.push(["Refresh", "the last one failed"]);
+    if (m.failing) rows.push(["Refresh", "failed last time"]);
   }
   return html("dl", { class: "details" }, ...rows.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))));
 }
@@ -54,6 +54,6 @@ export function drawExplanation(element, e) {
   element.replaceChildren(steps(e), html("p", { class: "verdict" }, verdict(e)), details(e));
 }
 
-export function drawRefusal(element, reason) {
+export function drawError(element, reason) {
   element.replaceChildren(html("p", { class: "refusal" }, reason));
 }

@@ -1,4 +1,4 @@
-// Counters become rates here. A member that has restarted begins again at zero.
+// Turns counters into rates. The counters of a restarted member start again at zero.
 
 import { results, span } from "./chart.js";
 
@@ -6,7 +6,7 @@ const counters = {
   hit: "hits", local_hit: "local_hits", peer_hit: "peer_hits", load: "loads", stale: "stale", negative: "negative", error: "errors",
 };
 
-// tally adds up a member's datasets.
+// tally sums up a member's datasets.
 function tally(state) {
   const sum = { reads: 0, memory: 0, errors: 0, queries: 0, served: 0, written: 0, entries: 0, bytes: 0, maxBytes: 0 };
   for (const d of state.datasets) {
@@ -23,7 +23,7 @@ function tally(state) {
   return sum;
 }
 
-// elapsed is in seconds by the member's own clock: the answers' way here takes now longer, now shorter.
+// elapsed is in seconds by the member's own clock, because the delay of the responses varies.
 const elapsed = (before, after) => (after.state.uptime_ns - before.state.uptime_ns) / 1e9;
 
 export class Member {
@@ -34,13 +34,13 @@ export class Member {
 
   add(at, state) {
     const last = this.samples.at(-1);
-    if (last && state.uptime_ns === last.state.uptime_ns) return; // the answer that another console got, too
+    if (last && state.uptime_ns === last.state.uptime_ns) return; // a cached response
     if (last && state.uptime_ns < last.state.uptime_ns) this.samples = [];
     this.samples.push({ at, sum: tally(state), state });
     while (this.samples[0].at < at - span) this.samples.shift();
   }
 
-  // growth of the counters over the last seconds; null before there are two samples.
+  // growth of the counters over the last seconds; null if there are fewer than two samples.
   growth(seconds) {
     const last = this.samples.at(-1);
     const first = this.samples.find(s => s.at >= (last?.at ?? 0) - seconds - 0.5);
@@ -60,7 +60,7 @@ export class Member {
   }
 }
 
-// total adds up growths; null where none is known.
+// total sums up growths; null if none is known.
 export function total(growths) {
   const known = growths.filter(g => g !== null);
   if (!known.length) return null;

@@ -1,4 +1,4 @@
-// The ring as it is: the outer band has every entry where it lies, the inner one what each member owns in all.
+// Draws the ring. The outer band shows every ring entry at its position, the inner band the total share of each member.
 
 import { svg, html, percent, count } from "./dom.js";
 
@@ -6,7 +6,7 @@ const size = 360, centre = size / 2;
 const outer = 160, inner = 124;
 const colours = 8;
 
-// A member keeps its number, and so its colour, for as long as the page is open, whoever joins or leaves.
+// A member keeps its number and colour as long as the page is open, even when others join or leave.
 const numbers = new Map(); // :: node id → number from 1
 
 function numberOf(id) {
@@ -27,7 +27,7 @@ function arc(radius, from, to) {
   return `M${at(radius, from)}A${radius} ${radius} 0 ${large} 1 ${at(radius, Math.min(to, from + 0.9999))}`;
 }
 
-// bands returns each member's part of the outer band as one path. Neighbours of one owner are one arc.
+// bands returns each member's part of the outer band as one path. Adjacent entries of one member form one arc.
 function bands(points, members) {
   const paths = Array.from({ length: members }, () => []);
   const add = (from, to, owner) => { if (to > from) paths[owner].push(arc(outer, from, to)); };
@@ -38,7 +38,7 @@ function bands(points, members) {
     add(from, position, owner);
     from = position;
   });
-  if (points.length) add(from, 1, points[0][1]); // the ring is closed
+  if (points.length) add(from, 1, points[0][1]); // the ring is circular
   return paths.map(arcs => arcs.join(""));
 }
 
@@ -65,7 +65,7 @@ function needle(position) {
   return svg("g", {}, svg("line", { class: "needle", x1, y1, x2, y2 }), svg("circle", { class: "needle-dot", cx: x, cy: y, r: 4.5 }));
 }
 
-// drawRing draws view (of /api/ring) into element. explained (of /api/explain), if any, is shown on it.
+// drawRing draws view (from /api/ring) into element and, if given, the key explained (from /api/explain).
 export function drawRing(element, view, explained) {
   const members = view.members;
   const label = `${members.length} members: ` + members.slice(0, 12).map(m => `${m.id} owns ${percent(m.share)}`).join(", ");
@@ -87,7 +87,7 @@ export function drawRing(element, view, explained) {
   element.replaceChildren(root);
 }
 
-// drawShares lists the members of view with what they own, and with their part in the explained key.
+// drawShares lists the members of view with their shares, and with their role for the explained key.
 export function drawShares(element, view, explained) {
   element.replaceChildren(...view.members.map(member => {
     const next = explained ? explained.successors.indexOf(member.id) : -1;

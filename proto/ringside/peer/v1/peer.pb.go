@@ -1160,7 +1160,7 @@ func (*InspectRequest) Descriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
-// InspectResponse is a member's counters since its start.
+// InspectResponse is the state of a member.
 type InspectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node id.
@@ -1169,10 +1169,8 @@ type InspectResponse struct {
 	RingId uint64 `protobuf:"fixed64,2,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
 	// Version of the program.
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	// Time since start in nanoseconds.
-	UptimeNs int64 `protobuf:"varint,4,opt,name=uptime_ns,json=uptimeNs,proto3" json:"uptime_ns,omitempty"`
-	// One a dataset, sorted by name.
-	Datasets      []*DatasetStats `protobuf:"bytes,5,rep,name=datasets,proto3" json:"datasets,omitempty"`
+	// The state as JSON, in the form of /api/state of the admin listener: only the console and the command line read it.
+	State         []byte `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1228,190 +1226,11 @@ func (x *InspectResponse) GetVersion() string {
 	return ""
 }
 
-func (x *InspectResponse) GetUptimeNs() int64 {
+func (x *InspectResponse) GetState() []byte {
 	if x != nil {
-		return x.UptimeNs
-	}
-	return 0
-}
-
-func (x *InspectResponse) GetDatasets() []*DatasetStats {
-	if x != nil {
-		return x.Datasets
+		return x.State
 	}
 	return nil
-}
-
-// DatasetStats counts what happened to one dataset on one member.
-type DatasetStats struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the dataset.
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Fresh answers from memory as the owner.
-	Hits int64 `protobuf:"varint,2,opt,name=hits,proto3" json:"hits,omitempty"`
-	// Fresh answers from a local copy.
-	LocalHits int64 `protobuf:"varint,3,opt,name=local_hits,json=localHits,proto3" json:"local_hits,omitempty"`
-	// Answers fetched from the owner's memory.
-	PeerHits int64 `protobuf:"varint,4,opt,name=peer_hits,json=peerHits,proto3" json:"peer_hits,omitempty"`
-	// Answers that needed a load, here or at the owner.
-	Loads int64 `protobuf:"varint,5,opt,name=loads,proto3" json:"loads,omitempty"`
-	// Stale answers.
-	Stale int64 `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
-	// Answers "absent".
-	Negative int64 `protobuf:"varint,7,opt,name=negative,proto3" json:"negative,omitempty"`
-	// Reads that failed.
-	Errors int64 `protobuf:"varint,8,opt,name=errors,proto3" json:"errors,omitempty"`
-	// Queries that this member made to the origin.
-	OriginQueries int64 `protobuf:"varint,9,opt,name=origin_queries,json=originQueries,proto3" json:"origin_queries,omitempty"`
-	// Entries held.
-	Entries int64 `protobuf:"varint,10,opt,name=entries,proto3" json:"entries,omitempty"`
-	// Bytes held, overhead included.
-	Bytes int64 `protobuf:"varint,11,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Bound of bytes.
-	MaxBytes int64 `protobuf:"varint,12,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// Requests served to other members.
-	Served int64 `protobuf:"varint,13,opt,name=served,proto3" json:"served,omitempty"`
-	// Rows written for applications of this member's pod.
-	Written int64 `protobuf:"varint,14,opt,name=written,proto3" json:"written,omitempty"`
-	// The dataset has a change feed, and its changes are not heard of now.
-	FeedGap       bool `protobuf:"varint,15,opt,name=feed_gap,json=feedGap,proto3" json:"feed_gap,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DatasetStats) Reset() {
-	*x = DatasetStats{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DatasetStats) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DatasetStats) ProtoMessage() {}
-
-func (x *DatasetStats) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DatasetStats.ProtoReflect.Descriptor instead.
-func (*DatasetStats) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *DatasetStats) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *DatasetStats) GetHits() int64 {
-	if x != nil {
-		return x.Hits
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetLocalHits() int64 {
-	if x != nil {
-		return x.LocalHits
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetPeerHits() int64 {
-	if x != nil {
-		return x.PeerHits
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetLoads() int64 {
-	if x != nil {
-		return x.Loads
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetStale() int64 {
-	if x != nil {
-		return x.Stale
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetNegative() int64 {
-	if x != nil {
-		return x.Negative
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetErrors() int64 {
-	if x != nil {
-		return x.Errors
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetOriginQueries() int64 {
-	if x != nil {
-		return x.OriginQueries
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetEntries() int64 {
-	if x != nil {
-		return x.Entries
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetBytes() int64 {
-	if x != nil {
-		return x.Bytes
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetMaxBytes() int64 {
-	if x != nil {
-		return x.MaxBytes
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetServed() int64 {
-	if x != nil {
-		return x.Served
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetWritten() int64 {
-	if x != nil {
-		return x.Written
-	}
-	return 0
-}
-
-func (x *DatasetStats) GetFeedGap() bool {
-	if x != nil {
-		return x.FeedGap
-	}
-	return false
 }
 
 var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
@@ -1501,31 +1320,12 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aleaving\x18\x03 \x01(\bR\aleaving\"\x10\n" +
-	"\x0eInspectRequest\"\xb1\x01\n" +
+	"\x0eInspectRequest\"n\n" +
 	"\x0fInspectResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\x12\x1b\n" +
-	"\tuptime_ns\x18\x04 \x01(\x03R\buptimeNs\x12:\n" +
-	"\bdatasets\x18\x05 \x03(\v2\x1e.ringside.peer.v1.DatasetStatsR\bdatasets\"\x93\x03\n" +
-	"\fDatasetStats\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04hits\x18\x02 \x01(\x03R\x04hits\x12\x1d\n" +
-	"\n" +
-	"local_hits\x18\x03 \x01(\x03R\tlocalHits\x12\x1b\n" +
-	"\tpeer_hits\x18\x04 \x01(\x03R\bpeerHits\x12\x14\n" +
-	"\x05loads\x18\x05 \x01(\x03R\x05loads\x12\x14\n" +
-	"\x05stale\x18\x06 \x01(\x03R\x05stale\x12\x1a\n" +
-	"\bnegative\x18\a \x01(\x03R\bnegative\x12\x16\n" +
-	"\x06errors\x18\b \x01(\x03R\x06errors\x12%\n" +
-	"\x0eorigin_queries\x18\t \x01(\x03R\roriginQueries\x12\x18\n" +
-	"\aentries\x18\n" +
-	" \x01(\x03R\aentries\x12\x14\n" +
-	"\x05bytes\x18\v \x01(\x03R\x05bytes\x12\x1b\n" +
-	"\tmax_bytes\x18\f \x01(\x03R\bmaxBytes\x12\x16\n" +
-	"\x06served\x18\r \x01(\x03R\x06served\x12\x18\n" +
-	"\awritten\x18\x0e \x01(\x03R\awritten\x12\x19\n" +
-	"\bfeed_gap\x18\x0f \x01(\bR\afeedGap2\xb2\x04\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state2\xb2\x04\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
@@ -1549,7 +1349,7 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_ringside_peer_v1_peer_proto_rawDescData
 }
 
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*FetchRequest)(nil),       // 0: ringside.peer.v1.FetchRequest
 	(*FetchResponse)(nil),      // 1: ringside.peer.v1.FetchResponse
@@ -1568,7 +1368,6 @@ var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*PingResponse)(nil),       // 14: ringside.peer.v1.PingResponse
 	(*InspectRequest)(nil),     // 15: ringside.peer.v1.InspectRequest
 	(*InspectResponse)(nil),    // 16: ringside.peer.v1.InspectResponse
-	(*DatasetStats)(nil),       // 17: ringside.peer.v1.DatasetStats
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: ringside.peer.v1.FetchBatchRequest.requests:type_name -> ringside.peer.v1.FetchRequest
@@ -1578,26 +1377,25 @@ var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	1,  // 4: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
 	10, // 5: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
 	10, // 6: ringside.peer.v1.FollowResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
-	17, // 7: ringside.peer.v1.InspectResponse.datasets:type_name -> ringside.peer.v1.DatasetStats
-	0,  // 8: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
-	2,  // 9: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
-	6,  // 10: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
-	8,  // 11: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
-	11, // 12: ringside.peer.v1.Peer.Follow:input_type -> ringside.peer.v1.FollowRequest
-	13, // 13: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	15, // 14: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	1,  // 15: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	3,  // 16: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	7,  // 17: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	9,  // 18: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	12, // 19: ringside.peer.v1.Peer.Follow:output_type -> ringside.peer.v1.FollowResponse
-	14, // 20: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	16, // 21: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	0,  // 7: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
+	2,  // 8: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
+	6,  // 9: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
+	8,  // 10: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
+	11, // 11: ringside.peer.v1.Peer.Follow:input_type -> ringside.peer.v1.FollowRequest
+	13, // 12: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	15, // 13: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	1,  // 14: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	3,  // 15: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	7,  // 16: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	9,  // 17: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	12, // 18: ringside.peer.v1.Peer.Follow:output_type -> ringside.peer.v1.FollowResponse
+	14, // 19: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	16, // 20: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	14, // [14:21] is the sub-list for method output_type
+	7,  // [7:14] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_ringside_peer_v1_peer_proto_init() }
@@ -1616,7 +1414,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,12 +4,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
 func TestExplainShowsHowLongANegativeEntryIsUsable(t *testing.T) {
 	var out strings.Builder
-	e := explanation{Memory: memory{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
-	if err := e.print(&out); err != nil {
+	e := admin.Explanation{Memory: cache.Explanation{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
+	if err := printExplanation(&out, e); err != nil {
 		t.Fatal(err)
 	}
 	if want := "usable for  1s\n"; !strings.Contains(out.String(), want) {
@@ -19,16 +22,16 @@ func TestExplainShowsHowLongANegativeEntryIsUsable(t *testing.T) {
 
 func TestSampleCountsARestartedMemberFromZero(t *testing.T) {
 	const second = time.Second
-	at := func(id string, uptime time.Duration, d ...counts) member {
-		return member{ID: id, State: &memberState{Uptime: uptime, RingID: "r", Datasets: d}}
+	at := func(id string, uptime time.Duration, d ...admin.DatasetState) admin.MemberState {
+		return admin.MemberState{ID: id, State: &admin.State{Uptime: uptime, RingID: "r", Datasets: d}}
 	}
-	before := cluster{RingID: "r", Members: []member{
-		at("a", 10*second, counts{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, counts{Name: "d", Hits: 1000}),
+	before := admin.ClusterState{RingID: "r", Members: []admin.MemberState{
+		at("a", 10*second, admin.DatasetState{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, admin.DatasetState{Name: "d", Hits: 1000}),
 	}}
-	after := cluster{RingID: "r", Members: []member{
+	after := admin.ClusterState{RingID: "r", Members: []admin.MemberState{
 		{ID: "c", Unreachable: "away"},
-		at("b", 2*second, counts{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
-		at("a", 12*second, counts{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
+		at("b", 2*second, admin.DatasetState{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
+		at("a", 12*second, admin.DatasetState{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
 	}}
 	s := newSample(before, after)
 	want := activity{Name: "d", State: "feed gap", Reads: 30, Hits: 20, Loads: 10, Writes: 1, Bytes: 2 << 20}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
@@ -26,7 +27,7 @@ Envoy and gRPC clients route requests by it, too.`,
 		Example: `  ringside ring
   ringside ring --members 10.0.0.5:7072,10.0.0.6:7072,10.0.0.7:7072 cnf-metrics/CNF-001 routes/10.0.0.0/8`,
 	}
-	admin, out := cli.AdminFlag(cmd), cli.OutputFlag(cmd)
+	listener, out := cli.AdminFlag(cmd), cli.OutputFlag(cmd)
 	members := cmd.Flags().StringSlice("members", nil, "advertised host:port of each member; computes offline")
 	size := ring.DefaultSize()
 	cmd.Flags().Uint64Var(&size.Min, "min", size.Min, "minimum number of ring entries (requires --members)")
@@ -40,7 +41,7 @@ Envoy and gRPC clients route requests by it, too.`,
 		case len(keys) > 0 || cmd.Flags().Changed("min") || cmd.Flags().Changed("max"):
 			return cli.Usagef(cmd, "ROUTE_KEY, --min and --max require --members; use `ringside explain` for the running sidecar")
 		}
-		return showRing(cmd, admin, out.JSON())
+		return showRing(cmd, listener, out.JSON())
 	}
 	return cmd
 }
@@ -93,52 +94,32 @@ func newPrediction(r *ring.Ring, key string) prediction {
 	return p
 }
 
-// ringView is the printed part of the response of the admin listener to /api/ring.
-type ringView struct {
-	ID        string `json:"id"`
-	Self      string `json:"self"`
-	Directory struct {
-		Kind      string `json:"kind"`
-		Connected bool   `json:"connected"`
-		Detail    string `json:"detail"`
-	} `json:"directory"`
-	Feed    *xdsPublisher `json:"feed"`
-	Members []struct {
-		ID      string  `json:"id"`
-		Addr    string  `json:"addr"`
-		Zone    string  `json:"zone"`
-		Version string  `json:"version"`
-		Share   float64 `json:"share"`
-	} `json:"members"`
-	Entries int `json:"entries"`
-}
-
-func showRing(cmd *cobra.Command, admin *cli.Listener, asJSON bool) error {
-	body, err := admin.GetOK(cmd.Context(), "/api/ring")
+func showRing(cmd *cobra.Command, listener *cli.Listener, asJSON bool) error {
+	body, err := listener.GetOK(cmd.Context(), "/api/ring")
 	if err != nil {
 		return fmt.Errorf("show the ring: %w", err)
 	}
 	if asJSON {
 		return cli.PrintJSON(cmd.OutOrStdout(), json.RawMessage(body))
 	}
-	var view ringView
-	if err := json.Unmarshal(body, &view); err != nil {
+	var r admin.RingState
+	if err := json.Unmarshal(body, &r); err != nil {
 		return fmt.Errorf("show the ring: decode the response: %w", err)
 	}
-	return view.print(cmd.OutOrStdout())
+	return printRing(cmd.OutOrStdout(), r)
 }
 
-func (v ringView) print(w io.Writer) error {
-	fmt.Fprintf(w, "ring %s: %d members, %d entries; directory: %s%s\n", v.ID, len(v.Members), v.Entries,
-		v.Directory.Kind, v.disconnected())
-	if v.Feed != nil {
-		fmt.Fprintln(w, "xds", v.Feed)
+func printRing(w io.Writer, r admin.RingState) error {
+	fmt.Fprintf(w, "ring %s: %d members, %d entries; directory: %s%s\n", r.ID, len(r.Members), r.Entries,
+		r.Directory.Kind, disconnected(r.Directory))
+	if r.XDS != nil {
+		fmt.Fprintln(w, "xds", xdsLine(r.XDS))
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tADDRESS\tZONE\tVERSION\tSHARE")
-	for _, m := range v.Members {
+	for _, m := range r.Members {
 		id := m.ID
-		if id == v.Self {
+		if id == r.Self {
 			id += " *"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1f%%\n", id, m.Addr, cli.OrDash(m.Zone), cli.OrDash(m.Version), m.Share*100)
@@ -146,9 +127,9 @@ func (v ringView) print(w io.Writer) error {
 	return t.Flush()
 }
 
-func (v ringView) disconnected() string {
-	if v.Directory.Connected || v.Directory.Kind == "none" {
+func disconnected(d admin.Directory) string {
+	if d.Connected || d.Kind == "none" {
 		return ""
 	}
-	return strings.TrimSuffix(" (disconnected, using the last ring: "+v.Directory.Detail, ": ") + ")"
+	return strings.TrimSuffix(" (disconnected, using the last ring: "+d.Detail, ": ") + ")"
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
@@ -26,17 +27,17 @@ of reads that the receiving sidecar served from its own memory, loads and writes
   ringside top --once -o json`,
 		Args: cli.Args(cobra.NoArgs),
 	}
-	admin, out := cli.AdminFlag(cmd), cli.OutputFlag(cmd)
+	listener, out := cli.AdminFlag(cmd), cli.OutputFlag(cmd)
 	once := cmd.Flags().Bool("once", false, "print the activity of one interval and exit")
 	interval := cmd.Flags().Duration("interval", time.Second, "time between two samples")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *interval < minInterval {
 			return cli.Usagef(cmd, "--interval: want %s or more, because the sidecar refreshes its view no more often", minInterval)
 		}
-		before, err := readCluster(cmd, admin)
+		before, err := readCluster(cmd, listener)
 		for err == nil && sleep(cmd.Context(), *interval) {
-			var after cluster
-			if after, err = readCluster(cmd, admin); err != nil {
+			var after admin.ClusterState
+			if after, err = readCluster(cmd, listener); err != nil {
 				break
 			}
 			err = newSample(before, after).print(cmd.OutOrStdout(), out.JSON(), *once)
@@ -68,48 +69,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// cluster is the printed part of the response of the admin listener to /api/cluster.
-type cluster struct {
-	RingID  string   `json:"ring_id"`
-	Self    string   `json:"self"`
-	Members []member `json:"members"`
-}
-
-type member struct {
-	ID          string       `json:"id"`
-	Unreachable string       `json:"unreachable"`
-	State       *memberState `json:"state"`
-}
-
-// memberState has the counters of a member since its start.
-type memberState struct {
-	Uptime   time.Duration `json:"uptime_ns"`
-	RingID   string        `json:"ring_id"`
-	Datasets []counts      `json:"datasets"`
-}
-
-// counts are the counters of one dataset of one member since the member's start.
-type counts struct {
-	Name      string  `json:"name"`
-	Hits      float64 `json:"hits"`
-	LocalHits float64 `json:"local_hits"`
-	PeerHits  float64 `json:"peer_hits"`
-	Loads     float64 `json:"loads"`
-	Stale     float64 `json:"stale"`
-	Negative  float64 `json:"negative"`
-	Errors    float64 `json:"errors"`
-	Written   float64 `json:"written"`
-	Entries   int64   `json:"entries"`
-	Bytes     int64   `json:"bytes"`
-	FeedGap   bool    `json:"feed_gap"`
-}
-
-func (c counts) reads() float64 {
-	return c.Hits + c.LocalHits + c.PeerHits + c.Loads + c.Stale + c.Negative + c.Errors
-}
-
-func readCluster(cmd *cobra.Command, admin *cli.Listener) (c cluster, err error) {
-	body, err := admin.GetOK(cmd.Context(), "/api/cluster")
+func readCluster(cmd *cobra.Command, listener *cli.Listener) (c admin.ClusterState, err error) {
+	body, err := listener.GetOK(cmd.Context(), "/api/cluster")
 	if err == nil {
 		err = json.Unmarshal(body, &c)
 	}
@@ -134,34 +95,39 @@ type activity struct {
 
 // growth is the change of the counters of one dataset of one member between two samples.
 type growth struct {
-	before, after counts
+	before, after admin.DatasetState
 	seconds       float64
 }
 
+// rate returns the growth per second of the sum of counters.
+func (g growth) rate(sum func(admin.DatasetState) int64) float64 {
+	return float64(sum(g.after)-sum(g.before)) / g.seconds
+}
+
 func (a *activity) add(g growth) {
-	a.Reads += (g.after.reads() - g.before.reads()) / g.seconds
-	a.Hits += (g.after.Hits + g.after.LocalHits - g.before.Hits - g.before.LocalHits) / g.seconds
-	a.Loads += (g.after.Loads - g.before.Loads) / g.seconds
-	a.Writes += (g.after.Written - g.before.Written) / g.seconds
-	a.Errors += (g.after.Errors - g.before.Errors) / g.seconds
+	a.Reads += g.rate(admin.DatasetState.Reads)
+	a.Hits += g.rate(func(d admin.DatasetState) int64 { return d.Hits + d.LocalHits })
+	a.Loads += g.rate(func(d admin.DatasetState) int64 { return d.Loads })
+	a.Writes += g.rate(func(d admin.DatasetState) int64 { return d.Written })
+	a.Errors += g.rate(func(d admin.DatasetState) int64 { return d.Errors })
 	a.Entries += g.after.Entries
 	a.Bytes += g.after.Bytes
 }
 
-// since returns the growth of each dataset, with the elapsed time by the member's own clock. A member that has joined or
-// restarted counts from zero.
-func (m member) since(before cluster) (list []growth) {
+// growthSince returns the growth of each dataset of m, with the elapsed time by the member's own clock. A member that has
+// joined or restarted counts from zero.
+func growthSince(before admin.ClusterState, m admin.MemberState) (list []growth) {
 	if m.State == nil {
 		return nil
 	}
-	was := &memberState{}
-	i := slices.IndexFunc(before.Members, func(b member) bool { return b.ID == m.ID })
+	was := &admin.State{}
+	i := slices.IndexFunc(before.Members, func(b admin.MemberState) bool { return b.ID == m.ID })
 	if i >= 0 && before.Members[i].State != nil && before.Members[i].State.Uptime < m.State.Uptime {
 		was = before.Members[i].State
 	}
 	for _, now := range m.State.Datasets {
 		g := growth{after: now, seconds: (m.State.Uptime - was.Uptime).Seconds()}
-		if i := slices.IndexFunc(was.Datasets, func(d counts) bool { return d.Name == now.Name }); i >= 0 {
+		if i := slices.IndexFunc(was.Datasets, func(d admin.DatasetState) bool { return d.Name == now.Name }); i >= 0 {
 			g.before = was.Datasets[i]
 		}
 		list = append(list, g)
@@ -169,7 +135,7 @@ func (m member) since(before cluster) (list []growth) {
 	return list
 }
 
-func (m member) health(ringID string) string {
+func health(m admin.MemberState, ringID string) string {
 	switch {
 	case m.State == nil:
 		return "unreachable"
@@ -186,11 +152,11 @@ type sample struct {
 	Members  []activity `json:"members"`
 }
 
-func newSample(before, after cluster) sample {
+func newSample(before, after admin.ClusterState) sample {
 	s := sample{RingID: after.RingID, Datasets: []activity{}, Members: []activity{}}
 	for _, m := range after.Members {
-		one := activity{Name: m.ID, State: m.health(after.RingID)}
-		for _, g := range m.since(before) {
+		one := activity{Name: m.ID, State: health(m, after.RingID)}
+		for _, g := range growthSince(before, m) {
 			one.add(g)
 			s.dataset(g.after).add(g)
 		}
@@ -203,7 +169,7 @@ func newSample(before, after cluster) sample {
 }
 
 // dataset returns the row that sums up a dataset over all members. It is valid until the next call.
-func (s *sample) dataset(now counts) *activity {
+func (s *sample) dataset(now admin.DatasetState) *activity {
 	i := slices.IndexFunc(s.Datasets, func(a activity) bool { return a.Name == now.Name })
 	if i < 0 {
 		i = len(s.Datasets)

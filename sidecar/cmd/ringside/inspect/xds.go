@@ -4,29 +4,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
-// xdsPublisher is the part of the state of the xDS publisher that is printed.
-type xdsPublisher struct {
-	Version     string `json:"version"`
-	Endpoints   int    `json:"endpoints"`
-	Subscribers int    `json:"subscribers"`
-	Refusals    int64  `json:"refusals"`
-	LastRefusal *struct {
-		At       time.Time `json:"at"`
-		Proxy    string    `json:"proxy"`
-		Resource string    `json:"resource"`
-		Reason   string    `json:"reason"`
-	} `json:"last_refusal"`
-}
-
-// String is one line.
-func (f *xdsPublisher) String() string {
-	line := fmt.Sprintf("%s: %d members, %d subscribers, %d refusals",
-		cli.OrDash(f.Version), f.Endpoints, f.Subscribers, f.Refusals)
-	if r := f.LastRefusal; r != nil {
-		line += fmt.Sprintf("; the last at %s by %s, of %s: %s", r.At.Format(time.RFC3339), cli.OrDash(r.Proxy), r.Resource, r.Reason)
+// xdsLine formats the state of the xDS publisher as one line.
+func xdsLine(x *admin.XDS) string {
+	line := fmt.Sprintf("%s: %d members, %d clients, %d NACKs", cli.OrDash(x.Version), x.Endpoints, x.Clients, x.NACKs)
+	if n := x.LastNACK; n != nil {
+		line += fmt.Sprintf("; latest at %s by %s, of %s: %s", n.At.Format(time.RFC3339), cli.OrDash(n.Client), n.Resource, n.Reason)
 	}
 	return line
 }
