@@ -9,24 +9,24 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // what a load costs without a sidecar
+	_ "github.com/jackc/pgx/v5/stdlib" // for the query without a sidecar
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// value is what every server answers with: about the size of a row of telemetry.
+// value is the response of every server, about the size of a row of telemetry.
 var value = `{"cnf_id":"CNF-001","pad":"` + strings.Repeat("x", 200-29) + `"}`
 
 const key = "CNF-001"
 
-// config has the row as it is (value: column), so that each server sends the same bytes. hop-metrics keeps no local
-// copies; load-metrics is read with no-cache.
+// config returns one column unchanged (value: body), so that every server sends the same bytes. peer-metrics keeps no local
+// copies; loads use cnf-metrics with no-cache.
 const config = `
 membership: {static: [%s]}
 origins: {db: {driver: postgres, dsn: %q, max_conns: 16}}
 datasets:
   cnf-metrics: {origin: db, table: rows, key: id, value: body, ttl: 1h, local_ttl: 1h}
-  hop-metrics: {origin: db, table: rows, key: id, value: body, ttl: 1h, local_ttl: 0s}
+  peer-metrics: {origin: db, table: rows, key: id, value: body, ttl: 1h, local_ttl: 0s}
 `
 
 func newDatabase(b *testing.B) (dsn string) {
@@ -55,7 +55,7 @@ func newSidecars(b *testing.B, n int) []*rig.Sidecar {
 	return rig.StaticSidecars(b, n, func(members string) string { return fmt.Sprintf(config, members, dsn) })
 }
 
-// A hit in the sidecar's memory, beside servers that return a constant and Redis.
+// A hit in the sidecar's memory, compared with servers that return a constant and with Redis.
 func BenchmarkHit(b *testing.B) {
 	s := newSidecars(b, 1)[0]
 	path := "/v1/cnf-metrics/" + key
@@ -74,18 +74,18 @@ func BenchmarkHit(b *testing.B) {
 	b.Run("over=gRPC/server=echo", func(b *testing.B) { measure(b, grpcGet(b, startEcho(b), "cnf-metrics", key)) })
 }
 
-// A read that another member answers from its memory.
-func BenchmarkHop(b *testing.B) {
+// A read that another member serves from its memory.
+func BenchmarkPeerFetch(b *testing.B) {
 	sidecars := newSidecars(b, 2)
-	path := "/v1/hop-metrics/" + ownedByTheOther(b, sidecars)
+	path := "/v1/peer-metrics/" + ownedByTheOther(b, sidecars)
 	b.Run("over=HTTP/server=ringside", func(b *testing.B) { measure(b, httpGet(b, "tcp", sidecars[0].HTTP, path)) })
 }
 
-// ownedByTheOther finds a key that the first sidecar must hop for, each time.
+// ownedByTheOther finds a key that the first sidecar must fetch from the second on every read.
 func ownedByTheOther(b *testing.B, sidecars []*rig.Sidecar) string {
 	b.Helper()
 	for i := range 100 {
-		url := sidecars[0].URL("hop-metrics", keyOf(i))
+		url := sidecars[0].URL("peer-metrics", keyOf(i))
 		for range 2 { // the first read loads it
 			source, err := read(url)
 			if err != nil {
@@ -96,14 +96,14 @@ func ownedByTheOther(b *testing.B, sidecars []*rig.Sidecar) string {
 			}
 		}
 	}
-	b.Fatal("the first of two sidecars owns each of 100 keys")
+	b.Fatal("the first of two sidecars owns all of 100 keys")
 	return ""
 }
 
-// keyOf gives each connection a key of its own, or their loads would be one.
+// keyOf gives each connection a different key; otherwise their loads would be merged.
 func keyOf(i int) string { return fmt.Sprintf("CNF-%03d", i) }
 
-// A read that asks the database each time, beside the same query without a sidecar.
+// A read that queries the database each time, compared with the same query without a sidecar.
 func BenchmarkLoad(b *testing.B) {
 	s := newSidecars(b, 1)[0]
 	b.Run("over=HTTP/server=ringside", func(b *testing.B) {
@@ -128,7 +128,7 @@ func BenchmarkLoad(b *testing.B) {
 	})
 }
 
-// What a sidecar costs that does nothing yet: one start each.
+// The cost of an idle sidecar. Each iteration starts one.
 func BenchmarkStart(b *testing.B) {
 	dsn := newDatabase(b)
 	binary, err := os.Stat(rig.Binary(b))
@@ -142,7 +142,7 @@ func BenchmarkStart(b *testing.B) {
 		began := time.Now()
 		s.Start()
 		ready += time.Since(began)
-		time.Sleep(time.Second) // idle is what remains after the start
+		time.Sleep(time.Second) // memory of the start is released
 		memory += residentMiB(b, s.Pid())
 		s.Stop()
 	}

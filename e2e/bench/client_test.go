@@ -15,13 +15,13 @@ import (
 	"testing"
 )
 
-// conns is how many connections ask at once, each one request at a time.
+// conns is the number of concurrent connections, each with one request at a time.
 const conns = 16
 
-// exchange is one request and its answer on a connection of its own.
+// exchange sends one request on its own connection and reads the response.
 type exchange func() error
 
-// measure splits b.N exchanges among connections, which dial opens by their number.
+// measure splits b.N exchanges among connections, which dial opens by number.
 func measure(b *testing.B, dial func(i int) (exchange, error)) {
 	b.Helper()
 	exchanges := make([]exchange, conns)
@@ -30,7 +30,7 @@ func measure(b *testing.B, dial func(i int) (exchange, error)) {
 		if exchanges[i], err = dial(i); err != nil {
 			b.Fatal(err)
 		}
-		if err := exchanges[i](); err != nil { // connect and warm up outside of the measurement
+		if err := exchanges[i](); err != nil { // connect and warm up before the measurement
 			b.Fatal(err)
 		}
 	}
@@ -52,12 +52,12 @@ func measure(b *testing.B, dial func(i int) (exchange, error)) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 }
 
-// httpGet asks for path in the leanest way, so that the client is not what is measured.
+// httpGet requests path with minimal overhead, so that the client does not dominate the measurement.
 func httpGet(b *testing.B, network, address, path string) func(int) (exchange, error) {
 	return httpGetEach(b, network, address, func(int) string { return path })
 }
 
-// httpGetEach is httpGet with a path, and headers, of its own for each connection.
+// httpGetEach is httpGet with a path per connection, and headers.
 func httpGetEach(b *testing.B, network, address string, path func(i int) string, header ...string) func(int) (exchange, error) {
 	return func(i int) (exchange, error) {
 		request := []byte("GET " + path(i) + " HTTP/1.1\r\nHost: localhost\r\n")
@@ -112,14 +112,14 @@ func readHTTP(r *bufio.Reader) error {
 		}
 	}
 	if length != len(value) {
-		return fmt.Errorf("a body of %d bytes; want %d", length, len(value))
+		return fmt.Errorf("got a body of %d bytes, want %d", length, len(value))
 	}
 	_, err = r.Discard(length)
 	return err
 }
 
-// wrk asks for path with the program of that name, on one thread: servers that take a few microseconds are measured
-// with the leanest client there is. What it says is the rate; ns/op is the time of the whole run.
+// wrk requests path with the program wrk on one thread, the client with the least overhead, because the servers take only a
+// few microseconds per request. It reports the rate; ns/op is the time of the whole run.
 func wrk(b *testing.B, address, path string) {
 	b.Helper()
 	if response, err := http.Get("http://" + address + path); err != nil || response.Body.Close() != nil { // load it
@@ -139,7 +139,7 @@ func wrk(b *testing.B, address, path string) {
 	}
 }
 
-// redisGet asks for key over RESP.
+// redisGet requests key over RESP.
 func redisGet(b *testing.B, address, key string) func(int) (exchange, error) {
 	request := fmt.Appendf(nil, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
 	answer := make([]byte, len(fmt.Sprintf("$%d\r\n%s\r\n", len(value), value)))
@@ -178,7 +178,7 @@ func redisSet(address, key, value string) error {
 	return err
 }
 
-// read returns where a sidecar found the value.
+// read returns the source of the value (hit, peer_hit, …).
 func read(url string) (source string, err error) {
 	response, err := http.Get(url)
 	if err != nil {

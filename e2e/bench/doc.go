@@ -1,3 +1,3 @@
-// Package bench measures a sidecar as its applications see it, beside the least that other servers can do: nginx that
-// returns a constant, Redis, a gRPC server that returns a constant. run.sh runs it several times and compares.
+// Package bench measures a sidecar from the view of its applications and compares it with minimal servers: nginx returning
+// a constant, Redis, and a gRPC server returning a constant. run.sh runs it several times and writes the results.
 package bench

@@ -17,7 +17,7 @@ import (
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 )
 
-// echoVariable makes the test program a gRPC server instead: a server in the client's process would measure other things.
+// echoVariable turns the test program into the gRPC server, so that client and server are separate processes.
 const echoVariable = "RINGSIDE_BENCH_ECHO"
 
 func TestMain(m *testing.M) {
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// echo answers every request with a constant of the size that the sidecar's answer has.
+// echo responds to every request with a constant of the same size as the sidecar's response.
 type echo struct {
 	ringsidev1.UnimplementedCacheServer
 	answer *ringsidev1.GetResponse
@@ -54,7 +54,7 @@ func serveEcho(address string) error {
 	return server.Serve(l)
 }
 
-// startEcho runs this test program again, as the server.
+// startEcho runs this test program again as the server.
 func startEcho(b *testing.B) (address string) {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -90,7 +90,7 @@ func grpcGet(b *testing.B, address, dataset, key string) func(int) (exchange, er
 		return func() error {
 			answer, err := client.Get(context.Background(), request, ready)
 			if err == nil && len(answer.Value) != len(value) {
-				err = fmt.Errorf("a value of %d bytes; want %d", len(answer.Value), len(value))
+				err = fmt.Errorf("got a value of %d bytes, want %d", len(answer.Value), len(value))
 			}
 			return err
 		}, nil

@@ -1,7 +1,7 @@
 """Turns the raw results of run.sh into a table of ratios (results.md) and a plot (results.png).
 
-A ratio is taken within each round, between contenders that ran seconds apart, so that a machine whose speed drifts
-does not show in it; the table has the median and the range over the rounds.
+Each ratio is computed within one round, from two servers that ran seconds apart, so that drift of the machine cancels out.
+The table has the median and the range over the rounds.
 """
 
 import re
@@ -20,18 +20,18 @@ RATIOS = [
     ("local hit, unix socket", ("Hit", "unix", "ringside"), "Redis GET, TCP", ("Hit", "RESP", "redis")),
     ("local hit, HTTP", ("Hit", "TCP", "ringside"), "Redis GET", ("Hit", "RESP", "redis")),
     ("local hit, gRPC", ("Hit", "gRPC", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
-    ("hop, HTTP", ("Hop", "HTTP", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
-    ("load (no-cache), HTTP", ("Load", "HTTP", "ringside"), "the same SELECT, 16 connections", ("Load", "SQL", "postgres")),
+    ("peer fetch, HTTP", ("PeerFetch", "HTTP", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
+    ("load (no-cache), HTTP", ("Load", "HTTP", "ringside"), "the same SELECT without Ringside, 16 connections", ("Load", "SQL", "postgres")),
 ]
 
 
 def read(path):
-    """Returns {benchmark: {unit: [a value a round]}} and the lines that say where it ran."""
+    """Returns {benchmark: {unit: [one value per round]}} and the lines with commit, machine and date."""
     values, about = defaultdict(lambda: defaultdict(list)), []
     for line in open(path):
         match = LINE.match(line)
         if not match:
-            if line.startswith(("commit:", "machine:")):
+            if line.startswith(("commit:", "machine:", "date:")):
                 about.append(line.strip())
             continue
         fields = match.group(4).split()
@@ -42,16 +42,19 @@ def read(path):
 
 def table(values, about):
     rounds = len(values["Hit", "HTTP", "ringside"]["req/s"])
-    lines = [f"16 connections, {rounds} interleaved rounds; {'; '.join(about)}", "",
-             "| Ringside | beside | ratio, median (range) | req/s, median |", "|---|---|---|---|"]
-    for name, ours, rival, theirs in RATIOS:
+    lines = ["# Benchmark results", "", "Written by `make bench`. Do not edit.", "",
+             f"16 connections, {rounds} interleaved rounds; {'; '.join(about)}", "",
+             "| Ringside | compared with | ratio, median (range) | req/s, median |", "|---|---|---|---|"]
+    for name, ours, other, theirs in RATIOS:
         a, b = values[ours]["req/s"], values[theirs]["req/s"]
         ratios = [x / y for x, y in zip(a, b)]
-        lines.append(f"| {name} | {rival} | **{statistics.median(ratios):.2f}×** ({min(ratios):.2f}–{max(ratios):.2f}) "
+        lines.append(f"| {name} | {other} | **{statistics.median(ratios):.2f}×** ({min(ratios):.2f}–{max(ratios):.2f}) "
                      f"| {statistics.median(a):,.0f} / {statistics.median(b):,.0f} |")
     start = values["Start", None, None]
     lines += ["", f"One idle sidecar: {statistics.median(start['idle-MiB']):.1f} MiB resident, ready "
-              f"{statistics.median(start['ready-ms']):.0f} ms after its start, a binary of {start['binary-MiB'][0]:.1f} MiB."]
+              f"{statistics.median(start['ready-ms']):.0f} ms after start, binary of {start['binary-MiB'][0]:.1f} MiB.",
+              "", "nginx sends the same header fields as Ringside. The first row is measured with wrk, all others with one raw client,",
+              "which takes more of the CPU than wrk.", "", "![Requests per second](results.png)"]
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +63,7 @@ def plot(values, about, path):
             ("Ringside hit, HTTP (wrk)", ("Hit", "HTTP", "ringside")), ("Ringside hit, HTTP", ("Hit", "TCP", "ringside")),
             ("Ringside hit, unix socket", ("Hit", "unix", "ringside")),
             ("bare grpc-go echo", ("Hit", "gRPC", "echo")), ("Ringside hit, gRPC", ("Hit", "gRPC", "ringside")),
-            ("Ringside hop, HTTP", ("Hop", "HTTP", "ringside")), ("Ringside load, HTTP", ("Load", "HTTP", "ringside")),
+            ("Ringside peer fetch, HTTP", ("PeerFetch", "HTTP", "ringside")), ("Ringside load, HTTP", ("Load", "HTTP", "ringside")),
             ("the same SELECT", ("Load", "SQL", "postgres"))]
     figure, axes = plt.subplots(figsize=(8, 3.8), dpi=120)
     for i, (name, key) in enumerate(reversed(bars)):

@@ -10,13 +10,13 @@ import (
 	"github.com/ringside-cache/ringside/xds"
 )
 
-// One reader that waits for each answer: the time of a read that ends in memory, by the way that it takes there.
+// The latency of a read from memory for one sequential reader, by route.
 func BenchmarkRoute(b *testing.B) {
 	sidecars := newSidecars(b, 2)
 	members := []ring.Member{{ID: "1", Addr: sidecars[0].Peer}, {ID: "2", Addr: sidecars[1].Peer}}
 	envoy := rig.Envoy(b, serveFeed(b, members))
 	theirs := ownedBy(b, members, 1)
-	local, owned := "/v1/cnf-metrics/"+theirs, "/v1/hop-metrics/"+theirs
+	local, owned := "/v1/cnf-metrics/"+theirs, "/v1/peer-metrics/"+theirs
 	for _, way := range []struct {
 		name string
 		dial func(int) (exchange, error)
@@ -26,8 +26,8 @@ func BenchmarkRoute(b *testing.B) {
 		{"way=envoy-owner", httpGet(b, "tcp", envoy.HTTP, owned)},
 		{"way=owner", httpGet(b, "tcp", sidecars[1].Peer, owned)}, // a client that knows the ring
 		{"way=sidecar/over=gRPC", grpcGet(b, sidecars[0].GRPC, "cnf-metrics", theirs)},
-		{"way=sidecar-owner/over=gRPC", grpcGet(b, sidecars[0].GRPC, "hop-metrics", theirs)},
-		{"way=owner/over=gRPC", grpcGet(b, sidecars[1].Peer, "hop-metrics", theirs)}, // grpc-go with xds:///
+		{"way=sidecar-owner/over=gRPC", grpcGet(b, sidecars[0].GRPC, "peer-metrics", theirs)},
+		{"way=owner/over=gRPC", grpcGet(b, sidecars[1].Peer, "peer-metrics", theirs)}, // grpc-go with xds:///
 	} {
 		b.Run(way.name, func(b *testing.B) {
 			once, err := way.dial(0)
@@ -46,7 +46,7 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-// ownedBy finds a key of hop-metrics that member i owns.
+// ownedBy finds a key of peer-metrics that member i owns.
 func ownedBy(b *testing.B, members []ring.Member, i int) string {
 	b.Helper()
 	r, err := ring.New(members, ring.Size{})
@@ -54,7 +54,7 @@ func ownedBy(b *testing.B, members []ring.Member, i int) string {
 		b.Fatal(err)
 	}
 	for n := range 100 {
-		if r.Owner(ring.RouteKey("hop-metrics", keyOf(n))).ID == members[i].ID {
+		if r.Owner(ring.RouteKey("peer-metrics", keyOf(n))).ID == members[i].ID {
 			return keyOf(n)
 		}
 	}
@@ -62,7 +62,7 @@ func ownedBy(b *testing.B, members []ring.Member, i int) string {
 	return ""
 }
 
-// serveFeed publishes the ring of members until the benchmark ends, and returns the feed's address.
+// serveFeed publishes the ring of members by xDS until the benchmark ends, and returns the address.
 func serveFeed(b *testing.B, members []ring.Member) string {
 	b.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
