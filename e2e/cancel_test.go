@@ -19,7 +19,7 @@ import (
 // C5: the one who began a load, and gives up, fails nobody who waits for it.
 func TestPromiseC5CancelFailsNobodyElse(t *testing.T) {
 	c := newCluster(t, 2)
-	const waiters = 100
+	const waiters, rounds = 100, 100
 	c.fill("cold-", rounds)
 	clients := make([]ringsidev1.CacheClient, len(c.sidecars))
 	for i, s := range c.sidecars {

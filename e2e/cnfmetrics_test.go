@@ -67,6 +67,7 @@ func cnfMetrics(t *testing.T, s *rig.Sidecar) cnfmetricsv1.CnfMetricsServiceClie
 
 // What is changed through one sidecar is seen through all: each holds a copy, which would live for ten minutes.
 func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
+	t.Parallel()
 	sidecars := newCNFMetrics(t, 3)
 	var clients []cnfmetricsv1.CnfMetricsServiceClient
 	for _, s := range sidecars {

@@ -84,6 +84,7 @@ func (e example) read(t *testing.T, s *rig.Sidecar, dataset, key string) map[str
 
 // Each example says of each state what a developer would have to find out.
 func TestExamplesReadInEveryLanguage(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.fill("key-", 1)
 	all := examples(t)

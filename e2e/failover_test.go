@@ -83,6 +83,7 @@ func TestPromiseA3RollingRestart(t *testing.T) {
 
 // A4, in part: the request path never waits for etcd, and the ring is right again soon after it is back.
 func TestPromiseA4EtcdAway(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []struct {
 		name string
 		away func(*rig.EtcdServer)
@@ -93,6 +94,7 @@ func TestPromiseA4EtcdAway(t *testing.T) {
 		{"restored empty", (*rig.EtcdServer).Wipe, (*rig.EtcdServer).Start},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
 			c, l := underLoad(t, 0, 1, 2, 3, 4)
 			fault.away(c.etcd)
 			time.Sleep(5 * time.Second) // twice the lease
@@ -111,6 +113,7 @@ func TestPromiseA4EtcdAway(t *testing.T) {
 
 // A6, in part: what is held is answered while the database is away, and says so.
 func TestPromiseA6DatabaseAway(t *testing.T) {
+	t.Parallel()
 	c, l := underLoad(t, 0, 1, 2, 3, 4)
 	c.database.Kill()
 	began := time.Now()

@@ -41,6 +41,7 @@ func TestPromiseD2FewFilesAndManyIdleConnections(t *testing.T) {
 
 // A limit that is lowered while the sidecar runs is like one that something else has used up.
 func TestListenersOutliveAWantOfFiles(t *testing.T) {
+	t.Parallel()
 	c := newFilesCluster(t, 1024)
 	s := c.sidecars[0]
 	limit(t, s, 64)

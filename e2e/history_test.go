@@ -230,6 +230,7 @@ func (w *traffic) judge(number string, faults int, row []history.Op) {
 
 // C3: writers go around the cache, which hears of none of it.
 func TestPromiseStalenessWithoutInvalidations(t *testing.T) {
+	t.Parallel()
 	onEach(t, func(t *testing.T, e engine) {
 		p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond}
 		w := newTraffic(t, e, 5, 60, p)

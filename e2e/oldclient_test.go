@@ -104,6 +104,7 @@ func (c *cluster) awaitLegacy(sidecars ...*rig.Sidecar) {
 }
 
 func TestOldClientWorksUnchanged(t *testing.T) {
+	t.Parallel()
 	c := legacyCluster(t)
 	c.fill("key-", 100)
 	c.awaitLegacy(c.sidecars...)
@@ -140,6 +141,7 @@ func TestOldClientWorksUnchanged(t *testing.T) {
 
 // Members that leave in order cost an old client nothing. One that dies costs at most the call that it was answering.
 func TestOldClientOutlivesMembers(t *testing.T) {
+	t.Parallel()
 	c := legacyCluster(t)
 	c.fill("key-", 10)
 	c.awaitLegacy(c.sidecars...)

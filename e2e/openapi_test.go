@@ -10,12 +10,14 @@ import (
 )
 
 func TestStrangerFindsNothingWrongWithTheOpenAPIDescription(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.exec(`INSERT INTO cnf_metrics (cnf_id, value) VALUES ('CNF-001', 1)`) // the example of the document
 	stranger(t, c.sidecars[0], "/openapi.json")
 }
 
 func TestStrangerWhoWritesFindsNothingWrong(t *testing.T) {
+	t.Parallel()
 	sidecar := newCNFMetrics(t, 1)[0]
 	stranger(t, sidecar, "/openapi.json")
 	if n := sidecar.Metric("ringside_writes_total", `dataset="cnf-metrics"`, `result="written"`); n < 1 {
@@ -24,6 +26,7 @@ func TestStrangerWhoWritesFindsNothingWrong(t *testing.T) {
 }
 
 func TestStrangerFindsNothingWrongWithTheCNFMetricsDescription(t *testing.T) {
+	t.Parallel()
 	stranger(t, newCNFMetrics(t, 1)[0], "/cnfmetrics/openapi.json")
 }
 

@@ -122,8 +122,10 @@ func (u *upCluster) wantNothingLeft(table string) {
 }
 
 func TestUpStatusDown(t *testing.T) {
+	t.Parallel()
 	for _, db := range []string{"postgres", "mariadb", "sqlite"} {
 		t.Run(db, func(t *testing.T) {
+			t.Parallel()
 			u := newUpCluster(t, db)
 			u.must("up")
 			u.readThroughEach()
@@ -142,6 +144,7 @@ func TestUpStatusDown(t *testing.T) {
 }
 
 func TestDownEndsWhatAKilledGoremanLeaves(t *testing.T) {
+	t.Parallel()
 	u := newUpCluster(t, "sqlite")
 	u.must("up")
 	table := u.must("status")

@@ -159,6 +159,7 @@ func (p *prometheus) names() (names []string) {
 // Every query that ships has something to say about a cluster under load that has had its faults, and each fault rings
 // its alerts.
 func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.fill("key-", loadKeys)
 	p := newPrometheus(t, c)
@@ -266,6 +267,7 @@ func (p *prometheus) draw() {
 }
 
 func TestRulesByPromtool(t *testing.T) {
+	t.Parallel()
 	tests, err := filepath.Glob("../deploy/prometheus/tests/*.yml")
 	if err != nil || len(tests) == 0 {
 		t.Fatalf("no tests of rules: %v", err)

@@ -42,10 +42,13 @@ var engines = []engine{
 		"varchar(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false},
 }
 
-// onEach runs test as a subtest per kind of database.
+// onEach runs test as parallel subtests, one per kind of database.
 func onEach(t *testing.T, test func(t *testing.T, e engine)) {
 	for _, e := range engines {
-		t.Run(e.name, func(t *testing.T) { test(t, e) })
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, e)
+		})
 	}
 }
 

@@ -43,7 +43,7 @@ func TestPromiseNoFillIsStoredAfterAWrite(t *testing.T) {
 	w := newTraffic(t, engines[0], 5, 0, p)
 	var races, stored, late atomic.Int64
 	var all sync.WaitGroup
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(time.Duration(sampleOf(20)) * time.Second)
 	for i := range 32 {
 		a, b := w.actor(uint64(i)), w.actor(uint64(i))
 		all.Go(func() {
@@ -305,10 +305,11 @@ func (w *traffic) reportVisibility(number, done string, last []time.Duration) {
 
 // How long after the answer to a write the others have it, too.
 func TestPromiseWritesAreVisibleSoon(t *testing.T) {
+	t.Parallel()
 	onEach(t, func(t *testing.T, e engine) {
 		w := newTraffic(t, e, 5, 8, held)
 		for _, table := range []table{versioned, unversioned} {
-			last := w.visibility(1000, table, func(a *actor, i int, key string) history.Op {
+			last := w.visibility(sampleOf(1000), table, func(a *actor, i int, key string) history.Op {
 				return a.put(i, table, key, history.Condition{})
 			})
 			w.cut()
@@ -319,6 +320,7 @@ func TestPromiseWritesAreVisibleSoon(t *testing.T) {
 
 // How long after a COMMIT around the cache all sidecars have heard of it.
 func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		engine engine
 		feed   string
@@ -329,6 +331,7 @@ func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
 		{engines[1], "{kind: poll, interval: 100ms}", 100},
 	} {
 		t.Run(c.engine.name+" "+c.feed, func(t *testing.T) {
+			t.Parallel()
 			p := held
 			p.dataset = ", gap_ttl: 1s, feed: " + c.feed
 			p.prepare = (*traffic).applyFeeds
@@ -337,7 +340,7 @@ func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
 			rig.Eventually(t, 30*time.Second, w.feedsLive)
 			for _, table := range []table{versioned, unversioned} {
 				a.putDirect(table, w.key(0))
-				last := w.visibility(c.n, table, func(a *actor, _ int, key string) history.Op {
+				last := w.visibility(sampleOf(c.n), table, func(a *actor, _ int, key string) history.Op {
 					return a.putDirect(table, key)
 				})
 				w.cut()
@@ -375,6 +378,7 @@ func (w *traffic) feedsLive() error {
 
 // C4, of a key that nobody has read since the database came back: that it was away is no reason to believe that it is.
 func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
+	t.Parallel()
 	p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
 	w := newTraffic(t, engines[0], 2, 2, p)
 	a, key := w.actor(1), w.key(0)
@@ -405,6 +409,7 @@ func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
 // C2, of a member that held a key as its owner before another one joined: when that one dies in an outage, nobody may
 // go back to what it held.
 func TestRegressionFormerOwnerBringsBackWhatWasDeleted(t *testing.T) {
+	t.Parallel()
 	p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
 	w := newTraffic(t, engines[0], 5, 120, p)
 	a, writer, owner := w.actor(1), 0, 4
@@ -444,8 +449,10 @@ func TestRegressionFormerOwnerBringsBackWhatWasDeleted(t *testing.T) {
 
 // A6, of datasets with a feed: what a gap in the feed has made doubtful is still an answer when the database goes again.
 func TestPromiseA6DatabaseComesAndGoesUnderAFeed(t *testing.T) {
+	t.Parallel()
 	for i, feed := range []string{"{kind: notify}", "{kind: poll, interval: 100ms}"} {
 		t.Run(engines[i].name+" "+feed, func(t *testing.T) {
+			t.Parallel()
 			p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
 			p.dataset, p.prepare = ", gap_ttl: 1s, feed: "+feed, (*traffic).applyFeeds
 			w := newTraffic(t, engines[i], 3, 40, p)
