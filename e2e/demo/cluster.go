@@ -18,11 +18,11 @@ import (
 const (
 	collectorBinary = "ringside-collector"
 	sidecars        = 3
-	firstPort       = 7070 // of the first sidecar; the others follow in steps of portStep
+	firstPort       = 7070 // of the first sidecar; the next sidecar has this plus portStep
 	portStep        = 10
 	startTimeout    = 30 * time.Second
 	requestTimeout  = 2 * time.Second
-	topProcesses    = "40" // that the collector reports: enough keys for a ring to be worth looking at
+	topProcesses    = "40" // that the collector reports, so that there are enough keys to see the ring at work
 )
 
 // cluster is everything that the demo starts.
@@ -32,27 +32,27 @@ type cluster struct {
 	out io.Writer
 
 	client   *http.Client
-	nursery  *nursery
-	etcd     *embed.Etcd // nil until it runs
-	collect  *process    // nil until it runs
-	keys     *keys       // nil until the database is open
+	launcher *launcher
+	etcd     *embed.Etcd // nil before its start
+	collect  *process    // nil before its start
+	keys     *keys       // nil before the database is open
 	sidecars []*sidecar
-	ended    context.CancelFunc // ends tasks; nil until there are any
-	tasks    sync.WaitGroup     // load, and the ones that start dead sidecars again
+	cancel   context.CancelFunc // of tasks; nil before their start
+	tasks    sync.WaitGroup     // load, list of keys, restarts
 
 	mu    sync.Mutex // guards notes
-	notes []string   // what happened; the view takes them
+	notes []string   // events that the view has not shown
 }
 
 func newCluster(o options, dir string, out io.Writer) *cluster {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	return &cluster{
-		options: o, dir: dir, out: out, nursery: newNursery(),
+		options: o, dir: dir, out: out, launcher: newLauncher(),
 		client: &http.Client{Transport: transport, Timeout: requestTimeout},
 	}
 }
 
-// start returns when all sidecars are ready, on one ring, and under load.
+// start starts everything and returns when all sidecars are ready and on one ring.
 func (c *cluster) start(ctx context.Context) error {
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -79,7 +79,7 @@ func (c *cluster) start(ctx context.Context) error {
 
 func (c *cluster) startCollector(ctx context.Context, database string) (err error) {
 	log, program := filepath.Join(c.dir, "collector.log"), filepath.Join(c.bin, collectorBinary)
-	c.collect, err = c.nursery.start(log, program,
+	c.collect, err = c.launcher.start(log, program,
 		"--driver", "sqlite", "--dsn", database, "--create", "--interval", "1s", "--top", topProcesses)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func (c *cluster) startSidecars(etcd, database string) error {
 		if err != nil {
 			return err
 		}
-		if err := s.start(c.nursery); err != nil {
+		if err := s.start(c.launcher); err != nil {
 			return err
 		}
 		c.sidecars = append(c.sidecars, s)
@@ -111,19 +111,18 @@ func (c *cluster) startSidecars(etcd, database string) error {
 
 func (c *cluster) startTasks() {
 	ctx, cancel := context.WithCancel(context.Background())
-	c.ended = cancel
-	c.tasks.Go(func() { c.keys.follow(ctx) })
+	c.cancel = cancel
+	c.tasks.Go(func() { c.keys.refreshLoop(ctx) })
 	for _, s := range c.sidecars {
-		c.tasks.Go(func() { read(ctx, c.client, s, c.keys, float64(c.rate)/sidecars) })
-		c.tasks.Go(func() { s.keep(ctx, c.nursery, c.revive, c.note) })
+		c.tasks.Go(func() { generateLoad(ctx, c.client, s, c.keys, float64(c.rate)/sidecars) })
+		c.tasks.Go(func() { s.restartOnExit(ctx, c.launcher, c.revive, c.note) })
 	}
 }
 
-// stop ends whatever was started: the load first, then the sidecars all at once, as a rollout of pods would not, and
-// last what they depend on.
+// stop stops everything that was started: the load first, then all sidecars at once, and last what they depend on.
 func (c *cluster) stop() {
-	if c.ended != nil {
-		c.ended()
+	if c.cancel != nil {
+		c.cancel()
 	}
 	c.tasks.Wait()
 	c.client.CloseIdleConnections()
@@ -141,7 +140,7 @@ func (c *cluster) stop() {
 	if c.etcd != nil {
 		c.etcd.Close()
 	}
-	c.nursery.close()
+	c.launcher.close()
 }
 
 func (c *cluster) note(text string) {
@@ -150,7 +149,7 @@ func (c *cluster) note(text string) {
 	c.notes = append(c.notes, text)
 }
 
-// takeNotes returns what was noted since it was asked last.
+// takeNotes returns the notes since the last call.
 func (c *cluster) takeNotes() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,28 +169,28 @@ func (c *cluster) printGuide(out io.Writer) {
 	if first.ports.admin != portsFrom(firstPort).admin {
 		admin = " --admin " + loopback(first.ports.admin)
 	}
-	fmt.Fprintf(out, `Three sidecars, one ring, a database of %d rows of live telemetry of this machine, %d reads a second.
+	fmt.Fprintf(out, `Three sidecars on one ring, a database with %d rows of live telemetry of this machine, %d reads per second.
 
   Console   http://%s/
   Logs      %s
 
-Try, in another terminal:
+Try in another terminal:
 
   curl -i %s
   %s get cnf-metrics %s%s
   %s explain cnf-metrics %s%s
   %s watch cnf-metrics %s%s
-  %s put cnf-metrics %s '{"status": "warn"}'%s     # until the collector measures it again
+  %s put cnf-metrics %s '{"status": "warn"}'%s     # lasts until the collector writes the next measurement
   %s ring%s
-  kill -9 %d     # %s: the others answer on; it is started again after %s
+  kill -9 %d     # kills %s: the others keep serving; it restarts after %s
 
-Ctrl-C ends everything and leaves nothing behind.
+Ctrl-C stops everything and removes its files.
 
 `, len(list), c.rate, loopback(first.ports.admin), c.dir, first.url(key), program, key, http, program, key, admin,
 		program, key, http, program, key, http, program, admin, victim.current().pid(), victim.id, c.revive)
 }
 
-// shortest is path as a shell in this folder may spell it.
+// shortest returns the shortest spelling of path for a shell in the current folder.
 func shortest(path string) string {
 	if found, err := exec.LookPath(filepath.Base(path)); err == nil && found == path {
 		return filepath.Base(path)
@@ -204,11 +203,11 @@ func shortest(path string) string {
 	return path
 }
 
-// printSummary says what became of the reads.
+// printSummary prints the number of reads by outcome.
 func (c *cluster) printSummary(out io.Writer) {
 	fmt.Fprintln(out)
 	for _, s := range c.sidecars {
-		fmt.Fprintf(out, "%s answered %d reads, failed %d; %d found nobody there.\n",
+		fmt.Fprintf(out, "%s: %d reads answered, %d failed, %d while it did not run.\n",
 			s.id, s.answered.Load(), s.failed.Load(), s.unreached.Load())
 	}
 }

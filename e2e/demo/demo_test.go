@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// build makes the three programs of the demo, in a folder of the test's own.
+// build builds the three programs of the demo in a folder of the test.
 func build(t *testing.T) (bin string) {
 	t.Helper()
 	bin = t.TempDir()
@@ -45,7 +45,7 @@ type demo struct {
 	*exec.Cmd
 	bin, state string
 	lines      *bufio.Reader
-	output     bytes.Buffer // what was read of lines
+	output     bytes.Buffer // the part of lines that was read
 }
 
 func startDemo(t *testing.T, bin string, flags ...string) *demo {
@@ -66,7 +66,7 @@ func startDemo(t *testing.T, bin string, flags ...string) *demo {
 	return d
 }
 
-// await reads lines up to the first that matches, and returns its first group.
+// await reads lines up to the first that matches, and returns the first group of the match.
 func (d *demo) await(t *testing.T, pattern string) string {
 	t.Helper()
 	expression := regexp.MustCompile(pattern)
@@ -81,7 +81,7 @@ func (d *demo) await(t *testing.T, pattern string) string {
 	}
 }
 
-// left lists the processes whose command line names a program of the demo's folder.
+// left returns the processes whose program is in the demo's folder.
 func (d *demo) left(t *testing.T) (found []string) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -113,29 +113,29 @@ func TestDemo(t *testing.T) {
 		t.Skip("needs whole processes: make test runs it")
 	}
 	bin := build(t)
-	t.Run("answers through all sidecars while one is killed", func(t *testing.T) { testAnswers(t, bin) })
-	t.Run("an interrupt ends everything", func(t *testing.T) { testInterrupt(t, bin) })
-	t.Run("a killed demo takes its processes along", func(t *testing.T) { testKilled(t, bin) })
+	t.Run("all sidecars answer while one is killed", func(t *testing.T) { testKillSidecar(t, bin) })
+	t.Run("an interrupt stops everything", func(t *testing.T) { testInterrupt(t, bin) })
+	t.Run("the processes of a killed demo are killed", func(t *testing.T) { testKilled(t, bin) })
 }
 
-func testAnswers(t *testing.T, bin string) {
+func testKillSidecar(t *testing.T, bin string) {
 	d := startDemo(t, bin, "--for", "6s", "--revive", "1s")
 	d.kill(t, d.await(t, `kill -9 (\d+)`))
-	d.await(t, `(sidecar-2) .* has ended`)
-	d.await(t, `(sidecar-2) is back`)
+	d.await(t, `(sidecar-2) .* exited`)
+	d.await(t, `(sidecar-2) runs again`)
 	for _, id := range []string{"sidecar-1", "sidecar-2", "sidecar-3"} {
-		if d.await(t, id+` answered (\d+) reads, failed 0;`) == "0" {
-			t.Errorf("%s answered no reads", id)
+		if d.await(t, id+`: (\d+) reads answered, 0 failed,`) == "0" {
+			t.Errorf("%s: no reads answered", id)
 		}
 	}
 	if err := d.Wait(); err != nil {
 		t.Error(err)
 	}
 	if left := d.left(t); len(left) > 0 {
-		t.Errorf("left behind: %s", left)
+		t.Errorf("still running: %s", left)
 	}
 	if files, err := os.ReadDir(d.state); err != nil || len(files) > 0 {
-		t.Errorf("left behind: %v %v", files, err)
+		t.Errorf("files left: %v %v", files, err)
 	}
 }
 
@@ -145,18 +145,18 @@ func testInterrupt(t *testing.T, bin string) {
 	if err := d.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	d.await(t, `(sidecar-3) answered`)
+	d.await(t, `(sidecar-3): \d+ reads answered`)
 	if err := d.Wait(); err != nil {
 		t.Error(err)
 	}
 	if left := d.left(t); len(left) > 0 {
-		t.Errorf("left behind: %s", left)
+		t.Errorf("still running: %s", left)
 	}
 }
 
 func testKilled(t *testing.T, bin string) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux ends the children of a process that was killed")
+		t.Skip("only Linux kills the children of a process that was killed")
 	}
 	d := startDemo(t, bin)
 	d.await(t, `kill -9 (\d+)`)
@@ -166,13 +166,13 @@ func testKilled(t *testing.T, bin string) {
 	_ = d.Wait() // it was killed
 	for deadline := time.Now().Add(10 * time.Second); len(d.left(t)) > 0; {
 		if time.Now().After(deadline) {
-			t.Fatalf("left behind: %s", d.left(t))
+			t.Fatalf("still running: %s", d.left(t))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-func TestMissingProgramIsNamed(t *testing.T) {
+func TestErrorNamesTheMissingProgram(t *testing.T) {
 	dir := t.TempDir()
 	err := run(t.Context(), []string{"--bin", dir}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, sidecarBinary)) ||
@@ -181,7 +181,7 @@ func TestMissingProgramIsNamed(t *testing.T) {
 	}
 }
 
-func TestWrongFlagsAreRefused(t *testing.T) {
+func TestInvalidFlagsAreRejected(t *testing.T) {
 	for _, args := range [][]string{{"--rate", "0"}, {"--for", "-1s"}, {"--revive", "-1s"}, {"more"}, {"--nope"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%v: no error", args)
@@ -189,7 +189,7 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 	}
 }
 
-func TestTakenPortIsReplacedAndSaid(t *testing.T) {
+func TestPortInUseIsReplaced(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -201,8 +201,8 @@ func TestTakenPortIsReplacedAndSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.http == base || !strings.Contains(out.String(), "Port "+strconv.Itoa(base)+" is taken") {
-		t.Errorf("ports %+v, said %q", p, &out)
+	if p.http == base || !strings.Contains(out.String(), "Port "+strconv.Itoa(base)+" is in use") {
+		t.Errorf("ports %+v, output %q", p, &out)
 	}
 }
 
@@ -213,7 +213,7 @@ func TestRestartedSidecarHasNoNegativeRates(t *testing.T) {
 	}
 }
 
-func TestTableIsDrawnOverTheOneBefore(t *testing.T) {
+func TestTableIsDrawnOverThePreviousOne(t *testing.T) {
 	var out bytes.Buffer
 	draw := newTable(&out)
 	rows := []row{{id: "sidecar-1", alive: true, rate: figures{reads: 10, queries: 1}}, {id: "sidecar-2"}}

@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// startEtcd runs a cluster of one etcd in this process, with its files below dir.
+// startEtcd runs an etcd cluster of one member in this process, with its files below dir.
 func startEtcd(ctx context.Context, dir string) (server *embed.Etcd, endpoint string, err error) {
 	client, err := loopbackURL()
 	if err != nil {
@@ -26,7 +26,7 @@ func startEtcd(ctx context.Context, dir string) (server *embed.Etcd, endpoint st
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	cfg.UnsafeNoFsync = true // the demo's members are gone when the machine is
+	cfg.UnsafeNoFsync = true // after a crash of the machine the demo needs no data
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	server, err = embed.StartEtcd(cfg)
 	if err != nil {

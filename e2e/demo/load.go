@@ -16,7 +16,7 @@ import (
 	_ "modernc.org/sqlite" // the driver of the keys' database
 )
 
-// keys are the live keys of the database, as of a moment ago.
+// keys is a recent list of the keys in the database.
 type keys struct {
 	db  *sql.DB
 	now atomic.Pointer[[]string]
@@ -32,23 +32,23 @@ func openKeys(path string) (*keys, error) {
 
 func (k *keys) list() []string { return *k.now.Load() }
 
-// refresh reads the keys. It fails when there are none.
+// refresh reads the keys. It fails if there are none.
 func (k *keys) refresh(ctx context.Context) error {
 	rows, err := k.db.QueryContext(ctx, "SELECT cnf_id FROM cnf_metrics ORDER BY cnf_id")
 	if err != nil {
-		return fmt.Errorf("list the live keys: %w", err)
+		return fmt.Errorf("list the keys of the database: %w", err)
 	}
 	defer rows.Close()
 	var list []string
 	for rows.Next() {
 		var key string
 		if err := rows.Scan(&key); err != nil {
-			return fmt.Errorf("list the live keys: %w", err)
+			return fmt.Errorf("list the keys of the database: %w", err)
 		}
 		list = append(list, key)
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("list the live keys: %w", err)
+		return fmt.Errorf("list the keys of the database: %w", err)
 	}
 	if len(list) == 0 {
 		return errors.New("the database has no rows yet")
@@ -57,7 +57,7 @@ func (k *keys) refresh(ctx context.Context) error {
 	return nil
 }
 
-// await returns when the collector has written the first rows.
+// await waits until the collector has written the first rows.
 func (k *keys) await(ctx context.Context, collector *process, log string) error {
 	for {
 		err := k.refresh(ctx)
@@ -65,18 +65,18 @@ func (k *keys) await(ctx context.Context, collector *process, log string) error 
 		case err == nil:
 			return nil
 		case !collector.running():
-			return fmt.Errorf("the collector has ended: %s; its last words:\n%s", collector.cmd.ProcessState, tail(log))
+			return fmt.Errorf("the collector exited: %s; the end of its log:\n%s", collector.cmd.ProcessState, tail(log))
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("no live telemetry: %w; the collector's last words:\n%s", err, tail(log))
+			return fmt.Errorf("the collector has written no telemetry: %w; the end of its log:\n%s", err, tail(log))
 		}
 	}
 }
 
-// follow keeps the list current. A failure leaves the last one.
-func (k *keys) follow(ctx context.Context) {
+// refreshLoop keeps the list current. After a failure the list stays as it is.
+func (k *keys) refreshLoop(ctx context.Context) {
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {
@@ -89,11 +89,11 @@ func (k *keys) follow(ctx context.Context) {
 	}
 }
 
-// perReader is how many reads a second one goroutine makes at most, so that a slow answer leaves the rate as it is.
+// perReader is the maximum of reads per second of one goroutine, so that slow responses do not lower the rate.
 const perReader = 100
 
-// read makes reads a second of s, of keys by Zipf's law, until ctx is done. It returns when all its goroutines have.
-func read(ctx context.Context, client *http.Client, s *sidecar, k *keys, rate float64) {
+// generateLoad reads from s at a rate per second until ctx is done. The popularity of keys follows Zipf's law.
+func generateLoad(ctx context.Context, client *http.Client, s *sidecar, k *keys, rate float64) {
 	readers := int(rate/perReader) + 1
 	done := make(chan struct{})
 	for range readers {
@@ -137,7 +137,7 @@ func readOne(ctx context.Context, client *http.Client, s *sidecar, key string) {
 	resp, err := client.Do(req)
 	switch {
 	case ctx.Err() != nil:
-	case err != nil && s.gone(err):
+	case err != nil && s.exited(err):
 		s.unreached.Add(1)
 	case err != nil:
 		s.failed.Add(1)
@@ -147,7 +147,7 @@ func readOne(ctx context.Context, client *http.Client, s *sidecar, key string) {
 		s.failed.Add(1)
 	}
 	if err == nil {
-		_, _ = io.Copy(io.Discard, resp.Body) // so that the connection is used again
+		_, _ = io.Copy(io.Discard, resp.Body) // to reuse the connection
 		_ = resp.Body.Close()
 	}
 }
@@ -156,18 +156,19 @@ func (s *sidecar) url(key string) string {
 	return "http://" + loopback(s.ports.http) + "/v1/cnf-metrics/" + url.PathEscape(key)
 }
 
-// deathNotice is how long the news of a process's end may take after its connections broke.
-const deathNotice = 200 * time.Millisecond
+// exitDelay bounds the time between the end of a process's connections and the end of Wait.
+const exitDelay = 200 * time.Millisecond
 
-// gone reports whether err came of a sidecar that nobody can ask: the application of a dead pod is dead, too.
-func (s *sidecar) gone(err error) bool {
+// exited reports whether err occurred because the sidecar does not run. Such a read is no failure: when a pod dies, its
+// application dies as well.
+func (s *sidecar) exited(err error) bool {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return true
 	}
 	select {
 	case <-s.current().done:
 		return true
-	case <-time.After(deathNotice):
+	case <-time.After(exitDelay):
 		return false
 	}
 }

@@ -1,6 +1,6 @@
-// Command ringside-demo shows a whole Ringside cluster on one machine: an etcd inside this process, a SQLite file into
-// which ringside-collector writes live telemetry, three sidecars as processes of their own, and gentle load on them. It
-// leaves nothing behind when it ends.
+// Command ringside-demo runs a whole Ringside cluster on one machine: an etcd inside this process, a SQLite file to which
+// ringside-collector writes live telemetry, three sidecar processes, and a moderate load on them. At its end it stops all
+// processes and removes all files.
 package main
 
 import (
@@ -31,36 +31,36 @@ func main() {
 
 // options are the flags.
 type options struct {
-	rate     int           // reads a second, of all sidecars together
-	duration time.Duration // of the demo; 0: until it is interrupted
-	revive   time.Duration // until a sidecar that was killed is started again
-	bin      string        // folder of ringside and ringside-collector
+	rate     int           // reads per second, over all sidecars
+	duration time.Duration // of the demo; 0: until an interrupt
+	revive   time.Duration // time until a sidecar that has exited is restarted
+	bin      string        // folder with ringside and ringside-collector
 }
 
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("ringside-demo", flag.ContinueOnError)
-	flags.IntVar(&o.rate, "rate", 600, "reads a second, of all sidecars together; at least 1")
-	flags.DurationVar(&o.duration, "for", 0, "end after this time; 0s: when interrupted")
-	flags.DurationVar(&o.revive, "revive", 15*time.Second, "start a sidecar that was killed again after this time")
-	flags.StringVar(&o.bin, "bin", "", "folder of ringside and ringside-collector (default: where ringside-demo is)")
+	flags.IntVar(&o.rate, "rate", 600, "reads per second over all sidecars; at least 1")
+	flags.DurationVar(&o.duration, "for", 0, "stop after this time; 0s: on Ctrl-C")
+	flags.DurationVar(&o.revive, "revive", 15*time.Second, "restart a sidecar that has exited after this time")
+	flags.StringVar(&o.bin, "bin", "", "folder with ringside and ringside-collector (default: the folder of ringside-demo)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 || o.rate < 1 || o.duration < 0 || o.revive < 0 {
-		return o, errors.New("wrong flags; see ringside-demo --help")
+		return o, errors.New("invalid flags or arguments; see ringside-demo --help")
 	}
 	if o.bin == "" {
 		self, err := os.Executable()
 		if err != nil {
-			return o, fmt.Errorf("find the folder of this program: %w; give it with --bin", err)
+			return o, fmt.Errorf("find the folder of this program: %w; set it with --bin", err)
 		}
 		o.bin = filepath.Dir(self)
 	}
 	return o, nil
 }
 
-// run is the demo from the flags to the last line. It returns when everything that it started has ended.
+// run runs the demo. It returns after all processes that it started have exited.
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	o, err := parse(args)
 	if err != nil {
@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	dir, err := os.MkdirTemp("", "ringside-demo-")
 	if err != nil {
-		return fmt.Errorf("make a folder for the demo's state: %w", err)
+		return fmt.Errorf("create a folder for the demo's files: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	return err
 }
 
-// orInterrupted is nil when somebody pressed Ctrl-C while err came about.
+// orInterrupted returns nil instead of err after an interrupt, which may be the cause of err.
 func orInterrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -105,7 +105,7 @@ func checkBinaries(dir string) error {
 	for _, name := range []string{sidecarBinary, collectorBinary} {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err != nil || info.IsDir() {
-			return fmt.Errorf("%s is not there: run `make demo` in the repository, or say where it is with --bin", path)
+			return fmt.Errorf("%s does not exist: run `make demo` in the repository, or set its folder with --bin", path)
 		}
 	}
 	return nil

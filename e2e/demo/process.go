@@ -9,38 +9,38 @@ import (
 	"time"
 )
 
-// stopGrace is what a process gets between SIGTERM and SIGKILL.
-const stopGrace = 5 * time.Second
+// stopTimeout is the time between SIGTERM and SIGKILL.
+const stopTimeout = 5 * time.Second
 
-// nursery starts processes, from one thread that lives as long as this process does: Linux ends a child when the thread
-// that started it ends (Pdeathsig, prctl(2)), and the Go runtime ends threads as it likes.
-type nursery struct {
+// launcher starts processes from one thread that exists as long as this process: Linux kills a child when the thread that
+// started it exits (PR_SET_PDEATHSIG in prctl(2)), and the Go runtime may end threads.
+type launcher struct {
 	starts chan func()
 }
 
-func newNursery() *nursery {
-	n := &nursery{starts: make(chan func())}
+func newLauncher() *launcher {
+	l := &launcher{starts: make(chan func())}
 	go func() {
-		runtime.LockOSThread() // for good; the thread ends with the process, or when close has been called
-		for start := range n.starts {
+		runtime.LockOSThread() // never unlocked: the thread exits with the process, or after close
+		for start := range l.starts {
 			start()
 		}
 	}()
-	return n
+	return l
 }
 
-// close ends the thread, and with it every process that still runs.
-func (n *nursery) close() { close(n.starts) }
+// close ends the thread, so that the kernel kills the processes that still run.
+func (l *launcher) close() { close(l.starts) }
 
-// process is a running or ended child. It has a process group of its own, so that Ctrl-C in the terminal reaches this
-// program alone, which stops its children in order.
+// process is a child process. It has its own process group, so that Ctrl-C in the terminal interrupts only this program,
+// which stops its children in order.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and was waited for
+	done chan struct{} // closed after Wait has returned
 }
 
-// start runs a program whose output goes to the end of the file at log.
-func (n *nursery) start(log, program string, args ...string) (*process, error) {
+// start starts a program and appends its output to the file log.
+func (l *launcher) start(log, program string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
@@ -49,12 +49,12 @@ func (n *nursery) start(log, program string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = out, out, childAttributes()
 	started := make(chan error)
-	n.starts <- func() { started <- p.cmd.Start() }
+	l.starts <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // why it ended is in its log
+		_ = p.cmd.Wait() // the reason of its exit is in its log
 		close(p.done)
 	}()
 	return p, nil
@@ -71,18 +71,18 @@ func (p *process) running() bool {
 	}
 }
 
-// stop returns when the process has ended, if need be by force.
+// stop sends SIGTERM, and SIGKILL after stopTimeout. It returns after the process has exited.
 func (p *process) stop() {
 	p.signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(stopGrace):
+	case <-time.After(stopTimeout):
 		p.signal(syscall.SIGKILL)
 		<-p.done
 	}
 }
 
-// signal reaches the whole group. One that has ended is no error.
+// signal signals the process group. It does nothing after the process has exited.
 func (p *process) signal(s syscall.Signal) {
 	if p.running() {
 		_ = syscall.Kill(-p.pid(), s)

@@ -2,7 +2,7 @@ package main
 
 import "syscall"
 
-// childAttributes: the kernel kills the child when this process is gone, however it went.
+// childAttributes make the kernel kill the child when this process exits for any reason.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

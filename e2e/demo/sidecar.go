@@ -15,7 +15,7 @@ import (
 
 const sidecarBinary = "ringside"
 
-// sidecar is one member of the demo's ring, with the load on it.
+// sidecar is one member of the demo's ring, with the counts of the demo's reads.
 type sidecar struct {
 	id     string
 	ports  ports
@@ -24,11 +24,11 @@ type sidecar struct {
 	log    string // path
 
 	mu      sync.Mutex // guards process
-	process *process   // the last one that was started
+	process *process   // the one started last
 
-	answered  atomic.Int64 // reads of the demo that were answered, with a value or with "absent"
-	failed    atomic.Int64 // reads that a running sidecar answered otherwise, or not in time
-	unreached atomic.Int64 // reads while nobody listened: those of a pod that is gone
+	answered  atomic.Int64 // reads that returned a value or "not found"
+	failed    atomic.Int64 // reads that returned another error, or timed out, while the sidecar ran
+	unreached atomic.Int64 // reads while the sidecar did not run
 }
 
 var configTemplate = template.Must(template.New("config").Parse(`node:
@@ -64,7 +64,7 @@ log:
   format: console
 `))
 
-// newSidecar writes the config of a sidecar into dir.
+// newSidecar writes the configuration of a sidecar to dir.
 func newSidecar(id string, p ports, binary, dir, etcd, database string) (*sidecar, error) {
 	s := &sidecar{
 		id: id, ports: p, binary: binary,
@@ -72,7 +72,7 @@ func newSidecar(id string, p ports, binary, dir, etcd, database string) (*sideca
 	}
 	f, err := os.OpenFile(s.config, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("write the config of %s: %w", id, err)
+		return nil, fmt.Errorf("write the configuration of %s: %w", id, err)
 	}
 	defer f.Close()
 	err = configTemplate.Execute(f, map[string]any{
@@ -80,13 +80,13 @@ func newSidecar(id string, p ports, binary, dir, etcd, database string) (*sideca
 		"Etcd": etcd, "Database": database,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write the config of %s: %w", id, err)
+		return nil, fmt.Errorf("write the configuration of %s: %w", id, err)
 	}
 	return s, nil
 }
 
-func (s *sidecar) start(n *nursery) error {
-	p, err := n.start(s.log, s.binary, "run", "--config", s.config)
+func (s *sidecar) start(l *launcher) error {
+	p, err := l.start(s.log, s.binary, "run", "--config", s.config)
 	if err != nil {
 		return err
 	}
@@ -96,15 +96,15 @@ func (s *sidecar) start(n *nursery) error {
 	return nil
 }
 
-// current is the process that was started last; nil when none was.
+// current returns the process that was started last, or nil.
 func (s *sidecar) current() *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.process
 }
 
-// keep starts the sidecar again, each time that it has ended, after a pause. It returns when ctx is done.
-func (s *sidecar) keep(ctx context.Context, n *nursery, pause time.Duration, note func(string)) {
+// restartOnExit restarts the sidecar each time it has exited, after a pause, until ctx is done.
+func (s *sidecar) restartOnExit(ctx context.Context, l *launcher, pause time.Duration, note func(string)) {
 	for {
 		p := s.current()
 		select {
@@ -112,21 +112,21 @@ func (s *sidecar) keep(ctx context.Context, n *nursery, pause time.Duration, not
 		case <-ctx.Done():
 			return
 		}
-		note(fmt.Sprintf("%s (pid %d) has ended: %s. It is started again in %s.", s.id, p.pid(), p.cmd.ProcessState, pause))
+		note(fmt.Sprintf("%s (pid %d) exited: %s. It restarts in %s.", s.id, p.pid(), p.cmd.ProcessState, pause))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
-		if err := s.start(n); err != nil {
+		if err := s.start(l); err != nil {
 			note(err.Error())
 			return
 		}
-		note(fmt.Sprintf("%s is back, as pid %d.", s.id, s.current().pid()))
+		note(fmt.Sprintf("%s runs again, with pid %d.", s.id, s.current().pid()))
 	}
 }
 
-// awaitRing returns when the sidecar is ready and its ring has the given number of members.
+// awaitRing waits until the sidecar is ready and its ring has the given number of members.
 func (s *sidecar) awaitRing(ctx context.Context, client *http.Client, members int) error {
 	for {
 		err := s.check(ctx, client, members)
@@ -134,12 +134,12 @@ func (s *sidecar) awaitRing(ctx context.Context, client *http.Client, members in
 			return nil
 		}
 		if p := s.current(); !p.running() {
-			return fmt.Errorf("%s has ended: %s; its last words:\n%s", s.id, p.cmd.ProcessState, tail(s.log))
+			return fmt.Errorf("%s exited: %s; the end of its log:\n%s", s.id, p.cmd.ProcessState, tail(s.log))
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %w; its last words:\n%s", s.id, err, tail(s.log))
+			return fmt.Errorf("%s is not ready: %w; the end of its log:\n%s", s.id, err, tail(s.log))
 		}
 	}
 }
@@ -153,12 +153,12 @@ func (s *sidecar) check(ctx context.Context, client *http.Client, members int) e
 		return err
 	}
 	if len(ring.Members) != members {
-		return fmt.Errorf("its ring has %d members of %d", len(ring.Members), members)
+		return fmt.Errorf("its ring has %d members; want %d", len(ring.Members), members)
 	}
 	return nil
 }
 
-// getJSON decodes the answer to a GET into v, unless that is nil. An answer other than 200 is an error.
+// getJSON decodes the response to a GET into v, unless v is nil. A status other than 200 is an error.
 func getJSON(ctx context.Context, client *http.Client, url string, v any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -180,7 +180,7 @@ func getJSON(ctx context.Context, client *http.Client, url string, v any) error 
 
 // tail returns the end of a log.
 func tail(path string) string {
-	const most = 2000 // bytes: some ten lines
+	const most = 2000 // bytes: about ten lines
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()

@@ -12,11 +12,11 @@ import (
 
 const (
 	redrawEvery = time.Second     // on a terminal
-	lineEvery   = 2 * time.Second // elsewhere
-	maxNotes    = 4               // that stay below the table
+	lineEvery   = 2 * time.Second // in logs and pipes
+	maxNotes    = 4               // below the table
 )
 
-// counters are those of one sidecar that the view shows, from /api/state.
+// counters are the counters of one sidecar that the view shows, from /api/state.
 type counters struct {
 	Uptime   int64 `json:"uptime_ns"`
 	Datasets []struct {
@@ -32,7 +32,7 @@ type counters struct {
 	} `json:"datasets"`
 }
 
-// figures are counters added up over datasets, or what they grew by.
+// figures are counters summed over datasets, or their rates.
 type figures struct {
 	reads, hits, copies, peers, loads, stale, failed, queries, entries float64
 	uptime                                                             int64
@@ -54,7 +54,7 @@ func (c counters) sum() figures {
 	return f
 }
 
-// since is the growth per second. A sidecar that was started anew has grown from nothing.
+// since returns the rates per second since before. After a restart the counters began at 0.
 func (f figures) since(before figures, elapsed time.Duration) figures {
 	if f.uptime < before.uptime {
 		before = figures{}
@@ -89,8 +89,8 @@ type row struct {
 	rate  figures
 }
 
-// look asks every sidecar for its counters, and keeps them in before for the next time.
-func (c *cluster) look(ctx context.Context, before map[string]figures, elapsed time.Duration) []row {
+// readRates reads the counters of every sidecar, and keeps them in before for the next call.
+func (c *cluster) readRates(ctx context.Context, before map[string]figures, elapsed time.Duration) []row {
 	rows := make([]row, 0, len(c.sidecars))
 	for _, s := range c.sidecars {
 		r := row{id: s.id}
@@ -121,17 +121,17 @@ func (c *cluster) show(ctx context.Context, out io.Writer) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	before, last := map[string]figures{}, time.Now()
-	c.look(ctx, before, every)
+	c.readRates(ctx, before, every)
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		rows := c.look(ctx, before, time.Since(last))
+		rows := c.readRates(ctx, before, time.Since(last))
 		last = time.Now()
 		if ctx.Err() != nil {
-			return nil // the rows are of requests that were cut off
+			return nil // the requests were canceled
 		}
 		if err := draw(rows, c.takeNotes()); err != nil {
 			return fmt.Errorf("draw the view: %w", err)
@@ -139,16 +139,17 @@ func (c *cluster) show(ctx context.Context, out io.Writer) error {
 	}
 }
 
+// drawing draws the rows, and the notes that are new.
 type drawing func(rows []row, notes []string) error
 
-// newLines draws one line each time, for logs and pipes.
+// newLines returns a drawing of one line, for logs and pipes.
 func (c *cluster) newLines(out io.Writer) drawing {
 	return func(rows []row, notes []string) error {
 		for _, note := range notes {
 			fmt.Fprintln(out, note)
 		}
 		sum := total(rows)
-		fmt.Fprintf(out, "%.0f reads/s, %.1f loads/s, %.1f failed/s, %.3f origin queries per read",
+		fmt.Fprintf(out, "%.0f reads/s, %.1f loads/s, %.1f errors/s, %.3f origin queries per read",
 			sum.reads, sum.loads, sum.failed, sum.queriesPerRead())
 		for _, r := range rows {
 			if r.alive {
@@ -162,7 +163,7 @@ func (c *cluster) newLines(out io.Writer) drawing {
 	}
 }
 
-// newTable draws a table over the one before.
+// newTable returns a drawing of a table over the previous one.
 func newTable(out io.Writer) drawing {
 	var notes []string
 	lines := 0
@@ -171,7 +172,7 @@ func newTable(out io.Writer) drawing {
 		notes = notes[max(0, len(notes)-maxNotes):]
 		var b bytes.Buffer
 		if lines > 0 {
-			fmt.Fprintf(&b, "\x1b[%dA\x1b[J", lines) // up, and clear to the end of the screen
+			fmt.Fprintf(&b, "\x1b[%dA\x1b[J", lines) // move up and clear to the end of the screen
 		}
 		drawTable(&b, rows)
 		for _, note := range notes {
@@ -185,7 +186,7 @@ func newTable(out io.Writer) drawing {
 
 func drawTable(out io.Writer, rows []row) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "per second\treads\thits\tcopies\tpeers\tloads\tstale\tfailed\tentries\tqueries per read\t")
+	fmt.Fprintln(t, "per second\treads\thits\tlocal copies\tpeer hits\tloads\tstale\terrors\tentries\tqueries per read\t")
 	for _, r := range append(rows, row{id: "all", alive: true, rate: total(rows)}) {
 		if !r.alive {
 			fmt.Fprintf(t, "%s\tdown\t\t\t\t\t\t\t\t\t\n", r.id)

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Rules are the figures of what is promised.
+// Rules are the bounds of the promises.
 type Rules struct {
-	// Fresh bounds the time between the acknowledgement of a write and the beginning of a read that still returns what
-	// it replaced: ttl + load_timeout.
+	// Fresh bounds the time between the acknowledgment of a write and the beginning of a read that still returns the value
+	// that it replaced: ttl + load_timeout.
 	Fresh time.Duration
-	// Stale is the same for answers that say that they are stale: Fresh and the stale windows.
+	// Stale is the same bound for responses that are marked as stale: Fresh plus the stale windows.
 	Stale time.Duration
 }
 
@@ -24,13 +24,13 @@ type Fault string
 
 // The faults.
 const (
-	Phantom    Fault = "phantom"     // a value that nobody wrote, of another key, or damaged
-	Backwards  Fault = "backwards"   // older than what was read through the same sidecar before
-	OwnWrite   Fault = "own write"   // older than what was written through the same sidecar before
-	MinVersion Fault = "min version" // older than the version that was asked for
+	Phantom    Fault = "phantom"     // a value that no client wrote, that belongs to another key, or that is damaged
+	Backwards  Fault = "backwards"   // older than an earlier read through the same sidecar
+	OwnWrite   Fault = "own write"   // older than an earlier write through the same sidecar
+	MinVersion Fault = "min version" // older than the version that the read requires
 	TooOld     Fault = "too old"     // replaced longer ago than the rules allow
-	LostUpdate Fault = "lost update" // two writes were made on top of the same version, or in the wrong order
-	Diverged   Fault = "diverged"    // not what the database has, long after the last write
+	LostUpdate Fault = "lost update" // two writes replaced the same version, or happened in the wrong order
+	Diverged   Fault = "diverged"    // differs from the database long after the last write
 )
 
 // Violation is one operation that breaks a promise.
@@ -42,30 +42,29 @@ type Violation struct {
 
 func (v Violation) String() string { return fmt.Sprintf("%s: %v: %s", v.Fault, v.Op, v.Why) }
 
-// maxKept bounds the violations that a Checker keeps; all are counted.
+// maxKept bounds the violations that a Checker keeps. It counts all of them.
 const maxKept = 5
 
-// Checker judges a history, in windows if it is long. It is not safe for concurrent use.
+// Checker checks a history, in windows if it is long. It is not safe for concurrent use.
 type Checker struct {
 	rules Rules
 	keys  map[string]*register
 
-	// Reads is how many had an answer, Writes how many were begun.
+	// Reads counts the reads that returned a result, Writes all writes.
 	Reads, Writes int
-	// Worst is the longest time that a value was returned after it had been replaced, by answers that did not say that
-	// they were stale.
+	// Worst is the longest time between the replacement of a value and a read that returned it without the stale mark.
 	Worst time.Duration
-	// Faults counts the violations; First are the first of them.
+	// Faults counts the violations; First has the first of them.
 	Faults map[Fault]int
 	First  []Violation
 }
 
-// NewChecker returns a Checker of an empty history: every key is absent.
+// NewChecker returns a Checker of an empty history, in which no key exists.
 func NewChecker(rules Rules) *Checker {
 	return &Checker{rules: rules, keys: map[string]*register{}, Faults: map[Fault]int{}}
 }
 
-// Violations is how many were found.
+// Violations returns the number of violations.
 func (c *Checker) Violations() (n int) {
 	for _, count := range c.Faults {
 		n += count
@@ -80,8 +79,8 @@ func (c *Checker) fault(f Fault, op *Op, format string, args ...any) {
 	}
 }
 
-// Check judges a window of the history: every operation that began after the windows before it had ended. What later
-// windows need is kept, which does not grow with the history.
+// Check checks a window of the history: all operations that began after the end of the previous window. It keeps what later
+// windows need, which does not grow with the history.
 func (c *Checker) Check(window []Op) {
 	byKey, now := map[string][]*Op{}, time.Duration(0)
 	for i := range window {
@@ -96,11 +95,11 @@ func (c *Checker) Check(window []Op) {
 			c.keys[key] = r
 		}
 		r.window(byKey[key])
-		r.forget(now - max(c.rules.Fresh, c.rules.Stale))
+		r.discard(now - max(c.rules.Fresh, c.rules.Stale))
 	}
 }
 
-// Converge judges reads that were made long after the last write: of each key one Direct, and one through each sidecar.
+// Converge checks reads long after the last write: of each key one Direct, and one through each sidecar.
 func (c *Checker) Converge(reads []Op) {
 	truth := map[string]*Op{}
 	for i := range reads {
@@ -111,23 +110,23 @@ func (c *Checker) Converge(reads []Op) {
 	for i := range reads {
 		op, want := &reads[i], truth[reads[i].Key]
 		if want == nil || op.Outcome != want.Outcome || op.Seq != want.Seq || op.Version != want.Version && op.Seq != 0 {
-			c.fault(Diverged, op, "the database says: %v", want)
+			c.fault(Diverged, op, "the database returns: %v", want)
 		}
 	}
 }
 
-// never is the end of a write that nobody knows to have happened.
+// never is the end of a write of which it is not known whether it happened.
 const never = time.Duration(math.MaxInt64)
 
-// state is what a row was for a while: a value, or absent.
+// state is the state of a row between two writes: a value, or absent.
 type state struct {
 	seq        uint64
 	version    int64         // 0 while it is not known
-	start, end time.Duration // the row became so between the two, or, when end is never, perhaps
-	not        bool          // the row never became so
+	start, end time.Duration // the row took the state between these times; or perhaps never, if end is never
+	refused    bool          // the row did not take the state
 }
 
-// bound is a state, or several, that a reader must not be before.
+// bound is the state, or the latest of several states, that a read must not precede.
 type bound struct {
 	version int64
 	start   time.Duration
@@ -135,15 +134,15 @@ type bound struct {
 
 func (s *state) bound() bound { return bound{s.version, s.start} }
 
-// before reports that s had certainly been replaced when the row became what b says. Versions decide where both are
-// known. So does time, always: what had happened before another thing began is before it.
+// before reports whether s had certainly been replaced when the row took the state of b: by the versions, if both are known,
+// or because the write of s ended before that of b began.
 func (s *state) before(b bound) bool {
 	return s.version != 0 && s.version < b.version || s.end < b.start
 }
 
 func (b bound) and(o bound) bound { return bound{max(b.version, o.version), max(b.start, o.start)} }
 
-// ack says that at a time the row had become what the bound says.
+// ack is a bound that holds for reads that begin after end.
 type ack struct {
 	end time.Duration
 	bound
@@ -151,31 +150,31 @@ type ack struct {
 
 type session struct{ sidecar, life int32 }
 
-// register is one key.
+// register has the history of one key.
 type register struct {
 	*Checker
 	values    map[uint64]*state // :: seq → the write's state
 	versions  map[int64]uint64  // :: version → seq
 	absents   []*state
-	acks      []ack // in the order of end, each with all bounds before it
-	base      bound // of the acks that were forgotten
-	forgotten uint64
-	onTopOf   map[int64]bool    // versions on which a conditional write was made
-	read      map[session]bound // what was read through a sidecar
-	wrote     map[session]bound // what was written through a sidecar
-	told      bound             // what an explicit invalidation has told all
+	acks      []ack // in the order of end; each includes all bounds before it
+	base      bound // of the discarded acks
+	discarded uint64
+	replaced  map[int64]bool    // versions that a conditional write replaced
+	read      map[session]bound // the bound of earlier reads through a sidecar
+	wrote     map[session]bound // the bound of earlier writes through a sidecar
+	invalid   bound             // the bound of explicit invalidations
 }
 
 func newRegister(c *Checker) *register {
 	return &register{
-		Checker: c, values: map[uint64]*state{}, versions: map[int64]uint64{}, onTopOf: map[int64]bool{},
+		Checker: c, values: map[uint64]*state{}, versions: map[int64]uint64{}, replaced: map[int64]bool{},
 		read: map[session]bound{}, wrote: map[session]bound{}, absents: []*state{{}},
 	}
 }
 
 func (r *register) window(ops []*Op) {
 	for _, op := range ops {
-		if op.write() {
+		if op.isWrite() {
 			r.Writes++
 			r.install(op)
 		}
@@ -189,33 +188,33 @@ func (r *register) window(ops []*Op) {
 	r.order()
 	r.sweep(ops)
 	for _, op := range ops {
-		if op.write() && op.Outcome == OK {
-			r.updates(op)
+		if op.isWrite() && op.Outcome == OK {
+			r.checkUpdate(op)
 		}
 	}
 }
 
-// install notes the state that a write makes.
+// install adds the state that a write makes.
 func (r *register) install(op *Op) {
-	s := &state{seq: op.Seq, start: op.Start, end: op.End, not: op.Outcome != OK}
+	s := &state{seq: op.Seq, start: op.Start, end: op.End, refused: op.Outcome != OK}
 	if op.Outcome == Unknown {
-		s.end, s.not = never, false //guard:checker-unknown-write-sure
+		s.end, s.refused = never, false //guard:checker-unknown-write
 	}
 	if op.Kind == Put {
 		r.values[op.Seq] = s
-	} else if !s.not {
+	} else if !s.refused {
 		r.absents = append(r.absents, s)
 	}
 	switch {
-	case op.Outcome != OK: // the version that it was to have may have become another's
+	case op.Outcome != OK: // another write may have taken its version
 	case op.Kind == Put:
-		r.name(op, s, op.Version)
+		r.setVersion(op, s, op.Version)
 	default:
 		s.version = op.Version
 	}
 }
 
-// learn takes from a read what it says about the write whose value it is: that it happened, before the read ended.
+// learn notes that the write whose value a read returned happened before the end of the read.
 func (r *register) learn(op *Op) {
 	if op.Damage != "" {
 		r.fault(Phantom, op, "%s", op.Damage)
@@ -224,27 +223,27 @@ func (r *register) learn(op *Op) {
 	s := r.values[op.Seq]
 	switch {
 	case op.Outcome == Absent:
-	case s == nil && op.Seq <= r.forgotten:
-		r.fault(TooOld, op, "it was replaced before all that is remembered")
+	case s == nil && op.Seq <= r.discarded:
+		r.fault(TooOld, op, "it was replaced before the oldest state that is kept")
 	case s == nil:
-		r.fault(Phantom, op, "nobody wrote it")
-	case s.not:
-		r.fault(Phantom, op, "its write was told that nothing was written")
+		r.fault(Phantom, op, "no client wrote it")
+	case s.refused:
+		r.fault(Phantom, op, "its write was refused")
 	case s.start > op.End:
 		r.fault(Phantom, op, "its write began later")
 	default:
-		s.end = min(s.end, op.End) //guard:checker-value-outlives-successor
-		r.name(op, s, op.Version)
+		s.end = min(s.end, op.End) //guard:checker-read-proves-write
+		r.setVersion(op, s, op.Version)
 	}
 }
 
-// name notes the version of a state. A version has one value, and a value one version.
-func (r *register) name(op *Op, s *state, version int64) {
+// setVersion sets the version of a state. A version has one value, and a value one version.
+func (r *register) setVersion(op *Op, s *state, version int64) {
 	if version == 0 {
 		return
 	}
 	if other, ok := r.versions[version]; ok && other != s.seq {
-		r.fault(Phantom, op, "version %d is also that of value %d", version, other)
+		r.fault(Phantom, op, "value %[2]d also has version %[1]d", version, other)
 		return
 	}
 	if s.version != 0 && s.version != version {
@@ -255,19 +254,19 @@ func (r *register) name(op *Op, s *state, version int64) {
 	r.versions[version] = s.seq
 }
 
-// order makes acks of all states that are known to have been.
+// order makes the acks of all states that the row is known to have had.
 func (r *register) order() {
 	r.acks = r.acks[:0]
-	note := func(s *state) {
-		if s.end != never && !s.not {
+	add := func(s *state) {
+		if s.end != never && !s.refused {
 			r.acks = append(r.acks, ack{s.end, s.bound()})
 		}
 	}
 	for _, s := range r.values {
-		note(s)
+		add(s)
 	}
 	for _, s := range r.absents {
-		note(s)
+		add(s)
 	}
 	slices.SortFunc(r.acks, func(a, b ack) int { return cmp.Compare(a.end, b.end) })
 	all := r.base
@@ -277,7 +276,7 @@ func (r *register) order() {
 	}
 }
 
-// acked is what the row had become before t, at least.
+// acked returns the bound for reads that begin at t.
 func (r *register) acked(t time.Duration) bound {
 	i := sort.Search(len(r.acks), func(i int) bool { return r.acks[i].end >= t })
 	if i == 0 {
@@ -286,7 +285,7 @@ func (r *register) acked(t time.Duration) bound {
 	return r.acks[i-1].bound
 }
 
-// age is how long before t s had been replaced, at least.
+// age returns the least time between the replacement of s and t.
 func (r *register) age(s *state, t time.Duration) time.Duration {
 	i := sort.Search(len(r.acks), func(i int) bool { return s.before(r.acks[i].bound) })
 	if i == len(r.acks) {
@@ -295,21 +294,21 @@ func (r *register) age(s *state, t time.Duration) time.Duration {
 	return max(0, t-r.acks[i].end)
 }
 
-// seen is an operation, and the bound that it sets once it has ended.
-type seen struct {
+// boundOp is an operation, and the bound that it sets at its end.
+type boundOp struct {
 	*Op
 	bound
 }
 
-// sweep goes through the operations in time. When one begins, all that ended before it binds it.
+// sweep goes through the operations in the order of time. All operations that ended before the start of another bind it.
 func (r *register) sweep(ops []*Op) {
-	starts := make([]*seen, len(ops))
+	starts := make([]*boundOp, len(ops))
 	for i, op := range ops {
-		starts[i] = &seen{Op: op}
+		starts[i] = &boundOp{Op: op}
 	}
 	ends := slices.Clone(starts)
-	slices.SortFunc(starts, func(a, b *seen) int { return cmp.Compare(a.Start, b.Start) })
-	slices.SortFunc(ends, func(a, b *seen) int { return cmp.Compare(a.End, b.End) })
+	slices.SortFunc(starts, func(a, b *boundOp) int { return cmp.Compare(a.Start, b.Start) })
+	slices.SortFunc(ends, func(a, b *boundOp) int { return cmp.Compare(a.End, b.End) })
 	for _, op := range starts {
 		for ends[0].End < op.Start {
 			r.close(ends[0])
@@ -322,58 +321,58 @@ func (r *register) sweep(ops []*Op) {
 	}
 }
 
-func (r *register) open(op *seen) {
+func (r *register) open(op *boundOp) {
 	switch {
 	case op.answered():
 		op.bound = r.judge(op.Op)
 	case op.Kind == Invalidate:
 		op.bound = r.acked(op.Start)
-	case op.Outcome == OK: // the writer knows the version that it got, at once and for sure
+	case op.Outcome == OK: // the writer knows its version
 		op.bound = bound{op.Version, op.Op.Start}
 	}
 }
 
-func (r *register) close(op *seen) {
-	who := session{op.Sidecar, op.Life}
+func (r *register) close(op *boundOp) {
+	from := session{op.Sidecar, op.Life}
 	switch {
 	case op.answered():
-		r.read[who] = r.read[who].and(op.bound)
+		r.read[from] = r.read[from].and(op.bound)
 	case op.Kind == Invalidate && op.Outcome == OK:
-		r.told = r.told.and(op.bound)
-	case op.write() && op.Outcome == OK:
-		r.wrote[who] = r.wrote[who].and(op.bound)
+		r.invalid = r.invalid.and(op.bound)
+	case op.isWrite() && op.Outcome == OK:
+		r.wrote[from] = r.wrote[from].and(op.bound)
 	}
 }
 
-// judge names the first promise that a read breaks, or returns what later reads through its sidecar must not be before.
+// judge reports the first promise that a read breaks, or returns the bound of later reads through its sidecar.
 func (r *register) judge(op *Op) bound {
 	left := r.candidates(op)
 	if len(left) == 0 {
-		return bound{} // a phantom, which is counted
+		return bound{} // a phantom, which learn has counted
 	}
-	who := session{op.Sidecar, op.Life}
+	from := session{op.Sidecar, op.Life}
 	for _, must := range []struct {
 		bound
 		fault Fault
 	}{
-		{bound{version: op.MinVersion}, MinVersion}, {r.wrote[who], OwnWrite}, {r.read[who], Backwards}, {r.told, TooOld}, //guard:checker-own-writes-looked guard:checker-reads-may-go-back
+		{bound{version: op.MinVersion}, MinVersion}, {r.wrote[from], OwnWrite}, {r.read[from], Backwards}, {r.invalid, TooOld}, //guard:checker-own-writes guard:checker-backwards
 	} {
 		left = slices.DeleteFunc(left, func(s *state) bool { return s.before(must.bound) })
 		if len(left) == 0 {
-			r.fault(must.fault, op, "it must not be before version %d, written after %v", must.version, must.start)
+			r.fault(must.fault, op, "it must not precede version %d, whose write began at %v", must.version, must.start)
 			return bound{}
 		}
 	}
 	return r.judgeAge(op, left)
 }
 
-// candidates are the states that a read may have seen: one for a value, several where it says absent.
+// candidates returns the states that a read may have seen: one for a value, several for absent.
 func (r *register) candidates(op *Op) []*state {
 	if op.Outcome == Absent {
 		return slices.DeleteFunc(slices.Clone(r.absents), func(s *state) bool { return s.start > op.End })
 	}
 	s := r.values[op.Seq]
-	if op.Damage != "" || s == nil || s.not || s.start > op.End {
+	if op.Damage != "" || s == nil || s.refused || s.start > op.End {
 		return nil
 	}
 	return []*state{s}
@@ -389,8 +388,8 @@ func (r *register) judgeAge(op *Op, left []*state) bound {
 			least = bound{min(least.version, s.version), min(least.start, s.start)}
 		}
 	}
-	if age > limit { //guard:checker-any-age-will-do
-		r.fault(TooOld, op, "it had been replaced for %v; at most %v are allowed", age, limit)
+	if age > limit { //guard:checker-age
+		r.fault(TooOld, op, "it had been replaced %v before; at most %v are allowed", age, limit)
 		return bound{}
 	}
 	if !op.Stale {
@@ -409,31 +408,31 @@ func (r *register) limit(op *Op) time.Duration {
 	return r.rules.Fresh
 }
 
-// updates looks at what a write that was made replaced.
-func (r *register) updates(op *Op) {
+// checkUpdate checks which version a write replaced.
+func (r *register) checkUpdate(op *Op) {
 	before := r.acked(op.Start)
 	if op.Version != 0 && op.Version <= before.version {
-		r.fault(LostUpdate, op, "version %d was there when it began", before.version)
+		r.fault(LostUpdate, op, "the row had version %d when it began", before.version)
 	}
 	if on := op.If.Version; on != 0 {
-		if r.onTopOf[on] || on < before.version {
+		if r.replaced[on] || on < before.version {
 			r.fault(LostUpdate, op, "version %d had been replaced", on)
 		}
-		r.onTopOf[on] = true
+		r.replaced[on] = true
 	}
 }
 
-// forget drops what no read after the window can return without breaking a promise.
-func (r *register) forget(horizon time.Duration) {
+// discard removes the states that no later read can return without breaking a promise.
+func (r *register) discard(horizon time.Duration) {
 	r.base = r.acked(horizon)
-	dead := func(s *state) bool { return s.before(r.base) || s.not && s.start < horizon }
+	dead := func(s *state) bool { return s.before(r.base) || s.refused && s.start < horizon }
 	maps.DeleteFunc(r.values, func(seq uint64, s *state) bool {
 		if dead(s) {
-			r.forgotten = max(r.forgotten, seq)
+			r.discarded = max(r.discarded, seq)
 		}
 		return dead(s)
 	})
 	r.absents = slices.DeleteFunc(r.absents, dead)
 	maps.DeleteFunc(r.versions, func(version int64, seq uint64) bool { return r.values[seq] == nil })
-	maps.DeleteFunc(r.onTopOf, func(version int64, _ bool) bool { return version < r.base.version })
+	maps.DeleteFunc(r.replaced, func(version int64, _ bool) bool { return version < r.base.version })
 }

@@ -9,7 +9,7 @@ import (
 
 var rules = Rules{Fresh: 100, Stale: 1000}
 
-// Operations through sidecar s, between start and end.
+// These functions make operations through sidecar s that last from start to end.
 
 func put(s int32, seq uint64, version int64, start, end time.Duration) Op {
 	return Op{Sidecar: s, Kind: Put, Key: "k", Seq: seq, Version: version, Start: start, End: end}
@@ -23,7 +23,7 @@ func read(s int32, seq uint64, version int64, start, end time.Duration) Op {
 	return Op{Sidecar: s, Kind: Read, Key: "k", Seq: seq, Version: version, Start: start, End: end}
 }
 
-func gone(s int32, start, end time.Duration) Op {
+func notFound(s int32, start, end time.Duration) Op {
 	return Op{Sidecar: s, Kind: Read, Key: "k", Outcome: Absent, Start: start, End: end}
 }
 
@@ -43,7 +43,7 @@ func restarted(op *Op) { op.Life++ }
 
 func on(version int64) func(*Op) { return func(op *Op) { op.If.Version = version } }
 
-// two is a history in which value 1 has given way to value 2 by 40.
+// two is a history in which value 2 has replaced value 1 at 40.
 func two(more ...Op) []Op { return append([]Op{put(1, 1, 1, 10, 20), put(2, 2, 2, 30, 40)}, more...) }
 
 func TestFaultsAreFound(t *testing.T) {
@@ -52,7 +52,7 @@ func TestFaultsAreFound(t *testing.T) {
 		fault Fault
 		ops   []Op
 	}{
-		{"a value that nobody wrote", Phantom, two(read(1, 3, 3, 50, 60))},
+		{"a value that no client wrote", Phantom, two(read(1, 3, 3, 50, 60))},
 		{"a damaged value", Phantom, two(with(read(1, 2, 2, 50, 60), func(op *Op) { op.Damage = "half" }))},
 		{"a value of another key", Phantom,
 			two(with(put(1, 3, 3, 50, 60), func(op *Op) { op.Key = "other" }), read(1, 3, 3, 70, 80))},
@@ -60,37 +60,37 @@ func TestFaultsAreFound(t *testing.T) {
 		{"a value before it was written", Phantom, []Op{put(1, 1, 1, 30, 40), read(1, 1, 1, 10, 20)}},
 		{"a value under another version", Phantom, two(read(1, 2, 3, 50, 60))},
 		{"a version with two values", Phantom, []Op{put(1, 1, 1, 10, 20), put(1, 2, 1, 15, 25)}},
-		{"older than before", Backwards, two(read(3, 2, 2, 45, 50), read(3, 1, 1, 51, 60))},
-		{"older than before, without versions", Backwards,
+		{"older than an earlier read", Backwards, two(read(3, 2, 2, 45, 50), read(3, 1, 1, 51, 60))},
+		{"older than an earlier read, without versions", Backwards,
 			[]Op{put(1, 1, 0, 10, 20), put(2, 2, 0, 30, 40), read(3, 2, 0, 45, 50), read(3, 1, 0, 51, 60)}},
-		{"older than before, stale", Backwards, two(read(3, 2, 2, 45, 50), with(read(3, 1, 1, 51, 60), stale))},
-		{"back from the dead", Backwards,
-			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), del(2, 2, 30, 40), gone(3, 45, 50), read(3, 1, 1, 51, 60)}},
-		{"back from an unknown death", Backwards,
+		{"older than an earlier read, stale", Backwards, two(read(3, 2, 2, 45, 50), with(read(3, 1, 1, 51, 60), stale))},
+		{"a value after its delete was seen", Backwards,
+			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), del(2, 2, 30, 40), notFound(3, 45, 50), read(3, 1, 1, 51, 60)}},
+		{"a value after its delete of unknown outcome was seen", Backwards,
 			[]Op{
-				put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), with(del(2, 0, 30, 40), unknown), gone(3, 45, 50),
+				put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), with(del(2, 0, 30, 40), unknown), notFound(3, 45, 50),
 				read(3, 1, 1, 51, 60)}},
-		{"absent before it was created, again", Backwards,
-			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 25, 30), gone(3, 31, 40)}},
-		{"dead again after it was created anew", Backwards, []Op{
-			put(1, 1, 1, 10, 20), del(1, 2, 30, 40), put(1, 2, 9, 45, 50), read(3, 2, 9, 55, 56), gone(3, 57, 58)}},
-		{"absent before it was deleted", Backwards, []Op{
-			put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), gone(3, 30, 35), del(2, 2, 40, 50)}},
-		{"older than its own write", OwnWrite, two(read(2, 1, 1, 45, 50))},
-		{"its own delete undone", OwnWrite, []Op{put(1, 1, 1, 10, 20), del(2, 2, 30, 40), read(2, 1, 1, 45, 50)}},
-		{"its own creation not seen", OwnWrite, []Op{put(1, 1, 1, 10, 20), gone(1, 25, 30)}},
-		{"older than asked for", MinVersion, two(with(read(3, 1, 1, 45, 50), func(op *Op) { op.MinVersion = 2 }))},
+		{"absent after its creation was seen", Backwards,
+			[]Op{put(1, 1, 1, 10, 20), read(3, 1, 1, 25, 30), notFound(3, 31, 40)}},
+		{"absent after its second creation was seen", Backwards, []Op{
+			put(1, 1, 1, 10, 20), del(1, 2, 30, 40), put(1, 2, 9, 45, 50), read(3, 2, 9, 55, 56), notFound(3, 57, 58)}},
+		{"absent before the delete began", Backwards, []Op{
+			put(1, 1, 1, 10, 20), read(3, 1, 1, 21, 25), notFound(3, 30, 35), del(2, 2, 40, 50)}},
+		{"older than an own write", OwnWrite, two(read(2, 1, 1, 45, 50))},
+		{"older than an own delete", OwnWrite, []Op{put(1, 1, 1, 10, 20), del(2, 2, 30, 40), read(2, 1, 1, 45, 50)}},
+		{"older than an own creation", OwnWrite, []Op{put(1, 1, 1, 10, 20), notFound(1, 25, 30)}},
+		{"older than the required version", MinVersion, two(with(read(3, 1, 1, 45, 50), func(op *Op) { op.MinVersion = 2 }))},
 		{"replaced too long ago", TooOld, two(read(3, 1, 1, 141, 150))},
 		{"deleted too long ago", TooOld, []Op{put(1, 1, 1, 10, 20), del(2, 2, 30, 40), read(3, 1, 1, 141, 150)}},
-		{"created too long ago", TooOld, []Op{put(1, 1, 1, 10, 20), gone(3, 121, 130)}},
-		{"stale beyond all windows", TooOld, two(with(read(3, 1, 1, 1041, 1050), stale))},
-		{"old though it asked for a load", TooOld, two(with(read(3, 1, 1, 41, 50), noCache))},
-		{"old after an invalidation that all were told of", TooOld,
+		{"created too long ago", TooOld, []Op{put(1, 1, 1, 10, 20), notFound(3, 121, 130)}},
+		{"stale, and replaced before all stale windows", TooOld, two(with(read(3, 1, 1, 1041, 1050), stale))},
+		{"old although it required a load", TooOld, two(with(read(3, 1, 1, 41, 50), noCache))},
+		{"old after an invalidation that reached every member", TooOld,
 			two(Op{Kind: Invalidate, Key: "k", Start: 45, End: 50}, read(3, 1, 1, 51, 60))},
-		{"an unknown write that one has seen, and another has not in time", TooOld, []Op{
+		{"old after another sidecar has seen a write of unknown outcome", TooOld, []Op{
 			put(1, 1, 1, 10, 20), with(put(2, 2, 0, 30, 40), unknown), read(3, 2, 2, 45, 50), read(4, 1, 1, 151, 160)}},
-		{"two writes on one version", LostUpdate, two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 50, 60), on(2)))},
-		{"a write on a version long replaced", LostUpdate, two(with(put(1, 3, 3, 50, 60), on(1)))},
+		{"two writes that replace one version", LostUpdate, two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 50, 60), on(2)))},
+		{"a write that replaces an old version", LostUpdate, two(with(put(1, 3, 3, 50, 60), on(1)))},
 		{"a version that goes backwards", LostUpdate, two(del(1, 4, 50, 60), put(1, 3, 3, 70, 80))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -109,36 +109,36 @@ func TestGoodHistoriesPass(t *testing.T) {
 		ops  []Op
 	}{
 		{"empty", nil},
-		{"absent at first", []Op{gone(1, 10, 20), put(1, 1, 1, 25, 30), read(1, 1, 1, 35, 40)}},
+		{"absent at first", []Op{notFound(1, 10, 20), put(1, 1, 1, 25, 30), read(1, 1, 1, 35, 40)}},
 		{"a concurrent read sees either", two(read(3, 1, 1, 30, 50), read(3, 2, 2, 31, 45))},
-		{"reads at once may see different orders", two(read(3, 2, 2, 41, 50), read(3, 1, 1, 45, 60))},
-		{"another sidecar is behind, in time", two(read(3, 2, 2, 45, 50), read(4, 1, 1, 51, 60))},
+		{"concurrent reads may see different orders", two(read(3, 2, 2, 41, 50), read(3, 1, 1, 45, 60))},
+		{"another sidecar is older, within the bound", two(read(3, 2, 2, 45, 50), read(4, 1, 1, 51, 60))},
 		{"replaced just within the bound", two(read(3, 1, 1, 140, 150))},
-		{"stale and says so", two(with(read(3, 1, 1, 141, 150), stale))},
-		{"a restart forgets what was read", two(read(3, 2, 2, 45, 50), with(read(3, 1, 1, 51, 60), restarted))},
+		{"stale and marked as stale", two(with(read(3, 1, 1, 141, 150), stale))},
+		{"a restart ends a session", two(read(3, 2, 2, 45, 50), with(read(3, 1, 1, 51, 60), restarted))},
 		{"an unknown write that happened", []Op{
 			put(1, 1, 1, 10, 20), with(put(1, 2, 0, 30, 40), unknown), read(1, 2, 2, 45, 50)}},
 		{"an unknown write that happens late", []Op{
 			put(1, 1, 1, 10, 20), with(put(1, 2, 0, 30, 40), unknown), read(1, 1, 1, 500, 510), read(1, 2, 2, 520, 530)}},
 		{"an unknown write that never happens", []Op{
 			put(1, 1, 1, 10, 20), with(put(1, 2, 0, 30, 40), unknown), read(1, 1, 1, 900, 910)}},
-		{"an unknown write that is overtaken", []Op{
+		{"an unknown write that another write replaces", []Op{
 			put(1, 1, 0, 10, 20), with(put(1, 2, 0, 30, 40), unknown), put(1, 3, 0, 50, 60), read(1, 3, 0, 65, 70),
 			read(1, 2, 0, 75, 80)}},
 		{"an unknown delete", []Op{
-			put(1, 1, 1, 10, 20), with(del(1, 0, 30, 40), unknown), gone(1, 45, 50), gone(2, 300, 310)}},
-		{"deleted and created anew", []Op{
-			put(1, 1, 1, 10, 20), read(2, 1, 1, 25, 26), del(1, 2, 30, 40), gone(2, 41, 45), put(1, 2, 9, 50, 60),
+			put(1, 1, 1, 10, 20), with(del(1, 0, 30, 40), unknown), notFound(1, 45, 50), notFound(2, 300, 310)}},
+		{"deleted and created again", []Op{
+			put(1, 1, 1, 10, 20), read(2, 1, 1, 25, 26), del(1, 2, 30, 40), notFound(2, 41, 45), put(1, 2, 9, 50, 60),
 			read(2, 2, 9, 65, 70)}},
-		{"a delete of nothing", []Op{del(1, 0, 10, 20), gone(1, 25, 30)}},
-		{"a read that fails says nothing", two(with(read(3, 0, 0, 500, 510), failed))},
-		{"a version that an unknown write was to have", []Op{
+		{"a delete of an absent row", []Op{del(1, 0, 10, 20), notFound(1, 25, 30)}},
+		{"a read that fails", two(with(read(3, 0, 0, 500, 510), failed))},
+		{"the version of an unknown write that another write took", []Op{
 			with(put(1, 1, 5, 10, 20), unknown), with(put(2, 2, 5, 30, 40), failed), put(1, 3, 5, 50, 60),
 			read(1, 3, 5, 70, 80)}},
 		{"a write that is refused", two(with(put(1, 3, 0, 50, 60), refused, on(1)))},
-		{"writes on versions in turn", two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 61, 70), on(3)))},
+		{"conditional writes in sequence", two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 61, 70), on(3)))},
 		{"concurrent writes in either order", []Op{put(1, 1, 2, 10, 20), put(2, 2, 1, 10, 20), read(3, 1, 2, 25, 30)}},
-		{"seen before it is acknowledged", []Op{put(1, 1, 1, 10, 100), read(2, 1, 1, 20, 30), read(2, 1, 1, 40, 50)}},
+		{"read before the write is acknowledged", []Op{put(1, 1, 1, 10, 100), read(2, 1, 1, 20, 30), read(2, 1, 1, 40, 50)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			checker := NewChecker(rules)
@@ -151,7 +151,7 @@ func TestGoodHistoriesPass(t *testing.T) {
 }
 
 func TestConvergence(t *testing.T) {
-	truth := []Op{read(Direct, 1, 5, 10, 11), with(gone(Direct, 10, 11), func(op *Op) { op.Key = "gone" })}
+	truth := []Op{read(Direct, 1, 5, 10, 11), with(notFound(Direct, 10, 11), func(op *Op) { op.Key = "gone" })}
 	for _, c := range []struct {
 		name string
 		op   Op
@@ -160,10 +160,10 @@ func TestConvergence(t *testing.T) {
 		{"the same", read(1, 1, 5, 20, 21), 0},
 		{"another value", read(1, 2, 6, 20, 21), 1},
 		{"another version", read(1, 1, 6, 20, 21), 1},
-		{"absent", gone(1, 20, 21), 1},
-		{"both absent", with(gone(1, 20, 21), func(op *Op) { op.Key = "gone" }), 0},
-		{"no answer", with(read(1, 0, 0, 20, 21), failed), 1},
-		{"a key that the database was not asked for", with(gone(1, 20, 21), func(op *Op) { op.Key = "new" }), 1},
+		{"absent", notFound(1, 20, 21), 1},
+		{"both absent", with(notFound(1, 20, 21), func(op *Op) { op.Key = "gone" }), 0},
+		{"a failed read", with(read(1, 0, 0, 20, 21), failed), 1},
+		{"a key without a direct read", with(notFound(1, 20, 21), func(op *Op) { op.Key = "new" }), 1},
 	} {
 		checker := NewChecker(rules)
 		checker.Converge(append(truth, c.op))
@@ -173,7 +173,7 @@ func TestConvergence(t *testing.T) {
 	}
 }
 
-func TestWorstIsTheLongestOfTheFresh(t *testing.T) {
+func TestWorstIsTheGreatestAgeOfReadsThatAreNotStale(t *testing.T) {
 	checker := NewChecker(rules)
 	checker.Check(two(read(3, 1, 1, 97, 98), read(4, 1, 1, 60, 61), with(read(5, 1, 1, 300, 310), stale)))
 	if checker.Worst != 57 || checker.Reads != 3 || checker.Writes != 2 {
@@ -181,20 +181,20 @@ func TestWorstIsTheLongestOfTheFresh(t *testing.T) {
 	}
 }
 
-func TestWindowsRememberAndForget(t *testing.T) {
+func TestWindowsKeepBoundsAndDiscardOldStates(t *testing.T) {
 	checker := NewChecker(rules)
 	checker.Check(two(read(3, 2, 2, 45, 50)))
 	checker.Check([]Op{read(3, 1, 1, 60, 61)})
 	if checker.Faults[Backwards] != 1 {
-		t.Errorf("after a window: %v; want what was read in the one before to bind", checker.First)
+		t.Errorf("second window: %v; want a fault against the read of the first", checker.First)
 	}
 	checker.Check([]Op{read(3, 2, 2, 2000, 2010)})
 	checker.Check([]Op{with(read(3, 1, 1, 2020, 2030), stale)})
 	if checker.Faults[TooOld] != 1 {
-		t.Errorf("after all windows: %v; want the old value too old", checker.First)
+		t.Errorf("last window: %v; want the old value too old", checker.First)
 	}
 	if n := len(checker.keys["k"].values); n != 1 {
-		t.Errorf("%d values remembered; want the last one", n)
+		t.Errorf("%d values kept; want 1", n)
 	}
 }
 
@@ -204,23 +204,23 @@ func TestLinear(t *testing.T) {
 		ops  []Op
 		good bool
 	}{
-		{"reads that look see the row", two(with(read(3, 2, 2, 50, 60), noCache)), true},
-		{"reads from memory are not judged", two(read(3, 1, 1, 50, 60)), true},
-		{"a read that looks and sees what was", two(with(read(3, 1, 1, 50, 60), noCache)), false},
-		{"the database itself", two(read(Direct, 1, 1, 50, 60)), false},
-		{"a condition that was refused though it held", two(with(put(3, 3, 0, 50, 60), refused, on(2))), false},
-		{"a condition that was refused", two(with(put(3, 3, 0, 50, 60), refused, on(1))), true},
+		{"a load that returns the row", two(with(read(3, 2, 2, 50, 60), noCache)), true},
+		{"reads from memory are not checked", two(read(3, 1, 1, 50, 60)), true},
+		{"a load that returns the previous value", two(with(read(3, 1, 1, 50, 60), noCache)), false},
+		{"a direct read of the previous value", two(read(Direct, 1, 1, 50, 60)), false},
+		{"a write that was refused although its condition held", two(with(put(3, 3, 0, 50, 60), refused, on(2))), false},
+		{"a write that was refused because its condition failed", two(with(put(3, 3, 0, 50, 60), refused, on(1))), true},
 		{"created twice", two(with(put(3, 3, 3, 50, 60), func(op *Op) { op.If.Absent = true })), false},
-		{"put where nothing is", []Op{with(put(3, 3, 3, 50, 60), func(op *Op) { op.If.Present = true })}, false},
-		{"two writes on one version", two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 50, 60), on(2))), false},
+		{"an update of an absent row", []Op{with(put(3, 3, 3, 50, 60), func(op *Op) { op.If.Present = true })}, false},
+		{"two writes that replace one version", two(with(put(1, 3, 3, 50, 60), on(2)), with(put(2, 4, 4, 50, 60), on(2))), false},
 		{"an unknown write may happen late", []Op{
-			with(put(1, 1, 0, 10, 20), unknown), with(gone(2, 30, 40), noCache), with(read(2, 1, 1, 50, 60), noCache)}, true},
+			with(put(1, 1, 0, 10, 20), unknown), with(notFound(2, 30, 40), noCache), with(read(2, 1, 1, 50, 60), noCache)}, true},
 		{"an unknown write happens once", []Op{
 			with(put(1, 1, 0, 10, 20), unknown), with(read(2, 1, 1, 30, 40), noCache), del(2, 2, 45, 50),
 			with(read(2, 1, 1, 55, 60), noCache)}, false},
-		{"an unknown write under its condition", two(
+		{"an unknown write whose condition failed", two(
 			with(put(1, 3, 0, 50, 60), unknown, on(1)), with(read(3, 3, 3, 70, 80), noCache)), false},
-		{"a delete of nothing", []Op{del(1, 0, 10, 20), with(gone(2, 30, 40), noCache)}, true},
+		{"a delete of an absent row", []Op{del(1, 0, 10, 20), with(notFound(2, 30, 40), noCache)}, true},
 		{"a version that is used again after a delete",
 			[]Op{put(1, 1, 4, 10, 20), del(1, 5, 30, 40), put(1, 2, 5, 50, 60)}, false},
 	} {
@@ -231,30 +231,30 @@ func TestLinear(t *testing.T) {
 	}
 }
 
-func TestValuesSayWhereTheyBelong(t *testing.T) {
+func TestParseRejectsMisplacedAndDamagedValues(t *testing.T) {
 	for seq := range uint64(500) {
 		v := Value{"metrics", "key-1", seq, 7}
 		if got, err := Parse("metrics", "key-1", v.String()); err != nil || got != v {
-			t.Fatalf("%v came back as %v, %v", v, got, err)
+			t.Fatalf("%v: parsed %v, %v", v, got, err)
 		}
 	}
 	text := Value{"metrics", "key-1", 3, 7}.String()
 	for _, c := range []struct{ name, text string }{
 		{"another key", Value{"metrics", "key-2", 3, 7}.String()},
 		{"another dataset", Value{"routes", "key-1", 3, 7}.String()},
-		{"half", text[:len(text)/2]},
-		{"nothing", ""},
-		{"more", text + "0"},
+		{"the first half", text[:len(text)/2]},
+		{"empty", ""},
+		{"longer", text + "0"},
 		{"another number", strings.Replace(text, " 3 ", " 4 ", 1)},
 		{"shorter in the middle", strings.Replace(text, "abcdef", "", 1)},
 	} {
 		if v, err := Parse("metrics", "key-1", c.text); err == nil {
-			t.Errorf("%s: %q is %v", c.name, c.text, v)
+			t.Errorf("%s: %q parsed as %v, want an error", c.name, c.text, v)
 		}
 	}
 }
 
-func TestRecorderTakesWhatAllHaveLogged(t *testing.T) {
+func TestRecorderTakesTheOperationsOfAllLogs(t *testing.T) {
 	r := NewRecorder()
 	a, b := r.Log(), r.Log()
 	a.Add(Op{Key: "k", Start: r.Now(), Seq: r.NextSeq()})

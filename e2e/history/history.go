@@ -1,4 +1,4 @@
-// Package history records what clients of a cache did and saw, by one clock, and says where that breaks a promise.
+// Package history records the operations of a cache's clients with one clock, and reports which of them break a promise.
 package history
 
 import (
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Kind is what a client did.
+// Kind is the kind of an operation.
 type Kind uint8
 
 // The kinds of operations.
@@ -19,50 +19,50 @@ const (
 	Invalidate
 )
 
-// Outcome is what came of it.
+// Outcome is the result of an operation.
 type Outcome uint8
 
-// The outcomes.
+// The results.
 const (
-	OK      Outcome = iota // read: a value; write: committed; invalidate: every member was told
-	Absent                 // read: there is no such row
+	OK      Outcome = iota // read: a value; write: committed; invalidate: it reached every member
+	Absent                 // read: the row does not exist
 	Refused                // write: the condition was false, and nothing was written
-	Failed                 // no answer to a read; a write that was certainly not made
-	Unknown                // a write that may have been made, or may yet be made
+	Failed                 // a read without a result; a write that certainly did not happen
+	Unknown                // a write that may have happened, or may still happen
 )
 
-// Direct is the Sidecar of operations that went around the cache, to the database itself.
+// Direct is the Sidecar of operations that bypass the cache and use the database.
 const Direct = -1
 
 // Op is one operation. Times are since the Recorder began and greater than 0.
 type Op struct {
 	Client int32
-	// Sidecar is the one that was asked, or Direct. Life counts its starts: its memory ends with its process, and with it
-	// what it promises about order.
+	// Sidecar is the index of the sidecar that got the request, or Direct. Life counts its starts: a sidecar keeps its promises
+	// about order in memory, so that they end with its process.
 	Sidecar, Life int32
 	Kind          Kind
 	Outcome       Outcome
 	Key           string
 	Start, End    time.Duration
 
-	// Seq is the value that was read or written; see Value.
+	// Seq identifies the value that was read or written; see Value.
 	Seq uint64
-	// Version is that of the row after the operation; 0 where it is not known.
+	// Version is the version of the row after the operation; 0 if it is not known.
 	Version int64
-	// Damage says what is wrong with the value that was read, whatever was written; empty when nothing is.
+	// Damage describes a fault of the value that was read that does not depend on the history; empty if there is none.
 	Damage string
-	// Stale: the answer said that it is stale.
+	// Stale: the response was marked as stale.
 	Stale bool
 
-	// NoCache: the read asked for a load that begins after it.
+	// NoCache: the read required a load that begins after it.
 	NoCache bool
-	// MinVersion is the version that the read asked for, at least.
+	// MinVersion is the lowest version that the read accepts; 0: any.
 	MinVersion int64
 	// If is the condition of a write.
 	If Condition
 }
 
-// Condition says what the row must be for a write to happen. At most one field is set.
+// Condition is a precondition of a write. At most one field is set.
 type Condition struct {
 	Absent, Present bool
 	Version         int64
@@ -71,12 +71,12 @@ type Condition struct {
 func (op Op) String() string {
 	kind := [...]string{"read", "put", "delete", "invalidate"}[op.Kind]
 	outcome := [...]string{"ok", "absent", "refused", "failed", "unknown"}[op.Outcome]
-	where := fmt.Sprintf("sidecar %d.%d", op.Sidecar+1, op.Life)
+	target := fmt.Sprintf("sidecar %d.%d", op.Sidecar+1, op.Life)
 	if op.Sidecar == Direct {
-		where = "the database"
+		target = "the database"
 	}
-	s := fmt.Sprintf("%v–%v %s of %s by %d through %s: %s, value %d, version %d",
-		op.Start, op.End, kind, op.Key, op.Client, where, outcome, op.Seq, op.Version)
+	s := fmt.Sprintf("%v–%v %s of %s by client %d through %s: %s, value %d, version %d",
+		op.Start, op.End, kind, op.Key, op.Client, target, outcome, op.Seq, op.Version)
 	for _, word := range []struct {
 		set  bool
 		word string
@@ -92,15 +92,15 @@ func (op Op) String() string {
 	return s
 }
 
-// write reports whether the operation may change the row.
-func (op *Op) write() bool { return op.Kind == Put || op.Kind == Delete }
+// isWrite reports whether the operation may change the row.
+func (op *Op) isWrite() bool { return op.Kind == Put || op.Kind == Delete }
 
-// answered reports whether the operation is a read that says what the row is.
+// answered reports whether the operation is a read that returned the state of the row.
 func (op *Op) answered() bool {
 	return op.Kind == Read && (op.Outcome == OK || op.Outcome == Absent)
 }
 
-// Recorder is the one clock, and the number of every value. It is safe for concurrent use.
+// Recorder has the clock of a history and numbers its values. It is safe for concurrent use.
 type Recorder struct {
 	began time.Time
 	seq   atomic.Uint64
@@ -112,10 +112,10 @@ type Recorder struct {
 // NewRecorder starts the clock.
 func NewRecorder() *Recorder { return &Recorder{began: time.Now().Add(-1)} }
 
-// Now is the time since the Recorder began.
+// Now returns the time since NewRecorder.
 func (r *Recorder) Now() time.Duration { return time.Since(r.began) }
 
-// NextSeq returns a number that no other value has.
+// NextSeq returns a new number for a value.
 func (r *Recorder) NextSeq() uint64 { return r.seq.Add(1) }
 
 // Log returns a new client's log.
@@ -127,7 +127,7 @@ func (r *Recorder) Log() *Log {
 	return l
 }
 
-// Take returns what was logged since the last Take. For Checker.Check no operation may be under way.
+// Take returns the operations that were logged since the last Take. Before Checker.Check, take them while no operation runs.
 func (r *Recorder) Take() (ops []Op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +137,7 @@ func (r *Recorder) Take() (ops []Op) {
 	return ops
 }
 
-// Log is what one client did.
+// Log has the operations of one client.
 type Log struct {
 	client int32
 
@@ -145,10 +145,10 @@ type Log struct {
 	ops []Op
 }
 
-// Client is the number that the log's operations get.
+// Client returns the number of the client.
 func (l *Log) Client() int32 { return l.client }
 
-// Add logs an operation that has ended.
+// Add logs a completed operation.
 func (l *Log) Add(op Op) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

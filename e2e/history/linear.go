@@ -9,10 +9,9 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Linear is the second opinion, of porcupine, on what must be linearizable: the row itself. Writes through any sidecar
-// and around them, and reads that look at the database (NoCache, Direct), must be explained by one register per key
-// that changes at one moment within each of them. It returns the keys for which there is no such explanation, and those
-// for which none was found within limit, each.
+// Linear checks with porcupine that each row is linearizable: that one register per key, which changes at one moment within
+// each write, explains all writes and the reads that use the database (NoCache, Direct). It returns the keys that are not
+// linearizable, and the keys on which the search did not end within limit.
 func Linear(ops []Op, limit time.Duration) (broken, undecided []string) {
 	byKey := rowOperations(ops)
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
@@ -26,8 +25,8 @@ func Linear(ops []Op, limit time.Duration) (broken, undecided []string) {
 	return broken, undecided
 }
 
-// rowOperations takes those of ops that Linear judges. A write whose outcome is unknown may happen at any time after it
-// began; that it never happens is the same as that it happens last.
+// rowOperations returns the operations that Linear checks, by key. A write of unknown outcome may happen at any time after its
+// start; if it never happens, that is the same as if it happens last.
 func rowOperations(ops []Op) map[string][]porcupine.Operation {
 	versions, byKey := map[uint64]int64{}, map[string][]porcupine.Operation{}
 	for i := range ops {
@@ -36,8 +35,8 @@ func rowOperations(ops []Op) map[string][]porcupine.Operation {
 		}
 	}
 	for _, op := range ops {
-		looks := op.answered() && !op.Stale && (op.NoCache || op.Sidecar == Direct)
-		if !looks && (!op.write() || op.Outcome == Failed) {
+		reads := op.answered() && !op.Stale && (op.NoCache || op.Sidecar == Direct)
+		if !reads && (!op.isWrite() || op.Outcome == Failed) {
 			continue
 		}
 		end := int64(op.End)
@@ -51,8 +50,8 @@ func rowOperations(ops []Op) map[string][]porcupine.Operation {
 	return byKey
 }
 
-// row is the state of the register: absent when seq is 0. The version of an absent row is the one that the next must be
-// above; 0 where it is not known.
+// row is the state of the register; seq is 0 if it is absent. The version of an absent row is a lower bound of the next version.
+// It is 0 if it is not known.
 type row struct {
 	seq     uint64
 	version int64
@@ -67,7 +66,7 @@ var rowModel = porcupine.Model{
 }
 
 func (r row) step(op *Op) (bool, row) {
-	holds, denied := r.meets(op.If)
+	holds, fails := r.meets(op.If)
 	switch {
 	case op.Kind == Read && op.Outcome == Absent:
 		return r.seq == 0, r
@@ -75,7 +74,7 @@ func (r row) step(op *Op) (bool, row) {
 		same := r.version == 0 || op.Version == 0 || r.version == op.Version
 		return r.seq == op.Seq && same, row{op.Seq, max(r.version, op.Version)}
 	case op.Outcome == Refused:
-		return denied, r
+		return fails, r
 	case op.Outcome == Unknown && !holds:
 		return true, r
 	case op.Kind == Delete && r.seq == 0:
@@ -86,7 +85,7 @@ func (r row) step(op *Op) (bool, row) {
 	return holds && (op.Version == 0 || op.Version > r.version), row{op.Seq, op.Version}
 }
 
-// meets reports whether the row may meet the condition, and whether it may not: both where its version is not known.
+// meets reports whether the condition may hold for the row, and whether it may fail: both, if the version is not known.
 func (r row) meets(c Condition) (may, mayNot bool) {
 	switch {
 	case c.Absent:

@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// world is a cache that keeps its promises, in simulated time: sidecars with copies that end with their ttl, lost
-// invalidations, writers that go around it, restarts, outages, writes of unknown outcome.
+// world simulates a cache that keeps its promises: sidecars with copies that expire, lost invalidations, writers that bypass
+// the cache, restarts, outages, writes of unknown outcome. Its time is simulated as well.
 type world struct {
 	*rand.Rand
 	versioned bool
 	now       time.Duration
 	rows      map[string]*row
-	copies    []map[string]held // of each sidecar
+	copies    []map[string]entry // by sidecar
 	lives     []int32
-	away      bool // the database
+	away      bool // the database is unavailable
 	late      []func()
 	seq       uint64
 	ops       []Op
 }
 
-type held struct {
+type entry struct {
 	row    row
 	loaded time.Duration
 }
 
 const (
-	simTTL      = 80 // rules.Fresh leaves 20 for the load
+	simTTL      = 80 // less than rules.Fresh, by 20 for the load
 	simStale    = 900
 	simSidecars = 3
 )
@@ -41,12 +41,12 @@ func newWorld(seed uint64, versioned bool) *world {
 		rows: map[string]*row{"a": {}, "b": {}}, lives: make([]int32, simSidecars),
 	}
 	for range simSidecars {
-		w.copies = append(w.copies, map[string]held{})
+		w.copies = append(w.copies, map[string]entry{})
 	}
 	return w
 }
 
-// run makes n operations, one after the other: each happens at one moment, and seems to take time around it.
+// run makes n operations in sequence. Each happens at one moment, and its recorded start and end are before and after it.
 func (w *world) run(n int) []Op {
 	for range n {
 		w.now += time.Duration(w.IntN(12))
@@ -89,16 +89,16 @@ func (w *world) read(op Op) {
 	copies := w.copies[op.Sidecar]
 	copied, ok := copies[op.Key]
 	op.NoCache = w.IntN(5) == 0
-	if around := w.IntN(10) == 0; around {
+	if direct := w.IntN(10) == 0; direct {
 		op.Sidecar, op.Life, ok = Direct, 0, false
-		copies = map[string]held{}
+		copies = map[string]entry{}
 	}
 	age := w.now - copied.loaded
 	switch {
 	case ok && !op.NoCache && age < simTTL:
 		w.log(op, copied.row)
 	case !w.away:
-		copies[op.Key] = held{*w.rows[op.Key], w.now}
+		copies[op.Key] = entry{*w.rows[op.Key], w.now}
 		w.log(op, *w.rows[op.Key])
 	case ok && !op.NoCache && age < simStale && copied.row.seq != 0:
 		op.Stale = true
@@ -117,8 +117,8 @@ func (w *world) write(op Op) {
 	}
 	r := w.rows[op.Key]
 	op.If = w.condition(*r)
-	around := w.IntN(4) == 0
-	if around {
+	direct := w.IntN(4) == 0
+	if direct {
 		op.Sidecar, op.Life = Direct, 0
 	}
 	holds, _ := r.meets(op.If)
@@ -133,7 +133,7 @@ func (w *world) write(op Op) {
 	default:
 		existed := r.seq != 0
 		w.commit(op)
-		if !around {
+		if !direct {
 			w.drop(op)
 		}
 		if op.Kind == Put || existed {
@@ -181,7 +181,7 @@ func (w *world) lateWrite(op Op) {
 	}
 }
 
-// drop is the writer's own copy for sure, and each other one if the invalidation is not lost.
+// drop removes the writer's own copy, and each other copy unless its invalidation is lost.
 func (w *world) drop(op Op) {
 	for i, copies := range w.copies {
 		if int32(i) == op.Sidecar || w.IntN(3) > 0 {
@@ -205,7 +205,7 @@ func (w *world) invalidate(op Op) {
 
 const histories = 10000
 
-func TestNoFalseAlarmOnGoodHistories(t *testing.T) {
+func TestGoodSimulatedHistoriesPass(t *testing.T) {
 	reads, writes := 0, 0
 	for seed := range uint64(histories) {
 		ops := newWorld(seed, seed%2 == 0).run(120)
@@ -220,11 +220,11 @@ func TestNoFalseAlarmOnGoodHistories(t *testing.T) {
 	}
 	t.Logf("%d reads and %d writes", reads, writes)
 	if reads < 40*histories || writes < 20*histories {
-		t.Error("too few to say anything")
+		t.Error("too few operations")
 	}
 }
 
-// windowsOf cuts a history into at most n pieces, where no operation is under way.
+// windowsOf cuts a history into at most n windows, at times at which no operation runs.
 func windowsOf(ops []Op, n int) (windows [][]Op) {
 	ops = slices.SortedFunc(slices.Values(ops), func(a, b Op) int { return cmp.Compare(a.Start, b.Start) })
 	first, ended := 0, time.Duration(0)
@@ -237,7 +237,7 @@ func windowsOf(ops []Op, n int) (windows [][]Op) {
 	return append(windows, ops[first:])
 }
 
-func TestSecondOpinionAgreesOnGoodHistories(t *testing.T) {
+func TestGoodSimulatedHistoriesAreLinearizable(t *testing.T) {
 	for seed := range uint64(histories / 10) {
 		ops := newWorld(seed, seed%2 == 0).run(120)
 		if broken, undecided := Linear(ops, time.Minute); len(broken)+len(undecided) != 0 {
@@ -246,7 +246,7 @@ func TestSecondOpinionAgreesOnGoodHistories(t *testing.T) {
 	}
 }
 
-// plant changes one read of a good history so that it breaks a promise for sure; false where there is no place for it.
+// plant changes one read of a good history so that it certainly breaks a promise. into returns false if it cannot.
 type plant struct {
 	name  string
 	into  func(w *world, read *Op, ops []Op) bool
@@ -254,39 +254,39 @@ type plant struct {
 }
 
 var plants = []plant{
-	{"nobody wrote it", func(_ *world, r *Op, _ []Op) bool { r.Seq = 1 << 40; return true }, []Fault{Phantom}},
-	{"another key's", func(w *world, r *Op, ops []Op) bool {
+	{"a value that no client wrote", func(_ *world, r *Op, _ []Op) bool { r.Seq = 1 << 40; return true }, []Fault{Phantom}},
+	{"a value of another key", func(w *world, r *Op, ops []Op) bool {
 		return w.pick(ops, func(op *Op) bool { return op.Kind == Put && op.Key != r.Key }, func(op *Op) { r.Seq = op.Seq })
 	}, []Fault{Phantom}},
-	{"from the future", func(w *world, r *Op, ops []Op) bool {
+	{"a value before its write began", func(w *world, r *Op, ops []Op) bool {
 		return w.pick(ops, func(op *Op) bool { return op.Kind == Put && op.Key == r.Key && op.Start > r.End },
 			func(op *Op) { r.Seq, r.Version = op.Seq, op.Version })
 	}, []Fault{Phantom}},
-	{"never written", func(w *world, r *Op, ops []Op) bool {
+	{"a value of a refused or failed write", func(w *world, r *Op, ops []Op) bool {
 		return w.pick(ops, func(op *Op) bool {
 			return op.Kind == Put && op.Key == r.Key && (op.Outcome == Refused || op.Outcome == Failed)
 		}, func(op *Op) { r.Seq = op.Seq })
 	}, []Fault{Phantom}},
-	{"another version", func(w *world, r *Op, ops []Op) bool {
+	{"a value with another version", func(w *world, r *Op, ops []Op) bool {
 		return w.pick(ops, func(op *Op) bool { return op.Kind == Put && op.Seq == r.Seq && op.Outcome == OK },
 			func(*Op) { r.Version += 1 << 40 })
 	}, []Fault{Phantom}},
-	{"older than a read before", older(func(r, op *Op) bool {
+	{"older than an earlier read", older(func(r, op *Op) bool {
 		return op.answered() && op.Outcome == OK && op.Sidecar == r.Sidecar && op.Life == r.Life
 	}), []Fault{Backwards, OwnWrite, TooOld}},
-	{"older than a write before", older(func(r, op *Op) bool {
+	{"older than an earlier write", older(func(r, op *Op) bool {
 		return op.Kind == Put && op.Outcome == OK && op.Sidecar == r.Sidecar && op.Life == r.Life
 	}), []Fault{OwnWrite, TooOld}},
 	{"replaced too long ago", older(func(r, op *Op) bool {
 		return op.Kind == Put && op.Outcome == OK && op.End < r.Start-rules.Fresh && !r.Stale
 	}), []Fault{TooOld, OwnWrite, Backwards}},
-	{"not what it was asked for", func(_ *world, r *Op, _ []Op) bool {
+	{"older than the required version", func(_ *world, r *Op, _ []Op) bool {
 		r.MinVersion = r.Version + 1
 		return true
 	}, []Fault{MinVersion}},
 }
 
-// older gives a read the value of a write that was certainly before another operation, which binds the read.
+// older gives a read the value of a write that certainly precedes another operation whose bound holds for the read.
 func older(binds func(r, op *Op) bool) func(*world, *Op, []Op) bool {
 	return func(w *world, r *Op, ops []Op) bool {
 		var newer Op
@@ -299,7 +299,7 @@ func older(binds func(r, op *Op) bool) func(*world, *Op, []Op) bool {
 	}
 }
 
-// pick uses one of ops that fits, at random.
+// pick calls use with a random one of the ops that fit.
 func (w *world) pick(ops []Op, fits func(*Op) bool, use func(*Op)) bool {
 	var fit []*Op
 	for i := range ops {
@@ -334,7 +334,7 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 	}
 }
 
-// plant changes one read from a sidecar's memory.
+// plant applies p to a random read from a sidecar's memory.
 func (w *world) plant(p plant, ops []Op) (planted bool) {
 	fits := func(op *Op) bool {
 		return op.answered() && op.Outcome == OK && op.Sidecar != Direct && !op.NoCache

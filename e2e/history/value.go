@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Value is what is written: text that says itself which dataset, key and write it belongs to, so that a value in the
-// wrong place, or half of one, is seen without knowing the history.
+// Value is the text that a write stores. It names its dataset, key and write and has a checksum, so that a misplaced or damaged
+// value is found without the history.
 type Value struct {
 	Dataset, Key string // without spaces
 	Seq          uint64
@@ -16,7 +16,7 @@ type Value struct {
 
 const valueFormat = "%s %s %d %d %s %08x"
 
-// filler makes a value longer than what a careless copy would move in one piece.
+// filler makes values longer than one machine word or cache line, so that a racy copy damages them.
 var filler = strings.Repeat("0123456789abcdef", 6)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -27,14 +27,13 @@ func (v Value) String() string {
 	return fmt.Sprintf(valueFormat, v.Dataset, v.Key, v.Seq, v.Writer, filler[v.Seq%uint64(len(filler)):], sum)
 }
 
-// Parse reads the text of a value that was found at a key of a dataset. An error means that it cannot have been
-// written there.
+// Parse parses the text that was read from a key of a dataset. An error means that no client wrote it there.
 func Parse(dataset, key, text string) (Value, error) {
 	var v Value
 	var padding string
 	var sum uint32
 	if _, err := fmt.Sscanf(text, "%s %s %d %d %s %x", &v.Dataset, &v.Key, &v.Seq, &v.Writer, &padding, &sum); err != nil {
-		return Value{}, fmt.Errorf("%.200q is no value: %w", text, err)
+		return Value{}, fmt.Errorf("%.200q is not a value: %w", text, err)
 	}
 	switch {
 	case v.String() != text:
