@@ -18,11 +18,11 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// upCluster is a cluster of `make up` with files and ports of its own.
+// upCluster is a cluster of `make up` with its own files and ports.
 type upCluster struct {
 	t         *testing.T
 	db, state string
-	base      int // the first of its ports
+	base      int // the first of its 100 ports
 }
 
 func newUpCluster(t *testing.T, db string) *upCluster {
@@ -36,7 +36,7 @@ func newUpCluster(t *testing.T, db string) *upCluster {
 	return u
 }
 
-// buildForUp is what make up does before its recipe.
+// buildForUp builds the prerequisites of make up.
 var buildForUp = sync.OnceValue(func() error {
 	cmd := exec.Command("make", "build", "collector")
 	cmd.Dir = ".."
@@ -46,7 +46,7 @@ var buildForUp = sync.OnceValue(func() error {
 	return nil
 })
 
-// run is the recipe of make up, make status or make down; err is of its exit code.
+// run runs the script of make up, make status or make down. err is not nil if the script fails.
 func (u *upCluster) run(target string) (out string, err error) {
 	u.t.Helper()
 	cmd := exec.Command("deploy/processes/cluster.sh", target)
@@ -64,7 +64,7 @@ func (u *upCluster) must(target string) (out string) {
 	return out
 }
 
-// pid returns the pid of a process from the table of make status, 0 when it does not run.
+// pid returns the pid of a process from the output of make status, or 0 if it does not run.
 func (u *upCluster) pid(table, name string) int {
 	u.t.Helper()
 	for line := range strings.Lines(table) {
@@ -84,7 +84,7 @@ func (u *upCluster) kill(table, name string) {
 	}
 }
 
-// readThroughEach wants the row of the machine's CPU from each sidecar.
+// readThroughEach reads the row of the machine's CPU through each sidecar.
 func (u *upCluster) readThroughEach() {
 	u.t.Helper()
 	for i := range 3 {
@@ -111,13 +111,16 @@ func (u *upCluster) wantNothingLeft(table string) {
 			u.t.Errorf("%s still runs, with pid %d", fields[0], pid)
 		}
 	}
-	for port := u.base; port < u.base+100; port++ {
-		if !rig.PortFree(port) {
-			u.t.Errorf("port %d is still in use", port)
+	rig.Eventually(u.t, 10*time.Second, func() error { // the threads of a killed process close its files one after the other
+		for port := u.base; port < u.base+100; port++ {
+			if !rig.PortFree(port) {
+				return fmt.Errorf("port %d is still in use", port)
+			}
 		}
-	}
+		return nil
+	})
 	if _, err := os.Stat(u.state); !os.IsNotExist(err) {
-		u.t.Errorf("%s is left: %v", u.state, err)
+		u.t.Errorf("%s was not removed: %v", u.state, err)
 	}
 }
 
@@ -130,20 +133,20 @@ func TestUpStatusDown(t *testing.T) {
 			u.must("up")
 			u.readThroughEach()
 			if out := u.must("up"); !strings.Contains(out, "up already, with DB="+db) {
-				t.Errorf("a second make up says:\n%s", out)
+				t.Errorf("the output of a second make up:\n%s", out)
 			}
 			table := u.must("status")
 			folder, _ := os.Readlink(filepath.Join(u.state, "database")) // SQLite has none
 			u.must("down")
 			u.wantNothingLeft(table)
 			if _, err := os.Stat(folder); folder != "" && !os.IsNotExist(err) {
-				t.Errorf("%s is left: %v", folder, err)
+				t.Errorf("%s was not removed: %v", folder, err)
 			}
 		})
 	}
 }
 
-func TestDownEndsWhatAKilledGoremanLeaves(t *testing.T) {
+func TestDownStopsTheProcessesOfAKilledGoreman(t *testing.T) {
 	t.Parallel()
 	u := newUpCluster(t, "sqlite")
 	u.must("up")
@@ -161,7 +164,7 @@ func TestDownEndsWhatAKilledGoremanLeaves(t *testing.T) {
 	u.wantNothingLeft(table)
 }
 
-func TestUpNamesATakenPort(t *testing.T) {
+func TestUpNamesThePortInUse(t *testing.T) {
 	u := newUpCluster(t, "sqlite")
 	l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", u.base+80))
 	if err != nil {
@@ -173,12 +176,12 @@ func TestUpNamesATakenPort(t *testing.T) {
 		t.Errorf("make up: %v\n%s", err, out)
 	}
 	if _, err := os.Stat(u.state); !os.IsNotExist(err) {
-		t.Errorf("%s is left: %v", u.state, err)
+		t.Errorf("%s was not removed: %v", u.state, err)
 	}
 }
 
-// A folder that make up did not make may hold anything; make down would delete it.
-func TestUpLeavesAForeignFolderAlone(t *testing.T) {
+// make down would delete all files in a folder that make up did not create.
+func TestUpRejectsAForeignFolder(t *testing.T) {
 	u := newUpCluster(t, "sqlite")
 	if err := os.Mkdir(u.state, 0o700); err != nil {
 		t.Fatal(err)

@@ -154,29 +154,33 @@ fail() {
 	exit 1
 }
 
-gone() {
+# wait_while waits until a command fails.
+wait_while() {
 	local deadline=$((SECONDS + patience))
-	while pid_of "$1" >/dev/null; do
+	while "$@" >/dev/null; do
 		[ "$SECONDS" -lt "$deadline" ] || return 1
 		sleep 0.1
 	done
 }
 
-# end sends a signal to a process, if it runs, and waits until it is gone.
+# end sends a signal to a process, if it runs, and waits until it has exited.
 end() {
 	local pid
 	pid=$(pid_of "$2") || return 0
-	kill "-$1" "$pid" 2>/dev/null || true # it may have ended just now
-	gone "$2"
+	kill "-$1" "$pid" 2>/dev/null || true # it may have exited just now
+	wait_while pid_of "$2"
 }
 
 down() {
-	local file
+	local file name port url
 	[ -e "$STATE" ] || { echo "no cluster is up"; return; }
 	end TERM goreman || true
 	for file in "$STATE"/pids/*; do # what outlived a goreman that was killed
 		[ ! -e "$file" ] || end KILL "$(basename "$file")"
 	done
+	while read -r name port url; do # the threads of a killed process may hold its ports for a moment longer
+		[ "$port" = - ] || wait_while listens "$port" || echo "port $port, of $name, is still in use" >&2
+	done < <(processes)
 	[ ! -L "$STATE/database" ] || rm -rf "$(readlink "$STATE/database")"
 	rm -rf "$STATE"
 	echo "the cluster is down"

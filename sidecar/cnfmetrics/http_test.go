@@ -43,6 +43,7 @@ func TestHTTP(t *testing.T) {
 		{"GET /cnfmetrics/v1/metrics/CNF-001?min_version=", "", 400, `{"field":"min_version"`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cache=yes", "", 400, `{"field":"no_cache"`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cahe=true", "", 400, `{"field":"no_cahe","detail":"is no parameter`},
+		{"GET /cnfmetrics/v1/metrics/CNF-001?=true", "", 400, `{"field":"query","detail":"is no parameter`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cache=true&no_cache=true", "", 400, "is there 2 times"},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?a=%zz", "", 400, `{"field":"query"`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?a=1;b=2", "", 400, `{"field":"query"`},

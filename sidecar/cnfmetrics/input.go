@@ -208,7 +208,11 @@ func (in *input) check(found violations) error {
 		return in.media
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.query)) {
-		in.wrong.add(name, "is no parameter of this resource") //guard:misspelled-parameter-ignored
+		field := name
+		if field == "" {
+			field = "query" // as in `?=1`: a Problem has no error without a field
+		}
+		in.wrong.add(field, "is no parameter of this resource") //guard:misspelled-parameter-ignored
 	}
 	for _, v := range found.ofBody() {
 		if !in.wrong.has(v.Field) { //guard:one-fault-told-twice
