@@ -16,8 +16,8 @@ import (
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 )
 
-// C5: the one who began a load, and gives up, fails nobody who waits for it.
-func TestPromiseC5CancelFailsNobodyElse(t *testing.T) {
+// C5: if the caller that started a load cancels, the other callers that wait for the load still get its result.
+func TestPromiseC5CancelDoesNotFailOtherCallers(t *testing.T) {
 	c := newCluster(t, 2)
 	const waiters, rounds = 100, 100
 	c.fill("cold-", rounds)
@@ -30,15 +30,15 @@ func TestPromiseC5CancelFailsNobodyElse(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 		clients[i] = ringsidev1.NewCacheClient(conn)
 	}
-	var failed, left atomic.Int64
+	var failed, canceled atomic.Int64
 	for round := range rounds {
 		request := &ringsidev1.GetRequest{Dataset: "slow-metrics", Key: fmt.Sprint("cold-", round)}
-		ctx, leave := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(context.Background())
 		var all sync.WaitGroup
-		for i := range clients { // the first caller of each sidecar begins its hop or load, and is the one who leaves
+		for i := range clients { // the first caller on each sidecar starts the peer fetch or load, and cancels
 			all.Go(func() {
 				if _, err := clients[i].Get(ctx, request); status.Code(err) == codes.Canceled {
-					left.Add(1)
+					canceled.Add(1)
 				}
 			})
 		}
@@ -51,15 +51,15 @@ func TestPromiseC5CancelFailsNobodyElse(t *testing.T) {
 			})
 		}
 		time.Sleep(5 * time.Millisecond)
-		leave()
+		cancel()
 		all.Wait()
 	}
-	if left.Load() < rounds {
-		t.Fatalf("only %d callers left before their answer came: the fault did not bite", left.Load())
+	if canceled.Load() < rounds {
+		t.Fatalf("invalid run: only %d callers canceled before their response", canceled.Load())
 	}
 	report(t, promise{
 		number: "C5", n: rounds * waiters, held: failed.Load() == 0,
-		done:   fmt.Sprintf("the callers that began a load leave (%d did), those that wait for it stay", left.Load()),
+		done:   fmt.Sprintf("the callers that started a load cancel (%d did), the others wait", canceled.Load()),
 		figure: fmt.Sprintf("%d of %d waiters failed", failed.Load(), rounds*waiters),
 	})
 }

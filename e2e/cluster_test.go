@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/go-sql-driver/mysql" // the databases are looked at from outside, too
+	_ "github.com/go-sql-driver/mysql" // for direct access to the databases
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
@@ -33,9 +33,8 @@ type cluster struct {
 // statementCap is max_in_flight of each sidecar of a cluster.
 const statementCap = 4
 
-// newCluster starts n sidecars in front of PostgreSQL. Rows of the dataset cnf-metrics are in the table cnf_metrics;
-// slow-metrics reads the same rows through a view that takes 20 ms a statement; short-metrics has a ttl of 1 s; of
-// owned-metrics nobody but the owner keeps what it has read.
+// newCluster starts n sidecars in front of PostgreSQL. All datasets read the table cnf_metrics: slow-metrics through a view that
+// takes 20 ms per statement, short-metrics with a ttl of 1 s, and owned-metrics practically without local copies.
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
 	return newClusterOf(t, n, rig.Sidecars)
@@ -66,7 +65,7 @@ func (c *cluster) config() string {
 	return c.configOf(fmt.Sprintf("{etcd: {endpoints: [%q], lease_ttl: 2s}}", c.etcd.Endpoint()))
 }
 
-// configOf is the configuration of a sidecar with another membership, as YAML has it.
+// configOf returns the configuration of a sidecar with another membership in YAML.
 func (c *cluster) configOf(membership string) string {
 	dsn := filepath.Join(c.t.TempDir(), "dsn")
 	if err := os.WriteFile(dsn, []byte(c.database.DSN), 0o600); err != nil {
@@ -97,7 +96,7 @@ func (c *cluster) fill(prefix string, n int) {
 	c.exec(`INSERT INTO cnf_metrics (cnf_id, value) SELECT $1 || i, i FROM generate_series(0, $2 - 1) AS i`, prefix, n)
 }
 
-// queries returns how many statements the database has executed that read relation, as it counts them itself.
+// queries returns the number of SELECT statements on relation that pg_stat_statements has counted.
 func (c *cluster) queries(relation string) (n int) {
 	c.t.Helper()
 	err := c.sql.QueryRow(`SELECT coalesce(sum(calls), 0) FROM pg_stat_statements
@@ -109,7 +108,7 @@ func (c *cluster) queries(relation string) (n int) {
 	return n
 }
 
-// get reads a key through sidecar i. Anything but a full answer is an error.
+// get reads a key through sidecar i. An incomplete response is an error.
 func (c *cluster) get(i int, dataset, key string) (status int, body string, err error) {
 	response, err := c.client.Get(c.sidecars[i].URL(dataset, key))
 	if err != nil {
@@ -120,7 +119,7 @@ func (c *cluster) get(i int, dataset, key string) (status int, body string, err 
 	return response.StatusCode, string(b), err
 }
 
-// herd reads one key through all the sidecars at once, n times, and returns what was not answered with want.
+// herd makes n concurrent reads of one key, spread over all sidecars, and returns those whose status is not want.
 func (c *cluster) herd(n int, dataset, key string, want int) (failures []string) {
 	var mu sync.Mutex // guards failures
 	var all sync.WaitGroup
@@ -141,13 +140,14 @@ func (c *cluster) herd(n int, dataset, key string, want int) (failures []string)
 	return failures
 }
 
-// load reads keys of a prefix without pause, through the sidecars that alive lists, until stop is called.
+// load is a closed loop of reads, until stop is called.
 type load struct {
 	reads, failed atomic.Int64
 	last          atomic.Pointer[string] // the last failure
 	stop          func()
 }
 
+// load starts workers that read the keys of a prefix through the sidecars with the indexes in alive.
 func (c *cluster) load(workers, keys int, prefix string, alive ...int) *load {
 	l := &load{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -155,7 +155,7 @@ func (c *cluster) load(workers, keys int, prefix string, alive ...int) *load {
 	for w := range workers {
 		all.Go(func() {
 			for i := w; ctx.Err() == nil; i++ {
-				l.one(c, alive[i%len(alive)], fmt.Sprint(prefix, i*7%keys))
+				l.readOne(c, alive[i%len(alive)], fmt.Sprint(prefix, i*7%keys))
 			}
 		})
 	}
@@ -164,7 +164,7 @@ func (c *cluster) load(workers, keys int, prefix string, alive ...int) *load {
 	return l
 }
 
-func (l *load) one(c *cluster, i int, key string) {
+func (l *load) readOne(c *cluster, i int, key string) {
 	status, body, err := c.get(i, "short-metrics", key)
 	l.reads.Add(1)
 	if err != nil || status != http.StatusOK {
@@ -181,13 +181,13 @@ func (l *load) failure() string {
 	return ""
 }
 
-// awaitReads waits until n more reads have been answered, so that a fault meets load.
+// awaitReads waits until n more reads have completed, so that a fault happens under load.
 func (l *load) awaitReads(t testing.TB, n int64) {
 	t.Helper()
 	until := l.reads.Load() + n
 	rig.Eventually(t, time.Minute, func() error {
 		if got := l.reads.Load(); got < until {
-			return fmt.Errorf("%d reads; waiting for %d", got, until)
+			return fmt.Errorf("%d reads; want %d", got, until)
 		}
 		return nil
 	})

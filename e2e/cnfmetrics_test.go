@@ -19,8 +19,7 @@ import (
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 )
 
-// newCNFMetrics starts n sidecars that serve the table of deploy/schema, with its seed. Nothing ends by its ttl while a
-// test runs.
+// newCNFMetrics starts n sidecars that serve the table of deploy/schema with its seed rows. No entry expires during a test.
 func newCNFMetrics(t *testing.T, n int) []*rig.Sidecar {
 	t.Helper()
 	dsn := rig.Postgres(t)
@@ -65,7 +64,7 @@ func cnfMetrics(t *testing.T, s *rig.Sidecar) cnfmetricsv1.CnfMetricsServiceClie
 	return cnfmetricsv1.NewCnfMetricsServiceClient(conn)
 }
 
-// What is changed through one sidecar is seen through all: each holds a copy, which would live for ten minutes.
+// A change through one sidecar is visible through all, although each has a copy with a ttl of ten minutes.
 func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
 	t.Parallel()
 	sidecars := newCNFMetrics(t, 3)
@@ -89,12 +88,12 @@ func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
 				}
 			}
 			if !seen(shown.GetMetric(), err) {
-				t.Errorf("%s: sidecar %d says %v, %v", what, i, shown, err)
+				t.Errorf("%s: sidecar %d returns %v, %v", what, i, shown, err)
 			}
 		}
 	}
-	gone := func(_ *cnfmetricsv1.CnfMetric, err error) bool { return status.Code(err) == codes.NotFound }
-	everywhere("before", gone)
+	notFound := func(_ *cnfmetricsv1.CnfMetric, err error) bool { return status.Code(err) == codes.NotFound }
+	everywhere("before", notFound)
 	made, err := clients[0].CreateCnfMetric(t.Context(), &cnfmetricsv1.CreateCnfMetricRequest{Metric: m})
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +107,7 @@ func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
 			t.Fatal(err)
 		}
 		version = changed.GetMetric().GetVersion()
-		// With its version a change is seen at once, through whichever sidecar.
+		// A read that requires the version of the change returns the change through any sidecar.
 		shown, err := clients[(i+1)%3].ShowCnfMetric(t.Context(),
 			&cnfmetricsv1.ShowCnfMetricRequest{CnfId: m.GetCnfId(), MinVersion: version})
 		if err != nil || shown.GetMetric().GetValue() != float64(i) {
@@ -120,5 +119,5 @@ func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	everywhere("delete", gone)
+	everywhere("delete", notFound)
 }

@@ -1,3 +1,3 @@
-// Package e2e has no code of its own: its tests run the whole system, as processes, against real etcd and databases, and
-// hold the repository to its map.
+// Package e2e has only tests. They run whole clusters as processes against real etcd and databases, and check the
+// repository's import rules and text.
 package e2e

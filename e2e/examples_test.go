@@ -21,7 +21,7 @@ type example struct {
 	env     []string
 }
 
-// installLanguages makes sure of what e2e/languages.sh installs.
+// installLanguages runs e2e/languages.sh, which does nothing if everything is installed.
 func installLanguages(t *testing.T) {
 	t.Helper()
 	if out, err := exec.Command("./languages.sh").CombinedOutput(); err != nil {
@@ -29,7 +29,7 @@ func installLanguages(t *testing.T) {
 	}
 }
 
-// examples are copied out of the repository where they do not need it, as a developer would.
+// examples returns the examples, copied out of the repository as a developer would copy them.
 func examples(t *testing.T) []example {
 	t.Helper()
 	installLanguages(t)
@@ -64,7 +64,7 @@ func run(t *testing.T, command ...string) {
 	}
 }
 
-// read returns what the example prints for each way to a sidecar.
+// read runs the example and returns its output for each protocol.
 func (e example) read(t *testing.T, s *rig.Sidecar, dataset, key string) map[string]string {
 	t.Helper()
 	cmd := exec.Command(e.command[0], append(e.command[1:], dataset, key)...)
@@ -74,16 +74,16 @@ func (e example) read(t *testing.T, s *rig.Sidecar, dataset, key string) map[str
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", e.command, err, out)
 	}
-	said := map[string]string{}
+	output := map[string]string{}
 	for line := range strings.Lines(string(out)) {
-		way, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		said[way] = text
+		protocol, text, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		output[protocol] = text
 	}
-	return said
+	return output
 }
 
-// Each example says of each state what a developer would have to find out.
-func TestExamplesReadInEveryLanguage(t *testing.T) {
+// Each example handles each state that a client must handle.
+func TestExamplesHandleEveryState(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1)
 	c.fill("key-", 1)
@@ -92,28 +92,28 @@ func TestExamplesReadInEveryLanguage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(state, key string, ok func(way, text string) bool) {
+	check := func(state, key string, ok func(text string) bool) {
 		t.Helper()
 		for _, e := range all {
-			said := e.read(t, c.sidecars[0], "short-metrics", key)
-			for _, way := range []string{"http", "grpc", "unix"} {
-				if !ok(way, said[way]) {
-					t.Errorf("%s over %s, %s: %q", e.name, way, state, said[way])
+			output := e.read(t, c.sidecars[0], "short-metrics", key)
+			for _, protocol := range []string{"http", "grpc", "unix"} {
+				if !ok(output[protocol]) {
+					t.Errorf("%s over %s, %s: %q", e.name, protocol, state, output[protocol])
 				}
 			}
 		}
 	}
-	check("found", "key-0", func(_, text string) bool { return text == row })
-	check("absent", "none", func(_, text string) bool { return text == "absent" })
+	check("found", "key-0", func(text string) bool { return text == row })
+	check("absent", "none", func(text string) bool { return text == "absent" })
 	c.database.Kill()
 	awaitStale(t, c, "key-0")
-	check("stale", "key-0", func(_, text string) bool {
+	check("stale", "key-0", func(text string) bool {
 		return strings.HasPrefix(text, "stale, ") && strings.HasSuffix(text, " s old: "+row)
 	})
-	check("unavailable", "never-read", func(_, text string) bool { return strings.HasPrefix(text, "unavailable") })
-	for _, way := range []string{"http", "grpc", "unix"} {
-		if said := all[0].read(t, c.sidecars[0], "short-metrics", "never-read")[way]; said != "unavailable, try again in 1 s" {
-			t.Errorf("over %s: %q, which does not say when to try again", way, said)
+	check("unavailable", "never-read", func(text string) bool { return strings.HasPrefix(text, "unavailable") })
+	for _, protocol := range []string{"http", "grpc", "unix"} {
+		if text := all[0].read(t, c.sidecars[0], "short-metrics", "never-read")[protocol]; text != "unavailable, try again in 1 s" {
+			t.Errorf("over %s: got %q, want the time of the next attempt", protocol, text)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 const loadKeys = 200
 
-// underLoad starts a cluster, fills it, and reads through the sidecars at the given places.
+// underLoad starts a cluster with rows and a load through the sidecars with the given indexes.
 func underLoad(t *testing.T, through ...int) (*cluster, *load) {
 	t.Helper()
 	c := newCluster(t, 5)
@@ -22,7 +22,7 @@ func underLoad(t *testing.T, through ...int) (*cluster, *load) {
 	return c, l
 }
 
-// A1: whoever dies takes no read of the others with it.
+// A1: the death of a sidecar fails no read on the others.
 func TestPromiseA1KillOneOfFive(t *testing.T) {
 	c, l := underLoad(t, 0, 1, 2, 3)
 	c.sidecars[4].Kill()
@@ -37,7 +37,7 @@ func TestPromiseA1KillOneOfFive(t *testing.T) {
 	})
 }
 
-// A2, in part: a member that is silent but whose connections stand.
+// A2, in part: a member that does not respond, and whose connections stay open.
 func TestPromiseA2FreezeOneOfFive(t *testing.T) {
 	c, l := underLoad(t, 0, 1, 2, 3)
 	c.sidecars[4].Freeze()
@@ -55,7 +55,7 @@ func TestPromiseA2FreezeOneOfFive(t *testing.T) {
 	})
 }
 
-// A3: each sidecar in turn leaves and comes back.
+// A3: each sidecar in turn stops and starts.
 func TestPromiseA3RollingRestart(t *testing.T) {
 	c, l := underLoad(t, 0, 1, 2, 3)
 	for _, s := range c.sidecars[4:] {
@@ -76,12 +76,12 @@ func TestPromiseA3RollingRestart(t *testing.T) {
 	failed, reads := l.failed.Load()+others.failed.Load(), l.reads.Load()+others.reads.Load()
 	report(t, promise{
 		number: "A3", n: int(reads), held: failed == 0,
-		done:   "SIGTERM and start of all 5 sidecars in turn, reads through those that stay",
+		done:   "SIGTERM and start of all 5 sidecars in turn, reads through the others",
 		figure: fmt.Sprintf("%d of %d reads failed %s%s", failed, reads, l.failure(), others.failure()),
 	})
 }
 
-// A4, in part: the request path never waits for etcd, and the ring is right again soon after it is back.
+// A4, in part: the request path never waits for etcd, and the ring is complete again soon after etcd is back.
 func TestPromiseA4EtcdAway(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []struct {
@@ -104,23 +104,23 @@ func TestPromiseA4EtcdAway(t *testing.T) {
 			l.stop()
 			report(t, promise{
 				number: "A4", n: int(l.reads.Load()), held: l.failed.Load() == 0,
-				done:   "etcd " + fault.name + " (away for 5s, leases of 2s) under load",
+				done:   "etcd " + fault.name + " (unavailable for 5s, leases of 2s) under load",
 				figure: fmt.Sprintf("%d of %d reads failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
 			})
 		})
 	}
 }
 
-// A6, in part: what is held is answered while the database is away, and says so.
+// A6, in part: while the database is unavailable, reads of cached keys return values that are marked as stale.
 func TestPromiseA6DatabaseAway(t *testing.T) {
 	t.Parallel()
 	c, l := underLoad(t, 0, 1, 2, 3, 4)
 	c.database.Kill()
 	began := time.Now()
 	l.awaitReads(t, 20000)
-	rig.Eventually(t, time.Minute, func() error { // the fault has bitten once answers are stale
+	rig.Eventually(t, time.Minute, func() error { // the fault has had its effect once responses are stale
 		if c.sidecars[0].Metric("ringside_requests_total", `result="stale"`) == 0 {
-			return fmt.Errorf("no stale answer yet")
+			return fmt.Errorf("no stale response yet")
 		}
 		return nil
 	})
@@ -131,11 +131,11 @@ func TestPromiseA6DatabaseAway(t *testing.T) {
 	report(t, promise{
 		number: "A6", n: int(l.reads.Load()), held: l.failed.Load() == 0,
 		done:   "the database killed for at least 10s (ttl 1s, stale_if_error 5m) under load",
-		figure: fmt.Sprintf("%d of %d reads of held keys failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
+		figure: fmt.Sprintf("%d of %d reads of cached keys failed %s", l.failed.Load(), l.reads.Load(), l.failure()),
 	})
 	status, body, err := c.get(0, "short-metrics", "never-read")
 	if status != http.StatusServiceUnavailable || !strings.Contains(body, "origin") {
-		t.Errorf("a key that is not held: %d %s %v; want 503 that names the origin", status, body, err)
+		t.Errorf("a key without a cached value: %d %s %v; want 503 that names the origin", status, body, err)
 	}
 	c.database.Start()
 	rig.Eventually(t, 10*time.Second, func() error {

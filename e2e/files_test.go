@@ -16,17 +16,17 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// idlers is how many connections that say nothing are held open to each listener.
-const idlers = 200
+// idleConns is the number of idle connections to each listener.
+const idleConns = 200
 
-// D2: of 256 files clients get no more than leaves some to whoever else needs one.
+// D2: with a limit of 256 open files, client connections leave enough files to probes, peers and origins.
 func TestPromiseD2FewFilesAndManyIdleConnections(t *testing.T) {
 	c := newFilesCluster(t, 256)
 	s := c.sidecars[0]
 	if !strings.Contains(s.Log(), "the limit of open files lowers") {
-		t.Errorf("the sidecar does not say that its bounds are lower:\n%s", s.Log())
+		t.Errorf("the sidecar does not log that the limit lowers its bounds:\n%s", s.Log())
 	}
-	stop := occupy(t, s.HTTP, s.Peer)
+	stop := openIdle(t, s.HTTP, s.Peer)
 	failed, n, most := c.probe(t, 6*time.Second)
 	refused := min(s.Metric("ringside_listener_refused_total", `protocol="http"`, `reason="connections"`),
 		s.Metric("ringside_peer_listener_refused_connections_total"))
@@ -34,25 +34,25 @@ func TestPromiseD2FewFilesAndManyIdleConnections(t *testing.T) {
 	c.awaitReads(t)
 	report(t, promise{
 		number: "D2", n: n, held: failed == 0 && n > 0 && refused > 0 && most < 256,
-		done:   fmt.Sprintf("%d idle connections to each of two listeners, limit of 256 files", idlers),
+		done:   fmt.Sprintf("%d idle connections to each of two listeners, limit of 256 files", idleConns),
 		figure: fmt.Sprintf("%d of %d probes and scrapes failed, at most %d files open", failed, n, most),
 	})
 }
 
-// A limit that is lowered while the sidecar runs is like one that something else has used up.
-func TestListenersOutliveAWantOfFiles(t *testing.T) {
+// Lowering the limit of a running sidecar has the same effect as files that something else has opened.
+func TestListenersRecoverFromTooManyOpenFiles(t *testing.T) {
 	t.Parallel()
 	c := newFilesCluster(t, 1024)
 	s := c.sidecars[0]
-	limit(t, s, 64)
-	stop := occupy(t, s.HTTP, s.Peer)
+	lowerFileLimit(t, s, 64)
+	stop := openIdle(t, s.HTTP, s.Peer)
 	rig.Eventually(t, 10*time.Second, func() error {
 		if n := openFiles(t, s); n < 64 {
-			return fmt.Errorf("%d files are open; want all 64", n)
+			return fmt.Errorf("%d files are open; want 64", n)
 		}
 		return nil
 	})
-	time.Sleep(time.Second) // in which each listener fails to accept
+	time.Sleep(time.Second) // during which each listener fails to accept
 	stop()
 	c.awaitReads(t)
 }
@@ -69,7 +69,7 @@ func newFilesCluster(t *testing.T, files int) *cluster {
 	return c
 }
 
-func limit(t *testing.T, s *rig.Sidecar, files int) {
+func lowerFileLimit(t *testing.T, s *rig.Sidecar, files int) {
 	t.Helper()
 	out, err := exec.Command("prlimit", fmt.Sprintf("--pid=%d", s.Pid()), fmt.Sprintf("--nofile=%d", files)).CombinedOutput()
 	if err != nil {
@@ -81,19 +81,19 @@ func openFiles(t *testing.T, s *rig.Sidecar) int {
 	t.Helper()
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Pid()))
 	if err != nil {
-		t.Fatalf("the sidecar has ended: %v\n%s", err, s.Log())
+		t.Fatalf("list the open files of the sidecar: %v\n%s", err, s.Log())
 	}
 	return len(files)
 }
 
-// occupy holds connections open that say nothing, and makes new ones where they are closed.
-func occupy(t *testing.T, addresses ...string) (stop func()) {
+// openIdle keeps idle connections open, and replaces those that the sidecar closes.
+func openIdle(t *testing.T, addresses ...string) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var holding sync.WaitGroup
-	for i := range len(addresses) * idlers {
+	for i := range len(addresses) * idleConns {
 		holding.Go(func() {
 			for ctx.Err() == nil {
-				hold(ctx, addresses[i%len(addresses)])
+				holdIdle(ctx, addresses[i%len(addresses)])
 				time.Sleep(500 * time.Millisecond)
 			}
 		})
@@ -101,8 +101,8 @@ func occupy(t *testing.T, addresses ...string) (stop func()) {
 	return func() { cancel(); holding.Wait() }
 }
 
-// hold holds one connection for as long as the other end does.
-func hold(ctx context.Context, address string) {
+// holdIdle keeps one connection open until the other end closes it.
+func holdIdle(ctx context.Context, address string) {
 	conn, err := net.DialTimeout("tcp", address, 2*time.Second)
 	if err != nil {
 		return
@@ -112,7 +112,7 @@ func hold(ctx context.Context, address string) {
 	_, _ = io.Copy(io.Discard, conn) // until it is closed
 }
 
-// probe asks as a kubelet and Prometheus would, each time on a new connection.
+// probe sends the requests of a kubelet and of Prometheus, each on a new connection.
 func (c *cluster) probe(t *testing.T, d time.Duration) (failed, n, most int) {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -128,7 +128,7 @@ func (c *cluster) probe(t *testing.T, d time.Duration) (failed, n, most int) {
 	return failed, n, most
 }
 
-// awaitReads waits until a key is read through each listener that was occupied.
+// awaitReads waits until a read through each of the listeners succeeds.
 func (c *cluster) awaitReads(t *testing.T) {
 	t.Helper()
 	for _, address := range []string{c.sidecars[0].HTTP, c.sidecars[0].Peer} {

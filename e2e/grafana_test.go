@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// dashboard is what Grafana's schema of dashboards (kinds/dashboard in its repository, schemaVersion 41) demands, and what
-// these tests look at.
+// dashboard has the fields that Grafana's schema of dashboards requires (kinds/dashboard in its repository, schemaVersion 41),
+// and those that these tests check.
 type dashboard struct {
 	file          string
 	UID           string
@@ -51,12 +51,12 @@ type variable struct {
 
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
-// asQuery is the query whose labels Grafana offers as the variable's values.
+// asQuery returns the query whose labels are the values of the variable.
 func (v variable) asQuery(t *testing.T) string {
 	t.Helper()
 	match := labelValues.FindStringSubmatch(v.Definition)
 	if match == nil {
-		t.Fatalf("variable %s: %q is no label_values(metric, label)", v.Name, v.Definition)
+		t.Fatalf("variable %s: %q is not label_values(metric, label)", v.Name, v.Definition)
 	}
 	return "group by (" + match[2] + ") (" + match[1] + ")"
 }
@@ -81,7 +81,7 @@ func dashboards(t *testing.T) (all []dashboard) {
 	return all
 }
 
-func TestDashboardsAreWhatGrafanaTakes(t *testing.T) {
+func TestDashboardsFollowGrafanasSchema(t *testing.T) {
 	uids := map[string]bool{}
 	for _, d := range dashboards(t) {
 		if len(d.UID) < 8 || len(d.UID) > 40 || uids[d.UID] || d.Title == "" || d.SchemaVersion != 41 ||
@@ -95,7 +95,7 @@ func TestDashboardsAreWhatGrafanaTakes(t *testing.T) {
 	}
 }
 
-// units are ids of Grafana's value formats (packages/grafana-data/src/valueFormats/categories.ts).
+// units are the ids of Grafana's value formats (packages/grafana-data/src/valueFormats/categories.ts).
 var units = []string{"none", "short", "percentunit", "s", "bytes", "ops", "reqps"}
 
 func (d dashboard) checkPanels(t *testing.T) {
@@ -117,7 +117,7 @@ func (d dashboard) checkPanels(t *testing.T) {
 	}
 }
 
-// checkPlace wants each panel on the grid of 24 columns, and no two in one cell.
+// checkPlace checks that each panel is on the grid of 24 columns, and that no two panels overlap.
 func (d dashboard) checkPlace(t *testing.T, p panel, cells map[[2]int]string) {
 	t.Helper()
 	g := p.GridPos
@@ -134,7 +134,7 @@ func (d dashboard) checkPlace(t *testing.T, p panel, cells map[[2]int]string) {
 	}
 }
 
-// The data source is the reader's choice: a dashboard that names one works in one Grafana only.
+// The user selects the data source: a dashboard with a fixed one works in one Grafana only.
 var chosen = datasource{"prometheus", "${datasource}"}
 
 func (d dashboard) checkTargets(t *testing.T, p panel) {
@@ -156,10 +156,10 @@ func (d dashboard) checkVariables(t *testing.T) {
 	defined := []string{"__rate_interval"} // Grafana's own
 	for i, v := range d.Templating.List {
 		if isSource := v.Type == "datasource" && v.Name == "datasource"; isSource != (i == 0) {
-			t.Errorf("%s: variable %d is %+v: the data source comes first, others ask it", d.file, i, v)
+			t.Errorf("%s: variable %d is %+v: the data source must be first, because other variables use it", d.file, i, v)
 		}
 		if v.Type == "query" && v.Datasource != chosen {
-			t.Errorf("%s: variable %s asks %v", d.file, v.Name, v.Datasource)
+			t.Errorf("%s: variable %s uses the data source %v", d.file, v.Name, v.Datasource)
 		}
 		defined = append(defined, v.Name)
 	}

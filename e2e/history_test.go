@@ -12,22 +12,21 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// roam does one thing after the other, of all that a client can do, until ctx is done. Nearly all of it goes through
-// its own sidecar, as that of an application does.
-func (a *actor) roam(ctx context.Context, home int, keys []string) {
+// run makes random operations until ctx is done. Nearly all go through one sidecar, as those of an application do.
+func (a *actor) run(ctx context.Context, home int, keys []string) {
 	for ctx.Err() == nil {
 		i, failed := home, a.failed.Load()
 		if a.rng.IntN(50) == 0 {
 			i = a.rng.IntN(len(a.sidecars))
 		}
-		a.step(i, []table{versioned, unversioned}[a.rng.IntN(2)], keys)
-		if a.failed.Load() != failed { // or a fault would fill the history with failures
+		a.randomOperation(i, []table{versioned, unversioned}[a.rng.IntN(2)], keys)
+		if a.failed.Load() != failed { // otherwise an unavailable server would fill the history with failures
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
 }
 
-func (a *actor) step(i int, table table, keys []string) {
+func (a *actor) randomOperation(i int, table table, keys []string) {
 	key := keys[a.rng.IntN(len(keys))]
 	switch chance := a.rng.IntN(100); {
 	case chance < 50:
@@ -42,7 +41,7 @@ func (a *actor) step(i int, table table, keys []string) {
 		a.put(i, table, key, a.condition(table, key))
 	case chance < 89:
 		c := a.condition(table, key)
-		c.Absent = false // what is not there can not be deleted
+		c.Absent = false // a delete cannot require absence
 		a.delete(i, table, key, c)
 	case chance < 94:
 		a.putDirect(table, key)
@@ -67,15 +66,15 @@ func (a *actor) condition(table table, key string) (c history.Condition) {
 	return c
 }
 
-// crowd is clients that roam until they are stopped.
-type crowd struct {
+// clientGroup is a group of clients that run until stop.
+type clientGroup struct {
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 }
 
-// crowd starts n clients of each sidecar.
-func (w *traffic) crowd(n int, seed uint64) *crowd {
-	c := new(crowd)
+// startClients starts n clients of each sidecar.
+func (w *traffic) startClients(n int, seed uint64) *clientGroup {
+	c := new(clientGroup)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	for client := range n * len(w.sidecars) {
@@ -83,19 +82,19 @@ func (w *traffic) crowd(n int, seed uint64) *crowd {
 		for i := range keys {
 			keys[i] = w.key(i)
 		}
-		c.all.Go(func() { a.roam(ctx, client%len(w.sidecars), keys) })
+		c.all.Go(func() { a.run(ctx, client%len(w.sidecars), keys) })
 	}
 	w.t.Cleanup(c.stop)
 	return c
 }
 
-func (c *crowd) stop() {
+func (c *clientGroup) stop() {
 	c.cancel()
 	c.all.Wait()
 }
 
-// during lets the crowd be for d, and judges what it does. It returns the operations that Linear is to judge.
-func (w *traffic) during(d time.Duration) (row []history.Op) {
+// checkFor checks the operations of the clients for d. It returns those that Linear must check.
+func (w *traffic) checkFor(d time.Duration) (row []history.Op) {
 	const window = 2 * time.Second
 	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
 		time.Sleep(min(d, window))
@@ -108,8 +107,8 @@ func (w *traffic) during(d time.Duration) (row []history.Op) {
 	return row
 }
 
-// converge waits until nothing old may be held, and compares what each sidecar says with the database. An answer that
-// says that it is stale, because the machine was slow just then, is asked for again, a few times.
+// converge waits until no old value may be cached, and compares the values of each sidecar with the database. It repeats a read
+// a few times if the response is marked as stale, which happens on a slow machine.
 func (w *traffic) converge(p times) (compared int) {
 	w.cut()
 	time.Sleep(p.ttl + p.loadTimeout)
@@ -140,10 +139,10 @@ func (a *actor) compare() []history.Op {
 	return a.cut()
 }
 
-// fault is what happens to a part of the system for a while.
+// fault makes one part of the system fail. undo repairs it.
 type fault struct {
 	name string
-	part string // of the system; two faults of one part at once are one
+	part string // of the system; concurrent faults of one part would be one fault
 	do   func(w *traffic, i int) (undo func())
 }
 
@@ -168,67 +167,67 @@ var faults = []fault{
 		w.database.Freeze()
 		return w.database.Thaw
 	}},
-	{"etcd is away", "etcd", func(w *traffic, _ int) func() {
+	{"etcd is killed", "etcd", func(w *traffic, _ int) func() {
 		w.etcd.Kill()
 		return w.etcd.Start
 	}},
-	{"a sidecar leaves", "sidecar", func(w *traffic, i int) func() {
+	{"a sidecar is stopped", "sidecar", func(w *traffic, i int) func() {
 		w.sidecars[i].Stop()
 		return func() { w.restart(i) }
 	}},
 }
 
-// C2 and C4: whoever dies or freezes meanwhile.
+// C2 and C4, while sidecars, the database and etcd are killed, stopped and frozen.
 func TestPromiseReadYourWritesAndMonotonicReads(t *testing.T) {
 	onEach(t, func(t *testing.T, e engine) {
 		w := newTraffic(t, e, 5, 60, quick)
-		c := w.crowd(3, 1)
-		row := w.during(3 * time.Second)
+		c := w.startClients(3, 1)
+		row := w.checkFor(3 * time.Second)
 		for i := range faults {
 			undo := w.makeFault(i, i%5)
-			row = append(row, w.during(2500*time.Millisecond)...)
+			row = append(row, w.checkFor(2500*time.Millisecond)...)
 			undo()
-			row = append(row, w.during(1500*time.Millisecond)...)
+			row = append(row, w.checkFor(1500*time.Millisecond)...)
 		}
 		rig.AwaitRing(t, w.sidecars)
-		row = append(row, w.during(2*time.Second)...)
+		row = append(row, w.checkFor(2*time.Second)...)
 		c.stop()
-		w.judge("C2", len(faults), row)
+		w.reportHistory("C2", len(faults), row)
 		compared := w.converge(quick)
 		differ := w.checker.Faults[history.Diverged]
 		report(t, promise{
 			number: "C4", n: compared, held: differ == 0,
-			done:   e.name + ": after that and a ttl",
+			done:   e.name + ": a ttl after that",
 			figure: fmt.Sprintf("%d keys differ from SQL on any of 5 sidecars %v", differ, w.checker.First),
 		})
 	})
 }
 
-// judge reports what was found in a history with faults, which must have bitten.
-func (w *traffic) judge(number string, faults int, row []history.Op) {
+// reportHistory reports the violations in a history with faults. The faults must have had an effect.
+func (w *traffic) reportHistory(number string, faults int, row []history.Op) {
 	t := w.t.(*testing.T)
 	c := w.checker
 	w.cut()
 	if w.failed.Load() == 0 || w.stale.Load() == 0 || w.refused.Load() == 0 || w.unknown.Load() == 0 {
-		t.Errorf("invalid run: %d failed, %d stale, %d refused, %d unknown; the faults were to cause some of each",
+		t.Errorf("invalid run: %d failed, %d stale, %d refused, %d unknown; want at least one of each",
 			w.failed.Load(), w.stale.Load(), w.refused.Load(), w.unknown.Load())
 	}
 	t.Logf("%d failed, such as: %s", w.failed.Load(), *w.lastFailure.Load())
 	report(t, promise{
 		number: number, n: c.Reads, held: c.Violations() == 0,
-		done: fmt.Sprintf("%s: writes and reads through 5 sidecars and around them, %d faults", w.engine.name, faults),
-		figure: fmt.Sprintf("%d of %d reads broke a promise (%d writes, %d of unknown outcome; oldest replaced for %v)"+
+		done: fmt.Sprintf("%s: writes and reads through 5 sidecars and with SQL, %d faults", w.engine.name, faults),
+		figure: fmt.Sprintf("%d of %d reads broke a promise (%d writes, %d of unknown outcome; greatest age since replacement %v)"+
 			" %v %v", c.Violations(), c.Reads, c.Writes, w.unknown.Load(), c.Worst.Round(time.Millisecond), c.Faults, c.First),
 	})
 	broken, undecided := history.Linear(row, 20*time.Second)
 	report(t, promise{
 		number: number, n: len(row), held: len(broken) == 0,
-		done:   w.engine.name + ": the same: is each row linearizable (porcupine), by writes and by reads that look at it",
+		done:   w.engine.name + ": the same: each row is linearizable (porcupine) in writes and in reads that use the database",
 		figure: fmt.Sprintf("%d of %d keys are not %v, %d undecided", len(broken), 2*w.keys, broken, len(undecided)),
 	})
 }
 
-// C3: writers go around the cache, which hears of none of it.
+// C3: writers bypass the cache, and no change feed reports their writes.
 func TestPromiseStalenessWithoutInvalidations(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, e engine) {
@@ -253,18 +252,18 @@ func TestPromiseStalenessWithoutInvalidations(t *testing.T) {
 				}
 			})
 		}
-		w.during(8 * time.Second)
+		w.checkFor(8 * time.Second)
 		cancel()
 		all.Wait()
 		w.cut()
 		c, bound := w.checker, p.ttl+p.loadTimeout
 		if c.Worst < p.ttl/2 {
-			t.Errorf("invalid run: nothing older than %v was read", c.Worst)
+			t.Errorf("invalid run: the greatest age is %v", c.Worst)
 		}
 		report(t, promise{
 			number: "C3", n: c.Reads, held: c.Violations() == 0,
 			done: fmt.Sprintf("%s: %d writes with SQL, no feed, reads through 5 sidecars", e.name, c.Writes),
-			figure: fmt.Sprintf("%d of %d reads older than ttl + load_timeout (%v); the oldest had been replaced for %v %v",
+			figure: fmt.Sprintf("%d of %d reads older than ttl + load_timeout (%v); the greatest age since replacement was %v %v",
 				c.Violations(), c.Reads, bound, c.Worst.Round(time.Millisecond), c.First),
 		})
 	})

@@ -62,7 +62,7 @@ func (a *authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) *x50
 	return cert
 }
 
-// issue writes an identity with the given name into a folder of its own.
+// issue writes a certificate for name and its key to a new folder.
 func (a *authority) issue(name string) rig.EnvoyTLS {
 	a.t.Helper()
 	dir := a.t.TempDir()
@@ -88,8 +88,8 @@ func (a *authority) issue(name string) rig.EnvoyTLS {
 	}
 }
 
-// Members that speak TLS are reached by an Envoy that can prove who it is, and by no other.
-func TestPromiseZNoHopWithTLS(t *testing.T) {
+// Members with TLS accept an Envoy whose certificate has their name and CA, and no other.
+func TestPromiseZNoPeerFetchWithTLS(t *testing.T) {
 	ca := newAuthority(t)
 	members := ca.issue("ringside")
 	c := newClusterOf(t, 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
@@ -102,15 +102,15 @@ func TestPromiseZNoHopWithTLS(t *testing.T) {
 		"Envoy with TLS, HTTP by path": overHTTP(c.client, envoy, "owned-metrics", false),
 		"Envoy with TLS, gRPC":         overGRPC(dialGRPC(t, "passthrough:///"+envoy.HTTP), "owned-metrics"),
 	} {
-		awaitNoHops(t, name, read)
-		n, last := hops(t, 1000, read)
-		report(t, promise{number: "Z1", n: 1000, held: n == 0, done: name, figure: hopFigure(n, 1000, last)})
+		awaitNoPeerFetches(t, name, read)
+		n, last := peerFetches(t, 1000, read)
+		report(t, promise{number: "Z1", n: 1000, held: n == 0, done: name, figure: peerFetchFigure(n, 1000, last)})
 	}
 	for name, identity := range map[string]rig.EnvoyTLS{
-		"another name": ca.issue("somebody"), "another CA": newAuthority(t).issue("ringside"),
+		"another name": ca.issue("other"), "another CA": newAuthority(t).issue("ringside"),
 	} {
-		stranger := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, identity)
-		response, err := c.client.Get("http://" + stranger.HTTP + "/v1/owned-metrics/key-1")
+		other := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, identity)
+		response, err := c.client.Get("http://" + other.HTTP + "/v1/owned-metrics/key-1")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,5 +119,5 @@ func TestPromiseZNoHopWithTLS(t *testing.T) {
 			t.Errorf("%s: %s", name, response.Status)
 		}
 	}
-	noRefusals(t, c.sidecars)
+	noRejections(t, c.sidecars)
 }

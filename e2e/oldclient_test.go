@@ -61,7 +61,7 @@ func startOldClient(t *testing.T, etcd string) *oldClient {
 func (o *oldClient) get(group, key string) (code, text string) {
 	o.t.Helper()
 	if _, err := fmt.Fprintln(o.in, group, key); err != nil {
-		o.t.Fatalf("ask the old client: %v", err)
+		o.t.Fatalf("write to the old client: %v", err)
 	}
 	if !o.out.Scan() {
 		o.t.Fatalf("the old client says nothing: %v", o.out.Err())
@@ -135,12 +135,12 @@ func TestOldClientWorksUnchanged(t *testing.T) {
 		t.Errorf("without the database: %s %s", code, text)
 	}
 	if code, text := old.get("cnf-metrics", "key-1"); code != "OK" {
-		t.Errorf("a held key without the database: %s %s", code, text)
+		t.Errorf("a cached key without the database: %s %s", code, text)
 	}
 }
 
-// Members that leave in order cost an old client nothing. One that dies costs at most the call that it was answering.
-func TestOldClientOutlivesMembers(t *testing.T) {
+// Members that stop in an orderly way fail no call of an old client. One that dies fails at most the call that it handles.
+func TestOldClientSurvivesMembers(t *testing.T) {
 	t.Parallel()
 	c := legacyCluster(t)
 	c.fill("key-", 10)
@@ -162,11 +162,11 @@ func TestOldClientOutlivesMembers(t *testing.T) {
 		default:
 		}
 		if code, text := old.get("short-metrics", fmt.Sprint("key-", reads%10)); code != "OK" {
-			t.Fatalf("read %d while members leave: %s %s", reads, code, text)
+			t.Fatalf("read %d while members stop: %s %s", reads, code, text)
 		}
 	}
 	if reads < 100 {
-		t.Errorf("%d reads while members left: too few to tell", reads)
+		t.Errorf("invalid run: only %d reads while members stopped", reads)
 	}
 	c.awaitLegacy(c.sidecars...)
 	for _, s := range c.sidecars[1:] {

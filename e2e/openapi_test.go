@@ -9,31 +9,31 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-func TestStrangerFindsNothingWrongWithTheOpenAPIDescription(t *testing.T) {
+func TestOpenAPIDescriptionIsRight(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1)
 	c.exec(`INSERT INTO cnf_metrics (cnf_id, value) VALUES ('CNF-001', 1)`) // the example of the document
-	stranger(t, c.sidecars[0], "/openapi.json")
+	schemathesis(t, c.sidecars[0], "/openapi.json")
 }
 
-func TestStrangerWhoWritesFindsNothingWrong(t *testing.T) {
+func TestOpenAPIDescriptionOfWritesIsRight(t *testing.T) {
 	t.Parallel()
 	sidecar := newCNFMetrics(t, 1)[0]
-	stranger(t, sidecar, "/openapi.json")
+	schemathesis(t, sidecar, "/openapi.json")
 	if n := sidecar.Metric("ringside_writes_total", `dataset="cnf-metrics"`, `result="written"`); n < 1 {
 		t.Error("nothing was written")
 	}
 }
 
-func TestStrangerFindsNothingWrongWithTheCNFMetricsDescription(t *testing.T) {
+func TestOpenAPIDescriptionOfCNFMetricsIsRight(t *testing.T) {
 	t.Parallel()
-	stranger(t, newCNFMetrics(t, 1)[0], "/cnfmetrics/openapi.json")
+	schemathesis(t, newCNFMetrics(t, 1)[0], "/cnfmetrics/openapi.json")
 }
 
-// stranger is a program that knows nothing but a description, and asks a sidecar whatever it allows, and much that it
-// does not. One check is left out, that all the description allows is taken: it cannot say that three conditions exclude
-// each other, which columns a table has, or what is a good token.
-func stranger(t *testing.T, sidecar *rig.Sidecar, description string) {
+// schemathesis generates requests that an OpenAPI description allows, and many that it does not, and compares the responses with
+// the description. The check that the sidecar accepts all allowed requests is off: a description cannot express that three
+// conditions exclude each other, which columns a table has, or which token is valid.
+func schemathesis(t *testing.T, sidecar *rig.Sidecar, description string) {
 	t.Helper()
 	installLanguages(t)
 	program, err := filepath.Abs("../.bin/python/bin/schemathesis")
@@ -54,6 +54,6 @@ func stranger(t *testing.T, sidecar *rig.Sidecar, description string) {
 		t.Errorf("%v defects", n)
 	}
 	if n := sidecar.Metric("ringside_requests_total", `dataset="cnf-metrics"`, `result="hit"`); n < 1 {
-		t.Error("no value was ever answered from memory")
+		t.Error("no read was answered from memory")
 	}
 }

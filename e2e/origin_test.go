@@ -13,19 +13,19 @@ import (
 
 const clients = 1000
 
-// B1: one cold key is one query, however many ask for it.
+// B1: one cold key causes one query, however many clients read it.
 func TestPromiseB1OneColdKeyIsOneQuery(t *testing.T) {
 	c := newCluster(t, 5)
 	c.fill("cold-", 100)
 	c.oneQueryEach(t, "B1", "cold", http.StatusOK)
 }
 
-// B3: an absent key is one query per negative_ttl.
+// B3: a key without a row causes one query per negative_ttl.
 func TestPromiseB3AbsentKeyIsOneQuery(t *testing.T) {
 	newCluster(t, 5).oneQueryEach(t, "B3", "absent", http.StatusNotFound)
 }
 
-// oneQueryEach lets a herd read a key in each round, and has the database count.
+// oneQueryEach has a herd read a new key in each round, and counts the queries in the database.
 func (c *cluster) oneQueryEach(t *testing.T, number, kind string, status int) {
 	before, wrong, rounds := c.queries("cnf_metrics"), 0, sampleOf(100)
 	for round := range rounds {
@@ -46,12 +46,12 @@ func (c *cluster) oneQueryEach(t *testing.T, number, kind string, status int) {
 	})
 }
 
-// B4: many cold keys at once are never more statements at a time than the cap. A thousand clients cannot ask at one
-// moment: how many queries their keys become depends on how close together they come.
+// B4: many cold keys never cause more concurrent statements than the cap. The number of queries depends on how many of the
+// requests arrive at the same time.
 func TestPromiseB4ColdKeysStayUnderTheCap(t *testing.T) {
 	c := newCluster(t, 5)
 	c.fill("cold-", clients)
-	c.herd(clients, "slow-metrics", "cold-0", http.StatusOK) // connect, or the keys do not come at once
+	c.herd(clients, "slow-metrics", "cold-0", http.StatusOK) // opens the connections, so that the requests below arrive together
 	peak := c.watchStatements("slow_metrics")
 	before := c.queries("slow_metrics")
 	var all sync.WaitGroup
@@ -67,7 +67,7 @@ func TestPromiseB4ColdKeysStayUnderTheCap(t *testing.T) {
 	report(t, promise{
 		number: "B4", n: clients, held: 0 < seen && seen <= limit && queries < clients,
 		done: fmt.Sprintf("%d cold keys by as many clients of 5 sidecars, cap %d statements each", clients, statementCap),
-		figure: fmt.Sprintf("at most %d statements at a time in pg_stat_activity (cap %d), %d queries in all",
+		figure: fmt.Sprintf("at most %d concurrent statements in pg_stat_activity (cap %d), %d queries in total",
 			seen, limit, queries),
 	})
 }
@@ -75,7 +75,7 @@ func TestPromiseB4ColdKeysStayUnderTheCap(t *testing.T) {
 // batchSize is the default of batch.max_keys.
 const batchSize = 100
 
-// B5: cold keys that are asked for at once are as few queries as the batch size allows, and one of what is left per owner.
+// B5: one request for many cold keys causes as few queries as the batch size allows, plus at most one per owner.
 func TestPromiseB5ColdKeysOfABatchAreFewQueries(t *testing.T) {
 	c := newCluster(t, 5)
 	c.fill("cold-", batchRounds*clients)
@@ -87,14 +87,14 @@ func TestPromiseB5ColdKeysOfABatchAreFewQueries(t *testing.T) {
 	}
 	report(t, promise{
 		number: "B5", n: batchRounds, held: 0 < most && most <= limit,
-		done:   fmt.Sprintf("%d cold keys at once, by one :batchGet", clients),
-		figure: fmt.Sprintf("at most %d queries (%d keys / %d and one for each owner: %d)", most, clients, batchSize, limit),
+		done:   fmt.Sprintf("%d cold keys in one :batchGet", clients),
+		figure: fmt.Sprintf("at most %d queries (%d keys / %d plus one per owner: %d)", most, clients, batchSize, limit),
 	})
 }
 
 const batchRounds = 10
 
-// batchGet reads n keys of a prefix, from the one with a number, in one request to sidecar i.
+// batchGet reads n keys of a prefix, beginning with the number from, in one request to sidecar i.
 func (c *cluster) batchGet(i int, dataset, prefix string, from, n int) {
 	c.t.Helper()
 	keys := make([]string, n)
@@ -129,7 +129,7 @@ func (c *cluster) batchGet(i int, dataset, prefix string, from, n int) {
 	}
 }
 
-// watchStatements samples the database's own list of statements until peak is called.
+// watchStatements samples pg_stat_activity until peak is called.
 func (c *cluster) watchStatements(relation string) (peak func() int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	most := make(chan int, 1)

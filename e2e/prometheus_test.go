@@ -21,9 +21,9 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-var draw = flag.Bool("draw", false, "make the faults last, and draw deploy/grafana/fleet.png of them")
+var draw = flag.Bool("draw", false, "make the faults last longer, and draw them in deploy/grafana/fleet.png")
 
-// prometheus is a real one, with the rules of deploy/prometheus, that scrapes a cluster.
+// prometheus is a Prometheus server with the rules of deploy/prometheus that scrapes a cluster.
 type prometheus struct {
 	t       *testing.T
 	address string
@@ -48,9 +48,9 @@ func ruleFiles(t *testing.T) []string {
 	return []string{filepath.Join(folder, "rules.yml"), filepath.Join(folder, "alerts.yml")}
 }
 
-// ask decodes the data of an answer of Prometheus' API.
-func (p *prometheus) ask(path string, query url.Values, data any) error {
-	response, err := http.Get("http://" + p.address + path + "?" + query.Encode())
+// query decodes the data of a response of Prometheus' API.
+func (p *prometheus) query(path string, values url.Values, data any) error {
+	response, err := http.Get("http://" + p.address + path + "?" + values.Encode())
 	if err != nil {
 		return err
 	}
@@ -68,18 +68,18 @@ func (p *prometheus) ask(path string, query url.Values, data any) error {
 	return nil
 }
 
-// samples counts what a query has returned since the start, second by second: numbers only, for 0/0 draws nothing.
+// samples counts the numbers that a range query returns since the start, with steps of a second. 0/0 is not a number.
 func (p *prometheus) samples(query string) (n int, err error) {
 	var data struct {
 		Result []struct{ Values [][2]any }
 	}
-	err = p.ask("/api/v1/query_range", url.Values{
+	err = p.query("/api/v1/query_range", url.Values{
 		"query": {query}, "step": {"1"},
 		"start": {fmt.Sprint(p.began.Unix())}, "end": {fmt.Sprint(time.Now().Unix())},
 	}, &data)
 	for _, series := range data.Result {
 		for _, value := range series.Values {
-			text, _ := value[1].(string) // of a time and a value; any other type is no number either
+			text, _ := value[1].(string) // of a time and a value
 			if number, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(number) {
 				n++
 			}
@@ -95,12 +95,12 @@ func (p *prometheus) wantSamples(what, query string) {
 	}
 }
 
-// awaitScrapes waits until all targets have been scraped often enough for a rate.
+// awaitScrapes waits until all targets have been scraped three times, as a rate needs.
 func (p *prometheus) awaitScrapes(targets int) {
 	p.t.Helper()
 	rig.Eventually(p.t, 40*time.Second, func() error {
 		if n, err := p.samples(fmt.Sprintf("count(ringside_build_info) == %d", targets)); n < 3 {
-			return fmt.Errorf("%d targets were scraped %d times: %v", targets, n, err)
+			return fmt.Errorf("%d targets have %d scrapes: %v", targets, n, err)
 		}
 		return nil
 	})
@@ -124,7 +124,7 @@ type rule struct {
 func (p *prometheus) rules() (all []rule) {
 	p.t.Helper()
 	var data struct{ Groups []struct{ Rules []rule } }
-	if err := p.ask("/api/v1/rules", nil, &data); err != nil {
+	if err := p.query("/api/v1/rules", nil, &data); err != nil {
 		p.t.Fatal(err)
 	}
 	for _, group := range data.Groups {
@@ -138,7 +138,7 @@ func (p *prometheus) rules() (all []rule) {
 
 var metricName = regexp.MustCompile(`\b(?:ringside|process|go)_[a-z_]+|\b[a-z_]+:ringside_[a-z_]+:[a-z0-9_]+`)
 
-// wantMetrics finds misspelt names where no data is an answer, as it is for alerts.
+// wantMetrics finds misspelled names of metrics in queries that may return no data, as those of alerts.
 func (p *prometheus) wantMetrics(what, query string, names []string) {
 	p.t.Helper()
 	for _, name := range metricName.FindAllString(query, -1) {
@@ -150,14 +150,14 @@ func (p *prometheus) wantMetrics(what, query string, names []string) {
 
 func (p *prometheus) names() (names []string) {
 	p.t.Helper()
-	if err := p.ask("/api/v1/label/__name__/values", nil, &names); err != nil {
+	if err := p.query("/api/v1/label/__name__/values", nil, &names); err != nil {
 		p.t.Fatal(err)
 	}
 	return names
 }
 
-// Every query that ships has something to say about a cluster under load that has had its faults, and each fault rings
-// its alerts.
+// Every query of the dashboards and rules returns data for a cluster under load in which faults have happened, and each fault
+// raises its alerts.
 func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -195,7 +195,7 @@ func (p *prometheus) sidecarDies(c *cluster, phase time.Duration) {
 
 func (p *prometheus) databaseDies(c *cluster, phase time.Duration) {
 	c.database.Kill()
-	misses := c.load(1, math.MaxInt, "not-held-", 0) // these are errors now
+	misses := c.load(1, math.MaxInt, "not-cached-", 0) // these reads fail now
 	p.awaitAlert("RingsideOriginUnavailable")
 	p.awaitAlert("RingsideServesStale")
 	p.awaitAlert("RingsideReadErrors")
@@ -255,7 +255,7 @@ func (p *prometheus) checkDashboards(c *cluster) {
 	}
 }
 
-// draw is for a person to look at: what the test has seen as Grafana would show it. Debian's Python has its packages.
+// draw draws the data of the test as Grafana would show it. It uses Debian's Python, which has the packages.
 func (p *prometheus) draw() {
 	cmd := exec.Command("/usr/bin/python3", "draw.py", "fleet.json", "http://"+p.address, "fleet.png", "job=ringside")
 	cmd.Dir = "../deploy/grafana"
@@ -279,7 +279,7 @@ func TestRulesByPromtool(t *testing.T) {
 	}
 }
 
-// Who is woken by an alert finds in the runbook what to do, and each alert has been seen to fire in a test.
+// The runbook has a section for each alert, and a test of promtool makes each alert fire.
 func TestAlertsHaveARunbookAndATest(t *testing.T) {
 	read := func(path string) string {
 		b, err := os.ReadFile("../deploy/prometheus/" + path)
@@ -296,7 +296,7 @@ func TestAlertsHaveARunbookAndATest(t *testing.T) {
 	for _, match := range found {
 		name := match[1]
 		if !strings.Contains(runbook, "\n## "+name+"\n") || !strings.Contains(alerts, "RUNBOOK.md#"+strings.ToLower(name)+"\n") {
-			t.Errorf("%s has no section in the runbook, or does not link to it", name)
+			t.Errorf("%s has no section in the runbook, or no link to it", name)
 		}
 		if !strings.Contains(tests, fmt.Sprintf(`alertname=%q,alertstate="firing"`, name)) {
 			t.Errorf("no test in tests/alerts.yml makes %s fire", name)

@@ -11,17 +11,18 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// edge starts a sidecar that follows the feeds of the first two members, and waits until it has their ring.
-func (c *cluster) edge() *rig.Sidecar {
+// startClient starts a sidecar with the role client, which gets the ring by xDS from the first two members, and waits for the
+// ring.
+func (c *cluster) startClient() *rig.Sidecar {
 	c.t.Helper()
-	s := rig.NewSidecar(c.t, "edge", c.configOf(fmt.Sprintf("{xds: [%q, %q]}", c.sidecars[0].XDS, c.sidecars[1].XDS)))
+	s := rig.NewSidecar(c.t, "client", c.configOf(fmt.Sprintf("{xds: [%q, %q]}", c.sidecars[0].XDS, c.sidecars[1].XDS)))
 	s.RoleClient()
 	s.Start()
 	c.awaitRingOf(s)
 	return s
 }
 
-// awaitRingOf waits until s has the ring that the members have.
+// awaitRingOf waits until s has the same ring as the members.
 func (c *cluster) awaitRingOf(s *rig.Sidecar) {
 	c.t.Helper()
 	rig.Eventually(c.t, 15*time.Second, func() error {
@@ -37,7 +38,7 @@ func (c *cluster) awaitRingOf(s *rig.Sidecar) {
 	})
 }
 
-// through reads by way of a sidecar, which may or may not take a hop.
+// through returns a reader through a sidecar. It does not check whether a peer fetch was necessary.
 func (c *cluster) through(s *rig.Sidecar, dataset string) reader {
 	return func(key string) error {
 		response, err := c.client.Get(s.URL(dataset, key))
@@ -53,26 +54,26 @@ func (c *cluster) through(s *rig.Sidecar, dataset string) reader {
 	}
 }
 
-// An edge has the ring of the members without etcd: it asks the owners, and loads nothing itself.
-func TestPromiseZAnEdgeFollowsTheFeed(t *testing.T) {
+// A sidecar with the role client has the ring of the members without etcd. It fetches from the owners and loads nothing itself.
+func TestPromiseZRoleClientFetchesFromOwners(t *testing.T) {
 	const keys, dataset = 1000, "owned-metrics"
 	c := newClusterOf(t, 4, rig.XDSSidecars)
 	c.fill("key-", keys)
-	edge := c.edge()
-	read := c.through(edge, dataset)
-	c.reportEdge(t, edge, read, "4 members")
+	client := c.startClient()
+	read := c.through(client, dataset)
+	c.reportClient(t, client, read, "4 members")
 
 	load := newStream(t, 4, keys, read)
 	load.awaitReads(t, 500)
 	c.sidecars[3].Kill()
 	c.drop(3)
-	c.awaitRingOf(edge)
+	c.awaitRingOf(client)
 	load.awaitReads(t, 500)
 	load.stop()
 	reportStream(t, load, "kill -9 of a member")
-	c.reportEdge(t, edge, read, "after kill -9 of a member")
+	c.reportClient(t, client, read, "after kill -9 of a member")
 
-	before, _, err := edge.RingID()
+	before, _, err := client.RingID()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,41 +83,40 @@ func TestPromiseZAnEdgeFollowsTheFeed(t *testing.T) {
 	c.sidecars[1].Kill()
 	load.awaitReads(t, 2000)
 	load.stop()
-	reportStream(t, load, "kill -9 of both members whose feeds it follows")
-	if after, members, err := edge.RingID(); after != before || members != 3 {
-		t.Errorf("without a feed the edge has ring %s of %d members (%v); want %s", after, members, err, before)
+	reportStream(t, load, "kill -9 of both members that it gets the ring from")
+	if after, members, err := client.RingID(); after != before || members != 3 {
+		t.Errorf("without an xDS server the client has ring %s of %d members (%v); want %s", after, members, err, before)
 	}
-	if view := ringOf(t, edge); !strings.Contains(view, `"kind":"xds","connected":false`) {
-		t.Errorf("the edge does not say that its feeds are away: %s", view)
+	if view := ringOf(t, client); !strings.Contains(view, `"kind":"xds","connected":false`) {
+		t.Errorf("the client does not report that its xDS servers are unavailable: %s", view)
 	}
 
 	c.sidecars[1].Start()
 	c.drop(0)
-	c.awaitRingOf(edge)
-	c.reportEdge(t, edge, read, "one of the two is back")
-
+	c.awaitRingOf(client)
+	c.reportClient(t, client, read, "one of the two runs again")
 }
 
-// reportEdge reads all keys through the edge and reports how many it loaded itself.
-func (c *cluster) reportEdge(t *testing.T, edge *rig.Sidecar, read reader, when string) {
+// reportClient reads all keys through the client and reports how many it loaded itself.
+func (c *cluster) reportClient(t *testing.T, client *rig.Sidecar, read reader, when string) {
 	t.Helper()
 	loads := func(s *rig.Sidecar) float64 { return s.Metric("ringside_loads_total") }
-	before := loads(edge)
-	if n, err := hops(t, 1000, read); err != nil {
+	before := loads(client)
+	if n, err := peerFetches(t, 1000, read); err != nil {
 		t.Errorf("%d reads: %v", n, err)
 	}
-	own := loads(edge) - before
+	own := loads(client) - before
 	if loads(c.sidecars[1]) == 0 {
-		t.Error("a member has loaded nothing, either: the metric says nothing")
+		t.Error("invalid run: the metric counts no loads of a member")
 	}
-	report(t, promise{number: "Z5", n: 1000, held: own == 0, done: "an edge that follows two feeds, " + when,
-		figure: fmt.Sprintf("0 of 1000 reads failed, %v loads by the edge itself", own)})
+	report(t, promise{number: "Z5", n: 1000, held: own == 0, done: "a sidecar with the role client and two xDS servers, " + when,
+		figure: fmt.Sprintf("0 of 1000 reads failed, %v loads by the client itself", own)})
 }
 
 func reportStream(t *testing.T, s *stream, what string) {
 	t.Helper()
 	report(t, promise{
-		number: "Z5", n: int(s.reads.Load()), held: s.failed.Load() == 0, done: "an edge, under load, " + what,
+		number: "Z5", n: int(s.reads.Load()), held: s.failed.Load() == 0, done: "a sidecar with the role client, under load, " + what,
 		figure: fmt.Sprintf("%d of %d reads failed %s", s.failed.Load(), s.reads.Load(), s.failure()),
 	})
 }

@@ -26,13 +26,13 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// engine is a kind of database, and what differs from one to the other.
+// engine is a kind of database, with its differences from the others.
 type engine struct {
 	name, driver string
 	start        func(testing.TB) *rig.Database
-	// prepare makes what is acknowledged survive a kill of the server, which the rig's servers need not do.
+	// prepare makes acknowledged writes survive a kill of the server. The rig configures servers without this.
 	prepare string
-	key     string // the type of a key that equals no other
+	key     string // a type of strings that are equal only if their bytes are
 	numbers bool   // placeholders are $1, $2, …
 }
 
@@ -52,7 +52,7 @@ func onEach(t *testing.T, test func(t *testing.T, e engine)) {
 	}
 }
 
-// bind writes the placeholders of a statement as the database wants them.
+// bind replaces the placeholders ? of a statement by those of the database.
 func (e engine) bind(statement string) string {
 	if !e.numbers {
 		return statement
@@ -67,8 +67,8 @@ func (e engine) bind(statement string) string {
 	return b.String()
 }
 
-// table is a dataset that takes writes; it has the name of its table. Each row has its value twice, so that halves of
-// two writes are seen.
+// table is a writable dataset with the name of its table. Each row has its value twice, so that a row with parts of two writes is
+// detected.
 type table struct {
 	name      string
 	versioned bool
@@ -76,7 +76,7 @@ type table struct {
 
 var versioned, unversioned = table{"versioned", true}, table{"unversioned", false}
 
-// traffic is sidecars in front of a database, and clients of which everything is recorded.
+// traffic is a cluster in front of a database, and clients whose operations are recorded.
 type traffic struct {
 	t        testing.TB
 	engine   engine
@@ -84,30 +84,30 @@ type traffic struct {
 	database *rig.Database
 	sql      *sql.DB
 	sidecars []*rig.Sidecar
-	lives    []atomic.Int32 // :: how often each sidecar was started again
+	lives    []atomic.Int32 // :: number of restarts of each sidecar
 	client   *http.Client
 	keys     int // per table
 
 	recorder *history.Recorder
 	checker  *history.Checker
-	recent   [][]history.Op // windows
-	pause    sync.RWMutex   // held for reading by each operation: windows of the history are cut between operations
+	recent   [][]history.Op // the last windows of the history
+	pause    sync.RWMutex   // held for reading by each operation, so that windows end between operations
 	tokens   sync.Map       // :: key → version of its last acknowledged write, *atomic.Int64
 
 	reads, stale, failed, refused, unknown atomic.Int64
 	lastFailure                            atomic.Pointer[string]
 }
 
-// times are the policy of a test's datasets, and what else it needs.
+// times is the policy of a test's datasets, with further configuration.
 type times struct {
 	ttl, localTTL, loadTimeout, staleIfError time.Duration
-	dataset, origin                          string // further fields, as YAML has them
-	datasets                                 string // further datasets, as YAML has them
+	dataset, origin                          string // further fields in YAML
+	datasets                                 string // further datasets in YAML
 	schema                                   []string
 	prepare                                  func(w *traffic, config string) // before the sidecars start; may be nil
 }
 
-// quick has everything happen often.
+// quick makes loads, expiry and stale responses frequent.
 var quick = times{
 	ttl: 2 * time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: 5 * time.Second,
 }
@@ -117,7 +117,7 @@ func (p times) rules() history.Rules {
 	return history.Rules{Fresh: fresh, Stale: fresh + p.staleIfError}
 }
 
-// newTraffic starts n sidecars in front of both tables, with keys rows each, of which every second exists.
+// newTraffic starts n sidecars in front of both tables. Each table has rows for every second one of keys.
 func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 	t.Helper()
 	w := &traffic{
@@ -131,7 +131,7 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.connect()
 	w.exec(e.prepare)
-	w.connect() // what was prepared is so in new sessions
+	w.connect() // the preparation has an effect in new sessions only
 	if e.numbers {
 		w.exec(`CREATE EXTENSION pg_stat_statements`)
 	}
@@ -156,7 +156,7 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 func (w *traffic) connect() {
 	w.t.Helper()
 	dsn := w.database.DSN
-	if w.engine.driver == "mysql" { // whose COMMIT has no other end while the server is frozen
+	if w.engine.driver == "mysql" { // without these, COMMIT does not return while the server is frozen
 		dsn += fmt.Sprintf("?readTimeout=%v&writeTimeout=%[1]v", directTimeout)
 	}
 	db, err := sql.Open(w.engine.driver, dsn)
@@ -171,7 +171,7 @@ func (w *traffic) connect() {
 func (w *traffic) create(table table, version string) {
 	w.t.Helper()
 	w.exec(fmt.Sprintf(`CREATE TABLE %s
-		(id %s PRIMARY KEY, value varchar(300) NOT NULL, %stwin varchar(300) NOT NULL)`, table.name, w.engine.key, version))
+		(id %s PRIMARY KEY, value varchar(300) NOT NULL, %scopy varchar(300) NOT NULL)`, table.name, w.engine.key, version))
 }
 
 func (w *traffic) config(p times) string {
@@ -202,16 +202,16 @@ func (w *traffic) exec(statement string, args ...any) {
 
 func (w *traffic) key(i int) string { return "key-" + strconv.Itoa(i) }
 
-// restart begins the next life of a sidecar, after its process has ended.
+// restart starts a sidecar after its process has exited.
 func (w *traffic) restart(i int) {
 	w.lives[i].Add(1)
 	w.sidecars[i].Start()
 }
 
-// maxRecent is how many windows are kept for people.
+// maxRecent is the number of windows that are kept to explain a violation.
 const maxRecent = 10
 
-// cut judges the history so far. It waits until no operation is under way.
+// cut ends a window of the history at a time at which no operation runs, and checks it.
 func (w *traffic) cut() (ops []history.Op) {
 	w.pause.Lock()
 	ops = w.recorder.Take()
@@ -220,29 +220,29 @@ func (w *traffic) cut() (ops []history.Op) {
 	w.checker.Check(ops)
 	w.recent = append(w.recent[max(0, len(w.recent)-maxRecent+1):], ops)
 	if good && w.checker.Violations() > 0 {
-		w.tell(w.checker.First[0].Op.Key)
+		w.logRecent(w.checker.First[0].Op.Key)
 	}
 	return ops
 }
 
-// tell logs what happened lately to a key, without reads that saw what the one before through their sidecar saw.
-func (w *traffic) tell(key string) {
+// logRecent logs the recent operations on a key. It omits reads with the same result as the previous read through their sidecar.
+func (w *traffic) logRecent(key string) {
 	ops := slices.DeleteFunc(slices.Concat(w.recent...), func(op history.Op) bool { return op.Key != key })
 	slices.SortFunc(ops, func(a, b history.Op) int { return cmp.Compare(a.End, b.End) })
-	seen := map[int32]string{}
+	last := map[int32]string{}
 	for _, op := range ops {
 		if op.Kind == history.Read {
-			saw := fmt.Sprint(op.Outcome, op.Seq, op.Version, op.Stale, op.Damage)
-			if saw == seen[op.Sidecar] {
+			result := fmt.Sprint(op.Outcome, op.Seq, op.Version, op.Stale, op.Damage)
+			if result == last[op.Sidecar] {
 				continue
 			}
-			seen[op.Sidecar] = saw
+			last[op.Sidecar] = result
 		}
 		w.t.Log(op)
 	}
 }
 
-// token is the version of the last acknowledged write of a key.
+// token returns the version of the last acknowledged write of a key.
 func (w *traffic) token(key string) *atomic.Int64 {
 	v, ok := w.tokens.Load(key)
 	if !ok {
@@ -256,7 +256,7 @@ type actor struct {
 	*traffic
 	log  *history.Log
 	rng  *rand.Rand
-	rows map[string]parsed // :: bytes of a row → what they are, for it takes long to tell
+	rows map[string]parsed // :: bytes of a row → their meaning, because parsing is slow
 }
 
 type parsed struct {
@@ -272,7 +272,7 @@ func (w *traffic) actor(seed uint64) *actor {
 	}
 }
 
-// begin starts an operation through sidecar i, or around all of them.
+// begin starts an operation through sidecar i, or a direct one.
 func (a *actor) begin(kind history.Kind, i int, table table, key string) history.Op {
 	op := history.Op{Kind: kind, Sidecar: int32(i), Key: table.name + "/" + key}
 	if i != history.Direct {
@@ -284,10 +284,10 @@ func (a *actor) begin(kind history.Kind, i int, table table, key string) history
 
 func (a *actor) end(op history.Op) {
 	op.End = a.recorder.Now()
-	a.note(op)
+	a.record(op)
 }
 
-func (a *actor) note(op history.Op) {
+func (a *actor) record(op history.Op) {
 	switch op.Outcome {
 	case history.Failed:
 		a.failed.Add(1)
@@ -308,17 +308,17 @@ func (a *actor) note(op history.Op) {
 	a.log.Add(op)
 }
 
-// fail notes why an operation did not succeed, for people.
-func (a *actor) fail(what string, i int, status int, body []byte, err error) {
+// setFailure keeps the reason why an operation failed, for the log.
+func (a *actor) setFailure(what string, i int, status int, body []byte, err error) {
 	why := fmt.Sprintf("%s through %d: %d %.300s %v", what, i+1, status, bytes.TrimSpace(body), err)
 	a.lastFailure.Store(&why)
 }
 
-// maxRows bounds what an actor remembers of rows.
+// maxRows bounds the rows that an actor keeps.
 const maxRows = 10000
 
-// see fills in op what the bytes of a row say.
-func (a *actor) see(op *history.Op, table table, key string, body []byte, version int64) {
+// setRow sets the fields of op from the bytes of a row.
+func (a *actor) setRow(op *history.Op, table table, key string, body []byte, version int64) {
 	p, ok := a.rows[string(body)]
 	if !ok {
 		var err error
@@ -334,15 +334,15 @@ func (a *actor) see(op *history.Op, table table, key string, body []byte, versio
 	op.Seq, op.Version = p.seq, p.version
 	switch {
 	case p.dataset != table.name || p.key != key:
-		op.Damage = fmt.Sprintf("it is the value of %s/%s", p.dataset, p.key)
+		op.Damage = fmt.Sprintf("the value belongs to %s/%s", p.dataset, p.key)
 	case p.version != version:
-		op.Damage = fmt.Sprintf("the row has version %d, the answer says %d", p.version, version)
+		op.Damage = fmt.Sprintf("the row has version %d, the response %d", p.version, version)
 	}
 }
 
 func parseRow(table table, key string, body []byte) (parsed, error) {
 	var row struct {
-		ID, Value, Twin string
+		ID, Value, Copy string
 		Ver             int64
 	}
 	if err := json.Unmarshal(body, &row); err != nil {
@@ -352,8 +352,8 @@ func parseRow(table table, key string, body []byte) (parsed, error) {
 	switch {
 	case err != nil:
 		return parsed{}, err
-	case row.Twin != row.Value:
-		return parsed{}, fmt.Errorf("two halves: %q and %q", row.Value, row.Twin)
+	case row.Copy != row.Value:
+		return parsed{}, fmt.Errorf("value %q and copy %q differ", row.Value, row.Copy)
 	case row.ID != key:
 		return parsed{}, fmt.Errorf("the row of %q", row.ID)
 	}
@@ -366,7 +366,7 @@ func (a *actor) method(i int, table table, name string) string {
 	return "http://" + a.sidecars[i].HTTP + "/v1/" + table.name + ":" + name
 }
 
-// do sends a request and returns the whole answer.
+// do sends a request and returns the whole response.
 func (a *actor) do(method, url, body string, fields ...string) (status int, h http.Header, answer []byte, err error) {
 	request, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
@@ -385,7 +385,7 @@ func (a *actor) do(method, url, body string, fields ...string) (status int, h ht
 }
 
 func number(field string) int64 {
-	n, _ := strconv.ParseInt(field, 10, 64) // an empty field is no version
+	n, _ := strconv.ParseInt(field, 10, 64) // an empty field means that there is no version
 	return n
 }
 
@@ -407,14 +407,14 @@ func (a *actor) get(i int, table table, key string, noCache bool, minVersion int
 	switch {
 	case err == nil && status == http.StatusOK:
 		op.Stale = header.Get("Ringside-Stale") != ""
-		a.see(&op, table, key, body, number(header.Get("Ringside-Version")))
+		a.setRow(&op, table, key, body, number(header.Get("Ringside-Version")))
 	case err == nil && status == http.StatusNotFound && isAbsent(body):
 		op.Outcome = history.Absent
 	default:
 		op.Outcome = history.Failed
-		a.fail("get", i, status, body, err)
+		a.setFailure("get", i, status, body, err)
 	}
-	a.note(op)
+	a.record(op)
 	return op
 }
 
@@ -445,8 +445,8 @@ func (a *actor) batch(i int, table table, keys []string) {
 	}
 	if err != nil || len(results.Results) != len(keys) {
 		op.Outcome = history.Failed
-		a.fail("batchGet", i, status, answer, err)
-		a.note(op)
+		a.setFailure("batchGet", i, status, answer, err)
+		a.record(op)
 		return
 	}
 	for n, r := range results.Results {
@@ -454,14 +454,14 @@ func (a *actor) batch(i int, table table, keys []string) {
 		one.Key, one.Stale = table.name+"/"+keys[n], r.Stale
 		switch {
 		case r.Error == nil:
-			a.see(&one, table, keys[n], r.Value, r.Version)
+			a.setRow(&one, table, keys[n], r.Value, r.Version)
 		case strings.HasSuffix(r.Error.Type, "/absent"):
 			one.Outcome = history.Absent
 		default:
 			one.Outcome = history.Failed
-			a.fail("batchGet", i, 0, []byte(r.Error.Type), nil)
+			a.setFailure("batchGet", i, 0, []byte(r.Error.Type), nil)
 		}
-		a.note(one)
+		a.record(one)
 	}
 }
 
@@ -472,18 +472,18 @@ func (a *actor) put(i int, table table, key string, c history.Condition) history
 	op := a.begin(history.Put, i, table, key)
 	op.Seq, op.If = a.recorder.NextSeq(), c
 	text := history.Value{Dataset: table.name, Key: key, Seq: op.Seq, Writer: a.log.Client()}.String()
-	status, header, body, err := a.do(http.MethodPut, a.url(i, table, key), fmt.Sprintf(`{"value":%q,"twin":%[1]q}`, text),
+	status, header, body, err := a.do(http.MethodPut, a.url(i, table, key), fmt.Sprintf(`{"value":%q,"copy":%[1]q}`, text),
 		append(condition(c), "Content-Type", "application/json")...)
 	op.End = a.recorder.Now()
 	a.writeOutcome(&op, i, status, body, err)
 	if op.Outcome == history.OK {
 		seq := op.Seq
-		a.see(&op, table, key, body, number(header.Get("Ringside-Version")))
+		a.setRow(&op, table, key, body, number(header.Get("Ringside-Version")))
 		if op.Damage != "" || op.Seq != seq {
-			a.t.Errorf("a put of value %d through sidecar %d was answered with %d %s", seq, i+1, op.Seq, op.Damage)
+			a.t.Errorf("the response to a put of value %d through sidecar %d has value %d %s", seq, i+1, op.Seq, op.Damage)
 		}
 	}
-	a.note(op)
+	a.record(op)
 	return op
 }
 
@@ -499,11 +499,12 @@ func (a *actor) delete(i int, table table, key string, c history.Condition) hist
 	if op.Outcome == history.OK {
 		op.Version = number(header.Get("Ringside-Version"))
 	}
-	a.note(op)
+	a.record(op)
 	return op
 }
 
-// writeOutcome says what came of a write. What a sidecar says of a write that was not made is believed, and so checked.
+// writeOutcome sets the outcome of a write. It trusts a sidecar that reports that a write did not happen, so that the history
+// checks this as well.
 func (a *actor) writeOutcome(op *history.Op, i, status int, body []byte, err error) {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -518,7 +519,7 @@ func (a *actor) writeOutcome(op *history.Op, i, status int, body []byte, err err
 	default:
 		return
 	}
-	a.fail("write", i, status, body, err)
+	a.setFailure("write", i, status, body, err)
 }
 
 func condition(c history.Condition) []string {
@@ -533,28 +534,29 @@ func condition(c history.Condition) []string {
 	return nil
 }
 
-// invalidate drops a key everywhere. An answer that does not name every member is no promise.
+// invalidate invalidates a key on all members. If the response counts fewer members, the outcome is unknown.
 func (a *actor) invalidate(i int, table table, key string) {
 	a.pause.RLock()
 	defer a.pause.RUnlock()
 	op := a.begin(history.Invalidate, i, table, key)
 	status, _, body, err := a.do(http.MethodPost, a.method(i, table, "invalidate"), fmt.Sprintf(`{"keys":[%q]}`, key))
-	var told struct{ Members int }
+	var result struct{ Members int }
 	if err == nil && status == http.StatusOK {
-		err = json.Unmarshal(body, &told)
+		err = json.Unmarshal(body, &result)
 	}
-	if err != nil || told.Members != len(a.sidecars) {
+	if err != nil || result.Members != len(a.sidecars) {
 		op.Outcome = history.Unknown
-		a.fail("invalidate", i, status, body, err)
+		a.setFailure("invalidate", i, status, body, err)
 	}
 	a.end(op)
 }
 
-// directTimeout bounds an operation that goes around the cache.
+// directTimeout bounds a direct operation.
 const directTimeout = 3 * time.Second
 
-// around runs a transaction. Until it commits nothing is written; what comes of a commit that fails nobody knows.
-func (a *actor) around(op *history.Op, body func(context.Context, *sql.Tx) error) {
+// transact runs a direct transaction. If the commit fails, the outcome is unknown; if something before it fails, nothing is
+// written.
+func (a *actor) transact(op *history.Op, body func(context.Context, *sql.Tx) error) {
 	a.pause.RLock()
 	defer a.pause.RUnlock()
 	op.Start = a.recorder.Now()
@@ -563,7 +565,7 @@ func (a *actor) around(op *history.Op, body func(context.Context, *sql.Tx) error
 	tx, err := a.sql.BeginTx(ctx, nil)
 	if err == nil {
 		if err = body(ctx, tx); err != nil {
-			_ = tx.Rollback() // the connection may be what has failed
+			_ = tx.Rollback() // fails if the connection has failed
 		}
 	}
 	if err != nil {
@@ -572,7 +574,7 @@ func (a *actor) around(op *history.Op, body func(context.Context, *sql.Tx) error
 		op.Outcome, op.Version = history.Unknown, 0
 	}
 	op.End = a.recorder.Now()
-	a.note(*op)
+	a.record(*op)
 }
 
 // putDirect writes a new value with SQL.
@@ -580,9 +582,9 @@ func (a *actor) putDirect(table table, key string) history.Op {
 	op := a.begin(history.Put, history.Direct, table, key)
 	op.Seq = a.recorder.NextSeq()
 	text := history.Value{Dataset: table.name, Key: key, Seq: op.Seq, Writer: a.log.Client()}.String()
-	a.around(&op, func(ctx context.Context, tx *sql.Tx) error {
+	a.transact(&op, func(ctx context.Context, tx *sql.Tx) error {
 		bump := map[bool]string{true: ", ver = ver + 1"}[table.versioned]
-		update := a.engine.bind(`UPDATE ` + table.name + ` SET value = ?, twin = ?` + bump + ` WHERE id = ?`)
+		update := a.engine.bind(`UPDATE ` + table.name + ` SET value = ?, copy = ?` + bump + ` WHERE id = ?`)
 		result, err := tx.ExecContext(ctx, update, text, text, key)
 		if err != nil {
 			return err
@@ -595,15 +597,15 @@ func (a *actor) putDirect(table table, key string) history.Op {
 	return op
 }
 
-// insert makes a row whose version is above any that it had before.
+// insert inserts a row with a version above all its previous ones.
 func (a *actor) insert(ctx context.Context, tx *sql.Tx, table table, key, text string, op *history.Op) error {
 	if !table.versioned {
-		insert := a.engine.bind(`INSERT INTO unversioned (id, value, twin) VALUES (?, ?, ?)`)
+		insert := a.engine.bind(`INSERT INTO unversioned (id, value, copy) VALUES (?, ?, ?)`)
 		_, err := tx.ExecContext(ctx, insert, key, text, text)
 		return err
 	}
 	op.Version = time.Now().UnixMicro()
-	_, err := tx.ExecContext(ctx, a.engine.bind(`INSERT INTO versioned (id, value, twin, ver) VALUES (?, ?, ?, ?)`),
+	_, err := tx.ExecContext(ctx, a.engine.bind(`INSERT INTO versioned (id, value, copy, ver) VALUES (?, ?, ?, ?)`),
 		key, text, text, op.Version)
 	return err
 }
@@ -618,7 +620,7 @@ func (a *actor) version(ctx context.Context, tx *sql.Tx, table table, key string
 // deleteDirect deletes a row with SQL.
 func (a *actor) deleteDirect(table table, key string) {
 	op := a.begin(history.Delete, history.Direct, table, key)
-	a.around(&op, func(ctx context.Context, tx *sql.Tx) error {
+	a.transact(&op, func(ctx context.Context, tx *sql.Tx) error {
 		if table.versioned {
 			lock := a.engine.bind(`SELECT ver FROM versioned WHERE id = ? FOR UPDATE`)
 			err := tx.QueryRowContext(ctx, lock, key).Scan(&op.Version)
@@ -642,10 +644,10 @@ func (a *actor) getDirect(table table, key string) history.Op {
 	op := a.begin(history.Read, history.Direct, table, key)
 	ctx, cancel := context.WithTimeout(context.Background(), directTimeout)
 	defer cancel()
-	columns := map[bool]string{true: "value, twin, ver", false: "value, twin, 0"}[table.versioned]
-	var value, twin string
+	columns := map[bool]string{true: "value, copy, ver", false: "value, copy, 0"}[table.versioned]
+	var value, copied string
 	err := a.sql.QueryRowContext(ctx, a.engine.bind(`SELECT `+columns+` FROM `+table.name+` WHERE id = ?`), key).
-		Scan(&value, &twin, &op.Version)
+		Scan(&value, &copied, &op.Version)
 	op.End = a.recorder.Now()
 	v, damage := history.Parse(table.name, key, value)
 	switch {
@@ -653,11 +655,11 @@ func (a *actor) getDirect(table table, key string) history.Op {
 		op.Outcome = history.Absent
 	case err != nil:
 		op.Outcome = history.Failed
-	case damage != nil || value != twin:
-		op.Damage = fmt.Sprintf("%q and %q", value, twin)
+	case damage != nil || value != copied:
+		op.Damage = fmt.Sprintf("%q and %q", value, copied)
 	default:
 		op.Seq = v.Seq
 	}
-	a.note(op)
+	a.record(op)
 	return op
 }

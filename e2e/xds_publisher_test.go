@@ -20,8 +20,8 @@ import (
 	"github.com/ringside-cache/ringside/xds"
 )
 
-// stand are n members that are nothing but addresses: one server that says to which of them a request came.
-func stand(t *testing.T, n int) []ring.Member {
+// fakeMembers returns n members whose one server responds with the address that a request was sent to.
+func fakeMembers(t *testing.T, n int) []ring.Member {
 	t.Helper()
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -42,7 +42,7 @@ func stand(t *testing.T, n int) []ring.Member {
 	return members
 }
 
-// serveFeed serves a feed until the test ends, and returns its address.
+// serveFeed serves xDS until the end of the test, and returns the address.
 func serveFeed(t *testing.T, f *xds.Feed) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,8 +60,8 @@ func serveFeed(t *testing.T, f *xds.Feed) string {
 	return ln.Addr().String()
 }
 
-// strays counts the keys that Envoy sends to another member than the ring does.
-func strays(t *testing.T, envoy *rig.EnvoyServer, members []ring.Member, keys int) (n int) {
+// misrouted counts the keys that Envoy does not send to the owner on the ring.
+func misrouted(t *testing.T, envoy *rig.EnvoyServer, members []ring.Member, keys int) (n int) {
 	t.Helper()
 	r, err := ring.New(members, ring.Size{})
 	if err != nil {
@@ -85,7 +85,7 @@ func strays(t *testing.T, envoy *rig.EnvoyServer, members []ring.Member, keys in
 	return n
 }
 
-// awaitMembers waits until Envoy has so many members on its ring.
+// awaitMembers waits until the ring of Envoy has n members.
 func awaitMembers(t *testing.T, envoy *rig.EnvoyServer, n int) {
 	t.Helper()
 	rig.Eventually(t, 15*time.Second, func() error {
@@ -96,23 +96,23 @@ func awaitMembers(t *testing.T, envoy *rig.EnvoyServer, n int) {
 	})
 }
 
-func reportStrays(t *testing.T, done string, envoy *rig.EnvoyServer, members []ring.Member, keys int) {
+func reportMisrouted(t *testing.T, done string, envoy *rig.EnvoyServer, members []ring.Member, keys int) {
 	t.Helper()
-	n := strays(t, envoy, members, keys)
+	n := misrouted(t, envoy, members, keys)
 	report(t, promise{number: "Z3", n: keys, held: n == 0, done: done,
-		figure: fmt.Sprintf("%d of %d keys went to another member than the owner", n, keys)})
+		figure: fmt.Sprintf("%d of %d keys did not go to the owner", n, keys)})
 }
 
-// 200 members is where rounding gives single members an entry more; then members come and go faster than anybody can
-// follow, and Envoys come late.
-func TestPromiseZTwoHundredMembersAndAStorm(t *testing.T) {
-	members := stand(t, 250)
+// With 200 members, rounding gives some members one more entry on the ring. Then members join faster than Envoy can build
+// rings, and a second Envoy starts late.
+func TestPromiseZTwoHundredMembersAndManyJoins(t *testing.T) {
+	members := fakeMembers(t, 250)
 	feed := xds.NewFeed(xds.Config{})
 	address := serveFeed(t, feed)
 	feed.Publish(members[:200])
 	envoy := rig.Envoy(t, address)
 	awaitMembers(t, envoy, 200)
-	reportStrays(t, "200 members", envoy, members[:200], 3000)
+	reportMisrouted(t, "200 members", envoy, members[:200], 3000)
 
 	before := feed.Status().Updates
 	for n := range 50 {
@@ -123,11 +123,11 @@ func TestPromiseZTwoHundredMembersAndAStorm(t *testing.T) {
 	updates := feed.Status().Updates - before
 	report(t, promise{number: "Z4", n: 50, held: updates <= 15, done: "50 joins in a second",
 		figure: fmt.Sprintf("%d updates for proxies", updates)})
-	reportStrays(t, "250 members, after the storm", envoy, members, 3000)
+	reportMisrouted(t, "250 members, after 50 joins", envoy, members, 3000)
 
 	late := rig.Envoy(t, address)
 	awaitMembers(t, late, 250)
-	reportStrays(t, "an Envoy that came late", late, members, 1000)
+	reportMisrouted(t, "an Envoy that started late", late, members, 1000)
 	leaving := append([]ring.Member(nil), members...)
 	for i := range 50 {
 		leaving[i*5].Leaving = true
@@ -135,35 +135,35 @@ func TestPromiseZTwoHundredMembersAndAStorm(t *testing.T) {
 	feed.Publish(leaving)
 	awaitMembers(t, envoy, 200)
 	awaitMembers(t, late, 200)
-	reportStrays(t, "50 of 250 leaving", envoy, leaving, 3000)
-	reportStrays(t, "50 of 250 leaving, the second Envoy", late, leaving, 1000)
+	reportMisrouted(t, "50 of 250 leaving", envoy, leaving, 3000)
+	reportMisrouted(t, "50 of 250 leaving, the second Envoy", late, leaving, 1000)
 	if s := feed.Status(); s.Refusals != 0 || s.Subscribers != 2 {
 		t.Errorf("feed: %+v, %+v", s, s.LastRefusal)
 	}
 }
 
-// A client that refuses everything is noted, and nobody else notices.
-func TestAClientThatRefusesDisturbsNobody(t *testing.T) {
-	members := stand(t, 5)
+// The publisher counts a client that rejects all updates, and other clients get their updates.
+func TestClientThatRejectsUpdatesDoesNotAffectOthers(t *testing.T) {
+	members := fakeMembers(t, 5)
 	refusals := make(chan xds.Refusal, 16)
 	feed := xds.NewFeed(xds.Config{OnRefusal: func(r xds.Refusal) { refusals <- r }})
 	address := serveFeed(t, feed)
 	feed.Publish(members[:3])
 	envoy := rig.Envoy(t, address)
-	refuseAll(t, address)
-	if r := <-refusals; r.Node != "refuser" || r.Reason != "I will not" {
-		t.Errorf("told of %+v", r)
+	rejectAll(t, address)
+	if r := <-refusals; r.Node != "rejecter" || r.Reason != "rejected by the test" {
+		t.Errorf("got the rejection %+v", r)
 	}
 	feed.Publish(members)
 	awaitMembers(t, envoy, 5)
-	reportStrays(t, "beside a client that refuses each update", envoy, members, 1000)
+	reportMisrouted(t, "beside a client that rejects each update", envoy, members, 1000)
 	if n := feed.Status().Refusals; n > 2 {
-		t.Errorf("2 updates were refused %d times", n)
+		t.Errorf("got %d rejections of 2 updates", n)
 	}
 }
 
-// refuseAll follows the feed until the test ends, and refuses each update.
-func refuseAll(t *testing.T, feed string) {
+// rejectAll subscribes to xDS until the end of the test, and rejects each update.
+func rejectAll(t *testing.T, feed string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	client := discoveryv3.NewAggregatedDiscoveryServiceClient(dialGRPC(t, "passthrough:///"+feed))
@@ -172,22 +172,22 @@ func refuseAll(t *testing.T, feed string) {
 		t.Fatal(err)
 	}
 	request := &discoveryv3.DiscoveryRequest{
-		Node: &corev3.Node{Id: "refuser"}, ResourceNames: []string{xds.Name},
+		Node: &corev3.Node{Id: "rejecter"}, ResourceNames: []string{xds.Name},
 		TypeUrl: "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
 	}
-	var refusing sync.WaitGroup
-	t.Cleanup(func() { cancel(); refusing.Wait() })
-	refusing.Go(func() {
+	var rejecting sync.WaitGroup
+	t.Cleanup(func() { cancel(); rejecting.Wait() })
+	rejecting.Go(func() {
 		for {
 			if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
 				return
 			}
 			update, err := stream.Recv()
 			if err != nil {
-				return // the test has ended
+				return // the end of the test
 			}
 			request.ResponseNonce = update.GetNonce()
-			request.ErrorDetail = &status.Status{Message: "I will not"}
+			request.ErrorDetail = &status.Status{Message: "rejected by the test"}
 		}
 	})
 }

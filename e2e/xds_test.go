@@ -28,13 +28,13 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// errHop: the answer did not come from the member that owns the key, or it took a hop.
-var errHop = errors.New("a hop")
+// errPeerFetch means that the response came from a member that does not own the key, or that fetched it from the owner.
+var errPeerFetch = errors.New("a peer fetch")
 
-// A reader reads one key, and returns errHop when a member had to ask another.
+// A reader reads one key, and returns errPeerFetch if the request did not reach the owner directly.
 type reader func(key string) error
 
-// overHTTP reads through an Envoy. With header, the path says nothing of the key to it.
+// overHTTP returns a reader through Envoy. With header, Envoy routes by the header instead of the path.
 func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, header bool) reader {
 	return func(key string) error {
 		request, err := http.NewRequest("GET", "http://"+envoy.HTTP+"/v1/"+dataset+"/"+key, nil)
@@ -42,7 +42,6 @@ func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, heade
 			return err
 		}
 		if header {
-			request.URL.RawQuery = "" // the same path; the header wins
 			request.Header.Set("ringside-key", ring.RouteKey(dataset, key))
 		}
 		response, err := client.Do(request)
@@ -57,36 +56,36 @@ func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, heade
 		case response.StatusCode != http.StatusOK:
 			return fmt.Errorf("%s: %s", response.Status, body)
 		case !fromOwner(response.Header):
-			return fmt.Errorf("%w: Cache-Status %s", errHop, response.Header.Get("Cache-Status"))
+			return fmt.Errorf("%w: Cache-Status %s", errPeerFetch, response.Header.Get("Cache-Status"))
 		}
 		return nil
 	}
 }
 
-// fromOwner: the only cache on the way was the one that answered, and what it has is no copy of another's entry. (A new
-// owner that asks the one before it, instead of the database, answers as a cache of its own.)
+// fromOwner reports whether the response came from the memory or the load of one cache, without another cache on its path and
+// without a local copy. (A new owner that fetches from the previous one instead of the database counts as one cache.)
 func fromOwner(h http.Header) bool {
 	return h.Get("Ringside-Source") != "local_hit" && !strings.Contains(h.Get("Cache-Status"), ", ")
 }
 
-// overGRPC reads by gRPC with the header that Envoy and grpc-go hash.
+// overGRPC returns a reader over gRPC, with the header that Envoy and grpc-go hash.
 func overGRPC(conn *grpc.ClientConn, dataset string) reader {
 	stub := ringsidev1.NewCacheClient(conn)
 	return func(key string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		ctx = metadata.AppendToOutgoingContext(ctx, "ringside-key", ring.RouteKey(dataset, key))
-		question := &ringsidev1.GetRequest{Dataset: dataset, Key: key}
-		response, err := stub.Get(ctx, question)
+		request := &ringsidev1.GetRequest{Dataset: dataset, Key: key}
+		response, err := stub.Get(ctx, request)
 		if cutOff(err) {
-			response, err = stub.Get(ctx, question)
+			response, err = stub.Get(ctx, request)
 		}
 		if err != nil {
 			return err
 		}
 		meta := response.GetMeta()
 		if meta.GetOwner() != "" || meta.GetSource() == ringsidev1.Source_SOURCE_LOCAL_HIT {
-			return fmt.Errorf("%w: owner %q, source %s", errHop, meta.GetOwner(), meta.GetSource())
+			return fmt.Errorf("%w: owner %q, source %s", errPeerFetch, meta.GetOwner(), meta.GetSource())
 		}
 		return nil
 	}
@@ -110,14 +109,14 @@ func dialGRPC(t testing.TB, target string, options ...grpc.DialOption) *grpc.Cli
 	return conn
 }
 
-// viaXDS dials as grpc-go's xDS resolver does, with the shipped bootstrap.
-func viaXDS(t testing.TB, feed string) *grpc.ClientConn {
+// viaXDS dials with grpc-go's xDS resolver and the bootstrap of deploy/envoy.
+func viaXDS(t testing.TB, server string) *grpc.ClientConn {
 	t.Helper()
 	bootstrap, err := os.ReadFile("../deploy/envoy/grpc-bootstrap.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.Replace(string(bootstrap), "127.0.0.1:7074", feed, 1)
+	text := strings.Replace(string(bootstrap), "127.0.0.1:7074", server, 1)
 	builder, err := xds.NewXDSResolverWithConfigForTesting([]byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +124,7 @@ func viaXDS(t testing.TB, feed string) *grpc.ClientConn {
 	return dialGRPC(t, "xds:///ringside", grpc.WithResolvers(builder))
 }
 
-// viaEtcd dials with the stock resolver of etcd, and no xDS at all.
+// viaEtcd dials with the resolver of etcd's client, without xDS.
 func viaEtcd(t testing.TB, etcd *rig.EtcdServer) *grpc.ClientConn {
 	t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd.Endpoint()}})
@@ -143,8 +142,8 @@ func viaEtcd(t testing.TB, etcd *rig.EtcdServer) *grpc.ClientConn {
 			"initialBackoff": "0.002s", "maxBackoff": "0.020s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`))
 }
 
-// hops reads each key once and returns how many took a hop. Any other failure ends the test.
-func hops(t testing.TB, keys int, read reader) (n int, last error) {
+// peerFetches reads each key once and returns the number of peer fetches. Any other failure ends the test.
+func peerFetches(t testing.TB, keys int, read reader) (n int, last error) {
 	t.Helper()
 	var mu sync.Mutex // guards n, last and failed
 	var failed error
@@ -155,7 +154,7 @@ func hops(t testing.TB, keys int, read reader) (n int, last error) {
 				err := read(fmt.Sprint("key-", i))
 				mu.Lock()
 				switch {
-				case errors.Is(err, errHop):
+				case errors.Is(err, errPeerFetch):
 					n, last = n+1, err
 				case err != nil:
 					failed = err
@@ -171,9 +170,9 @@ func hops(t testing.TB, keys int, read reader) (n int, last error) {
 	return n, last
 }
 
-// awaitNoHops waits until a sample of keys takes no hop: clients learn of a change a moment after the sidecars, and
-// grpc-go's client looks for a feed that was away with growing pauses.
-func awaitNoHops(t testing.TB, name string, read reader) {
+// awaitNoPeerFetches waits until reads of a sample of keys need no peer fetch: clients get a new ring a moment after the sidecars,
+// and grpc-go reconnects to an xDS server with growing pauses.
+func awaitNoPeerFetches(t testing.TB, name string, read reader) {
 	t.Helper()
 	rig.Eventually(t, time.Minute, func() error {
 		for i := range 300 {
@@ -185,7 +184,7 @@ func awaitNoHops(t testing.TB, name string, read reader) {
 	})
 }
 
-// stream reads without pause until it is stopped.
+// stream is a closed loop of reads until stop is called.
 type stream struct {
 	reads, failed atomic.Int64
 	last          atomic.Pointer[string] // the last failure
@@ -201,7 +200,7 @@ func newStream(t testing.TB, workers, keys int, read reader) *stream {
 			for i := w; ctx.Err() == nil; i++ {
 				err := read(fmt.Sprint("key-", i*7%keys))
 				s.reads.Add(1)
-				if err != nil && !errors.Is(err, errHop) { // while the ring moves, a hop is right
+				if err != nil && !errors.Is(err, errPeerFetch) { // correct while the ring changes
 					s.failed.Add(1)
 					why := err.Error()
 					s.last.Store(&why)
@@ -219,7 +218,7 @@ func (s *stream) awaitReads(t testing.TB, n int64) {
 	until := s.reads.Load() + n
 	rig.Eventually(t, time.Minute, func() error {
 		if got := s.reads.Load(); got < until {
-			return fmt.Errorf("%d reads; waiting for %d", got, until)
+			return fmt.Errorf("%d reads; want %d", got, until)
 		}
 		return nil
 	})
@@ -235,11 +234,11 @@ func (s *stream) failure() string {
 // routedKeys is the number of keys that are routed in each way.
 func routedKeys() int { return sampleOf(10_000) }
 
-// routers are all ways of reaching the owner without a hop.
+// routers are the ways to send a request directly to the owner.
 type routers map[string]reader
 
 func newRouters(t testing.TB, c *cluster, envoy *rig.EnvoyServer) routers {
-	const dataset = "owned-metrics" // an answer without a hop is the owner's: no copy of another would do
+	const dataset = "owned-metrics" // without local copies, so that each read shows whether it reached the owner
 	return routers{
 		"Envoy, HTTP by path":     overHTTP(c.client, envoy, dataset, false),
 		"Envoy, HTTP by header":   overHTTP(c.client, envoy, dataset, true),
@@ -249,24 +248,24 @@ func newRouters(t testing.TB, c *cluster, envoy *rig.EnvoyServer) routers {
 	}
 }
 
-// check reports, for each way, how many of all keys took a hop.
+// check reports, for each way, the number of peer fetches for all keys.
 func (r routers) check(t *testing.T, when string) {
 	t.Helper()
 	for name, read := range r {
-		awaitNoHops(t, name, read)
-		n, last := hops(t, routedKeys(), read)
+		awaitNoPeerFetches(t, name, read)
+		n, last := peerFetches(t, routedKeys(), read)
 		report(t, promise{
 			number: "Z1", n: routedKeys(), held: n == 0, done: name + ", " + when,
-			figure: hopFigure(n, routedKeys(), last),
+			figure: peerFetchFigure(n, routedKeys(), last),
 		})
 	}
 }
 
-func hopFigure(n, of int, last error) string {
-	return strings.TrimSuffix(fmt.Sprintf("%d of %d keys took a hop: %v", n, of, last), ": <nil>")
+func peerFetchFigure(n, of int, last error) string {
+	return strings.TrimSuffix(fmt.Sprintf("%d of %d keys needed a peer fetch: %v", n, of, last), ": <nil>")
 }
 
-// during reports, for each way, how many reads failed while change happened and the ring moved.
+// during reports, for each way, the number of failed reads during a change of the ring.
 func (r routers) during(t *testing.T, what string, change func()) {
 	t.Helper()
 	streams := map[string]*stream{}
@@ -290,46 +289,46 @@ func (r routers) during(t *testing.T, what string, change func()) {
 	}
 }
 
-// Z: who routes by the ring reaches the owner, whoever joins, leaves or dies, and no read fails meanwhile.
-func TestPromiseZNoHop(t *testing.T) {
+// Z: requests that are routed by the ring reach the owner directly while members join, stop and die, and no read fails.
+func TestPromiseZNoPeerFetch(t *testing.T) {
 	c := newClusterOf(t, 4, rig.XDSSidecars)
 	c.fill("key-", routedKeys())
 	r := newRouters(t, c, rig.Envoy(t, c.sidecars[0].XDS))
 	r.check(t, "4 members")
-	r.during(t, "a join", func() {
+	r.during(t, "a member joins", func() {
 		c.sidecars = append(c.sidecars, rig.NewSidecar(t, "sidecar-5", c.config()))
 		c.sidecars[4].Start()
 		rig.AwaitRing(t, c.sidecars)
 	})
 	r.check(t, "after a join")
-	r.during(t, "a leave", func() {
+	r.during(t, "a member stops", func() {
 		c.sidecars[1].Stop()
 		c.drop(1)
 	})
-	r.check(t, "after a leave")
+	r.check(t, "after a stop")
 	r.during(t, "kill -9", func() {
 		c.sidecars[1].Kill()
 		c.drop(1)
 	})
 	r.check(t, "after kill -9")
-	noRefusals(t, c.sidecars)
+	noRejections(t, c.sidecars)
 }
 
-// drop waits until the others know that sidecar i is gone.
+// drop removes sidecar i from the cluster and waits until the others have the new ring.
 func (c *cluster) drop(i int) {
 	c.t.Helper()
 	c.sidecars = append(c.sidecars[:i:i], c.sidecars[i+1:]...)
 	rig.AwaitRing(c.t, c.sidecars)
 }
 
-func noRefusals(t *testing.T, sidecars []*rig.Sidecar) {
+func noRejections(t *testing.T, sidecars []*rig.Sidecar) {
 	t.Helper()
 	for _, s := range sidecars {
 		if s.XDS == "" {
 			continue
 		}
 		if n := s.Metric("ringside_xds_nacks_total"); n != 0 {
-			t.Errorf("%s: %v updates were refused:\n%s", s.ID, n, s.Log())
+			t.Errorf("%s: clients rejected %v updates:\n%s", s.ID, n, s.Log())
 		}
 		if n := s.Metric("ringside_xds_updates_total"); n == 0 {
 			t.Errorf("%s has published nothing", s.ID)
@@ -337,8 +336,8 @@ func noRefusals(t *testing.T, sidecars []*rig.Sidecar) {
 	}
 }
 
-// The Envoy's own feed goes and comes back under load, once with a member fewer; then etcd is away.
-func TestPromiseZFeedAndEtcdAway(t *testing.T) {
+// Envoy's xDS server dies and restarts under load while another member stops. Then etcd is unavailable.
+func TestPromiseZXDSServerAndEtcdUnavailable(t *testing.T) {
 	t.Parallel()
 	c := newClusterOf(t, 3, rig.XDSSidecars)
 	c.fill("key-", 500)
@@ -349,27 +348,27 @@ func TestPromiseZFeedAndEtcdAway(t *testing.T) {
 		"grpc-go, xds:///":    overGRPC(viaXDS(t, c.sidecars[0].XDS), "owned-metrics"),
 	}
 	for name, read := range r {
-		awaitNoHops(t, name, read)
+		awaitNoPeerFetches(t, name, read)
 	}
-	r.during(t, "the feed's sidecar killed and back, another one gone meanwhile", func() {
+	r.during(t, "the xDS server killed and restarted, another member stopped meanwhile", func() {
 		c.sidecars[0].Kill()
 		c.sidecars[2].Stop()
 		c.sidecars[0].Start()
 		c.drop(2)
 		for name, read := range r {
-			awaitNoHops(t, name, read)
+			awaitNoPeerFetches(t, name, read)
 		}
 	})
-	r.during(t, "etcd away for 15s (leases of 2s), the feed's sidecar killed and back meanwhile", func() {
+	r.during(t, "etcd unavailable for 15s (leases of 2s), the xDS server killed and restarted meanwhile", func() {
 		c.etcd.Kill()
 		c.sidecars[0].Kill()
-		c.sidecars[0].Start()   // it knows nobody but itself now, and says nothing to its proxies
-		time.Sleep(15 * time.Second) // far beyond the lease: every registration is lost
+		c.sidecars[0].Start()        // it knows no other member, and publishes nothing
+		time.Sleep(15 * time.Second) // long after the end of the leases: every registration is lost
 		c.etcd.Start()
 		rig.AwaitRing(t, c.sidecars)
 	})
 	for name, read := range r {
-		awaitNoHops(t, name, read)
+		awaitNoPeerFetches(t, name, read)
 	}
-	noRefusals(t, c.sidecars)
+	noRejections(t, c.sidecars)
 }
