@@ -39,10 +39,20 @@ var mayImport = map[string][]string{
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"internal/backoff", "origin", "sidecar/cache"},
 	// Edges.
-	"ring/etcd":          {"internal/backoff", "ring"},
-	"origin/sqldb":       {"internal/backoff", "origin"},
-	"origin/drivers":     {"origin", "origin/sqldb"}, // the registry of the kinds of origins
-	"sidecar/peer":       {"internal/backoff", "ring", "origin", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen"},
+	"ring/etcd":      {"internal/backoff", "ring"},
+	"origin/sqldb":   {"internal/backoff", "origin"},
+	"origin/drivers": {"origin", "origin/sqldb"}, // the registry of the kinds of origins
+	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, the client.
+	"sidecar/peer/wire":            {"origin", "sidecar/cache", "proto/ringside/peer/v1"},
+	"sidecar/peer/mtls":            {},
+	"sidecar/peer/invalidationlog": {"sidecar/cache"},
+	"sidecar/peer/server": {
+		"internal/backoff", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen", "sidecar/peer/invalidationlog",
+		"sidecar/peer/wire",
+	},
+	"sidecar/peer": {
+		"internal/backoff", "ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
+	},
 	"sidecar/local":      {"sidecar/internal/apierror", "internal/backoff", "origin", "sidecar/cache", "sidecar/internal/listen", "proto/ringside/v1", "proto/groupcachepb"},
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
 	"sidecar/admin":      {"sidecar/internal/apierror", "ring", "sidecar/cache"},
@@ -53,7 +63,8 @@ var mayImport = map[string][]string{
 	"deploy/inject/cert": {},
 	// Root and main.
 	"sidecar": {
-		"ring", "ring/etcd", "origin", "origin/guard", "origin/drivers", "sidecar/cache", "sidecar/peer", "sidecar/local",
+		"ring", "ring/etcd", "origin", "origin/guard", "origin/drivers", "sidecar/cache", "sidecar/peer", "sidecar/peer/mtls",
+		"sidecar/peer/server", "sidecar/local",
 		"sidecar/cnfmetrics", "sidecar/admin", "sidecar/metrics", "sidecar/internal/listen", "sidecar/internal/roster", "sidecar/internal/changes",
 		"proto/ringside/peer/v1", "xds",
 	},
@@ -67,11 +78,12 @@ var mayImport = map[string][]string{
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
-	"e2e":         {},
-	"e2e/rig":     {},
-	"e2e/bench":   {},
-	"e2e/history": {},
-	"e2e/guards":  {},
+	"sidecar/peer/peertest": {"ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server"},
+	"e2e":                   {},
+	"e2e/rig":               {},
+	"e2e/bench":             {},
+	"e2e/history":           {},
+	"e2e/guards":            {},
 }
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
@@ -84,7 +96,8 @@ var onlyImporter = map[string][]string{
 	"modernc.org/sqlite":                     {"origin/sqldb"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
-		"sidecar/peer", "sidecar/local", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
+		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/peertest",
+		"sidecar/local", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},

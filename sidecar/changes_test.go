@@ -386,7 +386,7 @@ func TestMissedInvalidationsEndTheCopiesOfThatMember(t *testing.T) {
 		}
 		return n
 	}
-	waitFor(t, func() bool { return a.pool.Stats().Following == 1 })
+	waitFor(t, func() bool { return a.pool.Stats().Subscriptions == 1 })
 	for i := range rowsOfTruth { // what came before the stream began was ended with it
 		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
 	}

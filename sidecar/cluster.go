@@ -22,7 +22,7 @@ func (p *process) openPool(context.Context) error {
 		return err
 	}
 	c := peer.Config{
-		Self: p.onRing().ID, AttemptTimeout: p.config.attemptTimeout(), FollowIdle: p.config.followIdle(),
+		Self: p.onRing().ID, AttemptTimeout: p.config.attemptTimeout(), SubscriptionIdle: p.config.followIdle(),
 		Sink: sink{p}, Feeds: p.config.withFeed(), //guard:nobody-takes-members-publish
 	}
 	if p.tls != nil {

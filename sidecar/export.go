@@ -93,9 +93,9 @@ func (p *process) peerMetrics() metrics.Peers {
 	s := p.pool.Stats()
 	return metrics.Peers{
 		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
-		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.Silences,
-		Disagreements: s.Disagreements, Subscriptions: s.Following, Published: s.Published, Received: s.Received,
-		Gaps: s.Gaps, BroadcastFailures: s.Untold,
+		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.PingTimeouts,
+		Disagreements: s.Disagreements, Subscriptions: s.Subscriptions, Published: s.Published, Received: s.Received,
+		Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed,
 	}
 }
 
@@ -105,8 +105,8 @@ func (p *process) peerListenerMetrics() metrics.PeerListener {
 		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
 		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
 		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused,
-		Subscribers: service.Followers, MaxSubscribers: service.MaxFollowers,
-		SubscribersRefused: service.FollowersRefused, SlowSubscribersClosed: service.FollowersCut,
+		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
+		SubscribersRefused: service.SubscribersRefused, SlowSubscribersClosed: service.SubscribersCut,
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/sidecar/local"
-	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
 
 // listeners are bound; none, or nil, where one is off.
@@ -87,12 +87,12 @@ func (p *process) boundConns() {
 type bounds struct{ local, peer, operator int }
 
 func (b bounds) lowered() bool {
-	return b.local < local.DefaultMaxConns || b.peer < peer.DefaultMaxConns
+	return b.local < local.DefaultMaxConns || b.peer < server.DefaultMaxConns
 }
 
 // routed is how many of the connections of the peer listener may be of clients that route by the ring; 0: the default.
 func (b bounds) routed() int {
-	if b.peer == peer.DefaultMaxConns {
+	if b.peer == server.DefaultMaxConns {
 		return 0
 	}
 	return max(b.peer*4/5, 1)
@@ -108,7 +108,7 @@ func connBounds(files, n, operators int) bounds {
 	operator := min(max(files/16, 1), maxOperatorConns)
 	files -= operators * operator
 	each := min(max(files/(n+1), 1), local.DefaultMaxConns) //guard:idle-clients-take-every-file-probe
-	return bounds{each, min(max(files-n*each, 1), peer.DefaultMaxConns), operator}
+	return bounds{each, min(max(files-n*each, 1), server.DefaultMaxConns), operator}
 }
 
 // reservedFiles are not for clients, who could take all: probes and scrapes need some, the members that this one calls,

@@ -13,7 +13,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
-	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/xds"
 )
 
@@ -106,11 +106,11 @@ func (p *process) openTLS() (err error) {
 	return err
 }
 
-func (t PeerTLS) open() (*peer.TLS, error) {
+func (t PeerTLS) open() (*mtls.Credentials, error) {
 	if t == (PeerTLS{}) {
 		return nil, nil
 	}
-	identity, err := peer.NewTLS(peer.TLSConfig{
+	identity, err := mtls.New(mtls.Config{
 		CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile, Name: t.Name,
 	})
 	if err != nil {

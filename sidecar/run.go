@@ -21,6 +21,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/roster"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
 	"github.com/ringside-cache/ringside/xds"
 )
 
@@ -78,7 +80,7 @@ type process struct {
 	self      ring.Member
 	twin      ring.Member          // that was logged last; the follower's goroutine alone has it
 	origins   map[string]*database // :: name → open origin
-	tls       *peer.TLS            // nil for plain text
+	tls       *mtls.Credentials    // nil for plain text
 	pool      *peer.Pool
 	datasets  []*cache.Dataset // sorted by name
 	changes   *changes.Feeds
@@ -89,8 +91,8 @@ type process struct {
 	etcd      *etcd.Directory           // the directory, where it is in etcd; nil otherwise
 	follower  *xds.Follower             // the directory, where it is a feed; nil otherwise
 
-	service                    *peer.Service
-	peerServer                 *peer.Server
+	service                    *server.Service
+	peerServer                 *server.Server
 	feeder                     *feeder // nil where there is no feed
 	local                      *local.Server
 	metricsServer, adminServer *http.Server // nil where off

@@ -20,7 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
-	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
 
 // Bounds of the two net/http listeners, which serve operators: small requests, and answers of up to a megabyte.
@@ -106,16 +106,16 @@ func (p *process) servePeers(context.Context) error {
 	if p.listeners.peer == nil {
 		return nil
 	}
-	p.service = peer.NewService(peer.ServiceConfig{
+	p.service = server.NewService(server.ServiceConfig{
 		Node: p.self.ID, Datasets: p.served, Ring: p.pool, Inspect: p.inspection,
 		Log: p.pool.Log(), Invalidate: sink{p}.Invalidate, //guard:invalidation-another-member-heard
 	})
-	c, identity := peer.ServerConfig{MaxConns: p.conns.peer}, (*tls.Config)(nil)
+	c, identity := server.Config{MaxConns: p.conns.peer}, (*tls.Config)(nil)
 	if p.tls != nil {
-		c.Credentials, identity = p.tls, p.tls.Config()
+		c.Credentials, identity = p.tls, p.tls.ServerConfig()
 	}
 	c.Direct = func(ln net.Listener) error { return p.local.ServeRouted(ln, identity) }
-	p.peerServer = peer.NewServer(c)
+	p.peerServer = server.New(c)
 	p.service.Register(p.peerServer)
 	p.serve("peer listener", func() error { return p.peerServer.Serve(p.listeners.peer) })
 	return nil
@@ -138,7 +138,7 @@ func (p *process) dataset(name string) *cache.Dataset {
 	return p.datasets[i]
 }
 
-func (p *process) served(name string) (peer.Dataset, bool) {
+func (p *process) served(name string) (server.Dataset, bool) {
 	d := p.dataset(name)
 	return counted{d, &p.asked}, d != nil
 }
@@ -150,7 +150,7 @@ type counted struct {
 	asked *atomic.Int64
 }
 
-// Serve implements peer.Dataset.
+// Serve implements server.Dataset.
 func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
 	if !q.MemoryOnly {
 		c.asked.Add(1)
@@ -158,7 +158,7 @@ func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
 	return c.Dataset.Serve(ctx, q)
 }
 
-// ServeWrite implements peer.Dataset.
+// ServeWrite implements server.Dataset.
 func (c counted) ServeWrite(ctx context.Context, change cache.Change) (cache.Answer, error) {
 	c.asked.Add(1)
 	return c.Dataset.ServeWrite(ctx, change)

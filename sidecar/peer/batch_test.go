@@ -14,29 +14,30 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 // gets asks for n keys k-0, k-1, ….
 func gets(n int) []cache.Query {
 	qs := make([]cache.Query, n)
 	for i := range qs {
-		qs[i] = get(fmt.Sprint("k-", i))
+		qs[i] = peertest.Get(fmt.Sprint("k-", i))
 	}
 	return qs
 }
 
 func fetchBatch(t testing.TB, p cache.Peers, qs []cache.Query) []cache.Outcome {
 	t.Helper()
-	outcomes := peerTo(t, p, "m").FetchBatch(context.Background(), qs)
+	outcomes := peertest.PeerTo(t, p, "m").FetchBatch(context.Background(), qs)
 	if len(outcomes) != len(qs) {
 		t.Fatalf("%d outcomes of %d queries", len(outcomes), len(qs))
 	}
 	return outcomes
 }
 
-func TestBatchHasAnOutcomeForEachKeyInOrder(t *testing.T) {
+func TestBatchReturnsOneOutcomePerKeyInOrder(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		switch q.Key {
 		case "k-1":
 			return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, RetryAfter: 1500 * time.Millisecond, Err: errors.New("down")}
@@ -45,9 +46,9 @@ func TestBatchHasAnOutcomeForEachKeyInOrder(t *testing.T) {
 		case "k-3":
 			return cache.Answer{}, errors.New("a defect") // no answer of a member
 		}
-		return held(ctx, q)
+		return peertest.Held(ctx, q)
 	}))
-	got := fetchBatch(t, startPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys))
+	got := fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys))
 	for i, o := range got {
 		switch {
 		case i == 1:
@@ -68,31 +69,10 @@ func TestBatchHasAnOutcomeForEachKeyInOrder(t *testing.T) {
 	}
 }
 
-func TestBatchBeyondTheBoundOfAnAnswerIsAskedForAlone(t *testing.T) {
+func TestBatchOfTooManyKeysIsRejected(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
-		return cache.Answer{Value: make([]byte, 1<<20), Fresh: time.Second}, nil
-	}))
-	answered, alone := 0, 0
-	for _, o := range fetchBatch(t, startPool(t, peer.Config{}, m), gets(20)) {
-		switch {
-		case o.Err != nil:
-			t.Error(o.Err)
-		case o.Alone:
-			alone++
-		case len(o.Answer.Value) == 1<<20:
-			answered++
-		}
-	}
-	if answered != 5 || alone != 15 {
-		t.Errorf("%d MiB were answered and %d left; want 5 and 15", answered, alone)
-	}
-}
-
-func TestBatchOfTooManyKeysIsRefused(t *testing.T) {
-	t.Parallel()
-	m := startMember(t, "m")
-	for _, o := range fetchBatch(t, startPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys+1)) {
+	m := peertest.StartMember(t, "m")
+	for _, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys+1)) {
 		if cache.KindOf(o.Err) != cache.KindInvalidKey || !strings.Contains(o.Err.Error(), "513 keys") {
 			t.Fatalf("outcome %+v", o)
 		}
@@ -101,22 +81,22 @@ func TestBatchOfTooManyKeysIsRefused(t *testing.T) {
 
 func TestLargestBatchFits(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
+	m := peertest.StartMember(t, "m")
 	qs := gets(cache.MaxBatchKeys)
 	for i := range qs {
 		qs[i].Key += strings.Repeat("\x01", cache.MaxKeyBytes-len(qs[i].Key))
 	}
-	for i, o := range fetchBatch(t, startPool(t, peer.Config{}, m), qs) {
+	for i, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), qs) {
 		if o.Err != nil || string(o.Answer.Value) != qs[i].Key {
 			t.Fatalf("outcome %d: %d bytes, %v", i, len(o.Answer.Value), o.Err)
 		}
 	}
 }
 
-func TestMemberWithoutBatchesIsAskedForEachKeyAlone(t *testing.T) {
+func TestMemberWithoutBatchesGetsEachKeyAlone(t *testing.T) {
 	t.Parallel()
-	m := serveRaw(t, &answeringService{code: codes.Aborted}) // a member of before has no FetchBatch
-	for _, o := range fetchBatch(t, startPool(t, peer.Config{}, m), gets(3)) {
+	m := peertest.ServeRaw(t, &answeringService{code: codes.Aborted}) // a member of before has no FetchBatch
+	for _, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(3)) {
 		if !o.Alone {
 			t.Errorf("outcome %+v", o)
 		}
@@ -134,7 +114,7 @@ func (s odd) FetchBatch(context.Context, *peerv1.FetchBatchRequest) (*peerv1.Fet
 	return &peerv1.FetchBatchResponse{Outcomes: s.outcomes}, s.err
 }
 
-func TestOddAnswersToABatch(t *testing.T) {
+func TestInvalidAnswersToABatch(t *testing.T) {
 	t.Parallel()
 	unreachable := func(o cache.Outcome) bool { return errors.Is(o.Err, cache.ErrUnreachable) && !o.Alone }
 	for name, tc := range map[string]struct {
@@ -151,19 +131,19 @@ func TestOddAnswersToABatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := serveRaw(t, tc.service)
-			if o := fetchBatch(t, startPool(t, peer.Config{}, m), gets(1))[0]; !tc.want(o) {
+			m := peertest.ServeRaw(t, tc.service)
+			if o := fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(1))[0]; !tc.want(o) {
 				t.Errorf("outcome %+v", o)
 			}
 		})
 	}
 }
 
-func TestBatchToAMemberThatIsAwayIsUnreachable(t *testing.T) {
+func TestBatchToDeadMemberIsUnreachable(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
-	m.kill(t)
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	m.Kill(t)
 	for _, o := range fetchBatch(t, p, gets(3)) {
 		if !errors.Is(o.Err, cache.ErrUnreachable) || o.Alone {
 			t.Errorf("outcome %+v", o)

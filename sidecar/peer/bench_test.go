@@ -19,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 const valueBytes = 1024
@@ -39,8 +40,8 @@ func value() func(context.Context, cache.Query) (cache.Answer, error) {
 	return func(context.Context, cache.Query) (cache.Answer, error) { return a, nil }
 }
 
-// BenchmarkHop compares a hop with what grpc itself costs, on the same machine in the same run.
-func BenchmarkHop(b *testing.B) {
+// BenchmarkFetch compares a hop with what grpc itself costs, on the same machine in the same run.
+func BenchmarkFetch(b *testing.B) {
 	b.Run("bare-grpc", func(b *testing.B) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -65,16 +66,16 @@ func BenchmarkHop(b *testing.B) {
 			return err
 		})
 	})
-	ca := newAuthority(b)
+	ca := peertest.NewAuthority(b)
 	for name, creds := range map[string]credentials.TransportCredentials{
-		"plain": nil, "tls": newTLS(b, ca.issue(b, nil), ca.pem()),
+		"plain": nil, "tls": peertest.NewCredentials(b, ca.Issue(b, nil), ca.PEM()),
 	} {
 		b.Run(name, func(b *testing.B) {
-			m := startMember(b, "m", serving(value()), serverCreds(creds))
-			p := startPool(b, peer.Config{Credentials: creds}, m)
-			key := keyOf(b, p, ownedBy("m"))
+			m := peertest.StartMember(b, "m", peertest.Serving(value()), peertest.ServerCredentials(creds))
+			p := peertest.StartPool(b, peer.Config{Credentials: creds}, m)
+			key := peertest.KeyWith(b, p, peertest.OwnedBy("m"))
 			run(b, func() error {
-				_, err := p.Route("metrics", key).Owner.Fetch(context.Background(), get(key))
+				_, err := p.Route("metrics", key).Owner.Fetch(context.Background(), peertest.Get(key))
 				return err
 			})
 		})
@@ -99,7 +100,7 @@ func BenchmarkRoute(b *testing.B) {
 			}
 			p := peer.NewPool(peer.Config{Self: "self"})
 			defer p.Close()
-			p.SetRing(newRing(b, members...), nil)
+			p.SetRing(peertest.NewRing(b, members...), nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				p.Route("metrics", "interface/eth0/rx")
@@ -111,15 +112,15 @@ func BenchmarkRoute(b *testing.B) {
 // BenchmarkIdleConnection reports the memory of a connection that was used once, both its ends together.
 func BenchmarkIdleConnection(b *testing.B) {
 	const conns = 200
-	m := startMember(b, "m", serving(value()))
+	m := peertest.StartMember(b, "m", peertest.Serving(value()))
 	for b.Loop() {
 		pools := make([]*peer.Pool, conns)
 		for i := range pools {
-			pools[i] = startPool(b, peer.Config{}, m)
+			pools[i] = peertest.StartPool(b, peer.Config{}, m)
 		}
 		before := inUse()
 		for _, p := range pools {
-			if err := fetch(b, p, "m"); err != nil {
+			if err := peertest.Fetch(b, p, "m"); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -143,9 +144,9 @@ func inUse() int64 {
 func BenchmarkPublish(b *testing.B) {
 	for _, followers := range []int{0, 1, 1000} {
 		b.Run(fmt.Sprint(followers, "-followers"), func(b *testing.B) {
-			writer, m := startWriter(b, "m", peer.Config{})
+			writer, m := peertest.StartWriter(b, "m", peer.Config{})
 			followRaw(b, m, followers)
-			i := drop("interface/eth0/rx", 1)
+			i := peertest.Drop("interface/eth0/rx", 1)
 			b.ReportAllocs()
 			for b.Loop() {
 				writer.Publish(i)
@@ -158,9 +159,9 @@ func BenchmarkPublish(b *testing.B) {
 // it takes of the processor, both ends together.
 func BenchmarkFanOut(b *testing.B) {
 	const followers, writes = 1000, 1000
-	writer, m := startWriter(b, "m", peer.Config{})
+	writer, m := peertest.StartWriter(b, "m", peer.Config{})
 	received := followRaw(b, m, followers)
-	i := drop("interface/eth0/rx", 1)
+	i := peertest.Drop("interface/eth0/rx", 1)
 	var publishing, used time.Duration
 	for b.Loop() {
 		before, began := received.Load(), cpu(b)
@@ -172,7 +173,7 @@ func BenchmarkFanOut(b *testing.B) {
 		}
 		for received.Load() < before+followers*writes {
 			time.Sleep(time.Millisecond)
-			if m.service.Stats().Followers < followers {
+			if m.Service.Stats().Subscribers < followers {
 				b.Fatal("a follower was cut off")
 			}
 		}
@@ -185,7 +186,7 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 // followRaw opens streams, a hundred on a connection, and returns how many invalidations have come on all of them.
-func followRaw(b *testing.B, m *member, n int) *atomic.Int64 {
+func followRaw(b *testing.B, m *peertest.Member, n int) *atomic.Int64 {
 	b.Helper()
 	received := new(atomic.Int64)
 	var client peerv1.PeerClient
@@ -198,7 +199,7 @@ func followRaw(b *testing.B, m *member, n int) *atomic.Int64 {
 			b.Cleanup(func() { conn.Close() })
 			client = peerv1.NewPeerClient(conn)
 		}
-		stream, err := client.Follow(b.Context(), &peerv1.FollowRequest{})
+		stream, err := client.Subscribe(b.Context(), &peerv1.SubscribeRequest{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -218,16 +219,16 @@ func followRaw(b *testing.B, m *member, n int) *atomic.Int64 {
 	return received
 }
 
-// BenchmarkTold is the time from Publish to the Sink of a follower, for writes that are 5 ms apart.
-func BenchmarkTold(b *testing.B) {
-	writer, m := startWriter(b, "m", peer.Config{})
+// BenchmarkInvalidationLatency is the time from Publish to the Sink of a follower, for writes that are 5 ms apart.
+func BenchmarkInvalidationLatency(b *testing.B) {
+	writer, m := peertest.StartWriter(b, "m", peer.Config{})
 	s := newSink(b)
-	p := startPool(b, peer.Config{Sink: s}, m)
-	if err := fetch(b, p, "m"); err != nil {
+	p := peertest.StartPool(b, peer.Config{Sink: s}, m)
+	if err := peertest.Fetch(b, p, "m"); err != nil {
 		b.Fatal(err)
 	}
 	s.expect("missed m")
-	i, times := drop("interface/eth0/rx", 1), make([]time.Duration, 0, 1<<20)
+	i, times := peertest.Drop("interface/eth0/rx", 1), make([]time.Duration, 0, 1<<20)
 	for b.Loop() {
 		time.Sleep(5 * time.Millisecond)
 		began := time.Now()
@@ -241,26 +242,26 @@ func BenchmarkTold(b *testing.B) {
 	b.ReportMetric(float64(times[len(times)*99/100]), "p99-ns")
 }
 
-// BenchmarkFollow reports the memory of a stream on a connection that is there anyway, both its ends together, and the
+// BenchmarkSubscription reports the memory of a stream on a connection that is there anyway, both its ends together, and the
 // processor's time for the heartbeats of a second of a thousand streams.
-func BenchmarkFollow(b *testing.B) {
+func BenchmarkSubscription(b *testing.B) {
 	const streams = 1000
-	_, m := startWriter(b, "m", peer.Config{})
+	_, m := peertest.StartWriter(b, "m", peer.Config{})
 	for b.Loop() {
 		pools := make([]*peer.Pool, streams)
 		for i := range pools {
-			pools[i] = startPool(b, peer.Config{Sink: nobody{}}, m)
+			pools[i] = peertest.StartPool(b, peer.Config{Sink: peertest.DiscardSink{}}, m)
 			if err := pools[i].Ping(context.Background(), m.Member); err != nil {
 				b.Fatal(err)
 			}
 		}
 		before := inUse()
 		for _, p := range pools {
-			if err := fetch(b, p, "m"); err != nil {
+			if err := peertest.Fetch(b, p, "m"); err != nil {
 				b.Fatal(err)
 			}
 		}
-		eventually(b, "all follow", func() bool { return m.service.Stats().Followers == streams })
+		peertest.Eventually(b, "all follow", func() bool { return m.Service.Stats().Subscribers == streams })
 		time.Sleep(time.Second)
 		b.ReportMetric(float64(inUse()-before)/streams, "B/stream")
 		used := cpu(b)
@@ -271,12 +272,6 @@ func BenchmarkFollow(b *testing.B) {
 		}
 	}
 }
-
-type nobody struct{}
-
-func (nobody) Invalidate([]cache.Invalidation) {}
-func (nobody) Missed(string)                   {}
-func (nobody) LiveFeeds(string, []string)      {}
 
 // cpu is the processor's time that this process has used.
 func cpu(b *testing.B) time.Duration {

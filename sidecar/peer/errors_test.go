@@ -14,21 +14,23 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
 
 // codeServed returns the code with which a service answers an error of its dataset.
 func codeServed(t *testing.T, err error) *status.Status {
 	t.Helper()
-	failing := &dataset{serve: func(context.Context, cache.Query) (cache.Answer, error) { return cache.Answer{}, err }}
-	s := peer.NewService(peer.ServiceConfig{
-		Ring:     &view{},
-		Datasets: func(string) (peer.Dataset, bool) { return failing, true },
+	failing := &peertest.Dataset{ServeFunc: func(context.Context, cache.Query) (cache.Answer, error) { return cache.Answer{}, err }}
+	s := server.NewService(server.ServiceConfig{
+		Ring:     &peertest.View{},
+		Datasets: func(string) (server.Dataset, bool) { return failing, true },
 	})
 	_, got := s.Fetch(context.Background(), &peerv1.FetchRequest{Dataset: "metrics", Key: "k"})
 	return status.Convert(got)
 }
 
-func TestErrorsKeepTheirMeaningOnTheWay(t *testing.T) {
+func TestErrorsOfFetchesKeepTheirKind(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
 		kind        cache.Kind
@@ -44,18 +46,18 @@ func TestErrorsKeepTheirMeaningOnTheWay(t *testing.T) {
 		{cache.KindInternal, codes.Internal, true},
 	}
 	var next error
-	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
 		return cache.Answer{}, next
 	}))
-	p := startPool(t, peer.Config{}, m)
-	to := peerTo(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	to := peertest.PeerTo(t, p, "m")
 	for _, tc := range cases {
 		t.Run(tc.code.String(), func(t *testing.T) {
 			next = &cache.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
 			if s := codeServed(t, next); s.Code() != tc.code || s.Message() != "the cause" {
 				t.Errorf("served %v %q, want %v", s.Code(), s.Message(), tc.code)
 			}
-			_, err := to.Fetch(context.Background(), get("k"))
+			_, err := to.Fetch(context.Background(), peertest.Get("k"))
 			if got := errors.Is(err, cache.ErrUnreachable); got != tc.unreachable {
 				t.Fatalf("fetched %v: unreachable %v, want %v", err, got, tc.unreachable)
 			}
@@ -72,12 +74,6 @@ func TestErrorsKeepTheirMeaningOnTheWay(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsOptional(t *testing.T) {
-	if s := codeServed(t, &cache.Error{Kind: cache.KindUnavailable, Err: errors.New("x")}); len(s.Details()) != 0 {
-		t.Errorf("details %v, want none", s.Details())
-	}
-}
-
 // answeringService answers each fetch with a status, whoever asks.
 type answeringService struct {
 	peerv1.UnimplementedPeerServer
@@ -88,7 +84,7 @@ func (s *answeringService) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1
 	return nil, status.Error(s.code, "no")
 }
 
-func TestWhatOthersAnswerIsUnreachable(t *testing.T) {
+func TestOtherCodesOfAFetchAreUnreachable(t *testing.T) {
 	t.Parallel()
 	for _, code := range []codes.Code{
 		codes.Unavailable, codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound, codes.Unknown,
@@ -96,8 +92,8 @@ func TestWhatOthersAnswerIsUnreachable(t *testing.T) {
 	} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
-			m := serveRaw(t, &answeringService{code: code})
-			err := fetch(t, startPool(t, peer.Config{}, m), "m")
+			m := peertest.ServeRaw(t, &answeringService{code: code})
+			err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{}, m), "m")
 			if !errors.Is(err, cache.ErrUnreachable) {
 				t.Errorf("error %v, want unreachable", err)
 			}
@@ -105,52 +101,33 @@ func TestWhatOthersAnswerIsUnreachable(t *testing.T) {
 	}
 }
 
-func TestUnknownDatasetIsAskedElsewhere(t *testing.T) {
+func TestUnknownDatasetIsUnreachable(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
-	_, err := peerTo(t, p, "m").Fetch(context.Background(), cache.Query{Dataset: "younger", Key: "k"})
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	_, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), cache.Query{Dataset: "younger", Key: "k"})
 	if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), "younger") {
 		t.Errorf("error %v: while a new config is rolled out, others may have the dataset", err)
 	}
 }
 
-func TestErrorTextIsBounded(t *testing.T) {
+func TestErrorTextIsTruncated(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
 		return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, Err: errors.New(strings.Repeat("€", 100_000))}
 	}))
-	err := fetch(t, startPool(t, peer.Config{}, m), "m")
+	err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{}, m), "m")
 	if cache.KindOf(err) != cache.KindUnavailable || len(err.Error()) > 1000 {
 		t.Errorf("error of %d bytes, kind %v", len(fmt.Sprint(err)), cache.KindOf(err))
 	}
 }
 
-func TestSizesAreCheckedBeforeWork(t *testing.T) {
-	s := peer.NewService(peer.ServiceConfig{
-		Ring: &view{},
-		Datasets: func(string) (peer.Dataset, bool) {
-			t.Error("work was done")
-			return nil, false
-		},
-	})
-	for name, req := range map[string]*peerv1.FetchRequest{
-		"dataset":   {Dataset: strings.Repeat("d", 129), Key: "k"},
-		"key":       {Dataset: "metrics", Key: strings.Repeat("k", 1025)},
-		"empty key": {Dataset: "metrics"},
-	} {
-		if _, err := s.Fetch(context.Background(), req); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: error %v, want INVALID_ARGUMENT", name, err)
-		}
-	}
-}
-
 func TestLargestRequestFits(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
 	key := strings.Repeat("\x01", cache.MaxKeyBytes)
-	if a, err := peerTo(t, p, "m").Fetch(context.Background(), get(key)); err != nil || string(a.Value) != key {
+	if a, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), peertest.Get(key)); err != nil || string(a.Value) != key {
 		t.Errorf("answer of %d bytes, error %v", len(a.Value), err)
 	}
 }

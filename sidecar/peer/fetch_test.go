@@ -14,12 +14,13 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
-func TestFetchCarriesQueryAndAnswer(t *testing.T) {
+func TestFetchTransfersQueryAndAnswer(t *testing.T) {
 	t.Parallel()
 	wantQuery := cache.Query{
-		Dataset: "metrics", Key: "a/b c", Failover: true, NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second,
+		Dataset: "metrics", Key: "a/b c", NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second,
 	}
 	answers := map[string]cache.Answer{
 		"present": {
@@ -30,13 +31,13 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 		"stale":  {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
 	}
 	var next cache.Answer
-	m := startMember(t, "m", serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
 		if q != wantQuery {
 			t.Errorf("query %+v, want %+v", q, wantQuery)
 		}
 		return next, nil
 	}))
-	to := peerTo(t, startPool(t, peer.Config{}, m), "m")
+	to := peertest.PeerTo(t, peertest.StartPool(t, peer.Config{}, m), "m")
 	for name, want := range answers {
 		t.Run(name, func(t *testing.T) {
 			next = want
@@ -61,23 +62,23 @@ func TestFetchCarriesQueryAndAnswer(t *testing.T) {
 	}
 }
 
-func TestNewConnectionPerHop(t *testing.T) {
+func TestFetchesShareOneConnection(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
-	to := peerTo(t, p, "m")
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	to := peertest.PeerTo(t, p, "m")
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
 			for range 100 {
-				if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+				if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if n := m.listener.accepted.Load(); n != 1 {
+	if n := m.Listener.Accepted.Load(); n != 1 {
 		t.Errorf("1000 fetches opened %d connections, want 1", n)
 	}
 	if s := p.Stats(); s.Fetches != 1000 || s.Unreachable != 0 || s.Conns != 1 {
@@ -85,59 +86,48 @@ func TestNewConnectionPerHop(t *testing.T) {
 	}
 }
 
-func TestRefusingMemberIsUnreachableAndUsedWhenBack(t *testing.T) {
+func TestRestartedMemberIsUsedAgain(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
-	to := peerTo(t, p, "m")
-	m.kill(t)
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	to := peertest.PeerTo(t, p, "m")
+	m.Kill(t)
 	for range 3 {
 		// Without a deadline: were the refusal waited out, the test would hang.
-		if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
 			t.Fatalf("error %v, want unreachable", err)
 		}
 	}
-	if s := p.Stats(); s.BreakersOpen != 1 || s.Silences != 0 {
+	if s := p.Stats(); s.BreakersOpen != 1 || s.PingTimeouts != 0 {
 		t.Errorf("after 3 refusals: %+v, want the breaker open and no silence", s)
 	}
-	startMember(t, "m", at(m.Addr))
-	eventually(t, "the member that is back is used", func() bool {
-		_, err := to.Fetch(context.Background(), get("k"))
+	peertest.StartMember(t, "m", peertest.At(m.Addr))
+	peertest.Eventually(t, "the member that is back is used", func() bool {
+		_, err := to.Fetch(context.Background(), peertest.Get("k"))
 		return err == nil
 	})
 }
 
-// blackHole accepts connections in the kernel only, as a process does that is stopped.
-func blackHole(t *testing.T, id string) *member {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	return &member{Member: ring.Member{ID: id, Addr: listener.Addr().String()}}
-}
-
-func TestSilentMemberFailsAllWhoWaitAfterOnePing(t *testing.T) {
+func TestOnePingFailsAllCallsToAFrozenMember(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, blackHole(t, "m"))
-	to := peerTo(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m"))
+	to := peertest.PeerTo(t, p, "m")
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
 				t.Errorf("error %v, want unreachable", err)
 			}
 		})
 	}
 	wg.Wait()
-	if s := p.Stats(); s.Silences != 1 || s.BreakersOpen != 1 || s.BreakerOpened != 1 || s.Unreachable != 50 {
+	if s := p.Stats(); s.PingTimeouts != 1 || s.BreakersOpen != 1 || s.BreakersOpened != 1 || s.Unreachable != 50 {
 		t.Errorf("stats %+v, want one silence for all", s)
 	}
 }
 
 // deaf lets its kernel drop connections before they are made, as a network does that drops packets.
-func deaf(t *testing.T, id string) *member {
+func deaf(t *testing.T, id string) *peertest.Member {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -154,7 +144,7 @@ func deaf(t *testing.T, id string) *member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &member{Member: ring.Member{ID: id, Addr: fmt.Sprint("127.0.0.1:", name.(*syscall.SockaddrInet4).Port)}}
+	m := &peertest.Member{Member: ring.Member{ID: id, Addr: fmt.Sprint("127.0.0.1:", name.(*syscall.SockaddrInet4).Port)}}
 	for { // until the queue of the kernel is full
 		c, err := net.DialTimeout("tcp", m.Addr, 100*time.Millisecond)
 		if err != nil {
@@ -164,11 +154,11 @@ func deaf(t *testing.T, id string) *member {
 	}
 }
 
-func TestMemberBehindDroppedPackets(t *testing.T) {
+func TestMemberBehindDroppedPacketsIsUnreachable(t *testing.T) {
 	t.Parallel()
 	m := deaf(t, "m")
-	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
-	to := peerTo(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
+	to := peertest.PeerTo(t, p, "m")
 	connecting := make(chan struct{})
 	go func() { // grpc's own bound of a try to connect
 		defer close(connecting)
@@ -177,7 +167,7 @@ func TestMemberBehindDroppedPackets(t *testing.T) {
 			c.Close()
 		}
 	}()
-	_, err := to.Fetch(context.Background(), get("k"))
+	_, err := to.Fetch(context.Background(), peertest.Get("k"))
 	select {
 	case <-connecting:
 		t.Error("silence was not found before the try to connect had ended")
@@ -189,85 +179,79 @@ func TestMemberBehindDroppedPackets(t *testing.T) {
 	<-connecting
 }
 
-func TestFrozenMemberIsUnreachableAndUsedWhenThawed(t *testing.T) {
+func TestThawedMemberIsUsedAgain(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	w := startWire(t, m.Addr)
-	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, w.through(m))
-	to := peerTo(t, p, "m")
-	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+	m := peertest.StartMember(t, "m")
+	w := peertest.StartProxy(t, m.Addr)
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, w.Through(m))
+	to := peertest.PeerTo(t, p, "m")
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Fatal(err)
 	}
-	w.freeze()
-	if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	w.Freeze()
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
 		t.Fatalf("error %v, want unreachable", err)
 	}
-	before := m.service.Stats().Fetches
-	if _, err := to.Fetch(context.Background(), get("k")); !strings.Contains(err.Error(), "breaker") {
+	before := m.Service.Stats().Fetches
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !strings.Contains(err.Error(), "breaker") {
 		t.Errorf("error %v, want that of an open breaker", err)
 	}
-	w.thaw()
-	eventually(t, "a ping closes the breaker", func() bool { return p.Stats().BreakersOpen == 0 })
-	if after := m.service.Stats().Fetches; after > before+1 { // the fetch that was frozen may arrive now
+	w.Thaw()
+	peertest.Eventually(t, "a ping closes the breaker", func() bool { return p.Stats().BreakersOpen == 0 })
+	if after := m.Service.Stats().Fetches; after > before+1 { // the fetch that was frozen may arrive now
 		t.Errorf("%d fetches reached the member while its breaker was open: a read was used as probe", after-before)
 	}
-	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Error(err)
 	}
 }
 
 // A connection whose network was away for long comes back late: TCP doubles its wait after each loss.
-func TestSilentConnectionIsNotUsedAgain(t *testing.T) {
+func TestFrozenConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	w := startWire(t, m.Addr)
-	p := startPool(t, peer.Config{}, w.through(m))
-	if err := fetch(t, p, "m"); err != nil {
+	m := peertest.StartMember(t, "m")
+	w := peertest.StartProxy(t, m.Addr)
+	p := peertest.StartPool(t, peer.Config{}, w.Through(m))
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
-	w.freezeOpen()
-	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	w.FreezeOpen()
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Fatalf("error %v, want unreachable", err)
 	}
-	eventually(t, "a new connection is used", func() bool { return fetch(t, p, "m") == nil })
+	peertest.Eventually(t, "a new connection is used", func() bool { return peertest.Fetch(t, p, "m") == nil })
 }
 
-func TestSlowOwnerIsNotSilent(t *testing.T) {
+func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	const slow = 3 * 200 * time.Millisecond // three times the silence after which it is pinged
-	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		time.Sleep(slow)
-		return held(ctx, q)
+		return peertest.Held(ctx, q)
 	}))
-	p := startPool(t, peer.Config{}, m)
-	if err := fetch(t, p, "m"); err != nil {
+	p := peertest.StartPool(t, peer.Config{}, m)
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
-	if s := p.Stats(); s.Silences != 0 || s.Unreachable != 0 || s.BreakerOpened != 0 {
+	if s := p.Stats(); s.PingTimeouts != 0 || s.Unreachable != 0 || s.BreakersOpened != 0 {
 		t.Errorf("stats %+v, want a member that is merely slow", s)
 	}
-	if n := m.listener.accepted.Load(); n != 1 {
+	if n := m.Listener.Accepted.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
 	}
 }
 
-// block answers nothing until the caller's deadline.
-func block(ctx context.Context, _ cache.Query) (cache.Answer, error) {
-	<-ctx.Done()
-	return cache.Answer{}, &cache.Error{Kind: cache.KindDeadline, Err: ctx.Err()}
-}
-
-func TestDeadlineAtAnOwnerThatIsAliveIsAnAnswer(t *testing.T) {
+func TestDeadlineAtLiveOwnerIsAnAnswer(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(block))
-	p := startPool(t, peer.Config{}, m)
+	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
+	p := peertest.StartPool(t, peer.Config{}, m)
 	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
-	_, err := peerTo(t, p, "m").Fetch(ctx, get("k"))
+	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
 		t.Errorf("error %v: asking elsewhere would double the load of a slow database", err)
 	}
-	if s := p.Stats(); s.Silences != 0 {
+	if s := p.Stats(); s.PingTimeouts != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }
@@ -280,12 +264,12 @@ type lateTimer struct {
 
 func (c lateTimer) Deadline() (time.Time, bool) { return c.deadline, true }
 
-func TestMembersTimerIsQuickerThanTheCallers(t *testing.T) {
+func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(block))
-	p := startPool(t, peer.Config{}, m)
+	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
+	p := peertest.StartPool(t, peer.Config{}, m)
 	ctx := lateTimer{context.Background(), time.Now().Add(600 * time.Millisecond)}
-	_, err := peerTo(t, p, "m").Fetch(ctx, get("k"))
+	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
 		t.Errorf("error %v, want that of the caller's deadline", err)
 	}
@@ -293,83 +277,83 @@ func TestMembersTimerIsQuickerThanTheCallers(t *testing.T) {
 
 func TestDeadlineWithoutSignOfLifeIsUnreachable(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, peer.Config{}, blackHole(t, "m"))
+	p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
 	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
-	if _, err := peerTo(t, p, "m").Fetch(ctx, get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if _, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
-	eventually(t, "the ping outlives the call and opens the breaker", func() bool { return p.Stats().BreakersOpen == 1 })
+	peertest.Eventually(t, "the ping outlives the call and opens the breaker", func() bool { return p.Stats().BreakersOpen == 1 })
 }
 
 func TestAttemptTimeoutIsUnreachable(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(block))
-	p := startPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
-	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 }
 
-func TestCallerWhoGoesAway(t *testing.T) {
+func TestCanceledCallerIsCanceled(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
-	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		close(begun)
-		return block(ctx, q)
+		return peertest.Block(ctx, q)
 	}))
-	p := startPool(t, peer.Config{}, m)
+	p := peertest.StartPool(t, peer.Config{}, m)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		<-begun
 		cancel()
 	}()
-	_, err := peerTo(t, p, "m").Fetch(ctx, get("k"))
+	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindCanceled {
 		t.Errorf("error %v, want that of the caller", err)
 	}
 }
 
-func TestCutInTheMiddleIsUnreachable(t *testing.T) {
+func TestConnectionCutDuringACallIsUnreachable(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{}, 1)
-	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		begun <- struct{}{}
-		return block(ctx, q)
+		return peertest.Block(ctx, q)
 	}))
-	w := startWire(t, m.Addr)
-	p := startPool(t, peer.Config{AttemptTimeout: time.Hour}, w.through(m))
+	w := peertest.StartProxy(t, m.Addr)
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, w.Through(m))
 	go func() {
 		<-begun
-		w.cut()
+		w.Cut()
 	}()
-	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
-	if s := p.Stats(); s.Silences != 0 || s.BreakersOpen != 0 {
+	if s := p.Stats(); s.PingTimeouts != 0 || s.BreakersOpen != 0 {
 		t.Errorf("stats %+v: one cut connection is no reason to shun a member", s)
 	}
 }
 
-func TestDeadlineTravelsAndShrinks(t *testing.T) {
+func TestDeadlineIsSentWithTheRequest(t *testing.T) {
 	t.Parallel()
 	seen := make(chan time.Duration, 1)
-	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		deadline, ok := ctx.Deadline()
 		if !ok {
 			t.Error("no deadline has arrived")
 		}
 		seen <- time.Until(deadline)
-		return held(ctx, q)
+		return peertest.Held(ctx, q)
 	}))
-	p := startPool(t, peer.Config{AttemptTimeout: time.Minute}, m)
-	to := peerTo(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Minute}, m)
+	to := peertest.PeerTo(t, p, "m")
 	for _, tc := range []struct{ caller, most time.Duration }{
 		{caller: 2 * time.Second, most: 2 * time.Second},
 		{caller: time.Hour, most: time.Minute},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), tc.caller)
-		if _, err := to.Fetch(ctx, get("k")); err != nil {
+		if _, err := to.Fetch(ctx, peertest.Get("k")); err != nil {
 			t.Error(err)
 		}
 		cancel()
@@ -379,24 +363,24 @@ func TestDeadlineTravelsAndShrinks(t *testing.T) {
 	}
 }
 
-func TestFetchesToOneMemberAreBounded(t *testing.T) {
+func TestFetchesToOneMemberAreLimited(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
-	m := startMember(t, "m", serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		close(begun)
 		<-release
-		return held(ctx, q)
+		return peertest.Held(ctx, q)
 	}))
-	p := startPool(t, peer.Config{MaxCalls: 1}, m)
-	to := peerTo(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{MaxCalls: 1}, m)
+	to := peertest.PeerTo(t, p, "m")
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+		if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 			t.Error(err)
 		}
 	})
 	<-begun
-	_, err := to.Fetch(context.Background(), get("k"))
+	_, err := to.Fetch(context.Background(), peertest.Get("k"))
 	close(release)
 	wg.Wait()
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
@@ -407,30 +391,30 @@ func TestFetchesToOneMemberAreBounded(t *testing.T) {
 	}
 }
 
-func TestAnswerBeyondTheBound(t *testing.T) {
+func TestAnswerAboveTheLimitIsOverloaded(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m", serving(func(context.Context, cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
 		return cache.Answer{Value: make([]byte, 2000)}, nil
 	}))
-	p := startPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
-	err := fetch(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
+	err := peertest.Fetch(t, p, "m")
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded {
 		t.Errorf("error %v: another member's answer would be no smaller", err)
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
+func TestConnectedMembersAreLimited(t *testing.T) {
 	t.Parallel()
-	a, b := startMember(t, "a"), startMember(t, "b")
-	p := startPool(t, peer.Config{MaxConns: 1}, a, b)
-	if err := fetch(t, p, "a"); err != nil {
+	a, b := peertest.StartMember(t, "a"), peertest.StartMember(t, "b")
+	p := peertest.StartPool(t, peer.Config{MaxConns: 1}, a, b)
+	if err := peertest.Fetch(t, p, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 	// grpc says that a connection is ready a moment after it has used it.
-	eventually(t, "one connection is counted", func() bool { return p.Stats().Conns == 1 })
+	peertest.Eventually(t, "one connection is counted", func() bool { return p.Stats().Conns == 1 })
 	if s := p.Stats(); s.ConnsRefused != 1 {
 		t.Errorf("stats %+v", s)
 	}
@@ -445,33 +429,33 @@ func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 		query           cache.Query
 		want            int64
 	}{
-		"agree":                     {query: get("k")},
-		"other ring":                {other: true, query: get("k"), want: 1},
-		"not owner":                 {notOwner: true, query: get("k"), want: 1},
+		"agree":                     {query: peertest.Get("k")},
+		"other ring":                {other: true, query: peertest.Get("k"), want: 1},
+		"not owner":                 {notOwner: true, query: peertest.Get("k"), want: 1},
 		"successor is not owner":    {notOwner: true, query: asSuccessor},
 		"previous is not owner":     {notOwner: true, query: asPrevious},
 		"successor with other ring": {other: true, notOwner: true, query: asSuccessor, want: 1},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			m := startMember(t, "m")
-			p := startPool(t, peer.Config{}, m)
-			m.view.owns.Store(!tc.notOwner)
+			m := peertest.StartMember(t, "m")
+			p := peertest.StartPool(t, peer.Config{}, m)
+			m.View.OwnsAll.Store(!tc.notOwner)
 			if tc.other {
-				m.view.id.Add(1)
+				m.View.ID.Add(1)
 			}
-			if _, err := peerTo(t, p, "m").Fetch(context.Background(), tc.query); err != nil {
+			if _, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), tc.query); err != nil {
 				t.Fatal(err)
 			}
 			if n := p.Stats().Disagreements; n != tc.want {
 				t.Errorf("counted %d, want %d", n, tc.want)
 			}
-			s := m.service.Stats()
+			s := m.Service.Stats()
 			if (s.NotOwner == 1) != tc.notOwner || (s.RingMismatch == 1) != tc.other {
 				t.Errorf("member counted %+v", s)
 			}
-			if (m.dataset.stats.NotOwner.Load() == 1) != tc.notOwner {
-				t.Errorf("dataset counted %d", m.dataset.stats.NotOwner.Load())
+			if (m.Dataset.Counters.NotOwner.Load() == 1) != tc.notOwner {
+				t.Errorf("dataset counted %d", m.Dataset.Counters.NotOwner.Load())
 			}
 		})
 	}

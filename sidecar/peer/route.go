@@ -7,10 +7,10 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// maxWalk bounds how many members after the owner are considered as successor when breakers are open.
+// maxWalk limits how many members after the owner are candidates for the successor when breakers are open.
 const maxWalk = 4
 
-// Route implements cache.Peers. It takes one allocation: the route key.
+// Route implements cache.Peers. It allocates the route key only.
 func (p *Pool) Route(dataset, key string) cache.Route {
 	v := p.view.Load()
 	rk := routeKey(dataset, key)
@@ -24,8 +24,8 @@ func (p *Pool) Route(dataset, key string) cache.Route {
 	return cache.Route{Owner: v.peers[owner.ID], Successor: p.successor(v, rk)}
 }
 
-// successor passes over members whose breaker is open, as gRPC's ring_hash passes over those that it cannot connect to
-// (gRFC A42). Two sidecars may see that differently for a moment; the other choice would be a load by each of them.
+// successor skips members whose breaker is open, as gRPC's ring_hash skips members that it cannot connect to (gRFC A42). For
+// a moment two sidecars may choose differently; otherwise each of them would load the key.
 func (p *Pool) successor(v *view, rk string) cache.Peer {
 	var first *peer
 	position := 0
@@ -37,7 +37,7 @@ func (p *Pool) successor(v *view, rk string) cache.Peer {
 			return nil
 		}
 		next := v.peers[m.ID]
-		if !next.broken.Load() { //guard:successor-dead-member-dead-too
+		if !next.open.Load() { //guard:successor-of-dead-member-dead
 			return next
 		}
 		if first == nil {
@@ -50,7 +50,7 @@ func (p *Pool) successor(v *view, rk string) cache.Peer {
 	return orNil(first)
 }
 
-// previous returns who owned, under the ring before this one, a key that is this member's now.
+// previous returns the member that owned, on the previous ring, a key that this member owns now.
 func (p *Pool) previous(v *view, rk string) cache.Peer {
 	if v.prev == nil || time.Since(v.changed) > p.config.WarmUp {
 		return nil

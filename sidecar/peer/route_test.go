@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 func named(ids ...string) []ring.Member {
@@ -29,8 +30,8 @@ func idOf(p cache.Peer) string {
 	return p.ID()
 }
 
-func TestRouteFollowsTheRingsWalk(t *testing.T) {
-	r := newRing(t, named("self", "a", "b", "c")...)
+func TestRouteEqualsTheWalkOfTheRing(t *testing.T) {
+	r := peertest.NewRing(t, named("self", "a", "b", "c")...)
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
 	p.SetRing(r, nil)
@@ -67,24 +68,24 @@ func TestEmptyRingOwnsEverything(t *testing.T) {
 func TestRingWithoutSelf(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
-	p.SetRing(newRing(t, named("a")...), nil)
+	p.SetRing(peertest.NewRing(t, named("a")...), nil)
 	if r := p.Route("metrics", "k"); idOf(r.Owner) != "a" || r.Successor != nil || p.Owns("metrics", "k") {
 		t.Errorf("route %+v, want owner a and nobody after it", r)
 	}
 }
 
-func TestPreviousOwnerIsAskedWhileWarmingUpOnly(t *testing.T) {
-	before, after := newRing(t, named("a", "b")...), newRing(t, named("a", "b", "self")...)
+func TestPreviousOwnerIsPartOfRouteDuringWarmUpOnly(t *testing.T) {
+	before, after := peertest.NewRing(t, named("a", "b")...), peertest.NewRing(t, named("a", "b", "self")...)
 	synctest.Test(t, func(t *testing.T) {
 		p := peer.NewPool(peer.Config{Self: "self"})
 		defer p.Close()
 		p.SetRing(after, before)
-		gained := keyOf(t, p, func(r cache.Route) bool { return r.Owner == nil })
+		gained := peertest.KeyWith(t, p, func(r cache.Route) bool { return r.Owner == nil })
 		want := before.Owner(ring.RouteKey("metrics", gained)).ID
 		if r := p.Route("metrics", gained); idOf(r.Previous) != want {
 			t.Errorf("previous %s, want %s", idOf(r.Previous), want)
 		}
-		other := keyOf(t, p, func(r cache.Route) bool { return r.Owner != nil })
+		other := peertest.KeyWith(t, p, func(r cache.Route) bool { return r.Owner != nil })
 		if r := p.Route("metrics", other); r.Previous != nil {
 			t.Errorf("previous %s of a key that another member owns", idOf(r.Previous))
 		}
@@ -97,8 +98,8 @@ func TestPreviousOwnerIsAskedWhileWarmingUpOnly(t *testing.T) {
 	})
 }
 
-func TestKeyThatWasOursBeforeHasNoPreviousOwner(t *testing.T) {
-	before, after := newRing(t, named("a", "b", "self")...), newRing(t, named("a", "self")...)
+func TestPreviouslyOwnedKeyHasNoPreviousOwner(t *testing.T) {
+	before, after := peertest.NewRing(t, named("a", "b", "self")...), peertest.NewRing(t, named("a", "self")...)
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
 	p.SetRing(after, before)
@@ -112,14 +113,14 @@ func TestKeyThatWasOursBeforeHasNoPreviousOwner(t *testing.T) {
 	}
 }
 
-func TestDeadSuccessorIsPassedOver(t *testing.T) {
+func TestDeadSuccessorIsSkipped(t *testing.T) {
 	t.Parallel()
-	owner, dead, alive := startMember(t, "owner"), startMember(t, "dead"), startMember(t, "alive")
-	p := startPool(t, peer.Config{}, owner, dead, alive)
-	key := keyOf(t, p, func(r cache.Route) bool { return ownedBy("owner")(r) && idOf(r.Successor) == "dead" })
-	dead.kill(t)
+	owner, dead, alive := peertest.StartMember(t, "owner"), peertest.StartMember(t, "dead"), peertest.StartMember(t, "alive")
+	p := peertest.StartPool(t, peer.Config{}, owner, dead, alive)
+	key := peertest.KeyWith(t, p, func(r cache.Route) bool { return peertest.OwnedBy("owner")(r) && idOf(r.Successor) == "dead" })
+	dead.Kill(t)
 	for range 3 {
-		_, err := p.Route("metrics", key).Successor.Fetch(context.Background(), get(key))
+		_, err := p.Route("metrics", key).Successor.Fetch(context.Background(), peertest.Get(key))
 		if !errors.Is(err, cache.ErrUnreachable) {
 			t.Fatalf("error %v, want unreachable", err)
 		}
@@ -132,7 +133,7 @@ func TestDeadSuccessorIsPassedOver(t *testing.T) {
 func TestRouteAllocatesTheRouteKeyOnly(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
-	p.SetRing(newRing(t, named("self", "a", "b", "c")...), newRing(t, named("a", "b", "c")...))
+	p.SetRing(peertest.NewRing(t, named("self", "a", "b", "c")...), peertest.NewRing(t, named("a", "b", "c")...))
 	if n := testing.AllocsPerRun(100, func() { p.Route("metrics", "interface/eth0/rx") }); n > 1 {
 		t.Errorf("%v allocations, want 1", n)
 	}
@@ -140,48 +141,48 @@ func TestRouteAllocatesTheRouteKeyOnly(t *testing.T) {
 
 func TestMemberThatLeftIsDisconnected(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
-	to := peerTo(t, p, "m")
-	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
+	to := peertest.PeerTo(t, p, "m")
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Fatal(err)
 	}
-	with := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
-	without := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"})
+	with := peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
+	without := peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"})
 	p.SetRing(without, with)
-	if _, err := to.Fetch(context.Background(), get("k")); err != nil {
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Errorf("the member of the previous ring: %v", err)
 	}
 	p.SetRing(without, without)
-	eventually(t, "the connection is closed", func() bool { return m.server.Stats().Conns == 0 })
-	if _, err := to.Fetch(context.Background(), get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	peertest.Eventually(t, "the connection is closed", func() bool { return m.Server.Stats().Conns == 0 })
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 }
 
 func TestMemberWithNewAddressIsAnotherPeer(t *testing.T) {
 	t.Parallel()
-	m, moved := startMember(t, "m"), startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
-	old := newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
-	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, moved.Member), old)
-	if err := fetch(t, p, "m"); err != nil {
+	m, moved := peertest.StartMember(t, "m"), peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	old := peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, m.Member)
+	p.SetRing(peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, moved.Member), old)
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
-	if n := moved.service.Stats().Fetches; n != 1 {
+	if n := moved.Service.Stats().Fetches; n != 1 {
 		t.Errorf("%d fetches at the new address, want 1", n)
 	}
 }
 
 func TestPing(t *testing.T) {
 	t.Parallel()
-	m := startMember(t, "m")
-	p := startPool(t, peer.Config{}, m)
-	gone := startMember(t, "gone")
-	gone.kill(t)
-	stranger := startMember(t, "stranger")
-	leaving := startMember(t, "leaving")
-	leaving.service.Leave()
+	m := peertest.StartMember(t, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	gone := peertest.StartMember(t, "gone")
+	gone.Kill(t)
+	stranger := peertest.StartMember(t, "stranger")
+	leaving := peertest.StartMember(t, "leaving")
+	leaving.Service.Leave()
 	cases := []struct {
 		name   string
 		member ring.Member
@@ -211,16 +212,16 @@ func (stuckService) Inspect(ctx context.Context, _ *peerv1.InspectRequest) (*pee
 	return nil, ctx.Err()
 }
 
-func TestInspectAsksEveryOtherMember(t *testing.T) {
+func TestInspectCallsEveryOtherMember(t *testing.T) {
 	t.Parallel()
-	var members []*member
+	var members []*peertest.Member
 	for i := range 40 {
-		members = append(members, startMember(t, fmt.Sprintf("m%02d", i)))
+		members = append(members, peertest.StartMember(t, fmt.Sprintf("m%02d", i)))
 	}
-	stuck := serveRaw(t, stuckService{})
+	stuck := peertest.ServeRaw(t, stuckService{})
 	stuck.ID = "stuck"
 	members = append(members, stuck)
-	p := startPool(t, peer.Config{}, members...)
+	p := peertest.StartPool(t, peer.Config{}, members...)
 	found := p.Inspect(context.Background())
 	if len(found) != len(members) {
 		t.Fatalf("%d inspections, want %d", len(found), len(members))

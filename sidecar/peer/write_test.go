@@ -19,9 +19,11 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
 
-func TestWriteCarriesChangeAndAnswer(t *testing.T) {
+func TestWriteTransfersChangeAndAnswer(t *testing.T) {
 	t.Parallel()
 	value := []byte(strings.Repeat("v", 1<<20))
 	changes := map[string]cache.Change{
@@ -34,12 +36,12 @@ func TestWriteCarriesChangeAndAnswer(t *testing.T) {
 		"largest keys": {Key: strings.Repeat("k", cache.MaxKeyBytes), Value: value, ID: strings.Repeat("i", 256)},
 	}
 	var seen cache.Change
-	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
 		seen = c
-		return written(ctx, c)
+		return peertest.Written(ctx, c)
 	}))
-	p := startPool(t, peer.Config{}, m)
-	to := peerTo(t, p, "m")
+	p := peertest.StartPool(t, peer.Config{}, m)
+	to := peertest.PeerTo(t, p, "m")
 	for name, want := range changes {
 		t.Run(name, func(t *testing.T) {
 			want.Dataset = "metrics"
@@ -58,12 +60,12 @@ func TestWriteCarriesChangeAndAnswer(t *testing.T) {
 	if s := p.Stats(); s.Writes != int64(len(changes)) || s.WritesUnknown != 0 || s.Disagreements != 0 {
 		t.Errorf("stats %+v", s)
 	}
-	if s := m.service.Stats(); s.Writes != int64(len(changes)) || s.Writing != 0 || s.MaxWrites != 512 {
+	if s := m.Service.Stats(); s.Writes != int64(len(changes)) || s.Writing != 0 || s.MaxWrites != 512 {
 		t.Errorf("member's stats %+v", s)
 	}
 }
 
-func TestErrorsOfWritesKeepTheirMeaningOnTheWay(t *testing.T) {
+func TestErrorsOfWritesKeepTheirKind(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
 		kind cache.Kind
@@ -84,18 +86,18 @@ func TestErrorsOfWritesKeepTheirMeaningOnTheWay(t *testing.T) {
 		{cache.KindInternal, codes.Internal, cache.KindUnknown},
 	}
 	var next error
-	m := startMember(t, "m", writing(func(context.Context, cache.Change) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Writing(func(context.Context, cache.Change) (cache.Answer, error) {
 		return cache.Answer{}, next
 	}))
-	p := startPool(t, peer.Config{}, m)
+	p := peertest.StartPool(t, peer.Config{}, m)
 	for _, tc := range cases {
 		t.Run(fmt.Sprint(tc.code, tc.kind), func(t *testing.T) {
 			next = &cache.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
-			_, served := m.service.Write(context.Background(), &peerv1.WriteRequest{Dataset: "metrics", Key: "k"})
+			_, served := m.Service.Write(context.Background(), &peerv1.WriteRequest{Dataset: "metrics", Key: "k"})
 			if status.Code(served) != tc.code {
 				t.Errorf("served %v, want %v", served, tc.code)
 			}
-			err := write(t, p, "m")
+			err := peertest.Write(t, p, "m")
 			if cache.KindOf(err) != tc.want || errors.Is(err, cache.ErrUnreachable) {
 				t.Errorf("kind %v of %v, want %v", cache.KindOf(err), err, tc.want)
 			}
@@ -106,13 +108,13 @@ func TestErrorsOfWritesKeepTheirMeaningOnTheWay(t *testing.T) {
 	}
 }
 
-func TestWrongColumnKeepsItsName(t *testing.T) {
+func TestValueErrorKeepsItsColumn(t *testing.T) {
 	t.Parallel()
 	var next error
-	m := startMember(t, "m", writing(func(context.Context, cache.Change) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Writing(func(context.Context, cache.Change) (cache.Answer, error) {
 		return cache.Answer{}, &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset metrics: %w", next)}
 	}))
-	p := startPool(t, peer.Config{}, m)
+	p := peertest.StartPool(t, peer.Config{}, m)
 	const why = "a number is wanted"
 	long := strings.Repeat("€", 200)
 	for name, tc := range map[string]struct {
@@ -126,7 +128,7 @@ func TestWrongColumnKeepsItsName(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			next = tc.err
-			err := write(t, p, "m")
+			err := peertest.Write(t, p, "m")
 			var wrong *origin.ValueError
 			if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) || *wrong != tc.want {
 				t.Errorf("error %v, %+v, want %+v", err, wrong, tc.want)
@@ -140,40 +142,40 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(t *testing.T) (cache.Peers, string){
 		"refused": func(t *testing.T) (cache.Peers, string) {
-			m := startMember(t, "m")
-			m.kill(t)
-			return startPool(t, peer.Config{}, m), "no connection"
+			m := peertest.StartMember(t, "m")
+			m.Kill(t)
+			return peertest.StartPool(t, peer.Config{}, m), "no connection"
 		},
 		"never ready": func(t *testing.T) (cache.Peers, string) {
-			return startPool(t, peer.Config{AttemptTimeout: time.Hour}, blackHole(t, "m")), "no connection"
+			return peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m")), "no connection"
 		},
 		"breaker open": func(t *testing.T) (cache.Peers, string) {
-			p := startPool(t, peer.Config{}, blackHole(t, "m"))
-			if err := fetch(t, p, "m"); err == nil {
+			p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
+			if err := peertest.Fetch(t, p, "m"); err == nil {
 				t.Error("a silent member has answered")
 			}
 			return p, "breaker"
 		},
-		"bound of connections": func(t *testing.T) (cache.Peers, string) {
-			other := startMember(t, "other")
-			p := startPool(t, peer.Config{MaxConns: 1}, other, startMember(t, "m"))
-			if err := fetch(t, p, "other"); err != nil {
+		"limit of connections": func(t *testing.T) (cache.Peers, string) {
+			other := peertest.StartMember(t, "other")
+			p := peertest.StartPool(t, peer.Config{MaxConns: 1}, other, peertest.StartMember(t, "m"))
+			if err := peertest.Fetch(t, p, "other"); err != nil {
 				t.Error(err)
 			}
-			return p, "bound of connections"
+			return p, "limit of connections"
 		},
 		"unknown dataset": func(t *testing.T) (cache.Peers, string) {
-			m := startMember(t, "m", func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) {
-				s.Datasets = func(string) (peer.Dataset, bool) { return nil, false }
+			m := peertest.StartMember(t, "m", func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) {
+				s.Datasets = func(string) (server.Dataset, bool) { return nil, false }
 			})
-			return startPool(t, peer.Config{}, m), "no dataset"
+			return peertest.StartPool(t, peer.Config{}, m), "no dataset"
 		},
 	}
 	for name, start := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, want := start(t)
-			err := write(t, p, "m")
+			err := peertest.Write(t, p, "m")
 			if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want unreachable: %s", err, want)
 			}
@@ -181,23 +183,23 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 	}
 }
 
-func TestWriteBeyondTheBoundOfCallsIsRefused(t *testing.T) {
+func TestWriteAboveMaxCallsIsRefused(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
-	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
 		close(begun)
 		<-release
-		return written(ctx, c)
+		return peertest.Written(ctx, c)
 	}))
-	p := startPool(t, peer.Config{MaxCalls: 1}, m)
+	p := peertest.StartPool(t, peer.Config{MaxCalls: 1}, m)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := write(t, p, "m"); err != nil {
+		if err := peertest.Write(t, p, "m"); err != nil {
 			t.Error(err)
 		}
 	})
 	<-begun
-	if err := write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded {
+	if err := peertest.Write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded {
 		t.Errorf("error %v, want overloaded: to ask another member would not help a busy one", err)
 	}
 	close(release)
@@ -205,32 +207,32 @@ func TestWriteBeyondTheBoundOfCallsIsRefused(t *testing.T) {
 }
 
 // breaking is a member whose write, once it has begun, is met by a fault; the write is made all the same.
-func breaking(t *testing.T, fault func(w *wire)) (*peer.Pool, *atomic.Int64) {
+func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.Int64) {
 	t.Helper()
 	made, release := new(atomic.Int64), make(chan struct{})
-	var w *wire
-	m := startMember(t, "m", writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	var w *peertest.Proxy
+	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
 		made.Add(1)
 		fault(w)
 		<-release
-		return written(ctx, c)
+		return peertest.Written(ctx, c)
 	}))
-	w = startWire(t, m.Addr)
+	w = peertest.StartProxy(t, m.Addr)
 	t.Cleanup(func() { close(release) })
-	return startPool(t, peer.Config{AttemptTimeout: time.Hour}, w.through(m)), made
+	return peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, w.Through(m)), made
 }
 
 // A write whose fate is not known must be neither an answer nor a reason to make it elsewhere.
 func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]func(w *wire){
-		"cut":    (*wire).cut,
-		"frozen": (*wire).freeze,
+	for name, fault := range map[string]func(w *peertest.Proxy){
+		"cut":    (*peertest.Proxy).Cut,
+		"frozen": (*peertest.Proxy).Freeze,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p, made := breaking(t, fault)
-			err := write(t, p, "m")
+			err := peertest.Write(t, p, "m")
 			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown || cache.RetryAfter(err) == 0 {
 				t.Errorf("error %v, want an unknown outcome", err)
 			}
@@ -244,19 +246,19 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 	}
 	t.Run("caller's deadline", func(t *testing.T) {
 		t.Parallel()
-		p, _ := breaking(t, func(*wire) {})
+		p, _ := breaking(t, func(*peertest.Proxy) {})
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		_, err := peerTo(t, p, "m").Write(ctx, put("k"))
+		_, err := peertest.PeerTo(t, p, "m").Write(ctx, peertest.Put("k"))
 		if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
 			t.Errorf("error %v, want an unknown outcome", err)
 		}
 	})
 	t.Run("answer beyond the bound", func(t *testing.T) {
 		t.Parallel()
-		m := startMember(t, "m")
-		p := startPool(t, peer.Config{MaxAnswerBytes: 100}, m)
-		_, err := peerTo(t, p, "m").Write(context.Background(), cache.Change{
+		m := peertest.StartMember(t, "m")
+		p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 100}, m)
+		_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), cache.Change{
 			Dataset: "metrics", Key: "k", Value: make([]byte, 1000),
 		})
 		if cache.KindOf(err) != cache.KindUnknown {
@@ -269,7 +271,7 @@ func (s *answeringService) Write(context.Context, *peerv1.WriteRequest) (*peerv1
 	return nil, status.Error(s.code, "no")
 }
 
-func TestWhatOthersAnswerToAWriteIsUnknown(t *testing.T) {
+func TestOtherCodesOfAWriteAreUnknown(t *testing.T) {
 	t.Parallel()
 	for _, code := range []codes.Code{
 		codes.Unavailable, codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied, codes.Unknown, codes.DataLoss,
@@ -277,8 +279,8 @@ func TestWhatOthersAnswerToAWriteIsUnknown(t *testing.T) {
 	} {
 		t.Run(code.String(), func(t *testing.T) {
 			t.Parallel()
-			m := serveRaw(t, &answeringService{code: code})
-			err := write(t, startPool(t, peer.Config{}, m), "m")
+			m := peertest.ServeRaw(t, &answeringService{code: code})
+			err := peertest.Write(t, peertest.StartPool(t, peer.Config{}, m), "m")
 			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
 				t.Errorf("error %v, want an unknown outcome", err)
 			}
@@ -286,64 +288,7 @@ func TestWhatOthersAnswerToAWriteIsUnknown(t *testing.T) {
 	}
 }
 
-func TestWritesAreBoundedForAllCallers(t *testing.T) {
-	t.Parallel()
-	begun, release := make(chan struct{}), make(chan struct{})
-	m := startMember(t, "m",
-		func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) { s.MaxWrites = 1 },
-		writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
-			close(begun)
-			<-release
-			return written(ctx, c)
-		}))
-	p := startPool(t, peer.Config{}, m)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := write(t, p, "m"); err != nil {
-			t.Error(err)
-		}
-	})
-	<-begun
-	if err := write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
-		t.Errorf("error %v, want overloaded", err)
-	}
-	if s := m.service.Stats(); s.Writing != 1 || s.WritesRefused != 1 {
-		t.Errorf("stats %+v", s)
-	}
-	close(release)
-	wg.Wait()
-}
-
-func TestSizesOfWritesAreCheckedBeforeWork(t *testing.T) {
-	t.Parallel()
-	s := peer.NewService(peer.ServiceConfig{
-		Ring: &view{},
-		Datasets: func(string) (peer.Dataset, bool) {
-			t.Error("work was done")
-			return nil, false
-		},
-	})
-	for name, req := range map[string]*peerv1.WriteRequest{
-		"dataset":   {Dataset: strings.Repeat("d", 129), Key: "k"},
-		"key":       {Dataset: "metrics", Key: strings.Repeat("k", 1025)},
-		"empty key": {Dataset: "metrics"},
-		"value":     {Dataset: "metrics", Key: "k", Value: make([]byte, 1<<20+1)},
-		"etag":      {Dataset: "metrics", Key: "k", IfEtag: strings.Repeat("e", 257)},
-		"id":        {Dataset: "metrics", Key: "k", IdempotencyId: strings.Repeat("i", 257)},
-	} {
-		if _, err := s.Write(context.Background(), req); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: error %v, want INVALID_ARGUMENT", name, err)
-		}
-	}
-	p := startPool(t, peer.Config{}, startMember(t, "m"))
-	_, err := peerTo(t, p, "m").Write(context.Background(), cache.Change{Key: "k", Value: make([]byte, 1<<20+1)})
-	var wrong *origin.ValueError
-	if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) {
-		t.Errorf("error %v, want that of the value", err)
-	}
-}
-
-func TestWriteWaitsForAMemberThatIsBack(t *testing.T) {
+func TestWriteWaitsForARestartedMember(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -351,13 +296,13 @@ func TestWriteWaitsForAMemberThatIsBack(t *testing.T) {
 	}
 	addr := listener.Addr().String()
 	listener.Close()
-	gone := &member{Member: memberAt("m", addr)}
-	p := startPool(t, peer.Config{SilenceAfter: patience, AttemptTimeout: time.Hour}, gone)
-	if err := fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	gone := &peertest.Member{Member: memberAt("m", addr)}
+	p := peertest.StartPool(t, peer.Config{PingAfter: peertest.Timeout, AttemptTimeout: time.Hour}, gone)
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Fatalf("error %v, want unreachable", err)
 	}
-	startMember(t, "m", at(addr))
-	if err := write(t, p, "m"); err != nil {
+	peertest.StartMember(t, "m", peertest.At(addr))
+	if err := peertest.Write(t, p, "m"); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,2 +1,2 @@
-// Package peerv1 is generated from peer.proto: what sidecars say to each other.
+// Package peerv1 is generated from peer.proto, the protocol between members.
 package peerv1

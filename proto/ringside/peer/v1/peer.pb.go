@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: ringside/peer/v1/peer.proto
 
-// What sidecars say to each other. Not for applications: it may change with every release that says so.
+// The protocol between members. Not for applications: it may change with every release that says so.
 
 package peerv1
 
@@ -23,28 +23,26 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// FetchRequest asks for one key.
+// FetchRequest is a query for one key.
 type FetchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the dataset.
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
-	// The key, as the application gave it.
+	// The key, as the application sent it.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// Ring.ID of the caller, so that a disagreement is noticed.
+	// Ring.ID of the caller, to detect different rings.
 	RingId uint64 `protobuf:"fixed64,3,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
-	// The caller could not reach the owner and asks this member as its successor: the entry is kept for failover_ttl only.
-	Failover bool `protobuf:"varint,4,opt,name=failover,proto3" json:"failover,omitempty"`
-	// Load anew even when a fresh entry is held.
-	NoCache bool `protobuf:"varint,5,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
-	// Answer from memory or not at all (error OUT_OF_RANGE): a new owner peeks at the previous one before it loads.
-	MemoryOnly bool `protobuf:"varint,6,opt,name=memory_only,json=memoryOnly,proto3" json:"memory_only,omitempty"`
-	// Answer with this version of the row or a later one, or from a load that began after this request. 0 asks nothing.
-	MinVersion int64 `protobuf:"varint,7,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
-	// Where versions do not tell, do not answer from memory with an entry whose load began longer ago than this, in
-	// nanoseconds; 0 asks nothing.
-	MaxAgeNs int64 `protobuf:"varint,8,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
-	// An entry with this ETag ("absent" for one that is) will do all the same: the caller has seen it.
-	Tag           string `protobuf:"bytes,9,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Load even when the member has a fresh entry.
+	NoCache bool `protobuf:"varint,4,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
+	// Answer from memory or with OUT_OF_RANGE: a new owner asks the previous one before it loads.
+	MemoryOnly bool `protobuf:"varint,5,opt,name=memory_only,json=memoryOnly,proto3" json:"memory_only,omitempty"`
+	// Answer with this version of the row or a later one, or with a load that began after this request. 0: no condition.
+	MinVersion int64 `protobuf:"varint,6,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	// Where versions do not decide, do not answer from memory with an entry whose load began longer ago than this, in
+	// nanoseconds. 0: no condition.
+	MaxAgeNs int64 `protobuf:"varint,7,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
+	// max_age_ns does not apply to an entry with this ETag ("absent" for a negative entry): the caller has read it.
+	Tag           string `protobuf:"bytes,8,opt,name=tag,proto3" json:"tag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -100,13 +98,6 @@ func (x *FetchRequest) GetRingId() uint64 {
 	return 0
 }
 
-func (x *FetchRequest) GetFailover() bool {
-	if x != nil {
-		return x.Failover
-	}
-	return false
-}
-
 func (x *FetchRequest) GetNoCache() bool {
 	if x != nil {
 		return x.NoCache
@@ -142,30 +133,30 @@ func (x *FetchRequest) GetTag() string {
 	return ""
 }
 
-// FetchResponse is an entry, present or absent. Durations, never timestamps: clocks of two nodes differ.
+// FetchResponse is an entry, possibly negative. It has durations instead of timestamps: clocks of two nodes differ.
 type FetchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The value; empty when absent.
 	Value []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
 	// The origin has no such key.
 	Absent bool `protobuf:"varint,2,opt,name=absent,proto3" json:"absent,omitempty"`
-	// The row's version column; 0 where the dataset has none.
+	// The row's version column; 0 when the dataset has none.
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Nanoseconds since the load of this value began.
 	AgeNs int64 `protobuf:"varint,4,opt,name=age_ns,json=ageNs,proto3" json:"age_ns,omitempty"`
-	// Nanoseconds for which the entry stays fresh; 0 or less when it must not be kept as a fresh one.
+	// Nanoseconds for which the entry stays fresh; 0 or less when the caller must not keep it as a fresh one.
 	FreshNs int64 `protobuf:"varint,5,opt,name=fresh_ns,json=freshNs,proto3" json:"fresh_ns,omitempty"`
-	// The entry was in this member's memory; otherwise it was loaded for this call.
+	// The entry was in this member's memory; otherwise the member loaded it for this call.
 	FromMemory bool `protobuf:"varint,6,opt,name=from_memory,json=fromMemory,proto3" json:"from_memory,omitempty"`
-	// In its own ring this member does not own the key.
+	// This member does not own the key on its own ring.
 	NotOwner bool `protobuf:"varint,7,opt,name=not_owner,json=notOwner,proto3" json:"not_owner,omitempty"`
 	// Ring.ID of this member.
 	RingId uint64 `protobuf:"fixed64,8,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
-	// The value is older than its ttl: the origin could not give a newer one in time.
+	// The value is older than its ttl: the origin did not return a newer one in time.
 	Stale bool `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
-	// Why it is stale or came by a detour, for people; empty otherwise.
+	// Why the value is stale or came from a failover, for people; otherwise empty.
 	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
-	// Nanoseconds that the member took to answer. The durations above were true at the end of them.
+	// Nanoseconds that the member took to answer. The durations above apply to the end of that time.
 	TookNs        int64 `protobuf:"varint,11,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -278,10 +269,10 @@ func (x *FetchResponse) GetTookNs() int64 {
 	return 0
 }
 
-// FetchBatchRequest asks for many keys.
+// FetchBatchRequest is a query for several keys.
 type FetchBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is asked for. Each has the ring_id of the caller.
+	// The queries. Each has the ring_id of the caller.
 	Requests      []*FetchRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -327,7 +318,7 @@ func (x *FetchBatchRequest) GetRequests() []*FetchRequest {
 // FetchBatchResponse has one outcome for each request, in their order.
 type FetchBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What came of them.
+	// The outcomes.
 	Outcomes      []*FetchOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -370,10 +361,10 @@ func (x *FetchBatchResponse) GetOutcomes() []*FetchOutcome {
 	return nil
 }
 
-// FetchOutcome is what Fetch would have answered to one request of a batch.
+// FetchOutcome is the answer that Fetch would have given to one request of a batch.
 type FetchOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One of them is set.
+	// Exactly one is set.
 	//
 	// Types that are valid to be assigned to Outcome:
 	//
@@ -464,7 +455,7 @@ type FetchOutcome_Error struct {
 }
 
 type FetchOutcome_Alone struct {
-	// The answers before it have filled the message: ask for this key alone.
+	// The earlier answers have filled the message: fetch this key alone.
 	Alone bool `protobuf:"varint,3,opt,name=alone,proto3,oneof"`
 }
 
@@ -481,7 +472,7 @@ type FetchError struct {
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// Its text, for people.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// Nanoseconds to wait before the key is asked for again; 0 when that would not help.
+	// Nanoseconds to wait before a retry; 0 when a retry would not help.
 	RetryAfterNs  int64 `protobuf:"varint,3,opt,name=retry_after_ns,json=retryAfterNs,proto3" json:"retry_after_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -543,25 +534,25 @@ type WriteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the dataset.
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
-	// The key, as the application gave it.
+	// The key, as the application sent it.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// Ring.ID of the caller.
 	RingId uint64 `protobuf:"fixed64,3,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
-	// The caller could not reach the owner and asks this member as its successor.
+	// The caller could not reach the owner and calls this member as its successor.
 	Failover bool `protobuf:"varint,4,opt,name=failover,proto3" json:"failover,omitempty"`
-	// Delete the row; otherwise value is its new value.
+	// Delete the row; otherwise set it to value.
 	Delete bool `protobuf:"varint,5,opt,name=delete,proto3" json:"delete,omitempty"`
-	// The new value, as ringside.v1.PutRequest has it.
+	// The new value, as in ringside.v1.PutRequest.
 	Value []byte `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"`
 	// The row must not exist.
 	IfAbsent bool `protobuf:"varint,7,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
 	// The row must exist.
 	IfPresent bool `protobuf:"varint,8,opt,name=if_present,json=ifPresent,proto3" json:"if_present,omitempty"`
-	// The row must have this version; 0 asks nothing.
+	// The row must have this version. 0: no condition.
 	IfVersion int64 `protobuf:"varint,9,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
-	// The row must have this ETag; empty asks nothing.
+	// The row must have this ETag. Empty: no condition.
 	IfEtag string `protobuf:"bytes,10,opt,name=if_etag,json=ifEtag,proto3" json:"if_etag,omitempty"`
-	// Names the write, so that it happens once; may be empty.
+	// Identifies the write, so that a retry does not repeat it; may be empty.
 	IdempotencyId string `protobuf:"bytes,11,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -720,10 +711,10 @@ func (x *WriteResponse) GetEntry() *FetchResponse {
 	return nil
 }
 
-// InvalidateRequest is a list of things to drop.
+// InvalidateRequest is a list of invalidations.
 type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to drop.
+	// The invalidations.
 	Invalidations []*Invalidation `protobuf:"bytes,1,rep,name=invalidations,proto3" json:"invalidations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -803,18 +794,18 @@ func (*InvalidateResponse) Descriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
-// Invalidation says which entries must not be used any more.
+// Invalidation says which entries are out of date.
 type Invalidation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the dataset.
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
-	// One key, or with prefix set all that start with it (every key when empty).
+	// One key; with prefix set, all keys that start with it (every key when it is empty).
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// key is a prefix.
 	Prefix bool `protobuf:"varint,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	// Entries of this version and later ones are good; 0 when it is not known.
+	// Entries of this version and later ones remain valid; 0 when the version is unknown.
 	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Nanoseconds since the change, at least: entries that were loaded later are good.
+	// Nanoseconds since the change, at least: entries that were loaded later remain valid.
 	AgeNs         int64 `protobuf:"varint,5,opt,name=age_ns,json=ageNs,proto3" json:"age_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -885,33 +876,33 @@ func (x *Invalidation) GetAgeNs() int64 {
 	return 0
 }
 
-// FollowRequest says where to begin.
-type FollowRequest struct {
+// SubscribeRequest says where the stream begins.
+type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Node id of the follower.
+	// Node id of the subscriber.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// FollowResponse.epoch of the stream before; 0 on the first one.
+	// SubscribeResponse.epoch of the previous stream; 0 for the first one.
 	Epoch uint64 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Sequence of the last response that was taken in, of that epoch.
+	// Sequence of the last response received in that epoch.
 	Sequence      uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *FollowRequest) Reset() {
-	*x = FollowRequest{}
+func (x *SubscribeRequest) Reset() {
+	*x = SubscribeRequest{}
 	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *FollowRequest) String() string {
+func (x *SubscribeRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*FollowRequest) ProtoMessage() {}
+func (*SubscribeRequest) ProtoMessage() {}
 
-func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -923,61 +914,61 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
-func (*FollowRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
+func (*SubscribeRequest) Descriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *FollowRequest) GetNode() string {
+func (x *SubscribeRequest) GetNode() string {
 	if x != nil {
 		return x.Node
 	}
 	return ""
 }
 
-func (x *FollowRequest) GetEpoch() uint64 {
+func (x *SubscribeRequest) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
 	}
 	return 0
 }
 
-func (x *FollowRequest) GetSequence() uint64 {
+func (x *SubscribeRequest) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
 	}
 	return 0
 }
 
-// FollowResponse is some invalidations, or, without any, a sign of life.
-type FollowResponse struct {
+// SubscribeResponse is a list of invalidations; an empty one is a heartbeat.
+type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names this run of the member: sequences of different runs do not compare.
+	// Identifies this run of the member: sequences of different runs are not comparable.
 	Epoch uint64 `protobuf:"fixed64,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Number of the last invalidation so far. The first response has where the stream begins.
+	// Number of the last invalidation so far. The first response has the position where the stream begins.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// In their order; the last one has the number sequence.
 	Invalidations []*Invalidation `protobuf:"bytes,3,rep,name=invalidations,proto3" json:"invalidations,omitempty"`
-	// Datasets whose change feed this member reads without a gap, sorted; always the whole list.
+	// Datasets whose change feed this member reads without a gap, sorted; always the complete list.
 	LiveFeeds     []string `protobuf:"bytes,4,rep,name=live_feeds,json=liveFeeds,proto3" json:"live_feeds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *FollowResponse) Reset() {
-	*x = FollowResponse{}
+func (x *SubscribeResponse) Reset() {
+	*x = SubscribeResponse{}
 	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *FollowResponse) String() string {
+func (x *SubscribeResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*FollowResponse) ProtoMessage() {}
+func (*SubscribeResponse) ProtoMessage() {}
 
-func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -989,33 +980,33 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
-func (*FollowResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
+func (*SubscribeResponse) Descriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *FollowResponse) GetEpoch() uint64 {
+func (x *SubscribeResponse) GetEpoch() uint64 {
 	if x != nil {
 		return x.Epoch
 	}
 	return 0
 }
 
-func (x *FollowResponse) GetSequence() uint64 {
+func (x *SubscribeResponse) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
 	}
 	return 0
 }
 
-func (x *FollowResponse) GetInvalidations() []*Invalidation {
+func (x *SubscribeResponse) GetInvalidations() []*Invalidation {
 	if x != nil {
 		return x.Invalidations
 	}
 	return nil
 }
 
-func (x *FollowResponse) GetLiveFeeds() []string {
+func (x *SubscribeResponse) GetLiveFeeds() []string {
 	if x != nil {
 		return x.LiveFeeds
 	}
@@ -1059,7 +1050,7 @@ func (*PingRequest) Descriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
-// PingResponse says who answered.
+// PingResponse identifies the member.
 type PingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node id.
@@ -1237,20 +1228,19 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xfc\x01\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xe0\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
-	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x1a\n" +
-	"\bfailover\x18\x04 \x01(\bR\bfailover\x12\x19\n" +
-	"\bno_cache\x18\x05 \x01(\bR\anoCache\x12\x1f\n" +
-	"\vmemory_only\x18\x06 \x01(\bR\n" +
+	"\aring_id\x18\x03 \x01(\x06R\x06ringId\x12\x19\n" +
+	"\bno_cache\x18\x04 \x01(\bR\anoCache\x12\x1f\n" +
+	"\vmemory_only\x18\x05 \x01(\bR\n" +
 	"memoryOnly\x12\x1f\n" +
-	"\vmin_version\x18\a \x01(\x03R\n" +
+	"\vmin_version\x18\x06 \x01(\x03R\n" +
 	"minVersion\x12\x1c\n" +
 	"\n" +
-	"max_age_ns\x18\b \x01(\x03R\bmaxAgeNs\x12\x10\n" +
-	"\x03tag\x18\t \x01(\tR\x03tag\"\xa7\x02\n" +
+	"max_age_ns\x18\a \x01(\x03R\bmaxAgeNs\x12\x10\n" +
+	"\x03tag\x18\b \x01(\tR\x03tag\"\xa7\x02\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -1304,12 +1294,12 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
 	"\x06prefix\x18\x03 \x01(\bR\x06prefix\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x15\n" +
-	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"U\n" +
-	"\rFollowRequest\x12\x12\n" +
+	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"X\n" +
+	"\x10SubscribeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x04R\bsequence\"\xa7\x01\n" +
-	"\x0eFollowResponse\x12\x14\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\"\xaa\x01\n" +
+	"\x11SubscribeResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
 	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
@@ -1325,15 +1315,15 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\fR\x05state2\xb2\x04\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state2\xbb\x04\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
 	"FetchBatch\x12#.ringside.peer.v1.FetchBatchRequest\x1a$.ringside.peer.v1.FetchBatchResponse\x12H\n" +
 	"\x05Write\x12\x1e.ringside.peer.v1.WriteRequest\x1a\x1f.ringside.peer.v1.WriteResponse\x12W\n" +
 	"\n" +
-	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12M\n" +
-	"\x06Follow\x12\x1f.ringside.peer.v1.FollowRequest\x1a .ringside.peer.v1.FollowResponse0\x01\x12E\n" +
+	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12V\n" +
+	"\tSubscribe\x12\".ringside.peer.v1.SubscribeRequest\x1a#.ringside.peer.v1.SubscribeResponse0\x01\x12E\n" +
 	"\x04Ping\x12\x1d.ringside.peer.v1.PingRequest\x1a\x1e.ringside.peer.v1.PingResponse\x12N\n" +
 	"\aInspect\x12 .ringside.peer.v1.InspectRequest\x1a!.ringside.peer.v1.InspectResponseBBZ@github.com/ringside-cache/ringside/proto/ringside/peer/v1;peerv1b\x06proto3"
 
@@ -1362,8 +1352,8 @@ var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*InvalidateRequest)(nil),  // 8: ringside.peer.v1.InvalidateRequest
 	(*InvalidateResponse)(nil), // 9: ringside.peer.v1.InvalidateResponse
 	(*Invalidation)(nil),       // 10: ringside.peer.v1.Invalidation
-	(*FollowRequest)(nil),      // 11: ringside.peer.v1.FollowRequest
-	(*FollowResponse)(nil),     // 12: ringside.peer.v1.FollowResponse
+	(*SubscribeRequest)(nil),   // 11: ringside.peer.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),  // 12: ringside.peer.v1.SubscribeResponse
 	(*PingRequest)(nil),        // 13: ringside.peer.v1.PingRequest
 	(*PingResponse)(nil),       // 14: ringside.peer.v1.PingResponse
 	(*InspectRequest)(nil),     // 15: ringside.peer.v1.InspectRequest
@@ -1376,19 +1366,19 @@ var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	5,  // 3: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
 	1,  // 4: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
 	10, // 5: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
-	10, // 6: ringside.peer.v1.FollowResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
+	10, // 6: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
 	0,  // 7: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
 	2,  // 8: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
 	6,  // 9: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
 	8,  // 10: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
-	11, // 11: ringside.peer.v1.Peer.Follow:input_type -> ringside.peer.v1.FollowRequest
+	11, // 11: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
 	13, // 12: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
 	15, // 13: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
 	1,  // 14: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
 	3,  // 15: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
 	7,  // 16: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
 	9,  // 17: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	12, // 18: ringside.peer.v1.Peer.Follow:output_type -> ringside.peer.v1.FollowResponse
+	12, // 18: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
 	14, // 19: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
 	16, // 20: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
 	14, // [14:21] is the sub-list for method output_type

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: ringside/peer/v1/peer.proto
 
-// What sidecars say to each other. Not for applications: it may change with every release that says so.
+// The protocol between members. Not for applications: it may change with every release that says so.
 
 package peerv1
 
@@ -25,7 +25,7 @@ const (
 	Peer_FetchBatch_FullMethodName = "/ringside.peer.v1.Peer/FetchBatch"
 	Peer_Write_FullMethodName      = "/ringside.peer.v1.Peer/Write"
 	Peer_Invalidate_FullMethodName = "/ringside.peer.v1.Peer/Invalidate"
-	Peer_Follow_FullMethodName     = "/ringside.peer.v1.Peer/Follow"
+	Peer_Subscribe_FullMethodName  = "/ringside.peer.v1.Peer/Subscribe"
 	Peer_Ping_FullMethodName       = "/ringside.peer.v1.Peer/Ping"
 	Peer_Inspect_FullMethodName    = "/ringside.peer.v1.Peer/Inspect"
 )
@@ -36,32 +36,33 @@ const (
 //
 // Peer is served by every member on its peer listener.
 type PeerClient interface {
-	// Fetch answers one key from memory or by a load. It never asks another member.
+	// Fetch answers one key from memory or with a load. The member never calls another member.
 	//
-	// Errors that are answers, so that the caller must not ask elsewhere because of them: INVALID_ARGUMENT (the key),
-	// OUT_OF_RANGE (memory_only, and nothing fresh is held), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a bound was
-	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
-	// a member may not have the dataset yet.
+	// These errors are answers, so the caller must not call another member because of them: INVALID_ARGUMENT (the key),
+	// OUT_OF_RANGE (memory_only is set and the member has no fresh entry), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a
+	// limit was reached). Any other error means that the member could not answer. That includes NOT_FOUND: while a
+	// configuration is rolled out, a member may not have the dataset yet.
 	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
-	// FetchBatch answers up to 512 keys, each as Fetch would, and in their order; INVALID_ARGUMENT when there are more. It
-	// takes as long as the slowest of them. A member without it (UNIMPLEMENTED) is asked for each key alone.
+	// FetchBatch answers up to 512 keys, each like Fetch, and in their order; INVALID_ARGUMENT for more. It takes as long as
+	// the slowest key. The caller of a member without it (UNIMPLEMENTED) fetches each key alone.
 	FetchBatch(ctx context.Context, in *FetchBatchRequest, opts ...grpc.CallOption) (*FetchBatchResponse, error)
-	// Write changes one row of the origin in the stead of the caller, and tells the followers of this member. It never asks
-	// another member.
+	// Write changes one row of the origin for the caller, and publishes the change to the subscribers of this member. The
+	// member never calls another member.
 	//
-	// Errors that are answers: those of Fetch, FAILED_PRECONDITION (the dataset is read-only), ALREADY_EXISTS (the row is
-	// not what the condition says), UNKNOWN (the change may or may not have happened), and INVALID_ARGUMENT with
-	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. Any other error of a
-	// call that was sent leaves the outcome unknown.
+	// These errors are answers: those of Fetch, FAILED_PRECONDITION (the dataset is read-only), ALREADY_EXISTS (the row does
+	// not meet the condition), UNKNOWN (the change may or may not have happened), and INVALID_ARGUMENT with
+	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. After any other error
+	// of a call that was sent, the outcome is unknown.
 	Write(ctx context.Context, in *WriteRequest, opts ...grpc.CallOption) (*WriteResponse, error)
-	// Invalidate drops entries from this member's memory only: the caller tells every member.
+	// Invalidate drops entries from this member's memory only: the caller calls every member.
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
-	// Follow streams what this member invalidates. It ends, with OUT_OF_RANGE, when the follower is too slow, or asks for
-	// a part of the stream that is no longer kept: the follower drops what it holds of this member, and follows anew.
-	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error)
-	// Ping answers at once. A member that etcd has lost but that still answers stays on the ring.
+	// Subscribe streams the invalidations of this member. It ends with OUT_OF_RANGE when the subscriber is too slow or needs
+	// a part of the stream that was overwritten: the subscriber drops what it has received from this member and subscribes
+	// again.
+	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
+	// Ping answers immediately. A member that etcd has lost and that still answers stays on the ring.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
-	// Inspect describes this member for the console of any other.
+	// Inspect describes this member for the console of another.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 }
 
@@ -113,13 +114,13 @@ func (c *peerClient) Invalidate(ctx context.Context, in *InvalidateRequest, opts
 	return out, nil
 }
 
-func (c *peerClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error) {
+func (c *peerClient) Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_Follow_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[0], Peer_Subscribe_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[SubscribeRequest, SubscribeResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -130,7 +131,7 @@ func (c *peerClient) Follow(ctx context.Context, in *FollowRequest, opts ...grpc
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Peer_FollowClient = grpc.ServerStreamingClient[FollowResponse]
+type Peer_SubscribeClient = grpc.ServerStreamingClient[SubscribeResponse]
 
 func (c *peerClient) Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -158,32 +159,33 @@ func (c *peerClient) Inspect(ctx context.Context, in *InspectRequest, opts ...gr
 //
 // Peer is served by every member on its peer listener.
 type PeerServer interface {
-	// Fetch answers one key from memory or by a load. It never asks another member.
+	// Fetch answers one key from memory or with a load. The member never calls another member.
 	//
-	// Errors that are answers, so that the caller must not ask elsewhere because of them: INVALID_ARGUMENT (the key),
-	// OUT_OF_RANGE (memory_only, and nothing fresh is held), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a bound was
-	// reached). Anything else means that the member could not answer, NOT_FOUND among it: while a configuration rolls out,
-	// a member may not have the dataset yet.
+	// These errors are answers, so the caller must not call another member because of them: INVALID_ARGUMENT (the key),
+	// OUT_OF_RANGE (memory_only is set and the member has no fresh entry), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a
+	// limit was reached). Any other error means that the member could not answer. That includes NOT_FOUND: while a
+	// configuration is rolled out, a member may not have the dataset yet.
 	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
-	// FetchBatch answers up to 512 keys, each as Fetch would, and in their order; INVALID_ARGUMENT when there are more. It
-	// takes as long as the slowest of them. A member without it (UNIMPLEMENTED) is asked for each key alone.
+	// FetchBatch answers up to 512 keys, each like Fetch, and in their order; INVALID_ARGUMENT for more. It takes as long as
+	// the slowest key. The caller of a member without it (UNIMPLEMENTED) fetches each key alone.
 	FetchBatch(context.Context, *FetchBatchRequest) (*FetchBatchResponse, error)
-	// Write changes one row of the origin in the stead of the caller, and tells the followers of this member. It never asks
-	// another member.
+	// Write changes one row of the origin for the caller, and publishes the change to the subscribers of this member. The
+	// member never calls another member.
 	//
-	// Errors that are answers: those of Fetch, FAILED_PRECONDITION (the dataset is read-only), ALREADY_EXISTS (the row is
-	// not what the condition says), UNKNOWN (the change may or may not have happened), and INVALID_ARGUMENT with
-	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. Any other error of a
-	// call that was sent leaves the outcome unknown.
+	// These errors are answers: those of Fetch, FAILED_PRECONDITION (the dataset is read-only), ALREADY_EXISTS (the row does
+	// not meet the condition), UNKNOWN (the change may or may not have happened), and INVALID_ARGUMENT with
+	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. After any other error
+	// of a call that was sent, the outcome is unknown.
 	Write(context.Context, *WriteRequest) (*WriteResponse, error)
-	// Invalidate drops entries from this member's memory only: the caller tells every member.
+	// Invalidate drops entries from this member's memory only: the caller calls every member.
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
-	// Follow streams what this member invalidates. It ends, with OUT_OF_RANGE, when the follower is too slow, or asks for
-	// a part of the stream that is no longer kept: the follower drops what it holds of this member, and follows anew.
-	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error
-	// Ping answers at once. A member that etcd has lost but that still answers stays on the ring.
+	// Subscribe streams the invalidations of this member. It ends with OUT_OF_RANGE when the subscriber is too slow or needs
+	// a part of the stream that was overwritten: the subscriber drops what it has received from this member and subscribes
+	// again.
+	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
+	// Ping answers immediately. A member that etcd has lost and that still answers stays on the ring.
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
-	// Inspect describes this member for the console of any other.
+	// Inspect describes this member for the console of another.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
@@ -207,8 +209,8 @@ func (UnimplementedPeerServer) Write(context.Context, *WriteRequest) (*WriteResp
 func (UnimplementedPeerServer) Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Invalidate not implemented")
 }
-func (UnimplementedPeerServer) Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error {
-	return status.Error(codes.Unimplemented, "method Follow not implemented")
+func (UnimplementedPeerServer) Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Subscribe not implemented")
 }
 func (UnimplementedPeerServer) Ping(context.Context, *PingRequest) (*PingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
@@ -309,16 +311,16 @@ func _Peer_Invalidate_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Peer_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(FollowRequest)
+func _Peer_Subscribe_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SubscribeRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(PeerServer).Follow(m, &grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+	return srv.(PeerServer).Subscribe(m, &grpc.GenericServerStream[SubscribeRequest, SubscribeResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Peer_FollowServer = grpc.ServerStreamingServer[FollowResponse]
+type Peer_SubscribeServer = grpc.ServerStreamingServer[SubscribeResponse]
 
 func _Peer_Ping_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PingRequest)
@@ -390,8 +392,8 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 	},
 	Streams: []grpc.StreamDesc{
 		{
-			StreamName:    "Follow",
-			Handler:       _Peer_Follow_Handler,
+			StreamName:    "Subscribe",
+			Handler:       _Peer_Subscribe_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -1,4 +1,5 @@
-package peer
+// Package mtls is mutual TLS between members, with certificates that are reloaded from files.
+package mtls
 
 import (
 	"bytes"
@@ -15,28 +16,27 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// DefaultName is the DNS name that the certificate of each member carries, unless the config says otherwise.
+// DefaultName is the DNS name in the certificate of each member, unless the configuration has another.
 const DefaultName = "ringside"
 
-// TLSConfig says where a member's identity lies. All files are PEM.
-type TLSConfig struct {
+// Config names the files of a member's identity. All are PEM files.
+type Config struct {
 	// CertFile holds the certificate of this member, followed by its intermediates, and KeyFile its private key.
 	CertFile, KeyFile string
-	// CAFile holds the certificates of those who vouch for members.
+	// CAFile holds the certificates of the authorities that issue certificates to members.
 	CAFile string
-	// Name is the DNS name that every member's certificate must carry; DefaultName when it is empty.
+	// Name is the DNS name that every member's certificate must have; DefaultName when it is empty.
 	Name string
 }
 
-// TLS is mutual TLS between members, 1.2 or later. Each side accepts the other when its certificate chains to the CA,
-// is valid now and for its role (server or client authentication), and carries the name of the members: members are
-// called by address, and a certificate per address would not outlive a pod.
+// Credentials are mutual TLS, 1.2 or later. Each side accepts the other when its certificate chains to the CA, is valid now
+// and for its role (server or client authentication), and has the name of the members: members are called by address, and
+// a certificate for an address would not outlive a pod.
 //
-// The files are read at each handshake, of which there are few, so that a certificate that was replaced is in use from
-// the next connection on. Files that are missing or do not fit together, as in the middle of their replacement, leave
-// the last good ones in force.
-type TLS struct {
-	config TLSConfig
+// The files are read at each handshake. Handshakes are few, and a replaced certificate is used from the next connection on.
+// While files are missing or do not match, as during their replacement, the last valid ones stay in use.
+type Credentials struct {
+	config Config
 	name   string
 
 	mu       sync.Mutex // guards the rest
@@ -45,33 +45,33 @@ type TLS struct {
 	failures int64
 }
 
-var _ credentials.TransportCredentials = (*TLS)(nil)
+var _ credentials.TransportCredentials = (*Credentials)(nil)
 
-// material is what the files held.
+// material is the content of the files.
 type material struct {
 	certPEM, keyPEM, caPEM []byte
 	cert                   tls.Certificate
 	roots                  *x509.CertPool
 }
 
-// NewTLS reads the files. The error says which of them is wrong, or why other members would refuse the certificate.
-func NewTLS(c TLSConfig) (*TLS, error) {
-	t := &TLS{config: c, name: cmp.Or(c.Name, DefaultName)}
+// New reads the files. The error says which file is wrong, or why other members would reject the certificate.
+func New(c Config) (*Credentials, error) {
+	t := &Credentials{config: c, name: cmp.Or(c.Name, DefaultName)}
 	if err := t.reloadLocked(); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-// ReloadFailures returns how many handshakes went on with older files because the present ones are wrong, and whether
-// the latest did.
-func (t *TLS) ReloadFailures() (count int64, failing bool) {
+// ReloadFailures returns the number of handshakes that used older files because the present ones are wrong, and whether
+// the latest handshake did.
+func (t *Credentials) ReloadFailures() (count int64, failing bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.failures, t.failing
 }
 
-func (t *TLS) current() material {
+func (t *Credentials) current() material {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.failing = t.reloadLocked() != nil
@@ -81,7 +81,7 @@ func (t *TLS) current() material {
 	return t.material
 }
 
-func (t *TLS) reloadLocked() error {
+func (t *Credentials) reloadLocked() error {
 	var next material
 	files := []struct {
 		name string
@@ -90,7 +90,7 @@ func (t *TLS) reloadLocked() error {
 	for _, file := range files {
 		pem, err := os.ReadFile(file.name)
 		if err != nil {
-			return fmt.Errorf("read the identity of this member: %w", err)
+			return fmt.Errorf("read this member's certificate, key or CA: %w", err)
 		}
 		*file.into = pem
 	}
@@ -110,14 +110,14 @@ func (m *material) same(other material) bool {
 		bytes.Equal(m.caPEM, other.caPEM)
 }
 
-// parse also refuses a certificate that other members would refuse: here it can be said why.
-func (m *material) parse(c TLSConfig, name string) (err error) {
+// parse also rejects a certificate that other members would reject: only here does the error say why.
+func (m *material) parse(c Config, name string) (err error) {
 	if m.cert, err = tls.X509KeyPair(m.certPEM, m.keyPEM); err != nil {
 		return fmt.Errorf("certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
 	}
 	m.roots = x509.NewCertPool()
 	if !m.roots.AppendCertsFromPEM(m.caPEM) {
-		return fmt.Errorf("CA file %s holds no certificate", c.CAFile)
+		return fmt.Errorf("CA file %s contains no certificate", c.CAFile)
 	}
 	for _, role := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		if err := m.verify(role, name); err != nil {
@@ -141,7 +141,7 @@ func (m *material) verify(role x509.ExtKeyUsage, name string) error {
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (t *TLS) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (t *Credentials) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	m := t.current()
 	return credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{m.cert},
@@ -151,13 +151,13 @@ func (t *TLS) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Co
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (t *TLS) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (t *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return credentials.NewTLS(t.server()).ServerHandshake(c)
 }
 
-// Config is the same identity, and the same demands on callers, for servers that are not grpc's: it offers HTTP/2 and
-// HTTP/1.1.
-func (t *TLS) Config() *tls.Config {
+// ServerConfig is the same identity, with the same requirements for callers, for servers other than grpc's. It offers
+// HTTP/2 and HTTP/1.1.
+func (t *Credentials) ServerConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -168,36 +168,37 @@ func (t *TLS) Config() *tls.Config {
 	}
 }
 
-func (t *TLS) server() *tls.Config {
+func (t *Credentials) server() *tls.Config {
 	m := t.current()
 	return &tls.Config{
 		Certificates:     []tls.Certificate{m.cert},
 		ClientCAs:        m.roots,
 		ClientAuth:       tls.RequireAndVerifyClientCert,
-		VerifyConnection: t.verifyName, //guard:any-certificate-ca-reads-cache
+		VerifyConnection: t.verifyName, //guard:any-certificate-of-ca-reads-cache
 		MinVersion:       tls.VersionTLS12,
-		// Each handshake has a config, and so a ticket key, of its own: no ticket could be used.
+		// Each handshake has its own config and therefore its own ticket key: no ticket could be used.
 		SessionTicketsDisabled: true,
 	}
 }
 
-// verifyName is what crypto/tls does for servers only: without it, any client certificate of the CA would do.
-func (t *TLS) verifyName(s tls.ConnectionState) error {
+// verifyName does for clients what crypto/tls does for servers only. Without it, any client certificate of the CA would be
+// accepted.
+func (t *Credentials) verifyName(s tls.ConnectionState) error {
 	if len(s.PeerCertificates) == 0 {
-		return errors.New("the caller has no certificate")
+		return errors.New("the caller sent no certificate")
 	}
 	return s.PeerCertificates[0].VerifyHostname(t.name)
 }
 
 // Info implements credentials.TransportCredentials.
-func (t *TLS) Info() credentials.ProtocolInfo {
+func (t *Credentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
-// Clone implements credentials.TransportCredentials. Nothing of t can be changed from outside, so it is its own clone.
-func (t *TLS) Clone() credentials.TransportCredentials { return t }
+// Clone implements credentials.TransportCredentials. Callers cannot modify t, so it is its own clone.
+func (t *Credentials) Clone() credentials.TransportCredentials { return t }
 
 // OverrideServerName implements credentials.TransportCredentials.
-func (t *TLS) OverrideServerName(string) error {
-	return errors.New("the name of the members is set in the config")
+func (t *Credentials) OverrideServerName(string) error {
+	return errors.New("the server name is part of the configuration")
 }

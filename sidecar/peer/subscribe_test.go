@@ -14,13 +14,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 // sink writes down what it is told, in its order. It complains when it is told two things at once.
@@ -70,7 +70,7 @@ func (s *sink) next() string {
 	select {
 	case what := <-s.told:
 		return what
-	case <-time.After(patience):
+	case <-time.After(peertest.Timeout):
 		s.t.Fatal("the sink is told nothing")
 		return ""
 	}
@@ -99,34 +99,21 @@ func (s *sink) wasTold(want string) bool {
 	}
 }
 
-// startWriter returns the pool of a member that publishes, and the member.
-func startWriter(t testing.TB, id string, c peer.Config, options ...memberOption) (*peer.Pool, *member) {
-	t.Helper()
-	c.Self = id
-	p := peer.NewPool(c)
-	t.Cleanup(p.Close)
-	return p, startMember(t, id, append(options, logging(p))...)
-}
-
-func drop(key string, version int64) cache.Invalidation {
-	return cache.Invalidation{Dataset: "metrics", Key: key, Version: version}
-}
-
 func memberAt(id, addr string) ring.Member { return ring.Member{ID: id, Addr: addr} }
 
-func TestMemberThatAnsweredIsFollowed(t *testing.T) {
+func TestAnswerStartsASubscription(t *testing.T) {
 	t.Parallel()
-	for name, ask := range map[string]func(testing.TB, cache.Peers, string) error{"fetch": fetch, "write": write} {
+	for name, ask := range map[string]func(testing.TB, cache.Peers, string) error{"fetch": peertest.Fetch, "write": peertest.Write} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSink(t)
-			writer, m := startWriter(t, "m", peer.Config{})
-			p := startPool(t, peer.Config{Sink: s}, m)
-			writer.Publish(drop("before", 1))
+			writer, m := peertest.StartWriter(t, "m", peer.Config{})
+			p := peertest.StartPool(t, peer.Config{Sink: s}, m)
+			writer.Publish(peertest.Drop("before", 1))
 			if err := p.Ping(context.Background(), m.Member); err != nil {
 				t.Fatal(err)
 			}
-			if n := m.service.Stats().Followers; n != 0 {
+			if n := m.Service.Stats().Subscribers; n != 0 {
 				t.Errorf("%d followers before anything was asked", n)
 			}
 			if err := ask(t, p, "m"); err != nil {
@@ -136,16 +123,16 @@ func TestMemberThatAnsweredIsFollowed(t *testing.T) {
 			writer.Publish(cache.Invalidation{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour})
 			writer.Publish(cache.Invalidation{Dataset: "metrics", Prefix: true})
 			s.expect("drop metrics/a/b@7", "drop metrics/*@0")
-			if age := <-s.ages; age < time.Hour || age > time.Hour+patience {
+			if age := <-s.ages; age < time.Hour || age > time.Hour+peertest.Timeout {
 				t.Errorf("age %v, want an hour and the way", age)
 			}
 			if err := ask(t, p, "m"); err != nil {
 				t.Fatal(err)
 			}
-			if s := m.service.Stats(); s.Followers != 1 || s.MaxFollowers != 4096 {
+			if s := m.Service.Stats(); s.Subscribers != 1 || s.MaxSubscribers != 4096 {
 				t.Errorf("member's stats %+v, want one follower", s)
 			}
-			if s := p.Stats(); s.Following != 1 || s.Received != 2 || s.Gaps != 0 {
+			if s := p.Stats(); s.Subscriptions != 1 || s.Received != 2 || s.Gaps != 0 {
 				t.Errorf("stats %+v", s)
 			}
 			if s := writer.Stats(); s.Published != 3 {
@@ -156,96 +143,96 @@ func TestMemberThatAnsweredIsFollowed(t *testing.T) {
 }
 
 // following returns a pool that follows a writer over a wire, and has been told so.
-func following(t *testing.T, c peer.Config, options ...memberOption) (s *sink, writer *peer.Pool, w *wire, p *peer.Pool) {
+func following(t *testing.T, c peer.Config, options ...peertest.Option) (s *sink, writer *peer.Pool, w *peertest.Proxy, p *peer.Pool) {
 	t.Helper()
-	writer, m := startWriter(t, "m", c, options...)
-	s, w = newSink(t), startWire(t, m.Addr)
-	p = startPool(t, peer.Config{Sink: s}, w.through(m))
-	if err := fetch(t, p, "m"); err != nil {
+	writer, m := peertest.StartWriter(t, "m", c, options...)
+	s, w = newSink(t), peertest.StartProxy(t, m.Addr)
+	p = peertest.StartPool(t, peer.Config{Sink: s}, w.Through(m))
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m")
 	return s, writer, w, p
 }
 
-func TestLostStreamIsMissedBeforeAnythingNewer(t *testing.T) {
+func TestBrokenStreamIsReportedBeforeNewerInvalidations(t *testing.T) {
 	t.Parallel()
 	s, writer, w, p := following(t, peer.Config{})
-	writer.Publish(drop("k", 1))
+	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	w.cut()
+	w.Cut()
 	s.expect("missed m")
-	writer.Publish(drop("k", 2))
+	writer.Publish(peertest.Drop("k", 2))
 	s.expect("drop metrics/k@2") // it went on where it was: nothing was missed again
-	if stats := p.Stats(); stats.Gaps != 1 || stats.Following != 1 {
+	if stats := p.Stats(); stats.Gaps != 1 || stats.Subscriptions != 1 {
 		t.Errorf("stats %+v", stats)
 	}
 }
 
-func TestFollowerThatIsTooFarBehindFollowsAnew(t *testing.T) {
+func TestSubscriberBehindTheLogStartsAgain(t *testing.T) {
 	t.Parallel()
 	s, writer, w, _ := following(t, peer.Config{LogSize: 4})
-	writer.Publish(drop("k", 1))
+	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	w.freeze() // connections made from now on bring nothing
-	w.cut()
+	w.Freeze() // connections made from now on bring nothing
+	w.Cut()
 	s.expect("missed m")
 	for version := range int64(5) {
-		writer.Publish(drop("k", 2+version))
+		writer.Publish(peertest.Drop("k", 2+version))
 	}
-	w.thaw()
+	w.Thaw()
 	s.expect("missed m")
-	writer.Publish(drop("k", 7))
+	writer.Publish(peertest.Drop("k", 7))
 	s.expect("drop metrics/k@7")
 }
 
-func TestRestartedMemberIsMissed(t *testing.T) {
+func TestRestartOfAMemberIsReported(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
-	writer, m := startWriter(t, "m", peer.Config{})
-	p := startPool(t, peer.Config{Sink: s}, m)
-	if err := fetch(t, p, "m"); err != nil {
+	writer, m := peertest.StartWriter(t, "m", peer.Config{})
+	p := peertest.StartPool(t, peer.Config{Sink: s}, m)
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m")
-	writer.Publish(drop("k", 1))
+	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	m.kill(t)
+	m.Kill(t)
 	s.expect("missed m")
-	again, _ := startWriter(t, "m", peer.Config{}, at(m.Addr))
+	again, _ := peertest.StartWriter(t, "m", peer.Config{}, peertest.At(m.Addr))
 	s.expect("missed m") // sequences of two runs do not compare
-	again.Publish(drop("k", 2))
+	again.Publish(peertest.Drop("k", 2))
 	s.expect("drop metrics/k@2")
 }
 
 // A member that is frozen sends no heartbeat, and its kernel keeps the stream open.
-func TestSilentStreamIsMissed(t *testing.T) {
+func TestSilentStreamIsReported(t *testing.T) {
 	t.Parallel()
 	s, writer, w, p := following(t, peer.Config{})
-	w.freeze()
-	writer.Publish(drop("k", 1))
+	w.Freeze()
+	writer.Publish(peertest.Drop("k", 1))
 	began := time.Now()
 	s.expect("missed m")
 	if took := time.Since(began); took < time.Second {
 		t.Errorf("missed after %v: earlier than a heartbeat is due", took)
 	}
-	eventually(t, "the frozen member is found, though nobody asks it", func() bool { return p.Stats().BreakersOpen == 1 })
-	w.thaw()
+	peertest.Eventually(t, "the frozen member is found, though nobody asks it", func() bool { return p.Stats().BreakersOpen == 1 })
+	w.Thaw()
 	s.expect("drop metrics/k@1")
 }
 
 // script answers each stream with the responses of one line.
 type script struct {
 	peerv1.UnimplementedPeerServer
-	streams chan []*peerv1.FollowResponse
-	asked   chan *peerv1.FollowRequest
+	streams chan []*peerv1.SubscribeResponse
+	asked   chan *peerv1.SubscribeRequest
 }
 
 func (s *script) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchResponse, error) {
 	return &peerv1.FetchResponse{}, nil
 }
 
-func (s *script) Follow(req *peerv1.FollowRequest, out grpc.ServerStreamingServer[peerv1.FollowResponse]) error {
+func (s *script) Subscribe(req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse]) error {
 	select {
 	case s.asked <- req:
 	case <-out.Context().Done():
@@ -260,71 +247,71 @@ func (s *script) Follow(req *peerv1.FollowRequest, out grpc.ServerStreamingServe
 	return nil
 }
 
-func response(epoch, sequence uint64, keys ...string) *peerv1.FollowResponse {
-	r := &peerv1.FollowResponse{Epoch: epoch, Sequence: sequence}
+func response(epoch, sequence uint64, keys ...string) *peerv1.SubscribeResponse {
+	r := &peerv1.SubscribeResponse{Epoch: epoch, Sequence: sequence}
 	for _, k := range keys {
 		r.Invalidations = append(r.Invalidations, &peerv1.Invalidation{Dataset: "metrics", Key: k})
 	}
 	return r
 }
 
-func TestGapIsMissedBeforeWhatFollows(t *testing.T) {
+func TestGapIsReportedBeforeNewerInvalidations(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		responses []*peerv1.FollowResponse
+		responses []*peerv1.SubscribeResponse
 		told      []string
 	}{
 		"none": {
-			[]*peerv1.FollowResponse{response(1, 5), response(1, 7, "a", "b"), response(1, 7), response(1, 8, "c")},
+			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 7, "a", "b"), response(1, 7), response(1, 8, "c")},
 			[]string{"missed m", "drop metrics/a@0", "drop metrics/b@0", "drop metrics/c@0"},
 		},
 		"of the sequence": {
-			[]*peerv1.FollowResponse{response(1, 5), response(1, 7, "b"), response(1, 8, "c")},
+			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 7, "b"), response(1, 8, "c")},
 			[]string{"missed m", "missed m", "drop metrics/b@0", "drop metrics/c@0"},
 		},
 		"in a heartbeat": {
-			[]*peerv1.FollowResponse{response(1, 5), response(1, 6), response(1, 7, "b")},
+			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 6), response(1, 7, "b")},
 			[]string{"missed m", "missed m", "drop metrics/b@0"},
 		},
 		"back": {
-			[]*peerv1.FollowResponse{response(1, 5), response(1, 5, "a")},
+			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 5, "a")},
 			[]string{"missed m", "missed m", "drop metrics/a@0"},
 		},
 		"another epoch": {
-			[]*peerv1.FollowResponse{response(1, 5), response(2, 6, "a")},
+			[]*peerv1.SubscribeResponse{response(1, 5), response(2, 6, "a")},
 			[]string{"missed m", "missed m", "drop metrics/a@0"},
 		},
 		"more than there can be": {
-			[]*peerv1.FollowResponse{response(1, 0), response(1, 1, "a", "b")},
+			[]*peerv1.SubscribeResponse{response(1, 0), response(1, 1, "a", "b")},
 			[]string{"missed m", "missed m", "drop metrics/a@0", "drop metrics/b@0"},
 		},
 		"feeds": {
-			[]*peerv1.FollowResponse{
+			[]*peerv1.SubscribeResponse{
 				{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1},
 				{Epoch: 1, LiveFeeds: []string{"b"}},
 			},
 			[]string{"missed m", "live m [a]", "live m []", "live m [b]"},
 		},
 		"of a feed that stays live": {
-			[]*peerv1.FollowResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, Sequence: 2, LiveFeeds: []string{"a"}}},
+			[]*peerv1.SubscribeResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, Sequence: 2, LiveFeeds: []string{"a"}}},
 			[]string{"missed m", "live m [a]", "live m []", "missed m", "live m [a]"},
 		},
 		"empty key": {
-			[]*peerv1.FollowResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, response(1, 1, "")},
+			[]*peerv1.SubscribeResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, response(1, 1, "")},
 			[]string{"missed m", "live m [a]", "live m []", "missed m"},
 		},
 		"too many": {
-			[]*peerv1.FollowResponse{response(1, 5), response(1, 1006, slices.Repeat([]string{"k"}, 1001)...)},
+			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 1006, slices.Repeat([]string{"k"}, 1001)...)},
 			[]string{"missed m", "missed m"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			service := &script{streams: make(chan []*peerv1.FollowResponse, 1), asked: make(chan *peerv1.FollowRequest, 1)}
+			service := &script{streams: make(chan []*peerv1.SubscribeResponse, 1), asked: make(chan *peerv1.SubscribeRequest, 1)}
 			service.streams <- tc.responses
 			s := newSink(t)
-			p := startPool(t, peer.Config{Sink: s}, serveRaw(t, service))
-			if err := fetch(t, p, "m"); err != nil {
+			p := peertest.StartPool(t, peer.Config{Sink: s}, peertest.ServeRaw(t, service))
+			if err := peertest.Fetch(t, p, "m"); err != nil {
 				t.Fatal(err)
 			}
 			s.expect(tc.told...)
@@ -332,65 +319,50 @@ func TestGapIsMissedBeforeWhatFollows(t *testing.T) {
 	}
 }
 
-func TestFollowerSaysWhereItWas(t *testing.T) {
+func TestSubscriberContinuesAfterTheLastResponse(t *testing.T) {
 	t.Parallel()
-	service := &script{streams: make(chan []*peerv1.FollowResponse, 2), asked: make(chan *peerv1.FollowRequest, 2)}
-	service.streams <- []*peerv1.FollowResponse{response(9, 5), response(9, 6, "a")}
+	service := &script{streams: make(chan []*peerv1.SubscribeResponse, 2), asked: make(chan *peerv1.SubscribeRequest, 2)}
+	service.streams <- []*peerv1.SubscribeResponse{response(9, 5), response(9, 6, "a")}
 	service.streams <- nil
-	m := serveRaw(t, service)
-	w, s := startWire(t, m.Addr), newSink(t)
-	p := startPool(t, peer.Config{Sink: s}, w.through(m))
-	if err := fetch(t, p, "m"); err != nil {
+	m := peertest.ServeRaw(t, service)
+	w, s := peertest.StartProxy(t, m.Addr), newSink(t)
+	p := peertest.StartPool(t, peer.Config{Sink: s}, w.Through(m))
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	if r := <-service.asked; r.GetEpoch() != 0 || r.GetSequence() != 0 || r.GetNode() != "self" {
 		t.Errorf("first asked %v", r)
 	}
 	s.expect("missed m", "drop metrics/a@0")
-	w.cut()
+	w.Cut()
 	s.expect("missed m")
 	if r := <-service.asked; r.GetEpoch() != 9 || r.GetSequence() != 6 {
 		t.Errorf("then asked %v, want to go on behind 6 of epoch 9", r)
 	}
 }
 
-// rawFollow opens a stream as another program would.
-func rawFollow(t testing.TB, m *member, req *peerv1.FollowRequest) grpc.ServerStreamingClient[peerv1.FollowResponse] {
-	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	stream, err := peerv1.NewPeerClient(conn).Follow(t.Context(), req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return stream
-}
-
-func TestSlowFollowerIsCutAndBlocksNobody(t *testing.T) {
+func TestSlowSubscriberIsCutOffAndDelaysNoOther(t *testing.T) {
 	t.Parallel()
-	writer, m := startWriter(t, "m", peer.Config{})
+	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	s := newSink(t)
-	if err := fetch(t, startPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
+	if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m")
-	stuck := rawFollow(t, m, &peerv1.FollowRequest{})
+	stuck := peertest.Subscribe(t, m, &peerv1.SubscribeRequest{})
 	if _, err := stuck.Recv(); err != nil {
 		t.Fatal(err)
 	}
 	key := strings.Repeat("k", cache.MaxKeyBytes)
 	for version := range int64(2 * 4096) {
-		writer.Publish(drop(key, version)) // were it to block, the test would hang
+		writer.Publish(peertest.Drop(key, version)) // were it to peertest.Block, the test would hang
 	}
-	eventually(t, "who takes in what comes is told, if perhaps after a gap", func() bool {
-		writer.Publish(drop("last", 1))
+	peertest.Eventually(t, "who takes in what comes is told, if perhaps after a gap", func() bool {
+		writer.Publish(peertest.Drop("last", 1))
 		return s.wasTold("drop metrics/last@1")
 	})
-	eventually(t, "the slow one is cut off", func() bool { return m.service.Stats().Followers == 1 })
-	if n := m.service.Stats().FollowersCut; n == 0 {
+	peertest.Eventually(t, "the slow one is cut off", func() bool { return m.Service.Stats().Subscribers == 1 })
+	if n := m.Service.Stats().SubscribersCut; n == 0 {
 		t.Error("not counted")
 	}
 	for {
@@ -403,34 +375,34 @@ func TestSlowFollowerIsCutAndBlocksNobody(t *testing.T) {
 	}
 }
 
-func TestStopEndsStreamsAtOnceAndLeaveDoesNot(t *testing.T) {
+func TestStopEndsStreamsAndLeaveDoesNot(t *testing.T) {
 	t.Parallel()
-	writer, m := startWriter(t, "m", peer.Config{})
+	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	s := newSink(t)
-	p := startPool(t, peer.Config{Sink: s}, m)
-	if err := fetch(t, p, "m"); err != nil {
+	p := peertest.StartPool(t, peer.Config{Sink: s}, m)
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m")
-	m.service.Leave()
-	writer.Publish(drop("k", 1))
+	m.Service.Leave()
+	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	m.server.Stop(context.Background()) // were it to wait for the follower, the test would hang
+	m.Server.Stop(context.Background()) // were it to wait for the follower, the test would hang
 	s.expect("missed m")
 }
 
-func TestIdleMemberIsNotFollowedAnyMore(t *testing.T) {
+func TestSubscriptionEndsWhenTheMemberIsIdle(t *testing.T) {
 	t.Parallel()
-	_, m := startWriter(t, "m", peer.Config{})
+	_, m := peertest.StartWriter(t, "m", peer.Config{})
 	s := newSink(t)
-	p := startPool(t, peer.Config{Sink: s, FollowIdle: 10 * time.Millisecond}, m)
+	p := peertest.StartPool(t, peer.Config{Sink: s, SubscriptionIdle: 10 * time.Millisecond}, m)
 	for range 2 {
-		if err := fetch(t, p, "m"); err != nil {
+		if err := peertest.Fetch(t, p, "m"); err != nil {
 			t.Fatal(err)
 		}
 		s.expect("missed m", "missed m")
-		eventually(t, "the stream has ended", func() bool {
-			return m.service.Stats().Followers == 0 && p.Stats().Following == 0
+		peertest.Eventually(t, "the stream has ended", func() bool {
+			return m.Service.Stats().Subscribers == 0 && p.Stats().Subscriptions == 0
 		})
 	}
 	if n := p.Stats().Gaps; n != 0 {
@@ -438,76 +410,31 @@ func TestIdleMemberIsNotFollowedAnyMore(t *testing.T) {
 	}
 }
 
-func TestMemberThatLeftIsNotFollowed(t *testing.T) {
+func TestSubscriptionEndsWhenTheMemberLeaves(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
-	writer, m := startWriter(t, "m", peer.Config{})
+	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	writer.SetLiveFeeds([]string{"b", "a", "a"})
-	p := startPool(t, peer.Config{Sink: s, AttemptTimeout: time.Hour}, m)
-	if err := fetch(t, p, "m"); err != nil {
+	p := peertest.StartPool(t, peer.Config{Sink: s, AttemptTimeout: time.Hour}, m)
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m", "live m [a b]")
-	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}), nil)
+	p.SetRing(peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}), nil)
 	s.expect("live m []", "missed m")
-	eventually(t, "its stream has ended", func() bool { return m.service.Stats().Followers == 0 })
+	peertest.Eventually(t, "its stream has ended", func() bool { return m.Service.Stats().Subscribers == 0 })
 
 	// It is back, at another address, and was not forgotten by then.
-	moved, again := startWriter(t, "m", peer.Config{})
-	p.SetRing(newRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, again.Member), nil)
-	if err := fetch(t, p, "m"); err != nil {
+	moved, again := peertest.StartWriter(t, "m", peer.Config{})
+	p.SetRing(peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, again.Member), nil)
+	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m")
-	moved.Publish(drop("k", 1))
+	moved.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
 	if n := p.Stats().Gaps; n != 0 {
 		t.Errorf("%d gaps, want none", n)
-	}
-}
-
-func TestFollowersAreBounded(t *testing.T) {
-	t.Parallel()
-	_, m := startWriter(t, "m", peer.Config{},
-		func(_ *member, s *peer.ServiceConfig, _ *peer.ServerConfig) { s.MaxFollowers = 1 })
-	first := rawFollow(t, m, &peerv1.FollowRequest{Node: "one"})
-	if _, err := first.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := rawFollow(t, m, &peerv1.FollowRequest{Node: "two"}).Recv(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("error %v, want RESOURCE_EXHAUSTED", err)
-	}
-	if s := m.service.Stats(); s.Followers != 1 || s.MaxFollowers != 1 || s.FollowersRefused != 1 {
-		t.Errorf("stats %+v", s)
-	}
-}
-
-func TestFollowRefusesWhatItCanNotGoOnWith(t *testing.T) {
-	t.Parallel()
-	writer, m := startWriter(t, "m", peer.Config{LogSize: 2})
-	for version := range int64(4) {
-		writer.Publish(drop("k", version))
-	}
-	began, err := rawFollow(t, m, &peerv1.FollowRequest{}).Recv()
-	if err != nil || began.GetSequence() != 4 || began.GetEpoch() == 0 || len(began.GetInvalidations()) != 0 {
-		t.Fatalf("first response %v, error %v, want the present", began, err)
-	}
-	for name, tc := range map[string]struct {
-		req  *peerv1.FollowRequest
-		code codes.Code
-	}{
-		"kept":            {&peerv1.FollowRequest{Epoch: began.GetEpoch(), Sequence: 2}, codes.OK},
-		"no longer kept":  {&peerv1.FollowRequest{Epoch: began.GetEpoch(), Sequence: 1}, codes.OutOfRange},
-		"not yet there":   {&peerv1.FollowRequest{Epoch: began.GetEpoch(), Sequence: 5}, codes.OutOfRange},
-		"another epoch":   {&peerv1.FollowRequest{Epoch: began.GetEpoch() + 1, Sequence: 1}, codes.OK},
-		"node id too big": {&peerv1.FollowRequest{Node: strings.Repeat("n", 257)}, codes.InvalidArgument},
-	} {
-		if _, err := rawFollow(t, m, tc.req).Recv(); status.Code(err) != tc.code {
-			t.Errorf("%s: error %v, want %v", name, err, tc.code)
-		}
-	}
-	if n := m.service.Stats().FollowersCut; n != 2 {
-		t.Errorf("counted %d, want 2", n)
 	}
 }
 
@@ -522,38 +449,38 @@ func (s *slowSink) Invalidate(list []cache.Invalidation) {
 	s.sink.Invalidate(list)
 }
 
-func TestSlowSinkIsNotSilence(t *testing.T) {
+func TestSlowSinkDoesNotEndTheStream(t *testing.T) {
 	t.Parallel()
-	writer, m := startWriter(t, "m", peer.Config{})
+	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	s := &slowSink{sink: newSink(t)}
-	if err := fetch(t, startPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
+	if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Sink: s}, m), "m"); err != nil {
 		t.Fatal(err)
 	}
 	s.expect("missed m")
-	writer.Publish(drop("k", 1))
+	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	writer.Publish(drop("k", 2))
+	writer.Publish(peertest.Drop("k", 2))
 	s.expect("drop metrics/k@2")
 }
 
-// TestCloseEndsFollowing is not parallel: it counts.
-func TestCloseEndsFollowing(t *testing.T) {
-	writer, m := startWriter(t, "m", peer.Config{})
+// TestCloseEndsSubscriptions is not parallel: it counts.
+func TestCloseEndsSubscriptions(t *testing.T) {
+	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	before := math.MaxInt
 	for range 3 {
 		s := newSink(t)
-		p := startPool(t, peer.Config{Sink: s}, m)
-		if err := fetch(t, p, "m"); err != nil {
+		p := peertest.StartPool(t, peer.Config{Sink: s}, m)
+		if err := peertest.Fetch(t, p, "m"); err != nil {
 			t.Fatal(err)
 		}
 		s.expect("missed m")
-		writer.Publish(drop("k", 1))
+		writer.Publish(peertest.Drop("k", 1))
 		s.expect("drop metrics/k@1")
 		p.Close()
 		told := len(s.told)
-		writer.Publish(drop("k", 2))
-		eventually(t, "all goroutines have ended", func() bool {
-			return m.service.Stats().Followers == 0 && m.server.Stats().Conns == 0 && runtime.NumGoroutine() <= before
+		writer.Publish(peertest.Drop("k", 2))
+		peertest.Eventually(t, "all goroutines have ended", func() bool {
+			return m.Service.Stats().Subscribers == 0 && m.Server.Stats().Conns == 0 && runtime.NumGoroutine() <= before
 		})
 		if len(s.told) != told {
 			t.Error("the sink is told something after Close")
@@ -566,22 +493,24 @@ func TestCloseEndsFollowing(t *testing.T) {
 type liveSink chan string
 
 func (liveSink) Invalidate([]cache.Invalidation) {}
-func (liveSink) Missed(string)                   {}
+
+func (liveSink) Missed(string) {}
+
 func (s liveSink) LiveFeeds(member string, datasets []string) {
 	s <- fmt.Sprint(member, datasets)
 }
 
-func TestReadersOfFeedsAreFollowedUnasked(t *testing.T) {
+func TestFeedReadersAreSubscribedToWithoutCalls(t *testing.T) {
 	t.Parallel()
 	r := []ring.Member{{ID: "self", Addr: "127.0.0.1:1"}}
-	var members []*member
+	var members []*peertest.Member
 	writers := make(map[string]*peer.Pool)
 	for _, id := range []string{"a", "b", "c", "d"} {
-		writer, m := startWriter(t, id, peer.Config{})
+		writer, m := peertest.StartWriter(t, id, peer.Config{})
 		writer.SetLiveFeeds([]string{"metrics"})
 		members, r, writers[id] = append(members, m), append(r, m.Member), writer
 	}
-	all := newRing(t, r...)
+	all := peertest.NewRing(t, r...)
 	var want []string
 	for id, writer := range writers {
 		writer.SetRing(all, nil)
@@ -590,31 +519,31 @@ func TestReadersOfFeedsAreFollowedUnasked(t *testing.T) {
 		}
 	}
 	s := make(liveSink, 100)
-	p := startPool(t, peer.Config{Sink: s, Feeds: []string{"metrics"}, FollowIdle: time.Nanosecond}, members...)
+	p := peertest.StartPool(t, peer.Config{Sink: s, Feeds: []string{"metrics"}, SubscriptionIdle: time.Nanosecond}, members...)
 	for range want {
 		if got := <-s; !slices.Contains(want, got) {
 			t.Errorf("live %s, want %v", got, want)
 		}
 	}
-	if n := p.Stats().Following; n != int64(len(want)) {
+	if n := p.Stats().Subscriptions; n != int64(len(want)) {
 		t.Errorf("%d are followed, want %v", n, want)
 	}
 	// The two leave, and others take their place.
 	r = slices.DeleteFunc(r, func(m ring.Member) bool { return slices.Contains(want, m.ID+"[metrics]") })
-	p.SetRing(newRing(t, r...), nil)
+	p.SetRing(peertest.NewRing(t, r...), nil)
 	for range want {
 		if got := <-s; !strings.HasSuffix(got, "[]") && slices.Contains(want, got) {
 			t.Errorf("live %s, though it has left", got)
 		}
 	}
-	eventually(t, "the next ones are followed", func() bool { return p.Stats().Following > 0 || p.Elected("metrics") })
+	peertest.Eventually(t, "the next ones are followed", func() bool { return p.Stats().Subscriptions > 0 || p.Elected("metrics") })
 }
 
-func TestTwoAreElectedAndOneThatIsAloneIs(t *testing.T) {
+func TestTwoFeedReadersAreElected(t *testing.T) {
 	t.Parallel()
 	members := named("a", "b", "c", "d", "e")
 	for size := range len(members) + 1 {
-		r := newRing(t, members[:size]...)
+		r := peertest.NewRing(t, members[:size]...)
 		elected := 0
 		for _, m := range members[:size] {
 			p := peer.NewPool(peer.Config{Self: m.ID})
@@ -633,7 +562,7 @@ func TestTwoAreElectedAndOneThatIsAloneIs(t *testing.T) {
 	if !p.Elected("metrics") {
 		t.Error("one that is alone is not elected")
 	}
-	p.SetRing(newRing(t, named("b", "c")...), nil)
+	p.SetRing(peertest.NewRing(t, named("b", "c")...), nil)
 	if p.Elected("metrics") {
 		t.Error("one that is not on the ring is elected")
 	}

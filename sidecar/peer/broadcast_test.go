@@ -1,0 +1,107 @@
+package peer_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
+)
+
+func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
+	t.Parallel()
+	list := []cache.Invalidation{
+		{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour},
+		{Dataset: "metrics", Key: "pre", Prefix: true},
+		{Dataset: "x", Prefix: true},
+	}
+	var told atomic.Int64
+	taking := peertest.Invalidating(func(got []cache.Invalidation) {
+		told.Add(1)
+		if !slices.Equal(got, list) {
+			t.Errorf("told %+v, want %+v", got, list)
+		}
+	})
+	a, b := peertest.StartMember(t, "a", taking), peertest.StartMember(t, "b", taking)
+	dead := peertest.StartMember(t, "dead", taking)
+	dead.Kill(t)
+	p := peertest.StartPool(t, peer.Config{}, dead, a, peertest.BlackHole(t, "silent"), b)
+	n, unreached := p.Broadcast(context.Background(), list)
+	if n != 2 || told.Load() != 2 || !slices.Equal(unreached, []string{"dead", "silent"}) {
+		t.Errorf("told %d, unreached %v", n, unreached)
+	}
+	if s := p.Stats(); s.Broadcasts != 2 || s.BroadcastsFailed != 2 {
+		t.Errorf("stats %+v", s)
+	}
+	if s := a.Service.Stats(); s.Invalidated != 3 {
+		t.Errorf("member's stats %+v", s)
+	}
+	peertest.Eventually(t, "the next one does not wait for the silent one", func() bool { return p.Stats().BreakersOpen > 0 })
+}
+
+func TestBroadcastWithoutOtherMembers(t *testing.T) {
+	p := peer.NewPool(peer.Config{Self: "self"})
+	defer p.Close()
+	if n, unreached := p.Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)}); n != 0 || unreached != nil {
+		t.Errorf("told %d, unreached %v", n, unreached)
+	}
+}
+
+func TestBroadcastSplitsALongList(t *testing.T) {
+	t.Parallel()
+	var list, got []cache.Invalidation
+	for i := range 2500 {
+		key := fmt.Sprint(i)
+		if i%2 == 0 {
+			key = strings.Repeat("k", cache.MaxKeyBytes-len(key)) + key
+		}
+		list = append(list, peertest.Drop(key, int64(i)))
+	}
+	m := peertest.StartMember(t, "m", peertest.Invalidating(func(part []cache.Invalidation) { got = append(got, part...) }))
+	if n, unreached := peertest.StartPool(t, peer.Config{}, m).Broadcast(context.Background(), list); n != 1 || unreached != nil {
+		t.Errorf("told %d, unreached %v", n, unreached)
+	}
+	if !slices.Equal(got, list) {
+		t.Errorf("told %d, want %d in their order", len(got), len(list))
+	}
+}
+
+func TestBroadcastIsLimited(t *testing.T) {
+	t.Parallel()
+	const most = 16
+	var mu sync.Mutex
+	var now, peak int
+	full, release := make(chan struct{}), make(chan struct{})
+	slow := peertest.Invalidating(func([]cache.Invalidation) {
+		mu.Lock()
+		now++
+		if peak = max(peak, now); now == most {
+			close(full)
+		}
+		mu.Unlock()
+		<-release
+		mu.Lock()
+		now--
+		mu.Unlock()
+	})
+	var members []*peertest.Member
+	for i := range most + 4 {
+		members = append(members, peertest.StartMember(t, fmt.Sprint("m", i), slow))
+	}
+	go func() {
+		<-full
+		time.Sleep(100 * time.Millisecond) // for those that must not come
+		close(release)
+	}()
+	peertest.StartPool(t, peer.Config{}, members...).Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)})
+	if peak != most {
+		t.Errorf("%d were told at once, want %d", peak, most)
+	}
+}

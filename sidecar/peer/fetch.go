@@ -1,0 +1,107 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+)
+
+// Fetch implements cache.Peer. The remaining time until the deadline of ctx is sent with the request.
+func (p *peer) Fetch(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	p.pool.counters.fetches.Add(1)
+	req := wire.FetchRequest(q, p.pool.RingID())
+	resp, _, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req)
+	if err != nil {
+		return cache.Answer{}, err
+	}
+	return p.answer(q, req.GetRingId(), resp), nil
+}
+
+// FetchBatch implements cache.Peer. A batch counts as one running call.
+func (p *peer) FetchBatch(ctx context.Context, qs []cache.Query) []cache.Outcome {
+	p.pool.counters.fetches.Add(int64(len(qs)))
+	outcomes := make([]cache.Outcome, len(qs))
+	if err := p.fetchBatch(ctx, qs, outcomes); err != nil {
+		for i := range outcomes {
+			outcomes[i] = cache.Outcome{Err: err, Alone: errors.Is(err, errUnimplemented)} //guard:older-release-treated-as-dead
+		}
+	}
+	return outcomes
+}
+
+func (p *peer) fetchBatch(ctx context.Context, qs []cache.Query, outcomes []cache.Outcome) error {
+	req := &peerv1.FetchBatchRequest{Requests: make([]*peerv1.FetchRequest, len(qs))}
+	for i, q := range qs {
+		req.Requests[i] = wire.FetchRequest(q, p.pool.RingID())
+	}
+	resp, began, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req)
+	if err != nil {
+		return err
+	}
+	if len(resp.GetOutcomes()) != len(qs) {
+		return p.unreachable(fmt.Errorf("it sent %d outcomes for %d keys", len(resp.GetOutcomes()), len(qs)))
+	}
+	for i, o := range resp.GetOutcomes() {
+		outcomes[i] = p.outcome(ctx, began, qs[i], req.Requests[i].GetRingId(), o)
+	}
+	return nil
+}
+
+// outcome converts one outcome of a batch that began at began.
+func (p *peer) outcome(
+	ctx context.Context, began time.Duration, q cache.Query, ringID uint64, o *peerv1.FetchOutcome,
+) cache.Outcome {
+	switch {
+	case o.GetResponse() != nil:
+		return cache.Outcome{Answer: p.answer(q, ringID, o.GetResponse())}
+	case o.GetError() != nil:
+		return cache.Outcome{Err: p.fetchError(ctx, began, wire.FromFetchError(o.GetError()))}
+	}
+	return cache.Outcome{Alone: true}
+}
+
+// fetch makes a Fetch or FetchBatch call within the limits of the pool. It returns when the call began, and an error that
+// is already classified.
+func fetch[Req, Resp any](
+	ctx context.Context, p *peer,
+	call func(peerv1.PeerClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req,
+) (resp Resp, began time.Duration, err error) {
+	if err := p.enter(); err != nil {
+		return resp, 0, err
+	}
+	defer p.exit()
+	conn, err := p.connection()
+	if err != nil {
+		return resp, 0, p.unreachable(err)
+	}
+	began = p.pool.now()
+	resp, err = attempt(ctx, p, func(ctx context.Context) (Resp, error) {
+		return call(peerv1.NewPeerClient(conn), ctx, req)
+	})
+	if err != nil {
+		return resp, began, p.fetchError(ctx, began, err)
+	}
+	p.answered()
+	return resp, began, nil
+}
+
+// answer converts the answer to q, which was sent with the given ring id. A successor and a previous owner need not own the
+// key.
+func (p *peer) answer(q cache.Query, ringID uint64, resp *peerv1.FetchResponse) cache.Answer {
+	p.compareRings(ringID, resp, q.Failover || q.MemoryOnly)
+	return wire.Answer(resp, p.member.ID)
+}
+
+// compareRings counts an answer of a member with another ring.
+func (p *peer) compareRings(ringID uint64, resp *peerv1.FetchResponse, mayNotOwn bool) {
+	if resp.GetRingId() != ringID || resp.GetNotOwner() && !mayNotOwn {
+		p.pool.counters.disagreements.Add(1)
+	}
+}

@@ -1,0 +1,62 @@
+package peer
+
+import (
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// A connection may break between the check that it is ready and the write.
+func TestWriteWithoutAStreamIsUnreachable(t *testing.T) {
+	t.Parallel()
+	p := NewPool(Config{})
+	defer p.Close()
+	m := newPeer(p, ring.Member{ID: "m", Addr: "127.0.0.1:1"}) // no listener
+	conn, err := m.connection()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	if _, err := m.send(t.Context(), conn, cache.Change{Key: "k"}); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("got error %v, want unreachable", err)
+	}
+}
+
+// checkedSink reports each invalidation that a subscription must have rejected.
+type checkedSink struct{ t *testing.T }
+
+func (s checkedSink) Invalidate(list []cache.Invalidation) {
+	for _, i := range list {
+		if !i.Prefix && cache.CheckKey(i.Key) != nil || i.Age < 0 || i.Version < 0 || len(i.Key) > cache.MaxKeyBytes || len(i.Dataset) > 128 {
+			s.t.Errorf("got invalidation %+v over the limits", i)
+		}
+	}
+}
+func (checkedSink) Missed(string)              {}
+func (checkedSink) LiveFeeds(string, []string) {}
+
+// FuzzSubscription passes any response that another program may send to a subscription.
+func FuzzSubscription(f *testing.F) {
+	seed, err := proto.Marshal(&peerv1.SubscribeResponse{
+		Epoch: 1, Sequence: 1, Invalidations: []*peerv1.Invalidation{{Key: "k", Version: -1}, {}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var r peerv1.SubscribeResponse
+		if proto.Unmarshal(data, &r) != nil {
+			return
+		}
+		p := NewPool(Config{Sink: checkedSink{t}})
+		defer p.Close()
+		s := &subscription{peer: newPeer(p, ring.Member{ID: "m"})}
+		_ = s.receive(&r) // the sink checks what the subscription accepts
+	})
+}

@@ -1,0 +1,99 @@
+package invalidationlog
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+func TestLogKeepsTheLatest(t *testing.T) {
+	const size, published = 5, 12
+	l := New(size)
+	for n := range published {
+		l.Publish(cache.Invalidation{Key: fmt.Sprint(n + 1)})
+	}
+	for after := range uint64(published + 3) {
+		at, err := l.From(l.Epoch(), after)
+		if kept := after >= published-size && after <= published; (err == nil) != kept {
+			t.Errorf("from %d: got error %v, want kept: %v", after, err, kept)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		p, err := l.Read(&at)
+		if err != nil || p.Sequence != published || at.Sequence() != published {
+			t.Errorf("from %d: got sequence %d, error %v, want %d", after, at.Sequence(), err, published)
+		}
+		for i, r := range p.Records {
+			if want := fmt.Sprint(after + uint64(i) + 1); r.Invalidation.Key != want {
+				t.Errorf("from %d: record %d: got %s, want %s", after, i, r.Invalidation.Key, want)
+			}
+		}
+		if len(p.Records) != int(published-after) || p.HasNews != (after < published) || (p.Changed == nil) != p.HasNews {
+			t.Errorf("from %d: got %d records, news %v", after, len(p.Records), p.HasNews)
+		}
+	}
+	for n := range size + 1 {
+		l.Publish(cache.Invalidation{Key: fmt.Sprint(published + n + 1)})
+	}
+	if _, err := l.Read(&Cursor{sequence: published}); err == nil {
+		t.Error("Read returns overwritten records")
+	}
+}
+
+func TestCursorOfAnotherRunIsAtTheEnd(t *testing.T) {
+	l := New(8)
+	l.Publish(cache.Invalidation{})
+	for _, epoch := range []uint64{0, l.Epoch() + 2} {
+		if at, err := l.From(epoch, 7); err != nil || at.Sequence() != 1 {
+			t.Errorf("epoch %d: got sequence %d, error %v, want 1", epoch, at.Sequence(), err)
+		}
+	}
+}
+
+func TestReadReportsAnInterruption(t *testing.T) {
+	l := New(8)
+	var at Cursor
+	for _, tc := range []struct {
+		set         [][]string
+		want        []string
+		interrupted bool
+	}{
+		{[][]string{{"b", "a", "a"}}, []string{"a", "b"}, false},
+		{[][]string{{"a", "b"}}, []string{"a", "b"}, false},
+		{[][]string{{"b"}, {"a", "b"}}, []string{"a", "b"}, true},
+		{[][]string{nil}, nil, false},
+	} {
+		for _, feeds := range tc.set {
+			l.SetLiveFeeds(feeds)
+		}
+		p, err := l.Read(&at)
+		if err != nil || !slices.Equal(p.LiveFeeds, tc.want) || p.Interrupted != tc.interrupted {
+			t.Errorf("set %v: got %v, interrupted %v, error %v, want %v, %v", tc.set, p.LiveFeeds, p.Interrupted, err, tc.want, tc.interrupted)
+		}
+	}
+}
+
+func TestReadIsLimited(t *testing.T) {
+	l := New(2000)
+	for range 1300 {
+		l.Publish(cache.Invalidation{})
+	}
+	var at Cursor
+	for _, want := range []int{MaxPage, MaxPage, 1300 - 2*MaxPage, 0} {
+		if p, err := l.Read(&at); err != nil || len(p.Records) != want {
+			t.Errorf("got %d records, error %v, want %d", len(p.Records), err, want)
+		}
+	}
+}
+
+func TestPublishAllocatesNothing(t *testing.T) {
+	l := New(64)
+	i := cache.Invalidation{Dataset: "metrics", Key: "k"}
+	if n := testing.AllocsPerRun(100, func() { l.Publish(i) }); n != 0 {
+		t.Errorf("got %v allocations, want 0", n)
+	}
+}

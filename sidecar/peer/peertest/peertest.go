@@ -1,0 +1,340 @@
+// Package peertest runs real members for the tests of package peer and the packages below it: services on real listeners,
+// pools that call them, a proxy that fails between them, and certificates.
+package peertest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
+)
+
+// Timeout is how long a test waits for an event before it fails.
+const Timeout = 10 * time.Second
+
+// Dataset answers with the functions of its test. It implements server.Dataset.
+type Dataset struct {
+	ServeFunc func(ctx context.Context, q cache.Query) (cache.Answer, error)
+	WriteFunc func(ctx context.Context, c cache.Change) (cache.Answer, error)
+	Counters  cache.Stats
+}
+
+// ServeWrite implements server.Dataset.
+func (d *Dataset) ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	return d.WriteFunc(ctx, c)
+}
+
+// Written answers each write with the written value and version 1.
+func Written(_ context.Context, c cache.Change) (cache.Answer, error) {
+	return cache.Answer{Value: c.Value, NotFound: c.Delete, Version: 1, Fresh: time.Second, Source: cache.SourceLoad}, nil
+}
+
+// Serve implements server.Dataset.
+func (d *Dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	return d.ServeFunc(ctx, q)
+}
+
+// PrefetchServed implements server.Dataset.
+func (d *Dataset) PrefetchServed([]cache.Query) {}
+
+// Stats implements server.Dataset.
+func (d *Dataset) Stats() *cache.Stats { return &d.Counters }
+
+// Held answers each key with the key as its value, from memory.
+func Held(_ context.Context, q cache.Query) (cache.Answer, error) {
+	return cache.Answer{Value: []byte(q.Key), Fresh: time.Second, Source: cache.SourceHit}, nil
+}
+
+// Block answers after the caller's deadline, with an error.
+func Block(ctx context.Context, _ cache.Query) (cache.Answer, error) {
+	<-ctx.Done()
+	return cache.Answer{}, &cache.Error{Kind: cache.KindDeadline, Err: ctx.Err()}
+}
+
+// View implements server.Ring.
+type View struct {
+	ID      atomic.Uint64
+	OwnsAll atomic.Bool
+}
+
+// RingID implements server.Ring.
+func (v *View) RingID() uint64 { return v.ID.Load() }
+
+// Owns implements server.Ring.
+func (v *View) Owns(string, string) bool { return v.OwnsAll.Load() }
+
+// Member is a real service on a real listener.
+type Member struct {
+	ring.Member
+	Dataset  *Dataset
+	View     *View
+	Service  *server.Service
+	Server   *server.Server
+	Listener *CountingListener
+	served   chan error
+}
+
+// CountingListener counts accepted connections.
+type CountingListener struct {
+	net.Listener
+	Accepted atomic.Int64
+}
+
+// Accept implements net.Listener.
+func (l *CountingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.Accepted.Add(1)
+	}
+	return c, err
+}
+
+// Option changes a member before it starts.
+type Option func(*Member, *server.ServiceConfig, *server.Config)
+
+// Serving makes f answer fetches.
+func Serving(f func(context.Context, cache.Query) (cache.Answer, error)) Option {
+	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Dataset.ServeFunc = f }
+}
+
+// Writing makes f answer writes.
+func Writing(f func(context.Context, cache.Change) (cache.Answer, error)) Option {
+	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Dataset.WriteFunc = f }
+}
+
+// Logging makes the member stream the log of p.
+func Logging(p *peer.Pool) Option {
+	return func(_ *Member, s *server.ServiceConfig, _ *server.Config) { s.Log = p.Log() }
+}
+
+// Invalidating makes f receive the invalidations sent in requests.
+func Invalidating(f func([]cache.Invalidation)) Option {
+	return func(_ *Member, s *server.ServiceConfig, _ *server.Config) { s.Invalidate = f }
+}
+
+// At sets the address of the member.
+func At(addr string) Option {
+	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Addr = addr }
+}
+
+// ServerCredentials sets the credentials of the member.
+func ServerCredentials(c credentials.TransportCredentials) Option {
+	return func(_ *Member, _ *server.ServiceConfig, s *server.Config) { s.Credentials = c }
+}
+
+// StartMember starts a member that has the dataset "metrics".
+func StartMember(t testing.TB, id string, options ...Option) *Member {
+	t.Helper()
+	m := &Member{
+		Member:  ring.Member{ID: id, Addr: "127.0.0.1:0"},
+		Dataset: &Dataset{ServeFunc: Held, WriteFunc: Written},
+		View:    &View{},
+		served:  make(chan error, 1),
+	}
+	m.View.OwnsAll.Store(true)
+	service := server.ServiceConfig{
+		Node: id,
+		Ring: m.View,
+		Datasets: func(name string) (server.Dataset, bool) {
+			return m.Dataset, name == "metrics"
+		},
+		Inspect:    func() *peerv1.InspectResponse { return &peerv1.InspectResponse{Version: "v-" + id} },
+		Invalidate: func([]cache.Invalidation) {},
+	}
+	var config server.Config
+	for _, o := range options {
+		o(m, &service, &config)
+	}
+	listener, err := net.Listen("tcp", m.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Addr = listener.Addr().String()
+	m.Listener = &CountingListener{Listener: listener}
+	m.Service, m.Server = server.NewService(service), server.New(config)
+	m.Service.Register(m.Server)
+	go func() { m.served <- m.Server.Serve(m.Listener) }()
+	t.Cleanup(func() { m.Kill(t) })
+	return m
+}
+
+// Kill stops the member without waiting for running calls.
+func (m *Member) Kill(t testing.TB) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	m.Server.Stop(ctx)
+	select {
+	case err := <-m.served:
+		if err != nil {
+			t.Errorf("member %s: serve: %v", m.ID, err)
+		}
+		m.served <- nil
+	case <-time.After(Timeout):
+		t.Errorf("member %s does not stop", m.ID)
+	}
+}
+
+// StartPool returns a pool of the member "self", whose ring has the others, too. Their services have the same ring.
+func StartPool(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
+	t.Helper()
+	members := []ring.Member{{ID: "self", Addr: "127.0.0.1:1"}}
+	for _, m := range others {
+		members = append(members, m.Member)
+	}
+	r := NewRing(t, members...)
+	for _, m := range others {
+		if m.View != nil {
+			m.View.ID.Store(r.ID())
+		}
+	}
+	c.Self = "self"
+	p := peer.NewPool(c)
+	p.SetRing(r, nil)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// NewRing returns a ring of the default size.
+func NewRing(t testing.TB, members ...ring.Member) *ring.Ring {
+	t.Helper()
+	r, err := ring.New(members, ring.DefaultSize())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// KeyWith returns a key whose route matches.
+func KeyWith(t testing.TB, p cache.Peers, match func(cache.Route) bool) string {
+	t.Helper()
+	for i := range 100_000 {
+		if key := fmt.Sprint("key-", i); match(p.Route("metrics", key)) {
+			return key
+		}
+	}
+	t.Fatal("no key has such a route")
+	return ""
+}
+
+// OwnedBy matches the routes of keys that a member owns.
+func OwnedBy(id string) func(cache.Route) bool {
+	return func(r cache.Route) bool { return r.Owner != nil && r.Owner.ID() == id }
+}
+
+// PeerTo returns the pool's peer for a member.
+func PeerTo(t testing.TB, p cache.Peers, id string) cache.Peer {
+	t.Helper()
+	return p.Route("metrics", KeyWith(t, p, OwnedBy(id))).Owner
+}
+
+// Fetch fetches a key from a member, without a deadline.
+func Fetch(t testing.TB, p cache.Peers, id string) error {
+	t.Helper()
+	_, err := PeerTo(t, p, id).Fetch(context.Background(), Get("k"))
+	return err
+}
+
+// Write sends a change to a member, without a deadline.
+func Write(t testing.TB, p cache.Peers, id string) error {
+	t.Helper()
+	_, err := PeerTo(t, p, id).Write(context.Background(), Put("k"))
+	return err
+}
+
+// Put returns a change of the dataset "metrics".
+func Put(key string) cache.Change {
+	return cache.Change{Dataset: "metrics", Key: key, Value: []byte("v")}
+}
+
+// Get returns a query of the dataset "metrics".
+func Get(key string) cache.Query { return cache.Query{Dataset: "metrics", Key: key} }
+
+// Eventually waits until holds returns true.
+func Eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("not true after %v: %s", Timeout, what)
+}
+
+// ServeRaw starts the member "m" with another implementation of the protocol.
+func ServeRaw(t *testing.T, service peerv1.PeerServer) *Member {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Member{Server: server.New(server.Config{}), served: make(chan error, 1)}
+	m.Member = ring.Member{ID: "m", Addr: listener.Addr().String()}
+	peerv1.RegisterPeerServer(m.Server, service)
+	go func() { m.served <- m.Server.Serve(listener) }()
+	t.Cleanup(func() { m.Kill(t) })
+	return m
+}
+
+// BlackHole is a member whose kernel accepts connections and whose process does nothing, like a stopped process.
+func BlackHole(t *testing.T, id string) *Member {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return &Member{Member: ring.Member{ID: id, Addr: listener.Addr().String()}}
+}
+
+// StartWriter starts a member that publishes, and returns its pool.
+func StartWriter(t testing.TB, id string, c peer.Config, options ...Option) (*peer.Pool, *Member) {
+	t.Helper()
+	c.Self = id
+	p := peer.NewPool(c)
+	t.Cleanup(p.Close)
+	return p, StartMember(t, id, append(options, Logging(p))...)
+}
+
+// Drop returns an invalidation of a key of the dataset "metrics".
+func Drop(key string, version int64) cache.Invalidation {
+	return cache.Invalidation{Dataset: "metrics", Key: key, Version: version}
+}
+
+// Subscribe opens a stream without a Pool.
+func Subscribe(t testing.TB, m *Member, req *peerv1.SubscribeRequest) grpc.ServerStreamingClient[peerv1.SubscribeResponse] {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	stream, err := peerv1.NewPeerClient(conn).Subscribe(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+// DiscardSink is a peer.Sink that does nothing.
+type DiscardSink struct{}
+
+// Invalidate implements peer.Sink.
+func (DiscardSink) Invalidate([]cache.Invalidation) {}
+
+// Missed implements peer.Sink.
+func (DiscardSink) Missed(string) {}
+
+// LiveFeeds implements peer.Sink.
+func (DiscardSink) LiveFeeds(string, []string) {}

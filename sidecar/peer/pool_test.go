@@ -1,0 +1,65 @@
+package peer_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
+)
+
+// TestMemberThatLeftLeavesNoGoroutine is not parallel: it counts.
+func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
+	silent := peertest.BlackHole(t, "silent")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, PingAfter: 20 * time.Millisecond}, silent)
+	before := runtime.NumGoroutine()
+	if err := peertest.Fetch(t, p, "silent"); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("error %v, want unreachable", err)
+	}
+	if s := p.Stats(); s.BreakersOpen != 1 {
+		t.Fatalf("stats %+v, want an open breaker that is being mended", s)
+	}
+	p.SetRing(nil, nil)
+	peertest.Eventually(t, "nobody pings the member any more", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// TestCloseLeavesNoGoroutine is not parallel: it counts.
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
+	silent := peertest.BlackHole(t, "silent")
+	first := peertest.StartPool(t, peer.Config{}, m)
+	if err := first.Ping(context.Background(), m.Member); err != nil { // its goroutines are all there when it answers
+		t.Fatal(err)
+	}
+	first.Close()
+	peertest.Eventually(t, "the first caller is gone", func() bool { return m.Server.Stats().Conns == 0 })
+	before := runtime.NumGoroutine()
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m, silent)
+	slow, hole := peertest.PeerTo(t, p, "m"), peertest.PeerTo(t, p, "silent")
+	var wg sync.WaitGroup
+	for _, to := range []cache.Peer{slow, slow, hole, hole} {
+		wg.Go(func() {
+			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+				t.Errorf("error %v, want unreachable", err)
+			}
+		})
+	}
+	peertest.Eventually(t, "the silent member is found, and being tried again", func() bool { return p.Stats().BreakersOpen == 1 })
+	p.Close()
+	wg.Wait()
+	if _, err := slow.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		t.Errorf("fetch after close: %v, want unreachable", err)
+	}
+	p.SetRing(peertest.NewRing(t, ring.Member{ID: "late", Addr: "127.0.0.1:1"}), nil)
+	p.Close()
+	peertest.Eventually(t, "all goroutines have ended", func() bool {
+		runtime.GC()
+		return m.Server.Stats().Conns == 0 && runtime.NumGoroutine() <= before
+	})
+}

@@ -1,0 +1,202 @@
+// Package server is the peer listener of a member: Server accepts and limits connections from other members, and Service
+// answers their calls.
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+)
+
+// DefaultMaxConns is the default of Config.MaxConns.
+const DefaultMaxConns = 10_000
+
+// Config limits what callers may use. Every field may be zero.
+type Config struct {
+	// Credentials authenticate members to each other (see package mtls); nil means plain text.
+	Credentials credentials.TransportCredentials
+	// MaxConns limits the open connections; a connection above it is closed immediately. 10 000 by default.
+	MaxConns int
+	// MaxStreams limits the concurrent requests on one connection; 4160 by default: a Pool's MaxCalls and room for pings.
+	MaxStreams uint32
+	// MaxRequestBytes limits one request; by default the size of the largest write.
+	MaxRequestBytes int
+	// Direct serves the connections that do not begin with wire.Preface: those of clients that route by the ring
+	// themselves. It gets them as accepted, without TLS, and returns when its listener is closed. When it is nil, they are
+	// served like members' connections.
+	Direct func(net.Listener) error
+}
+
+func (c Config) withDefaults() Config {
+	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 4160)
+	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, wire.MaxRequestBytes)
+	if c.Credentials == nil {
+		c.Credentials = insecure.NewCredentials()
+	}
+	return c
+}
+
+// Server is a grpc.Server that limits its callers. Register services before Serve.
+type Server struct {
+	config Config
+	grpc   *grpc.Server
+	conns  listen.Stats
+	ctx    context.Context // canceled when Stop begins
+	cancel context.CancelFunc
+
+	mu        sync.Mutex         // guards listeners
+	listeners []*listen.Listener // being served
+}
+
+var _ grpc.ServiceRegistrar = (*Server)(nil)
+
+// New returns a Server without services.
+func New(c Config) *Server {
+	c = c.withDefaults()
+	s := &Server{config: c}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(append(c.options(), grpc.StreamInterceptor(s.endStreamOnStop))...)
+	if s.config.Direct == nil {
+		s.config.Direct = s.grpc.Serve
+	}
+	return s
+}
+
+const (
+	// handshakeTimeout limits the time from accept to the end of the HTTP/2 preface.
+	handshakeTimeout = 5 * time.Second
+	// maxConnAge makes callers authenticate again: a revoked identity is out after an hour.
+	maxConnAge = time.Hour
+	// maxConnGrace is the time that running calls get when their connection reaches maxConnAge.
+	maxConnGrace = 30 * time.Second
+)
+
+func (c Config) options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(c.Credentials),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxConcurrentStreams(c.MaxStreams),
+		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
+		grpc.MaxHeaderListSize(wire.MaxHeaderBytes),
+		grpc.ReadBufferSize(wire.BufferBytes),
+		grpc.WriteBufferSize(wire.BufferBytes),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle:     3 * wire.IdleTimeout,
+			MaxConnectionAge:      maxConnAge,
+			MaxConnectionAgeGrace: maxConnGrace,
+			Time:                  time.Minute,
+			Timeout:               10 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+}
+
+// Serve accepts connections until Stop; then it returns nil. It closes listener.
+func (s *Server) Serve(listener net.Listener) error {
+	limited := listen.New(listener, listen.Config{MaxConns: s.config.MaxConns, Stats: &s.conns})
+	if !s.add(limited) {
+		return limited.Close()
+	}
+	rule := listen.Rule{Prefix: wire.Preface, Strip: true, Timeout: handshakeTimeout}
+	err := listen.Demux(s.ctx, limited, rule, s.grpc.Serve, s.config.Direct)
+	if s.ctx.Err() != nil {
+		return nil // Stop was called
+	}
+	return errors.Join(err, limited.Close())
+}
+
+// add reports whether the server may serve another listener: it has not been stopped.
+func (s *Server) add(listener *listen.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.listeners = append(s.listeners, listener)
+	return true
+}
+
+// stopAccepting closes the listeners and keeps the accepted connections.
+func (s *Server) stopAccepting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancel()
+	for _, listener := range s.listeners {
+		_ = listener.Close() // it accepts no more connections, even when Close fails
+	}
+}
+
+func (s *Server) closeConns() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, listener := range s.listeners {
+		listener.CloseConns()
+	}
+}
+
+// endStreamOnStop cancels the context of a stream when Stop begins: a Subscribe stream would otherwise never end.
+func (s *Server) endStreamOnStop(
+	service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	return handler(service, stoppableStream{stream, ctx})
+}
+
+type stoppableStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s stoppableStream) Context() context.Context { return s.ctx }
+
+// Stop stops accepting, ends the streams, sends GOAWAY to callers, and waits for the running calls until ctx is done. Then
+// it closes the remaining connections.
+func (s *Server) Stop(ctx context.Context) {
+	s.stopAccepting()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		// grpc's Stop alone would wait for connections that never finish their handshake. Neither call waits for a handler
+		// that ignores its context.
+		s.closeConns()
+		s.grpc.Stop()
+	}
+}
+
+// Stats is a snapshot of a Server.
+type Stats struct {
+	Conns, MaxConns int64 // open connections, and their limit
+	ConnsRefused    int64 // since the start
+}
+
+// Stats returns a snapshot.
+func (s *Server) Stats() Stats {
+	return Stats{
+		Conns: s.conns.Open.Load(), MaxConns: int64(s.config.MaxConns), ConnsRefused: s.conns.Refused.Load(),
+	}
+}

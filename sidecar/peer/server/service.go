@@ -1,0 +1,249 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+)
+
+// Dataset serves the calls about one dataset. *cache.Dataset implements it.
+type Dataset interface {
+	// Serve answers from memory or with a load, and never calls another member.
+	Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
+	// PrefetchServed begins the loads that Serve will wait for, with few queries, and records that in qs. It does not wait.
+	PrefetchServed(qs []cache.Query)
+	// ServeWrite makes a change, and never calls another member.
+	ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error)
+	Stats() *cache.Stats
+}
+
+// Ring says which keys this member owns. *peer.Pool implements it.
+type Ring interface {
+	RingID() uint64
+	Owns(dataset, key string) bool
+}
+
+// ServiceConfig configures a Service.
+type ServiceConfig struct {
+	// Node is the node id of this member.
+	Node string
+	// Datasets finds a dataset by name.
+	Datasets func(name string) (Dataset, bool)
+	// Ring is this member's view of the ring.
+	Ring Ring
+	// Inspect describes this member; the Service fills in node and ring_id.
+	Inspect func() *peerv1.InspectResponse
+	// MaxInFlight limits the concurrent fetches of all callers together; 20 000 by default.
+	MaxInFlight int64
+	// Log is what subscribers receive: the log of this member's Pool. With nil they receive heartbeats only.
+	Log *invalidationlog.Log
+	// Invalidate drops entries of any dataset from this member's memory, and ignores datasets that it does not have.
+	Invalidate func([]cache.Invalidation)
+	// MaxWrites limits the concurrent writes of all callers together; 512 by default. Each may hold a value of 1 MiB.
+	MaxWrites int64
+	// MaxSubscribers limits the streams of Subscribe; 4096 by default.
+	MaxSubscribers int64
+}
+
+// Service answers the calls of other members.
+type Service struct {
+	peerv1.UnimplementedPeerServer
+	config   ServiceConfig
+	leaving  atomic.Bool
+	inFlight atomic.Int64
+	writing  atomic.Int64
+
+	fetches, refused, notOwner, ringMismatch        atomic.Int64
+	writes, writesRefused, invalidated              atomic.Int64
+	subscribers, subscribersRefused, subscribersCut atomic.Int64
+}
+
+// NewService returns a Service for Register.
+func NewService(c ServiceConfig) *Service {
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 20_000)
+	c.MaxWrites = cmp.Or(c.MaxWrites, 512)
+	c.MaxSubscribers = cmp.Or(c.MaxSubscribers, 4096)
+	if c.Log == nil {
+		c.Log = invalidationlog.New(1)
+	}
+	return &Service{config: c}
+}
+
+// Register registers s with a Server.
+func (s *Service) Register(server grpc.ServiceRegistrar) { peerv1.RegisterPeerServer(server, s) }
+
+// Leave makes each following pong say that this member is leaving. It keeps answering, and its subscribers receive
+// invalidations until its Server stops.
+func (s *Service) Leave() { s.leaving.Store(true) }
+
+var (
+	errTooManyFetches = errors.New("the limit of concurrent fetches is reached")
+	errTooManyWrites  = errors.New("the limit of concurrent writes is reached")
+)
+
+// Fetch implements peerv1.PeerServer.
+func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.FetchResponse, error) {
+	return s.fetch(ctx, req, wire.Query(req))
+}
+
+func (s *Service) fetch(ctx context.Context, req *peerv1.FetchRequest, q cache.Query) (*peerv1.FetchResponse, error) {
+	s.fetches.Add(1)
+	defer s.inFlight.Add(-1)
+	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:fetches-of-callers-without-limit
+		s.refused.Add(1)
+		return nil, wire.ToStatus(wire.Overloaded(errTooManyFetches))
+	}
+	if err := wire.CheckFetch(req); err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	dataset, err := s.dataset(req.GetDataset())
+	if err != nil {
+		return nil, err
+	}
+	owns := s.owns(req, dataset)
+	a, err := dataset.Serve(ctx, q)
+	if err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	return wire.FetchResponse(a, s.config.Ring.RingID(), owns), nil
+}
+
+func (s *Service) dataset(name string) (Dataset, error) {
+	dataset, ok := s.config.Datasets(name)
+	if !ok {
+		return nil, status.Errorf(codes.NotFound, "no dataset %q: is the configuration of this member older than the caller's?", name)
+	}
+	return dataset, nil
+}
+
+// keyRequest is a request about one key.
+type keyRequest interface {
+	GetDataset() string
+	GetKey() string
+	GetRingId() uint64
+}
+
+// owns reports whether this member owns the key, and counts differences between the caller's ring and its own.
+func (s *Service) owns(req keyRequest, dataset Dataset) bool {
+	if req.GetRingId() != s.config.Ring.RingID() {
+		s.ringMismatch.Add(1)
+	}
+	owns := s.config.Ring.Owns(req.GetDataset(), req.GetKey())
+	if !owns {
+		s.notOwner.Add(1)
+		dataset.Stats().NotOwner.Add(1)
+	}
+	return owns
+}
+
+// FetchBatch implements peerv1.PeerServer.
+func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
+	requests := req.GetRequests()
+	if len(requests) > cache.MaxBatchKeys {
+		return nil, wire.ToStatus(&cache.Error{Kind: cache.KindInvalidKey, Err: fmt.Errorf(
+			"%d keys in one request; at most %d are allowed", len(requests), cache.MaxBatchKeys)})
+	}
+	queries := s.prefetch(requests)
+	outcomes := make([]*peerv1.FetchOutcome, len(requests))
+	var bytes atomic.Int64
+	var all sync.WaitGroup
+	for i, r := range requests {
+		all.Go(func() { outcomes[i] = s.outcome(ctx, r, queries[i], &bytes) })
+	}
+	all.Wait()
+	return &peerv1.FetchBatchResponse{Outcomes: outcomes}, nil
+}
+
+// prefetch begins the loads for requests of one dataset. Requests of several datasets are loaded one by one.
+func (s *Service) prefetch(requests []*peerv1.FetchRequest) []cache.Query {
+	queries := make([]cache.Query, len(requests))
+	same := true
+	for i, r := range requests {
+		queries[i] = wire.Query(r)
+		same = same && queries[i].Dataset == queries[0].Dataset
+	}
+	if !same || len(queries) == 0 {
+		return queries
+	}
+	if dataset, ok := s.config.Datasets(queries[0].Dataset); ok {
+		dataset.PrefetchServed(queries)
+	}
+	return queries
+}
+
+// outcome answers one request of a batch. bytes is the size of the values in the response so far.
+func (s *Service) outcome(
+	ctx context.Context, req *peerv1.FetchRequest, q cache.Query, bytes *atomic.Int64,
+) *peerv1.FetchOutcome {
+	resp, err := s.fetch(ctx, req, q)
+	if err != nil {
+		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Error{Error: wire.ToFetchError(err)}}
+	}
+	size := int64(len(resp.GetValue()))
+	if bytes.Add(size)-size > wire.MaxBatchResponseBytes { //guard:batch-response-exceeds-callers-limit
+		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Alone{Alone: true}}
+	}
+	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Response{Response: resp}}
+}
+
+// Write implements peerv1.PeerServer.
+func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.WriteResponse, error) {
+	s.writes.Add(1)
+	defer s.writing.Add(-1)
+	if s.writing.Add(1) > s.config.MaxWrites { //guard:writes-of-callers-without-limit
+		s.writesRefused.Add(1)
+		return nil, wire.ToStatus(wire.Overloaded(errTooManyWrites))
+	}
+	if err := wire.CheckWrite(req); err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	dataset, err := s.dataset(req.GetDataset())
+	if err != nil {
+		return nil, err
+	}
+	owns := s.owns(req, dataset)
+	a, err := dataset.ServeWrite(ctx, wire.Change(req))
+	if err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	return &peerv1.WriteResponse{Entry: wire.FetchResponse(a, s.config.Ring.RingID(), owns)}, nil
+}
+
+// Invalidate implements peerv1.PeerServer.
+func (s *Service) Invalidate(
+	_ context.Context, req *peerv1.InvalidateRequest,
+) (*peerv1.InvalidateResponse, error) {
+	list, err := wire.Invalidations(req.GetInvalidations())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	s.invalidated.Add(int64(len(list)))
+	s.config.Invalidate(list)
+	return &peerv1.InvalidateResponse{}, nil
+}
+
+// Ping implements peerv1.PeerServer.
+func (s *Service) Ping(context.Context, *peerv1.PingRequest) (*peerv1.PingResponse, error) {
+	return &peerv1.PingResponse{
+		Node: s.config.Node, RingId: s.config.Ring.RingID(), Leaving: s.leaving.Load(),
+	}, nil
+}
+
+// Inspect implements peerv1.PeerServer.
+func (s *Service) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.InspectResponse, error) {
+	report := s.config.Inspect()
+	report.Node, report.RingId = s.config.Node, s.config.Ring.RingID()
+	return report, nil
+}

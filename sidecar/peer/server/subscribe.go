@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringside-cache/ringside/internal/backoff"
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+)
+
+const (
+	// pacePerSubscriber, times the subscribers, is the least time between two responses with news on one stream. Sending
+	// one takes about 25 µs, so a burst of writes of any length uses a quarter of a processor. Invalidations published in
+	// the meantime share a response; the first one after a pause is sent immediately.
+	pacePerSubscriber = 100 * time.Microsecond
+	// sendTimeout is how long a response may wait for its subscriber to read earlier ones.
+	sendTimeout = 5 * wire.Heartbeat / 2 //guard:subscriber-that-reads-nothing-holds-stream
+)
+
+var (
+	errTooManySubscribers = errors.New("the limit of subscribers is reached")
+	errStopping           = status.Error(codes.Unavailable, "this member is stopping")
+	errSlow               = errors.New("the subscriber does not read: drop everything received from this member and subscribe again")
+)
+
+// Subscribe implements peerv1.PeerServer. It uses one goroutine per stream and no copy of the log: it ends the stream of a
+// subscriber that falls behind by more than the log holds.
+func (s *Service) Subscribe(
+	req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse],
+) error {
+	if err := wire.CheckSubscribe(req); err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	defer s.subscribers.Add(-1)
+	if s.subscribers.Add(1) > s.config.MaxSubscribers { //guard:subscribers-without-limit
+		s.subscribersRefused.Add(1)
+		return status.Error(codes.ResourceExhausted, errTooManySubscribers.Error())
+	}
+	err := s.stream(req, out)
+	if errors.Is(err, invalidationlog.ErrOverwritten) || errors.Is(err, errSlow) {
+		s.subscribersCut.Add(1)
+		return status.Error(codes.OutOfRange, err.Error())
+	}
+	return err
+}
+
+// stream sends the position where the stream begins, then each page of the log, and a heartbeat when there is none.
+func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse]) error {
+	at, err := s.config.Log.From(req.GetEpoch(), req.GetSequence())
+	if err != nil {
+		return err
+	}
+	heartbeat := time.NewTimer(wire.Heartbeat)
+	defer heartbeat.Stop()
+	next := invalidationlog.Page{Epoch: s.config.Log.Epoch(), Sequence: at.Sequence()}
+	for {
+		if err := send(out, next); err != nil {
+			return err
+		}
+		heartbeat.Reset(wire.Heartbeat)
+		if !backoff.Sleep(out.Context(), s.pace(next)) {
+			return errStopping
+		}
+		if next, err = s.nextPage(out.Context(), &at, heartbeat.C); err != nil {
+			return err
+		}
+	}
+}
+
+// pace is how long to wait for more news to send together; 0 when the log has more than one response of it.
+func (s *Service) pace(sent invalidationlog.Page) time.Duration {
+	if !sent.HasNews || len(sent.Records) == invalidationlog.MaxPage {
+		return 0
+	}
+	return time.Duration(s.subscribers.Load()) * pacePerSubscriber
+}
+
+// nextPage returns the next page with news, or any page when the heartbeat is due.
+func (s *Service) nextPage(
+	ctx context.Context, at *invalidationlog.Cursor, heartbeat <-chan time.Time,
+) (invalidationlog.Page, error) {
+	for {
+		next, err := s.config.Log.Read(at)
+		if err != nil || next.HasNews {
+			return next, err
+		}
+		select {
+		case <-next.Changed:
+		case <-heartbeat:
+			return next, nil
+		case <-ctx.Done():
+			return invalidationlog.Page{}, errStopping
+		}
+	}
+}
+
+// send gives up on a subscriber that does not read. gRPC drops the unsent responses when the stream ends.
+func send(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) error {
+	sent := make(chan error, 1)
+	go func() { sent <- sendPage(out, next) }()
+	timeout := time.NewTimer(sendTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-sent:
+		return err
+	case <-timeout.C:
+		return errSlow
+	case <-out.Context().Done():
+		return errStopping
+	}
+}
+
+// sendPage sends an interruption of the feeds, an empty list, before their present state.
+func sendPage(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) error {
+	if next.Interrupted {
+		before := &peerv1.SubscribeResponse{Epoch: next.Epoch, Sequence: next.Sequence - uint64(len(next.Records))}
+		if err := out.Send(before); err != nil {
+			return err
+		}
+	}
+	return out.Send(response(next))
+}
+
+// response computes the age of each change at the time of sending.
+func response(p invalidationlog.Page) *peerv1.SubscribeResponse {
+	list := make([]*peerv1.Invalidation, len(p.Records))
+	for i, r := range p.Records {
+		list[i] = wire.Invalidation(r.Invalidation, time.Since(r.Published))
+	}
+	return &peerv1.SubscribeResponse{Epoch: p.Epoch, Sequence: p.Sequence, Invalidations: list, LiveFeeds: p.LiveFeeds}
+}

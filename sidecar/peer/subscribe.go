@@ -1,0 +1,195 @@
+package peer
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringside-cache/ringside/internal/backoff"
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+)
+
+// Sink receives what other members invalidate. Calls for one member are sequential and in the order of that member; its
+// stream waits for them. There are no calls after Pool.Close.
+type Sink interface {
+	// Invalidate receives invalidations in the order in which the member made them.
+	Invalidate(list []cache.Invalidation)
+	// Missed says that invalidations by member may be lost or late: do not use any more what was received from it, nor what
+	// it is sending now. It is called when a stream ends, and before the first invalidation of a stream that does not
+	// continue where the previous one ended.
+	Missed(member string)
+	// LiveFeeds receives the datasets of which member reports the changes without a gap from now on, sorted; nil when there
+	// are none. It is called at each change; a member begins with none. After an interruption of a feed, there is one call
+	// without it.
+	LiveFeeds(member string, datasets []string)
+}
+
+const (
+	// streamTimeout is how long a stream may be silent: two and a half heartbeats.
+	streamTimeout = 5 * wire.Heartbeat / 2 //guard:frozen-member-holds-stream
+	// subscribeBackoff is the wait before a stream is opened again. It doubles after each stream that received nothing, up
+	// to maxSubscribeBackoff.
+	subscribeBackoff, maxSubscribeBackoff = 100 * time.Millisecond, 2 * time.Second
+)
+
+// Publish implements cache.Peers.
+func (p *Pool) Publish(i cache.Invalidation) { p.log.Publish(i) }
+
+// SetLiveFeeds sets the datasets of which this member publishes the changes without a gap from now on.
+func (p *Pool) SetLiveFeeds(datasets []string) { p.log.SetLiveFeeds(datasets) }
+
+// Log is written by Publish and SetLiveFeeds, and sent to subscribers by the server.Service of this member.
+func (p *Pool) Log() *invalidationlog.Log { return p.log }
+
+// answered records an answer of the member. Copies of it may be kept, so its invalidations are needed.
+func (p *peer) answered() {
+	p.hear()
+	p.answeredAt.Store(p.heard.Load())
+	p.startSubscription()
+}
+
+func (p *peer) startSubscription() {
+	if p.pool.config.Sink != nil && p.subscribing.CompareAndSwap(false, true) {
+		p.pool.spawn(func() { (&subscription{peer: p}).run() })
+	}
+}
+
+// needed reports whether the member's invalidations are needed: copies of its entries may be kept, or it reads a change
+// feed.
+func (p *peer) needed() bool {
+	at := time.Duration(p.answeredAt.Load())
+	return at > 0 && p.pool.now()-at < p.pool.config.SubscriptionIdle || p.pool.view.Load().feedReaders[p.member.ID]
+}
+
+// subscription receives the streams of one member, one after the other. It belongs to one goroutine.
+type subscription struct {
+	peer            *peer
+	epoch, sequence uint64   // of the last response; epoch is 0 at the start, and after OUT_OF_RANGE
+	receiving       bool     // the stream has brought a response
+	liveFeeds       []string // as last passed to the Sink
+}
+
+func (s *subscription) run() {
+	s.peer.turn.Lock() // for a moment, a member that returns at another address has two subscriptions
+	defer s.peer.turn.Unlock()
+	wait := backoff.Backoff{First: subscribeBackoff, Longest: maxSubscribeBackoff}
+	for {
+		if s.end(s.stream()) {
+			wait.Reset()
+		}
+		if s.release() || !wait.Wait(s.peer.onRing) {
+			return
+		}
+	}
+}
+
+// release reports whether the subscription is no longer needed. The next answer of the member then starts another one;
+// there may have been one just now.
+func (s *subscription) release() bool {
+	if s.peer.needed() {
+		return false
+	}
+	s.peer.subscribing.Store(false)
+	return !s.peer.needed() || !s.peer.subscribing.CompareAndSwap(false, true)
+}
+
+// stream receives one stream and returns why it ended; nil when it is no longer needed.
+func (s *subscription) stream() error {
+	ctx, cancel := context.WithCancel(s.peer.onRing)
+	defer cancel()
+	in, err := s.open(ctx)
+	timeout := time.AfterFunc(streamTimeout, func() {
+		s.peer.detect() // the member may be alive and only the stream broken
+		cancel()
+	})
+	for err == nil && s.peer.needed() {
+		timeout.Reset(streamTimeout)
+		var r *peerv1.SubscribeResponse
+		r, err = in.Recv()
+		timeout.Stop() // the Sink may be slow
+		if err == nil {
+			err = s.receive(r)
+		}
+	}
+	timeout.Stop()
+	return err
+}
+
+func (s *subscription) open(ctx context.Context) (grpc.ServerStreamingClient[peerv1.SubscribeResponse], error) {
+	conn, err := s.peer.connection()
+	if err != nil {
+		return nil, err
+	}
+	return peerv1.NewPeerClient(conn).Subscribe(ctx, &peerv1.SubscribeRequest{
+		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence,
+	})
+}
+
+// receive passes a response to the Sink. A response that does not continue where the last one ended has a gap before it.
+// So has the first response of all, because the member has given answers before.
+func (s *subscription) receive(r *peerv1.SubscribeResponse) error {
+	list, err := wire.Invalidations(r.GetInvalidations())
+	if err != nil {
+		return err
+	}
+	s.peer.hear()
+	continues := s.epoch != 0 && r.GetEpoch() == s.epoch && r.GetSequence() == s.sequence+uint64(len(list)) //guard:gap-in-stream-ignored guard:sequences-of-two-runs-compared
+	s.count(continues)
+	if !continues {
+		//guard:feed-not-live-after-gap
+		s.setLiveFeeds(nil) // changes of the feeds were missed, too; feeds that are live now are reported again below
+		s.peer.pool.config.Sink.Missed(s.peer.member.ID)
+	}
+	s.epoch, s.sequence = r.GetEpoch(), r.GetSequence()
+	s.setLiveFeeds(r.GetLiveFeeds())
+	if len(list) > 0 {
+		s.peer.pool.counters.received.Add(int64(len(list)))
+		s.peer.pool.config.Sink.Invalidate(list)
+	}
+	return nil
+}
+
+func (s *subscription) count(continues bool) {
+	switch {
+	case !s.receiving:
+		s.receiving = true
+		s.peer.pool.counters.subscriptions.Add(1)
+	case !continues:
+		s.peer.pool.counters.gaps.Add(1)
+	}
+}
+
+func (s *subscription) setLiveFeeds(datasets []string) {
+	if !slices.Equal(datasets, s.liveFeeds) {
+		s.liveFeeds = datasets
+		s.peer.pool.config.Sink.LiveFeeds(s.peer.member.ID, datasets)
+	}
+}
+
+// end reports whether the stream that err has ended brought a response, and calls Missed for what may follow it.
+func (s *subscription) end(err error) bool {
+	if status.Code(err) == codes.OutOfRange {
+		s.epoch = 0
+	}
+	if !s.receiving {
+		return false
+	}
+	s.receiving = false
+	s.peer.pool.counters.subscriptions.Add(-1)
+	if s.peer.pool.ctx.Err() != nil {
+		return true
+	}
+	if err != nil && s.peer.onRing.Err() == nil {
+		s.peer.pool.counters.gaps.Add(1)
+	}
+	s.setLiveFeeds(nil) //guard:invalidations-after-broken-stream-missed
+	s.peer.pool.config.Sink.Missed(s.peer.member.ID)
+	return true
+}

@@ -1,0 +1,156 @@
+// Package wire is the protocol between members apart from its calls: it converts the messages of
+// proto/ringside/peer/v1 to and from the types of cache, holds the table of errors, and limits what a message may hold.
+package wire
+
+import (
+	"fmt"
+	"time"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// FetchRequest converts a query of a member whose ring has the given id. Query.Failover is not sent: it matters to the
+// caller only.
+func FetchRequest(q cache.Query, ringID uint64) *peerv1.FetchRequest {
+	return &peerv1.FetchRequest{
+		Dataset:    q.Dataset,
+		Key:        q.Key,
+		RingId:     ringID,
+		NoCache:    q.NoCache,
+		MemoryOnly: q.MemoryOnly,
+		MinVersion: q.MinVersion,
+		MaxAgeNs:   int64(q.MaxAge),
+		Tag:        q.Tag,
+	}
+}
+
+// Query is the inverse of FetchRequest. It replaces negative numbers by 0.
+func Query(req *peerv1.FetchRequest) cache.Query {
+	return cache.Query{
+		Dataset:    req.GetDataset(),
+		Key:        req.GetKey(),
+		NoCache:    req.GetNoCache(),
+		MemoryOnly: req.GetMemoryOnly(),
+		MinVersion: max(0, req.GetMinVersion()),
+		MaxAge:     time.Duration(max(0, req.GetMaxAgeNs())),
+		Tag:        req.GetTag(),
+	}
+}
+
+// FetchResponse converts the answer of a member whose ring has the given id. owns: the key belongs to this member.
+func FetchResponse(a cache.Answer, ringID uint64, owns bool) *peerv1.FetchResponse {
+	return &peerv1.FetchResponse{
+		Value:      a.Value,
+		Absent:     a.NotFound,
+		Version:    a.Version,
+		AgeNs:      int64(a.Age),
+		FreshNs:    int64(a.Fresh),
+		FromMemory: a.Source != cache.SourceLoad,
+		NotOwner:   !owns,
+		RingId:     ringID,
+		Stale:      a.Stale,
+		Detail:     a.Detail,
+		TookNs:     int64(a.Took),
+	}
+}
+
+// Answer is the inverse of FetchResponse, for an answer of the given member.
+func Answer(r *peerv1.FetchResponse, member string) cache.Answer {
+	source := cache.SourceLoad
+	if r.GetFromMemory() {
+		source = cache.SourcePeerHit
+	}
+	return cache.Answer{
+		Value:    r.GetValue(),
+		NotFound: r.GetAbsent(),
+		Version:  r.GetVersion(),
+		Age:      time.Duration(r.GetAgeNs()),
+		Fresh:    time.Duration(r.GetFreshNs()),
+		Stale:    r.GetStale(),
+		Source:   source,
+		Took:     time.Duration(max(0, r.GetTookNs())),
+		Owner:    member,
+		Detail:   r.GetDetail(),
+	}
+}
+
+// WriteRequest converts a change of a member whose ring has the given id.
+func WriteRequest(c cache.Change, ringID uint64) *peerv1.WriteRequest {
+	return &peerv1.WriteRequest{
+		Dataset:       c.Dataset,
+		Key:           c.Key,
+		RingId:        ringID,
+		Failover:      c.Failover,
+		Delete:        c.Delete,
+		Value:         c.Value,
+		IfAbsent:      c.If.Absent,
+		IfPresent:     c.If.Present,
+		IfVersion:     c.If.Version,
+		IfEtag:        c.If.ETag,
+		IdempotencyId: c.ID,
+	}
+}
+
+// Change is the inverse of WriteRequest.
+func Change(req *peerv1.WriteRequest) cache.Change {
+	return cache.Change{
+		Dataset:  req.GetDataset(),
+		Key:      req.GetKey(),
+		Failover: req.GetFailover(),
+		Delete:   req.GetDelete(),
+		Value:    req.GetValue(),
+		If: cache.Condition{
+			Absent: req.GetIfAbsent(), Present: req.GetIfPresent(), Version: req.GetIfVersion(), ETag: req.GetIfEtag(),
+		},
+		ID: req.GetIdempotencyId(),
+	}
+}
+
+// Invalidation converts an invalidation that is the given time older than its Age.
+func Invalidation(i cache.Invalidation, older time.Duration) *peerv1.Invalidation {
+	return &peerv1.Invalidation{
+		Dataset: i.Dataset, Key: i.Key, Prefix: i.Prefix, Version: i.Version, AgeNs: int64(max(0, i.Age) + older),
+	}
+}
+
+// Invalidations converts all invalidations of a message, or returns an error. It replaces impossible values (a change in
+// the future, a version that is negative or belongs to a prefix) by 0.
+func Invalidations(list []*peerv1.Invalidation) ([]cache.Invalidation, error) {
+	if len(list) > maxInvalidations {
+		return nil, fmt.Errorf("%d invalidations in one message; at most %d are allowed", len(list), maxInvalidations)
+	}
+	converted := make([]cache.Invalidation, len(list))
+	for n, i := range list {
+		if err := checkInvalidation(i); err != nil {
+			return nil, fmt.Errorf("invalidation %d: %w", n, err)
+		}
+		converted[n] = invalidation(i)
+	}
+	return converted, nil
+}
+
+func invalidation(i *peerv1.Invalidation) cache.Invalidation {
+	converted := cache.Invalidation{
+		Dataset: i.GetDataset(), Key: i.GetKey(), Prefix: i.GetPrefix(), Age: time.Duration(max(0, i.GetAgeNs())),
+	}
+	if !converted.Prefix {
+		converted.Version = max(0, i.GetVersion())
+	}
+	return converted
+}
+
+// InvalidateRequests splits a list into requests within the limits of a message.
+func InvalidateRequests(list []cache.Invalidation) (requests []*peerv1.InvalidateRequest) {
+	size := 0
+	for _, i := range list {
+		size += len(i.Dataset) + len(i.Key)
+		if n := len(requests); n == 0 || len(requests[n-1].Invalidations) == maxInvalidations || size > maxInvalidateBytes {
+			requests = append(requests, &peerv1.InvalidateRequest{})
+			size = len(i.Dataset) + len(i.Key)
+		}
+		request := requests[len(requests)-1]
+		request.Invalidations = append(request.Invalidations, Invalidation(i, 0))
+	}
+	return requests
+}

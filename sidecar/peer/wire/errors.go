@@ -1,0 +1,179 @@
+package wire
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/ringside-cache/ringside/origin"
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+const (
+	// retryAfter is the retry delay of an error caused by a limit of this package's users.
+	retryAfter = time.Second
+	// maxErrorBytes limits the text of an error: gRPC sends it in a header.
+	maxErrorBytes = 512
+	// reasonIDReused distinguishes cache.KindIDReused from cache.KindInvalidValue.
+	reasonIDReused = "IDEMPOTENCY_ID_REUSED"
+)
+
+// Calls is a set of calls.
+type Calls uint8
+
+const (
+	// Fetch is Fetch and FetchBatch.
+	Fetch Calls = 1 << iota
+	// Write is Write.
+	Write
+	none Calls = 0
+)
+
+// table is the only table of errors between members. answer names the calls for which the row is the member's answer; the
+// error then keeps its kind. After any other error, the caller of a fetch asks another member, and the outcome of a write
+// is unknown.
+var table = []struct {
+	kind   cache.Kind
+	code   codes.Code
+	answer Calls
+}{
+	{cache.KindInvalidKey, codes.InvalidArgument, Fetch | Write},
+	{cache.KindInvalidValue, codes.InvalidArgument, none}, // distinguished from the row above by its details; see writeError
+	{cache.KindIDReused, codes.InvalidArgument, none},     // likewise
+	{cache.KindNotCached, codes.OutOfRange, Fetch},
+	{cache.KindOverloaded, codes.ResourceExhausted, Fetch | Write},
+	{cache.KindUnavailable, codes.Aborted, Fetch | Write},
+	{cache.KindReadOnly, codes.FailedPrecondition, Write},
+	{cache.KindConflict, codes.AlreadyExists, Write},
+	{cache.KindUnknown, codes.Unknown, Write},
+	{cache.KindDeadline, codes.DeadlineExceeded, none},
+	{cache.KindCanceled, codes.Canceled, none},
+	{cache.KindInternal, codes.Internal, none},
+}
+
+// ToStatus converts an error of a dataset to a gRPC status error.
+func ToStatus(err error) error {
+	kind, code := cache.KindOf(err), codes.Internal
+	for _, row := range table {
+		if row.kind == kind {
+			code = row.code
+		}
+	}
+	s := withRetry(status.New(code, truncate(err.Error())), cache.RetryAfter(err))
+	switch kind {
+	case cache.KindInvalidValue:
+		s = withValueError(s, err)
+	case cache.KindIDReused:
+		s = withViolation(s, &errdetails.BadRequest_FieldViolation{
+			Description: truncate(err.Error()), Reason: reasonIDReused,
+		})
+	}
+	return s.Err()
+}
+
+// FromStatus converts a status that is the member's answer to a call back to an error of a dataset. It returns nil for any
+// other status.
+func FromStatus(s *status.Status, call Calls) *cache.Error {
+	invalid := writeError(s)
+	switch {
+	case call == Write && invalid != nil:
+		return invalid
+	case call == Write && s.Code() == codes.ResourceExhausted && retryDelay(s) == 0: //guard:grpc-resourceexhausted-is-not-an-answer
+		return nil // sent by gRPC itself, for example because the response is too large
+	}
+	for _, row := range table {
+		if row.answer&call != 0 && row.code == s.Code() {
+			return &cache.Error{Kind: row.kind, RetryAfter: retryDelay(s), Err: errors.New(s.Message())}
+		}
+	}
+	return nil
+}
+
+// ToFetchError converts a status error to one in a FetchBatchResponse.
+func ToFetchError(err error) *peerv1.FetchError {
+	s := status.Convert(err)
+	return &peerv1.FetchError{Code: int32(s.Code()), Message: s.Message(), RetryAfterNs: int64(retryDelay(s))}
+}
+
+// FromFetchError is the inverse of ToFetchError. It truncates the text.
+func FromFetchError(e *peerv1.FetchError) error {
+	s := status.New(codes.Code(e.GetCode()), truncate(e.GetMessage()))
+	return withRetry(s, time.Duration(e.GetRetryAfterNs())).Err()
+}
+
+// Overloaded is the error of a call that a limit refuses.
+func Overloaded(err error) *cache.Error {
+	return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: err}
+}
+
+// UnknownOutcome is the error of a write that was sent and not answered.
+func UnknownOutcome(err error) *cache.Error {
+	return &cache.Error{Kind: cache.KindUnknown, RetryAfter: retryAfter, Err: err}
+}
+
+func truncate(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "")
+}
+
+func withRetry(s *status.Status, after time.Duration) *status.Status {
+	if after <= 0 {
+		return s
+	}
+	return withDetail(s, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+}
+
+// withValueError adds the name of the invalid column.
+func withValueError(s *status.Status, err error) *status.Status {
+	invalid := &origin.ValueError{Reason: err.Error()}
+	errors.As(err, &invalid)
+	return withViolation(s, &errdetails.BadRequest_FieldViolation{
+		Field: truncate(invalid.Column), Description: truncate(invalid.Reason),
+	})
+}
+
+func withViolation(s *status.Status, v *errdetails.BadRequest_FieldViolation) *status.Status {
+	return withDetail(s, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{v}})
+}
+
+func withDetail(s *status.Status, detail protoadapt.MessageV1) *status.Status {
+	detailed, err := s.WithDetails(detail)
+	if err != nil {
+		return s
+	}
+	return detailed
+}
+
+// writeError returns the error in the value or the id of a write that s reports, or nil.
+func writeError(s *status.Status) *cache.Error {
+	if s.Code() != codes.InvalidArgument {
+		return nil
+	}
+	for _, d := range s.Details() {
+		if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
+			first := bad.GetFieldViolations()[0]
+			if first.GetReason() == reasonIDReused {
+				return &cache.Error{Kind: cache.KindIDReused, Err: errors.New(first.GetDescription())}
+			}
+			return &cache.Error{Kind: cache.KindInvalidValue,
+				Err: &origin.ValueError{Column: first.GetField(), Reason: first.GetDescription()}}
+		}
+	}
+	return nil
+}
+
+// retryDelay returns the delay in the RetryInfo of s, or 0.
+func retryDelay(s *status.Status) time.Duration {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return max(0, info.GetRetryDelay().AsDuration())
+		}
+	}
+	return 0
+}

@@ -1,0 +1,105 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// Preface begins each connection from member to member, before TLS. No HTTP or TLS connection begins with it. A server
+// therefore gives members' connections, which carry many requests, to gRPC's own transport, and serves all other
+// connections on the same port with a server that accepts several protocols.
+const Preface = "ringside/1\n"
+
+// Limits of a connection, used by both ends.
+const (
+	// BufferBytes is the size of gRPC's read and write buffers: values are small and connections are many.
+	BufferBytes = 4 << 10
+	// MaxHeaderBytes limits the header list of a request or a response, error texts included.
+	MaxHeaderBytes = 16 << 10
+	// IdleTimeout is how long an unused connection stays open at the client. The server's is longer, so that the client
+	// closes first.
+	IdleTimeout = 5 * time.Minute
+)
+
+// Heartbeat is the longest time between two responses of a Subscribe stream.
+const Heartbeat = time.Second
+
+// Limits of messages. A server checks each field before it does any work: gRPC has one limit for all requests, which is
+// that of the largest write.
+const (
+	// MaxRequestBytes is the size of the largest write, protobuf overhead included.
+	MaxRequestBytes = cache.MaxValueBytes + 8<<10
+	// MaxBatchResponseBytes limits the values of one response to FetchBatch, its last one excluded. It is well below the
+	// size of a response that a Pool accepts.
+	MaxBatchResponseBytes = 4 << 20
+
+	// maxDatasetBytes limits the name of a dataset.
+	maxDatasetBytes = 128
+	// maxETagBytes limits the ETag of a condition, maxIDBytes an idempotency id, maxNodeBytes a node id.
+	maxETagBytes, maxIDBytes, maxNodeBytes = 256, 256, 256
+	// maxInvalidations limits the invalidations of one message, and maxInvalidateBytes the names and keys in an
+	// InvalidateRequest.
+	maxInvalidations, maxInvalidateBytes = 1000, 512 << 10
+)
+
+// CheckFetch checks the size of each field.
+func CheckFetch(req *peerv1.FetchRequest) error {
+	if err := checkNames(req.GetDataset(), req.GetKey()); err != nil {
+		return &cache.Error{Kind: cache.KindInvalidKey, Err: err}
+	}
+	return nil
+}
+
+// CheckWrite checks the size of each field. The value comes first: a value that is too large is the likelier mistake.
+func CheckWrite(req *peerv1.WriteRequest) error {
+	if err := CheckValue(req.GetValue()); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		checkNames(req.GetDataset(), req.GetKey()),
+		checkLength("ETag", req.GetIfEtag(), maxETagBytes),
+		checkLength("idempotency id", req.GetIdempotencyId(), maxIDBytes),
+	); err != nil {
+		return &cache.Error{Kind: cache.KindInvalidKey, Err: err}
+	}
+	return nil
+}
+
+// CheckValue checks the size of a value to write.
+func CheckValue(value []byte) error {
+	if len(value) <= cache.MaxValueBytes {
+		return nil
+	}
+	return &cache.Error{Kind: cache.KindInvalidValue, Err: &origin.ValueError{
+		Reason: fmt.Sprintf("the value has %d bytes; at most %d are allowed", len(value), cache.MaxValueBytes),
+	}}
+}
+
+// CheckSubscribe checks the size of each field.
+func CheckSubscribe(req *peerv1.SubscribeRequest) error {
+	return checkLength("node id", req.GetNode(), maxNodeBytes)
+}
+
+func checkInvalidation(i *peerv1.Invalidation) error {
+	if i.GetPrefix() {
+		return errors.Join(checkLength("dataset's name", i.GetDataset(), maxDatasetBytes),
+			checkLength("prefix", i.GetKey(), cache.MaxKeyBytes))
+	}
+	return checkNames(i.GetDataset(), i.GetKey())
+}
+
+func checkNames(dataset, key string) error {
+	return errors.Join(checkLength("dataset's name", dataset, maxDatasetBytes), cache.CheckKey(key))
+}
+
+func checkLength(what, text string, most int) error {
+	if len(text) > most {
+		return fmt.Errorf("the %s has %d bytes; at most %d are allowed", what, len(text), most)
+	}
+	return nil
+}
