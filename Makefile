@@ -50,7 +50,7 @@ test: ## Run every test, also on real servers and whole clusters. Installs Debia
 
 .PHONY: guards
 guards: setup ## Remove every guard, one at a time, and check that its test fails (ONLY=folder for those of one package)
-	@go test -count=1 -timeout 90m -v ./e2e/guards -all -only "$(ONLY)"
+	@go test -count=1 -parallel 3 -timeout 90m -v ./e2e/guards -all -only "$(ONLY)"
 
 .PHONY: lint
 lint: ## Check format, vet, staticcheck, buf lint, and that the generated code is current

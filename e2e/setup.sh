@@ -62,14 +62,15 @@ install_packages() {
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $wanted >/dev/null
 }
 
+# current reports whether the tools of a stamp have the pinned versions.
+current() { [ "$1" -nt e2e/tools/go.mod ] && [ "$1" -nt go.mod ]; }
+
 # build_tools builds the Go programs of e2e/tools/go.mod, all or the given packages, once for each list of pinned versions.
 # protoc-gen-go has the version of the protobuf library in go.mod.
 build_tools() {
 	local stamp=.bin/.$1
 	shift
-	if [ -e "$stamp" ] && [ "$stamp" -nt e2e/tools/go.mod ] && [ "$stamp" -nt go.mod ]; then
-		return 0
-	fi
+	! current "$stamp" || return 0
 	echo "setup: building tools in .bin/ (once; a minute or two)"
 	mkdir -p .bin
 	GOBIN=$PWD/.bin go -C e2e/tools install "$@"
@@ -109,7 +110,7 @@ install_envoy() {
 }
 
 case "${1:-}" in
-check) build_tools check-tools $check_tools ;;
+check) current .bin/.tools || build_tools check-tools $check_tools ;;
 servers) install_packages "$server_packages"; build_tools tools tool ;;
 programs) install_envoy; e2e/languages.sh ;;
 kube) build_kube ;;

@@ -1,8 +1,8 @@
-// Package guards removes, one at a time, the lines that keep a known fault away, and checks that a test notices.
+// Package guards removes lines that prevent known faults, one at a time, and checks that a test fails without the line.
 //
-// A guarded line carries a marker, a comment `guard:NAME`. The file guards.yaml in the folder of its package has one row
-// per marker: the fault, how the line is changed to bring the fault back, and the tests of the package of which at least
-// one must then fail.
+// A guarded line has a marker, the comment `guard:NAME`. The file guards.yaml in the folder of the package has one row per
+// marker: the fault, the change of the line that brings the fault back, and the tests of the package of which at least one
+// must then fail.
 package guards
 
 import (
@@ -26,16 +26,16 @@ import (
 // FileName is the name of a package's list of guards.
 const FileName = "guards.yaml"
 
-// reach bounds, in lines, how far below its marker the text of a `replace` may begin.
+// reach bounds the lines between a marker and the text of its `replace`.
 const reach = 60
 
-// Guard is one row of a guards.yaml. Exactly one of Condition, Delete and Replace says how the marked line is changed.
+// Guard is one row of a guards.yaml. Exactly one of Condition, Delete and Replace is set: the change of the marked line.
 type Guard struct {
-	Name  string // of the marker
-	Fault string // what the guard prevents
+	Name  string // the name of the marker
+	Fault string // the fault that the line prevents
 	Test  string // test functions of the package, with subtests behind a slash, separated by |
 
-	// Condition is the constant (true or false) that takes the place of the condition of the marked if.
+	// Condition is the constant (true or false) that replaces the condition of the marked if, for or case.
 	Condition string
 	// Delete removes the marked line.
 	Delete bool
@@ -43,7 +43,7 @@ type Guard struct {
 	Replace, With string
 
 	dir  string // of the package, relative to the root
-	file string // that has the marker, relative to the root
+	file string // with the marker, relative to the root
 }
 
 // marker finds the names in a comment such as //guard:a guard:b.
@@ -52,8 +52,8 @@ var marker = regexp.MustCompile(`\bguard:([a-z0-9-]+)`)
 // comment matches a whole marker, in Go and in a template of SQL.
 var comment = regexp.MustCompile(`[ \t]*//guard:.*|[ \t]*\{\{- /\* guard:.* \*/\}\}`)
 
-// Load returns the guards of all packages below root, in the order of their paths. It fails when a marker has no row, a
-// row has no marker, or a name stands twice.
+// Load returns the guards of all packages below root, in the order of their paths. It fails if a marker has no row, a row has
+// no marker, or a package has two markers of the same name.
 func Load(root string) (all []Guard, err error) {
 	var dirs []string
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -103,7 +103,7 @@ func load(root, dir string) ([]Guard, error) {
 		case 1:
 			g.file, _ = filepath.Rel(root, files[0])
 		default:
-			failures = append(failures, fmt.Errorf("%s: the marker guard:%s stands %d times; it must stand once", path, g.Name, len(files)))
+			failures = append(failures, fmt.Errorf("%s: the marker guard:%s occurs %d times; it must occur once", path, g.Name, len(files)))
 		}
 		delete(marked, g.Name)
 	}
@@ -113,7 +113,7 @@ func load(root, dir string) ([]Guard, error) {
 	return guards, errors.Join(failures...)
 }
 
-// markers returns the files that have each marker: those of the package, and what it embeds from folders without Go files.
+// markers returns the files with each marker, in the folder of the package and in subfolders without Go files, which it embeds.
 func markers(dir string) (map[string][]string, error) {
 	found := map[string][]string{}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -151,7 +151,7 @@ func (g Guard) marks(line []byte) bool {
 	return false
 }
 
-// Without returns the text of the guard's file with the fault in it.
+// Without returns the text of the guard's file with the fault.
 func (g Guard) Without(text []byte) ([]byte, error) {
 	lines := bytes.SplitAfter(text, []byte("\n"))
 	marked := slices.IndexFunc(lines, g.marks)
@@ -162,7 +162,7 @@ func (g Guard) Without(text []byte) ([]byte, error) {
 		lines[i] = comment.ReplaceAll(line, nil) // so that the text to replace may span lines with markers
 	}
 	if len(bytes.TrimSpace(lines[marked])) == 0 {
-		marked++ // the marker stands alone, above its line
+		marked++ // the marker is on a separate line, above its line
 	}
 	text = slices.Concat(lines...)
 	begin := len(slices.Concat(lines[:marked]...))
@@ -175,13 +175,13 @@ func (g Guard) Without(text []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The condition stays, so that what it uses counts as used.
+		// The condition stays, so that the compiler reports no unused variables or imports.
 		constant := map[string]string{"false": "false && (", "true": "true || ("}[g.Condition]
 		return slices.Concat(text[:from], []byte(constant), text[from:to], []byte(")"), text[to:]), nil
 	}
 	n := bytes.Index(text[begin:], []byte(g.Replace))
 	if n < 0 || bytes.Count(text[begin:begin+n], []byte("\n")) > reach {
-		return nil, fmt.Errorf("%s: %q does not stand at the marker guard:%s or in the %d lines below it", g.file, g.Replace, g.Name, reach)
+		return nil, fmt.Errorf("%s: %q is neither at the marker guard:%s nor in the %d lines below it", g.file, g.Replace, g.Name, reach)
 	}
 	return slices.Concat(text[:begin+n], []byte(g.With), text[begin+n+len(g.Replace):]), nil
 }
@@ -217,7 +217,7 @@ func (g Guard) condition(text []byte, begin, end int) (from, to int, err error) 
 	return from, to, nil
 }
 
-// overlay writes the file without the guard into dir, and the list that makes go build take it (go help build, -overlay).
+// overlay writes the file without the guard to dir, and the list for the flag -overlay (go help build) that replaces the file.
 func (g Guard) overlay(root, dir string) (list string, err error) {
 	path, err := filepath.Abs(filepath.Join(root, g.file))
 	if err != nil {
@@ -241,7 +241,7 @@ func (g Guard) overlay(root, dir string) (list string, err error) {
 	return list, os.WriteFile(list, b, 0o600)
 }
 
-// pattern is the -run pattern of exactly the guard's tests and subtests.
+// pattern returns the -run pattern of exactly the guard's tests and subtests.
 func (g Guard) pattern() string {
 	var whole []string
 	for test := range strings.SplitSeq(g.Test, "|") {

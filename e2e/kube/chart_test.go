@@ -26,7 +26,7 @@ const (
 	release, home = "ringside", "ringside"
 )
 
-var update = flag.Bool("update", false, "write deploy/kustomize")
+var update = flag.Bool("update", false, "write deploy/kustomize/ringside.yaml")
 
 func helm(t testing.TB, args ...string) (stdout []byte, err error) {
 	t.Helper()
@@ -41,7 +41,7 @@ func helm(t testing.TB, args ...string) (stdout []byte, err error) {
 	return stdout, err
 }
 
-// render returns the chart's objects for some values, as --set has them.
+// render returns the chart's objects for values in the format of --set.
 func render(t testing.TB, values ...string) []*unstructured.Unstructured {
 	t.Helper()
 	args := []string{"template", release, chart, "--namespace", home}
@@ -81,7 +81,7 @@ func find(t testing.TB, objects []*unstructured.Unstructured, kind, name string)
 	return nil
 }
 
-// everything switches on all that the chart has.
+// everything enables all options of the chart.
 var everything = []string{
 	"sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true", "sidecar.config.log.level=debug",
 	"sidecar.secretName=dsn", "sidecar.meshes={istio}", "podMonitor.enabled=true", "prometheusRule.enabled=true",
@@ -100,7 +100,7 @@ func TestHelmLint(t *testing.T) {
 	}
 }
 
-func TestSchemaRefusesBadValues(t *testing.T) {
+func TestSchemaRejectsInvalidValues(t *testing.T) {
 	tests := []struct{ value, want string }{
 		{"sidecar.image.tag=latest", "tag"},
 		{"sidecar.imaeg.tag=1", "imaeg"},
@@ -116,13 +116,13 @@ func TestSchemaRefusesBadValues(t *testing.T) {
 		t.Run(test.value, func(t *testing.T) {
 			_, err := helm(t, "template", release, chart, "--set", test.value)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("refused with %v, want %s", err, test.want)
+				t.Errorf("rejected with %v, want %s", err, test.want)
 			}
 		})
 	}
 }
 
-// The injector reads what the chart writes for it.
+// The injector can parse the template of the chart.
 func TestTemplateOfTheInjector(t *testing.T) {
 	for _, values := range [][]string{nil, everything} {
 		object := find(t, render(t, values...), "ConfigMap", release+"-injector")
@@ -145,8 +145,8 @@ func TestImagesByDigest(t *testing.T) {
 	}
 }
 
-// With certificates of cert-manager the injector has no rights at all.
-func TestCertManagerNeedsNoRights(t *testing.T) {
+// With certificates of cert-manager the injector needs no rights.
+func TestInjectorHasNoRightsWithCertManager(t *testing.T) {
 	for _, object := range render(t, "injector.certManager.enabled=true") {
 		switch object.GetKind() {
 		case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret":
@@ -160,8 +160,7 @@ func TestCertManagerNeedsNoRights(t *testing.T) {
 	}
 }
 
-// Each file of rules/ and dashboards/ becomes an object.
-func TestRulesAndDashboardsAreGlobbed(t *testing.T) {
+func TestEachRuleAndDashboardFileBecomesAnObject(t *testing.T) {
 	files, err := filepath.Glob(chart + "/*/*")
 	if err != nil {
 		t.Fatal(err)
@@ -183,7 +182,7 @@ func TestRulesAndDashboardsAreGlobbed(t *testing.T) {
 	}
 }
 
-func TestRulesAreRight(t *testing.T) {
+func TestRulesByPromtool(t *testing.T) {
 	files, err := filepath.Glob(chart + "/rules/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no rules: %v", err)
@@ -193,7 +192,7 @@ func TestRulesAreRight(t *testing.T) {
 	}
 }
 
-// The kustomize base is the chart with its default values, for those who have no helm.
+// The kustomize base is the chart with its default values, for users without helm.
 func TestKustomizeBaseIsTheChart(t *testing.T) {
 	var base strings.Builder
 	base.WriteString("# Rendered from deploy/chart by a test: cd e2e/kube && go test -run Kustomize -update .\n")
@@ -214,7 +213,7 @@ func TestKustomizeBaseIsTheChart(t *testing.T) {
 		}
 	}
 	if have, err := os.ReadFile(file); err != nil || string(have) != base.String() {
-		t.Errorf("%s is not what the chart renders (%v); run go test -run Kustomize -update", file, err)
+		t.Errorf("%s differs from the output of the chart (%v); run go test -run Kustomize -update", file, err)
 	}
 }
 

@@ -22,17 +22,17 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// injector is ringside-injector as the chart deploys it, but for the addresses: no proxy leads to a Service here.
+// injector is ringside-injector as the chart deploys it, except for its addresses: there is no proxy for Services here.
 type injector struct {
 	*server
-	t        *testing.T // it ends with this test, whichever starts it again
+	t        *testing.T // ends the injector, whichever subtest restarts it
 	cmd      []string
 	address  string // of the webhook
 	metrics  string // URL
 	template string // file
 }
 
-// apply sends objects as `helm install` does, by server-side apply.
+// apply applies objects on the server side, as `helm install` does.
 func (c *cluster) apply(t *testing.T, objects []*unstructured.Unstructured) {
 	t.Helper()
 	for _, object := range objects {
@@ -56,11 +56,11 @@ func (c *cluster) apply(t *testing.T, objects []*unstructured.Unstructured) {
 		}
 	}
 	if text := c.warned.take(); len(text) > 0 {
-		t.Errorf("the API server warns of the chart: %q", text)
+		t.Errorf("the API server returned warnings about the chart: %q", text)
 	}
 }
 
-// local lets the webhooks' configuration point at address, because nothing here leads to a Service.
+// local sets the address of the webhooks in their configuration, because there is no proxy for Services here.
 func local(t *testing.T, objects []*unstructured.Unstructured, address string) []*unstructured.Unstructured {
 	t.Helper()
 	configuration := find(t, objects, "MutatingWebhookConfiguration", "inject.ringside.dev")
@@ -78,7 +78,7 @@ func local(t *testing.T, objects []*unstructured.Unstructured, address string) [
 	return objects
 }
 
-// install applies the chart and starts its injector with the rights of its service account, and no others.
+// install applies the chart and starts its injector with exactly the rights of its service account.
 func (c *cluster) install(t *testing.T, values ...string) *injector {
 	t.Helper()
 	i := &injector{t: t, address: fmt.Sprintf("127.0.0.1:%d", rig.FreePort(t))}
@@ -108,10 +108,10 @@ func (c *cluster) install(t *testing.T, values ...string) *injector {
 func (i *injector) start() {
 	i.t.Helper()
 	i.server = run(i.t, "ringside-injector", exec.Command(i.cmd[0], i.cmd[1:]...))
-	rig.Eventually(i.t, startTimeout, answers(i.t.Context(), i.metrics+"/readyz"))
+	rig.Eventually(i.t, startTimeout, respondsOK(i.t.Context(), i.metrics+"/readyz"))
 }
 
-// kubeconfig writes one with a token of a service account.
+// kubeconfig writes a kubeconfig with a token of a service account.
 func (c *cluster) kubeconfig(t *testing.T, dir, account string) string {
 	t.Helper()
 	token, err := c.client.CoreV1().ServiceAccounts(home).CreateToken(t.Context(), account,
@@ -136,7 +136,7 @@ func (c *cluster) kubeconfigOf(t *testing.T, dir, token string) string {
 	return path
 }
 
-// create sends a pod and returns what the API server made of it.
+// create creates a pod and returns the one that the API server stored.
 func (c *cluster) create(t *testing.T, namespace, text string) (*corev1.Pod, error) {
 	t.Helper()
 	pod := new(corev1.Pod)
@@ -146,7 +146,7 @@ func (c *cluster) create(t *testing.T, namespace, text string) (*corev1.Pod, err
 	return c.client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 }
 
-// restricted is what the restricted Pod Security Standard asks of an application.
+// restricted is a pod spec that the restricted Pod Security Standard allows.
 const restricted = `{securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}},
 	%s containers: [{name: app, image: "app:1",
 	securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]}`
@@ -155,7 +155,7 @@ func podText(name, meta string) string {
 	return "{metadata: {name: " + name + ", " + meta + "}, spec: " + fmt.Sprintf(restricted, "") + "}"
 }
 
-const asks = `annotations: {ringside.dev/inject: "true"}`
+const requested = `annotations: {ringside.dev/inject: "true"}`
 
 func injected(pod *corev1.Pod) bool {
 	return len(pod.Spec.InitContainers) > 0 && pod.Spec.InitContainers[0].Name == "ringside"
@@ -170,17 +170,17 @@ func TestInACluster(t *testing.T) {
 	t.Run("helm installs, upgrades and removes it", func(t *testing.T) { c.testHelm(t) })
 	i := c.install(t, "sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true")
 
-	t.Run("pods get what they ask for", func(t *testing.T) { c.testWhoAsks(t) })
+	t.Run("pods are injected on request", func(t *testing.T) { c.testRequests(t) })
 	t.Run("the container is as it was rendered", func(t *testing.T) { c.testContainer(t, i) })
 	t.Run("the container passes CNTI's essential checks", func(t *testing.T) { c.testEssentials(t) })
-	t.Run("refusals reach the user", func(t *testing.T) { c.testRefusals(t) })
+	t.Run("rejections reach the user", func(t *testing.T) { c.testRejections(t) })
 	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
 	t.Run("an upgrade keeps the certificate", func(t *testing.T) { c.testUpgrade(t, i) })
-	t.Run("a lost certificate is made anew", func(t *testing.T) { c.testLostCertificate(t, i) })
-	t.Run("the injector may do nothing else", func(t *testing.T) { c.testRights(t) })
-	t.Run("only who asks waits for the injector", func(t *testing.T) { c.testInjectorAway(t, i) })
-	t.Run("monitors are what prometheus-operator knows", func(t *testing.T) { c.testMonitors(t) })
+	t.Run("a lost certificate is replaced", func(t *testing.T) { c.testLostCertificate(t, i) })
+	t.Run("the injector has no other rights", func(t *testing.T) { c.testRights(t) })
+	t.Run("without the injector, only pods that request it are rejected", func(t *testing.T) { c.testInjectorAway(t, i) })
+	t.Run("prometheus-operator accepts the monitors", func(t *testing.T) { c.testMonitors(t) })
 	t.Run("the injector's image runs", func(t *testing.T) { c.testInjectorImage(t) })
 	t.Run("the container runs", func(t *testing.T) { c.testContainerRuns(t) })
 }
@@ -189,7 +189,7 @@ func (c *cluster) testHelm(t *testing.T) {
 	kubeconfig := c.kubeconfigOf(t, t.TempDir(), c.config.BearerToken)
 	for _, step := range []struct {
 		args     []string
-		replicas []int32 // of the Deployments that are there afterwards
+		replicas []int32 // of the Deployments after the step
 	}{
 		{[]string{"install", release, chart, "--set", "sidecar.namespaces={apps}"}, []int32{2}},
 		{[]string{"upgrade", release, chart, "--set", "injector.replicas=3"}, []int32{3}},
@@ -208,7 +208,7 @@ func (c *cluster) testHelm(t *testing.T) {
 			replicas = append(replicas, *deployment.Spec.Replicas)
 		}
 		if !slices.Equal(replicas, step.replicas) {
-			t.Errorf("after helm %s there are deployments of %v, want %v", step.args[0], replicas, step.replicas)
+			t.Errorf("after helm %s the deployments have %v replicas, want %v", step.args[0], replicas, step.replicas)
 		}
 	}
 	left, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().List(t.Context(), metav1.ListOptions{})
@@ -217,20 +217,20 @@ func (c *cluster) testHelm(t *testing.T) {
 	}
 }
 
-func (c *cluster) testWhoAsks(t *testing.T) {
+func (c *cluster) testRequests(t *testing.T) {
 	tests := []struct {
 		name, namespace, meta string
 		want                  bool
 	}{
-		{"annotation", "apps", asks, true},
+		{"annotation", "apps", requested, true},
 		{"label", "apps", `labels: {ringside.dev/inject: "true"}`, true},
-		{"nobody", "apps", `labels: {app: a}`, false},
+		{"unmarked", "apps", `labels: {app: a}`, false},
 		{"no-metadata", "apps", ``, false},
-		{"declines", "apps", `labels: {ringside.dev/inject: "false"}, ` + asks, false},
+		{"declines", "apps", `labels: {ringside.dev/inject: "false"}, ` + requested, false},
 		{"namespace", "asking", ``, true},
 		{"namespace-declined", "asking", `annotations: {ringside.dev/inject: "false"}`, false},
-		{"both", "asking", asks, true},
-		{"excluded", "kube-system", asks, false},
+		{"both", "asking", requested, true},
+		{"excluded", "kube-system", requested, false},
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	accounts := c.client.CoreV1().ServiceAccounts("kube-system")
@@ -239,7 +239,7 @@ func (c *cluster) testWhoAsks(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			pod, err := c.create(t, test.namespace, podText("asks-"+test.name, test.meta))
+			pod, err := c.create(t, test.namespace, podText("requests-"+test.name, test.meta))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -250,8 +250,7 @@ func (c *cluster) testWhoAsks(t *testing.T) {
 	}
 }
 
-// The API server's defaults and other admission plugins change nothing of what `render` shows, and above all they mount
-// no token.
+// The API server's defaults and other admission plugins do not change the output of `render`, and mount no token.
 func (c *cluster) testContainer(t *testing.T, i *injector) {
 	document := podText("container", `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`)
 	pod, err := c.create(t, "apps", document)
@@ -285,25 +284,25 @@ func (c *cluster) testContainer(t *testing.T, i *injector) {
 		t.Error("the sidecar has a service-account token")
 	}
 	if !slices.ContainsFunc(pod.Spec.Containers[0].VolumeMounts, token) {
-		t.Error("the application has lost its token: the check above proves nothing")
+		t.Error("invalid run: the application has no token either")
 	}
 }
 
-func (c *cluster) testRefusals(t *testing.T) {
+func (c *cluster) testRejections(t *testing.T) {
 	tests := []struct{ name, meta, spec, want string }{
 		{"value", `annotations: {ringside.dev/inject: "yes"}`, "", `want "true" or "false"`},
 		{"memory", `annotations: {ringside.dev/inject: "true", ringside.dev/memory-limit: much}`, "",
 			"want a quantity above 0"},
-		{"port", asks, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`,
+		{"port", requested, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`,
 			"ringside.dev/http-port"},
-		{"container", asks, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is the sidecar's"},
+		{"container", requested, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is the sidecar's"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			text := "{metadata: {name: refused, " + test.meta + "}, spec: " + fmt.Sprintf(restricted, test.spec) + "}"
 			_, err := c.create(t, "more", text)
 			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("refused with %v; want %s", err, test.want)
+				t.Errorf("rejected with %v; want %s", err, test.want)
 			}
 		})
 	}
@@ -314,7 +313,7 @@ func (c *cluster) testWarnings(t *testing.T) {
 		{"unknown", `annotations: {ringside.dev/inject: "true", ringside.dev/image: evil}`,
 			"ringside.dev/image: not known; known are"},
 		{"no-effect", `annotations: {ringside.dev/config: other}`, `no effect without ringside.dev/inject: "true"`},
-		{"none", asks, ""},
+		{"none", requested, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -325,7 +324,7 @@ func (c *cluster) testWarnings(t *testing.T) {
 			}
 			text := strings.Join(c.warned.take(), "\n")
 			if (test.want == "") != (text == "") || !strings.Contains(text, test.want) {
-				t.Errorf("warned %q, want %q", text, test.want)
+				t.Errorf("got the warnings %q, want %q", text, test.want)
 			}
 			if injected(pod) && strings.Contains(pod.Spec.InitContainers[0].Image, "evil") {
 				t.Error("the annotation chose the image")
@@ -336,7 +335,7 @@ func (c *cluster) testWarnings(t *testing.T) {
 
 func (c *cluster) testDryRun(t *testing.T) {
 	pod := new(corev1.Pod)
-	if err := yaml.Unmarshal([]byte(podText("dry", asks)), pod); err != nil {
+	if err := yaml.Unmarshal([]byte(podText("dry", requested)), pod); err != nil {
 		t.Fatal(err)
 	}
 	options := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
@@ -346,7 +345,7 @@ func (c *cluster) testDryRun(t *testing.T) {
 	}
 }
 
-// bundle is what the API server trusts.
+// bundle returns the CA certificates of the webhooks' configuration.
 func (c *cluster) bundle(t *testing.T) string {
 	t.Helper()
 	configuration, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(),
@@ -373,13 +372,13 @@ func (c *cluster) testLostCertificate(t *testing.T, i *injector) {
 		t.Fatal(err)
 	}
 	if code := i.stop(); code != 0 {
-		t.Errorf("the injector ended with %d", code)
+		t.Errorf("the injector exited with %d, want 0", code)
 	}
 	i.start()
 	if c.bundle(t) == before {
-		t.Error("the certificate is the lost one")
+		t.Error("the certificate is still the lost one")
 	}
-	pod, err := c.create(t, "apps", podText("after-loss", asks))
+	pod, err := c.create(t, "apps", podText("after-loss", requested))
 	if err != nil || !injected(pod) {
 		t.Errorf("injected: %v, %v", err == nil && injected(pod), err)
 	}
@@ -397,7 +396,7 @@ func (c *cluster) testRights(t *testing.T) {
 	if err != nil {
 		t.Errorf("its own secret: %v", err)
 	}
-	for what, call := range map[string]func() error{
+	for object, call := range map[string]func() error{
 		"another secret": func() error {
 			_, err := own.client.CoreV1().Secrets(home).Get(ctx, "x", metav1.GetOptions{})
 			return err
@@ -420,7 +419,7 @@ func (c *cluster) testRights(t *testing.T) {
 		},
 	} {
 		if err := call(); !apierrors.IsForbidden(err) {
-			t.Errorf("%s: %v, want that it is forbidden", what, err)
+			t.Errorf("%s: got %v, want forbidden", object, err)
 		}
 	}
 }
@@ -428,12 +427,12 @@ func (c *cluster) testRights(t *testing.T) {
 func (c *cluster) testInjectorAway(t *testing.T, i *injector) {
 	i.stop()
 	defer i.start()
-	_, err := c.create(t, "apps", podText("away-asks", asks))
+	_, err := c.create(t, "apps", podText("away-requests", requested))
 	if err == nil || !strings.Contains(err.Error(), "inject.ringside.dev") {
-		t.Errorf("a pod that asks is created without the sidecar: %v", err)
+		t.Errorf("a pod that requests the sidecar is created without it: %v", err)
 	}
 	for name, meta := range map[string]string{
-		"nobody": `labels: {app: a}`, "declines": `labels: {ringside.dev/inject: "false"}`,
+		"unmarked": `labels: {app: a}`, "declines": `labels: {ringside.dev/inject: "false"}`,
 	} {
 		if _, err := c.create(t, "apps", podText("away-"+name, meta)); err != nil {
 			t.Errorf("%s: %v", name, err)

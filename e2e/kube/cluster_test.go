@@ -31,7 +31,7 @@ import (
 
 const startTimeout = 3 * time.Minute // a shared build machine may be this slow
 
-// cluster is a kube-apiserver on an etcd of its own, and clients with all rights.
+// cluster is a kube-apiserver with its own etcd, and clients with all rights.
 type cluster struct {
 	config  *rest.Config
 	client  *kubernetes.Clientset
@@ -40,7 +40,7 @@ type cluster struct {
 	warned  *warnings
 }
 
-// tool is the path of a program that setup.sh has put into .bin of the repository.
+// tool returns the path of a program in .bin of the repository.
 func tool(t testing.TB, name string) string {
 	t.Helper()
 	rig.NeedServers(t)
@@ -54,7 +54,7 @@ func tool(t testing.TB, name string) string {
 	return path
 }
 
-// startCluster starts a cluster that lives as long as the test.
+// startCluster starts a cluster that ends with the test.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	dir, port := t.TempDir(), rig.FreePort(t)
@@ -96,7 +96,7 @@ func connect(t *testing.T, config *rest.Config) *cluster {
 	return c
 }
 
-// warnings are what the API server said beside its answers, as kubectl would print it.
+// warnings collects the warnings that the API server adds to its responses.
 type warnings struct {
 	mu   sync.Mutex
 	text []string // guarded by mu
@@ -116,7 +116,7 @@ func (w *warnings) take() []string {
 	return w.text
 }
 
-// namespace makes a namespace with a default service account, which a controller would make.
+// namespace creates a namespace and its default service account, which a controller would create.
 func (c *cluster) namespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
@@ -133,7 +133,7 @@ func (c *cluster) namespace(t *testing.T, name string, labels map[string]string)
 type server struct {
 	cmd    *exec.Cmd
 	log    *log
-	exited chan struct{} // closed when it has ended
+	exited chan struct{} // closed after the process has exited
 }
 
 func run(t testing.TB, name string, cmd *exec.Cmd) *server {
@@ -158,9 +158,9 @@ func run(t testing.TB, name string, cmd *exec.Cmd) *server {
 	return s
 }
 
-// stop asks the process to end and returns its exit code.
+// stop sends SIGTERM, waits, and returns the exit code.
 func (s *server) stop() int {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has exited
 	<-s.exited
 	return s.cmd.ProcessState.ExitCode()
 }
@@ -200,8 +200,8 @@ func writeFile(t testing.TB, path, text string) {
 	}
 }
 
-// answers returns a check that url answers with 200.
-func answers(ctx context.Context, url string) func() error {
+// respondsOK returns a check that url responds with 200.
+func respondsOK(ctx context.Context, url string) func() error {
 	return func() error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
@@ -219,10 +219,14 @@ func answers(ctx context.Context, url string) func() error {
 	}
 }
 
-// build builds a program of the repository as its image does, and returns the path.
+// build builds a program with the flags of its image, and returns the path. go build does nothing if the program is current.
 func build(t testing.TB, pkg string) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), filepath.Base(pkg))
+	rig.NeedServers(t)
+	out, err := filepath.Abs(filepath.Join("../../.bin/images", filepath.Base(pkg)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
 	cmd.Dir, cmd.Env = "../..", append(slices.Clone(os.Environ()), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// essentials are the checks of CNTI's test catalog that look at how a container is declared, by the catalog's names.
-// Those that look at running processes are in testContainerRuns.
+// essentials are the checks of CNTI's test catalog on the declaration of a container, by the catalog's names. The checks on
+// running processes are in testContainerRuns.
 var essentials = map[string]func(pod *corev1.Pod, c corev1.Container) bool{
 	"latest_tag": func(_ *corev1.Pod, c corev1.Container) bool {
 		_, tag, tagged := strings.Cut(c.Image, ":")
@@ -78,7 +78,7 @@ func TestEveryEssentialIsDocumented(t *testing.T) {
 	}
 }
 
-// The values that deploy/README.md shows make a configuration that the sidecar accepts.
+// The sidecar accepts the configuration from the values in deploy/README.md.
 func TestValuesOfTheReadme(t *testing.T) {
 	text, err := os.ReadFile("../../deploy/README.md")
 	if err != nil {

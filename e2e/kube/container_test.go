@@ -26,7 +26,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// rootfs makes the root filesystem that the image of a program ships, with the Dockerfile's own script.
+// rootfs makes the root filesystem of a program's image with the script of the Dockerfile.
 func rootfs(t testing.TB, pkg string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "rootfs")
@@ -34,7 +34,7 @@ func rootfs(t testing.TB, pkg string) string {
 	return dir
 }
 
-// image reads entry point and user of one of the Dockerfile's targets.
+// image returns the entry point and the user of a target of the Dockerfile.
 func image(t testing.TB, target string) (entry []string, user string) {
 	t.Helper()
 	text, err := os.ReadFile("../../deploy/Dockerfile")
@@ -52,7 +52,7 @@ func image(t testing.TB, target string) (entry []string, user string) {
 	return entry, string(stage[1])
 }
 
-func TestImagesHoldNothingThatIsNotNeeded(t *testing.T) {
+func TestImagesHaveOnlyTheNeededFiles(t *testing.T) {
 	for target, pkg := range map[string]string{
 		"ringside": "./sidecar/cmd/ringside", "ringside-injector": "./deploy/cmd/ringside-injector",
 	} {
@@ -88,7 +88,7 @@ func TestImagesHoldNothingThatIsNotNeeded(t *testing.T) {
 		}
 		for _, program := range []string{"/" + target, "/sbin/tini"} {
 			if !static(t, root+program) {
-				t.Errorf("%s is not static: there is no libc for it", program)
+				t.Errorf("%s is not static, and the image has no libc", program)
 			}
 		}
 		t.Logf("%s: %.1f MB", target, float64(size)/1e6)
@@ -122,7 +122,7 @@ func (c *cluster) testInjectorImage(t *testing.T) {
 	<-process.exited
 	out := process.log.tail()
 	if process.cmd.ProcessState.ExitCode() != 0 || !strings.HasPrefix(out, "ringside-injector ") {
-		t.Errorf("it said %s (%v)", out, process.cmd.ProcessState)
+		t.Errorf("got the output %s (%v)", out, process.cmd.ProcessState)
 	}
 }
 
@@ -171,7 +171,7 @@ spec:
       capabilities: {drop: [ALL]}
 `
 
-// testContainerRuns takes a pod as the API server has it, and does what a kubelet would.
+// testContainerRuns starts the containers of a pod as a kubelet would.
 func (c *cluster) testContainerRuns(t *testing.T) {
 	dsn, etcd := seeded(t), rig.Etcd(t).Endpoint()
 	meta := metav1.ObjectMeta{Name: "runs", Namespace: "apps"}
@@ -197,8 +197,8 @@ func (c *cluster) testContainerRuns(t *testing.T) {
 	sidecar := pod.Spec.InitContainers[0]
 	began := time.Now()
 	_, process := s.run(t, sidecar)
-	patience := time.Duration(sidecar.StartupProbe.PeriodSeconds*sidecar.StartupProbe.FailureThreshold) * time.Second
-	rig.Eventually(t, patience, func() error { return s.probe(t.Context(), sidecar.StartupProbe) })
+	timeout := time.Duration(sidecar.StartupProbe.PeriodSeconds*sidecar.StartupProbe.FailureThreshold) * time.Second
+	rig.Eventually(t, timeout, func() error { return s.probe(t.Context(), sidecar.StartupProbe) })
 	t.Logf("started after %v", time.Since(began).Round(time.Millisecond))
 	for _, probe := range []*corev1.Probe{sidecar.LivenessProbe, sidecar.ReadinessProbe} {
 		if err := s.probe(t.Context(), probe); err != nil {
@@ -209,9 +209,9 @@ func (c *cluster) testContainerRuns(t *testing.T) {
 	t.Run("confined", func(t *testing.T) { checkConfined(t, pid) })
 	t.Run("a member", func(t *testing.T) { checkMember(t, process) })
 	t.Run("limited", func(t *testing.T) { checkLimited(t, process, sidecar, pid) })
-	t.Run("read by the application", func(t *testing.T) { checkRead(t, s) })
-	t.Run("read over the socket", func(t *testing.T) { checkSocket(t, s) })
-	t.Run("reaps", func(t *testing.T) { checkReaps(t, onlyChild(t, process.cmd.Process.Pid)) })
+	t.Run("the application reads", func(t *testing.T) { checkRead(t, s) })
+	t.Run("a read over the Unix socket", func(t *testing.T) { checkSocket(t, s) })
+	t.Run("init reaps orphans", func(t *testing.T) { checkReaps(t, onlyChild(t, process.cmd.Process.Pid)) })
 	if code := process.stop(); code != 0 {
 		t.Errorf("exit code %d after SIGTERM", code)
 	}
@@ -250,12 +250,12 @@ func checkConfined(t *testing.T, pid int) {
 		"/x", "/etc/ringside/x", "/run/secrets/ringside/x", "/var/run/secrets/kubernetes.io/serviceaccount/x",
 	} {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root%s", pid, path), nil, 0o600); !errors.Is(err, syscall.EROFS) {
-			t.Errorf("write %s: %v, want that it is read-only", path, err)
+			t.Errorf("write %s: got %v, want a read-only file system", path, err)
 		}
 	}
 }
 
-// checkMember: others reach the sidecar by the address of the pod, whatever else the pod's network has.
+// checkMember checks that the sidecar advertises the address of the pod.
 func checkMember(t *testing.T, process *server) {
 	for _, want := range []string{`"node":"runs.apps"`, `"advertise":"` + podIP + `:7072"`, `"membership":"etcd"`} {
 		if log := process.log.tail(); !strings.Contains(log, want) {
@@ -264,7 +264,7 @@ func checkMember(t *testing.T, process *server) {
 	}
 }
 
-// checkLimited: the sidecar knows the limit of its container, and is small.
+// checkLimited checks that the sidecar derives its memory limit from that of the container.
 func checkLimited(t *testing.T, process *server, container corev1.Container, pid int) {
 	limit := container.Resources.Limits.Memory().Value()
 	entries := regexp.MustCompile(`"memory_bytes":(\d+)`).FindStringSubmatch(process.log.tail())
@@ -288,7 +288,7 @@ func checkRead(t *testing.T, s *sandbox) {
 	}
 }
 
-// checkSocket connects as the application's user, which has nothing but the group that the injector gave it.
+// checkSocket connects as the application's user, with and without the group that the injector adds to the pod.
 func checkSocket(t *testing.T, s *sandbox) {
 	group := s.pod.Spec.SecurityContext.SupplementalGroups
 	if len(group) != 1 {

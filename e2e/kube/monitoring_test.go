@@ -16,8 +16,7 @@ import (
 // operator is the module whose CRDs the chart is checked against.
 const operator = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 
-// testMonitors applies the chart with all it has for prometheus-operator. Server-side apply refuses fields that a CRD
-// does not know.
+// testMonitors applies the chart's objects for prometheus-operator. Server-side apply rejects fields that a CRD does not have.
 func (c *cluster) testMonitors(t *testing.T) {
 	out, err := exec.Command("go", "mod", "download", "-json", operator).Output()
 	if err != nil {

@@ -25,14 +25,14 @@ import (
 
 const podIP = "10.244.0.7"
 
-// sandbox does for one pod what a kubelet does: a network, volumes, and containers as the API server describes them.
+// sandbox does the work of a kubelet for one pod: network, volumes, and containers as the API server describes them.
 type sandbox struct {
 	c       *cluster
 	pod     *corev1.Pod
-	network string            // name of a network namespace
+	network string            // name of the network namespace
 	volumes map[string]string // :: name → directory
 	hosts   string            // file for /etc/hosts
-	rootfs  string            // of every container: there is one image
+	rootfs  string            // of all containers, which have the same image
 	entry   []string          // the image's entry point
 }
 
@@ -68,7 +68,7 @@ func command(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// volume makes the directory of a volume, with the modes that a kubelet gives it.
+// volume creates the directory of a volume with the file modes that a kubelet sets.
 func (s *sandbox) volume(t *testing.T, volume corev1.Volume) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -169,7 +169,7 @@ func (s *sandbox) env(t *testing.T, container corev1.Container) (list []string) 
 		if v.ValueFrom != nil {
 			var known bool
 			if value, known = fields[v.ValueFrom.FieldRef.FieldPath]; !known {
-				t.Fatalf("%s: the test does not know the field %s", v.Name, v.ValueFrom.FieldRef.FieldPath)
+				t.Fatalf("%s: the test does not support the field %s", v.Name, v.ValueFrom.FieldRef.FieldPath)
 			}
 		}
 		values[v.Name] = value
@@ -194,7 +194,7 @@ func (s *sandbox) user(security *corev1.SecurityContext) specs.User {
 func capabilities(t *testing.T, security *corev1.SecurityContext) *specs.LinuxCapabilities {
 	t.Helper()
 	if c := security.Capabilities; c == nil || len(c.Drop) != 1 || c.Drop[0] != "ALL" || len(c.Add) > 0 {
-		t.Fatalf("the container keeps capabilities: %v", c)
+		t.Fatalf("the container has capabilities: %v", c)
 	}
 	return &specs.LinuxCapabilities{}
 }
@@ -235,7 +235,7 @@ func (s *sandbox) mounts(t *testing.T, container corev1.Container) (list []specs
 	return list
 }
 
-// inside calls do in the pod's network. Sockets stay in the network in which they were made.
+// inside calls do in the network of the pod. Sockets stay in the network in which they were created.
 func (s *sandbox) inside(do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -254,7 +254,7 @@ func (s *sandbox) inside(do func() error) error {
 	}
 	err = do()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		panic(back) // the thread must not go on in the wrong network
+		panic(back) // the thread must not continue in the wrong network
 	}
 	return err
 }
@@ -267,8 +267,8 @@ func (s *sandbox) dial(ctx context.Context, network, address string) (conn net.C
 	return conn, err
 }
 
-// relay makes address, which is on this host's loopback, reachable at the same address in the pod: its network leads
-// nowhere else.
+// relay makes an address of the host's loopback interface reachable at the same address in the pod, whose network has no other
+// connection.
 func (s *sandbox) relay(t *testing.T, address string) {
 	t.Helper()
 	var listener net.Listener
@@ -305,7 +305,7 @@ func pipe(inner net.Conn, address string) {
 	_, _ = io.Copy(inner, outer)
 }
 
-// probe asks once, as the kubelet does.
+// probe sends one request of a probe, as the kubelet does.
 func (s *sandbox) probe(ctx context.Context, p *corev1.Probe) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.TimeoutSeconds)*time.Second)
 	defer cancel()

@@ -1,7 +1,7 @@
-// Command oldclient is an application of the key-value cache that came before Ringside, with its own copy of the stub. It
-// knows nothing of Ringside: it finds servers with etcd's stock resolver, and asks them in plain text.
+// Command oldclient is an application of the key-value cache that preceded Ringside, with its own copy of the stub and without
+// code of Ringside. It finds servers with the resolver of etcd's client, and connects without TLS.
 //
-// Each line of its input is a group and a key; the answer is a line with the gRPC code and the value or the message.
+// Each line of its input is a group and a key. For each it prints a line with the gRPC code and the value or the message.
 //
 // Usage: oldclient [-service GroupCache] ENDPOINT
 package main
