@@ -15,7 +15,6 @@ var (
 	conflict    = apierror.TypeOf(cache.KindConflict)
 	unavailable = apierror.TypeOf(cache.KindUnavailable)
 	readOnly    = apierror.TypeOf(cache.KindReadOnly)
-	internal    = apierror.TypeOf(cache.KindInternal)
 )
 
 const noSuchMetric = "the database has no such metric"
