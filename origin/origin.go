@@ -5,6 +5,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Value is one immutable value as an origin holds it.
@@ -82,6 +83,11 @@ func (e *ValueError) Error() string {
 // Unwrap returns ErrInvalidValue.
 func (e *ValueError) Unwrap() error { return ErrInvalidValue }
 
+// InvalidValue returns a ValueError whose reason is formatted.
+func InvalidValue(column, format string, args ...any) *ValueError {
+	return &ValueError{Column: column, Reason: fmt.Sprintf(format, args...)}
+}
+
 var (
 	// ErrConflict says that the row is not what the condition says.
 	ErrConflict = errors.New("the row is not what the condition says")
@@ -121,7 +127,7 @@ type Feed interface {
 }
 
 // ErrFeedUnavailable says that what a feed rests on is not there, or may not be read: until somebody makes it, no change is told.
-var ErrFeedUnavailable = errors.New("changes are not told")
+var ErrFeedUnavailable = errors.New("change feed not installed or not readable")
 
 // Changes are some changes. The first ones of a Follow, perhaps none, come once nothing will be missed any more.
 type Changes struct {

@@ -4,14 +4,16 @@ package drivers
 
 import (
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/mysql"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite"
 )
 
 // All returns a driver of each kind.
 func All() origin.Drivers {
 	return origin.Drivers{
-		sqldb.Postgres(),
-		sqldb.MySQL(),
-		sqldb.SQLite(),
+		postgres.Driver(),
+		mysql.Driver(),
+		sqlite.Driver(),
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
 // Check connects, prepares the statements of a dataset, and says what is wrong with which column, as a *FieldError each.
@@ -29,7 +31,7 @@ func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 
 // checkTable looks at the table before the statement, so that it can name every column that is not there.
 func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+quoteTable(db.dialect, ds.Table)+" LIMIT 0")
+	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+sqltext.QuoteTable(db.database.Syntax, ds.Table)+" LIMIT 0")
 	if err != nil {
 		return &origin.FieldError{Field: "table", Err: fmt.Errorf("%s: %w", ds.Table, err)}
 	}
@@ -40,7 +42,7 @@ func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	if err := checkNames(ds, names); err != nil {
 		return fmt.Errorf("table %s: %w", ds.Table, err)
 	}
-	return db.checkStatement(ctx, conn, ds, statementOf(ds, db.dialect))
+	return db.checkStatement(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax))
 }
 
 func checkNames(ds origin.Dataset, names []string) error {
@@ -51,7 +53,7 @@ func checkNames(ds origin.Dataset, names []string) error {
 	var errs []error
 	need := func(field, name string) {
 		if name != "" && !has[name] {
-			errs = append(errs, missing(field, name, names))
+			errs = append(errs, rowset.NoColumn(field, name, names))
 		}
 	}
 	need("key", ds.Key)
@@ -64,38 +66,38 @@ func checkNames(ds origin.Dataset, names []string) error {
 }
 
 func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	if err := db.checkStatement(ctx, conn, ds, &statement{sql: ds.Query}); err != nil {
+	if err := db.checkStatement(ctx, conn, ds, &sqltext.Query{SQL: ds.Query}); err != nil {
 		return &origin.FieldError{Field: "query", Err: err}
 	}
 	if ds.Batch == "" {
 		return nil
 	}
-	if err := db.checkStatement(ctx, conn, ds, statementOf(ds, db.dialect)); err != nil {
+	if err := db.checkStatement(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax)); err != nil {
 		return &origin.FieldError{Field: "batch", Err: err}
 	}
 	return nil
 }
 
-func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds origin.Dataset, st *statement) error {
-	columns, err := db.dialect.describe(ctx, conn, st)
+func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds origin.Dataset, st *sqltext.Query) error {
+	columns, err := db.database.Reader.Describe(ctx, conn, st)
 	if err != nil {
 		return err
 	}
-	if st.keyed {
+	if st.Keyed {
 		columns = columns[min(1, len(columns)):] // the key
 	}
 	names := make([]string, len(columns))
 	for i, column := range columns {
-		names[i] = column.name
+		names[i] = column.Name
 	}
-	c := newCollector(ds, st.keyed, db.maxValueBytes, nil)
-	if err := c.columns(names); err != nil {
+	c := rowset.New(ds, st.Keyed, db.maxValueBytes, nil)
+	if err := c.Columns(names); err != nil {
 		return err
 	}
 	if len(columns) == 0 {
 		return errors.New("it has no columns to make a value of")
 	}
-	if c.version >= 0 && !columns[c.version].integer {
+	if c.VersionIndex >= 0 && !columns[c.VersionIndex].Integer {
 		err := fmt.Errorf("column %q is not an integer: use one that grows by one with each write", ds.Version)
 		return &origin.FieldError{Field: "version", Err: err}
 	}

@@ -1,65 +1,43 @@
 package sqldb
 
 import (
-	"errors"
+	"context"
+	"database/sql"
 	"fmt"
-	"regexp"
-	"time"
+	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// Bounds of every feed.
-const (
-	// feedAnswer is how long the database may take for one question of a feed; then the feed has broken.
-	feedAnswer = 1500 * time.Millisecond
-	// maxGathered bounds the keys that wait to be told. When more than that have changed it costs less to say that any
-	// row may have.
-	maxGathered = 10_000
-	// maxTold bounds the rows of one Changes.
-	maxTold = 1000
-)
-
-// spoken is what needs no quotes in any statement or message. PostgreSQL's channels have at most 63 bytes.
-var spoken = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-
-func checkConfig(c origin.FeedConfig, ds origin.Dataset, d dialect) error {
-	_, listens := d.(postgres)
-	switch {
-	case ds.Table == "":
-		return errors.New("a feed tells the keys of a table: give the dataset table and key instead of query")
-	case c.Kind != origin.FeedNotify && c.Kind != origin.FeedPoll:
-		return fmt.Errorf("feed kind %q is not known: use notify or poll", c.Kind)
-	case c.Kind == origin.FeedNotify && !listens:
-		return errors.New("only PostgreSQL can notify: use poll")
-	case !spoken.MatchString(ds.Name):
-		return fmt.Errorf("the name %q can not be told of: use at most 63 letters, digits, '.', '_' and '-'", ds.Name)
-	case !spoken.MatchString(c.Channel):
-		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
-	}
-	return nil
+// Feed implements origin.FeedSource; the feed needs what ChangesSQL installs. A Changed has the key as Load takes it, and
+// version 0 if the row was deleted or its version did not grow with the change.
+func (db *DB) Feed(ds origin.Dataset, c origin.FeedConfig) (origin.Feed, error) {
+	return db.feed(ds, c.WithDefaults())
 }
 
-// Feed returns the feed of one dataset's changes, which needs what ChangesSQL makes. It does not connect; CheckFeed
-// does. A Changed has the key as Load takes it, and version 0 where the row was deleted, or where its version did not
-// grow with the change.
-func (db *DB) Feed(ds origin.Dataset, c origin.FeedConfig) (origin.Feed, error) {
-	c = c.WithDefaults()
-	if err := db.checkFeed(ds, c); err != nil {
+func (db *DB) feed(ds origin.Dataset, c origin.FeedConfig) (changefeed.Feed, error) {
+	if err := db.checkFeedConfig(ds, c); err != nil {
 		return nil, err
 	}
 	if c.Kind == origin.FeedNotify {
-		return &notifyFeed{origin: db.name, dataset: ds.Name, channel: c.Channel,
-			postgres: db.dialect.(postgres)}, nil
+		return db.database.Notify(db.name, ds.Name, c.Channel), nil
 	}
-	return &pollFeed{db: db, dataset: ds.Name, table: tableOf(c, ds), interval: c.Interval,
-		log: db.dialect.log(quoteTable(db.dialect, tableOf(c, ds)))}, nil
+	table := changefeed.TableOf(ds, c)
+	return &changefeed.Poll{PollConfig: changefeed.PollConfig{
+		Origin: db.name, Dataset: ds.Name, Interval: c.Interval,
+		Log:      db.database.Triggers.Log(sqltext.QuoteTable(db.database.Syntax, table)),
+		OpenPool: func() *sql.DB { return openPool(db.database.Reads, 1) }, //guard:loads-starve-feed
+		OnConn:   db.onConnOf,
+		Explain:  func(err error) error { return db.explainUnreadable(err, table, ds.Name) },
+	}}, nil
 }
 
-func (db *DB) checkFeed(ds origin.Dataset, c origin.FeedConfig) error {
-	err := checkDataset(ds, db.dialect)
+func (db *DB) checkFeedConfig(ds origin.Dataset, c origin.FeedConfig) error {
+	err := sqltext.Check(ds, db.database.Syntax)
 	if err == nil {
-		err = checkConfig(c, ds, db.dialect)
+		err = changefeed.CheckConfig(ds, c, db.database.Notify != nil)
 	}
 	if err != nil {
 		return fmt.Errorf("dataset %q: %w", ds.Name, err)
@@ -67,55 +45,105 @@ func (db *DB) checkFeed(ds origin.Dataset, c origin.FeedConfig) error {
 	return nil
 }
 
-// gathered are changes that wait to be told. It belongs to one goroutine.
-type gathered struct {
-	missed   bool
-	versions map[string]int64 // :: key → version of its row now; 0: not known
-}
-
-// miss says that any row may have changed, and so forgets which did.
-func (g *gathered) miss() { g.missed, g.versions = true, nil }
-
-func (g *gathered) empty() bool { return !g.missed && len(g.versions) == 0 }
-
-func (g *gathered) add(key string, version int64) {
-	if g.missed || len(key) > maxKeyBytes {
-		return // no such key can be loaded
-	}
-	known, ok := g.versions[key]
+// explainUnreadable says what prevents a table of changes from being read, and what to do.
+func (db *DB) explainUnreadable(err error, table, dataset string) error {
 	switch {
-	case !ok && len(g.versions) == maxGathered: //guard:keys-changes-wait-without-bound
-		g.miss()
-		return
-	case g.versions == nil:
-		g.versions = make(map[string]int64)
-	case ok && (known == 0 || version == 0): // it may have had any version in between
-		known, version = 0, 0 //guard:version-from-before-deletion
+	case err == nil:
+		return nil
+	case db.database.Errors.Denied(err):
+		return fmt.Errorf("%w: the account of the DSN may not read %s: GRANT SELECT on it: %w", origin.ErrFeedUnavailable, table, err)
+	case db.database.Errors.NoTable(err):
+		return fmt.Errorf("%w: %s does not exist: run `ringside changes apply %s`: %w", origin.ErrFeedUnavailable, table, dataset, err)
 	}
-	g.versions[key] = max(known, version)
+	return fmt.Errorf("read %s: %w", table, err)
 }
 
-// take returns what is to be told, in pieces, and forgets it.
-func (g *gathered) take() (pieces []origin.Changes) {
-	if g.missed {
-		pieces = append(pieces, origin.Changes{Missed: true})
+// ChangesSQL implements origin.FeedInstaller. Install creates the triggers, and the table of FeedPoll; it can be run again.
+// Remove keeps the table, which other datasets may use. It connects, to name the schema of each object and to check the
+// columns: a wrong trigger makes the application's writes fail.
+func (db *DB) ChangesSQL(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) (install, remove string, err error) {
+	c = c.WithDefaults()
+	if err := db.checkFeedConfig(ds, c); err != nil {
+		return "", "", err
 	}
-	var rows []origin.Changed
-	for key, version := range g.versions {
-		rows = append(rows, origin.Changed{Key: key, Version: version})
-		if len(rows) == maxTold {
-			pieces, rows = append(pieces, origin.Changes{Rows: rows}), nil
-		}
+	if err := db.Check(ctx, ds); err != nil { //guard:trigger-of-missing-column
+		return "", "", err
 	}
-	if len(rows) > 0 {
-		pieces = append(pieces, origin.Changes{Rows: rows})
+	var at changefeed.Table
+	err = db.onConn(ctx, func(conn *sql.Conn) (err error) {
+		at, err = db.database.Triggers.Locate(ctx, conn, ds)
+		return err
+	})
+	if err == nil {
+		install, remove, err = changefeed.Script(ds, c, db.database.Syntax, db.database.Triggers, at)
 	}
-	*g = gathered{}
-	return pieces
+	if err != nil {
+		return "", "", fmt.Errorf("origin %q, dataset %q: table %s: %w", db.name, ds.Name, ds.Table, err)
+	}
+	return install, remove, nil
 }
 
-func (g *gathered) tell(handle func(origin.Changes)) {
-	for _, piece := range g.take() {
-		handle(piece)
+// InstallChanges implements origin.FeedInstaller. It needs an account that may create triggers.
+func (db *DB) InstallChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
+	install, _, err := db.ChangesSQL(ctx, ds, c)
+	if err != nil {
+		return err
 	}
+	return db.applyChanges(ctx, ds, install)
+}
+
+// RemoveChanges implements origin.FeedInstaller.
+func (db *DB) RemoveChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
+	_, remove, err := db.ChangesSQL(ctx, ds, c)
+	if err != nil {
+		return err
+	}
+	return db.applyChanges(ctx, ds, remove)
+}
+
+func (db *DB) applyChanges(ctx context.Context, ds origin.Dataset, script string) error {
+	conn, err := db.writes.Conn(ctx)
+	if err == nil {
+		defer conn.Close() // the script has committed, or it has not
+		err = db.database.Triggers.Apply(ctx, conn, script)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case db.database.Errors.Denied(err):
+		err = fmt.Errorf("the account of the DSN may not do this: use an account that may run what "+
+			"`ringside changes sql %s` prints: %w", ds.Name, err)
+	}
+	return fmt.Errorf("origin %q, dataset %q: %w", db.name, ds.Name, err)
+}
+
+// CheckFeed implements origin.FeedSource: it checks that this account can read the feed, and that there are triggers, of
+// ChangesSQL or others, that name its channel or table, and the dataset.
+func (db *DB) CheckFeed(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
+	c = c.WithDefaults()
+	feed, err := db.feed(ds, c)
+	if err != nil {
+		return err
+	}
+	err = feed.Check(ctx)
+	if err == nil {
+		err = db.checkTriggers(ctx, ds, c)
+	}
+	if err != nil {
+		return fmt.Errorf("origin %q, dataset %q: feed: %w", db.name, ds.Name, err)
+	}
+	return nil
+}
+
+func (db *DB) checkTriggers(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
+	var missing []string
+	err := db.onConn(ctx, func(conn *sql.Conn) (err error) {
+		missing, err = db.database.Triggers.MissingEvents(ctx, conn, ds, changefeed.Marks(ds, c))
+		return err
+	})
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%w: no trigger of table %s reports %s: run `ringside changes apply %s`", origin.ErrFeedUnavailable, ds.Table,
+			strings.Join(missing, ", "), ds.Name)
+	}
+	return err
 }

@@ -128,7 +128,7 @@ func TestFeedThatMakesNoSense(t *testing.T) {
 		{"postgres", "host=h", table, origin.FeedConfig{Kind: "push"}, "use notify or poll"},
 		{"sqlite", "x.db", table, notify, "use poll"},
 		{"postgres", "host=h", origin.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "table and key instead of query"},
-		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: "k"}, notify, "can not be told of"},
+		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: "k"}, notify, "cannot carry the dataset name"},
 		{"postgres", "host=h", table, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "a\"b"}, "channel"},
 		{"postgres", "host=h", origin.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
 	} {
@@ -159,7 +159,7 @@ func TestNotifications(t *testing.T) {
 		}
 	}
 	for _, none := range []string{
-		`{"d":"other","k":"a"}`, `{"d":"other","all":true}`, `{"beat":"of somebody else"}`,
+		`{"d":"other","k":"a"}`, `{"d":"other","all":true}`, `{"ping":"of another listener"}`,
 		`{"k":"` + strings.Repeat("k", 3073) + `"}`,
 	} {
 		d.exec(t, "SELECT pg_notify('ringside', $1)", none)

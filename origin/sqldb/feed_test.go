@@ -580,7 +580,7 @@ func testFeedBesideLoadsThatHoldEveryConnection(t *testing.T, d database, c orig
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond) // longer than a feed waits
 	defer cancel()
 	var loads sync.WaitGroup
-	for range r.db.Stats().MaxOpenConnections {
+	for range origin.DefaultMaxConns {
 		loads.Go(func() { _, _ = slow.Load(ctx, []string{"k"}) }) // it is ended
 	}
 	loads.Wait()
@@ -659,7 +659,7 @@ func testCheckFeed(t *testing.T, d database, c origin.FeedConfig) {
 		"postgres": "DROP TRIGGER ringside_" + c.Kind + "_rows_update ON r",
 		"mysql":    "DROP TRIGGER ringside_poll_rows_update", "sqlite": "DROP TRIGGER ringside_poll_rows_update",
 	}[d.driver])
-	check(db, "no trigger of table r tells of UPDATE")
+	check(db, "no trigger of table r reports UPDATE")
 }
 
 // After a break the poll tells what has happened since, and LISTEN that it does not know.

@@ -372,10 +372,3 @@ func TestColdStartKeepsTheCap(t *testing.T) {
 	}
 	t.Logf("%d cold keys: %d queries, at most %s together", keys, o.Stats().Loads, peak)
 }
-
-func TestStatsShowTheBound(t *testing.T) {
-	d := startSQLite(t)
-	if got := d.open(t).Stats(); got.MaxOpenConnections != origin.DefaultMaxConns {
-		t.Errorf("%+v", got)
-	}
-}

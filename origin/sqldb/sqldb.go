@@ -1,5 +1,6 @@
-// Package sqldb reads rows of PostgreSQL, MySQL, MariaDB and SQLite as values. A row gives the same bytes whichever of
-// them holds it; DESIGN.md has the table of types.
+// Package sqldb reads and writes the rows of SQL databases as values. It is the same for all of them: the packages below
+// it that are named after a database implement what differs (Database). A row has the same bytes in whichever database it
+// is stored; DESIGN.md has the table of types.
 package sqldb
 
 import (
@@ -11,72 +12,37 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
 const (
-	connLifetime = 30 * time.Minute // so that a database behind a balancer gets its share of connections back
+	connLifetime = 30 * time.Minute // so that a database behind a load balancer gets its share of connections back
 	connIdle     = 5 * time.Minute
 )
 
-// database is one kind of database.
-type database struct {
-	name      string
-	feedKinds []string
-	open      func(origin.SourceConfig) (connectors, dialect, error)
-}
-
-// Postgres returns the driver of PostgreSQL.
-func Postgres() origin.Driver {
-	return database{"postgres", []string{origin.FeedNotify, origin.FeedPoll}, openPostgres}
-}
-
-// MySQL returns the driver of MySQL and MariaDB.
-func MySQL() origin.Driver { return database{"mysql", []string{origin.FeedPoll}, openMySQL} }
-
-// SQLite returns the driver of SQLite.
-func SQLite() origin.Driver { return database{"sqlite", []string{origin.FeedPoll}, openSQLite} }
-
-// Name implements origin.Driver.
-func (d database) Name() string { return d.name }
-
-// FeedKinds implements origin.Driver.
-func (d database) FeedKinds() []string { return d.feedKinds }
-
-// Open implements origin.Driver.
-func (d database) Open(c origin.SourceConfig) (origin.Source, error) {
-	db, err := open(d, c)
-	if err != nil {
-		return nil, err // not a nil *DB
-	}
-	return db, nil
-}
-
-// DB is the pool of connections to one database, shared by its datasets. It is safe for concurrent use.
+// DB is the pool of connections to one database, which its datasets share. It is safe for concurrent use. It implements
+// origin.Source and all optional interfaces of it.
 type DB struct {
 	name          string
-	dialect       dialect
-	login         *login
-	reads         driver.Connector
-	pool          *sql.DB // for reads, and where it is the same for writes
+	database      *Database
+	pool          *sql.DB // for reads, and for writes if the database needs no other connection for them
 	writes        *sql.DB
 	maxConns      int
 	maxValueBytes int
 }
 
-func open(d database, c origin.SourceConfig) (*DB, error) {
+// Open opens a database of this kind without connecting.
+func Open(d Driver, c origin.SourceConfig) (*DB, error) {
 	c = c.WithDefaults()
-	connectors, dialect, err := d.open(c)
+	database, err := d.Connect(c)
 	if err != nil {
 		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
 	}
-	db := &DB{
-		name: c.Name, dialect: dialect, login: connectors.login, reads: connectors.reads, maxConns: c.MaxConns,
-		maxValueBytes: c.MaxValueBytes,
-	}
-	db.pool = openPool(db.reads, db.maxConns)
+	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes}
+	db.pool = openPool(database.Reads, db.maxConns)
 	db.writes = db.pool
-	if connectors.writes != nil {
-		db.writes = openPool(connectors.writes, 1)
+	if database.Writes != nil {
+		db.writes = openPool(database.Writes, 1)
 	}
 	return db, nil
 }
@@ -91,13 +57,26 @@ func openPool(c driver.Connector, maxConns int) *sql.DB {
 	return pool
 }
 
+// Dataset implements origin.Source.
+func (db *DB) Dataset(ds origin.Dataset) (origin.Origin, error) {
+	s, err := db.source(ds)
+	if err != nil {
+		return nil, err // not a nil *source
+	}
+	return s, nil
+}
+
+func (db *DB) source(ds origin.Dataset) (*source, error) {
+	if err := sqltext.Check(ds, db.database.Syntax); err != nil {
+		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
+	}
+	return &source{db: db, dataset: ds, query: sqltext.Load(ds, db.database.Syntax)}, nil
+}
+
 // TargetChanged implements origin.ReloadableSource.
-func (db *DB) TargetChanged() bool { return db.login.targetChanged() }
+func (db *DB) TargetChanged() bool { return db.database.Credentials.targetChanged() }
 
-// Stats returns the pool's bound, use and waits, for metrics.
-func (db *DB) Stats() sql.DBStats { return db.pool.Stats() }
-
-// Close closes the connections, after the statements under way.
+// Close implements origin.Source.
 func (db *DB) Close() error {
 	if err := errors.Join(db.pool.Close(), db.writes.Close()); err != nil {
 		return fmt.Errorf("origin %q: close: %w", db.name, err)
@@ -105,13 +84,13 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// onConn calls read with a connection of the pool.
+// onConn calls read with a connection of the pool for reads.
 func (db *DB) onConn(ctx context.Context, read func(*sql.Conn) error) error {
 	return db.onConnOf(ctx, db.pool, read)
 }
 
-// onConnOf calls read with a connection of pool, and again with another where the connection turns out to be broken:
-// after a restart of the database all idle ones are. Read must begin anew each time.
+// onConnOf calls read with a connection of pool, and again with another one if the first turns out to be broken: after a
+// restart of the database, all idle ones are. Read must start over each time.
 func (db *DB) onConnOf(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error {
 	var err error
 	for range db.maxConns + 1 {
@@ -128,33 +107,23 @@ func onOneConn(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) er
 	if err != nil {
 		return err
 	}
-	defer conn.Close() // returns it to the pool; says only that it was broken, as read has said before
+	defer conn.Close() // returns it to the pool; fails only if it was broken, as read has reported
 	return read(conn)
 }
 
-// explain makes of a driver's error one that callers can classify: what the database ended because of its time is
+// explain turns a driver's error into one that callers can classify: a statement that ran out of time is
 // context.DeadlineExceeded, whether the database or this side noticed first.
 func (db *DB) explain(ctx context.Context, err error) error {
-	silent, unanswered := errors.AsType[*silentError](err)
+	noAnswer, ok := errors.AsType[*NoAnswerError](err)
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil && unanswered:
-		return silent
+	case ctx.Err() != nil && ok:
+		return noAnswer
 	case ctx.Err() != nil:
 		return fmt.Errorf("query: %w", ctx.Err())
-	case db.dialect.timedOut(err):
+	case db.database.Errors.TimedOut(err):
 		return fmt.Errorf("query ended by the database at its time limit: %w", context.DeadlineExceeded)
 	}
 	return fmt.Errorf("query: %w", err)
-}
-
-// serverTimeout is how long the database may work on a statement: a little less than the caller waits, so that it has
-// ended there before it is given up here. It is 0 without a deadline, and at least a millisecond otherwise.
-func serverTimeout(ctx context.Context) time.Duration {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return 0
-	}
-	return max(time.Until(deadline)*9/10, time.Millisecond).Truncate(time.Millisecond)
 }

@@ -8,12 +8,10 @@ import (
 	"slices"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
-
-// errAgain says that nothing was written, and that another attempt may succeed at once.
-var errAgain = errors.New("the database gave the transaction up for another one's sake")
-
-var errNotUnique = errors.New("the key column has no unique index of its own: make it the primary key, or give it one")
 
 // maxAttempts bounds the attempts at a transaction that the database gives up. It writes one row, so that it hardly
 // ever stands in another's way twice.
@@ -32,7 +30,7 @@ func (db *DB) Writer(ds origin.Dataset) (origin.Writer, error) {
 func (db *DB) newWriter(ds origin.Dataset) (*rowWriter, error) {
 	s, err := db.tableSource(ds)
 	if err == nil {
-		err = checkWriter(ds)
+		err = sqltext.CheckWriter(ds)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
@@ -47,14 +45,14 @@ func (db *DB) tableSource(ds origin.Dataset) (*source, error) {
 	return db.source(ds)
 }
 
-func (db *DB) catalogOf(ds origin.Dataset) *catalog {
-	return &catalog{dialect: db.dialect, table: ds.Table, key: ds.Key}
+func (db *DB) catalogOf(ds origin.Dataset) *tableCache {
+	return &tableCache{reader: db.database.Catalog, table: ds.Table, key: ds.Key}
 }
 
 // rowWriter changes the rows that a source reads.
 type rowWriter struct {
 	source  *source
-	catalog *catalog
+	catalog *tableCache
 }
 
 // Write implements origin.Writer.
@@ -74,7 +72,7 @@ func (w *rowWriter) write(ctx context.Context, c origin.Change) (v origin.Value,
 	for range db.maxConns + maxAttempts {
 		v, err = w.attempt(ctx, c)
 		// A transaction that did not come to its COMMIT is none: it may be tried anew whatever was sent.
-		if !errors.Is(err, driver.ErrBadConn) && !errors.Is(err, errAgain) || ctx.Err() != nil {
+		if !errors.Is(err, driver.ErrBadConn) && !errors.Is(err, ErrRetry) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -83,15 +81,15 @@ func (w *rowWriter) write(ctx context.Context, c origin.Change) (v origin.Value,
 
 // check finds what is wrong with a change without asking the database.
 func (w *rowWriter) check(c origin.Change) error {
-	rows := newCollector(w.source.dataset, true, 0, nil)
-	if len(rows.askable([]string{c.Key})) == 0 {
-		return rows.results[c.Key].Err
+	rows := rowset.New(w.source.dataset, true, 0, nil)
+	if len(rows.ValidKeys([]string{c.Key})) == 0 {
+		return rows.Result(c.Key).Err
 	}
 	if c.If.Version != 0 && w.source.dataset.Version == "" {
-		return invalid("", "the dataset has no version column to compare: set `version`, or use another condition")
+		return origin.InvalidValue("", "the dataset has no version column to compare: set `version`, or use another condition")
 	}
 	if limit := w.source.db.maxValueBytes; len(c.Data) > limit {
-		return invalid("", "the value has %d bytes, over max_value_bytes %d", len(c.Data), limit)
+		return origin.InvalidValue("", "the value has %d bytes, over max_value_bytes %d", len(c.Data), limit)
 	}
 	return nil
 }
@@ -106,9 +104,9 @@ func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value,
 	if err != nil {
 		return origin.Value{}, err
 	}
-	e, err := w.edit(t, c)
+	e, err := w.transaction(t, c)
 	if err == nil {
-		err = w.source.db.dialect.change(ctx, conn, e)
+		err = w.source.db.database.Writer.Write(ctx, conn, e)
 	}
 	if err != nil {
 		w.catalog.doubt(t, err)
@@ -118,72 +116,68 @@ func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value,
 }
 
 // edit is one change as a transaction.
-type edit struct {
-	change    origin.Change
-	statement *statement // reads the row, as Load does; before a deletion, otherwise after the change
-	steps     []step
-	rows      *collector // takes the row
+type WriteTransaction struct {
+	Change    origin.Change
+	Query     *sqltext.Query // reads the row, as Load does; before a deletion, otherwise after the change
+	Steps     []sqltext.Step
+	Rows      *rowset.Set // takes the row
 	keyColumn string
-	namedKey  *given // by the value, as key; nil where it is the key to the byte
+	namedKey  *rowjson.Input // by the value, as key; nil where it is the key to the byte
 
 	value origin.Value // of the row now, once settled
 }
 
-func (w *rowWriter) edit(t *table, c origin.Change) (*edit, error) {
+func (w *rowWriter) transaction(t *Table, c origin.Change) (*WriteTransaction, error) {
 	ds := w.source.dataset
-	param, err := t.key.parse(c.Key)
+	param, err := t.Key.Parse(c.Key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
 	}
 	if c.Delete {
 		ds.Columns, ds.Value = []string{ds.Key}, "" // its version is all that is asked
 	}
-	p := &plan{dialect: w.source.db.dialect, dataset: ds, key: assignment{ds.Key, param}}
-	e := &edit{
-		change: c, statement: statementOf(ds, p.dialect), keyColumn: ds.Key,
-		rows: newCollector(ds, true, w.source.db.maxValueBytes, nil),
+	p := &sqltext.WritePlan{Syntax: w.source.db.database.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param}}
+	e := &WriteTransaction{
+		Change: c, Query: sqltext.Load(ds, p.Syntax), keyColumn: ds.Key,
+		Rows: rowset.New(ds, true, w.source.db.maxValueBytes, nil),
 	}
 	if !c.Delete {
-		if p.set, e.namedKey, err = w.assignments(t, c); err != nil {
+		if p.Set, e.namedKey, err = w.assignments(t, c); err != nil {
 			return nil, err
 		}
-		p.whole = len(p.set) == len(w.writable(t.columns))
+		p.Whole = len(p.Set) == len(w.writable(t.Columns))
 	}
-	e.steps = p.steps(c)
-	e.rows.begin([]string{c.Key})
+	e.Steps = p.Steps(c)
+	e.Rows.Begin([]string{c.Key})
 	return e, nil
 }
 
 // writable returns those of columns that a value may set.
-func (w *rowWriter) writable(columns []tableColumn) []tableColumn {
+func (w *rowWriter) writable(columns []rowjson.Column) []rowjson.Column {
 	ds := w.source.dataset
-	return slices.DeleteFunc(slices.Clone(columns), func(c tableColumn) bool {
-		return c.name == ds.Key || c.name == ds.Version || c.generated
+	return slices.DeleteFunc(slices.Clone(columns), func(c rowjson.Column) bool {
+		return c.Name == ds.Key || c.Name == ds.Version || c.Generated
 	})
 }
 
 // met reports whether a step has met a row.
-func (e *edit) met() bool { return len(e.rows.seen) > 0 }
+func (e *WriteTransaction) Matched() bool { return e.Rows.Rows() > 0 }
 
 // settle looks at the row of a transaction that could be committed now, and reports whether it should be. The row that
 // was met may not be the one that was meant: to the database's collation, 'A' may be 'a'.
-func (e *edit) settle() (commit bool, err error) {
-	n := 0
-	for _, rows := range e.rows.seen {
-		n += rows
-	}
-	result := e.rows.results[e.change.Key]
-	mustExist := e.change.Delete || e.change.If.Present || e.change.If.Version != 0
-	switch other := e.rows.seen[e.change.Key] == 0; { //guard:write-one-key-changes-row-another
+func (e *WriteTransaction) Verify() (commit bool, err error) {
+	n, result := e.Rows.Rows(), e.Rows.Result(e.Change.Key)
+	mustExist := e.Change.Delete || e.Change.If.Present || e.Change.If.Version != 0
+	switch other := e.Rows.RowsOf(e.Change.Key) == 0; { //guard:write-changes-row-of-another-key
 	case n > 1: //guard:write-changes-several-rows
-		return false, fmt.Errorf("%d rows of table %s are of this key: %w", n, e.statement.table, errNotUnique)
+		return false, fmt.Errorf("%d rows of table %s are of this key: %w", n, e.Query.Table, ErrNotUnique)
 	case n == 0, other && mustExist:
-		return false, e.missed()
+		return false, e.NotMatched()
 	case other:
-		return false, fmt.Errorf("%w: the database holds it as another one, %q", origin.ErrInvalidKey, e.rows.anyKey())
-	case result.Err != nil: //guard:row-written-too-large-read
-		return false, invalid("", "the row could not be read: %v", result.Err)
-	case e.change.Delete:
+		return false, fmt.Errorf("%w: the database holds it as another one, %q", origin.ErrInvalidKey, e.Rows.AnyKey())
+	case result.Err != nil: //guard:row-written-too-large-to-read
+		return false, origin.InvalidValue("", "the row could not be read: %v", result.Err)
+	case e.Change.Delete:
 		e.value.Version = e.deletedVersion(result.Value.Version)
 		return true, nil
 	}
@@ -193,15 +187,15 @@ func (e *edit) settle() (commit bool, err error) {
 }
 
 // missed is the outcome where no step has met a row.
-func (e *edit) missed() error {
-	if e.change.Delete && e.change.If == (origin.Condition{}) {
+func (e *WriteTransaction) NotMatched() error {
+	if e.Change.Delete && e.Change.If == (origin.Condition{}) {
 		return nil
 	}
 	return origin.ErrConflict
 }
 
-func (e *edit) deletedVersion(held int64) int64 {
-	if e.rows.dataset.Version == "" {
+func (e *WriteTransaction) deletedVersion(held int64) int64 {
+	if e.Rows.Dataset.Version == "" {
 		return 0
 	}
 	return held + 1
@@ -219,15 +213,12 @@ func (db *DB) explainWrite(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("write (nothing was written): %w", ctx.Err())
-	case db.dialect.timedOut(err):
+	case db.database.Errors.TimedOut(err):
 		return fmt.Errorf("write ended by the database at its time limit, nothing was written: %w",
 			context.DeadlineExceeded)
-	case db.dialect.denied(err):
+	case db.database.Errors.Denied(err):
 		return fmt.Errorf("write (nothing was written): the account of the DSN may not do this; `ringside validate` says "+
 			"what a writable dataset needs: %w", err)
 	}
 	return fmt.Errorf("write (nothing was written): %w", err)
 }
-
-// unknown says that a COMMIT was sent, and that what came of it is not known.
-func unknown(err error) error { return fmt.Errorf("%w: %w", origin.ErrUnknown, err) }

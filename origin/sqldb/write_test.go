@@ -196,7 +196,7 @@ var refusals = []struct {
 	{"mysql", "v BLOB", `{"v":"AP8"}`, "v", "base64"},
 	{"sqlite", "v BLOB", `{"v":"*"}`, "v", "base64"},
 	{"postgres", "v UUID", `{"v":"x"}`, "v", "not of the column's type"},
-	{"postgres", "v DATE", `{"v":"2023-02-29"}`, "v", "no date"},
+	{"postgres", "v DATE", `{"v":"2023-02-29"}`, "v", "not a date"},
 	{"mysql", "v DATE", `{"v":"2023-02-29"}`, "v", "not of the column's type"},
 	{"sqlite", "v DATE", `{"v":"2023-02-29"}`, "v", "a date"},
 	{"sqlite", "v DATETIME", `{"v":"yesterday"}`, "v", "RFC 3339"},

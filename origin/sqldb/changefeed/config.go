@@ -1,0 +1,49 @@
+package changefeed
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// plainName needs no quotes in any statement or message. PostgreSQL's channels have at most 63 bytes.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// checkConfig returns what is wrong with the feed of a dataset. Notifies says whether the database supports FeedNotify.
+func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
+	switch {
+	case ds.Table == "":
+		return errors.New("a feed reports the keys of a table: give the dataset table and key instead of query")
+	case c.Kind != origin.FeedNotify && c.Kind != origin.FeedPoll:
+		return fmt.Errorf("unknown feed kind %q: use notify or poll", c.Kind)
+	case c.Kind == origin.FeedNotify && !notifies:
+		return errors.New("only PostgreSQL can notify: use poll")
+	case !plainName.MatchString(ds.Name):
+		return fmt.Errorf("a feed cannot carry the dataset name %q: use at most 63 letters, digits, '.', '_' and '-'", ds.Name)
+	case !plainName.MatchString(c.Channel):
+		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
+	}
+	return nil
+}
+
+// tableOf returns the table in which the changes of ds are recorded, as table or schema.table.
+func TableOf(ds origin.Dataset, c origin.FeedConfig) string {
+	schema, _ := sqltext.SplitTable(ds.Table)
+	if schema == "" || strings.Contains(c.Table, ".") {
+		return c.Table
+	}
+	return schema + "." + c.Table
+}
+
+// marksOf returns the words by which a trigger for a feed is recognized: its channel or table, and the dataset.
+func Marks(ds origin.Dataset, c origin.FeedConfig) []string {
+	if c.Kind == origin.FeedNotify {
+		return []string{"'" + c.Channel + "'", "'" + ds.Name + "'"}
+	}
+	_, table := sqltext.SplitTable(TableOf(ds, c))
+	return []string{table, "'" + ds.Name + "'"}
+}

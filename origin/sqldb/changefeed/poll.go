@@ -1,0 +1,139 @@
+// Package changefeed implements what the change feeds of SQL databases share: the feed that polls a table of changes, the
+// changes that wait to be reported, and the scripts that install the triggers.
+package changefeed
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// answerTimeout is how long the database may take to answer one statement of a feed; then the feed has broken.
+const AnswerTimeout = 1500 * time.Millisecond
+
+// checkableFeed is a change feed that can be tried.
+type Feed interface {
+	origin.Feed
+	// Check reads once, as Follow does, and returns why that fails.
+	Check(ctx context.Context) error
+}
+
+// pollConfig says which changes a poll reads, and how.
+type PollConfig struct {
+	Origin, Dataset string // names, for errors
+	Interval        time.Duration
+	Log             Log
+	// openPool returns a new pool of one connection.
+	OpenPool func() *sql.DB
+	// onConn calls read with a connection of pool, again with another one if the first is broken.
+	OnConn func(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error
+	// explain says what prevents the table of changes from being read.
+	Explain func(error) error
+}
+
+// poll is the change feed of FeedPoll: it reads a table of changes, and keeps its position when Follow ends.
+type Poll struct {
+	PollConfig
+
+	following sync.Mutex // held while Follow runs; guards the rest
+	pool      *sql.DB    // of one connection
+	begun     bool       // log has a position
+	pending   Pending
+}
+
+var errFollowed = errors.New("another Follow of this feed is already running")
+
+// Follow implements origin.Feed.
+func (f *Poll) Follow(ctx context.Context, handle func(origin.Changes)) error {
+	err := f.follow(ctx, handle)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return fmt.Errorf("origin %q, dataset %q: feed: %w", f.Origin, f.Dataset, err)
+}
+
+func (f *Poll) follow(ctx context.Context, handle func(origin.Changes)) error {
+	if !f.following.TryLock() {
+		return errFollowed
+	}
+	defer f.following.Unlock()
+	f.pool = f.OpenPool()
+	defer f.pool.Close() // nothing was written that an error could concern
+	if err := f.readChanges(ctx); err != nil {
+		return err
+	}
+	if f.pending.Empty() {
+		//guard:poll-without-news-not-live
+		handle(origin.Changes{}) // the feed misses nothing from here on
+	}
+	f.pending.Report(handle)
+	ticker := time.NewTicker(f.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		if err := f.readChanges(ctx); err != nil {
+			return err
+		}
+		f.pending.Report(handle)
+	}
+}
+
+// Check implements checkableFeed.
+func (f *Poll) Check(ctx context.Context) error {
+	pool := f.OpenPool()
+	defer pool.Close() // nothing was written that an error could concern
+	return f.Explain(f.OnConn(ctx, pool, func(conn *sql.Conn) error {
+		if err := f.Log.Begin(ctx, conn); err != nil {
+			return err
+		}
+		_, _, err := f.Log.Next(ctx, conn, 1)
+		return err
+	}))
+}
+
+func (f *Poll) readChanges(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, AnswerTimeout)
+	defer cancel()
+	return f.Explain(f.OnConn(ctx, f.pool, func(conn *sql.Conn) error { return f.readOn(ctx, conn) }))
+}
+
+// readOn reads what is new. If that is too much to read, or lost, it begins again at the present.
+func (f *Poll) readOn(ctx context.Context, conn *sql.Conn) error {
+	if f.begun {
+		rows, lost, err := f.Log.Next(ctx, conn, MaxPending+1)
+		if err != nil {
+			return err
+		}
+		f.begun = !lost && len(rows) <= MaxPending
+		f.add(rows)
+	}
+	if !f.begun {
+		f.pending.Miss() // also if Begin fails, as onConn may call this again
+		if err := f.Log.Begin(ctx, conn); err != nil {
+			return err
+		}
+		f.begun = true
+	}
+	return nil
+}
+
+func (f *Poll) add(rows []Recorded) {
+	for _, row := range rows {
+		switch {
+		case row.Dataset != f.Dataset:
+		case !row.Key.Valid:
+			f.pending.Miss()
+		default:
+			f.pending.Add(row.Key.String, max(row.Version, 0))
+		}
+	}
+}

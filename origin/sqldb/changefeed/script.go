@@ -1,0 +1,175 @@
+package changefeed
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"text/template"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+const (
+	// manyRows is how many rows one statement may change in PostgreSQL before the trigger reports that any row may have
+	// changed.
+	manyRows = 1000
+	// maxNotifiedKey is the longest key that PostgreSQL's trigger reports; a cache holds no longer one. A payload of NOTIFY
+	// has less than 8000 bytes, and JSON writes at most six for one.
+	maxNotifiedKey = 1024
+	// keptChanges is how many rows of changes SQLite keeps.
+	keptChanges = 100_000
+	// maxIdentifier is the longest name in PostgreSQL, in bytes; MySQL allows one more.
+	maxIdentifier = 63
+)
+
+// triggers are how one kind of database records and reads changes.
+type Triggers interface {
+	// Locate returns the table of a dataset as the catalog has it.
+	Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (Table, error)
+	// Script returns a text/template that defines "install" and "remove". It is executed with a *script.
+	Script() string
+	// OwnSchemaOnly reports whether a trigger can only write to tables in the schema of its own table.
+	OwnSchemaOnly() bool
+	// Apply runs an executed script.
+	Apply(ctx context.Context, conn *sql.Conn, text string) error
+	// MissingEvents returns the events of a table for which no trigger contains all of marks.
+	MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.Dataset, marks []string) ([]string, error)
+	// Log returns a reader of a table of changes, whose name is quoted.
+	Log(table string) Log
+}
+
+// located is a table as the catalog has it.
+type Table struct {
+	Schema, Name string
+	KeyText      func(column string) string // the expression for a key as Load compares it
+}
+
+// errNotATable says that a dataset is of a view or the like.
+var ErrNotATable = errors.New("it is not a table: only a table has triggers that report its rows")
+
+// script is the data of the templates, which call its methods.
+type script struct {
+	Dataset origin.Dataset
+	config  origin.FeedConfig
+	syntax  sqltext.Syntax
+	at      Table
+}
+
+// executeScript returns the statements that install, and those that remove, the triggers of a feed.
+func Script(ds origin.Dataset, c origin.FeedConfig, s sqltext.Syntax, tr Triggers, at Table) (install, remove string, err error) {
+	data := &script{ds, c, s, at}
+	if err := data.checkNames(tr.OwnSchemaOnly()); err != nil {
+		return "", "", err
+	}
+	t, err := template.New("").Parse(tr.Script())
+	if err != nil {
+		return "", "", err
+	}
+	var texts [2]strings.Builder
+	err = errors.Join(t.ExecuteTemplate(&texts[0], "install", data), t.ExecuteTemplate(&texts[1], "remove", data))
+	return texts[0].String(), texts[1].String(), err
+}
+
+// bodyQuote begins and ends the body of PostgreSQL's function.
+const bodyQuote = "$ringside$"
+
+// checkNames rejects names that would end their surroundings in the script, where quotes do not help.
+func (s *script) checkNames(ownSchemaOnly bool) error {
+	if schema, _ := sqltext.SplitTable(s.config.Table); ownSchemaOnly && schema != "" && schema != s.at.Schema {
+		return fmt.Errorf("changes table %s: a trigger of SQLite can only write to its own file", s.config.Table)
+	}
+	for _, name := range []string{s.at.Schema, s.at.Name, s.Dataset.Key, s.Dataset.Version, s.config.Table} {
+		if strings.Contains(name, bodyQuote) || strings.ContainsAny(name, "\n\r\x00") {
+			return fmt.Errorf("the name %q cannot be part of a trigger: rename it, or write the trigger by hand", name)
+		}
+	}
+	return nil
+}
+
+// Polled reports whether the changes are recorded in a table.
+func (s *script) Polled() bool { return s.config.Kind == origin.FeedPoll }
+
+// Channel returns the channel of NOTIFY; it needs no quotes.
+func (s *script) Channel() string { return s.config.Channel }
+
+// Many returns manyRows.
+func (s *script) Many() int { return manyRows }
+
+// MaxKey returns maxNotifiedKey.
+func (s *script) MaxKey() int { return maxNotifiedKey }
+
+// Kept returns keptChanges.
+func (s *script) Kept() int { return keptChanges }
+
+// Literal escapes text for the inside of a string literal.
+func (s *script) Literal(text string) string { return strings.ReplaceAll(text, "'", "''") }
+
+// Quote quotes an identifier.
+func (s *script) Quote(name string) string { return s.syntax.Quote(name) }
+
+// Table returns the dataset's table with its schema.
+func (s *script) Table() string { return s.Quote(s.at.Schema) + "." + s.Quote(s.at.Name) }
+
+// TableName returns the dataset's table without its schema, as a trigger of SQLite requires.
+func (s *script) TableName() string { return s.Quote(s.at.Name) }
+
+// Changes returns the name of the table of changes, or of an object that belongs to it, with its schema.
+func (s *script) Changes(suffix string) string {
+	schema, table := sqltext.SplitTable(s.config.Table)
+	if schema == "" {
+		schema = s.at.Schema
+	}
+	return s.Quote(schema) + "." + s.Quote(table+suffix)
+}
+
+// ChangesTable returns the name of the table of changes without its schema.
+func (s *script) ChangesTable() string {
+	_, table := sqltext.SplitTable(s.config.Table)
+	return s.Quote(table)
+}
+
+// XidIndex names an index of the table of changes.
+func (s *script) XidIndex() string {
+	_, table := sqltext.SplitTable(s.config.Table)
+	return short(table, "_xid")
+}
+
+// Name names an object that belongs to the dataset. Those of two kinds of feeds can exist together.
+func (s *script) Name(suffix string) string {
+	return short("ringside_"+s.config.Kind+"_"+s.Dataset.Name, suffix)
+}
+
+// Object is Name with the schema of the dataset's table.
+func (s *script) Object(suffix string) string {
+	return s.Quote(s.at.Schema) + "." + s.Quote(s.Name(suffix))
+}
+
+// Column returns the key column of a row.
+func (s *script) Column(row string) string { return row + "." + s.Quote(s.Dataset.Key) }
+
+// Key returns the expression for the reported key of a row.
+func (s *script) Key(row string) string { return s.at.KeyText(s.Column(row)) }
+
+// Version returns the expression for the reported version of a row; 0 for none.
+func (s *script) Version(row string) string {
+	if s.Dataset.Version == "" {
+		return "0"
+	}
+	return "COALESCE(" + row + "." + s.Quote(s.Dataset.Version) + ", 0)"
+}
+
+// short returns name+suffix, and replaces the end of a name that is too long by a digest. PostgreSQL would cut such a
+// name, and confuse two of them.
+func short(name, suffix string) string {
+	if len(name)+len(suffix) <= maxIdentifier {
+		return name + suffix
+	}
+	sum := sha256.Sum256([]byte(name))
+	digest := "_" + hex.EncodeToString(sum[:4])
+	return name[:maxIdentifier-len(digest)-len(suffix)] + digest + suffix
+}

@@ -1,0 +1,94 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// Driver is an origin.Driver of one kind of database.
+type Driver struct {
+	Kind  string   // the name of the driver
+	Feeds []string // the kinds of change feeds
+	// Connect checks the DSN and returns how to use the database, without connecting. Its errors contain no part of the
+	// DSN, not even what the driver says about it: drivers quote the DSN with the password.
+	Connect func(origin.SourceConfig) (*Database, error)
+}
+
+// Name implements origin.Driver.
+func (d Driver) Name() string { return d.Kind }
+
+// FeedKinds implements origin.Driver.
+func (d Driver) FeedKinds() []string { return d.Feeds }
+
+// Open implements origin.Driver.
+func (d Driver) Open(c origin.SourceConfig) (origin.Source, error) {
+	db, err := Open(d, c)
+	if err != nil {
+		return nil, err // not a nil *DB
+	}
+	return db, nil
+}
+
+// Database is everything in which one kind of database differs from the others.
+type Database struct {
+	// Reads makes the connections that read; they cannot write outside of a transaction that says so. Writes makes the one
+	// connection that writes, if those of Reads cannot; otherwise it is nil.
+	Reads, Writes driver.Connector
+	Credentials   *Credentials // of both
+
+	Syntax   sqltext.Syntax
+	Reader   Reader
+	Catalog  Catalog
+	Writer   Writer
+	Errors   ErrorClasses
+	Triggers changefeed.Triggers
+	// Notify returns the feed of origin.FeedNotify; nil if the database has no notifications.
+	Notify func(originName, dataset, channel string) changefeed.Feed
+}
+
+// Reader runs the statements that read.
+type Reader interface {
+	// Describe returns the columns of a query without reading its rows.
+	Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([]rowset.ResultColumn, error)
+	// Read runs a query for keys and adds its rows to set.
+	Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error
+	// List runs a query whose first column is the key, and adds its rows to set.
+	List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error
+}
+
+// Catalog reads the database's catalog.
+type Catalog interface {
+	// ReadTable returns the columns of a table and the type of its key column. A table that does not exist, or that the
+	// account may not see, has no columns.
+	ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*Table, error)
+	// CheckWritable returns why the rows of a table cannot be written safely.
+	CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error
+}
+
+// Writer runs write transactions.
+type Writer interface {
+	// Write runs tx. An error that wraps origin.ErrUnknown means that COMMIT was sent. All other errors mean that nothing
+	// was written; after driver.ErrBadConn and ErrRetry another attempt may succeed.
+	Write(ctx context.Context, conn *sql.Conn, tx *WriteTransaction) error
+	// Rehearsal returns the statement that begins a transaction which will be rolled back, and the prefix of a statement
+	// that makes the database check it there.
+	Rehearsal() (begin, prefix string)
+}
+
+// ErrorClasses classifies the database's errors.
+type ErrorClasses interface {
+	// InvalidKey reports whether a key has another type than the column that it is compared with.
+	InvalidKey(err error) bool
+	// TimedOut reports whether the database ended the statement at its time limit.
+	TimedOut(err error) bool
+	// Denied reports whether the account lacks a right.
+	Denied(err error) bool
+	// NoTable reports whether the table does not exist.
+	NoTable(err error) bool
+}

@@ -1,0 +1,55 @@
+package sqldb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// ErrRetry says that nothing was written, and that another attempt may succeed at once.
+var ErrRetry = errors.New("transaction aborted (deadlock or serialization failure)")
+
+// ErrNotUnique says that a write could change several rows.
+var ErrNotUnique = errors.New("the key column has no unique index of its own: make it the primary key, or give it one")
+
+// Unknown says that COMMIT was sent and that its outcome is unknown.
+func Unknown(err error) error { return fmt.Errorf("%w: %w", origin.ErrUnknown, err) }
+
+// PlainError is Err with another text.
+type PlainError struct {
+	Text string
+	Err  error
+}
+
+func (e *PlainError) Error() string { return e.Text }
+
+// Unwrap returns the original error.
+func (e *PlainError) Unwrap() error { return e.Err }
+
+// NoAnswerError says that a server accepted a connection but sent no greeting before the deadline, which is Err.
+type NoAnswerError struct {
+	Server string // what was expected there
+	Addr   string
+	Err    error
+}
+
+func (e *NoAnswerError) Error() string {
+	return fmt.Sprintf("%v: no %s has answered at %s: check host and port, and that they are not those of another kind of "+
+		"database", e.Err, e.Server, e.Addr)
+}
+
+// Unwrap returns the deadline error.
+func (e *NoAnswerError) Unwrap() error { return e.Err }
+
+// ServerTimeout is how long the database may work on a statement: a little less than the caller waits, so that the
+// database ends the statement before this side gives up. It is 0 without a deadline, and at least a millisecond otherwise.
+func ServerTimeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return max(time.Until(deadline)*9/10, time.Millisecond).Truncate(time.Millisecond)
+}

@@ -1,0 +1,78 @@
+{{define "install"}}-- Ringside: records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
+-- Safe to run again. For MySQL 8 and MariaDB 10.3. Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the rights of the account that runs this, which
+-- must stay; who may write the table need not be allowed to write the changes.
+-- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
+-- Triggers do not see TRUNCATE, nor what ON DELETE CASCADE and the like do: invalidate the dataset after these.
+DELIMITER //
+CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
+  seq bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  dataset varchar(63) NOT NULL,
+  row_key longblob, -- UTF-8; NULL: any row of the dataset may have changed
+  row_version bigint NOT NULL DEFAULT 0, -- 0: not known
+  changed_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)
+) ENGINE = InnoDB CHARACTER SET utf8mb4
+//
+DROP TRIGGER IF EXISTS {{.Object "_insert"}}
+//
+CREATE TRIGGER {{.Object "_insert"}} AFTER INSERT ON {{.Table}} FOR EACH ROW
+BEGIN
+  {{template "without" .}}
+  IF {{.Column "NEW"}} IS NOT NULL THEN
+    INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
+    VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}}, LEAST({{.Version "NEW"}}, 9223372036854775807));
+  END IF;
+END
+//
+DROP TRIGGER IF EXISTS {{.Object "_update"}}
+//
+-- Both keys, where the key itself was changed. A version is told only if it has grown.
+CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.Table}} FOR EACH ROW
+BEGIN
+  DECLARE moved boolean DEFAULT NOT (CAST({{.Key "NEW"}} AS BINARY) <=> CAST({{.Key "OLD"}} AS BINARY));
+  {{template "without" .}}
+  IF {{.Column "NEW"}} IS NOT NULL THEN
+    INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
+    VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}},
+      IF(NOT moved AND {{.Version "NEW"}} > {{.Version "OLD"}}, LEAST({{.Version "NEW"}}, 9223372036854775807), 0)); {{- /* guard:mysql-unchanged-version-reported */}}
+  END IF;
+  IF moved AND {{.Column "OLD"}} IS NOT NULL THEN
+    INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
+  END IF;
+END
+//
+DROP TRIGGER IF EXISTS {{.Object "_delete"}}
+//
+CREATE TRIGGER {{.Object "_delete"}} AFTER DELETE ON {{.Table}} FOR EACH ROW
+BEGIN
+  {{template "without" .}}
+  IF {{.Column "OLD"}} IS NOT NULL THEN
+    INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
+  END IF;
+END
+//
+-- What was changed before the triggers were there, nobody has told of.
+INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}')
+//
+DELIMITER ;
+-- The account that Ringside connects with must be able to read it:
+--   GRANT SELECT ON {{.Changes ""}} TO ...;
+-- Old rows are yours to delete, every minute or every hour (cron, CREATE EVENT). Keep them for longer than the longest
+-- transaction takes, and than Ringside may be away without hearing that it missed something:
+--   DELETE FROM {{.Changes ""}} WHERE seq < (SELECT last FROM
+--     (SELECT MAX(seq) AS last FROM {{.Changes ""}} WHERE changed_at < NOW() - INTERVAL 1 HOUR) AS old);
+{{end}}
+
+{{define "without"}}DECLARE CONTINUE HANDLER FOR 1146 BEGIN END; -- no such table: the write must not fail{{end}} {{- /* guard:mariadb-dropped-changes-table-fails-writes */}}
+
+{{define "remove"}}-- Ringside: no longer records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
+DELIMITER //
+DROP TRIGGER IF EXISTS {{.Object "_insert"}}
+//
+DROP TRIGGER IF EXISTS {{.Object "_update"}}
+//
+DROP TRIGGER IF EXISTS {{.Object "_delete"}}
+//
+DELIMITER ;
+-- Other datasets may record their changes in the same table. When none does any more:
+--   DROP TABLE {{.Changes ""}};
+{{end}}

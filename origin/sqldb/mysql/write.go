@@ -1,0 +1,100 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// writer implements sqldb.Writer.
+type writer struct{ *reader }
+
+// Write reads the row back with the query of Load: neither MySQL nor MariaDB supports UPDATE … RETURNING. The session's
+// isolation level, READ COMMITTED, avoids locks on gaps between rows.
+func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
+	locked := *tx.Query
+	locked.SQL += " FOR UPDATE"
+	s := &sqldb.Stepwise{Transaction: tx}
+	s.Begin = func(ctx context.Context) error { return w.begin(ctx, conn) }
+	s.Read = func(ctx context.Context) error {
+		return refusal(w.Read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows))
+	}
+	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
+		n, err := w.execute(ctx, conn, step)
+		if errorNumber(err) == duplicateKey {
+			return 0, duplicate(ctx, s, err)
+		}
+		return n, refusal(err)
+	}
+	s.Rollback = func(ctx context.Context) { sqldb.Rollback(ctx, conn) }
+	s.Commit = func(ctx context.Context) error { return commit(ctx, conn) }
+	return s.Run(ctx)
+}
+
+// Rehearsal runs the statements: only then does MySQL report that a server is read-only.
+func (writer) Rehearsal() (begin, prefix string) { return "START TRANSACTION READ WRITE", "" }
+
+// begin opens a transaction that may write, in a session that may not. MySQL only limits the time of SELECT; other
+// statements may wait long for a lock, whose limit has whole seconds.
+func (w writer) begin(ctx context.Context, conn *sql.Conn) error {
+	mariadb, err := w.isMariaDB(ctx, conn)
+	if limit := sqldb.ServerTimeout(ctx); err == nil && !mariadb && limit > 0 {
+		_, err = conn.ExecContext(ctx, "SET SESSION innodb_lock_wait_timeout = "+
+			strconv.Itoa(int(math.Ceil(limit.Seconds()))))
+	}
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "START TRANSACTION READ WRITE")
+	}
+	return refusal(err)
+}
+
+func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) (int64, error) {
+	statement, err := w.withTimeLimit(ctx, conn, step.SQL)
+	if err != nil {
+		return 0, err
+	}
+	result, err := conn.ExecContext(ctx, statement, step.Values()...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected() // matched rows, changed or not: connect sets ClientFoundRows
+}
+
+// duplicate distinguishes the row of the key, which may have been inserted between an UPDATE that did not match it and our
+// INSERT, from another row with the same value in another unique index.
+func duplicate(ctx context.Context, s *sqldb.Stepwise, err error) error {
+	if err := s.Read(ctx); err != nil {
+		return err
+	}
+	switch {
+	case !s.Transaction.Matched():
+		return refusal(err)
+	case s.Transaction.Change.If.Absent:
+		return s.Transaction.NotMatched()
+	}
+	return sqldb.ErrRetry
+}
+
+// commit knows the few errors after which a transaction is certainly rolled back: a deadlock (which a cluster may report
+// as late as this) and a server that has become read-only.
+func commit(ctx context.Context, conn *sql.Conn) error {
+	if err := ctx.Err(); err != nil {
+		sqldb.Rollback(ctx, conn)
+		return err
+	}
+	_, err := conn.ExecContext(ctx, "COMMIT")
+	switch {
+	case err == nil, errors.Is(err, driver.ErrBadConn): // nothing was sent
+		return err
+	case slices.Contains([]uint16{1205, 1213, 1290, 1792, 1836}, errorNumber(err)):
+		return refusal(err)
+	}
+	return sqldb.Unknown(err) //guard:mariadb-lost-commit-answer-retried
+}

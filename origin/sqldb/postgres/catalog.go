@@ -1,0 +1,103 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// catalog implements sqldb.Catalog.
+type catalog struct{}
+
+// ReadTable takes the types from the protocol, which resolves domains, and the rest from the catalog.
+func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*sqldb.Table, error) {
+	t := &sqldb.Table{}
+	err := onPgx(conn, func(c *pgx.Conn) error {
+		sd, err := c.PgConn().Prepare(ctx, "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, name), nil)
+		if err != nil {
+			return err
+		}
+		t.Columns = t.Columns[:0]
+		for _, field := range sd.Fields {
+			t.Columns = append(t.Columns, columnOf(field))
+			if field.Name == key {
+				t.Key = keyTypeOf(field.DataTypeOID)
+			}
+		}
+		return readFlags(ctx, c, sqltext.QuoteTable(syntax{}, name), t)
+	})
+	return t, err
+}
+
+// readFlags adds what the protocol does not transmit.
+func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *sqldb.Table) error {
+	rows, err := c.Query(ctx, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a'
+		FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, quoted)
+	if err != nil {
+		return err
+	}
+	var name string
+	var notNull, generated bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &notNull, &generated}, func() error {
+		if c := t.Column(name); c != nil {
+			c.NotNull, c.Generated = notNull, generated
+		}
+		return nil
+	})
+	return err
+}
+
+// columnOf reads type modifiers as PostgreSQL packs them (src/backend/utils/adt/numeric.c, varchar.c): with the four bytes
+// of a length header, and 11 bits of scale.
+func columnOf(field pgconn.FieldDescription) rowjson.Column {
+	const header, scaleBits, scaleSign = 4, 0x7ff, 1024
+	c := rowjson.Column{Name: field.Name}
+	modifier := int(field.TypeModifier) - header
+	switch field.DataTypeOID {
+	case pgtype.BoolOID:
+		c.Form = rowjson.FormBool
+	case pgtype.Int2OID:
+		c.Form, c.Bits = rowjson.FormInteger, 16
+	case pgtype.Int4OID:
+		c.Form, c.Bits = rowjson.FormInteger, 32
+	case pgtype.Int8OID:
+		c.Form, c.Bits = rowjson.FormInteger, 64
+	case pgtype.OIDOID:
+		c.Form, c.Bits, c.Unsigned = rowjson.FormInteger, 32, true
+	case pgtype.Float4OID:
+		c.Form, c.Bits = rowjson.FormFloat, 32
+	case pgtype.Float8OID:
+		c.Form, c.Bits = rowjson.FormFloat, 64
+	case pgtype.NumericOID:
+		c.Form = rowjson.FormDecimal
+		if modifier >= 0 {
+			c.Scale = (modifier&scaleBits ^ scaleSign) - scaleSign
+			c.Digits = modifier>>16 - c.Scale
+		}
+	case pgtype.ByteaOID:
+		c.Form = rowjson.FormBytes
+	case pgtype.JSONOID, pgtype.JSONBOID:
+		c.Form = rowjson.FormJSON
+	case pgtype.TimestampOID, pgtype.TimestamptzOID:
+		c.Form = rowjson.FormTimestamp
+	case pgtype.VarcharOID, pgtype.BPCharOID:
+		c.MaxChars = max(modifier, 0)
+	}
+	return c
+}
+
+func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
+	return sqldb.CheckUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i
+		JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1
+		AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)`,
+		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
+}

@@ -1,0 +1,177 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+)
+
+// pingInterval is how often a listener notifies itself, to verify that it would receive a change.
+const pingInterval = time.Second
+
+// notifyFeed receives changes by LISTEN. NOTIFY has no memory, so that each Follow begins with Missed.
+type notifyFeed struct {
+	origin, dataset, channel string
+	connector                connector
+}
+
+// notify returns the feed of a dataset.
+func (p connector) notify(originName, dataset, channel string) changefeed.Feed {
+	return &notifyFeed{origin: originName, dataset: dataset, channel: channel, connector: p}
+}
+
+// Check implements changefeed.Feed.
+func (f *notifyFeed) Check(ctx context.Context) error {
+	l, err := f.listen(ctx)
+	if err == nil {
+		l.close()
+	}
+	return err
+}
+
+// Follow implements origin.Feed. It returns within about three seconds after the database stops answering.
+func (f *notifyFeed) Follow(ctx context.Context, handle func(origin.Changes)) error {
+	err := f.follow(ctx, handle)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return fmt.Errorf("origin %q, dataset %q: feed: %w", f.origin, f.dataset, err)
+}
+
+func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) error {
+	l, err := f.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	l.pending.Miss() //guard:changes-before-listen-lost
+	for {
+		l.pending.Report(handle)
+		if err := l.receive(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// listen returns a listener that receives everything that is committed from now on.
+func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
+	l := &listener{dataset: f.dataset, channel: f.channel, name: rand.Text()}
+	config := f.connector.config.Config.Copy()
+	f.connector.renew(config) //guard:notify-password-not-reloaded
+	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.add(n.Payload) }
+	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
+	defer cancel()
+	var err error
+	if l.conn, err = pgconn.ConnectConfig(soon, config); err != nil {
+		return nil, err
+	}
+	err = l.exec(ctx, `LISTEN "`+f.channel+`"`)
+	if err == nil {
+		err = l.ping(ctx)
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// listener is one connection that listens. It belongs to one goroutine.
+type listener struct {
+	conn             *pgconn.PgConn
+	dataset, channel string
+	name             string // of its own pings
+
+	pending  changefeed.Pending
+	awaited  bool // a ping was sent and has not arrived
+	nextPing time.Time
+}
+
+// receive waits until there is something to report, or it is time for a ping.
+func (l *listener) receive(ctx context.Context) error {
+	wait, cancel := context.WithDeadline(ctx, l.nextPing)
+	defer cancel()
+	err := l.conn.WaitForNotification(wait)
+	switch {
+	case err != nil && wait.Err() == nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case wait.Err() != nil:
+		return l.ping(ctx) //guard:silent-connection-never-ends
+	case l.pending.Empty():
+		return nil // a ping, or a change of another dataset
+	}
+	return l.exec(ctx, "") // also receives what has arrived meanwhile: one round trip for many is better than one for each
+}
+
+var errNoDelivery = errors.New("notifications do not arrive: connect to the database directly, " +
+	"or through a pooler that keeps a session's connection (pool_mode = session)")
+
+// ping sends a message to the channel, after a check that the previous one has arrived. Unlike the answer to a statement,
+// it proves the whole path of a change.
+func (l *listener) ping(ctx context.Context) error {
+	if l.awaited { //guard:notify-behind-pooler-seems-live
+		return errNoDelivery
+	}
+	l.awaited, l.nextPing = true, time.Now().Add(pingInterval)
+	return l.exec(ctx, fmt.Sprintf(`SELECT pg_notify('%s', '{"ping":"%s"}')`, l.channel, l.name))
+}
+
+func (l *listener) exec(ctx context.Context, statement string) error {
+	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
+	defer cancel()
+	_, err := l.conn.Exec(soon, statement).ReadAll()
+	if err != nil && soon.Err() != nil {
+		return fmt.Errorf("the database has not answered for %v: %w", changefeed.AnswerTimeout, soon.Err())
+	}
+	return err
+}
+
+// close notifies the server, but only waits briefly: the server may be frozen.
+func (l *listener) close() {
+	soon, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = l.conn.Close(soon) // the connection is dropped either way
+}
+
+func (l *listener) add(payload string) {
+	m, ok := parseMessage(payload)
+	switch {
+	case !ok:
+		l.pending.Miss()
+	case m.Ping != "":
+		l.awaited = l.awaited && m.Ping != l.name
+	case m.Dataset != "" && m.Dataset != l.dataset: //guard:keys-of-another-dataset-accepted
+	case m.All:
+		l.pending.Miss()
+	default:
+		l.pending.Add(*m.Key, max(m.Version, 0))
+	}
+}
+
+// message is the payload of a notification: one row, all rows, or a ping.
+type message struct {
+	Dataset string  `json:"d"` // empty: every dataset on the channel
+	Key     *string `json:"k"`
+	Version int64   `json:"v"`
+	All     bool    `json:"all"`
+	Ping    string  `json:"ping"`
+}
+
+// parseMessage rejects a payload that may have been cut, or that another program sent.
+func parseMessage(payload string) (m message, ok bool) {
+	if !utf8.ValidString(payload) || json.Unmarshal([]byte(payload), &m) != nil {
+		return message{}, false //guard:truncated-payload-accepted
+	}
+	return m, m.All || m.Ping != "" || m.Key != nil
+}

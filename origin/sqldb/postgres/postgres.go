@@ -1,0 +1,116 @@
+// Package postgres implements sqldb.Database for PostgreSQL. It works below database/sql, with pgconn: only there do a
+// statement and its time limit share a round trip, and only there do values arrive as the text that PostgreSQL prints,
+// which exists for every type.
+package postgres
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// Driver returns the driver of PostgreSQL.
+func Driver() origin.Driver {
+	return sqldb.Driver{Kind: "postgres", Feeds: []string{origin.FeedNotify, origin.FeedPoll}, Connect: connect}
+}
+
+// connector makes connections with the current credentials.
+type connector struct {
+	config      *pgx.ConnConfig // of connections outside the pool
+	credentials *sqldb.Credentials
+}
+
+// sessionSettings makes each connection print values in the same way, and prevents writes.
+var sessionSettings = map[string]string{
+	"TimeZone":                      "UTC",
+	"DateStyle":                     "ISO, MDY",
+	"IntervalStyle":                 "postgres",
+	"bytea_output":                  "hex",
+	"extra_float_digits":            "1",
+	"client_encoding":               "UTF8",
+	"default_transaction_read_only": "on",
+}
+
+var errBadDSN = errors.New("this is not a DSN of PostgreSQL; give one such as " +
+	"postgres://user:password@host:5432/database?sslmode=verify-full " +
+	"(percent-encode special characters of the password)")
+
+func connect(c origin.SourceConfig) (*sqldb.Database, error) {
+	config, err := pgx.ParseConfig(c.DSN)
+	if c.DSN == "" || err != nil {
+		return nil, errBadDSN
+	}
+	credentials, err := sqldb.NewCredentials(c, parseAccount)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range sessionSettings {
+		config.RuntimeParams[name] = value
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "ringside"
+	}
+	p := connector{config, credentials}
+	reads := stdlib.GetConnector(*config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
+		p.renew(&c.Config) //guard:postgres-password-not-reloaded
+		return nil
+	}))
+	return &sqldb.Database{
+		Reads: plainConnector{reads}, Credentials: credentials,
+		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
+		Notify: p.notify,
+	}, nil
+}
+
+// parseAccount returns all hosts of the DSN as the target.
+func parseAccount(dsn string) (sqldb.Account, error) {
+	c, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return sqldb.Account{}, errBadDSN
+	}
+	address := fmt.Sprintf("%s %s:%d", c.Database, c.Host, c.Port)
+	for _, f := range c.Fallbacks {
+		address += fmt.Sprintf(" %s:%d", f.Host, f.Port)
+	}
+	return sqldb.Account{Target: address, User: c.User, Password: c.Password}, nil
+}
+
+// renew sets the current user and password in c, which is a copy.
+func (p connector) renew(c *pgconn.Config) {
+	now := p.credentials.Current()
+	c.User, c.Password = now.User, now.Password
+}
+
+// plainConnector reports a failed connection in one line: pgx writes a line for each address and TLS mode that it tried.
+type plainConnector struct{ driver.Connector }
+
+func (c plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, plainConnect(err) //guard:connection-error-has-several-lines
+	}
+	return conn, nil
+}
+
+// plainConnect joins the lines of an error, each once.
+func plainConnect(err error) error {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	if first := strings.TrimSuffix(lines[0], ":"); len(lines) > 1 {
+		slices.Sort(lines[1:])
+		lines = []string{first + ": " + strings.Join(slices.Compact(lines[1:]), "; ")}
+	}
+	return &sqldb.PlainError{Text: lines[0], Err: err}
+}

@@ -1,0 +1,233 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// reader implements sqldb.Reader.
+type reader struct{}
+
+func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (columns []rowset.ResultColumn, err error) {
+	err = onPgx(conn, func(c *pgx.Conn) error {
+		sd, err := c.Prepare(ctx, q.SQL, q.SQL)
+		if err != nil {
+			return err
+		}
+		for _, field := range sd.Fields {
+			columns = append(columns, rowset.ResultColumn{Name: field.Name, Integer: isInteger(field.DataTypeOID)})
+		}
+		return checkReadOnly(ctx, c.PgConn(), sd)
+	})
+	return columns, err
+}
+
+// checkReadOnly runs a statement for the key NULL: PostgreSQL only then reports that it writes. Other errors are about that
+// key.
+func checkReadOnly(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
+	batch := &pgconn.Batch{}
+	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)",
+		[][]byte{strconv.AppendInt(nil, sqldb.ServerTimeout(ctx).Milliseconds(), 10)}, nil, nil, nil)
+	batch.ExecPrepared(sd.Name, make([][]byte, len(sd.ParamOIDs)), nil, nil)
+	err := conn.ExecBatch(ctx, batch).Close()
+	//guard:check-accepts-writing-query
+	if sqlState(err) == "25006" { // read-only transaction
+		return fmt.Errorf("it writes, but a read must not: %w", err)
+	}
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return nil
+	}
+	return err
+}
+
+func isInteger(oid uint32) bool {
+	return oid == pgtype.Int8OID || oid == pgtype.Int4OID || oid == pgtype.Int2OID
+}
+
+func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
+	return onPgx(conn, func(conn *pgx.Conn) error {
+		sd, err := conn.Prepare(ctx, q.SQL, q.SQL) // once per connection
+		if err != nil {
+			return err
+		}
+		if len(sd.ParamOIDs) != 1 {
+			return fmt.Errorf("the statement has %d parameters: it must have one, $1", len(sd.ParamOIDs))
+		}
+		keys := set.OfType(keyTypeOf(sd.ParamOIDs[0]), keys)
+		if len(keys) == 0 {
+			return nil
+		}
+		return readPrepared(ctx, conn.PgConn(), q, sd, keys, set)
+	})
+}
+
+// onPgx reports a connection as broken if it ended, or if its prepared statements no longer exist or fit, so that the
+// statement is retried on another one.
+func onPgx(conn *sql.Conn, read func(*pgx.Conn) error) error {
+	return conn.Raw(func(raw any) error {
+		c := raw.(*stdlib.Conn).Conn()
+		err := read(c)
+		switch state := sqlState(err); {
+		case err == nil:
+			return nil
+		case state == "0A000" || state == "26000": // cached plan must not change result type; no such statement
+			_ = c.Close(context.Background()) // it is dropped either way
+			return driver.ErrBadConn
+		case c.IsClosed() && state == "" || strings.HasPrefix(state, "57P"): // server shutdown
+			return driver.ErrBadConn
+		}
+		return err
+	})
+}
+
+// readPrepared reads the rows of keys.
+func readPrepared(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd *pgconn.StatementDescription,
+	keys []string, set *rowset.Set,
+) error {
+	parameter := keys[0]
+	if q.List {
+		parameter = arrayOf(keys)
+	}
+	return readLimited(ctx, conn, q, keys[0], set, func(b *pgconn.Batch) {
+		b.ExecPrepared(sd.Name, [][]byte{[]byte(parameter)}, nil, nil)
+	})
+}
+
+func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {
+	return onPgx(conn, func(conn *pgx.Conn) error {
+		return readLimited(ctx, conn.PgConn(), q, "", set, func(b *pgconn.Batch) {
+			b.ExecParams(q.SQL, textParameters(parameters), nil, nil, nil)
+		})
+	})
+}
+
+// readLimited sends the time limit together with the statement that add adds: one round trip, and one implicit transaction,
+// to which the limit is local.
+func readLimited(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, key string, set *rowset.Set,
+	add func(*pgconn.Batch),
+) error {
+	limit := strconv.FormatInt(sqldb.ServerTimeout(ctx).Milliseconds(), 10)
+	batch := &pgconn.Batch{}
+	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)", [][]byte{[]byte(limit)}, nil, nil, nil)
+	add(batch)
+	results := conn.ExecBatch(ctx, batch)
+	err := readResults(results, q, key, set)
+	return cmp.Or(err, results.Close()) // Close returns the same error
+}
+
+func readResults(results *pgconn.MultiResultReader, q *sqltext.Query, key string, set *rowset.Set) error {
+	if !results.NextResult() {
+		return nil // Close returns the error
+	}
+	if _, err := results.ResultReader().Close(); err != nil || !results.NextResult() {
+		return err
+	}
+	return readRows(results.ResultReader(), q, key, set)
+}
+
+func readRows(rows *pgconn.ResultReader, q *sqltext.Query, key string, set *rowset.Set) error {
+	fields := rows.FieldDescriptions()
+	names := make([]string, len(fields))
+	for i, field := range fields {
+		names[i] = field.Name
+	}
+	skip := 0
+	if q.Keyed {
+		skip = 1
+	}
+	if err := set.Columns(names[min(skip, len(names)):]); err != nil {
+		return err
+	}
+	cells := make([]rowjson.Cell, len(names)-skip)
+	for rows.NextRow() {
+		values := rows.Values()
+		if q.Keyed {
+			key = strings.TrimRight(string(values[0]), padding(fields[0].DataTypeOID))
+		}
+		for i := range cells {
+			cells[i] = cellOf(fields[i+skip].DataTypeOID, values[i+skip])
+		}
+		set.Row(key, cells)
+	}
+	_, err := rows.Close()
+	return err
+}
+
+// padding is what char(n) adds to its values, and which is not part of them (PostgreSQL, 8.3).
+func padding(oid uint32) string {
+	if oid == pgtype.BPCharOID {
+		return " "
+	}
+	return ""
+}
+
+// keyTypeOf returns the type as which a parameter, or each element of it, is compared.
+func keyTypeOf(oid uint32) rowset.KeyType {
+	switch oid {
+	case pgtype.Int2OID, pgtype.Int2ArrayOID:
+		return rowset.KeyType{Bits: 16}
+	case pgtype.Int4OID, pgtype.Int4ArrayOID:
+		return rowset.KeyType{Bits: 32}
+	case pgtype.Int8OID, pgtype.Int8ArrayOID:
+		return rowset.KeyType{Bits: 64}
+	case pgtype.UUIDOID, pgtype.UUIDArrayOID:
+		return rowset.KeyType{UUID: true}
+	}
+	return rowset.KeyType{}
+}
+
+// arrayOf writes a one-dimensional array as PostgreSQL reads it (8.15.6), each element quoted.
+func arrayOf(keys []string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	var b strings.Builder
+	for i, key := range keys {
+		b.WriteByte("{,"[min(i, 1)])
+		b.WriteByte('"')
+		_, _ = escape.WriteString(&b, key) // a Builder never fails
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// limited runs a statement with a time limit in the server, in one round trip.
+func limited(ctx context.Context, conn *sql.Conn, each func(pgx.Rows) error, statement string, args ...any) error {
+	return onPgx(conn, func(c *pgx.Conn) (err error) {
+		batch := &pgx.Batch{}
+		limit := strconv.FormatInt(sqldb.ServerTimeout(ctx).Milliseconds(), 10)
+		batch.Queue("SELECT set_config('statement_timeout', $1, true)", limit)
+		batch.Queue(statement, args...)
+		results := c.SendBatch(ctx, batch)
+		defer func() { err = cmp.Or(err, results.Close()) }() // Close returns the same error
+		if _, err := results.Exec(); err != nil {
+			return err
+		}
+		rows, err := results.Query()
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := each(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}

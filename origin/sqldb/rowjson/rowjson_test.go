@@ -1,0 +1,116 @@
+package rowjson
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+func FuzzEncodeRowIsJSON(f *testing.F) {
+	f.Add("name", []byte("text"), uint8(String))
+	f.Add("a\"b", []byte("\x00\xff\u2028<>&"), uint8(String))
+	f.Add("", []byte(`{"a": [1, "\u00e9"]}`), uint8(Document))
+	f.Add("x", []byte(`{"a": `), uint8(Document))
+	f.Add("x", []byte("\x00\xff"), uint8(Bytes))
+	f.Add("x", []byte(nil), uint8(Null))
+	f.Fuzz(func(t *testing.T, name string, text []byte, k uint8) {
+		c := Cell{Kind(k % 5), text}
+		if c.Kind == Literal {
+			c = Cell{String, text} // what is bare was a number before
+		}
+		got := EncodeRow([]string{name, "other " + name}, []Cell{c, c})
+		var back map[string]any
+		if err := json.Unmarshal(got, &back); err != nil {
+			t.Fatalf("%q: %v", got, err)
+		}
+		text8 := c.Kind == String && utf8.ValidString(name) && utf8.Valid(text)
+		if s, ok := back[name].(string); text8 && (!ok || s != string(text)) {
+			t.Fatalf("%q came back as %q", text, s)
+		}
+	})
+}
+
+// A row that parses has the members that encoding/json sees, which takes the last of those that have one name, and
+// replaces what is no character.
+func FuzzParseRow(f *testing.F) {
+	for _, seed := range []string{
+		`{"a":1,"b":"x","c":null,"d":{"a":[]},"e":true}`, `{"a":1,"a":2}`, `{"a":1} `, `{"a":1}{}`, `{}`, `[]`, ``, `{"a":}`,
+		`{"\ud83d\ude00":"\\ud800"}`, `{"a":"\ud800"}`, `{"a":"\ud800\u0041"}`, `{"a":"\udc00\ud800"}`, "{\"a\":\"\xff\"}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		members, err := ParseRow(data)
+		if err != nil {
+			if _, ok := errors.AsType[*origin.ValueError](err); !ok {
+				t.Fatalf("%q: %v is no ValueError", data, err)
+			}
+			return
+		}
+		var want map[string]json.RawMessage
+		if err := json.Unmarshal(data, &want); err != nil || len(want) != len(members) {
+			t.Fatalf("%q: %d members, want %d, %v", data, len(members), len(want), err)
+		}
+		for _, m := range members {
+			if string(want[m.Name]) != m.Input.Raw {
+				t.Fatalf("%q: %q is %q, want %q", data, m.Name, m.Input.Raw, want[m.Name])
+			}
+			if m.Input.Kind == String && strings.Count(m.Input.Text, "\uFFFD") >
+				strings.Count(m.Input.Raw, "\uFFFD")+strings.Count(strings.ToLower(m.Input.Raw), `\ufffd`) {
+				t.Fatalf("%q: %q has half a character", data, m.Input.Raw)
+			}
+		}
+	})
+}
+
+func FuzzDigitsBefore(f *testing.F) {
+	for _, seed := range []string{"0", "-0.001", "123.45", "1e3", "12.5e-3", "0.00e99999999999999999999", "1E+400"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, number string) {
+		v, err := strconv.ParseFloat(number, 64)
+		if err != nil || !json.Valid([]byte(number)) || number[0] != '-' && (number[0] < '0' || number[0] > '9') {
+			return
+		}
+		digits := digitsBefore(number)
+		if v != 0 && math.Abs(v) > 1e-300 && (math.Abs(v) < math.Pow10(digits-1)*0.999999 ||
+			math.Abs(v) > math.Pow10(digits)*1.000001) {
+			t.Fatalf("%s has %d digits before the point", number, digits)
+		}
+	})
+}
+
+func FuzzFloatCellReadsBack(f *testing.F) {
+	for _, seed := range []float64{0, 1.1, -5, 1e-7, 1e21, 5e-324, 1.7976931348623157e308} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, v float64) {
+		c := Float(v, 64)
+		if c.Kind != Literal {
+			return
+		}
+		var back float64
+		if err := json.Unmarshal(c.Text, &back); err != nil || back != v {
+			t.Fatalf("%v is written %s, which reads as %v, %v", v, c.Text, back, err)
+		}
+		if same, err := json.Marshal(v); err != nil || string(same) != string(c.Text) {
+			t.Fatalf("%s, but encoding/json writes %s", c.Text, same)
+		}
+	})
+}
+
+func BenchmarkEncodeRow(b *testing.B) {
+	names := []string{"cnf_id", "ts", "metric_type", "value", "unit", "status", "ver"}
+	cells := []Cell{Text("CNF-001"), Text("2024-02-29T12:34:56.123456Z"), Text("cpu"), Float(0.42, 64),
+		Text("ratio"), Text("ok"), Int(7)}
+	b.ReportAllocs()
+	for b.Loop() {
+		EncodeRow(names, cells)
+	}
+}

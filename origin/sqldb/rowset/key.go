@@ -1,0 +1,51 @@
+package rowset
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+)
+
+// keyType says which texts are keys of a column, where the database's own conversion would be too kind: it takes '007',
+// '+7' and ' 7' (and MySQL '7abc') for 7. Each row has one key here, so that it has one entry. The zero value is text.
+type KeyType struct {
+	Bits     int // of an integer; 0 where it is none
+	Unsigned bool
+	UUID     bool
+}
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// parse returns the key as a parameter for the driver.
+func (kt KeyType) Parse(key string) (any, error) {
+	switch {
+	case kt.UUID && !uuidForm.MatchString(key):
+		return nil, fmt.Errorf("%q is not a UUID in lower case with hyphens", key)
+	case kt.Bits == 0:
+		return key, nil
+	case kt.Unsigned:
+		v, err := strconv.ParseUint(key, 10, kt.Bits)
+		return v, kt.exact(key, strconv.FormatUint(v, 10), err)
+	}
+	v, err := strconv.ParseInt(key, 10, kt.Bits)
+	return v, kt.exact(key, strconv.FormatInt(v, 10), err)
+}
+
+func (kt KeyType) exact(key, canonical string, err error) error {
+	if err != nil || key != canonical {
+		return fmt.Errorf("%q is not an integer of %d bits as the column prints it", key, kt.Bits)
+	}
+	return nil
+}
+
+// ofType returns the keys that are of the type, and refuses the others.
+func (c *Set) OfType(kt KeyType, keys []string) (good []string) {
+	for _, key := range keys {
+		if _, err := kt.Parse(key); err != nil {
+			c.Refuse(key, err.Error())
+			continue
+		}
+		good = append(good, key)
+	}
+	return good
+}

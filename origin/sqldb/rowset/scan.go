@@ -1,0 +1,121 @@
+package rowset
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// reading is one statement read through database/sql.
+type Scan struct {
+	Query *sqltext.Query
+	Key   string // the one that was asked for, where the statement is not keyed
+	Set   *Set
+	Cell  func(name, typeName string, v any) rowjson.Cell
+}
+
+func (r *Scan) Run(ctx context.Context, conn *sql.Conn, query string, parameters []any) error {
+	rows, err := conn.QueryContext(ctx, query, parameters...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	names, types, err := ColumnsOf(rows)
+	if err != nil {
+		return err
+	}
+	skip := 0
+	if r.Query.Keyed {
+		skip = 1
+	}
+	if err := r.Set.Columns(names[skip:]); err != nil {
+		return err
+	}
+	values, targets := scanTargets(len(names))
+	for rows.Next() {
+		if err := rows.Scan(targets...); err != nil {
+			return err
+		}
+		r.row(names, types, values, skip)
+	}
+	return rows.Err()
+}
+
+func (r *Scan) row(names, types []string, values []any, skip int) {
+	key := r.Key
+	if r.Query.Keyed {
+		key = keyText(values[0])
+	}
+	cells := make([]rowjson.Cell, len(values)-skip)
+	for i := range cells {
+		cells[i] = r.Cell(names[i+skip], types[i+skip], values[i+skip])
+	}
+	r.Set.Row(key, cells)
+}
+
+// keyText is a key column's value as its database prints it.
+func keyText(v any) string {
+	switch v := v.(type) {
+	case []byte:
+		return string(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case uint64:
+		return strconv.FormatUint(v, 10)
+	}
+	return fmt.Sprint(v)
+}
+
+func scanTargets(n int) (values, targets []any) {
+	values, targets = make([]any, n), make([]any, n)
+	for i := range values {
+		targets[i] = &values[i]
+	}
+	return values, targets
+}
+
+func ColumnsOf(rows *sql.Rows) (names, types []string, err error) {
+	columns, err := rows.ColumnTypes()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, column := range columns {
+		names, types = append(names, column.Name()), append(types, column.DatabaseTypeName())
+	}
+	return names, types, nil
+}
+
+// describeByRunning asks for a key that hardly exists: neither MySQL nor SQLite tells the columns of a statement that
+// it has only prepared.
+func DescribeByRunning(ctx context.Context, conn *sql.Conn, query string) (columns []ResultColumn, err error) {
+	rows, err := conn.QueryContext(ctx, query, "0")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	names, types, err := ColumnsOf(rows)
+	for i := range names {
+		columns = append(columns, ResultColumn{names[i], types[i] == "" || strings.Contains(types[i], "INT")})
+	}
+	return columns, err
+}
+
+// parameters are keys that ofType has let pass, as the driver takes them.
+func (kt KeyType) Parameters(keys []string) []any {
+	parameters := make([]any, len(keys))
+	for i, key := range keys {
+		parameters[i], _ = kt.Parse(key) // it did in ofType
+	}
+	return parameters
+}
+
+// column describes one column of a result.
+type ResultColumn struct {
+	Name    string
+	Integer bool
+}

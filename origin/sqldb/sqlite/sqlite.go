@@ -1,0 +1,109 @@
+// Package sqlite implements sqldb.Database for SQLite. The file may be another process's: it is opened read-only, except
+// by the one connection that writes.
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	sqlitedriver "modernc.org/sqlite"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// Driver returns the driver of SQLite.
+func Driver() origin.Driver {
+	return sqldb.Driver{Kind: "sqlite", Feeds: []string{origin.FeedPoll}, Connect: connect}
+}
+
+// SQLite sleeps while it waits for another connection, even if the context is cancelled.
+const (
+	// busyTimeout is how long a read waits for a writer that changes the file's layout; in WAL mode readers hardly ever
+	// wait. It is well below the usual load_timeout.
+	busyTimeout = 250 * time.Millisecond
+	// busySlice is how long a write waits for another writer at a time. Waits are repeated until the context is done.
+	busySlice = 20 * time.Millisecond
+)
+
+func connect(c origin.SourceConfig) (*sqldb.Database, error) {
+	read, write, err := connectionURIs(c.DSN)
+	if err != nil {
+		return nil, err
+	}
+	reads, err := sqlitedriver.NewConnector(read)
+	if err != nil {
+		return nil, errBadDSN
+	}
+	writes, err := sqlitedriver.NewConnector(write)
+	if err != nil {
+		return nil, errBadDSN
+	}
+	credentials, err := sqldb.NewCredentials(c, func(dsn string) (sqldb.Account, error) {
+		return sqldb.Account{Target: dsn}, nil // there are no accounts
+	})
+	if err != nil {
+		return nil, err
+	}
+	path, _, _ := strings.Cut(strings.TrimPrefix(c.DSN, "file:"), "?")
+	return &sqldb.Database{
+		Reads: fileConnector{reads, path}, Writes: fileConnector{writes, path}, Credentials: credentials,
+		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
+	}, nil
+}
+
+// fileConnector reports the file that cannot be opened, and nothing else of the DSN.
+type fileConnector struct {
+	driver.Connector
+	path string
+}
+
+func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w; the database file must exist; a relative path starts at the working directory of this program",
+			c.path, err)
+	}
+	return conn, nil
+}
+
+// foreign matches DSNs of other databases, which must not be printed as the path of a file.
+var foreign = regexp.MustCompile(`://|@\w*\(|password\s*=`)
+
+var errBadDSN = errors.New("this is not a DSN of SQLite: give a path, or a URI such as file:/data/rows.db")
+
+// connectionURIs turns the path or URI of a database into the URI of the connections that read, and that of the one that
+// writes. Neither creates a file.
+func connectionURIs(dsn string) (read, write string, err error) {
+	path, query, isURI := strings.TrimPrefix(dsn, "file:"), "", strings.HasPrefix(dsn, "file:")
+	if isURI {
+		path, query, _ = strings.Cut(path, "?")
+	} else {
+		path = (&url.URL{Path: path}).EscapedPath()
+	}
+	values, err := url.ParseQuery(query)
+	if path == "" || err != nil || foreign.MatchString(dsn) && !strings.HasPrefix(dsn, "file://") { //guard:foreign-dsn-printed-as-path
+		return "", "", errBadDSN
+	}
+	if path == ":memory:" && values.Get("cache") != "shared" {
+		return "", "", errors.New("the DSN :memory: makes an empty database for each connection: use a file")
+	}
+	writes := maps.Clone(values)
+	if !values.Has("mode") {
+		values.Set("mode", "ro") //guard:sqlite-file-created
+		writes.Set("mode", "rw")
+	}
+	values["_pragma"] = append(slices.Clone(values["_pragma"]), pragmaBusy(busyTimeout), "query_only(1)")
+	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)") //guard:sqlite-ignores-foreign-keys
+	return "file:" + path + "?" + values.Encode(), "file:" + path + "?" + writes.Encode(), nil
+}
+
+func pragmaBusy(d time.Duration) string { return fmt.Sprintf("busy_timeout(%d)", d.Milliseconds()) }

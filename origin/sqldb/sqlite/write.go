@@ -1,0 +1,61 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// writer implements sqldb.Writer.
+type writer struct{}
+
+func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
+	s := &sqldb.Stepwise{Transaction: tx}
+	s.Begin = func(ctx context.Context) error { return untilFree(ctx, conn, "BEGIN IMMEDIATE") }
+	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
+		result, err := conn.ExecContext(ctx, step.SQL, step.Values()...)
+		if err != nil {
+			return 0, refusal(err)
+		}
+		return result.RowsAffected()
+	}
+	s.Read = func(ctx context.Context) error {
+		return reader{}.Read(ctx, conn, tx.Query, []string{tx.Change.Key}, tx.Rows)
+	}
+	s.Rollback = func(ctx context.Context) { sqldb.Rollback(ctx, conn) }
+	s.Commit = func(ctx context.Context) error { return commit(ctx, conn) }
+	return s.Run(ctx)
+}
+
+func (writer) Rehearsal() (begin, prefix string) { return "BEGIN IMMEDIATE", "" }
+
+// untilFree runs a statement until no other connection blocks it.
+func untilFree(ctx context.Context, conn *sql.Conn, statement string) error {
+	for {
+		_, err := conn.ExecContext(ctx, statement)
+		if !isBusy(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// commit does not let the context interrupt COMMIT, which waits only for readers, in slices of busySlice. A COMMIT that
+// fails leaves the transaction open: if it can be rolled back, nothing was written.
+func commit(ctx context.Context, conn *sql.Conn) error {
+	err := ctx.Err()
+	for err == nil {
+		_, err = conn.ExecContext(context.WithoutCancel(ctx), "COMMIT")
+		if err == nil {
+			return nil
+		}
+		if isBusy(err) {
+			err = ctx.Err()
+		}
+	}
+	if sqldb.Rollback(ctx, conn) {
+		return refusal(err)
+	}
+	return sqldb.Unknown(err)
+}

@@ -1,0 +1,81 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+)
+
+// RollbackTimeout is how long a connection may take to roll back before it is dropped.
+const RollbackTimeout = time.Second
+
+// Stepwise runs a write transaction statement by statement, in a database whose changes do not return rows as Load reads
+// them.
+type Stepwise struct {
+	Transaction *WriteTransaction
+
+	Begin    func(ctx context.Context) error
+	Exec     func(ctx context.Context, s sqltext.Step) (rows int64, err error)
+	Read     func(ctx context.Context) error // reads the row and locks it
+	Commit   func(ctx context.Context) error
+	Rollback func(ctx context.Context)
+}
+
+// Run returns the error of Writer.Write.
+func (s *Stepwise) Run(ctx context.Context) error {
+	if err := s.Begin(ctx); err != nil {
+		return err
+	}
+	commit, err := s.runSteps(ctx)
+	if !commit {
+		s.Rollback(ctx)
+		return err
+	}
+	return s.Commit(ctx)
+}
+
+func (s *Stepwise) runSteps(ctx context.Context) (commit bool, err error) {
+	tx := s.Transaction
+	if tx.Change.Delete { // there is nothing to read afterwards
+		if err := s.Read(ctx); err != nil {
+			return false, err
+		}
+	}
+	matched, err := s.tryEach(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case !matched:
+		tx.Rows.Begin([]string{tx.Change.Key})
+	case !tx.Change.Delete:
+		if err := s.Read(ctx); err != nil {
+			return false, err
+		}
+	}
+	return tx.Verify()
+}
+
+// tryEach runs the steps until one matches the row.
+func (s *Stepwise) tryEach(ctx context.Context) (matched bool, err error) {
+	for _, step := range s.Transaction.Steps {
+		n, err := s.Exec(ctx, step)
+		if err != nil || n > 0 {
+			return n > 0, err
+		}
+	}
+	return false, nil
+}
+
+// Rollback reports whether there was a transaction to end. It drops a connection that cannot end its transaction.
+func Rollback(ctx context.Context, conn *sql.Conn) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RollbackTimeout)
+	defer cancel()
+	_, err := conn.ExecContext(ctx, "ROLLBACK")
+	if err != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
+	return err == nil
+}
