@@ -17,20 +17,26 @@ const module = "github.com/ringside-cache/ringside/"
 // import, change its row here, and say in the commit why the arrow is worth it.
 var mayImport = map[string][]string{
 	// Leaves.
-	"ring":                    {},
-	"origin":                  {},
-	"proto/ringside/v1":       {},
-	"proto/ringside/peer/v1":  {},
-	"proto/groupcachepb":      {},
-	"proto/cnfmetrics/v1":     {},
-	"sidecar/internal/lru":    {},
-	"sidecar/internal/flight": {},
-	"internal/backoff":        {},
-	"deploy/schema":           {},
+	"ring":                       {},
+	"origin":                     {},
+	"proto/ringside/v1":          {},
+	"proto/ringside/peer/v1":     {},
+	"proto/groupcachepb":         {},
+	"proto/cnfmetrics/v1":        {},
+	"sidecar/internal/lru":       {},
+	"sidecar/internal/flight":    {},
+	"sidecar/internal/ttlmap":    {},
+	"sidecar/internal/broadcast": {},
+	"internal/backoff":           {},
+	"deploy/schema":              {},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"internal/backoff"},
 	// Domain.
-	"sidecar/cache":           {"origin", "sidecar/internal/lru", "sidecar/internal/flight"},
+	"sidecar/internal/entries": {"sidecar/internal/lru", "sidecar/internal/ttlmap"},
+	"sidecar/cache": {
+		"origin", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/ttlmap",
+		"sidecar/internal/broadcast",
+	},
 	"origin/guard":            {"origin"},
 	"origin/origintest":       {"origin"},
 	"sidecar/internal/roster": {"ring"},
@@ -39,17 +45,9 @@ var mayImport = map[string][]string{
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"internal/backoff", "origin", "sidecar/cache"},
 	// Edges.
-	"ring/etcd": {"internal/backoff", "ring"},
-	// SQL databases: what is the same for all, and a package for each kind.
-	"origin/sqldb/rowjson":    {"origin"},
-	"origin/sqldb/sqltext":    {"origin"},
-	"origin/sqldb/rowset":     {"origin", "origin/sqldb/rowjson", "origin/sqldb/sqltext"},
-	"origin/sqldb/changefeed": {"origin", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
-	"origin/sqldb":            {"origin", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
-	"origin/sqldb/postgres":   sqlDatabase,
-	"origin/sqldb/mysql":      sqlDatabase,
-	"origin/sqldb/sqlite":     sqlDatabase,
-	"origin/drivers":          {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
+	"ring/etcd":      {"internal/backoff", "ring"},
+	"origin/sqldb":   {"internal/backoff", "origin"},
+	"origin/drivers": {"origin", "origin/sqldb"}, // the registry of the kinds of origins
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/cache", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
@@ -94,19 +92,14 @@ var mayImport = map[string][]string{
 	"e2e/guards":            {},
 }
 
-// sqlDatabase is what each package of one kind of database may import.
-var sqlDatabase = []string{
-	"origin", "origin/sqldb", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext",
-}
-
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
 	"github.com/envoyproxy/go-control-plane": {"xds"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
-	"github.com/jackc/pgx/v5":                {"origin/sqldb/postgres"},
-	"github.com/go-sql-driver/mysql":         {"origin/sqldb/mysql"},
-	"modernc.org/sqlite":                     {"origin/sqldb/sqlite"},
+	"github.com/jackc/pgx/v5":                {"origin/sqldb"},
+	"github.com/go-sql-driver/mysql":         {"origin/sqldb"},
+	"modernc.org/sqlite":                     {"origin/sqldb"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/peertest",

@@ -417,7 +417,6 @@ func TestTypedServiceReadsAndWritesItsDataset(t *testing.T) {
 	wantGet(t, r.addrs.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 200, `cpu_usage`)
 	wantGet(t, r.addrs.HTTP, "/cnfmetrics/v1/metrics", 200, `CNF-001`)
 	wantGet(t, r.addrs.HTTP, pathOf(1), 200, `"value":1.5`)
-	wantGet(t, r.addrs.Metrics, "/metrics", 200, "ringside_cnf_metrics_batch_readers 0")
 	without := begin(t, load(t, o.file("", "")), nil)
 	wantGet(t, without.addrs.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 404, "")
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/ringside-cache/ringside/sidecar/admin"
-	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
@@ -30,9 +29,6 @@ func (p *process) metricsSource() metrics.Source {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.origins)) {
 		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: p.origins[name].load})
-	}
-	if p.cnf != nil {
-		s.CNFMetrics = p.cnfMetricsMetrics
 	}
 	if p.listeners.xds != nil {
 		s.XDS = p.feedMetrics
@@ -69,12 +65,6 @@ func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 	}}
 }
 
-func (p *process) cnfMetricsMetrics() metrics.CNFMetrics {
-	return metrics.CNFMetrics{
-		BatchReaders: p.cnf.Stats().BatchReaders.Load(), MaxBatchReaders: cnfmetrics.DefaultMaxBatchReaders,
-	}
-}
-
 func (p *process) localMetrics() metrics.Local {
 	s := p.local.Stats()
 	defects := s.Defects.Load()
@@ -82,7 +72,6 @@ func (p *process) localMetrics() metrics.Local {
 		defects += p.cnf.Stats().Defects.Load()
 	}
 	return metrics.Local{
-		BatchReaders: s.BatchReaders.Load(), MaxBatchReaders: int64(p.local.Config().MaxBatchReaders),
 		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: defects,
 		Watches: s.Watches.Load(), MaxWatches: int64(p.local.Config().MaxWatches),
 		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.WatchesCut.Load(),

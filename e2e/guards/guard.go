@@ -34,8 +34,6 @@ type Guard struct {
 	Name  string // the name of the marker
 	Fault string // the fault that the line prevents
 	Test  string // test functions of the package, with subtests behind a slash, separated by |
-	// Package is the folder of the tests, relative to the root; empty means the guard's own.
-	Package string
 
 	// Condition is the constant (true or false) that replaces the condition of the marked if, for or case.
 	Condition string

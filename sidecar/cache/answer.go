@@ -1,36 +1,41 @@
 package cache
 
-import "time"
+import (
+	"time"
 
-// Answer is what a read found. Absent is an answer, not an error.
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+)
+
+// Answer is the result of a read. "Not found" is an answer, not an error.
 type Answer struct {
-	// Value is shared with the cache: never modify it. Nil when Absent.
+	// Value is shared with the cache: never modify it. Nil when NotFound.
 	Value []byte
 	// NotFound: the origin has no such key.
 	NotFound bool
 	// Version is the row's version column; 0 where there is none.
 	Version int64
-	// ETag is a quoted strong validator (RFC 9110, 8.8.3), equal for equal values on every member; empty when Absent.
+	// ETag is a quoted strong validator (RFC 9110, 8.8.3), equal for equal values on every member; empty when
+	// NotFound.
 	ETag string
 	// Age is an upper bound of the time since the load of this value began.
 	Age time.Duration
 	// Fresh is how long the answer stays fresh; 0 or less when it must not be used again.
 	Fresh time.Duration
-	// Stale: the value is older than its ttl, and the origin could not give a newer one in time; Detail says why.
+	// Stale: the value is older than its ttl, and the origin did not send a newer one in time; Detail is why.
 	Stale bool
-	// Source is where the answer was found.
+	// Source is where the value came from.
 	Source Source
-	// Took is the time from the question to the moment at which Age and Fresh were true, at most. What passes between
-	// that moment and the arrival of the answer makes the value older, and its copies must count it.
+	// Took is the time from the request to the moment at which Age and Fresh were true, at most. The time between that
+	// moment and the arrival of the answer makes the value older, and copies must count it.
 	Took time.Duration
 	// Owner is the node id of the member that answered for the key; empty when it is this one.
 	Owner string
-	// Detail says why an answer is stale or came by a detour ("origin-error", "owner-unreachable", …), for people and
+	// Detail is why an answer is stale or came from a failover ("origin-error", "owner-unreachable", …), for people and
 	// for the detail parameter of Cache-Status (a token of RFC 9211); empty otherwise.
 	Detail string
 }
 
-// Source says where an answer was found.
+// Source is where a value came from.
 type Source uint8
 
 // The sources, nearest first.
@@ -56,21 +61,44 @@ func (s Source) String() string {
 	return "unknown"
 }
 
-// ReadOptions are what a caller may ask of one read. The zero value asks nothing special.
+// ReadOptions are the requirements of one read. The zero value has none.
 type ReadOptions struct {
 	// NoCache: the answer's load must begin after this read did.
 	NoCache bool
 	// OnlyIfCached: answer from this sidecar's memory or with an error of KindNotCached.
 	OnlyIfCached bool
-	// MinVersion: answer with this version of the row or a later one, or with an error of KindVersion; 0 asks nothing.
+	// MinVersion: answer with this version of the row or a later one, or with an error of KindVersion; 0: any.
 	MinVersion int64
-	// LimitStale: give a stale answer at once when it is at most MaxStale past its freshness, and none that is more.
+	// LimitStale: send a stale answer at once if it is at most MaxStale past its ttl, and none that is staler.
 	LimitStale bool
 	MaxStale   time.Duration
-
-	// prefetched is when Prefetch began what this read waits for; 0: it did not.
-	prefetched int64
 }
 
 // admits reports whether a row of this version is new enough.
 func (o ReadOptions) admits(version int64) bool { return o.MinVersion == 0 || version >= o.MinVersion }
+
+func sourceOf(e *entries.Entry) Source {
+	if e.Local() {
+		return SourceLocalHit
+	}
+	return SourceHit
+}
+
+func answerOf(e *entries.Entry, now int64, source Source) Answer {
+	return Answer{
+		Value:    e.Value,
+		NotFound: e.NotFound,
+		Version:  e.Version,
+		ETag:     e.ETag,
+		Age:      time.Duration(now - e.Began),
+		Fresh:    time.Duration(e.FreshUntil - now),
+		Source:   source,
+		Owner:    e.Owner,
+	}
+}
+
+func staleAnswerOf(e *entries.Entry, now int64, detail string) Answer {
+	a := answerOf(e, now, sourceOf(e))
+	a.Stale, a.Fresh, a.Detail = true, 0, detail
+	return a
+}

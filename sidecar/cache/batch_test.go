@@ -21,46 +21,46 @@ func numbered(n int) (keys []string, rows map[string]string) {
 	return keys, rows
 }
 
-// getAll reads keys one after the other, as each of many readers does.
-func getAll(t *testing.T, d *Dataset, keys []string, rows map[string]string) {
+// getMany reads keys and fails the test on a wrong value.
+func getMany(t *testing.T, d *Dataset, keys []string, rows map[string]string) []Result {
 	t.Helper()
-	for _, key := range keys {
-		if a := get(t, d, key); string(a.Value) != rows[key] {
-			t.Errorf("%s is %q; want %q", key, a.Value, rows[key])
+	results := d.GetMany(t.Context(), keys, ReadOptions{})
+	for i, key := range keys {
+		if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] {
+			t.Errorf("%s is %q, %v; want %q", key, r.Answer.Value, r.Err, rows[key])
 		}
 	}
+	return results
 }
 
-func TestKeysOfOneOwnerAreOneHop(t *testing.T) {
+func TestKeysOfOneOwnerAreOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys, rows := numbered(MaxBatchKeys + 1)
+		keys, rows := numbered(MaxBatchKeys + 2)
 		o := origintest.New(rows)
 		o.Slow(10 * tick)
 		c := newCluster(t, 2, o, testPolicy())
 		began := time.Now()
-		c.members[1].Prefetch(keys, ReadOptions{})
-		getAll(t, c.members[1], keys, rows)
+		getMany(t, c.members[1], keys, rows)
 		if n := c.batches.Load(); n != 2 {
-			t.Errorf("%d keys were %d requests; want 2", len(keys), n)
+			t.Errorf("%d requests for %d keys; want 2", n, len(keys))
 		}
 		if took := time.Since(began); took != 10*tick {
 			t.Errorf("took %v; want the time of one load", took)
 		}
 		if n := o.Keys(); n != int64(len(keys)) {
-			t.Errorf("%d keys were loaded; want each once", n)
+			t.Errorf("%d keys were loaded; want %d, each once", n, len(keys))
 		}
 	})
 }
 
-func TestOwnKeysOfABatchAreLoadedAtOnce(t *testing.T) {
+func TestOwnKeysOfABatchAreOneLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, rows := numbered(1000)
 		o := origintest.New(rows)
 		o.Slow(10 * tick)
 		d := newDataset(t, o, nil, testPolicy())
 		began := time.Now()
-		d.Prefetch(keys, ReadOptions{})
-		getAll(t, d, keys, rows)
+		getMany(t, d, append(keys, keys[0]), rows)
 		if took := time.Since(began); took != 10*tick {
 			t.Errorf("took %v; want the time of one load", took)
 		}
@@ -70,94 +70,134 @@ func TestOwnKeysOfABatchAreLoadedAtOnce(t *testing.T) {
 	})
 }
 
-func TestServedKeysOfABatchAreLoadedAtOnce(t *testing.T) {
+func TestServedKeysOfABatchAreOneLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, rows := numbered(100)
 		o := origintest.New(rows)
 		o.Slow(10 * tick)
 		d := newDataset(t, o, nil, testPolicy())
-		qs := make([]Query, len(keys))
-		for i, key := range keys {
-			qs[i] = Query{Dataset: "test", Key: key}
-		}
 		get(t, d, keys[0])
-		d.PrefetchServed(append(qs, Query{Key: "none", NoCache: true}, Query{Key: "none", MemoryOnly: true}, Query{}))
-		for _, q := range qs {
-			if a, err := d.Serve(t.Context(), q); err != nil || string(a.Value) != rows[q.Key] {
-				t.Errorf("%s is %q, %v", q.Key, a.Value, err)
+		time.Sleep(tick)
+		var qs []Query
+		for i, key := range keys {
+			qs = append(qs, Query{Dataset: "test", Key: key, NoCache: i < 2})
+		}
+		results := d.ServeMany(t.Context(), append(qs, Query{Key: "none", MemoryOnly: true}, Query{}))
+		for i, key := range keys {
+			if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] || r.Answer.Source != SourceLoad {
+				t.Errorf("%s is %q from %v, %v; want %q from a load", key, r.Answer.Value, r.Answer.Source, r.Err, rows[key])
 			}
 		}
-		if n, asked := o.Queries(), o.Keys(); n != 2 || asked != 100 {
-			t.Errorf("%d queries of %d keys; want the first one, and one of all others", n, asked)
+		expectKind(t, results[100].Err, KindNotCached)
+		expectKind(t, results[101].Err, KindInvalidKey)
+		if n, asked := o.Queries(), o.Keys(); n != 2 || asked != 101 {
+			t.Errorf("%d queries of %d keys; want the first one, and one of all 100", n, asked)
 		}
 	})
 }
 
-func TestWhatABatchHasLoadedIsNoHit(t *testing.T) {
+func TestEachKeyOfABatchHasItsSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, rows := numbered(3)
 		c := newCluster(t, 2, origintest.New(rows), testPolicy())
 		get(t, c.members[0], keys[0])
 		get(t, c.members[1], keys[1])
 		for i, want := range [][]Source{{SourceHit, SourceHit, SourceLoad}, {SourcePeerHit, SourceLocalHit, SourcePeerHit}} {
-			d := c.members[i]
 			time.Sleep(tick)
-			o := d.Prefetch(keys, ReadOptions{})
-			synctest.Wait() // it has ended before the reads begin
-			for n, key := range keys {
-				if a, err := d.Get(t.Context(), key, o); err != nil || a.Source != want[n] {
-					t.Errorf("member %d: %s is from %v, %v; want %v", i, key, a.Source, err, want[n])
+			for n, r := range getMany(t, c.members[i], keys, rows) {
+				if r.Answer.Source != want[n] {
+					t.Errorf("member %d: %s is from %v; want %v", i, keys[n], r.Answer.Source, want[n])
 				}
 			}
 		}
 		if s := c.members[1].Stats(); s.LocalHit.Load() != 1 || s.PeerHit.Load() != 2 {
-			t.Errorf("%d local hits and %d of the owner; want 1 and 2", s.LocalHit.Load(), s.PeerHit.Load())
+			t.Errorf("%d local hits and %d peer hits; want 1 and 2", s.LocalHit.Load(), s.PeerHit.Load())
 		}
 	})
 }
 
-func TestPrefetchAsksForNothingThatAReadWouldNotAskFor(t *testing.T) {
-	for _, o := range []ReadOptions{{NoCache: true}, {OnlyIfCached: true}, {MinVersion: 1}} {
-		synctest.Test(t, func(t *testing.T) {
-			keys, rows := numbered(3)
-			c := newCluster(t, 2, origintest.New(rows), testPolicy())
-			c.members[1].Prefetch(keys, o)
-			synctest.Wait()
-			if n := c.batches.Load(); n != 0 {
-				t.Errorf("%+v: %d requests", o, n)
-			}
-		})
-	}
-	synctest.Test(t, func(t *testing.T) {
-		keys, rows := numbered(3)
-		c := newCluster(t, 2, origintest.New(rows), testPolicy())
-		getAll(t, c.members[1], keys, rows)
-		c.members[1].Prefetch(append(keys, "", "not\x00a key"), ReadOptions{})
-		synctest.Wait()
-		if n := c.batches.Load(); n != 0 {
-			t.Errorf("%d requests for what is held, or is no key", n)
-		}
-	})
-}
-
-func TestPrefetchLeavesAFailedRefreshAlone(t *testing.T) {
+func TestOptionsHoldForEachKeyOfABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, rows := numbered(3)
 		o := origintest.New(rows)
 		c := newCluster(t, 2, o, testPolicy())
-		getAll(t, c.members[1], keys, rows)
+		d := c.members[1]
+		for _, r := range d.GetMany(t.Context(), keys, ReadOptions{OnlyIfCached: true}) {
+			expectKind(t, r.Err, KindNotCached)
+		}
+		getMany(t, d, append(keys, "", "not\x00a key")[:3], rows)
+		time.Sleep(tick)
+		o.Set(keys[0], "new")
+		for i, r := range d.GetMany(t.Context(), keys, ReadOptions{NoCache: true}) {
+			if r.Err != nil || r.Answer.Source != SourceLoad || i == 0 && string(r.Answer.Value) != "new" {
+				t.Errorf("no-cache: got %q from %v, %v; want a load", r.Answer.Value, r.Answer.Source, r.Err)
+			}
+		}
+		time.Sleep(tick)
+		for _, r := range d.GetMany(t.Context(), keys, ReadOptions{MinVersion: 1 << 40}) {
+			expectKind(t, r.Err, KindVersion)
+		}
+		results := d.GetMany(t.Context(), []string{"", "not\x00a key", keys[0]}, ReadOptions{})
+		expectKind(t, results[0].Err, KindInvalidKey)
+		expectKind(t, results[1].Err, KindInvalidKey)
+		expect(t, results[2].Answer, "new", SourceLocalHit)
+		if n := c.batches.Load(); n != 3 {
+			t.Errorf("%d requests; want one for the misses, one for no-cache and one for the version", n)
+		}
+	})
+}
+
+// A reader of one key and a batch share the flight, whichever is first.
+func TestBatchesAndReadersShareFlights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys, rows := numbered(10)
+		o := origintest.New(rows)
+		o.Slow(10 * tick)
+		c := newCluster(t, 2, o, testPolicy())
+		for _, d := range c.members {
+			var readers sync.WaitGroup
+			readers.Go(func() { get(t, d, keys[0]) })
+			synctest.Wait()
+			readers.Go(func() { getMany(t, d, keys, rows) })
+			synctest.Wait()
+			readers.Go(func() { get(t, d, keys[9]) })
+			readers.Go(func() { getMany(t, d, keys, rows) })
+			readers.Wait()
+		}
+		if n := o.Keys(); n != 10 {
+			t.Errorf("%d keys loaded; want each of 10 once", n)
+		}
+	})
+}
+
+func TestBatchUsesStaleAnswersAfterAFailedRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys, rows := numbered(300)
+		o := origintest.New(rows)
+		c := newCluster(t, 2, o, testPolicy())
+		d := c.members[1]
+		getMany(t, d, keys, rows)
 		time.Sleep(time.Minute)
 		o.Fail(errDown)
-		getAll(t, c.members[1], keys, rows) // stale, and each has tried once
-		before := o.Queries()
-		hops := c.members[1].Stats().PeerFetches.Load()
-		for range 10 {
-			c.members[1].Prefetch(keys, ReadOptions{})
-			synctest.Wait()
-			getAll(t, c.members[1], keys, rows)
+		for _, r := range getMany(t, d, keys, rows) {
+			if !r.Answer.Stale {
+				t.Error("an answer is not stale while the origin fails")
+			}
 		}
-		if n, asked := o.Queries()-before, c.members[1].Stats().PeerFetches.Load()-hops; n != 0 || asked != 0 {
-			t.Errorf("%d more queries and %d hops to an origin that was just seen to fail", n, asked)
+		queries, fetches := o.Queries(), d.Stats().PeerFetches.Load()
+		for range 10 {
+			getMany(t, d, keys, rows)
+		}
+		if n, asked := o.Queries()-queries, d.Stats().PeerFetches.Load()-fetches; n != 0 || asked != 0 {
+			t.Errorf("%d more queries and %d peer fetches right after the origin has failed; want none", n, asked)
+		}
+		defer o.Block()()
+		o.Fail(nil)
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		getMany(t, d, keys, rows)
+		if took := time.Since(began); took > staleWait {
+			t.Errorf("a batch of stale entries waited %v for a slow origin; want at most %v", took, staleWait)
 		}
 	})
 }
@@ -165,12 +205,22 @@ func TestPrefetchLeavesAFailedRefreshAlone(t *testing.T) {
 func TestOwnerOfABatchIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, rows := numbered(100)
-		c := newCluster(t, 3, origintest.New(rows), testPolicy())
+		o := origintest.New(rows)
+		c := newCluster(t, 3, o, testPolicy())
 		c.away[0].Store(true)
-		c.members[2].Prefetch(keys, ReadOptions{})
-		getAll(t, c.members[2], keys, rows)
-		if n := c.members[2].Stats().Successor.Load(); n != 100 {
-			t.Errorf("%d of 100 keys went to the successor", n)
+		getMany(t, c.members[2], keys, rows)
+		if n, asked := c.members[2].Stats().Successor.Load(), c.batches.Load(); n != 100 || asked != 2 {
+			t.Errorf("%d of 100 keys went to the successor in %d requests; want all in 2, owner included", n, asked)
+		}
+		c.away[1].Store(true)
+		more, rows := numbered(200)
+		for key, value := range rows {
+			o.Set(key, value)
+		}
+		before := o.Queries()
+		getMany(t, c.members[2], more[100:], rows)
+		if n := o.Queries() - before; n != 1 {
+			t.Errorf("%d queries for 100 keys whose owner and successor are away; want 1", n)
 		}
 	})
 }
@@ -179,7 +229,7 @@ func TestOwnerOfABatchIsAway(t *testing.T) {
 type brief struct {
 	link
 	mu    sync.Mutex
-	alone int // fetches that were made by themselves
+	alone int // requests for single keys
 	at    int // … at this moment
 	peak  int
 }
@@ -210,10 +260,9 @@ func TestWhatDoesNotFitIntoABatchIsFetchedAloneAndFewAtATime(t *testing.T) {
 		o := origintest.New(rows)
 		b := &brief{link: link{newCluster(t, 1, o, testPolicy()), 0}}
 		d := newDataset(t, o, ownedBy{Peer: b}, testPolicy())
-		d.Prefetch(keys, ReadOptions{})
-		getAll(t, d, keys, rows)
+		getMany(t, d, keys, rows)
 		if b.alone != 99 || b.peak != maxAlone {
-			t.Errorf("%d fetches alone, %d at a time; want 99 and %d", b.alone, b.peak, maxAlone)
+			t.Errorf("%d requests for single keys, %d at a time; want 99 and %d", b.alone, b.peak, maxAlone)
 		}
 	})
 }
@@ -225,48 +274,38 @@ func (noBatches) FetchBatch(context.Context, []Query) []Outcome {
 	return nil
 }
 
-func TestBatchWithoutOutcomesIsAskedForAlone(t *testing.T) {
+func TestBatchWithoutOutcomesIsFetchedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, _ := numbered(2)
 		d := newDataset(t, origintest.New(nil), ownedBy{Peer: said{Answer: Answer{Value: []byte("v"), Fresh: time.Second}}}, testPolicy())
-		d.Prefetch(keys, ReadOptions{})
-		getAll(t, d, keys, map[string]string{keys[0]: "v", keys[1]: "v"})
+		getMany(t, d, keys, map[string]string{keys[0]: "v", keys[1]: "v"})
 	})
 }
 
-func TestBatchGoesWithoutThoseWhoFindTheirAnswerInMemory(t *testing.T) {
+// A new owner asks the previous one for the keys of a batch with one request.
+func TestBatchAfterAChangeOfOwnerIsHandedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys, rows := numbered(3)
-		c := newCluster(t, 2, origintest.New(rows), testPolicy())
-		for _, d := range c.members { // one loads, the other one hops
-			get(t, d, keys[1]) // between the look at it and its flight
-			p, r := d.newPrefetch(), d.readFor(ReadOptions{}, d.now())
-			for _, key := range keys {
-				p.begin(key, r)
-			}
-			p.end()
-			getAll(t, d, keys, rows)
-		}
-		if n := c.batches.Load(); n != 1 {
-			t.Errorf("%d requests; want 1", n)
+		keys, rows := numbered(10)
+		o := origintest.New(rows)
+		c := newCluster(t, 2, o, testPolicy())
+		getMany(t, c.members[0], keys[:5], rows)
+		c.order, c.prev = func(int) (int, int) { return 1, 0 }, 0
+		time.Sleep(tick)
+		getMany(t, c.members[1], keys, rows)
+		if n, asked, requests := o.Queries(), o.Keys(), c.batches.Load(); n != 2 || asked != 10 || requests != 1 {
+			t.Errorf("%d queries of %d keys after %d requests; want each key once, in 2 queries, after 1 request", n, asked, requests)
 		}
 	})
 }
 
-func TestGatheringGoesWithoutThoseWhoComeTooLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := gather(func(_ context.Context, qs []int) []int { return qs })
-		early, late := g.place(), g.place()
-		ctx, cancel := context.WithTimeout(t.Context(), tick)
-		defer cancel()
-		if a, ok := early.ask(ctx, 7); !ok || a != 7 {
-			t.Errorf("got %d, %t", a, ok)
-		}
-		if _, ok := late.ask(t.Context(), 8); ok {
-			t.Error("who came after the others had gone was answered")
-		}
-		if _, ok := early.ask(t.Context(), 9); ok {
-			t.Error("a second question was answered")
-		}
-	})
+type panickingPeer struct{ said }
+
+func (panickingPeer) Fetch(context.Context, Query) (Answer, error) { panic("boom") }
+
+func TestPanicWhileABatchIsFetchedIsAnErrorOfItsKeys(t *testing.T) {
+	keys, _ := numbered(20)
+	d := newDataset(t, origintest.New(nil), ownedBy{Peer: panickingPeer{}}, testPolicy())
+	for _, r := range d.GetMany(t.Context(), keys, ReadOptions{}) {
+		expectKind(t, r.Err, KindInternal)
+	}
 }

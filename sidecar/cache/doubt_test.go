@@ -38,43 +38,8 @@ func TestOutcomesThatAreRememberedAreBoundedInBytes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := (len(d.done.young) + len(d.done.old)) * MaxValueBytes; n > 2*d.done.maxBytes || n > 64<<20/8 {
-			t.Errorf("%d bytes are remembered; want %d at most", n, 2*d.done.maxBytes)
-		}
-	})
-}
-
-func TestTellerThatFallsBehindTellsOfWhatIsStillToCome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began, last := time.Now(), time.Time{}
-		teller := newTeller(func(context.Context, []Invalidation) { last = time.Now() })
-		teller.tell(Invalidation{Key: "written late"}, 2*time.Second)
-		for i := range 2 * maxTold {
-			teller.tell(Invalidation{Key: fmt.Sprint(i)}, time.Second)
-		}
-		time.Sleep(time.Minute)
-		teller.close()
-		if after := last.Sub(began); after != 2*time.Second {
-			t.Errorf("the last was told after %v; the write may end after 2s", after)
-		}
-	})
-}
-
-func TestWhatIsDueNowDoesNotWaitForWhatIsDueLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began, told := time.Now(), map[string]time.Duration{}
-		teller := newTeller(func(_ context.Context, list []Invalidation) {
-			for _, i := range list {
-				told[i.Key] = time.Since(began)
-			}
-		})
-		teller.tell(Invalidation{Key: "later"}, time.Hour)
-		time.Sleep(time.Second)
-		teller.tell(Invalidation{Key: "now"}, 0)
-		time.Sleep(2 * time.Hour)
-		teller.close()
-		if told["now"] != time.Second || told["later"] != time.Hour {
-			t.Errorf("told %v", told)
+		if n := d.writer.outcomes.outcomes.Len() * MaxValueBytes; n == 0 || n > 64<<20/8 {
+			t.Errorf("%d bytes are remembered; want at most %d", n, 64<<20/8)
 		}
 	})
 }
@@ -107,7 +72,7 @@ func TestUnknownWriteWithAConditionIsToldOnceItMustHaveEnded(t *testing.T) {
 		former := c.members[1] // loads for itself
 		c.order = func(from int) (int, int) { return from, from }
 		o.Slow(900 * tick)
-		_, err := writer.Write(t.Context(), Change{Key: "k", Value: []byte("new"), If: Condition{ETag: etag([]byte("old"))}})
+		_, err := writer.Write(t.Context(), Change{Key: "k", Value: []byte("new"), If: Condition{ETag: etagOf([]byte("old"))}})
 		expectKind(t, err, KindUnknown)
 		synctest.Wait() // the owner loads the row
 		o.Slow(1900 * tick)

@@ -2,7 +2,7 @@ package cache
 
 import "time"
 
-// Explanation is what this member's memory knows of one key. Durations are zero where nothing is held.
+// Explanation is what this member's memory has of one key. Durations are zero if there is no entry.
 type Explanation struct {
 	Held    bool   `json:"held"`
 	Absent  bool   `json:"absent,omitempty"`
@@ -13,42 +13,42 @@ type Explanation struct {
 	Bytes   int    `json:"bytes,omitempty"`
 	// Age is the time since the load of the entry began, an upper bound.
 	Age time.Duration `json:"age_ns,omitempty"`
-	// Fresh is how long the entry stays fresh; negative when its ttl has passed, 0 when it was ended before.
+	// Fresh is how long the entry stays fresh; negative if its ttl has passed, 0 if it was expired before.
 	Fresh time.Duration `json:"fresh_ns,omitempty"`
-	// Usable is how long the entry may be given as a stale answer; negative when no longer.
+	// Usable is how long the entry may be sent as a stale answer; negative if that time has passed.
 	Usable time.Duration `json:"usable_ns,omitempty"`
-	// LastLoad is how long the load or the hop that brought the entry took.
+	// LastLoad is how long the load or the peer fetch of the entry took.
 	LastLoad time.Duration `json:"last_load_ns,omitempty"`
-	// Why is the reason of that load: one of reasonNames.
+	// Why is the reason of that load; see entries.Reason.
 	Why string `json:"why,omitempty"`
-	// Failing says that the last refresh has failed and that stale answers are given.
+	// Failing: the last refresh has failed, and stale answers are sent.
 	Failing bool `json:"failing,omitempty"`
 }
 
-// Explain says what is held for key. It does not count as a read.
+// Explain describes the entry of key. It does not count as a read.
 func (d *Dataset) Explain(key string) Explanation {
 	e, ok := d.store.Peek(key)
 	if !ok {
 		return Explanation{}
 	}
 	now := d.now()
-	fresh := time.Duration(e.freshUntil - now)
-	if e.ended.Load() {
-		fresh = min(fresh, 0) //guard:copy-ended-explained-fresh
+	fresh := time.Duration(e.FreshUntil - now)
+	if e.Expired() {
+		fresh = min(fresh, 0) //guard:expired-copy-is-explained-as-fresh
 	}
 	return Explanation{
 		Held:     true,
-		Absent:   e.absent,
-		Local:    e.local(),
-		Owner:    e.owner,
-		Version:  e.version,
-		ETag:     e.etag,
-		Bytes:    len(e.value),
-		Age:      time.Duration(now - e.began),
+		Absent:   e.NotFound,
+		Local:    e.Local(),
+		Owner:    e.Owner,
+		Version:  e.Version,
+		ETag:     e.ETag,
+		Bytes:    len(e.Value),
+		Age:      time.Duration(now - e.Began),
 		Fresh:    fresh,
-		Usable:   time.Duration(e.staleUntil - now),
-		LastLoad: time.Duration(e.took),
-		Why:      reasonNames[e.reason],
-		Failing:  e.retryAt.Load() != 0,
+		Usable:   time.Duration(e.StaleUntil - now),
+		LastLoad: time.Duration(e.Took),
+		Why:      e.Reason.String(),
+		Failing:  e.Failing(),
 	}
 }

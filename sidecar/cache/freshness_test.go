@@ -276,10 +276,13 @@ func (o *othersFlights) Route(_, key string) Route {
 		return Route{}
 	}
 	o.left--
-	o.of.loads.Start(key, time.Minute, func(context.Context) (found, error) {
-		time.Sleep(tick)
-		f, _ := o.of.inMemory(key, need{})
-		return f, nil
-	})
+	go func() {
+		_, _ = o.of.fetcher.loads.Do(context.Background(), key, time.Minute, func(context.Context) (result, error) {
+			time.Sleep(tick)
+			e, _ := o.of.store.Peek(key)
+			return result{entry: e, source: SourceHit, asOf: e.Began}, nil
+		})
+	}()
+	time.Sleep(tick / 2)
 	return Route{}
 }

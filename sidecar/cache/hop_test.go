@@ -143,8 +143,8 @@ func TestMemberThatDoesNotOwnTheKeyServesAndKeepsItShortly(t *testing.T) {
 		if n := c.members[0].Stats().Served.Load(); n != 0 {
 			t.Errorf("the request was forwarded")
 		}
-		if e := c.members[2].Explain("k"); e.Fresh != 2*time.Second || e.Why != "gutter" {
-			t.Errorf("kept for %v, %s; want 2s, gutter", e.Fresh, e.Why)
+		if e := c.members[2].Explain("k"); e.Fresh != 2*time.Second || e.Why != "failover" {
+			t.Errorf("kept for %v, %s; want 2s, failover", e.Fresh, e.Why)
 		}
 	})
 }
@@ -230,9 +230,9 @@ func TestOwnerAndSuccessorAway(t *testing.T) {
 			}
 			all.Wait()
 			// In the second that they wait, ten rounds of loads begin, and an eleventh when it ends.
-			if o.Peak() != maxFallbacks || refused.Load() < 100-11*maxFallbacks || refused.Load() > 100-10*maxFallbacks {
+			if o.Peak() != maxFailoverLoads || refused.Load() < 100-11*maxFailoverLoads || refused.Load() > 100-10*maxFailoverLoads {
 				t.Errorf("%d loads at once, %d of 100 refused; want %d, and those whose turn did not come within 1s",
-					o.Peak(), refused.Load(), maxFallbacks)
+					o.Peak(), refused.Load(), maxFailoverLoads)
 			}
 		})
 	})
@@ -300,8 +300,8 @@ func TestPeekAtAPreviousOwnerThatIsGoneCostsLittle(t *testing.T) {
 		d := newDataset(t, o, peekAt{previous: silent{}}, testPolicy())
 		began := time.Now()
 		expect(t, get(t, d, "k"), "v", SourceLoad)
-		if waited := time.Since(began); waited != peekTimeout {
-			t.Errorf("the load waited %v for the peek; want %v", waited, peekTimeout)
+		if waited := time.Since(began); waited != handoverTimeout {
+			t.Errorf("the load waited %v for the peek; want %v", waited, handoverTimeout)
 		}
 	})
 }
@@ -353,4 +353,52 @@ func TestValuesNeverMix(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// frozen is a member that reports the end of its deadline when it resumes, as one that was stopped with SIGSTOP does.
+type frozen struct {
+	said
+	after time.Duration
+}
+
+func (f frozen) Fetch(context.Context, Query) (Answer, error) {
+	time.Sleep(f.after)
+	return Answer{}, &Error{Kind: KindDeadline, Err: errors.New("the caller's deadline passed")}
+}
+
+func (frozen) Write(context.Context, Change) (Answer, error) {
+	return Answer{}, &Error{Kind: KindUnknown, Err: errors.New("deadline")}
+}
+
+type ownerAndSuccessor struct {
+	NoPeers
+	owner, successor Peer
+}
+
+func (o ownerAndSuccessor) Route(string, string) Route {
+	return Route{Owner: o.owner, Successor: o.successor}
+}
+
+func TestDeadlineOfAFrozenMemberIsNoAnswer(t *testing.T) {
+	for _, after := range []time.Duration{0, 900 * time.Millisecond, 1250 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "v"})
+			successor := newCluster(t, 1, o, testPolicy())
+			d := newDataset(t, o, ownerAndSuccessor{owner: frozen{after: after}, successor: link{successor, 0}}, testPolicy())
+			a := get(t, d, "k")
+			expect(t, a, "v", SourceLoad)
+			if a.Detail != "owner-unreachable" || d.Stats().PeerFetchErrors.Load() != 1 {
+				t.Errorf("after %v: detail %q, %d fetches without an answer; want the successor's answer", after, a.Detail,
+					d.Stats().PeerFetchErrors.Load())
+			}
+			_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("w")})
+			expectKind(t, err, KindUnknown) // it may have been made
+			ctx, cancel := context.WithTimeout(t.Context(), tick)
+			defer cancel()
+			_, err = d.Get(ctx, "other", ReadOptions{NoCache: true})
+			if after > 0 {
+				expectKind(t, err, KindDeadline) // the caller's own
+			}
+		})
+	}
 }

@@ -199,7 +199,7 @@ func TestDeletionOfNothingDropsWhatIsHeld(t *testing.T) {
 			}
 		})
 		time.Sleep(tick)
-		d.fences.raiseAll() // something happens to another key of the stripe
+		d.ApplyInvalidation(Invalidation{Key: "other/", Prefix: true}) // keys share epochs
 		writes.Wait()
 		if a := get(t, d, "k"); !a.NotFound {
 			t.Errorf("read %q after its deletion", a.Value)
@@ -224,7 +224,7 @@ func TestFloorsOutliveALowerTTL(t *testing.T) {
 		reader.store.Resize(0)
 		reader.store.Resize(1 << 20)
 		for i := range 3 { // floors of other keys make room
-			reader.see(fmt.Sprint(i), floor{asOf: reader.now()})
+			put(t, reader, fmt.Sprint(i), "v")
 			time.Sleep(5 * time.Second)
 		}
 		c.order = func(int) (int, int) { return 0, 1 } // which holds the old one for an hour
@@ -275,22 +275,6 @@ func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T)
 			}
 		})
 	}
-}
-
-func TestFloorsOfLongKeysAreFewer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDataset(t, origintest.New(nil), nil, testPolicy())
-		_, most := d.Bounds()
-		for i := range most {
-			d.ApplyInvalidation(Invalidation{Dataset: "test", Key: fmt.Sprintf("%0*d", MaxKeyBytes, i)})
-		}
-		if n, _ := d.Bounds(); n == 0 || n > most*floorKeyBytes/MaxKeyBytes {
-			t.Errorf("%d floors of keys of %d bytes; want at most %d", n, MaxKeyBytes, most*floorKeyBytes/MaxKeyBytes)
-		}
-		if forgotten := d.Stats().BoundsEvicted.Load(); forgotten == 0 {
-			t.Error("floors were forgotten early, and not counted")
-		}
-	})
 }
 
 func TestOlderAbsenceIsNoWorseThanTheOneThatWasSeen(t *testing.T) {

@@ -6,170 +6,233 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 )
 
-// staleWait is how long a read that has a stale answer waits for a better one when the origin is not known to fail.
-const staleWait = 100 * time.Millisecond
+const (
+	// staleWait is how long a read that has a stale answer waits for a fresh one when the origin is not known to fail.
+	staleWait = 100 * time.Millisecond
+	// staleRetry is how long stale answers are sent without a load after a refresh has failed.
+	staleRetry = time.Second
+	// maxRounds bounds the flights that a read waits for until one is recent enough. The first may have begun too early;
+	// those after it may belong to readers that had missed before, and find in memory what the first one stored.
+	maxRounds = 16
+)
 
-// staleRetry is how long a stale answer is given without asking anybody, after a refresh has failed.
-const staleRetry = time.Second
-
-// Get answers a read of an application. key may lie in memory that the caller reuses: it is copied where it is kept.
+// Get answers a read of an application. The memory of key may be reused by the caller: it is copied where it is kept.
 // Every error has a Kind.
 func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
 	now := d.now()
-	if e, ok := d.store.Get(key); ok && d.good(key, e, now) && !o.NoCache && o.admits(e.version) { //guard:hit-older-than-version-asked
-		if o.prefetched != 0 {
-			a := e.answer(now, e.sourceSince(o.prefetched))
-			d.countMiss(a, nil)
-			return a, nil
-		}
-		d.countHit(e)
-		if e.dueEarly(now) {
-			d.refreshEarly(strings.Clone(key), e)
-		}
-		return e.answer(now, e.source()), nil
+	if e, ok := d.hit(key, o, now); ok {
+		return answerOf(e, now, sourceOf(e)), nil
 	}
-	a, err := d.miss(ctx, strings.Clone(key), d.readFor(o, now)) //guard:key-memory-caller-reuses
-	if err == nil && !a.NotFound && !o.admits(a.Version) {
-		err = d.tooOld(a, o)
-	}
-	if o.prefetched != 0 && err == nil && !a.Stale && (a.Source == SourceHit || a.Source == SourceLocalHit) {
-		a.Source = SourcePeerHit // it came into memory since this read has looked there
-		if d.now()-int64(a.Age) >= o.prefetched {
-			a.Source = SourceLoad
-		}
-	}
-	d.countMiss(a, err)
-	return a, err
+	r := d.newRead(strings.Clone(key), o, now) //guard:key-in-memory-that-the-caller-reuses
+	d.resolve(ctx, []*read{r})
+	return d.finish(r, o)
 }
 
-func (d *Dataset) readFor(o ReadOptions, now int64) read {
-	r := read{began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(bounded(o.MaxStale))}
+// hit returns the entry of key if it answers a read at once, and counts the read.
+func (d *Dataset) hit(key string, o ReadOptions, now int64) (*entries.Entry, bool) {
+	e, ok := d.store.Get(key)
+	if !ok || !d.trusts(key, e, now) || o.NoCache || !o.admits(e.Version) { //guard:hit-below-the-required-version
+		return nil, false
+	}
+	d.countHit(e)
+	if e.RefreshEarly(now) {
+		d.fetcher.refreshEarly(strings.Clone(key), e)
+	}
+	return e, true
+}
+
+// Serve answers a read of another member: from memory or by a load, and never by asking a third member.
+func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
+	r, a, ok := d.serveHit(q, d.now())
+	if ok {
+		return a, nil
+	}
+	d.resolve(ctx, []*read{r})
+	return r.answer, r.err
+}
+
+// serveHit answers q from memory, or else returns the read to resolve.
+func (d *Dataset) serveHit(q Query, now int64) (r *read, a Answer, ok bool) {
+	d.stats.Served.Add(1)
+	need := boundOf(q, now)
+	if e, ok := d.store.Get(q.Key); ok && d.serves(q, e, now) && need.Allows(e, e.Began) {
+		if e.RefreshEarly(now) {
+			d.fetcher.refreshEarly(q.Key, e)
+		}
+		return nil, answerOf(e, now, SourceHit), true
+	}
+	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true}, Answer{}, false
+}
+
+// serves reports whether a fresh entry may answer another member. MemoryOnly comes from a new owner, because the key has
+// moved: that this member no longer owns it is no reason for doubt.
+func (d *Dataset) serves(q Query, e *entries.Entry, now int64) bool {
+	if q.MemoryOnly {
+		return e.Fresh(now)
+	}
+	return d.trusts(q.Key, e, now)
+}
+
+// read is one read that memory does not answer at once.
+type read struct {
+	key        string
+	began      int64
+	need       entries.Bound // what the caller requires
+	memoryOnly bool
+	served     bool  // for another member: do not ask a third one
+	limitStale bool  // the caller limits how stale an answer may be:
+	maxStale   int64 // at most so far past its ttl
+
+	bound      entries.Bound  // need, and what this member knows of the key
+	stale      *entries.Entry // the answer if the origin fails; nil: none
+	early      bool           // a refresh before the ttl has passed
+	background bool           // answered already; the load goes on
+	route      Route
+
+	answer Answer
+	err    error
+}
+
+func (d *Dataset) newRead(key string, o ReadOptions, now int64) *read {
+	r := &read{
+		key: key, began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(bounded(o.MaxStale)),
+	}
 	switch {
 	case o.NoCache:
-		r.need = need{floor{anew: now}}
+		r.need.MinLoadTime = now
 	case o.MinVersion != 0:
-		r.need = need{floor{version: o.MinVersion, asOf: now}}
+		r.need.Version, r.need.AsOf = o.MinVersion, now
 	}
 	return r
 }
 
-// tooOld is no error that passes where rows have no version: it can not be reached by waiting.
-func (d *Dataset) tooOld(a Answer, o ReadOptions) error {
-	if a.Version == 0 {
-		return &Error{Kind: KindVersion, Err: fmt.Errorf(
-			"dataset %s has no version column; ask for a new value with no-cache instead of for a version", d.name)}
-	}
-	return &Error{Kind: KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
-		"dataset %s: the origin has version %d of the row, and %d or later was asked for", d.name, a.Version, o.MinVersion)}
+// accepts reports whether a stale entry may answer r at all.
+func (r *read) accepts(held *entries.Entry, bound entries.Bound, now int64) bool {
+	return held.Usable(now) && r.need.MinLoadTime == 0 && bound.Allows(held, held.Began) && //guard:stale-answer-below-the-required-version
+		(!r.limitStale || held.WithinStale(now, r.maxStale)) //guard:answer-staler-than-allowed
 }
 
-// Serve answers a read of another member: from memory or by a load, never by asking a third one.
-func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
-	d.stats.Served.Add(1)
-	now := d.now()
-	n := d.needs(q, now)
-	if e, ok := d.store.Get(q.Key); ok && d.serves(q, e, now) && n.met(e, e.began) {
-		if e.dueEarly(now) {
-			d.refreshEarly(q.Key, e)
+// resolve answers reads. It waits for one flight of each that needs one, all at once, and for more where that began too
+// early.
+func (d *Dataset) resolve(ctx context.Context, reads []*read) {
+	started, short := reads[:0:0], ctx
+	for _, r := range reads {
+		if needsFlight := d.look(r); needsFlight {
+			started = append(started, r)
 		}
-		source := SourceHit
-		if e.sourceSince(q.prefetched) == SourceLoad {
-			source = SourceLoad
+		if r.stale != nil && short == ctx {
+			var cancel context.CancelFunc
+			short, cancel = context.WithTimeout(ctx, staleWait)
+			defer cancel()
 		}
-		return e.answer(now, source), nil
 	}
-	return d.miss(ctx, q.Key, read{began: now, need: n, memoryOnly: q.MemoryOnly, served: true})
-}
-
-// serves reports whether a fresh entry may answer another member. A new owner peeks at what this one had as the owner
-// before: that its keys have moved is the reason of the question.
-func (d *Dataset) serves(q Query, e *entry, now int64) bool {
-	if q.MemoryOnly {
-		return e.fresh(now)
+	for round := 1; len(started) > 0; round++ {
+		calls := d.fetcher.start(started)
+		var again []*read
+		for i, r := range started {
+			switch {
+			case r.background:
+			case !d.wait(ctx, short, r, calls[i]) && round < maxRounds: //guard:no-cache-read-accepts-a-load-that-began-before
+				again = append(again, r)
+			}
+		}
+		started = again
 	}
-	return d.good(q.Key, e, now)
 }
 
-// read is what Get and Serve ask of miss.
-type read struct {
-	began      int64
-	need       need
-	memoryOnly bool
-	served     bool  // for another member: never hop
-	expired    bool  // something is held that is no longer fresh
-	limitStale bool  // the caller has said how stale an answer may be:
-	maxStale   int64 // at most so far past its freshness
-}
-
-// takes reports whether a stale entry may answer r at all.
-func (r read) takes(held *entry, n need, now int64) bool {
-	return held.usable(now) && r.need.anew == 0 && n.met(held, held.began) && //guard:stale-answer-older-than-version-asked
-		(!r.limitStale || !held.ended.Load() && now-held.freshUntil <= r.maxStale) //guard:answer-staler-than-asked guard:copy-ended-taken-one-hardly-stale
-}
-
-// miss answers a read for which memory holds nothing fresh.
-func (d *Dataset) miss(ctx context.Context, key string, r read) (Answer, error) {
-	if err := CheckKey(key); err != nil {
-		return Answer{}, err
+// look answers r from memory where it can, and reports whether r needs a flight all the same.
+func (d *Dataset) look(r *read) (needsFlight bool) {
+	if r.err = CheckKey(r.key); r.err != nil {
+		return false
 	}
-	n := r.need
+	r.bound = r.need
 	if !r.served { // a flight that is joined may have begun before this was known
-		n = d.needOf(key, r, r.began) //guard:reader-joins-flight-began-before-seen
+		r.bound = r.need.Merge(d.store.BoundOf(r.key)) //guard:reader-joins-a-flight-from-before-what-was-seen
 	}
-	held, ok := d.store.Peek(key)
-	stale := ok && r.takes(held, n, d.now())
+	now := d.now()
+	held, ok := d.store.Peek(r.key)
+	stale := ok && r.accepts(held, r.bound, now)
 	switch {
 	case r.memoryOnly && stale && r.limitStale:
-		return held.staleAnswer(d.now(), "max-stale"), nil
+		r.answer = staleAnswerOf(held, now, "max-stale")
+		return false
 	case r.memoryOnly:
-		return Answer{}, &Error{Kind: KindNotCached, Err: fmt.Errorf("dataset %s: nothing fresh in memory", d.name)}
-	case stale:
-		r.expired = true
-		return d.missWithStale(ctx, key, r, n, held)
+		r.err = &Error{Kind: KindNotCached, Err: fmt.Errorf("dataset %s: no fresh entry in memory", d.name)}
+		return false
+	case !stale:
+		return true
 	}
-	f, err := d.find(ctx, key, r, n)
-	if err != nil {
-		return Answer{}, d.ofCaller(ctx, err)
-	}
-	return d.answerOf(f, r)
+	r.stale = held
+	return d.lookAtStale(r, held, now)
 }
 
-// answerOf is the answer of a flight, unless it is staler than its reader takes.
-func (d *Dataset) answerOf(f found, r read) (Answer, error) {
-	a := f.answer(r.began, d.now())
-	if f.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
+// lookAtStale decides whether the stale entry answers r at once. Where the origin is known to fail, one reader tries again
+// and the others do not wait.
+func (d *Dataset) lookAtStale(r *read, held *entries.Entry, now int64) (needsFlight bool) {
+	switch {
+	case held.BackOff(now, staleRetry):
+		r.answer = staleAnswerOf(held, now, "origin-error")
+		return false
+	case !held.Fresh(now) && (held.Revalidates(now) || r.limitStale):
+		r.answer, r.background = staleAnswerOf(held, now, "revalidating"), true
+	}
+	return true
+}
+
+// wait waits for a flight and answers r. It reports false if the flight began too early for r. A read that has a stale
+// answer waits only for the shorter context.
+func (d *Dataset) wait(ctx, short context.Context, r *read, call *call) bool {
+	limit := ctx
+	if r.stale != nil {
+		limit = short
+	}
+	res, err := call.Wait(limit)
+	switch {
+	case err == nil:
+		r.answer, r.err = d.answerOf(res, r)
+		return r.bound.Allows(res.entry, res.asOf)
+	case r.stale == nil || ctx.Err() != nil || !excusable(KindOf(err)):
+		r.answer, r.err = Answer{}, d.callersError(ctx, err)
+	default:
+		now := d.now()
+		r.stale.RefreshFailed(now + int64(staleRetry))
+		r.answer, r.err = staleAnswerOf(r.stale, now, detailOf(err)), nil
+	}
+	return true
+}
+
+// answerOf returns the answer of a flight, unless it is staler than its reader allows.
+func (d *Dataset) answerOf(res result, r *read) (Answer, error) {
+	a := res.answer(r.began, d.now())
+	if res.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
 		return Answer{}, d.unavailable(errTooStale)
 	}
 	return a, nil
 }
 
-var errTooStale = errors.New("the origin gives no answer, and what is held is staler than was asked for")
+var errTooStale = errors.New("origin unavailable and cached value exceeds max-stale")
 
-// missWithStale answers a read for which memory holds a stale entry.
-func (d *Dataset) missWithStale(ctx context.Context, key string, r read, n need, held *entry) (Answer, error) {
-	now := d.now()
-	retryAt := held.retryAt.Load() //guard:readers-stale-entry-wait-silent-origin
-	// Where the origin is known to fail, one caller tries again. The others are not even asked to wait.
-	if retryAt != 0 && (now < retryAt || !held.retryAt.CompareAndSwap(retryAt, now+int64(staleRetry))) { //guard:first-read-after-outage-stale
-		return held.staleAnswer(now, "origin-error"), nil
+// finish checks and counts the answer of an application's read.
+func (d *Dataset) finish(r *read, o ReadOptions) (Answer, error) {
+	if r.err == nil && !r.answer.NotFound && !o.admits(r.answer.Version) {
+		r.err = d.tooOld(r.answer, o)
 	}
-	if !held.fresh(now) && (!held.ended.Load() && now < held.swrUntil || r.limitStale) { //guard:may-changed-untold-given-once-more
-		d.refreshFor(key, r)
-		return held.staleAnswer(now, "revalidating"), nil
+	d.countMiss(r.answer, r.err)
+	return r.answer, r.err
+}
+
+// tooOld has no RetryAfter where rows have no version: waiting does not help.
+func (d *Dataset) tooOld(a Answer, o ReadOptions) error {
+	if a.Version == 0 {
+		return &Error{Kind: KindVersion, Err: fmt.Errorf(
+			"dataset %s has no version column; read with no-cache instead of a minimum version", d.name)}
 	}
-	wait, cancel := context.WithTimeout(ctx, staleWait)
-	defer cancel()
-	f, err := d.find(wait, key, r, n)
-	if err == nil {
-		return d.answerOf(f, r)
-	}
-	if ctx.Err() != nil || !excusable(KindOf(err)) {
-		return Answer{}, d.ofCaller(ctx, err)
-	}
-	held.retryAt.CompareAndSwap(0, d.now()+int64(staleRetry))
-	return held.staleAnswer(d.now(), detailOf(err)), nil
+	return &Error{Kind: KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
+		"dataset %s: the origin has version %d of the row, older than the required %d", d.name, a.Version, o.MinVersion)}
 }
 
 // excusable reports whether a stale answer is better than an error of this kind.
@@ -187,29 +250,18 @@ func detailOf(err error) string {
 	return "origin-error"
 }
 
-// ofCaller tells an end of the caller's own context from a failure of the flight that it waited for.
-func (d *Dataset) ofCaller(ctx context.Context, err error) error {
+func (d *Dataset) countHit(e *entries.Entry) {
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return &Error{Kind: KindDeadline, Err: fmt.Errorf("dataset %s: the caller's deadline passed first", d.name)}
-	case ctx.Err() != nil:
-		return &Error{Kind: KindCanceled, Err: fmt.Errorf("dataset %s: the caller went away", d.name)}
-	}
-	return d.classify(err)
-}
-
-func (d *Dataset) countHit(e *entry) {
-	switch {
-	case e.absent:
+	case e.NotFound:
 		d.stats.Negative.Add(1)
-	case e.local():
+	case e.Local():
 		d.stats.LocalHit.Add(1)
 	default:
 		d.stats.Hit.Add(1)
 	}
 }
 
-// countMiss counts a read that was not answered by a fresh entry at once; each read is counted once.
+// countMiss counts a read that was not answered by a fresh entry at once. Each read is counted once.
 func (d *Dataset) countMiss(a Answer, err error) {
 	switch {
 	case err != nil:

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Watch notes which of some keys may have changed, until it is closed. It holds one mark a key, however many changes
-// come while nobody takes them.
+// Watch notes which of some keys may have changed, until it is closed. It holds one mark per key, however many changes come
+// before they are taken.
 type Watch struct {
 	of    *watches
 	keys  []string
@@ -17,14 +17,14 @@ type Watch struct {
 	marks map[string]struct{}
 }
 
-// Watch begins to note changes of keys, which are distinct. Close it.
+// Watch begins to note changes of keys, which must be distinct. Close it.
 func (d *Dataset) Watch(keys []string) *Watch {
-	w := &Watch{of: &d.watches, keys: keys, ready: make(chan struct{}, 1), marks: map[string]struct{}{}}
-	d.watches.add(w)
+	w := &Watch{of: d.invalidator.watches, keys: keys, ready: make(chan struct{}, 1), marks: map[string]struct{}{}}
+	w.of.add(w)
 	return w
 }
 
-// Ready is received from once after something was noted; then Take it.
+// Ready receives one value after changes were noted; then call Take.
 func (w *Watch) Ready() <-chan struct{} { return w.ready }
 
 // Take returns the keys that were noted since the last Take, in no order.
@@ -47,13 +47,13 @@ func (w *Watch) note(key string) {
 	w.mu.Unlock()
 	select {
 	case w.ready <- struct{}{}:
-	default: // it has been told
+	default: // it is ready already
 	}
 }
 
-// watches are the open ones of a dataset. Its zero value has none.
+// watches are the open Watches of a dataset. The zero value has none.
 type watches struct {
-	count atomic.Int64 // so that what nobody watches costs no lock
+	count atomic.Int64 // so that changes of keys that nobody watches take no lock
 
 	mu    sync.RWMutex
 	byKey map[string]map[*Watch]struct{}
@@ -86,7 +86,7 @@ func (ws *watches) remove(w *Watch) {
 	ws.count.Add(-1)
 }
 
-// note tells those who watch key.
+// note marks key in the Watches that have it.
 func (ws *watches) note(key string) {
 	if ws.count.Load() == 0 {
 		return
@@ -98,7 +98,7 @@ func (ws *watches) note(key string) {
 	}
 }
 
-// notePrefix tells those who watch keys that start with prefix.
+// notePrefix marks all keys that begin with prefix.
 func (ws *watches) notePrefix(prefix string) {
 	if ws.count.Load() == 0 {
 		return

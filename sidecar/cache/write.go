@@ -3,15 +3,16 @@ package cache
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/broadcast"
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 )
 
@@ -23,103 +24,143 @@ const (
 	MaxIDBytes = 128
 )
 
-// Write makes a change for an application: through the member that owns the key. nil means committed; the answer is the
-// row as it is now, and after it this member answers with nothing older. The write goes on when its caller gives up.
+// Write makes a change for an application, through the member that owns the key. A nil error means committed: the answer is
+// the row as it is now, and later reads of this member return nothing older. The write goes on if its caller gives up.
 // Every error has a Kind.
 func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
 	began := d.now()
-	//guard:write-memory-caller-reuses
+	//guard:written-memory-that-the-caller-reuses
 	c.Dataset, c.Key, c.Value, c.ID = d.name, strings.Clone(c.Key), bytes.Clone(c.Value), strings.Clone(c.ID) // it may outlive the call
 	c.If.ETag = strings.Clone(c.If.ETag)
-	// Time for the owner, and when that cannot be asked for its successor.
-	f, err := d.write(ctx, d.writes, c, 2*(d.commitTimeout()+hopGrace), d.send)
+	res, err := d.writer.route(ctx, c)
 	d.countWrite(err)
 	if err != nil {
 		return Answer{}, err
 	}
-	return f.answer(began, d.now()), nil
+	return res.answer(began, d.now()), nil
 }
 
-// ServeWrite makes a change for another member, in this one, and tells those who follow this member.
+// ServeWrite makes a change for another member, in this one, and publishes the invalidation.
 func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
 	d.stats.WritesServed.Add(1)
-	//guard:write-made-caller-gave-up-long
-	if err := ctx.Err(); err != nil { // this member was frozen: its caller has told everybody that nobody knows
-		return Answer{}, d.unavailable(fmt.Errorf("the write came too late, and was not made: %w", err))
+	//guard:write-is-made-after-its-caller-gave-up
+	if err := ctx.Err(); err != nil { // this member was frozen, and its caller has reported an unknown outcome
+		return Answer{}, d.unavailable(fmt.Errorf("the write arrived after its deadline and was not made: %w", err))
 	}
 	began := d.now()
-	f, err := d.commitAlone(ctx, c)
+	res, err := d.writer.commit(ctx, c)
 	if err != nil {
 		return Answer{}, err
 	}
-	return f.answer(began, d.now()), nil
+	return res.answer(began, d.now()), nil
 }
 
-// commitAlone makes a change here, once for all who ask for it with the same ID.
-func (d *Dataset) commitAlone(ctx context.Context, c Change) (found, error) {
-	return d.write(ctx, d.commits, c, d.commitTimeout(), d.commit) //guard:two-members-wait-each-others-writes
+// writer makes changes: through the owner of the key, or here. The writes of applications, which may be sent to other
+// members, and the commits made here have separate flights: with one map, two members whose rings disagree would wait for
+// each other.
+type writer struct {
+	*invalidator
+	origin          origin.Writer // nil: read-only
+	writes, commits *flight.Group[result]
+	unnamed         atomic.Int64 // writes without an ID
+	outcomes        *idempotencyCache
+	// broadcaster sends invalidations that not only the subscribers of this member must receive.
+	broadcaster *broadcast.Broadcaster[Invalidation]
 }
 
-// commitTimeout is the time for the load that a condition may need, for the write, and for its error: while the origin
-// says what came of it, it is known.
-func (d *Dataset) commitTimeout() time.Duration {
-	p := d.Policy()
-	return p.LoadTimeout + p.WriteTimeout + hopGrace
-}
-
-// write makes a change in a flight: it must not be cut off in the middle because its caller leaves.
-func (d *Dataset) write(ctx context.Context, flights *flight.Group[found], c Change, timeout time.Duration,
-	do func(context.Context, Change) (found, error)) (found, error) {
-	if err := d.checkChange(c); err != nil {
-		return found{}, err
+func newWriter(v *invalidator, c Config) *writer {
+	w := &writer{
+		invalidator: v, origin: c.Writer, outcomes: newIdempotencyCache(c.MaxBytes),
+		writes: flight.New[result](c.Policy.MaxFlights), commits: flight.New[result](c.Policy.MaxFlights),
 	}
-	f, err := flights.Do(ctx, d.flightOf(c), timeout, func(ctx context.Context) (found, error) {
-		f, err := do(ctx, c)
-		if err != nil {
-			f.digest = digestOf(c)
+	w.broadcaster = broadcast.New(Invalidation{Dataset: c.Name, Prefix: true}, w.applyEverywhere)
+	return w
+}
+
+// route makes a change through the first of the attempts for its key that can be reached; in this member at last: SQL is
+// the only truth, and every member may change it.
+func (w *writer) route(ctx context.Context, c Change) (result, error) {
+	timeout := 2 * (w.commitTimeout() + peerGrace) // for the owner and then the successor
+	return w.fly(ctx, w.writes, c, timeout, func(ctx context.Context, c Change) (res result, err error) {
+		for _, a := range w.peers.Route(w.name, c.Key).attempts() {
+			c.Failover = a.failover
+			if a.peer == nil {
+				return w.commit(ctx, c)
+			}
+			if res, err = w.send(ctx, a.peer, c); !errors.Is(err, ErrUnreachable) {
+				break
+			}
 		}
-		return f, d.classifyWrite(err)
+		return res, err
+	})
+}
+
+// commit makes a change here, once for all concurrent writes with the same ID.
+func (w *writer) commit(ctx context.Context, c Change) (result, error) {
+	return w.fly(ctx, w.commits, c, w.commitTimeout(), w.apply) //guard:two-members-wait-for-each-others-writes
+}
+
+// commitTimeout is the time for the load that a condition may need, for the write, and for its error: as long as the origin
+// reports the outcome, it is known.
+func (w *writer) commitTimeout() time.Duration {
+	p := w.Policy()
+	return p.LoadTimeout + p.WriteTimeout + peerGrace
+}
+
+// fly makes a change in a flight: it must not be canceled halfway because its caller leaves.
+func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c Change, timeout time.Duration,
+	do func(context.Context, Change) (result, error)) (result, error) {
+	if err := w.check(c); err != nil {
+		return result{}, err
+	}
+	res, err := flights.Do(ctx, w.flightKey(c), timeout, func(ctx context.Context) (result, error) {
+		res, err := do(ctx, c)
+		if err != nil {
+			res.digest = digestOf(c)
+		}
+		return res, w.classifyWrite(err)
 	})
 	var known *Error
 	switch {
-	//guard:id-answers-another-write guard:write-told-failure-another-one-id
-	case (err == nil || f.digest != 0) && f.digest != digestOf(c): // the flight was that of another write
-		return found{}, &Error{Kind: KindIDReused, Err: fmt.Errorf("dataset %s: %w", d.name, errOtherWrite)}
+	//guard:id-of-another-write-is-accepted guard:write-gets-the-error-of-another-with-its-id
+	case (err == nil || res.digest != 0) && res.digest != digestOf(c): // the flight was that of another write
+		return result{}, &Error{Kind: KindIDReused, Err: fmt.Errorf("dataset %s: %w", w.name, errOtherWrite)}
 	case err == nil:
-		return f, nil
+		return res, nil
 	case errors.As(err, &known):
-		return found{}, err
+		return result{}, err
 	case errors.Is(err, flight.ErrFull), errors.Is(err, flight.ErrClosed):
-		return found{}, d.classify(err)
-	case ctx.Err() == nil: // it was the flight that did not end in its time
-		d.forget(c.Key, d.commitTimeout())
+		return result{}, w.classify(err)
+	case ctx.Err() == nil: // the flight timed out, not the caller
+		w.invalidateUncertain(c.Key, w.commitTimeout())
 	}
-	return found{}, d.unknown(err)
+	return result{}, w.unknown(err)
 }
 
-func (d *Dataset) checkChange(c Change) error {
+// check returns what is wrong with a change.
+func (w *writer) check(c Change) error {
 	switch {
-	case d.writer == nil:
-		return &Error{Kind: KindReadOnly, Err: fmt.Errorf("dataset %s: %w", d.name, errReadOnly)}
+	case w.origin == nil:
+		return &Error{Kind: KindReadOnly, Err: fmt.Errorf("dataset %s: %w", w.name, errReadOnly)}
 	case len(c.Value) > MaxValueBytes:
-		return d.invalidValue(fmt.Errorf("the value has %d bytes; at most %d are allowed", len(c.Value), MaxValueBytes))
+		return w.invalidValue(fmt.Errorf("the value has %d bytes; at most %d are allowed", len(c.Value), MaxValueBytes))
 	case len(c.ID) > MaxIDBytes:
-		return d.invalidValue(fmt.Errorf("the idempotency id has %d bytes; at most %d are allowed", len(c.ID), MaxIDBytes))
+		return w.invalidValue(fmt.Errorf("the idempotency id has %d bytes; at most %d are allowed", len(c.ID), MaxIDBytes))
 	case c.Delete && (c.If.Absent || len(c.Value) > 0):
-		return d.invalidValue(errors.New("a deletion has no value, and is not of a row that is absent"))
+		return w.invalidValue(errors.New("DELETE takes no value and cannot require absence"))
 	case c.If.fields() > 1:
-		return d.invalidValue(errors.New("a write has at most one condition"))
+		return w.invalidValue(errors.New("a write has at most one condition"))
 	}
 	return CheckKey(c.Key)
 }
 
 var (
-	errReadOnly   = errors.New("it takes no writes; see `writable` in the configuration")
+	errReadOnly   = errors.New("read-only; set `writable` in the configuration to allow writes")
 	errOtherWrite = errors.New("the idempotency id was used for another write; each write needs its own")
 )
 
-func (d *Dataset) invalidValue(err error) error {
-	return &Error{Kind: KindInvalidValue, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
+func (w *writer) invalidValue(err error) error {
+	return &Error{Kind: KindInvalidValue, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
 }
 
 func (c Condition) fields() (n int) {
@@ -131,110 +172,95 @@ func (c Condition) fields() (n int) {
 	return n
 }
 
-// flightOf is one for all writes with the same ID, and each one's own otherwise.
-func (d *Dataset) flightOf(c Change) string {
+// flightKey is the same for all writes with the same ID, and unique otherwise.
+func (w *writer) flightKey(c Change) string {
 	if c.ID == "" {
-		return strconv.FormatInt(d.unnamed.Add(1), 10)
+		return strconv.FormatInt(w.unnamed.Add(1), 10)
 	}
 	return c.ID + "\x00" + c.Key
 }
 
-// digestOf tells writes apart that have the same ID.
-func digestOf(c Change) uint64 {
-	if c.ID == "" {
-		return 0
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %t %q %v", c.Key, c.Delete, c.Value, c.If))
-	return binary.LittleEndian.Uint64(sum[:])
-}
-
-// send gives a change to the owner of its key; where the owner cannot be asked to the successor, and else makes it
-// here: SQL is the only truth, and every member may change it.
-func (d *Dataset) send(ctx context.Context, c Change) (found, error) {
-	route := d.peers.Route(d.name, c.Key)
-	for _, peer := range []Peer{route.Owner, route.Successor} {
-		if peer == nil {
-			break
-		}
-		f, err := d.sendTo(ctx, peer, c)
-		if !errors.Is(err, ErrUnreachable) {
-			return f, err
-		}
-		c.Failover = true
-	}
-	return d.commitAlone(ctx, c)
-}
-
-func (d *Dataset) sendTo(ctx context.Context, peer Peer, c Change) (found, error) {
-	sent := d.now()
+// send has another member make a change.
+func (w *writer) send(ctx context.Context, peer Peer, c Change) (result, error) {
+	ticket := w.store.Begin(c.Key, entries.RemoteCommit)
 	a, err := peer.Write(ctx, c)
 	switch {
 	case errors.Is(err, ErrUnreachable):
-		return found{}, err
+		return result{}, err
 	case err != nil:
-		d.doubt(c.Key, KindOf(err), d.commitTimeout()) //guard:unknown-write-condition-told-too-early
-		return found{}, err
+		w.failed(c.Key, KindOf(err), w.commitTimeout()) //guard:uncertain-conditional-write-is-invalidated-too-early
+		return result{}, err
 	}
-	e := d.copied(a, peer.ID(), sent)
-	d.drop(c.Key, e.floor()) //guard:writer-reads-there-before-write
-	d.see(c.Key, e.floor())
-	return found{entry: e, source: SourceLoad, asOf: e.began, digest: digestOf(c)}, nil
+	e := w.Policy().copied(a, peer.ID(), ticket.Began, w.now())
+	ticket.Put(e)
+	w.fetcher.forget(c.Key)
+	return result{entry: e, source: SourceLoad, asOf: e.Began, digest: digestOf(c)}, nil
 }
 
-// doubt drops what a write that failed has shown to be outdated, or may make so within the given time.
-func (d *Dataset) doubt(key string, k Kind, running time.Duration) {
+// failed invalidates what a failed write has shown to be outdated, or may outdate within the given time.
+func (w *writer) failed(key string, k Kind, running time.Duration) {
 	switch k {
 	case KindConflict:
-		d.drop(key, floor{anew: d.now() + 1}) //guard:after-conflict-same-entry-read-again
+		w.one(key, entries.Bound{MinLoadTime: w.now() + 1}) //guard:entry-survives-a-conflict
 	case KindUnknown:
-		d.forget(key, running)
+		w.invalidateUncertain(key, running)
 	}
 }
 
-// forget drops key everywhere: now, and once more when a write of which nobody knows can no longer be running.
-func (d *Dataset) forget(key string, running time.Duration) {
-	i := Invalidation{Dataset: d.name, Key: key}
-	d.ApplyInvalidation(i)
-	d.peers.Publish(i)
-	d.teller.tell(i, 0)
-	d.teller.tell(i, running) //guard:write-ends-late-told
+// invalidateUncertain invalidates key on every member: now, and again when a write of unknown outcome can no longer be
+// running.
+func (w *writer) invalidateUncertain(key string, running time.Duration) {
+	i := Invalidation{Dataset: w.name, Key: key}
+	w.invalidator.apply(i)
+	w.peers.Publish(i)
+	w.broadcaster.SendAfter(0, i)
+	w.broadcaster.SendAfter(running, i) //guard:late-write-is-not-invalidated
 }
 
-// commit makes a change in the origin, and makes its result what is held of the key.
-func (d *Dataset) commit(ctx context.Context, c Change) (found, error) {
-	if f, ok := d.done.find(c, d.now()); ok {
-		return f, nil
+// applyEverywhere invalidates again here what may have been loaded since, and on all other members. Members that cannot be
+// reached have the ttl.
+func (w *writer) applyEverywhere(ctx context.Context, list []Invalidation) {
+	for _, i := range list {
+		w.invalidator.apply(i)
 	}
-	change, err := d.resolve(ctx, c)
+	w.peers.Broadcast(ctx, list)
+}
+
+// apply makes a change in the origin, and makes its result what is cached of the key.
+func (w *writer) apply(ctx context.Context, c Change) (result, error) {
+	if res, ok := w.outcomes.get(c, w.now()); ok {
+		return res, nil
+	}
+	change, err := w.resolve(ctx, c)
 	if err != nil {
-		return found{}, err
+		return result{}, err
 	}
-	fence := d.fences.of(c.Key)
-	mark, began := fence.Load(), d.now()
-	value, err := d.change(ctx, change)
+	ticket := w.store.Begin(c.Key, entries.Commit)
+	value, err := w.change(ctx, change)
 	if err != nil {
-		d.doubt(c.Key, KindOf(d.classifyWrite(err)), d.Policy().WriteTimeout)
-		return found{}, err
+		w.failed(c.Key, KindOf(w.classifyWrite(err)), w.Policy().WriteTimeout)
+		return result{}, err
 	}
-	e := d.written(c, value, began)
-	d.supersede(c.Key, e, mark)
-	d.announce(c, e)
-	f := found{entry: e, source: SourceLoad, asOf: began, digest: digestOf(c)}
-	d.done.remember(c, f, d.now()) //guard:write-sent-again-happens-again
-	return f, nil
+	e := w.written(c, value, ticket.Began)
+	ticket.Put(e)
+	w.fetcher.forget(c.Key)
+	w.announce(c, e)
+	res := result{entry: e, source: SourceLoad, asOf: ticket.Began, digest: digestOf(c)}
+	w.outcomes.put(c, res, w.now()) //guard:retried-write-is-made-again
+	return res, nil
 }
 
-func (d *Dataset) change(ctx context.Context, c origin.Change) (origin.Value, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Policy().WriteTimeout) //guard:origin-no-time-say-nothing-written
+func (w *writer) change(ctx context.Context, c origin.Change) (origin.Value, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.Policy().WriteTimeout) //guard:origin-has-no-time-to-report-that-nothing-was-written
 	defer cancel()
 	began := time.Now()
-	value, err := d.writer.Write(ctx, c)
-	d.stats.WriteTime.Observe(time.Since(began))
+	value, err := w.origin.Write(ctx, c)
+	w.stats.WriteTime.Observe(time.Since(began))
 	return value, err
 }
 
-// resolve makes of a condition on the ETag one on the version, which the origin can check.
-func (d *Dataset) resolve(ctx context.Context, c Change) (origin.Change, error) {
+// resolve turns a condition on the ETag into one on the version, which the origin can check.
+func (w *writer) resolve(ctx context.Context, c Change) (origin.Change, error) {
 	change := origin.Change{
 		Key: c.Key, Delete: c.Delete, Data: c.Value,
 		If: origin.Condition{Absent: c.If.Absent, Present: c.If.Present, Version: c.If.Version},
@@ -242,98 +268,75 @@ func (d *Dataset) resolve(ctx context.Context, c Change) (origin.Change, error) 
 	if c.If.ETag == "" {
 		return change, nil
 	}
-	n := need{floor{anew: d.now()}} //guard:etag-compared-entry-outdated
-	f, err := d.find(ctx, c.Key, read{served: true, need: n}, n)
+	e, err := w.fetcher.loadNow(ctx, c.Key)
 	switch {
 	case err != nil:
-		return change, d.classify(err) // nothing was written
-	case f.entry.etag != c.If.ETag:
+		return change, w.classify(err) // nothing was written
+	case e.ETag != c.If.ETag:
 		return change, origin.ErrConflict
-	case f.entry.version == 0:
-		return change, d.invalidValue(errors.New("a condition on the ETag needs a version column, which the dataset has not"))
+	case e.Version == 0:
+		return change, w.invalidValue(errors.New("a condition on the ETag needs a version column, which the dataset does not have"))
 	}
-	change.If.Version = f.entry.version
+	change.If.Version = e.Version
 	return change, nil
 }
 
-// written makes the entry of a write. Its times count from before the write, as those of a load do.
-func (d *Dataset) written(c Change, value origin.Value, began int64) *entry {
-	why := reasonWrite
+// written returns the entry of a write. Its times count from before the write, as those of a load do.
+func (w *writer) written(c Change, value origin.Value, began int64) *entries.Entry {
+	why := entries.Write
 	if c.Failover {
-		why = reasonGutter
+		why = entries.Failover
 	}
-	return d.loaded(value, c.Delete, began, why)
+	p := w.Policy()
+	return p.loaded(value, c.Delete, began, w.now(), why, w.inGap(p))
 }
 
-// supersede makes e what is held of key, whose fence stood at mark when the write began. Where something else has
-// happened to the key since, a load without a version too, nobody knows whether e is the latest, and nothing is held.
-func (d *Dataset) supersede(key string, e *entry, mark uint64) {
-	d.see(key, e.floor())
-	fence := d.fences.of(key)
-	raised := fence.Add(1)
-	alone := raised == mark+1 //guard:two-writes-once-earlier-one-kept
-	d.store.RemoveKeyIf(key, func(held *entry) bool {
-		alone = alone && (held.began <= e.began || held.version != 0 && e.version != 0) //guard:write-replaces-read-while-under-way
-		if e.floor().admits(held, held.began) {                                         //guard:deleted-read-deleted
-			return false
-		}
-		d.evicted(key, held)
-		return true
-	})
-	d.loads.Forget(key)
-	d.hops.Forget(key)
-	if alone {
-		d.keep(key, e, func() bool { return fence.Load() == raised })
-	}
-	d.watches.note(key)
-}
-
-// announce tells those who may hold something older. Who follows a member expects of it what it owns: what it does in
-// another's stead it tells everybody.
-func (d *Dataset) announce(c Change, e *entry) {
-	i := Invalidation{Dataset: d.name, Key: c.Key, Version: e.version, Age: time.Duration(d.now() - e.seen)}
-	d.peers.Publish(i)
-	if c.Failover || d.peers.Route(d.name, c.Key).Owner != nil { //guard:nobody-told-write-owners-stead
-		d.teller.tell(i, 0)
+// announce publishes a write to the members that may have something older. Subscribers of a member expect from it what it
+// owns: a write of another member's key goes to everybody.
+func (w *writer) announce(c Change, e *entries.Entry) {
+	i := Invalidation{Dataset: w.name, Key: c.Key, Version: e.Version, Age: time.Duration(w.now() - e.Seen)}
+	w.peers.Publish(i)
+	if c.Failover || w.peers.Route(w.name, c.Key).Owner != nil { //guard:failover-write-reaches-subscribers-only
+		w.broadcaster.SendAfter(0, i)
 	}
 }
 
-// classifyWrite gives an error of the writer its kind. Errors that have one keep it.
-func (d *Dataset) classifyWrite(err error) error {
+// classifyWrite gives an error of the origin its kind. Errors that have one keep it.
+func (w *writer) classifyWrite(err error) error {
 	var known *Error
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
 	case errors.Is(err, origin.ErrUnknown):
-		return d.unknown(err)
+		return w.unknown(err)
 	case errors.Is(err, origin.ErrConflict):
-		return &Error{Kind: KindConflict, Err: fmt.Errorf("dataset %s: %w", d.name, err)}
+		return &Error{Kind: KindConflict, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
 	case errors.Is(err, origin.ErrInvalidValue):
-		return d.invalidValue(err)
+		return w.invalidValue(err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return d.unavailable(fmt.Errorf("nothing was written within %v: %w", d.Policy().WriteTimeout, err))
+		return w.unavailable(fmt.Errorf("nothing was written within %v: %w", w.Policy().WriteTimeout, err))
 	}
-	return d.classify(err)
+	return w.classify(err)
 }
 
-func (d *Dataset) unknown(err error) error {
+func (w *writer) unknown(err error) error {
 	return &Error{Kind: KindUnknown, RetryAfter: retryAfter, Err: fmt.Errorf(
-		"dataset %s: the write may or may not have happened: %w", d.name, err)}
+		"dataset %s: the write may or may not have been made: %w", w.name, err)}
 }
 
-func (d *Dataset) countWrite(err error) {
+func (c *core) countWrite(err error) {
 	if err == nil {
-		d.stats.Written.Add(1)
+		c.stats.Written.Add(1)
 		return
 	}
 	switch KindOf(err) {
 	case KindConflict:
-		d.stats.Conflicts.Add(1)
+		c.stats.Conflicts.Add(1)
 	case KindUnknown:
-		d.stats.WritesUnknown.Add(1)
+		c.stats.WritesUnknown.Add(1)
 	case KindInvalidKey, KindInvalidValue, KindIDReused, KindReadOnly: // the caller's fault
-		d.stats.WritesRefused.Add(1)
+		c.stats.WritesRefused.Add(1)
 	default:
-		d.stats.WriteErrors.Add(1)
+		c.stats.WriteErrors.Add(1)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 )
 
 // put writes and fails the test on an error.
@@ -223,7 +224,7 @@ func TestTwoWritesAtOnceLeaveTheLaterOneOrNothing(t *testing.T) {
 }
 
 func TestConditions(t *testing.T) {
-	old := etag([]byte("v"))
+	old := etagOf([]byte("v"))
 	for name, c := range map[string]struct {
 		change Change
 		want   Kind // 0: written
@@ -271,7 +272,7 @@ func TestConditionOnTheETagNeedsVersions(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Unversioned()
 		d := newDataset(t, o, nil, testPolicy())
-		_, err := d.Write(t.Context(), Change{Key: "k", If: Condition{ETag: etag([]byte("v"))}})
+		_, err := d.Write(t.Context(), Change{Key: "k", If: Condition{ETag: etagOf([]byte("v"))}})
 		expectKind(t, err, KindInvalidValue)
 	})
 }
@@ -295,7 +296,7 @@ func TestETagOfTheRowWhileAnOlderEntryIsHeld(t *testing.T) {
 		get(t, d, "k")
 		time.Sleep(tick)
 		version := o.Set("k", "new") // around the cache
-		a, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: etag([]byte("new"))}})
+		a, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: etagOf([]byte("new"))}})
 		if err != nil || a.Version != version+1 {
 			t.Errorf("got %+v, %v", a, err)
 		}
@@ -470,13 +471,13 @@ func TestSameIDWritesOnce(t *testing.T) {
 func TestIDsThatAreRememberedAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
-		for i := range 3 * maxDone {
+		for i := range 3 * maxOutcomes {
 			if _, err := d.Write(t.Context(), Change{Key: "k", ID: fmt.Sprint(i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if n := len(d.done.young) + len(d.done.old); n > 2*maxDone {
-			t.Errorf("%d ids are remembered; want %d at most", n, 2*maxDone)
+		if n := d.writer.outcomes.outcomes.Len(); n > 2*maxOutcomes {
+			t.Errorf("%d ids are remembered; want %d at most", n, 2*maxOutcomes)
 		}
 	})
 }
@@ -630,7 +631,7 @@ func TestEntryOfAFormerOwnerIsNoBetterThanACopy(t *testing.T) {
 		time.Sleep(testPolicy().TTL)
 		get(t, c.members[0], "k")
 		get(t, c.members[0], "k") // a hit
-		if c.members[0].cautious.Load() {
+		if c.members[0].unsettled.Load() {
 			t.Error("hits are looked at twice for ever")
 		}
 	})
@@ -727,18 +728,6 @@ func TestOlderAnswerIsNotTakenWhileTheOwnerHasNotHeard(t *testing.T) {
 	})
 }
 
-func TestFloorsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDataset(t, origintest.New(nil), nil, testPolicy())
-		for i := range 5 * maxFloors {
-			d.ApplyInvalidation(Invalidation{Key: fmt.Sprint(i)})
-		}
-		if n, most := d.Bounds(); n > most || d.Stats().BoundsEvicted.Load() == 0 {
-			t.Errorf("%d floors of at most %d, %d forgotten", n, most, d.Stats().BoundsEvicted.Load())
-		}
-	})
-}
-
 func TestWatchNotesWhatMayHaveChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"a": "v", "b": "v"})
@@ -781,29 +770,6 @@ func TestWatchNotesWhatMayHaveChanged(t *testing.T) {
 		w.Close()
 		put(t, d, "a", "newest")
 		noted()
-	})
-}
-
-func TestTellerThatFallsBehindTellsToDropEverything(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var told []Invalidation
-		gate := make(chan struct{})
-		teller := newTeller(func(_ context.Context, list []Invalidation) {
-			<-gate
-			told = append(told, list...)
-		})
-		for i := range 2 * maxTold {
-			teller.tell(Invalidation{Key: fmt.Sprint(i)}, 0)
-			if i == 0 {
-				synctest.Wait() // the first is being told
-			}
-		}
-		close(gate)
-		synctest.Wait()
-		teller.close()
-		if len(told) > maxTold+2 || !told[1].Prefix {
-			t.Errorf("%d told, the second %+v; want one of everything in place of those that were too many", len(told), told[1])
-		}
 	})
 }
 
@@ -949,7 +915,7 @@ func TestStaleAnswerThatComesLateDoesNotBringBackWhatWasSeenToBeGone(t *testing.
 		var early sync.WaitGroup
 		early.Go(func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) })
 		synctest.Wait()
-		d.hops.ForgetAll()
+		d.fetcher.fetches.ForgetAll()
 		close(s.gates[1])
 		if a := get(t, d, "k"); !a.NotFound {
 			t.Fatalf("got %+v", a)
@@ -957,11 +923,11 @@ func TestStaleAnswerThatComesLateDoesNotBringBackWhatWasSeenToBeGone(t *testing.
 		time.Sleep(tick)
 		close(s.gates[0])
 		early.Wait()
-		old := &entry{version: 1, value: []byte("old")}
-		if f := d.known("k", d.now()); f.admits(old, d.now()-int64(time.Second)) {
-			t.Errorf("after it was seen to be gone, %+v admits the row as it was", f)
+		b := d.store.BoundOf("k")
+		if old := (&entries.Entry{Version: 1, Value: []byte("old")}); b.Allows(old, d.now()-int64(time.Second)) {
+			t.Errorf("after it was seen to be gone, %+v admits the row as it was", b)
 		}
-		if q := d.question("k", d.known("k", d.now())); q.MinVersion != 0 || q.MaxAge == 0 {
+		if q := d.fetcher.queryFor(&job{read: read{key: "k", bound: b}}, false); q.MinVersion != 0 || q.MaxAge == 0 {
 			t.Errorf("others are asked for %+v", q)
 		}
 	})
@@ -1014,10 +980,10 @@ func TestOutcomeIsForgottenAfterItsTimeAlsoWhenNobodyWrites(t *testing.T) {
 		put("first")
 		time.Sleep(time.Hour)
 		put("second")
-		if _, ok := d.done.find(Change{ID: "first"}, d.now()); ok {
+		if _, ok := d.writer.outcomes.get(Change{ID: "first"}, d.now()); ok {
 			t.Error("the outcome of an hour ago is an answer")
 		}
-		if _, ok := d.done.find(Change{ID: "second"}, d.now()); !ok {
+		if _, ok := d.writer.outcomes.get(Change{ID: "second"}, d.now()); !ok {
 			t.Error("the latest outcome is forgotten")
 		}
 	})

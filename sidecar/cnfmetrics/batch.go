@@ -2,10 +2,6 @@ package cnfmetrics
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
-	"sync"
-	"sync/atomic"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -15,10 +11,6 @@ import (
 
 // maxBatch bounds the ids of a batch.
 const maxBatch = 1000
-
-// maxReadersPerBatch is how many misses of one batch are under way at once. It is more than an origin's usual batch, so
-// that one call can fill one query.
-const maxReadersPerBatch = 128
 
 // BatchShowCnfMetrics implements cnfmetrics.v1.CnfMetricsService.
 func (s *Service) BatchShowCnfMetrics(
@@ -53,57 +45,20 @@ type outcome struct {
 	err   error
 }
 
-// batch is the reading of many metrics.
-type batch struct {
-	service  *Service
-	ctx      context.Context
-	ids      []string
-	options  cache.ReadOptions
-	next     atomic.Int64 // index of the next id to read
-	outcomes []outcome    // each is written by the one reader that took its index
-}
-
-// showAll answers all ids, in order, each on its own. The caller reads, too, so that a batch goes on when all other
-// readers are taken.
+// showAll answers all ids, in order. Those that cannot be ids are not read.
 func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
-	b := &batch{service: s, ctx: ctx, ids: ids, outcomes: make([]outcome, len(ids))}
-	b.options = s.dataset.Prefetch(ids, cache.ReadOptions{})
-	var readers sync.WaitGroup
-	for range min(len(ids), maxReadersPerBatch) - 1 {
-		if !s.takeReader() {
-			break
+	outcomes := make([]outcome, len(ids))
+	var keys []string
+	var at []int // :: index in keys → index in ids
+	for i, id := range ids {
+		if wrong := checkShow(&cnfmetricsv1.ShowCnfMetricRequest{CnfId: id}); wrong != nil {
+			outcomes[i].err = invalid(wrong)
+			continue
 		}
-		readers.Go(func() {
-			defer s.stats.BatchReaders.Add(-1)
-			b.read()
-		})
+		keys, at = append(keys, id), append(at, i)
 	}
-	b.read()
-	readers.Wait()
-	return b.outcomes
-}
-
-func (s *Service) takeReader() bool {
-	if s.stats.BatchReaders.Add(1) > int64(s.maxReaders) { //guard:goroutines-batches-metrics-without-bound
-		s.stats.BatchReaders.Add(-1)
-		return false
+	for n, r := range s.dataset.GetMany(ctx, keys, cache.ReadOptions{}) {
+		outcomes[at[n]].found, outcomes[at[n]].err = s.shown(keys[n], r.Answer, r.Err)
 	}
-	return true
-}
-
-func (b *batch) read() {
-	for i := b.next.Add(1) - 1; i < int64(len(b.ids)); i = b.next.Add(1) - 1 {
-		b.outcomes[i] = b.service.showOne(b.ctx, b.ids[i], b.options)
-	}
-}
-
-// showOne makes an error of a panic: it may happen in a goroutine of which the listener knows nothing.
-func (s *Service) showOne(ctx context.Context, id string, options cache.ReadOptions) (o outcome) {
-	defer func() {
-		if p := recover(); p != nil { //guard:panic-batch-metrics-ends-process
-			o = outcome{err: fmt.Errorf("panic while reading a metric of a batch: %v\n%s", p, debug.Stack())}
-		}
-	}()
-	found, err := s.show(ctx, &cnfmetricsv1.ShowCnfMetricRequest{CnfId: id}, options)
-	return outcome{found, err}
+	return outcomes
 }

@@ -3,7 +3,6 @@
 package cnfmetrics
 
 import (
-	"cmp"
 	"context"
 	"sync/atomic"
 
@@ -19,23 +18,16 @@ import (
 // Dataset is what this package asks of a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
 type Dataset interface {
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
-	// Prefetch begins what reads of many keys will wait for, as few hops and loads, and returns the options for these
-	// reads. It does not wait.
-	Prefetch(keys []string, o cache.ReadOptions) cache.ReadOptions
+	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible.
+	GetMany(ctx context.Context, keys []string, o cache.ReadOptions) []cache.Result
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
 }
-
-// DefaultMaxBatchReaders is the bound that a Config without one has.
-const DefaultMaxBatchReaders = 1024
 
 // Config is what a Service is made of.
 type Config struct {
 	Dataset Dataset
 	// Lister goes through the rows of the same table.
 	Lister origin.Lister
-	// MaxBatchReaders bounds the goroutines, of all batches together, that read metrics beside the ones that the calls
-	// have anyway; 0 means DefaultMaxBatchReaders.
-	MaxBatchReaders int
 	// Defect is called with each error of no known kind, which callers are not shown. May be nil.
 	Defect func(error)
 }
@@ -44,17 +36,15 @@ type Config struct {
 // concurrent use. Every error of its methods is a status; each call is bounded by its context.
 type Service struct {
 	cnfmetricsv1.UnimplementedCnfMetricsServiceServer
-	dataset    Dataset
-	lister     origin.Lister
-	maxReaders int
-	defect     func(error)
-	stats      Stats
+	dataset Dataset
+	lister  origin.Lister
+	defect  func(error)
+	stats   Stats
 }
 
 // Stats are the live counters of a Service.
 type Stats struct {
-	BatchReaders atomic.Int64 // goroutines that read metrics of batches, now; bound: Config.MaxBatchReaders
-	Defects      atomic.Int64 // errors of no known kind
+	Defects atomic.Int64 // errors of no known kind
 }
 
 // Columns are those that the table of the metrics has, beside a version.
@@ -65,8 +55,7 @@ func Columns() []string {
 // New returns the service of c.
 func New(c Config) *Service {
 	s := &Service{
-		dataset: c.Dataset, lister: c.Lister, maxReaders: cmp.Or(c.MaxBatchReaders, DefaultMaxBatchReaders),
-		defect: c.Defect,
+		dataset: c.Dataset, lister: c.Lister, defect: c.Defect,
 	}
 	if s.defect == nil {
 		s.defect = func(error) {}
@@ -96,13 +85,18 @@ func (s *Service) show(
 		return nil, invalid(wrong)
 	}
 	a, err := s.dataset.Get(ctx, q.GetCnfId(), o)
+	return s.shown(q.GetCnfId(), a, err)
+}
+
+// shown is the response to a read.
+func (s *Service) shown(id string, a cache.Answer, err error) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	switch {
 	case err != nil:
 		return nil, s.datasetError(err, "cnf_id", conflict)
 	case a.NotFound:
 		return nil, apierror.New(apierror.NotFound, noSuchMetric)
 	}
-	m, err := decodeRow(q.GetCnfId(), a.Value, a.Version)
+	m, err := decodeRow(id, a.Value, a.Version)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,7 +216,9 @@ func (s scripted) Get(context.Context, string, cache.ReadOptions) (cache.Answer,
 
 func (s scripted) Write(context.Context, cache.Change) (cache.Answer, error) { return s.answer, s.err }
 
-func (scripted) Prefetch(_ []string, o cache.ReadOptions) cache.ReadOptions { return o }
+func (s scripted) GetMany(_ context.Context, keys []string, _ cache.ReadOptions) []cache.Result {
+	return slices.Repeat([]cache.Result{{Answer: s.answer, Err: s.err}}, len(keys))
+}
 
 func (s scripted) List(context.Context, origin.ListQuery) ([]origin.Row, error) { return nil, s.err }
 
@@ -422,72 +423,22 @@ func TestBatchAnswersEachIDOnItsOwn(t *testing.T) {
 	})
 }
 
-// counting counts how many reads are under way at once, and holds them until release is closed.
-type counting struct {
-	scripted
-	now, peak atomic.Int64
-	entered   chan struct{}
-	release   chan struct{}
-}
-
-func (c *counting) Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error) {
-	n := c.now.Add(1)
-	defer c.now.Add(-1)
-	for old := c.peak.Load(); n > old && !c.peak.CompareAndSwap(old, n); old = c.peak.Load() {
-	}
-	c.entered <- struct{}{}
-	<-c.release
-	return c.scripted.Get(ctx, key, o)
-}
-
-func TestBatchesShareTheBoundOfTheirReaders(t *testing.T) {
-	d := &counting{entered: make(chan struct{}, 100), release: make(chan struct{})}
-	d.answer.NotFound = true
-	s := New(Config{Dataset: d, MaxBatchReaders: 3})
-	ids := &cnfmetricsv1.BatchShowCnfMetricsRequest{CnfIds: slices.Repeat([]string{"a"}, 20)}
-	done := make(chan error, 2)
-	for range 2 {
-		go func() {
-			_, err := s.BatchShowCnfMetrics(t.Context(), ids)
-			done <- err
-		}()
-	}
-	for range 5 { // two callers and three readers
-		<-d.entered
-	}
-	if n := s.Stats().BatchReaders.Load(); n != 3 {
-		t.Errorf("%d readers", n)
-	}
-	close(d.release)
-	for range 2 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	if n := d.peak.Load(); n != 5 {
-		t.Errorf("%d reads at once", n)
-	}
-	if n := s.Stats().BatchReaders.Load(); n != 0 {
-		t.Errorf("%d readers are left", n)
-	}
-}
-
 type panicking struct{ scripted }
 
 func (panicking) Get(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
 	panic("canary-secret")
 }
 
-func TestPanicFailsItsIDAndNotTheProcess(t *testing.T) {
+func (panicking) GetMany(context.Context, []string, cache.ReadOptions) []cache.Result {
+	panic("canary-secret")
+}
+
+func TestPanicFailsItsRequestAndNotTheProcess(t *testing.T) {
 	s := serve(t, panicking{}, nil)
 	eachDoor(t, s, func(t *testing.T, d door) {
-		if got, err := d.batch("a", "b"); err != nil || !slices.Equal(got, []string{"internal", "internal"}) {
-			t.Errorf("%v, %v", got, err)
-		}
-		_, err := d.show(showOf("a"))
+		_, err := d.batch("a", "b")
+		wantProblem(t, "batch", err, "internal")
+		_, err = d.show(showOf("a"))
 		wantProblem(t, "show", err, "internal")
 	})
-	if n := s.service.Stats().Defects.Load(); n != 4 {
-		t.Errorf("%d defects of batches", n)
-	}
 }

@@ -7,17 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
-	"sync"
-	"sync/atomic"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
-
-// maxReadersPerBatch is how many misses of one batch are under way at once. It is more than an origin's usual batch, so
-// that one request can fill one query.
-const maxReadersPerBatch = 128
 
 // outcome is the answer to one key of a batch.
 type outcome struct {
@@ -25,83 +18,26 @@ type outcome struct {
 	err    error
 }
 
-// batch is the reading of many keys of one dataset.
-type batch struct {
-	server  *Server
-	ctx     context.Context
-	dataset Dataset
-	keys    []string
-	options cache.ReadOptions
-	limit   int64 // of the values, in bytes; a single one may be larger
-
-	next  atomic.Int64 // index of the next key to read
-	bytes atomic.Int64 // of the values so far
-
-	outcomes []outcome // outcomes[i] answers keys[i]; each is written by the one reader that took i
-}
-
-// readAll answers all keys of a batch, in order, each on its own.
+// readAll answers all keys of a batch, in order.
 func (s *Server) readAll(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions) []outcome {
 	return s.readUpTo(ctx, d, keys, o, int64(s.config.MaxBatchBytes))
 }
 
-// readUpTo reads keys until their values reach a limit; the others fail with errBatchBytes. The caller reads too, so
-// that a batch goes on when the other readers are all taken.
+// readUpTo reads keys until their values exceed a limit in bytes, which a single one may exceed; the others fail with
+// errBatchBytes.
 func (s *Server) readUpTo(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions, limit int64) []outcome {
-	b := &batch{server: s, ctx: ctx, dataset: d, keys: keys, options: d.Prefetch(keys, o), limit: limit,
-		outcomes: make([]outcome, len(keys))}
-	var readers sync.WaitGroup
-	for range min(len(keys), maxReadersPerBatch) - 1 {
-		if !s.takeReader() {
-			break
+	outcomes := make([]outcome, len(keys))
+	bytes := int64(0)
+	for i, r := range d.GetMany(ctx, keys, o) {
+		size := int64(len(r.Answer.Value))
+		if bytes > 0 && bytes+size > limit {
+			outcomes[i] = outcome{err: errBatchBytes}
+			continue
 		}
-		readers.Go(func() {
-			defer s.stats.BatchReaders.Add(-1)
-			b.read()
-		})
+		bytes += size
+		outcomes[i] = outcome{r.Answer, r.Err}
 	}
-	b.read()
-	readers.Wait()
-	return b.outcomes
-}
-
-func (s *Server) takeReader() bool {
-	if s.stats.BatchReaders.Add(1) > int64(s.config.MaxBatchReaders) {
-		s.stats.BatchReaders.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (b *batch) read() {
-	for {
-		i := int(b.next.Add(1)) - 1
-		if i >= len(b.keys) {
-			return
-		}
-		b.outcomes[i] = b.readOne(b.keys[i])
-	}
-}
-
-// readOne stops reading once the values fill the answer: a batch must not collect more than memory can hold.
-func (b *batch) readOne(key string) (o outcome) {
-	defer func() {
-		if p := recover(); p != nil {
-			o = outcome{err: fmt.Errorf("panic while reading a key of a batch: %v\n%s", p, debug.Stack())}
-		}
-	}()
-	if err := checkKey(key); err != nil {
-		return outcome{err: &cache.Error{Kind: cache.KindInvalidKey, Err: err}}
-	}
-	if b.bytes.Load() >= b.limit {
-		return outcome{err: errBatchBytes}
-	}
-	a, err := b.dataset.Get(b.ctx, key, b.options)
-	size := int64(len(a.Value))
-	if all := b.bytes.Add(size); all > b.limit && all > size {
-		return outcome{err: errBatchBytes}
-	}
-	return outcome{a, err}
+	return outcomes
 }
 
 // batchEntry is the answer to one key as HTTP gives it: a value or an error.

@@ -18,9 +18,8 @@ type Dataset interface {
 	Name() string
 	// Get may be called with a key that lies in memory which is reused after Get has returned.
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
-	// Prefetch begins what reads of many keys will wait for, as few hops and loads, and returns the options for these
-	// reads. It does not wait.
-	Prefetch(keys []string, o cache.ReadOptions) cache.ReadOptions
+	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible.
+	GetMany(ctx context.Context, keys []string, o cache.ReadOptions) []cache.Result
 	// Write may be called with a key and a value that lie in memory which is reused after Write has returned.
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
 	Invalidate(ctx context.Context, s cache.Scope) (cache.InvalidateResult, error)
@@ -125,9 +124,6 @@ type Config struct {
 	// MaxBatchBytes bounds the values of one batch answer; default 3 MiB, which together with the rest of the message
 	// stays below the 4 MiB that gRPC clients take. The keys beyond it fail, each on its own.
 	MaxBatchBytes int
-	// MaxBatchReaders bounds the goroutines, of all batches together, that read keys beside the ones that the
-	// requests have anyway; default 1024. A batch uses at most 128 of them.
-	MaxBatchReaders int
 	// MaxWatches bounds the watches of HTTP and gRPC together; default 256. One more is refused.
 	MaxWatches int
 	// ReadTimeout bounds the arrival of one request, headers and body; default 5s.
@@ -152,7 +148,6 @@ func (c Config) withDefaults() Config {
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, 1<<20)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
 	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 3<<20)
-	c.MaxBatchReaders = cmp.Or(c.MaxBatchReaders, 1024)
 	c.MaxWatches = cmp.Or(c.MaxWatches, 256)
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
@@ -169,7 +164,6 @@ type Stats struct {
 	HTTP, GRPC, Unix Protocol
 	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
-	BatchReaders   atomic.Int64 // goroutines that read keys of batches, now; bound: Config.MaxBatchReaders
 	BatchTruncated atomic.Int64 // keys of batches refused because Config.MaxBatchBytes was reached
 	Writes         atomic.Int64 // changes that were handed to a dataset, whatever came of them
 	Invalidations  atomic.Int64 // requests to invalidate that were handed to a dataset

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -49,7 +50,20 @@ type scripted struct {
 
 func (s scripted) Name() string { return s.name }
 
-func (scripted) Prefetch(_ []string, o cache.ReadOptions) cache.ReadOptions { return o }
+func (s scripted) GetMany(ctx context.Context, keys []string, o cache.ReadOptions) []cache.Result {
+	results := make([]cache.Result, len(keys))
+	for i, key := range keys {
+		func() {
+			defer func() { // as the flights of a Dataset do
+				if p := recover(); p != nil {
+					results[i].Err = fmt.Errorf("panic: %v", p)
+				}
+			}()
+			results[i].Answer, results[i].Err = s.get(ctx, key, o)
+		}()
+	}
+	return results
+}
 
 func (s scripted) Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error) {
 	return s.get(ctx, key, o)

@@ -30,7 +30,6 @@ type Source struct {
 	PeerListener      func() PeerListener
 	Directory         func() Directory
 	Local             func() Local
-	CNFMetrics        func() CNFMetrics
 	XDS               func() XDS
 	Reloads           func() Reloads
 }
@@ -125,17 +124,11 @@ type Directory struct {
 
 // Local has the counters that all listeners for applications share. Counts are since the start.
 type Local struct {
-	BatchReaders, MaxBatchReaders int64 // goroutines that read keys of batches
-	BatchTruncated                int64 // keys not returned because the response would have been too large
-	Watches, MaxWatches           int64
-	WatchesRefused                int64 // because MaxWatches was reached
-	SlowWatchersClosed            int64 // because they read too slowly
-	InternalErrors                int64 // panics and unclassified errors
-}
-
-// CNFMetrics is the service cnfmetrics.v1.CnfMetricsService.
-type CNFMetrics struct {
-	BatchReaders, MaxBatchReaders int64 // goroutines that read metrics of batches
+	BatchTruncated      int64 // keys not returned because the response would have been too large
+	Watches, MaxWatches int64
+	WatchesRefused      int64 // because MaxWatches was reached
+	SlowWatchersClosed  int64 // because they read too slowly
+	InternalErrors      int64 // panics and unclassified errors
 }
 
 // XDS is the xDS publisher of the ring. Counts are since the start.

@@ -105,14 +105,13 @@ func fullSource(t *testing.T) metrics.Source {
 			}
 		},
 		Local: func() metrics.Local {
-			return metrics.Local{BatchReaders: 64, MaxBatchReaders: 65, BatchTruncated: 66, InternalErrors: 67,
+			return metrics.Local{BatchTruncated: 66, InternalErrors: 67,
 				Watches: 68, MaxWatches: 69, WatchesRefused: 70, SlowWatchersClosed: 73}
 		},
 		XDS: func() metrics.XDS {
 			return metrics.XDS{Clients: 76, MaxClients: 77, Endpoints: 78, Updates: 79, NACKs: 80, ClientsRefused: 110}
 		},
-		CNFMetrics: func() metrics.CNFMetrics { return metrics.CNFMetrics{BatchReaders: 74, MaxBatchReaders: 75} },
-		Reloads:    func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
+		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
 }
 
@@ -227,12 +226,8 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_connections{protocol="http"} 61`,
 		`ringside_max_connections{protocol="http"} 62`,
 		`ringside_listener_refused_total{protocol="http",reason="host"} 63`,
-		`ringside_batch_readers 64`,
-		`ringside_max_batch_readers 65`,
 		`ringside_batch_truncated_total 66`,
 		`ringside_internal_errors_total 67`,
-		`ringside_cnf_metrics_batch_readers 74`,
-		`ringside_cnf_metrics_max_batch_readers 75`,
 		`ringside_watches 68`,
 		`ringside_max_watches 69`,
 		`ringside_watches_refused_total 70`,

@@ -146,17 +146,9 @@ func localMetrics() []metric {
 		{"ringside_listener_refused_total", counter, []string{"protocol", "reason"},
 			"Connections and requests from applications that a listener refused before reading or writing.",
 			readListenerRefused},
-		{"ringside_batch_readers", gauge, nil, "Goroutines that read keys of :batchGet requests.",
-			local(func(l Local) int64 { return l.BatchReaders })},
-		{"ringside_max_batch_readers", gauge, nil, "Limit of ringside_batch_readers.",
-			local(func(l Local) int64 { return l.MaxBatchReaders })},
 		{"ringside_batch_truncated_total", counter, nil,
 			"Keys of :batchGet requests not returned because the response would have been too large.",
 			local(func(l Local) int64 { return l.BatchTruncated })},
-		{"ringside_cnf_metrics_batch_readers", gauge, nil, "Goroutines that read keys of batchShow requests.",
-			cnfMetrics(func(c CNFMetrics) int64 { return c.BatchReaders })},
-		{"ringside_cnf_metrics_max_batch_readers", gauge, nil, "Limit of ringside_cnf_metrics_batch_readers.",
-			cnfMetrics(func(c CNFMetrics) int64 { return c.MaxBatchReaders })},
 		{"ringside_watches", gauge, nil, "Open watches.",
 			local(func(l Local) int64 { return l.Watches })},
 		{"ringside_max_watches", gauge, nil, "Limit of ringside_watches.",
@@ -566,14 +558,6 @@ func local(field func(Local) int64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.Local != nil {
 			emit(float64(field(s.Local())))
-		}
-	}
-}
-
-func cnfMetrics(field func(CNFMetrics) int64) func(*Source, func(float64, ...string)) {
-	return func(s *Source, emit func(float64, ...string)) {
-		if s.CNFMetrics != nil {
-			emit(float64(field(s.CNFMetrics())))
 		}
 	}
 }

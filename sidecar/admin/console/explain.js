@@ -4,8 +4,8 @@ import { html, duration, bytes, count } from "./dom.js";
 
 const whys = {
   "miss": "not cached", "expired": "previous entry expired", "early-refresh": "refreshed before it expired",
-  "no-cache": "requested with no-cache", "gutter": "failover: owner unreachable",
-  "hop": "fetched from the owner", "peek": "copied from the previous owner",
+  "no-cache": "requested with no-cache", "failover": "failover: owner unreachable",
+  "peer-fetch": "fetched from the owner", "handover": "copied from the previous owner", "write": "result of a write",
 };
 
 function verdict(e) {

@@ -1,5 +1,6 @@
-// Package flight merges concurrent calls for the same key into one. Unlike x/sync/singleflight, the call runs on a
-// context of its own and each waiter keeps its own: one that gives up leaves alone.
+// Package flight merges concurrent calls for the same key into one. Unlike x/sync/singleflight, a call runs on a context
+// of its own and each waiter keeps its own, so that one that gives up leaves the others alone; and one function may make
+// the calls of many keys at once.
 package flight
 
 import (
@@ -11,11 +12,13 @@ import (
 	"time"
 )
 
-// ErrFull says that Max calls are under way. Nothing was started.
-var ErrFull = errors.New("too many flights")
+// ErrFull means that Max calls are running. Nothing was started.
+var ErrFull = errors.New("too many concurrent loads")
 
-// ErrClosed says that the Group is closed. Nothing was started.
-var ErrClosed = errors.New("no more flights: it is closed")
+// ErrClosed means that the Group is closed. Nothing was started.
+var ErrClosed = errors.New("closed")
+
+var errNoResult = errors.New("the call returned without a result")
 
 // Group merges calls by key. Use New.
 type Group[V any] struct {
@@ -24,48 +27,98 @@ type Group[V any] struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu    sync.Mutex          // guards calls and count; never held while a call runs
-	calls map[string]*call[V] // the calls that new callers join
-	count int                 // goroutines under way, those that Forget detached included
+	mu    sync.Mutex          // guards calls, count, and the flags of calls; never held while a call runs
+	calls map[string]*Call[V] // the calls that new callers join
+	count int                 // calls whose function has not given a result, including detached ones
 }
 
-type call[V any] struct {
-	done  chan struct{} // closed when value and err are set
-	value V
-	err   error
+// Call is one call that is running or has ended.
+type Call[V any] struct {
+	key            string
+	counted, ended bool          // guarded by Group.mu
+	done           chan struct{} // closed when value and err are set
+	value          V
+	err            error
 }
 
-// New returns a Group of at most max calls under way at once.
+// Func makes the calls of some of the keys that Start was given: started has their indices. It passes each result to
+// finish, with the index of its key, and may go on with other keys after that.
+type Func[V any] func(ctx context.Context, started []int, finish func(i int, value V, err error))
+
+// New returns a Group of at most max calls at once.
 func New[V any](max int) *Group[V] {
 	base, cancel := context.WithCancel(context.Background())
-	return &Group[V]{max: max, base: base, cancel: cancel, calls: map[string]*call[V]{}}
+	return &Group[V]{max: max, base: base, cancel: cancel, calls: map[string]*Call[V]{}}
 }
 
-// Do waits for the call for key, which it starts when there is none. fn's context ends after timeout or at Close, never
-// because a waiter left; at its end the waiters get its error, even when fn does not return. ctx bounds only this wait.
+// Do waits for the call of key, which it starts when there is none. The context of fn ends after timeout or at Close, and
+// never because a waiter left; at its end the waiters get its error, even if fn does not return. ctx bounds only this wait.
 func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
 	fn func(context.Context) (V, error)) (V, error) {
-	c, _, err := g.join(key, timeout, fn)
-	if err != nil {
-		var none V
-		return none, err
+	calls := g.Start([]string{key}, timeout, func(ctx context.Context, _ []int, finish func(int, V, error)) {
+		value, err := fn(ctx)
+		finish(0, value, err)
+	})
+	return calls[0].Wait(ctx)
+}
+
+// Start returns the call of each key. It starts one run of fn for all keys that have no call yet.
+func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Call[V] {
+	calls := make([]*Call[V], len(keys))
+	var started []int
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, key := range keys {
+		call, ok := g.calls[key]
+		if !ok {
+			call = g.addLocked(key)
+			if call.counted {
+				started = append(started, i)
+			}
+		}
+		calls[i] = call
+	}
+	if len(started) > 0 {
+		g.running.Go(func() { g.run(calls, started, timeout, fn) })
+	}
+	return calls
+}
+
+// addLocked returns a new call, which has failed already when it cannot be started.
+func (g *Group[V]) addLocked(key string) *Call[V] {
+	call := &Call[V]{key: key, done: make(chan struct{})}
+	switch {
+	case g.base.Err() != nil:
+		call.err = ErrClosed
+	case g.count >= g.max: //guard:calls-without-bound
+		call.err = ErrFull
+	default:
+		call.counted = true
+		g.calls[key] = call
+		g.count++
+		return call
+	}
+	close(call.done)
+	return call
+}
+
+// Wait returns the result of the call, or the error of ctx when that ends first.
+func (c *Call[V]) Wait(ctx context.Context) (V, error) {
+	select {
+	case <-c.done: // also when ctx has ended
+		return c.value, c.err
+	default:
 	}
 	select {
 	case <-c.done:
 		return c.value, c.err
-	case <-ctx.Done(): //guard:waiters-cancel-ends-load
+	case <-ctx.Done(): //guard:cancel-of-one-waiter-ends-the-call
 		var none V
 		return none, ctx.Err()
 	}
 }
 
-// Start starts the call for key, unless one is under way or there is no room, and does not wait for it.
-func (g *Group[V]) Start(key string, timeout time.Duration, fn func(context.Context) (V, error)) (started bool) {
-	_, started, _ = g.join(key, timeout, fn)
-	return started
-}
-
-// Forget detaches the call for key: those who wait for it still get its result, later callers start a new one.
+// Forget detaches the call of key: those who wait for it still get its result, later callers start a new one.
 func (g *Group[V]) Forget(key string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -79,7 +132,7 @@ func (g *Group[V]) ForgetAll() {
 	clear(g.calls)
 }
 
-// Len returns how many calls are under way.
+// Len returns how many calls are running.
 func (g *Group[V]) Len() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,60 +147,51 @@ func (g *Group[V]) Close() {
 	g.running.Wait()
 }
 
-func (g *Group[V]) join(key string, timeout time.Duration, fn func(context.Context) (V, error)) (
-	c *call[V], started bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if c, ok := g.calls[key]; ok {
-		return c, false, nil
-	}
-	if g.base.Err() != nil {
-		return nil, false, ErrClosed
-	}
-	if g.count >= g.max { //guard:flights-without-bound
-		return nil, false, ErrFull
-	}
-	c = &call[V]{done: make(chan struct{})}
-	g.calls[key] = c
-	g.count++
-	g.running.Go(func() { g.run(key, c, timeout, fn) })
-	return c, true, nil
-}
-
-func (g *Group[V]) run(key string, c *call[V], timeout time.Duration, fn func(context.Context) (V, error)) {
+func (g *Group[V]) run(calls []*Call[V], started []int, timeout time.Duration, fn Func[V]) {
 	ctx, cancel := context.WithTimeout(g.base, timeout)
 	defer cancel()
-	var once sync.Once
-	finish := func(value V, err error) {
-		once.Do(func() {
-			c.value, c.err = value, err
-			g.leave(key, c)
-			close(c.done)
-		})
-	}
-	// The lock on a key is a deadline, not a flag: an fn that hangs holds nobody back for longer.
+	var none V
+	// A call holds its key for the timeout, even if fn hangs.
 	stop := context.AfterFunc(ctx, func() {
-		var none V
-		finish(none, ctx.Err()) //guard:call-hangs-holds-key-ever
+		for _, i := range started {
+			g.end(calls[i], none, ctx.Err(), false) //guard:call-that-hangs-holds-its-key
+		}
 	})
-	value, err := recovered(ctx, fn)
-	stop()
-	g.mu.Lock()
-	g.count-- // before anybody is told, who may then count
-	g.mu.Unlock()
-	finish(value, err)
+	defer stop()
+	err := errNoResult
+	defer func() {
+		for _, i := range started {
+			g.end(calls[i], none, err, true)
+		}
+	}()
+	finish := func(i int, value V, err error) { g.end(calls[i], value, err, true) }
+	if p := recovered(func() { fn(ctx, started, finish) }); p != nil {
+		err = p
+	}
 }
 
-func (g *Group[V]) leave(key string, c *call[V]) {
+// end gives the waiters of a call its result, unless they have one. Returned means that fn is done with it: until then
+// the call counts, even when its time has passed.
+func (g *Group[V]) end(call *Call[V], value V, err error, returned bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.calls[key] == c { //guard:calls-stay-map-second-cache-without
-		delete(g.calls, key)
+	if returned && call.counted {
+		call.counted = false
+		g.count-- // before a waiter gets the result, which may then count
 	}
+	if call.ended {
+		return
+	}
+	call.ended = true
+	if g.calls[call.key] == call { //guard:ended-calls-stay-in-the-map
+		delete(g.calls, call.key)
+	}
+	call.value, call.err = value, err
+	close(call.done)
 }
 
-// PanicError is what the waiters of a call get that panicked. It runs on nobody's stack, where the panic would end the
-// process.
+// PanicError is what the waiters of a call get that panicked: no caller's stack is below it, so that the panic would end
+// the process.
 type PanicError struct {
 	Value any
 	Stack []byte // where it was raised
@@ -155,11 +199,13 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-func recovered[V any](ctx context.Context, fn func(context.Context) (V, error)) (value V, err error) {
+// recovered runs fn and returns a *PanicError if it panicked.
+func recovered(fn func()) (err error) {
 	defer func() {
-		if p := recover(); p != nil { //guard:panic-origin-ends-process
+		if p := recover(); p != nil { //guard:panic-of-an-origin-ends-the-process
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	return fn(ctx)
+	fn()
+	return nil
 }

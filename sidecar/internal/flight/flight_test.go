@@ -3,6 +3,7 @@ package flight
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,15 +29,15 @@ func TestCallersOfOneKeyShareOneCall(t *testing.T) {
 		}
 		waiters.Wait()
 		if v, _ := g.Do(t.Context(), "key", time.Minute, fn); v != 2 {
-			t.Errorf("the call after the flight got %d; want a new flight", v)
+			t.Errorf("the call after the flight got %d; want a new call, 2", v)
 		}
 		if n := len(g.calls); n != 0 {
-			t.Errorf("%d calls are kept after their end: a second cache", n)
+			t.Errorf("%d calls are in the map after their end; want 0", n)
 		}
 	})
 }
 
-func TestWaiterThatGivesUpLeavesAlone(t *testing.T) {
+func TestWaiterThatGivesUpFailsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const waiters = 10000
 		g := New[string](10)
@@ -73,7 +74,7 @@ func TestWaiterThatGivesUpLeavesAlone(t *testing.T) {
 	})
 }
 
-func TestCallThatHangsHoldsKeyNoLongerThanItsTimeout(t *testing.T) {
+func TestCallThatHangsHoldsItsKeyUntilTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[int](10)
 		hang := make(chan struct{})
@@ -87,14 +88,14 @@ func TestCallThatHangsHoldsKeyNoLongerThanItsTimeout(t *testing.T) {
 			t.Errorf("the next call got %d, %v; want 2", v, err)
 		}
 		if g.Len() != 1 {
-			t.Errorf("%d calls are counted; the one that hangs still is under way", g.Len())
+			t.Errorf("%d calls are counted; want 1: the one that hangs is still running", g.Len())
 		}
 		close(hang)
 		g.Close()
 	})
 }
 
-func TestForgetLetsLaterCallersStartAnew(t *testing.T) {
+func TestForgetLetsLaterCallersStartANewCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[string](10)
 		release := make(chan struct{})
@@ -118,27 +119,23 @@ func TestForgetLetsLaterCallersStartAnew(t *testing.T) {
 	})
 }
 
-func TestBoundOfFlightsCountsDetachedOnesToo(t *testing.T) {
+func TestBoundCountsDetachedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[int](2)
 		release := make(chan struct{})
 		wait := func(context.Context) (int, error) { <-release; return 1, nil }
 		for _, key := range []string{"a", "b"} {
-			if !g.Start(key, time.Minute, wait) || g.Start(key, time.Minute, wait) {
-				t.Fatal("the first start of a key, and no other, starts its flight")
-			}
+			go func() { _, _ = g.Do(t.Context(), key, time.Minute, wait) }()
 		}
+		synctest.Wait()
 		g.ForgetAll()
-		if g.Start("c", time.Minute, wait) {
-			t.Error("the third flight of two was started")
-		}
 		if _, err := g.Do(t.Context(), "c", time.Minute, wait); !errors.Is(err, ErrFull) {
-			t.Errorf("the third flight of two got %v", err)
+			t.Errorf("the third of two calls got %v", err)
 		}
 		close(release)
 		synctest.Wait()
 		if _, err := g.Do(t.Context(), "c", time.Minute, wait); err != nil {
-			t.Errorf("after two flights ended: %v", err)
+			t.Errorf("after two calls ended: %v", err)
 		}
 	})
 }
@@ -156,11 +153,10 @@ func TestCloseCancelsAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[int](1)
 		ended := false
-		g.Start("key", time.Minute, func(ctx context.Context) (int, error) {
+		g.Start([]string{"key"}, time.Minute, func(ctx context.Context, _ []int, _ func(int, int, error)) {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended = true
-			return 0, ctx.Err()
 		})
 		g.Close()
 		if !ended {
@@ -170,6 +166,54 @@ func TestCloseCancelsAndWaits(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
+}
+
+// One function makes the calls of all keys that have none yet.
+func TestStartMakesTheCallsOfManyKeysAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New[string](4)
+		go func() {
+			_, _ = g.Do(t.Context(), "b", time.Minute, func(context.Context) (string, error) {
+				time.Sleep(time.Second)
+				return "other", nil
+			})
+		}()
+		synctest.Wait()
+		calls := g.Start([]string{"a", "b", "c", "a", "d", "e"}, time.Minute, func(_ context.Context, started []int, finish func(int, string, error)) {
+			if !slices.Equal(started, []int{0, 2, 4}) {
+				t.Errorf("started for %v; want a, c and d, which have no call, up to the bound", started)
+			}
+			finish(0, "mine", nil)
+			time.Sleep(time.Hour)
+		})
+		for i, want := range []struct {
+			value string
+			err   error
+		}{
+			{value: "mine"}, {value: "other"}, {err: context.DeadlineExceeded},
+			{value: "mine"}, {err: context.DeadlineExceeded}, {err: ErrFull},
+		} {
+			v, err := calls[i].Wait(context.Background())
+			if v != want.value || !errors.Is(err, want.err) {
+				t.Errorf("call %d: got %q, %v; want %q, %v", i, v, err, want.value, want.err)
+			}
+		}
+		if n := g.Len(); n != 2 {
+			t.Errorf("%d calls counted; want the 2 of which the function still holds the result", n)
+		}
+		g.Close()
+		if _, err := g.Start([]string{"a"}, time.Minute, nil)[0].Wait(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+func TestCallWithoutAResultFails(t *testing.T) {
+	g := New[int](1)
+	calls := g.Start([]string{"key"}, time.Minute, func(context.Context, []int, func(int, int, error)) {})
+	if _, err := calls[0].Wait(t.Context()); err == nil {
+		t.Error("got no error; want one, as the function passed no result")
+	}
 }
 
 func BenchmarkDo(b *testing.B) {

@@ -105,6 +105,15 @@ func (c *Cache[V]) Peek(key string) (V, bool) {
 	return held.v, ok
 }
 
+// View calls look with what is held for key, without marking it as used. Look runs as decide does in Update.
+func (c *Cache[V]) View(key string, look func(held V, ok bool)) {
+	s := c.shardOf(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held, ok := s.order.Peek(key)
+	look(held.v, ok)
+}
+
 // Update calls decide with what is held for key and, when it says keep, stores the value that it returns. Size is the
 // payload of that value in bytes; the length of the key and the overhead are added here. Decide runs under the lock
 // that Remove takes, so what it checks still holds when the value is stored; it must be quick and must not call the

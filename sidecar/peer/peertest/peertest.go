@@ -46,8 +46,14 @@ func (d *Dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error
 	return d.ServeFunc(ctx, q)
 }
 
-// PrefetchServed implements server.Dataset.
-func (d *Dataset) PrefetchServed([]cache.Query) {}
+// ServeMany implements server.Dataset.
+func (d *Dataset) ServeMany(ctx context.Context, qs []cache.Query) []cache.Result {
+	results := make([]cache.Result, len(qs))
+	for i, q := range qs {
+		results[i].Answer, results[i].Err = d.Serve(ctx, q)
+	}
+	return results
+}
 
 // Stats implements server.Dataset.
 func (d *Dataset) Stats() *cache.Stats { return &d.Counters }

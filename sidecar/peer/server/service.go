@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -22,8 +21,8 @@ import (
 type Dataset interface {
 	// Serve answers from memory or with a load, and never calls another member.
 	Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
-	// PrefetchServed begins the loads that Serve will wait for, with few queries, and records that in qs. It does not wait.
-	PrefetchServed(qs []cache.Query)
+	// ServeMany answers many queries as Serve does, with as few loads as possible.
+	ServeMany(ctx context.Context, qs []cache.Query) []cache.Result
 	// ServeWrite makes a change, and never calls another member.
 	ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error)
 	Stats() *cache.Stats
@@ -95,29 +94,32 @@ var (
 
 // Fetch implements peerv1.PeerServer.
 func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.FetchResponse, error) {
-	return s.fetch(ctx, req, wire.Query(req))
-}
-
-func (s *Service) fetch(ctx context.Context, req *peerv1.FetchRequest, q cache.Query) (*peerv1.FetchResponse, error) {
-	s.fetches.Add(1)
 	defer s.inFlight.Add(-1)
-	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:fetches-of-callers-without-limit
-		s.refused.Add(1)
-		return nil, wire.ToStatus(wire.Overloaded(errTooManyFetches))
-	}
-	if err := wire.CheckFetch(req); err != nil {
-		return nil, wire.ToStatus(err)
-	}
-	dataset, err := s.dataset(req.GetDataset())
+	dataset, owns, err := s.admit(req)
 	if err != nil {
 		return nil, err
 	}
-	owns := s.owns(req, dataset)
-	a, err := dataset.Serve(ctx, q)
+	a, err := dataset.Serve(ctx, wire.Query(req))
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}
 	return wire.FetchResponse(a, s.config.Ring.RingID(), owns), nil
+}
+
+// admit counts a fetch as in flight, even if it refuses it, and returns its dataset and whether this member owns its key.
+func (s *Service) admit(req *peerv1.FetchRequest) (dataset Dataset, owns bool, err error) {
+	s.fetches.Add(1)
+	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:fetches-of-callers-without-limit
+		s.refused.Add(1)
+		return nil, false, wire.ToStatus(wire.Overloaded(errTooManyFetches))
+	}
+	if err := wire.CheckFetch(req); err != nil {
+		return nil, false, wire.ToStatus(err)
+	}
+	if dataset, err = s.dataset(req.GetDataset()); err != nil {
+		return nil, false, err
+	}
+	return dataset, s.owns(req, dataset), nil
 }
 
 func (s *Service) dataset(name string) (Dataset, error) {
@@ -155,47 +157,54 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 		return nil, wire.ToStatus(&cache.Error{Kind: cache.KindInvalidKey, Err: fmt.Errorf(
 			"%d keys in one request; at most %d are allowed", len(requests), cache.MaxBatchKeys)})
 	}
-	queries := s.prefetch(requests)
 	outcomes := make([]*peerv1.FetchOutcome, len(requests))
-	var bytes atomic.Int64
-	var all sync.WaitGroup
+	batches := map[string]*batch{} // :: dataset → its requests; callers send those of one
 	for i, r := range requests {
-		all.Go(func() { outcomes[i] = s.outcome(ctx, r, queries[i], &bytes) })
+		defer s.inFlight.Add(-1)
+		dataset, owns, err := s.admit(r)
+		if err != nil {
+			outcomes[i] = failedOutcome(err)
+			continue
+		}
+		b := batches[r.GetDataset()]
+		if b == nil {
+			b = &batch{dataset: dataset}
+			batches[r.GetDataset()] = b
+		}
+		b.at, b.owns, b.queries = append(b.at, i), append(b.owns, owns), append(b.queries, wire.Query(r))
 	}
-	all.Wait()
+	bytes := 0
+	for _, b := range batches {
+		for n, result := range b.dataset.ServeMany(ctx, b.queries) {
+			outcomes[b.at[n]] = s.outcome(result, b.owns[n], &bytes)
+		}
+	}
 	return &peerv1.FetchBatchResponse{Outcomes: outcomes}, nil
 }
 
-// prefetch begins the loads for requests of one dataset. Requests of several datasets are loaded one by one.
-func (s *Service) prefetch(requests []*peerv1.FetchRequest) []cache.Query {
-	queries := make([]cache.Query, len(requests))
-	same := true
-	for i, r := range requests {
-		queries[i] = wire.Query(r)
-		same = same && queries[i].Dataset == queries[0].Dataset
-	}
-	if !same || len(queries) == 0 {
-		return queries
-	}
-	if dataset, ok := s.config.Datasets(queries[0].Dataset); ok {
-		dataset.PrefetchServed(queries)
-	}
-	return queries
+// batch is the requests for one dataset.
+type batch struct {
+	dataset Dataset
+	at      []int // :: index in queries → index in the request
+	owns    []bool
+	queries []cache.Query
 }
 
-// outcome answers one request of a batch. bytes is the size of the values in the response so far.
-func (s *Service) outcome(
-	ctx context.Context, req *peerv1.FetchRequest, q cache.Query, bytes *atomic.Int64,
-) *peerv1.FetchOutcome {
-	resp, err := s.fetch(ctx, req, q)
-	if err != nil {
-		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Error{Error: wire.ToFetchError(err)}}
-	}
-	size := int64(len(resp.GetValue()))
-	if bytes.Add(size)-size > wire.MaxBatchResponseBytes { //guard:batch-response-exceeds-callers-limit
+// outcome returns the answer to one request of a batch. bytes is the size of the values in the response so far.
+func (s *Service) outcome(r cache.Result, owns bool, bytes *int) *peerv1.FetchOutcome {
+	switch {
+	case r.Err != nil:
+		return failedOutcome(wire.ToStatus(r.Err))
+	case *bytes > wire.MaxBatchResponseBytes: //guard:batch-response-exceeds-callers-limit
 		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Alone{Alone: true}}
 	}
+	*bytes += len(r.Answer.Value)
+	resp := wire.FetchResponse(r.Answer, s.config.Ring.RingID(), owns)
 	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Response{Response: resp}}
+}
+
+func failedOutcome(err error) *peerv1.FetchOutcome {
+	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Error{Error: wire.ToFetchError(err)}}
 }
 
 // Write implements peerv1.PeerServer.

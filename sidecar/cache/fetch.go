@@ -1,0 +1,543 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+)
+
+const (
+	// maxFailoverLoads bounds the loads at once, per dataset, of keys whose owner and successor cannot be reached: the
+	// database must not get a query from every pod.
+	maxFailoverLoads = 4
+	// handoverTimeout bounds the request to the previous owner. A load must not wait longer for a mere chance.
+	handoverTimeout = 20 * time.Millisecond
+	// peerGrace is what an owner gets beyond its load timeout to report that its load has failed.
+	peerGrace = 250 * time.Millisecond
+	// maxAlone bounds the requests at once, per batch, for values that did not fit into the answer to a batch: they are
+	// large.
+	maxAlone = 16
+)
+
+// result is what a flight gives to those who wait for it.
+type result struct {
+	entry  *entries.Entry
+	source Source
+	// asOf is a time at which the origin is known to have had the value, at the earliest.
+	asOf int64
+	// stale and detail are what the owner said of its answer.
+	stale  bool
+	detail string
+	digest uint64 // of the write that had this outcome
+}
+
+func (r result) answer(asked, now int64) Answer {
+	a := answerOf(r.entry, now, r.source)
+	a.Stale, a.Detail, a.Took = r.stale, r.detail, time.Duration(now-asked)
+	return a
+}
+
+type call = flight.Call[result]
+
+// fetcher brings the results of keys: from the origin for the keys that this member owns, from the owner for others. Loads
+// and peer fetches have separate flights: with one map, two members whose rings disagree would wait for each other.
+type fetcher struct {
+	*core
+	origin         origin.Origin
+	loads, fetches *flight.Group[result]
+	// failovers has room for one token per load that is made here because neither owner nor successor can be reached.
+	failovers chan struct{}
+}
+
+func newFetcher(shared *core, c Config) *fetcher {
+	return &fetcher{
+		core: shared, origin: c.Origin,
+		loads: flight.New[result](c.Policy.MaxFlights), fetches: flight.New[result](c.Policy.MaxFlights),
+		failovers: make(chan struct{}, maxFailoverLoads), //guard:failover-loads-without-bound
+	}
+}
+
+// forget detaches the flights of key: later readers start new ones.
+func (f *fetcher) forget(key string) {
+	f.loads.Forget(key)
+	f.fetches.Forget(key)
+}
+
+// attempt is one way to get the answer to a key.
+type attempt struct {
+	peer     Peer // nil: this member
+	failover bool // the owner did not answer
+	last     bool // the successor did not answer either
+}
+
+// attempts lists whom to ask for a key, in order. Only no answer (ErrUnreachable) leads to the next attempt: asking
+// elsewhere after an error of the origin would multiply an outage. The successor is the same for all members, so that
+// concurrent readers on all of them still share one load.
+func (r Route) attempts() []attempt {
+	switch {
+	case r.Owner == nil:
+		return []attempt{{}}
+	case r.Successor == nil: //guard:dead-owner-sends-every-member-to-the-origin
+		return []attempt{{peer: r.Owner}, {failover: true}}
+	}
+	return []attempt{{peer: r.Owner}, {peer: r.Successor, failover: true}, {failover: true, last: true}}
+}
+
+// job is a copy of a read for which a flight runs.
+type job struct {
+	read
+	finish func(result, error)
+	err    error // why the attempts so far had no answer
+}
+
+// start returns the flight of each read. Reads of the same owner that start flights share one.
+func (f *fetcher) start(reads []*read) []*call {
+	calls := make([]*call, len(reads))
+	for _, g := range f.grouped(reads) {
+		flights, timeout, run := f.loads, f.Policy().LoadTimeout, f.load
+		if g.owner != nil {
+			flights, timeout, run = f.fetches, f.fetchTimeout(), f.fetchFirst
+		}
+		keys, jobs := make([]string, len(g.reads)), make([]*job, len(g.reads))
+		for i, n := range g.reads {
+			keys[i], jobs[i] = reads[n].key, &job{read: *reads[n]}
+		}
+		started := flights.Start(keys, timeout, f.runner(jobs, run))
+		for i, n := range g.reads {
+			calls[n] = started[i]
+		}
+	}
+	return calls
+}
+
+// runner returns the function of a flight that runs those of jobs that it has started.
+func (f *fetcher) runner(jobs []*job, run func(context.Context, []*job)) flight.Func[result] {
+	return func(ctx context.Context, started []int, finish func(int, result, error)) {
+		mine := make([]*job, len(started))
+		for i, n := range started {
+			mine[i] = jobs[n]
+			mine[i].finish = func(res result, err error) { finish(n, res, f.classify(err)) }
+		}
+		run(ctx, mine)
+	}
+}
+
+// group is the reads that one run of a flight can answer.
+type group struct {
+	owner Peer  // nil: this member loads
+	reads []int // indices
+}
+
+// grouped routes reads and groups them by whom to ask.
+func (f *fetcher) grouped(reads []*read) (groups []*group) {
+	open := map[string]*group{} // :: node id → the group with room
+	for i, r := range reads {
+		r.route = f.peers.Route(f.name, r.key)
+		id, owner := "", r.route.Owner
+		if r.served { //guard:request-of-a-peer-is-forwarded
+			owner = nil
+		}
+		if owner != nil {
+			id = owner.ID()
+		}
+		g := open[id]
+		if g == nil || owner != nil && len(g.reads) >= MaxBatchKeys { //guard:keys-of-one-owner-are-many-requests
+			g = &group{owner: owner}
+			groups, open[id] = append(groups, g), g
+		}
+		g.reads = append(g.reads, i)
+	}
+	return groups
+}
+
+// fetchTimeout is the time to ask the owner and then the successor.
+func (f *fetcher) fetchTimeout() time.Duration { return 2 * (f.Policy().LoadTimeout + peerGrace) }
+
+// refreshEarly starts the load of an entry that is about to expire, if this member owns its key. If it does not, because it
+// made a failover load or the key has moved, the entry expires: else every member that ever had a hot key would load it
+// forever.
+func (f *fetcher) refreshEarly(key string, e *entries.Entry) {
+	if f.peers.Route(f.name, key).Owner != nil { //guard:former-owner-refreshes-forever
+		return
+	}
+	need := entries.Bound{MinLoadTime: e.Began + 1}
+	// With too many flights the entry stays in use, and a later read tries again.
+	f.start([]*read{{key: key, need: need, bound: need, served: true, early: true, background: true}})
+}
+
+// loadNow returns what the origin has of key, by a load that begins after the call.
+func (f *fetcher) loadNow(ctx context.Context, key string) (*entries.Entry, error) {
+	need := entries.Bound{MinLoadTime: f.now()} //guard:etag-is-compared-with-an-outdated-entry
+	for round := 1; ; round++ {
+		res, err := f.start([]*read{{key: key, need: need, bound: need, served: true}})[0].Wait(ctx)
+		if err != nil || need.Allows(res.entry, res.asOf) || round == maxRounds {
+			return res.entry, err
+		}
+	}
+}
+
+// load loads keys from the origin, except those that memory or the previous owner has.
+func (f *fetcher) load(ctx context.Context, jobs []*job) {
+	jobs = f.handOver(ctx, f.fromMemory(jobs))
+	if len(jobs) == 0 {
+		return
+	}
+	keys, tickets := make([]string, len(jobs)), make([]entries.Ticket, len(jobs))
+	for i, j := range jobs {
+		keys[i], tickets[i] = j.key, f.store.Begin(j.key, entries.Load)
+	}
+	for i, loaded := range f.query(ctx, keys) {
+		jobs[i].finish(f.loaded(tickets[i], loaded, jobs[i].reason()))
+	}
+}
+
+// fromMemory finishes the jobs that memory answers, and returns the others: between a read's miss and its flight, another
+// flight may have ended.
+func (f *fetcher) fromMemory(jobs []*job) (left []*job) {
+	for _, j := range jobs {
+		if j.background {
+			f.stats.Refreshes.Add(1)
+		}
+		e, ok := f.store.Peek(j.key)
+		if !ok || !f.trusts(j.key, e, f.now()) || !j.bound.Allows(e, e.Began) { //guard:late-miss-loads-again
+			left = append(left, j)
+			continue
+		}
+		j.finish(result{entry: e, source: sourceOf(e), asOf: e.Began}, nil)
+	}
+	return left
+}
+
+// query asks the origin for keys, and returns one result each.
+func (f *fetcher) query(ctx context.Context, keys []string) []origin.Result {
+	f.stats.LoadsBegun.Add(int64(len(keys)))
+	began := time.Now()
+	results, err := f.origin.Load(ctx, keys)
+	f.stats.LoadTime.Observe(time.Since(began))
+	if err == nil && len(results) != len(keys) {
+		err = fmt.Errorf("the origin returned %d results for %d keys", len(results), len(keys))
+	}
+	if err != nil {
+		f.stats.LoadErrors.Add(int64(len(keys)))
+		return slices.Repeat([]origin.Result{{Err: err}}, len(keys))
+	}
+	return results
+}
+
+func (f *fetcher) loaded(t entries.Ticket, loaded origin.Result, why entries.Reason) (result, error) {
+	notFound := errors.Is(loaded.Err, origin.ErrNotFound) //guard:outage-is-cached-as-not-found
+	if loaded.Err != nil && !notFound {
+		return result{}, loaded.Err
+	}
+	p := f.Policy()
+	winner, _ := t.Put(p.loaded(loaded.Value, notFound, t.Began, f.now(), why, f.inGap(p)))
+	return result{entry: winner, source: SourceLoad, asOf: t.Began}, nil
+}
+
+func (r *read) reason() entries.Reason {
+	switch {
+	case r.route.Owner != nil:
+		return entries.Failover
+	case r.early:
+		return entries.EarlyRefresh
+	case r.need.MinLoadTime != 0:
+		return entries.NoCache
+	case r.stale != nil:
+		return entries.Expired
+	}
+	return entries.Miss
+}
+
+// handOver asks the previous owners of keys that have just become this member's for what they have in memory, and returns
+// the jobs that need a load.
+func (f *fetcher) handOver(ctx context.Context, jobs []*job) (left []*job) {
+	byPeer := map[string][]*job{}
+	for _, j := range jobs {
+		if j.route.Previous == nil || j.bound.MinLoadTime != 0 {
+			left = append(left, j)
+			continue
+		}
+		byPeer[j.route.Previous.ID()] = append(byPeer[j.route.Previous.ID()], j)
+	}
+	for _, batch := range byPeer {
+		f.stats.Peeks.Add(int64(len(batch)))
+		outcomes, tickets := f.ask(ctx, batch[0].route.Previous, batch, handoverTimeout, func(j *job) Query {
+			return Query{Dataset: f.name, Key: j.key, MemoryOnly: true}
+		})
+		for i, j := range batch {
+			res, ok := f.handedOver(j.key, outcomes[i], tickets[i])
+			if !ok || !j.bound.Allows(res.entry, res.asOf) {
+				left = append(left, j)
+				continue
+			}
+			j.finish(res, nil)
+		}
+	}
+	return left
+}
+
+// handedOver stores what the previous owner of key has, unless readers here know better.
+func (f *fetcher) handedOver(key string, o Outcome, t entries.Ticket) (res result, ok bool) {
+	if o.Alone || o.Err != nil || o.Answer.Stale {
+		return result{}, false
+	}
+	now := f.now()
+	e := f.Policy().handedOver(o.Answer, t.Began, now)
+	if !e.Fresh(now) || !f.store.BoundOf(key).Allows(e, e.Began) { //guard:handover-restores-what-is-older
+		return result{}, false
+	}
+	f.stats.PeekHits.Add(1)
+	winner, _ := t.Put(e)
+	return result{entry: winner, source: SourcePeerHit, asOf: e.Began}, true
+}
+
+// fetchFirst asks the owner of keys, which all have the same one.
+func (f *fetcher) fetchFirst(ctx context.Context, jobs []*job) {
+	for _, j := range jobs {
+		j.bound = j.need.Merge(f.store.BoundOf(j.key))
+	}
+	f.fetch(ctx, f.fromMemory(jobs), 0)
+}
+
+// fetch makes attempt n for jobs, and the next one for those that had no answer.
+func (f *fetcher) fetch(ctx context.Context, jobs []*job, n int) {
+	byPeer, peers := map[string][]*job{}, []string{}
+	for _, j := range jobs {
+		id := ""
+		if a := j.route.attempts()[n]; a.peer != nil {
+			id = a.peer.ID()
+		}
+		if byPeer[id] == nil {
+			peers = append(peers, id)
+		}
+		byPeer[id] = append(byPeer[id], j)
+	}
+	concurrently(len(peers), len(peers), func(i int) {
+		batch := byPeer[peers[i]]
+		a := batch[0].route.attempts()[n]
+		if a.peer == nil {
+			f.failOver(ctx, batch, a)
+			return
+		}
+		f.fetch(ctx, f.fetchFrom(ctx, a, batch), n+1)
+	})
+}
+
+// fetchFrom asks another member, and returns the jobs that it did not answer.
+func (f *fetcher) fetchFrom(ctx context.Context, a attempt, jobs []*job) (unanswered []*job) {
+	f.stats.PeerFetches.Add(int64(len(jobs)))
+	if a.failover {
+		f.stats.Successor.Add(int64(len(jobs)))
+	}
+	began := time.Now()
+	outcomes, tickets := f.ask(ctx, a.peer, jobs, f.Policy().LoadTimeout+peerGrace, func(j *job) Query {
+		return f.queryFor(j, a.failover)
+	})
+	f.stats.PeerFetchTime.Observe(time.Since(began))
+	var alone []*job
+	for i, j := range jobs {
+		switch o := outcomes[i]; {
+		case o.Alone:
+			alone = append(alone, j)
+		case errors.Is(o.Err, ErrUnreachable): //guard:origin-failure-at-the-owner-leads-to-the-successor
+			f.stats.PeerFetchErrors.Add(1)
+			f.stats.LastPeerFetchError.Store(&o.Err)
+			j.err = o.Err
+			unanswered = append(unanswered, j)
+		default:
+			j.finish(f.copied(j, a, tickets[i], o))
+		}
+	}
+	var mu sync.Mutex                                // guards unanswered
+	concurrently(len(alone), maxAlone, func(i int) { //guard:large-values-of-a-batch-are-fetched-all-at-once
+		left := f.fetchFrom(ctx, a, alone[i:i+1])
+		mu.Lock()
+		defer mu.Unlock()
+		unanswered = append(unanswered, left...)
+	})
+	return unanswered
+}
+
+// queryFor asks another member for nothing that the bound of the read does not allow.
+func (f *fetcher) queryFor(j *job, failover bool) Query {
+	q := Query{Dataset: f.name, Key: j.key, Failover: failover}
+	//guard:invalidated-key-is-loaded-for-each-member
+	q.NoCache = j.need.MinLoadTime != 0 // after an invalidation its age decides: the owner may have loaded it since
+	b := j.bound
+	switch {
+	case b.MinLoadTime == 0 && b.DeletedAfter == 0:
+		q.MinVersion, q.Tag = b.Version, b.Tag //guard:fetch-of-an-unchanged-value-is-a-load
+	case b.DeletedAfter == b.LoadedAfter() && b.Tag == entries.TagNotFound:
+		q.Tag = entries.TagNotFound
+	}
+	if after := b.LoadedAfter(); after != 0 {
+		q.MaxAge = time.Duration(max(f.now()-after, 1)) //guard:old-owner-answers-with-an-older-row
+	}
+	return q
+}
+
+// boundOf is the reverse of queryFor, on the clock of the member that is asked.
+func boundOf(q Query, now int64) entries.Bound {
+	switch {
+	case q.NoCache:
+		return entries.Bound{MinLoadTime: now}
+	case q.Tag == entries.TagNotFound:
+		return entries.Bound{DeletedAfter: now - int64(bounded(q.MaxAge))}
+	case q.MaxAge > 0:
+		return entries.Bound{Version: q.MinVersion, Tag: q.Tag, AsOf: now - int64(bounded(q.MaxAge))}
+	case q.MinVersion != 0:
+		return entries.Bound{Version: q.MinVersion, AsOf: now}
+	}
+	return entries.Bound{}
+}
+
+// ask sends one request for all jobs, and returns what came of each, with the ticket to store it.
+func (f *fetcher) ask(
+	ctx context.Context, peer Peer, jobs []*job, timeout time.Duration, query func(*job) Query,
+) ([]Outcome, []entries.Ticket) {
+	queries, tickets := make([]Query, len(jobs)), make([]entries.Ticket, len(jobs))
+	for i, j := range jobs {
+		queries[i], tickets[i] = query(j), f.store.Begin(j.key, entries.Copy)
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	outcomes := fetchAll(limited, peer, queries)
+	for i := range outcomes {
+		outcomes[i].Err = noAnswer(ctx, outcomes[i].Err)
+	}
+	return outcomes, tickets
+}
+
+// fetchAll asks a member for one key or many.
+func fetchAll(ctx context.Context, peer Peer, queries []Query) []Outcome {
+	if len(queries) == 1 {
+		a, err := peer.Fetch(ctx, queries[0])
+		return []Outcome{{Answer: a, Err: err}}
+	}
+	if outcomes := peer.FetchBatch(ctx, queries); len(outcomes) == len(queries) {
+		return outcomes
+	}
+	return slices.Repeat([]Outcome{{Alone: true}}, len(queries))
+}
+
+// noAnswer makes a deadline that passed at the other member, or in the request to it, the lack of an answer while the
+// reader still has time: a member that was frozen and resumes reports that its deadline has passed.
+func noAnswer(ctx context.Context, err error) error {
+	if err != nil && KindOf(err) == KindDeadline && ctx.Err() == nil { //guard:deadline-of-a-frozen-member-is-an-answer
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return err
+}
+
+// copied stores the copy of another member's answer.
+func (f *fetcher) copied(j *job, a attempt, t entries.Ticket, o Outcome) (result, error) {
+	if o.Err != nil {
+		return result{}, o.Err
+	}
+	e := f.Policy().copied(o.Answer, a.peer.ID(), t.Began, f.now())
+	res := result{source: SourcePeerHit, asOf: e.Began, stale: o.Answer.Stale, detail: o.Answer.Detail}
+	if o.Answer.Source == SourceLoad {
+		res.source = SourceLoad
+	}
+	if j.need.MinLoadTime != 0 {
+		res.asOf = t.Began // the member promises that its load began after the request
+	}
+	res.entry, _ = t.Put(e)
+	if res.entry.Fresh(f.now()) { // the entry here may be better than the member's
+		res.stale, res.detail = false, ""
+	}
+	if a.failover {
+		res.detail = "owner-unreachable"
+	}
+	return res, nil
+}
+
+// failOver loads keys of another member here. Where the successor could not be reached either, every member may do so:
+// readers with a stale answer get that, and the others wait for one of few slots.
+func (f *fetcher) failOver(ctx context.Context, jobs []*job, a attempt) {
+	if a.last {
+		jobs = slices.DeleteFunc(jobs, f.hasStale)
+		if len(jobs) == 0 {
+			return
+		}
+		if err := f.takeFailoverSlot(ctx, jobs[0].err); err != nil {
+			for _, j := range jobs {
+				j.finish(result{}, err)
+			}
+			return
+		}
+		defer func() { <-f.failovers }()
+		f.stats.FailoverLoads.Add(int64(len(jobs)))
+	}
+	keys, loads := make([]string, len(jobs)), make([]*job, len(jobs))
+	for i, j := range jobs {
+		keys[i], loads[i] = j.key, &job{read: j.read}
+		loads[i].route.Previous, loads[i].background = nil, false
+	}
+	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))
+	for i, j := range jobs {
+		res, err := calls[i].Wait(ctx)
+		res.detail = "owner-unreachable"
+		j.finish(res, err)
+	}
+}
+
+// hasStale finishes a job whose read has a stale answer.
+func (f *fetcher) hasStale(j *job) bool {
+	held, ok := f.store.Peek(j.key)
+	now := f.now()
+	if !ok || !j.accepts(held, j.need.Merge(f.store.BoundOf(j.key)), now) { //guard:reader-that-takes-nothing-stale-is-refused
+		return false
+	}
+	j.finish(result{}, f.unavailable(fmt.Errorf("owner and successor cannot be reached: %w", j.err)))
+	return true
+}
+
+func (f *fetcher) takeFailoverSlot(ctx context.Context, cause error) error {
+	turn, cancel := context.WithTimeout(ctx, f.Policy().LoadTimeout)
+	defer cancel()
+	select {
+	case f.failovers <- struct{}{}:
+		return nil
+	case <-turn.Done():
+		return &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
+			"dataset %s: owner and successor cannot be reached, and %d failover loads are running here: %w",
+			f.name, maxFailoverLoads, cause)}
+	}
+}
+
+// concurrently calls fn for 0 to n-1, at most limit at once, and returns when all have returned. A panic of one becomes a
+// panic of the caller, on a goroutine whose owner recovers.
+func concurrently(n, limit int, fn func(i int)) {
+	if n == 1 {
+		fn(0)
+		return
+	}
+	var all sync.WaitGroup
+	slots, panicked := make(chan struct{}, max(limit, 1)), make(chan any, n)
+	for i := range n {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					panicked <- p
+				}
+				<-slots
+			}()
+			fn(i)
+		})
+	}
+	all.Wait()
+	select {
+	case p := <-panicked:
+		panic(p)
+	default:
+	}
+}

@@ -1,0 +1,57 @@
+package cache
+
+import (
+	"context"
+	"strings"
+)
+
+// MaxBatchKeys bounds the keys of one Peer.FetchBatch.
+const MaxBatchKeys = 512
+
+// Result is the answer to one key of many.
+type Result struct {
+	Answer Answer
+	Err    error
+}
+
+// GetMany answers a read of an application for many keys, in their order. It makes one load of all keys that this member
+// owns, and one request to each other member for all keys that it owns. Readers of single keys share these flights.
+func (d *Dataset) GetMany(ctx context.Context, keys []string, o ReadOptions) []Result {
+	results := make([]Result, len(keys))
+	now := d.now()
+	var reads []*read
+	var at []int // :: index in reads → index in keys
+	for i, key := range keys {
+		if e, ok := d.hit(key, o, now); ok {
+			results[i].Answer = answerOf(e, now, sourceOf(e))
+			continue
+		}
+		reads, at = append(reads, d.newRead(strings.Clone(key), o, now)), append(at, i)
+	}
+	d.resolve(ctx, reads)
+	for i, r := range reads {
+		results[at[i]].Answer, results[at[i]].Err = d.finish(r, o)
+	}
+	return results
+}
+
+// ServeMany answers reads of another member, in their order, as Serve does. It makes one load of all keys that need one.
+func (d *Dataset) ServeMany(ctx context.Context, qs []Query) []Result {
+	results := make([]Result, len(qs))
+	now := d.now()
+	var reads []*read
+	var at []int // :: index in reads → index in qs
+	for i, q := range qs {
+		r, a, ok := d.serveHit(q, now)
+		if ok {
+			results[i].Answer = a
+			continue
+		}
+		reads, at = append(reads, r), append(at, i)
+	}
+	d.resolve(ctx, reads)
+	for i, r := range reads {
+		results[at[i]] = Result{r.answer, r.err}
+	}
+	return results
+}

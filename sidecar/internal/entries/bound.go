@@ -1,0 +1,80 @@
+package entries
+
+// Bound is the oldest result that a read may return. Its zero value allows everything. What another member, a feed or a
+// client reports of a version is a hint: a load that began after the Bound was learned is allowed, whatever its version.
+type Bound struct {
+	// Version allows this version and later ones; 0: not known.
+	Version int64
+	// AsOf, where versions do not decide, allows what was loaded at this time or later.
+	AsOf int64
+	// Tag, where versions do not decide, allows the result with this tag (see Entry.tag); empty: not known. TagSince is
+	// the earliest time at which that result was loaded.
+	Tag      string
+	TagSince int64
+	// MinLoadTime forbids what was loaded before, whatever its version.
+	MinLoadTime int64
+	// DeletedAfter forbids values that were loaded before: the row was seen to be absent.
+	DeletedAfter int64
+}
+
+// TagNotFound is the tag of a row that does not exist. ETags are quoted, so none equals it.
+const TagNotFound = "absent"
+
+// Tag identifies the result of e among all results of its key.
+func (e *Entry) tag() string {
+	if e.NotFound {
+		return TagNotFound
+	}
+	return e.ETag
+}
+
+// Bound is the bound of those who have read e.
+func (e *Entry) Bound() Bound {
+	switch {
+	case e.Version != 0:
+		return Bound{Version: e.Version, AsOf: e.Seen}
+	case e.NotFound:
+		return Bound{DeletedAfter: e.Seen, Tag: e.tag(), TagSince: e.Began}
+	}
+	return Bound{AsOf: e.Seen, Tag: e.tag(), TagSince: e.Began}
+}
+
+// LoadedAfter is the time from which on every load is allowed.
+func (b Bound) LoadedAfter() int64 { return max(b.AsOf, b.MinLoadTime, b.DeletedAfter) }
+
+// Allows reports whether a read with this bound may return e, which was loaded at loadedAt or later. A time of 0 is no
+// bound: an entry that an owner loaded before this member started was loaded before 0.
+func (b Bound) Allows(e *Entry, loadedAt int64) bool {
+	switch {
+	case b == Bound{}, loadedAt >= b.LoadedAfter(): //guard:bound-forbids-what-was-loaded-after-it
+		return true
+	case loadedAt < b.MinLoadTime, loadedAt < b.DeletedAfter && !e.NotFound: //guard:version-of-a-deleted-row-is-allowed
+		return false
+	case b.Version != 0 && e.Version != 0:
+		return e.Version >= b.Version
+	}
+	return loadedAt >= b.AsOf || b.Tag != "" && b.Tag == e.tag() //guard:older-not-found-is-fetched-again
+}
+
+// Merge returns the bound that allows only what both allow.
+func (b Bound) Merge(other Bound) Bound {
+	merged := Bound{
+		Version: max(b.Version, other.Version), AsOf: max(b.AsOf, other.AsOf),
+		MinLoadTime: max(b.MinLoadTime, other.MinLoadTime), DeletedAfter: max(b.DeletedAfter, other.DeletedAfter),
+	}
+	switch {
+	case b.tagWithin(other):
+		merged.Tag, merged.TagSince = b.Tag, b.TagSince
+	case other.tagWithin(b):
+		merged.Tag, merged.TagSince = other.Tag, other.TagSince
+	}
+	return merged
+}
+
+// tagWithin reports whether other allows the result with the tag of b. Of two results that were loaded at the same time,
+// nobody knows which is older.
+func (b Bound) tagWithin(other Bound) bool {
+	same := b.Tag == other.Tag && other.TagSince <= b.TagSince
+	return other == Bound{} ||
+		other.Version <= b.Version && other.MinLoadTime <= b.MinLoadTime && (same || max(other.AsOf, other.DeletedAfter) <= b.TagSince) //guard:tag-of-one-of-two-concurrent-loads-is-allowed
+}

@@ -1,0 +1,130 @@
+// Package entries owns the cached values of a dataset and the rules for replacing them: what may be stored, what an
+// invalidation removes, and what a later read must not go below. Nothing outside this package can store a value that was
+// loaded before an invalidation of its key.
+package entries
+
+import (
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+// Reason is why an entry was loaded.
+type Reason uint8
+
+// The reasons.
+const (
+	Miss         Reason = iota // nothing was cached
+	Expired                    // the cached entry had passed its ttl
+	EarlyRefresh               // refreshed at random before the ttl (XFetch)
+	NoCache                    // the caller required a new load
+	Failover                   // loaded for an owner that could not be reached
+	PeerFetch                  // a local copy of the owner's entry
+	Handover                   // taken over from the previous owner
+	Write                      // the result of a write
+)
+
+func (r Reason) String() string {
+	return [...]string{"miss", "expired", "early-refresh", "no-cache", "failover", "peer-fetch", "handover", "write"}[r]
+}
+
+// Entry is one cached result, a value or "not found", with its times. The exported fields do not change once the entry is
+// stored. Times are nanoseconds on the dataset's monotonic clock.
+type Entry struct {
+	Value    []byte
+	ETag     string
+	Owner    string // node id of the member that sent it; empty when this one loaded it
+	Version  int64  // 0: not known
+	NotFound bool
+	Reason   Reason
+
+	Began      int64 // when the load began; for a local copy the earliest time at which it can have begun
+	Took       int64 // duration of the load, the peer fetch or the write
+	Seen       int64 // a time at which the origin was known to have had the value: the end of the load
+	FreshUntil int64
+	// RevalidateUntil is the end of stale_while_revalidate: until then a stale answer is sent at once, while one load runs
+	// in the background.
+	RevalidateUntil int64
+	// StaleUntil is the end of all stale windows: until then a stale answer is sent when the origin fails.
+	StaleUntil int64
+
+	// retryAt, when set, means that a refresh has failed. Until then readers get the stale answer without a load.
+	retryAt atomic.Int64
+	// expired means that the entry is not fresh, whatever its times: invalidations of it may have been missed.
+	expired atomic.Bool
+}
+
+const overhead = int(unsafe.Sizeof(Entry{})) + 16 // the bytes of the ETag
+
+// SetStaleWindows sets how long e may be used after it has ceased to be fresh. The windows begin at the end of its ttl; a
+// local copy has no window to revalidate in, because its owner has a fresher value.
+func (e *Entry) SetStaleWindows(ttl, whileRevalidate, ifError time.Duration) {
+	if e.NotFound {
+		return
+	}
+	if !e.Local() {
+		e.RevalidateUntil = e.FreshUntil + int64(whileRevalidate)
+	}
+	e.StaleUntil = e.Began + int64(ttl+max(ifError, whileRevalidate))
+}
+
+// Local reports whether e is a copy of another member's entry.
+func (e *Entry) Local() bool { return e.Owner != "" }
+
+// Fresh reports whether e is within its ttl and has not been expired.
+func (e *Entry) Fresh(now int64) bool { return now < e.FreshUntil && !e.expired.Load() } //guard:copies-of-a-lost-member-stay-fresh
+
+// Expired reports whether e was expired before the end of its ttl, because invalidations of it may have been missed.
+func (e *Entry) Expired() bool { return e.expired.Load() }
+
+// Usable reports whether e may be sent as a stale answer.
+func (e *Entry) Usable(now int64) bool { return !e.NotFound && now < e.StaleUntil }
+
+// WithinStale reports whether e ceased to be fresh at most maxStale ago. How stale an expired entry is, nobody knows.
+func (e *Entry) WithinStale(now, maxStale int64) bool {
+	return !e.expired.Load() && now-e.FreshUntil <= maxStale //guard:expired-copy-counts-as-hardly-stale
+}
+
+// Revalidates reports whether e may be sent at once although it is stale, while one load runs in the background.
+func (e *Entry) Revalidates(now int64) bool {
+	return !e.expired.Load() && now < e.RevalidateUntil //guard:expired-entry-sent-before-revalidation
+}
+
+func (e *Entry) dead(now int64) bool {
+	return !e.Fresh(now) && now >= e.StaleUntil && now >= e.RevalidateUntil
+}
+
+// RefreshEarly decides at random whether to refresh e before it expires: the more likely, the nearer the end and the
+// longer its load takes, so that one caller of many does so (XFetch: Vattani, Chierichetti, Lowenstein: Optimal
+// Probabilistic Cache Stampede Prevention, VLDB 2015; beta is 1).
+func (e *Entry) RefreshEarly(now int64) bool {
+	left := e.FreshUntil - now
+	// -ln(rand) exceeds 16 once in nine million draws: not worth a draw on each hit.
+	if e.Local() || e.NotFound || left > 16*e.Took {
+		return false
+	}
+	return -math.Log(1-rand.Float64())*float64(e.Took) >= float64(left)
+}
+
+// RefreshFailed makes readers use the stale entry until the given time, unless a time is set.
+func (e *Entry) RefreshFailed(retryAt int64) { e.retryAt.CompareAndSwap(0, retryAt) }
+
+// Failing reports whether the last refresh failed.
+func (e *Entry) Failing() bool { return e.retryAt.Load() != 0 }
+
+// BackOff reports whether a reader must use the stale entry because a refresh has failed. After each retry time it
+// returns false to one reader, which tries again, and sets the next retry time.
+func (e *Entry) BackOff(now int64, next time.Duration) bool {
+	retryAt := e.retryAt.Load()                                                                   //guard:every-reader-of-a-stale-entry-waits
+	return retryAt != 0 && (now < retryAt || !e.retryAt.CompareAndSwap(retryAt, now+int64(next))) //guard:first-read-after-an-outage-is-stale
+}
+
+// outranks reports whether e is later than other: by version where both have one, else by the time of the load.
+func (e *Entry) outranks(other *Entry) bool {
+	if e.Version != 0 && other.Version != 0 && e.Version != other.Version {
+		return e.Version > other.Version
+	}
+	return e.Began > other.Began
+}
