@@ -120,7 +120,7 @@ func TestExamplesHandleEveryState(t *testing.T) {
 
 func awaitStale(t *testing.T, c *cluster, key string) {
 	t.Helper()
-	rig.Eventually(t, 30*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		response, err := c.client.Get(c.sidecars[0].URL("short-metrics", key))
 		if err != nil {
 			return err

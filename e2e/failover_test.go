@@ -138,7 +138,7 @@ func TestPromiseA6DatabaseAway(t *testing.T) {
 		t.Errorf("a key without a cached value: %d %s %v; want 503 that names the origin", status, body, err)
 	}
 	c.database.Start()
-	rig.Eventually(t, 10*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		if status, body, err := c.get(0, "short-metrics", "never-read"); status != http.StatusNotFound {
 			return fmt.Errorf("after the database is back: %d %s %v", status, body, err)
 		}

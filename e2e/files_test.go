@@ -46,7 +46,7 @@ func TestListenersRecoverFromTooManyOpenFiles(t *testing.T) {
 	s := c.sidecars[0]
 	lowerFileLimit(t, s, 64)
 	stop := openIdle(t, s.HTTP, s.Peer)
-	rig.Eventually(t, 10*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		if n := openFiles(t, s); n < 64 {
 			return fmt.Errorf("%d files are open; want 64", n)
 		}
@@ -132,7 +132,7 @@ func (c *cluster) probe(t *testing.T, d time.Duration) (failed, n, most int) {
 func (c *cluster) awaitReads(t *testing.T) {
 	t.Helper()
 	for _, address := range []string{c.sidecars[0].HTTP, c.sidecars[0].Peer} {
-		rig.Eventually(t, 10*time.Second, func() error {
+		rig.Eventually(t, time.Minute, func() error {
 			return get(c.client, "http://"+address+"/v1/cnf-metrics/key-0")
 		})
 	}

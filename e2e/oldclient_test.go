@@ -89,7 +89,7 @@ func (c *cluster) awaitLegacy(sidecars ...*rig.Sidecar) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	rig.Eventually(c.t, 30*time.Second, func() error {
+	rig.Eventually(c.t, time.Minute, func() error {
 		listed, err := names.List(c.t.Context())
 		if err != nil || len(listed) != len(sidecars) {
 			return fmt.Errorf("%v, %w; want %d endpoints", listed, err, len(sidecars))
@@ -173,7 +173,7 @@ func TestOldClientSurvivesMembers(t *testing.T) {
 		s.Kill()
 	}
 	c.awaitLegacy(c.sidecars[0])
-	rig.Eventually(t, 10*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		if code, text := old.get("short-metrics", "key-0"); code != "OK" {
 			return fmt.Errorf("after two of three were killed: %s %s", code, text)
 		}

@@ -111,7 +111,7 @@ func (u *upCluster) wantNothingLeft(table string) {
 			u.t.Errorf("%s still runs, with pid %d", fields[0], pid)
 		}
 	}
-	rig.Eventually(u.t, 10*time.Second, func() error { // the threads of a killed process close its files one after the other
+	rig.Eventually(u.t, time.Minute, func() error { // the threads of a killed process close its files one after the other
 		for port := u.base; port < u.base+100; port++ {
 			if !rig.PortFree(port) {
 				return fmt.Errorf("port %d is still in use", port)
@@ -153,7 +153,7 @@ func TestDownStopsTheProcessesOfAKilledGoreman(t *testing.T) {
 	table := u.must("status")
 	u.kill(table, "goreman")
 	u.kill(table, "sidecar-2")
-	rig.Eventually(t, 10*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		table, err := u.run("status")
 		if err == nil || u.pid(table, "sidecar-2") != 0 || u.pid(table, "sidecar-1") == 0 {
 			return fmt.Errorf("make status after a kill: %v\n%s", err, table)

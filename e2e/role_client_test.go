@@ -25,7 +25,7 @@ func (c *cluster) startClient() *rig.Sidecar {
 // awaitRingOf waits until s has the same ring as the members.
 func (c *cluster) awaitRingOf(s *rig.Sidecar) {
 	c.t.Helper()
-	rig.Eventually(c.t, 15*time.Second, func() error {
+	rig.Eventually(c.t, time.Minute, func() error {
 		want, _, err := c.sidecars[0].RingID()
 		if err != nil {
 			return err

@@ -335,7 +335,7 @@ func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
 			p.prepare = (*traffic).applyFeeds
 			w := newTraffic(t, c.engine, 5, 8, p)
 			a := w.actor(0)
-			rig.Eventually(t, 30*time.Second, w.feedsLive)
+			rig.Eventually(t, time.Minute, w.feedsLive)
 			for _, table := range []table{versioned, unversioned} {
 				a.putDirect(table, w.key(0))
 				last := w.visibility(sampleOf(c.n), table, func(a *actor, _ int, key string) history.Op {
@@ -382,7 +382,7 @@ func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
 	a, key := w.actor(1), w.key(0)
 	a.get(0, versioned, key, false, 0)
 	w.database.Stop()
-	rig.Eventually(t, 10*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		if !a.get(0, versioned, key, false, 0).Stale {
 			return fmt.Errorf("no stale response yet")
 		}
@@ -455,8 +455,8 @@ func TestPromiseA6RepeatedDatabaseOutagesWithAFeed(t *testing.T) {
 			p.dataset, p.prepare = ", gap_ttl: 1s, feed: "+feed, (*traffic).applyFeeds
 			w := newTraffic(t, engines[i], 3, 40, p)
 			a := w.actor(1)
-			rig.Eventually(t, 30*time.Second, w.feedsLive)
-			rig.Eventually(t, 30*time.Second, func() error { // until all rows are cached, and the feed has reported their inserts
+			rig.Eventually(t, time.Minute, w.feedsLive)
+			rig.Eventually(t, time.Minute, func() error { // until all rows are cached, and the feed has reported their inserts
 				before := w.failed.Load()
 				time.Sleep(2 * time.Second)
 				if a.readCached(); w.failed.Load() != before {

@@ -88,7 +88,7 @@ func misrouted(t *testing.T, envoy *rig.EnvoyServer, members []ring.Member, keys
 // awaitMembers waits until the ring of Envoy has n members.
 func awaitMembers(t *testing.T, envoy *rig.EnvoyServer, n int) {
 	t.Helper()
-	rig.Eventually(t, 15*time.Second, func() error {
+	rig.Eventually(t, time.Minute, func() error {
 		if got := envoy.Stat("cluster.ringside.membership_healthy"); got != int64(n) {
 			return fmt.Errorf("Envoy has %d members; want %d", got, n)
 		}

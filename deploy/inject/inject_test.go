@@ -426,7 +426,7 @@ func FuzzPatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, byPod bool) {
 		pod := new(corev1.Pod)
 		if json.Unmarshal(text, pod) != nil {
-			t.Skip("no pod")
+			return // not a pod
 		}
 		asker := Namespace
 		if byPod {
