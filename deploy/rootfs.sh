@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the root filesystem of an image: one static program, an init that forwards signals and reaps what is left behind,
-# the certificates of public authorities, and a user without rights. Nothing else: no shell, no package manager.
+# Creates the root filesystem of an image: one static program, an init that forwards signals and reaps orphans, the
+# certificates of public CAs, and an unprivileged user. Nothing else: no shell, no package manager.
 # Usage: deploy/rootfs.sh DIR PROGRAM
 set -eu
 root=$1 program=$2

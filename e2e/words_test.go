@@ -45,7 +45,6 @@ var banned = []struct{ pattern, instead string }{
 var notYet = []string{
 	"e2e/imports_test.go", // names sidecar/internal/roster until its rename
 	"README.md",
-	"deploy",
 	"origin",
 	"proto",
 	"ring",

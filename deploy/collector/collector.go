@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	keepGone     = time.Minute      // how long a row stays after it has gone
-	writeTimeout = 5 * time.Second  // of one batch
-	maxPause     = 30 * time.Second // between attempts while the database is away
+	keepGone     = time.Minute      // how long a row with status gone is kept
+	writeTimeout = 5 * time.Second  // for one batch
+	maxPause     = 30 * time.Second // between attempts while the database is unavailable
 )
 
-// collector writes what the sampler measures into a table. It is for one goroutine.
+// collector writes samples into a table. It is not safe for concurrent use.
 type collector struct {
 	sampler  *telemetry.Sampler
 	census   *telemetry.Census
@@ -26,15 +26,15 @@ type collector struct {
 	interval time.Duration
 	create   bool
 
-	known     bool          // the census is of what the table holds
-	awaySince time.Time     // zero while the database takes rows
-	pause     time.Duration // before the next attempt while it does not
-	unread    string        // what the machine does not tell, as logged last
+	known     bool          // the census matches the table
+	awaySince time.Time     // zero while writes succeed
+	pause     time.Duration // before the next attempt while they fail
+	unread    string        // the unreadable values, as last logged
 }
 
-// once measures over one interval and writes what it has found.
+// once measures over one interval and writes the result.
 func (c *collector) once(ctx context.Context) error {
-	c.measure(ctx) // what rates are counted from
+	c.measure(ctx) // baseline of the rates
 	if !sleep(ctx, c.interval) {
 		return ctx.Err()
 	}
@@ -50,7 +50,7 @@ func (c *collector) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		// A machine that is slower than the interval gets some rest all the same.
+		// Pause even if a measurement takes longer than the interval.
 		wait = max(c.interval-time.Since(began), c.interval/10)
 		if err != nil {
 			wait = c.away(err)
@@ -60,7 +60,7 @@ func (c *collector) run(ctx context.Context) {
 	}
 }
 
-// sleep reports whether d has passed before ctx was done.
+// sleep waits for d and reports whether ctx is still valid.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -72,7 +72,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// measure says what the machine does not tell when that changes, and not each time.
+// measure logs unreadable values only when they change.
 func (c *collector) measure(ctx context.Context) []telemetry.Row {
 	rows, err := c.sampler.Sample(ctx)
 	unread := ""
@@ -80,13 +80,13 @@ func (c *collector) measure(ctx context.Context) []telemetry.Row {
 		unread = err.Error()
 	}
 	if unread != c.unread && unread != "" && ctx.Err() == nil {
-		c.log.Warn("the machine does not tell everything", "error", unread)
+		c.log.Warn("some values of this machine cannot be read", "error", unread)
 	}
 	c.unread = unread
 	return rows
 }
 
-// write brings the table up to date. After a failure the table is looked at anew: it may be another one.
+// write brings the table up to date. After a failure it reads the table again, which may have been replaced.
 func (c *collector) write(ctx context.Context, rows []telemetry.Row) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -98,7 +98,7 @@ func (c *collector) write(ctx context.Context, rows []telemetry.Row) error {
 	return err
 }
 
-// prepare makes the table, when it may, and asks what an earlier run has left there.
+// prepare creates the table if allowed, and reads the rows of an earlier run.
 func (c *collector) prepare(ctx context.Context) error {
 	if c.known {
 		return nil
@@ -131,12 +131,11 @@ func (c *collector) apply(ctx context.Context, p telemetry.Plan) error {
 	return nil
 }
 
-// away says once that the database is away, and returns how long to wait before the next attempt: longer each time,
-// and not the same for all collectors.
+// away logs an outage once and returns the pause before the next attempt, which grows and is randomized.
 func (c *collector) away(err error) time.Duration {
 	if c.awaySince.IsZero() {
 		c.awaySince, c.pause = time.Now(), c.interval
-		c.log.Warn("the database does not take rows; trying until it does", "error", err)
+		c.log.Warn("the database does not accept rows; retrying", "error", err)
 	}
 	c.pause = min(2*c.pause, maxPause)
 	return c.pause/2 + rand.N(c.pause/2)
@@ -146,6 +145,6 @@ func (c *collector) back() {
 	if c.awaySince.IsZero() {
 		return
 	}
-	c.log.Info("the database takes rows again", "after", time.Since(c.awaySince).Round(time.Second))
+	c.log.Info("the database accepts rows again", "after", time.Since(c.awaySince).Round(time.Second))
 	c.awaySince = time.Time{}
 }

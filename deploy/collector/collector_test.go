@@ -22,7 +22,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// This test binary is also the program, and a process to be seen by it.
+// This test binary also acts as the program, and as a process for it to observe.
 func TestMain(m *testing.M) {
 	switch os.Getenv("COLLECTOR_TEST") {
 	case "program":
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		for i := range ballast {
 			ballast[i] = 1
 		}
-		_, _ = io.Copy(io.Discard, os.Stdin) // until it is closed
+		_, _ = io.Copy(io.Discard, os.Stdin) // until stdin is closed
 		os.Exit(int(ballast[0] - 1))
 	}
 	os.Exit(m.Run())
@@ -46,7 +46,7 @@ func self(t *testing.T, role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// waitFor polls what has no channel to wait on: the rows of a database, the log of a program.
+// waitFor polls a condition that has no channel: rows of a database, or the log of a program.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
@@ -80,7 +80,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// start runs the program in this process; stop ends it as a signal would, and returns its error.
+// start runs the program in this process; stop ends it like a signal and returns its error.
 func start(t *testing.T, log io.Writer, args ...string) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -106,7 +106,7 @@ func sqliteFile(t *testing.T) (path string, db *sql.DB) {
 	return path, db
 }
 
-// status returns the status of a row, "absent" when there is none, and the error while the database is away.
+// status returns the status of a row, "absent" if there is none, or the error of the database.
 func status(db *sql.DB, id string) string {
 	var status string
 	err := db.QueryRow("SELECT status FROM cnf_metrics WHERE cnf_id = '" + id + "'").Scan(&status)
@@ -120,7 +120,7 @@ func status(db *sql.DB, id string) string {
 }
 
 func version(db *sql.DB) (ver int64) {
-	_ = db.QueryRow("SELECT ver FROM cnf_metrics WHERE cnf_id = 'CNF-001'").Scan(&ver) // 0 while the database is away
+	_ = db.QueryRow("SELECT ver FROM cnf_metrics WHERE cnf_id = 'CNF-001'").Scan(&ver) // 0 while the database is unavailable
 	return ver
 }
 
@@ -180,8 +180,8 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// A process ends, its row says so and goes.
-func TestProcessThatEnds(t *testing.T) {
+// A process ends: its row gets the status gone and is deleted later.
+func TestEndedProcess(t *testing.T) {
 	path, db := sqliteFile(t)
 	tab, err := table.Open("sqlite", path)
 	if err != nil {
@@ -222,8 +222,8 @@ func TestProcessThatEnds(t *testing.T) {
 	running.Wait()
 }
 
-// Rows that others keep in the table are none of the collector's.
-func TestRowsOfOthersStay(t *testing.T) {
+// The collector does not touch rows of other writers.
+func TestRowsOfOtherWritersStay(t *testing.T) {
 	path, db := sqliteFile(t)
 	args := []string{"--driver=sqlite", "--dsn=" + path, "--interval=100ms", "--create", "--top=0"}
 	if err := run(t.Context(), append(args, "--once"), io.Discard); err != nil {
@@ -248,7 +248,7 @@ func TestRowsOfOthersStay(t *testing.T) {
 	}
 }
 
-func TestDatabaseAway(t *testing.T) {
+func TestDatabaseOutage(t *testing.T) {
 	for name, server := range map[string]struct {
 		driver, sqlDriver string
 		start             func(testing.TB) *rig.Database
@@ -266,28 +266,28 @@ func TestDatabaseAway(t *testing.T) {
 			defer db.Close()
 			d.Stop()
 			var log lines
-			// As a process, whose standard error is all that drivers may say beside the program.
+			// As a process, so that the output of drivers on stderr is included.
 			program := self(t, "program", "--driver="+server.driver, "--dsn="+d.DSN, "--interval=100ms", "--create")
 			program.Stderr = &log
 			if err := program.Start(); err != nil {
 				t.Fatal(err)
 			}
 			for outage := range 3 {
-				waitFor(t, "word of the outage", func() bool { return log.count("does not take rows") == outage+1 })
+				waitFor(t, "log line of the outage", func() bool { return log.count("does not accept rows") == outage+1 })
 				if outage < 2 {
 					d.Start()
 				} else {
 					d.Thaw()
 				}
-				waitFor(t, "word of the end", func() bool { return log.count("takes rows again") == outage+1 })
-				var before int64 // the first query may meet a connection that has ended
+				waitFor(t, "log line of the recovery", func() bool { return log.count("accepts rows again") == outage+1 })
+				var before int64 // the first query may use a closed connection
 				waitFor(t, "rows", func() bool { before = version(db); return before > 0 })
 				waitFor(t, "new rows", func() bool { return version(db) > before })
 				switch outage {
 				case 0:
 					d.Kill()
 				case 1:
-					d.Freeze() // and the connections stay open
+					d.Freeze() // with the connections left open
 				}
 			}
 			err = program.Process.Signal(syscall.SIGTERM)
@@ -301,7 +301,7 @@ func TestDatabaseAway(t *testing.T) {
 	}
 }
 
-func TestOutageIsSaidOnceAndTriedLessOften(t *testing.T) {
+func TestOutageIsLoggedOnceAndRetriedLessOften(t *testing.T) {
 	var log lines
 	c := &collector{log: slog.New(slog.NewTextHandler(&log, nil)), interval: time.Second}
 	for outage := range 2 {
@@ -319,7 +319,7 @@ func TestOutageIsSaidOnceAndTriedLessOften(t *testing.T) {
 	}
 }
 
-func TestTableThatIsDroppedComesBack(t *testing.T) {
+func TestDroppedTableIsRecreated(t *testing.T) {
 	path, db := sqliteFile(t)
 	var log lines
 	stop := start(t, &log, "--driver=sqlite", "--dsn="+path, "--interval=100ms", "--create")
@@ -327,7 +327,7 @@ func TestTableThatIsDroppedComesBack(t *testing.T) {
 	if _, err := db.Exec("DROP TABLE cnf_metrics"); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "word of the end", func() bool { return log.count("takes rows again") == 1 })
+	waitFor(t, "log line of the recovery", func() bool { return log.count("accepts rows again") == 1 })
 	if err := stop(); err != nil || version(db) == 0 {
 		t.Errorf("got %v and version %d", err, version(db))
 	}

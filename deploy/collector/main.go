@@ -1,5 +1,5 @@
-// Command ringside-collector reads what this machine does now (CPU, load, memory, disks, networks, processes) and keeps
-// it as rows of the table cnf_metrics of PostgreSQL, MySQL, MariaDB or SQLite. README.md lists the rows.
+// Command ringside-collector measures this machine (CPU, load, memory, disks, networks, processes) and keeps the current
+// values as rows of the table cnf_metrics in PostgreSQL, MySQL, MariaDB or SQLite. README.md lists the rows.
 package main
 
 import (
@@ -79,7 +79,7 @@ func (o options) check(rest int) error {
 	case o.interval < minInterval:
 		return fmt.Errorf("--interval %v is below %v: %w", o.interval, minInterval, errUsage)
 	case o.top < 0 || o.top > telemetry.MaxTop:
-		return fmt.Errorf("--top %d is not within 0 and %d: %w", o.top, telemetry.MaxTop, errUsage)
+		return fmt.Errorf("--top %d is not between 0 and %d: %w", o.top, telemetry.MaxTop, errUsage)
 	case len(o.prefix) > maxPrefix:
 		return fmt.Errorf("--prefix has %d bytes, more than %d: %w", len(o.prefix), maxPrefix, errUsage)
 	}
@@ -90,9 +90,9 @@ func (o options) open() (*table.Table, error) {
 	dsn := o.dsn
 	if o.dsnFile != "" {
 		b, err := os.ReadFile(o.dsnFile)
-		// Without the name: the DSN itself may have been given in its place.
+		// Omit the path: it may be a DSN passed by mistake.
 		if failed, ok := errors.AsType[*fs.PathError](err); ok {
-			return nil, fmt.Errorf("--dsn-file: %w; want the path of a file that holds the DSN", failed.Err)
+			return nil, fmt.Errorf("--dsn-file: %w; want the path of a file with the DSN", failed.Err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--dsn-file: %w", err)
@@ -102,7 +102,7 @@ func (o options) open() (*table.Table, error) {
 	return table.Open(o.driver, dsn)
 }
 
-// run is the program from its arguments to its end, which is when ctx is done.
+// run executes the program with its arguments until ctx is done.
 func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 	o, err := parse(args, stderr)
 	if err != nil {

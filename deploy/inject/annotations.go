@@ -15,14 +15,14 @@ import (
 
 const (
 	prefix = "ringside.dev/"
-	// injectKey, a label or an annotation of a pod or a label of its namespace, asks for the sidecar.
+	// injectKey requests the sidecar, as a label or annotation of a pod or as a label of its namespace.
 	injectKey = prefix + "inject"
-	// statusKey is the label of pods that have the sidecar. Monitors and network policies select by it.
+	// statusKey is the label of pods with the sidecar. Monitors and network policies select by it.
 	statusKey = prefix + "status"
 	injected  = "injected"
 )
 
-// choices are what a pod chose by annotations. A list without an entry, and an empty string, leave it to the template.
+// choices are the values from the annotations of a pod. A missing entry or an empty string means the value of the template.
 type choices struct {
 	config, secret   string
 	requests, limits corev1.ResourceList
@@ -31,8 +31,8 @@ type choices struct {
 	logLevel         string
 }
 
-// setters are the annotations that a pod may carry, without their prefix. Nothing else can be chosen: no image, no
-// command, no path of the host.
+// setters are the annotations that a pod may have, without their prefix. A pod can choose nothing else: no image, no
+// command, no host path.
 func setters() map[string]func(c *choices, value string) error {
 	return map[string]func(*choices, string) error{
 		"config":         func(c *choices, v string) error { return setName(&c.config, v) },
@@ -53,7 +53,7 @@ func setters() map[string]func(c *choices, value string) error {
 	}
 }
 
-// chosen reads the annotations of a pod. It names every value that is wrong, and what is allowed in its place.
+// chosen reads the annotations of a pod. Its error names every invalid value and the allowed values.
 func chosen(pod *corev1.Pod) (*choices, error) {
 	c := &choices{requests: corev1.ResourceList{}, limits: corev1.ResourceList{}}
 	var wrong []error
@@ -70,7 +70,7 @@ func chosen(pod *corev1.Pod) (*choices, error) {
 	return c, errors.Join(wrong...)
 }
 
-// unknown returns the annotations and labels of ours that mean nothing, sorted.
+// unknown returns the labels and annotations with our prefix that do not exist, sorted.
 func unknown(pod *corev1.Pod) []string {
 	known := setters()
 	var names []string
@@ -88,7 +88,7 @@ func unknown(pod *corev1.Pod) []string {
 	return names
 }
 
-// allowed lists the annotations for people.
+// allowed lists the annotations for messages.
 func allowed() string {
 	return prefix + "{inject, " + strings.Join(slices.Sorted(maps.Keys(setters())), ", ") + "}"
 }
@@ -100,12 +100,12 @@ func setName(into *string, value string) error {
 
 func checkName(value string) error {
 	if wrong := validation.IsDNS1123Subdomain(value); len(wrong) > 0 {
-		return errors.New("want the name of an object in the pod's namespace: small letters, digits, dashes and dots")
+		return errors.New("want the name of an object in the pod's namespace: lowercase letters, digits, dashes and dots")
 	}
 	return nil
 }
 
-// leastMemory is below what the process needs to start and hold anything.
+// leastMemory is the lowest limit with which the process can start and cache anything.
 var leastMemory = resource.MustParse("32Mi")
 
 func setQuantity(into corev1.ResourceList, name corev1.ResourceName, value string) error {
@@ -121,7 +121,7 @@ func setQuantity(into corev1.ResourceList, name corev1.ResourceName, value strin
 	return nil
 }
 
-// leastPort: the sidecar has no capability to bind lower ones.
+// leastPort is the lowest port that the sidecar may bind without a capability.
 const leastPort = 1024
 
 func setPort(into *int32, value string) error {

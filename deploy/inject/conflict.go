@@ -10,12 +10,12 @@ import (
 )
 
 var (
-	errHostNetwork = errors.New("hostNetwork: the sidecar's listeners on loopback would be those of the node, open to " +
-		"every process there and taken for the next pod; run one sidecar per node instead, or do without hostNetwork")
+	errHostNetwork = errors.New("hostNetwork: the sidecar would listen on the loopback of the node, reachable by every process there, and its ports " +
+		"would conflict with the next pod; run one sidecar per node instead, or do not use hostNetwork")
 	errWindows = errors.New("os: the sidecar runs on linux only")
 )
 
-// unfit says why no sidecar can be in a pod of this kind; nil when one can.
+// unfit returns why pods of this kind cannot have a sidecar, or nil.
 func unfit(pod *corev1.Pod) error {
 	switch {
 	case pod.Spec.HostNetwork:
@@ -26,12 +26,12 @@ func unfit(pod *corev1.Pod) error {
 	return nil
 }
 
-// conflicts names all that keeps the sidecar out of pod.
+// conflicts returns an error that lists everything that prevents the injection.
 func conflicts(pod *corev1.Pod, c *choices) error {
 	found := []error{unfit(pod)}
 	for container := range containers(pod) {
 		if ours(*container) {
-			found = append(found, fmt.Errorf("container %q: the name is the sidecar's; rename it, or decline with %s: \"false\"",
+			found = append(found, fmt.Errorf("container %q: the name is reserved for the sidecar; rename it, or decline with %s: \"false\"",
 				container.Name, injectKey))
 		}
 		found = append(found, portConflicts(container, c.ports)...)
@@ -39,7 +39,7 @@ func conflicts(pod *corev1.Pod, c *choices) error {
 	}
 	for _, volume := range pod.Spec.Volumes {
 		if slices.Contains([]string{configVolume, secretVolume, runVolume, maskVolume}, volume.Name) {
-			found = append(found, fmt.Errorf("volume %q: the name is the sidecar's; rename it", volume.Name))
+			found = append(found, fmt.Errorf("volume %q: the name is reserved for the sidecar; rename it", volume.Name))
 		}
 	}
 	return errors.Join(found...)
@@ -53,7 +53,7 @@ func portConflicts(container *corev1.Container, ports Ports) (found []error) {
 		for _, port := range ports.all() {
 			if port.number == theirs.ContainerPort {
 				found = append(found, fmt.Errorf(
-					"container %q listens on %d, which is the sidecar's %s port; choose another one with the annotation %s%s-port",
+					"container %q listens on %d, the %s port of the sidecar; choose another port with the annotation %s%s-port",
 					container.Name, port.number, port.name, prefix, port.name))
 			}
 		}
@@ -64,13 +64,13 @@ func portConflicts(container *corev1.Container, ports Ports) (found []error) {
 func mountConflict(container *corev1.Container, c *choices) error {
 	for _, mount := range container.VolumeMounts {
 		if c.unixSocket && mount.MountPath == runPath {
-			return fmt.Errorf("container %q mounts something else at %s, where the socket belongs", container.Name, runPath)
+			return fmt.Errorf("container %q has another mount at %s, the path of the socket", container.Name, runPath)
 		}
 	}
 	return nil
 }
 
-// containers yields those that exist from the start: init containers and containers.
+// containers yields the init containers and the containers.
 func containers(pod *corev1.Pod) iter.Seq[*corev1.Container] {
 	return func(yield func(*corev1.Container) bool) {
 		for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

@@ -10,20 +10,20 @@ import (
 
 const (
 	containerName = "ringside"
-	// userID is the numeric user and group of the image: a name could not be checked by runAsNonRoot.
+	// userID is the numeric user and group of the image, because runAsNonRoot cannot check a name.
 	userID = int64(65532)
 
 	configVolume, configPath = "ringside-config", "/etc/ringside"
 	secretVolume, secretPath = "ringside-secret", "/run/secrets/ringside"
 	runVolume, runPath       = "ringside-run", "/run/ringside"
-	// maskVolume lies where the API server would mount the pod's service-account token: the sidecar needs none.
+	// maskVolume is mounted where the API server would mount the pod's service-account token, which the sidecar does not need.
 	maskVolume, tokenPath = "ringside-no-token", "/var/run/secrets/kubernetes.io/serviceaccount"
 
 	metricsPortName, peerPortName = "ringside-prom", "ringside-peer"
 )
 
-// container is the sidecar. As the first init container that restarts always, it is there before every other container
-// of the pod and leaves after all of them, and Jobs complete without it (KEP-753).
+// container returns the sidecar. As the first init container, with restartPolicy Always, it starts before all other
+// containers of the pod and stops after them, and Jobs complete without it (KEP-753).
 func (t *Template) container(c *choices) corev1.Container {
 	return corev1.Container{
 		Name: containerName, Image: t.Image, ImagePullPolicy: t.ImagePullPolicy,
@@ -33,7 +33,7 @@ func (t *Template) container(c *choices) corev1.Container {
 		Resources:     corev1.ResourceRequirements{Requests: c.requests, Limits: c.limits},
 		VolumeMounts:  mounts(c),
 		RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
-		// A second apart, for up to a minute: what waits for it is the whole pod.
+		// Every second for up to a minute, because the whole pod waits for it.
 		StartupProbe:             probe("/startupz", c.ports.Metrics, 1, 60),
 		LivenessProbe:            probe("/livez", c.ports.Metrics, 10, 3),
 		ReadinessProbe:           probe("/readyz", c.ports.Metrics, 5, 2),
@@ -55,7 +55,7 @@ func probe(path string, port int32, periodSeconds, failures int32) *corev1.Probe
 	}
 }
 
-// confined is what the restricted Pod Security Standard asks for, and a root filesystem that cannot be written.
+// confined meets the restricted Pod Security Standard, with a read-only root filesystem.
 func confined() *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		RunAsNonRoot: new(true), RunAsUser: new(userID), RunAsGroup: new(userID), ReadOnlyRootFilesystem: new(true),
@@ -65,9 +65,9 @@ func confined() *corev1.SecurityContext {
 	}
 }
 
-// env tells the sidecar who it is, and the ports that the probes and the other containers count on: a variable wins
-// over the file. The address is in brackets for the sake of IPv6; port 0 in it means that of the peer listener.
-// Loopback has its name: CNTI's hardcoded_ip_addresses_in_k8s_runtime_configuration looks for addresses.
+// env sets the identity of the sidecar and the ports that the probes and other containers use; a variable overrides the
+// file. The address is in brackets because it may be IPv6; its port 0 stands for the port of the peer listener.
+// Loopback is written as localhost because CNTI's hardcoded_ip_addresses_in_k8s_runtime_configuration searches for addresses.
 func env(c *choices) []corev1.EnvVar {
 	list := []corev1.EnvVar{
 		field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
@@ -79,7 +79,7 @@ func env(c *choices) []corev1.EnvVar {
 		{Name: "RINGSIDE_LISTEN_METRICS", Value: fmt.Sprintf(":%d", c.ports.Metrics)},
 		{Name: "RINGSIDE_LISTEN_ADMIN", Value: fmt.Sprintf("localhost:%d", c.ports.Admin)},
 	}
-	if c.ports.Peer != defaultPeerPort { // where it is the default, a sidecar without membership keeps it closed
+	if c.ports.Peer != defaultPeerPort { // with the default, a sidecar without membership keeps the listener off
 		list = append(list, corev1.EnvVar{Name: "RINGSIDE_LISTEN_PEER", Value: fmt.Sprintf(":%d", c.ports.Peer)})
 	}
 	if c.unixSocket {
@@ -120,7 +120,7 @@ func volumes(c *choices) []corev1.Volume {
 	}
 	if c.secret != "" {
 		list = append(list, corev1.Volume{Name: secretVolume, VolumeSource: corev1.VolumeSource{
-			// Only the sidecar mounts it; its user is not root, and owns no files of a secret.
+			// Only the sidecar mounts it. Its user is not root and does not own the files of a secret.
 			Secret: &corev1.SecretVolumeSource{SecretName: c.secret, DefaultMode: new(int32(0o444))},
 		}})
 	}
@@ -130,7 +130,7 @@ func volumes(c *choices) []corev1.Volume {
 	return list
 }
 
-// memory is an empty directory. On a disk it would keep cluster-autoscaler from removing the node.
+// memory is an emptyDir in memory. On disk it would prevent cluster-autoscaler from removing the node.
 func memory() corev1.VolumeSource {
 	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 		Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi")),

@@ -1,5 +1,5 @@
-// Package inject puts the sidecar into pods. Patch says what has to change in a pod, and is pure; NewHandler is the
-// mutating admission webhook around it.
+// Package inject adds the sidecar to pods. Patch is pure and returns the changes to a pod; NewWebhook is the mutating
+// admission webhook around it.
 package inject
 
 import (
@@ -11,19 +11,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Asker is who wants the sidecar, when the pod itself does not say.
+// Asker is the source of the request for the sidecar.
 type Asker int
 
 const (
-	// Pod: only its own label or annotation counts.
+	// Pod means that only the label or annotation of the pod counts.
 	Pod Asker = iota
-	// Namespace: its label asks for all of its pods.
+	// Namespace means that the label of the namespace requests the sidecar for all its pods.
 	Namespace
 )
 
-// Patch returns what has to change in pod: nothing where nobody asks for the sidecar, where the pod declines, and where
-// it has the sidecar already. Warnings are for whoever creates the pod. An error is a refusal, and says what is
-// allowed.
+// Patch returns the changes to pod: none if the sidecar is not requested, the pod declines, or it already has the sidecar.
+// Warnings are for the client that creates the pod. An error rejects the pod and names the allowed values.
 func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnings []string, err error) {
 	wanted, err := wants(pod, asker)
 	switch {
@@ -31,10 +30,10 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 		return nil, nil, err
 	case !wanted && asker == Pod:
 		return nil, idle(pod), nil
-	case !wanted, present(pod), mirrors(pod): //guard:second-call-webhook-injects-again
+	case !wanted, present(pod), mirrors(pod): //guard:injected-twice
 		return nil, nil, nil
-	//guard:agent-node-kept-from-starting
-	case unfit(pod) != nil && !asksItself(pod): // agents of the node live in such namespaces, too, and must start
+	//guard:node-agent-rejected
+	case unfit(pod) != nil && !asksItself(pod): // node agents in such a namespace must start
 		return nil, []string{"ringside: not injected: " + unfit(pod).Error()}, nil
 	}
 	chosen, err := chosen(pod)
@@ -48,7 +47,7 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 	return t.patch(pod, settled), warn(pod), nil
 }
 
-// wants: one refusal outweighs any wish.
+// wants reports whether the sidecar is requested. One refusal overrides every request.
 func wants(pod *corev1.Pod, asker Asker) (bool, error) {
 	wanted := asker == Namespace
 	declined := false
@@ -63,44 +62,44 @@ func wants(pod *corev1.Pod, asker Asker) (bool, error) {
 			return false, fmt.Errorf(`%s %s: %q: want "true" or "false"`, kind, injectKey, value)
 		}
 	}
-	return wanted && !declined, nil //guard:pod-declines-gets-sidecar
+	return wanted && !declined, nil //guard:declined-but-injected
 }
 
 func asksItself(pod *corev1.Pod) bool {
 	return pod.Labels[injectKey] == "true" || pod.Annotations[injectKey] == "true"
 }
 
-// present: an earlier call injected the sidecar, or the pod is a copy of one that has it.
+// present reports whether an earlier call injected the sidecar, or the pod was copied from one that has it.
 func present(pod *corev1.Pod) bool {
 	return pod.Labels[statusKey] == injected && slices.ContainsFunc(pod.Spec.InitContainers, ours)
 }
 
 func ours(c corev1.Container) bool { return c.Name == containerName }
 
-// mirrors: the kubelet shows its own static pods so; they cannot be changed.
+// mirrors reports whether pod is the mirror of a static pod, which cannot be changed.
 func mirrors(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return ok
 }
 
-// leastGrace is the time in seconds that a sidecar may need to leave: drain_timeout, and what the listeners take.
+// leastGrace is the time in seconds that a sidecar may need to stop: drain_timeout plus closing the listeners.
 const leastGrace = 15
 
 func warn(pod *corev1.Pod) []string {
 	var warnings []string
 	if names := unknown(pod); len(names) > 0 {
 		warnings = append(warnings,
-			fmt.Sprintf("ringside: %s: not known; known are %s", strings.Join(names, ", "), allowed()))
+			fmt.Sprintf("ringside: %s: unknown; the allowed ones are %s", strings.Join(names, ", "), allowed()))
 	}
 	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil && *grace < leastGrace {
 		warnings = append(warnings, fmt.Sprintf(
-			"ringside: terminationGracePeriodSeconds is %d; below %d the sidecar may be killed while others still ask it",
+			"ringside: terminationGracePeriodSeconds is %d; below %d the sidecar may be killed while other members still send requests",
 			*grace, leastGrace))
 	}
 	return warnings
 }
 
-// idle warns of annotations that have no effect, because nobody asked for the sidecar.
+// idle warns about annotations without effect, because the sidecar is not requested.
 func idle(pod *corev1.Pod) []string {
 	if pod.Labels[injectKey] != "" || pod.Annotations[injectKey] != "" {
 		return nil

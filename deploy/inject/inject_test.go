@@ -35,7 +35,7 @@ func parsePod(t testing.TB, text string) *corev1.Pod {
 	return pod
 }
 
-// newPod returns a pod that asks for the sidecar, with lines of YAML added at each place.
+// newPod returns a pod that requests the sidecar, with additional lines of YAML at each place.
 func newPod(t testing.TB, annotations, spec string) *corev1.Pod {
 	t.Helper()
 	return parsePod(t, `{metadata: {name: app, annotations: {ringside.dev/inject: "true", `+annotations+`}},
@@ -125,7 +125,7 @@ func TestGoldenPatches(t *testing.T) {
 	}
 }
 
-func TestASecondPatchIsEmpty(t *testing.T) {
+func TestSecondPatchIsEmpty(t *testing.T) {
 	for name, pod := range podFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			for _, asker := range []Asker{Pod, Namespace} {
@@ -138,7 +138,7 @@ func TestASecondPatchIsEmpty(t *testing.T) {
 	}
 }
 
-func TestTheSidecarIsFirstAndTheRestStaysAsItWas(t *testing.T) {
+func TestSidecarIsFirstAndTheRestIsUnchanged(t *testing.T) {
 	for name, pod := range podFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			patched := apply(t, pod, mustPatch(t, pod))
@@ -169,8 +169,8 @@ func TestTheSidecarIsFirstAndTheRestStaysAsItWas(t *testing.T) {
 	}
 }
 
-// A newer API server sends fields that this program was not built with.
-func TestFieldsThatAreNotKnownStay(t *testing.T) {
+// A newer API server sends fields that this program does not know.
+func TestUnknownFieldsStay(t *testing.T) {
 	const document = `{"metadata": {"name": "app", "future": 1, "annotations": {"ringside.dev/inject": "true",
 		"ringside.dev/unix-socket": "true"}}, "spec": {"future": 2, "securityContext": {"future": 3},
 		"volumes": [{"name": "v", "future": 4}], "initContainers": [{"name": "i", "future": 5}],
@@ -187,7 +187,7 @@ func TestFieldsThatAreNotKnownStay(t *testing.T) {
 	}
 }
 
-func TestWhoAsks(t *testing.T) {
+func TestSidecarIsRequested(t *testing.T) {
 	const yes, no, silent = `"true"`, `"false"`, ""
 	tests := []struct {
 		name, label, annotation string
@@ -221,7 +221,7 @@ func TestWhoAsks(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestInvalidPodsAreRejected(t *testing.T) {
 	tests := []struct {
 		name, annotations, spec string
 		want                    []string
@@ -247,15 +247,15 @@ func TestRefusals(t *testing.T) {
 		{"the node's network", "", "hostNetwork: true,", []string{"hostNetwork: "}},
 		{"windows", "", "os: {name: windows},", []string{"os: the sidecar runs on linux only"}},
 		{"a container with the name", "", `initContainers: [{name: ringside, image: "theirs:1"}],`,
-			[]string{`container "ringside": the name is the sidecar's`}},
+			[]string{`container "ringside": the name is reserved for the sidecar`}},
 		{"a port in use", "", "initContainers: [{name: i, restartPolicy: Always, ports: [{containerPort: 7073}]}],",
-			[]string{`container "i" listens on 7073, which is the sidecar's metrics port; choose another one with the ` +
+			[]string{`container "i" listens on 7073, the metrics port of the sidecar; choose another port with the ` +
 				"annotation ringside.dev/metrics-port"}},
 		{"a volume with the name", "", "volumes: [{name: ringside-config, emptyDir: {}}],",
-			[]string{`volume "ringside-config": the name is the sidecar's`}},
+			[]string{`volume "ringside-config": the name is reserved for the sidecar`}},
 		{"the socket's place in use", `ringside.dev/unix-socket: "true"`,
 			"initContainers: [{name: i, volumeMounts: [{name: v, mountPath: /run/ringside}]}],",
-			[]string{`container "i" mounts something else at /run/ringside`}},
+			[]string{`container "i" has another mount at /run/ringside`}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -271,15 +271,15 @@ func TestRefusals(t *testing.T) {
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("refused with\n%v\nwant\n%s", err, want)
+					t.Errorf("rejected with\n%v\nwant\n%s", err, want)
 				}
 			}
 		})
 	}
 }
 
-// A status label that came with a copied template is no sidecar.
-func TestAStatusLabelAloneIsNoSidecar(t *testing.T) {
+// A status label from a copied template does not mean that the sidecar is present.
+func TestStatusLabelAloneIsNotASidecar(t *testing.T) {
 	pod := newPod(t, "", "")
 	pod.Labels = map[string]string{statusKey: injected}
 	if len(mustPatch(t, pod)) == 0 {
@@ -287,7 +287,7 @@ func TestAStatusLabelAloneIsNoSidecar(t *testing.T) {
 	}
 }
 
-func TestUDPPortsAreNotInTheWay(t *testing.T) {
+func TestUDPPortsDoNotConflict(t *testing.T) {
 	pod := newPod(t, "", "")
 	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 7070, Protocol: corev1.ProtocolUDP}}
 	if len(mustPatch(t, pod)) == 0 {
@@ -295,8 +295,8 @@ func TestUDPPortsAreNotInTheWay(t *testing.T) {
 	}
 }
 
-// Agents of the node may live in a namespace that asks for the sidecar: they are not kept from starting.
-func TestPodsThatCannotHaveItAreLeftOutOfANamespace(t *testing.T) {
+// Node agents in a namespace that requests the sidecar must start.
+func TestUnfitPodsOfANamespaceAreSkipped(t *testing.T) {
 	for _, spec := range []string{"hostNetwork: true", "os: {name: windows}"} {
 		pod := parsePod(t, `{metadata: {name: agent}, spec: {`+spec+`, containers: [{name: agent}]}}`)
 		ops, warnings, err := Patch(pod, Namespace, newTemplate(t))
@@ -305,12 +305,12 @@ func TestPodsThatCannotHaveItAreLeftOutOfANamespace(t *testing.T) {
 		}
 		pod.Labels = map[string]string{injectKey: "true"}
 		if _, _, err := Patch(pod, Namespace, newTemplate(t)); err == nil {
-			t.Errorf("%s: a pod that asks itself is not refused", spec)
+			t.Errorf("%s: a pod that requests the sidecar itself is not rejected", spec)
 		}
 	}
 }
 
-func TestStaticPodsAreLeftAlone(t *testing.T) {
+func TestStaticPodsAreUnchanged(t *testing.T) {
 	pod := newPod(t, corev1.MirrorPodAnnotationKey+": x", "")
 	if ops := mustPatch(t, pod); len(ops) > 0 {
 		t.Errorf("patched: %v", ops)
@@ -326,9 +326,9 @@ func TestWarnings(t *testing.T) {
 	}{
 		{"nothing of ours", `{metadata: {name: a}}`, Pod, ""},
 		{"an annotation that is not known", `{metadata: {annotations: {ringside.dev/inject: "true", ringside.dev/image: x}}}`,
-			Pod, "annotation ringside.dev/image: not known; known are ringside.dev/{inject, admin-port, "},
+			Pod, "annotation ringside.dev/image: unknown; the allowed ones are ringside.dev/{inject, admin-port, "},
 		{"a label that is not known", `{metadata: {labels: {ringside.dev/inject: "true", ringside.dev/config: x}}}`,
-			Pod, "label ringside.dev/config: not known"},
+			Pod, "label ringside.dev/config: unknown"},
 		{"an annotation without effect", `{metadata: {annotations: {ringside.dev/config: x}}}`,
 			Pod, `ringside.dev/config: no effect without ringside.dev/inject: "true"`},
 		{"declined", `{metadata: {labels: {ringside.dev/inject: "false"}, annotations: {ringside.dev/config: x}}}`, Pod, ""},
@@ -369,7 +369,7 @@ func TestResources(t *testing.T) {
 	}
 }
 
-func TestTemplateOfAMeshInEveryPod(t *testing.T) {
+func TestTemplateWithAMeshInEveryPod(t *testing.T) {
 	template, err := ParseTemplate([]byte("{image: 'r:1', meshes: [linkerd]}"))
 	if err != nil {
 		t.Fatal(err)
@@ -396,9 +396,9 @@ func TestTemplates(t *testing.T) {
 		{"latest", "image: ringside:latest", "want a tag other than latest, or a digest"},
 		{"no digest", "image: ringside@md5:1", "want a sha256 digest"},
 		{"an unknown field", "{image: 'r:1', comand: x}", `unknown field "comand"`},
-		{"a mesh", "{image: 'r:1', meshes: [consul]}", `"consul" is not known; allowed are istio and linkerd`},
+		{"a mesh", "{image: 'r:1', meshes: [consul]}", `"consul" is unknown; allowed are istio and linkerd`},
 		{"ports", "{image: 'r:1', ports: {http: 7071}}", "http and grpc have the same port 7071"},
-		{"a privileged port", "{image: 'r:1', ports: {http: 80}}", "http port 80: want one from 1024"},
+		{"a privileged port", "{image: 'r:1', ports: {http: 80}}", "http port 80: want a port from 1024"},
 		{"a name", "{image: 'r:1', config: A_B}", `config "A_B": want the name of an object`},
 		{"a secret's name", "{image: 'r:1', secret: A_B}", `secret "A_B": want the name of an object`},
 		{"resources", "{image: 'r:1', resources: {requests: {cpu: 2}, limits: {cpu: 1}}}",
@@ -434,7 +434,7 @@ func FuzzPatch(f *testing.F) {
 		}
 		ops, _, err := Patch(pod, asker, template)
 		if err != nil && len(ops) > 0 {
-			t.Fatalf("refused and patched: %v, %v", err, ops)
+			t.Fatalf("rejected and patched: %v, %v", err, ops)
 		}
 		if len(ops) == 0 {
 			return
@@ -445,7 +445,7 @@ func FuzzPatch(f *testing.F) {
 		}
 		for _, volume := range patched.Spec.Volumes[len(pod.Spec.Volumes):] {
 			if volume.HostPath != nil {
-				t.Fatalf("a path of the host: %v", volume)
+				t.Fatalf("hostPath volume: %v", volume)
 			}
 		}
 		if again, _, err := Patch(patched, asker, template); len(again) > 0 || err != nil {

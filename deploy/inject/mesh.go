@@ -8,13 +8,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// mesh is a service mesh that redirects the traffic of its pods. Sidecars speak mutual TLS of their own and must reach
-// each other before the mesh's proxy runs, so their peer and metrics ports stay out of it. (Dapr redirects nothing.)
+// mesh is a service mesh that redirects the traffic of its pods. Sidecars have their own mutual TLS and must reach each
+// other before the proxy of the mesh runs, so their peer and metrics ports bypass it. (Dapr redirects no traffic.)
 type mesh struct {
 	name string
-	// containers are those that the mesh adds to a pod, marks the labels or annotations that ask for it.
+	// containers are the ones that the mesh adds to a pod, marks the labels or annotations that request it.
 	containers, marks []string
-	// inbound and outbound are the annotations that list ports to leave alone, separated by commas.
+	// inbound and outbound are the annotations with the ports to exclude, separated by commas.
 	inbound, outbound string
 }
 
@@ -35,7 +35,7 @@ var meshes = []mesh{
 	},
 }
 
-// in reports whether pod shows that the mesh runs in it.
+// in reports whether the labels, annotations or containers of pod show that the mesh runs in it.
 func (m mesh) in(pod *corev1.Pod) bool {
 	for container := range containers(pod) {
 		if slices.Contains(m.containers, container.Name) {
@@ -53,7 +53,7 @@ func (m mesh) in(pod *corev1.Pod) bool {
 	})
 }
 
-// bypass returns the annotations that keep the sidecar's ports out of the meshes of pod, or of those that are always.
+// bypass returns the annotations that exclude the sidecar's ports from the meshes of pod and from the configured ones.
 func bypass(pod *corev1.Pod, always []string, p Ports) map[string]string {
 	set := map[string]string{}
 	for _, m := range meshes {
@@ -65,7 +65,7 @@ func bypass(pod *corev1.Pod, always []string, p Ports) map[string]string {
 	return set
 }
 
-// withPorts appends ports to a list separated by commas, where they are not in it yet.
+// withPorts appends the missing ports to a list separated by commas.
 func withPorts(list string, ports ...int32) string {
 	var all []string
 	if list != "" {

@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Operation is one of a JSON patch (RFC 6902). Operations are written out rather than computed as a difference: fields
-// that a newer API server knows, and this program does not, are left alone so.
+// Operation is one operation of a JSON patch (RFC 6902). Operations are written explicitly, not computed as a difference, so
+// that they do not touch fields of a newer API server that this program does not know.
 type Operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
@@ -23,7 +23,7 @@ func (t *Template) patch(pod *corev1.Pod, c *choices) []Operation {
 	keepQoS(pod, c)
 	ops := setKeys("/metadata/labels", pod.Labels, map[string]string{statusKey: injected})
 	ops = append(ops, setKeys("/metadata/annotations", pod.Annotations, bypass(pod, t.Meshes, c.ports))...)
-	if c.unixSocket { // before the sidecar is added, which changes the places of init containers
+	if c.unixSocket { // before the sidecar is added, which shifts the indices of init containers
 		ops = append(ops, mountSocket("/spec/initContainers", pod.Spec.InitContainers)...)
 		ops = append(ops, mountSocket("/spec/containers", pod.Spec.Containers)...)
 		ops = append(ops, joinGroup(pod)...)
@@ -32,7 +32,7 @@ func (t *Template) patch(pod *corev1.Pod, c *choices) []Operation {
 	return append(ops, insert("/spec/initContainers", len(pod.Spec.InitContainers), "0", t.container(c))...)
 }
 
-// insert adds values at a place of the list at path, which has n elements: a list without any does not exist.
+// insert adds values at an index of the list at path, which has n elements. An empty list does not exist yet.
 func insert[T any](path string, n int, place string, values ...T) []Operation {
 	if n == 0 {
 		return []Operation{add(path, values)}
@@ -44,7 +44,7 @@ func insert[T any](path string, n int, place string, values ...T) []Operation {
 	return ops
 }
 
-// setKeys sets keys of the map at path, which is now has.
+// setKeys sets keys of the map at path, whose current content is has.
 func setKeys(path string, has, set map[string]string) []Operation {
 	if len(set) == 0 {
 		return nil
@@ -62,7 +62,7 @@ func setKeys(path string, has, set map[string]string) []Operation {
 // pointer escapes one element of a JSON pointer (RFC 6901, section 3).
 func pointer(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
 
-// mountSocket lets each container of a list reach the socket.
+// mountSocket mounts the socket into each container of a list.
 func mountSocket(path string, list []corev1.Container) (ops []Operation) {
 	mount := corev1.VolumeMount{Name: runVolume, MountPath: runPath, ReadOnly: true}
 	for i := range list {
@@ -72,8 +72,8 @@ func mountSocket(path string, list []corev1.Container) (ops []Operation) {
 	return ops
 }
 
-// joinGroup gives every container the group of the socket, whose mode is 0660. Where the pod has an fsGroup, the
-// kubelet has done the like: the directory, and what is made in it, belongs to that group.
+// joinGroup gives every container the group of the socket, whose mode is 0660. With an fsGroup, the kubelet does this: the
+// directory and the files created in it belong to that group.
 func joinGroup(pod *corev1.Pod) []Operation {
 	security := pod.Spec.SecurityContext
 	switch {
@@ -85,8 +85,8 @@ func joinGroup(pod *corev1.Pod) []Operation {
 	return insert("/spec/securityContext/supplementalGroups", len(security.SupplementalGroups), "-", userID)
 }
 
-// keepQoS makes requests and limits equal in a pod whose containers' all are: it is Guaranteed, which may have given it
-// CPUs of its own, and must stay so.
+// keepQoS makes requests and limits equal if they are equal in all containers of the pod: the pod is Guaranteed, may have
+// exclusive CPUs, and must stay Guaranteed.
 func keepQoS(pod *corev1.Pod, c *choices) {
 	for container := range containers(pod) {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// settle fills in from the template what the pod left open, and checks that the whole makes sense.
+// settle fills in missing values from the template and validates the result.
 func (t *Template) settle(c *choices) (*choices, error) {
 	settled := *c
 	settled.config, settled.secret = or(c.config, t.Config), or(c.secret, t.Secret)
@@ -24,7 +24,7 @@ func (t *Template) settle(c *choices) (*choices, error) {
 	return &settled, wrong
 }
 
-// settleResource: where a value that the pod chose contradicts the template's, the template's gives way.
+// settleResource adjusts the value of the template if it contradicts a value chosen by the pod.
 func (c *choices) settleResource(name corev1.ResourceName, chosen *choices, def corev1.ResourceRequirements) error {
 	request, own := chosen.requests[name]
 	if !own {
@@ -48,9 +48,9 @@ func (c *choices) settleResource(name corev1.ResourceName, chosen *choices, def 
 	return nil
 }
 
-// port is one of the sidecar's listeners.
+// port is the port of one of the sidecar's listeners.
 type port struct {
-	name   string // of the listener, and of the annotation that moves it
+	name   string // of the listener and of its annotation
 	number int32
 }
 
@@ -63,7 +63,7 @@ func (p Ports) check() error {
 	var wrong []error
 	for _, port := range p.all() {
 		if port.number < leastPort || port.number > 65535 {
-			wrong = append(wrong, fmt.Errorf("%s port %d: want one from %d to 65535", port.name, port.number, leastPort))
+			wrong = append(wrong, fmt.Errorf("%s port %d: want a port from %d to 65535", port.name, port.number, leastPort))
 		}
 		if other, taken := seen[port.number]; taken {
 			wrong = append(wrong, fmt.Errorf("%s and %s have the same port %d", other, port.name, port.number))

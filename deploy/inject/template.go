@@ -12,10 +12,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Template is what the operator of the cluster decides about every sidecar; pods choose the rest by annotations. Only
-// Image must be set.
+// Template has the values that the cluster operator sets for all sidecars; pods choose the rest by annotations. Only Image
+// is required.
 type Template struct {
-	// Image has a tag other than latest, or a digest: what runs must be what was tested.
+	// Image has a digest or a tag other than latest, so that the tested version runs.
 	Image           string            `json:"image"`
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 	// Config is the ConfigMap with ringside.yaml, in the namespace of each pod; by default "ringside".
@@ -24,11 +24,11 @@ type Template struct {
 	Secret    string                      `json:"secret,omitempty"`
 	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
 	Ports     Ports                       `json:"ports,omitzero"`
-	// Meshes (istio, linkerd) run in every pod, even where the pod does not show it yet.
+	// Meshes (istio, linkerd) run in every pod, even if the pod does not show it at injection.
 	Meshes []string `json:"meshes,omitempty"`
 }
 
-// Ports are those of the sidecar's listeners; 0 means the default.
+// Ports are the ports of the sidecar's listeners; 0 means the default.
 type Ports struct {
 	HTTP    int32 `json:"http,omitempty"`
 	GRPC    int32 `json:"grpc,omitempty"`
@@ -39,7 +39,7 @@ type Ports struct {
 
 const defaultPeerPort = 7072
 
-// ParseTemplate reads YAML or JSON. Unknown fields are errors, and so is a template that could not be injected.
+// ParseTemplate reads YAML or JSON. It rejects unknown fields and a template that could not be injected.
 func ParseTemplate(text []byte) (*Template, error) {
 	t := new(Template)
 	if err := yaml.UnmarshalStrict(text, t); err != nil {
@@ -100,13 +100,13 @@ func checkImage(image string) error {
 func checkMeshes(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(meshes, func(m mesh) bool { return m.name == name }) {
-			return fmt.Errorf("meshes: %q is not known; allowed are istio and linkerd", name)
+			return fmt.Errorf("meshes: %q is unknown; allowed are istio and linkerd", name)
 		}
 	}
 	return nil
 }
 
-// or returns value, or fallback where value is not set.
+// or returns value, or fallback if value is zero.
 func or[T comparable](value, fallback T) T {
 	var zero T
 	if value == zero {

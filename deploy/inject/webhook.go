@@ -15,10 +15,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// maxReview bounds a request: etcd holds objects of up to 1.5 MiB, and a review carries two of them.
+// maxReview limits the size of a request: etcd stores objects of up to 1.5 MiB, and a review contains two.
 const maxReview = 4 << 20
 
-// Webhook answers admission reviews of pods.
+// Webhook serves admission reviews of pods.
 type Webhook struct {
 	template *Template
 	log      *slog.Logger
@@ -26,12 +26,12 @@ type Webhook struct {
 	duration prometheus.Histogram
 }
 
-// results of a review, the values of the label of the same name.
+// results of a review, the values of the label result.
 const (
 	resultInjected  = "injected"
 	resultUnchanged = "unchanged"
 	resultRefused   = "refused"
-	resultInvalid   = "invalid" // no admission review of a pod
+	resultInvalid   = "invalid" // not an admission review of a pod
 )
 
 // NewWebhook returns a webhook that injects t, and registers its metrics.
@@ -42,19 +42,19 @@ func NewWebhook(t *Template, log *slog.Logger, registry prometheus.Registerer) *
 			Name: "ringside_injector_reviews_total", Help: "Admission reviews by result.",
 		}, []string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "ringside_injector_review_duration_seconds", Help: "Time to answer a review.",
+			Name: "ringside_injector_review_duration_seconds", Help: "Time to process an admission review.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
 		}),
 	}
 	for _, result := range []string{resultInjected, resultUnchanged, resultRefused, resultInvalid} {
-		w.reviews.WithLabelValues(result) // a rate needs the zero
+		w.reviews.WithLabelValues(result) // so that rate() sees the first increase
 	}
 	registry.MustRegister(w.reviews, w.duration)
 	return w
 }
 
-// Handler serves POST /inject/pod and /inject/namespace: the path says who asked, because the API server has compared
-// the selectors already.
+// Handler serves POST /inject/pod and /inject/namespace. The path is the Asker, because the API server has already evaluated
+// the selectors.
 func (w *Webhook) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /inject/pod", w.review(Pod))
@@ -69,12 +69,12 @@ func (w *Webhook) review(asker Asker) http.HandlerFunc {
 		request, pod, err := readReview(http.MaxBytesReader(rw, r.Body, maxReview))
 		if err != nil {
 			w.reviews.WithLabelValues(resultInvalid).Inc()
-			w.log.Warn("no admission review of a pod", "error", err)
+			w.log.Warn("rejected a request that is not an admission review of a pod", "error", err)
 			http.Error(rw, err.Error(), http.StatusBadRequest)
 			return
 		}
 		rw.Header().Set("Content-Type", "application/json")
-		// A write fails only when the API server has gone; it asks again, or acts on failurePolicy.
+		// A write fails only if the API server has disconnected; it retries or applies failurePolicy.
 		_ = json.NewEncoder(rw).Encode(&admissionv1.AdmissionReview{
 			TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
 			Response: w.answer(request, pod, asker),
@@ -85,17 +85,17 @@ func (w *Webhook) review(asker Asker) http.HandlerFunc {
 func readReview(body io.Reader) (*admissionv1.AdmissionRequest, *corev1.Pod, error) {
 	var review admissionv1.AdmissionReview
 	if err := json.NewDecoder(body).Decode(&review); err != nil {
-		return nil, nil, fmt.Errorf("read the admission review: %w", err)
+		return nil, nil, fmt.Errorf("decode the admission review: %w", err)
 	}
 	if review.Request == nil {
-		return nil, nil, errors.New("read the admission review: it has no request")
+		return nil, nil, errors.New("decode the admission review: it has no request")
 	}
 	if kind := review.Request.Kind; kind.Group != "" || kind.Kind != "Pod" {
-		return nil, nil, fmt.Errorf("read the admission review: it is about a %s; this webhook is for pods", kind.Kind)
+		return nil, nil, fmt.Errorf("decode the admission review: it is for a %s; this webhook handles pods only", kind.Kind)
 	}
 	pod := new(corev1.Pod)
 	if err := json.Unmarshal(review.Request.Object.Raw, pod); err != nil {
-		return nil, nil, fmt.Errorf("read the pod of the admission review: %w", err)
+		return nil, nil, fmt.Errorf("decode the pod of the admission review: %w", err)
 	}
 	return review.Request, pod, nil
 }
@@ -115,7 +115,7 @@ func (w *Webhook) answer(q *admissionv1.AdmissionRequest, pod *corev1.Pod, asker
 		return response
 	}
 	if response.Patch, err = json.Marshal(patch); err != nil {
-		return refusal(q, fmt.Errorf("write the patch: %w", err))
+		return refusal(q, fmt.Errorf("encode the patch: %w", err))
 	}
 	response.PatchType = new(admissionv1.PatchTypeJSONPatch)
 	w.reviews.WithLabelValues(resultInjected).Inc()

@@ -67,7 +67,7 @@ func TestReviews(t *testing.T) {
 	}
 }
 
-func TestRequestsThatAreNoReviews(t *testing.T) {
+func TestOtherRequestsAreRejected(t *testing.T) {
 	tests := []struct {
 		name, path, body string
 		code             int

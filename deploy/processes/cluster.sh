@@ -3,14 +3,14 @@
 # under goreman (deploy/Procfile). Usage: deploy/processes/cluster.sh up|down|status
 #   DB         postgres (the default), mariadb or sqlite
 #   BASE_PORT  the first of a hundred ports, a multiple of 10; default 7100
-#   STATE      the folder that holds all there is of the cluster, logs and all; default .run/up
+#   STATE      the folder with all files and logs of the cluster; default .run/up
 set -euo pipefail
 shopt -s extglob
 cd "$(dirname "$0")/../.."
 umask 077
-patience=60 # seconds, for a busy machine
+timeout=60 # seconds, for a busy machine
 
-# Each line: a process, its port, and the URL that answers once it is ready.
+# Each line: a process, its port, and the URL that responds as soon as it is ready.
 processes() {
 	local i
 	echo "goreman $((PORT + 40)) -"
@@ -23,7 +23,7 @@ processes() {
 	echo "prometheus $((PORT + 30)) http://127.0.0.1:$((PORT + 30))/-/ready"
 }
 
-# pid_of prints the pid of a process that runs; one that has ended but was not waited for does not.
+# pid_of prints the pid of a running process; a zombie does not count.
 pid_of() {
 	local pid start
 	read -r pid start 2>/dev/null <"$STATE/pids/$1" || return 1
@@ -53,7 +53,7 @@ table() {
 	done < <(processes)
 }
 
-# export_variables sets what deploy/Procfile and the files beside it read.
+# export_variables sets the variables of deploy/Procfile and the files beside it.
 export_variables() {
 	local i
 	export DB PORT STATE DRIVER=$DB ETCD_LOG_LEVEL=warn ETCD_INITIAL_CLUSTER=
@@ -92,15 +92,15 @@ start() {
 	else
 		deploy/processes/database.sh prepare
 	fi
-	# The order of the Procfile, less what this cluster does not have.
+	# The order of the Procfile, without the processes that this cluster does not have.
 	names=$(sed -n 's/^\([a-z0-9-]*\):.*/\1/p' deploy/Procfile | grep -xF "$names")
-	# shellcheck disable=SC2086 # one word a name
+	# shellcheck disable=SC2086 # one word per name
 	GOREMAN_RPC_ADDR=127.0.0.1 setsid deploy/processes/keep.sh goreman .bin/goreman -f deploy/Procfile -env '' \
 		-set-ports=false -p $((PORT + 40)) start $names </dev/null &
 }
 
 await() {
-	local deadline=$((SECONDS + patience))
+	local deadline=$((SECONDS + timeout))
 	while [[ $(table) == *"not "* ]]; do
 		[ "$SECONDS" -lt "$deadline" ] || return 1
 		[ ! -s "$STATE/pids/goreman" ] || pid_of goreman >/dev/null || return 1
@@ -130,7 +130,7 @@ up() {
 			table
 			return
 		fi
-		down # what a goreman that was killed has left
+		down # processes left by a killed goreman
 		DB=${wanted[0]} PORT=${wanted[1]}
 	fi
 	check_ports
@@ -156,7 +156,7 @@ fail() {
 
 # wait_while waits until a command fails.
 wait_while() {
-	local deadline=$((SECONDS + patience))
+	local deadline=$((SECONDS + timeout))
 	while "$@" >/dev/null; do
 		[ "$SECONDS" -lt "$deadline" ] || return 1
 		sleep 0.1
@@ -175,7 +175,7 @@ down() {
 	local file name port url
 	[ -e "$STATE" ] || { echo "no cluster is up"; return; }
 	end TERM goreman || true
-	for file in "$STATE"/pids/*; do # what outlived a goreman that was killed
+	for file in "$STATE"/pids/*; do # processes left by a killed goreman
 		[ ! -e "$file" ] || end KILL "$(basename "$file")"
 	done
 	while read -r name port url; do # the threads of a killed process may hold its ports for a moment longer

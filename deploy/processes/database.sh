@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the files of the cluster's database, or runs it on them. Root is not let in by databases: it runs them as the
-# user that their package has made. Usage: deploy/processes/database.sh prepare|run
+# Creates the files of the cluster's database, or runs the database. Databases do not run as root: root runs them as the user
+# that their package created. Usage: deploy/processes/database.sh prepare|run
 set -euo pipefail
 
 # The newest version sorts last.
@@ -13,7 +13,7 @@ as_servant() {
 	exec "$@"
 }
 
-# The folder is outside of STATE, whose parents other users may not enter.
+# The folder is outside STATE, because other users may not be able to enter the parents of STATE.
 make_folder() {
 	local folder password
 	folder=$(mktemp -d -t ringside-database-XXXXXX)

@@ -1,5 +1,5 @@
--- For MySQL 8 and MariaDB. One row is the newest value of one metric. Times are UTC. ver grows with each write of the
--- row, and a row that was deleted comes back with a larger one, so that caches can tell which of two copies is newer.
+-- For MySQL 8 and MariaDB. Each row is the latest value of one metric. Times are UTC. ver grows with each write of the row,
+-- also when a deleted row is inserted again, so that caches can tell which of two copies is newer.
 CREATE TABLE IF NOT EXISTS cnf_metrics (
     cnf_id      varchar(191) NOT NULL PRIMARY KEY,
     `timestamp` datetime(6)  NOT NULL,

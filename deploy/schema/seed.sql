@@ -1,5 +1,5 @@
--- Optional rows for all three databases: the metrics of a host, not measured yet, until ringside-collector writes what
--- they are. Rows that exist stay as they are.
+-- Optional rows for all three databases: placeholders for the metrics of a host until ringside-collector writes them.
+-- Existing rows stay unchanged.
 INSERT INTO cnf_metrics (cnf_id, timestamp, metric_type, value, unit, status)
 SELECT seed.cnf_id, '1970-01-01 00:00:00', seed.metric_type, 0, seed.unit, 'unknown'
 FROM (

@@ -26,7 +26,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- define "ringside.webhook" -}}
 admissionReviewVersions: [v1]
 sideEffects: None
-# Another webhook may have changed the pod after this one: the second call finds the sidecar and leaves it.
+# Another webhook may change the pod after this one; a second call does not inject again.
 reinvocationPolicy: IfNeeded
 failurePolicy: {{ .Values.injector.failurePolicy }}
 timeoutSeconds: 5
@@ -35,7 +35,7 @@ rules:
 {{- end -}}
 
 {{- define "ringside.matchConditions" -}}
-# Whoever declines does not depend on the injector. Mirrors of static pods cannot be changed.
+# Pods that decline do not depend on the injector. Mirror pods cannot be changed.
 - name: does-not-decline
   expression: >-
     !(has(object.metadata.labels) && object.metadata.labels.exists(k, k == 'ringside.dev/inject' && object.metadata.labels[k] == 'false'))

@@ -1,4 +1,4 @@
-// Command ringside-injector is the admission webhook that puts sidecars into pods, and shows offline what it would do.
+// Command ringside-injector is the admission webhook that injects sidecars into pods. It can also show the result offline.
 package main
 
 import (
@@ -20,11 +20,11 @@ func main() {
 	os.Exit(code)
 }
 
-// run executes one command line and returns the exit code: 0 done, 1 failed or refused.
+// run executes one command line and returns the exit code: 0 success, 1 failure or rejected pod.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "ringside-injector",
-		Short:         "Put Ringside's sidecar into the pods that ask for it",
+		Short:         "Inject the Ringside sidecar into pods that request it",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -41,13 +41,13 @@ func TestRender(t *testing.T) {
 		stdout, stderr string
 	}{
 		{"a pod that asks", asks, nil, 0, "image: registry.example/ringside:1.2.3",
-			"warning: ringside: annotation ringside.dev/image: not known"},
+			"warning: ringside: annotation ringside.dev/image: unknown"},
 		{"a pod that does not", silent, nil, 0, "image: app:1", ""},
 		{"a namespace that asks", silent, []string{"--namespace-asks"}, 0, "name: ringside-config", ""},
 		{"a refusal", strings.Replace(asks, `"true"`, `"yes"`, 1), nil, 1, "",
-			`refused: annotation ringside.dev/inject: "yes": want "true" or "false"`},
+			`rejected: annotation ringside.dev/inject: "yes": want "true" or "false"`},
 		{"no pod", "{kind: Service}", nil, 1, "", "want one document of kind Pod"},
-		{"no YAML", "{", nil, 1, "", "read the pod"},
+		{"no YAML", "{", nil, 1, "", "decode the pod"},
 		{"no template", silent, []string{"--template", "/none"}, 1, "", "read the template: open /none"},
 	}
 	for _, test := range tests {
@@ -168,7 +168,7 @@ func certificateDir(t *testing.T) (string, *x509.CertPool) {
 	return dir, roots
 }
 
-func TestServeRefusesToStart(t *testing.T) {
+func TestServeRejectsInvalidOptions(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestServeRefusesToStart(t *testing.T) {
 		want string
 	}{
 		{"no template", []string{"--template", "/none"}, "read the template"},
-		{"no name to be called by", []string{"--namespace", "x"}, "--namespace and --host are needed"},
+		{"no host", []string{"--namespace", "x"}, "--namespace and --host are required"},
 		{"an address that is taken", []string{
 			"--cert-dir", "/none", "--listen", "127.0.0.1:0", "--metrics", busy.Addr().String(),
 		}, "address already in use"},

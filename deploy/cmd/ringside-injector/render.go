@@ -17,12 +17,12 @@ import (
 func newRender() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "render",
-		Short:   "Read a pod from the input and print it as the webhook would change it",
+		Short:   "Read a pod from stdin and print it with the changes of the webhook",
 		Example: "  ringside-injector render --template template.yaml < pod.yaml",
 		Args:    cobra.NoArgs,
 	}
 	templateFile := templateFlag(cmd)
-	namespace := cmd.Flags().Bool("namespace-asks", false, "the namespace of the pod asks by its label")
+	namespace := cmd.Flags().Bool("namespace-asks", false, "the namespace of the pod requests injection by its label")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		template, err := readTemplate(*templateFile)
 		if err != nil {
@@ -52,18 +52,18 @@ func newRender() *cobra.Command {
 func render(text []byte, asker inject.Asker, t *inject.Template) (patched []byte, warnings []string, err error) {
 	document, err := yaml.YAMLToJSONStrict(text)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the pod: %w", err)
+		return nil, nil, fmt.Errorf("decode the pod: %w", err)
 	}
 	pod := new(corev1.Pod)
 	if err := json.Unmarshal(document, pod); err != nil {
-		return nil, nil, fmt.Errorf("read the pod: %w", err)
+		return nil, nil, fmt.Errorf("decode the pod: %w", err)
 	}
 	if pod.Kind != "Pod" {
-		return nil, nil, errors.New("read the pod: want one document of kind Pod")
+		return nil, nil, errors.New("decode the pod: want one document of kind Pod")
 	}
 	ops, warnings, err := inject.Patch(pod, asker, t)
 	if err != nil {
-		return nil, warnings, fmt.Errorf("refused: %w", err)
+		return nil, warnings, fmt.Errorf("rejected: %w", err)
 	}
 	if document, err = apply(document, ops); err != nil {
 		return nil, warnings, err
@@ -75,11 +75,11 @@ func render(text []byte, asker inject.Asker, t *inject.Template) (patched []byte
 func apply(document []byte, ops []inject.Operation) ([]byte, error) {
 	text, err := json.Marshal(ops)
 	if err != nil {
-		return nil, fmt.Errorf("write the patch: %w", err)
+		return nil, fmt.Errorf("encode the patch: %w", err)
 	}
 	patch, err := jsonpatch.DecodePatch(text)
 	if err != nil {
-		return nil, fmt.Errorf("read the patch: %w", err)
+		return nil, fmt.Errorf("decode the patch: %w", err)
 	}
 	if document, err = patch.Apply(document); err != nil {
 		return nil, fmt.Errorf("apply the patch: %w", err)

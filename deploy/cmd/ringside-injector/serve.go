@@ -28,8 +28,8 @@ import (
 // options are the flags of serve.
 type options struct {
 	template, listen, metrics  string
-	certDir                    string // empty: it makes its own certificate
-	kubeconfig                 string // empty: that of the pod
+	certDir                    string // empty: generate a certificate
+	kubeconfig                 string // empty: in-cluster configuration
 	namespace, secret, webhook string
 	hosts                      []string
 	drain                      time.Duration
@@ -41,23 +41,23 @@ func newServe() *cobra.Command {
 		Short: "Serve the admission webhook",
 		Long: `Serve the admission webhook until SIGTERM.
 
-Without --cert-dir it makes its own certificate, keeps it in a Secret that all replicas share, and writes it into the
-webhook configuration, so that the API server trusts it.`,
+Without --cert-dir it generates a certificate, keeps it in a Secret that all replicas share, and writes it into the webhook
+configuration, so that the API server trusts it.`,
 		Args: cobra.NoArgs,
 	}
 	o := options{}
 	flags := cmd.Flags()
-	flags.StringVar(&o.template, "template", "/etc/ringside-injector/template.yaml", "what is injected")
+	flags.StringVar(&o.template, "template", "/etc/ringside-injector/template.yaml", "template of the injected container")
 	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook (HTTPS)")
 	flags.StringVar(&o.metrics, "metrics", ":8080", "address of /metrics, /livez and /readyz (HTTP)")
-	flags.StringVar(&o.certDir, "cert-dir", "", "directory with tls.crt and tls.key, which somebody else renews")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server from outside of a pod")
+	flags.StringVar(&o.certDir, "cert-dir", "", "directory with tls.crt and tls.key, renewed by another program")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file, outside a pod")
 	flags.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the Secret (env POD_NAMESPACE)")
 	flags.StringVar(&o.secret, "secret", "ringside-injector", "Secret for the certificate")
 	flags.StringVar(&o.webhook, "webhook", "inject.ringside.dev",
 		"MutatingWebhookConfiguration to write the certificate into")
-	flags.StringSliceVar(&o.hosts, "host", nil, "name or address by which the API server calls; may be repeated")
-	flags.DurationVar(&o.drain, "drain", 5*time.Second, "after SIGTERM, time for which it still serves")
+	flags.StringSliceVar(&o.hosts, "host", nil, "name or address of this server that the API server uses; may be repeated")
+	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to keep serving after SIGTERM")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return serve(cmd.Context(), o, slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)))
 	}
@@ -65,7 +65,7 @@ webhook configuration, so that the API server trusts it.`,
 }
 
 func templateFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("template", "/etc/ringside-injector/template.yaml", "what is injected")
+	return cmd.Flags().String("template", "/etc/ringside-injector/template.yaml", "template of the injected container")
 }
 
 func readTemplate(path string) (*inject.Template, error) {
@@ -105,29 +105,29 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	return runUntilDone(ctx, servers, keep, func() {
 		leaving.Store(true)
-		time.Sleep(o.drain) // until the API server's endpoints know that this replica leaves
+		time.Sleep(o.drain) // until this replica is removed from the endpoints of the Service
 	}, log)
 }
 
-// certificate returns where the certificate comes from, and what has to run for it to be kept.
+// certificate returns the source of the certificate, and the function that maintains it in the background.
 func (o options) certificate(log *slog.Logger) (certificate, func(context.Context), error) {
 	if o.certDir != "" {
 		return cert.FromFiles(o.certDir), func(context.Context) {}, nil
 	}
 	if o.namespace == "" || len(o.hosts) == 0 {
-		return nil, nil, errors.New("without --cert-dir, --namespace and --host are needed")
+		return nil, nil, errors.New("--namespace and --host are required without --cert-dir")
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
-		return nil, nil, fmt.Errorf("find the API server: %w", err)
+		return nil, nil, fmt.Errorf("load the client configuration of the API server: %w", err)
 	}
 	coreClient, err := core.NewForConfig(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a client of the API server: %w", err)
+		return nil, nil, fmt.Errorf("create a client of the API server: %w", err)
 	}
 	admissionClient, err := admissionregistration.NewForConfig(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a client of the API server: %w", err)
+		return nil, nil, fmt.Errorf("create a client of the API server: %w", err)
 	}
 	r := &cert.Rotator{
 		Secrets: coreClient.Secrets(o.namespace), Webhooks: admissionClient.MutatingWebhookConfigurations(),
@@ -136,11 +136,11 @@ func (o options) certificate(log *slog.Logger) (certificate, func(context.Contex
 	return r.Get, r.Run, nil
 }
 
-// expiry is a gauge to alert on: a certificate that nobody renews ends all injection.
+// expiry is a gauge for an alert: without renewal, all injection stops.
 func expiry(source certificate) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ringside_injector_certificate_expiry_timestamp_seconds",
-		Help: "When the serving certificate expires, in Unix time; 0 while there is none.",
+		Help: "Expiry of the serving certificate in Unix time, 0 if there is none.",
 	}, func() float64 {
 		pair, err := source(nil)
 		if err != nil {
@@ -150,7 +150,7 @@ func expiry(source certificate) prometheus.Collector {
 	})
 }
 
-// observed serves the probes and metrics. Liveness depends on nothing; readiness on there being a certificate.
+// observed serves the probes and metrics. Liveness depends on nothing, readiness on a certificate.
 func observed(registry *prometheus.Registry, ready func() error) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -163,7 +163,7 @@ func observed(registry *prometheus.Registry, ready func() error) http.Handler {
 	return mux
 }
 
-// Bounds of both listeners. The API server waits for at most 30 s, and for 10 s by default.
+// Limits of both listeners. The API server waits 10 s by default and at most 30 s.
 const (
 	readTimeout  = 10 * time.Second
 	idleTimeout  = 5 * time.Minute
@@ -182,11 +182,11 @@ func newServer(address string, handler http.Handler, source certificate) *http.S
 	return server
 }
 
-// runUntilDone runs servers and keep until asked is done or a server fails. Then it calls leave, and stops them.
+// runUntilDone runs servers and keep until parent is done or a server fails. Then it calls leave and stops them.
 func runUntilDone(
-	asked context.Context, servers []*http.Server, keep func(context.Context), leave func(), log *slog.Logger,
+	parent context.Context, servers []*http.Server, keep func(context.Context), leave func(), log *slog.Logger,
 ) error {
-	ctx, fail := context.WithCancelCause(asked)
+	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
@@ -207,7 +207,7 @@ func runUntilDone(
 	}
 	tasks.Go(func() { keep(background) })
 	<-ctx.Done()
-	if asked.Err() == nil { //guard:sigterm-taken-failure
+	if parent.Err() == nil { //guard:sigterm-is-success
 		return context.Cause(ctx)
 	}
 	leave()

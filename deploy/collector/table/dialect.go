@@ -14,10 +14,10 @@ import (
 	sqlitedriver "modernc.org/sqlite"
 )
 
-// dialect is what differs between databases.
+// dialect has the differences between databases.
 type dialect struct {
 	schema    string                // file of the package schema
-	parameter func(i int) string    // the i-th of a statement, from 0
+	parameter func(i int) string    // the i-th parameter of a statement, from 0
 	onHeld    string                // the end of an upsert
 	time      func(t time.Time) any // as a parameter
 }
@@ -43,7 +43,7 @@ const (
 	onConflict = "ON CONFLICT (cnf_id) DO UPDATE SET timestamp = excluded.timestamp, " +
 		"metric_type = excluded.metric_type, value = excluded.value, unit = excluded.unit, " +
 		"status = excluded.status, ver = cnf_metrics.ver + 1"
-	// VALUES() is the one form that both MySQL and MariaDB know.
+	// VALUES() is the only form that both MySQL and MariaDB support.
 	onDuplicateKey = "ON DUPLICATE KEY UPDATE timestamp = VALUES(timestamp), metric_type = VALUES(metric_type), " +
 		"value = VALUES(value), unit = VALUES(unit), status = VALUES(status), ver = ver + 1"
 )
@@ -51,13 +51,13 @@ const (
 func question(int) string { return "?" }
 func dollar(i int) string { return "$" + strconv.Itoa(i+1) }
 
-// zoneless is how databases without time zones keep a UTC time to the microsecond.
+// zoneless formats a UTC time to the microsecond for databases without time zones.
 func zoneless(t time.Time) any { return t.UTC().Format("2006-01-02 15:04:05.000000") }
 
 func openPostgres(dsn string) (*sql.DB, dialect, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if dsn == "" || err != nil {
-		return nil, dialect{}, errors.New("the DSN is not one of PostgreSQL, such as " +
+		return nil, dialect{}, errors.New("the DSN is not a PostgreSQL DSN such as " +
 			"postgres://user:password@host:5432/database (percent-encode special characters of the password)")
 	}
 	config.RuntimeParams["application_name"] = "ringside-collector"
@@ -66,12 +66,12 @@ func openPostgres(dsn string) (*sql.DB, dialect, error) {
 }
 
 func openMySQL(dsn string) (*sql.DB, dialect, error) {
-	errDSN := errors.New("the DSN is not one of MySQL, such as user:password@tcp(host:3306)/database")
+	errDSN := errors.New("the DSN is not a MySQL DSN such as user:password@tcp(host:3306)/database")
 	config, err := mysqldriver.ParseDSN(dsn)
 	if dsn == "" || err != nil {
 		return nil, dialect{}, errDSN
 	}
-	config.Logger = &mysqldriver.NopLogger{} // what it says comes back as an error too
+	config.Logger = &mysqldriver.NopLogger{} // its messages are also returned as errors
 	connector, err := mysqldriver.NewConnector(config)
 	if err != nil {
 		return nil, dialect{}, errDSN
@@ -79,9 +79,9 @@ func openMySQL(dsn string) (*sql.DB, dialect, error) {
 	return sql.OpenDB(connector), dialect{"mysql.sql", question, onDuplicateKey, zoneless}, nil
 }
 
-// openSQLite keeps a log apart from the file (WAL), so that sidecars read while a batch is written.
+// openSQLite uses a write-ahead log (WAL), so that sidecars can read while a batch is written.
 func openSQLite(dsn string) (*sql.DB, dialect, error) {
-	errDSN := errors.New("the DSN is not one of SQLite: a path, or a URI such as file:/data/rows.db")
+	errDSN := errors.New("the DSN is not a SQLite DSN: want a path, or a URI such as file:/data/rows.db")
 	path, query, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
 	if !strings.HasPrefix(dsn, "file:") {
 		path, query = (&url.URL{Path: dsn}).EscapedPath(), ""

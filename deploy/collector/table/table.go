@@ -12,7 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/deploy/schema"
 )
 
-// maxRows bounds the rows of one statement. With seven parameters each it stays below what all of the databases take
+// maxRows is the limit of rows per statement. With seven parameters per row it stays below the limits of all databases
 // (SQLite 32766, the others 65535).
 const maxRows = 4000
 
@@ -22,27 +22,27 @@ type Table struct {
 	dialect dialect
 }
 
-// Open checks the driver's name (postgres, mysql, sqlite) and the DSN, and does not connect. Its errors hold nothing
+// Open checks the name of the driver (postgres, mysql, sqlite) and the DSN without connecting. Its errors contain no part
 // of the DSN, which is a secret.
 func Open(driver, dsn string) (*Table, error) {
 	open, ok := map[string]func(dsn string) (*sql.DB, dialect, error){
 		"postgres": openPostgres, "mysql": openMySQL, "sqlite": openSQLite,
 	}[driver]
 	if !ok {
-		return nil, fmt.Errorf("driver %q is not known: use postgres, mysql or sqlite", driver)
+		return nil, fmt.Errorf("driver %q is unknown: use postgres, mysql or sqlite", driver)
 	}
 	db, dialect, err := open(dsn)
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1) // there is one writer, and SQLite takes no more
+	db.SetMaxOpenConns(1) // SQLite allows only one writer
 	return &Table{db: db, dialect: dialect}, nil
 }
 
 // Close closes the connection.
 func (t *Table) Close() error { return t.db.Close() }
 
-// Create makes the table where it is missing.
+// Create creates the table if it does not exist.
 func (t *Table) Create(ctx context.Context) error {
 	statement, err := schema.Files.ReadFile(t.dialect.schema)
 	if err == nil {
@@ -54,9 +54,9 @@ func (t *Table) Create(ctx context.Context) error {
 	return nil
 }
 
-// Upsert writes rows with one statement for up to 4000 of them. A row that exists gets the next version. A new one
-// begins with the microseconds of its time, as Ringside's own writes have it, so that a row that was deleted never comes
-// back with a version that a cache has seen: versions of a row grow by less than one each microsecond.
+// Upsert writes rows, up to 4000 per statement. An existing row gets the next version. A new row starts with its time in
+// microseconds, as in Ringside's own writes, so that a deleted row never returns with a version that a cache has seen:
+// versions of a row grow by less than one per microsecond.
 func (t *Table) Upsert(ctx context.Context, rows []telemetry.Row) error {
 	for chunk := range slices.Chunk(rows, maxRows) {
 		args := make([]any, 0, 7*len(chunk))
@@ -70,7 +70,7 @@ func (t *Table) Upsert(ctx context.Context, rows []telemetry.Row) error {
 	return nil
 }
 
-// Delete removes rows by id; ones that are not there are no error.
+// Delete removes rows by id and ignores missing ones.
 func (t *Table) Delete(ctx context.Context, ids []string) error {
 	for chunk := range slices.Chunk(ids, maxRows) {
 		args := make([]any, len(chunk))
@@ -85,8 +85,7 @@ func (t *Table) Delete(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// Held returns the rows, without their times, whose ids begin with one of the prefixes, each of which ends with a
-// slash.
+// Held returns the rows, without their times, whose ids begin with one of the prefixes. Each prefix ends with a slash.
 func (t *Table) Held(ctx context.Context, prefixes []string) (held []telemetry.Row, err error) {
 	for _, prefix := range prefixes {
 		if held, err = t.appendHeld(ctx, held, prefix); err != nil {
@@ -96,8 +95,8 @@ func (t *Table) Held(ctx context.Context, prefixes []string) (held []telemetry.R
 	return held, nil
 }
 
-// appendHeld asks for a range of ids, which the primary key answers, and not by LIKE, which takes the underscores of a
-// prefix for something else.
+// appendHeld selects a range of ids, which uses the primary key. LIKE would interpret the underscores of a prefix as
+// wildcards.
 func (t *Table) appendHeld(ctx context.Context, held []telemetry.Row, prefix string) ([]telemetry.Row, error) {
 	const afterSlash = "0" // in ASCII
 	rows, err := t.db.QueryContext(ctx, "SELECT cnf_id, metric_type, value, unit, status FROM cnf_metrics "+

@@ -139,7 +139,7 @@ func TestDatabases(t *testing.T) {
 			{"a sidecar reads the same bytes from all of them", rowsAreReadAlike},
 			{"versions grow", versionsGrow},
 			{"a row that comes back has a newer version", rowsComeBackNewer},
-			{"ids are told apart to the byte", idsAreToldApart},
+			{"ids are reported apart to the byte", idsAreToldApart},
 			{"what an earlier run left", heldRows},
 			{"more rows than one statement takes", manyRows},
 			{"create leaves a table alone", createAgain},
@@ -286,7 +286,7 @@ func seed(t *testing.T, d *database) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRejects(t *testing.T) {
 	for name, c := range map[string]struct{ driver, dsn string }{
 		"no driver":              {"", "secret"},
 		"unknown driver":         {"oracle", "secret"},
@@ -311,7 +311,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // Drivers say a lot about a connection that fails.
-func TestPasswordsAreInNoError(t *testing.T) {
+func TestErrorsContainNoPasswords(t *testing.T) {
 	const closed = "127.0.0.1:1"
 	for driver, dsn := range map[string]string{
 		"postgres": "postgres://user:secret@" + closed + "/db",

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// Census knows which rows the table holds, and says which have gone: a row that is not measured any more is written
-// once more with the status Gone, and dropped some time after that.
+// Census tracks the rows in the table. A row that is no longer measured is written once more with the status Gone, and
+// deleted some time later.
 type Census struct {
 	keep    time.Duration
-	present map[string]Row       // :: id → as written last; none that are Lasting
-	gone    map[string]time.Time // :: id → when it went
+	present map[string]Row       // :: id → as last written; without Lasting rows
+	gone    map[string]time.Time // :: id → when it disappeared
 }
 
-// NewCensus returns a Census of an empty table. Rows that have gone stay for the time keep.
+// NewCensus returns a Census of an empty table. Rows with the status Gone are kept for the duration keep.
 func NewCensus(keep time.Duration) *Census {
 	return &Census{keep: keep, present: map[string]Row{}, gone: map[string]time.Time{}}
 }
 
-// Adopt forgets all, and takes the rows that the table holds now, which an earlier run may have left there.
+// Adopt replaces the state by the rows that are in the table now, such as those of an earlier run.
 func (c *Census) Adopt(held []Row, now time.Time) {
 	clear(c.present)
 	clear(c.gone)
@@ -33,16 +33,16 @@ func (c *Census) Adopt(held []Row, now time.Time) {
 	}
 }
 
-// Plan is what to do to the table.
+// Plan has the changes to make to the table.
 type Plan struct {
-	Write []Row    // ordered by id, so that writers of the same rows do not lock each other out
+	Write []Row    // ordered by id, so that writers of the same rows do not deadlock
 	Drop  []string // ids
 
 	measured []Row
 	at       time.Time
 }
 
-// Plan says what to do to the table after a measurement. Nothing is taken as done before Done is called.
+// Plan returns the changes to make after a measurement. It does not change the state until Done is called.
 func (c *Census) Plan(measured []Row, now time.Time) Plan {
 	p := Plan{Write: slices.Clone(measured), measured: measured, at: now}
 	present := make(map[string]bool, len(measured))
@@ -65,7 +65,7 @@ func (c *Census) Plan(measured []Row, now time.Time) Plan {
 	return p
 }
 
-// Done says that the table is as p, the last Plan, wants it.
+// Done records that p, the latest Plan, has been applied to the table.
 func (c *Census) Done(p Plan) {
 	for _, row := range p.Write {
 		if row.Status == Gone {

@@ -125,7 +125,7 @@ func TestGoneRowKeepsItsValue(t *testing.T) {
 }
 
 // Short-lived processes must not be remembered for ever.
-func TestCensusForgetsWhatItDropped(t *testing.T) {
+func TestCensusForgetsDroppedRows(t *testing.T) {
 	c, now := NewCensus(time.Minute), noon
 	for i := range 1000 {
 		now = now.Add(time.Second)

@@ -8,8 +8,8 @@ import (
 	"github.com/shirou/gopsutil/v4/disk"
 )
 
-// onePerDevice returns the shortest mount point of each device but the root's: containers and bind mounts show one
-// device many times. Loop devices hold read-only images, which are full by nature.
+// onePerDevice returns the shortest mount point of each device except the root's, because containers and bind mounts show
+// one device many times. It omits loop devices, whose read-only images are always full.
 func onePerDevice(mounts []disk.PartitionStat) (points []string) {
 	slices.SortFunc(mounts, func(a, b disk.PartitionStat) int {
 		return cmp.Or(cmp.Compare(len(a.Mountpoint), len(b.Mountpoint)), cmp.Compare(a.Mountpoint, b.Mountpoint))
@@ -24,8 +24,8 @@ func onePerDevice(mounts []disk.PartitionStat) (points []string) {
 	return points
 }
 
-// isDisk reports whether a block device is a disk of its own. The bytes of a partition (sda1 of sda, nvme0n1p2 of
-// nvme0n1) count for its disk, those of a mapped or striped device for the ones below it.
+// isDisk reports whether a block device is a physical disk. The traffic of a partition (sda1 of sda, nvme0n1p2 of nvme0n1)
+// is counted at its disk, that of a mapped or striped device at the underlying devices.
 func isDisk[T any](name string, all map[string]T) bool {
 	for _, made := range []string{"loop", "ram", "zram", "dm-", "md"} {
 		if strings.HasPrefix(name, made) {

@@ -32,7 +32,7 @@ func TestReadmeListsEveryRow(t *testing.T) {
 	}
 }
 
-func TestSeedIsOfTheHostsRows(t *testing.T) {
+func TestSeedHasTheHostRows(t *testing.T) {
 	seed, err := schema.Files.ReadFile("seed.sql")
 	if err != nil {
 		t.Fatal(err)

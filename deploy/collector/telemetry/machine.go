@@ -16,7 +16,7 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// reading is the counters and gauges of one moment. What the machine does not tell is nil or empty.
+// reading has the counters and gauges at one moment. Values that cannot be read are nil or empty.
 type reading struct {
 	at        time.Time
 	cpu       *cpu.TimesStat
@@ -29,19 +29,19 @@ type reading struct {
 	disks     map[string]traffic // :: device → bytes read and written
 	networks  map[string]traffic // :: interface → bytes received and sent
 	loopback  string             // interface
-	processes map[int32]usage    // :: pid → what it has used
+	processes map[int32]usage    // :: pid → usage so far
 }
 
-// traffic is bytes since some moment in the past.
+// traffic counts bytes since an arbitrary moment.
 type traffic struct{ in, out uint64 }
 
-// usage is what a process has used.
+// usage is the resource usage of a process.
 type usage struct {
-	cpu float64 // seconds since it began
+	cpu float64 // seconds since its start
 	rss uint64  // bytes now
 }
 
-// read asks the machine for all that it tells. The error says what it does not; the rest is in the reading.
+// read reads all values of the machine. The error lists those that cannot be read; the others are in the reading.
 func read(ctx context.Context) (*reading, error) {
 	r := &reading{at: time.Now()}
 	var errs []error
@@ -96,8 +96,8 @@ func (r *reading) readUptime(ctx context.Context) (err error) {
 	return err
 }
 
-// readMounts reads the root and, once for each, the file systems on devices. Network file systems are left out: asking
-// one whose server is away takes for ever.
+// readMounts reads the root and each file system on a device once. It omits network file systems, because a request to an
+// unreachable server blocks forever.
 func (r *reading) readMounts(ctx context.Context) error {
 	mounts, err := disk.PartitionsWithContext(ctx, false)
 	r.used = make(map[string]float64)
@@ -132,7 +132,7 @@ func (r *reading) readNetworks(ctx context.Context) error {
 	return err
 }
 
-// readProcesses passes over processes that end meanwhile and those that it may not see.
+// readProcesses skips processes that end meanwhile and those without permission.
 func (r *reading) readProcesses(ctx context.Context) error {
 	pids, err := process.PidsWithContext(ctx)
 	r.processes = make(map[int32]usage, len(pids))
@@ -147,7 +147,7 @@ func (r *reading) readProcesses(ctx context.Context) error {
 	return err
 }
 
-// nameOf returns the name of a process, or "unknown" when it has ended.
+// nameOf returns the name of a process, or "unknown" if it has ended.
 func nameOf(ctx context.Context, pid int32) string {
 	p := process.Process{Pid: pid}
 	name, err := p.NameWithContext(ctx)

@@ -1,5 +1,5 @@
-// Package telemetry reads what a machine does now and says it as rows of the table cnf_metrics. README.md beside the
-// main lists all rows.
+// Package telemetry measures a machine and returns the values as rows of the table cnf_metrics. The README.md of the
+// collector lists all rows.
 package telemetry
 
 import (
@@ -16,22 +16,22 @@ type Row struct {
 	Unit   string
 	Status string
 	Time   time.Time
-	// Lasting: the row stays as it is when it is not measured. Rows of things that come and go do not.
+	// Lasting rows stay unchanged while they are not measured. Rows of devices and processes are not lasting.
 	Lasting bool
 }
 
-// What Row.Status may be.
+// Values of Row.Status.
 const (
 	OK       = "ok"
 	Warn     = "warn"
 	Critical = "critical"
-	Gone     = "gone" // not measured any more: the process ended or is no longer among the top ones
+	Gone     = "gone" // no longer measured: the process ended or is no longer among the top ones
 )
 
-// hostPrefix begins the ids of the host's own metrics.
+// hostPrefix is the prefix of the ids of the host's own metrics.
 const hostPrefix = "CNF-"
 
-// maxText is what the narrowest column of the three schemas takes, in characters.
+// maxText is the length of the narrowest column of the three schemas, in characters.
 const maxText = 191
 
 // Units of rows.
@@ -44,7 +44,7 @@ const (
 	seconds        = "seconds"
 )
 
-// limits are the values at which a status begins; 0 is none.
+// limits are the lowest values of a status; 0 means no limit.
 type limits struct{ warn, critical float64 }
 
 func (l limits) status(v float64) string {
@@ -57,13 +57,13 @@ func (l limits) status(v float64) string {
 	return OK
 }
 
-// The limits of all metrics that have any.
+// The limits of all metrics with limits.
 var (
 	cpuLimits    = limits{80, 95}
 	memoryLimits = limits{85, 95}
 	swapLimits   = limits{50, 80}
 	diskLimits   = limits{85, 95}
-	// loadLimits are tasks for each core.
+	// loadLimits are tasks per core.
 	loadLimits = limits{1, 2}
 )
 
@@ -72,14 +72,14 @@ func (l limits) times(n int) limits {
 	return limits{l.warn * f, l.critical * f}
 }
 
-// sheet collects the rows of one moment.
+// sheet collects the rows of one measurement.
 type sheet struct {
 	prefix string // of all ids
 	at     time.Time
 	rows   []Row
 }
 
-// add leaves out what the table has no room for, and what is no number.
+// add omits rows that do not fit into the table, and values that are not numbers.
 func (s *sheet) add(id, kind string, v float64, unit string, l limits) {
 	lasting := strings.HasPrefix(id, hostPrefix)
 	id, kind = clean(s.prefix+id), clean(kind)
@@ -91,7 +91,7 @@ func (s *sheet) add(id, kind string, v float64, unit string, l limits) {
 	})
 }
 
-// clean makes a text that any database takes of a name that a process or a mount gave itself.
+// clean turns the name of a process or mount into a text that every database accepts.
 func clean(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

@@ -10,18 +10,18 @@ import (
 	"github.com/shirou/gopsutil/v4/cpu"
 )
 
-// Families are the beginnings of the ids of all rows that come and go. The rows CNF-001 to CNF-014 stay.
+// Families are the id prefixes of all rows that are not lasting. The rows CNF-001 to CNF-014 are lasting.
 func Families() []string { return []string{"cpu/", "disk/", "fs/", "net/", "proc/"} }
 
-// maxDevices bounds the rows of each kind of device, and maxCores those of cores: a host of containers may have a
-// network interface for each.
+// maxDevices limits the rows per kind of device, and maxCores those of cores: a container host may have one network
+// interface per container.
 const (
 	maxDevices = 64
 	maxCores   = 1024
 )
 
-// fill says a reading as rows, ordered by id. Rates need the reading before, which may be nil. Name returns the name of
-// a process.
+// fill turns a reading into rows, ordered by id. Rates need the previous reading, which may be nil. Name returns the name
+// of a process.
 func (s *sheet) fill(last, now *reading, top int, name func(pid int32) string) []Row {
 	if last == nil {
 		last = &reading{at: now.at}
@@ -37,7 +37,7 @@ func (s *sheet) fill(last, now *reading, top int, name func(pid int32) string) [
 	s.totals(disks, networks, now.loopback)
 	s.processes(last, now, elapsed, top, name)
 	slices.SortFunc(s.rows, func(a, b Row) int { return cmp.Compare(a.ID, b.ID) })
-	// Two names may be one when they are clean, and PostgreSQL refuses a statement that writes a row twice.
+	// Two names may be equal after cleaning, and PostgreSQL rejects a statement that writes a row twice.
 	return slices.CompactFunc(s.rows, func(a, b Row) bool { return a.ID == b.ID })
 }
 
@@ -50,8 +50,8 @@ func (s *sheet) cpu(last, now *reading) {
 	}
 }
 
-// busy returns the percentage of time between two readings that a CPU did not idle or wait for disks. Time of guests is
-// part of user time already (proc(5)).
+// busy returns the percentage of time between two readings in which a CPU neither idled nor waited for disks. Guest time
+// is already part of user time (proc(5)).
 func busy(last, now cpu.TimesStat) float64 {
 	idle := now.Idle + now.Iowait - last.Idle - last.Iowait
 	work := func(t cpu.TimesStat) float64 { return t.User + t.System + t.Nice + t.Irq + t.Softirq + t.Steal }
@@ -95,10 +95,10 @@ func (s *sheet) fileSystems(now *reading) {
 	}
 }
 
-// rate is bytes a second.
+// rate is in bytes per second.
 type rate struct{ in, out float64 }
 
-// rates returns the rates of the devices that are in both readings. A counter that went back was reset: 0.
+// rates returns the rates of the devices in both readings, 0 for a counter that was reset.
 func rates(last, now map[string]traffic, elapsed float64) map[string]rate {
 	per := make(map[string]rate)
 	since := func(last, now uint64) float64 { return float64(now-min(last, now)) / elapsed }
@@ -110,7 +110,7 @@ func rates(last, now map[string]traffic, elapsed float64) map[string]rate {
 	return per
 }
 
-// traffic says the rates of devices, with types such as net.rx.
+// traffic adds the rates of devices, with types such as net.rx.
 func (s *sheet) traffic(family, in, out string, devices map[string]rate) {
 	kind := strings.TrimSuffix(family, "/") + "."
 	for _, name := range firstOf(devices, maxDevices) {
@@ -119,7 +119,7 @@ func (s *sheet) traffic(family, in, out string, devices map[string]rate) {
 	}
 }
 
-// totals says the sums over all disks, and over all networks but the loopback, through which nothing enters or leaves.
+// totals adds the sums over all disks and over all networks except the loopback.
 func (s *sheet) totals(disks, networks map[string]rate, loopback string) {
 	if len(disks) > 0 {
 		d := sum(disks, "")
@@ -148,7 +148,7 @@ func firstOf[V any](devices map[string]V, n int) []string {
 	return names[:min(n, len(names))]
 }
 
-// share is what one process takes of the machine.
+// share is the resource usage of one process.
 type share struct {
 	pid      int32
 	rss      uint64  // bytes
@@ -156,7 +156,7 @@ type share struct {
 	cpuKnown bool    // the process is in both readings
 }
 
-// processes says the top processes by CPU and the top ones by memory, both values of each.
+// processes adds both values of the top processes by CPU and by memory.
 func (s *sheet) processes(last, now *reading, elapsed float64, top int, name func(pid int32) string) {
 	if len(now.processes) > 0 {
 		s.add("CNF-013", "process.count", float64(len(now.processes)), processes, limits{})
@@ -170,7 +170,7 @@ func (s *sheet) processes(last, now *reading, elapsed float64, top int, name fun
 	}
 }
 
-// sharesOf takes a process whose CPU time went back for another one that got the same pid.
+// sharesOf treats a process whose CPU time decreased as a new process with a reused pid.
 func sharesOf(last, now *reading, elapsed float64) []share {
 	shares := make([]share, 0, len(now.processes))
 	for pid, n := range now.processes {
@@ -183,7 +183,7 @@ func sharesOf(last, now *reading, elapsed float64) []share {
 	return shares
 }
 
-// topOf returns the n largest by CPU and the n largest by memory, which are 2n at most, and none that take nothing.
+// topOf returns the n largest by CPU and the n largest by memory (at most 2n), without those that use nothing.
 func topOf(shares []share, n int) []share {
 	top := make(map[int32]share)
 	for _, measure := range []func(share) float64{

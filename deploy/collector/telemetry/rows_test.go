@@ -50,7 +50,7 @@ func TestRows(t *testing.T) {
 		last, now reading
 		want      map[string]string
 	}{
-		{"nothing is told", reading{}, reading{}, map[string]string{}},
+		{"nothing is read", reading{}, reading{}, map[string]string{}},
 		{
 			"CPU",
 			reading{
@@ -197,7 +197,7 @@ func TestFirstSampleHasNoRates(t *testing.T) {
 	}
 }
 
-func TestEveryRowIsWhole(t *testing.T) {
+func TestEveryRowIsComplete(t *testing.T) {
 	sheet := &sheet{prefix: "node-7/", at: noon}
 	last := full()
 	last.at = noon.Add(-time.Second)
@@ -223,7 +223,7 @@ func TestEveryRowIsWhole(t *testing.T) {
 	}
 }
 
-func TestDevicesAreBounded(t *testing.T) {
+func TestDevicesAreLimited(t *testing.T) {
 	last, now := full(), full()
 	for i := range 3 * maxDevices {
 		last.networks[fmt.Sprintf("veth%03d", i)] = traffic{}
@@ -248,7 +248,7 @@ func TestDevicesAreBounded(t *testing.T) {
 	}
 }
 
-func TestStatusBeginsAtItsLimit(t *testing.T) {
+func TestStatusChangesAtItsLimit(t *testing.T) {
 	for v, want := range map[float64]string{0: OK, 79.99: OK, 80: Warn, 94.99: Warn, 95: Critical, 100: Critical} {
 		if got := cpuLimits.status(v); got != want {
 			t.Errorf("%v is %s, want %s", v, got, want)

@@ -6,25 +6,25 @@ import (
 	"github.com/shirou/gopsutil/v4/process"
 )
 
-// MaxTop is the largest number of processes that a Sampler can be told to report.
+// MaxTop is the limit of the number of processes that a Sampler reports.
 const MaxTop = 250
 
-// Sampler turns readings of this machine into rows. It is for one goroutine.
+// Sampler measures this machine and returns rows. It is not safe for concurrent use.
 type Sampler struct {
 	prefix string
 	top    int
 	last   *reading // nil before the first Sample
 }
 
-// NewSampler returns a Sampler that reports the top processes by CPU and as many by memory, 0 to MaxTop. All ids begin
-// with prefix, which tells the machines apart that share a table.
+// NewSampler returns a Sampler that reports the top processes by CPU and the same number by memory, 0 to MaxTop. All ids
+// begin with prefix, which distinguishes machines that share a table.
 func NewSampler(prefix string, top int) *Sampler {
-	process.EnableBootTimeCache(true) // or gopsutil reads /proc/stat once more for each process
+	process.EnableBootTimeCache(true) // otherwise gopsutil reads /proc/stat again for each process
 	return &Sampler{prefix: prefix, top: min(max(top, 0), MaxTop)}
 }
 
-// Sample returns what the machine does now. Rates and shares of time are those since the Sample before; the first one
-// has none. An error says what the machine does not tell; the rows are what it does.
+// Sample measures the machine. Rates and CPU percentages refer to the time since the previous Sample; the first one has
+// none. The error lists the values that cannot be read; the rows have the others.
 func (s *Sampler) Sample(ctx context.Context) ([]Row, error) {
 	now, err := read(ctx)
 	sheet := &sheet{prefix: s.prefix, at: now.at}

@@ -25,7 +25,7 @@ import (
 
 var errAbsent = errors.New("absent")
 
-// unavailableError says when it is worth asking again.
+// unavailableError has the time after which to retry.
 type unavailableError struct{ after time.Duration }
 
 func (e unavailableError) Error() string {
@@ -73,13 +73,13 @@ func overHTTP(ctx context.Context, sidecar, dataset, key string) (string, error)
 	if response.StatusCode != http.StatusOK {
 		return "", problemOf(body)
 	}
-	if response.Header.Get("Ringside-Stale") == "true" { // the database is away: use it, but know it
+	if response.Header.Get("Ringside-Stale") == "true" { // the database is unavailable: use it, but note its age
 		return fmt.Sprintf("stale, %s s old: %s", response.Header.Get("Age"), body), nil
 	}
 	return string(body), nil
 }
 
-// problemOf reads a problem document (RFC 9457). Its type is the contract.
+// problemOf decodes a problem document (RFC 9457). Programs should rely on its type.
 func problemOf(body []byte) error {
 	var problem struct {
 		Type, Detail string
@@ -97,14 +97,14 @@ func problemOf(body []byte) error {
 	return errors.New(problem.Detail)
 }
 
-// overGRPC makes a connection for one call, to be short: keep yours for the life of the process.
+// overGRPC opens a connection for one call to keep the example short: reuse yours.
 func overGRPC(ctx context.Context, sidecar, dataset, key string) (string, error) {
 	conn, err := grpc.NewClient(sidecar, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	// WaitForReady outlives a sidecar that is starting; the deadline of ctx bounds it.
+	// WaitForReady waits for a sidecar that is starting, until the deadline of ctx.
 	response, err := ringsidev1.NewCacheClient(conn).Get(ctx,
 		&ringsidev1.GetRequest{Dataset: dataset, Key: key}, grpc.WaitForReady(true))
 	if err != nil {
@@ -116,7 +116,7 @@ func overGRPC(ctx context.Context, sidecar, dataset, key string) (string, error)
 	return string(response.GetValue()), nil
 }
 
-// reasonOf reads the google.rpc details of a status. The reasons are listed in ringside/v1/cache.proto.
+// reasonOf decodes the google.rpc details of a status. The reasons are listed in ringside/v1/cache.proto.
 func reasonOf(err error) error {
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {

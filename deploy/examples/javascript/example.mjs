@@ -25,7 +25,7 @@ async function overHTTP(sidecar, dataset, key) {
     const stale = response.headers.get('Ringside-Stale') === 'true';
     return { value: await response.text(), stale, age: response.headers.get('Age') };
   }
-  const problem = await response.json(); // RFC 9457; its type is the contract
+  const problem = await response.json(); // RFC 9457; rely on its type
   if (problem.type === 'https://ringside.dev/problems/absent') throw new Absent();
   if (response.headers.has('Retry-After')) throw new Unavailable(Number(response.headers.get('Retry-After')));
   throw new Error(problem.detail);
@@ -37,9 +37,9 @@ const { ringside } = grpc.loadPackageDefinition(protoLoader.loadSync('ringside/v
 }));
 
 function overGRPC(sidecar, dataset, key) {
-  // One client for the life of the process is enough; this one is closed to keep the example short.
+  // Reuse one client in your program; this example closes it after one call.
   const client = new ringside.v1.Cache(sidecar, grpc.credentials.createInsecure());
-  // waitForReady outlives a sidecar that is starting; the deadline bounds it.
+  // waitForReady waits for a sidecar that is starting, until the deadline.
   const metadata = new grpc.Metadata({ waitForReady: true });
   return new Promise((resolve, reject) => {
     client.get({ dataset, key }, metadata, { deadline: Date.now() + timeout }, (error, response) => {
@@ -51,7 +51,7 @@ function overGRPC(sidecar, dataset, key) {
   });
 }
 
-// The google.rpc messages that a status carries; grpc-js leaves them to the application.
+// The google.rpc messages in the details of a status, which grpc-js does not decode.
 const rpc = protobuf.parse(`syntax = "proto3"; package google.rpc;
   message Status { repeated Any details = 3; }
   message Any { string type_url = 1; bytes value = 2; }
@@ -74,7 +74,7 @@ function reasonOf(error) {
 async function show(way, read, sidecar, dataset, key) {
   try {
     const { value, stale, age } = await read(sidecar, dataset, key);
-    console.log(`${way}: ${stale ? `stale, ${age} s old: ` : ''}${value}`); // stale: the database is away
+    console.log(`${way}: ${stale ? `stale, ${age} s old: ` : ''}${value}`); // stale: the database is unavailable
   } catch (error) {
     console.log(`${way}: ${error.message}`);
   }

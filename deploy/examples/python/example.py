@@ -24,7 +24,7 @@ class Absent(Exception):
 
 
 class Unavailable(Exception):
-    """The sidecar has no answer now; after is the number of seconds after which to ask again."""
+    """The sidecar is unavailable; after is the number of seconds after which to retry."""
 
     def __init__(self, after):
         super().__init__(f"unavailable, try again in {after:.0f} s")
@@ -38,7 +38,7 @@ def over_http(sidecar, dataset, key):
             stale = response.headers.get("Ringside-Stale") == "true"
             return response.read(), stale, response.headers["Age"]
     except urllib.error.HTTPError as error:
-        problem = json.load(error)  # RFC 9457; its type is the contract
+        problem = json.load(error)  # RFC 9457; rely on its type
         if problem["type"] == "https://ringside.dev/problems/absent":
             raise Absent("absent") from error
         if "Retry-After" in error.headers:
@@ -47,12 +47,12 @@ def over_http(sidecar, dataset, key):
 
 
 def over_grpc(sidecar, dataset, key):
-    # One channel for the life of the process is enough; this one is closed to keep the example short.
+    # Reuse one channel in your program; this example closes it after one call.
     with grpc.insecure_channel(sidecar) as channel:
         stub = cache_pb2_grpc.CacheStub(channel)
         request = cache_pb2.GetRequest(dataset=dataset, key=key)
         try:
-            # wait_for_ready outlives a sidecar that is starting; the timeout bounds it.
+            # wait_for_ready waits for a sidecar that is starting, until the timeout.
             response = stub.Get(request, timeout=TIMEOUT, wait_for_ready=True)
         except grpc.RpcError as error:
             raise reason_of(error) from error
@@ -60,7 +60,7 @@ def over_grpc(sidecar, dataset, key):
 
 
 def reason_of(error):
-    """Reads the google.rpc details of a status. The reasons are listed in ringside/v1/cache.proto."""
+    """Decodes the google.rpc details of a status. The reasons are listed in ringside/v1/cache.proto."""
     status = rpc_status.from_call(error)
     for detail in status.details if status else []:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
@@ -74,7 +74,7 @@ def reason_of(error):
 def show(way, read, sidecar, dataset, key):
     try:
         value, stale, age = read(sidecar, dataset, key)
-        prefix = f"stale, {age} s old: " if stale else ""  # the database is away: use it, but know it
+        prefix = f"stale, {age} s old: " if stale else ""  # the database is unavailable: use it, but note its age
         print(f"{way}: {prefix}{value.decode()}")
     except (Absent, Unavailable, RuntimeError) as error:
         print(f"{way}: {error}")

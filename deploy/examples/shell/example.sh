@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Reads a key through the sidecar of its pod: over HTTP, over gRPC, and over HTTP on the unix socket.
-# Needs curl; gRPC needs buf (or grpcurl, which is much the same): the sidecar itself tells it the protocol (reflection).
-# Usage: example.sh DATASET KEY, of a key that needs no percent-encoding.
+# Requires curl, and buf (or grpcurl) for gRPC, which gets the protocol from the sidecar (reflection).
+# Usage: example.sh DATASET KEY, for a key that needs no percent-encoding.
 set -euo pipefail
 dataset=$1 key=$2
 answer=$(mktemp -d)
 trap 'rm -r "$answer"' EXIT
 
-# header NAME prints the value of a field of the last answer.
+# header NAME prints a header field of the last response.
 header() { sed -n "s/^$1: *\([^\r]*\).*/\1/Ip" "$answer/header"; }
 
 # over_http prints the value; the arguments are curl's.
@@ -17,7 +17,7 @@ over_http() {
 		--dump-header "$answer/header" --output "$answer/body" --write-out '%{http_code}' "$@") || return
 	case $code in
 	200)
-		[ "$(header Ringside-Stale)" != true ] || echo -n "stale, $(header Age) s old: " # the database is away
+		[ "$(header Ringside-Stale)" != true ] || echo -n "stale, $(header Age) s old: " # the database is unavailable
 		cat "$answer/body"
 		;;
 	404) grep -q '"https://ringside.dev/problems/absent"' "$answer/body" && echo -n absent || cat "$answer/body" ;;
@@ -26,7 +26,7 @@ over_http() {
 	esac
 }
 
-# over_grpc prints the value, which protobuf's JSON has in base64.
+# over_grpc prints the value, which is base64 in protobuf's JSON.
 over_grpc() {
 	if buf curl --protocol grpc --http2-prior-knowledge --data "{\"dataset\": \"$dataset\", \"key\": \"$key\"}" \
 		"$1/ringside.v1.Cache/Get" >"$answer/body" 2>"$answer/error"; then
@@ -35,7 +35,7 @@ over_grpc() {
 	elif details | grep -q ABSENT; then
 		echo -n absent
 	elif grep -Eq '"code": "(unavailable|resource_exhausted)"' "$answer/error"; then
-		echo -n unavailable # when to try again is in a binary detail; over HTTP it is a header
+		echo -n unavailable # the retry time is in a binary detail; in HTTP it is a header
 	else
 		cat "$answer/error"
 	fi
@@ -44,7 +44,7 @@ over_grpc() {
 # details prints the google.rpc details of the last error, which are protobuf in base64.
 details() { sed -n 's/.*"value": "\(.*\)".*/\1==/p' "$answer/error" | base64 --decode --ignore-garbage 2>/dev/null | tr -d '\0' || true; }
 
-# field NAME prints a string of the last answer.
+# field NAME prints a string field of the last response.
 field() { sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p" "$answer/body" | head -1; }
 
 echo "http: $(over_http "${RINGSIDE_HTTP:-http://localhost:7070}/v1/$dataset/$key")"

@@ -1,5 +1,5 @@
-// Package cert gives the webhook its serving certificate: one from files that cert-manager or the like renews, or one
-// that it makes, shares with the other replicas through a Secret, makes known to the API server, and renews by itself.
+// Package cert provides the serving certificate of the webhook: either from files that cert-manager or another program
+// renews, or self-signed, shared with the other replicas in a Secret, published to the API server, and renewed.
 package cert
 
 import (
@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// FromFiles returns a source (tls.Config.GetCertificate) that reads tls.crt and tls.key in dir at each handshake: those
-// are rare, because the API server keeps its connections, and so what was renewed is in use at once.
+// FromFiles returns a tls.Config.GetCertificate that reads tls.crt and tls.key in dir at each handshake, so that a renewed
+// certificate is used at once. Handshakes are rare, because the API server reuses connections.
 func FromFiles(dir string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
@@ -33,22 +33,22 @@ func FromFiles(dir string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 
 const (
 	lifetime = 90 * 24 * time.Hour
-	// renewAt is the time left at which a certificate is replaced: long enough for somebody to notice that it is not.
+	// renewAt is the remaining lifetime at which a certificate is renewed, long enough to notice a failing renewal.
 	renewAt = 30 * 24 * time.Hour
 	// skew is how far the clock of an API server may be behind.
 	skew = time.Hour
 )
 
-// generate makes a key and a certificate that signs itself, in PEM. The API server trusts exactly this certificate;
-// there is no authority whose key could sign others.
+// generate returns a key and a self-signed certificate in PEM. The API server trusts exactly this certificate; there is no
+// CA key that could sign others.
 func generate(hosts []string, now time.Time) (certificate, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a key: %w", err)
+		return nil, nil, fmt.Errorf("generate a key: %w", err)
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return nil, nil, fmt.Errorf("make a serial number: %w", err)
+		return nil, nil, fmt.Errorf("generate a serial number: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: "ringside-injector"},
@@ -80,7 +80,7 @@ func encode(kind string, der []byte) []byte {
 
 var errRenew = errors.New("the certificate is about to expire")
 
-// usable returns the pair, or why another one has to be made.
+// usable returns the pair, or the reason why a new one is needed.
 func usable(certificate, key []byte, hosts []string, now time.Time) (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
@@ -97,8 +97,8 @@ func usable(certificate, key []byte, hosts []string, now time.Time) (*tls.Certif
 	return &pair, nil
 }
 
-// trusted returns the certificates of bundle that have not expired, in PEM, behind newest. The one before newest stays
-// trusted, because other replicas still serve with it.
+// trusted returns newest and the certificates of bundle that have not expired, in PEM. The previous certificate stays
+// trusted because other replicas still serve it.
 func trusted(newest, bundle []byte, now time.Time) []byte {
 	all := bytes.Clone(newest)
 	for {
@@ -107,7 +107,7 @@ func trusted(newest, bundle []byte, now time.Time) []byte {
 			return all
 		}
 		old, err := x509.ParseCertificate(block.Bytes)
-		if err == nil && now.Before(old.NotAfter) { //guard:api-server-forgets-certificate-replica-still
+		if err == nil && now.Before(old.NotAfter) { //guard:old-certificate-stays-trusted
 			all = append(all, encode("CERTIFICATE", block.Bytes)...)
 		}
 	}

@@ -20,8 +20,8 @@ import (
 
 const host = "ringside-injector.ringside.svc"
 
-// store is an API server of one Secret and one webhook configuration. Like the real one it refuses a write that is
-// based on what has changed since.
+// store is an API server with one Secret and one webhook configuration. Like the real one, it rejects a write that is
+// based on an outdated version.
 type store struct {
 	secret  corev1.Secret
 	webhook admissionregistrationv1.MutatingWebhookConfiguration
@@ -29,7 +29,7 @@ type store struct {
 	writes  int
 }
 
-// away makes every call fail until it is told otherwise.
+// away makes every call fail until back is called.
 func (s *store) away(away bool) {
 	if !away {
 		s.fail.Store(nil)
@@ -96,7 +96,7 @@ func newRotator(s *store) *Rotator {
 	}
 }
 
-// admits checks that the API server would accept what r serves now, at each of its webhooks.
+// admits checks that the API server accepts the certificate that r serves now, at each of its webhooks.
 func (s *store) admits(t *testing.T, r *Rotator) {
 	t.Helper()
 	pair, err := r.Get(nil)
@@ -114,7 +114,7 @@ func (s *store) admits(t *testing.T, r *Rotator) {
 	}
 }
 
-func TestTheCertificateIsMadeOnce(t *testing.T) {
+func TestCertificateIsGeneratedOnce(t *testing.T) {
 	s := newStore()
 	first, second := newRotator(s), newRotator(s)
 	for range 2 {
@@ -130,8 +130,8 @@ func TestTheCertificateIsMadeOnce(t *testing.T) {
 	}
 }
 
-// For a year, two replicas look at different times; at each moment the API server accepts both.
-func TestRenewalIsNeverSeen(t *testing.T) {
+// For a year, two replicas reconcile at different times. The API server accepts both at every moment.
+func TestRenewalIsInvisibleToTheAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
 		first, second := newRotator(s), newRotator(s)
@@ -159,7 +159,7 @@ func TestRenewalIsNeverSeen(t *testing.T) {
 	})
 }
 
-func TestTheSlowerReplicaTakesTheFastersCertificate(t *testing.T) {
+func TestSlowerReplicaUsesTheOthersCertificate(t *testing.T) {
 	s := newStore()
 	slow, fast := newRotator(s), newRotator(s)
 	old := s.secret
@@ -178,7 +178,7 @@ func TestTheSlowerReplicaTakesTheFastersCertificate(t *testing.T) {
 	s.admits(t, slow)
 }
 
-// stale reads what was there a moment ago.
+// stale returns an outdated version of the objects.
 type stale struct {
 	secrets
 	old corev1.Secret
@@ -188,7 +188,7 @@ func (s stale) Get(context.Context, string, metav1.GetOptions) (*corev1.Secret, 
 	return s.old.DeepCopy(), nil
 }
 
-func TestWhatSomebodyOverwroteIsPutRight(t *testing.T) {
+func TestOverwrittenObjectsAreRepaired(t *testing.T) {
 	tests := map[string]func(s *store){
 		"the bundle":      func(s *store) { s.webhook.Webhooks[1].ClientConfig.CABundle = nil },
 		"the key":         func(s *store) { s.secret.Data[corev1.TLSPrivateKeyKey] = []byte("x") },
@@ -210,7 +210,7 @@ func TestWhatSomebodyOverwroteIsPutRight(t *testing.T) {
 	}
 }
 
-func TestANewHostNeedsANewCertificate(t *testing.T) {
+func TestNewHostNeedsANewCertificate(t *testing.T) {
 	s := newStore()
 	r := newRotator(s)
 	if err := r.reconcile(t.Context()); err != nil {
@@ -223,8 +223,8 @@ func TestANewHostNeedsANewCertificate(t *testing.T) {
 	s.admits(t, r)
 }
 
-// While the API server is away the certificate in use stays, and the next attempt is soon.
-func TestRunTriesAgain(t *testing.T) {
+// While the API server is unavailable, the current certificate stays in use, and the next attempt follows soon.
+func TestRunRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
 		s.away(true)
@@ -278,8 +278,8 @@ func TestFilesAreReadAtEachHandshake(t *testing.T) {
 	}
 }
 
-// A certificate that the API server does not know yet is not served.
-func TestTheOldCertificateServesUntilTheNewOneIsKnown(t *testing.T) {
+// A certificate that the API server does not trust yet is not served.
+func TestOldCertificateServesUntilTheNewOneIsTrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore()
 		r := newRotator(s)

@@ -15,13 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Secrets is what a Rotator needs of client-go's SecretInterface.
+// Secrets is the part of client-go's SecretInterface that a Rotator uses.
 type Secrets interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (*corev1.Secret, error)
 	Update(ctx context.Context, secret *corev1.Secret, opts metav1.UpdateOptions) (*corev1.Secret, error)
 }
 
-// Webhooks is what a Rotator needs of client-go's MutatingWebhookConfigurationInterface.
+// Webhooks is the part of client-go's MutatingWebhookConfigurationInterface that a Rotator uses.
 type Webhooks interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (
 		*admissionregistrationv1.MutatingWebhookConfiguration, error)
@@ -29,36 +29,36 @@ type Webhooks interface {
 		opts metav1.UpdateOptions) (*admissionregistrationv1.MutatingWebhookConfiguration, error)
 }
 
-// caKey of the Secret has all certificates that the API server is to trust, beside the pair in use.
+// caKey is the key in the Secret for all certificates that the API server must trust.
 const caKey = "ca.crt"
 
-// Rotator keeps a certificate in a Secret and its public half in the webhooks' configuration. Replicas need no leader:
-// each of them reads, and where something is missing writes what it would accept itself; the API server refuses the
-// slower one's write, which then reads the faster one's.
+// Rotator keeps a certificate in a Secret and publishes its public half in the webhook configuration. Replicas need no
+// leader: each one reads both objects and writes what is missing. If two write at once, the API server rejects the later
+// write, and that replica reads the other's certificate.
 type Rotator struct {
 	Secrets  Secrets
 	Webhooks Webhooks
-	// Secret and Webhook are the names of the objects. Both exist; the injector may not create any.
+	// Secret and Webhook are the names of the objects. Both must exist: the injector may not create objects.
 	Secret, Webhook string
-	// Hosts are the names and addresses by which the API server calls.
+	// Hosts are the names and addresses that the API server uses for this server.
 	Hosts []string
 	Log   *slog.Logger
 
 	current atomic.Pointer[tls.Certificate]
 }
 
-// How often the objects are looked at: somebody may overwrite them, and until they are put right no pod is injected.
+// How often the objects are checked: another client may overwrite them, and until they are repaired no pod is injected.
 const (
 	interval      = 30 * time.Second
 	retryInterval = 2 * time.Second
 )
 
-// Run keeps the certificate until ctx is done.
+// Run maintains the certificate until ctx is done.
 func (r *Rotator) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := interval
 		if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
-			r.Log.Warn("keep the serving certificate", "error", err, "again_in", retryInterval)
+			r.Log.Warn("could not renew or publish the serving certificate", "error", err, "retry_in", retryInterval)
 			wait = retryInterval
 		}
 		select {
@@ -70,7 +70,7 @@ func (r *Rotator) Run(ctx context.Context) {
 
 var errNone = errors.New("there is no serving certificate yet")
 
-// Get is a tls.Config.GetCertificate.
+// Get implements tls.Config.GetCertificate.
 func (r *Rotator) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if pair := r.current.Load(); pair != nil {
 		return pair, nil
@@ -78,20 +78,20 @@ func (r *Rotator) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errNone
 }
 
-// reconcile: the API server is told to trust a certificate before anybody serves with it.
+// reconcile publishes a certificate to the API server before it is served.
 func (r *Rotator) reconcile(ctx context.Context) error {
 	pair, bundle, err := r.share(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.publish(ctx, bundle); err != nil { //guard:certificate-served-before-api-server-knows
+	if err := r.publish(ctx, bundle); err != nil { //guard:publish-before-serving
 		return err
 	}
 	r.current.Store(pair)
 	return nil
 }
 
-// share returns the certificate of the Secret, after it has put a new one there where that was due.
+// share returns the certificate in the Secret. If it is due for renewal, share replaces it first.
 func (r *Rotator) share(ctx context.Context) (*tls.Certificate, []byte, error) {
 	secret, err := r.Secrets.Get(ctx, r.Secret, metav1.GetOptions{})
 	if err != nil {
@@ -102,7 +102,7 @@ func (r *Rotator) share(ctx context.Context) (*tls.Certificate, []byte, error) {
 	if err == nil {
 		return pair, secret.Data[caKey], nil
 	}
-	r.Log.Info("making a new serving certificate", "because", err)
+	r.Log.Info("generating a new serving certificate", "reason", err)
 	certificate, key, err := generate(r.Hosts, now)
 	if err != nil {
 		return nil, nil, err
@@ -117,7 +117,7 @@ func (r *Rotator) share(ctx context.Context) (*tls.Certificate, []byte, error) {
 	return pair, secret.Data[caKey], err
 }
 
-// publish tells the API server which certificates to trust.
+// publish writes the certificates to trust into the webhook configuration.
 func (r *Rotator) publish(ctx context.Context, bundle []byte) error {
 	configuration, err := r.Webhooks.Get(ctx, r.Webhook, metav1.GetOptions{})
 	if err != nil {

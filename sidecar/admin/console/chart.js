@@ -110,7 +110,7 @@ export class Chart {
   outline(now, y, base, roof) {
     const place = (values, n) => `${this.x(Math.min(now - this.samples[n].at, span)).toFixed(1)} ${y(values[n]).toFixed(1)}`;
     const up = roof.map((_, n) => place(roof, n));
-    const down = base.map((_, n) => place(floor, n)).reverse();
+    const down = base.map((_, n) => place(base, n)).reverse();
     return "M" + up.join("L") + "L" + down.join("L") + "Z";
   }
 
