@@ -40,6 +40,8 @@ var mayImport = map[string][]string{
 	"origin/guard":            {"origin"},
 	"origin/origintest":       {"origin"},
 	"sidecar/internal/roster": {"ring"},
+	// Pure helpers of the APIs.
+	"sidecar/internal/httpfield": {"sidecar/cache"},
 	// The table of errors of all APIs.
 	"sidecar/internal/apierror": {"origin", "sidecar/cache"},
 	// Reads the change feeds of the datasets.
@@ -59,7 +61,26 @@ var mayImport = map[string][]string{
 	"sidecar/peer": {
 		"internal/backoff", "ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
 	},
-	"sidecar/local":      {"sidecar/internal/apierror", "internal/backoff", "origin", "sidecar/cache", "sidecar/internal/listen", "proto/ringside/v1", "proto/groupcachepb"},
+	"sidecar/local": {
+		"sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
+	},
+	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
+	"sidecar/local/api":   {"sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/watch": {"internal/backoff", "sidecar/cache", "sidecar/local/api"},
+	"sidecar/local/httpapi": {
+		"origin", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
+		"sidecar/local/watch",
+	},
+	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
+	"sidecar/local/grpcapi": {
+		"proto/ringside/v1", "proto/groupcachepb", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/httpfield",
+		"sidecar/local/api", "sidecar/local/watch",
+	},
+	"sidecar/local/localtest": {
+		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/apierror", "sidecar/local",
+		"sidecar/local/api",
+	},
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
 	"sidecar/admin":      {"sidecar/internal/apierror", "ring", "sidecar/cache"},
 	"sidecar/metrics":    {"sidecar/cache"},
@@ -103,7 +124,8 @@ var onlyImporter = map[string][]string{
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/peertest",
-		"sidecar/local", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
+		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
@@ -114,7 +136,7 @@ var onlyImporter = map[string][]string{
 	},
 	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar", "e2e/guards"},
-	"github.com/valyala/fasthttp":           {"sidecar/local"},
+	"github.com/valyala/fasthttp":           {"sidecar/local/httpserver"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar"},
 	"github.com/anishathalye/porcupine":     {"e2e/history"},

@@ -1,23 +1,25 @@
 //go:build !race
 
-package local
+package local_test
 
 import (
 	"strings"
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
 // A hit is the product: neither the core nor the way through fasthttp may allocate.
 func TestHitDoesNotAllocate(t *testing.T) {
-	d := newDataset(t, "cnf-metrics", origintest.New(map[string]string{"CNF-001": benchValue(), "a/b": benchValue()}))
-	s := start(t, Config{}, Served{Dataset: d, JSON: true})
+	d := localtest.NewDataset(t, "cnf-metrics", origintest.New(map[string]string{"CNF-001": localtest.BenchValue(), "a/b": localtest.BenchValue()}))
+	s := localtest.Start(t, local.Config{}, local.Served{Dataset: d, JSON: true})
 	for _, target := range []string{"/v1/cnf-metrics/CNF-001", "/v1/cnf-metrics/a%2Fb"} {
-		conn := dial(t, "tcp", s.http)
-		request := []byte(strings.Replace(get("/"), " / ", " "+target+" ", 1))
+		conn := localtest.Dial(t, "tcp", s.HTTP)
+		request := []byte(strings.Replace(localtest.Get("/"), " / ", " "+target+" ", 1))
 		once := func() {
-			if err := roundTrip(conn, conn.r, request); err != nil {
+			if err := roundTrip(conn, conn.Reader, request); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,4 +1,4 @@
-package local
+package local_test
 
 import (
 	"bufio"
@@ -6,32 +6,25 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
-// benchValue is a row of about 200 bytes.
-func benchValue() string {
-	return `{"cnf_id":"CNF-001","timestamp":"2025-01-01T00:00:00Z","metric_type":"cpu","value":0.25,` +
-		`"unit":"cores","status":"ok","note":"` + strings.Repeat("x", 76) + `"}`
-}
-
-func benchServer(b *testing.B) *started {
-	d := newDataset(b, "cnf-metrics", origintest.New(map[string]string{"CNF-001": benchValue()}))
+func benchServer(b *testing.B) *localtest.Server {
+	d := localtest.NewDataset(b, "cnf-metrics", origintest.New(map[string]string{"CNF-001": localtest.BenchValue()}))
 	if _, err := d.Get(context.Background(), "CNF-001", cache.ReadOptions{}); err != nil {
 		b.Fatal(err)
 	}
-	return start(b, Config{}, Served{Dataset: d, JSON: true})
+	return localtest.Start(b, local.Config{}, local.Served{Dataset: d, JSON: true})
 }
 
 // BenchmarkHTTP is one hit over keep-alive connections; the client is a loop of write and read on each.
@@ -40,9 +33,9 @@ func BenchmarkHTTP(b *testing.B) {
 		for _, server := range []string{"fasthttp", "nethttp"} {
 			b.Run(fmt.Sprintf("server=%s/conns=%d", server, conns), func(b *testing.B) {
 				s := benchServer(b)
-				address := s.http
+				address := s.HTTP
 				if server == "nethttp" {
-					address = serveNetHTTP(b, s.Server.http.entrance)
+					address = s.Listen(b, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, nil) })
 				}
 				benchHTTP(b, address, conns)
 			})
@@ -76,7 +69,7 @@ func benchHTTP(b *testing.B, address string, conns int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 }
 
-// roundTrip reads an answer without allocating: what is measured is the server.
+// roundTrip reads a response without allocating, so that the benchmark measures the server.
 func roundTrip(c net.Conn, r *bufio.Reader, request []byte) error {
 	if _, err := c.Write(request); err != nil {
 		return err
@@ -102,7 +95,7 @@ func roundTrip(c net.Conn, r *bufio.Reader, request []byte) error {
 	}
 }
 
-// echo answers with the request's value and nothing else: the least that grpc-go can do.
+// echo returns a fixed response: the least work of a grpc-go server.
 type echo struct {
 	ringsidev1.UnimplementedCacheServer
 	response *ringsidev1.GetResponse
@@ -112,33 +105,23 @@ func (e echo) Get(context.Context, *ringsidev1.GetRequest) (*ringsidev1.GetRespo
 	return e.response, nil
 }
 
-// BenchmarkGRPC is one hit at 16 connections, beside a bare server that answers with as many bytes.
+// BenchmarkGRPC is one hit at 16 connections, and the same of a bare server with an equal response.
 func BenchmarkGRPC(b *testing.B) {
 	for _, server := range []string{"ringside", "echo"} {
 		b.Run("server="+server, func(b *testing.B) {
 			s := benchServer(b)
-			address := s.grpc
+			address := s.GRPC
 			if server == "echo" {
-				address = serveEcho(b, s.grpc)
+				address = serveEcho(b, s.GRPC)
 			}
 			benchGRPC(b, address, 16)
 		})
 	}
 }
 
-func client(tb testing.TB, address string) ringsidev1.CacheClient {
-	tb.Helper()
-	c, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = c.Close() })
-	return ringsidev1.NewCacheClient(c)
-}
-
-// serveEcho serves what the real server at model answers.
+// serveEcho serves the response of the real server at model.
 func serveEcho(b *testing.B, model string) string {
-	response, err := client(b, model).Get(context.Background(), benchRequest())
+	response, err := localtest.Client(b, model).Get(context.Background(), benchRequest())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -164,7 +147,7 @@ func benchGRPC(b *testing.B, address string, conns int) {
 	var clients sync.WaitGroup
 	stubs := make([]ringsidev1.CacheClient, conns)
 	for i := range stubs {
-		stubs[i] = client(b, address)
+		stubs[i] = localtest.Client(b, address)
 		if _, err := stubs[i].Get(context.Background(), benchRequest()); err != nil {
 			b.Fatal(err)
 		}
@@ -185,29 +168,13 @@ func benchGRPC(b *testing.B, address string, conns int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 }
 
-// BenchmarkHandle is the core without any server or socket.
-func BenchmarkHandle(b *testing.B) {
-	s := benchServer(b)
-	c := newCall()
-	b.ReportAllocs()
-	for b.Loop() {
-		fillHit(c)
-		s.Server.http.entrance.answer(context.Background(), c)
-		c.recycle()
-	}
-}
-
-func fillHit(c *call) {
-	c.method, c.target, c.host, c.http11 = "GET", "/v1/cnf-metrics/CNF-001", "localhost:7070", true
-}
-
-// BenchmarkWatch is from the write of a value to its arrival at the client of a watch, with the breath between.
+// BenchmarkWatch is from the write of a value to its arrival at the client of a watch, including minInterval.
 func BenchmarkWatch(b *testing.B) {
 	for _, protocol := range []string{"http", "grpc"} {
 		b.Run("protocol="+protocol, func(b *testing.B) {
-			s, d := startWatchable(b, Config{})
-			word := openWord(b, s, protocol)
-			for word() != "current" {
+			s, d := localtest.StartWatchable(b, local.Config{})
+			next := openNext(b, s, protocol)
+			for next() != "current" {
 			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
@@ -215,40 +182,32 @@ func BenchmarkWatch(b *testing.B) {
 				if _, err := d.Write(b.Context(), cache.Change{Key: "a", Value: value}); err != nil {
 					b.Fatal(err)
 				}
-				for word() != "a="+string(value) {
+				for next() != "a="+string(value) {
 				}
 			}
 		})
 	}
 }
 
-func openWord(tb testing.TB, s *started, protocol string) func() string {
+func openNext(tb testing.TB, s *localtest.Server, protocol string) func() string {
 	if protocol == "http" {
-		return openWatch(tb, "tcp", s.http, "/v1/raw:watch?key=a").word
+		return localtest.OpenWatch(tb, "tcp", s.HTTP, "/v1/raw:watch?key=a").Next
 	}
-	return grpcWatch(tb, s.grpc, "", "a").word
+	return localtest.OpenGRPCWatch(tb, s.GRPC, "", "a").Next
 }
 
-// BenchmarkIdleWatch is what an open watch takes, client included.
+// BenchmarkIdleWatch is the memory of an open watch, client included.
 func BenchmarkIdleWatch(b *testing.B) {
 	for _, protocol := range []string{"http", "grpc"} {
 		b.Run("protocol="+protocol, func(b *testing.B) {
-			s, _ := startWatchable(b, Config{MaxWatches: 1 << 20, MaxConns: 1 << 20})
-			before := taken()
+			s, _ := localtest.StartWatchable(b, local.Config{MaxWatches: 1 << 20, MaxConns: 1 << 20})
+			before := localtest.LiveBytes()
 			for b.Loop() {
-				word := openWord(b, s, protocol)
-				for word() != "current" {
+				next := openNext(b, s, protocol)
+				for next() != "current" {
 				}
 			}
-			b.ReportMetric(float64(taken()-before)/float64(b.N), "B/watch")
+			b.ReportMetric(float64(localtest.LiveBytes()-before)/float64(b.N), "B/watch")
 		})
 	}
-}
-
-// taken returns the bytes of the live heap and of stacks.
-func taken() int64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
 }

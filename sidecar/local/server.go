@@ -2,32 +2,41 @@ package local
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/grpcapi"
+	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
+	"github.com/ringside-cache/ringside/sidecar/local/httpserver"
+	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
-// Server answers applications. Its Serve methods may be called for several listeners each.
+// Server serves applications. Each of its Serve methods may be called for several listeners.
 type Server struct {
-	config   Config
-	datasets Datasets
-	stats    Stats
+	backend *api.Backend
+	watches *watch.Engine
 
-	http, unixHTTP             *httpServer
+	http, unixHTTP             *httpserver.Server
 	routed                     *http.Server
 	grpc, unixGRPC, routedGRPC *grpc.Server
 	health, routedHealth       *health.Server
 
-	base     context.Context // of every HTTP request
+	base     context.Context // parent of every HTTP request
 	endBase  context.CancelFunc
 	draining context.Context // ends when Shutdown begins
 	drain    context.CancelFunc
@@ -36,97 +45,152 @@ type Server struct {
 	stopped   bool
 	listeners []*listen.Listener
 	loops     sync.WaitGroup // running Serve methods; Add only under mu while !stopped
-	watches   sync.WaitGroup // open watches; Add only under mu while !stopped
 }
 
-// New returns a Server of datasets that serves nothing yet.
-func New(config Config, datasets Datasets) *Server {
-	s := &Server{config: config.withDefaults(), datasets: datasets, health: health.NewServer(),
-		routedHealth: health.NewServer()}
+// New returns a Server of datasets that does not serve anything yet.
+func New(config Config, datasets api.Datasets) *Server {
+	s := &Server{health: health.NewServer(), routedHealth: health.NewServer()}
 	s.base, s.endBase = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(context.Background())
-	s.http = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.HTTP,
-		hosts: newHosts(s.config.Hosts), mount: s.config.CNFMetrics})
-	s.unixHTTP = newHTTPServer(s.base, &entrance{server: s, stats: &s.stats.Unix,
-		hosts: newHosts(s.config.Hosts), anyHost: true, mount: s.config.CNFMetrics})
-	s.grpc, s.unixGRPC = s.newGRPC(&s.stats.GRPC, false), s.newGRPC(&s.stats.Unix, false)
-	s.mountOn(s.grpc, &s.stats.GRPC)
-	s.mountOn(s.unixGRPC, &s.stats.Unix)
-	reflection.Register(s.grpc)
-	reflection.Register(s.unixGRPC)
-	s.routedGRPC = s.newGRPC(&s.stats.Routed, true)
+	s.backend = api.NewBackend(s.draining, config, datasets)
+	s.watches = watch.NewEngine(s.backend)
+	stats := s.backend.Stats()
+	s.http = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.HTTP}))
+	s.unixHTTP = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.Unix, AnyHost: true}))
+	s.grpc, s.unixGRPC = s.newGRPC(&stats.GRPC), s.newGRPC(&stats.Unix)
+	s.routedGRPC = grpcapi.NewServer(s.backend, s.watches, &stats.Routed, true)
+	healthpb.RegisterHealthServer(s.routedGRPC, s.routedHealth)
 	s.routed = s.newRouted()
 	s.SetServing(false)
 	return s
 }
 
+func (s *Server) newHandler(o httpapi.Options) *httpapi.Handler {
+	return httpapi.New(s.backend, s.watches, o)
+}
+
+func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
+	g := grpcapi.NewServer(s.backend, s.watches, stats, false)
+	healthpb.RegisterHealthServer(g, s.health)
+	reflection.Register(g)
+	return g
+}
+
+// newRouted returns the server for clients that route by the ring. Their connections carry HTTP and gRPC side by side,
+// which neither fasthttp nor the transport of grpc supports: net/http reads them.
+func (s *Server) newRouted() *http.Server {
+	config := s.backend.Config()
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	handler := s.newHandler(httpapi.Options{Stats: &s.backend.Stats().Routed, AnyHost: true, Routed: true})
+	return &http.Server{
+		Handler: httpserver.NewRouted(handler, s.routedGRPC), Protocols: protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: config.MaxStreams},
+		ReadHeaderTimeout: config.ReadTimeout,
+		IdleTimeout:       config.IdleTimeout,
+		MaxHeaderBytes:    config.MaxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return s.base },
+		ErrorLog:          log.New(io.Discard, "", 0), // it has a line for every client that disconnects
+	}
+}
+
 // Stats returns the live counters.
-func (s *Server) Stats() *Stats { return &s.stats }
+func (s *Server) Stats() *Stats { return s.backend.Stats() }
 
-// Config returns the configuration with its defaults filled in: the bounds that belong to Stats.
-func (s *Server) Config() Config { return s.config }
+// Config returns the configuration with its defaults filled in: the limits that belong to Stats.
+func (s *Server) Config() Config { return *s.backend.Config() }
 
-// SetServing says in grpc.health.v1 whether the sidecar answers reads: as a whole, and each service that a listener has. It
-// does not, until told.
+// SetServing sets the status that grpc.health.v1 reports for the sidecar and for each service of each listener. It is
+// NOT_SERVING at first.
 func (s *Server) SetServing(serving bool) {
 	status := healthpb.HealthCheckResponse_NOT_SERVING
 	if serving {
 		status = healthpb.HealthCheckResponse_SERVING
 	}
-	tell(s.health, s.grpc, status)
-	tell(s.routedHealth, s.routedGRPC, status)
+	setStatus(s.health, s.grpc, status)
+	setStatus(s.routedHealth, s.routedGRPC, status)
 }
 
-func tell(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResponse_ServingStatus) {
+func setStatus(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResponse_ServingStatus) {
 	h.SetServingStatus("", status)
 	for name := range g.GetServiceInfo() {
 		h.SetServingStatus(name, status)
 	}
 }
 
-// ServeHTTP answers HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
+// ServeHTTP serves HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeHTTP(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.stats.HTTP, tooManyConnections()),
-		func(b *listen.Listener) error { return s.http.Serve(lingering{b}) })
+	return s.serve(s.bounded(ln, &s.Stats().HTTP, tooManyConnections()),
+		func(b *listen.Listener) error { return s.http.Serve(b) })
 }
 
-// ServeGRPC answers gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
+// ServeGRPC serves gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeGRPC(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.stats.GRPC, nil),
+	return s.serve(s.bounded(ln, &s.Stats().GRPC, nil),
 		func(b *listen.Listener) error { return s.grpc.Serve(b) })
 }
 
-// ServeUnix answers HTTP and gRPC on ln, which ListenUnix made, until Shutdown, which makes it return nil, or until ln
+// ServeUnix serves HTTP and gRPC on ln, which ListenUnix returned, until Shutdown, which makes it return nil, or until ln
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.stats.Unix, nil), s.serveBoth)
+	return s.serve(s.bounded(ln, &s.Stats().Unix, nil), func(b *listen.Listener) error {
+		rule := listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.backend.Config().ReadTimeout}
+		return listen.Demux(s.draining, b, rule, s.unixGRPC.Serve, s.unixHTTP.Serve)
+	})
 }
 
-func (s *Server) bounded(ln net.Listener, p *Protocol, refusal []byte) *listen.Listener {
-	return listen.New(ln, listen.Config{MaxConns: s.config.MaxConns, Stats: &p.Conns, Refusal: refusal})
+// ServeRouted serves clients that route by the ring themselves, such as Envoy or a gRPC client with the feed of package
+// xds: HTTP/1.1, HTTP/2 and gRPC on one listener, with TLS unless config is nil. A key that this member does not own is
+// read as for an application, with one peer fetch. It returns nil after Shutdown, or an error if ln fails. It closes ln.
+func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
+	bounded := listen.New(ln, listen.Config{
+		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns})
+	return s.serve(bounded, func(b *listen.Listener) error {
+		if config == nil {
+			return s.routed.Serve(b)
+		}
+		return s.routed.Serve(tls.NewListener(b, config))
+	})
+}
+
+func (s *Server) bounded(ln net.Listener, stats *Protocol, refusal []byte) *listen.Listener {
+	return listen.New(ln, listen.Config{
+		MaxConns: s.backend.Config().MaxConns, Stats: &stats.Conns, Refusal: refusal})
+}
+
+// tooManyConnections is the response to an HTTP connection over the limit. Nothing reads a request, so that it is written
+// by hand.
+func tooManyConnections() []byte {
+	refusal := &apierror.Error{Type: apierror.TooManyConnections, RetryAfter: time.Second,
+		Detail: "the listener has reached its connection limit; keep connections open and reuse them"}
+	body := refusal.JSON()
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: %s\r\nContent-Length: %d\r\n"+
+		"Retry-After: 1\r\nConnection: close\r\n\r\n%s", apierror.ContentType, len(body), body)
 }
 
 func (s *Server) serve(b *listen.Listener, loop func(*listen.Listener) error) error {
-	if !s.begin(b) {
+	if !s.add(b) {
 		return b.Close()
 	}
 	defer s.loops.Done()
-	err := errors.Join(loop(b), closed(b))
+	err := errors.Join(loop(b), closeAgain(b))
 	if err == nil || s.draining.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("serve on %s: %w", b.Addr(), err)
 }
 
-// closed closes b, which its server may have done before.
-func closed(b *listen.Listener) error {
+// closeAgain closes b, which its server may have closed before.
+func closeAgain(b *listen.Listener) error {
 	if err := b.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil
 }
 
-func (s *Server) begin(b *listen.Listener) bool {
+func (s *Server) add(b *listen.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
@@ -137,24 +201,19 @@ func (s *Server) begin(b *listen.Listener) bool {
 	return true
 }
 
-// serveBoth gives each connection to the server whose protocol it begins with.
-func (s *Server) serveBoth(b *listen.Listener) error {
-	return listen.Demux(s.draining, b, listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.config.ReadTimeout},
-		s.unixGRPC.Serve, func(ln net.Listener) error { return s.unixHTTP.Serve(lingering{ln}) })
-}
-
-// Shutdown stops accepting, lets running requests end until ctx is done, and then cuts off what is left; it returns
-// ctx's error in that case. After it no Serve method is running, nor will be.
+// Shutdown stops accepting, lets running requests end until ctx is done, and then closes what is left; it returns the
+// error of ctx in that case. After it no Serve method is running, nor will be.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.SetServing(false)
+	s.watches.Stop()
 	listeners := s.stop()
 	s.drain()
 	for _, b := range listeners {
-		_ = b.Close() // it refuses connections from now on, whatever it says
+		_ = b.Close() // it refuses connections from now on, even if it returns an error
 	}
 	var servers sync.WaitGroup
-	for _, h := range []*httpServer{s.http, s.unixHTTP} {
-		servers.Go(func() { _ = h.ShutdownWithContext(ctx) }) // its error is ctx's
+	for _, h := range []*httpserver.Server{s.http, s.unixHTTP} {
+		servers.Go(func() { _ = h.Shutdown(ctx) }) // its error is that of ctx
 	}
 	for _, g := range []*grpc.Server{s.grpc, s.unixGRPC} {
 		servers.Go(func() { stopGRPC(ctx, g) })
@@ -162,7 +221,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	servers.Go(func() { s.stopRouted(ctx) })
 	cut := context.AfterFunc(ctx, func() { closeConns(listeners) })
 	servers.Wait()
-	s.watches.Wait() // they end by themselves, but for one that is in the middle of a write
+	s.watches.Wait() // they end by themselves, except one that is blocked in a write
 	cut()
 	s.endBase()
 	closeConns(listeners)
@@ -186,9 +245,16 @@ func (s *Server) stop() []*listen.Listener {
 	return s.listeners
 }
 
-// stopGRPC lets running calls end until ctx is done. GracefulStop alone can wait for ever.
+// stopGRPC lets running calls end until ctx is done. GracefulStop alone can wait forever.
 func stopGRPC(ctx context.Context, g *grpc.Server) {
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	g.GracefulStop()
+}
+
+// stopRouted lets running requests end until ctx is done. Only then may the gRPC server stop: it cannot ask clients to
+// reconnect on connections that net/http reads, and panics if it has to.
+func (s *Server) stopRouted(ctx context.Context) {
+	_ = s.routed.Shutdown(ctx) // its error is that of ctx
+	s.routedGRPC.Stop()
 }

@@ -14,30 +14,30 @@ import (
 // socketMode lets the owner and the group connect.
 const socketMode = 0o660
 
-// ListenUnix listens on a unix socket with mode 0660. It takes the place of a socket whose process is gone, refuses to
-// take that of one which answers, and leaves every other kind of file alone. Close removes the file.
+// ListenUnix listens on a unix socket with mode 0660. It replaces a socket on which no process listens any more, and fails
+// if a process does, or if the path is another kind of file. Close removes the file.
 func ListenUnix(path string) (net.Listener, error) {
 	if err := checkUnused(path); err != nil {
 		return nil, err
 	}
-	// The socket gets its mode under another name, so that nobody connects before it has it.
-	draft := path + "~"
-	if err := removeSocket(draft); err != nil {
+	// The socket gets its mode under a temporary name, so that no client connects before.
+	temporary := path + "~"
+	if err := removeSocket(temporary); err != nil {
 		return nil, fmt.Errorf("listen on unix socket %s: %w", path, err)
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: draft, Net: "unix"})
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("listen on unix socket %s: %w", path, err)
 	}
 	ln.SetUnlinkOnClose(false)
 	u := &unixListener{UnixListener: ln, path: path}
-	if err := u.publish(draft); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on unix socket %s: %w", path, err), ln.Close(), os.Remove(draft))
+	if err := u.publish(temporary); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on unix socket %s: %w", path, err), ln.Close(), os.Remove(temporary))
 	}
 	return u, nil
 }
 
-// checkUnused returns an error unless path is free or a socket on which nobody listens.
+// checkUnused returns an error unless path is free or a socket on which no process listens.
 func checkUnused(path string) error {
 	st, err := os.Lstat(path)
 	switch {
@@ -46,11 +46,11 @@ func checkUnused(path string) error {
 	case err != nil:
 		return fmt.Errorf("listen on unix socket %s: %w", path, err)
 	case st.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("listen on unix socket %s: the path is taken by a file that is no socket; move it away", path)
+		return fmt.Errorf("listen on unix socket %s: the path exists and is not a socket; move it away", path)
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
-		_ = c.Close() // it has served its purpose
+		_ = c.Close() // it was only a test
 		return fmt.Errorf("listen on unix socket %s: another process listens there; stop it or choose another path", path)
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
@@ -65,12 +65,12 @@ func removeSocket(path string) error {
 		return nil
 	}
 	if err == nil && st.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is no socket; move it away", path)
+		return fmt.Errorf("%s is not a socket; move it away", path)
 	}
 	return os.Remove(path)
 }
 
-// unixListener removes its file when it is closed, if the file is still its own.
+// unixListener removes its file when it is closed, unless another process has replaced the file.
 type unixListener struct {
 	*net.UnixListener
 	path string
@@ -78,14 +78,14 @@ type unixListener struct {
 	once sync.Once // of removing the file
 }
 
-func (l *unixListener) publish(draft string) (err error) {
-	if err := os.Chmod(draft, socketMode); err != nil {
+func (l *unixListener) publish(temporary string) (err error) {
+	if err := os.Chmod(temporary, socketMode); err != nil {
 		return err
 	}
-	if l.file, err = os.Lstat(draft); err != nil {
+	if l.file, err = os.Lstat(temporary); err != nil {
 		return err
 	}
-	return os.Rename(draft, l.path)
+	return os.Rename(temporary, l.path)
 }
 
 // Addr implements net.Listener.

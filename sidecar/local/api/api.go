@@ -1,0 +1,110 @@
+// Package api is what the HTTP API and the gRPC API have in common: the datasets, the limits, the counters, the checks of
+// arguments, the reads of many keys, and the errors. It does not know any protocol or server.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+)
+
+// Backend is what the protocols answer requests with. It is safe for concurrent use.
+type Backend struct {
+	Datasets Datasets
+	config   Config
+	stats    Stats
+	stopping context.Context // ends when the server begins to stop
+}
+
+// NewBackend returns a Backend of datasets. stopping ends when the server begins to stop.
+func NewBackend(stopping context.Context, config Config, datasets Datasets) *Backend {
+	return &Backend{Datasets: datasets, config: config.withDefaults(), stopping: stopping}
+}
+
+// Config returns the limits with their defaults filled in.
+func (b *Backend) Config() *Config { return &b.config }
+
+// Stats returns the live counters.
+func (b *Backend) Stats() *Stats { return &b.stats }
+
+// Stopping ends when the server begins to stop: no new request should begin, and running ones may end.
+func (b *Backend) Stopping() context.Context { return b.stopping }
+
+// Dataset returns the dataset of a name, which may lie in memory that the caller reuses, or the error UnknownDataset.
+func (b *Backend) Dataset(name string) (Served, *apierror.Error) {
+	if d, ok := b.Datasets.Lookup(name); ok {
+		return d, nil
+	}
+	return Served{}, &apierror.Error{Type: apierror.UnknownDataset, Datasets: similarNames(name, b.Datasets.All()),
+		Detail: "no dataset of this name is configured; GET /v1/datasets lists the configured ones"}
+}
+
+// ErrBatchBytes is the error of a key whose value does not fit into a batch response.
+var ErrBatchBytes = errors.New("batch response too large")
+
+// Error turns an error of a dataset, of a batch or of a watch into what clients see.
+func (b *Backend) Error(err error) *apierror.Error {
+	if errors.Is(err, ErrBatchBytes) {
+		b.stats.BatchTruncated.Add(1)
+		return apierror.New(apierror.BatchTooLarge,
+			"the values before this key fill the response; request this key in another batch")
+	}
+	e := apierror.From(err, b.Defect)
+	if e.Type == apierror.TypeOf(cache.KindCanceled) && b.stopping.Err() != nil {
+		e.Type, e.Detail = apierror.Stopping, "the sidecar is stopping; retry with another one, or with this one after its restart"
+	}
+	return e
+}
+
+// Panic turns a recovered panic into an error that clients see. It must be called by the deferred function.
+func (b *Backend) Panic(during string, recovered any) *apierror.Error {
+	return b.Error(fmt.Errorf("panic %s: %v\n%s", during, recovered, debug.Stack()))
+}
+
+// Defect counts and reports a defect of this program.
+func (b *Backend) Defect(err error) {
+	b.stats.Defects.Add(1)
+	b.config.Defect(err)
+}
+
+// NotFound is the error of a key that the origin does not have.
+func NotFound() *apierror.Error {
+	return apierror.New(apierror.NotFound, "the origin has no such key; this result is cached like a value")
+}
+
+// InvalidRequest is the error of a request that has a wrong argument.
+func InvalidRequest(err error) *apierror.Error {
+	return apierror.New(apierror.MalformedRequest, err.Error())
+}
+
+// InvalidKey is the error of a request whose key cannot exist.
+func InvalidKey(err error) *apierror.Error {
+	return apierror.New(apierror.TypeOf(cache.KindInvalidKey), err.Error())
+}
+
+// ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes.
+func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions) []cache.Result {
+	return b.ReadMany(ctx, d, keys, o, int64(b.config.MaxBatchBytes))
+}
+
+// ReadMany reads keys, in their order. Once the values have maxBytes together, the rest gets ErrBatchBytes. A single value
+// may be larger.
+func (b *Backend) ReadMany(
+	ctx context.Context, d Dataset, keys []string, o cache.ReadOptions, maxBytes int64,
+) []cache.Result {
+	results := d.GetMany(ctx, keys, o)
+	bytes := int64(0)
+	for i, r := range results {
+		size := int64(len(r.Answer.Value))
+		if bytes > 0 && bytes+size > maxBytes {
+			results[i] = cache.Result{Err: ErrBatchBytes}
+			continue
+		}
+		bytes += size
+	}
+	return results
+}

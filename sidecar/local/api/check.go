@@ -1,0 +1,91 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+)
+
+// MaxBatchKeys is how many keys one batch, or one invalidation, may have.
+const MaxBatchKeys = 1000
+
+// Errors of arguments that both protocols have.
+var (
+	ErrDeleteAbsent  = errors.New("a delete cannot require that the row is absent")
+	ErrWatchIsRouted = errors.New("a watch has keys of many owners and cannot be routed by the ring: open it at the pod's own sidecar")
+)
+
+// CheckBatch returns an error unless a batch has an allowed number of keys.
+func CheckBatch(keys []string) *apierror.Error {
+	if len(keys) == 0 || len(keys) > MaxBatchKeys {
+		return apierror.New(apierror.InvalidBatch, fmt.Sprintf("a batch has 1 to %d keys, not %d", MaxBatchKeys, len(keys)))
+	}
+	return nil
+}
+
+// CheckScopeKeys returns an error unless keys can be invalidated.
+func CheckScopeKeys(keys []string) error {
+	for i, key := range keys {
+		if err := cache.CheckKey(key); err != nil {
+			return fmt.Errorf("key %d: %w", i, err)
+		}
+	}
+	switch {
+	case len(keys) == 0: //guard:empty-list-drops-everything
+		return errors.New("the list of keys is empty; to invalidate every key use all")
+	case len(keys) > MaxBatchKeys:
+		return fmt.Errorf("one request can invalidate at most %d keys, not %d; send several", MaxBatchKeys, len(keys))
+	}
+	return nil
+}
+
+// CheckPrefix returns an error unless prefix can be the beginning of keys.
+func CheckPrefix(prefix string) error {
+	if err := cache.CheckKey(prefix); err != nil {
+		return fmt.Errorf("prefix: %s; to invalidate every key use all", strings.Replace(err.Error(), "key", "prefix", 1))
+	}
+	return nil
+}
+
+// CheckETag returns an error unless s is one strong entity tag (RFC 9110, 8.8.3).
+func CheckETag(s string) error {
+	if strings.HasPrefix(s, "W/") {
+		return errors.New("a weak ETag never matches here; send one strong ETag with its quotes, as GET returns it")
+	}
+	inner, ok := strings.CutPrefix(s, `"`)
+	inner, closed := strings.CutSuffix(inner, `"`)
+	for i := range len(inner) {
+		if inner[i] <= ' ' || inner[i] == '"' || inner[i] == 0x7f {
+			ok = false
+		}
+	}
+	if !ok || !closed {
+		return errors.New("send one strong ETag with its quotes, as GET returns it")
+	}
+	return nil
+}
+
+// CheckIdempotencyID returns an error unless id can identify a write.
+func CheckIdempotencyID(id string) error {
+	for i := range len(id) {
+		if id[i] < ' ' || id[i] > '~' {
+			return errors.New("an idempotency id has only printable ASCII characters")
+		}
+	}
+	if id == "" || len(id) > cache.MaxIDBytes {
+		return fmt.Errorf("an idempotency id has 1 to %d characters, not %d", cache.MaxIDBytes, len(id))
+	}
+	return nil
+}
+
+// TimeLeft returns how long clients may reuse an answer: 0 for a stale one.
+func TimeLeft(a *cache.Answer) time.Duration {
+	if a.Stale {
+		return 0
+	}
+	return max(0, a.Fresh)
+}

@@ -1,0 +1,109 @@
+package api
+
+import (
+	"cmp"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+)
+
+// DefaultMaxConns is the default of Config.MaxConns.
+const DefaultMaxConns = 1024
+
+// Config has the limits of what applications may do. Zero fields mean their default.
+type Config struct {
+	// Hosts are names that the Host header may have besides localhost and the loopback addresses, without ports.
+	// A website can make its own name resolve to 127.0.0.1; a request with a name that is not listed gets 421.
+	Hosts []string
+	// MaxConns is how many connections each listener has open at once; default 1024. Further ones are refused.
+	MaxConns int
+	// MaxRoutedConns is the same limit for clients that route by the ring, which come from other pods; default 8192.
+	MaxRoutedConns int
+	// MaxHeaderBytes is the size of a request line with its headers; default 16 KiB.
+	MaxHeaderBytes int
+	// MaxBodyBytes is the size of a request body, and so of a value that is written; default cache.MaxValueBytes.
+	MaxBodyBytes int
+	// MaxStreams is how many gRPC calls one connection has open; default 256. Further ones wait in the client.
+	MaxStreams int
+	// MaxBatchBytes is the size of all values of a batch response; default 3 MiB, which together with the rest of the
+	// message stays below the 4 MiB that gRPC clients accept. Keys beyond it get an error of their own.
+	MaxBatchBytes int
+	// MaxWatches is how many watches are open at once, over HTTP and gRPC together; default 256. Further ones are refused.
+	MaxWatches int
+	// ReadTimeout is the time for the arrival of one request, headers and body; default 5s.
+	ReadTimeout time.Duration
+	// RequestTimeout is the time for the work on one request; default 5s. A gRPC deadline may be shorter.
+	RequestTimeout time.Duration
+	// WriteTimeout is the time in which a client must accept one HTTP response, or one event of a watch; default 10s.
+	WriteTimeout time.Duration
+	// IdleTimeout is how long a connection may be idle between two requests; default 2m.
+	IdleTimeout time.Duration
+	// CNFMetrics is the service of the CNF metric model; nil if there is none.
+	CNFMetrics Mount
+	// Defect is called with each defect of this program that a request reveals: a panic, or an error without a kind.
+	// Clients see only that there was one. May be nil.
+	Defect func(error)
+}
+
+// Mount is an API beside that of the datasets, such as package cnfmetrics. Clients reach it over HTTP, gRPC and the unix
+// socket, but not over the routed listener. Its calls have the same limits, counters and panic handling as all others.
+type Mount interface {
+	// Register adds its gRPC services, which have unary methods only.
+	Register(grpc.ServiceRegistrar)
+	// ServeHTTP answers requests below its path. Requests have only the headers that a response may depend on:
+	// Cache-Control, Ringside-Min-Version, If-Match and If-None-Match, and if they are more than plain reads also
+	// Ringside-If-Version, Idempotency-Key, Content-Type, Content-Encoding and Content-Range. Requests that can change
+	// something do not come from pages of other websites.
+	http.Handler
+}
+
+func (c Config) withDefaults() Config {
+	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
+	c.MaxRoutedConns = cmp.Or(c.MaxRoutedConns, 8192)
+	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, cache.MaxValueBytes)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
+	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 3<<20)
+	c.MaxWatches = cmp.Or(c.MaxWatches, 256)
+	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	if c.Defect == nil {
+		c.Defect = func(error) {}
+	}
+	return c
+}
+
+// Stats are the counters of a server since its start. They are live: load them one by one.
+type Stats struct {
+	HTTP, GRPC, Unix Protocol
+	Routed           Protocol // HTTP and gRPC of clients that route by the ring
+
+	BatchTruncated atomic.Int64 // keys of batches refused because of Config.MaxBatchBytes
+	Writes         atomic.Int64 // writes passed to a dataset, successful or not
+	Invalidations  atomic.Int64 // invalidations passed to a dataset, successful or not
+	Watches        atomic.Int64 // open now; limit: Config.MaxWatches
+	WatchesRefused atomic.Int64 // because of the limit
+	WatchesCut     atomic.Int64 // closed because the client accepted an event too slowly
+	WatchEvents    atomic.Int64 // sent to the clients of watches
+	Defects        atomic.Int64 // panics and errors without a kind
+}
+
+// Protocol are the counters of one listener, or of the two protocols on the unix socket.
+type Protocol struct {
+	// Duration is the time from a parsed request to its response, without reading the one and writing the other.
+	Duration cache.Histogram
+
+	Conns         listen.Stats // limit: Config.MaxConns
+	HeaderRefused atomic.Int64 // HTTP requests over Config.MaxHeaderBytes
+	BodyRefused   atomic.Int64 // HTTP requests over Config.MaxBodyBytes
+	ReadTimeouts  atomic.Int64 // HTTP requests that took longer than Config.ReadTimeout to arrive
+	Malformed     atomic.Int64 // HTTP requests that could not be parsed
+	HostRefused   atomic.Int64 // HTTP requests refused for their Host, Origin or Sec-Fetch-Site header
+}

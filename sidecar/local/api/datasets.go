@@ -1,0 +1,129 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+)
+
+// Dataset is what the APIs need from a cache.Dataset.
+type Dataset interface {
+	Name() string
+	// Get may be called with a key in memory that the caller reuses after Get has returned.
+	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible.
+	GetMany(ctx context.Context, keys []string, o cache.ReadOptions) []cache.Result
+	// Write may be called with a key and a value in memory that the caller reuses after Write has returned.
+	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
+	Invalidate(ctx context.Context, s cache.Scope) (cache.InvalidateResult, error)
+	// Watch marks changes of distinct keys until it is closed.
+	Watch(keys []string) *cache.Watch
+}
+
+// Served is a dataset and how the APIs present it.
+type Served struct {
+	Dataset
+	// JSON means that values are rows as JSON objects; otherwise they are opaque bytes.
+	JSON bool
+	// ReadOnly means that the dataset rejects writes.
+	ReadOnly bool
+}
+
+// Datasets are the datasets of the running configuration. It is safe for concurrent use.
+type Datasets interface {
+	// Lookup finds a dataset by its name, which may lie in memory that the caller reuses.
+	Lookup(name string) (Served, bool)
+	// All returns the datasets sorted by name; the caller does not modify the list.
+	All() []Served
+}
+
+// Catalog is a list of datasets that can be replaced as a whole while requests are served. Its zero value is empty.
+type Catalog struct {
+	current atomic.Pointer[catalog]
+}
+
+type catalog struct {
+	byName map[string]Served
+	sorted []Served
+}
+
+// NewCatalog returns a Catalog of datasets with different names.
+func NewCatalog(list ...Served) *Catalog {
+	c := new(Catalog)
+	c.Replace(list...)
+	return c
+}
+
+// Replace makes list, whose names differ, the whole catalog.
+func (c *Catalog) Replace(list ...Served) {
+	next := &catalog{byName: make(map[string]Served, len(list)), sorted: slices.Clone(list)}
+	for _, s := range list {
+		next.byName[s.Name()] = s
+	}
+	slices.SortFunc(next.sorted, func(a, b Served) int { return cmp.Compare(a.Name(), b.Name()) })
+	c.current.Store(next)
+}
+
+// Lookup implements Datasets.
+func (c *Catalog) Lookup(name string) (Served, bool) {
+	current := c.current.Load()
+	if current == nil {
+		return Served{}, false
+	}
+	s, ok := current.byName[name]
+	return s, ok
+}
+
+// All implements Datasets.
+func (c *Catalog) All() []Served {
+	current := c.current.Load()
+	if current == nil {
+		return nil
+	}
+	return current.sorted
+}
+
+// similarNames returns at most three names that a client that wrote name may have meant.
+func similarNames(name string, all []Served) []string {
+	similar := []string{}
+	for _, s := range all {
+		if len(similar) < 3 && isSimilar(name, s.Name()) {
+			similar = append(similar, s.Name())
+		}
+	}
+	return similar
+}
+
+func isSimilar(requested, name string) bool {
+	const longest = 64 // keeps the comparison of absurd names cheap
+	if requested == "" || len(requested) > longest || len(name) > longest {
+		return false
+	}
+	requested, name = strings.ToLower(requested), strings.ToLower(name)
+	return strings.HasPrefix(name, requested) || editDistance(requested, name) <= 1+len(name)/4
+}
+
+// editDistance counts the bytes to insert, delete or replace to turn a into b (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,228 @@
+// Package grpcapi is the gRPC API of the datasets: ringside.v1.Cache, and groupcachepb.GroupCache for old clients.
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/ringside-cache/ringside/proto/groupcachepb"
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/watch"
+)
+
+// envelopeBytes is the size that a message may have beside a value: key, condition and names.
+const envelopeBytes = 8 << 10
+
+// NewServer returns a gRPC server with the services of this package. stats are the counters of its listener. With routed
+// set it is for clients that route by the ring, which have neither watches nor the mounted API.
+func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool) *grpc.Server {
+	config := backend.Config()
+	g := grpc.NewServer(
+		grpc.MaxConcurrentStreams(uint32(config.MaxStreams)),
+		grpc.MaxRecvMsgSize(config.MaxBodyBytes+envelopeBytes), //guard:largest-value-fails-over-grpc
+		grpc.MaxHeaderListSize(uint32(config.MaxHeaderBytes)),
+		grpc.ConnectionTimeout(config.ReadTimeout),
+		grpc.StreamInterceptor(streamEnder(backend.Stopping())),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: config.IdleTimeout, Timeout: config.WriteTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	s := &service{backend: backend, watches: watches, stats: stats, routed: routed,
+		deadlines: sync.Pool{New: func() any { return new(api.Deadline) }}}
+	ringsidev1.RegisterCacheServer(g, s)
+	groupcachepb.RegisterGroupCacheServer(g, &groupCache{service: s})
+	if mount := config.CNFMetrics; mount != nil && !routed {
+		mount.Register(mountRegistrar{g, s})
+	}
+	return g
+}
+
+// streamEnder ends streams, such as health watches, when stopping ends: a graceful stop would wait for them forever.
+func streamEnder(stopping context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(stopping, cancel)()
+		return next(srv, endingStream{stream, ctx})
+	}
+}
+
+// endingStream is a stream with a context that can end before its client does.
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s endingStream) Context() context.Context { return s.ctx }
+
+// service is ringside.v1.Cache. The errors of its methods are of type *apierror.Error, or statuses.
+type service struct {
+	ringsidev1.UnimplementedCacheServer
+	backend   *api.Backend
+	watches   *watch.Engine
+	stats     *api.Protocol
+	routed    bool
+	deadlines sync.Pool // of *api.Deadline
+}
+
+// Get implements ringside.v1.Cache.
+func (s *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsidev1.GetResponse, err error) {
+	start := time.Now()
+	defer s.finish(start, &err)
+	o, field, err := readOptions(q)
+	if err != nil {
+		return nil, api.InvalidRequest(err).At(field)
+	}
+	a, err := s.get(ctx, start, q.GetDataset(), q.GetKey(), o)
+	if err != nil {
+		return nil, err
+	}
+	return getResponse(&a), nil
+}
+
+// readOptions returns the options that q requests, or the field that is wrong and why.
+func readOptions(q *ringsidev1.GetRequest) (o cache.ReadOptions, field string, err error) {
+	o = cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached(), MinVersion: q.GetMinVersion()}
+	if o.MinVersion < 0 {
+		return o, "min_version", errors.New("a version must not be negative")
+	}
+	if q.GetMaxStale() == nil {
+		return o, "", nil
+	}
+	o.LimitStale, o.MaxStale = true, min(q.GetMaxStale().AsDuration(), httpfield.MaxStaleness)
+	if err := q.GetMaxStale().CheckValid(); err != nil || o.MaxStale < 0 {
+		return o, "max_stale", errors.New("max_stale must be a valid google.protobuf.Duration and not negative")
+	}
+	return o, "", nil
+}
+
+// get reads one key. A key that does not exist is an error.
+func (s *service) get(ctx context.Context, start time.Time, dataset, key string, o cache.ReadOptions) (
+	cache.Answer, error) {
+	d, e := s.backend.Dataset(dataset)
+	if e != nil {
+		return cache.Answer{}, e
+	}
+	if err := cache.CheckKey(key); err != nil {
+		return cache.Answer{}, api.InvalidKey(err).At("key")
+	}
+	limited := s.deadline(ctx, start)
+	defer s.recycle(limited)
+	a, err := d.Get(limited, key, o)
+	switch {
+	case err != nil:
+		return cache.Answer{}, s.backend.Error(err).At("key")
+	case a.NotFound:
+		return cache.Answer{}, api.NotFound()
+	}
+	return a, nil
+}
+
+// BatchGet implements ringside.v1.Cache.
+func (s *service) BatchGet(
+	ctx context.Context, q *ringsidev1.BatchGetRequest,
+) (_ *ringsidev1.BatchGetResponse, err error) {
+	start := time.Now()
+	defer s.finish(start, &err)
+	d, e := s.backend.Dataset(q.GetDataset())
+	if e != nil {
+		return nil, e
+	}
+	keys := q.GetKeys()
+	if e := api.CheckBatch(keys); e != nil {
+		return nil, e.At("keys")
+	}
+	limited := s.deadline(ctx, start)
+	defer s.recycle(limited)
+	results := make([]*ringsidev1.BatchGetResult, len(keys))
+	for i, r := range s.backend.ReadBatch(limited, d, keys, cache.ReadOptions{}) {
+		results[i] = s.batchResult(keys[i], r)
+	}
+	return &ringsidev1.BatchGetResponse{Results: results}, nil
+}
+
+// finish counts a call, and turns a panic into an error: one bad call must not end the sidecar.
+func (s *service) finish(start time.Time, err *error) {
+	if p := recover(); p != nil {
+		*err = s.backend.Panic("while handling a call", p)
+	}
+	s.stats.Duration.Observe(time.Since(start))
+}
+
+func (s *service) deadline(ctx context.Context, start time.Time) *api.Deadline {
+	d := s.deadlines.Get().(*api.Deadline)
+	d.Reset(ctx, start.Add(s.backend.Config().RequestTimeout))
+	return d
+}
+
+// recycle keeps d for the next call, unless something may still wait for it.
+func (s *service) recycle(d *api.Deadline) {
+	if d.Stop() {
+		s.deadlines.Put(d)
+	}
+}
+
+func (s *service) batchResult(key string, r cache.Result) *ringsidev1.BatchGetResult {
+	switch {
+	case r.Err != nil:
+		return failedResult(key, s.backend.Error(r.Err))
+	case r.Answer.NotFound:
+		return failedResult(key, api.NotFound())
+	}
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Found{Found: getResponse(&r.Answer)}}
+}
+
+func failedResult(key string, e *apierror.Error) *ringsidev1.BatchGetResult {
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Error{Error: errorMessage(e)}}
+}
+
+// errorMessage returns e as a part of a batch or a watch, which is not an error as a whole.
+func errorMessage(e *apierror.Error) *ringsidev1.Error {
+	m := &ringsidev1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail}
+	if e.RetryAfter > 0 {
+		m.RetryAfter = durationpb.New(e.RetryAfter)
+	}
+	return m
+}
+
+// response holds all messages of a GetResponse in one allocation.
+type response struct {
+	response  ringsidev1.GetResponse
+	meta      ringsidev1.Meta
+	age, left durationpb.Duration
+}
+
+func getResponse(a *cache.Answer) *ringsidev1.GetResponse {
+	r := new(response)
+	setDuration(&r.age, a.Age)
+	setDuration(&r.left, api.TimeLeft(a))
+	r.meta.Version = a.Version
+	r.meta.Age, r.meta.TimeLeft = &r.age, &r.left
+	r.meta.Etag = a.ETag
+	r.meta.Source = sources[a.Source]
+	r.meta.Stale = a.Stale
+	r.meta.Owner = a.Owner
+	r.response.Value, r.response.Meta = a.Value, &r.meta
+	return &r.response
+}
+
+func setDuration(to *durationpb.Duration, d time.Duration) {
+	to.Seconds, to.Nanos = int64(d/time.Second), int32(d%time.Second)
+}
+
+var sources = [...]ringsidev1.Source{
+	cache.SourceHit:      ringsidev1.Source_SOURCE_HIT,
+	cache.SourceLocalHit: ringsidev1.Source_SOURCE_LOCAL_HIT,
+	cache.SourcePeerHit:  ringsidev1.Source_SOURCE_PEER_HIT,
+	cache.SourceLoad:     ringsidev1.Source_SOURCE_LOAD,
+}

@@ -1,0 +1,131 @@
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/watch"
+)
+
+type watchStream = grpc.ServerStreamingServer[ringsidev1.WatchResponse]
+
+// errSlow ends a watch whose client does not accept events.
+var errSlow = errors.New("the client did not accept an event in time")
+
+// Watch implements ringside.v1.Cache. It ends without an error when the sidecar stops.
+func (s *service) Watch(q *ringsidev1.WatchRequest, stream watchStream) error {
+	if s.routed {
+		return status.Error(codes.Unimplemented, api.ErrWatchIsRouted.Error())
+	}
+	w, err := s.newWatch(q)
+	if err != nil {
+		return err
+	}
+	if err := s.watches.Open(); err != nil {
+		return s.backend.Error(err)
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() {
+		defer s.watches.Close()
+		done <- s.runWatch(ctx, cancel, w, stream)
+	}()
+	// A Send that is blocked by the client ends only after this method has returned.
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+	}
+	return s.watchStatus(ctx, err)
+}
+
+func (s *service) newWatch(q *ringsidev1.WatchRequest) (*watch.Watch, error) {
+	start := time.Now()
+	defer func() { s.stats.Duration.Observe(time.Since(start)) }()
+	d, e := s.backend.Dataset(q.GetDataset())
+	if e != nil {
+		return nil, e
+	}
+	keys, err := watch.CheckKeys(q.GetKeys())
+	if err != nil {
+		return nil, api.InvalidRequest(err).At("keys")
+	}
+	return s.watches.New(d, keys, q.GetResumeToken()), nil
+}
+
+func (s *service) runWatch(
+	ctx context.Context, cancel context.CancelCauseFunc, w *watch.Watch, stream watchStream,
+) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.backend.Panic("in a watch", p)
+		}
+	}()
+	return w.Run(ctx, &streamWriter{backend: s.backend, stream: stream, slow: func() { cancel(errSlow) }})
+}
+
+// watchStatus returns the status with which a watch ends.
+func (s *service) watchStatus(ctx context.Context, err error) error {
+	switch {
+	case context.Cause(ctx) == errSlow:
+		s.backend.Stats().WatchesCut.Add(1)
+		return status.Error(codes.DeadlineExceeded, fmt.Sprintf(
+			"the client did not accept an event within %v; watch again with the last token", s.backend.Config().WriteTimeout))
+	case s.backend.Stopping().Err() != nil:
+		return nil
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return err
+}
+
+// streamWriter writes a watch as messages.
+type streamWriter struct {
+	backend *api.Backend
+	stream  watchStream
+	slow    func() // called when the client has not accepted an event in time
+}
+
+// Heartbeat implements watch.Sink. HTTP/2 has its own.
+func (w *streamWriter) Heartbeat() error { return nil }
+
+// Send implements watch.Sink.
+func (w *streamWriter) Send(e watch.Event) error {
+	timer := time.AfterFunc(w.backend.Config().WriteTimeout, w.slow) //guard:slow-client-holds-watch-grpc
+	defer timer.Stop()
+	return w.stream.Send(w.message(e))
+}
+
+func (w *streamWriter) message(e watch.Event) *ringsidev1.WatchResponse {
+	m := &ringsidev1.WatchResponse{Token: e.Token}
+	switch e.Kind {
+	case watch.Reset:
+		m.Event = &ringsidev1.WatchResponse_Reset_{Reset_: &ringsidev1.WatchReset{}}
+	case watch.Current:
+		m.Event = &ringsidev1.WatchResponse_Current{Current: &ringsidev1.WatchCurrent{}}
+	default:
+		m.Event = &ringsidev1.WatchResponse_State{State: w.state(e)}
+	}
+	return m
+}
+
+func (w *streamWriter) state(e watch.Event) *ringsidev1.WatchState {
+	s := &ringsidev1.WatchState{Key: e.Key}
+	switch r := e.Result; {
+	case r.Err != nil:
+		s.State = &ringsidev1.WatchState_Error{Error: errorMessage(w.backend.Error(r.Err))}
+	case r.Answer.NotFound:
+		s.State = &ringsidev1.WatchState_Absent{Absent: true}
+	default:
+		s.State = &ringsidev1.WatchState_Found{Found: getResponse(&r.Answer)}
+	}
+	return s
+}

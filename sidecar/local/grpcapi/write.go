@@ -1,0 +1,155 @@
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+)
+
+// Put implements ringside.v1.Cache.
+func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsidev1.PutResponse, err error) {
+	start := time.Now()
+	defer s.finish(start, &err)
+	a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
+		cache.Change{Key: q.GetKey(), Value: q.GetValue(), ID: q.GetIdempotencyId()})
+	if err != nil {
+		return nil, err
+	}
+	row := getResponse(&a)
+	return &ringsidev1.PutResponse{Value: row.GetValue(), Meta: row.GetMeta()}, nil
+}
+
+// Delete implements ringside.v1.Cache.
+func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *ringsidev1.DeleteResponse, err error) {
+	start := time.Now()
+	defer s.finish(start, &err)
+	a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
+		cache.Change{Key: q.GetKey(), Delete: true, ID: q.GetIdempotencyId()})
+	if err != nil {
+		return nil, err
+	}
+	return &ringsidev1.DeleteResponse{Version: a.Version}, nil
+}
+
+// write makes one change.
+func (s *service) write(
+	ctx context.Context, start time.Time, dataset string, condition *ringsidev1.Condition, c cache.Change,
+) (cache.Answer, error) {
+	d, e := s.backend.Dataset(dataset)
+	if e != nil {
+		return cache.Answer{}, e
+	}
+	if e := checkChange(&c, condition); e != nil {
+		return cache.Answer{}, e
+	}
+	limited := s.deadline(ctx, start)
+	defer s.recycle(limited)
+	s.backend.Stats().Writes.Add(1)
+	a, err := d.Write(limited, c)
+	if err != nil {
+		return cache.Answer{}, writeError(s.backend.Error(err))
+	}
+	return a, nil
+}
+
+// checkChange adds a condition to c, and returns an error unless c can be written.
+func checkChange(c *cache.Change, condition *ringsidev1.Condition) *apierror.Error {
+	if err := cache.CheckKey(c.Key); err != nil {
+		return api.InvalidKey(err).At("key")
+	}
+	if c.ID != "" {
+		if err := api.CheckIdempotencyID(c.ID); err != nil {
+			return api.InvalidRequest(err).At("idempotency_id")
+		}
+	}
+	var field string
+	var err error
+	if c.If, field, err = parseCondition(condition); err != nil {
+		return api.InvalidRequest(err).At(field)
+	}
+	if c.Delete && c.If.Absent {
+		return api.InvalidRequest(api.ErrDeleteAbsent).At("condition.absent")
+	}
+	return nil
+}
+
+// writeError adds the field that is wrong to e: the key, the id, or a column of the value.
+func writeError(e *apierror.Error) *apierror.Error {
+	switch column := e.Column(); {
+	case e.Type == apierror.TypeOf(cache.KindIDReused):
+		return e.At("idempotency_id")
+	case e.Type != apierror.TypeOf(cache.KindInvalidValue):
+		return e.At("key")
+	case column != "":
+		return e.At("value." + column)
+	}
+	return e.At("value")
+}
+
+// parseCondition returns the condition of m, or the field that is wrong and why.
+func parseCondition(m *ringsidev1.Condition) (c cache.Condition, field string, err error) {
+	switch row := m.GetRow().(type) {
+	case *ringsidev1.Condition_Version:
+		c.Version = row.Version
+		if row.Version < 1 {
+			return c, "condition.version", errors.New("a version is at least 1")
+		}
+	case *ringsidev1.Condition_Etag:
+		c.ETag = row.Etag
+		return c, "condition.etag", api.CheckETag(row.Etag)
+	case *ringsidev1.Condition_Absent:
+		c.Absent = row.Absent
+		if !row.Absent {
+			return c, "condition.absent", errors.New("the field has no meaning when it is false; omit it")
+		}
+	case *ringsidev1.Condition_Present:
+		c.Present = row.Present
+		if !row.Present {
+			return c, "condition.present", errors.New("the field has no meaning when it is false; omit it")
+		}
+	}
+	return c, "", nil
+}
+
+// Invalidate implements ringside.v1.Cache.
+func (s *service) Invalidate(
+	ctx context.Context, q *ringsidev1.InvalidateRequest,
+) (_ *ringsidev1.InvalidateResponse, err error) {
+	start := time.Now()
+	defer s.finish(start, &err)
+	d, e := s.backend.Dataset(q.GetDataset())
+	if e != nil {
+		return nil, e
+	}
+	scope, field, err := parseScope(q)
+	if err != nil {
+		return nil, api.InvalidRequest(err).At(field)
+	}
+	limited := s.deadline(ctx, start)
+	defer s.recycle(limited)
+	s.backend.Stats().Invalidations.Add(1)
+	result, err := d.Invalidate(limited, scope)
+	if err != nil {
+		return nil, s.backend.Error(err).At("keys")
+	}
+	return &ringsidev1.InvalidateResponse{Members: int32(result.Members), Unreached: result.Unreached}, nil
+}
+
+// parseScope returns what q invalidates, or the field that is wrong and why.
+func parseScope(q *ringsidev1.InvalidateRequest) (s cache.Scope, field string, err error) {
+	keys, prefix, all := len(q.GetKeys()) > 0, q.GetPrefix() != "", q.GetAll()
+	switch {
+	case keys && !prefix && !all:
+		return cache.Scope{Keys: q.GetKeys()}, "keys", api.CheckScopeKeys(q.GetKeys())
+	case prefix && !keys && !all:
+		return cache.Scope{Prefix: q.GetPrefix()}, "prefix", api.CheckPrefix(q.GetPrefix())
+	case all && !keys && !prefix:
+		return cache.Scope{}, "", nil
+	}
+	return s, "keys", errors.New("set exactly one of keys, prefix and all")
+}

@@ -1,0 +1,272 @@
+// Package httpapi is the HTTP API of the datasets: it turns a request, given as strings, into a status, header fields and
+// a body. It does not know which server reads requests and writes responses; see package httpserver.
+package httpapi
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/watch"
+)
+
+const greeting = "Ringside serves datasets: GET /v1/{dataset}/{key}. GET /openapi.json describes this API.\n"
+
+//go:embed openapi.json
+var openAPI []byte
+
+// The Allow header of a key, and of a key in a read-only dataset.
+const allowKey, allowReads = "GET, HEAD, PUT, DELETE", "GET, HEAD"
+
+// Options are how listeners differ.
+type Options struct {
+	// Stats are the counters of the listener.
+	Stats *api.Protocol
+	// AnyHost accepts every Host header: browsers cannot connect to the listener, or only through a proxy.
+	AnyHost bool
+	// Routed is set for clients that route by the ring: they have neither watches nor the mounted API.
+	Routed bool
+}
+
+// Handler answers HTTP requests. It is safe for concurrent use.
+type Handler struct {
+	backend *api.Backend
+	watches *watch.Engine
+	hosts   httpfield.Hosts
+	mount   api.Mount // nil if there is none
+	Options
+}
+
+// New returns a Handler.
+func New(backend *api.Backend, watches *watch.Engine, o Options) *Handler {
+	config := backend.Config()
+	h := &Handler{backend: backend, watches: watches, hosts: httpfield.NewHosts(config.Hosts), Options: o}
+	if !o.Routed {
+		h.mount = config.CNFMetrics
+	}
+	return h
+}
+
+// Backend returns what the handler answers requests with.
+func (h *Handler) Backend() *api.Backend { return h.backend }
+
+// Handle fills in the response of c. It ends when ctx does, or after Config.RequestTimeout.
+func (h *Handler) Handle(ctx context.Context, c *RequestContext) {
+	start := time.Now()
+	defer h.finish(c, start)
+	c.deadline.Reset(ctx, start.Add(h.backend.Config().RequestTimeout))
+	path, authority := originForm(c.Target, c.Host)
+	c.authority = authority
+	if e := h.refuse(c, path, authority); e != nil {
+		c.Fail(e)
+		return
+	}
+	if h.isMounted(path) {
+		h.handleMount(c, path)
+		return
+	}
+	h.route(c, path)
+}
+
+// finish counts a request, and turns a panic into a response: one bad request must not end the sidecar.
+func (h *Handler) finish(c *RequestContext, start time.Time) {
+	if p := recover(); p != nil {
+		c.Response = Response{}
+		c.Fail(h.backend.Panic("while handling a request", p))
+	}
+	h.Stats.Duration.Observe(time.Since(start))
+}
+
+// refuse returns the error of a request that is wrong whatever its route is.
+func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Error {
+	switch {
+	case !h.AnyHost && authority == "" && c.HTTP11:
+		return apierror.New(apierror.MalformedRequest, "the Host header is missing (RFC 9112, 3.2)")
+	case !h.AnyHost && authority != "" && !h.hosts.Allow(authority): //guard:page-whose-name-points-to-loopback-reads
+		h.Stats.HostRefused.Add(1)
+		return apierror.New(apierror.WrongHost,
+			"the Host header names neither localhost nor a configured host; see `hosts` in the configuration")
+	case c.fetchSite == "cross-site":
+		h.Stats.HostRefused.Add(1)
+		return apierror.New(apierror.CrossSite, "pages of other websites may not use this sidecar")
+	case strings.ContainsAny(path, "?#") && !h.isMounted(path) && !isWatch(path):
+		return apierror.New(apierror.MalformedRequest, "a key has no query and no fragment: write ? as %3F and # as %23")
+	}
+	return nil
+}
+
+// RefuseEarly fills in the response of c if the header of the request alone shows that it will fail, before the client
+// sends the content. It reports whether it did.
+func (h *Handler) RefuseEarly(c *RequestContext) bool {
+	start := time.Now()
+	path, authority := originForm(c.Target, c.Host)
+	c.authority = authority
+	if e := h.refuse(c, path, authority); e != nil {
+		c.Fail(e)
+	} else if name, key, ok := keyPath(path); ok && c.Method == http.MethodPut && h.checkSameSite(c) {
+		if d, _, ok := h.keyOf(c, name, key); ok && d.ReadOnly {
+			c.failReadOnly("dataset " + d.Name() + " is read-only; see `writable` in the configuration")
+		}
+	}
+	if c.Status == 0 {
+		return false
+	}
+	h.Stats.Duration.Observe(time.Since(start))
+	return true
+}
+
+func (h *Handler) route(c *RequestContext, path string) {
+	switch path {
+	case "/":
+		h.static(c, typeText, []byte(greeting))
+		return
+	case "/openapi.json":
+		h.static(c, typeJSON, openAPI)
+		return
+	case "/v1/datasets":
+		h.static(c, typeJSON, h.listDatasets())
+		return
+	}
+	rest, versioned := strings.CutPrefix(path, "/v1/")
+	name, key, keyed := keyPath(path)
+	collection, verb := cutVerb(rest)
+	switch {
+	case isWatch(path):
+		if h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) && h.checkSameSite(c) {
+			h.watch(c, path)
+		}
+	case keyed:
+		h.routeKey(c, name, key)
+	case versioned && verb == ":batchGet":
+		if h.allow(c, http.MethodPost, http.MethodPost) {
+			h.batchGet(c, collection)
+		}
+	case versioned && verb == ":invalidate":
+		if h.allow(c, http.MethodPost, http.MethodPost) && h.checkSameSite(c) { //guard:page-of-another-origin-invalidates
+			h.invalidate(c, collection)
+		}
+	case !strings.HasPrefix(path, "/") && !h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
+		// OPTIONS * and CONNECT name no resource (RFC 9112, 3.2.3 and 3.2.4) that could be missing.
+	default:
+		c.fail(apierror.NoSuchRoute, "keys are at /v1/{dataset}/{key}; see /openapi.json")
+	}
+}
+
+// routeKey handles the requests for one key.
+func (h *Handler) routeKey(c *RequestContext, name, key string) {
+	switch c.Method {
+	case http.MethodGet, http.MethodHead:
+		h.get(c, name, key)
+	case http.MethodPut, http.MethodDelete:
+		if h.checkSameSite(c) { //guard:page-of-another-origin-writes
+			h.write(c, name, key)
+		}
+	default:
+		// The methods are those of any key, as the description has it: PUT and DELETE report a read-only dataset themselves.
+		if _, ok := h.dataset(c, name); ok {
+			h.allow(c, allowKey)
+		}
+	}
+}
+
+// allow reports whether the request's method is one of a route's, and responds with 405 if it is not.
+func (h *Handler) allow(c *RequestContext, list string, methods ...string) bool {
+	for _, m := range methods {
+		if c.Method == m {
+			return true
+		}
+	}
+	c.fail(apierror.WrongMethod, "this resource supports "+list)
+	c.setString("Allow", list)
+	return false
+}
+
+// checkSameSite reports whether a request may do more than read, and responds with 403 if it may not: no page of another
+// origin can write through a sidecar. Programs, which send neither header, may.
+func (h *Handler) checkSameSite(c *RequestContext) bool {
+	foreign := c.fetchSite != "" && c.fetchSite != "same-origin" && c.fetchSite != "none"
+	if !foreign && (c.origin == "" || h.hosts.AllowOrigin(c.origin, c.authority)) {
+		return true
+	}
+	h.Stats.HostRefused.Add(1)
+	c.fail(apierror.CrossSite,
+		"only pages of this origin, or of a host in `hosts` of the configuration, may do this through this sidecar")
+	return false
+}
+
+func (h *Handler) static(c *RequestContext, contentType string, body []byte) {
+	if h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) {
+		c.send(contentType, body)
+	}
+}
+
+// datasetEntry is one line of GET /v1/datasets.
+type datasetEntry struct {
+	Name        string `json:"name"`
+	ContentType string `json:"contentType"`
+}
+
+func (h *Handler) listDatasets() []byte {
+	list := struct {
+		Datasets []datasetEntry `json:"datasets"`
+	}{Datasets: []datasetEntry{}}
+	for _, d := range h.backend.Datasets.All() {
+		list.Datasets = append(list.Datasets, datasetEntry{d.Name(), contentType(d)})
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return append(b, '\n')
+}
+
+func contentType(d api.Served) string {
+	if d.JSON {
+		return typeJSON
+	}
+	return typeBytes
+}
+
+// dataset finds the dataset of an escaped name, or responds that there is none.
+func (h *Handler) dataset(c *RequestContext, escaped string) (api.Served, bool) {
+	name, scratch, err := unescape(escaped, c.name)
+	c.name = scratch
+	if err != nil {
+		c.fail(apierror.MalformedRequest, err.Error())
+		return api.Served{}, false
+	}
+	d, e := h.backend.Dataset(name)
+	if e != nil {
+		c.Fail(e)
+		return d, false
+	}
+	return d, true
+}
+
+// keyOf finds the dataset and the key of a path, or responds with what is wrong with them. The key lies in memory of c.
+func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string) (d api.Served, key string, ok bool) {
+	if d, ok = h.dataset(c, escapedName); !ok {
+		return d, "", false
+	}
+	key, scratch, err := unescape(escapedKey, c.key)
+	c.key = scratch
+	if err == nil {
+		err = cache.CheckKey(key)
+	}
+	switch {
+	case len(key) > cache.MaxKeyBytes:
+		c.fail(apierror.KeyTooLong, err.Error())
+	case err != nil:
+		c.Fail(api.InvalidKey(err))
+	default:
+		return d, key, true
+	}
+	return d, "", false
+}

@@ -1,0 +1,65 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+)
+
+var errScopeShape = errors.New(
+	`the body must be one JSON object with one member: {"keys": ["…", …]}, {"prefix": "…"} or {"all": true}`)
+
+// invalidateResult reports which members have applied an invalidation.
+type invalidateResult struct {
+	Members   int      `json:"members"`
+	Unreached []string `json:"unreached"`
+}
+
+func (h *Handler) invalidate(c *RequestContext, escapedName string) {
+	d, ok := h.dataset(c, escapedName)
+	if !ok {
+		return
+	}
+	scope, err := parseScope(c.Content)
+	if err != nil {
+		c.Fail(api.InvalidRequest(err))
+		return
+	}
+	h.backend.Stats().Invalidations.Add(1)
+	result, err := d.Invalidate(c.deadline, scope)
+	if err != nil {
+		c.Fail(h.backend.Error(err))
+		return
+	}
+	body, err := json.Marshal(invalidateResult{result.Members, append([]string{}, result.Unreached...)})
+	if err != nil {
+		panic(err) // strings and numbers always marshal
+	}
+	c.send(typeJSON, append(body, '\n'))
+	c.setString("Cache-Control", noStore)
+}
+
+// parseScope parses what to invalidate. It returns the empty scope, which means everything, only for {"all": true}.
+func parseScope(body []byte) (s cache.Scope, err error) {
+	r := newObjectReader(body, errScopeShape)
+	r.expect(json.Delim('{'))
+	switch name := r.string(); name {
+	case "keys":
+		s.Keys = r.keys()
+		err = api.CheckScopeKeys(s.Keys)
+	case "prefix":
+		s.Prefix = r.string()
+		err = api.CheckPrefix(s.Prefix)
+	case "all":
+		r.expect(true)
+	default:
+		err = fmt.Errorf("%w, not %q", errScopeShape, name)
+	}
+	if shape := r.end(); shape != nil {
+		return cache.Scope{}, shape
+	}
+	return s, err
+}

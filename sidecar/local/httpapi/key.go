@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+)
+
+// get handles GET and HEAD of a key.
+func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
+	d, key, ok := h.keyOf(c, escapedName, escapedKey)
+	if !ok {
+		return
+	}
+	o, e := c.readOptions()
+	if e != nil {
+		c.Fail(e)
+		return
+	}
+	a, err := d.Get(c.deadline, key, o)
+	if err != nil {
+		c.Fail(h.backend.Error(err))
+		return
+	}
+	c.sendEntry(&a, o, contentType(d))
+}
+
+// sendEntry responds with a value, with 304, or with 404. A key that does not exist is 404 under any condition, and
+// If-Match takes precedence over If-None-Match (RFC 9110, 13.2).
+func (c *RequestContext) sendEntry(a *cache.Answer, o cache.ReadOptions, contentType string) {
+	switch {
+	case a.NotFound:
+		c.Fail(api.NotFound())
+	case c.ifMatch != "" && !httpfield.StrongMatch(c.ifMatch, a.ETag): //guard:condition-of-read-ignored
+		c.fail(apierror.PreconditionFailed, "the ETag of the value is not in If-Match")
+		return
+	case c.ifNoneMatch != "" && !httpfield.NoneMatch(c.ifNoneMatch, a.ETag):
+		c.Status = http.StatusNotModified
+	default:
+		c.send(contentType, a.Value)
+	}
+	c.setEntry(a)
+	mark := len(c.scratch)
+	c.scratch = httpfield.AppendCacheStatus(c.scratch, a, o, api.TimeLeft(a))
+	c.set("Cache-Status", mark)
+	c.setString("Ringside-Source", a.Source.String())
+}
+
+// write handles PUT and DELETE of a key.
+func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
+	d, key, ok := h.keyOf(c, escapedName, escapedKey)
+	if !ok {
+		return
+	}
+	change, e := c.change(d, key)
+	if e != nil {
+		c.Fail(e)
+		return
+	}
+	h.backend.Stats().Writes.Add(1)
+	a, err := d.Write(c.deadline, change)
+	switch {
+	case cache.KindOf(err) == cache.KindReadOnly:
+		c.failReadOnly(err.Error())
+	case err != nil:
+		c.Fail(writeError(h.backend.Error(err), change.If))
+	case change.Delete:
+		c.sendDeleted(&a)
+	default:
+		c.sendWritten(&a, contentType(d), change.If.Absent)
+	}
+}
+
+func (c *RequestContext) failReadOnly(detail string) {
+	c.fail(apierror.TypeOf(cache.KindReadOnly), detail)
+	c.setString("Allow", allowReads)
+}
+
+// writeError returns e as HTTP reports it: RFC 9110 has a status of its own for the conditions that it defines.
+func writeError(e *apierror.Error, condition cache.Condition) *apierror.Error {
+	if e.Type == apierror.TypeOf(cache.KindConflict) && (condition.Absent || condition.Present || condition.ETag != "") {
+		e.Type = apierror.PreconditionFailed
+	}
+	return e
+}
+
+// sendWritten responds with the current row. Content-Location declares the body to be the row itself instead of a report
+// about the write (RFC 9110, 8.7), so that its ETag is not taken for that of the request's content (9.3.4).
+func (c *RequestContext) sendWritten(a *cache.Answer, contentType string, created bool) {
+	c.send(contentType, a.Value)
+	if created {
+		c.Status = http.StatusCreated
+	}
+	path, _ := originForm(c.Target, c.Host)
+	c.setString("Content-Location", path)
+	c.setEntry(a)
+	mark := len(c.scratch)
+	c.scratch = httpfield.AppendWriteStatus(c.scratch, a)
+	c.set("Cache-Status", mark)
+}
+
+func (c *RequestContext) sendDeleted(a *cache.Answer) {
+	c.Status = http.StatusNoContent
+	c.setString("Cache-Control", noStore)
+	if a.Version != 0 {
+		c.setInt("Ringside-Version", a.Version)
+	}
+}
+
+// change returns the change that a request asks for.
+func (r *Request) change(d api.Served, key string) (cache.Change, *apierror.Error) {
+	c := cache.Change{Key: key, Delete: r.Method == http.MethodDelete}
+	if !c.Delete {
+		if e := r.checkContent(d); e != nil {
+			return c, e
+		}
+		c.Value = r.Content
+	}
+	var err error
+	if c.If, err = parseCondition(r.ifMatch, r.ifNoneMatch, r.ifVersion); err != nil {
+		return c, api.InvalidRequest(err)
+	}
+	if c.Delete && c.If.Absent { //guard:absent-row-deleted
+		return c, api.InvalidRequest(fmt.Errorf("If-None-Match: %w", api.ErrDeleteAbsent))
+	}
+	if c.ID, err = parseIdempotencyKey(r.idempotencyKey); err != nil {
+		return c, api.InvalidRequest(fmt.Errorf("Idempotency-Key: %w", err))
+	}
+	return c, nil
+}
+
+func parseIdempotencyKey(field string) (string, error) {
+	if field == "" {
+		return "", nil
+	}
+	id, err := httpfield.IdempotencyKey(field)
+	if err != nil {
+		return "", err
+	}
+	return id, api.CheckIdempotencyID(id)
+}
+
+// checkContent returns an error if the header of a PUT shows that its content cannot be a value.
+func (r *Request) checkContent(d api.Served) *apierror.Error {
+	switch {
+	case r.contentRange != "": //guard:partial-content-becomes-whole
+		return api.InvalidRequest(errors.New("Content-Range: a part of a value cannot be written; send the whole value"))
+	case !httpfield.IsUncoded(r.contentCoding): //guard:compressed-bytes-become-row
+		return apierror.New(apierror.UnsupportedMediaType, "send the value without a Content-Encoding")
+	case d.JSON && !httpfield.AllowsJSON(r.mediaType):
+		return apierror.New(apierror.UnsupportedMediaType,
+			"the values of this dataset are rows as JSON objects: send Content-Type: application/json")
+	}
+	return nil
+}
+
+// parseCondition returns the condition of a write, of which at most one header may be present.
+func parseCondition(ifMatch, ifNoneMatch, ifVersion string) (c cache.Condition, err error) {
+	ifMatch, ifNoneMatch = httpfield.Trim(ifMatch), httpfield.Trim(ifNoneMatch)
+	switch {
+	case moreThanOne(ifMatch, ifNoneMatch, ifVersion):
+		return c, errors.New("send at most one of If-Match, If-None-Match and Ringside-If-Version")
+	case ifMatch == "*":
+		c.Present = true
+	case ifMatch != "":
+		if err = api.CheckETag(ifMatch); err != nil {
+			return c, fmt.Errorf("If-Match: %w, or *", err)
+		}
+		c.ETag = strings.Clone(ifMatch)
+	case ifNoneMatch == "*":
+		c.Absent = true
+	case ifNoneMatch != "":
+		return c, errors.New("If-None-Match: a write supports only *, which requires that the row is absent")
+	case ifVersion != "":
+		if c.Version, err = httpfield.Version(ifVersion); err != nil || c.Version == 0 {
+			return c, errors.New("Ringside-If-Version: a version is a whole number from 1 to 9223372036854775807")
+		}
+	}
+	return c, nil
+}
+
+func moreThanOne(fields ...string) bool {
+	n := 0
+	for _, f := range fields {
+		if f != "" {
+			n++
+		}
+	}
+	return n > 1
+}

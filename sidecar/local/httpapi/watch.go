@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/watch"
+)
+
+// watch handles GET /v1/{dataset}:watch?key=… The server opens the watch and writes its events.
+func (h *Handler) watch(c *RequestContext, path string) {
+	if h.Routed {
+		c.fail(apierror.NoSuchRoute, api.ErrWatchIsRouted.Error())
+		return
+	}
+	name, query, _ := watchTarget(path)
+	d, ok := h.dataset(c, name)
+	if !ok {
+		return
+	}
+	keys, err := parseWatchQuery(query)
+	if err != nil {
+		c.Fail(api.InvalidRequest(err))
+		return
+	}
+	c.Status, c.ContentType = http.StatusOK, typeEvents
+	c.setString("Cache-Control", noStore)
+	c.setString("X-Accel-Buffering", "no") // nginx would buffer events until it has many
+	if c.Method == http.MethodGet {
+		c.Watch = h.watches.New(d, keys, strings.Clone(httpfield.Trim(c.lastEventID)))
+	}
+}
+
+// Watches returns the engine that bounds the open watches.
+func (h *Handler) Watches() *watch.Engine { return h.watches }
+
+// watchTarget returns the name of the dataset and the query from the path of a watch.
+func watchTarget(path string) (name, query string, ok bool) {
+	rest, versioned := strings.CutPrefix(path, "/v1/")
+	rest, query, _ = strings.Cut(rest, "?")
+	name, isWatch := strings.CutSuffix(rest, ":watch")
+	return name, query, versioned && isWatch && !strings.Contains(name, "/")
+}
+
+func isWatch(path string) bool {
+	_, _, ok := watchTarget(path)
+	return ok
+}
+
+// parseWatchQuery parses key=…&key=… as URLSearchParams of a browser writes it: a plus sign is a space.
+func parseWatchQuery(query string) (keys []string, err error) {
+	if strings.Contains(query, "#") {
+		return nil, errors.New("a request has no fragment; in a key write # as %23")
+	}
+	values, err := url.ParseQuery(strings.Clone(query))
+	if err != nil {
+		return nil, errors.New("the query is not key=…&key=…, percent-encoded")
+	}
+	for name := range values {
+		if name != "key" {
+			return nil, errors.New("a watch has only the parameter key, once for each key")
+		}
+	}
+	return watch.CheckKeys(values["key"])
+}

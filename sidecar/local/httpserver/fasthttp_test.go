@@ -1,0 +1,124 @@
+package httpserver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
+	"github.com/ringside-cache/ringside/sidecar/local/watch"
+)
+
+// tape is a connection whose client has sent everything in advance.
+type tape struct {
+	in  io.Reader
+	out bytes.Buffer
+}
+
+func (c *tape) Read(p []byte) (int, error)         { return c.in.Read(p) }
+func (c *tape) Write(p []byte) (int, error)        { return c.out.Write(p) }
+func (c *tape) Close() error                       { return nil }
+func (c *tape) LocalAddr() net.Addr                { return &net.TCPAddr{} }
+func (c *tape) RemoteAddr() net.Addr               { return &net.TCPAddr{} }
+func (c *tape) SetDeadline(time.Time) error        { return nil }
+func (c *tape) SetReadDeadline(time.Time) error    { return nil }
+func (c *tape) SetWriteDeadline(t time.Time) error { return nil }
+
+func get(target string, fields ...string) string {
+	return "GET " + target + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(append(fields, "\r\n"), "\r\n")
+}
+
+func post(body string, fields ...string) string {
+	return "POST /v1/blobs:batchGet HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(append(fields, ""), "\r\n") +
+		fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+// newServer returns a server of the dataset "blobs".
+func newServer(tb testing.TB) *Server {
+	d, err := cache.New(cache.Config{Name: "blobs", Policy: cache.DefaultPolicy(), MaxBytes: 16 << 20,
+		Origin: origintest.New(map[string]string{"a": "1", "x/y": "slash"})})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(d.Close)
+	backend := api.NewBackend(context.Background(), api.Config{MaxHeaderBytes: 512, MaxBodyBytes: 512},
+		api.NewCatalog(api.Served{Dataset: d}))
+	handler := httpapi.New(backend, watch.NewEngine(backend), httpapi.Options{Stats: &backend.Stats().HTTP})
+	return New(context.Background(), handler)
+}
+
+// FuzzServer sends any bytes to the server: each request gets a valid HTTP response, or the connection ends; nothing
+// panics.
+func FuzzServer(f *testing.F) {
+	for _, s := range []string{
+		get("/v1/blobs/a") + get("/v1/blobs/x/y"), strings.Replace(get("/openapi.json"), "GET", "HEAD", 1) + get("/"),
+		post(`{"keys":["a","none"]}`, "Expect: 100-continue"), "GET / HTTP/1.0\r\n\r\n",
+		"POST /v1/blobs:batchGet HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			"4\r\n{\"ke\r\n7\r\nys\":[]}\r\n0\r\n\r\n",
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n", "GET", "\x16\x03\x01",
+		get("/v1/blobs/a", "Cache-Control: no-cache", "If-None-Match: *", "Connection: upgrade", "Upgrade: h2c"),
+		post("--x\r\n\r\n--x--", "Content-Type: multipart/form-data; boundary=x"),
+		get("http://localhost/%zz?x#y"), "GET /a b HTTP/1.1\r\nHost:\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	s := newServer(f)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if bytes.Contains(raw, []byte(":watch")) {
+			t.Skip("the response continues after the server has returned; see FuzzWatchQuery and FuzzEvent")
+		}
+		conn := &tape{in: bytes.NewReader(raw)}
+		methods := serveTape(s, conn)
+		r := bufio.NewReader(&conn.out)
+		for {
+			method := "GET" // an unreadable request gets a response as GET does
+			if len(methods) > 0 {
+				method = methods[0]
+			}
+			resp, err := http.ReadResponse(r, &http.Request{Method: method})
+			if err != nil {
+				if !errors.Is(err, io.ErrUnexpectedEOF) || r.Buffered() > 0 {
+					t.Fatalf("%q: not HTTP: %v", raw, err)
+				}
+				break
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Fatalf("%q: body: %v", raw, err)
+			}
+			if resp.StatusCode == http.StatusInternalServerError {
+				t.Fatalf("%q: defect", raw)
+			}
+			if resp.StatusCode != http.StatusContinue && len(methods) > 0 {
+				methods = methods[1:]
+			}
+		}
+		if len(methods) > 0 {
+			t.Errorf("%q: no response to %v", raw, methods)
+		}
+	})
+}
+
+// serveTape serves one connection to its end and returns the methods of the requests that were read.
+func serveTape(s *Server, conn *tape) (methods []string) {
+	handle := s.fasthttp.Handler
+	defer func() { s.fasthttp.Handler = handle }()
+	s.fasthttp.Handler = func(x *fasthttp.RequestCtx) {
+		methods = append(methods, string(x.Method()))
+		handle(x)
+	}
+	_ = s.fasthttp.ServeConn(conn) // its error is how the client disconnected
+	return methods
+}

@@ -1,0 +1,32 @@
+package watch_test
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/local/localtest"
+)
+
+func TestWatchesAreBounded(t *testing.T) {
+	s, _ := localtest.StartWatchable(t, local.Config{MaxWatches: 2})
+	first := localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?key=a")
+	first.Expect("a=1", "current")
+	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
+	stream.Expect("a=1", "current")
+	over := localtest.OpenWatch(t, "unix", s.Unix, "/v1/raw:watch?key=a")
+	if over.Header.StatusCode != 429 {
+		t.Errorf("status %d over the limit, want 429", over.Header.StatusCode)
+	}
+	if _, err := localtest.OpenGRPCWatch(t, s.GRPC, "", "a").Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("gRPC over the limit: %v", err)
+	}
+	_ = first.Close()
+	localtest.Await(t, "the end of the first watch is counted", func() bool { return s.Stats().Watches.Load() == 1 })
+	localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?key=b").Expect("b=1", "current")
+	if n := s.Stats().WatchesRefused.Load(); n != 2 {
+		t.Errorf("%d counted as refused, want 2", n)
+	}
+}

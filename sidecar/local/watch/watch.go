@@ -1,0 +1,352 @@
+// Package watch is the one engine of watches: it sends a client the states of some keys, and then each change. HTTP and
+// gRPC write its events in their own formats (see Sink).
+package watch
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ringside-cache/ringside/internal/backoff"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+)
+
+// MaxKeys is how many keys one watch may have.
+const MaxKeys = 100
+
+const (
+	// maxBytes is the size of the values that one watch holds at once, except for a single larger one.
+	maxBytes = 256 << 10
+	// minReread is the least time between two reads of a key for which no change was announced.
+	minReread = 100 * time.Millisecond
+	// maxRetry is the longest time until a key that could not be read is read again.
+	maxRetry = 5 * time.Second
+	// minInterval is the time between two rounds of events: a key that is written all the time must not occupy a processor
+	// for each of its watches.
+	minInterval = 5 * time.Millisecond
+	// heartbeat is how often a sink shows its client that the watch is alive.
+	heartbeat = 15 * time.Second
+)
+
+// EventKind is the kind of an Event.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	State   EventKind = iota // the state of one key
+	Current                  // the states of all keys have been sent
+	Reset                    // earlier events may be outdated; the states of all keys follow
+)
+
+// Event is one message to a client.
+type Event struct {
+	Kind   EventKind
+	Key    string       // of State
+	Result cache.Result // of State
+	Token  string       // identifies everything that the client knows after this event
+}
+
+// Sink writes the events of one watch in the format of its protocol. An error ends the watch.
+type Sink interface {
+	Send(e Event) error
+	// Heartbeat shows the client that the watch is alive.
+	Heartbeat() error
+}
+
+// Engine bounds the open watches of a server.
+type Engine struct {
+	backend *api.Backend
+
+	mu      sync.Mutex // guards stopped
+	stopped bool
+	open    sync.WaitGroup // open watches; Add only under mu while !stopped
+}
+
+// NewEngine returns an Engine for the datasets of backend.
+func NewEngine(backend *api.Backend) *Engine { return &Engine{backend: backend} }
+
+// Open counts a watch, or returns an error if no further one may be open. Close ends it.
+func (e *Engine) Open() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopped {
+		return &cache.Error{Kind: cache.KindCanceled, Err: errors.New("the sidecar is stopping")}
+	}
+	stats := e.backend.Stats()
+	if n := stats.Watches.Load(); n >= int64(e.backend.Config().MaxWatches) { //guard:watches-without-bound
+		stats.WatchesRefused.Add(1)
+		return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: maxRetry, Err: fmt.Errorf(
+			"%d watches are open, which is the limit; watch many keys with one", n)}
+	}
+	stats.Watches.Add(1)
+	e.open.Add(1)
+	return nil
+}
+
+// Close ends the count of a watch.
+func (e *Engine) Close() {
+	e.backend.Stats().Watches.Add(-1)
+	e.open.Done()
+}
+
+// Stop refuses further watches.
+func (e *Engine) Stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stopped = true
+}
+
+// Wait waits for the end of all watches, after Stop.
+func (e *Engine) Wait() { e.open.Wait() }
+
+// fingerprint stands for the state of a key, or, combined with others, for the states of all.
+type fingerprint [16]byte
+
+func (f *fingerprint) replace(old, current fingerprint) {
+	for i := range f {
+		f[i] ^= old[i] ^ current[i]
+	}
+}
+
+// Watch sends one client the states of some keys. It is level-triggered: a notification says that a key may have changed;
+// the watch reads the key, and sends the state if it is not the one that the client knows. However many changes occur
+// while the client is slow, the watch holds only a few states.
+type Watch struct {
+	backend *api.Backend
+	dataset api.Served
+	keys    []string // distinct
+	resume  string   // the token of an earlier watch; empty if there was none
+
+	known map[string]*clientState // by key
+	sum   fingerprint             // of known: each key counts once
+}
+
+// clientState is what a client knows of one key.
+type clientState struct {
+	state    fingerprint
+	failing  bool      // the last event was an error
+	failures int       // since the last successful read
+	due      time.Time // when to read the key again
+}
+
+// New returns a watch of distinct keys. resume is the token of an earlier watch, or empty.
+func (e *Engine) New(d api.Served, keys []string, resume string) *Watch {
+	w := &Watch{backend: e.backend, dataset: d, keys: keys, resume: resume}
+	w.reset()
+	return w
+}
+
+// JSON reports whether the values of the watch are JSON.
+func (w *Watch) JSON() bool { return w.dataset.JSON }
+
+// reset assumes that the client knows nothing.
+func (w *Watch) reset() {
+	w.known, w.sum = make(map[string]*clientState, len(w.keys)), fingerprint{}
+	for _, key := range w.keys {
+		k := &clientState{state: w.fingerprint(key, "unknown")}
+		w.sum.replace(fingerprint{}, k.state)
+		w.known[key] = k
+	}
+}
+
+// fingerprint returns that of a state: an ETag, or a word, which without quotes is never an ETag.
+func (w *Watch) fingerprint(key, state string) (f fingerprint) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s", w.dataset.Name(), key, state))
+	copy(f[:], sum[:])
+	return f
+}
+
+// token identifies everything that the client knows. It is the same on every sidecar, because ETags are.
+func (w *Watch) token() string { return base64.RawURLEncoding.EncodeToString(w.sum[:]) }
+
+// Run serves the watch until ctx ends, which is not an error, or until the sink fails.
+func (w *Watch) Run(ctx context.Context, to Sink) error {
+	changes := w.dataset.Watch(w.keys)
+	defer changes.Close()
+	err := w.sendAll(ctx, to)
+	if err == nil {
+		err = w.sendChanges(ctx, to, changes)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// sendAll sends the states of all keys, unless the client knows them all.
+func (w *Watch) sendAll(ctx context.Context, to Sink) error {
+	if w.resume != "" {
+		if err := w.read(ctx, w.keys, w.learn); err != nil {
+			return err
+		}
+		if w.token() == w.resume {
+			return w.send(to, Event{Kind: Current})
+		}
+		w.reset()
+		if err := w.send(to, Event{Kind: Reset}); err != nil {
+			return err
+		}
+	}
+	if err := w.refresh(ctx, to, w.keys); err != nil {
+		return err
+	}
+	return w.send(to, Event{Kind: Current})
+}
+
+// learn assumes that the client knows the state of a key.
+func (w *Watch) learn(key string, r cache.Result) error {
+	if r.Err == nil {
+		w.update(key, r)
+	}
+	w.known[key].schedule(r)
+	return nil
+}
+
+// sendChanges sends changes as they occur.
+func (w *Watch) sendChanges(ctx context.Context, to Sink, changes *cache.Watch) error {
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for {
+		due.Reset(time.Until(w.nextDue()))
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changes.Ready():
+			err = w.refresh(ctx, to, changes.Take())
+		case <-due.C:
+			err = w.refresh(ctx, to, w.dueKeys()) //guard:watch-misses-unannounced-change
+		case <-beat.C:
+			err = to.Heartbeat()
+		}
+		if err != nil {
+			return err
+		}
+		if !backoff.Sleep(ctx, minInterval) { //guard:watch-of-hot-key-occupies-processor
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *Watch) nextDue() (next time.Time) {
+	for _, k := range w.known {
+		if next.IsZero() || k.due.Before(next) {
+			next = k.due
+		}
+	}
+	return next
+}
+
+func (w *Watch) dueKeys() (keys []string) {
+	now := time.Now()
+	for key, k := range w.known {
+		if !k.due.After(now) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// refresh reads keys and sends what the client does not know.
+func (w *Watch) refresh(ctx context.Context, to Sink, keys []string) error {
+	return w.read(ctx, keys, func(key string, r cache.Result) error {
+		k := w.known[key]
+		k.schedule(r)
+		changed := !k.failing //guard:error-sent-at-each-retry
+		if r.Err == nil {
+			changed = w.update(key, r) || k.failing //guard:recovery-not-sent
+		}
+		k.failing = r.Err != nil
+		if !changed {
+			return nil
+		}
+		return w.send(to, Event{Kind: State, Key: key, Result: r})
+	})
+}
+
+// update records r as the state of key that the client knows, and reports whether that is new to it.
+func (w *Watch) update(key string, r cache.Result) (changed bool) {
+	state := "absent"
+	if !r.Answer.NotFound {
+		state = r.Answer.ETag
+	}
+	k, current := w.known[key], w.fingerprint(key, state)
+	if current == k.state {
+		return false
+	}
+	w.sum.replace(k.state, current) //guard:token-does-not-change
+	k.state = current
+	return true
+}
+
+func (w *Watch) send(to Sink, e Event) error {
+	e.Token = w.token()
+	w.backend.Stats().WatchEvents.Add(1)
+	return to.Send(e)
+}
+
+// schedule sets when to read the key again: at the end of its freshness, so that the watch sees a change even if nothing
+// announces it, and at growing intervals while the read fails.
+func (k *clientState) schedule(r cache.Result) {
+	wait := max(r.Answer.Fresh, minReread) //guard:rereads-without-bound
+	k.failures++
+	switch {
+	case r.Err != nil || r.Answer.Stale: //guard:stale-answers-reread-without-backoff
+		wait = max(cache.RetryAfter(r.Err), min(minReread<<min(k.failures, 10), maxRetry))
+	default:
+		k.failures = 0
+	}
+	k.due = time.Now().Add(wait + rand.N(minReread))
+}
+
+// read visits the current results of keys, a few values at a time. It returns the error of visit, or that of ctx.
+func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, r cache.Result) error) error {
+	for len(keys) > 0 {
+		results := w.readSome(ctx, keys)
+		if err := ctx.Err(); err != nil {
+			return err // the results are those of the end, not of the keys
+		}
+		var rest []string
+		for i, r := range results {
+			if errors.Is(r.Err, api.ErrBatchBytes) {
+				rest = append(rest, keys[i])
+			} else if err := visit(keys[i], r); err != nil {
+				return err
+			}
+		}
+		keys = rest
+	}
+	return nil
+}
+
+func (w *Watch) readSome(ctx context.Context, keys []string) []cache.Result {
+	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
+	defer cancel()
+	return w.backend.ReadMany(limited, w.dataset, keys, cache.ReadOptions{}, maxBytes)
+}
+
+// CheckKeys returns the distinct keys of a watch, or an error unless they can be watched.
+func CheckKeys(keys []string) (distinct []string, err error) {
+	seen := make(map[string]bool, len(keys))
+	for i, key := range keys {
+		if err := cache.CheckKey(key); err != nil {
+			return nil, fmt.Errorf("key %d: %w", i, err)
+		}
+		if !seen[key] {
+			distinct = append(distinct, key)
+		}
+		seen[key] = true
+	}
+	if len(distinct) == 0 || len(distinct) > MaxKeys {
+		return nil, fmt.Errorf("a watch has 1 to %d keys, not %d", MaxKeys, len(distinct))
+	}
+	return distinct, nil
+}
