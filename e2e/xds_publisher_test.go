@@ -42,8 +42,8 @@ func fakeMembers(t *testing.T, n int) []ring.Member {
 	return members
 }
 
-// serveFeed serves xDS until the end of the test, and returns the address.
-func serveFeed(t *testing.T, f *xds.Feed) string {
+// servePublisher serves xDS until the end of the test, and returns the address.
+func servePublisher(t *testing.T, f *xds.Publisher) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -107,20 +107,20 @@ func reportMisrouted(t *testing.T, done string, envoy *rig.EnvoyServer, members 
 // rings, and a second Envoy starts late.
 func TestPromiseZTwoHundredMembersAndManyJoins(t *testing.T) {
 	members := fakeMembers(t, 250)
-	feed := xds.NewFeed(xds.Config{})
-	address := serveFeed(t, feed)
-	feed.Publish(members[:200])
+	publisher := xds.NewPublisher(xds.Config{})
+	address := servePublisher(t, publisher)
+	publisher.Publish(members[:200])
 	envoy := rig.Envoy(t, address)
 	awaitMembers(t, envoy, 200)
 	reportMisrouted(t, "200 members", envoy, members[:200], 3000)
 
-	before := feed.Status().Updates
+	before := publisher.Status().Updates
 	for n := range 50 {
-		feed.Publish(members[:201+n])
+		publisher.Publish(members[:201+n])
 		time.Sleep(time.Second / 50)
 	}
 	awaitMembers(t, envoy, 250)
-	updates := feed.Status().Updates - before
+	updates := publisher.Status().Updates - before
 	report(t, promise{number: "Z4", n: 50, held: updates <= 15, done: "50 joins in a second",
 		figure: fmt.Sprintf("%d updates for proxies", updates)})
 	reportMisrouted(t, "250 members, after 50 joins", envoy, members, 3000)
@@ -132,41 +132,41 @@ func TestPromiseZTwoHundredMembersAndManyJoins(t *testing.T) {
 	for i := range 50 {
 		leaving[i*5].Leaving = true
 	}
-	feed.Publish(leaving)
+	publisher.Publish(leaving)
 	awaitMembers(t, envoy, 200)
 	awaitMembers(t, late, 200)
 	reportMisrouted(t, "50 of 250 leaving", envoy, leaving, 3000)
 	reportMisrouted(t, "50 of 250 leaving, the second Envoy", late, leaving, 1000)
-	if s := feed.Status(); s.Refusals != 0 || s.Subscribers != 2 {
-		t.Errorf("feed: %+v, %+v", s, s.LastRefusal)
+	if s := publisher.Status(); s.NACKs != 0 || s.Clients != 2 {
+		t.Errorf("publisher: %+v, %+v", s, s.LastNACK)
 	}
 }
 
 // The publisher counts a client that rejects all updates, and other clients get their updates.
 func TestClientThatRejectsUpdatesDoesNotAffectOthers(t *testing.T) {
 	members := fakeMembers(t, 5)
-	refusals := make(chan xds.Refusal, 16)
-	feed := xds.NewFeed(xds.Config{OnRefusal: func(r xds.Refusal) { refusals <- r }})
-	address := serveFeed(t, feed)
-	feed.Publish(members[:3])
+	nacks := make(chan xds.NACK, 16)
+	publisher := xds.NewPublisher(xds.Config{OnNACK: func(n xds.NACK) { nacks <- n }})
+	address := servePublisher(t, publisher)
+	publisher.Publish(members[:3])
 	envoy := rig.Envoy(t, address)
 	rejectAll(t, address)
-	if r := <-refusals; r.Node != "rejecter" || r.Reason != "rejected by the test" {
+	if r := <-nacks; r.Node != "rejecter" || r.Reason != "rejected by the test" {
 		t.Errorf("got the rejection %+v", r)
 	}
-	feed.Publish(members)
+	publisher.Publish(members)
 	awaitMembers(t, envoy, 5)
 	reportMisrouted(t, "beside a client that rejects each update", envoy, members, 1000)
-	if n := feed.Status().Refusals; n > 2 {
+	if n := publisher.Status().NACKs; n > 2 {
 		t.Errorf("got %d rejections of 2 updates", n)
 	}
 }
 
 // rejectAll subscribes to xDS until the end of the test, and rejects each update.
-func rejectAll(t *testing.T, feed string) {
+func rejectAll(t *testing.T, publisher string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	client := discoveryv3.NewAggregatedDiscoveryServiceClient(dialGRPC(t, "passthrough:///"+feed))
+	client := discoveryv3.NewAggregatedDiscoveryServiceClient(dialGRPC(t, "passthrough:///"+publisher))
 	stream, err := client.StreamAggregatedResources(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -11,17 +11,17 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Size bounds the number of entries of a ring. Every node, and every Envoy and gRPC client that balances by the ring,
-// must have the same. A field that is 0 stands for that of DefaultSize.
+// Size limits the number of entries of a ring. Every member, and every Envoy and gRPC client that balances by the ring,
+// must have the same Size. A field that is 0 stands for that of DefaultSize.
 type Size struct {
 	// Min and Max are entries: 1 <= Min <= Max <= MaxSize. The ring gets the least multiple of the number of members
-	// that is at least Min, give or take one for the rounding of float64, but no more than Max. Keep Max above Min plus
-	// the number of members, or a change moves many keys between members that stay; with more than Max members, some
-	// own nothing. DESIGN.md has figures to choose by.
+	// that is at least Min, plus or minus one because of float64 rounding, and at most Max. Keep Max above Min plus
+	// the number of members, or a change moves many keys between members that stay. With more than Max members, some
+	// own nothing. DESIGN.md has figures for the choice.
 	Min, Max uint64
 }
 
-// MaxSize is the greatest Size.Max: Envoy's bound of maximum_ring_size and grpc-go's of maxRingSize.
+// MaxSize is the largest Size.Max: Envoy's limit of maximum_ring_size and grpc-go's limit of maxRingSize.
 const MaxSize = 8 << 20
 
 // DefaultSize is gRPC's default. Envoy's own default maximum is MaxSize, but gRPC clients cap at 4096 (gRFC A42).
@@ -44,8 +44,8 @@ type entry struct {
 	owner uint32
 }
 
-// sorted takes entries apart, in ascending order of hash. Envoy and grpc-go leave the order of equal hashes to chance;
-// here it is that of the hash keys, so that all nodes agree.
+// sorted returns the hashes and owners of entries, in ascending order of hash. Envoy and grpc-go leave the order of equal
+// hashes undefined; here it is that of the hash keys, so that all members agree.
 func sorted(entries []entry) (hashes []uint64, owners []uint32) {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.owner, b.owner))
@@ -57,9 +57,9 @@ func sorted(entries []entry) (hashes []uint64, owners []uint32) {
 	return hashes, owners
 }
 
-// place makes the entries of members, of which there is at least one, sorted by hash key. It follows Envoy's Ring::Ring
-// (ring_hash_lb.cc) and grpc-go's newRing (balancer/ringhash/ring.go) step by step, for members of equal weight. The
-// rounding of each step decides which member gets an entry more than another: none may be left out or merged.
+// place returns the entries of at least one member; members are sorted by hash key. It repeats each step of Envoy's
+// Ring::Ring (ring_hash_lb.cc) and grpc-go's newRing (balancer/ringhash/ring.go) for members of equal weight. The rounding
+// of each step decides which member gets one entry more than another, so no step may be omitted or merged.
 func place(members []Member, size Size) []entry {
 	weight := 1 / float64(len(members))
 	scale := min(math.Ceil(weight*float64(size.Min))/weight, float64(size.Max))
@@ -67,7 +67,7 @@ func place(members []Member, size Size) []entry {
 	var current, target float64
 	var name []byte
 	for m := range members {
-		// The conversion forbids a fused multiply-add (Go specification, "Floating-point operators"), which would make
+		// The conversion prevents a fused multiply-add (Go specification, "Floating-point operators"), which would make
 		// the ring of an arm64 node differ from that of an amd64 one.
 		target += float64(scale * weight)
 		name = append(append(name[:0], members[m].Key()...), '_')
@@ -81,14 +81,15 @@ func place(members []Member, size Size) []entry {
 	return entries
 }
 
-// identity hashes what a ring is made of. Lengths go before the strings, so that no two sets look the same.
+// identity hashes the members and the size. The length of each string is included, so that different sets have different
+// identities.
 func identity(members []Member, size Size) uint64 {
 	buf := binary.AppendUvarint(nil, size.Min)
 	buf = binary.AppendUvarint(buf, size.Max)
 	for i := range members {
 		m := &members[i]
 		for _, s := range [...]string{m.ID, m.Key(), m.Addr} {
-			buf = append(binary.AppendUvarint(buf, uint64(len(s))), s...) //guard:two-sets-members-one-ring-id
+			buf = append(binary.AppendUvarint(buf, uint64(len(s))), s...) //guard:different-members-same-ring-id
 		}
 	}
 	return xxhash.Sum64(buf)

@@ -8,27 +8,27 @@ import (
 	"testing/synctest"
 )
 
-func TestStaticFollowAppliesItsListOnceUntilDone(t *testing.T) {
+func TestStaticResolveAppliesItsListOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		static := NewStatic([]string{"10.0.0.1:7072", "10.0.0.2:7072"})
 		ctx, cancel := context.WithCancel(t.Context())
 		var lists [][]Member
-		followed := make(chan error, 1)
+		resolved := make(chan error, 1)
 		go func() {
-			followed <- static.Follow(ctx, func(m []Member) {
+			resolved <- static.Resolve(ctx, func(m []Member) {
 				lists = append(lists, append([]Member(nil), m...))
 				clear(m)
 			})
 		}()
 		synctest.Wait()
 		select {
-		case err := <-followed:
-			t.Fatalf("Follow returned %v before its context was done", err)
+		case err := <-resolved:
+			t.Fatalf("Resolve returned %v before its context was done", err)
 		default:
 		}
 		cancel()
-		if err := <-followed; err != nil {
-			t.Errorf("Follow: %v", err)
+		if err := <-resolved; err != nil {
+			t.Errorf("Resolve: %v", err)
 		}
 		want := [][]Member{{
 			{ID: "10.0.0.1:7072", HashKey: "10.0.0.1:7072", Addr: "10.0.0.1:7072"},

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Member is one sidecar as the directory lists it.
+// Member is a sidecar in the directory.
 type Member struct {
-	// ID is the node id: not empty, and unique on a ring.
+	// ID is the node id: not empty, unique on a ring.
 	ID string
 	// HashKey is what the ring hashes, unique on a ring; Addr when it is empty.
 	HashKey string
@@ -20,18 +20,18 @@ type Member struct {
 	Zone, Version string
 	// Started is when the sidecar's process started; like Zone, it is for people to read.
 	Started time.Time
-	// Leaving: the member has said goodbye. It is off the ring but still serves.
+	// Leaving: the member is shutting down. It is not on the ring and still serves.
 	Leaving bool
 }
 
-// Key is the hash key in effect: HashKey, or Addr when that is empty.
+// Key is the effective hash key: HashKey, or Addr when HashKey is empty.
 func (m *Member) Key() string { return cmp.Or(m.HashKey, m.Addr) }
 
 // onRing copies the members that are not Leaving, sorted bytewise by hash key.
 func onRing(members []Member) []Member {
 	on := make([]Member, 0, len(members))
 	for _, m := range members {
-		if !m.Leaving { //guard:member-leaves-still-owns-keys
+		if !m.Leaving { //guard:leaving-member-owns-keys
 			on = append(on, m)
 		}
 	}
@@ -39,7 +39,7 @@ func onRing(members []Member) []Member {
 	return on
 }
 
-// checkKeys refuses members, which are sorted by hash key, that the ring could not place or not tell apart.
+// checkKeys rejects members without a hash key or with equal ones. members are sorted by hash key.
 func checkKeys(members []Member) error {
 	for i := range members {
 		m := &members[i]
@@ -53,7 +53,7 @@ func checkKeys(members []Member) error {
 	return nil
 }
 
-// indexByID returns the indices of members in the order of their ids, which it checks.
+// indexByID returns the indices of members in the order of their ids. It rejects empty and duplicate ids.
 func indexByID(members []Member) ([]uint32, error) {
 	byID := make([]uint32, len(members))
 	for i := range byID {

@@ -1,8 +1,8 @@
 // Package ring assigns route keys to members by consistent hashing. The ring is the same, entry for entry, as the one
 // that Envoy's RING_HASH load balancer and gRPC's ring_hash_experimental build from the same members, so that a client
-// that balances by itself reaches the owner of a key without a hop. DESIGN.md has the sources, proofs and figures.
+// that balances by itself reaches the owner of a key without a peer fetch. DESIGN.md has the sources, proofs and figures.
 //
-// A Ring never changes: a change of members is a new Ring. The package does no I/O; a Directory finds the members.
+// A Ring never changes: a change of members requires a new Ring. The package does no I/O; a Directory lists the members.
 package ring
 
 import (
@@ -19,15 +19,15 @@ import (
 type Ring struct {
 	members []Member // sorted by hash key
 	byID    []uint32 // indices in members, sorted by node id
-	hashes  []uint64 // ascending; apart from owners, so that a search touches as few cache lines as it can
+	hashes  []uint64 // ascending; separate from owners, so that a search touches few cache lines
 	owners  []uint32 // owners[i] is the index in members of the owner of hashes[i]
 	id      uint64
 }
 
-// New builds the ring of members, in whatever order they come. Members that are Leaving are left out. No members make
-// an empty ring, which owns nothing. The error says which member is wrong (see Member) or that size is (see Size).
+// New builds the ring of members, whose order does not matter. Leaving members are not on the ring. A ring without members
+// is empty and owns nothing. The error names the invalid member (see Member) or the invalid size (see Size).
 //
-// The time is that of sorting the entries: size.Max of them at most.
+// New sorts all entries, at most size.Max.
 func New(members []Member, size Size) (*Ring, error) {
 	size, err := size.effective()
 	if err != nil {
@@ -56,10 +56,10 @@ func (r *Ring) Owner(routeKey string) *Member {
 	return &r.members[r.owners[search(r.hashes, Hash(routeKey))]]
 }
 
-// Successors yields each member that has an entry (see Size) once, in the order in which it is asked for routeKey: the
-// owner, then the member of each next entry of the ring that was not yielded before. Every node of the same ring yields
-// the same order; so does gRPC when it passes over members that it cannot connect to (gRFC A42). A caller that stops
-// after a few of up to 4096 members causes no allocation.
+// Successors yields each member that has an entry (see Size) once, in the order of preference for routeKey: the owner, then
+// the member of each following entry that was not yielded before. All members with the same ring yield the same order; so
+// does gRPC when it skips members that it cannot connect to (gRFC A42). On a ring of up to 4096 members it does not
+// allocate.
 func (r *Ring) Successors(routeKey string) iter.Seq[*Member] {
 	return func(yield func(*Member) bool) { r.walk(routeKey, yield) }
 }
@@ -68,7 +68,7 @@ func (r *Ring) walk(routeKey string, yield func(*Member) bool) {
 	if r.Len() == 0 {
 		return
 	}
-	var onStack [64]uint64 // 4096 members, DefaultSize's Max: the read path asks for a successor and must not allocate
+	var onStack [64]uint64 // for 4096 members, DefaultSize's Max: the read path looks up successors and must not allocate
 	seen := bitset(onStack[:])
 	if len(r.members) > len(onStack)*64 {
 		seen = make(bitset, (len(r.members)+63)/64)
@@ -93,7 +93,7 @@ func (s bitset) add(i uint32) bool {
 	return isNew
 }
 
-// Member returns the member of the ring with the given node id, nil when there is none.
+// Member returns the member of the ring with the given node id, or nil.
 func (r *Ring) Member(id string) *Member {
 	if r == nil {
 		return nil
@@ -123,8 +123,8 @@ func (r *Ring) Len() int {
 	return len(r.members)
 }
 
-// Entries yields the entries of the ring in ascending order: an entry's member owns the hashes up to and including the
-// entry's, from that of the entry before. The first entry's member owns those above the last, too.
+// Entries yields the entries of the ring in ascending order of hash. The member of an entry owns the hashes after the
+// previous entry up to and including its own. The member of the first entry also owns the hashes after the last one.
 func (r *Ring) Entries() iter.Seq2[uint64, *Member] {
 	return func(yield func(uint64, *Member) bool) {
 		if r == nil {
@@ -138,9 +138,8 @@ func (r *Ring) Entries() iter.Seq2[uint64, *Member] {
 	}
 }
 
-// ID names the ring: two rings have the same ID when they have the same size and the same members by id, hash key and
-// address, on whichever node they were built. It travels on every hop, so that nodes notice that they disagree. The ID
-// of an empty ring is 0.
+// ID identifies the ring: rings of the same size with the same members (id, hash key and address) have the same ID. Members
+// send it with every peer fetch to detect different rings. The ID of an empty ring is 0.
 func (r *Ring) ID() uint64 {
 	if r == nil {
 		return 0
@@ -151,8 +150,8 @@ func (r *Ring) ID() uint64 {
 // Hash is XXH64 with seed 0, as Envoy and gRPC hash what they route by.
 func Hash(s string) uint64 { return xxhash.Sum64String(s) }
 
-// search returns the index of the first hash >= h, or 0 when there is none: the ring is closed. hashes is not empty.
-// The comparison is arithmetic because a processor cannot predict it: as a branch it takes 2.5 times as long.
+// search returns the index of the first hash >= h, or 0 when there is none: the ring wraps around. hashes is not empty. The
+// comparison is arithmetic because a processor cannot predict it: with a branch it takes 2.5 times as long.
 func search(hashes []uint64, h uint64) int {
 	i := 0
 	for n := len(hashes); n > 0; {

@@ -7,8 +7,8 @@ import (
 )
 
 // RouteKey is the printable string that the ring hashes for a key of a dataset: "dataset/key", with each byte other
-// than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") percent-encoded in upper-case hex, but for the slashes of
-// the key. It is the canonical URL path after /v1/ and the value of the header ringside-key.
+// than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") and the slashes of the key percent-encoded in upper-case hex.
+// It is the canonical URL path after /v1/ and the value of the header ringside-key.
 func RouteKey(dataset, key string) string {
 	return string(AppendRouteKey(make([]byte, 0, len(dataset)+1+len(key)), dataset, key))
 }
@@ -20,15 +20,15 @@ func AppendRouteKey(dst []byte, dataset, key string) []byte {
 	return appendEscaped(dst, key, true)
 }
 
-// ParseRouteKey is the inverse of RouteKey. It takes other spellings of the same path, too (lower-case hex, an escape
-// where none is needed): they hash differently, but they mean the same key. The error says which byte is wrong.
+// ParseRouteKey is the inverse of RouteKey. It also accepts other spellings of the same path (lower-case hex, unnecessary
+// escapes): they have another hash but mean the same key. The error names the wrong byte.
 func ParseRouteKey(routeKey string) (dataset, key string, err error) {
 	if err := checkBytes(routeKey); err != nil {
 		return "", "", err
 	}
 	dataset, key, found := strings.Cut(routeKey, "/")
 	if !found {
-		return "", "", fmt.Errorf("route key %q has no slash: it should be dataset/key", routeKey)
+		return "", "", fmt.Errorf("route key %q has no slash: want dataset/key", routeKey)
 	}
 	if dataset, err = url.PathUnescape(dataset); err != nil {
 		return "", "", fmt.Errorf("dataset of route key %q: %w", routeKey, err)
@@ -42,7 +42,7 @@ func ParseRouteKey(routeKey string) (dataset, key string, err error) {
 func checkBytes(routeKey string) error {
 	for i := range len(routeKey) {
 		if c := routeKey[i]; !pchar(c) && c != '/' && c != '%' {
-			return fmt.Errorf("byte %d of route key %q must be written as %%%02X", i, routeKey, c)
+			return fmt.Errorf("byte %d of route key %q must be escaped as %%%02X", i, routeKey, c)
 		}
 	}
 	return nil
@@ -60,7 +60,7 @@ func appendEscaped(dst []byte, s string, slash bool) []byte {
 	return dst
 }
 
-// pchar reports whether c may stand for itself in a path segment (RFC 3986, 3.3).
+// pchar reports whether c needs no escape in a path segment (RFC 3986, 3.3).
 func pchar(c byte) bool {
 	switch c {
 	case '-', '.', '_', '~', // unreserved, with letters and digits

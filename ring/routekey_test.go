@@ -50,15 +50,15 @@ func TestParseRouteKeySaysWhatIsWrong(t *testing.T) {
 		"":              "has no slash",
 		"cnf-metrics":   "has no slash",
 		"d%2Fk":         "has no slash",
-		"d/a b":         "byte 3 of route key \"d/a b\" must be written as %20",
-		"d/k?x":         "must be written as %3F",
-		"d/\xff":        "must be written as %FF",
-		"d/\r\nx: y":    "must be written as %0D",
+		"d/a b":         "byte 3 of route key \"d/a b\" must be escaped as %20",
+		"d/k?x":         "must be escaped as %3F",
+		"d/\xff":        "must be escaped as %FF",
+		"d/\r\nx: y":    "must be escaped as %0D",
 		"d/%":           `key of route key "d/%"`,
 		"d/%4":          `invalid URL escape "%4"`,
 		"d/%4g":         `invalid URL escape "%4g"`,
 		"%zz/k":         `dataset of route key "%zz/k"`,
-		"http://d/k[1]": "must be written as %5B",
+		"http://d/k[1]": "must be escaped as %5B",
 	} {
 		_, _, err := ParseRouteKey(routeKey)
 		if err == nil || !strings.Contains(err.Error(), want) {

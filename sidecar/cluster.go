@@ -96,9 +96,9 @@ func (p *process) follow(ctx context.Context) error {
 			return nil
 		}),
 		p.spawn("follow members", func(ctx context.Context) error {
-			return p.directory.Follow(ctx, func(members []ring.Member) {
+			return p.directory.Resolve(ctx, func(members []ring.Member) {
 				p.roster.Apply(slices.Clone(members))
-				p.feeder.list(members)
+				p.xdsPublisher.list(members)
 				p.lookForTwin(members)
 				once.Do(func() { close(listed) })
 			})
@@ -108,7 +108,7 @@ func (p *process) follow(ctx context.Context) error {
 		p.following = append(p.following, p.spawn("doubt the list of members", p.doubtList))
 	}
 	if p.config.Membership.alone() {
-		p.feeder.list(nil) // nobody else will
+		p.xdsPublisher.list(nil) // nobody else will
 		return nil
 	}
 	p.awaitList(ctx, listed)
@@ -158,7 +158,7 @@ func (p *process) useRing(cur, prev *ring.Ring) {
 		d.RingChanged() //guard:datasets-told-new-ring
 	}
 	p.changes.RingChanged()
-	p.feeder.useRing(cur)
+	p.xdsPublisher.useRing(cur)
 	p.log.Info("ring", zap.String("id", admin.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
 }
 

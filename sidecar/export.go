@@ -39,8 +39,8 @@ func (p *process) metricsSource() metrics.Source {
 	switch {
 	case p.etcd != nil:
 		s.Directory = p.directoryMetrics
-	case p.follower != nil:
-		s.Directory = p.followerMetrics
+	case p.resolver != nil:
+		s.Directory = p.resolverMetrics
 	}
 	return s
 }
@@ -99,21 +99,21 @@ func (p *process) peerListenerMetrics() metrics.PeerListener {
 	}
 }
 
-func (p *process) followerMetrics() metrics.Directory {
-	s := p.follower.Status()
+func (p *process) resolverMetrics() metrics.Directory {
+	s := p.resolver.Status()
 	return metrics.Directory{
-		Client: true, Connected: s.Feed != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,
-		ContactAge: s.Silence, InvalidRecords: map[string]int64{"list": s.Refusals},
+		Client: true, Connected: s.Publisher != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,
+		ContactAge: s.ContactAge, InvalidRecords: map[string]int64{"list": s.NACKs},
 	}
 }
 
 func (p *process) directoryMetrics() metrics.Directory {
 	s := p.etcd.Stats()
 	d := metrics.Directory{
-		Registered: s.Registered, Connected: s.Following, Members: s.Members, Registrations: s.Registrations,
+		Registered: s.Registered, Connected: s.Connected, Members: s.Members, Registrations: s.Registrations,
 		Lists: s.Lists, WatchRestarts: s.WatchRestarts, ContactAge: s.ContactAge, InvalidRecords: map[string]int64{},
 	}
-	for reason, n := range s.Refused {
+	for reason, n := range s.Rejected {
 		d.InvalidRecords[string(reason)] = n
 	}
 	return d

@@ -12,18 +12,18 @@ import (
 	"github.com/ringside-cache/ringside/xds"
 )
 
-// feeder tells the proxies beside this sidecar of each ring that it uses, and of the members that are leaving. A nil
-// feeder tells nobody.
-type feeder struct {
-	feed *xds.Feed
+// xdsPublisher publishes each ring in use, and the members that are leaving, to the proxies beside this sidecar. A nil
+// xdsPublisher does nothing.
+type xdsPublisher struct {
+	publisher *xds.Publisher
 
-	mu      sync.Mutex // guards the rest, and the order in which the feed is told
+	mu      sync.Mutex // guards the rest, and the order of the calls of publisher
 	listed  bool       // the directory has given a list: before, the ring is this member alone
 	ring    *ring.Ring
 	leaving []ring.Member
 }
 
-func (f *feeder) useRing(r *ring.Ring) {
+func (f *xdsPublisher) useRing(r *ring.Ring) {
 	if f == nil {
 		return
 	}
@@ -34,7 +34,7 @@ func (f *feeder) useRing(r *ring.Ring) {
 }
 
 // list takes the complete list of the directory, after the ring has been decided.
-func (f *feeder) list(members []ring.Member) {
+func (f *xdsPublisher) list(members []ring.Member) {
 	if f == nil {
 		return
 	}
@@ -50,7 +50,7 @@ func (f *feeder) list(members []ring.Member) {
 	f.publishLocked()
 }
 
-func (f *feeder) publishLocked() {
+func (f *xdsPublisher) publishLocked() {
 	// A sidecar that has just started knows nobody but itself. Its proxies may know better, from the one before it.
 	if !f.listed {
 		return
@@ -61,53 +61,53 @@ func (f *feeder) publishLocked() {
 			members = append(members, m)
 		}
 	}
-	f.feed.Publish(members)
+	f.publisher.Publish(members)
 }
 
 func (p *process) serveFeed(context.Context) error {
 	if p.listeners.xds == nil {
 		return nil
 	}
-	p.feeder = &feeder{feed: xds.NewFeed(xds.Config{
-		Size: p.config.Ring.size(), OnRefusal: p.feedRefused, OnUnpublishable: p.feedUnpublishable,
+	p.xdsPublisher = &xdsPublisher{publisher: xds.NewPublisher(xds.Config{
+		Size: p.config.Ring.size(), OnNACK: p.xdsRejected, OnUnpublishable: p.feedUnpublishable,
 	})}
-	p.serve("xds listener", func() error { return p.feeder.feed.Serve(p.bounded(p.listeners.xds)) })
+	p.serve("xds listener", func() error { return p.xdsPublisher.publisher.Serve(p.bounded(p.listeners.xds)) })
 	return nil
 }
 
 func (p *process) stopFeed(context.Context) {
-	if p.feeder != nil {
-		p.feeder.feed.Stop()
+	if p.xdsPublisher != nil {
+		p.xdsPublisher.publisher.Stop()
 	}
 }
 
-func (p *process) feedRefused(r xds.Refusal) {
-	p.log.Warn("a proxy refused what the feed says; it keeps the ring that it has",
-		zap.String("proxy", r.Node), zap.String("resource", r.Resource), zap.String("reason", r.Reason))
+func (p *process) xdsRejected(r xds.NACK) {
+	p.log.Warn("xDS client rejected an update (NACK); it keeps its last good configuration",
+		zap.String("client", r.Node), zap.String("resource", r.Resource), zap.String("reason", r.Reason))
 }
 
 func (p *process) feedUnpublishable(err error) {
-	p.log.Warn("proxies are not told of every member", zap.Error(err))
+	p.log.Warn("not all members can be published to xDS clients", zap.Error(err))
 }
 
 func (p *process) feedMetrics() metrics.XDS {
-	s := p.feeder.feed.Status()
+	s := p.xdsPublisher.publisher.Status()
 	return metrics.XDS{
-		Clients: s.Subscribers, MaxClients: s.MaxSubscribers, Endpoints: s.Endpoints,
-		Updates: s.Updates, NACKs: s.Refusals, ClientsRefused: s.Turned,
+		Clients: s.Clients, MaxClients: s.MaxClients, Endpoints: s.Endpoints,
+		Updates: s.Updates, NACKs: s.NACKs, ClientsRefused: s.ClientsRefused,
 	}
 }
 
 // feedState returns nil if the sidecar publishes no ring.
 func (p *process) feedState() *admin.XDS {
-	if p.feeder == nil {
+	if p.xdsPublisher == nil {
 		return nil
 	}
-	s := p.feeder.feed.Status()
+	s := p.xdsPublisher.publisher.Status()
 	state := &admin.XDS{
-		Version: s.Version, Endpoints: s.Endpoints, Clients: s.Subscribers, Updates: s.Updates, NACKs: s.Refusals,
+		Version: s.Version, Endpoints: s.Endpoints, Clients: s.Clients, Updates: s.Updates, NACKs: s.NACKs,
 	}
-	if r := s.LastRefusal; r != nil {
+	if r := s.LastNACK; r != nil {
 		state.LastNACK = &admin.NACK{At: r.At, Client: r.Node, Resource: r.Resource, Reason: r.Reason}
 	}
 	return state

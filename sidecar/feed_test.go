@@ -14,10 +14,10 @@ import (
 	"github.com/ringside-cache/ringside/xds"
 )
 
-func newFeeder(t *testing.T) *feeder {
+func newXDSPublisher(t *testing.T) *xdsPublisher {
 	t.Helper()
-	f := &feeder{feed: xds.NewFeed(xds.Config{})}
-	t.Cleanup(f.feed.Stop)
+	f := &xdsPublisher{publisher: xds.NewPublisher(xds.Config{})}
+	t.Cleanup(f.publisher.Stop)
 	return f
 }
 
@@ -32,31 +32,31 @@ func mustRing(t *testing.T, members ...ring.Member) *ring.Ring {
 
 // A sidecar that was restarted while the directory is away knows itself alone. Its proxies still have the whole ring.
 func TestProxiesAreNotToldOfARingBeforeTheFirstList(t *testing.T) {
-	f := newFeeder(t)
+	f := newXDSPublisher(t)
 	self, other := ring.Member{ID: "self", Addr: "10.0.0.1:7072"}, ring.Member{ID: "other", Addr: "10.0.0.2:7072"}
 	f.useRing(mustRing(t, self))
-	if s := f.feed.Status(); s.Updates != 0 {
+	if s := f.publisher.Status(); s.Updates != 0 {
 		t.Fatalf("published: %+v", s)
 	}
 	f.useRing(mustRing(t, self, other))
 	f.list([]ring.Member{self, other})
-	if s := f.feed.Status(); s.Updates != 1 || s.Endpoints != 2 {
+	if s := f.publisher.Status(); s.Updates != 1 || s.Endpoints != 2 {
 		t.Errorf("status %+v", s)
 	}
 }
 
 func TestProxiesAreToldWhoIsLeaving(t *testing.T) {
-	f := newFeeder(t)
+	f := newXDSPublisher(t)
 	self, gone := ring.Member{ID: "self", Addr: "10.0.0.1:7072"}, ring.Member{ID: "gone", Addr: "10.0.0.2:7072"}
 	gone.Leaving = true
 	f.useRing(mustRing(t, self))
 	f.list([]ring.Member{self, gone})
-	if s := f.feed.Status(); s.Endpoints != 2 {
+	if s := f.publisher.Status(); s.Endpoints != 2 {
 		t.Errorf("status %+v: want one member on the ring and one that is leaving", s)
 	}
 	new(process).stopFeed(context.Background()) // without a feed there is nothing to stop, and nobody to tell
-	(*feeder)(nil).useRing(mustRing(t, self))
-	(*feeder)(nil).list(nil)
+	(*xdsPublisher)(nil).useRing(mustRing(t, self))
+	(*xdsPublisher)(nil).list(nil)
 }
 
 func TestFeedIsShownWhereOperatorsLook(t *testing.T) {
@@ -87,7 +87,7 @@ func TestFeedIsShownWhereOperatorsLook(t *testing.T) {
 	if err := stream.Send(request); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return r.feeder.feed.Status().Refusals == 1 })
+	waitFor(t, func() bool { return r.xdsPublisher.publisher.Status().NACKs == 1 })
 	for path, want := range map[string][]string{
 		"/api/ring": {answer.GetVersionInfo(), `"clients":1`, "not this one"},
 		"/api/explain?dataset=metrics&key=CNF-001": {answer.GetVersionInfo(), `"nacks":1`},
@@ -100,8 +100,8 @@ func TestFeedIsShownWhereOperatorsLook(t *testing.T) {
 	if _, body := get(r.addrs.Metrics, "/metrics"); !containsAll(body, want) {
 		t.Errorf("/metrics does not have all of %q", want)
 	}
-	if logged := r.logs.FilterMessageSnippet("a proxy refused").Len(); logged != 1 {
-		t.Errorf("the refusal was logged %d times", logged)
+	if logged := r.logs.FilterMessageSnippet("rejected an update (NACK)").Len(); logged != 1 {
+		t.Errorf("the NACK was logged %d times, want 1", logged)
 	}
 }
 

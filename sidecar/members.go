@@ -129,8 +129,8 @@ func (c Config) CheckIdentity() error {
 // nobody is the directory of a sidecar that is alone.
 type nobody struct{}
 
-func (nobody) Follow(ctx context.Context, _ func([]ring.Member)) error { return done(ctx) }
-func (nobody) Register(ctx context.Context, _ ring.Member) error       { return done(ctx) }
+func (nobody) Resolve(ctx context.Context, _ func([]ring.Member)) error { return done(ctx) }
+func (nobody) Register(ctx context.Context, _ ring.Member) error        { return done(ctx) }
 
 func done(ctx context.Context) error {
 	<-ctx.Done()
@@ -138,7 +138,7 @@ func done(ctx context.Context) error {
 }
 
 // openDirectory decides where the members are found, unless that is given. p.etcd stays nil unless that is etcd, and
-// p.follower unless it is a feed.
+// p.resolver unless it is a feed.
 func (p *process) openDirectory() error {
 	m := p.config.Membership
 	switch {
@@ -151,7 +151,7 @@ func (p *process) openDirectory() error {
 		p.directory = ring.NewStatic(m.Static)
 		return nil
 	case m.edge():
-		return p.openFollower()
+		return p.openResolver()
 	}
 	d, err := m.Etcd.open(p.directoryEvent)
 	if err != nil {
@@ -189,14 +189,14 @@ func (c Config) CheckMembership(ctx context.Context) error {
 	return nil
 }
 
-func (p *process) openFollower() error {
-	f, err := xds.NewFollower(xds.FollowerConfig{
+func (p *process) openResolver() error {
+	f, err := xds.NewResolver(xds.ResolverConfig{
 		Addresses: p.config.Membership.XDS, Node: p.self.ID, OnEvent: p.directoryEvent,
 	})
 	if err != nil {
 		return fmt.Errorf("membership: %w", err)
 	}
-	p.follower, p.directory = f, f
+	p.resolver, p.directory = f, f
 	return nil
 }
 

@@ -89,11 +89,11 @@ type process struct {
 	roster    *roster.Roster
 	ring      atomic.Pointer[ring.Ring] // the roster's, for readers that must not wait for it
 	etcd      *etcd.Directory           // the directory, where it is in etcd; nil otherwise
-	follower  *xds.Follower             // the directory, where it is a feed; nil otherwise
+	resolver  *xds.Resolver             // the directory, where it is a feed; nil otherwise
 
 	service                    *server.Service
 	peerServer                 *server.Server
-	feeder                     *feeder // nil where there is no feed
+	xdsPublisher               *xdsPublisher // nil without listen.xds
 	local                      *local.Server
 	metricsServer, adminServer *http.Server // nil where off
 

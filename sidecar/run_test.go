@@ -221,7 +221,7 @@ func newMemoryDirectory() *memoryDirectory {
 	return &memoryDirectory{members: map[string]ring.Member{}, followers: map[int]func([]ring.Member){}}
 }
 
-func (d *memoryDirectory) Follow(ctx context.Context, apply func([]ring.Member)) error {
+func (d *memoryDirectory) Resolve(ctx context.Context, apply func([]ring.Member)) error {
 	d.mu.Lock()
 	id := len(d.followers)
 	d.followers[id] = apply

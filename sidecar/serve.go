@@ -216,15 +216,15 @@ func (p *process) adminSource() admin.Source {
 // directoryState: a list in the configuration is always there, and has this member; a feed never has an edge.
 func (p *process) directoryState() admin.Directory {
 	kind := p.config.Membership.kind()
-	if p.follower != nil {
-		s := p.follower.Status()
-		return admin.Directory{Kind: kind, Connected: s.Feed != "", Detail: s.LastError}
+	if p.resolver != nil {
+		s := p.resolver.Status()
+		return admin.Directory{Kind: kind, Connected: s.Publisher != "", Detail: s.LastError}
 	}
 	if p.etcd == nil {
 		return admin.Directory{Kind: kind, Connected: true, Registered: true}
 	}
 	s := p.etcd.Stats()
-	return admin.Directory{Kind: kind, Connected: s.Following, Registered: s.Registered, Detail: s.LastRefused}
+	return admin.Directory{Kind: kind, Connected: s.Connected, Registered: s.Registered, Detail: s.LastRejected}
 }
 
 func (p *process) otherMembers(ctx context.Context) []admin.MemberState {

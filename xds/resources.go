@@ -29,22 +29,22 @@ import (
 )
 
 const (
-	// Name is that of every resource of the feed: a gRPC client dials xds:///ringside, and an Envoy asks for the
-	// endpoints of the service ringside.
+	// Name is the name of every resource: a gRPC client dials xds:///ringside, and an Envoy requests the endpoints of the
+	// service ringside.
 	Name = "ringside"
-	// HashHeader carries the route key of a request.
+	// HashHeader is the header with the route key of a request.
 	HashHeader = "ringside-key"
 )
 
-// errEmpty: clients that are given an empty ring fail every request, and no ring that is in use is empty.
+// errEmpty: with an empty ring clients fail every request, and no ring in use is empty.
 var errEmpty = errors.New("no member is on the ring")
 
 // Endpoints lists the members in the order in which the ring is built: bytewise by hash key. Envoy and gRPC build theirs
-// from those that are healthy, which are the members of ring.New; a leaving member is listed as draining, so that
-// requests under way end.
+// from the healthy ones, which are the members of ring.New. Leaving members are listed as draining, so that running
+// requests end normally.
 //
-// Clients take nothing but IP addresses, and refuse a list as a whole: a member without one is left out, and the error
-// names it. Its keys then reach others, which answer them with a hop. The list is nil when nobody is on the ring.
+// Clients accept IP addresses only, and reject the whole list otherwise. The list therefore omits members without one, and
+// the error names them; other members answer their keys with a peer fetch. The list is nil when the ring is empty.
 func Endpoints(members []ring.Member) (*endpointv3.ClusterLoadAssignment, error) {
 	listed := inOrder(members)
 	var left []error
@@ -66,15 +66,15 @@ func Endpoints(members []ring.Member) (*endpointv3.ClusterLoadAssignment, error)
 	}
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: Name,
-		// A locality that is nil, or has no weight, is dropped by gRPC (gRFC A27).
+		// gRPC ignores a locality that is nil or has no weight (gRFC A27).
 		Endpoints: []*endpointv3.LocalityLbEndpoints{{
 			Locality: &corev3.Locality{}, LoadBalancingWeight: wrapperspb.UInt32(1), LbEndpoints: endpoints,
 		}},
 	}, errors.Join(left...)
 }
 
-// inOrder sorts members by hash key. It drops a leaving one whose hash key or address another member has: that is a pod
-// whose address was given to the next, and clients refuse a list with duplicates.
+// inOrder sorts members by hash key. It drops a leaving member whose hash key or address another member has: the next pod
+// has got the address, and clients reject a list with duplicates.
 func inOrder(members []ring.Member) []ring.Member {
 	taken := make(map[string]bool, 2*len(members))
 	listed := make([]ring.Member, 0, len(members))
@@ -91,12 +91,12 @@ func inOrder(members []ring.Member) []ring.Member {
 	return listed
 }
 
-// endpoint has no weight: unequal weights would give different rings in Envoy and in gRPC. It has nothing that changes
-// while the member is the same, because each change makes Envoy build its hosts anew.
+// endpoint sets no weight: unequal weights give different rings in Envoy and in gRPC. It sets nothing that changes during
+// the life of a member, because each change makes Envoy rebuild its hosts.
 func endpoint(m *ring.Member) (*endpointv3.LbEndpoint, error) {
 	addr, err := netip.ParseAddrPort(m.Addr)
 	if err != nil || addr.Addr().Zone() != "" {
-		return nil, fmt.Errorf("member %q: proxies need an ip:port, and its address is %q: set its node.advertise", m.ID, m.Addr)
+		return nil, fmt.Errorf("member %q: xDS clients need an ip:port, and its address is %q: set its node.advertise", m.ID, m.Addr)
 	}
 	if !utf8.ValidString(m.Key()) || !utf8.ValidString(m.ID) {
 		return nil, fmt.Errorf("member %q: its id or its hash key %q is not UTF-8", m.ID, m.Key())
@@ -114,8 +114,8 @@ func endpoint(m *ring.Member) (*endpointv3.LbEndpoint, error) {
 	}, nil
 }
 
-// Namespaces of the metadata: Envoy and gRPC read the first, and sidecars the second, too, so that they give a member
-// the name that it has on every ring.
+// Namespaces of the metadata: Envoy and gRPC read the first one. Sidecars read both, because the node id is part of the
+// ring's id.
 const lbNamespace, ownNamespace = "envoy.lb", "ringside.dev"
 
 func field(name, value string) *structpb.Struct {
@@ -129,8 +129,8 @@ func socket(addr netip.AddrPort) *corev3.Address {
 	}}}
 }
 
-// Members is the reverse of Endpoints: the members of a list, in its order. It refuses a list as a whole, and says why,
-// when a member lacks its id, hash key or address, when a ring could not be made of them, or when nobody is on the ring.
+// Members is the inverse of Endpoints: the members of a list, in its order. It rejects the whole list when a member lacks
+// its id, hash key or address, when they cannot form a ring, or when the ring is empty.
 func Members(list *endpointv3.ClusterLoadAssignment) ([]ring.Member, error) {
 	var members []ring.Member
 	for _, locality := range list.GetEndpoints() {
@@ -175,9 +175,9 @@ func member(e *endpointv3.LbEndpoint) (ring.Member, error) {
 	return m, nil
 }
 
-// Cluster balances by the ring. An Envoy has a cluster of its own instead (deploy/envoy), with the same policy. Panic is
-// off: hashing onto members that are not on the ring is never right. There is no health check and no outlier
-// detection: each proxy would find a ring of its own.
+// Cluster balances by the ring. An Envoy has its own cluster instead (deploy/envoy), with the same policy. Panic mode is off:
+// sending requests to members that are not on the ring is never right. There is no health check and no outlier detection:
+// they would give each proxy its own ring.
 func Cluster(size ring.Size) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 Name,
@@ -191,7 +191,7 @@ func Cluster(size ring.Size) *clusterv3.Cluster {
 			HashFunction:    clusterv3.Cluster_RingHashLbConfig_XX_HASH,
 		}},
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
-		// gRPC has no use for it; whatever else takes this cluster must not speak HTTP/1.1 to a gRPC service.
+		// gRPC ignores it; other clients of this cluster must not send HTTP/1.1 to a gRPC service.
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(http2()),
 		},
@@ -216,7 +216,7 @@ func fromADS() *corev3.ConfigSource {
 	}
 }
 
-// Listener is what a gRPC client asks for that dials xds:///ringside (gRFC A27).
+// Listener is the first resource that a gRPC client of xds:///ringside requests (gRFC A27).
 func Listener() *listenerv3.Listener {
 	return &listenerv3.Listener{Name: Name, ApiListener: &listenerv3.ApiListener{
 		ApiListener: packed(&hcmv3.HttpConnectionManager{
@@ -231,14 +231,14 @@ func Listener() *listenerv3.Listener {
 }
 
 const (
-	// retries are the tries after the first; each goes to the next member of the ring that can be connected to.
+	// retries is the number of attempts after the first; each goes to the next connectable member of the ring.
 	retries = 3
-	// retryBase and retryMax bound the pause between two tries.
+	// retryBase and retryMax limit the wait between two attempts.
 	retryBase, retryMax = 2 * time.Millisecond, 20 * time.Millisecond
 )
 
-// Routes sends every call to the cluster, by the hash of its route key. A call that dies with its connection is tried
-// again, as a sidecar would (gRFC A44): the service only reads.
+// Routes sends every call to the cluster, by the hash of its route key. Clients retry a call whose connection breaks, as a
+// sidecar does (gRFC A44): the service only reads.
 func Routes() *routev3.RouteConfiguration {
 	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: Name},
@@ -261,7 +261,7 @@ func Routes() *routev3.RouteConfiguration {
 	}}}
 }
 
-// encode gives the same bytes for the same resource, so that "did it change" is a comparison.
+// encode returns the same bytes for equal resources, so that a change is found by comparison.
 func encode(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
@@ -269,7 +269,7 @@ func encode(m proto.Message) ([]byte, error) {
 func packed(m proto.Message) *anypb.Any {
 	value, err := encode(m)
 	if err != nil {
-		panic(err) // a message made here, with fields that always marshal
+		panic(err) // impossible: all messages are built in this file
 	}
 	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: value}
 }

@@ -37,7 +37,7 @@ func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
 	return list
 }
 
-func TestResourcesAreTheGoldenFiles(t *testing.T) {
+func TestResourcesEqualTheGoldenFiles(t *testing.T) {
 	for name, resource := range map[string]proto.Message{
 		"endpoints": mustEndpoints(t, three()), "cluster": Cluster(ring.DefaultSize()),
 		"listener": Listener(), "routes": Routes(),
@@ -56,7 +56,7 @@ func TestResourcesAreTheGoldenFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !proto.Equal(resource, want) {
-				t.Errorf("%s is not what %s has:\n%s", name, file, protojson.Format(resource))
+				t.Errorf("%s differs from %s:\n%s", name, file, protojson.Format(resource))
 			}
 		})
 	}
@@ -83,8 +83,8 @@ func TestEveryResourceIsValid(t *testing.T) {
 	}
 }
 
-// Rounding gives single members an entry more, and which one depends on the order.
-func TestEndpointsAreInTheOrderOfTheRing(t *testing.T) {
+// Because of rounding, some members have one entry more; which ones depends on the order.
+func TestEndpointsHaveTheOrderOfTheRing(t *testing.T) {
 	var members []ring.Member
 	for i := range 75 {
 		members = append(members, ring.Member{ID: fmt.Sprint(i), Addr: fmt.Sprintf("10.0.0.%d:7072", (i*31)%75)})
@@ -100,29 +100,29 @@ func TestEndpointsAreInTheOrderOfTheRing(t *testing.T) {
 	for i, e := range list.GetEndpoints()[0].GetLbEndpoints() {
 		key := e.GetMetadata().GetFilterMetadata()["envoy.lb"].GetFields()["hash_key"].GetStringValue()
 		if want := r.Members()[i].Key(); key != want {
-			t.Fatalf("endpoint %d is %s; the ring has %s there", i, key, want)
+			t.Fatalf("endpoint %d: got %s, want %s as on the ring", i, key, want)
 		}
 	}
 }
 
-func TestTheSameMembersAreTheSameBytes(t *testing.T) {
+func TestEqualMembersHaveEqualBytes(t *testing.T) {
 	first, err := encode(mustEndpoints(t, three()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	turned := three()
 	slices.Reverse(turned)
-	turned[0].Zone, turned[0].Version = "another", "2.0" // for people; a proxy has no use for it
+	turned[0].Zone, turned[0].Version = "another", "2.0" // proxies do not use them
 	second, err := encode(mustEndpoints(t, turned))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(first) != string(second) {
-		t.Errorf("another order of the same members gives other bytes")
+		t.Errorf("another order of the same members gives different bytes")
 	}
 }
 
-func TestAnAddressTakenOverFromALeavingMemberIsListedOnce(t *testing.T) {
+func TestAddressOfALeavingMemberIsListedOnce(t *testing.T) {
 	list, err := Endpoints([]ring.Member{
 		{ID: "old", Addr: "10.0.0.5:7072", Leaving: true}, {ID: "new", Addr: "10.0.0.5:7072"},
 		{ID: "older", Addr: "10.0.0.5:7072", HashKey: "old", Leaving: true},
@@ -136,7 +136,7 @@ func TestAnAddressTakenOverFromALeavingMemberIsListedOnce(t *testing.T) {
 	}
 }
 
-func TestWhatClientsWouldRefuseIsLeftOut(t *testing.T) {
+func TestMembersThatClientsRejectAreOmitted(t *testing.T) {
 	for name, test := range map[string]struct {
 		member ring.Member
 		want   string
@@ -154,7 +154,7 @@ func TestWhatClientsWouldRefuseIsLeftOut(t *testing.T) {
 				t.Errorf("got error %v, want one with %q", err, test.want)
 			}
 			if !proto.Equal(list, mustEndpoints(t, three())) {
-				t.Errorf("one member that clients cannot reach changes the others: %v", list)
+				t.Errorf("a member that clients cannot reach changes the others: %v", list)
 			}
 			if list, err := Endpoints([]ring.Member{test.member}); list != nil || !errors.Is(err, errEmpty) {
 				t.Errorf("alone: got %v, %v", list, err)
@@ -163,7 +163,7 @@ func TestWhatClientsWouldRefuseIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestAnEmptyRingIsNoList(t *testing.T) {
+func TestEmptyRingHasNoList(t *testing.T) {
 	for _, members := range [][]ring.Member{nil, {{ID: "a", Addr: "10.0.0.5:7072", Leaving: true}}} {
 		if list, err := Endpoints(members); list != nil || !errors.Is(err, errEmpty) {
 			t.Errorf("%v: got %v, %v", members, list, err)
@@ -180,15 +180,15 @@ func FuzzEndpoints(f *testing.F) {
 		})
 		if list == nil {
 			if err == nil {
-				t.Error("neither a list nor a reason")
+				t.Error("got neither a list nor an error")
 			}
 			return
 		}
 		if err := list.ValidateAll(); err != nil {
-			t.Errorf("published, and refused by whoever checks it: %v", err)
+			t.Errorf("the published list is not valid: %v", err)
 		}
 		if _, err := encode(list); err != nil {
-			t.Errorf("published, and cannot be sent: %v", err)
+			t.Errorf("the published list cannot be encoded: %v", err)
 		}
 	})
 }

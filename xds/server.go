@@ -18,108 +18,108 @@ import (
 )
 
 const (
-	// maxRequestBytes is above what an Envoy says of itself: its node lists every extension, some 100 KiB.
+	// maxRequestBytes exceeds the first request of an Envoy: its node lists every extension, about 100 KiB.
 	maxRequestBytes = 1 << 20
-	// maxTypes bounds the types that one stream may ask for; there are some ten. The library waits for all of them with
-	// one reflect.Select, which panics at 65 536.
+	// maxTypes limits the resource types that one stream may request; there are about ten. The library waits for all of them
+	// with one reflect.Select, which panics at 65 536.
 	maxTypes = 32
-	// maxNames bounds the resources that a stream may have named; each type has one. A stream of increments, where the
-	// names of all requests add up, starts anew after so many.
+	// maxNames limits the resource names of a stream; each type has one. In the incremental protocol the names of all
+	// requests add up, and the stream ends at the limit.
 	maxNames = 4096
-	// handshakeTimeout bounds the time from accept to the end of the HTTP/2 preface.
+	// handshakeTimeout limits the time from accept to the end of the HTTP/2 preface.
 	handshakeTimeout = 5 * time.Second
 )
 
-func (f *Feed) newGRPC() *grpc.Server {
+func (p *Publisher) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxRequestBytes),
-		grpc.MaxConcurrentStreams(uint32(f.config.MaxStreams)),
+		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		// A proxy that is gone without a goodbye is noticed, and does not count as a subscriber for ever.
+		// Finds proxies that are gone without closing their connection; otherwise they would count as clients forever.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, &ads{feed: f})
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, &ads{publisher: p})
 	return server
 }
 
-// Serve answers clients on ln until Stop; then it returns nil. It closes ln.
-func (f *Feed) Serve(ln net.Listener) error {
-	if err := f.grpc.Serve(ln); !errors.Is(err, grpc.ErrServerStopped) {
+// Serve serves clients on ln until Stop; then it returns nil. It closes ln.
+func (p *Publisher) Serve(ln net.Listener) error {
+	if err := p.grpc.Serve(ln); !errors.Is(err, grpc.ErrServerStopped) {
 		return err
 	}
-	return nil // Stop came first
+	return nil // Stop was called
 }
 
-// Stop ends all streams. Clients keep the ring that they have, and look for a feed until there is one again.
-func (f *Feed) Stop() {
-	f.mu.Lock()
-	f.stopped = true
-	if f.gather != nil {
-		f.gather.Stop()
+// Stop ends all streams. Clients keep their ring and reconnect until there is a publisher again.
+func (p *Publisher) Stop() {
+	p.mu.Lock()
+	p.stopped = true
+	if p.delay != nil {
+		p.delay.Stop()
 	}
-	f.mu.Unlock()
-	f.end()
-	f.grpc.Stop()
+	p.mu.Unlock()
+	p.cancel()
+	p.grpc.Stop()
 }
 
-// enter counts a stream in.
-func (f *Feed) enter() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.status.Subscribers >= f.config.MaxStreams {
-		f.status.Turned++
-		return grpcstatus.Errorf(codes.ResourceExhausted, "the feed has %d clients, as many as it may", f.config.MaxStreams)
+// enter counts a new stream.
+func (p *Publisher) enter() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status.Clients >= p.config.MaxStreams {
+		p.status.ClientsRefused++
+		return grpcstatus.Errorf(codes.ResourceExhausted, "the limit of %d clients is reached", p.config.MaxStreams)
 	}
-	f.status.Subscribers++
+	p.status.Clients++
 	return nil
 }
 
-func (f *Feed) leave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.status.Subscribers--
+func (p *Publisher) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.Clients--
 }
 
-func (f *Feed) turned() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.status.Turned++
+func (p *Publisher) refusedClient() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.ClientsRefused++
 }
 
-// awaitRing waits for the first list of members. An answer without endpoints would be taken as an empty ring.
-func (f *Feed) awaitRing(ctx context.Context) error {
+// awaitRing waits for the first list of members. Clients would take a response without endpoints for an empty ring.
+func (p *Publisher) awaitRing(ctx context.Context) error {
 	select {
-	case <-f.known:
+	case <-p.known:
 		return nil
-	case <-ctx.Done(): // Stop ends it, too
+	case <-ctx.Done(): // also after Stop
 		return ctx.Err()
 	}
 }
 
-// ads is the service. The library's own server would bring services for every type, and their messages, with it.
+// ads is the service. The library's own server would link the services and messages of every resource type.
 type ads struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	feed *Feed
+	publisher *Publisher
 }
 
 // StreamAggregatedResources implements the state-of-the-world protocol.
 func (a *ads) StreamAggregatedResources(
 	raw discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
 ) error {
-	s := &sotwStream{AggregatedDiscoveryService_StreamAggregatedResourcesServer: raw, guard: guard{feed: a.feed}}
-	return s.guard.run(raw.Context(), func() error { return a.feed.sotw.StreamHandler(s, resource.AnyType) })
+	s := &sotwStream{AggregatedDiscoveryService_StreamAggregatedResourcesServer: raw, guard: guard{publisher: a.publisher}}
+	return s.guard.run(raw.Context(), func() error { return a.publisher.sotw.StreamHandler(s, resource.AnyType) })
 }
 
 // DeltaAggregatedResources implements the incremental protocol.
 func (a *ads) DeltaAggregatedResources(
 	raw discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
 ) error {
-	s := &deltaStream{AggregatedDiscoveryService_DeltaAggregatedResourcesServer: raw, guard: guard{feed: a.feed}}
-	return s.guard.run(raw.Context(), func() error { return a.feed.delta.DeltaStreamHandler(s, resource.AnyType) })
+	s := &deltaStream{AggregatedDiscoveryService_DeltaAggregatedResourcesServer: raw, guard: guard{publisher: a.publisher}}
+	return s.guard.run(raw.Context(), func() error { return a.publisher.delta.DeltaStreamHandler(s, resource.AnyType) })
 }
 
-// sotwStream is a stream whose requests are looked at before the library sees them.
+// sotwStream checks each request before the library gets it.
 type sotwStream struct {
 	discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer
 	guard guard
@@ -135,18 +135,18 @@ func (s *sotwStream) Recv() (*discoveryv3.DiscoveryRequest, error) {
 		return nil, err
 	}
 	if q.GetErrorDetail() != nil {
-		// A client that refuses says which version it keeps: "" or that of another process when it has none of ours. The
-		// cache would then send the same once more, the client refuse it once more, and so on without pause.
-		q.VersionInfo = s.guard.feed.prefix
+		// A NACK has the version that the client keeps: "" or that of another process when it has none of this one. The
+		// cache would respond to that with the rejected update, the client would reject it again, and so on without end.
+		q.VersionInfo = s.guard.publisher.prefix
 	}
 	return q, nil
 }
 
-// deltaStream is what sotwStream is, for increments.
+// deltaStream is the same for the incremental protocol.
 type deltaStream struct {
 	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 	guard guard
-	named int // resources, by all requests so far
+	named int // resource names in all requests so far
 }
 
 // Recv implements stream.DeltaStream.
@@ -162,22 +162,22 @@ func (s *deltaStream) Recv() (*discoveryv3.DeltaDiscoveryRequest, error) {
 	return q, nil
 }
 
-// guard keeps one stream within its bounds.
+// guard enforces the limits of one stream.
 type guard struct {
-	feed  *Feed
-	node  *corev3.Node    // of the first request; clients need not repeat it
-	types map[string]bool // that were asked for
+	publisher *Publisher
+	node      *corev3.Node    // of the first request; clients need not repeat it
+	types     map[string]bool // requested so far
 
-	mu  sync.Mutex // guards err: the library receives in a goroutine of its own
-	err error      // why the stream ends; the library would end it without a word
+	mu  sync.Mutex // guards err: the library receives in its own goroutine
+	err error      // why the stream ends; the library would end it without an error
 }
 
 func (g *guard) run(ctx context.Context, stream func() error) error {
-	if err := g.feed.enter(); err != nil {
+	if err := g.publisher.enter(); err != nil {
 		return err
 	}
-	defer g.feed.leave()
-	if err := g.feed.awaitRing(ctx); err != nil {
+	defer g.publisher.leave()
+	if err := g.publisher.awaitRing(ctx); err != nil {
 		return err
 	}
 	if err := stream(); err != nil {
@@ -188,8 +188,8 @@ func (g *guard) run(ctx context.Context, stream func() error) error {
 	return g.err
 }
 
-// check notes a refusal, and ends a stream that asks for too much.
-func (g *guard) check(node *corev3.Node, typeURL string, names int, refusal *status.Status) error {
+// check records a NACK, and ends a stream that exceeds a limit.
+func (g *guard) check(node *corev3.Node, typeURL string, names int, nack *status.Status) error {
 	if node != nil {
 		g.node = node
 	}
@@ -198,12 +198,12 @@ func (g *guard) check(node *corev3.Node, typeURL string, names int, refusal *sta
 	}
 	g.types[typeURL] = true
 	if len(g.types) > maxTypes || names > maxNames {
-		g.feed.turned()
+		g.publisher.refusedClient()
 		return g.fail(grpcstatus.Errorf(codes.ResourceExhausted,
-			"a stream may ask for %d types and name %d resources", maxTypes, maxNames))
+			"the limit of a stream is %d types and %d resource names", maxTypes, maxNames))
 	}
-	if refusal != nil {
-		g.feed.refused(g.node, typeURL, refusal.GetMessage())
+	if nack != nil {
+		g.publisher.nacked(g.node, typeURL, nack.GetMessage())
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func serveFeed(b *testing.B, members []ring.Member) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	feed := xds.NewFeed(xds.Config{OnRefusal: func(r xds.Refusal) { b.Error(fmt.Sprint(r)) }})
+	feed := xds.NewPublisher(xds.Config{OnNACK: func(n xds.NACK) { b.Error(fmt.Sprint(n)) }})
 	served := make(chan error, 1)
 	go func() { served <- feed.Serve(ln) }()
 	b.Cleanup(func() {

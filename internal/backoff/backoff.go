@@ -21,7 +21,7 @@ type Backoff struct {
 func (b *Backoff) Next() time.Duration {
 	wait := max(b.next, b.First)
 	b.next = min(2*wait, b.Longest)
-	return wait/2 + rand.N(wait/2)
+	return wait/2 + rand.N(wait/2) //guard:members-return-at-the-same-time
 }
 
 // Reset makes the next wait the first of a new series. Call it after a success.

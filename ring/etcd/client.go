@@ -13,26 +13,26 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// maxMessage bounds an answer of etcd, in bytes: gRPC's default, and more than twice what etcd takes as one request
-// (1.5 MiB), so that one record always fits.
+// maxMessage limits a response of etcd, in bytes. It is gRPC's default, and more than twice the largest request that etcd
+// accepts (1.5 MiB), so that one record always fits.
 const maxMessage = 4 << 20
 
-// tries is how often the client sends a request, once more for a token that has expired. Its default, a hundred, goes on
-// until the time is over, and then says nothing but that.
+// tries is how often the client sends a request; the second time with a new token when the first one has expired. With
+// its default, a hundred, every error would be a timeout.
 const tries = 2
 
-// failFast has a request fail for what keeps the connection from being made, where the client would wait for it until the
-// time is over.
+// failFast makes a request return the error of the connection. The client would wait for a connection until the request
+// times out.
 func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 	opts ...grpc.CallOption) error {
-	return invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...) //guard:wrong-etcd-endpoint-time-over
+	return invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...) //guard:connection-error-hidden-by-timeout
 }
 
-// dial returns a client of the endpoint whose turn it is, made of what the files hold now. It waits for etcd, for
-// timing.request at most, only where there is a password.
+// dial returns a client of one endpoint, with the present contents of the files. It waits for etcd, at most
+// timing.request, only to authenticate with a password.
 //
-// A client has one endpoint, and is closed when anything about it is odd, rather than left to balance over all of them:
-// the streams of a balancing client stay where they are, even at a member of etcd that hangs.
+// A client has one endpoint and is closed after any error, instead of balancing over all endpoints: the streams of a
+// balancing client stay where they are, even at a member of etcd that hangs.
 func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error) {
 	cfg := clientv3.Config{
 		Context:            ctx,
@@ -65,12 +65,12 @@ func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error
 	return c, nil
 }
 
-// Check asks whether the members could be listed. It returns nil as soon as one endpoint answers, and else what is wrong
-// with each, for which it takes two seconds at most.
+// Check checks that an endpoint can list the members. It returns nil as soon as one answers, and otherwise the error of
+// each endpoint, after at most two seconds for each.
 func (d *Directory) Check(ctx context.Context) error {
 	var errs []error
 	for turn := range d.cfg.Endpoints {
-		err := d.peek(ctx, turn)
+		err := d.tryList(ctx, turn)
 		if err == nil {
 			return nil
 		}
@@ -79,14 +79,14 @@ func (d *Directory) Check(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (d *Directory) peek(ctx context.Context, turn int) error {
+func (d *Directory) tryList(ctx context.Context, turn int) error {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
 	defer cancel()
 	c, err := d.dial(ctx, turn)
 	if err != nil {
 		return err
 	}
-	defer c.Close() // its error is that of a connection that is not used again
+	defer c.Close() // nobody uses the connection again, so its error does not matter
 	_, err = c.Get(ctx, d.membersPrefix(), clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
 	if err != nil {
 		return fmt.Errorf("list %s: %w", d.membersPrefix(), err)
@@ -94,7 +94,7 @@ func (d *Directory) peek(ctx context.Context, turn int) error {
 	return nil
 }
 
-// codeOf reads the code of an error of the etcd client, whose own type does not have gRPC's GRPCStatus.
+// codeOf returns the code of an error of the etcd client, whose type lacks gRPC's GRPCStatus.
 func codeOf(err error) codes.Code {
 	var e interface{ Code() codes.Code }
 	if errors.As(err, &e) {

@@ -22,7 +22,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-func TestOpenSaysWhatIsWrong(t *testing.T) {
+func TestOpenRejectsInvalidConfigurations(t *testing.T) {
 	ok := []string{"http://127.0.0.1:2379"}
 	for want, cfg := range map[string]Config{
 		"":                            {Endpoints: ok},
@@ -33,12 +33,12 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"set both or neither":         {Endpoints: ok, Username: "u"},
 		"certificate and key":         {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CertFile: "/c.pem"}},
 		"no such file":                {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CAFile: "/nowhere/ca.pem"}},
-		"holds no certificate":        {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CAFile: os.DevNull}},
+		"contains no certificate":     {Endpoints: []string{"https://e:1"}, TLS: TLSFiles{CAFile: os.DevNull}},
 		"lease ttl":                   {Endpoints: ok, LeaseTTL: time.Millisecond},
 		"prefix":                      {Endpoints: ok, Prefix: "/a b"},
 		"legacy prefix \"a b\"":       {Endpoints: ok, LegacyPrefix: "a b"},
-		"would be among its own":      {Endpoints: ok, LegacyPrefix: "/ringside/default/members"},
-		"keys of the prefix \"/a/b\"": {Endpoints: ok, Prefix: "/a/b/", LegacyPrefix: "/a/"},
+		"overlaps the prefix \"/ringside/default\"": {Endpoints: ok, LegacyPrefix: "/ringside/default/members"},
+		"overlaps the prefix \"/a/b\"":              {Endpoints: ok, Prefix: "/a/b/", LegacyPrefix: "/a/"},
 	} {
 		_, err := Open(cfg)
 		switch {
@@ -51,7 +51,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 }
 
 // The certificates change while a member is registered; the old ones stop being good.
-func TestCertificatesAreReadAgain(t *testing.T) {
+func TestCertificatesAreReloaded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	files := TLSFiles{
@@ -70,10 +70,10 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	newCertificate(t, files)
 	e.Start()
 	waitRegistered(t, d, 2)
-	waitFor(t, "another list", func() bool { return d.Stats().Lists > 1 && d.Stats().Following })
+	waitFor(t, "another list", func() bool { return d.Stats().Lists > 1 && d.Stats().Connected })
 }
 
-func TestPasswordIsReadAgain(t *testing.T) {
+func TestPasswordIsReloaded(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t, "--bcrypt-cost", "4")
 	c := client(t, e)
@@ -102,7 +102,7 @@ func TestPasswordIsReadAgain(t *testing.T) {
 	}
 	setUp("password", os.WriteFile(d.cfg.PasswordFile, []byte("wrong-canary\n"), 0o600))
 	register(t, d, member("a", 1))
-	waitFor(t, "the refusal", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(said) > 0 })
+	waitFor(t, "the rejection", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(said) > 0 })
 	setUp("password", os.WriteFile(d.cfg.PasswordFile, []byte("first-canary\n"), 0o600))
 	waitRegistered(t, d, 1)
 
@@ -150,7 +150,7 @@ func TestErrorsNameTheEndpointAndTheCause(t *testing.T) {
 	}
 }
 
-func TestCheckWantsOneEndpointThatAnswers(t *testing.T) {
+func TestCheckNeedsOneWorkingEndpoint(t *testing.T) {
 	t.Parallel()
 	d := open(t, rig.Etcd(t).Endpoint(), nil)
 	d.cfg.Endpoints = append([]string{"http://127.0.0.1:1"}, d.cfg.Endpoints...)
@@ -166,21 +166,21 @@ func TestCheckWantsOneEndpointThatAnswers(t *testing.T) {
 	}
 }
 
-func TestEachReasonOfAnOutageIsToldOnce(t *testing.T) {
+func TestEachReasonOfAnOutageIsReportedOnce(t *testing.T) {
 	told, r := 0, reasons{}
 	for i := range 100 {
-		for _, err := range []error{errStalled, errNotSaid, fmt.Errorf("from port %d", i)} {
-			if r.news(err) {
+		for _, err := range []error{errStalled, errNotDeregistered, fmt.Errorf("from port %d", i)} {
+			if r.add(err) {
 				told++
 			}
 		}
 	}
-	if told != maxReasons || !r[errStalled.Error()] || !r[errNotSaid.Error()] {
+	if told != maxReasons || !r[errStalled.Error()] || !r[errNotDeregistered.Error()] {
 		t.Errorf("%d were told: %v", told, r)
 	}
 }
 
-func TestCloseOfADirectoryThatNeverConnectedIsQuick(t *testing.T) {
+func TestCloseWithoutAConnectionIsImmediate(t *testing.T) {
 	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,8 @@
-// Package etcd turns an etcd cluster into the directory in which members stay registered and follow each other.
+// Package etcd keeps the directory of members in an etcd cluster.
 //
-// Each member has two keys on one lease: PREFIX/members/ID is the full record, which Follow reads; PREFIX/ring/ID is
-// there only while the member takes requests, in the format of etcd's client/v3/naming/endpoints, so that any gRPC
-// client with etcd's stock resolver can find the members, too. DESIGN.md has the faults that this outlives.
+// Each member has two keys on one lease: PREFIX/members/ID is the complete record, which Resolve reads. PREFIX/ring/ID
+// exists only while the member accepts requests, in the format of etcd's client/v3/naming/endpoints, so that any gRPC
+// client with etcd's own resolver can find the members, too. DESIGN.md lists the faults of etcd that this survives.
 package etcd
 
 import (
@@ -21,58 +21,58 @@ const (
 	DefaultLeaseTTL = 5 * time.Second
 )
 
-// Config says which etcd cluster is the directory.
+// Config configures a Directory.
 type Config struct {
 	// Endpoints are URLs of etcd members (http://host:port, https://host:port); at least one.
 	Endpoints []string
-	// Prefix is what the keys of this group of members begin with; DefaultPrefix when it is empty.
+	// Prefix begins the keys of this group of members; DefaultPrefix when it is empty.
 	Prefix string
-	// LegacyPrefix, when it is not empty, has another key LEGACY_PREFIX/ADDR of each member that takes requests, in the
-	// format of etcd's client/v3/naming/endpoints: where clients of the cache before Ringside look.
+	// LegacyPrefix, when it is not empty, adds the key LEGACY_PREFIX/ADDR for each member that accepts requests, in the
+	// format of etcd's client/v3/naming/endpoints. Clients of the cache before Ringside read it.
 	LegacyPrefix string
-	// LeaseTTL is how long etcd keeps a member that it does not hear from: whole seconds, at least 1 s (etcd's own
-	// least is about 2 s); DefaultLeaseTTL when it is 0.
+	// LeaseTTL is how long etcd keeps a member that does not renew its lease: whole seconds, at least 1 s (etcd's own
+	// minimum is about 2 s); DefaultLeaseTTL when it is 0.
 	LeaseTTL time.Duration
-	// TLS goes with https endpoints.
+	// TLS is for https endpoints.
 	TLS TLSFiles
-	// Username and PasswordFile are for an etcd with authentication; both or neither. The file is read again when a
-	// connection is lost or refused.
+	// Username and PasswordFile are for an etcd with authentication; both or neither. The file is read again for each
+	// connection.
 	Username, PasswordFile string
-	// OnEvent is told, by the goroutines of Follow and Register, when a registration or the list of members is lost
-	// (err says why) and held again (err is nil): a few times per outage, not once per attempt. It is also told, by
-	// Register or Close, when etcd could not be told of the withdrawal. It may be nil.
+	// OnEvent is called when the registration or the list of members is lost (err says why) and established again (err is
+	// nil): a few times per outage, not once per attempt. It is also called when this member could not be deregistered.
+	// The goroutines of Resolve, Register and Close call it. It may be nil.
 	OnEvent func(what string, err error)
 }
 
-// Directory is a ring.Directory kept in etcd. It connects when it has to, so that neither Open nor a read of the cache
-// waits for etcd. It is safe for concurrent use.
+// Directory is a ring.Directory in etcd. Open does not connect, so that neither the start of a sidecar nor a read of the
+// cache waits for etcd. It is safe for concurrent use.
 type Directory struct {
 	cfg    Config
 	timing timing
-	// doubted holds a token when there is a reason to list: a registration that was lost (etcd may have forgotten more
-	// than that), or a Relist.
-	doubted chan struct{}
+	// relist holds a token when there is a reason to list: Relist, or a lost registration, because etcd may have lost other
+	// keys, too.
+	relist chan struct{}
 	counters
 }
 
 var _ ring.Directory = (*Directory)(nil)
 
-// timing is apart from Config because only tests have a reason to change it.
+// timing is not part of Config because only tests change it.
 type timing struct {
-	request  time.Duration // bound of one request to etcd
-	goodbye  time.Duration // bound of what is tried on the way out, each of goodbye and revoke
-	settle   time.Duration // changes within it are applied together
-	list     time.Duration // a full list regardless; see relistAfter
-	progress time.Duration // between questions whether the watch is still alive
-	stall    time.Duration // a watch that is silent for so long is given up
-	verify   time.Duration // between looks whether the own keys are still there
-	retryMax time.Duration // upper bound of the wait between attempts
+	request  time.Duration // limit of one request to etcd
+	withdraw time.Duration // limit of each of deregister and revoke
+	settle   time.Duration // how long a change waits for others to be applied with it
+	list     time.Duration // between full lists; see relistAfter
+	progress time.Duration // between progress requests, which show that the watch works
+	stall    time.Duration // without a response, after which a watch is abandoned
+	verify   time.Duration // between checks that the own keys still exist
+	retryMax time.Duration // longest wait between attempts
 }
 
 func defaultTiming() timing {
 	return timing{
 		request:  2 * time.Second,
-		goodbye:  time.Second,
+		withdraw: time.Second,
 		settle:   100 * time.Millisecond,
 		list:     30 * time.Second,
 		progress: 2 * time.Second,
@@ -82,7 +82,7 @@ func defaultTiming() timing {
 	}
 }
 
-// Open checks the config and its files. It does not connect.
+// Open checks the configuration and its files. It does not connect.
 func Open(cfg Config) (*Directory, error) {
 	cfg.Prefix = strings.TrimRight(cmp.Or(cfg.Prefix, DefaultPrefix), "/")
 	cfg.LegacyPrefix = strings.TrimRight(cfg.LegacyPrefix, "/")
@@ -93,7 +93,7 @@ func Open(cfg Config) (*Directory, error) {
 	if _, err := cfg.TLS.load(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	d := &Directory{cfg: cfg, timing: defaultTiming(), doubted: make(chan struct{}, 1)}
+	d := &Directory{cfg: cfg, timing: defaultTiming(), relist: make(chan struct{}, 1)}
 	d.opened, d.registration.what, d.listing.what = time.Now(), "registration", "list of members"
 	return d, nil
 }
@@ -115,7 +115,7 @@ func (c *Config) check() error {
 	return c.checkEndpoints()
 }
 
-// checkEndpoints refuses TLS files beside plain endpoints: the one who set them believes that the connection is safe.
+// checkEndpoints rejects TLS files with plain endpoints: the operator expects an encrypted connection.
 func (c *Config) checkEndpoints() error {
 	for _, e := range c.Endpoints {
 		plain, secure := strings.HasPrefix(e, "http://"), strings.HasPrefix(e, "https://")
@@ -131,7 +131,7 @@ func (c *Config) checkEndpoints() error {
 	return nil
 }
 
-// Close revokes the lease, within about a second. Follow and Register must have returned.
+// Close revokes the lease, within about a second. Resolve and Register must have returned.
 func (d *Directory) Close() error {
 	d.revoke()
 	return nil

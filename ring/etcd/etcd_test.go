@@ -27,7 +27,7 @@ import (
 // never is an interval that does not come to pass within a test, so that what is seen came about in another way.
 const never = time.Hour
 
-func TestMembersSeeEachOtherComeAndGo(t *testing.T) {
+func TestMembersSeeJoinsAndLeaves(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	a, b := member("a", 1), member("b", 2)
@@ -61,7 +61,7 @@ func TestRelist(t *testing.T) {
 }
 
 // etcd answers no question for progress while a watch waits for a revision that is yet to come.
-func TestEtcdWithNothingToTellIsNotTakenForSilent(t *testing.T) {
+func TestWatchWithoutChangesIsNotStalled(t *testing.T) {
 	t.Parallel()
 	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list, tm.stall = 2*time.Second, 500*time.Millisecond })
 	follow(t, d).waitFor(t, "nobody")
@@ -72,7 +72,7 @@ func TestEtcdWithNothingToTellIsNotTakenForSilent(t *testing.T) {
 }
 
 // A registration that is lost and made again all the time would pass every other test here.
-func TestRegistrationHolds(t *testing.T) {
+func TestRegistrationIsStable(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	d := open(t, e.Endpoint(), func(tm *timing) { tm.verify = 50 * time.Millisecond })
@@ -85,7 +85,7 @@ func TestRegistrationHolds(t *testing.T) {
 	}
 }
 
-func TestKeysVanishWithClose(t *testing.T) {
+func TestCloseDeletesTheKeys(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	d := open(t, e.Endpoint(), nil)
@@ -106,7 +106,7 @@ func TestKeysVanishWithClose(t *testing.T) {
 }
 
 // The keys may go before a follower has told of the goodbye; a member that is gone without one would be kept.
-func TestGoodbyeIsNotLostWhenTheKeysGoAtOnce(t *testing.T) {
+func TestLeavingIsAppliedBeforeTheKeysAreDeleted(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	d := open(t, e.Endpoint(), nil)
@@ -127,7 +127,7 @@ func TestGoodbyeIsNotLostWhenTheKeysGoAtOnce(t *testing.T) {
 	}
 }
 
-func TestGoodbyeLeavesTheSuccessorWithTheSameIDAlone(t *testing.T) {
+func TestDeregisterKeepsTheRecordOfANewProcess(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	old, young := open(t, e.Endpoint(), nil), open(t, e.Endpoint(), nil)
@@ -224,7 +224,7 @@ func TestRegistersAgain(t *testing.T) {
 }
 
 // Each fault bites while a is registered and b follows. Afterwards both must be right again, of their own accord.
-func TestOutlives(t *testing.T) {
+func TestSurvivesFaultsOfEtcd(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault  func(*testing.T, *rig.EtcdServer, *link)
 		tuning func(*timing)
@@ -293,7 +293,7 @@ func wipe(_ *testing.T, e *rig.EtcdServer, _ *link) {
 	e.Start()
 }
 
-func TestChangesThatHaveNotSettledAreNotLostWithTheWatch(t *testing.T) {
+func TestWaitingChangesAreAppliedWhenTheWatchEnds(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	l := newLink(t, e.Endpoint())
@@ -307,7 +307,7 @@ func TestChangesThatHaveNotSettledAreNotLostWithTheWatch(t *testing.T) {
 	seen.waitFor(t, "a", ring.Member{ID: "a", Addr: "10.0.0.1:7072"})
 }
 
-func TestEtcdAwayAtStart(t *testing.T) {
+func TestEtcdUnavailableAtStart(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	e.Stop()
@@ -320,7 +320,7 @@ func TestEtcdAwayAtStart(t *testing.T) {
 	}
 	e.Start()
 	seen.waitFor(t, "a", member("a", 1))
-	if s := d.Stats(); !s.Registered || !s.Following || s.Members != 1 || s.ContactAge > time.Minute {
+	if s := d.Stats(); !s.Registered || !s.Connected || s.Members != 1 || s.ContactAge > time.Minute {
 		t.Errorf("Stats: %+v", s)
 	}
 }
@@ -365,7 +365,7 @@ func openTwice(t *testing.T, e *rig.EtcdServer) (d *tested, hang func()) {
 	}
 }
 
-func TestRefusesBadRecordsOneByOne(t *testing.T) {
+func TestInvalidRecordsAreRejectedOneByOne(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	c := client(t, e)
@@ -382,30 +382,30 @@ func TestRefusesBadRecordsOneByOne(t *testing.T) {
 	for i := range 10 { // 10 MB in all; etcd takes no more than 1.5 MiB at once
 		put(t, c, fmt.Sprintf("huge-%d", i), strings.Repeat("x", 1<<20))
 	}
-	waitFor(t, "the refusals", func() bool {
-		r := d.Stats().Refused
-		return r[Malformed] >= 2 && r[Absurd] >= 2 && r[Oversized] >= 10
+	waitFor(t, "the rejections", func() bool {
+		r := d.Stats().Rejected
+		return r[Malformed] >= 2 && r[Invalid] >= 2 && r[Oversized] >= 10
 	})
 	second := open(t, e.Endpoint(), nil)
 	follow(t, second).waitFor(t, "good", good)
-	if r := second.Stats().Refused; r[Malformed] != 2 || r[Absurd] != 2 || r[Oversized] != 10 {
+	if r := second.Stats().Rejected; r[Malformed] != 2 || r[Invalid] != 2 || r[Oversized] != 10 {
 		t.Errorf("a list refused %v, want 2 malformed, 2 absurd, 10 oversized", r)
 	}
 
 	put(t, c, "twin", fmt.Sprintf(`{"id":"twin","addr":%q,"started":"2020-01-01T00:00:00Z"}`, good.Addr))
 	twin := ring.Member{ID: "twin", Addr: good.Addr, Started: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}
 	seen.waitFor(t, "the later of two members with one address", twin)
-	if d.Stats().Refused[Duplicate] == 0 {
+	if d.Stats().Rejected[Duplicate] == 0 {
 		t.Error("the duplicate was not counted")
 	}
 	put(t, c, "twin", "garbage")
 	seen.waitFor(t, "good", good)
-	if s := d.Stats(); s.WatchRestarts != 0 || s.LastRefused == "" {
+	if s := d.Stats(); s.WatchRestarts != 0 || s.LastRejected == "" {
 		t.Errorf("Stats: %+v", s)
 	}
 }
 
-func TestListsMoreMembersThanOnePage(t *testing.T) {
+func TestListHasSeveralPages(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	c := client(t, e)
@@ -429,7 +429,7 @@ func TestListsMoreMembersThanOnePage(t *testing.T) {
 	waitFor(t, "all members", func() bool { return d.Stats().Members == n })
 }
 
-func TestRegisterRefusesASelfThatNobodyWouldAccept(t *testing.T) {
+func TestRegisterRejectsAnInvalidMember(t *testing.T) {
 	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
@@ -476,7 +476,7 @@ func open(t *testing.T, endpoint string, tune func(*timing)) *tested {
 		t.Fatal(err)
 	}
 	d.timing = timing{
-		request: time.Second, goodbye: time.Second, settle: 20 * time.Millisecond, list: never,
+		request: time.Second, withdraw: time.Second, settle: 20 * time.Millisecond, list: never,
 		progress: 200 * time.Millisecond, stall: time.Second, verify: never, retryMax: 500 * time.Millisecond,
 	}
 	if tune != nil {
@@ -496,7 +496,7 @@ func register(t *testing.T, d *tested, self ring.Member) (leave func()) {
 	return inBackground(t, func(ctx context.Context) error { return d.Register(ctx, self) })
 }
 
-// sightings are the lists that a Follow applied.
+// sightings are the lists that a Resolve applied.
 type sightings struct {
 	mu    sync.Mutex
 	lists [][]ring.Member // guarded by mu
@@ -506,7 +506,7 @@ func follow(t *testing.T, d *tested) *sightings {
 	t.Helper()
 	s := new(sightings)
 	inBackground(t, func(ctx context.Context) error {
-		return d.Follow(ctx, func(members []ring.Member) {
+		return d.Resolve(ctx, func(members []ring.Member) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.lists = append(s.lists, members)
@@ -647,10 +647,10 @@ func TestReasonsToListAgain(t *testing.T) {
 		"compacted":         {7, 11, clientv3.WatchResponse{CompactRevision: 11}, true},
 		"cancelled":         {7, 11, clientv3.WatchResponse{Canceled: true}, true},
 	} {
-		f := follower{d: new(Directory), cluster: 7, revision: 10}
+		f := watcher{d: new(Directory), cluster: 7, revision: 10}
 		tc.change.Header = newOf(tc.change.Header)
 		tc.change.Header.ClusterId, tc.change.Header.Revision = tc.cluster, tc.revision
-		if err := f.take(tc.change); (err != nil) != tc.again {
+		if err := f.applyChange(tc.change); (err != nil) != tc.again {
 			t.Errorf("%s: %v, want an error: %t", name, err, tc.again)
 		}
 	}
@@ -659,7 +659,7 @@ func TestReasonsToListAgain(t *testing.T) {
 // newOf saves an import of the package of T.
 func newOf[T any](*T) *T { return new(T) }
 
-func TestTableChoosesAlikeOnEveryNode(t *testing.T) {
+func TestTableResolvesConflictsDeterministically(t *testing.T) {
 	value := func(m ring.Member) []byte {
 		b, err := json.Marshal(record(m))
 		if err != nil {
@@ -685,23 +685,23 @@ func TestTableChoosesAlikeOnEveryNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var c counters
-			tab := newTable("p/", c.refuse)
+			tab := newTable("p/", c.reject)
 			for i, m := range tc.puts {
 				tab.put("p/"+m.ID, value(m), int64(i+1))
 			}
 			if got := tab.members(); !slices.Equal(got, tc.want) {
 				t.Errorf("members: %v, want %v", got, tc.want)
 			}
-			if got := c.refused[Duplicate]; got != tc.duplicates {
+			if got := c.rejected[Duplicate]; got != tc.duplicates {
 				t.Errorf("%d duplicates, want %d", got, tc.duplicates)
 			}
 		})
 	}
 }
 
-func TestTableIsBounded(t *testing.T) {
+func TestTableIsLimited(t *testing.T) {
 	var c counters
-	tab := newTable("", c.refuse)
+	tab := newTable("", c.reject)
 	put := func(i int) {
 		m := member(fmt.Sprintf("m%05d", i), i+1)
 		full, _, err := encode(m)
@@ -714,7 +714,7 @@ func TestTableIsBounded(t *testing.T) {
 		put(i)
 	}
 	put(0) // an update of one that is in
-	if len(tab.listed) != maxMembers || !maps.Equal(c.refused, map[Reason]int64{TooMany: 5}) {
-		t.Errorf("%d listed, refused %v; want %d and 5", len(tab.listed), c.refused, maxMembers)
+	if len(tab.listed) != maxMembers || !maps.Equal(c.rejected, map[Reason]int64{TooMany: 5}) {
+		t.Errorf("%d listed, refused %v; want %d and 5", len(tab.listed), c.rejected, maxMembers)
 	}
 }

@@ -7,12 +7,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// legacy is the key by which clients of the cache before Ringside find a member: LEGACY_PREFIX/ADDR. Its zero value is
-// for a directory without Config.LegacyPrefix.
+// legacy is the key LEGACY_PREFIX/ADDR, by which clients of the cache before Ringside find a member. It is zero without
+// Config.LegacyPrefix.
 type legacy struct{ key, value string }
 
-// legacyOf has no Metadata: clients that the same etcd resolver was built into years ago compare what they get with ==,
-// which panics on a map.
+// legacyOf sets no Metadata: clients with an etcd resolver of some years ago compare addresses with ==, which panics on a
+// map.
 func (d *Directory) legacyOf(addr string) (legacy, error) {
 	if d.cfg.LegacyPrefix == "" {
 		return legacy{}, nil
@@ -28,8 +28,8 @@ func (l legacy) put(lease clientv3.LeaseID) []clientv3.Op {
 	return []clientv3.Op{clientv3.OpPut(l.key, l.value, clientv3.WithLease(lease))}
 }
 
-// published compares the value, not the lease: a pod that got the address of one that has just gone may hold the same
-// key, and neither must take it from the other again and again.
+// published compares the value, not the lease: two pods may have the same address for a moment, and must not take the key
+// from each other again and again.
 func (l legacy) published() []clientv3.Cmp {
 	if l.key == "" {
 		return nil
@@ -37,7 +37,7 @@ func (l legacy) published() []clientv3.Cmp {
 	return []clientv3.Cmp{clientv3.Compare(clientv3.Value(l.key), "=", l.value)}
 }
 
-// remove leaves a key alone that another pod with the same address has written since.
+// remove keeps a key that another pod with the same address has written since.
 func (l legacy) remove(lease clientv3.LeaseID) []clientv3.Op {
 	if l.key == "" {
 		return nil
@@ -53,7 +53,7 @@ func (c *Config) checkLegacyPrefix() error {
 	case !printable(c.LegacyPrefix, 1, maxPrefix):
 		return fmt.Errorf("legacy prefix %q: want at most %d printable ASCII characters", c.LegacyPrefix, maxPrefix)
 	case within(c.LegacyPrefix, c.Prefix) || within(c.Prefix, c.LegacyPrefix):
-		return fmt.Errorf("legacy prefix %q: keys of the prefix %q would be among its own; choose another",
+		return fmt.Errorf("legacy prefix %q overlaps the prefix %q: choose another",
 			c.LegacyPrefix, c.Prefix)
 	}
 	return nil

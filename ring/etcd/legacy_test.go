@@ -38,7 +38,7 @@ func legacyEndpoints(t *testing.T, c *clientv3.Client) (addrs []string) {
 	return addrs
 }
 
-func TestOldClientsFindMembersThatTakeRequests(t *testing.T) {
+func TestLegacyClientsFindServingMembers(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	c := client(t, e)
@@ -50,7 +50,7 @@ func TestOldClientsFindMembersThatTakeRequests(t *testing.T) {
 	}
 	leave()
 	if got := legacyEndpoints(t, c); len(got) != 0 {
-		t.Errorf("after the goodbye: %q", got)
+		t.Errorf("after the withdraw: %q", got)
 	}
 	if got := keysIn(t, e); len(got) != 1 {
 		t.Errorf("after the goodbye etcd holds %q, want the record alone", got)
@@ -69,7 +69,7 @@ func TestLegacyKeyIsOnTheLease(t *testing.T) {
 	}
 }
 
-func TestLegacyKeyThatWasDeletedComesBack(t *testing.T) {
+func TestDeletedLegacyKeyIsWrittenAgain(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	c := client(t, e)
@@ -86,7 +86,7 @@ func TestLegacyKeyThatWasDeletedComesBack(t *testing.T) {
 }
 
 // A pod gets the address of one that has just gone, whose process has still to say goodbye.
-func TestGoodbyeLeavesTheLegacyKeyOfTheNextPodWithTheAddressAlone(t *testing.T) {
+func TestDeregisterKeepsTheLegacyKeyOfAnotherPod(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	c := client(t, e)
@@ -101,7 +101,7 @@ func TestGoodbyeLeavesTheLegacyKeyOfTheNextPodWithTheAddressAlone(t *testing.T) 
 	waitFor(t, "five looks at the keys", func() bool { return time.Now().After(until) })
 	leave()
 	if got := legacyEndpoints(t, c); !slices.Equal(got, []string{successor.Addr}) {
-		t.Errorf("after the goodbye: %q, want that of the next pod", got)
+		t.Errorf("after the withdraw: %q, want that of the next pod", got)
 	}
 	if got := old.Stats().Registrations; got != 1 {
 		t.Errorf("the old pod has registered %d times: the two take the key from each other", got)

@@ -14,43 +14,43 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// Bounds of what a record may say, in bytes. Whoever can write to etcd can write anything.
+// Limits of a record, in bytes. Any client of etcd may have written it.
 const (
 	maxRecord  = 64 << 10
 	maxPrefix  = 256
-	maxID      = 253 // a DNS name, which names of pods are
+	maxID      = 253 // a DNS name, such as the name of a pod
 	maxHashKey = 512
 	maxAddr    = 259 // a DNS name, a colon and a port
 	maxText    = 253 // Zone and Version
 
-	// maxMembers bounds the directory, in members.
+	// maxMembers limits the directory, in members.
 	maxMembers = 10_000
 )
 
-// Reason says why a record is refused, as a label of metrics.
+// Reason says why a record is rejected, as a label of metrics.
 type Reason string
 
 // The reasons.
 const (
 	Oversized Reason = "oversized" // longer than 64 KiB
 	Malformed Reason = "malformed" // not the JSON of a record
-	Absurd    Reason = "absurd"    // the JSON of a record that cannot be meant
+	Invalid   Reason = "invalid"   // the JSON of a record with an impossible value
 	Duplicate Reason = "duplicate" // another member published the hash key or address later
 	TooMany   Reason = "too_many"  // beyond 10 000 members
 )
 
-// refusal is the error of one record.
-type refusal struct {
+// rejection is the error of one record.
+type rejection struct {
 	reason Reason
-	id     string // as the key says
+	id     string // from the key
 	detail string
 }
 
-func (r *refusal) Error() string {
+func (r *rejection) Error() string {
 	return fmt.Sprintf("member %.300q: %s: %s", r.id, r.reason, r.detail)
 }
 
-// record is the value of PREFIX/members/ID. Fields that are not known are let pass: a newer version may have them.
+// record is the value of PREFIX/members/ID. Unknown fields are ignored: a newer version may write them.
 type record struct {
 	ID      string    `json:"id"`
 	HashKey string    `json:"hash_key,omitempty"`
@@ -69,14 +69,14 @@ type endpoint struct {
 	Metadata map[string]string
 }
 
-// encode returns the values of a member's two keys. A member that the others would refuse is an error.
+// encode returns the values of a member's two keys. It returns an error for a member that the others would reject.
 func encode(m ring.Member) (full, stock string, err error) {
 	full, err = marshal(record(m))
 	if err != nil {
 		return "", "", err
 	}
-	if _, refused := parse(m.ID, []byte(full)); refused != nil {
-		return "", "", refused
+	if _, rejected := parse(m.ID, []byte(full)); rejected != nil {
+		return "", "", rejected
 	}
 	stock, err = marshal(endpoint{Addr: m.Addr, Metadata: map[string]string{"hash_key": m.Key()}})
 	return full, stock, err
@@ -88,26 +88,26 @@ func marshal(v any) (string, error) {
 }
 
 // parse reads the record under PREFIX/members/id.
-func parse(id string, value []byte) (ring.Member, *refusal) {
-	refuse := func(reason Reason, format string, args ...any) (ring.Member, *refusal) {
-		return ring.Member{}, &refusal{reason: reason, id: id, detail: fmt.Sprintf(format, args...)}
+func parse(id string, value []byte) (ring.Member, *rejection) {
+	reject := func(reason Reason, format string, args ...any) (ring.Member, *rejection) {
+		return ring.Member{}, &rejection{reason: reason, id: id, detail: fmt.Sprintf(format, args...)}
 	}
 	if len(value) > maxRecord {
-		return refuse(Oversized, "%d bytes, at most %d", len(value), maxRecord)
+		return reject(Oversized, "%d bytes, at most %d", len(value), maxRecord)
 	}
 	if !utf8.Valid(value) {
-		return refuse(Malformed, "not UTF-8")
+		return reject(Malformed, "not UTF-8")
 	}
 	var r record
 	if err := json.Unmarshal(value, &r); err != nil {
-		return refuse(Malformed, "%.300q", err.Error())
+		return reject(Malformed, "%.300q", err.Error())
 	}
 	if r.ID != id {
-		return refuse(Absurd, "id %.300q is not that of the key", r.ID)
+		return reject(Invalid, "id %.300q is not that of the key", r.ID)
 	}
 	r.Started = r.Started.UTC() // or equal records would not compare equal
 	if err := r.check(); err != nil {
-		return refuse(Absurd, "%v", err)
+		return reject(Invalid, "%v", err)
 	}
 	return ring.Member(r), nil
 }
@@ -120,13 +120,13 @@ func (r *record) check() error {
 		return fmt.Errorf("hash key: want at most %d printable ASCII characters", maxHashKey)
 	case !readable(r.Zone) || !readable(r.Version):
 		return fmt.Errorf("zone or version: want at most %d printable characters", maxText)
-	case r.Started.Year() < 0 || r.Started.Year() > 9999: // RFC 3339 has no others, so that it could not be written
+	case r.Started.Year() < 0 || r.Started.Year() > 9999: // RFC 3339 has no other years
 		return fmt.Errorf("started: year %d", r.Started.Year())
 	}
 	return checkAddr(r.Addr)
 }
 
-// checkAddr wants an address that somebody else can dial.
+// checkAddr requires an address that other hosts can dial.
 func checkAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || len(addr) > maxAddr {
@@ -136,7 +136,7 @@ func checkAddr(addr string) error {
 		return fmt.Errorf("addr %q: want a port from 1 to 65535", addr)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" { //guard:absurd-address-dialled
+		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" { //guard:undialable-address-accepted
 			return fmt.Errorf("addr %q: want an address that others can dial", addr)
 		}
 		return nil
@@ -147,7 +147,7 @@ func checkAddr(addr string) error {
 	return nil
 }
 
-// hostname goes by RFC 1123, 2.1, and lets the underscore of some DNS zones pass.
+// hostname follows RFC 1123, 2.1, and also accepts the underscore of some DNS zones.
 func hostname(host string) bool {
 	if len(host) == 0 || len(host) > 253 {
 		return false
@@ -157,14 +157,14 @@ func hostname(host string) bool {
 			return false
 		}
 	}
-	return strings.ContainsFunc(host, unicode.IsLetter) // or it is an IP address gone wrong
+	return strings.ContainsFunc(host, unicode.IsLetter) // otherwise it is a malformed IP address
 }
 
 func notInLabel(c rune) bool {
 	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
 }
 
-// printable: ASCII from ! to ~, of least to most bytes.
+// printable reports whether s has least to most bytes, all ASCII from ! to ~.
 func printable(s string, least, most int) bool {
 	outside := func(c rune) bool { return c <= ' ' || c > '~' }
 	return len(s) >= least && len(s) <= most && !strings.ContainsFunc(s, outside)

@@ -35,32 +35,32 @@ func TestParse(t *testing.T) {
 		"deep":                       {"a", strings.Repeat("[", 60000), Malformed},
 		"longest":                    {"a", `{` + a + `}` + strings.Repeat(" ", maxRecord-len(a)-2), ""},
 		"too long":                   {"a", `{` + a + `}` + strings.Repeat(" ", maxRecord-len(a)-1), Oversized},
-		"null":                       {"a", `null`, Absurd},
-		"other id":                   {"b", `{` + a + `}`, Absurd},
-		"empty id":                   {"", `{"id":"","addr":"10.0.0.1:7072"}`, Absurd},
-		"id with a slash":            {"a/b", `{"id":"a/b","addr":"10.0.0.1:7072"}`, Absurd},
-		"id with a control byte":     {"a\n", `{"id":"a\n","addr":"10.0.0.1:7072"}`, Absurd},
-		"id with a space":            {"a b", `{"id":"a b","addr":"10.0.0.1:7072"}`, Absurd},
-		"long id":                    {long, `{"id":"` + long + `","addr":"10.0.0.1:7072"}`, Absurd},
-		"hash key with a line":       {"a", `{` + a + `,"hash_key":"k\r\n"}`, Absurd},
-		"long hash key":              {"a", `{` + a + `,"hash_key":"` + strings.Repeat("k", 513) + `"}`, Absurd},
-		"zone that clears a screen":  {"a", `{` + a + `,"zone":"\u001b[2J"}`, Absurd},
-		"version that turns round":   {"a", `{` + a + `,"version":"\u202e"}`, Absurd},
-		"started in the year 0 - 1s": {"a", `{` + a + `,"started":"0000-01-01T00:00:00+01:00"}`, Absurd},
-		"no addr":                    {"a", `{"id":"a"}`, Absurd},
-		"no port":                    {"a", `{"id":"a","addr":"10.0.0.1"}`, Absurd},
-		"port 0":                     {"a", `{"id":"a","addr":"10.0.0.1:0"}`, Absurd},
-		"port 65536":                 {"a", `{"id":"a","addr":"10.0.0.1:65536"}`, Absurd},
-		"port by name":               {"a", `{"id":"a","addr":"10.0.0.1:http"}`, Absurd},
-		"no host":                    {"a", `{"id":"a","addr":":7072"}`, Absurd},
-		"any address":                {"a", `{"id":"a","addr":"0.0.0.0:7072"}`, Absurd},
-		"any IPv6 address":           {"a", `{"id":"a","addr":"[::]:7072"}`, Absurd},
-		"multicast":                  {"a", `{"id":"a","addr":"224.0.0.1:7072"}`, Absurd},
-		"zone of an interface":       {"a", `{"id":"a","addr":"[fe80::1%eth0]:7072"}`, Absurd},
-		"300.1.2.3":                  {"a", `{"id":"a","addr":"300.1.2.3:7072"}`, Absurd},
-		"host with a slash":          {"a", `{"id":"a","addr":"unix:///x:7072"}`, Absurd},
-		"host with a control byte":   {"a", `{"id":"a","addr":"a\u0000b:7072"}`, Absurd},
-		"host with an empty label":   {"a", `{"id":"a","addr":"a..b:7072"}`, Absurd},
+		"null":                       {"a", `null`, Invalid},
+		"other id":                   {"b", `{` + a + `}`, Invalid},
+		"empty id":                   {"", `{"id":"","addr":"10.0.0.1:7072"}`, Invalid},
+		"id with a slash":            {"a/b", `{"id":"a/b","addr":"10.0.0.1:7072"}`, Invalid},
+		"id with a control byte":     {"a\n", `{"id":"a\n","addr":"10.0.0.1:7072"}`, Invalid},
+		"id with a space":            {"a b", `{"id":"a b","addr":"10.0.0.1:7072"}`, Invalid},
+		"long id":                    {long, `{"id":"` + long + `","addr":"10.0.0.1:7072"}`, Invalid},
+		"hash key with a line":       {"a", `{` + a + `,"hash_key":"k\r\n"}`, Invalid},
+		"long hash key":              {"a", `{` + a + `,"hash_key":"` + strings.Repeat("k", 513) + `"}`, Invalid},
+		"zone that clears a screen":  {"a", `{` + a + `,"zone":"\u001b[2J"}`, Invalid},
+		"version that turns round":   {"a", `{` + a + `,"version":"\u202e"}`, Invalid},
+		"started in the year 0 - 1s": {"a", `{` + a + `,"started":"0000-01-01T00:00:00+01:00"}`, Invalid},
+		"no addr":                    {"a", `{"id":"a"}`, Invalid},
+		"no port":                    {"a", `{"id":"a","addr":"10.0.0.1"}`, Invalid},
+		"port 0":                     {"a", `{"id":"a","addr":"10.0.0.1:0"}`, Invalid},
+		"port 65536":                 {"a", `{"id":"a","addr":"10.0.0.1:65536"}`, Invalid},
+		"port by name":               {"a", `{"id":"a","addr":"10.0.0.1:http"}`, Invalid},
+		"no host":                    {"a", `{"id":"a","addr":":7072"}`, Invalid},
+		"any address":                {"a", `{"id":"a","addr":"0.0.0.0:7072"}`, Invalid},
+		"any IPv6 address":           {"a", `{"id":"a","addr":"[::]:7072"}`, Invalid},
+		"multicast":                  {"a", `{"id":"a","addr":"224.0.0.1:7072"}`, Invalid},
+		"zone of an interface":       {"a", `{"id":"a","addr":"[fe80::1%eth0]:7072"}`, Invalid},
+		"300.1.2.3":                  {"a", `{"id":"a","addr":"300.1.2.3:7072"}`, Invalid},
+		"host with a slash":          {"a", `{"id":"a","addr":"unix:///x:7072"}`, Invalid},
+		"host with a control byte":   {"a", `{"id":"a","addr":"a\u0000b:7072"}`, Invalid},
+		"host with an empty label":   {"a", `{"id":"a","addr":"a..b:7072"}`, Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, refused := parse(tc.id, []byte(tc.value))
@@ -80,7 +80,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestRecordsOfOneMomentAreEqualInAnyTimeZone(t *testing.T) {
+func TestEqualTimesInDifferentZonesAreEqualRecords(t *testing.T) {
 	utc, _ := parse("a", []byte(`{"id":"a","addr":"10.0.0.1:1","started":"2026-01-02T03:04:05Z"}`))
 	cet, _ := parse("a", []byte(`{"id":"a","addr":"10.0.0.1:1","started":"2026-01-02T04:04:05+01:00"}`))
 	if utc != cet {
@@ -128,30 +128,11 @@ func TestStockFormat(t *testing.T) {
 	}
 }
 
-func TestRetriesSpreadOut(t *testing.T) {
-	d := &Directory{timing: defaultTiming()}
-	for attempt, most := range map[int]time.Duration{
-		0: retryMin, 1: 2 * retryMin, 5: 32 * retryMin, 6: 5 * time.Second, 1 << 20: 5 * time.Second,
-	} {
-		seen := map[time.Duration]bool{}
-		for range 100 {
-			got := d.retryAfter(attempt)
-			if got < most/2 || got > most {
-				t.Errorf("attempt %d: waits %v, want %v to %v", attempt, got, most/2, most)
-			}
-			seen[got] = true
-		}
-		if len(seen) < 50 {
-			t.Errorf("attempt %d: 100 waits have %d lengths", attempt, len(seen))
-		}
-	}
-}
-
-func TestFullListsStretchWithTheDirectory(t *testing.T) {
+func TestTimeBetweenListsGrowsWithTheDirectory(t *testing.T) {
 	for n, want := range map[int]time.Duration{
 		0: 30 * time.Second, 1000: 30 * time.Second, maxMembers: 300 * time.Second,
 	} {
-		f := follower{d: &Directory{timing: defaultTiming()}, table: newTable("", nil)}
+		f := watcher{d: &Directory{timing: defaultTiming()}, table: newTable("", nil)}
 		for i := range n {
 			f.table.listed[fmt.Sprint(i)] = listed{}
 		}
@@ -174,7 +155,7 @@ func BenchmarkTable(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		t := newTable("", func(r *refusal) { b.Error(r) })
+		t := newTable("", func(r *rejection) { b.Error(r) })
 		for id, value := range values {
 			t.put(id, value, 1)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// Register implements ring.Directory. It returns an error only for a self that no member would accept.
+// Register implements ring.Directory. It returns an error only for a record that other members would reject.
 func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 	self.Leaving = false
 	full, stock, err := encode(self)
@@ -19,7 +19,7 @@ func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
 	self.Leaving = true
-	goodbye, _, err := encode(self)
+	leaving, _, err := encode(self)
 	if err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
@@ -27,14 +27,14 @@ func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 	if err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
-	d.forever(ctx, &d.registration, func(ctx context.Context, c *clientv3.Client) error {
-		return d.stayIn(ctx, c, keys, full, stock)
+	d.keepTrying(ctx, &d.registration, func(ctx context.Context, c *clientv3.Client) error {
+		return d.register(ctx, c, keys, full, stock)
 	})
-	d.sayGoodbye(keys, full, goodbye)
+	d.deregister(keys, full, leaving)
 	return nil
 }
 
-// keys are those of one member.
+// keys are the keys of one member.
 type keys struct {
 	full, stock string
 	legacy      legacy
@@ -48,8 +48,8 @@ func (d *Directory) keysOf(m ring.Member) (k keys, err error) {
 
 func (d *Directory) membersPrefix() string { return d.cfg.Prefix + "/members/" }
 
-// stayIn is one registration: lease, keys, keep-alive. It returns as soon as anything is odd.
-func (d *Directory) stayIn(ctx context.Context, c *clientv3.Client, k keys, full, stock string) error {
+// register is one registration: lease, keys, keep-alive. It returns the first error.
+func (d *Directory) register(ctx context.Context, c *clientv3.Client, k keys, full, stock string) error {
 	lease, ttl, err := d.publish(ctx, c, k, full, stock)
 	if err != nil {
 		return err
@@ -62,11 +62,11 @@ func (d *Directory) stayIn(ctx context.Context, c *clientv3.Client, k keys, full
 		d.Relist()
 	}
 	d.hold(&d.registration)
-	return d.attend(ctx, c, k, lease, ttl, alive)
+	return d.keepAlive(ctx, c, k, lease, ttl, alive)
 }
 
-// publish writes all keys in one transaction under a new lease. Keys of an earlier lease move to the new one, so that
-// nobody sees a gap.
+// publish writes all keys in one transaction under a new lease. Keys of an earlier lease move to the new one, without a
+// gap.
 func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, full, stock string) (
 	clientv3.LeaseID, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
@@ -76,7 +76,7 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 	if err != nil {
 		return 0, 0, fmt.Errorf("grant a lease: %w", err)
 	}
-	d.lease.Store(int64(granted.ID)) // before the keys are written, so that Close covers a write whose answer is lost
+	d.lease.Store(int64(granted.ID)) // before the keys are written, so that Close also revokes the lease when the response is lost
 	puts := append(k.legacy.put(granted.ID),
 		clientv3.OpPut(k.full, full, clientv3.WithLease(granted.ID)),
 		clientv3.OpPut(k.stock, stock, clientv3.WithLease(granted.ID)))
@@ -84,18 +84,18 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 	if err != nil {
 		return 0, 0, fmt.Errorf("put %s and %s: %w", k.full, k.stock, err)
 	}
-	d.heard(put.Header.Revision)
+	d.recordContact(put.Header.Revision)
 	return granted.ID, time.Duration(granted.TTL) * time.Second, nil
 }
 
-// attend watches a registration and says what went wrong with it.
-func (d *Directory) attend(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID, ttl time.Duration,
+// keepAlive supervises a registration until it is lost, and returns why.
+func (d *Directory) keepAlive(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID, ttl time.Duration,
 	alive <-chan *clientv3.LeaseKeepAliveResponse) error {
-	// The client asks every third of the ttl, up to half a second late (retryConnWait of clientv3's lease.go). What is
-	// left of the ttl then is for registering anew, with another member of etcd, before anybody notices.
+	// The client renews the lease every third of its ttl, up to half a second late (retryConnWait of clientv3's lease.go).
+	// The rest of the ttl is the time to register again, with another member of etcd, before the keys expire.
 	limit := ttl/3 + time.Second
-	silence := time.NewTimer(limit)
-	defer silence.Stop()
+	overdue := time.NewTimer(limit)
+	defer overdue.Stop()
 	verify := time.NewTicker(d.timing.verify)
 	defer verify.Stop()
 	for {
@@ -104,11 +104,11 @@ func (d *Directory) attend(ctx context.Context, c *clientv3.Client, k keys, leas
 			return nil
 		case answer, ok := <-alive:
 			if !ok {
-				return fmt.Errorf("lease %x is gone", lease)
+				return fmt.Errorf("lease %x has expired or was revoked", lease)
 			}
-			d.heard(answer.Revision)
-			silence.Reset(limit)
-		case <-silence.C:
+			d.recordContact(answer.Revision)
+			overdue.Reset(limit)
+		case <-overdue.C:
 			return fmt.Errorf("lease %x: etcd did not answer for %v", lease, limit)
 		case <-verify.C:
 			if d.displaced(ctx, c, k, lease) {
@@ -118,8 +118,8 @@ func (d *Directory) attend(ctx context.Context, c *clientv3.Client, k keys, leas
 	}
 }
 
-// displaced reports whether a key is not ours any more, which the lease does not tell. When etcd does not answer, the
-// keep-alive will notice.
+// displaced reports whether a key was deleted or is on another lease, which the keep-alive does not show. When etcd does
+// not answer, the keep-alive fails, too.
 func (d *Directory) displaced(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID) bool {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
 	defer cancel()
@@ -131,49 +131,49 @@ func heldBy(key string, lease clientv3.LeaseID) clientv3.Cmp {
 	return clientv3.Compare(clientv3.LeaseValue(key), "=", lease)
 }
 
-// sayGoodbye takes the member off the stock ring and from where old clients look, and marks its record as leaving, if
-// the record is still the one that this process wrote: another may have the id by now.
-func (d *Directory) sayGoodbye(k keys, full, goodbye string) {
+// deregister deletes the stock and the legacy key, and marks the record as leaving, if it is still the one that this
+// process wrote: another process may have the id by now.
+func (d *Directory) deregister(k keys, full, leaving string) {
 	lease := clientv3.LeaseID(d.lease.Load())
 	if lease == clientv3.NoLease {
 		return
 	}
-	d.onTheWayOut(func(ctx context.Context, c *clientv3.Client) error {
+	d.withdraw(func(ctx context.Context, c *clientv3.Client) error {
 		steps := append(k.legacy.remove(lease),
 			clientv3.OpDelete(k.stock),
-			clientv3.OpPut(k.full, goodbye, clientv3.WithIgnoreLease())) // it stays on the lease that it has
+			clientv3.OpPut(k.full, leaving, clientv3.WithIgnoreLease())) // it stays on its lease
 		_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.Value(k.full), "=", full)).Then(steps...).Commit()
 		return err
 	})
 }
 
-// revoke deletes what is left of the keys.
+// revoke deletes the remaining keys.
 func (d *Directory) revoke() {
 	lease := clientv3.LeaseID(d.lease.Swap(0))
 	if lease == clientv3.NoLease {
 		return
 	}
-	d.onTheWayOut(func(ctx context.Context, c *clientv3.Client) error {
+	d.withdraw(func(ctx context.Context, c *clientv3.Client) error {
 		_, err := c.Revoke(ctx, lease)
 		return err
 	})
 }
 
-var errNotSaid = errors.New("etcd did not answer; the lease will expire")
+var errNotDeregistered = errors.New("etcd did not answer; the lease will expire")
 
-// onTheWayOut tries a request twice within timing.goodbye, with another member of etcd each time.
-func (d *Directory) onTheWayOut(request session) {
+// withdraw tries a request twice within timing.withdraw, each time with another member of etcd.
+func (d *Directory) withdraw(request session) {
 	const members = 2
-	turn := d.anyTurn()
+	turn := d.randomTurn()
 	for try := range members {
-		if d.once(d.timing.goodbye/members, turn+try, request) == nil {
+		if d.tryOnce(d.timing.withdraw/members, turn+try, request) == nil {
 			return
 		}
 	}
-	d.event("withdrawal", errNotSaid)
+	d.event("deregistration failed", errNotDeregistered)
 }
 
-func (d *Directory) once(limit time.Duration, turn int, request session) error {
+func (d *Directory) tryOnce(limit time.Duration, turn int, request session) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c, err := d.dial(ctx, turn)

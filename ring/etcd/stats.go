@@ -9,75 +9,74 @@ import (
 
 // Stats is a snapshot for metrics.
 type Stats struct {
-	// Registered: etcd holds this member, as far as is known.
+	// Registered: etcd has this member, as far as is known.
 	Registered bool
-	// Following: the list of members is known and watched.
-	Following bool
-	// Members is how many members the directory listed last, without the refused.
+	// Connected: the list of members is known and watched.
+	Connected bool
+	// Members is the number of members in the last list, without the rejected ones.
 	Members int
-	// Registrations counts those that succeeded: more than one means that one was lost.
+	// Registrations counts successful registrations: more than one means that one was lost.
 	Registrations int64
 	// Lists counts the full lists read.
 	Lists int64
-	// WatchRestarts counts the watches that ended before their time.
+	// WatchRestarts counts the watches that failed.
 	WatchRestarts int64
-	// Refused counts refused records by reason, once for each time that one was looked at: a record that stays counts
-	// again with each list.
-	Refused map[Reason]int64
-	// LastRefused says which record was refused last, and why; empty when none was.
-	LastRefused string
-	// Revision is etcd's revision as last seen; 0 when it never answered.
+	// Rejected counts rejected records by reason. Each list counts a record again.
+	Rejected map[Reason]int64
+	// LastRejected is the last rejected record and the reason; empty when there is none.
+	LastRejected string
+	// Revision is the latest known revision of etcd; 0 before its first answer.
 	Revision int64
-	// ContactAge is the time since etcd last answered, or since Open when it never did.
+	// ContactAge is the time since the last answer of etcd, or since Open before its first answer.
 	ContactAge time.Duration
 }
 
-// counters is what the loops count into.
+// counters are updated by the loops.
 type counters struct {
 	opened time.Time // written before the loops start
 
 	registration, listing             condition
-	registrations, lists, watchBreaks atomic.Int64
+	registrations, lists, watchErrors atomic.Int64
 	members                           atomic.Int64
 	revision                          atomic.Int64
-	contact                           atomic.Int64 // nanoseconds from opened to etcd's last answer
-	lease                             atomic.Int64 // that the own keys were last put under; 0 when there is none
+	contact                           atomic.Int64 // nanoseconds from opened to the last answer of etcd
+	lease                             atomic.Int64 // of the own keys; 0 when there is none
 
-	refusedMu   sync.Mutex // guards the two below
-	refused     map[Reason]int64
-	lastRefused string
+	rejectedMu   sync.Mutex // guards the two below
+	rejected     map[Reason]int64
+	lastRejected string
 }
 
 // Stats returns a snapshot.
 func (d *Directory) Stats() Stats {
-	d.refusedMu.Lock()
-	defer d.refusedMu.Unlock()
+	d.rejectedMu.Lock()
+	defer d.rejectedMu.Unlock()
 	return Stats{
 		Registered:    d.registration.holds.Load(),
-		Following:     d.listing.holds.Load(),
+		Connected:     d.listing.holds.Load(),
 		Members:       int(d.members.Load()),
 		Registrations: d.registrations.Load(),
 		Lists:         d.lists.Load(),
-		WatchRestarts: d.watchBreaks.Load(),
-		Refused:       maps.Clone(d.refused),
-		LastRefused:   d.lastRefused,
+		WatchRestarts: d.watchErrors.Load(),
+		Rejected:      maps.Clone(d.rejected),
+		LastRejected:  d.lastRejected,
 		Revision:      d.revision.Load(),
 		ContactAge:    time.Since(d.opened) - time.Duration(d.contact.Load()),
 	}
 }
 
-func (c *counters) refuse(r *refusal) {
-	c.refusedMu.Lock()
-	defer c.refusedMu.Unlock()
-	if c.refused == nil {
-		c.refused = make(map[Reason]int64)
+func (c *counters) reject(r *rejection) {
+	c.rejectedMu.Lock()
+	defer c.rejectedMu.Unlock()
+	if c.rejected == nil {
+		c.rejected = make(map[Reason]int64)
 	}
-	c.refused[r.reason]++
-	c.lastRefused = r.Error()
+	c.rejected[r.reason]++
+	c.lastRejected = r.Error()
 }
 
-// heard notes that etcd answered.
-func (c *counters) heard(revision int64) {
+// recordContact records an answer of etcd.
+func (c *counters) recordContact(revision int64) {
 	c.contact.Store(int64(time.Since(c.opened)))
 	c.revision.Store(revision)
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// table is what the directory lists: the acceptable records by id, whatever they say of each other.
+// table has the valid records of the directory by id. They may conflict with each other.
 type table struct {
 	prefix string // of the keys
 	listed map[string]listed
-	refuse func(*refusal)
+	reject func(*rejection)
 }
 
 type listed struct {
@@ -21,20 +21,20 @@ type listed struct {
 	revision int64 // at which it was written
 }
 
-func newTable(prefix string, refuse func(*refusal)) *table {
-	return &table{prefix: prefix, listed: make(map[string]listed), refuse: refuse}
+func newTable(prefix string, reject func(*rejection)) *table {
+	return &table{prefix: prefix, listed: make(map[string]listed), reject: reject}
 }
 
-// put takes a record in, or refuses it; then an earlier record of the same key is gone, too, as it is from etcd.
+// put adds or rejects a record. A rejected record also removes the earlier record of the same key, as it did in etcd.
 func (t *table) put(key string, value []byte, revision int64) {
 	id := strings.TrimPrefix(key, t.prefix)
-	m, refused := parse(id, value)
-	if _, known := t.listed[id]; refused == nil && !known && len(t.listed) >= maxMembers { //guard:directory-without-bound
-		refused = &refusal{reason: TooMany, id: id, detail: "the directory is full"}
+	m, rejected := parse(id, value)
+	if _, known := t.listed[id]; rejected == nil && !known && len(t.listed) >= maxMembers { //guard:directory-without-limit
+		rejected = &rejection{reason: TooMany, id: id, detail: "the directory is full"}
 	}
-	if refused != nil {
+	if rejected != nil {
 		delete(t.listed, id)
-		t.refuse(refused)
+		t.reject(rejected)
 		return
 	}
 	t.listed[id] = listed{m, revision}
@@ -42,14 +42,14 @@ func (t *table) put(key string, value []byte, revision int64) {
 
 func (t *table) delete(key string) { delete(t.listed, strings.TrimPrefix(key, t.prefix)) }
 
-// leaving reports whether the record of key says goodbye.
+// leaving reports whether the record of key is marked as leaving.
 func (t *table) leaving(key string) bool {
 	return t.listed[strings.TrimPrefix(key, t.prefix)].member.Leaving
 }
 
-// members returns the members, sorted by id, without duplicates: of two that publish the same hash key or address, the
-// later one has it, for an address is given to a new pod while the lease of a dead one still runs. Everybody sees the
-// same revisions, and so chooses alike. Who is leaving is in nobody's way.
+// members returns the members, sorted by id, without duplicates. Of two members with the same hash key or address, the one
+// written later wins: a new pod may get the address of a dead one whose lease has not expired. All members see the same
+// revisions and therefore choose the same one. Leaving members do not conflict with others.
 func (t *table) members() []ring.Member {
 	latestFirst := slices.SortedFunc(maps.Values(t.listed), func(a, b listed) int {
 		return cmp.Or(cmp.Compare(b.revision, a.revision), cmp.Compare(a.member.ID, b.member.ID))
@@ -60,7 +60,7 @@ func (t *table) members() []ring.Member {
 		m := l.member
 		if !m.Leaving {
 			if other := cmp.Or(keys[m.Key()], addrs[m.Addr]); other != "" {
-				t.refuse(&refusal{reason: Duplicate, id: m.ID, detail: "same hash key or address as " + other})
+				t.reject(&rejection{reason: Duplicate, id: m.ID, detail: "same hash key or address as " + other})
 				continue
 			}
 			keys[m.Key()], addrs[m.Addr] = m.ID, m.ID

@@ -8,12 +8,11 @@ import (
 	"os"
 )
 
-// TLSFiles are PEM files. They are read again when a connection is lost, so that new ones count
-// without a restart.
+// TLSFiles are PEM files. They are read again for each connection, so that replaced files need no restart.
 type TLSFiles struct {
-	// CertFile and KeyFile show etcd who we are; both or neither.
+	// CertFile and KeyFile authenticate this member to etcd; both or neither.
 	CertFile, KeyFile string
-	// CAFile signs etcd's certificates; the system's roots when it is empty.
+	// CAFile has the authorities of etcd's certificates; the system's when it is empty.
 	CAFile string
 }
 
@@ -34,11 +33,11 @@ func (f TLSFiles) load() (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(f.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("tls: ca: %w", err)
+		return nil, fmt.Errorf("tls: CA file: %w", err)
 	}
 	cfg.RootCAs = x509.NewCertPool()
 	if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls: ca %s holds no certificate", f.CAFile)
+		return nil, fmt.Errorf("tls: CA file %s contains no certificate", f.CAFile)
 	}
 	return cfg, nil
 }

@@ -31,8 +31,8 @@ func members(n int) []ring.Member {
 	return list
 }
 
-// serve starts the feed on a free port and returns a client of it.
-func serve(t testing.TB, f *Feed) discoveryv3.AggregatedDiscoveryServiceClient {
+// serve starts the publisher on a free port and returns a client of it.
+func serve(t testing.TB, f *Publisher) discoveryv3.AggregatedDiscoveryServiceClient {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -54,13 +54,13 @@ func serve(t testing.TB, f *Feed) discoveryv3.AggregatedDiscoveryServiceClient {
 	return discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
 }
 
-// client is a stream of either protocol, as a proxy uses it.
+// client is a stream of either protocol.
 type client interface {
 	subscribe(typeURL string)
-	// next waits for the next answer; take says that its client uses it, refuse that it does not.
+	// next waits for the next response; ack accepts it, nack rejects it.
 	next() answer
-	take(answer)
-	refuse(answer, string)
+	ack(answer)
+	nack(answer, string)
 }
 
 type answer struct {
@@ -111,14 +111,14 @@ func (c *sotwClient) next() answer {
 	return a
 }
 
-func (c *sotwClient) take(a answer) {
+func (c *sotwClient) ack(a answer) {
 	c.held[a.typeURL] = a.version
 	c.send(&discoveryv3.DiscoveryRequest{
 		TypeUrl: a.typeURL, ResourceNames: []string{Name}, VersionInfo: a.version, ResponseNonce: a.nonce,
 	})
 }
 
-func (c *sotwClient) refuse(a answer, why string) {
+func (c *sotwClient) nack(a answer, why string) {
 	c.send(&discoveryv3.DiscoveryRequest{
 		TypeUrl: a.typeURL, ResourceNames: []string{Name}, VersionInfo: c.held[a.typeURL], ResponseNonce: a.nonce,
 		ErrorDetail: &status.Status{Code: int32(codes.InvalidArgument), Message: why},
@@ -167,26 +167,26 @@ func (c *deltaClient) next() answer {
 	return a
 }
 
-func (c *deltaClient) take(a answer) {
+func (c *deltaClient) ack(a answer) {
 	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: a.typeURL, ResponseNonce: a.nonce})
 }
 
-func (c *deltaClient) refuse(a answer, why string) {
+func (c *deltaClient) nack(a answer, why string) {
 	c.send(&discoveryv3.DeltaDiscoveryRequest{
 		TypeUrl: a.typeURL, ResponseNonce: a.nonce,
 		ErrorDetail: &status.Status{Code: int32(codes.InvalidArgument), Message: why},
 	})
 }
 
-// each runs test with either protocol.
-func each(t *testing.T, c Config, test func(t *testing.T, f *Feed, dial func() client)) {
+// each runs test with both protocols.
+func each(t *testing.T, c Config, test func(t *testing.T, f *Publisher, dial func() client)) {
 	t.Run("sotw", func(t *testing.T) {
-		f := NewFeed(c)
+		f := NewPublisher(c)
 		ads := serve(t, f)
 		test(t, f, func() client { return newSotw(t, ads) })
 	})
 	t.Run("delta", func(t *testing.T) {
-		f := NewFeed(c)
+		f := NewPublisher(c)
 		ads := serve(t, f)
 		test(t, f, func() client { return newDelta(t, ads) })
 	})
@@ -195,13 +195,13 @@ func each(t *testing.T, c Config, test func(t *testing.T, f *Feed, dial func() c
 func wantEndpoints(t *testing.T, a answer, list []ring.Member) {
 	t.Helper()
 	if len(a.resources) != 1 || !proto.Equal(a.resources[0], mustEndpoints(t, list)) {
-		t.Fatalf("version %s has %v; want the endpoints of %d members", a.version, a.resources, len(list))
+		t.Fatalf("version %s: got %v, want the endpoints of %d members", a.version, a.resources, len(list))
 	}
 }
 
-func TestEachTypeIsServed(t *testing.T) {
+func TestEveryResourceTypeIsServed(t *testing.T) {
 	size := ring.Size{Min: 16, Max: 64}
-	each(t, Config{Size: size}, func(t *testing.T, f *Feed, dial func() client) {
+	each(t, Config{Size: size}, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(three())
 		c := dial()
 		for typeURL, want := range map[string]proto.Message{
@@ -213,23 +213,23 @@ func TestEachTypeIsServed(t *testing.T) {
 			if len(a.resources) != 1 || !proto.Equal(a.resources[0], want) {
 				t.Errorf("%s: got %v, want %v", typeURL, a.resources, want)
 			}
-			c.take(a)
+			c.ack(a)
 		}
 	})
 }
 
 func TestChangesAreSent(t *testing.T) {
-	each(t, Config{Gather: time.Millisecond}, func(t *testing.T, f *Feed, dial func() client) {
+	each(t, Config{Delay: time.Millisecond}, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(members(3))
 		c := dial()
 		c.subscribe(resource.EndpointType)
 		for n := 3; n < 8; n++ {
 			a := c.next()
 			wantEndpoints(t, a, members(n))
-			if s := f.Status(); s.Version != a.version || s.Endpoints != n || s.Updates != int64(n-2) || s.Subscribers != 1 {
-				t.Errorf("the status is %+v; the client got version %s", s, a.version)
+			if s := f.Status(); s.Version != a.version || s.Endpoints != n || s.Updates != int64(n-2) || s.Clients != 1 {
+				t.Errorf("got status %+v, want version %s of the client", s, a.version)
 			}
-			c.take(a)
+			c.ack(a)
 			f.Publish(members(n + 1))
 		}
 		late := dial()
@@ -239,15 +239,15 @@ func TestChangesAreSent(t *testing.T) {
 	})
 }
 
-// An answer without endpoints would be an empty ring to whoever waits for its first.
-func TestNobodyIsAnsweredBeforeTheRingIsKnown(t *testing.T) {
-	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+// A client would take a first response without endpoints for an empty ring.
+func TestClientsWaitForTheFirstRing(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
 		c := dial()
 		c.subscribe(resource.EndpointType)
 		first := make(chan answer, 1)
 		go func() { first <- c.next() }()
 		f.Publish(nil)
-		for f.Status().Subscribers == 0 {
+		for f.Status().Clients == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		f.Publish(members(3))
@@ -255,24 +255,24 @@ func TestNobodyIsAnsweredBeforeTheRingIsKnown(t *testing.T) {
 	})
 }
 
-func TestAnEmptyRingIsNeverPublished(t *testing.T) {
+func TestEmptyRingIsNotPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told error
-		f := NewFeed(Config{OnUnpublishable: func(err error) { told = err }})
+		var called error
+		f := NewPublisher(Config{OnUnpublishable: func(err error) { called = err }})
 		defer f.Stop()
 		f.Publish(members(3))
 		before := f.Status()
 		f.Publish(nil)
 		time.Sleep(time.Second)
-		if f.Status() != before || told == nil {
-			t.Errorf("status %+v, before it was %+v; told %v", f.Status(), before, told)
+		if f.Status() != before || called == nil {
+			t.Errorf("got status %+v, want it unchanged: %+v; unpublishable %v", f.Status(), before, called)
 		}
 	})
 }
 
-func TestAStormIsOneUpdate(t *testing.T) {
+func TestManyChangesAreOneUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFeed(Config{})
+		f := NewPublisher(Config{})
 		defer f.Stop()
 		f.Publish(members(1))
 		for n := range 50 {
@@ -281,14 +281,14 @@ func TestAStormIsOneUpdate(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if s := f.Status(); s.Updates != 2 || s.Endpoints != 51 {
-			t.Errorf("50 changes in 50 ms gave %+v", s)
+			t.Errorf("got status %+v after 50 changes in 50 ms, want one update", s)
 		}
 	})
 }
 
-func TestTheSameListIsNoUpdate(t *testing.T) {
+func TestEqualListIsNotAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFeed(Config{})
+		f := NewPublisher(Config{})
 		defer f.Stop()
 		f.Publish(three())
 		before := f.Status()
@@ -296,76 +296,76 @@ func TestTheSameListIsNoUpdate(t *testing.T) {
 		again[1].Version = "for people"
 		f.Publish(again)
 		time.Sleep(time.Second)
-		f.Publish(members(3)) // there and back within the time that changes are gathered
+		f.Publish(members(3)) // changed and changed back within Config.Delay
 		f.Publish(three())
 		time.Sleep(time.Second)
 		if f.Status() != before {
-			t.Errorf("status %+v, before it was %+v", f.Status(), before)
+			t.Errorf("got status %+v, want it unchanged: %+v", f.Status(), before)
 		}
 	})
 }
 
-func TestARefusalIsNotedAndNotAnsweredWithTheSame(t *testing.T) {
-	var mu sync.Mutex // guards told
-	var told []Refusal
-	config := Config{Gather: time.Millisecond, OnRefusal: func(r Refusal) {
+func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
+	var mu sync.Mutex // guards called
+	var called []NACK
+	config := Config{Delay: time.Millisecond, OnNACK: func(n NACK) {
 		mu.Lock()
 		defer mu.Unlock()
-		told = append(told, r)
+		called = append(called, n)
 	}}
-	each(t, config, func(t *testing.T, f *Feed, dial func() client) {
+	each(t, config, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(members(1))
 		c := dial()
-		// A type of which a client is always sent everything, and one that changes.
+		// A type that is always sent completely, and one that changes.
 		for _, typeURL := range []string{resource.ListenerType, resource.EndpointType} {
 			c.subscribe(typeURL)
-			c.refuse(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*maxWords))
+			c.nack(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*maxText))
 		}
 		f.Publish(members(2))
-		// Had a refusal been answered with the same, that would be the next answer.
+		// If the rejected update were sent again, it would be the next response.
 		a := c.next()
 		wantEndpoints(t, a, members(2))
-		c.take(a)
+		c.ack(a)
 		s := f.Status()
 		want := "no thanks  [31m!"
-		if s.Refusals != 2 || s.LastRefusal == nil || !strings.HasPrefix(s.LastRefusal.Reason, want) ||
-			len(s.LastRefusal.Reason) > maxWords || s.LastRefusal.Node != "proxy-1" ||
-			s.LastRefusal.Resource != "ClusterLoadAssignment" {
-			t.Errorf("status %+v, last refusal %+v", s, s.LastRefusal)
+		if s.NACKs != 2 || s.LastNACK == nil || !strings.HasPrefix(s.LastNACK.Reason, want) ||
+			len(s.LastNACK.Reason) > maxText || s.LastNACK.Node != "proxy-1" ||
+			s.LastNACK.Resource != "ClusterLoadAssignment" {
+			t.Errorf("got status %+v, last NACK %+v", s, s.LastNACK)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if len(told) != 1 {
-			t.Errorf("two refusals in a moment were told of %d times", len(told))
+		if len(called) != 1 {
+			t.Errorf("two NACKs at once: got %d calls, want 1", len(called))
 		}
-		told = nil
+		called = nil
 	})
 }
 
-func TestRefusalsAreToldOncePerSecond(t *testing.T) {
+func TestOnNACKIsCalledOncePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := 0
-		f := NewFeed(Config{OnRefusal: func(Refusal) { told++ }})
+		called := 0
+		f := NewPublisher(Config{OnNACK: func(NACK) { called++ }})
 		defer f.Stop()
 		for range 100 {
-			f.refused(nil, resource.EndpointType, "no")
+			f.nacked(nil, resource.EndpointType, "no")
 			time.Sleep(30 * time.Millisecond)
 		}
-		if told != 3 || f.Status().Refusals != 100 {
-			t.Errorf("100 refusals in 3 s: told of %d, counted %d", told, f.Status().Refusals)
+		if called != 3 || f.Status().NACKs != 100 {
+			t.Errorf("100 NACKs in 3 s: got %d calls, %d counted", called, f.Status().NACKs)
 		}
 	})
 }
 
-// A client that comes from another process of the feed says which version it had there.
-func TestAClientOfTheFormerProcessGetsTheRing(t *testing.T) {
-	config := Config{Gather: time.Millisecond}
-	former := NewFeed(config)
+// A client of another process sends the version that it had there.
+func TestClientOfAnotherProcessGetsTheRing(t *testing.T) {
+	config := Config{Delay: time.Millisecond}
+	former := NewPublisher(config)
 	former.Publish(members(5))
 	c := newSotw(t, serve(t, former))
 	c.subscribe(resource.EndpointType)
-	c.take(c.next())
-	next := NewFeed(config)
+	c.ack(c.next())
+	next := NewPublisher(config)
 	next.Publish(members(2))
 	again := newSotw(t, serve(t, next))
 	again.held = c.held
@@ -373,15 +373,15 @@ func TestAClientOfTheFormerProcessGetsTheRing(t *testing.T) {
 	a := again.next()
 	wantEndpoints(t, a, members(2))
 	if a.version == c.held[resource.EndpointType] {
-		t.Errorf("two processes gave two rings the version %s", a.version)
+		t.Errorf("two processes have the version %s for different rings", a.version)
 	}
-	again.refuse(a, "no")
+	again.nack(a, "no")
 	next.Publish(members(3))
 	wantEndpoints(t, again.next(), members(3))
 }
 
-func TestTypesOfOtherServersAreLeftWithoutAnAnswer(t *testing.T) {
-	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+func TestUnknownTypesGetNoResponse(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(members(1))
 		c := dial()
 		c.subscribe(resource.SecretType)
@@ -403,27 +403,27 @@ func recvError(c client) error {
 	return nil
 }
 
-func wantTurned(t *testing.T, f *Feed, err error) {
+func wantRefused(t *testing.T, f *Publisher, err error) {
 	t.Helper()
-	if grpcstatus.Code(err) != codes.ResourceExhausted || f.Status().Turned != 1 {
+	if grpcstatus.Code(err) != codes.ResourceExhausted || f.Status().ClientsRefused != 1 {
 		t.Errorf("got %v; status %+v", err, f.Status())
 	}
 }
 
 // The library waits for all types of a stream with one reflect.Select, which panics at 65 536.
-func TestAStreamMayAskForSoManyTypes(t *testing.T) {
-	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+func TestTypesOfAStreamAreLimited(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(members(1))
 		c := dial()
 		for i := range maxTypes + 1 {
 			c.subscribe(fmt.Sprint("type.googleapis.com/T", i))
 		}
-		wantTurned(t, f, recvError(c))
+		wantRefused(t, f, recvError(c))
 	})
 }
 
-func TestAStreamMayNameSoManyResources(t *testing.T) {
-	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+func TestResourceNamesOfAStreamAreLimited(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(members(1))
 		names := make([]string, maxNames+1)
 		for i := range names {
@@ -433,32 +433,32 @@ func TestAStreamMayNameSoManyResources(t *testing.T) {
 		switch c := c.(type) {
 		case *sotwClient:
 			c.send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNames: names})
-		case *deltaClient: // in parts
+		case *deltaClient: // in two requests
 			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: names[:maxNames]})
 			c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: names[maxNames:]})
 		}
-		wantTurned(t, f, recvError(c))
+		wantRefused(t, f, recvError(c))
 	})
 }
 
-func TestAFeedHasSoManyClients(t *testing.T) {
-	each(t, Config{MaxStreams: 1}, func(t *testing.T, f *Feed, dial func() client) {
+func TestClientsAreLimited(t *testing.T) {
+	each(t, Config{MaxStreams: 1}, func(t *testing.T, f *Publisher, dial func() client) {
 		f.Publish(members(1))
 		first := dial()
 		first.subscribe(resource.EndpointType)
 		first.next()
-		// One connection has no more streams than the feed; the second client has a connection of its own.
+		// The limit applies to one connection, too; the second client has another connection.
 		if err := f.enter(); grpcstatus.Code(err) != codes.ResourceExhausted {
-			t.Errorf("the second of one client: %v", err)
+			t.Errorf("second stream of one client: got %v", err)
 		}
-		if s := f.Status(); s.Subscribers != 1 || s.Turned != 1 || s.MaxSubscribers != 1 {
-			t.Errorf("status %+v", s)
+		if s := f.Status(); s.Clients != 1 || s.ClientsRefused != 1 || s.MaxClients != 1 {
+			t.Errorf("got status %+v", s)
 		}
 	})
 }
 
-func TestAClientThatGoesIsNoSubscriber(t *testing.T) {
-	f := NewFeed(Config{})
+func TestDisconnectedClientIsNotCounted(t *testing.T) {
+	f := NewPublisher(Config{})
 	ads := serve(t, f)
 	f.Publish(members(1))
 	c := newSotw(t, ads)
@@ -468,29 +468,29 @@ func TestAClientThatGoesIsNoSubscriber(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := c.s.Recv(); err == nil {
-		t.Fatal("the stream goes on")
+		t.Fatal("the stream is open")
 	}
-	if n := f.Status().Subscribers; n != 0 {
-		t.Errorf("%d subscribers", n)
+	if n := f.Status().Clients; n != 0 {
+		t.Errorf("got %d clients, want 0", n)
 	}
 }
 
-func TestStopEndsStreamsThatWaitForARing(t *testing.T) {
-	each(t, Config{}, func(t *testing.T, f *Feed, dial func() client) {
+func TestStopEndsWaitingStreams(t *testing.T) {
+	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
 		c := dial()
 		c.subscribe(resource.EndpointType)
 		f.Stop()
 		if err := recvError(c); err == nil {
-			t.Error("the stream goes on")
+			t.Error("the stream is open")
 		}
 		f.Publish(members(1))
 		if s := f.Status(); s.Updates != 0 {
-			t.Errorf("a feed that was stopped published %+v", s)
+			t.Errorf("after Stop: got status %+v", s)
 		}
 	})
 }
 
-// Whatever a client sends, the feed goes on for the others.
+// No request of a client affects the others.
 func FuzzRequests(f *testing.F) {
 	for _, q := range []proto.Message{
 		&discoveryv3.DiscoveryRequest{},
@@ -514,7 +514,7 @@ func FuzzRequests(f *testing.F) {
 		}
 		f.Add(b, b, true)
 	}
-	feed := NewFeed(Config{Gather: time.Millisecond})
+	feed := NewPublisher(Config{Delay: time.Millisecond})
 	ads := serve(f, feed)
 	feed.Publish(members(3))
 	f.Fuzz(func(t *testing.T, first, second []byte, increments bool) {
@@ -536,7 +536,7 @@ func fuzzSotw(t *testing.T, ads discoveryv3.AggregatedDiscoveryServiceClient, re
 	for _, b := range requests {
 		q := new(discoveryv3.DiscoveryRequest)
 		if proto.Unmarshal(b, q) == nil && c.s.Send(q) != nil {
-			return // the feed has ended this stream
+			return // the publisher has ended this stream
 		}
 	}
 	drain(c.s.CloseSend, func() error { _, err := c.s.Recv(); return err })

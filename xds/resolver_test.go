@@ -21,17 +21,17 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// followed is a Follower under way.
-type followed struct {
-	*Follower
+// resolving is a running Resolver.
+type resolving struct {
+	*Resolver
 	t      *testing.T
 	lists  chan []ring.Member
 	events chan string
 }
 
-func follow(t *testing.T, c FollowerConfig) *followed {
+func resolve(t *testing.T, c ResolverConfig) *resolving {
 	t.Helper()
-	d := &followed{t: t, lists: make(chan []ring.Member, 16), events: make(chan string, 64)}
+	d := &resolving{t: t, lists: make(chan []ring.Member, 16), events: make(chan string, 64)}
 	c.OnEvent = func(what string, err error) {
 		if err != nil {
 			what += ": " + err.Error()
@@ -39,44 +39,44 @@ func follow(t *testing.T, c FollowerConfig) *followed {
 		d.events <- what
 	}
 	var err error
-	if d.Follower, err = NewFollower(c); err != nil {
+	if d.Resolver, err = NewResolver(c); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- d.Follow(ctx, func(members []ring.Member) { d.lists <- members }) }()
+	go func() { done <- d.Resolve(ctx, func(members []ring.Member) { d.lists <- members }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("Follow: %v", err)
+			t.Errorf("Resolve: %v", err)
 		}
 	})
 	return d
 }
 
 // want waits for the next list and compares it with members, in the order of the ring.
-func (d *followed) want(members []ring.Member) {
+func (d *resolving) want(members []ring.Member) {
 	d.t.Helper()
 	want := slices.Clone(members)
 	for i := range want {
-		want[i].HashKey, want[i].Zone, want[i].Version = want[i].Key(), "", "" // the feed does not carry the latter
+		want[i].HashKey, want[i].Zone, want[i].Version = want[i].Key(), "", "" // the endpoints do not have the latter
 	}
 	slices.SortFunc(want, func(a, b ring.Member) int { return strings.Compare(a.HashKey, b.HashKey) })
 	if got := <-d.lists; !slices.Equal(got, want) {
-		d.t.Fatalf("got the members\n%v; want\n%v", got, want)
+		d.t.Fatalf("got members\n%v\nwant\n%v", got, want)
 	}
 }
 
-// wantEvent waits for an event with part in it.
-func (d *followed) wantEvent(part string) {
+// wantEvent waits for an event that contains part.
+func (d *resolving) wantEvent(part string) {
 	d.t.Helper()
 	if got := <-d.events; !strings.Contains(got, part) {
-		d.t.Fatalf("told %q; want %q in it", got, part)
+		d.t.Fatalf("got event %q, want one with %q", got, part)
 	}
 }
 
-// feedAt serves a feed at addr until the returned function is called, at the latest when the test ends.
-func feedAt(t *testing.T, addr string, f *Feed) (bound string, stop func()) {
+// publisherAt serves a publisher at addr until the returned function is called or the test ends.
+func publisherAt(t *testing.T, addr string, f *Publisher) (bound string, stop func()) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -93,17 +93,17 @@ func feedAt(t *testing.T, addr string, f *Feed) (bound string, stop func()) {
 	return ln.Addr().String(), stop
 }
 
-func newFeedAt(t *testing.T, addr string, list []ring.Member) (f *Feed, bound string, stop func()) {
+func newPublisherAt(t *testing.T, addr string, list []ring.Member) (f *Publisher, bound string, stop func()) {
 	t.Helper()
-	f = NewFeed(Config{Gather: time.Millisecond})
+	f = NewPublisher(Config{Delay: time.Millisecond})
 	f.Publish(list)
-	bound, stop = feedAt(t, addr, f)
+	bound, stop = publisherAt(t, addr, f)
 	return f, bound, stop
 }
 
-func TestFollowerHasTheRingOfItsFeed(t *testing.T) {
-	f, addr, _ := newFeedAt(t, "127.0.0.1:0", three())
-	d := follow(t, FollowerConfig{Addresses: []string{addr}})
+func TestResolverHasTheRingOfThePublisher(t *testing.T) {
+	f, addr, _ := newPublisherAt(t, "127.0.0.1:0", three())
+	d := resolve(t, ResolverConfig{Addresses: []string{addr}})
 	d.want(three())
 	joined := append(three(), ring.Member{ID: "d", Addr: "10.0.0.8:7072"})
 	f.Publish(joined)
@@ -113,11 +113,11 @@ func TestFollowerHasTheRingOfItsFeed(t *testing.T) {
 	d.want(joined)
 	f.Publish(joined[2:])
 	d.want(joined[2:])
-	if s := d.Status(); s.Feed != addr || s.Updates != 4 || s.Members != 2 || s.Refusals+s.Losses != 0 {
-		t.Errorf("status %+v", s)
+	if s := d.Status(); s.Publisher != addr || s.Updates != 4 || s.Members != 2 || s.NACKs+s.Losses != 0 {
+		t.Errorf("got status %+v", s)
 	}
-	if s := f.Status(); s.Refusals != 0 || s.Subscribers != 1 {
-		t.Errorf("status of the feed %+v", s)
+	if s := f.Status(); s.NACKs != 0 || s.Clients != 1 {
+		t.Errorf("status of the publisher: got %+v", s)
 	}
 	list := mustEndpoints(t, joined).(*endpointv3.ClusterLoadAssignment)
 	read, err := Members(list)
@@ -125,7 +125,7 @@ func TestFollowerHasTheRingOfItsFeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if mustRing(t, read).ID() != mustRing(t, joined).ID() {
-		t.Error("the follower's ring has another id than the members' own")
+		t.Error("the ring of the resolver has another id than that of the members")
 	}
 }
 
@@ -138,71 +138,71 @@ func mustRing(t *testing.T, members []ring.Member) *ring.Ring {
 	return r
 }
 
-func TestFollowerKeepsItsListWhileTheFeedIsAway(t *testing.T) {
-	_, addr, stop := newFeedAt(t, "127.0.0.1:0", members(3))
-	d := follow(t, FollowerConfig{Addresses: []string{addr}})
+func TestResolverKeepsItsListWithoutAPublisher(t *testing.T) {
+	_, addr, stop := newPublisherAt(t, "127.0.0.1:0", members(3))
+	d := resolve(t, ResolverConfig{Addresses: []string{addr}})
 	d.want(members(3))
-	d.wantEvent("following the feed at " + addr)
+	d.wantEvent("connected to the xDS publisher at " + addr)
 	stop()
-	d.wantEvent("no feed; the last list of members stays in use: follow the feed at " + addr)
-	if s := d.Status(); s.Feed != "" || s.Members != 3 || s.LastError == "" {
-		t.Errorf("status %+v", s)
+	d.wantEvent("no connection to an xDS publisher; the last list of members stays in use: publisher at " + addr)
+	if s := d.Status(); s.Publisher != "" || s.Members != 3 || s.LastError == "" {
+		t.Errorf("got status %+v", s)
 	}
-	newFeedAt(t, addr, members(4))
+	newPublisherAt(t, addr, members(4))
 	d.want(members(4))
-	d.wantEvent("following the feed at " + addr) // and no further word of the outage
+	d.wantEvent("connected to the xDS publisher at " + addr) // without another event of the outage
 }
 
-func TestAnOutageIsToldOnce(t *testing.T) {
-	f, err := NewFollower(FollowerConfig{Addresses: []string{"127.0.0.1:1"}})
+func TestOutageIsReportedOnce(t *testing.T) {
+	f, err := NewResolver(ResolverConfig{Addresses: []string{"127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if first, second := f.lost(errMute), f.lost(errMute); !first || second {
-			t.Errorf("told of the first attempt %v, of the second %v; want of the first alone", first, second)
+		if first, second := f.lost(errNoList), f.lost(errNoList); !first || second {
+			t.Errorf("reported: first attempt %v, second attempt %v; want the first only", first, second)
 		}
-		if f.Status().Silence == 0 {
-			t.Error("no silence during an outage")
+		if f.Status().ContactAge == 0 {
+			t.Error("contact age is 0 during an outage")
 		}
-		f.take("127.0.0.1:1", 3)
-		if s := f.Status().Silence; s != 0 {
-			t.Errorf("a silence of %s while there is a feed", s)
+		f.accept("127.0.0.1:1", 3)
+		if s := f.Status().ContactAge; s != 0 {
+			t.Errorf("got contact age %s while connected, want 0", s)
 		}
 	}
 }
 
-func TestFollowerTriesTheNextFeed(t *testing.T) {
-	_, one, stopOne := newFeedAt(t, "127.0.0.1:0", members(2))
-	_, two, stopTwo := newFeedAt(t, "127.0.0.1:0", members(2))
-	d := follow(t, FollowerConfig{Addresses: []string{one, two}})
+func TestResolverTriesTheNextPublisher(t *testing.T) {
+	_, one, stopOne := newPublisherAt(t, "127.0.0.1:0", members(2))
+	_, two, stopTwo := newPublisherAt(t, "127.0.0.1:0", members(2))
+	d := resolve(t, ResolverConfig{Addresses: []string{one, two}})
 	d.want(members(2))
 	stop, other := stopOne, two
-	if d.Status().Feed == two {
+	if d.Status().Publisher == two {
 		stop, other = stopTwo, one
 	}
 	stop()
 	d.want(members(2))
-	if s := d.Status(); s.Feed != other || s.Losses != 1 {
-		t.Errorf("status %+v; want the feed %s", s, other)
+	if s := d.Status(); s.Publisher != other || s.Losses != 1 {
+		t.Errorf("got status %+v, want the publisher %s", s, other)
 	}
 }
 
-// A member that was restarted while etcd is away serves a feed that knows nothing, and says nothing.
-func TestFollowerDoesNotWaitForAFeedThatSaysNothing(t *testing.T) {
-	mute, _ := feedAt(t, "127.0.0.1:0", NewFeed(Config{}))
-	d := follow(t, FollowerConfig{Addresses: []string{mute}, AnswerTimeout: time.Millisecond})
-	d.wantEvent(errMute.Error())
+// A member that was restarted while etcd is unavailable has a publisher without members.
+func TestResolverLeavesAPublisherWithoutAList(t *testing.T) {
+	mute, _ := publisherAt(t, "127.0.0.1:0", NewPublisher(Config{}))
+	d := resolve(t, ResolverConfig{Addresses: []string{mute}, AnswerTimeout: time.Millisecond})
+	d.wantEvent(errNoList.Error())
 }
 
-func TestFollowerNeedsAnAddress(t *testing.T) {
-	if _, err := NewFollower(FollowerConfig{}); err == nil {
+func TestResolverNeedsAnAddress(t *testing.T) {
+	if _, err := NewResolver(ResolverConfig{}); err == nil {
 		t.Error("no error")
 	}
 }
 
-func TestRegisterOfAFollowerWaits(t *testing.T) {
-	f, err := NewFollower(FollowerConfig{Addresses: []string{"127.0.0.1:1"}})
+func TestRegisterOfAResolverWaits(t *testing.T) {
+	f, err := NewResolver(ResolverConfig{Addresses: []string{"127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestRegisterOfAFollowerWaits(t *testing.T) {
 	}
 }
 
-// script is a feed that says what it is told to.
+// script is a publisher that sends given responses.
 type script struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	answers []*discoveryv3.DiscoveryResponse
@@ -262,15 +262,15 @@ func response(t *testing.T, version string, list proto.Message) *discoveryv3.Dis
 	}
 }
 
-// The first list is good, the second is not, the third is again.
-func TestFollowerRefusesWhatItCannotUse(t *testing.T) {
+// The second of three lists is invalid.
+func TestResolverRejectsAnInvalidList(t *testing.T) {
 	spoilt := mustEndpoints(t, members(2)).(*endpointv3.ClusterLoadAssignment)
 	delete(spoilt.GetEndpoints()[0].GetLbEndpoints()[1].GetMetadata().GetFilterMetadata(), "envoy.lb")
 	feed := &script{heard: make(chan *discoveryv3.DiscoveryRequest, 16), answers: []*discoveryv3.DiscoveryResponse{
 		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt),
 		response(t, "3", mustEndpoints(t, members(3))),
 	}}
-	d := follow(t, FollowerConfig{Addresses: []string{feed.serve(t)}, Node: "edge-1"})
+	d := resolve(t, ResolverConfig{Addresses: []string{feed.serve(t)}, Node: "edge-1"})
 	d.want(members(1))
 	d.want(members(3))
 	for i, want := range []struct{ version, nonce, reason string }{
@@ -283,14 +283,14 @@ func TestFollowerRefusesWhatItCannotUse(t *testing.T) {
 			t.Errorf("request %d is %v; want %+v", i, q, want)
 		}
 	}
-	if s := d.Status(); s.Updates != 2 || s.Refusals != 1 || s.LastError != "" {
-		t.Errorf("status %+v", s)
+	if s := d.Status(); s.Updates != 2 || s.NACKs != 1 || s.LastError != "" {
+		t.Errorf("got status %+v", s)
 	}
-	d.wantEvent("following")
+	d.wantEvent("connected to")
 	d.wantEvent("refused a list of members")
 }
 
-func TestListsThatAreRefused(t *testing.T) {
+func TestInvalidLists(t *testing.T) {
 	type list = *endpointv3.ClusterLoadAssignment
 	first := func(l list) *endpointv3.LbEndpoint { return l.GetEndpoints()[0].GetLbEndpoints()[0] }
 	socketOf := func(l list) *corev3.SocketAddress { return first(l).GetEndpoint().GetAddress().GetSocketAddress() }
@@ -321,19 +321,19 @@ func TestListsThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := mustEndpoints(t, members(2)).(list)
 			test.spoil(l)
-			got, err := listed(response(t, "1", l))
+			got, err := membersIn(response(t, "1", l))
 			if err == nil || got != nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, %v; want an error with %q", got, err, test.want)
 			}
 		})
 	}
 	other := response(t, "1", Listener())
-	if _, err := listed(other); err == nil {
-		t.Error("a listener was taken for a list of members")
+	if _, err := membersIn(other); err == nil {
+		t.Error("a listener was accepted as a list of members")
 	}
 	other.TypeUrl = resource.ListenerType
-	if _, err := listed(other); err == nil {
-		t.Error("a type that was not asked for was taken")
+	if _, err := membersIn(other); err == nil {
+		t.Error("a type that was not requested was accepted")
 	}
 }
 
@@ -341,7 +341,7 @@ func portOf(n uint32) *corev3.SocketAddress_PortValue {
 	return &corev3.SocketAddress_PortValue{PortValue: n}
 }
 
-// Whatever a feed sends is a list that a ring can be made of, or is refused.
+// A resolver accepts only lists that form a ring.
 func FuzzMembers(f *testing.F) {
 	seed, err := encode(mustEndpoints(f, three()))
 	if err != nil {
@@ -359,9 +359,9 @@ func FuzzMembers(f *testing.F) {
 			return
 		}
 		if again, err := Endpoints(members); again == nil {
-			t.Errorf("%v were taken, and cannot be passed on: %v", members, err)
+			t.Errorf("accepted %v, which cannot be published: %v", members, err)
 		} else if mustRing(t, members).Len() == 0 || errors.Is(err, errEmpty) {
-			t.Errorf("%v: nobody is on the ring", members)
+			t.Errorf("accepted %v, which form an empty ring", members)
 		}
 	})
 }

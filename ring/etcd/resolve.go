@@ -1,0 +1,210 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+const (
+	// pageSize is the number of records in one request: about 300 kB of ordinary ones.
+	pageSize = 1000
+	// listShare extends the time between full lists with the number of members, so that all of them together read at most
+	// n/listShare records a second from etcd.
+	listShare = 30 * time.Millisecond
+)
+
+// Resolve implements ring.Directory. apply must be quick: no change is read until it returns. It returns nil.
+func (d *Directory) Resolve(ctx context.Context, apply func([]ring.Member)) error {
+	r := &watcher{d: d, apply: apply}
+	d.keepTrying(ctx, &d.listing, r.session)
+	return nil
+}
+
+// Relist makes Resolve list all members now instead of at the next planned time. Call it when there is a sign that the
+// list may be wrong. It does not block.
+func (d *Directory) Relist() {
+	select {
+	case d.relist <- struct{}{}:
+	default:
+	}
+}
+
+// watcher is the state of one Resolve, used by its goroutine only.
+type watcher struct {
+	d     *Directory
+	apply func([]ring.Member)
+
+	table    *table
+	cluster  uint64        // from which the table was read
+	revision int64         // up to which the table is complete
+	applied  []ring.Member // by the last call of apply; nil before the first
+}
+
+// session lists the members and watches them until the next list is due (nil) or an error.
+func (r *watcher) session(ctx context.Context, c *clientv3.Client) error {
+	if err := r.list(ctx, c); err != nil {
+		return fmt.Errorf("list %s: %w", r.d.membersPrefix(), err)
+	}
+	r.d.lists.Add(1)
+	r.d.hold(&r.d.listing)
+	r.publish()
+	err := r.watch(ctx, c)
+	r.publish() // changes that waited for others; the next list may take long
+	if err != nil {
+		r.d.watchErrors.Add(1)
+		return fmt.Errorf("watch %s: %w", r.d.membersPrefix(), err)
+	}
+	return nil
+}
+
+// publish applies the table unless it is unchanged since the last time.
+func (r *watcher) publish() {
+	members := r.table.members()
+	r.d.members.Store(int64(len(members)))
+	if r.applied != nil && slices.Equal(members, r.applied) {
+		return
+	}
+	r.applied = slices.Clone(members) // apply owns the list
+	r.apply(members)
+}
+
+// list reads the whole directory into a new table, page by page. All pages have the revision of the first.
+func (r *watcher) list(ctx context.Context, c *clientv3.Client) error {
+	t := newTable(r.d.membersPrefix(), r.d.reject)
+	from, end := t.prefix, clientv3.GetPrefixRangeEnd(t.prefix)
+	var revision int64 // of the first page
+	for limit := int64(pageSize); ; {
+		page, err := r.page(ctx, c, from, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision))
+		if codeOf(err) == codes.ResourceExhausted && limit > 1 {
+			limit /= 2 // the page was larger than maxMessage: there are records that are far too large
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if revision == 0 {
+			revision, r.cluster = page.Header.Revision, page.Header.ClusterId
+		}
+		for _, kv := range page.Kvs {
+			t.put(string(kv.Key), kv.Value, kv.ModRevision)
+		}
+		if !page.More || len(page.Kvs) == 0 {
+			break
+		}
+		from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	}
+	r.table, r.revision = t, revision
+	r.d.recordContact(revision)
+	return nil
+}
+
+func (r *watcher) page(ctx context.Context, c *clientv3.Client, from string, opts ...clientv3.OpOption) (
+	*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.d.timing.request)
+	defer cancel()
+	return c.Get(ctx, from, opts...)
+}
+
+// relistAfter returns the time until the next full list. Lists find what a watch misses: the client resumes a watch by
+// itself after a reconnect, and when etcd was restored to an earlier revision, it misses all changes before the revision
+// that it waits for.
+func (r *watcher) relistAfter() time.Duration {
+	due := max(r.d.timing.list, time.Duration(len(r.table.listed))*listShare)
+	return due - rand.N(due/5+1) // so that the members do not list at the same time
+}
+
+var errStalled = errors.New("no response from etcd")
+
+// watch applies the changes since the list. It returns nil when the next list is due.
+func (r *watcher) watch(ctx context.Context, c *clientv3.Client) error {
+	due, cancel := context.WithTimeout(ctx, r.relistAfter())
+	defer cancel()
+	ctx, stop := context.WithCancelCause(clientv3.WithRequireLeader(due))
+	defer stop(nil)
+	stall := time.AfterFunc(r.d.timing.stall, func() { stop(errStalled) })
+	defer stall.Stop()
+
+	// From the revision of the list, not the next one: while a watch waits for a future revision, etcd does not answer
+	// progress requests. The changes of that revision are already in the table, and applying them again has no effect.
+	changes := c.Watch(ctx, r.table.prefix, clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithRev(r.revision))
+	err := r.consume(ctx, c, changes, func() { stall.Reset(r.d.timing.stall) })
+	switch {
+	case due.Err() != nil:
+		return nil
+	case context.Cause(ctx) != nil:
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// consume applies changes to the table until the watch ends. It returns nil when a list is requested. Changes within
+// timing.settle are published together.
+func (r *watcher) consume(ctx context.Context, c *clientv3.Client, changes clientv3.WatchChan, alive func()) error {
+	progress := time.NewTicker(r.d.timing.progress)
+	defer progress.Stop()
+	var settled <-chan time.Time
+	for {
+		select {
+		case change, ok := <-changes:
+			if !ok {
+				return errors.New("watch ended")
+			}
+			if err := r.applyChange(change); err != nil {
+				return err
+			}
+			alive()
+			if len(change.Events) > 0 && settled == nil {
+				settled = time.After(r.d.timing.settle)
+			}
+		case <-r.d.relist:
+			return nil
+		case <-settled:
+			settled = nil
+			r.publish()
+		case <-progress.C:
+			if err := c.RequestProgress(ctx); err != nil {
+				return fmt.Errorf("request progress: %w", err)
+			}
+		}
+	}
+}
+
+// applyChange applies the events of one change to the table. An error is a reason to list.
+func (r *watcher) applyChange(change clientv3.WatchResponse) error {
+	if err := change.Err(); err != nil {
+		return err
+	}
+	if change.Header.ClusterId != r.cluster {
+		return fmt.Errorf("cluster id is %x, was %x", change.Header.ClusterId, r.cluster)
+	}
+	if change.Header.Revision < r.revision {
+		return fmt.Errorf("revision went back from %d to %d", r.revision, change.Header.Revision)
+	}
+	r.revision = change.Header.Revision
+	r.d.recordContact(r.revision)
+	for _, e := range change.Events {
+		r.applyEvent(e)
+	}
+	return nil
+}
+
+func (r *watcher) applyEvent(e *clientv3.Event) {
+	key := string(e.Kv.Key)
+	if e.Type == clientv3.EventTypePut {
+		r.table.put(key, e.Kv.Value, e.Kv.ModRevision)
+		return
+	}
+	if r.table.leaving(key) {
+		r.publish() // without waiting: apply must see the member as leaving before it is gone
+	}
+	r.table.delete(key)
+}

@@ -1,0 +1,277 @@
+// Package xds publishes the ring as xDS resources, so that an Envoy or a gRPC client beside an application sends each
+// request to the member that owns its key. Endpoints, Cluster, Listener and Routes build the resources. A Publisher serves
+// them over ADS, in both the state-of-the-world and the incremental protocol, and a Resolver is a sidecar's client of it.
+package xds
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/grpc"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// Config configures a Publisher. Every field may be zero.
+type Config struct {
+	// Size is the size of the ring.
+	Size ring.Size
+	// Delay is how long a change waits for others, so that clients receive only the last of them; 100 ms by default.
+	Delay time.Duration
+	// MaxStreams limits the clients; 256 by default. A publisher serves the proxies of one pod.
+	MaxStreams int
+	// OnNACK is called when a client rejects an update, at most once a second. It must be quick. May be nil.
+	OnNACK func(NACK)
+	// OnUnpublishable is called with the members that cannot be published, and why. It must be quick and not call the
+	// Publisher. May be nil.
+	OnUnpublishable func(error)
+}
+
+func (c Config) withDefaults() Config {
+	size := ring.DefaultSize()
+	c.Size = ring.Size{Min: cmp.Or(c.Size.Min, size.Min), Max: cmp.Or(c.Size.Max, size.Max)}
+	c.Delay = cmp.Or(c.Delay, 100*time.Millisecond)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
+	if c.OnNACK == nil {
+		c.OnNACK = func(NACK) {}
+	}
+	if c.OnUnpublishable == nil {
+		c.OnUnpublishable = func(error) {}
+	}
+	return c
+}
+
+// NACK is the rejection of an update by a client, which keeps its last good configuration.
+type NACK struct {
+	At time.Time
+	// Node is the id of the client, Resource the type that it rejected, and Reason its error. All are printable and of
+	// limited length.
+	Node, Resource, Reason string
+}
+
+// Status is a snapshot of a Publisher.
+type Status struct {
+	// Version is the version of the endpoints; empty before the first list of members.
+	Version string
+	// Endpoints is the number of members in it, leaving ones included.
+	Endpoints int
+	// Clients is the number of open streams, and MaxClients their limit.
+	Clients, MaxClients int
+	// Updates counts versions, NACKs the updates that clients rejected, and ClientsRefused the streams that were refused or
+	// ended because their client exceeded a limit.
+	Updates, NACKs, ClientsRefused int64
+	// LastNACK is nil before the first one.
+	LastNACK *NACK
+}
+
+// Publisher serves a ring to proxies. Clients wait for the first Publish and meanwhile keep their configuration.
+type Publisher struct {
+	config    Config
+	prefix    string // of versions; differs between processes
+	endpoints *cache.LinearCache
+	sotw      sotw.Server
+	delta     delta.Server
+	grpc      *grpc.Server
+	ctx       context.Context // canceled by Stop, which ends all streams
+	cancel    context.CancelFunc
+	known     chan struct{} // closed when there is a first list of members
+
+	mu      sync.Mutex // guards the rest
+	pending []ring.Member
+	delay   *time.Timer // runs while there are pending changes
+	stopped bool
+	sent    []byte    // the endpoints as published
+	called  time.Time // when OnNACK was last called
+	status  Status
+}
+
+// NewPublisher returns a Publisher that has nothing to publish yet.
+func NewPublisher(c Config) *Publisher {
+	p := &Publisher{config: c.withDefaults(), prefix: strings.ToLower(rand.Text()[:8]) + "-", known: make(chan struct{})}
+	p.status.MaxClients = p.config.MaxStreams
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.endpoints = cache.NewLinearCache(resource.EndpointType, cache.WithVersionPrefix(p.prefix))
+	resources := &cache.MuxCache{
+		Classify:      func(q *cache.Request) string { return served(q.GetTypeUrl()) },
+		ClassifyDelta: func(q *cache.DeltaRequest) string { return served(q.GetTypeUrl()) },
+		Caches: map[string]cache.Cache{
+			resource.EndpointType: p.endpoints,
+			resource.ClusterType:  p.lazy(resource.ClusterType, func() types.Resource { return Cluster(p.config.Size) }),
+			resource.ListenerType: p.lazy(resource.ListenerType, func() types.Resource { return Listener() }),
+			resource.RouteType:    p.lazy(resource.RouteType, func() types.Resource { return Routes() }),
+			"":                    empty{},
+		},
+	}
+	p.sotw = sotw.NewServer(p.ctx, resources, nil)
+	p.delta = delta.NewServer(p.ctx, resources, nil)
+	p.grpc = p.newGRPC()
+	return p
+}
+
+// lazy is a cache of one constant resource that is built at the first request: Envoy makes none, and the first message of
+// these types costs about 30 ms and a megabyte of descriptors.
+type lazy func() *cache.LinearCache
+
+func (p *Publisher) lazy(typeURL string, build func() types.Resource) lazy {
+	return sync.OnceValue(func() *cache.LinearCache {
+		return cache.NewLinearCache(typeURL, cache.WithVersionPrefix(p.prefix),
+			cache.WithInitialResources(map[string]types.Resource{Name: build()}))
+	})
+}
+
+func (l lazy) CreateWatch(q *cache.Request, s cache.Subscription, to chan cache.Response) (func(), error) {
+	return l().CreateWatch(q, s, to)
+}
+
+func (l lazy) CreateDeltaWatch(q *cache.DeltaRequest, s cache.Subscription, to chan cache.DeltaResponse) (func(), error) {
+	return l().CreateDeltaWatch(q, s, to)
+}
+
+func (l lazy) Fetch(ctx context.Context, q *cache.Request) (cache.Response, error) {
+	return l().Fetch(ctx, q)
+}
+
+// served is the key of the cache for a type. Types that only other servers have need a cache, too: without one, a request
+// for them would end the stream.
+func served(typeURL string) string {
+	switch typeURL {
+	case resource.EndpointType, resource.ClusterType, resource.ListenerType, resource.RouteType:
+		return typeURL
+	}
+	return ""
+}
+
+// empty is a cache that never has a resource.
+type empty struct{}
+
+func (empty) CreateWatch(*cache.Request, cache.Subscription, chan cache.Response) (func(), error) {
+	return nil, nil
+}
+
+func (empty) CreateDeltaWatch(*cache.DeltaRequest, cache.Subscription, chan cache.DeltaResponse) (func(), error) {
+	return nil, nil
+}
+
+func (empty) Fetch(context.Context, *cache.Request) (cache.Response, error) {
+	return nil, errors.New("unary requests are not supported: use a stream")
+}
+
+// Publish makes members the endpoints; see Endpoints. It publishes the first list immediately, and later ones after
+// Config.Delay unless they are equal to the last one. It does not publish an empty ring, and does not keep members.
+func (p *Publisher) Publish(members []ring.Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return
+	}
+	p.pending = append([]ring.Member(nil), members...)
+	switch {
+	case p.sent == nil:
+		p.flushLocked()
+	case p.delay == nil:
+		p.delay = time.AfterFunc(p.config.Delay, p.flush)
+	}
+}
+
+func (p *Publisher) flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = nil
+	if !p.stopped {
+		p.flushLocked()
+	}
+}
+
+func (p *Publisher) flushLocked() {
+	list, err := Endpoints(p.pending)
+	if list != nil {
+		err = errors.Join(err, p.sendLocked(list))
+	}
+	if err != nil {
+		p.config.OnUnpublishable(fmt.Errorf("publish %d members to xDS clients: %w", len(p.pending), err))
+	}
+}
+
+func (p *Publisher) sendLocked(list *endpointv3.ClusterLoadAssignment) error {
+	encoded, err := encode(list)
+	if err != nil || bytes.Equal(encoded, p.sent) {
+		return err
+	}
+	if err := p.endpoints.UpdateResource(Name, list); err != nil {
+		return err
+	}
+	if p.sent == nil {
+		close(p.known)
+	}
+	p.sent = encoded
+	p.status.Updates++
+	// the same number that the cache uses
+	p.status.Version = p.prefix + strconv.FormatInt(p.status.Updates, 10)
+	p.status.Endpoints = len(list.GetEndpoints()[0].GetLbEndpoints())
+	return nil
+}
+
+// Status returns a snapshot.
+func (p *Publisher) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status
+}
+
+// nacked records a NACK.
+func (p *Publisher) nacked(node *corev3.Node, typeURL, reason string) {
+	n := NACK{At: time.Now(), Node: printable(node.GetId()), Resource: shortName(typeURL), Reason: printable(reason)}
+	if p.record(n) {
+		p.config.OnNACK(n)
+	}
+}
+
+// callEvery keeps a client that sends NACKs continuously from filling the log.
+const callEvery = time.Second
+
+// record reports whether it is time to call OnNACK.
+func (p *Publisher) record(n NACK) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.status.NACKs++
+	p.status.LastNACK = &n
+	if n.At.Sub(p.called) < callEvery {
+		return false
+	}
+	p.called = n.At
+	return true
+}
+
+// shortName is the last part of a type URL: ClusterLoadAssignment.
+func shortName(typeURL string) string {
+	return printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
+}
+
+// maxText limits each text of a client, in bytes.
+const maxText = 512
+
+// printable truncates the text of a client and makes it safe for a log and a terminal.
+func printable(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), maxText)], "?")
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
