@@ -287,7 +287,7 @@ func TestResolverRejectsAnInvalidList(t *testing.T) {
 		t.Errorf("got status %+v", s)
 	}
 	d.wantEvent("connected to")
-	d.wantEvent("refused a list of members")
+	d.wantEvent("rejected a list of members")
 }
 
 func TestInvalidLists(t *testing.T) {
