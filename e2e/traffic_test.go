@@ -418,7 +418,7 @@ func (a *actor) get(i int, table table, key string, noCache bool, minVersion int
 	return op
 }
 
-func isAbsent(problem []byte) bool { return bytes.Contains(problem, []byte("problems/absent")) }
+func isAbsent(problem []byte) bool { return bytes.Contains(problem, []byte("problems/not-found")) }
 
 // batch reads many keys at once through sidecar i.
 func (a *actor) batch(i int, table table, keys []string) {

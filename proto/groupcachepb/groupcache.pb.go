@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: groupcachepb/groupcache.proto
 
-// The protocol of the key-value cache that came before Ringside. Its clients work unchanged: every name and number in this
-// file is on the wire already, and stays.
+// The protocol of the key-value cache that Ringside replaces. Its clients work unchanged: the names and numbers in this
+// file are those that they use.
 
 package groupcachepb
 
@@ -79,10 +79,10 @@ func (x *GetRequest) GetKey() string {
 	return ""
 }
 
-// GetResponse is an entry that exists.
+// GetResponse is an existing entry.
 type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value as the origin gave it: the row as a JSON object, or one raw column.
+	// The value as the origin returned it: the row as a JSON object, or one raw column.
 	Value         []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

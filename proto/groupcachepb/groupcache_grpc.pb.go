@@ -4,8 +4,8 @@
 // - protoc             (unknown)
 // source: groupcachepb/groupcache.proto
 
-// The protocol of the key-value cache that came before Ringside. Its clients work unchanged: every name and number in this
-// file is on the wire already, and stays.
+// The protocol of the key-value cache that Ringside replaces. Its clients work unchanged: the names and numbers in this
+// file are those that they use.
 
 package groupcachepb
 
@@ -29,13 +29,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// GroupCache is answered on the local listeners and on the peer listener. New clients use ringside.v1.Cache, which says
+// GroupCache is served on the local listeners and on the peer listener. New clients use ringside.v1.Cache, which reports
 // how old a value is.
 //
-// Errors are those of ringside.v1.Cache.Get: NOT_FOUND for an absent key or an unknown group, UNAVAILABLE while the
-// origin fails and nothing is held, and so on, with google.rpc details.
+// Errors are those of ringside.v1.Cache.Get, with google.rpc details: NOT_FOUND for a key that does not exist or an unknown
+// group, UNAVAILABLE while the origin fails and memory has no usable value, and so on.
 type GroupCacheClient interface {
-	// Get answers one key.
+	// Get reads one key.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 }
 
@@ -61,13 +61,13 @@ func (c *groupCacheClient) Get(ctx context.Context, in *GetRequest, opts ...grpc
 // All implementations must embed UnimplementedGroupCacheServer
 // for forward compatibility.
 //
-// GroupCache is answered on the local listeners and on the peer listener. New clients use ringside.v1.Cache, which says
+// GroupCache is served on the local listeners and on the peer listener. New clients use ringside.v1.Cache, which reports
 // how old a value is.
 //
-// Errors are those of ringside.v1.Cache.Get: NOT_FOUND for an absent key or an unknown group, UNAVAILABLE while the
-// origin fails and nothing is held, and so on, with google.rpc details.
+// Errors are those of ringside.v1.Cache.Get, with google.rpc details: NOT_FOUND for a key that does not exist or an unknown
+// group, UNAVAILABLE while the origin fails and memory has no usable value, and so on.
 type GroupCacheServer interface {
-	// Get answers one key.
+	// Get reads one key.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	mustEmbedUnimplementedGroupCacheServer()
 }

@@ -28,7 +28,7 @@ func TestShowGoesThroughTheCache(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := d.show(showOf("none"))
-			wantProblem(t, "none", err, "absent")
+			wantProblem(t, "none", err, "not-found")
 		}
 	})
 	if n := fake.Queries(); n != 2 {
@@ -47,7 +47,7 @@ func TestChangesTakeTheWayOfAllWrites(t *testing.T) {
 	fake := origintest.New(nil)
 	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
 		m := sample("CNF-001")
-		if _, err := d.show(showOf(m.GetCnfId())); problemOf(err) != "absent" {
+		if _, err := d.show(showOf(m.GetCnfId())); problemOf(err) != "not-found" {
 			t.Fatal(err)
 		}
 		asked := fake.Queries()
@@ -60,7 +60,7 @@ func TestChangesTakeTheWayOfAllWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = d.show(showOf("CNF-001"))
-		wantProblem(t, "after delete", err, "absent")
+		wantProblem(t, "after delete", err, "not-found")
 		if n := fake.Queries() - asked; n != 0 {
 			t.Errorf("%d queries", n)
 		}
@@ -410,7 +410,7 @@ func TestBatchAnswersEachIDOnItsOwn(t *testing.T) {
 	fake := origintest.New(map[string]string{"a": string(encodeRow(sample("a")))})
 	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
 		got, err := d.batch("a", "none", "", "a")
-		if err != nil || !slices.Equal(got, []string{"12.5", "absent", "invalid-request", "12.5"}) {
+		if err != nil || !slices.Equal(got, []string{"12.5", "not-found", "invalid-request", "12.5"}) {
 			t.Errorf("%v, %v", got, err)
 		}
 		_, err = d.batch()

@@ -207,11 +207,11 @@ func testLife(t *testing.T, _ database, d door) {
 		t.Fatalf("%d, %v", version, err)
 	}
 	_, err = d.show(showOf(m.GetCnfId()))
-	wantProblem(t, "show", err, "absent")
+	wantProblem(t, "show", err, "not-found")
 	_, err = d.update(updateOf(m))
-	wantProblem(t, "update", err, "absent")
+	wantProblem(t, "update", err, "not-found")
 	_, err = d.remove(&cnfmetricsv1.DeleteCnfMetricRequest{CnfId: m.GetCnfId()})
-	wantProblem(t, "delete", err, "absent")
+	wantProblem(t, "delete", err, "not-found")
 	if again := mustCreate(t, d, m); again.GetVersion() < version {
 		t.Errorf("version %d came after %d", again.GetVersion(), version)
 	}

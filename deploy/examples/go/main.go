@@ -89,7 +89,7 @@ func problemOf(body []byte) error {
 		return err
 	}
 	switch {
-	case problem.Type == "https://ringside.dev/problems/absent":
+	case problem.Type == "https://ringside.dev/problems/not-found":
 		return errAbsent
 	case problem.RetryAfter > 0:
 		return unavailableError{problem.RetryAfter * time.Second}
@@ -121,7 +121,7 @@ func reasonOf(err error) error {
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			if detail.GetReason() == "ABSENT" {
+			if detail.GetReason() == "NOT_FOUND" {
 				return errAbsent
 			}
 		case *errdetails.RetryInfo:

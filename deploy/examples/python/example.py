@@ -39,7 +39,7 @@ def over_http(sidecar, dataset, key):
             return response.read(), stale, response.headers["Age"]
     except urllib.error.HTTPError as error:
         problem = json.load(error)  # RFC 9457; rely on its type
-        if problem["type"] == "https://ringside.dev/problems/absent":
+        if problem["type"] == "https://ringside.dev/problems/not-found":
             raise Absent("absent") from error
         if "Retry-After" in error.headers:
             raise Unavailable(int(error.headers["Retry-After"])) from error
@@ -64,7 +64,7 @@ def reason_of(error):
     status = rpc_status.from_call(error)
     for detail in status.details if status else []:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        if detail.Unpack(info) and info.reason == "ABSENT":
+        if detail.Unpack(info) and info.reason == "NOT_FOUND":
             return Absent("absent")
         if detail.Unpack(retry):
             return Unavailable(retry.retry_delay.ToTimedelta().total_seconds())

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: cnfmetrics/v1/cnfmetrics.proto
 
-// The CNF metric model, typed: one metric of a cloud-native network function is one row of the table cnf_metrics.
+// The typed CNF metric model: one metric of a cloud-native network function is one row of the table cnf_metrics.
 
 package cnfmetricsv1
 
@@ -25,27 +25,27 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// CnfMetric is the newest value of one metric. The rules hold for what is written. What is read is what the table
-// holds: other programs write it, too.
+// CnfMetric is the newest value of one metric. The rules apply to writes. Reads return what the table has: other programs
+// write it, too.
 type CnfMetric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the metric, such as "CNF-001" or "proc/1/cpu": 1 to 191 characters, no control characters, no space
+	// Identifies the metric, such as "CNF-001" or "proc/1/cpu": 1 to 191 characters, no control characters, no space
 	// at either end.
 	CnfId string `protobuf:"bytes,1,opt,name=cnf_id,json=cnfId,proto3" json:"cnf_id,omitempty"`
-	// When the value was measured: from 1970-01-01 up to the end of 9999. It is kept to the microsecond; what is finer is
-	// cut off. In JSON it is RFC 3339.
+	// When the value was measured: from 1970-01-01 up to the end of 9999. It is truncated to
+	// microseconds. In JSON it is RFC 3339.
 	Timestamp *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
-	// What is measured: a dotted name in lower case, such as "cpu.total" or "load.1m", perhaps with a colon and whose it
-	// is, such as "process.cpu:nginx". At most 191 characters, no control characters.
+	// What is measured: a dotted name in lower case, such as "cpu.total" or "load.1m", optionally followed by a colon and
+	// the name of its source, such as "process.cpu:nginx". At most 191 characters, no control characters.
 	MetricType string `protobuf:"bytes,3,opt,name=metric_type,json=metricType,proto3" json:"metric_type,omitempty"`
-	// Finite. NaN and the infinities are refused: say with status that there is no value.
+	// Finite. NaN and the infinities are rejected: use status to report that there is no value.
 	Value float64 `protobuf:"fixed64,4,opt,name=value,proto3" json:"value,omitempty"`
 	// Such as "percent", "bytes_per_second", or "1" for a plain number: 1 to 64 characters, no control characters, no
 	// spaces.
 	Unit string `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
-	// "ok", "warn", "critical", "gone" (not measured any more) or "unknown" (not measured yet).
+	// "ok", "warn", "critical", "gone" (no longer measured) or "unknown" (not measured yet).
 	Status string `protobuf:"bytes,6,opt,name=status,proto3" json:"status,omitempty"`
-	// Grows with each change of the metric. In Update, the version that is to be replaced, or 0 for whichever there is;
+	// Grows with each change of the metric. In Update, the version to replace, or 0 for any;
 	// in Create it must be 0.
 	Version       int64 `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -131,12 +131,12 @@ func (x *CnfMetric) GetVersion() int64 {
 	return 0
 }
 
-// Freshness says how old an answer from the cache is.
+// Freshness is how old a response from the cache is.
 type Freshness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Time since the load of the metric from the database began; an upper bound.
+	// Time since the load of the metric from the database began; an upper bound of its age.
 	Age *durationpb.Duration `protobuf:"bytes,1,opt,name=age,proto3" json:"age,omitempty"`
-	// True when the metric is older than the dataset's ttl because the database could not give a newer one.
+	// True if the metric is older than the ttl of the dataset because the database could not return a newer one.
 	Stale         bool `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -191,10 +191,10 @@ type ShowCnfMetricRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metric's id.
 	CnfId string `protobuf:"bytes,1,opt,name=cnf_id,json=cnfId,proto3" json:"cnf_id,omitempty"`
-	// Skip what is held: the load of the answer begins after the request.
+	// Load the metric from the database instead of returning a cached one.
 	NoCache bool `protobuf:"varint,2,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
-	// Answer with this version or a later one, or fail: VERSION_NOT_REACHED. 0 asks nothing. Pass the version that a
-	// change through another sidecar answered, to see that change through this one.
+	// Return this version or a later one, or fail with VERSION_NOT_REACHED. 0 requires nothing. To read a change through
+	// another sidecar, pass the version that it returned.
 	MinVersion    int64 `protobuf:"varint,3,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -251,7 +251,7 @@ func (x *ShowCnfMetricRequest) GetMinVersion() int64 {
 	return 0
 }
 
-// ShowCnfMetricResponse is a metric that exists.
+// ShowCnfMetricResponse is an existing metric.
 type ShowCnfMetricResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metric.
@@ -306,13 +306,13 @@ func (x *ShowCnfMetricResponse) GetFreshness() *Freshness {
 	return nil
 }
 
-// CreateCnfMetricRequest is a metric to be.
+// CreateCnfMetricRequest is a new metric.
 type CreateCnfMetricRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// All fields but version are required; a value of 0 is one.
+	// All fields except version are required; 0 is a value.
 	Metric *CnfMetric `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
-	// 1 to 128 printable ASCII characters that name this change: sent again with the same one, it happens once. The owner
-	// remembers it for a few minutes.
+	// 1 to 128 printable ASCII characters that identify this change: a retry with the same id is a no-op. The owner remembers
+	// the id for five minutes, as long as it owns the metric.
 	IdempotencyId string `protobuf:"bytes,2,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -362,10 +362,10 @@ func (x *CreateCnfMetricRequest) GetIdempotencyId() string {
 	return ""
 }
 
-// CreateCnfMetricResponse is the metric as it is now.
+// CreateCnfMetricResponse is the metric after the change.
 type CreateCnfMetricResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// With the version that it got.
+	// With its version.
 	Metric        *CnfMetric `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -408,12 +408,12 @@ func (x *CreateCnfMetricResponse) GetMetric() *CnfMetric {
 	return nil
 }
 
-// ListCnfMetricsRequest asks for one page.
+// ListCnfMetricsRequest requests one page.
 type ListCnfMetricsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most so many metrics: 1 to 1000, or 0 for 100.
+	// The largest number of metrics: 1 to 1000, or 0 for 100.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the page before, which was asked for with the same filters; empty for the first page.
+	// The next_page_token of the previous page, which was requested with the same filters; empty for the first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only metrics of exactly this type; empty for all.
 	MetricType string `protobuf:"bytes,3,opt,name=metric_type,json=metricType,proto3" json:"metric_type,omitempty"`
@@ -486,9 +486,9 @@ type ListCnfMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metrics in the order of their ids, byte by byte.
 	Metrics []*CnfMetric `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
-	// For the next page, which may be empty; there is none behind the last one.
+	// For the next page, which may be empty; not set on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Rows of this page that are no metrics: one of them does not keep the others from being listed.
+	// Rows of this page that are not metrics: they do not prevent the list of the others.
 	Unreadable    []*UnreadableRow `protobuf:"bytes,3,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -545,7 +545,7 @@ func (x *ListCnfMetricsResponse) GetUnreadable() []*UnreadableRow {
 	return nil
 }
 
-// UnreadableRow is a row that is no metric.
+// UnreadableRow is a row that is not a metric.
 type UnreadableRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its key.
@@ -600,11 +600,11 @@ func (x *UnreadableRow) GetMessage() string {
 	return ""
 }
 
-// UpdateCnfMetricRequest is a metric as it shall be.
+// UpdateCnfMetricRequest is the new state of a metric.
 type UpdateCnfMetricRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in Create. With a version other than 0 the metric must have that version, or nothing is changed: CONFLICT. What
-	// Show answered can so be sent back, changed, and never undoes what somebody else did meanwhile.
+	// As in Create. With a version other than 0 the metric must have that version, or nothing is changed: CONFLICT. A
+	// client that sends the result of Show back with changes never overwrites a change that it has not read.
 	Metric *CnfMetric `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
 	// As in CreateCnfMetricRequest.
 	IdempotencyId string `protobuf:"bytes,2,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
@@ -656,7 +656,7 @@ func (x *UpdateCnfMetricRequest) GetIdempotencyId() string {
 	return ""
 }
 
-// UpdateCnfMetricResponse is the metric as it is now.
+// UpdateCnfMetricResponse is the metric after the change.
 type UpdateCnfMetricResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// With its new version.
@@ -707,7 +707,7 @@ type DeleteCnfMetricRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metric's id.
 	CnfId string `protobuf:"bytes,1,opt,name=cnf_id,json=cnfId,proto3" json:"cnf_id,omitempty"`
-	// The version that is to be deleted, or 0 for whichever there is.
+	// The version to delete, or 0 for any.
 	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// As in CreateCnfMetricRequest.
 	IdempotencyId string `protobuf:"bytes,3,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
@@ -766,7 +766,7 @@ func (x *DeleteCnfMetricRequest) GetIdempotencyId() string {
 	return ""
 }
 
-// DeleteCnfMetricResponse says that the metric is gone.
+// DeleteCnfMetricResponse confirms that the metric does not exist any more.
 type DeleteCnfMetricResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Greater than the version of the deleted metric.
@@ -858,10 +858,10 @@ func (x *BatchShowCnfMetricsRequest) GetCnfIds() []string {
 	return nil
 }
 
-// BatchShowCnfMetricsResponse answers the ids in the order of the request.
+// BatchShowCnfMetricsResponse has the results in the order of the request.
 type BatchShowCnfMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// results[i] answers cnf_ids[i].
+	// results[i] is that of cnf_ids[i].
 	Results       []*BatchShowResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -904,10 +904,10 @@ func (x *BatchShowCnfMetricsResponse) GetResults() []*BatchShowResult {
 	return nil
 }
 
-// BatchShowResult is the answer to one id of a batch.
+// BatchShowResult is the result of one id of a batch.
 type BatchShowResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id as asked.
+	// The id as in the request.
 	CnfId string `protobuf:"bytes,1,opt,name=cnf_id,json=cnfId,proto3" json:"cnf_id,omitempty"`
 	// Exactly one of the two is set.
 	//
@@ -992,7 +992,7 @@ type BatchShowResult_Found struct {
 }
 
 type BatchShowResult_Error struct {
-	// Why there is none.
+	// Why there is no metric.
 	Error *Error `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
@@ -1000,16 +1000,16 @@ func (*BatchShowResult_Found) isBatchShowResult_Result() {}
 
 func (*BatchShowResult_Error) isBatchShowResult_Result() {}
 
-// Error is why one id of a batch has no answer.
+// Error is why one id of a batch has no metric.
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The google.rpc.Code that ShowCnfMetric would have failed with.
+	// The google.rpc.Code with which ShowCnfMetric would fail.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// The reason, as in the list above CnfMetricsService.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What is wrong and what to do, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// When to try again; unset where trying again does not help.
+	// When to retry; unset if a retry does not help.
 	RetryAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: cnfmetrics/v1/cnfmetrics.proto
 
-// The CNF metric model, typed: one metric of a cloud-native network function is one row of the table cnf_metrics.
+// The typed CNF metric model: one metric of a cloud-native network function is one row of the table cnf_metrics.
 
 package cnfmetricsv1
 
@@ -33,52 +33,52 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// CnfMetricsService reads metrics through the cache, and changes them in the database through the member that owns the
-// metric, which tells all others. A sidecar has it when its configuration names the dataset (`cnf_metrics`), and
-// answers UNIMPLEMENTED otherwise.
+// CnfMetricsService reads metrics through the cache, and writes them to the database through the member that owns the
+// metric, which invalidates it on all others. A sidecar has the service if its configuration names the dataset
+// (`cnf_metrics`), and returns UNIMPLEMENTED otherwise.
 //
-// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP says the same as a
-// problem document (RFC 9457) with the status and, behind https://ringside.dev/problems/, the type of the second line.
+// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP reports them as problem
+// documents (RFC 9457) with the status and the type, after https://ringside.dev/problems/, of the second line.
 //
 //	INVALID_ARGUMENT INVALID_REQUEST        fields are wrong: google.rpc.BadRequest, in HTTP `errors`, names all
 //	  400 invalid-request                   of them
-//	NOT_FOUND ABSENT                        there is no such metric
-//	  404 absent
-//	ALREADY_EXISTS EXISTS                   Create: there is such a metric
+//	NOT_FOUND NOT_FOUND                     there is no such metric
+//	  404 not-found
+//	ALREADY_EXISTS EXISTS                   Create: the metric already exists
 //	  409 exists
-//	ABORTED CONFLICT                        the metric has another version than the expected one, or is gone: show it
-//	  409 conflict                          with no_cache, and decide again
-//	FAILED_PRECONDITION READ_ONLY           the dataset takes no writes; see `writable` in the configuration
+//	ABORTED CONFLICT                        the metric has another version than the expected one, or was deleted: read it
+//	  409 conflict                          with no_cache and decide again
+//	FAILED_PRECONDITION READ_ONLY           the dataset is read-only; see `writable` in the configuration
 //	  405 read-only
 //	FAILED_PRECONDITION VERSION_NOT_REACHED the metric in the database is older than min_version
 //	  412 version-not-reached
-//	UNKNOWN OUTCOME_UNKNOWN                 the change may or may not have been made: show the metric with no_cache,
-//	  500 outcome-unknown                   or send the change again with the same idempotency_id
-//	RESOURCE_EXHAUSTED OVERLOADED           a bound was reached: google.rpc.RetryInfo, in HTTP Retry-After, says when
-//	  429 overloaded                        to try again
-//	UNAVAILABLE ORIGIN_UNAVAILABLE          the database gives no answer and nothing usable is held; with RetryInfo
+//	UNKNOWN OUTCOME_UNKNOWN                 the change may or may not have happened: read the metric with no_cache,
+//	  500 outcome-unknown                   or retry the change with the same idempotency_id
+//	RESOURCE_EXHAUSTED OVERLOADED           a limit was reached: google.rpc.RetryInfo, in HTTP Retry-After, says when
+//	  429 overloaded                        to retry
+//	UNAVAILABLE ORIGIN_UNAVAILABLE          the database does not respond and memory has no usable value; with RetryInfo
 //	  503 origin-unavailable
-//	DEADLINE_EXCEEDED DEADLINE              the deadline passed first
+//	DEADLINE_EXCEEDED DEADLINE              the deadline passed
 //	  504 deadline
-//	CANCELED CANCELED                       the caller went away, or the sidecar is stopping
+//	CANCELED CANCELED                       the client canceled the call, or the sidecar is stopping
 //	  503 stopping
-//	INTERNAL UNREADABLE_ROW                 the row is there but is no metric; the message names the column
+//	INTERNAL UNREADABLE_ROW                 the row is not a metric; the message names the column
 //	  500 unreadable-row
-//	INTERNAL INTERNAL                       a defect of the sidecar; its log says more
+//	INTERNAL INTERNAL                       the sidecar has a defect; see its log
 //	  500 internal
 type CnfMetricsServiceClient interface {
-	// ShowCnfMetric answers one metric: from the sidecar's memory, from its owner, or from the database.
+	// ShowCnfMetric reads one metric: from the memory of the sidecar, from its owner, or from the database.
 	ShowCnfMetric(ctx context.Context, in *ShowCnfMetricRequest, opts ...grpc.CallOption) (*ShowCnfMetricResponse, error)
-	// CreateCnfMetric adds a metric that is not there yet. OK means committed.
+	// CreateCnfMetric adds a metric that does not exist. OK means committed.
 	CreateCnfMetric(ctx context.Context, in *CreateCnfMetricRequest, opts ...grpc.CallOption) (*CreateCnfMetricResponse, error)
-	// ListCnfMetrics answers metrics in the order of their ids, page by page, from the database and never from memory. A
-	// metric that is there all the time is listed once, whatever is created and deleted meanwhile.
+	// ListCnfMetrics reads metrics in the order of their ids, page by page, from the database and never from memory. A
+	// metric that exists all the time is listed once, whatever is created and deleted meanwhile.
 	ListCnfMetrics(ctx context.Context, in *ListCnfMetricsRequest, opts ...grpc.CallOption) (*ListCnfMetricsResponse, error)
 	// UpdateCnfMetric replaces a metric as a whole. OK means committed.
 	UpdateCnfMetric(ctx context.Context, in *UpdateCnfMetricRequest, opts ...grpc.CallOption) (*UpdateCnfMetricResponse, error)
 	// DeleteCnfMetric removes a metric. OK means committed.
 	DeleteCnfMetric(ctx context.Context, in *DeleteCnfMetricRequest, opts ...grpc.CallOption) (*DeleteCnfMetricResponse, error)
-	// BatchShowCnfMetrics answers up to 1000 metrics like ShowCnfMetric; each succeeds or fails on its own.
+	// BatchShowCnfMetrics reads up to 1000 metrics like ShowCnfMetric; each succeeds or fails on its own.
 	BatchShowCnfMetrics(ctx context.Context, in *BatchShowCnfMetricsRequest, opts ...grpc.CallOption) (*BatchShowCnfMetricsResponse, error)
 }
 
@@ -154,52 +154,52 @@ func (c *cnfMetricsServiceClient) BatchShowCnfMetrics(ctx context.Context, in *B
 // All implementations must embed UnimplementedCnfMetricsServiceServer
 // for forward compatibility.
 //
-// CnfMetricsService reads metrics through the cache, and changes them in the database through the member that owns the
-// metric, which tells all others. A sidecar has it when its configuration names the dataset (`cnf_metrics`), and
-// answers UNIMPLEMENTED otherwise.
+// CnfMetricsService reads metrics through the cache, and writes them to the database through the member that owns the
+// metric, which invalidates it on all others. A sidecar has the service if its configuration names the dataset
+// (`cnf_metrics`), and returns UNIMPLEMENTED otherwise.
 //
-// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP says the same as a
-// problem document (RFC 9457) with the status and, behind https://ringside.dev/problems/, the type of the second line.
+// Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons. HTTP reports them as problem
+// documents (RFC 9457) with the status and the type, after https://ringside.dev/problems/, of the second line.
 //
 //	INVALID_ARGUMENT INVALID_REQUEST        fields are wrong: google.rpc.BadRequest, in HTTP `errors`, names all
 //	  400 invalid-request                   of them
-//	NOT_FOUND ABSENT                        there is no such metric
-//	  404 absent
-//	ALREADY_EXISTS EXISTS                   Create: there is such a metric
+//	NOT_FOUND NOT_FOUND                     there is no such metric
+//	  404 not-found
+//	ALREADY_EXISTS EXISTS                   Create: the metric already exists
 //	  409 exists
-//	ABORTED CONFLICT                        the metric has another version than the expected one, or is gone: show it
-//	  409 conflict                          with no_cache, and decide again
-//	FAILED_PRECONDITION READ_ONLY           the dataset takes no writes; see `writable` in the configuration
+//	ABORTED CONFLICT                        the metric has another version than the expected one, or was deleted: read it
+//	  409 conflict                          with no_cache and decide again
+//	FAILED_PRECONDITION READ_ONLY           the dataset is read-only; see `writable` in the configuration
 //	  405 read-only
 //	FAILED_PRECONDITION VERSION_NOT_REACHED the metric in the database is older than min_version
 //	  412 version-not-reached
-//	UNKNOWN OUTCOME_UNKNOWN                 the change may or may not have been made: show the metric with no_cache,
-//	  500 outcome-unknown                   or send the change again with the same idempotency_id
-//	RESOURCE_EXHAUSTED OVERLOADED           a bound was reached: google.rpc.RetryInfo, in HTTP Retry-After, says when
-//	  429 overloaded                        to try again
-//	UNAVAILABLE ORIGIN_UNAVAILABLE          the database gives no answer and nothing usable is held; with RetryInfo
+//	UNKNOWN OUTCOME_UNKNOWN                 the change may or may not have happened: read the metric with no_cache,
+//	  500 outcome-unknown                   or retry the change with the same idempotency_id
+//	RESOURCE_EXHAUSTED OVERLOADED           a limit was reached: google.rpc.RetryInfo, in HTTP Retry-After, says when
+//	  429 overloaded                        to retry
+//	UNAVAILABLE ORIGIN_UNAVAILABLE          the database does not respond and memory has no usable value; with RetryInfo
 //	  503 origin-unavailable
-//	DEADLINE_EXCEEDED DEADLINE              the deadline passed first
+//	DEADLINE_EXCEEDED DEADLINE              the deadline passed
 //	  504 deadline
-//	CANCELED CANCELED                       the caller went away, or the sidecar is stopping
+//	CANCELED CANCELED                       the client canceled the call, or the sidecar is stopping
 //	  503 stopping
-//	INTERNAL UNREADABLE_ROW                 the row is there but is no metric; the message names the column
+//	INTERNAL UNREADABLE_ROW                 the row is not a metric; the message names the column
 //	  500 unreadable-row
-//	INTERNAL INTERNAL                       a defect of the sidecar; its log says more
+//	INTERNAL INTERNAL                       the sidecar has a defect; see its log
 //	  500 internal
 type CnfMetricsServiceServer interface {
-	// ShowCnfMetric answers one metric: from the sidecar's memory, from its owner, or from the database.
+	// ShowCnfMetric reads one metric: from the memory of the sidecar, from its owner, or from the database.
 	ShowCnfMetric(context.Context, *ShowCnfMetricRequest) (*ShowCnfMetricResponse, error)
-	// CreateCnfMetric adds a metric that is not there yet. OK means committed.
+	// CreateCnfMetric adds a metric that does not exist. OK means committed.
 	CreateCnfMetric(context.Context, *CreateCnfMetricRequest) (*CreateCnfMetricResponse, error)
-	// ListCnfMetrics answers metrics in the order of their ids, page by page, from the database and never from memory. A
-	// metric that is there all the time is listed once, whatever is created and deleted meanwhile.
+	// ListCnfMetrics reads metrics in the order of their ids, page by page, from the database and never from memory. A
+	// metric that exists all the time is listed once, whatever is created and deleted meanwhile.
 	ListCnfMetrics(context.Context, *ListCnfMetricsRequest) (*ListCnfMetricsResponse, error)
 	// UpdateCnfMetric replaces a metric as a whole. OK means committed.
 	UpdateCnfMetric(context.Context, *UpdateCnfMetricRequest) (*UpdateCnfMetricResponse, error)
 	// DeleteCnfMetric removes a metric. OK means committed.
 	DeleteCnfMetric(context.Context, *DeleteCnfMetricRequest) (*DeleteCnfMetricResponse, error)
-	// BatchShowCnfMetrics answers up to 1000 metrics like ShowCnfMetric; each succeeds or fails on its own.
+	// BatchShowCnfMetrics reads up to 1000 metrics like ShowCnfMetric; each succeeds or fails on its own.
 	BatchShowCnfMetrics(context.Context, *BatchShowCnfMetricsRequest) (*BatchShowCnfMetricsResponse, error)
 	mustEmbedUnimplementedCnfMetricsServiceServer()
 }

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: ringside/v1/cache.proto
 
-// The API that applications use, on localhost, to read and to write datasets through their sidecar.
+// The API with which applications on the same host read and write datasets through their sidecar.
 
 package ringsidev1
 
@@ -24,19 +24,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Source says where a value was found.
+// Source is where a value was found.
 type Source int32
 
 const (
-	// Not said.
+	// Unused.
 	Source_SOURCE_UNSPECIFIED Source = 0
-	// In this sidecar's memory, which owns the key.
+	// In the memory of this sidecar, which owns the key.
 	Source_SOURCE_HIT Source = 1
-	// In this sidecar's memory, as a local copy of another member's entry.
+	// In the memory of this sidecar, as a local copy of an entry of another member.
 	Source_SOURCE_LOCAL_HIT Source = 2
-	// In the owner's memory, one hop away.
+	// In the memory of the owner, with one peer fetch.
 	Source_SOURCE_PEER_HIT Source = 3
-	// In the origin: one query, made by the owner.
+	// In the origin, with one query by the owner.
 	Source_SOURCE_LOAD Source = 4
 )
 
@@ -92,15 +92,15 @@ type GetRequest struct {
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	// The key: 1 to 1024 bytes of UTF-8.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// Skip what is held and ask the owner to load anew (HTTP: Cache-Control: no-cache).
+	// Load the value from the origin instead of returning a cached one (HTTP: Cache-Control: no-cache).
 	NoCache bool `protobuf:"varint,3,opt,name=no_cache,json=noCache,proto3" json:"no_cache,omitempty"`
-	// Answer only from this sidecar's memory; never hop or load (HTTP: Cache-Control: only-if-cached).
+	// Return only a value in the memory of this sidecar, without peer fetch or load (HTTP: Cache-Control: only-if-cached).
 	OnlyIfCached bool `protobuf:"varint,4,opt,name=only_if_cached,json=onlyIfCached,proto3" json:"only_if_cached,omitempty"`
-	// Answer with this version of the row or a later one, or fail: VERSION_NOT_REACHED (HTTP: Ringside-Min-Version). 0 asks
-	// nothing. Pass the version that a write through another sidecar returned, to read it through this one.
+	// Return this version of the row or a later one, or fail with VERSION_NOT_REACHED (HTTP: Ringside-Min-Version). 0
+	// requires nothing. To read a write through another sidecar, pass the version that it returned.
 	MinVersion int64 `protobuf:"varint,5,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
-	// How long past its freshness an answer may be (HTTP: Cache-Control: max-stale). A stale answer within it is given at
-	// once, a staler one never. Unset: the dataset's policy decides.
+	// How long past its freshness a value may be (HTTP: Cache-Control: max-stale). A stale value within the limit is returned
+	// immediately, a staler one never. If unset, the policy of the dataset decides.
 	MaxStale      *durationpb.Duration `protobuf:"bytes,6,opt,name=max_stale,json=maxStale,proto3" json:"max_stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -178,12 +178,12 @@ func (x *GetRequest) GetMaxStale() *durationpb.Duration {
 	return nil
 }
 
-// GetResponse is an entry that exists. An absent key is the error NOT_FOUND with reason ABSENT.
+// GetResponse is an existing entry. A key that does not exist is the error NOT_FOUND with reason NOT_FOUND.
 type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value as the origin gave it: the row as a JSON object, or one raw column.
+	// The value as the origin returned it: the row as a JSON object, or one raw column.
 	Value []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
-	// What is known of the value.
+	// The state of the value.
 	Meta          *Meta `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -233,22 +233,22 @@ func (x *GetResponse) GetMeta() *Meta {
 	return nil
 }
 
-// Meta says how fresh a value is and where it was found.
+// Meta is how fresh a value is and where it was found.
 type Meta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The row's version column; 0 where the dataset has none.
+	// The version column of the row; 0 if the dataset has none.
 	Version int64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Time since the load of this value began; an upper bound.
+	// Time since the load of this value began; an upper bound of its age.
 	Age *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
 	// Time for which the value stays fresh; 0 for a stale value.
 	TimeLeft *durationpb.Duration `protobuf:"bytes,3,opt,name=time_left,json=timeLeft,proto3" json:"time_left,omitempty"`
-	// Strong validator: equal for equal values on every member.
+	// Strong validator: equal for equal values on all members.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Where the value was found.
 	Source Source `protobuf:"varint,5,opt,name=source,proto3,enum=ringside.v1.Source" json:"source,omitempty"`
-	// True when the value is older than its ttl because the origin could not give a newer one.
+	// True if the value is older than its ttl because the origin could not return a newer one.
 	Stale bool `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
-	// Node id of the member that answered for the key; empty when this sidecar did.
+	// Node id of the member that returned the value; empty if it was this sidecar.
 	Owner         string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -388,10 +388,10 @@ func (x *BatchGetRequest) GetKeys() []string {
 	return nil
 }
 
-// BatchGetResponse answers the keys in the order of the request.
+// BatchGetResponse has the results in the order of the request.
 type BatchGetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// results[i] answers keys[i].
+	// results[i] is that of keys[i].
 	Results       []*BatchGetResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -434,10 +434,10 @@ func (x *BatchGetResponse) GetResults() []*BatchGetResult {
 	return nil
 }
 
-// BatchGetResult is the answer to one key of a batch.
+// BatchGetResult is the result of one key of a batch.
 type BatchGetResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key as asked.
+	// The key as in the request.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Exactly one of the two is set.
 	//
@@ -522,7 +522,7 @@ type BatchGetResult_Found struct {
 }
 
 type BatchGetResult_Error struct {
-	// Why there is none.
+	// Why there is no entry.
 	Error *Error `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
@@ -530,16 +530,16 @@ func (*BatchGetResult_Found) isBatchGetResult_Result() {}
 
 func (*BatchGetResult_Error) isBatchGetResult_Result() {}
 
-// Error is why one key of a batch has no answer.
+// Error is why one key of a batch or of a watch has no value.
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The google.rpc.Code that Get would have failed with.
+	// The google.rpc.Code with which Get would fail.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// The reason, as in the list above Cache.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What is wrong and what to do, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// When to try again; unset where trying again does not help.
+	// When to retry; unset if a retry does not help.
 	RetryAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -610,13 +610,13 @@ type PutRequest struct {
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	// The key, as in GetRequest.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// The value in the form that Get returns: the row as a JSON object, or one raw column. Columns that the object does
-	// not name keep what they hold, or get their default in a new row; the key and the version column need not be named.
+	// The value in the form that Get returns: the row as a JSON object, or one raw column. Columns that are not in the object
+	// keep their values, or get their defaults in a new row; the key and the version column can be omitted.
 	Value []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
-	// What must be so, or nothing is written.
+	// What the row must meet, or nothing is written.
 	Condition *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
-	// 1 to 128 printable ASCII characters that name this write: sent again with the same one, it happens once. The owner
-	// remembers it for a few minutes, as long as it owns the key.
+	// 1 to 128 printable ASCII characters that identify this write: a retry with the same id is a no-op. The owner remembers
+	// the id for five minutes, as long as it owns the key.
 	IdempotencyId string `protobuf:"bytes,5,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -690,7 +690,7 @@ func (x *PutRequest) GetIdempotencyId() string {
 // Condition is checked in the statement that writes. At most one field is set.
 type Condition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the row must be.
+	// What is required.
 	//
 	// Types that are valid to be assigned to Row:
 	//
@@ -811,9 +811,9 @@ func (*Condition_Present) isCondition_Row() {}
 // PutResponse is the row after the write.
 type PutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The value as Get would answer it.
+	// The value as Get returns it.
 	Value []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
-	// What is known of the value; version is the token for min_version.
+	// The state of the value; its version can be passed as min_version.
 	Meta          *Meta `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -870,7 +870,7 @@ type DeleteRequest struct {
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	// The key, as in GetRequest.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	// What must be so, or nothing is deleted.
+	// What the row must meet, or nothing is deleted.
 	Condition *Condition `protobuf:"bytes,3,opt,name=condition,proto3" json:"condition,omitempty"`
 	// As in PutRequest.
 	IdempotencyId string `protobuf:"bytes,4,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
@@ -936,10 +936,10 @@ func (x *DeleteRequest) GetIdempotencyId() string {
 	return ""
 }
 
-// DeleteResponse says that the row is gone.
+// DeleteResponse confirms that the row does not exist any more.
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Greater than the version of the deleted row; 0 where there was none, or the dataset has no version column.
+	// Greater than the version of the deleted row; 0 if there was none, or if the dataset has no version column.
 	Version       int64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -982,14 +982,14 @@ func (x *DeleteResponse) GetVersion() int64 {
 	return 0
 }
 
-// InvalidateRequest says what to drop. Exactly one of keys, prefix and all is set.
+// InvalidateRequest selects the entries to remove. Exactly one of keys, prefix and all is set.
 type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a configured dataset.
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	// Up to 1000 keys.
 	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
-	// Every key that starts with it; not empty.
+	// Every key with this prefix, which is not empty.
 	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// Every key.
 	All           bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
@@ -1055,12 +1055,12 @@ func (x *InvalidateRequest) GetAll() bool {
 	return false
 }
 
-// InvalidateResponse says who did.
+// InvalidateResponse reports which members have removed the entries.
 type InvalidateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Members that have dropped the entries, this one included.
+	// Number of members that have removed the entries, including this one.
 	Members int32 `protobuf:"varint,1,opt,name=members,proto3" json:"members,omitempty"`
-	// Node ids of members that could not be told. What they hold ends with its ttl.
+	// Node ids of members that could not be reached. Their entries expire with their ttl.
 	Unreached     []string `protobuf:"bytes,2,rep,name=unreached,proto3" json:"unreached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1117,8 +1117,8 @@ type WatchRequest struct {
 	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	// 1 to 100 keys, each as in GetRequest.
 	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
-	// The token of the last response of an earlier watch of the same keys, from this or another sidecar: the states are told
-	// only if something has changed since, and then after a reset.
+	// The token of the last response of an earlier watch of the same keys, through this or another sidecar: the states are
+	// sent only if something has changed since, and then after a reset.
 	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1175,10 +1175,10 @@ func (x *WatchRequest) GetResumeToken() string {
 	return ""
 }
 
-// WatchResponse is one thing to know.
+// WatchResponse is one event.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it is.
+	// The kind of event.
 	//
 	// Types that are valid to be assigned to Event:
 	//
@@ -1273,12 +1273,12 @@ type WatchResponse_State struct {
 }
 
 type WatchResponse_Reset_ struct {
-	// Changes may have been missed, such as by a restart between two watches. The states of all keys follow.
+	// Changes may have been missed, for example during a restart between two watches. The states of all keys follow.
 	Reset_ *WatchReset `protobuf:"bytes,2,opt,name=reset,proto3,oneof"`
 }
 
 type WatchResponse_Current struct {
-	// Every key's state has been told; sent once at the beginning.
+	// The states of all keys have been sent. It is sent once, at the beginning.
 	Current *WatchCurrent `protobuf:"bytes,3,opt,name=current,proto3,oneof"`
 }
 
@@ -1291,14 +1291,14 @@ func (*WatchResponse_Current) isWatchResponse_Event() {}
 // WatchState is the state of one key.
 type WatchState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The key as asked.
+	// The key as in the request.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// What the state is.
+	// The state.
 	//
 	// Types that are valid to be assigned to State:
 	//
 	//	*WatchState_Found
-	//	*WatchState_Absent
+	//	*WatchState_NotFound
 	//	*WatchState_Error
 	State         isWatchState_State `protobuf_oneof:"state"`
 	unknownFields protoimpl.UnknownFields
@@ -1358,10 +1358,10 @@ func (x *WatchState) GetFound() *GetResponse {
 	return nil
 }
 
-func (x *WatchState) GetAbsent() bool {
+func (x *WatchState) GetNotFound() bool {
 	if x != nil {
-		if x, ok := x.State.(*WatchState_Absent); ok {
-			return x.Absent
+		if x, ok := x.State.(*WatchState_NotFound); ok {
+			return x.NotFound
 		}
 	}
 	return false
@@ -1385,19 +1385,19 @@ type WatchState_Found struct {
 	Found *GetResponse `protobuf:"bytes,2,opt,name=found,proto3,oneof"`
 }
 
-type WatchState_Absent struct {
+type WatchState_NotFound struct {
 	// The origin has no such key.
-	Absent bool `protobuf:"varint,3,opt,name=absent,proto3,oneof"`
+	NotFound bool `protobuf:"varint,3,opt,name=not_found,json=notFound,proto3,oneof"`
 }
 
 type WatchState_Error struct {
-	// No state could be found; the watch tries again.
+	// The key could not be read; the watch retries.
 	Error *Error `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
 }
 
 func (*WatchState_Found) isWatchState_State() {}
 
-func (*WatchState_Absent) isWatchState_State() {}
+func (*WatchState_NotFound) isWatchState_State() {}
 
 func (*WatchState_Error) isWatchState_State() {}
 
@@ -1556,12 +1556,12 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x05reset\x18\x02 \x01(\v2\x17.ringside.v1.WatchResetH\x00R\x05reset\x125\n" +
 	"\acurrent\x18\x03 \x01(\v2\x19.ringside.v1.WatchCurrentH\x00R\acurrent\x12\x14\n" +
 	"\x05token\x18\x04 \x01(\tR\x05tokenB\a\n" +
-	"\x05event\"\x9f\x01\n" +
+	"\x05event\"\xa4\x01\n" +
 	"\n" +
 	"WatchState\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05found\x18\x02 \x01(\v2\x18.ringside.v1.GetResponseH\x00R\x05found\x12\x18\n" +
-	"\x06absent\x18\x03 \x01(\bH\x00R\x06absent\x12*\n" +
+	"\x05found\x18\x02 \x01(\v2\x18.ringside.v1.GetResponseH\x00R\x05found\x12\x1d\n" +
+	"\tnot_found\x18\x03 \x01(\bH\x00R\bnotFound\x12*\n" +
 	"\x05error\x18\x04 \x01(\v2\x12.ringside.v1.ErrorH\x00R\x05errorB\a\n" +
 	"\x05state\"\f\n" +
 	"\n" +
@@ -1679,7 +1679,7 @@ func file_ringside_v1_cache_proto_init() {
 	}
 	file_ringside_v1_cache_proto_msgTypes[16].OneofWrappers = []any{
 		(*WatchState_Found)(nil),
-		(*WatchState_Absent)(nil),
+		(*WatchState_NotFound)(nil),
 		(*WatchState_Error)(nil),
 	}
 	type x struct{}

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: ringside/v1/cache.proto
 
-// The API that applications use, on localhost, to read and to write datasets through their sidecar.
+// The API with which applications on the same host read and write datasets through their sidecar.
 
 package ringsidev1
 
@@ -33,46 +33,48 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Cache answers reads of operational data from the sidecar's memory, from the member of the ring that owns the key, or
-// from the origin database, in that order.
+// Cache returns operational data from the memory of the sidecar, from the member of the ring that owns the key, or from the
+// origin database, in that order.
 //
 // Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons:
 //
-//	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the key column's type
-//	INVALID_ARGUMENT   INVALID_BATCH      a batch of no keys, or of more than 1000
-//	INVALID_ARGUMENT   INVALID_VALUE      the value can not be this row; google.rpc.BadRequest names the column
-//	INVALID_ARGUMENT   INVALID_REQUEST    fields that do not go together; google.rpc.BadRequest names them
+//	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the type of the key column
+//	INVALID_ARGUMENT   INVALID_BATCH      the batch has no keys, or more than 1000
+//	INVALID_ARGUMENT   INVALID_VALUE      the value cannot become this row, or the idempotency_id was used for another
+//	                                      write; google.rpc.BadRequest names the column or the field
+//	INVALID_ARGUMENT   INVALID_REQUEST    a field is invalid, or fields exclude each other; google.rpc.BadRequest names it
 //	NOT_FOUND          UNKNOWN_DATASET    no dataset of that name is configured
-//	NOT_FOUND          ABSENT             the origin has no such key
-//	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
-//	FAILED_PRECONDITION READ_ONLY         the dataset takes no writes
-//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version, or, without RetryInfo,
+//	NOT_FOUND          NOT_FOUND          the origin has no such key
+//	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and memory has no fresh value
+//	FAILED_PRECONDITION READ_ONLY         the dataset is read-only
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the value of the origin is older than min_version, or, without RetryInfo,
 //	                                      the dataset has no version column
-//	ABORTED            CONFLICT           the row is not what the write's condition says; nothing was written
-//	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or send it again
-//	                                      with the same idempotency_id
-//	RESOURCE_EXHAUSTED OVERLOADED         a bound was reached; google.rpc.RetryInfo says when to try again
-//	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the answers before this key have filled the batch: ask for it alone
-//	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and nothing usable is held; with RetryInfo
-//	DEADLINE_EXCEEDED  DEADLINE           the caller's deadline passed first
-//	CANCELED           CANCELED           the caller went away
-//	INTERNAL           INTERNAL           a defect of the sidecar; its log says more
+//	ABORTED            CONFLICT           the row does not meet the condition of the write; nothing was written
+//	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or retry it with
+//	                                      the same idempotency_id
+//	RESOURCE_EXHAUSTED OVERLOADED         a limit was reached; google.rpc.RetryInfo says when to retry
+//	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the values before this key fill the response: request it in another batch
+//	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and memory has no usable value; with RetryInfo
+//	DEADLINE_EXCEEDED  DEADLINE           the deadline passed
+//	CANCELED           CANCELED           the client canceled the call, or the sidecar is stopping
+//	INTERNAL           INTERNAL           the sidecar has a defect; see its log
 //
-// A request larger than the largest value with its envelope fails with RESOURCE_EXHAUSTED and without details: gRPC
-// itself refuses it, before anybody has read what it asks.
+// A request larger than the largest value with its envelope fails with RESOURCE_EXHAUSTED and without details: gRPC itself
+// rejects it before it is parsed.
 type CacheClient interface {
-	// Get answers one key.
+	// Get reads one key.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
-	// BatchGet answers 1 to 1000 keys of one dataset; each key succeeds or fails on its own.
+	// BatchGet reads 1 to 1000 keys of one dataset; each key succeeds or fails on its own.
 	BatchGet(ctx context.Context, in *BatchGetRequest, opts ...grpc.CallOption) (*BatchGetResponse, error)
-	// Put writes one row to the origin, through the member that owns its key, and tells all members. OK means committed.
+	// Put writes one row to the origin, through the member that owns its key, and invalidates it on all members. OK means
+	// committed.
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
-	// Delete deletes one row like Put writes one. It is no error when there is no such row, unless a condition says so.
+	// Delete deletes one row in the same way. It succeeds if there is no such row, unless a condition requires it.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
-	// Invalidate drops entries on all members without writing anything: for writers that go around the cache.
+	// Invalidate removes entries on all members without writing anything: for writers that bypass the cache.
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
-	// Watch tells the state of keys, and then each change of it. Changes that come while the client is slow are told as
-	// one: the client always gets the newest state, not each state between.
+	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
+	// client always gets the newest state, not each one between.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
@@ -157,46 +159,48 @@ type Cache_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 // All implementations must embed UnimplementedCacheServer
 // for forward compatibility.
 //
-// Cache answers reads of operational data from the sidecar's memory, from the member of the ring that owns the key, or
-// from the origin database, in that order.
+// Cache returns operational data from the memory of the sidecar, from the member of the ring that owns the key, or from the
+// origin database, in that order.
 //
 // Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons:
 //
-//	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the key column's type
-//	INVALID_ARGUMENT   INVALID_BATCH      a batch of no keys, or of more than 1000
-//	INVALID_ARGUMENT   INVALID_VALUE      the value can not be this row; google.rpc.BadRequest names the column
-//	INVALID_ARGUMENT   INVALID_REQUEST    fields that do not go together; google.rpc.BadRequest names them
+//	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the type of the key column
+//	INVALID_ARGUMENT   INVALID_BATCH      the batch has no keys, or more than 1000
+//	INVALID_ARGUMENT   INVALID_VALUE      the value cannot become this row, or the idempotency_id was used for another
+//	                                      write; google.rpc.BadRequest names the column or the field
+//	INVALID_ARGUMENT   INVALID_REQUEST    a field is invalid, or fields exclude each other; google.rpc.BadRequest names it
 //	NOT_FOUND          UNKNOWN_DATASET    no dataset of that name is configured
-//	NOT_FOUND          ABSENT             the origin has no such key
-//	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and nothing fresh is held
-//	FAILED_PRECONDITION READ_ONLY         the dataset takes no writes
-//	FAILED_PRECONDITION VERSION_NOT_REACHED the origin's value is older than min_version, or, without RetryInfo,
+//	NOT_FOUND          NOT_FOUND          the origin has no such key
+//	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and memory has no fresh value
+//	FAILED_PRECONDITION READ_ONLY         the dataset is read-only
+//	FAILED_PRECONDITION VERSION_NOT_REACHED the value of the origin is older than min_version, or, without RetryInfo,
 //	                                      the dataset has no version column
-//	ABORTED            CONFLICT           the row is not what the write's condition says; nothing was written
-//	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or send it again
-//	                                      with the same idempotency_id
-//	RESOURCE_EXHAUSTED OVERLOADED         a bound was reached; google.rpc.RetryInfo says when to try again
-//	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the answers before this key have filled the batch: ask for it alone
-//	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and nothing usable is held; with RetryInfo
-//	DEADLINE_EXCEEDED  DEADLINE           the caller's deadline passed first
-//	CANCELED           CANCELED           the caller went away
-//	INTERNAL           INTERNAL           a defect of the sidecar; its log says more
+//	ABORTED            CONFLICT           the row does not meet the condition of the write; nothing was written
+//	UNKNOWN            OUTCOME_UNKNOWN    the write may or may not have happened; read with no_cache, or retry it with
+//	                                      the same idempotency_id
+//	RESOURCE_EXHAUSTED OVERLOADED         a limit was reached; google.rpc.RetryInfo says when to retry
+//	RESOURCE_EXHAUSTED BATCH_TOO_LARGE    the values before this key fill the response: request it in another batch
+//	UNAVAILABLE        ORIGIN_UNAVAILABLE the origin failed and memory has no usable value; with RetryInfo
+//	DEADLINE_EXCEEDED  DEADLINE           the deadline passed
+//	CANCELED           CANCELED           the client canceled the call, or the sidecar is stopping
+//	INTERNAL           INTERNAL           the sidecar has a defect; see its log
 //
-// A request larger than the largest value with its envelope fails with RESOURCE_EXHAUSTED and without details: gRPC
-// itself refuses it, before anybody has read what it asks.
+// A request larger than the largest value with its envelope fails with RESOURCE_EXHAUSTED and without details: gRPC itself
+// rejects it before it is parsed.
 type CacheServer interface {
-	// Get answers one key.
+	// Get reads one key.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// BatchGet answers 1 to 1000 keys of one dataset; each key succeeds or fails on its own.
+	// BatchGet reads 1 to 1000 keys of one dataset; each key succeeds or fails on its own.
 	BatchGet(context.Context, *BatchGetRequest) (*BatchGetResponse, error)
-	// Put writes one row to the origin, through the member that owns its key, and tells all members. OK means committed.
+	// Put writes one row to the origin, through the member that owns its key, and invalidates it on all members. OK means
+	// committed.
 	Put(context.Context, *PutRequest) (*PutResponse, error)
-	// Delete deletes one row like Put writes one. It is no error when there is no such row, unless a condition says so.
+	// Delete deletes one row in the same way. It succeeds if there is no such row, unless a condition requires it.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
-	// Invalidate drops entries on all members without writing anything: for writers that go around the cache.
+	// Invalidate removes entries on all members without writing anything: for writers that bypass the cache.
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
-	// Watch tells the state of keys, and then each change of it. Changes that come while the client is slow are told as
-	// one: the client always gets the newest state, not each state between.
+	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
+	// client always gets the newest state, not each one between.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedCacheServer()
 }

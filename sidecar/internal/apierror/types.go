@@ -33,7 +33,7 @@ var (
 		codes.InvalidArgument, "INVALID_REQUEST"}
 	InvalidBatch = Type{http.StatusBadRequest, "invalid-batch", "Invalid batch", codes.InvalidArgument, "INVALID_BATCH"}
 
-	NotFound       = Type{http.StatusNotFound, "absent", "Not found", codes.NotFound, "ABSENT"}
+	NotFound       = Type{http.StatusNotFound, "not-found", "Not found", codes.NotFound, "NOT_FOUND"}
 	UnknownDataset = Type{http.StatusNotFound, "unknown-dataset", "Unknown dataset", codes.NotFound, "UNKNOWN_DATASET"}
 	AlreadyExists  = Type{http.StatusConflict, "exists", "Already exists", codes.AlreadyExists, "EXISTS"}
 	BatchTooLarge  = Type{http.StatusRequestEntityTooLarge, "batch-too-large", "Batch response too large",

@@ -47,7 +47,7 @@ func TestGRPCErrors(t *testing.T) {
 		field        string
 	}{
 		{"cnf_metrics", "a", false, codes.NotFound, "UNKNOWN_DATASET", 0, ""},
-		{"blobs", "none", false, codes.NotFound, "ABSENT", 0, ""},
+		{"blobs", "none", false, codes.NotFound, "NOT_FOUND", 0, ""},
 		{"blobs", "", false, codes.InvalidArgument, "INVALID_KEY", 0, "key"},
 		{"blobs", strings.Repeat("k", 1025), false, codes.InvalidArgument, "INVALID_KEY", 0, "key"},
 		{"blobs", "never-read", true, codes.FailedPrecondition, "NOT_CACHED", 0, ""},
@@ -111,7 +111,7 @@ func TestGRPCBatchGet(t *testing.T) {
 	if string(r[0].GetFound().GetValue()) != "slash" || r[0].GetKey() != "x/y" {
 		t.Errorf("%v", r[0])
 	}
-	if e := r[1].GetError(); codes.Code(e.GetCode()) != codes.NotFound || e.GetReason() != "ABSENT" {
+	if e := r[1].GetError(); codes.Code(e.GetCode()) != codes.NotFound || e.GetReason() != "NOT_FOUND" {
 		t.Errorf("%v", r[1])
 	}
 	if e := r[2].GetError(); codes.Code(e.GetCode()) != codes.InvalidArgument {

@@ -123,7 +123,7 @@ func (w *streamWriter) state(e watch.Event) *ringsidev1.WatchState {
 	case r.Err != nil:
 		s.State = &ringsidev1.WatchState_Error{Error: errorMessage(w.backend.Error(r.Err))}
 	case r.Answer.NotFound:
-		s.State = &ringsidev1.WatchState_Absent{Absent: true}
+		s.State = &ringsidev1.WatchState_NotFound{NotFound: true}
 	default:
 		s.State = &ringsidev1.WatchState_Found{Found: getResponse(&r.Answer)}
 	}

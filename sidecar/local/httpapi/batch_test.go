@@ -44,8 +44,8 @@ func TestBatchHasOneResultPerKeyInOrder(t *testing.T) {
 	if string(got[0].Value) != `{"cnf_id":"b"}` || got[0].ETag == "" || *got[0].MaxAge < 3000 || got[0].Source != "load" {
 		t.Errorf("found: %+v", got[0])
 	}
-	if got[1].Error == nil || got[1].Error.Type != apierror.BaseURI+"absent" || got[1].Value != nil {
-		t.Errorf("absent: %+v", got[1])
+	if got[1].Error == nil || got[1].Error.Type != apierror.BaseURI+"not-found" || got[1].Value != nil {
+		t.Errorf("not found: %+v", got[1])
 	}
 	if got[2].Error == nil || got[2].Error.Type != apierror.BaseURI+"invalid-key" {
 		t.Errorf("empty key: %+v", got[2])

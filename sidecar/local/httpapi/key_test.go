@@ -81,7 +81,7 @@ func TestRawHTTP(t *testing.T) {
 		{"outside", localtest.Get("/../v1/blobs/a"), 404, "no-such-route", nil},
 		{"unknown dataset", localtest.Get("/v1/cnf-metric/a"),
 			404, "unknown-dataset", map[string]string{"Cache-Control": "no-store"}},
-		{"absent", localtest.Get("/v1/blobs/none"), 404, "absent", map[string]string{"Cache-Status": "ringside; fwd=miss"}},
+		{"not found", localtest.Get("/v1/blobs/none"), 404, "not-found", map[string]string{"Cache-Status": "ringside; fwd=miss"}},
 		{"PUT", "PUT /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", 405, "read-only",
 			map[string]string{"Allow": "GET, HEAD"}},
 		{"DELETE", "DELETE /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "read-only",

@@ -177,7 +177,7 @@ func (w *GRPCWatch) Next() string {
 		return "current"
 	case state.GetError() != nil:
 		return state.GetKey() + "!"
-	case state.GetAbsent():
+	case state.GetNotFound():
 		return state.GetKey() + "-"
 	}
 	return state.GetKey() + "=" + string(state.GetFound().GetValue())
