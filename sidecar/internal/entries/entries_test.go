@@ -329,6 +329,7 @@ func TestUnstoredOlderResultRequiresANewLoad(t *testing.T) {
 		r.clock = 210
 		late.Put(value(version, "v", 20, 210))
 		r.wantAllowed(value(version, "v", 22, 205), false)
+		r.wantAllowed(value(version, "v", 150, 160), false)
 		r.clock = 220
 		if _, stored := early.Put(value(version, "v", 22, 220)); stored {
 			t.Errorf("version %d: a load from before is stored", version)
@@ -356,6 +357,19 @@ func TestWriteReplacesWhatWasThere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The invalidation may be of a later change.
+func TestWriteFromBeforeAnInvalidationIsNotStored(t *testing.T) {
+	r := newRig(t)
+	write := r.take(Commit, 20)
+	r.clock = 30
+	r.Invalidate("k", Bound{MinLoadTime: 31})
+	r.clock = 40
+	if _, stored := write.Put(value(0, "written", 20, 40)); stored {
+		t.Error("the result of a write is stored after an invalidation")
+	}
+	r.wantNone()
 }
 
 func TestEarlierOfTwoConcurrentWritesIsNotCached(t *testing.T) {

@@ -115,9 +115,8 @@ func (t Ticket) putWrite(e *Entry) (winner *Entry, stored bool) {
 	s := t.store
 	s.observe(t.key, e) //guard:writer-reads-what-was-there-before
 	epoch := s.epochs.of(t.key).Add(1)
-	alone := t.kind == Commit && epoch == t.epoch+1 //guard:earlier-of-two-concurrent-writes-is-cached
+	alone := t.kind == Commit && epoch == t.epoch+1 //guard:write-is-stored-after-an-invalidation
 	s.entries.RemoveKeyIf(t.key, func(held *Entry) bool {
-		alone = alone && (held.Began <= e.Began || held.Version != 0 && e.Version != 0) //guard:write-replaces-what-was-read-while-it-ran
 		return !s.outlives(t.key, held, e)
 	})
 	t.epoch, winner = epoch, e

@@ -153,8 +153,8 @@ func (g *Group[V]) run(calls []*Call[V], started []int, timeout time.Duration, f
 	var none V
 	// A call holds its key for the timeout, even if fn hangs.
 	stop := context.AfterFunc(ctx, func() {
-		for _, i := range started {
-			g.end(calls[i], none, ctx.Err(), false) //guard:call-that-hangs-holds-its-key
+		for _, i := range started { //guard:call-that-hangs-holds-its-key
+			g.end(calls[i], none, ctx.Err(), false)
 		}
 	})
 	defer stop()
