@@ -299,11 +299,11 @@ func TestDeletedRowDoesNotReturnAfterASweep(t *testing.T) {
 
 func TestNotFoundDoesNotHideALaterDeletion(t *testing.T) {
 	r := newRig(t)
-	r.put(notFound(20, 21))
-	ticket := r.take(RemoteCommit, 50) // the row was inserted and deleted elsewhere since
+	deletion := r.take(RemoteCommit, 50)
+	r.put(notFound(52, 55)) // the row was inserted after this
 	r.clock = 60
-	ticket.Put(notFound(50, 60))
-	r.wantAllowed(value(0, "v", 40, 41), false)
+	deletion.Put(notFound(50, 60))
+	r.wantAllowed(value(0, "v", 56, 57), false)
 }
 
 func TestUnstoredResultIsABound(t *testing.T) {
@@ -361,15 +361,17 @@ func TestWriteReplacesWhatWasThere(t *testing.T) {
 
 // The invalidation may be of a later change.
 func TestWriteFromBeforeAnInvalidationIsNotStored(t *testing.T) {
-	r := newRig(t)
-	write := r.take(Commit, 20)
-	r.clock = 30
-	r.Invalidate("k", Bound{MinLoadTime: 31})
-	r.clock = 40
-	if _, stored := write.Put(value(0, "written", 20, 40)); stored {
-		t.Error("the result of a write is stored after an invalidation")
+	for _, version := range []int64{0, 2} {
+		r := newRig(t)
+		write := r.take(Commit, 20)
+		r.clock = 30
+		r.Invalidate("k", Bound{MinLoadTime: 31})
+		r.clock = 40
+		if _, stored := write.Put(value(version, "written", 20, 40)); stored {
+			t.Errorf("version %d: the result of a write is stored after an invalidation", version)
+		}
+		r.wantNone()
 	}
-	r.wantNone()
 }
 
 func TestEarlierOfTwoConcurrentWritesIsNotCached(t *testing.T) {
