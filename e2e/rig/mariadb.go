@@ -34,13 +34,16 @@ func NewMariaDB(t testing.TB) *Database {
 		return runAs(exec.Command(install, "--no-defaults", "--auth-root-authentication-method=normal",
 			"--skip-test-db", smallLog, "--datadir="+dir), dir, cred)
 	})
+	// At its start, a server deletes the temporary tables in its tmpdir. If that is the default, /tmp, it deletes those of other
+	// servers, which then crash (10.11.19, in ha_maria::drop_table).
+	temporary := dataDir(t, "mariadb-tmp", cred)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	db := &Database{
 		process: &process{
 			t: t, name: "mariadb", path: server, dir: dir, cred: cred, quit: syscall.SIGTERM,
 			args: []string{"--no-defaults", "--datadir=" + dir, "--port=" + strconv.Itoa(port),
 				"--bind-address=127.0.0.1", "--socket=" + filepath.Join(dir, "s"), "--skip-name-resolve",
-				"--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + writeUsers(t, dir, cred),
+				"--pid-file=" + filepath.Join(dir, "pid"), "--tmpdir=" + temporary, "--init-file=" + writeUsers(t, dir, cred),
 				"--innodb-flush-log-at-trx-commit=2", "--skip-log-bin", "--character-set-server=utf8mb4",
 				"--innodb-buffer-pool-size=32M", "--max-connections=200", smallLog},
 			ready: func(int) error { return checkGreeting(address) },

@@ -40,7 +40,8 @@ type process struct {
 	quit  syscall.Signal      // requests an orderly stop
 
 	cmd    *exec.Cmd     // nil before the first Start
-	exited chan struct{} // closed when cmd has ended
+	exited chan struct{} // closed when cmd has exited
+	killed bool          // by Stop or Kill
 }
 
 // Start starts the server, on the same port and the same files each time, and waits until it accepts requests.
@@ -76,19 +77,21 @@ func (p *process) spawn() {
 		p.t.Fatalf("rig: start %s: %v", p.name, err)
 	}
 	exited := make(chan struct{})
-	p.cmd, p.exited = cmd, exited
+	p.cmd, p.exited, p.killed = cmd, exited, false
 	go func() {
 		defer close(exited)
 		_ = cmd.Wait() // the exit status of a server that a test stops does not matter
 	}()
 }
 
-// Stop requests an orderly stop and waits until the server has exited. It kills the server after stopTimeout, and does
-// nothing if the server has exited already.
+// Stop requests an orderly stop and waits until the server has exited. It kills the server after stopTimeout. If the server has
+// exited by itself, it prints the end of the log.
 func (p *process) Stop() {
 	if !p.running() {
+		p.reportExit()
 		return
 	}
+	p.killed = true
 	p.Thaw()
 	_ = p.cmd.Process.Signal(p.quit) // fails only if the server has just exited
 	select {
@@ -101,8 +104,10 @@ func (p *process) Stop() {
 // Kill ends the server and its children with SIGKILL, as a crash of their machine would, and waits until all have exited.
 func (p *process) Kill() {
 	if !p.running() {
+		p.reportExit()
 		return
 	}
+	p.killed = true
 	children, _ := Children(p.cmd.Process.Pid)
 	p.signalAll(syscall.SIGKILL)
 	<-p.exited
@@ -110,6 +115,14 @@ func (p *process) Kill() {
 		for ProcessRuns(child) { // it would hold the shared memory that the next Start needs
 			time.Sleep(pollEvery)
 		}
+	}
+}
+
+// reportExit explains the failure of a test whose server has crashed.
+func (p *process) reportExit() {
+	if p.cmd != nil && !p.killed {
+		p.killed = true
+		p.t.Errorf("rig: %s exited by itself: %v; the end of its log:\n%s", p.name, p.cmd.ProcessState, p.logTail())
 	}
 }
 
