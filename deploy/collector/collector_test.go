@@ -59,7 +59,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 // lines is a log that can be read while it is written.
 type lines struct {
 	mu   sync.Mutex
-	text strings.Builder // mu
+	text strings.Builder // guarded by mu
 }
 
 func (l *lines) Write(p []byte) (int, error) {

@@ -82,7 +82,7 @@ func (l *logs) Write(b []byte) (int, error) {
 
 var listening = regexp.MustCompile(`"address":"(127\.0\.0\.1:\d+)"`)
 
-// addresses waits until both listeners have said where they are.
+// addresses waits until both listeners have logged their addresses.
 func (l *logs) addresses() (webhook, metrics string) {
 	for {
 		<-l.line
@@ -123,7 +123,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
-	cancel(errors.New("terminated signal received")) // as signal.NotifyContext says it
+	cancel(errors.New("terminated signal received")) // the cause set by signal.NotifyContext
 	if code := <-done; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -144,7 +144,7 @@ func body(t *testing.T) func(*http.Response, error) string {
 	}
 }
 
-// certificateDir writes the certificate of net/http/httptest, which is for example.com.
+// certificateDir writes the certificate of net/http/httptest, which is valid for example.com.
 func certificateDir(t *testing.T) (string, *x509.CertPool) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)

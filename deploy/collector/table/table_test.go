@@ -21,10 +21,10 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 123456000, time.UTC)
 
-// database is one empty database of a test.
+// database is an empty database for a test.
 type database struct {
 	driver, dsn string
-	sql         *sql.DB // a way in beside the table
+	sql         *sql.DB // direct access, without the Table
 	table       *table.Table
 }
 
@@ -87,7 +87,7 @@ func (d *database) delete(t *testing.T, ids ...string) {
 	}
 }
 
-// read returns the row as a sidecar reads it; empty when there is none.
+// read returns the row as a sidecar reads it, or "" if it does not exist.
 func (d *database) read(t *testing.T, id string) string {
 	t.Helper()
 	db, err := drivers.All().Open(d.driver, origin.SourceConfig{Name: "test", DSN: d.dsn})
@@ -129,7 +129,7 @@ func row(id string, value float64) telemetry.Row {
 	return telemetry.Row{ID: id, Type: "cpu.total", Value: value, Unit: "percent", Status: telemetry.OK, Time: noon}
 }
 
-// One server for each database; the parts build on an empty table, one after the other.
+// One server per database; the subtests run in order, each on an empty table.
 func TestDatabases(t *testing.T) {
 	databases(t, func(t *testing.T, d *database) {
 		for _, part := range []struct {
@@ -139,7 +139,7 @@ func TestDatabases(t *testing.T) {
 			{"a sidecar reads the same bytes from all of them", rowsAreReadAlike},
 			{"versions grow", versionsGrow},
 			{"a row that comes back has a newer version", rowsComeBackNewer},
-			{"ids are reported apart to the byte", idsAreToldApart},
+			{"ids are compared by bytes", idsAreComparedByBytes},
 			{"what an earlier run left", heldRows},
 			{"more rows than one statement takes", manyRows},
 			{"create leaves a table alone", createAgain},
@@ -199,7 +199,7 @@ func rowsComeBackNewer(t *testing.T, d *database) {
 	}
 }
 
-func idsAreToldApart(t *testing.T, d *database) {
+func idsAreComparedByBytes(t *testing.T, d *database) {
 	ids := []string{"proc/1/cpu", "PROC/1/cpu", "é", "e", "fs/ /used", "%", "_", "fs/Straße/used", "fs/Strasse/used"}
 	for _, id := range ids {
 		d.upsert(t, row(id, 1))
@@ -310,7 +310,7 @@ func TestOpenRejects(t *testing.T) {
 	}
 }
 
-// Drivers say a lot about a connection that fails.
+// Drivers report details of a failed connection.
 func TestErrorsContainNoPasswords(t *testing.T) {
 	const closed = "127.0.0.1:1"
 	for driver, dsn := range map[string]string{

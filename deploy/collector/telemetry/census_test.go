@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// plan returns ids to write, marked where they are gone, and after a bar those to drop.
+// plan returns the ids to write, with a mark for gone ones, and after a bar the ids to delete.
 func planned(p Plan) string {
 	var ids []string
 	for _, row := range p.Write {
@@ -20,7 +20,7 @@ func planned(p Plan) string {
 	return strings.Join(append(append(ids, "|"), p.Drop...), " ")
 }
 
-// rowsNamed returns rows with the ids of a list; those in capitals are lasting.
+// rowsNamed returns rows with the ids of a list; uppercase ones are lasting.
 func rowsNamed(ids string, at time.Time) (rows []Row) {
 	for _, id := range strings.Fields(ids) {
 		rows = append(rows, Row{ID: id, Status: OK, Time: at, Value: 7, Lasting: id == strings.ToUpper(id)})
@@ -31,10 +31,10 @@ func rowsNamed(ids string, at time.Time) (rows []Row) {
 func TestCensus(t *testing.T) {
 	const keep = 60 * time.Second
 	type step struct {
-		after    time.Duration // since the step before
+		after    time.Duration // since the previous step
 		measured string
 		want     string
-		fails    bool // the table does not take it
+		fails    bool // the write fails
 	}
 	tests := []struct {
 		name  string
@@ -92,7 +92,7 @@ func TestCensus(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c, now := NewCensus(keep), noon
-			c.Adopt(rowsNamed("z y", noon), now) // of a table that is another one now
+			c.Adopt(rowsNamed("z y", noon), now) // the table has been replaced
 			c.Adopt(tt.held, now)
 			for i, s := range tt.steps {
 				now = now.Add(s.after)
@@ -124,7 +124,7 @@ func TestGoneRowKeepsItsValue(t *testing.T) {
 	}
 }
 
-// Short-lived processes must not be remembered for ever.
+// Short-lived processes must not be remembered forever.
 func TestCensusForgetsDroppedRows(t *testing.T) {
 	c, now := NewCensus(time.Minute), noon
 	for i := range 1000 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The real machine, and this process on it.
+// Measures the real machine, with this process.
 func TestSampleThisMachine(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("what a machine tells differs between systems")
@@ -18,7 +18,7 @@ func TestSampleThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	ballast := make([]byte, 64<<20)
-	for range 20 { // for well over 10 ms, the step in which the CPU time of a process is counted
+	for range 20 { // well over 10 ms, the resolution of the CPU time of a process
 		for i := 0; i < len(ballast); i += 16 {
 			ballast[i] += byte(i)
 		}

@@ -17,7 +17,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func named(pid int32) string { return fmt.Sprint("p", pid) }
 
-// rowsOf returns the rows of two readings that are two seconds apart, by id.
+// rowsOf returns the rows of two readings two seconds apart, by id.
 func rowsOf(t *testing.T, last, now *reading, top int) map[string]Row {
 	t.Helper()
 	now.at = noon.Add(2 * time.Second)
@@ -179,7 +179,7 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// full returns a reading that gives rows of every kind.
+// full returns a reading that results in rows of every kind.
 func full() *reading {
 	return &reading{
 		cpu: &cpu.TimesStat{}, cores: make([]cpu.TimesStat, 1), load: &load.AvgStat{}, memory: &mem.VirtualMemoryStat{},

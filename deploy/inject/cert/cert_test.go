@@ -25,7 +25,7 @@ const host = "ringside-injector.ringside.svc"
 type store struct {
 	secret  corev1.Secret
 	webhook admissionregistrationv1.MutatingWebhookConfiguration
-	fail    atomic.Pointer[error] // of every call, on demand
+	fail    atomic.Pointer[error] // returned by every call, if set
 	writes  int
 }
 
