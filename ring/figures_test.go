@@ -55,7 +55,7 @@ func nextOwner(owners []uint32, i int) uint32 {
 type change struct {
 	moved       float64 // share of all hashes that change owners
 	bystanders  float64 // of all hashes, those that move although their owner stays
-	toSuccessor float64 // of the leaver's hashes, those that move to whom everybody asked while it was unreachable
+	toSuccessor float64 // share of the leaver's hashes that move to their successor
 }
 
 func leave(before, after *Ring) change {

@@ -32,7 +32,7 @@ func TestNewRefusesWhatNodesCouldReadDifferently(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := New(test.members, test.size)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got %v, %v; want an error that says %s", r, err, test.want)
+				t.Errorf("got %v, %v; want an error with %q", r, err, test.want)
 			}
 		})
 	}
@@ -194,7 +194,7 @@ func TestSuccessors(t *testing.T) {
 	}
 }
 
-// second is what the read path asks for: who loads when the owner is unreachable.
+// second returns the successor, which loads when the owner is unreachable.
 func second(r *Ring, routeKey string) *Member {
 	owner := true
 	for m := range r.Successors(routeKey) {

@@ -514,9 +514,9 @@ func FuzzRequests(f *testing.F) {
 		}
 		f.Add(b, b, true)
 	}
-	feed := NewPublisher(Config{Delay: time.Millisecond})
-	ads := serve(f, feed)
-	feed.Publish(members(3))
+	publisher := NewPublisher(Config{Delay: time.Millisecond})
+	ads := serve(f, publisher)
+	publisher.Publish(members(3))
 	f.Fuzz(func(t *testing.T, first, second []byte, increments bool) {
 		if increments {
 			fuzzDelta(t, ads, first, second)

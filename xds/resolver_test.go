@@ -216,8 +216,8 @@ func TestRegisterOfAResolverWaits(t *testing.T) {
 // script is a publisher that sends given responses.
 type script struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	answers []*discoveryv3.DiscoveryResponse
-	heard   chan *discoveryv3.DiscoveryRequest
+	answers  []*discoveryv3.DiscoveryResponse
+	received chan *discoveryv3.DiscoveryRequest
 }
 
 func (s *script) StreamAggregatedResources(
@@ -228,7 +228,7 @@ func (s *script) StreamAggregatedResources(
 		if err != nil {
 			return err
 		}
-		s.heard <- q
+		s.received <- q
 		if i < len(s.answers) {
 			if err := stream.Send(s.answers[i]); err != nil {
 				return err
@@ -266,17 +266,17 @@ func response(t *testing.T, version string, list proto.Message) *discoveryv3.Dis
 func TestResolverRejectsAnInvalidList(t *testing.T) {
 	spoilt := mustEndpoints(t, members(2)).(*endpointv3.ClusterLoadAssignment)
 	delete(spoilt.GetEndpoints()[0].GetLbEndpoints()[1].GetMetadata().GetFilterMetadata(), "envoy.lb")
-	feed := &script{heard: make(chan *discoveryv3.DiscoveryRequest, 16), answers: []*discoveryv3.DiscoveryResponse{
+	publisher := &script{received: make(chan *discoveryv3.DiscoveryRequest, 16), answers: []*discoveryv3.DiscoveryResponse{
 		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt),
 		response(t, "3", mustEndpoints(t, members(3))),
 	}}
-	d := resolve(t, ResolverConfig{Addresses: []string{feed.serve(t)}, Node: "edge-1"})
+	d := resolve(t, ResolverConfig{Addresses: []string{publisher.serve(t)}, Node: "edge-1"})
 	d.want(members(1))
 	d.want(members(3))
 	for i, want := range []struct{ version, nonce, reason string }{
 		{"", "", ""}, {"1", "n1", ""}, {"1", "n2", "endpoint 1: its metadata lacks envoy.lb.hash_key"}, {"3", "n3", ""},
 	} {
-		q := <-feed.heard
+		q := <-publisher.received
 		refused := q.GetErrorDetail()
 		if q.GetVersionInfo() != want.version || q.GetResponseNonce() != want.nonce || q.GetNode().GetId() != "edge-1" ||
 			!strings.HasPrefix(refused.GetMessage(), want.reason) || (refused == nil) != (want.reason == "") {

@@ -18,7 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func three() []ring.Member {
 	return []ring.Member{

@@ -50,7 +50,7 @@ func TestOpenRejectsInvalidConfigurations(t *testing.T) {
 	}
 }
 
-// The certificates change while a member is registered; the old ones stop being good.
+// The certificates change while a member is registered; the old ones become invalid.
 func TestCertificatesAreReloaded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -64,7 +64,7 @@ func TestCertificatesAreReloaded(t *testing.T) {
 	d := open(t, e.Endpoint(), nil)
 	d.cfg.TLS = files
 	register(t, d, member("a", 1))
-	seen := follow(t, d)
+	seen := resolve(t, d)
 	seen.waitFor(t, "a", member("a", 1))
 	e.Kill()
 	newCertificate(t, files)
@@ -120,11 +120,11 @@ func TestPasswordIsReloaded(t *testing.T) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if all := strings.Join(said, " "); strings.Contains(all, "canary") {
-		t.Errorf("a password is told: %s", all)
+		t.Errorf("an error contains the password: %s", all)
 	}
 }
 
-// What is wrong with an endpoint is not that time is over.
+// The error of an endpoint is not only a timeout.
 func TestErrorsNameTheEndpointAndTheCause(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
@@ -136,14 +136,14 @@ func TestErrorsNameTheEndpointAndTheCause(t *testing.T) {
 	} {
 		for _, loop := range []string{"list", "grant a lease"} {
 			d := open(t, endpoint, nil)
-			told := make(chan string, 100)
-			d.cfg.OnEvent = func(_ string, err error) { told <- err.Error() }
+			reported := make(chan string, 100)
+			d.cfg.OnEvent = func(_ string, err error) { reported <- err.Error() }
 			if loop == "list" {
-				follow(t, d)
+				resolve(t, d)
 			} else {
 				register(t, d, member("a", 1))
 			}
-			if got := <-told; !strings.HasPrefix(got, endpoint+": "+loop) || !strings.Contains(got, want) {
+			if got := <-reported; !strings.HasPrefix(got, endpoint+": "+loop) || !strings.Contains(got, want) {
 				t.Errorf("got %q, want %q in it", got, want)
 			}
 		}
@@ -167,16 +167,16 @@ func TestCheckNeedsOneWorkingEndpoint(t *testing.T) {
 }
 
 func TestEachReasonOfAnOutageIsReportedOnce(t *testing.T) {
-	told, r := 0, reasons{}
+	reported, r := 0, reasons{}
 	for i := range 100 {
 		for _, err := range []error{errStalled, errNotDeregistered, fmt.Errorf("from port %d", i)} {
 			if r.add(err) {
-				told++
+				reported++
 			}
 		}
 	}
-	if told != maxReasons || !r[errStalled.Error()] || !r[errNotDeregistered.Error()] {
-		t.Errorf("%d were told: %v", told, r)
+	if reported != maxReasons || !r[errStalled.Error()] || !r[errNotDeregistered.Error()] {
+		t.Errorf("got %d reported reasons: %v", reported, r)
 	}
 }
 
@@ -196,7 +196,7 @@ func TestCloseWithoutAConnectionIsImmediate(t *testing.T) {
 	}
 }
 
-// newCertificate writes a new authority and a certificate of it for 127.0.0.1, good for servers and clients.
+// newCertificate writes a new authority and a certificate for 127.0.0.1, valid for servers and clients.
 func newCertificate(t *testing.T, files TLSFiles) {
 	t.Helper()
 	template := &x509.Certificate{

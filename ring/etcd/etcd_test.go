@@ -24,7 +24,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// never is an interval that does not come to pass within a test, so that what is seen came about in another way.
+// never is an interval longer than a test, so that the result has another cause.
 const never = time.Hour
 
 func TestMembersSeeJoinsAndLeaves(t *testing.T) {
@@ -32,18 +32,18 @@ func TestMembersSeeJoinsAndLeaves(t *testing.T) {
 	e := rig.Etcd(t)
 	a, b := member("a", 1), member("b", 2)
 	a.HashKey, a.Zone, a.Version = "key-of-a", "zone 1", "v1"
-	follower := open(t, e.Endpoint(), func(tm *timing) { tm.list = 50 * time.Millisecond })
-	seen := follow(t, follower)
-	seen.waitFor(t, "nobody")
+	watching := open(t, e.Endpoint(), func(tm *timing) { tm.list = 50 * time.Millisecond })
+	seen := resolve(t, watching)
+	seen.waitFor(t, "no member")
 	register(t, open(t, e.Endpoint(), nil), a)
 	seen.waitFor(t, "a", a)
 	leaveB := register(t, open(t, e.Endpoint(), nil), b)
 	seen.waitFor(t, "a and b", a, b)
 	leaveB()
 	b.Leaving = true
-	seen.waitFor(t, "b's goodbye", a, b)
-	lists := follower.Stats().Lists
-	waitFor(t, "more lists", func() bool { return follower.Stats().Lists > lists+2 })
+	seen.waitFor(t, "b is leaving", a, b)
+	lists := watching.Stats().Lists
+	waitFor(t, "more lists", func() bool { return watching.Stats().Lists > lists+2 })
 	if got := seen.changes(); got != 4 {
 		t.Errorf("the list was applied %d times, want 4", got)
 	}
@@ -52,26 +52,26 @@ func TestMembersSeeJoinsAndLeaves(t *testing.T) {
 func TestRelist(t *testing.T) {
 	t.Parallel()
 	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list = never })
-	follow(t, d).waitFor(t, "nobody")
+	resolve(t, d).waitFor(t, "no member")
 	lists := d.Stats().Lists
-	for range 10 { // it never waits, and lists are not queued
+	for range 10 { // it does not block, and requests are not queued
 		d.Relist()
 	}
 	waitFor(t, "another list", func() bool { return d.Stats().Lists > lists })
 }
 
-// etcd answers no question for progress while a watch waits for a revision that is yet to come.
+// etcd does not answer progress requests while a watch waits for a future revision.
 func TestWatchWithoutChangesIsNotStalled(t *testing.T) {
 	t.Parallel()
 	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list, tm.stall = 2*time.Second, 500*time.Millisecond })
-	follow(t, d).waitFor(t, "nobody")
+	resolve(t, d).waitFor(t, "no member")
 	waitFor(t, "the list that is due", func() bool { return d.Stats().Lists > 1 })
 	if n := d.Stats().WatchRestarts; n != 0 {
 		t.Errorf("the watch of an etcd that nobody writes to ended %d times before its time", n)
 	}
 }
 
-// A registration that is lost and made again all the time would pass every other test here.
+// A registration that is lost and repeated continuously would pass all other tests.
 func TestRegistrationIsStable(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
@@ -89,12 +89,12 @@ func TestCloseDeletesTheKeys(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	d := open(t, e.Endpoint(), nil)
-	seen := follow(t, open(t, e.Endpoint(), nil))
+	seen := resolve(t, open(t, e.Endpoint(), nil))
 	leave := register(t, d, member("a", 1))
 	waitRegistered(t, d, 1)
 	leave()
 	if got := keysIn(t, e); !slices.Equal(got, []string{"/ringside/default/members/a"}) {
-		t.Errorf("after the goodbye etcd holds %q, want the record alone", got)
+		t.Errorf("after deregistration etcd has %q, want the record only", got)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -102,28 +102,28 @@ func TestCloseDeletesTheKeys(t *testing.T) {
 	if got := keysIn(t, e); len(got) != 0 {
 		t.Errorf("after Close etcd holds %q, want nothing", got)
 	}
-	seen.waitFor(t, "nobody")
+	seen.waitFor(t, "no member")
 }
 
-// The keys may go before a follower has told of the goodbye; a member that is gone without one would be kept.
+// The keys may be deleted before the change to leaving is applied; without it the member would stay on the rings.
 func TestLeavingIsAppliedBeforeTheKeysAreDeleted(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	d := open(t, e.Endpoint(), nil)
 	f := open(t, e.Endpoint(), nil)
 	f.timing.settle = 300 * time.Millisecond
-	seen := follow(t, f)
+	seen := resolve(t, f)
 	leave := register(t, d, member("a", 1))
 	seen.waitFor(t, "a", member("a", 1))
 	leave()
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	seen.waitFor(t, "nobody")
+	seen.waitFor(t, "no member")
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
 	if !slices.ContainsFunc(seen.lists, func(l []ring.Member) bool { return len(l) == 1 && l[0].Leaving }) {
-		t.Errorf("the lists were %v: none has the goodbye", seen.lists)
+		t.Errorf("got lists %v, want one with the leaving member", seen.lists)
 	}
 }
 
@@ -138,7 +138,7 @@ func TestDeregisterKeepsTheRecordOfANewProcess(t *testing.T) {
 	register(t, young, successor)
 	waitRegistered(t, young, 1)
 	leave()
-	follow(t, young).waitFor(t, "the successor", successor)
+	resolve(t, young).waitFor(t, "the new process", successor)
 	if got := len(keysIn(t, e)); got != 2 {
 		t.Errorf("etcd holds %d keys, want both of the successor", got)
 	}
@@ -176,7 +176,7 @@ func TestStockResolverFindsMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Four slashes: the resolver takes one away, and the prefix begins with another.
+	// Four slashes: the resolver removes one, and the prefix begins with one.
 	conn, err := grpc.NewClient("etcd:////ringside/default/ring", grpc.WithResolvers(stock),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -215,7 +215,7 @@ func TestRegistersAgain(t *testing.T) {
 			waitRegistered(t, d, 1)
 			fault(t, client(t, e), d.Directory)
 			waitRegistered(t, d, 2)
-			follow(t, d).waitFor(t, "a", member("a", 1))
+			resolve(t, d).waitFor(t, "a", member("a", 1))
 			if got := len(keysIn(t, e)); got != 2 {
 				t.Errorf("etcd holds %d keys, want 2", got)
 			}
@@ -223,7 +223,7 @@ func TestRegistersAgain(t *testing.T) {
 	}
 }
 
-// Each fault bites while a is registered and b follows. Afterwards both must be right again, of their own accord.
+// Each fault occurs while a is registered and b resolves. Both must recover without help.
 func TestSurvivesFaultsOfEtcd(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault  func(*testing.T, *rig.EtcdServer, *link)
@@ -235,7 +235,7 @@ func TestSurvivesFaultsOfEtcd(t *testing.T) {
 		}},
 		"etcd frozen for longer than the lease": {fault: func(t *testing.T, e *rig.EtcdServer, _ *link) {
 			e.Freeze()
-			time.Sleep(4 * time.Second) // the fault itself: twice the lease
+			time.Sleep(4 * time.Second) // the fault: twice the lease
 			e.Thaw()
 		}},
 		"etcd compacted while the watch was down": {fault: func(t *testing.T, e *rig.EtcdServer, l *link) {
@@ -259,12 +259,12 @@ func TestSurvivesFaultsOfEtcd(t *testing.T) {
 			e := rig.Etcd(t)
 			l := newLink(t, e.Endpoint())
 			c := client(t, e)
-			for range 200 { // so that the revisions of a wiped etcd do not catch up
+			for range 200 { // so that a wiped etcd does not reach the revision of the watch
 				put(t, c, "passing", `{}`)
 			}
 			a, b := open(t, l.url(), tc.tuning), open(t, l.url(), tc.tuning)
 			register(t, a, member("a", 1))
-			seen := follow(t, b)
+			seen := resolve(t, b)
 			seen.waitFor(t, "a", member("a", 1))
 			tc.fault(t, e, l)
 			register(t, b, member("b", 2))
@@ -274,13 +274,13 @@ func TestSurvivesFaultsOfEtcd(t *testing.T) {
 	}
 }
 
-// A new etcd soon has the revision that the watch of the old one waits for, and then the watch looks healthy.
+// A new etcd may reach the revision that the watch of the old one waits for. Then the watch looks healthy.
 func TestEtcdWipedWhileItsRevisionsCatchUp(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
 	a := open(t, e.Endpoint(), func(tm *timing) { tm.progress, tm.stall = never, never })
 	register(t, a, member("a", 1))
-	seen := follow(t, a)
+	seen := resolve(t, a)
 	seen.waitFor(t, "a", member("a", 1))
 	e.Wipe()
 	e.Start()
@@ -298,8 +298,8 @@ func TestWaitingChangesAreAppliedWhenTheWatchEnds(t *testing.T) {
 	e := rig.Etcd(t)
 	l := newLink(t, e.Endpoint())
 	d := open(t, l.url(), func(tm *timing) { tm.settle = never })
-	seen := follow(t, d)
-	seen.waitFor(t, "nobody")
+	seen := resolve(t, d)
+	seen.waitFor(t, "no member")
 	before := d.Stats().Revision
 	put(t, client(t, e), "a", `{"id":"a","addr":"10.0.0.1:7072"}`)
 	waitFor(t, "the event", func() bool { return d.Stats().Revision > before })
@@ -312,7 +312,7 @@ func TestEtcdUnavailableAtStart(t *testing.T) {
 	e := rig.Etcd(t)
 	e.Stop()
 	d := open(t, e.Endpoint(), nil)
-	seen := follow(t, d)
+	seen := resolve(t, d)
 	register(t, d, member("a", 1))
 	waitFor(t, "a failed attempt", func() bool { return d.events("list of members lost") > 0 })
 	if seen.changes() != 0 {
@@ -325,7 +325,7 @@ func TestEtcdUnavailableAtStart(t *testing.T) {
 	}
 }
 
-// A client that balances over its endpoints keeps a stream where it opened it, even at a member of etcd that hangs.
+// A client that balances over its endpoints keeps its streams, even at a member of etcd that hangs.
 func TestOneOfTwoEndpointsHangs(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
@@ -333,7 +333,7 @@ func TestOneOfTwoEndpointsHangs(t *testing.T) {
 	b, hangOfB := openTwice(t, e)
 	register(t, a, member("a", 1))
 	waitRegistered(t, a, 1)
-	seen := follow(t, b)
+	seen := resolve(t, b)
 	seen.waitFor(t, "a", member("a", 1))
 	gone := watchForDeletion(t, e, "/ringside/default/members/a")
 	hangOfA()
@@ -347,7 +347,7 @@ func TestOneOfTwoEndpointsHangs(t *testing.T) {
 	}
 }
 
-// openTwice opens a directory with two ways to the same etcd; hang blocks the one that it has chosen.
+// openTwice opens a directory with two proxies to the same etcd; hang blocks the one in use.
 func openTwice(t *testing.T, e *rig.EtcdServer) (d *tested, hang func()) {
 	t.Helper()
 	links := [2]*link{newLink(t, e.Endpoint()), newLink(t, e.Endpoint())}
@@ -372,14 +372,14 @@ func TestInvalidRecordsAreRejectedOneByOne(t *testing.T) {
 	good := member("good", 1)
 	register(t, open(t, e.Endpoint(), nil), good)
 	d := open(t, e.Endpoint(), nil)
-	seen := follow(t, d)
+	seen := resolve(t, d)
 	seen.waitFor(t, "good", good)
 
 	put(t, c, "empty", "")
 	put(t, c, "garbage", "\x00\xff{")
 	put(t, c, "", `{"id":"","addr":"10.0.0.1:1"}`)
 	put(t, c, "other", `{"id":"good","addr":"10.0.0.1:1"}`)
-	for i := range 10 { // 10 MB in all; etcd takes no more than 1.5 MiB at once
+	for i := range 10 { // 10 MB in total; etcd accepts at most 1.5 MiB per request
 		put(t, c, fmt.Sprintf("huge-%d", i), strings.Repeat("x", 1<<20))
 	}
 	waitFor(t, "the rejections", func() bool {
@@ -387,18 +387,18 @@ func TestInvalidRecordsAreRejectedOneByOne(t *testing.T) {
 		return r[Malformed] >= 2 && r[Invalid] >= 2 && r[Oversized] >= 10
 	})
 	second := open(t, e.Endpoint(), nil)
-	follow(t, second).waitFor(t, "good", good)
+	resolve(t, second).waitFor(t, "good", good)
 	if r := second.Stats().Rejected; r[Malformed] != 2 || r[Invalid] != 2 || r[Oversized] != 10 {
 		t.Errorf("a list refused %v, want 2 malformed, 2 absurd, 10 oversized", r)
 	}
 
-	put(t, c, "twin", fmt.Sprintf(`{"id":"twin","addr":%q,"started":"2020-01-01T00:00:00Z"}`, good.Addr))
-	twin := ring.Member{ID: "twin", Addr: good.Addr, Started: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}
-	seen.waitFor(t, "the later of two members with one address", twin)
+	put(t, c, "duplicate", fmt.Sprintf(`{"id":"duplicate","addr":%q,"started":"2020-01-01T00:00:00Z"}`, good.Addr))
+	duplicate := ring.Member{ID: "duplicate", Addr: good.Addr, Started: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}
+	seen.waitFor(t, "the later of two members with one address", duplicate)
 	if d.Stats().Rejected[Duplicate] == 0 {
 		t.Error("the duplicate was not counted")
 	}
-	put(t, c, "twin", "garbage")
+	put(t, c, "duplicate", "garbage")
 	seen.waitFor(t, "good", good)
 	if s := d.Stats(); s.WatchRestarts != 0 || s.LastRejected == "" {
 		t.Errorf("Stats: %+v", s)
@@ -425,7 +425,7 @@ func TestListHasSeveralPages(t *testing.T) {
 		}
 	}
 	d := open(t, e.Endpoint(), nil)
-	follow(t, d)
+	resolve(t, d)
 	waitFor(t, "all members", func() bool { return d.Stats().Members == n })
 }
 
@@ -435,13 +435,13 @@ func TestRegisterRejectsAnInvalidMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // or a Register that accepts it would never return
+	cancel() // otherwise a Register that accepts it would never return
 	if err := d.Register(ctx, ring.Member{ID: "a", Addr: "0.0.0.0:7072"}); err == nil {
 		t.Error("no error for an address that nobody can dial")
 	}
 }
 
-// tested is a Directory of a test, with short intervals.
+// tested is a Directory with short intervals.
 type tested struct {
 	*Directory
 	mu     sync.Mutex
@@ -502,7 +502,7 @@ type sightings struct {
 	lists [][]ring.Member // guarded by mu
 }
 
-func follow(t *testing.T, d *tested) *sightings {
+func resolve(t *testing.T, d *tested) *sightings {
 	t.Helper()
 	s := new(sightings)
 	inBackground(t, func(ctx context.Context) error {
@@ -613,7 +613,7 @@ func keysIn(t *testing.T, e *rig.EtcdServer) (keys []string) {
 	return keys
 }
 
-// watchForDeletion counts the deletions of key until the count is asked for.
+// watchForDeletion counts the deletions of key until its result is called.
 func watchForDeletion(t *testing.T, e *rig.EtcdServer, key string) (count func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -656,7 +656,7 @@ func TestReasonsToListAgain(t *testing.T) {
 	}
 }
 
-// newOf saves an import of the package of T.
+// newOf avoids an import of the package of T.
 func newOf[T any](*T) *T { return new(T) }
 
 func TestTableResolvesConflictsDeterministically(t *testing.T) {
@@ -679,8 +679,8 @@ func TestTableResolvesConflictsDeterministically(t *testing.T) {
 		"the later one has the address":     {[]ring.Member{old, young}, []ring.Member{young}, 1},
 		"the later one has the hash key":    {[]ring.Member{sameKey, young}, []ring.Member{young}, 1},
 		"not the order of ids":              {[]ring.Member{young, old}, []ring.Member{old}, 1},
-		"who leaves is in nobody's way":     {[]ring.Member{young, leaving}, []ring.Member{leaving, young}, 0},
-		"two who leave, too":                {[]ring.Member{leaving, young}, []ring.Member{leaving, young}, 0},
+		"a leaving member has no conflicts": {[]ring.Member{young, leaving}, []ring.Member{leaving, young}, 0},
+		"two leaving members":               {[]ring.Member{leaving, young}, []ring.Member{leaving, young}, 0},
 		"of three, the latest has it alone": {[]ring.Member{old, sameKey, young}, []ring.Member{young}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -713,7 +713,7 @@ func TestTableIsLimited(t *testing.T) {
 	for i := range maxMembers + 5 {
 		put(i)
 	}
-	put(0) // an update of one that is in
+	put(0) // an update of a listed member
 	if len(tab.listed) != maxMembers || !maps.Equal(c.rejected, map[Reason]int64{TooMany: 5}) {
 		t.Errorf("%d listed, refused %v; want %d and 5", len(tab.listed), c.rejected, maxMembers)
 	}

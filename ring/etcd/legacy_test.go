@@ -11,14 +11,14 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// openLegacy is open with the prefix of the old clients.
+// openLegacy is open with a legacy prefix.
 func openLegacy(t *testing.T, e *rig.EtcdServer, tune func(*timing)) *tested {
 	d := open(t, e.Endpoint(), tune)
 	d.cfg.LegacyPrefix = "GroupCache"
 	return d
 }
 
-// legacyEndpoints lists what etcd's own library finds where old clients look.
+// legacyEndpoints lists the endpoints that etcd's own library finds under the legacy prefix.
 func legacyEndpoints(t *testing.T, c *clientv3.Client) (addrs []string) {
 	t.Helper()
 	naming, err := endpoints.NewManager(c, "GroupCache")
@@ -53,7 +53,7 @@ func TestLegacyClientsFindServingMembers(t *testing.T) {
 		t.Errorf("after the withdraw: %q", got)
 	}
 	if got := keysIn(t, e); len(got) != 1 {
-		t.Errorf("after the goodbye etcd holds %q, want the record alone", got)
+		t.Errorf("after deregistration etcd has %q, want the record only", got)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestDeletedLegacyKeyIsWrittenAgain(t *testing.T) {
 	}
 }
 
-// A pod gets the address of one that has just gone, whose process has still to say goodbye.
+// A pod gets the address of another one that has not deregistered yet.
 func TestDeregisterKeepsTheLegacyKeyOfAnotherPod(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)

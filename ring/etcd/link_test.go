@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// link is a TCP proxy in front of an etcd, which can break in ways that a server cannot.
+// link is a TCP proxy to an etcd that simulates network failures.
 type link struct {
 	l      net.Listener
 	target string
 
 	mu      sync.Mutex
 	conns   []net.Conn    // guarded by mu
-	down    bool          // guarded by mu; new connections are closed at once
+	down    bool          // guarded by mu; new connections are closed immediately
 	blocked chan struct{} // guarded by mu; closed when bytes may pass
 }
 
@@ -59,7 +59,7 @@ func (p *link) restore() {
 	p.down = false
 }
 
-// hang keeps connections open, and takes new ones, but lets nothing through.
+// hang keeps connections open and accepts new ones, but forwards nothing.
 func (p *link) hang() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,7 +16,7 @@ func TestParse(t *testing.T) {
 	long := strings.Repeat("a", maxID+1)
 	for name, tc := range map[string]struct {
 		id, value string
-		want      Reason // "" when it is accepted
+		want      Reason // "" when it is valid
 	}{
 		"least":                      {"a", `{` + a + `}`, ""},
 		"all":                        {"a", `{` + a + all + `}`, ""},
@@ -142,7 +142,7 @@ func TestTimeBetweenListsGrowsWithTheDirectory(t *testing.T) {
 	}
 }
 
-// BenchmarkTable is a full list of the largest directory, and what is made of it.
+// BenchmarkTable parses a full list of the largest directory and sorts its members.
 func BenchmarkTable(b *testing.B) {
 	values := make(map[string][]byte, maxMembers)
 	for i := range maxMembers {

@@ -17,7 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
-// gets asks for n keys k-0, k-1, ….
+// gets returns queries for n keys k-0, k-1, ….
 func gets(n int) []cache.Query {
 	qs := make([]cache.Query, n)
 	for i := range qs {
@@ -44,7 +44,7 @@ func TestBatchReturnsOneOutcomePerKeyInOrder(t *testing.T) {
 		case "k-2":
 			return cache.Answer{NotFound: true, Source: cache.SourceLoad, Fresh: time.Second}, nil
 		case "k-3":
-			return cache.Answer{}, errors.New("a defect") // no answer of a member
+			return cache.Answer{}, errors.New("a bug") // not an answer
 		}
 		return peertest.Held(ctx, q)
 	}))
@@ -61,7 +61,7 @@ func TestBatchReturnsOneOutcomePerKeyInOrder(t *testing.T) {
 			}
 		case i == 3:
 			if !errors.Is(o.Err, cache.ErrUnreachable) {
-				t.Errorf("error %v; want one that has others asked", o.Err)
+				t.Errorf("error %v; want unreachable", o.Err)
 			}
 		case o.Err != nil || o.Alone || string(o.Answer.Value) != fmt.Sprint("k-", i) || o.Answer.Owner != "m":
 			t.Errorf("outcome %d is %+v", i, o)
@@ -95,7 +95,7 @@ func TestLargestBatchFits(t *testing.T) {
 
 func TestMemberWithoutBatchesGetsEachKeyAlone(t *testing.T) {
 	t.Parallel()
-	m := peertest.ServeRaw(t, &answeringService{code: codes.Aborted}) // a member of before has no FetchBatch
+	m := peertest.ServeRaw(t, &answeringService{code: codes.Aborted}) // this member has no FetchBatch
 	for _, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(3)) {
 		if !o.Alone {
 			t.Errorf("outcome %+v", o)
@@ -103,14 +103,14 @@ func TestMemberWithoutBatchesGetsEachKeyAlone(t *testing.T) {
 	}
 }
 
-// odd answers batches as no member should.
-type odd struct {
+// invalid answers batches with invalid responses.
+type invalid struct {
 	peerv1.UnimplementedPeerServer
 	outcomes []*peerv1.FetchOutcome
 	err      error
 }
 
-func (s odd) FetchBatch(context.Context, *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
+func (s invalid) FetchBatch(context.Context, *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
 	return &peerv1.FetchBatchResponse{Outcomes: s.outcomes}, s.err
 }
 
@@ -118,15 +118,15 @@ func TestInvalidAnswersToABatch(t *testing.T) {
 	t.Parallel()
 	unreachable := func(o cache.Outcome) bool { return errors.Is(o.Err, cache.ErrUnreachable) && !o.Alone }
 	for name, tc := range map[string]struct {
-		service odd
+		service invalid
 		want    func(cache.Outcome) bool
 	}{
-		"too few":    {odd{}, unreachable},
-		"too many":   {odd{outcomes: make([]*peerv1.FetchOutcome, 2)}, unreachable},
-		"nothing":    {odd{outcomes: []*peerv1.FetchOutcome{{}}}, func(o cache.Outcome) bool { return o.Alone }},
-		"error as a": {odd{err: status.Error(codes.Unavailable, "gone")}, unreachable},
+		"too few":    {invalid{}, unreachable},
+		"too many":   {invalid{outcomes: make([]*peerv1.FetchOutcome, 2)}, unreachable},
+		"nothing":    {invalid{outcomes: []*peerv1.FetchOutcome{{}}}, func(o cache.Outcome) bool { return o.Alone }},
+		"error as a": {invalid{err: status.Error(codes.Unavailable, "gone")}, unreachable},
 		"error is ok": {
-			odd{outcomes: []*peerv1.FetchOutcome{{Outcome: &peerv1.FetchOutcome_Error{Error: &peerv1.FetchError{}}}}}, unreachable,
+			invalid{outcomes: []*peerv1.FetchOutcome{{Outcome: &peerv1.FetchOutcome_Error{Error: &peerv1.FetchError{}}}}}, unreachable,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 
 const valueBytes = 1024
 
-// echo answers with a message of the same size as a hop's, and does nothing else.
+// echo answers with a message of the same size as a peer fetch, and does nothing else.
 type echo struct {
 	peerv1.UnimplementedPeerServer
 	answer *peerv1.FetchResponse
@@ -34,13 +34,13 @@ func (e echo) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchRespons
 	return e.answer, nil
 }
 
-// value returns what serves one value from memory.
+// value serves one value from memory.
 func value() func(context.Context, cache.Query) (cache.Answer, error) {
 	a := cache.Answer{Value: make([]byte, valueBytes), Fresh: time.Second, Source: cache.SourceHit}
 	return func(context.Context, cache.Query) (cache.Answer, error) { return a, nil }
 }
 
-// BenchmarkFetch compares a hop with what grpc itself costs, on the same machine in the same run.
+// BenchmarkFetch compares a peer fetch with a bare gRPC call in the same run.
 func BenchmarkFetch(b *testing.B) {
 	b.Run("bare-grpc", func(b *testing.B) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,7 +59,7 @@ func BenchmarkFetch(b *testing.B) {
 		defer conn.Close()
 		client := peerv1.NewPeerClient(conn)
 		run(b, func() error {
-			// A hop never goes without a deadline, so neither does what it is compared with.
+			// with a deadline, because every peer fetch has one
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			_, err := client.Fetch(ctx, &peerv1.FetchRequest{Dataset: "metrics", Key: "k"})
@@ -109,7 +109,7 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleConnection reports the memory of a connection that was used once, both its ends together.
+// BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together.
 func BenchmarkIdleConnection(b *testing.B) {
 	const conns = 200
 	m := peertest.StartMember(b, "m", peertest.Serving(value()))
@@ -131,7 +131,7 @@ func BenchmarkIdleConnection(b *testing.B) {
 	}
 }
 
-// inUse is heap and stacks.
+// inUse returns the bytes of heap and stacks.
 func inUse() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -140,12 +140,12 @@ func inUse() int64 {
 	return int64(s.HeapInuse + s.StackInuse)
 }
 
-// BenchmarkPublish is what a write pays, with followers that all wait and with such as never come to wait.
+// BenchmarkPublish is the cost of a publication for the writer, with subscribers that cannot keep up.
 func BenchmarkPublish(b *testing.B) {
-	for _, followers := range []int{0, 1, 1000} {
-		b.Run(fmt.Sprint(followers, "-followers"), func(b *testing.B) {
+	for _, subscribers := range []int{0, 1, 1000} {
+		b.Run(fmt.Sprint(subscribers, "-subscribers"), func(b *testing.B) {
 			writer, m := peertest.StartWriter(b, "m", peer.Config{})
-			followRaw(b, m, followers)
+			subscribeMany(b, m, subscribers)
 			i := peertest.Drop("interface/eth0/rx", 1)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -155,12 +155,12 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkFanOut is a burst of writes, a thousand a second, with a thousand followers that all take it in, and what
-// it takes of the processor, both ends together.
+// BenchmarkFanOut measures a thousand writes a second with a thousand subscribers, and their use of the processor, both ends
+// together.
 func BenchmarkFanOut(b *testing.B) {
-	const followers, writes = 1000, 1000
+	const subscribers, writes = 1000, 1000
 	writer, m := peertest.StartWriter(b, "m", peer.Config{})
-	received := followRaw(b, m, followers)
+	received := subscribeMany(b, m, subscribers)
 	i := peertest.Drop("interface/eth0/rx", 1)
 	var publishing, used time.Duration
 	for b.Loop() {
@@ -171,10 +171,10 @@ func BenchmarkFanOut(b *testing.B) {
 			publishing += time.Since(start)
 			time.Sleep(time.Second/writes - time.Since(start))
 		}
-		for received.Load() < before+followers*writes {
+		for received.Load() < before+subscribers*writes {
 			time.Sleep(time.Millisecond)
-			if m.Service.Stats().Subscribers < followers {
-				b.Fatal("a follower was cut off")
+			if m.Service.Stats().Subscribers < subscribers {
+				b.Fatal("a subscriber was cut off")
 			}
 		}
 		used += cpu(b) - began
@@ -185,8 +185,8 @@ func BenchmarkFanOut(b *testing.B) {
 	b.ReportMetric(float64(used)/float64(b.Elapsed()), "cpus")
 }
 
-// followRaw opens streams, a hundred on a connection, and returns how many invalidations have come on all of them.
-func followRaw(b *testing.B, m *peertest.Member, n int) *atomic.Int64 {
+// subscribeMany opens streams, a hundred per connection, and returns the number of received invalidations.
+func subscribeMany(b *testing.B, m *peertest.Member, n int) *atomic.Int64 {
 	b.Helper()
 	received := new(atomic.Int64)
 	var client peerv1.PeerClient
@@ -219,7 +219,7 @@ func followRaw(b *testing.B, m *peertest.Member, n int) *atomic.Int64 {
 	return received
 }
 
-// BenchmarkInvalidationLatency is the time from Publish to the Sink of a follower, for writes that are 5 ms apart.
+// BenchmarkInvalidationLatency is the time from Publish to the Sink of a subscriber, for writes that are 5 ms apart.
 func BenchmarkInvalidationLatency(b *testing.B) {
 	writer, m := peertest.StartWriter(b, "m", peer.Config{})
 	s := newSink(b)
@@ -235,15 +235,15 @@ func BenchmarkInvalidationLatency(b *testing.B) {
 		writer.Publish(i)
 		<-s.ages
 		times = append(times, time.Since(began))
-		<-s.told
+		<-s.calls
 	}
 	slices.Sort(times)
 	b.ReportMetric(float64(times[len(times)/2]), "p50-ns")
 	b.ReportMetric(float64(times[len(times)*99/100]), "p99-ns")
 }
 
-// BenchmarkSubscription reports the memory of a stream on a connection that is there anyway, both its ends together, and the
-// processor's time for the heartbeats of a second of a thousand streams.
+// BenchmarkSubscription reports the memory of a stream on an existing connection, both ends together, and the processor time per
+// second for the heartbeats of a thousand streams.
 func BenchmarkSubscription(b *testing.B) {
 	const streams = 1000
 	_, m := peertest.StartWriter(b, "m", peer.Config{})
@@ -261,7 +261,7 @@ func BenchmarkSubscription(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		peertest.Eventually(b, "all follow", func() bool { return m.Service.Stats().Subscribers == streams })
+		peertest.Eventually(b, "all are subscribed", func() bool { return m.Service.Stats().Subscribers == streams })
 		time.Sleep(time.Second)
 		b.ReportMetric(float64(inUse()-before)/streams, "B/stream")
 		used := cpu(b)
@@ -273,7 +273,7 @@ func BenchmarkSubscription(b *testing.B) {
 	}
 }
 
-// cpu is the processor's time that this process has used.
+// cpu returns the processor time of this process.
 func cpu(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

@@ -22,20 +22,20 @@ func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 		{Dataset: "metrics", Key: "pre", Prefix: true},
 		{Dataset: "x", Prefix: true},
 	}
-	var told atomic.Int64
-	taking := peertest.Invalidating(func(got []cache.Invalidation) {
-		told.Add(1)
+	var calls atomic.Int64
+	receiving := peertest.Invalidating(func(got []cache.Invalidation) {
+		calls.Add(1)
 		if !slices.Equal(got, list) {
-			t.Errorf("told %+v, want %+v", got, list)
+			t.Errorf("got %+v, want %+v", got, list)
 		}
 	})
-	a, b := peertest.StartMember(t, "a", taking), peertest.StartMember(t, "b", taking)
-	dead := peertest.StartMember(t, "dead", taking)
+	a, b := peertest.StartMember(t, "a", receiving), peertest.StartMember(t, "b", receiving)
+	dead := peertest.StartMember(t, "dead", receiving)
 	dead.Kill(t)
-	p := peertest.StartPool(t, peer.Config{}, dead, a, peertest.BlackHole(t, "silent"), b)
+	p := peertest.StartPool(t, peer.Config{}, dead, a, peertest.BlackHole(t, "frozen"), b)
 	n, unreached := p.Broadcast(context.Background(), list)
-	if n != 2 || told.Load() != 2 || !slices.Equal(unreached, []string{"dead", "silent"}) {
-		t.Errorf("told %d, unreached %v", n, unreached)
+	if n != 2 || calls.Load() != 2 || !slices.Equal(unreached, []string{"dead", "frozen"}) {
+		t.Errorf("got %d reached, unreached %v", n, unreached)
 	}
 	if s := p.Stats(); s.Broadcasts != 2 || s.BroadcastsFailed != 2 {
 		t.Errorf("stats %+v", s)
@@ -43,14 +43,14 @@ func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 	if s := a.Service.Stats(); s.Invalidated != 3 {
 		t.Errorf("member's stats %+v", s)
 	}
-	peertest.Eventually(t, "the next one does not wait for the silent one", func() bool { return p.Stats().BreakersOpen > 0 })
+	peertest.Eventually(t, "the breaker of the frozen member is open", func() bool { return p.Stats().BreakersOpen > 0 })
 }
 
 func TestBroadcastWithoutOtherMembers(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
 	if n, unreached := p.Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)}); n != 0 || unreached != nil {
-		t.Errorf("told %d, unreached %v", n, unreached)
+		t.Errorf("got %d reached, unreached %v", n, unreached)
 	}
 }
 
@@ -66,10 +66,10 @@ func TestBroadcastSplitsALongList(t *testing.T) {
 	}
 	m := peertest.StartMember(t, "m", peertest.Invalidating(func(part []cache.Invalidation) { got = append(got, part...) }))
 	if n, unreached := peertest.StartPool(t, peer.Config{}, m).Broadcast(context.Background(), list); n != 1 || unreached != nil {
-		t.Errorf("told %d, unreached %v", n, unreached)
+		t.Errorf("got %d reached, unreached %v", n, unreached)
 	}
 	if !slices.Equal(got, list) {
-		t.Errorf("told %d, want %d in their order", len(got), len(list))
+		t.Errorf("got %d invalidations, want %d in their order", len(got), len(list))
 	}
 }
 
@@ -97,11 +97,11 @@ func TestBroadcastIsLimited(t *testing.T) {
 	}
 	go func() {
 		<-full
-		time.Sleep(100 * time.Millisecond) // for those that must not come
+		time.Sleep(100 * time.Millisecond) // for calls above the limit
 		close(release)
 	}()
 	peertest.StartPool(t, peer.Config{}, members...).Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)})
 	if peak != most {
-		t.Errorf("%d were told at once, want %d", peak, most)
+		t.Errorf("got %d concurrent calls, want %d", peak, most)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
 
-// codeServed returns the code with which a service answers an error of its dataset.
+// codeServed returns the status with which a service answers an error of its dataset.
 func codeServed(t *testing.T, err error) *status.Status {
 	t.Helper()
 	failing := &peertest.Dataset{ServeFunc: func(context.Context, cache.Query) (cache.Answer, error) { return cache.Answer{}, err }}
@@ -35,7 +35,7 @@ func TestErrorsOfFetchesKeepTheirKind(t *testing.T) {
 	cases := []struct {
 		kind        cache.Kind
 		code        codes.Code
-		unreachable bool // the caller asks elsewhere
+		unreachable bool // the caller calls another member
 	}{
 		{cache.KindInvalidKey, codes.InvalidArgument, false},
 		{cache.KindNotCached, codes.OutOfRange, false},
@@ -62,7 +62,7 @@ func TestErrorsOfFetchesKeepTheirKind(t *testing.T) {
 				t.Fatalf("fetched %v: unreachable %v, want %v", err, got, tc.unreachable)
 			}
 			if !strings.Contains(err.Error(), "the cause") || !strings.Contains(err.Error(), "member m at ") {
-				t.Errorf("error %q does not say who and what", err)
+				t.Errorf("error %q does not name the member and the cause", err)
 			}
 			if !tc.unreachable && (cache.KindOf(err) != tc.kind || cache.RetryAfter(err) != 1500*time.Millisecond) {
 				t.Errorf("fetched kind %v, retry after %v", cache.KindOf(err), cache.RetryAfter(err))
@@ -70,11 +70,11 @@ func TestErrorsOfFetchesKeepTheirKind(t *testing.T) {
 		})
 	}
 	if s := p.Stats(); s.BreakersOpen != 0 {
-		t.Errorf("answers have opened the breaker: %+v", s)
+		t.Errorf("want the breaker closed after answers: %+v", s)
 	}
 }
 
-// answeringService answers each fetch with a status, whoever asks.
+// answeringService answers each fetch with a status.
 type answeringService struct {
 	peerv1.UnimplementedPeerServer
 	code codes.Code
@@ -107,7 +107,7 @@ func TestUnknownDatasetIsUnreachable(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{}, m)
 	_, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), cache.Query{Dataset: "younger", Key: "k"})
 	if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), "younger") {
-		t.Errorf("error %v: while a new config is rolled out, others may have the dataset", err)
+		t.Errorf("error %v: want unreachable: during a rollout other members may have the dataset", err)
 	}
 }
 

@@ -93,16 +93,16 @@ func TestRestartedMemberIsUsedAgain(t *testing.T) {
 	to := peertest.PeerTo(t, p, "m")
 	m.Kill(t)
 	for range 3 {
-		// Without a deadline: were the refusal waited out, the test would hang.
+		// Without a deadline: if the call waited for a connection, the test would hang.
 		if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
 			t.Fatalf("error %v, want unreachable", err)
 		}
 	}
 	if s := p.Stats(); s.BreakersOpen != 1 || s.PingTimeouts != 0 {
-		t.Errorf("after 3 refusals: %+v, want the breaker open and no silence", s)
+		t.Errorf("after 3 refusals: %+v, want the breaker open and no ping timeout", s)
 	}
 	peertest.StartMember(t, "m", peertest.At(m.Addr))
-	peertest.Eventually(t, "the member that is back is used", func() bool {
+	peertest.Eventually(t, "the restarted member is used", func() bool {
 		_, err := to.Fetch(context.Background(), peertest.Get("k"))
 		return err == nil
 	})
@@ -122,11 +122,11 @@ func TestOnePingFailsAllCallsToAFrozenMember(t *testing.T) {
 	}
 	wg.Wait()
 	if s := p.Stats(); s.PingTimeouts != 1 || s.BreakersOpen != 1 || s.BreakersOpened != 1 || s.Unreachable != 50 {
-		t.Errorf("stats %+v, want one silence for all", s)
+		t.Errorf("stats %+v, want one ping timeout for all", s)
 	}
 }
 
-// deaf lets its kernel drop connections before they are made, as a network does that drops packets.
+// deaf makes its kernel drop connections, like a network that drops packets.
 func deaf(t *testing.T, id string) *peertest.Member {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -145,7 +145,7 @@ func deaf(t *testing.T, id string) *peertest.Member {
 		t.Fatal(err)
 	}
 	m := &peertest.Member{Member: ring.Member{ID: id, Addr: fmt.Sprint("127.0.0.1:", name.(*syscall.SockaddrInet4).Port)}}
-	for { // until the queue of the kernel is full
+	for { // until the kernel's queue is full
 		c, err := net.DialTimeout("tcp", m.Addr, 100*time.Millisecond)
 		if err != nil {
 			return m
@@ -160,17 +160,17 @@ func TestMemberBehindDroppedPacketsIsUnreachable(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
 	to := peertest.PeerTo(t, p, "m")
 	connecting := make(chan struct{})
-	go func() { // grpc's own bound of a try to connect
+	go func() { // gRPC's own limit of an attempt to connect
 		defer close(connecting)
 		if c, err := net.DialTimeout("tcp", m.Addr, time.Second); err == nil {
-			t.Error("the member is not deaf")
+			t.Error("the member accepted a connection")
 			c.Close()
 		}
 	}()
 	_, err := to.Fetch(context.Background(), peertest.Get("k"))
 	select {
 	case <-connecting:
-		t.Error("silence was not found before the try to connect had ended")
+		t.Error("the ping did not time out before the attempt to connect ended")
 	default:
 	}
 	if !errors.Is(err, cache.ErrUnreachable) {
@@ -194,19 +194,19 @@ func TestThawedMemberIsUsedAgain(t *testing.T) {
 	}
 	before := m.Service.Stats().Fetches
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !strings.Contains(err.Error(), "breaker") {
-		t.Errorf("error %v, want that of an open breaker", err)
+		t.Errorf("error %v, want an open breaker", err)
 	}
 	w.Thaw()
 	peertest.Eventually(t, "a ping closes the breaker", func() bool { return p.Stats().BreakersOpen == 0 })
-	if after := m.Service.Stats().Fetches; after > before+1 { // the fetch that was frozen may arrive now
-		t.Errorf("%d fetches reached the member while its breaker was open: a read was used as probe", after-before)
+	if after := m.Service.Stats().Fetches; after > before+1 { // the frozen fetch may arrive now
+		t.Errorf("%d fetches reached the member while its breaker was open, want at most 1", after-before)
 	}
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Error(err)
 	}
 }
 
-// A connection whose network was away for long comes back late: TCP doubles its wait after each loss.
+// A connection recovers late from a long network failure, because TCP doubles its wait after each loss.
 func TestFrozenConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
@@ -224,7 +224,7 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 
 func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
-	const slow = 3 * 200 * time.Millisecond // three times the silence after which it is pinged
+	const slow = 3 * 200 * time.Millisecond // longer than PingAfter, 400 ms
 	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		time.Sleep(slow)
 		return peertest.Held(ctx, q)
@@ -234,7 +234,7 @@ func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 || s.Unreachable != 0 || s.BreakersOpened != 0 {
-		t.Errorf("stats %+v, want a member that is merely slow", s)
+		t.Errorf("stats %+v, want no failure: the member is only slow", s)
 	}
 	if n := m.Listener.Accepted.Load(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
@@ -249,14 +249,14 @@ func TestDeadlineAtLiveOwnerIsAnAnswer(t *testing.T) {
 	defer cancel()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
-		t.Errorf("error %v: asking elsewhere would double the load of a slow database", err)
+		t.Errorf("error %v: want a deadline: another member would query the slow database again", err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }
 
-// lateTimer is a context whose deadline has passed before its timer fires, as under load.
+// lateTimer is a context whose timer fires late, as under load.
 type lateTimer struct {
 	context.Context
 	deadline time.Time
@@ -271,7 +271,7 @@ func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 	ctx := lateTimer{context.Background(), time.Now().Add(600 * time.Millisecond)}
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
-		t.Errorf("error %v, want that of the caller's deadline", err)
+		t.Errorf("error %v, want the caller's deadline", err)
 	}
 }
 
@@ -310,7 +310,7 @@ func TestCanceledCallerIsCanceled(t *testing.T) {
 	}()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindCanceled {
-		t.Errorf("error %v, want that of the caller", err)
+		t.Errorf("error %v, want canceled", err)
 	}
 }
 
@@ -331,7 +331,7 @@ func TestConnectionCutDuringACallIsUnreachable(t *testing.T) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 || s.BreakersOpen != 0 {
-		t.Errorf("stats %+v: one cut connection is no reason to shun a member", s)
+		t.Errorf("stats %+v: want no open breaker after one cut connection", s)
 	}
 }
 
@@ -341,7 +341,7 @@ func TestDeadlineIsSentWithTheRequest(t *testing.T) {
 	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
 		deadline, ok := ctx.Deadline()
 		if !ok {
-			t.Error("no deadline has arrived")
+			t.Error("the request has no deadline")
 		}
 		seen <- time.Until(deadline)
 		return peertest.Held(ctx, q)
@@ -399,7 +399,7 @@ func TestAnswerAboveTheLimitIsOverloaded(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
 	err := peertest.Fetch(t, p, "m")
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded {
-		t.Errorf("error %v: another member's answer would be no smaller", err)
+		t.Errorf("error %v: want overloaded: the answer of another member would not be smaller", err)
 	}
 }
 
@@ -413,7 +413,7 @@ func TestConnectedMembersAreLimited(t *testing.T) {
 	if err := peertest.Fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
-	// grpc says that a connection is ready a moment after it has used it.
+	// gRPC reports a connection as ready a moment after it has used it.
 	peertest.Eventually(t, "one connection is counted", func() bool { return p.Stats().Conns == 1 })
 	if s := p.Stats(); s.ConnsRefused != 1 {
 		t.Errorf("stats %+v", s)
@@ -425,7 +425,7 @@ func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 	asSuccessor := cache.Query{Dataset: "metrics", Key: "k", Failover: true}
 	asPrevious := cache.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}
 	cases := map[string]struct {
-		other, notOwner bool // the member's ring is another; it does not own the key
+		other, notOwner bool // the member has another ring; it does not own the key
 		query           cache.Query
 		want            int64
 	}{

@@ -14,25 +14,25 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
-// TestMemberThatLeftLeavesNoGoroutine is not parallel: it counts.
+// TestMemberThatLeftLeavesNoGoroutine is not parallel because it counts goroutines.
 func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
-	silent := peertest.BlackHole(t, "silent")
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, PingAfter: 20 * time.Millisecond}, silent)
+	frozen := peertest.BlackHole(t, "frozen")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, PingAfter: 20 * time.Millisecond}, frozen)
 	before := runtime.NumGoroutine()
-	if err := peertest.Fetch(t, p, "silent"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "frozen"); !errors.Is(err, cache.ErrUnreachable) {
 		t.Errorf("error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.BreakersOpen != 1 {
-		t.Fatalf("stats %+v, want an open breaker that is being mended", s)
+		t.Fatalf("stats %+v, want an open breaker", s)
 	}
 	p.SetRing(nil, nil)
-	peertest.Eventually(t, "nobody pings the member any more", func() bool { return runtime.NumGoroutine() <= before })
+	peertest.Eventually(t, "the pings to the member have ended", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-// TestCloseLeavesNoGoroutine is not parallel: it counts.
+// TestCloseLeavesNoGoroutine is not parallel because it counts goroutines.
 func TestCloseLeavesNoGoroutine(t *testing.T) {
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
-	silent := peertest.BlackHole(t, "silent")
+	frozen := peertest.BlackHole(t, "frozen")
 	first := peertest.StartPool(t, peer.Config{}, m)
 	if err := first.Ping(context.Background(), m.Member); err != nil { // its goroutines are all there when it answers
 		t.Fatal(err)
@@ -40,8 +40,8 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	first.Close()
 	peertest.Eventually(t, "the first caller is gone", func() bool { return m.Server.Stats().Conns == 0 })
 	before := runtime.NumGoroutine()
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m, silent)
-	slow, hole := peertest.PeerTo(t, p, "m"), peertest.PeerTo(t, p, "silent")
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m, frozen)
+	slow, hole := peertest.PeerTo(t, p, "m"), peertest.PeerTo(t, p, "frozen")
 	var wg sync.WaitGroup
 	for _, to := range []cache.Peer{slow, slow, hole, hole} {
 		wg.Go(func() {
@@ -50,7 +50,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 			}
 		})
 	}
-	peertest.Eventually(t, "the silent member is found, and being tried again", func() bool { return p.Stats().BreakersOpen == 1 })
+	peertest.Eventually(t, "the breaker of the frozen member is open", func() bool { return p.Stats().BreakersOpen == 1 })
 	p.Close()
 	wg.Wait()
 	if _, err := slow.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {

@@ -70,7 +70,7 @@ func TestRingWithoutSelf(t *testing.T) {
 	defer p.Close()
 	p.SetRing(peertest.NewRing(t, named("a")...), nil)
 	if r := p.Route("metrics", "k"); idOf(r.Owner) != "a" || r.Successor != nil || p.Owns("metrics", "k") {
-		t.Errorf("route %+v, want owner a and nobody after it", r)
+		t.Errorf("route %+v, want owner a and no successor", r)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestPreviousOwnerIsPartOfRouteDuringWarmUpOnly(t *testing.T) {
 			t.Errorf("previous %s of a key that another member owns", idOf(r.Previous))
 		}
 		time.Sleep(6 * time.Second)
-		p.SetRing(after, before) // the same ring again does not begin the window anew
+		p.SetRing(after, before) // the same ring again does not extend the window
 		time.Sleep(6 * time.Second)
 		if r := p.Route("metrics", gained); r.Previous != nil {
 			t.Errorf("previous %s after the warm-up window", idOf(r.Previous))
@@ -180,7 +180,7 @@ func TestPing(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{}, m)
 	gone := peertest.StartMember(t, "gone")
 	gone.Kill(t)
-	stranger := peertest.StartMember(t, "stranger")
+	unlisted := peertest.StartMember(t, "unlisted")
 	leaving := peertest.StartMember(t, "leaving")
 	leaving.Service.Leave()
 	cases := []struct {
@@ -189,9 +189,9 @@ func TestPing(t *testing.T) {
 		want   bool
 	}{
 		{"on the ring", m.Member, true},
-		{"not on the ring", stranger.Member, true},
+		{"not on the ring", unlisted.Member, true},
 		{"gone", gone.Member, false},
-		{"another node at the address", ring.Member{ID: "other", Addr: stranger.Addr}, false},
+		{"another node at the address", ring.Member{ID: "other", Addr: unlisted.Addr}, false},
 		{"leaving", leaving.Member, false},
 	}
 	for _, tc := range cases {
@@ -204,7 +204,7 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// stuckService never answers an Inspect.
+// stuckService never answers Inspect.
 type stuckService struct{ peerv1.UnimplementedPeerServer }
 
 func (stuckService) Inspect(ctx context.Context, _ *peerv1.InspectRequest) (*peerv1.InspectResponse, error) {

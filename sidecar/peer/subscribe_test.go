@@ -23,23 +23,23 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
-// sink writes down what it is told, in its order. It complains when it is told two things at once.
+// sink records its calls in order. It fails the test when two calls are concurrent.
 type sink struct {
 	t      testing.TB
-	told   chan string
+	calls  chan string
 	ages   chan time.Duration
 	inside atomic.Int64
 }
 
 func newSink(t testing.TB) *sink {
-	return &sink{t: t, told: make(chan string, 100_000), ages: make(chan time.Duration, 100_000)}
+	return &sink{t: t, calls: make(chan string, 100_000), ages: make(chan time.Duration, 100_000)}
 }
 
-func (s *sink) tell(what string) {
+func (s *sink) record(what string) {
 	if s.inside.Add(1) != 1 {
-		s.t.Error("told two things of one member at once")
+		s.t.Error("two concurrent calls for one member")
 	}
-	s.told <- what
+	s.calls <- what
 	s.inside.Add(-1)
 }
 
@@ -47,7 +47,7 @@ func (s *sink) Invalidate(list []cache.Invalidation) {
 	for _, i := range list {
 		s.ages <- i.Age
 		i.Age = 0
-		s.tell(describe(i))
+		s.record(describe(i))
 	}
 }
 
@@ -58,20 +58,20 @@ func describe(i cache.Invalidation) string {
 	return fmt.Sprintf("drop %s/%s@%d", i.Dataset, i.Key, i.Version)
 }
 
-func (s *sink) Missed(member string) { s.tell("missed " + member) }
+func (s *sink) Missed(member string) { s.record("missed " + member) }
 
 func (s *sink) LiveFeeds(member string, datasets []string) {
-	s.tell(fmt.Sprint("live ", member, " ", datasets))
+	s.record(fmt.Sprint("live ", member, " ", datasets))
 }
 
-// next waits for what the sink is told next.
+// next waits for the next call.
 func (s *sink) next() string {
 	s.t.Helper()
 	select {
-	case what := <-s.told:
+	case what := <-s.calls:
 		return what
 	case <-time.After(peertest.Timeout):
-		s.t.Fatal("the sink is told nothing")
+		s.t.Fatal("the sink was not called")
 		return ""
 	}
 }
@@ -80,16 +80,16 @@ func (s *sink) expect(list ...string) {
 	s.t.Helper()
 	for _, want := range list {
 		if got := s.next(); got != want {
-			s.t.Errorf("told %q, want %q", got, want)
+			s.t.Errorf("got call %q, want %q", got, want)
 		}
 	}
 }
 
-// wasTold reports whether the sink has been told something, and forgets what came before.
-func (s *sink) wasTold(want string) bool {
+// wasCalled reports whether the sink had the call, and drops the calls before it.
+func (s *sink) wasCalled(want string) bool {
 	for {
 		select {
-		case what := <-s.told:
+		case what := <-s.calls:
 			if what == want {
 				return true
 			}
@@ -114,23 +114,23 @@ func TestAnswerStartsASubscription(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := m.Service.Stats().Subscribers; n != 0 {
-				t.Errorf("%d followers before anything was asked", n)
+				t.Errorf("got %d subscribers before the first call, want 0", n)
 			}
 			if err := ask(t, p, "m"); err != nil {
 				t.Fatal(err)
 			}
-			s.expect("missed m") // what was answered before the stream began may be outdated
+			s.expect("missed m") // answers from before the stream may be outdated
 			writer.Publish(cache.Invalidation{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour})
 			writer.Publish(cache.Invalidation{Dataset: "metrics", Prefix: true})
 			s.expect("drop metrics/a/b@7", "drop metrics/*@0")
 			if age := <-s.ages; age < time.Hour || age > time.Hour+peertest.Timeout {
-				t.Errorf("age %v, want an hour and the way", age)
+				t.Errorf("age %v, want an hour and the time of delivery", age)
 			}
 			if err := ask(t, p, "m"); err != nil {
 				t.Fatal(err)
 			}
 			if s := m.Service.Stats(); s.Subscribers != 1 || s.MaxSubscribers != 4096 {
-				t.Errorf("member's stats %+v, want one follower", s)
+				t.Errorf("member's stats %+v, want one subscriber", s)
 			}
 			if s := p.Stats(); s.Subscriptions != 1 || s.Received != 2 || s.Gaps != 0 {
 				t.Errorf("stats %+v", s)
@@ -142,8 +142,8 @@ func TestAnswerStartsASubscription(t *testing.T) {
 	}
 }
 
-// following returns a pool that follows a writer over a wire, and has been told so.
-func following(t *testing.T, c peer.Config, options ...peertest.Option) (s *sink, writer *peer.Pool, w *peertest.Proxy, p *peer.Pool) {
+// subscribed returns a pool with a subscription to a writer through a proxy.
+func subscribed(t *testing.T, c peer.Config, options ...peertest.Option) (s *sink, writer *peer.Pool, w *peertest.Proxy, p *peer.Pool) {
 	t.Helper()
 	writer, m := peertest.StartWriter(t, "m", c, options...)
 	s, w = newSink(t), peertest.StartProxy(t, m.Addr)
@@ -157,13 +157,13 @@ func following(t *testing.T, c peer.Config, options ...peertest.Option) (s *sink
 
 func TestBrokenStreamIsReportedBeforeNewerInvalidations(t *testing.T) {
 	t.Parallel()
-	s, writer, w, p := following(t, peer.Config{})
+	s, writer, w, p := subscribed(t, peer.Config{})
 	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
 	w.Cut()
 	s.expect("missed m")
 	writer.Publish(peertest.Drop("k", 2))
-	s.expect("drop metrics/k@2") // it went on where it was: nothing was missed again
+	s.expect("drop metrics/k@2") // it continued where it ended: nothing was missed again
 	if stats := p.Stats(); stats.Gaps != 1 || stats.Subscriptions != 1 {
 		t.Errorf("stats %+v", stats)
 	}
@@ -171,10 +171,10 @@ func TestBrokenStreamIsReportedBeforeNewerInvalidations(t *testing.T) {
 
 func TestSubscriberBehindTheLogStartsAgain(t *testing.T) {
 	t.Parallel()
-	s, writer, w, _ := following(t, peer.Config{LogSize: 4})
+	s, writer, w, _ := subscribed(t, peer.Config{LogSize: 4})
 	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	w.Freeze() // connections made from now on bring nothing
+	w.Freeze() // new connections deliver nothing
 	w.Cut()
 	s.expect("missed m")
 	for version := range int64(5) {
@@ -200,32 +200,32 @@ func TestRestartOfAMemberIsReported(t *testing.T) {
 	m.Kill(t)
 	s.expect("missed m")
 	again, _ := peertest.StartWriter(t, "m", peer.Config{}, peertest.At(m.Addr))
-	s.expect("missed m") // sequences of two runs do not compare
+	s.expect("missed m") // sequences of two runs are not comparable
 	again.Publish(peertest.Drop("k", 2))
 	s.expect("drop metrics/k@2")
 }
 
-// A member that is frozen sends no heartbeat, and its kernel keeps the stream open.
+// A frozen member sends no heartbeat, and its kernel keeps the stream open.
 func TestSilentStreamIsReported(t *testing.T) {
 	t.Parallel()
-	s, writer, w, p := following(t, peer.Config{})
+	s, writer, w, p := subscribed(t, peer.Config{})
 	w.Freeze()
 	writer.Publish(peertest.Drop("k", 1))
 	began := time.Now()
 	s.expect("missed m")
 	if took := time.Since(began); took < time.Second {
-		t.Errorf("missed after %v: earlier than a heartbeat is due", took)
+		t.Errorf("Missed after %v, before a heartbeat is due", took)
 	}
-	peertest.Eventually(t, "the frozen member is found, though nobody asks it", func() bool { return p.Stats().BreakersOpen == 1 })
+	peertest.Eventually(t, "the breaker is open without a call to the member", func() bool { return p.Stats().BreakersOpen == 1 })
 	w.Thaw()
 	s.expect("drop metrics/k@1")
 }
 
-// script answers each stream with the responses of one line.
+// script answers each stream with the next list of responses.
 type script struct {
 	peerv1.UnimplementedPeerServer
-	streams chan []*peerv1.SubscribeResponse
-	asked   chan *peerv1.SubscribeRequest
+	streams  chan []*peerv1.SubscribeResponse
+	requests chan *peerv1.SubscribeRequest
 }
 
 func (s *script) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchResponse, error) {
@@ -234,7 +234,7 @@ func (s *script) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchResp
 
 func (s *script) Subscribe(req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse]) error {
 	select {
-	case s.asked <- req:
+	case s.requests <- req:
 	case <-out.Context().Done():
 		return nil
 	}
@@ -259,21 +259,21 @@ func TestGapIsReportedBeforeNewerInvalidations(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		responses []*peerv1.SubscribeResponse
-		told      []string
+		calls     []string
 	}{
 		"none": {
 			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 7, "a", "b"), response(1, 7), response(1, 8, "c")},
 			[]string{"missed m", "drop metrics/a@0", "drop metrics/b@0", "drop metrics/c@0"},
 		},
-		"of the sequence": {
+		"gap in the sequence": {
 			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 7, "b"), response(1, 8, "c")},
 			[]string{"missed m", "missed m", "drop metrics/b@0", "drop metrics/c@0"},
 		},
-		"in a heartbeat": {
+		"gap in a heartbeat": {
 			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 6), response(1, 7, "b")},
 			[]string{"missed m", "missed m", "drop metrics/b@0"},
 		},
-		"back": {
+		"lower sequence": {
 			[]*peerv1.SubscribeResponse{response(1, 5), response(1, 5, "a")},
 			[]string{"missed m", "missed m", "drop metrics/a@0"},
 		},
@@ -281,7 +281,7 @@ func TestGapIsReportedBeforeNewerInvalidations(t *testing.T) {
 			[]*peerv1.SubscribeResponse{response(1, 5), response(2, 6, "a")},
 			[]string{"missed m", "missed m", "drop metrics/a@0"},
 		},
-		"more than there can be": {
+		"too many for the sequence": {
 			[]*peerv1.SubscribeResponse{response(1, 0), response(1, 1, "a", "b")},
 			[]string{"missed m", "missed m", "drop metrics/a@0", "drop metrics/b@0"},
 		},
@@ -292,7 +292,7 @@ func TestGapIsReportedBeforeNewerInvalidations(t *testing.T) {
 			},
 			[]string{"missed m", "live m [a]", "live m []", "live m [b]"},
 		},
-		"of a feed that stays live": {
+		"gap with a feed that stays live": {
 			[]*peerv1.SubscribeResponse{{Epoch: 1, LiveFeeds: []string{"a"}}, {Epoch: 1, Sequence: 2, LiveFeeds: []string{"a"}}},
 			[]string{"missed m", "live m [a]", "live m []", "missed m", "live m [a]"},
 		},
@@ -307,21 +307,21 @@ func TestGapIsReportedBeforeNewerInvalidations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			service := &script{streams: make(chan []*peerv1.SubscribeResponse, 1), asked: make(chan *peerv1.SubscribeRequest, 1)}
+			service := &script{streams: make(chan []*peerv1.SubscribeResponse, 1), requests: make(chan *peerv1.SubscribeRequest, 1)}
 			service.streams <- tc.responses
 			s := newSink(t)
 			p := peertest.StartPool(t, peer.Config{Sink: s}, peertest.ServeRaw(t, service))
 			if err := peertest.Fetch(t, p, "m"); err != nil {
 				t.Fatal(err)
 			}
-			s.expect(tc.told...)
+			s.expect(tc.calls...)
 		})
 	}
 }
 
 func TestSubscriberContinuesAfterTheLastResponse(t *testing.T) {
 	t.Parallel()
-	service := &script{streams: make(chan []*peerv1.SubscribeResponse, 2), asked: make(chan *peerv1.SubscribeRequest, 2)}
+	service := &script{streams: make(chan []*peerv1.SubscribeResponse, 2), requests: make(chan *peerv1.SubscribeRequest, 2)}
 	service.streams <- []*peerv1.SubscribeResponse{response(9, 5), response(9, 6, "a")}
 	service.streams <- nil
 	m := peertest.ServeRaw(t, service)
@@ -330,14 +330,14 @@ func TestSubscriberContinuesAfterTheLastResponse(t *testing.T) {
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-service.asked; r.GetEpoch() != 0 || r.GetSequence() != 0 || r.GetNode() != "self" {
-		t.Errorf("first asked %v", r)
+	if r := <-service.requests; r.GetEpoch() != 0 || r.GetSequence() != 0 || r.GetNode() != "self" {
+		t.Errorf("first request: got %v", r)
 	}
 	s.expect("missed m", "drop metrics/a@0")
 	w.Cut()
 	s.expect("missed m")
-	if r := <-service.asked; r.GetEpoch() != 9 || r.GetSequence() != 6 {
-		t.Errorf("then asked %v, want to go on behind 6 of epoch 9", r)
+	if r := <-service.requests; r.GetEpoch() != 9 || r.GetSequence() != 6 {
+		t.Errorf("second request: got %v, want sequence 6 of epoch 9", r)
 	}
 }
 
@@ -357,13 +357,13 @@ func TestSlowSubscriberIsCutOffAndDelaysNoOther(t *testing.T) {
 	for version := range int64(2 * 4096) {
 		writer.Publish(peertest.Drop(key, version)) // were it to peertest.Block, the test would hang
 	}
-	peertest.Eventually(t, "who takes in what comes is told, if perhaps after a gap", func() bool {
+	peertest.Eventually(t, "the other subscriber receives the last invalidation, perhaps after a gap", func() bool {
 		writer.Publish(peertest.Drop("last", 1))
-		return s.wasTold("drop metrics/last@1")
+		return s.wasCalled("drop metrics/last@1")
 	})
-	peertest.Eventually(t, "the slow one is cut off", func() bool { return m.Service.Stats().Subscribers == 1 })
+	peertest.Eventually(t, "the slow subscriber is cut off", func() bool { return m.Service.Stats().Subscribers == 1 })
 	if n := m.Service.Stats().SubscribersCut; n == 0 {
-		t.Error("not counted")
+		t.Error("the cut-off is not counted")
 	}
 	for {
 		if _, err := stuck.Recv(); err != nil {
@@ -387,7 +387,7 @@ func TestStopEndsStreamsAndLeaveDoesNot(t *testing.T) {
 	m.Service.Leave()
 	writer.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
-	m.Server.Stop(context.Background()) // were it to wait for the follower, the test would hang
+	m.Server.Stop(context.Background()) // if it waited for the subscriber, the test would hang
 	s.expect("missed m")
 }
 
@@ -424,7 +424,7 @@ func TestSubscriptionEndsWhenTheMemberLeaves(t *testing.T) {
 	s.expect("live m []", "missed m")
 	peertest.Eventually(t, "its stream has ended", func() bool { return m.Service.Stats().Subscribers == 0 })
 
-	// It is back, at another address, and was not forgotten by then.
+	// It returns at another address, before the pool has dropped its peer.
 	moved, again := peertest.StartWriter(t, "m", peer.Config{})
 	p.SetRing(peertest.NewRing(t, ring.Member{ID: "self", Addr: "127.0.0.1:1"}, again.Member), nil)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
@@ -438,7 +438,7 @@ func TestSubscriptionEndsWhenTheMemberLeaves(t *testing.T) {
 	}
 }
 
-// slowSink works once for longer than a stream may be silent.
+// slowSink blocks once for longer than a stream may be silent.
 type slowSink struct {
 	*sink
 	slow sync.Once
@@ -463,7 +463,7 @@ func TestSlowSinkDoesNotEndTheStream(t *testing.T) {
 	s.expect("drop metrics/k@2")
 }
 
-// TestCloseEndsSubscriptions is not parallel: it counts.
+// TestCloseEndsSubscriptions is not parallel because it counts goroutines.
 func TestCloseEndsSubscriptions(t *testing.T) {
 	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	before := math.MaxInt
@@ -477,19 +477,19 @@ func TestCloseEndsSubscriptions(t *testing.T) {
 		writer.Publish(peertest.Drop("k", 1))
 		s.expect("drop metrics/k@1")
 		p.Close()
-		told := len(s.told)
+		calls := len(s.calls)
 		writer.Publish(peertest.Drop("k", 2))
 		peertest.Eventually(t, "all goroutines have ended", func() bool {
 			return m.Service.Stats().Subscribers == 0 && m.Server.Stats().Conns == 0 && runtime.NumGoroutine() <= before
 		})
-		if len(s.told) != told {
-			t.Error("the sink is told something after Close")
+		if len(s.calls) != calls {
+			t.Error("the sink was called after Close")
 		}
-		before = runtime.NumGoroutine() // what the first one leaves behind are the member's own
+		before = runtime.NumGoroutine() // the goroutines left by the first pool belong to the member
 	}
 }
 
-// liveSink hears of feeds only, of many members at once.
+// liveSink records the live feeds of many members.
 type liveSink chan string
 
 func (liveSink) Invalidate([]cache.Invalidation) {}
@@ -526,17 +526,17 @@ func TestFeedReadersAreSubscribedToWithoutCalls(t *testing.T) {
 		}
 	}
 	if n := p.Stats().Subscriptions; n != int64(len(want)) {
-		t.Errorf("%d are followed, want %v", n, want)
+		t.Errorf("got %d subscriptions, want %v", n, want)
 	}
-	// The two leave, and others take their place.
+	// The two leave, and others are elected.
 	r = slices.DeleteFunc(r, func(m ring.Member) bool { return slices.Contains(want, m.ID+"[metrics]") })
 	p.SetRing(peertest.NewRing(t, r...), nil)
 	for range want {
 		if got := <-s; !strings.HasSuffix(got, "[]") && slices.Contains(want, got) {
-			t.Errorf("live %s, though it has left", got)
+			t.Errorf("got live feeds %s of a member that has left", got)
 		}
 	}
-	peertest.Eventually(t, "the next ones are followed", func() bool { return p.Stats().Subscriptions > 0 || p.Elected("metrics") })
+	peertest.Eventually(t, "there are subscriptions to the next readers", func() bool { return p.Stats().Subscriptions > 0 || p.Elected("metrics") })
 }
 
 func TestTwoFeedReadersAreElected(t *testing.T) {
@@ -554,16 +554,16 @@ func TestTwoFeedReadersAreElected(t *testing.T) {
 			p.Close()
 		}
 		if elected != min(size, 2) {
-			t.Errorf("%d of %d are elected", elected, size)
+			t.Errorf("got %d elected of %d", elected, size)
 		}
 	}
 	p := peer.NewPool(peer.Config{Self: "a"})
 	defer p.Close()
 	if !p.Elected("metrics") {
-		t.Error("one that is alone is not elected")
+		t.Error("a member without a ring is not elected")
 	}
 	p.SetRing(peertest.NewRing(t, named("b", "c")...), nil)
 	if p.Elected("metrics") {
-		t.Error("one that is not on the ring is elected")
+		t.Error("a member that is not on the ring is elected")
 	}
 }

@@ -50,7 +50,7 @@ func TestWriteTransfersChangeAndAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !reflect.DeepEqual(seen, want) {
-				t.Errorf("the member saw another change")
+				t.Errorf("the member received another change")
 			}
 			if string(a.Value) != string(want.Value) || a.NotFound != want.Delete || a.Version != 1 || a.Owner != "m" {
 				t.Errorf("answer of version %d, owner %q, %d bytes", a.Version, a.Owner, len(a.Value))
@@ -102,7 +102,7 @@ func TestErrorsOfWritesKeepTheirKind(t *testing.T) {
 				t.Errorf("kind %v of %v, want %v", cache.KindOf(err), err, tc.want)
 			}
 			if !strings.Contains(err.Error(), "the cause") || !strings.Contains(err.Error(), "member m at ") {
-				t.Errorf("error %q does not say who and what", err)
+				t.Errorf("error %q does not name the member and the cause", err)
 			}
 		})
 	}
@@ -123,7 +123,7 @@ func TestValueErrorKeepsItsColumn(t *testing.T) {
 	}{
 		"column":  {&origin.ValueError{Column: "load", Reason: why}, origin.ValueError{Column: "load", Reason: why}},
 		"whole":   {&origin.ValueError{Reason: why}, origin.ValueError{Reason: why}},
-		"other":   {errors.New("odd"), origin.ValueError{Reason: "dataset metrics: odd"}},
+		"other":   {errors.New("other"), origin.ValueError{Reason: "dataset metrics: other"}},
 		"garbage": {&origin.ValueError{Column: "a\xffb", Reason: long}, origin.ValueError{Column: "ab", Reason: long[:510]}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestValueErrorKeepsItsColumn(t *testing.T) {
 	}
 }
 
-// A write that was not sent may be made elsewhere, and only that one.
+// Only a write that was not sent may be sent to another member.
 func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(t *testing.T) (cache.Peers, string){
@@ -152,7 +152,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 		"breaker open": func(t *testing.T) (cache.Peers, string) {
 			p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
 			if err := peertest.Fetch(t, p, "m"); err == nil {
-				t.Error("a silent member has answered")
+				t.Error("a frozen member has answered")
 			}
 			return p, "breaker"
 		},
@@ -200,13 +200,13 @@ func TestWriteAboveMaxCallsIsRefused(t *testing.T) {
 	})
 	<-begun
 	if err := peertest.Write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded {
-		t.Errorf("error %v, want overloaded: to ask another member would not help a busy one", err)
+		t.Errorf("error %v, want overloaded: another member would not help a busy one", err)
 	}
 	close(release)
 	wg.Wait()
 }
 
-// breaking is a member whose write, once it has begun, is met by a fault; the write is made all the same.
+// breaking is a member with a fault that begins during a write, which is made nevertheless.
 func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.Int64) {
 	t.Helper()
 	made, release := new(atomic.Int64), make(chan struct{})
@@ -222,7 +222,7 @@ func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.
 	return peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, w.Through(m)), made
 }
 
-// A write whose fate is not known must be neither an answer nor a reason to make it elsewhere.
+// A write whose outcome is unknown must neither count as an answer nor be sent to another member.
 func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(w *peertest.Proxy){
@@ -254,7 +254,7 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 			t.Errorf("error %v, want an unknown outcome", err)
 		}
 	})
-	t.Run("answer beyond the bound", func(t *testing.T) {
+	t.Run("response above the limit", func(t *testing.T) {
 		t.Parallel()
 		m := peertest.StartMember(t, "m")
 		p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 100}, m)

@@ -28,7 +28,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
-// forged presents a certificate that a member would not present, as whoever is not a member may.
+// forged presents a certificate that a member would not present.
 func forged(ca *peertest.Authority, certs ...tls.Certificate) credentials.TransportCredentials {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
@@ -50,7 +50,7 @@ func called(names ...string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.DNSNames = names }
 }
 
-// badIdentities are signed by the right CA and must be refused all the same.
+// badIdentities are issued by the right CA and must be rejected.
 func badIdentities() []badIdentity {
 	return []badIdentity{
 		{"expired", expired},
@@ -69,7 +69,7 @@ func TestServerRejectsInvalidCallers(t *testing.T) {
 	ca := peertest.NewAuthority(t)
 	m := peertest.StartMember(t, "m", peertest.ServerCredentials(peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())),
 		peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
-			t.Error("a bad caller was served")
+			t.Error("an invalid caller was served")
 			return cache.Answer{}, nil
 		}))
 	for name, creds := range badCallers(t, ca) {
@@ -101,7 +101,7 @@ func badCallers(t *testing.T, ca *peertest.Authority) map[string]credentials.Tra
 	return callers
 }
 
-// Every method is behind the handshake, those of later versions among them.
+// Every method of the service, including future ones, requires the handshake.
 func TestInvalidCallersReachNoMethod(t *testing.T) {
 	t.Parallel()
 	ca := peertest.NewAuthority(t)
@@ -117,7 +117,7 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 				t.Errorf("write: %v, want unreachable", err)
 			}
 			if n, _ := p.Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)}); n != 0 {
-				t.Error("the member was told")
+				t.Error("the member accepted an invalidation")
 			}
 			for method, err := range everyMethod(t, m, cmp.Or(creds, insecure.NewCredentials())) {
 				if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
@@ -125,11 +125,11 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 				}
 			}
 			if s := m.Service.Stats(); s.Fetches+s.Writes+s.Invalidated+s.Subscribers != 0 {
-				t.Errorf("stats %+v: a method was reached", s)
+				t.Errorf("stats %+v: want no method reached", s)
 			}
 		})
 	}
-	t.Run("a good one reaches all", func(t *testing.T) {
+	t.Run("a valid caller reaches all", func(t *testing.T) {
 		m := peertest.StartMember(t, "m", peertest.ServerCredentials(good))
 		for method, err := range everyMethod(t, m, good) {
 			if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
@@ -139,7 +139,7 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 	})
 }
 
-// everyMethod calls each method of the service with an empty request, and returns what came of it.
+// everyMethod calls each method of the service with an empty request, and returns the errors.
 func everyMethod(t *testing.T, m *peertest.Member, creds credentials.TransportCredentials) map[string]error {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(creds))
@@ -188,7 +188,7 @@ func TestPoolRejectsInvalidServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := peertest.StartMember(t, "m", peertest.ServerCredentials(creds), peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
-				t.Error("a bad server was asked")
+				t.Error("an invalid server received a fetch")
 				return cache.Answer{}, nil
 			}))
 			p := peertest.StartPool(t, peer.Config{Credentials: mine}, m)
@@ -199,7 +199,7 @@ func TestPoolRejectsInvalidServers(t *testing.T) {
 	}
 }
 
-// TestForgedCredentialsWorkWithAValidCertificate shows that the refusals above are not for want of a working client or server.
+// TestForgedCredentialsWorkWithAValidCertificate shows that the clients and servers of the tests above work.
 func TestForgedCredentialsWorkWithAValidCertificate(t *testing.T) {
 	t.Parallel()
 	ca := peertest.NewAuthority(t)
@@ -223,13 +223,13 @@ func selfSigned(t testing.TB) peertest.Identity {
 	return self.Issue(t, nil)
 }
 
-// mismatched presents a certificate without owning its key.
+// mismatched presents a certificate with another key.
 func mismatched(c tls.Certificate, key *ecdsa.PrivateKey) tls.Certificate {
 	c.PrivateKey = key
 	return c
 }
 
-// chained is issued by a member's certificate, which is no CA.
+// chained is issued by the certificate of a member, which is not a CA.
 func chained(t testing.TB, ca *peertest.Authority) peertest.Identity {
 	t.Helper()
 	member := ca.Issue(t, nil)
@@ -264,7 +264,7 @@ func TestNameOfMembersIsConfigurable(t *testing.T) {
 	}
 	other := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
 	if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: other}, m), "m"); err == nil {
-		t.Error("a member of another name was accepted")
+		t.Error("a member with another name was accepted")
 	}
 }
 
@@ -284,7 +284,7 @@ func TestSessionIsNotResumed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c.ConnectionState().DidResume {
-			t.Error("a ticket has replaced the certificate")
+			t.Error("the session was resumed with a ticket")
 		}
 		c.Close()
 	}
@@ -316,7 +316,7 @@ func TestNewExplainsInvalidFiles(t *testing.T) {
 			continue
 		}
 		if strings.Contains(err.Error(), "PRIVATE") || strings.Contains(err.Error(), "MHcC") {
-			t.Errorf("%s: error %v shows the key", name, err)
+			t.Errorf("%s: error %v contains the key", name, err)
 		}
 	}
 	_, err := mtls.New(mtls.Config{CertFile: "/nowhere/tls.crt"})
@@ -352,7 +352,7 @@ func TestRotationFailsNoCall(t *testing.T) {
 	})
 	const rotations = 20
 	for i := range rotations {
-		if i%5 == 4 { // a new CA: first everybody trusts both, then certificates change, then the old one goes
+		if i%5 == 4 { // a new CA: first both are trusted, then the certificates change, then the old CA is removed
 			ca = peertest.NewAuthority(t)
 			bundle = append(ca.PEM(), bundle...)
 			rewriteCA(t, server, bundle)
@@ -373,11 +373,11 @@ func TestRotationFailsNoCall(t *testing.T) {
 	cancel()
 	wg.Wait()
 	if calls == 0 {
-		t.Error("no call was made meanwhile")
+		t.Error("no call was made during the rotations")
 	}
-	// A handshake that falls between two of the files goes on with the identity before; it may not be stuck with it.
+	// A handshake between the writes of two files uses the previous identity, but only until the next handshake.
 	if n, failing := serverTLS.ReloadFailures(); failing {
-		t.Errorf("the last of %d reloads failed", n)
+		t.Errorf("the last of %d failed reloads was not followed by a good one", n)
 	}
 }
 
@@ -447,7 +447,7 @@ func TestPartialRotationKeepsTheLastValidFiles(t *testing.T) {
 				t.Error(err)
 			}
 			if n, failing := creds.ReloadFailures(); n == 0 || !failing {
-				t.Errorf("%d failures counted, failing %v", n, failing)
+				t.Errorf("got %d failures, failing %v, want some and true", n, failing)
 			}
 			f.Write(t, ca.Issue(t, nil), ca.PEM())
 			if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: caller}, m), "m"); err != nil {
@@ -460,7 +460,7 @@ func TestPartialRotationKeepsTheLastValidFiles(t *testing.T) {
 	}
 }
 
-// A client that routes by the ring proves who it is as a member does.
+// A client that routes by the ring needs a certificate like that of a member.
 func TestServerConfigRequiresTheIdentityOfMembers(t *testing.T) {
 	t.Parallel()
 	ca, other := peertest.NewAuthority(t), peertest.NewAuthority(t)
@@ -476,11 +476,11 @@ func TestServerConfigRequiresTheIdentityOfMembers(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = c.Write([]byte("!")) // the handshake comes first; who fails it hears nothing
+			_, _ = c.Write([]byte("!")) // after the handshake, so that a rejected client receives nothing
 			_ = c.Close()
 		}
 	}()
-	stranger := func(c *x509.Certificate) { c.DNSNames = []string{"somebody"} }
+	otherName := func(c *x509.Certificate) { c.DNSNames = []string{"somebody"} }
 	for name, test := range map[string]struct {
 		certificates []tls.Certificate
 		accepted     bool
@@ -488,7 +488,7 @@ func TestServerConfigRequiresTheIdentityOfMembers(t *testing.T) {
 		"a member's certificate": {[]tls.Certificate{ca.Issue(t, nil).Parse(t)}, true},
 		"none":                   {nil, false},
 		"another CA's":           {[]tls.Certificate{other.Issue(t, nil).Parse(t)}, false},
-		"another name":           {[]tls.Certificate{ca.Issue(t, stranger).Parse(t)}, false},
+		"another name":           {[]tls.Certificate{ca.Issue(t, otherName).Parse(t)}, false},
 	} {
 		roots := x509.NewCertPool()
 		roots.AddCert(ca.Cert)

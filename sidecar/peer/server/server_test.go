@@ -110,12 +110,12 @@ func TestStopWaitsForRunningCalls(t *testing.T) {
 	})
 	select {
 	case <-stopped:
-		t.Error("stopped while a call was under way")
+		t.Error("Stop returned while a call was running")
 	default:
 	}
 	close(release)
 	if err := <-result; err != nil {
-		t.Errorf("the call under way: %v", err)
+		t.Errorf("the running call: got error %v", err)
 	}
 	<-stopped
 }
@@ -229,7 +229,7 @@ func TestServerSurvivesGarbage(t *testing.T) {
 // A member's connection and that of a client that routes by the ring come to the same port.
 func TestConnectionsWithoutPrefaceAreServedDirectly(t *testing.T) {
 	t.Parallel()
-	heard := make(chan string, 1)
+	received := make(chan string, 1)
 	direct := func(ln net.Listener) error {
 		c, err := ln.Accept()
 		if err != nil {
@@ -237,7 +237,7 @@ func TestConnectionsWithoutPrefaceAreServedDirectly(t *testing.T) {
 		}
 		said := make([]byte, 3)
 		_, err = io.ReadFull(c, said)
-		heard <- string(said)
+		received <- string(said)
 		return errors.Join(err, c.Close(), ln.Close())
 	}
 	m := peertest.StartMember(t, "m", func(_ *peertest.Member, _ *server.ServiceConfig, s *server.Config) { s.Direct = direct })
@@ -253,8 +253,8 @@ func TestConnectionsWithoutPrefaceAreServedDirectly(t *testing.T) {
 	if _, err := c.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	if said := <-heard; said != "GET" {
-		t.Errorf("the direct server heard %q", said)
+	if said := <-received; said != "GET" {
+		t.Errorf("the direct server got %q, want GET", said)
 	}
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Errorf("after the direct server has ended: %v", err)
