@@ -53,7 +53,7 @@ run_mariadb() {
 	cd "$STATE/database/"
 	local folder
 	folder=$(pwd -P)
-	as_servant mkdir -p "$folder/tmp" # at its start, a server deletes the temporary tables of all servers with the same tmpdir
+	(as_servant mkdir -p "$folder/tmp") # at its start, a server deletes the temporary tables of all servers with the same tmpdir
 	as_servant "$(program '/usr/sbin/mariadbd')" --no-defaults --datadir="$folder/files" --bind-address=127.0.0.1 \
 		--tmpdir="$folder/tmp" \
 		--port="$port" --socket="$folder/socket" --pid-file="$folder/pid" --init-file="$folder/users.sql" \
