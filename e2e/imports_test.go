@@ -81,7 +81,7 @@ var mayImport = map[string][]string{
 		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
 	},
-	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
+	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
 	"sidecar/admin":      {"sidecar/internal/apierror", "ring", "sidecar/cache"},
 	"sidecar/metrics":    {"sidecar/cache"},
 	"xds":                {"internal/backoff", "ring"},

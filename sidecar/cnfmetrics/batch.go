@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// maxBatch bounds the ids of a batch.
+// maxBatch is how many ids a batch may have.
 const maxBatch = 1000
 
 // BatchShowCnfMetrics implements cnfmetrics.v1.CnfMetricsService.
@@ -39,13 +39,13 @@ func (s *Service) result(id string, o outcome) *cnfmetricsv1.BatchShowResult {
 	return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Error{Error: m}}
 }
 
-// outcome is the answer to one id of a batch.
+// outcome is the result of one id of a batch.
 type outcome struct {
 	found *cnfmetricsv1.ShowCnfMetricResponse
 	err   error
 }
 
-// showAll answers all ids, in order. Those that cannot be ids are not read.
+// showAll reads all ids, in their order. It does not read those that are not valid.
 func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
 	outcomes := make([]outcome, len(ids))
 	var keys []string

@@ -12,7 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// A hit, from a call to its answer, without the listener.
+// BenchmarkShow is a hit without a listener.
 func BenchmarkShow(b *testing.B) {
 	s := newSidecar(b, origintest.New(map[string]string{"CNF-001": string(encodeRow(sample("CNF-001")))}))
 	b.Run("dataset", func(b *testing.B) { // what both others rest on

@@ -12,25 +12,25 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
-// The bounds of what is written, in characters: what the narrowest schema (deploy/schema) takes.
+// The limits of what is written, in characters: those of the narrowest schema (deploy/schema).
 const (
-	maxID          = 191
-	maxType        = 191
-	maxUnit        = 64
-	maxStatus      = 32
-	maxIdempotency = 128
+	maxID     = 191
+	maxType   = 191
+	maxUnit   = 64
+	maxStatus = 32
 )
 
-// statuses are what deploy/collector and deploy/schema/seed.sql write.
+// statuses are those that deploy/collector and deploy/schema/seed.sql write.
 var statuses = []string{"ok", "warn", "critical", "gone", "unknown"}
 
-// typeName is what is measured, and behind a colon perhaps whose it is: a process gives itself any name.
+// typeName is what is measured, optionally followed by a colon and its source: a process can have any name.
 var typeName = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(:.+)?$`)
 
-// violations collect all that is wrong with a request: who has to correct it wants to do so once.
+// violations are everything that is wrong with a request, so that a client can correct all of it at once.
 type violations []apierror.Violation
 
 func (w *violations) add(field, format string, args ...any) {
@@ -41,7 +41,7 @@ func (w violations) has(field string) bool {
 	return slices.ContainsFunc(w, func(v apierror.Violation) bool { return v.Field == field })
 }
 
-// ofBody names fields as an HTTP request has them: its body is the metric itself.
+// ofBody renames fields as an HTTP request has them: its body is the metric itself.
 func (w violations) ofBody() violations {
 	named := slices.Clone(w)
 	for i := range named {
@@ -53,7 +53,7 @@ func (w violations) ofBody() violations {
 	return named
 }
 
-// join says all of it in one line.
+// join returns all violations in one line.
 func (w violations) join(prefix string) string {
 	parts := make([]string, len(w))
 	for i, v := range w {
@@ -71,7 +71,7 @@ func checkShow(q *cnfmetricsv1.ShowCnfMetricRequest) (wrong violations) {
 func checkCreate(q *cnfmetricsv1.CreateCnfMetricRequest) (wrong violations) {
 	wrong.checkMetric(q.GetMetric())
 	if q.GetMetric().GetVersion() != 0 {
-		wrong.add("metric.version", "is what the database gives a new metric; leave it out")
+		wrong.add("metric.version", "is assigned by the database to a new metric; omit it")
 	}
 	wrong.checkIdempotency(q.GetIdempotencyId())
 	return wrong
@@ -111,14 +111,14 @@ func (w *violations) checkMetric(m *cnfmetricsv1.CnfMetric) {
 	w.checkStatus("metric.status", m.GetStatus())
 }
 
-// checkID refuses spaces at the ends, too: to MariaDB a key is equal to itself with spaces behind it.
+// checkID also rejects spaces at the ends: MariaDB ignores trailing spaces when it compares keys.
 func (w *violations) checkID(field, id string) {
-	if w.checkText(field, id, maxID) && strings.Trim(id, " ") != id { //guard:two-ids-one-database-takes-one
+	if w.checkText(field, id, maxID) && strings.Trim(id, " ") != id { //guard:ids-that-mariadb-considers-equal
 		w.add(field, "begins or ends with a space")
 	}
 }
 
-// checkText adds one violation at most.
+// checkText adds at most one violation.
 func (w *violations) checkText(field, text string, maxLength int) (ok bool) {
 	switch {
 	case text == "":
@@ -128,7 +128,7 @@ func (w *violations) checkText(field, text string, maxLength int) (ok bool) {
 	case utf8.RuneCountInString(text) > maxLength:
 		w.add(field, "has %d characters; at most %d are allowed", utf8.RuneCountInString(text), maxLength)
 	case strings.ContainsFunc(text, unicode.IsControl):
-		w.add(field, "holds a control character")
+		w.add(field, "contains a control character")
 	default:
 		return true
 	}
@@ -143,13 +143,13 @@ func (w *violations) checkType(field, name string) {
 
 func (w *violations) checkUnit(field, unit string) {
 	if w.checkText(field, unit, maxUnit) && strings.ContainsFunc(unit, unicode.IsSpace) {
-		w.add(field, `holds a space; write "bytes_per_second" or "B/s"`)
+		w.add(field, `contains a space; write "bytes_per_second" or "B/s"`)
 	}
 }
 
 func (w *violations) checkValue(field string, v float64) {
-	if math.IsNaN(v) || math.IsInf(v, 0) { //guard:metric-no-number-written
-		w.add(field, "is %v, which is no number that can be stored; say with status that there is no value", v)
+	if math.IsNaN(v) || math.IsInf(v, 0) { //guard:non-finite-value-written
+		w.add(field, "is %v, which cannot be stored; use status to report that there is no value", v)
 	}
 }
 
@@ -170,12 +170,12 @@ func (w *violations) checkTime(field string, t *timestamppb.Timestamp) {
 
 func (w *violations) checkVersion(field string, version int64) {
 	if version < 0 {
-		w.add(field, "is negative; versions begin at 1, and 0 means any")
+		w.add(field, "is negative; versions start at 1, and 0 means any")
 	}
 }
 
 func (w *violations) checkIdempotency(id string) {
-	if len(id) > maxIdempotency || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
-		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", maxIdempotency)
+	if len(id) > cache.MaxIDBytes || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
+		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", cache.MaxIDBytes)
 	}
 }

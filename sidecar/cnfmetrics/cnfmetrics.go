@@ -1,5 +1,5 @@
-// Package cnfmetrics is the CNF metric model: the typed service cnfmetrics.v1 over one dataset, for gRPC and, by the
-// same methods, for HTTP with JSON. It reads and writes through the dataset like everybody else, and opens no listener.
+// Package cnfmetrics is the CNF metric model: the typed service cnfmetrics.v1 over one dataset, for gRPC and, with the same
+// methods, for HTTP with JSON. It reads and writes through the dataset, and has no listener of its own.
 package cnfmetrics
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
-// Dataset is what this package asks of a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
+// Dataset is what this package needs from a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
 type Dataset interface {
 	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
 	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible.
@@ -23,17 +23,17 @@ type Dataset interface {
 	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
 }
 
-// Config is what a Service is made of.
+// Config configures a Service.
 type Config struct {
 	Dataset Dataset
-	// Lister goes through the rows of the same table.
+	// Lister lists the rows of the same table.
 	Lister origin.Lister
-	// Defect is called with each error of no known kind, which callers are not shown. May be nil.
+	// Defect is called with each error without a kind, which clients do not see. May be nil.
 	Defect func(error)
 }
 
-// Service is cnfmetrics.v1.CnfMetricsService, and an http.Handler of the paths below /cnfmetrics/. It is safe for
-// concurrent use. Every error of its methods is a status; each call is bounded by its context.
+// Service is cnfmetrics.v1.CnfMetricsService, and an http.Handler for the paths below /cnfmetrics/. It is safe for
+// concurrent use. The errors of its methods are *apierror.Error; each call ends with its context.
 type Service struct {
 	cnfmetricsv1.UnimplementedCnfMetricsServiceServer
 	dataset Dataset
@@ -44,10 +44,10 @@ type Service struct {
 
 // Stats are the live counters of a Service.
 type Stats struct {
-	Defects atomic.Int64 // errors of no known kind
+	Defects atomic.Int64 // errors without a kind
 }
 
-// Columns are those that the table of the metrics has, beside a version.
+// Columns returns the columns of the table of the metrics, except the version.
 func Columns() []string {
 	return []string{"cnf_id", "timestamp", "metric_type", "value", "unit", "status"}
 }
@@ -88,7 +88,7 @@ func (s *Service) show(
 	return s.shown(q.GetCnfId(), a, err)
 }
 
-// shown is the response to a read.
+// shown returns the response to a read.
 func (s *Service) shown(id string, a cache.Answer, err error) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	switch {
 	case err != nil:
@@ -113,7 +113,7 @@ func (s *Service) CreateCnfMetric(
 	if wrong := checkCreate(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), apierror.AlreadyExists) //guard:create-replaces-there
+	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), apierror.AlreadyExists) //guard:create-replaces-existing-metric
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +127,8 @@ func (s *Service) UpdateCnfMetric(
 	if wrong := checkUpdate(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	condition, otherwise := expect(q.GetMetric().GetVersion())
-	m, err := s.put(ctx, q.GetMetric(), condition, q.GetIdempotencyId(), otherwise)
+	condition, onConflict := requireExisting(q.GetMetric().GetVersion())
+	m, err := s.put(ctx, q.GetMetric(), condition, q.GetIdempotencyId(), onConflict)
 	if err != nil {
 		return nil, err
 	}
@@ -142,32 +142,33 @@ func (s *Service) DeleteCnfMetric(
 	if wrong := checkDelete(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	condition, otherwise := expect(q.GetVersion())
+	condition, onConflict := requireExisting(q.GetVersion())
 	change := cache.Change{Key: q.GetCnfId(), Delete: true, If: condition, ID: q.GetIdempotencyId()}
 	a, err := s.dataset.Write(ctx, change)
 	if err != nil {
-		return nil, s.datasetError(err, "cnf_id", otherwise)
+		return nil, s.datasetError(err, "cnf_id", onConflict)
 	}
 	return &cnfmetricsv1.DeleteCnfMetricResponse{Version: a.Version}, nil
 }
 
-// expect is the condition that a metric is there, in one version unless that is 0, and what it means when it is not so.
-func expect(version int64) (cache.Condition, apierror.Type) {
+// requireExisting returns the condition that a metric exists, in one version unless that is 0, and the type of the error if
+// it is not met.
+func requireExisting(version int64) (cache.Condition, apierror.Type) {
 	if version == 0 {
-		return cache.Condition{Present: true}, apierror.NotFound //guard:update-makes-somebody-deleted
+		return cache.Condition{Present: true}, apierror.NotFound //guard:update-recreates-deleted-metric
 	}
-	return cache.Condition{Version: version}, conflict //guard:update-undoes-somebody-else-did
+	return cache.Condition{Version: version}, conflict //guard:update-overwrites-other-change
 }
 
-// put writes a metric, and returns it as the database has it now.
+// put writes a metric and returns it as the database has it after the write.
 func (s *Service) put(
-	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition cache.Condition, idempotency string, otherwise apierror.Type,
+	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition cache.Condition, idempotency string, onConflict apierror.Type,
 ) (*cnfmetricsv1.CnfMetric, error) {
 	a, err := s.dataset.Write(ctx, cache.Change{
 		Key: m.GetCnfId(), Value: encodeRow(m), If: condition, ID: idempotency,
 	})
 	if err != nil {
-		return nil, s.datasetError(err, "metric.cnf_id", otherwise)
+		return nil, s.datasetError(err, "metric.cnf_id", onConflict)
 	}
 	return decodeRow(m.GetCnfId(), a.Value, a.Version)
 }

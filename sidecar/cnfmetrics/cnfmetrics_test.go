@@ -19,10 +19,10 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-func TestShowGoesThroughTheCache(t *testing.T) {
+func TestShowReadsThroughTheCache(t *testing.T) {
 	fake := origintest.New(map[string]string{"CNF-001": string(encodeRow(sample("CNF-001")))})
 	s := newSidecar(t, fake)
-	eachDoor(t, s, func(t *testing.T, d door) {
+	eachProtocol(t, s, func(t *testing.T, d client) {
 		for range 3 {
 			if _, err := d.show(showOf("CNF-001")); err != nil {
 				t.Fatal(err)
@@ -34,7 +34,7 @@ func TestShowGoesThroughTheCache(t *testing.T) {
 	if n := fake.Queries(); n != 2 {
 		t.Errorf("%d queries for two ids", n)
 	}
-	if _, err := newGRPCDoor(t, s).show(&cnfmetricsv1.ShowCnfMetricRequest{CnfId: "CNF-001", NoCache: true}); err != nil {
+	if _, err := newGRPCClient(t, s).show(&cnfmetricsv1.ShowCnfMetricRequest{CnfId: "CNF-001", NoCache: true}); err != nil {
 		t.Fatal(err)
 	}
 	if n := fake.Queries(); n != 3 {
@@ -42,10 +42,10 @@ func TestShowGoesThroughTheCache(t *testing.T) {
 	}
 }
 
-// What was written is read at once, from memory.
-func TestChangesTakeTheWayOfAllWrites(t *testing.T) {
+// A change is read immediately, from memory.
+func TestChangesAreWritesOfTheDataset(t *testing.T) {
 	fake := origintest.New(nil)
-	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
+	eachProtocol(t, newSidecar(t, fake), func(t *testing.T, d client) {
 		m := sample("CNF-001")
 		if _, err := d.show(showOf(m.GetCnfId())); problemOf(err) != "not-found" {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestChangesTakeTheWayOfAllWrites(t *testing.T) {
 	})
 }
 
-// rules are metrics of which one field is wrong, and one that is good, each at the edge of its bound.
+// rules are metrics with one wrong field, and valid ones, each at the edge of a limit.
 var rules = []struct {
 	name   string
 	change func(*cnfmetricsv1.CnfMetric)
@@ -114,7 +114,7 @@ func TestRules(t *testing.T) {
 	s := newSidecar(t, origintest.New(nil))
 	for _, c := range rules {
 		t.Run(c.name, func(t *testing.T) {
-			eachDoor(t, s, func(t *testing.T, d door) {
+			eachProtocol(t, s, func(t *testing.T, d client) {
 				m := with(sample("CNF-001"), c.change)
 				_, err := d.create(createOf(m))
 				wantField(t, err, c.field)
@@ -143,10 +143,10 @@ func wantField(t *testing.T, err error, field string) {
 	}
 }
 
-// JSON has no words for these; protobuf has.
-func TestRulesThatOnlyProtobufCanBreak(t *testing.T) {
+// JSON cannot represent these; protobuf can.
+func TestRulesThatOnlyProtobufCanViolate(t *testing.T) {
 	s := newSidecar(t, origintest.New(nil))
-	d := newGRPCDoor(t, s)
+	d := newGRPCClient(t, s)
 	for field, values := range map[string][]*cnfmetricsv1.CnfMetric{
 		"value": {
 			with(sample("a"), func(m *cnfmetricsv1.CnfMetric) { m.Value = math.NaN() }),
@@ -173,13 +173,13 @@ func TestRulesThatOnlyProtobufCanBreak(t *testing.T) {
 	}
 }
 
-func TestAllThatIsWrongIsNamedAtOnce(t *testing.T) {
+func TestAllViolationsAreReportedAtOnce(t *testing.T) {
 	s := newSidecar(t, origintest.New(nil))
-	_, err := newGRPCDoor(t, s).create(&cnfmetricsv1.CreateCnfMetricRequest{
+	_, err := newGRPCClient(t, s).create(&cnfmetricsv1.CreateCnfMetricRequest{
 		Metric: &cnfmetricsv1.CnfMetric{Value: math.NaN(), Version: 3}, IdempotencyId: "ü",
 	})
 	wantFields(t, err, "cnf_id", "idempotency_id", "metric_type", "status", "timestamp", "unit", "value", "version")
-	d := &httpDoor{t, "http://" + s.http}
+	d := &httpClient{t, "http://" + s.http}
 	code, header, body := d.call(http.MethodPut, collection+"/%20a?idempotency_id=%C3%BC&x=1&x=2", `{
 		"cnf_id": " b", "timestamp": "1969-12-31T23:59:59Z", "metric_type": 7, "value": "NaN", "unit": "a b",
 		"version": 1.5, "colour": "red"}`)
@@ -203,7 +203,7 @@ func wantFields(t *testing.T, err error, want ...string) {
 	}
 }
 
-// scripted fails as it is told: it stands for states that a real dataset reaches only by failure.
+// scripted returns fixed results, for states that a real dataset reaches only by a failure.
 type scripted struct {
 	origin.Lister
 	err    error
@@ -222,7 +222,7 @@ func (s scripted) GetMany(_ context.Context, keys []string, _ cache.ReadOptions)
 
 func (s scripted) List(context.Context, origin.ListQuery) ([]origin.Row, error) { return nil, s.err }
 
-func TestEachFailureHasItsCode(t *testing.T) {
+func TestEachErrorHasItsCode(t *testing.T) {
 	failed := func(kind cache.Kind, err string) error { return &cache.Error{Kind: kind, Err: errors.New(err)} }
 	for _, c := range []struct {
 		err           error
@@ -241,9 +241,9 @@ func TestEachFailureHasItsCode(t *testing.T) {
 		{failed(cache.KindInvalidValue, "x"), "InvalidArgument", "invalid-request", "400", false},
 		{errors.New("postgres://canary-secret"), "Internal", "internal", "500", false},
 	} {
-		eachDoor(t, serve(t, scripted{err: c.err}, scripted{err: c.err}), func(t *testing.T, d door) {
+		eachProtocol(t, serve(t, scripted{err: c.err}, scripted{err: c.err}), func(t *testing.T, d client) {
 			code, problem := c.code, c.problem
-			if _, ok := d.(*httpDoor); ok {
+			if _, ok := d.(*httpClient); ok {
 				code, problem = c.status, strings.ReplaceAll(c.problem, "canceled", "stopping")
 			}
 			_, shown := d.show(showOf("a"))
@@ -266,8 +266,8 @@ func TestEachFailureHasItsCode(t *testing.T) {
 	}
 }
 
-// The lister is an origin, whose errors nobody has classed.
-func TestFailuresOfAList(t *testing.T) {
+// The lister is an origin, whose errors no dataset has classified.
+func TestErrorsOfList(t *testing.T) {
 	for err, want := range map[error]string{
 		errors.New("connection refused"): "origin-unavailable",
 		origin.ErrOverloaded:             "overloaded",
@@ -276,37 +276,37 @@ func TestFailuresOfAList(t *testing.T) {
 
 		&origin.ValueError{Column: "status", Reason: "is no text"}: "invalid-request",
 	} {
-		eachDoor(t, serve(t, nil, scripted{err: err}), func(t *testing.T, d door) {
+		eachProtocol(t, serve(t, nil, scripted{err: err}), func(t *testing.T, d client) {
 			_, got := d.list(&cnfmetricsv1.ListCnfMetricsRequest{})
 			wantProblem(t, err.Error(), got, want)
 		})
 	}
 }
 
-func TestWhatTheDatabaseRefusesIsNamed(t *testing.T) {
+func TestColumnRejectedByTheDatabaseIsNamed(t *testing.T) {
 	err := &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset x: %w",
 		&origin.ValueError{Column: "unit", Reason: "is too long"})}
-	eachDoor(t, serve(t, scripted{err: err}, nil), func(t *testing.T, d door) {
+	eachProtocol(t, serve(t, scripted{err: err}, nil), func(t *testing.T, d client) {
 		_, err := d.update(updateOf(sample("a")))
 		wantField(t, err, "unit")
 	})
 	err = &cache.Error{Kind: cache.KindInvalidKey, Err: errors.New("not a number")}
-	eachDoor(t, serve(t, scripted{err: err}, nil), func(t *testing.T, d door) {
+	eachProtocol(t, serve(t, scripted{err: err}, nil), func(t *testing.T, d client) {
 		_, err := d.update(updateOf(sample("a")))
 		wantField(t, err, "cnf_id")
 	})
 }
 
-func TestStaleAnswersSaySo(t *testing.T) {
+func TestStaleMetricsAreMarked(t *testing.T) {
 	stale := scripted{answer: cache.Answer{Value: encodeRow(sample("a")), Stale: true, Age: 90 * time.Second}}
 	s := serve(t, stale, nil)
-	eachDoor(t, s, func(t *testing.T, d door) {
+	eachProtocol(t, s, func(t *testing.T, d client) {
 		found, err := d.show(showOf("a"))
 		if err != nil || !found.GetFreshness().GetStale() {
 			t.Errorf("%v, %v", found, err)
 		}
 	})
-	d := &httpDoor{t, "http://" + s.http}
+	d := &httpClient{t, "http://" + s.http}
 	if _, header, _ := d.call(http.MethodGet, pathOf("a"), ""); header.Get("Age") != "90" {
 		t.Errorf("Age: %s", header.Get("Age"))
 	}
@@ -316,8 +316,8 @@ func TestStaleAnswersSaySo(t *testing.T) {
 	}
 }
 
-// A row that other programs wrote, and that is no metric, fails alone, and says which column is wrong.
-func TestRowThatIsNoMetricNamesItsColumn(t *testing.T) {
+// A row of another program that is not a metric fails alone, with the name of the wrong column.
+func TestUnreadableRowNamesItsColumn(t *testing.T) {
 	good := string(encodeRow(sample("a")))
 	for name, c := range map[string]struct{ row, want string }{
 		"no JSON":           {"7", "it is not a JSON object"},
@@ -337,7 +337,7 @@ func TestRowThatIsNoMetricNamesItsColumn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := origintest.New(map[string]string{"a": good, "b": c.row, "c": strings.Replace(good, `"a"`, `"c"`, 1)})
-			eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
+			eachProtocol(t, newSidecar(t, fake), func(t *testing.T, d client) {
 				_, err := d.show(showOf("b"))
 				if wantProblem(t, "show", err, "unreadable-row"); !strings.Contains(fmt.Sprint(err), c.want) {
 					t.Errorf("%v, want %s", err, c.want)
@@ -355,7 +355,7 @@ func TestRowThatIsNoMetricNamesItsColumn(t *testing.T) {
 	}
 	// Columns that are no part of the model are left out.
 	fake := origintest.New(map[string]string{"a": strings.Replace(good, "{", `{"ver":7,"note":[1],`, 1)})
-	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
+	eachProtocol(t, newSidecar(t, fake), func(t *testing.T, d client) {
 		if _, err := d.show(showOf("a")); err != nil {
 			t.Error(err)
 		}
@@ -364,7 +364,7 @@ func TestRowThatIsNoMetricNamesItsColumn(t *testing.T) {
 
 func TestPageTokens(t *testing.T) {
 	fake := origintest.New(nil)
-	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
+	eachProtocol(t, newSidecar(t, fake), func(t *testing.T, d client) {
 		for i := range 3 {
 			fake.Set(fmt.Sprint("m", i), string(encodeRow(sample(fmt.Sprint("m", i)))))
 		}
@@ -393,12 +393,12 @@ func TestPageTokens(t *testing.T) {
 	})
 }
 
-func TestPageHasAHundredMetricsUnlessAsked(t *testing.T) {
+func TestDefaultPageSize(t *testing.T) {
 	fake := origintest.New(nil)
 	for i := range 101 {
 		fake.Set(fmt.Sprintf("m%03d", i), string(encodeRow(sample(fmt.Sprintf("m%03d", i)))))
 	}
-	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
+	eachProtocol(t, newSidecar(t, fake), func(t *testing.T, d client) {
 		page, err := d.list(&cnfmetricsv1.ListCnfMetricsRequest{})
 		if err != nil || len(page.GetMetrics()) != 100 {
 			t.Errorf("%d, %v", len(page.GetMetrics()), err)
@@ -406,9 +406,9 @@ func TestPageHasAHundredMetricsUnlessAsked(t *testing.T) {
 	})
 }
 
-func TestBatchAnswersEachIDOnItsOwn(t *testing.T) {
+func TestBatchHasOneResultPerID(t *testing.T) {
 	fake := origintest.New(map[string]string{"a": string(encodeRow(sample("a")))})
-	eachDoor(t, newSidecar(t, fake), func(t *testing.T, d door) {
+	eachProtocol(t, newSidecar(t, fake), func(t *testing.T, d client) {
 		got, err := d.batch("a", "none", "", "a")
 		if err != nil || !slices.Equal(got, []string{"12.5", "not-found", "invalid-request", "12.5"}) {
 			t.Errorf("%v, %v", got, err)
@@ -433,9 +433,9 @@ func (panicking) GetMany(context.Context, []string, cache.ReadOptions) []cache.R
 	panic("canary-secret")
 }
 
-func TestPanicFailsItsRequestAndNotTheProcess(t *testing.T) {
+func TestPanicFailsOnlyItsRequest(t *testing.T) {
 	s := serve(t, panicking{}, nil)
-	eachDoor(t, s, func(t *testing.T, d door) {
+	eachProtocol(t, s, func(t *testing.T, d client) {
 		_, err := d.batch("a", "b")
 		wantProblem(t, "batch", err, "internal")
 		_, err = d.show(showOf("a"))

@@ -42,12 +42,12 @@ func TestDatabases(t *testing.T) {
 			s := newSidecar(t, d.open(t))
 			t.Run("Seed", func(t *testing.T) { testSeed(t, d, s) })
 			t.Run("Foreign", func(t *testing.T) { testRowsOfOtherPrograms(t, d, s) })
-			for test, run := range map[string]func(*testing.T, database, door){
+			for test, run := range map[string]func(*testing.T, database, client){
 				"Life": testLife, "Forms": testForms, "Conditions": testConditions, "Idempotency": testIdempotency,
 				"Paging": testPagingWhileRowsChange, "Filters": testFilters, "Race": testRace, "Versions": testVersions,
 			} {
 				t.Run(test, func(t *testing.T) {
-					eachDoor(t, s, func(t *testing.T, door door) { d.empty(t, s); run(t, d, door) })
+					eachProtocol(t, s, func(t *testing.T, client client) { d.empty(t, s); run(t, d, client) })
 				})
 			}
 		})
@@ -125,7 +125,7 @@ func (d database) open(tb testing.TB) rows {
 	return r
 }
 
-// empty goes around the cache, and tells it so.
+// empty bypasses the cache, and invalidates it.
 func (d database) empty(t *testing.T, s *sidecar) {
 	t.Helper()
 	d.exec(t, "DELETE FROM cnf_metrics")
@@ -137,7 +137,7 @@ func (d database) empty(t *testing.T, s *sidecar) {
 func testSeed(t *testing.T, d database, s *sidecar) {
 	d.file(t, "seed.sql")
 	d.file(t, "seed.sql")
-	eachDoor(t, s, func(t *testing.T, d door) {
+	eachProtocol(t, s, func(t *testing.T, d client) {
 		page, err := d.list(&cnfmetricsv1.ListCnfMetricsRequest{Status: "unknown"})
 		if err != nil || len(page.GetMetrics()) != 14 || len(page.GetUnreadable()) != 0 {
 			t.Fatalf("%v, %v", page, err)
@@ -169,7 +169,7 @@ func testRowsOfOtherPrograms(t *testing.T, d database, s *sidecar) {
 		d.exec(t, insert+"('text', '2026-01-02 03:04:05', 'cpu.total', 'much', 'percent', 'ok')")
 		bad = map[string]string{"text": "column value"}
 	}
-	eachDoor(t, s, func(t *testing.T, d door) {
+	eachProtocol(t, s, func(t *testing.T, d client) {
 		found, err := d.show(showOf("whole"))
 		if err != nil || found.GetMetric().GetValue() != 12 || found.GetMetric().GetVersion() != 1 {
 			t.Errorf("%v, %v", found, err)
@@ -187,8 +187,8 @@ func testRowsOfOtherPrograms(t *testing.T, d database, s *sidecar) {
 	})
 }
 
-// A metric's life: each answer has it as it is then, and so has each read after it.
-func testLife(t *testing.T, _ database, d door) {
+// The life of a metric: each response has its current state, and so has each read after it.
+func testLife(t *testing.T, _ database, d client) {
 	m := sample("CNF-001")
 	made := mustCreate(t, d, m)
 	wantShown(t, d, made, m)
@@ -217,8 +217,8 @@ func testLife(t *testing.T, _ database, d door) {
 	}
 }
 
-// wantShown fails unless said, and what is shown from memory and from the database, is want at said's version.
-func wantShown(t *testing.T, d door, said, want *cnfmetricsv1.CnfMetric) {
+// wantShown fails unless the response, the cached metric and the row in the database are equal to want.
+func wantShown(t *testing.T, d client, said, want *cnfmetricsv1.CnfMetric) {
 	t.Helper()
 	want = with(want, func(m *cnfmetricsv1.CnfMetric) { m.Version = said.GetVersion() })
 	if !proto.Equal(said, want) {
@@ -232,7 +232,7 @@ func wantShown(t *testing.T, d door, said, want *cnfmetricsv1.CnfMetric) {
 	}
 }
 
-// forms are metrics that a database may keep in another way than they were written.
+// forms are metrics that a database may store in another form.
 func forms() []*cnfmetricsv1.CnfMetric {
 	var list []*cnfmetricsv1.CnfMetric
 	add := func(change func(*cnfmetricsv1.CnfMetric)) {
@@ -262,7 +262,7 @@ func forms() []*cnfmetricsv1.CnfMetric {
 	return list
 }
 
-func testForms(t *testing.T, _ database, d door) {
+func testForms(t *testing.T, _ database, d client) {
 	var ids []string
 	for _, m := range forms() {
 		made := mustCreate(t, d, m)
@@ -280,8 +280,8 @@ func testForms(t *testing.T, _ database, d door) {
 	}
 }
 
-// listAll goes through all pages, and calls between after each.
-func listAll(t *testing.T, d door, q *cnfmetricsv1.ListCnfMetricsRequest, between func()) (ids []string) {
+// listAll reads all pages, and calls between after each.
+func listAll(t *testing.T, d client, q *cnfmetricsv1.ListCnfMetricsRequest, between func()) (ids []string) {
 	t.Helper()
 	for {
 		page, err := d.list(q)
@@ -302,7 +302,7 @@ func listAll(t *testing.T, d door, q *cnfmetricsv1.ListCnfMetricsRequest, betwee
 	}
 }
 
-func testConditions(t *testing.T, _ database, d door) {
+func testConditions(t *testing.T, _ database, d client) {
 	first := mustCreate(t, d, sample("a"))
 	second, err := d.update(updateOf(first))
 	if err != nil {
@@ -323,7 +323,7 @@ func testConditions(t *testing.T, _ database, d door) {
 	wantProblem(t, "delete of what is gone", err, "conflict")
 }
 
-func testIdempotency(t *testing.T, _ database, d door) {
+func testIdempotency(t *testing.T, _ database, d client) {
 	id := fmt.Sprintf("%T once", d)
 	made, err := d.create(&cnfmetricsv1.CreateCnfMetricRequest{Metric: sample("a"), IdempotencyId: id})
 	if err != nil {
@@ -338,7 +338,7 @@ func testIdempotency(t *testing.T, _ database, d door) {
 	wantProblem(t, "another change with the same id", err, "invalid-request")
 }
 
-// insert fills the table fast.
+// insert writes many rows at once.
 func (d database) insert(t *testing.T, ids []string) {
 	t.Helper()
 	for some := range slices.Chunk(ids, 500) {
@@ -351,8 +351,8 @@ func (d database) insert(t *testing.T, ids []string) {
 	}
 }
 
-// Rows that are there all the time are listed once each, in order, whatever happens to others.
-func testPagingWhileRowsChange(t *testing.T, db database, d door) {
+// Rows that exist all the time are listed once each, in order, whatever happens to others.
+func testPagingWhileRowsChange(t *testing.T, db database, d client) {
 	var stay, all []string
 	for i := range 2500 {
 		all = append(all, fmt.Sprintf("m%05d", i))
@@ -384,7 +384,7 @@ func testPagingWhileRowsChange(t *testing.T, db database, d door) {
 	}
 }
 
-func testFilters(t *testing.T, _ database, d door) {
+func testFilters(t *testing.T, _ database, d client) {
 	for i, kind := range []string{"cpu.total", "cpu.total", "process.cpu:ü", "process.cpu:U"} {
 		for _, status := range []string{"ok", "warn"} {
 			mustCreate(t, d, with(sample(fmt.Sprint(i, status)), func(m *cnfmetricsv1.CnfMetric) {
@@ -413,8 +413,8 @@ func testFilters(t *testing.T, _ database, d door) {
 	}
 }
 
-// Of changes of one version one is made.
-func testRace(t *testing.T, _ database, d door) {
+// Of several changes of one version, one succeeds.
+func testRace(t *testing.T, _ database, d client) {
 	m := mustCreate(t, d, sample("a"))
 	for range 5 {
 		var group sync.WaitGroup
@@ -438,8 +438,8 @@ func testRace(t *testing.T, _ database, d door) {
 	}
 }
 
-// What others write around the sidecar is seen with no_cache, and by its version.
-func testVersions(t *testing.T, db database, d door) {
+// A change that bypasses the sidecar is visible with no_cache, and with its version.
+func testVersions(t *testing.T, db database, d client) {
 	made := mustCreate(t, d, sample("a"))
 	db.exec(t, "UPDATE cnf_metrics SET value = 77, ver = ver + 1")
 	_, err := d.show(&cnfmetricsv1.ShowCnfMetricRequest{CnfId: "a", MinVersion: made.GetVersion() + 2})

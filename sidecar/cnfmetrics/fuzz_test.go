@@ -33,7 +33,7 @@ func newFuzzed(f *testing.F) *Service {
 	return New(Config{Dataset: d, Lister: fake, Defect: func(err error) { f.Errorf("defect: %v", err) }})
 }
 
-// Whatever is asked, the answer is JSON of a documented status, and no defect.
+// FuzzHTTP: every request gets JSON with a documented status, and none reveals a defect.
 func FuzzHTTP(f *testing.F) {
 	s := newFuzzed(f)
 	for _, seed := range []struct{ method, target, body string }{
@@ -76,7 +76,7 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
-// Any bytes that are a message of a method are answered, or refused with a documented code.
+// FuzzGRPC: every message gets a response or a documented code.
 func FuzzGRPC(f *testing.F) {
 	s := newFuzzed(f)
 	calls := []func(context.Context, []byte) error{
@@ -108,7 +108,7 @@ func FuzzGRPC(f *testing.F) {
 	})
 }
 
-// call is a method that takes its message as bytes. Bytes that are none are refused before it.
+// call returns a method that takes its message as bytes. It ignores bytes that are not a message.
 func call[Q any, A any, M interface {
 	*Q
 	proto.Message
@@ -123,7 +123,7 @@ func call[Q any, A any, M interface {
 	}
 }
 
-// What is decoded is encoded again to what decodes to the same, or names what is wrong.
+// FuzzRow: a decoded row encodes to one that decodes to the same, or the error names what is wrong.
 func FuzzRow(f *testing.F) {
 	f.Add([]byte(goodBody))
 	f.Add([]byte(`{"value":1e308,"value":NaN}`))

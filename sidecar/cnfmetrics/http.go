@@ -15,7 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 )
 
-// The paths of the HTTP API. Below collection there is one for each metric.
+// The paths of the HTTP API. Below collection, each metric has one.
 const (
 	description = "/cnfmetrics/openapi.json"
 	collection  = "/cnfmetrics/v1/metrics"
@@ -25,9 +25,9 @@ const (
 //go:embed openapi.json
 var openAPI []byte
 
-// ServeHTTP implements http.Handler for the paths below /cnfmetrics/. Its listener has bounded the request, and checked
-// where it comes from. Fields of a request message that are neither in the path nor in the body are parameters of the
-// query. Headers say nothing but Cache-Control: no-cache; those that would change what a request means are refused.
+// ServeHTTP implements http.Handler for the paths below /cnfmetrics/. The listener has checked the size and the source of
+// the request. Fields of a request message that are neither in the path nor in the body are parameters of the query. The
+// only header with a meaning is Cache-Control: no-cache; headers that would change the meaning of a request are rejected.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if err := s.route(w, r); err != nil {
@@ -35,7 +35,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// methods are what can be done with a resource.
+// methods are the methods of a resource.
 type methods map[string]func(http.ResponseWriter, *http.Request) error
 
 func (s *Service) route(w http.ResponseWriter, r *http.Request) error {
@@ -54,7 +54,7 @@ func (s *Service) route(w http.ResponseWriter, r *http.Request) error {
 	return apierror.New(apierror.NoSuchRoute, "metrics are at "+collection+"; see "+description)
 }
 
-// routeMetric takes the whole rest of the path for the id, its slashes too, and cleans nothing away.
+// routeMetric takes the whole rest of the path as the id, including slashes, and does not clean it.
 func (s *Service) routeMetric(w http.ResponseWriter, r *http.Request, escaped string) error {
 	id, err := url.PathUnescape(escaped)
 	if err != nil {
@@ -67,14 +67,14 @@ func (s *Service) routeMetric(w http.ResponseWriter, r *http.Request, escaped st
 	}.serve(w, r)
 }
 
-// serve answers HEAD like GET: the listener leaves out the body.
+// serve handles HEAD like GET: the listener omits the body.
 func (m methods) serve(w http.ResponseWriter, r *http.Request) error {
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	if answer, ok := m[method]; ok {
-		return answer(w, r)
+	if handle, ok := m[method]; ok {
+		return handle(w, r)
 	}
 	allowed := slices.Collect(maps.Keys(m))
 	if m[http.MethodGet] != nil {
@@ -167,7 +167,7 @@ func (s *Service) httpUpdate(w http.ResponseWriter, r *http.Request, id string) 
 	in := newInput(r)
 	q := &cnfmetricsv1.UpdateCnfMetricRequest{Metric: in.metric(id), IdempotencyId: in.idempotency()}
 	if m := q.GetMetric(); m != nil && m.GetCnfId() != id {
-		in.wrong.add("cnf_id", "is not the one in the path") //guard:paths-metric-takes-anothers-place
+		in.wrong.add("cnf_id", "is not the one in the path") //guard:metric-of-body-replaces-that-of-path
 	}
 	if err := in.check(checkUpdate(q)); err != nil {
 		return err
@@ -179,7 +179,7 @@ func (s *Service) httpUpdate(w http.ResponseWriter, r *http.Request, id string) 
 	return writeJSON(w, http.StatusOK, toJSON(updated.GetMetric()))
 }
 
-// deletedJSON says that a metric is gone.
+// deletedJSON confirms that a metric does not exist any more.
 type deletedJSON struct {
 	Version int64 `json:"version"`
 }
@@ -199,12 +199,12 @@ func (s *Service) httpDelete(w http.ResponseWriter, r *http.Request, id string) 
 	return writeJSON(w, http.StatusOK, deletedJSON{deleted.GetVersion()})
 }
 
-// batchJSON answers a batch.
+// batchJSON is the response to a batch.
 type batchJSON struct {
 	Results []resultJSON `json:"results"`
 }
 
-// resultJSON is the answer to one id: a metric or an error.
+// resultJSON is the result of one id: a metric or an error.
 type resultJSON struct {
 	CnfID  string            `json:"cnf_id"`
 	Metric *metricJSON       `json:"metric,omitempty"`
@@ -219,11 +219,11 @@ func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
 	if err := in.check(wrong); err != nil {
 		return err
 	}
-	answer := batchJSON{Results: make([]resultJSON, len(ids))}
+	response := batchJSON{Results: make([]resultJSON, len(ids))}
 	for i, o := range s.showAll(r.Context(), ids) {
-		answer.Results[i] = s.resultJSON(ids[i], o)
+		response.Results[i] = s.resultJSON(ids[i], o)
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return writeJSON(w, http.StatusOK, response)
 }
 
 func (s *Service) resultJSON(id string, o outcome) resultJSON {
@@ -251,9 +251,9 @@ func ofBody(e *apierror.Error) *apierror.Error {
 	return &renamed
 }
 
-// writeJSON fails on a metric that JSON has no words for; what was checked or decoded has none.
-func writeJSON(w http.ResponseWriter, status int, answer any) error {
-	b, err := json.Marshal(answer)
+// writeJSON fails on a number that JSON cannot represent; checked and decoded metrics do not have any.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -264,5 +264,5 @@ func writeJSON(w http.ResponseWriter, status int, answer any) error {
 func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that went away is no failure of ours
+	_, _ = w.Write(body) // fails only if the client has gone
 }

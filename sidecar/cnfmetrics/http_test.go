@@ -19,9 +19,9 @@ import (
 const goodBody = `{"cnf_id":"CNF-001","timestamp":"2026-01-02T03:04:05.000006Z","metric_type":"cpu.total","value":12.5,` +
 	`"unit":"percent","status":"ok"}`
 
-func newHTTPDoor(t *testing.T, s source) *httpDoor {
+func newHTTPDoor(t *testing.T, s source) *httpClient {
 	t.Helper()
-	return &httpDoor{t, "http://" + newSidecar(t, s).http}
+	return &httpClient{t, "http://" + newSidecar(t, s).http}
 }
 
 func TestHTTP(t *testing.T) {
@@ -42,9 +42,9 @@ func TestHTTP(t *testing.T) {
 		{"GET /cnfmetrics/v1/metrics/CNF-001?min_version=-1", "", 400, `{"field":"min_version","detail":"is negative`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?min_version=", "", 400, `{"field":"min_version"`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cache=yes", "", 400, `{"field":"no_cache"`},
-		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cahe=true", "", 400, `{"field":"no_cahe","detail":"is no parameter`},
-		{"GET /cnfmetrics/v1/metrics/CNF-001?=true", "", 400, `{"field":"query","detail":"is no parameter`},
-		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cache=true&no_cache=true", "", 400, "is there 2 times"},
+		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cahe=true", "", 400, `{"field":"no_cahe","detail":"is not a parameter`},
+		{"GET /cnfmetrics/v1/metrics/CNF-001?=true", "", 400, `{"field":"query","detail":"is not a parameter`},
+		{"GET /cnfmetrics/v1/metrics/CNF-001?no_cache=true&no_cache=true", "", 400, "occurs 2 times"},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?a=%zz", "", 400, `{"field":"query"`},
 		{"GET /cnfmetrics/v1/metrics/CNF-001?a=1;b=2", "", 400, `{"field":"query"`},
 		{"GET /cnfmetrics/v1/metrics/%ff", "", 400, `{"field":"cnf_id","detail":"is not UTF-8"}`},
@@ -58,14 +58,14 @@ func TestHTTP(t *testing.T) {
 		{"PUT /cnfmetrics/v1/metrics/CNF-002", goodBody, 400, `{"field":"cnf_id","detail":"is not the one in the path"}`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-002", body("CNF-001", "CNF-002"), 404, "problems/not-found"},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", "", 400, `"detail":"body is not a JSON object","errors":[{"field":"body",`},
-		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("}", ""), 400, `"detail":"body is not JSON: it ends too early","errors"`},
-		{"PUT /cnfmetrics/v1/metrics/CNF-001", goodBody + "x", 400, "something follows"},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("}", ""), 400, `"detail":"body is not JSON: it ends prematurely","errors"`},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", goodBody + "x", 400, "something after"},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", "NaN"), 400, "body is not JSON: invalid"},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", "1e999"), 400, `{"field":"value","detail":"is not a finite`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", `"12.5"`), 400, `{"field":"value","detail":"is not a finite`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(`"value":12.5,`, ""), 400, `{"field":"value","detail":"is missing"}`},
-		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("value", "Value"), 400, `{"field":"Value","detail":"is no field`},
-		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", `1,"value":2`), 400, `"value\" is there twice`},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("value", "Value"), 400, `{"field":"Value","detail":"is not a field`},
+		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("12.5", `1,"value":2`), 400, `has \"value\" twice`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("T03", " 03"), 400, `{"field":"timestamp","detail":"is not an RFC 3339`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(".000006Z", ",000006Z"), 400, `"timestamp","detail":"is not an RFC 3339`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body(`"ok"`, "null"), 400, `{"field":"status","detail":"is not a string"}`},
@@ -79,7 +79,7 @@ func TestHTTP(t *testing.T) {
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["a","\ud800"]}`, 400, `{"field":"cnf_ids","detail":"has half`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":[]}`, 400, `{"field":"cnf_ids","detail":"has 0 ids`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["a"],"cnf_ids":["b"]}`, 400,
-			`"errors":[{"field":"body","detail":"\"cnf_ids\" is there twice"}]}`},
+			`"errors":[{"field":"body","detail":"has \"cnf_ids\" twice"}]}`},
 		{"POST /cnfmetrics/v1/metrics:batchShow?x=1", `{"cnf_ids":["a"]}`, 400, `{"field":"x"`},
 		{"DELETE /cnfmetrics/v1/metrics/CNF-001?version=1", "", 409, "problems/conflict"},
 		{"DELETE /cnfmetrics/v1/metrics/CNF-001?idempotency_id=", "", 400, `{"field":"idempotency_id","detail":"is empty"}`},
@@ -92,7 +92,7 @@ func TestHTTP(t *testing.T) {
 		{"GET /cnfmetrics/openapi.json", "", 200, `"openapi": "3.1.0"`},
 	} {
 		t.Run(c.request, func(t *testing.T) {
-			d := &httpDoor{t, base}
+			d := &httpClient{t, base}
 			method, target, _ := strings.Cut(c.request, " ")
 			code, header, answer := d.call(method, target, c.body)
 			if code != c.status || !strings.Contains(string(answer), c.want) {
@@ -126,7 +126,7 @@ func TestHTTPHeaders(t *testing.T) {
 	}
 }
 
-func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
+func TestUnsupportedConditionIsRejected(t *testing.T) {
 	d := newHTTPDoor(t, origintest.New(nil))
 	d.call(http.MethodPost, collection, goodBody)
 	for _, header := range []string{
@@ -141,7 +141,7 @@ func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
 			checkDocumented(t, request, code, answered, answer)
 		}
 		if header == "If-Match" || header == "Ringside-Min-Version" {
-			continue // see TestHeadersOfARead
+			continue // see TestHeadersOfRead
 		}
 		if code, _, answer := d.callWith(http.Header{header: {`"7"`}}, http.MethodGet, pathOf("CNF-001"), ""); code != http.StatusOK {
 			t.Errorf("GET with %s: %d %s", header, code, answer)
@@ -149,7 +149,7 @@ func TestConditionThatNobodyLooksAtIsNotTakenForTrue(t *testing.T) {
 	}
 }
 
-func TestBodyThatIsNoJSONByItsHeader(t *testing.T) {
+func TestBodyWithWrongMediaTypeIsRejected(t *testing.T) {
 	d := newHTTPDoor(t, origintest.New(nil))
 	for _, c := range []struct {
 		name, value string
@@ -170,8 +170,8 @@ func TestBodyThatIsNoJSONByItsHeader(t *testing.T) {
 	}
 }
 
-// What a header of a read would change is done, or refused with the parameter to use.
-func TestHeadersOfARead(t *testing.T) {
+// Headers of a read have their effect, or are rejected with the parameter to use.
+func TestHeadersOfRead(t *testing.T) {
 	o := origintest.New(nil)
 	d := newHTTPDoor(t, o)
 	if code, _, b := d.call("POST", collection, goodBody); code != 201 {
@@ -205,9 +205,9 @@ func TestHeadersOfARead(t *testing.T) {
 	}
 }
 
-func TestReadOnlyDatasetSaysWhatItAnswers(t *testing.T) {
+func TestReadOnlyDatasetHasAllowHeader(t *testing.T) {
 	err := &cache.Error{Kind: cache.KindReadOnly, Err: errors.New("it takes no writes")}
-	d := &httpDoor{t, "http://" + serve(t, scripted{err: err}, nil).http}
+	d := &httpClient{t, "http://" + serve(t, scripted{err: err}, nil).http}
 	for _, request := range []string{"POST " + collection, "PUT " + pathOf("CNF-001"), "DELETE " + pathOf("CNF-001")} {
 		method, target, _ := strings.Cut(request, " ")
 		code, header, answer := d.call(method, target, goodBody)
@@ -218,7 +218,7 @@ func TestReadOnlyDatasetSaysWhatItAnswers(t *testing.T) {
 	}
 }
 
-// described is the part of openapi.json that the tests hold answers against.
+// described is the part of openapi.json with which the tests compare responses.
 type described struct {
 	Paths      map[string]map[string]json.RawMessage `json:"paths"`
 	Components struct {
@@ -251,7 +251,7 @@ func templateOf(target string) string {
 	return path
 }
 
-// checkDocumented fails when openapi.json does not know the answer's status, problem type, content type or headers.
+// checkDocumented fails unless openapi.json has the status, problem type, content type and headers of a response.
 func checkDocumented(t *testing.T, request string, code int, header http.Header, answer []byte) {
 	t.Helper()
 	method, target, _ := strings.Cut(request, " ")
@@ -315,7 +315,7 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 	}
 }
 
-// Each reason is in openapi.json and in the table of cnfmetrics.proto, with its code and its status.
+// Each type of error is in openapi.json and in the table of cnfmetrics.proto, with its code and its status.
 func TestEachReasonIsDocumented(t *testing.T) {
 	all := []apierror.Type{apierror.InvalidRequest, apierror.NotFound, apierror.AlreadyExists, apierror.UnreadableRow,
 		apierror.Stopping}
@@ -362,8 +362,8 @@ func TestOpenAPIReferencesResolve(t *testing.T) {
 	}
 }
 
-// What the description gives as examples, and the patterns that it gives for fields, are what the rules say.
-func TestOpenAPIExamplesAndPatternsAreTheRules(t *testing.T) {
+// The examples and the patterns of the description conform to the rules.
+func TestOpenAPIExamplesAndPatternsConformToTheRules(t *testing.T) {
 	d := newHTTPDoor(t, origintest.New(nil))
 	schemas := readDescription(t).Components.Schemas
 	for _, c := range []struct{ request, schema string }{

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,60 +13,62 @@ import (
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 )
 
-// input takes the fields of a request message out of an HTTP request, and notes all that is wrong with them.
+// input reads the fields of a request message from an HTTP request, and collects everything that is wrong with them.
 type input struct {
 	request *http.Request
-	query   url.Values // what nobody has taken yet
+	query   url.Values // the parameters that are not read yet
 	wrong   violations
-	media   *apierror.Error // why the body is not read, if it is not
+	media   *apierror.Error // why the body is not read; nil if it is
 }
 
 func newInput(r *http.Request) *input {
 	in := &input{request: r}
 	var err error
 	if in.query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-		in.wrong.add("query", "can not be parsed: %v", err)
+		in.wrong.add("query", "cannot be parsed: %v", err)
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		in.refuseHeaders(asking) //guard:header-asks-version-ignored
+		in.refuseHeaders(ofReads) //guard:header-that-requires-version-ignored
 	} else {
-		in.refuseHeaders(promising)
+		in.refuseHeaders(ofWrites)
 	}
 	return in
 }
 
-// instead is a header that is not looked at, and where to say the same.
-type instead struct{ header, use string }
+// unsupported is a header that has no effect here, and what to use instead.
+type unsupported struct{ header, use string }
 
-// promising would have a change depend on something, asking an answer.
 var (
-	promising = []instead{
+	// ofWrites would be conditions or ids of a write.
+	ofWrites = []unsupported{
 		{"Idempotency-Key", "the parameter idempotency_id"},
 		{"If-Match", "version"},
 		{"If-None-Match", "POST, which never replaces a metric"},
 		{"Ringside-If-Version", "version"},
 		{"Ringside-Min-Version", "the parameter min_version of one metric"},
-		{"Content-Range", "a body that is whole"},
+		{"Content-Range", "a complete body"},
 	}
-	asking = []instead{
+	// ofReads would be conditions of a read.
+	ofReads = []unsupported{
 		{"If-Match", "the version in the metric"},
 		{"Ringside-Min-Version", "the parameter min_version of one metric"},
 	}
 )
 
-// refuseHeaders keeps a request from being answered whose condition nobody has looked at.
-func (in *input) refuseHeaders(list []instead) {
+// refuseHeaders rejects a request with a header whose condition would be ignored.
+func (in *input) refuseHeaders(list []unsupported) {
 	for _, p := range list {
 		if len(in.request.Header.Values(p.header)) > 0 {
-			in.wrong.add(p.header, "is not looked at here; use %s", p.use)
+			in.wrong.add(p.header, "is not supported here; use %s", p.use)
 		}
 	}
 }
 
-// noCache takes no_cache, or what browsers send for it when a page is loaded again. Who asks memory alone, or for
-// nothing stale, would get another answer than asked for; all else says what a client would like (RFC 9111, 5.2.1).
+// noCache reads no_cache, or the directives that browsers send when a page is reloaded. It rejects the directives that
+// exclude loads or stale values, which would have no effect. All others are only preferences (RFC 9111, 5.2.1).
 func (in *input) noCache() bool {
 	noCache := in.flag("no_cache")
 	for directive := range strings.SplitSeq(in.request.Header.Get("Cache-Control"), ",") {
@@ -76,23 +77,23 @@ func (in *input) noCache() bool {
 		case name == "no-cache", name == "max-age" && strings.Trim(argument, `"0`) == "" && argument != "":
 			noCache = true
 		case name == "only-if-cached", name == "max-stale":
-			in.wrong.add("Cache-Control", "%s is not looked at here; use no_cache, or /v1/{dataset}/{key}, which takes it", name)
+			in.wrong.add("Cache-Control", "%s is not supported here; use no_cache, or /v1/{dataset}/{key}, which supports it", name)
 		}
 	}
 	return noCache
 }
 
-// text takes a parameter of the query; it is empty when there is none.
+// text reads a parameter of the query; it is empty if the parameter is absent.
 func (in *input) text(name string) string {
 	values := in.query[name]
 	delete(in.query, name)
 	if len(values) > 1 {
-		in.wrong.add(name, "is there %d times", len(values))
+		in.wrong.add(name, "occurs %d times", len(values))
 	}
 	return strings.Join(values, "")
 }
 
-// idempotency takes the id of a change: who sends an empty one relies on it, too.
+// idempotency reads the id of a change. An empty one is an error: the client relies on it.
 func (in *input) idempotency() string {
 	sent := in.query.Has("idempotency_id")
 	id := in.text("idempotency_id")
@@ -124,14 +125,14 @@ func (in *input) flag(name string) bool {
 	return text == "true"
 }
 
-// object reads the body; nil when it is none.
+// object reads the body; nil if it is not an object.
 func (in *input) object() *object {
-	if in.media = checkMedia(in.request.Header); in.media != nil { //guard:packed-bytes-read-metric
+	if in.media = checkMedia(in.request.Header); in.media != nil { //guard:compressed-bytes-read-as-metric
 		return nil
 	}
 	b, err := io.ReadAll(in.request.Body)
 	if err != nil {
-		in.wrong.add("body", "can not be read: %v", err)
+		in.wrong.add("body", "cannot be read: %v", err)
 		return nil
 	}
 	o, err := parseObject(b)
@@ -141,23 +142,18 @@ func (in *input) object() *object {
 	return o
 }
 
-// checkMedia says why a body can not be a message, if it can not. What curl says of any data that it is given is no reason.
+// checkMedia returns an error if the header shows that the body is not a message.
 func checkMedia(h http.Header) *apierror.Error {
-	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return apierror.New(apierror.UnsupportedMediaType, "a body is sent without a Content-Encoding")
-	}
-	sent := h.Get("Content-Type")
-	if sent == "" {
-		return nil
-	}
-	media, _, err := mime.ParseMediaType(sent)
-	if err != nil || media != "application/json" && media != "application/x-www-form-urlencoded" {
-		return apierror.New(apierror.UnsupportedMediaType, "a body is a JSON object: send Content-Type: application/json")
+	switch {
+	case !httpfield.IsUncoded(h.Get("Content-Encoding")):
+		return apierror.New(apierror.UnsupportedMediaType, "send the body without a Content-Encoding")
+	case !httpfield.AllowsJSON(h.Get("Content-Type")):
+		return apierror.New(apierror.UnsupportedMediaType, "the body is a JSON object: send Content-Type: application/json")
 	}
 	return nil
 }
 
-// metric takes the body for a metric. id is the one that the path names: the body need not repeat it.
+// metric reads the body as a metric. id is that of the path: the body can omit it.
 func (in *input) metric(id string) *cnfmetricsv1.CnfMetric {
 	o := in.object()
 	if o == nil {
@@ -168,20 +164,20 @@ func (in *input) metric(id string) *cnfmetricsv1.CnfMetric {
 	}
 	m := o.metric()
 	if _, ok := o.members["version"]; ok {
-		o.take("version", &m.Version, "an integer")
+		o.decode("version", &m.Version, "an integer")
 	}
 	in.end(o)
 	return m
 }
 
-// ids takes the body for the list of a batch, and what the rules say of it.
+// ids reads the body as the list of a batch, and checks it.
 func (in *input) ids() (ids []string, wrong violations) {
 	o := in.object()
 	if o == nil {
 		return nil, nil
 	}
 	var list []*string
-	o.take("cnf_ids", &list, "a list of strings")
+	o.decode("cnf_ids", &list, "a list of strings")
 	for i, id := range list {
 		if id == nil {
 			o.wrong.add(fmt.Sprintf("cnf_ids[%d]", i), "is not a string")
@@ -193,16 +189,16 @@ func (in *input) ids() (ids []string, wrong violations) {
 	return ids, checkBatch(ids)
 }
 
-// end refuses what is left of the body: a name that was misspelled would otherwise be ignored.
+// end rejects the remaining members of the body: otherwise a misspelled name would be ignored.
 func (in *input) end(o *object) {
 	for _, name := range slices.Sorted(maps.Keys(o.members)) {
-		o.wrong.add(name, "is no field of this message") //guard:misspelled-field-ignored
+		o.wrong.add(name, "is not a field of this message") //guard:misspelled-field-ignored
 	}
 	in.wrong = append(in.wrong, o.wrong...)
 }
 
-// check returns nil if nothing is wrong with the request. found is what the rules say of what could be taken; a field
-// that could not has been noted before.
+// check returns an error unless the request is valid. found are the violations of the fields that could be read; a field
+// that could not be read already has one.
 func (in *input) check(found violations) error {
 	if in.media != nil {
 		return in.media
@@ -212,10 +208,10 @@ func (in *input) check(found violations) error {
 		if field == "" {
 			field = "query" // as in `?=1`: a Problem has no error without a field
 		}
-		in.wrong.add(field, "is no parameter of this resource") //guard:misspelled-parameter-ignored
+		in.wrong.add(field, "is not a parameter of this resource") //guard:misspelled-parameter-ignored
 	}
 	for _, v := range found.ofBody() {
-		if !in.wrong.has(v.Field) { //guard:one-fault-told-twice
+		if !in.wrong.has(v.Field) { //guard:one-violation-reported-twice
 			in.wrong = append(in.wrong, v)
 		}
 	}

@@ -29,13 +29,13 @@ func (s *Service) ListCnfMetrics(
 	}
 	rows, err := s.lister.List(ctx, query)
 	if err != nil {
-		return nil, s.failList(err)
+		return nil, s.listError(err)
 	}
 	page := &cnfmetricsv1.ListCnfMetricsResponse{}
 	for _, row := range rows {
 		m, err := decodeRow(row.Key, row.Value.Data, row.Value.Version)
 		if err != nil {
-			page.Unreadable = append(page.Unreadable, s.unreadableRow(row.Key, err)) //guard:one-bad-row-hides-list
+			page.Unreadable = append(page.Unreadable, s.unreadableRow(row.Key, err)) //guard:unreadable-row-hides-list
 			continue
 		}
 		page.Metrics = append(page.Metrics, m)
@@ -50,13 +50,13 @@ func (s *Service) unreadableRow(id string, err error) *cnfmetricsv1.UnreadableRo
 	return &cnfmetricsv1.UnreadableRow{CnfId: id, Message: s.errorOf(err).Detail}
 }
 
-// failList says an error of the origin itself, whose kinds no dataset has classed.
-func (s *Service) failList(err error) *apierror.Error {
+// listError turns an error of the origin, which no dataset has classified, into what clients see.
+func (s *Service) listError(err error) *apierror.Error {
 	var wrong *origin.ValueError
 	switch {
 	case errors.As(err, &wrong):
 		return invalid(violations{{Field: wrong.Column, Detail: wrong.Reason}})
-	case cache.KindOf(err) == cache.KindInternal: //guard:list-without-database-defect
+	case cache.KindOf(err) == cache.KindInternal: //guard:unavailable-database-is-defect
 		return &apierror.Error{Type: unavailable, Detail: err.Error(), RetryAfter: listRetryAfter}
 	}
 	return s.datasetError(err, "page_token", conflict)
@@ -81,15 +81,15 @@ func listQuery(q *cnfmetricsv1.ListCnfMetricsRequest) (origin.ListQuery, violati
 	token, ok := parsePageToken(q.GetPageToken())
 	switch {
 	case !ok:
-		wrong.add("page_token", "is not one that a page has given")
-	case token.MetricType != q.GetMetricType() || token.Status != q.GetStatus(): //guard:page-goes-another-list
-		wrong.add("page_token", "was given for other filters; begin at the first page")
+		wrong.add("page_token", "is not a token that a page returned")
+	case token.MetricType != q.GetMetricType() || token.Status != q.GetStatus(): //guard:page-continues-another-list
+		wrong.add("page_token", "belongs to other filters; start at the first page")
 	}
 	query.After = token.After
 	return query, wrong
 }
 
-// pageToken says where the next page begins. It holds the filters, so that they can not change on the way.
+// pageToken is where the next page begins. It includes the filters, so that they cannot change between pages.
 type pageToken struct {
 	After      string `json:"after"`
 	MetricType string `json:"metric_type,omitempty"`

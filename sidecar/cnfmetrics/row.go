@@ -15,13 +15,13 @@ import (
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 )
 
-// maxColumnBytes bounds each text of a row that is read, so that 1000 metrics fit into an answer of 4 MiB.
+// maxColumnBytes is the size of each text of a row that is read, so that 1000 metrics fit into a response of 4 MiB.
 const maxColumnBytes = 1024
 
-// timestampForm is RFC 3339 to the microsecond, which is the finest that all databases keep.
+// timestampForm is RFC 3339 with microseconds, which is the resolution of all databases.
 const timestampForm = "2006-01-02T15:04:05.000000Z"
 
-// metricJSON is a metric as the HTTP API gives it, and without Version as the row that is written.
+// metricJSON is a metric in the HTTP API, and without Version the row that is written.
 type metricJSON struct {
 	CnfID      string  `json:"cnf_id"`
 	Timestamp  string  `json:"timestamp"`
@@ -39,7 +39,7 @@ func toJSON(m *cnfmetricsv1.CnfMetric) *metricJSON {
 	}
 }
 
-// encodeRow writes a metric that has been checked in the form in which the dataset takes rows.
+// encodeRow returns a checked metric as a row of the dataset.
 func encodeRow(m *cnfmetricsv1.CnfMetric) []byte {
 	row := toJSON(m)
 	row.Version = 0
@@ -50,8 +50,8 @@ func encodeRow(m *cnfmetricsv1.CnfMetric) []byte {
 	return b
 }
 
-// decodeRow reads a metric from a row of the dataset, which a program has written: parseObject would take twice the time.
-// Columns that are no part of the model are left out.
+// decodeRow reads a metric from a row of the dataset. A program has written the row, so that parseObject, which takes twice
+// the time, is not needed. Columns that are not part of the model are ignored.
 func decodeRow(id string, row []byte, version int64) (*cnfmetricsv1.CnfMetric, error) {
 	var o object
 	if err := json.Unmarshal(row, &o.members); err != nil || !utf8.Valid(row) {
@@ -65,14 +65,14 @@ func decodeRow(id string, row []byte, version int64) (*cnfmetricsv1.CnfMetric, e
 	return m, nil
 }
 
-// object is a JSON object taken apart. Its methods take members out, and note what is wrong with them.
+// object is a parsed JSON object. Its methods remove members, and collect what is wrong with them.
 type object struct {
 	members map[string]json.RawMessage
 	wrong   violations
 }
 
-// parseObject reads what a person may have written. It is stricter than encoding/json: each name is there once, text is
-// UTF-8, and what is wrong is said.
+// parseObject parses what a person may have written. It is stricter than encoding/json: names are unique, text is UTF-8, and
+// errors say what is wrong.
 func parseObject(b []byte) (*object, error) {
 	if !utf8.Valid(b) {
 		return nil, errors.New("is not UTF-8")
@@ -91,7 +91,7 @@ func parseObject(b []byte) (*object, error) {
 		return nil, notJSON(err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("something follows the JSON object, at byte %d", d.InputOffset())
+		return nil, fmt.Errorf("has something after the JSON object, at byte %d", d.InputOffset())
 	}
 	return o, nil
 }
@@ -101,13 +101,13 @@ func (o *object) parseMember(d *json.Decoder) error {
 	if err != nil {
 		return notJSON(err)
 	}
-	name, _ := token.(string) // the decoder lets nothing else be a name
+	name, _ := token.(string) // the decoder accepts only strings as names
 	var value json.RawMessage
 	if err := d.Decode(&value); err != nil {
 		return notJSON(err)
 	}
-	if _, twice := o.members[name]; twice { //guard:second-two-values-taken
-		return fmt.Errorf("%q is there twice", name)
+	if _, twice := o.members[name]; twice { //guard:second-of-two-values-used
+		return fmt.Errorf("has %q twice", name)
 	}
 	o.members[name] = value
 	return nil
@@ -115,12 +115,12 @@ func (o *object) parseMember(d *json.Decoder) error {
 
 func notJSON(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("is not JSON: it ends too early")
+		return errors.New("is not JSON: it ends prematurely")
 	}
 	return fmt.Errorf("is not JSON: %w", err)
 }
 
-// metric takes what every metric has.
+// metric removes the members that every metric has.
 func (o *object) metric() *cnfmetricsv1.CnfMetric {
 	return &cnfmetricsv1.CnfMetric{
 		CnfId: o.text("cnf_id"), Timestamp: o.time("timestamp"), MetricType: o.text("metric_type"),
@@ -128,16 +128,16 @@ func (o *object) metric() *cnfmetricsv1.CnfMetric {
 	}
 }
 
-// take decodes one member into to, and reports whether it could.
-func (o *object) take(name string, to any, what string) bool {
+// decode removes one member and decodes it into to, and reports whether it succeeded.
+func (o *object) decode(name string, to any, what string) bool {
 	raw, ok := o.members[name]
 	delete(o.members, name)
 	switch {
 	case !ok:
 		o.wrong.add(name, "is missing")
-	case !origin.WholeSurrogates(raw): //guard:escape-no-character-becomes-another-metric
-		o.wrong.add(name, "has half of a surrogate pair, which is no character")
-	case string(raw) == "null" || json.Unmarshal(raw, to) != nil: //guard:row-nulls-zeros
+	case !origin.WholeSurrogates(raw): //guard:half-surrogate-becomes-another-metric
+		o.wrong.add(name, "has half of a surrogate pair")
+	case string(raw) == "null" || json.Unmarshal(raw, to) != nil: //guard:nulls-become-zeros
 		o.wrong.add(name, "is not %s", what)
 	default:
 		return true
@@ -146,22 +146,22 @@ func (o *object) take(name string, to any, what string) bool {
 }
 
 func (o *object) text(name string) (s string) {
-	if o.take(name, &s, "a string") && len(s) > maxColumnBytes { //guard:answer-no-client-takes
-		o.wrong.add(name, "has %d bytes; at most %d are read", len(s), maxColumnBytes)
+	if o.decode(name, &s, "a string") && len(s) > maxColumnBytes { //guard:response-too-large-for-clients
+		o.wrong.add(name, "has %d bytes; the limit is %d", len(s), maxColumnBytes)
 	}
 	return s
 }
 
 func (o *object) number(name string) (v float64) {
-	o.take(name, &v, "a finite number")
+	o.decode(name, &v, "a finite number")
 	return v
 }
 
 func (o *object) time(name string) *timestamppb.Timestamp {
 	const form = "an RFC 3339 time such as 2006-01-02T15:04:05.999999Z"
 	var t time.Time
-	comma := bytes.IndexByte(o.members[name], ',') >= 0 // package time takes it for a decimal sign
-	if !o.take(name, &t, form) {
+	comma := bytes.IndexByte(o.members[name], ',') >= 0 // package time accepts it as a decimal sign
+	if !o.decode(name, &t, form) {
 		return nil
 	}
 	if comma {
@@ -169,8 +169,8 @@ func (o *object) time(name string) *timestamppb.Timestamp {
 		return nil
 	}
 	at := timestamppb.New(t.Truncate(time.Microsecond))
-	//guard:time-no-client-can-parse
-	if !at.IsValid() { // in UTC it may be of the year 10000
+	//guard:time-that-clients-cannot-parse
+	if !at.IsValid() { // in UTC it may be in the year 10000
 		o.wrong.add(name, "is not between the years 1 and 9999")
 	}
 	return at

@@ -27,7 +27,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local"
 )
 
-// source is what holds the rows.
+// source holds the rows.
 type source interface {
 	origin.Writer
 	origin.Lister
@@ -85,8 +85,8 @@ func listen(tb testing.TB, serve func(net.Listener) error) string {
 	return ln.Addr().String()
 }
 
-// door is the service as one protocol has it. What failed is a *refusal.
-type door interface {
+// client is the service over one protocol. Its errors are of type *refusal.
+type client interface {
 	show(*cnfmetricsv1.ShowCnfMetricRequest) (*cnfmetricsv1.ShowCnfMetricResponse, error)
 	create(*cnfmetricsv1.CreateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error)
 	update(*cnfmetricsv1.UpdateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error)
@@ -96,7 +96,7 @@ type door interface {
 	batch(ids ...string) ([]string, error)
 }
 
-// refusal is an error as a caller sees it.
+// refusal is an error as a client sees it.
 type refusal struct {
 	code    string // the gRPC code, or the HTTP status
 	problem string // the end of the problem type; of gRPC the reason in its form
@@ -107,7 +107,7 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.code + " " + r.problem + ": " + r.message }
 
-// problemOf returns how err was told, or "".
+// problemOf returns the problem type of err, or "".
 func problemOf(err error) string {
 	if r, ok := err.(*refusal); ok {
 		return r.problem
@@ -118,25 +118,25 @@ func problemOf(err error) string {
 	return ""
 }
 
-// eachDoor runs test for gRPC and HTTP.
-func eachDoor(t *testing.T, s *sidecar, test func(t *testing.T, d door)) {
-	t.Run("grpc", func(t *testing.T) { test(t, newGRPCDoor(t, s)) })
-	t.Run("http", func(t *testing.T) { test(t, &httpDoor{t, "http://" + s.http}) })
+// eachProtocol runs test for gRPC and HTTP.
+func eachProtocol(t *testing.T, s *sidecar, test func(t *testing.T, d client)) {
+	t.Run("grpc", func(t *testing.T) { test(t, newGRPCClient(t, s)) })
+	t.Run("http", func(t *testing.T) { test(t, &httpClient{t, "http://" + s.http}) })
 }
 
-type grpcDoor struct {
+type grpcClient struct {
 	tb   testing.TB
 	stub cnfmetricsv1.CnfMetricsServiceClient
 }
 
-func newGRPCDoor(tb testing.TB, s *sidecar) *grpcDoor {
+func newGRPCClient(tb testing.TB, s *sidecar) *grpcClient {
 	tb.Helper()
 	conn, err := grpc.NewClient(s.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = conn.Close() })
-	return &grpcDoor{tb, cnfmetricsv1.NewCnfMetricsServiceClient(conn)}
+	return &grpcClient{tb, cnfmetricsv1.NewCnfMetricsServiceClient(conn)}
 }
 
 func rpcRefusal(err error) error {
@@ -161,32 +161,32 @@ func rpcRefusal(err error) error {
 	return r
 }
 
-func (d *grpcDoor) show(q *cnfmetricsv1.ShowCnfMetricRequest) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
+func (d *grpcClient) show(q *cnfmetricsv1.ShowCnfMetricRequest) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	a, err := d.stub.ShowCnfMetric(d.tb.Context(), q)
 	return a, rpcRefusal(err)
 }
 
-func (d *grpcDoor) create(q *cnfmetricsv1.CreateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
+func (d *grpcClient) create(q *cnfmetricsv1.CreateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
 	a, err := d.stub.CreateCnfMetric(d.tb.Context(), q)
 	return a.GetMetric(), rpcRefusal(err)
 }
 
-func (d *grpcDoor) update(q *cnfmetricsv1.UpdateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
+func (d *grpcClient) update(q *cnfmetricsv1.UpdateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
 	a, err := d.stub.UpdateCnfMetric(d.tb.Context(), q)
 	return a.GetMetric(), rpcRefusal(err)
 }
 
-func (d *grpcDoor) remove(q *cnfmetricsv1.DeleteCnfMetricRequest) (int64, error) {
+func (d *grpcClient) remove(q *cnfmetricsv1.DeleteCnfMetricRequest) (int64, error) {
 	a, err := d.stub.DeleteCnfMetric(d.tb.Context(), q)
 	return a.GetVersion(), rpcRefusal(err)
 }
 
-func (d *grpcDoor) list(q *cnfmetricsv1.ListCnfMetricsRequest) (*cnfmetricsv1.ListCnfMetricsResponse, error) {
+func (d *grpcClient) list(q *cnfmetricsv1.ListCnfMetricsRequest) (*cnfmetricsv1.ListCnfMetricsResponse, error) {
 	a, err := d.stub.ListCnfMetrics(d.tb.Context(), q)
 	return a, rpcRefusal(err)
 }
 
-func (d *grpcDoor) batch(ids ...string) ([]string, error) {
+func (d *grpcClient) batch(ids ...string) ([]string, error) {
 	a, err := d.stub.BatchShowCnfMetrics(d.tb.Context(), &cnfmetricsv1.BatchShowCnfMetricsRequest{CnfIds: ids})
 	var list []string
 	for _, r := range a.GetResults() {
@@ -201,18 +201,18 @@ func (d *grpcDoor) batch(ids ...string) ([]string, error) {
 
 func floatText(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-type httpDoor struct {
+type httpClient struct {
 	tb   testing.TB
 	base string
 }
 
-// call returns the answer's status, header and body. An empty body sends none.
-func (d *httpDoor) call(method, target, body string) (int, http.Header, []byte) {
+// call returns the status, header and body of a response. An empty body is not sent.
+func (d *httpClient) call(method, target, body string) (int, http.Header, []byte) {
 	d.tb.Helper()
 	return d.callWith(nil, method, target, body)
 }
 
-func (d *httpDoor) callWith(header http.Header, method, target, body string) (int, http.Header, []byte) {
+func (d *httpClient) callWith(header http.Header, method, target, body string) (int, http.Header, []byte) {
 	d.tb.Helper()
 	r, err := http.NewRequestWithContext(d.tb.Context(), method, d.base+target, strings.NewReader(body))
 	if err != nil {
@@ -233,8 +233,8 @@ func (d *httpDoor) callWith(header http.Header, method, target, body string) (in
 	return resp.StatusCode, resp.Header, b
 }
 
-// ask decodes a good answer into to, strictly, and makes a refusal of any other.
-func (d *httpDoor) ask(method, target string, body, to any) (http.Header, error) {
+// ask decodes a successful response into to, strictly, and any other into a refusal.
+func (d *httpClient) ask(method, target string, body, to any) (http.Header, error) {
 	d.tb.Helper()
 	var sent []byte
 	if body != nil {
@@ -304,7 +304,7 @@ func query(values map[string]string) string {
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
-func (d *httpDoor) show(q *cnfmetricsv1.ShowCnfMetricRequest) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
+func (d *httpClient) show(q *cnfmetricsv1.ShowCnfMetricRequest) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	d.tb.Helper()
 	var m metricJSON
 	header, err := d.ask(http.MethodGet, pathOf(q.GetCnfId())+query(map[string]string{
@@ -321,7 +321,7 @@ func (d *httpDoor) show(q *cnfmetricsv1.ShowCnfMetricRequest) (*cnfmetricsv1.Sho
 	}}, nil
 }
 
-func (d *httpDoor) change(method, target string, m *cnfmetricsv1.CnfMetric) (*cnfmetricsv1.CnfMetric, error) {
+func (d *httpClient) change(method, target string, m *cnfmetricsv1.CnfMetric) (*cnfmetricsv1.CnfMetric, error) {
 	d.tb.Helper()
 	var answer metricJSON
 	if _, err := d.ask(method, target, toJSON(m), &answer); err != nil {
@@ -330,19 +330,19 @@ func (d *httpDoor) change(method, target string, m *cnfmetricsv1.CnfMetric) (*cn
 	return answer.message(d.tb), nil
 }
 
-func (d *httpDoor) create(q *cnfmetricsv1.CreateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
+func (d *httpClient) create(q *cnfmetricsv1.CreateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
 	d.tb.Helper()
 	id := query(map[string]string{"idempotency_id": q.GetIdempotencyId()})
 	return d.change(http.MethodPost, collection+id, q.GetMetric())
 }
 
-func (d *httpDoor) update(q *cnfmetricsv1.UpdateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
+func (d *httpClient) update(q *cnfmetricsv1.UpdateCnfMetricRequest) (*cnfmetricsv1.CnfMetric, error) {
 	d.tb.Helper()
 	id := query(map[string]string{"idempotency_id": q.GetIdempotencyId()})
 	return d.change(http.MethodPut, pathOf(q.GetMetric().GetCnfId())+id, q.GetMetric())
 }
 
-func (d *httpDoor) remove(q *cnfmetricsv1.DeleteCnfMetricRequest) (int64, error) {
+func (d *httpClient) remove(q *cnfmetricsv1.DeleteCnfMetricRequest) (int64, error) {
 	d.tb.Helper()
 	var answer deletedJSON
 	_, err := d.ask(http.MethodDelete, pathOf(q.GetCnfId())+query(map[string]string{
@@ -351,7 +351,7 @@ func (d *httpDoor) remove(q *cnfmetricsv1.DeleteCnfMetricRequest) (int64, error)
 	return answer.Version, err
 }
 
-func (d *httpDoor) list(q *cnfmetricsv1.ListCnfMetricsRequest) (*cnfmetricsv1.ListCnfMetricsResponse, error) {
+func (d *httpClient) list(q *cnfmetricsv1.ListCnfMetricsRequest) (*cnfmetricsv1.ListCnfMetricsResponse, error) {
 	d.tb.Helper()
 	var page pageJSON
 	_, err := d.ask(http.MethodGet, collection+query(map[string]string{
@@ -371,7 +371,7 @@ func (d *httpDoor) list(q *cnfmetricsv1.ListCnfMetricsRequest) (*cnfmetricsv1.Li
 	return answer, nil
 }
 
-func (d *httpDoor) batch(ids ...string) ([]string, error) {
+func (d *httpClient) batch(ids ...string) ([]string, error) {
 	d.tb.Helper()
 	var answer batchJSON
 	_, err := d.ask(http.MethodPost, batchShow, map[string]any{"cnf_ids": ids}, &answer)
@@ -389,7 +389,7 @@ func (d *httpDoor) batch(ids ...string) ([]string, error) {
 	return list, err
 }
 
-// sample is a metric of which nothing is wrong.
+// sample is a valid metric.
 func sample(id string) *cnfmetricsv1.CnfMetric {
 	return &cnfmetricsv1.CnfMetric{
 		CnfId: id, Timestamp: timestamppb.New(time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)),
@@ -417,7 +417,7 @@ func updateOf(m *cnfmetricsv1.CnfMetric) *cnfmetricsv1.UpdateCnfMetricRequest {
 }
 
 // mustCreate fails the test unless m could be created.
-func mustCreate(t *testing.T, d door, m *cnfmetricsv1.CnfMetric) *cnfmetricsv1.CnfMetric {
+func mustCreate(t *testing.T, d client, m *cnfmetricsv1.CnfMetric) *cnfmetricsv1.CnfMetric {
 	t.Helper()
 	made, err := d.create(createOf(m))
 	if err != nil {
