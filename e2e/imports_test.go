@@ -37,9 +37,8 @@ var mayImport = map[string][]string{
 		"origin", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/ttlmap",
 		"sidecar/internal/broadcast",
 	},
-	"origin/guard":            {"origin"},
-	"origin/origintest":       {"origin"},
-	"sidecar/internal/roster": {"ring"},
+	"origin/guard":      {"origin"},
+	"origin/origintest": {"origin"},
 	// Pure helpers of the APIs.
 	"sidecar/internal/httpfield": {"sidecar/cache"},
 	// The table of errors of all APIs.
@@ -88,19 +87,38 @@ var mayImport = map[string][]string{
 	"deploy/inject":      {},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
+	// The configuration: decode sets the fields of any struct, config knows which fields there are.
+	"sidecar/config/decode": {},
+	"sidecar/config":        {"origin", "origin/guard", "ring", "sidecar/cache", "sidecar/config/decode"},
+	// The parts of a running sidecar.
+	"sidecar/internal/task": {},
+	"sidecar/internal/membership": {
+		"internal/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds",
+	},
+	"sidecar/internal/datasets": {
+		"origin", "origin/guard", "sidecar/cache", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/changes",
+		"sidecar/internal/task", "sidecar/metrics", "sidecar/peer",
+	},
+	"sidecar/internal/servers": {
+		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
+		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "xds",
+	},
+	"sidecar/internal/status": {
+		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
+		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics", "sidecar/peer",
+	},
 	// Root and main.
 	"sidecar": {
-		"ring", "ring/etcd", "origin", "origin/guard", "origin/drivers", "sidecar/cache", "sidecar/peer", "sidecar/peer/mtls",
-		"sidecar/peer/server", "sidecar/local",
-		"sidecar/cnfmetrics", "sidecar/admin", "sidecar/metrics", "sidecar/internal/listen", "sidecar/internal/roster", "sidecar/internal/changes",
-		"proto/ringside/peer/v1", "xds",
+		"origin/drivers", "ring", "sidecar/admin", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
+		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/status", "sidecar/internal/task", "sidecar/local",
+		"sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
 	"sidecar/cmd/ringside/client":  {"ring", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/admin", "sidecar/cache", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
-		"sidecar", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
+		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
@@ -129,13 +147,15 @@ var onlyImporter = map[string][]string{
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
-	"go.uber.org/zap":                     {"sidecar", "sidecar/cmd/ringside"},
+	"go.uber.org/zap": {
+		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/servers",
+	},
 	"github.com/spf13/cobra": {
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"deploy/cmd/ringside-injector",
 	},
 	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/cmd/ringside-injector"},
-	"github.com/goccy/go-yaml":              {"sidecar", "e2e/guards"},
+	"github.com/goccy/go-yaml":              {"sidecar/config", "sidecar/config/decode", "e2e/guards"},
 	"github.com/valyala/fasthttp":           {"sidecar/local/httpserver"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar"},

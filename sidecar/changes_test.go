@@ -12,6 +12,8 @@ import (
 
 	"github.com/ringside-cache/ringside/deploy/schema"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 )
 
 // truth is a database that a test writes to, around the cache.
@@ -73,7 +75,7 @@ func (o *truth) member(d ring.Directory, id, dataset string) *running {
 	o.t.Helper()
 	c := load(o.t, o.file(dataset, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: "+id+"}"))
 	c.Listen.Peer, c.Listen.XDS = "127.0.0.1:0", "127.0.0.1:0"
-	return begin(o.t, c, func(p *process) { p.directory = d })
+	return begin(o.t, c, func(r *run) { r.directory = d })
 }
 
 // three runs as many members on one ring.
@@ -81,7 +83,7 @@ func (o *truth) three(d ring.Directory, dataset string) []*running {
 	o.t.Helper()
 	members := []*running{o.member(d, "a", dataset), o.member(d, "b", dataset), o.member(d, "c", dataset)}
 	for _, m := range members {
-		waitFor(o.t, func() bool { return m.ring.Load().Len() == len(members) })
+		waitFor(o.t, func() bool { return m.ring().Len() == len(members) })
 	}
 	return members
 }
@@ -121,7 +123,7 @@ func awaitGet(t testing.TB, members []*running, path, part string) {
 	t.Helper()
 	for _, m := range members {
 		waitFor(t, func() bool {
-			status, body := get(m.addrs.HTTP, path)
+			status, body := get(m.at.HTTP, path)
 			return status == 200 && strings.Contains(body, part)
 		})
 	}
@@ -133,45 +135,45 @@ func TestWriteThroughOneMemberIsReadThroughAll(t *testing.T) {
 	members := o.three(newMemoryDirectory(), "")
 	for i := range rowsOfTruth {
 		for _, m := range members {
-			wantGet(t, m.addrs.HTTP, pathOf(i), 200, `"value":0`)
+			wantGet(t, m.at.HTTP, pathOf(i), 200, `"value":0`)
 		}
 	}
 	for i := range rowsOfTruth {
 		through := members[i%len(members)]
-		wantPut(t, through.addrs.HTTP, pathOf(i), `{"value": 7}`, "2")
-		wantGet(t, through.addrs.HTTP, pathOf(i), 200, `"value":7`) // its own write, at once
+		wantPut(t, through.at.HTTP, pathOf(i), `{"value": 7}`, "2")
+		wantGet(t, through.at.HTTP, pathOf(i), 200, `"value":7`) // its own write, at once
 		awaitGet(t, members, pathOf(i), `"value":7`)
 	}
-	status, _, text := send(t, "PUT", members[0].addrs.HTTP, pathOf(0), `{"value": 8}`, "Ringside-If-Version", "1")
+	status, _, text := send(t, "PUT", members[0].at.HTTP, pathOf(0), `{"value": 8}`, "Ringside-If-Version", "1")
 	if status != 409 {
 		t.Errorf("a write of an outdated version: %d %s", status, text)
 	}
-	status, _, text = send(t, "DELETE", members[1].addrs.HTTP, pathOf(0), "", "Ringside-If-Version", "2")
+	status, _, text = send(t, "DELETE", members[1].at.HTTP, pathOf(0), "", "Ringside-If-Version", "2")
 	if status != 204 {
 		t.Errorf("DELETE: %d %s", status, text)
 	}
 	for _, m := range members {
-		waitFor(t, func() bool { status, _ := get(m.addrs.HTTP, pathOf(0)); return status == 404 })
+		waitFor(t, func() bool { status, _ := get(m.at.HTTP, pathOf(0)); return status == 404 })
 	}
-	wantGet(t, members[0].addrs.Metrics, "/metrics", 200, `ringside_writes_total{dataset="metrics",result="conflict"} 1`)
+	wantGet(t, members[0].at.Metrics, "/metrics", 200, `ringside_writes_total{dataset="metrics",result="conflict"} 1`)
 }
 
 // An edge is not on the ring, and nobody tells it what all members are told.
-func TestEdgeWritesAndHearsOfWrites(t *testing.T) {
+func TestClientWritesAndReceivesInvalidations(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	d := newMemoryDirectory()
 	members := []*running{o.member(d, "a", ""), o.member(d, "b", "")}
-	waitFor(t, func() bool { return members[0].ring.Load().Len() == 2 && members[1].ring.Load().Len() == 2 })
-	c := load(t, o.file("", fmt.Sprintf("membership: {xds: [%q]}\nnode: {id: edge}", members[0].addrs.XDS)))
+	waitFor(t, func() bool { return members[0].ring().Len() == 2 && members[1].ring().Len() == 2 })
+	c := load(t, o.file("", fmt.Sprintf("membership: {xds: [%q]}\nnode: {id: edge}", members[0].at.XDS)))
 	edge := begin(t, c, nil)
-	waitFor(t, func() bool { return edge.ring.Load().ID() == members[0].ring.Load().ID() })
+	waitFor(t, func() bool { return edge.ring().ID() == members[0].ring().ID() })
 	for i := range 10 {
-		wantGet(t, edge.addrs.HTTP, pathOf(i), 200, `"value":0`)
-		wantPut(t, members[0].addrs.HTTP, pathOf(i), `{"value": 1}`, "2")
+		wantGet(t, edge.at.HTTP, pathOf(i), 200, `"value":0`)
+		wantPut(t, members[0].at.HTTP, pathOf(i), `{"value": 1}`, "2")
 		awaitGet(t, []*running{edge}, pathOf(i), `"value":1`)
-		wantPut(t, edge.addrs.HTTP, pathOf(i), `{"value": 2}`, "3")
-		wantGet(t, edge.addrs.HTTP, pathOf(i), 200, `"value":2`)
+		wantPut(t, edge.at.HTTP, pathOf(i), `{"value": 2}`, "3")
+		wantGet(t, edge.at.HTTP, pathOf(i), 200, `"value":2`)
 		awaitGet(t, members, pathOf(i), `"value":2`)
 	}
 }
@@ -182,17 +184,17 @@ const polled = ", feed: {kind: poll, interval: 10ms}"
 // apply makes the triggers.
 func (o *truth) apply() {
 	o.t.Helper()
-	if err := load(o.t, o.file(polled, "")).ApplyChanges(o.t.Context(), "metrics"); err != nil {
+	if err := ApplyChanges(o.t.Context(), load(o.t, o.file(polled, "")), "metrics"); err != nil {
 		o.t.Fatal(err)
 	}
 }
 
 func (r *running) feedLive() bool {
-	live, _ := r.datasets[0].FeedLive()
+	live, _ := r.dataset().FeedLive()
 	return live
 }
 
-func TestWritesAroundTheCacheAreHeardOf(t *testing.T) {
+func TestWritesAroundTheCacheArriveThroughTheFeed(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	o.apply()
@@ -209,7 +211,7 @@ func TestWritesAroundTheCacheAreHeardOf(t *testing.T) {
 	}
 	o.exec(`DELETE FROM cnf_metrics WHERE cnf_id = ?`, keyOf(0))
 	for _, m := range members {
-		waitFor(t, func() bool { status, _ := get(m.addrs.HTTP, pathOf(0)); return status == 404 })
+		waitFor(t, func() bool { status, _ := get(m.at.HTTP, pathOf(0)); return status == 404 })
 	}
 }
 
@@ -226,24 +228,24 @@ func TestReaderThatLeavesHandsOverWithoutAGap(t *testing.T) {
 	var leaving *running
 	var stay []*running
 	for _, m := range members {
-		if leaving == nil && m.pool.Elected("metrics") {
+		if leaving == nil && m.parts.pool.Elected("metrics") {
 			leaving = m
 		} else {
 			stay = append(stay, m)
 		}
 	}
-	waitFor(t, func() bool { return leaving.changes.Reading("metrics") })
+	waitFor(t, func() bool { return leaving.parts.datasets.ReadsFeed("metrics") })
 	d.leaving = func(ring.Member) {
-		if !leaving.changes.Reading("metrics") {
+		if !leaving.parts.datasets.ReadsFeed("metrics") {
 			t.Error("it has handed the feed back before others could take over")
 		}
 	}
 	leaving.end(t)
 	d.leaving = nil
 	for _, m := range stay {
-		waitFor(t, func() bool { return m.changes.Reading("metrics") })
-		if n := m.datasets[0].Stats().FeedGaps.Load(); n != 0 || !m.feedLive() {
-			t.Errorf("%s: %d gaps", m.self.ID, n)
+		waitFor(t, func() bool { return m.parts.datasets.ReadsFeed("metrics") })
+		if n := m.dataset().Stats().FeedGaps.Load(); n != 0 || !m.feedLive() {
+			t.Errorf("%s: %d gaps", m.parts.members.Self().ID, n)
 		}
 		awaitGet(t, stay, pathOf(1), `"value":0`)
 	}
@@ -251,25 +253,25 @@ func TestReaderThatLeavesHandsOverWithoutAGap(t *testing.T) {
 	awaitGet(t, stay, pathOf(1), `"value":4`)
 }
 
-func TestGapInTheFeedIsBoundedAndMended(t *testing.T) {
+func TestGapInTheFeedIsBoundedAndEnds(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	o.apply()
 	r := begin(t, load(t, o.file(polled+", gap_ttl: 100ms", "")), nil)
 	waitFor(t, r.feedLive)
-	wantGet(t, r.addrs.HTTP, pathOf(1), 200, `"value":0`)
+	wantGet(t, r.at.HTTP, pathOf(1), 200, `"value":0`)
 	o.exec(`ALTER TABLE ringside_changes RENAME TO elsewhere`) // SQLite has the triggers follow
 	waitFor(t, func() bool { return !r.feedLive() })
-	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_change_feed_gap{dataset="metrics"} 1`)
+	wantGet(t, r.at.Metrics, "/metrics", 200, `ringside_change_feed_gap{dataset="metrics"} 1`)
 	o.exec(`UPDATE cnf_metrics SET value = 5, ver = ver + 1`)
 	awaitGet(t, []*running{r}, pathOf(1), `"value":5`)
 	o.exec(`ALTER TABLE elsewhere RENAME TO ringside_changes`)
 	waitFor(t, r.feedLive)
 	o.exec(`UPDATE cnf_metrics SET value = 6, ver = ver + 1`)
 	awaitGet(t, []*running{r}, pathOf(1), `"value":6`)
-	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_change_feed_gap{dataset="metrics"} 0`)
-	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_change_feed_gaps_total{dataset="metrics"} 1`)
-	if n := r.logs.FilterMessage("the change feed is broken; it is tried again").Len(); n != 1 {
+	wantGet(t, r.at.Metrics, "/metrics", 200, `ringside_change_feed_gap{dataset="metrics"} 0`)
+	wantGet(t, r.at.Metrics, "/metrics", 200, `ringside_change_feed_gaps_total{dataset="metrics"} 1`)
+	if n := r.logs.FilterMessage("the change feed failed; retrying").Len(); n != 1 {
 		t.Errorf("the gap was logged %d times, want once", n)
 	}
 }
@@ -278,10 +280,10 @@ func TestPoliciesOfWritesAndGapsReload(t *testing.T) {
 	o := newTruth(t)
 	r := begin(t, load(t, o.file(polled, "")), nil)
 	reload := func(dataset string) {
-		r.reload(func() (Config, error) { return load(t, o.file(dataset, "")), nil })
+		r.parts.reloader.reload(func() (config.Config, error) { return load(t, o.file(dataset, "")), nil })
 	}
 	reload(polled + ", gap_ttl: 3s, write_timeout: 4s")
-	if p := r.datasets[0].Policy(); p.GapTTL != 3*time.Second || p.WriteTimeout != 4*time.Second {
+	if p := r.dataset().Policy(); p.GapTTL != 3*time.Second || p.WriteTimeout != 4*time.Second {
 		t.Errorf("got %+v", p)
 	}
 	for dataset, want := range map[string]string{
@@ -311,11 +313,11 @@ func TestWriteUnderWayEndsBeforeTheSidecarDoes(t *testing.T) {
 	}
 	answered := make(chan int)
 	go func() {
-		status, _, _ := send(t, "PUT", r.addrs.HTTP, pathOf(1), `{"value": 7}`)
+		status, _, _ := send(t, "PUT", r.at.HTTP, pathOf(1), `{"value": 7}`)
 		answered <- status
 	}()
-	waitFor(t, func() bool { return r.origins["db"].limiter.Stats().InFlight == 1 })
-	r.stop()
+	waitFor(t, func() bool { return r.parts.origins.Load("db").InFlight == 1 })
+	r.cancel()
 	waitFor(t, r.stopping.Load)
 	if err := lock.Rollback(); err != nil {
 		t.Fatal(err)
@@ -330,7 +332,7 @@ func TestWriteUnderWayEndsBeforeTheSidecarDoes(t *testing.T) {
 	}
 }
 
-func TestInvalidationDropsWhatAllMembersHold(t *testing.T) {
+func TestInvalidationReachesAllMembers(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	members := o.three(newMemoryDirectory(), "")
@@ -338,13 +340,13 @@ func TestInvalidationDropsWhatAllMembersHold(t *testing.T) {
 		awaitGet(t, members, pathOf(i), `"value":0`)
 	}
 	o.exec(`UPDATE cnf_metrics SET value = 9, ver = ver + 1`)
-	status, _, text := send(t, "POST", members[0].addrs.HTTP, "/v1/metrics:invalidate", `{"prefix": "CNF-"}`)
+	status, _, text := send(t, "POST", members[0].at.HTTP, "/v1/metrics:invalidate", `{"prefix": "CNF-"}`)
 	if status != 200 || !strings.Contains(text, `"members":3`) {
 		t.Errorf("%d %s", status, text)
 	}
 	for i := range 10 {
 		for _, m := range members {
-			wantGet(t, m.addrs.HTTP, pathOf(i), 200, `"value":9`)
+			wantGet(t, m.at.HTTP, pathOf(i), 200, `"value":9`)
 		}
 	}
 }
@@ -357,47 +359,47 @@ func TestFormerOwnerSeesWhatTheNewOneWrites(t *testing.T) {
 	d := newMemoryDirectory()
 	a := o.member(d, "a", ", local_ttl: 100ms")
 	for i := range rowsOfTruth {
-		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
+		wantGet(t, a.at.HTTP, pathOf(i), 200, `"value":0`)
 	}
 	b := o.member(d, "b", "")
-	waitFor(t, func() bool { return a.ring.Load().Len() == 2 && b.ring.Load().Len() == 2 })
+	waitFor(t, func() bool { return a.ring().Len() == 2 && b.ring().Len() == 2 })
 	for i := range rowsOfTruth {
-		wantPut(t, b.addrs.HTTP, pathOf(i), `{"value": 1}`, "2")
+		wantPut(t, b.at.HTTP, pathOf(i), `{"value": 1}`, "2")
 	}
 	for i := range rowsOfTruth {
 		awaitGet(t, []*running{a}, pathOf(i), `"value":1`)
 	}
 }
 
-func TestMissedInvalidationsEndTheCopiesOfThatMember(t *testing.T) {
+func TestMissedInvalidationsExpireTheCopiesOfThatMember(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	d := newMemoryDirectory()
 	a, b := o.member(d, "a", ""), o.member(d, "b", "")
-	waitFor(t, func() bool { return a.ring.Load().Len() == 2 && b.ring.Load().Len() == 2 })
+	waitFor(t, func() bool { return a.ring().Len() == 2 && b.ring().Len() == 2 })
 	for i := range rowsOfTruth {
-		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
+		wantGet(t, a.at.HTTP, pathOf(i), 200, `"value":0`)
 	}
 	copies := func() (n int) {
 		for i := range rowsOfTruth {
-			if e := a.datasets[0].Explain(keyOf(i)); e.Local && e.Fresh > 0 {
+			if e := a.dataset().Explain(keyOf(i)); e.Local && e.Fresh > 0 {
 				n++
 			}
 		}
 		return n
 	}
-	waitFor(t, func() bool { return a.pool.Stats().Subscriptions == 1 })
+	waitFor(t, func() bool { return a.parts.pool.Stats().Subscriptions == 1 })
 	for i := range rowsOfTruth { // what came before the stream began was ended with it
-		wantGet(t, a.addrs.HTTP, pathOf(i), 200, `"value":0`)
+		wantGet(t, a.at.HTTP, pathOf(i), 200, `"value":0`)
 	}
 	if copies() == 0 {
 		t.Fatal("a has no copies of what b owns")
 	}
-	sink{a.process}.Missed("nobody")
+	a.parts.datasets.Missed("nobody")
 	if copies() == 0 {
 		t.Error("copies of another member were ended")
 	}
-	sink{a.process}.Missed("b")
+	a.parts.datasets.Missed("b")
 	if n := copies(); n != 0 {
 		t.Errorf("%d copies are left", n)
 	}
@@ -414,28 +416,29 @@ func TestTypedServiceReadsAndWritesItsDataset(t *testing.T) {
 	o.exec(string(text))
 	o.exec(`INSERT INTO cnf_metrics VALUES ('CNF-001', '2026-01-02 03:04:05', 'cpu_usage', 1.5, '%', 'normal', 1)`)
 	r := begin(t, load(t, o.file("", "cnf_metrics: metrics")), nil)
-	wantGet(t, r.addrs.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 200, `cpu_usage`)
-	wantGet(t, r.addrs.HTTP, "/cnfmetrics/v1/metrics", 200, `CNF-001`)
-	wantGet(t, r.addrs.HTTP, pathOf(1), 200, `"value":1.5`)
+	wantGet(t, r.at.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 200, `cpu_usage`)
+	wantGet(t, r.at.HTTP, "/cnfmetrics/v1/metrics", 200, `CNF-001`)
+	wantGet(t, r.at.HTTP, pathOf(1), 200, `"value":1.5`)
 	without := begin(t, load(t, o.file("", "")), nil)
-	wantGet(t, without.addrs.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 404, "")
+	wantGet(t, without.at.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 404, "")
 }
 
 // The database refuses at the owner; the application that wrote is another pod's.
-func TestWritesThatTheDatabaseRefusesAreLogged(t *testing.T) {
+func TestWritesThatTheDatabaseRejectsAreLogged(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	r := begin(t, load(t, o.file("", "")), nil)
 	o.exec(`CREATE TRIGGER no BEFORE UPDATE ON cnf_metrics BEGIN SELECT no_such_function(); END`)
-	if status, _, text := send(t, "PUT", r.addrs.HTTP, pathOf(1), `{"value": 7}`); status/100 != 5 {
+	if status, _, text := send(t, "PUT", r.at.HTTP, pathOf(1), `{"value": 7}`); status/100 != 5 {
 		t.Errorf("%d %s", status, text)
 	}
-	if status, _, text := send(t, "PUT", r.addrs.HTTP, pathOf(1), `{"volume": 7}`); status != 422 {
+	if status, _, text := send(t, "PUT", r.at.HTTP, pathOf(1), `{"volume": 7}`); status != 422 {
 		t.Errorf("%d %s", status, text)
 	}
-	r.logFailures("metrics", failures{})
-	r.logFailures("metrics", failures{})
-	all := r.logs.FilterMessage("failures").All()
+	failures := datasets.NewFailureLog(r.parts.datasets)
+	failures.Report()
+	failures.Report()
+	all := r.logs.FilterMessage(failureMessage).All()
 	if len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()["last_write_error"]), "no_such_function") {
 		t.Errorf("want the reason once, got %v", all)
 	}

@@ -1,63 +1,78 @@
-// Package sidecar is one sidecar as a whole: its configuration, and Run, which builds all parts, starts them in order
-// and stops them in the reverse order. DESIGN.md has the order, its reasons and the figures.
+// Package sidecar runs one sidecar: it builds all parts, starts them in order and stops them in the reverse order.
+// DESIGN.md has the order, its reasons and figures.
 package sidecar
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/ring/etcd"
-	"github.com/ringside-cache/ringside/sidecar/cache"
-	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
-	"github.com/ringside-cache/ringside/sidecar/internal/changes"
-	"github.com/ringside-cache/ringside/sidecar/internal/roster"
-	"github.com/ringside-cache/ringside/sidecar/local"
-	"github.com/ringside-cache/ringside/sidecar/peer"
-	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
-	"github.com/ringside-cache/ringside/sidecar/peer/server"
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
 
-// Addrs are the addresses that the listeners are bound to; empty where one is off.
+// Addrs are the addresses that the listeners are bound to; empty for each that is off.
 type Addrs struct {
 	HTTP, GRPC, Unix, Peer, Metrics, XDS, Admin string
 }
 
-// Run is the sidecar. It calls ready, which may be nil, once everything serves. When ctx ends it says goodbye to the
-// other members, serves until they have stopped asking, and returns nil. It returns an error when it could not start,
-// or when a part failed that it cannot do without. It may run several times in one process, also at once.
-func Run(ctx context.Context, c Config, log *zap.Logger, ready func(Addrs)) error {
-	if err := c.Check(); err != nil {
+// Run runs a sidecar. It calls ready, which may be nil, when everything serves. When ctx ends, it leaves the ring, serves
+// until the other members have stopped sending requests, and returns nil. It returns an error if it could not start, or if
+// a part failed that it needs. It may run several times in one process, also at the same time.
+func Run(ctx context.Context, c config.Config, log *zap.Logger, ready func(Addrs)) error {
+	if err := c.Check(drivers.All()); err != nil {
 		return err
 	}
-	return (&process{config: c, log: log, began: time.Now()}).run(ctx, ready)
+	return newRun(c, log).run(ctx, ready)
 }
 
-func (p *process) run(ctx context.Context, ready func(Addrs)) error {
-	ctx, p.fail = context.WithCancelCause(ctx)
-	defer p.fail(nil)
-	err := p.start(ctx)
+// run is one run of a sidecar.
+type run struct {
+	config config.Config // as it was given, for reloads; the parts get an effective one
+	log    *zap.Logger
+	began  time.Time
+
+	// Tests set these before the start.
+	directory ring.Directory                       // instead of that of the configuration
+	limits    func(originConns int) servers.Limits // instead of those of the process
+
+	tasks    *task.Group
+	fail     context.CancelCauseFunc // ends the run with an error
+	parts    *parts
+	started  []stage // in the order of their start
+	serving  atomic.Bool
+	stopping atomic.Bool
+}
+
+func newRun(c config.Config, log *zap.Logger) *run {
+	return &run{config: c, log: log, began: time.Now(), limits: servers.ProcessLimits}
+}
+
+func (r *run) run(ctx context.Context, ready func(Addrs)) error {
+	ctx, r.fail = context.WithCancelCause(ctx)
+	defer r.fail(nil)
+	r.tasks = task.NewGroup(r.fail)
+	err := r.start(ctx)
 	if err == nil {
-		p.announce()
+		r.logReady()
 		if ready != nil {
-			ready(p.addrs)
+			ready(r.addrs())
 		}
 		<-ctx.Done()
 		err = failure(ctx)
-		p.log.Info("stopping", zap.NamedError("because", err))
+		r.log.Info("the sidecar is stopping", zap.NamedError("reason", err))
 	}
-	return errors.Join(err, p.stop())
+	return errors.Join(err, r.stop())
 }
 
-// failure returns what ended ctx, or nil when its owner did.
+// failure returns the error that ended ctx, or nil if its owner did.
 func failure(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != ctx.Err() {
 		return cause
@@ -65,83 +80,26 @@ func failure(ctx context.Context) error {
 	return nil
 }
 
-// process is one run. Its fields are written by the stages, in their order; each stage uses those of the stages before.
-type process struct {
-	config Config
-	log    *zap.Logger
-	fail   context.CancelCauseFunc // ends the run with an error
-	began  time.Time
-	tasks  sync.WaitGroup // goroutines that serve; they end when their stage stops
-
-	memory    int64 // bytes for all entries
-	listeners listeners
-	conns     bounds // of the listeners
-	addrs     Addrs
-	self      ring.Member
-	twin      ring.Member          // that was logged last; the follower's goroutine alone has it
-	origins   map[string]*database // :: name → open origin
-	tls       *mtls.Credentials    // nil for plain text
-	pool      *peer.Pool
-	datasets  []*cache.Dataset // sorted by name
-	changes   *changes.Feeds
-	cnf       *cnfmetrics.Service // nil where it is not served
-	directory ring.Directory
-	roster    *roster.Roster
-	ring      atomic.Pointer[ring.Ring] // the roster's, for readers that must not wait for it
-	etcd      *etcd.Directory           // the directory, where it is in etcd; nil otherwise
-	resolver  *xds.Resolver             // the directory, where it is a feed; nil otherwise
-
-	service                    *server.Service
-	peerServer                 *server.Server
-	xdsPublisher               *xdsPublisher // nil without listen.xds
-	local                      *local.Server
-	metricsServer, adminServer *http.Server // nil where off
-
-	following, background []*task
-	registering, reading  *task
-	reloads               reloads
-
-	asked    atomic.Int64 // requests of other members, but for peeks
-	started  []stage      // to be stopped, the last one first
-	serving  atomic.Bool  // all stages are started
-	stopping atomic.Bool
-}
-
-// stage is a part of a process that is started and stopped as one.
+// stage is a part of a sidecar that starts and stops as one.
 type stage struct {
 	name  string
-	start func(ctx context.Context) error
-	// stop returns soon after ctx is done. It is called even when start failed half-way.
+	start func(ctx context.Context) error // nil if it started when it was built
+	// stop returns soon after ctx is done. It is called even if start failed.
 	stop func(ctx context.Context)
 }
 
-// stages are the order of a run's life. They start in this order and stop in the reverse one: a member registers last,
-// when it can serve, and withdraws first, while it still serves everybody. Listeners are bound early, so that a port
-// that is taken is known before anything else happens, and callers that come early wait in the kernel's queue.
-func (p *process) stages() []stage {
-	return []stage{
-		{"memory", p.limitMemory, nothing},
-		{"listeners", p.bind, p.closeListeners},
-		{"origins", p.openOrigins, p.closeOrigins},
-		{"peers", p.openPool, p.closePool},
-		{"datasets", p.openDatasets, p.closeDatasets},
-		{"probes", p.serveMetrics, p.stopMetrics},
-		{"peer listener", p.servePeers, p.stopPeers},
-		{"xds listener", p.serveFeed, p.stopFeed},
-		{"ring", p.follow, p.unfollow},
-		{"local listeners", p.serveLocal, p.stopLocal},
-		{"admin listener", p.serveAdmin, p.stopAdmin},
-		{"change feeds", p.readChanges, p.handBackChanges},
-		{"registration", p.register, p.withdraw},
-		{"background", p.watch, p.unwatch},
+// start builds the parts and starts their stages.
+func (r *run) start(ctx context.Context) error {
+	built, err := r.build(ctx)
+	r.parts = built
+	for _, s := range built.opened() {
+		r.started = append(r.started, s)
 	}
-}
-
-func nothing(context.Context) {}
-
-func (p *process) start(ctx context.Context) error {
-	for _, s := range p.stages() {
-		p.started = append(p.started, s)
+	if err != nil {
+		return err
+	}
+	for _, s := range built.stages() {
+		r.started = append(r.started, s)
 		if err := s.start(ctx); err != nil {
 			return fmt.Errorf("start %s: %w", s.name, err)
 		}
@@ -149,32 +107,31 @@ func (p *process) start(ctx context.Context) error {
 			return failure(ctx)
 		}
 	}
-	p.serving.Store(true)
-	p.local.SetServing(true)
+	r.serving.Store(true)
+	built.applications.Server.SetServing(true)
 	return nil
 }
 
-// stopTimeout bounds each stage's stop, after the time for draining: requests under way are cut off then.
+// stopTimeout bounds the stop of each stage, after the drain: requests still in flight are then cut off.
 const stopTimeout = 5 * time.Second
 
-// stop takes down what was started. A stage that does not end in time is named and left behind: the process must end.
-func (p *process) stop() error {
-	p.stopping.Store(true)
+// stop stops the started stages. It reports and abandons a stage that does not stop in time: the process must end.
+func (r *run) stop() error {
+	r.stopping.Store(true)
 	var late []error
-	for i := len(p.started) - 1; i >= 0; i-- {
-		s := p.started[i]
-		if !p.stopOne(s) {
-			late = append(late, fmt.Errorf("stop %s: still not done after %s", s.name, p.patience()))
+	for i := len(r.started) - 1; i >= 0; i-- {
+		if s := r.started[i]; !r.stopStage(s) {
+			late = append(late, fmt.Errorf("stop %s: not done after %s", s.name, r.stageTimeout()))
 		}
 	}
-	p.log.Info("stopped")
+	r.log.Info("the sidecar has stopped")
 	return errors.Join(late...)
 }
 
-// patience is what a stage gets at most. Only withdrawing takes the time of a drain.
-func (p *process) patience() time.Duration { return p.config.drainTimeout() + stopTimeout }
+// stageTimeout bounds the stop of a stage. Only the end of the registration needs the time of the drain.
+func (r *run) stageTimeout() time.Duration { return *r.config.Effective().DrainTimeout + stopTimeout }
 
-func (p *process) stopOne(s stage) bool {
+func (r *run) stopStage(s stage) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	done := make(chan struct{})
@@ -182,37 +139,64 @@ func (p *process) stopOne(s stage) bool {
 		defer close(done)
 		s.stop(ctx)
 	}()
-	hard := time.NewTimer(p.patience() + time.Second)
+	hard := time.NewTimer(r.stageTimeout() + time.Second)
 	defer hard.Stop()
 	select {
 	case <-done:
-		p.log.Debug("stopped " + s.name)
+		r.log.Debug("stage stopped", zap.String("stage", s.name))
 		return true
 	case <-hard.C:
 		return false
 	}
 }
 
-// serve runs loop until its stage stops it. A loop that ends by itself with an error ends the run.
-func (p *process) serve(what string, loop func() error) {
-	p.tasks.Go(func() {
-		if err := loop(); err != nil && !p.stopping.Load() {
-			p.fail(fmt.Errorf("%s: %w", what, err))
-		}
-	})
+var (
+	errStarting = errors.New("starting: some parts do not serve yet")
+	errStopping = errors.New("stopping: this member has left the ring and finishes its last requests")
+)
+
+// startedUp is the startup probe.
+func (r *run) startedUp() error {
+	if !r.serving.Load() {
+		return errStarting
+	}
+	return nil
 }
 
-// announce is the start line. It takes names and addresses from the configuration, and no secrets.
-func (p *process) announce() {
+// ready is the readiness probe. It depends on nothing outside the process: a member that cannot reach etcd or the database
+// still serves cached values, and sending applications elsewhere would not help them.
+func (r *run) ready() error {
+	if r.stopping.Load() {
+		return errStopping
+	}
+	return r.startedUp()
+}
+
+func (r *run) addrs() Addrs {
+	addr := func(name string) string {
+		if a := r.parts.listeners.Addr(name); a != nil {
+			return a.String()
+		}
+		return ""
+	}
+	return Addrs{
+		HTTP: addr("http"), GRPC: addr("grpc"), Unix: addr("unix"), Peer: addr("peer"),
+		Metrics: addr("metrics"), XDS: addr("xds"), Admin: addr("admin"),
+	}
+}
+
+// logReady logs names and addresses of the configuration, and no secrets.
+func (r *run) logReady() {
 	version, revision := Version()
-	p.log.Info("ready",
-		zap.String("version", version), zap.String("revision", revision), zap.String("node", p.self.ID),
-		zap.String("http", p.addrs.HTTP), zap.String("grpc", p.addrs.GRPC), zap.String("unix", p.addrs.Unix),
-		zap.String("peer", p.addrs.Peer), zap.String("advertise", p.self.Addr),
-		zap.String("metrics", p.addrs.Metrics), zap.String("xds", p.addrs.XDS), zap.String("admin", p.addrs.Admin),
-		zap.Strings("datasets", p.datasetNames()), zap.Int64("memory_bytes", p.memory),
-		zap.String("membership", p.config.Membership.kind()), zap.Duration("took", time.Since(p.began)))
-	for _, warning := range p.config.Warnings() {
-		p.log.Warn(warning)
+	a, self := r.addrs(), r.parts.members.Self()
+	r.log.Info("the sidecar is ready",
+		zap.String("version", version), zap.String("revision", revision), zap.String("node", self.ID),
+		zap.String("http", a.HTTP), zap.String("grpc", a.GRPC), zap.String("unix", a.Unix),
+		zap.String("peer", a.Peer), zap.String("advertise", self.Addr),
+		zap.String("metrics", a.Metrics), zap.String("xds", a.XDS), zap.String("admin", a.Admin),
+		zap.Strings("datasets", r.parts.datasets.Names()), zap.Int64("memory_bytes", r.parts.memory),
+		zap.String("membership", r.config.Membership.Kind()), zap.Duration("took", time.Since(r.began)))
+	for _, warning := range r.config.Warnings() {
+		r.log.Warn(warning)
 	}
 }

@@ -20,9 +20,22 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 )
+
+const oneDataset = `
+origins:
+  db: {driver: sqlite, dsn: test.db}
+datasets:
+  metrics:
+    origin: db
+    table: cnf_metrics
+    key: cnf_id
+`
 
 // allPortsFree makes every listener pick a port.
 const allPortsFree = `
@@ -61,9 +74,11 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
-func load(t testing.TB, file string) Config {
+func noEnv(string) (string, bool) { return "", false }
+
+func load(t testing.TB, file string) config.Config {
 	t.Helper()
-	c, err := Source{File: file, Getenv: environ{}.get}.Load()
+	c, err := config.Source{File: file, Getenv: noEnv, Drivers: drivers.All()}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,28 +87,27 @@ func load(t testing.TB, file string) Config {
 
 // running is a sidecar under test.
 type running struct {
-	*process
-	logs *observer.ObservedLogs
-	stop context.CancelFunc
-	done chan struct{}
-	err  error // once done is closed
+	*run
+	logs   *observer.ObservedLogs
+	at     Addrs
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // once done is closed
 }
 
 // begin runs a sidecar of c until the test ends. Before it starts, change may alter it.
-func begin(t testing.TB, c Config, change func(*process)) *running {
+func begin(t testing.TB, c config.Config, change func(*run)) *running {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{
-		process: &process{config: c, log: zap.New(core), began: time.Now()}, logs: logs, stop: cancel, done: make(chan struct{}),
-	}
+	r := &running{run: newRun(c, zap.New(core)), logs: logs, cancel: cancel, done: make(chan struct{})}
 	if change != nil {
-		change(r.process)
+		change(r.run)
 	}
 	ready := make(chan struct{})
 	go func() {
 		defer close(r.done)
-		r.err = r.run(ctx, func(Addrs) { close(ready) })
+		r.err = r.run.run(ctx, func(a Addrs) { r.at = a; close(ready) })
 	}()
 	t.Cleanup(func() { r.end(t) })
 	select {
@@ -104,9 +118,14 @@ func begin(t testing.TB, c Config, change func(*process)) *running {
 	return r
 }
 
+func (r *running) ring() *ring.Ring { return r.parts.members.Ring() }
+
+// dataset is the first one.
+func (r *running) dataset() *cache.Dataset { return r.parts.datasets.All()[0] }
+
 func (r *running) end(t testing.TB) {
 	t.Helper()
-	r.stop()
+	r.cancel()
 	<-r.done
 	if r.err != nil {
 		t.Errorf("the run ended with %v", r.err)
@@ -136,6 +155,8 @@ func wantGet(t testing.TB, addr, path string, status int, part string) {
 	}
 }
 
+const canary = "canary-5f3a"
+
 const (
 	row     = "/v1/metrics/CNF-001"
 	rowJSON = `{"cnf_id":"CNF-001","value":1.5}`
@@ -143,25 +164,25 @@ const (
 
 func TestReadsThroughHTTPAndProbes(t *testing.T) {
 	r := begin(t, load(t, newFile(t, "")), nil)
-	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
-	wantGet(t, r.addrs.HTTP, "/v1/metrics/CNF-002", 404, "")
-	wantGet(t, r.addrs.Admin, "/api/explain?dataset=metrics&key=CNF-001", 200, `"held":true`)
+	wantGet(t, r.at.HTTP, row, 200, rowJSON)
+	wantGet(t, r.at.HTTP, "/v1/metrics/CNF-002", 404, "")
+	wantGet(t, r.at.Admin, "/api/explain?dataset=metrics&key=CNF-001", 200, `"held":true`)
 	for _, probe := range []string{"/startupz", "/livez", "/readyz"} {
-		wantGet(t, r.addrs.Metrics, probe, 200, "ok")
+		wantGet(t, r.at.Metrics, probe, 200, "ok")
 	}
-	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_requests_total{dataset="metrics",result="load"} 1`)
-	wantGet(t, r.addrs.Metrics, "/metrics", 200, `ringside_config_reloads_total{result="ok"} 0`)
+	wantGet(t, r.at.Metrics, "/metrics", 200, `ringside_requests_total{dataset="metrics",result="load"} 1`)
+	wantGet(t, r.at.Metrics, "/metrics", 200, `ringside_config_reloads_total{result="ok"} 0`)
 }
 
 func TestRunsTwiceInOneProcess(t *testing.T) {
 	t.Parallel()
 	first, second := begin(t, load(t, newFile(t, "")), nil), begin(t, load(t, newFile(t, "")), nil)
-	wantGet(t, first.addrs.HTTP, row, 200, rowJSON)
-	wantGet(t, second.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, first.at.HTTP, row, 200, rowJSON)
+	wantGet(t, second.at.HTTP, row, 200, rowJSON)
 	first.end(t)
-	wantGet(t, second.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, second.at.HTTP, row, 200, rowJSON)
 	third := begin(t, first.config, nil)
-	wantGet(t, third.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, third.at.HTTP, row, 200, rowJSON)
 }
 
 func TestLocalhostIsIPv6Too(t *testing.T) {
@@ -171,7 +192,7 @@ func TestLocalhostIsIPv6Too(t *testing.T) {
 		ln.Close()
 	}
 	r := begin(t, load(t, newFile(t, "")), nil)
-	_, port, _ := net.SplitHostPort(r.addrs.HTTP)
+	_, port, _ := net.SplitHostPort(r.at.HTTP)
 	wantGet(t, net.JoinHostPort("::1", port), row, 200, rowJSON)
 }
 
@@ -192,18 +213,18 @@ func TestPortInUseNamesTheField(t *testing.T) {
 }
 
 func TestRunChecksConfigurationsMadeInGo(t *testing.T) {
-	err := Run(t.Context(), Config{Ring: Ring{Min: 5000}}, zap.NewNop(), nil)
-	if e := (*ConfigError)(nil); !errors.As(err, &e) {
-		t.Errorf("got %v, want a *ConfigError", err)
+	err := Run(t.Context(), config.Config{Ring: config.Ring{Min: 5000}}, zap.NewNop(), nil)
+	if e := (*config.Error)(nil); !errors.As(err, &e) {
+		t.Errorf("got %v, want a *config.Error", err)
 	}
 }
 
 // A member that is not in the list of members would never be asked, and would not know.
-func TestMemberThatIsNotListedEnds(t *testing.T) {
+func TestUnlistedMemberDoesNotStart(t *testing.T) {
 	c := load(t, newFile(t, "membership: {static: [\"127.0.0.1:1\"]}"))
 	c.Listen.Peer = "127.0.0.1:0"
 	err := Run(t.Context(), c, zap.NewNop(), nil)
-	if wrong, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(wrong.Error(), "not in the static list") {
+	if wrong, ok := errors.AsType[*config.Error](err); !ok || !strings.Contains(wrong.Error(), "not in the static list") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -267,61 +288,36 @@ func beginMember(t testing.TB, d ring.Directory, id string) *running {
 	t.Helper()
 	c := load(t, newFile(t, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: "+id+"}"))
 	c.Listen.Peer = "127.0.0.1:0"
-	return begin(t, c, func(p *process) { p.directory = d })
+	return begin(t, c, func(r *run) { r.directory = d })
 }
 
 func TestMembersShareOneRing(t *testing.T) {
 	t.Parallel()
 	d := newMemoryDirectory()
 	a, b := beginMember(t, d, "a"), beginMember(t, d, "b")
-	waitFor(t, func() bool { return a.ring.Load().Len() == 2 && b.ring.Load().Len() == 2 })
-	if a.ring.Load().ID() != b.ring.Load().ID() {
+	waitFor(t, func() bool { return a.ring().Len() == 2 && b.ring().Len() == 2 })
+	if a.ring().ID() != b.ring().ID() {
 		t.Error("two members have different rings")
 	}
 	for i := range 20 {
-		wantGet(t, a.addrs.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
-		wantGet(t, b.addrs.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
+		wantGet(t, a.at.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
+		wantGet(t, b.at.HTTP, fmt.Sprintf("/v1/metrics/CNF-%d", i), 404, "")
 	}
-	queries := func(r *running) int64 { return r.datasets[0].Stats().Queries.Load() }
-	unanswered := func(r *running) int64 { return r.datasets[0].Stats().PeerFetchErrors.Load() }
+	queries := func(r *running) int64 { return r.dataset().Stats().Queries.Load() }
+	unanswered := func(r *running) int64 { return r.dataset().Stats().PeerFetchErrors.Load() }
 	got, more := queries(a)+queries(b), unanswered(a)+unanswered(b) // on a busy machine, a member may seem to be away
 	if got < 20 || got > 20+more {
 		t.Errorf("two members asked the origin %d times for 20 keys, want once a key, and for %d hops again", got, more)
 	}
-	wantGet(t, a.addrs.Admin, "/api/cluster", 200, `"id":"b"`)
+	wantGet(t, a.at.Admin, "/api/cluster", 200, `"id":"b"`)
 }
 
-func TestMemberThatTakesAnIDOrAnAddressIsLogged(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	self := ring.Member{ID: "a", Addr: "127.0.0.1:1", Started: now}
-	for _, test := range []struct {
-		other  ring.Member
-		logged int
-	}{
-		{ring.Member{ID: "a", Addr: "127.0.0.1:2", Started: now.Add(time.Second)}, 1},
-		{ring.Member{ID: "b", Addr: "127.0.0.1:1", Started: now.Add(time.Second)}, 1},
-		{ring.Member{ID: "b", Addr: "127.0.0.1:1", Started: now.Add(-time.Second)}, 0}, // was here before a restart
-		{ring.Member{ID: "b", Addr: "127.0.0.1:2", Started: now.Add(time.Second)}, 0},
-		{self, 0},
-	} {
-		core, logs := observer.New(zapcore.WarnLevel)
-		p := &process{self: self, log: zap.New(core)}
-		for range 3 {
-			p.lookForTwin([]ring.Member{test.other})
-		}
-		if logs.Len() != test.logged {
-			t.Errorf("%v: logged %d times, want %d", test.other, logs.Len(), test.logged)
-		}
-	}
-}
-
-func TestDirectoryIsWatchedForATwin(t *testing.T) {
+func TestDuplicateMemberIDIsLogged(t *testing.T) {
 	t.Parallel()
 	d := newMemoryDirectory()
 	a := beginMember(t, d, "a")
 	d.put(ring.Member{ID: "a", Addr: "127.0.0.1:9", Started: a.began.Add(time.Hour)})
-	const text = "another member has the id or the address of this one; give each its own node.id and node.advertise"
+	const text = "another member has the id or address of this one: give each its own node.id and node.advertise"
 	if n := a.logs.FilterMessage(text).Len(); n != 1 {
 		t.Errorf("logged %d times, want once", n)
 	}
@@ -344,14 +340,14 @@ func TestLeavingMemberWithdrawsBeforeItStopsServing(t *testing.T) {
 	d := newMemoryDirectory()
 	b := beginMember(t, d, "b")
 	a := beginMember(t, d, "a")
-	waitFor(t, func() bool { return b.ring.Load().Len() == 2 })
+	waitFor(t, func() bool { return b.ring().Len() == 2 })
 	withdrawn := false
 	d.leaving = func(m ring.Member) {
 		withdrawn = true
-		wantGet(t, a.addrs.HTTP, row, 200, rowJSON)
-		wantGet(t, a.addrs.Metrics, "/readyz", 503, "goodbye")
-		wantGet(t, a.addrs.Metrics, "/livez", 200, "ok")
-		if err := b.pool.Ping(t.Context(), m); err == nil || !strings.Contains(err.Error(), "leaving") {
+		wantGet(t, a.at.HTTP, row, 200, rowJSON)
+		wantGet(t, a.at.Metrics, "/readyz", 503, "left the ring")
+		wantGet(t, a.at.Metrics, "/livez", 200, "ok")
+		if err := b.parts.pool.Ping(t.Context(), m); err == nil || !strings.Contains(err.Error(), "leaving") {
 			t.Errorf("its pong says %v, want that it is leaving", err)
 		}
 		if _, err := ownedBy(t, b, m.ID).Fetch(t.Context(), cache.Query{Dataset: "metrics", Key: "CNF-001"}); err != nil {
@@ -363,10 +359,10 @@ func TestLeavingMemberWithdrawsBeforeItStopsServing(t *testing.T) {
 	if !withdrawn {
 		t.Error("it never withdrew")
 	}
-	if n := b.ring.Load().Len(); n != 1 {
+	if n := b.ring().Len(); n != 1 {
 		t.Errorf("the ring of the other has %d members after the goodbye, want 1", n)
 	}
-	if status, _ := get(a.addrs.HTTP, row); status != 0 {
+	if status, _ := get(a.at.HTTP, row); status != 0 {
 		t.Errorf("it still answers after its end: %d", status)
 	}
 }
@@ -378,8 +374,8 @@ func endWhileAsked(t *testing.T, drain string, q cache.Query) {
 	b := beginMember(t, d, "b")
 	c := load(t, newFile(t, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: a}\ndrain_timeout: "+drain))
 	c.Listen.Peer = "127.0.0.1:0"
-	a := begin(t, c, func(p *process) { p.directory = d })
-	waitFor(t, func() bool { return b.ring.Load().Len() == 2 })
+	a := begin(t, c, func(r *run) { r.directory = d })
+	waitFor(t, func() bool { return b.ring().Len() == 2 })
 	member := ownedBy(t, b, "a")
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
@@ -415,7 +411,7 @@ func TestPeeksDoNotProlongADrain(t *testing.T) {
 func ownedBy(t testing.TB, from *running, id string) cache.Peer {
 	t.Helper()
 	for i := range 10_000 {
-		if p := from.pool.Route("metrics", fmt.Sprintf("CNF-%d", i)).Owner; p != nil && p.ID() == id {
+		if p := from.parts.pool.Route("metrics", fmt.Sprintf("CNF-%d", i)).Owner; p != nil && p.ID() == id {
 			return p
 		}
 	}
@@ -427,32 +423,34 @@ func TestReload(t *testing.T) {
 	file := newFile(t, "")
 	r := begin(t, load(t, file), nil)
 	good, _ := os.ReadFile(file)
-	policy := func() cache.Policy { return r.datasets[0].Policy() }
-	reload := func(text string) { r.reload(func() (Config, error) { return r.config.source.parse([]byte(text)) }) }
+	policy := func() cache.Policy { return r.dataset().Policy() }
+	reload := func(text string) {
+		r.parts.reloader.reload(func() (config.Config, error) { return r.config.Source().Parse([]byte(text)) })
+	}
 	with := func(line string) string {
 		return strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    "+line+"\n", 1)
 	}
 
 	reload(with("ttl: 3s"))
-	if policy().TTL != 3*time.Second || r.reloads.snapshot().OK != 1 || r.reloads.snapshot().LastFailed {
-		t.Errorf("after a good reload: %+v %+v", policy(), r.reloads.snapshot())
+	if policy().TTL != 3*time.Second || r.parts.reloader.stats().OK != 1 || r.parts.reloader.stats().LastFailed {
+		t.Errorf("after a good reload: %+v %+v", policy(), r.parts.reloader.stats())
 	}
 	for text, want := range map[string]string{
 		with("ttl: 4"):                                             "want a duration",
 		with("ttl: 4s\n    load_timeout: 5s"):                      "load_timeout or write_timeout of more than 4.5s",
-		with("ttl: 4s") + "\nring: {min: 100}\n":                   "only after a restart; undo their change, or restart: ring.min",
+		with("ttl: 4s") + "\nring: {min: 100}\n":                   "only after a restart; restart, or revert them: ring.min",
 		with("ttl: 4s") + "\nhosts: [a]\n":                         "hosts",
 		with("ttl: 4s\n    version: ver"):                          "datasets.metrics.version",
 		with("ttl: 4s\n  other: {origin: db, table: t, key: k}"):   "datasets.other.table",
 		strings.Replace(string(good), "origin.db", "canary.db", 1): "origins.db.dsn",
 		"origins: {}\n":                                            "restart",
 	} {
-		failed := r.reloads.snapshot().Failed
+		failed := r.parts.reloader.stats().Failed
 		reload(text)
 		if policy().TTL != 3*time.Second {
 			t.Fatalf("the refused configuration\n%s\nis in use", text)
 		}
-		s := r.reloads.snapshot()
+		s := r.parts.reloader.stats()
 		last := r.logs.All()[r.logs.Len()-1]
 		if s.Failed != failed+1 || !s.LastFailed || !strings.Contains(fmt.Sprint(last.ContextMap()["error"]), want) {
 			t.Errorf("%+v, log %v; want a failure with %q", s, last.ContextMap(), want)
@@ -462,34 +460,34 @@ func TestReload(t *testing.T) {
 		}
 	}
 	reload(string(good))
-	if policy().TTL != 10*time.Second || r.reloads.snapshot().LastFailed {
-		t.Errorf("after going back: %+v %+v", policy(), r.reloads.snapshot())
+	if policy().TTL != 10*time.Second || r.parts.reloader.stats().LastFailed {
+		t.Errorf("after going back: %+v %+v", policy(), r.parts.reloader.stats())
 	}
-	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, r.at.HTTP, row, 200, rowJSON)
 }
 
 var dsnField = regexp.MustCompile(`dsn: [^}]+`)
 
-func TestReloadSaysThatADSNFileIsOfAnotherDatabase(t *testing.T) {
+func TestReloadReportsADSNFileOfAnotherDatabase(t *testing.T) {
 	file, dsn := newFile(t, ""), filepath.Join(t.TempDir(), "dsn")
 	write(t, dsn, newOrigin(t)+"\n")
 	good, _ := os.ReadFile(file)
 	write(t, file, dsnField.ReplaceAllString(string(good), "dsn_file: "+dsn))
 	r := begin(t, load(t, file), nil)
 	reload := func() string {
-		r.reload(r.config.source.Load)
+		r.parts.reloader.reload(r.config.Source().Load)
 		return fmt.Sprint(r.logs.All()[r.logs.Len()-1])
 	}
-	if last := reload(); !strings.Contains(last, "the configuration is reloaded") {
+	if last := reload(); !strings.Contains(last, "the configuration was reloaded") {
 		t.Errorf("with nothing changed: %s", last)
 	}
 	write(t, dsn, canary)
 	last := reload()
-	if !strings.Contains(last, "origins.db.dsn_file: its content is of another database: restart to use it") ||
+	if !strings.Contains(last, "origins.db.dsn_file: it now refers to another database: restart to use it") ||
 		strings.Contains(last, canary) {
 		t.Errorf("with another database: %s", last)
 	}
-	wantGet(t, r.addrs.HTTP, row, 200, rowJSON)
+	wantGet(t, r.at.HTTP, row, 200, rowJSON)
 }
 
 func TestChangedFileIsReloaded(t *testing.T) {
@@ -498,7 +496,7 @@ func TestChangedFileIsReloaded(t *testing.T) {
 	r := begin(t, load(t, file), nil)
 	good, _ := os.ReadFile(file)
 	write(t, file, strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    ttl: 3s\n", 1))
-	waitFor(t, func() bool { return r.datasets[0].Policy().TTL == 3*time.Second })
+	waitFor(t, func() bool { return r.dataset().Policy().TTL == 3*time.Second })
 }
 
 func TestNoSecretInLogs(t *testing.T) {
@@ -508,10 +506,10 @@ func TestNoSecretInLogs(t *testing.T) {
 origins: {db: {driver: postgres, dsn: "postgres://user:`+canary+`@127.0.0.1:1/db?connect_timeout=1"}}
 datasets: {metrics: {origin: db, table: t, key: k}}`+allPortsFree)
 	r := begin(t, load(t, file), nil)
-	wantGet(t, r.addrs.HTTP, row, 503, "")
-	r.logFailures("metrics", failuresOf(r.datasets[0].Stats()))
-	_, metrics := get(r.addrs.Metrics, "/metrics")
-	_, state := get(r.addrs.Admin, "/api/state")
+	wantGet(t, r.at.HTTP, row, 503, "")
+	datasets.NewFailureLog(r.parts.datasets).Report()
+	_, metrics := get(r.at.Metrics, "/metrics")
+	_, state := get(r.at.Admin, "/api/state")
 	r.end(t)
 	text := metrics + state
 	for _, entry := range r.logs.All() {
@@ -522,44 +520,43 @@ datasets: {metrics: {origin: db, table: t, key: k}}`+allPortsFree)
 	}
 }
 
-func TestRowThatCanBeNoValueIsLogged(t *testing.T) {
+const failureMessage = "reads or writes of a dataset failed"
+
+func TestInvalidRowIsLogged(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "ringside.yaml")
 	write(t, file, `
 origins: {db: {driver: sqlite, dsn: `+newOrigin(t)+`}}
 datasets: {metrics: {origin: db, query: "SELECT ? UNION SELECT 2"}}`+allPortsFree)
 	r := begin(t, load(t, file), nil)
-	wantGet(t, r.addrs.HTTP, row, 503, "2 rows of one key")
-	r.logFailures("metrics", failuresOf(r.datasets[0].Stats()))
-	r.logFailures("metrics", failuresOf(r.datasets[0].Stats()))
+	wantGet(t, r.at.HTTP, row, 503, "2 rows of one key")
+	failures := datasets.NewFailureLog(r.parts.datasets)
+	failures.Report()
+	failures.Report()
 	r.end(t)
-	var told []any
-	for _, entry := range r.logs.FilterMessage("failures").All() {
-		told = append(told, entry.ContextMap()["last_load_error"])
-	}
-	if len(told) != 2 || !strings.Contains(fmt.Sprint(told[0]), "2 rows of one key") || told[1] != nil {
-		t.Errorf("want the reason once, got %q", told)
+	logged := r.logs.FilterMessage(failureMessage).All()
+	if len(logged) != 1 || !strings.Contains(fmt.Sprint(logged[0].ContextMap()["last_load_error"]), "2 rows of one key") {
+		t.Errorf("got %v, want one line with the reason", logged)
 	}
 }
 
 // A part that fails while it serves must not leave a sidecar that looks alive.
 func TestListenerThatFailsEndsTheRun(t *testing.T) {
 	c := load(t, newFile(t, ""))
-	core, _ := observer.New(zapcore.ErrorLevel)
-	p := &process{config: c, log: zap.New(core), began: time.Now()}
-	err := p.run(t.Context(), func(Addrs) { _ = p.listeners.admin.Close() })
-	if err == nil || !strings.Contains(err.Error(), "admin listener") {
-		t.Errorf("got %v", err)
+	r := newRun(c, zap.NewNop())
+	err := r.run(t.Context(), func(Addrs) { r.parts.listeners.Find("admin").Close() })
+	if err == nil || !strings.Contains(err.Error(), "admin listener: ") {
+		t.Errorf("got %v, want the error of a listener", err)
 	}
 }
 
 func TestStagesStopInReverse(t *testing.T) {
 	var order []string
-	p := &process{log: zap.NewNop()}
+	r := newRun(config.Config{}, zap.NewNop())
 	for _, name := range []string{"a", "b", "c"} {
-		p.started = append(p.started, stage{name, nil, func(context.Context) { order = append(order, name) }})
+		r.started = append(r.started, stage{name, nil, func(context.Context) { order = append(order, name) }})
 	}
-	if err := p.stop(); err != nil || strings.Join(order, "") != "cba" {
+	if err := r.stop(); err != nil || strings.Join(order, "") != "cba" {
 		t.Errorf("stopped in the order %v, %v", order, err)
 	}
 }
@@ -567,7 +564,7 @@ func TestStagesStopInReverse(t *testing.T) {
 func TestEntryMemory(t *testing.T) {
 	const unlimited = 1<<63 - 1
 	for _, test := range []struct {
-		configured Size
+		configured config.Size
 		limit      int64
 		want       int64
 	}{
@@ -575,37 +572,10 @@ func TestEntryMemory(t *testing.T) {
 		{0, 0, 128 << 20},
 		{0, 100 << 20, 40 << 20},
 		{64 << 20, 100 << 20, 64 << 20},
-		{0, 1 << 20, minMemory},
+		{0, 1 << 20, config.MinMemory},
 	} {
 		if got := entryMemory(test.configured, test.limit); got != test.want {
 			t.Errorf("entryMemory(%s, %d) = %d, want %d", test.configured, test.limit, got, test.want)
-		}
-	}
-}
-
-func TestMemoryIsShared(t *testing.T) {
-	c := Config{Datasets: map[string]DatasetConfig{"a": {MemoryShare: new(Share(.5))}, "b": {}, "c": {}}}
-	got := c.memoryOf(1000)
-	if got["a"] != 500 || got["b"] != 250 || got["c"] != 250 {
-		t.Errorf("got %v", got)
-	}
-}
-
-func TestAdvertisedAddress(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	port := ln.Addr().(*net.TCPAddr).Port
-	for advertise, want := range map[string]string{
-		"":                fmt.Sprintf("127.0.0.1:%d", port),
-		"10.1.2.3:0":      fmt.Sprintf("10.1.2.3:%d", port),
-		"10.1.2.3:7072":   "10.1.2.3:7072",
-		"[2001:db8::1]:0": fmt.Sprintf("[2001:db8::1]:%d", port),
-	} {
-		if got, err := (Config{Node: Node{Advertise: advertise}}).advertised(ln); err != nil || got != want {
-			t.Errorf("advertise %q: got %s, %v, want %s", advertise, got, err, want)
 		}
 	}
 }

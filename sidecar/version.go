@@ -1,6 +1,9 @@
 package sidecar
 
-import "runtime/debug"
+import (
+	"cmp"
+	"runtime/debug"
+)
 
 // Version returns the module version and the VCS revision that the program was built from. The revision is empty where
 // the build did not know it, and ends in "+" where the tree had changes.
@@ -17,5 +20,5 @@ func Version() (version, revision string) {
 	if settings["vcs.modified"] == "true" {
 		revision += "+"
 	}
-	return or(build.Main.Version, "(devel)"), revision
+	return cmp.Or(build.Main.Version, "(devel)"), revision
 }

@@ -34,6 +34,7 @@ type Guard struct {
 	Name  string // the name of the marker
 	Fault string // the fault that the line prevents
 	Test  string // test functions of the package, with subtests behind a slash, separated by |
+	In    string // folder of the package that has the tests, relative to the root; empty: the package of the guard
 
 	// Condition is the constant (true or false) that replaces the condition of the marked if, for or case.
 	Condition string

@@ -1,6 +1,7 @@
 package guards
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -72,7 +73,7 @@ func (g Guard) check(dir string) error {
 	}
 	// Without vet, and without symbols for a debugger, the build takes two thirds of the time.
 	cmd := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout=2m",
-		"-run", g.pattern(), "./"+g.dir)
+		"-run", g.pattern(), "./"+cmp.Or(g.In, g.dir))
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	switch {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 func newChanges() *cobra.Command {
@@ -33,8 +34,8 @@ func newChangesSQL() *cobra.Command {
   ringside changes sql cnf-metrics --remove`,
 	}
 	remove := cmd.Flags().Bool("remove", false, "print the statements that undo apply")
-	runOnFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
-		install, undo, err := c.ChangesSQL(ctx, dataset)
+	runOnFeed(cmd, func(ctx context.Context, c config.Config, dataset string) (string, error) {
+		install, undo, err := sidecar.ChangesSQL(ctx, c, dataset)
 		if *remove {
 			return undo, err
 		}
@@ -49,8 +50,8 @@ func newChangesApply() *cobra.Command {
 		Short:   "Install the triggers and the table of changes; existing ones are replaced",
 		Example: "  ringside changes apply cnf-metrics",
 	}
-	runOnFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
-		return dataset + ": change feed installed\n", c.ApplyChanges(ctx, dataset)
+	runOnFeed(cmd, func(ctx context.Context, c config.Config, dataset string) (string, error) {
+		return dataset + ": change feed installed\n", sidecar.ApplyChanges(ctx, c, dataset)
 	})
 	return cmd
 }
@@ -61,14 +62,14 @@ func newChangesRemove() *cobra.Command {
 		Short:   "Remove the triggers, but keep the table of changes, which other datasets may use",
 		Example: "  ringside changes remove cnf-metrics",
 	}
-	runOnFeed(cmd, func(ctx context.Context, c sidecar.Config, dataset string) (string, error) {
-		return dataset + ": change feed removed\n", c.RemoveChanges(ctx, dataset)
+	runOnFeed(cmd, func(ctx context.Context, c config.Config, dataset string) (string, error) {
+		return dataset + ": change feed removed\n", sidecar.RemoveChanges(ctx, c, dataset)
 	})
 	return cmd
 }
 
 // runOnFeed makes cmd take the name of a dataset, call do, and print the text that do returns.
-func runOnFeed(cmd *cobra.Command, do func(ctx context.Context, c sidecar.Config, dataset string) (string, error)) {
+func runOnFeed(cmd *cobra.Command, do func(ctx context.Context, c config.Config, dataset string) (string, error)) {
 	cmd.Args = cli.Args(cobra.ExactArgs(1))
 	source := configFlags(cmd)
 	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "time limit for the database")

@@ -11,13 +11,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 // configFlags adds the flags that all commands with a configuration share.
-func configFlags(cmd *cobra.Command) *sidecar.Source {
-	source := &sidecar.Source{Getenv: os.LookupEnv}
+func configFlags(cmd *cobra.Command) *config.Source {
+	source := &config.Source{Getenv: os.LookupEnv, Drivers: drivers.All()}
 	cmd.Flags().StringVarP(&source.File, "config", "c", cli.FromEnv("RINGSIDE_CONFIG", "ringside.yaml"),
 		"configuration file (env RINGSIDE_CONFIG)")
 	cmd.Flags().StringArrayVar(&source.Set, "set", nil,
@@ -27,10 +29,10 @@ func configFlags(cmd *cobra.Command) *sidecar.Source {
 
 // loadConfig rejects malformed assignments of --set and loads the configuration. Its error does not quote a malformed
 // assignment, which may be a secret.
-func loadConfig(cmd *cobra.Command, source *sidecar.Source) (sidecar.Config, error) {
+func loadConfig(cmd *cobra.Command, source *config.Source) (config.Config, error) {
 	for _, assignment := range source.Set {
 		if path, _, ok := strings.Cut(assignment, "="); !ok || path == "" {
-			return sidecar.Config{}, cli.Usagef(cmd, "--set: want path=value, such as listen.http=127.0.0.1:0")
+			return config.Config{}, cli.Usagef(cmd, "--set: want path=value, such as listen.http=127.0.0.1:0")
 		}
 	}
 	return source.Load()
@@ -54,7 +56,7 @@ func newConfigExample() *cobra.Command {
 		Example: "  ringside config example > ringside.yaml",
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := io.WriteString(cmd.OutOrStdout(), sidecar.Example)
+			_, err := io.WriteString(cmd.OutOrStdout(), config.Example)
 			return err
 		},
 	}
@@ -110,7 +112,7 @@ other members would reject the certificate of peer_tls.`,
 		for _, warning := range c.Warnings() {
 			cmd.PrintErrln("warning: " + warning)
 		}
-		err = c.CheckIdentity()
+		err = sidecar.CheckIdentity(c)
 		if !*offline {
 			err = errors.Join(err, checkConnections(cmd, c, *timeout))
 		}
@@ -124,10 +126,10 @@ other members would reject the certificate of peer_tls.`,
 	return cmd
 }
 
-func checkConnections(cmd *cobra.Command, c sidecar.Config, timeout time.Duration) error {
+func checkConnections(cmd *cobra.Command, c config.Config, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
-	err := errors.Join(c.CheckMembership(ctx), c.CheckOrigins(ctx))
+	err := errors.Join(sidecar.CheckMembership(ctx, c), sidecar.CheckOrigins(ctx, c))
 	if ctx.Err() != nil {
 		err = errors.Join(err, fmt.Errorf("not completed within %s; increase --timeout", timeout))
 	}

@@ -13,10 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/client"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/inspect"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 func main() {
@@ -61,13 +61,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 func exitCode(err error) int {
 	var usage cli.UsageError
-	var config *sidecar.ConfigError
+	var badConfig *config.Error
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &config):
+	case errors.As(err, &badConfig):
 		return exitBadConfig
 	}
 	return exitFailure

@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/sidecar"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 // write creates a file in a temporary folder and returns its path.
@@ -57,9 +59,9 @@ node: {id: node-1}
 }
 
 // begin runs a sidecar until the end of the test.
-func begin(t testing.TB, change func(*sidecar.Config)) sidecar.Addrs {
+func begin(t testing.TB, change func(*config.Config)) sidecar.Addrs {
 	t.Helper()
-	c, err := sidecar.Source{File: newConfigFile(t), Getenv: os.LookupEnv}.Load()
+	c, err := config.Source{File: newConfigFile(t), Getenv: os.LookupEnv, Drivers: drivers.All()}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,7 @@ func execute(line string, names map[string]string) (code int, stdout, stderr str
 
 func TestCommandLines(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s.sock")
-	addrs := begin(t, func(c *sidecar.Config) { c.Listen.Unix = socket })
+	addrs := begin(t, func(c *config.Config) { c.Listen.Unix = socket })
 	unused, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -184,8 +186,8 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $NOETCD --offline", 0, "ok", "warning: there are no datasets"},
 		{"run -c $ALONE", 78, "", "not in the static list of members"},
 		{"validate -c $UNUSED", 0, "ok", "warning: origins.db belongs to no dataset"},
-		{"validate -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
-		{"run -c /no/ringside.yaml", 78, "", "make one with `ringside config example > ringside.yaml`"},
+		{"validate -c /no/ringside.yaml", 78, "", "create one with `ringside config example > ringside.yaml`"},
+		{"run -c /no/ringside.yaml", 78, "", "create one with `ringside config example > ringside.yaml`"},
 		{"run -c $C --log-level loud", 2, "", "for \"--log-level\" flag: want one of debug, info, warn, error"},
 		{"run -c $C --log-format xml", 2, "", "for \"--log-format\" flag: want one of json, console"},
 		{"validate -c $C --set $UNSET", 2, "", "--set: want path=value"},
@@ -266,14 +268,14 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// readyWriter calls then when the log line "ready" is written.
+// readyWriter calls then when the sidecar logs that it is ready.
 type readyWriter struct {
 	bytes.Buffer
 	then func()
 }
 
 func (w *readyWriter) Write(p []byte) (int, error) {
-	if bytes.Contains(p, []byte(`"msg":"ready"`)) {
+	if bytes.Contains(p, []byte(`"msg":"the sidecar is ready"`)) {
 		w.then()
 	}
 	return w.Buffer.Write(p)

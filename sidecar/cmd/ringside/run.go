@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 func newRun() *cobra.Command {
@@ -50,14 +51,14 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 	return cmd
 }
 
-func runSidecar(ctx context.Context, c sidecar.Config, log *zap.Logger) error {
+func runSidecar(ctx context.Context, c config.Config, log *zap.Logger) error {
 	err := sidecar.Run(ctx, c, log, nil)
 	_ = log.Sync() // some kinds of stderr cannot be synced, and the error could not be reported
 	return err
 }
 
 // assign returns a flag that sets one field to one of the allowed values.
-func assign(source *sidecar.Source, path string, allowed ...string) func(string) error {
+func assign(source *config.Source, path string, allowed ...string) func(string) error {
 	return func(value string) error {
 		if !slices.Contains(allowed, value) {
 			return fmt.Errorf("want one of %s", strings.Join(allowed, ", "))
@@ -74,7 +75,7 @@ const (
 	thenEvery        = 100
 )
 
-func newLogger(c sidecar.Log, w io.Writer) (*zap.Logger, error) {
+func newLogger(c config.Log, w io.Writer) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(c.Level)
 	if err != nil {
 		return nil, fmt.Errorf("log.level: %w", err)

@@ -17,7 +17,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/sidecar"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 // newWritable creates a SQLite database with one row of version 1, and a configuration of a writable dataset.
@@ -54,7 +56,7 @@ func exec(t testing.TB, path, statements string) {
 // beginFile runs a sidecar with a configuration file. end stops it and waits.
 func beginFile(t testing.TB, file string, set ...string) (addrs sidecar.Addrs, end func()) {
 	t.Helper()
-	c, err := sidecar.Source{File: file, Getenv: os.LookupEnv, Set: set}.Load()
+	c, err := config.Source{File: file, Getenv: os.LookupEnv, Set: set, Drivers: drivers.All()}.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +149,7 @@ func TestWriteCommandLines(t *testing.T) {
 		{"changes sql metrics --remove -c $C", 0, "DROP TRIGGER", ""},
 		{"changes remove metrics -c $C", 0, "metrics: change feed removed\n", ""},
 		{"changes sql raw -c $C", 1, "", "ringside changes sql: dataset raw has no feed in the configuration"},
-		{"changes apply nope -c $C", 1, "", `no dataset is named "nope"; there is: fixed, metrics, raw`},
+		{"changes apply nope -c $C", 1, "", `no dataset is named "nope"; the datasets are: fixed, metrics, raw`},
 		{"changes sql", 2, "", "accepts 1 arg(s)"},
 		{"changes", 0, "Usage:", ""},
 	} {

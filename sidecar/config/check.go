@@ -1,0 +1,135 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/ring"
+)
+
+// checker collects the faults of a configuration.
+type checker struct {
+	config   Config
+	drivers  origin.Drivers
+	problems []Problem
+}
+
+func (k *checker) check() {
+	k.node()
+	k.listen()
+	k.files("peer_tls", k.config.PeerTLS.files())
+	k.peerTLS()
+	k.membership()
+	k.ring()
+	k.origins()
+	k.datasets()
+	k.cnfMetrics()
+	k.hosts()
+	k.log()
+	k.bounds()
+	k.statements()
+}
+
+// problem reports a fault of the field at path.
+func (k *checker) problem(path, format string, args ...any) {
+	k.problems = append(k.problems, k.config.Problem(path, format, args...))
+}
+
+// Lengths are checked separately: a repetition count is compiled into that many copies, which costs time at each start.
+var (
+	name    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+	nodeID  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	etcdKey = regexp.MustCompile(`^[!-~]+$`)
+	host    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+)
+
+const (
+	maxName = 63  // of a DNS label (RFC 1123), so that it can be one
+	maxHost = 253 // of a DNS name
+)
+
+func (k *checker) node() {
+	n := k.config.Node
+	if n.ID != "" && (!nodeID.MatchString(n.ID) || len(n.ID) > maxHost) {
+		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most %d; got %q", maxHost, n.ID)
+	}
+	if n.Advertise != "" {
+		k.reachable("node.advertise", n.Advertise, 0)
+	}
+	if len(n.Zone) > maxHost {
+		k.problem("node.zone", "want at most %d bytes; got %d", maxHost, len(n.Zone))
+	}
+}
+
+// files checks that the PEM files of t are readable. Their content is checked where they are used.
+func (k *checker) files(path string, t TLS) {
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		k.problem(path, "cert_file and key_file belong together; set both or neither")
+	}
+	for field, file := range map[string]string{"cert_file": t.CertFile, "key_file": t.KeyFile, "ca_file": t.CAFile} {
+		if file != "" {
+			k.readable(path+"."+field, file)
+		}
+	}
+}
+
+func (k *checker) readable(path, file string) {
+	f, err := os.Open(file)
+	if err != nil {
+		k.problem(path, "cannot be read: %v", err)
+		return
+	}
+	_ = f.Close()
+}
+
+func (k *checker) ring() {
+	r := k.config.Ring
+	if r.max() > ring.MaxSize {
+		k.problem("ring.max", "at most %d, as in Envoy", ring.MaxSize)
+	}
+	if r.min() > r.max() {
+		k.problem("ring.min", "%d is more than ring.max, which is %d", r.min(), r.max())
+	}
+}
+
+func (k *checker) hosts() {
+	for i, h := range k.config.Hosts {
+		if !isHost(h) {
+			k.problem(fmt.Sprintf("hosts[%d]", i), "want a host name without port; got %q", h)
+		}
+	}
+}
+
+func (k *checker) log() {
+	k.oneOf("log.format", k.config.Log.format(), "json", "console")
+	k.oneOf("log.level", k.config.Log.level(), "debug", "info", "warn", "error")
+}
+
+func (k *checker) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		k.problem(path, "want one of %s; got %q", strings.Join(allowed, ", "), value)
+	}
+}
+
+// MinMemory rejects a size without its unit, such as memory: 128, which would mean 128 bytes.
+const MinMemory = 1 << 20
+
+func (k *checker) bounds() {
+	if m := k.config.Memory; m != 0 && m < MinMemory {
+		k.problem("memory", "%d bytes are too few; add a unit, such as %dMiB", int64(m), int64(m))
+	}
+	if k.config.drainTimeout() > time.Hour {
+		k.problem("drain_timeout", "at most 1h; got %s", k.config.drainTimeout())
+	}
+}
+
+func (k *checker) name(path, n string) {
+	if !name.MatchString(n) || len(n) > maxName {
+		k.problem(path, "want a name of lower-case letters, digits and '-', at most %[2]d, that does not begin with '-'; got %[1]q", n, maxName)
+	}
+}

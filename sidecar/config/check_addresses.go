@@ -1,0 +1,127 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// reachable checks an address that others are to dial.
+func (k *checker) reachable(path, addr string, minPort uint16) {
+	h, port, err := splitAddr(addr)
+	switch {
+	case err != nil:
+		k.problem(path, "want host:port; %v", err)
+	case h == "" || isUnspecified(h):
+		k.problem(path, "%s is no address that another member can dial; give the pod's own, such as ${POD_IP}:7072",
+			addr)
+	case port < minPort:
+		k.problem(path, "port 0 is no port that another member can dial")
+	}
+}
+
+// splitAddr takes host:port apart. The host is an IP address, a name or empty.
+func splitAddr(addr string) (h string, port uint16, err error) {
+	h, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("got %q", addr)
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("the port must be a number from 0 to 65535; got %q", addr)
+	}
+	if _, err := netip.ParseAddr(h); err != nil && h != "" && !isHost(h) {
+		return "", 0, fmt.Errorf("got %q", addr)
+	}
+	return h, uint16(n), nil
+}
+
+func isHost(h string) bool { return len(h) <= maxHost && host.MatchString(h) }
+
+func isUnspecified(h string) bool {
+	ip, err := netip.ParseAddr(h)
+	return h == "" || err == nil && ip.IsUnspecified()
+}
+
+func isLoopback(h string) bool {
+	ip, err := netip.ParseAddr(h)
+	return h == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// tcpListeners returns path and address of each listener that has a port.
+func (c Config) tcpListeners() [][2]string {
+	l := c.Listen
+	return [][2]string{
+		{"listen.http", l.http()}, {"listen.grpc", l.grpc()}, {"listen.peer", c.peerListen()},
+		{"listen.metrics", l.metrics()}, {"listen.xds", l.xds()}, {"listen.admin", l.admin()},
+	}
+}
+
+func (k *checker) listen() {
+	type bound struct{ path, host string }
+	taken := map[uint16][]bound{}
+	for _, l := range k.config.tcpListeners() {
+		path, addr := l[0], l[1]
+		if addr == off {
+			continue
+		}
+		h, port, err := splitAddr(addr)
+		if err != nil {
+			k.problem(path, "want host:port or off; %v", err)
+			continue
+		}
+		for _, other := range taken[port] {
+			if port != 0 && (h == other.host || isUnspecified(h) || isUnspecified(other.host)) {
+				k.problem(path, "port %d is also that of %s; give each listener its own", port, other.path)
+			}
+		}
+		taken[port] = append(taken[port], bound{path, h})
+	}
+	// sun_path has 108 bytes with its final NUL (unix(7)).
+	if u := k.config.Listen.unix(); u != off && len(u) > 107 {
+		k.problem("listen.unix", "a socket's path has at most 107 bytes; this one has %d", len(u))
+	}
+	k.peerListener()
+}
+
+func (k *checker) peerListener() {
+	m, closed := k.config.Membership, k.config.peerListen() == off
+	switch {
+	case m.Client() && !closed:
+		k.problem("listen.peer", "is on, but with membership.xds this sidecar is not on the ring: nobody calls; leave it out")
+	case m.Client(): // proxies of its feed send requests to the members
+	case closed && k.config.Listen.xds() != off:
+		k.problem("listen.xds", "is on, but listen.peer is off: that is where proxies are to send requests")
+	}
+	if closed && !m.Alone() && !m.Client() {
+		k.problem("listen.peer", "is off, but there is a membership: other members could not reach this one")
+	}
+}
+
+// addresses checks a list of what is to be dialled.
+func (k *checker) addresses(path string, list []string) {
+	k.notEmpty(path, list)
+	for i, addr := range list {
+		path := fmt.Sprintf("%s[%d]", path, i)
+		k.reachable(path, addr, 1)
+		if slices.Contains(list[:i], addr) {
+			k.problem(path, "%s is listed twice", addr)
+		}
+	}
+}
+
+// notEmpty refuses a list that was given and has nothing: somebody's template meant members.
+func (k *checker) notEmpty(path string, list []string) {
+	if list != nil && len(list) == 0 { //guard:empty-list-makes-sidecars-alone
+		k.problem(path, "is an empty list, which would leave this sidecar alone; fill it, or leave it out")
+	}
+}
+
+func (k *checker) noName(path, addr string) {
+	h, _, err := splitAddr(addr)
+	if _, notIP := netip.ParseAddr(h); err == nil && notIP != nil && h != "" {
+		k.problem(path, "%s is a name, and the proxies of listen.xds take only ip:port", addr)
+	}
+}

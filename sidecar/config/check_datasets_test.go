@@ -1,0 +1,162 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestProblemsOfWritesAndFeeds(t *testing.T) {
+	const query = "origins: {db: {driver: sqlite, dsn: a}}\ndatasets:\n  q:\n    origin: db\n    query: SELECT ?\n"
+	const notifying = "origins: {db: {driver: postgres, dsn: \"postgres://h/d\"}}\n" +
+		"datasets: {a: {origin: db, table: t, key: k, feed: {kind: notify"
+	for _, test := range []struct{ name, text, want string }{
+		{"fine", oneDataset + "    version: ver\n    writable: true\n    write_timeout: 1s\n    feed: {kind: poll}\n    gap_ttl: 2s", ""},
+		{"fine notify", notifying + ", channel: c}, gap_ttl: 1ms}}", ""},
+		{"short ttl", oneDataset + "    ttl: 10ms\n    feed: {kind: poll}", ""},
+		{
+			"query that is writable", query + "    writable: true",
+			"ringside.yaml:6:15: datasets.q.writable: a query cannot be written to; give table and key",
+		},
+		{"feed of a query", query + "    feed: {kind: poll}", "datasets.q.feed: tells the keys of a table"},
+		{
+			"write timeout of what is not writable", oneDataset + "    write_timeout: 1s",
+			"datasets.metrics.write_timeout: belongs to writable: true",
+		},
+		{
+			"no write timeout", oneDataset + "    writable: true\n    write_timeout: 0s",
+			"datasets.metrics.write_timeout: must be more than 0s, at most 1h",
+		},
+		{
+			"write timeout that hops cannot add to", oneDataset + "    writable: true\n    write_timeout: 2562047h",
+			"datasets.metrics.write_timeout: must be more than 0s, at most 1h",
+		},
+		{"switch", oneDataset + "    writable: yes", "datasets.metrics.writable: want true or false"},
+		{"gap without feed", oneDataset + "    gap_ttl: 1s", "datasets.metrics.gap_ttl: belongs to feed"},
+		{
+			"no gap", oneDataset + "    feed: {kind: poll}\n    gap_ttl: 0s",
+			"datasets.metrics.gap_ttl: must be more than 0s, at most ttl, which is 10s; got 0s",
+		},
+		{
+			"gap that is no help", oneDataset + "    feed: {kind: poll}\n    gap_ttl: 11s",
+			"datasets.metrics.gap_ttl: must be more than 0s, at most ttl",
+		},
+		{
+			"feed of no kind", oneDataset + "    feed: {interval: 1s}",
+			"datasets.metrics.feed.kind: is missing; want one of notify, poll",
+		},
+		{
+			"unknown kind", oneDataset + "    feed: {kind: debezium}",
+			"datasets.metrics.feed.kind: want one of notify, poll",
+		},
+		{
+			"notify of another driver", oneDataset + "    feed: {kind: notify}",
+			"datasets.metrics.feed.kind: db is sqlite, which cannot notify; use poll",
+		},
+		{
+			"notify with a table", notifying + ", table: x}}}",
+			"datasets.a.feed: table and interval belong to poll",
+		},
+		{
+			"poll with a channel", oneDataset + "    feed: {kind: poll, channel: c}",
+			"datasets.metrics.feed.channel: belongs to notify",
+		},
+		{
+			"poll without pause", oneDataset + "    feed: {kind: poll, interval: 0s}",
+			"datasets.metrics.feed.interval: want 10ms to 1m0s; got 0s",
+		},
+		{
+			"typed service of nothing", "cnf_metrics: a",
+			`ringside.yaml:1:14: cnf_metrics: no dataset is named "a"; want one of: there is none yet`,
+		},
+		{
+			"typed service of a column", oneDataset + "    value: value\ncnf_metrics: metrics",
+			"cnf_metrics: the dataset metrics must have table and key, and no value",
+		},
+		{"typed service", oneDataset + "cnf_metrics: metrics", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := problemsOf(t, test.text, nil)
+			switch {
+			case test.want == "" && len(got) > 0:
+				t.Errorf("got %q, want no problem", got)
+			case test.want != "" && (len(got) != 1 || !strings.Contains(got[0], test.want)):
+				t.Errorf("got  %q\nwant one problem with %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestFeedsHaveTheirDefaults(t *testing.T) {
+	c := mustParse(t, oneDataset+"    ttl: 300ms\n    writable: true\n    feed: {kind: poll}", nil)
+	d := c.Effective().Datasets["metrics"]
+	if d.Feed.Table != "ringside_changes" || *d.Feed.Interval != 500*time.Millisecond || d.Feed.Channel != "" {
+		t.Errorf("got %+v", d.Feed)
+	}
+	if *d.GapTTL != 300*time.Millisecond || *d.WriteTimeout != 2*time.Second {
+		t.Errorf("got gap_ttl %s and write_timeout %s", *d.GapTTL, *d.WriteTimeout)
+	}
+	if d := mustParse(t, oneDataset, nil).Effective().Datasets["metrics"]; d.GapTTL != nil || d.WriteTimeout != nil {
+		t.Errorf("a dataset that is read only, without feed, has %+v", d)
+	}
+}
+
+func TestWritesAreWarnedOf(t *testing.T) {
+	writable := map[string]Dataset{"a": {Table: "t", Key: "k", Version: "v", Writable: true}, "b": {Version: "v"}}
+	peers := Membership{Static: []string{"10.0.0.1:7072"}}
+	identity := PeerTLS{CertFile: "c", KeyFile: "k", CAFile: "a"}
+	const rows = ": whoever reaches it can change the rows of a"
+	for _, test := range []struct {
+		name   string
+		config Config
+		want   []string // the warnings that are about writes
+	}{
+		{"on loopback", Config{Datasets: writable}, nil},
+		{"read only", Config{Listen: Listen{HTTP: "0.0.0.0:80"}, Datasets: map[string]Dataset{"b": {}}}, nil},
+		{
+			"HTTP for all", Config{Listen: Listen{HTTP: "0.0.0.0:80"}, Datasets: writable},
+			[]string{"listen.http is 0.0.0.0:80" + rows},
+		},
+		{
+			"gRPC for all", Config{Listen: Listen{GRPC: ":81"}, Datasets: writable},
+			[]string{"listen.grpc is :81" + rows},
+		},
+		{
+			"members that are not authenticated", Config{Membership: peers, Datasets: writable},
+			[]string{"listen.peer is 0.0.0.0:7072, without peer_tls" + rows},
+		},
+		{"members that are", Config{Membership: peers, PeerTLS: identity, Datasets: writable}, nil},
+		{
+			"without versions", Config{Datasets: map[string]Dataset{"a": {Table: "t", Key: "k", Writable: true}}},
+			[]string{"datasets.a is writable without a version column"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := test.config.writeWarnings()
+			if len(got) != len(test.want) {
+				t.Fatalf("got %q, want %q", got, test.want)
+			}
+			for i, want := range test.want {
+				if !strings.Contains(got[i], want) || !strings.Contains(strings.Join(test.config.Warnings(), "\n"), want) {
+					t.Errorf("got %q, want %q in it", got[i], want)
+				}
+			}
+		})
+	}
+}
+
+// A hop that ends before the owner's write leaves its outcome unknown.
+func TestPeerFetchesLastAsLongAsWrites(t *testing.T) {
+	c := Config{Datasets: map[string]Dataset{"a": {WriteTimeout: new(time.Minute), Writable: true}}}
+	if got := c.FetchTimeout(); got < time.Minute+fetchOverhead {
+		t.Errorf("a hop lasts at most %s", got)
+	}
+}
+
+func TestMemoryIsDividedByShares(t *testing.T) {
+	c := Config{Datasets: map[string]Dataset{"a": {MemoryShare: new(Share(.5))}, "b": {}, "c": {}}}
+	got := c.MemoryOf(1000)
+	if got["a"] != 500 || got["b"] != 250 || got["c"] != 250 {
+		t.Errorf("got %v", got)
+	}
+}

@@ -1,0 +1,113 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (k *checker) peerTLS() {
+	if t := k.config.PeerTLS; t != (PeerTLS{}) && (t.CAFile == "" || t.CertFile == "") {
+		k.problem("peer_tls",
+			"members prove who they are to each other; give cert_file, key_file and ca_file, or none of them")
+	}
+}
+
+func (k *checker) membership() {
+	m := k.config.Membership
+	ways := 0
+	for _, given := range []bool{len(m.Static) > 0, len(m.Etcd.Endpoints) > 0, len(m.XDS) > 0} {
+		if given {
+			ways++
+		}
+	}
+	if ways > 1 {
+		k.problem("membership", "give etcd, static or xds; one of them")
+	}
+	k.addresses("membership.static", m.Static)
+	k.addresses("membership.xds", m.XDS)
+	k.notEmpty("membership.etcd.endpoints", m.Etcd.Endpoints)
+	k.listed(m.Static)
+	k.proxied()
+	if k.config.Membership.Etcd.Configured() {
+		k.etcd(m.Etcd)
+	}
+}
+
+// listed checks a static list for this member, where its address does not depend on the host that it runs on.
+func (k *checker) listed(static []string) {
+	_, port, err := splitAddr(k.config.Node.Advertise)
+	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) { //guard:unlisted-member-starts
+		k.problem("membership.static", notListed, k.config.Node.Advertise)
+	}
+}
+
+// proxied checks that the proxies of the feed can be told of the members, which have no names there.
+func (k *checker) proxied() {
+	if k.config.Listen.xds() == off {
+		return
+	}
+	k.noName("node.advertise", k.config.Node.Advertise)
+	for i, addr := range k.config.Membership.Static {
+		k.noName(fmt.Sprintf("membership.static[%d]", i), addr)
+	}
+}
+
+func (k *checker) etcd(e Etcd) {
+	const path = "membership.etcd"
+	if len(e.Endpoints) == 0 {
+		k.problem(path+".endpoints", "is missing; give the URLs of the etcd members, such as https://etcd-0:2379")
+	}
+	for i, endpoint := range e.Endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
+			k.problem(fmt.Sprintf("%s.endpoints[%d]", path, i), "want a URL such as https://etcd-0:2379, without a password")
+		}
+	}
+	if p := e.prefix(); !strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
+		k.problem(path+".prefix", "want a path that begins, and does not end, with a slash; got %q", p)
+	}
+	k.legacyPrefix(path+".legacy_prefix", e)
+	if ttl := e.leaseTTL(); ttl < time.Second || ttl%time.Second != 0 {
+		k.problem(path+".lease_ttl", "etcd counts leases in seconds; want 1s or more, without a fraction; got %s", ttl)
+	}
+	if (e.Username == "") != (e.PasswordFile == "") {
+		k.problem(path, "username and password_file belong together; give both or neither")
+	}
+	if e.PasswordFile != "" {
+		k.password(path+".password_file", e.PasswordFile)
+	}
+	k.files(path+".tls", e.TLS)
+}
+
+func (k *checker) password(path, file string) {
+	if _, err := readSecret(file, "password"); err != nil {
+		k.problem(path, "%v", err)
+	}
+}
+
+// legacyPrefix keeps the keys of old clients and those of the members apart.
+func (k *checker) legacyPrefix(path string, e Etcd) {
+	legacy, own := e.LegacyPrefix, e.prefix()
+	switch {
+	case legacy == "":
+	case strings.HasSuffix(legacy, "/") || !etcdKey.MatchString(legacy) || len(legacy) > maxHost:
+		k.problem(path, "want the name that old clients resolve, such as GroupCache, without a slash at its end; got %q",
+			legacy)
+	case strings.HasPrefix(legacy+"/", own+"/") || strings.HasPrefix(own+"/", legacy+"/"):
+		k.problem(path, "%q and the prefix %q would hold each other's keys; choose another", legacy, own)
+	}
+}
+
+const notListed = "%s is the address that this member advertises, but it is not in the static list of members: add it to " +
+	"the list of every member, or correct node.advertise"
+
+// CheckListed returns an *Error if there is a static list of members without addr, which this member advertises.
+func (c Config) CheckListed(addr string) error {
+	if static := c.Membership.Static; len(static) == 0 || slices.Contains(static, addr) {
+		return nil
+	}
+	return &Error{Problems: []Problem{c.Problem("membership.static", notListed, addr)}}
+}

@@ -1,0 +1,81 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Effective returns c with every default filled in, except those that depend on the host, such as node.id. Packages that
+// run a configuration take an effective one.
+func (c Config) Effective() Config {
+	c.Listen = Listen{
+		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Unix: c.Listen.unix(), Peer: c.peerListen(),
+		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(),
+	}
+	c.Membership.Etcd = c.Membership.Etcd.effective()
+	c.Ring = Ring{Min: c.Ring.min(), Max: c.Ring.max()}
+	c.Origins, c.Datasets = maps.Clone(c.Origins), maps.Clone(c.Datasets)
+	for name, o := range c.Origins {
+		c.Origins[name] = o.effective()
+	}
+	for name, d := range c.Datasets {
+		c.Datasets[name] = d.effective()
+	}
+	c.Log = Log{Format: c.Log.format(), Level: c.Log.level()}
+	c.DrainTimeout = new(c.drainTimeout())
+	return c
+}
+
+func (e Etcd) effective() Etcd {
+	if len(e.Endpoints) > 0 {
+		e.Prefix, e.LeaseTTL = e.prefix(), new(e.leaseTTL())
+	}
+	return e
+}
+
+func (o Origin) effective() Origin {
+	o.MaxConns, o.MaxInFlight, o.Queue = o.maxConns(), o.maxInFlight(), o.queue()
+	o.Batch = Batch{MaxKeys: o.Batch.maxKeys(), MaxWait: new(o.Batch.maxWait())}
+	o.Breaker = Breaker{Failures: o.Breaker.failures(), Cooldown: new(o.Breaker.cooldown())}
+	return o
+}
+
+func (d Dataset) effective() Dataset {
+	p := d.Policy()
+	d.TTL, d.TTLJitter, d.NegativeTTL = new(p.TTL), new(Share(p.TTLJitter)), new(p.NegativeTTL)
+	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
+	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
+	if d.Writable {
+		d.WriteTimeout = new(p.WriteTimeout)
+	}
+	if d.Feed.Configured() {
+		d.Feed, d.GapTTL = d.Feed.effective(), new(p.GapTTL)
+	}
+	return d
+}
+
+func (f ChangeFeed) effective() ChangeFeed {
+	if f.Kind == feedNotify {
+		f.Channel = f.channel()
+		return f
+	}
+	f.Table, f.Interval = f.table(), new(f.interval())
+	return f
+}
+
+// Print returns c as YAML or JSON, with secrets hidden.
+func (c Config) Print(asJSON bool) ([]byte, error) {
+	// An unset list prints as null: Parse rejects an empty one.
+	options := []yaml.EncodeOption{yaml.CustomMarshaler(func(list []string) ([]byte, error) { return json.Marshal(list) })}
+	if asJSON {
+		options = append(options, yaml.JSON())
+	}
+	text, err := yaml.MarshalWithOptions(c, options...)
+	if err != nil {
+		return nil, fmt.Errorf("print the configuration: %w", err)
+	}
+	return text, nil
+}

@@ -1,0 +1,138 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// fetchOverhead is the maximum that a peer fetch takes in addition to the owner's load.
+const fetchOverhead = 500 * time.Millisecond
+
+// FetchTimeout bounds one peer fetch. It leaves the owner the time of its longest load or write.
+func (c Config) FetchTimeout() time.Duration {
+	longest := 5 * time.Second
+	for _, d := range c.Datasets {
+		longest = max(longest, d.Policy().LoadTimeout+fetchOverhead)
+		if d.Writable {
+			longest = max(longest, d.Policy().WriteTimeout+fetchOverhead) //guard:peer-fetches-end-before-writes
+		}
+	}
+	return longest
+}
+
+// RequestTimeout bounds one request of an application: time for the owner of a key and, if the owner is unreachable, for
+// its successor to write. Loads are not repeated.
+func (c Config) RequestTimeout() time.Duration {
+	for _, d := range c.Datasets {
+		if d.Writable {
+			return 2 * c.FetchTimeout()
+		}
+	}
+	return c.FetchTimeout()
+}
+
+// SubscriptionIdle is how long this member stays subscribed to the invalidations of a member after its last fetch from it:
+// the maximum lifetime of local copies.
+func (c Config) SubscriptionIdle() time.Duration {
+	longest := 30 * time.Second
+	for _, d := range c.Datasets {
+		longest = max(longest, d.Policy().LocalTTL)
+	}
+	return longest
+}
+
+// WithFeed returns the names of the datasets that have a change feed, sorted.
+func (c Config) WithFeed() []string {
+	without := func(name string) bool { return !c.Datasets[name].Feed.Configured() }
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.Datasets)), without)
+}
+
+// Config returns the feed in the form that an origin takes.
+func (f ChangeFeed) Config() origin.FeedConfig {
+	return origin.FeedConfig{Kind: f.Kind, Channel: f.channel(), Table: f.table(), Interval: f.interval()}
+}
+
+// Rows returns the dataset in the form that an origin takes: which of its rows are the values.
+func (d Dataset) Rows(name string) origin.Dataset {
+	return origin.Dataset{
+		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
+		Value: d.Value,
+	}
+}
+
+// MemoryOf divides total among the datasets: each gets its memory_share, and those without one share the rest equally.
+func (c Config) MemoryOf(total int64) map[string]int64 {
+	rest, others := 1.0, 0
+	for _, d := range c.Datasets {
+		if d.MemoryShare == nil {
+			others++
+		} else {
+			rest -= float64(*d.MemoryShare)
+		}
+	}
+	parts := make(map[string]int64, len(c.Datasets))
+	for name, d := range c.Datasets {
+		share := float64(orDefault(d.MemoryShare, Share(rest/float64(max(1, others)))))
+		parts[name] = int64(share * float64(total))
+	}
+	return parts
+}
+
+// Open opens the origin without connecting to it.
+func (o Origin) Open(name string, drivers origin.Drivers) (origin.Source, error) {
+	dsn, err := o.currentDSN()
+	if err != nil {
+		return nil, fmt.Errorf("origins.%s.dsn_file: %w", name, err)
+	}
+	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: o.maxConns()}
+	if o.DSNFile != "" {
+		c.ReloadDSN = func() (string, error) {
+			dsn, err := o.currentDSN()
+			return dsn.Reveal(), err
+		}
+	}
+	return drivers.Open(o.Driver, c)
+}
+
+// currentDSN returns the connection string, from its file if it has one.
+func (o Origin) currentDSN() (Secret, error) {
+	if o.DSNFile == "" {
+		return o.DSN, nil
+	}
+	text, err := readSecret(o.DSNFile, "connection string")
+	switch {
+	case errors.Is(err, errNoPath):
+		return Secret{}, fmt.Errorf("%w, or use dsn", err)
+	case err != nil:
+		return Secret{}, err
+	}
+	dsn := strings.TrimSpace(text)
+	if dsn == "" {
+		return Secret{}, fmt.Errorf("%s is empty; want one line that contains the connection string", o.DSNFile)
+	}
+	return NewSecret(dsn), nil
+}
+
+// Address is where a listener listens.
+type Address struct {
+	// Name is that of its field: http for listen.http.
+	Name string
+	// Addr is host:port; for the name unix, a path.
+	Addr string
+}
+
+// Listeners returns the listeners that are on.
+func (c Config) Listeners() []Address {
+	l := c.Listen
+	all := []Address{
+		{"http", l.http()}, {"grpc", l.grpc()}, {"unix", l.unix()}, {"peer", c.peerListen()},
+		{"metrics", l.metrics()}, {"xds", l.xds()}, {"admin", l.admin()},
+	}
+	return slices.DeleteFunc(all, func(a Address) bool { return a.Addr == off })
+}

@@ -1,0 +1,58 @@
+package datasets
+
+import (
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin/drivers"
+	"github.com/ringside-cache/ringside/sidecar/config"
+)
+
+const oneDataset = `
+origins:
+  db: {driver: sqlite, dsn: test.db}
+datasets:
+  metrics:
+    origin: db
+    table: cnf_metrics
+    key: cnf_id
+`
+
+// newDatabase creates a SQLite database with one row and returns its path.
+func newDatabase(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "origin.db")
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`
+	if _, err := db.Exec(schema); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestContradictionsOfTheDatabaseHaveAPlace(t *testing.T) {
+	text := strings.Replace(oneDataset, "test.db", newDatabase(t), 1) + "    version: nover\n    columns: [cnf_id, nocol]\n"
+	getenv := func(name string) (string, bool) { return "nokey", name == "RINGSIDE_DATASETS_METRICS_KEY" }
+	c, err := config.Source{File: "ringside.yaml", Getenv: getenv, Drivers: drivers.All()}.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = CheckOrigins(t.Context(), c, drivers.All())
+	for _, want := range []string{
+		"RINGSIDE_DATASETS_METRICS_KEY: datasets.metrics.key: there is no column \"nokey\": it has cnf_id, value",
+		"ringside.yaml:9:14: datasets.metrics.version: there is no column \"nover\"",
+		"ringside.yaml:10:14: datasets.metrics.columns: there is no column \"nocol\"",
+	} {
+		if _, ok := errors.AsType[*config.Error](err); !ok || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package datasets
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/task"
+)
+
+// reportInterval is the time between two log lines about failures of a dataset.
+const reportInterval = 10 * time.Second
+
+// FailureLog writes one line per interval and dataset in which reads or writes failed, however many did.
+type FailureLog struct {
+	set  *Set
+	last []failures // at the last report, one per dataset
+}
+
+// NewFailureLog returns a FailureLog of the datasets of s.
+func NewFailureLog(s *Set) *FailureLog { return &FailureLog{s, make([]failures, len(s.list))} }
+
+// Run reports at intervals until ctx is done.
+func (l *FailureLog) Run(ctx context.Context) error { return task.Every(ctx, reportInterval, l.Report) }
+
+// Report logs what failed since the last report. It must not be called while Run runs.
+func (l *FailureLog) Report() {
+	for i, d := range l.set.list {
+		now := failuresOf(d.Stats())
+		l.set.logFailures(d, now.since(l.last[i]))
+		l.last[i] = now
+	}
+}
+
+// failures of a dataset since the start.
+type failures struct{ loads, fetches, refused, reads, writes, unknown int64 }
+
+func failuresOf(s *cache.Stats) failures {
+	return failures{
+		s.LoadErrors.Load(), s.PeerFetchErrors.Load(), s.Refused.Load(), s.Error.Load(),
+		s.WriteErrors.Load(), s.WritesUnknown.Load(),
+	}
+}
+
+func (f failures) since(before failures) failures {
+	return failures{
+		f.loads - before.loads, f.fetches - before.fetches, f.refused - before.refused, f.reads - before.reads,
+		f.writes - before.writes, f.unknown - before.unknown,
+	}
+}
+
+func (s *Set) logFailures(d *cache.Dataset, f failures) {
+	errs := s.config.Origins.byName[s.config.Config.Datasets[d.Name()].Origin].errors[d.Name()]
+	load, write := errs.load.take(), errs.write.take()
+	if f == (failures{}) && write == nil { // the member that requested the write counts it
+		return
+	}
+	fields := []zap.Field{
+		zap.String("dataset", d.Name()), zap.Duration("interval", reportInterval), zap.Int64("loads_failed", f.loads),
+		zap.Int64("peer_fetches_failed", f.fetches), zap.Int64("refused", f.refused), zap.Int64("reads_failed", f.reads),
+		zap.Int64("writes_failed", f.writes), zap.Int64("writes_unknown", f.unknown),
+	}
+	for name, err := range map[string]error{"last_load_error": load, "last_write_error": write} {
+		if err != nil {
+			fields = append(fields, zap.NamedError(name, err))
+		}
+	}
+	if f.fetches > 0 {
+		if err := d.Stats().LastPeerFetchError.Load(); err != nil {
+			fields = append(fields, zap.NamedError("last_peer_fetch_error", *err))
+		}
+	}
+	s.config.Log.Warn("reads or writes of a dataset failed", fields...)
+}

@@ -1,0 +1,213 @@
+package datasets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/guard"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+)
+
+// Origins are the open origins, each with its budget.
+type Origins struct {
+	byName map[string]*budgeted
+	log    *zap.Logger
+}
+
+// budgeted is one open origin and what limits its use.
+type budgeted struct {
+	name     string
+	config   config.Origin
+	source   origin.Source
+	limiter  *guard.Limiter
+	breakers []*guard.Breaker       // one per dataset
+	batches  []*guard.Batch         // one per dataset
+	errors   map[string]*lastErrors // :: dataset → errors that are not logged yet
+}
+
+// lastErrors are the last errors of a dataset.
+type lastErrors struct{ load, write lastError }
+
+// lastError is the last error of its kind that is not logged yet.
+type lastError struct{ err atomic.Pointer[error] }
+
+func (l *lastError) set(err error) { l.err.Store(&err) }
+
+// take returns the error and clears it; nil if there is none.
+func (l *lastError) take() error {
+	if err := l.err.Swap(nil); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// OpenOrigins opens the origins without connecting to them.
+func OpenOrigins(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (*Origins, error) {
+	o := &Origins{byName: make(map[string]*budgeted, len(c)), log: log}
+	for name, one := range c {
+		b, err := openOrigin(name, one, drivers)
+		if err != nil {
+			o.Close()
+			return nil, err
+		}
+		o.byName[name] = b
+	}
+	return o, nil
+}
+
+func openOrigin(name string, c config.Origin, drivers origin.Drivers) (*budgeted, error) {
+	source, err := c.Open(name, drivers)
+	if err != nil {
+		return nil, err
+	}
+	limits := guard.LimitConfig{MaxInFlight: c.MaxInFlight, MaxQueue: c.Queue}
+	return &budgeted{
+		name: name, config: c, source: source, limiter: guard.NewLimiter(limits), errors: map[string]*lastErrors{},
+	}, nil
+}
+
+// Close waits for the batches in flight and closes the connections.
+func (o *Origins) Close() {
+	for name, b := range o.byName {
+		for _, batch := range b.batches {
+			batch.Wait()
+		}
+		if err := b.source.Close(); err != nil {
+			o.log.Warn("closing an origin failed", zap.String("origin", name), zap.Error(err))
+		}
+	}
+}
+
+// TargetChanged returns an error that names the files of connection strings that now refer to another database. A new
+// password in them takes effect without a reload.
+func (o *Origins) TargetChanged() error {
+	var errs []error
+	for _, name := range o.Names() {
+		source, ok := o.byName[name].source.(origin.ReloadableSource)
+		if ok && source.TargetChanged() {
+			errs = append(errs, fmt.Errorf("origins.%s.dsn_file: it now refers to another database: restart to use it", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Names returns the names of the origins, sorted.
+func (o *Origins) Names() []string { return slices.Sorted(maps.Keys(o.byName)) }
+
+// Load returns the use of the limits of the origin of that name.
+func (o *Origins) Load(name string) metrics.OriginLoad {
+	b := o.byName[name]
+	limits := b.limiter.Stats()
+	l := metrics.OriginLoad{
+		InFlight: limits.InFlight, MaxInFlight: limits.MaxInFlight,
+		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused, QueueTimeouts: limits.GaveUp,
+	}
+	for _, breaker := range b.breakers {
+		stats := breaker.Stats()
+		l.Refused += stats.Refused
+		l.BreakerOpen = l.BreakerOpen || stats.Open
+	}
+	return l
+}
+
+// Lister returns the lister of a dataset's rows, within the budget of its origin.
+func (o *Origins) Lister(name string, c config.Dataset) (origin.Lister, error) {
+	b := o.byName[c.Origin]
+	source, err := origin.Listable(b.source)
+	if err != nil {
+		return nil, err
+	}
+	lister, err := source.Lister(c.Rows(name))
+	if err != nil {
+		return nil, err
+	}
+	return b.limiter.Lister(lister), nil
+}
+
+// dataset returns the origin of one dataset within the budget. The cache bounds the duration of loads, so that a reload
+// can change load_timeout.
+func (b *budgeted) dataset(ds origin.Dataset, stats *cache.Stats) (origin.Origin, error) {
+	source, err := b.source.Dataset(ds)
+	if err != nil {
+		return nil, err
+	}
+	b.errors[ds.Name] = &lastErrors{}
+	breaker := guard.NewBreaker(observed{source, stats, &b.errors[ds.Name].load}, guard.BreakerConfig{
+		Failures: uint32(b.config.Breaker.Failures), Cooldown: *b.config.Breaker.Cooldown,
+	})
+	batch := guard.NewBatch(breaker, guard.BatchConfig{
+		MaxKeys: b.config.Batch.MaxKeys, MaxWait: *b.config.Batch.MaxWait, Limiter: b.limiter,
+	})
+	b.breakers, b.batches = append(b.breakers, breaker), append(b.batches, batch)
+	return batch, nil
+}
+
+// writer returns the writer of a dataset's rows within the budget; nil if the dataset is read-only.
+func (b *budgeted) writer(name string, c config.Dataset) (origin.Writer, error) {
+	if !c.Writable {
+		return nil, nil
+	}
+	source, err := origin.Writable(b.source)
+	if err != nil {
+		return nil, err
+	}
+	w, err := source.Writer(c.Rows(name))
+	if err != nil {
+		return nil, err
+	}
+	return observedWriter{b.limiter.Writer(w), &b.errors[name].write}, nil
+}
+
+// observed turns an origin into one that counts queries and keeps the last error.
+type observed struct {
+	origin.Origin
+	stats *cache.Stats
+	last  *lastError
+}
+
+// Load implements origin.Origin.
+func (o observed) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	o.stats.Queries.Add(1)
+	o.stats.Keys.Add(int64(len(keys)))
+	results, err := o.Origin.Load(ctx, keys)
+	if err != nil {
+		o.stats.QueryErrors.Add(1)
+		o.last.set(err)
+	}
+	for _, r := range results {
+		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
+			o.last.set(r.Err)
+		}
+	}
+	return results, err
+}
+
+// observedWriter turns a writer into one that keeps the last error.
+type observedWriter struct {
+	origin.Writer
+	last *lastError
+}
+
+// Write implements origin.Writer.
+func (o observedWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
+	value, err := o.Writer.Write(ctx, c)
+	if err != nil && !isCallersFault(err) { //guard:invalid-writes-of-callers-fill-log
+		o.last.set(err)
+	}
+	return value, err
+}
+
+// isCallersFault reports whether a write failed because of its key, value or condition.
+func isCallersFault(err error) bool {
+	return errors.Is(err, origin.ErrConflict) || errors.Is(err, origin.ErrInvalidKey) ||
+		errors.Is(err, origin.ErrInvalidValue)
+}

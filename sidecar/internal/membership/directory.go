@@ -1,0 +1,119 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/etcd"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/xds"
+)
+
+// Directory is where the members are listed.
+type Directory struct {
+	ring.Directory
+	// Kind is how the configuration names it: etcd, static, xds or none.
+	Kind string
+
+	etcd   *etcd.Directory // nil unless Kind is etcd
+	client *xds.Resolver   // nil unless Kind is xds
+}
+
+// OpenDirectory opens the directory of the configuration without connecting to it. node is the id of this member.
+func OpenDirectory(m config.Membership, node string, log *zap.Logger) (*Directory, error) {
+	d := &Directory{Kind: m.Kind()}
+	onEvent := func(what string, err error) { logEvent(log, d.Kind, what, err) }
+	var err error
+	switch d.Kind {
+	case "none":
+		d.Directory = noDirectory{}
+	case "static":
+		d.Directory = ring.NewStatic(m.Static)
+	case "xds":
+		d.client, err = xds.NewResolver(xds.ResolverConfig{Addresses: m.XDS, Node: node, OnEvent: onEvent})
+		d.Directory = d.client
+	default:
+		d.etcd, err = openEtcd(m.Etcd, onEvent)
+		d.Directory = d.etcd
+	}
+	if err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	return d, nil
+}
+
+// logEvent logs an event of the directory: a few per outage, not one per attempt. An outage costs no reads, because the
+// last ring stays in use.
+func logEvent(log *zap.Logger, kind, what string, err error) {
+	if err != nil {
+		log.Warn(kind+": "+what, zap.Error(err))
+		return
+	}
+	log.Info(kind + ": " + what)
+}
+
+func openEtcd(e config.Etcd, onEvent func(what string, err error)) (*etcd.Directory, error) {
+	return etcd.Open(etcd.Config{
+		Endpoints: e.Endpoints, Prefix: e.Prefix, LegacyPrefix: e.LegacyPrefix, LeaseTTL: *e.LeaseTTL,
+		TLS:      etcd.TLSFiles{CertFile: e.TLS.CertFile, KeyFile: e.TLS.KeyFile, CAFile: e.TLS.CAFile},
+		Username: e.Username, PasswordFile: e.PasswordFile,
+		OnEvent: onEvent,
+	})
+}
+
+// CheckDirectory lists the members in etcd once. It does nothing for other directories.
+func CheckDirectory(ctx context.Context, m config.Membership) error {
+	if m.Kind() != "etcd" {
+		return nil
+	}
+	d, err := openEtcd(m.Etcd, nil)
+	if err != nil {
+		return fmt.Errorf("membership: %w", err)
+	}
+	if err := errors.Join(d.Check(ctx), d.Close()); err != nil {
+		return fmt.Errorf("membership.etcd: %w", err)
+	}
+	return nil
+}
+
+// Etcd returns the counters of the connection to etcd; ok is false if the directory is not in etcd.
+func (d *Directory) Etcd() (s etcd.Stats, ok bool) {
+	if d.etcd == nil {
+		return s, false
+	}
+	return d.etcd.Stats(), true
+}
+
+// Client returns the state of the xDS client; ok is false if the directory is not an xDS server.
+func (d *Directory) Client() (s xds.ResolverStatus, ok bool) {
+	if d.client == nil {
+		return s, false
+	}
+	return d.client.Status(), true
+}
+
+// Close closes the connection to etcd.
+func (d *Directory) Close() error {
+	if d.etcd == nil {
+		return nil
+	}
+	return d.etcd.Close()
+}
+
+// noDirectory is the directory of a sidecar that is alone.
+type noDirectory struct{}
+
+// Resolve implements ring.Directory.
+func (noDirectory) Resolve(ctx context.Context, _ func([]ring.Member)) error { return untilDone(ctx) }
+
+// Register implements ring.Directory.
+func (noDirectory) Register(ctx context.Context, _ ring.Member) error { return untilDone(ctx) }
+
+func untilDone(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}

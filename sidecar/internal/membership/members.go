@@ -1,0 +1,138 @@
+// Package membership decides who is on the ring. The directory says which members exist; pings say which of them are
+// alive: a member that disappears from the directory without deregistering stays on the ring while it responds. A directory
+// that loses its data (an etcd that was frozen for longer than its leases, or restored empty) therefore costs no member its
+// keys. DESIGN.md has the rules.
+package membership
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/internal/task"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+// Config is what Members are made of.
+type Config struct {
+	// Self is this member.
+	Self ring.Member
+	// Client means that this sidecar reads the ring without being on it.
+	Client bool
+	// Size is that of the ring.
+	Size      ring.Size
+	Directory *Directory
+	Pool      *peer.Pool
+	// OnRing gets the first ring, from New, and each other one, in order, one at a time. prev is the ring whose members may
+	// still have in memory what cur gives to others; nil if there is none. It must be quick.
+	OnRing func(cur, prev *ring.Ring)
+	// OnList gets each list of the directory, after the ring was decided; an empty one if there is no directory.
+	OnList func([]ring.Member)
+	Log    *zap.Logger
+	Tasks  *task.Group
+}
+
+// Members are the members of the ring, as this sidecar sees them.
+type Members struct {
+	config     Config
+	pool       *peer.Pool
+	directory  *Directory
+	log        *zap.Logger
+	view       *View
+	ring       atomic.Pointer[ring.Ring] // the view's, for readers that must not wait for its lock
+	duplicates duplicates                // used by the goroutine that resolves the members
+	leaving    atomic.Bool
+	tasks      []*task.Task
+}
+
+// New returns Members whose ring is this member alone, or empty for a client.
+func New(c Config) (*Members, error) {
+	m := &Members{
+		config: c, pool: c.Pool, directory: c.Directory, log: c.Log, duplicates: duplicates{self: c.Self, log: c.Log},
+	}
+	self := c.Self
+	if c.Client {
+		self = ring.Member{}
+	}
+	var err error
+	m.view, err = NewView(ViewConfig{Self: self, Size: c.Size, Ping: c.Pool.Ping, OnChange: m.onChange})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Members) onChange(cur, prev *ring.Ring) {
+	m.ring.Store(cur)
+	m.config.OnRing(cur, prev)
+}
+
+// Ring returns the ring in use.
+func (m *Members) Ring() *ring.Ring { return m.ring.Load() }
+
+// Self returns this member.
+func (m *Members) Self() ring.Member { return m.config.Self }
+
+// Directory returns where the members are listed.
+func (m *Members) Directory() *Directory { return m.directory }
+
+// Stats returns a snapshot.
+func (m *Members) Stats() ViewStats { return m.view.Stats() }
+
+// Start keeps the ring up to date with the directory. It waits a moment for the first list.
+func (m *Members) Start(ctx context.Context) error {
+	listed := make(chan struct{})
+	m.tasks = append(m.tasks,
+		m.config.Tasks.Go("ping members", func(ctx context.Context) error {
+			m.view.Run(ctx)
+			return nil
+		}),
+		m.config.Tasks.Go("resolve members", m.resolveFunc(listed)))
+	if m.directory.etcd != nil {
+		m.tasks = append(m.tasks, m.config.Tasks.Go("monitor ring disagreement", m.monitorDisagreement))
+	}
+	if m.directory.Kind == "none" {
+		m.config.OnList(nil)
+		return nil
+	}
+	m.awaitList(ctx, listed)
+	return nil
+}
+
+func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error {
+	first := sync.OnceFunc(func() { close(listed) })
+	return func(ctx context.Context) error {
+		return m.directory.Resolve(ctx, func(members []ring.Member) {
+			m.view.Apply(slices.Clone(members))
+			m.config.OnList(members)
+			if !m.leaving.Load() {
+				m.duplicates.look(members)
+			}
+			first()
+		})
+	}
+}
+
+// firstList is how long a start waits for the first list of members. Earlier reads would load keys that other members have
+// in memory, but a directory that is down must not keep the sidecar from serving.
+const firstList = 2 * time.Second
+
+func (m *Members) awaitList(ctx context.Context, listed <-chan struct{}) {
+	timer := time.NewTimer(firstList)
+	defer timer.Stop()
+	select {
+	case <-listed:
+	case <-ctx.Done():
+	case <-timer.C:
+		m.log.Warn("no list of members yet: this sidecar loads every key itself until it gets one",
+			zap.Duration("waited", firstList))
+	}
+}
+
+// Stop ends what Start began.
+func (m *Members) Stop(context.Context) { task.StopAll(m.tasks) }

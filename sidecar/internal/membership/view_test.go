@@ -1,0 +1,450 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/ring"
+)
+
+func TestMassLeaseExpiryChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b", "c")
+		c.Apply(named("self"))
+		time.Sleep(time.Hour)
+		c.wantRing("self a b c")
+		if s := c.Stats(); s.Changes != 1 || s.Doubted != 3 || s.Vanished != 3 || s.Unreachable != 0 {
+			t.Errorf("Stats: %+v", s)
+		}
+		c.Apply(named("self", "a", "b", "c"))
+		if s := c.Stats(); s.Doubted != 0 || s.Changes != 1 {
+			t.Errorf("Stats after they are back: %+v", s)
+		}
+		probes := c.pings()
+		time.Sleep(time.Hour)
+		if more := c.pings() - probes; more != 0 {
+			t.Errorf("%d probes of members that are listed", more)
+		}
+	})
+}
+
+func TestEmptyListChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		c.Apply(nil)
+		time.Sleep(time.Hour)
+		c.wantRing("self a b")
+	})
+}
+
+func TestListWithoutSelf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a")
+		c.Apply(named("a", "b"))
+		c.wantRing("self a b")
+	})
+}
+
+func TestDeadMemberGoesAfterTheHoldDown(t *testing.T) {
+	for name, err := range map[string]error{"refused": errors.New("refused"), "silent": context.DeadlineExceeded} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := start(t, "self", "a", "b", "dead")
+				c.fail("dead", err)
+				c.Apply(named("self"))
+				time.Sleep(DefaultHoldDown - time.Nanosecond)
+				c.wantRing("self a b dead")
+				time.Sleep(time.Nanosecond)
+				c.wantRing("self a b")
+				if s := c.Stats(); s.Unreachable != 1 || s.Doubted != 2 {
+					t.Errorf("Stats: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestMemberThatDiesLongAfterItVanishedGoesToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		c.Apply(named("self", "a"))
+		time.Sleep(time.Hour + time.Millisecond)
+		c.fail("b", errors.New("refused"))
+		// The next probe is 499 ms away; the hold-down begins with it.
+		time.Sleep(499*time.Millisecond + DefaultHoldDown - time.Nanosecond)
+		c.wantRing("self a b")
+		time.Sleep(time.Nanosecond)
+		c.wantRing("self a")
+	})
+}
+
+func TestFlappingMemberStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a")
+		c.Apply(named("self"))
+		time.Sleep(time.Millisecond) // out of step with the probes
+		for range 100 {
+			c.fail("a", errors.New("refused"))
+			time.Sleep(DefaultHoldDown - DefaultPingEvery)
+			c.fail("a", nil)
+			time.Sleep(DefaultPingEvery)
+		}
+		c.wantRing("self a")
+		if got := c.Stats().Changes; got != 1 {
+			t.Errorf("%d changes of the ring, want 1", got)
+		}
+	})
+}
+
+func TestGoodbyeCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		list := named("self", "a", "b")
+		list[1].Leaving = true
+		c.Apply(list)
+		c.wantRing("self b")
+		c.Apply(named("self", "b"))
+		time.Sleep(time.Hour)
+		c.wantRing("self b")
+		if s := c.Stats(); s.Vanished != 0 || c.pings() != 0 {
+			t.Errorf("a member that said goodbye was doubted: %+v, %d probes", s, c.pings())
+		}
+	})
+}
+
+func TestGoodbyeOfADoubtedMemberCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a")
+		c.Apply(named("self"))
+		time.Sleep(time.Minute)
+		list := named("self", "a")
+		list[1].Leaving = true
+		c.Apply(list)
+		c.wantRing("self")
+		if got := c.Stats().Doubted; got != 0 {
+			t.Errorf("%d doubted, want 0", got)
+		}
+	})
+}
+
+func TestNewMemberCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self")
+		c.Apply(named("self", "a"))
+		c.wantRing("self a")
+		c.Apply(named("self", "a", "b"))
+		c.wantRing("self a b")
+	})
+}
+
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a")
+		c.Leave()
+		c.wantRing("a")
+		c.Apply(named("self"))
+		c.wantRing("a")
+		c.fail("a", errors.New("refused"))
+		time.Sleep(time.Minute)
+		c.wantRing("a") // the last ring stays: an empty one owns nothing
+	})
+}
+
+func TestLeaveOfTheOnlyMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self")
+		c.Leave()
+		c.wantRing("self")
+	})
+}
+
+func TestAddressOfADeadPodIsGivenToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		young := one("young")
+		young.Addr = one("b").Addr
+		c.Apply(append(named("self", "a"), young))
+		c.wantRing("self a young")
+		if s := c.Stats(); s.Doubted != 0 || s.Vanished != 1 {
+			t.Errorf("Stats: %+v", s)
+		}
+	})
+}
+
+func TestAddressOfAPodThatSaidGoodbyeIsGivenToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		list := append(named("self", "a", "b"), one("young"))
+		list[2].Leaving = true
+		list[3].Addr = list[2].Addr
+		c.Apply(list)
+		c.wantRing("self a young")
+	})
+}
+
+func TestNoMemberReplacesSelf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self")
+		stale, addr, key := one("self"), one("addr"), one("key")
+		stale.Addr = "10.9.9.9:1"
+		addr.Addr = one("self").Addr
+		key.HashKey = one("self").Addr
+		c.Apply([]ring.Member{stale, addr, key, {}, one("a")})
+		c.wantRing("self a")
+		if got := c.Ring().Member("self").Addr; got != one("self").Addr {
+			t.Errorf("self is at %s", got)
+		}
+		if got := c.Stats().Refused; got != 3 {
+			t.Errorf("%d refused, want 3", got)
+		}
+	})
+}
+
+func TestMemberThatMovedIsFollowedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a")
+		moved := one("a")
+		moved.Addr = "10.9.9.9:1"
+		c.Apply([]ring.Member{moved})
+		if got := c.Ring().Member("a").Addr; got != moved.Addr {
+			t.Errorf("a is at %s, want %s", got, moved.Addr)
+		}
+	})
+}
+
+func TestMassDoubtIsProbedGently(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ids := []string{"self"}
+		for i := range 1000 {
+			ids = append(ids, fmt.Sprint("m", i))
+		}
+		c := start(t, ids...)
+		c.answerIn(10 * time.Millisecond)
+		c.Apply(nil)
+		time.Sleep(time.Minute)
+		if got, most := c.pings(), 1000*13; got > most {
+			t.Errorf("%d probes in a minute, want at most %d", got, most)
+		}
+		if got := c.mostAtOnce(); got != maxPings {
+			t.Errorf("%d probes at once, want %d", got, maxPings)
+		}
+		if got := c.Ring().Len(); got != 1001 {
+			t.Errorf("%d members on the ring, want 1001", got)
+		}
+	})
+}
+
+// prev is what OnChange says, after each step, that the ring was before.
+func TestPreviousRing(t *testing.T) {
+	apply := func(ids ...string) func(*clock) { return func(c *clock) { c.Apply(named(ids...)) } }
+	later := func(c *clock) { time.Sleep(DefaultWarmUp) }
+	for name, tc := range map[string]struct {
+		steps []func(*clock)
+		want  string
+	}{
+		"of who was alone, that of the others": {[]func(*clock){apply("self", "a", "b")}, "a b"},
+		"of who joins with a third, the same":  {[]func(*clock){apply("self", "a"), apply("self", "a", "b")}, "a"},
+		"of a later change, the one before it": {
+			[]func(*clock){apply("self", "a"), later, apply("self", "a", "b")}, "self a",
+		},
+		"of two changes, the one before both": {
+			[]func(*clock){apply("self", "a"), later, apply("self", "a", "b"), apply("self", "a", "b", "c")}, "self a",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := start(t, "self")
+				for _, step := range tc.steps {
+					step(c)
+				}
+				if got := ids(c.previous()); got != tc.want {
+					t.Errorf("previous ring: %q, want %q", got, tc.want)
+				}
+			})
+		})
+	}
+}
+
+func TestNewRefusesASelfThatCannotBeOnARing(t *testing.T) {
+	if _, err := NewView(ViewConfig{Self: ring.Member{ID: "self"}, OnChange: func(_, _ *ring.Ring) {}}); err == nil {
+		t.Error("no error for a member without an address")
+	}
+}
+
+func TestEdgeIsOnNoRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSelf(t, ring.Member{})
+		c.wantRing("")
+		c.Apply(named("a", "b", "c"))
+		c.wantRing("a b c")
+		list := named("a", "b", "c")
+		list[0].Leaving = true
+		c.Apply(list)
+		c.wantRing("b c")
+		c.Leave()
+		c.wantRing("b c")
+		if n := c.Stats().Refused; n != 0 {
+			t.Errorf("%d refused", n)
+		}
+	})
+}
+
+func TestFeedThatLosesMembersDoesNotEmptyTheRingOfAnEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startSelf(t, ring.Member{}, "a", "b", "dead")
+		c.fail("dead", errors.New("refused"))
+		c.Apply(named("c"))
+		time.Sleep(DefaultHoldDown)
+		c.wantRing("a b c")
+		for _, id := range []string{"a", "b", "c"} {
+			c.fail(id, errors.New("refused"))
+		}
+		c.Apply(nil)
+		time.Sleep(time.Minute)
+		if c.Ring().Len() == 0 {
+			t.Error("the ring of an edge that reaches nobody is empty")
+		}
+	})
+}
+
+// clock is a View in a bubble of synctest with members that answer or do not.
+type clock struct {
+	*View
+	t *testing.T
+
+	mu      sync.Mutex
+	errs    map[string]error // guarded by mu; what a probe of a member returns
+	takes   time.Duration    // guarded by mu; the time of a probe
+	asked   int              // guarded by mu
+	running int              // guarded by mu
+	most    int              // guarded by mu
+	prev    *ring.Ring       // guarded by mu
+}
+
+// start runs a view of which ids[0] is self, with all ids on the ring.
+func start(t *testing.T, ids ...string) *clock {
+	t.Helper()
+	if len(ids) == 1 {
+		return startSelf(t, one(ids[0]))
+	}
+	return startSelf(t, one(ids[0]), ids...)
+}
+
+// startSelf runs a view with a directory that lists ids, if any.
+func startSelf(t *testing.T, self ring.Member, ids ...string) *clock {
+	t.Helper()
+	c := &clock{t: t, errs: map[string]error{}}
+	var err error
+	c.View, err = NewView(ViewConfig{Self: self, Ping: c.ping, OnChange: c.onChange})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	if len(ids) > 0 {
+		c.Apply(named(ids...))
+	}
+	return c
+}
+
+func (c *clock) onChange(_, prev *ring.Ring) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.prev = prev
+}
+
+func (c *clock) ping(ctx context.Context, m ring.Member) error {
+	c.mu.Lock()
+	err, takes := c.errs[m.ID], c.takes
+	c.asked++
+	c.running++
+	c.most = max(c.most, c.running)
+	c.mu.Unlock()
+	if errors.Is(err, context.DeadlineExceeded) {
+		<-ctx.Done()
+	} else {
+		time.Sleep(takes)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	return err
+}
+
+func (c *clock) fail(id string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.errs[id] = err
+}
+
+func (c *clock) answerIn(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.takes = d
+}
+
+func (c *clock) pings() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
+}
+
+func (c *clock) mostAtOnce() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.most
+}
+
+func (c *clock) previous() *ring.Ring {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.prev
+}
+
+// wantRing compares after all that is due by now has happened.
+func (c *clock) wantRing(want string) {
+	c.t.Helper()
+	synctest.Wait()
+	if got := ids(c.Ring()); got != want {
+		c.t.Errorf("the ring is %q, want %q", got, want)
+	}
+}
+
+// ids lists the members with self first.
+func ids(r *ring.Ring) string {
+	var all []string
+	for _, m := range r.Members() {
+		all = append(all, m.ID)
+	}
+	slices.SortFunc(all, func(a, b string) int {
+		if (a == "self") != (b == "self") {
+			return map[bool]int{true: -1, false: 1}[a == "self"]
+		}
+		return strings.Compare(a, b)
+	})
+	return strings.Join(all, " ")
+}
+
+func named(ids ...string) (members []ring.Member) {
+	for _, id := range ids {
+		members = append(members, one(id))
+	}
+	return members
+}
+
+func one(id string) ring.Member { return ring.Member{ID: id, Addr: id + ".example:7072"} }

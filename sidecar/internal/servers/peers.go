@@ -1,0 +1,103 @@
+package servers
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
+	"github.com/ringside-cache/ringside/sidecar/peer/server"
+)
+
+// PeersConfig is what Peers are made of.
+type PeersConfig struct {
+	Node     string            // this member
+	TLS      *mtls.Credentials // nil for plain text
+	Pool     *peer.Pool
+	Datasets *datasets.Set
+	// Inspect describes this member to the consoles of other members.
+	Inspect func() *peerv1.InspectResponse
+	// Applications serves clients that route by the ring.
+	Applications *local.Server
+}
+
+// Peers serves the other members, and clients that route by the ring. It is nil if the peer listener is off.
+type Peers struct {
+	Service *server.Service
+	Server  *server.Server
+
+	listeners *Listeners
+	datasets  *datasets.Set
+	requests  atomic.Int64 // of other members, except peeks
+}
+
+// NewPeers returns a server on the peer listener, or nil if that is off.
+func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
+	ln := listeners.Find("peer")
+	if ln == nil {
+		return nil
+	}
+	p := &Peers{listeners: listeners, datasets: c.Datasets}
+	p.Service = server.NewService(server.ServiceConfig{
+		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
+		Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
+	})
+	sc, identity := server.Config{MaxConns: ln.MaxConns}, (*tls.Config)(nil)
+	if c.TLS != nil {
+		sc.Credentials, identity = c.TLS, c.TLS.ServerConfig()
+	}
+	sc.Direct = func(ln net.Listener) error { return c.Applications.ServeRouted(ln, identity) }
+	p.Server = server.New(sc)
+	p.Service.Register(p.Server)
+	return p
+}
+
+// Start serves until Stop.
+func (p *Peers) Start(context.Context) error {
+	if p != nil {
+		p.listeners.serve("peer", p.Server.Serve)
+	}
+	return nil
+}
+
+// Stop lets calls in flight end until ctx is done, and then cuts them off.
+func (p *Peers) Stop(ctx context.Context) {
+	if p != nil {
+		p.Server.Stop(ctx)
+	}
+}
+
+// Requests counts the requests of other members that a leaving member waits for. New owners of its keys peek at it for
+// seconds afterwards; peeks do not count, because the new owner loads if nobody answers.
+func (p *Peers) Requests() int64 { return p.requests.Load() }
+
+func (p *Peers) served(name string) (server.Dataset, bool) {
+	d := p.datasets.Lookup(name)
+	return counted{d, &p.requests}, d != nil
+}
+
+// counted turns a dataset into one that counts requests.
+type counted struct {
+	*cache.Dataset
+	requests *atomic.Int64
+}
+
+// Serve implements server.Dataset.
+func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	if !q.MemoryOnly {
+		c.requests.Add(1)
+	}
+	return c.Dataset.Serve(ctx, q)
+}
+
+// ServeWrite implements server.Dataset.
+func (c counted) ServeWrite(ctx context.Context, change cache.Change) (cache.Answer, error) {
+	c.requests.Add(1)
+	return c.Dataset.ServeWrite(ctx, change)
+}

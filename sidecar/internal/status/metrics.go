@@ -1,0 +1,123 @@
+package status
+
+import (
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+)
+
+// Metrics returns the counters for a scrape. reloads returns those of configuration reloads.
+func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) metrics.Source {
+	s := metrics.Source{
+		Version: n.Version, Revision: n.Revision, Datasets: n.Datasets.All(), Protocols: n.protocols(),
+		Ring: n.ringMetrics, Peers: n.peerMetrics, Local: n.localMetrics, Reloads: reloads,
+	}
+	for _, name := range n.Config.WithFeed() {
+		reading := func() bool { return n.Datasets.ReadsFeed(name) }
+		s.ChangeFeeds = append(s.ChangeFeeds, metrics.ChangeFeed{Dataset: name, Reading: reading})
+	}
+	for _, name := range n.Origins.Names() {
+		load := func() metrics.OriginLoad { return n.Origins.Load(name) }
+		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: load})
+	}
+	if n.Publisher != nil {
+		s.XDS = n.xdsMetrics
+	}
+	if peers != nil {
+		s.PeerListener = func() metrics.PeerListener { return peerListener(peers) }
+	}
+	switch n.Members.Directory().Kind {
+	case "etcd", "xds":
+		s.Directory = n.directoryMetrics
+	}
+	return s
+}
+
+func (n *Node) ringMetrics() metrics.Ring {
+	r, s := n.Members.Ring(), n.Members.Stats()
+	return metrics.Ring{
+		ID: admin.FormatRingID(r.ID()), Members: r.Len(),
+		Unlisted: s.Doubted, Changes: s.Changes, Unreachable: s.Unreachable,
+	}
+}
+
+func (n *Node) protocols() []metrics.Protocol {
+	stats, limits := n.Local.Stats(), n.Local.Config()
+	return []metrics.Protocol{
+		protocol("http", &stats.HTTP, limits.MaxConns), protocol("grpc", &stats.GRPC, limits.MaxConns),
+		protocol("unix", &stats.Unix, limits.MaxConns), protocol("routed", &stats.Routed, limits.MaxRoutedConns),
+	}
+}
+
+func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
+	return metrics.Protocol{Name: name, Duration: &s.Duration, Load: func() metrics.ProtocolLoad {
+		return metrics.ProtocolLoad{
+			Conns: s.Conns.Open.Load(), MaxConns: int64(maxConns),
+			Refused: map[string]int64{
+				"connections": s.Conns.Refused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
+				"timeout": s.ReadTimeouts.Load(), "malformed": s.Malformed.Load(), "host": s.HostRefused.Load(),
+			},
+		}
+	}}
+}
+
+func (n *Node) localMetrics() metrics.Local {
+	s := n.Local.Stats()
+	defects := s.Defects.Load()
+	if n.CNFMetrics != nil {
+		defects += n.CNFMetrics.Stats().Defects.Load()
+	}
+	return metrics.Local{
+		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: defects,
+		Watches: s.Watches.Load(), MaxWatches: int64(n.Local.Config().MaxWatches),
+		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.WatchesCut.Load(),
+	}
+}
+
+func (n *Node) peerMetrics() metrics.Peers {
+	s := n.Pool.Stats()
+	return metrics.Peers{
+		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
+		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.PingTimeouts,
+		Disagreements: s.Disagreements, Subscriptions: s.Subscriptions, Published: s.Published, Received: s.Received,
+		Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed,
+	}
+}
+
+func peerListener(p *servers.Peers) metrics.PeerListener {
+	server, service := p.Server.Stats(), p.Service.Stats()
+	return metrics.PeerListener{
+		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
+		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
+		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused,
+		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
+		SubscribersRefused: service.SubscribersRefused, SlowSubscribersClosed: service.SubscribersCut,
+	}
+}
+
+func (n *Node) directoryMetrics() metrics.Directory {
+	if s, ok := n.Members.Directory().Client(); ok {
+		return metrics.Directory{
+			Client: true, Connected: s.Publisher != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,
+			ContactAge: s.ContactAge, InvalidRecords: map[string]int64{"list": s.NACKs},
+		}
+	}
+	s, _ := n.Members.Directory().Etcd()
+	d := metrics.Directory{
+		Registered: s.Registered, Connected: s.Connected, Members: s.Members, Registrations: s.Registrations,
+		Lists: s.Lists, WatchRestarts: s.WatchRestarts, ContactAge: s.ContactAge, InvalidRecords: map[string]int64{},
+	}
+	for reason, count := range s.Rejected {
+		d.InvalidRecords[string(reason)] = count
+	}
+	return d
+}
+
+func (n *Node) xdsMetrics() metrics.XDS {
+	s := n.Publisher.Status()
+	return metrics.XDS{
+		Clients: s.Clients, MaxClients: s.MaxClients, Endpoints: s.Endpoints,
+		Updates: s.Updates, NACKs: s.NACKs, ClientsRefused: s.ClientsRefused,
+	}
+}

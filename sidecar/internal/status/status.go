@@ -1,0 +1,99 @@
+// Package status reports the state of a sidecar: counters for scrapes, and state for its own console and those of other
+// members.
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/membership"
+	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+)
+
+// Node has the parts of a sidecar that report their state.
+type Node struct {
+	Config            config.Config // effective
+	Version, Revision string
+	Started           time.Time
+
+	Members    *membership.Members
+	Pool       *peer.Pool
+	Origins    *datasets.Origins
+	Datasets   *datasets.Set
+	Local      *local.Server
+	CNFMetrics *cnfmetrics.Service // nil if the typed service is off
+	Publisher  *servers.Publisher  // nil if the xds listener is off
+	// Defect is called with each internal error.
+	Defect func(error)
+}
+
+// Admin returns the state for the console.
+func (n *Node) Admin() admin.Source {
+	return admin.Source{
+		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All(),
+		Ring: n.Members.Ring, Directory: n.directory, XDS: n.xds, Others: n.others,
+		Hosts: n.Config.Hosts, Pprof: n.Config.Pprof,
+	}
+}
+
+// directory: a static list is always reachable and includes this member; an xDS server never includes a client.
+func (n *Node) directory() admin.Directory {
+	d := n.Members.Directory()
+	if s, ok := d.Client(); ok {
+		return admin.Directory{Kind: d.Kind, Connected: s.Publisher != "", Detail: s.LastError}
+	}
+	if s, ok := d.Etcd(); ok {
+		return admin.Directory{Kind: d.Kind, Connected: s.Connected, Registered: s.Registered, Detail: s.LastRejected}
+	}
+	return admin.Directory{Kind: d.Kind, Connected: true, Registered: true}
+}
+
+// xds returns nil if the xds listener is off.
+func (n *Node) xds() *admin.XDS {
+	if n.Publisher == nil {
+		return nil
+	}
+	s := n.Publisher.Status()
+	state := &admin.XDS{
+		Version: s.Version, Endpoints: s.Endpoints, Clients: s.Clients, Updates: s.Updates, NACKs: s.NACKs,
+	}
+	if r := s.LastNACK; r != nil {
+		state.LastNACK = &admin.NACK{At: r.At, Client: r.Node, Resource: r.Resource, Reason: r.Reason}
+	}
+	return state
+}
+
+// Inspect describes this member to the consoles of other members.
+func (n *Node) Inspect() *peerv1.InspectResponse {
+	state := n.Admin().State()
+	text, err := json.Marshal(state)
+	if err != nil {
+		n.Defect(fmt.Errorf("encode the state of this member: %w", err))
+	}
+	return &peerv1.InspectResponse{Version: state.Version, State: text}
+}
+
+func (n *Node) others(ctx context.Context) []admin.MemberState {
+	var states []admin.MemberState
+	for _, one := range n.Pool.Inspect(ctx) {
+		state := admin.MemberState{ID: one.Member.ID, Addr: one.Member.Addr}
+		err := one.Err
+		if err == nil {
+			err = json.Unmarshal(one.Report.GetState(), &state.State)
+		}
+		if err != nil {
+			state.Unreachable, state.State = err.Error(), nil
+		}
+		states = append(states, state)
+	}
+	return states
+}

@@ -1,0 +1,68 @@
+package sidecar
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+)
+
+// Every listener of a sidecar is tested, so that a new one cannot be without a limit.
+func TestEveryListenerRefusesConnectionsOverItsLimit(t *testing.T) {
+	c := load(t, newFile(t, ""))
+	c.Listen.Peer, c.Listen.XDS, c.Listen.Unix = "127.0.0.1:0", "127.0.0.1:0", t.TempDir()+"/s"
+	r := begin(t, c, func(r *run) { r.limits = func(int) servers.Limits { return servers.Limits{Files: 64} } })
+	if n := len(r.parts.listeners.All()); n != 7 {
+		t.Fatalf("got %d listeners, want all 7 of the configuration", n)
+	}
+	for _, l := range r.parts.listeners.All() {
+		t.Run(l.Name, func(t *testing.T) {
+			var open []net.Conn
+			for range l.MaxConns {
+				open = append(open, dial(t, l.Addr()))
+			}
+			wantClosed(t, dial(t, l.Addr()))
+			for _, other := range []struct{ name, addr, path string }{
+				{"http", r.at.HTTP, row}, {"metrics", r.at.Metrics, "/readyz"}, {"admin", r.at.Admin, "/api/state"},
+			} {
+				if other.name != l.Name {
+					wantGet(t, other.addr, other.path, 200, "")
+				}
+			}
+			for _, conn := range open {
+				conn.Close()
+			}
+			switch l.Name {
+			case "metrics": // a place becomes free when the server sees the end of a connection
+				waitFor(t, func() bool { status, _ := get(r.at.Metrics, "/readyz"); return status == 200 })
+			case "http":
+				waitFor(t, func() bool { status, _ := get(r.at.HTTP, row); return status == 200 })
+			}
+		})
+	}
+}
+
+func dial(t *testing.T, addr net.Addr) net.Conn {
+	t.Helper()
+	conn, err := net.Dial(addr.Network(), addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// wantClosed reads what the server sends until it closes the connection: at most a refusal.
+func wantClosed(t *testing.T, conn net.Conn) {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := io.ReadAll(bufio.NewReader(conn))
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		t.Errorf("got %q and an open connection, want one that is closed", sent)
+	}
+}

@@ -1,0 +1,245 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/origin/drivers"
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/membership"
+	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+	"github.com/ringside-cache/ringside/sidecar/internal/status"
+	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
+	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
+)
+
+// parts are the parts of a sidecar, in the order in which they are built: each constructor takes the parts that it needs.
+type parts struct {
+	memory       int64 // bytes for all entries
+	listeners    *servers.Listeners
+	origins      *datasets.Origins
+	tls          *mtls.Credentials // nil for plain text
+	directory    *membership.Directory
+	pool         *peer.Pool
+	datasets     *datasets.Set
+	publisher    *servers.Publisher
+	members      *membership.Members
+	applications *servers.Applications
+	peers        *servers.Peers
+	reloader     *reloader
+	metrics      *servers.HTTP
+	admin        *servers.HTTP
+	registration *membership.Registration
+	background   *background
+	log          *zap.Logger
+}
+
+// opened returns the parts that hold something as soon as they are built. They are the first stages.
+func (p *parts) opened() []stage {
+	var list []stage
+	if p.listeners != nil {
+		list = append(list, stage{name: "listeners", stop: func(context.Context) { p.listeners.Close() }})
+	}
+	if p.origins != nil {
+		list = append(list, stage{name: "origins", stop: func(context.Context) { p.origins.Close() }})
+	}
+	if p.directory != nil {
+		list = append(list, stage{name: "directory", stop: p.closeDirectory})
+	}
+	if p.pool != nil {
+		list = append(list, stage{name: "peers", stop: func(context.Context) { p.pool.Close() }})
+	}
+	if p.datasets != nil {
+		list = append(list, stage{name: "datasets", stop: func(context.Context) { p.datasets.Close() }})
+	}
+	return list
+}
+
+// stages returns the rest in the order in which it starts. It stops in the reverse order, before what was opened: a member
+// registers last, when it can serve, and leaves the ring first, while it still serves all its listeners. Listeners are
+// bound early, so that a port in use is found before anything else happens, and early clients wait in the kernel's queue.
+func (p *parts) stages() []stage {
+	return []stage{
+		{"metrics listener", p.metrics.Start, p.metrics.Stop},
+		{"peer listener", p.peers.Start, p.peers.Stop},
+		{"xds listener", p.publisher.Start, p.publisher.Stop},
+		{"ring", p.members.Start, p.members.Stop},
+		{"local listeners", p.applications.Start, p.applications.Stop},
+		{"admin listener", p.admin.Start, p.admin.Stop},
+		{"change feeds", p.datasets.StartFeeds, p.datasets.StopFeeds},
+		{"registration", p.registration.Start, p.registration.Stop},
+		{"background tasks", p.background.Start, p.background.Stop},
+	}
+}
+
+func (p *parts) closeDirectory(context.Context) {
+	if err := p.directory.Close(); err != nil {
+		p.log.Warn("closing the member directory failed", zap.Error(err))
+	}
+}
+
+// build builds the parts. Those that it has opened are in the result even if it fails.
+func (r *run) build(ctx context.Context) (*parts, error) {
+	c := r.config.Effective()
+	p := &parts{log: r.log, memory: limitMemory(c.Memory, r.log)}
+	var err error
+	originConns := 0
+	for _, o := range c.Origins {
+		originConns += o.MaxConns
+	}
+	if p.listeners, err = servers.Bind(ctx, c.Listeners(), r.limits(originConns), r.log, r.tasks); err != nil {
+		return p, fmt.Errorf("start listeners: %w", err)
+	}
+	if p.origins, err = datasets.OpenOrigins(c.Origins, drivers.All(), r.log); err != nil {
+		return p, fmt.Errorf("start origins: %w", err)
+	}
+	if err := r.buildMembers(p, c); err != nil {
+		return p, err
+	}
+	return p, r.buildServers(p, c)
+}
+
+// buildMembers builds what depends on who this member is, up to its ring.
+func (r *run) buildMembers(p *parts, c config.Config) error {
+	version, _ := Version()
+	self, err := membership.Identify(c, p.listeners.Addr("peer"), version, r.began)
+	if err != nil {
+		return fmt.Errorf("identify this member: %w", err)
+	}
+	if p.tls, err = membership.OpenTLS(c.PeerTLS); err != nil {
+		return err
+	}
+	if p.directory, err = r.openDirectory(c.Membership, self.ID); err != nil {
+		return err
+	}
+	sink := new(datasets.Sink)
+	p.pool = newPool(c, self, p.tls, sink)
+	p.datasets, err = datasets.New(datasets.Config{
+		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory, Log: r.log, Tasks: r.tasks,
+	})
+	if err != nil {
+		return fmt.Errorf("build the datasets: %w", err)
+	}
+	sink.Attach(p.datasets)
+	p.publisher = servers.NewPublisher(p.listeners, c.Ring.Size(), r.log)
+	p.members, err = membership.New(membership.Config{
+		Self: self, Client: c.Membership.Client(), Size: c.Ring.Size(), Directory: p.directory, Pool: p.pool,
+		OnRing: p.useRing, OnList: p.publisher.UseList, Log: r.log, Tasks: r.tasks,
+	})
+	return err
+}
+
+func (r *run) openDirectory(m config.Membership, node string) (*membership.Directory, error) {
+	if r.directory != nil {
+		return &membership.Directory{Directory: r.directory, Kind: m.Kind()}, nil
+	}
+	return membership.OpenDirectory(m, node, r.log)
+}
+
+func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink) *peer.Pool {
+	pool := peer.Config{
+		Self: self.ID, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(),
+		Sink: sink, Feeds: c.WithFeed(), //guard:invalidations-of-members-are-dropped
+	}
+	if c.Membership.Client() {
+		pool.Self = "" // it is not on the ring
+	}
+	if tls != nil {
+		pool.Credentials = tls
+	}
+	return peer.NewPool(pool)
+}
+
+func (p *parts) useRing(cur, prev *ring.Ring) {
+	p.pool.SetRing(cur, prev)
+	p.datasets.RingChanged()
+	p.publisher.UseRing(cur)
+	p.log.Info("the ring has changed", zap.String("id", admin.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
+}
+
+// buildServers builds the servers, and what depends on them.
+func (r *run) buildServers(p *parts, c config.Config) error {
+	cnf, err := newCNFMetrics(p, c, r.logDefect)
+	if err != nil {
+		return err
+	}
+	application := newApplication(p, c, cnf, r.logDefect)
+	p.applications = servers.NewApplications(p.listeners, application, r.log)
+	version, revision := Version()
+	node := &status.Node{
+		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
+		Origins: p.origins, Datasets: p.datasets, Local: application, CNFMetrics: cnf, Publisher: p.publisher,
+		Defect: r.logDefect,
+	}
+	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{
+		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect,
+		Applications: application,
+	})
+	p.reloader = &reloader{config: r.config, datasets: p.datasets, origins: p.origins, log: r.log}
+	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))
+	if err != nil {
+		return err
+	}
+	p.metrics = servers.NewHTTP(p.listeners, "metrics",
+		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready}))
+	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
+	p.registration = newRegistration(p, *c.DrainTimeout)
+	p.background = &background{datasets: p.datasets, reloader: p.reloader, group: r.tasks}
+	return nil
+}
+
+// newCNFMetrics returns the typed service of the dataset that the configuration names; nil if it names none.
+func newCNFMetrics(p *parts, c config.Config, defect func(error)) (*cnfmetrics.Service, error) {
+	if c.CNFMetrics == "" {
+		return nil, nil
+	}
+	lister, err := p.origins.Lister(c.CNFMetrics, c.Datasets[c.CNFMetrics])
+	if err != nil {
+		return nil, fmt.Errorf("cnf_metrics: %w", err)
+	}
+	return cnfmetrics.New(cnfmetrics.Config{
+		Dataset: p.datasets.Lookup(c.CNFMetrics), Lister: lister, Defect: defect,
+	}), nil
+}
+
+// newApplication returns the server of the pod's applications, and of clients that route by the ring.
+func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, defect func(error)) *local.Server {
+	served := make([]local.Served, 0, len(c.Datasets))
+	for _, d := range p.datasets.All() {
+		of := c.Datasets[d.Name()]
+		served = append(served, local.Served{Dataset: d, JSON: of.Value == "", ReadOnly: !of.Writable})
+	}
+	lc := local.Config{
+		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Defect: defect,
+		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
+	}
+	if cnf != nil {
+		lc.CNFMetrics = cnf // a nil *Service would be a Mount that is not nil
+	}
+	return local.New(lc, local.NewCatalog(served...))
+}
+
+func newRegistration(p *parts, drainTimeout time.Duration) *membership.Registration {
+	c := membership.RegistrationConfig{Members: p.members, DrainTimeout: drainTimeout}
+	if p.peers != nil {
+		c.Leave = p.peers.Service.Leave
+		c.Requests = func() int64 {
+			routed, _, _ := p.applications.Server.Stats().Routed.Duration.Snapshot()
+			return p.peers.Requests() + int64(routed)
+		}
+	}
+	return membership.NewRegistration(c)
+}
+
+func (r *run) logDefect(err error) {
+	r.log.Error("internal error: please report this as a bug", zap.Error(err))
+}
