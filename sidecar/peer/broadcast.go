@@ -58,10 +58,8 @@ func (p *Pool) Broadcast(ctx context.Context, list []cache.Invalidation) (reache
 		}
 	}
 	slices.Sort(unreached)
-	reached = len(others) - len(unreached)
-	p.counters.broadcasts.Add(int64(reached))
 	p.counters.broadcastsFailed.Add(int64(len(unreached)))
-	return reached, unreached
+	return len(others) - len(unreached), unreached
 }
 
 // invalidate reports whether the member has accepted all requests.

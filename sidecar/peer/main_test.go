@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestMain runs more tests at once than there are processors: they wait, most of the time.
+// TestMain runs more parallel tests than there are processors, because the tests mostly wait.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
 // Config configures a Pool. Every field may be zero; Self then has a meaning of its own.
@@ -34,8 +35,7 @@ type Config struct {
 	PingAfter time.Duration
 	// MaxConns limits the connected members; 10 000 by default.
 	MaxConns int64
-	// MaxCalls limits the running fetches and writes to one member; 4096 by default. It must be below the MaxStreams of its
-	// server: a ping that waits for a stream would time out.
+	// MaxCalls limits the running fetches and writes to one member; wire.MaxCalls by default.
 	MaxCalls int64
 	// MaxAnswerBytes limits one answer; 16 MiB by default.
 	MaxAnswerBytes int
@@ -55,7 +55,7 @@ func (c Config) withDefaults() Config {
 	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 5*time.Second)
 	c.PingAfter = cmp.Or(c.PingAfter, 400*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
-	c.MaxCalls = cmp.Or(c.MaxCalls, 4096)
+	c.MaxCalls = cmp.Or(c.MaxCalls, wire.MaxCalls)
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)
 	c.SubscriptionIdle = cmp.Or(c.SubscriptionIdle, 30*time.Second)
 	c.LogSize = cmp.Or(c.LogSize, 4096)

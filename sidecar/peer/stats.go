@@ -12,8 +12,8 @@ import (
 type counters struct {
 	fetches, writes, unreachable, writesUnknown, refused, connsRefused atomic.Int64
 
-	pingTimeouts, breakersOpened, disagreements                 atomic.Int64
-	broadcasts, broadcastsFailed, subscriptions, received, gaps atomic.Int64
+	pingTimeouts, breakersOpened, disagreements     atomic.Int64
+	broadcastsFailed, subscriptions, received, gaps atomic.Int64
 }
 
 // Stats is a snapshot of a Pool.
@@ -36,7 +36,6 @@ type Stats struct {
 	Published        int64 // invalidations written to the log for subscribers
 	Received         int64 // invalidations received by subscriptions
 	Gaps             int64 // times that a stream broke, was silent, or had a gap
-	Broadcasts       int64 // members reached by Broadcast
 	BroadcastsFailed int64 // members not reached by Broadcast
 }
 
@@ -58,7 +57,6 @@ func (p *Pool) Stats() Stats {
 		Published:        int64(p.log.Published()),
 		Received:         p.counters.received.Load(),
 		Gaps:             p.counters.gaps.Load(),
-		Broadcasts:       p.counters.broadcasts.Load(),
 		BroadcastsFailed: p.counters.broadcastsFailed.Load(),
 	}
 	for _, other := range p.all() {

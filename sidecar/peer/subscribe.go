@@ -39,8 +39,14 @@ const (
 	subscribeBackoff, maxSubscribeBackoff = 100 * time.Millisecond, 2 * time.Second
 )
 
-// Publish implements cache.Peers.
-func (p *Pool) Publish(i cache.Invalidation) { p.log.Publish(i) }
+// Publish implements cache.Peers. It ignores keys that no member can have cached, which a change feed may report: a
+// subscriber would reject the response, reconnect, and get the same one again.
+func (p *Pool) Publish(i cache.Invalidation) {
+	if !i.Prefix && cache.CheckKey(i.Key) != nil { //guard:uncacheable-key-breaks-subscriptions
+		return
+	}
+	p.log.Publish(i)
+}
 
 // SetLiveFeeds sets the datasets of which this member publishes the changes without a gap from now on.
 func (p *Pool) SetLiveFeeds(datasets []string) { p.log.SetLiveFeeds(datasets) }

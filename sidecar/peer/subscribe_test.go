@@ -169,6 +169,17 @@ func TestBrokenStreamIsReportedBeforeNewerInvalidations(t *testing.T) {
 	}
 }
 
+// Databases have rows whose keys the cache rejects, and a change feed reports them.
+func TestKeyThatCannotBeCachedIsNotPublished(t *testing.T) {
+	t.Parallel()
+	s, writer, _, _ := subscribed(t, peer.Config{})
+	for _, key := range []string{"", "a\x00b", "\xff", strings.Repeat("k", cache.MaxKeyBytes+1)} {
+		writer.Publish(peertest.Drop(key, 1))
+	}
+	writer.Publish(peertest.Drop("k", 2))
+	s.expect("drop metrics/k@2")
+}
+
 func TestSubscriberBehindTheLogStartsAgain(t *testing.T) {
 	t.Parallel()
 	s, writer, w, _ := subscribed(t, peer.Config{LogSize: 4})

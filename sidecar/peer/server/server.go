@@ -28,7 +28,7 @@ type Config struct {
 	Credentials credentials.TransportCredentials
 	// MaxConns limits the open connections; a connection above it is closed immediately. 10 000 by default.
 	MaxConns int
-	// MaxStreams limits the concurrent requests on one connection; 4160 by default: a Pool's MaxCalls and room for pings.
+	// MaxStreams limits the running requests on one connection; wire.MaxStreams by default.
 	MaxStreams uint32
 	// MaxRequestBytes limits one request; by default the size of the largest write.
 	MaxRequestBytes int
@@ -40,7 +40,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
-	c.MaxStreams = cmp.Or(c.MaxStreams, 4160)
+	c.MaxStreams = cmp.Or(c.MaxStreams, wire.MaxStreams)
 	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, wire.MaxRequestBytes)
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()

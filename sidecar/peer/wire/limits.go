@@ -17,6 +17,11 @@ const Preface = "ringside/1\n"
 
 // Limits of a connection, used by both ends.
 const (
+	// MaxCalls limits the running fetches and writes of one member at another.
+	MaxCalls = 4096
+	// MaxStreams limits the running requests on a connection: MaxCalls and room for pings, subscriptions and the rest. A
+	// ping that waited for a stream would time out.
+	MaxStreams = MaxCalls + 64
 	// BufferBytes is the size of gRPC's read and write buffers: values are small and connections are many.
 	BufferBytes = 4 << 10
 	// MaxHeaderBytes limits the header list of a request or a response, error texts included.
