@@ -191,7 +191,7 @@ func TestLoadFromBeforeAnInvalidationIsNotStored(t *testing.T) {
 
 func TestCopyFromBeforeItsOwnerWasLostIsNotStored(t *testing.T) {
 	r := newRig(t)
-	loaded, copied := r.take(Load, 20), r.take(Copy, 20)
+	copied := r.take(Copy, 20)
 	r.clock = 30
 	r.ExpireFrom("owner")
 	r.clock = 40
@@ -199,7 +199,7 @@ func TestCopyFromBeforeItsOwnerWasLostIsNotStored(t *testing.T) {
 		t.Error("a copy is stored although invalidations of it may have been missed")
 	}
 	r = newRig(t)
-	loaded = r.take(Load, 20)
+	loaded := r.take(Load, 20)
 	r.ExpireFrom("owner")
 	if _, stored := loaded.Put(value(1, "v", 20, 40)); !stored {
 		t.Error("a load is not stored because another member was lost")
