@@ -255,7 +255,7 @@ func TestEachErrorHasItsCode(t *testing.T) {
 					t.Errorf("%v: %v, retry %v", c.err, err, r.retry)
 				}
 				if strings.Contains(r.message, "canary") {
-					t.Errorf("the secret is told: %v", err)
+					t.Errorf("the secret is shown: %v", err)
 				}
 			}
 			one, err := d.batch("a")

@@ -58,7 +58,7 @@ func newContexts() sync.Pool {
 }
 
 // Serve serves the connections of ln until it is closed.
-func (s *Server) Serve(ln net.Listener) error { return s.fasthttp.Serve(lingering{ln}) }
+func (s *Server) Serve(ln net.Listener) error { return s.fasthttp.Serve(lingeringListener{ln}) }
 
 // Shutdown waits for running requests until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error { return s.fasthttp.ShutdownWithContext(ctx) }

@@ -14,11 +14,11 @@ const (
 	maxLingeringTime  = time.Second
 )
 
-// lingering turns a net.Listener into one whose connections support a lingering close.
-type lingering struct{ net.Listener }
+// lingeringListener turns a net.Listener into one whose connections support a lingering close.
+type lingeringListener struct{ net.Listener }
 
 // Accept implements net.Listener.
-func (l lingering) Accept() (net.Conn, error) {
+func (l lingeringListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (c *lingeringConn) drain() {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // reading shows whether the connection is still open
 	}
-	if c.SetReadDeadline(time.Now().Add(maxLingeringTime)) == nil { //guard:lingering-close-without-time-limit
+	if c.SetReadDeadline(time.Now().Add(maxLingeringTime)) == nil { //guard:close-after-refusal-without-time-limit
 		_, _ = io.CopyN(io.Discard, c.Conn, maxLingeringBytes) // ends with the client, or at a limit
 	}
 }
