@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -116,5 +118,20 @@ func TestGRPCStatus(t *testing.T) {
 	conflict := apierror.New(apierror.TypeOf(cache.KindConflict), "x")
 	if got := conflict.At("key"); len(got.Violations) != 0 {
 		t.Errorf("an error that is not about an argument names the field %v", got.Violations)
+	}
+}
+
+// sidecar/local/API.md lists the types of errors for users.
+func TestEveryKindIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../local/API.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, typ := range apierror.Kinds() {
+		code := strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(typ.Code.String(), "${1}_${2}"))
+		row := fmt.Sprintf("| %d | `%s` | %s | %s |", typ.Status, typ.Name, code, typ.Reason)
+		if !strings.Contains(string(page), row) {
+			t.Errorf("API.md has no row %s", row)
+		}
 	}
 }
