@@ -92,9 +92,7 @@ type stage struct {
 func (r *run) start(ctx context.Context) error {
 	built, err := r.build(ctx)
 	r.parts = built
-	for _, s := range built.opened() {
-		r.started = append(r.started, s)
-	}
+	r.started = append(r.started, built.opened()...)
 	if err != nil {
 		return err
 	}
