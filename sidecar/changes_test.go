@@ -158,22 +158,22 @@ func TestWriteThroughOneMemberIsReadThroughAll(t *testing.T) {
 	wantGet(t, members[0].at.Metrics, "/metrics", 200, `ringside_writes_total{dataset="metrics",result="conflict"} 1`)
 }
 
-// An edge is not on the ring, and nobody tells it what all members are told.
+// A client is not on the ring and gets no broadcasts, but it subscribes to the invalidations of owners.
 func TestClientWritesAndReceivesInvalidations(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
 	d := newMemoryDirectory()
 	members := []*running{o.member(d, "a", ""), o.member(d, "b", "")}
 	waitFor(t, func() bool { return members[0].ring().Len() == 2 && members[1].ring().Len() == 2 })
-	c := load(t, o.file("", fmt.Sprintf("membership: {xds: [%q]}\nnode: {id: edge}", members[0].at.XDS)))
-	edge := begin(t, c, nil)
-	waitFor(t, func() bool { return edge.ring().ID() == members[0].ring().ID() })
+	c := load(t, o.file("", fmt.Sprintf("membership: {xds: [%q]}\nnode: {id: client}", members[0].at.XDS)))
+	client := begin(t, c, nil)
+	waitFor(t, func() bool { return client.ring().ID() == members[0].ring().ID() })
 	for i := range 10 {
-		wantGet(t, edge.at.HTTP, pathOf(i), 200, `"value":0`)
+		wantGet(t, client.at.HTTP, pathOf(i), 200, `"value":0`)
 		wantPut(t, members[0].at.HTTP, pathOf(i), `{"value": 1}`, "2")
-		awaitGet(t, []*running{edge}, pathOf(i), `"value":1`)
-		wantPut(t, edge.at.HTTP, pathOf(i), `{"value": 2}`, "3")
-		wantGet(t, edge.at.HTTP, pathOf(i), 200, `"value":2`)
+		awaitGet(t, []*running{client}, pathOf(i), `"value":1`)
+		wantPut(t, client.at.HTTP, pathOf(i), `{"value": 2}`, "3")
+		wantGet(t, client.at.HTTP, pathOf(i), 200, `"value":2`)
 		awaitGet(t, members, pathOf(i), `"value":2`)
 	}
 }

@@ -8,21 +8,21 @@ import (
 	"strconv"
 )
 
-// reachable checks an address that others are to dial.
+// reachable checks an address that other members dial.
 func (k *checker) reachable(path, addr string, minPort uint16) {
 	h, port, err := splitAddr(addr)
 	switch {
 	case err != nil:
 		k.problem(path, "want host:port; %v", err)
 	case h == "" || isUnspecified(h):
-		k.problem(path, "%s is no address that another member can dial; give the pod's own, such as ${POD_IP}:7072",
+		k.problem(path, "%s is not an address that other members can dial; set the pod's own, such as ${POD_IP}:7072",
 			addr)
 	case port < minPort:
-		k.problem(path, "port 0 is no port that another member can dial")
+		k.problem(path, "port 0 is not a port that other members can dial")
 	}
 }
 
-// splitAddr takes host:port apart. The host is an IP address, a name or empty.
+// splitAddr splits host:port. The host is an IP address, a name or empty.
 func splitAddr(addr string) (h string, port uint16, err error) {
 	h, p, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -74,7 +74,7 @@ func (k *checker) listen() {
 		}
 		for _, other := range taken[port] {
 			if port != 0 && (h == other.host || isUnspecified(h) || isUnspecified(other.host)) {
-				k.problem(path, "port %d is also that of %s; give each listener its own", port, other.path)
+				k.problem(path, "port %d is also used by %s; give each listener its own", port, other.path)
 			}
 		}
 		taken[port] = append(taken[port], bound{path, h})
@@ -90,17 +90,17 @@ func (k *checker) peerListener() {
 	m, closed := k.config.Membership, k.config.peerListen() == off
 	switch {
 	case m.Client() && !closed:
-		k.problem("listen.peer", "is on, but with membership.xds this sidecar is not on the ring: nobody calls; leave it out")
-	case m.Client(): // proxies of its feed send requests to the members
+		k.problem("listen.peer", "is on, but with membership.xds this sidecar is not on the ring and gets no peer requests; remove it")
+	case m.Client(): // proxies of its publisher send requests to the members
 	case closed && k.config.Listen.xds() != off:
-		k.problem("listen.xds", "is on, but listen.peer is off: that is where proxies are to send requests")
+		k.problem("listen.xds", "is on, but listen.peer is off, to which proxies send their requests")
 	}
 	if closed && !m.Alone() && !m.Client() {
-		k.problem("listen.peer", "is off, but there is a membership: other members could not reach this one")
+		k.problem("listen.peer", "is off, but there is a membership: other members cannot reach this one")
 	}
 }
 
-// addresses checks a list of what is to be dialled.
+// addresses checks a list of addresses that this sidecar dials.
 func (k *checker) addresses(path string, list []string) {
 	k.notEmpty(path, list)
 	for i, addr := range list {
@@ -112,16 +112,16 @@ func (k *checker) addresses(path string, list []string) {
 	}
 }
 
-// notEmpty refuses a list that was given and has nothing: somebody's template meant members.
+// notEmpty rejects an empty list: it usually comes from a template whose members are missing.
 func (k *checker) notEmpty(path string, list []string) {
 	if list != nil && len(list) == 0 { //guard:empty-list-makes-sidecars-alone
-		k.problem(path, "is an empty list, which would leave this sidecar alone; fill it, or leave it out")
+		k.problem(path, "is an empty list, which would leave this sidecar alone; add members, or remove it")
 	}
 }
 
 func (k *checker) noName(path, addr string) {
 	h, _, err := splitAddr(addr)
 	if _, notIP := netip.ParseAddr(h); err == nil && notIP != nil && h != "" {
-		k.problem(path, "%s is a name, and the proxies of listen.xds take only ip:port", addr)
+		k.problem(path, "%s is a name, but the proxies of listen.xds accept only ip:port", addr)
 	}
 }

@@ -25,37 +25,37 @@ func (k *checker) datasets() {
 		}
 		shares += orDefault(d.MemoryShare, 0)
 		if d.MemoryShare != nil && *d.MemoryShare == 0 {
-			k.problem(path+".memory_share", "must be more than 0%%; leave it out for an equal share")
+			k.problem(path+".memory_share", "must be more than 0%%; remove it for an equal share")
 		}
 	}
-	// Shares are read from text: thirds may add up to a hair more than the whole.
-	const hair = 0.0001
+	// Shares are parsed from decimal text: three thirds may add up to slightly more than 1.
+	const rounding = 0.0001
 	switch {
-	case shares > 1+hair:
-		k.problem("datasets", "the memory_share of all datasets add up to %s; at most 100%%", shares)
-	case shares > 1-hair && without > 0:
-		k.problem("datasets", "the memory_share of some datasets add up to all of memory; nothing is left for the others")
+	case shares > 1+rounding:
+		k.problem("datasets", "the memory_share fields of all datasets add up to %s; the maximum is 100%%", shares)
+	case shares > 1-rounding && without > 0:
+		k.problem("datasets", "the memory_share fields add up to 100%%; nothing is left for the datasets without one")
 	}
 }
 
 func (k *checker) origin(path string, d Dataset) {
 	known := strings.Join(slices.Sorted(maps.Keys(k.config.Origins)), ", ")
 	if d.Origin == "" {
-		k.problem(path+".origin", "is missing; want the name of one of the origins: %s", cmp.Or(known, "there is none yet"))
+		k.problem(path+".origin", "is missing; want one of the origins: %s", cmp.Or(known, "there are none"))
 		return
 	}
 	if _, ok := k.config.Origins[d.Origin]; !ok {
-		k.problem(path+".origin", "no origin is named %q; there is: %s", d.Origin, cmp.Or(known, "none"))
+		k.problem(path+".origin", "no origin is named %q; the origins are: %s", d.Origin, cmp.Or(known, "none"))
 	}
 }
 
-// source checks that d says what to load in one way: a table or a query.
+// source checks that d has either a table or a query.
 func (k *checker) source(path string, d Dataset) {
 	switch {
 	case d.Table == "" && d.Query == "":
-		k.problem(path, "give table, and queries are made for you, or query")
+		k.problem(path, "set either table, for which the sidecar generates the queries, or query")
 	case d.Table != "" && d.Query != "":
-		k.problem(path+".query", "give table or query, not both")
+		k.problem(path+".query", "set either table or query")
 	case d.Query != "":
 		k.ofQuery(path, d)
 	default:
@@ -65,7 +65,7 @@ func (k *checker) source(path string, d Dataset) {
 
 func (k *checker) ofQuery(path string, d Dataset) {
 	if d.Key != "" || len(d.Columns) > 0 {
-		k.problem(path, "key and columns belong to table; a query names its own")
+		k.problem(path, "key and columns belong to table; a query selects its own")
 	}
 }
 
@@ -74,20 +74,20 @@ func (k *checker) ofTable(path string, d Dataset) {
 		k.problem(path+".key", "is missing; want the column that identifies a row")
 	}
 	if d.Batch != "" {
-		k.problem(path+".batch", "belongs to query; for a table it is made for you")
+		k.problem(path+".batch", "belongs to query; for a table the sidecar generates it")
 	}
 	if d.Value != "" && len(d.Columns) > 0 {
-		k.problem(path+".value", "give value, one column as it is, or columns of a JSON object, not both")
+		k.problem(path+".value", "set either value, for one unchanged column, or columns, for a JSON object")
 	}
 }
 
 func (k *checker) policy(path string, d Dataset) {
 	p := d.Policy()
 	if p.TTL == 0 {
-		k.problem(path+".ttl", "must be more than 0s: a value that is never fresh need not be cached")
+		k.problem(path+".ttl", "must be more than 0s")
 	}
 	if p.LocalTTL > p.TTL {
-		k.problem(path+".local_ttl", "%s is more than ttl, which is %s: a copy never outlives the owner's entry",
+		k.problem(path+".local_ttl", "%s exceeds ttl, which is %s: a copy does not outlive the owner's entry",
 			p.LocalTTL, p.TTL)
 	}
 	if p.LoadTimeout == 0 || p.LoadTimeout > time.Hour {
@@ -95,25 +95,25 @@ func (k *checker) policy(path string, d Dataset) {
 	}
 }
 
-// writes checks what goes with writable.
+// writes checks writable and its fields.
 func (k *checker) writes(path string, d Dataset) {
 	if d.Writable && d.Table == "" {
-		k.problem(path+".writable", "a query cannot be written to; give table and key instead of query, or leave it out")
+		k.problem(path+".writable", "a query is not writable; set table and key instead of query, or remove writable")
 	}
 	if !d.Writable && d.WriteTimeout != nil {
-		k.problem(path+".write_timeout", "belongs to writable: true; this dataset takes no writes")
+		k.problem(path+".write_timeout", "belongs to writable: true; this dataset is read-only")
 	}
 	if t := d.Policy().WriteTimeout; t == 0 || t > time.Hour {
 		k.problem(path+".write_timeout", "must be more than 0s, at most 1h; got %s", t)
 	}
 }
 
-// feed checks how changes are heard of.
+// feed checks the change feed.
 func (k *checker) feed(path string, d Dataset) {
 	f := d.Feed
 	if !f.Configured() {
 		if d.GapTTL != nil {
-			k.problem(path+".gap_ttl", "belongs to feed: it is how long entries live while changes are not heard of")
+			k.problem(path+".gap_ttl", "belongs to feed: it is the lifetime of entries while the feed is not live")
 		}
 		return
 	}
@@ -127,7 +127,7 @@ func (k *checker) feed(path string, d Dataset) {
 		k.poll(path+".feed", f)
 	}
 	if d.Key == "" {
-		k.problem(path+".feed", "tells the keys of a table; a query has none: give table and key instead, or leave feed out")
+		k.problem(path+".feed", "reports the keys of a table; set table and key instead of query, or remove feed")
 	}
 	if p := d.Policy(); p.GapTTL == 0 || p.GapTTL > p.TTL {
 		k.problem(path+".gap_ttl", "must be more than 0s, at most ttl, which is %s; got %s", p.TTL, p.GapTTL)
@@ -145,7 +145,7 @@ func (k *checker) notify(path string, d Dataset) {
 	}
 }
 
-// Between these, a poll is neither a load of its own nor later than what ttl would have brought.
+// The bounds of the interval: shorter polls load the database, longer ones are hardly better than ttl.
 const (
 	minPoll = 10 * time.Millisecond
 	maxPoll = time.Minute
@@ -160,7 +160,7 @@ func (k *checker) poll(path string, f ChangeFeed) {
 	}
 }
 
-// cnfMetrics checks that the dataset of the typed service can be one.
+// cnfMetrics checks the dataset of the typed service.
 func (k *checker) cnfMetrics() {
 	const path = "cnf_metrics"
 	n := k.config.CNFMetrics
@@ -169,8 +169,8 @@ func (k *checker) cnfMetrics() {
 	case n == "":
 	case !ok:
 		k.problem(path, "no dataset is named %q; want one of: %s", n,
-			cmp.Or(strings.Join(slices.Sorted(maps.Keys(k.config.Datasets)), ", "), "there is none yet"))
+			cmp.Or(strings.Join(slices.Sorted(maps.Keys(k.config.Datasets)), ", "), "there are none"))
 	case d.Table == "" || d.Key == "" || d.Value != "":
-		k.problem(path, "the dataset %s must have table and key, and no value: the service lists and writes whole rows", n)
+		k.problem(path, "the dataset %s needs table and key, and no value: the service lists and writes whole rows", n)
 	}
 }

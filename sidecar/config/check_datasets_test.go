@@ -16,9 +16,9 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 		{"short ttl", oneDataset + "    ttl: 10ms\n    feed: {kind: poll}", ""},
 		{
 			"query that is writable", query + "    writable: true",
-			"ringside.yaml:6:15: datasets.q.writable: a query cannot be written to; give table and key",
+			"ringside.yaml:6:15: datasets.q.writable: a query is not writable; set table and key",
 		},
-		{"feed of a query", query + "    feed: {kind: poll}", "datasets.q.feed: tells the keys of a table"},
+		{"feed of a query", query + "    feed: {kind: poll}", "datasets.q.feed: reports the keys of a table"},
 		{
 			"write timeout of what is not writable", oneDataset + "    write_timeout: 1s",
 			"datasets.metrics.write_timeout: belongs to writable: true",
@@ -28,7 +28,7 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 			"datasets.metrics.write_timeout: must be more than 0s, at most 1h",
 		},
 		{
-			"write timeout that hops cannot add to", oneDataset + "    writable: true\n    write_timeout: 2562047h",
+			"write timeout that overflows", oneDataset + "    writable: true\n    write_timeout: 2562047h",
 			"datasets.metrics.write_timeout: must be more than 0s, at most 1h",
 		},
 		{"switch", oneDataset + "    writable: yes", "datasets.metrics.writable: want true or false"},
@@ -67,11 +67,11 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 		},
 		{
 			"typed service of nothing", "cnf_metrics: a",
-			`ringside.yaml:1:14: cnf_metrics: no dataset is named "a"; want one of: there is none yet`,
+			`ringside.yaml:1:14: cnf_metrics: no dataset is named "a"; want one of: there are none`,
 		},
 		{
 			"typed service of a column", oneDataset + "    value: value\ncnf_metrics: metrics",
-			"cnf_metrics: the dataset metrics must have table and key, and no value",
+			"cnf_metrics: the dataset metrics needs table and key, and no value",
 		},
 		{"typed service", oneDataset + "cnf_metrics: metrics", ""},
 	} {
@@ -105,7 +105,7 @@ func TestWritesAreWarnedOf(t *testing.T) {
 	writable := map[string]Dataset{"a": {Table: "t", Key: "k", Version: "v", Writable: true}, "b": {Version: "v"}}
 	peers := Membership{Static: []string{"10.0.0.1:7072"}}
 	identity := PeerTLS{CertFile: "c", KeyFile: "k", CAFile: "a"}
-	const rows = ": whoever reaches it can change the rows of a"
+	const rows = ": every client that can reach it can change the rows of a"
 	for _, test := range []struct {
 		name   string
 		config Config
@@ -145,11 +145,11 @@ func TestWritesAreWarnedOf(t *testing.T) {
 	}
 }
 
-// A hop that ends before the owner's write leaves its outcome unknown.
+// A peer fetch that ends before the owner's write leaves the outcome unknown.
 func TestPeerFetchesLastAsLongAsWrites(t *testing.T) {
 	c := Config{Datasets: map[string]Dataset{"a": {WriteTimeout: new(time.Minute), Writable: true}}}
 	if got := c.FetchTimeout(); got < time.Minute+fetchOverhead {
-		t.Errorf("a hop lasts at most %s", got)
+		t.Errorf("got a peer fetch of at most %s", got)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 func (k *checker) peerTLS() {
 	if t := k.config.PeerTLS; t != (PeerTLS{}) && (t.CAFile == "" || t.CertFile == "") {
 		k.problem("peer_tls",
-			"members prove who they are to each other; give cert_file, key_file and ca_file, or none of them")
+			"mutual TLS needs cert_file, key_file and ca_file; set all of them, or none")
 	}
 }
 
@@ -24,7 +24,7 @@ func (k *checker) membership() {
 		}
 	}
 	if ways > 1 {
-		k.problem("membership", "give etcd, static or xds; one of them")
+		k.problem("membership", "set only one of etcd, static and xds")
 	}
 	k.addresses("membership.static", m.Static)
 	k.addresses("membership.xds", m.XDS)
@@ -36,7 +36,7 @@ func (k *checker) membership() {
 	}
 }
 
-// listed checks a static list for this member, where its address does not depend on the host that it runs on.
+// listed checks that a static list has this member, if its address does not depend on the host.
 func (k *checker) listed(static []string) {
 	_, port, err := splitAddr(k.config.Node.Advertise)
 	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) { //guard:unlisted-member-starts
@@ -44,7 +44,7 @@ func (k *checker) listed(static []string) {
 	}
 }
 
-// proxied checks that the proxies of the feed can be told of the members, which have no names there.
+// proxied checks that the members can be published to proxies, which need IP addresses.
 func (k *checker) proxied() {
 	if k.config.Listen.xds() == off {
 		return
@@ -67,14 +67,14 @@ func (k *checker) etcd(e Etcd) {
 		}
 	}
 	if p := e.prefix(); !strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
-		k.problem(path+".prefix", "want a path that begins, and does not end, with a slash; got %q", p)
+		k.problem(path+".prefix", "want a path with a slash at the beginning and none at the end; got %q", p)
 	}
 	k.legacyPrefix(path+".legacy_prefix", e)
 	if ttl := e.leaseTTL(); ttl < time.Second || ttl%time.Second != 0 {
 		k.problem(path+".lease_ttl", "etcd counts leases in seconds; want 1s or more, without a fraction; got %s", ttl)
 	}
 	if (e.Username == "") != (e.PasswordFile == "") {
-		k.problem(path, "username and password_file belong together; give both or neither")
+		k.problem(path, "username and password_file belong together; set both or neither")
 	}
 	if e.PasswordFile != "" {
 		k.password(path+".password_file", e.PasswordFile)
@@ -88,7 +88,7 @@ func (k *checker) password(path, file string) {
 	}
 }
 
-// legacyPrefix keeps the keys of old clients and those of the members apart.
+// legacyPrefix checks that the keys for groupcachepb clients and those of the members do not overlap.
 func (k *checker) legacyPrefix(path string, e Etcd) {
 	legacy, own := e.LegacyPrefix, e.prefix()
 	switch {
@@ -97,7 +97,7 @@ func (k *checker) legacyPrefix(path string, e Etcd) {
 		k.problem(path, "want the name that old clients resolve, such as GroupCache, without a slash at its end; got %q",
 			legacy)
 	case strings.HasPrefix(legacy+"/", own+"/") || strings.HasPrefix(own+"/", legacy+"/"):
-		k.problem(path, "%q and the prefix %q would hold each other's keys; choose another", legacy, own)
+		k.problem(path, "%q and the prefix %q overlap; choose another", legacy, own)
 	}
 }
 

@@ -7,9 +7,9 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
-// Config is everything that a sidecar can be told. Its zero value works: a sidecar without datasets that is alone.
-// The yaml tag of a field is its name in the file, in RINGSIDE_… variables and in error messages; example.yaml shows
-// and explains each one. A nil pointer, a zero number and an empty string mean the default.
+// Config is the configuration of a sidecar. Its zero value works: a sidecar without datasets that is alone. The yaml tag of
+// a field is its name in the file, in RINGSIDE_… variables and in error messages; example.yaml shows and explains each
+// one. A nil pointer, a zero number and an empty string mean the default.
 type Config struct {
 	Node       Node               `yaml:"node"`
 	Listen     Listen             `yaml:"listen"`
@@ -19,27 +19,27 @@ type Config struct {
 	Ring       Ring               `yaml:"ring"`
 	Origins    map[string]Origin  `yaml:"origins"`  // :: name → how to reach it
 	Datasets   map[string]Dataset `yaml:"datasets"` // :: name → what to load and for how long
-	// CNFMetrics names the dataset that the typed service of CNF metrics reads and writes; empty: it is not served.
+	// CNFMetrics is the dataset of the typed service of CNF metrics; empty disables the service.
 	CNFMetrics string   `yaml:"cnf_metrics"`
 	Hosts      []string `yaml:"hosts"`
 	Log        Log      `yaml:"log"`
 	// Pprof serves Go's profiles on the admin listener.
 	Pprof bool `yaml:"pprof"`
-	// DrainTimeout bounds how long a leaving sidecar still serves its peers, and after that its applications.
+	// DrainTimeout bounds how long a leaving sidecar waits for the last request of other members.
 	DrainTimeout *time.Duration `yaml:"drain_timeout"`
 
-	// source is where the configuration came from, so that Run can follow it; nil when it was made in Go.
+	// source is where the configuration came from, for reloads; nil if it was made in Go.
 	source *Source
-	places *decode.Places // of its fields; nil when it was made in Go
+	places *decode.Places // of its fields; nil if it was made in Go
 }
 
-// Node says who this member is.
+// Node is the identity of this member.
 type Node struct {
-	// ID is unique among the members; by default the host name.
+	// ID is unique among the members; default: the host name.
 	ID string `yaml:"id"`
 	// Advertise is the ip:port at which the other members reach the peer listener. Port 0 means the bound one.
 	Advertise string `yaml:"advertise"`
-	// Zone is carried in the member's record for operators; it does not change the ring.
+	// Zone is shown to operators; it does not change the ring.
 	Zone string `yaml:"zone"`
 }
 
@@ -54,18 +54,18 @@ type Listen struct {
 	Admin   string `yaml:"admin"`
 }
 
-// PeerTLS is how members prove to each other who they are.
+// PeerTLS is mutual TLS between members.
 type PeerTLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 	CAFile   string `yaml:"ca_file"`
-	// Name is the DNS name that the certificate of every member carries.
+	// Name is the DNS name in the certificate of every member.
 	Name string `yaml:"name"`
 }
 
 func (t PeerTLS) files() TLS { return TLS{CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile} }
 
-// TLS names PEM files. They are read again when they change.
+// TLS has the paths of PEM files, which are reloaded when they change.
 type TLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
@@ -74,14 +74,15 @@ type TLS struct {
 
 func (t TLS) zero() bool { return t == TLS{} }
 
-// Membership says how members find each other: by etcd, by a list, by the feeds of members, or, when all are empty, not
-// at all.
+// Membership is how members find each other: in etcd, in a static list, or from the xDS publishers of members. If all are
+// empty, the sidecar is alone.
 type Membership struct {
 	Etcd   Etcd     `yaml:"etcd"`
 	Static []string `yaml:"static"` // advertised ip:port of each member; this one may be among them
-	XDS    []string `yaml:"xds"`    // host:port of feeds; this sidecar is then an edge
+	XDS    []string `yaml:"xds"`    // host:port of publishers; this sidecar is then a client
 }
 
+// Kind is etcd, static, xds or none.
 func (m Membership) Kind() string {
 	switch {
 	case len(m.Static) > 0:
@@ -94,54 +95,56 @@ func (m Membership) Kind() string {
 	return "none"
 }
 
+// Alone reports whether there are no other members.
 func (m Membership) Alone() bool { return m.Kind() == "none" }
 
-// edge reports whether this sidecar follows the ring without being on it: it owns nothing, and nobody asks it.
+// Client reports whether this sidecar uses the ring without being on it: it owns no keys and gets no peer fetches.
 func (m Membership) Client() bool { return m.Kind() == "xds" }
 
 // Etcd is the directory of members.
 type Etcd struct {
 	Endpoints    []string       `yaml:"endpoints"` // URLs
 	Prefix       string         `yaml:"prefix"`
-	LegacyPrefix string         `yaml:"legacy_prefix"` // where clients of groupcachepb look; empty: nowhere
+	LegacyPrefix string         `yaml:"legacy_prefix"` // where clients of groupcachepb find the members; empty: not published
 	LeaseTTL     *time.Duration `yaml:"lease_ttl"`     // whole seconds
 	Username     string         `yaml:"username"`
 	PasswordFile string         `yaml:"password_file"`
 	TLS          TLS            `yaml:"tls"`
 }
 
+// Configured reports whether any field is set.
 func (e Etcd) Configured() bool {
 	return len(e.Endpoints) > 0 || e.Prefix != "" || e.LegacyPrefix != "" || e.LeaseTTL != nil || e.Username != "" ||
 		e.PasswordFile != "" || !e.TLS.zero()
 }
 
-// Ring bounds the number of virtual nodes. All members, and the proxies that route by the ring, must agree on it.
+// Ring limits the number of virtual nodes. All members, and the proxies that route by the ring, must use the same values.
 type Ring struct {
 	Min int `yaml:"min"`
 	Max int `yaml:"max"`
 }
 
-// Origin is one database and what may be asked of it at once.
+// Origin is one database with its limits.
 type Origin struct {
 	Driver  string `yaml:"driver"` // a kind of origin; package drivers lists them
 	DSN     Secret `yaml:"dsn"`
 	DSNFile string `yaml:"dsn_file"`
-	// MaxConns bounds the connections.
+	// MaxConns limits the connections.
 	MaxConns int `yaml:"max_conns"`
-	// MaxInFlight bounds the statements under way; Queue those that wait for their turn.
+	// MaxInFlight limits the statements in flight, Queue the loads that wait for one.
 	MaxInFlight int     `yaml:"max_in_flight"`
 	Queue       int     `yaml:"queue"`
 	Batch       Batch   `yaml:"batch"`
 	Breaker     Breaker `yaml:"breaker"`
 }
 
-// Batch says how misses of one dataset become one query.
+// Batch combines misses of one dataset into one query.
 type Batch struct {
 	MaxKeys int            `yaml:"max_keys"`
 	MaxWait *time.Duration `yaml:"max_wait"`
 }
 
-// Breaker says when an origin that fails is left alone, and for how long.
+// Breaker opens after Failures consecutive failures and refuses loads for Cooldown.
 type Breaker struct {
 	Failures int            `yaml:"failures"`
 	Cooldown *time.Duration `yaml:"cooldown"`
@@ -178,7 +181,7 @@ type Dataset struct {
 	MemoryShare *Share `yaml:"memory_share"`
 }
 
-// ChangeFeed says how changes are heard of that go around the cache. The zero value: not at all.
+// ChangeFeed reports changes in the database that bypass the cache. The zero value means none.
 type ChangeFeed struct {
 	Kind     string         `yaml:"kind"`     // notify or poll
 	Channel  string         `yaml:"channel"`  // of notify
@@ -192,7 +195,7 @@ const (
 	feedPoll   = "poll"
 )
 
-// Log says how log lines look and which are written.
+// Log is the format and level of the log.
 type Log struct {
 	Format string `yaml:"format"` // json or console
 	Level  string `yaml:"level"`  // debug, info, warn or error

@@ -117,7 +117,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"advertise everywhere", `node: {advertise: "0.0.0.0:7072"}`,
-			[]string{"node.advertise: 0.0.0.0:7072 is no address that another member can dial"},
+			[]string{"node.advertise: 0.0.0.0:7072 is not an address that other members can dial"},
 		},
 		{
 			"port", "listen: {http: 127.0.0.1:70700}",
@@ -126,11 +126,11 @@ func TestProblems(t *testing.T) {
 		{"no port", "listen: {http: 127.0.0.1}", []string{"listen.http: want host:port or off"}},
 		{
 			"port taken", "listen: {http: 127.0.0.1:7071}",
-			[]string{"listen.grpc: port 7071 is also that of listen.http"},
+			[]string{"listen.grpc: port 7071 is also used by listen.http"},
 		},
 		{
 			"port taken by all addresses", "listen: {http: 127.0.0.1:7073}",
-			[]string{"listen.metrics: port 7073 is also that of listen.http"},
+			[]string{"listen.metrics: port 7073 is also used by listen.http"},
 		},
 		{
 			"no peer listener", "listen: {peer: off}\nmembership: {static: [\"10.0.0.1:1\"]}",
@@ -146,7 +146,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"peer TLS without CA", "peer_tls: {cert_file: /dev/null, key_file: /dev/null}",
-			[]string{"peer_tls: members prove who they are"},
+			[]string{"peer_tls: mutual TLS needs"},
 		},
 		{
 			"file missing", "peer_tls: {cert_file: /dev/null, key_file: /dev/null, ca_file: /no/ca}",
@@ -154,7 +154,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"both directories", "membership: {static: [\"10.0.0.1:1\"], etcd: {endpoints: [\"http://e:1\"]}}",
-			[]string{"membership: give etcd, static or xds; one of them"},
+			[]string{"membership: set only one of etcd, static and xds"},
 		},
 		{
 			"a list without this member",
@@ -171,11 +171,11 @@ func TestProblems(t *testing.T) {
 		{
 			"names that proxies do not take",
 			"node: {advertise: \"a:1\"}\nmembership: {static: [\"a:1\", \"10.0.0.1:1\"]}\nlisten: {xds: 127.0.0.1:7074}",
-			[]string{"node.advertise: a:1 is a name, and the proxies of listen.xds take only ip:port", "membership.static[0]: a:1 is"},
+			[]string{"node.advertise: a:1 is a name, but the proxies of listen.xds accept only ip:port", "membership.static[0]: a:1 is"},
 		},
 		{
-			"an edge that is a member", "membership: {static: [\"10.0.0.1:1\"], xds: [\"10.0.0.1:2\"]}",
-			[]string{"membership: give etcd, static or xds; one of them"},
+			"a client that is a member", "membership: {static: [\"10.0.0.1:1\"], xds: [\"10.0.0.1:2\"]}",
+			[]string{"membership: set only one of etcd, static and xds"},
 		},
 		{
 			"feed twice", "membership: {xds: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}",
@@ -183,7 +183,7 @@ func TestProblems(t *testing.T) {
 		},
 		{"feed without port", "membership: {xds: [\"feeds\"]}", []string{"membership.xds[0]: want host:port"}},
 		{
-			"peer listener of an edge", "listen: {peer: \"0.0.0.0:7072\"}\nmembership: {xds: [\"10.0.0.1:1\"]}",
+			"peer listener of a client", "listen: {peer: \"0.0.0.0:7072\"}\nmembership: {xds: [\"10.0.0.1:1\"]}",
 			[]string{"listen.peer: is on, but with membership.xds"},
 		},
 		{
@@ -249,7 +249,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"a connection string for dsn_file", "origins: {db: {driver: sqlite, dsn_file: \"postgres://u:p@h/db\"}}",
-			[]string{"origins.db.dsn_file: holds a connection string, not a path: put it into a file, or use dsn"},
+			[]string{"origins.db.dsn_file: contains a connection string, not a path: put it into a file, or use dsn"},
 		},
 		{
 			"a secret that YAML takes for an alias", "origins: {db: {driver: postgres, dsn: *p}}",
@@ -273,15 +273,15 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"empty dataset", "datasets:\n  a:",
-			[]string{"ringside.yaml:2:6: datasets.a.origin: is missing; want the name of one of the origins: there is none yet", "datasets.a: give table"},
+			[]string{"ringside.yaml:2:6: datasets.a.origin: is missing; want one of the origins: there are none", "datasets.a: set either table"},
 		},
 		{
 			"unknown origin", oneDataset + "  b: {origin: dc, query: SELECT 1}",
-			[]string{`datasets.b.origin: no origin is named "dc"; there is: db`},
+			[]string{`datasets.b.origin: no origin is named "dc"; the origins are: db`},
 		},
 		{
 			"table and query", oneDataset + "    query: SELECT 1",
-			[]string{"datasets.metrics.query: give table or query, not both"},
+			[]string{"datasets.metrics.query: set either table or query"},
 		},
 		{"table without key", oneDataset + "  b: {origin: db, table: t}", []string{"datasets.b.key: is missing"}},
 		{
@@ -294,11 +294,11 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"value and columns", oneDataset + "    value: a\n    columns: [a, b]",
-			[]string{"datasets.metrics.value: give value"},
+			[]string{"datasets.metrics.value: set either value"},
 		},
 		{
 			"copies outlive", oneDataset + "    ttl: 1s\n    local_ttl: 2s",
-			[]string{"datasets.metrics.local_ttl: 2s is more than ttl, which is 1s"},
+			[]string{"datasets.metrics.local_ttl: 2s exceeds ttl, which is 1s"},
 		},
 		{"no ttl", oneDataset + "    ttl: 0s", []string{"datasets.metrics.ttl: must be more than 0s"}},
 		{
@@ -317,11 +317,11 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"too much memory", oneDataset + "    memory_share: 60%\n  b: {origin: db, table: t, key: k, memory_share: 50%}",
-			[]string{"datasets: the memory_share of all datasets add up to 110%"},
+			[]string{"datasets: the memory_share fields of all datasets add up to 110%"},
 		},
 		{
 			"no memory left", oneDataset + "    memory_share: 100%\n  b: {origin: db, table: t, key: k}",
-			[]string{"nothing is left for the others"},
+			[]string{"nothing is left for the datasets without one"},
 		},
 		{"tab", "origins:\n\tdb: {driver: sqlite}", []string{"2:1: YAML takes no tab for indentation; use spaces"}},
 		{"byte order mark", "\ufefflog: {level: loud}", []string{"ringside.yaml:1:14: log.level"}},

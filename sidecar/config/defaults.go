@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// or returns value, or fallback where value is not set.
+// or returns value, or fallback if value is not set.
 func or[T comparable](value, fallback T) T {
 	var zero T
 	if value == zero {
@@ -18,7 +18,7 @@ func or[T comparable](value, fallback T) T {
 	return value
 }
 
-// orDefault returns what value points to, or fallback where it is nil. Zero is a value here.
+// orDefault returns what value points to, or fallback if it is nil. A pointer to zero is set.
 func orDefault[T any](value *T, fallback T) T {
 	if value == nil {
 		return fallback
@@ -28,20 +28,14 @@ func orDefault[T any](value *T, fallback T) T {
 
 const off = "off"
 
-func (l Listen) http() string { return or(l.HTTP, "127.0.0.1:7070") }
-
-func (l Listen) grpc() string { return or(l.GRPC, "127.0.0.1:7071") }
-
-func (l Listen) unix() string { return or(l.Unix, off) }
-
+func (l Listen) http() string    { return or(l.HTTP, "127.0.0.1:7070") }
+func (l Listen) grpc() string    { return or(l.GRPC, "127.0.0.1:7071") }
+func (l Listen) unix() string    { return or(l.Unix, off) }
 func (l Listen) metrics() string { return or(l.Metrics, "0.0.0.0:7073") }
+func (l Listen) xds() string     { return or(l.XDS, off) }
+func (l Listen) admin() string   { return or(l.Admin, "127.0.0.1:7075") }
 
-func (l Listen) xds() string { return or(l.XDS, off) }
-
-func (l Listen) admin() string { return or(l.Admin, "127.0.0.1:7075") }
-
-// peerListen is off by default for a sidecar that is alone or an edge: nobody would call, and what need not be open is
-// closed.
+// peerListen is off by default for a sidecar that is alone or a client: it gets no requests from other members.
 func (c Config) peerListen() string {
 	if c.Membership.Alone() || c.Membership.Client() {
 		return or(c.Listen.Peer, off)
@@ -49,52 +43,45 @@ func (c Config) peerListen() string {
 	return or(c.Listen.Peer, "0.0.0.0:7072")
 }
 
-func (e Etcd) prefix() string { return or(e.Prefix, "/ringside/default") }
-
+func (e Etcd) prefix() string          { return or(e.Prefix, "/ringside/default") }
 func (e Etcd) leaseTTL() time.Duration { return orDefault(e.LeaseTTL, 5*time.Second) }
 
 func (r Ring) min() int { return or(r.Min, 1024) }
-
 func (r Ring) max() int { return or(r.Max, 4096) }
 
+// Size returns the ring's limits in the form that package ring takes.
 func (r Ring) Size() ring.Size { return ring.Size{Min: uint64(r.min()), Max: uint64(r.max())} }
 
-func (o Origin) maxConns() int { return or(o.MaxConns, origin.DefaultMaxConns) }
-
+func (o Origin) maxConns() int    { return or(o.MaxConns, origin.DefaultMaxConns) }
 func (o Origin) maxInFlight() int { return or(o.MaxInFlight, o.maxConns()) }
+func (o Origin) queue() int       { return or(o.Queue, guard.DefaultMaxQueue) }
 
-func (o Origin) queue() int { return or(o.Queue, guard.DefaultMaxQueue) }
-
-func (b Batch) maxKeys() int { return or(b.MaxKeys, guard.DefaultMaxKeys) }
-
+func (b Batch) maxKeys() int           { return or(b.MaxKeys, guard.DefaultMaxKeys) }
 func (b Batch) maxWait() time.Duration { return orDefault(b.MaxWait, guard.DefaultMaxWait) }
 
-func (b Breaker) failures() int { return or(b.Failures, guard.DefaultFailures) }
-
+func (b Breaker) failures() int           { return or(b.Failures, guard.DefaultFailures) }
 func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, guard.DefaultCooldown) }
 
 func (d Dataset) eviction() string { return or(d.Eviction, "lru") }
 
+// Configured reports whether there is a change feed.
 func (f ChangeFeed) Configured() bool { return f != ChangeFeed{} }
-
-func (f ChangeFeed) channel() string { return or(f.Channel, origin.DefaultFeedChannel) }
-
-func (f ChangeFeed) table() string { return or(f.Table, origin.DefaultFeedTable) }
+func (f ChangeFeed) channel() string  { return or(f.Channel, origin.DefaultFeedChannel) }
+func (f ChangeFeed) table() string    { return or(f.Table, origin.DefaultFeedTable) }
 
 func (f ChangeFeed) interval() time.Duration {
 	return orDefault(f.Interval, origin.DefaultFeedInterval)
 }
 
 func (l Log) format() string { return or(l.Format, "json") }
-
-func (l Log) level() string { return or(l.Level, "info") }
+func (l Log) level() string  { return or(l.Level, "info") }
 
 func (c Config) drainTimeout() time.Duration { return orDefault(c.DrainTimeout, 10*time.Second) }
 
 // defaultGapTTL is for datasets with a change feed.
 const defaultGapTTL = time.Second
 
-// policy is the default policy with what the dataset says in its place.
+// Policy is the default policy with the fields that the dataset sets.
 func (d Dataset) Policy() cache.Policy {
 	p := cache.DefaultPolicy()
 	p.TTL = orDefault(d.TTL, p.TTL)

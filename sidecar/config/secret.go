@@ -12,14 +12,14 @@ import (
 
 const hidden = "[hidden]"
 
-// Secret is a text that no printer shows: fmt, JSON, YAML, zap and slog all see "[hidden]", or nothing where it is
-// empty. It sits behind a pointer, because fmt reads the fields of unexported structs without asking their methods.
+// Secret is text that no printer shows: fmt, JSON, YAML, zap and slog print "[hidden]", or nothing if it is empty. The text
+// is behind a pointer, because fmt prints the fields of unexported structs without calling their methods.
 type Secret struct{ text *string }
 
 // NewSecret hides text.
 func NewSecret(text string) Secret { return Secret{text: &text} }
 
-// Reveal returns the text itself. What receives it must not print it.
+// Reveal returns the text. The caller must not print it.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -35,7 +35,7 @@ func (s Secret) String() string {
 	return hidden
 }
 
-// Format implements fmt.Formatter, for verbs such as %x that would go around String.
+// Format implements fmt.Formatter, because verbs such as %x bypass String.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) } //guard:printer-shows-secret
 
 // GoString implements fmt.GoStringer.
@@ -53,20 +53,20 @@ func (s *Secret) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// connection is what a connection string has and a path does not: ://, user:password@, or password=.
+// connection matches parts of a connection string that paths do not have: ://, user:password@, or password=.
 var connection = regexp.MustCompile(`://|:.*@|password\s*=`)
 
-var errNoPath = errors.New("holds a connection string, not a path: put it into a file")
+var errNoPath = errors.New("contains a connection string, not a path: put it into a file")
 
-// readSecret returns what the file of a secret holds. Its errors do not have the name of the file, because a secret
-// itself may have been written in its place.
+// readSecret returns the content of a secret's file. Its errors omit the path, because the secret itself may have been
+// written in its place.
 func readSecret(file, what string) (string, error) {
 	text, err := os.ReadFile(file)
 	switch failed, ok := errors.AsType[*fs.PathError](err); {
 	case err != nil && connection.MatchString(file):
 		return "", errNoPath
 	case ok:
-		return "", fmt.Errorf("cannot be read: %w; want the path of a file that holds the %s", failed.Err, what) //guard:secret-in-field-of-file-is-printed
+		return "", fmt.Errorf("cannot be read: %w; want the path of a file that contains the %s", failed.Err, what) //guard:secret-in-field-of-file-is-printed
 	}
 	return string(text), err
 }

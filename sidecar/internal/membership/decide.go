@@ -2,16 +2,16 @@ package membership
 
 import "github.com/ringside-cache/ringside/ring"
 
-// choice is who is on the next ring.
+// choice is the members of the next ring.
 type choice struct {
 	members []ring.Member
-	refused int // listed members that claim what another has
+	refused int // listed members with the id, key or address of another
 }
 
-// decide chooses the members of the next ring out of self, those that the directory lists, and those that it listed
-// once and that are kept because they may still be there. Where two claim the same, self comes before the listed, and
-// these before the kept: the address of a pod that died is given to another. The result is empty only when self is
-// leaving and nobody else is there; then the ring that is in use should stay.
+// decide chooses the members of the next ring from self, the listed members, and the kept ones: members that the directory
+// no longer lists but that may be alive. If two have the same id, key or address, self wins over listed members, and these
+// over kept ones, because the address of a dead pod is reused. The result is empty only if self is leaving and there is no
+// other member; the ring in use should then stay.
 func decide(self ring.Member, leaving bool, listed, kept []ring.Member) choice {
 	c := claims{ids: map[string]bool{}, keys: map[string]bool{}, addrs: map[string]bool{}}
 	c.claim(self)
@@ -36,10 +36,10 @@ func decide(self ring.Member, leaving bool, listed, kept []ring.Member) choice {
 	return next
 }
 
-// claims are what may be on a ring once.
+// claims are the ids, keys and addresses that are used; each may be on a ring only once.
 type claims struct{ ids, keys, addrs map[string]bool }
 
-// claim reports whether m may be on the ring, and if so takes what it claims.
+// claim reports whether m may be on the ring, and if so marks its id, key and address as used.
 func (c claims) claim(m ring.Member) bool {
 	if m.ID == "" || m.Addr == "" || c.ids[m.ID] || c.keys[m.Key()] || c.addrs[m.Addr] {
 		return false

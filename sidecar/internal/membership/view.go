@@ -15,81 +15,79 @@ import (
 )
 
 const (
-	// DefaultPingEvery is the time from one probe of a doubted member to the next, and the time that each may take.
+	// DefaultPingEvery is the time between two pings of an unlisted member, and the timeout of each.
 	DefaultPingEvery = 500 * time.Millisecond
 	// DefaultHoldDown is how long a doubted member must be unreachable: three pings.
 	DefaultHoldDown = 3 * DefaultPingEvery
-	// DefaultWarmUp is how long the ring before a change is worth asking.
+	// DefaultWarmUp is how long the owners before a change still have useful entries in memory.
 	DefaultWarmUp = 10 * time.Second
 
-	// maxPings bounds the probes under way at once.
+	// maxPings bounds the pings in flight.
 	maxPings = 64
-	// pingShare stretches the time between probes with the number of doubted members: when a directory forgets
-	// everybody, each of n members probes n-1 others, and is probed as often.
+	// pingShare lengthens the time between pings with the number of unlisted members: when a directory loses all n members,
+	// each of them pings n-1 others and is pinged as often.
 	pingShare = 5 * time.Millisecond
 )
 
 // ViewConfig is what a View is made of.
 type ViewConfig struct {
-	// Self is this member. It is on the ring until Leave, whatever the directory says. The zero Member stands for an
-	// edge, which is on no ring: its ring is empty until the first Apply.
+	// Self is this member. It is on the ring until Leave, even if the directory does not list it. The zero Member means a
+	// client, which is on no ring: its ring is empty until the first Apply.
 	Self ring.Member
 	// Size is that of the ring.
 	Size ring.Size
 	// Probe returns nil when the member answers and means to stay. Its context ends after PingEvery.
 	Ping func(context.Context, ring.Member) error
-	// OnChange is told of the first ring, by New, and of each other one, in order, one at a time. prev is the ring
-	// whose members may still hold in memory what cur gives to others; nil where there is none. It must be quick and
-	// must not call the View.
+	// OnChange gets the first ring, from NewView, and each other one, in order, one at a time. prev is the ring whose members
+	// may still have in memory what cur gives to others; nil if there is none. It must be quick and must not call the View.
 	OnChange func(cur, prev *ring.Ring)
-	// PingEvery, HoldDown and WarmUp are the defaults above when they are 0.
+	// PingEvery, HoldDown and WarmUp are the defaults above if they are 0.
 	PingEvery, HoldDown, WarmUp time.Duration
 }
 
 // View decides who is on the ring. It is safe for concurrent use.
 type View struct {
 	config   ViewConfig
-	doubting chan struct{} // holds a token when a member has come into doubt
+	doubting chan struct{} // has a token if a member has become unlisted
 
 	mu      sync.Mutex // guards all below; held during OnChange
 	leaving bool
 	listed  []ring.Member     // by the directory, last
 	doubts  map[string]*doubt // by id: on the ring, but not listed
 	cur     *ring.Ring        // never nil
-	prev    *ring.Ring        // that OnChange was told last
-	prevAt  time.Time         // when prev was the ring in use
+	prev    *ring.Ring        // that OnChange got last
+	prevAt  time.Time         // the time when prev was replaced
 	stats   ViewStats
 }
 
-// doubt is about a member that vanished from the directory without a goodbye.
+// doubt is the state of an unlisted member: one that disappeared from the directory without deregistering.
 type doubt struct {
 	member ring.Member
-	failed time.Time // when the first of the probes began that all failed; zero when the last one succeeded
+	failed time.Time // start of the first ping of the current series of failures; zero if the last one succeeded
 }
 
 // ViewStats is a snapshot for metrics.
 type ViewStats struct {
-	// Members is how many are on the ring; Doubted, how many of them the directory does not list any more.
+	// Members counts those on the ring, Doubted those of them that the directory no longer lists.
 	Members, Doubted int
 	// Changes counts the rings.
 	Changes int64
-	// Vanished counts members that left the directory without a goodbye; Unreachable, how many of these were taken off
-	// the ring because they did not answer.
+	// Vanished counts the members that disappeared from the directory without deregistering, Unreachable those of them that
+	// were removed because they did not respond.
 	Vanished, Unreachable int64
-	// Refused counts listed members that claimed the id, hash key or address of another, once for each time that the
-	// ring was decided.
+	// Refused counts listed members with the id, hash key or address of another member, once per decision.
 	Refused int64
 }
 
-// NewView returns a View whose ring is self alone, or empty for an edge. It fails when self cannot be on a ring.
+// NewView returns a View whose ring is self alone, or empty for a client. It fails if self cannot be on a ring.
 func NewView(c ViewConfig) (*View, error) {
 	c.PingEvery = cmp.Or(c.PingEvery, DefaultPingEvery)
 	c.HoldDown = cmp.Or(c.HoldDown, DefaultHoldDown)
 	c.WarmUp = cmp.Or(c.WarmUp, DefaultWarmUp)
 	c.Self.Leaving = false
-	edge := c.Self == ring.Member{}
+	client := c.Self == ring.Member{}
 	first := []ring.Member{c.Self}
-	if edge {
+	if client {
 		first = nil
 	}
 	start, err := ring.New(first, c.Size)
@@ -98,13 +96,13 @@ func NewView(c ViewConfig) (*View, error) {
 	}
 	v := &View{
 		config: c, doubting: make(chan struct{}, 1), doubts: make(map[string]*doubt), cur: start,
-		leaving: edge, // it is off the ring from the start
+		leaving: client, // it is never on the ring
 	}
 	c.OnChange(start, nil)
 	return v, nil
 }
 
-// Ring is the ring in use. It is never empty, but for an edge that has had no list yet.
+// Ring is the ring in use. It is never empty, except for a client before its first list.
 func (v *View) Ring() *ring.Ring {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -120,8 +118,7 @@ func (v *View) Stats() ViewStats {
 	return s
 }
 
-// Apply takes the complete list of the directory. Members that are new are on the ring when it returns, and those that
-// said goodbye are off.
+// Apply takes the complete list of the directory. When it returns, new members are on the ring and leaving ones are off.
 func (v *View) Apply(listed []ring.Member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -130,8 +127,8 @@ func (v *View) Apply(listed []ring.Member) {
 	v.decideLocked()
 }
 
-// Leave takes self off the ring, unless nobody else is there: when others have been told of the goodbye, this member's
-// own reads should go where theirs go.
+// Leave removes self from the ring, unless it is the only member: other members now use a ring without it, and its own
+// reads must go to the same owners as theirs.
 func (v *View) Leave() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -139,7 +136,7 @@ func (v *View) Leave() {
 	v.decideLocked()
 }
 
-// doubtLocked begins to doubt who is on the ring but not listed, and ends the doubt about who is listed.
+// doubtLocked starts to check members that are on the ring but not listed, and stops checking those that are listed again.
 func (v *View) doubtLocked() {
 	listed := make(map[string]bool, len(v.listed))
 	for _, m := range v.listed {
@@ -161,7 +158,7 @@ func (v *View) doubtLocked() {
 	}
 }
 
-// decideLocked makes the ring anew if its members changed.
+// decideLocked builds a new ring if the members changed.
 func (v *View) decideLocked() {
 	kept := make([]ring.Member, 0, len(v.doubts))
 	for _, d := range v.doubts {
@@ -175,21 +172,21 @@ func (v *View) decideLocked() {
 	}
 	made, err := ring.New(next.members, v.config.Size)
 	switch {
-	case err != nil: // decide makes no set that New refuses; if it did, the ring in use would stay
+	case err != nil: // decide returns no set that ring.New rejects
 	case made.ID() == v.cur.ID():
 		v.cur = made // a zone or version may have changed
 	default:
 		v.replaceLocked(made)
 	}
 	for id := range v.doubts {
-		if v.cur.Member(id) == nil { // another claims what was its
+		if v.cur.Member(id) == nil { // another member has its address or hash key
 			delete(v.doubts, id)
 		}
 	}
 }
 
-// replaceLocked puts next into use. Changes that come soon after another keep that one's previous ring: who joins and
-// sees a third one join has not had time to ask yet.
+// replaceLocked makes next the ring in use. A change soon after another one keeps the previous ring of that one: a member
+// that joined a moment ago still needs the owners from before it joined.
 func (v *View) replaceLocked(next *ring.Ring) {
 	if v.prev == nil || time.Since(v.prevAt) >= v.config.WarmUp {
 		v.prev, v.prevAt = v.before(next), time.Now()
@@ -199,21 +196,21 @@ func (v *View) replaceLocked(next *ring.Ring) {
 	v.config.OnChange(v.cur, v.prev)
 }
 
-// before is the ring that owned the keys until next: the one in use, but for a member that was alone until now, that of
-// the others.
+// before is the ring that owned the keys until next: the ring in use, or, for a member that was alone until now, the ring
+// of the others.
 func (v *View) before(next *ring.Ring) *ring.Ring {
 	if v.cur.Len() > 1 || v.cur.Member(v.config.Self.ID) == nil {
 		return v.cur
 	}
 	isSelf := func(m ring.Member) bool { return m.ID == v.config.Self.ID }
 	others, err := ring.New(slices.DeleteFunc(next.Members(), isSelf), v.config.Size)
-	if err != nil { // it is a part of a ring that could be made
+	if err != nil { // impossible: a subset of a valid ring
 		return v.cur
 	}
 	return others
 }
 
-// Run probes doubted members until ctx is done, and takes off the ring who does not answer.
+// Run pings unlisted members until ctx is done, and removes those that do not respond.
 func (v *View) Run(ctx context.Context) {
 	for {
 		select {
@@ -234,7 +231,7 @@ func (v *View) pingWhileDoubted(ctx context.Context) {
 		}
 		reachable := v.ping(ctx, doubted)
 		if ctx.Err() != nil {
-			return // then every probe failed
+			return // every ping failed because of ctx
 		}
 		v.removeUnreachable(doubted, reachable, began)
 		backoff.Sleep(ctx, time.Until(began.Add(max(v.config.PingEvery, time.Duration(len(doubted))*pingShare))))
@@ -250,7 +247,7 @@ func (v *View) doubted() (members []ring.Member) {
 	return members
 }
 
-// probe asks all members and returns, in their order, who answered.
+// ping pings all members and returns, in their order, which of them responded.
 func (v *View) ping(ctx context.Context, members []ring.Member) (reachable []bool) {
 	reachable = make([]bool, len(members))
 	var pings errgroup.Group
@@ -263,11 +260,11 @@ func (v *View) ping(ctx context.Context, members []ring.Member) (reachable []boo
 			return nil
 		})
 	}
-	_ = pings.Wait() // no probe returns an error
+	_ = pings.Wait() // no ping returns an error
 	return reachable
 }
 
-// judge takes off the ring who has been unreachable for the hold-down. began is when the probes did.
+// removeUnreachable removes the members that have been unreachable for the hold-down. began is the start of the pings.
 func (v *View) removeUnreachable(members []ring.Member, reachable []bool, began time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -275,7 +272,7 @@ func (v *View) removeUnreachable(members []ring.Member, reachable []bool, began 
 	for i, m := range members {
 		d := v.doubts[m.ID]
 		switch {
-		case d == nil || d.member != m: // listed again, or said goodbye, meanwhile
+		case d == nil || d.member != m: // meanwhile listed again, or leaving
 		case reachable[i]:
 			d.failed = time.Time{}
 		case d.failed.IsZero():
