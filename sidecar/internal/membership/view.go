@@ -17,7 +17,7 @@ import (
 const (
 	// DefaultPingEvery is the time between two pings of an unlisted member, and the timeout of each.
 	DefaultPingEvery = 500 * time.Millisecond
-	// DefaultHoldDown is how long a doubted member must be unreachable: three pings.
+	// DefaultHoldDown is how long an unlisted member must be unreachable before it is removed: three pings.
 	DefaultHoldDown = 3 * DefaultPingEvery
 	// DefaultWarmUp is how long the owners before a change still have useful entries in memory.
 	DefaultWarmUp = 10 * time.Second
