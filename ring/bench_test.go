@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Sizes that a cluster may have: a small one, a large one, and one that is past what the default size is made for.
+// A small cluster, a large one, and one that is too large for the default size.
 var benchSizes = []struct {
 	n    int
 	size Size
@@ -32,7 +32,7 @@ func BenchmarkOwner(b *testing.B) {
 	})
 }
 
-// Owner and first successor, as after the owner was found unreachable.
+// Owner and first successor, as for an unreachable owner.
 func BenchmarkSecond(b *testing.B) {
 	benchEach(b, func(b *testing.B, members []Member, size Size) {
 		r := mustNew(b, members, size)
@@ -51,7 +51,7 @@ func BenchmarkNew(b *testing.B) {
 	})
 }
 
-// The heap that one ring holds, without the strings of its members, which the directory's list shares.
+// The heap of one ring, without the strings of its members, which it shares with the list of the directory.
 func BenchmarkMemory(b *testing.B) {
 	benchEach(b, func(b *testing.B, members []Member, size Size) {
 		rings := make([]*Ring, 16)

@@ -60,7 +60,7 @@ func TestStaticRegisterBlocksUntilDone(t *testing.T) {
 	})
 }
 
-func TestStaticRefusesAMemberThatItDoesNotList(t *testing.T) {
+func TestStaticRejectsAnUnlistedMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // fails when Register blocks instead
 		err := NewStatic([]string{"10.0.0.1:7072"}).Register(t.Context(), Member{ID: "pod-2", Addr: "10.0.0.2:7072"})
 		if err == nil || !strings.Contains(err.Error(), "10.0.0.2:7072") {

@@ -44,7 +44,7 @@ func points(r *Ring) []point {
 }
 
 // The rings that Envoy's own test expects (test/extensions/load_balancing_policies/ring_hash/ring_hash_lb_test.cc).
-func TestEnvoysVectors(t *testing.T) {
+func TestRingsOfEnvoysOwnTest(t *testing.T) {
 	ports := func(first, last int) []Member {
 		var addrs []string
 		for port := first; port <= last; port++ {
@@ -93,7 +93,7 @@ func TestEnvoysVectors(t *testing.T) {
 	}
 }
 
-func TestEnvoysLookups(t *testing.T) {
+func TestLookupsOfEnvoysOwnTest(t *testing.T) {
 	r := mustNew(t, numbered(6, "127.0.0.1:9%d"), Size{Min: 12})
 	for hash, want := range map[uint64]string{
 		0:                    "127.0.0.1:94",
@@ -110,7 +110,7 @@ func TestEnvoysLookups(t *testing.T) {
 	}
 }
 
-// Several entries with one hash belong to the first of them, in Envoy as in gRPC.
+// Of several entries with the same hash, Envoy and gRPC find the first.
 func TestSearchFindsTheFirstOfEqualHashes(t *testing.T) {
 	for n := 1; n <= 40; n++ {
 		hashes := make([]uint64, n)
@@ -139,7 +139,7 @@ func TestHashIsXXH64(t *testing.T) {
 }
 
 // The digests come from two other implementations: a real Envoy and grpc-go build these rings (DESIGN.md).
-func TestWholeRings(t *testing.T) {
+func TestDigestsOfRings(t *testing.T) {
 	for _, test := range []struct {
 		n, entries int
 		digest     string
@@ -171,7 +171,7 @@ func TestWholeRings(t *testing.T) {
 	}
 }
 
-// countsExact does Envoy's sums with math/big at float64's precision of 53 bits, where no compiler can fuse anything.
+// countsExact computes Envoy's sums with math/big at float64's precision of 53 bits, which no compiler can fuse.
 func countsExact(n int, size Size) []int {
 	num := func(x float64) *big.Float { return new(big.Float).SetPrec(53).SetFloat64(x) }
 	weight := num(0).Quo(num(1), num(float64(n)))
@@ -199,8 +199,8 @@ func countsOf(r *Ring) []int {
 	return counts
 }
 
-// Rounding gives single members an entry more or less, and each step of the sums has a part in it.
-func TestEntriesPerMemberAreRoundedAsEnvoyRoundsThem(t *testing.T) {
+// Because of rounding, some members have one entry more or less; each step of the sums matters.
+func TestEntriesPerMemberAreRoundedLikeEnvoys(t *testing.T) {
 	for _, size := range []Size{{1024, 4096}, {1000, 1000}, {12, 64}, {1, 1}, {1 << 16, MaxSize}} {
 		for _, n := range []int{1, 2, 3, 5, 10, 11, 35, 49, 75, 99, 100, 105, 364, 500, 1025, 3000, 4096, 4097, 10000} {
 			members := numbered(n, "%05d")
@@ -236,8 +236,8 @@ func TestFusedMultiplyAddWouldMoveEntries(t *testing.T) {
 	}
 }
 
-// Equal hashes of two members cannot be made on purpose, so sorted is given entries that have them.
-func TestOrderOfEqualHashesIsThatOfTheHashKeys(t *testing.T) {
+// Two members with equal hashes are not known, so the test calls sorted with such entries.
+func TestEqualHashesAreOrderedByHashKey(t *testing.T) {
 	entries := []entry{{7, 2}, {7, 0}, {3, 1}, {7, 1}}
 	hashes, owners := sorted(entries)
 	if !slices.Equal(hashes, []uint64{3, 7, 7, 7}) || !slices.Equal(owners, []uint32{1, 0, 1, 2}) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// addressed are n members whose hash keys look like those of pods.
+// addressed returns n members with hash keys like those of pods.
 func addressed(n int) []Member {
 	addrs := make([]string, n)
 	for i := range addrs {
@@ -17,14 +17,14 @@ func addressed(n int) []Member {
 	return byAddr(addrs...)
 }
 
-// arc is a stretch of hashes that has one owner on each of two rings.
+// arc is a range of hashes with one owner on each of two rings.
 type arc struct {
 	share         float64 // of all hashes
 	before, after *Member
 	successor     *Member // the first on the ring before that is not its owner
 }
 
-// arcs cuts the hashes at each entry of both rings: the figures are exact, not sampled.
+// arcs splits the hashes at each entry of both rings, so that the figures are exact.
 func arcs(before, after *Ring) []arc {
 	ends := slices.Compact(slices.Sorted(slices.Values(slices.Concat(before.hashes, after.hashes))))
 	last := ends[len(ends)-1]
@@ -51,7 +51,7 @@ func nextOwner(owners []uint32, i int) uint32 {
 	return owners[i]
 }
 
-// change is what one member's leaving does; its joining does the same backwards.
+// change is the effect of the leave of one member; that of its join is the reverse.
 type change struct {
 	moved       float64 // share of all hashes that change owners
 	bystanders  float64 // of all hashes, those that move although their owner stays
@@ -81,7 +81,7 @@ func leave(before, after *Ring) change {
 	return c
 }
 
-// meanLeave is the mean over up to 10 members, evenly chosen, of those that own anything.
+// meanLeave is the mean over up to 10 evenly chosen members that own anything.
 func meanLeave(t *testing.T, r *Ring, size Size, owned []float64) change {
 	var owners []int
 	for i, share := range owned {
@@ -101,7 +101,7 @@ func meanLeave(t *testing.T, r *Ring, size Size, owned []float64) change {
 	return mean
 }
 
-// shares is what part of the hashes each member owns, by index.
+// shares returns the share of the hashes that each member owns, by index.
 func shares(r *Ring) []float64 {
 	shares := make([]float64, r.Len())
 	last := r.hashes[len(r.hashes)-1]
@@ -127,7 +127,7 @@ func figures(t *testing.T, n int, size Size) string {
 		len(r.hashes), slices.Max(owned)*float64(n), idle, 1/float64(n), c.moved, c.bystanders, c.toSuccessor)
 }
 
-// The table is what users choose a size by: it must be true of this code.
+// Users choose a size by this table, so it must be correct.
 func TestFiguresInDesign(t *testing.T) {
 	design, err := os.ReadFile("DESIGN.md")
 	if err != nil {

@@ -17,10 +17,10 @@ import (
 	endpointhash "google.golang.org/grpc/resolver/ringhash"
 )
 
-// grpcClient drives grpc-go's own ring_hash balancer through its public interface. It stands in for the network only:
-// a connection is made at once, or fails at once when its address is down.
+// grpcClient drives grpc-go's own ring_hash balancer through its public interface. It replaces the network only:
+// a connection succeeds immediately, or fails immediately when its address is down.
 type grpcClient struct {
-	balancer.ClientConn // nil: what grpc-go may call is implemented below
+	balancer.ClientConn // nil: the methods that grpc-go calls are implemented below
 	t                   *testing.T
 	down                map[string]bool
 	picker              balancer.Picker
@@ -28,7 +28,7 @@ type grpcClient struct {
 
 const hashHeader = "ringside-key"
 
-// newGRPCClient must be called within a synctest bubble, as all of its methods.
+// newGRPCClient and all methods of its result must be called within a synctest bubble.
 func newGRPCClient(t *testing.T, members []Member, size Size, down ...string) *grpcClient {
 	c := &grpcClient{t: t, down: make(map[string]bool)}
 	for _, addr := range down {
@@ -53,7 +53,7 @@ func newGRPCClient(t *testing.T, members []Member, size Size, down ...string) *g
 	return c
 }
 
-// owner returns the address that a call with the given route key is sent to.
+// owner returns the address to which gRPC sends a call with the given route key.
 func (c *grpcClient) owner(routeKey string) string {
 	ctx := metadata.AppendToOutgoingContext(context.Background(), hashHeader, routeKey)
 	for {
@@ -64,7 +64,7 @@ func (c *grpcClient) owner(routeKey string) string {
 		if !errors.Is(err, balancer.ErrNoSubConnAvailable) {
 			c.t.Fatalf("pick for %q: %v", routeKey, err)
 		}
-		synctest.Wait() // the pick made the balancer connect
+		synctest.Wait() // the pick makes the balancer connect
 	}
 }
 
@@ -141,7 +141,7 @@ func TestGRPCSendsEachKeyToItsOwner(t *testing.T) {
 	}
 }
 
-func TestGRPCHashesHashKeysNotAddresses(t *testing.T) {
+func TestGRPCHashesHashKeys(t *testing.T) {
 	members := numbered(7, "10.0.0.%d:7072")
 	for i := range members {
 		members[i].HashKey = fmt.Sprintf("cache-%03d", i)
@@ -157,7 +157,7 @@ func TestGRPCHashesHashKeysNotAddresses(t *testing.T) {
 	})
 }
 
-func TestGRPCPassesOverDeadMembersInTheOrderOfSuccessors(t *testing.T) {
+func TestGRPCSkipsDeadMembersInTheOrderOfSuccessors(t *testing.T) {
 	members := numbered(9, "10.0.0.%d:7072")
 	r := mustNew(t, members, Size{})
 	down := []string{members[2].Addr, members[5].Addr, members[6].Addr}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestNewRefusesWhatNodesCouldReadDifferently(t *testing.T) {
+func TestNewRejectsInvalidMembersAndSizes(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		members []Member
@@ -63,11 +63,11 @@ func TestEmptyAndNilRingsOwnNothing(t *testing.T) {
 	}
 }
 
-func TestLeavingMembersAreOffTheRing(t *testing.T) {
+func TestLeavingMembersAreNotOnTheRing(t *testing.T) {
 	members := numbered(5, "10.0.0.%d:7072")
 	want := mustNew(t, slices.Delete(slices.Clone(members), 2, 3), Size{})
 	members[2].Leaving = true
-	// The one that takes its place may have its name already.
+	// The next process may already have its name.
 	members = append(members, Member{ID: members[2].ID, Addr: members[2].Addr, Leaving: true})
 	got := mustNew(t, members, Size{})
 	if !slices.Equal(points(got), points(want)) || got.ID() != want.ID() {
@@ -109,7 +109,7 @@ func TestRingSharesNothingWithItsCaller(t *testing.T) {
 	}
 }
 
-func TestIDIsOfMembersAndSize(t *testing.T) {
+func TestIDDependsOnMembersAndSize(t *testing.T) {
 	base := func() []Member {
 		return []Member{{ID: "a", Addr: "a:1"}, {ID: "b", HashKey: "bb", Addr: "b:1"}, {ID: "c", Addr: "c:1"}}
 	}
@@ -151,7 +151,7 @@ func TestIDIsOfMembersAndSize(t *testing.T) {
 	}
 }
 
-// The definition, slowly: walk the entries from the key's hash on, once around.
+// The definition: walk all entries, beginning at the hash of the key.
 func successorsSlowly(r *Ring, routeKey string) []string {
 	ps := points(r)
 	first := 0
@@ -175,7 +175,7 @@ func TestSuccessors(t *testing.T) {
 		size Size
 	}{
 		{1, Size{}}, {2, Size{}}, {3, Size{}}, {64, Size{}}, {65, Size{}}, {4096, Size{}},
-		{4097, Size{Min: 8192, Max: 8192}}, // more than the walk has room for on its stack
+		{4097, Size{Min: 8192, Max: 8192}}, // more than the bitset on the stack has
 		{40, Size{Min: 8, Max: 8}},         // most own nothing
 	} {
 		r := mustNew(t, numbered(test.n, "10.0.0.%d:7072"), test.size)
@@ -221,7 +221,7 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 	}
 }
 
-// A node builds a ring at each change of members, of up to MaxSize entries: a string for each would be its cost.
+// A member builds a ring of up to MaxSize entries at each change of members; a string for each would dominate the cost.
 func TestNewDoesNotAllocateForEachEntry(t *testing.T) {
 	members := numbered(3, "10.0.0.%d:7072")
 	few := testing.AllocsPerRun(10, func() { mustNew(t, members, Size{Min: 3}) })
@@ -231,7 +231,7 @@ func TestNewDoesNotAllocateForEachEntry(t *testing.T) {
 	}
 }
 
-// FuzzNew builds rings of arbitrary members: New refuses them, or every promise holds.
+// FuzzNew builds rings of arbitrary members: New returns an error, or a valid ring.
 func FuzzNew(f *testing.F) {
 	f.Add("10.0.0.1:7072 10.0.0.2:7072 10.0.0.3:7072", uint64(0), uint64(0), uint64(1))
 	f.Add("a a_1 a_1_0 b", uint64(12), uint64(64), uint64(2))

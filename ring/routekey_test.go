@@ -30,7 +30,7 @@ func TestRouteKey(t *testing.T) {
 	}
 }
 
-func TestParseRouteKeyTakesOtherSpellings(t *testing.T) {
+func TestParseRouteKeyAcceptsOtherSpellings(t *testing.T) {
 	for routeKey, want := range map[string][2]string{
 		"d/%c3%a4":    {"d", "ä"},
 		"d/a%2fb":     {"d", "a/b"},
@@ -45,7 +45,7 @@ func TestParseRouteKeyTakesOtherSpellings(t *testing.T) {
 	}
 }
 
-func TestParseRouteKeySaysWhatIsWrong(t *testing.T) {
+func TestParseRouteKeyNamesTheInvalidByte(t *testing.T) {
 	for routeKey, want := range map[string]string{
 		"":              "has no slash",
 		"cnf-metrics":   "has no slash",

@@ -155,13 +155,13 @@ func TestCheckNeedsOneWorkingEndpoint(t *testing.T) {
 	d := open(t, rig.Etcd(t).Endpoint(), nil)
 	d.cfg.Endpoints = append([]string{"http://127.0.0.1:1"}, d.cfg.Endpoints...)
 	if err := d.Check(t.Context()); err != nil {
-		t.Errorf("one of two answers: %v", err)
+		t.Errorf("one of two endpoints works: got error %v", err)
 	}
 	d.cfg.Endpoints[1] = "http://127.0.0.1:2"
 	err := d.Check(t.Context())
 	for _, endpoint := range d.cfg.Endpoints {
 		if err == nil || !strings.Contains(err.Error(), endpoint+": list /ringside/default/members/") {
-			t.Errorf("none of two answers: %v", err)
+			t.Errorf("no endpoint works: got error %v", err)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func TestWatchWithoutChangesIsNotStalled(t *testing.T) {
 	resolve(t, d).waitFor(t, "no member")
 	waitFor(t, "the list that is due", func() bool { return d.Stats().Lists > 1 })
 	if n := d.Stats().WatchRestarts; n != 0 {
-		t.Errorf("the watch of an etcd that nobody writes to ended %d times before its time", n)
+		t.Errorf("the watch of an idle etcd failed %d times, want 0", n)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestRegistrationIsStable(t *testing.T) {
 	until := time.Now().Add(3 * d.cfg.LeaseTTL)
 	waitFor(t, "three leases", func() bool { return time.Now().After(until) })
 	if s := d.Stats(); !s.Registered || s.Registrations != 1 || len(keysIn(t, e)) != 2 {
-		t.Errorf("Stats: %+v; want one registration", s)
+		t.Errorf("got stats %+v; want one registration", s)
 	}
 }
 
@@ -100,7 +100,7 @@ func TestCloseDeletesTheKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := keysIn(t, e); len(got) != 0 {
-		t.Errorf("after Close etcd holds %q, want nothing", got)
+		t.Errorf("after Close etcd has %q, want nothing", got)
 	}
 	seen.waitFor(t, "no member")
 }
@@ -140,7 +140,7 @@ func TestDeregisterKeepsTheRecordOfANewProcess(t *testing.T) {
 	leave()
 	resolve(t, young).waitFor(t, "the new process", successor)
 	if got := len(keysIn(t, e)); got != 2 {
-		t.Errorf("etcd holds %d keys, want both of the successor", got)
+		t.Errorf("etcd has %d keys, want both of the successor", got)
 	}
 }
 
@@ -184,7 +184,7 @@ func TestStockResolverFindsMembers(t *testing.T) {
 	}
 	defer conn.Close()
 	if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
-		t.Errorf("call by way of the stock resolver: %v", err)
+		t.Errorf("call with the stock resolver: %v", err)
 	}
 }
 
@@ -217,7 +217,7 @@ func TestRegistersAgain(t *testing.T) {
 			waitRegistered(t, d, 2)
 			resolve(t, d).waitFor(t, "a", member("a", 1))
 			if got := len(keysIn(t, e)); got != 2 {
-				t.Errorf("etcd holds %d keys, want 2", got)
+				t.Errorf("etcd has %d keys, want 2", got)
 			}
 		})
 	}
@@ -316,12 +316,12 @@ func TestEtcdUnavailableAtStart(t *testing.T) {
 	register(t, d, member("a", 1))
 	waitFor(t, "a failed attempt", func() bool { return d.events("list of members lost") > 0 })
 	if seen.changes() != 0 {
-		t.Error("a list was applied that nobody knows")
+		t.Error("a list was applied before etcd answered")
 	}
 	e.Start()
 	seen.waitFor(t, "a", member("a", 1))
 	if s := d.Stats(); !s.Registered || !s.Connected || s.Members != 1 || s.ContactAge > time.Minute {
-		t.Errorf("Stats: %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -343,7 +343,7 @@ func TestOneOfTwoEndpointsHangs(t *testing.T) {
 	register(t, open(t, e.Endpoint(), nil), member("b", 2))
 	seen.waitFor(t, "a and b", member("a", 1), member("b", 2))
 	if n := gone(); n > 0 {
-		t.Errorf("a's record expired %d times", n)
+		t.Errorf("the record of a expired %d times, want 0", n)
 	}
 }
 
@@ -361,7 +361,7 @@ func openTwice(t *testing.T, e *rig.EtcdServer) (d *tested, hang func()) {
 				return
 			}
 		}
-		t.Error("neither way is used")
+		t.Error("no proxy is used")
 	}
 }
 
@@ -389,7 +389,7 @@ func TestInvalidRecordsAreRejectedOneByOne(t *testing.T) {
 	second := open(t, e.Endpoint(), nil)
 	resolve(t, second).waitFor(t, "good", good)
 	if r := second.Stats().Rejected; r[Malformed] != 2 || r[Invalid] != 2 || r[Oversized] != 10 {
-		t.Errorf("a list refused %v, want 2 malformed, 2 absurd, 10 oversized", r)
+		t.Errorf("got rejected %v, want 2 malformed, 2 invalid, 10 oversized", r)
 	}
 
 	put(t, c, "duplicate", fmt.Sprintf(`{"id":"duplicate","addr":%q,"started":"2020-01-01T00:00:00Z"}`, good.Addr))
@@ -401,7 +401,7 @@ func TestInvalidRecordsAreRejectedOneByOne(t *testing.T) {
 	put(t, c, "duplicate", "garbage")
 	seen.waitFor(t, "good", good)
 	if s := d.Stats(); s.WatchRestarts != 0 || s.LastRejected == "" {
-		t.Errorf("Stats: %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -437,7 +437,7 @@ func TestRegisterRejectsAnInvalidMember(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // otherwise a Register that accepts it would never return
 	if err := d.Register(ctx, ring.Member{ID: "a", Addr: "0.0.0.0:7072"}); err == nil {
-		t.Error("no error for an address that nobody can dial")
+		t.Error("got no error for an address that cannot be dialed")
 	}
 }
 
@@ -567,7 +567,7 @@ func waitFor(t *testing.T, what string, holds func() bool) {
 	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain for %s", patience, what)
+			t.Fatalf("waited %v for %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -690,10 +690,10 @@ func TestTableResolvesConflictsDeterministically(t *testing.T) {
 				tab.put("p/"+m.ID, value(m), int64(i+1))
 			}
 			if got := tab.members(); !slices.Equal(got, tc.want) {
-				t.Errorf("members: %v, want %v", got, tc.want)
+				t.Errorf("got members %v, want %v", got, tc.want)
 			}
 			if got := c.rejected[Duplicate]; got != tc.duplicates {
-				t.Errorf("%d duplicates, want %d", got, tc.duplicates)
+				t.Errorf("got %d duplicates, want %d", got, tc.duplicates)
 			}
 		})
 	}
@@ -715,6 +715,6 @@ func TestTableIsLimited(t *testing.T) {
 	}
 	put(0) // an update of a listed member
 	if len(tab.listed) != maxMembers || !maps.Equal(c.rejected, map[Reason]int64{TooMany: 5}) {
-		t.Errorf("%d listed, refused %v; want %d and 5", len(tab.listed), c.rejected, maxMembers)
+		t.Errorf("got %d listed, rejected %v; want %d and 5", len(tab.listed), c.rejected, maxMembers)
 	}
 }

@@ -50,7 +50,7 @@ func TestLegacyClientsFindServingMembers(t *testing.T) {
 	}
 	leave()
 	if got := legacyEndpoints(t, c); len(got) != 0 {
-		t.Errorf("after the withdraw: %q", got)
+		t.Errorf("after deregistration: got %q", got)
 	}
 	if got := keysIn(t, e); len(got) != 1 {
 		t.Errorf("after deregistration etcd has %q, want the record only", got)
@@ -98,12 +98,12 @@ func TestDeregisterKeepsTheLegacyKeyOfAnotherPod(t *testing.T) {
 	register(t, young, successor)
 	waitRegistered(t, young, 1)
 	until := time.Now().Add(5 * old.timing.verify)
-	waitFor(t, "five looks at the keys", func() bool { return time.Now().After(until) })
+	waitFor(t, "five checks of the keys", func() bool { return time.Now().After(until) })
 	leave()
 	if got := legacyEndpoints(t, c); !slices.Equal(got, []string{successor.Addr}) {
-		t.Errorf("after the withdraw: %q, want that of the next pod", got)
+		t.Errorf("after deregistration: got %q, want that of the next pod", got)
 	}
 	if got := old.Stats().Registrations; got != 1 {
-		t.Errorf("the old pod has registered %d times: the two take the key from each other", got)
+		t.Errorf("the old pod registered %d times, want 1: the pods overwrite each other's key", got)
 	}
 }

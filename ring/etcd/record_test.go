@@ -66,11 +66,11 @@ func TestParse(t *testing.T) {
 			m, refused := parse(tc.id, []byte(tc.value))
 			switch {
 			case tc.want == "" && refused != nil:
-				t.Errorf("refused: %v", refused)
+				t.Errorf("got rejection %v, want none", refused)
 			case tc.want == "" && m.ID != tc.id:
-				t.Errorf("member %+v", m)
+				t.Errorf("got member %+v", m)
 			case tc.want != "" && refused == nil:
-				t.Errorf("accepted: %+v", m)
+				t.Errorf("got member %+v, want a rejection", m)
 			case tc.want != "" && refused.reason != tc.want:
 				t.Errorf("%v, want %s", refused, tc.want)
 			case tc.want != "" && len(refused.Error()) > 2000:
@@ -105,11 +105,11 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if _, err := ring.New([]ring.Member{m}, ring.Size{}); err != nil {
-			t.Errorf("no ring takes what was accepted: %v", err)
+			t.Errorf("an accepted member cannot be on a ring: %v", err)
 		}
 		full, _, err := encode(m)
 		if err != nil {
-			t.Fatalf("encode what was accepted: %v", err)
+			t.Fatalf("encode an accepted member: %v", err)
 		}
 		if again, refused := parse(id, []byte(full)); refused != nil || again != m {
 			t.Errorf("%+v became %+v, %v", m, again, refused)
@@ -137,7 +137,7 @@ func TestTimeBetweenListsGrowsWithTheDirectory(t *testing.T) {
 			f.table.listed[fmt.Sprint(i)] = listed{}
 		}
 		if got := f.relistAfter(); got < want*4/5 || got > want {
-			t.Errorf("%d members: lists again after %v, want %v to %v", n, got, want*4/5, want)
+			t.Errorf("%d members: got the next list after %v, want %v to %v", n, got, want*4/5, want)
 		}
 	}
 }

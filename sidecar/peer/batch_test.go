@@ -30,7 +30,7 @@ func fetchBatch(t testing.TB, p cache.Peers, qs []cache.Query) []cache.Outcome {
 	t.Helper()
 	outcomes := peertest.PeerTo(t, p, "m").FetchBatch(context.Background(), qs)
 	if len(outcomes) != len(qs) {
-		t.Fatalf("%d outcomes of %d queries", len(outcomes), len(qs))
+		t.Fatalf("got %d outcomes, want %d", len(outcomes), len(qs))
 	}
 	return outcomes
 }
@@ -53,18 +53,18 @@ func TestBatchReturnsOneOutcomePerKeyInOrder(t *testing.T) {
 		switch {
 		case i == 1:
 			if cache.KindOf(o.Err) != cache.KindUnavailable || cache.RetryAfter(o.Err) != 1500*time.Millisecond {
-				t.Errorf("error %v", o.Err)
+				t.Errorf("got error %v", o.Err)
 			}
 		case i == 2:
 			if o.Err != nil || !o.Answer.NotFound || o.Answer.Source != cache.SourceLoad {
-				t.Errorf("absent is %+v", o)
+				t.Errorf("got %+v, want a negative answer", o)
 			}
 		case i == 3:
 			if !errors.Is(o.Err, cache.ErrUnreachable) {
-				t.Errorf("error %v; want unreachable", o.Err)
+				t.Errorf("got error %v; want unreachable", o.Err)
 			}
 		case o.Err != nil || o.Alone || string(o.Answer.Value) != fmt.Sprint("k-", i) || o.Answer.Owner != "m":
-			t.Errorf("outcome %d is %+v", i, o)
+			t.Errorf("outcome %d: got %+v", i, o)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func TestBatchOfTooManyKeysIsRejected(t *testing.T) {
 	m := peertest.StartMember(t, "m")
 	for _, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(cache.MaxBatchKeys+1)) {
 		if cache.KindOf(o.Err) != cache.KindInvalidKey || !strings.Contains(o.Err.Error(), "513 keys") {
-			t.Fatalf("outcome %+v", o)
+			t.Fatalf("got outcome %+v", o)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func TestLargestBatchFits(t *testing.T) {
 	}
 	for i, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), qs) {
 		if o.Err != nil || string(o.Answer.Value) != qs[i].Key {
-			t.Fatalf("outcome %d: %d bytes, %v", i, len(o.Answer.Value), o.Err)
+			t.Fatalf("got outcome %d: %d bytes, %v", i, len(o.Answer.Value), o.Err)
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestMemberWithoutBatchesGetsEachKeyAlone(t *testing.T) {
 	m := peertest.ServeRaw(t, &answeringService{code: codes.Aborted}) // this member has no FetchBatch
 	for _, o := range fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(3)) {
 		if !o.Alone {
-			t.Errorf("outcome %+v", o)
+			t.Errorf("got outcome %+v", o)
 		}
 	}
 }
@@ -133,7 +133,7 @@ func TestInvalidAnswersToABatch(t *testing.T) {
 			t.Parallel()
 			m := peertest.ServeRaw(t, tc.service)
 			if o := fetchBatch(t, peertest.StartPool(t, peer.Config{}, m), gets(1))[0]; !tc.want(o) {
-				t.Errorf("outcome %+v", o)
+				t.Errorf("got outcome %+v", o)
 			}
 		})
 	}
@@ -146,7 +146,7 @@ func TestBatchToDeadMemberIsUnreachable(t *testing.T) {
 	m.Kill(t)
 	for _, o := range fetchBatch(t, p, gets(3)) {
 		if !errors.Is(o.Err, cache.ErrUnreachable) || o.Alone {
-			t.Errorf("outcome %+v", o)
+			t.Errorf("got outcome %+v", o)
 		}
 	}
 }

@@ -38,10 +38,10 @@ func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 		t.Errorf("got %d reached, unreached %v", n, unreached)
 	}
 	if s := p.Stats(); s.BroadcastsFailed != 2 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 	if s := a.Service.Stats(); s.Invalidated != 3 {
-		t.Errorf("member's stats %+v", s)
+		t.Errorf("got stats %+v of the member", s)
 	}
 	peertest.Eventually(t, "the breaker of the frozen member is open", func() bool { return p.Stats().BreakersOpen > 0 })
 }

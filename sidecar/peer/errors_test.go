@@ -55,7 +55,7 @@ func TestErrorsOfFetchesKeepTheirKind(t *testing.T) {
 		t.Run(tc.code.String(), func(t *testing.T) {
 			next = &cache.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
 			if s := codeServed(t, next); s.Code() != tc.code || s.Message() != "the cause" {
-				t.Errorf("served %v %q, want %v", s.Code(), s.Message(), tc.code)
+				t.Errorf("got served %v %q, want %v", s.Code(), s.Message(), tc.code)
 			}
 			_, err := to.Fetch(context.Background(), peertest.Get("k"))
 			if got := errors.Is(err, cache.ErrUnreachable); got != tc.unreachable {
@@ -95,7 +95,7 @@ func TestOtherCodesOfAFetchAreUnreachable(t *testing.T) {
 			m := peertest.ServeRaw(t, &answeringService{code: code})
 			err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{}, m), "m")
 			if !errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("error %v, want unreachable", err)
+				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
 	}
@@ -105,9 +105,9 @@ func TestUnknownDatasetIsUnreachable(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
 	p := peertest.StartPool(t, peer.Config{}, m)
-	_, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), cache.Query{Dataset: "younger", Key: "k"})
-	if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), "younger") {
-		t.Errorf("error %v: want unreachable: during a rollout other members may have the dataset", err)
+	_, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), cache.Query{Dataset: "newer", Key: "k"})
+	if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("got error %v: want unreachable: during a rollout other members may have the dataset", err)
 	}
 }
 
@@ -128,6 +128,6 @@ func TestLargestRequestFits(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{}, m)
 	key := strings.Repeat("\x01", cache.MaxKeyBytes)
 	if a, err := peertest.PeerTo(t, p, "m").Fetch(context.Background(), peertest.Get(key)); err != nil || string(a.Value) != key {
-		t.Errorf("answer of %d bytes, error %v", len(a.Value), err)
+		t.Errorf("got answer of %d bytes, error %v", len(a.Value), err)
 	}
 }

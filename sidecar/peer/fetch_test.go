@@ -33,7 +33,7 @@ func TestFetchTransfersQueryAndAnswer(t *testing.T) {
 	var next cache.Answer
 	m := peertest.StartMember(t, "m", peertest.Serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
 		if q != wantQuery {
-			t.Errorf("query %+v, want %+v", q, wantQuery)
+			t.Errorf("got query %+v, want %+v", q, wantQuery)
 		}
 		return next, nil
 	}))
@@ -47,7 +47,7 @@ func TestFetchTransfersQueryAndAnswer(t *testing.T) {
 			}
 			want.Owner = "m"
 			if string(got.Value) != string(want.Value) {
-				t.Errorf("value %q, want %q", got.Value, want.Value)
+				t.Errorf("got value %q, want %q", got.Value, want.Value)
 			}
 			if want.NotFound && got.Value != nil {
 				t.Errorf("absent with value %q", got.Value)
@@ -56,7 +56,7 @@ func TestFetchTransfersQueryAndAnswer(t *testing.T) {
 			if got.Owner != want.Owner || got.Source != want.Source || got.Version != want.Version || got.Age != want.Age ||
 				got.Fresh != want.Fresh || got.Took != want.Took || got.Stale != want.Stale || got.NotFound != want.NotFound ||
 				got.Detail != want.Detail {
-				t.Errorf("answer %+v, want %+v", got, want)
+				t.Errorf("got answer %+v, want %+v", got, want)
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func TestFetchesShareOneConnection(t *testing.T) {
 		t.Errorf("1000 fetches opened %d connections, want 1", n)
 	}
 	if s := p.Stats(); s.Fetches != 1000 || s.Unreachable != 0 || s.Conns != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -95,7 +95,7 @@ func TestRestartedMemberIsUsedAgain(t *testing.T) {
 	for range 3 {
 		// Without a deadline: if the call waited for a connection, the test would hang.
 		if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
-			t.Fatalf("error %v, want unreachable", err)
+			t.Fatalf("got error %v, want unreachable", err)
 		}
 	}
 	if s := p.Stats(); s.BreakersOpen != 1 || s.PingTimeouts != 0 {
@@ -116,13 +116,13 @@ func TestOnePingFailsAllCallsToAFrozenMember(t *testing.T) {
 	for range 50 {
 		wg.Go(func() {
 			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("error %v, want unreachable", err)
+				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
 	}
 	wg.Wait()
 	if s := p.Stats(); s.PingTimeouts != 1 || s.BreakersOpen != 1 || s.BreakersOpened != 1 || s.Unreachable != 50 {
-		t.Errorf("stats %+v, want one ping timeout for all", s)
+		t.Errorf("got stats %+v, want one ping timeout for all", s)
 	}
 }
 
@@ -174,7 +174,7 @@ func TestMemberBehindDroppedPacketsIsUnreachable(t *testing.T) {
 	default:
 	}
 	if !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 	<-connecting
 }
@@ -190,11 +190,11 @@ func TestThawedMemberIsUsedAgain(t *testing.T) {
 	}
 	w.Freeze()
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
-		t.Fatalf("error %v, want unreachable", err)
+		t.Fatalf("got error %v, want unreachable", err)
 	}
 	before := m.Service.Stats().Fetches
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !strings.Contains(err.Error(), "breaker") {
-		t.Errorf("error %v, want an open breaker", err)
+		t.Errorf("got error %v, want an open breaker", err)
 	}
 	w.Thaw()
 	peertest.Eventually(t, "a ping closes the breaker", func() bool { return p.Stats().BreakersOpen == 0 })
@@ -217,7 +217,7 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 	}
 	w.FreezeOpen()
 	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Fatalf("error %v, want unreachable", err)
+		t.Fatalf("got error %v, want unreachable", err)
 	}
 	peertest.Eventually(t, "a new connection is used", func() bool { return peertest.Fetch(t, p, "m") == nil })
 }
@@ -234,10 +234,10 @@ func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 || s.Unreachable != 0 || s.BreakersOpened != 0 {
-		t.Errorf("stats %+v, want no failure: the member is only slow", s)
+		t.Errorf("got stats %+v, want no failure: the member is only slow", s)
 	}
 	if n := m.Listener.Accepted.Load(); n != 1 {
-		t.Errorf("%d connections, want 1", n)
+		t.Errorf("got %d connections, want 1", n)
 	}
 }
 
@@ -249,10 +249,10 @@ func TestDeadlineAtLiveOwnerIsAnAnswer(t *testing.T) {
 	defer cancel()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
-		t.Errorf("error %v: want a deadline: another member would query the slow database again", err)
+		t.Errorf("got error %v: want a deadline: another member would query the slow database again", err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -271,7 +271,7 @@ func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 	ctx := lateTimer{context.Background(), time.Now().Add(600 * time.Millisecond)}
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
-		t.Errorf("error %v, want the caller's deadline", err)
+		t.Errorf("got error %v, want the caller's deadline", err)
 	}
 }
 
@@ -281,7 +281,7 @@ func TestDeadlineWithoutSignOfLifeIsUnreachable(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
 	if _, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 	peertest.Eventually(t, "the ping outlives the call and opens the breaker", func() bool { return p.Stats().BreakersOpen == 1 })
 }
@@ -291,7 +291,7 @@ func TestAttemptTimeoutIsUnreachable(t *testing.T) {
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
 	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
 	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 }
 
@@ -310,7 +310,7 @@ func TestCanceledCallerIsCanceled(t *testing.T) {
 	}()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindCanceled {
-		t.Errorf("error %v, want canceled", err)
+		t.Errorf("got error %v, want canceled", err)
 	}
 }
 
@@ -328,10 +328,10 @@ func TestConnectionCutDuringACallIsUnreachable(t *testing.T) {
 		w.Cut()
 	}()
 	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 || s.BreakersOpen != 0 {
-		t.Errorf("stats %+v: want no open breaker after one cut connection", s)
+		t.Errorf("got stats %+v: want no open breaker after one cut connection", s)
 	}
 }
 
@@ -384,10 +384,10 @@ func TestFetchesToOneMemberAreLimited(t *testing.T) {
 	close(release)
 	wg.Wait()
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
-		t.Errorf("error %v, want overloaded", err)
+		t.Errorf("got error %v, want overloaded", err)
 	}
 	if s := p.Stats(); s.Refused != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -399,7 +399,7 @@ func TestAnswerAboveTheLimitIsOverloaded(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
 	err := peertest.Fetch(t, p, "m")
 	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded {
-		t.Errorf("error %v: want overloaded: the answer of another member would not be smaller", err)
+		t.Errorf("got error %v: want overloaded: the answer of another member would not be smaller", err)
 	}
 }
 
@@ -411,12 +411,12 @@ func TestConnectedMembersAreLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := peertest.Fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 	// gRPC reports a connection as ready a moment after it has used it.
 	peertest.Eventually(t, "one connection is counted", func() bool { return p.Stats().Conns == 1 })
 	if s := p.Stats(); s.ConnsRefused != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -448,7 +448,7 @@ func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 				t.Fatal(err)
 			}
 			if n := p.Stats().Disagreements; n != tc.want {
-				t.Errorf("counted %d, want %d", n, tc.want)
+				t.Errorf("got counted %d, want %d", n, tc.want)
 			}
 			s := m.Service.Stats()
 			if (s.NotOwner == 1) != tc.notOwner || (s.RingMismatch == 1) != tc.other {

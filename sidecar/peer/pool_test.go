@@ -20,10 +20,10 @@ func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, PingAfter: 20 * time.Millisecond}, frozen)
 	before := runtime.NumGoroutine()
 	if err := peertest.Fetch(t, p, "frozen"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.BreakersOpen != 1 {
-		t.Fatalf("stats %+v, want an open breaker", s)
+		t.Fatalf("got stats %+v, want an open breaker", s)
 	}
 	p.SetRing(nil, nil)
 	peertest.Eventually(t, "the pings to the member have ended", func() bool { return runtime.NumGoroutine() <= before })
@@ -46,7 +46,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	for _, to := range []cache.Peer{slow, slow, hole, hole} {
 		wg.Go(func() {
 			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("error %v, want unreachable", err)
+				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
 	}

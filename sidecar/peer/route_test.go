@@ -61,7 +61,7 @@ func TestEmptyRingOwnsEverything(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
 	if r := p.Route("metrics", "k"); r != (cache.Route{}) || !p.Owns("metrics", "k") || p.RingID() != 0 {
-		t.Errorf("route %+v on an empty ring", r)
+		t.Errorf("got route %+v on an empty ring", r)
 	}
 }
 
@@ -70,7 +70,7 @@ func TestRingWithoutSelf(t *testing.T) {
 	defer p.Close()
 	p.SetRing(peertest.NewRing(t, named("a")...), nil)
 	if r := p.Route("metrics", "k"); idOf(r.Owner) != "a" || r.Successor != nil || p.Owns("metrics", "k") {
-		t.Errorf("route %+v, want owner a and no successor", r)
+		t.Errorf("got route %+v, want owner a and no successor", r)
 	}
 }
 
@@ -83,17 +83,17 @@ func TestPreviousOwnerIsPartOfRouteDuringWarmUpOnly(t *testing.T) {
 		gained := peertest.KeyWith(t, p, func(r cache.Route) bool { return r.Owner == nil })
 		want := before.Owner(ring.RouteKey("metrics", gained)).ID
 		if r := p.Route("metrics", gained); idOf(r.Previous) != want {
-			t.Errorf("previous %s, want %s", idOf(r.Previous), want)
+			t.Errorf("got previous %s, want %s", idOf(r.Previous), want)
 		}
 		other := peertest.KeyWith(t, p, func(r cache.Route) bool { return r.Owner != nil })
 		if r := p.Route("metrics", other); r.Previous != nil {
-			t.Errorf("previous %s of a key that another member owns", idOf(r.Previous))
+			t.Errorf("got previous %s of a key that another member owns", idOf(r.Previous))
 		}
 		time.Sleep(6 * time.Second)
 		p.SetRing(after, before) // the same ring again does not extend the window
 		time.Sleep(6 * time.Second)
 		if r := p.Route("metrics", gained); r.Previous != nil {
-			t.Errorf("previous %s after the warm-up window", idOf(r.Previous))
+			t.Errorf("got previous %s after the warm-up window", idOf(r.Previous))
 		}
 	})
 }
@@ -122,11 +122,11 @@ func TestDeadSuccessorIsSkipped(t *testing.T) {
 	for range 3 {
 		_, err := p.Route("metrics", key).Successor.Fetch(context.Background(), peertest.Get(key))
 		if !errors.Is(err, cache.ErrUnreachable) {
-			t.Fatalf("error %v, want unreachable", err)
+			t.Fatalf("got error %v, want unreachable", err)
 		}
 	}
 	if r := p.Route("metrics", key); idOf(r.Owner) != "owner" || idOf(r.Successor) == "dead" {
-		t.Errorf("owner %s, successor %s: want the next member on the ring", idOf(r.Owner), idOf(r.Successor))
+		t.Errorf("got owner %s, successor %s: want the next member on the ring", idOf(r.Owner), idOf(r.Successor))
 	}
 }
 
@@ -135,7 +135,7 @@ func TestRouteAllocatesTheRouteKeyOnly(t *testing.T) {
 	defer p.Close()
 	p.SetRing(peertest.NewRing(t, named("self", "a", "b", "c")...), peertest.NewRing(t, named("a", "b", "c")...))
 	if n := testing.AllocsPerRun(100, func() { p.Route("metrics", "interface/eth0/rx") }); n > 1 {
-		t.Errorf("%v allocations, want 1", n)
+		t.Errorf("got %v allocations, want 1", n)
 	}
 }
 
@@ -156,7 +156,7 @@ func TestMemberThatLeftIsDisconnected(t *testing.T) {
 	p.SetRing(without, without)
 	peertest.Eventually(t, "the connection is closed", func() bool { return m.Server.Stats().Conns == 0 })
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
-		t.Errorf("error %v, want unreachable", err)
+		t.Errorf("got error %v, want unreachable", err)
 	}
 }
 
@@ -170,7 +170,7 @@ func TestMemberWithNewAddressIsAnotherPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := moved.Service.Stats().Fetches; n != 1 {
-		t.Errorf("%d fetches at the new address, want 1", n)
+		t.Errorf("got %d fetches at the new address, want 1", n)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestPing(t *testing.T) {
 		}
 	}
 	if err := p.Ping(context.Background(), leaving.Member); !errors.Is(err, peer.ErrLeaving) {
-		t.Errorf("error %v, want ErrLeaving", err)
+		t.Errorf("got error %v, want ErrLeaving", err)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestInspectCallsEveryOtherMember(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{}, members...)
 	found := p.Inspect(context.Background())
 	if len(found) != len(members) {
-		t.Fatalf("%d inspections, want %d", len(found), len(members))
+		t.Fatalf("got %d inspections, want %d", len(found), len(members))
 	}
 	for _, one := range found {
 		switch {

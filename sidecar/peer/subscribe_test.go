@@ -124,19 +124,19 @@ func TestAnswerStartsASubscription(t *testing.T) {
 			writer.Publish(cache.Invalidation{Dataset: "metrics", Prefix: true})
 			s.expect("drop metrics/a/b@7", "drop metrics/*@0")
 			if age := <-s.ages; age < time.Hour || age > time.Hour+peertest.Timeout {
-				t.Errorf("age %v, want an hour and the time of delivery", age)
+				t.Errorf("got age %v, want an hour and the time of delivery", age)
 			}
 			if err := ask(t, p, "m"); err != nil {
 				t.Fatal(err)
 			}
 			if s := m.Service.Stats(); s.Subscribers != 1 || s.MaxSubscribers != 4096 {
-				t.Errorf("member's stats %+v, want one subscriber", s)
+				t.Errorf("got stats %+v of the member, want one subscriber", s)
 			}
 			if s := p.Stats(); s.Subscriptions != 1 || s.Received != 2 || s.Gaps != 0 {
-				t.Errorf("stats %+v", s)
+				t.Errorf("got stats %+v", s)
 			}
 			if s := writer.Stats(); s.Published != 3 {
-				t.Errorf("writer's stats %+v", s)
+				t.Errorf("got stats %+v of the writer", s)
 			}
 		})
 	}
@@ -165,7 +165,7 @@ func TestBrokenStreamIsReportedBeforeNewerInvalidations(t *testing.T) {
 	writer.Publish(peertest.Drop("k", 2))
 	s.expect("drop metrics/k@2") // it continued where it ended: nothing was missed again
 	if stats := p.Stats(); stats.Gaps != 1 || stats.Subscriptions != 1 {
-		t.Errorf("stats %+v", stats)
+		t.Errorf("got stats %+v", stats)
 	}
 }
 
@@ -379,7 +379,7 @@ func TestSlowSubscriberIsCutOffAndDelaysNoOther(t *testing.T) {
 	for {
 		if _, err := stuck.Recv(); err != nil {
 			if status.Code(err) != codes.OutOfRange {
-				t.Errorf("error %v, want OUT_OF_RANGE", err)
+				t.Errorf("got error %v, want OUT_OF_RANGE", err)
 			}
 			return
 		}
@@ -417,7 +417,7 @@ func TestSubscriptionEndsWhenTheMemberIsIdle(t *testing.T) {
 		})
 	}
 	if n := p.Stats().Gaps; n != 0 {
-		t.Errorf("%d gaps, want none", n)
+		t.Errorf("got %d gaps, want none", n)
 	}
 }
 
@@ -445,7 +445,7 @@ func TestSubscriptionEndsWhenTheMemberLeaves(t *testing.T) {
 	moved.Publish(peertest.Drop("k", 1))
 	s.expect("drop metrics/k@1")
 	if n := p.Stats().Gaps; n != 0 {
-		t.Errorf("%d gaps, want none", n)
+		t.Errorf("got %d gaps, want none", n)
 	}
 }
 
@@ -533,7 +533,7 @@ func TestFeedReadersAreSubscribedToWithoutCalls(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{Sink: s, Feeds: []string{"metrics"}, SubscriptionIdle: time.Nanosecond}, members...)
 	for range want {
 		if got := <-s; !slices.Contains(want, got) {
-			t.Errorf("live %s, want %v", got, want)
+			t.Errorf("got live %s, want %v", got, want)
 		}
 	}
 	if n := p.Stats().Subscriptions; n != int64(len(want)) {

@@ -53,15 +53,15 @@ func TestWriteTransfersChangeAndAnswer(t *testing.T) {
 				t.Errorf("the member received another change")
 			}
 			if string(a.Value) != string(want.Value) || a.NotFound != want.Delete || a.Version != 1 || a.Owner != "m" {
-				t.Errorf("answer of version %d, owner %q, %d bytes", a.Version, a.Owner, len(a.Value))
+				t.Errorf("got answer of version %d, owner %q, %d bytes", a.Version, a.Owner, len(a.Value))
 			}
 		})
 	}
 	if s := p.Stats(); s.Writes != int64(len(changes)) || s.WritesUnknown != 0 || s.Disagreements != 0 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 	if s := m.Service.Stats(); s.Writes != int64(len(changes)) || s.Writing != 0 || s.MaxWrites != 512 {
-		t.Errorf("member's stats %+v", s)
+		t.Errorf("got stats %+v of the member", s)
 	}
 }
 
@@ -95,11 +95,11 @@ func TestErrorsOfWritesKeepTheirKind(t *testing.T) {
 			next = &cache.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
 			_, served := m.Service.Write(context.Background(), &peerv1.WriteRequest{Dataset: "metrics", Key: "k"})
 			if status.Code(served) != tc.code {
-				t.Errorf("served %v, want %v", served, tc.code)
+				t.Errorf("got served %v, want %v", served, tc.code)
 			}
 			err := peertest.Write(t, p, "m")
 			if cache.KindOf(err) != tc.want || errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("kind %v of %v, want %v", cache.KindOf(err), err, tc.want)
+				t.Errorf("got kind %v of %v, want %v", cache.KindOf(err), err, tc.want)
 			}
 			if !strings.Contains(err.Error(), "the cause") || !strings.Contains(err.Error(), "member m at ") {
 				t.Errorf("error %q does not name the member and the cause", err)
@@ -131,7 +131,7 @@ func TestValueErrorKeepsItsColumn(t *testing.T) {
 			err := peertest.Write(t, p, "m")
 			var wrong *origin.ValueError
 			if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) || *wrong != tc.want {
-				t.Errorf("error %v, %+v, want %+v", err, wrong, tc.want)
+				t.Errorf("got error %v, %+v, want %+v", err, wrong, tc.want)
 			}
 		})
 	}
@@ -177,7 +177,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 			p, want := start(t)
 			err := peertest.Write(t, p, "m")
 			if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), want) {
-				t.Errorf("error %v, want unreachable: %s", err, want)
+				t.Errorf("got error %v, want unreachable: %s", err, want)
 			}
 		})
 	}
@@ -200,7 +200,7 @@ func TestWriteAboveMaxCallsIsRefused(t *testing.T) {
 	})
 	<-begun
 	if err := peertest.Write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded {
-		t.Errorf("error %v, want overloaded: another member would not help a busy one", err)
+		t.Errorf("got error %v, want overloaded: another member would not help a busy one", err)
 	}
 	close(release)
 	wg.Wait()
@@ -234,13 +234,13 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 			p, made := breaking(t, fault)
 			err := peertest.Write(t, p, "m")
 			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown || cache.RetryAfter(err) == 0 {
-				t.Errorf("error %v, want an unknown outcome", err)
+				t.Errorf("got error %v, want an unknown outcome", err)
 			}
 			if n := made.Load(); n != 1 {
 				t.Errorf("the write was made %d times", n)
 			}
 			if s := p.Stats(); s.WritesUnknown != 1 || s.Unreachable != 0 {
-				t.Errorf("stats %+v", s)
+				t.Errorf("got stats %+v", s)
 			}
 		})
 	}
@@ -251,7 +251,7 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 		defer cancel()
 		_, err := peertest.PeerTo(t, p, "m").Write(ctx, peertest.Put("k"))
 		if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
-			t.Errorf("error %v, want an unknown outcome", err)
+			t.Errorf("got error %v, want an unknown outcome", err)
 		}
 	})
 	t.Run("response above the limit", func(t *testing.T) {
@@ -262,7 +262,7 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 			Dataset: "metrics", Key: "k", Value: make([]byte, 1000),
 		})
 		if cache.KindOf(err) != cache.KindUnknown {
-			t.Errorf("error %v, want an unknown outcome: the write was made", err)
+			t.Errorf("got error %v, want an unknown outcome: the write was made", err)
 		}
 	})
 }
@@ -282,7 +282,7 @@ func TestOtherCodesOfAWriteAreUnknown(t *testing.T) {
 			m := peertest.ServeRaw(t, &answeringService{code: code})
 			err := peertest.Write(t, peertest.StartPool(t, peer.Config{}, m), "m")
 			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
-				t.Errorf("error %v, want an unknown outcome", err)
+				t.Errorf("got error %v, want an unknown outcome", err)
 			}
 		})
 	}
@@ -299,7 +299,7 @@ func TestWriteWaitsForARestartedMember(t *testing.T) {
 	gone := &peertest.Member{Member: memberAt("m", addr)}
 	p := peertest.StartPool(t, peer.Config{PingAfter: peertest.Timeout, AttemptTimeout: time.Hour}, gone)
 	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-		t.Fatalf("error %v, want unreachable", err)
+		t.Fatalf("got error %v, want unreachable", err)
 	}
 	peertest.StartMember(t, "m", peertest.At(addr))
 	if err := peertest.Write(t, p, "m"); err != nil {

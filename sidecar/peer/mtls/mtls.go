@@ -56,37 +56,37 @@ type material struct {
 
 // New reads the files. The error says which file is wrong, or why other members would reject the certificate.
 func New(c Config) (*Credentials, error) {
-	t := &Credentials{config: c, name: cmp.Or(c.Name, DefaultName)}
-	if err := t.reloadLocked(); err != nil {
+	creds := &Credentials{config: c, name: cmp.Or(c.Name, DefaultName)}
+	if err := creds.reloadLocked(); err != nil {
 		return nil, err
 	}
-	return t, nil
+	return creds, nil
 }
 
 // ReloadFailures returns the number of handshakes that used older files because the present ones are wrong, and whether
 // the latest handshake did.
-func (t *Credentials) ReloadFailures() (count int64, failing bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.failures, t.failing
+func (creds *Credentials) ReloadFailures() (count int64, failing bool) {
+	creds.mu.Lock()
+	defer creds.mu.Unlock()
+	return creds.failures, creds.failing
 }
 
-func (t *Credentials) current() material {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.failing = t.reloadLocked() != nil
-	if t.failing {
-		t.failures++
+func (creds *Credentials) current() material {
+	creds.mu.Lock()
+	defer creds.mu.Unlock()
+	creds.failing = creds.reloadLocked() != nil
+	if creds.failing {
+		creds.failures++
 	}
-	return t.material
+	return creds.material
 }
 
-func (t *Credentials) reloadLocked() error {
+func (creds *Credentials) reloadLocked() error {
 	var next material
 	files := []struct {
 		name string
 		into *[]byte
-	}{{t.config.CertFile, &next.certPEM}, {t.config.KeyFile, &next.keyPEM}, {t.config.CAFile, &next.caPEM}}
+	}{{creds.config.CertFile, &next.certPEM}, {creds.config.KeyFile, &next.keyPEM}, {creds.config.CAFile, &next.caPEM}}
 	for _, file := range files {
 		pem, err := os.ReadFile(file.name)
 		if err != nil {
@@ -94,13 +94,13 @@ func (t *Credentials) reloadLocked() error {
 		}
 		*file.into = pem
 	}
-	if t.material.cert.Leaf != nil && next.same(t.material) {
+	if creds.material.cert.Leaf != nil && next.same(creds.material) {
 		return nil
 	}
-	if err := next.parse(t.config, t.name); err != nil {
+	if err := next.parse(creds.config, creds.name); err != nil {
 		return err
 	}
-	t.material = next
+	creds.material = next
 	return nil
 }
 
@@ -141,40 +141,40 @@ func (m *material) verify(role x509.ExtKeyUsage, name string) error {
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (t *Credentials) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	m := t.current()
+func (creds *Credentials) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	m := creds.current()
 	return credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{m.cert},
 		RootCAs:      m.roots,
 		MinVersion:   tls.VersionTLS12,
-	}).ClientHandshake(ctx, t.name, c)
+	}).ClientHandshake(ctx, creds.name, c)
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (t *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return credentials.NewTLS(t.server()).ServerHandshake(c)
+func (creds *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return credentials.NewTLS(creds.server()).ServerHandshake(c)
 }
 
 // ServerConfig is the same identity, with the same requirements for callers, for servers other than grpc's. It offers
 // HTTP/2 and HTTP/1.1.
-func (t *Credentials) ServerConfig() *tls.Config {
+func (creds *Credentials) ServerConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			c := t.server()
+			c := creds.server()
 			c.NextProtos = []string{"h2", "http/1.1"}
 			return c, nil
 		},
 	}
 }
 
-func (t *Credentials) server() *tls.Config {
-	m := t.current()
+func (creds *Credentials) server() *tls.Config {
+	m := creds.current()
 	return &tls.Config{
 		Certificates:     []tls.Certificate{m.cert},
 		ClientCAs:        m.roots,
 		ClientAuth:       tls.RequireAndVerifyClientCert,
-		VerifyConnection: t.verifyName, //guard:any-certificate-of-ca-reads-cache
+		VerifyConnection: creds.verifyName, //guard:any-certificate-of-ca-reads-cache
 		MinVersion:       tls.VersionTLS12,
 		// Each handshake has its own config and therefore its own ticket key: no ticket could be used.
 		SessionTicketsDisabled: true,
@@ -183,22 +183,22 @@ func (t *Credentials) server() *tls.Config {
 
 // verifyName does for clients what crypto/tls does for servers only. Without it, any client certificate of the CA would be
 // accepted.
-func (t *Credentials) verifyName(s tls.ConnectionState) error {
+func (creds *Credentials) verifyName(s tls.ConnectionState) error {
 	if len(s.PeerCertificates) == 0 {
 		return errors.New("the caller sent no certificate")
 	}
-	return s.PeerCertificates[0].VerifyHostname(t.name)
+	return s.PeerCertificates[0].VerifyHostname(creds.name)
 }
 
 // Info implements credentials.TransportCredentials.
-func (t *Credentials) Info() credentials.ProtocolInfo {
+func (creds *Credentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
-// Clone implements credentials.TransportCredentials. Callers cannot modify t, so it is its own clone.
-func (t *Credentials) Clone() credentials.TransportCredentials { return t }
+// Clone implements credentials.TransportCredentials. Callers cannot modify creds, so it is its own clone.
+func (creds *Credentials) Clone() credentials.TransportCredentials { return creds }
 
 // OverrideServerName implements credentials.TransportCredentials.
-func (t *Credentials) OverrideServerName(string) error {
+func (creds *Credentials) OverrideServerName(string) error {
 	return errors.New("the server name is part of the configuration")
 }

@@ -77,7 +77,7 @@ func TestServerRejectsInvalidCallers(t *testing.T) {
 			t.Parallel()
 			p := peertest.StartPool(t, peer.Config{Credentials: creds}, m)
 			if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("error %v, want unreachable", err)
+				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
 	}
@@ -125,7 +125,7 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 				}
 			}
 			if s := m.Service.Stats(); s.Fetches+s.Writes+s.Invalidated+s.Subscribers != 0 {
-				t.Errorf("stats %+v: want no method reached", s)
+				t.Errorf("got stats %+v: want no method reached", s)
 			}
 		})
 	}
@@ -193,7 +193,7 @@ func TestPoolRejectsInvalidServers(t *testing.T) {
 			}))
 			p := peertest.StartPool(t, peer.Config{Credentials: mine}, m)
 			if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("error %v, want unreachable", err)
+				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
 	}

@@ -43,13 +43,13 @@ func TestConcurrentFetchesOfAllCallersAreLimited(t *testing.T) {
 	<-begun
 	err := peertest.Fetch(t, other, "m")
 	if cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
-		t.Errorf("error %v, want overloaded", err)
+		t.Errorf("got error %v, want overloaded", err)
 	}
 	if err := other.Ping(context.Background(), m.Member); err != nil {
-		t.Errorf("a member at its bound must still answer pings: %v", err)
+		t.Errorf("ping of a member at its limit: got error %v", err)
 	}
 	if s := m.Service.Stats(); s.InFlight != 1 || s.Refused != 1 || s.MaxInFlight != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 	close(release)
 	wg.Wait()
@@ -72,10 +72,10 @@ func TestConnectionAboveTheLimitIsClosed(t *testing.T) {
 		t.Error("the connection was served")
 	}
 	if s := m.Server.Stats(); s.Conns != 1 || s.MaxConns != 1 || s.ConnsRefused != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 	if err := peertest.Fetch(t, p, "m"); err != nil {
-		t.Errorf("the connection within the bound: %v", err)
+		t.Errorf("the connection within the limit: got error %v", err)
 	}
 	p.Close()
 	peertest.Eventually(t, "the place is free again", func() bool { return m.Server.Stats().Conns == 0 })
@@ -133,7 +133,7 @@ func TestStopEndsWithItsContext(t *testing.T) {
 			go func() {
 				err := peertest.Fetch(t, p, "m")
 				if !errors.Is(err, cache.ErrUnreachable) {
-					t.Errorf("error %v, want unreachable", err)
+					t.Errorf("got error %v, want unreachable", err)
 				}
 			}()
 			<-begun
@@ -173,7 +173,7 @@ func TestStopEndsWithItsContext(t *testing.T) {
 			select {
 			case <-stopped:
 			case <-time.After(3 * time.Second): // below handshakeTimeout
-				t.Error("stop waits for what never ends")
+				t.Error("Stop waits longer than its context")
 			}
 			if c, err := net.Dial("tcp", m.Addr); err == nil {
 				c.Close()
@@ -186,20 +186,20 @@ func TestStopEndsWithItsContext(t *testing.T) {
 func TestServerRejectsHugeRequests(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
-		t.Error("served")
+		t.Error("the request was served")
 		return cache.Answer{}, nil
 	}))
 	to := peertest.PeerTo(t, peertest.StartPool(t, peer.Config{}, m), "m")
 	_, err := to.Fetch(context.Background(), peertest.Get(string(make([]byte, 2<<20))))
 	if cache.KindOf(err) != cache.KindOverloaded {
-		t.Errorf("error %v, want that of a message beyond the bound", err)
+		t.Errorf("got error %v, want overloaded, for a message above the limit", err)
 	}
 	if n := m.Service.Stats().Fetches; n != 0 {
-		t.Error("the request was read as a whole")
+		t.Error("the whole request was read")
 	}
 	_, err = to.Fetch(context.Background(), peertest.Get(string(make([]byte, 1<<20)))) // no larger than a write
 	if cache.KindOf(err) != cache.KindInvalidKey {
-		t.Errorf("error %v, want that of the key", err)
+		t.Errorf("got error %v, want invalid key", err)
 	}
 }
 
@@ -265,7 +265,7 @@ func TestFetchChecksSizesFirst(t *testing.T) {
 	s := server.NewService(server.ServiceConfig{
 		Ring: &peertest.View{},
 		Datasets: func(string) (server.Dataset, bool) {
-			t.Error("work was done")
+			t.Error("the dataset was called")
 			return nil, false
 		},
 	})
@@ -299,10 +299,10 @@ func TestConcurrentWritesOfAllCallersAreLimited(t *testing.T) {
 	})
 	<-begun
 	if err := peertest.Write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
-		t.Errorf("error %v, want overloaded", err)
+		t.Errorf("got error %v, want overloaded", err)
 	}
 	if s := m.Service.Stats(); s.Writing != 1 || s.WritesRefused != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 	close(release)
 	wg.Wait()
@@ -313,7 +313,7 @@ func TestWriteChecksSizesFirst(t *testing.T) {
 	s := server.NewService(server.ServiceConfig{
 		Ring: &peertest.View{},
 		Datasets: func(string) (server.Dataset, bool) {
-			t.Error("work was done")
+			t.Error("the dataset was called")
 			return nil, false
 		},
 	})
@@ -333,7 +333,7 @@ func TestWriteChecksSizesFirst(t *testing.T) {
 	_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), cache.Change{Key: "k", Value: make([]byte, 1<<20+1)})
 	var wrong *origin.ValueError
 	if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) {
-		t.Errorf("error %v, want that of the value", err)
+		t.Errorf("got error %v, want invalid value", err)
 	}
 }
 
@@ -359,13 +359,13 @@ func TestKeysBeyondTheSizeOfABatchAreFetchedAlone(t *testing.T) {
 		}
 	}
 	if answered != 5 || alone != 15 {
-		t.Errorf("%d MiB were answered and %d left; want 5 and 15", answered, alone)
+		t.Errorf("got %d MiB answered and %d left, want 5 and 15", answered, alone)
 	}
 }
 
 func TestInvalidateChecksTheWholeListFirst(t *testing.T) {
 	t.Parallel()
-	s := server.NewService(server.ServiceConfig{Invalidate: func([]cache.Invalidation) { t.Error("dropped") }})
+	s := server.NewService(server.ServiceConfig{Invalidate: func([]cache.Invalidation) { t.Error("an invalidation was applied") }})
 	good := &peerv1.Invalidation{Dataset: "metrics", Key: "k"}
 	for name, list := range map[string][]*peerv1.Invalidation{
 		"too many":  slices.Repeat([]*peerv1.Invalidation{good}, 1001),
@@ -390,7 +390,7 @@ func TestInvalidationOfTheFutureIsReplacedByNow(t *testing.T) {
 		Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", Version: -1, AgeNs: -1}},
 	})
 	if want := []cache.Invalidation{peertest.Drop("k", 0)}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("dropped %+v, error %v", got, err)
+		t.Errorf("got %+v, error %v", got, err)
 	}
 }
 
@@ -403,10 +403,10 @@ func TestSubscribersAreLimited(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := peertest.Subscribe(t, m, &peerv1.SubscribeRequest{Node: "two"}).Recv(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("error %v, want RESOURCE_EXHAUSTED", err)
+		t.Errorf("got error %v, want RESOURCE_EXHAUSTED", err)
 	}
 	if s := m.Service.Stats(); s.Subscribers != 1 || s.MaxSubscribers != 1 || s.SubscribersRefused != 1 {
-		t.Errorf("stats %+v", s)
+		t.Errorf("got stats %+v", s)
 	}
 }
 
@@ -418,7 +418,7 @@ func TestSubscribeRejectsAnOverwrittenPosition(t *testing.T) {
 	}
 	began, err := peertest.Subscribe(t, m, &peerv1.SubscribeRequest{}).Recv()
 	if err != nil || began.GetSequence() != 4 || began.GetEpoch() == 0 || len(began.GetInvalidations()) != 0 {
-		t.Fatalf("first response %v, error %v, want the present", began, err)
+		t.Fatalf("got first response %v, error %v, want the end of the log", began, err)
 	}
 	for name, tc := range map[string]struct {
 		req  *peerv1.SubscribeRequest
@@ -435,6 +435,6 @@ func TestSubscribeRejectsAnOverwrittenPosition(t *testing.T) {
 		}
 	}
 	if n := m.Service.Stats().SubscribersCut; n != 2 {
-		t.Errorf("counted %d, want 2", n)
+		t.Errorf("got counted %d, want 2", n)
 	}
 }
