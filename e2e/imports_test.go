@@ -46,9 +46,17 @@ var mayImport = map[string][]string{
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"internal/backoff", "origin", "sidecar/cache"},
 	// Edges.
-	"ring/etcd":      {"internal/backoff", "ring"},
-	"origin/sqldb":   {"internal/backoff", "origin"},
-	"origin/drivers": {"origin", "origin/sqldb"}, // the registry of the kinds of origins
+	"ring/etcd": {"internal/backoff", "ring"},
+	// SQL databases: what is the same for all, and a package for each kind.
+	"origin/sqldb/rowjson":    {"origin"},
+	"origin/sqldb/sqltext":    {"origin"},
+	"origin/sqldb/rowset":     {"origin", "origin/sqldb/rowjson", "origin/sqldb/sqltext"},
+	"origin/sqldb/changefeed": {"origin", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb":            {"origin", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb/postgres":   sqlDatabase,
+	"origin/sqldb/mysql":      sqlDatabase,
+	"origin/sqldb/sqlite":     sqlDatabase,
+	"origin/drivers":          {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/cache", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
@@ -131,14 +139,19 @@ var mayImport = map[string][]string{
 	"e2e/guards":            {},
 }
 
+// sqlDatabase is what each package of one kind of database may import.
+var sqlDatabase = []string{
+	"origin", "origin/sqldb", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext",
+}
+
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
 	"github.com/envoyproxy/go-control-plane": {"xds"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
-	"github.com/jackc/pgx/v5":                {"origin/sqldb"},
-	"github.com/go-sql-driver/mysql":         {"origin/sqldb"},
-	"modernc.org/sqlite":                     {"origin/sqldb"},
+	"github.com/jackc/pgx/v5":                {"origin/sqldb/postgres"},
+	"github.com/go-sql-driver/mysql":         {"origin/sqldb/mysql"},
+	"modernc.org/sqlite":                     {"origin/sqldb/sqlite"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/peertest",

@@ -1,5 +1,6 @@
-// Package origin says what a source of truth is. The adapters beside it (sqldb) are sources; guard decorates them;
-// origintest holds the conformance test that every source passes.
+// Package origin defines what a source of truth is: the interfaces of one dataset (Origin, Writer, Lister, Feed) and those of
+// the kinds of origins (Driver, Source). Package sqldb implements them, guard decorates them, drivers lists the kinds, and
+// origintest has the conformance tests that every implementation passes.
 package origin
 
 import (
@@ -8,68 +9,69 @@ import (
 	"fmt"
 )
 
-// Value is one immutable value as an origin holds it.
+// Value is one immutable value as an origin stores it.
 type Value struct {
 	// Data is never modified after Load has returned it.
 	Data []byte
-	// Version is the row's version column, which grows with each write; 0 where there is none.
+	// Version is the row's version column, which grows with each write; 0 if there is none.
 	Version int64
 }
 
-// Result answers one key of a Load.
+// Result is the result of one key of a Load.
 type Result struct {
 	Value Value
-	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, or one that says why the key's row can not be a value
-	// (too large, not the only one): what is wrong with one key is no reason to fail the others that share its query.
+	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, or one that says why the key's row cannot be a value (too
+	// large, not the only one): an error of one key must not fail the others in its query.
 	Err error
 }
 
 // Origin is the source of truth of one dataset. It is safe for concurrent use.
 type Origin interface {
-	// Load reads keys, which are distinct and not empty, in as few queries as it can. results[i] answers keys[i].
-	// An error means that the origin could not answer at all; it wraps ErrOverloaded where the query was never made
-	// because a bound was reached. The result never says that a key is absent when the origin could not tell.
-	// Load returns soon after ctx is done, and leaves no query behind in the origin.
+	// Load reads keys, which are distinct and not empty, in as few queries as possible. results[i] is the result of keys[i].
+	// An error means that the origin returned nothing; it wraps ErrOverloaded if a limit prevented the query. A key is
+	// only reported as not found if the origin said so. Load returns soon after ctx is done, and leaves no query running in
+	// the origin.
 	Load(ctx context.Context, keys []string) (results []Result, err error)
 }
 
 var (
-	// ErrNotFound says that the origin answered, and that it has no such key.
+	// ErrNotFound says that the origin has no such key.
 	ErrNotFound = errors.New("no such key")
-	// ErrInvalidKey says that no such key can exist: it is not of the key column's type, or too long for it.
+	// ErrInvalidKey says that no such key can exist: it does not fit the key column's type, or is too long.
 	ErrInvalidKey = errors.New("invalid key")
-	// ErrOverloaded says that a bound (queue, statements in flight) refused the load before it began.
+	// ErrOverloaded says that a limit (queue, statements in flight) rejected the load before it began.
 	ErrOverloaded = errors.New("origin overloaded")
 )
 
-// Writer is an Origin that also takes changes. It is safe for concurrent use.
+// Writer changes the rows of one dataset. It is safe for concurrent use.
 type Writer interface {
-	// Write makes one change, in one statement or transaction, and returns the row as Load would answer it now; after a
-	// delete a Value without Data, whose Version is greater than that of the deleted row. nil means committed. Errors
-	// that wrap ErrConflict, ErrInvalidKey, ErrInvalidValue or ErrOverloaded, and all others but ErrUnknown, mean that
-	// nothing was written. A condition on the version of an origin without versions is ErrInvalidValue.
+	// Write makes one change, in one statement or transaction, and returns the row as Load would return it now; after a
+	// deletion, a Value without Data whose Version is greater than that of the deleted row. A nil error means committed.
+	// ErrUnknown means that the outcome is unknown. All other errors, such as ErrConflict, ErrInvalidKey, ErrInvalidValue
+	// and ErrOverloaded, mean that nothing was written. A condition on a version is ErrInvalidValue if the origin has no
+	// versions.
 	Write(ctx context.Context, c Change) (Value, error)
 }
 
-// Change is one row to be.
+// Change is one write of a row.
 type Change struct {
 	Key string
-	// Delete deletes the row, if there is one; otherwise Data is its new value, in the form that Load gives.
+	// Delete deletes the row, if it exists. Otherwise Data is its new value, in the form that Load returns.
 	Delete bool
 	Data   []byte
 	If     Condition
 }
 
-// Condition says what must be so for a Change to happen. At most one field is set; the zero value asks nothing.
+// Condition is required for a Change. At most one field is set; the zero value requires nothing.
 type Condition struct {
-	Absent  bool  // there is no such row
-	Present bool  // there is one
-	Version int64 // there is one of this version
+	Absent  bool  // the row does not exist
+	Present bool  // the row exists
+	Version int64 // the row exists at this version
 }
 
-// ValueError says which column of a value is wrong. It wraps ErrInvalidValue.
+// ValueError says which column of a value is invalid. It wraps ErrInvalidValue.
 type ValueError struct {
-	Column string // empty where it is the value as a whole
+	Column string // empty if the whole value is invalid
 	Reason string // what is wrong and what to do
 }
 
@@ -89,27 +91,27 @@ func InvalidValue(column, format string, args ...any) *ValueError {
 }
 
 var (
-	// ErrConflict says that the row is not what the condition says.
-	ErrConflict = errors.New("the row is not what the condition says")
-	// ErrInvalidValue says that the value can not be this row; most are a *ValueError.
+	// ErrConflict says that the row does not satisfy the condition.
+	ErrConflict = errors.New("the row does not satisfy the condition")
+	// ErrInvalidValue says that the row cannot have this value; most are a *ValueError.
 	ErrInvalidValue = errors.New("invalid value")
-	// ErrUnknown says that a change may or may not have been made: the connection ended before the answer came.
+	// ErrUnknown says that a change may or may not have been made: the connection ended before the answer arrived.
 	ErrUnknown = errors.New("the outcome of the write is unknown")
 )
 
-// Lister is an Origin whose rows can be gone through.
+// Lister lists the rows of one dataset. It is safe for concurrent use.
 type Lister interface {
 	// List returns rows in the order of their keys.
 	List(ctx context.Context, q ListQuery) ([]Row, error)
 }
 
-// ListQuery says which rows.
+// ListQuery selects rows.
 type ListQuery struct {
-	// After is the key after which to begin; empty means at the first.
+	// After is the key after which to begin; empty means at the first key.
 	After string
-	// Limit bounds the rows, 1 to 1000.
+	// Limit is the maximum number of rows, 1 to 1000.
 	Limit int
-	// Where has the columns, of text, that must equal a value.
+	// Where has the text columns that must equal a value.
 	Where map[string]string
 }
 
@@ -119,19 +121,20 @@ type Row struct {
 	Value Value
 }
 
-// Feed tells of changes as they are made, whoever makes them.
+// Feed reports changes as they are made, also those that bypass the cache.
 type Feed interface {
-	// Follow calls handle, from one goroutine, until ctx is done or the feed breaks; then it returns why. Called again it
-	// goes on where it was, if the origin can tell what happened since.
+	// Follow calls handle, from one goroutine, until ctx is done or the feed breaks, and returns the reason. The next call
+	// continues from the same position, if the origin knows what has changed since.
 	Follow(ctx context.Context, handle func(Changes)) error
 }
 
-// ErrFeedUnavailable says that what a feed rests on is not there, or may not be read: until somebody makes it, no change is told.
+// ErrFeedUnavailable says that what a feed needs in the origin does not exist, or cannot be read: until an operator installs
+// it, no change is reported.
 var ErrFeedUnavailable = errors.New("change feed not installed or not readable")
 
-// Changes are some changes. The first ones of a Follow, perhaps none, come once nothing will be missed any more.
+// Changes are changes of rows. Follow reports the first ones, perhaps none, as soon as it can miss no later change.
 type Changes struct {
-	// Missed says that others before these are not known: any row may have changed.
+	// Missed says that earlier changes are unknown: any row may have changed.
 	Missed bool
 	Rows   []Changed
 }
@@ -139,5 +142,5 @@ type Changes struct {
 // Changed is a row that was written or deleted.
 type Changed struct {
 	Key     string
-	Version int64 // of the row now; 0 when it is not known
+	Version int64 // of the row after the change; 0 if unknown
 }

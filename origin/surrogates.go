@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// WholeSurrogates reports whether each \u escape in valid JSON stands for a character, alone or with the next (RFC 8259, 7):
-// encoding/json would replace the others, and so make another key or text.
+// WholeSurrogates reports whether each \u escape in valid JSON is a character, alone or with the next one (RFC 8259, 7).
+// encoding/json would replace the others, which results in another key or text.
 func WholeSurrogates(s []byte) bool {
 	const escape = len(`\u0000`)
 	for i := 0; i < len(s); i++ {
@@ -16,7 +16,7 @@ func WholeSurrogates(s []byte) bool {
 			continue
 		}
 		unit := unitOf(s[i:])
-		i++ // what is escaped may be a backslash
+		i++ // the escaped character may be a backslash
 		if !utf16.IsSurrogate(unit) {
 			continue
 		}
@@ -28,7 +28,7 @@ func WholeSurrogates(s []byte) bool {
 	return true
 }
 
-// unitOf returns the UTF-16 code unit that s begins with as \u0000, or -1.
+// unitOf returns the UTF-16 code unit of the \u0000 escape at the beginning of s, or -1.
 func unitOf(s []byte) rune {
 	hex, ok := bytes.CutPrefix(s, []byte(`\u`))
 	if !ok || len(hex) < 4 {

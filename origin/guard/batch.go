@@ -19,14 +19,14 @@ const (
 	DefaultMaxWait = 500 * time.Microsecond
 )
 
-// BatchConfig bounds a batch.
+// BatchConfig limits a batch.
 type BatchConfig struct {
-	// MaxKeys is how many keys one Load has at most; 0 means DefaultMaxKeys.
+	// MaxKeys is the maximum number of keys of one Load; 0 means DefaultMaxKeys.
 	MaxKeys int
 	// MaxWait is how long the first key of a batch waits for others; 0 means DefaultMaxWait.
 	MaxWait time.Duration
-	// Limiter, when set, is where a batch waits for its turn, open to more keys for so long: the busier the origin, the
-	// larger the batches.
+	// Limiter, if set, is where a batch waits for its turn. It accepts more keys until then: the busier the origin, the larger
+	// the batches.
 	Limiter *Limiter
 }
 
@@ -44,55 +44,44 @@ func (c BatchConfig) maxWait() time.Duration {
 	return c.MaxWait
 }
 
-// Batch turns an origin into one where Loads that come at the same time are one Load. Each caller waits on its own
-// context; the Load that they share ends early only when all of them have left.
+// Batch turns an origin into one that combines concurrent Loads into one. Each caller waits on its own context; the shared
+// Load ends early only when all callers have left.
 type Batch struct {
 	next    origin.Origin
 	maxKeys int
 	maxWait time.Duration
-	limiter *Limiter // nil: every batch has its turn at once
-	loads   atomic.Int64
-	keys    atomic.Int64
+	limiter *Limiter       // nil: no batch waits for a turn
 	running sync.WaitGroup // groups that have not ended
 
-	mu   sync.Mutex // guards open, and the fields of groups that say so
-	open *group     // takes more keys; nil where there is none
+	mu   sync.Mutex // guards open, and the fields of groups that are marked
+	open *group     // accepts more keys; nil if there is none
 }
 
 // group is one Load of next.
 type group struct {
-	// Guarded by Batch.mu until the group is closed to more keys; not written after that.
+	// Guarded by Batch.mu until the group accepts no more keys; immutable after that.
 	keys     []string
 	at       map[string]int // :: key → index in keys
-	deadline time.Time      // the latest of its callers'; zero when one of them has none
+	deadline time.Time      // the latest deadline of its callers; zero if one has none
 
 	waiting int                // guarded by Batch.mu
 	cancel  context.CancelFunc // of ctx
 	ctx     context.Context
 	timer   *time.Timer
-	begun   atomic.Bool // its turn has come
+	begun   atomic.Bool // it has got its turn
 
-	done     chan struct{} // closed when those below are set
+	done     chan struct{} // closed when the fields below are set
 	results  []origin.Result
 	err      error
-	panicked any // what the Load of next panicked with
+	panicked any // value of the panic of next
 }
 
-// BatchStats counts since the start.
-type BatchStats struct {
-	Loads int64 // of the origin behind
-	Keys  int64 // in these
-}
-
-// NewBatch batches the Loads of next.
+// NewBatch combines the Loads of next.
 func NewBatch(next origin.Origin, c BatchConfig) *Batch {
 	return &Batch{next: next, maxKeys: c.maxKeys(), maxWait: c.maxWait(), limiter: c.Limiter}
 }
 
-// Stats returns the counts.
-func (b *Batch) Stats() BatchStats { return BatchStats{Loads: b.loads.Load(), Keys: b.keys.Load()} }
-
-// Wait returns when nothing is under way behind callers that have left. No Load may begin meanwhile.
+// Wait returns when no shared Load is running any more, not even for callers that have left. No Load may begin meanwhile.
 func (b *Batch) Wait() { b.running.Wait() }
 
 // Load implements origin.Origin.
@@ -114,19 +103,18 @@ func (g *group) wait(ctx context.Context) error {
 	select {
 	case <-g.done:
 		if g.panicked != nil {
-			panic(g.panicked) // on a goroutine whose owner can recover
+			panic(g.panicked) // on a goroutine of the caller, who can recover
 		}
 		return g.err
 	case <-ctx.Done():
 		if !g.begun.Load() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("%w: no turn came in time: %w", origin.ErrOverloaded, ctx.Err())
+			return fmt.Errorf("%w: no turn in time: %w", origin.ErrOverloaded, ctx.Err())
 		}
 		return fmt.Errorf("wait for a batch: %w", ctx.Err())
 	}
 }
 
-// join puts keys into as few groups as they fit in, and returns the group of each. Keys that share a group are
-// neighbours.
+// join adds keys to as few groups as possible, and returns the group of each. Keys of the same group are adjacent.
 func (b *Batch) join(ctx context.Context, keys []string) []*group {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -175,7 +163,7 @@ func (g *group) addLocked(key string) {
 	}
 }
 
-// closeLocked starts a full group, unless its timer, which does too, has fired.
+// closeLocked starts a full group, unless its timer has already started it.
 func (b *Batch) closeLocked(g *group) {
 	b.open = nil
 	if g.timer.Stop() {
@@ -183,7 +171,7 @@ func (b *Batch) closeLocked(g *group) {
 	}
 }
 
-// run loads a group once it has its turn; until then it takes more keys.
+// run waits for the turn of a group, which accepts more keys until then, and loads it.
 func (b *Batch) run(g *group) {
 	defer b.running.Done()
 	defer close(g.done)
@@ -197,27 +185,25 @@ func (b *Batch) run(g *group) {
 	ctx, cancel := b.seal(g)
 	defer cancel()
 	if g.err = ctx.Err(); g.err != nil {
-		return // nobody is left to read it
+		return // all callers have left
 	}
-	b.loads.Add(1)
-	b.keys.Add(int64(len(g.keys)))
 	g.load(ctx, b.next)
 }
 
-// load keeps a panic for the callers. Here, on a goroutine of the batch, it would end the process.
+// load passes a panic to the callers. On this goroutine it would end the process.
 func (g *group) load(ctx context.Context, next origin.Origin) {
 	defer func() {
-		if p := recover(); p != nil { //guard:panic-driver-ends-process
+		if p := recover(); p != nil { //guard:driver-panic-ends-process
 			g.panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
 		}
 	}()
 	g.results, g.err = next.Load(ctx, g.keys)
 	if g.err == nil && len(g.results) != len(g.keys) {
-		g.err = fmt.Errorf("the origin gave %d results for %d keys", len(g.results), len(g.keys))
+		g.err = fmt.Errorf("the origin returned %d results for %d keys", len(g.results), len(g.keys))
 	}
 }
 
-// seal closes a group to more keys, and returns the context of its load.
+// seal makes a group accept no more keys, and returns the context of its load.
 func (b *Batch) seal(g *group) (context.Context, context.CancelFunc) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -230,7 +216,7 @@ func (b *Batch) seal(g *group) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(g.ctx, g.deadline)
 }
 
-// leave ends the groups in which nobody waits any more.
+// leave cancels the groups that have no callers any more.
 func (b *Batch) leave(groups []*group) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -241,8 +227,8 @@ func (b *Batch) leave(groups []*group) {
 		}
 		g.cancel()
 		if b.open == g {
-			//guard:batch-left-joined
-			b.open = nil // whoever comes next must not share its context
+			//guard:cancelled-batch-joined
+			b.open = nil // the next caller must not share its cancelled context
 		}
 	}
 }

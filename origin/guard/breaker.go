@@ -18,15 +18,15 @@ const (
 	DefaultCooldown = time.Second
 )
 
-// ErrOpen says that the origin failed so often in a row that it is left alone for a while. It does not wrap
-// origin.ErrOverloaded: it is an outage, through which stale values are served.
-var ErrOpen = errors.New("the origin keeps failing and is not asked for a while")
+// ErrOpen says that the breaker is open because of consecutive failures. It does not wrap origin.ErrOverloaded: it is an
+// outage, during which the cache serves stale values.
+var ErrOpen = errors.New("circuit breaker open: the origin keeps failing")
 
-// BreakerConfig says when an origin is left alone.
+// BreakerConfig says when a breaker opens, and for how long.
 type BreakerConfig struct {
-	// Failures in a row open the breaker; 0 means DefaultFailures.
+	// Failures is how many consecutive failures open the breaker; 0 means DefaultFailures.
 	Failures uint32
-	// Cooldown is how long it stays open, before one Load is let through to see; 0 means DefaultCooldown.
+	// Cooldown is how long the breaker stays open before it lets one Load through as a probe; 0 means DefaultCooldown.
 	Cooldown time.Duration
 }
 
@@ -44,20 +44,18 @@ func (c BreakerConfig) cooldown() time.Duration {
 	return c.Cooldown
 }
 
-// Breaker turns an origin into one that is not asked while it keeps failing. Absent and invalid keys are answers, and
-// a Load that its caller gave up or that a bound refused says nothing about the origin.
+// Breaker turns an origin into one that rejects Loads at once while the origin keeps failing. Results for keys that are not
+// found or invalid are successes. A Load that its caller cancelled or that a limit rejected says nothing about the origin.
 type Breaker struct {
 	next    origin.Origin
 	circuit *gobreaker.CircuitBreaker[[]origin.Result]
 	last    atomic.Pointer[error] // the latest failure; nil before the first
-	opened  atomic.Int64
 	refused atomic.Int64
 }
 
 // BreakerStats is the state of a Breaker.
 type BreakerStats struct {
-	Open    bool  // now; a half-open breaker is not open
-	Opened  int64 // times, since the start
+	Open    bool  // now; false if half-open
 	Refused int64 // Loads, since the start
 }
 
@@ -67,24 +65,20 @@ func NewBreaker(next origin.Origin, c BreakerConfig) *Breaker {
 	b.circuit = gobreaker.NewCircuitBreaker[[]origin.Result](gobreaker.Settings{
 		Timeout:     c.cooldown(),
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= c.failures() },
-		IsExcluded:  saysNothing,
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			if to == gobreaker.StateOpen {
-				b.opened.Add(1)
-			}
-		},
+		IsExcluded:  isNeutral,
 	})
 	return b
 }
 
-func saysNothing(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, origin.ErrOverloaded) //guard:callers-leave-open-breaker
+// isNeutral reports whether an error says nothing about the origin.
+func isNeutral(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, origin.ErrOverloaded) //guard:cancelled-loads-open-breaker
 }
 
 // Stats returns the state.
 func (b *Breaker) Stats() BreakerStats {
 	return BreakerStats{
-		Open: b.circuit.State() == gobreaker.StateOpen, Opened: b.opened.Load(), Refused: b.refused.Load(),
+		Open: b.circuit.State() == gobreaker.StateOpen, Refused: b.refused.Load(),
 	}
 }
 
@@ -92,7 +86,7 @@ func (b *Breaker) Stats() BreakerStats {
 func (b *Breaker) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
 	results, err := b.circuit.Execute(func() ([]origin.Result, error) {
 		results, err := b.next.Load(ctx, keys)
-		if err != nil && !saysNothing(err) {
+		if err != nil && !isNeutral(err) {
 			b.last.Store(&err)
 		}
 		return results, err
@@ -100,7 +94,7 @@ func (b *Breaker) Load(ctx context.Context, keys []string) ([]origin.Result, err
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		b.refused.Add(1)
 		last := b.last.Load()
-		if last == nil { // all that failed were panics
+		if last == nil { // all failures were panics
 			return nil, ErrOpen
 		}
 		return nil, fmt.Errorf("%w; its last failure: %v", ErrOpen, *last)

@@ -17,13 +17,13 @@ const (
 	DefaultMaxQueue    = 1000
 )
 
-// LimitConfig bounds what one origin is asked at a time.
+// LimitConfig limits the concurrent use of one origin.
 type LimitConfig struct {
-	// MaxInFlight bounds the simultaneous Loads, Writes and Lists, and so the simultaneous statements; 0 means
+	// MaxInFlight limits the concurrent Loads, Writes and Lists, and so the concurrent statements; 0 means
 	// DefaultMaxInFlight.
 	MaxInFlight int
-	// MaxQueue bounds those that wait for their turn; one more is refused at once with origin.ErrOverloaded. 0
-	// means DefaultMaxQueue, less than 0 no queue.
+	// MaxQueue limits those that wait for their turn; one more is rejected at once with origin.ErrOverloaded. 0 means
+	// DefaultMaxQueue; less than 0 means no queue.
 	MaxQueue int
 }
 
@@ -41,7 +41,7 @@ func (c LimitConfig) maxQueue() int64 {
 	return int64(max(c.MaxQueue, 0))
 }
 
-// Limiter is the budget of one origin, which its datasets share. Turns are given in the order of arrival.
+// Limiter is the budget of one origin, which its datasets share. It grants turns in the order of arrival.
 type Limiter struct {
 	turns       *semaphore.Weighted
 	maxInFlight int64
@@ -52,12 +52,12 @@ type Limiter struct {
 	gaveUp      atomic.Int64
 }
 
-// LimitStats is the use of a Limiter's bounds.
+// LimitStats is the use of a Limiter.
 type LimitStats struct {
 	MaxInFlight, MaxQueue int64
 	InFlight, Queued      int64 // now
 	Refused               int64 // since the start: the queue was full
-	GaveUp                int64 // since the start: the caller's time passed in the queue
+	GaveUp                int64 // since the start: the caller's context ended in the queue
 }
 
 // NewLimiter returns a Limiter with nothing in flight.
@@ -67,14 +67,13 @@ func NewLimiter(c LimitConfig) *Limiter {
 	}
 }
 
-// Writer turns next into one that keeps within the budget. A Write that waits for its turn, or is refused one, has not
-// begun.
-func (l *Limiter) Writer(next origin.Writer) origin.Writer { return limitedWriter{l, next} } //guard:writes-exceed-budget-their-origin
+// Writer turns next into a writer within the budget. A Write that waits for its turn, or does not get one, has not begun.
+func (l *Limiter) Writer(next origin.Writer) origin.Writer { return limitedWriter{l, next} } //guard:writes-outside-budget
 
-// Lister turns next into one that keeps within the budget.
-func (l *Limiter) Lister(next origin.Lister) origin.Lister { return limitedLister{l, next} } //guard:lists-exceed-budget-their-origin
+// Lister turns next into a lister within the budget.
+func (l *Limiter) Lister(next origin.Lister) origin.Lister { return limitedLister{l, next} } //guard:lists-outside-budget
 
-// Stats returns the use of the bounds.
+// Stats returns the use of the limits.
 func (l *Limiter) Stats() LimitStats {
 	return LimitStats{
 		MaxInFlight: l.maxInFlight, MaxQueue: l.maxQueue,
@@ -109,7 +108,7 @@ func (w limitedLister) List(ctx context.Context, q origin.ListQuery) ([]origin.R
 	return w.next.List(ctx, q)
 }
 
-// enter waits for a turn. A nil Limiter gives one at once.
+// enter waits for a turn. A nil Limiter grants one at once.
 func (l *Limiter) enter(ctx context.Context) error {
 	if l == nil {
 		return nil
@@ -133,9 +132,9 @@ func (l *Limiter) leave() {
 
 func (l *Limiter) queue(ctx context.Context) error {
 	defer l.queued.Add(-1)
-	if l.queued.Add(1) > l.maxQueue { //guard:loads-wait-queue-without-bound
+	if l.queued.Add(1) > l.maxQueue { //guard:queue-without-limit
 		l.refused.Add(1)
-		return fmt.Errorf("%w: %d statements are in flight and %d wait", origin.ErrOverloaded, l.maxInFlight, l.maxQueue)
+		return fmt.Errorf("%w: %d statements in flight and %d waiting", origin.ErrOverloaded, l.maxInFlight, l.maxQueue)
 	}
 	err := l.turns.Acquire(ctx, 1)
 	if err == nil {
@@ -145,5 +144,5 @@ func (l *Limiter) queue(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("wait for a turn at the origin: %w", err)
 	}
-	return fmt.Errorf("%w: no turn came in time: %w", origin.ErrOverloaded, err)
+	return fmt.Errorf("%w: no turn in time: %w", origin.ErrOverloaded, err)
 }

@@ -17,13 +17,13 @@ import (
 
 // Subject makes the origins that Conformance tests.
 type Subject struct {
-	// New returns an origin that holds rows and nothing else, each at version 1.
+	// New returns an origin that has exactly these rows, each at version 1.
 	New func(t *testing.T, rows map[string]string) origin.Origin
 	// Stuck returns an origin that needs minutes to answer.
 	Stuck func(t *testing.T) origin.Origin
 }
 
-// HardKeys are distinct texts that databases like to take for each other, or for SQL.
+// HardKeys are distinct texts that databases tend to confuse with each other, or with SQL.
 var HardKeys = []string{
 	"plain", "Plain", "plain ", " plain", "plåin", "pla\u030ain", "NULL", "null",
 	"0", "00", "1", "+1", "1.0", "1abc", "true",
@@ -32,7 +32,7 @@ var HardKeys = []string{
 	"a/b/c", "line\nbreak", "tab\t", "\u200b", "ключ", "鍵", "😀", "\u2028", strings.Repeat("long", 60),
 }
 
-// Conformance tests what origin.Origin promises.
+// Conformance tests the contract of origin.Origin.
 func Conformance(t *testing.T, s Subject) {
 	t.Run("answers in the order of keys", s.answersInOrder)
 	t.Run("tells hard keys apart", s.tellsHardKeysApart)
@@ -141,7 +141,7 @@ func (s Subject) returnsWhenDone(t *testing.T) {
 			t.Errorf("got %v, want a deadline exceeded", err)
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("Load is still under way long after its context was done")
+		t.Fatal("Load is still running long after its context was done")
 	}
 }
 

@@ -12,25 +12,25 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// Rows are an origin that can also be written and gone through.
+// Rows is an origin that can also be written and listed.
 type Rows interface {
 	origin.Origin
 	origin.Writer
 	origin.Lister
 }
 
-// WriterSubject makes the origins that ConformanceWriter tests. Their values are bytes as they are.
+// WriterSubject makes the origins that ConformanceWriter tests. Their values are plain bytes.
 type WriterSubject struct {
-	// New returns an origin that holds rows and nothing else, each at version 1.
+	// New returns an origin that has exactly these rows, each at version 1.
 	New func(t *testing.T, rows map[string]string) Rows
-	// Unversioned returns an origin without versions, which holds the key a.
+	// Unversioned returns an origin without versions that has the key a.
 	Unversioned func(t *testing.T) Rows
-	// Stuck returns an origin that holds the key a, with the value old at version 1, and where something is in the way of
-	// each change of it until release is called.
+	// Stuck returns an origin that has the key a with the value old at version 1, and that blocks each change of it until
+	// release is called.
 	Stuck func(t *testing.T) (rows Rows, release func())
 }
 
-// ConformanceWriter tests what origin.Writer and origin.Lister promise.
+// ConformanceWriter tests the contracts of origin.Writer and origin.Lister.
 func ConformanceWriter(t *testing.T, s WriterSubject) {
 	t.Run("a write returns what a load gives", s.returnsWhatALoadGives)
 	t.Run("conditions", s.conditions)
@@ -87,7 +87,7 @@ func (s WriterSubject) returnsWhatALoadGives(t *testing.T) {
 func (s WriterSubject) conditions(t *testing.T) {
 	for _, c := range []struct {
 		cond        origin.Condition
-		there, gone bool // whether it holds for a row at version 1, and for none
+		there, gone bool // whether it is satisfied by a row at version 1, and by no row
 	}{
 		{origin.Condition{}, true, true},
 		{origin.Condition{Absent: true}, false, true},
@@ -206,7 +206,7 @@ func listAll(t *testing.T, o origin.Lister, limit int) (rows []origin.Row) {
 			t.Fatal(err)
 		}
 		if len(page) > limit {
-			t.Fatalf("a page of %d rows, at most %d were asked for", len(page), limit)
+			t.Fatalf("got a page of %d rows, want at most %d", len(page), limit)
 		}
 		rows = append(rows, page...)
 		if len(page) < limit {
@@ -286,7 +286,7 @@ func (s WriterSubject) oneCreates(t *testing.T) {
 	}
 }
 
-// concurrent demands of each outcome a version of its own: two that have the same one could not be told apart.
+// concurrent requires a distinct version for each outcome: two with the same version could not be distinguished.
 func (s WriterSubject) concurrent(t *testing.T) {
 	o := s.New(t, nil)
 	var mu sync.Mutex // guards seen
@@ -329,7 +329,7 @@ func (s WriterSubject) done(t *testing.T) {
 	want(t, "a", load(t, o, "a")[0], "old")
 }
 
-// givenUp has the next write queue behind what the one that was given up may have left in the database.
+// givenUp makes the next write queue behind what the abandoned write may have left in the database.
 func (s WriterSubject) givenUp(t *testing.T) {
 	o, release := s.Stuck(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -345,7 +345,7 @@ func (s WriterSubject) givenUp(t *testing.T) {
 			t.Errorf("got %v, want a deadline exceeded, and nothing written", err)
 		}
 	case <-time.After(20 * time.Second):
-		t.Fatal("Write is still under way long after its context was done")
+		t.Fatal("Write is still running long after its context was done")
 	}
 	release()
 	want(t, "a", load(t, o, "a")[0], "old")
@@ -373,6 +373,6 @@ func (s WriterSubject) pages(t *testing.T) {
 	write(t, o, origin.Change{Key: "key-07", Delete: true})
 	page, err := o.List(deadline(t), origin.ListQuery{After: "key-07", Limit: 2})
 	if err != nil || len(page) != 2 || page[0].Key != "key-08" || page[1].Key != "key-09" {
-		t.Errorf("after a key that is gone: %v, %v", page, err)
+		t.Errorf("after a deleted key: got %v, %v, want key-08 and key-09", page, err)
 	}
 }

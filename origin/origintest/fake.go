@@ -1,5 +1,5 @@
-// Package origintest is a source of truth for tests: a Fake that counts, fails and blocks on demand, and Conformance,
-// the test that every real source and every decorator passes.
+// Package origintest tests origins: Conformance and ConformanceWriter are the tests that every implementation and every
+// decorator of the interfaces of origin passes, and Fake is an origin in memory that counts, fails and blocks on demand.
 package origintest
 
 import (
@@ -13,13 +13,13 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// Fake is an origin in memory. Like a database it answers each Load from one moment, the one when Load began: a write
-// made while a Load is blocked or slow does not show in its results. Load panics when its caller breaks the contract of
-// origin.Origin: keys that are empty or asked for twice, or a context without a deadline.
+// Fake is an origin in memory. Like a database it reads all keys of a Load at one moment, when Load begins: a write while a
+// Load is blocked or slow does not appear in its results. Load panics if its caller breaks the contract of origin.Origin:
+// empty or duplicate keys, or a context without a deadline.
 type Fake struct {
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards the fields below
 	rows    map[string]origin.Value
-	newest  map[string]int64 // :: key → highest version ever, so that a row that comes back is newer
+	newest  map[string]int64 // :: key → highest version so far, so that a recreated row is newer
 	fail    error
 	delay   time.Duration
 	gate    chan struct{} // closed by release; nil: open
@@ -31,7 +31,7 @@ type Fake struct {
 	faults  writeFaults
 }
 
-// New returns a Fake that holds rows, each at version 1.
+// New returns a Fake with these rows, each at version 1.
 func New(rows map[string]string) *Fake {
 	f := &Fake{rows: map[string]origin.Value{}, newest: map[string]int64{}, asked: map[string]int64{}}
 	for key, value := range rows {
@@ -40,7 +40,7 @@ func New(rows map[string]string) *Fake {
 	return f
 }
 
-// Set writes a row and returns its version, one above the last one that the key had.
+// Set writes a row and returns its version, one above the key's last one.
 func (f *Fake) Set(key, value string) (version int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,7 +48,7 @@ func (f *Fake) Set(key, value string) (version int64) {
 	return f.rows[key].Version
 }
 
-// SetVersion writes a row at a version of the caller's choice, 0 included.
+// SetVersion writes a row at any version, including 0.
 func (f *Fake) SetVersion(key, value string, version int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,7 +80,7 @@ func (f *Fake) Slow(d time.Duration) {
 // may be called more than once.
 func (f *Fake) Block() (release func()) { return f.block(&f.gate) }
 
-// block shuts the gate at p, which mu guards, until release is called.
+// block closes the gate at p, which mu guards, until release is called.
 func (f *Fake) block(p *chan struct{}) (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,35 +103,35 @@ func (f *Fake) Queries() int64 {
 	return f.queries
 }
 
-// Keys returns how many keys those Loads asked for.
+// Keys returns how many keys those Loads have requested.
 func (f *Fake) Keys() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.keys
 }
 
-// Asked returns how many Loads asked for key.
+// Asked returns how many Loads have requested key.
 func (f *Fake) Asked(key string) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.asked[key]
 }
 
-// Peak returns the highest number of Loads, Writes and Lists that were ever under way together.
+// Peak returns the highest number of concurrent Loads, Writes and Lists.
 func (f *Fake) Peak() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.peak
 }
 
-// Flying returns how many Loads, Writes and Lists are under way.
+// Flying returns how many Loads, Writes and Lists are running.
 func (f *Fake) Flying() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.flying
 }
 
-// Load answers keys as origin.Origin says. A key that is no text (a NUL byte, broken UTF-8) is invalid.
+// Load implements origin.Origin. A key that is not text (a NUL byte, broken UTF-8) is invalid.
 func (f *Fake) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
 	checkCaller(ctx, keys)
 	results, wait, err := f.begin(keys)
@@ -161,7 +161,7 @@ func checkCaller(ctx context.Context, keys []string) {
 	}
 }
 
-// begin takes the moment that the Load answers from.
+// begin reads the rows at the moment when the Load begins.
 func (f *Fake) begin(keys []string) (results []origin.Result, wait func(context.Context) error, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -192,11 +192,11 @@ func (f *Fake) readLocked(key string) origin.Result {
 	if !ok {
 		return origin.Result{Err: origin.ErrNotFound}
 	}
-	row.Data = append([]byte{}, row.Data...) // the holder of a result owns it alone, as with a database
+	row.Data = append([]byte{}, row.Data...) // each result has its own copy, as with a database
 	return origin.Result{Value: row}
 }
 
-// pause returns at once where there is nothing to wait for, and the context's error when it is done first.
+// pause returns at once if there is nothing to wait for, and the context's error if the context is done first.
 func pause(ctx context.Context, gate <-chan struct{}, delay time.Duration) error {
 	if gate != nil {
 		select {

@@ -32,7 +32,7 @@ func TestFakeAnswersFromTheMomentItBegan(t *testing.T) {
 			t.Errorf("got %q at version %d, want the row as it was", r.Value.Data, r.Value.Version)
 		}
 		if f.Queries() != 1 || f.Keys() != 1 || f.Asked("a") != 1 || f.Flying() != 0 || f.Peak() != 1 {
-			t.Error("miscounted")
+			t.Error("got wrong counts")
 		}
 	})
 }

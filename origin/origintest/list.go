@@ -10,8 +10,8 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// List goes through the rows as origin.Lister says. A row whose value is no JSON object has no columns. It waits and
-// fails as a Load does, and panics at a limit that is not 1 to 1000 or a context without a deadline.
+// List implements origin.Lister. A row whose value is not a JSON object has no columns. It waits and fails as a Load does, and
+// panics on a limit that is not 1 to 1000 or a context without a deadline.
 func (f *Fake) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		panic("origintest: List without a deadline")

@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// writeFaults are what a test can ask for. Guarded by Fake.mu.
+// writeFaults are the faults that a test can request. Guarded by Fake.mu.
 type writeFaults struct {
 	unversioned bool
 	fail        error
@@ -59,8 +59,8 @@ func (f *Fake) Writes() int64 {
 	return f.faults.writes
 }
 
-// Write makes a change as origin.Writer says. It panics when its caller breaks the contract: an empty key, a context
-// without a deadline, a deletion with a value or of what is absent, more than one condition.
+// Write implements origin.Writer. It panics if its caller breaks the contract: an empty key, a context without a deadline, a
+// deletion with a value or of an absent row, more than one condition.
 func (f *Fake) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
 	checkWriter(ctx, c)
 	faults, delay := f.beginWrite()
@@ -105,7 +105,7 @@ func checkWriter(ctx context.Context, c origin.Change) {
 	case c.Delete && c.Data != nil:
 		panic("origintest: deletion with a value")
 	case c.Delete && c.If.Absent:
-		panic("origintest: deletion of what is absent")
+		panic("origintest: deletion of an absent row")
 	}
 }
 
@@ -159,7 +159,7 @@ func (f *Fake) mayLocked(c origin.Condition, held origin.Result) error {
 	return nil
 }
 
-// versionLocked notes a version of a key, and returns it as the rows have it.
+// versionLocked records a version of a key, and returns the version of the row.
 func (f *Fake) versionLocked(key string, version int64) int64 {
 	if f.faults.unversioned {
 		return 0

@@ -47,7 +47,7 @@ func TestFaultsOfWrites(t *testing.T) {
 					t.Errorf("the row is %q, %v", results[0].Value.Data, err)
 				}
 				if f.Writes() != 1 || f.Flying() != 0 {
-					t.Error("miscounted")
+					t.Error("got wrong counts")
 				}
 			})
 		})

@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// assignments are what a value sets. The second result is what it names as key, unless that is the key to the byte.
+// assignments returns the columns that a value sets. The second result is its key member, unless that has the bytes of the key.
 func (w *rowWriter) assignments(t *Table, c origin.Change) (set []sqltext.Parameter, key *rowjson.Input, err error) {
 	if name := w.source.dataset.Value; name != "" {
 		a, err := w.assignment(t, rowjson.Member{Name: name, Input: rowjson.PlainInput(string(c.Data))})
@@ -21,7 +21,7 @@ func (w *rowWriter) assignments(t *Table, c origin.Change) (set []sqltext.Parame
 	}
 	for _, m := range members {
 		switch m.Name {
-		case w.source.dataset.Version: // is the database's alone
+		case w.source.dataset.Version: // only the database sets it
 		case w.source.dataset.Key:
 			if m.Input.Text != c.Key {
 				key = &m.Input
@@ -41,7 +41,7 @@ func (w *rowWriter) assignment(t *Table, m rowjson.Member) (sqltext.Parameter, e
 	ds, column := w.source.dataset, t.Column(m.Name)
 	switch {
 	case column == nil:
-		return sqltext.Parameter{}, origin.InvalidValue(m.Name, "there is no such column; there is %s", namesOf(w.writable(t.Columns)))
+		return sqltext.Parameter{}, origin.InvalidValue(m.Name, "there is no such column; the columns are %s", namesOf(w.writable(t.Columns)))
 	case len(ds.Columns) > 0 && !slices.Contains(ds.Columns, m.Name):
 		return sqltext.Parameter{}, origin.InvalidValue(m.Name, "it is not among `columns` of the dataset, which are %s",
 			strings.Join(ds.Columns, ", "))
@@ -52,17 +52,17 @@ func (w *rowWriter) assignment(t *Table, m rowjson.Member) (sqltext.Parameter, e
 	return sqltext.Parameter{Column: m.Name, Value: v}, err
 }
 
-// checkKey compares what the value named as key with what the row has, where that is not the key as text: a time, say.
-func (e *WriteTransaction) checkKey(row []byte) error {
-	if e.namedKey == nil {
+// checkKey compares the key member of the value with that of the row, if it is not the key as text: it may be a time.
+func (tx *WriteTransaction) checkKey(row []byte) error {
+	if tx.namedKey == nil {
 		return nil
 	}
 	members, err := rowjson.ParseRow(row)
 	for _, m := range members {
-		same := m.Input.Text == e.namedKey.Text && m.Input.Kind == e.namedKey.Kind
-		if err == nil && m.Name == e.keyColumn && same {
+		same := m.Input.Text == tx.namedKey.Text && m.Input.Kind == tx.namedKey.Kind
+		if err == nil && m.Name == tx.keyColumn && same {
 			return nil
 		}
 	}
-	return origin.InvalidValue(e.keyColumn, "it is not the key that is written: leave it out, or give that")
+	return origin.InvalidValue(tx.keyColumn, "it differs from the key of the write: leave it out, or use the same key")
 }

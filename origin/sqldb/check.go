@@ -11,8 +11,8 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// Check connects, prepares the statements of a dataset, and says what is wrong with which column, as a *FieldError each.
-// MySQL and SQLite run them, for a key "0", as they tell the columns only then.
+// Check implements origin.Source. It prepares the queries of the dataset. MySQL and SQLite run them, for the key "0", as they
+// report the columns only then.
 func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 	if _, err := db.source(ds); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 	return nil
 }
 
-// checkTable looks at the table before the statement, so that it can name every column that is not there.
+// checkTable reads the columns before it prepares the query, so that it can name every missing column.
 func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+sqltext.QuoteTable(db.database.Syntax, ds.Table)+" LIMIT 0")
 	if err != nil {
@@ -42,7 +42,7 @@ func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	if err := checkNames(ds, names); err != nil {
 		return fmt.Errorf("table %s: %w", ds.Table, err)
 	}
-	return db.checkStatement(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax))
+	return db.checkQuery(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax))
 }
 
 func checkNames(ds origin.Dataset, names []string) error {
@@ -66,38 +66,38 @@ func checkNames(ds origin.Dataset, names []string) error {
 }
 
 func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	if err := db.checkStatement(ctx, conn, ds, &sqltext.Query{SQL: ds.Query}); err != nil {
+	if err := db.checkQuery(ctx, conn, ds, &sqltext.Query{SQL: ds.Query}); err != nil {
 		return &origin.FieldError{Field: "query", Err: err}
 	}
 	if ds.Batch == "" {
 		return nil
 	}
-	if err := db.checkStatement(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax)); err != nil {
+	if err := db.checkQuery(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax)); err != nil {
 		return &origin.FieldError{Field: "batch", Err: err}
 	}
 	return nil
 }
 
-func (db *DB) checkStatement(ctx context.Context, conn *sql.Conn, ds origin.Dataset, st *sqltext.Query) error {
-	columns, err := db.database.Reader.Describe(ctx, conn, st)
+func (db *DB) checkQuery(ctx context.Context, conn *sql.Conn, ds origin.Dataset, q *sqltext.Query) error {
+	columns, err := db.database.Reader.Describe(ctx, conn, q)
 	if err != nil {
 		return err
 	}
-	if st.Keyed {
+	if q.Keyed {
 		columns = columns[min(1, len(columns)):] // the key
 	}
 	names := make([]string, len(columns))
 	for i, column := range columns {
 		names[i] = column.Name
 	}
-	c := rowset.New(ds, st.Keyed, db.maxValueBytes, nil)
-	if err := c.Columns(names); err != nil {
+	set := rowset.New(ds, db.maxValueBytes)
+	if err := set.Columns(names); err != nil {
 		return err
 	}
 	if len(columns) == 0 {
-		return errors.New("it has no columns to make a value of")
+		return errors.New("it has no columns besides the key")
 	}
-	if c.VersionIndex >= 0 && !columns[c.VersionIndex].Integer {
+	if set.VersionIndex >= 0 && !columns[set.VersionIndex].Integer {
 		err := fmt.Errorf("column %q is not an integer: use one that grows by one with each write", ds.Version)
 		return &origin.FieldError{Field: "version", Err: err}
 	}

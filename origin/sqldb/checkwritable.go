@@ -12,9 +12,8 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// CheckWritable says what keeps the rows of a dataset from being written: a key column that is not unique, a version
-// column that can not hold microseconds, a table without transactions, rights that the account has not. It writes
-// nothing. Check says whether the dataset can be read.
+// CheckWritable implements origin.WritableSource. It finds a key column without a unique index, a version column that is too
+// small for microseconds, a table without transactions, and missing rights.
 func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 	w, err := db.newWriter(ds)
 	if err != nil {
@@ -25,7 +24,7 @@ func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 		return fmt.Errorf("origin %q, dataset %q: %w", db.name, ds.Name, err)
 	}
 	defer conn.Close()
-	t, err := w.catalog.get(ctx, conn)
+	t, err := w.tables.get(ctx, conn)
 	if err == nil {
 		err = errors.Join(w.checkVersion(t), db.database.Catalog.CheckWritable(ctx, conn, ds), w.checkRights(ctx, conn, t))
 	}
@@ -52,7 +51,7 @@ func (w *rowWriter) checkVersion(t *Table) error {
 	return nil
 }
 
-// checkRights has the database judge statements that meet no row, in transactions that are rolled back.
+// checkRights makes the database check statements that match no row, in transactions that are rolled back.
 func (w *rowWriter) checkRights(ctx context.Context, conn *sql.Conn, t *Table) error {
 	var r refusals
 	for _, statement := range w.rehearsal(t) {
@@ -65,10 +64,10 @@ func (w *rowWriter) checkRights(ctx context.Context, conn *sql.Conn, t *Table) e
 		return nil
 	}
 	return fmt.Errorf("%w: a writable dataset needs an account that may SELECT, INSERT, UPDATE and DELETE in table %s of a "+
-		"database that takes writes", r.error(), w.source.dataset.Table)
+		"database that accepts writes", r.error(), w.source.dataset.Table)
 }
 
-// refusals are statements that the database refuses; those that follow each other for the same reason are told as one.
+// refusals are the statements that the database rejects. Consecutive ones with the same reason are one.
 type refusals struct {
 	verbs []string // of errs
 	errs  []error
@@ -83,19 +82,20 @@ func (r *refusals) add(verb string, err error) {
 }
 
 func (r *refusals) error() error {
-	said := make([]string, len(r.errs))
+	texts := make([]string, len(r.errs))
 	for i, err := range r.errs {
-		said[i] = r.verbs[i] + ": " + err.Error()
+		texts[i] = r.verbs[i] + ": " + err.Error()
 	}
-	return &PlainError{strings.Join(said, "; "), errors.Join(r.errs...)}
+	return &PlainError{Text: strings.Join(texts, "; "), Err: errors.Join(r.errs...)}
 }
 
+// rehearsal returns a statement of each kind that a write may need.
 func (w *rowWriter) rehearsal(t *Table) []string {
-	d, ds := w.source.db.database.Syntax, w.source.dataset
-	name, key := sqltext.QuoteTable(d, ds.Table), d.Quote(ds.Key)
+	s, ds := w.source.db.database.Syntax, w.source.dataset
+	name, key := sqltext.QuoteTable(s, ds.Table), s.Quote(ds.Key)
 	columns, set := []string{key}, []string{}
 	for _, c := range t.Columns {
-		if quoted := d.Quote(c.Name); c.Name != ds.Key && !c.Generated && sqltext.Shows(ds, c.Name) {
+		if quoted := s.Quote(c.Name); c.Name != ds.Key && !c.Generated && sqltext.Shows(ds, c.Name) {
 			columns, set = append(columns, quoted), append(set, quoted+" = "+quoted)
 		}
 	}
@@ -110,6 +110,7 @@ func (w *rowWriter) rehearsal(t *Table) []string {
 	}
 }
 
+// rehearse makes the database check a statement.
 func (w *rowWriter) rehearse(ctx context.Context, conn *sql.Conn, statement string) error {
 	begin, prefix := w.source.db.database.Writer.Rehearsal()
 	if _, err := conn.ExecContext(ctx, begin); err != nil {
@@ -120,11 +121,11 @@ func (w *rowWriter) rehearse(ctx context.Context, conn *sql.Conn, statement stri
 	return err
 }
 
-// checkUnique asks the catalog a question whose answer is one boolean.
+// CheckUnique returns an error unless a query of the catalog returns true.
 func CheckUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query string, args ...any) error {
 	var unique bool
 	if err := conn.QueryRowContext(ctx, query, args...).Scan(&unique); err != nil {
-		return fmt.Errorf("look for a unique index of table %s: %w", ds.Table, err)
+		return fmt.Errorf("find a unique index of table %s: %w", ds.Table, err)
 	}
 	if !unique { //guard:duplicate-keys-writable
 		return fmt.Errorf("key: column %q of table %s is not unique: make it the primary key, or give it a unique index "+

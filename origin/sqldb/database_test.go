@@ -16,11 +16,11 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
-// database is a real one, with a connection that may write.
+// database is a real database, with a connection that may write.
 type database struct {
 	*sql.DB
 	driver, dsn string
-	stuck       string // a query of minutes
+	stuck       string // a query that takes minutes
 }
 
 // TestDatabases runs each test in an empty database of its own on one server of each kind.
@@ -31,35 +31,35 @@ func TestDatabases(t *testing.T) {
 	}{
 		{"Conformance", testConformance},
 		{"ConformanceWriter", testConformanceWriter},
-		{"RegressionAKeyThatTheDatabaseOnlyConverts", regressionAKeyThatTheDatabaseOnlyConverts},
-		{"RegressionAConversionInTheUsersOwnBatch", regressionAConversionInTheUsersOwnBatch},
+		{"KeysThatTheDatabaseConverts", testKeysThatTheDatabaseConverts},
+		{"KeysThatABatchQueryConverts", testKeysThatABatchQueryConverts},
 		{"KeysOfOtherTypes", testKeysOfOtherTypes},
 		{"Versions", testVersions},
-		{"WhatIsWrongWithOneRowFailsItsKeyAlone", testWhatIsWrongWithOneRowFailsItsKeyAlone},
-		{"QueryWithoutBatchAsksOncePerKey", testQueryWithoutBatchAsksOncePerKey},
+		{"InvalidRowFailsOnlyItsKey", testInvalidRowFailsOnlyItsKey},
+		{"QueryWithoutBatchRunsOncePerKey", testQueryWithoutBatchRunsOncePerKey},
 		{"NamesThatNeedQuotes", testNamesThatNeedQuotes},
-		{"RegressionAnAbandonedQueryGoesOnInTheDatabase", regressionAnAbandonedQueryGoesOnInTheDatabase},
-		{"RegressionAPlanThatATableOutgrew", regressionAPlanThatATableOutgrew},
-		{"LoadsCanNotWrite", testLoadsCanNotWrite},
+		{"AbandonedQueryEndsInTheDatabase", testAbandonedQueryEndsInTheDatabase},
+		{"PlanOfAnAlteredTable", testPlanOfAnAlteredTable},
+		{"LoadsCannotWrite", testLoadsCannotWrite},
 		{"Check", testCheck},
-		{"EachTypeHasItsForm", testEachTypeHasItsForm},
+		{"ValuesOfEachType", testValuesOfEachType},
 		{"WritesOfEachType", testWritesOfEachType},
 		{"WritesInOtherForms", testWritesInOtherForms},
-		{"WritesOfAPart", testWritesOfAPart},
-		{"RegressionARowThatComesBackHasAVersionOfBefore", regressionARowThatComesBackHasAVersionOfBefore},
-		{"Refusals", testRefusals},
+		{"WritesOfSomeColumns", testWritesOfSomeColumns},
+		{"VersionsOfARecreatedRow", testVersionsOfARecreatedRow},
+		{"InvalidValues", testInvalidValues},
 		{"List", testList},
 		{"ListOfLargeRows", testListOfLargeRows},
 		{"ListWithoutTheEmptyKey", testListWithoutTheEmptyKey},
 		{"CheckWritable", testCheckWritable},
-		{"CheckWritableOfAnAccountThatMayOnlyRead", testCheckWritableOfAnAccountThatMayOnlyRead},
-		{"RegressionCheckAcceptsAQueryThatWrites", testRegressionCheckAcceptsAQueryThatWrites},
+		{"CheckWritableOfAReadOnlyAccount", testCheckWritableOfAReadOnlyAccount},
+		{"CheckRejectsAQueryThatWrites", testCheckRejectsAQueryThatWrites},
 		{"WritesThatCouldNotBeReadBack", testWritesThatCouldNotBeReadBack},
 		{"ConditionsOnANullValue", testConditionsOnANullValue},
-		{"AKeyThatIsNotUnique", testAKeyThatIsNotUnique},
-		{"WritesToATableThatWasAltered", testWritesToATableThatWasAltered},
-		{"RegressionAMissingTableIsTheClientsFault", regressionAMissingTableIsTheClientsFault},
-		{"ARotatedPassword", testARotatedPassword},
+		{"KeyThatIsNotUnique", testKeyThatIsNotUnique},
+		{"WritesToAnAlteredTable", testWritesToAnAlteredTable},
+		{"WritesToAMissingTable", testWritesToAMissingTable},
+		{"RotatedPassword", testRotatedPassword},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {
@@ -134,7 +134,7 @@ func (d database) exec(t testing.TB, statement string, args ...any) {
 	}
 }
 
-// openDB opens the database that is under test.
+// openDB opens the database under test.
 func openDB(driver string, c origin.SourceConfig) (*sqldb.DB, error) {
 	source, err := drivers.All().Open(driver, c)
 	if err != nil {
@@ -143,7 +143,7 @@ func openDB(driver string, c origin.SourceConfig) (*sqldb.DB, error) {
 	return source.(*sqldb.DB), nil
 }
 
-// open returns what is under test.
+// open returns the database under test.
 func (d database) open(t testing.TB) *sqldb.DB {
 	t.Helper()
 	db, err := openDB(d.driver, origin.SourceConfig{Name: "db", DSN: d.dsn})
@@ -208,8 +208,8 @@ func (d database) subject(ds origin.Dataset) origintest.Subject {
 	}
 }
 
-// fill makes the table conformance. Its key has an index but is not unique, as to MariaDB's usual collation many of
-// origintest.HardKeys are equal.
+// fill creates the table conformance. The index of its key is not unique, as MariaDB's usual collation considers many of
+// origintest.HardKeys equal.
 func (d database) fill(t *testing.T, rows map[string]string) {
 	t.Helper()
 	d.exec(t, "DROP TABLE IF EXISTS conformance")

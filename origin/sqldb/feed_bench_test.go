@@ -14,7 +14,7 @@ var starts = map[string]func(testing.TB) database{
 	"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
 }
 
-// withRow makes the table r with one row.
+// withRow creates the table r with one row.
 func (d database) withRow(b *testing.B) {
 	b.Helper()
 	d.exec(b, "DROP TABLE IF EXISTS r")
@@ -22,8 +22,8 @@ func (d database) withRow(b *testing.B) {
 	d.exec(b, "INSERT INTO r VALUES ('a', 'x', 1)")
 }
 
-// BenchmarkFeed takes the time from before a statement is sent to its Changes. They are sent at any moment between two
-// polls.
+// BenchmarkFeed measures the time from before a statement is sent until its Changes. Statements are sent at random moments
+// between two polls.
 func BenchmarkFeed(b *testing.B) {
 	for name, start := range starts {
 		d := start(b)
@@ -51,7 +51,7 @@ func BenchmarkFeed(b *testing.B) {
 	}
 }
 
-// BenchmarkRecordedUpdate is what the triggers cost a writer, of one row and of many in one statement.
+// BenchmarkRecordedUpdate measures what the triggers cost a writer, for one row and for many in one statement.
 func BenchmarkRecordedUpdate(b *testing.B) {
 	for name, start := range starts {
 		d := start(b)

@@ -13,24 +13,25 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-const maxListRows = 1000 // origin.ListQuery
+// maxListRows is the limit of origin.ListQuery.
+const maxListRows = 1000
 
-// Lister returns the origin.Lister of a dataset, which must be of a table. The order of the keys is the database's own.
+// Lister implements origin.ListableSource, for datasets of a table. The order of the keys is that of the database.
 func (db *DB) Lister(ds origin.Dataset) (origin.Lister, error) {
 	s, err := db.tableSource(ds)
 	if err != nil {
 		return nil, err
 	}
-	return &rowLister{s, db.catalogOf(ds)}, nil
+	return &rowLister{s, db.cacheTable(ds)}, nil
 }
 
-// rowLister goes through the rows that a source reads.
+// rowLister lists the rows that a source reads.
 type rowLister struct {
-	source  *source
-	catalog *tableCache
+	source *source
+	tables *tableCache
 }
 
-// List implements origin.Lister. A value of Where that can not be its column's is a *origin.ValueError.
+// List implements origin.Lister. A value of Where that does not fit its column is a *origin.ValueError.
 func (l *rowLister) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
 	rows, err := l.list(ctx, q)
 	if err != nil {
@@ -41,84 +42,84 @@ func (l *rowLister) List(ctx context.Context, q origin.ListQuery) ([]origin.Row,
 
 func (l *rowLister) list(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
 	if q.Limit < 1 || q.Limit > maxListRows {
-		return nil, fmt.Errorf("a limit of %d: want 1 to %d", q.Limit, maxListRows)
+		return nil, fmt.Errorf("limit %d: want 1 to %d", q.Limit, maxListRows)
 	}
 	db := l.source.db
-	c := rowset.New(l.source.dataset, true, db.maxValueBytes, nil)
-	if q.After != "" && len(c.ValidKeys([]string{q.After})) == 0 {
-		return nil, c.Result(q.After).Err
+	set := rowset.New(l.source.dataset, db.maxValueBytes)
+	if q.After != "" && len(set.ValidKeys([]string{q.After})) == 0 {
+		return nil, set.Result(q.After).Err
 	}
 	err := db.onConn(ctx, func(conn *sql.Conn) error {
-		t, err := l.catalog.get(ctx, conn)
+		t, err := l.tables.get(ctx, conn)
 		if err == nil {
-			err = l.read(ctx, conn, t, q, c)
+			err = l.read(ctx, conn, t, q, set)
 		}
 		if err != nil && t != nil {
-			l.catalog.doubt(t, err)
+			l.tables.recheck(t, err)
 		}
 		return err
 	})
 	switch {
 	case err == nil:
-		return c.Page(q.Limit)
+		return set.Page(q.Limit)
 	case db.database.Errors.InvalidKey(err):
-		return nil, origin.InvalidValue("", "the database says that `after` or a value to look for is not of its column's type")
+		return nil, origin.InvalidValue("", "the database rejects `after` or a value of a filter: it is not of its column's type")
 	}
 	return nil, err
 }
 
-func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *Table, q origin.ListQuery, c *rowset.Set) error {
+func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *Table, q origin.ListQuery, set *rowset.Set) error {
 	s, err := l.step(t, q)
 	if err != nil {
 		return err
 	}
-	c.Begin(nil)
-	c.Paged()
-	st := *l.source.query
-	st.SQL = s.SQL
-	return l.source.db.database.Reader.List(ctx, conn, &st, s.Parameters, c)
+	set.Begin(nil)
+	set.Paged()
+	query := *l.source.query
+	query.SQL = s.SQL
+	return l.source.db.database.Reader.List(ctx, conn, &query, s.Parameters, set)
 }
 
 // step writes the statement of a page.
 func (l *rowLister) step(t *Table, q origin.ListQuery) (sqltext.Step, error) {
-	ds, dialect := l.source.dataset, l.source.db.database.Syntax
-	d, key := &sqltext.Builder{Syntax: dialect}, "t."+dialect.Quote(ds.Key)
-	d.Add("SELECT %s, %s FROM %s AS t WHERE ", dialect.KeyText(key), sqltext.Selected(ds, dialect), sqltext.QuoteTable(dialect, ds.Table))
+	ds, syntax := l.source.dataset, l.source.db.database.Syntax
+	b, key := &sqltext.Builder{Syntax: syntax}, "t."+syntax.Quote(ds.Key)
+	b.Add("SELECT %s, %s FROM %s AS t WHERE ", syntax.KeyText(key), sqltext.Selected(ds, syntax), sqltext.QuoteTable(syntax, ds.Table))
 	limit := q.Limit
 	if q.After == "" {
-		d.Add("%s IS NOT NULL", key)
-		limit++ // the first may have the empty key, which nobody can ask for
+		b.Add("%s IS NOT NULL", key)
+		limit++ // the first row may have the empty key, which cannot be requested
 	} else {
 		after, err := t.Key.Parse(q.After)
 		if err != nil {
 			return sqltext.Step{}, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
 		}
-		d.Add("%s > %s", key, d.Parameter(sqltext.Parameter{Column: ds.Key, Value: after}))
+		b.Add("%s > %s", key, b.Parameter(sqltext.Parameter{Column: ds.Key, Value: after}))
 	}
 	if ds.Value != "" {
-		d.Add(" AND t.%s IS NOT NULL", dialect.Quote(ds.Value)) // NULL is absent
+		b.Add(" AND t.%s IS NOT NULL", syntax.Quote(ds.Value)) // a row whose value is NULL is absent
 	}
-	if err := l.filter(d, t, q.Where); err != nil {
+	if err := l.filter(b, t, q.Where); err != nil {
 		return sqltext.Step{}, err
 	}
-	d.Add(" ORDER BY %s LIMIT %d", key, limit)
-	return d.Step(), nil
+	b.Add(" ORDER BY %s LIMIT %d", key, limit)
+	return b.Step(), nil
 }
 
-func (l *rowLister) filter(d *sqltext.Builder, t *Table, where map[string]string) error {
+func (l *rowLister) filter(b *sqltext.Builder, t *Table, where map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(where)) {
 		column := t.Column(name)
 		if column == nil || !sqltext.Shows(l.source.dataset, name) {
-			return origin.InvalidValue(name, "there is no such column to look for")
+			return origin.InvalidValue(name, "there is no such column to filter by")
 		}
 		v, err := column.Decode(rowjson.PlainInput(where[name]))
 		if err != nil {
 			return err
 		}
-		quoted, a := "t."+d.Syntax.Quote(name), sqltext.Parameter{Column: name, Value: v}
-		d.Add(" AND %s = %s", quoted, d.Parameter(a))
-		if exactly := d.Syntax.SameBytes(); exactly != "" && column.Form == rowjson.FormText { //guard:filter-ignores-case
-			d.Add(" AND "+exactly, quoted, d.Parameter(a))
+		quoted, p := "t."+b.Syntax.Quote(name), sqltext.Parameter{Column: name, Value: v}
+		b.Add(" AND %s = %s", quoted, b.Parameter(p))
+		if same := b.Syntax.SameBytes(); same != "" && column.Form == rowjson.FormText { //guard:filter-ignores-case
+			b.Add(" AND "+same, quoted, b.Parameter(p))
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func testList(t *testing.T, d database) {
 	}
 }
 
-// A page of rows near their limit each must not fill the memory, nor may rows be left out of it.
+// A page of large rows must neither fill the memory nor omit rows.
 func testListOfLargeRows(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v "+
 		map[string]string{"postgres": "TEXT", "mysql": "LONGTEXT", "sqlite": "TEXT"}[d.driver]+")")
@@ -86,7 +86,7 @@ func testListOfLargeRows(t *testing.T, d database) {
 	}
 }
 
-// The empty key can not be asked for, and neither it nor a key of NULL makes a page shorter than its limit.
+// The empty key cannot be requested; neither it nor a NULL key may make a page shorter than its limit.
 func testListWithoutTheEmptyKey(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v INT)")
 	d.exec(t, "INSERT INTO r VALUES ('', 1), ('a', 2), ('b', 3), (NULL, 4)")

@@ -11,8 +11,8 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// maxKeys bounds the keys of one statement: SQLite takes 32 766 parameters, MySQL 65 535, and a plan over more than
-// this is slower than two.
+// maxKeys limits the keys of one statement: SQLite accepts 32 766 parameters, MySQL 65 535, and a plan over more keys than
+// this is slower than two plans.
 const maxKeys = 1000
 
 // source is the origin of one dataset.
@@ -24,15 +24,16 @@ type source struct {
 
 // Load implements origin.Origin.
 func (s *source) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	c := rowset.New(s.dataset, s.query.Keyed, s.db.maxValueBytes, keys)
-	for chunk := range slices.Chunk(c.ValidKeys(keys), s.chunk()) {
-		if err := s.load(ctx, c, chunk); err != nil {
+	set := rowset.New(s.dataset, s.db.maxValueBytes)
+	for chunk := range slices.Chunk(set.ValidKeys(keys), s.chunk()) {
+		if err := s.load(ctx, set, chunk); err != nil {
 			return nil, fmt.Errorf("origin %q, dataset %q: %w", s.db.name, s.dataset.Name, err)
 		}
 	}
-	return c.Results(keys), nil
+	return set.Results(keys), nil
 }
 
+// chunk is how many keys one statement reads.
 func (s *source) chunk() int {
 	if s.query.List {
 		return maxKeys
@@ -40,22 +41,21 @@ func (s *source) chunk() int {
 	return 1
 }
 
-// load reads keys with one statement. Where the database refuses all of them for the sake of one, it asks for each
-// alone.
-func (s *source) load(ctx context.Context, c *rowset.Set, keys []string) error {
+// load reads keys with one statement. If the database rejects all of them because of one, it reads each separately.
+func (s *source) load(ctx context.Context, set *rowset.Set, keys []string) error {
 	err := s.db.onConn(ctx, func(conn *sql.Conn) error {
-		c.Begin(keys)
-		return s.db.database.Reader.Read(ctx, conn, s.query, keys, c)
+		set.Begin(keys)
+		return s.db.database.Reader.Read(ctx, conn, s.query, keys, set)
 	})
 	if err == nil || !s.db.database.Errors.InvalidKey(err) {
 		return err
 	}
 	if len(keys) == 1 {
-		c.Refuse(keys[0], "the database says that it is not of the key's type")
+		set.Reject(keys[0], "the database rejects it as a value of the key column")
 		return nil
 	}
 	for key := range slices.Chunk(keys, 1) {
-		if err := s.load(ctx, c, key); err != nil {
+		if err := s.load(ctx, set, key); err != nil {
 			return err
 		}
 	}

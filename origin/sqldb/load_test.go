@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,9 +55,9 @@ func checkOutcomes(t *testing.T, o origin.Origin, want map[string]string) {
 	}
 }
 
-// MySQL takes '12abc' for 12, and all of them take ' 12' for it: an entry each, for one row.
-func regressionAKeyThatTheDatabaseOnlyConverts(t *testing.T, d database) {
-	const big = "9007199254740993" // 2^53 + 1, which a comparison as floats confuses with 2^53
+// MySQL considers '12abc' equal to 12, and all databases ' 12': one row would get several cache entries.
+func testKeysThatTheDatabaseConverts(t *testing.T, d database) {
+	const big = "9007199254740993" // 2^53 + 1, equal to 2^53 as a float
 	want := map[string]string{
 		"12": "twelve", "-3": "minus", big: "big", "9007199254740992": "absent", "13": "absent",
 		"12abc": "invalid", "012": "invalid", "+12": "invalid", " 12": "invalid", "12.0": "invalid", "1.2e1": "invalid",
@@ -67,13 +68,13 @@ func regressionAKeyThatTheDatabaseOnlyConverts(t *testing.T, d database) {
 	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "n", Key: "id", Value: "v"}), want)
 }
 
-func regressionAConversionInTheUsersOwnBatch(t *testing.T, d database) {
+func testKeysThatABatchQueryConverts(t *testing.T, d database) {
 	want := map[string]string{"12": "twelve", "13": "absent", "12abc": "absent", "012": "absent", "12.0": "absent"}
 	ds := origin.Dataset{Query: "SELECT v FROM n WHERE id = ?", Batch: "SELECT id, v FROM n WHERE id IN (?)", Value: "v"}
 	if d.driver == "postgres" {
 		ds.Query, ds.Batch = "SELECT v FROM n WHERE id = $1", "SELECT id, v FROM n WHERE id = ANY($1)"
 		for _, key := range []string{"12abc", "012", "12.0"} {
-			want[key] = "invalid" // PostgreSQL tells the type of the parameter
+			want[key] = "invalid" // PostgreSQL reports the type of the parameter
 		}
 	}
 	d.exec(t, "CREATE TABLE n (id BIGINT PRIMARY KEY, v VARCHAR(20))")
@@ -151,7 +152,7 @@ func testVersions(t *testing.T, d database) {
 	}
 }
 
-func testWhatIsWrongWithOneRowFailsItsKeyAlone(t *testing.T, d database) {
+func testInvalidRowFailsOnlyItsKey(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(2000), ver VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('twice', 'x', '1'), ('twice', 'y', '1'), ('good', 'x', '1'), ('null', NULL, '1'), "+
 		"('bad', 'x', 'new'), ('large', '"+strings.Repeat("x", 101)+"', '1'), ('fits', '"+strings.Repeat("x", 100)+"', '1')")
@@ -174,7 +175,7 @@ func testWhatIsWrongWithOneRowFailsItsKeyAlone(t *testing.T, d database) {
 	})
 }
 
-func testQueryWithoutBatchAsksOncePerKey(t *testing.T, d database) {
+func testQueryWithoutBatchRunsOncePerKey(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('a', '1'), ('b', '2'), ('twice', '3'), ('twice', '4')")
 	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
@@ -194,8 +195,8 @@ func testNamesThatNeedQuotes(t *testing.T, d database) {
 	checkOutcomes(t, o, map[string]string{"a": "5"})
 }
 
-// An abandoned query must end in the database as well, or a slow database is asked ever more.
-func regressionAnAbandonedQueryGoesOnInTheDatabase(t *testing.T, d database) {
+// An abandoned query must also end in the database; otherwise a slow database gets ever more queries.
+func testAbandonedQueryEndsInTheDatabase(t *testing.T, d database) {
 	running := map[string]string{
 		"postgres": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND " +
 			"query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()",
@@ -203,7 +204,7 @@ func regressionAnAbandonedQueryGoesOnInTheDatabase(t *testing.T, d database) {
 			"info LIKE '%SLEEP(120)%' AND id <> CONNECTION_ID()",
 	}
 	if d.driver == "sqlite" {
-		return // there a query ends with the call that made it, which the conformance test sees return
+		return // a query ends with its call, as the conformance test verifies
 	}
 	o := d.dataset(t, origin.Dataset{Query: d.stuck})
 	var errs []error
@@ -222,7 +223,7 @@ func regressionAnAbandonedQueryGoesOnInTheDatabase(t *testing.T, d database) {
 	if n := d.count(t, running[d.driver]); n != 0 {
 		t.Errorf("%d queries still run", n)
 	}
-	// The database is first, unless the machine is so busy that this side's clock runs out before its answer comes.
+	// The database ends the query first, unless this machine is so busy that the context ends before the answer arrives.
 	if err := errors.Join(errs...); !strings.Contains(err.Error(), "ended by the database at its time limit") {
 		t.Errorf("the database had no time limit: %v", err)
 	}
@@ -236,7 +237,7 @@ func (d database) count(t *testing.T, query string) (n int) {
 	return n
 }
 
-// eachServer runs test with servers that it may stop; o reads a table of theirs, whose key a has the value 1.
+// eachServer runs test with servers that it may stop; o reads a table in which the key a has the value 1.
 func eachServer(t *testing.T, test func(t *testing.T, server *rig.Database, o origin.Origin)) {
 	for _, c := range []struct {
 		kind, driver string
@@ -252,12 +253,12 @@ func eachServer(t *testing.T, test func(t *testing.T, server *rig.Database, o or
 	}
 }
 
-func TestRegressionEveryIdleConnectionIsBrokenAfterARestart(t *testing.T) {
+func TestLoadsAfterARestartOfTheDatabase(t *testing.T) {
 	eachServer(t, func(t *testing.T, server *rig.Database, o origin.Origin) {
 		loadTogether(t, o)
 		server.Stop()
 		if _, err := o.Load(soon(t), []string{"a"}); err == nil {
-			t.Error("a stopped database answers")
+			t.Error("got no error from a stopped database")
 		}
 		server.Start()
 		for range 2 {
@@ -269,14 +270,14 @@ func TestRegressionEveryIdleConnectionIsBrokenAfterARestart(t *testing.T) {
 	})
 }
 
-// Such a connection looks broken in the end, but what has failed is the database: it must not look like another error.
-func TestAFrozenDatabaseExceedsTheDeadline(t *testing.T) {
+// The connection then looks broken, but the error must be the exceeded deadline.
+func TestFrozenDatabaseExceedsTheDeadline(t *testing.T) {
 	eachServer(t, func(t *testing.T, server *rig.Database, o origin.Origin) {
-		for range 2 { // pgx asks after a connection's health when it takes it up again, but not within a second
+		for range 2 { // pgx checks a connection that it reuses, unless it was used within the last second
 			loadOne(t, o, "a")
 		}
 		server.Freeze()
-		for range 2 { // on the connection that it had, and on a new one
+		for range 2 { // on the existing connection, and on a new one
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			if _, err := o.Load(ctx, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
@@ -288,7 +289,7 @@ func TestAFrozenDatabaseExceedsTheDeadline(t *testing.T) {
 	})
 }
 
-// loadTogether has all connections of the pool in use.
+// loadTogether uses all connections of the pool.
 func loadTogether(t *testing.T, o origin.Origin) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -302,7 +303,7 @@ func loadTogether(t *testing.T, o origin.Origin) {
 	wg.Wait()
 }
 
-func regressionAPlanThatATableOutgrew(t *testing.T, d database) {
+func testPlanOfAnAlteredTable(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY)")
 	d.exec(t, "INSERT INTO r VALUES ('a')")
 	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k"})
@@ -311,7 +312,7 @@ func regressionAPlanThatATableOutgrew(t *testing.T, d database) {
 	checkOutcomes(t, o, map[string]string{"a": `{"k":"a","v":5}`})
 }
 
-func testLoadsCanNotWrite(t *testing.T, d database) {
+func testLoadsCannotWrite(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY)")
 	statement := map[string]string{
 		"postgres": "INSERT INTO r VALUES ($1) RETURNING k",
@@ -327,8 +328,8 @@ func testLoadsCanNotWrite(t *testing.T, d database) {
 	}
 }
 
-// The query counts itself and its like, so that no moment is missed between two looks.
-func TestColdStartKeepsTheCap(t *testing.T) {
+// The query counts the concurrent queries itself, so that no peak is missed between two samples.
+func TestColdStartKeepsTheLimit(t *testing.T) {
 	const inFlight, perBatch, keys = 3, 100, 1000
 	d := startPostgres(t)
 	d.exec(t, "CREATE TABLE r AS SELECT 'key-' || i AS k FROM generate_series(1, 1000) i")
@@ -346,7 +347,8 @@ func TestColdStartKeepsTheCap(t *testing.T) {
 		t.Fatal(err)
 	}
 	limiter := guard.NewLimiter(guard.LimitConfig{MaxInFlight: inFlight})
-	o := guard.NewBatch(source, guard.BatchConfig{MaxKeys: perBatch, Limiter: limiter})
+	counted := &countingOrigin{Origin: source}
+	o := guard.NewBatch(counted, guard.BatchConfig{MaxKeys: perBatch, Limiter: limiter})
 	peaks := make([]string, keys)
 	var wg sync.WaitGroup
 	for i := range keys {
@@ -365,10 +367,21 @@ func TestColdStartKeepsTheCap(t *testing.T) {
 		peak = max(peak, p)
 	}
 	if peak != "2" && peak != "3" {
-		t.Errorf("%s statements together, want at most %d, and more than 1 or nothing was tested", peak, inFlight)
+		t.Errorf("got %s concurrent statements, want at most %d, and more than 1", peak, inFlight)
 	}
-	if n := o.Stats().Loads; n > keys/perBatch+5 {
+	if n := counted.loads.Load(); n > keys/perBatch+5 {
 		t.Errorf("%d queries for %d keys", n, keys)
 	}
-	t.Logf("%d cold keys: %d queries, at most %s together", keys, o.Stats().Loads, peak)
+	t.Logf("%d cold keys: %d queries, at most %s together", keys, counted.loads.Load(), peak)
+}
+
+// countingOrigin counts the Loads of an origin.
+type countingOrigin struct {
+	origin.Origin
+	loads atomic.Int64
+}
+
+func (o *countingOrigin) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	o.loads.Add(1)
+	return o.Origin.Load(ctx, keys)
 }

@@ -15,8 +15,8 @@ import (
 
 const canary = "c4n4ry"
 
-// Drivers quote a DSN that they can not read, and so would its password.
-func TestNoErrorHoldsASecret(t *testing.T) {
+// Drivers quote a DSN that they cannot parse, including its password.
+func TestNoErrorContainsASecret(t *testing.T) {
 	for _, c := range []struct{ driver, dsn string }{
 		{"postgres", "postgres://user:" + canary + "@host:notaport/db"},
 		{"postgres", "postgres://user:" + canary + "@host/db?connect_timeout=" + canary},
@@ -56,12 +56,12 @@ func TestNoErrorHoldsASecret(t *testing.T) {
 			}
 		}
 		if !strings.Contains(err.Error(), `origin "db"`) {
-			t.Errorf("%s: it does not say which origin: %v", c.driver, err)
+			t.Errorf("%s: got %v, want the name of the origin", c.driver, err)
 		}
 	}
 }
 
-func TestNoErrorOfAConnectionHoldsASecret(t *testing.T) {
+func TestNoConnectionErrorContainsASecret(t *testing.T) {
 	for _, c := range []struct{ driver, dsn string }{
 		{"postgres", "postgres://user:" + canary + "@127.0.0.1:1/db"},
 		{"postgres", "postgres://user:a#" + canary + "@127.0.0.1:1/db"},
@@ -104,26 +104,26 @@ func TestOpenDoesNotConnect(t *testing.T) {
 	}
 }
 
-func TestSQLiteIsNotMadeWhereThereIsNone(t *testing.T) {
+func TestMissingSQLiteFileIsNotCreated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.db")
 	d := database{driver: "sqlite", dsn: path}
 	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k"})
 	if _, err := o.Load(soon(t), []string{"a"}); err == nil || !strings.Contains(err.Error(), "open "+path+": ") {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("got %v, want an error that names the file", err)
 	}
 	if made, _ := filepath.Glob(path); made != nil {
-		t.Error("a load made a file")
+		t.Error("a load created a file")
 	}
 }
 
-func TestDatasetThatMakesNoSense(t *testing.T) {
+func TestInvalidDatasets(t *testing.T) {
 	db := database{driver: "postgres", dsn: "postgres://127.0.0.1:1/db"}.open(t)
 	for want, ds := range map[string]origin.Dataset{
 		"either table and key, or query":  {},
 		"set either table and key":        {Table: "r", Key: "k", Query: "SELECT $1"},
 		"table needs key":                 {Table: "r"},
-		"batch goes with query":           {Table: "r", Key: "k", Batch: "SELECT $1"},
-		"key and columns go with table":   {Query: "SELECT $1", Columns: []string{"a"}},
+		"batch belongs to query":          {Table: "r", Key: "k", Batch: "SELECT $1"},
+		"key and columns belong to table": {Query: "SELECT $1", Columns: []string{"a"}},
 		"either value or columns":         {Table: "r", Key: "k", Value: "v", Columns: []string{"a"}},
 		"with its parameter, $1":          {Query: "SELECT 1"},
 		"its keys once, as in: = ANY($1)": {Query: "SELECT $1", Batch: "SELECT 1"},
@@ -174,13 +174,13 @@ func testCheck(t *testing.T, d database) {
 			t.Errorf("%+v:\ngot  %v\nwant %q", c.ds, err, c.want)
 		}
 		if err != nil && !strings.Contains(err.Error(), `origin "db", dataset "rows"`) {
-			t.Errorf("it does not say where: %v", err)
+			t.Errorf("got %v, want the names of origin and dataset", err)
 		}
 	}
 }
 
-// A server of PostgreSQL waits for the client to begin.
-func TestAnAddressThatIsNoMySQLIsNamed(t *testing.T) {
+// A PostgreSQL server waits for the client to begin.
+func TestAddressOfAnotherServerThanMySQLIsReported(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -196,11 +196,11 @@ func TestAnAddressThatIsNoMySQLIsNamed(t *testing.T) {
 	}
 }
 
-func TestCheckOfADatabaseThatIsAway(t *testing.T) {
+func TestCheckOfADatabaseThatIsDown(t *testing.T) {
 	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := d.open(t).Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: "k"}); err == nil {
-		t.Error("found nothing wrong")
+		t.Error("got no error")
 	}
 }

@@ -15,16 +15,17 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 )
 
-// typesLife is how long an ALTER TABLE that leaves all statements valid may go unnoticed.
+// CatalogLifetime is how long an ALTER TABLE that invalidates no statement may go unnoticed.
 const CatalogLifetime = time.Minute
 
-// table is what the catalog says of a table.
+// Table is a table as the catalog has it.
 type Table struct {
-	read    time.Time
+	readAt  time.Time
 	Columns []rowjson.Column
 	Key     rowset.KeyType
 }
 
+// Column returns the column of this name, or nil.
 func (t *Table) Column(name string) *rowjson.Column {
 	i := slices.IndexFunc(t.Columns, func(c rowjson.Column) bool { return c.Name == name })
 	if i < 0 {
@@ -41,43 +42,46 @@ func namesOf(columns []rowjson.Column) string {
 	return strings.Join(names, ", ")
 }
 
-var errNoTable = errors.New("it is not there, or the account of the DSN may not see it")
+var errNoTable = errors.New("it does not exist, or the account of the DSN may not see it")
 
-// catalog remembers what the database says of one table.
+// tableCache caches what the catalog says about one table.
 type tableCache struct {
-	reader Catalog
-	table  string
-	key    string
-	held   atomic.Pointer[Table] // nil: to be asked
+	catalog    Catalog
+	table, key string
+	cached     atomic.Pointer[Table] // nil: read it
 }
 
-func (k *tableCache) get(ctx context.Context, conn *sql.Conn) (*Table, error) {
-	if t := k.held.Load(); t != nil && time.Since(t.read) < CatalogLifetime {
+func (db *DB) cacheTable(ds origin.Dataset) *tableCache {
+	return &tableCache{catalog: db.database.Catalog, table: ds.Table, key: ds.Key}
+}
+
+func (c *tableCache) get(ctx context.Context, conn *sql.Conn) (*Table, error) {
+	if t := c.cached.Load(); t != nil && time.Since(t.readAt) < CatalogLifetime {
 		return t, nil
 	}
-	t, err := k.reader.ReadTable(ctx, conn, k.table, k.key)
+	t, err := c.catalog.ReadTable(ctx, conn, c.table, c.key)
 	//guard:missing-table-blamed-on-client
-	if err == nil && len(t.Columns) == 0 { // or each member of a value would be a column that is not there
+	if err == nil && len(t.Columns) == 0 { // otherwise each member of a value would be an unknown column
 		err = errNoTable
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of table %s: %w", k.table, err)
+		return nil, fmt.Errorf("read the columns of table %s: %w", c.table, err)
 	}
-	t.read = time.Now()
-	k.held.Store(t)
+	t.readAt = time.Now()
+	c.cached.Store(t)
 	return t, nil
 }
 
-// doubtAfter is how old what is known must be before a value that does not fit it makes it doubtful: a caller whose
-// values are wrong must not have the catalog read for each of them.
-const doubtAfter = time.Second
+// recheckAfter is the age from which an invalid value causes another read of the catalog: a caller with invalid values must
+// not cause a read for each of them.
+const recheckAfter = time.Second
 
-// doubt has the database asked again where err may come of a table that was altered.
-func (k *tableCache) doubt(t *Table, err error) {
+// recheck forgets the table if err may be due to an ALTER TABLE.
+func (c *tableCache) recheck(t *Table, err error) {
 	switch {
 	case errors.Is(err, origin.ErrConflict), errors.Is(err, origin.ErrUnknown), errors.Is(err, ErrRetry):
-	case errors.Is(err, origin.ErrInvalidValue) && time.Since(t.read) < doubtAfter:
+	case errors.Is(err, origin.ErrInvalidValue) && time.Since(t.readAt) < recheckAfter:
 	default: //guard:altered-table-rejects-writes
-		k.held.Store(nil)
+		c.cached.Store(nil)
 	}
 }

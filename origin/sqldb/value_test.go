@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
-// shared is one row as each of the databases declares and writes it; its value is the same bytes from all.
+// shared is one row in the syntax of each database; its value has the same bytes in all.
 var shared = map[string]struct{ columns, values string }{
 	"postgres": {`k text PRIMARY KEY, ver bigint, small smallint, big bigint, flag boolean, off boolean,
 		r real, d double precision,
@@ -43,7 +43,7 @@ const sharedValue = `{"k":"k","ver":7,"small":-5,"big":9223372036854775807,"flag
 	`"id":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","doc":{"a":"<&>","b":[1,2.50,null]},"nope":null,` +
 	`"od\"d <col>":"x","empty":"","yes":"yes"}`
 
-// otherDefaults make a server print values in another way, to sessions that do not say which one they want.
+// otherDefaults change the output format of sessions without their own settings.
 var otherDefaults = map[string][]string{
 	"postgres": {"ALTER ROLE ringside SET TimeZone = 'Asia/Tokyo'", "ALTER ROLE ringside SET DateStyle = 'German'",
 		"ALTER ROLE ringside SET bytea_output = 'escape'", "ALTER ROLE ringside SET extra_float_digits = -15",
@@ -51,7 +51,7 @@ var otherDefaults = map[string][]string{
 	"mysql": {"SET GLOBAL time_zone = '+09:00'", "SET GLOBAL sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'"},
 }
 
-func TestARowIsTheSameBytesFromEachDatabase(t *testing.T) {
+func TestRowHasTheSameBytesInEachDatabase(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE shared ("+shared[d.driver].columns+")")
 		d.exec(t, "INSERT INTO shared VALUES ("+shared[d.driver].values+")")
@@ -59,7 +59,7 @@ func TestARowIsTheSameBytesFromEachDatabase(t *testing.T) {
 			d.exec(t, statement)
 		}
 		o := d.dataset(t, origin.Dataset{Table: "shared", Key: "k", Version: "ver"})
-		for range 2 { // prepared, and prepared before
+		for range 2 { // with and without a new prepared statement
 			got := loadOne(t, o, "k")
 			if string(got.Data) != sharedValue {
 				t.Errorf("got  %s\nwant %s", got.Data, sharedValue)
@@ -71,7 +71,7 @@ func TestARowIsTheSameBytesFromEachDatabase(t *testing.T) {
 	})
 }
 
-// Each case is a column of a table of its own: type, SQL literal, JSON, and the value as it is.
+// typeCase is a column of its own table: type, SQL literal, JSON, and the value as text.
 type typeCase struct{ sqlType, literal, json, plain string }
 
 var typeCases = map[string][]typeCase{
@@ -155,7 +155,7 @@ var typeCases = map[string][]typeCase{
 	},
 }
 
-func testEachTypeHasItsForm(t *testing.T, d database) {
+func testValuesOfEachType(t *testing.T, d database) {
 	if d.driver == "postgres" {
 		d.exec(t, "CREATE TYPE mood AS ENUM ('sad', 'ok')")
 		d.exec(t, "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")

@@ -13,12 +13,11 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// maxAttempts bounds the attempts at a transaction that the database gives up. It writes one row, so that it hardly
-// ever stands in another's way twice.
+// maxAttempts limits the attempts at a transaction that the database aborts. A transaction writes one row, so that it
+// rarely conflicts twice.
 const maxAttempts = 5
 
-// Writer returns the origin.Writer of a dataset, which must be of a table. Reads stay read-only; only what it does
-// writes. It does not connect; CheckWritable does.
+// Writer implements origin.WritableSource, for datasets of a table.
 func (db *DB) Writer(ds origin.Dataset) (origin.Writer, error) {
 	w, err := db.newWriter(ds)
 	if err != nil {
@@ -35,7 +34,7 @@ func (db *DB) newWriter(ds origin.Dataset) (*rowWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
 	}
-	return &rowWriter{s, db.catalogOf(ds)}, nil
+	return &rowWriter{s, db.cacheTable(ds)}, nil
 }
 
 func (db *DB) tableSource(ds origin.Dataset) (*source, error) {
@@ -45,14 +44,10 @@ func (db *DB) tableSource(ds origin.Dataset) (*source, error) {
 	return db.source(ds)
 }
 
-func (db *DB) catalogOf(ds origin.Dataset) *tableCache {
-	return &tableCache{reader: db.database.Catalog, table: ds.Table, key: ds.Key}
-}
-
-// rowWriter changes the rows that a source reads.
+// rowWriter writes the rows that a source reads.
 type rowWriter struct {
-	source  *source
-	catalog *tableCache
+	source *source
+	tables *tableCache
 }
 
 // Write implements origin.Writer.
@@ -71,7 +66,7 @@ func (w *rowWriter) write(ctx context.Context, c origin.Change) (v origin.Value,
 	db := w.source.db
 	for range db.maxConns + maxAttempts {
 		v, err = w.attempt(ctx, c)
-		// A transaction that did not come to its COMMIT is none: it may be tried anew whatever was sent.
+		// A transaction that did not reach its COMMIT has written nothing and can be retried, whatever was sent.
 		if !errors.Is(err, driver.ErrBadConn) && !errors.Is(err, ErrRetry) || ctx.Err() != nil {
 			break
 		}
@@ -79,11 +74,11 @@ func (w *rowWriter) write(ctx context.Context, c origin.Change) (v origin.Value,
 	return v, db.explainWrite(ctx, err)
 }
 
-// check finds what is wrong with a change without asking the database.
+// check finds what is wrong with a change without the database.
 func (w *rowWriter) check(c origin.Change) error {
-	rows := rowset.New(w.source.dataset, true, 0, nil)
-	if len(rows.ValidKeys([]string{c.Key})) == 0 {
-		return rows.Result(c.Key).Err
+	set := rowset.New(w.source.dataset, 0)
+	if len(set.ValidKeys([]string{c.Key})) == 0 {
+		return set.Result(c.Key).Err
 	}
 	if c.If.Version != 0 && w.source.dataset.Version == "" {
 		return origin.InvalidValue("", "the dataset has no version column to compare: set `version`, or use another condition")
@@ -99,32 +94,32 @@ func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value,
 	if err != nil {
 		return origin.Value{}, err
 	}
-	defer conn.Close() // returns it to the pool; says only that it was broken, as the change has said before
-	t, err := w.catalog.get(ctx, conn)
+	defer conn.Close() // returns it to the pool; fails only if it was broken, as Write has reported
+	t, err := w.tables.get(ctx, conn)
 	if err != nil {
 		return origin.Value{}, err
 	}
-	e, err := w.transaction(t, c)
+	tx, err := w.transaction(t, c)
 	if err == nil {
-		err = w.source.db.database.Writer.Write(ctx, conn, e)
+		err = w.source.db.database.Writer.Write(ctx, conn, tx)
 	}
 	if err != nil {
-		w.catalog.doubt(t, err)
+		w.tables.recheck(t, err)
 		return origin.Value{}, err
 	}
-	return e.value, nil
+	return tx.value, nil
 }
 
-// edit is one change as a transaction.
+// WriteTransaction is one change as a transaction.
 type WriteTransaction struct {
 	Change    origin.Change
-	Query     *sqltext.Query // reads the row, as Load does; before a deletion, otherwise after the change
+	Query     *sqltext.Query // reads the row as Load does: before a deletion, and after any other change
 	Steps     []sqltext.Step
-	Rows      *rowset.Set // takes the row
+	Rows      *rowset.Set // receives the row
 	keyColumn string
-	namedKey  *rowjson.Input // by the value, as key; nil where it is the key to the byte
+	namedKey  *rowjson.Input // the key in the value; nil if it has the same bytes as Change.Key
 
-	value origin.Value // of the row now, once settled
+	value origin.Value // of the row after Verify
 }
 
 func (w *rowWriter) transaction(t *Table, c origin.Change) (*WriteTransaction, error) {
@@ -134,25 +129,25 @@ func (w *rowWriter) transaction(t *Table, c origin.Change) (*WriteTransaction, e
 		return nil, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
 	}
 	if c.Delete {
-		ds.Columns, ds.Value = []string{ds.Key}, "" // its version is all that is asked
+		ds.Columns, ds.Value = []string{ds.Key}, "" // only the version is needed
 	}
-	p := &sqltext.WritePlan{Syntax: w.source.db.database.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param}}
-	e := &WriteTransaction{
-		Change: c, Query: sqltext.Load(ds, p.Syntax), keyColumn: ds.Key,
-		Rows: rowset.New(ds, true, w.source.db.maxValueBytes, nil),
+	plan := &sqltext.WritePlan{Syntax: w.source.db.database.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param}}
+	tx := &WriteTransaction{
+		Change: c, Query: sqltext.Load(ds, plan.Syntax), keyColumn: ds.Key,
+		Rows: rowset.New(ds, w.source.db.maxValueBytes),
 	}
 	if !c.Delete {
-		if p.Set, e.namedKey, err = w.assignments(t, c); err != nil {
+		if plan.Set, tx.namedKey, err = w.assignments(t, c); err != nil {
 			return nil, err
 		}
-		p.Whole = len(p.Set) == len(w.writable(t.Columns))
+		plan.Whole = len(plan.Set) == len(w.writable(t.Columns))
 	}
-	e.Steps = p.Steps(c)
-	e.Rows.Begin([]string{c.Key})
-	return e, nil
+	tx.Steps = plan.Steps(c)
+	tx.Rows.Begin([]string{c.Key})
+	return tx, nil
 }
 
-// writable returns those of columns that a value may set.
+// writable returns the columns that a value may set.
 func (w *rowWriter) writable(columns []rowjson.Column) []rowjson.Column {
 	ds := w.source.dataset
 	return slices.DeleteFunc(slices.Clone(columns), func(c rowjson.Column) bool {
@@ -160,53 +155,53 @@ func (w *rowWriter) writable(columns []rowjson.Column) []rowjson.Column {
 	})
 }
 
-// met reports whether a step has met a row.
-func (e *WriteTransaction) Matched() bool { return e.Rows.Rows() > 0 }
+// Matched reports whether a step has matched a row.
+func (tx *WriteTransaction) Matched() bool { return tx.Rows.Rows() > 0 }
 
-// settle looks at the row of a transaction that could be committed now, and reports whether it should be. The row that
-// was met may not be the one that was meant: to the database's collation, 'A' may be 'a'.
-func (e *WriteTransaction) Verify() (commit bool, err error) {
-	n, result := e.Rows.Rows(), e.Rows.Result(e.Change.Key)
-	mustExist := e.Change.Delete || e.Change.If.Present || e.Change.If.Version != 0
-	switch other := e.Rows.RowsOf(e.Change.Key) == 0; { //guard:write-changes-row-of-another-key
+// Verify checks the row of a transaction before COMMIT, and reports whether to commit. The matched row may be another one than
+// the requested one: a collation may consider 'A' and 'a' equal.
+func (tx *WriteTransaction) Verify() (commit bool, err error) {
+	n, result := tx.Rows.Rows(), tx.Rows.Result(tx.Change.Key)
+	mustExist := tx.Change.Delete || tx.Change.If.Present || tx.Change.If.Version != 0
+	switch other := tx.Rows.RowsOf(tx.Change.Key) == 0; { //guard:write-changes-row-of-another-key
 	case n > 1: //guard:write-changes-several-rows
-		return false, fmt.Errorf("%d rows of table %s are of this key: %w", n, e.Query.Table, ErrNotUnique)
+		return false, fmt.Errorf("table %s has %d rows with this key: %w", tx.Query.Table, n, ErrNotUnique)
 	case n == 0, other && mustExist:
-		return false, e.NotMatched()
+		return false, tx.NotMatched()
 	case other:
-		return false, fmt.Errorf("%w: the database holds it as another one, %q", origin.ErrInvalidKey, e.Rows.AnyKey())
+		return false, fmt.Errorf("%w: the database stores it as another key, %q", origin.ErrInvalidKey, tx.Rows.AnyKey())
 	case result.Err != nil: //guard:row-written-too-large-to-read
 		return false, origin.InvalidValue("", "the row could not be read: %v", result.Err)
-	case e.Change.Delete:
-		e.value.Version = e.deletedVersion(result.Value.Version)
+	case tx.Change.Delete:
+		tx.value.Version = tx.deletedVersion(result.Value.Version)
 		return true, nil
 	}
-	e.value = result.Value
-	err = e.checkKey(result.Value.Data)
+	tx.value = result.Value
+	err = tx.checkKey(result.Value.Data)
 	return err == nil, err
 }
 
-// missed is the outcome where no step has met a row.
-func (e *WriteTransaction) NotMatched() error {
-	if e.Change.Delete && e.Change.If == (origin.Condition{}) {
+// NotMatched is the outcome if no step has matched a row.
+func (tx *WriteTransaction) NotMatched() error {
+	if tx.Change.Delete && tx.Change.If == (origin.Condition{}) {
 		return nil
 	}
 	return origin.ErrConflict
 }
 
-func (e *WriteTransaction) deletedVersion(held int64) int64 {
-	if e.Rows.Dataset.Version == "" {
+func (tx *WriteTransaction) deletedVersion(held int64) int64 {
+	if tx.Rows.Dataset.Version == "" {
 		return 0
 	}
 	return held + 1
 }
 
-// explainWrite makes of a driver's error one that callers can classify.
+// explainWrite turns a driver's error into one that callers can classify.
 func (db *DB) explainWrite(ctx context.Context, err error) error {
-	for _, clear := range []error{
+	for _, known := range []error{
 		origin.ErrUnknown, origin.ErrConflict, origin.ErrInvalidKey, origin.ErrInvalidValue,
 	} {
-		if err == nil || errors.Is(err, clear) {
+		if err == nil || errors.Is(err, known) {
 			return err
 		}
 	}

@@ -257,7 +257,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"connection string of another driver", "origins: {db: {driver: mysql, dsn: \"postgres://u@h/db\"}}",
-			[]string{`origins.db: origin "db": the DSN is not one of MySQL`},
+			[]string{`origins.db: origin "db": this is not a DSN of MySQL`},
 		},
 		{
 			"parameter of another driver", "origins: {db: {driver: sqlite, dsn: a}}\ndatasets: {a: {origin: db, query: SELECT $1}}",

@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-func TestGatheredIsBoundedAndTellsEachKeyOnce(t *testing.T) {
+func TestPendingIsLimitedAndReportsEachKeyOnce(t *testing.T) {
 	var g Pending
 	for i := range MaxPending {
 		g.Add(fmt.Sprint(i), 1)
@@ -35,12 +35,12 @@ func TestGatheredIsBoundedAndTellsEachKeyOnce(t *testing.T) {
 	}
 	g.Add("more", 1)
 	if got, want := g.take(), []origin.Changes{{Missed: true}}; !reflect.DeepEqual(got, want) {
-		t.Errorf("one too many: %d pieces", len(got))
+		t.Errorf("got %d pieces for one key too many, want one Missed", len(got))
 	}
 }
 
-// A row that was deleted and made anew may have a lower version than before.
-func TestRegressionAVersionFromBeforeADeletion(t *testing.T) {
+// A row that was deleted and created again may have a lower version than before.
+func TestPendingForgetsAVersionFromBeforeADeletion(t *testing.T) {
 	for _, versions := range [][]int64{{7, 0, 1}, {0, 1}, {7, 0}} {
 		var g Pending
 		for _, v := range versions {
@@ -52,7 +52,7 @@ func TestRegressionAVersionFromBeforeADeletion(t *testing.T) {
 	}
 }
 
-func TestNamesOfWhatIsMade(t *testing.T) {
+func TestNamesAreShortAndDistinct(t *testing.T) {
 	long := strings.Repeat("x", 63)
 	a, b := short("ringside_poll_"+long, "_insert"), short("ringside_poll_"+long+"y", "_insert")
 	if len(a) > maxIdentifier || len(b) > maxIdentifier || a == b || !strings.HasSuffix(a, "_insert") {

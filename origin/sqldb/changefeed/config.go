@@ -13,7 +13,7 @@ import (
 // plainName needs no quotes in any statement or message. PostgreSQL's channels have at most 63 bytes.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-// checkConfig returns what is wrong with the feed of a dataset. Notifies says whether the database supports FeedNotify.
+// CheckConfig returns what is wrong with the feed of a dataset. Notifies says whether the database supports FeedNotify.
 func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 	switch {
 	case ds.Table == "":
@@ -30,7 +30,7 @@ func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 	return nil
 }
 
-// tableOf returns the table in which the changes of ds are recorded, as table or schema.table.
+// TableOf returns the table in which the changes of ds are recorded, as table or schema.table.
 func TableOf(ds origin.Dataset, c origin.FeedConfig) string {
 	schema, _ := sqltext.SplitTable(ds.Table)
 	if schema == "" || strings.Contains(c.Table, ".") {

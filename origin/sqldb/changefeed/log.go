@@ -18,7 +18,7 @@ type Log interface {
 	Next(ctx context.Context, conn *sql.Conn, limit int) (rows []Recorded, lost bool, err error)
 }
 
-// recorded is one row of a table of changes.
+// Recorded is one row of a table of changes.
 type Recorded struct {
 	Seq     int64
 	Dataset string
@@ -26,30 +26,30 @@ type Recorded struct {
 	Version int64
 }
 
-// recordedColumns are the columns of a table of changes. A key that is too long for any key need not be read to its end.
+// RecordedColumns are the columns of a table of changes. A key that is too long for any key need not be read to its end.
 var RecordedColumns = fmt.Sprintf("seq, dataset, substring(row_key, 1, %d), COALESCE(row_version, 0)", rowset.MaxKeyBytes+1)
 
-// bounds are the lowest and the highest number in a table of changes; both are 0 when it is empty.
+// Bounds are the lowest and the highest number in a table of changes; both are 0 when it is empty.
 type Bounds struct{ Low, High int64 }
 
-// lost reports whether rows above seq, the highest number read, are gone: the table was pruned beyond it, emptied, or
+// Lost reports whether rows above seq, the highest number read, are gone: the table was pruned beyond it, emptied, or
 // created again. Pruning keeps the newest row, so that this can be detected.
 func (b Bounds) Lost(seq int64) bool { return b.High < seq || b.Low > seq+1 } //guard:pruned-changes-lost
 
-// readBounds queries each bound separately: SQLite scans the table for both together (optoverview.html, 16).
+// ReadBounds queries each bound separately: SQLite scans the table for both together (optoverview.html, 16).
 func ReadBounds(ctx context.Context, conn *sql.Conn, table string) (b Bounds, err error) {
 	row := conn.QueryRowContext(ctx, "SELECT (SELECT COALESCE(MIN(seq), 0) FROM "+table+
 		"), (SELECT COALESCE(MAX(seq), 0) FROM "+table+")")
 	return b, row.Scan(&b.Low, &b.High)
 }
 
-// lostBefore reports whether reading on from seq is useless: a read that takes too long once would do so each time.
+// LostBefore reports whether reading on from seq is useless: a read that takes too long once would do so each time.
 func LostBefore(ctx context.Context, conn *sql.Conn, table string, seq int64, limit int) (bool, error) {
 	b, err := ReadBounds(ctx, conn, table)
 	return b.Lost(seq) || b.High-seq >= int64(limit), err
 }
 
-// queryRecorded returns the rows of a query for recordedColumns.
+// QueryRecorded returns the rows of a query for recordedColumns.
 func QueryRecorded(ctx context.Context, conn *sql.Conn, query string, args ...any) (list []Recorded, err error) {
 	rows, err := conn.QueryContext(ctx, query, args...)
 	if err != nil {

@@ -6,26 +6,26 @@ import (
 )
 
 const (
-	// maxPending limits the keys that wait to be reported. If more have changed, it costs less to report that any row may
+	// MaxPending limits the keys that wait to be reported. If more have changed, it costs less to report that any row may
 	// have.
 	MaxPending = 10_000
 	// maxRows limits the rows of one origin.Changes.
 	maxRows = 1000
 )
 
-// pending are changes that wait to be reported. It belongs to one goroutine.
+// Pending are changes that wait to be reported. It belongs to one goroutine.
 type Pending struct {
 	Missed   bool
 	Versions map[string]int64 // :: key → version of its row now; 0: unknown
 }
 
-// miss records that any row may have changed, and forgets which did.
+// Miss records that any row may have changed, and forgets which did.
 func (p *Pending) Miss() { p.Missed, p.Versions = true, nil }
 
-// empty reports whether there is nothing to report.
+// Empty reports whether there is nothing to report.
 func (p *Pending) Empty() bool { return !p.Missed && len(p.Versions) == 0 }
 
-// add records a change of a row.
+// Add records a change of a row.
 func (p *Pending) Add(key string, version int64) {
 	if p.Missed || len(key) > rowset.MaxKeyBytes {
 		return // no such key can be loaded
@@ -62,7 +62,7 @@ func (p *Pending) take() (pieces []origin.Changes) {
 	return pieces
 }
 
-// report passes the changes to handle, and forgets them.
+// Report passes the changes to handle, and forgets them.
 func (p *Pending) Report(handle func(origin.Changes)) {
 	for _, piece := range p.take() {
 		handle(piece)

@@ -13,7 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// answerTimeout is how long the database may take to answer one statement of a feed; then the feed has broken.
+// AnswerTimeout is how long the database may take to answer one statement of a feed; then the feed has broken.
 const AnswerTimeout = 1500 * time.Millisecond
 
 // checkableFeed is a change feed that can be tried.
@@ -23,20 +23,20 @@ type Feed interface {
 	Check(ctx context.Context) error
 }
 
-// pollConfig says which changes a poll reads, and how.
+// PollConfig says which changes a poll reads, and how.
 type PollConfig struct {
 	Origin, Dataset string // names, for errors
 	Interval        time.Duration
 	Log             Log
-	// openPool returns a new pool of one connection.
+	// OpenPool returns a new pool of one connection.
 	OpenPool func() *sql.DB
-	// onConn calls read with a connection of pool, again with another one if the first is broken.
+	// OnConn calls read with a connection of pool, again with another one if the first is broken.
 	OnConn func(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error
-	// explain says what prevents the table of changes from being read.
+	// Explain says what prevents the table of changes from being read.
 	Explain func(error) error
 }
 
-// poll is the change feed of FeedPoll: it reads a table of changes, and keeps its position when Follow ends.
+// Poll is the change feed of FeedPoll: it reads a table of changes, and keeps its position when Follow ends.
 type Poll struct {
 	PollConfig
 

@@ -27,7 +27,7 @@ const (
 	maxIdentifier = 63
 )
 
-// triggers are how one kind of database records and reads changes.
+// Triggers are how one kind of database records and reads changes.
 type Triggers interface {
 	// Locate returns the table of a dataset as the catalog has it.
 	Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (Table, error)
@@ -49,7 +49,7 @@ type Table struct {
 	KeyText      func(column string) string // the expression for a key as Load compares it
 }
 
-// errNotATable says that a dataset is of a view or the like.
+// ErrNotATable says that a dataset is of a view or the like.
 var ErrNotATable = errors.New("it is not a table: only a table has triggers that report its rows")
 
 // script is the data of the templates, which call its methods.

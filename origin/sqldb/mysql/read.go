@@ -19,7 +19,7 @@ type reader struct {
 }
 
 func (r *reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([]rowset.ResultColumn, error) {
-	return rowset.DescribeByRunning(ctx, conn, sqltext.Expand(q, 1))
+	return rowset.DescribeByRunning(ctx, conn, q.Expand(1))
 }
 
 func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
@@ -31,7 +31,7 @@ func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 	if len(keys) == 0 {
 		return nil
 	}
-	query, err := r.withTimeLimit(ctx, conn, sqltext.Expand(q, len(keys)))
+	query, err := r.withTimeLimit(ctx, conn, q.Expand(len(keys)))
 	if err != nil {
 		return err
 	}

@@ -1,14 +1,14 @@
 {{define "install"}}-- Ringside: records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
--- Safe to run again. For MySQL 8 and MariaDB 10.3. Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the rights of the account that runs this, which
--- must stay; who may write the table need not be allowed to write the changes.
--- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
--- Triggers do not see TRUNCATE, nor what ON DELETE CASCADE and the like do: invalidate the dataset after these.
+-- Safe to run again. For MySQL 8 and MariaDB 10.3. Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the
+-- rights of the account that runs this, which must continue to exist; writers of the table need no rights on the changes.
+-- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
+-- Triggers do not run for TRUNCATE, nor for ON DELETE CASCADE and the like: invalidate the dataset after these.
 DELIMITER //
 CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
   seq bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
   dataset varchar(63) NOT NULL,
   row_key longblob, -- UTF-8; NULL: any row of the dataset may have changed
-  row_version bigint NOT NULL DEFAULT 0, -- 0: not known
+  row_version bigint NOT NULL DEFAULT 0, -- 0: unknown
   changed_at timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4
 //
@@ -25,7 +25,7 @@ END
 //
 DROP TRIGGER IF EXISTS {{.Object "_update"}}
 //
--- Both keys, where the key itself was changed. A version is told only if it has grown.
+-- Records both keys if the key itself was changed, and a version only if it has grown.
 CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.Table}} FOR EACH ROW
 BEGIN
   DECLARE moved boolean DEFAULT NOT (CAST({{.Key "NEW"}} AS BINARY) <=> CAST({{.Key "OLD"}} AS BINARY));
@@ -50,21 +50,21 @@ BEGIN
   END IF;
 END
 //
--- What was changed before the triggers were there, nobody has told of.
+-- Nothing has reported the changes from before the triggers existed.
 INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}')
 //
 DELIMITER ;
 -- The account that Ringside connects with must be able to read it:
 --   GRANT SELECT ON {{.Changes ""}} TO ...;
--- Old rows are yours to delete, every minute or every hour (cron, CREATE EVENT). Keep them for longer than the longest
--- transaction takes, and than Ringside may be away without hearing that it missed something:
+-- Delete old rows regularly, every minute or every hour (cron, CREATE EVENT). Keep them for longer than the longest
+-- transaction, and than the longest time without a running Ringside after which it must not miss changes:
 --   DELETE FROM {{.Changes ""}} WHERE seq < (SELECT last FROM
 --     (SELECT MAX(seq) AS last FROM {{.Changes ""}} WHERE changed_at < NOW() - INTERVAL 1 HOUR) AS old);
 {{end}}
 
 {{define "without"}}DECLARE CONTINUE HANDLER FOR 1146 BEGIN END; -- no such table: the write must not fail{{end}} {{- /* guard:mariadb-dropped-changes-table-fails-writes */}}
 
-{{define "remove"}}-- Ringside: no longer records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
+{{define "remove"}}-- Ringside: stops recording the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 DELIMITER //
 DROP TRIGGER IF EXISTS {{.Object "_insert"}}
 //
@@ -73,6 +73,6 @@ DROP TRIGGER IF EXISTS {{.Object "_update"}}
 DROP TRIGGER IF EXISTS {{.Object "_delete"}}
 //
 DELIMITER ;
--- Other datasets may record their changes in the same table. When none does any more:
+-- Other datasets may record their changes in the same table. If none does:
 --   DROP TABLE {{.Changes ""}};
 {{end}}

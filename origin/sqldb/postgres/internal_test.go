@@ -23,17 +23,17 @@ func FuzzParseMessage(f *testing.F) {
 		l.add(payload)
 		m, ok := parseMessage(payload)
 		if ok != json.Valid([]byte(payload)) && ok {
-			t.Fatalf("%q was taken", payload)
+			t.Fatalf("%q was accepted", payload)
 		}
 		if !ok && !l.pending.Missed {
-			t.Fatalf("%q was passed over", payload)
+			t.Fatalf("%q was ignored", payload)
 		}
 		if !l.awaited && m.Ping != "me" {
-			t.Fatalf("%q was taken for a beat", payload)
+			t.Fatalf("%q was accepted as a ping", payload)
 		}
 		for key := range l.pending.Versions {
 			if m.Key == nil || key != *m.Key {
-				t.Fatalf("%q told of %q", payload, key)
+				t.Fatalf("%q reported %q", payload, key)
 			}
 		}
 	})
@@ -80,8 +80,8 @@ func logOf(t *testing.T, dsn string) (log *changeLog, conn *sql.Conn, add func()
 	}
 }
 
-// A standby that was promoted, or a cluster that was restored, may lack what was read, and gives its xids anew.
-func TestRegressionAnotherHistoryIsNotGoneOnWith(t *testing.T) {
+// A promoted standby or a restored cluster may lack some rows that were read, and assigns the same xids again.
+func TestLogDetectsAnotherHistory(t *testing.T) {
 	t.Parallel()
 	log, conn, add := logOf(t, rig.Postgres(t))
 	for name, change := range map[string]func(){
@@ -101,8 +101,8 @@ func TestRegressionAnotherHistoryIsNotGoneOnWith(t *testing.T) {
 	}
 }
 
-// After a crash a transaction may have the xid of one that had been rolled back, which the snapshot holds for ended.
-func TestRegressionAnXidThatWasAnotherTransactions(t *testing.T) {
+// After a crash, a transaction may get the xid of one that was rolled back, which the snapshot considers ended.
+func TestLogFindsAReusedXid(t *testing.T) {
 	t.Parallel()
 	log, conn, add := logOf(t, rig.Postgres(t))
 	add()
@@ -110,7 +110,7 @@ func TestRegressionAnXidThatWasAnotherTransactions(t *testing.T) {
 	if err := log.Begin(t.Context(), conn); err != nil {
 		t.Fatal(err)
 	}
-	log.high = high // as if the row had not been there when the snapshot was taken
+	log.high = high // as if the row had not existed when the snapshot was taken
 	if rows, lost, err := log.Next(t.Context(), conn, 10); err != nil || lost || len(rows) != 1 {
 		t.Errorf("%d rows, lost %v, %v", len(rows), lost, err)
 	}

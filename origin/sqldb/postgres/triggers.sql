@@ -1,61 +1,61 @@
-{{define "install"}}-- Ringside: tells of the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit.
--- Safe to run again. Needs PostgreSQL 14, the right to make triggers on the table, and the right to make functions
+{{define "install"}}-- Ringside: reports the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit.
+-- Safe to run again. Needs PostgreSQL 14, the right to create triggers on the table, and the right to create functions
 -- {{if .Polled}}and tables {{end}}in its schema.
--- Of a table with partitions, statements on a partition itself are not told of, those on the whole table are.
--- Before a column that is named here is dropped or renamed, remove this, or the application's writes fail.
+-- In a partitioned table, statements on the whole table are reported; statements on a single partition are not.
+-- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
 BEGIN READ WRITE;
-SET LOCAL lock_timeout = '5s'; -- fail, rather than let the application wait behind this
+SET LOCAL lock_timeout = '5s'; -- fail instead of blocking the application
 {{if .Polled}}
 CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
   seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   dataset text NOT NULL,
   row_key text, -- NULL: any row of the dataset may have changed
-  row_version bigint NOT NULL DEFAULT 0, -- 0: not known
-  xid xid8 NOT NULL DEFAULT pg_current_xact_id(), -- tells which rows a snapshot sees
+  row_version bigint NOT NULL DEFAULT 0, -- 0: unknown
+  xid xid8 NOT NULL DEFAULT pg_current_xact_id(), -- shows which rows a snapshot sees
   changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS {{.Quote .XidIndex}} ON {{.Changes ""}} (xid);
 -- The account that Ringside connects with must be able to read it:
 --   GRANT SELECT ON {{.Changes ""}} TO ...;
--- Old rows are yours to delete, every minute or every hour (cron, pg_cron). Keep them for longer than the longest
--- transaction takes, and than Ringside may be away without hearing that it missed something:
+-- Delete old rows regularly, every minute or every hour (cron, pg_cron). Keep them for longer than the longest
+-- transaction, and than the longest time without a running Ringside after which it must not miss changes:
 --   DELETE FROM {{.Changes ""}} WHERE seq <
 --     (SELECT max(seq) FROM {{.Changes ""}} WHERE changed_at < now() - interval '1 hour');
 {{end}}
 CREATE OR REPLACE FUNCTION {{.Object ""}}() RETURNS trigger LANGUAGE plpgsql{{if .Polled}}
-SECURITY DEFINER -- who may write the table need not be allowed to write the changes{{end}} {{- /* guard:writer-needs-rights-on-changes */}}
+SECURITY DEFINER -- writers of the table need no rights on the changes{{end}} {{- /* guard:writer-needs-rights-on-changes */}}
 SET search_path = pg_catalog, pg_temp
--- Keys are told as Ringside reads them, whatever the writer's session is set to.
+-- Keys are printed as Ringside reads them, whatever the settings of the writer's session are.
 SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' {{- /* guard:key-depends-on-session */}}
 SET bytea_output = 'hex' SET extra_float_digits = 1
 AS $ringside$
 DECLARE
-  many boolean := true; -- more rows than it is worth to tell one by one, or TRUNCATE
+  many boolean := true; -- too many rows to report each, or TRUNCATE
 BEGIN
 {{- if .Polled}}
   IF to_regclass('{{.Literal (.Changes "")}}') IS NULL THEN {{- /* guard:postgres-dropped-changes-table-fails-writes */}}
-    RETURN NULL; -- Ringside says that the table is gone; the application's write must not fail for it
+    RETURN NULL; -- Ringside reports that the table is missing; the application's write must not fail
   END IF;
 {{- end}}
   IF TG_OP = 'INSERT' THEN
     many := EXISTS (SELECT FROM new_rows OFFSET {{.Many}});
     IF NOT many THEN
-      {{template "tell" .}} FROM (
+      {{template "report" .}} FROM (
         SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL
       {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
     many := EXISTS (SELECT FROM old_rows OFFSET {{.Many}});
     IF NOT many THEN
-      {{template "tell" .}} FROM (
+      {{template "report" .}} FROM (
         SELECT {{.Key "o"}}, 0 FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL
       {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'UPDATE' THEN
     many := EXISTS (SELECT FROM new_rows OFFSET {{.Many}});
     IF NOT many THEN
-      -- Both keys, where the key itself was changed. A version is told only if it has grown.
-      {{template "tell" .}} FROM (
+      -- Reports both keys if the key itself was changed, and a version only if it has grown.
+      {{template "report" .}} FROM (
         SELECT k, CASE WHEN now.v > before.v THEN now.v ELSE 0 END {{- /* guard:postgres-unchanged-version-reported */}}
         FROM (SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL) AS now (k, v)
         FULL JOIN (SELECT {{.Key "o"}}, {{.Version "o"}} FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL) AS before (k, v)
@@ -70,7 +70,7 @@ BEGIN
 END
 $ringside$;
 {{- if .Polled}}
-REVOKE ALL ON FUNCTION {{.Object ""}}() FROM PUBLIC; -- or others could make it a trigger of tables of theirs{{end}}
+REVOKE ALL ON FUNCTION {{.Object ""}}() FROM PUBLIC; -- so that others cannot use it in triggers of their tables{{end}}
 
 CREATE OR REPLACE TRIGGER {{.Quote (.Name "_insert")}} AFTER INSERT ON {{.Table}}
   REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
@@ -81,22 +81,22 @@ CREATE OR REPLACE TRIGGER {{.Quote (.Name "_delete")}} AFTER DELETE ON {{.Table}
 CREATE OR REPLACE TRIGGER {{.Quote (.Name "_truncate")}} AFTER TRUNCATE ON {{.Table}}
   FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
 
--- What was changed before the triggers were there, nobody has told of.
+-- Nothing has reported the changes from before the triggers existed.
 {{if .Polled}}{{template "all" .}}{{else}}SELECT pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}
 COMMIT;
 {{end}}
 
-{{define "tell"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset, row_key, row_version) SELECT '{{.Dataset.Name}}', k, v
+{{define "report"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset, row_key, row_version) SELECT '{{.Dataset.Name}}', k, v
      {{- else}}PERFORM pg_notify('{{.Channel}}', json_build_object('d', '{{.Dataset.Name}}', 'k', k, 'v', v)::text){{end}}{{end}}
 
-{{define "changed"}}) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}}; -- no cache holds a longer one{{end}} {{- /* guard:long-key-fails-write */}}
+{{define "changed"}}) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}}; -- no cache holds a longer key{{end}} {{- /* guard:long-key-fails-write */}}
 
 {{define "all"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}');
   {{- else}}PERFORM pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}{{end}}
 
-{{define "remove"}}-- Ringside: no longer tells of the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
+{{define "remove"}}-- Ringside: stops reporting the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 BEGIN READ WRITE;
-SET LOCAL lock_timeout = '5s'; -- fail, rather than let the application wait behind this
+SET LOCAL lock_timeout = '5s'; -- fail instead of blocking the application
 DROP TRIGGER IF EXISTS {{.Quote (.Name "_insert")}} ON {{.Table}};
 DROP TRIGGER IF EXISTS {{.Quote (.Name "_update")}} ON {{.Table}};
 DROP TRIGGER IF EXISTS {{.Quote (.Name "_delete")}} ON {{.Table}};
@@ -104,7 +104,7 @@ DROP TRIGGER IF EXISTS {{.Quote (.Name "_truncate")}} ON {{.Table}};
 DROP FUNCTION IF EXISTS {{.Object ""}}();
 COMMIT;
 {{- if .Polled}}
--- Other datasets may record their changes in the same table. When none does any more:
+-- Other datasets may record their changes in the same table. If none does:
 --   DROP TABLE {{.Changes ""}};
 {{- end}}
 {{end}}

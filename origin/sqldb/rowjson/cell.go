@@ -12,24 +12,25 @@ import (
 	"time"
 )
 
-// kind says how a cell is written in JSON.
+// Kind says how JSON writes a cell.
 type Kind uint8
 
+// The kinds of cells.
 const (
 	Null     Kind = iota
 	String        // a string
-	Literal       // a number, true or false, as it is
+	Literal       // a number, true or false, unchanged
 	Bytes         // bytes, as a string of base64 (RFC 4648, section 4)
 	Document      // JSON, compacted
 )
 
-// cell is one value of a row. Its text is valid until the next row.
+// Cell is one value of a row. Its text is valid until the next row.
 type Cell struct {
 	Kind Kind
 	Text []byte
 }
 
-// encodeRow writes a JSON object, the same bytes for the same cells.
+// EncodeRow writes a JSON object, the same bytes for the same cells.
 func EncodeRow(names []string, cells []Cell) []byte {
 	w := newWriter()
 	for i, name := range names {
@@ -54,10 +55,10 @@ func newWriter() *writer {
 	return w
 }
 
-// string replaces what is not UTF-8 by U+FFFD itself, where encoding/json would write an escape: so that it is the same
-// bytes once that has been written to the database.
+// string replaces what is not UTF-8 by the character U+FFFD. encoding/json would write an escape, and the value would change
+// when it is written to the database and read back.
 func (w *writer) string(s string) {
-	_ = w.encoder.Encode(strings.ToValidUTF8(s, "\uFFFD")) // a string in memory always can
+	_ = w.encoder.Encode(strings.ToValidUTF8(s, "\uFFFD")) // cannot fail for a string
 	w.buf.Truncate(w.buf.Len() - len("\n"))
 }
 
@@ -76,21 +77,23 @@ func (w *writer) cell(c Cell) {
 	}
 }
 
-// document writes what is no JSON as a string: SQLite and MariaDB check it only when told to.
+// document writes invalid JSON as a string: SQLite and MariaDB only check JSON on request.
 func (w *writer) document(text []byte) {
 	if !json.Valid(text) {
 		w.string(string(text))
 		return
 	}
-	_ = json.Compact(&w.buf, text) // fails on what is not valid only
+	_ = json.Compact(&w.buf, text) // only fails on invalid JSON
 }
 
+// Bool returns the cell of a boolean.
 func Bool(v bool) Cell { return Cell{Literal, strconv.AppendBool(nil, v)} }
 
+// Int returns the cell of an integer.
 func Int(v int64) Cell { return Cell{Literal, strconv.AppendInt(nil, v, 10)} }
 
-// floatCell writes the shortest digits that read back as v, in the notation of ECMAScript, as encoding/json does. JSON
-// has no word for what is not finite: it is a string, as PostgreSQL prints it.
+// Float writes the shortest digits that read back as v, in the notation of ECMAScript, as encoding/json does. JSON has no
+// NaN and no infinities: these are strings, as PostgreSQL prints them.
 func Float(v float64, bits int) Cell {
 	switch {
 	case math.IsNaN(v):
@@ -115,7 +118,7 @@ func shortExponent(b []byte) []byte {
 	return b
 }
 
-// decimalCell keeps the digits as they are, trailing zeros too; NaN and infinities are strings.
+// Decimal keeps all digits, including trailing zeros; NaN and infinities are strings.
 func Decimal(text []byte) Cell {
 	switch string(text) {
 	case "NaN", "Infinity", "-Infinity":
@@ -124,24 +127,26 @@ func Decimal(text []byte) Cell {
 	return Cell{Literal, text}
 }
 
+// Text returns the cell of a string.
 func Text(s string) Cell { return Cell{String, []byte(s)} }
 
-// The forms of dates and times. Microseconds are the finest that all databases keep.
+// The layouts of dates and times. Microseconds are the highest precision that all databases support.
 const (
 	DateLayout      = "2006-01-02"
 	TimeLayout      = "15:04:05.000000"
 	TimestampLayout = "2006-01-02T15:04:05.000000Z"
 )
 
+// Timestamp returns the cell of a point in time.
 func Timestamp(t time.Time) Cell { return Text(t.UTC().Format(TimestampLayout)) }
 
-// reform writes a time that is in one of the layouts in another form. What RFC 3339 cannot say (infinity, a year BC,
-// 0000-00-00, 838:59:59) stays as the database prints it.
-func Reformat(text, form string, layouts ...string) Cell {
-	for _, layout := range layouts {
-		t, err := time.Parse(layout, text)
+// Reformat parses text in one of the layouts and writes it in another one. What RFC 3339 cannot express (infinity, a year
+// BC, 0000-00-00, 838:59:59) stays as the database prints it.
+func Reformat(text, layout string, layouts ...string) Cell {
+	for _, from := range layouts {
+		t, err := time.Parse(from, text)
 		if err == nil {
-			return Text(t.UTC().Format(form))
+			return Text(t.UTC().Format(layout))
 		}
 	}
 	return Text(text)

@@ -12,11 +12,12 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// form says which values a column takes, and how they are written as JSON (the table of DESIGN.md).
+// Form says which values a column accepts, and how JSON writes them (the table in DESIGN.md of sqldb).
 type Form uint8
 
+// The forms of columns.
 const (
-	FormText Form = iota // and all else of which the database itself reads the text
+	FormText Form = iota // also every other type whose text the database parses
 	FormBool
 	FormInteger
 	FormFloat
@@ -24,53 +25,53 @@ const (
 	FormBytes
 	FormJSON
 	FormTimestamp
-	FormDate // of a database that does not check it
-	FormTime // the same
+	FormDate // in a database that does not check dates
+	FormTime // likewise
 	FormAny  // numbers and text
 )
 
-// plain is the kind of what is given as it is, without JSON around it.
+// Plain is the kind of an Input that is not JSON.
 const Plain Kind = 255
 
-// tableColumn is a column that may be written.
+// Column is a column that can be written.
 type Column struct {
 	Name      string
 	Form      Form
-	Bits      int // of formInteger and formFloat; of formBool where it holds other integers too, else 0
+	Bits      int // of FormInteger and FormFloat; of FormBool if the column also holds other integers, otherwise 0
 	Unsigned  bool
 	NotNull   bool
-	Generated bool // by the database, which takes no value for it
-	MaxChars  int  // of formText; 0 where the database says which column is too long, or where there is no bound
-	Digits    int  // of formDecimal, before the point; 0 where the database says which column is out of range
-	Scale     int  // of formDecimal, behind the point
-	Finite    bool // formFloat and formDecimal take no NaN and no infinity
-	Unchecked bool // the database takes anything for anything
+	Generated bool // by the database, which accepts no value
+	MaxChars  int  // of FormText; 0 if there is no limit, or if the database names the column that is too long
+	Digits    int  // of FormDecimal, before the point; 0 if the database names the column that is out of range
+	Scale     int  // of FormDecimal, after the point
+	Finite    bool // FormFloat and FormDecimal accept no NaN and no infinity
+	Unchecked bool // the database stores any value in any column
 }
 
-// take turns what is given into a parameter: nil, bool, int64, uint64, float64, string or []byte.
-func (c *Column) Decode(g Input) (any, error) {
-	if g.Kind == Null && (c.Form != FormJSON || !c.NotNull) {
+// Decode turns in into a parameter: nil, bool, int64, uint64, float64, string or []byte. Its errors are *origin.ValueError.
+func (c *Column) Decode(in Input) (any, error) {
+	if in.Kind == Null && (c.Form != FormJSON || !c.NotNull) {
 		return c.decodeNull()
 	}
 	switch c.Form {
 	case FormBool:
-		return c.decodeBool(g)
+		return c.decodeBool(in)
 	case FormInteger:
-		return c.decodeInteger(g)
+		return c.decodeInteger(in)
 	case FormFloat:
-		return c.decodeFloat(g)
+		return c.decodeFloat(in)
 	case FormDecimal:
-		return c.decodeDecimal(g)
+		return c.decodeDecimal(in)
 	case FormBytes:
-		return c.decodeBytes(g)
+		return c.decodeBytes(in)
 	case FormJSON:
-		return c.decodeJSON(g)
+		return c.decodeJSON(in)
 	case FormTimestamp, FormDate, FormTime:
-		return c.decodeTime(g)
+		return c.decodeTime(in)
 	case FormAny:
-		return c.decodeAny(g)
+		return c.decodeAny(in)
 	}
-	return c.decodeText(g)
+	return c.decodeText(in)
 }
 
 func (c *Column) decodeNull() (any, error) {
@@ -82,110 +83,110 @@ func (c *Column) decodeNull() (any, error) {
 
 func (c *Column) wants(what string) error { return origin.InvalidValue(c.Name, "want %s", what) }
 
-func (c *Column) decodeText(g Input) (any, error) {
-	if g.Kind != String && g.Kind != Plain {
+func (c *Column) decodeText(in Input) (any, error) {
+	if in.Kind != String && in.Kind != Plain {
 		return nil, c.wants("a string")
 	}
-	if !utf8.ValidString(g.Text) {
+	if !utf8.ValidString(in.Text) {
 		return nil, origin.InvalidValue(c.Name, "it is not UTF-8")
 	}
-	if strings.Contains(g.Text, "\x00") {
-		return nil, origin.InvalidValue(c.Name, "it has a NUL character, which not all databases can hold")
+	if strings.Contains(in.Text, "\x00") {
+		return nil, origin.InvalidValue(c.Name, "it has a NUL character, which not all databases can store")
 	}
-	// Blanks beyond the end are cut off (SQL standard; PostgreSQL, 8.3).
-	if n := utf8.RuneCountInString(strings.TrimRight(g.Text, " ")); c.MaxChars > 0 && n > c.MaxChars {
+	// Databases remove blanks beyond the limit (SQL standard; PostgreSQL, 8.3).
+	if n := utf8.RuneCountInString(strings.TrimRight(in.Text, " ")); c.MaxChars > 0 && n > c.MaxChars {
 		return nil, origin.InvalidValue(c.Name, "it has %d characters; the column holds %d at most", n, c.MaxChars)
 	}
-	return g.Text, nil
+	return in.Text, nil
 }
 
-func (c *Column) decodeBool(g Input) (any, error) {
-	if v, ok := map[string]bool{"true": true, "false": false}[g.Text]; ok && g.Kind != String {
+func (c *Column) decodeBool(in Input) (any, error) {
+	if v, ok := map[string]bool{"true": true, "false": false}[in.Text]; ok && in.Kind != String {
 		return v, nil
 	}
-	if c.Bits > 0 && isNumber(g) {
-		return c.decodeInteger(g)
+	if c.Bits > 0 && isNumber(in) {
+		return c.decodeInteger(in)
 	}
 	return nil, c.wants("true or false")
 }
 
-func isNumber(g Input) bool {
-	number := g.Kind == Literal && g.Text != "true" && g.Text != "false"
-	return number || g.Kind == Plain && json.Valid([]byte(g.Text)) && strings.ContainsAny(g.Text[:1], "-0123456789")
+func isNumber(in Input) bool {
+	number := in.Kind == Literal && in.Text != "true" && in.Text != "false"
+	return number || in.Kind == Plain && json.Valid([]byte(in.Text)) && strings.ContainsAny(in.Text[:1], "-0123456789")
 }
 
-func (c *Column) decodeInteger(g Input) (v any, err error) {
-	if !isNumber(g) {
+func (c *Column) decodeInteger(in Input) (v any, err error) {
+	if !isNumber(in) {
 		return nil, c.wants("an integer")
 	}
 	if c.Unsigned {
-		v, err = strconv.ParseUint(g.Text, 10, c.Bits)
+		v, err = strconv.ParseUint(in.Text, 10, c.Bits)
 	} else {
-		v, err = strconv.ParseInt(g.Text, 10, c.Bits)
+		v, err = strconv.ParseInt(in.Text, 10, c.Bits)
 	}
 	switch {
 	case err == nil:
 		return v, nil
-	case strings.ContainsAny(g.Text, ".eE"):
-		return nil, c.wants("an integer, without point and exponent")
+	case strings.ContainsAny(in.Text, ".eE"):
+		return nil, c.wants("an integer, without a decimal point or exponent")
 	}
 	return nil, origin.InvalidValue(c.Name, "it is out of range of an integer of %d bits", c.Bits)
 }
 
-func (c *Column) decodeFloat(g Input) (any, error) {
-	if !isNumber(g) {
-		return c.decodeNotFinite(g)
+func (c *Column) decodeFloat(in Input) (any, error) {
+	if !isNumber(in) {
+		return c.decodeNotFinite(in)
 	}
-	v, err := strconv.ParseFloat(g.Text, c.Bits)
+	v, err := strconv.ParseFloat(in.Text, c.Bits)
 	if err != nil {
 		return nil, origin.InvalidValue(c.Name, "it is out of range of a floating-point number of %d bits", c.Bits)
 	}
 	return v, nil
 }
 
-func (c *Column) decodeNotFinite(g Input) (any, error) {
-	v, ok := map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}[g.Text]
+func (c *Column) decodeNotFinite(in Input) (any, error) {
+	v, ok := map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}[in.Text]
 	switch {
 	case !ok:
 		return nil, c.wants("a number")
 	case c.Finite, c.Unchecked && math.IsNaN(v):
-		return nil, origin.InvalidValue(c.Name, "the database can not hold %s", g.Text)
+		return nil, origin.InvalidValue(c.Name, "the database cannot store %s", in.Text)
 	case c.Form == FormDecimal:
-		return g.Text, nil
+		return in.Text, nil
 	}
 	return v, nil
 }
 
-func (c *Column) decodeDecimal(g Input) (any, error) {
-	if !isNumber(g) {
-		return c.decodeNotFinite(g)
+func (c *Column) decodeDecimal(in Input) (any, error) {
+	if !isNumber(in) {
+		return c.decodeNotFinite(in)
 	}
-	if c.Digits > 0 && digitsBefore(g.Text) > c.Digits {
+	if c.Digits > 0 && digitsBefore(in.Text) > c.Digits {
 		return nil, origin.InvalidValue(c.Name, "it is out of range: the column holds %d digits before the point", c.Digits)
 	}
 	if c.Unchecked {
-		return c.decodeDouble(g)
+		return c.decodeDouble(in)
 	}
-	return g.Text, nil
+	return in.Text, nil
 }
 
-// doubleDigits is how many digits of any decimal a double keeps.
+// doubleDigits is how many digits of any decimal a double preserves.
 const doubleDigits = 15
 
-// takeDouble rounds a decimal to the column's scale, where the database holds it as a double.
-func (c *Column) decodeDouble(g Input) (any, error) {
-	if max(digitsBefore(g.Text), 0)+c.Scale > doubleDigits {
-		return nil, origin.InvalidValue(c.Name, "it has more than %d digits, and the database holds doubles", doubleDigits)
+// decodeDouble rounds a decimal to the column's scale, for a database that stores doubles.
+func (c *Column) decodeDouble(in Input) (any, error) {
+	if max(digitsBefore(in.Text), 0)+c.Scale > doubleDigits {
+		return nil, origin.InvalidValue(c.Name, "it has more than %d digits, and the database stores doubles", doubleDigits)
 	}
-	v, err := strconv.ParseFloat(g.Text, 64)
+	v, err := strconv.ParseFloat(in.Text, 64)
 	if err != nil {
 		return nil, origin.InvalidValue(c.Name, "it is out of range")
 	}
 	return strconv.ParseFloat(strconv.FormatFloat(v, 'f', c.Scale, 64), 64)
 }
 
-// digitsBefore returns how many digits a JSON number has before its point when it is written without exponent; less
-// than 1 for what is below 1.
+// digitsBefore returns how many digits a JSON number has before its point if written without exponent; less than 1 for a
+// number below 1.
 func digitsBefore(number string) int {
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(strings.TrimPrefix(number, "-")), "e")
 	whole, fraction, _ := strings.Cut(mantissa, ".")
@@ -204,48 +205,48 @@ func digitsBefore(number string) int {
 	return len(whole) - (len(digits) - len(significant)) + shift
 }
 
-func (c *Column) decodeBytes(g Input) (any, error) {
-	switch g.Kind {
+func (c *Column) decodeBytes(in Input) (any, error) {
+	switch in.Kind {
 	case Plain:
-		return []byte(g.Text), nil
+		return []byte(in.Text), nil
 	case String:
-		if b, err := base64.StdEncoding.Strict().DecodeString(g.Text); err == nil {
+		if b, err := base64.StdEncoding.Strict().DecodeString(in.Text); err == nil {
 			return b, nil
 		}
 	}
 	return nil, c.wants("bytes, as a string of base64 with padding (RFC 4648, section 4)")
 }
 
-func (c *Column) decodeJSON(g Input) (any, error) {
-	if g.Kind == Plain && !json.Valid([]byte(g.Text)) {
+func (c *Column) decodeJSON(in Input) (any, error) {
+	if in.Kind == Plain && !json.Valid([]byte(in.Text)) {
 		return nil, c.wants("JSON")
 	}
-	if g.Kind == Plain {
-		return g.Text, nil
+	if in.Kind == Plain {
+		return in.Text, nil
 	}
-	return g.Raw, nil
+	return in.Raw, nil
 }
 
-// databaseTime is how all of the databases read a time; each connection's zone is UTC.
+// databaseTime is a layout that all databases parse; each connection's zone is UTC.
 const databaseTime = "2006-01-02 15:04:05.000000"
 
-// takeTime leaves what RFC 3339 can not say (infinity, a year BC) to a database that checks it.
-func (c *Column) decodeTime(g Input) (any, error) {
-	if g.Kind != String && g.Kind != Plain {
+// decodeTime leaves what RFC 3339 cannot express (infinity, a year BC) to a database that checks it.
+func (c *Column) decodeTime(in Input) (any, error) {
+	if in.Kind != String && in.Kind != Plain {
 		return nil, c.wants("a string: " + c.timeFormat())
 	}
-	if t, err := time.Parse(time.RFC3339, g.Text); err == nil && c.Form == FormTimestamp { //guard:time-zone-ignored
+	if t, err := time.Parse(time.RFC3339, in.Text); err == nil && c.Form == FormTimestamp { //guard:time-zone-ignored
 		return t.UTC().Format(databaseTime), nil
 	}
 	layouts := map[Form][]string{
 		FormTimestamp: {"2006-01-02 15:04:05"}, FormDate: {"2006-01-02"}, FormTime: {"15:04:05", "15:04"},
 	}[c.Form]
 	if !c.Unchecked {
-		return c.decodeText(g)
+		return c.decodeText(in)
 	}
 	for _, layout := range layouts {
-		if _, err := time.Parse(layout, g.Text); err == nil {
-			return g.Text, nil
+		if _, err := time.Parse(layout, in.Text); err == nil {
+			return in.Text, nil
 		}
 	}
 	return nil, c.wants(c.timeFormat())
@@ -258,14 +259,14 @@ func (c *Column) timeFormat() string {
 	}[c.Form]
 }
 
-func (c *Column) decodeAny(g Input) (any, error) {
-	if !isNumber(g) || g.Kind == Plain {
-		return c.decodeText(g)
+func (c *Column) decodeAny(in Input) (any, error) {
+	if !isNumber(in) || in.Kind == Plain {
+		return c.decodeText(in)
 	}
-	if v, err := strconv.ParseInt(g.Text, 10, 64); err == nil {
+	if v, err := strconv.ParseInt(in.Text, 10, 64); err == nil {
 		return v, nil
 	}
-	v, err := strconv.ParseFloat(g.Text, 64)
+	v, err := strconv.ParseFloat(in.Text, 64)
 	if err != nil {
 		return nil, origin.InvalidValue(c.Name, "it is out of range")
 	}

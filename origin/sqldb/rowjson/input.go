@@ -10,24 +10,24 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// given is what a caller wants a column to hold.
+// Input is the requested value of a column.
 type Input struct {
-	Kind Kind   // null, quoted, bare or document; plain where it is no JSON
-	Text string // of a string without quotes and escapes, of all else as it was written
-	Raw  string // as it was written
+	Kind Kind   // Null, String, Literal or Document; Plain if it is not JSON
+	Text string // a string without quotes and escapes; everything else as written
+	Raw  string // as written
 }
 
-// plainGiven is text as it is, without JSON around it.
+// PlainInput returns an Input that is not JSON.
 func PlainInput(text string) Input { return Input{Kind: Plain, Text: text} }
 
-// member is a member of a JSON object.
+// Member is a member of a JSON object.
 type Member struct {
 	Name  string
 	Input Input
 }
 
-// parseRow reads a JSON object strictly (RFC 8259, 4 and 8): no name twice, nothing behind it, UTF-8 without half
-// surrogates. What is inside of a member that is an object or an array is left to the database.
+// ParseRow reads a JSON object strictly (RFC 8259, 4 and 8): no duplicate names, nothing after it, UTF-8 without half
+// surrogates. The database checks the inside of members that are objects or arrays. Errors are *origin.ValueError.
 func ParseRow(data []byte) ([]Member, error) {
 	if !utf8.Valid(data) {
 		return nil, origin.InvalidValue("", "the value is not UTF-8")
@@ -37,7 +37,7 @@ func ParseRow(data []byte) ([]Member, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	if first, err := d.Token(); err != nil || first != json.Delim('{') {
-		return nil, origin.InvalidValue("", "the value is JSON but no object: write a row as {\"column\": value, …}")
+		return nil, origin.InvalidValue("", "the value is JSON but not an object: write a row as {\"column\": value, …}")
 	}
 	var members []Member
 	seen := map[string]bool{}
@@ -47,7 +47,7 @@ func ParseRow(data []byte) ([]Member, error) {
 			return nil, err
 		}
 		if seen[m.Name] { //guard:duplicate-member-written
-			return nil, origin.InvalidValue(m.Name, "it is there twice")
+			return nil, origin.InvalidValue(m.Name, "it occurs twice")
 		}
 		seen[m.Name] = true
 		members = append(members, m)
@@ -68,7 +68,7 @@ func notJSON(data []byte) error {
 		return origin.InvalidValue("", "the value is not JSON, at byte %d: %v", wrong.Offset, wrong)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return origin.InvalidValue("", "something is behind the JSON object, from byte %d on", d.InputOffset())
+		return origin.InvalidValue("", "unexpected data after the JSON object, from byte %d", d.InputOffset())
 	}
 	return origin.InvalidValue("", "the value is not JSON")
 }
@@ -78,7 +78,7 @@ func parseMember(d *json.Decoder) (Member, error) {
 	if err != nil {
 		return Member{}, origin.InvalidValue("", "the value is not JSON")
 	}
-	m := Member{Name: name.(string)} // json.Valid has seen that it is
+	m := Member{Name: name.(string)} // checked by json.Valid
 	var raw json.RawMessage
 	if err := d.Decode(&raw); err != nil {
 		return Member{}, origin.InvalidValue(m.Name, "it is not JSON")
@@ -88,20 +88,20 @@ func parseMember(d *json.Decoder) (Member, error) {
 }
 
 func parseInput(column string, raw json.RawMessage) (Input, error) {
-	g := Input{Kind: Literal, Text: string(raw), Raw: string(raw)}
+	in := Input{Kind: Literal, Text: string(raw), Raw: string(raw)}
 	switch raw[0] {
 	case 'n':
-		g.Kind = Null
+		in.Kind = Null
 	case '{', '[':
-		g.Kind = Document
+		in.Kind = Document
 	case '"':
-		g.Kind = String
+		in.Kind = String
 		if !origin.WholeSurrogates(raw) { //guard:half-surrogate-pair-written
-			return Input{}, origin.InvalidValue(column, "it has half of a surrogate pair, which is no character")
+			return Input{}, origin.InvalidValue(column, "it has half of a surrogate pair, which is not a character")
 		}
-		if err := json.Unmarshal(raw, &g.Text); err != nil {
+		if err := json.Unmarshal(raw, &in.Text); err != nil {
 			return Input{}, origin.InvalidValue(column, "it is not JSON")
 		}
 	}
-	return g, nil
+	return in, nil
 }

@@ -22,7 +22,7 @@ func FuzzEncodeRowIsJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string, text []byte, k uint8) {
 		c := Cell{Kind(k % 5), text}
 		if c.Kind == Literal {
-			c = Cell{String, text} // what is bare was a number before
+			c = Cell{String, text} // literals come from numbers only
 		}
 		got := EncodeRow([]string{name, "other " + name}, []Cell{c, c})
 		var back map[string]any
@@ -36,8 +36,7 @@ func FuzzEncodeRowIsJSON(f *testing.F) {
 	})
 }
 
-// A row that parses has the members that encoding/json sees, which takes the last of those that have one name, and
-// replaces what is no character.
+// A row that parses has the same members as in encoding/json, which accepts duplicate names and replaces half characters.
 func FuzzParseRow(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":1,"b":"x","c":null,"d":{"a":[]},"e":true}`, `{"a":1,"a":2}`, `{"a":1} `, `{"a":1}{}`, `{}`, `[]`, ``, `{"a":}`,
@@ -49,7 +48,7 @@ func FuzzParseRow(f *testing.F) {
 		members, err := ParseRow(data)
 		if err != nil {
 			if _, ok := errors.AsType[*origin.ValueError](err); !ok {
-				t.Fatalf("%q: %v is no ValueError", data, err)
+				t.Fatalf("%q: got %v, want a ValueError", data, err)
 			}
 			return
 		}

@@ -6,17 +6,17 @@ import (
 	"strconv"
 )
 
-// keyType says which texts are keys of a column, where the database's own conversion would be too kind: it takes '007',
-// '+7' and ' 7' (and MySQL '7abc') for 7. Each row has one key here, so that it has one entry. The zero value is text.
+// KeyType says which texts are keys of a column. The database's own conversion is too lenient: it considers '007', '+7' and
+// ' 7' (and MySQL '7abc') equal to 7, but each row must have one key, and so one cache entry. The zero value is text.
 type KeyType struct {
-	Bits     int // of an integer; 0 where it is none
+	Bits     int // of an integer; 0 for other types
 	Unsigned bool
 	UUID     bool
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// parse returns the key as a parameter for the driver.
+// Parse returns the key as a parameter for the driver.
 func (kt KeyType) Parse(key string) (any, error) {
 	switch {
 	case kt.UUID && !uuidForm.MatchString(key):
@@ -38,11 +38,20 @@ func (kt KeyType) exact(key, canonical string, err error) error {
 	return nil
 }
 
-// ofType returns the keys that are of the type, and refuses the others.
-func (c *Set) OfType(kt KeyType, keys []string) (good []string) {
+// Parameters returns keys that OfType has accepted as parameters for the driver.
+func (kt KeyType) Parameters(keys []string) []any {
+	parameters := make([]any, len(keys))
+	for i, key := range keys {
+		parameters[i], _ = kt.Parse(key) // OfType has checked that it can
+	}
+	return parameters
+}
+
+// OfType returns the keys that are of the type, and rejects the others.
+func (s *Set) OfType(kt KeyType, keys []string) (good []string) {
 	for _, key := range keys {
 		if _, err := kt.Parse(key); err != nil {
-			c.Refuse(key, err.Error())
+			s.Reject(key, err.Error())
 			continue
 		}
 		good = append(good, key)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func FuzzAKeyHasOneForm(f *testing.F) {
+func FuzzKeyHasOneForm(f *testing.F) {
 	for _, seed := range []string{
 		"0", "-0", "+1", "01", " 1", "9223372036854775807", "-9223372036854775808", "1e3", "1_000", "٣",
 	} {
@@ -18,10 +18,10 @@ func FuzzAKeyHasOneForm(f *testing.F) {
 			return
 		}
 		if v, ok := parsed.(int64); ok && strconv.FormatInt(v, 10) != key {
-			t.Fatalf("%q is taken for %d", key, v)
+			t.Fatalf("%q was parsed as %d", key, v)
 		}
 		if v, ok := parsed.(uint64); ok && strconv.FormatUint(v, 10) != key {
-			t.Fatalf("%q is taken for %d", key, v)
+			t.Fatalf("%q was parsed as %d", key, v)
 		}
 	})
 }

@@ -11,16 +11,18 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// reading is one statement read through database/sql.
+// Scan runs a query through database/sql and adds its rows to a Set.
 type Scan struct {
 	Query *sqltext.Query
-	Key   string // the one that was asked for, where the statement is not keyed
+	Key   string // the requested key, if the query is not keyed
 	Set   *Set
-	Cell  func(name, typeName string, v any) rowjson.Cell
+	// Cell turns a value of the driver into a cell.
+	Cell func(name, typeName string, v any) rowjson.Cell
 }
 
-func (r *Scan) Run(ctx context.Context, conn *sql.Conn, query string, parameters []any) error {
-	rows, err := conn.QueryContext(ctx, query, parameters...)
+// Run runs text, which is the query with its parameters expanded.
+func (r *Scan) Run(ctx context.Context, conn *sql.Conn, text string, parameters []any) error {
+	rows, err := conn.QueryContext(ctx, text, parameters...)
 	if err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func (r *Scan) row(names, types []string, values []any, skip int) {
 	r.Set.Row(key, cells)
 }
 
-// keyText is a key column's value as its database prints it.
+// keyText returns a value of the key column as the database prints it.
 func keyText(v any) string {
 	switch v := v.(type) {
 	case []byte:
@@ -79,6 +81,7 @@ func scanTargets(n int) (values, targets []any) {
 	return values, targets
 }
 
+// ColumnsOf returns the names and the types of the columns of a result.
 func ColumnsOf(rows *sql.Rows) (names, types []string, err error) {
 	columns, err := rows.ColumnTypes()
 	if err != nil {
@@ -90,8 +93,8 @@ func ColumnsOf(rows *sql.Rows) (names, types []string, err error) {
 	return names, types, nil
 }
 
-// describeByRunning asks for a key that hardly exists: neither MySQL nor SQLite tells the columns of a statement that
-// it has only prepared.
+// DescribeByRunning returns the columns of a query by running it for the key "0": neither MySQL nor SQLite reports the
+// columns of a statement that is only prepared.
 func DescribeByRunning(ctx context.Context, conn *sql.Conn, query string) (columns []ResultColumn, err error) {
 	rows, err := conn.QueryContext(ctx, query, "0")
 	if err != nil {
@@ -105,16 +108,7 @@ func DescribeByRunning(ctx context.Context, conn *sql.Conn, query string) (colum
 	return columns, err
 }
 
-// parameters are keys that ofType has let pass, as the driver takes them.
-func (kt KeyType) Parameters(keys []string) []any {
-	parameters := make([]any, len(keys))
-	for i, key := range keys {
-		parameters[i], _ = kt.Parse(key) // it did in ofType
-	}
-	return parameters
-}
-
-// column describes one column of a result.
+// ResultColumn describes one column of a result.
 type ResultColumn struct {
 	Name    string
 	Integer bool

@@ -13,7 +13,7 @@ import (
 type reader struct{}
 
 func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([]rowset.ResultColumn, error) {
-	return rowset.DescribeByRunning(ctx, conn, sqltext.Expand(q, 1))
+	return rowset.DescribeByRunning(ctx, conn, q.Expand(1))
 }
 
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
@@ -26,7 +26,7 @@ func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys [
 		return nil
 	}
 	r := &rowset.Scan{Query: q, Key: keys[0], Set: set, Cell: cellOf}
-	return r.Run(ctx, conn, sqltext.Expand(q, len(keys)), kt.Parameters(keys))
+	return r.Run(ctx, conn, q.Expand(len(keys)), kt.Parameters(keys))
 }
 
 func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {

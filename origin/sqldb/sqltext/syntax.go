@@ -3,7 +3,7 @@ package sqltext
 
 import "strings"
 
-// syntax is how one kind of database writes SQL.
+// Syntax is how one kind of database writes SQL.
 type Syntax interface {
 	// Quote quotes an identifier.
 	Quote(name string) string
@@ -21,36 +21,37 @@ type Syntax interface {
 	Returning() bool
 	// Upsert reports whether INSERT supports ON CONFLICT (key).
 	Upsert() bool
-	// FirstVersion returns an expression for the version of a new row, perhaps with a parameter of d: microseconds since
+	// FirstVersion returns an expression for the version of a new row, perhaps with a parameter of b: microseconds since
 	// 1970. It exceeds every earlier version of the key, if those also began so and grew by one with each write.
-	FirstVersion(d *Builder) string
+	FirstVersion(b *Builder) string
 }
 
-// statement is a query with one parameter.
+// Query is a query with one parameter, for keys.
 type Query struct {
 	SQL   string
 	Keyed bool // the first column of its result is the key
 	List  bool // the parameter stands for many keys
 
-	Table, Key string // of a statement that this package made; empty otherwise
+	Table, Key string // set if this package wrote the query
 }
 
-// quoteWith quotes an identifier as SQL does: the quote inside is doubled.
+// QuoteWith quotes an identifier as SQL does: quotes inside are doubled.
 func QuoteWith(q, name string) string {
 	return q + strings.ReplaceAll(name, q, q+q) + q
 }
 
-// expand writes the parameter of a list, (?), once per key.
-func Expand(st *Query, keys int) string {
-	if !st.List {
-		return st.SQL
+// Expand repeats the parameter of a list, (?), for each key.
+func (q *Query) Expand(keys int) string {
+	if !q.List {
+		return q.SQL
 	}
-	return strings.Replace(st.SQL, listParameter, "(?"+strings.Repeat(",?", keys-1)+")", 1)
+	return strings.Replace(q.SQL, listParameter, "(?"+strings.Repeat(",?", keys-1)+")", 1)
 }
 
-// listParameter is what stands for the keys in the batch statements of MySQL and SQLite.
+// listParameter is the place of the keys in the batch queries of MySQL and SQLite.
 const listParameter = "(?)"
 
+// SplitTable splits table or schema.table.
 func SplitTable(table string) (schema, name string) {
 	schema, name, ok := strings.Cut(table, ".")
 	if !ok {

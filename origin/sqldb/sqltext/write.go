@@ -7,47 +7,49 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// assignment is a column and what it shall hold.
+// Parameter is a parameter of a statement, and the column that it is compared with or assigned to; errors name the column.
 type Parameter struct {
 	Column string
 	Value  any
 }
 
-// step is one statement of an edit. Its parameters are assignments, so that an error can name the column.
+// Step is one statement of a write or a list.
 type Step struct {
 	SQL        string
 	Parameters []Parameter
 }
 
-// draft is a step being written.
+// Builder writes a Step.
 type Builder struct {
 	Syntax     Syntax
 	sql        strings.Builder
 	parameters []Parameter
 }
 
-func (d *Builder) Add(format string, args ...any) {
-	fmt.Fprintf(&d.sql, format, args...)
+// Add appends formatted text.
+func (b *Builder) Add(format string, args ...any) {
+	fmt.Fprintf(&b.sql, format, args...)
 }
 
-// value adds a parameter, and returns how the statement names it.
-func (d *Builder) Parameter(a Parameter) string {
-	d.parameters = append(d.parameters, a)
-	return d.Syntax.Parameter(len(d.parameters))
+// Parameter adds a parameter, and returns its name in the statement.
+func (b *Builder) Parameter(p Parameter) string {
+	b.parameters = append(b.parameters, p)
+	return b.Syntax.Parameter(len(b.parameters))
 }
 
-func (d *Builder) Step() Step { return Step{d.sql.String(), d.parameters} }
+// Step returns the statement.
+func (b *Builder) Step() Step { return Step{b.sql.String(), b.parameters} }
 
-// plan writes the statements of one change.
+// WritePlan writes the statements of one change.
 type WritePlan struct {
 	Syntax  Syntax
 	Dataset origin.Dataset
 	Key     Parameter
 	Set     []Parameter
-	Whole   bool // set has every column that can be written
+	Whole   bool // Set has every column that can be written
 }
 
-// steps returns the statements to try, until one of them meets the row.
+// Steps returns the statements to run until one of them matches the row.
 func (p *WritePlan) Steps(c origin.Change) []Step {
 	switch {
 	case c.Delete:
@@ -61,74 +63,74 @@ func (p *WritePlan) Steps(c origin.Change) []Step {
 	case p.Whole && p.Syntax.Upsert(): //guard:partial-update-rejected
 		return []Step{p.insert(true)}
 	}
-	// An upsert of a part is refused for what it leaves out, even when there is a row that has it.
+	// The database rejects an upsert of some columns because of those that it omits, even if the row exists.
 	return []Step{p.update(c.If), p.insert(true)}
 }
 
 func (p *WritePlan) update(cond origin.Condition) Step {
-	d := &Builder{Syntax: p.Syntax}
-	d.Add("UPDATE %s AS t SET ", QuoteTable(p.Syntax, p.Dataset.Table))
+	b := &Builder{Syntax: p.Syntax}
+	b.Add("UPDATE %s AS t SET ", QuoteTable(p.Syntax, p.Dataset.Table))
 	for i, a := range p.Set {
-		d.Add("%s%s = %s", comma(i), p.Syntax.Quote(a.Column), d.Parameter(a))
+		b.Add("%s%s = %s", comma(i), p.Syntax.Quote(a.Column), b.Parameter(a))
 	}
-	p.nextVersion(d, "")
-	p.where(d, cond)
-	p.returning(d)
-	return d.Step()
+	p.nextVersion(b, "")
+	p.where(b, cond)
+	p.returning(b)
+	return b.Step()
 }
 
 func comma(i int) string { return []string{"", ", "}[min(i, 1)] }
 
 // nextVersion ends a list of assignments, which must not be empty.
-func (p *WritePlan) nextVersion(d *Builder, of string) {
+func (p *WritePlan) nextVersion(b *Builder, of string) {
 	column := p.Syntax.Quote(p.Dataset.Version)
 	switch {
 	case p.Dataset.Version != "":
-		d.Add("%s%s = COALESCE(%s%s, 0) + 1", comma(len(p.Set)), column, of, column)
+		b.Add("%s%s = COALESCE(%s%s, 0) + 1", comma(len(p.Set)), column, of, column)
 	case len(p.Set) == 0:
 		key := p.Syntax.Quote(p.Dataset.Key)
-		d.Add("%s = %s%s", key, of, key)
+		b.Add("%s = %s%s", key, of, key)
 	}
 }
 
-func (p *WritePlan) where(d *Builder, cond origin.Condition) {
-	d.Add(" WHERE %s = %s", p.Syntax.Quote(p.Dataset.Key), d.Parameter(p.Key))
+func (p *WritePlan) where(b *Builder, cond origin.Condition) {
+	b.Add(" WHERE %s = %s", p.Syntax.Quote(p.Dataset.Key), b.Parameter(p.Key))
 	if cond.Version != 0 {
-		d.Add(" AND %s = %s", p.Syntax.Quote(p.Dataset.Version), d.Parameter(Parameter{p.Dataset.Version, cond.Version}))
+		b.Add(" AND %s = %s", p.Syntax.Quote(p.Dataset.Version), b.Parameter(Parameter{p.Dataset.Version, cond.Version}))
 	}
 	switch {
 	case p.Dataset.Value != "" && cond.Absent:
-		d.Add(" AND %s IS NULL", p.Syntax.Quote(p.Dataset.Value))
+		b.Add(" AND %s IS NULL", p.Syntax.Quote(p.Dataset.Value))
 	case p.Dataset.Value != "" && cond != origin.Condition{}: //guard:null-value-present-to-writers
-		d.Add(" AND %s IS NOT NULL", p.Syntax.Quote(p.Dataset.Value))
+		b.Add(" AND %s IS NOT NULL", p.Syntax.Quote(p.Dataset.Value))
 	}
 }
 
-func (p *WritePlan) returning(d *Builder) {
+func (p *WritePlan) returning(b *Builder) {
 	if p.Syntax.Returning() {
-		d.Add(" RETURNING t.%s, %s", p.Syntax.Quote(p.Dataset.Key), Selected(p.Dataset, p.Syntax))
+		b.Add(" RETURNING t.%s, %s", p.Syntax.Quote(p.Dataset.Key), Selected(p.Dataset, p.Syntax))
 	}
 }
 
 func (p *WritePlan) insert(replace bool) Step {
-	d := &Builder{Syntax: p.Syntax}
-	d.Add("INSERT INTO %s%s (%s", QuoteTable(p.Syntax, p.Dataset.Table), p.alias(), p.Syntax.Quote(p.Dataset.Key))
-	marks := d.Parameter(p.Key)
+	b := &Builder{Syntax: p.Syntax}
+	b.Add("INSERT INTO %s%s (%s", QuoteTable(p.Syntax, p.Dataset.Table), p.alias(), p.Syntax.Quote(p.Dataset.Key))
+	marks := b.Parameter(p.Key)
 	for _, a := range p.Set {
-		d.Add(", %s", p.Syntax.Quote(a.Column))
-		marks += ", " + d.Parameter(a)
+		b.Add(", %s", p.Syntax.Quote(a.Column))
+		marks += ", " + b.Parameter(a)
 	}
 	if p.Dataset.Version != "" {
-		d.Add(", %s", p.Syntax.Quote(p.Dataset.Version))
-		marks += ", " + p.Syntax.FirstVersion(d) //guard:recreated-row-has-older-version
+		b.Add(", %s", p.Syntax.Quote(p.Dataset.Version))
+		marks += ", " + p.Syntax.FirstVersion(b) //guard:recreated-row-has-older-version
 	}
-	d.Add(") VALUES (%s)", marks)
-	p.onConflict(d, replace)
-	p.returning(d)
-	return d.Step()
+	b.Add(") VALUES (%s)", marks)
+	p.onConflict(b, replace)
+	p.returning(b)
+	return b.Step()
 }
 
-// alias lets an upsert tell the row that is there from the new one.
+// alias lets an upsert distinguish the existing row from the new one.
 func (p *WritePlan) alias() string {
 	if p.Syntax.Upsert() {
 		return " AS t"
@@ -136,35 +138,35 @@ func (p *WritePlan) alias() string {
 	return ""
 }
 
-func (p *WritePlan) onConflict(d *Builder, replace bool) {
+func (p *WritePlan) onConflict(b *Builder, replace bool) {
 	if !p.Syntax.Upsert() {
 		return
 	}
-	d.Add(" ON CONFLICT (%s) DO ", p.Syntax.Quote(p.Dataset.Key))
+	b.Add(" ON CONFLICT (%s) DO ", p.Syntax.Quote(p.Dataset.Key))
 	if !replace {
-		d.Add("NOTHING")
+		b.Add("NOTHING")
 		return
 	}
-	d.Add("UPDATE SET ")
+	b.Add("UPDATE SET ")
 	for i, a := range p.Set {
 		column := p.Syntax.Quote(a.Column)
-		d.Add("%s%s = excluded.%s", comma(i), column, column)
+		b.Add("%s%s = excluded.%s", comma(i), column, column)
 	}
-	p.nextVersion(d, "t.")
+	p.nextVersion(b, "t.")
 }
 
 func (p *WritePlan) delete(cond origin.Condition) Step {
-	d := &Builder{Syntax: p.Syntax}
-	d.Add("DELETE FROM %s", QuoteTable(p.Syntax, p.Dataset.Table))
+	b := &Builder{Syntax: p.Syntax}
+	b.Add("DELETE FROM %s", QuoteTable(p.Syntax, p.Dataset.Table))
 	if p.Syntax.Returning() {
-		d.Add(" AS t")
+		b.Add(" AS t")
 	}
-	p.where(d, cond)
-	p.returning(d)
-	return d.Step()
+	p.where(b, cond)
+	p.returning(b)
+	return b.Step()
 }
 
-// values are the parameters as the driver takes them.
+// Values returns the parameters for the driver.
 func (s Step) Values() []any {
 	values := make([]any, len(s.Parameters))
 	for i, a := range s.Parameters {

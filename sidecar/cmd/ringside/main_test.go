@@ -177,7 +177,7 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $UNUSABLE", 1, "", "open no.db: unable to open database file"},
 		{"validate -c $NOTABLE --offline", 0, "ok", ""},
 		{"validate -c $W", 1, "", "writes: key: column \"k\" of table no_key is not unique"},
-		{"validate -c $W", 1, "", "feed: changes are not told: ringside_changes is not there"},
+		{"validate -c $W", 1, "", "feed: change feed not installed or not readable: ringside_changes does not exist"},
 		{"validate -c $SECRET --timeout 2s", 1, "", "origin \"db\""},
 		{"validate -c $C --set memory=1", 78, "", "--set memory: memory: 1 bytes are too few"},
 		{"validate --offline -c $NOCERT", 1, "", "peer_tls: certificate "},

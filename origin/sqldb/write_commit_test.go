@@ -10,8 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// slowCommit makes each COMMIT that has written to the table conformance take half a minute, for which it holds a lock
-// of session number 7.
+// slowCommit makes each COMMIT after a write to the table conformance take half a minute, and hold the advisory lock 7.
 var slowCommit = []string{
 	`CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		PERFORM pg_advisory_xact_lock(7); PERFORM pg_sleep(30); RETURN NULL; END $$`,
@@ -68,15 +67,15 @@ func TestWhatEndsACommit(t *testing.T) {
 	}
 }
 
-func TestACommitThatADeferredConstraintRefuses(t *testing.T) {
+func TestDeferredConstraintRejectsACommit(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		if d.driver == "mysql" {
-			return // it defers none
+			return // it has no deferred constraints
 		}
 		d.exec(t, "CREATE TABLE other (id INT PRIMARY KEY)")
 		d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v INT REFERENCES other (id) DEFERRABLE INITIALLY DEFERRED)")
 		w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
-		for range 2 { // on the connection of the first
+		for range 2 { // the second on the same connection
 			_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":1}`)})
 			if !errors.Is(err, origin.ErrInvalidValue) || errors.Is(err, origin.ErrUnknown) {
 				t.Errorf("got %v", err)
@@ -88,8 +87,8 @@ func TestACommitThatADeferredConstraintRefuses(t *testing.T) {
 	})
 }
 
-// A session that ends before its COMMIT has written nothing, so that the write goes on in another one.
-func TestASessionThatIsKilledBeforeItsCommit(t *testing.T) {
+// A session that ends before its COMMIT has written nothing, so the write is retried in another session.
+func TestWriteContinuesAfterItsSessionIsKilled(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		waiting := map[string]string{
 			"postgres": "FROM pg_stat_activity WHERE application_name = 'ringside' AND wait_event_type = 'Lock'",

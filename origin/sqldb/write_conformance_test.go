@@ -9,7 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 )
 
-// rows is a dataset with all that can be done to it.
+// rows is a dataset that can be read, written and listed.
 type rows struct {
 	origin.Origin
 	origin.Writer
@@ -35,7 +35,7 @@ func (d database) rows(t testing.TB, ds origin.Dataset) rows {
 	return rows{o, w, l}
 }
 
-// exactKey is a column that holds each text once, and no text for another.
+// exactKey is a unique column whose equality is that of bytes.
 var exactKey = map[string]string{
 	"postgres": "k TEXT PRIMARY KEY", "sqlite": "k TEXT PRIMARY KEY",
 	"mysql": "k VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY",
@@ -69,13 +69,13 @@ func (d database) fillExact(t *testing.T, values map[string]string) {
 	}
 }
 
-// fileURL is the DSN of SQLite with parameters.
+// fileURL returns the DSN of SQLite with parameters.
 func (d database) fileURL(query string) string {
 	return "file:" + strings.NewReplacer(" ", "%20", "?", "%3F", "#", "%23", "%", "%25").Replace(d.dsn) + "?" + query
 }
 
-// A version names one state of a row: who demands it would otherwise change another one.
-func regressionARowThatComesBackHasAVersionOfBefore(t *testing.T, d database) {
+// A version identifies one state of a row; otherwise a conditional write could change another state.
+func testVersionsOfARecreatedRow(t *testing.T, d database) {
 	d.fillExact(t, nil)
 	if d.driver == "sqlite" {
 		d.dsn = d.fileURL("_pragma=synchronous(0)") // many writes within a millisecond
@@ -96,7 +96,7 @@ func regressionARowThatComesBackHasAVersionOfBefore(t *testing.T, d database) {
 	}
 }
 
-// lock has another transaction in the way of all that would change the row a, until release is called.
+// lock makes another transaction block all changes of the row a until release is called.
 func (d database) lock(t *testing.T) (release func()) {
 	t.Helper()
 	conn, err := d.Conn(t.Context())

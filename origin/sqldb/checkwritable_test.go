@@ -28,7 +28,7 @@ func testCheckWritable(t *testing.T, d database) {
 		"many": `key: column "k" of table many is not unique`, "pair": `key: column "k" of table pair is not unique`, "small": `version: column "ver" must be a bigint`,
 		"word": `version: column "ver" must be a bigint`, "nowhere": "nowhere"}
 	if d.driver == "sqlite" {
-		cases["small"] = "" // an integer of SQLite has 64 bits however it is declared
+		cases["small"] = "" // every integer of SQLite has 64 bits
 	}
 	if d.driver == "mysql" {
 		d.exec(t, "CREATE TABLE isam (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT) ENGINE = MyISAM")
@@ -40,7 +40,7 @@ func testCheckWritable(t *testing.T, d database) {
 			t.Errorf("%s: got %v, want %q", table, err, want)
 		}
 		if err != nil && !strings.Contains(err.Error(), `dataset "rows"`) {
-			t.Errorf("it does not say where: %v", err)
+			t.Errorf("got %v, want the names of origin and dataset", err)
 		}
 	}
 	if n := d.count(t, "SELECT count(*) FROM good"); n != 0 {
@@ -48,7 +48,7 @@ func testCheckWritable(t *testing.T, d database) {
 	}
 }
 
-func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
+func testCheckWritableOfAReadOnlyAccount(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver"}
 	switch d.driver {
@@ -58,7 +58,7 @@ func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
 		d.exec(t, "GRANT USAGE ON SCHEMA "+schema+" TO reader")
 		d.exec(t, "GRANT SELECT, INSERT ON r TO reader")
 		d.dsn = strings.Replace(d.dsn, "ringside:ringside@", "reader:reader@", 1)
-	case "mysql": // whose account may not make accounts
+	case "mysql": // whose account may not create accounts
 		d.exec(t, "CREATE VIEW readable AS SELECT DISTINCT k, v, ver FROM r")
 		ds.Table = "readable"
 	case "sqlite":
@@ -66,7 +66,7 @@ func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
 	}
 	db := d.open(t)
 	if err := db.Check(soon(t), ds); err != nil {
-		t.Errorf("it can not even read: %v", err)
+		t.Errorf("check of reads: %v", err)
 	}
 	err := db.CheckWritable(soon(t), ds)
 	if err == nil || !strings.Contains(err.Error(), "UPDATE") || !strings.Contains(err.Error(), "DELETE: ") ||
@@ -74,7 +74,7 @@ func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
 		t.Errorf("got %v", err)
 	}
 	if d.driver == "postgres" && err != nil && !strings.Contains(err.Error(), "writes: UPDATE, DELETE: ") {
-		t.Errorf("it may INSERT, and the other two are refused for one reason: %v", err)
+		t.Errorf("got %v, want one reason for UPDATE and DELETE", err)
 	}
 	w, err := db.Writer(ds)
 	if err != nil {
@@ -82,7 +82,7 @@ func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
 	}
 	_, err = w.Write(soon(t), origin.Change{Key: "a", Delete: true})
 	if d.driver == "mysql" {
-		return // whose account may do all, but to this view
+		return // whose account lacks no right; only this view cannot be written
 	}
 	if err == nil || !strings.Contains(err.Error(), "the account of the DSN may not do this; `ringside validate` says") ||
 		strings.Contains(err.Error(), "\n") {
@@ -90,8 +90,8 @@ func testCheckWritableOfAnAccountThatMayOnlyRead(t *testing.T, d database) {
 	}
 }
 
-// The database would refuse it at run time, for each key.
-func testRegressionCheckAcceptsAQueryThatWrites(t *testing.T, d database) {
+// Otherwise the database would reject the query at run time, for each key.
+func testCheckRejectsAQueryThatWrites(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('0', 'x')")
 	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
@@ -109,7 +109,7 @@ func testRegressionCheckAcceptsAQueryThatWrites(t *testing.T, d database) {
 	}
 }
 
-func TestAPostgresThatIsAwayIsToldInOneLine(t *testing.T) {
+func TestConnectionErrorOfPostgresHasOneLine(t *testing.T) {
 	for _, dsn := range []string{
 		"postgres://user:" + canary + "@127.0.0.1:1/db", "postgres://user:" + canary + "@127.0.0.1:1,127.0.0.1:2/db",
 	} {
@@ -126,7 +126,7 @@ func TestAPostgresThatIsAwayIsToldInOneLine(t *testing.T) {
 	}
 }
 
-func TestTheCauseOfAFailedConnectionIsKept(t *testing.T) {
+func TestConnectionErrorWrapsItsCause(t *testing.T) {
 	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

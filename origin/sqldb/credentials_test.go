@@ -9,9 +9,9 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// testARotatedPassword changes the password of an account and what the DSN's file would hold, in this order: what is
-// connected by then stays, and what connects after it needs the new one.
-func testARotatedPassword(t *testing.T, d database) {
+// testRotatedPassword changes the password of an account, and then the DSN: existing connections stay, and new ones need the
+// new password.
+func testRotatedPassword(t *testing.T, d database) {
 	if d.driver == "sqlite" {
 		return // it has no accounts
 	}
@@ -35,7 +35,7 @@ func testARotatedPassword(t *testing.T, d database) {
 	loadOne(t, o, "a")
 
 	d.setPassword(t, "new")
-	for ctx := soon(t); ; d.endSessions(t) { // until the server has read who is to be asked for a password
+	for ctx := soon(t); ; d.endSessions(t) { // until the server has reloaded its authentication rules
 		if _, err := o.Load(ctx, []string{"a"}); err != nil {
 			break
 		}
@@ -50,19 +50,19 @@ func testARotatedPassword(t *testing.T, d database) {
 		follow(t, feed).wantStart(true)
 	}
 	if db.TargetChanged() {
-		t.Error("another password is taken for another database")
+		t.Error("got a changed target after a new password, want none")
 	}
 
-	// The DSN of another database is no reason to leave this one, nor to give it that one's password.
+	// The DSN of another database neither replaces this one, nor is its password sent to it.
 	dsn.Store(new(strings.Replace(app.dsnWith("other"), "127.0.0.1", "127.0.0.2", 1)))
 	d.endSessions(t)
 	loadOne(t, o, "a")
 	if !db.TargetChanged() {
-		t.Error("nobody is told that the DSN is of another database")
+		t.Error("got no changed target after the DSN of another database")
 	}
 }
 
-// account is the name of that of connectAs.
+// account is the name of the account of connectAs.
 func (d database) account() string { return "other_" + d.dsn[strings.LastIndexAny(d.dsn, "=/")+1:] }
 
 func (d database) dsnWith(password string) string {
@@ -70,7 +70,7 @@ func (d database) dsnWith(password string) string {
 	return account[:strings.LastIndex(account, "other_")] + d.account() + ":" + password + "@" + rest
 }
 
-// setPassword has the server ask for it: the rig's PostgreSQL trusts everybody.
+// setPassword also makes the server require it: the rig's PostgreSQL trusts all clients.
 func (d database) setPassword(t *testing.T, password string) {
 	t.Helper()
 	if d.driver != "postgres" {
@@ -87,7 +87,7 @@ func (d database) setPassword(t *testing.T, password string) {
 	d.exec(t, "SELECT pg_reload_conf()")
 }
 
-// endSessions ends those of the account.
+// endSessions ends the sessions of the account.
 func (d database) endSessions(t *testing.T) {
 	t.Helper()
 	if d.driver == "postgres" {

@@ -1,0 +1,60 @@
+package sqldb_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+func TestNoErrorOfAFeedContainsASecret(t *testing.T) {
+	for driver, dsn := range map[string]string{
+		"postgres": "postgres://user:" + canary + "@127.0.0.1:1/db", "mysql": "user:" + canary + "@tcp(127.0.0.1:1)/db",
+	} {
+		d := database{driver: driver, dsn: dsn}
+		db := d.open(t)
+		for _, c := range d.feeds() {
+			ds := rowsDataset
+			ds.Name = "rows"
+			feed, err := db.Feed(ds, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{
+				feed.Follow(soon(t), nil), db.CheckFeed(soon(t), ds, c), db.InstallChanges(soon(t), ds, c),
+			} {
+				if err == nil || strings.Contains(fmt.Sprintf("%+v", err), canary) ||
+					!strings.Contains(err.Error(), `origin "db", dataset "rows"`) {
+					t.Errorf("%s: %v", c.Kind, err)
+				}
+			}
+		}
+	}
+}
+
+func TestInvalidFeeds(t *testing.T) {
+	table, notify := origin.Dataset{Name: "rows", Table: "r", Key: "k"}, origin.FeedConfig{Kind: origin.FeedNotify}
+	for _, c := range []struct {
+		driver, dsn string
+		ds          origin.Dataset
+		feed        origin.FeedConfig
+		want        string
+	}{
+		{"postgres", "host=h", table, origin.FeedConfig{Kind: "push"}, "use notify or poll"},
+		{"sqlite", "x.db", table, notify, "use poll"},
+		{"postgres", "host=h", origin.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "table and key instead of query"},
+		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: "k"}, notify, "cannot carry the dataset name"},
+		{"postgres", "host=h", table, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "a\"b"}, "channel"},
+		{"postgres", "host=h", origin.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
+	} {
+		db := database{driver: c.driver, dsn: c.dsn}.open(t)
+		_, err := db.Feed(c.ds, c.feed)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+		if _, _, again := db.ChangesSQL(soon(t), c.ds, c.feed); again == nil || again.Error() != err.Error() {
+			t.Errorf("got %v, want %v", again, err)
+		}
+	}
+}

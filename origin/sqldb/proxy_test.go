@@ -1,0 +1,79 @@
+package sqldb_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// proxy is between a client and PostgreSQL.
+type proxy struct {
+	dsn    string
+	silent atomic.Bool // forwards nothing to the client
+	deaf   atomic.Bool // forwards no notifications
+}
+
+func newProxy(t *testing.T, dsn string) *proxy {
+	t.Helper()
+	from, to := strings.Index(dsn, "@")+1, strings.Index(dsn, "/postgres?")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{dsn: dsn[:from] + listener.Addr().String() + dsn[to:]}
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close() // ends the loop below
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", dsn[from:to])
+			if err != nil {
+				_ = client.Close() // the test reports what it missed
+				continue
+			}
+			wg.Go(func() { pass(server, client, func() { _, _ = io.Copy(server, client) }) })
+			wg.Go(func() { pass(server, client, func() { p.answers(client, server) }) })
+		}
+	})
+	return p
+}
+
+// pass closes both connections after copying.
+func pass(server, client net.Conn, copying func()) {
+	copying()
+	_ = server.Close() // the other direction may have closed it
+	_ = client.Close()
+}
+
+// answers forwards messages: a byte for the type, and the length of the rest with its own four bytes (PostgreSQL, 55.7).
+func (p *proxy) answers(client io.Writer, server io.Reader) {
+	const notification = 'A'
+	in := bufio.NewReader(server)
+	for {
+		head := make([]byte, 5)
+		if _, err := io.ReadFull(in, head); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
+		if _, err := io.ReadFull(in, body); err != nil {
+			return
+		}
+		if p.silent.Load() || p.deaf.Load() && head[0] == notification {
+			continue
+		}
+		if _, err := client.Write(append(head, body...)); err != nil {
+			return
+		}
+	}
+}
