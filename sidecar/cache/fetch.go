@@ -99,17 +99,23 @@ type job struct {
 
 // start returns the flight of each read. Reads of the same owner that start flights share one.
 func (f *fetcher) start(reads []*read) []*call {
-	calls := make([]*call, len(reads))
+	var calls []*call
 	for _, g := range f.grouped(reads) {
 		flights, timeout, run := f.loads, f.Policy().LoadTimeout, f.load
 		if g.owner != nil {
 			flights, timeout, run = f.fetches, f.fetchTimeout(), f.fetchFirst
 		}
-		keys, jobs := make([]string, len(g.reads)), make([]*job, len(g.reads))
+		keys, jobs := make([]string, len(g.reads)), make([]job, len(g.reads))
 		for i, n := range g.reads {
-			keys[i], jobs[i] = reads[n].key, &job{read: *reads[n]}
+			keys[i], jobs[i].read = reads[n].key, *reads[n]
 		}
 		started := flights.Start(keys, timeout, f.runner(jobs, run))
+		if len(started) == len(reads) {
+			return started // the group has all reads, in their order
+		}
+		if calls == nil {
+			calls = make([]*call, len(reads))
+		}
 		for i, n := range g.reads {
 			calls[n] = started[i]
 		}
@@ -118,11 +124,11 @@ func (f *fetcher) start(reads []*read) []*call {
 }
 
 // runner returns the function of a flight that runs those of jobs that it has started.
-func (f *fetcher) runner(jobs []*job, run func(context.Context, []*job)) flight.Func[result] {
+func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.Func[result] {
 	return func(ctx context.Context, started []int, finish func(int, result, error)) {
 		mine := make([]*job, len(started))
 		for i, n := range started {
-			mine[i] = jobs[n]
+			mine[i] = &jobs[n]
 			mine[i].finish = func(res result, err error) { finish(n, res, f.classify(err)) }
 		}
 		run(ctx, mine)
@@ -137,7 +143,10 @@ type group struct {
 
 // grouped routes reads and groups them by whom to ask.
 func (f *fetcher) grouped(reads []*read) (groups []*group) {
-	open := map[string]*group{} // :: node id → the group with room
+	var open map[string]*group // :: node id → the group with room
+	if len(reads) > 1 {
+		open = map[string]*group{}
+	}
 	for i, r := range reads {
 		r.route = f.peers.Route(f.name, r.key)
 		id, owner := "", r.route.Owner
@@ -150,7 +159,10 @@ func (f *fetcher) grouped(reads []*read) (groups []*group) {
 		g := open[id]
 		if g == nil || owner != nil && len(g.reads) >= MaxBatchKeys { //guard:keys-of-one-owner-are-many-requests
 			g = &group{owner: owner}
-			groups, open[id] = append(groups, g), g
+			groups = append(groups, g)
+			if open != nil {
+				open[id] = g
+			}
 		}
 		g.reads = append(g.reads, i)
 	}
@@ -200,7 +212,8 @@ func (f *fetcher) load(ctx context.Context, jobs []*job) {
 
 // fromMemory finishes the jobs that memory answers, and returns the others: between a read's miss and its flight, another
 // flight may have ended.
-func (f *fetcher) fromMemory(jobs []*job) (left []*job) {
+func (f *fetcher) fromMemory(jobs []*job) []*job {
+	left := jobs[:0]
 	for _, j := range jobs {
 		if j.background {
 			f.stats.Refreshes.Add(1)
@@ -257,12 +270,16 @@ func (r *read) reason() entries.Reason {
 
 // handOver asks the previous owners of keys that have just become this member's for what they have in memory, and returns
 // the jobs that need a load.
-func (f *fetcher) handOver(ctx context.Context, jobs []*job) (left []*job) {
-	byPeer := map[string][]*job{}
+func (f *fetcher) handOver(ctx context.Context, jobs []*job) []*job {
+	var byPeer map[string][]*job
+	left := jobs[:0]
 	for _, j := range jobs {
 		if j.route.Previous == nil || j.bound.MinLoadTime != 0 {
 			left = append(left, j)
 			continue
+		}
+		if byPeer == nil {
+			byPeer = map[string][]*job{}
 		}
 		byPeer[j.route.Previous.ID()] = append(byPeer[j.route.Previous.ID()], j)
 	}
@@ -476,9 +493,9 @@ func (f *fetcher) failOver(ctx context.Context, jobs []*job, a attempt) {
 		defer func() { <-f.failovers }()
 		f.stats.FailoverLoads.Add(int64(len(jobs)))
 	}
-	keys, loads := make([]string, len(jobs)), make([]*job, len(jobs))
+	keys, loads := make([]string, len(jobs)), make([]job, len(jobs))
 	for i, j := range jobs {
-		keys[i], loads[i] = j.key, &job{read: j.read}
+		keys[i], loads[i].read = j.key, j.read
 		loads[i].route.Previous, loads[i].background = nil, false
 	}
 	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))

@@ -22,7 +22,7 @@ func (d *Dataset) GetMany(ctx context.Context, keys []string, o ReadOptions) []R
 	var reads []*read
 	var at []int // :: index in reads → index in keys
 	for i, key := range keys {
-		if e, ok := d.hit(key, o, now); ok {
+		if e := d.hit(key, o, now); e != nil {
 			results[i].Answer = answerOf(e, now, sourceOf(e))
 			continue
 		}

@@ -24,25 +24,30 @@ const (
 // Every error has a Kind.
 func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
 	now := d.now()
-	if e, ok := d.hit(key, o, now); ok {
+	if e := d.hit(key, o, now); e != nil {
 		return answerOf(e, now, sourceOf(e)), nil
 	}
-	r := d.newRead(strings.Clone(key), o, now) //guard:key-in-memory-that-the-caller-reuses
+	return d.miss(ctx, strings.Clone(key), o, now) //guard:key-in-memory-that-the-caller-reuses
+}
+
+// miss is a function of its own so that the stack frame of a hit stays small.
+func (d *Dataset) miss(ctx context.Context, key string, o ReadOptions, now int64) (Answer, error) {
+	r := d.newRead(key, o, now)
 	d.resolve(ctx, []*read{r})
 	return d.finish(r, o)
 }
 
-// hit returns the entry of key if it answers a read at once, and counts the read.
-func (d *Dataset) hit(key string, o ReadOptions, now int64) (*entries.Entry, bool) {
-	e, ok := d.store.Get(key)
+// hit returns the entry of key if it answers a read at once, and counts the read; otherwise nil.
+func (d *Dataset) hit(key string, o ReadOptions, now int64) *entries.Entry {
+	e, ok := d.store.Get(key, now)
 	if !ok || !d.trusts(key, e, now) || o.NoCache || !o.admits(e.Version) { //guard:hit-below-the-required-version
-		return nil, false
+		return nil
 	}
 	d.countHit(e)
 	if e.RefreshEarly(now) {
 		d.fetcher.refreshEarly(strings.Clone(key), e)
 	}
-	return e, true
+	return e
 }
 
 // Serve answers a read of another member: from memory or by a load, and never by asking a third member.
@@ -59,7 +64,7 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 func (d *Dataset) serveHit(q Query, now int64) (r *read, a Answer, ok bool) {
 	d.stats.Served.Add(1)
 	need := boundOf(q, now)
-	if e, ok := d.store.Get(q.Key); ok && d.serves(q, e, now) && need.Allows(e, e.Began) {
+	if e, ok := d.store.Get(q.Key, now); ok && d.serves(q, e, now) && need.Allows(e, e.Began) {
 		if e.RefreshEarly(now) {
 			d.fetcher.refreshEarly(q.Key, e)
 		}
@@ -251,14 +256,14 @@ func detailOf(err error) string {
 }
 
 func (d *Dataset) countHit(e *entries.Entry) {
+	counter := &d.stats.Hit
 	switch {
 	case e.NotFound:
-		d.stats.Negative.Add(1)
+		counter = &d.stats.Negative
 	case e.Local():
-		d.stats.LocalHit.Add(1)
-	default:
-		d.stats.Hit.Add(1)
+		counter = &d.stats.LocalHit
 	}
+	counter.Add(1)
 }
 
 // countMiss counts a read that was not answered by a fresh entry at once. Each read is counted once.

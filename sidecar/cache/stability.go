@@ -34,7 +34,7 @@ func (d *Dataset) FeedLive() (live, has bool) { return d.feedLive.Load(), d.Poli
 
 // trusts reports whether an entry may be sent as a fresh answer.
 func (c *core) trusts(key string, e *entries.Entry, now int64) bool {
-	return e.Fresh(now) && !(c.unsettled.Load() && c.doubts(key, e, now))
+	return e.Fresh(now) && (!c.unsettled.Load() || !c.doubts(key, e, now))
 }
 
 // doubts reports whether an entry must not be used although it is fresh: because of a gap in the feed, or because its key

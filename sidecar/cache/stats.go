@@ -8,7 +8,8 @@ import (
 // Stats has the counters of one dataset since its start. The edges export them.
 type Stats struct {
 	// Reads of applications, by result. Each read is counted once.
-	Hit, LocalHit, PeerHit, Load, Stale, Negative, Error atomic.Int64
+	Hit, LocalHit, Negative     Counter
+	PeerHit, Load, Stale, Error atomic.Int64
 
 	Served          atomic.Int64 // requests answered to other members
 	NotOwner        atomic.Int64 // of these, for keys that this member does not own

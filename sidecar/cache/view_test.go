@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"unsafe"
@@ -48,6 +49,7 @@ func BenchmarkHitParallel(b *testing.B) {
 	}
 	var worker atomic.Int64
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		ctx := context.Background()
 		for i := int(worker.Add(1)) * 97; pb.Next(); i++ {
@@ -62,5 +64,21 @@ func BenchmarkLoad(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _ = d.Get(ctx, "k", ReadOptions{NoCache: true})
+	}
+}
+
+func TestCounter(t *testing.T) {
+	var c Counter
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			for range 1000 {
+				c.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := c.Load(); n != 100_000 {
+		t.Errorf("counted %d; want 100000", n)
 	}
 }

@@ -52,6 +52,8 @@ type Entry struct {
 
 	// retryAt, when set, means that a refresh has failed. Until then readers get the stale answer without a load.
 	retryAt atomic.Int64
+	// usedAt is when the entry was last marked as used in the order of eviction; 0: never.
+	usedAt atomic.Int64
 	// expired means that the entry is not fresh, whatever its times: invalidations of it may have been missed.
 	expired atomic.Bool
 }
@@ -100,12 +102,12 @@ func (e *Entry) dead(now int64) bool {
 // longer its load takes, so that one caller of many does so (XFetch: Vattani, Chierichetti, Lowenstein: Optimal
 // Probabilistic Cache Stampede Prevention, VLDB 2015; beta is 1).
 func (e *Entry) RefreshEarly(now int64) bool {
-	left := e.FreshUntil - now
 	// -ln(rand) exceeds 16 once in nine million draws: not worth a draw on each hit.
-	if e.Local() || e.NotFound || left > 16*e.Took {
-		return false
-	}
-	return -math.Log(1-rand.Float64())*float64(e.Took) >= float64(left)
+	return e.FreshUntil-now <= 16*e.Took && e.drawRefresh(now)
+}
+
+func (e *Entry) drawRefresh(now int64) bool {
+	return !e.Local() && !e.NotFound && -math.Log(1-rand.Float64())*float64(e.Took) >= float64(e.FreshUntil-now)
 }
 
 // RefreshFailed makes readers use the stale entry until the given time, unless a time is set.

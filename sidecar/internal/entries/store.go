@@ -60,8 +60,24 @@ func (s *Store) SetLifetimes(fresh, stale time.Duration) {
 	s.staleLife.Store(max(s.staleLife.Load(), int64(stale))) //guard:lower-ttl-shortens-bounds
 }
 
-// Get returns the entry of key and marks it as used.
-func (s *Store) Get(key string) (*Entry, bool) { return s.entries.Get(key) }
+// Get returns the entry of key and marks it as used. That needs the lock of its shard, so it is marked once per useInterval
+// only: entries that are used all the time are far from eviction anyway.
+func (s *Store) Get(key string, now int64) (*Entry, bool) {
+	e, ok := s.entries.Peek(key)
+	if ok && now-e.usedAt.Load() >= useInterval {
+		s.markUsed(key, e, now)
+	}
+	return e, ok
+}
+
+func (s *Store) markUsed(key string, e *Entry, now int64) {
+	if used := e.usedAt.Load(); now-used >= useInterval && e.usedAt.CompareAndSwap(used, now) {
+		s.entries.Get(key)
+	}
+}
+
+// useInterval is 100 ms.
+const useInterval = int64(100e6)
 
 // Peek returns the entry of key without marking it as used.
 func (s *Store) Peek(key string) (*Entry, bool) { return s.entries.Peek(key) }

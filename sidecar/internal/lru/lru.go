@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"math"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -96,20 +95,24 @@ func (c *Cache[V]) Get(key string) (V, bool) {
 	return held.v, ok
 }
 
-// Peek returns what is held for key without marking it as used. The key is not retained.
+// Peek returns what is held for key without marking it as used. The key is not retained. Peeks of several goroutines do not
+// wait for each other.
 func (c *Cache[V]) Peek(key string) (V, bool) {
 	s := c.shardOf(key)
-	s.mu.Lock()
+	mu := s.mu.reader()
+	mu.Lock()
 	held, ok := s.order.Peek(key)
-	s.mu.Unlock()
+	mu.Unlock()
 	return held.v, ok
 }
 
-// View calls look with what is held for key, without marking it as used. Look runs as decide does in Update.
+// View calls look with what is held for key, without marking it as used. Nothing of the shard changes meanwhile; look must
+// be quick and must not call the cache.
 func (c *Cache[V]) View(key string, look func(held V, ok bool)) {
 	s := c.shardOf(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	mu := s.mu.reader()
+	mu.Lock()
+	defer mu.Unlock()
 	held, ok := s.order.Peek(key)
 	look(held.v, ok)
 }
@@ -210,15 +213,13 @@ type slot[V any] struct {
 
 // shard is one part of the keys with a lock and a share of the bytes of its own.
 type shard[V any] struct {
-	mu        sync.Mutex
+	mu        stripedLock
 	order     order[V]              // mu
 	bytes     int64                 // mu; sum of slot.bytes, at most share
 	share     int64                 // mu
 	evictions uint64                // mu
 	tooLarge  uint64                // mu
 	evicted   func(key string, v V) // nil, or as in OnEvict
-
-	_ [64]byte // keeps the next shard's lock off this one's cache line
 }
 
 func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot[V]) bool {
