@@ -11,7 +11,7 @@ import (
 // has had, the latest one that readers were sent, and the list of invalidations. Nothing that is stored, and nothing that a
 // bound allows, may be older than what readers were sent, or loaded before an invalidation.
 func TestAgainstModel(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(60) {
 		for _, versions := range []versioning{none, rising, falling} {
 			m := newModel(t, seed, versions)
 			for range 400 {
