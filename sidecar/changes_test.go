@@ -16,7 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 )
 
-// truth is a database that a test writes to, around the cache.
+// truth is a database that a test writes to directly, bypassing the cache.
 type truth struct {
 	t    testing.TB
 	path string
@@ -53,8 +53,8 @@ func (o *truth) exec(statement string, args ...any) {
 	}
 }
 
-// file writes a configuration in which nothing ends in the time of a test: only what is told can change an answer. dataset
-// is more of the dataset's fields, a comma before each.
+// file writes a configuration in which nothing expires during a test, so that only invalidations change a response. dataset
+// has further fields of the dataset, each after a comma.
 func (o *truth) file(dataset, more string) string {
 	o.t.Helper()
 	path := filepath.Join(o.t.TempDir(), "ringside.yaml")
@@ -141,7 +141,7 @@ func TestWriteThroughOneMemberIsReadThroughAll(t *testing.T) {
 	for i := range rowsOfTruth {
 		through := members[i%len(members)]
 		wantPut(t, through.at.HTTP, pathOf(i), `{"value": 7}`, "2")
-		wantGet(t, through.at.HTTP, pathOf(i), 200, `"value":7`) // its own write, at once
+		wantGet(t, through.at.HTTP, pathOf(i), 200, `"value":7`) // its own write, immediately
 		awaitGet(t, members, pathOf(i), `"value":7`)
 	}
 	status, _, text := send(t, "PUT", members[0].at.HTTP, pathOf(0), `{"value": 8}`, "Ringside-If-Version", "1")
@@ -178,7 +178,7 @@ func TestClientWritesAndReceivesInvalidations(t *testing.T) {
 	}
 }
 
-// polled has a feed that hears of changes soon.
+// polled has a feed that is read often.
 const polled = ", feed: {kind: poll, interval: 10ms}"
 
 // apply makes the triggers.
@@ -215,7 +215,7 @@ func TestWritesAroundTheCacheArriveThroughTheFeed(t *testing.T) {
 	}
 }
 
-// In the time between, entries would live by gap_ttl, which is a load on the database just when members come and go.
+// During a gap, entries live for gap_ttl, which loads the database just when members come and go.
 func TestReaderThatLeavesHandsOverWithoutAGap(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
@@ -298,7 +298,7 @@ func TestPoliciesOfWritesAndGapsReload(t *testing.T) {
 	}
 }
 
-// In the other order, a client would be told that nobody knows what came of a write that nothing had disturbed.
+// In the other order, the outcome of an undisturbed write would be reported as unknown.
 func TestWriteUnderWayEndsBeforeTheSidecarDoes(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
@@ -351,8 +351,8 @@ func TestInvalidationReachesAllMembers(t *testing.T) {
 	}
 }
 
-// A member that was the owner of a key goes on holding what it loaded then, of which the new owner tells it nothing. It
-// trusts that no longer than a copy.
+// A former owner keeps the entries that it loaded, and gets no invalidations for them from the new owner. It trusts them no
+// longer than a copy.
 func TestFormerOwnerSeesWhatTheNewOneWrites(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)
@@ -389,7 +389,7 @@ func TestMissedInvalidationsExpireTheCopiesOfThatMember(t *testing.T) {
 		return n
 	}
 	waitFor(t, func() bool { return a.parts.pool.Stats().Subscriptions == 1 })
-	for i := range rowsOfTruth { // what came before the stream began was ended with it
+	for i := range rowsOfTruth { // copies from before the subscription expired when it began
 		wantGet(t, a.at.HTTP, pathOf(i), 200, `"value":0`)
 	}
 	if copies() == 0 {
@@ -423,7 +423,7 @@ func TestTypedServiceReadsAndWritesItsDataset(t *testing.T) {
 	wantGet(t, without.at.HTTP, "/cnfmetrics/v1/metrics/CNF-001", 404, "")
 }
 
-// The database refuses at the owner; the application that wrote is another pod's.
+// The owner logs why the database rejected a write: the application that wrote may be in another pod.
 func TestWritesThatTheDatabaseRejectsAreLogged(t *testing.T) {
 	t.Parallel()
 	o := newTruth(t)

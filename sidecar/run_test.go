@@ -307,7 +307,7 @@ func TestMembersShareOneRing(t *testing.T) {
 	unanswered := func(r *running) int64 { return r.dataset().Stats().PeerFetchErrors.Load() }
 	got, more := queries(a)+queries(b), unanswered(a)+unanswered(b) // on a busy machine, a member may seem to be away
 	if got < 20 || got > 20+more {
-		t.Errorf("two members asked the origin %d times for 20 keys, want once a key, and for %d hops again", got, more)
+		t.Errorf("got %d queries of two members for 20 keys, want one per key and one for each of %d failed peer fetches", got, more)
 	}
 	wantGet(t, a.at.Admin, "/api/cluster", 200, `"id":"b"`)
 }

@@ -306,7 +306,7 @@ func TestProblems(t *testing.T) {
 			[]string{"datasets.metrics.load_timeout: must be more"},
 		},
 		{
-			"load timeout that hops cannot add to", oneDataset + "    load_timeout: 2562047h",
+			"load timeout that overflows", oneDataset + "    load_timeout: 2562047h",
 			[]string{"datasets.metrics.load_timeout: must be more than 0s, at most 1h"},
 		},
 		{"jitter", oneDataset + "    ttl_jitter: 101%", []string{"ttl_jitter: want a percentage from 0% to 100%"}},
@@ -433,7 +433,7 @@ func TestWhatIsPrintedCanBeReadAgain(t *testing.T) {
 	}
 }
 
-// All that is commented out is valid when the marks are taken away, but for what is another choice than its neighbour.
+// The commented lines are valid when the comment marks are removed, except alternatives of a neighboring line.
 func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {

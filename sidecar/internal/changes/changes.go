@@ -1,6 +1,6 @@
-// Package changes keeps datasets in step with their change feeds. It reads the feeds that this member is elected for,
-// tells the members that follow it, and knows of each dataset whether somebody hears of all changes for it. It starts no
-// connection and writes no log.
+// Package changes keeps datasets up to date with their change feeds. It reads the feeds that this member is elected for,
+// publishes changes to the subscribed members, and knows for each dataset whether its feed is live. It opens no connection
+// and writes no log.
 package changes
 
 import (
@@ -25,13 +25,13 @@ type Dataset interface {
 type Peers interface {
 	// Elected reports whether this member is to read the feed of a dataset.
 	Elected(dataset string) bool
-	// Publish tells the members that follow this one. It never blocks.
+	// Publish sends i to the subscribed members. It never blocks.
 	Publish(i cache.Invalidation)
-	// SetLiveFeeds tells them the datasets, sorted, whose feeds this member reads without a gap.
+	// SetLiveFeeds sends to them the datasets, sorted, whose feeds this member reads without a gap.
 	SetLiveFeeds(datasets []string)
 }
 
-// Source is a dataset and where its changes are heard of.
+// Source is a dataset and its change feed.
 type Source struct {
 	Dataset Dataset
 	Feed    origin.Feed
@@ -41,34 +41,34 @@ type Source struct {
 type Config struct {
 	Peers   Peers
 	Sources []Source // of datasets with different names
-	// OnEvent is called when a feed that this member reads breaks, with the reason, and with nil when it is live: once an
-	// outage, not once an attempt.
+	// OnEvent is called when a feed that this member reads breaks, with the reason, and with nil when it is live: once per
+	// outage, not per attempt.
 	OnEvent func(dataset string, err error)
 }
 
-// Feeds are the change feeds of one sidecar. A dataset's feed is live as long as this member, or one that it follows,
-// reads it without a gap.
+// Feeds are the change feeds of one sidecar. A dataset's feed is live while this member, or one that it subscribes to, reads
+// it without a gap.
 type Feeds struct {
 	config Config
 	feeds  []*feed // sorted by name
 
-	// announcing is held while the others are told which feeds are live here, so that no older list overtakes a newer one.
-	// It is locked before mu, and mu never while Peers are called: they call LiveFeeds with locks of their own.
+	// announcing is held during SetLiveFeeds, so that an older list does not overtake a newer one. It is locked before mu. mu
+	// is never held during a call of Peers, because they call LiveFeeds while they hold locks of their own.
 	announcing sync.Mutex
-	mu         sync.Mutex // guards the fields of each feed that say so
+	mu         sync.Mutex // guards the fields of feed with this comment
 }
 
-// feed is one Source and who reads it.
+// feed is one Source with its readers.
 type feed struct {
 	Source
 	ring chan struct{} // has room for one: the ring may have changed
 
 	reading bool            // guarded by mu; this member reads it without a gap
 	members map[string]bool // guarded by mu; node ids of others that do
-	live    bool            // guarded by mu; what the dataset was told last
+	live    bool            // guarded by mu; the last value that the dataset got
 }
 
-// New returns Feeds of which none is live.
+// New returns Feeds; none of them is live.
 func New(c Config) *Feeds {
 	f := &Feeds{config: c}
 	for _, s := range c.Sources {
@@ -78,8 +78,8 @@ func New(c Config) *Feeds {
 	return f
 }
 
-// LiveFeeds takes the list of feeds that another member reads without a gap, which this one follows. What it told before
-// does not count any more.
+// LiveFeeds takes the list of feeds that a member reads without a gap to which this one is subscribed. It replaces the
+// previous list of that member.
 func (f *Feeds) LiveFeeds(member string, datasets []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +93,7 @@ func (f *Feeds) LiveFeeds(member string, datasets []string) {
 	}
 }
 
-// Missed says that a member may have told of changes that did not arrive.
+// Missed must be called when changes from a member may have been lost.
 func (f *Feeds) Missed(member string) { f.LiveFeeds(member, nil) }
 
 // Reading reports whether this member reads the feed of a dataset without a gap.
@@ -113,15 +113,16 @@ func (f *Feeds) readLocked() []string {
 	return names
 }
 
-// settleLocked tells the dataset when its feed breaks or is live again. What it holds from the gap nobody vouches for.
+// settleLocked updates the dataset when its feed breaks or becomes live. Entries from before a gap expire then: changes in
+// the gap are unknown.
 func (one *feed) settleLocked() {
-	live := one.reading || len(one.members) > 0 //guard:own-reading-feed-does-count
+	live := one.reading || len(one.members) > 0 //guard:own-reading-does-not-count
 	if live == one.live {
 		return
 	}
 	one.live = live
 	if live {
-		one.Dataset.ExpireAll() //guard:after-gap-held-from-before-used guard:feed-back-leaves-no-stale-answer
+		one.Dataset.ExpireAll() //guard:entries-from-before-gap-are-fresh guard:live-feed-drops-stale-values
 	}
 	one.Dataset.SetFeedLive(live)
 }
@@ -144,41 +145,42 @@ func (f *Feeds) setReading(one *feed, reading bool) {
 	}
 }
 
-// handle passes changes on. Those that were missed before this member was live are no loss to anybody: who relied on
-// another member goes on to, and who relied on none ends everything when this one is live.
+// handle applies and publishes changes. It does not publish that changes were missed before this member was live: members
+// that rely on another reader missed nothing, and the rest expire everything when this feed becomes live.
 func (f *Feeds) handle(one *feed, c origin.Changes) {
 	name := one.Dataset.Name()
-	if c.Missed && f.Reading(name) { //guard:missed-before-start-published
-		f.tell(one, everything(name))
+	if c.Missed && f.Reading(name) { //guard:changes-before-start-are-published
+		f.publish(one, everything(name))
 	}
 	for _, row := range c.Rows {
-		f.tell(one, cache.Invalidation{Dataset: name, Key: row.Key, Version: row.Version})
+		f.publish(one, cache.Invalidation{Dataset: name, Key: row.Key, Version: row.Version})
 	}
 	f.setReading(one, true)
 }
 
-func (f *Feeds) tell(one *feed, i cache.Invalidation) {
+func (f *Feeds) publish(one *feed, i cache.Invalidation) {
 	one.Dataset.ApplyInvalidation(i)
 	f.config.Peers.Publish(i)
 }
 
-// RingChanged says that other members may be elected now.
+// RingChanged must be called when other members may be elected.
 func (f *Feeds) RingChanged() {
 	for _, one := range f.feeds {
 		select {
 		case one.ring <- struct{}{}:
-		default: // it has not looked since the last change
+		default: // it has not handled the previous change yet
 		}
 	}
 }
 
-// Run reads the feeds that this member is elected for, until ctx is done. Then none is live here, and the others know.
+// Run reads the feeds that this member is elected for until ctx is done. Then this member reads none, and the subscribed
+// members know it.
 func (f *Feeds) Run(ctx context.Context) {
 	var readers sync.WaitGroup
 	for _, one := range f.feeds {
 		readers.Go(func() {
 			for f.awaitElection(ctx, one) {
-				f.serve(ctx, one)
+				f.readWhileElected(ctx, one)
 			}
 		})
 	}

@@ -187,7 +187,7 @@ func TestMemberThatIsNotElectedDoesNotRead(t *testing.T) {
 	})
 }
 
-func TestReaderThatIsNotElectedAnyMoreHandsOver(t *testing.T) {
+func TestReplacedReaderHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.feed.changes <- origin.Changes{}
@@ -228,7 +228,7 @@ func TestFeedIsLiveWhileAnyMemberReadsIt(t *testing.T) {
 	})
 }
 
-func TestOwnReadingCountsLikeThatOfOthers(t *testing.T) {
+func TestOwnReadingCountsLikeThatOfOtherMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
@@ -246,7 +246,7 @@ func TestOwnReadingCountsLikeThatOfOthers(t *testing.T) {
 
 // A reader that begins has missed everything before: were that published, each election would drop the whole dataset
 // on all members.
-func TestWhatWasMissedBeforeTheStartIsNotPublished(t *testing.T) {
+func TestChangesBeforeTheStartAreNotPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
@@ -269,7 +269,7 @@ func TestWhatIsMissedLaterDropsEverythingEverywhere(t *testing.T) {
 	})
 }
 
-func TestBrokenFeedIsFollowedAgainEverMoreSlowly(t *testing.T) {
+func TestBrokenFeedIsRetriedWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
@@ -297,7 +297,7 @@ func TestBrokenFeedIsFollowedAgainEverMoreSlowly(t *testing.T) {
 }
 
 // A database that ends each connection soon after it was made would fill the log.
-func TestFeedThatFlapsIsFollowedEverMoreSlowly(t *testing.T) {
+func TestFlappingFeedIsRetriedWithBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		attempts := 0

@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// checkEvery is how long what a feed rests on may be gone before that is noticed.
+	// checkEvery is the time between two checks of a feed's triggers.
 	checkEvery = time.Minute
-	// checkTimeout bounds one look.
+	// checkTimeout bounds one check.
 	checkTimeout = 5 * time.Second
 )
 
-// Checked turns a feed into one that breaks while check says origin.ErrFeedUnavailable: what it rests on in its origin is not
-// there. A feed that nobody writes to is as quiet as one of rows that nobody changes: without a look it would seem live
-// for ever.
+// Checked turns a feed into one that breaks while check returns origin.ErrFeedUnavailable: something that the feed needs in
+// its origin, such as a trigger, is missing. Without checks such a feed would seem live, because it is as quiet as one of rows
+// that do not change.
 func Checked(feed origin.Feed, check func(context.Context) error) origin.Feed {
 	return checked{feed, check}
 }
@@ -30,32 +30,32 @@ type checked struct {
 
 // Follow implements origin.Feed.
 func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error {
-	if err := c.look(ctx); err != nil { //guard:feed-without-triggers-seems-live
+	if err := c.checkOnce(ctx); err != nil { //guard:feed-without-triggers-seems-live
 		return err
 	}
 	following, stop := context.WithCancelCause(ctx)
-	watched := make(chan struct{})
+	checked := make(chan struct{})
 	go func() {
-		defer close(watched)
-		c.watch(following, stop) //guard:feed-whose-triggers-gone-seems-live
+		defer close(checked)
+		c.checkRegularly(following, stop) //guard:feed-with-removed-triggers-seems-live
 	}()
 	err := c.Feed.Follow(following, handle)
 	stop(err)
-	<-watched
+	<-checked
 	return context.Cause(following)
 }
 
-// watch looks again and again, and stops the feed with what it misses. A look that fails, as those at a busy database
-// do, says nothing of a feed that is well: one whose connection is lost ends by itself.
-func (c checked) watch(ctx context.Context, stop context.CancelCauseFunc) {
+// checkRegularly stops the feed when a check finds something missing. Other errors, such as timeouts of a busy database, do
+// not stop it: a feed whose connection is lost ends by itself.
+func (c checked) checkRegularly(ctx context.Context, stop context.CancelCauseFunc) {
 	for backoff.Sleep(ctx, checkEvery) {
-		if err := c.look(ctx); errors.Is(err, origin.ErrFeedUnavailable) { //guard:look-comes-too-late-ends-feed
+		if err := c.checkOnce(ctx); errors.Is(err, origin.ErrFeedUnavailable) { //guard:slow-check-ends-healthy-feed
 			stop(err)
 		}
 	}
 }
 
-func (c checked) look(ctx context.Context) error {
+func (c checked) checkOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	return c.check(ctx)

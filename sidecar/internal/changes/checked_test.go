@@ -21,7 +21,7 @@ func (quiet) Follow(ctx context.Context, handle func(origin.Changes)) error {
 	return ctx.Err()
 }
 
-func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
+func TestFeedWithoutTriggersBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		errGone := fmt.Errorf("%w: the trigger is gone", origin.ErrFeedUnavailable)
 		var gone atomic.Pointer[error]
@@ -54,8 +54,8 @@ func TestFeedThatNobodyWritesToBreaks(t *testing.T) {
 	})
 }
 
-// A busy database answers a look too late, and tells of changes all the same.
-func TestLookThatFailsLeavesTheFeedAlone(t *testing.T) {
+// A busy database responds to a check too late, and reports changes nevertheless.
+func TestFailedCheckDoesNotStopTheFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		looks := 0
 		feed := Checked(quiet{}, func(ctx context.Context) error {

@@ -10,14 +10,13 @@ import (
 )
 
 const (
-	// handover is how long a member that is not elected any more reads on, so that those who are can be live first.
+	// handover is how long a member that is no longer elected reads on, so that its successor is live first.
 	handover = 5 * time.Second
-	// firstPause and longestPause bound the time between two attempts to follow a feed; each is up to a half shorter at
-	// random, so that members do not come back to a database all at once.
+	// firstPause and longestPause bound the time between two attempts to read a feed.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 5 * time.Second
-	// steady is how long a feed is live before the next break is the first of an outage: one that breaks again and again
-	// is a line in the log, and a question to the database, for each attempt.
+	// steady is how long a feed must be live before its next failure starts with firstPause again: each attempt of a feed that
+	// fails repeatedly is a log line and a query.
 	steady = 10 * time.Second
 )
 
@@ -31,15 +30,15 @@ func (f *Feeds) awaitElection(ctx context.Context, one *feed) bool {
 	return ctx.Err() == nil
 }
 
-// awaitDefeat returns when this member has not been elected for a while, or ctx is done.
-func (f *Feeds) awaitDefeat(ctx context.Context, one *feed) {
+// awaitReplacement returns when this member has not been elected for the handover, or ctx is done.
+func (f *Feeds) awaitReplacement(ctx context.Context, one *feed) {
 	for {
 		for f.config.Peers.Elected(one.Dataset.Name()) {
 			if !await(ctx, one.ring) {
 				return
 			}
 		}
-		if !backoff.Sleep(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) { //guard:reader-elected-any-more-leaves-gap
+		if !backoff.Sleep(ctx, handover) || !f.config.Peers.Elected(one.Dataset.Name()) { //guard:replaced-reader-leaves-gap
 			return
 		}
 	}
@@ -54,22 +53,22 @@ func await(ctx context.Context, ring <-chan struct{}) bool {
 	}
 }
 
-// serve reads a feed for as long as this member is elected.
-func (f *Feeds) serve(ctx context.Context, one *feed) {
+// readWhileElected reads a feed until this member is no longer elected, or ctx is done.
+func (f *Feeds) readWhileElected(ctx context.Context, one *feed) {
 	ctx, end := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		defer end()
-		f.awaitDefeat(ctx, one)
+		f.awaitReplacement(ctx, one)
 	})
-	f.follow(ctx, one)
+	f.read(ctx, one)
 	end()
 	watching.Wait()
 }
 
-// follow reads a feed until ctx is done, again and again.
-func (f *Feeds) follow(ctx context.Context, one *feed) {
-	name, told, wait := one.Dataset.Name(), false, backoff.Backoff{First: firstPause, Longest: longestPause}
+// read reads a feed until ctx is done, and retries when it breaks.
+func (f *Feeds) read(ctx context.Context, one *feed) {
+	name, logged, wait := one.Dataset.Name(), false, backoff.Backoff{First: firstPause, Longest: longestPause}
 	for ctx.Err() == nil {
 		var live time.Time
 		err := one.Feed.Follow(ctx, func(c origin.Changes) {
@@ -78,19 +77,19 @@ func (f *Feeds) follow(ctx context.Context, one *feed) {
 				live = time.Now()
 				f.config.OnEvent(name, nil)
 			}
-			told = false
+			logged = false
 		})
 		f.setReading(one, false)
 		if ctx.Err() != nil {
 			return
 		}
-		if !told {
+		if !logged {
 			f.config.OnEvent(name, err)
 		}
-		told = true
-		if !live.IsZero() && time.Since(live) >= steady { //guard:feed-flaps-fills-log
+		logged = true
+		if !live.IsZero() && time.Since(live) >= steady { //guard:flapping-feed-fills-log
 			wait.Reset()
 		}
-		wait.Wait(ctx) //guard:broken-feed-followed-tight-loop
+		wait.Wait(ctx) //guard:broken-feed-is-retried-in-tight-loop
 	}
 }

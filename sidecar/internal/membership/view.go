@@ -36,7 +36,7 @@ type ViewConfig struct {
 	Self ring.Member
 	// Size is that of the ring.
 	Size ring.Size
-	// Probe returns nil when the member answers and means to stay. Its context ends after PingEvery.
+	// Ping returns nil if the member responds and is not leaving. Its context ends after PingEvery.
 	Ping func(context.Context, ring.Member) error
 	// OnChange gets the first ring, from NewView, and each other one, in order, one at a time. prev is the ring whose members
 	// may still have in memory what cur gives to others; nil if there is none. It must be quick and must not call the View.
