@@ -89,7 +89,7 @@ var mayImport = map[string][]string{
 		"sidecar/local/api",
 	},
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
-	"sidecar/admin":      {"sidecar/internal/apierror", "ring", "sidecar/cache"},
+	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "sidecar/cache"},
 	"sidecar/metrics":    {"sidecar/cache"},
 	"xds":                {"internal/backoff", "ring"},
 	"deploy/inject":      {},
@@ -123,7 +123,7 @@ var mayImport = map[string][]string{
 	},
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
-	"sidecar/cmd/ringside/client":  {"ring", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/client":  {"ring", "sidecar/cache", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/admin", "sidecar/cache", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",

@@ -6,18 +6,14 @@ import (
 	"context"
 	"embed"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 )
 
 // Source is what the listener shows. Its functions may be called concurrently.
@@ -78,6 +74,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func withChecks(next http.Handler, hosts []string) http.Handler {
+	allowed := httpfield.NewHosts(hosts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -86,7 +83,7 @@ func withChecks(next http.Handler, hosts []string) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		switch {
-		case !allowHost(r.Host, hosts): //guard:dns-rebinding
+		case !allowed.Allow(r.Host): //guard:dns-rebinding
 			apierror.New(apierror.WrongHost, "the Host header must be localhost, a loopback address or one of the configured hosts").Write(w)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")
@@ -95,24 +92,6 @@ func withChecks(next http.Handler, hosts []string) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
-}
-
-// allowHost reports whether a Host header is localhost, a loopback address or one of hosts, with any port. Without this
-// check, a web page whose name an attacker resolves to a loopback address (DNS rebinding) could read everything.
-func allowHost(header string, hosts []string) bool {
-	name := header
-	if host, port, err := net.SplitHostPort(header); err == nil {
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			return false
-		}
-		name = host
-	}
-	named := func(host string) bool { return strings.EqualFold(name, host) }
-	if named("localhost") || slices.ContainsFunc(hosts, named) {
-		return name != ""
-	}
-	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // sameOrigin rejects requests that a page of another site makes a browser send. That page could not read the response,

@@ -19,7 +19,7 @@ import (
 // Bounds of a Change.
 const (
 	// MaxValueBytes bounds a value that is written.
-	MaxValueBytes = 1 << 20
+	MaxValueBytes = origin.DefaultMaxValueBytes
 	// MaxIDBytes bounds Change.ID.
 	MaxIDBytes = 128
 )

@@ -71,7 +71,7 @@ func (n *Node) localMetrics() metrics.Local {
 	return metrics.Local{
 		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: defects,
 		Watches: s.Watches.Load(), MaxWatches: int64(n.Local.Config().MaxWatches),
-		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.WatchesCut.Load(),
+		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.SlowWatchersClosed.Load(),
 	}
 }
 

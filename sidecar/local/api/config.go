@@ -85,14 +85,14 @@ type Stats struct {
 	HTTP, GRPC, Unix Protocol
 	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
-	BatchTruncated atomic.Int64 // keys of batches refused because of Config.MaxBatchBytes
-	Writes         atomic.Int64 // writes passed to a dataset, successful or not
-	Invalidations  atomic.Int64 // invalidations passed to a dataset, successful or not
-	Watches        atomic.Int64 // open now; limit: Config.MaxWatches
-	WatchesRefused atomic.Int64 // because of the limit
-	WatchesCut     atomic.Int64 // closed because the client accepted an event too slowly
-	WatchEvents    atomic.Int64 // sent to the clients of watches
-	Defects        atomic.Int64 // panics and errors without a kind
+	BatchTruncated     atomic.Int64 // keys of batches refused because of Config.MaxBatchBytes
+	Writes             atomic.Int64 // writes passed to a dataset, successful or not
+	Invalidations      atomic.Int64 // invalidations passed to a dataset, successful or not
+	Watches            atomic.Int64 // open now; limit: Config.MaxWatches
+	WatchesRefused     atomic.Int64 // because of the limit
+	SlowWatchersClosed atomic.Int64 // closed because the client accepted an event too slowly
+	WatchEvents        atomic.Int64 // sent to the clients of watches
+	Defects            atomic.Int64 // panics and errors without a kind
 }
 
 // Protocol are the counters of one listener, or of the two protocols on the unix socket.

@@ -76,7 +76,7 @@ func (s *service) runWatch(
 func (s *service) watchStatus(ctx context.Context, err error) error {
 	switch {
 	case context.Cause(ctx) == errSlow:
-		s.backend.Stats().WatchesCut.Add(1)
+		s.backend.Stats().SlowWatchersClosed.Add(1)
 		return status.Error(codes.DeadlineExceeded, fmt.Sprintf(
 			"the client did not accept an event within %v; watch again with the last token", s.backend.Config().WriteTimeout))
 	case s.backend.Stopping().Err() != nil:

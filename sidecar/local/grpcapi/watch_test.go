@@ -103,7 +103,7 @@ func TestGRPCWatchOfSlowClientIsClosed(t *testing.T) {
 	s, d := localtest.StartWatchable(t, local.Config{WriteTimeout: 100 * time.Millisecond})
 	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
 	large := make([]byte, cache.MaxValueBytes)
-	for i := 0; s.Stats().WatchesCut.Load() < 1; i++ {
+	for i := 0; s.Stats().SlowWatchersClosed.Load() < 1; i++ {
 		if i == 2000 {
 			t.Fatal("the watch is still open")
 		}

@@ -52,7 +52,7 @@ func (s *Server) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch.Watc
 		err = to.end()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.backend.Stats().WatchesCut.Add(1)
+		s.backend.Stats().SlowWatchersClosed.Add(1)
 	}
 }
 

@@ -113,9 +113,9 @@ func TestWatchesOfSlowClientsAreClosed(t *testing.T) {
 	large := bytes.Repeat([]byte("x"), cache.MaxValueBytes)
 	localtest.OpenUnreadWatch(t, s.HTTP, "/v1/raw:watch?key=a")
 	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
-	for i := 0; s.Stats().WatchesCut.Load() < 2; i++ {
+	for i := 0; s.Stats().SlowWatchersClosed.Load() < 2; i++ {
 		if i == 2000 {
-			t.Fatalf("%d cut off", s.Stats().WatchesCut.Load())
+			t.Fatalf("%d cut off", s.Stats().SlowWatchersClosed.Load())
 		}
 		large[0] = byte(i)
 		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: large}); err != nil {

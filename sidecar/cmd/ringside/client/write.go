@@ -13,11 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
-
-// maxValue is the size limit of a value, the same as in the sidecar.
-const maxValue = 1 << 20
 
 func newPut() *cobra.Command {
 	cmd := &cobra.Command{
@@ -170,12 +168,12 @@ func readInput(cmd *cobra.Command, arg []string, file string) ([]byte, error) {
 }
 
 func readValue(r io.Reader) ([]byte, error) {
-	value, err := io.ReadAll(io.LimitReader(r, maxValue+1))
+	value, err := io.ReadAll(io.LimitReader(r, cache.MaxValueBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the value: %w", err)
 	}
-	if len(value) > maxValue {
-		return nil, fmt.Errorf("the value is larger than the limit of %d bytes", maxValue)
+	if len(value) > cache.MaxValueBytes {
+		return nil, fmt.Errorf("the value is larger than the limit of %d bytes", cache.MaxValueBytes)
 	}
 	return value, nil
 }
