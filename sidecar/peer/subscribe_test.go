@@ -408,9 +408,15 @@ func TestSubscriptionEndsWhenTheMemberIsIdle(t *testing.T) {
 	s := newSink(t)
 	p := peertest.StartPool(t, peer.Config{Sink: s, SubscriptionIdle: 10 * time.Millisecond}, m)
 	for range 2 {
-		if err := peertest.Fetch(t, p, "m"); err != nil {
-			t.Fatal(err)
-		}
+		peertest.Eventually(t, "a stream begins", func() bool { // not if the goroutine starts later than SubscriptionIdle
+			if len(s.calls) > 0 {
+				return true
+			}
+			if err := peertest.Fetch(t, p, "m"); err != nil {
+				t.Error(err)
+			}
+			return false
+		})
 		s.expect("missed m", "missed m")
 		peertest.Eventually(t, "the stream has ended", func() bool {
 			return m.Service.Stats().Subscribers == 0 && p.Stats().Subscriptions == 0
