@@ -34,17 +34,17 @@ var HardKeys = []string{
 
 // Conformance tests the contract of origin.Origin.
 func Conformance(t *testing.T, s Subject) {
-	t.Run("answers in the order of keys", s.answersInOrder)
-	t.Run("tells hard keys apart", s.tellsHardKeysApart)
-	t.Run("finds none of the hard keys but the one it holds", s.findsOnlyItsOwn)
+	t.Run("returns results in the order of keys", s.returnsInOrder)
+	t.Run("distinguishes hard keys", s.distinguishesHardKeys)
+	t.Run("finds only the hard keys that it has", s.findsOnlyItsOwn)
 	t.Run("an invalid key fails alone", s.invalidKeyFailsAlone)
 	t.Run("a thousand keys", s.thousandKeys)
 	t.Run("concurrent loads", s.concurrentLoads)
 	t.Run("returns when its context is done", s.returnsWhenDone)
-	t.Run("a context that is done is no absence", s.doneIsNoAbsence)
+	t.Run("a done context is not reported as not found", s.doneIsNotNotFound)
 }
 
-func (s Subject) answersInOrder(t *testing.T) {
+func (s Subject) returnsInOrder(t *testing.T) {
 	o := s.New(t, map[string]string{"a": "1", "b": "2", "empty": ""})
 	results := load(t, o, "b", "no such key", "empty", "a")
 	want(t, "b", results[0], "2")
@@ -54,7 +54,7 @@ func (s Subject) answersInOrder(t *testing.T) {
 	absent(t, "c", load(t, o, "c")[0])
 }
 
-func (s Subject) tellsHardKeysApart(t *testing.T) {
+func (s Subject) distinguishesHardKeys(t *testing.T) {
 	rows := map[string]string{}
 	for i, key := range HardKeys {
 		rows[key] = fmt.Sprintf("value %d <&>'\"\\ é", i)
@@ -145,7 +145,7 @@ func (s Subject) returnsWhenDone(t *testing.T) {
 	}
 }
 
-func (s Subject) doneIsNoAbsence(t *testing.T) {
+func (s Subject) doneIsNotNotFound(t *testing.T) {
 	ctx, cancel := context.WithCancel(deadline(t))
 	cancel()
 	results, err := s.New(t, map[string]string{"a": "1"}).Load(ctx, []string{"a", "b"})

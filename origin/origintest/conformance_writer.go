@@ -32,17 +32,17 @@ type WriterSubject struct {
 
 // ConformanceWriter tests the contracts of origin.Writer and origin.Lister.
 func ConformanceWriter(t *testing.T, s WriterSubject) {
-	t.Run("a write returns what a load gives", s.returnsWhatALoadGives)
+	t.Run("a write returns what a load returns", s.returnsWhatALoadReturns)
 	t.Run("conditions", s.conditions)
 	t.Run("a version without versions", s.versionWithoutVersions)
-	t.Run("a row that comes back is newer", s.comesBackNewer)
-	t.Run("writes tell hard keys apart", s.writesHardKeys)
+	t.Run("a recreated row is newer", s.recreatedIsNewer)
+	t.Run("writes distinguish hard keys", s.writesHardKeys)
 	t.Run("an invalid key is not written", s.invalidKey)
 	t.Run("no update is lost", s.noUpdateIsLost)
 	t.Run("one creates", s.oneCreates)
 	t.Run("concurrent writes and deletes", s.concurrent)
 	t.Run("a write whose context is done", s.done)
-	t.Run("a write that was given up is not made later", s.givenUp)
+	t.Run("an abandoned write is not made later", s.abandoned)
 	t.Run("pages", s.pages)
 }
 
@@ -65,7 +65,7 @@ func held(t *testing.T, o origin.Origin, key string, v origin.Value) {
 	}
 }
 
-func (s WriterSubject) returnsWhatALoadGives(t *testing.T) {
+func (s WriterSubject) returnsWhatALoadReturns(t *testing.T) {
 	o := s.New(t, map[string]string{"a": "1"})
 	for _, value := range []string{"2", "", "é 😀\n\"'\\", "2", "2"} {
 		v := write(t, o, origin.Change{Key: "a", Data: []byte(value)})
@@ -141,7 +141,7 @@ func (s WriterSubject) versionWithoutVersions(t *testing.T) {
 	}
 }
 
-func (s WriterSubject) comesBackNewer(t *testing.T) {
+func (s WriterSubject) recreatedIsNewer(t *testing.T) {
 	o := s.New(t, nil)
 	var last int64
 	for range 20 {
@@ -329,14 +329,14 @@ func (s WriterSubject) done(t *testing.T) {
 	want(t, "a", load(t, o, "a")[0], "old")
 }
 
-// givenUp makes the next write queue behind what the abandoned write may have left in the database.
-func (s WriterSubject) givenUp(t *testing.T) {
+// abandoned makes the next write queue behind what the abandoned write may have left in the database.
+func (s WriterSubject) abandoned(t *testing.T) {
 	o, release := s.Stuck(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	returned := make(chan error, 1)
 	go func() {
-		_, err := o.Write(ctx, origin.Change{Key: "a", Data: []byte("given up")})
+		_, err := o.Write(ctx, origin.Change{Key: "a", Data: []byte("abandoned")})
 		returned <- err
 	}()
 	select {

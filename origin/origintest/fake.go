@@ -155,7 +155,7 @@ func checkCaller(ctx context.Context, keys []string) {
 	seen := make(map[string]bool, len(keys))
 	for _, key := range keys {
 		if key == "" || seen[key] {
-			panic(fmt.Sprintf("origintest: Load of a key that is empty or asked for twice: %q", key))
+			panic(fmt.Sprintf("origintest: Load of a key that is empty or requested twice: %q", key))
 		}
 		seen[key] = true
 	}

@@ -169,7 +169,7 @@ func testInvalidRowFailsOnlyItsKey(t *testing.T, d database) {
 		"good": "x", "null": "absent", "fits": strings.Repeat("x", 100),
 		"twice": `dataset "rows" has 2 rows of one key: make the key column unique`,
 		"large": `dataset "rows": the row makes a value of 101 bytes, over max_value_bytes 100`,
-		"bad": `dataset "rows": the version column "ver" must hold integers of 64 bits: ` +
+		"bad": `dataset "rows": the version column "ver" must have integers of 64 bits: ` +
 			`strconv.ParseInt: parsing "new": invalid syntax`,
 		strings.Repeat("k", 3072): "absent", strings.Repeat("k", 3073): "invalid",
 	})

@@ -75,7 +75,7 @@ func parseAccount(dsn string) (sqldb.Account, error) {
 var errBadDSN = errors.New("this is not a DSN of MySQL; give one such as user:password@tcp(host:3306)/database?tls=true")
 
 // readOnlyConnector makes connections that can only write in a transaction that begins with READ WRITE. A parameter of the
-// DSN could not do this: the variable has two names (tx_read_only, transaction_read_only), and no server knows both.
+// DSN could not do this: the variable has two names (tx_read_only, transaction_read_only), and no server supports both.
 type readOnlyConnector struct {
 	driver.Connector
 	addr string

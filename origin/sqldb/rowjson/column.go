@@ -95,7 +95,7 @@ func (c *Column) decodeText(in Input) (any, error) {
 	}
 	// Databases remove blanks beyond the limit (SQL standard; PostgreSQL, 8.3).
 	if n := utf8.RuneCountInString(strings.TrimRight(in.Text, " ")); c.MaxChars > 0 && n > c.MaxChars {
-		return nil, origin.InvalidValue(c.Name, "it has %d characters; the column holds %d at most", n, c.MaxChars)
+		return nil, origin.InvalidValue(c.Name, "it has %d characters; the column can store at most %d", n, c.MaxChars)
 	}
 	return in.Text, nil
 }
@@ -162,7 +162,7 @@ func (c *Column) decodeDecimal(in Input) (any, error) {
 		return c.decodeNotFinite(in)
 	}
 	if c.Digits > 0 && digitsBefore(in.Text) > c.Digits {
-		return nil, origin.InvalidValue(c.Name, "it is out of range: the column holds %d digits before the point", c.Digits)
+		return nil, origin.InvalidValue(c.Name, "it is out of range: the column can store %d digits before the point", c.Digits)
 	}
 	if c.Unchecked {
 		return c.decodeDouble(in)

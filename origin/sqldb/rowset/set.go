@@ -160,7 +160,7 @@ func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
 	text := string(cells[s.VersionIndex].Text)
 	version, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("dataset %q: the version column %q must hold integers of 64 bits: %w", s.Dataset.Name,
+		return 0, fmt.Errorf("dataset %q: the version column %q must have integers of 64 bits: %w", s.Dataset.Name,
 			s.Dataset.Version, err)
 	}
 	return version, nil
