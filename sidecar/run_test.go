@@ -166,7 +166,7 @@ func TestReadsThroughHTTPAndProbes(t *testing.T) {
 	r := begin(t, load(t, newFile(t, "")), nil)
 	wantGet(t, r.at.HTTP, row, 200, rowJSON)
 	wantGet(t, r.at.HTTP, "/v1/metrics/CNF-002", 404, "")
-	wantGet(t, r.at.Admin, "/api/explain?dataset=metrics&key=CNF-001", 200, `"held":true`)
+	wantGet(t, r.at.Admin, "/api/explain?dataset=metrics&key=CNF-001", 200, `"cached":true`)
 	for _, probe := range []string{"/startupz", "/livez", "/readyz"} {
 		wantGet(t, r.at.Metrics, probe, 200, "ok")
 	}

@@ -4,8 +4,8 @@ import "time"
 
 // Explanation is what this member's memory has of one key. Durations are zero if there is no entry.
 type Explanation struct {
-	Held    bool   `json:"held"`
-	Absent  bool   `json:"absent,omitempty"`
+	Held    bool   `json:"cached"`
+	Absent  bool   `json:"not_found,omitempty"`
 	Local   bool   `json:"local_copy,omitempty"`
 	Owner   string `json:"copied_from,omitempty"` // node id, of a local copy
 	Version int64  `json:"version,omitempty"`
@@ -20,7 +20,7 @@ type Explanation struct {
 	// LastLoad is how long the load or the peer fetch of the entry took.
 	LastLoad time.Duration `json:"last_load_ns,omitempty"`
 	// Why is the reason of that load; see entries.Reason.
-	Why string `json:"why,omitempty"`
+	Why string `json:"reason,omitempty"`
 	// Failing: the last refresh has failed, and stale answers are sent.
 	Failing bool `json:"failing,omitempty"`
 }

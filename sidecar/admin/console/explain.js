@@ -2,7 +2,7 @@
 
 import { html, duration, bytes, count } from "./dom.js";
 
-const whys = {
+const reasons = {
   "miss": "not cached", "expired": "previous entry expired", "early-refresh": "refreshed before it expired",
   "no-cache": "requested with no-cache", "failover": "failover: owner unreachable",
   "peer-fetch": "fetched from the owner", "handover": "copied from the previous owner", "write": "result of a write",
@@ -10,22 +10,22 @@ const whys = {
 
 function verdict(e) {
   const m = e.memory;
-  if (m.held && m.fresh_ns > 0) {
+  if (m.cached && m.fresh_ns > 0) {
     return `A read here is served from ${m.local_copy ? "a local copy in " : ""}this sidecar's memory for another ${duration(m.fresh_ns)}.`;
   }
-  const stale = m.held && !m.absent && m.usable_ns > 0 ? " If that fails, this sidecar serves its cached value as stale." : "";
+  const stale = m.cached && !m.not_found && m.usable_ns > 0 ? " If that fails, this sidecar serves its cached value as stale." : "";
   if (e.owner === e.node) return "A read here loads the key from the origin: this sidecar owns the key." + stale;
   return `A read here fetches from ${e.owner}, which loads the key from the origin if it has no fresh entry.` + stale;
 }
 
 function describeEntry(m) {
-  if (!m.held) return "nothing cached";
-  const what = m.absent ? "negative entry" : m.local_copy ? "local copy" : "cached entry";
+  if (!m.cached) return "nothing cached";
+  const what = m.not_found ? "negative entry" : m.local_copy ? "local copy" : "cached entry";
   return m.fresh_ns > 0 ? `${what}, fresh` : `${what}, expired`;
 }
 
 function steps(e) {
-  const own = e.owner === e.node, ends = e.memory.held && e.memory.fresh_ns > 0;
+  const own = e.owner === e.node, ends = e.memory.cached && e.memory.fresh_ns > 0;
   const list = [["This sidecar", e.node, describeEntry(e.memory) + (own ? "; owns the key" : ""), ends ? "end" : ""]];
   if (!own) {
     const second = e.successors.length ? `if unreachable: ${e.successors[0]}` : "no successor";
@@ -39,10 +39,10 @@ function steps(e) {
 function details(e) {
   const m = e.memory;
   const rows = [["Route key", e.route_key], ["Ring position", (e.position * 360).toFixed(2) + "°"], ["Successors", e.successors.join(", ") || "none"]];
-  if (m.held) {
+  if (m.cached) {
     rows.push(["Age", duration(m.age_ns ?? 0)], ["Time left", m.fresh_ns > 0 ? duration(m.fresh_ns) : "none"],
-      ["Last load", `took ${duration(m.last_load_ns ?? 0)}: ${whys[m.why] ?? m.why ?? "unknown"}`]);
-    if (!m.absent) rows.push(["Size", bytes(m.bytes ?? 0)]);
+      ["Last load", `took ${duration(m.last_load_ns ?? 0)}: ${reasons[m.reason] ?? m.reason ?? "unknown"}`]);
+    if (!m.not_found) rows.push(["Size", bytes(m.bytes ?? 0)]);
     if (m.version) rows.push(["Version", String(m.version)]); // without digit grouping
     if (m.copied_from) rows.push(["Copied from", m.copied_from]);
     if (m.failing) rows.push(["Refresh", "failed last time"]);
