@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
 func (k *checker) peerTLS() {
@@ -83,7 +85,7 @@ func (k *checker) etcd(e Etcd) {
 }
 
 func (k *checker) password(path, file string) {
-	if _, err := readSecret(file, "password"); err != nil {
+	if _, err := decode.ReadSecret(file, "password"); err != nil {
 		k.problem(path, "%v", err)
 	}
 }

@@ -17,6 +17,13 @@ type Problem = decode.Problem
 // Error has all faults of a configuration.
 type Error = decode.Error
 
+// The types of values that have a form of their own in the text.
+type (
+	Secret = decode.Secret
+	Size   = decode.Size
+	Share  = decode.Share
+)
+
 // Example is a commented configuration that shows every field.
 //
 //go:embed example.yaml

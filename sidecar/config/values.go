@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
 // fetchOverhead is the maximum that a peer fetch takes in addition to the owner's load.
@@ -105,9 +106,9 @@ func (o Origin) currentDSN() (Secret, error) {
 	if o.DSNFile == "" {
 		return o.DSN, nil
 	}
-	text, err := readSecret(o.DSNFile, "connection string")
+	text, err := decode.ReadSecret(o.DSNFile, "connection string")
 	switch {
-	case errors.Is(err, errNoPath):
+	case errors.Is(err, decode.ErrNoPath):
 		return Secret{}, fmt.Errorf("%w, or use dsn", err)
 	case err != nil:
 		return Secret{}, err
@@ -116,7 +117,7 @@ func (o Origin) currentDSN() (Secret, error) {
 	if dsn == "" {
 		return Secret{}, fmt.Errorf("%s is empty; want one line that contains the connection string", o.DSNFile)
 	}
-	return NewSecret(dsn), nil
+	return decode.NewSecret(dsn), nil
 }
 
 // Address is where a listener listens.

@@ -309,7 +309,7 @@ func TestFeedThatLosesMembersDoesNotEmptyTheRingOfAnEdge(t *testing.T) {
 		c.Apply(nil)
 		time.Sleep(time.Minute)
 		if c.Ring().Len() == 0 {
-			t.Error("the ring of an edge that reaches nobody is empty")
+			t.Error("the ring of a client that reaches nobody is empty")
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package config
+package decode
 
 import (
 	"errors"
@@ -56,15 +56,16 @@ func (s *Secret) UnmarshalText(text []byte) error {
 // connection matches parts of a connection string that paths do not have: ://, user:password@, or password=.
 var connection = regexp.MustCompile(`://|:.*@|password\s*=`)
 
-var errNoPath = errors.New("contains a connection string, not a path: put it into a file")
+// ErrNoPath means that the path of a secret's file is itself a connection string.
+var ErrNoPath = errors.New("contains a connection string, not a path: put it into a file")
 
-// readSecret returns the content of a secret's file. Its errors omit the path, because the secret itself may have been
+// ReadSecret returns the content of a secret's file. Its errors omit the path, because the secret itself may have been
 // written in its place.
-func readSecret(file, what string) (string, error) {
+func ReadSecret(file, what string) (string, error) {
 	text, err := os.ReadFile(file)
 	switch failed, ok := errors.AsType[*fs.PathError](err); {
 	case err != nil && connection.MatchString(file):
-		return "", errNoPath
+		return "", ErrNoPath
 	case ok:
 		return "", fmt.Errorf("cannot be read: %w; want the path of a file that contains the %s", failed.Err, what) //guard:secret-in-field-of-file-is-printed
 	}
