@@ -103,7 +103,7 @@ func (s seenFrom) peer(i int) Peer {
 	return link{s.c, i}
 }
 
-// link carries one hop, as sidecar/peer does: errors keep their kind, and an answer from memory says so.
+// link carries one peer fetch, as sidecar/peer does: errors keep their kind, and an answer from memory says so.
 type link struct {
 	c  *cluster
 	to int

@@ -22,12 +22,12 @@ func TestFormerOwnerDoesNotRefreshEarly(t *testing.T) {
 			get(t, c.members[0], "k")
 		}
 		if n := c.members[0].Stats().LoadsBegun.Load(); n != 1 {
-			t.Errorf("the former owner made %d loads; want its first one, and hops after that", n)
+			t.Errorf("the former owner made %d loads; want its first one, and peer fetches after that", n)
 		}
 	})
 }
 
-func TestEntryInTheOwnersSteadIsNotRefreshedEarly(t *testing.T) {
+func TestFailoverEntryIsNotRefreshedEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Slow(10 * time.Millisecond)
@@ -36,14 +36,14 @@ func TestEntryInTheOwnersSteadIsNotRefreshedEarly(t *testing.T) {
 		for range 5000 {
 			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k", Failover: true})
 			if err != nil || a.Fresh > p.FailoverTTL {
-				t.Fatalf("fresh for %v, error %v; want at most the gutter ttl of %v", a.Fresh, err, p.FailoverTTL)
+				t.Fatalf("fresh for %v, error %v; want at most failover_ttl of %v", a.Fresh, err, p.FailoverTTL)
 			}
 			time.Sleep(tick)
 		}
 	})
 }
 
-func TestPeekNeverLoads(t *testing.T) {
+func TestHandoverNeverLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Slow(time.Second - tick)
@@ -79,7 +79,7 @@ func TestRefreshesCountsThoseThatBegan(t *testing.T) {
 	})
 }
 
-func TestStaleEntryDoesNotGiveWayToAnOlderStaleOne(t *testing.T) {
+func TestOlderStaleAnswerDoesNotReplaceAStaleEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		c := newCluster(t, 3, o, testPolicy())
@@ -96,7 +96,7 @@ func TestStaleEntryDoesNotGiveWayToAnOlderStaleOne(t *testing.T) {
 			}
 		}
 		if n := c.members[2].Stats().PeerFetches.Load(); n > 4 {
-			t.Errorf("%d hops for 1000 stale reads", n)
+			t.Errorf("%d peer fetches for 1000 stale reads", n)
 		}
 	})
 }
@@ -120,7 +120,7 @@ func TestStaleValueComesBeforeTheBoundOfFlights(t *testing.T) {
 	})
 }
 
-func TestPeekBringsNothingOlderThanWhatWasHeld(t *testing.T) {
+func TestHandoverRestoresNothingOlder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		c := newCluster(t, 2, o, testPolicy())
@@ -138,7 +138,7 @@ func TestPeekBringsNothingOlderThanWhatWasHeld(t *testing.T) {
 		if v := serve(); v != "new" {
 			t.Fatalf("got %q", v)
 		}
-		time.Sleep(3 * time.Second) // beyond the gutter ttl, within that of member 0
+		time.Sleep(3 * time.Second) // beyond failover_ttl, within that of member 0
 		c.order = func(int) (int, int) { return 1, 0 }
 		c.prev = 0
 		if v := serve(); v != "new" {
@@ -147,7 +147,7 @@ func TestPeekBringsNothingOlderThanWhatWasHeld(t *testing.T) {
 	})
 }
 
-func TestInheritedEntryLivesNoLongerThanOwnTTL(t *testing.T) {
+func TestHandedOverEntryLivesNoLongerThanTheTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		long := testPolicy()
@@ -248,7 +248,7 @@ func TestAbsurdTimesOfAPeer(t *testing.T) {
 	}
 }
 
-func TestNoCachePassesOverAnyNumberOfOlderFlights(t *testing.T) {
+func TestNoCacheSkipsAnyNumberOfOlderFlights(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		others := &othersFlights{left: 5}

@@ -78,7 +78,7 @@ func TestJitterSpreadsExpiryBelowTTL(t *testing.T) {
 	})
 }
 
-func TestAbsentIsAnAnswerForNegativeTTL(t *testing.T) {
+func TestNotFoundIsAnAnswerForNegativeTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(nil)
 		d := newDataset(t, o, nil, testPolicy())
@@ -96,7 +96,7 @@ func TestAbsentIsAnAnswerForNegativeTTL(t *testing.T) {
 	})
 }
 
-func TestOutageIsNeverCachedAsAbsent(t *testing.T) {
+func TestOutageIsNeverCachedAsNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
@@ -213,7 +213,7 @@ func TestCancelOfOneWaiterFailsNoOther(t *testing.T) {
 }
 
 // Between a caller's miss and its flight another flight may end: without a second look there are two queries.
-func TestMissThatComesLateToItsFlightFindsWhatWasStored(t *testing.T) {
+func TestLateMissFindsWhatAFlightHasStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		late := &lateRoute{gate: make(chan struct{})}
@@ -343,7 +343,7 @@ func TestOlderVersionNeverReplacesNewer(t *testing.T) {
 	})
 }
 
-func TestNoCacheLoadsAnew(t *testing.T) {
+func TestNoCacheLoadsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		d := newDataset(t, o, nil, testPolicy())
@@ -427,7 +427,7 @@ type panicking struct{}
 
 func (panicking) Load(context.Context, []string) ([]origin.Result, error) { panic("boom") }
 
-func TestSweepDropsOnlyWhatNobodyCanUse(t *testing.T) {
+func TestSweepRemovesOnlyDeadEntries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
@@ -485,6 +485,32 @@ func TestEachReadIsCountedOnce(t *testing.T) {
 		}
 		if want := "[1 1 1 1 1 1 1 0]"; fmt.Sprint(got) != want {
 			t.Errorf("load, local, peer, negative, stale, error, hit, hit: %v; want %v", got, want)
+		}
+	})
+}
+
+func TestRefusedReadsAreCountedAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		o.FailWrites(fmt.Errorf("%w: busy", origin.ErrOverloaded))
+		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, KindOverloaded)
+		get(t, d, "k")
+		time.Sleep(time.Minute)
+		o.Fail(fmt.Errorf("%w: busy", origin.ErrOverloaded))
+		if a := get(t, d, "k"); !a.Stale { // which is an answer
+			t.Errorf("got %+v", a)
+		}
+		if n := d.Stats().Refused.Load(); n != 0 {
+			t.Errorf("%d reads counted as refused; none was", n)
+		}
+		for range 2 {
+			_, err := d.Get(t.Context(), "other", ReadOptions{})
+			expectKind(t, err, KindOverloaded)
+		}
+		if n := d.Stats().Refused.Load(); n != 2 {
+			t.Errorf("%d reads counted as refused; want 2", n)
 		}
 	})
 }

@@ -83,7 +83,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 	})
 }
 
-// While the database is away an owner's stale answer is copied, so that not each read is a hop.
+// While the database is away an owner's stale answer is copied, so that not each read is a peer fetch.
 func TestStaleAnswerOfTheOwnerIsCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
@@ -97,7 +97,7 @@ func TestStaleAnswerOfTheOwnerIsCopied(t *testing.T) {
 			}
 		}
 		if n := c.members[1].Stats().PeerFetches.Load(); n > 2 {
-			t.Errorf("%d hops for 1000 stale reads", n)
+			t.Errorf("%d peer fetches for 1000 stale reads", n)
 		}
 		o.Fail(nil)
 		o.Set("k", "new")
@@ -165,7 +165,7 @@ func TestEarlyRefreshIsOneFlight(t *testing.T) {
 	})
 }
 
-func TestWhatMayHaveChangedUntoldIsAStaleAnswerWhileTheOriginIsAway(t *testing.T) {
+func TestExpiredEntryIsAStaleAnswerWhileTheOriginIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 2, o, testPolicy())
@@ -185,7 +185,7 @@ func TestWhatMayHaveChangedUntoldIsAStaleAnswerWhileTheOriginIsAway(t *testing.T
 	})
 }
 
-func TestWhatMayHaveChangedUntoldIsLoadedAnew(t *testing.T) {
+func TestExpiredEntryIsLoadedAgain(t *testing.T) {
 	for _, window := range []time.Duration{0, time.Minute} { // to revalidate in: not for this
 		synctest.Test(t, func(t *testing.T) {
 			o := origintest.New(map[string]string{"k": "old"})
@@ -202,7 +202,7 @@ func TestWhatMayHaveChangedUntoldIsLoadedAnew(t *testing.T) {
 	}
 }
 
-func TestLoadOnItsWayWhenAllEndsIsNotKept(t *testing.T) {
+func TestLoadUnderWayWhenEverythingExpiresIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		d := newDataset(t, o, nil, testPolicy())
@@ -216,6 +216,25 @@ func TestLoadOnItsWayWhenAllEndsIsNotKept(t *testing.T) {
 		read.Wait()
 		if a := get(t, d, "k"); string(a.Value) != "new" {
 			t.Errorf("got %q", a.Value)
+		}
+	})
+}
+
+func TestFirstReadAfterAnOutageIsFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		o.Fail(errDown)
+		time.Sleep(11 * time.Second)
+		if a := get(t, d, "k"); !a.Stale {
+			t.Errorf("got %+v in the outage", a)
+		}
+		o.Fail(nil)
+		o.Set("k", "new")
+		time.Sleep(time.Minute)
+		if a := get(t, d, "k"); a.Stale || string(a.Value) != "new" {
+			t.Errorf("a minute after the outage %q is read, stale %v", a.Value, a.Stale)
 		}
 	})
 }

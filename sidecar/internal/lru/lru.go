@@ -86,7 +86,7 @@ func (c *Cache[V]) shardOf(key string) *shard[V] {
 }
 
 // Get returns what is held for key and marks it as used. The key is not retained, so it may be a view of memory that
-// the caller reuses. Get does not allocate, but for the one hit that promotes an entry under SLRU.
+// the caller reuses. Get does not allocate, except for the one hit that promotes an entry under SLRU.
 func (c *Cache[V]) Get(key string) (V, bool) {
 	s := c.shardOf(key)
 	s.mu.Lock()

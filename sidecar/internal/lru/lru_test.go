@@ -418,23 +418,23 @@ func TestKeyInReusedMemory(t *testing.T) {
 func TestStoreIsAtomicWithItsDecision(t *testing.T) {
 	policies(t, func(t *testing.T, p Policy) {
 		c := newCache(t, p, 100)
-		var fence atomic.Int64
+		var epoch atomic.Int64
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for range 5000 {
-				fence.Add(1)
+				epoch.Add(1)
 				c.Remove("a")
-				now := fence.Load()
+				now := epoch.Load()
 				if v, ok := c.Get("a"); ok && int64(v) < now {
-					t.Errorf("held a value from before fence %d: %d", now, v)
+					t.Errorf("held a value from before epoch %d: %d", now, v)
 				}
 			}
 		})
 		for range 4 {
 			wg.Go(func() {
 				for range 5000 {
-					began := fence.Load()
-					c.Update("a", 100, func(int, bool) (int, bool) { return int(began), began == fence.Load() })
+					began := epoch.Load()
+					c.Update("a", 100, func(int, bool) (int, bool) { return int(began), began == epoch.Load() })
 				}
 			})
 		}

@@ -83,7 +83,7 @@ func traceKeys(scanned int) []string {
 }
 
 // Hit ratios of both policies, as the table in DESIGN.md has them. One shard, so that the figures are the same in each
-// run: the hash that picks a shard is seeded anew by each process.
+// run: the hash that picks a shard has another seed in each process.
 func TestHitRatio(t *testing.T) {
 	const reads = 300_000
 	keys, zipfian := traceKeys(reads), zipf(reads, 1.01)

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,7 +12,231 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 )
+
+func TestReadYourWritesWithoutInvalidations(t *testing.T) {
+	for _, versioned := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "0"})
+			if !versioned {
+				o.Unversioned()
+			}
+			c := newCluster(t, 3, o, testPolicy())
+			c.deaf.Store(true)
+			for i := range 20 {
+				owner := i % 3 // the ring changes all the time, and old owners hold old entries
+				c.order = func(int) (int, int) { return owner, (owner + 1) % 3 }
+				writer, value := c.members[rand.N(3)], fmt.Sprint(i)
+				put(t, writer, "k", value)
+				if a := get(t, writer, "k"); string(a.Value) != value {
+					t.Fatalf("round %d: read %q after having written %q", i, a.Value, value)
+				}
+				time.Sleep(tick)
+			}
+		})
+	}
+}
+
+func TestMonotonicReadsOverAChangeOfOwner(t *testing.T) {
+	for _, versioned := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "old"})
+			if !versioned {
+				o.Unversioned()
+			}
+			c := newCluster(t, 3, o, testPolicy())
+			get(t, c.members[0], "k")
+			time.Sleep(100 * tick)
+			o.Set("k", "new") // around the cache
+			c.order = func(int) (int, int) { return 1, 0 }
+			if a := get(t, c.members[2], "k"); string(a.Value) != "new" {
+				t.Fatalf("got %q", a.Value)
+			}
+			time.Sleep(2 * time.Second) // the copy has ended
+			c.order = func(int) (int, int) { return 0, 1 }
+			if a := get(t, c.members[2], "k"); string(a.Value) != "new" {
+				t.Errorf("versioned %v: read %q after %q", versioned, a.Value, "new")
+			}
+		})
+	}
+}
+
+func TestMonotonicReadsOfEvictedEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[0], "k")
+		time.Sleep(tick)
+		o.Set("k", "new")
+		c.order = func(int) (int, int) { return 1, 0 }
+		get(t, c.members[2], "k")
+		c.members[2].store.Resize(0)
+		c.members[2].store.Resize(1 << 20)
+		c.order = func(int) (int, int) { return 0, 1 }
+		if a := get(t, c.members[2], "k"); string(a.Value) != "new" {
+			t.Errorf("read %q after %q", a.Value, "new")
+		}
+	})
+}
+
+func TestFetchOfAnUnchangedValueIsNoLoad(t *testing.T) {
+	for _, versioned := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "v"})
+			if !versioned {
+				o.Unversioned()
+			}
+			c := newCluster(t, 2, slowly{o}, testPolicy())
+			for range 5 {
+				get(t, c.members[1], "k")
+				time.Sleep(1100 * time.Millisecond) // the copy ends, the owner's entry lives
+			}
+			if o.Queries() != 1 {
+				t.Errorf("versioned %v: %d queries; want 1", versioned, o.Queries())
+			}
+		})
+	}
+}
+
+// slowly is an origin that takes a millisecond, so that times are no longer all the same.
+type slowly struct{ *origintest.Fake }
+
+func (s slowly) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	time.Sleep(tick)
+	return s.Fake.Load(ctx, keys)
+}
+
+// scripted is an owner whose answers come when their gates are opened.
+type scripted struct {
+	NoPeers
+	noBatches
+	answers []Answer
+	gates   []chan struct{}
+	asked   int
+}
+
+func newScripted(answers ...Answer) *scripted {
+	s := &scripted{answers: answers}
+	for range answers {
+		s.gates = append(s.gates, make(chan struct{}))
+	}
+	return s
+}
+
+func (s *scripted) Route(string, string) Route { return Route{Owner: s} }
+func (s *scripted) ID() string                 { return "scripted" }
+
+func (s *scripted) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
+
+func (s *scripted) Fetch(context.Context, Query) (Answer, error) {
+	n := s.asked
+	s.asked++
+	<-s.gates[n]
+	return s.answers[n], nil
+}
+
+func TestReaderThatJoinsAnOlderFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, young := Answer{Value: []byte("1"), Version: 1, Fresh: time.Minute}, Answer{Value: []byte("2"), Version: 2, Fresh: time.Minute}
+		s := newScripted(young, old, young)
+		d := newDataset(t, origintest.New(nil), s, testPolicy())
+		var early sync.WaitGroup
+		early.Go(func() { // its flight is detached, and its answer not stored
+			if a := get(t, d, "k"); a.Version != 2 {
+				t.Errorf("got version %d", a.Version)
+			}
+		})
+		synctest.Wait()
+		d.ApplyInvalidation(Invalidation{Key: "k", Version: 1})
+		go func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) }()
+		synctest.Wait()
+		close(s.gates[0])
+		early.Wait()
+		late := make(chan Answer)
+		go func() { late <- get(t, d, "k") }()
+		synctest.Wait()
+		close(s.gates[1])
+		close(s.gates[2])
+		if a := <-late; a.Version != 2 {
+			t.Errorf("version %d was read after 2 had been", a.Version)
+		}
+	})
+}
+
+func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 3, o, testPolicy())
+		c.order = func(int) (int, int) { return 1, 0 }
+		get(t, c.members[1], "k") // it will be the successor
+		time.Sleep(tick)
+		c.order = func(int) (int, int) { return 0, 1 }
+		c.deaf.Store(true)
+		writer := c.members[2]
+		if _, err := writer.Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+			t.Fatal(err)
+		}
+		get(t, writer, "k")
+		for i := range 10 { // what was absent is swept, and generations of bounds pass
+			time.Sleep(15 * time.Second)
+			put(t, writer, fmt.Sprint("other-", i), "v")
+			writer.Sweep()
+		}
+		o.Fail(errDown)
+		c.away[0].Store(true)
+		a, err := writer.Get(t.Context(), "k", ReadOptions{})
+		if err == nil && !a.NotFound {
+			t.Errorf("%q is read, stale %v, after it was deleted here", a.Value, a.Stale)
+		}
+	})
+}
+
+func TestLateStaleAnswerDoesNotRestoreADeletedRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(Answer{Value: []byte("old"), Version: 1, Stale: true, Age: time.Second}, Answer{NotFound: true, Fresh: tick})
+		d := newDataset(t, origintest.New(nil), s, testPolicy())
+		time.Sleep(2 * time.Second)
+		var early sync.WaitGroup
+		early.Go(func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) })
+		synctest.Wait()
+		d.fetcher.fetches.ForgetAll()
+		close(s.gates[1])
+		if a := get(t, d, "k"); !a.NotFound {
+			t.Fatalf("got %+v", a)
+		}
+		time.Sleep(tick)
+		close(s.gates[0])
+		early.Wait()
+		b := d.store.BoundOf("k")
+		if old := (&entries.Entry{Version: 1, Value: []byte("old")}); b.Allows(old, d.now()-int64(time.Second)) {
+			t.Errorf("after it was seen to be gone, %+v admits the row as it was", b)
+		}
+		if q := d.fetcher.queryFor(&job{read: read{key: "k", bound: b}}, false); q.MinVersion != 0 || q.MaxAge == 0 {
+			t.Errorf("others are asked for %+v", q)
+		}
+	})
+}
+
+func TestDeletionOfNothingIsNotUndoneByANewOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[1], "k")
+		get(t, c.members[2], "k")
+		time.Sleep(tick)
+		o.Delete("k") // around the cache
+		c.deaf.Store(true)
+		if _, err := c.members[1].Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(tick)
+		c.order = func(int) (int, int) { return 2, 0 } // which has a copy
+		if a := get(t, c.members[1], "k"); !a.NotFound {
+			t.Errorf("%q is read by who has deleted it", a.Value)
+		}
+	})
+}
 
 // lateWriter says only after a while what came of a write.
 type lateWriter struct{ *origintest.Fake }
@@ -41,7 +266,7 @@ func overtaken(t *testing.T, o *origintest.Fake, c *cluster) {
 // selves has each member think that it owns the keys.
 func selves(c *cluster) { c.order = func(from int) (int, int) { return from, from } }
 
-func TestWriteDoesNotReplaceWhatWasReadWhileItWasUnderWay(t *testing.T) {
+func TestWriteDoesNotReplaceWhatWasReadWhileItRan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		o.Unversioned()
@@ -55,7 +280,7 @@ func TestWriteDoesNotReplaceWhatWasReadWhileItWasUnderWay(t *testing.T) {
 	})
 }
 
-func TestTagOfWhatWasLoadedAtTheSameTimeIsNoFloor(t *testing.T) {
+func TestTagOfAConcurrentLoadIsNoBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		o.Unversioned()
@@ -70,7 +295,7 @@ func TestTagOfWhatWasLoadedAtTheSameTimeIsNoFloor(t *testing.T) {
 	})
 }
 
-func TestLoadDoesNotReplaceWhatWasReadWhileItWasUnderWay(t *testing.T) {
+func TestLoadDoesNotReplaceWhatWasReadWhileItRan(t *testing.T) {
 	for _, evicted := range []bool{false, true} {
 		for _, versioned := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
@@ -101,7 +326,7 @@ func TestLoadDoesNotReplaceWhatWasReadWhileItWasUnderWay(t *testing.T) {
 	}
 }
 
-func TestRowThatWasGoneDoesNotComeBackAfterASweep(t *testing.T) {
+func TestDeletedRowDoesNotReturnAfterASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 3, o, testPolicy())
@@ -122,7 +347,7 @@ func TestRowThatWasGoneDoesNotComeBackAfterASweep(t *testing.T) {
 	})
 }
 
-func TestRowThatWasGoneDoesNotComeBackAfterAPrefixWasDropped(t *testing.T) {
+func TestDeletedRowDoesNotReturnAfterAPrefixInvalidation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 3, o, testPolicy())
@@ -148,7 +373,7 @@ func TestRowThatWasGoneDoesNotComeBackAfterAPrefixWasDropped(t *testing.T) {
 	})
 }
 
-func TestAbsentCopyDoesNotHideThatTheRowWasDeletedLater(t *testing.T) {
+func TestNotFoundCopyDoesNotHideALaterDeletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(nil)
 		o.Unversioned()
@@ -172,7 +397,7 @@ func TestAbsentCopyDoesNotHideThatTheRowWasDeletedLater(t *testing.T) {
 	})
 }
 
-func TestKeysThatNeverWereHaveNoFloors(t *testing.T) {
+func TestKeysThatNeverExistedHaveNoBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
 		for i := range 100 {
@@ -181,7 +406,7 @@ func TestKeysThatNeverWereHaveNoFloors(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		d.Sweep()
 		if n, _ := d.Bounds(); n != 0 {
-			t.Errorf("%d floors of keys that never were", n)
+			t.Errorf("%d bounds of keys that never existed", n)
 		}
 	})
 }
@@ -207,7 +432,7 @@ func TestDeletionOfNothingDropsWhatIsHeld(t *testing.T) {
 	})
 }
 
-func TestFloorsOutliveALowerTTL(t *testing.T) {
+func TestBoundsOutliveALowerTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		p := testPolicy()
@@ -223,7 +448,7 @@ func TestFloorsOutliveALowerTTL(t *testing.T) {
 		get(t, reader, "k")
 		reader.store.Resize(0)
 		reader.store.Resize(1 << 20)
-		for i := range 3 { // floors of other keys make room
+		for i := range 3 { // bounds of other keys take their room
 			put(t, reader, fmt.Sprint(i), "v")
 			time.Sleep(5 * time.Second)
 		}
@@ -234,21 +459,21 @@ func TestFloorsOutliveALowerTTL(t *testing.T) {
 	})
 }
 
-// detour is an origin that some queries reach late.
-type detour struct {
+// slowOrigin is an origin that some queries reach late.
+type slowOrigin struct {
 	*origintest.Fake
 	before atomic.Int64 // nanoseconds
 }
 
-func (o *detour) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+func (o *slowOrigin) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
 	time.Sleep(time.Duration(o.before.Load()))
 	return o.Fake.Load(ctx, keys)
 }
 
-func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T) {
+func TestDeletedRowSeenByAnUnstoredLoadDoesNotReturn(t *testing.T) {
 	for _, versioned := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			o := &detour{Fake: origintest.New(map[string]string{"k": "old"})}
+			o := &slowOrigin{Fake: origintest.New(map[string]string{"k": "old"})}
 			if !versioned {
 				o.Unversioned()
 			}
@@ -277,7 +502,7 @@ func TestRowThatWasSeenToBeGoneByALoadThatIsNotKeptDoesNotComeBack(t *testing.T)
 	}
 }
 
-func TestOlderAbsenceIsNoWorseThanTheOneThatWasSeen(t *testing.T) {
+func TestOlderNotFoundIsNotFetchedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(nil)
 		o.Unversioned()
@@ -306,7 +531,7 @@ func TestOlderAbsenceIsNoWorseThanTheOneThatWasSeen(t *testing.T) {
 			t.Errorf("got %q", a.Value)
 		}
 		if n := reader.Stats().PeerFetches.Load() - before; n != 1 {
-			t.Errorf("%d hops; want 1", n)
+			t.Errorf("%d peer fetches; want 1", n)
 		}
 	})
 }

@@ -30,7 +30,7 @@ func TestMissGoesToTheOwnerAndLeavesALocalCopy(t *testing.T) {
 	})
 }
 
-func TestEntryOlderThanThisMemberIsOneHop(t *testing.T) {
+func TestEntryOlderThanThisMemberIsOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 2, o, testPolicy())
@@ -39,7 +39,7 @@ func TestEntryOlderThanThisMemberIsOneHop(t *testing.T) {
 		late := newDataset(t, o, seenFrom{c, 1}, testPolicy())
 		expect(t, get(t, late, "k"), "v", SourcePeerHit)
 		if n := late.Stats().PeerFetches.Load(); n != 1 {
-			t.Errorf("%d hops; want 1", n)
+			t.Errorf("%d peer fetches; want 1", n)
 		}
 	})
 }
@@ -83,7 +83,7 @@ func TestCopyOfASlowLoadIsFreshForWhatIsLeft(t *testing.T) {
 	})
 }
 
-func TestAbsentIsCopiedLikeAValue(t *testing.T) {
+func TestNotFoundIsCopiedLikeAValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(nil)
 		c := newCluster(t, 5, o, testPolicy())
@@ -116,7 +116,7 @@ func TestHerdOnFiveMembersIsOneQuery(t *testing.T) {
 	})
 }
 
-// With one map for hops and loads, each would wait for its own hop to come back from the other.
+// With one map for fetches and loads, each would wait for its own fetch to return from the other.
 func TestRingsThatDisagreeDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2, origintest.New(map[string]string{"k": "v"}), testPolicy())
@@ -133,7 +133,7 @@ func TestRingsThatDisagreeDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-func TestMemberThatDoesNotOwnTheKeyServesAndKeepsItShortly(t *testing.T) {
+func TestMemberThatDoesNotOwnAKeyCachesItShortly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 3, o, testPolicy())
@@ -149,7 +149,7 @@ func TestMemberThatDoesNotOwnTheKeyServesAndKeepsItShortly(t *testing.T) {
 	})
 }
 
-func TestDeadOwnerDoesNotSendEveryPodToTheDatabase(t *testing.T) {
+func TestDeadOwnerDoesNotSendEveryMemberToTheOrigin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Slow(10 * time.Millisecond)
@@ -170,7 +170,7 @@ func TestDeadOwnerDoesNotSendEveryPodToTheDatabase(t *testing.T) {
 		}
 		for i, want := range map[int]int64{1: 0, 2: 1} { // the successor does not ask itself
 			if n := c.members[i].Stats().Successor.Load(); n != want {
-				t.Errorf("member %d counts %d hops to the successor; want %d", i, n, want)
+				t.Errorf("member %d counts %d peer fetches to the successor; want %d", i, n, want)
 			}
 		}
 	})
@@ -275,7 +275,7 @@ func TestNoCacheReachesTheOwnersOrigin(t *testing.T) {
 	})
 }
 
-func TestNewOwnerPeeksAtThePreviousOne(t *testing.T) {
+func TestNewOwnerTakesOverFromThePreviousOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 2, o, testPolicy())
@@ -294,7 +294,7 @@ func TestNewOwnerPeeksAtThePreviousOne(t *testing.T) {
 	})
 }
 
-func TestPeekAtAPreviousOwnerThatIsGoneCostsLittle(t *testing.T) {
+func TestHandoverFromADeadMemberCostsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, peekAt{previous: silent{}}, testPolicy())

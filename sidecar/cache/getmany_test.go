@@ -254,7 +254,7 @@ func (b *brief) Fetch(ctx context.Context, q Query) (Answer, error) {
 	return b.link.Fetch(ctx, q)
 }
 
-func TestWhatDoesNotFitIntoABatchIsFetchedAloneAndFewAtATime(t *testing.T) {
+func TestLargeValuesOfABatchAreFetchedAloneAndFewAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, rows := numbered(100)
 		o := origintest.New(rows)

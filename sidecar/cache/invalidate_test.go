@@ -1,0 +1,132 @@
+package cache
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+func TestCopiesOfALostMemberExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[1], "k")
+		c.deaf.Store(true)
+		put(t, c.members[0], "k", "new")
+		expect(t, get(t, c.members[1], "k"), "old", SourceLocalHit)
+		c.members[1].ExpireFrom("member-0")
+		expect(t, get(t, c.members[1], "k"), "new", SourcePeerHit)
+	})
+}
+
+func TestInvalidateReachesEveryMember(t *testing.T) {
+	for name, s := range map[string]Scope{"keys": {Keys: []string{"a/1"}}, "prefix": {Prefix: "a/"}, "all": {}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := origintest.New(map[string]string{"a/1": "old"})
+				c := newCluster(t, 4, o, testPolicy())
+				for _, d := range c.members {
+					get(t, d, "a/1")
+				}
+				c.away[3].Store(true)
+				o.Set("a/1", "new")
+				told, err := c.members[1].Invalidate(t.Context(), s)
+				if err != nil || told.Members != 3 || fmt.Sprint(told.Unreached) != "[member-3]" {
+					t.Errorf("got %+v, %v", told, err)
+				}
+				time.Sleep(tick)
+				for i, d := range c.members[:3] {
+					if a := get(t, d, "a/1"); string(a.Value) != "new" {
+						t.Errorf("member %d reads %q", i, a.Value)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestOlderAnswerOfAnOwnerWithoutTheInvalidationIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "old"})
+		c := newCluster(t, 2, o, testPolicy())
+		get(t, c.members[1], "k")
+		time.Sleep(tick)
+		version := o.Set("k", "new")
+		c.members[1].ApplyInvalidation(Invalidation{Key: "k", Version: version}) // and not the owner
+		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
+			t.Errorf("got %q", a.Value)
+		}
+		time.Sleep(tick)
+		o.Set("k", "newer")
+		c.members[1].ApplyInvalidation(Invalidation{Key: "k"})
+		if a := get(t, c.members[1], "k"); string(a.Value) != "newer" {
+			t.Errorf("got %q", a.Value)
+		}
+	})
+}
+
+func TestExpiredCopyIsAStaleAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		c := newCluster(t, 3, o, testPolicy())
+		get(t, c.members[2], "k")
+		c.members[2].ExpireFrom("member-0")
+		c.away[0].Store(true)
+		o.Fail(errDown)
+		if a := get(t, c.members[2], "k"); !a.Stale || string(a.Value) != "v" {
+			t.Errorf("got %+v; want the stale copy", a)
+		}
+		_, err := c.members[2].Get(t.Context(), "k", ReadOptions{LimitStale: true})
+		expectKind(t, err, KindUnavailable)
+	})
+}
+
+func TestCopyUnderWayWhenCopiesExpireIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(Answer{Value: []byte("old"), Version: 1, Fresh: time.Minute})
+		d := newDataset(t, origintest.New(nil), s, testPolicy())
+		var reader sync.WaitGroup
+		reader.Go(func() { get(t, d, "k") })
+		synctest.Wait()
+		d.ExpireFrom(s.ID())
+		close(s.gates[0])
+		reader.Wait()
+		if d.Explain("k").Held {
+			t.Error("a copy from before is held: of what was missed nobody tells")
+		}
+	})
+}
+
+func TestInvalidatedKeyIsNotLoadedForEachMember(t *testing.T) {
+	for _, s := range []Scope{{Keys: []string{"k"}}, {}} {
+		synctest.Test(t, func(t *testing.T) {
+			o := origintest.New(map[string]string{"k": "v"})
+			c := newCluster(t, 10, o, testPolicy())
+			if _, err := c.members[3].Invalidate(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range c.members {
+				time.Sleep(tick)
+				get(t, d, "k")
+			}
+			if n := o.Queries(); n != 1 {
+				t.Errorf("%d queries for %+v on 10 members; want 1", n, s)
+			}
+		})
+	}
+}
+
+func TestExpiredCopyIsNotExplainedAsFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2, origintest.New(map[string]string{"k": "v"}), testPolicy())
+		get(t, c.members[1], "k")
+		c.members[1].ExpireFrom("member-0")
+		if x := c.members[1].Explain("k"); !x.Held || x.Fresh > 0 {
+			t.Errorf("%+v; want a copy that is not fresh", x)
+		}
+	})
+}

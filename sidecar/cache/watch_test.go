@@ -1,0 +1,53 @@
+package cache
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/ringside-cache/ringside/origin/origintest"
+)
+
+func TestWatchNotesPossibleChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"a": "v", "b": "v"})
+		c := newCluster(t, 2, o, testPolicy())
+		d := c.members[1]
+		get(t, d, "a")
+		w := d.Watch([]string{"a", "b"})
+		defer w.Close()
+		noted := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			if len(want) > 0 {
+				select {
+				case <-w.Ready():
+				default:
+					t.Errorf("not ready; want %v", want)
+				}
+			}
+			if got := w.Take(); len(got) != len(want) || len(got) == 1 && got[0] != want[0] {
+				t.Errorf("got %v; want %v", got, want)
+			}
+		}
+		noted()
+		put(t, c.members[0], "a", "new")
+		noted("a")
+		put(t, d, "b", "new")
+		noted("b")
+		put(t, d, "c", "new")
+		noted()
+		get(t, d, "b")
+		noted("b") // it is held now
+		d.ApplyInvalidation(Invalidation{Prefix: true})
+		noted("a", "b")
+		d.ExpireFrom("member-0")
+		noted("a", "b")
+		for range 1000 {
+			d.ApplyInvalidation(Invalidation{Key: "a"})
+		}
+		noted("a")
+		w.Close()
+		put(t, d, "a", "newest")
+		noted()
+	})
+}
