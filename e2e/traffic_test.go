@@ -455,7 +455,7 @@ func (a *actor) batch(i int, table table, keys []string) {
 		switch {
 		case r.Error == nil:
 			a.setRow(&one, table, keys[n], r.Value, r.Version)
-		case strings.HasSuffix(r.Error.Type, "/absent"):
+		case strings.HasSuffix(r.Error.Type, "/not-found"):
 			one.Outcome = history.Absent
 		default:
 			one.Outcome = history.Failed

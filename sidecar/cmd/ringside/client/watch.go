@@ -191,7 +191,7 @@ func (w *watcher) printEvent(e event) error {
 // String is one line.
 func (s state) String() string {
 	switch {
-	case s.Error != nil && strings.HasSuffix(s.Error.Type, "/absent"):
+	case s.Error != nil && strings.HasSuffix(s.Error.Type, "/not-found"):
 		return s.Key + " not found"
 	case s.Error != nil:
 		return s.Key + " error " + s.Error.Detail
