@@ -30,7 +30,7 @@ func TestMassLeaseExpiryChangesNothing(t *testing.T) {
 		probes := c.pings()
 		time.Sleep(time.Hour)
 		if more := c.pings() - probes; more != 0 {
-			t.Errorf("%d probes of members that are listed", more)
+			t.Errorf("got %d pings of listed members, want 0", more)
 		}
 	})
 }
@@ -103,7 +103,7 @@ func TestFlappingMemberStays(t *testing.T) {
 	})
 }
 
-func TestGoodbyeCountsAtOnce(t *testing.T) {
+func TestLeavingMemberIsRemovedImmediately(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a", "b")
 		list := named("self", "a", "b")
@@ -114,12 +114,12 @@ func TestGoodbyeCountsAtOnce(t *testing.T) {
 		time.Sleep(time.Hour)
 		c.wantRing("self b")
 		if s := c.Stats(); s.Vanished != 0 || c.pings() != 0 {
-			t.Errorf("a member that said goodbye was doubted: %+v, %d probes", s, c.pings())
+			t.Errorf("a leaving member was pinged: %+v, %d probes", s, c.pings())
 		}
 	})
 }
 
-func TestGoodbyeOfADoubtedMemberCountsAtOnce(t *testing.T) {
+func TestLeavingUnlistedMemberIsRemovedImmediately(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a")
 		c.Apply(named("self"))
@@ -134,7 +134,7 @@ func TestGoodbyeOfADoubtedMemberCountsAtOnce(t *testing.T) {
 	})
 }
 
-func TestNewMemberCountsAtOnce(t *testing.T) {
+func TestNewMemberJoinsImmediately(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self")
 		c.Apply(named("self", "a"))
@@ -165,7 +165,7 @@ func TestLeaveOfTheOnlyMember(t *testing.T) {
 	})
 }
 
-func TestAddressOfADeadPodIsGivenToAnother(t *testing.T) {
+func TestAddressOfADeadPodIsReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a", "b")
 		young := one("young")
@@ -178,7 +178,7 @@ func TestAddressOfADeadPodIsGivenToAnother(t *testing.T) {
 	})
 }
 
-func TestAddressOfAPodThatSaidGoodbyeIsGivenToAnother(t *testing.T) {
+func TestAddressOfALeavingPodIsReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a", "b")
 		list := append(named("self", "a", "b"), one("young"))
@@ -207,7 +207,7 @@ func TestNoMemberReplacesSelf(t *testing.T) {
 	})
 }
 
-func TestMemberThatMovedIsFollowedAtOnce(t *testing.T) {
+func TestMemberWithANewAddressIsReplacedImmediately(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a")
 		moved := one("a")
@@ -219,7 +219,7 @@ func TestMemberThatMovedIsFollowedAtOnce(t *testing.T) {
 	})
 }
 
-func TestMassDoubtIsProbedGently(t *testing.T) {
+func TestManyUnlistedMembersArePingedLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ids := []string{"self"}
 		for i := range 1000 {
@@ -272,13 +272,13 @@ func TestPreviousRing(t *testing.T) {
 	}
 }
 
-func TestNewRefusesASelfThatCannotBeOnARing(t *testing.T) {
+func TestNewViewRejectsASelfThatCannotBeOnARing(t *testing.T) {
 	if _, err := NewView(ViewConfig{Self: ring.Member{ID: "self"}, OnChange: func(_, _ *ring.Ring) {}}); err == nil {
 		t.Error("no error for a member without an address")
 	}
 }
 
-func TestEdgeIsOnNoRing(t *testing.T) {
+func TestClientIsOnNoRing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startSelf(t, ring.Member{})
 		c.wantRing("")
@@ -296,7 +296,7 @@ func TestEdgeIsOnNoRing(t *testing.T) {
 	})
 }
 
-func TestFeedThatLosesMembersDoesNotEmptyTheRingOfAnEdge(t *testing.T) {
+func TestPublisherThatLosesMembersDoesNotEmptyTheRingOfAClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startSelf(t, ring.Member{}, "a", "b", "dead")
 		c.fail("dead", errors.New("refused"))
@@ -314,7 +314,7 @@ func TestFeedThatLosesMembersDoesNotEmptyTheRingOfAnEdge(t *testing.T) {
 	})
 }
 
-// clock is a View in a bubble of synctest with members that answer or do not.
+// clock is a View in a synctest bubble, with members that respond or do not.
 type clock struct {
 	*View
 	t *testing.T
