@@ -70,7 +70,8 @@ func TestFeedOfASilentNetworkBreaks(t *testing.T) {
 	p := newProxy(t, d.dsn)
 	d.dsn = p.dsn
 	for _, c := range d.feeds() {
-		f := d.record(t, rowsDataset, c).started(t)
+		f := follow(t, d.record(t, rowsDataset, c).feed(t))
+		f.wantStart(true)
 		p.silent.Store(true)
 		if err := f.end(); err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
 			t.Errorf("%s: ended with %v", c.Kind, err)

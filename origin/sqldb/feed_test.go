@@ -54,7 +54,11 @@ func (r *recorded) feed(t testing.TB) origin.Feed {
 // started returns a follower of the feed that has begun.
 func (r *recorded) started(t testing.TB) *follower {
 	t.Helper()
-	f := follow(t, r.feed(t))
+	feed := r.feed(t)
+	if r.config.Kind == origin.FeedPoll { // which misses nothing in between
+		feed = persistentFeed{feed}
+	}
+	f := follow(t, feed)
 	f.wantStart(true)
 	return f
 }

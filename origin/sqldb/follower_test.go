@@ -2,6 +2,7 @@ package sqldb_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"testing"
 	"time"
@@ -24,6 +25,18 @@ func follow(t testing.TB, feed origin.Feed) *follower {
 	go func() { f.ended <- feed.Follow(ctx, func(c origin.Changes) { f.received <- c }) }()
 	t.Cleanup(f.stop)
 	return f
+}
+
+// persistentFeed calls Follow again if the database, on a busy machine, has not answered in time.
+type persistentFeed struct{ origin.Feed }
+
+func (f persistentFeed) Follow(ctx context.Context, handle func(origin.Changes)) error {
+	for {
+		err := f.Feed.Follow(ctx, handle)
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
 }
 
 // stop cancels Follow and waits for it.
