@@ -185,7 +185,7 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $NOETCD", 1, "", "membership.etcd: http://127.0.0.1:1: list /ringside/default/members/: "},
 		{"validate -c $NOETCD --offline", 0, "ok", "warning: there are no datasets"},
 		{"run -c $ALONE", 78, "", "not in the static list of members"},
-		{"validate -c $UNUSED", 0, "ok", "warning: origins.db belongs to no dataset"},
+		{"validate -c $UNUSED", 0, "ok", "warning: origins.db is used by no dataset"},
 		{"validate -c /no/ringside.yaml", 78, "", "create one with `ringside config example > ringside.yaml`"},
 		{"run -c /no/ringside.yaml", 78, "", "create one with `ringside config example > ringside.yaml`"},
 		{"run -c $C --log-level loud", 2, "", "for \"--log-level\" flag: want one of debug, info, warn, error"},
