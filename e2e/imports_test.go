@@ -27,10 +27,10 @@ var mayImport = map[string][]string{
 	"sidecar/internal/flight":    {},
 	"sidecar/internal/ttlmap":    {},
 	"sidecar/internal/broadcast": {},
-	"internal/backoff":           {},
+	"ring/backoff":               {},
 	"deploy/schema":              {},
 	// Bounds, counts and demultiplexes the connections of every listener.
-	"sidecar/internal/listen": {"internal/backoff"},
+	"sidecar/internal/listen": {"ring/backoff"},
 	// Domain.
 	"sidecar/internal/entries": {"sidecar/internal/lru", "sidecar/internal/ttlmap"},
 	"sidecar/cache": {
@@ -44,9 +44,9 @@ var mayImport = map[string][]string{
 	// The table of errors of all APIs.
 	"sidecar/internal/apierror": {"origin", "sidecar/cache"},
 	// Reads the change feeds of the datasets.
-	"sidecar/internal/changes": {"internal/backoff", "origin", "sidecar/cache"},
+	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/cache"},
 	// Edges.
-	"ring/etcd": {"internal/backoff", "ring"},
+	"ring/etcd": {"ring/backoff", "ring"},
 	// SQL databases: what is the same for all, and a package for each kind.
 	"origin/sqldb/rowjson":    {"origin"},
 	"origin/sqldb/sqltext":    {"origin"},
@@ -62,11 +62,11 @@ var mayImport = map[string][]string{
 	"sidecar/peer/mtls":            {},
 	"sidecar/peer/invalidationlog": {"sidecar/cache"},
 	"sidecar/peer/server": {
-		"internal/backoff", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen", "sidecar/peer/invalidationlog",
+		"ring/backoff", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen", "sidecar/peer/invalidationlog",
 		"sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"internal/backoff", "ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
+		"ring/backoff", "ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
@@ -74,7 +74,7 @@ var mayImport = map[string][]string{
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
 	"sidecar/local/api":   {"sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/listen"},
-	"sidecar/local/watch": {"internal/backoff", "sidecar/cache", "sidecar/local/api"},
+	"sidecar/local/watch": {"ring/backoff", "sidecar/cache", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"origin", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
 		"sidecar/local/watch",
@@ -91,7 +91,7 @@ var mayImport = map[string][]string{
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
 	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "sidecar/cache"},
 	"sidecar/metrics":    {"sidecar/cache"},
-	"xds":                {"internal/backoff", "ring"},
+	"xds":                {"ring/backoff", "ring"},
 	"deploy/inject":      {},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
@@ -101,7 +101,7 @@ var mayImport = map[string][]string{
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
-		"internal/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds",
+		"ring/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds",
 	},
 	"sidecar/internal/datasets": {
 		"origin", "origin/guard", "sidecar/cache", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/changes",

@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/backoff"
 )
 
 const (

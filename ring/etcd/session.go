@@ -9,7 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
+	"github.com/ringside-cache/ringside/ring/backoff"
 )
 
 const (

@@ -9,9 +9,9 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/backoff"
 )
 
 const (

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"

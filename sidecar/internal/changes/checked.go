@@ -5,8 +5,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/ring/backoff"
 )
 
 const (

@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
+	"github.com/ringside-cache/ringside/ring/backoff"
 )
 
 // Stats counts the connections of a listener, or of several that share it. The counters are live.

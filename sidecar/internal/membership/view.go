@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/backoff"
 )
 
 const (

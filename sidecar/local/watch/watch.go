@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
+	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )

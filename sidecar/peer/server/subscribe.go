@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ringside-cache/ringside/internal/backoff"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
