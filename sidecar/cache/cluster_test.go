@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,6 +127,9 @@ func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
 func (l link) FetchBatch(ctx context.Context, qs []Query) []Outcome {
 	l.c.batches.Add(1)
 	outcomes := make([]Outcome, len(qs))
+	if len(qs) > MaxBatchKeys {
+		return slices.Repeat([]Outcome{{Err: invalidKey("too many keys")}}, len(qs))
+	}
 	var all sync.WaitGroup
 	for i, q := range qs {
 		all.Go(func() { outcomes[i].Answer, outcomes[i].Err = l.Fetch(ctx, q) })

@@ -283,19 +283,28 @@ func (f *fetcher) handOver(ctx context.Context, jobs []*job) []*job {
 		}
 		byPeer[j.route.Previous.ID()] = append(byPeer[j.route.Previous.ID()], j)
 	}
-	for _, batch := range byPeer {
-		f.stats.Peeks.Add(int64(len(batch)))
-		outcomes, tickets := f.ask(ctx, batch[0].route.Previous, batch, handoverTimeout, func(j *job) Query {
-			return Query{Dataset: f.name, Key: j.key, MemoryOnly: true}
-		})
-		for i, j := range batch {
-			res, ok := f.handedOver(j.key, outcomes[i], tickets[i])
-			if !ok || !j.bound.Allows(res.entry, res.asOf) {
-				left = append(left, j)
-				continue
-			}
-			j.finish(res, nil)
+	var batches [][]*job
+	for _, all := range byPeer {
+		batches = slices.AppendSeq(batches, slices.Chunk(all, MaxBatchKeys)) //guard:large-batch-has-no-handover
+	}
+	notHanded := make([][]*job, len(batches))
+	concurrently(len(batches), len(batches), func(i int) { notHanded[i] = f.handOverFrom(ctx, batches[i]) })
+	return append(left, slices.Concat(notHanded...)...)
+}
+
+// handOverFrom asks the previous owner of jobs, which is the same for all, and returns the jobs that need a load.
+func (f *fetcher) handOverFrom(ctx context.Context, jobs []*job) (left []*job) {
+	f.stats.Peeks.Add(int64(len(jobs)))
+	outcomes, tickets := f.ask(ctx, jobs[0].route.Previous, jobs, handoverTimeout, func(j *job) Query {
+		return Query{Dataset: f.name, Key: j.key, MemoryOnly: true}
+	})
+	for i, j := range jobs {
+		res, ok := f.handedOver(j.key, outcomes[i], tickets[i])
+		if !ok || !j.bound.Allows(res.entry, res.asOf) {
+			left = append(left, j)
+			continue
 		}
+		j.finish(res, nil)
 	}
 	return left
 }
@@ -499,11 +508,11 @@ func (f *fetcher) failOver(ctx context.Context, jobs []*job, a attempt) {
 		loads[i].route.Previous, loads[i].background = nil, false
 	}
 	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))
-	for i, j := range jobs {
+	concurrently(len(jobs), len(jobs), func(i int) { //guard:load-of-another-reader-delays-a-failover
 		res, err := calls[i].Wait(ctx)
 		res.detail = "owner-unreachable"
-		j.finish(res, err)
-	}
+		jobs[i].finish(res, err)
+	})
 }
 
 // hasStale finishes a job whose read has a stale answer.

@@ -298,6 +298,76 @@ func TestBatchAfterAChangeOfOwnerIsHandedOver(t *testing.T) {
 	})
 }
 
+func TestHandoverOfALargeBatchIsSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys, rows := numbered(MaxBatchKeys + 1)
+		o := origintest.New(rows)
+		c := newCluster(t, 2, o, testPolicy())
+		getMany(t, c.members[0], keys, rows)
+		before := o.Keys()
+		c.order, c.prev = func(int) (int, int) { return 1, 0 }, 0
+		time.Sleep(tick)
+		getMany(t, c.members[1], keys, rows)
+		if n := o.Keys() - before; n != 0 {
+			t.Errorf("%d keys were loaded that the previous owner has; want none", n)
+		}
+	})
+}
+
+// partly is a ring in which another member owns the key "theirs".
+type partly struct {
+	NoPeers
+	owner Peer
+}
+
+func (p partly) Route(_, key string) Route {
+	if key == "theirs" {
+		return Route{Owner: p.owner}
+	}
+	return Route{}
+}
+
+func TestFrozenMemberDoesNotDelayTheKeysOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"mine": "old"})
+		o.Slow(10 * tick)
+		d := newDataset(t, o, partly{owner: silent{}}, testPolicy())
+		var readers sync.WaitGroup
+		readers.Go(func() { get(t, d, "mine") })
+		time.Sleep(5 * tick)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*tick)
+		defer cancel()
+		results := d.GetMany(ctx, []string{"theirs", "mine"}, ReadOptions{NoCache: true})
+		expectKind(t, results[0].Err, KindDeadline)
+		if r := results[1]; r.Err != nil || string(r.Answer.Value) != "old" {
+			t.Errorf("got %q, %v after the first load had begun too early; want the value", r.Answer.Value, r.Err)
+		}
+		readers.Wait()
+	})
+}
+
+func TestFailoverOfABatchAnswersEachKeyWhenItIsLoaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"a": "slow", "b": "fast"})
+		c := newCluster(t, 2, o, testPolicy())
+		c.away[0].Store(true)
+		d := c.members[1]
+		var readers sync.WaitGroup
+		o.Slow(500 * tick)
+		readers.Go(func() { _, _ = d.Serve(t.Context(), Query{Key: "a"}) })
+		synctest.Wait()
+		o.Slow(10 * tick)
+		readers.Go(func() { getMany(t, d, []string{"a", "b"}, map[string]string{"a": "slow", "b": "fast"}) })
+		synctest.Wait()
+		began := time.Now()
+		get(t, d, "b")
+		if took := time.Since(began); took != 10*tick {
+			t.Errorf("a reader of b waited %v, for the load of a; want the time of its own load", took)
+		}
+		readers.Wait()
+	})
+}
+
 type panickingPeer struct{ said }
 
 func (panickingPeer) Fetch(context.Context, Query) (Answer, error) { panic("boom") }

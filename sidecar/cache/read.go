@@ -121,8 +121,8 @@ func (r *read) accepts(held *entries.Entry, bound entries.Bound, now int64) bool
 		(!r.limitStale || held.WithinStale(now, r.maxStale)) //guard:answer-staler-than-allowed
 }
 
-// resolve answers reads. It waits for one flight of each that needs one, all at once, and for more where that began too
-// early.
+// resolve answers reads. It starts the flights of all that need one at once, and waits for those of each owner separately:
+// a slow member must not delay the keys of others that need another flight.
 func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 	started, short := reads[:0:0], ctx
 	for _, r := range reads {
@@ -135,17 +135,55 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 			defer cancel()
 		}
 	}
-	for round := 1; len(started) > 0; round++ {
-		calls := d.fetcher.start(started)
+	if len(started) > 0 {
+		parts := byOwner(started, d.fetcher.start(started))
+		//guard:slow-member-delays-the-keys-of-others
+		concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
+	}
+}
+
+// waiting is reads and the flight of each.
+type waiting struct {
+	reads []*read
+	calls []*call
+}
+
+// byOwner splits reads by whom they ask.
+func byOwner(reads []*read, calls []*call) (parts []waiting) {
+	if len(reads) == 1 {
+		return []waiting{{reads, calls}}
+	}
+	at := map[string]int{} // :: node id → index in parts
+	for i, r := range reads {
+		id := ""
+		if r.route.Owner != nil {
+			id = r.route.Owner.ID()
+		}
+		n, ok := at[id]
+		if !ok {
+			n = len(parts)
+			at[id], parts = n, append(parts, waiting{})
+		}
+		parts[n].reads, parts[n].calls = append(parts[n].reads, r), append(parts[n].calls, calls[i])
+	}
+	return parts
+}
+
+// await waits for the flight of each read, and for more where that began too early.
+func (d *Dataset) await(ctx, short context.Context, w waiting) {
+	for round := 1; len(w.reads) > 0; round++ {
 		var again []*read
-		for i, r := range started {
+		for i, r := range w.reads {
 			switch {
 			case r.background:
-			case !d.wait(ctx, short, r, calls[i]) && round < maxRounds: //guard:no-cache-read-accepts-a-load-that-began-before
+			case !d.wait(ctx, short, r, w.calls[i]) && round < maxRounds: //guard:no-cache-read-accepts-a-load-that-began-before
 				again = append(again, r)
 			}
 		}
-		started = again
+		if len(again) == 0 {
+			return
+		}
+		w = waiting{again, d.fetcher.start(again)}
 	}
 }
 
