@@ -23,7 +23,7 @@ const idleConns = 200
 func TestPromiseD2FewFilesAndManyIdleConnections(t *testing.T) {
 	c := newFilesCluster(t, 256)
 	s := c.sidecars[0]
-	if !strings.Contains(s.Log(), "the limit of open files lowers") {
+	if !strings.Contains(s.Log(), "the limit of open files reduces") {
 		t.Errorf("the sidecar does not log that the limit lowers its bounds:\n%s", s.Log())
 	}
 	stop := openIdle(t, s.HTTP, s.Peer)

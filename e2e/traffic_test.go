@@ -112,6 +112,11 @@ var quick = times{
 	ttl: 2 * time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: 5 * time.Second,
 }
 
+// patient is quick, except that loads may wait for a busy machine: for tests in which no read may fail.
+var patient = times{
+	ttl: 2 * time.Second, localTTL: time.Second, loadTimeout: 5 * time.Second, staleIfError: 5 * time.Second,
+}
+
 func (p times) rules() history.Rules {
 	fresh := p.ttl + p.loadTimeout
 	return history.Rules{Fresh: fresh, Stale: fresh + p.staleIfError}

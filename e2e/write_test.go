@@ -91,7 +91,7 @@ func (a *actor) race(b *actor, key string, races, stored, late *atomic.Int64) {
 // A3, with writes: each sidecar in turn stops and starts. During this time its clients use the other sidecars.
 func TestPromiseA3RollingRestartWithWrites(t *testing.T) {
 	onEach(t, func(t *testing.T, e engine) {
-		w := newTraffic(t, e, 5, 60, quick)
+		w := newTraffic(t, e, 5, 60, patient)
 		var home [5]atomic.Bool // :: whether clients use the sidecar
 		for i := range home {
 			home[i].Store(true)

@@ -1,6 +1,7 @@
 package cnfmetrics
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
@@ -34,6 +35,7 @@ var typeName = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(:.+)?$`)
 type violations []apierror.Violation
 
 func (w *violations) add(field, format string, args ...any) {
+	field = cmp.Or(field, "body") // of {"": 1}, for example: a Problem has no error without a field
 	*w = append(*w, apierror.Violation{Field: field, Detail: fmt.Sprintf(format, args...)})
 }
 

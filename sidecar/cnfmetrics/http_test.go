@@ -72,6 +72,7 @@ func TestHTTP(t *testing.T) {
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("03:04:05.000006Z", "05:04:05.0000069+02:00"), 200, "T03:04:05.000006Z"},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["CNF-001","none"]}`, 200, `{"cnf_id":"none","error":{"type":`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["CNF-001"],"x":1}`, 400, `{"field":"x"`},
+		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["CNF-001"],"":1}`, 400, `{"field":"body","detail":"is not a field`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":"CNF-001"}`, 400, `{"field":"cnf_ids","detail":"is not a list`},
 		{"POST /cnfmetrics/v1/metrics:batchShow", `{"cnf_ids":["a",null]}`, 400, `{"field":"cnf_ids[1]","detail":"is not a`},
 		{"PUT /cnfmetrics/v1/metrics/CNF-001", body("percent", `\ud800`), 400, `{"field":"unit","detail":"has half of a surrogate`},
