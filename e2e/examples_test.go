@@ -104,7 +104,7 @@ func TestExamplesHandleEveryState(t *testing.T) {
 		}
 	}
 	check("found", "key-0", func(text string) bool { return text == row })
-	check("absent", "none", func(text string) bool { return text == "absent" })
+	check("not found", "none", func(text string) bool { return text == "not found" })
 	c.database.Kill()
 	awaitStale(t, c, "key-0")
 	check("stale", "key-0", func(text string) bool {

@@ -23,7 +23,7 @@ import (
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 )
 
-var errAbsent = errors.New("absent")
+var errNotFound = errors.New("not found")
 
 // unavailableError has the time after which to retry.
 type unavailableError struct{ after time.Duration }
@@ -90,7 +90,7 @@ func problemOf(body []byte) error {
 	}
 	switch {
 	case problem.Type == "https://ringside.dev/problems/not-found":
-		return errAbsent
+		return errNotFound
 	case problem.RetryAfter > 0:
 		return unavailableError{problem.RetryAfter * time.Second}
 	}
@@ -122,7 +122,7 @@ func reasonOf(err error) error {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
 			if detail.GetReason() == "NOT_FOUND" {
-				return errAbsent
+				return errNotFound
 			}
 		case *errdetails.RetryInfo:
 			return unavailableError{detail.GetRetryDelay().AsDuration()}

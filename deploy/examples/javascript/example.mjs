@@ -7,8 +7,8 @@ import protobuf from 'protobufjs';
 
 const timeout = 5000; // ms
 
-class Absent extends Error {
-  constructor() { super('absent'); }
+class NotFound extends Error {
+  constructor() { super('not found'); }
 }
 
 class Unavailable extends Error {
@@ -26,7 +26,7 @@ async function overHTTP(sidecar, dataset, key) {
     return { value: await response.text(), stale, age: response.headers.get('Age') };
   }
   const problem = await response.json(); // RFC 9457; rely on its type
-  if (problem.type === 'https://ringside.dev/problems/not-found') throw new Absent();
+  if (problem.type === 'https://ringside.dev/problems/not-found') throw new NotFound();
   if (response.headers.has('Retry-After')) throw new Unavailable(Number(response.headers.get('Retry-After')));
   throw new Error(problem.detail);
 }
@@ -65,7 +65,7 @@ function reasonOf(error) {
   const { details } = rpc.lookupType('google.rpc.Status').decode(raw ?? new Uint8Array());
   for (const { type_url: url, value } of details) {
     const detail = rpc.lookup(url.split('/').pop())?.decode(value) ?? {};
-    if (detail.reason === 'NOT_FOUND') return new Absent();
+    if (detail.reason === 'NOT_FOUND') return new NotFound();
     if (detail.retry_delay) return new Unavailable(Number(detail.retry_delay.seconds) + detail.retry_delay.nanos / 1e9);
   }
   return error;

@@ -19,7 +19,7 @@ from ringside.v1 import cache_pb2, cache_pb2_grpc
 TIMEOUT = 5  # seconds
 
 
-class Absent(Exception):
+class NotFound(Exception):
     """The database has no such key."""
 
 
@@ -40,7 +40,7 @@ def over_http(sidecar, dataset, key):
     except urllib.error.HTTPError as error:
         problem = json.load(error)  # RFC 9457; rely on its type
         if problem["type"] == "https://ringside.dev/problems/not-found":
-            raise Absent("absent") from error
+            raise NotFound("not found") from error
         if "Retry-After" in error.headers:
             raise Unavailable(int(error.headers["Retry-After"])) from error
         raise RuntimeError(problem["detail"]) from error
@@ -65,7 +65,7 @@ def reason_of(error):
     for detail in status.details if status else []:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info) and info.reason == "NOT_FOUND":
-            return Absent("absent")
+            return NotFound("not found")
         if detail.Unpack(retry):
             return Unavailable(retry.retry_delay.ToTimedelta().total_seconds())
     return RuntimeError(error.details())
@@ -76,7 +76,7 @@ def show(way, read, sidecar, dataset, key):
         value, stale, age = read(sidecar, dataset, key)
         prefix = f"stale, {age} s old: " if stale else ""  # the database is unavailable: use it, but note its age
         print(f"{way}: {prefix}{value.decode()}")
-    except (Absent, Unavailable, RuntimeError) as error:
+    except (NotFound, Unavailable, RuntimeError) as error:
         print(f"{way}: {error}")
 
 

@@ -20,7 +20,7 @@ over_http() {
 		[ "$(header Ringside-Stale)" != true ] || echo -n "stale, $(header Age) s old: " # the database is unavailable
 		cat "$answer/body"
 		;;
-	404) grep -q '"https://ringside.dev/problems/not-found"' "$answer/body" && echo -n absent || cat "$answer/body" ;;
+	404) grep -q '"https://ringside.dev/problems/not-found"' "$answer/body" && echo -n "not found" || cat "$answer/body" ;;
 	429 | 503) echo -n "unavailable, try again in $(header Retry-After) s" ;;
 	*) cat "$answer/body" ;;
 	esac
@@ -33,7 +33,7 @@ over_grpc() {
 		! grep -q '"stale": *true' "$answer/body" || echo -n "stale, $(field age | cut -d. -f1 | tr -d s) s old: "
 		field value | base64 --decode
 	elif details | grep -q NOT_FOUND; then
-		echo -n absent
+		echo -n "not found"
 	elif grep -Eq '"code": "(unavailable|resource_exhausted)"' "$answer/error"; then
 		echo -n unavailable # the retry time is in a binary detail; in HTTP it is a header
 	else
