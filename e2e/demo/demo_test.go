@@ -207,9 +207,20 @@ func TestPortInUseIsReplaced(t *testing.T) {
 }
 
 func TestRestartedSidecarHasNoNegativeRates(t *testing.T) {
-	before, now := figures{uptime: 100, reads: 1000}, figures{uptime: 5, reads: 30}
-	if got := now.since(before, 2*time.Second).reads; got != 15 {
+	before, now := figures{uptime: int64(time.Minute), reads: 1000}, figures{uptime: int64(2 * time.Second), reads: 30}
+	if got := now.since(before).reads; got != 15 {
 		t.Errorf("%v reads/s, want 15", got)
+	}
+}
+
+// A sidecar that does not respond delays a round of samples, and the next round follows immediately.
+func TestRatesUseTheClockOfTheSidecar(t *testing.T) {
+	before, now := figures{uptime: int64(time.Minute), reads: 1000}, figures{uptime: int64(65 * time.Second), reads: 2000}
+	if got := now.since(before).reads; got != 200 {
+		t.Errorf("%v reads/s, want 200", got)
+	}
+	if got := now.since(now).reads; got != 0 {
+		t.Errorf("%v reads/s between equal samples, want 0", got)
 	}
 }
 
@@ -221,7 +232,7 @@ func TestTableIsDrawnOverThePreviousOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second, found := strings.Cut(out.String(), "\x1b[5A\x1b[J") // heading, two rows, total, note
-	if !found || first != second || !strings.Contains(first, "0.100") || !strings.Contains(first, "down") {
+	if !found || first != second || !strings.Contains(first, "0.100") || !strings.Contains(first, "no response") {
 		t.Errorf("drawn: %q", out.String())
 	}
 }

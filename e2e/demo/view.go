@@ -54,12 +54,13 @@ func (c counters) sum() figures {
 	return f
 }
 
-// since returns the rates per second since before. After a restart the counters began at 0.
-func (f figures) since(before figures, elapsed time.Duration) figures {
+// since returns the rates per second since before, by the clock of the sidecar: two samples may be taken in quick succession
+// after another sidecar has delayed the first one. After a restart the counters began at 0.
+func (f figures) since(before figures) figures {
 	if f.uptime < before.uptime {
 		before = figures{}
 	}
-	s := elapsed.Seconds()
+	s := max(time.Duration(f.uptime-before.uptime), time.Millisecond).Seconds()
 	return figures{
 		reads: (f.reads - before.reads) / s, hits: (f.hits - before.hits) / s, copies: (f.copies - before.copies) / s,
 		peers: (f.peers - before.peers) / s, loads: (f.loads - before.loads) / s, stale: (f.stale - before.stale) / s,
@@ -90,14 +91,14 @@ type row struct {
 }
 
 // readRates reads the counters of every sidecar, and keeps them in before for the next call.
-func (c *cluster) readRates(ctx context.Context, before map[string]figures, elapsed time.Duration) []row {
+func (c *cluster) readRates(ctx context.Context, before map[string]figures) []row {
 	rows := make([]row, 0, len(c.sidecars))
 	for _, s := range c.sidecars {
 		r := row{id: s.id}
 		var now counters
 		if err := getJSON(ctx, c.client, "http://"+loopback(s.ports.admin)+"/api/state", &now); err == nil {
 			sum := now.sum()
-			r.alive, r.rate = true, sum.since(before[s.id], elapsed)
+			r.alive, r.rate = true, sum.since(before[s.id])
 			before[s.id] = sum
 		}
 		rows = append(rows, r)
@@ -120,16 +121,15 @@ func (c *cluster) show(ctx context.Context, out io.Writer) error {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	before, last := map[string]figures{}, time.Now()
-	c.readRates(ctx, before, every)
+	before := map[string]figures{}
+	c.readRates(ctx, before)
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		rows := c.readRates(ctx, before, time.Since(last))
-		last = time.Now()
+		rows := c.readRates(ctx, before)
 		if ctx.Err() != nil {
 			return nil // the requests were canceled
 		}
@@ -155,7 +155,7 @@ func (c *cluster) newLines(out io.Writer) drawing {
 			if r.alive {
 				fmt.Fprintf(out, "; %s %.0f/s", r.id, r.rate.reads)
 			} else {
-				fmt.Fprintf(out, "; %s is down", r.id)
+				fmt.Fprintf(out, "; %s does not respond", r.id)
 			}
 		}
 		_, err := fmt.Fprintln(out)
@@ -189,7 +189,7 @@ func drawTable(out io.Writer, rows []row) {
 	fmt.Fprintln(t, "per second\treads\thits\tlocal copies\tpeer hits\tloads\tstale\terrors\tentries\tqueries per read\t")
 	for _, r := range append(rows, row{id: "all", alive: true, rate: total(rows)}) {
 		if !r.alive {
-			fmt.Fprintf(t, "%s\tdown\t\t\t\t\t\t\t\t\t\n", r.id)
+			fmt.Fprintf(t, "%s\tno response\t\t\t\t\t\t\t\t\t\n", r.id)
 			continue
 		}
 		f := r.rate
