@@ -1,4 +1,4 @@
-// Package lru is a cache bounded by bytes, sharded, on the simplelru of hashicorp/golang-lru. It knows nothing of time
+// Package lru is a cache bounded by bytes, sharded, on the simplelru of hashicorp/golang-lru. It has no notion of time
 // to live: the caller checks that, and sweeps what is dead.
 package lru
 
