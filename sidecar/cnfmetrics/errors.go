@@ -53,7 +53,7 @@ func (s *Service) datasetError(err error, keyField string, onConflict apierror.T
 // wrongColumn returns the violation of the column that the database rejected, or of the request as a whole.
 func wrongColumn(e *apierror.Error) apierror.Violation {
 	if column := e.Column(); column != "" {
-		return apierror.Violation{Field: "metric." + column, Detail: e.Detail}
+		return apierror.Violation{Field: "metric." + column, Detail: e.Violations[0].Detail}
 	}
 	return apierror.Violation{Field: "request", Detail: e.Detail}
 }

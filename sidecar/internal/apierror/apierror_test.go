@@ -75,7 +75,7 @@ func TestProblemDocument(t *testing.T) {
 	if w.Code != 422 || w.Header().Get("Content-Type") != apierror.ContentType || w.Header().Get("Retry-After") != "" {
 		t.Errorf("status %d, header %v", w.Code, w.Header())
 	}
-	if got.Type != apierror.BaseURI+"invalid-value" || got.Status != 422 || got.Detail != "too long" ||
+	if got.Type != apierror.BaseURI+"invalid-value" || got.Status != 422 || got.Detail != "column unit: too long" ||
 		len(got.Errors) != 1 || got.Errors[0] != (apierror.Violation{Column: "unit", Detail: "too long"}) {
 		t.Errorf("got %s", w.Body)
 	}

@@ -68,7 +68,7 @@ func (e *Error) addColumn(err error) {
 	if !errors.As(err, &wrong) {
 		return
 	}
-	e.Detail = wrong.Reason
+	e.Detail = wrong.Error()
 	if wrong.Column != "" {
 		e.Violations = []Violation{{Column: wrong.Column, Detail: wrong.Reason}}
 	}
@@ -87,8 +87,12 @@ func (e *Error) At(field string) *Error {
 	if e.Type.Code != codes.InvalidArgument {
 		return e
 	}
+	detail := e.Detail
+	if e.Column() != "" {
+		detail = e.Violations[0].Detail // field names the column
+	}
 	at := *e
-	at.Violations = []Violation{{Field: field, Detail: e.Detail}}
+	at.Violations = []Violation{{Field: field, Detail: detail}}
 	return &at
 }
 

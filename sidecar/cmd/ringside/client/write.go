@@ -233,16 +233,7 @@ func (w rowWrite) send(ctx context.Context, sidecar *cli.Listener) (cli.Response
 	case err != nil:
 		return resp, fmt.Errorf("outcome unknown, the write may have been applied: %w; read the key with `ringside get --no-cache`", err)
 	case resp.Status/100 != 2:
-		return resp, writeError(resp)
+		return resp, resp.Err()
 	}
 	return resp, nil
-}
-
-// writeError returns the error of a response and names the invalid columns.
-func writeError(r cli.Response) error {
-	err := r.Err()
-	for _, invalid := range r.Problem().Errors {
-		err = fmt.Errorf("%w (column %s)", err, invalid.Column)
-	}
-	return err
 }
