@@ -48,6 +48,13 @@ func (r *objectReader) expect(want json.Token) {
 	}
 }
 
+// fail makes a text the error, unless there is one.
+func (r *objectReader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%w: %s", r.shape, fmt.Sprintf(format, args...))
+	}
+}
+
 func (r *objectReader) string() string {
 	token := r.token()
 	s, ok := token.(string)

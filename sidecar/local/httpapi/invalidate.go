@@ -3,7 +3,6 @@ package httpapi
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -46,7 +45,7 @@ func (h *Handler) invalidate(c *RequestContext, escapedName string) {
 func parseScope(body []byte) (s cache.Scope, err error) {
 	r := newObjectReader(body, errScopeShape)
 	r.expect(json.Delim('{'))
-	switch name := r.string(); name {
+	switch name := r.string(); name { // "" after an error, which end returns
 	case "keys":
 		s.Keys = r.keys()
 		err = api.CheckScopeKeys(s.Keys)
@@ -56,7 +55,7 @@ func parseScope(body []byte) (s cache.Scope, err error) {
 	case "all":
 		r.expect(true)
 	default:
-		err = fmt.Errorf("%w, not %q", errScopeShape, name)
+		r.fail("unknown member %q", name)
 	}
 	if shape := r.end(); shape != nil {
 		return cache.Scope{}, shape

@@ -62,7 +62,11 @@ func TestParseErrorsQuoteTokensAsJSON(t *testing.T) {
 			t.Errorf("%s: %v, want %s", body, err, want)
 		}
 	}
-	_, err := parseScope([]byte(`{"prefix":null}`))
+	_, err := parseScope([]byte(`{"key":["a"]}`))
+	if err == nil || !strings.HasSuffix(err.Error(), `: unknown member "key"`) {
+		t.Errorf("unknown member: %v", err)
+	}
+	_, err = parseScope([]byte(`{"prefix":null}`))
 	if err == nil || !strings.Contains(err.Error(), "null at byte 14 is not a string") {
 		t.Error(err)
 	}
