@@ -116,12 +116,12 @@ func (k *checker) oneOf(path, value string, allowed ...string) {
 	}
 }
 
-// MinMemory rejects a size without its unit, such as memory: 128, which would mean 128 bytes.
+// MinMemory is less than any useful limit. It rejects a size without its unit: memory: 128 would mean 128 bytes.
 const MinMemory = 1 << 20
 
 func (k *checker) bounds() {
 	if m := k.config.Memory; m != 0 && m < MinMemory {
-		k.problem("memory", "%d bytes are too few; add a unit, such as %dMiB", int64(m), int64(m))
+		k.problem("memory", "want 1MiB or more; got %s (a number without a unit is in bytes)", m)
 	}
 	if k.config.drainTimeout() > time.Hour {
 		k.problem("drain_timeout", "at most 1h; got %s", k.config.drainTimeout())

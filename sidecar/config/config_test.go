@@ -97,7 +97,7 @@ func TestProblems(t *testing.T) {
 		{"large memory", "memory: 9999999TiB", []string{"memory: 9999999TiB is too large; at most 8388607TiB"}},
 		{
 			"memory without unit", "memory: 128",
-			[]string{"128 bytes are too few; add a unit, such as 128MiB"},
+			[]string{"want 1MiB or more; got 128 (a number without a unit is in bytes)"},
 		},
 		{"alias without anchor", "node: *n", []string{"node: no anchor &n above"}},
 		{"alias in its own anchor", "node: &n {<<: *n}", []string{"no anchor &n above"}},
@@ -387,7 +387,7 @@ func TestProblemsOfOverridesNameTheirSource(t *testing.T) {
 			t.Fatalf("got %q, want %q", got, want)
 		}
 	}
-	for _, set := range []string{"nonsense", "a.b=1", "node=a", "node.id.x=a", "=", "memory=lots"} {
+	for _, set := range []string{"nonsense", "a.b=1", "node=a", "node.id.x=a", "=", "memory=lots", "hosts=a:1"} {
 		if got := problemsOf(t, "", nil, set); len(got) != 1 || !strings.HasPrefix(got[0], "--set") {
 			t.Errorf("--set %s: got %q", set, got)
 		}

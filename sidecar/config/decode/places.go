@@ -78,7 +78,8 @@ func (p *Places) Problem(path, format string, args ...any) Problem {
 	if p == nil {
 		return wrong
 	}
-	if from, ok := p.overridden[path]; ok {
+	list, _, _ := strings.Cut(path, "[") // a variable or flag sets a whole list
+	if from, ok := p.overridden[list]; ok {
 		wrong.Where = from
 		return wrong
 	}
