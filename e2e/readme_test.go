@@ -42,7 +42,7 @@ func TestDocumentedCommandsWork(t *testing.T) {
 		{"sidecar/local/API.md", shellBlocks(t, "sidecar/local/API.md"), []string{
 			"Ringside-Version: ", "event: current", `"members":1`, `"metrics":[`,
 		}},
-		{"sidecar/config/CONFIG.md", shellBlocks(t, "sidecar/config/CONFIG.md"), []string{"CREATE TRIGGER", "ok, 1 origins"}},
+		{"sidecar/config/CONFIG.md", shellBlocks(t, "sidecar/config/CONFIG.md"), []string{"CREATE TRIGGER", "ok, 1 origin, 1 dataset"}},
 		{"deploy/OPERATIONS.md", shellBlocks(t, "deploy/OPERATIONS.md"), []string{"route key", "MEMBER", "\nok\n"}},
 	} {
 		t.Run(page.path, func(t *testing.T) {

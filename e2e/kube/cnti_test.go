@@ -101,7 +101,7 @@ func TestValuesOfTheReadme(t *testing.T) {
 	writeFile(t, dsn, "postgres://db/metrics")
 	writeFile(t, sidecar, strings.ReplaceAll(config, "/run/secrets/ringside/dsn", dsn)) // which only a pod has
 	out := command(t, rig.Binary(t), "validate", "--offline", "--config", sidecar)
-	if !strings.Contains(out, "ok, 1 origins, 1 datasets") {
+	if !strings.Contains(out, "ok, 1 origin, 1 dataset") {
 		t.Error(out)
 	}
 }

@@ -119,8 +119,8 @@ other members would reject the certificate of peer_tls.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d origins, %d datasets\n",
-			source.File, len(c.Origins), len(c.Datasets))
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s, %s\n",
+			source.File, cli.Count(len(c.Origins), "origin"), cli.Count(len(c.Datasets), "dataset"))
 		return err
 	}
 	return cmd

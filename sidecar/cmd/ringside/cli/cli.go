@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -27,6 +29,9 @@ func AsUsage(err error) error { return UsageError{err} }
 func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if _, want, ok := strings.Cut(cmd.Use, " "); ok {
+				return Usagef(cmd, "want %s; got %s", want, Count(len(args), "argument"))
+			}
 			return Usagef(cmd, "%v", err)
 		}
 		return nil
@@ -82,4 +87,12 @@ func OrDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// Count returns n with its noun: "1 member", "2 members".
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
 }

@@ -188,7 +188,11 @@ func (l *Listener) explain(err error) error {
 func (r Response) Err() error {
 	p := r.Problem()
 	if p.Title+p.Detail != "" {
-		return errors.New(strings.Trim(p.Title+": "+p.Detail, ": "))
+		text := strings.Trim(p.Title+": "+p.Detail, ": ")
+		if len(p.Datasets) > 0 {
+			text += "; similar names: " + strings.Join(p.Datasets, ", ")
+		}
+		return errors.New(text)
 	}
 	return fmt.Errorf("the sidecar responded %d %s", r.Status, http.StatusText(r.Status))
 }
@@ -196,7 +200,7 @@ func (r Response) Err() error {
 // Problem is the part of a problem document (RFC 9457) that commands print.
 type Problem struct {
 	Type, Title, Detail string
-	Errors              []struct{ Column string }
+	Datasets            []string // that the user may have meant
 }
 
 // Problem returns the problem document of the response, or the zero value if it has none.

@@ -89,7 +89,7 @@ func (i invalidated) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		err = cli.PrintJSON(w, i)
 	} else {
-		_, err = fmt.Fprintf(w, "invalidated on %d members\n", i.Members)
+		_, err = fmt.Fprintf(w, "invalidated on %s\n", cli.Count(i.Members, "member"))
 	}
 	if err == nil && len(i.Unreached) > 0 {
 		err = fmt.Errorf("could not reach %s: their entries expire with their ttl", strings.Join(i.Unreached, ", "))

@@ -110,7 +110,7 @@ func showRing(cmd *cobra.Command, listener *cli.Listener, asJSON bool) error {
 }
 
 func printRing(w io.Writer, r admin.RingState) error {
-	fmt.Fprintf(w, "ring %s: %d members, %d entries; directory: %s%s\n", r.ID, len(r.Members), r.Entries,
+	fmt.Fprintf(w, "ring %s: %s, %d entries; directory: %s%s\n", r.ID, cli.Count(len(r.Members), "member"), r.Entries,
 		r.Directory.Kind, disconnected(r.Directory))
 	if r.XDS != nil {
 		fmt.Fprintln(w, "xds", xdsLine(r.XDS))

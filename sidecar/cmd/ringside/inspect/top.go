@@ -191,7 +191,7 @@ func (s sample) print(w io.Writer, asJSON, once bool) error {
 	if !once && isTerminal(w) {
 		fmt.Fprint(w, clearScreen)
 	}
-	fmt.Fprintf(w, "ring %s: %d members\n\n", s.RingID, len(s.Members))
+	fmt.Fprintf(w, "ring %s: %s\n\n", s.RingID, cli.Count(len(s.Members), "member"))
 	if err := printActivities(w, "DATASET", s.Datasets); err != nil {
 		return err
 	}
