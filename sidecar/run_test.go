@@ -520,7 +520,7 @@ datasets: {metrics: {origin: db, table: t, key: k}}`+allPortsFree)
 	}
 }
 
-const failureMessage = "reads or writes of a dataset failed"
+const failureMessage = "loads, peer fetches, reads or writes of a dataset failed"
 
 func TestInvalidRowIsLogged(t *testing.T) {
 	t.Parallel()

@@ -114,7 +114,7 @@ guide() {
 		Try:
 		  curl -i http://127.0.0.1:$((PORT + 70))/v1/cnf-metrics/CNF-001
 		  curl -i -X PUT http://127.0.0.1:$((PORT + 80))/v1/cnf-metrics/CNF-014 -d '{"status": "warn"}'
-		  curl http://127.0.0.1:$((PORT + 90))/cnfmetrics/v1/metrics?status=warn
+		  curl 'http://127.0.0.1:$((PORT + 90))/cnfmetrics/v1/metrics?status=warn'
 		  .bin/goreman -p $((PORT + 40)) run stop sidecar-2     # and start; or kill -9 its pid
 		Console of a sidecar   http://127.0.0.1:$((PORT + 75))/
 		Prometheus             http://127.0.0.1:$((PORT + 30))/alerts

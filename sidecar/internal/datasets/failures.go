@@ -72,5 +72,5 @@ func (s *Set) logFailures(d *cache.Dataset, f failures) {
 			fields = append(fields, zap.NamedError("last_peer_fetch_error", *err))
 		}
 	}
-	s.config.Log.Warn("reads or writes of a dataset failed", fields...)
+	s.config.Log.Warn("loads, peer fetches, reads or writes of a dataset failed", fields...)
 }
