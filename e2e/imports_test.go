@@ -114,6 +114,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/status": {
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics", "sidecar/peer",
+		"sidecar/peer/mtls",
 	},
 	// Root and main.
 	"sidecar": {

@@ -88,14 +88,22 @@ func (a *authority) issue(name string) rig.EnvoyTLS {
 	}
 }
 
+// newClusterWithTLS starts a cluster like start, whose members use a certificate of ca.
+func newClusterWithTLS(
+	t testing.TB, ca *authority, n int, start func(t testing.TB, n int, config string) []*rig.Sidecar,
+) *cluster {
+	t.Helper()
+	members := ca.issue("ringside")
+	return newClusterOf(t, n, func(t testing.TB, n int, config string) []*rig.Sidecar {
+		return start(t, n, config+
+			fmt.Sprintf("peer_tls: {cert_file: %q, key_file: %q, ca_file: %q}\n", members.Cert, members.Key, members.CA))
+	})
+}
+
 // Members with TLS accept an Envoy whose certificate has their name and CA, and no other.
 func TestPromiseZNoPeerFetchWithTLS(t *testing.T) {
 	ca := newAuthority(t)
-	members := ca.issue("ringside")
-	c := newClusterOf(t, 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
-		return rig.XDSSidecars(t, n, config+
-			fmt.Sprintf("peer_tls: {cert_file: %q, key_file: %q, ca_file: %q}\n", members.Cert, members.Key, members.CA))
-	})
+	c := newClusterWithTLS(t, ca, 3, rig.XDSSidecars)
 	c.fill("key-", 1000)
 	envoy := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, ca.issue("ringside"))
 	for name, read := range map[string]reader{

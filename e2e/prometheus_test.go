@@ -160,7 +160,7 @@ func (p *prometheus) names() (names []string) {
 // raises its alerts.
 func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3)
+	c := newClusterWithTLS(t, newAuthority(t), 3, rig.Sidecars)
 	c.fill("key-", loadKeys)
 	p := newPrometheus(t, c)
 	phase := time.Second

@@ -24,6 +24,9 @@ func TestEveryListenerRefusesConnectionsOverItsLimit(t *testing.T) {
 				open = append(open, dial(t, l.Addr()))
 			}
 			wantRefused(t, dial(t, l.Addr()), open[0])
+			if n := l.Conns.Refused.Load(); l.ForOperators() && n != 1 {
+				t.Errorf("%d refused connections counted, want 1", n)
+			}
 			for _, other := range []struct{ name, addr, path string }{
 				{"http", r.at.HTTP, row}, {"metrics", r.at.Metrics, "/readyz"}, {"admin", r.at.Admin, "/api/state"},
 			} {

@@ -11,16 +11,13 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// Defaults of LimitConfig.
-const (
-	DefaultMaxInFlight = 4
-	DefaultMaxQueue    = 1000
-)
+// DefaultMaxQueue is the default of LimitConfig.MaxQueue.
+const DefaultMaxQueue = 1000
 
 // LimitConfig limits the concurrent use of one origin.
 type LimitConfig struct {
 	// MaxInFlight limits the concurrent Loads, Writes and Lists, and so the concurrent statements; 0 means
-	// DefaultMaxInFlight.
+	// origin.DefaultMaxConns.
 	MaxInFlight int
 	// MaxQueue limits those that wait for their turn; one more is rejected at once with origin.ErrOverloaded. 0 means
 	// DefaultMaxQueue; less than 0 means no queue.
@@ -29,7 +26,7 @@ type LimitConfig struct {
 
 func (c LimitConfig) maxInFlight() int64 {
 	if c.MaxInFlight <= 0 {
-		return DefaultMaxInFlight
+		return origin.DefaultMaxConns
 	}
 	return int64(c.MaxInFlight)
 }

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -40,6 +41,7 @@ func TestOpenRejectsInvalidConfigurations(t *testing.T) {
 		"overlaps the prefix \"/ringside/default\"": {Endpoints: ok, LegacyPrefix: "/ringside/default/members"},
 		"overlaps the prefix \"/a/b\"":              {Endpoints: ok, Prefix: "/a/b/", LegacyPrefix: "/a/"},
 	} {
+		cfg.Prefix, cfg.LeaseTTL = cmp.Or(cfg.Prefix, "/ringside/default"), cmp.Or(cfg.LeaseTTL, time.Second)
 		_, err := Open(cfg)
 		switch {
 		case want == "" && err != nil:
@@ -181,7 +183,7 @@ func TestEachReasonOfAnOutageIsReportedOnce(t *testing.T) {
 }
 
 func TestCloseWithoutAConnectionIsImmediate(t *testing.T) {
-	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}})
+	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}, Prefix: "/ringside/default", LeaseTTL: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@
 package etcd
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,23 +14,17 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// The defaults of a Config.
-const (
-	DefaultPrefix   = "/ringside/default"
-	DefaultLeaseTTL = 5 * time.Second
-)
-
 // Config configures a Directory.
 type Config struct {
 	// Endpoints are URLs of etcd members (http://host:port, https://host:port); at least one.
 	Endpoints []string
-	// Prefix begins the keys of this group of members; DefaultPrefix when it is empty.
+	// Prefix begins the keys of this group of members.
 	Prefix string
 	// LegacyPrefix, when it is not empty, adds the key LEGACY_PREFIX/ADDR for each member that accepts requests, in the
 	// format of etcd's client/v3/naming/endpoints. Clients of the cache before Ringside read it.
 	LegacyPrefix string
 	// LeaseTTL is how long etcd keeps a member that does not renew its lease: whole seconds, at least 1 s (etcd's own
-	// minimum is about 2 s); DefaultLeaseTTL when it is 0.
+	// minimum is about 2 s).
 	LeaseTTL time.Duration
 	// TLS is for https endpoints.
 	TLS TLSFiles
@@ -84,9 +77,8 @@ func defaultTiming() timing {
 
 // Open checks the configuration and its files. It does not connect.
 func Open(cfg Config) (*Directory, error) {
-	cfg.Prefix = strings.TrimRight(cmp.Or(cfg.Prefix, DefaultPrefix), "/")
+	cfg.Prefix = strings.TrimRight(cfg.Prefix, "/")
 	cfg.LegacyPrefix = strings.TrimRight(cfg.LegacyPrefix, "/")
-	cfg.LeaseTTL = cmp.Or(cfg.LeaseTTL, DefaultLeaseTTL)
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}

@@ -430,7 +430,7 @@ func TestListHasSeveralPages(t *testing.T) {
 }
 
 func TestRegisterRejectsAnInvalidMember(t *testing.T) {
-	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}})
+	d, err := Open(Config{Endpoints: []string{"http://127.0.0.1:1"}, Prefix: "/ringside/default", LeaseTTL: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,6 +460,7 @@ func open(t *testing.T, endpoint string, tune func(*timing)) *tested {
 	var err error
 	d.Directory, err = Open(Config{
 		Endpoints: []string{endpoint},
+		Prefix:    "/ringside/default",
 		LeaseTTL:  2 * time.Second,
 		OnEvent: func(what string, err error) {
 			d.mu.Lock()

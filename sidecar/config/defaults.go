@@ -46,8 +46,8 @@ func (c Config) peerListen() string {
 func (e Etcd) prefix() string          { return or(e.Prefix, "/ringside/default") }
 func (e Etcd) leaseTTL() time.Duration { return orDefault(e.LeaseTTL, 5*time.Second) }
 
-func (r Ring) min() int { return or(r.Min, 1024) }
-func (r Ring) max() int { return or(r.Max, 4096) }
+func (r Ring) min() int { return or(r.Min, int(ring.DefaultSize().Min)) }
+func (r Ring) max() int { return or(r.Max, int(ring.DefaultSize().Max)) }
 
 // Size returns the ring's limits in the form that package ring takes.
 func (r Ring) Size() ring.Size { return ring.Size{Min: uint64(r.min()), Max: uint64(r.max())} }

@@ -25,9 +25,11 @@ type Source struct {
 	Protocols         []Protocol
 	Origins           []Origin
 	ChangeFeeds       []ChangeFeed
+	Listeners         []Listener
 	Ring              func() Ring
 	Peers             func() Peers
 	PeerListener      func() PeerListener
+	PeerTLS           func() PeerTLS
 	Directory         func() Directory
 	Local             func() Local
 	XDS               func() XDS
@@ -107,6 +109,21 @@ type PeerListener struct {
 	Subscribers, MaxSubscribers int64 // members subscribed to the invalidations of this one
 	SubscribersRefused          int64 // because MaxSubscribers was reached
 	SlowSubscribersClosed       int64 // because they read too slowly
+}
+
+// Listener is a listener for operators or proxies.
+type Listener struct {
+	Name string // metrics, admin or xds
+	Load func() ListenerLoad
+}
+
+// ListenerLoad is the use of the limit of a Listener. ConnsRefused is since the start.
+type ListenerLoad struct{ Conns, MaxConns, ConnsRefused int64 }
+
+// PeerTLS is the state of the certificate, key and CA files for connections between members.
+type PeerTLS struct {
+	ReloadFailures int64 // handshakes since the start that used an older version because the files are invalid
+	LastFailed     bool  // the latest handshake did
 }
 
 // Directory is the state of the connection to the member directory. Counts are since the start.

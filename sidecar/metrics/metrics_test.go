@@ -98,6 +98,10 @@ func fullSource(t *testing.T) metrics.Source {
 				Subscribers: 87, MaxSubscribers: 88, SubscribersRefused: 89, SlowSubscribersClosed: 90,
 			}
 		},
+		Listeners: []metrics.Listener{{Name: "admin", Load: func() metrics.ListenerLoad {
+			return metrics.ListenerLoad{Conns: 111, MaxConns: 112, ConnsRefused: 113}
+		}}},
+		PeerTLS: func() metrics.PeerTLS { return metrics.PeerTLS{ReloadFailures: 114, LastFailed: true} },
 		Directory: func() metrics.Directory {
 			return metrics.Directory{
 				Registered: true, Connected: true, Members: 51, Registrations: 52, Lists: 53, WatchRestarts: 54,
@@ -235,6 +239,11 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_config_reloads_total{result="ok"} 71`,
 		`ringside_config_reloads_total{result="error"} 72`,
 		`ringside_config_last_reload_failed 1`,
+		`ringside_listener_connections{listener="admin"} 111`,
+		`ringside_listener_max_connections{listener="admin"} 112`,
+		`ringside_listener_refused_connections_total{listener="admin"} 113`,
+		`ringside_peer_tls_reload_failures_total 114`,
+		`ringside_peer_tls_last_reload_failed 1`,
 		`ringside_build_info{revision="abc",version="v1.2.3"} 1`,
 		`ringside_request_duration_seconds_bucket{protocol="http",le="0.001"} 1`,
 		`ringside_request_duration_seconds_bucket{protocol="http",le="10"} 1`,
@@ -260,7 +269,7 @@ func TestMissingPartsHaveNoMetric(t *testing.T) {
 
 // TestLabelsAreAFixedSet keeps keys, addresses and error texts out of labels.
 func TestLabelsAreAFixedSet(t *testing.T) {
-	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "ring_id", "version", "revision"}
+	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "ring_id", "version", "revision"}
 	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
 			continue

@@ -34,7 +34,7 @@ func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
 		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), peerMetrics(),
-		subscriptionMetrics(), peerListenerMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), processMetrics(),
+		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -266,6 +266,12 @@ func peerMetrics() []metric {
 			peers(func(p Peers) int64 { return p.Refused })},
 		{"ringside_peer_ping_timeouts_total", counter, nil, "Pings that a member did not answer in time.",
 			peers(func(p Peers) int64 { return p.PingTimeouts })},
+		{"ringside_peer_tls_reload_failures_total", counter, nil,
+			"TLS handshakes with members that used an older certificate, key and CA because the files are invalid.",
+			peerTLS(func(t PeerTLS) float64 { return float64(t.ReloadFailures) })},
+		{"ringside_peer_tls_last_reload_failed", gauge, nil,
+			"1 if the latest TLS handshake with a member used an older certificate, key and CA because the files are invalid.",
+			peerTLS(func(t PeerTLS) float64 { return oneIf(t.LastFailed) })},
 		{"ringside_ring_disagreements_total", counter, nil, "Responses from members that used a different ring.",
 			peers(func(p Peers) int64 { return p.Disagreements })},
 	}
@@ -322,6 +328,19 @@ func peerListenerMetrics() []metric {
 		{"ringside_served_refused_total", counter, nil,
 			"Fetches by other members refused because ringside_served_max_in_flight was reached.",
 			peerListener(func(l PeerListener) int64 { return l.FetchesRefused })},
+	}
+}
+
+func listenerMetrics() []metric {
+	listener := []string{"listener"}
+	return []metric{
+		{"ringside_listener_connections", gauge, listener, "Open connections to the metrics, admin and xds listeners.",
+			listenerLoad(func(l ListenerLoad) int64 { return l.Conns })},
+		{"ringside_listener_max_connections", gauge, listener, "Limit of ringside_listener_connections.",
+			listenerLoad(func(l ListenerLoad) int64 { return l.MaxConns })},
+		{"ringside_listener_refused_connections_total", counter, listener,
+			"Connections to the metrics, admin and xds listeners closed because ringside_listener_max_connections was reached.",
+			listenerLoad(func(l ListenerLoad) int64 { return l.ConnsRefused })},
 	}
 }
 
@@ -514,6 +533,22 @@ func peerListener(field func(PeerListener) int64) func(*Source, func(float64, ..
 	return func(s *Source, emit func(float64, ...string)) {
 		if s.PeerListener != nil {
 			emit(float64(field(s.PeerListener())))
+		}
+	}
+}
+
+func peerTLS(field func(PeerTLS) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.PeerTLS != nil {
+			emit(field(s.PeerTLS()))
+		}
+	}
+}
+
+func listenerLoad(field func(ListenerLoad) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		for _, l := range s.Listeners {
+			emit(float64(field(l.Load())), l.Name)
 		}
 	}
 }

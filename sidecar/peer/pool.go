@@ -19,13 +19,16 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
+// DefaultWarmUp is how long the owners before a change of the ring still have useful entries in memory.
+const DefaultWarmUp = 10 * time.Second
+
 // Config configures a Pool. Every field may be zero; Self then has a meaning of its own.
 type Config struct {
 	// Self is the node id of this member; empty for a client of the ring, which owns no key.
 	Self string
 	// Credentials authenticate members to each other (see package mtls); nil means plain text.
 	Credentials credentials.TransportCredentials
-	// WarmUp is how long after a change of the ring the previous owner of a key is still asked for it; 10 s by default.
+	// WarmUp is how long after a change of the ring the previous owner of a key is still asked for it; DefaultWarmUp by default.
 	WarmUp time.Duration
 	// AttemptTimeout limits one Fetch or Write in addition to its context; 5 s by default. It must exceed every load and
 	// write timeout.
@@ -33,7 +36,7 @@ type Config struct {
 	// PingAfter is how long a call waits without a sign of life from its member before the pool pings the member, and how
 	// long the answer may take; 400 ms by default.
 	PingAfter time.Duration
-	// MaxConns limits the connected members; 10 000 by default.
+	// MaxConns limits the connected members; wire.MaxConns by default.
 	MaxConns int64
 	// MaxCalls limits the running fetches and writes to one member; wire.MaxCalls by default.
 	MaxCalls int64
@@ -51,10 +54,10 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.WarmUp = cmp.Or(c.WarmUp, 10*time.Second)
+	c.WarmUp = cmp.Or(c.WarmUp, DefaultWarmUp)
 	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 5*time.Second)
 	c.PingAfter = cmp.Or(c.PingAfter, 400*time.Millisecond)
-	c.MaxConns = cmp.Or(c.MaxConns, 10_000)
+	c.MaxConns = cmp.Or(c.MaxConns, wire.MaxConns)
 	c.MaxCalls = cmp.Or(c.MaxCalls, wire.MaxCalls)
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)
 	c.SubscriptionIdle = cmp.Or(c.SubscriptionIdle, 30*time.Second)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/sidecar/peer"
 )
 
 const (
@@ -19,8 +20,6 @@ const (
 	DefaultPingEvery = 500 * time.Millisecond
 	// DefaultHoldDown is how long an unlisted member must be unreachable before it is removed: three pings.
 	DefaultHoldDown = 3 * DefaultPingEvery
-	// DefaultWarmUp is how long the owners before a change still have useful entries in memory.
-	DefaultWarmUp = 10 * time.Second
 
 	// maxPings bounds the pings in flight.
 	maxPings = 64
@@ -41,7 +40,7 @@ type ViewConfig struct {
 	// OnChange gets the first ring, from NewView, and each other one, in order, one at a time. prev is the ring whose members
 	// may still have in memory what cur gives to others; nil if there is none. It must be quick and must not call the View.
 	OnChange func(cur, prev *ring.Ring)
-	// PingEvery, HoldDown and WarmUp are the defaults above if they are 0.
+	// PingEvery and HoldDown are the defaults above if they are 0, WarmUp is peer.DefaultWarmUp.
 	PingEvery, HoldDown, WarmUp time.Duration
 }
 
@@ -83,7 +82,7 @@ type ViewStats struct {
 func NewView(c ViewConfig) (*View, error) {
 	c.PingEvery = cmp.Or(c.PingEvery, DefaultPingEvery)
 	c.HoldDown = cmp.Or(c.HoldDown, DefaultHoldDown)
-	c.WarmUp = cmp.Or(c.WarmUp, DefaultWarmUp)
+	c.WarmUp = cmp.Or(c.WarmUp, peer.DefaultWarmUp)
 	c.Self.Leaving = false
 	client := c.Self == ring.Member{}
 	first := []ring.Member{c.Self}

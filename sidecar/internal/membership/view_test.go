@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/peer"
 )
 
 func TestMassLeaseExpiryChangesNothing(t *testing.T) {
@@ -244,7 +245,7 @@ func TestManyUnlistedMembersArePingedLessOften(t *testing.T) {
 // prev is what OnChange says, after each step, that the ring was before.
 func TestPreviousRing(t *testing.T) {
 	apply := func(ids ...string) func(*clock) { return func(c *clock) { c.Apply(named(ids...)) } }
-	later := func(c *clock) { time.Sleep(DefaultWarmUp) }
+	later := func(c *clock) { time.Sleep(peer.DefaultWarmUp) }
 	for name, tc := range map[string]struct {
 		steps []func(*clock)
 		want  string

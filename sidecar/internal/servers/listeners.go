@@ -23,12 +23,17 @@ type Listener struct {
 	Name string
 	// MaxConns is the limit of the connections of each of its sockets.
 	MaxConns int
+	// Conns counts the connections of a listener for operators or proxies. Other servers count their own.
+	Conns listen.Stats
 
 	sockets []net.Listener // two where 127.0.0.1 includes ::1
 }
 
 // Addr returns the address that the listener is bound to.
 func (l *Listener) Addr() net.Addr { return l.sockets[0].Addr() }
+
+// ForOperators reports whether the listener is for operators or proxies: metrics, admin or xds.
+func (l *Listener) ForOperators() bool { return !isApplication(l.Name) && l.Name != "peer" }
 
 // Close closes the sockets. Open connections stay open.
 func (l *Listener) Close() {
@@ -82,7 +87,7 @@ func (l *Listeners) limit(max Limits, log *zap.Logger) {
 		switch {
 		case isApplication(one.Name):
 			applications += len(one.sockets)
-		case one.Name != "peer":
+		case one.ForOperators():
 			operators++
 		}
 	}
@@ -184,7 +189,8 @@ func (l *Listeners) serve(name string, loop func(net.Listener) error) {
 
 // bounded wraps a socket of the listener of that name, with the given refusal.
 func (l *Listeners) bounded(name string, socket net.Listener, refusal []byte) *listen.Listener {
-	return listen.New(socket, listen.Config{MaxConns: l.Find(name).MaxConns, Refusal: refusal})
+	one := l.Find(name)
+	return listen.New(socket, listen.Config{MaxConns: one.MaxConns, Stats: &one.Conns, Refusal: refusal})
 }
 
 // Close closes the sockets that no server has closed, and waits for all loops.

@@ -21,6 +21,14 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 		load := func() metrics.OriginLoad { return n.Origins.Load(name) }
 		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: load})
 	}
+	for _, l := range n.Listeners.All() {
+		if l.ForOperators() {
+			s.Listeners = append(s.Listeners, listener(l))
+		}
+	}
+	if n.TLS != nil {
+		s.PeerTLS = n.peerTLS
+	}
 	if n.Publisher != nil {
 		s.XDS = n.xdsMetrics
 	}
@@ -94,6 +102,19 @@ func peerListener(p *servers.Peers) metrics.PeerListener {
 		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
 		SubscribersRefused: service.SubscribersRefused, SlowSubscribersClosed: service.SubscribersCut,
 	}
+}
+
+func listener(l *servers.Listener) metrics.Listener {
+	return metrics.Listener{Name: l.Name, Load: func() metrics.ListenerLoad {
+		return metrics.ListenerLoad{
+			Conns: l.Conns.Open.Load(), MaxConns: int64(l.MaxConns), ConnsRefused: l.Conns.Refused.Load(),
+		}
+	}}
+}
+
+func (n *Node) peerTLS() (t metrics.PeerTLS) {
+	t.ReloadFailures, t.LastFailed = n.TLS.ReloadFailures()
+	return t
 }
 
 func (n *Node) directoryMetrics() metrics.Directory {

@@ -17,6 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 )
 
 // Node has the parts of a sidecar that report their state.
@@ -32,6 +33,8 @@ type Node struct {
 	Local      *local.Server
 	CNFMetrics *cnfmetrics.Service // nil if the typed service is off
 	Publisher  *servers.Publisher  // nil if the xds listener is off
+	Listeners  *servers.Listeners
+	TLS        *mtls.Credentials // nil for plain text between members
 	// Defect is called with each internal error.
 	Defect func(error)
 }

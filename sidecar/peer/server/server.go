@@ -20,7 +20,7 @@ import (
 )
 
 // DefaultMaxConns is the default of Config.MaxConns.
-const DefaultMaxConns = 10_000
+const DefaultMaxConns = wire.MaxConns
 
 // Config limits what callers may use. Every field may be zero.
 type Config struct {

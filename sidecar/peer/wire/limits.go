@@ -17,6 +17,8 @@ const Preface = "ringside/1\n"
 
 // Limits of a connection, used by both ends.
 const (
+	// MaxConns is the default of the number of connections of a member, and separately of those to it.
+	MaxConns = 10_000
 	// MaxCalls limits the running fetches and writes of one member at another.
 	MaxCalls = 4096
 	// MaxStreams limits the running requests on a connection: MaxCalls and room for pings, subscriptions and the rest. A
