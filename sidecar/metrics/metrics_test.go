@@ -83,7 +83,7 @@ func fullSource(t *testing.T) metrics.Source {
 				QueueTimeouts: 37}
 		}}},
 		Ring: func() metrics.Ring {
-			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40}
+			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40, Refused: 115}
 		},
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
@@ -192,6 +192,7 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_ring_unlisted_members 38`,
 		`ringside_ring_changes_total 39`,
 		`ringside_ring_unreachable_members_total 40`,
+		`ringside_ring_refused_members_total 115`,
 		`ringside_ring_info{ring_id="00ff"} 1`,
 		`ringside_peer_connections 42`,
 		`ringside_peer_max_connections 43`,

@@ -15,7 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
-// script is everything that happened, in order.
+// script records the calls, in order.
 type script struct {
 	mu    sync.Mutex // guards lines
 	lines []string
@@ -27,7 +27,7 @@ func (s *script) note(format string, args ...any) {
 	s.lines = append(s.lines, fmt.Sprintf(format, args...))
 }
 
-// take returns what was noted since the last take.
+// take returns the lines since the last take.
 func (s *script) take() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,11 +49,11 @@ type dataset struct {
 }
 
 func (d dataset) Name() string                           { return d.name }
-func (d dataset) ApplyInvalidation(i cache.Invalidation) { d.note("drop %s", describe(i)) }
-func (d dataset) ExpireAll()                             { d.note("end all of %s", d.name) }
+func (d dataset) ApplyInvalidation(i cache.Invalidation) { d.note("invalidate %s", describe(i)) }
+func (d dataset) ExpireAll()                             { d.note("expire all of %s", d.name) }
 func (d dataset) SetFeedLive(live bool)                  { d.note("%s live=%v", d.name, live) }
 
-// members are the peers. Which datasets this member is elected for can change.
+// members are the peers. The datasets that this member is elected for can change.
 type members struct {
 	*script
 	mu      sync.Mutex // guards elected
@@ -69,7 +69,7 @@ func (m *members) Elected(dataset string) bool {
 func (m *members) Publish(i cache.Invalidation)   { m.note("publish %s", describe(i)) }
 func (m *members) SetLiveFeeds(datasets []string) { m.note("announce %v", datasets) }
 
-// feedOf follows what the test sends: changes, or an error that breaks it.
+// feedOf reports the changes that the test sends, until the test sends an error.
 type feedOf struct {
 	*script
 	changes chan origin.Changes
@@ -91,7 +91,7 @@ func (f feedOf) Follow(ctx context.Context, handle func(origin.Changes)) error {
 	}
 }
 
-// rig is the feeds of two datasets, a and b. This member reads a; b is there to be left alone.
+// rig has the feeds of two datasets, a and b. This member reads a; b must not change.
 type rig struct {
 	t *testing.T
 	*script
@@ -125,14 +125,15 @@ func newRig(t *testing.T, elected ...string) *rig {
 	return r
 }
 
-func (r *rig) elect(datasets ...string) {
+// setElected changes the datasets that this member is elected for.
+func (r *rig) setElected(datasets ...string) {
 	r.members.mu.Lock()
 	r.members.elected = datasets
 	r.members.mu.Unlock()
 	r.RingChanged()
 }
 
-// want compares what has happened since the last want.
+// want compares the lines since the last want.
 func (r *rig) want(lines ...string) {
 	r.t.Helper()
 	synctest.Wait()
@@ -148,7 +149,7 @@ func (r *rig) end() {
 	r.take()
 }
 
-// changed are rows that were changed, at version 7.
+// changed returns changes of rows, all with version 7.
 func changed(keys ...string) origin.Changes {
 	var c origin.Changes
 	for _, key := range keys {
@@ -157,31 +158,31 @@ func changed(keys ...string) origin.Changes {
 	return c
 }
 
-func TestChangesAreDroppedHereAndPublished(t *testing.T) {
+func TestChangesAreAppliedAndPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
 		r.feed.changes <- origin.Changes{}
-		r.want("end all of a", "a live=true", "announce [a]", "event a <nil>")
+		r.want("expire all of a", "a live=true", "announce [a]", "event a <nil>")
 		if !r.Reading("a") || r.Reading("b") {
-			t.Error("it does not say what it reads")
+			t.Errorf("reading a: %v, b: %v; want only a", r.Reading("a"), r.Reading("b"))
 		}
 		r.feed.changes <- changed("k", "l")
-		r.want("drop a/k@7", "publish a/k@7", "drop a/l@7", "publish a/l@7")
+		r.want("invalidate a/k@7", "publish a/k@7", "invalidate a/l@7", "publish a/l@7")
 		r.stop()
 		<-r.done
 		r.want("end", "a live=false", "announce []")
 	})
 }
 
-// Whoever is not elected would be one more reader of the database, in each of a thousand pods.
+// Otherwise each of a thousand pods would read the database.
 func TestMemberThatIsNotElectedDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.want()
 		r.RingChanged()
 		r.want()
-		r.elect("a")
+		r.setElected("a")
 		r.want("follow")
 		r.end()
 	})
@@ -191,19 +192,19 @@ func TestReplacedReaderHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.feed.changes <- origin.Changes{}
-		r.want("follow", "end all of a", "a live=true", "announce [a]", "event a <nil>")
-		r.elect()
+		r.want("follow", "expire all of a", "a live=true", "announce [a]", "event a <nil>")
+		r.setElected()
 		time.Sleep(handover - 1)
 		r.want()
-		r.elect("a") // again, before it has ended
+		r.setElected("a") // again, before it has ended
 		time.Sleep(2 * handover)
 		r.want()
-		r.elect()
+		r.setElected()
 		time.Sleep(handover)
 		r.want("end", "a live=false", "announce []")
 		time.Sleep(time.Hour)
 		r.want()
-		r.elect("a")
+		r.setElected("a")
 		r.want("follow")
 		r.end()
 	})
@@ -213,9 +214,9 @@ func TestFeedIsLiveWhileAnyMemberReadsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("end all of a", "a live=true")
+		r.want("expire all of a", "a live=true")
 		r.LiveFeeds("m2", []string{"a", "b", "no such dataset"})
-		r.want("end all of b", "b live=true")
+		r.want("expire all of b", "b live=true")
 		r.Missed("m1")
 		r.want()
 		r.LiveFeeds("m2", []string{"a"})
@@ -223,7 +224,7 @@ func TestFeedIsLiveWhileAnyMemberReadsIt(t *testing.T) {
 		r.LiveFeeds("m2", nil)
 		r.want("a live=false")
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("end all of a", "a live=true")
+		r.want("expire all of a", "a live=true")
 		r.end()
 	})
 }
@@ -233,7 +234,7 @@ func TestOwnReadingCountsLikeThatOfOtherMembers(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("end all of a", "a live=true")
+		r.want("expire all of a", "a live=true")
 		r.feed.changes <- origin.Changes{}
 		r.want("announce [a]", "event a <nil>")
 		r.Missed("m1")
@@ -244,27 +245,27 @@ func TestOwnReadingCountsLikeThatOfOtherMembers(t *testing.T) {
 	})
 }
 
-// A reader that begins has missed everything before: were that published, each election would drop the whole dataset
-// on all members.
+// A new reader reports everything before its start as missed. If it published that, each election would invalidate the whole
+// dataset on all members.
 func TestChangesBeforeTheStartAreNotPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.want("follow")
 		r.LiveFeeds("m1", []string{"a"})
-		r.want("end all of a", "a live=true")
+		r.want("expire all of a", "a live=true")
 		r.feed.changes <- origin.Changes{Missed: true, Rows: changed("k").Rows}
-		r.want("drop a/k@7", "publish a/k@7", "announce [a]", "event a <nil>")
+		r.want("invalidate a/k@7", "publish a/k@7", "announce [a]", "event a <nil>")
 		r.end()
 	})
 }
 
-func TestWhatIsMissedLaterDropsEverythingEverywhere(t *testing.T) {
+func TestMissedChangesInvalidateEverythingOnAllMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "a")
 		r.feed.changes <- origin.Changes{}
-		r.want("follow", "end all of a", "a live=true", "announce [a]", "event a <nil>")
+		r.want("follow", "expire all of a", "a live=true", "announce [a]", "event a <nil>")
 		r.feed.changes <- origin.Changes{Missed: true}
-		r.want("drop a/*", "publish a/*")
+		r.want("invalidate a/*", "publish a/*")
 		r.end()
 	})
 }
@@ -277,7 +278,7 @@ func TestBrokenFeedIsRetriedWithBackoff(t *testing.T) {
 		for i := range 10 {
 			r.feed.breaks <- errors.New("no database")
 			if i == 0 {
-				r.want("event a no database") // and not once an attempt
+				r.want("event a no database") // once, not for each attempt
 			}
 			time.Sleep(wait/2 - 1)
 			r.want()
@@ -286,7 +287,7 @@ func TestBrokenFeedIsRetriedWithBackoff(t *testing.T) {
 			wait = min(2*wait, longestPause)
 		}
 		r.feed.changes <- origin.Changes{}
-		r.want("end all of a", "a live=true", "announce [a]", "event a <nil>")
+		r.want("expire all of a", "a live=true", "announce [a]", "event a <nil>")
 		time.Sleep(steady)
 		r.feed.breaks <- errors.New("cut")
 		r.want("a live=false", "announce []", "event a cut")

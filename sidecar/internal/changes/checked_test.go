@@ -12,7 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// quiet is a feed of rows that nobody changes.
+// quiet is a feed without changes.
 type quiet struct{}
 
 func (quiet) Follow(ctx context.Context, handle func(origin.Changes)) error {
@@ -28,7 +28,7 @@ func TestFeedWithoutTriggersBreaks(t *testing.T) {
 		live := 0
 		feed := Checked(quiet{}, func(ctx context.Context) error {
 			if _, bounded := ctx.Deadline(); !bounded {
-				t.Error("a look without end")
+				t.Error("the check has no deadline")
 			}
 			if err := gone.Load(); err != nil {
 				return *err
@@ -40,16 +40,16 @@ func TestFeedWithoutTriggersBreaks(t *testing.T) {
 		time.Sleep(10 * checkEvery)
 		select {
 		case err := <-broke:
-			t.Fatalf("it broke while all was there: %v", err)
+			t.Fatalf("the feed ended although its triggers exist: %v", err)
 		default:
 		}
 		gone.Store(&errGone)
 		began := time.Now()
 		if err := <-broke; !errors.Is(err, errGone) || time.Since(began) > checkEvery {
-			t.Errorf("got %v after %v; want what is gone within %v", err, time.Since(began), checkEvery)
+			t.Errorf("got %v after %v; want %v within %v", err, time.Since(began), errGone, checkEvery)
 		}
 		if err := feed.Follow(t.Context(), func(origin.Changes) { live++ }); !errors.Is(err, errGone) || live != 1 {
-			t.Errorf("got %v, live %d times; want it never to begin", err, live)
+			t.Errorf("got %v, live %d times; want %v and live once", err, live, errGone)
 		}
 	})
 }
@@ -57,9 +57,9 @@ func TestFeedWithoutTriggersBreaks(t *testing.T) {
 // A busy database responds to a check too late, and reports changes nevertheless.
 func TestFailedCheckDoesNotStopTheFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks := 0
+		checks := 0
 		feed := Checked(quiet{}, func(ctx context.Context) error {
-			if looks++; looks == 1 || looks > 3 {
+			if checks++; checks == 1 || checks > 3 {
 				return nil
 			}
 			<-ctx.Done()
@@ -67,8 +67,8 @@ func TestFailedCheckDoesNotStopTheFeed(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 5*checkEvery)
 		defer cancel()
-		if err := feed.Follow(ctx, func(origin.Changes) {}); ctx.Err() == nil || looks < 4 {
-			t.Errorf("got %v after %d looks", err, looks)
+		if err := feed.Follow(ctx, func(origin.Changes) {}); ctx.Err() == nil || checks < 4 {
+			t.Errorf("got %v after %d checks", err, checks)
 		}
 	})
 }
@@ -84,7 +84,7 @@ func TestCheckedFeedEndsWithItsContextAndWithItsFeed(t *testing.T) {
 		errLost := errors.New("connection lost")
 		feed = Checked(failing{errLost}, func(context.Context) error { return nil })
 		if err := feed.Follow(t.Context(), func(origin.Changes) {}); !errors.Is(err, errLost) {
-			t.Errorf("got %v; want what broke the feed", err)
+			t.Errorf("got %v, want %v", err, errLost)
 		}
 	})
 }

@@ -46,34 +46,33 @@ type ViewConfig struct {
 
 // View decides who is on the ring. It is safe for concurrent use.
 type View struct {
-	config   ViewConfig
-	doubting chan struct{} // has a token if a member has become unlisted
+	config  ViewConfig
+	changed chan struct{} // has a token if a member has become unlisted
 
-	mu      sync.Mutex // guards all below; held during OnChange
-	leaving bool
-	listed  []ring.Member     // by the directory, last
-	doubts  map[string]*doubt // by id: on the ring, but not listed
-	cur     *ring.Ring        // never nil
-	prev    *ring.Ring        // that OnChange got last
-	prevAt  time.Time         // the time when prev was replaced
-	stats   ViewStats
+	mu       sync.Mutex // guards all below; held during OnChange
+	leaving  bool
+	listed   []ring.Member        // by the directory, last
+	unlisted map[string]*unlisted // by id: on the ring, but not listed
+	cur      *ring.Ring           // never nil
+	prev     *ring.Ring           // that OnChange got last
+	prevAt   time.Time            // the time when prev was replaced
+	stats    ViewStats
 }
 
-// doubt is the state of an unlisted member: one that disappeared from the directory without deregistering.
-type doubt struct {
+// unlisted is the state of a member that disappeared from the directory without deregistering.
+type unlisted struct {
 	member ring.Member
 	failed time.Time // start of the first ping of the current series of failures; zero if the last one succeeded
 }
 
 // ViewStats is a snapshot for metrics.
 type ViewStats struct {
-	// Members counts those on the ring, Doubted those of them that the directory no longer lists.
-	Members, Doubted int
+	// Unlisted counts the members on the ring that the directory no longer lists.
+	Unlisted int
 	// Changes counts the rings.
 	Changes int64
-	// Vanished counts the members that disappeared from the directory without deregistering, Unreachable those of them that
-	// were removed because they did not respond.
-	Vanished, Unreachable int64
+	// Unreachable counts the unlisted members that were removed because they did not respond.
+	Unreachable int64
 	// Refused counts listed members with the id, hash key or address of another member, once per decision.
 	Refused int64
 }
@@ -94,7 +93,7 @@ func NewView(c ViewConfig) (*View, error) {
 		return nil, fmt.Errorf("ring of this member alone: %w", err)
 	}
 	v := &View{
-		config: c, doubting: make(chan struct{}, 1), doubts: make(map[string]*doubt), cur: start,
+		config: c, changed: make(chan struct{}, 1), unlisted: make(map[string]*unlisted), cur: start,
 		leaving: client, // it is never on the ring
 	}
 	c.OnChange(start, nil)
@@ -113,7 +112,7 @@ func (v *View) Stats() ViewStats {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := v.stats
-	s.Members, s.Doubted = v.cur.Len(), len(v.doubts)
+	s.Unlisted = len(v.unlisted)
 	return s
 }
 
@@ -122,7 +121,7 @@ func (v *View) Apply(listed []ring.Member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.listed = listed
-	v.doubtLocked()
+	v.updateUnlistedLocked()
 	v.decideLocked()
 }
 
@@ -135,23 +134,22 @@ func (v *View) Leave() {
 	v.decideLocked()
 }
 
-// doubtLocked starts to check members that are on the ring but not listed, and stops checking those that are listed again.
-func (v *View) doubtLocked() {
+// updateUnlistedLocked starts to check members that are on the ring but not listed, and stops checking those that are listed again.
+func (v *View) updateUnlistedLocked() {
 	listed := make(map[string]bool, len(v.listed))
 	for _, m := range v.listed {
 		listed[m.ID] = true
-		delete(v.doubts, m.ID)
+		delete(v.unlisted, m.ID)
 	}
 	for _, m := range v.cur.Members() {
-		if m.ID == v.config.Self.ID || listed[m.ID] || v.doubts[m.ID] != nil {
+		if m.ID == v.config.Self.ID || listed[m.ID] || v.unlisted[m.ID] != nil {
 			continue
 		}
-		v.doubts[m.ID] = &doubt{member: m}
-		v.stats.Vanished++
+		v.unlisted[m.ID] = &unlisted{member: m}
 	}
-	if len(v.doubts) > 0 {
+	if len(v.unlisted) > 0 {
 		select {
-		case v.doubting <- struct{}{}:
+		case v.changed <- struct{}{}:
 		default:
 		}
 	}
@@ -159,8 +157,8 @@ func (v *View) doubtLocked() {
 
 // decideLocked builds a new ring if the members changed.
 func (v *View) decideLocked() {
-	kept := make([]ring.Member, 0, len(v.doubts))
-	for _, d := range v.doubts {
+	kept := make([]ring.Member, 0, len(v.unlisted))
+	for _, d := range v.unlisted {
 		kept = append(kept, d.member)
 	}
 	slices.SortFunc(kept, func(a, b ring.Member) int { return cmp.Compare(a.ID, b.ID) })
@@ -177,9 +175,9 @@ func (v *View) decideLocked() {
 	default:
 		v.replaceLocked(made)
 	}
-	for id := range v.doubts {
+	for id := range v.unlisted {
 		if v.cur.Member(id) == nil { // another member has its address or hash key
-			delete(v.doubts, id)
+			delete(v.unlisted, id)
 		}
 	}
 }
@@ -215,32 +213,33 @@ func (v *View) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-v.doubting:
-			v.pingWhileDoubted(ctx)
+		case <-v.changed:
+			v.pingWhileUnlisted(ctx)
 		}
 	}
 }
 
-func (v *View) pingWhileDoubted(ctx context.Context) {
+func (v *View) pingWhileUnlisted(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
-		doubted := v.doubted()
-		if len(doubted) == 0 {
+		suspects := v.suspects()
+		if len(suspects) == 0 {
 			return
 		}
-		reachable := v.ping(ctx, doubted)
+		reachable := v.ping(ctx, suspects)
 		if ctx.Err() != nil {
 			return // every ping failed because of ctx
 		}
-		v.removeUnreachable(doubted, reachable, began)
-		backoff.Sleep(ctx, time.Until(began.Add(max(v.config.PingEvery, time.Duration(len(doubted))*pingShare))))
+		v.removeUnreachable(suspects, reachable, began)
+		backoff.Sleep(ctx, time.Until(began.Add(max(v.config.PingEvery, time.Duration(len(suspects))*pingShare))))
 	}
 }
 
-func (v *View) doubted() (members []ring.Member) {
+// suspects lists the unlisted members.
+func (v *View) suspects() (members []ring.Member) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, d := range v.doubts {
+	for _, d := range v.unlisted {
 		members = append(members, d.member)
 	}
 	return members
@@ -269,7 +268,7 @@ func (v *View) removeUnreachable(members []ring.Member, reachable []bool, began 
 	defer v.mu.Unlock()
 	gone := false
 	for i, m := range members {
-		d := v.doubts[m.ID]
+		d := v.unlisted[m.ID]
 		switch {
 		case d == nil || d.member != m: // meanwhile listed again, or leaving
 		case reachable[i]:
@@ -277,7 +276,7 @@ func (v *View) removeUnreachable(members []ring.Member, reachable []bool, began 
 		case d.failed.IsZero():
 			d.failed = began
 		case time.Since(d.failed) >= v.config.HoldDown: //guard:one-failed-ping-removes-member
-			delete(v.doubts, m.ID)
+			delete(v.unlisted, m.ID)
 			v.stats.Unreachable++
 			gone = true
 		}

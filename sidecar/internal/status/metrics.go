@@ -46,7 +46,7 @@ func (n *Node) ringMetrics() metrics.Ring {
 	r, s := n.Members.Ring(), n.Members.Stats()
 	return metrics.Ring{
 		ID: admin.FormatRingID(r.ID()), Members: r.Len(),
-		Unlisted: s.Doubted, Changes: s.Changes, Unreachable: s.Unreachable,
+		Unlisted: s.Unlisted, Changes: s.Changes, Unreachable: s.Unreachable, Refused: s.Refused,
 	}
 }
 
