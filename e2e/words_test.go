@@ -24,9 +24,9 @@ var banned = []struct{ pattern, instead string }{
 	{`\bcan not\b`, "cannot"},
 	{`\ba stranger\b|\bstrangers\b`, "an unknown client, an independent client"},
 	{`\bof its own accord\b`, "by itself"},
-	{`\b[Gg]utter`, "failover"},
+	{`\bgutter`, "failover"},
 	{`\bhops?\b`, "peer fetch"},
-	{`(^|[^.])\bfloors?\b|\b[Uu]nfloored\b`, "read bound"},
+	{`(^|[^.])\bfloors?\b|\bunfloored\b`, "read bound"},
 	{`\bfences?\b|\bunfenced\b`, "epoch, ticket"},
 	{`\bteller\b`, "broadcaster"},
 	{`\broster\b`, "membership view"},
@@ -35,8 +35,14 @@ var banned = []struct{ pattern, instead string }{
 	{`\bskeptic\b|\bdoubtList\b`, "ring disagreement monitor"},
 	{`\btwins?\b`, "duplicate member id"},
 	{`\bsayGoodbye\b|\bstayIn\b|\buntilOdd\b`, "deregister, register, run session"},
-	{`\b[Uu]ntold\b`, "ErrFeedUnavailable, unreached"},
+	{`\buntold\b`, "ErrFeedUnavailable, unreached"},
 	{`\bgathering\b|\bcompanion\b`, "batch"},
+	{`\bcomplaints?\b`, "last error"},
+	{`\bpatience\b`, "timeout"},
+	{`\bentrance\b`, "handler"},
+	{`\baudience\b`, "event sink"},
+	{`\bmend(s|ed|ing)?\b`, "reconnect, repair"},
+	{`\b(gives way|on its way)\b`, "replaced, in flight"},
 	{`\bfeeders?\b`, "xDS publisher"},
 	{`\blinger(s|ing)?\b`, "lingering close: write it in full"},
 }
@@ -53,7 +59,7 @@ func TestTextIsPlainTechnicalEnglish(t *testing.T) {
 	for _, b := range banned {
 		all = append(all, b.pattern)
 	}
-	quick := regexp.MustCompile(strings.Join(all, "|"))
+	quick := regexp.MustCompile("(?i)" + strings.Join(all, "|"))
 	for name := range strings.Lines(string(out)) {
 		path := strings.TrimSpace(name)
 		if !slices.Contains(textFiles, filepath.Ext(path)) || strings.HasSuffix(path, ".pb.go") ||
@@ -69,7 +75,7 @@ func TestTextIsPlainTechnicalEnglish(t *testing.T) {
 				continue
 			}
 			for _, b := range banned {
-				if found := regexp.MustCompile(b.pattern).FindString(line); found != "" && !strings.Contains(line, "lingering close") {
+				if found := regexp.MustCompile("(?i)" + b.pattern).FindString(line); found != "" && !strings.Contains(line, "lingering close") {
 					t.Errorf("%s:%d: %q: write instead: %s", path, i+1, found, b.instead)
 				}
 			}

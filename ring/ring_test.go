@@ -264,7 +264,7 @@ func FuzzNew(f *testing.F) {
 func checkKey(t *testing.T, r, shuffled *Ring, routeKey string) {
 	owner := r.Owner(routeKey)
 	if r.Member(owner.ID) != owner {
-		t.Errorf("the owner %v of %s is no member", owner, routeKey)
+		t.Errorf("the owner %v of %s is not a member", owner, routeKey)
 	}
 	if other := shuffled.Owner(routeKey); *owner != *other {
 		t.Errorf("%s is owned by %v, but in another order of members by %v", routeKey, owner, other)

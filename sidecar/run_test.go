@@ -234,7 +234,7 @@ type memoryDirectory struct {
 	mu        sync.Mutex // guards the rest
 	members   map[string]ring.Member
 	followers map[int]func([]ring.Member)
-	// leaving is called by Register on its way out, before the member is off the list.
+	// leaving is called when Register ends, before the member is off the list.
 	leaving func(ring.Member)
 }
 
@@ -401,9 +401,9 @@ func TestDrainIsBounded(t *testing.T) {
 	endWhileAsked(t, "1500ms", cache.Query{Dataset: "metrics", Key: "CNF-001"})
 }
 
-// New owners peek at a member that has left for ten seconds. A leaving member that waited for them took the whole
+// New owners request entries from a member that has left for ten seconds. A leaving member that waited for them took the whole
 // drain timeout each time.
-func TestPeeksDoNotProlongADrain(t *testing.T) {
+func TestHandoversDoNotProlongADrain(t *testing.T) {
 	t.Parallel()
 	endWhileAsked(t, "1h", cache.Query{Dataset: "metrics", Key: "CNF-001", MemoryOnly: true})
 }

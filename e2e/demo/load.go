@@ -159,7 +159,7 @@ func (s *sidecar) url(key string) string {
 // exitDelay bounds the time between the end of a process's connections and the end of Wait.
 const exitDelay = 200 * time.Millisecond
 
-// exited reports whether err occurred because the sidecar does not run. Such a read is no failure: when a pod dies, its
+// exited reports whether err occurred because the sidecar does not run. Such a read does not count as failed: when a pod dies, its
 // application dies as well.
 func (s *sidecar) exited(err error) bool {
 	if errors.Is(err, syscall.ECONNREFUSED) {

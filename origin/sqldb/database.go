@@ -37,7 +37,7 @@ func (d Driver) Open(c origin.SourceConfig) (origin.Source, error) {
 
 // Database is everything in which one kind of database differs from the others.
 type Database struct {
-	// Reads makes the connections that read; they cannot write outside of a transaction that says so. Writes makes the one
+	// Reads makes the connections that read; they cannot write outside of an explicit read-write transaction. Writes makes the one
 	// connection that writes, if those of Reads cannot; otherwise it is nil.
 	Reads, Writes driver.Connector
 	Credentials   *Credentials // of both

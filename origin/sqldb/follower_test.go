@@ -52,13 +52,13 @@ func (f *follower) end() error {
 	select {
 	case err := <-f.ended:
 		return err
-	case <-time.After(patience):
+	case <-time.After(feedTimeout):
 		f.t.Fatal("Follow has not ended")
 		return nil
 	}
 }
 
-const patience = 20 * time.Second
+const feedTimeout = 20 * time.Second
 
 func (f *follower) next() origin.Changes {
 	f.t.Helper()
@@ -68,7 +68,7 @@ func (f *follower) next() origin.Changes {
 	case err := <-f.ended:
 		f.ended <- err
 		f.t.Fatalf("Follow has ended: %v", err)
-	case <-time.After(patience):
+	case <-time.After(feedTimeout):
 		f.t.Fatal("got no changes")
 	}
 	return origin.Changes{}

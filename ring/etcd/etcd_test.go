@@ -564,11 +564,11 @@ func waitRegistered(t *testing.T, d *tested, times int64) {
 
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	const patience = 20 * time.Second
-	deadline := time.Now().Add(patience)
+	const limit = 20 * time.Second
+	deadline := time.Now().Add(limit)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for %s", patience, what)
+			t.Fatalf("waited %v for %s", limit, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -274,7 +274,7 @@ func TestErrorsOfList(t *testing.T) {
 		context.DeadlineExceeded:         "deadline",
 		origin.ErrInvalidKey:             "invalid-request",
 
-		&origin.ValueError{Column: "status", Reason: "is no text"}: "invalid-request",
+		&origin.ValueError{Column: "status", Reason: "is not a text"}: "invalid-request",
 	} {
 		eachProtocol(t, serve(t, nil, scripted{err: err}), func(t *testing.T, d client) {
 			_, got := d.list(&cnfmetricsv1.ListCnfMetricsRequest{})

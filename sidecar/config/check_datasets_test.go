@@ -38,7 +38,7 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 			"datasets.metrics.gap_ttl: must be more than 0s, at most ttl, which is 10s; got 0s",
 		},
 		{
-			"gap that is no help", oneDataset + "    feed: {kind: poll}\n    gap_ttl: 11s",
+			"gap_ttl that has no effect", oneDataset + "    feed: {kind: poll}\n    gap_ttl: 11s",
 			"datasets.metrics.gap_ttl: must be more than 0s, at most ttl",
 		},
 		{

@@ -45,7 +45,7 @@ func TestCensus(t *testing.T) {
 			{0, "a b", "a b |", false},
 			{time.Second, "a b", "a b |", false},
 		}},
-		{"gone is said once, then dropped", nil, []step{
+		{"gone is written once, then dropped", nil, []step{
 			{0, "a b", "a b |", false},
 			{time.Second, "b", "a(gone) b |", false},
 			{time.Second, "b", "b |", false},
@@ -76,7 +76,7 @@ func TestCensus(t *testing.T) {
 			{time.Second, "a", "a |", false},
 			{2 * keep, "a", "a |", false},
 		}},
-		{"what the table did not take is said again", nil, []step{
+		{"what the table did not accept is written again", nil, []step{
 			{0, "a b", "a b |", false},
 			{time.Second, "b", "a(gone) b |", true},
 			{time.Second, "b", "a(gone) b |", false},

@@ -144,7 +144,7 @@ func TestRows(t *testing.T) {
 			map[string]string{"CNF-013": "1 ok"},
 		},
 		{
-			"what is no number is left out",
+			"values that are not numbers are left out",
 			reading{},
 			reading{used: map[string]float64{"/": math.NaN(), "/a": math.Inf(1), "/b": 1}},
 			map[string]string{"fs/b/used": "1 ok"},

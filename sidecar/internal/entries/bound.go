@@ -72,7 +72,7 @@ func (b Bound) Merge(other Bound) Bound {
 }
 
 // tagWithin reports whether other allows the result with the tag of b. Of two results that were loaded at the same time,
-// nobody knows which is older.
+// their order is unknown.
 func (b Bound) tagWithin(other Bound) bool {
 	same := b.Tag == other.Tag && other.TagSince <= b.TagSince
 	return other == Bound{} ||

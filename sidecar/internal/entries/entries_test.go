@@ -118,7 +118,7 @@ func TestBoundAllows(t *testing.T) {
 	}
 }
 
-// Of two results that were loaded at the same time, nobody knows which is older: the tag of neither is enough.
+// The order of two results that were loaded at the same time is unknown: the tag of neither is enough.
 func TestMergeDropsTheTagOfConcurrentLoads(t *testing.T) {
 	a, b := value(0, "a", 10, 20), value(0, "b", 15, 25)
 	for _, merged := range []Bound{a.Bound().Merge(b.Bound()), b.Bound().Merge(a.Bound())} {
@@ -317,7 +317,7 @@ func TestUnstoredResultIsABound(t *testing.T) {
 	r.wantAllowed(value(2, "v", 25, 26), true)
 }
 
-// A reader got what is older than what others have read. What is on its way may be older still.
+// A reader got a result that is older than what others have read. A load in flight may return an even older one.
 func TestUnstoredOlderResultRequiresANewLoad(t *testing.T) {
 	for _, version := range []int64{0, 1} {
 		r := newRig(t)

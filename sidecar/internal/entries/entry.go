@@ -84,7 +84,7 @@ func (e *Entry) Expired() bool { return e.expired.Load() }
 // Usable reports whether e may be sent as a stale answer.
 func (e *Entry) Usable(now int64) bool { return !e.NotFound && now < e.StaleUntil }
 
-// WithinStale reports whether e ceased to be fresh at most maxStale ago. How stale an expired entry is, nobody knows.
+// WithinStale reports whether e ceased to be fresh at most maxStale ago. It is unknown how stale an expired entry is.
 func (e *Entry) WithinStale(now, maxStale int64) bool {
 	return !e.expired.Load() && now-e.FreshUntil <= maxStale //guard:expired-copy-counts-as-hardly-stale
 }

@@ -193,7 +193,7 @@ func (m *model) copy(key string, k *modelKey) {
 	m.clock++
 	e := m.entry(k, n, began)
 	e.Owner = "owner"
-	if b := m.BoundOf(key); b.Allows(e, e.Began) { // it was asked for nothing else
+	if b := m.BoundOf(key); b.Allows(e, e.Began) { // otherwise no copy is requested
 		m.put(key, ticket, e)
 	}
 }

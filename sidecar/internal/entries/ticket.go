@@ -25,7 +25,7 @@ type Ticket struct {
 	epoch, expirations uint64
 }
 
-// Begin returns a Ticket for a result of key. Take it before the origin or the other member is asked.
+// Begin returns a Ticket for a result of key. Call it before the request to the origin or the other member.
 func (s *Store) Begin(key string, kind Kind) Ticket {
 	return Ticket{
 		store: s, key: key, kind: kind, Began: s.now(),
@@ -34,7 +34,7 @@ func (s *Store) Begin(key string, kind Kind) Ticket {
 }
 
 // Put stores e, unless its key was invalidated since the ticket was taken or e is older than what readers here know. It
-// returns the winner: what later reads get, or e where nobody knows better. The readers that wait for e may have the
+// returns the winner: what later reads get, or e if nothing newer is known. The readers that wait for e may have the
 // winner in any case.
 func (t Ticket) Put(e *Entry) (winner *Entry, stored bool) {
 	if t.kind == Load || t.kind == Copy {
@@ -110,7 +110,7 @@ func (s *Store) observeUnstored(key string, e *Entry) {
 }
 
 // putWrite makes the result of a write what is known of its key, and stores it if this member made the write. Where
-// anything else has happened to the key since the write began, nobody knows which is later, and nothing is cached.
+// anything else has happened to the key since the write began, the order is unknown, and nothing is cached.
 func (t Ticket) putWrite(e *Entry) (winner *Entry, stored bool) {
 	s := t.store
 	s.observe(t.key, e) //guard:writer-reads-what-was-there-before

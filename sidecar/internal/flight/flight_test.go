@@ -57,7 +57,7 @@ func TestWaiterThatGivesUpFailsNoOther(t *testing.T) {
 				gone.Add(1)
 			}
 		})
-		synctest.Wait() // the one who leaves is the one who began the call
+		synctest.Wait() // the caller that leaves is the one that began the call
 		for range waiters {
 			all.Go(func() {
 				if v, err := g.Do(t.Context(), "key", time.Minute, fn); v != "value" || err != nil {

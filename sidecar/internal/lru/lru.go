@@ -144,7 +144,7 @@ func (c *Cache[V]) Remove(key string) bool {
 	return s.removeLocked(key)
 }
 
-// RemoveKeyIf drops what is held for key when drop says so, and reports whether it did. Drop runs as decide does in Update.
+// RemoveKeyIf removes the entry of key if drop returns true, and reports whether it did. Drop runs as decide does in Update.
 func (c *Cache[V]) RemoveKeyIf(key string, drop func(v V) bool) bool {
 	s := c.shardOf(key)
 	s.mu.Lock()
@@ -153,7 +153,7 @@ func (c *Cache[V]) RemoveKeyIf(key string, drop func(v V) bool) bool {
 	return ok && drop(held.v) && s.removeLocked(key)
 }
 
-// RemoveIf drops every entry for which drop says so, shard by shard; see SweepShard.
+// RemoveIf removes every entry for which drop returns true, shard by shard; see SweepShard.
 func (c *Cache[V]) RemoveIf(drop func(key string, v V) bool) (removed int) {
 	for i := range c.shards {
 		removed += c.SweepShard(i, drop)
@@ -164,7 +164,7 @@ func (c *Cache[V]) RemoveIf(drop func(key string, v V) bool) (removed int) {
 // Shards returns how many shards there are.
 func (c *Cache[V]) Shards() int { return len(c.shards) }
 
-// SweepShard drops the entries of shard i, 0 to Shards()-1, for which drop says so. It marks nothing as used. Every
+// SweepShard removes the entries of shard i, 0 to Shards()-1, for which drop returns true. It marks nothing as used. Every
 // entry that is held from its beginning to its end is offered once; one that is stored meanwhile may not be. The lock
 // is held to list the keys, and then for a batch of entries at a time. Drop must be quick and must not call the cache.
 func (c *Cache[V]) SweepShard(i int, drop func(key string, v V) bool) (removed int) {

@@ -34,7 +34,7 @@ type Peers struct {
 
 	listeners *Listeners
 	datasets  *datasets.Set
-	requests  atomic.Int64 // of other members, except peeks
+	requests  atomic.Int64 // of other members, except handovers
 }
 
 // NewPeers returns a server on the peer listener, or nil if that is off.
@@ -73,8 +73,8 @@ func (p *Peers) Stop(ctx context.Context) {
 	}
 }
 
-// Requests counts the requests of other members that a leaving member waits for. New owners of its keys peek at it for
-// seconds afterwards; peeks do not count, because the new owner loads if nobody answers.
+// Requests counts the requests of other members that a leaving member waits for. New owners of its keys request handovers for
+// seconds afterwards; these do not count, because the new owner loads if it gets no answer.
 func (p *Peers) Requests() int64 { return p.requests.Load() }
 
 func (p *Peers) served(name string) (server.Dataset, bool) {

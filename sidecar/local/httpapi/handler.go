@@ -84,7 +84,7 @@ func (h *Handler) finish(c *RequestContext, start time.Time) {
 	h.Stats.Duration.Observe(time.Since(start))
 }
 
-// refuse returns the error of a request that is wrong whatever its route is.
+// refuse returns the error of a request that is wrong for every route.
 func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Error {
 	switch {
 	case !h.AnyHost && authority == "" && c.HTTP11:

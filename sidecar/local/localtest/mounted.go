@@ -26,7 +26,7 @@ func (m Mounted) Register(r grpc.ServiceRegistrar) {
 	r.RegisterService(&desc, m)
 }
 
-// Check panics or waits if the name in the request says so.
+// Check panics or waits if the name in the request demands it.
 func (Mounted) Check(ctx context.Context, q *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	switch q.GetService() {
 	case "panic":
