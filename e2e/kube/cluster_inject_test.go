@@ -295,7 +295,7 @@ func (c *cluster) testRejections(t *testing.T) {
 			"want a quantity above 0"},
 		{"port", requested, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`,
 			"ringside.dev/http-port"},
-		{"container", requested, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is the sidecar's"},
+		{"container", requested, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is reserved for the sidecar"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -311,7 +311,7 @@ func (c *cluster) testRejections(t *testing.T) {
 func (c *cluster) testWarnings(t *testing.T) {
 	tests := []struct{ name, meta, want string }{
 		{"unknown", `annotations: {ringside.dev/inject: "true", ringside.dev/image: evil}`,
-			"ringside.dev/image: not known; known are"},
+			"ringside.dev/image: unknown; the allowed ones are"},
 		{"no-effect", `annotations: {ringside.dev/config: other}`, `no effect without ringside.dev/inject: "true"`},
 		{"none", requested, ""},
 	}
