@@ -112,7 +112,7 @@ var quick = times{
 	ttl: 2 * time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: 5 * time.Second,
 }
 
-// patient is quick, except that loads may wait for a busy machine: for tests in which no read may fail.
+// patient is quick, except that loads and writes may wait for a busy machine: for tests in which no read may fail.
 var patient = times{
 	ttl: 2 * time.Second, localTTL: time.Second, loadTimeout: 5 * time.Second, staleIfError: 5 * time.Second,
 }
@@ -186,8 +186,8 @@ func (w *traffic) config(p times) string {
 	}
 	origin := map[bool]string{true: "postgres", false: "mysql"}[w.engine.numbers]
 	dataset := fmt.Sprintf("origin: db, key: id, writable: true, ttl: %v, local_ttl: %v, negative_ttl: %v, "+
-		"load_timeout: %v, stale_if_error: %v, write_timeout: 1s%s",
-		p.ttl, p.localTTL, p.localTTL, p.loadTimeout, p.staleIfError, p.dataset)
+		"load_timeout: %v, stale_if_error: %v, write_timeout: %v%s",
+		p.ttl, p.localTTL, p.localTTL, p.loadTimeout, p.staleIfError, 2*p.loadTimeout, p.dataset)
 	return fmt.Sprintf(`
 membership: {etcd: {endpoints: [%q], lease_ttl: 2s}}
 origins:
