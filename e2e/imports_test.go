@@ -17,34 +17,37 @@ const module = "github.com/ringside-cache/ringside/"
 // import, change its row here, and say in the commit why the arrow is worth it.
 var mayImport = map[string][]string{
 	// Leaves.
-	"ring":                       {},
-	"origin":                     {},
-	"proto/ringside/v1":          {},
-	"proto/ringside/peer/v1":     {},
-	"proto/groupcachepb":         {},
-	"proto/cnfmetrics/v1":        {},
-	"sidecar/internal/lru":       {},
-	"sidecar/internal/flight":    {},
-	"sidecar/internal/ttlmap":    {},
-	"sidecar/internal/broadcast": {},
-	"ring/backoff":               {},
-	"deploy/schema":              {},
+	"ring":                         {},
+	"origin":                       {},
+	"proto/ringside/v1":            {},
+	"proto/ringside/peer/v1":       {},
+	"proto/groupcachepb":           {},
+	"proto/cnfmetrics/v1":          {},
+	"sidecar/internal/lru":         {},
+	"sidecar/internal/flight":      {},
+	"sidecar/internal/ttlmap":      {},
+	"sidecar/internal/broadcast":   {},
+	"sidecar/internal/watches":     {},
+	"sidecar/internal/idempotency": {"sidecar/internal/ttlmap"},
+	"ring/backoff":                 {},
+	"deploy/schema":                {},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff"},
-	// Domain.
-	"sidecar/internal/entries": {"sidecar/internal/lru", "sidecar/internal/ttlmap"},
+	// Domain. kv is the vocabulary of the cache and of all APIs.
+	"sidecar/kv":               {"origin", "sidecar/internal/flight"},
+	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
-		"origin", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/ttlmap",
-		"sidecar/internal/broadcast",
+		"origin", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
+		"sidecar/internal/broadcast", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
 	"origin/origintest": {"origin"},
 	// Pure helpers of the APIs.
-	"sidecar/internal/httpfield": {"sidecar/cache"},
+	"sidecar/internal/httpfield": {"sidecar/kv"},
 	// The table of errors of all APIs.
-	"sidecar/internal/apierror": {"origin", "sidecar/cache"},
+	"sidecar/internal/apierror": {"origin", "sidecar/kv"},
 	// Reads the change feeds of the datasets.
-	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/cache"},
+	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/kv"},
 	// Edges.
 	"ring/etcd": {"ring/backoff", "ring"},
 	// SQL databases: what is the same for all, and a package for each kind.
@@ -58,57 +61,57 @@ var mayImport = map[string][]string{
 	"origin/sqldb/sqlite":     sqlDatabase,
 	"origin/drivers":          {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, the client.
-	"sidecar/peer/wire":            {"origin", "sidecar/cache", "proto/ringside/peer/v1"},
+	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
-	"sidecar/peer/invalidationlog": {"sidecar/cache"},
+	"sidecar/peer/invalidationlog": {"sidecar/kv"},
 	"sidecar/peer/server": {
-		"ring/backoff", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/internal/listen", "sidecar/peer/invalidationlog",
+		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/internal/listen", "sidecar/peer/invalidationlog",
 		"sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"ring/backoff", "ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
+		"ring/backoff", "ring", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/listen"},
-	"sidecar/local/watch": {"ring/backoff", "sidecar/cache", "sidecar/local/api"},
+	"sidecar/local/api":   {"sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
-		"origin", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
+		"origin", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
 		"sidecar/local/watch",
 	},
 	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
 	"sidecar/local/grpcapi": {
-		"proto/ringside/v1", "proto/groupcachepb", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/httpfield",
+		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield",
 		"sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/localtest": {
-		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/apierror", "sidecar/local",
+		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
 	},
-	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/cache", "proto/cnfmetrics/v1"},
-	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "sidecar/cache"},
-	"sidecar/metrics":    {"sidecar/cache"},
+	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
+	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "sidecar/cache", "sidecar/kv"},
+	"sidecar/metrics":    {"sidecar/cache", "sidecar/kv"},
 	"xds":                {"ring/backoff", "ring"},
 	"deploy/inject":      {},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
 	"sidecar/config/decode": {},
-	"sidecar/config":        {"origin", "origin/guard", "ring", "sidecar/cache", "sidecar/config/decode"},
+	"sidecar/config":        {"origin", "origin/guard", "ring", "sidecar/kv", "sidecar/config/decode"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
 		"ring/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds",
 	},
 	"sidecar/internal/datasets": {
-		"origin", "origin/guard", "sidecar/cache", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/changes",
+		"origin", "origin/guard", "sidecar/cache", "sidecar/kv", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/changes",
 		"sidecar/internal/task", "sidecar/metrics", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
-		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
+		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "xds",
 	},
 	"sidecar/internal/status": {
@@ -124,15 +127,15 @@ var mayImport = map[string][]string{
 	},
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
-	"sidecar/cmd/ringside/client":  {"ring", "sidecar/cache", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/admin", "sidecar/cache", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/client":  {"ring", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/admin", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
-	"sidecar/peer/peertest": {"ring", "sidecar/cache", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server"},
+	"sidecar/peer/peertest": {"ring", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server"},
 	"e2e":                   {},
 	"e2e/rig":               {},
 	"e2e/bench":             {},

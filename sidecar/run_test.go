@@ -25,6 +25,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const oneDataset = `
@@ -350,7 +351,7 @@ func TestLeavingMemberWithdrawsBeforeItStopsServing(t *testing.T) {
 		if err := b.parts.pool.Ping(t.Context(), m); err == nil || !strings.Contains(err.Error(), "leaving") {
 			t.Errorf("its pong says %v, want that it is leaving", err)
 		}
-		if _, err := ownedBy(t, b, m.ID).Fetch(t.Context(), cache.Query{Dataset: "metrics", Key: "CNF-001"}); err != nil {
+		if _, err := ownedBy(t, b, m.ID).Fetch(t.Context(), kv.Query{Dataset: "metrics", Key: "CNF-001"}); err != nil {
 			t.Errorf("it does not answer other members any more: %v", err)
 		}
 	}
@@ -368,7 +369,7 @@ func TestLeavingMemberWithdrawsBeforeItStopsServing(t *testing.T) {
 }
 
 // endWhileAsked stops a member, with the given drain timeout, while another never stops asking it.
-func endWhileAsked(t *testing.T, drain string, q cache.Query) {
+func endWhileAsked(t *testing.T, drain string, q kv.Query) {
 	t.Helper()
 	d := newMemoryDirectory()
 	b := beginMember(t, d, "b")
@@ -398,17 +399,17 @@ func endWhileAsked(t *testing.T, drain string, q cache.Query) {
 // this test does not end.
 func TestDrainIsBounded(t *testing.T) {
 	t.Parallel()
-	endWhileAsked(t, "1500ms", cache.Query{Dataset: "metrics", Key: "CNF-001"})
+	endWhileAsked(t, "1500ms", kv.Query{Dataset: "metrics", Key: "CNF-001"})
 }
 
 // New owners request entries from a member that has left for ten seconds. A leaving member that waited for them took the whole
 // drain timeout each time.
 func TestHandoversDoNotProlongADrain(t *testing.T) {
 	t.Parallel()
-	endWhileAsked(t, "1h", cache.Query{Dataset: "metrics", Key: "CNF-001", MemoryOnly: true})
+	endWhileAsked(t, "1h", kv.Query{Dataset: "metrics", Key: "CNF-001", MemoryOnly: true})
 }
 
-func ownedBy(t testing.TB, from *running, id string) cache.Peer {
+func ownedBy(t testing.TB, from *running, id string) kv.Peer {
 	t.Helper()
 	for i := range 10_000 {
 		if p := from.parts.pool.Route("metrics", fmt.Sprintf("CNF-%d", i)).Owner; p != nil && p.ID() == id {
@@ -423,7 +424,7 @@ func TestReload(t *testing.T) {
 	file := newFile(t, "")
 	r := begin(t, load(t, file), nil)
 	good, _ := os.ReadFile(file)
-	policy := func() cache.Policy { return r.dataset().Policy() }
+	policy := func() kv.Policy { return r.dataset().Policy() }
 	reload := func(text string) {
 		r.parts.reloader.reload(func() (config.Config, error) { return r.config.Source().Parse([]byte(text)) })
 	}

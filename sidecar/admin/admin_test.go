@@ -20,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func newRing(t *testing.T, size ring.Size, ids ...string) *ring.Ring {
@@ -39,14 +40,14 @@ func newRing(t *testing.T, size ring.Size, ids ...string) *ring.Ring {
 func newSource(t *testing.T) admin.Source {
 	t.Helper()
 	routes, err := cache.New(cache.Config{
-		Name: "routes", Policy: cache.DefaultPolicy(), MaxBytes: 1 << 20,
+		Name: "routes", Policy: kv.DefaultPolicy(), MaxBytes: 1 << 20,
 		Origin: origintest.New(map[string]string{"10.0.0.0/8": "eth0"}),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(routes.Close)
-	if _, err := routes.Get(t.Context(), "10.0.0.0/8", cache.ReadOptions{}); err != nil {
+	if _, err := routes.Get(t.Context(), "10.0.0.0/8", kv.ReadOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	routes.Stats().Queries.Add(1) // the batching decorator counts them
@@ -209,7 +210,7 @@ func TestErrorsAreProblemDocuments(t *testing.T) {
 		{"GET", "/debug/pprof/", 404, "no-such-route"},
 		{"GET", "/api/explain?dataset=nope&key=a", 404, "unknown-dataset"},
 		{"GET", "/api/explain?dataset=routes", 400, "invalid-key"},
-		{"GET", "/api/explain?dataset=routes&key=" + strings.Repeat("k", cache.MaxKeyBytes+1), 400, "invalid-key"},
+		{"GET", "/api/explain?dataset=routes&key=" + strings.Repeat("k", kv.MaxKeyBytes+1), 400, "invalid-key"},
 	} {
 		w := do(h, request(c.method, c.path))
 		var p struct {
@@ -336,7 +337,7 @@ type explainAnswer struct {
 	RouteKey   string `json:"route_key"`
 	Owner      string
 	Successors []string
-	Memory     cache.Explanation
+	Memory     kv.Explanation
 }
 
 func TestExplainNamesOwnerAndSuccessorsAndWhatIsHeld(t *testing.T) {

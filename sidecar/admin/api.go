@@ -8,6 +8,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // api serves /api.
@@ -40,23 +41,23 @@ const maxSuccessors = 3
 
 // Explanation is the response of /api/explain.
 type Explanation struct {
-	Dataset    string            `json:"dataset"`
-	Key        string            `json:"key"`
-	RouteKey   string            `json:"route_key"`
-	Position   float64           `json:"position"` // on the ring, 0 to 1
-	RingID     string            `json:"ring_id"`
-	Node       string            `json:"node"` // this member
-	Owner      string            `json:"owner"`
-	Successors []string          `json:"successors"`
-	Memory     cache.Explanation `json:"memory"` // of this member
-	XDS        *XDS              `json:"xds,omitempty"`
+	Dataset    string         `json:"dataset"`
+	Key        string         `json:"key"`
+	RouteKey   string         `json:"route_key"`
+	Position   float64        `json:"position"` // on the ring, 0 to 1
+	RingID     string         `json:"ring_id"`
+	Node       string         `json:"node"` // this member
+	Owner      string         `json:"owner"`
+	Successors []string       `json:"successors"`
+	Memory     kv.Explanation `json:"memory"` // of this member
+	XDS        *XDS           `json:"xds,omitempty"`
 }
 
 func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	name, key := q.Get("dataset"), q.Get("key")
-	if key == "" || len(key) > cache.MaxKeyBytes {
-		apierror.New(apierror.TypeOf(cache.KindInvalidKey), "the length of the key must be 1 to "+strconv.Itoa(cache.MaxKeyBytes)+" bytes").Write(w)
+	if key == "" || len(key) > kv.MaxKeyBytes {
+		apierror.New(apierror.TypeOf(kv.KindInvalidKey), "the length of the key must be 1 to "+strconv.Itoa(kv.MaxKeyBytes)+" bytes").Write(w)
 		return
 	}
 	for _, d := range a.Datasets {
@@ -99,7 +100,7 @@ func (a *api) newExplanation(d *cache.Dataset, key string) Explanation {
 func respond(w http.ResponseWriter, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		apierror.New(apierror.TypeOf(cache.KindInternal), err.Error()).Write(w)
+		apierror.New(apierror.TypeOf(kv.KindInternal), err.Error()).Write(w)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -3,12 +3,12 @@ package cache
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"unsafe"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // view is what an edge passes for a key that it has parsed in place.
@@ -19,7 +19,7 @@ func TestHitAllocatesNothing(t *testing.T) {
 	key := []byte("CNF-001")
 	get(t, d, view(key))
 	ctx := context.Background()
-	if n := testing.AllocsPerRun(1000, func() { _, _ = d.Get(ctx, view(key), ReadOptions{}) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { _, _ = d.Get(ctx, view(key), kv.ReadOptions{}) }); n != 0 {
 		t.Errorf("a hit allocates %v objects; want 0", n)
 	}
 }
@@ -30,7 +30,7 @@ func BenchmarkHit(b *testing.B) {
 	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _ = d.Get(ctx, "CNF-001", ReadOptions{})
+		_, _ = d.Get(ctx, "CNF-001", kv.ReadOptions{})
 	}
 }
 
@@ -53,7 +53,7 @@ func BenchmarkHitParallel(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		ctx := context.Background()
 		for i := int(worker.Add(1)) * 97; pb.Next(); i++ {
-			_, _ = d.Get(ctx, keys[i%len(keys)], ReadOptions{})
+			_, _ = d.Get(ctx, keys[i%len(keys)], kv.ReadOptions{})
 		}
 	})
 }
@@ -63,22 +63,6 @@ func BenchmarkLoad(b *testing.B) {
 	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _ = d.Get(ctx, "k", ReadOptions{NoCache: true})
-	}
-}
-
-func TestCounter(t *testing.T) {
-	var c Counter
-	var all sync.WaitGroup
-	for range 100 {
-		all.Go(func() {
-			for range 1000 {
-				c.Add(1)
-			}
-		})
-	}
-	all.Wait()
-	if n := c.Load(); n != 100_000 {
-		t.Errorf("counted %d; want 100000", n)
+		_, _ = d.Get(ctx, "k", kv.ReadOptions{NoCache: true})
 	}
 }

@@ -12,16 +12,17 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // testPolicy has no chance in it.
-func testPolicy() Policy {
-	p := DefaultPolicy()
+func testPolicy() kv.Policy {
+	p := kv.DefaultPolicy()
 	p.TTLJitter = 0
 	return p
 }
 
-func newDataset(t testing.TB, o origin.Origin, peers Peers, p Policy) *Dataset {
+func newDataset(t testing.TB, o origin.Origin, peers kv.Peers, p kv.Policy) *Dataset {
 	t.Helper()
 	writer, _ := o.(origin.Writer)
 	d, err := New(Config{Name: "test", Policy: p, Origin: o, Writer: writer, Peers: peers, MaxBytes: 64 << 20})
@@ -44,7 +45,7 @@ type cluster struct {
 	batches atomic.Int64  // requests for many keys
 }
 
-func newCluster(t testing.TB, n int, o origin.Origin, p Policy) *cluster {
+func newCluster(t testing.TB, n int, o origin.Origin, p kv.Policy) *cluster {
 	c := &cluster{away: make([]atomic.Bool, n), order: func(int) (int, int) { return 0, 1 }, prev: -1}
 	for i := range n {
 		c.members = append(c.members, newDataset(t, o, seenFrom{c, i}, p))
@@ -63,9 +64,9 @@ type seenFrom struct {
 	self int
 }
 
-func (s seenFrom) Route(string, string) Route {
+func (s seenFrom) Route(string, string) kv.Route {
 	owner, successor := s.c.order(s.self)
-	r := Route{Owner: s.peer(owner), Successor: s.peer(successor)}
+	r := kv.Route{Owner: s.peer(owner), Successor: s.peer(successor)}
 	if s.c.prev >= 0 && r.Owner == nil {
 		r.Previous = s.peer(s.c.prev)
 	}
@@ -73,7 +74,7 @@ func (s seenFrom) Route(string, string) Route {
 }
 
 // Publish tells all at once: who follows whom is the business of package peer.
-func (s seenFrom) Publish(i Invalidation) {
+func (s seenFrom) Publish(i kv.Invalidation) {
 	for n, d := range s.c.members {
 		if n != s.self && !s.c.deaf.Load() {
 			d.ApplyInvalidation(i)
@@ -81,7 +82,7 @@ func (s seenFrom) Publish(i Invalidation) {
 	}
 }
 
-func (s seenFrom) Broadcast(_ context.Context, list []Invalidation) (told int, unreached []string) {
+func (s seenFrom) Broadcast(_ context.Context, list []kv.Invalidation) (told int, unreached []string) {
 	for n, d := range s.c.members {
 		switch {
 		case n == s.self:
@@ -97,7 +98,7 @@ func (s seenFrom) Broadcast(_ context.Context, list []Invalidation) (told int, u
 	return told, unreached
 }
 
-func (s seenFrom) peer(i int) Peer {
+func (s seenFrom) peer(i int) kv.Peer {
 	if i == s.self {
 		return nil
 	}
@@ -112,9 +113,9 @@ type link struct {
 
 func (l link) ID() string { return fmt.Sprint("member-", l.to) }
 
-func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
+func (l link) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	if l.c.away[l.to].Load() {
-		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
+		return kv.Answer{}, fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID())
 	}
 	l.c.travel()
 	a, err := l.c.members[l.to].Serve(ctx, q)
@@ -124,11 +125,11 @@ func (l link) Fetch(ctx context.Context, q Query) (Answer, error) {
 }
 
 // FetchBatch answers each as Fetch does, all at once.
-func (l link) FetchBatch(ctx context.Context, qs []Query) []Outcome {
+func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 	l.c.batches.Add(1)
-	outcomes := make([]Outcome, len(qs))
-	if len(qs) > MaxBatchKeys {
-		return slices.Repeat([]Outcome{{Err: invalidKey("too many keys")}}, len(qs))
+	outcomes := make([]kv.Outcome, len(qs))
+	if len(qs) > kv.MaxBatchKeys {
+		return slices.Repeat([]kv.Outcome{{Err: &kv.Error{Kind: kv.KindInvalidKey, Err: errors.New("too many keys")}}}, len(qs))
 	}
 	var all sync.WaitGroup
 	for i, q := range qs {
@@ -138,9 +139,9 @@ func (l link) FetchBatch(ctx context.Context, qs []Query) []Outcome {
 	return outcomes
 }
 
-func (l link) Write(ctx context.Context, c Change) (Answer, error) {
+func (l link) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	if l.c.away[l.to].Load() {
-		return Answer{}, fmt.Errorf("%w: %s", ErrUnreachable, l.ID())
+		return kv.Answer{}, fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID())
 	}
 	l.c.travel()
 	a, err := l.c.members[l.to].ServeWrite(ctx, c)
@@ -150,16 +151,16 @@ func (l link) Write(ctx context.Context, c Change) (Answer, error) {
 }
 
 // get reads and fails the test on an error.
-func get(t testing.TB, d *Dataset, key string) Answer {
+func get(t testing.TB, d *Dataset, key string) kv.Answer {
 	t.Helper()
-	a, err := d.Get(t.Context(), key, ReadOptions{})
+	a, err := d.Get(t.Context(), key, kv.ReadOptions{})
 	if err != nil {
 		t.Fatalf("get %q: %v", key, err)
 	}
 	return a
 }
 
-func expect(t testing.TB, a Answer, value string, source Source) {
+func expect(t testing.TB, a kv.Answer, value string, source kv.Source) {
 	t.Helper()
 	if string(a.Value) != value || a.Source != source {
 		t.Errorf("got %q from %v; want %q from %v", a.Value, a.Source, value, source)

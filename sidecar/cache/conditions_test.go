@@ -7,34 +7,36 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestConditions(t *testing.T) {
-	old := etagOf([]byte("v"))
+	old := entries.ETagOf([]byte("v"))
 	for name, c := range map[string]struct {
-		change Change
-		want   Kind // 0: written
+		change kv.Change
+		want   kv.Kind // 0: written
 	}{
-		"version":              {Change{Key: "k", If: Condition{Version: 1}}, 0},
-		"another version":      {Change{Key: "k", If: Condition{Version: 2}}, KindConflict},
-		"etag":                 {Change{Key: "k", If: Condition{ETag: old}}, 0},
-		"another etag":         {Change{Key: "k", If: Condition{ETag: `"x"`}}, KindConflict},
-		"etag of what is not":  {Change{Key: "none", If: Condition{ETag: old}}, KindConflict},
-		"absent":               {Change{Key: "none", If: Condition{Absent: true}}, 0},
-		"not absent":           {Change{Key: "k", If: Condition{Absent: true}}, KindConflict},
-		"present":              {Change{Key: "k", If: Condition{Present: true}}, 0},
-		"not present":          {Change{Key: "none", If: Condition{Present: true}}, KindConflict},
-		"delete":               {Change{Key: "k", Delete: true, If: Condition{Version: 1}}, 0},
-		"delete another":       {Change{Key: "k", Delete: true, If: Condition{Version: 3}}, KindConflict},
-		"delete what is not":   {Change{Key: "none", Delete: true}, 0},
-		"two":                  {Change{Key: "k", If: Condition{Version: 1, Present: true}}, KindInvalidValue},
-		"delete the absent":    {Change{Key: "k", Delete: true, If: Condition{Absent: true}}, KindInvalidValue},
-		"delete with a value":  {Change{Key: "k", Delete: true, Value: []byte("v")}, KindInvalidValue},
-		"large":                {Change{Key: "k", Value: make([]byte, MaxValueBytes+1)}, KindInvalidValue},
-		"long id":              {Change{Key: "k", ID: string(make([]byte, MaxIDBytes+1))}, KindInvalidValue},
-		"empty key":            {Change{}, KindInvalidKey},
-		"key with a NUL byte":  {Change{Key: "\x00"}, KindInvalidKey},
-		"key that is not UTF8": {Change{Key: "\xff"}, KindInvalidKey},
+		"version":              {kv.Change{Key: "k", If: kv.Condition{Version: 1}}, 0},
+		"another version":      {kv.Change{Key: "k", If: kv.Condition{Version: 2}}, kv.KindConflict},
+		"etag":                 {kv.Change{Key: "k", If: kv.Condition{ETag: old}}, 0},
+		"another etag":         {kv.Change{Key: "k", If: kv.Condition{ETag: `"x"`}}, kv.KindConflict},
+		"etag of what is not":  {kv.Change{Key: "none", If: kv.Condition{ETag: old}}, kv.KindConflict},
+		"absent":               {kv.Change{Key: "none", If: kv.Condition{Absent: true}}, 0},
+		"not absent":           {kv.Change{Key: "k", If: kv.Condition{Absent: true}}, kv.KindConflict},
+		"present":              {kv.Change{Key: "k", If: kv.Condition{Present: true}}, 0},
+		"not present":          {kv.Change{Key: "none", If: kv.Condition{Present: true}}, kv.KindConflict},
+		"delete":               {kv.Change{Key: "k", Delete: true, If: kv.Condition{Version: 1}}, 0},
+		"delete another":       {kv.Change{Key: "k", Delete: true, If: kv.Condition{Version: 3}}, kv.KindConflict},
+		"delete what is not":   {kv.Change{Key: "none", Delete: true}, 0},
+		"two":                  {kv.Change{Key: "k", If: kv.Condition{Version: 1, Present: true}}, kv.KindInvalidValue},
+		"delete the absent":    {kv.Change{Key: "k", Delete: true, If: kv.Condition{Absent: true}}, kv.KindInvalidValue},
+		"delete with a value":  {kv.Change{Key: "k", Delete: true, Value: []byte("v")}, kv.KindInvalidValue},
+		"large":                {kv.Change{Key: "k", Value: make([]byte, kv.MaxValueBytes+1)}, kv.KindInvalidValue},
+		"long id":              {kv.Change{Key: "k", ID: string(make([]byte, kv.MaxIDBytes+1))}, kv.KindInvalidValue},
+		"empty key":            {kv.Change{}, kv.KindInvalidKey},
+		"key with a NUL byte":  {kv.Change{Key: "\x00"}, kv.KindInvalidKey},
+		"key that is not UTF8": {kv.Change{Key: "\xff"}, kv.KindInvalidKey},
 	} {
 		for member := range 2 { // the owner, and another
 			t.Run(fmt.Sprint(name, " through ", member), func(t *testing.T) {
@@ -58,8 +60,8 @@ func TestConditionOnTheETagNeedsVersions(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Unversioned()
 		d := newDataset(t, o, nil, testPolicy())
-		_, err := d.Write(t.Context(), Change{Key: "k", If: Condition{ETag: etagOf([]byte("v"))}})
-		expectKind(t, err, KindInvalidValue)
+		_, err := d.Write(t.Context(), kv.Change{Key: "k", If: kv.Condition{ETag: entries.ETagOf([]byte("v"))}})
+		expectKind(t, err, kv.KindInvalidValue)
 	})
 }
 
@@ -70,8 +72,8 @@ func TestETagIsComparedWithTheRowAndNotWithTheEntry(t *testing.T) {
 		held := get(t, d, "k")
 		time.Sleep(tick)
 		o.Set("k", "new") // around the cache
-		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: held.ETag}})
-		expectKind(t, err, KindConflict)
+		_, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v"), If: kv.Condition{ETag: held.ETag}})
+		expectKind(t, err, kv.KindConflict)
 	})
 }
 
@@ -82,7 +84,7 @@ func TestETagOfTheRowWhileAnOlderEntryIsHeld(t *testing.T) {
 		get(t, d, "k")
 		time.Sleep(tick)
 		version := o.Set("k", "new") // around the cache
-		a, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v"), If: Condition{ETag: etagOf([]byte("new"))}})
+		a, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v"), If: kv.Condition{ETag: entries.ETagOf([]byte("new"))}})
 		if err != nil || a.Version != version+1 {
 			t.Errorf("got %+v, %v", a, err)
 		}
@@ -96,8 +98,8 @@ func TestReadAfterAConflictIsCurrent(t *testing.T) {
 		held := get(t, c.members[1], "k")
 		time.Sleep(tick)
 		o.Set("k", "new") // around the cache
-		_, err := c.members[1].Write(t.Context(), Change{Key: "k", If: Condition{Version: held.Version}})
-		expectKind(t, err, KindConflict)
+		_, err := c.members[1].Write(t.Context(), kv.Change{Key: "k", If: kv.Condition{Version: held.Version}})
+		expectKind(t, err, kv.KindConflict)
 		for _, d := range c.members {
 			if a := get(t, d, "k"); string(a.Value) != "new" {
 				t.Errorf("%q is read; want what the write was in conflict with", a.Value)

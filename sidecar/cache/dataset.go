@@ -10,6 +10,8 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
+	"github.com/ringside-cache/ringside/sidecar/internal/watches"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Config is the configuration of a Dataset.
@@ -17,19 +19,19 @@ type Config struct {
 	// Name is the dataset's name; it is the first part of its route keys.
 	Name string
 	// Policy is how fresh its answers are.
-	Policy Policy
+	Policy kv.Policy
 	// Origin holds the rows.
 	Origin origin.Origin
 	// Writer changes them; nil for a read-only dataset.
 	Writer origin.Writer
 	// Peers routes keys to members; nil means that this member is alone.
-	Peers Peers
+	Peers kv.Peers
 	// MaxBytes bounds the memory of the entries, overhead included.
 	MaxBytes int64
 	// Eviction decides which entries are evicted first when MaxBytes is reached: "lru" (also when empty) or "slru".
 	Eviction string
 	// Stats has the counters, so that the origin can count there as well; nil creates them.
-	Stats *Stats
+	Stats *kv.Stats
 }
 
 // Dataset answers reads and writes of one dataset. It is safe for concurrent use.
@@ -43,18 +45,18 @@ type Dataset struct {
 // core is what all parts of a Dataset share.
 type core struct {
 	name   string
-	policy atomic.Pointer[Policy]
+	policy atomic.Pointer[kv.Policy]
 	start  time.Time
 	store  *entries.Store
-	peers  Peers
-	stats  *Stats
+	peers  kv.Peers
+	stats  *kv.Stats
 	stability
 }
 
 // New returns an empty Dataset.
 func New(c Config) (*Dataset, error) {
 	if c.Policy.MaxFlights <= 0 {
-		c.Policy.MaxFlights = DefaultPolicy().MaxFlights
+		c.Policy.MaxFlights = kv.DefaultPolicy().MaxFlights
 	}
 	shared := &core{
 		name:  c.Name,
@@ -63,14 +65,14 @@ func New(c Config) (*Dataset, error) {
 		stats: c.Stats,
 	}
 	if shared.peers == nil {
-		shared.peers = NoPeers{}
+		shared.peers = kv.NoPeers{}
 	}
 	if shared.stats == nil {
-		shared.stats = &Stats{}
+		shared.stats = &kv.Stats{}
 	}
-	watches := &watches{}
+	watching := &watches.Set{}
 	store, err := entries.New(entries.Config{
-		MaxBytes: c.MaxBytes, Eviction: c.Eviction, Now: shared.now, Changed: watches.note,
+		MaxBytes: c.MaxBytes, Eviction: c.Eviction, Now: shared.now, Changed: watching.Note,
 		Discarded: &shared.stats.LoadsDiscarded, BoundsEvicted: &shared.stats.BoundsEvicted,
 	})
 	if err != nil {
@@ -80,7 +82,7 @@ func New(c Config) (*Dataset, error) {
 	shared.setPolicy(c.Policy)
 	shared.unsettled.Store(shared.inGap(shared.Policy())) // until the feed is live
 	d := &Dataset{core: shared, fetcher: newFetcher(shared, c)}
-	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watches}
+	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watching}
 	d.writer = newWriter(d.invalidator, c)
 	return d, nil
 }
@@ -89,7 +91,7 @@ func New(c Config) (*Dataset, error) {
 func (d *Dataset) Name() string { return d.name }
 
 // Stats returns the live counters.
-func (d *Dataset) Stats() *Stats { return d.stats }
+func (d *Dataset) Stats() *kv.Stats { return d.stats }
 
 // Memory returns the memory of the dataset's entries.
 func (d *Dataset) Memory() lru.Stats { return d.store.Stats() }
@@ -101,7 +103,7 @@ func (d *Dataset) Flights() (loads, fetches int) {
 
 // SetPolicy applies to what is loaded from now on; cached entries keep their times. MaxFlights cannot change. It must not
 // be called concurrently.
-func (d *Dataset) SetPolicy(p Policy) { d.setPolicy(p) }
+func (d *Dataset) SetPolicy(p kv.Policy) { d.setPolicy(p) }
 
 // Close cancels the flights and waits for them. Later reads fail, except hits.
 func (d *Dataset) Close() {
@@ -118,14 +120,26 @@ func (d *Dataset) Sweep() (removed int) { return d.store.Sweep() }
 // Bounds returns how many keys have a read bound without an entry, and how many can have one.
 func (d *Dataset) Bounds() (n, most int) { return d.store.Bounds() }
 
+// Explain describes the entry of key. It does not count as a read.
+func (d *Dataset) Explain(key string) kv.Explanation {
+	e, ok := d.store.Peek(key)
+	if !ok {
+		return kv.Explanation{}
+	}
+	return e.Explain(d.now())
+}
+
+// Watch begins to note changes of keys, which must be distinct. Close it.
+func (d *Dataset) Watch(keys []string) *watches.Watch { return d.invalidator.watches.Watch(keys) }
+
 // now is the dataset's monotonic clock.
 func (c *core) now() int64 { return int64(time.Since(c.start)) }
 
 // Policy returns the current policy.
-func (c *core) Policy() Policy { return *c.policy.Load() }
+func (c *core) Policy() kv.Policy { return *c.policy.Load() }
 
-func (c *core) setPolicy(p Policy) {
-	p = p.bounded() //guard:longest-durations-overflow
+func (c *core) setPolicy(p kv.Policy) {
+	p = p.Bounded() //guard:longest-durations-overflow
 	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
 	c.store.SetLifetimes(fresh, fresh+max(p.StaleIfError, p.StaleWhileRevalidate)) //guard:deleted-row-returns-in-an-outage
 	c.policy.Store(&p)

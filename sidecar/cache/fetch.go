@@ -11,6 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 // result is what a flight gives to those who wait for it.
 type result struct {
 	entry  *entries.Entry
-	source Source
+	source kv.Source
 	// asOf is a time at which the origin is known to have had the value, at the earliest.
 	asOf int64
 	// stale and detail are what the owner said of its answer.
@@ -38,8 +39,8 @@ type result struct {
 	digest uint64 // of the write that had this outcome
 }
 
-func (r result) answer(asked, now int64) Answer {
-	a := answerOf(r.entry, now, r.source)
+func (r result) answer(asked, now int64) kv.Answer {
+	a := r.entry.Answer(now, r.source)
 	a.Stale, a.Detail, a.Took = r.stale, r.detail, time.Duration(now-asked)
 	return a
 }
@@ -68,26 +69,6 @@ func newFetcher(shared *core, c Config) *fetcher {
 func (f *fetcher) forget(key string) {
 	f.loads.Forget(key)
 	f.fetches.Forget(key)
-}
-
-// attempt is one way to get the answer to a key.
-type attempt struct {
-	peer     Peer // nil: this member
-	failover bool // the owner did not answer
-	last     bool // the successor did not answer either
-}
-
-// attempts lists whom to ask for a key, in order. Only no answer (ErrUnreachable) leads to the next attempt: asking
-// elsewhere after an error of the origin would multiply an outage. The successor is the same for all members, so that
-// concurrent readers on all of them still share one load.
-func (r Route) attempts() []attempt {
-	switch {
-	case r.Owner == nil:
-		return []attempt{{}}
-	case r.Successor == nil: //guard:dead-owner-sends-every-member-to-the-origin
-		return []attempt{{peer: r.Owner}, {failover: true}}
-	}
-	return []attempt{{peer: r.Owner}, {peer: r.Successor, failover: true}, {failover: true, last: true}}
 }
 
 // job is a copy of a read for which a flight runs.
@@ -137,8 +118,8 @@ func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.F
 
 // group is the reads that one run of a flight can answer.
 type group struct {
-	owner Peer  // nil: this member loads
-	reads []int // indices
+	owner kv.Peer // nil: this member loads
+	reads []int   // indices
 }
 
 // grouped routes reads and groups them by whom to ask.
@@ -157,7 +138,7 @@ func (f *fetcher) grouped(reads []*read) (groups []*group) {
 			id = owner.ID()
 		}
 		g := open[id]
-		if g == nil || owner != nil && len(g.reads) >= MaxBatchKeys { //guard:keys-of-one-owner-are-many-requests
+		if g == nil || owner != nil && len(g.reads) >= kv.MaxBatchKeys { //guard:keys-of-one-owner-are-many-requests
 			g = &group{owner: owner}
 			groups = append(groups, g)
 			if open != nil {
@@ -223,7 +204,7 @@ func (f *fetcher) fromMemory(jobs []*job) []*job {
 			left = append(left, j)
 			continue
 		}
-		j.finish(result{entry: e, source: sourceOf(e), asOf: e.Began}, nil)
+		j.finish(result{entry: e, source: e.Source(), asOf: e.Began}, nil)
 	}
 	return left
 }
@@ -250,8 +231,8 @@ func (f *fetcher) loaded(t entries.Ticket, loaded origin.Result, why entries.Rea
 		return result{}, loaded.Err
 	}
 	p := f.Policy()
-	winner, _ := t.Put(p.loaded(loaded.Value, notFound, t.Began, f.now(), why, f.inGap(p)))
-	return result{entry: winner, source: SourceLoad, asOf: t.Began}, nil
+	winner, _ := t.Put(entries.FromLoad(p, loaded.Value, notFound, t.Began, f.now(), why, f.inGap(p)))
+	return result{entry: winner, source: kv.SourceLoad, asOf: t.Began}, nil
 }
 
 func (r *read) reason() entries.Reason {
@@ -285,18 +266,18 @@ func (f *fetcher) handOver(ctx context.Context, jobs []*job) []*job {
 	}
 	var batches [][]*job
 	for _, all := range byPeer {
-		batches = slices.AppendSeq(batches, slices.Chunk(all, MaxBatchKeys)) //guard:large-batch-has-no-handover
+		batches = slices.AppendSeq(batches, slices.Chunk(all, kv.MaxBatchKeys)) //guard:large-batch-has-no-handover
 	}
 	notHanded := make([][]*job, len(batches))
-	concurrently(len(batches), len(batches), func(i int) { notHanded[i] = f.handOverFrom(ctx, batches[i]) })
+	flight.Concurrently(len(batches), len(batches), func(i int) { notHanded[i] = f.handOverFrom(ctx, batches[i]) })
 	return append(left, slices.Concat(notHanded...)...)
 }
 
 // handOverFrom asks the previous owner of jobs, which is the same for all, and returns the jobs that need a load.
 func (f *fetcher) handOverFrom(ctx context.Context, jobs []*job) (left []*job) {
 	f.stats.Peeks.Add(int64(len(jobs)))
-	outcomes, tickets := f.ask(ctx, jobs[0].route.Previous, jobs, handoverTimeout, func(j *job) Query {
-		return Query{Dataset: f.name, Key: j.key, MemoryOnly: true}
+	outcomes, tickets := f.ask(ctx, jobs[0].route.Previous, jobs, handoverTimeout, func(j *job) kv.Query {
+		return kv.Query{Dataset: f.name, Key: j.key, MemoryOnly: true}
 	})
 	for i, j := range jobs {
 		res, ok := f.handedOver(j.key, outcomes[i], tickets[i])
@@ -310,18 +291,18 @@ func (f *fetcher) handOverFrom(ctx context.Context, jobs []*job) (left []*job) {
 }
 
 // handedOver stores what the previous owner of key has, unless readers here know better.
-func (f *fetcher) handedOver(key string, o Outcome, t entries.Ticket) (res result, ok bool) {
+func (f *fetcher) handedOver(key string, o kv.Outcome, t entries.Ticket) (res result, ok bool) {
 	if o.Alone || o.Err != nil || o.Answer.Stale {
 		return result{}, false
 	}
 	now := f.now()
-	e := f.Policy().handedOver(o.Answer, t.Began, now)
+	e := entries.FromHandover(f.Policy(), o.Answer, t.Began, now)
 	if !e.Fresh(now) || !f.store.BoundOf(key).Allows(e, e.Began) { //guard:handover-restores-what-is-older
 		return result{}, false
 	}
 	f.stats.PeekHits.Add(1)
 	winner, _ := t.Put(e)
-	return result{entry: winner, source: SourcePeerHit, asOf: e.Began}, true
+	return result{entry: winner, source: kv.SourcePeerHit, asOf: e.Began}, true
 }
 
 // fetchFirst asks the owner of keys, which all have the same one.
@@ -337,18 +318,18 @@ func (f *fetcher) fetch(ctx context.Context, jobs []*job, n int) {
 	byPeer, peers := map[string][]*job{}, []string{}
 	for _, j := range jobs {
 		id := ""
-		if a := j.route.attempts()[n]; a.peer != nil {
-			id = a.peer.ID()
+		if a := j.route.Attempts()[n]; a.Peer != nil {
+			id = a.Peer.ID()
 		}
 		if byPeer[id] == nil {
 			peers = append(peers, id)
 		}
 		byPeer[id] = append(byPeer[id], j)
 	}
-	concurrently(len(peers), len(peers), func(i int) {
+	flight.Concurrently(len(peers), len(peers), func(i int) {
 		batch := byPeer[peers[i]]
-		a := batch[0].route.attempts()[n]
-		if a.peer == nil {
+		a := batch[0].route.Attempts()[n]
+		if a.Peer == nil {
 			f.failOver(ctx, batch, a)
 			return
 		}
@@ -357,14 +338,14 @@ func (f *fetcher) fetch(ctx context.Context, jobs []*job, n int) {
 }
 
 // fetchFrom asks another member, and returns the jobs that it did not answer.
-func (f *fetcher) fetchFrom(ctx context.Context, a attempt, jobs []*job) (unanswered []*job) {
+func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (unanswered []*job) {
 	f.stats.PeerFetches.Add(int64(len(jobs)))
-	if a.failover {
+	if a.Failover {
 		f.stats.Successor.Add(int64(len(jobs)))
 	}
 	began := time.Now()
-	outcomes, tickets := f.ask(ctx, a.peer, jobs, f.Policy().LoadTimeout+peerGrace, func(j *job) Query {
-		return f.queryFor(j, a.failover)
+	outcomes, tickets := f.ask(ctx, a.Peer, jobs, f.Policy().LoadTimeout+peerGrace, func(j *job) kv.Query {
+		return f.queryFor(j, a.Failover)
 	})
 	f.stats.PeerFetchTime.Observe(time.Since(began))
 	var alone []*job
@@ -372,7 +353,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, a attempt, jobs []*job) (unansw
 		switch o := outcomes[i]; {
 		case o.Alone:
 			alone = append(alone, j)
-		case errors.Is(o.Err, ErrUnreachable): //guard:origin-failure-at-the-owner-leads-to-the-successor
+		case errors.Is(o.Err, kv.ErrUnreachable): //guard:origin-failure-at-the-owner-leads-to-the-successor
 			f.stats.PeerFetchErrors.Add(1)
 			f.stats.LastPeerFetchError.Store(&o.Err)
 			j.err = o.Err
@@ -381,8 +362,8 @@ func (f *fetcher) fetchFrom(ctx context.Context, a attempt, jobs []*job) (unansw
 			j.finish(f.copied(j, a, tickets[i], o))
 		}
 	}
-	var mu sync.Mutex                                // guards unanswered
-	concurrently(len(alone), maxAlone, func(i int) { //guard:large-values-of-a-batch-are-fetched-all-at-once
+	var mu sync.Mutex                                       // guards unanswered
+	flight.Concurrently(len(alone), maxAlone, func(i int) { //guard:large-values-of-a-batch-are-fetched-all-at-once
 		left := f.fetchFrom(ctx, a, alone[i:i+1])
 		mu.Lock()
 		defer mu.Unlock()
@@ -392,8 +373,8 @@ func (f *fetcher) fetchFrom(ctx context.Context, a attempt, jobs []*job) (unansw
 }
 
 // queryFor asks another member for nothing that the bound of the read does not allow.
-func (f *fetcher) queryFor(j *job, failover bool) Query {
-	q := Query{Dataset: f.name, Key: j.key, Failover: failover}
+func (f *fetcher) queryFor(j *job, failover bool) kv.Query {
+	q := kv.Query{Dataset: f.name, Key: j.key, Failover: failover}
 	//guard:invalidated-key-is-loaded-for-each-member
 	q.NoCache = j.need.MinLoadTime != 0 // after an invalidation its age decides: the owner may have loaded it since
 	b := j.bound
@@ -410,14 +391,14 @@ func (f *fetcher) queryFor(j *job, failover bool) Query {
 }
 
 // boundOf is the reverse of queryFor, on the clock of the member that is asked.
-func boundOf(q Query, now int64) entries.Bound {
+func boundOf(q kv.Query, now int64) entries.Bound {
 	switch {
 	case q.NoCache:
 		return entries.Bound{MinLoadTime: now}
 	case q.Tag == entries.TagNotFound:
-		return entries.Bound{DeletedAfter: now - int64(bounded(q.MaxAge))}
+		return entries.Bound{DeletedAfter: now - int64(kv.BoundDuration(q.MaxAge))}
 	case q.MaxAge > 0:
-		return entries.Bound{Version: q.MinVersion, Tag: q.Tag, AsOf: now - int64(bounded(q.MaxAge))}
+		return entries.Bound{Version: q.MinVersion, Tag: q.Tag, AsOf: now - int64(kv.BoundDuration(q.MaxAge))}
 	case q.MinVersion != 0:
 		return entries.Bound{Version: q.MinVersion, AsOf: now}
 	}
@@ -426,51 +407,39 @@ func boundOf(q Query, now int64) entries.Bound {
 
 // ask sends one request for all jobs, and returns what came of each, with the ticket to store it.
 func (f *fetcher) ask(
-	ctx context.Context, peer Peer, jobs []*job, timeout time.Duration, query func(*job) Query,
-) ([]Outcome, []entries.Ticket) {
-	queries, tickets := make([]Query, len(jobs)), make([]entries.Ticket, len(jobs))
+	ctx context.Context, peer kv.Peer, jobs []*job, timeout time.Duration, query func(*job) kv.Query,
+) ([]kv.Outcome, []entries.Ticket) {
+	queries, tickets := make([]kv.Query, len(jobs)), make([]entries.Ticket, len(jobs))
 	for i, j := range jobs {
 		queries[i], tickets[i] = query(j), f.store.Begin(j.key, entries.Copy)
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	outcomes := fetchAll(limited, peer, queries)
+	outcomes := kv.FetchAll(limited, peer, queries)
 	for i := range outcomes {
 		outcomes[i].Err = noAnswer(ctx, outcomes[i].Err)
 	}
 	return outcomes, tickets
 }
 
-// fetchAll asks a member for one key or many.
-func fetchAll(ctx context.Context, peer Peer, queries []Query) []Outcome {
-	if len(queries) == 1 {
-		a, err := peer.Fetch(ctx, queries[0])
-		return []Outcome{{Answer: a, Err: err}}
-	}
-	if outcomes := peer.FetchBatch(ctx, queries); len(outcomes) == len(queries) {
-		return outcomes
-	}
-	return slices.Repeat([]Outcome{{Alone: true}}, len(queries))
-}
-
 // noAnswer makes a deadline that passed at the other member, or in the request to it, the lack of an answer while the
 // reader still has time: a member that was frozen and resumes reports that its deadline has passed.
 func noAnswer(ctx context.Context, err error) error {
-	if err != nil && KindOf(err) == KindDeadline && ctx.Err() == nil { //guard:deadline-of-a-frozen-member-is-an-answer
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	if err != nil && kv.KindOf(err) == kv.KindDeadline && ctx.Err() == nil { //guard:deadline-of-a-frozen-member-is-an-answer
+		return fmt.Errorf("%w: %w", kv.ErrUnreachable, err)
 	}
 	return err
 }
 
 // copied stores the copy of another member's answer.
-func (f *fetcher) copied(j *job, a attempt, t entries.Ticket, o Outcome) (result, error) {
+func (f *fetcher) copied(j *job, a kv.Attempt, t entries.Ticket, o kv.Outcome) (result, error) {
 	if o.Err != nil {
 		return result{}, o.Err
 	}
-	e := f.Policy().copied(o.Answer, a.peer.ID(), t.Began, f.now())
-	res := result{source: SourcePeerHit, asOf: e.Began, stale: o.Answer.Stale, detail: o.Answer.Detail}
-	if o.Answer.Source == SourceLoad {
-		res.source = SourceLoad
+	e := entries.FromPeer(f.Policy(), o.Answer, a.Peer.ID(), t.Began, f.now())
+	res := result{source: kv.SourcePeerHit, asOf: e.Began, stale: o.Answer.Stale, detail: o.Answer.Detail}
+	if o.Answer.Source == kv.SourceLoad {
+		res.source = kv.SourceLoad
 	}
 	if j.need.MinLoadTime != 0 {
 		res.asOf = t.Began // the member promises that its load began after the request
@@ -479,7 +448,7 @@ func (f *fetcher) copied(j *job, a attempt, t entries.Ticket, o Outcome) (result
 	if res.entry.Fresh(f.now()) { // the entry here may be better than the member's
 		res.stale, res.detail = false, ""
 	}
-	if a.failover {
+	if a.Failover {
 		res.detail = "owner-unreachable"
 	}
 	return res, nil
@@ -487,8 +456,8 @@ func (f *fetcher) copied(j *job, a attempt, t entries.Ticket, o Outcome) (result
 
 // failOver loads keys of another member here. Where the successor could not be reached either, every member may do so:
 // readers with a stale answer get that, and the others wait for one of few slots.
-func (f *fetcher) failOver(ctx context.Context, jobs []*job, a attempt) {
-	if a.last {
+func (f *fetcher) failOver(ctx context.Context, jobs []*job, a kv.Attempt) {
+	if a.Last {
 		jobs = slices.DeleteFunc(jobs, f.hasStale)
 		if len(jobs) == 0 {
 			return
@@ -508,7 +477,7 @@ func (f *fetcher) failOver(ctx context.Context, jobs []*job, a attempt) {
 		loads[i].route.Previous, loads[i].background = nil, false
 	}
 	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))
-	concurrently(len(jobs), len(jobs), func(i int) { //guard:load-of-another-reader-delays-a-failover
+	flight.Concurrently(len(jobs), len(jobs), func(i int) { //guard:load-of-another-reader-delays-a-failover
 		res, err := calls[i].Wait(ctx)
 		res.detail = "owner-unreachable"
 		jobs[i].finish(res, err)
@@ -533,37 +502,8 @@ func (f *fetcher) takeFailoverSlot(ctx context.Context, cause error) error {
 	case f.failovers <- struct{}{}:
 		return nil
 	case <-turn.Done():
-		return &Error{Kind: KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
+		return &kv.Error{Kind: kv.KindOverloaded, RetryAfter: retryAfter, Err: fmt.Errorf(
 			"dataset %s: owner and successor cannot be reached, and %d failover loads are running here: %w",
 			f.name, maxFailoverLoads, cause)}
-	}
-}
-
-// concurrently calls fn for 0 to n-1, at most limit at once, and returns when all have returned. A panic of one becomes a
-// panic of the caller, on a goroutine whose owner recovers.
-func concurrently(n, limit int, fn func(i int)) {
-	if n == 1 {
-		fn(0)
-		return
-	}
-	var all sync.WaitGroup
-	slots, panicked := make(chan struct{}, max(limit, 1)), make(chan any, n)
-	for i := range n {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					panicked <- p
-				}
-				<-slots
-			}()
-			fn(i)
-		})
-	}
-	all.Wait()
-	select {
-	case p := <-panicked:
-		panic(p)
-	default:
 	}
 }

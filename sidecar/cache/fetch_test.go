@@ -11,16 +11,17 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestMissGoesToTheOwnerAndLeavesALocalCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		c := newCluster(t, 3, o, testPolicy())
-		expect(t, get(t, c.members[1], "k"), "v", SourceLoad)
-		expect(t, get(t, c.members[2], "k"), "v", SourcePeerHit)
+		expect(t, get(t, c.members[1], "k"), "v", kv.SourceLoad)
+		expect(t, get(t, c.members[2], "k"), "v", kv.SourcePeerHit)
 		a := get(t, c.members[1], "k")
-		expect(t, a, "v", SourceLocalHit)
+		expect(t, a, "v", kv.SourceLocalHit)
 		if a.Owner != "member-0" {
 			t.Errorf("owner %q; want member-0", a.Owner)
 		}
@@ -37,7 +38,7 @@ func TestEntryOlderThanThisMemberIsOneFetch(t *testing.T) {
 		get(t, c.members[0], "k")
 		time.Sleep(5 * time.Second)
 		late := newDataset(t, o, seenFrom{c, 1}, testPolicy())
-		expect(t, get(t, late, "k"), "v", SourcePeerHit)
+		expect(t, get(t, late, "k"), "v", kv.SourcePeerHit)
 		if n := late.Stats().PeerFetches.Load(); n != 1 {
 			t.Errorf("%d peer fetches; want 1", n)
 		}
@@ -65,7 +66,7 @@ func TestLocalCopyNeverOutlivesTheOwnersEntry(t *testing.T) {
 		}
 		o.Set("k", "new")
 		time.Sleep(500 * time.Millisecond)
-		expect(t, get(t, c.members[1], "k"), "new", SourceLoad)
+		expect(t, get(t, c.members[1], "k"), "new", kv.SourceLoad)
 	})
 }
 
@@ -139,7 +140,7 @@ func TestMemberThatDoesNotOwnAKeyCachesItShortly(t *testing.T) {
 		c := newCluster(t, 3, o, testPolicy())
 		c.order = func(from int) (int, int) { return (from + 1) % 3, from } // 1 asks 2, which thinks that 0 owns it
 		a := get(t, c.members[1], "k")
-		expect(t, a, "v", SourceLoad)
+		expect(t, a, "v", kv.SourceLoad)
 		if n := c.members[0].Stats().Served.Load(); n != 0 {
 			t.Errorf("the request was forwarded")
 		}
@@ -182,7 +183,7 @@ func TestOriginFailureAtTheOwnerIsAnAnswer(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Fail(errDown)
 		c := newCluster(t, 3, o, testPolicy())
-		if _, err := c.members[2].Get(t.Context(), "k", ReadOptions{}); KindOf(err) != KindUnavailable {
+		if _, err := c.members[2].Get(t.Context(), "k", kv.ReadOptions{}); kv.KindOf(err) != kv.KindUnavailable {
 			t.Errorf("got %v; want unavailable", err)
 		}
 		if o.Queries() != 1 || c.members[1].Stats().Served.Load() != 0 {
@@ -208,7 +209,7 @@ func TestOwnerAndSuccessorAway(t *testing.T) {
 			if string(a.Value) != "old" || !a.Stale || a.Detail != "owner-unreachable" || o.Queries() != 1 {
 				t.Errorf("got %+v after %d queries", a, o.Queries())
 			}
-			if why := c.members[2].Stats().LastPeerFetchError.Load(); why == nil || !errors.Is(*why, ErrUnreachable) {
+			if why := c.members[2].Stats().LastPeerFetchError.Load(); why == nil || !errors.Is(*why, kv.ErrUnreachable) {
 				t.Errorf("the reason is not kept: %v", why)
 			}
 		})
@@ -223,7 +224,7 @@ func TestOwnerAndSuccessorAway(t *testing.T) {
 				key := fmt.Sprint("cold-", i)
 				o.Set(key, "v")
 				all.Go(func() {
-					if _, err := c.members[2].Get(t.Context(), key, ReadOptions{}); KindOf(err) == KindOverloaded {
+					if _, err := c.members[2].Get(t.Context(), key, kv.ReadOptions{}); kv.KindOf(err) == kv.KindOverloaded {
 						refused.Add(1)
 					}
 				})
@@ -248,7 +249,7 @@ func TestCopyIsNotStoredAfterAnInvalidation(t *testing.T) {
 		time.Sleep(tick)
 		o.Set("k", "new")
 		for _, d := range c.members {
-			d.ApplyInvalidation(Invalidation{Key: "k"})
+			d.ApplyInvalidation(kv.Invalidation{Key: "k"})
 		}
 		reader.Wait()
 		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
@@ -264,11 +265,11 @@ func TestNoCacheReachesTheOwnersOrigin(t *testing.T) {
 		get(t, c.members[1], "k")
 		time.Sleep(tick)
 		o.Set("k", "new")
-		a, err := c.members[1].Get(t.Context(), "k", ReadOptions{NoCache: true})
+		a, err := c.members[1].Get(t.Context(), "k", kv.ReadOptions{NoCache: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, a, "new", SourceLoad)
+		expect(t, a, "new", kv.SourceLoad)
 		if o.Queries() != 2 {
 			t.Errorf("%d queries; want 2", o.Queries())
 		}
@@ -284,10 +285,10 @@ func TestNewOwnerTakesOverFromThePreviousOne(t *testing.T) {
 		c.prev = 0
 		time.Sleep(4 * time.Second)
 		a := get(t, c.members[1], "k")
-		if a.Source != SourcePeerHit || a.Age != 4*time.Second || a.Fresh != 6*time.Second || o.Queries() != 1 {
+		if a.Source != kv.SourcePeerHit || a.Age != 4*time.Second || a.Fresh != 6*time.Second || o.Queries() != 1 {
 			t.Errorf("got %+v after %d queries; want the entry with the time it had left", a, o.Queries())
 		}
-		expect(t, get(t, c.members[1], "k"), "v", SourceHit)
+		expect(t, get(t, c.members[1], "k"), "v", kv.SourceHit)
 		if a := get(t, c.members[1], "none"); !a.NotFound {
 			t.Errorf("a peek that finds nothing ends in a load; got %+v", a)
 		}
@@ -299,7 +300,7 @@ func TestHandoverFromADeadMemberCostsLittle(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, peekAt{previous: silent{}}, testPolicy())
 		began := time.Now()
-		expect(t, get(t, d, "k"), "v", SourceLoad)
+		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
 		if waited := time.Since(began); waited != handoverTimeout {
 			t.Errorf("the load waited %v for the peek; want %v", waited, handoverTimeout)
 		}
@@ -307,22 +308,24 @@ func TestHandoverFromADeadMemberCostsLittle(t *testing.T) {
 }
 
 type peekAt struct {
-	NoPeers
-	previous Peer
+	kv.NoPeers
+	previous kv.Peer
 }
 
-func (p peekAt) Route(string, string) Route { return Route{Previous: p.previous} }
+func (p peekAt) Route(string, string) kv.Route { return kv.Route{Previous: p.previous} }
 
 // silent never answers.
 type silent struct{ noBatches }
 
 func (silent) ID() string { return "silent" }
 
-func (silent) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
+func (silent) Write(context.Context, kv.Change) (kv.Answer, error) {
+	return kv.Answer{}, kv.ErrUnreachable
+}
 
-func (silent) Fetch(ctx context.Context, _ Query) (Answer, error) {
+func (silent) Fetch(ctx context.Context, _ kv.Query) (kv.Answer, error) {
 	<-ctx.Done()
-	return Answer{}, fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
+	return kv.Answer{}, fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err())
 }
 
 // Readers, writers and sweepers at once: for the race detector, and no value may ever be another key's.
@@ -345,7 +348,7 @@ func TestValuesNeverMix(t *testing.T) {
 				}
 				switch i % 50 {
 				case 0:
-					d.ApplyInvalidation(Invalidation{Key: fmt.Sprint(n)})
+					d.ApplyInvalidation(kv.Invalidation{Key: fmt.Sprint(n)})
 				case 1:
 					d.Sweep()
 				}
@@ -361,22 +364,22 @@ type frozen struct {
 	after time.Duration
 }
 
-func (f frozen) Fetch(context.Context, Query) (Answer, error) {
+func (f frozen) Fetch(context.Context, kv.Query) (kv.Answer, error) {
 	time.Sleep(f.after)
-	return Answer{}, &Error{Kind: KindDeadline, Err: errors.New("the caller's deadline passed")}
+	return kv.Answer{}, &kv.Error{Kind: kv.KindDeadline, Err: errors.New("the caller's deadline passed")}
 }
 
-func (frozen) Write(context.Context, Change) (Answer, error) {
-	return Answer{}, &Error{Kind: KindUnknown, Err: errors.New("deadline")}
+func (frozen) Write(context.Context, kv.Change) (kv.Answer, error) {
+	return kv.Answer{}, &kv.Error{Kind: kv.KindUnknown, Err: errors.New("deadline")}
 }
 
 type ownerAndSuccessor struct {
-	NoPeers
-	owner, successor Peer
+	kv.NoPeers
+	owner, successor kv.Peer
 }
 
-func (o ownerAndSuccessor) Route(string, string) Route {
-	return Route{Owner: o.owner, Successor: o.successor}
+func (o ownerAndSuccessor) Route(string, string) kv.Route {
+	return kv.Route{Owner: o.owner, Successor: o.successor}
 }
 
 func TestDeadlineOfAFrozenMemberIsNoAnswer(t *testing.T) {
@@ -386,18 +389,18 @@ func TestDeadlineOfAFrozenMemberIsNoAnswer(t *testing.T) {
 			successor := newCluster(t, 1, o, testPolicy())
 			d := newDataset(t, o, ownerAndSuccessor{owner: frozen{after: after}, successor: link{successor, 0}}, testPolicy())
 			a := get(t, d, "k")
-			expect(t, a, "v", SourceLoad)
+			expect(t, a, "v", kv.SourceLoad)
 			if a.Detail != "owner-unreachable" || d.Stats().PeerFetchErrors.Load() != 1 {
 				t.Errorf("after %v: detail %q, %d fetches without an answer; want the successor's answer", after, a.Detail,
 					d.Stats().PeerFetchErrors.Load())
 			}
-			_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("w")})
-			expectKind(t, err, KindUnknown) // it may have been made
+			_, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("w")})
+			expectKind(t, err, kv.KindUnknown) // it may have been made
 			ctx, cancel := context.WithTimeout(t.Context(), tick)
 			defer cancel()
-			_, err = d.Get(ctx, "other", ReadOptions{NoCache: true})
+			_, err = d.Get(ctx, "other", kv.ReadOptions{NoCache: true})
 			if after > 0 {
-				expectKind(t, err, KindDeadline) // the caller's own
+				expectKind(t, err, kv.KindDeadline) // the caller's own
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestFormerOwnerDoesNotRefreshEarly(t *testing.T) {
@@ -34,7 +35,7 @@ func TestFailoverEntryIsNotRefreshedEarly(t *testing.T) {
 		p := testPolicy()
 		c := newCluster(t, 2, o, p) // member 0 owns the key
 		for range 5000 {
-			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k", Failover: true})
+			a, err := c.members[1].Serve(t.Context(), kv.Query{Dataset: "test", Key: "k", Failover: true})
 			if err != nil || a.Fresh > p.FailoverTTL {
 				t.Fatalf("fresh for %v, error %v; want at most failover_ttl of %v", a.Fresh, err, p.FailoverTTL)
 			}
@@ -52,7 +53,7 @@ func TestHandoverNeverLoads(t *testing.T) {
 		c.order = func(int) (int, int) { return 1, 0 }
 		time.Sleep(9 * time.Second)
 		for range 1000 {
-			_, err := c.members[0].Serve(t.Context(), Query{Dataset: "test", Key: "k", MemoryOnly: true})
+			_, err := c.members[0].Serve(t.Context(), kv.Query{Dataset: "test", Key: "k", MemoryOnly: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +87,7 @@ func TestOlderStaleAnswerDoesNotReplaceAStaleEntry(t *testing.T) {
 		get(t, c.members[1], "k")
 		time.Sleep(12 * time.Second)
 		o.Set("k", "new")
-		expect(t, get(t, c.members[2], "k"), "new", SourceLoad)
+		expect(t, get(t, c.members[2], "k"), "new", kv.SourceLoad)
 		o.Fail(errDown)
 		c.away[0].Store(true)
 		time.Sleep(12 * time.Second)
@@ -112,7 +113,7 @@ func TestStaleValueComesBeforeTheBoundOfFlights(t *testing.T) {
 		defer o.Block()()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go func() { _, _ = d.Get(ctx, "other", ReadOptions{}) }()
+		go func() { _, _ = d.Get(ctx, "other", kv.ReadOptions{}) }()
 		synctest.Wait()
 		if a := get(t, d, "k"); !a.Stale || a.Detail != "overloaded" {
 			t.Errorf("got %+v; want the stale value, as all flights are taken", a)
@@ -129,7 +130,7 @@ func TestHandoverRestoresNothingOlder(t *testing.T) {
 		o.Set("k", "new")
 		c.order = func(from int) (int, int) { return 2, from } // the owner is unknown to both, each stands in for it
 		serve := func() string {
-			a, err := c.members[1].Serve(t.Context(), Query{Dataset: "test", Key: "k"})
+			a, err := c.members[1].Serve(t.Context(), kv.Query{Dataset: "test", Key: "k"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,7 +166,7 @@ func TestHandedOverEntryLivesNoLongerThanTheTTL(t *testing.T) {
 			t.Errorf("absent for %v; want what is left of the negative ttl here", a.Fresh)
 		}
 		time.Sleep(20 * time.Second)
-		expect(t, get(t, c.members[1], "k"), "v", SourceLoad)
+		expect(t, get(t, c.members[1], "k"), "v", kv.SourceLoad)
 	})
 }
 
@@ -173,7 +174,7 @@ func TestLongestDurationsDoNotOverflow(t *testing.T) {
 	for _, forever := range []time.Duration{1 << 62, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
 			o := origintest.New(map[string]string{"k": "v"})
-			p := DefaultPolicy()
+			p := kv.DefaultPolicy()
 			p.TTLJitter = 1
 			p.TTL, p.NegativeTTL, p.LocalTTL, p.LoadTimeout = forever, forever, forever, forever
 			p.StaleIfError, p.StaleWhileRevalidate, p.FailoverTTL = forever, forever, forever
@@ -198,41 +199,43 @@ func TestLongestDurationsDoNotOverflow(t *testing.T) {
 func TestZeroDurations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
-		p := DefaultPolicy()
+		p := kv.DefaultPolicy()
 		p.TTLJitter, p.NegativeTTL, p.LocalTTL, p.StaleIfError = 0, 0, 0, 0
 		c := newCluster(t, 2, o, p)
 		for range 2 {
 			time.Sleep(tick)
-			if a := get(t, c.members[0], "none"); !a.NotFound || a.Source != SourceLoad {
+			if a := get(t, c.members[0], "none"); !a.NotFound || a.Source != kv.SourceLoad {
 				t.Errorf("negative_ttl 0: %+v", a)
 			}
 		}
 		get(t, c.members[1], "k")
 		time.Sleep(tick)
-		expect(t, get(t, c.members[1], "k"), "v", SourcePeerHit)
+		expect(t, get(t, c.members[1], "k"), "v", kv.SourcePeerHit)
 	})
 }
 
 type said struct {
 	noBatches
-	Answer
+	kv.Answer
 }
 
 func (said) ID() string { return "said" }
 
-func (s said) Fetch(context.Context, Query) (Answer, error) { return s.Answer, nil }
+func (s said) Fetch(context.Context, kv.Query) (kv.Answer, error) { return s.Answer, nil }
 
-func (said) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
-
-type ownedBy struct {
-	NoPeers
-	Peer
+func (said) Write(context.Context, kv.Change) (kv.Answer, error) {
+	return kv.Answer{}, kv.ErrUnreachable
 }
 
-func (o ownedBy) Route(string, string) Route { return Route{Owner: o.Peer} }
+type ownedBy struct {
+	kv.NoPeers
+	kv.Peer
+}
+
+func (o ownedBy) Route(string, string) kv.Route { return kv.Route{Owner: o.Peer} }
 
 func TestAbsurdTimesOfAPeer(t *testing.T) {
-	for _, a := range []Answer{
+	for _, a := range []kv.Answer{
 		{Age: -time.Hour, Fresh: time.Hour},
 		{Age: math.MaxInt64, Fresh: math.MaxInt64, Took: math.MaxInt64},
 		{Age: math.MinInt64, Fresh: math.MinInt64, Took: math.MinInt64},
@@ -257,32 +260,32 @@ func TestNoCacheSkipsAnyNumberOfOlderFlights(t *testing.T) {
 		others.of = d
 		time.Sleep(time.Second)
 		o.Set("k", "new")
-		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		a, err := d.Get(t.Context(), "k", kv.ReadOptions{NoCache: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, a, "new", SourceLoad)
+		expect(t, a, "new", kv.SourceLoad)
 	})
 }
 
 type othersFlights struct {
-	NoPeers
+	kv.NoPeers
 	of   *Dataset
 	left int
 }
 
-func (o *othersFlights) Route(_, key string) Route {
+func (o *othersFlights) Route(_, key string) kv.Route {
 	if o.of == nil || o.left == 0 {
-		return Route{}
+		return kv.Route{}
 	}
 	o.left--
 	go func() {
 		_, _ = o.of.fetcher.loads.Do(context.Background(), key, time.Minute, func(context.Context) (result, error) {
 			time.Sleep(tick)
 			e, _ := o.of.store.Peek(key)
-			return result{entry: e, source: SourceHit, asOf: e.Began}, nil
+			return result{entry: e, source: kv.SourceHit, asOf: e.Began}, nil
 		})
 	}()
 	time.Sleep(tick / 2)
-	return Route{}
+	return kv.Route{}
 }

@@ -3,27 +3,20 @@ package cache
 import (
 	"context"
 	"strings"
+
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
-
-// MaxBatchKeys bounds the keys of one Peer.FetchBatch.
-const MaxBatchKeys = 512
-
-// Result is the answer to one key of many.
-type Result struct {
-	Answer Answer
-	Err    error
-}
 
 // GetMany answers a read of an application for many keys, in their order. It makes one load of all keys that this member
 // owns, and one request to each other member for all keys that it owns. Readers of single keys share these flights.
-func (d *Dataset) GetMany(ctx context.Context, keys []string, o ReadOptions) []Result {
-	results := make([]Result, len(keys))
+func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions) []kv.Result {
+	results := make([]kv.Result, len(keys))
 	now := d.now()
 	var reads []*read
 	var at []int // :: index in reads → index in keys
 	for i, key := range keys {
 		if e := d.hit(key, o, now); e != nil {
-			results[i].Answer = answerOf(e, now, sourceOf(e))
+			results[i].Answer = e.Answer(now, e.Source())
 			continue
 		}
 		reads, at = append(reads, d.newRead(strings.Clone(key), o, now)), append(at, i)
@@ -36,8 +29,8 @@ func (d *Dataset) GetMany(ctx context.Context, keys []string, o ReadOptions) []R
 }
 
 // ServeMany answers reads of another member, in their order, as Serve does. It makes one load of all keys that need one.
-func (d *Dataset) ServeMany(ctx context.Context, qs []Query) []Result {
-	results := make([]Result, len(qs))
+func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
+	results := make([]kv.Result, len(qs))
 	now := d.now()
 	var reads []*read
 	var at []int // :: index in reads → index in qs
@@ -51,7 +44,7 @@ func (d *Dataset) ServeMany(ctx context.Context, qs []Query) []Result {
 	}
 	d.resolve(ctx, reads)
 	for i, r := range reads {
-		results[at[i]] = Result{r.answer, r.err}
+		results[at[i]] = kv.Result{Answer: r.answer, Err: r.err}
 	}
 	return results
 }

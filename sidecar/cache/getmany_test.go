@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // numbered returns n keys, and rows for them.
@@ -22,9 +23,9 @@ func numbered(n int) (keys []string, rows map[string]string) {
 }
 
 // getMany reads keys and fails the test on a wrong value.
-func getMany(t *testing.T, d *Dataset, keys []string, rows map[string]string) []Result {
+func getMany(t *testing.T, d *Dataset, keys []string, rows map[string]string) []kv.Result {
 	t.Helper()
-	results := d.GetMany(t.Context(), keys, ReadOptions{})
+	results := d.GetMany(t.Context(), keys, kv.ReadOptions{})
 	for i, key := range keys {
 		if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] {
 			t.Errorf("%s is %q, %v; want %q", key, r.Answer.Value, r.Err, rows[key])
@@ -35,7 +36,7 @@ func getMany(t *testing.T, d *Dataset, keys []string, rows map[string]string) []
 
 func TestKeysOfOneOwnerAreOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys, rows := numbered(MaxBatchKeys + 2)
+		keys, rows := numbered(kv.MaxBatchKeys + 2)
 		o := origintest.New(rows)
 		o.Slow(10 * tick)
 		c := newCluster(t, 2, o, testPolicy())
@@ -78,18 +79,18 @@ func TestServedKeysOfABatchAreOneLoad(t *testing.T) {
 		d := newDataset(t, o, nil, testPolicy())
 		get(t, d, keys[0])
 		time.Sleep(tick)
-		var qs []Query
+		var qs []kv.Query
 		for i, key := range keys {
-			qs = append(qs, Query{Dataset: "test", Key: key, NoCache: i < 2})
+			qs = append(qs, kv.Query{Dataset: "test", Key: key, NoCache: i < 2})
 		}
-		results := d.ServeMany(t.Context(), append(qs, Query{Key: "none", MemoryOnly: true}, Query{}))
+		results := d.ServeMany(t.Context(), append(qs, kv.Query{Key: "none", MemoryOnly: true}, kv.Query{}))
 		for i, key := range keys {
-			if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] || r.Answer.Source != SourceLoad {
+			if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] || r.Answer.Source != kv.SourceLoad {
 				t.Errorf("%s is %q from %v, %v; want %q from a load", key, r.Answer.Value, r.Answer.Source, r.Err, rows[key])
 			}
 		}
-		expectKind(t, results[100].Err, KindNotCached)
-		expectKind(t, results[101].Err, KindInvalidKey)
+		expectKind(t, results[100].Err, kv.KindNotCached)
+		expectKind(t, results[101].Err, kv.KindInvalidKey)
 		if n, asked := o.Queries(), o.Keys(); n != 2 || asked != 101 {
 			t.Errorf("%d queries of %d keys; want the first one, and one of all 100", n, asked)
 		}
@@ -102,7 +103,7 @@ func TestEachKeyOfABatchHasItsSource(t *testing.T) {
 		c := newCluster(t, 2, origintest.New(rows), testPolicy())
 		get(t, c.members[0], keys[0])
 		get(t, c.members[1], keys[1])
-		for i, want := range [][]Source{{SourceHit, SourceHit, SourceLoad}, {SourcePeerHit, SourceLocalHit, SourcePeerHit}} {
+		for i, want := range [][]kv.Source{{kv.SourceHit, kv.SourceHit, kv.SourceLoad}, {kv.SourcePeerHit, kv.SourceLocalHit, kv.SourcePeerHit}} {
 			time.Sleep(tick)
 			for n, r := range getMany(t, c.members[i], keys, rows) {
 				if r.Answer.Source != want[n] {
@@ -122,25 +123,25 @@ func TestOptionsHoldForEachKeyOfABatch(t *testing.T) {
 		o := origintest.New(rows)
 		c := newCluster(t, 2, o, testPolicy())
 		d := c.members[1]
-		for _, r := range d.GetMany(t.Context(), keys, ReadOptions{OnlyIfCached: true}) {
-			expectKind(t, r.Err, KindNotCached)
+		for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{OnlyIfCached: true}) {
+			expectKind(t, r.Err, kv.KindNotCached)
 		}
 		getMany(t, d, append(keys, "", "not\x00a key")[:3], rows)
 		time.Sleep(tick)
 		o.Set(keys[0], "new")
-		for i, r := range d.GetMany(t.Context(), keys, ReadOptions{NoCache: true}) {
-			if r.Err != nil || r.Answer.Source != SourceLoad || i == 0 && string(r.Answer.Value) != "new" {
+		for i, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{NoCache: true}) {
+			if r.Err != nil || r.Answer.Source != kv.SourceLoad || i == 0 && string(r.Answer.Value) != "new" {
 				t.Errorf("no-cache: got %q from %v, %v; want a load", r.Answer.Value, r.Answer.Source, r.Err)
 			}
 		}
 		time.Sleep(tick)
-		for _, r := range d.GetMany(t.Context(), keys, ReadOptions{MinVersion: 1 << 40}) {
-			expectKind(t, r.Err, KindVersion)
+		for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{MinVersion: 1 << 40}) {
+			expectKind(t, r.Err, kv.KindVersion)
 		}
-		results := d.GetMany(t.Context(), []string{"", "not\x00a key", keys[0]}, ReadOptions{})
-		expectKind(t, results[0].Err, KindInvalidKey)
-		expectKind(t, results[1].Err, KindInvalidKey)
-		expect(t, results[2].Answer, "new", SourceLocalHit)
+		results := d.GetMany(t.Context(), []string{"", "not\x00a key", keys[0]}, kv.ReadOptions{})
+		expectKind(t, results[0].Err, kv.KindInvalidKey)
+		expectKind(t, results[1].Err, kv.KindInvalidKey)
+		expect(t, results[2].Answer, "new", kv.SourceLocalHit)
 		if n := c.batches.Load(); n != 3 {
 			t.Errorf("%d requests; want one for the misses, one for no-cache and one for the version", n)
 		}
@@ -234,8 +235,8 @@ type brief struct {
 	peak  int
 }
 
-func (b *brief) FetchBatch(ctx context.Context, qs []Query) []Outcome {
-	outcomes := make([]Outcome, len(qs))
+func (b *brief) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
+	outcomes := make([]kv.Outcome, len(qs))
 	for i := range outcomes {
 		outcomes[i].Alone = i > 0
 	}
@@ -243,7 +244,7 @@ func (b *brief) FetchBatch(ctx context.Context, qs []Query) []Outcome {
 	return outcomes
 }
 
-func (b *brief) Fetch(ctx context.Context, q Query) (Answer, error) {
+func (b *brief) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	b.mu.Lock()
 	b.alone++
 	b.at++
@@ -270,14 +271,14 @@ func TestLargeValuesOfABatchAreFetchedAloneAndFewAtOnce(t *testing.T) {
 // noBatches is a part of members that answer no batches.
 type noBatches struct{}
 
-func (noBatches) FetchBatch(context.Context, []Query) []Outcome {
+func (noBatches) FetchBatch(context.Context, []kv.Query) []kv.Outcome {
 	return nil
 }
 
 func TestBatchWithoutOutcomesIsFetchedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys, _ := numbered(2)
-		d := newDataset(t, origintest.New(nil), ownedBy{Peer: said{Answer: Answer{Value: []byte("v"), Fresh: time.Second}}}, testPolicy())
+		d := newDataset(t, origintest.New(nil), ownedBy{Peer: said{Answer: kv.Answer{Value: []byte("v"), Fresh: time.Second}}}, testPolicy())
 		getMany(t, d, keys, map[string]string{keys[0]: "v", keys[1]: "v"})
 	})
 }
@@ -300,7 +301,7 @@ func TestBatchAfterAChangeOfOwnerIsHandedOver(t *testing.T) {
 
 func TestHandoverOfALargeBatchIsSplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys, rows := numbered(MaxBatchKeys + 1)
+		keys, rows := numbered(kv.MaxBatchKeys + 1)
 		o := origintest.New(rows)
 		c := newCluster(t, 2, o, testPolicy())
 		getMany(t, c.members[0], keys, rows)
@@ -316,15 +317,15 @@ func TestHandoverOfALargeBatchIsSplit(t *testing.T) {
 
 // partly is a ring in which another member owns the key "theirs".
 type partly struct {
-	NoPeers
-	owner Peer
+	kv.NoPeers
+	owner kv.Peer
 }
 
-func (p partly) Route(_, key string) Route {
+func (p partly) Route(_, key string) kv.Route {
 	if key == "theirs" {
-		return Route{Owner: p.owner}
+		return kv.Route{Owner: p.owner}
 	}
-	return Route{}
+	return kv.Route{}
 }
 
 func TestFrozenMemberDoesNotDelayTheKeysOfOthers(t *testing.T) {
@@ -337,8 +338,8 @@ func TestFrozenMemberDoesNotDelayTheKeysOfOthers(t *testing.T) {
 		time.Sleep(5 * tick)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*tick)
 		defer cancel()
-		results := d.GetMany(ctx, []string{"theirs", "mine"}, ReadOptions{NoCache: true})
-		expectKind(t, results[0].Err, KindDeadline)
+		results := d.GetMany(ctx, []string{"theirs", "mine"}, kv.ReadOptions{NoCache: true})
+		expectKind(t, results[0].Err, kv.KindDeadline)
 		if r := results[1]; r.Err != nil || string(r.Answer.Value) != "old" {
 			t.Errorf("got %q, %v after the first load had begun too early; want the value", r.Answer.Value, r.Err)
 		}
@@ -354,7 +355,7 @@ func TestFailoverOfABatchAnswersEachKeyWhenItIsLoaded(t *testing.T) {
 		d := c.members[1]
 		var readers sync.WaitGroup
 		o.Slow(500 * tick)
-		readers.Go(func() { _, _ = d.Serve(t.Context(), Query{Key: "a"}) })
+		readers.Go(func() { _, _ = d.Serve(t.Context(), kv.Query{Key: "a"}) })
 		synctest.Wait()
 		o.Slow(10 * tick)
 		readers.Go(func() { getMany(t, d, []string{"a", "b"}, map[string]string{"a": "slow", "b": "fast"}) })
@@ -370,12 +371,12 @@ func TestFailoverOfABatchAnswersEachKeyWhenItIsLoaded(t *testing.T) {
 
 type panickingPeer struct{ said }
 
-func (panickingPeer) Fetch(context.Context, Query) (Answer, error) { panic("boom") }
+func (panickingPeer) Fetch(context.Context, kv.Query) (kv.Answer, error) { panic("boom") }
 
 func TestPanicWhileABatchIsFetchedIsAnErrorOfItsKeys(t *testing.T) {
 	keys, _ := numbered(20)
 	d := newDataset(t, origintest.New(nil), ownedBy{Peer: panickingPeer{}}, testPolicy())
-	for _, r := range d.GetMany(t.Context(), keys, ReadOptions{}) {
-		expectKind(t, r.Err, KindInternal)
+	for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{}) {
+		expectKind(t, r.Err, kv.KindInternal)
 	}
 }

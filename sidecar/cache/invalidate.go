@@ -2,41 +2,28 @@ package cache
 
 import (
 	"context"
-	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/internal/watches"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Invalidate invalidates what s selects on every member, and returns when all members that can be reached have done so.
-func (d *Dataset) Invalidate(ctx context.Context, s Scope) (InvalidateResult, error) {
-	list, err := d.invalidations(s)
+func (d *Dataset) Invalidate(ctx context.Context, s kv.Scope) (kv.InvalidateResult, error) {
+	list, err := s.Invalidations(d.name)
 	if err != nil {
-		return InvalidateResult{}, err
+		return kv.InvalidateResult{}, err
 	}
 	for _, i := range list {
 		d.ApplyInvalidation(i)
 	}
 	reached, unreached := d.peers.Broadcast(ctx, list)
-	return InvalidateResult{Members: reached + 1, Unreached: unreached}, nil
-}
-
-func (d *Dataset) invalidations(s Scope) ([]Invalidation, error) {
-	if len(s.Keys) == 0 {
-		return []Invalidation{{Dataset: d.name, Key: s.Prefix, Prefix: true}}, nil
-	}
-	list := make([]Invalidation, len(s.Keys))
-	for i, key := range s.Keys {
-		if err := CheckKey(key); err != nil {
-			return nil, err
-		}
-		list[i] = Invalidation{Dataset: d.name, Key: strings.Clone(key)}
-	}
-	return list, nil
+	return kv.InvalidateResult{Members: reached + 1, Unreached: unreached}, nil
 }
 
 // ApplyInvalidation removes what i selects from this member's memory. A load that began before is not stored, later reads
 // do not wait for it, and nothing older is accepted from another member.
-func (d *Dataset) ApplyInvalidation(i Invalidation) { d.invalidator.apply(i) }
+func (d *Dataset) ApplyInvalidation(i kv.Invalidation) { d.invalidator.apply(i) }
 
 // ExpireFrom expires all local copies of a member's entries: its invalidations may have been missed. They remain read
 // bounds and stale answers.
@@ -44,7 +31,7 @@ func (d *Dataset) ExpireFrom(member string) {
 	d.stats.CopiesExpired.Add(1)
 	d.store.ExpireFrom(member)
 	d.fetcher.fetches.ForgetAll()
-	d.invalidator.watches.notePrefix("")
+	d.invalidator.watches.NotePrefix("")
 }
 
 // ExpireAll expires every entry: changes that a feed should have reported may have been missed. The entries remain read
@@ -53,29 +40,29 @@ func (d *Dataset) ExpireAll() {
 	d.store.ExpireAll()
 	d.fetcher.loads.ForgetAll()
 	d.fetcher.fetches.ForgetAll()
-	d.invalidator.watches.notePrefix("")
+	d.invalidator.watches.NotePrefix("")
 }
 
 // invalidator removes entries, detaches the flights that began before, and notifies watches.
 type invalidator struct {
 	*core
 	fetcher *fetcher
-	watches *watches
+	watches *watches.Set
 }
 
-func (v *invalidator) apply(i Invalidation) {
+func (v *invalidator) apply(i kv.Invalidation) {
 	v.stats.Invalidations.Add(1)
 	now := v.now()
 	switch {
 	case i.Prefix: // a version is one of a single row
-		v.store.InvalidatePrefix(i.Key, now+1-int64(bounded(i.Age)))
+		v.store.InvalidatePrefix(i.Key, now+1-int64(kv.BoundDuration(i.Age)))
 		v.fetcher.loads.ForgetAll()
 		v.fetcher.fetches.ForgetAll()
-		v.watches.notePrefix(i.Key)
+		v.watches.NotePrefix(i.Key)
 	case i.Version != 0: // the version of an entry for a row that does not exist decides nothing
 		v.one(i.Key, entries.Bound{Version: i.Version, AsOf: now + 1})
 	default:
-		v.one(i.Key, entries.Bound{MinLoadTime: now + 1 - int64(bounded(i.Age))})
+		v.one(i.Key, entries.Bound{MinLoadTime: now + 1 - int64(kv.BoundDuration(i.Age))})
 	}
 }
 
@@ -84,5 +71,5 @@ func (v *invalidator) one(key string, b entries.Bound) {
 		return
 	}
 	v.fetcher.forget(key) //guard:reader-after-an-invalidation-joins-an-older-load
-	v.watches.note(key)   //guard:watch-misses-an-invalidation
+	v.watches.Note(key)   //guard:watch-misses-an-invalidation
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestCopiesOfALostMemberExpire(t *testing.T) {
@@ -17,14 +18,14 @@ func TestCopiesOfALostMemberExpire(t *testing.T) {
 		get(t, c.members[1], "k")
 		c.deaf.Store(true)
 		put(t, c.members[0], "k", "new")
-		expect(t, get(t, c.members[1], "k"), "old", SourceLocalHit)
+		expect(t, get(t, c.members[1], "k"), "old", kv.SourceLocalHit)
 		c.members[1].ExpireFrom("member-0")
-		expect(t, get(t, c.members[1], "k"), "new", SourcePeerHit)
+		expect(t, get(t, c.members[1], "k"), "new", kv.SourcePeerHit)
 	})
 }
 
 func TestInvalidateReachesEveryMember(t *testing.T) {
-	for name, s := range map[string]Scope{"keys": {Keys: []string{"a/1"}}, "prefix": {Prefix: "a/"}, "all": {}} {
+	for name, s := range map[string]kv.Scope{"keys": {Keys: []string{"a/1"}}, "prefix": {Prefix: "a/"}, "all": {}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := origintest.New(map[string]string{"a/1": "old"})
@@ -56,13 +57,13 @@ func TestOlderAnswerOfAnOwnerWithoutTheInvalidationIsNotTaken(t *testing.T) {
 		get(t, c.members[1], "k")
 		time.Sleep(tick)
 		version := o.Set("k", "new")
-		c.members[1].ApplyInvalidation(Invalidation{Key: "k", Version: version}) // and not the owner
+		c.members[1].ApplyInvalidation(kv.Invalidation{Key: "k", Version: version}) // and not the owner
 		if a := get(t, c.members[1], "k"); string(a.Value) != "new" {
 			t.Errorf("got %q", a.Value)
 		}
 		time.Sleep(tick)
 		o.Set("k", "newer")
-		c.members[1].ApplyInvalidation(Invalidation{Key: "k"})
+		c.members[1].ApplyInvalidation(kv.Invalidation{Key: "k"})
 		if a := get(t, c.members[1], "k"); string(a.Value) != "newer" {
 			t.Errorf("got %q", a.Value)
 		}
@@ -80,14 +81,14 @@ func TestExpiredCopyIsAStaleAnswer(t *testing.T) {
 		if a := get(t, c.members[2], "k"); !a.Stale || string(a.Value) != "v" {
 			t.Errorf("got %+v; want the stale copy", a)
 		}
-		_, err := c.members[2].Get(t.Context(), "k", ReadOptions{LimitStale: true})
-		expectKind(t, err, KindUnavailable)
+		_, err := c.members[2].Get(t.Context(), "k", kv.ReadOptions{LimitStale: true})
+		expectKind(t, err, kv.KindUnavailable)
 	})
 }
 
 func TestCopyUnderWayWhenCopiesExpireIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScripted(Answer{Value: []byte("old"), Version: 1, Fresh: time.Minute})
+		s := newScripted(kv.Answer{Value: []byte("old"), Version: 1, Fresh: time.Minute})
 		d := newDataset(t, origintest.New(nil), s, testPolicy())
 		var reader sync.WaitGroup
 		reader.Go(func() { get(t, d, "k") })
@@ -102,7 +103,7 @@ func TestCopyUnderWayWhenCopiesExpireIsNotStored(t *testing.T) {
 }
 
 func TestInvalidatedKeyIsNotLoadedForEachMember(t *testing.T) {
-	for _, s := range []Scope{{Keys: []string{"k"}}, {}} {
+	for _, s := range []kv.Scope{{Keys: []string{"k"}}, {}} {
 		synctest.Test(t, func(t *testing.T) {
 			o := origintest.New(map[string]string{"k": "v"})
 			c := newCluster(t, 10, o, testPolicy())

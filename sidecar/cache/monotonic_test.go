@@ -13,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestReadYourWritesWithoutInvalidations(t *testing.T) {
@@ -109,14 +110,14 @@ func (s slowly) Load(ctx context.Context, keys []string) ([]origin.Result, error
 
 // scripted is an owner whose answers come when their gates are opened.
 type scripted struct {
-	NoPeers
+	kv.NoPeers
 	noBatches
-	answers []Answer
+	answers []kv.Answer
 	gates   []chan struct{}
 	asked   int
 }
 
-func newScripted(answers ...Answer) *scripted {
+func newScripted(answers ...kv.Answer) *scripted {
 	s := &scripted{answers: answers}
 	for range answers {
 		s.gates = append(s.gates, make(chan struct{}))
@@ -124,12 +125,14 @@ func newScripted(answers ...Answer) *scripted {
 	return s
 }
 
-func (s *scripted) Route(string, string) Route { return Route{Owner: s} }
-func (s *scripted) ID() string                 { return "scripted" }
+func (s *scripted) Route(string, string) kv.Route { return kv.Route{Owner: s} }
+func (s *scripted) ID() string                    { return "scripted" }
 
-func (s *scripted) Write(context.Context, Change) (Answer, error) { return Answer{}, ErrUnreachable }
+func (s *scripted) Write(context.Context, kv.Change) (kv.Answer, error) {
+	return kv.Answer{}, kv.ErrUnreachable
+}
 
-func (s *scripted) Fetch(context.Context, Query) (Answer, error) {
+func (s *scripted) Fetch(context.Context, kv.Query) (kv.Answer, error) {
 	n := s.asked
 	s.asked++
 	<-s.gates[n]
@@ -138,7 +141,7 @@ func (s *scripted) Fetch(context.Context, Query) (Answer, error) {
 
 func TestReaderThatJoinsAnOlderFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old, young := Answer{Value: []byte("1"), Version: 1, Fresh: time.Minute}, Answer{Value: []byte("2"), Version: 2, Fresh: time.Minute}
+		old, young := kv.Answer{Value: []byte("1"), Version: 1, Fresh: time.Minute}, kv.Answer{Value: []byte("2"), Version: 2, Fresh: time.Minute}
 		s := newScripted(young, old, young)
 		d := newDataset(t, origintest.New(nil), s, testPolicy())
 		var early sync.WaitGroup
@@ -148,12 +151,12 @@ func TestReaderThatJoinsAnOlderFlight(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		d.ApplyInvalidation(Invalidation{Key: "k", Version: 1})
-		go func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) }()
+		d.ApplyInvalidation(kv.Invalidation{Key: "k", Version: 1})
+		go func() { _, _ = d.Get(t.Context(), "k", kv.ReadOptions{}) }()
 		synctest.Wait()
 		close(s.gates[0])
 		early.Wait()
-		late := make(chan Answer)
+		late := make(chan kv.Answer)
 		go func() { late <- get(t, d, "k") }()
 		synctest.Wait()
 		close(s.gates[1])
@@ -174,7 +177,7 @@ func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
 		c.order = func(int) (int, int) { return 0, 1 }
 		c.deaf.Store(true)
 		writer := c.members[2]
-		if _, err := writer.Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+		if _, err := writer.Write(t.Context(), kv.Change{Key: "k", Delete: true}); err != nil {
 			t.Fatal(err)
 		}
 		get(t, writer, "k")
@@ -185,7 +188,7 @@ func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
 		}
 		o.Fail(errDown)
 		c.away[0].Store(true)
-		a, err := writer.Get(t.Context(), "k", ReadOptions{})
+		a, err := writer.Get(t.Context(), "k", kv.ReadOptions{})
 		if err == nil && !a.NotFound {
 			t.Errorf("%q is read, stale %v, after it was deleted here", a.Value, a.Stale)
 		}
@@ -194,11 +197,11 @@ func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
 
 func TestLateStaleAnswerDoesNotRestoreADeletedRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScripted(Answer{Value: []byte("old"), Version: 1, Stale: true, Age: time.Second}, Answer{NotFound: true, Fresh: tick})
+		s := newScripted(kv.Answer{Value: []byte("old"), Version: 1, Stale: true, Age: time.Second}, kv.Answer{NotFound: true, Fresh: tick})
 		d := newDataset(t, origintest.New(nil), s, testPolicy())
 		time.Sleep(2 * time.Second)
 		var early sync.WaitGroup
-		early.Go(func() { _, _ = d.Get(t.Context(), "k", ReadOptions{}) })
+		early.Go(func() { _, _ = d.Get(t.Context(), "k", kv.ReadOptions{}) })
 		synctest.Wait()
 		d.fetcher.fetches.ForgetAll()
 		close(s.gates[1])
@@ -227,7 +230,7 @@ func TestDeletionOfNothingIsNotUndoneByANewOwner(t *testing.T) {
 		time.Sleep(tick)
 		o.Delete("k") // around the cache
 		c.deaf.Store(true)
-		if _, err := c.members[1].Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+		if _, err := c.members[1].Write(t.Context(), kv.Change{Key: "k", Delete: true}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(tick)
@@ -308,7 +311,7 @@ func TestLoadDoesNotReplaceWhatWasReadWhileItRan(t *testing.T) {
 				c := newCluster(t, 2, o, p)
 				member, load := c.members[1], sync.WaitGroup{}
 				o.Slow(900 * tick)
-				load.Go(func() { _, _ = member.Serve(t.Context(), Query{Dataset: "test", Key: "k", Failover: true}) })
+				load.Go(func() { _, _ = member.Serve(t.Context(), kv.Query{Dataset: "test", Key: "k", Failover: true}) })
 				time.Sleep(10 * tick)
 				o.Slow(0)
 				o.Set("k", "new")
@@ -354,7 +357,7 @@ func TestDeletedRowDoesNotReturnAfterAPrefixInvalidation(t *testing.T) {
 		reader := c.members[2]
 		get(t, reader, "k")
 		for _, d := range c.members {
-			d.ApplyInvalidation(Invalidation{Dataset: "test", Prefix: true})
+			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Prefix: true})
 		}
 		time.Sleep(tick)
 		get(t, c.members[0], "k")
@@ -387,7 +390,7 @@ func TestNotFoundCopyDoesNotHideALaterDeletion(t *testing.T) {
 		get(t, c.members[1], "k")
 		time.Sleep(tick)
 		c.order = func(int) (int, int) { return 0, 1 }
-		if _, err := reader.Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+		if _, err := reader.Write(t.Context(), kv.Change{Key: "k", Delete: true}); err != nil {
 			t.Fatal(err)
 		}
 		c.order = func(int) (int, int) { return 1, 0 } // which was not told
@@ -419,12 +422,12 @@ func TestDeletionOfNothingDropsWhatIsHeld(t *testing.T) {
 		o.Delete("k") // around the cache
 		var writes sync.WaitGroup
 		writes.Go(func() {
-			if _, err := d.Write(t.Context(), Change{Key: "k", Delete: true}); err != nil {
+			if _, err := d.Write(t.Context(), kv.Change{Key: "k", Delete: true}); err != nil {
 				t.Error(err)
 			}
 		})
 		time.Sleep(tick)
-		d.ApplyInvalidation(Invalidation{Key: "other/", Prefix: true}) // keys share epochs
+		d.ApplyInvalidation(kv.Invalidation{Key: "other/", Prefix: true}) // keys share epochs
 		writes.Wait()
 		if a := get(t, d, "k"); !a.NotFound {
 			t.Errorf("read %q after its deletion", a.Value)
@@ -481,12 +484,12 @@ func TestDeletedRowSeenByAnUnstoredLoadDoesNotReturn(t *testing.T) {
 			var reads sync.WaitGroup
 			o.before.Store(int64(20 * tick))
 			reads.Go(func() {
-				if a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.NotFound {
+				if a, err := d.Get(t.Context(), "k", kv.ReadOptions{NoCache: true}); err != nil || !a.NotFound {
 					t.Errorf("got %q, %v; want the deletion", a.Value, err)
 				}
 			})
 			time.Sleep(tick)
-			d.ApplyInvalidation(Invalidation{Dataset: "test", Key: "k"}) // so the first load is not kept
+			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: "k"}) // so the first load is not kept
 			time.Sleep(tick)
 			o.before.Store(0)
 			o.Slow(50 * tick)
@@ -519,7 +522,7 @@ func TestOlderNotFoundIsNotFetchedAgain(t *testing.T) {
 		reader.store.Resize(1 << 20)
 		time.Sleep(tick)
 		o.Delete("k")
-		if a, err := reader.Get(t.Context(), "k", ReadOptions{NoCache: true}); err != nil || !a.NotFound {
+		if a, err := reader.Get(t.Context(), "k", kv.ReadOptions{NoCache: true}); err != nil || !a.NotFound {
 			t.Fatalf("got %+v, %v", a, err)
 		}
 		time.Sleep(2 * time.Second)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestMinVersion(t *testing.T) {
@@ -21,7 +22,7 @@ func TestMinVersion(t *testing.T) {
 		time.Sleep(tick)
 		version := o.Set("k", "new") // around the cache
 		for i, d := range c.members {
-			a, err := d.Get(t.Context(), "k", ReadOptions{MinVersion: version})
+			a, err := d.Get(t.Context(), "k", kv.ReadOptions{MinVersion: version})
 			if err != nil || string(a.Value) != "new" {
 				t.Errorf("member %d: got %q, %v", i, a.Value, err)
 			}
@@ -30,11 +31,11 @@ func TestMinVersion(t *testing.T) {
 			t.Errorf("%d queries; want one for all that ask for the new version", o.Queries())
 		}
 		time.Sleep(tick)
-		_, err := c.members[1].Get(t.Context(), "k", ReadOptions{MinVersion: version + 1})
-		expectKind(t, err, KindVersion)
+		_, err := c.members[1].Get(t.Context(), "k", kv.ReadOptions{MinVersion: version + 1})
+		expectKind(t, err, kv.KindVersion)
 		o.Delete("k")
 		time.Sleep(tick)
-		if a, err := c.members[1].Get(t.Context(), "k", ReadOptions{MinVersion: version + 1}); err != nil || !a.NotFound {
+		if a, err := c.members[1].Get(t.Context(), "k", kv.ReadOptions{MinVersion: version + 1}); err != nil || !a.NotFound {
 			t.Errorf("a row that is gone: %+v, %v; want absent", a, err)
 		}
 	})
@@ -47,10 +48,10 @@ func TestMinVersionWhereThereIsNone(t *testing.T) {
 		o.Unversioned()
 		d := newDataset(t, o, nil, testPolicy())
 		for range 2 {
-			_, err := d.Get(t.Context(), "k", ReadOptions{MinVersion: 1})
-			expectKind(t, err, KindVersion)
-			if RetryAfter(err) != 0 || !strings.Contains(err.Error(), "no version column") {
-				t.Errorf("%v, again after %v", err, RetryAfter(err))
+			_, err := d.Get(t.Context(), "k", kv.ReadOptions{MinVersion: 1})
+			expectKind(t, err, kv.KindVersion)
+			if kv.RetryAfter(err) != 0 || !strings.Contains(err.Error(), "no version column") {
+				t.Errorf("%v, again after %v", err, kv.RetryAfter(err))
 			}
 		}
 	})
@@ -66,8 +67,8 @@ func TestMinVersionIsNeverAnsweredStale(t *testing.T) {
 		if a := get(t, d, "k"); !a.Stale {
 			t.Errorf("got %+v", a)
 		}
-		_, err := d.Get(t.Context(), "k", ReadOptions{MinVersion: 2})
-		expectKind(t, err, KindUnavailable)
+		_, err := d.Get(t.Context(), "k", kv.ReadOptions{MinVersion: 2})
+		expectKind(t, err, kv.KindUnavailable)
 	})
 }
 
@@ -77,14 +78,14 @@ func TestMaxStale(t *testing.T) {
 		after, maxStale time.Duration
 		only, down      bool
 		stale           bool
-		want            Kind // of an error
+		want            kv.Kind // of an error
 	}{
 		{after: 15 * time.Second, maxStale: 6 * time.Second, stale: true},
 		{after: 15 * time.Second, maxStale: 4 * time.Second},
 		{after: 15 * time.Second, maxStale: 6 * time.Second, only: true, stale: true},
-		{after: 15 * time.Second, maxStale: 4 * time.Second, only: true, want: KindNotCached},
+		{after: 15 * time.Second, maxStale: 4 * time.Second, only: true, want: kv.KindNotCached},
 		{after: 15 * time.Second, maxStale: 6 * time.Second, down: true, stale: true},
-		{after: 15 * time.Second, maxStale: 4 * time.Second, down: true, want: KindUnavailable},
+		{after: 15 * time.Second, maxStale: 4 * time.Second, down: true, want: kv.KindUnavailable},
 		{after: 5 * time.Second, maxStale: 0, down: true},
 	} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestMaxStale(t *testing.T) {
 					o.Fail(errDown)
 				}
 				before := o.Queries()
-				a, err := d.Get(t.Context(), "k", ReadOptions{LimitStale: true, MaxStale: c.maxStale, OnlyIfCached: c.only})
+				a, err := d.Get(t.Context(), "k", kv.ReadOptions{LimitStale: true, MaxStale: c.maxStale, OnlyIfCached: c.only})
 				if c.want != 0 {
 					expectKind(t, err, c.want)
 					return
@@ -124,7 +125,7 @@ func TestReaderThatTakesNothingStaleIsServedByFailover(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		c.away[0].Store(true)
 		c.away[1].Store(true)
-		a, err := c.members[2].Get(t.Context(), "k", ReadOptions{LimitStale: true})
+		a, err := c.members[2].Get(t.Context(), "k", kv.ReadOptions{LimitStale: true})
 		if err != nil || a.Stale {
 			t.Errorf("stale %v, %v; want what the origin has", a.Stale, err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 var (
@@ -246,12 +247,12 @@ func (w *world) client(member, client int, r *rand.Rand) {
 		case r.IntN(10) > 0:
 			w.read(d, member, key, start, r)
 		case r.IntN(4) == 0:
-			if _, err := d.Write(context.Background(), Change{Key: key, Delete: true}); err == nil {
+			if _, err := d.Write(context.Background(), kv.Change{Key: key, Delete: true}); err == nil {
 				w.sawGone(sight{member: member, key: key, start: start, end: time.Now(), write: true}, start)
 			}
 		default:
 			value := fmt.Sprintf("%s by %d.%d, %d", key, member, client, n)
-			if _, err := d.Write(context.Background(), Change{Key: key, Value: []byte(value)}); err == nil {
+			if _, err := d.Write(context.Background(), kv.Change{Key: key, Value: []byte(value)}); err == nil {
 				w.saw(sight{member: member, key: key, start: start, end: time.Now(), write: true}, value)
 			}
 		}
@@ -260,7 +261,7 @@ func (w *world) client(member, client int, r *rand.Rand) {
 }
 
 func (w *world) read(d *Dataset, member int, key string, start time.Time, r *rand.Rand) {
-	o := ReadOptions{NoCache: r.IntN(20) == 0}
+	o := kv.ReadOptions{NoCache: r.IntN(20) == 0}
 	if r.IntN(10) == 0 {
 		o.MinVersion = w.newest(key)
 	}
@@ -361,7 +362,7 @@ func (w *world) faults(r *rand.Rand) {
 		case 9:
 			d.Sweep()
 		case 10:
-			d.ApplyInvalidation(Invalidation{Dataset: "test", Prefix: true})
+			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Prefix: true})
 		case 11:
 			p := d.Policy()
 			p.TTL = time.Duration(1+r.IntN(3)) * time.Second
@@ -382,7 +383,7 @@ func (w *world) faults(r *rand.Rand) {
 				w.origin.restore(key, fmt.Sprintf("%s inserted again, %d", key, n), 1)
 			}
 		case 15: // a feed or a member that is wrong
-			d.ApplyInvalidation(Invalidation{Dataset: "test", Key: key, Version: math.MaxInt64 - r.Int64N(2)})
+			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: key, Version: math.MaxInt64 - r.Int64N(2)})
 		}
 		time.Sleep(time.Duration(r.IntN(100)) * tick)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
@@ -22,28 +24,28 @@ const (
 
 // Get answers a read of an application. The memory of key may be reused by the caller: it is copied where it is kept.
 // Every error has a Kind.
-func (d *Dataset) Get(ctx context.Context, key string, o ReadOptions) (Answer, error) {
+func (d *Dataset) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error) {
 	now := d.now()
 	if e := d.hit(key, o, now); e != nil {
-		return answerOf(e, now, sourceOf(e)), nil
+		return e.Answer(now, e.Source()), nil
 	}
 	return d.miss(ctx, strings.Clone(key), o, now) //guard:key-in-memory-that-the-caller-reuses
 }
 
 // miss is a function of its own so that the stack frame of a hit stays small.
-func (d *Dataset) miss(ctx context.Context, key string, o ReadOptions, now int64) (Answer, error) {
+func (d *Dataset) miss(ctx context.Context, key string, o kv.ReadOptions, now int64) (kv.Answer, error) {
 	r := d.newRead(key, o, now)
 	d.resolve(ctx, []*read{r})
 	return d.finish(r, o)
 }
 
 // hit returns the entry of key if it answers a read at once, and counts the read; otherwise nil.
-func (d *Dataset) hit(key string, o ReadOptions, now int64) *entries.Entry {
+func (d *Dataset) hit(key string, o kv.ReadOptions, now int64) *entries.Entry {
 	e, ok := d.store.Get(key, now)
-	if !ok || !d.trusts(key, e, now) || o.NoCache || !o.admits(e.Version) { //guard:hit-below-the-required-version
+	if !ok || !d.trusts(key, e, now) || o.NoCache || !o.Admits(e.Version) { //guard:hit-below-the-required-version
 		return nil
 	}
-	d.countHit(e)
+	d.stats.CountHit(e.NotFound, e.Local())
 	if e.RefreshEarly(now) {
 		d.fetcher.refreshEarly(strings.Clone(key), e)
 	}
@@ -51,7 +53,7 @@ func (d *Dataset) hit(key string, o ReadOptions, now int64) *entries.Entry {
 }
 
 // Serve answers a read of another member: from memory or by a load, and never by asking a third member.
-func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
+func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	r, a, ok := d.serveHit(q, d.now())
 	if ok {
 		return a, nil
@@ -61,21 +63,21 @@ func (d *Dataset) Serve(ctx context.Context, q Query) (Answer, error) {
 }
 
 // serveHit answers q from memory, or else returns the read to resolve.
-func (d *Dataset) serveHit(q Query, now int64) (r *read, a Answer, ok bool) {
+func (d *Dataset) serveHit(q kv.Query, now int64) (r *read, a kv.Answer, ok bool) {
 	d.stats.Served.Add(1)
 	need := boundOf(q, now)
 	if e, ok := d.store.Get(q.Key, now); ok && d.serves(q, e, now) && need.Allows(e, e.Began) {
 		if e.RefreshEarly(now) {
 			d.fetcher.refreshEarly(q.Key, e)
 		}
-		return nil, answerOf(e, now, SourceHit), true
+		return nil, e.Answer(now, kv.SourceHit), true
 	}
-	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true}, Answer{}, false
+	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true}, kv.Answer{}, false
 }
 
 // serves reports whether a fresh entry may answer another member. MemoryOnly comes from a new owner, because the key has
 // moved: that this member no longer owns it is no reason for doubt.
-func (d *Dataset) serves(q Query, e *entries.Entry, now int64) bool {
+func (d *Dataset) serves(q kv.Query, e *entries.Entry, now int64) bool {
 	if q.MemoryOnly {
 		return e.Fresh(now)
 	}
@@ -96,15 +98,15 @@ type read struct {
 	stale      *entries.Entry // the answer if the origin fails; nil: none
 	early      bool           // a refresh before the ttl has passed
 	background bool           // answered already; the load goes on
-	route      Route
+	route      kv.Route
 
-	answer Answer
+	answer kv.Answer
 	err    error
 }
 
-func (d *Dataset) newRead(key string, o ReadOptions, now int64) *read {
+func (d *Dataset) newRead(key string, o kv.ReadOptions, now int64) *read {
 	r := &read{
-		key: key, began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(bounded(o.MaxStale)),
+		key: key, began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(kv.BoundDuration(o.MaxStale)),
 	}
 	switch {
 	case o.NoCache:
@@ -138,7 +140,7 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 	if len(started) > 0 {
 		parts := byOwner(started, d.fetcher.start(started))
 		//guard:slow-member-delays-the-keys-of-others
-		concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
+		flight.Concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
 	}
 }
 
@@ -189,7 +191,7 @@ func (d *Dataset) await(ctx, short context.Context, w waiting) {
 
 // look answers r from memory where it can, and reports whether r needs a flight all the same.
 func (d *Dataset) look(r *read) (needsFlight bool) {
-	if r.err = CheckKey(r.key); r.err != nil {
+	if r.err = kv.CheckKey(r.key); r.err != nil {
 		return false
 	}
 	r.bound = r.need
@@ -201,10 +203,10 @@ func (d *Dataset) look(r *read) (needsFlight bool) {
 	stale := ok && r.accepts(held, r.bound, now)
 	switch {
 	case r.memoryOnly && stale && r.limitStale:
-		r.answer = staleAnswerOf(held, now, "max-stale")
+		r.answer = held.StaleAnswer(now, "max-stale")
 		return false
 	case r.memoryOnly:
-		r.err = &Error{Kind: KindNotCached, Err: fmt.Errorf("dataset %s: no fresh entry in memory", d.name)}
+		r.err = &kv.Error{Kind: kv.KindNotCached, Err: fmt.Errorf("dataset %s: no fresh entry in memory", d.name)}
 		return false
 	case !stale:
 		return true
@@ -218,10 +220,10 @@ func (d *Dataset) look(r *read) (needsFlight bool) {
 func (d *Dataset) lookAtStale(r *read, held *entries.Entry, now int64) (needsFlight bool) {
 	switch {
 	case held.BackOff(now, staleRetry):
-		r.answer = staleAnswerOf(held, now, "origin-error")
+		r.answer = held.StaleAnswer(now, "origin-error")
 		return false
 	case !held.Fresh(now) && (held.Revalidates(now) || r.limitStale):
-		r.answer, r.background = staleAnswerOf(held, now, "revalidating"), true
+		r.answer, r.background = held.StaleAnswer(now, "revalidating"), true
 	}
 	return true
 }
@@ -238,21 +240,21 @@ func (d *Dataset) wait(ctx, short context.Context, r *read, call *call) bool {
 	case err == nil:
 		r.answer, r.err = d.answerOf(res, r)
 		return r.bound.Allows(res.entry, res.asOf)
-	case r.stale == nil || ctx.Err() != nil || !excusable(KindOf(err)):
-		r.answer, r.err = Answer{}, d.callersError(ctx, err)
+	case r.stale == nil || ctx.Err() != nil || !excusable(kv.KindOf(err)):
+		r.answer, r.err = kv.Answer{}, d.callersError(ctx, err)
 	default:
 		now := d.now()
 		r.stale.RefreshFailed(now + int64(staleRetry))
-		r.answer, r.err = staleAnswerOf(r.stale, now, detailOf(err)), nil
+		r.answer, r.err = r.stale.StaleAnswer(now, detailOf(err)), nil
 	}
 	return true
 }
 
 // answerOf returns the answer of a flight, unless it is staler than its reader allows.
-func (d *Dataset) answerOf(res result, r *read) (Answer, error) {
+func (d *Dataset) answerOf(res result, r *read) (kv.Answer, error) {
 	a := res.answer(r.began, d.now())
 	if res.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
-		return Answer{}, d.unavailable(errTooStale)
+		return kv.Answer{}, d.unavailable(errTooStale)
 	}
 	return a, nil
 }
@@ -260,69 +262,37 @@ func (d *Dataset) answerOf(res result, r *read) (Answer, error) {
 var errTooStale = errors.New("origin unavailable and cached value exceeds max-stale")
 
 // finish checks and counts the answer of an application's read.
-func (d *Dataset) finish(r *read, o ReadOptions) (Answer, error) {
-	if r.err == nil && !r.answer.NotFound && !o.admits(r.answer.Version) {
+func (d *Dataset) finish(r *read, o kv.ReadOptions) (kv.Answer, error) {
+	if r.err == nil && !r.answer.NotFound && !o.Admits(r.answer.Version) {
 		r.err = d.tooOld(r.answer, o)
 	}
-	d.countMiss(r.answer, r.err)
+	d.stats.CountMiss(r.answer, r.err)
 	return r.answer, r.err
 }
 
 // tooOld has no RetryAfter where rows have no version: waiting does not help.
-func (d *Dataset) tooOld(a Answer, o ReadOptions) error {
+func (d *Dataset) tooOld(a kv.Answer, o kv.ReadOptions) error {
 	if a.Version == 0 {
-		return &Error{Kind: KindVersion, Err: fmt.Errorf(
+		return &kv.Error{Kind: kv.KindVersion, Err: fmt.Errorf(
 			"dataset %s has no version column; read with no-cache instead of a minimum version", d.name)}
 	}
-	return &Error{Kind: KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
+	return &kv.Error{Kind: kv.KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
 		"dataset %s: the origin has version %d of the row, older than the required %d", d.name, a.Version, o.MinVersion)}
 }
 
 // excusable reports whether a stale answer is better than an error of this kind.
-func excusable(k Kind) bool { return k == KindUnavailable || k == KindOverloaded || k == KindDeadline }
+func excusable(k kv.Kind) bool {
+	return k == kv.KindUnavailable || k == kv.KindOverloaded || k == kv.KindDeadline
+}
 
 func detailOf(err error) string {
 	switch {
-	case errors.Is(err, ErrUnreachable):
+	case errors.Is(err, kv.ErrUnreachable):
 		return "owner-unreachable"
-	case KindOf(err) == KindOverloaded:
+	case kv.KindOf(err) == kv.KindOverloaded:
 		return "overloaded"
-	case KindOf(err) == KindDeadline:
+	case kv.KindOf(err) == kv.KindDeadline:
 		return "origin-slow"
 	}
 	return "origin-error"
-}
-
-func (d *Dataset) countHit(e *entries.Entry) {
-	counter := &d.stats.Hit
-	switch {
-	case e.NotFound:
-		counter = &d.stats.Negative
-	case e.Local():
-		counter = &d.stats.LocalHit
-	}
-	counter.Add(1)
-}
-
-// countMiss counts a read that was not answered by a fresh entry at once. Each read is counted once.
-func (d *Dataset) countMiss(a Answer, err error) {
-	switch {
-	case err != nil:
-		d.stats.Error.Add(1)
-		if KindOf(err) == KindOverloaded {
-			d.stats.Refused.Add(1)
-		}
-	case a.Stale:
-		d.stats.Stale.Add(1)
-	case a.NotFound:
-		d.stats.Negative.Add(1)
-	case a.Source == SourceHit:
-		d.stats.Hit.Add(1)
-	case a.Source == SourceLocalHit:
-		d.stats.LocalHit.Add(1)
-	case a.Source == SourcePeerHit:
-		d.stats.PeerHit.Add(1)
-	default:
-		d.stats.Load.Add(1)
-	}
 }

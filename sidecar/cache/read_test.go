@@ -13,14 +13,15 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestReadIsLoadedOnceAndThenHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
-		expect(t, get(t, d, "k"), "v", SourceLoad)
-		expect(t, get(t, d, "k"), "v", SourceHit)
+		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
+		expect(t, get(t, d, "k"), "v", kv.SourceHit)
 		if o.Queries() != 1 {
 			t.Errorf("%d queries; want 1", o.Queries())
 		}
@@ -36,10 +37,10 @@ func TestReadNeverRenewsAge(t *testing.T) {
 		o.Set("k", "new")
 		for range 99 {
 			time.Sleep(100 * time.Millisecond)
-			expect(t, get(t, d, "k"), "old", SourceHit)
+			expect(t, get(t, d, "k"), "old", kv.SourceHit)
 		}
 		time.Sleep(100 * time.Millisecond) // 10s: the ttl
-		expect(t, get(t, d, "k"), "new", SourceLoad)
+		expect(t, get(t, d, "k"), "new", kv.SourceLoad)
 	})
 }
 
@@ -92,7 +93,7 @@ func TestNotFoundIsAnAnswerForNegativeTTL(t *testing.T) {
 		}
 		o.Set("none", "now")
 		time.Sleep(time.Second)
-		expect(t, get(t, d, "none"), "now", SourceLoad)
+		expect(t, get(t, d, "none"), "now", kv.SourceLoad)
 	})
 }
 
@@ -101,12 +102,12 @@ func TestOutageIsNeverCachedAsNotFound(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
 		o.Fail(errDown)
-		_, err := d.Get(t.Context(), "k", ReadOptions{})
-		if KindOf(err) != KindUnavailable || RetryAfter(err) == 0 || !errors.Is(err, errDown) {
-			t.Errorf("during the outage: %v (kind %d)", err, KindOf(err))
+		_, err := d.Get(t.Context(), "k", kv.ReadOptions{})
+		if kv.KindOf(err) != kv.KindUnavailable || kv.RetryAfter(err) == 0 || !errors.Is(err, errDown) {
+			t.Errorf("during the outage: %v (kind %d)", err, kv.KindOf(err))
 		}
 		o.Fail(nil)
-		expect(t, get(t, d, "k"), "v", SourceLoad)
+		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
 	})
 }
 
@@ -124,22 +125,22 @@ func TestErrorsHaveKinds(t *testing.T) {
 	for _, c := range []struct {
 		name, key string
 		fail      error
-		want      Kind
+		want      kv.Kind
 	}{
-		{"empty key", "", nil, KindInvalidKey},
-		{"long key", strings.Repeat("x", MaxKeyBytes+1), nil, KindInvalidKey},
-		{"key that is not UTF-8", "a\xff", nil, KindInvalidKey},
-		{"NUL in key", "a\x00b", nil, KindInvalidKey},
-		{"overloaded origin", "k", overloaded, KindOverloaded},
-		{"dead origin", "k", errDown, KindUnavailable},
+		{"empty key", "", nil, kv.KindInvalidKey},
+		{"long key", strings.Repeat("x", kv.MaxKeyBytes+1), nil, kv.KindInvalidKey},
+		{"key that is not UTF-8", "a\xff", nil, kv.KindInvalidKey},
+		{"NUL in key", "a\x00b", nil, kv.KindInvalidKey},
+		{"overloaded origin", "k", overloaded, kv.KindOverloaded},
+		{"dead origin", "k", errDown, kv.KindUnavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := origintest.New(map[string]string{"k": "v"})
 				o.Fail(c.fail)
 				d := newDataset(t, o, nil, testPolicy())
-				if _, err := d.Get(t.Context(), c.key, ReadOptions{}); KindOf(err) != c.want {
-					t.Errorf("got %v, kind %d; want kind %d", err, KindOf(err), c.want)
+				if _, err := d.Get(t.Context(), c.key, kv.ReadOptions{}); kv.KindOf(err) != c.want {
+					t.Errorf("got %v, kind %d; want kind %d", err, kv.KindOf(err), c.want)
 				}
 				if n := d.Stats().Error.Load(); n != 1 {
 					t.Errorf("%d errors counted; want 1", n)
@@ -155,8 +156,8 @@ func TestSlowOriginEndsAtLoadTimeout(t *testing.T) {
 		o.Slow(time.Minute)
 		d := newDataset(t, o, nil, testPolicy())
 		began := time.Now()
-		_, err := d.Get(t.Context(), "k", ReadOptions{})
-		if KindOf(err) != KindUnavailable || time.Since(began) != time.Second {
+		_, err := d.Get(t.Context(), "k", kv.ReadOptions{})
+		if kv.KindOf(err) != kv.KindUnavailable || time.Since(began) != time.Second {
 			t.Errorf("got %v after %v; want unavailable after 1s", err, time.Since(began))
 		}
 	})
@@ -169,13 +170,13 @@ func TestCallersDeadlineIsTheirOwn(t *testing.T) {
 		d := newDataset(t, o, nil, testPolicy())
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if _, err := d.Get(ctx, "k", ReadOptions{}); KindOf(err) != KindDeadline {
+		if _, err := d.Get(ctx, "k", kv.ReadOptions{}); kv.KindOf(err) != kv.KindDeadline {
 			t.Errorf("got %v; want the caller's deadline", err)
 		}
 		// The load goes on for those who come later.
 		time.Sleep(400 * time.Millisecond)
 		synctest.Wait()
-		expect(t, get(t, d, "k"), "v", SourceHit)
+		expect(t, get(t, d, "k"), "v", kv.SourceHit)
 	})
 }
 
@@ -189,7 +190,7 @@ func TestCancelOfOneWaiterFailsNoOther(t *testing.T) {
 		var all sync.WaitGroup
 		leaver, leave := context.WithCancel(t.Context())
 		read := func(ctx context.Context, count *atomic.Int64) {
-			if _, err := d.Get(ctx, "k", ReadOptions{}); err != nil {
+			if _, err := d.Get(ctx, "k", kv.ReadOptions{}); err != nil {
 				count.Add(1)
 			}
 		}
@@ -219,9 +220,9 @@ func TestLateMissFindsWhatAFlightHasStored(t *testing.T) {
 		late := &lateRoute{gate: make(chan struct{})}
 		d := newDataset(t, o, late, testPolicy())
 		var reader sync.WaitGroup
-		reader.Go(func() { expect(t, get(t, d, "k"), "v", SourceHit) })
+		reader.Go(func() { expect(t, get(t, d, "k"), "v", kv.SourceHit) })
 		synctest.Wait() // it has missed, and waits for its route
-		expect(t, get(t, d, "k"), "v", SourceLoad)
+		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
 		close(late.gate)
 		reader.Wait()
 		if o.Queries() != 1 {
@@ -232,16 +233,16 @@ func TestLateMissFindsWhatAFlightHasStored(t *testing.T) {
 
 // lateRoute holds the first caller back until its gate is closed.
 type lateRoute struct {
-	NoPeers
+	kv.NoPeers
 	calls atomic.Int64
 	gate  chan struct{}
 }
 
-func (r *lateRoute) Route(string, string) Route {
+func (r *lateRoute) Route(string, string) kv.Route {
 	if r.calls.Add(1) == 1 {
 		<-r.gate
 	}
-	return Route{}
+	return kv.Route{}
 }
 
 func TestHerdOnOneColdKeyIsOneQuery(t *testing.T) {
@@ -269,14 +270,14 @@ func TestLoadBegunBeforeInvalidationIsNotStored(t *testing.T) {
 		d := newDataset(t, o, nil, testPolicy())
 		stored := 0
 		for i := range races {
-			d.ApplyInvalidation(Invalidation{Key: "k"})
+			d.ApplyInvalidation(kv.Invalidation{Key: "k"})
 			release := o.Block()
 			var reader sync.WaitGroup
 			reader.Go(func() { get(t, d, "k") })
 			synctest.Wait() // the load has read the old row
 			want := fmt.Sprint(i + 1)
 			o.SetVersion("k", want, 0)
-			d.ApplyInvalidation(Invalidation{Key: "k"})
+			d.ApplyInvalidation(kv.Invalidation{Key: "k"})
 			release()
 			reader.Wait()
 			if got := get(t, d, "k"); string(got.Value) != want {
@@ -302,15 +303,15 @@ func TestInvalidationDetachesTheFlight(t *testing.T) {
 		first.Go(func() { get(t, d, "k") })
 		synctest.Wait()
 		o.Set("k", "new")
-		d.ApplyInvalidation(Invalidation{Key: "k"})
-		done := make(chan Answer)
+		d.ApplyInvalidation(kv.Invalidation{Key: "k"})
+		done := make(chan kv.Answer)
 		go func() { done <- get(t, d, "k") }()
 		synctest.Wait()
 		if n := o.Queries(); n != 2 {
 			t.Errorf("%d queries; the reader after the invalidation joined the old load", n)
 		}
 		release()
-		expect(t, <-done, "new", SourceLoad)
+		expect(t, <-done, "new", kv.SourceLoad)
 		first.Wait()
 	})
 }
@@ -322,9 +323,9 @@ func TestInvalidatePrefix(t *testing.T) {
 		for _, key := range []string{"a/1", "a/2", "b/1"} {
 			get(t, d, key)
 		}
-		d.ApplyInvalidation(Invalidation{Key: "a/", Prefix: true})
-		expect(t, get(t, d, "b/1"), "v", SourceHit)
-		expect(t, get(t, d, "a/1"), "v", SourceLoad)
+		d.ApplyInvalidation(kv.Invalidation{Key: "a/", Prefix: true})
+		expect(t, get(t, d, "b/1"), "v", kv.SourceHit)
+		expect(t, get(t, d, "a/1"), "v", kv.SourceLoad)
 	})
 }
 
@@ -336,7 +337,7 @@ func TestOlderVersionNeverReplacesNewer(t *testing.T) {
 		get(t, d, "k")
 		time.Sleep(tick)
 		o.SetVersion("k", "old", 6) // as a replica that lags would say
-		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		a, err := d.Get(t.Context(), "k", kv.ReadOptions{NoCache: true})
 		if err != nil || string(a.Value) != "new" || a.Version != 7 {
 			t.Errorf("got %q at %d, %v; want the newer version", a.Value, a.Version, err)
 		}
@@ -350,11 +351,11 @@ func TestNoCacheLoadsAgain(t *testing.T) {
 		get(t, d, "k")
 		time.Sleep(tick)
 		o.Set("k", "new")
-		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		a, err := d.Get(t.Context(), "k", kv.ReadOptions{NoCache: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, a, "new", SourceLoad)
+		expect(t, a, "new", kv.SourceLoad)
 	})
 }
 
@@ -368,7 +369,7 @@ func TestNoCacheDoesNotTakeALoadThatBeganBefore(t *testing.T) {
 		first.Go(func() { get(t, d, "k") })
 		time.Sleep(tick)
 		o.Set("k", "new")
-		a, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true})
+		a, err := d.Get(t.Context(), "k", kv.ReadOptions{NoCache: true})
 		if err != nil || string(a.Value) != "new" {
 			t.Errorf("got %q, %v; want the value of a load begun after the read", a.Value, err)
 		}
@@ -383,11 +384,11 @@ func TestOnlyIfCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
-		if _, err := d.Get(t.Context(), "k", ReadOptions{OnlyIfCached: true}); KindOf(err) != KindNotCached {
+		if _, err := d.Get(t.Context(), "k", kv.ReadOptions{OnlyIfCached: true}); kv.KindOf(err) != kv.KindNotCached {
 			t.Errorf("got %v; want not cached", err)
 		}
 		get(t, d, "k")
-		if _, err := d.Get(t.Context(), "k", ReadOptions{OnlyIfCached: true}); err != nil || o.Queries() != 1 {
+		if _, err := d.Get(t.Context(), "k", kv.ReadOptions{OnlyIfCached: true}); err != nil || o.Queries() != 1 {
 			t.Errorf("got %v after %d queries; want the held entry", err, o.Queries())
 		}
 	})
@@ -405,8 +406,8 @@ func TestBoundOfFlightsRefusesAtOnce(t *testing.T) {
 			readers.Go(func() { get(t, d, key) })
 		}
 		synctest.Wait()
-		_, err := d.Get(t.Context(), "c", ReadOptions{})
-		if KindOf(err) != KindOverloaded || RetryAfter(err) == 0 || d.Stats().Refused.Load() != 1 {
+		_, err := d.Get(t.Context(), "c", kv.ReadOptions{})
+		if kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 || d.Stats().Refused.Load() != 1 {
 			t.Errorf("got %v; want overloaded", err)
 		}
 		release()
@@ -417,7 +418,7 @@ func TestBoundOfFlightsRefusesAtOnce(t *testing.T) {
 func TestPanicOfAnOriginIsAnErrorOfTheRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, panicking{}, nil, testPolicy())
-		if _, err := d.Get(t.Context(), "k", ReadOptions{}); KindOf(err) != KindInternal || strings.Contains(err.Error(), "goroutine") {
+		if _, err := d.Get(t.Context(), "k", kv.ReadOptions{}); kv.KindOf(err) != kv.KindInternal || strings.Contains(err.Error(), "goroutine") {
 			t.Errorf("got %v; want an internal error without a stack", err)
 		}
 	})
@@ -453,14 +454,14 @@ func TestKeyMayBeReusedByItsCaller(t *testing.T) {
 		buf := []byte("key-1")
 		ctx, leave := context.WithCancel(t.Context())
 		time.AfterFunc(tick, leave)
-		if _, err := d.Get(ctx, view(buf), ReadOptions{}); KindOf(err) != KindCanceled {
+		if _, err := d.Get(ctx, view(buf), kv.ReadOptions{}); kv.KindOf(err) != kv.KindCanceled {
 			t.Fatalf("got %v; want canceled", err)
 		}
 		copy(buf, "key-2")
 		release()
 		synctest.Wait()
-		expect(t, get(t, d, "key-1"), "one", SourceHit)
-		expect(t, get(t, d, view(buf)), "two", SourceLoad)
+		expect(t, get(t, d, "key-1"), "one", kv.SourceHit)
+		expect(t, get(t, d, view(buf)), "two", kv.SourceLoad)
 	})
 }
 
@@ -478,7 +479,7 @@ func TestEachReadIsCountedOnce(t *testing.T) {
 		o.Fail(errDown)
 		time.Sleep(10 * time.Second)
 		get(t, c.members[1], "k") // stale
-		_, _ = c.members[1].Get(t.Context(), "other", ReadOptions{})
+		_, _ = c.members[1].Get(t.Context(), "other", kv.ReadOptions{})
 		got := []int64{
 			s.Load.Load(), s.LocalHit.Load(), s.PeerHit.Load(), s.Negative.Load(), s.Stale.Load(), s.Error.Load(),
 			c.members[0].Stats().Hit.Load(), s.Hit.Load(),
@@ -494,8 +495,8 @@ func TestRefusedReadsAreCountedAndNothingElse(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
 		o.FailWrites(fmt.Errorf("%w: busy", origin.ErrOverloaded))
-		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v")})
-		expectKind(t, err, KindOverloaded)
+		_, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, kv.KindOverloaded)
 		get(t, d, "k")
 		time.Sleep(time.Minute)
 		o.Fail(fmt.Errorf("%w: busy", origin.ErrOverloaded))
@@ -506,8 +507,8 @@ func TestRefusedReadsAreCountedAndNothingElse(t *testing.T) {
 			t.Errorf("%d reads counted as refused; none was", n)
 		}
 		for range 2 {
-			_, err := d.Get(t.Context(), "other", ReadOptions{})
-			expectKind(t, err, KindOverloaded)
+			_, err := d.Get(t.Context(), "other", kv.ReadOptions{})
+			expectKind(t, err, kv.KindOverloaded)
 		}
 		if n := d.Stats().Refused.Load(); n != 2 {
 			t.Errorf("%d reads counted as refused; want 2", n)

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // stability tracks whether the ring and the change feed are settled. While they are not, entries that are fresh by their
@@ -58,4 +59,4 @@ func (c *core) doubts(key string, e *entries.Entry, now int64) bool {
 }
 
 // inGap reports whether changes are not reported although there is a feed.
-func (c *core) inGap(p Policy) bool { return p.GapTTL > 0 && !c.feedLive.Load() }
+func (c *core) inGap(p kv.Policy) bool { return p.GapTTL > 0 && !c.feedLive.Load() }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestEntryOfAFormerOwnerIsNoBetterThanACopy(t *testing.T) {
@@ -50,11 +51,11 @@ func TestGapInTheFeed(t *testing.T) {
 		o.Set("k", "1")
 		reads(time.Second, "1") // the feed has not begun
 		d.SetFeedLive(true)
-		d.ApplyInvalidation(Invalidation{Prefix: true})
+		d.ApplyInvalidation(kv.Invalidation{Prefix: true})
 		reads(tick, "1")
 		o.Set("k", "2")
 		reads(time.Minute, "1") // nobody has told
-		d.ApplyInvalidation(Invalidation{Key: "k"})
+		d.ApplyInvalidation(kv.Invalidation{Key: "k"})
 		reads(tick, "2")
 		d.SetFeedLive(false)
 		o.Set("k", "3")

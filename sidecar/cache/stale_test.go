@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestStaleIfError(t *testing.T) {
@@ -21,7 +22,7 @@ func TestStaleIfError(t *testing.T) {
 			t.Errorf("got %+v; want the stale value", a)
 		}
 		time.Sleep(10 * time.Second) // ttl + stale_if_error
-		if _, err := d.Get(t.Context(), "k", ReadOptions{}); KindOf(err) != KindUnavailable {
+		if _, err := d.Get(t.Context(), "k", kv.ReadOptions{}); kv.KindOf(err) != kv.KindUnavailable {
 			t.Errorf("past stale_if_error: %v; want unavailable", err)
 		}
 	})
@@ -59,7 +60,7 @@ func TestFailedRefreshBacksOffAndBlocksNobody(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		get(t, d, "k")
 		synctest.Wait()
-		expect(t, get(t, d, "k"), "new", SourceHit)
+		expect(t, get(t, d, "k"), "new", kv.SourceHit)
 	})
 }
 
@@ -79,7 +80,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 			t.Errorf("got %+v after %v; want a stale answer at once", a, time.Since(began))
 		}
 		time.Sleep(101 * time.Millisecond)
-		expect(t, get(t, d, "k"), "new", SourceHit)
+		expect(t, get(t, d, "k"), "new", kv.SourceHit)
 	})
 }
 
@@ -119,7 +120,7 @@ func TestNoCacheIsNeverAnsweredStale(t *testing.T) {
 		get(t, d, "k")
 		time.Sleep(tick)
 		o.Fail(errDown)
-		if _, err := d.Get(t.Context(), "k", ReadOptions{NoCache: true}); KindOf(err) != KindUnavailable {
+		if _, err := d.Get(t.Context(), "k", kv.ReadOptions{NoCache: true}); kv.KindOf(err) != kv.KindUnavailable {
 			t.Errorf("got %v; want unavailable", err)
 		}
 	})
@@ -136,7 +137,7 @@ func TestEarlyRefreshKeepsReadersFromWaiting(t *testing.T) {
 		for range 60000 { // a minute: six times the ttl
 			time.Sleep(tick)
 			for range 10 { // so many that chance leaves none of 6 refreshes to the last 10ms
-				if began := time.Now(); get(t, d, "k").Source != SourceHit || time.Since(began) != 0 {
+				if began := time.Now(); get(t, d, "k").Source != kv.SourceHit || time.Since(began) != 0 {
 					waited++
 				}
 			}

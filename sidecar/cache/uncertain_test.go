@@ -8,6 +8,8 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestUnknownOutcomeDropsTheKeyEverywhere(t *testing.T) {
@@ -18,9 +20,9 @@ func TestUnknownOutcomeDropsTheKeyEverywhere(t *testing.T) {
 			get(t, d, "k")
 		}
 		o.LoseAnswers(true)
-		_, err := c.members[1].Write(t.Context(), Change{Key: "k", Value: []byte("new")})
-		expectKind(t, err, KindUnknown)
-		if RetryAfter(err) == 0 {
+		_, err := c.members[1].Write(t.Context(), kv.Change{Key: "k", Value: []byte("new")})
+		expectKind(t, err, kv.KindUnknown)
+		if kv.RetryAfter(err) == 0 {
 			t.Error("nothing says when to try again")
 		}
 		time.Sleep(tick)
@@ -36,8 +38,8 @@ func TestWriteThatEndsAfterItsOutcomeWasGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		c := newCluster(t, 3, &owner{Fake: o}, testPolicy())
-		_, err := c.members[1].Write(t.Context(), Change{Key: "k", Value: []byte("new")})
-		expectKind(t, err, KindUnknown)
+		_, err := c.members[1].Write(t.Context(), kv.Change{Key: "k", Value: []byte("new")})
+		expectKind(t, err, kv.KindUnknown)
 		time.Sleep(tick)              // the invalidation has reached all members
 		for _, d := range c.members { // the write is not there yet
 			get(t, d, "k")
@@ -65,14 +67,14 @@ type cut struct {
 	to *Dataset
 }
 
-func (c cut) Route(string, string) Route { return Route{Owner: cutLink{c.peer(0), c.to}} }
+func (c cut) Route(string, string) kv.Route { return kv.Route{Owner: cutLink{c.peer(0), c.to}} }
 
 type cutLink struct {
-	Peer
+	kv.Peer
 	to *Dataset
 }
 
-func (l cutLink) Write(_ context.Context, c Change) (Answer, error) {
+func (l cutLink) Write(_ context.Context, c kv.Change) (kv.Answer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(tick, cancel) // the write has begun
 	return l.to.ServeWrite(ctx, c)
@@ -87,8 +89,8 @@ func TestUncertainConditionalWriteIsInvalidatedWhenItMustHaveEnded(t *testing.T)
 		former := c.members[1] // loads for itself
 		c.order = func(from int) (int, int) { return from, from }
 		o.Slow(900 * tick)
-		_, err := writer.Write(t.Context(), Change{Key: "k", Value: []byte("new"), If: Condition{ETag: etagOf([]byte("old"))}})
-		expectKind(t, err, KindUnknown)
+		_, err := writer.Write(t.Context(), kv.Change{Key: "k", Value: []byte("new"), If: kv.Condition{ETag: entries.ETagOf([]byte("old"))}})
+		expectKind(t, err, kv.KindUnknown)
 		synctest.Wait() // the owner loads the row
 		o.Slow(1900 * tick)
 		time.Sleep(time.Second)

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestWatchNotesPossibleChanges(t *testing.T) {
@@ -38,12 +39,12 @@ func TestWatchNotesPossibleChanges(t *testing.T) {
 		noted()
 		get(t, d, "b")
 		noted("b") // it is held now
-		d.ApplyInvalidation(Invalidation{Prefix: true})
+		d.ApplyInvalidation(kv.Invalidation{Prefix: true})
 		noted("a", "b")
 		d.ExpireFrom("member-0")
 		noted("a", "b")
 		for range 1000 {
-			d.ApplyInvalidation(Invalidation{Key: "a"})
+			d.ApplyInvalidation(kv.Invalidation{Key: "a"})
 		}
 		noted("a")
 		w.Close()

@@ -14,43 +14,37 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/broadcast"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
-)
-
-// Bounds of a Change.
-const (
-	// MaxValueBytes bounds a value that is written.
-	MaxValueBytes = origin.DefaultMaxValueBytes
-	// MaxIDBytes bounds Change.ID.
-	MaxIDBytes = 128
+	"github.com/ringside-cache/ringside/sidecar/internal/idempotency"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Write makes a change for an application, through the member that owns the key. A nil error means committed: the answer is
 // the row as it is now, and later reads of this member return nothing older. The write goes on if its caller gives up.
 // Every error has a Kind.
-func (d *Dataset) Write(ctx context.Context, c Change) (Answer, error) {
+func (d *Dataset) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	began := d.now()
 	//guard:written-memory-that-the-caller-reuses
 	c.Dataset, c.Key, c.Value, c.ID = d.name, strings.Clone(c.Key), bytes.Clone(c.Value), strings.Clone(c.ID) // it may outlive the call
 	c.If.ETag = strings.Clone(c.If.ETag)
 	res, err := d.writer.route(ctx, c)
-	d.countWrite(err)
+	d.stats.CountWrite(err)
 	if err != nil {
-		return Answer{}, err
+		return kv.Answer{}, err
 	}
 	return res.answer(began, d.now()), nil
 }
 
 // ServeWrite makes a change for another member, in this one, and publishes the invalidation.
-func (d *Dataset) ServeWrite(ctx context.Context, c Change) (Answer, error) {
+func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	d.stats.WritesServed.Add(1)
 	//guard:write-is-made-after-its-caller-gave-up
 	if err := ctx.Err(); err != nil { // this member was frozen, and its caller has reported an unknown outcome
-		return Answer{}, d.unavailable(fmt.Errorf("the write arrived after its deadline and was not made: %w", err))
+		return kv.Answer{}, d.unavailable(fmt.Errorf("the write arrived after its deadline and was not made: %w", err))
 	}
 	began := d.now()
 	res, err := d.writer.commit(ctx, c)
 	if err != nil {
-		return Answer{}, err
+		return kv.Answer{}, err
 	}
 	return res.answer(began, d.now()), nil
 }
@@ -63,31 +57,31 @@ type writer struct {
 	origin          origin.Writer // nil: read-only
 	writes, commits *flight.Group[result]
 	unnamed         atomic.Int64 // writes without an ID
-	outcomes        *idempotencyCache
+	outcomes        *idempotency.Cache[result]
 	// broadcaster sends invalidations that not only the subscribers of this member must receive.
-	broadcaster *broadcast.Broadcaster[Invalidation]
+	broadcaster *broadcast.Broadcaster[kv.Invalidation]
 }
 
 func newWriter(v *invalidator, c Config) *writer {
 	w := &writer{
-		invalidator: v, origin: c.Writer, outcomes: newIdempotencyCache(c.MaxBytes),
+		invalidator: v, origin: c.Writer, outcomes: idempotency.New[result](c.MaxBytes),
 		writes: flight.New[result](c.Policy.MaxFlights), commits: flight.New[result](c.Policy.MaxFlights),
 	}
-	w.broadcaster = broadcast.New(Invalidation{Dataset: c.Name, Prefix: true}, w.applyEverywhere)
+	w.broadcaster = broadcast.New(kv.Invalidation{Dataset: c.Name, Prefix: true}, w.applyEverywhere)
 	return w
 }
 
 // route makes a change through the first of the attempts for its key that can be reached; in this member at last: SQL is
 // the only truth, and every member may change it.
-func (w *writer) route(ctx context.Context, c Change) (result, error) {
+func (w *writer) route(ctx context.Context, c kv.Change) (result, error) {
 	timeout := 2 * (w.commitTimeout() + peerGrace) // for the owner and then the successor
-	return w.fly(ctx, w.writes, c, timeout, func(ctx context.Context, c Change) (res result, err error) {
-		for _, a := range w.peers.Route(w.name, c.Key).attempts() {
-			c.Failover = a.failover
-			if a.peer == nil {
+	return w.fly(ctx, w.writes, c, timeout, func(ctx context.Context, c kv.Change) (res result, err error) {
+		for _, a := range w.peers.Route(w.name, c.Key).Attempts() {
+			c.Failover = a.Failover
+			if a.Peer == nil {
 				return w.commit(ctx, c)
 			}
-			if res, err = w.send(ctx, a.peer, c); !errors.Is(err, ErrUnreachable) {
+			if res, err = w.send(ctx, a.Peer, c); !errors.Is(err, kv.ErrUnreachable) {
 				break
 			}
 		}
@@ -96,7 +90,7 @@ func (w *writer) route(ctx context.Context, c Change) (result, error) {
 }
 
 // commit makes a change here, once for all concurrent writes with the same ID.
-func (w *writer) commit(ctx context.Context, c Change) (result, error) {
+func (w *writer) commit(ctx context.Context, c kv.Change) (result, error) {
 	return w.fly(ctx, w.commits, c, w.commitTimeout(), w.apply) //guard:two-members-wait-for-each-others-writes
 }
 
@@ -108,23 +102,23 @@ func (w *writer) commitTimeout() time.Duration {
 }
 
 // fly makes a change in a flight: it must not be canceled halfway because its caller leaves.
-func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c Change, timeout time.Duration,
-	do func(context.Context, Change) (result, error)) (result, error) {
+func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Change, timeout time.Duration,
+	do func(context.Context, kv.Change) (result, error)) (result, error) {
 	if err := w.check(c); err != nil {
 		return result{}, err
 	}
 	res, err := flights.Do(ctx, w.flightKey(c), timeout, func(ctx context.Context) (result, error) {
 		res, err := do(ctx, c)
 		if err != nil {
-			res.digest = digestOf(c)
+			res.digest = c.Digest()
 		}
 		return res, w.classifyWrite(err)
 	})
-	var known *Error
+	var known *kv.Error
 	switch {
 	//guard:id-of-another-write-is-accepted guard:write-gets-the-error-of-another-with-its-id
-	case (err == nil || res.digest != 0) && res.digest != digestOf(c): // the flight was that of another write
-		return result{}, &Error{Kind: KindIDReused, Err: fmt.Errorf("dataset %s: %w", w.name, errOtherWrite)}
+	case (err == nil || res.digest != 0) && res.digest != c.Digest(): // the flight was that of another write
+		return result{}, &kv.Error{Kind: kv.KindIDReused, Err: fmt.Errorf("dataset %s: %w", w.name, errOtherWrite)}
 	case err == nil:
 		return res, nil
 	case errors.As(err, &known):
@@ -138,20 +132,14 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c Chang
 }
 
 // check returns what is wrong with a change.
-func (w *writer) check(c Change) error {
-	switch {
-	case w.origin == nil:
-		return &Error{Kind: KindReadOnly, Err: fmt.Errorf("dataset %s: %w", w.name, errReadOnly)}
-	case len(c.Value) > MaxValueBytes:
-		return w.invalidValue(fmt.Errorf("the value has %d bytes; at most %d are allowed", len(c.Value), MaxValueBytes))
-	case len(c.ID) > MaxIDBytes:
-		return w.invalidValue(fmt.Errorf("the idempotency id has %d bytes; at most %d are allowed", len(c.ID), MaxIDBytes))
-	case c.Delete && (c.If.Absent || len(c.Value) > 0):
-		return w.invalidValue(errors.New("DELETE takes no value and cannot require absence"))
-	case c.If.fields() > 1:
-		return w.invalidValue(errors.New("a write has at most one condition"))
+func (w *writer) check(c kv.Change) error {
+	if w.origin == nil {
+		return &kv.Error{Kind: kv.KindReadOnly, Err: fmt.Errorf("dataset %s: %w", w.name, errReadOnly)}
 	}
-	return CheckKey(c.Key)
+	if err := c.Check(); err != nil {
+		return w.invalidValue(err)
+	}
+	return kv.CheckKey(c.Key)
 }
 
 var (
@@ -160,20 +148,11 @@ var (
 )
 
 func (w *writer) invalidValue(err error) error {
-	return &Error{Kind: KindInvalidValue, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
-}
-
-func (c Condition) fields() (n int) {
-	for _, set := range []bool{c.Absent, c.Present, c.Version != 0, c.ETag != ""} {
-		if set {
-			n++
-		}
-	}
-	return n
+	return &kv.Error{Kind: kv.KindInvalidValue, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
 }
 
 // flightKey is the same for all writes with the same ID, and unique otherwise.
-func (w *writer) flightKey(c Change) string {
+func (w *writer) flightKey(c kv.Change) string {
 	if c.ID == "" {
 		return strconv.FormatInt(w.unnamed.Add(1), 10)
 	}
@@ -181,28 +160,28 @@ func (w *writer) flightKey(c Change) string {
 }
 
 // send has another member make a change.
-func (w *writer) send(ctx context.Context, peer Peer, c Change) (result, error) {
+func (w *writer) send(ctx context.Context, peer kv.Peer, c kv.Change) (result, error) {
 	ticket := w.store.Begin(c.Key, entries.RemoteCommit)
 	a, err := peer.Write(ctx, c)
 	switch {
-	case errors.Is(err, ErrUnreachable):
+	case errors.Is(err, kv.ErrUnreachable):
 		return result{}, err
 	case err != nil:
-		w.failed(c.Key, KindOf(err), w.commitTimeout()) //guard:uncertain-conditional-write-is-invalidated-too-early
+		w.failed(c.Key, kv.KindOf(err), w.commitTimeout()) //guard:uncertain-conditional-write-is-invalidated-too-early
 		return result{}, err
 	}
-	e := w.Policy().copied(a, peer.ID(), ticket.Began, w.now())
+	e := entries.FromPeer(w.Policy(), a, peer.ID(), ticket.Began, w.now())
 	ticket.Put(e)
 	w.fetcher.forget(c.Key)
-	return result{entry: e, source: SourceLoad, asOf: e.Began, digest: digestOf(c)}, nil
+	return result{entry: e, source: kv.SourceLoad, asOf: e.Began, digest: c.Digest()}, nil
 }
 
 // failed invalidates what a failed write has shown to be outdated, or may outdate within the given time.
-func (w *writer) failed(key string, k Kind, running time.Duration) {
+func (w *writer) failed(key string, k kv.Kind, running time.Duration) {
 	switch k {
-	case KindConflict:
+	case kv.KindConflict:
 		w.one(key, entries.Bound{MinLoadTime: w.now() + 1}) //guard:entry-survives-a-conflict
-	case KindUnknown:
+	case kv.KindUnknown:
 		w.invalidateUncertain(key, running)
 	}
 }
@@ -210,7 +189,7 @@ func (w *writer) failed(key string, k Kind, running time.Duration) {
 // invalidateUncertain invalidates key on every member: now, and again when a write of unknown outcome can no longer be
 // running.
 func (w *writer) invalidateUncertain(key string, running time.Duration) {
-	i := Invalidation{Dataset: w.name, Key: key}
+	i := kv.Invalidation{Dataset: w.name, Key: key}
 	w.invalidator.apply(i)
 	w.peers.Publish(i)
 	w.broadcaster.SendAfter(0, i)
@@ -219,7 +198,7 @@ func (w *writer) invalidateUncertain(key string, running time.Duration) {
 
 // applyEverywhere invalidates again here what may have been loaded since, and on all other members. Members that cannot be
 // reached have the ttl.
-func (w *writer) applyEverywhere(ctx context.Context, list []Invalidation) {
+func (w *writer) applyEverywhere(ctx context.Context, list []kv.Invalidation) {
 	for _, i := range list {
 		w.invalidator.apply(i)
 	}
@@ -227,8 +206,8 @@ func (w *writer) applyEverywhere(ctx context.Context, list []Invalidation) {
 }
 
 // apply makes a change in the origin, and makes its result what is cached of the key.
-func (w *writer) apply(ctx context.Context, c Change) (result, error) {
-	if res, ok := w.outcomes.get(c, w.now()); ok {
+func (w *writer) apply(ctx context.Context, c kv.Change) (result, error) {
+	if res, ok := w.outcomes.Get(c.ID, w.now()); ok {
 		return res, nil
 	}
 	change, err := w.resolve(ctx, c)
@@ -238,15 +217,15 @@ func (w *writer) apply(ctx context.Context, c Change) (result, error) {
 	ticket := w.store.Begin(c.Key, entries.Commit)
 	value, err := w.change(ctx, change)
 	if err != nil {
-		w.failed(c.Key, KindOf(w.classifyWrite(err)), w.Policy().WriteTimeout)
+		w.failed(c.Key, kv.KindOf(w.classifyWrite(err)), w.Policy().WriteTimeout)
 		return result{}, err
 	}
 	e := w.written(c, value, ticket.Began)
 	ticket.Put(e)
 	w.fetcher.forget(c.Key)
 	w.announce(c, e)
-	res := result{entry: e, source: SourceLoad, asOf: ticket.Began, digest: digestOf(c)}
-	w.outcomes.put(c, res, w.now()) //guard:retried-write-is-made-again
+	res := result{entry: e, source: kv.SourceLoad, asOf: ticket.Began, digest: c.Digest()}
+	w.outcomes.Put(c.ID, res, len(e.Value), w.now()) //guard:retried-write-is-made-again
 	return res, nil
 }
 
@@ -260,7 +239,7 @@ func (w *writer) change(ctx context.Context, c origin.Change) (origin.Value, err
 }
 
 // resolve turns a condition on the ETag into one on the version, which the origin can check.
-func (w *writer) resolve(ctx context.Context, c Change) (origin.Change, error) {
+func (w *writer) resolve(ctx context.Context, c kv.Change) (origin.Change, error) {
 	change := origin.Change{
 		Key: c.Key, Delete: c.Delete, Data: c.Value,
 		If: origin.Condition{Absent: c.If.Absent, Present: c.If.Present, Version: c.If.Version},
@@ -282,19 +261,19 @@ func (w *writer) resolve(ctx context.Context, c Change) (origin.Change, error) {
 }
 
 // written returns the entry of a write. Its times count from before the write, as those of a load do.
-func (w *writer) written(c Change, value origin.Value, began int64) *entries.Entry {
+func (w *writer) written(c kv.Change, value origin.Value, began int64) *entries.Entry {
 	why := entries.Write
 	if c.Failover {
 		why = entries.Failover
 	}
 	p := w.Policy()
-	return p.loaded(value, c.Delete, began, w.now(), why, w.inGap(p))
+	return entries.FromLoad(p, value, c.Delete, began, w.now(), why, w.inGap(p))
 }
 
 // announce publishes a write to the members that may have something older. Subscribers of a member expect from it what it
 // owns: a write of another member's key goes to everybody.
-func (w *writer) announce(c Change, e *entries.Entry) {
-	i := Invalidation{Dataset: w.name, Key: c.Key, Version: e.Version, Age: time.Duration(w.now() - e.Seen)}
+func (w *writer) announce(c kv.Change, e *entries.Entry) {
+	i := kv.Invalidation{Dataset: w.name, Key: c.Key, Version: e.Version, Age: time.Duration(w.now() - e.Seen)}
 	w.peers.Publish(i)
 	if c.Failover || w.peers.Route(w.name, c.Key).Owner != nil { //guard:failover-write-reaches-subscribers-only
 		w.broadcaster.SendAfter(0, i)
@@ -303,14 +282,14 @@ func (w *writer) announce(c Change, e *entries.Entry) {
 
 // classifyWrite gives an error of the origin its kind. Errors that have one keep it.
 func (w *writer) classifyWrite(err error) error {
-	var known *Error
+	var known *kv.Error
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
 	case errors.Is(err, origin.ErrUnknown):
 		return w.unknown(err)
 	case errors.Is(err, origin.ErrConflict):
-		return &Error{Kind: KindConflict, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
+		return &kv.Error{Kind: kv.KindConflict, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
 	case errors.Is(err, origin.ErrInvalidValue):
 		return w.invalidValue(err)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -320,23 +299,6 @@ func (w *writer) classifyWrite(err error) error {
 }
 
 func (w *writer) unknown(err error) error {
-	return &Error{Kind: KindUnknown, RetryAfter: retryAfter, Err: fmt.Errorf(
+	return &kv.Error{Kind: kv.KindUnknown, RetryAfter: retryAfter, Err: fmt.Errorf(
 		"dataset %s: the write may or may not have been made: %w", w.name, err)}
-}
-
-func (c *core) countWrite(err error) {
-	if err == nil {
-		c.stats.Written.Add(1)
-		return
-	}
-	switch KindOf(err) {
-	case KindConflict:
-		c.stats.Conflicts.Add(1)
-	case KindUnknown:
-		c.stats.WritesUnknown.Add(1)
-	case KindInvalidKey, KindInvalidValue, KindIDReused, KindReadOnly: // the caller's fault
-		c.stats.WritesRefused.Add(1)
-	default:
-		c.stats.WriteErrors.Add(1)
-	}
 }

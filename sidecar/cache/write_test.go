@@ -12,22 +12,23 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // put writes and fails the test on an error.
-func put(t testing.TB, d *Dataset, key, value string) Answer {
+func put(t testing.TB, d *Dataset, key, value string) kv.Answer {
 	t.Helper()
-	a, err := d.Write(t.Context(), Change{Key: key, Value: []byte(value)})
+	a, err := d.Write(t.Context(), kv.Change{Key: key, Value: []byte(value)})
 	if err != nil {
 		t.Fatalf("put %q: %v", key, err)
 	}
 	return a
 }
 
-func expectKind(t testing.TB, err error, want Kind) {
+func expectKind(t testing.TB, err error, want kv.Kind) {
 	t.Helper()
-	if err == nil || KindOf(err) != want {
-		t.Errorf("got kind %d (%v); want %d", KindOf(err), err, want)
+	if err == nil || kv.KindOf(err) != want {
+		t.Errorf("got kind %d (%v); want %d", kv.KindOf(err), err, want)
 	}
 }
 
@@ -66,7 +67,7 @@ func TestOwnerKeepsWhatWasWritten(t *testing.T) {
 		written := put(t, c.members[2], "k", "v")
 		time.Sleep(tick)
 		a := get(t, c.members[0], "k")
-		expect(t, a, "v", SourceHit)
+		expect(t, a, "v", kv.SourceHit)
 		if a.Version != written.Version || a.Fresh <= 0 || o.Queries() != 0 {
 			t.Errorf("version %d, fresh for %v, %d queries; want %d and none", a.Version, a.Fresh, o.Queries(), written.Version)
 		}
@@ -140,8 +141,8 @@ func (th thoughtful) Write(ctx context.Context, _ origin.Change) (origin.Value, 
 
 func TestReadOnlyDataset(t *testing.T) {
 	d := newDataset(t, readOnly{origintest.New(nil)}, nil, testPolicy())
-	_, err := d.Write(t.Context(), Change{Key: "k"})
-	expectKind(t, err, KindReadOnly)
+	_, err := d.Write(t.Context(), kv.Change{Key: "k"})
+	expectKind(t, err, kv.KindReadOnly)
 }
 
 type readOnly struct{ f *origintest.Fake }
@@ -159,12 +160,12 @@ func TestCallerThatGivesUpLeavesItsWriteAlone(t *testing.T) {
 		value := []byte("new")
 		failed := make(chan error)
 		go func() {
-			_, err := c.members[1].Write(ctx, Change{Key: "k", Value: value})
+			_, err := c.members[1].Write(ctx, kv.Change{Key: "k", Value: value})
 			failed <- err
 		}()
 		synctest.Wait()
 		cancel()
-		expectKind(t, <-failed, KindUnknown)
+		expectKind(t, <-failed, kv.KindUnknown)
 		copy(value, "xxx") // the caller's memory is used again
 		release()
 		synctest.Wait()
@@ -176,17 +177,17 @@ func TestCallerThatGivesUpLeavesItsWriteAlone(t *testing.T) {
 }
 
 func TestWritesThatTheOriginRefusesAreDefinite(t *testing.T) {
-	for want, err := range map[Kind]error{
-		KindUnavailable:  errDown,
-		KindOverloaded:   origin.ErrOverloaded,
-		KindInvalidKey:   origin.ErrInvalidKey,
-		KindInvalidValue: &origin.ValueError{Column: "unit", Reason: "it is too long"},
-		KindConflict:     origin.ErrConflict,
+	for want, err := range map[kv.Kind]error{
+		kv.KindUnavailable:  errDown,
+		kv.KindOverloaded:   origin.ErrOverloaded,
+		kv.KindInvalidKey:   origin.ErrInvalidKey,
+		kv.KindInvalidValue: &origin.ValueError{Column: "unit", Reason: "it is too long"},
+		kv.KindConflict:     origin.ErrConflict,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			o := origintest.New(nil)
 			o.FailWrites(err)
-			_, got := newDataset(t, o, nil, testPolicy()).Write(t.Context(), Change{Key: "k"})
+			_, got := newDataset(t, o, nil, testPolicy()).Write(t.Context(), kv.Change{Key: "k"})
 			expectKind(t, got, want)
 			if !errors.Is(got, err) {
 				t.Errorf("got %v; want it to wrap %v", got, err)
@@ -195,8 +196,8 @@ func TestWritesThatTheOriginRefusesAreDefinite(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		o := thoughtful{origintest.New(nil)}
-		_, got := newDataset(t, o, nil, testPolicy()).Write(t.Context(), Change{Key: "k"})
-		expectKind(t, got, KindUnavailable) // the origin says that nothing was written
+		_, got := newDataset(t, o, nil, testPolicy()).Write(t.Context(), kv.Change{Key: "k"})
+		expectKind(t, got, kv.KindUnavailable) // the origin says that nothing was written
 	})
 }
 
@@ -229,8 +230,8 @@ func TestWriteThatComesTooLateIsNotMade(t *testing.T) {
 		d := newDataset(t, o, nil, testPolicy())
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := d.ServeWrite(ctx, Change{Key: "k", Value: []byte("v")})
-		expectKind(t, err, KindUnavailable)
+		_, err := d.ServeWrite(ctx, kv.Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, kv.KindUnavailable)
 		if synctest.Wait(); o.Writes() != 0 {
 			t.Error("it was made")
 		}
@@ -241,7 +242,7 @@ func TestWriteAfterCloseIsNotOfUnknownOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, origintest.New(nil), nil, testPolicy())
 		d.Close()
-		_, err := d.Write(t.Context(), Change{Key: "k", Value: []byte("v")})
-		expectKind(t, err, KindUnavailable)
+		_, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v")})
+		expectKind(t, err, kv.KindUnavailable)
 	})
 }

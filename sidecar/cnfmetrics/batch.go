@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // maxBatch is how many ids a batch may have.
@@ -57,7 +57,7 @@ func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
 		}
 		keys, at = append(keys, id), append(at, i)
 	}
-	for n, r := range s.dataset.GetMany(ctx, keys, cache.ReadOptions{}) {
+	for n, r := range s.dataset.GetMany(ctx, keys, kv.ReadOptions{}) {
 		outcomes[at[n]].found, outcomes[at[n]].err = s.shown(keys[n], r.Answer, r.Err)
 	}
 	return outcomes

@@ -9,7 +9,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // BenchmarkShow is a hit without a listener.
@@ -17,7 +17,7 @@ func BenchmarkShow(b *testing.B) {
 	s := newSidecar(b, origintest.New(map[string]string{"CNF-001": string(encodeRow(sample("CNF-001")))}))
 	b.Run("dataset", func(b *testing.B) { // what both others rest on
 		for b.ReportAllocs(); b.Loop(); {
-			if _, err := s.dataset.Get(b.Context(), "CNF-001", cache.ReadOptions{}); err != nil {
+			if _, err := s.dataset.Get(b.Context(), "CNF-001", kv.ReadOptions{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // The limits of what is written, in characters: those of the narrowest schema (deploy/schema).
@@ -177,7 +177,7 @@ func (w *violations) checkVersion(field string, version int64) {
 }
 
 func (w *violations) checkIdempotency(id string) {
-	if len(id) > cache.MaxIDBytes || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
-		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", cache.MaxIDBytes)
+	if len(id) > kv.MaxIDBytes || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' }) {
+		w.add("idempotency_id", "is not 1 to %d printable ASCII characters", kv.MaxIDBytes)
 	}
 }

@@ -11,16 +11,16 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Dataset is what this package needs from a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
 type Dataset interface {
-	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error)
 	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible.
-	GetMany(ctx context.Context, keys []string, o cache.ReadOptions) []cache.Result
-	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
+	GetMany(ctx context.Context, keys []string, o kv.ReadOptions) []kv.Result
+	Write(ctx context.Context, c kv.Change) (kv.Answer, error)
 }
 
 // Config configures a Service.
@@ -75,11 +75,11 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) ShowCnfMetric(
 	ctx context.Context, q *cnfmetricsv1.ShowCnfMetricRequest,
 ) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
-	return s.show(ctx, q, cache.ReadOptions{NoCache: q.GetNoCache(), MinVersion: q.GetMinVersion()})
+	return s.show(ctx, q, kv.ReadOptions{NoCache: q.GetNoCache(), MinVersion: q.GetMinVersion()})
 }
 
 func (s *Service) show(
-	ctx context.Context, q *cnfmetricsv1.ShowCnfMetricRequest, o cache.ReadOptions,
+	ctx context.Context, q *cnfmetricsv1.ShowCnfMetricRequest, o kv.ReadOptions,
 ) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	if wrong := checkShow(q); wrong != nil {
 		return nil, invalid(wrong)
@@ -89,7 +89,7 @@ func (s *Service) show(
 }
 
 // shown returns the response to a read.
-func (s *Service) shown(id string, a cache.Answer, err error) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
+func (s *Service) shown(id string, a kv.Answer, err error) (*cnfmetricsv1.ShowCnfMetricResponse, error) {
 	switch {
 	case err != nil:
 		return nil, s.datasetError(err, "cnf_id", conflict)
@@ -113,7 +113,7 @@ func (s *Service) CreateCnfMetric(
 	if wrong := checkCreate(q); wrong != nil {
 		return nil, invalid(wrong)
 	}
-	m, err := s.put(ctx, q.GetMetric(), cache.Condition{Absent: true}, q.GetIdempotencyId(), apierror.AlreadyExists) //guard:create-replaces-existing-metric
+	m, err := s.put(ctx, q.GetMetric(), kv.Condition{Absent: true}, q.GetIdempotencyId(), apierror.AlreadyExists) //guard:create-replaces-existing-metric
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *Service) DeleteCnfMetric(
 		return nil, invalid(wrong)
 	}
 	condition, onConflict := requireExisting(q.GetVersion())
-	change := cache.Change{Key: q.GetCnfId(), Delete: true, If: condition, ID: q.GetIdempotencyId()}
+	change := kv.Change{Key: q.GetCnfId(), Delete: true, If: condition, ID: q.GetIdempotencyId()}
 	a, err := s.dataset.Write(ctx, change)
 	if err != nil {
 		return nil, s.datasetError(err, "cnf_id", onConflict)
@@ -153,18 +153,18 @@ func (s *Service) DeleteCnfMetric(
 
 // requireExisting returns the condition that a metric exists, in one version unless that is 0, and the type of the error if
 // it is not met.
-func requireExisting(version int64) (cache.Condition, apierror.Type) {
+func requireExisting(version int64) (kv.Condition, apierror.Type) {
 	if version == 0 {
-		return cache.Condition{Present: true}, apierror.NotFound //guard:update-recreates-deleted-metric
+		return kv.Condition{Present: true}, apierror.NotFound //guard:update-recreates-deleted-metric
 	}
-	return cache.Condition{Version: version}, conflict //guard:update-overwrites-other-change
+	return kv.Condition{Version: version}, conflict //guard:update-overwrites-other-change
 }
 
 // put writes a metric and returns it as the database has it after the write.
 func (s *Service) put(
-	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition cache.Condition, idempotency string, onConflict apierror.Type,
+	ctx context.Context, m *cnfmetricsv1.CnfMetric, condition kv.Condition, idempotency string, onConflict apierror.Type,
 ) (*cnfmetricsv1.CnfMetric, error) {
-	a, err := s.dataset.Write(ctx, cache.Change{
+	a, err := s.dataset.Write(ctx, kv.Change{
 		Key: m.GetCnfId(), Value: encodeRow(m), If: condition, ID: idempotency,
 	})
 	if err != nil {

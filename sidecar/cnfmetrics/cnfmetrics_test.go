@@ -16,7 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestShowReadsThroughTheCache(t *testing.T) {
@@ -207,38 +207,38 @@ func wantFields(t *testing.T, err error, want ...string) {
 type scripted struct {
 	origin.Lister
 	err    error
-	answer cache.Answer
+	answer kv.Answer
 }
 
-func (s scripted) Get(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
+func (s scripted) Get(context.Context, string, kv.ReadOptions) (kv.Answer, error) {
 	return s.answer, s.err
 }
 
-func (s scripted) Write(context.Context, cache.Change) (cache.Answer, error) { return s.answer, s.err }
+func (s scripted) Write(context.Context, kv.Change) (kv.Answer, error) { return s.answer, s.err }
 
-func (s scripted) GetMany(_ context.Context, keys []string, _ cache.ReadOptions) []cache.Result {
-	return slices.Repeat([]cache.Result{{Answer: s.answer, Err: s.err}}, len(keys))
+func (s scripted) GetMany(_ context.Context, keys []string, _ kv.ReadOptions) []kv.Result {
+	return slices.Repeat([]kv.Result{{Answer: s.answer, Err: s.err}}, len(keys))
 }
 
 func (s scripted) List(context.Context, origin.ListQuery) ([]origin.Row, error) { return nil, s.err }
 
 func TestEachErrorHasItsCode(t *testing.T) {
-	failed := func(kind cache.Kind, err string) error { return &cache.Error{Kind: kind, Err: errors.New(err)} }
+	failed := func(kind kv.Kind, err string) error { return &kv.Error{Kind: kind, Err: errors.New(err)} }
 	for _, c := range []struct {
 		err           error
 		code, problem string // of gRPC; of both
 		status        string
 		retry         bool
 	}{
-		{failed(cache.KindReadOnly, "x"), "FailedPrecondition", "read-only", "405", false},
-		{failed(cache.KindVersion, "x"), "FailedPrecondition", "version-not-reached", "412", false},
-		{failed(cache.KindUnknown, "x"), "Unknown", "outcome-unknown", "500", true},
-		{failed(cache.KindOverloaded, "x"), "ResourceExhausted", "overloaded", "429", true},
-		{failed(cache.KindUnavailable, "x"), "Unavailable", "origin-unavailable", "503", true},
-		{failed(cache.KindDeadline, "x"), "DeadlineExceeded", "deadline", "504", false},
-		{failed(cache.KindCanceled, "x"), "Canceled", "canceled", "503", true},
-		{failed(cache.KindInvalidKey, "x"), "InvalidArgument", "invalid-request", "400", false},
-		{failed(cache.KindInvalidValue, "x"), "InvalidArgument", "invalid-request", "400", false},
+		{failed(kv.KindReadOnly, "x"), "FailedPrecondition", "read-only", "405", false},
+		{failed(kv.KindVersion, "x"), "FailedPrecondition", "version-not-reached", "412", false},
+		{failed(kv.KindUnknown, "x"), "Unknown", "outcome-unknown", "500", true},
+		{failed(kv.KindOverloaded, "x"), "ResourceExhausted", "overloaded", "429", true},
+		{failed(kv.KindUnavailable, "x"), "Unavailable", "origin-unavailable", "503", true},
+		{failed(kv.KindDeadline, "x"), "DeadlineExceeded", "deadline", "504", false},
+		{failed(kv.KindCanceled, "x"), "Canceled", "canceled", "503", true},
+		{failed(kv.KindInvalidKey, "x"), "InvalidArgument", "invalid-request", "400", false},
+		{failed(kv.KindInvalidValue, "x"), "InvalidArgument", "invalid-request", "400", false},
 		{errors.New("postgres://canary-secret"), "Internal", "internal", "500", false},
 	} {
 		eachProtocol(t, serve(t, scripted{err: c.err}, scripted{err: c.err}), func(t *testing.T, d client) {
@@ -284,13 +284,13 @@ func TestErrorsOfList(t *testing.T) {
 }
 
 func TestColumnRejectedByTheDatabaseIsNamed(t *testing.T) {
-	err := &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset x: %w",
+	err := &kv.Error{Kind: kv.KindInvalidValue, Err: fmt.Errorf("dataset x: %w",
 		&origin.ValueError{Column: "unit", Reason: "is too long"})}
 	eachProtocol(t, serve(t, scripted{err: err}, nil), func(t *testing.T, d client) {
 		_, err := d.update(updateOf(sample("a")))
 		wantField(t, err, "unit")
 	})
-	err = &cache.Error{Kind: cache.KindInvalidKey, Err: errors.New("not a number")}
+	err = &kv.Error{Kind: kv.KindInvalidKey, Err: errors.New("not a number")}
 	eachProtocol(t, serve(t, scripted{err: err}, nil), func(t *testing.T, d client) {
 		_, err := d.update(updateOf(sample("a")))
 		wantField(t, err, "cnf_id")
@@ -298,7 +298,7 @@ func TestColumnRejectedByTheDatabaseIsNamed(t *testing.T) {
 }
 
 func TestStaleMetricsAreMarked(t *testing.T) {
-	stale := scripted{answer: cache.Answer{Value: encodeRow(sample("a")), Stale: true, Age: 90 * time.Second}}
+	stale := scripted{answer: kv.Answer{Value: encodeRow(sample("a")), Stale: true, Age: 90 * time.Second}}
 	s := serve(t, stale, nil)
 	eachProtocol(t, s, func(t *testing.T, d client) {
 		found, err := d.show(showOf("a"))
@@ -425,11 +425,11 @@ func TestBatchHasOneResultPerID(t *testing.T) {
 
 type panicking struct{ scripted }
 
-func (panicking) Get(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
+func (panicking) Get(context.Context, string, kv.ReadOptions) (kv.Answer, error) {
 	panic("canary-secret")
 }
 
-func (panicking) GetMany(context.Context, []string, cache.ReadOptions) []cache.Result {
+func (panicking) GetMany(context.Context, []string, kv.ReadOptions) []kv.Result {
 	panic("canary-secret")
 }
 

@@ -20,7 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/drivers"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // database is a real one, with a connection of its own.
@@ -129,7 +129,7 @@ func (d database) open(tb testing.TB) rows {
 func (d database) empty(t *testing.T, s *sidecar) {
 	t.Helper()
 	d.exec(t, "DELETE FROM cnf_metrics")
-	if _, err := s.dataset.Invalidate(t.Context(), cache.Scope{}); err != nil {
+	if _, err := s.dataset.Invalidate(t.Context(), kv.Scope{}); err != nil {
 		t.Fatal(err)
 	}
 }

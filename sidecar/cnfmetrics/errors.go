@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // The types of errors that the service compares with; all that it can return are documented in cnfmetrics.proto and
 // openapi.json.
 var (
-	conflict    = apierror.TypeOf(cache.KindConflict)
-	unavailable = apierror.TypeOf(cache.KindUnavailable)
-	readOnly    = apierror.TypeOf(cache.KindReadOnly)
+	conflict    = apierror.TypeOf(kv.KindConflict)
+	unavailable = apierror.TypeOf(kv.KindUnavailable)
+	readOnly    = apierror.TypeOf(kv.KindReadOnly)
 )
 
 const noSuchMetric = "the database has no such metric"
@@ -35,16 +35,16 @@ func invalid(wrong violations) *apierror.Error {
 // onConflict the type of the error if the condition of a write is not met.
 func (s *Service) datasetError(err error, keyField string, onConflict apierror.Type) *apierror.Error {
 	e := apierror.From(err, s.countDefect)
-	switch cache.KindOf(err) {
-	case cache.KindConflict:
+	switch kv.KindOf(err) {
+	case kv.KindConflict:
 		e.Type, e.Detail = onConflict, conflicts[onConflict]
-	case cache.KindInvalidKey:
+	case kv.KindInvalidKey:
 		return invalid(violations{{Field: keyField, Detail: err.Error()}})
-	case cache.KindIDReused:
+	case kv.KindIDReused:
 		return invalid(violations{{Field: "idempotency_id", Detail: err.Error()}})
-	case cache.KindInvalidValue:
+	case kv.KindInvalidValue:
 		return invalid(violations{wrongColumn(e)})
-	case cache.KindCanceled:
+	case kv.KindCanceled:
 		e.Type = apierror.Stopping // a client that has canceled the call does not see it
 	}
 	return e

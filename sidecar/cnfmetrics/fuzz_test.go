@@ -18,13 +18,14 @@ import (
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func newFuzzed(f *testing.F) *Service {
 	f.Helper()
 	fake := origintest.New(map[string]string{"CNF-001": string(encodeRow(sample("CNF-001"))), "bad": "7"})
 	d, err := cache.New(cache.Config{
-		Name: "cnf-metrics", Policy: cache.DefaultPolicy(), Origin: fake, Writer: fake, MaxBytes: 1 << 20,
+		Name: "cnf-metrics", Policy: kv.DefaultPolicy(), Origin: fake, Writer: fake, MaxBytes: 1 << 20,
 	})
 	if err != nil {
 		f.Fatal(err)

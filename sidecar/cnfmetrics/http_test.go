@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const goodBody = `{"cnf_id":"CNF-001","timestamp":"2026-01-02T03:04:05.000006Z","metric_type":"cpu.total","value":12.5,` +
@@ -207,7 +207,7 @@ func TestHeadersOfRead(t *testing.T) {
 }
 
 func TestReadOnlyDatasetHasAllowHeader(t *testing.T) {
-	err := &cache.Error{Kind: cache.KindReadOnly, Err: errors.New("it takes no writes")}
+	err := &kv.Error{Kind: kv.KindReadOnly, Err: errors.New("it takes no writes")}
 	d := &httpClient{t, "http://" + serve(t, scripted{err: err}, nil).http}
 	for _, request := range []string{"POST " + collection, "PUT " + pathOf("CNF-001"), "DELETE " + pathOf("CNF-001")} {
 		method, target, _ := strings.Cut(request, " ")
@@ -320,8 +320,8 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 func TestEachReasonIsDocumented(t *testing.T) {
 	all := []apierror.Type{apierror.InvalidRequest, apierror.NotFound, apierror.AlreadyExists, apierror.UnreadableRow,
 		apierror.Stopping}
-	for _, kind := range []cache.Kind{cache.KindInternal, cache.KindConflict, cache.KindReadOnly, cache.KindVersion,
-		cache.KindUnknown, cache.KindOverloaded, cache.KindUnavailable, cache.KindDeadline} {
+	for _, kind := range []kv.Kind{kv.KindInternal, kv.KindConflict, kv.KindReadOnly, kv.KindVersion,
+		kv.KindUnknown, kv.KindOverloaded, kv.KindUnavailable, kv.KindDeadline} {
 		all = append(all, apierror.TypeOf(kind))
 	}
 	proto := readProto(t)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // The sizes of a page.
@@ -56,7 +56,7 @@ func (s *Service) listError(err error) *apierror.Error {
 	switch {
 	case errors.As(err, &wrong):
 		return invalid(violations{{Field: wrong.Column, Detail: wrong.Reason}})
-	case cache.KindOf(err) == cache.KindInternal: //guard:unavailable-database-is-defect
+	case kv.KindOf(err) == kv.KindInternal: //guard:unavailable-database-is-defect
 		return &apierror.Error{Type: unavailable, Detail: err.Error(), RetryAfter: listRetryAfter}
 	}
 	return s.datasetError(err, "page_token", conflict)

@@ -24,6 +24,7 @@ import (
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 )
 
@@ -43,7 +44,7 @@ type sidecar struct {
 
 func newSidecar(tb testing.TB, s source) *sidecar {
 	tb.Helper()
-	policy := cache.DefaultPolicy()
+	policy := kv.DefaultPolicy()
 	policy.TTL, policy.TTLJitter = time.Hour, 0
 	d, err := cache.New(cache.Config{
 		Name: "cnf-metrics", Policy: policy, Origin: s, Writer: s, MaxBytes: 64 << 20,

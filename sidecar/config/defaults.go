@@ -6,7 +6,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/guard"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // or returns value, or fallback if value is not set.
@@ -82,8 +82,8 @@ func (c Config) drainTimeout() time.Duration { return orDefault(c.DrainTimeout, 
 const defaultGapTTL = time.Second
 
 // Policy is the default policy with the fields that the dataset sets.
-func (d Dataset) Policy() cache.Policy {
-	p := cache.DefaultPolicy()
+func (d Dataset) Policy() kv.Policy {
+	p := kv.DefaultPolicy()
 	p.TTL = orDefault(d.TTL, p.TTL)
 	p.TTLJitter = float64(orDefault(d.TTLJitter, Share(p.TTLJitter)))
 	p.NegativeTTL = orDefault(d.NegativeTTL, p.NegativeTTL)

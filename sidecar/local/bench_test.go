@@ -14,14 +14,14 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
 func benchServer(b *testing.B) *localtest.Server {
 	d := localtest.NewDataset(b, "cnf-metrics", origintest.New(map[string]string{"CNF-001": localtest.BenchValue()}))
-	if _, err := d.Get(context.Background(), "CNF-001", cache.ReadOptions{}); err != nil {
+	if _, err := d.Get(context.Background(), "CNF-001", kv.ReadOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	return localtest.Start(b, local.Config{}, local.Served{Dataset: d, JSON: true})
@@ -179,7 +179,7 @@ func BenchmarkWatch(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				value := fmt.Append(nil, "v", i)
-				if _, err := d.Write(b.Context(), cache.Change{Key: "a", Value: value}); err != nil {
+				if _, err := d.Write(b.Context(), kv.Change{Key: "a", Value: value}); err != nil {
 					b.Fatal(err)
 				}
 				for next() != "a="+string(value) {

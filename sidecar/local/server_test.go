@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -83,14 +83,14 @@ func TestGRPCConnectionsOverTheLimitAreClosed(t *testing.T) {
 // Shutdown lets running requests end, refuses new ones, and closes the connections of those that do not end in time.
 func TestShutdown(t *testing.T) {
 	entered, leave := make(chan string, 3), make(chan struct{})
-	d := localtest.Scripted{ItsName: "d", OnGet: func(ctx context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
+	d := localtest.Scripted{ItsName: "d", OnGet: func(ctx context.Context, key string, _ kv.ReadOptions) (kv.Answer, error) {
 		entered <- key
 		if key == "stuck" {
 			<-ctx.Done()
-			return cache.Answer{}, ctx.Err()
+			return kv.Answer{}, ctx.Err()
 		}
 		<-leave
-		return cache.Answer{Value: []byte("done"), Source: cache.SourceLoad}, nil
+		return kv.Answer{Value: []byte("done"), Source: kv.SourceLoad}, nil
 	}}
 	s := localtest.Start(t, local.Config{RequestTimeout: time.Hour}, local.Served{Dataset: d})
 	c := localtest.Dial(t, "tcp", s.HTTP)
@@ -211,10 +211,10 @@ func TestHealthKnowsEachServiceOfItsListener(t *testing.T) {
 // net/http reads these calls. GracefulStop of grpc panics if one of them is running.
 func TestShutdownEndsRunningRoutedCalls(t *testing.T) {
 	running := make(chan struct{})
-	hanging := localtest.Scripted{ItsName: "hanging", OnGet: func(ctx context.Context, _ string, _ cache.ReadOptions) (cache.Answer, error) {
+	hanging := localtest.Scripted{ItsName: "hanging", OnGet: func(ctx context.Context, _ string, _ kv.ReadOptions) (kv.Answer, error) {
 		close(running)
 		<-ctx.Done()
-		return cache.Answer{}, ctx.Err()
+		return kv.Answer{}, ctx.Err()
 	}}
 	s := localtest.Start(t, local.Config{RequestTimeout: time.Minute}, local.Served{Dataset: hanging})
 	address := s.Listen(t, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, nil) })
@@ -268,8 +268,8 @@ func TestShutdownEndsWatchesCleanly(t *testing.T) {
 // A client that does not read does not delay Shutdown: its connection is closed when the time is over.
 func TestShutdownCutsWatchesOfSlowClients(t *testing.T) {
 	s, d := localtest.StartWatchable(t, local.Config{WriteTimeout: time.Hour})
-	large := bytes.Repeat([]byte("x"), cache.MaxValueBytes)
-	if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: large}); err != nil {
+	large := bytes.Repeat([]byte("x"), kv.MaxValueBytes)
+	if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: large}); err != nil {
 		t.Fatal(err)
 	}
 	localtest.OpenUnreadWatch(t, s.HTTP, "/v1/raw:watch?key=a")
@@ -277,7 +277,7 @@ func TestShutdownCutsWatchesOfSlowClients(t *testing.T) {
 	localtest.Await(t, "both watches are sending an event", func() bool { return s.Stats().WatchEvents.Load() >= 2 })
 	for i := range 20 { // more than the buffers hold
 		large[0] = byte(i)
-		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: large}); err != nil {
+		if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: large}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -3,7 +3,7 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // collector turns the rows of the table into a prometheus.Collector. It keeps no state.
@@ -48,7 +48,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		})
 	}
 	for _, h := range c.histograms {
-		h.row.series(&c.source, func(h2 *cache.Histogram, label string) {
+		h.row.series(&c.source, func(h2 *kv.Histogram, label string) {
 			count, sum, buckets := h2.Snapshot()
 			out <- prometheus.MustNewConstHistogram(h.desc, count, sum, buckets, label)
 		})

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // MaxLabelValues is the limit of datasets, of origins and of protocols that one sidecar exports: each value costs
@@ -71,8 +72,8 @@ type Ring struct {
 
 // Protocol is a protocol that applications use.
 type Protocol struct {
-	Name     string           // http, grpc, unix or routed
-	Duration *cache.Histogram // of requests
+	Name     string        // http, grpc, unix or routed
+	Duration *kv.Histogram // of requests
 	Load     func() ProtocolLoad
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -27,7 +28,7 @@ var update = flag.Bool("update", false, "write METRICS.md")
 
 func newDataset(t *testing.T, name string) *cache.Dataset {
 	t.Helper()
-	policy := cache.DefaultPolicy()
+	policy := kv.DefaultPolicy()
 	policy.GapTTL = time.Second // it has a change feed
 	d, err := cache.New(cache.Config{
 		Name: name, Policy: policy, MaxBytes: 1 << 20,
@@ -43,7 +44,7 @@ func newDataset(t *testing.T, name string) *cache.Dataset {
 // fullSource has every optional part, with different numbers.
 func fullSource(t *testing.T) metrics.Source {
 	routes := newDataset(t, "routes")
-	if _, err := routes.Get(t.Context(), "10.0.0.0/8", cache.ReadOptions{}); err != nil {
+	if _, err := routes.Get(t.Context(), "10.0.0.0/8", kv.ReadOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	stats := routes.Stats() // the read was one load
@@ -67,7 +68,7 @@ func fullSource(t *testing.T) metrics.Source {
 	stats.BoundsEvicted.Add(108)
 	stats.FeedGaps.Add(109)
 	stats.WriteTime.Observe(20 * time.Microsecond)
-	http := &cache.Histogram{}
+	http := &kv.Histogram{}
 	http.Observe(time.Millisecond)
 	http.Observe(time.Minute)
 	return metrics.Source{

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
@@ -27,7 +28,7 @@ type histogram struct {
 	name   string
 	label  string
 	help   string
-	series func(s *Source, emit func(h *cache.Histogram, label string))
+	series func(s *Source, emit func(h *kv.Histogram, label string))
 }
 
 func metrics() []metric {
@@ -48,13 +49,13 @@ func requestMetrics() []metric {
 			"Reads by applications, each counted once, by the source of the result.", readRequests},
 		{"ringside_refused_total", counter, dataset,
 			"Reads refused because too many loads or peer fetches were in flight. Also counted as errors in ringside_requests_total.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refused })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Refused })},
 		{"ringside_refreshes_total", counter, dataset,
 			"Background loads, started before an entry expired or after a stale value was returned.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Refreshes })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Refreshes })},
 		{"ringside_loads_discarded_total", counter, dataset,
 			"Loaded values discarded because their key was invalidated after the load began.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadsDiscarded })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.LoadsDiscarded })},
 		{"ringside_loads_in_flight", gauge, dataset,
 			"Loads in flight.",
 			perDataset(loadsInFlight)},
@@ -87,13 +88,13 @@ func writeMetrics() []metric {
 			"Writes by applications, each counted once, by outcome.", readWrites},
 		{"ringside_writes_served_total", counter, dataset,
 			"Writes executed for other members.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.WritesServed })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.WritesServed })},
 		{"ringside_invalidations_total", counter, dataset,
 			"Invalidations applied, from writes through any member, change feeds and :invalidate requests.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Invalidations })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Invalidations })},
 		{"ringside_copies_expired_total", counter, dataset,
 			"Times that all local copies from one member were expired because its invalidations may have been missed.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.CopiesExpired })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.CopiesExpired })},
 		{"ringside_read_bounds", gauge, dataset,
 			"Keys with a remembered read bound but no cached entry.",
 			perDataset(func(d *cache.Dataset) float64 { n, _ := d.Bounds(); return float64(n) })},
@@ -102,7 +103,7 @@ func writeMetrics() []metric {
 			perDataset(func(d *cache.Dataset) float64 { _, most := d.Bounds(); return float64(most) })},
 		{"ringside_read_bounds_evicted_total", counter, dataset,
 			"Read bounds dropped before they expired because there were too many. Reads of those keys may go back to an older version.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.BoundsEvicted })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.BoundsEvicted })},
 	}
 }
 
@@ -125,7 +126,7 @@ func changeFeedMetrics() []metric {
 			perDataset(func(d *cache.Dataset) float64 { live, has := d.FeedLive(); return oneIf(has && !live) })},
 		{"ringside_change_feed_gaps_total", counter, dataset,
 			"Interruptions of the change feed. Until it is live again, entries expire after at most gap_ttl.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.FeedGaps })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.FeedGaps })},
 		{"ringside_change_feed_reading", gauge, dataset,
 			"1 if this member reads the change feed from the database, without a gap.",
 			func(s *Source, emit func(float64, ...string)) {
@@ -186,19 +187,19 @@ func originMetrics() []metric {
 	return []metric{
 		{"ringside_loads_total", counter, dataset,
 			"Loads started by this member, one key each.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadsBegun })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.LoadsBegun })},
 		{"ringside_load_errors_total", counter, dataset,
 			"Loads that failed.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.LoadErrors })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.LoadErrors })},
 		{"ringside_origin_queries_total", counter, dataset,
 			"Queries that this member sent to the origin. Concurrent loads are batched into one query.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Queries })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Queries })},
 		{"ringside_origin_query_errors_total", counter, dataset,
 			"Queries that failed.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.QueryErrors })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.QueryErrors })},
 		{"ringside_origin_keys_total", counter, dataset,
 			"Keys in the queries sent to the origin.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Keys })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Keys })},
 		{"ringside_origin_in_flight", gauge, origin,
 			"Statements in flight.",
 			originLoad(func(l OriginLoad) float64 { return float64(l.InFlight) })},
@@ -228,28 +229,28 @@ func peerMetrics() []metric {
 	return []metric{
 		{"ringside_peer_fetches_total", counter, dataset,
 			"Fetches from other members.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeerFetches })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.PeerFetches })},
 		{"ringside_peer_fetch_errors_total", counter, dataset,
 			"Fetches from other members that got no response.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeerFetchErrors })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.PeerFetchErrors })},
 		{"ringside_successor_fetches_total", counter, dataset,
 			"Fetches from the successor of a key because its owner was unreachable.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Successor })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Successor })},
 		{"ringside_failover_loads_total", counter, dataset,
 			"Loads by this member for keys of others because neither owner nor successor was reachable.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.FailoverLoads })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.FailoverLoads })},
 		{"ringside_served_total", counter, dataset,
 			"Fetches served to other members.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Served })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Served })},
 		{"ringside_served_not_owner_total", counter, dataset,
 			"Fetches served to other members for keys that this member does not own.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.NotOwner })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.NotOwner })},
 		{"ringside_handover_requests_total", counter, dataset,
 			"Requests to the previous owner of a key for its cached entry, before the first load by the new owner.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.Peeks })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Peeks })},
 		{"ringside_handovers_total", counter, dataset,
 			"Entries received from the previous owner, which made the load unnecessary.",
-			stat(func(s *cache.Stats) *atomic.Int64 { return &s.PeekHits })},
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.PeekHits })},
 		{"ringside_peer_connections", gauge, nil, "Members to which this one has a connection.",
 			peers(func(p Peers) int64 { return p.Conns })},
 		{"ringside_peer_max_connections", gauge, nil, "Limit of ringside_peer_connections.",
@@ -469,26 +470,26 @@ func readReloads(s *Source, emit func(float64, ...string)) {
 func histograms() []histogram {
 	return []histogram{
 		{"ringside_request_duration_seconds", "protocol", "Time to serve a request of an application.",
-			func(s *Source, emit func(*cache.Histogram, string)) {
+			func(s *Source, emit func(*kv.Histogram, string)) {
 				for _, p := range s.Protocols {
 					emit(p.Duration, p.Name)
 				}
 			}},
 		{"ringside_load_duration_seconds", "dataset", "Time of a load, queueing for the origin included.",
-			func(s *Source, emit func(*cache.Histogram, string)) {
+			func(s *Source, emit func(*kv.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().LoadTime, d.Name())
 				}
 			}},
 		{"ringside_write_duration_seconds", "dataset",
 			"Time of a write by this member, queueing for the origin included.",
-			func(s *Source, emit func(*cache.Histogram, string)) {
+			func(s *Source, emit func(*kv.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().WriteTime, d.Name())
 				}
 			}},
 		{"ringside_peer_fetch_duration_seconds", "dataset", "Time of a fetch from another member.",
-			func(s *Source, emit func(*cache.Histogram, string)) {
+			func(s *Source, emit func(*kv.Histogram, string)) {
 				for _, d := range s.Datasets {
 					emit(&d.Stats().PeerFetchTime, d.Name())
 				}
@@ -504,7 +505,7 @@ func perDataset(read func(*cache.Dataset) float64) func(*Source, func(float64, .
 	}
 }
 
-func stat(field func(*cache.Stats) *atomic.Int64) func(*Source, func(float64, ...string)) {
+func stat(field func(*kv.Stats) *atomic.Int64) func(*Source, func(float64, ...string)) {
 	return perDataset(func(d *cache.Dataset) float64 { return float64(field(d.Stats()).Load()) })
 }
 

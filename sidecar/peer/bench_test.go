@@ -17,7 +17,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
@@ -35,9 +35,9 @@ func (e echo) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchRespons
 }
 
 // value serves one value from memory.
-func value() func(context.Context, cache.Query) (cache.Answer, error) {
-	a := cache.Answer{Value: make([]byte, valueBytes), Fresh: time.Second, Source: cache.SourceHit}
-	return func(context.Context, cache.Query) (cache.Answer, error) { return a, nil }
+func value() func(context.Context, kv.Query) (kv.Answer, error) {
+	a := kv.Answer{Value: make([]byte, valueBytes), Fresh: time.Second, Source: kv.SourceHit}
+	return func(context.Context, kv.Query) (kv.Answer, error) { return a, nil }
 }
 
 // BenchmarkFetch compares a peer fetch with a bare gRPC call in the same run.

@@ -11,7 +11,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -46,8 +46,8 @@ func callAll(peers []*peer, call func(i int, m *peer)) {
 	_ = group.Wait()
 }
 
-// Broadcast implements cache.Peers. It does not call members whose breaker is open.
-func (p *Pool) Broadcast(ctx context.Context, list []cache.Invalidation) (reached int, unreached []string) {
+// Broadcast implements kv.Peers. It does not call members whose breaker is open.
+func (p *Pool) Broadcast(ctx context.Context, list []kv.Invalidation) (reached int, unreached []string) {
 	requests := wire.InvalidateRequests(list)
 	_, others := p.others()
 	ok := make([]bool, len(others))

@@ -10,20 +10,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 	t.Parallel()
-	list := []cache.Invalidation{
+	list := []kv.Invalidation{
 		{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour},
 		{Dataset: "metrics", Key: "pre", Prefix: true},
 		{Dataset: "x", Prefix: true},
 	}
 	var calls atomic.Int64
-	receiving := peertest.Invalidating(func(got []cache.Invalidation) {
+	receiving := peertest.Invalidating(func(got []kv.Invalidation) {
 		calls.Add(1)
 		if !slices.Equal(got, list) {
 			t.Errorf("got %+v, want %+v", got, list)
@@ -49,22 +49,22 @@ func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 func TestBroadcastWithoutOtherMembers(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
-	if n, unreached := p.Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)}); n != 0 || unreached != nil {
+	if n, unreached := p.Broadcast(context.Background(), []kv.Invalidation{peertest.Drop("k", 1)}); n != 0 || unreached != nil {
 		t.Errorf("got %d reached, unreached %v", n, unreached)
 	}
 }
 
 func TestBroadcastSplitsALongList(t *testing.T) {
 	t.Parallel()
-	var list, got []cache.Invalidation
+	var list, got []kv.Invalidation
 	for i := range 2500 {
 		key := fmt.Sprint(i)
 		if i%2 == 0 {
-			key = strings.Repeat("k", cache.MaxKeyBytes-len(key)) + key
+			key = strings.Repeat("k", kv.MaxKeyBytes-len(key)) + key
 		}
 		list = append(list, peertest.Drop(key, int64(i)))
 	}
-	m := peertest.StartMember(t, "m", peertest.Invalidating(func(part []cache.Invalidation) { got = append(got, part...) }))
+	m := peertest.StartMember(t, "m", peertest.Invalidating(func(part []kv.Invalidation) { got = append(got, part...) }))
 	if n, unreached := peertest.StartPool(t, peer.Config{}, m).Broadcast(context.Background(), list); n != 1 || unreached != nil {
 		t.Errorf("got %d reached, unreached %v", n, unreached)
 	}
@@ -79,7 +79,7 @@ func TestBroadcastIsLimited(t *testing.T) {
 	var mu sync.Mutex
 	var now, peak int
 	full, release := make(chan struct{}), make(chan struct{})
-	slow := peertest.Invalidating(func([]cache.Invalidation) {
+	slow := peertest.Invalidating(func([]kv.Invalidation) {
 		mu.Lock()
 		now++
 		if peak = max(peak, now); now == most {
@@ -100,7 +100,7 @@ func TestBroadcastIsLimited(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // for calls above the limit
 		close(release)
 	}()
-	peertest.StartPool(t, peer.Config{}, members...).Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)})
+	peertest.StartPool(t, peer.Config{}, members...).Broadcast(context.Background(), []kv.Invalidation{peertest.Drop("k", 1)})
 	if peak != most {
 		t.Errorf("got %d concurrent calls, want %d", peak, most)
 	}

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -33,9 +33,9 @@ func (p *peer) fetchError(ctx context.Context, began time.Duration, err error) e
 	alive := time.Duration(p.heard.Load()) >= began
 	switch cause := contextErr(ctx); {
 	case errors.Is(cause, context.Canceled):
-		return &cache.Error{Kind: cache.KindCanceled, Err: p.annotate(cause)}
+		return &kv.Error{Kind: kv.KindCanceled, Err: p.annotate(cause)}
 	case cause != nil && alive: //guard:successor-queries-slow-database-again
-		return &cache.Error{Kind: cache.KindDeadline, Err: p.annotate(fmt.Errorf("it is alive but slow: %w", cause))}
+		return &kv.Error{Kind: kv.KindDeadline, Err: p.annotate(fmt.Errorf("it is alive but slow: %w", cause))}
 	}
 	return p.unreachable(errors.New(s.Message()))
 }
@@ -71,7 +71,7 @@ func (p *peer) writeError(err error, sent bool) error {
 
 func (p *peer) unreachable(why error) error {
 	p.pool.counters.unreachable.Add(1)
-	return p.annotate(fmt.Errorf("%w: %w", cache.ErrUnreachable, why))
+	return p.annotate(fmt.Errorf("%w: %w", kv.ErrUnreachable, why))
 }
 
 // annotate adds the member to err.

@@ -9,34 +9,34 @@ import (
 	"google.golang.org/grpc"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
-// Fetch implements cache.Peer. The remaining time until the deadline of ctx is sent with the request.
-func (p *peer) Fetch(ctx context.Context, q cache.Query) (cache.Answer, error) {
+// Fetch implements kv.Peer. The remaining time until the deadline of ctx is sent with the request.
+func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	p.pool.counters.fetches.Add(1)
 	req := wire.FetchRequest(q, p.pool.RingID())
 	resp, _, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req)
 	if err != nil {
-		return cache.Answer{}, err
+		return kv.Answer{}, err
 	}
 	return p.answer(q, req.GetRingId(), resp), nil
 }
 
-// FetchBatch implements cache.Peer. A batch counts as one running call.
-func (p *peer) FetchBatch(ctx context.Context, qs []cache.Query) []cache.Outcome {
+// FetchBatch implements kv.Peer. A batch counts as one running call.
+func (p *peer) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 	p.pool.counters.fetches.Add(int64(len(qs)))
-	outcomes := make([]cache.Outcome, len(qs))
+	outcomes := make([]kv.Outcome, len(qs))
 	if err := p.fetchBatch(ctx, qs, outcomes); err != nil {
 		for i := range outcomes {
-			outcomes[i] = cache.Outcome{Err: err, Alone: errors.Is(err, errUnimplemented)} //guard:older-release-treated-as-dead
+			outcomes[i] = kv.Outcome{Err: err, Alone: errors.Is(err, errUnimplemented)} //guard:older-release-treated-as-dead
 		}
 	}
 	return outcomes
 }
 
-func (p *peer) fetchBatch(ctx context.Context, qs []cache.Query, outcomes []cache.Outcome) error {
+func (p *peer) fetchBatch(ctx context.Context, qs []kv.Query, outcomes []kv.Outcome) error {
 	req := &peerv1.FetchBatchRequest{Requests: make([]*peerv1.FetchRequest, len(qs))}
 	for i, q := range qs {
 		req.Requests[i] = wire.FetchRequest(q, p.pool.RingID())
@@ -56,15 +56,15 @@ func (p *peer) fetchBatch(ctx context.Context, qs []cache.Query, outcomes []cach
 
 // outcome converts one outcome of a batch that began at began.
 func (p *peer) outcome(
-	ctx context.Context, began time.Duration, q cache.Query, ringID uint64, o *peerv1.FetchOutcome,
-) cache.Outcome {
+	ctx context.Context, began time.Duration, q kv.Query, ringID uint64, o *peerv1.FetchOutcome,
+) kv.Outcome {
 	switch {
 	case o.GetResponse() != nil:
-		return cache.Outcome{Answer: p.answer(q, ringID, o.GetResponse())}
+		return kv.Outcome{Answer: p.answer(q, ringID, o.GetResponse())}
 	case o.GetError() != nil:
-		return cache.Outcome{Err: p.fetchError(ctx, began, wire.FromFetchError(o.GetError()))}
+		return kv.Outcome{Err: p.fetchError(ctx, began, wire.FromFetchError(o.GetError()))}
 	}
-	return cache.Outcome{Alone: true}
+	return kv.Outcome{Alone: true}
 }
 
 // fetch makes a Fetch or FetchBatch call within the limits of the pool. It returns when the call began, and an error that
@@ -94,7 +94,7 @@ func fetch[Req, Resp any](
 
 // answer converts the answer to q, which was sent with the given ring id. A successor and a previous owner need not own the
 // key.
-func (p *peer) answer(q cache.Query, ringID uint64, resp *peerv1.FetchResponse) cache.Answer {
+func (p *peer) answer(q kv.Query, ringID uint64, resp *peerv1.FetchResponse) kv.Answer {
 	p.compareRings(ringID, resp, q.Failover || q.MemoryOnly)
 	return wire.Answer(resp, p.member.ID)
 }

@@ -12,26 +12,26 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 func TestFetchTransfersQueryAndAnswer(t *testing.T) {
 	t.Parallel()
-	wantQuery := cache.Query{
+	wantQuery := kv.Query{
 		Dataset: "metrics", Key: "a/b c", NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second,
 	}
-	answers := map[string]cache.Answer{
+	answers := map[string]kv.Answer{
 		"present": {
-			Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Took: time.Hour, Source: cache.SourcePeerHit,
+			Value: []byte("v"), Version: 7, Age: 3 * time.Second, Fresh: time.Minute, Took: time.Hour, Source: kv.SourcePeerHit,
 		},
-		"loaded": {Value: []byte("v"), Source: cache.SourceLoad, Fresh: time.Nanosecond},
-		"absent": {NotFound: true, Source: cache.SourceLoad, Fresh: time.Second},
-		"stale":  {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: cache.SourcePeerHit, Fresh: -1},
+		"loaded": {Value: []byte("v"), Source: kv.SourceLoad, Fresh: time.Nanosecond},
+		"absent": {NotFound: true, Source: kv.SourceLoad, Fresh: time.Second},
+		"stale":  {Value: []byte("v"), Stale: true, Detail: "origin-error", Source: kv.SourcePeerHit, Fresh: -1},
 	}
-	var next cache.Answer
-	m := peertest.StartMember(t, "m", peertest.Serving(func(_ context.Context, q cache.Query) (cache.Answer, error) {
+	var next kv.Answer
+	m := peertest.StartMember(t, "m", peertest.Serving(func(_ context.Context, q kv.Query) (kv.Answer, error) {
 		if q != wantQuery {
 			t.Errorf("got query %+v, want %+v", q, wantQuery)
 		}
@@ -94,7 +94,7 @@ func TestRestartedMemberIsUsedAgain(t *testing.T) {
 	m.Kill(t)
 	for range 3 {
 		// Without a deadline: if the call waited for a connection, the test would hang.
-		if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+		if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 			t.Fatalf("got error %v, want unreachable", err)
 		}
 	}
@@ -115,7 +115,7 @@ func TestOnePingFailsAllCallsToAFrozenMember(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
@@ -173,7 +173,7 @@ func TestMemberBehindDroppedPacketsIsUnreachable(t *testing.T) {
 		t.Error("the ping did not time out before the attempt to connect ended")
 	default:
 	}
-	if !errors.Is(err, cache.ErrUnreachable) {
+	if !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 	<-connecting
@@ -189,7 +189,7 @@ func TestThawedMemberIsUsedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Freeze()
-	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 		t.Fatalf("got error %v, want unreachable", err)
 	}
 	before := m.Service.Stats().Fetches
@@ -216,7 +216,7 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.FreezeOpen()
-	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Fatalf("got error %v, want unreachable", err)
 	}
 	peertest.Eventually(t, "a new connection is used", func() bool { return peertest.Fetch(t, p, "m") == nil })
@@ -225,7 +225,7 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	const slow = 3 * 200 * time.Millisecond // longer than PingAfter, 400 ms
-	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		time.Sleep(slow)
 		return peertest.Held(ctx, q)
 	}))
@@ -248,7 +248,7 @@ func TestDeadlineAtLiveOwnerIsAnAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
-	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
+	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindDeadline {
 		t.Errorf("got error %v: want a deadline: another member would query the slow database again", err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 {
@@ -270,7 +270,7 @@ func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{}, m)
 	ctx := lateTimer{context.Background(), time.Now().Add(600 * time.Millisecond)}
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
-	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindDeadline {
+	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindDeadline {
 		t.Errorf("got error %v, want the caller's deadline", err)
 	}
 }
@@ -280,7 +280,7 @@ func TestDeadlineWithoutSignOfLifeIsUnreachable(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
 	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
-	if _, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if _, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 	peertest.Eventually(t, "the ping outlives the call and opens the breaker", func() bool { return p.Stats().BreakersOpen == 1 })
@@ -290,7 +290,7 @@ func TestAttemptTimeoutIsUnreachable(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
 	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
-	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 }
@@ -298,7 +298,7 @@ func TestAttemptTimeoutIsUnreachable(t *testing.T) {
 func TestCanceledCallerIsCanceled(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{})
-	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		close(begun)
 		return peertest.Block(ctx, q)
 	}))
@@ -309,7 +309,7 @@ func TestCanceledCallerIsCanceled(t *testing.T) {
 		cancel()
 	}()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
-	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindCanceled {
+	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindCanceled {
 		t.Errorf("got error %v, want canceled", err)
 	}
 }
@@ -317,7 +317,7 @@ func TestCanceledCallerIsCanceled(t *testing.T) {
 func TestConnectionCutDuringACallIsUnreachable(t *testing.T) {
 	t.Parallel()
 	begun := make(chan struct{}, 1)
-	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		begun <- struct{}{}
 		return peertest.Block(ctx, q)
 	}))
@@ -327,7 +327,7 @@ func TestConnectionCutDuringACallIsUnreachable(t *testing.T) {
 		<-begun
 		w.Cut()
 	}()
-	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.PingTimeouts != 0 || s.BreakersOpen != 0 {
@@ -338,7 +338,7 @@ func TestConnectionCutDuringACallIsUnreachable(t *testing.T) {
 func TestDeadlineIsSentWithTheRequest(t *testing.T) {
 	t.Parallel()
 	seen := make(chan time.Duration, 1)
-	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		deadline, ok := ctx.Deadline()
 		if !ok {
 			t.Error("the request has no deadline")
@@ -366,7 +366,7 @@ func TestDeadlineIsSentWithTheRequest(t *testing.T) {
 func TestFetchesToOneMemberAreLimited(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
-	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		close(begun)
 		<-release
 		return peertest.Held(ctx, q)
@@ -383,7 +383,7 @@ func TestFetchesToOneMemberAreLimited(t *testing.T) {
 	_, err := to.Fetch(context.Background(), peertest.Get("k"))
 	close(release)
 	wg.Wait()
-	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
+	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
 		t.Errorf("got error %v, want overloaded", err)
 	}
 	if s := p.Stats(); s.Refused != 1 {
@@ -393,12 +393,12 @@ func TestFetchesToOneMemberAreLimited(t *testing.T) {
 
 func TestAnswerAboveTheLimitIsOverloaded(t *testing.T) {
 	t.Parallel()
-	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
-		return cache.Answer{Value: make([]byte, 2000)}, nil
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
+		return kv.Answer{Value: make([]byte, 2000)}, nil
 	}))
 	p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 1000}, m)
 	err := peertest.Fetch(t, p, "m")
-	if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindOverloaded {
+	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindOverloaded {
 		t.Errorf("got error %v: want overloaded: the answer of another member would not be smaller", err)
 	}
 }
@@ -410,7 +410,7 @@ func TestConnectedMembersAreLimited(t *testing.T) {
 	if err := peertest.Fetch(t, p, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if err := peertest.Fetch(t, p, "b"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "b"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 	// gRPC reports a connection as ready a moment after it has used it.
@@ -422,11 +422,11 @@ func TestConnectedMembersAreLimited(t *testing.T) {
 
 func TestDisagreementIsCountedOnBothSides(t *testing.T) {
 	t.Parallel()
-	asSuccessor := cache.Query{Dataset: "metrics", Key: "k", Failover: true}
-	asPrevious := cache.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}
+	asSuccessor := kv.Query{Dataset: "metrics", Key: "k", Failover: true}
+	asPrevious := kv.Query{Dataset: "metrics", Key: "k", MemoryOnly: true}
 	cases := map[string]struct {
 		other, notOwner bool // the member has another ring; it does not own the key
-		query           cache.Query
+		query           kv.Query
 		want            int64
 	}{
 		"agree":                     {query: peertest.Get("k")},

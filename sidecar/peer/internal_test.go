@@ -8,7 +8,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // A connection may break between the check that it is ready and the write.
@@ -22,7 +22,7 @@ func TestWriteWithoutAStreamIsUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.close()
-	if _, err := m.send(t.Context(), conn, cache.Change{Key: "k"}); !errors.Is(err, cache.ErrUnreachable) {
+	if _, err := m.send(t.Context(), conn, kv.Change{Key: "k"}); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 }
@@ -30,9 +30,9 @@ func TestWriteWithoutAStreamIsUnreachable(t *testing.T) {
 // checkedSink reports each invalidation that a subscription must have rejected.
 type checkedSink struct{ t *testing.T }
 
-func (s checkedSink) Invalidate(list []cache.Invalidation) {
+func (s checkedSink) Invalidate(list []kv.Invalidation) {
 	for _, i := range list {
-		if !i.Prefix && cache.CheckKey(i.Key) != nil || i.Age < 0 || i.Version < 0 || len(i.Key) > cache.MaxKeyBytes || len(i.Dataset) > 128 {
+		if !i.Prefix && kv.CheckKey(i.Key) != nil || i.Age < 0 || i.Version < 0 || len(i.Key) > kv.MaxKeyBytes || len(i.Dataset) > 128 {
 			s.t.Errorf("got invalidation %+v over the limits", i)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
-// peer is another member, with at most one connection to it. It implements cache.Peer.
+// peer is another member, with at most one connection to it. It implements kv.Peer.
 type peer struct {
 	pool   *Pool
 	member ring.Member
@@ -50,7 +50,7 @@ func newPeer(p *Pool, m ring.Member) *peer {
 	return peer
 }
 
-// ID implements cache.Peer.
+// ID implements kv.Peer.
 func (p *peer) ID() string { return p.member.ID }
 
 var (

@@ -14,7 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -94,7 +94,7 @@ type view struct {
 	changed     time.Time        // when cur became the ring
 }
 
-var _ cache.Peers = (*Pool)(nil)
+var _ kv.Peers = (*Pool)(nil)
 
 // NewPool returns a Pool with an empty ring: this member owns every key.
 func NewPool(c Config) *Pool {

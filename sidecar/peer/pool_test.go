@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
@@ -19,7 +19,7 @@ func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
 	frozen := peertest.BlackHole(t, "frozen")
 	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, PingAfter: 20 * time.Millisecond}, frozen)
 	before := runtime.NumGoroutine()
-	if err := peertest.Fetch(t, p, "frozen"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "frozen"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 	if s := p.Stats(); s.BreakersOpen != 1 {
@@ -43,9 +43,9 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m, frozen)
 	slow, hole := peertest.PeerTo(t, p, "m"), peertest.PeerTo(t, p, "frozen")
 	var wg sync.WaitGroup
-	for _, to := range []cache.Peer{slow, slow, hole, hole} {
+	for _, to := range []kv.Peer{slow, slow, hole, hole} {
 		wg.Go(func() {
-			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+			if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
@@ -53,7 +53,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	peertest.Eventually(t, "the breaker of the frozen member is open", func() bool { return p.Stats().BreakersOpen == 1 })
 	p.Close()
 	wg.Wait()
-	if _, err := slow.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if _, err := slow.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("fetch after close: %v, want unreachable", err)
 	}
 	p.SetRing(peertest.NewRing(t, ring.Member{ID: "late", Addr: "127.0.0.1:1"}), nil)

@@ -10,7 +10,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
@@ -23,7 +23,7 @@ func named(ids ...string) []ring.Member {
 	return members
 }
 
-func idOf(p cache.Peer) string {
+func idOf(p kv.Peer) string {
 	if p == nil {
 		return "self"
 	}
@@ -60,7 +60,7 @@ func TestRouteEqualsTheWalkOfTheRing(t *testing.T) {
 func TestEmptyRingOwnsEverything(t *testing.T) {
 	p := peer.NewPool(peer.Config{Self: "self"})
 	defer p.Close()
-	if r := p.Route("metrics", "k"); r != (cache.Route{}) || !p.Owns("metrics", "k") || p.RingID() != 0 {
+	if r := p.Route("metrics", "k"); r != (kv.Route{}) || !p.Owns("metrics", "k") || p.RingID() != 0 {
 		t.Errorf("got route %+v on an empty ring", r)
 	}
 }
@@ -80,12 +80,12 @@ func TestPreviousOwnerIsPartOfRouteDuringWarmUpOnly(t *testing.T) {
 		p := peer.NewPool(peer.Config{Self: "self"})
 		defer p.Close()
 		p.SetRing(after, before)
-		gained := peertest.KeyWith(t, p, func(r cache.Route) bool { return r.Owner == nil })
+		gained := peertest.KeyWith(t, p, func(r kv.Route) bool { return r.Owner == nil })
 		want := before.Owner(ring.RouteKey("metrics", gained)).ID
 		if r := p.Route("metrics", gained); idOf(r.Previous) != want {
 			t.Errorf("got previous %s, want %s", idOf(r.Previous), want)
 		}
-		other := peertest.KeyWith(t, p, func(r cache.Route) bool { return r.Owner != nil })
+		other := peertest.KeyWith(t, p, func(r kv.Route) bool { return r.Owner != nil })
 		if r := p.Route("metrics", other); r.Previous != nil {
 			t.Errorf("got previous %s of a key that another member owns", idOf(r.Previous))
 		}
@@ -117,11 +117,11 @@ func TestDeadSuccessorIsSkipped(t *testing.T) {
 	t.Parallel()
 	owner, dead, alive := peertest.StartMember(t, "owner"), peertest.StartMember(t, "dead"), peertest.StartMember(t, "alive")
 	p := peertest.StartPool(t, peer.Config{}, owner, dead, alive)
-	key := peertest.KeyWith(t, p, func(r cache.Route) bool { return peertest.OwnedBy("owner")(r) && idOf(r.Successor) == "dead" })
+	key := peertest.KeyWith(t, p, func(r kv.Route) bool { return peertest.OwnedBy("owner")(r) && idOf(r.Successor) == "dead" })
 	dead.Kill(t)
 	for range 3 {
 		_, err := p.Route("metrics", key).Successor.Fetch(context.Background(), peertest.Get(key))
-		if !errors.Is(err, cache.ErrUnreachable) {
+		if !errors.Is(err, kv.ErrUnreachable) {
 			t.Fatalf("got error %v, want unreachable", err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestMemberThatLeftIsDisconnected(t *testing.T) {
 	}
 	p.SetRing(without, without)
 	peertest.Eventually(t, "the connection is closed", func() bool { return m.Server.Stats().Conns == 0 })
-	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, cache.ErrUnreachable) {
+	if _, err := to.Fetch(context.Background(), peertest.Get("k")); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
 	}
 }

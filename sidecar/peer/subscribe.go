@@ -11,7 +11,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring/backoff"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -20,7 +20,7 @@ import (
 // stream waits for them. There are no calls after Pool.Close.
 type Sink interface {
 	// Invalidate receives invalidations in the order in which the member made them.
-	Invalidate(list []cache.Invalidation)
+	Invalidate(list []kv.Invalidation)
 	// Missed says that invalidations by member may be lost or late: do not use any more what was received from it, nor what
 	// it is sending now. It is called when a stream ends, and before the first invalidation of a stream that does not
 	// continue where the previous one ended.
@@ -39,10 +39,10 @@ const (
 	subscribeBackoff, maxSubscribeBackoff = 100 * time.Millisecond, 2 * time.Second
 )
 
-// Publish implements cache.Peers. It ignores keys that no member can have cached, which a change feed may report: a
+// Publish implements kv.Peers. It ignores keys that no member can have cached, which a change feed may report: a
 // subscriber would reject the response, reconnect, and get the same one again.
-func (p *Pool) Publish(i cache.Invalidation) {
-	if !i.Prefix && cache.CheckKey(i.Key) != nil { //guard:uncacheable-key-breaks-subscriptions
+func (p *Pool) Publish(i kv.Invalidation) {
+	if !i.Prefix && kv.CheckKey(i.Key) != nil { //guard:uncacheable-key-breaks-subscriptions
 		return
 	}
 	p.log.Publish(i)

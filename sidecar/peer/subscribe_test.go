@@ -18,7 +18,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
@@ -43,7 +43,7 @@ func (s *sink) record(what string) {
 	s.inside.Add(-1)
 }
 
-func (s *sink) Invalidate(list []cache.Invalidation) {
+func (s *sink) Invalidate(list []kv.Invalidation) {
 	for _, i := range list {
 		s.ages <- i.Age
 		i.Age = 0
@@ -51,7 +51,7 @@ func (s *sink) Invalidate(list []cache.Invalidation) {
 	}
 }
 
-func describe(i cache.Invalidation) string {
+func describe(i kv.Invalidation) string {
 	if i.Prefix {
 		i.Key += "*"
 	}
@@ -103,7 +103,7 @@ func memberAt(id, addr string) ring.Member { return ring.Member{ID: id, Addr: ad
 
 func TestAnswerStartsASubscription(t *testing.T) {
 	t.Parallel()
-	for name, ask := range map[string]func(testing.TB, cache.Peers, string) error{"fetch": peertest.Fetch, "write": peertest.Write} {
+	for name, ask := range map[string]func(testing.TB, kv.Peers, string) error{"fetch": peertest.Fetch, "write": peertest.Write} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSink(t)
@@ -120,8 +120,8 @@ func TestAnswerStartsASubscription(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.expect("missed m") // answers from before the stream may be outdated
-			writer.Publish(cache.Invalidation{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour})
-			writer.Publish(cache.Invalidation{Dataset: "metrics", Prefix: true})
+			writer.Publish(kv.Invalidation{Dataset: "metrics", Key: "a/b", Version: 7, Age: time.Hour})
+			writer.Publish(kv.Invalidation{Dataset: "metrics", Prefix: true})
 			s.expect("drop metrics/a/b@7", "drop metrics/*@0")
 			if age := <-s.ages; age < time.Hour || age > time.Hour+peertest.Timeout {
 				t.Errorf("got age %v, want an hour and the time of delivery", age)
@@ -173,7 +173,7 @@ func TestBrokenStreamIsReportedBeforeNewerInvalidations(t *testing.T) {
 func TestKeyThatCannotBeCachedIsNotPublished(t *testing.T) {
 	t.Parallel()
 	s, writer, _, _ := subscribed(t, peer.Config{})
-	for _, key := range []string{"", "a\x00b", "\xff", strings.Repeat("k", cache.MaxKeyBytes+1)} {
+	for _, key := range []string{"", "a\x00b", "\xff", strings.Repeat("k", kv.MaxKeyBytes+1)} {
 		writer.Publish(peertest.Drop(key, 1))
 	}
 	writer.Publish(peertest.Drop("k", 2))
@@ -364,7 +364,7 @@ func TestSlowSubscriberIsCutOffAndDelaysNoOther(t *testing.T) {
 	if _, err := stuck.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	key := strings.Repeat("k", cache.MaxKeyBytes)
+	key := strings.Repeat("k", kv.MaxKeyBytes)
 	for version := range int64(2 * 4096) {
 		writer.Publish(peertest.Drop(key, version)) // were it to peertest.Block, the test would hang
 	}
@@ -461,7 +461,7 @@ type slowSink struct {
 	slow sync.Once
 }
 
-func (s *slowSink) Invalidate(list []cache.Invalidation) {
+func (s *slowSink) Invalidate(list []kv.Invalidation) {
 	s.slow.Do(func() { time.Sleep(2600 * time.Millisecond) })
 	s.sink.Invalidate(list)
 }
@@ -509,7 +509,7 @@ func TestCloseEndsSubscriptions(t *testing.T) {
 // liveSink records the live feeds of many members.
 type liveSink chan string
 
-func (liveSink) Invalidate([]cache.Invalidation) {}
+func (liveSink) Invalidate([]kv.Invalidation) {}
 
 func (liveSink) Missed(string) {}
 

@@ -9,25 +9,25 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
 var errNotReady = errors.New("no connection to it could be made")
 
-// Write implements cache.Peer. It sends a write at most once, and only on a connection that is ready.
-func (p *peer) Write(ctx context.Context, c cache.Change) (cache.Answer, error) {
+// Write implements kv.Peer. It sends a write at most once, and only on a connection that is ready.
+func (p *peer) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	p.pool.counters.writes.Add(1)
 	if err := wire.CheckValue(c.Value); err != nil {
-		return cache.Answer{}, err
+		return kv.Answer{}, err
 	}
 	if err := p.enter(); err != nil {
-		return cache.Answer{}, err
+		return kv.Answer{}, err
 	}
 	defer p.exit()
 	conn, err := p.ready(ctx)
 	if err != nil {
-		return cache.Answer{}, p.unreachable(err)
+		return kv.Answer{}, p.unreachable(err)
 	}
 	return p.send(ctx, conn, c)
 }
@@ -63,14 +63,14 @@ func (p *peer) notReady(why error) error {
 	return why
 }
 
-func (p *peer) send(ctx context.Context, conn *grpc.ClientConn, c cache.Change) (cache.Answer, error) {
+func (p *peer) send(ctx context.Context, conn *grpc.ClientConn, c kv.Change) (kv.Answer, error) {
 	req := wire.WriteRequest(c, p.pool.RingID())
 	var receiver grpcpeer.Peer // gRPC sets it when it creates a stream to the member
 	resp, err := attempt(ctx, p, func(ctx context.Context) (*peerv1.WriteResponse, error) {
 		return peerv1.NewPeerClient(conn).Write(ctx, req, grpc.Peer(&receiver))
 	})
 	if err != nil {
-		return cache.Answer{}, p.writeError(err, receiver.Addr != nil)
+		return kv.Answer{}, p.writeError(err, receiver.Addr != nil)
 	}
 	p.answered()
 	p.compareRings(req.GetRingId(), resp.GetEntry(), c.Failover)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
@@ -26,17 +26,17 @@ import (
 func TestWriteTransfersChangeAndAnswer(t *testing.T) {
 	t.Parallel()
 	value := []byte(strings.Repeat("v", 1<<20))
-	changes := map[string]cache.Change{
+	changes := map[string]kv.Change{
 		"put":          {Key: "a/b c", Value: value, ID: "once"},
 		"delete":       {Key: "k", Delete: true, Failover: true},
-		"if absent":    {Key: "k", Value: value, If: cache.Condition{Absent: true}},
-		"if present":   {Key: "k", Value: value, If: cache.Condition{Present: true}},
-		"if version":   {Key: "k", Value: value, If: cache.Condition{Version: 7}},
-		"if etag":      {Key: "k", Value: value, If: cache.Condition{ETag: `"x"`}},
-		"largest keys": {Key: strings.Repeat("k", cache.MaxKeyBytes), Value: value, ID: strings.Repeat("i", 256)},
+		"if absent":    {Key: "k", Value: value, If: kv.Condition{Absent: true}},
+		"if present":   {Key: "k", Value: value, If: kv.Condition{Present: true}},
+		"if version":   {Key: "k", Value: value, If: kv.Condition{Version: 7}},
+		"if etag":      {Key: "k", Value: value, If: kv.Condition{ETag: `"x"`}},
+		"largest keys": {Key: strings.Repeat("k", kv.MaxKeyBytes), Value: value, ID: strings.Repeat("i", 256)},
 	}
-	var seen cache.Change
-	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	var seen kv.Change
+	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c kv.Change) (kv.Answer, error) {
 		seen = c
 		return peertest.Written(ctx, c)
 	}))
@@ -68,38 +68,38 @@ func TestWriteTransfersChangeAndAnswer(t *testing.T) {
 func TestErrorsOfWritesKeepTheirKind(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
-		kind cache.Kind
+		kind kv.Kind
 		code codes.Code
-		want cache.Kind
+		want kv.Kind
 	}{
-		{cache.KindInvalidKey, codes.InvalidArgument, cache.KindInvalidKey},
-		{cache.KindInvalidValue, codes.InvalidArgument, cache.KindInvalidValue},
-		{cache.KindIDReused, codes.InvalidArgument, cache.KindIDReused},
-		{cache.KindReadOnly, codes.FailedPrecondition, cache.KindReadOnly},
-		{cache.KindConflict, codes.AlreadyExists, cache.KindConflict},
-		{cache.KindOverloaded, codes.ResourceExhausted, cache.KindOverloaded},
-		{cache.KindUnavailable, codes.Aborted, cache.KindUnavailable},
-		{cache.KindUnknown, codes.Unknown, cache.KindUnknown},
-		{cache.KindNotCached, codes.OutOfRange, cache.KindUnknown},
-		{cache.KindDeadline, codes.DeadlineExceeded, cache.KindUnknown},
-		{cache.KindCanceled, codes.Canceled, cache.KindUnknown},
-		{cache.KindInternal, codes.Internal, cache.KindUnknown},
+		{kv.KindInvalidKey, codes.InvalidArgument, kv.KindInvalidKey},
+		{kv.KindInvalidValue, codes.InvalidArgument, kv.KindInvalidValue},
+		{kv.KindIDReused, codes.InvalidArgument, kv.KindIDReused},
+		{kv.KindReadOnly, codes.FailedPrecondition, kv.KindReadOnly},
+		{kv.KindConflict, codes.AlreadyExists, kv.KindConflict},
+		{kv.KindOverloaded, codes.ResourceExhausted, kv.KindOverloaded},
+		{kv.KindUnavailable, codes.Aborted, kv.KindUnavailable},
+		{kv.KindUnknown, codes.Unknown, kv.KindUnknown},
+		{kv.KindNotCached, codes.OutOfRange, kv.KindUnknown},
+		{kv.KindDeadline, codes.DeadlineExceeded, kv.KindUnknown},
+		{kv.KindCanceled, codes.Canceled, kv.KindUnknown},
+		{kv.KindInternal, codes.Internal, kv.KindUnknown},
 	}
 	var next error
-	m := peertest.StartMember(t, "m", peertest.Writing(func(context.Context, cache.Change) (cache.Answer, error) {
-		return cache.Answer{}, next
+	m := peertest.StartMember(t, "m", peertest.Writing(func(context.Context, kv.Change) (kv.Answer, error) {
+		return kv.Answer{}, next
 	}))
 	p := peertest.StartPool(t, peer.Config{}, m)
 	for _, tc := range cases {
 		t.Run(fmt.Sprint(tc.code, tc.kind), func(t *testing.T) {
-			next = &cache.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
+			next = &kv.Error{Kind: tc.kind, RetryAfter: 1500 * time.Millisecond, Err: errors.New("the cause")}
 			_, served := m.Service.Write(context.Background(), &peerv1.WriteRequest{Dataset: "metrics", Key: "k"})
 			if status.Code(served) != tc.code {
 				t.Errorf("got served %v, want %v", served, tc.code)
 			}
 			err := peertest.Write(t, p, "m")
-			if cache.KindOf(err) != tc.want || errors.Is(err, cache.ErrUnreachable) {
-				t.Errorf("got kind %v of %v, want %v", cache.KindOf(err), err, tc.want)
+			if kv.KindOf(err) != tc.want || errors.Is(err, kv.ErrUnreachable) {
+				t.Errorf("got kind %v of %v, want %v", kv.KindOf(err), err, tc.want)
 			}
 			if !strings.Contains(err.Error(), "the cause") || !strings.Contains(err.Error(), "member m at ") {
 				t.Errorf("error %q does not name the member and the cause", err)
@@ -111,8 +111,8 @@ func TestErrorsOfWritesKeepTheirKind(t *testing.T) {
 func TestValueErrorKeepsItsColumn(t *testing.T) {
 	t.Parallel()
 	var next error
-	m := peertest.StartMember(t, "m", peertest.Writing(func(context.Context, cache.Change) (cache.Answer, error) {
-		return cache.Answer{}, &cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset metrics: %w", next)}
+	m := peertest.StartMember(t, "m", peertest.Writing(func(context.Context, kv.Change) (kv.Answer, error) {
+		return kv.Answer{}, &kv.Error{Kind: kv.KindInvalidValue, Err: fmt.Errorf("dataset metrics: %w", next)}
 	}))
 	p := peertest.StartPool(t, peer.Config{}, m)
 	const why = "a number is wanted"
@@ -130,7 +130,7 @@ func TestValueErrorKeepsItsColumn(t *testing.T) {
 			next = tc.err
 			err := peertest.Write(t, p, "m")
 			var wrong *origin.ValueError
-			if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) || *wrong != tc.want {
+			if kv.KindOf(err) != kv.KindInvalidValue || !errors.As(err, &wrong) || *wrong != tc.want {
 				t.Errorf("got error %v, %+v, want %+v", err, wrong, tc.want)
 			}
 		})
@@ -140,23 +140,23 @@ func TestValueErrorKeepsItsColumn(t *testing.T) {
 // Only a write that was not sent may be sent to another member.
 func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 	t.Parallel()
-	cases := map[string]func(t *testing.T) (cache.Peers, string){
-		"refused": func(t *testing.T) (cache.Peers, string) {
+	cases := map[string]func(t *testing.T) (kv.Peers, string){
+		"refused": func(t *testing.T) (kv.Peers, string) {
 			m := peertest.StartMember(t, "m")
 			m.Kill(t)
 			return peertest.StartPool(t, peer.Config{}, m), "no connection"
 		},
-		"never ready": func(t *testing.T) (cache.Peers, string) {
+		"never ready": func(t *testing.T) (kv.Peers, string) {
 			return peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m")), "no connection"
 		},
-		"breaker open": func(t *testing.T) (cache.Peers, string) {
+		"breaker open": func(t *testing.T) (kv.Peers, string) {
 			p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
 			if err := peertest.Fetch(t, p, "m"); err == nil {
 				t.Error("a frozen member has answered")
 			}
 			return p, "breaker"
 		},
-		"limit of connections": func(t *testing.T) (cache.Peers, string) {
+		"limit of connections": func(t *testing.T) (kv.Peers, string) {
 			other := peertest.StartMember(t, "other")
 			p := peertest.StartPool(t, peer.Config{MaxConns: 1}, other, peertest.StartMember(t, "m"))
 			if err := peertest.Fetch(t, p, "other"); err != nil {
@@ -164,7 +164,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 			}
 			return p, "limit of connections"
 		},
-		"unknown dataset": func(t *testing.T) (cache.Peers, string) {
+		"unknown dataset": func(t *testing.T) (kv.Peers, string) {
 			m := peertest.StartMember(t, "m", func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) {
 				s.Datasets = func(string) (server.Dataset, bool) { return nil, false }
 			})
@@ -176,7 +176,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 			t.Parallel()
 			p, want := start(t)
 			err := peertest.Write(t, p, "m")
-			if !errors.Is(err, cache.ErrUnreachable) || !strings.Contains(err.Error(), want) {
+			if !errors.Is(err, kv.ErrUnreachable) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got error %v, want unreachable: %s", err, want)
 			}
 		})
@@ -186,7 +186,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 func TestWriteAboveMaxCallsIsRefused(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
-	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c kv.Change) (kv.Answer, error) {
 		close(begun)
 		<-release
 		return peertest.Written(ctx, c)
@@ -199,7 +199,7 @@ func TestWriteAboveMaxCallsIsRefused(t *testing.T) {
 		}
 	})
 	<-begun
-	if err := peertest.Write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded {
+	if err := peertest.Write(t, p, "m"); kv.KindOf(err) != kv.KindOverloaded {
 		t.Errorf("got error %v, want overloaded: another member would not help a busy one", err)
 	}
 	close(release)
@@ -211,7 +211,7 @@ func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.
 	t.Helper()
 	made, release := new(atomic.Int64), make(chan struct{})
 	var w *peertest.Proxy
-	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Writing(func(ctx context.Context, c kv.Change) (kv.Answer, error) {
 		made.Add(1)
 		fault(w)
 		<-release
@@ -233,7 +233,7 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 			t.Parallel()
 			p, made := breaking(t, fault)
 			err := peertest.Write(t, p, "m")
-			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown || cache.RetryAfter(err) == 0 {
+			if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindUnknown || kv.RetryAfter(err) == 0 {
 				t.Errorf("got error %v, want an unknown outcome", err)
 			}
 			if n := made.Load(); n != 1 {
@@ -250,7 +250,7 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_, err := peertest.PeerTo(t, p, "m").Write(ctx, peertest.Put("k"))
-		if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
+		if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindUnknown {
 			t.Errorf("got error %v, want an unknown outcome", err)
 		}
 	})
@@ -258,10 +258,10 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 		t.Parallel()
 		m := peertest.StartMember(t, "m")
 		p := peertest.StartPool(t, peer.Config{MaxAnswerBytes: 100}, m)
-		_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), cache.Change{
+		_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), kv.Change{
 			Dataset: "metrics", Key: "k", Value: make([]byte, 1000),
 		})
-		if cache.KindOf(err) != cache.KindUnknown {
+		if kv.KindOf(err) != kv.KindUnknown {
 			t.Errorf("got error %v, want an unknown outcome: the write was made", err)
 		}
 	})
@@ -281,7 +281,7 @@ func TestOtherCodesOfAWriteAreUnknown(t *testing.T) {
 			t.Parallel()
 			m := peertest.ServeRaw(t, &answeringService{code: code})
 			err := peertest.Write(t, peertest.StartPool(t, peer.Config{}, m), "m")
-			if errors.Is(err, cache.ErrUnreachable) || cache.KindOf(err) != cache.KindUnknown {
+			if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindUnknown {
 				t.Errorf("got error %v, want an unknown outcome", err)
 			}
 		})
@@ -298,7 +298,7 @@ func TestWriteWaitsForARestartedMember(t *testing.T) {
 	listener.Close()
 	gone := &peertest.Member{Member: memberAt("m", addr)}
 	p := peertest.StartPool(t, peer.Config{PingAfter: peertest.Timeout, AttemptTimeout: time.Hour}, gone)
-	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Fatalf("got error %v, want unreachable", err)
 	}
 	peertest.StartMember(t, "m", peertest.At(addr))

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func ignore(error) {}
@@ -27,7 +27,7 @@ func TestEveryKindHasAType(t *testing.T) {
 		if typ.Status < 400 || typ.Name == "" || typ.Title == "" || typ.Code == codes.OK || typ.Reason == "" {
 			t.Errorf("kind %d: %+v", kind, typ)
 		}
-		if got := apierror.TypeOf(cache.Kind(kind)); got != typ {
+		if got := apierror.TypeOf(kv.Kind(kind)); got != typ {
 			t.Errorf("TypeOf(%d) = %+v, want %+v", kind, got, typ)
 		}
 	}
@@ -48,11 +48,11 @@ func TestErrorWithoutAKindIsReportedAndNotShown(t *testing.T) {
 }
 
 func TestTemporaryErrorsSayWhenToRetry(t *testing.T) {
-	for kind, want := range map[cache.Kind]int64{
-		cache.KindOverloaded: 1, cache.KindUnavailable: 1, cache.KindCanceled: 1, cache.KindUnknown: 1,
-		cache.KindDeadline: 0, cache.KindConflict: 0,
+	for kind, want := range map[kv.Kind]int64{
+		kv.KindOverloaded: 1, kv.KindUnavailable: 1, kv.KindCanceled: 1, kv.KindUnknown: 1,
+		kv.KindDeadline: 0, kv.KindConflict: 0,
 	} {
-		e := apierror.From(&cache.Error{Kind: kind, Err: errors.New("x")}, ignore)
+		e := apierror.From(&kv.Error{Kind: kind, Err: errors.New("x")}, ignore)
 		if got := e.RetrySeconds(); got != want {
 			t.Errorf("kind %d: retry after %d s, want %d", kind, got, want)
 		}
@@ -65,7 +65,7 @@ func TestTemporaryErrorsSayWhenToRetry(t *testing.T) {
 
 func TestProblemDocument(t *testing.T) {
 	wrong := &origin.ValueError{Column: "unit", Reason: "too long"}
-	e := apierror.From(&cache.Error{Kind: cache.KindInvalidValue, Err: fmt.Errorf("dataset a: %w", wrong)}, ignore)
+	e := apierror.From(&kv.Error{Kind: kv.KindInvalidValue, Err: fmt.Errorf("dataset a: %w", wrong)}, ignore)
 	w := httptest.NewRecorder()
 	e.Write(w)
 	var got apierror.Problem
@@ -87,7 +87,7 @@ func TestProblemDocument(t *testing.T) {
 }
 
 func TestGRPCStatus(t *testing.T) {
-	e := apierror.From(&cache.Error{Kind: cache.KindIDReused, Err: errors.New("used before")}, ignore)
+	e := apierror.From(&kv.Error{Kind: kv.KindIDReused, Err: errors.New("used before")}, ignore)
 	e.RetryAfter, e.Datasets = time.Second, []string{"a", "b"}
 	s := status.Convert(e.At("idempotency_id"))
 	if s.Code() != codes.InvalidArgument || s.Message() != "used before" {
@@ -115,7 +115,7 @@ func TestGRPCStatus(t *testing.T) {
 	if v := bad.GetFieldViolations(); len(v) != 1 || v[0].GetField() != "idempotency_id" || v[0].GetReason() != "INVALID_VALUE" {
 		t.Errorf("BadRequest: %v", bad)
 	}
-	conflict := apierror.New(apierror.TypeOf(cache.KindConflict), "x")
+	conflict := apierror.New(apierror.TypeOf(kv.KindConflict), "x")
 	if got := conflict.At("key"); len(got.Violations) != 0 {
 		t.Errorf("an error that is not about an argument names the field %v", got.Violations)
 	}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // minRetryAfter is when a client may retry after a temporary error that does not say when.
@@ -44,20 +44,20 @@ func New(t Type, detail string) *Error { return &Error{Type: t, Detail: detail} 
 // From turns an error of a dataset into what clients see. Nobody has checked an error without a kind for secrets:
 // From passes it to defect instead of the client.
 func From(err error, defect func(error)) *Error {
-	kind := cache.KindOf(err)
-	e := &Error{Type: byKind[kind], Detail: err.Error(), RetryAfter: cache.RetryAfter(err)}
+	kind := kv.KindOf(err)
+	e := &Error{Type: byKind[kind], Detail: err.Error(), RetryAfter: kv.RetryAfter(err)}
 	switch kind {
-	case cache.KindInternal:
+	case kv.KindInternal:
 		defect(err)
 		e.Detail = "the sidecar has a defect; see its log" //guard:defect-shown-to-clients
-	case cache.KindOverloaded, cache.KindUnavailable, cache.KindCanceled:
+	case kv.KindOverloaded, kv.KindUnavailable, kv.KindCanceled:
 		e.RetryAfter = max(e.RetryAfter, minRetryAfter)
-	case cache.KindDeadline:
+	case kv.KindDeadline:
 		e.Detail = "the deadline passed (" + err.Error() + "); retry, or allow more time"
-	case cache.KindUnknown:
+	case kv.KindUnknown:
 		e.RetryAfter = max(e.RetryAfter, minRetryAfter)
 		e.Detail += "; read the key with no-cache to see whether the write happened, or retry it with the same idempotency id"
-	case cache.KindInvalidValue:
+	case kv.KindInvalidValue:
 		e.addColumn(err)
 	}
 	return e

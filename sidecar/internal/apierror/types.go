@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // BaseURI begins the URI of every problem type.
@@ -25,7 +25,7 @@ type Type struct {
 	Reason string // of google.rpc.ErrorInfo; empty for an error that only HTTP has
 }
 
-// Types of errors that have no cache.Kind: what is wrong with a request, or how the request arrived.
+// Types of errors that have no kv.Kind: what is wrong with a request, or how the request arrived.
 var (
 	MalformedRequest = Type{http.StatusBadRequest, "malformed-request", "Malformed request",
 		codes.InvalidArgument, "INVALID_REQUEST"}
@@ -68,39 +68,39 @@ var (
 		Title: "Precondition failed"}
 )
 
-// byKind is indexed by cache.Kind.
+// byKind is indexed by kv.Kind.
 var byKind = [...]Type{
-	cache.KindInternal: {http.StatusInternalServerError, "internal", "Internal error", codes.Internal, "INTERNAL"},
-	cache.KindInvalidKey: {http.StatusBadRequest, "invalid-key", "Invalid key",
+	kv.KindInternal: {http.StatusInternalServerError, "internal", "Internal error", codes.Internal, "INTERNAL"},
+	kv.KindInvalidKey: {http.StatusBadRequest, "invalid-key", "Invalid key",
 		codes.InvalidArgument, "INVALID_KEY"},
-	cache.KindNotCached: {http.StatusGatewayTimeout, "not-cached", "Not cached",
+	kv.KindNotCached: {http.StatusGatewayTimeout, "not-cached", "Not cached",
 		codes.FailedPrecondition, "NOT_CACHED"},
-	cache.KindOverloaded: {http.StatusTooManyRequests, "overloaded", "Overloaded",
+	kv.KindOverloaded: {http.StatusTooManyRequests, "overloaded", "Overloaded",
 		codes.ResourceExhausted, "OVERLOADED"},
-	cache.KindUnavailable: {http.StatusServiceUnavailable, "origin-unavailable", "Origin unavailable",
+	kv.KindUnavailable: {http.StatusServiceUnavailable, "origin-unavailable", "Origin unavailable",
 		codes.Unavailable, "ORIGIN_UNAVAILABLE"},
-	cache.KindDeadline: {http.StatusGatewayTimeout, "deadline", "Deadline exceeded",
+	kv.KindDeadline: {http.StatusGatewayTimeout, "deadline", "Deadline exceeded",
 		codes.DeadlineExceeded, "DEADLINE"},
-	cache.KindCanceled: {http.StatusServiceUnavailable, "canceled", "Request canceled", codes.Canceled, "CANCELED"},
-	cache.KindVersion: {http.StatusPreconditionFailed, "version-not-reached", "Version not reached",
+	kv.KindCanceled: {http.StatusServiceUnavailable, "canceled", "Request canceled", codes.Canceled, "CANCELED"},
+	kv.KindVersion: {http.StatusPreconditionFailed, "version-not-reached", "Version not reached",
 		codes.FailedPrecondition, "VERSION_NOT_REACHED"},
-	cache.KindReadOnly: {http.StatusMethodNotAllowed, "read-only", "The dataset is read-only",
+	kv.KindReadOnly: {http.StatusMethodNotAllowed, "read-only", "The dataset is read-only",
 		codes.FailedPrecondition, "READ_ONLY"},
 	// One status for everything that is wrong with a value, including its syntax: clients react to each in the same way.
-	cache.KindInvalidValue: {http.StatusUnprocessableEntity, "invalid-value", "Invalid value",
+	kv.KindInvalidValue: {http.StatusUnprocessableEntity, "invalid-value", "Invalid value",
 		codes.InvalidArgument, "INVALID_VALUE"},
 	// The problem type of an invalid value: clients correct both and send again.
-	cache.KindIDReused: {http.StatusUnprocessableEntity, "invalid-value",
+	kv.KindIDReused: {http.StatusUnprocessableEntity, "invalid-value",
 		"The idempotency id was used for another write", codes.InvalidArgument, "INVALID_VALUE"},
-	cache.KindConflict: {http.StatusConflict, "conflict", "The row does not meet the condition",
+	kv.KindConflict: {http.StatusConflict, "conflict", "The row does not meet the condition",
 		codes.Aborted, "CONFLICT"},
 	// Not 502, 503 or 504: proxies retry these by themselves.
-	cache.KindUnknown: {http.StatusInternalServerError, "outcome-unknown", "The outcome of the write is unknown",
+	kv.KindUnknown: {http.StatusInternalServerError, "outcome-unknown", "The outcome of the write is unknown",
 		codes.Unknown, "OUTCOME_UNKNOWN"},
 }
 
 // TypeOf returns the type of the errors of a kind.
-func TypeOf(kind cache.Kind) Type { return byKind[kind] }
+func TypeOf(kind kv.Kind) Type { return byKind[kind] }
 
-// Kinds returns the type of each cache.Kind.
+// Kinds returns the type of each kv.Kind.
 func Kinds() []Type { return append([]Type(nil), byKind[:]...) }

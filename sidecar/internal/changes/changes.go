@@ -10,13 +10,13 @@ import (
 	"sync"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Dataset is a dataset with a feed. *cache.Dataset is one.
 type Dataset interface {
 	Name() string
-	ApplyInvalidation(i cache.Invalidation)
+	ApplyInvalidation(i kv.Invalidation)
 	ExpireAll()
 	SetFeedLive(live bool)
 }
@@ -26,7 +26,7 @@ type Peers interface {
 	// Elected reports whether this member is to read the feed of a dataset.
 	Elected(dataset string) bool
 	// Publish sends i to the subscribed members. It never blocks.
-	Publish(i cache.Invalidation)
+	Publish(i kv.Invalidation)
 	// SetLiveFeeds sends to them the datasets, sorted, whose feeds this member reads without a gap.
 	SetLiveFeeds(datasets []string)
 }
@@ -127,8 +127,8 @@ func (one *feed) settleLocked() {
 	one.Dataset.SetFeedLive(live)
 }
 
-func everything(dataset string) cache.Invalidation {
-	return cache.Invalidation{Dataset: dataset, Prefix: true}
+func everything(dataset string) kv.Invalidation {
+	return kv.Invalidation{Dataset: dataset, Prefix: true}
 }
 
 func (f *Feeds) setReading(one *feed, reading bool) {
@@ -153,12 +153,12 @@ func (f *Feeds) handle(one *feed, c origin.Changes) {
 		f.publish(one, everything(name))
 	}
 	for _, row := range c.Rows {
-		f.publish(one, cache.Invalidation{Dataset: name, Key: row.Key, Version: row.Version})
+		f.publish(one, kv.Invalidation{Dataset: name, Key: row.Key, Version: row.Version})
 	}
 	f.setReading(one, true)
 }
 
-func (f *Feeds) publish(one *feed, i cache.Invalidation) {
+func (f *Feeds) publish(one *feed, i kv.Invalidation) {
 	one.Dataset.ApplyInvalidation(i)
 	f.config.Peers.Publish(i)
 }

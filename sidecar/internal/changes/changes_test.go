@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // script records the calls, in order.
@@ -36,7 +36,7 @@ func (s *script) take() string {
 	return strings.Join(lines, "; ")
 }
 
-func describe(i cache.Invalidation) string {
+func describe(i kv.Invalidation) string {
 	if i.Prefix {
 		return i.Dataset + "/" + i.Key + "*"
 	}
@@ -48,10 +48,10 @@ type dataset struct {
 	name string
 }
 
-func (d dataset) Name() string                           { return d.name }
-func (d dataset) ApplyInvalidation(i cache.Invalidation) { d.note("invalidate %s", describe(i)) }
-func (d dataset) ExpireAll()                             { d.note("expire all of %s", d.name) }
-func (d dataset) SetFeedLive(live bool)                  { d.note("%s live=%v", d.name, live) }
+func (d dataset) Name() string                        { return d.name }
+func (d dataset) ApplyInvalidation(i kv.Invalidation) { d.note("invalidate %s", describe(i)) }
+func (d dataset) ExpireAll()                          { d.note("expire all of %s", d.name) }
+func (d dataset) SetFeedLive(live bool)               { d.note("%s live=%v", d.name, live) }
 
 // members are the peers. The datasets that this member is elected for can change.
 type members struct {
@@ -66,7 +66,7 @@ func (m *members) Elected(dataset string) bool {
 	return slices.Contains(m.elected, dataset)
 }
 
-func (m *members) Publish(i cache.Invalidation)   { m.note("publish %s", describe(i)) }
+func (m *members) Publish(i kv.Invalidation)      { m.note("publish %s", describe(i)) }
 func (m *members) SetLiveFeeds(datasets []string) { m.note("announce %v", datasets) }
 
 // feedOf reports the changes that the test sends, until the test sends an error.

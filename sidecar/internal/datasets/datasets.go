@@ -17,6 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 )
 
@@ -59,7 +60,7 @@ func New(c Config) (*Set, error) {
 }
 
 func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
-	c, stats := s.config.Config.Datasets[name], &cache.Stats{}
+	c, stats := s.config.Config.Datasets[name], &kv.Stats{}
 	b := s.config.Origins.byName[c.Origin]
 	source, err := b.dataset(c.Rows(name), stats)
 	if err != nil {
@@ -193,7 +194,7 @@ type Sink struct{ set atomic.Pointer[Set] }
 func (k *Sink) Attach(s *Set) { k.set.Store(s) }
 
 // Invalidate implements peer.Sink.
-func (k *Sink) Invalidate(list []cache.Invalidation) { k.set.Load().Invalidate(list) }
+func (k *Sink) Invalidate(list []kv.Invalidation) { k.set.Load().Invalidate(list) }
 
 // Missed implements peer.Sink.
 func (k *Sink) Missed(member string) { k.set.Load().Missed(member) }
@@ -204,7 +205,7 @@ func (k *Sink) LiveFeeds(member string, datasets []string) {
 }
 
 // Invalidate applies invalidations of another member.
-func (s *Set) Invalidate(list []cache.Invalidation) {
+func (s *Set) Invalidate(list []kv.Invalidation) {
 	for _, i := range list {
 		if d := s.Lookup(i.Dataset); d != nil {
 			d.ApplyInvalidation(i)

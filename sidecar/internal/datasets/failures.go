@@ -8,6 +8,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // reportInterval is the time between two log lines about failures of a dataset.
@@ -37,7 +38,7 @@ func (l *FailureLog) Report() {
 // failures of a dataset since the start.
 type failures struct{ loads, fetches, refused, reads, writes, unknown int64 }
 
-func failuresOf(s *cache.Stats) failures {
+func failuresOf(s *kv.Stats) failures {
 	return failures{
 		s.LoadErrors.Load(), s.PeerFetchErrors.Load(), s.Refused.Load(), s.Error.Load(),
 		s.WriteErrors.Load(), s.WritesUnknown.Load(),

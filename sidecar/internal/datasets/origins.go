@@ -12,8 +12,8 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/guard"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -135,7 +135,7 @@ func (o *Origins) Lister(name string, c config.Dataset) (origin.Lister, error) {
 
 // dataset returns the origin of one dataset within the budget. The cache bounds the duration of loads, so that a reload
 // can change load_timeout.
-func (b *budgeted) dataset(ds origin.Dataset, stats *cache.Stats) (origin.Origin, error) {
+func (b *budgeted) dataset(ds origin.Dataset, stats *kv.Stats) (origin.Origin, error) {
 	source, err := b.source.Dataset(ds)
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (b *budgeted) writer(name string, c config.Dataset) (origin.Writer, error) 
 // observed turns an origin into one that counts queries and keeps the last error.
 type observed struct {
 	origin.Origin
-	stats *cache.Stats
+	stats *kv.Stats
 	last  *lastError
 }
 

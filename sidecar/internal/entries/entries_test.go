@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
@@ -42,7 +44,7 @@ func value(version int64, text string, began, seen int64) *Entry {
 		Value: []byte(text), ETag: fmt.Sprintf("%q", text), Version: version,
 		Began: began, Took: seen - began, Seen: seen, FreshUntil: began + 100,
 	}
-	e.SetStaleWindows(100, 0, 500)
+	e.setStaleWindows(kv.Policy{TTL: 100, StaleIfError: 500})
 	return e
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Reason is why an entry was loaded.
@@ -60,16 +62,16 @@ type Entry struct {
 
 const overhead = int(unsafe.Sizeof(Entry{})) + 16 // the bytes of the ETag
 
-// SetStaleWindows sets how long e may be used after it has ceased to be fresh. The windows begin at the end of its ttl; a
+// setStaleWindows sets how long e may be used after it has ceased to be fresh. The windows begin at the end of its ttl; a
 // local copy has no window to revalidate in, because its owner has a fresher value.
-func (e *Entry) SetStaleWindows(ttl, whileRevalidate, ifError time.Duration) {
+func (e *Entry) setStaleWindows(p kv.Policy) {
 	if e.NotFound {
 		return
 	}
 	if !e.Local() {
-		e.RevalidateUntil = e.FreshUntil + int64(whileRevalidate)
+		e.RevalidateUntil = e.FreshUntil + int64(p.StaleWhileRevalidate)
 	}
-	e.StaleUntil = e.Began + int64(ttl+max(ifError, whileRevalidate))
+	e.StaleUntil = e.Began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 }
 
 // Local reports whether e is a copy of another member's entry.

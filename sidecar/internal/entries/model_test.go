@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // TestAgainstModel runs random events on a Store and holds it against a model: per key, the list of states that the origin
@@ -110,7 +112,7 @@ func (m *model) entry(k *modelKey, n int, began int64) *Entry {
 		e.Version, e.Value, e.ETag = s.version, fmt.Append(nil, n), fmt.Sprintf("\"%d\"", n)
 	}
 	e.Took = int64(n) // which state it is: the Store does not use it
-	e.SetStaleWindows(modelTTL, 0, modelTTL)
+	e.setStaleWindows(kv.Policy{TTL: modelTTL, StaleIfError: modelTTL})
 	return e
 }
 

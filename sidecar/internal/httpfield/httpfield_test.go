@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
@@ -43,7 +43,7 @@ func TestNoneMatch(t *testing.T) {
 }
 
 func TestReadOptions(t *testing.T) {
-	for header, want := range map[string]cache.ReadOptions{
+	for header, want := range map[string]kv.ReadOptions{
 		"":                             {},
 		"no-cache":                     {NoCache: true},
 		"max-age=0 , No-Cache":         {NoCache: true},
@@ -91,8 +91,8 @@ func FuzzCacheStatus(f *testing.F) {
 	f.Add("n1", "origin-error", uint8(3), true)
 	f.Add("\"\\\x00é", "a b", uint8(4), false)
 	f.Fuzz(func(t *testing.T, owner, detail string, source uint8, noCache bool) {
-		a := cache.Answer{Owner: owner, Detail: detail, Source: cache.Source(source%4 + 1)}
-		localtest.CheckCacheStatus(t, string(httpfield.AppendCacheStatus(nil, &a, cache.ReadOptions{NoCache: noCache}, a.Fresh)))
+		a := kv.Answer{Owner: owner, Detail: detail, Source: kv.Source(source%4 + 1)}
+		localtest.CheckCacheStatus(t, string(httpfield.AppendCacheStatus(nil, &a, kv.ReadOptions{NoCache: noCache}, a.Fresh)))
 	})
 }
 
@@ -149,7 +149,7 @@ func TestMaxStale(t *testing.T) {
 	}
 	for _, header := range []string{"max-stale=", "max-stale=-1", "max-stale=1.5", `max-stale="`, `max-stale="5`,
 		"max-stalemate", "x=max-stale"} {
-		if o := httpfield.ReadOptions(header); o != (cache.ReadOptions{}) {
+		if o := httpfield.ReadOptions(header); o != (kv.ReadOptions{}) {
 			t.Errorf("%s: %+v", header, o)
 		}
 	}

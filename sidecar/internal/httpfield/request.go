@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // MaxStaleness is the longest staleness that a request can accept: what larger numbers mean in RFC 9111, 1.2.2.
@@ -16,7 +16,7 @@ const MaxStaleness = 1 << 31 * time.Second
 
 // ReadOptions returns the options that a Cache-Control field requests (RFC 9111, 5.2.1). As the RFC demands, it ignores
 // other directives and malformed ones; of two max-stale directives the stricter one applies.
-func ReadOptions(cacheControl string) (o cache.ReadOptions) {
+func ReadOptions(cacheControl string) (o kv.ReadOptions) {
 	for cacheControl != "" {
 		var directive string
 		directive, cacheControl = nextElement(cacheControl)
@@ -25,7 +25,7 @@ func ReadOptions(cacheControl string) (o cache.ReadOptions) {
 	return o
 }
 
-func addDirective(o *cache.ReadOptions, directive string) {
+func addDirective(o *kv.ReadOptions, directive string) {
 	name, argument, hasArgument := strings.Cut(directive, "=")
 	switch {
 	case strings.EqualFold(directive, "no-cache"):

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // WholeSeconds rounds down, so that no response seems fresher than it is.
@@ -13,14 +13,14 @@ func WholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }
 
 // AppendCacheStatus appends the Cache-Status of a read (RFC 9211): one list member for each cache that it passed, the one
 // nearest to the origin first. timeLeft is how long the answer may be reused.
-func AppendCacheStatus(b []byte, a *cache.Answer, o cache.ReadOptions, timeLeft time.Duration) []byte {
+func AppendCacheStatus(b []byte, a *kv.Answer, o kv.ReadOptions, timeLeft time.Duration) []byte {
 	const self = "ringside"
-	if a.Source == cache.SourceHit || a.Source == cache.SourceLocalHit {
+	if a.Source == kv.SourceHit || a.Source == kv.SourceLocalHit {
 		return appendDetail(appendHit(append(b, self...), timeLeft), a.Detail)
 	}
 	if a.Owner != "" {
 		b = appendQuoted(b, a.Owner)
-		if a.Source == cache.SourcePeerHit {
+		if a.Source == kv.SourcePeerHit {
 			b = appendHit(b, timeLeft)
 		} else {
 			b = appendForward(b, o)
@@ -35,7 +35,7 @@ func appendHit(b []byte, left time.Duration) []byte {
 }
 
 // appendForward appends why a cache forwarded a request: it had nothing usable, or the request demanded it.
-func appendForward(b []byte, o cache.ReadOptions) []byte {
+func appendForward(b []byte, o kv.ReadOptions) []byte {
 	if o.NoCache {
 		return append(b, "; fwd=request"...)
 	}
@@ -43,7 +43,7 @@ func appendForward(b []byte, o cache.ReadOptions) []byte {
 }
 
 // AppendWriteStatus appends the Cache-Status of a write: every cache forwarded it because of its method.
-func AppendWriteStatus(b []byte, a *cache.Answer) []byte {
+func AppendWriteStatus(b []byte, a *kv.Answer) []byte {
 	if a.Owner != "" {
 		b = append(appendQuoted(b, a.Owner), "; fwd=method, "...)
 	}

@@ -9,6 +9,7 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
@@ -89,7 +90,7 @@ type counted struct {
 }
 
 // Serve implements server.Dataset.
-func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
+func (c counted) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	if !q.MemoryOnly {
 		c.requests.Add(1)
 	}
@@ -97,7 +98,7 @@ func (c counted) Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
 }
 
 // ServeWrite implements server.Dataset.
-func (c counted) ServeWrite(ctx context.Context, change cache.Change) (cache.Answer, error) {
+func (c counted) ServeWrite(ctx context.Context, change kv.Change) (kv.Answer, error) {
 	c.requests.Add(1)
 	return c.Dataset.ServeWrite(ctx, change)
 }

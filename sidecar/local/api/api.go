@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Backend is what the protocols answer requests with. It is safe for concurrent use.
@@ -54,7 +54,7 @@ func (b *Backend) Error(err error) *apierror.Error {
 			"the values before this key fill the response; request this key in another batch")
 	}
 	e := apierror.From(err, b.Defect)
-	if e.Type == apierror.TypeOf(cache.KindCanceled) && b.stopping.Err() != nil {
+	if e.Type == apierror.TypeOf(kv.KindCanceled) && b.stopping.Err() != nil {
 		e.Type, e.Detail = apierror.Stopping, "the sidecar is stopping; retry with another one, or with this one after its restart"
 	}
 	return e
@@ -83,25 +83,25 @@ func InvalidRequest(err error) *apierror.Error {
 
 // InvalidKey is the error of a request whose key cannot exist.
 func InvalidKey(err error) *apierror.Error {
-	return apierror.New(apierror.TypeOf(cache.KindInvalidKey), err.Error())
+	return apierror.New(apierror.TypeOf(kv.KindInvalidKey), err.Error())
 }
 
 // ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes.
-func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o cache.ReadOptions) []cache.Result {
+func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o kv.ReadOptions) []kv.Result {
 	return b.ReadMany(ctx, d, keys, o, int64(b.config.MaxBatchBytes))
 }
 
 // ReadMany reads keys, in their order. Once the values have maxBytes together, the rest gets ErrBatchBytes. A single value
 // may be larger.
 func (b *Backend) ReadMany(
-	ctx context.Context, d Dataset, keys []string, o cache.ReadOptions, maxBytes int64,
-) []cache.Result {
+	ctx context.Context, d Dataset, keys []string, o kv.ReadOptions, maxBytes int64,
+) []kv.Result {
 	results := d.GetMany(ctx, keys, o)
 	bytes := int64(0)
 	for i, r := range results {
 		size := int64(len(r.Answer.Value))
 		if bytes > 0 && bytes+size > maxBytes {
-			results[i] = cache.Result{Err: ErrBatchBytes}
+			results[i] = kv.Result{Err: ErrBatchBytes}
 			continue
 		}
 		bytes += size

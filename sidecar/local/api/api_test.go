@@ -7,21 +7,21 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // named is a dataset with a name and, if get is set, values.
 type named struct {
 	Dataset
 	name string
-	get  func(key string) (cache.Answer, error)
+	get  func(key string) (kv.Answer, error)
 }
 
 func (d named) Name() string { return d.name }
 
-func (d named) GetMany(_ context.Context, keys []string, _ cache.ReadOptions) []cache.Result {
-	results := make([]cache.Result, len(keys))
+func (d named) GetMany(_ context.Context, keys []string, _ kv.ReadOptions) []kv.Result {
+	results := make([]kv.Result, len(keys))
 	for i, key := range keys {
 		results[i].Answer, results[i].Err = d.get(key)
 	}
@@ -37,10 +37,10 @@ func numberedKeys(n int) (keys []string) {
 
 func TestBatchDropsValuesThatExceedTheResponse(t *testing.T) {
 	const size = 1000
-	d := named{get: func(string) (cache.Answer, error) { return cache.Answer{Value: make([]byte, size)}, nil }}
+	d := named{get: func(string) (kv.Answer, error) { return kv.Answer{Value: make([]byte, size)}, nil }}
 	b := NewBackend(t.Context(), Config{MaxBatchBytes: 10*size - 1}, NewCatalog())
 	held, refused := 0, 0
-	for _, r := range b.ReadBatch(t.Context(), d, numberedKeys(20), cache.ReadOptions{}) {
+	for _, r := range b.ReadBatch(t.Context(), d, numberedKeys(20), kv.ReadOptions{}) {
 		held += len(r.Answer.Value)
 		if errors.Is(r.Err, ErrBatchBytes) {
 			refused++
@@ -60,7 +60,7 @@ func TestBatchDropsValuesThatExceedTheResponse(t *testing.T) {
 func TestCanceledRequestReportsWhetherTheSidecarIsStopping(t *testing.T) {
 	stopping, stop := context.WithCancel(t.Context())
 	b := NewBackend(stopping, Config{}, NewCatalog())
-	canceled := &cache.Error{Kind: cache.KindCanceled, Err: errors.New("dataset a: the caller canceled")}
+	canceled := &kv.Error{Kind: kv.KindCanceled, Err: errors.New("dataset a: the caller canceled")}
 	if e := b.Error(canceled); e.Type.Name != "canceled" || e.Detail != canceled.Error() {
 		t.Errorf("got %v, want type canceled", e)
 	}
@@ -71,7 +71,7 @@ func TestCanceledRequestReportsWhetherTheSidecarIsStopping(t *testing.T) {
 }
 
 func TestCheckScope(t *testing.T) {
-	long := strings.Repeat("k", cache.MaxKeyBytes+1)
+	long := strings.Repeat("k", kv.MaxKeyBytes+1)
 	for _, keys := range [][]string{{}, {""}, {"a", long}, {"\xff"}, numberedKeys(MaxBatchKeys + 1)} {
 		if CheckScopeKeys(keys) == nil {
 			t.Errorf("%d keys %.40q: no error", len(keys), keys)

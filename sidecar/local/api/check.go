@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // MaxBatchKeys is how many keys one batch, or one invalidation, may have.
@@ -30,7 +30,7 @@ func CheckBatch(keys []string) *apierror.Error {
 // CheckScopeKeys returns an error unless keys can be invalidated.
 func CheckScopeKeys(keys []string) error {
 	for i, key := range keys {
-		if err := cache.CheckKey(key); err != nil {
+		if err := kv.CheckKey(key); err != nil {
 			return fmt.Errorf("key %d: %w", i, err)
 		}
 	}
@@ -45,7 +45,7 @@ func CheckScopeKeys(keys []string) error {
 
 // CheckPrefix returns an error unless prefix can be the beginning of keys.
 func CheckPrefix(prefix string) error {
-	if err := cache.CheckKey(prefix); err != nil {
+	if err := kv.CheckKey(prefix); err != nil {
 		return fmt.Errorf("prefix: %s; to invalidate every key use all", strings.Replace(err.Error(), "key", "prefix", 1))
 	}
 	return nil
@@ -76,14 +76,14 @@ func CheckIdempotencyID(id string) error {
 			return errors.New("an idempotency id has only printable ASCII characters")
 		}
 	}
-	if id == "" || len(id) > cache.MaxIDBytes {
-		return fmt.Errorf("an idempotency id has 1 to %d characters, not %d", cache.MaxIDBytes, len(id))
+	if id == "" || len(id) > kv.MaxIDBytes {
+		return fmt.Errorf("an idempotency id has 1 to %d characters, not %d", kv.MaxIDBytes, len(id))
 	}
 	return nil
 }
 
 // TimeLeft returns how long clients may reuse an answer: 0 for a stale one.
-func TimeLeft(a *cache.Answer) time.Duration {
+func TimeLeft(a *kv.Answer) time.Duration {
 	if a.Stale {
 		return 0
 	}

@@ -8,8 +8,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // DefaultMaxConns is the default of Config.MaxConns.
@@ -26,7 +26,7 @@ type Config struct {
 	MaxRoutedConns int
 	// MaxHeaderBytes is the size of a request line with its headers; default 16 KiB.
 	MaxHeaderBytes int
-	// MaxBodyBytes is the size of a request body, and so of a value that is written; default cache.MaxValueBytes.
+	// MaxBodyBytes is the size of a request body, and so of a value that is written; default kv.MaxValueBytes.
 	MaxBodyBytes int
 	// MaxStreams is how many gRPC calls one connection has open; default 256. Further ones wait in the client.
 	MaxStreams int
@@ -66,7 +66,7 @@ func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
 	c.MaxRoutedConns = cmp.Or(c.MaxRoutedConns, 8192)
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
-	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, cache.MaxValueBytes)
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, kv.MaxValueBytes)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
 	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 3<<20)
 	c.MaxWatches = cmp.Or(c.MaxWatches, 256)
@@ -98,7 +98,7 @@ type Stats struct {
 // Protocol are the counters of one listener, or of the two protocols on the unix socket.
 type Protocol struct {
 	// Duration is the time from a parsed request to its response, without reading the one and writing the other.
-	Duration cache.Histogram
+	Duration kv.Histogram
 
 	Conns         listen.Stats // limit: Config.MaxConns
 	HeaderRefused atomic.Int64 // HTTP requests over Config.MaxHeaderBytes

@@ -7,21 +7,22 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/watches"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Dataset is what the APIs need from a cache.Dataset.
 type Dataset interface {
 	Name() string
 	// Get may be called with a key in memory that the caller reuses after Get has returned.
-	Get(ctx context.Context, key string, o cache.ReadOptions) (cache.Answer, error)
+	Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error)
 	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible.
-	GetMany(ctx context.Context, keys []string, o cache.ReadOptions) []cache.Result
+	GetMany(ctx context.Context, keys []string, o kv.ReadOptions) []kv.Result
 	// Write may be called with a key and a value in memory that the caller reuses after Write has returned.
-	Write(ctx context.Context, c cache.Change) (cache.Answer, error)
-	Invalidate(ctx context.Context, s cache.Scope) (cache.InvalidateResult, error)
+	Write(ctx context.Context, c kv.Change) (kv.Answer, error)
+	Invalidate(ctx context.Context, s kv.Scope) (kv.InvalidateResult, error)
 	// Watch marks changes of distinct keys until it is closed.
-	Watch(keys []string) *cache.Watch
+	Watch(keys []string) *watches.Watch
 }
 
 // Served is a dataset and how the APIs present it.

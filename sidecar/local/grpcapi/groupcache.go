@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // groupCache is groupcachepb.GroupCache: the reads of ringside.v1.Cache for clients of the cache that Ringside replaces.
@@ -19,7 +19,7 @@ type groupCache struct {
 func (g *groupCache) Get(ctx context.Context, q *groupcachepb.GetRequest) (_ *groupcachepb.GetResponse, err error) {
 	start := time.Now()
 	defer g.service.finish(start, &err)
-	a, err := g.service.get(ctx, start, q.GetGroup(), q.GetKey(), cache.ReadOptions{})
+	a, err := g.service.get(ctx, start, q.GetGroup(), q.GetKey(), kv.ReadOptions{})
 	if err != nil {
 		return nil, err
 	}

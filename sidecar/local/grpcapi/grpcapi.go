@@ -13,9 +13,9 @@ import (
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -91,8 +91,8 @@ func (s *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsid
 }
 
 // readOptions returns the options that q requests, or the field that is wrong and why.
-func readOptions(q *ringsidev1.GetRequest) (o cache.ReadOptions, field string, err error) {
-	o = cache.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached(), MinVersion: q.GetMinVersion()}
+func readOptions(q *ringsidev1.GetRequest) (o kv.ReadOptions, field string, err error) {
+	o = kv.ReadOptions{NoCache: q.GetNoCache(), OnlyIfCached: q.GetOnlyIfCached(), MinVersion: q.GetMinVersion()}
 	if o.MinVersion < 0 {
 		return o, "min_version", errors.New("a version must not be negative")
 	}
@@ -107,23 +107,23 @@ func readOptions(q *ringsidev1.GetRequest) (o cache.ReadOptions, field string, e
 }
 
 // get reads one key. A key that does not exist is an error.
-func (s *service) get(ctx context.Context, start time.Time, dataset, key string, o cache.ReadOptions) (
-	cache.Answer, error) {
+func (s *service) get(ctx context.Context, start time.Time, dataset, key string, o kv.ReadOptions) (
+	kv.Answer, error) {
 	d, e := s.backend.Dataset(dataset)
 	if e != nil {
-		return cache.Answer{}, e
+		return kv.Answer{}, e
 	}
-	if err := cache.CheckKey(key); err != nil {
-		return cache.Answer{}, api.InvalidKey(err).At("key")
+	if err := kv.CheckKey(key); err != nil {
+		return kv.Answer{}, api.InvalidKey(err).At("key")
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	a, err := d.Get(limited, key, o)
 	switch {
 	case err != nil:
-		return cache.Answer{}, s.backend.Error(err).At("key")
+		return kv.Answer{}, s.backend.Error(err).At("key")
 	case a.NotFound:
-		return cache.Answer{}, api.NotFound()
+		return kv.Answer{}, api.NotFound()
 	}
 	return a, nil
 }
@@ -145,7 +145,7 @@ func (s *service) BatchGet(
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	results := make([]*ringsidev1.BatchGetResult, len(keys))
-	for i, r := range s.backend.ReadBatch(limited, d, keys, cache.ReadOptions{}) {
+	for i, r := range s.backend.ReadBatch(limited, d, keys, kv.ReadOptions{}) {
 		results[i] = s.batchResult(keys[i], r)
 	}
 	return &ringsidev1.BatchGetResponse{Results: results}, nil
@@ -172,7 +172,7 @@ func (s *service) recycle(d *api.Deadline) {
 	}
 }
 
-func (s *service) batchResult(key string, r cache.Result) *ringsidev1.BatchGetResult {
+func (s *service) batchResult(key string, r kv.Result) *ringsidev1.BatchGetResult {
 	switch {
 	case r.Err != nil:
 		return failedResult(key, s.backend.Error(r.Err))
@@ -202,7 +202,7 @@ type response struct {
 	age, left durationpb.Duration
 }
 
-func getResponse(a *cache.Answer) *ringsidev1.GetResponse {
+func getResponse(a *kv.Answer) *ringsidev1.GetResponse {
 	r := new(response)
 	setDuration(&r.age, a.Age)
 	setDuration(&r.left, api.TimeLeft(a))
@@ -221,8 +221,8 @@ func setDuration(to *durationpb.Duration, d time.Duration) {
 }
 
 var sources = [...]ringsidev1.Source{
-	cache.SourceHit:      ringsidev1.Source_SOURCE_HIT,
-	cache.SourceLocalHit: ringsidev1.Source_SOURCE_LOCAL_HIT,
-	cache.SourcePeerHit:  ringsidev1.Source_SOURCE_PEER_HIT,
-	cache.SourceLoad:     ringsidev1.Source_SOURCE_LOAD,
+	kv.SourceHit:      ringsidev1.Source_SOURCE_HIT,
+	kv.SourceLocalHit: ringsidev1.Source_SOURCE_LOCAL_HIT,
+	kv.SourcePeerHit:  ringsidev1.Source_SOURCE_PEER_HIT,
+	kv.SourceLoad:     ringsidev1.Source_SOURCE_LOAD,
 }

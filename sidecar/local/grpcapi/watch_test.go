@@ -12,7 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -21,7 +21,7 @@ func TestWatchOverGRPC(t *testing.T) {
 	s, d := localtest.StartWatchable(t, local.Config{})
 	w := localtest.OpenGRPCWatch(t, s.GRPC, "", "a", "none")
 	w.Expect("a=1", "none-", "current")
-	if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: []byte("2")}); err != nil {
+	if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: []byte("2")}); err != nil {
 		t.Fatal(err)
 	}
 	w.Expect("a=2")
@@ -40,11 +40,11 @@ func TestWatchOverGRPC(t *testing.T) {
 func TestGRPCWatchSendsErrors(t *testing.T) {
 	real := localtest.NewDataset(t, "raw", origintest.New(nil))
 	d := localtest.Scripted{ItsName: "raw", OnWatch: real.Watch, OnGet: func(_ context.Context, key string,
-		_ cache.ReadOptions) (cache.Answer, error) {
+		_ kv.ReadOptions) (kv.Answer, error) {
 		if key == "panic" {
 			panic("canary")
 		}
-		return cache.Answer{}, &cache.Error{Kind: cache.KindUnavailable, RetryAfter: time.Second,
+		return kv.Answer{}, &kv.Error{Kind: kv.KindUnavailable, RetryAfter: time.Second,
 			Err: errors.New("the origin refused")}
 	}}
 	s := localtest.Start(t, local.Config{}, local.Served{Dataset: d})
@@ -102,13 +102,13 @@ func TestGRPCWatchEndsWhenItsClientDisconnects(t *testing.T) {
 func TestGRPCWatchOfSlowClientIsClosed(t *testing.T) {
 	s, d := localtest.StartWatchable(t, local.Config{WriteTimeout: 100 * time.Millisecond})
 	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
-	large := make([]byte, cache.MaxValueBytes)
+	large := make([]byte, kv.MaxValueBytes)
 	for i := 0; s.Stats().SlowWatchersClosed.Load() < 1; i++ {
 		if i == 2000 {
 			t.Fatal("the watch is still open")
 		}
 		large[0] = byte(i)
-		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: large}); err != nil {
+		if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: large}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
@@ -16,7 +16,7 @@ func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsid
 	start := time.Now()
 	defer s.finish(start, &err)
 	a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
-		cache.Change{Key: q.GetKey(), Value: q.GetValue(), ID: q.GetIdempotencyId()})
+		kv.Change{Key: q.GetKey(), Value: q.GetValue(), ID: q.GetIdempotencyId()})
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *r
 	start := time.Now()
 	defer s.finish(start, &err)
 	a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
-		cache.Change{Key: q.GetKey(), Delete: true, ID: q.GetIdempotencyId()})
+		kv.Change{Key: q.GetKey(), Delete: true, ID: q.GetIdempotencyId()})
 	if err != nil {
 		return nil, err
 	}
@@ -38,28 +38,28 @@ func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *r
 
 // write makes one change.
 func (s *service) write(
-	ctx context.Context, start time.Time, dataset string, condition *ringsidev1.Condition, c cache.Change,
-) (cache.Answer, error) {
+	ctx context.Context, start time.Time, dataset string, condition *ringsidev1.Condition, c kv.Change,
+) (kv.Answer, error) {
 	d, e := s.backend.Dataset(dataset)
 	if e != nil {
-		return cache.Answer{}, e
+		return kv.Answer{}, e
 	}
 	if e := checkChange(&c, condition); e != nil {
-		return cache.Answer{}, e
+		return kv.Answer{}, e
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	s.backend.Stats().Writes.Add(1)
 	a, err := d.Write(limited, c)
 	if err != nil {
-		return cache.Answer{}, writeError(s.backend.Error(err))
+		return kv.Answer{}, writeError(s.backend.Error(err))
 	}
 	return a, nil
 }
 
 // checkChange adds a condition to c, and returns an error unless c can be written.
-func checkChange(c *cache.Change, condition *ringsidev1.Condition) *apierror.Error {
-	if err := cache.CheckKey(c.Key); err != nil {
+func checkChange(c *kv.Change, condition *ringsidev1.Condition) *apierror.Error {
+	if err := kv.CheckKey(c.Key); err != nil {
 		return api.InvalidKey(err).At("key")
 	}
 	if c.ID != "" {
@@ -81,9 +81,9 @@ func checkChange(c *cache.Change, condition *ringsidev1.Condition) *apierror.Err
 // writeError adds the field that is wrong to e: the key, the id, or a column of the value.
 func writeError(e *apierror.Error) *apierror.Error {
 	switch column := e.Column(); {
-	case e.Type == apierror.TypeOf(cache.KindIDReused):
+	case e.Type == apierror.TypeOf(kv.KindIDReused):
 		return e.At("idempotency_id")
-	case e.Type != apierror.TypeOf(cache.KindInvalidValue):
+	case e.Type != apierror.TypeOf(kv.KindInvalidValue):
 		return e.At("key")
 	case column != "":
 		return e.At("value." + column)
@@ -92,7 +92,7 @@ func writeError(e *apierror.Error) *apierror.Error {
 }
 
 // parseCondition returns the condition of m, or the field that is wrong and why.
-func parseCondition(m *ringsidev1.Condition) (c cache.Condition, field string, err error) {
+func parseCondition(m *ringsidev1.Condition) (c kv.Condition, field string, err error) {
 	switch row := m.GetRow().(type) {
 	case *ringsidev1.Condition_Version:
 		c.Version = row.Version
@@ -141,15 +141,15 @@ func (s *service) Invalidate(
 }
 
 // parseScope returns what q invalidates, or the field that is wrong and why.
-func parseScope(q *ringsidev1.InvalidateRequest) (s cache.Scope, field string, err error) {
+func parseScope(q *ringsidev1.InvalidateRequest) (s kv.Scope, field string, err error) {
 	keys, prefix, all := len(q.GetKeys()) > 0, q.GetPrefix() != "", q.GetAll()
 	switch {
 	case keys && !prefix && !all:
-		return cache.Scope{Keys: q.GetKeys()}, "keys", api.CheckScopeKeys(q.GetKeys())
+		return kv.Scope{Keys: q.GetKeys()}, "keys", api.CheckScopeKeys(q.GetKeys())
 	case prefix && !keys && !all:
-		return cache.Scope{Prefix: q.GetPrefix()}, "prefix", api.CheckPrefix(q.GetPrefix())
+		return kv.Scope{Prefix: q.GetPrefix()}, "prefix", api.CheckPrefix(q.GetPrefix())
 	case all && !keys && !prefix:
-		return cache.Scope{}, "", nil
+		return kv.Scope{}, "", nil
 	}
 	return s, "keys", errors.New("set exactly one of keys, prefix and all")
 }

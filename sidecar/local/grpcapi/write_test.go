@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -43,7 +43,7 @@ func TestGRPCWrites(t *testing.T) {
 	if err != nil || result.GetMembers() != 2 || !slices.Equal(result.GetUnreached(), []string{"n3"}) {
 		t.Errorf("%v, %v", result, err)
 	}
-	largest := make([]byte, cache.MaxValueBytes)
+	largest := make([]byte, kv.MaxValueBytes)
 	if _, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "raw", Key: strings.Repeat("k", 1024),
 		Value: largest}); err != nil {
 		t.Errorf("the largest value: %v", err)
@@ -65,7 +65,7 @@ func TestGRPCWriteErrors(t *testing.T) {
 		{&ringsidev1.PutRequest{Dataset: "blobs", Key: "a"}, codes.FailedPrecondition, "READ_ONLY", ""},
 		{&ringsidev1.PutRequest{Dataset: "x"}, codes.NotFound, "UNKNOWN_DATASET", ""},
 		{&ringsidev1.PutRequest{Dataset: "raw"}, codes.InvalidArgument, "INVALID_KEY", "key"},
-		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", Value: make([]byte, cache.MaxValueBytes+1)},
+		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", Value: make([]byte, kv.MaxValueBytes+1)},
 			codes.InvalidArgument, "INVALID_VALUE", "value"},
 		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", IdempotencyId: "é"}, codes.InvalidArgument, "INVALID_REQUEST",
 			"idempotency_id"},

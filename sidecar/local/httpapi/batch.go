@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
@@ -57,7 +57,7 @@ func (h *Handler) batchGet(c *RequestContext, escapedName string) {
 	c.setString("Cache-Control", noStore)
 }
 
-func (h *Handler) entry(key string, r cache.Result, isJSON bool) batchEntry {
+func (h *Handler) entry(key string, r kv.Result, isJSON bool) batchEntry {
 	switch {
 	case r.Err != nil:
 		document := h.backend.Error(r.Err).Problem()
@@ -79,7 +79,7 @@ func (h *Handler) entry(key string, r cache.Result, isJSON bool) batchEntry {
 }
 
 // MarshalEntry returns the result of one key as a line of JSON, as in a batch.
-func (h *Handler) MarshalEntry(key string, r cache.Result, isJSON bool) ([]byte, error) {
+func (h *Handler) MarshalEntry(key string, r kv.Result, isJSON bool) ([]byte, error) {
 	return marshal(h.entry(key, r, isJSON))
 }
 

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -258,10 +258,10 @@ func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string) (d ap
 	key, scratch, err := unescape(escapedKey, c.key)
 	c.key = scratch
 	if err == nil {
-		err = cache.CheckKey(key)
+		err = kv.CheckKey(key)
 	}
 	switch {
-	case len(key) > cache.MaxKeyBytes:
+	case len(key) > kv.MaxKeyBytes:
 		c.fail(apierror.KeyTooLong, err.Error())
 	case err != nil:
 		c.Fail(api.InvalidKey(err))

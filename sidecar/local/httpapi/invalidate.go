@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
@@ -42,7 +42,7 @@ func (h *Handler) invalidate(c *RequestContext, escapedName string) {
 }
 
 // parseScope parses what to invalidate. It returns the empty scope, which means everything, only for {"all": true}.
-func parseScope(body []byte) (s cache.Scope, err error) {
+func parseScope(body []byte) (s kv.Scope, err error) {
 	r := newObjectReader(body, errScopeShape)
 	r.expect(json.Delim('{'))
 	switch name := r.string(); name { // "" after an error, which end returns
@@ -58,7 +58,7 @@ func parseScope(body []byte) (s cache.Scope, err error) {
 		r.fail("unknown member %q", name)
 	}
 	if shape := r.end(); shape != nil {
-		return cache.Scope{}, shape
+		return kv.Scope{}, shape
 	}
 	return s, err
 }

@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
@@ -33,7 +33,7 @@ func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
 
 // sendEntry responds with a value, with 304, or with 404. A key that does not exist is 404 under any condition, and
 // If-Match takes precedence over If-None-Match (RFC 9110, 13.2).
-func (c *RequestContext) sendEntry(a *cache.Answer, o cache.ReadOptions, contentType string) {
+func (c *RequestContext) sendEntry(a *kv.Answer, o kv.ReadOptions, contentType string) {
 	switch {
 	case a.NotFound:
 		c.Fail(api.NotFound())
@@ -66,7 +66,7 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 	h.backend.Stats().Writes.Add(1)
 	a, err := d.Write(c.deadline, change)
 	switch {
-	case cache.KindOf(err) == cache.KindReadOnly:
+	case kv.KindOf(err) == kv.KindReadOnly:
 		c.failReadOnly(err.Error())
 	case err != nil:
 		c.Fail(writeError(h.backend.Error(err), change.If))
@@ -78,13 +78,13 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 }
 
 func (c *RequestContext) failReadOnly(detail string) {
-	c.fail(apierror.TypeOf(cache.KindReadOnly), detail)
+	c.fail(apierror.TypeOf(kv.KindReadOnly), detail)
 	c.setString("Allow", allowReads)
 }
 
 // writeError returns e as HTTP reports it: RFC 9110 has a status of its own for the conditions that it defines.
-func writeError(e *apierror.Error, condition cache.Condition) *apierror.Error {
-	if e.Type == apierror.TypeOf(cache.KindConflict) && (condition.Absent || condition.Present || condition.ETag != "") {
+func writeError(e *apierror.Error, condition kv.Condition) *apierror.Error {
+	if e.Type == apierror.TypeOf(kv.KindConflict) && (condition.Absent || condition.Present || condition.ETag != "") {
 		e.Type = apierror.PreconditionFailed
 	}
 	return e
@@ -92,7 +92,7 @@ func writeError(e *apierror.Error, condition cache.Condition) *apierror.Error {
 
 // sendWritten responds with the current row. Content-Location declares the body to be the row itself instead of a report
 // about the write (RFC 9110, 8.7), so that its ETag is not taken for that of the request's content (9.3.4).
-func (c *RequestContext) sendWritten(a *cache.Answer, contentType string, created bool) {
+func (c *RequestContext) sendWritten(a *kv.Answer, contentType string, created bool) {
 	c.send(contentType, a.Value)
 	if created {
 		c.Status = http.StatusCreated
@@ -105,7 +105,7 @@ func (c *RequestContext) sendWritten(a *cache.Answer, contentType string, create
 	c.set("Cache-Status", mark)
 }
 
-func (c *RequestContext) sendDeleted(a *cache.Answer) {
+func (c *RequestContext) sendDeleted(a *kv.Answer) {
 	c.Status = http.StatusNoContent
 	c.setString("Cache-Control", noStore)
 	if a.Version != 0 {
@@ -114,8 +114,8 @@ func (c *RequestContext) sendDeleted(a *cache.Answer) {
 }
 
 // change returns the change that a request asks for.
-func (r *Request) change(d api.Served, key string) (cache.Change, *apierror.Error) {
-	c := cache.Change{Key: key, Delete: r.Method == http.MethodDelete}
+func (r *Request) change(d api.Served, key string) (kv.Change, *apierror.Error) {
+	c := kv.Change{Key: key, Delete: r.Method == http.MethodDelete}
 	if !c.Delete {
 		if e := r.checkContent(d); e != nil {
 			return c, e
@@ -161,7 +161,7 @@ func (r *Request) checkContent(d api.Served) *apierror.Error {
 }
 
 // parseCondition returns the condition of a write, of which at most one header may be present.
-func parseCondition(ifMatch, ifNoneMatch, ifVersion string) (c cache.Condition, err error) {
+func parseCondition(ifMatch, ifNoneMatch, ifVersion string) (c kv.Condition, err error) {
 	ifMatch, ifNoneMatch = httpfield.Trim(ifMatch), httpfield.Trim(ifNoneMatch)
 	switch {
 	case moreThanOne(ifMatch, ifNoneMatch, ifVersion):

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -245,13 +245,13 @@ func TestIfMatchOfARead(t *testing.T) {
 }
 
 func TestReadDirectivesReachTheDataset(t *testing.T) {
-	options := make(chan cache.ReadOptions, 1)
-	d := localtest.Scripted{ItsName: "d", OnGet: func(_ context.Context, _ string, o cache.ReadOptions) (cache.Answer, error) {
+	options := make(chan kv.ReadOptions, 1)
+	d := localtest.Scripted{ItsName: "d", OnGet: func(_ context.Context, _ string, o kv.ReadOptions) (kv.Answer, error) {
 		options <- o
-		return cache.Answer{Value: []byte("v"), Source: cache.SourceHit}, nil
+		return kv.Answer{Value: []byte("v"), Source: kv.SourceHit}, nil
 	}}
 	s := localtest.Start(t, local.Config{}, local.Served{Dataset: d})
-	want := cache.ReadOptions{NoCache: true, LimitStale: true, MaxStale: 3 * time.Second, MinVersion: 7}
+	want := kv.ReadOptions{NoCache: true, LimitStale: true, MaxStale: 3 * time.Second, MinVersion: 7}
 	directives := []string{"Cache-Control: no-cache", "Cache-Control: max-stale=3", "Ringside-Min-Version: 7"}
 	c := localtest.Dial(t, "tcp", s.HTTP)
 	c.Send(localtest.Get("/v1/d/k", directives...))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -92,20 +93,20 @@ type answering struct{ api.Dataset }
 
 func (answering) Name() string { return "blobs" }
 
-func (answering) GetMany(_ context.Context, keys []string, _ cache.ReadOptions) []cache.Result {
-	return make([]cache.Result, len(keys))
+func (answering) GetMany(_ context.Context, keys []string, _ kv.ReadOptions) []kv.Result {
+	return make([]kv.Result, len(keys))
 }
 
-func (answering) Get(_ context.Context, key string, _ cache.ReadOptions) (cache.Answer, error) {
-	return cache.Answer{Value: []byte(key), Source: cache.SourceHit, Fresh: time.Second}, nil
+func (answering) Get(_ context.Context, key string, _ kv.ReadOptions) (kv.Answer, error) {
+	return kv.Answer{Value: []byte(key), Source: kv.SourceHit, Fresh: time.Second}, nil
 }
 
-func (answering) Write(_ context.Context, c cache.Change) (cache.Answer, error) {
-	return cache.Answer{Value: c.Value}, nil
+func (answering) Write(_ context.Context, c kv.Change) (kv.Answer, error) {
+	return kv.Answer{Value: c.Value}, nil
 }
 
-func (answering) Invalidate(context.Context, cache.Scope) (cache.InvalidateResult, error) {
-	return cache.InvalidateResult{Members: 1}, nil
+func (answering) Invalidate(context.Context, kv.Scope) (kv.InvalidateResult, error) {
+	return kv.InvalidateResult{Members: 1}, nil
 }
 
 func newHandler(d api.Dataset, isJSON bool) *Handler {
@@ -159,35 +160,35 @@ func FuzzParseBatch(f *testing.F) {
 }
 
 func TestHeadersOfEntry(t *testing.T) {
-	hit := cache.Answer{Value: []byte("v"), Version: 7, ETag: `"e"`, Age: 2900 * time.Millisecond,
-		Fresh: 4900 * time.Millisecond, Source: cache.SourceHit}
-	with := func(change func(*cache.Answer)) cache.Answer {
+	hit := kv.Answer{Value: []byte("v"), Version: 7, ETag: `"e"`, Age: 2900 * time.Millisecond,
+		Fresh: 4900 * time.Millisecond, Source: kv.SourceHit}
+	with := func(change func(*kv.Answer)) kv.Answer {
 		a := hit
 		change(&a)
 		return a
 	}
 	tests := []struct {
 		name   string
-		answer cache.Answer
-		o      cache.ReadOptions
+		answer kv.Answer
+		o      kv.ReadOptions
 		status string // Cache-Status
 		maxAge string
 	}{
-		{"hit", hit, cache.ReadOptions{}, "ringside; hit; ttl=4", "max-age=4"},
-		{"stale", with(func(a *cache.Answer) { a.Stale, a.Detail = true, "origin-error" }), cache.ReadOptions{},
+		{"hit", hit, kv.ReadOptions{}, "ringside; hit; ttl=4", "max-age=4"},
+		{"stale", with(func(a *kv.Answer) { a.Stale, a.Detail = true, "origin-error" }), kv.ReadOptions{},
 			"ringside; hit; ttl=0; detail=origin-error", "max-age=0"},
-		{"local copy", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourceLocalHit, "n2" }), cache.ReadOptions{},
+		{"local copy", with(func(a *kv.Answer) { a.Source, a.Owner = kv.SourceLocalHit, "n2" }), kv.ReadOptions{},
 			"ringside; hit; ttl=4", "max-age=4"},
-		{"owner's memory", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourcePeerHit, `n"2\é` }),
-			cache.ReadOptions{}, `"n\"2\\??"; hit; ttl=4, ringside; fwd=miss`, "max-age=4"},
-		{"owner's load", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourceLoad, "n2" }), cache.ReadOptions{},
+		{"owner's memory", with(func(a *kv.Answer) { a.Source, a.Owner = kv.SourcePeerHit, `n"2\é` }),
+			kv.ReadOptions{}, `"n\"2\\??"; hit; ttl=4, ringside; fwd=miss`, "max-age=4"},
+		{"owner's load", with(func(a *kv.Answer) { a.Source, a.Owner = kv.SourceLoad, "n2" }), kv.ReadOptions{},
 			`"n2"; fwd=miss, ringside; fwd=miss`, "max-age=4"},
-		{"own load", with(func(a *cache.Answer) { a.Source = cache.SourceLoad }), cache.ReadOptions{},
+		{"own load", with(func(a *kv.Answer) { a.Source = kv.SourceLoad }), kv.ReadOptions{},
 			"ringside; fwd=miss", "max-age=4"},
-		{"no-cache", with(func(a *cache.Answer) { a.Source, a.Owner = cache.SourceLoad, "n2" }),
-			cache.ReadOptions{NoCache: true}, `"n2"; fwd=request, ringside; fwd=request`, "max-age=4"},
-		{"failover", with(func(a *cache.Answer) { a.Source, a.Owner, a.Detail = cache.SourcePeerHit, "n3", "owner away" }),
-			cache.ReadOptions{}, `"n3"; hit; ttl=4, ringside; fwd=miss; detail="owner away"`, "max-age=4"},
+		{"no-cache", with(func(a *kv.Answer) { a.Source, a.Owner = kv.SourceLoad, "n2" }),
+			kv.ReadOptions{NoCache: true}, `"n2"; fwd=request, ringside; fwd=request`, "max-age=4"},
+		{"failover", with(func(a *kv.Answer) { a.Source, a.Owner, a.Detail = kv.SourcePeerHit, "n3", "owner away" }),
+			kv.ReadOptions{}, `"n3"; hit; ttl=4, ringside; fwd=miss; detail="owner away"`, "max-age=4"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -213,13 +214,13 @@ func TestHeadersOfEntry(t *testing.T) {
 
 // BenchmarkHandle is a hit without any server or socket.
 func BenchmarkHandle(b *testing.B) {
-	d, err := cache.New(cache.Config{Name: "cnf-metrics", Policy: cache.DefaultPolicy(), MaxBytes: 16 << 20,
+	d, err := cache.New(cache.Config{Name: "cnf-metrics", Policy: kv.DefaultPolicy(), MaxBytes: 16 << 20,
 		Origin: origintest.New(map[string]string{"CNF-001": strings.Repeat("x", 200)})})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer d.Close()
-	if _, err := d.Get(b.Context(), "CNF-001", cache.ReadOptions{}); err != nil {
+	if _, err := d.Get(b.Context(), "CNF-001", kv.ReadOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	handler, c, ctx := newHandler(d, true), NewRequestContext(), context.Background()

@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -61,7 +61,7 @@ func (r *Request) isRead() bool { return r.Method == http.MethodGet || r.Method 
 
 // readOptions returns the options that the header of a read requests. Cache-Control is parsed leniently,
 // Ringside-Min-Version is not: a client that requires a version relies on it.
-func (r *Request) readOptions() (cache.ReadOptions, *apierror.Error) {
+func (r *Request) readOptions() (kv.ReadOptions, *apierror.Error) {
 	o := httpfield.ReadOptions(r.cacheControl)
 	if r.minVersion == "" {
 		return o, nil
@@ -148,7 +148,7 @@ func (r *Response) Fail(e *apierror.Error) {
 func (r *Response) fail(t apierror.Type, detail string) { r.Fail(apierror.New(t, detail)) }
 
 // setEntry sets the fields that describe an entry.
-func (c *RequestContext) setEntry(a *cache.Answer) {
+func (c *RequestContext) setEntry(a *kv.Answer) {
 	if a.ETag != "" {
 		c.setString("ETag", a.ETag)
 	}

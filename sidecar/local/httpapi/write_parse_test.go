@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -28,7 +28,7 @@ func FuzzWatchQuery(f *testing.F) {
 			t.Errorf("%q: %q; again %q, %v", query, keys, again, err)
 		}
 		for _, key := range keys {
-			if cache.CheckKey(key) != nil {
+			if kv.CheckKey(key) != nil {
 				t.Errorf("%q: %q", query, key)
 			}
 		}
@@ -38,12 +38,12 @@ func FuzzWatchQuery(f *testing.F) {
 func TestParseCondition(t *testing.T) {
 	for _, tt := range []struct {
 		match, noneMatch, version string
-		want                      cache.Condition
+		want                      kv.Condition
 		bad                       bool
 	}{
-		{}, {match: "*", want: cache.Condition{Present: true}}, {match: ` "a" `, want: cache.Condition{ETag: `"a"`}},
-		{match: `""`, want: cache.Condition{ETag: `""`}}, {noneMatch: " * ", want: cache.Condition{Absent: true}},
-		{version: "9223372036854775807", want: cache.Condition{Version: 1<<63 - 1}},
+		{}, {match: "*", want: kv.Condition{Present: true}}, {match: ` "a" `, want: kv.Condition{ETag: `"a"`}},
+		{match: `""`, want: kv.Condition{ETag: `""`}}, {noneMatch: " * ", want: kv.Condition{Absent: true}},
+		{version: "9223372036854775807", want: kv.Condition{Version: 1<<63 - 1}},
 		{match: " ", bad: true}, {noneMatch: " ", bad: true}, {version: " ", bad: true}, {match: "a", bad: true},
 		{match: `"a`, bad: true}, {match: `"`, bad: true}, {match: `"a", "b"`, bad: true}, {match: `*, "a"`, bad: true},
 		{match: `W/"a"`, bad: true}, {match: `"a b"`, bad: true}, {noneMatch: `"a"`, bad: true}, {version: "+1", bad: true},
@@ -79,7 +79,7 @@ func TestParseIdempotencyKey(t *testing.T) {
 
 func TestParseScope(t *testing.T) {
 	many := `{"keys":["a"` + strings.Repeat(`,"a"`, api.MaxBatchKeys) + `]}`
-	for body, want := range map[string]cache.Scope{
+	for body, want := range map[string]kv.Scope{
 		`{"keys":["a","b"]}`: {Keys: []string{"a", "b"}}, " { \"prefix\" : \"x/\" } ": {Prefix: "x/"}, `{"all":true}`: {},
 	} {
 		got, err := parseScope([]byte(body))

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -25,7 +25,7 @@ func TestReusedIdempotencyIDIsReported(t *testing.T) {
 	c.Send(localtest.Put("/v1/rows/a", `{"value":2}`, "Idempotency-Key: w"))
 	resp, body := c.Response("PUT")
 	localtest.CheckProblem(t, resp, body, "invalid-value")
-	if !strings.Contains(body, apierror.TypeOf(cache.KindIDReused).Title) {
+	if !strings.Contains(body, apierror.TypeOf(kv.KindIDReused).Title) {
 		t.Errorf("%s", body)
 	}
 	_, err := localtest.Client(t, s.GRPC).Put(t.Context(), &ringsidev1.PutRequest{
@@ -61,10 +61,10 @@ func TestRawHTTPWrites(t *testing.T) {
 		{"empty bytes", localtest.Put("/v1/raw/new7", ""), 200, "", nil},
 		{"in chunks", "PUT /v1/raw/new8 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
 			"1\r\nx\r\n0\r\n\r\n", 200, "x", nil},
-		{"largest value", localtest.Put("/v1/raw/new9", strings.Repeat("x", cache.MaxValueBytes)), 200, strings.Repeat("x",
-			cache.MaxValueBytes), nil},
+		{"largest value", localtest.Put("/v1/raw/new9", strings.Repeat("x", kv.MaxValueBytes)), 200, strings.Repeat("x",
+			kv.MaxValueBytes), nil},
 		// The body is not sent: the server closes the connection, and a reset could overtake the response.
-		{"larger value", strings.TrimRight(localtest.Put("/v1/raw/new10", strings.Repeat("x", cache.MaxValueBytes+1)), "x"), 413,
+		{"larger value", strings.TrimRight(localtest.Put("/v1/raw/new10", strings.Repeat("x", kv.MaxValueBytes+1)), "x"), 413,
 			"body-too-large", nil},
 		{"create", localtest.Put("/v1/rows/c1", row, "If-None-Match: *"), 201, row, map[string]string{"Ringside-Version": "1"}},
 		{"create what is there", localtest.Put("/v1/rows/a", row, "If-None-Match: *"), 412, "precondition-failed", nil},

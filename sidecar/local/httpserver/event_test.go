@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
@@ -22,7 +22,7 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, value []byte, isJSON bool) {
 		conn := &tape{in: strings.NewReader("")}
 		w := newEventWriter(conn, handler, isJSON)
-		result := cache.Result{Answer: cache.Answer{Value: value, ETag: `"e"`, Source: cache.SourceHit}}
+		result := kv.Result{Answer: kv.Answer{Value: value, ETag: `"e"`, Source: kv.SourceHit}}
 		want, err := handler.MarshalEntry(key, result, isJSON)
 		if err != nil {
 			t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
@@ -48,7 +49,7 @@ func post(body string, fields ...string) string {
 
 // newServer returns a server of the dataset "blobs".
 func newServer(tb testing.TB) *Server {
-	d, err := cache.New(cache.Config{Name: "blobs", Policy: cache.DefaultPolicy(), MaxBytes: 16 << 20,
+	d, err := cache.New(cache.Config{Name: "blobs", Policy: kv.DefaultPolicy(), MaxBytes: 16 << 20,
 		Origin: origintest.New(map[string]string{"a": "1", "x/y": "slash"})})
 	if err != nil {
 		tb.Fatal(err)

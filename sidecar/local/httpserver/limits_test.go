@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -50,8 +50,8 @@ func TestSlowBodyEndsTheConnection(t *testing.T) {
 
 // A client that does not read its answers must not hold a goroutine and their bytes for ever.
 func TestSlowReaderIsDisconnected(t *testing.T) {
-	big := localtest.Scripted{ItsName: "big", OnGet: func(context.Context, string, cache.ReadOptions) (cache.Answer, error) {
-		return cache.Answer{Value: make([]byte, 64<<20), Source: cache.SourceHit}, nil
+	big := localtest.Scripted{ItsName: "big", OnGet: func(context.Context, string, kv.ReadOptions) (kv.Answer, error) {
+		return kv.Answer{Value: make([]byte, 64<<20), Source: kv.SourceHit}, nil
 	}}
 	s := localtest.Start(t, local.Config{WriteTimeout: 50 * time.Millisecond}, local.Served{Dataset: big})
 	c := localtest.Dial(t, "tcp", s.HTTP)

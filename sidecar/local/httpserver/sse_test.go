@@ -14,7 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/watches"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -24,7 +25,7 @@ func TestWatchOverHTTP(t *testing.T) {
 	for network, address := range map[string]string{"tcp": s.HTTP, "unix": s.Unix} {
 		put := func(key, value string) {
 			t.Helper()
-			if _, err := d.Write(t.Context(), cache.Change{Key: key, Value: []byte(value)}); err != nil {
+			if _, err := d.Write(t.Context(), kv.Change{Key: key, Value: []byte(value)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -110,7 +111,7 @@ func TestWatchAfterPipelinedRequests(t *testing.T) {
 
 func TestWatchesOfSlowClientsAreClosed(t *testing.T) {
 	s, d := localtest.StartWatchable(t, local.Config{WriteTimeout: 100 * time.Millisecond})
-	large := bytes.Repeat([]byte("x"), cache.MaxValueBytes)
+	large := bytes.Repeat([]byte("x"), kv.MaxValueBytes)
 	localtest.OpenUnreadWatch(t, s.HTTP, "/v1/raw:watch?key=a")
 	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
 	for i := 0; s.Stats().SlowWatchersClosed.Load() < 2; i++ {
@@ -118,7 +119,7 @@ func TestWatchesOfSlowClientsAreClosed(t *testing.T) {
 			t.Fatalf("%d cut off", s.Stats().SlowWatchersClosed.Load())
 		}
 		large[0] = byte(i)
-		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: large}); err != nil {
+		if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: large}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -143,7 +144,7 @@ func TestWatchOutlivesWriteTimeout(t *testing.T) {
 	stream.Expect("a=1", "current")
 	for i := range 5 {
 		time.Sleep(timeout)
-		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: fmt.Append(nil, "v", i)}); err != nil {
+		if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: fmt.Append(nil, "v", i)}); err != nil {
 			t.Fatal(err)
 		}
 		w.Expect(fmt.Sprint("a=v", i))
@@ -163,7 +164,7 @@ func TestWatchOfUnreadingClientIsBounded(t *testing.T) {
 	value := bytes.Repeat([]byte("x"), size)
 	for i := range changes {
 		copy(value, fmt.Sprintf("%06d", i))
-		if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: value}); err != nil {
+		if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: value}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +188,7 @@ func awaitEvent(t *testing.T, w localtest.WatchClient, want string) {
 }
 
 func TestPanicInWatchEndsOnlyThatWatch(t *testing.T) {
-	s := localtest.Start(t, local.Config{}, local.Served{Dataset: localtest.Scripted{ItsName: "raw", OnWatch: func([]string) *cache.Watch { panic("canary") }}})
+	s := localtest.Start(t, local.Config{}, local.Served{Dataset: localtest.Scripted{ItsName: "raw", OnWatch: func([]string) *watches.Watch { panic("canary") }}})
 	c := localtest.Dial(t, "tcp", s.HTTP)
 	c.Send(localtest.Get("/v1/raw:watch?key=a"))
 	if rest, err := io.ReadAll(c.Reader); errors.Is(err, os.ErrDeadlineExceeded) || bytes.Contains(rest, []byte("canary")) {

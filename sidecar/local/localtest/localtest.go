@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 )
 
@@ -108,7 +109,7 @@ func NewWritable(tb testing.TB, name string, fake *origintest.Fake) *cache.Datas
 
 func newDataset(tb testing.TB, c cache.Config) *cache.Dataset {
 	tb.Helper()
-	c.MaxBytes, c.Policy = 16<<20, cache.DefaultPolicy()
+	c.MaxBytes, c.Policy = 16<<20, kv.DefaultPolicy()
 	c.Policy.TTL, c.Policy.TTLJitter = time.Hour, 0
 	d, err := cache.New(c)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring/backoff"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/watches"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
@@ -47,9 +48,9 @@ const (
 // Event is one message to a client.
 type Event struct {
 	Kind   EventKind
-	Key    string       // of State
-	Result cache.Result // of State
-	Token  string       // identifies everything that the client knows after this event
+	Key    string    // of State
+	Result kv.Result // of State
+	Token  string    // identifies everything that the client knows after this event
 }
 
 // Sink writes the events of one watch in the format of its protocol. An error ends the watch.
@@ -76,12 +77,12 @@ func (e *Engine) Open() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopped {
-		return &cache.Error{Kind: cache.KindCanceled, Err: errors.New("the sidecar is stopping")}
+		return &kv.Error{Kind: kv.KindCanceled, Err: errors.New("the sidecar is stopping")}
 	}
 	stats := e.backend.Stats()
 	if n := stats.Watches.Load(); n >= int64(e.backend.Config().MaxWatches) { //guard:watches-without-bound
 		stats.WatchesRefused.Add(1)
-		return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: maxRetry, Err: fmt.Errorf(
+		return &kv.Error{Kind: kv.KindOverloaded, RetryAfter: maxRetry, Err: fmt.Errorf(
 			"%d watches are open, which is the limit; watch many keys with one", n)}
 	}
 	stats.Watches.Add(1)
@@ -200,7 +201,7 @@ func (w *Watch) sendAll(ctx context.Context, to Sink) error {
 }
 
 // learn assumes that the client knows the state of a key.
-func (w *Watch) learn(key string, r cache.Result) error {
+func (w *Watch) learn(key string, r kv.Result) error {
 	if r.Err == nil {
 		w.update(key, r)
 	}
@@ -209,7 +210,7 @@ func (w *Watch) learn(key string, r cache.Result) error {
 }
 
 // sendChanges sends changes as they occur.
-func (w *Watch) sendChanges(ctx context.Context, to Sink, changes *cache.Watch) error {
+func (w *Watch) sendChanges(ctx context.Context, to Sink, changes *watches.Watch) error {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	due := time.NewTimer(0)
@@ -257,7 +258,7 @@ func (w *Watch) dueKeys() (keys []string) {
 
 // refresh reads keys and sends what the client does not know.
 func (w *Watch) refresh(ctx context.Context, to Sink, keys []string) error {
-	return w.read(ctx, keys, func(key string, r cache.Result) error {
+	return w.read(ctx, keys, func(key string, r kv.Result) error {
 		k := w.known[key]
 		k.schedule(r)
 		changed := !k.failing //guard:error-sent-at-each-retry
@@ -273,7 +274,7 @@ func (w *Watch) refresh(ctx context.Context, to Sink, keys []string) error {
 }
 
 // update records r as the state of key that the client knows, and reports whether that is new to it.
-func (w *Watch) update(key string, r cache.Result) (changed bool) {
+func (w *Watch) update(key string, r kv.Result) (changed bool) {
 	state := "absent"
 	if !r.Answer.NotFound {
 		state = r.Answer.ETag
@@ -295,12 +296,12 @@ func (w *Watch) send(to Sink, e Event) error {
 
 // schedule sets when to read the key again: at the end of its freshness, so that the watch sees a change even if nothing
 // announces it, and at growing intervals while the read fails.
-func (k *clientState) schedule(r cache.Result) {
+func (k *clientState) schedule(r kv.Result) {
 	wait := max(r.Answer.Fresh, minReread) //guard:rereads-without-bound
 	k.failures++
 	switch {
 	case r.Err != nil || r.Answer.Stale: //guard:stale-answers-reread-without-backoff
-		wait = max(cache.RetryAfter(r.Err), min(minReread<<min(k.failures, 10), maxRetry))
+		wait = max(kv.RetryAfter(r.Err), min(minReread<<min(k.failures, 10), maxRetry))
 	default:
 		k.failures = 0
 	}
@@ -308,7 +309,7 @@ func (k *clientState) schedule(r cache.Result) {
 }
 
 // read visits the current results of keys, a few values at a time. It returns the error of visit, or that of ctx.
-func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, r cache.Result) error) error {
+func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, r kv.Result) error) error {
 	for len(keys) > 0 {
 		results := w.readSome(ctx, keys)
 		if err := ctx.Err(); err != nil {
@@ -327,17 +328,17 @@ func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, 
 	return nil
 }
 
-func (w *Watch) readSome(ctx context.Context, keys []string) []cache.Result {
+func (w *Watch) readSome(ctx context.Context, keys []string) []kv.Result {
 	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
 	defer cancel()
-	return w.backend.ReadMany(limited, w.dataset, keys, cache.ReadOptions{}, maxBytes)
+	return w.backend.ReadMany(limited, w.dataset, keys, kv.ReadOptions{}, maxBytes)
 }
 
 // CheckKeys returns the distinct keys of a watch, or an error unless they can be watched.
 func CheckKeys(keys []string) (distinct []string, err error) {
 	seen := make(map[string]bool, len(keys))
 	for i, key := range keys {
-		if err := cache.CheckKey(key); err != nil {
+		if err := kv.CheckKey(key); err != nil {
 			return nil, fmt.Errorf("key %d: %w", i, err)
 		}
 		if !seen[key] {

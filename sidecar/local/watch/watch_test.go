@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
@@ -62,11 +63,11 @@ func newEngine(t *testing.T) *Engine {
 // scripted is a dataset with another GetMany.
 type scripted struct {
 	api.Dataset
-	get func() cache.Answer
+	get func() kv.Answer
 }
 
-func (s scripted) GetMany(_ context.Context, keys []string, _ cache.ReadOptions) []cache.Result {
-	results := make([]cache.Result, len(keys))
+func (s scripted) GetMany(_ context.Context, keys []string, _ kv.ReadOptions) []kv.Result {
+	results := make([]kv.Result, len(keys))
 	for i := range results {
 		results[i].Answer = s.get()
 	}
@@ -109,7 +110,7 @@ func (w *watched) end() {
 }
 
 func shortLived(t *testing.T, fake *origintest.Fake, ttl time.Duration) *cache.Dataset {
-	policy := cache.DefaultPolicy()
+	policy := kv.DefaultPolicy()
 	policy.TTL, policy.TTLJitter, policy.StaleIfError = ttl, 0, 0
 	d, err := cache.New(cache.Config{Name: "d", Policy: policy, Origin: fake, Writer: fake, MaxBytes: 16 << 20})
 	if err != nil {
@@ -123,7 +124,7 @@ func shortLived(t *testing.T, fake *origintest.Fake, ttl time.Duration) *cache.D
 func change(t *testing.T, d api.Dataset, key, value string) {
 	t.Helper()
 	time.Sleep(9 * minInterval)
-	if _, err := d.Write(t.Context(), cache.Change{Key: key, Value: []byte(value)}); err != nil {
+	if _, err := d.Write(t.Context(), kv.Change{Key: key, Value: []byte(value)}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -142,7 +143,7 @@ func TestWatchSendsStatesThenCurrentThenChanges(t *testing.T) {
 		change(t, d, "a", "2") // the same value
 		w.expect()
 		time.Sleep(9 * minInterval)
-		if _, err := d.Write(t.Context(), cache.Change{Key: "b", Delete: true}); err != nil {
+		if _, err := d.Write(t.Context(), kv.Change{Key: "b", Delete: true}); err != nil {
 			t.Fatal(err)
 		}
 		w.expect("b-")
@@ -159,7 +160,7 @@ func TestWatchSendsUnannouncedChangeWithinTTL(t *testing.T) {
 		w.expect("a=1", "b=1", "none-", "current")
 		fake.Set("a", "2")
 		fake.Set("none", "born")
-		time.Sleep(cache.DefaultPolicy().NegativeTTL + minReread)
+		time.Sleep(kv.DefaultPolicy().NegativeTTL + minReread)
 		w.expect("none=born")
 		time.Sleep(2 * time.Second)
 		w.expect("a=2")
@@ -204,9 +205,9 @@ func TestWatchOfStaleAnswersBacksOff(t *testing.T) {
 		reads := 0
 		real := shortLived(t, origintest.New(nil), time.Hour)
 		d := scripted{Dataset: real,
-			get: func() cache.Answer {
+			get: func() kv.Answer {
 				reads++
-				return cache.Answer{Value: []byte("1"), ETag: `"1"`, Stale: true, Source: cache.SourceHit}
+				return kv.Answer{Value: []byte("1"), ETag: `"1"`, Stale: true, Source: kv.SourceHit}
 			}}
 		w := startWatch(t, newEngine(t), d, "", "a")
 		time.Sleep(time.Minute)
@@ -223,9 +224,9 @@ func TestWatchRereadsAtMostAtItsLimit(t *testing.T) {
 		reads := 0
 		real := shortLived(t, origintest.New(nil), time.Hour)
 		d := scripted{Dataset: real,
-			get: func() cache.Answer {
+			get: func() kv.Answer {
 				reads++
-				return cache.Answer{Value: []byte("1"), ETag: `"1"`, Fresh: time.Nanosecond, Source: cache.SourceHit}
+				return kv.Answer{Value: []byte("1"), ETag: `"1"`, Fresh: time.Nanosecond, Source: kv.SourceHit}
 			}}
 		w := startWatch(t, newEngine(t), d, "", "a")
 		time.Sleep(10 * time.Second)
@@ -242,7 +243,7 @@ func TestWatchOfHotKeyPausesBetweenRounds(t *testing.T) {
 		d := shortLived(t, origintest.New(map[string]string{"a": "0"}), time.Hour)
 		w := startWatch(t, newEngine(t), d, "", "a")
 		for i := range 10000 {
-			if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: fmt.Append(nil, i)}); err != nil {
+			if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: fmt.Append(nil, i)}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(100 * time.Microsecond)
@@ -341,7 +342,7 @@ func TestSlowClientGetsTheNewestState(t *testing.T) {
 		go func() { done <- e.New(api.Served{Dataset: d}, []string{"a"}, "").Run(ctx, slow) }()
 		synctest.Wait()
 		for i := range 10000 {
-			if _, err := d.Write(t.Context(), cache.Change{Key: "a", Value: fmt.Append(nil, i)}); err != nil {
+			if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: fmt.Append(nil, i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -419,7 +420,7 @@ func TestWatchHoldsFewValuesAtOnce(t *testing.T) {
 			t.Errorf("%d bytes at once", held)
 		}
 		visited := map[string]int{}
-		err := w.read(t.Context(), keys, func(key string, r cache.Result) error {
+		err := w.read(t.Context(), keys, func(key string, r kv.Result) error {
 			visited[key]++
 			return r.Err
 		})
@@ -456,7 +457,7 @@ func TestNoWatchOpensAfterStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.Stop()
-	if err := e.Open(); cache.KindOf(err) != cache.KindCanceled {
+	if err := e.Open(); kv.KindOf(err) != kv.KindCanceled {
 		t.Errorf("got %v, want an error of KindCanceled", err)
 	}
 	e.Close()

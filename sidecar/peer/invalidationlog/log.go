@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // MaxPage is the largest number of invalidations in a Page.
@@ -30,7 +30,7 @@ type Log struct {
 
 // Record is an invalidation and the time when it was published.
 type Record struct {
-	Invalidation cache.Invalidation
+	Invalidation kv.Invalidation
 	Published    time.Time
 }
 
@@ -43,7 +43,7 @@ func New(size int) *Log {
 func (l *Log) Epoch() uint64 { return l.epoch }
 
 // Publish appends i.
-func (l *Log) Publish(i cache.Invalidation) {
+func (l *Log) Publish(i kv.Invalidation) {
 	published := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

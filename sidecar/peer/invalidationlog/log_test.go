@@ -5,14 +5,14 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestLogKeepsTheLatest(t *testing.T) {
 	const size, published = 5, 12
 	l := New(size)
 	for n := range published {
-		l.Publish(cache.Invalidation{Key: fmt.Sprint(n + 1)})
+		l.Publish(kv.Invalidation{Key: fmt.Sprint(n + 1)})
 	}
 	for after := range uint64(published + 3) {
 		at, err := l.From(l.Epoch(), after)
@@ -37,7 +37,7 @@ func TestLogKeepsTheLatest(t *testing.T) {
 		}
 	}
 	for n := range size + 1 {
-		l.Publish(cache.Invalidation{Key: fmt.Sprint(published + n + 1)})
+		l.Publish(kv.Invalidation{Key: fmt.Sprint(published + n + 1)})
 	}
 	if _, err := l.Read(&Cursor{sequence: published}); err == nil {
 		t.Error("Read returns overwritten records")
@@ -46,7 +46,7 @@ func TestLogKeepsTheLatest(t *testing.T) {
 
 func TestCursorOfAnotherRunIsAtTheEnd(t *testing.T) {
 	l := New(8)
-	l.Publish(cache.Invalidation{})
+	l.Publish(kv.Invalidation{})
 	for _, epoch := range []uint64{0, l.Epoch() + 2} {
 		if at, err := l.From(epoch, 7); err != nil || at.Sequence() != 1 {
 			t.Errorf("epoch %d: got sequence %d, error %v, want 1", epoch, at.Sequence(), err)
@@ -80,7 +80,7 @@ func TestReadReportsAnInterruption(t *testing.T) {
 func TestReadIsLimited(t *testing.T) {
 	l := New(2000)
 	for range 1300 {
-		l.Publish(cache.Invalidation{})
+		l.Publish(kv.Invalidation{})
 	}
 	var at Cursor
 	for _, want := range []int{MaxPage, MaxPage, 1300 - 2*MaxPage, 0} {
@@ -92,7 +92,7 @@ func TestReadIsLimited(t *testing.T) {
 
 func TestPublishAllocatesNothing(t *testing.T) {
 	l := New(64)
-	i := cache.Invalidation{Dataset: "metrics", Key: "k"}
+	i := kv.Invalidation{Dataset: "metrics", Key: "k"}
 	if n := testing.AllocsPerRun(100, func() { l.Publish(i) }); n != 0 {
 		t.Errorf("got %v allocations, want 0", n)
 	}

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
@@ -68,15 +68,15 @@ func TestServerRejectsInvalidCallers(t *testing.T) {
 	t.Parallel()
 	ca := peertest.NewAuthority(t)
 	m := peertest.StartMember(t, "m", peertest.ServerCredentials(peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())),
-		peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
+		peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
 			t.Error("an invalid caller was served")
-			return cache.Answer{}, nil
+			return kv.Answer{}, nil
 		}))
 	for name, creds := range badCallers(t, ca) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := peertest.StartPool(t, peer.Config{Credentials: creds}, m)
-			if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+			if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 				t.Errorf("got error %v, want unreachable", err)
 			}
 		})
@@ -113,10 +113,10 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 			p := peertest.StartPool(t, peer.Config{
 				Credentials: creds, Sink: peertest.DiscardSink{}, Feeds: []string{"metrics"}, PingAfter: 50 * time.Millisecond,
 			}, m)
-			if err := peertest.Write(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+			if err := peertest.Write(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 				t.Errorf("write: %v, want unreachable", err)
 			}
-			if n, _ := p.Broadcast(context.Background(), []cache.Invalidation{peertest.Drop("k", 1)}); n != 0 {
+			if n, _ := p.Broadcast(context.Background(), []kv.Invalidation{peertest.Drop("k", 1)}); n != 0 {
 				t.Error("the member accepted an invalidation")
 			}
 			for method, err := range everyMethod(t, m, cmp.Or(creds, insecure.NewCredentials())) {
@@ -187,12 +187,12 @@ func TestPoolRejectsInvalidServers(t *testing.T) {
 	for name, creds := range servers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := peertest.StartMember(t, "m", peertest.ServerCredentials(creds), peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
+			m := peertest.StartMember(t, "m", peertest.ServerCredentials(creds), peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
 				t.Error("an invalid server received a fetch")
-				return cache.Answer{}, nil
+				return kv.Answer{}, nil
 			}))
 			p := peertest.StartPool(t, peer.Config{Credentials: mine}, m)
-			if err := peertest.Fetch(t, p, "m"); !errors.Is(err, cache.ErrUnreachable) {
+			if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 				t.Errorf("got error %v, want unreachable", err)
 			}
 		})

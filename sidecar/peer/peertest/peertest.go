@@ -16,7 +16,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
@@ -26,29 +26,29 @@ const Timeout = 10 * time.Second
 
 // Dataset answers with the functions of its test. It implements server.Dataset.
 type Dataset struct {
-	ServeFunc func(ctx context.Context, q cache.Query) (cache.Answer, error)
-	WriteFunc func(ctx context.Context, c cache.Change) (cache.Answer, error)
-	Counters  cache.Stats
+	ServeFunc func(ctx context.Context, q kv.Query) (kv.Answer, error)
+	WriteFunc func(ctx context.Context, c kv.Change) (kv.Answer, error)
+	Counters  kv.Stats
 }
 
 // ServeWrite implements server.Dataset.
-func (d *Dataset) ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error) {
+func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	return d.WriteFunc(ctx, c)
 }
 
 // Written answers each write with the written value and version 1.
-func Written(_ context.Context, c cache.Change) (cache.Answer, error) {
-	return cache.Answer{Value: c.Value, NotFound: c.Delete, Version: 1, Fresh: time.Second, Source: cache.SourceLoad}, nil
+func Written(_ context.Context, c kv.Change) (kv.Answer, error) {
+	return kv.Answer{Value: c.Value, NotFound: c.Delete, Version: 1, Fresh: time.Second, Source: kv.SourceLoad}, nil
 }
 
 // Serve implements server.Dataset.
-func (d *Dataset) Serve(ctx context.Context, q cache.Query) (cache.Answer, error) {
+func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	return d.ServeFunc(ctx, q)
 }
 
 // ServeMany implements server.Dataset.
-func (d *Dataset) ServeMany(ctx context.Context, qs []cache.Query) []cache.Result {
-	results := make([]cache.Result, len(qs))
+func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
+	results := make([]kv.Result, len(qs))
 	for i, q := range qs {
 		results[i].Answer, results[i].Err = d.Serve(ctx, q)
 	}
@@ -56,17 +56,17 @@ func (d *Dataset) ServeMany(ctx context.Context, qs []cache.Query) []cache.Resul
 }
 
 // Stats implements server.Dataset.
-func (d *Dataset) Stats() *cache.Stats { return &d.Counters }
+func (d *Dataset) Stats() *kv.Stats { return &d.Counters }
 
 // Held answers each key with the key as its value, from memory.
-func Held(_ context.Context, q cache.Query) (cache.Answer, error) {
-	return cache.Answer{Value: []byte(q.Key), Fresh: time.Second, Source: cache.SourceHit}, nil
+func Held(_ context.Context, q kv.Query) (kv.Answer, error) {
+	return kv.Answer{Value: []byte(q.Key), Fresh: time.Second, Source: kv.SourceHit}, nil
 }
 
 // Block answers after the caller's deadline, with an error.
-func Block(ctx context.Context, _ cache.Query) (cache.Answer, error) {
+func Block(ctx context.Context, _ kv.Query) (kv.Answer, error) {
 	<-ctx.Done()
-	return cache.Answer{}, &cache.Error{Kind: cache.KindDeadline, Err: ctx.Err()}
+	return kv.Answer{}, &kv.Error{Kind: kv.KindDeadline, Err: ctx.Err()}
 }
 
 // View implements server.Ring.
@@ -111,12 +111,12 @@ func (l *CountingListener) Accept() (net.Conn, error) {
 type Option func(*Member, *server.ServiceConfig, *server.Config)
 
 // Serving makes f answer fetches.
-func Serving(f func(context.Context, cache.Query) (cache.Answer, error)) Option {
+func Serving(f func(context.Context, kv.Query) (kv.Answer, error)) Option {
 	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Dataset.ServeFunc = f }
 }
 
 // Writing makes f answer writes.
-func Writing(f func(context.Context, cache.Change) (cache.Answer, error)) Option {
+func Writing(f func(context.Context, kv.Change) (kv.Answer, error)) Option {
 	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Dataset.WriteFunc = f }
 }
 
@@ -126,7 +126,7 @@ func Logging(p *peer.Pool) Option {
 }
 
 // Invalidating makes f receive the invalidations sent in requests.
-func Invalidating(f func([]cache.Invalidation)) Option {
+func Invalidating(f func([]kv.Invalidation)) Option {
 	return func(_ *Member, s *server.ServiceConfig, _ *server.Config) { s.Invalidate = f }
 }
 
@@ -157,7 +157,7 @@ func StartMember(t testing.TB, id string, options ...Option) *Member {
 			return m.Dataset, name == "metrics"
 		},
 		Inspect:    func() *peerv1.InspectResponse { return &peerv1.InspectResponse{Version: "v-" + id} },
-		Invalidate: func([]cache.Invalidation) {},
+		Invalidate: func([]kv.Invalidation) {},
 	}
 	var config server.Config
 	for _, o := range options {
@@ -223,7 +223,7 @@ func NewRing(t testing.TB, members ...ring.Member) *ring.Ring {
 }
 
 // KeyWith returns a key whose route matches.
-func KeyWith(t testing.TB, p cache.Peers, match func(cache.Route) bool) string {
+func KeyWith(t testing.TB, p kv.Peers, match func(kv.Route) bool) string {
 	t.Helper()
 	for i := range 100_000 {
 		if key := fmt.Sprint("key-", i); match(p.Route("metrics", key)) {
@@ -235,37 +235,37 @@ func KeyWith(t testing.TB, p cache.Peers, match func(cache.Route) bool) string {
 }
 
 // OwnedBy matches the routes of keys that a member owns.
-func OwnedBy(id string) func(cache.Route) bool {
-	return func(r cache.Route) bool { return r.Owner != nil && r.Owner.ID() == id }
+func OwnedBy(id string) func(kv.Route) bool {
+	return func(r kv.Route) bool { return r.Owner != nil && r.Owner.ID() == id }
 }
 
 // PeerTo returns the pool's peer for a member.
-func PeerTo(t testing.TB, p cache.Peers, id string) cache.Peer {
+func PeerTo(t testing.TB, p kv.Peers, id string) kv.Peer {
 	t.Helper()
 	return p.Route("metrics", KeyWith(t, p, OwnedBy(id))).Owner
 }
 
 // Fetch fetches a key from a member, without a deadline.
-func Fetch(t testing.TB, p cache.Peers, id string) error {
+func Fetch(t testing.TB, p kv.Peers, id string) error {
 	t.Helper()
 	_, err := PeerTo(t, p, id).Fetch(context.Background(), Get("k"))
 	return err
 }
 
 // Write sends a change to a member, without a deadline.
-func Write(t testing.TB, p cache.Peers, id string) error {
+func Write(t testing.TB, p kv.Peers, id string) error {
 	t.Helper()
 	_, err := PeerTo(t, p, id).Write(context.Background(), Put("k"))
 	return err
 }
 
 // Put returns a change of the dataset "metrics".
-func Put(key string) cache.Change {
-	return cache.Change{Dataset: "metrics", Key: key, Value: []byte("v")}
+func Put(key string) kv.Change {
+	return kv.Change{Dataset: "metrics", Key: key, Value: []byte("v")}
 }
 
 // Get returns a query of the dataset "metrics".
-func Get(key string) cache.Query { return cache.Query{Dataset: "metrics", Key: key} }
+func Get(key string) kv.Query { return kv.Query{Dataset: "metrics", Key: key} }
 
 // Eventually waits until holds returns true.
 func Eventually(t testing.TB, what string, holds func() bool) {
@@ -314,8 +314,8 @@ func StartWriter(t testing.TB, id string, c peer.Config, options ...Option) (*pe
 }
 
 // Drop returns an invalidation of a key of the dataset "metrics".
-func Drop(key string, version int64) cache.Invalidation {
-	return cache.Invalidation{Dataset: "metrics", Key: key, Version: version}
+func Drop(key string, version int64) kv.Invalidation {
+	return kv.Invalidation{Dataset: "metrics", Key: key, Version: version}
 }
 
 // Subscribe opens a stream without a Pool.
@@ -337,7 +337,7 @@ func Subscribe(t testing.TB, m *Member, req *peerv1.SubscribeRequest) grpc.Serve
 type DiscardSink struct{}
 
 // Invalidate implements peer.Sink.
-func (DiscardSink) Invalidate([]cache.Invalidation) {}
+func (DiscardSink) Invalidate([]kv.Invalidation) {}
 
 // Missed implements peer.Sink.
 func (DiscardSink) Missed(string) {}

@@ -8,53 +8,53 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // checkedDataset reports each argument that a Service must have rejected.
 type checkedDataset struct {
 	t     *testing.T
-	stats cache.Stats
+	stats kv.Stats
 }
 
-func (d *checkedDataset) Stats() *cache.Stats { return &d.stats }
+func (d *checkedDataset) Stats() *kv.Stats { return &d.stats }
 
-func (d *checkedDataset) ServeMany(ctx context.Context, qs []cache.Query) []cache.Result {
-	results := make([]cache.Result, len(qs))
+func (d *checkedDataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
+	results := make([]kv.Result, len(qs))
 	for i, q := range qs {
 		results[i].Answer, results[i].Err = d.Serve(ctx, q)
 	}
 	return results
 }
 
-func (d *checkedDataset) Serve(_ context.Context, q cache.Query) (cache.Answer, error) {
+func (d *checkedDataset) Serve(_ context.Context, q kv.Query) (kv.Answer, error) {
 	d.check(q.Dataset, q.Key)
 	if q.MinVersion < 0 || q.MaxAge < 0 {
 		d.t.Errorf("got query %+v, want no negative numbers", q)
 	}
-	return cache.Answer{}, nil
+	return kv.Answer{}, nil
 }
 
-func (d *checkedDataset) ServeWrite(_ context.Context, c cache.Change) (cache.Answer, error) {
+func (d *checkedDataset) ServeWrite(_ context.Context, c kv.Change) (kv.Answer, error) {
 	d.check(c.Dataset, c.Key)
-	if len(c.Value) > cache.MaxValueBytes || len(c.ID) > 256 || len(c.If.ETag) > 256 {
+	if len(c.Value) > kv.MaxValueBytes || len(c.ID) > 256 || len(c.If.ETag) > 256 {
 		d.t.Errorf("got a change over the limits: %d, %d, %d bytes", len(c.Value), len(c.ID), len(c.If.ETag))
 	}
-	return cache.Answer{}, nil
+	return kv.Answer{}, nil
 }
 
 func (d *checkedDataset) check(dataset, key string) {
-	if cache.CheckKey(key) != nil || len(dataset) > 128 {
+	if kv.CheckKey(key) != nil || len(dataset) > 128 {
 		d.t.Errorf("got dataset %q, key %q over the limits", dataset, key)
 	}
 }
 
-func (d *checkedDataset) invalidate(list []cache.Invalidation) {
+func (d *checkedDataset) invalidate(list []kv.Invalidation) {
 	for _, i := range list {
 		if !i.Prefix {
 			d.check(i.Dataset, i.Key)
 		}
-		if i.Age < 0 || i.Version < 0 || len(i.Key) > cache.MaxKeyBytes || len(i.Dataset) > 128 {
+		if i.Age < 0 || i.Version < 0 || len(i.Key) > kv.MaxKeyBytes || len(i.Dataset) > 128 {
 			d.t.Errorf("got invalidation %+v over the limits", i)
 		}
 	}
@@ -67,7 +67,7 @@ func (everyKey) Owns(string, string) bool { return true }
 
 // FuzzRequests passes any request that another program may send to a Service.
 func FuzzRequests(f *testing.F) {
-	long := strings.Repeat("k", cache.MaxKeyBytes+1)
+	long := strings.Repeat("k", kv.MaxKeyBytes+1)
 	for _, seed := range []proto.Message{
 		&peerv1.FetchRequest{Dataset: "metrics", Key: "k", MinVersion: -1, MaxAgeNs: -1},
 		&peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{{Dataset: "metrics", Key: "k", MinVersion: -1}, {Key: long}, {}}},

@@ -17,7 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
@@ -28,7 +28,7 @@ func TestConcurrentFetchesOfAllCallersAreLimited(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	m := peertest.StartMember(t, "m",
 		func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) { s.MaxInFlight = 1 },
-		peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+		peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 			close(begun)
 			<-release
 			return peertest.Held(ctx, q)
@@ -42,7 +42,7 @@ func TestConcurrentFetchesOfAllCallersAreLimited(t *testing.T) {
 	})
 	<-begun
 	err := peertest.Fetch(t, other, "m")
-	if cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
+	if kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
 		t.Errorf("got error %v, want overloaded", err)
 	}
 	if err := other.Ping(context.Background(), m.Member); err != nil {
@@ -84,7 +84,7 @@ func TestConnectionAboveTheLimitIsClosed(t *testing.T) {
 func TestStopWaitsForRunningCalls(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
-	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		close(begun)
 		<-release
 		return peertest.Held(ctx, q)
@@ -125,14 +125,14 @@ func TestStopEndsWithItsContext(t *testing.T) {
 	for name, hang := range map[string]func(t *testing.T, m *peertest.Member){
 		"a call that never ends": func(t *testing.T, m *peertest.Member) {
 			begun := make(chan struct{})
-			m.Dataset.ServeFunc = func(ctx context.Context, q cache.Query) (cache.Answer, error) {
+			m.Dataset.ServeFunc = func(ctx context.Context, q kv.Query) (kv.Answer, error) {
 				close(begun)
 				return peertest.Block(ctx, q)
 			}
 			p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
 			go func() {
 				err := peertest.Fetch(t, p, "m")
-				if !errors.Is(err, cache.ErrUnreachable) {
+				if !errors.Is(err, kv.ErrUnreachable) {
 					t.Errorf("got error %v, want unreachable", err)
 				}
 			}()
@@ -141,10 +141,10 @@ func TestStopEndsWithItsContext(t *testing.T) {
 		"a handler that does not heed its context": func(t *testing.T, m *peertest.Member) {
 			begun, release := make(chan struct{}), make(chan struct{})
 			t.Cleanup(func() { close(release) })
-			m.Dataset.ServeFunc = func(context.Context, cache.Query) (cache.Answer, error) {
+			m.Dataset.ServeFunc = func(context.Context, kv.Query) (kv.Answer, error) {
 				close(begun)
 				<-release
-				return cache.Answer{}, nil
+				return kv.Answer{}, nil
 			}
 			p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
 			to := peertest.PeerTo(t, p, "m")
@@ -185,20 +185,20 @@ func TestStopEndsWithItsContext(t *testing.T) {
 
 func TestServerRejectsHugeRequests(t *testing.T) {
 	t.Parallel()
-	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
 		t.Error("the request was served")
-		return cache.Answer{}, nil
+		return kv.Answer{}, nil
 	}))
 	to := peertest.PeerTo(t, peertest.StartPool(t, peer.Config{}, m), "m")
 	_, err := to.Fetch(context.Background(), peertest.Get(string(make([]byte, 2<<20))))
-	if cache.KindOf(err) != cache.KindOverloaded {
+	if kv.KindOf(err) != kv.KindOverloaded {
 		t.Errorf("got error %v, want overloaded, for a message above the limit", err)
 	}
 	if n := m.Service.Stats().Fetches; n != 0 {
 		t.Error("the whole request was read")
 	}
 	_, err = to.Fetch(context.Background(), peertest.Get(string(make([]byte, 1<<20)))) // no larger than a write
-	if cache.KindOf(err) != cache.KindInvalidKey {
+	if kv.KindOf(err) != kv.KindInvalidKey {
 		t.Errorf("got error %v, want invalid key", err)
 	}
 }
@@ -285,7 +285,7 @@ func TestConcurrentWritesOfAllCallersAreLimited(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	m := peertest.StartMember(t, "m",
 		func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) { s.MaxWrites = 1 },
-		peertest.Writing(func(ctx context.Context, c cache.Change) (cache.Answer, error) {
+		peertest.Writing(func(ctx context.Context, c kv.Change) (kv.Answer, error) {
 			close(begun)
 			<-release
 			return peertest.Written(ctx, c)
@@ -298,7 +298,7 @@ func TestConcurrentWritesOfAllCallersAreLimited(t *testing.T) {
 		}
 	})
 	<-begun
-	if err := peertest.Write(t, p, "m"); cache.KindOf(err) != cache.KindOverloaded || cache.RetryAfter(err) == 0 {
+	if err := peertest.Write(t, p, "m"); kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
 		t.Errorf("got error %v, want overloaded", err)
 	}
 	if s := m.Service.Stats(); s.Writing != 1 || s.WritesRefused != 1 {
@@ -330,20 +330,20 @@ func TestWriteChecksSizesFirst(t *testing.T) {
 		}
 	}
 	p := peertest.StartPool(t, peer.Config{}, peertest.StartMember(t, "m"))
-	_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), cache.Change{Key: "k", Value: make([]byte, 1<<20+1)})
+	_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), kv.Change{Key: "k", Value: make([]byte, 1<<20+1)})
 	var wrong *origin.ValueError
-	if cache.KindOf(err) != cache.KindInvalidValue || !errors.As(err, &wrong) {
+	if kv.KindOf(err) != kv.KindInvalidValue || !errors.As(err, &wrong) {
 		t.Errorf("got error %v, want invalid value", err)
 	}
 }
 
 func TestKeysBeyondTheSizeOfABatchAreFetchedAlone(t *testing.T) {
 	t.Parallel()
-	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, cache.Query) (cache.Answer, error) {
-		return cache.Answer{Value: make([]byte, 1<<20), Fresh: time.Second}, nil
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
+		return kv.Answer{Value: make([]byte, 1<<20), Fresh: time.Second}, nil
 	}))
 	answered, alone := 0, 0
-	qs := make([]cache.Query, 20)
+	qs := make([]kv.Query, 20)
 	for i := range qs {
 		qs[i] = peertest.Get(fmt.Sprint("k-", i))
 	}
@@ -365,7 +365,7 @@ func TestKeysBeyondTheSizeOfABatchAreFetchedAlone(t *testing.T) {
 
 func TestInvalidateChecksTheWholeListFirst(t *testing.T) {
 	t.Parallel()
-	s := server.NewService(server.ServiceConfig{Invalidate: func([]cache.Invalidation) { t.Error("an invalidation was applied") }})
+	s := server.NewService(server.ServiceConfig{Invalidate: func([]kv.Invalidation) { t.Error("an invalidation was applied") }})
 	good := &peerv1.Invalidation{Dataset: "metrics", Key: "k"}
 	for name, list := range map[string][]*peerv1.Invalidation{
 		"too many":  slices.Repeat([]*peerv1.Invalidation{good}, 1001),
@@ -384,12 +384,12 @@ func TestInvalidateChecksTheWholeListFirst(t *testing.T) {
 
 func TestInvalidationOfTheFutureIsReplacedByNow(t *testing.T) {
 	t.Parallel()
-	var got []cache.Invalidation
-	s := server.NewService(server.ServiceConfig{Invalidate: func(list []cache.Invalidation) { got = list }})
+	var got []kv.Invalidation
+	s := server.NewService(server.ServiceConfig{Invalidate: func(list []kv.Invalidation) { got = list }})
 	_, err := s.Invalidate(context.Background(), &peerv1.InvalidateRequest{
 		Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", Version: -1, AgeNs: -1}},
 	})
-	if want := []cache.Invalidation{peertest.Drop("k", 0)}; err != nil || !slices.Equal(got, want) {
+	if want := []kv.Invalidation{peertest.Drop("k", 0)}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %+v, error %v", got, err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -20,12 +20,12 @@ import (
 // Dataset serves the calls about one dataset. *cache.Dataset implements it.
 type Dataset interface {
 	// Serve answers from memory or with a load, and never calls another member.
-	Serve(ctx context.Context, q cache.Query) (cache.Answer, error)
+	Serve(ctx context.Context, q kv.Query) (kv.Answer, error)
 	// ServeMany answers many queries as Serve does, with as few loads as possible.
-	ServeMany(ctx context.Context, qs []cache.Query) []cache.Result
+	ServeMany(ctx context.Context, qs []kv.Query) []kv.Result
 	// ServeWrite makes a change, and never calls another member.
-	ServeWrite(ctx context.Context, c cache.Change) (cache.Answer, error)
-	Stats() *cache.Stats
+	ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error)
+	Stats() *kv.Stats
 }
 
 // Ring says which keys this member owns. *peer.Pool implements it.
@@ -49,7 +49,7 @@ type ServiceConfig struct {
 	// Log is what subscribers receive: the log of this member's Pool. With nil they receive heartbeats only.
 	Log *invalidationlog.Log
 	// Invalidate drops entries of any dataset from this member's memory, and ignores datasets that it does not have.
-	Invalidate func([]cache.Invalidation)
+	Invalidate func([]kv.Invalidation)
 	// MaxWrites limits the concurrent writes of all callers together; 512 by default. Each may hold a value of 1 MiB.
 	MaxWrites int64
 	// MaxSubscribers limits the streams of Subscribe; 4096 by default.
@@ -153,9 +153,9 @@ func (s *Service) owns(req keyRequest, dataset Dataset) bool {
 // FetchBatch implements peerv1.PeerServer.
 func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
 	requests := req.GetRequests()
-	if len(requests) > cache.MaxBatchKeys {
-		return nil, wire.ToStatus(&cache.Error{Kind: cache.KindInvalidKey, Err: fmt.Errorf(
-			"%d keys in one request; at most %d are allowed", len(requests), cache.MaxBatchKeys)})
+	if len(requests) > kv.MaxBatchKeys {
+		return nil, wire.ToStatus(&kv.Error{Kind: kv.KindInvalidKey, Err: fmt.Errorf(
+			"%d keys in one request; at most %d are allowed", len(requests), kv.MaxBatchKeys)})
 	}
 	outcomes := make([]*peerv1.FetchOutcome, len(requests))
 	batches := map[string]*batch{} // :: dataset → its requests; callers send those of one
@@ -187,11 +187,11 @@ type batch struct {
 	dataset Dataset
 	at      []int // :: index in queries → index in the request
 	owns    []bool
-	queries []cache.Query
+	queries []kv.Query
 }
 
 // outcome returns the answer to one request of a batch. bytes is the size of the values in the response so far.
-func (s *Service) outcome(r cache.Result, owns bool, bytes *int) *peerv1.FetchOutcome {
+func (s *Service) outcome(r kv.Result, owns bool, bytes *int) *peerv1.FetchOutcome {
 	switch {
 	case r.Err != nil:
 		return failedOutcome(wire.ToStatus(r.Err))

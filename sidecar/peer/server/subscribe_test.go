@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -62,7 +62,7 @@ func TestHeartbeatAfterASecondWithoutNews(t *testing.T) {
 			}
 		}
 		time.Sleep(600 * time.Millisecond)
-		l.Publish(cache.Invalidation{Dataset: "metrics", Key: "k", Age: time.Minute})
+		l.Publish(kv.Invalidation{Dataset: "metrics", Key: "k", Age: time.Minute})
 		if r := <-s.sent; len(r.GetInvalidations()) != 1 || r.GetInvalidations()[0].GetAgeNs() != int64(time.Minute) {
 			t.Errorf("got response %v, want one invalidation of a minute ago", r)
 		}
@@ -87,7 +87,7 @@ func TestSubscriberThatReadsNothingIsCutOff(t *testing.T) {
 func TestAgeIncludesTheTimeInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := invalidationlog.New(8)
-		l.Publish(cache.Invalidation{Age: time.Minute})
+		l.Publish(kv.Invalidation{Age: time.Minute})
 		time.Sleep(time.Hour)
 		p, err := l.Read(new(invalidationlog.Cursor))
 		if err != nil {
@@ -108,7 +108,7 @@ func TestInterruptedFeedIsReportedThoughItIsLiveAgain(t *testing.T) {
 		time.Sleep(wire.Heartbeat / 2)
 		l.SetLiveFeeds([]string{"b"})
 		l.SetLiveFeeds([]string{"a", "b"})
-		l.Publish(cache.Invalidation{Dataset: "metrics", Key: "k"})
+		l.Publish(kv.Invalidation{Dataset: "metrics", Key: "k"})
 		time.Sleep(wire.Heartbeat / 4)
 		var got []string
 		for range len(s.sent) {
@@ -132,7 +132,7 @@ func TestBurstIsSentTogether(t *testing.T) {
 		<-s.sent
 		began := time.Now()
 		for range 10 {
-			l.Publish(cache.Invalidation{Dataset: "metrics", Key: "k"})
+			l.Publish(kv.Invalidation{Dataset: "metrics", Key: "k"})
 			synctest.Wait()
 		}
 		if r := <-s.sent; len(r.GetInvalidations()) != 1 || time.Since(began) != 0 {
@@ -142,7 +142,7 @@ func TestBurstIsSentTogether(t *testing.T) {
 			t.Errorf("then: got %d after %v, want the other 9 together after %v", len(r.GetInvalidations()), time.Since(began), pacePerSubscriber)
 		}
 		for range 2 * invalidationlog.MaxPage {
-			l.Publish(cache.Invalidation{Dataset: "metrics", Key: "k"})
+			l.Publish(kv.Invalidation{Dataset: "metrics", Key: "k"})
 		}
 		time.Sleep(2 * pacePerSubscriber)
 		if len(s.sent) != 2 {

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // FetchRequest converts a query of a member whose ring has the given id. Query.Failover is not sent: it matters to the
 // caller only.
-func FetchRequest(q cache.Query, ringID uint64) *peerv1.FetchRequest {
+func FetchRequest(q kv.Query, ringID uint64) *peerv1.FetchRequest {
 	return &peerv1.FetchRequest{
 		Dataset:    q.Dataset,
 		Key:        q.Key,
@@ -26,8 +26,8 @@ func FetchRequest(q cache.Query, ringID uint64) *peerv1.FetchRequest {
 }
 
 // Query is the inverse of FetchRequest. It replaces negative numbers by 0.
-func Query(req *peerv1.FetchRequest) cache.Query {
-	return cache.Query{
+func Query(req *peerv1.FetchRequest) kv.Query {
+	return kv.Query{
 		Dataset:    req.GetDataset(),
 		Key:        req.GetKey(),
 		NoCache:    req.GetNoCache(),
@@ -39,14 +39,14 @@ func Query(req *peerv1.FetchRequest) cache.Query {
 }
 
 // FetchResponse converts the answer of a member whose ring has the given id. owns: the key belongs to this member.
-func FetchResponse(a cache.Answer, ringID uint64, owns bool) *peerv1.FetchResponse {
+func FetchResponse(a kv.Answer, ringID uint64, owns bool) *peerv1.FetchResponse {
 	return &peerv1.FetchResponse{
 		Value:      a.Value,
 		Absent:     a.NotFound,
 		Version:    a.Version,
 		AgeNs:      int64(a.Age),
 		FreshNs:    int64(a.Fresh),
-		FromMemory: a.Source != cache.SourceLoad,
+		FromMemory: a.Source != kv.SourceLoad,
 		NotOwner:   !owns,
 		RingId:     ringID,
 		Stale:      a.Stale,
@@ -56,12 +56,12 @@ func FetchResponse(a cache.Answer, ringID uint64, owns bool) *peerv1.FetchRespon
 }
 
 // Answer is the inverse of FetchResponse, for an answer of the given member.
-func Answer(r *peerv1.FetchResponse, member string) cache.Answer {
-	source := cache.SourceLoad
+func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
+	source := kv.SourceLoad
 	if r.GetFromMemory() {
-		source = cache.SourcePeerHit
+		source = kv.SourcePeerHit
 	}
-	return cache.Answer{
+	return kv.Answer{
 		Value:    r.GetValue(),
 		NotFound: r.GetAbsent(),
 		Version:  r.GetVersion(),
@@ -76,7 +76,7 @@ func Answer(r *peerv1.FetchResponse, member string) cache.Answer {
 }
 
 // WriteRequest converts a change of a member whose ring has the given id.
-func WriteRequest(c cache.Change, ringID uint64) *peerv1.WriteRequest {
+func WriteRequest(c kv.Change, ringID uint64) *peerv1.WriteRequest {
 	return &peerv1.WriteRequest{
 		Dataset:       c.Dataset,
 		Key:           c.Key,
@@ -93,14 +93,14 @@ func WriteRequest(c cache.Change, ringID uint64) *peerv1.WriteRequest {
 }
 
 // Change is the inverse of WriteRequest.
-func Change(req *peerv1.WriteRequest) cache.Change {
-	return cache.Change{
+func Change(req *peerv1.WriteRequest) kv.Change {
+	return kv.Change{
 		Dataset:  req.GetDataset(),
 		Key:      req.GetKey(),
 		Failover: req.GetFailover(),
 		Delete:   req.GetDelete(),
 		Value:    req.GetValue(),
-		If: cache.Condition{
+		If: kv.Condition{
 			Absent: req.GetIfAbsent(), Present: req.GetIfPresent(), Version: req.GetIfVersion(), ETag: req.GetIfEtag(),
 		},
 		ID: req.GetIdempotencyId(),
@@ -108,7 +108,7 @@ func Change(req *peerv1.WriteRequest) cache.Change {
 }
 
 // Invalidation converts an invalidation that is the given time older than its Age.
-func Invalidation(i cache.Invalidation, older time.Duration) *peerv1.Invalidation {
+func Invalidation(i kv.Invalidation, older time.Duration) *peerv1.Invalidation {
 	return &peerv1.Invalidation{
 		Dataset: i.Dataset, Key: i.Key, Prefix: i.Prefix, Version: i.Version, AgeNs: int64(max(0, i.Age) + older),
 	}
@@ -116,11 +116,11 @@ func Invalidation(i cache.Invalidation, older time.Duration) *peerv1.Invalidatio
 
 // Invalidations converts all invalidations of a message, or returns an error. It replaces impossible values (a change in
 // the future, a version that is negative or belongs to a prefix) by 0.
-func Invalidations(list []*peerv1.Invalidation) ([]cache.Invalidation, error) {
+func Invalidations(list []*peerv1.Invalidation) ([]kv.Invalidation, error) {
 	if len(list) > maxInvalidations {
 		return nil, fmt.Errorf("%d invalidations in one message; at most %d are allowed", len(list), maxInvalidations)
 	}
-	converted := make([]cache.Invalidation, len(list))
+	converted := make([]kv.Invalidation, len(list))
 	for n, i := range list {
 		if err := checkInvalidation(i); err != nil {
 			return nil, fmt.Errorf("invalidation %d: %w", n, err)
@@ -130,8 +130,8 @@ func Invalidations(list []*peerv1.Invalidation) ([]cache.Invalidation, error) {
 	return converted, nil
 }
 
-func invalidation(i *peerv1.Invalidation) cache.Invalidation {
-	converted := cache.Invalidation{
+func invalidation(i *peerv1.Invalidation) kv.Invalidation {
+	converted := kv.Invalidation{
 		Dataset: i.GetDataset(), Key: i.GetKey(), Prefix: i.GetPrefix(), Age: time.Duration(max(0, i.GetAgeNs())),
 	}
 	if !converted.Prefix {
@@ -141,7 +141,7 @@ func invalidation(i *peerv1.Invalidation) cache.Invalidation {
 }
 
 // InvalidateRequests splits a list into requests within the limits of a message.
-func InvalidateRequests(list []cache.Invalidation) (requests []*peerv1.InvalidateRequest) {
+func InvalidateRequests(list []kv.Invalidation) (requests []*peerv1.InvalidateRequest) {
 	size := 0
 	for _, i := range list {
 		size += len(i.Dataset) + len(i.Key)

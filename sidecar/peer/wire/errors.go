@@ -13,7 +13,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
@@ -21,7 +21,7 @@ const (
 	retryAfter = time.Second
 	// maxErrorBytes limits the text of an error: gRPC sends it in a header.
 	maxErrorBytes = 512
-	// reasonIDReused distinguishes cache.KindIDReused from cache.KindInvalidValue.
+	// reasonIDReused distinguishes kv.KindIDReused from kv.KindInvalidValue.
 	reasonIDReused = "IDEMPOTENCY_ID_REUSED"
 )
 
@@ -40,37 +40,37 @@ const (
 // error then keeps its kind. After any other error, the caller of a fetch asks another member, and the outcome of a write
 // is unknown.
 var table = []struct {
-	kind   cache.Kind
+	kind   kv.Kind
 	code   codes.Code
 	answer Calls
 }{
-	{cache.KindInvalidKey, codes.InvalidArgument, Fetch | Write},
-	{cache.KindInvalidValue, codes.InvalidArgument, none}, // distinguished from the row above by its details; see writeError
-	{cache.KindIDReused, codes.InvalidArgument, none},     // likewise
-	{cache.KindNotCached, codes.OutOfRange, Fetch},
-	{cache.KindOverloaded, codes.ResourceExhausted, Fetch | Write},
-	{cache.KindUnavailable, codes.Aborted, Fetch | Write},
-	{cache.KindReadOnly, codes.FailedPrecondition, Write},
-	{cache.KindConflict, codes.AlreadyExists, Write},
-	{cache.KindUnknown, codes.Unknown, Write},
-	{cache.KindDeadline, codes.DeadlineExceeded, none},
-	{cache.KindCanceled, codes.Canceled, none},
-	{cache.KindInternal, codes.Internal, none},
+	{kv.KindInvalidKey, codes.InvalidArgument, Fetch | Write},
+	{kv.KindInvalidValue, codes.InvalidArgument, none}, // distinguished from the row above by its details; see writeError
+	{kv.KindIDReused, codes.InvalidArgument, none},     // likewise
+	{kv.KindNotCached, codes.OutOfRange, Fetch},
+	{kv.KindOverloaded, codes.ResourceExhausted, Fetch | Write},
+	{kv.KindUnavailable, codes.Aborted, Fetch | Write},
+	{kv.KindReadOnly, codes.FailedPrecondition, Write},
+	{kv.KindConflict, codes.AlreadyExists, Write},
+	{kv.KindUnknown, codes.Unknown, Write},
+	{kv.KindDeadline, codes.DeadlineExceeded, none},
+	{kv.KindCanceled, codes.Canceled, none},
+	{kv.KindInternal, codes.Internal, none},
 }
 
 // ToStatus converts an error of a dataset to a gRPC status error.
 func ToStatus(err error) error {
-	kind, code := cache.KindOf(err), codes.Internal
+	kind, code := kv.KindOf(err), codes.Internal
 	for _, row := range table {
 		if row.kind == kind {
 			code = row.code
 		}
 	}
-	s := withRetry(status.New(code, truncate(err.Error())), cache.RetryAfter(err))
+	s := withRetry(status.New(code, truncate(err.Error())), kv.RetryAfter(err))
 	switch kind {
-	case cache.KindInvalidValue:
+	case kv.KindInvalidValue:
 		s = withValueError(s, err)
-	case cache.KindIDReused:
+	case kv.KindIDReused:
 		s = withViolation(s, &errdetails.BadRequest_FieldViolation{
 			Description: truncate(err.Error()), Reason: reasonIDReused,
 		})
@@ -80,7 +80,7 @@ func ToStatus(err error) error {
 
 // FromStatus converts a status that is the member's answer to a call back to an error of a dataset. It returns nil for any
 // other status.
-func FromStatus(s *status.Status, call Calls) *cache.Error {
+func FromStatus(s *status.Status, call Calls) *kv.Error {
 	invalid := writeError(s)
 	switch {
 	case call == Write && invalid != nil:
@@ -90,7 +90,7 @@ func FromStatus(s *status.Status, call Calls) *cache.Error {
 	}
 	for _, row := range table {
 		if row.answer&call != 0 && row.code == s.Code() {
-			return &cache.Error{Kind: row.kind, RetryAfter: retryDelay(s), Err: errors.New(s.Message())}
+			return &kv.Error{Kind: row.kind, RetryAfter: retryDelay(s), Err: errors.New(s.Message())}
 		}
 	}
 	return nil
@@ -109,13 +109,13 @@ func FromFetchError(e *peerv1.FetchError) error {
 }
 
 // Overloaded is the error of a call that a limit refuses.
-func Overloaded(err error) *cache.Error {
-	return &cache.Error{Kind: cache.KindOverloaded, RetryAfter: retryAfter, Err: err}
+func Overloaded(err error) *kv.Error {
+	return &kv.Error{Kind: kv.KindOverloaded, RetryAfter: retryAfter, Err: err}
 }
 
 // UnknownOutcome is the error of a write that was sent and not answered.
-func UnknownOutcome(err error) *cache.Error {
-	return &cache.Error{Kind: cache.KindUnknown, RetryAfter: retryAfter, Err: err}
+func UnknownOutcome(err error) *kv.Error {
+	return &kv.Error{Kind: kv.KindUnknown, RetryAfter: retryAfter, Err: err}
 }
 
 func truncate(text string) string {
@@ -151,7 +151,7 @@ func withDetail(s *status.Status, detail protoadapt.MessageV1) *status.Status {
 }
 
 // writeError returns the error in the value or the id of a write that s reports, or nil.
-func writeError(s *status.Status) *cache.Error {
+func writeError(s *status.Status) *kv.Error {
 	if s.Code() != codes.InvalidArgument {
 		return nil
 	}
@@ -159,9 +159,9 @@ func writeError(s *status.Status) *cache.Error {
 		if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
 			first := bad.GetFieldViolations()[0]
 			if first.GetReason() == reasonIDReused {
-				return &cache.Error{Kind: cache.KindIDReused, Err: errors.New(first.GetDescription())}
+				return &kv.Error{Kind: kv.KindIDReused, Err: errors.New(first.GetDescription())}
 			}
-			return &cache.Error{Kind: cache.KindInvalidValue,
+			return &kv.Error{Kind: kv.KindInvalidValue,
 				Err: &origin.ValueError{Column: first.GetField(), Reason: first.GetDescription()}}
 		}
 	}

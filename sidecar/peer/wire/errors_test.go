@@ -7,7 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // gRPC uses RESOURCE_EXHAUSTED when the response to a write that was made is too large.
@@ -16,13 +16,13 @@ func TestResourceExhaustedOfGRPCIsNotAnAnswerToAWrite(t *testing.T) {
 		t.Errorf("without RetryInfo: got %+v, want nil", e)
 	}
 	s := status.Convert(ToStatus(Overloaded(errors.New("busy"))))
-	if e := FromStatus(s, Write); e == nil || e.Kind != cache.KindOverloaded || e.RetryAfter != retryAfter {
+	if e := FromStatus(s, Write); e == nil || e.Kind != kv.KindOverloaded || e.RetryAfter != retryAfter {
 		t.Errorf("with RetryInfo: got %+v, want overloaded", e)
 	}
 }
 
 func TestErrorWithoutRetryAfterHasNoDetails(t *testing.T) {
-	s := status.Convert(ToStatus(&cache.Error{Kind: cache.KindUnavailable, Err: errors.New("x")}))
+	s := status.Convert(ToStatus(&kv.Error{Kind: kv.KindUnavailable, Err: errors.New("x")}))
 	if len(s.Details()) != 0 {
 		t.Errorf("got details %v, want none", s.Details())
 	}

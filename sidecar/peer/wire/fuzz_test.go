@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // FuzzStatus reads any grpc-status-details-bin header that another program may send.
@@ -39,7 +39,7 @@ func FuzzStatus(f *testing.F) {
 			if again == nil || again.Kind != e.Kind || again.RetryAfter != e.RetryAfter {
 				t.Errorf("after a round trip: got %+v, want %+v", again, e)
 			}
-			if cache.KindOf(e) == cache.KindInternal {
+			if kv.KindOf(e) == kv.KindInternal {
 				t.Errorf("got an answer of kind internal: %v", e)
 			}
 		}

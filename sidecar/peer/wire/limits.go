@@ -7,7 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Preface begins each connection from member to member, before TLS. No HTTP or TLS connection begins with it. A server
@@ -40,7 +40,7 @@ const Heartbeat = time.Second
 // that of the largest write.
 const (
 	// MaxRequestBytes is the size of the largest write, protobuf overhead included.
-	MaxRequestBytes = cache.MaxValueBytes + 8<<10
+	MaxRequestBytes = kv.MaxValueBytes + 8<<10
 	// MaxBatchResponseBytes limits the values of one response to FetchBatch, its last one excluded. It is well below the
 	// size of a response that a Pool accepts.
 	MaxBatchResponseBytes = 4 << 20
@@ -57,7 +57,7 @@ const (
 // CheckFetch checks the size of each field.
 func CheckFetch(req *peerv1.FetchRequest) error {
 	if err := checkNames(req.GetDataset(), req.GetKey()); err != nil {
-		return &cache.Error{Kind: cache.KindInvalidKey, Err: err}
+		return &kv.Error{Kind: kv.KindInvalidKey, Err: err}
 	}
 	return nil
 }
@@ -72,18 +72,18 @@ func CheckWrite(req *peerv1.WriteRequest) error {
 		checkLength("ETag", req.GetIfEtag(), maxETagBytes),
 		checkLength("idempotency id", req.GetIdempotencyId(), maxIDBytes),
 	); err != nil {
-		return &cache.Error{Kind: cache.KindInvalidKey, Err: err}
+		return &kv.Error{Kind: kv.KindInvalidKey, Err: err}
 	}
 	return nil
 }
 
 // CheckValue checks the size of a value to write.
 func CheckValue(value []byte) error {
-	if len(value) <= cache.MaxValueBytes {
+	if len(value) <= kv.MaxValueBytes {
 		return nil
 	}
-	return &cache.Error{Kind: cache.KindInvalidValue, Err: &origin.ValueError{
-		Reason: fmt.Sprintf("the value has %d bytes; at most %d are allowed", len(value), cache.MaxValueBytes),
+	return &kv.Error{Kind: kv.KindInvalidValue, Err: &origin.ValueError{
+		Reason: fmt.Sprintf("the value has %d bytes; at most %d are allowed", len(value), kv.MaxValueBytes),
 	}}
 }
 
@@ -95,13 +95,13 @@ func CheckSubscribe(req *peerv1.SubscribeRequest) error {
 func checkInvalidation(i *peerv1.Invalidation) error {
 	if i.GetPrefix() {
 		return errors.Join(checkLength("dataset's name", i.GetDataset(), maxDatasetBytes),
-			checkLength("prefix", i.GetKey(), cache.MaxKeyBytes))
+			checkLength("prefix", i.GetKey(), kv.MaxKeyBytes))
 	}
 	return checkNames(i.GetDataset(), i.GetKey())
 }
 
 func checkNames(dataset, key string) error {
-	return errors.Join(checkLength("dataset's name", dataset, maxDatasetBytes), cache.CheckKey(key))
+	return errors.Join(checkLength("dataset's name", dataset, maxDatasetBytes), kv.CheckKey(key))
 }
 
 func checkLength(what, text string, most int) error {

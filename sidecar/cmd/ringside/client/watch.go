@@ -17,8 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func newWatch() *cobra.Command {
@@ -51,7 +51,7 @@ const (
 	// idleTimeout is how long a watch may send nothing: three of the sidecar's heartbeats.
 	idleTimeout = 45 * time.Second
 	// maxEvent bounds one line of a watch: a value that is not JSON is sent in base64.
-	maxEvent = 4 * cache.MaxValueBytes
+	maxEvent = 4 * kv.MaxValueBytes
 )
 
 // watcher prints one watch over as many connections as necessary.

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func newPut() *cobra.Command {
@@ -168,12 +168,12 @@ func readInput(cmd *cobra.Command, arg []string, file string) ([]byte, error) {
 }
 
 func readValue(r io.Reader) ([]byte, error) {
-	value, err := io.ReadAll(io.LimitReader(r, cache.MaxValueBytes+1))
+	value, err := io.ReadAll(io.LimitReader(r, kv.MaxValueBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the value: %w", err)
 	}
-	if len(value) > cache.MaxValueBytes {
-		return nil, fmt.Errorf("the value is larger than the limit of %d bytes", cache.MaxValueBytes)
+	if len(value) > kv.MaxValueBytes {
+		return nil, fmt.Errorf("the value is larger than the limit of %d bytes", kv.MaxValueBytes)
 	}
 	return value, nil
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/sidecar/admin"
-	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // Commands returns the commands of this package.
@@ -67,7 +67,7 @@ func printExplanation(w io.Writer, e admin.Explanation) error {
 	return t.Flush()
 }
 
-func describeEntry(m cache.Explanation) string {
+func describeEntry(m kv.Explanation) string {
 	switch {
 	case !m.Held:
 		return "no"
@@ -79,7 +79,7 @@ func describeEntry(m cache.Explanation) string {
 	return "yes"
 }
 
-func printEntry(w io.Writer, m cache.Explanation) {
+func printEntry(w io.Writer, m kv.Explanation) {
 	fmt.Fprintf(w, "age\t%s\n", short(m.Age))
 	fmt.Fprintf(w, "fresh for\t%s\n", short(m.Fresh))
 	fmt.Fprintf(w, "usable for\t%s\n", short(max(m.Fresh, m.Usable))) // without stale windows, as long as it is fresh

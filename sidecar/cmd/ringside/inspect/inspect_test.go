@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/admin"
-	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestExplainShowsHowLongANegativeEntryIsUsable(t *testing.T) {
 	var out strings.Builder
-	e := admin.Explanation{Memory: cache.Explanation{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
+	e := admin.Explanation{Memory: kv.Explanation{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
 	if err := printExplanation(&out, e); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package cache
+package kv
 
 import "time"
 
@@ -23,32 +23,4 @@ type Explanation struct {
 	Why string `json:"reason,omitempty"`
 	// Failing: the last refresh has failed, and stale answers are sent.
 	Failing bool `json:"failing,omitempty"`
-}
-
-// Explain describes the entry of key. It does not count as a read.
-func (d *Dataset) Explain(key string) Explanation {
-	e, ok := d.store.Peek(key)
-	if !ok {
-		return Explanation{}
-	}
-	now := d.now()
-	fresh := time.Duration(e.FreshUntil - now)
-	if e.Expired() {
-		fresh = min(fresh, 0) //guard:expired-copy-is-explained-as-fresh
-	}
-	return Explanation{
-		Held:     true,
-		Absent:   e.NotFound,
-		Local:    e.Local(),
-		Owner:    e.Owner,
-		Version:  e.Version,
-		ETag:     e.ETag,
-		Bytes:    len(e.Value),
-		Age:      time.Duration(now - e.Began),
-		Fresh:    fresh,
-		Usable:   time.Duration(e.StaleUntil - now),
-		LastLoad: time.Duration(e.Took),
-		Why:      e.Reason.String(),
-		Failing:  e.Failing(),
-	}
 }

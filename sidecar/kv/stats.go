@@ -1,9 +1,6 @@
-package cache
+package kv
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // Stats has the counters of one dataset since its start. The edges export them.
 type Stats struct {
@@ -48,33 +45,55 @@ type Stats struct {
 	Keys        atomic.Int64 // requested in Queries
 }
 
-// Buckets are the upper bounds of every Histogram, in seconds.
-var Buckets = [...]float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-
-// Histogram counts durations without locks. Its zero value is ready.
-type Histogram struct {
-	counts [len(Buckets) + 1]atomic.Uint64 // not cumulative; the last one is +Inf
-	sum    atomic.Int64                    // nanoseconds
+// CountHit counts a read that a fresh entry answered at once.
+func (s *Stats) CountHit(notFound, local bool) {
+	counter := &s.Hit
+	switch {
+	case notFound:
+		counter = &s.Negative
+	case local:
+		counter = &s.LocalHit
+	}
+	counter.Add(1)
 }
 
-// Observe counts one duration.
-func (h *Histogram) Observe(d time.Duration) {
-	s, i := d.Seconds(), 0
-	for i < len(Buckets) && s > Buckets[i] {
-		i++
+// CountMiss counts a read that was not answered by a fresh entry at once. Each read is counted once.
+func (s *Stats) CountMiss(a Answer, err error) {
+	switch {
+	case err != nil:
+		s.Error.Add(1)
+		if KindOf(err) == KindOverloaded {
+			s.Refused.Add(1)
+		}
+	case a.Stale:
+		s.Stale.Add(1)
+	case a.NotFound:
+		s.Negative.Add(1)
+	case a.Source == SourceHit:
+		s.Hit.Add(1)
+	case a.Source == SourceLocalHit:
+		s.LocalHit.Add(1)
+	case a.Source == SourcePeerHit:
+		s.PeerHit.Add(1)
+	default:
+		s.Load.Add(1)
 	}
-	h.counts[i].Add(1)
-	h.sum.Add(int64(d))
 }
 
-// Snapshot returns the count, the sum in seconds, and the cumulative count under each bucket's upper bound, as
-// Prometheus needs them.
-func (h *Histogram) Snapshot() (count uint64, sum float64, buckets map[float64]uint64) {
-	buckets = make(map[float64]uint64, len(Buckets))
-	for i, bound := range Buckets {
-		count += h.counts[i].Load()
-		buckets[bound] = count
+// CountWrite counts a write of an application.
+func (s *Stats) CountWrite(err error) {
+	if err == nil {
+		s.Written.Add(1)
+		return
 	}
-	count += h.counts[len(Buckets)].Load()
-	return count, time.Duration(h.sum.Load()).Seconds(), buckets
+	switch KindOf(err) {
+	case KindConflict:
+		s.Conflicts.Add(1)
+	case KindUnknown:
+		s.WritesUnknown.Add(1)
+	case KindInvalidKey, KindInvalidValue, KindIDReused, KindReadOnly: // the caller's fault
+		s.WritesRefused.Add(1)
+	default:
+		s.WriteErrors.Add(1)
+	}
 }

@@ -1,4 +1,5 @@
-package cache
+// Package watches notes for clients which of some keys may have changed.
+package watches
 
 import (
 	"strings"
@@ -9,19 +10,12 @@ import (
 // Watch notes which of some keys may have changed, until it is closed. It holds one mark per key, however many changes come
 // before they are taken.
 type Watch struct {
-	of    *watches
+	of    *Set
 	keys  []string
 	ready chan struct{} // has room for one
 
 	mu    sync.Mutex // guards marks
 	marks map[string]struct{}
-}
-
-// Watch begins to note changes of keys, which must be distinct. Close it.
-func (d *Dataset) Watch(keys []string) *Watch {
-	w := &Watch{of: d.invalidator.watches, keys: keys, ready: make(chan struct{}, 1), marks: map[string]struct{}{}}
-	w.of.add(w)
-	return w
 }
 
 // Ready receives one value after changes were noted; then call Take.
@@ -51,15 +45,22 @@ func (w *Watch) note(key string) {
 	}
 }
 
-// watches are the open Watches of a dataset. The zero value has none.
-type watches struct {
+// Set is the open Watches of a dataset. The zero value has none.
+type Set struct {
 	count atomic.Int64 // so that changes of keys that nobody watches take no lock
 
 	mu    sync.RWMutex
 	byKey map[string]map[*Watch]struct{}
 }
 
-func (ws *watches) add(w *Watch) {
+// Watch begins to note changes of keys, which must be distinct. Close it.
+func (ws *Set) Watch(keys []string) *Watch {
+	w := &Watch{of: ws, keys: keys, ready: make(chan struct{}, 1), marks: map[string]struct{}{}}
+	ws.add(w)
+	return w
+}
+
+func (ws *Set) add(w *Watch) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.byKey == nil {
@@ -74,7 +75,7 @@ func (ws *watches) add(w *Watch) {
 	ws.count.Add(1)
 }
 
-func (ws *watches) remove(w *Watch) {
+func (ws *Set) remove(w *Watch) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for _, key := range w.keys {
@@ -86,8 +87,8 @@ func (ws *watches) remove(w *Watch) {
 	ws.count.Add(-1)
 }
 
-// note marks key in the Watches that have it.
-func (ws *watches) note(key string) {
+// Note marks key in the Watches that have it.
+func (ws *Set) Note(key string) {
 	if ws.count.Load() == 0 {
 		return
 	}
@@ -98,8 +99,8 @@ func (ws *watches) note(key string) {
 	}
 }
 
-// notePrefix marks all keys that begin with prefix.
-func (ws *watches) notePrefix(prefix string) {
+// NotePrefix marks all keys that begin with prefix.
+func (ws *Set) NotePrefix(prefix string) {
 	if ws.count.Load() == 0 {
 		return
 	}

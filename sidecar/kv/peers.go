@@ -1,8 +1,8 @@
-package cache
+package kv
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"time"
 )
 
@@ -27,6 +27,29 @@ type Route struct {
 	// owner; nil otherwise, and always nil unless Owner is nil.
 	Previous Peer
 }
+
+// Attempt is one way to get the answer to a key.
+type Attempt struct {
+	Peer     Peer // nil: this member
+	Failover bool // the owner did not answer
+	Last     bool // the successor did not answer either
+}
+
+// Attempts lists whom to ask for a key, in order. Only no answer (ErrUnreachable) leads to the next attempt: asking
+// elsewhere after an error of the origin would multiply an outage. The successor is the same for all members, so that
+// concurrent readers on all of them still share one load.
+func (r Route) Attempts() []Attempt {
+	switch {
+	case r.Owner == nil:
+		return []Attempt{{}}
+	case r.Successor == nil: //guard:dead-owner-sends-every-member-to-the-origin
+		return []Attempt{{Peer: r.Owner}, {Failover: true}}
+	}
+	return []Attempt{{Peer: r.Owner}, {Peer: r.Successor, Failover: true}, {Failover: true, Last: true}}
+}
+
+// MaxBatchKeys bounds the keys of one Peer.FetchBatch.
+const MaxBatchKeys = 512
 
 // Peer is another member of the ring.
 type Peer interface {
@@ -67,55 +90,17 @@ type Query struct {
 	Tag    string
 }
 
-// Change is one write of one row.
-type Change struct {
-	// Dataset is filled in by Dataset.Write; between members it is required.
-	Dataset string
-	Key     string
-	// Delete deletes the row, if there is one; otherwise Value is its new value.
-	Delete bool
-	Value  []byte
-	If     Condition
-	// ID identifies the write: a retry with the same ID to the same owner is a no-op. Empty: each one is made.
-	ID string
-	// Failover: the caller asks the successor because it could not reach the owner. Set between members only.
-	Failover bool
+// FetchAll asks a member for one key or many.
+func FetchAll(ctx context.Context, peer Peer, queries []Query) []Outcome {
+	if len(queries) == 1 {
+		a, err := peer.Fetch(ctx, queries[0])
+		return []Outcome{{Answer: a, Err: err}}
+	}
+	if outcomes := peer.FetchBatch(ctx, queries); len(outcomes) == len(queries) {
+		return outcomes
+	}
+	return slices.Repeat([]Outcome{{Alone: true}}, len(queries))
 }
-
-// Condition is what a Change requires of the row. At most one field is set; the zero value requires nothing.
-type Condition struct {
-	Absent  bool   // there is no such row
-	Present bool   // there is one
-	Version int64  // there is one of this version
-	ETag    string // there is one whose value has this ETag; for datasets with versions
-}
-
-// Invalidation selects entries of a dataset that must not be used any more.
-type Invalidation struct {
-	Dataset string
-	// Key is one key or, with Prefix set, the beginning of many; all of them when it is empty.
-	Key    string
-	Prefix bool
-	// Version: entries of this version and later ones are valid; 0: not known.
-	Version int64
-	// Age is the time since the change, at least: entries that were loaded later are valid.
-	Age time.Duration
-}
-
-// Scope selects what to invalidate on all members: keys, all keys with a prefix, or everything if it is empty.
-type Scope struct {
-	Keys   []string
-	Prefix string
-}
-
-// InvalidateResult tells which members have applied an invalidation.
-type InvalidateResult struct {
-	Members   int      // this one included
-	Unreached []string // node ids; the entries of these expire with their ttl
-}
-
-// ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
-var ErrUnreachable = errors.New("peer unreachable")
 
 // NoPeers is the ring of a sidecar that is alone: it owns every key.
 type NoPeers struct{}

@@ -1,10 +1,8 @@
-package cache
+// Package kv is the vocabulary of reads and writes: what callers ask of a dataset, what it answers, its errors, its policy
+// and its counters. The cache and all APIs share it, so that an API needs nothing else of the cache.
+package kv
 
-import (
-	"time"
-
-	"github.com/ringside-cache/ringside/sidecar/internal/entries"
-)
+import "time"
 
 // Answer is the result of a read. "Not found" is an answer, not an error.
 type Answer struct {
@@ -74,31 +72,11 @@ type ReadOptions struct {
 	MaxStale   time.Duration
 }
 
-// admits reports whether a row of this version is new enough.
-func (o ReadOptions) admits(version int64) bool { return o.MinVersion == 0 || version >= o.MinVersion }
+// Admits reports whether a row of this version is new enough.
+func (o ReadOptions) Admits(version int64) bool { return o.MinVersion == 0 || version >= o.MinVersion }
 
-func sourceOf(e *entries.Entry) Source {
-	if e.Local() {
-		return SourceLocalHit
-	}
-	return SourceHit
-}
-
-func answerOf(e *entries.Entry, now int64, source Source) Answer {
-	return Answer{
-		Value:    e.Value,
-		NotFound: e.NotFound,
-		Version:  e.Version,
-		ETag:     e.ETag,
-		Age:      time.Duration(now - e.Began),
-		Fresh:    time.Duration(e.FreshUntil - now),
-		Source:   source,
-		Owner:    e.Owner,
-	}
-}
-
-func staleAnswerOf(e *entries.Entry, now int64, detail string) Answer {
-	a := answerOf(e, now, sourceOf(e))
-	a.Stale, a.Fresh, a.Detail = true, 0, detail
-	return a
+// Result is the answer to one key of many.
+type Result struct {
+	Answer Answer
+	Err    error
 }

@@ -1,0 +1,82 @@
+package entries
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+)
+
+// FromLoad returns the entry of a load or a write of this member. Its times count from before the load began: the row may
+// have changed since. gap tells that changes are not reported.
+func FromLoad(p kv.Policy, v origin.Value, notFound bool, began, seen int64, why Reason, gap bool) *Entry {
+	ttl := time.Duration(float64(p.TTL) * (1 - p.TTLJitter*rand.Float64()))
+	if notFound {
+		ttl = p.NegativeTTL
+	}
+	if why == Failover { //guard:failover-entry-lives-for-its-full-ttl
+		ttl = min(ttl, p.FailoverTTL)
+	}
+	if gap {
+		ttl = min(ttl, p.GapTTL)
+	}
+	e := &Entry{
+		NotFound: notFound, Version: v.Version, Reason: why,
+		Began: began, Took: seen - began, Seen: seen, FreshUntil: began + int64(ttl), //guard:ttl-counts-from-the-end-of-the-load
+	}
+	if !notFound {
+		e.Value, e.ETag = v.Data, ETagOf(v.Data)
+	}
+	e.setStaleWindows(p)
+	return e
+}
+
+// FromPeer returns the local copy of another member's answer to a request that was sent at the given time. A copy is never
+// taken to be younger than it is, and never outlives the original.
+func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
+	said, began, ends := times(a, sent, now)
+	e := &Entry{
+		Value: a.Value, NotFound: a.NotFound, Version: a.Version, Owner: owner, Reason: PeerFetch,
+		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-the-owners-entry
+	}
+	if a.Stale {
+		// The owner has nothing better while the origin is away: ask it as seldom as for a fresh value.
+		e.RefreshFailed(said + int64(p.LocalTTL)) //guard:each-stale-read-is-a-peer-fetch
+	}
+	if !a.NotFound {
+		e.ETag = ETagOf(a.Value)
+	}
+	e.setStaleWindows(p)
+	return e
+}
+
+// FromHandover returns the entry that a new owner takes over from the previous one, for the time that it had left there, at
+// most for what the ttl leaves of it here.
+func FromHandover(p kv.Policy, a kv.Answer, sent, now int64) *Entry {
+	e := FromPeer(p, a, "", sent, now)
+	ttl := p.TTL
+	if a.NotFound {
+		ttl = p.NegativeTTL
+	}
+	_, _, ends := times(a, sent, now)
+	e.Reason, e.FreshUntil = Handover, min(ends, e.Began+int64(ttl)) // the previous owner may have another policy
+	e.setStaleWindows(p)
+	return e
+}
+
+// times converts the durations in another member's answer to this member's clock: when the answer was made, at the earliest
+// (when the request was sent, plus the time that the member took), when its load began, and when it ends. The durations
+// come from outside: none may overflow, nor put the answer before its request or the load after the answer.
+func times(a kv.Answer, sent, now int64) (said, began, ends int64) {
+	said = sent + min(max(int64(a.Took), 0), now-sent)
+	return said, said - int64(kv.BoundDuration(a.Age)), said + int64(kv.BoundDuration(a.Fresh)) //guard:local-copy-is-taken-to-be-younger
+}
+
+// ETagOf depends on the value alone, so that every member sends the same ETag.
+func ETagOf(value []byte) string {
+	sum := sha256.Sum256(value)
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:9]) + `"`
+}

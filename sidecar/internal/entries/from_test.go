@@ -1,0 +1,73 @@
+package entries
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+)
+
+func TestEntryOfALoad(t *testing.T) {
+	p := kv.Policy{TTL: 100, NegativeTTL: 40, FailoverTTL: 20, GapTTL: 10, StaleIfError: 500}
+	for _, tt := range []struct {
+		name     string
+		notFound bool
+		why      Reason
+		gap      bool
+		want     int64 // FreshUntil
+	}{
+		{name: "value", want: 1100},
+		{name: "not found", notFound: true, want: 1040},
+		{name: "failover", why: Failover, want: 1020},
+		{name: "gap in the feed", gap: true, want: 1010},
+	} {
+		e := FromLoad(p, origin.Value{Data: []byte("v"), Version: 7}, tt.notFound, 1000, 1050, tt.why, tt.gap)
+		if e.FreshUntil != tt.want || e.Began != 1000 || e.Seen != 1050 {
+			t.Errorf("%s: fresh until %d, began %d, seen %d; want %d, 1000, 1050", tt.name, e.FreshUntil, e.Began, e.Seen, tt.want)
+		}
+	}
+}
+
+func TestEntryOfAnAnswer(t *testing.T) {
+	p := kv.Policy{TTL: 100, LocalTTL: 50, StaleIfError: 500}
+	for _, tt := range []struct {
+		name  string
+		a     kv.Answer
+		began int64
+		fresh int64 // FreshUntil
+	}{
+		{"local ttl", kv.Answer{Age: 10, Fresh: 90}, 990, 1050},
+		{"end of the owner's entry", kv.Answer{Age: 70, Fresh: 30}, 930, 1030},
+		{"time at the owner", kv.Answer{Age: 10, Fresh: 90, Took: 20}, 1010, 1070},
+		{"more time than the request took", kv.Answer{Age: 10, Fresh: 90, Took: time.Hour}, 1030, 1090},
+		{"negative durations", kv.Answer{Age: -10, Fresh: -10, Took: -10}, 1000, 1000},
+	} {
+		e := FromPeer(p, tt.a, "owner", 1000, 1040)
+		if e.Began != tt.began || e.FreshUntil != tt.fresh || !e.Local() {
+			t.Errorf("%s: began %d, fresh until %d; want %d, %d", tt.name, e.Began, e.FreshUntil, tt.began, tt.fresh)
+		}
+	}
+	stale := FromPeer(p, kv.Answer{Age: 200, Stale: true}, "owner", 1000, 1040)
+	if !stale.BackOff(1049, 50) || stale.BackOff(1050, 50) {
+		t.Error("a stale answer must be used without a peer fetch for local_ttl, and no longer")
+	}
+}
+
+func TestEntryOfAHandover(t *testing.T) {
+	e := FromHandover(kv.Policy{TTL: 100}, kv.Answer{Age: 30, Fresh: 500}, 1000, 1040)
+	if e.Began != 970 || e.FreshUntil != 1070 || e.Local() || e.Reason != Handover {
+		t.Errorf("got began %d, fresh until %d, local %t, %v; want 970, 1070, false, handover", e.Began, e.FreshUntil, e.Local(), e.Reason)
+	}
+}
+
+func TestExpiredEntryIsNotExplainedAsFresh(t *testing.T) {
+	e := value(1, "v", 1000, 1010)
+	if got := e.Explain(1050).Fresh; got != 50 {
+		t.Errorf("got %d; want 50", got)
+	}
+	e.expired.Store(true)
+	if got := e.Explain(1050).Fresh; got != 0 {
+		t.Errorf("expired: got %d; want 0", got)
+	}
+}

@@ -1,0 +1,74 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+)
+
+// Kind classifies the errors of reads and writes. Each edge (HTTP, gRPC, peer) maps kinds to its codes in one table.
+type Kind uint8
+
+// The kinds of errors.
+const (
+	KindInternal    Kind = iota // a bug in this program
+	KindInvalidKey              // no row can have this key; the caller must change it
+	KindNotCached               // OnlyIfCached or MemoryOnly, and nothing usable in memory
+	KindOverloaded              // a limit was reached; nothing was tried; see RetryAfter
+	KindUnavailable             // the origin, or every member that could query it, failed; see RetryAfter
+	KindDeadline                // the caller's deadline passed first
+	KindCanceled                // the caller canceled
+
+	KindVersion      // the origin's value is older than MinVersion; or, without RetryAfter, has no version
+	KindReadOnly     // the dataset is read-only
+	KindInvalidValue // the value cannot be stored in the row; see origin.ValueError
+	KindIDReused     // the write's ID was used for another write; nothing was written
+	KindConflict     // the row does not meet the write's condition; nothing was written
+	KindUnknown      // the write may or may not have happened; see RetryAfter
+)
+
+// Error is an error with a kind.
+type Error struct {
+	Kind Kind
+	// RetryAfter is when a retry may help; 0 if it cannot.
+	RetryAfter time.Duration
+	// Err is what failed, without secrets.
+	Err error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// KindOf classifies any error that a Dataset or a Peer returns.
+func KindOf(err error) Kind {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Kind
+	case errors.Is(err, origin.ErrInvalidKey):
+		return KindInvalidKey
+	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull): //guard:full-sidecar-refuses-instead-of-a-stale-answer
+		return KindOverloaded
+	case errors.Is(err, context.DeadlineExceeded):
+		return KindDeadline
+	case errors.Is(err, context.Canceled):
+		return KindCanceled
+	}
+	return KindInternal
+}
+
+// RetryAfter returns when a retry may help, or 0.
+func RetryAfter(err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.RetryAfter
+	}
+	return 0
+}
+
+// ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
+var ErrUnreachable = errors.New("peer unreachable")

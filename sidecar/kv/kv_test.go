@@ -1,0 +1,92 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+)
+
+func TestKindOf(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want Kind
+	}{
+		{&Error{Kind: KindVersion, Err: errors.New("old")}, KindVersion},
+		{origin.ErrInvalidKey, KindInvalidKey},
+		{origin.ErrOverloaded, KindOverloaded},
+		{flight.ErrFull, KindOverloaded},
+		{context.DeadlineExceeded, KindDeadline},
+		{context.Canceled, KindCanceled},
+		{errors.New("a bug"), KindInternal},
+	} {
+		if got := KindOf(fmt.Errorf("wrapped: %w", tt.err)); got != tt.want {
+			t.Errorf("KindOf(%v) = %v; want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+type peer struct {
+	Peer
+	id string
+}
+
+func TestAttempts(t *testing.T) {
+	owner, successor := peer{id: "owner"}, peer{id: "successor"}
+	for _, tt := range []struct {
+		route Route
+		want  []Attempt
+	}{
+		{Route{}, []Attempt{{}}},
+		{Route{Owner: owner}, []Attempt{{Peer: owner}, {Failover: true}}},
+		{Route{Owner: owner, Successor: successor}, []Attempt{
+			{Peer: owner}, {Peer: successor, Failover: true}, {Failover: true, Last: true},
+		}},
+	} {
+		if got := tt.route.Attempts(); !slices.Equal(got, tt.want) {
+			t.Errorf("Attempts of %v = %v; want %v", tt.route, got, tt.want)
+		}
+	}
+}
+
+func TestCheckKey(t *testing.T) {
+	for key, want := range map[string]bool{
+		"k": true, strings.Repeat("k", MaxKeyBytes): true,
+		"": false, strings.Repeat("k", MaxKeyBytes+1): false, "\xff": false, "a\x00b": false,
+	} {
+		if err := CheckKey(key); (err == nil) != want {
+			t.Errorf("CheckKey(%.10q) = %v; want valid: %t", key, err, want)
+		}
+	}
+}
+
+func TestPolicyIsBounded(t *testing.T) {
+	p := Policy{TTL: math.MaxInt64, StaleIfError: -1, LocalTTL: time.Second}.Bounded()
+	if p.TTL != longest || p.StaleIfError != 0 || p.LocalTTL != time.Second {
+		t.Errorf("got %v, %v, %v; want %v, 0s, 1s", p.TTL, p.StaleIfError, p.LocalTTL, longest)
+	}
+}
+
+func TestCounter(t *testing.T) {
+	var c Counter
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			for range 1000 {
+				c.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := c.Load(); n != 100_000 {
+		t.Errorf("counted %d; want 100000", n)
+	}
+}
