@@ -128,8 +128,8 @@ func (s *Store) removeForbidden(key string, b Bound) {
 // all loads under way. What is remembered of single keys is forgotten: it is all older.
 func (s *Store) InvalidatePrefix(prefix string, minLoadTime int64) {
 	b := Bound{MinLoadTime: minLoadTime}
+	s.epochs.raiseAll() // before the bounds that loads under way must meet are forgotten
 	s.bounds.reportEvery(b, s.now(), s.staleLife.Load())
-	s.epochs.raiseAll()
 	s.entries.RemoveIf(func(key string, held *Entry) bool {
 		return strings.HasPrefix(key, prefix) && !b.Allows(held, held.Began)
 	})

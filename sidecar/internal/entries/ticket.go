@@ -104,8 +104,9 @@ func (s *Store) observeUnstored(key string, e *Entry) {
 		s.removeForbidden(key, e.Bound())
 		return
 	}
-	s.count(s.bounds.requireLoad(key, now+1, now, s.staleLife.Load())) //guard:late-stale-answer-restores-a-deleted-row
+	// First the epoch: requireLoad forgets the bound that the loads under way must meet.
 	s.epochs.of(key).Add(1)                                            //guard:load-under-way-restores-a-deleted-row
+	s.count(s.bounds.requireLoad(key, now+1, now, s.staleLife.Load())) //guard:late-stale-answer-restores-a-deleted-row
 	s.removeForbidden(key, Bound{MinLoadTime: now + 1})
 }
 
