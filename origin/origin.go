@@ -20,8 +20,8 @@ type Value struct {
 // Result is the result of one key of a Load.
 type Result struct {
 	Value Value
-	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, or one that says why the key's row cannot be a value (too
-	// large, not the only one): an error of one key must not fail the others in its query.
+	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, one that says why the key's row cannot be a value (too
+	// large, not the only one), or that of one query of several: an error of one key must not fail the others.
 	Err error
 }
 

@@ -84,34 +84,49 @@ func NewBatch(next origin.Origin, c BatchConfig) *Batch {
 // Wait returns when no shared Load is running any more, not even for callers that have left. No Load may begin meanwhile.
 func (b *Batch) Wait() { b.running.Wait() }
 
-// Load implements origin.Origin.
+// Load implements origin.Origin. Where only some of its groups fail, their keys have the error.
 func (b *Batch) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
 	groups := b.join(ctx, keys)
 	defer b.leave(groups)
 	results := make([]origin.Result, len(keys))
+	var failed error
+	loaded := false
 	for i, key := range keys {
 		g := groups[i]
-		if err := g.wait(ctx); err != nil {
-			return nil, err
+		if err := g.wait(ctx); err != nil { //guard:failed-group-fails-the-others
+			results[i].Err, failed = err, err
+			continue
 		}
-		results[i] = g.results[g.at[key]]
+		results[i], loaded = g.results[g.at[key]], true
+	}
+	if failed != nil && !loaded {
+		return nil, failed
 	}
 	return results, nil
 }
 
 func (g *group) wait(ctx context.Context) error {
 	select {
+	case <-g.done: // also when ctx has ended
+		return g.outcome()
+	default:
+	}
+	select {
 	case <-g.done:
-		if g.panicked != nil {
-			panic(g.panicked) // on a goroutine of the caller, who can recover
-		}
-		return g.err
+		return g.outcome()
 	case <-ctx.Done():
 		if !g.begun.Load() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return fmt.Errorf("%w: no turn in time: %w", origin.ErrOverloaded, ctx.Err())
 		}
 		return fmt.Errorf("wait for a batch: %w", ctx.Err())
 	}
+}
+
+func (g *group) outcome() error {
+	if g.panicked != nil {
+		panic(g.panicked) // on a goroutine of the caller, who can recover
+	}
+	return g.err
 }
 
 // join adds keys to as few groups as possible, and returns the group of each. Keys of the same group are adjacent.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,6 +142,31 @@ func recovered(t *testing.T, o origin.Origin) (p any) {
 }
 
 // Nothing could recover from a panic on a goroutine of the batch.
+// failing fails each Load of a key "bad".
+type failing struct{ *origintest.Fake }
+
+func (f failing) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	if slices.Contains(keys, "bad") {
+		return nil, errDown
+	}
+	return f.Fake.Load(ctx, keys)
+}
+
+func TestFailedGroupLeavesTheOthersAlone(t *testing.T) {
+	b := guard.NewBatch(failing{origintest.New(map[string]string{"a": "1", "d": "4"})}, guard.BatchConfig{MaxKeys: 2})
+	results, err := b.Load(minute(t), []string{"bad", "c", "a", "d", "bad"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []error{errDown, errDown, nil, nil, errDown} {
+		wantErr(t, results[i].Err, want)
+	}
+	equal(t, "a", string(results[2].Value.Data), "1")
+	equal(t, "d", string(results[3].Value.Data), "4")
+	_, err = b.Load(minute(t), []string{"bad", "c", "bad"})
+	wantErr(t, err, errDown)
+}
+
 func TestPanicOfAnOriginReachesItsCallers(t *testing.T) {
 	b := guard.NewBreaker(panicking{}, guard.BreakerConfig{Failures: 2})
 	batch := guard.NewBatch(b, guard.BatchConfig{})
