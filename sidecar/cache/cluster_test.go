@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,18 +123,22 @@ func (l link) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	return a, err
 }
 
-// FetchBatch answers each as Fetch does, all at once.
 func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 	l.c.batches.Add(1)
 	outcomes := make([]kv.Outcome, len(qs))
-	if len(qs) > kv.MaxBatchKeys {
-		return slices.Repeat([]kv.Outcome{{Err: &kv.Error{Kind: kv.KindInvalidKey, Err: errors.New("too many keys")}}}, len(qs))
+	failed := func(err error) []kv.Outcome { return slices.Repeat([]kv.Outcome{{Err: err}}, len(qs)) }
+	switch {
+	case len(qs) > kv.MaxBatchKeys:
+		return failed(&kv.Error{Kind: kv.KindInvalidKey, Err: errors.New("too many keys")})
+	case l.c.away[l.to].Load():
+		return failed(fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID()))
 	}
-	var all sync.WaitGroup
-	for i, q := range qs {
-		all.Go(func() { outcomes[i].Answer, outcomes[i].Err = l.Fetch(ctx, q) })
+	l.c.travel()
+	for i, r := range l.c.members[l.to].ServeMany(ctx, qs) {
+		outcomes[i] = kv.Outcome{Answer: r.Answer, Err: r.Err}
+		outcomes[i].Answer.ETag = "" // it does not travel
 	}
-	all.Wait()
+	l.c.travel()
 	return outcomes
 }
 

@@ -222,6 +222,11 @@ func (f *fetcher) query(ctx context.Context, keys []string) []origin.Result {
 		f.stats.LoadErrors.Add(int64(len(keys)))
 		return slices.Repeat([]origin.Result{{Err: err}}, len(keys))
 	}
+	for _, r := range results {
+		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
+			f.stats.LoadErrors.Add(1)
+		}
+	}
 	return results
 }
 
@@ -423,9 +428,15 @@ func (f *fetcher) ask(
 }
 
 // noAnswer makes a deadline that passed at the other member, or in the request to it, the lack of an answer while the
-// reader still has time: a member that was frozen and resumes reports that its deadline has passed.
+// flight still has time: a member that was frozen and resumes reports that its deadline has passed. The end of the flight
+// is never that of its readers' own time.
 func noAnswer(ctx context.Context, err error) error {
-	if err != nil && kv.KindOf(err) == kv.KindDeadline && ctx.Err() == nil { //guard:deadline-of-a-frozen-member-is-an-answer
+	switch k := kv.KindOf(err); {
+	case k != kv.KindDeadline && k != kv.KindCanceled:
+		return err
+	case ctx.Err() != nil: //guard:end-of-a-flight-is-a-readers-deadline
+		return ctx.Err()
+	case k == kv.KindDeadline: //guard:deadline-of-a-frozen-member-is-an-answer
 		return fmt.Errorf("%w: %w", kv.ErrUnreachable, err)
 	}
 	return err

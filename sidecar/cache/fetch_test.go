@@ -405,3 +405,13 @@ func TestDeadlineOfAFrozenMemberIsNoAnswer(t *testing.T) {
 		})
 	}
 }
+
+func TestEndOfAFlightIsNotADeadlineOfItsReaders(t *testing.T) {
+	ended, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	d := newDataset(t, origintest.New(nil), nil, testPolicy())
+	for _, kind := range []kv.Kind{kv.KindDeadline, kv.KindCanceled} {
+		err := noAnswer(ended, &kv.Error{Kind: kind, Err: errors.New("the caller's deadline passed")})
+		expectKind(t, d.classify(err), kv.KindUnavailable)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -367,6 +368,46 @@ func TestFailoverOfABatchAnswersEachKeyWhenItIsLoaded(t *testing.T) {
 		}
 		readers.Wait()
 	})
+}
+
+func TestSlowKeyOfAServedBatchLeavesTimeToAnswerTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"slow": "s", "held": "h"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "held")
+		o.Slow(900 * tick)
+		var readers sync.WaitGroup
+		readers.Go(func() { get(t, d, "slow") })
+		time.Sleep(tick)
+		ctx, cancel := context.WithTimeout(t.Context(), d.Policy().LoadTimeout+peerGrace)
+		defer cancel()
+		results := d.ServeMany(ctx, []kv.Query{{Key: "slow", NoCache: true}, {Key: "held"}})
+		if ctx.Err() != nil {
+			t.Error("the caller's deadline has passed; want the answers before")
+		}
+		expectKind(t, results[0].Err, kv.KindDeadline)
+		expect(t, results[1].Answer, "h", kv.SourceHit)
+		readers.Wait()
+	})
+}
+
+// partlyDown is an origin of which one query of several fails.
+type partlyDown struct{ *origintest.Fake }
+
+func (o partlyDown) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	results, err := o.Fake.Load(ctx, keys)
+	results[0] = origin.Result{Err: errDown}
+	return results, err
+}
+
+func TestFailedQueryOfABatchFailsItsKeysOnly(t *testing.T) {
+	d := newDataset(t, partlyDown{origintest.New(map[string]string{"b": "2"})}, nil, testPolicy())
+	results := d.GetMany(t.Context(), []string{"a", "b", "none"}, kv.ReadOptions{})
+	expectKind(t, results[0].Err, kv.KindUnavailable)
+	expect(t, results[1].Answer, "2", kv.SourceLoad)
+	if n := d.Stats().LoadErrors.Load(); n != 1 || !results[2].Answer.NotFound {
+		t.Errorf("%d load errors, %+v; want 1, and a row that does not exist", n, results[2])
+	}
 }
 
 type panickingPeer struct{ said }

@@ -59,7 +59,8 @@ func (v *invalidator) apply(i kv.Invalidation) {
 		v.fetcher.loads.ForgetAll()
 		v.fetcher.fetches.ForgetAll()
 		v.watches.NotePrefix(i.Key)
-	case i.Version != 0: // the version of an entry for a row that does not exist decides nothing
+	case i.Version > 0: //guard:negative-version-invalidates-nothing
+		// the version of an entry for a row that does not exist decides nothing
 		v.one(i.Key, entries.Bound{Version: i.Version, AsOf: now + 1})
 	default:
 		v.one(i.Key, entries.Bound{MinLoadTime: now + 1 - int64(kv.BoundDuration(i.Age))})

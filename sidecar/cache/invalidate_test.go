@@ -131,3 +131,15 @@ func TestExpiredCopyIsNotExplainedAsFresh(t *testing.T) {
 		}
 	})
 }
+
+func TestInvalidationWithANegativeVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(nil)
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k") // does not exist
+		o.Set("k", "v")
+		time.Sleep(tick)
+		d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: "k", Version: -5})
+		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
+	})
+}

@@ -265,10 +265,22 @@ func (w *world) read(d *Dataset, member int, key string, start time.Time, r *ran
 	if r.IntN(10) == 0 {
 		o.MinVersion = w.newest(key)
 	}
-	a, err := d.Get(context.Background(), key, o)
+	if r.IntN(5) > 0 {
+		a, err := d.Get(context.Background(), key, o)
+		w.sawAnswer(member, key, start, o, kv.Result{Answer: a, Err: err})
+		return
+	}
+	keys := []string{"a", "b", "c"}
+	for i, result := range d.GetMany(context.Background(), keys, o) {
+		w.sawAnswer(member, keys[i], start, o, result)
+	}
+}
+
+func (w *world) sawAnswer(member int, key string, start time.Time, o kv.ReadOptions, r kv.Result) {
+	a := r.Answer
 	s := sight{member: member, key: key, start: start, end: time.Now(), stale: a.Stale, noCache: o.NoCache}
 	switch {
-	case err != nil:
+	case r.Err != nil:
 	case a.NotFound:
 		since := start
 		if !o.NoCache {

@@ -61,7 +61,8 @@ func (s Source) String() string {
 
 // ReadOptions are the requirements of one read. The zero value has none.
 type ReadOptions struct {
-	// NoCache: the answer's load must begin after this read did.
+	// NoCache: the answer's load must begin after this read did. Where it brings an older version than a fresh entry has,
+	// the entry is the answer: the load may be from a replica that lags.
 	NoCache bool
 	// OnlyIfCached: answer from this sidecar's memory or with an error of KindNotCached.
 	OnlyIfCached bool
