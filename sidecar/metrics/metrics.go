@@ -87,6 +87,7 @@ type ProtocolLoad struct {
 type Peers struct {
 	Conns, MaxConns int64
 	BreakersOpen    int64 // members that get no requests for now because they did not respond
+	BreakersOpened  int64 // times that this began
 	MaxCalls        int64 // limit of the fetches and writes in flight to one member
 	Unreachable     int64 // fetches that got no response, and writes that could not be sent
 	Refused         int64 // fetches and writes not sent because a limit was reached
@@ -108,6 +109,7 @@ type PeerListener struct {
 	FetchesRefused        int64
 	Writing, MaxWriting   int64 // writes executed for members
 	WritesRefused         int64
+	Disagreements         int64 // fetches and writes by members with a different ring
 
 	Subscribers, MaxSubscribers int64 // members subscribed to the invalidations of this one
 	SubscribersRefused          int64 // because MaxSubscribers was reached
@@ -148,6 +150,7 @@ type Local struct {
 	Watches, MaxWatches int64
 	WatchesRefused      int64 // because MaxWatches was reached
 	SlowWatchersClosed  int64 // because they read too slowly
+	WatchEvents         int64 // sent to clients
 	InternalErrors      int64 // panics and unclassified errors
 }
 

@@ -88,14 +88,14 @@ func fullSource(t *testing.T) metrics.Source {
 		},
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
-				Conns: 42, MaxConns: 43, BreakersOpen: 44, MaxCalls: 45, Unreachable: 46, Refused: 47, PingTimeouts: 48,
+				Conns: 42, MaxConns: 43, BreakersOpen: 44, BreakersOpened: 116, MaxCalls: 45, Unreachable: 46, Refused: 47, PingTimeouts: 48,
 				Disagreements: 49, Subscriptions: 91, Published: 92, Received: 93, Gaps: 94, BroadcastFailures: 95,
 			}
 		},
 		PeerListener: func() metrics.PeerListener {
 			return metrics.PeerListener{
 				Conns: 81, MaxConns: 82, ConnsRefused: 83, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
-				Writing: 96, MaxWriting: 97, WritesRefused: 98,
+				Writing: 96, MaxWriting: 97, WritesRefused: 98, Disagreements: 117,
 				Subscribers: 87, MaxSubscribers: 88, SubscribersRefused: 89, SlowSubscribersClosed: 90,
 			}
 		},
@@ -111,7 +111,7 @@ func fullSource(t *testing.T) metrics.Source {
 		},
 		Local: func() metrics.Local {
 			return metrics.Local{BatchTruncated: 66, InternalErrors: 67,
-				Watches: 68, MaxWatches: 69, WatchesRefused: 70, SlowWatchersClosed: 73}
+				Watches: 68, MaxWatches: 69, WatchesRefused: 70, SlowWatchersClosed: 73, WatchEvents: 118}
 		},
 		XDS: func() metrics.XDS {
 			return metrics.XDS{Clients: 76, MaxClients: 77, Endpoints: 78, Updates: 79, NACKs: 80, ClientsRefused: 110}
@@ -193,6 +193,9 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_ring_unlisted_members 38`,
 		`ringside_ring_changes_total 39`,
 		`ringside_ring_unreachable_members_total 40`,
+		`ringside_peer_breakers_opened_total 116`,
+		`ringside_served_ring_disagreements_total 117`,
+		`ringside_watch_events_total 118`,
 		`ringside_ring_refused_members_total 115`,
 		`ringside_ring_info{ring_id="00ff"} 1`,
 		`ringside_peer_connections 42`,

@@ -64,7 +64,6 @@ func (p *peer) writeError(err error, sent bool) error {
 	if !sent || s.Code() == codes.NotFound { // another member may have the dataset
 		return p.unreachable(errors.New(s.Message()))
 	}
-	p.pool.counters.writesUnknown.Add(1)
 	return wire.UnknownOutcome(p.annotate(
 		fmt.Errorf("the write was sent, and its outcome is unknown: %s", s.Message())))
 }

@@ -15,7 +15,6 @@ import (
 
 // Fetch implements kv.Peer. The remaining time until the deadline of ctx is sent with the request.
 func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
-	p.pool.counters.fetches.Add(1)
 	req := wire.FetchRequest(q, p.pool.RingID())
 	resp, _, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req)
 	if err != nil {
@@ -26,7 +25,6 @@ func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 
 // FetchBatch implements kv.Peer. A batch counts as one running call.
 func (p *peer) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
-	p.pool.counters.fetches.Add(int64(len(qs)))
 	outcomes := make([]kv.Outcome, len(qs))
 	if err := p.fetchBatch(ctx, qs, outcomes); err != nil {
 		for i := range outcomes {

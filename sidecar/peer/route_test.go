@@ -169,7 +169,7 @@ func TestMemberWithNewAddressIsAnotherPeer(t *testing.T) {
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
-	if n := moved.Service.Stats().Fetches; n != 1 {
+	if n := moved.Dataset.Fetches.Load(); n != 1 {
 		t.Errorf("got %d fetches at the new address, want 1", n)
 	}
 }

@@ -10,8 +10,7 @@ import (
 
 // counters of a Pool since its start; subscriptions is the present number.
 type counters struct {
-	fetches, writes, unreachable, writesUnknown, refused, connsRefused atomic.Int64
-
+	unreachable, refused, connsRefused              atomic.Int64
 	pingTimeouts, breakersOpened, disagreements     atomic.Int64
 	broadcastsFailed, subscriptions, received, gaps atomic.Int64
 }
@@ -24,10 +23,7 @@ type Stats struct {
 	Subscriptions   int64 // members whose invalidations are being received
 
 	// Counted since the start.
-	Fetches          int64 // including those in batches
-	Writes           int64
 	Unreachable      int64 // fetches without an answer, and writes that were not sent
-	WritesUnknown    int64 // writes that were sent and whose outcome is unknown
 	Refused          int64 // fetches and writes refused because of MaxCalls
 	ConnsRefused     int64 // calls refused because of MaxConns
 	PingTimeouts     int64 // pings by the failure detector without an answer in time
@@ -45,10 +41,7 @@ func (p *Pool) Stats() Stats {
 		MaxConns:         p.config.MaxConns,
 		MaxCalls:         p.config.MaxCalls,
 		Subscriptions:    p.counters.subscriptions.Load(),
-		Fetches:          p.counters.fetches.Load(),
-		Writes:           p.counters.writes.Load(),
 		Unreachable:      p.counters.unreachable.Load(),
-		WritesUnknown:    p.counters.writesUnknown.Load(),
 		Refused:          p.counters.refused.Load(),
 		ConnsRefused:     p.counters.connsRefused.Load(),
 		PingTimeouts:     p.counters.pingTimeouts.Load(),

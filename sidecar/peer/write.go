@@ -17,7 +17,6 @@ var errNotReady = errors.New("no connection to it could be made")
 
 // Write implements kv.Peer. It sends a write at most once, and only on a connection that is ready.
 func (p *peer) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
-	p.pool.counters.writes.Add(1)
 	if err := wire.CheckValue(c.Value); err != nil {
 		return kv.Answer{}, err
 	}

@@ -80,13 +80,14 @@ func (n *Node) localMetrics() metrics.Local {
 		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: defects,
 		Watches: s.Watches.Load(), MaxWatches: int64(n.Local.Config().MaxWatches),
 		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.SlowWatchersClosed.Load(),
+		WatchEvents: s.WatchEvents.Load(),
 	}
 }
 
 func (n *Node) peerMetrics() metrics.Peers {
 	s := n.Pool.Stats()
 	return metrics.Peers{
-		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, MaxCalls: s.MaxCalls,
+		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, BreakersOpened: s.BreakersOpened, MaxCalls: s.MaxCalls,
 		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.PingTimeouts,
 		Disagreements: s.Disagreements, Subscriptions: s.Subscriptions, Published: s.Published, Received: s.Received,
 		Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed,
@@ -98,7 +99,7 @@ func peerListener(p *servers.Peers) metrics.PeerListener {
 	return metrics.PeerListener{
 		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
 		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
-		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused,
+		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused, Disagreements: service.RingMismatch,
 		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
 		SubscribersRefused: service.SubscribersRefused, SlowSubscribersClosed: service.SubscribersCut,
 	}

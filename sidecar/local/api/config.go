@@ -86,8 +86,6 @@ type Stats struct {
 	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
 	BatchTruncated     atomic.Int64 // keys of batches refused because of Config.MaxBatchBytes
-	Writes             atomic.Int64 // writes passed to a dataset, successful or not
-	Invalidations      atomic.Int64 // invalidations passed to a dataset, successful or not
 	Watches            atomic.Int64 // open now; limit: Config.MaxWatches
 	WatchesRefused     atomic.Int64 // because of the limit
 	SlowWatchersClosed atomic.Int64 // closed because the client accepted an event too slowly

@@ -49,7 +49,6 @@ func (s *service) write(
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
-	s.backend.Stats().Writes.Add(1)
 	a, err := d.Write(limited, c)
 	if err != nil {
 		return kv.Answer{}, writeError(s.backend.Error(err))
@@ -132,7 +131,6 @@ func (s *service) Invalidate(
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
-	s.backend.Stats().Invalidations.Add(1)
 	result, err := d.Invalidate(limited, scope)
 	if err != nil {
 		return nil, s.backend.Error(err).At("keys")

@@ -27,7 +27,6 @@ func (h *Handler) invalidate(c *RequestContext, escapedName string) {
 		c.Fail(api.InvalidRequest(err))
 		return
 	}
-	h.backend.Stats().Invalidations.Add(1)
 	result, err := d.Invalidate(c.deadline, scope)
 	if err != nil {
 		c.Fail(h.backend.Error(err))

@@ -63,7 +63,6 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 		c.Fail(e)
 		return
 	}
-	h.backend.Stats().Writes.Add(1)
 	a, err := d.Write(c.deadline, change)
 	switch {
 	case kv.KindOf(err) == kv.KindReadOnly:

@@ -29,10 +29,13 @@ type Dataset struct {
 	ServeFunc func(ctx context.Context, q kv.Query) (kv.Answer, error)
 	WriteFunc func(ctx context.Context, c kv.Change) (kv.Answer, error)
 	Counters  kv.Stats
+	Fetches   atomic.Int64 // calls of Serve
+	Writes    atomic.Int64 // calls of ServeWrite
 }
 
 // ServeWrite implements server.Dataset.
 func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error) {
+	d.Writes.Add(1)
 	return d.WriteFunc(ctx, c)
 }
 
@@ -43,6 +46,7 @@ func Written(_ context.Context, c kv.Change) (kv.Answer, error) {
 
 // Serve implements server.Dataset.
 func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
+	d.Fetches.Add(1)
 	return d.ServeFunc(ctx, q)
 }
 

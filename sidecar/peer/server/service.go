@@ -64,8 +64,7 @@ type Service struct {
 	inFlight atomic.Int64
 	writing  atomic.Int64
 
-	fetches, refused, notOwner, ringMismatch        atomic.Int64
-	writes, writesRefused, invalidated              atomic.Int64
+	refused, writesRefused, ringMismatch            atomic.Int64
 	subscribers, subscribersRefused, subscribersCut atomic.Int64
 }
 
@@ -108,7 +107,6 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 
 // admit counts a fetch as in flight, even if it refuses it, and returns its dataset and whether this member owns its key.
 func (s *Service) admit(req *peerv1.FetchRequest) (dataset Dataset, owns bool, err error) {
-	s.fetches.Add(1)
 	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:fetches-of-callers-without-limit
 		s.refused.Add(1)
 		return nil, false, wire.ToStatus(wire.Overloaded(errTooManyFetches))
@@ -144,7 +142,6 @@ func (s *Service) owns(req keyRequest, dataset Dataset) bool {
 	}
 	owns := s.config.Ring.Owns(req.GetDataset(), req.GetKey())
 	if !owns {
-		s.notOwner.Add(1)
 		dataset.Stats().NotOwner.Add(1)
 	}
 	return owns
@@ -209,7 +206,6 @@ func failedOutcome(err error) *peerv1.FetchOutcome {
 
 // Write implements peerv1.PeerServer.
 func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.WriteResponse, error) {
-	s.writes.Add(1)
 	defer s.writing.Add(-1)
 	if s.writing.Add(1) > s.config.MaxWrites { //guard:writes-of-callers-without-limit
 		s.writesRefused.Add(1)
@@ -238,7 +234,6 @@ func (s *Service) Invalidate(
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	s.invalidated.Add(int64(len(list)))
 	s.config.Invalidate(list)
 	return &peerv1.InvalidateResponse{}, nil
 }
