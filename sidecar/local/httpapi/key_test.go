@@ -23,7 +23,7 @@ const batched = `{"results":[{"key":"a","valueBase64":"YQ==","age":0,"maxAge":1,
 
 // TestRawHTTP writes requests byte by byte to a TCP connection, so that it also tests the HTTP library.
 func TestRawHTTP(t *testing.T) {
-	s := localtest.Start(t, local.Config{Hosts: []string{"metrics.Internal"}, RequestTimeout: 50 * time.Millisecond, MaxBodyBytes: 40000})
+	s := localtest.Start(t, local.Config{Hosts: []string{"metrics.Internal"}, RequestTimeout: 2 * time.Second, MaxBodyBytes: 40000})
 	longKey := strings.Repeat("k", 1024)
 	tests := []struct {
 		name, request string
