@@ -22,10 +22,24 @@ func configFlags(cmd *cobra.Command) *config.Source {
 	source := &config.Source{Getenv: os.LookupEnv, Drivers: drivers.All()}
 	cmd.Flags().StringVarP(&source.File, "config", "c", cli.FromEnv("RINGSIDE_CONFIG", "ringside.yaml"),
 		"configuration file (env RINGSIDE_CONFIG)")
-	cmd.Flags().StringArrayVar(&source.Set, "set", nil,
+	cmd.Flags().Var(assignments{&source.Set}, "set",
 		"set one field, overriding file and environment: path=value; may be repeated")
 	return source
 }
+
+// assignments is the value of --set. Unlike a StringArray, whose first use replaces the list, it keeps what the log flags
+// have added.
+type assignments struct{ list *[]string }
+
+func (a assignments) Set(text string) error {
+	*a.list = append(*a.list, text)
+	return nil
+}
+
+func (assignments) String() string { return "" }
+
+// Type is the type that the help shows.
+func (assignments) Type() string { return "stringArray" }
 
 // loadConfig rejects malformed assignments of --set and loads the configuration. Its error does not quote a malformed
 // assignment, which may be a secret.

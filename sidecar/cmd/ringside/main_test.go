@@ -328,3 +328,14 @@ func TestHelpTextsHaveExamplesThatParse(t *testing.T) {
 		}
 	}
 }
+
+// pflag's StringArray forgets what was in its list when --set is first used.
+func TestSetKeepsTheLogFlags(t *testing.T) {
+	cmd := &cobra.Command{}
+	source := configFlags(cmd)
+	cmd.Flags().Func("log-format", "", assign(source, "log.format", "console"))
+	err := cmd.ParseFlags([]string{"--log-format", "console", "--set", "ring.min=5", "--set", "ring.max=6"})
+	if want := "log.format=console ring.min=5 ring.max=6"; err != nil || strings.Join(source.Set, " ") != want {
+		t.Errorf("got %q, %v; want %q", source.Set, err, want)
+	}
+}
