@@ -76,7 +76,7 @@ func testListOfLargeRows(t *testing.T, d database) {
 		t.Errorf("%d rows, %v", len(page), err)
 	}
 	_, err := w.List(soon(t), origin.ListQuery{Limit: 20})
-	if err == nil || !strings.Contains(err.Error(), "ask for fewer") {
+	if err == nil || !strings.Contains(err.Error(), "request fewer rows") {
 		t.Errorf("got %v", err)
 	}
 	d.exec(t, "INSERT INTO r VALUES "+mark, "huge", strings.Repeat("x", 1<<20))

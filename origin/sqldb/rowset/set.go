@@ -205,7 +205,7 @@ func (p *page) add(key string, r origin.Result) bool {
 // Page returns the rows in their order. A row with an error fails the page: without it, the row would look absent.
 func (s *Set) Page(limit int) ([]origin.Row, error) {
 	if s.page.bytes > maxPageBytes { //guard:page-without-size-limit
-		return nil, fmt.Errorf("a page of %d rows has %d bytes, over %d: ask for fewer", limit, s.page.bytes, maxPageBytes)
+		return nil, fmt.Errorf("a page of %d rows has %d bytes, over %d: request fewer rows", limit, s.page.bytes, maxPageBytes)
 	}
 	keys := slices.DeleteFunc(s.page.keys, func(key string) bool { return key == "" })
 	rows := make([]origin.Row, 0, limit)

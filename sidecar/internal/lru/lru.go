@@ -1,5 +1,5 @@
 // Package lru is a cache bounded by bytes, sharded, on the simplelru of hashicorp/golang-lru. It has no notion of time
-// to live: the caller checks that, and sweeps what is dead.
+// to live: the caller checks that, and removes expired entries.
 package lru
 
 import (
