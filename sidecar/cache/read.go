@@ -240,12 +240,12 @@ func (d *Dataset) wait(ctx, short context.Context, r *read, call *call) bool {
 	case err == nil:
 		r.answer, r.err = d.answerOf(res, r)
 		return r.bound.Allows(res.entry, res.asOf)
-	case r.stale == nil || ctx.Err() != nil || !excusable(kv.KindOf(err)):
+	case r.stale == nil || ctx.Err() != nil || !kv.KindOf(err).Excusable():
 		r.answer, r.err = kv.Answer{}, d.callersError(ctx, err)
 	default:
 		now := d.now()
 		r.stale.RefreshFailed(now + int64(staleRetry))
-		r.answer, r.err = r.stale.StaleAnswer(now, detailOf(err)), nil
+		r.answer, r.err = r.stale.StaleAnswer(now, kv.StaleDetail(err)), nil
 	}
 	return true
 }
@@ -278,21 +278,4 @@ func (d *Dataset) tooOld(a kv.Answer, o kv.ReadOptions) error {
 	}
 	return &kv.Error{Kind: kv.KindVersion, RetryAfter: retryAfter, Err: fmt.Errorf(
 		"dataset %s: the origin has version %d of the row, older than the required %d", d.name, a.Version, o.MinVersion)}
-}
-
-// excusable reports whether a stale answer is better than an error of this kind.
-func excusable(k kv.Kind) bool {
-	return k == kv.KindUnavailable || k == kv.KindOverloaded || k == kv.KindDeadline
-}
-
-func detailOf(err error) string {
-	switch {
-	case errors.Is(err, kv.ErrUnreachable):
-		return "owner-unreachable"
-	case kv.KindOf(err) == kv.KindOverloaded:
-		return "overloaded"
-	case kv.KindOf(err) == kv.KindDeadline:
-		return "origin-slow"
-	}
-	return "origin-error"
 }

@@ -72,3 +72,21 @@ func RetryAfter(err error) time.Duration {
 
 // ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
 var ErrUnreachable = errors.New("peer unreachable")
+
+// Excusable reports whether a stale answer is better than an error of this kind.
+func (k Kind) Excusable() bool {
+	return k == KindUnavailable || k == KindOverloaded || k == KindDeadline
+}
+
+// StaleDetail returns the Detail of a stale answer that is sent because of err.
+func StaleDetail(err error) string {
+	switch {
+	case errors.Is(err, ErrUnreachable):
+		return "owner-unreachable"
+	case KindOf(err) == KindOverloaded:
+		return "overloaded"
+	case KindOf(err) == KindDeadline:
+		return "origin-slow"
+	}
+	return "origin-error"
+}
