@@ -128,7 +128,7 @@ var mayImport = map[string][]string{
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
 	"sidecar/cmd/ringside/client":  {"ring", "sidecar/kv", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring", "sidecar/admin", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring/backoff", "ring", "sidecar/admin", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 	},

@@ -42,7 +42,9 @@ var banned = []struct{ pattern, instead string }{
 	{`\bentrance\b`, "handler"},
 	{`\baudience\b`, "event sink"},
 	{`\bmend(s|ed|ing)?\b`, "reconnect, repair"},
-	{`\b(gives way|on its way)\b`, "replaced, in flight"},
+	{`\b(gives way|on its way|says so)\b`, "replaced, in flight; name what is reported"},
+	{`\bdoubt(s|ed|ing)\b`, "unlisted member, uncertain"},
+	{`\bnobody (tells|told|follows|has told)\b`, "no invalidation is published, no member subscribes"},
 	{`\bfeeders?\b`, "xDS publisher"},
 	{`\blinger(s|ing)?\b`, "lingering close: write it in full"},
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
-// testPolicy has no chance in it.
+// testPolicy has no randomness.
 func testPolicy() kv.Policy {
 	p := kv.DefaultPolicy()
 	p.TTLJitter = 0
@@ -32,13 +32,13 @@ func newDataset(t testing.TB, o origin.Origin, peers kv.Peers, p kv.Policy) *Dat
 	return d
 }
 
-// cluster is a set of datasets that reach each other without a network. order says for every member who it thinks owns
-// the keys, and who succeeds.
+// cluster is a set of datasets that reach each other without a network. order returns the owner and the successor of the keys
+// on the ring of a member.
 type cluster struct {
 	members []*Dataset
 	away    []atomic.Bool // :: member → cannot be reached
 	order   func(from int) (owner, successor int)
-	prev    int           // previous owner for a new one's peeks; -1: none
+	prev    int           // previous owner that hands entries over; -1: none
 	deaf    atomic.Bool   // what members publish is lost
 	lag     time.Duration // each way takes up to so long
 	batches atomic.Int64  // requests for many keys
@@ -72,7 +72,7 @@ func (s seenFrom) Route(string, string) kv.Route {
 	return r
 }
 
-// Publish tells all at once: who follows whom is the business of package peer.
+// Publish invalidates on all other members at once; subscriptions are part of package peer.
 func (s seenFrom) Publish(i kv.Invalidation) {
 	for n, d := range s.c.members {
 		if n != s.self && !s.c.deaf.Load() {
@@ -104,7 +104,7 @@ func (s seenFrom) peer(i int) kv.Peer {
 	return link{s.c, i}
 }
 
-// link carries one peer fetch, as sidecar/peer does: errors keep their kind, and an answer from memory says so.
+// link carries one peer fetch, as sidecar/peer does: errors keep their kind, and an answer from memory is marked as such.
 type link struct {
 	c  *cluster
 	to int

@@ -280,7 +280,7 @@ func (f *fetcher) handOver(ctx context.Context, jobs []*job) []*job {
 
 // handOverFrom asks the previous owner of jobs, which is the same for all, and returns the jobs that need a load.
 func (f *fetcher) handOverFrom(ctx context.Context, jobs []*job) (left []*job) {
-	f.stats.Peeks.Add(int64(len(jobs)))
+	f.stats.HandoverRequests.Add(int64(len(jobs)))
 	outcomes, tickets := f.ask(ctx, jobs[0].route.Previous, jobs, handoverTimeout, func(j *job) kv.Query {
 		return kv.Query{Dataset: f.name, Key: j.key, MemoryOnly: true}
 	})
@@ -305,7 +305,7 @@ func (f *fetcher) handedOver(key string, o kv.Outcome, t entries.Ticket) (res re
 	if !e.Fresh(now) || !f.store.BoundOf(key).Allows(e, e.Began) { //guard:handover-restores-what-is-older
 		return result{}, false
 	}
-	f.stats.PeekHits.Add(1)
+	f.stats.Handovers.Add(1)
 	winner, _ := t.Put(e)
 	return result{entry: winner, source: kv.SourcePeerHit, asOf: e.Began}, true
 }
@@ -395,7 +395,7 @@ func (f *fetcher) queryFor(j *job, failover bool) kv.Query {
 	return q
 }
 
-// boundOf is the reverse of queryFor, on the clock of the member that is asked.
+// boundOf is the reverse of queryFor, on the clock of the member that gets the query.
 func boundOf(q kv.Query, now int64) entries.Bound {
 	switch {
 	case q.NoCache:

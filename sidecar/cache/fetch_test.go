@@ -70,7 +70,7 @@ func TestLocalCopyNeverOutlivesTheOwnersEntry(t *testing.T) {
 	})
 }
 
-// The owner's time left was true when it answered. Counted from when it was asked, a slow load would be paid twice.
+// The owner's remaining time counts from its answer. Counted from the request, a slow load would shorten it twice.
 func TestCopyOfASlowLoadIsFreshForWhatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPolicy()
@@ -177,7 +177,7 @@ func TestDeadOwnerDoesNotSendEveryMemberToTheOrigin(t *testing.T) {
 	})
 }
 
-// An origin that fails at the owner fails: asking the successor, or the database from here, multiplies the outage.
+// A failure of the origin at the owner is final: requests to the successor, or to the database from here, would multiply the load.
 func TestOriginFailureAtTheOwnerIsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
@@ -290,7 +290,7 @@ func TestNewOwnerTakesOverFromThePreviousOne(t *testing.T) {
 		}
 		expect(t, get(t, c.members[1], "k"), "v", kv.SourceHit)
 		if a := get(t, c.members[1], "none"); !a.NotFound {
-			t.Errorf("a peek that finds nothing ends in a load; got %+v", a)
+			t.Errorf("got %+v; want a load after a handover request without an entry", a)
 		}
 	})
 }
@@ -298,21 +298,21 @@ func TestNewOwnerTakesOverFromThePreviousOne(t *testing.T) {
 func TestHandoverFromADeadMemberCostsLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
-		d := newDataset(t, o, peekAt{previous: silent{}}, testPolicy())
+		d := newDataset(t, o, handoverFrom{previous: silent{}}, testPolicy())
 		began := time.Now()
 		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
 		if waited := time.Since(began); waited != handoverTimeout {
-			t.Errorf("the load waited %v for the peek; want %v", waited, handoverTimeout)
+			t.Errorf("the load waited %v for the handover; want %v", waited, handoverTimeout)
 		}
 	})
 }
 
-type peekAt struct {
+type handoverFrom struct {
 	kv.NoPeers
 	previous kv.Peer
 }
 
-func (p peekAt) Route(string, string) kv.Route { return kv.Route{Previous: p.previous} }
+func (p handoverFrom) Route(string, string) kv.Route { return kv.Route{Previous: p.previous} }
 
 // silent never answers.
 type silent struct{ noBatches }
@@ -328,7 +328,7 @@ func (silent) Fetch(ctx context.Context, _ kv.Query) (kv.Answer, error) {
 	return kv.Answer{}, fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err())
 }
 
-// Readers, writers and sweepers at once: for the race detector, and no value may ever be another key's.
+// Readers, writers and sweepers run concurrently, for the race detector. No read may return the value of another key.
 func TestValuesNeverMix(t *testing.T) {
 	o := origintest.New(nil)
 	for i := range 100 {

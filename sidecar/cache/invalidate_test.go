@@ -97,7 +97,7 @@ func TestCopyUnderWayWhenCopiesExpireIsNotStored(t *testing.T) {
 		close(s.gates[0])
 		reader.Wait()
 		if d.Explain("k").Held {
-			t.Error("a copy from before is held: of what was missed nobody tells")
+			t.Error("a copy from before the missed invalidations is held")
 		}
 	})
 }

@@ -216,7 +216,7 @@ func TestLateStaleAnswerDoesNotRestoreADeletedRow(t *testing.T) {
 			t.Errorf("after it was seen to be gone, %+v admits the row as it was", b)
 		}
 		if q := d.fetcher.queryFor(&job{read: read{key: "k", bound: b}}, false); q.MinVersion != 0 || q.MaxAge == 0 {
-			t.Errorf("others are asked for %+v", q)
+			t.Errorf("got the request %+v to another member", q)
 		}
 	})
 }
@@ -236,12 +236,12 @@ func TestDeletionOfNothingIsNotUndoneByANewOwner(t *testing.T) {
 		time.Sleep(tick)
 		c.order = func(int) (int, int) { return 2, 0 } // which has a copy
 		if a := get(t, c.members[1], "k"); !a.NotFound {
-			t.Errorf("%q is read by who has deleted it", a.Value)
+			t.Errorf("%q is read by the client that deleted it", a.Value)
 		}
 	})
 }
 
-// lateWriter says only after a while what came of a write.
+// lateWriter reports the outcome of a write late.
 type lateWriter struct{ *origintest.Fake }
 
 func (l lateWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
@@ -266,7 +266,7 @@ func overtaken(t *testing.T, o *origintest.Fake, c *cluster) {
 	write.Wait()
 }
 
-// selves has each member think that it owns the keys.
+// selves makes each member the owner of the keys on its own ring.
 func selves(c *cluster) { c.order = func(from int) (int, int) { return from, from } }
 
 func TestWriteDoesNotReplaceWhatWasReadWhileItRan(t *testing.T) {

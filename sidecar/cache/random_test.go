@@ -65,7 +65,7 @@ type sight struct {
 	key        string
 	start, end time.Time
 	// order is that of the write that was seen, or made; 0 is what was there at first. least is below it where no row was
-	// seen: nobody knows which deletion that was.
+	// seen: it is unknown which deletion that was.
 	order, least   int
 	write          bool
 	stale, noCache bool
@@ -151,7 +151,7 @@ func (o *ordered) misled(key string, older, newer int, at time.Time, life time.D
 	})
 }
 
-// goneBetween returns the earliest and the latest deletion of key of which a read may have told.
+// goneBetween returns the earliest and the latest deletion of key that a read may have seen.
 func (o *ordered) goneBetween(key string, from, to time.Time) (least, order int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -291,7 +291,7 @@ func (w *world) sawAnswer(member int, key string, start time.Time, o kv.ReadOpti
 		w.saw(s, string(a.Value))
 		w.raise(key, a.Version)
 		if a.Version < o.MinVersion { // an error otherwise
-			w.t.Errorf("version %d of %q, where %d was asked for", a.Version, key, o.MinVersion)
+			w.t.Errorf("version %d of %q, where %d was required", a.Version, key, o.MinVersion)
 		}
 	}
 }
@@ -324,7 +324,7 @@ func (w *world) orderOf(value string) int {
 	defer w.origin.mu.Unlock()
 	n, ok := w.origin.order[value]
 	if !ok {
-		w.t.Errorf("%q was read, which nobody wrote", value)
+		w.t.Errorf("%q was read, which was not written", value)
 	}
 	return n
 }
@@ -411,8 +411,7 @@ func (w *world) misled(s sight, newer int) bool {
 	return w.origin.misled(s.key, s.order, newer, s.start, life)
 }
 
-// check holds each read against what its member had seen or written before it began, and against the longest life of an
-// entry.
+// check compares each read with what its member had seen or written before it began, and with the longest life of an entry.
 func (w *world) check() (reads int) {
 	p := w.cluster.members[0].Policy()
 	p.TTL = 3 * time.Second

@@ -76,7 +76,7 @@ func (d *Dataset) serveHit(q kv.Query, now int64) (r *read, a kv.Answer, ok bool
 }
 
 // serves reports whether a fresh entry may answer another member. MemoryOnly comes from a new owner, because the key has
-// moved: that this member no longer owns it is no reason for doubt.
+// moved: it may be used although this member no longer owns it.
 func (d *Dataset) serves(q kv.Query, e *entries.Entry, now int64) bool {
 	if q.MemoryOnly {
 		return e.Fresh(now)

@@ -28,7 +28,7 @@ func TestReadIsLoadedOnceAndThenHeld(t *testing.T) {
 	})
 }
 
-// A read that renews an entry's age would keep the hottest key for ever.
+// A read that renewed the age of an entry would keep the hottest key forever.
 func TestReadNeverRenewsAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
@@ -359,7 +359,7 @@ func TestNoCacheLoadsAgain(t *testing.T) {
 	})
 }
 
-// The load that a no-cache read finds under way has read the row too early.
+// A load in flight when a no-cache read begins may have read the row too early.
 func TestNoCacheDoesNotTakeALoadThatBeganBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})

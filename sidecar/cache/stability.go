@@ -16,7 +16,7 @@ type stability struct {
 }
 
 // RingChanged records that keys may have other owners now. From then on, what this member loaded as the owner of a key is
-// no better than a local copy that nobody invalidates.
+// no better than a local copy whose invalidations are not received.
 func (d *Dataset) RingChanged() {
 	d.ringChanged.Store(d.now())
 	d.unsettled.Store(true)
@@ -35,12 +35,12 @@ func (d *Dataset) FeedLive() (live, has bool) { return d.feedLive.Load(), d.Poli
 
 // trusts reports whether an entry may be sent as a fresh answer.
 func (c *core) trusts(key string, e *entries.Entry, now int64) bool {
-	return e.Fresh(now) && (!c.unsettled.Load() || !c.doubts(key, e, now))
+	return e.Fresh(now) && (!c.unsettled.Load() || !c.isUntrusted(key, e, now))
 }
 
-// doubts reports whether an entry must not be used although it is fresh: because of a gap in the feed, or because its key
+// isUntrusted reports whether an entry must not be used although it is fresh: because of a gap in the feed, or because its key
 // has another owner now.
-func (c *core) doubts(key string, e *entries.Entry, now int64) bool {
+func (c *core) isUntrusted(key string, e *entries.Entry, now int64) bool {
 	p := c.Policy()
 	gap, changed := c.inGap(p), c.ringChanged.Load()
 	if gap && now >= e.Began+int64(p.GapTTL) { //guard:entries-outlive-a-feed-gap

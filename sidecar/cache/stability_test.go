@@ -19,7 +19,7 @@ func TestEntryOfAFormerOwnerIsNoBetterThanACopy(t *testing.T) {
 		for _, d := range c.members {
 			d.RingChanged()
 		}
-		c.deaf.Store(true) // it follows nobody yet
+		c.deaf.Store(true) // it is not subscribed yet
 		put(t, c.members[1], "k", "new")
 		time.Sleep(testPolicy().LocalTTL + tick)
 		if a := get(t, c.members[0], "k"); string(a.Value) != "new" {
@@ -29,7 +29,7 @@ func TestEntryOfAFormerOwnerIsNoBetterThanACopy(t *testing.T) {
 		get(t, c.members[0], "k")
 		get(t, c.members[0], "k") // a hit
 		if c.members[0].unsettled.Load() {
-			t.Error("hits are looked at twice for ever")
+			t.Error("hits are checked twice forever")
 		}
 	})
 }
@@ -54,7 +54,7 @@ func TestGapInTheFeed(t *testing.T) {
 		d.ApplyInvalidation(kv.Invalidation{Prefix: true})
 		reads(tick, "1")
 		o.Set("k", "2")
-		reads(time.Minute, "1") // nobody has told
+		reads(time.Minute, "1") // no invalidation yet
 		d.ApplyInvalidation(kv.Invalidation{Key: "k"})
 		reads(tick, "2")
 		d.SetFeedLive(false)

@@ -28,7 +28,7 @@ func TestStaleIfError(t *testing.T) {
 	})
 }
 
-func TestFailedRefreshBacksOffAndBlocksNobody(t *testing.T) {
+func TestFailedRefreshBacksOffAndBlocksNoReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		d := newDataset(t, o, nil, testPolicy())
@@ -84,7 +84,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 	})
 }
 
-// While the database is away an owner's stale answer is copied, so that not each read is a peer fetch.
+// During an outage of the database, members copy the stale answer of the owner, so that not each read is a peer fetch.
 func TestStaleAnswerOfTheOwnerIsCopied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
@@ -194,7 +194,7 @@ func TestExpiredEntryIsLoadedAgain(t *testing.T) {
 			p.StaleWhileRevalidate = window
 			d := newDataset(t, o, nil, p)
 			get(t, d, "k")
-			o.Set("k", "new") // nobody tells
+			o.Set("k", "new") // without an invalidation
 			d.ExpireAll()
 			if a := get(t, d, "k"); a.Stale || string(a.Value) != "new" {
 				t.Errorf("got %+v; want the new value", a)
@@ -212,7 +212,7 @@ func TestLoadUnderWayWhenEverythingExpiresIsNotStored(t *testing.T) {
 		read.Go(func() { get(t, d, "k") })
 		time.Sleep(tick)
 		o.Slow(0)
-		o.Set("k", "new") // nobody tells
+		o.Set("k", "new") // without an invalidation
 		d.ExpireAll()
 		read.Wait()
 		if a := get(t, d, "k"); string(a.Value) != "new" {

@@ -130,7 +130,7 @@ func TestTwoWritesAtOnceLeaveTheLaterOneOrNothing(t *testing.T) {
 	}
 }
 
-// thoughtful is an origin that needs a moment to say that nothing was written.
+// thoughtful is an origin that reports late that nothing was written.
 type thoughtful struct{ *origintest.Fake }
 
 func (th thoughtful) Write(ctx context.Context, _ origin.Change) (origin.Value, error) {
@@ -212,7 +212,7 @@ func TestWriteGoesAroundAnOwnerThatIsAway(t *testing.T) {
 			for _, i := range away {
 				c.away[i].Store(true)
 			}
-			c.deaf.Store(true) // nobody follows who makes the write
+			c.deaf.Store(true) // no member is subscribed to the writer
 			put(t, c.members[2], "k", "new")
 			time.Sleep(tick)
 			for _, i := range []int{2, 3} {

@@ -8,19 +8,19 @@ type Stats struct {
 	Hit, LocalHit, Negative     Counter
 	PeerHit, Load, Stale, Error atomic.Int64
 
-	Served          atomic.Int64 // requests answered to other members
-	NotOwner        atomic.Int64 // of these, for keys that this member does not own
-	LoadsBegun      atomic.Int64 // keys requested from the origin
-	LoadErrors      atomic.Int64 // of these, failed
-	PeerFetches     atomic.Int64 // keys requested from other members
-	PeerFetchErrors atomic.Int64 // of these, without an answer
-	Successor       atomic.Int64 // keys requested from the successor because the owner could not be reached
-	FailoverLoads   atomic.Int64 // keys loaded here because neither owner nor successor could be reached
-	Refused         atomic.Int64 // reads refused because a limit was reached
-	LoadsDiscarded  atomic.Int64 // values not stored because the key was invalidated after their load began
-	Peeks           atomic.Int64 // keys requested from the previous owner before a load
-	PeekHits        atomic.Int64 // of these, answered
-	Refreshes       atomic.Int64 // early and background refreshes that were started
+	Served           atomic.Int64 // requests answered to other members
+	NotOwner         atomic.Int64 // of these, for keys that this member does not own
+	LoadsBegun       atomic.Int64 // keys requested from the origin
+	LoadErrors       atomic.Int64 // of these, failed
+	PeerFetches      atomic.Int64 // keys requested from other members
+	PeerFetchErrors  atomic.Int64 // of these, without an answer
+	Successor        atomic.Int64 // keys requested from the successor because the owner could not be reached
+	FailoverLoads    atomic.Int64 // keys loaded here because neither owner nor successor could be reached
+	Refused          atomic.Int64 // reads refused because a limit was reached
+	LoadsDiscarded   atomic.Int64 // values not stored because the key was invalidated after their load began
+	HandoverRequests atomic.Int64 // keys requested from the previous owner before a load
+	Handovers        atomic.Int64 // of these, answered
+	Refreshes        atomic.Int64 // early and background refreshes that were started
 
 	// Writes of applications, by result. Each write is counted once.
 	Written, Conflicts, WritesRefused, WritesUnknown, WriteErrors atomic.Int64

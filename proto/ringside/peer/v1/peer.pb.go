@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: ringside/peer/v1/peer.proto
 
-// The protocol between members. Not for applications: it may change with every release that says so.
+// The protocol between members. Not for applications: it may change with every release whose notes announce it.
 
 package peerv1
 

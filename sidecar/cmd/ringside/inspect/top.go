@@ -2,7 +2,6 @@ package inspect
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
@@ -35,7 +35,7 @@ of reads that the receiving sidecar served from its own memory, loads and writes
 			return cli.Usagef(cmd, "--interval: want %s or more, because the sidecar refreshes its view no more often", minInterval)
 		}
 		before, err := readCluster(cmd, listener)
-		for err == nil && sleep(cmd.Context(), *interval) {
+		for err == nil && backoff.Sleep(cmd.Context(), *interval) {
 			var after admin.ClusterState
 			if after, err = readCluster(cmd, listener); err != nil {
 				break
@@ -56,18 +56,6 @@ of reads that the receiving sidecar served from its own memory, loads and writes
 
 // minInterval is how long the sidecar caches its view of the cluster.
 const minInterval = 500 * time.Millisecond
-
-// sleep waits for d and reports whether ctx is still valid.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
 
 func readCluster(cmd *cobra.Command, listener *cli.Listener) (c admin.ClusterState, err error) {
 	body, err := listener.GetOK(cmd.Context(), "/api/cluster")
