@@ -49,7 +49,7 @@ func TestGroupCacheIsOnEveryListener(t *testing.T) {
 }
 
 func TestGroupCacheReturnsTheErrorsOfGet(t *testing.T) {
-	s := localtest.Start(t, local.Config{RequestTimeout: 50 * time.Millisecond})
+	s := localtest.Start(t, local.Config{RequestTimeout: time.Second})
 	conn := localtest.Connect(t, s.GRPC)
 	old, stub := groupcachepb.NewGroupCacheClient(conn), ringsidev1.NewCacheClient(conn)
 	for _, tt := range []struct {

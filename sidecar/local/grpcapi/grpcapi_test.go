@@ -36,7 +36,7 @@ func TestGRPCGet(t *testing.T) {
 }
 
 func TestGRPCErrors(t *testing.T) {
-	s := localtest.Start(t, local.Config{RequestTimeout: 50 * time.Millisecond})
+	s := localtest.Start(t, local.Config{RequestTimeout: time.Second})
 	stub := localtest.Client(t, s.GRPC)
 	tests := []struct {
 		dataset, key string

@@ -14,7 +14,7 @@ import (
 )
 
 func TestMountedCallsHaveDeadlineCountersAndPanicHandling(t *testing.T) {
-	s := localtest.Start(t, local.Config{CNFMetrics: localtest.Mounted{}, RequestTimeout: 50 * time.Millisecond})
+	s := localtest.Start(t, local.Config{CNFMetrics: localtest.Mounted{}, RequestTimeout: time.Second})
 	for name, want := range map[string]codes.Code{"": codes.OK, "panic": codes.Internal, "wait": codes.Aborted} {
 		for _, address := range []string{s.GRPC, "unix:" + s.Unix} {
 			if err := localtest.CallMounted(t, address, name); status.Code(err) != want || strings.Contains(fmt.Sprint(err), "canary") {
