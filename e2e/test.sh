@@ -38,7 +38,7 @@ modules() {
 	local module
 	for module in deploy/collector e2e/demo; do (cd "$module" && gotest -timeout 10m ./...); done
 }
-kube() { cd e2e/kube && gotest -timeout 10m ./...; }
+kube() { cd e2e/kube && gotest -count=1 -timeout 10m ./...; }
 guards() {
 	go test -count=1 -parallel 3 -timeout 20m -v ./e2e/guards >"$bin/guards.log" 2>&1 ||
 		{ grep -v -- '--- PASS' "$bin/guards.log"; return 1; }
