@@ -19,10 +19,10 @@ var value = `{"cnf_id":"CNF-001","pad":"` + strings.Repeat("x", 200-29) + `"}`
 
 const key = "CNF-001"
 
-// config returns one column unchanged (value: body), so that every server sends the same bytes. peer-metrics keeps no local
+// sidecarConfig takes the membership and the DSN. It returns one column unchanged (value: body), so that every server sends the same bytes. peer-metrics keeps no local
 // copies; loads use cnf-metrics with no-cache.
-const config = `
-membership: {static: [%s]}
+const sidecarConfig = `
+%s
 origins: {db: {driver: postgres, dsn: %q, max_conns: 16}}
 datasets:
   cnf-metrics: {origin: db, table: rows, key: id, value: body, ttl: 1h, local_ttl: 1h}
@@ -46,13 +46,15 @@ func newDatabase(b *testing.B) (dsn string) {
 	return dsn
 }
 
+func staticMembers(list string) string { return "membership: {static: [" + list + "]}" }
+
 func newSidecars(b *testing.B, n int) []*rig.Sidecar {
 	b.Helper()
 	dsn := newDatabase(b)
 	if n == 1 {
-		return rig.Sidecars(b, 1, fmt.Sprintf(config, "", dsn))
+		return rig.Sidecars(b, 1, fmt.Sprintf(sidecarConfig, "", dsn))
 	}
-	return rig.StaticSidecars(b, n, func(members string) string { return fmt.Sprintf(config, members, dsn) })
+	return rig.StaticSidecars(b, n, func(members string) string { return fmt.Sprintf(sidecarConfig, staticMembers(members), dsn) })
 }
 
 // A hit in the sidecar's memory, compared with servers that return a constant and with Redis.
@@ -138,7 +140,7 @@ func BenchmarkStart(b *testing.B) {
 	var ready time.Duration
 	var memory float64
 	for b.Loop() {
-		s := rig.NewSidecar(b, "sidecar-1", fmt.Sprintf(config, "", dsn))
+		s := rig.NewSidecar(b, "sidecar-1", fmt.Sprintf(sidecarConfig, "", dsn))
 		began := time.Now()
 		s.Start()
 		ready += time.Since(began)
