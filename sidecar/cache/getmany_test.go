@@ -382,8 +382,9 @@ func TestSlowKeyOfAServedBatchLeavesTimeToAnswerTheOthers(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), d.Policy().LoadTimeout+peerGrace)
 		defer cancel()
 		results := d.ServeMany(ctx, []kv.Query{{Key: "slow", NoCache: true}, {Key: "held"}})
-		if ctx.Err() != nil {
-			t.Error("the caller's deadline has passed; want the answers before")
+		deadline, _ := ctx.Deadline()
+		if left := time.Until(deadline); left < peerGrace/2 {
+			t.Errorf("got the answers %v before the caller's deadline, want %v", left, peerGrace/2)
 		}
 		expectKind(t, results[0].Err, kv.KindDeadline)
 		expect(t, results[1].Answer, "h", kv.SourceHit)
