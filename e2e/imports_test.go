@@ -18,6 +18,7 @@ const module = "github.com/ringside-cache/ringside/"
 var mayImport = map[string][]string{
 	// Leaves.
 	"ring":                         {},
+	"ring/routekey":                {},
 	"origin":                       {},
 	"proto/ringside/v1":            {},
 	"proto/ringside/peer/v1":       {},
@@ -69,7 +70,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"ring/backoff", "ring", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
+		"ring/backoff", "ring", "ring/routekey", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
@@ -92,7 +93,7 @@ var mayImport = map[string][]string{
 		"sidecar/local/api",
 	},
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
-	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "sidecar/cache", "sidecar/kv"},
+	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "ring/routekey", "sidecar/cache", "sidecar/kv"},
 	"sidecar/metrics":    {"sidecar/cache", "sidecar/kv"},
 	"xds":                {"ring/backoff", "ring"},
 	"deploy/inject":      {},
@@ -127,8 +128,8 @@ var mayImport = map[string][]string{
 	},
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
-	"sidecar/cmd/ringside/client":  {"ring", "sidecar/kv", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring/backoff", "ring", "sidecar/admin", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/client":  {"ring/routekey", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring/backoff", "ring", "ring/routekey", "sidecar/admin", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 	},

@@ -25,7 +25,7 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
-	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 )
 
 // errPeerFetch means that the response came from a member that does not own the key, or that fetched it from the owner.
@@ -42,7 +42,7 @@ func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, heade
 			return err
 		}
 		if header {
-			request.Header.Set("ringside-key", ring.RouteKey(dataset, key))
+			request.Header.Set("ringside-key", routekey.Format(dataset, key))
 		}
 		response, err := client.Do(request)
 		if err != nil {
@@ -74,7 +74,7 @@ func overGRPC(conn *grpc.ClientConn, dataset string) reader {
 	return func(key string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		ctx = metadata.AppendToOutgoingContext(ctx, "ringside-key", ring.RouteKey(dataset, key))
+		ctx = metadata.AppendToOutgoingContext(ctx, "ringside-key", routekey.Format(dataset, key))
 		request := &ringsidev1.GetRequest{Dataset: dataset, Key: key}
 		response, err := stub.Get(ctx, request)
 		if cutOff(err) {

@@ -73,20 +73,3 @@ func heap() uint64 {
 	runtime.ReadMemStats(&stats)
 	return stats.HeapAlloc
 }
-
-func BenchmarkAppendRouteKey(b *testing.B) {
-	b.ReportAllocs()
-	buf := make([]byte, 0, 64)
-	for b.Loop() {
-		AppendRouteKey(buf, "cnf-metrics", "CNF-00001/cpu load")
-	}
-}
-
-func BenchmarkParseRouteKey(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, _, err := ParseRouteKey("cnf-metrics/CNF-00001/cpu"); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

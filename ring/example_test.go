@@ -5,6 +5,7 @@ import (
 	"log"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 )
 
 func Example() {
@@ -12,7 +13,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	routeKey := ring.RouteKey("routes", "10.1.0.0/16 via eth0")
+	routeKey := routekey.Format("routes", "10.1.0.0/16 via eth0")
 	fmt.Println(routeKey)
 	for m := range r.Successors(routeKey) {
 		fmt.Println(m.Addr)

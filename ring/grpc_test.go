@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	endpointhash "google.golang.org/grpc/resolver/ringhash"
+
+	"github.com/ringside-cache/ringside/ring/routekey"
 )
 
 // grpcClient drives grpc-go's own ring_hash balancer through its public interface. It replaces the network only:
@@ -108,7 +110,7 @@ func (s *subConn) Shutdown() {}
 func routeKeys(n int) []string {
 	keys := make([]string, n)
 	for i := range keys {
-		keys[i] = RouteKey("cnf-metrics", fmt.Sprintf("CNF-%05d/cpu load", i))
+		keys[i] = routekey.Format("cnf-metrics", fmt.Sprintf("CNF-%05d/cpu load", i))
 	}
 	return keys
 }

@@ -48,7 +48,7 @@ func New(members []Member, size Size) (*Ring, error) {
 	return r, nil
 }
 
-// Owner returns the member that owns routeKey (see RouteKey), nil on an empty ring. It does not allocate.
+// Owner returns the member that owns routeKey (see package routekey), nil on an empty ring. It does not allocate.
 func (r *Ring) Owner(routeKey string) *Member {
 	if r.Len() == 0 {
 		return nil

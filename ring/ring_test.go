@@ -208,12 +208,10 @@ func second(r *Ring, routeKey string) *Member {
 
 func TestLookupsDoNotAllocate(t *testing.T) {
 	r := mustNew(t, numbered(4096, "10.0.0.%d:7072"), Size{})
-	buf := make([]byte, 0, 256)
 	for name, lookup := range map[string]func(){
-		"Owner":          func() { r.Owner("cnf-metrics/CNF-001") },
-		"Successors":     func() { second(r, "cnf-metrics/CNF-001") },
-		"Member":         func() { r.Member("10.0.0.7:7072") },
-		"AppendRouteKey": func() { AppendRouteKey(buf, "cnf-metrics", "CNF 001/ä") },
+		"Owner":      func() { r.Owner("cnf-metrics/CNF-001") },
+		"Successors": func() { second(r, "cnf-metrics/CNF-001") },
+		"Member":     func() { r.Member("10.0.0.7:7072") },
 	} {
 		if n := testing.AllocsPerRun(100, lookup); n != 0 {
 			t.Errorf("%s: %g allocations, want 0", name, n)

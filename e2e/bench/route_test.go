@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/xds"
 )
 
@@ -54,7 +55,7 @@ func ownedBy(b *testing.B, members []ring.Member, i int) string {
 		b.Fatal(err)
 	}
 	for n := range 100 {
-		if r.Owner(ring.RouteKey("peer-metrics", keyOf(n))).ID == members[i].ID {
+		if r.Owner(routekey.Format("peer-metrics", keyOf(n))).ID == members[i].ID {
 			return keyOf(n)
 		}
 	}

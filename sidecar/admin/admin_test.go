@@ -18,6 +18,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -293,7 +294,7 @@ func TestRingPointsFindTheOwner(t *testing.T) {
 	const keys = 20000
 	wrong, owned := 0, map[string]int{}
 	for i := range keys {
-		routeKey := ring.RouteKey("routes", fmt.Sprint(i))
+		routeKey := routekey.Format("routes", fmt.Sprint(i))
 		want := s.Ring().Owner(routeKey).ID
 		owned[want]++
 		if owner(float64(ring.Hash(routeKey))/(1<<64)) != want {

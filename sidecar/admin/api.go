@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -70,7 +71,7 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) newExplanation(d *cache.Dataset, key string) Explanation {
-	r, routeKey := a.Ring(), ring.RouteKey(d.Name(), key)
+	r, routeKey := a.Ring(), routekey.Format(d.Name(), key)
 	e := Explanation{
 		Dataset:    d.Name(),
 		Key:        key,

@@ -3,7 +3,7 @@ package peer
 import (
 	"time"
 
-	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -72,5 +72,5 @@ func orNil(p *peer) kv.Peer {
 
 func routeKey(dataset, key string) string {
 	var buf [256]byte
-	return string(ring.AppendRouteKey(buf[:0], dataset, key))
+	return string(routekey.Append(buf[:0], dataset, key))
 }

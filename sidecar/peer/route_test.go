@@ -10,6 +10,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
@@ -38,7 +39,7 @@ func TestRouteEqualsTheWalkOfTheRing(t *testing.T) {
 	for i := range 1000 {
 		key := fmt.Sprint("key ", i)
 		var walk []string
-		for m := range r.Successors(ring.RouteKey("metrics", key)) {
+		for m := range r.Successors(routekey.Format("metrics", key)) {
 			walk = append(walk, m.ID)
 		}
 		route := p.Route("metrics", key)
@@ -81,7 +82,7 @@ func TestPreviousOwnerIsPartOfRouteDuringWarmUpOnly(t *testing.T) {
 		defer p.Close()
 		p.SetRing(after, before)
 		gained := peertest.KeyWith(t, p, func(r kv.Route) bool { return r.Owner == nil })
-		want := before.Owner(ring.RouteKey("metrics", gained)).ID
+		want := before.Owner(routekey.Format("metrics", gained)).ID
 		if r := p.Route("metrics", gained); idOf(r.Previous) != want {
 			t.Errorf("got previous %s, want %s", idOf(r.Previous), want)
 		}
@@ -105,7 +106,7 @@ func TestPreviouslyOwnedKeyHasNoPreviousOwner(t *testing.T) {
 	p.SetRing(after, before)
 	for i := range 1000 {
 		key := fmt.Sprint(i)
-		previous := before.Owner(ring.RouteKey("metrics", key)).ID
+		previous := before.Owner(routekey.Format("metrics", key)).ID
 		r := p.Route("metrics", key)
 		if r.Owner == nil && idOf(r.Previous) != previous {
 			t.Fatalf("%s: previous %s, want %s", key, idOf(r.Previous), previous)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
@@ -33,7 +33,7 @@ func newGet() *cobra.Command {
 	sidecar, out := cli.HTTPFlag(cmd), cli.OutputFlag(cmd)
 	noCache := cmd.Flags().Bool("no-cache", false, "load the value from the database, even if a cached one is fresh")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r := cli.Request{Method: http.MethodGet, Path: "/v1/" + ring.RouteKey(args[0], args[1]), Header: http.Header{}}
+		r := cli.Request{Method: http.MethodGet, Path: "/v1/" + routekey.Format(args[0], args[1]), Header: http.Header{}}
 		if *noCache {
 			r.Header.Set("Cache-Control", "no-cache")
 		}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -224,7 +224,7 @@ func (w written) String() string {
 
 func (w rowWrite) send(ctx context.Context, sidecar *cli.Listener) (cli.Response, error) {
 	resp, err := sidecar.Do(ctx, cli.Request{
-		Method: w.method, Path: "/v1/" + ring.RouteKey(w.dataset, w.key), Header: w.header, Body: w.value,
+		Method: w.method, Path: "/v1/" + routekey.Format(w.dataset, w.key), Header: w.header, Body: w.value,
 	})
 	var usage cli.UsageError
 	switch {

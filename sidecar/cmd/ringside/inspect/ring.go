@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
@@ -65,7 +66,7 @@ func predict(w io.Writer, members []string, size ring.Size, keys []string, asJSO
 	}
 	predictions := make([]prediction, 0, len(keys))
 	for _, key := range keys {
-		if _, _, err := ring.ParseRouteKey(key); err != nil {
+		if _, _, err := routekey.Parse(key); err != nil {
 			return cli.AsUsage(err)
 		}
 		predictions = append(predictions, newPrediction(r, key))

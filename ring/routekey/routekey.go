@@ -1,4 +1,6 @@
-package ring
+// Package routekey writes and reads route keys: the text that the ring hashes for a key of a dataset, which is also its URL
+// path.
+package routekey
 
 import (
 	"fmt"
@@ -6,23 +8,23 @@ import (
 	"strings"
 )
 
-// RouteKey is the printable string that the ring hashes for a key of a dataset: "dataset/key", with each byte other
+// Format returns the printable string that the ring hashes for a key of a dataset: "dataset/key", with each byte other
 // than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") and the slashes of the key percent-encoded in upper-case hex.
 // It is the canonical URL path after /v1/ and the value of the header ringside-key.
-func RouteKey(dataset, key string) string {
-	return string(AppendRouteKey(make([]byte, 0, len(dataset)+1+len(key)), dataset, key))
+func Format(dataset, key string) string {
+	return string(Append(make([]byte, 0, len(dataset)+1+len(key)), dataset, key))
 }
 
-// AppendRouteKey appends RouteKey(dataset, key) to dst. It allocates only when dst has to grow.
-func AppendRouteKey(dst []byte, dataset, key string) []byte {
+// Append appends Format(dataset, key) to dst. It allocates only when dst has to grow.
+func Append(dst []byte, dataset, key string) []byte {
 	dst = appendEscaped(dst, dataset, false)
 	dst = append(dst, '/')
 	return appendEscaped(dst, key, true)
 }
 
-// ParseRouteKey is the inverse of RouteKey. It also accepts other spellings of the same path (lower-case hex, unnecessary
+// Parse is the inverse of Format. It also accepts other spellings of the same path (lower-case hex, unnecessary
 // escapes): they have another hash but mean the same key. The error names the wrong byte.
-func ParseRouteKey(routeKey string) (dataset, key string, err error) {
+func Parse(routeKey string) (dataset, key string, err error) {
 	if err := checkBytes(routeKey); err != nil {
 		return "", "", err
 	}
