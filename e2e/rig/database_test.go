@@ -20,13 +20,11 @@ import (
 )
 
 func TestDatabaseKeepsItsRowsThroughStopKillAndFreeze(t *testing.T) {
-	for driver, start := range map[string]func(testing.TB) *rig.Database{
-		"pgx": rig.NewPostgres, "mysql": rig.NewMariaDB,
-	} {
-		t.Run(driver, func(t *testing.T) {
+	for _, engine := range rig.Engines {
+		t.Run(engine.Name, func(t *testing.T) {
 			t.Parallel()
-			server := start(t)
-			db, err := sql.Open(driver, server.DSN)
+			server := engine.Start(t)
+			db, err := sql.Open(engine.SQLDriver, server.DSN)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,6 +45,29 @@ func TestDatabaseKeepsItsRowsThroughStopKillAndFreeze(t *testing.T) {
 			server.Start()
 			if n := count(t, db); n != 2 {
 				t.Errorf("%d rows after a crash, want 2", n)
+			}
+		})
+	}
+}
+
+func TestPgBouncerKeepsAServerConnectionAsItsModeSays(t *testing.T) {
+	server := rig.NewPostgres(t)
+	for mode, shared := range map[rig.PoolMode]bool{rig.SessionPool: false, rig.TransactionPool: true} {
+		t.Run(string(mode), func(t *testing.T) {
+			var servers [2]int
+			dsn := rig.PgBouncer(t, server, mode).DSN + "&default_query_exec_mode=simple_protocol"
+			for i := range servers { // both clients stay connected
+				db, err := sql.Open("pgx", dsn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer db.Close()
+				if err := db.QueryRowContext(t.Context(), "SELECT pg_backend_pid()").Scan(&servers[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if (servers[0] == servers[1]) != shared {
+				t.Errorf("two clients use the server connections %v", servers)
 			}
 		})
 	}

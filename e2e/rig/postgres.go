@@ -63,14 +63,14 @@ func postmasterReady(dir string, pid int) error {
 	return nil
 }
 
-// versionOf returns the first line of --version, without characters that a file name must not have.
+// versionOf returns the first line of --version, without the server's path and characters that a file name must not have.
 func versionOf(t testing.TB, server string) string {
 	t.Helper()
 	out, err := exec.Command(server, "--version").Output()
 	if err != nil {
 		t.Fatalf("rig: %s --version: %v", server, err)
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	line, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(string(out), server)), "\n")
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune("/ ()", r) {
 			return '_'

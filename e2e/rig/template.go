@@ -19,6 +19,21 @@ type Database struct {
 	DSN string
 }
 
+// Engine is a kind of database server.
+type Engine struct {
+	Name      string // of subtests
+	Driver    string // Ringside's name of the driver
+	SQLDriver string // the driver of database/sql for tests
+	Start     func(testing.TB) *Database
+}
+
+// Engines are all kinds of database servers that Ringside supports. The names of subtests say mysql for MySQL itself.
+var Engines = []Engine{
+	{"postgres", "postgres", "pgx", NewPostgres},
+	{"mysql", "mysql", "mysql", func(t testing.TB) *Database { t.Helper(); return NewMySQL(t) }},
+	{"mariadb", "mysql", "mysql", NewMariaDB},
+}
+
 // dataDir returns a folder that the server's user owns and that is removed at the end of the test. It is not t.TempDir,
 // because only the test's own user may enter the parent of that.
 func dataDir(t testing.TB, name string, cred *syscall.Credential) string {
