@@ -93,10 +93,15 @@ var mayImport = map[string][]string{
 		"sidecar/local/api",
 	},
 	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
-	"sidecar/admin":      {"sidecar/internal/apierror", "sidecar/internal/httpfield", "ring", "ring/routekey", "sidecar/cache", "sidecar/kv"},
-	"sidecar/metrics":    {"sidecar/cache", "sidecar/kv"},
-	"xds":                {"ring/backoff", "ring"},
-	"deploy/inject":      {},
+	// The console of operators, and its messages, which the command line decodes.
+	"sidecar/admin/adminapi": {"sidecar/kv"},
+	"sidecar/admin": {
+		"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/apierror",
+		"sidecar/internal/httpfield", "sidecar/kv",
+	},
+	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
+	"xds":             {"ring/backoff", "ring"},
+	"deploy/inject":   {},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
@@ -116,20 +121,20 @@ var mayImport = map[string][]string{
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "xds",
 	},
 	"sidecar/internal/status": {
-		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
+		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics", "sidecar/peer",
 		"sidecar/peer/mtls",
 	},
 	// Root and main.
 	"sidecar": {
-		"origin/drivers", "ring", "sidecar/admin", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
+		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/status", "sidecar/internal/task", "sidecar/local",
 		"sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
 	"sidecar/cmd/ringside/client":  {"ring/routekey", "sidecar/kv", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring/backoff", "ring", "ring/routekey", "sidecar/admin", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring/backoff", "ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 	},

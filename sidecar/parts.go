@@ -10,6 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
@@ -163,7 +164,7 @@ func (p *parts) useRing(cur, prev *ring.Ring) {
 	p.pool.SetRing(cur, prev)
 	p.datasets.RingChanged()
 	p.publisher.UseRing(cur)
-	p.log.Info("the ring has changed", zap.String("id", admin.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
+	p.log.Info("the ring has changed", zap.String("id", adminapi.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
 }
 
 // buildServers builds the servers, and what depends on them.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
@@ -24,11 +25,11 @@ type Source struct {
 	// Ring returns the ring in use; nil or empty if there is no other member.
 	Ring func() *ring.Ring
 	// Directory returns the state of the member directory.
-	Directory func() Directory
+	Directory func() adminapi.Directory
 	// XDS returns the state of the xDS publisher. It is nil, or returns nil, if the sidecar publishes no ring.
-	XDS func() *XDS
+	XDS func() *adminapi.XDS
 	// Others fetches the State of each other member of the ring. It returns soon after ctx is done.
-	Others func(ctx context.Context) []MemberState
+	Others func(ctx context.Context) []adminapi.MemberState
 	// Hosts are the values, without port, that the Host header may have besides localhost and the loopback addresses.
 	Hosts []string
 	// Pprof enables /debug/pprof.

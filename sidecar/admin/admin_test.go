@@ -20,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -57,10 +58,10 @@ func newSource(t *testing.T) admin.Source {
 		Node: "a", Version: "v1.2.3", Started: time.Now().Add(-time.Minute),
 		Datasets:  []*cache.Dataset{routes},
 		Ring:      func() *ring.Ring { return r },
-		Directory: func() admin.Directory { return admin.Directory{Kind: "etcd", Connected: true, Registered: true} },
-		Others: func(context.Context) []admin.MemberState {
-			return []admin.MemberState{
-				{ID: "b", Addr: "10.0.0.2:7072", State: &admin.State{Node: "b"}},
+		Directory: func() adminapi.Directory { return adminapi.Directory{Kind: "etcd", Connected: true, Registered: true} },
+		Others: func(context.Context) []adminapi.MemberState {
+			return []adminapi.MemberState{
+				{ID: "b", Addr: "10.0.0.2:7072", State: &adminapi.State{Node: "b"}},
 				{ID: "c", Addr: "10.0.0.3:7072", Unreachable: "connection refused"},
 			}
 		},
@@ -241,7 +242,7 @@ func TestPprofIsServedOnlyIfEnabled(t *testing.T) {
 }
 
 func TestStateCountsReads(t *testing.T) {
-	state := get[admin.State](t, newSource(t), "/api/state")
+	state := get[adminapi.State](t, newSource(t), "/api/state")
 	if state.Node != "a" || state.Version != "v1.2.3" || state.Uptime < time.Minute || len(state.Datasets) != 1 {
 		t.Fatalf("state: %+v", state)
 	}
@@ -256,7 +257,7 @@ func TestStateHasWritesAndFeedGap(t *testing.T) {
 	s := newSource(t)
 	routes := s.Datasets[0]
 	routes.Stats().Written.Add(2)
-	state := func() admin.DatasetState { return get[admin.State](t, s, "/api/state").Datasets[0] }
+	state := func() adminapi.DatasetState { return get[adminapi.State](t, s, "/api/state").Datasets[0] }
 	if d := state(); d.Written != 2 || d.FeedGap {
 		t.Errorf("without a feed: %+v", d)
 	}
@@ -357,7 +358,7 @@ func TestExplainNamesOwnerAndSuccessorsAndWhatIsHeld(t *testing.T) {
 	if get[explainAnswer](t, s, "/api/explain?dataset=routes&key=nope").Memory.Held {
 		t.Error("a key that was never read is cached")
 	}
-	if n := get[admin.State](t, s, "/api/state").Datasets[0].Loads; n != 1 {
+	if n := get[adminapi.State](t, s, "/api/state").Datasets[0].Loads; n != 1 {
 		t.Errorf("explaining counted as a read: %d loads", n)
 	}
 }
@@ -372,7 +373,7 @@ func TestExplainWithoutARingNamesThisSidecar(t *testing.T) {
 }
 
 type clusterAnswer struct {
-	Members []admin.MemberState
+	Members []adminapi.MemberState
 }
 
 func TestUnreachableMembersAreShownWithTheReason(t *testing.T) {
@@ -393,7 +394,7 @@ func TestManyConsolesCostNoMoreThanOne(t *testing.T) {
 	s := newSource(t)
 	synctest.Test(t, func(t *testing.T) {
 		requests := 0
-		s.Others = func(context.Context) []admin.MemberState {
+		s.Others = func(context.Context) []adminapi.MemberState {
 			requests++
 			return nil
 		}
@@ -416,11 +417,11 @@ func TestManyConsolesCostNoMoreThanOne(t *testing.T) {
 // Concurrent consoles share one result.
 func TestDisconnectedConsoleDoesNotFailOthers(t *testing.T) {
 	s := newSource(t)
-	s.Others = func(ctx context.Context) []admin.MemberState {
+	s.Others = func(ctx context.Context) []adminapi.MemberState {
 		if ctx.Err() != nil {
-			return []admin.MemberState{{ID: "b", Unreachable: ctx.Err().Error()}}
+			return []adminapi.MemberState{{ID: "b", Unreachable: ctx.Err().Error()}}
 		}
-		return []admin.MemberState{{ID: "b", State: &admin.State{}}}
+		return []adminapi.MemberState{{ID: "b", State: &adminapi.State{}}}
 	}
 	h := admin.NewHandler(s)
 	gone, cancel := context.WithCancel(t.Context())

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/routekey"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -26,7 +27,7 @@ func (a *api) ring(w http.ResponseWriter, _ *http.Request) {
 	respond(w, ring)
 }
 
-func (a *api) xds() *XDS {
+func (a *api) xds() *adminapi.XDS {
 	if a.XDS == nil {
 		return nil
 	}
@@ -39,20 +40,6 @@ func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
 
 // maxSuccessors is the number of members that an explanation lists after the owner. A read uses at most one of them.
 const maxSuccessors = 3
-
-// Explanation is the response of /api/explain.
-type Explanation struct {
-	Dataset    string         `json:"dataset"`
-	Key        string         `json:"key"`
-	RouteKey   string         `json:"route_key"`
-	Position   float64        `json:"position"` // on the ring, 0 to 1
-	RingID     string         `json:"ring_id"`
-	Node       string         `json:"node"` // this member
-	Owner      string         `json:"owner"`
-	Successors []string       `json:"successors"`
-	Memory     kv.Explanation `json:"memory"` // of this member
-	XDS        *XDS           `json:"xds,omitempty"`
-}
 
 func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -70,14 +57,14 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 	apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
 }
 
-func (a *api) newExplanation(d *cache.Dataset, key string) Explanation {
+func (a *api) newExplanation(d *cache.Dataset, key string) adminapi.Explanation {
 	r, routeKey := a.Ring(), routekey.Format(d.Name(), key)
-	e := Explanation{
+	e := adminapi.Explanation{
 		Dataset:    d.Name(),
 		Key:        key,
 		RouteKey:   routeKey,
 		Position:   position(ring.Hash(routeKey)),
-		RingID:     FormatRingID(r.ID()),
+		RingID:     adminapi.FormatRingID(r.ID()),
 		Node:       a.Node,
 		Owner:      a.Node, // unless the ring has members
 		Successors: []string{},

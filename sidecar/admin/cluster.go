@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 )
 
 const (
@@ -17,10 +19,10 @@ const (
 type clusterCache struct {
 	mu        sync.Mutex // held during the requests, so that concurrent callers share one result
 	fetchedAt time.Time  // guarded by mu
-	state     ClusterState
+	state     adminapi.ClusterState
 }
 
-func (c *clusterCache) get(ctx context.Context, s Source) ClusterState {
+func (c *clusterCache) get(ctx context.Context, s Source) adminapi.ClusterState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.fetchedAt.IsZero() && time.Since(c.fetchedAt) < clusterTTL {
@@ -33,15 +35,15 @@ func (c *clusterCache) get(ctx context.Context, s Source) ClusterState {
 	return c.state
 }
 
-func (s Source) clusterState(ctx context.Context) ClusterState {
+func (s Source) clusterState(ctx context.Context) adminapi.ClusterState {
 	state := s.State()
-	self := MemberState{ID: s.Node, State: &state}
+	self := adminapi.MemberState{ID: s.Node, State: &state}
 	if m := s.Ring().Member(s.Node); m != nil {
 		self.Addr = m.Addr
 	}
-	return ClusterState{
+	return adminapi.ClusterState{
 		RingID:  state.RingID,
 		Self:    s.Node,
-		Members: append([]MemberState{self}, s.Others(ctx)...),
+		Members: append([]adminapi.MemberState{self}, s.Others(ctx)...),
 	}
 }

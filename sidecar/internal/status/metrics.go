@@ -1,7 +1,7 @@
 package status
 
 import (
-	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
@@ -45,7 +45,7 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 func (n *Node) ringMetrics() metrics.Ring {
 	r, s := n.Members.Ring(), n.Members.Stats()
 	return metrics.Ring{
-		ID: admin.FormatRingID(r.ID()), Members: r.Len(),
+		ID: adminapi.FormatRingID(r.ID()), Members: r.Len(),
 		Unlisted: s.Unlisted, Changes: s.Changes, Unreachable: s.Unreachable, Refused: s.Refused,
 	}
 }

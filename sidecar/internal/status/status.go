@@ -10,6 +10,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
@@ -49,28 +50,28 @@ func (n *Node) Admin() admin.Source {
 }
 
 // directory: a static list is always reachable and includes this member; an xDS server never includes a client.
-func (n *Node) directory() admin.Directory {
+func (n *Node) directory() adminapi.Directory {
 	d := n.Members.Directory()
 	if s, ok := d.Client(); ok {
-		return admin.Directory{Kind: d.Kind, Connected: s.Publisher != "", Detail: s.LastError}
+		return adminapi.Directory{Kind: d.Kind, Connected: s.Publisher != "", Detail: s.LastError}
 	}
 	if s, ok := d.Etcd(); ok {
-		return admin.Directory{Kind: d.Kind, Connected: s.Connected, Registered: s.Registered, Detail: s.LastRejected}
+		return adminapi.Directory{Kind: d.Kind, Connected: s.Connected, Registered: s.Registered, Detail: s.LastRejected}
 	}
-	return admin.Directory{Kind: d.Kind, Connected: true, Registered: true}
+	return adminapi.Directory{Kind: d.Kind, Connected: true, Registered: true}
 }
 
 // xds returns nil if the xds listener is off.
-func (n *Node) xds() *admin.XDS {
+func (n *Node) xds() *adminapi.XDS {
 	if n.Publisher == nil {
 		return nil
 	}
 	s := n.Publisher.Status()
-	state := &admin.XDS{
+	state := &adminapi.XDS{
 		Version: s.Version, Endpoints: s.Endpoints, Clients: s.Clients, Updates: s.Updates, NACKs: s.NACKs,
 	}
 	if r := s.LastNACK; r != nil {
-		state.LastNACK = &admin.NACK{At: r.At, Client: r.Node, Resource: r.Resource, Reason: r.Reason}
+		state.LastNACK = &adminapi.NACK{At: r.At, Client: r.Node, Resource: r.Resource, Reason: r.Reason}
 	}
 	return state
 }
@@ -85,10 +86,10 @@ func (n *Node) Inspect() *peerv1.InspectResponse {
 	return &peerv1.InspectResponse{Version: state.Version, State: text}
 }
 
-func (n *Node) others(ctx context.Context) []admin.MemberState {
-	var states []admin.MemberState
+func (n *Node) others(ctx context.Context) []adminapi.MemberState {
+	var states []adminapi.MemberState
 	for _, one := range n.Pool.Inspect(ctx) {
-		state := admin.MemberState{ID: one.Member.ID, Addr: one.Member.Addr}
+		state := adminapi.MemberState{ID: one.Member.ID, Addr: one.Member.Addr}
 		err := one.Err
 		if err == nil {
 			err = json.Unmarshal(one.Report.GetState(), &state.State)

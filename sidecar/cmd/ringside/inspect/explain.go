@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -38,7 +38,7 @@ func newExplain() *cobra.Command {
 		if out.JSON() {
 			return cli.PrintJSON(cmd.OutOrStdout(), json.RawMessage(body))
 		}
-		var e admin.Explanation
+		var e adminapi.Explanation
 		if err := json.Unmarshal(body, &e); err != nil {
 			return fmt.Errorf("explain %s %s: decode the response: %w", args[0], args[1], err)
 		}
@@ -47,7 +47,7 @@ func newExplain() *cobra.Command {
 	return cmd
 }
 
-func printExplanation(w io.Writer, e admin.Explanation) error {
+func printExplanation(w io.Writer, e adminapi.Explanation) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "route key\t%s\n", e.RouteKey)
 	self := ""

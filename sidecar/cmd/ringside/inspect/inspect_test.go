@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestExplainShowsHowLongANegativeEntryIsUsable(t *testing.T) {
 	var out strings.Builder
-	e := admin.Explanation{Memory: kv.Explanation{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
+	e := adminapi.Explanation{Memory: kv.Explanation{Held: true, Absent: true, Fresh: time.Second, Usable: -time.Hour}}
 	if err := printExplanation(&out, e); err != nil {
 		t.Fatal(err)
 	}
@@ -22,16 +22,16 @@ func TestExplainShowsHowLongANegativeEntryIsUsable(t *testing.T) {
 
 func TestSampleCountsARestartedMemberFromZero(t *testing.T) {
 	const second = time.Second
-	at := func(id string, uptime time.Duration, d ...admin.DatasetState) admin.MemberState {
-		return admin.MemberState{ID: id, State: &admin.State{Uptime: uptime, RingID: "r", Datasets: d}}
+	at := func(id string, uptime time.Duration, d ...adminapi.DatasetState) adminapi.MemberState {
+		return adminapi.MemberState{ID: id, State: &adminapi.State{Uptime: uptime, RingID: "r", Datasets: d}}
 	}
-	before := admin.ClusterState{RingID: "r", Members: []admin.MemberState{
-		at("a", 10*second, admin.DatasetState{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, admin.DatasetState{Name: "d", Hits: 1000}),
+	before := adminapi.ClusterState{RingID: "r", Members: []adminapi.MemberState{
+		at("a", 10*second, adminapi.DatasetState{Name: "d", Hits: 100, Written: 50}), at("b", 10*second, adminapi.DatasetState{Name: "d", Hits: 1000}),
 	}}
-	after := admin.ClusterState{RingID: "r", Members: []admin.MemberState{
+	after := adminapi.ClusterState{RingID: "r", Members: []adminapi.MemberState{
 		{ID: "c", Unreachable: "away"},
-		at("b", 2*second, admin.DatasetState{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
-		at("a", 12*second, admin.DatasetState{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
+		at("b", 2*second, adminapi.DatasetState{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
+		at("a", 12*second, adminapi.DatasetState{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
 	}}
 	s := newSample(before, after)
 	want := activity{Name: "d", State: "feed gap", Reads: 30, Hits: 20, Loads: 10, Writes: 1, Bytes: 2 << 20}

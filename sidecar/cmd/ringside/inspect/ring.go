@@ -12,7 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/routekey"
-	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
@@ -103,14 +103,14 @@ func showRing(cmd *cobra.Command, listener *cli.Listener, asJSON bool) error {
 	if asJSON {
 		return cli.PrintJSON(cmd.OutOrStdout(), json.RawMessage(body))
 	}
-	var r admin.RingState
+	var r adminapi.RingState
 	if err := json.Unmarshal(body, &r); err != nil {
 		return fmt.Errorf("show the ring: decode the response: %w", err)
 	}
 	return printRing(cmd.OutOrStdout(), r)
 }
 
-func printRing(w io.Writer, r admin.RingState) error {
+func printRing(w io.Writer, r adminapi.RingState) error {
 	fmt.Fprintf(w, "ring %s: %s, %d entries; directory: %s%s\n", r.ID, cli.Count(len(r.Members), "member"), r.Entries,
 		r.Directory.Kind, disconnected(r.Directory))
 	if r.XDS != nil {
@@ -128,7 +128,7 @@ func printRing(w io.Writer, r admin.RingState) error {
 	return t.Flush()
 }
 
-func disconnected(d admin.Directory) string {
+func disconnected(d adminapi.Directory) string {
 	if d.Connected || d.Kind == "none" {
 		return ""
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring/backoff"
-	"github.com/ringside-cache/ringside/sidecar/admin"
+	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
@@ -36,7 +36,7 @@ of reads that the receiving sidecar served from its own memory, loads and writes
 		}
 		before, err := readCluster(cmd, listener)
 		for err == nil && backoff.Sleep(cmd.Context(), *interval) {
-			var after admin.ClusterState
+			var after adminapi.ClusterState
 			if after, err = readCluster(cmd, listener); err != nil {
 				break
 			}
@@ -57,7 +57,7 @@ of reads that the receiving sidecar served from its own memory, loads and writes
 // minInterval is how long the sidecar caches its view of the cluster.
 const minInterval = 500 * time.Millisecond
 
-func readCluster(cmd *cobra.Command, listener *cli.Listener) (c admin.ClusterState, err error) {
+func readCluster(cmd *cobra.Command, listener *cli.Listener) (c adminapi.ClusterState, err error) {
 	body, err := listener.GetOK(cmd.Context(), "/api/cluster")
 	if err == nil {
 		err = json.Unmarshal(body, &c)
@@ -83,39 +83,39 @@ type activity struct {
 
 // growth is the change of the counters of one dataset of one member between two samples.
 type growth struct {
-	before, after admin.DatasetState
+	before, after adminapi.DatasetState
 	seconds       float64
 }
 
 // rate returns the growth per second of the sum of counters.
-func (g growth) rate(sum func(admin.DatasetState) int64) float64 {
+func (g growth) rate(sum func(adminapi.DatasetState) int64) float64 {
 	return float64(sum(g.after)-sum(g.before)) / g.seconds
 }
 
 func (a *activity) add(g growth) {
-	a.Reads += g.rate(admin.DatasetState.Reads)
-	a.Hits += g.rate(func(d admin.DatasetState) int64 { return d.Hits + d.LocalHits })
-	a.Loads += g.rate(func(d admin.DatasetState) int64 { return d.Loads })
-	a.Writes += g.rate(func(d admin.DatasetState) int64 { return d.Written })
-	a.Errors += g.rate(func(d admin.DatasetState) int64 { return d.Errors })
+	a.Reads += g.rate(adminapi.DatasetState.Reads)
+	a.Hits += g.rate(func(d adminapi.DatasetState) int64 { return d.Hits + d.LocalHits })
+	a.Loads += g.rate(func(d adminapi.DatasetState) int64 { return d.Loads })
+	a.Writes += g.rate(func(d adminapi.DatasetState) int64 { return d.Written })
+	a.Errors += g.rate(func(d adminapi.DatasetState) int64 { return d.Errors })
 	a.Entries += g.after.Entries
 	a.Bytes += g.after.Bytes
 }
 
 // growthSince returns the growth of each dataset of m, with the elapsed time by the member's own clock. A member that has
 // joined or restarted counts from zero.
-func growthSince(before admin.ClusterState, m admin.MemberState) (list []growth) {
+func growthSince(before adminapi.ClusterState, m adminapi.MemberState) (list []growth) {
 	if m.State == nil {
 		return nil
 	}
-	was := &admin.State{}
-	i := slices.IndexFunc(before.Members, func(b admin.MemberState) bool { return b.ID == m.ID })
+	was := &adminapi.State{}
+	i := slices.IndexFunc(before.Members, func(b adminapi.MemberState) bool { return b.ID == m.ID })
 	if i >= 0 && before.Members[i].State != nil && before.Members[i].State.Uptime < m.State.Uptime {
 		was = before.Members[i].State
 	}
 	for _, now := range m.State.Datasets {
 		g := growth{after: now, seconds: (m.State.Uptime - was.Uptime).Seconds()}
-		if i := slices.IndexFunc(was.Datasets, func(d admin.DatasetState) bool { return d.Name == now.Name }); i >= 0 {
+		if i := slices.IndexFunc(was.Datasets, func(d adminapi.DatasetState) bool { return d.Name == now.Name }); i >= 0 {
 			g.before = was.Datasets[i]
 		}
 		list = append(list, g)
@@ -123,7 +123,7 @@ func growthSince(before admin.ClusterState, m admin.MemberState) (list []growth)
 	return list
 }
 
-func health(m admin.MemberState, ringID string) string {
+func health(m adminapi.MemberState, ringID string) string {
 	switch {
 	case m.State == nil:
 		return "unreachable"
@@ -140,7 +140,7 @@ type sample struct {
 	Members  []activity `json:"members"`
 }
 
-func newSample(before, after admin.ClusterState) sample {
+func newSample(before, after adminapi.ClusterState) sample {
 	s := sample{RingID: after.RingID, Datasets: []activity{}, Members: []activity{}}
 	for _, m := range after.Members {
 		one := activity{Name: m.ID, State: health(m, after.RingID)}
@@ -157,7 +157,7 @@ func newSample(before, after admin.ClusterState) sample {
 }
 
 // dataset returns the row that sums up a dataset over all members. It is valid until the next call.
-func (s *sample) dataset(now admin.DatasetState) *activity {
+func (s *sample) dataset(now adminapi.DatasetState) *activity {
 	i := slices.IndexFunc(s.Datasets, func(a activity) bool { return a.Name == now.Name })
 	if i < 0 {
 		i = len(s.Datasets)
