@@ -131,12 +131,14 @@ var mayImport = map[string][]string{
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/status", "sidecar/internal/task", "sidecar/local",
 		"sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
-	// The command line: cli is shared, client acts as an application does, inspect looks into a running sidecar.
+	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
 	"sidecar/cmd/ringside/client":  {"ring/routekey", "sidecar/kv", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring/backoff", "ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/top":     {"ring/backoff", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
+		"sidecar/cmd/ringside/top",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
@@ -175,7 +177,7 @@ var onlyImporter = map[string][]string{
 	},
 	"github.com/spf13/cobra": {
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
-		"deploy/cmd/ringside-injector",
+		"sidecar/cmd/ringside/top", "deploy/cmd/ringside-injector",
 	},
 	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar/config", "sidecar/config/decode", "e2e/guards"},

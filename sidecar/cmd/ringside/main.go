@@ -1,5 +1,5 @@
 // Command ringside is the sidecar and its command-line tool. The commands of this folder run it and check its
-// configuration; those that talk to a running sidecar are in the folders client and inspect.
+// configuration; those that talk to a running sidecar are in the folders client, inspect and top.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/client"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/inspect"
+	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/top"
 	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
@@ -94,5 +95,6 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 78 wrong configuration.`,
 	root.AddCommand(newRun(), newValidate(), newConfig(), newChanges(), newWait(), newHealthcheck(), newVersion())
 	root.AddCommand(client.Commands()...)
 	root.AddCommand(inspect.Commands()...)
+	root.AddCommand(top.Command())
 	return root
 }

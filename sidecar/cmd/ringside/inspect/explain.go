@@ -1,4 +1,4 @@
-// Package inspect has the commands that look into a running sidecar: explain, ring and top.
+// Package inspect has the commands that look into a running sidecar: explain and ring.
 package inspect
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 // Commands returns the commands of this package.
-func Commands() []*cobra.Command { return []*cobra.Command{newExplain(), newRing(), newTop()} }
+func Commands() []*cobra.Command { return []*cobra.Command{newExplain(), newRing()} }
 
 func newExplain() *cobra.Command {
 	cmd := &cobra.Command{

@@ -1,4 +1,5 @@
-package inspect
+// Package top has the command top, which shows the activity of all members.
+package top
 
 import (
 	"cmp"
@@ -17,7 +18,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
-func newTop() *cobra.Command {
+// Command returns the command.
+func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Show the activity of all members, by dataset and by member, once a second",
