@@ -61,13 +61,13 @@ var mayImport = map[string][]string{
 	"origin/sqldb/mysql":      sqlDatabase,
 	"origin/sqldb/sqlite":     sqlDatabase,
 	"origin/drivers":          {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
-	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, the client.
+	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
-	"sidecar/peer/server": {
-		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/internal/listen", "sidecar/peer/invalidationlog",
-		"sidecar/peer/wire",
+	"sidecar/peer/server":          {"sidecar/internal/listen", "sidecar/peer/wire"},
+	"sidecar/peer/service": {
+		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
 	},
 	"sidecar/peer": {
 		"ring/backoff", "ring", "ring/routekey", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
@@ -118,7 +118,8 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
-		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "xds",
+		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
+		"sidecar/peer/service", "xds",
 	},
 	"sidecar/internal/status": {
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
@@ -143,12 +144,14 @@ var mayImport = map[string][]string{
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
-	"sidecar/peer/peertest": {"ring", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server"},
-	"e2e":                   {},
-	"e2e/rig":               {},
-	"e2e/bench":             {},
-	"e2e/history":           {},
-	"e2e/guards":            {},
+	"sidecar/peer/peertest": {
+		"ring", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
+	},
+	"e2e":         {},
+	"e2e/rig":     {},
+	"e2e/bench":   {},
+	"e2e/history": {},
+	"e2e/guards":  {},
 }
 
 // sqlDatabase is what each package of one kind of database may import.
@@ -166,7 +169,8 @@ var onlyImporter = map[string][]string{
 	"modernc.org/sqlite":                     {"origin/sqldb/sqlite"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
-		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/peertest",
+		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
+		"sidecar/peer/peertest",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",

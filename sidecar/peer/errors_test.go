@@ -15,16 +15,16 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
-	"github.com/ringside-cache/ringside/sidecar/peer/server"
+	"github.com/ringside-cache/ringside/sidecar/peer/service"
 )
 
 // codeServed returns the status with which a service answers an error of its dataset.
 func codeServed(t *testing.T, err error) *status.Status {
 	t.Helper()
 	failing := &peertest.Dataset{ServeFunc: func(context.Context, kv.Query) (kv.Answer, error) { return kv.Answer{}, err }}
-	s := server.NewService(server.ServiceConfig{
+	s := service.New(service.Config{
 		Ring:     &peertest.View{},
-		Datasets: func(string) (server.Dataset, bool) { return failing, true },
+		Datasets: func(string) (service.Dataset, bool) { return failing, true },
 	})
 	_, got := s.Fetch(context.Background(), &peerv1.FetchRequest{Dataset: "metrics", Key: "k"})
 	return status.Convert(got)

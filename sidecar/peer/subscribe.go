@@ -51,7 +51,7 @@ func (p *Pool) Publish(i kv.Invalidation) {
 // SetLiveFeeds sets the datasets of which this member publishes the changes without a gap from now on.
 func (p *Pool) SetLiveFeeds(datasets []string) { p.log.SetLiveFeeds(datasets) }
 
-// Log is written by Publish and SetLiveFeeds, and sent to subscribers by the server.Service of this member.
+// Log is written by Publish and SetLiveFeeds, and sent to subscribers by the service.Service of this member.
 func (p *Pool) Log() *invalidationlog.Log { return p.log }
 
 // answered records an answer of the member. Copies of it may be kept, so its invalidations are needed.

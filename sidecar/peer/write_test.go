@@ -21,6 +21,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
+	"github.com/ringside-cache/ringside/sidecar/peer/service"
 )
 
 func TestWriteTransfersChangeAndAnswer(t *testing.T) {
@@ -168,8 +169,8 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 			return p, "limit of connections"
 		},
 		"unknown dataset": func(t *testing.T) (kv.Peers, string) {
-			m := peertest.StartMember(t, "m", func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) {
-				s.Datasets = func(string) (server.Dataset, bool) { return nil, false }
+			m := peertest.StartMember(t, "m", func(_ *peertest.Member, s *service.Config, _ *server.Config) {
+				s.Datasets = func(string) (service.Dataset, bool) { return nil, false }
 			})
 			return peertest.StartPool(t, peer.Config{}, m), "no dataset"
 		},

@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
+	"github.com/ringside-cache/ringside/sidecar/peer/service"
 )
 
 // PeersConfig is what Peers are made of.
@@ -30,7 +31,7 @@ type PeersConfig struct {
 
 // Peers serves the other members, and clients that route by the ring. It is nil if the peer listener is off.
 type Peers struct {
-	Service *server.Service
+	Service *service.Service
 	Server  *server.Server
 
 	listeners *Listeners
@@ -45,7 +46,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 		return nil
 	}
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
-	p.Service = server.NewService(server.ServiceConfig{
+	p.Service = service.New(service.Config{
 		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
 		Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
@@ -78,7 +79,7 @@ func (p *Peers) Stop(ctx context.Context) {
 // seconds afterwards; these do not count, because the new owner loads if it gets no answer.
 func (p *Peers) Requests() int64 { return p.requests.Load() }
 
-func (p *Peers) served(name string) (server.Dataset, bool) {
+func (p *Peers) served(name string) (service.Dataset, bool) {
 	d := p.datasets.Lookup(name)
 	return counted{d, &p.requests}, d != nil
 }
@@ -89,7 +90,7 @@ type counted struct {
 	requests *atomic.Int64
 }
 
-// Serve implements server.Dataset.
+// Serve implements service.Dataset.
 func (c counted) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	if !q.MemoryOnly {
 		c.requests.Add(1)
@@ -97,7 +98,7 @@ func (c counted) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	return c.Dataset.Serve(ctx, q)
 }
 
-// ServeWrite implements server.Dataset.
+// ServeWrite implements service.Dataset.
 func (c counted) ServeWrite(ctx context.Context, change kv.Change) (kv.Answer, error) {
 	c.requests.Add(1)
 	return c.Dataset.ServeWrite(ctx, change)

@@ -19,12 +19,13 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
+	"github.com/ringside-cache/ringside/sidecar/peer/service"
 )
 
 // Timeout is how long a test waits for an event before it fails.
 const Timeout = 10 * time.Second
 
-// Dataset answers with the functions of its test. It implements server.Dataset.
+// Dataset answers with the functions of its test. It implements service.Dataset.
 type Dataset struct {
 	ServeFunc func(ctx context.Context, q kv.Query) (kv.Answer, error)
 	WriteFunc func(ctx context.Context, c kv.Change) (kv.Answer, error)
@@ -33,7 +34,7 @@ type Dataset struct {
 	Writes    atomic.Int64 // calls of ServeWrite
 }
 
-// ServeWrite implements server.Dataset.
+// ServeWrite implements service.Dataset.
 func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	d.Writes.Add(1)
 	return d.WriteFunc(ctx, c)
@@ -44,13 +45,13 @@ func Written(_ context.Context, c kv.Change) (kv.Answer, error) {
 	return kv.Answer{Value: c.Value, NotFound: c.Delete, Version: 1, Fresh: time.Second, Source: kv.SourceLoad}, nil
 }
 
-// Serve implements server.Dataset.
+// Serve implements service.Dataset.
 func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	d.Fetches.Add(1)
 	return d.ServeFunc(ctx, q)
 }
 
-// ServeMany implements server.Dataset.
+// ServeMany implements service.Dataset.
 func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
 	results := make([]kv.Result, len(qs))
 	for i, q := range qs {
@@ -59,7 +60,7 @@ func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
 	return results
 }
 
-// Stats implements server.Dataset.
+// Stats implements service.Dataset.
 func (d *Dataset) Stats() *kv.Stats { return &d.Counters }
 
 // Held answers each key with the key as its value, from memory.
@@ -73,16 +74,16 @@ func Block(ctx context.Context, _ kv.Query) (kv.Answer, error) {
 	return kv.Answer{}, &kv.Error{Kind: kv.KindDeadline, Err: ctx.Err()}
 }
 
-// View implements server.Ring.
+// View implements service.Ring.
 type View struct {
 	ID      atomic.Uint64
 	OwnsAll atomic.Bool
 }
 
-// RingID implements server.Ring.
+// RingID implements service.Ring.
 func (v *View) RingID() uint64 { return v.ID.Load() }
 
-// Owns implements server.Ring.
+// Owns implements service.Ring.
 func (v *View) Owns(string, string) bool { return v.OwnsAll.Load() }
 
 // Member is a real service on a real listener.
@@ -90,7 +91,7 @@ type Member struct {
 	ring.Member
 	Dataset  *Dataset
 	View     *View
-	Service  *server.Service
+	Service  *service.Service
 	Server   *server.Server
 	Listener *CountingListener
 	served   chan error
@@ -112,36 +113,36 @@ func (l *CountingListener) Accept() (net.Conn, error) {
 }
 
 // Option changes a member before it starts.
-type Option func(*Member, *server.ServiceConfig, *server.Config)
+type Option func(*Member, *service.Config, *server.Config)
 
 // Serving makes f answer fetches.
 func Serving(f func(context.Context, kv.Query) (kv.Answer, error)) Option {
-	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Dataset.ServeFunc = f }
+	return func(m *Member, _ *service.Config, _ *server.Config) { m.Dataset.ServeFunc = f }
 }
 
 // Writing makes f answer writes.
 func Writing(f func(context.Context, kv.Change) (kv.Answer, error)) Option {
-	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Dataset.WriteFunc = f }
+	return func(m *Member, _ *service.Config, _ *server.Config) { m.Dataset.WriteFunc = f }
 }
 
 // Logging makes the member stream the log of p.
 func Logging(p *peer.Pool) Option {
-	return func(_ *Member, s *server.ServiceConfig, _ *server.Config) { s.Log = p.Log() }
+	return func(_ *Member, s *service.Config, _ *server.Config) { s.Log = p.Log() }
 }
 
 // Invalidating makes f receive the invalidations sent in requests.
 func Invalidating(f func([]kv.Invalidation)) Option {
-	return func(_ *Member, s *server.ServiceConfig, _ *server.Config) { s.Invalidate = f }
+	return func(_ *Member, s *service.Config, _ *server.Config) { s.Invalidate = f }
 }
 
 // At sets the address of the member.
 func At(addr string) Option {
-	return func(m *Member, _ *server.ServiceConfig, _ *server.Config) { m.Addr = addr }
+	return func(m *Member, _ *service.Config, _ *server.Config) { m.Addr = addr }
 }
 
 // ServerCredentials sets the credentials of the member.
 func ServerCredentials(c credentials.TransportCredentials) Option {
-	return func(_ *Member, _ *server.ServiceConfig, s *server.Config) { s.Credentials = c }
+	return func(_ *Member, _ *service.Config, s *server.Config) { s.Credentials = c }
 }
 
 // StartMember starts a member that has the dataset "metrics".
@@ -154,10 +155,10 @@ func StartMember(t testing.TB, id string, options ...Option) *Member {
 		served:  make(chan error, 1),
 	}
 	m.View.OwnsAll.Store(true)
-	service := server.ServiceConfig{
+	calls := service.Config{
 		Node: id,
 		Ring: m.View,
-		Datasets: func(name string) (server.Dataset, bool) {
+		Datasets: func(name string) (service.Dataset, bool) {
 			return m.Dataset, name == "metrics"
 		},
 		Inspect:    func() *peerv1.InspectResponse { return &peerv1.InspectResponse{Version: "v-" + id} },
@@ -165,7 +166,7 @@ func StartMember(t testing.TB, id string, options ...Option) *Member {
 	}
 	var config server.Config
 	for _, o := range options {
-		o(m, &service, &config)
+		o(m, &calls, &config)
 	}
 	listener, err := net.Listen("tcp", m.Addr)
 	if err != nil {
@@ -173,7 +174,7 @@ func StartMember(t testing.TB, id string, options ...Option) *Member {
 	}
 	m.Addr = listener.Addr().String()
 	m.Listener = &CountingListener{Listener: listener}
-	m.Service, m.Server = server.NewService(service), server.New(config)
+	m.Service, m.Server = service.New(calls), server.New(config)
 	m.Service.Register(m.Server)
 	go func() { m.served <- m.Server.Serve(m.Listener) }()
 	t.Cleanup(func() { m.Kill(t) })

@@ -1,4 +1,4 @@
-// Package server is the peer listener of a member: Server accepts and limits connections from other members, and Service
+// Package server is the peer listener of a member: it accepts and limits connections from other members. Package service
 // answers their calls.
 package server
 

@@ -3,62 +3,21 @@ package server_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	"github.com/ringside-cache/ringside/origin"
-	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
+	"github.com/ringside-cache/ringside/sidecar/peer/service"
 )
-
-func TestConcurrentFetchesOfAllCallersAreLimited(t *testing.T) {
-	t.Parallel()
-	begun, release := make(chan struct{}), make(chan struct{})
-	m := peertest.StartMember(t, "m",
-		func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) { s.MaxInFlight = 1 },
-		peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
-			close(begun)
-			<-release
-			return peertest.Held(ctx, q)
-		}))
-	one, other := peertest.StartPool(t, peer.Config{}, m), peertest.StartPool(t, peer.Config{}, m)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := peertest.Fetch(t, one, "m"); err != nil {
-			t.Error(err)
-		}
-	})
-	<-begun
-	err := peertest.Fetch(t, other, "m")
-	if kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
-		t.Errorf("got error %v, want overloaded", err)
-	}
-	if err := other.Ping(context.Background(), m.Member); err != nil {
-		t.Errorf("ping of a member at its limit: got error %v", err)
-	}
-	if s := m.Service.Stats(); s.InFlight != 1 || s.Refused != 1 || s.MaxInFlight != 1 {
-		t.Errorf("got stats %+v", s)
-	}
-	close(release)
-	wg.Wait()
-	peertest.Eventually(t, "the fetch has ended", func() bool { return m.Service.Stats().InFlight == 0 })
-}
 
 func TestConnectionAboveTheLimitIsClosed(t *testing.T) {
 	t.Parallel()
-	m := peertest.StartMember(t, "m", func(_ *peertest.Member, _ *server.ServiceConfig, s *server.Config) { s.MaxConns = 1 })
+	m := peertest.StartMember(t, "m", func(_ *peertest.Member, _ *service.Config, s *server.Config) { s.MaxConns = 1 })
 	p := peertest.StartPool(t, peer.Config{}, m)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
@@ -237,7 +196,7 @@ func TestConnectionsWithoutPrefaceAreServedDirectly(t *testing.T) {
 		received <- string(said)
 		return errors.Join(err, c.Close(), ln.Close())
 	}
-	m := peertest.StartMember(t, "m", func(_ *peertest.Member, _ *server.ServiceConfig, s *server.Config) { s.Direct = direct })
+	m := peertest.StartMember(t, "m", func(_ *peertest.Member, _ *service.Config, s *server.Config) { s.Direct = direct })
 	p := peertest.StartPool(t, peer.Config{}, m)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
@@ -255,183 +214,5 @@ func TestConnectionsWithoutPrefaceAreServedDirectly(t *testing.T) {
 	}
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Errorf("after the direct server has ended: %v", err)
-	}
-}
-
-func TestFetchChecksSizesFirst(t *testing.T) {
-	s := server.NewService(server.ServiceConfig{
-		Ring: &peertest.View{},
-		Datasets: func(string) (server.Dataset, bool) {
-			t.Error("the dataset was called")
-			return nil, false
-		},
-	})
-	for name, req := range map[string]*peerv1.FetchRequest{
-		"dataset":   {Dataset: strings.Repeat("d", 129), Key: "k"},
-		"key":       {Dataset: "metrics", Key: strings.Repeat("k", 1025)},
-		"empty key": {Dataset: "metrics"},
-	} {
-		if _, err := s.Fetch(context.Background(), req); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: error %v, want INVALID_ARGUMENT", name, err)
-		}
-	}
-}
-
-func TestConcurrentWritesOfAllCallersAreLimited(t *testing.T) {
-	t.Parallel()
-	begun, release := make(chan struct{}), make(chan struct{})
-	m := peertest.StartMember(t, "m",
-		func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) { s.MaxWrites = 1 },
-		peertest.Writing(func(ctx context.Context, c kv.Change) (kv.Answer, error) {
-			close(begun)
-			<-release
-			return peertest.Written(ctx, c)
-		}))
-	p := peertest.StartPool(t, peer.Config{}, m)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := peertest.Write(t, p, "m"); err != nil {
-			t.Error(err)
-		}
-	})
-	<-begun
-	if err := peertest.Write(t, p, "m"); kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
-		t.Errorf("got error %v, want overloaded", err)
-	}
-	if s := m.Service.Stats(); s.Writing != 1 || s.WritesRefused != 1 {
-		t.Errorf("got stats %+v", s)
-	}
-	close(release)
-	wg.Wait()
-}
-
-func TestWriteChecksSizesFirst(t *testing.T) {
-	t.Parallel()
-	s := server.NewService(server.ServiceConfig{
-		Ring: &peertest.View{},
-		Datasets: func(string) (server.Dataset, bool) {
-			t.Error("the dataset was called")
-			return nil, false
-		},
-	})
-	for name, req := range map[string]*peerv1.WriteRequest{
-		"dataset":   {Dataset: strings.Repeat("d", 129), Key: "k"},
-		"key":       {Dataset: "metrics", Key: strings.Repeat("k", 1025)},
-		"empty key": {Dataset: "metrics"},
-		"value":     {Dataset: "metrics", Key: "k", Value: make([]byte, 1<<20+1)},
-		"etag":      {Dataset: "metrics", Key: "k", IfEtag: strings.Repeat("e", 257)},
-		"id":        {Dataset: "metrics", Key: "k", IdempotencyId: strings.Repeat("i", 257)},
-	} {
-		if _, err := s.Write(context.Background(), req); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: error %v, want INVALID_ARGUMENT", name, err)
-		}
-	}
-	p := peertest.StartPool(t, peer.Config{}, peertest.StartMember(t, "m"))
-	_, err := peertest.PeerTo(t, p, "m").Write(context.Background(), kv.Change{Key: "k", Value: make([]byte, 1<<20+1)})
-	var wrong *origin.ValueError
-	if kv.KindOf(err) != kv.KindInvalidValue || !errors.As(err, &wrong) {
-		t.Errorf("got error %v, want invalid value", err)
-	}
-}
-
-func TestKeysBeyondTheSizeOfABatchAreFetchedAlone(t *testing.T) {
-	t.Parallel()
-	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
-		return kv.Answer{Value: make([]byte, 1<<20), Fresh: time.Second}, nil
-	}))
-	answered, alone := 0, 0
-	qs := make([]kv.Query, 20)
-	for i := range qs {
-		qs[i] = peertest.Get(fmt.Sprint("k-", i))
-	}
-	to := peertest.PeerTo(t, peertest.StartPool(t, peer.Config{}, m), "m")
-	for _, o := range to.FetchBatch(context.Background(), qs) {
-		switch {
-		case o.Err != nil:
-			t.Error(o.Err)
-		case o.Alone:
-			alone++
-		case len(o.Answer.Value) == 1<<20:
-			answered++
-		}
-	}
-	if answered != 5 || alone != 15 {
-		t.Errorf("got %d MiB answered and %d left, want 5 and 15", answered, alone)
-	}
-}
-
-func TestInvalidateChecksTheWholeListFirst(t *testing.T) {
-	t.Parallel()
-	s := server.NewService(server.ServiceConfig{Invalidate: func([]kv.Invalidation) { t.Error("an invalidation was applied") }})
-	good := &peerv1.Invalidation{Dataset: "metrics", Key: "k"}
-	for name, list := range map[string][]*peerv1.Invalidation{
-		"too many":  slices.Repeat([]*peerv1.Invalidation{good}, 1001),
-		"dataset":   {good, {Dataset: strings.Repeat("d", 129), Key: "k"}},
-		"key":       {good, {Dataset: "metrics", Key: strings.Repeat("k", 1025)}},
-		"prefix":    {good, {Dataset: "metrics", Key: strings.Repeat("k", 1025), Prefix: true}},
-		"empty key": {good, {Dataset: "metrics"}},
-		"nil":       {good, nil},
-	} {
-		_, err := s.Invalidate(context.Background(), &peerv1.InvalidateRequest{Invalidations: list})
-		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: error %v, want INVALID_ARGUMENT", name, err)
-		}
-	}
-}
-
-func TestInvalidationOfTheFutureIsReplacedByNow(t *testing.T) {
-	t.Parallel()
-	var got []kv.Invalidation
-	s := server.NewService(server.ServiceConfig{Invalidate: func(list []kv.Invalidation) { got = list }})
-	_, err := s.Invalidate(context.Background(), &peerv1.InvalidateRequest{
-		Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", Version: -1, AgeNs: -1}},
-	})
-	if want := []kv.Invalidation{peertest.Drop("k", 0)}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %+v, error %v", got, err)
-	}
-}
-
-func TestSubscribersAreLimited(t *testing.T) {
-	t.Parallel()
-	_, m := peertest.StartWriter(t, "m", peer.Config{},
-		func(_ *peertest.Member, s *server.ServiceConfig, _ *server.Config) { s.MaxSubscribers = 1 })
-	first := peertest.Subscribe(t, m, &peerv1.SubscribeRequest{Node: "one"})
-	if _, err := first.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := peertest.Subscribe(t, m, &peerv1.SubscribeRequest{Node: "two"}).Recv(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("got error %v, want RESOURCE_EXHAUSTED", err)
-	}
-	if s := m.Service.Stats(); s.Subscribers != 1 || s.MaxSubscribers != 1 || s.SubscribersRefused != 1 {
-		t.Errorf("got stats %+v", s)
-	}
-}
-
-func TestSubscribeRejectsAnOverwrittenPosition(t *testing.T) {
-	t.Parallel()
-	writer, m := peertest.StartWriter(t, "m", peer.Config{LogSize: 2})
-	for version := range int64(4) {
-		writer.Publish(peertest.Drop("k", version))
-	}
-	began, err := peertest.Subscribe(t, m, &peerv1.SubscribeRequest{}).Recv()
-	if err != nil || began.GetSequence() != 4 || began.GetEpoch() == 0 || len(began.GetInvalidations()) != 0 {
-		t.Fatalf("got first response %v, error %v, want the end of the log", began, err)
-	}
-	for name, tc := range map[string]struct {
-		req  *peerv1.SubscribeRequest
-		code codes.Code
-	}{
-		"kept":            {&peerv1.SubscribeRequest{Epoch: began.GetEpoch(), Sequence: 2}, codes.OK},
-		"no longer kept":  {&peerv1.SubscribeRequest{Epoch: began.GetEpoch(), Sequence: 1}, codes.OutOfRange},
-		"not yet there":   {&peerv1.SubscribeRequest{Epoch: began.GetEpoch(), Sequence: 5}, codes.OutOfRange},
-		"another epoch":   {&peerv1.SubscribeRequest{Epoch: began.GetEpoch() + 1, Sequence: 1}, codes.OK},
-		"node id too big": {&peerv1.SubscribeRequest{Node: strings.Repeat("n", 257)}, codes.InvalidArgument},
-	} {
-		if _, err := peertest.Subscribe(t, m, tc.req).Recv(); status.Code(err) != tc.code {
-			t.Errorf("%s: error %v, want %v", name, err, tc.code)
-		}
-	}
-	if n := m.Service.Stats().SubscribersCut; n != 2 {
-		t.Errorf("got counted %d, want 2", n)
 	}
 }

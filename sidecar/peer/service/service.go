@@ -1,4 +1,5 @@
-package server
+// Package service answers the calls of other members, within limits, and streams invalidations to them.
+package service
 
 import (
 	"cmp"
@@ -34,8 +35,8 @@ type Ring interface {
 	Owns(dataset, key string) bool
 }
 
-// ServiceConfig configures a Service.
-type ServiceConfig struct {
+// Config configures a Service.
+type Config struct {
 	// Node is the node id of this member.
 	Node string
 	// Datasets finds a dataset by name.
@@ -59,7 +60,7 @@ type ServiceConfig struct {
 // Service answers the calls of other members.
 type Service struct {
 	peerv1.UnimplementedPeerServer
-	config   ServiceConfig
+	config   Config
 	leaving  atomic.Bool
 	inFlight atomic.Int64
 	writing  atomic.Int64
@@ -68,8 +69,8 @@ type Service struct {
 	subscribers, subscribersRefused, subscribersCut atomic.Int64
 }
 
-// NewService returns a Service for Register.
-func NewService(c ServiceConfig) *Service {
+// New returns a Service for Register.
+func New(c Config) *Service {
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 20_000)
 	c.MaxWrites = cmp.Or(c.MaxWrites, 512)
 	c.MaxSubscribers = cmp.Or(c.MaxSubscribers, 4096)
@@ -79,11 +80,11 @@ func NewService(c ServiceConfig) *Service {
 	return &Service{config: c}
 }
 
-// Register registers s with a Server.
+// Register registers s with a server.
 func (s *Service) Register(server grpc.ServiceRegistrar) { peerv1.RegisterPeerServer(server, s) }
 
 // Leave makes each following pong say that this member is leaving. It keeps answering, and its subscribers receive
-// invalidations until its Server stops.
+// invalidations until its server stops.
 func (s *Service) Leave() { s.leaving.Store(true) }
 
 var (

@@ -1,4 +1,4 @@
-package server
+package service
 
 import (
 	"context"
@@ -83,7 +83,7 @@ func FuzzRequests(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := &checkedDataset{t: t}
-		s := NewService(ServiceConfig{
+		s := New(Config{
 			Ring: everyKey{}, Invalidate: d.invalidate, Datasets: func(string) (Dataset, bool) { return d, true },
 		})
 		for _, call := range []func() error{

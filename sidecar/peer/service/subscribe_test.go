@@ -1,4 +1,4 @@
-package server
+package service
 
 import (
 	"context"
@@ -40,7 +40,7 @@ func (s stream) Send(r *peerv1.SubscribeResponse) error {
 func subscribe(t *testing.T, l *invalidationlog.Log, unread int) (s stream, ended chan error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s, ended = stream{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, unread)}, make(chan error, 1)
-	service := NewService(ServiceConfig{Log: l})
+	service := New(Config{Log: l})
 	go func() {
 		ended <- service.Subscribe(&peerv1.SubscribeRequest{}, s)
 		cancel() // as grpc does when the handler returns

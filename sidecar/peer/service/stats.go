@@ -1,7 +1,7 @@
-package server
+package service
 
-// ServiceStats is a snapshot of a Service.
-type ServiceStats struct {
+// Stats is a snapshot of a Service.
+type Stats struct {
 	InFlight, MaxInFlight       int64 // running fetches, and their limit
 	Writing, MaxWrites          int64 // running writes, and their limit
 	Subscribers, MaxSubscribers int64 // open streams, and their limit
@@ -15,8 +15,8 @@ type ServiceStats struct {
 }
 
 // Stats returns a snapshot.
-func (s *Service) Stats() ServiceStats {
-	return ServiceStats{
+func (s *Service) Stats() Stats {
+	return Stats{
 		InFlight:           s.inFlight.Load(),
 		MaxInFlight:        s.config.MaxInFlight,
 		Refused:            s.refused.Load(),
