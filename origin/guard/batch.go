@@ -44,6 +44,9 @@ func (c BatchConfig) maxWait() time.Duration {
 	return c.MaxWait
 }
 
+// errNoResult is the result of a key of which the origin said nothing.
+var errNoResult = errors.New("the origin returned no result for the key")
+
 // Batch turns an origin into one that combines concurrent Loads into one. Each caller waits on its own context; the shared
 // Load ends early only when all callers have left.
 type Batch struct {
@@ -62,6 +65,7 @@ type group struct {
 	// Guarded by Batch.mu until the group accepts no more keys; immutable after that.
 	keys     []string
 	at       map[string]int // :: key → index in keys
+	takers   [][]taker      // :: index in keys → who gets its result
 	deadline time.Time      // the latest deadline of its callers; zero if one has none
 
 	waiting int                // guarded by Batch.mu
@@ -71,9 +75,14 @@ type group struct {
 	begun   atomic.Bool // it has got its turn
 
 	done     chan struct{} // closed when the fields below are set
-	results  []origin.Result
-	err      error
-	panicked any // value of the panic of next
+	err      error         // the result of the keys that had none
+	panicked any           // value of the panic of next
+}
+
+// taker is a caller who gets a result as that of its key i.
+type taker struct {
+	caller *caller
+	i      int
 }
 
 // NewBatch combines the Loads of next.
@@ -86,23 +95,62 @@ func (b *Batch) Wait() { b.running.Wait() }
 
 // Load implements origin.Origin. Where only some of its groups fail, their keys have the error.
 func (b *Batch) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	groups := b.join(ctx, keys)
+	return origin.Collect(ctx, b, keys)
+}
+
+// LoadEach implements origin.Streamer.
+func (b *Batch) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
+	c := &caller{yield: yield, given: make([]bool, len(keys))}
+	groups := b.join(ctx, keys, c)
 	defer b.leave(groups)
-	results := make([]origin.Result, len(keys))
-	var failed error
-	loaded := false
-	for i, key := range keys {
-		g := groups[i]
-		if err := g.wait(ctx); err != nil { //guard:failed-group-fails-the-others
-			results[i].Err, failed = err, err
-			continue
+	defer c.leave()
+	errs := make([]error, len(keys))
+	for i, g := range groups {
+		errs[i] = g.wait(ctx)
+	}
+	return c.end(errs)
+}
+
+// caller is one Load that waits for groups.
+type caller struct {
+	mu    sync.Mutex // guards all fields; held while yield runs
+	yield func(int, origin.Result)
+	given []bool // :: index in keys → it has a result
+	left  bool
+}
+
+// give passes the result of key i on, unless the caller has left.
+func (c *caller) give(i int, r origin.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.left {
+		c.given[i] = true
+		c.yield(i, r)
+	}
+}
+
+func (c *caller) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = true
+}
+
+// end gives the keys without a result the error of their group. It returns the error if no key has a result.
+func (c *caller) end(errs []error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = true
+	loaded := slices.Contains(c.given, true)
+	for i, given := range c.given {
+		switch {
+		case given:
+		case !loaded: //guard:failed-group-fails-the-others
+			return errs[i]
+		default:
+			c.yield(i, origin.Result{Err: errs[i]})
 		}
-		results[i], loaded = g.results[g.at[key]], true
 	}
-	if failed != nil && !loaded {
-		return nil, failed
-	}
-	return results, nil
+	return nil
 }
 
 func (g *group) wait(ctx context.Context) error {
@@ -130,7 +178,7 @@ func (g *group) outcome() error {
 }
 
 // join adds keys to as few groups as possible, and returns the group of each. Keys of the same group are adjacent.
-func (b *Batch) join(ctx context.Context, keys []string) []*group {
+func (b *Batch) join(ctx context.Context, keys []string, c *caller) []*group {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	groups := make([]*group, len(keys))
@@ -139,7 +187,7 @@ func (b *Batch) join(ctx context.Context, keys []string) []*group {
 		if i == 0 || groups[i-1] != g {
 			g.admitLocked(ctx)
 		}
-		g.addLocked(key)
+		g.addLocked(key, taker{c, i})
 		groups[i] = g
 		if len(g.keys) == b.maxKeys {
 			b.closeLocked(g)
@@ -171,11 +219,14 @@ func (g *group) admitLocked(ctx context.Context) {
 	g.waiting++
 }
 
-func (g *group) addLocked(key string) {
-	if _, ok := g.at[key]; !ok {
-		g.at[key] = len(g.keys)
-		g.keys = append(g.keys, key)
+func (g *group) addLocked(key string, t taker) {
+	n, ok := g.at[key]
+	if !ok {
+		n = len(g.keys)
+		g.at[key] = n
+		g.keys, g.takers = append(g.keys, key), append(g.takers, nil)
 	}
+	g.takers[n] = append(g.takers[n], t)
 }
 
 // closeLocked starts a full group, unless its timer has already started it.
@@ -212,9 +263,13 @@ func (g *group) load(ctx context.Context, next origin.Origin) {
 			g.panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
 		}
 	}()
-	g.results, g.err = next.Load(ctx, g.keys)
-	if g.err == nil && len(g.results) != len(g.keys) {
-		g.err = fmt.Errorf("the origin returned %d results for %d keys", len(g.results), len(g.keys))
+	g.err = origin.LoadEach(ctx, next, g.keys, func(n int, r origin.Result) {
+		for _, t := range g.takers[n] {
+			t.caller.give(t.i, r)
+		}
+	})
+	if g.err == nil {
+		g.err = errNoResult
 	}
 }
 

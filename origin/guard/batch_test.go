@@ -142,23 +142,28 @@ func recovered(t *testing.T, o origin.Origin) (p any) {
 }
 
 // Nothing could recover from a panic on a goroutine of the batch.
-// failing fails each Load of a key "bad".
+// failing fails each Load of a key "bad" or "worse".
 type failing struct{ *origintest.Fake }
 
+var errWorse = errors.New("disk failure")
+
 func (f failing) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	if slices.Contains(keys, "bad") {
+	switch {
+	case slices.Contains(keys, "bad"):
 		return nil, errDown
+	case slices.Contains(keys, "worse"):
+		return nil, errWorse
 	}
 	return f.Fake.Load(ctx, keys)
 }
 
 func TestFailedGroupLeavesTheOthersAlone(t *testing.T) {
 	b := guard.NewBatch(failing{origintest.New(map[string]string{"a": "1", "d": "4"})}, guard.BatchConfig{MaxKeys: 2})
-	results, err := b.Load(minute(t), []string{"bad", "c", "a", "d", "bad"})
+	results, err := b.Load(minute(t), []string{"bad", "c", "a", "d", "worse", "e", "bad"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []error{errDown, errDown, nil, nil, errDown} {
+	for i, want := range []error{errDown, errDown, nil, nil, errWorse, errWorse, errDown} {
 		wantErr(t, results[i].Err, want)
 	}
 	equal(t, "a", string(results[2].Value.Data), "1")

@@ -48,7 +48,7 @@ func (c BreakerConfig) cooldown() time.Duration {
 // found or invalid are successes. A Load that its caller cancelled or that a limit rejected says nothing about the origin.
 type Breaker struct {
 	next    origin.Origin
-	circuit *gobreaker.CircuitBreaker[[]origin.Result]
+	circuit *gobreaker.CircuitBreaker[struct{}]
 	last    atomic.Pointer[error] // the latest failure; nil before the first
 	refused atomic.Int64
 }
@@ -62,7 +62,7 @@ type BreakerStats struct {
 // NewBreaker returns a closed breaker around next.
 func NewBreaker(next origin.Origin, c BreakerConfig) *Breaker {
 	b := &Breaker{next: next}
-	b.circuit = gobreaker.NewCircuitBreaker[[]origin.Result](gobreaker.Settings{
+	b.circuit = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:     c.cooldown(),
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= c.failures() },
 		IsExcluded:  isNeutral,
@@ -84,20 +84,25 @@ func (b *Breaker) Stats() BreakerStats {
 
 // Load implements origin.Origin.
 func (b *Breaker) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	results, err := b.circuit.Execute(func() ([]origin.Result, error) {
-		results, err := b.next.Load(ctx, keys)
+	return origin.Collect(ctx, b, keys)
+}
+
+// LoadEach implements origin.Streamer.
+func (b *Breaker) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
+	_, err := b.circuit.Execute(func() (struct{}, error) {
+		err := origin.LoadEach(ctx, b.next, keys, yield)
 		if err != nil && !isNeutral(err) {
 			b.last.Store(&err)
 		}
-		return results, err
+		return struct{}{}, err
 	})
 	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
 		b.refused.Add(1)
 		last := b.last.Load()
 		if last == nil { // all failures were panics
-			return nil, ErrOpen
+			return ErrOpen
 		}
-		return nil, fmt.Errorf("%w; its last failure: %v", ErrOpen, *last)
+		return fmt.Errorf("%w; its last failure: %v", ErrOpen, *last)
 	}
-	return results, err
+	return err
 }

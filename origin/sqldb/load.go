@@ -24,13 +24,30 @@ type source struct {
 
 // Load implements origin.Origin.
 func (s *source) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
-	set := rowset.New(s.dataset, s.db.maxValueBytes)
-	for chunk := range slices.Chunk(set.ValidKeys(keys), s.chunk()) {
-		if err := s.load(ctx, set, chunk); err != nil {
-			return nil, fmt.Errorf("origin %q, dataset %q: %w", s.db.name, s.dataset.Name, err)
-		}
+	return origin.Collect(ctx, s, keys)
+}
+
+// LoadEach implements origin.Streamer.
+func (s *source) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
+	at := make(map[string]int, len(keys)) // :: key → index in keys
+	for i, key := range keys {
+		at[key] = i
 	}
-	return set.Results(keys), nil
+	set := rowset.New(s.dataset, s.db.maxValueBytes)
+	set.DeliverTo(func(key string, r origin.Result) {
+		if i, ok := at[key]; ok { // the database may consider other keys equal to those requested
+			yield(i, r)
+		}
+	})
+	valid := set.ValidKeys(keys)
+	set.Deliver(keys) // the others
+	for chunk := range slices.Chunk(valid, s.chunk()) {
+		if err := s.load(ctx, set, chunk); err != nil {
+			return fmt.Errorf("origin %q, dataset %q: %w", s.db.name, s.dataset.Name, err)
+		}
+		set.Deliver(chunk)
+	}
+	return nil
 }
 
 // chunk is how many keys one statement reads.

@@ -30,6 +30,11 @@ type Set struct {
 	hidden       bool     // the last of names is the version and not part of the value
 
 	page *page // nil unless rows are listed
+
+	deliver func(key string, r origin.Result) // nil: results stay until they are requested
+	sent    map[string]bool                   // :: key → its result has been delivered
+	rows    []string                          // keys of rows that have not been delivered
+	bytes   int                               // of their values
 }
 
 // New returns an empty Set for rows whose values have at most maxBytes.
@@ -61,8 +66,35 @@ func (s *Set) Reject(key, why string) {
 // Begin forgets the rows of an earlier attempt.
 func (s *Set) Begin(keys []string) {
 	s.seen = make(map[string]int, len(keys))
+	s.rows, s.bytes = s.rows[:0], 0
 	for _, key := range keys {
 		s.results[key] = origin.Result{Err: origin.ErrNotFound}
+		delete(s.sent, key)
+	}
+}
+
+// DeliverTo makes the Set pass results on: when the rows that it holds exceed the size of one value, and by Deliver. Until
+// then they stay, because a second row of a key makes the first one an error.
+func (s *Set) DeliverTo(deliver func(key string, r origin.Result)) {
+	s.deliver, s.sent = deliver, map[string]bool{}
+}
+
+// Deliver passes on those results of keys that have not been delivered, and forgets their values.
+func (s *Set) Deliver(keys []string) {
+	for _, key := range keys {
+		if r, ok := s.results[key]; ok && !s.sent[key] {
+			s.sent[key], s.results[key] = true, origin.Result{}
+			s.deliver(key, r)
+		}
+	}
+}
+
+// hold counts a row until the rows are delivered.
+func (s *Set) hold(key string, r origin.Result) {
+	s.rows, s.bytes = append(s.rows, key), s.bytes+len(r.Value.Data)
+	if s.bytes > s.maxBytes { //guard:statement-holds-all-its-rows
+		s.Deliver(s.rows)
+		s.rows, s.bytes = s.rows[:0], 0
 	}
 }
 
@@ -128,6 +160,7 @@ func (s *Set) Row(key string, cells []rowjson.Cell) {
 	if s.seen[key] > 1 {
 		s.results[key] = origin.Result{Err: fmt.Errorf(
 			"dataset %q has %d rows of one key: make the key column unique", s.Dataset.Name, s.seen[key])}
+		delete(s.sent, key) //guard:second-row-after-the-first-was-delivered
 		return
 	}
 	r := s.rowResult(cells)
@@ -135,6 +168,9 @@ func (s *Set) Row(key string, cells []rowjson.Cell) {
 		r = origin.Result{} // the page fails
 	}
 	s.results[key] = r
+	if s.deliver != nil {
+		s.hold(key, r)
+	}
 }
 
 func (s *Set) rowResult(cells []rowjson.Cell) (r origin.Result) {
@@ -175,15 +211,6 @@ func (s *Set) encode(cells []rowjson.Cell) []byte {
 		names = names[:len(names)-1]
 	}
 	return rowjson.EncodeRow(names, cells)
-}
-
-// Results returns the results in the order of keys.
-func (s *Set) Results(keys []string) []origin.Result {
-	results := make([]origin.Result, len(keys))
-	for i, key := range keys {
-		results[i] = s.results[key]
-	}
-	return results
 }
 
 // maxPageBytes limits the values of one List: 1000 rows may be 1 GiB.

@@ -176,19 +176,24 @@ type observed struct {
 
 // Load implements origin.Origin.
 func (o observed) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	return origin.Collect(ctx, o, keys)
+}
+
+// LoadEach implements origin.Streamer.
+func (o observed) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
 	o.stats.Queries.Add(1)
 	o.stats.Keys.Add(int64(len(keys)))
-	results, err := o.Origin.Load(ctx, keys)
+	err := origin.LoadEach(ctx, o.Origin, keys, func(i int, r origin.Result) {
+		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
+			o.last.set(r.Err)
+		}
+		yield(i, r)
+	})
 	if err != nil {
 		o.stats.QueryErrors.Add(1)
 		o.last.set(err)
 	}
-	for _, r := range results {
-		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
-			o.last.set(r.Err)
-		}
-	}
-	return results, err
+	return err
 }
 
 // observedWriter turns a writer into one that keeps the last error.
