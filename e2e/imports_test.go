@@ -112,9 +112,10 @@ var mayImport = map[string][]string{
 	"sidecar/internal/membership": {
 		"ring/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds",
 	},
+	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
-		"origin", "origin/guard", "sidecar/cache", "sidecar/kv", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/changes",
-		"sidecar/internal/task", "sidecar/metrics", "sidecar/peer",
+		"sidecar/cache", "sidecar/config", "sidecar/internal/changes", "sidecar/internal/origins", "sidecar/internal/task",
+		"sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
@@ -123,14 +124,14 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/status": {
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
-		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics", "sidecar/peer",
-		"sidecar/peer/mtls",
+		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
+		"sidecar/peer", "sidecar/peer/mtls",
 	},
 	// Root and main.
 	"sidecar": {
 		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
-		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/status", "sidecar/internal/task", "sidecar/local",
-		"sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
+		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/task", "sidecar/local", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
@@ -177,7 +178,8 @@ var onlyImporter = map[string][]string{
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
 	"go.uber.org/zap": {
-		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/servers",
+		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins",
+		"sidecar/internal/servers",
 	},
 	"github.com/spf13/cobra": {
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",

@@ -5,8 +5,8 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/sidecar/config"
-	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
+	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 )
 
 // CheckIdentity returns why other members would reject the certificate of this one. Config.Check does not include it,
@@ -24,7 +24,7 @@ func CheckMembership(ctx context.Context, c config.Config) error {
 // CheckOrigins connects to each origin and prepares the statements of each dataset. The error has all failures; fields of
 // the configuration that contradict the database are in a *config.Error.
 func CheckOrigins(ctx context.Context, c config.Config) error {
-	return datasets.CheckOrigins(ctx, c, drivers.All())
+	return origins.Check(ctx, c, drivers.All())
 }
 
 // ChangesSQL returns the statements that install, and those that remove, what the change feed of a dataset needs in its
@@ -43,6 +43,6 @@ func RemoveChanges(ctx context.Context, c config.Config, dataset string) error {
 	return installer(c, dataset).Remove(ctx)
 }
 
-func installer(c config.Config, dataset string) datasets.FeedInstaller {
-	return datasets.FeedInstaller{Config: c, Drivers: drivers.All(), Dataset: dataset}
+func installer(c config.Config, dataset string) origins.FeedInstaller {
+	return origins.FeedInstaller{Config: c, Drivers: drivers.All(), Dataset: dataset}
 }

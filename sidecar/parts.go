@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
+	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/status"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -27,7 +28,7 @@ import (
 type parts struct {
 	memory       int64 // bytes for all entries
 	listeners    *servers.Listeners
-	origins      *datasets.Origins
+	origins      *origins.Set
 	tls          *mtls.Credentials // nil for plain text
 	directory    *membership.Directory
 	pool         *peer.Pool
@@ -100,7 +101,7 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	if p.listeners, err = servers.Bind(ctx, c.Listeners(), r.limits(originConns), r.log, r.tasks); err != nil {
 		return p, fmt.Errorf("start listeners: %w", err)
 	}
-	if p.origins, err = datasets.OpenOrigins(c.Origins, drivers.All(), r.log); err != nil {
+	if p.origins, err = origins.Open(c.Origins, drivers.All(), r.log); err != nil {
 		return p, fmt.Errorf("start origins: %w", err)
 	}
 	if err := r.buildMembers(p, c); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -25,7 +26,7 @@ const pollInterval = 2 * time.Second
 type reloader struct {
 	config   config.Config // of the start; a reload changes only the policies of the datasets
 	datasets *datasets.Set
-	origins  *datasets.Origins
+	origins  *origins.Set
 	log      *zap.Logger
 
 	ok, failed atomic.Int64

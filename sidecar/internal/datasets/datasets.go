@@ -1,5 +1,5 @@
-// Package datasets runs the datasets of a sidecar: it opens the origins within their budgets, builds a cache over each
-// dataset, reads the change feeds, applies invalidations of other members, and changes policies on a reload.
+// Package datasets runs the datasets of a sidecar: it builds a cache over each dataset, reads the change feeds, applies
+// invalidations of other members, and changes policies on a reload.
 package datasets
 
 import (
@@ -12,10 +12,10 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
+	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -24,7 +24,7 @@ import (
 // Config is what a Set is made of.
 type Config struct {
 	Config  config.Config // effective
-	Origins *Origins
+	Origins *origins.Set
 	Pool    *peer.Pool
 	// Memory is the number of bytes for the entries of all datasets.
 	Memory int64
@@ -61,12 +61,11 @@ func New(c Config) (*Set, error) {
 
 func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
 	c, stats := s.config.Config.Datasets[name], &kv.Stats{}
-	b := s.config.Origins.byName[c.Origin]
-	source, err := b.dataset(c.Rows(name), stats)
+	source, err := s.config.Origins.Dataset(name, c, stats)
 	if err != nil {
 		return nil, err
 	}
-	writer, err := b.writer(name, c)
+	writer, err := s.config.Origins.Writer(name, c)
 	if err != nil {
 		return nil, err
 	}
@@ -79,29 +78,14 @@ func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
 func (s *Set) openFeeds() error {
 	c := changes.Config{Peers: s.config.Pool, OnEvent: s.logFeed}
 	for _, name := range s.config.Config.WithFeed() {
-		feed, err := s.openFeed(name)
+		feed, check, err := s.config.Origins.Feed(name, s.config.Config.Datasets[name])
 		if err != nil {
 			return err
 		}
-		c.Sources = append(c.Sources, changes.Source{Dataset: s.Lookup(name), Feed: feed})
+		c.Sources = append(c.Sources, changes.Source{Dataset: s.Lookup(name), Feed: changes.Checked(feed, check)})
 	}
 	s.feeds = changes.New(c)
 	return nil
-}
-
-func (s *Set) openFeed(name string) (origin.Feed, error) {
-	d := s.config.Config.Datasets[name]
-	source, err := origin.WithFeed(s.config.Origins.byName[d.Origin].source)
-	if err != nil {
-		return nil, err
-	}
-	feed, err := source.Feed(d.Rows(name), d.Feed.Config())
-	if err != nil {
-		return nil, err
-	}
-	return changes.Checked(feed, func(ctx context.Context) error {
-		return source.CheckFeed(ctx, d.Rows(name), d.Feed.Config())
-	}), nil
 }
 
 func (s *Set) logFeed(dataset string, err error) {

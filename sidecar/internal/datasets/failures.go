@@ -53,8 +53,7 @@ func (f failures) since(before failures) failures {
 }
 
 func (s *Set) logFailures(d *cache.Dataset, f failures) {
-	errs := s.config.Origins.byName[s.config.Config.Datasets[d.Name()].Origin].errors[d.Name()]
-	load, write := errs.load.take(), errs.write.take()
+	load, write := s.config.Origins.TakeErrors(d.Name(), s.config.Config.Datasets[d.Name()])
 	if f == (failures{}) && write == nil { // the member that requested the write counts it
 		return
 	}

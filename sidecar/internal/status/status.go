@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
+	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -29,7 +30,7 @@ type Node struct {
 
 	Members    *membership.Members
 	Pool       *peer.Pool
-	Origins    *datasets.Origins
+	Origins    *origins.Set
 	Datasets   *datasets.Set
 	Local      *local.Server
 	CNFMetrics *cnfmetrics.Service // nil if the typed service is off

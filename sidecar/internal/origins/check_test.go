@@ -1,4 +1,4 @@
-package datasets
+package origins
 
 import (
 	"database/sql"
@@ -45,7 +45,7 @@ func TestContradictionsOfTheDatabaseHaveAPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = CheckOrigins(t.Context(), c, drivers.All())
+	err = Check(t.Context(), c, drivers.All())
 	for _, want := range []string{
 		"RINGSIDE_DATASETS_METRICS_KEY: datasets.metrics.key: there is no column \"nokey\": it has cnf_id, value",
 		"ringside.yaml:9:14: datasets.metrics.version: there is no column \"nover\"",

@@ -1,4 +1,4 @@
-package datasets
+package origins
 
 import (
 	"cmp"
@@ -14,9 +14,9 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
-// CheckOrigins connects to each origin and prepares the statements of each dataset. The error has all failures; fields of
+// Check connects to each origin and prepares the statements of each dataset. The error has all failures; fields of
 // the configuration that contradict the database are in a *config.Error.
-func CheckOrigins(ctx context.Context, c config.Config, drivers origin.Drivers) error {
+func Check(ctx context.Context, c config.Config, drivers origin.Drivers) error {
 	k := checker{Config: c, ctx: ctx}
 	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
 		source, err := c.Origins[name].Open(name, drivers)

@@ -1,4 +1,6 @@
-package datasets
+// Package origins opens the origins of a configuration, each with its budget: the limits that all datasets of the origin
+// share. Check and FeedInstaller open them for one command.
+package origins
 
 import (
 	"context"
@@ -17,8 +19,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
-// Origins are the open origins, each with its budget.
-type Origins struct {
+// Set is the open origins of a sidecar, each with its budget.
+type Set struct {
 	byName map[string]*budgeted
 	log    *zap.Logger
 }
@@ -50,18 +52,18 @@ func (l *lastError) take() error {
 	return nil
 }
 
-// OpenOrigins opens the origins without connecting to them.
-func OpenOrigins(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (*Origins, error) {
-	o := &Origins{byName: make(map[string]*budgeted, len(c)), log: log}
+// Open opens the origins without connecting to them.
+func Open(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (*Set, error) {
+	s := &Set{byName: make(map[string]*budgeted, len(c)), log: log}
 	for name, one := range c {
 		b, err := openOrigin(name, one, drivers)
 		if err != nil {
-			o.Close()
+			s.Close()
 			return nil, err
 		}
-		o.byName[name] = b
+		s.byName[name] = b
 	}
-	return o, nil
+	return s, nil
 }
 
 func openOrigin(name string, c config.Origin, drivers origin.Drivers) (*budgeted, error) {
@@ -76,23 +78,23 @@ func openOrigin(name string, c config.Origin, drivers origin.Drivers) (*budgeted
 }
 
 // Close waits for the batches in flight and closes the connections.
-func (o *Origins) Close() {
-	for name, b := range o.byName {
+func (s *Set) Close() {
+	for name, b := range s.byName {
 		for _, batch := range b.batches {
 			batch.Wait()
 		}
 		if err := b.source.Close(); err != nil {
-			o.log.Warn("closing an origin failed", zap.String("origin", name), zap.Error(err))
+			s.log.Warn("closing an origin failed", zap.String("origin", name), zap.Error(err))
 		}
 	}
 }
 
 // TargetChanged returns an error that names the files of connection strings that now refer to another database. A new
 // password in them takes effect without a reload.
-func (o *Origins) TargetChanged() error {
+func (s *Set) TargetChanged() error {
 	var errs []error
-	for _, name := range o.Names() {
-		source, ok := o.byName[name].source.(origin.ReloadableSource)
+	for _, name := range s.Names() {
+		source, ok := s.byName[name].source.(origin.ReloadableSource)
 		if ok && source.TargetChanged() {
 			errs = append(errs, fmt.Errorf("origins.%s.dsn_file: it now refers to another database: restart to use it", name))
 		}
@@ -101,11 +103,11 @@ func (o *Origins) TargetChanged() error {
 }
 
 // Names returns the names of the origins, sorted.
-func (o *Origins) Names() []string { return slices.Sorted(maps.Keys(o.byName)) }
+func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.byName)) }
 
 // Load returns the use of the limits of the origin of that name.
-func (o *Origins) Load(name string) metrics.OriginLoad {
-	b := o.byName[name]
+func (s *Set) Load(name string) metrics.OriginLoad {
+	b := s.byName[name]
 	limits := b.limiter.Stats()
 	l := metrics.OriginLoad{
 		InFlight: limits.InFlight, MaxInFlight: limits.MaxInFlight,
@@ -120,8 +122,8 @@ func (o *Origins) Load(name string) metrics.OriginLoad {
 }
 
 // Lister returns the lister of a dataset's rows, within the budget of its origin.
-func (o *Origins) Lister(name string, c config.Dataset) (origin.Lister, error) {
-	b := o.byName[c.Origin]
+func (s *Set) Lister(name string, c config.Dataset) (origin.Lister, error) {
+	b := s.byName[c.Origin]
 	source, err := origin.Listable(b.source)
 	if err != nil {
 		return nil, err
@@ -133,15 +135,16 @@ func (o *Origins) Lister(name string, c config.Dataset) (origin.Lister, error) {
 	return b.limiter.Lister(lister), nil
 }
 
-// dataset returns the origin of one dataset within the budget. The cache bounds the duration of loads, so that a reload
+// Dataset returns the origin of one dataset within the budget. The cache bounds the duration of loads, so that a reload
 // can change load_timeout.
-func (b *budgeted) dataset(ds origin.Dataset, stats *kv.Stats) (origin.Origin, error) {
+func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Origin, error) {
+	b, ds := s.byName[c.Origin], c.Rows(name)
 	source, err := b.source.Dataset(ds)
 	if err != nil {
 		return nil, err
 	}
-	b.errors[ds.Name] = &lastErrors{}
-	breaker := guard.NewBreaker(observed{source, stats, &b.errors[ds.Name].load}, guard.BreakerConfig{
+	b.errors[name] = &lastErrors{}
+	breaker := guard.NewBreaker(observed{source, stats, &b.errors[name].load}, guard.BreakerConfig{
 		Failures: uint32(b.config.Breaker.Failures), Cooldown: *b.config.Breaker.Cooldown,
 	})
 	batch := guard.NewBatch(breaker, guard.BatchConfig{
@@ -151,11 +154,12 @@ func (b *budgeted) dataset(ds origin.Dataset, stats *kv.Stats) (origin.Origin, e
 	return batch, nil
 }
 
-// writer returns the writer of a dataset's rows within the budget; nil if the dataset is read-only.
-func (b *budgeted) writer(name string, c config.Dataset) (origin.Writer, error) {
+// Writer returns the writer of a dataset's rows within the budget; nil if the dataset is read-only. Call it after Dataset.
+func (s *Set) Writer(name string, c config.Dataset) (origin.Writer, error) {
 	if !c.Writable {
 		return nil, nil
 	}
+	b := s.byName[c.Origin]
 	source, err := origin.Writable(b.source)
 	if err != nil {
 		return nil, err
@@ -165,6 +169,22 @@ func (b *budgeted) writer(name string, c config.Dataset) (origin.Writer, error) 
 		return nil, err
 	}
 	return observedWriter{b.limiter.Writer(w), &b.errors[name].write}, nil
+}
+
+// Feed returns the change feed of a dataset, and a check of what the feed needs in the database.
+func (s *Set) Feed(name string, c config.Dataset) (feed origin.Feed, check func(context.Context) error, err error) {
+	source, err := origin.WithFeed(s.byName[c.Origin].source)
+	if err != nil {
+		return nil, nil, err
+	}
+	feed, err = source.Feed(c.Rows(name), c.Feed.Config())
+	return feed, func(ctx context.Context) error { return source.CheckFeed(ctx, c.Rows(name), c.Feed.Config()) }, err
+}
+
+// TakeErrors returns the last errors of the loads and writes of a dataset since the previous call; nil if there are none.
+func (s *Set) TakeErrors(name string, c config.Dataset) (load, write error) {
+	last := s.byName[c.Origin].errors[name]
+	return last.load.take(), last.write.take()
 }
 
 // observed turns an origin into one that counts queries and keeps the last error.
