@@ -44,8 +44,9 @@ type checker struct {
 func (k *checker) origin(origin string, source origin.Source) {
 	for _, name := range slices.Sorted(maps.Keys(k.Datasets)) {
 		if d := k.Datasets[name]; d.Origin == origin {
-			k.dataset(name, d, source)
-			k.cnfMetrics(name, source)
+			if k.dataset(name, d, source) {
+				k.cnfMetrics(name, source)
+			}
 		}
 	}
 }
@@ -58,15 +59,20 @@ func (k *checker) cnfMetrics(name string, source origin.Source) {
 	ds := k.Datasets[name].Rows(name)
 	ds.Columns, ds.Value = cnfmetrics.Columns(), ""
 	err := source.Check(k.ctx, ds)
-	if origin.FieldErrors(err) != nil {
-		k.problems = append(k.problems, k.Problem("cnf_metrics", "%v; deploy/schema has the table", err))
-	} else if err != nil {
+	wrong := origin.FieldErrors(err)
+	for _, e := range wrong {
+		if e.Field == "columns" { // the other fields are those of the dataset, which dataset has checked
+			k.problems = append(k.problems, k.Problem("cnf_metrics", "%v; deploy/schema has the table", e.Err))
+		}
+	}
+	if err != nil && wrong == nil {
 		k.errs = append(k.errs, fmt.Errorf("cnf_metrics: %w", err))
 	}
 }
 
-// dataset checks reads, and if they work also writes and the change feed.
-func (k *checker) dataset(name string, d config.Dataset, source origin.Source) {
+// dataset checks reads, and if they work also writes and the change feed. It reports whether the database has answered: each
+// further check would only repeat why it has not.
+func (k *checker) dataset(name string, d config.Dataset, source origin.Source) (answered bool) {
 	err := source.Check(k.ctx, d.Rows(name))
 	wrong := origin.FieldErrors(err) //guard:contradiction-of-database-has-no-place
 	for _, e := range wrong {
@@ -81,6 +87,7 @@ func (k *checker) dataset(name string, d config.Dataset, source origin.Source) {
 	if err == nil && d.Feed.Configured() {
 		k.errs = append(k.errs, checkFeed(k.ctx, source, d.Rows(name), d.Feed.Config()))
 	}
+	return err == nil || wrong != nil //guard:failed-connection-reported-twice
 }
 
 func checkWritable(ctx context.Context, source origin.Source, ds origin.Dataset) error {
