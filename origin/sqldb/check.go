@@ -31,13 +31,16 @@ func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 
 // checkTable reads the columns before it prepares the query, so that it can name every missing column.
 func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	rows, err := conn.QueryContext(ctx, "SELECT * FROM "+sqltext.QuoteTable(db.database.Syntax, ds.Table)+" LIMIT 0")
+	t, err := db.database.Catalog.ReadTable(ctx, conn, ds.Table, ds.Key)
+	if err == nil && len(t.Columns) == 0 {
+		err = errNoTable
+	}
 	if err != nil {
 		return &origin.FieldError{Field: "table", Err: fmt.Errorf("%s: %w", ds.Table, err)}
 	}
-	names, err := rows.Columns()
-	if err = errors.Join(err, rows.Close()); err != nil {
-		return err
+	names := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		names[i] = c.Name
 	}
 	if err := checkNames(ds, names); err != nil {
 		return fmt.Errorf("table %s: %w", ds.Table, err)

@@ -121,10 +121,9 @@ func (w *rowWriter) rehearse(ctx context.Context, conn *sql.Conn, statement stri
 	return err
 }
 
-// CheckUnique returns an error unless a query of the catalog returns true.
-func CheckUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query string, args ...any) error {
-	var unique bool
-	if err := conn.QueryRowContext(ctx, query, args...).Scan(&unique); err != nil {
+// CheckUnique returns an error unless the catalog has a unique index of the key column; err is that of reading it.
+func CheckUnique(ds origin.Dataset, unique bool, err error) error {
+	if err != nil {
 		return fmt.Errorf("find a unique index of table %s: %w", ds.Table, err)
 	}
 	if !unique { //guard:duplicate-keys-writable
@@ -132,4 +131,11 @@ func CheckUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query s
 			"of its own", ds.Key, ds.Table)
 	}
 	return nil
+}
+
+// QueryUnique is CheckUnique with the result of a query of the catalog.
+func QueryUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query string, args ...any) error {
+	var unique bool
+	err := conn.QueryRowContext(ctx, query, args...).Scan(&unique)
+	return CheckUnique(ds, unique, err)
 }

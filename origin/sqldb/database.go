@@ -40,6 +40,7 @@ type Database struct {
 	// Reads makes the connections that read; they cannot write outside of an explicit read-write transaction. Writes makes the one
 	// connection that writes, if those of Reads cannot; otherwise it is nil.
 	Reads, Writes driver.Connector
+	ReadsOnly     error        // why this DSN cannot be that of a writable dataset; nil if it can
 	Credentials   *Credentials // of both
 
 	Syntax   sqltext.Syntax

@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -29,7 +30,7 @@ func (db *DB) Writer(ds origin.Dataset) (origin.Writer, error) {
 func (db *DB) newWriter(ds origin.Dataset) (*rowWriter, error) {
 	s, err := db.tableSource(ds)
 	if err == nil {
-		err = sqltext.CheckWriter(ds)
+		err = cmp.Or(sqltext.CheckWriter(ds), db.database.ReadsOnly)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)

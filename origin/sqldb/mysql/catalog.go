@@ -131,7 +131,7 @@ func eachPair(ctx context.Context, conn *sql.Conn, query, schema, table string, 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := sqltext.SplitTable(ds.Table)
 	return errors.Join(
-		sqldb.CheckUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
+		sqldb.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
 			WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
 			GROUP BY INDEX_NAME HAVING COUNT(*) = 1 AND MAX(COLUMN_NAME) = ? AND MAX(NON_UNIQUE) = 0
 			AND MAX(SUB_PART) IS NULL)`, schema, name, ds.Key),

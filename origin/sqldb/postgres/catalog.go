@@ -21,7 +21,7 @@ type catalog struct{}
 func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*sqldb.Table, error) {
 	t := &sqldb.Table{}
 	err := onPgx(conn, func(c *pgx.Conn) error {
-		sd, err := c.PgConn().Prepare(ctx, "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, name), nil)
+		sd, err := sessionOf(c.PgConn()).prepare(ctx, c.PgConn(), "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, name))
 		if err != nil {
 			return err
 		}
@@ -39,20 +39,16 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) 
 
 // readFlags adds what the protocol does not transmit.
 func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *sqldb.Table) error {
-	rows, err := c.Query(ctx, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a'
-		FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, quoted)
-	if err != nil {
-		return err
-	}
-	var name string
-	var notNull, generated bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &notNull, &generated}, func() error {
+	return queryLimited(ctx, c, func(rows pgx.Rows) error {
+		var name string
+		var notNull, generated bool
+		err := rows.Scan(&name, &notNull, &generated)
 		if c := t.Column(name); c != nil {
 			c.NotNull, c.Generated = notNull, generated
 		}
-		return nil
-	})
-	return err
+		return err
+	}, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a'
+		FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, quoted)
 }
 
 // columnOf reads type modifiers as PostgreSQL packs them (src/backend/utils/adt/numeric.c, varchar.c): with the four bytes
@@ -95,9 +91,12 @@ func columnOf(field pgconn.FieldDescription) rowjson.Column {
 }
 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	return sqldb.CheckUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i
+	var unique bool
+	err := limited(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&unique) }, `SELECT EXISTS (
+		SELECT 1 FROM pg_catalog.pg_index i
 		JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1
 		AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)`,
 		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
+	return sqldb.CheckUnique(ds, unique, err)
 }

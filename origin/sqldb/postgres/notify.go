@@ -72,9 +72,11 @@ func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 	defer cancel()
 	var err error
 	if l.conn, err = pgconn.ConnectConfig(soon, config); err != nil {
-		return nil, err
+		return nil, plainConnect(err)
 	}
-	err = l.exec(ctx, `LISTEN "`+f.channel+`"`)
+	if err = f.connector.start(soon, l.conn); err == nil {
+		err = l.exec(ctx, `LISTEN "`+f.channel+`"`)
+	}
 	if err == nil {
 		err = l.ping(ctx)
 	}

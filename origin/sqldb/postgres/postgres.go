@@ -6,7 +6,6 @@ package postgres
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,55 +27,46 @@ func Driver() origin.Driver {
 type connector struct {
 	config      *pgx.ConnConfig // of connections outside the pool
 	credentials *sqldb.Credentials
+	settings    *settings
 }
-
-// sessionSettings makes each connection print values in the same way, and prevents writes.
-var sessionSettings = map[string]string{
-	"TimeZone":                      "UTC",
-	"DateStyle":                     "ISO, MDY",
-	"IntervalStyle":                 "postgres",
-	"bytea_output":                  "hex",
-	"extra_float_digits":            "1",
-	"client_encoding":               "UTF8",
-	"default_transaction_read_only": "on",
-}
-
-var errBadDSN = errors.New("this is not a DSN of PostgreSQL; give one such as " +
-	"postgres://user:password@host:5432/database?sslmode=verify-full " +
-	"(percent-encode special characters of the password)")
 
 func connect(c origin.SourceConfig) (*sqldb.Database, error) {
-	config, err := pgx.ParseConfig(c.DSN)
-	if c.DSN == "" || err != nil {
-		return nil, errBadDSN
+	config, ofDSN, err := parseDSN(c.DSN)
+	if err != nil {
+		return nil, err
 	}
 	credentials, err := sqldb.NewCredentials(c, parseAccount)
 	if err != nil {
 		return nil, err
 	}
-	for name, value := range sessionSettings {
-		config.RuntimeParams[name] = value
-	}
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "ringside"
-	}
-	p := connector{config, credentials}
+	p := connector{config, credentials, newSettings(ofDSN)}
 	reads := stdlib.GetConnector(*config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
 		p.renew(&c.Config) //guard:postgres-password-not-reloaded
 		return nil
-	}))
+	}), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error { return p.start(ctx, c.PgConn()) }))
 	return &sqldb.Database{
-		Reads: plainConnector{reads}, Credentials: credentials,
-		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
-		Notify: p.notify,
+		Reads: plainConnector{reads}, ReadsOnly: readsOnly(c.DSN), Credentials: credentials,
+		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{p.settings}, Errors: errorClasses{},
+		Triggers: triggers{}, Notify: p.notify,
 	}, nil
+}
+
+// start closes a connection whose settings cannot be set.
+func (p connector) start(ctx context.Context, conn *pgconn.PgConn) error {
+	err := p.settings.start(ctx, conn)
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sqldb.RollbackTimeout)
+		defer cancel()
+		_ = conn.Close(ctx) // it is dropped either way
+	}
+	return err
 }
 
 // parseAccount returns all hosts of the DSN as the target.
 func parseAccount(dsn string) (sqldb.Account, error) {
-	c, err := pgx.ParseConfig(dsn)
+	c, _, err := parseDSN(dsn)
 	if err != nil {
-		return sqldb.Account{}, errBadDSN
+		return sqldb.Account{}, err
 	}
 	address := fmt.Sprintf("%s %s:%d", c.Database, c.Host, c.Port)
 	for _, f := range c.Fallbacks {
@@ -111,6 +101,9 @@ func plainConnect(err error) error {
 	if first := strings.TrimSuffix(lines[0], ":"); len(lines) > 1 {
 		slices.Sort(lines[1:])
 		lines = []string{first + ": " + strings.Join(slices.Compact(lines[1:]), "; ")}
+	}
+	if notWanted(err) {
+		lines[0] += "; no host of the DSN is what its target_session_attrs asks for"
 	}
 	return &sqldb.PlainError{Text: lines[0], Err: err}
 }

@@ -7,7 +7,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
@@ -26,7 +24,7 @@ type reader struct{}
 
 func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (columns []rowset.ResultColumn, err error) {
 	err = onPgx(conn, func(c *pgx.Conn) error {
-		sd, err := c.Prepare(ctx, q.SQL, q.SQL)
+		sd, err := sessionOf(c.PgConn()).statement(ctx, c.PgConn(), q.SQL)
 		if err != nil {
 			return err
 		}
@@ -42,13 +40,15 @@ func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (c
 // key.
 func checkReadOnly(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
 	batch := &pgconn.Batch{}
-	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)",
-		[][]byte{strconv.AppendInt(nil, sqldb.ServerTimeout(ctx).Milliseconds(), 10)}, nil, nil, nil)
-	batch.ExecPrepared(sd.Name, make([][]byte, len(sd.ParamOIDs)), nil, nil)
+	sessionOf(conn).addSettings(ctx, batch)
+	addStatement(batch, sd, make([][]byte, len(sd.ParamOIDs))...)
 	err := conn.ExecBatch(ctx, batch).Close()
 	//guard:check-accepts-writing-query
 	if sqlState(err) == "25006" { // read-only transaction
 		return fmt.Errorf("it writes, but a read must not: %w", err)
+	}
+	if (errorClasses{}).Denied(err) { //guard:check-accepts-unreadable-table
+		return err
 	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return nil
@@ -61,8 +61,9 @@ func isInteger(oid uint32) bool {
 }
 
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
-	return onPgx(conn, func(conn *pgx.Conn) error {
-		sd, err := conn.Prepare(ctx, q.SQL, q.SQL) // once per connection
+	return onPgx(conn, func(c *pgx.Conn) error {
+		conn := c.PgConn()
+		sd, err := sessionOf(conn).statement(ctx, conn, q.SQL)
 		if err != nil {
 			return err
 		}
@@ -73,7 +74,10 @@ func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys [
 		if len(keys) == 0 {
 			return nil
 		}
-		return readPrepared(ctx, conn.PgConn(), q, sd, keys, set)
+		if err = readKeys(ctx, conn, q, sd, keys, set); err != nil {
+			sessionOf(conn).failed(q.SQL, err)
+		}
+		return err
 	})
 }
 
@@ -96,8 +100,8 @@ func onPgx(conn *sql.Conn, read func(*pgx.Conn) error) error {
 	})
 }
 
-// readPrepared reads the rows of keys.
-func readPrepared(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd *pgconn.StatementDescription,
+// readKeys reads the rows of keys.
+func readKeys(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd *pgconn.StatementDescription,
 	keys []string, set *rowset.Set,
 ) error {
 	parameter := keys[0]
@@ -105,7 +109,7 @@ func readPrepared(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd
 		parameter = arrayOf(keys)
 	}
 	return readLimited(ctx, conn, q, keys[0], set, func(b *pgconn.Batch) {
-		b.ExecPrepared(sd.Name, [][]byte{[]byte(parameter)}, nil, nil)
+		addStatement(b, sd, []byte(parameter))
 	})
 }
 
@@ -117,14 +121,13 @@ func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parame
 	})
 }
 
-// readLimited sends the time limit together with the statement that add adds: one round trip, and one implicit transaction,
-// to which the limit is local.
+// readLimited sends the settings together with the statement that add adds: one round trip, and one implicit transaction,
+// to which the settings are local.
 func readLimited(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, key string, set *rowset.Set,
 	add func(*pgconn.Batch),
 ) error {
-	limit := strconv.FormatInt(sqldb.ServerTimeout(ctx).Milliseconds(), 10)
 	batch := &pgconn.Batch{}
-	batch.ExecParams("SELECT set_config('statement_timeout', $1, true)", [][]byte{[]byte(limit)}, nil, nil, nil)
+	sessionOf(conn).addSettings(ctx, batch)
 	add(batch)
 	results := conn.ExecBatch(ctx, batch)
 	err := readResults(results, q, key, set)
@@ -206,28 +209,29 @@ func arrayOf(keys []string) string {
 	return b.String()
 }
 
-// limited runs a statement with a time limit in the server, in one round trip.
+// limited runs a statement with the settings, in one round trip.
 func limited(ctx context.Context, conn *sql.Conn, each func(pgx.Rows) error, statement string, args ...any) error {
-	return onPgx(conn, func(c *pgx.Conn) (err error) {
-		batch := &pgx.Batch{}
-		limit := strconv.FormatInt(sqldb.ServerTimeout(ctx).Milliseconds(), 10)
-		batch.Queue("SELECT set_config('statement_timeout', $1, true)", limit)
-		batch.Queue(statement, args...)
-		results := c.SendBatch(ctx, batch)
-		defer func() { err = cmp.Or(err, results.Close()) }() // Close returns the same error
-		if _, err := results.Exec(); err != nil {
+	return onPgx(conn, func(c *pgx.Conn) error { return queryLimited(ctx, c, each, statement, args...) })
+}
+
+func queryLimited(ctx context.Context, c *pgx.Conn, each func(pgx.Rows) error, statement string, args ...any) (err error) {
+	batch := &pgx.Batch{}
+	batch.Queue(sessionOf(c.PgConn()).read, string(limitOf(ctx)))
+	batch.Queue(statement, args...)
+	results := c.SendBatch(ctx, batch)
+	defer func() { err = cmp.Or(err, results.Close()) }() // Close returns the same error
+	if _, err := results.Exec(); err != nil {
+		return err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
 			return err
 		}
-		rows, err := results.Query()
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			if err := each(rows); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
-	})
+	}
+	return rows.Err()
 }

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,7 +16,7 @@ import (
 )
 
 // writer implements sqldb.Writer.
-type writer struct{}
+type writer struct{ settings *settings }
 
 func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
 	return conn.Raw(func(raw any) error {
@@ -26,7 +25,7 @@ func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransact
 	})
 }
 
-func (writer) Rehearsal() (begin, prefix string) { return "BEGIN READ WRITE", "EXPLAIN " }
+func (w writer) Rehearsal() (begin, prefix string) { return w.settings.rehearse, "EXPLAIN " }
 
 // transaction runs a write in two round trips: the statements that open the transaction travel together with the change,
 // and COMMIT travels alone, so that nothing was written if the connection ends before it.
@@ -48,7 +47,7 @@ func (t transaction) steps(ctx context.Context) (commit bool, err error) {
 	for i, step := range t.tx.Steps {
 		batch, before := &pgconn.Batch{}, 0
 		if i == 0 {
-			before = begin(ctx, batch)
+			before = t.begin(ctx, batch)
 		}
 		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
 		if err := t.read(t.conn.ExecBatch(ctx, batch), before); err != nil {
@@ -61,13 +60,11 @@ func (t transaction) steps(ctx context.Context) (commit bool, err error) {
 	return t.tx.Verify()
 }
 
-// begin opens a transaction that may write, in a session that may not, and returns how many results that has. The limits
-// make the database end it if this side stops sending.
-func begin(ctx context.Context, batch *pgconn.Batch) (results int) {
-	limit := []byte(strconv.FormatInt(sqldb.ServerTimeout(ctx).Milliseconds(), 10))
+// begin opens a transaction that may write, with the settings, and returns how many results that has. The limits make the
+// database end it if this side stops sending.
+func (t transaction) begin(ctx context.Context, batch *pgconn.Batch) (results int) {
 	batch.ExecParams("BEGIN READ WRITE", nil, nil, nil, nil)
-	batch.ExecParams("SELECT set_config('statement_timeout', $1, true), "+
-		"set_config('idle_in_transaction_session_timeout', $1, true)", [][]byte{limit}, nil, nil, nil)
+	batch.ExecParams(sessionOf(t.conn).write, [][]byte{limitOf(ctx)}, nil, nil, nil)
 	return 2
 }
 

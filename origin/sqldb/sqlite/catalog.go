@@ -91,7 +91,7 @@ func declare(c *rowjson.Column, declared string) {
 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := sqltext.SplitTable(ds.Table)
-	return sqldb.CheckUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l
+	return sqldb.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l
 			WHERE l."unique" AND NOT l.partial AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = 1
 			AND (SELECT name FROM pragma_index_info(l.name, ?2)) = ?3)
 		OR COALESCE((SELECT group_concat(name) FROM pragma_table_info(?1, ?2) WHERE pk) = ?3, FALSE)`,

@@ -1,0 +1,222 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/ringside-cache/ringside/origin/sqldb"
+)
+
+// setting is a parameter of the server and its value.
+type setting struct{ name, value string }
+
+// required are the settings on which the bytes of a read depend, and what a value that is written means.
+var required = []setting{
+	{"client_encoding", "UTF8"},
+	{"standard_conforming_strings", "on"},
+	{"TimeZone", "UTC"},
+	{"DateStyle", "ISO, MDY"},
+	{"IntervalStyle", "postgres"},
+	{"bytea_output", "hex"},
+	{"extra_float_digits", "3"}, // since PostgreSQL 12 the same as 1; before, only 3 prints all digits
+	{"xmlbinary", "base64"},
+	{"array_nulls", "on"},
+	{"quote_all_identifiers", "off"},
+}
+
+// readOnly makes a statement that writes fail.
+var readOnly = setting{"transaction_read_only", "on"}
+
+// settings belong to each transaction, not to the session, and travel in its round trip: a pooler may drop startup
+// parameters, and gives each transaction another server session, where SET would apply to the transactions of others.
+type settings struct {
+	read      string // sets everything for a transaction that reads; $1 is the time limit in milliseconds
+	write     string // the same for one that writes
+	rehearse  string // begins a transaction that writes, for statements that are only checked
+	fixed     []setting
+	readBack  string   // returns the server's process, and the value of each setting
+	described sync.Map // :: SQL → *description, of connections behind a pooler
+	// pooled is whether a prepared statement has disappeared, so that there is a pooler although the process is the expected one.
+	pooled atomic.Bool
+}
+
+// newSettings returns those that every transaction needs, and those of the DSN.
+func newSettings(ofDSN []setting) *settings {
+	s := &settings{fixed: slices.Concat(required, ofDSN)}
+	s.read = "SELECT " + strings.Join(s.calls(append(slices.Clone(s.fixed), readOnly)), ", ") +
+		", set_config('statement_timeout', $1, true)"
+	s.write = "SELECT " + strings.Join(s.calls(s.fixed), ", ") +
+		", set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)"
+	s.rehearse = "BEGIN READ WRITE; SELECT " + strings.Join(s.calls(s.fixed), ", ")
+	s.readBack = "SELECT pg_backend_pid()"
+	for _, f := range append(slices.Clone(s.fixed), readOnly) {
+		s.readBack += ", current_setting(" + literal(f.name) + ")"
+	}
+	return s
+}
+
+// calls sets each of list until the end of the transaction.
+func (*settings) calls(list []setting) []string {
+	calls := make([]string, len(list))
+	for i, s := range list {
+		calls[i] = "set_config(" + literal(s.name) + ", " + literal(s.value) + ", true)" //guard:setting-of-the-session
+	}
+	return calls
+}
+
+// literal is read alike with and without standard_conforming_strings.
+func literal(text string) string {
+	return "E'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(text) + "'"
+}
+
+// limitOf is the time limit in the server for a statement.
+func limitOf(ctx context.Context) []byte {
+	return strconv.AppendInt(nil, sqldb.ServerTimeout(ctx).Milliseconds(), 10)
+}
+
+// session is what is known about one connection. It is not safe for concurrent use, like the connection.
+type session struct {
+	*settings
+	// direct is whether there is no pooler between this program and the server's process: statements can be prepared.
+	direct   bool
+	prepared map[string]*pgconn.StatementDescription // :: SQL → statement, if direct
+}
+
+const sessionKey = "ringside"
+
+func sessionOf(conn *pgconn.PgConn) *session { return conn.CustomData()[sessionKey].(*session) }
+
+// start checks a new connection: it reads back in a second statement what the first one has set, in one round trip, as
+// each load does.
+func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
+	batch := &pgconn.Batch{}
+	batch.ExecParams(s.read, [][]byte{limitOf(ctx)}, nil, nil, nil)
+	batch.ExecParams(s.readBack, nil, nil, nil, nil)
+	results, err := conn.ExecBatch(ctx, batch).ReadAll()
+	if err != nil {
+		return s.explain(err)
+	}
+	set, now := results[0].Rows[0], results[1].Rows[0]
+	for i, want := range append(slices.Clone(s.fixed), readOnly) {
+		//guard:setting-not-read-back
+		if got := string(now[i+1]); got != string(set[i]) || i < len(required) && got != want.value {
+			return fmt.Errorf("the server, or a pooler in front of it, does not keep %s = %q for the next statement of the same "+
+				"transaction (it is %q): connect directly, or through a pooler with pool_mode = session or transaction",
+				want.name, set[i], got)
+		}
+	}
+	pid, err := strconv.ParseUint(string(now[0]), 10, 32)
+	if err != nil {
+		return fmt.Errorf("pg_backend_pid: %w", err)
+	}
+	//guard:statements-prepared-through-a-pooler
+	direct := uint32(pid) == conn.PID() && !s.pooled.Load() // a pooler makes up the process ID that it announces
+	conn.CustomData()[sessionKey] = &session{settings: s, direct: direct, prepared: map[string]*pgconn.StatementDescription{}}
+	return nil
+}
+
+// explain says which parameter of the DSN the server rejects.
+func (s *settings) explain(err error) error {
+	switch sqlState(err) {
+	case "42704", "22023", "42501", "55P02": // unknown, invalid value, no right, cannot be changed now
+		return fmt.Errorf("the server rejects a parameter of the DSN: %w", err)
+	}
+	return err
+}
+
+// addSettings adds the settings of a transaction that reads to the start of a batch.
+func (s *session) addSettings(ctx context.Context, batch *pgconn.Batch) {
+	limit := [][]byte{limitOf(ctx)}
+	if sd := s.prepared[s.read]; sd != nil {
+		batch.ExecPrepared(sd.Name, limit, nil, nil)
+		return
+	}
+	batch.ExecParams(s.read, limit, nil, nil, nil)
+}
+
+// addStatement adds a statement that statement has returned.
+func addStatement(batch *pgconn.Batch, sd *pgconn.StatementDescription, parameters ...[]byte) {
+	if sd.Name != "" {
+		batch.ExecPrepared(sd.Name, parameters, nil, nil)
+		return
+	}
+	batch.ExecParams(sd.SQL, parameters, nil, nil, nil)
+}
+
+// description is a statement as it was parsed at a time.
+type description struct {
+	*pgconn.StatementDescription
+	at time.Time
+}
+
+// statement returns the types of a statement. It is prepared if there is no pooler, and only parsed otherwise: in the
+// next transaction there may be another server session.
+func (s *session) statement(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
+	if !s.direct {
+		return s.describe(ctx, conn, sql)
+	}
+	for _, sql := range []string{s.read, sql} {
+		if s.prepared[sql] != nil {
+			continue
+		}
+		sd, err := s.prepare(ctx, conn, "ringside_"+strconv.Itoa(len(s.prepared)), sql)
+		if err != nil {
+			return nil, err
+		}
+		s.prepared[sql] = sd
+	}
+	return s.prepared[sql], nil
+}
+
+// describe parses a statement once a minute, so that an ALTER TABLE is noticed.
+func (s *session) describe(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
+	if known, ok := s.described.Load(sql); ok && time.Since(known.(*description).at) < sqldb.CatalogLifetime {
+		return known.(*description).StatementDescription, nil
+	}
+	sd, err := s.prepare(ctx, conn, "", sql)
+	if err == nil {
+		s.described.Store(sql, &description{sd, time.Now()})
+	}
+	return sd, err
+}
+
+// prepare parses a statement under the settings: they decide what its names and literals mean.
+func (s *session) prepare(ctx context.Context, conn *pgconn.PgConn, name, sql string) (sd *pgconn.StatementDescription, err error) {
+	p := conn.StartPipeline(ctx)
+	p.SendQueryParams(s.read, [][]byte{limitOf(ctx)}, nil, nil, nil) //guard:statement-parsed-without-settings
+	p.SendPrepare(name, sql, nil)
+	if err := p.Sync(); err != nil {
+		_ = p.Close() // the first error is returned
+		return nil, err
+	}
+	for range 2 {
+		result, err := p.GetResults()
+		if err != nil {
+			_ = p.Close() // the first error is returned
+			return nil, err
+		}
+		switch result := result.(type) {
+		case *pgconn.ResultReader:
+			_, _ = result.Close() // GetResults returns the same error
+		case *pgconn.StatementDescription:
+			sd, result.Name, result.SQL = result, name, sql
+		}
+	}
+	return sd, p.Close()
+}
+
+// failed makes a statement be parsed again after an error, as its types may have changed.
+func (s *session) failed(sql string, err error) {
+	s.described.Delete(sql)
+	if state := sqlState(err); state == "26000" || state == "42P05" { // no such statement; it exists already
+		s.pooled.Store(true)
+	}
+}
