@@ -33,6 +33,29 @@ func NewPostgres(t testing.TB) *Database {
 	if err := os.Chmod(dir, 0o700); err != nil { // the server does not start with another mode
 		t.Fatalf("rig: %v", err)
 	}
+	return startPostgres(t, server, dir, cred, port)
+}
+
+// NewStandby starts a hot standby of a PostgreSQL server, whose DSN is given, and stops it at the end of the test. The user
+// has the rights that it has on the primary.
+func NewStandby(t testing.TB, primary string) *Database {
+	t.Helper()
+	const folders = "/usr/lib/postgresql/*/bin"
+	server, backup := Program(t, "postgres", folders), Program(t, "pg_basebackup", folders)
+	cred, port := serverUser(t, "postgres"), FreePort(t)
+	dir := dataDir(t, "standby", cred)
+	if err := os.Chmod(dir, 0o700); err != nil { // the server does not start with another mode
+		t.Fatalf("rig: %v", err)
+	}
+	cmd := exec.Command(backup, "--dbname="+primary, "--pgdata="+dir, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	if err := runAs(cmd, dir, cred); err != nil {
+		t.Fatalf("rig: standby: %v", err)
+	}
+	return startPostgres(t, server, dir, cred, port)
+}
+
+func startPostgres(t testing.TB, server, dir string, cred *syscall.Credential, port int) *Database {
+	t.Helper()
 	db := &Database{
 		process: &process{
 			t: t, name: "postgres", path: server, dir: dir, cred: cred, quit: syscall.SIGINT, // fast shutdown

@@ -172,7 +172,10 @@ func parseURI(uri string, parameters map[string]string) (ok bool) {
 	}
 	_, query, _ := strings.Cut(uri, "?")
 	for pair := range strings.SplitSeq(query, "&") {
-		name, value, _ := strings.Cut(pair, "=")
+		name, value, found := strings.Cut(pair, "=")
+		if !found {
+			continue // pgx rejects it, unless it is the empty end
+		}
 		name, err := url.PathUnescape(name)
 		if err != nil {
 			return false

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -62,23 +61,15 @@ func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) er
 	}
 }
 
-// listen returns a listener that receives everything that is committed from now on.
+// listen returns a listener that has received a ping, and receives everything that is committed from now on.
 func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 	l := &listener{dataset: f.dataset, channel: f.channel, name: rand.Text()}
-	config := f.connector.config.Config.Copy()
-	f.connector.renew(config) //guard:notify-password-not-reloaded
-	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { l.add(n.Payload) }
-	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
-	defer cancel()
-	var err error
-	if l.conn, err = pgconn.ConnectConfig(soon, config); err != nil {
-		return nil, plainConnect(err)
-	}
-	if err = f.connector.start(soon, l.conn); err == nil {
-		err = l.exec(ctx, `LISTEN "`+f.channel+`"`)
+	err := f.connect(ctx, l)
+	if err == nil {
+		err = l.exec(ctx, l.conn, `LISTEN "`+f.channel+`"`)
 	}
 	if err == nil {
-		err = l.ping(ctx)
+		err = l.firstPing(ctx)
 	}
 	if err != nil {
 		l.close()
@@ -87,15 +78,62 @@ func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 	return l, nil
 }
 
+// connect opens the connections of a listener. Behind a pooler in transaction mode, a ping by the listening connection would
+// arrive as long as its transactions happen to get the same server session, but no change would: another connection pings.
+func (f *notifyFeed) connect(ctx context.Context, l *listener) (err error) {
+	l.conn, err = f.open(ctx, func(_ *pgconn.PgConn, n *pgconn.Notification) { l.add(n.Payload) })
+	if err != nil {
+		return err
+	}
+	l.pinger = l.conn
+	if !sessionOf(l.conn).direct { //guard:notify-pings-itself-through-a-pooler
+		l.pinger, err = f.open(ctx, nil)
+	}
+	return err
+}
+
+func (f *notifyFeed) open(ctx context.Context, handle pgconn.NotificationHandler) (*pgconn.PgConn, error) {
+	config := f.connector.config.Config.Copy()
+	f.connector.renew(config) //guard:notify-password-not-reloaded
+	config.OnNotification = handle
+	ctx, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, plainConnect(err)
+	}
+	return conn, f.connector.start(ctx, conn)
+}
+
 // listener is one connection that listens. It belongs to one goroutine.
 type listener struct {
 	conn             *pgconn.PgConn
+	pinger           *pgconn.PgConn // sends the pings; the same as conn if there is no pooler
 	dataset, channel string
 	name             string // of its own pings
 
 	pending  changefeed.Pending
 	awaited  bool // a ping was sent and has not arrived
 	nextPing time.Time
+}
+
+// firstPing waits for a ping: before it arrives, the feed must not seem live.
+func (l *listener) firstPing(ctx context.Context) error {
+	if err := l.ping(ctx); err != nil {
+		return err
+	}
+	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
+	defer cancel()
+	for l.awaited { //guard:notify-live-before-a-ping
+		err := l.conn.WaitForNotification(soon)
+		switch {
+		case err != nil && ctx.Err() == nil && soon.Err() != nil:
+			return errNoDelivery
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // receive waits until there is something to report, or it is time for a ping.
@@ -113,11 +151,11 @@ func (l *listener) receive(ctx context.Context) error {
 	case l.pending.Empty():
 		return nil // a ping, or a change of another dataset
 	}
-	return l.exec(ctx, "") // also receives what has arrived meanwhile: one round trip for many is better than one for each
+	return l.exec(ctx, l.conn, "") // also receives what has arrived meanwhile: one round trip for many is better than one for each
 }
 
-var errNoDelivery = errors.New("notifications do not arrive: connect to the database directly, " +
-	"or through a pooler that keeps a session's connection (pool_mode = session)")
+var errNoDelivery = fmt.Errorf("%w: notifications do not arrive: connect to the database directly, or through a pooler that "+
+	"keeps a session's connection (pool_mode = session), or use a feed of kind poll", origin.ErrFeedUnavailable)
 
 // ping sends a message to the channel, after a check that the previous one has arrived. Unlike the answer to a statement,
 // it proves the whole path of a change.
@@ -126,13 +164,13 @@ func (l *listener) ping(ctx context.Context) error {
 		return errNoDelivery
 	}
 	l.awaited, l.nextPing = true, time.Now().Add(pingInterval)
-	return l.exec(ctx, fmt.Sprintf(`SELECT pg_notify('%s', '{"ping":"%s"}')`, l.channel, l.name))
+	return l.exec(ctx, l.pinger, fmt.Sprintf(`SELECT pg_notify('%s', '{"ping":"%s"}')`, l.channel, l.name))
 }
 
-func (l *listener) exec(ctx context.Context, statement string) error {
+func (l *listener) exec(ctx context.Context, conn *pgconn.PgConn, statement string) error {
 	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
 	defer cancel()
-	_, err := l.conn.Exec(soon, statement).ReadAll()
+	_, err := conn.Exec(soon, statement).ReadAll()
 	if err != nil && soon.Err() != nil {
 		return fmt.Errorf("the database has not answered for %v: %w", changefeed.AnswerTimeout, soon.Err())
 	}
@@ -143,7 +181,11 @@ func (l *listener) exec(ctx context.Context, statement string) error {
 func (l *listener) close() {
 	soon, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	_ = l.conn.Close(soon) // the connection is dropped either way
+	for _, conn := range []*pgconn.PgConn{l.conn, l.pinger} {
+		if conn != nil {
+			_ = conn.Close(soon) // the connection is dropped either way
+		}
+	}
 }
 
 func (l *listener) add(payload string) {

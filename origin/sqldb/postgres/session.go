@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -101,13 +102,15 @@ func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
 	batch.ExecParams(s.read, [][]byte{limitOf(ctx)}, nil, nil, nil)
 	batch.ExecParams(s.readBack, nil, nil, nil, nil)
 	results, err := conn.ExecBatch(ctx, batch).ReadAll()
+	for _, r := range results {
+		err = cmp.Or(err, r.Err)
+	}
 	if err != nil {
 		return s.explain(err)
 	}
 	set, now := results[0].Rows[0], results[1].Rows[0]
 	for i, want := range append(slices.Clone(s.fixed), readOnly) {
-		//guard:setting-not-read-back
-		if got := string(now[i+1]); got != string(set[i]) || i < len(required) && got != want.value {
+		if got := string(now[i+1]); got != string(set[i]) { //guard:setting-not-read-back
 			return fmt.Errorf("the server, or a pooler in front of it, does not keep %s = %q for the next statement of the same "+
 				"transaction (it is %q): connect directly, or through a pooler with pool_mode = session or transaction",
 				want.name, set[i], got)
