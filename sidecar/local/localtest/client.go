@@ -60,10 +60,28 @@ func Dial(tb testing.TB, network, address string) *Conn {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = c.Close() })
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		tb.Fatal(err)
+	conn := &Conn{Conn: c, TB: tb}
+	conn.Reader = bufio.NewReader(conn)
+	return conn
+}
+
+// patience bounds each wait of a test for the server. It does not bound the test, which may take minutes on a busy machine.
+const patience = time.Minute
+
+// Read implements net.Conn.
+func (c *Conn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
 	}
-	return &Conn{c, bufio.NewReader(c), tb}
+	return c.Conn.Read(b)
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
 }
 
 // Send writes s.
@@ -134,9 +152,9 @@ func Connect(tb testing.TB, address string) *grpc.ClientConn {
 // Await waits until a condition that another goroutine changes is true.
 func Await(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); {
+	for deadline := time.Now().Add(patience); !is(); {
 		if time.Now().After(deadline) {
-			tb.Fatalf("not true after 20 s: %s", what)
+			tb.Fatalf("not true after %v: %s", patience, what)
 		}
 		time.Sleep(time.Millisecond)
 	}

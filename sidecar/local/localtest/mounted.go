@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -53,7 +52,7 @@ func (Mounted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // CallMounted calls Check of Mounted over gRPC.
 func CallMounted(tb testing.TB, address, name string) error {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	in, out := &healthpb.HealthCheckRequest{Service: name}, new(healthpb.HealthCheckResponse)
 	return Connect(tb, address).Invoke(ctx, "/mounted/Check", in, out)
