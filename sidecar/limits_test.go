@@ -19,6 +19,8 @@ func TestEveryListenerRefusesConnectionsOverItsLimit(t *testing.T) {
 	}
 	for _, l := range r.parts.listeners.All() {
 		t.Run(l.Name, func(t *testing.T) {
+			// The server may not have seen the end of the connections of the subtests before.
+			waitFor(t, func() bool { return l.Conns.Open.Load() == 0 })
 			var open []net.Conn
 			for range l.MaxConns {
 				open = append(open, dial(t, l.Addr()))
