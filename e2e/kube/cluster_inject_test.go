@@ -81,8 +81,8 @@ func local(t *testing.T, objects []*unstructured.Unstructured, address string) [
 // install applies the chart and starts its injector with exactly the rights of its service account.
 func (c *cluster) install(t *testing.T, values ...string) *injector {
 	t.Helper()
-	i := &injector{t: t, address: fmt.Sprintf("127.0.0.1:%d", rig.FreePort(t))}
-	metrics := fmt.Sprintf("127.0.0.1:%d", rig.FreePort(t))
+	i := &injector{t: t, address: rig.FreeAddress(t)}
+	metrics := rig.FreeAddress(t)
 	i.metrics = "http://" + metrics
 	c.apply(t, local(t, render(t, values...), i.address))
 

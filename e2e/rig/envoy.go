@@ -40,7 +40,7 @@ func EnvoyWithTLS(t testing.TB, xds string, identity EnvoyTLS) *EnvoyServer {
 func startEnvoy(t testing.TB, name, xds string, replace ...string) *EnvoyServer {
 	t.Helper()
 	dir := t.TempDir()
-	e := &EnvoyServer{HTTP: loopback(FreePort(t)), Admin: loopback(FreePort(t))}
+	e := &EnvoyServer{HTTP: FreeAddress(t), Admin: FreeAddress(t)}
 	file := filepath.Join(dir, name)
 	substitute(t, name, file, append(replace,
 		"port_value: 7080", "port_value: "+port(t, e.HTTP), "port_value: 9901", "port_value: "+port(t, e.Admin),

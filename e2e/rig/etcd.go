@@ -24,7 +24,7 @@ type EtcdServer struct {
 func Etcd(t testing.TB, flags ...string) *EtcdServer {
 	t.Helper()
 	binary := etcdBinary(t)
-	client, peer, metrics := loopback(FreePort(t)), loopback(FreePort(t)), loopback(FreePort(t))
+	client, peer, metrics := FreeAddress(t), FreeAddress(t), FreeAddress(t)
 	scheme := "http://"
 	if slices.Contains(flags, "--cert-file") {
 		scheme = "https://"

@@ -43,6 +43,13 @@ func FreePort(t testing.TB) int {
 	}
 }
 
+// FreeAddress returns the host:port of a FreePort. A server that is stopped and started again in a test needs one: the kernel
+// may give the port of "127.0.0.1:0" to a connection in between.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return loopback(FreePort(t))
+}
+
 // FreePorts returns the first of 100 consecutive free ports. It is a multiple of 100.
 func FreePorts(t testing.TB) (base int) {
 	t.Helper()

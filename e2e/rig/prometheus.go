@@ -28,7 +28,7 @@ func Prometheus(t testing.TB, rules, targets []string) (address string) {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatalf("rig: %v", err)
 	}
-	address = loopback(FreePort(t))
+	address = FreeAddress(t)
 	run(t, &process{
 		t: t, name: "prometheus", path: Program(t, "prometheus"), dir: dir, quit: syscall.SIGTERM,
 		args: []string{"--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"),

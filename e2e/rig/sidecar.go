@@ -58,7 +58,7 @@ func StaticSidecars(t testing.TB, n int, config func(members string) string) []*
 	NeedServers(t)
 	peers := make([]string, n)
 	for i := range peers {
-		peers[i] = loopback(FreePort(t))
+		peers[i] = FreeAddress(t)
 	}
 	sidecars := make([]*Sidecar, n)
 	for i := range sidecars {
@@ -72,14 +72,14 @@ func StaticSidecars(t testing.TB, n int, config func(members string) string) []*
 // NewSidecar prepares a sidecar and does not start it.
 func NewSidecar(t testing.TB, id, config string) *Sidecar {
 	t.Helper()
-	return newSidecar(t, id, loopback(FreePort(t)), config)
+	return newSidecar(t, id, FreeAddress(t), config)
 }
 
 func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	t.Helper()
 	NeedServers(t)
 	dir := t.TempDir()
-	address := func() string { return loopback(FreePort(t)) }
+	address := func() string { return FreeAddress(t) }
 	s := &Sidecar{
 		ID: id, HTTP: address(), GRPC: address(), Peer: peer, Metrics: address(), Admin: address(),
 		Unix: filepath.Join(dir, "ringside.sock"),
@@ -100,7 +100,7 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 
 // PublishXDS makes a sidecar that has not been started publish the ring to proxies.
 func (s *Sidecar) PublishXDS() {
-	s.XDS = loopback(FreePort(s.t))
+	s.XDS = FreeAddress(s.t)
 	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -91,7 +92,7 @@ func TestFetchesShareOneConnection(t *testing.T) {
 
 func TestRestartedMemberIsUsedAgain(t *testing.T) {
 	t.Parallel()
-	m := peertest.StartMember(t, "m")
+	m := peertest.StartMember(t, "m", peertest.At(rig.FreeAddress(t)))
 	p := peertest.StartPool(t, peer.Config{}, m)
 	to := peertest.PeerTo(t, p, "m")
 	m.Kill(t)

@@ -143,7 +143,7 @@ func TestRouteAllocatesTheRouteKeyOnly(t *testing.T) {
 func TestMemberThatLeftIsDisconnected(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 50 * time.Millisecond}, m)
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 2 * time.Second}, m) // also for the fetches below
 	to := peertest.PeerTo(t, p, "m")
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ringside-cache/ringside/e2e/rig"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -200,7 +201,7 @@ func TestSubscriberBehindTheLogStartsAgain(t *testing.T) {
 func TestRestartOfAMemberIsReported(t *testing.T) {
 	t.Parallel()
 	s := newSink(t)
-	writer, m := peertest.StartWriter(t, "m", peer.Config{})
+	writer, m := peertest.StartWriter(t, "m", peer.Config{}, peertest.At(rig.FreeAddress(t)))
 	p := peertest.StartPool(t, peer.Config{Sink: s}, m)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)

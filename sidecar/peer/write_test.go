@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -294,12 +294,7 @@ func TestOtherCodesOfAWriteAreUnknown(t *testing.T) {
 
 func TestWriteWaitsForARestartedMember(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := listener.Addr().String()
-	listener.Close()
+	addr := rig.FreeAddress(t)
 	gone := &peertest.Member{Member: memberAt("m", addr)}
 	p := peertest.StartPool(t, peer.Config{PingAfter: peertest.Timeout, AttemptTimeout: time.Hour}, gone)
 	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {

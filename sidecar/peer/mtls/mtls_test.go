@@ -119,7 +119,7 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 			if n, _ := p.Broadcast(context.Background(), []kv.Invalidation{peertest.Drop("k", 1)}); n != 0 {
 				t.Error("the member accepted an invalidation")
 			}
-			for method, err := range everyMethod(t, m, cmp.Or(creds, insecure.NewCredentials())) {
+			for method, err := range everyMethod(t, m, cmp.Or(creds, insecure.NewCredentials()), time.Second) {
 				if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
 					t.Errorf("%s: %v", method, err)
 				}
@@ -131,7 +131,7 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 	}
 	t.Run("a valid caller reaches all", func(t *testing.T) {
 		m := peertest.StartMember(t, "m", peertest.ServerCredentials(good))
-		for method, err := range everyMethod(t, m, good) {
+		for method, err := range everyMethod(t, m, good, peertest.Timeout) {
 			if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
 				t.Errorf("%s: %v", method, err)
 			}
@@ -139,15 +139,17 @@ func TestInvalidCallersReachNoMethod(t *testing.T) {
 	})
 }
 
-// everyMethod calls each method of the service with an empty request, and returns the errors.
-func everyMethod(t *testing.T, m *peertest.Member, creds credentials.TransportCredentials) map[string]error {
+// everyMethod calls each method of the service with an empty request, for at most limit in all, and returns the errors.
+func everyMethod(
+	t *testing.T, m *peertest.Member, creds credentials.TransportCredentials, limit time.Duration,
+) map[string]error {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+m.Addr, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	came := make(map[string]error)
 	service := peerv1.Peer_ServiceDesc

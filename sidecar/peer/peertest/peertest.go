@@ -23,7 +23,7 @@ import (
 )
 
 // Timeout is how long a test waits for an event before it fails.
-const Timeout = 10 * time.Second
+const Timeout = time.Minute
 
 // Dataset answers with the functions of its test. It implements service.Dataset.
 type Dataset struct {
@@ -135,7 +135,7 @@ func Invalidating(f func([]kv.Invalidation)) Option {
 	return func(_ *Member, s *service.Config, _ *server.Config) { s.Invalidate = f }
 }
 
-// At sets the address of the member.
+// At sets the address of the member. One that restarts needs an address of rig.FreeAddress.
 func At(addr string) Option {
 	return func(m *Member, _ *service.Config, _ *server.Config) { m.Addr = addr }
 }
