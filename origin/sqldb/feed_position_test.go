@@ -88,7 +88,7 @@ func testFeedWhileLoadsHoldEveryConnection(t *testing.T, d database, c origin.Fe
 	for range origin.DefaultMaxConns {
 		loads.Go(func() { _, _ = slow.Load(ctx, []string{"k"}) }) // the context ends it
 	}
-	for d.driver != "sqlite" && d.count(t, running[d.driver]) < origin.DefaultMaxConns {
+	for d.driver != "sqlite" && ctx.Err() == nil && d.count(t, running[d.driver]) < origin.DefaultMaxConns {
 		time.Sleep(10 * time.Millisecond)
 	}
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")

@@ -239,6 +239,18 @@ func (d database) count(t *testing.T, query string) (n int) {
 	return n
 }
 
+// await repeats a query until its number is not 0, and returns that.
+func (d database) await(t *testing.T, query string) int {
+	t.Helper()
+	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
+		if n := d.count(t, query); n != 0 {
+			return n
+		}
+	}
+	t.Fatalf("%s is 0 after a minute", query)
+	return 0
+}
+
 // eachServer runs test with servers that it may stop; o reads a table in which the key a has the value 1.
 func eachServer(t *testing.T, test func(t *testing.T, server *rig.Database, o origin.Origin)) {
 	for _, engine := range rig.Engines {

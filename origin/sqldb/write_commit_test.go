@@ -29,7 +29,7 @@ func TestWhatEndsACommit(t *testing.T) {
 		end     func(t *testing.T, cancel func())
 		want    error
 	}{
-		{"the deadline", time.Second, func(*testing.T, func()) {}, origin.ErrUnknown}, // COMMIT has no statement_timeout
+		{"the deadline", 3 * time.Second, func(*testing.T, func()) {}, origin.ErrUnknown}, // COMMIT has no statement_timeout
 		{"the caller", time.Minute, func(_ *testing.T, cancel func()) { cancel() }, origin.ErrUnknown},
 		{"the death of the session", time.Minute, func(t *testing.T, _ func()) {
 			d.count(t, "SELECT count(pg_terminate_backend(pid)) "+committing)
@@ -52,9 +52,7 @@ func TestWhatEndsACommit(t *testing.T) {
 				_, err := w.Write(ctx, origin.Change{Key: "a", Data: []byte("new")})
 				result <- err
 			}()
-			for d.count(t, "SELECT count(*) "+committing) == 0 {
-				time.Sleep(5 * time.Millisecond)
-			}
+			d.await(t, "SELECT count(*) "+committing)
 			c.end(t, cancel)
 			err := <-result
 			if !errors.Is(err, c.want) || errors.Is(err, origin.ErrUnknown) != (c.want == origin.ErrUnknown) {
@@ -107,10 +105,7 @@ func TestWriteContinuesAfterItsSessionIsKilled(t *testing.T) {
 		}()
 		pid := map[string]string{"postgres": "pid", "mysql": "id"}[d.driver]
 		kill := map[string]string{"postgres": "SELECT pg_terminate_backend(%d)", "mysql": "KILL %d"}[d.driver]
-		id := 0
-		for ; id == 0; time.Sleep(5 * time.Millisecond) {
-			id = d.count(t, "SELECT COALESCE(MIN("+pid+"), 0) "+waiting)
-		}
+		id := d.await(t, "SELECT COALESCE(MIN("+pid+"), 0) "+waiting)
 		d.exec(t, fmt.Sprintf(kill, id))
 		release()
 		if err := <-result; err != nil {
