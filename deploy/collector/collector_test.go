@@ -49,7 +49,7 @@ func self(t *testing.T, role string, args ...string) *exec.Cmd {
 // waitFor polls a condition that has no channel: rows of a database, or the log of a program.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)
 		}

@@ -564,7 +564,7 @@ func waitRegistered(t *testing.T, d *tested, times int64) {
 
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	const limit = 20 * time.Second
+	const limit = time.Minute
 	deadline := time.Now().Add(limit)
 	for !holds() {
 		if time.Now().After(deadline) {

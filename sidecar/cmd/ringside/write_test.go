@@ -225,8 +225,8 @@ func (p *printed) String() string {
 
 func (p *printed) await(t *testing.T, n int, part string) {
 	t.Helper()
-	for strings.Count(p.String(), part) < n {
-		if t.Context().Err() != nil {
+	for deadline := time.Now().Add(time.Minute); strings.Count(p.String(), part) < n; {
+		if time.Now().After(deadline) {
 			t.Fatalf("%q was not printed %d times:\n%s", part, n, p)
 		}
 		time.Sleep(5 * time.Millisecond)
