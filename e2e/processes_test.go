@@ -100,15 +100,29 @@ func (u *upCluster) readThroughEach() {
 	}
 }
 
-func (u *upCluster) wantNothingLeft(table string) {
-	u.t.Helper()
+// processes returns the processes in the output of make status.
+func (u *upCluster) processes(table string) map[string]rig.Process {
+	found := map[string]rig.Process{}
 	for line := range strings.Lines(table) {
 		fields := strings.Fields(line)
 		if len(fields) < 4 {
 			continue
 		}
-		if pid, err := strconv.Atoi(fields[2]); err == nil && rig.ProcessRuns(pid) {
-			u.t.Errorf("%s still runs, with pid %d", fields[0], pid)
+		if pid, err := strconv.Atoi(fields[2]); err == nil {
+			found[fields[0]] = rig.ProcessOf(pid)
+		}
+	}
+	return found
+}
+
+func (u *upCluster) wantNothingLeft(before map[string]rig.Process) {
+	u.t.Helper()
+	if len(before) == 0 {
+		u.t.Error("make status shows no process")
+	}
+	for name, process := range before {
+		if process.Runs() {
+			u.t.Errorf("%s still runs: %+v", name, process)
 		}
 	}
 	rig.Eventually(u.t, time.Minute, func() error { // the threads of a killed process close its files one after the other
@@ -135,10 +149,10 @@ func TestUpStatusDown(t *testing.T) {
 			if out := u.must("up"); !strings.Contains(out, "up already, with DB="+db) {
 				t.Errorf("the output of a second make up:\n%s", out)
 			}
-			table := u.must("status")
+			running := u.processes(u.must("status"))
 			folder, _ := os.Readlink(filepath.Join(u.state, "database")) // SQLite has none
 			u.must("down")
-			u.wantNothingLeft(table)
+			u.wantNothingLeft(running)
 			if _, err := os.Stat(folder); folder != "" && !os.IsNotExist(err) {
 				t.Errorf("%s was not removed: %v", folder, err)
 			}
@@ -151,6 +165,7 @@ func TestDownStopsTheProcessesOfAKilledGoreman(t *testing.T) {
 	u := newUpCluster(t, "sqlite")
 	u.must("up")
 	table := u.must("status")
+	running := u.processes(table)
 	u.kill(table, "goreman")
 	u.kill(table, "sidecar-2")
 	rig.Eventually(t, time.Minute, func() error {
@@ -161,7 +176,7 @@ func TestDownStopsTheProcessesOfAKilledGoreman(t *testing.T) {
 		return nil
 	})
 	u.must("down")
-	u.wantNothingLeft(table)
+	u.wantNothingLeft(running)
 }
 
 func TestUpNamesThePortInUse(t *testing.T) {

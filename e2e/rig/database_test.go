@@ -46,6 +46,12 @@ func TestDatabaseKeepsItsRowsThroughStopKillAndFreeze(t *testing.T) {
 			if n := count(t, db); n != 2 {
 				t.Errorf("%d rows after a crash, want 2", n)
 			}
+			server.Freeze()
+			server.Kill()
+			server.Start()
+			if n := count(t, db); n != 2 {
+				t.Errorf("%d rows after a crash of a frozen server, want 2", n)
+			}
 		})
 	}
 }

@@ -65,10 +65,23 @@ func Children(pid int) (running, zombies []int) {
 	return running, zombies
 }
 
-// ProcessRuns reports whether a process runs. A process that has exited but that its parent has not waited for does not.
-func ProcessRuns(pid int) bool {
-	state := stateOf(fmt.Sprintf("/proc/%d/stat", pid))
-	return state != exited && state != zombie
+// Process is one process. A pid alone does not name one for long: after its process has exited the kernel gives it to another
+// one, on a machine where tests start thousands of processes within seconds.
+type Process struct {
+	pid     int
+	started string // in ticks since the start of the machine
+}
+
+// ProcessOf returns the process that has a pid now.
+func ProcessOf(pid int) Process {
+	_, started := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+	return Process{pid, started}
+}
+
+// Runs reports whether the process runs. One that has exited but that its parent has not waited for does not.
+func (p Process) Runs() bool {
+	state, started := readStat(fmt.Sprintf("/proc/%d/stat", p.pid))
+	return state != exited && state != zombie && started == p.started
 }
 
 // hasRunningThread reports whether at least one thread of a process is not stopped.
@@ -91,10 +104,16 @@ const (
 
 // stateOf reads the state of a process or thread from its stat file.
 func stateOf(path string) byte {
+	state, _ := readStat(path)
+	return state
+}
+
+// readStat reads the fields 3 and 22 of a stat file: the state, and the time of the start.
+func readStat(path string) (state byte, started string) {
 	stat, _, _ := readProc(path)
-	_, state, found := bytes.Cut(stat, []byte(") ")) // the name before it is in parentheses
-	if !found || len(state) == 0 {
-		return exited
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before it may have spaces and parentheses
+	if len(fields) < 20 {
+		return exited, ""
 	}
-	return state[0]
+	return fields[0][0], string(fields[19])
 }

@@ -108,11 +108,18 @@ func (p *process) Kill() {
 		return
 	}
 	p.killed = true
-	children, _ := Children(p.cmd.Process.Pid)
-	p.signalAll(syscall.SIGKILL)
+	// After the server's death its children would have another parent. A stopped server starts no more of them.
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+	pids, _ := Children(p.cmd.Process.Pid)
+	children := make([]Process, len(pids))
+	for i, pid := range pids {
+		children[i] = ProcessOf(pid)
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	_ = p.cmd.Process.Kill()
 	<-p.exited
 	for _, child := range children {
-		for ProcessRuns(child) { // it would hold the shared memory that the next Start needs
+		for child.Runs() { // it would hold the shared memory that the next Start needs
 			time.Sleep(pollEvery)
 		}
 	}

@@ -267,7 +267,7 @@ func build(repository string) (path string, err error) {
 }
 
 func fetch(url string) (body string, err error) {
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: stopTimeout}
 	defer client.CloseIdleConnections()
 	response, err := client.Get(url)
 	if err != nil {

@@ -1,0 +1,43 @@
+package rig
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+func TestProcessIsNotThatOfAnotherOneWithItsPid(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	process := ProcessOf(cmd.Process.Pid)
+	if !process.Runs() {
+		t.Error("a running process does not run")
+	}
+	if running, _ := Children(os.Getpid()); len(running) != 1 || running[0] != cmd.Process.Pid {
+		t.Errorf("got the children %v, want %d", running, cmd.Process.Pid)
+	}
+	earlier := process
+	earlier.started = "1"
+	if earlier.Runs() {
+		t.Error("a process that has exited runs, because another one has its pid")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, time.Minute, func() error {
+		if _, zombies := Children(os.Getpid()); len(zombies) != 1 {
+			return os.ErrProcessDone
+		}
+		return nil
+	})
+	if process.Runs() {
+		t.Error("a process that has exited runs, because its parent has not waited for it")
+	}
+	_ = cmd.Wait() // it was killed
+	if process.Runs() || ProcessOf(cmd.Process.Pid).Runs() {
+		t.Error("a process that has exited runs")
+	}
+}
