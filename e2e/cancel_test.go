@@ -19,8 +19,8 @@ import (
 // C5: if the caller that started a load cancels, the other callers that wait for the load still get its result.
 func TestPromiseC5CancelDoesNotFailOtherCallers(t *testing.T) {
 	c := newCluster(t, 2)
-	const waiters, rounds = 100, 100
-	c.fill("cold-", rounds)
+	const waiters, rounds, most = 100, 100, 1000
+	c.fill("cold-", most)
 	clients := make([]ringsidev1.CacheClient, len(c.sidecars))
 	for i, s := range c.sidecars {
 		conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -31,8 +31,12 @@ func TestPromiseC5CancelDoesNotFailOtherCallers(t *testing.T) {
 		clients[i] = ringsidev1.NewCacheClient(conn)
 	}
 	var failed, canceled atomic.Int64
-	for round := range rounds {
-		request := &ringsidev1.GetRequest{Dataset: "slow-metrics", Key: fmt.Sprint("cold-", round)}
+	made := 0
+	for ; made < rounds || canceled.Load() < rounds; made++ { // on a busy machine a load may end before its callers cancel
+		if made == most {
+			t.Fatalf("invalid run: in %d rounds only %d callers canceled before their response", made, canceled.Load())
+		}
+		request := &ringsidev1.GetRequest{Dataset: "slow-metrics", Key: fmt.Sprint("cold-", made)}
 		ctx, cancel := context.WithCancel(context.Background())
 		var all sync.WaitGroup
 		for i := range clients { // the first caller on each sidecar starts the peer fetch or load, and cancels
@@ -54,12 +58,9 @@ func TestPromiseC5CancelDoesNotFailOtherCallers(t *testing.T) {
 		cancel()
 		all.Wait()
 	}
-	if canceled.Load() < rounds {
-		t.Fatalf("invalid run: only %d callers canceled before their response", canceled.Load())
-	}
 	report(t, promise{
-		number: "C5", n: rounds * waiters, held: failed.Load() == 0,
+		number: "C5", n: made * waiters, held: failed.Load() == 0,
 		done:   fmt.Sprintf("the callers that started a load cancel (%d did), the others wait", canceled.Load()),
-		figure: fmt.Sprintf("%d of %d waiters failed", failed.Load(), rounds*waiters),
+		figure: fmt.Sprintf("%d of %d waiters failed", failed.Load(), made*waiters),
 	})
 }

@@ -79,17 +79,13 @@ func TestChangeOfACNFMetricReachesEverySidecar(t *testing.T) {
 	everywhere := func(what string, seen func(*cnfmetricsv1.CnfMetric, error) bool) {
 		t.Helper()
 		for i, client := range clients {
-			var shown *cnfmetricsv1.ShowCnfMetricResponse
-			var err error
-			for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) {
-				shown, err = client.ShowCnfMetric(t.Context(), &cnfmetricsv1.ShowCnfMetricRequest{CnfId: m.GetCnfId()})
-				if seen(shown.GetMetric(), err) {
-					break
+			rig.Eventually(t, time.Minute, func() error {
+				shown, err := client.ShowCnfMetric(t.Context(), &cnfmetricsv1.ShowCnfMetricRequest{CnfId: m.GetCnfId()})
+				if !seen(shown.GetMetric(), err) {
+					return fmt.Errorf("%s: sidecar %d returns %v, %w", what, i, shown, err)
 				}
-			}
-			if !seen(shown.GetMetric(), err) {
-				t.Errorf("%s: sidecar %d returns %v, %v", what, i, shown, err)
-			}
+				return nil
+			})
 		}
 	}
 	notFound := func(_ *cnfmetricsv1.CnfMetric, err error) bool { return status.Code(err) == codes.NotFound }

@@ -129,7 +129,7 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 		t: t, engine: e, etcd: rig.Etcd(t), database: e.start(t), lives: make([]atomic.Int32, n), keys: keys,
 		recorder: history.NewRecorder(), checker: history.NewChecker(p.rules()),
 		client: &http.Client{
-			Timeout:   2 * time.Second,
+			Timeout:   max(2*time.Second, 3*p.loadTimeout), // longer than write_timeout
 			Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: time.Minute},
 		},
 	}
