@@ -12,9 +12,9 @@ import (
 func TestEtcdKeepsItsKeysUntilItIsWiped(t *testing.T) {
 	t.Parallel()
 	e := rig.Etcd(t)
-	patience := time.Minute
+	timeout := time.Minute
 	ask := func(path, body string) (status string) {
-		client := http.Client{Timeout: patience}
+		client := http.Client{Timeout: timeout}
 		resp, err := client.Post(e.Endpoint()+path, "application/json", strings.NewReader(body))
 		if err != nil {
 			return err.Error()
@@ -34,11 +34,11 @@ func TestEtcdKeepsItsKeysUntilItIsWiped(t *testing.T) {
 		t.Error("the key is gone after a restart")
 	}
 	e.Freeze()
-	patience = time.Second
+	timeout = time.Second
 	if holdsKey() {
 		t.Error("a frozen server answers")
 	}
-	patience = time.Minute
+	timeout = time.Minute
 	e.Thaw()
 	e.Wipe()
 	e.Start()

@@ -65,12 +65,12 @@ func Dial(tb testing.TB, network, address string) *Conn {
 	return conn
 }
 
-// patience bounds each wait of a test for the server. It does not bound the test, which may take minutes on a busy machine.
-const patience = time.Minute
+// timeout bounds each wait of a test for the server. It does not bound the test, which may take minutes on a busy machine.
+const timeout = time.Minute
 
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(b)
@@ -78,7 +78,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *Conn) Write(b []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(b)
@@ -152,9 +152,9 @@ func Connect(tb testing.TB, address string) *grpc.ClientConn {
 // Await waits until a condition that another goroutine changes is true.
 func Await(tb testing.TB, what string, is func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(patience); !is(); {
+	for deadline := time.Now().Add(timeout); !is(); {
 		if time.Now().After(deadline) {
-			tb.Fatalf("not true after %v: %s", patience, what)
+			tb.Fatalf("not true after %v: %s", timeout, what)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -52,7 +52,7 @@ func (Mounted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // CallMounted calls Check of Mounted over gRPC.
 func CallMounted(tb testing.TB, address, name string) error {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(tb.Context(), timeout)
 	defer cancel()
 	in, out := &healthpb.HealthCheckRequest{Service: name}, new(healthpb.HealthCheckResponse)
 	return Connect(tb, address).Invoke(ctx, "/mounted/Check", in, out)
