@@ -73,14 +73,14 @@ func TestConnectionOverTheLimitIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make(chan string)
+	got := make(chan string, 1)
 	go func() {
 		b := make([]byte, 8)
 		n, _ := refused.Read(b)
 		got <- string(b[:n])
 	}()
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the second Accept returned %v, want net.ErrClosed after it refused the second connection", err)
+		t.Fatalf("the second Accept returned %v, want net.ErrClosed after it refused the second connection", err)
 	}
 	if text := <-got; text != "busy" {
 		t.Errorf("the refused connection got %q, want the refusal", text)
