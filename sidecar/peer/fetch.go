@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -16,7 +15,7 @@ import (
 // Fetch implements kv.Peer. The remaining time until the deadline of ctx is sent with the request.
 func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	req := wire.FetchRequest(q, p.pool.RingID())
-	resp, _, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req)
+	resp, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req)
 	if err != nil {
 		return kv.Answer{}, err
 	}
@@ -39,7 +38,7 @@ func (p *peer) fetchBatch(ctx context.Context, qs []kv.Query, outcomes []kv.Outc
 	for i, q := range qs {
 		req.Requests[i] = wire.FetchRequest(q, p.pool.RingID())
 	}
-	resp, began, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req)
+	resp, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req)
 	if err != nil {
 		return err
 	}
@@ -47,47 +46,44 @@ func (p *peer) fetchBatch(ctx context.Context, qs []kv.Query, outcomes []kv.Outc
 		return p.unreachable(fmt.Errorf("it sent %d outcomes for %d keys", len(resp.GetOutcomes()), len(qs)))
 	}
 	for i, o := range resp.GetOutcomes() {
-		outcomes[i] = p.outcome(ctx, began, qs[i], req.Requests[i].GetRingId(), o)
+		outcomes[i] = p.outcome(ctx, qs[i], req.Requests[i].GetRingId(), o)
 	}
 	return nil
 }
 
-// outcome converts one outcome of a batch that began at began.
-func (p *peer) outcome(
-	ctx context.Context, began time.Duration, q kv.Query, ringID uint64, o *peerv1.FetchOutcome,
-) kv.Outcome {
+// outcome converts one outcome of a batch.
+func (p *peer) outcome(ctx context.Context, q kv.Query, ringID uint64, o *peerv1.FetchOutcome) kv.Outcome {
 	switch {
 	case o.GetResponse() != nil:
 		return kv.Outcome{Answer: p.answer(q, ringID, o.GetResponse())}
 	case o.GetError() != nil:
-		return kv.Outcome{Err: p.fetchError(ctx, began, wire.FromFetchError(o.GetError()))}
+		return kv.Outcome{Err: p.fetchError(ctx, wire.FromFetchError(o.GetError()))}
 	}
 	return kv.Outcome{Alone: true}
 }
 
-// fetch makes a Fetch or FetchBatch call within the limits of the pool. It returns when the call began, and an error that
-// is already classified.
+// fetch makes a Fetch or FetchBatch call within the limits of the pool. The error is already
+// classified.
 func fetch[Req, Resp any](
 	ctx context.Context, p *peer,
 	call func(peerv1.PeerClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req,
-) (resp Resp, began time.Duration, err error) {
+) (resp Resp, err error) {
 	if err := p.enter(); err != nil {
-		return resp, 0, err
+		return resp, err
 	}
 	defer p.exit()
 	conn, err := p.connection()
 	if err != nil {
-		return resp, 0, p.unreachable(err)
+		return resp, p.unreachable(err)
 	}
-	began = p.pool.now()
 	resp, err = attempt(ctx, p, func(ctx context.Context) (Resp, error) {
 		return call(peerv1.NewPeerClient(conn), ctx, req)
 	})
 	if err != nil {
-		return resp, began, p.fetchError(ctx, began, err)
+		return resp, p.fetchError(ctx, err)
 	}
 	p.answered()
-	return resp, began, nil
+	return resp, nil
 }
 
 // answer converts the answer to q, which was sent with the given ring id. A successor and a previous owner need not own the
