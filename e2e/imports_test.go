@@ -100,8 +100,11 @@ var mayImport = map[string][]string{
 		"sidecar/internal/httpfield", "sidecar/kv",
 	},
 	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
-	"xds":             {"ring/backoff", "ring"},
-	"deploy/inject":   {},
+	// The ring as xDS resources, the server of proxies, and the client of that server.
+	"xds/resources": {"ring"},
+	"xds/publisher": {"ring", "xds/resources"},
+	"xds/resolver":  {"ring", "ring/backoff", "xds/resources"},
+	"deploy/inject": {},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
@@ -110,7 +113,7 @@ var mayImport = map[string][]string{
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
-		"ring/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds",
+		"ring/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
@@ -120,7 +123,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
-		"sidecar/peer/service", "xds",
+		"sidecar/peer/service", "xds/publisher",
 	},
 	"sidecar/internal/status": {
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
@@ -162,7 +165,7 @@ var sqlDatabase = []string{
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
-	"github.com/envoyproxy/go-control-plane": {"xds"},
+	"github.com/envoyproxy/go-control-plane": {"xds/resources", "xds/publisher", "xds/resolver"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
 	"github.com/jackc/pgx/v5":                {"origin/sqldb/postgres"},
@@ -173,7 +176,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
-		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds", "deploy/examples/go",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},

@@ -17,7 +17,8 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/xds/publisher"
+	"github.com/ringside-cache/ringside/xds/resources"
 )
 
 // fakeMembers returns n members whose one server responds with the address that a request was sent to.
@@ -43,7 +44,7 @@ func fakeMembers(t *testing.T, n int) []ring.Member {
 }
 
 // servePublisher serves xDS until the end of the test, and returns the address.
-func servePublisher(t *testing.T, f *xds.Publisher) string {
+func servePublisher(t *testing.T, f *publisher.Publisher) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,7 +111,7 @@ const joinDelay = 100 * time.Millisecond
 // rings, and a second Envoy starts late.
 func TestPromiseZTwoHundredMembersAndManyJoins(t *testing.T) {
 	members := fakeMembers(t, 250)
-	publisher := xds.NewPublisher(xds.Config{})
+	publisher := publisher.New(publisher.Config{})
 	address := servePublisher(t, publisher)
 	publisher.Publish(members[:200])
 	envoy := rig.Envoy(t, address)
@@ -149,8 +150,8 @@ func TestPromiseZTwoHundredMembersAndManyJoins(t *testing.T) {
 // The publisher counts a client that rejects all updates, and other clients get their updates.
 func TestClientThatRejectsUpdatesDoesNotAffectOthers(t *testing.T) {
 	members := fakeMembers(t, 5)
-	nacks := make(chan xds.NACK, 16)
-	publisher := xds.NewPublisher(xds.Config{OnNACK: func(n xds.NACK) { nacks <- n }})
+	nacks := make(chan publisher.NACK, 16)
+	publisher := publisher.New(publisher.Config{OnNACK: func(n publisher.NACK) { nacks <- n }})
 	address := servePublisher(t, publisher)
 	publisher.Publish(members[:3])
 	envoy := rig.Envoy(t, address)
@@ -176,7 +177,7 @@ func rejectAll(t *testing.T, publisher string) {
 		t.Fatal(err)
 	}
 	request := &discoveryv3.DiscoveryRequest{
-		Node: &corev3.Node{Id: "rejecter"}, ResourceNames: []string{xds.Name},
+		Node: &corev3.Node{Id: "rejecter"}, ResourceNames: []string{resources.Name},
 		TypeUrl: "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
 	}
 	var rejecting sync.WaitGroup

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/xds/resources"
 )
 
 func TestXDSStateIsShownInConsoleAndMetrics(t *testing.T) {
@@ -27,7 +27,7 @@ func TestXDSStateIsShownInConsoleAndMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	request := &discoveryv3.DiscoveryRequest{
-		TypeUrl: "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", ResourceNames: []string{xds.Name},
+		TypeUrl: "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", ResourceNames: []string{resources.Name},
 	}
 	if err := stream.Send(request); err != nil {
 		t.Fatal(err)

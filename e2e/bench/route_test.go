@@ -8,7 +8,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/routekey"
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
 // The latency of a read from memory for one sequential reader, by route.
@@ -70,7 +70,7 @@ func serveFeed(b *testing.B, members []ring.Member) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	feed := xds.NewPublisher(xds.Config{OnNACK: func(n xds.NACK) { b.Error(fmt.Sprint(n)) }})
+	feed := publisher.New(publisher.Config{OnNACK: func(n publisher.NACK) { b.Error(fmt.Sprint(n)) }})
 	served := make(chan error, 1)
 	go func() { served <- feed.Serve(ln) }()
 	b.Cleanup(func() {

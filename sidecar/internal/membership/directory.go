@@ -10,7 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
 	"github.com/ringside-cache/ringside/sidecar/config"
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/xds/resolver"
 )
 
 // Directory is where the members are listed.
@@ -19,8 +19,8 @@ type Directory struct {
 	// Kind is how the configuration names it: etcd, static, xds or none.
 	Kind string
 
-	etcd   *etcd.Directory // nil unless Kind is etcd
-	client *xds.Resolver   // nil unless Kind is xds
+	etcd   *etcd.Directory    // nil unless Kind is etcd
+	client *resolver.Resolver // nil unless Kind is xds
 }
 
 // OpenDirectory opens the directory of the configuration without connecting to it. node is the id of this member.
@@ -34,7 +34,7 @@ func OpenDirectory(m config.Membership, node string, log *zap.Logger) (*Director
 	case "static":
 		d.Directory = ring.NewStatic(m.Static)
 	case "xds":
-		d.client, err = xds.NewResolver(xds.ResolverConfig{Addresses: m.XDS, Node: node, OnEvent: onEvent})
+		d.client, err = resolver.New(resolver.Config{Addresses: m.XDS, Node: node, OnEvent: onEvent})
 		d.Directory = d.client
 	default:
 		d.etcd, err = openEtcd(m.Etcd, onEvent)
@@ -89,7 +89,7 @@ func (d *Directory) Etcd() (s etcd.Stats, ok bool) {
 }
 
 // Client returns the state of the xDS client; ok is false if the directory is not an xDS server.
-func (d *Directory) Client() (s xds.ResolverStatus, ok bool) {
+func (d *Directory) Client() (s resolver.Status, ok bool) {
 	if d.client == nil {
 		return s, false
 	}

@@ -8,13 +8,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
 // Publisher publishes to xDS clients each ring that this sidecar uses, and the members that are leaving. A nil Publisher,
 // of a sidecar whose xds listener is off, does nothing.
 type Publisher struct {
-	publisher *xds.Publisher
+	publisher *publisher.Publisher
 	listeners *Listeners
 
 	mu      sync.Mutex // guards the fields below and the order of updates
@@ -28,9 +28,9 @@ func NewPublisher(listeners *Listeners, size ring.Size, log *zap.Logger) *Publis
 	if listeners.Find("xds") == nil {
 		return nil
 	}
-	return &Publisher{listeners: listeners, publisher: xds.NewPublisher(xds.Config{
+	return &Publisher{listeners: listeners, publisher: publisher.New(publisher.Config{
 		Size: size,
-		OnNACK: func(r xds.NACK) {
+		OnNACK: func(r publisher.NACK) {
 			log.Warn("an xDS client rejected an update (NACK); it keeps its last good configuration",
 				zap.String("client", r.Node), zap.String("resource", r.Resource), zap.String("reason", r.Reason))
 		},
@@ -58,7 +58,7 @@ func (p *Publisher) Stop(context.Context) {
 }
 
 // Status returns a snapshot. p is not nil.
-func (p *Publisher) Status() xds.Status { return p.publisher.Status() }
+func (p *Publisher) Status() publisher.Status { return p.publisher.Status() }
 
 // UseRing publishes the ring that is in use from now on.
 func (p *Publisher) UseRing(r *ring.Ring) {

@@ -4,12 +4,12 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/xds"
+	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
 func newPublisher(t *testing.T) *Publisher {
 	t.Helper()
-	f := &Publisher{publisher: xds.NewPublisher(xds.Config{})}
+	f := &Publisher{publisher: publisher.New(publisher.Config{})}
 	t.Cleanup(f.publisher.Stop)
 	return f
 }

@@ -1,4 +1,4 @@
-package xds
+package resources
 
 import (
 	"errors"
@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"github.com/ringside-cache/ringside/ring"
 )
@@ -106,14 +107,14 @@ func TestEndpointsHaveTheOrderOfTheRing(t *testing.T) {
 }
 
 func TestEqualMembersHaveEqualBytes(t *testing.T) {
-	first, err := encode(mustEndpoints(t, three()))
+	first, err := Encode(mustEndpoints(t, three()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	turned := three()
 	slices.Reverse(turned)
 	turned[0].Zone, turned[0].Version = "another", "2.0" // proxies do not use them
-	second, err := encode(mustEndpoints(t, turned))
+	second, err := Encode(mustEndpoints(t, turned))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +188,7 @@ func FuzzEndpoints(f *testing.F) {
 		if err := list.ValidateAll(); err != nil {
 			t.Errorf("the published list is not valid: %v", err)
 		}
-		if _, err := encode(list); err != nil {
+		if _, err := Encode(list); err != nil {
 			t.Errorf("the published list cannot be encoded: %v", err)
 		}
 	})
@@ -206,10 +207,44 @@ func BenchmarkEndpoints(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if _, err := encode(list); err != nil {
+				if _, err := Encode(list); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
 	}
+}
+
+func mustRing(t *testing.T, members []ring.Member) *ring.Ring {
+	t.Helper()
+	r, err := ring.New(members, ring.Size{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// A resolver accepts only lists that form a ring.
+func FuzzMembers(f *testing.F) {
+	seed, err := Encode(mustEndpoints(f, three()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, packed []byte) {
+		var list endpointv3.ClusterLoadAssignment
+		if proto.Unmarshal(packed, &list) != nil {
+			return
+		}
+		members, err := Members(&list)
+		if err != nil {
+			return
+		}
+		if again, err := Endpoints(members); again == nil {
+			t.Errorf("accepted %v, which cannot be published: %v", members, err)
+		} else if mustRing(t, members).Len() == 0 || errors.Is(err, errEmpty) {
+			t.Errorf("accepted %v, which form an empty ring", members)
+		}
+	})
 }

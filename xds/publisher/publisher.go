@@ -1,7 +1,5 @@
-// Package xds publishes the ring as xDS resources, so that an Envoy or a gRPC client beside an application sends each
-// request to the member that owns its key. Endpoints, Cluster, Listener and Routes build the resources. A Publisher serves
-// them over ADS, in both the state-of-the-world and the incremental protocol, and a Resolver is a sidecar's client of it.
-package xds
+// Package publisher serves the ring as xDS resources over ADS, in both the state-of-the-world and the incremental protocol.
+package publisher
 
 import (
 	"bytes"
@@ -25,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/xds/resources"
 )
 
 // Config configures a Publisher. Every field may be zero.
@@ -100,8 +99,8 @@ type Publisher struct {
 	status  Status
 }
 
-// NewPublisher returns a Publisher that has nothing to publish yet.
-func NewPublisher(c Config) *Publisher {
+// New returns a Publisher that has nothing to publish yet.
+func New(c Config) *Publisher {
 	p := &Publisher{config: c.withDefaults(), prefix: strings.ToLower(rand.Text()[:8]) + "-", known: make(chan struct{})}
 	p.status.MaxClients = p.config.MaxStreams
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -111,9 +110,9 @@ func NewPublisher(c Config) *Publisher {
 		ClassifyDelta: func(q *cache.DeltaRequest) string { return served(q.GetTypeUrl()) },
 		Caches: map[string]cache.Cache{
 			resource.EndpointType: p.endpoints,
-			resource.ClusterType:  p.lazy(resource.ClusterType, func() types.Resource { return Cluster(p.config.Size) }),
-			resource.ListenerType: p.lazy(resource.ListenerType, func() types.Resource { return Listener() }),
-			resource.RouteType:    p.lazy(resource.RouteType, func() types.Resource { return Routes() }),
+			resource.ClusterType:  p.lazy(resource.ClusterType, func() types.Resource { return resources.Cluster(p.config.Size) }),
+			resource.ListenerType: p.lazy(resource.ListenerType, func() types.Resource { return resources.Listener() }),
+			resource.RouteType:    p.lazy(resource.RouteType, func() types.Resource { return resources.Routes() }),
 			"":                    empty{},
 		},
 	}
@@ -130,7 +129,7 @@ type lazy func() *cache.LinearCache
 func (p *Publisher) lazy(typeURL string, build func() types.Resource) lazy {
 	return sync.OnceValue(func() *cache.LinearCache {
 		return cache.NewLinearCache(typeURL, cache.WithVersionPrefix(p.prefix),
-			cache.WithInitialResources(map[string]types.Resource{Name: build()}))
+			cache.WithInitialResources(map[string]types.Resource{resources.Name: build()}))
 	})
 }
 
@@ -171,7 +170,7 @@ func (empty) Fetch(context.Context, *cache.Request) (cache.Response, error) {
 	return nil, errors.New("unary requests are not supported: use a stream")
 }
 
-// Publish makes members the endpoints; see Endpoints. It publishes the first list immediately, and later ones after
+// Publish makes members the endpoints; see resources.Endpoints. It publishes the first list immediately, and later ones after
 // Config.Delay unless they are equal to the last one. It does not publish an empty ring, and does not keep members.
 func (p *Publisher) Publish(members []ring.Member) {
 	p.mu.Lock()
@@ -198,7 +197,7 @@ func (p *Publisher) flush() {
 }
 
 func (p *Publisher) flushLocked() {
-	list, err := Endpoints(p.pending)
+	list, err := resources.Endpoints(p.pending)
 	if list != nil {
 		err = errors.Join(err, p.sendLocked(list))
 	}
@@ -208,11 +207,11 @@ func (p *Publisher) flushLocked() {
 }
 
 func (p *Publisher) sendLocked(list *endpointv3.ClusterLoadAssignment) error {
-	encoded, err := encode(list)
+	encoded, err := resources.Encode(list)
 	if err != nil || bytes.Equal(encoded, p.sent) {
 		return err
 	}
-	if err := p.endpoints.UpdateResource(Name, list); err != nil {
+	if err := p.endpoints.UpdateResource(resources.Name, list); err != nil {
 		return err
 	}
 	if p.sent == nil {
@@ -235,7 +234,7 @@ func (p *Publisher) Status() Status {
 
 // nacked records a NACK.
 func (p *Publisher) nacked(node *corev3.Node, typeURL, reason string) {
-	n := NACK{At: time.Now(), Node: printable(node.GetId()), Resource: shortName(typeURL), Reason: printable(reason)}
+	n := NACK{At: time.Now(), Node: resources.Printable(node.GetId()), Resource: shortName(typeURL), Reason: resources.Printable(reason)}
 	if p.record(n) {
 		p.config.OnNACK(n)
 	}
@@ -259,19 +258,5 @@ func (p *Publisher) record(n NACK) bool {
 
 // shortName is the last part of a type URL: ClusterLoadAssignment.
 func shortName(typeURL string) string {
-	return printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
-}
-
-// maxText limits each text of a client, in bytes.
-const maxText = 512
-
-// printable truncates the text of a client and makes it safe for a log and a terminal.
-func printable(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), maxText)], "?")
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
+	return resources.Printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
 }

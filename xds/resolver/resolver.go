@@ -1,4 +1,5 @@
-package xds
+// Package resolver is the client of publishers: the ring.Directory of a sidecar that is not on the ring itself.
+package resolver
 
 import (
 	"cmp"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/xds/resources"
 )
 
 const (
@@ -36,8 +38,8 @@ const (
 	pingEvery, pongTimeout = 15 * time.Second, 5 * time.Second
 )
 
-// ResolverConfig configures a Resolver. Only Addresses is required.
-type ResolverConfig struct {
+// Config configures a Resolver. Only Addresses is required.
+type Config struct {
 	// Addresses are the publishers (host:port), all equivalent. Connections are plain text.
 	Addresses []string
 	// Node is the node id that this client sends to them.
@@ -49,7 +51,7 @@ type ResolverConfig struct {
 	OnEvent func(what string, err error)
 }
 
-func (c ResolverConfig) withDefaults() ResolverConfig {
+func (c Config) withDefaults() Config {
 	c.AnswerTimeout = cmp.Or(c.AnswerTimeout, 5*time.Second)
 	if c.OnEvent == nil {
 		c.OnEvent = func(string, error) {}
@@ -57,8 +59,8 @@ func (c ResolverConfig) withDefaults() ResolverConfig {
 	return c
 }
 
-// ResolverStatus is a snapshot of a Resolver.
-type ResolverStatus struct {
+// Status is a snapshot of a Resolver.
+type Status struct {
 	// Publisher is the address of the connected publisher; empty while there is none.
 	Publisher string
 	// Members is the number of members in the last list, leaving ones included.
@@ -74,18 +76,18 @@ type ResolverStatus struct {
 
 // Resolver is the ring.Directory of a sidecar that receives the ring from publishers and is not on the ring itself.
 type Resolver struct {
-	config ResolverConfig
+	config Config
 
 	mu       sync.Mutex // guards the rest
-	status   ResolverStatus
+	status   Status
 	reported bool      // OnEvent was called for the present outage
 	since    time.Time // beginning of the present outage
 }
 
 var _ ring.Directory = (*Resolver)(nil)
 
-// NewResolver returns a Resolver. It needs at least one address.
-func NewResolver(c ResolverConfig) (*Resolver, error) {
+// New returns a Resolver. It needs at least one address.
+func New(c Config) (*Resolver, error) {
 	if len(c.Addresses) == 0 {
 		return nil, errors.New("xds: no address of a publisher")
 	}
@@ -93,7 +95,7 @@ func NewResolver(c ResolverConfig) (*Resolver, error) {
 }
 
 // Status returns a snapshot.
-func (r *Resolver) Status() ResolverStatus {
+func (r *Resolver) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.status
@@ -199,7 +201,7 @@ func (r *Resolver) lost(err error) bool {
 	if r.status.Publisher != "" {
 		r.since = time.Now()
 	}
-	r.status.Publisher, r.status.LastError = "", printable(err.Error())
+	r.status.Publisher, r.status.LastError = "", resources.Printable(err.Error())
 	r.status.Losses++
 	report := !r.reported
 	r.reported = true
@@ -223,7 +225,7 @@ func (r *Resolver) accept(addr string, members int) {
 func (r *Resolver) reject(addr string, err error) {
 	r.mu.Lock()
 	report := r.status.LastError == ""
-	r.status.LastError = printable(err.Error())
+	r.status.LastError = resources.Printable(err.Error())
 	r.status.NACKs++
 	r.mu.Unlock()
 	if report {
@@ -255,11 +257,11 @@ func (s *adsStream) next() (members []ring.Member, err error) {
 // answer requests the endpoints, and acknowledges or rejects the response r, which is nil at first.
 func (s *adsStream) answer(r *discoveryv3.DiscoveryResponse) error {
 	q := &discoveryv3.DiscoveryRequest{
-		Node: &corev3.Node{Id: s.node}, TypeUrl: resource.EndpointType, ResourceNames: []string{Name},
+		Node: &corev3.Node{Id: s.node}, TypeUrl: resource.EndpointType, ResourceNames: []string{resources.Name},
 		VersionInfo: s.version, ResponseNonce: r.GetNonce(),
 	}
 	if s.rejected != nil {
-		q.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: printable(s.rejected.Error())}
+		q.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: resources.Printable(s.rejected.Error())}
 	}
 	if err := s.stream.Send(q); !errors.Is(err, io.EOF) {
 		return err
@@ -270,16 +272,16 @@ func (s *adsStream) answer(r *discoveryv3.DiscoveryResponse) error {
 // membersIn finds the members in a response.
 func membersIn(r *discoveryv3.DiscoveryResponse) ([]ring.Member, error) {
 	if t := r.GetTypeUrl(); t != resource.EndpointType {
-		return nil, fmt.Errorf("got the type %q, which was not requested", printable(t))
+		return nil, fmt.Errorf("got the type %q, which was not requested", resources.Printable(t))
 	}
 	for _, packed := range r.GetResources() {
 		var list endpointv3.ClusterLoadAssignment
 		if err := packed.UnmarshalTo(&list); err != nil {
 			return nil, err
 		}
-		if list.GetClusterName() == Name {
-			return Members(&list)
+		if list.GetClusterName() == resources.Name {
+			return resources.Members(&list)
 		}
 	}
-	return nil, fmt.Errorf("no resource is named %q", Name)
+	return nil, fmt.Errorf("no resource is named %q", resources.Name)
 }

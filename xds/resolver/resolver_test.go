@@ -1,8 +1,8 @@
-package xds
+package resolver
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/xds/publisher"
+	"github.com/ringside-cache/ringside/xds/resources"
 )
 
 // resolving is a running Resolver.
@@ -29,7 +31,7 @@ type resolving struct {
 	events chan string
 }
 
-func resolve(t *testing.T, c ResolverConfig) *resolving {
+func resolve(t *testing.T, c Config) *resolving {
 	t.Helper()
 	d := &resolving{t: t, lists: make(chan []ring.Member, 16), events: make(chan string, 64)}
 	c.OnEvent = func(what string, err error) {
@@ -39,7 +41,7 @@ func resolve(t *testing.T, c ResolverConfig) *resolving {
 		d.events <- what
 	}
 	var err error
-	if d.Resolver, err = NewResolver(c); err != nil {
+	if d.Resolver, err = New(c); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -75,8 +77,33 @@ func (d *resolving) wantEvent(part string) {
 	}
 }
 
+func members(n int) []ring.Member {
+	list := make([]ring.Member, n)
+	for i := range list {
+		list[i] = ring.Member{ID: fmt.Sprint("m", i), Addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250)}
+	}
+	return list
+}
+
+func three() []ring.Member {
+	return []ring.Member{
+		{ID: "c", Addr: "10.0.0.7:7072", Leaving: true},
+		{ID: "a", Addr: "10.0.0.5:7072"},
+		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
+	}
+}
+
+func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
+	t.Helper()
+	list, err := resources.Endpoints(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 // publisherAt serves a publisher at addr until the returned function is called or the test ends.
-func publisherAt(t *testing.T, addr string, f *Publisher) (bound string, stop func()) {
+func publisherAt(t *testing.T, addr string, f *publisher.Publisher) (bound string, stop func()) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -93,9 +120,9 @@ func publisherAt(t *testing.T, addr string, f *Publisher) (bound string, stop fu
 	return ln.Addr().String(), stop
 }
 
-func newPublisherAt(t *testing.T, addr string, list []ring.Member) (f *Publisher, bound string, stop func()) {
+func newPublisherAt(t *testing.T, addr string, list []ring.Member) (f *publisher.Publisher, bound string, stop func()) {
 	t.Helper()
-	f = NewPublisher(Config{Delay: time.Millisecond})
+	f = publisher.New(publisher.Config{Delay: time.Millisecond})
 	f.Publish(list)
 	bound, stop = publisherAt(t, addr, f)
 	return f, bound, stop
@@ -103,7 +130,7 @@ func newPublisherAt(t *testing.T, addr string, list []ring.Member) (f *Publisher
 
 func TestResolverHasTheRingOfThePublisher(t *testing.T) {
 	f, addr, _ := newPublisherAt(t, "127.0.0.1:0", three())
-	d := resolve(t, ResolverConfig{Addresses: []string{addr}})
+	d := resolve(t, Config{Addresses: []string{addr}})
 	d.want(three())
 	joined := append(three(), ring.Member{ID: "d", Addr: "10.0.0.8:7072"})
 	f.Publish(joined)
@@ -120,7 +147,7 @@ func TestResolverHasTheRingOfThePublisher(t *testing.T) {
 		t.Errorf("status of the publisher: got %+v", s)
 	}
 	list := mustEndpoints(t, joined).(*endpointv3.ClusterLoadAssignment)
-	read, err := Members(list)
+	read, err := resources.Members(list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +167,7 @@ func mustRing(t *testing.T, members []ring.Member) *ring.Ring {
 
 func TestResolverKeepsItsListWithoutAPublisher(t *testing.T) {
 	_, addr, stop := newPublisherAt(t, "127.0.0.1:0", members(3))
-	d := resolve(t, ResolverConfig{Addresses: []string{addr}})
+	d := resolve(t, Config{Addresses: []string{addr}})
 	d.want(members(3))
 	d.wantEvent("connected to the xDS publisher at " + addr)
 	stop()
@@ -154,7 +181,7 @@ func TestResolverKeepsItsListWithoutAPublisher(t *testing.T) {
 }
 
 func TestOutageIsReportedOnce(t *testing.T) {
-	f, err := NewResolver(ResolverConfig{Addresses: []string{"127.0.0.1:1"}})
+	f, err := New(Config{Addresses: []string{"127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +202,7 @@ func TestOutageIsReportedOnce(t *testing.T) {
 func TestResolverTriesTheNextPublisher(t *testing.T) {
 	_, one, stopOne := newPublisherAt(t, "127.0.0.1:0", members(2))
 	_, two, stopTwo := newPublisherAt(t, "127.0.0.1:0", members(2))
-	d := resolve(t, ResolverConfig{Addresses: []string{one, two}})
+	d := resolve(t, Config{Addresses: []string{one, two}})
 	d.want(members(2))
 	stop, other := stopOne, two
 	if d.Status().Publisher == two {
@@ -190,19 +217,19 @@ func TestResolverTriesTheNextPublisher(t *testing.T) {
 
 // A member that was restarted while etcd is unavailable has a publisher without members.
 func TestResolverLeavesAPublisherWithoutAList(t *testing.T) {
-	mute, _ := publisherAt(t, "127.0.0.1:0", NewPublisher(Config{}))
-	d := resolve(t, ResolverConfig{Addresses: []string{mute}, AnswerTimeout: time.Millisecond})
+	mute, _ := publisherAt(t, "127.0.0.1:0", publisher.New(publisher.Config{}))
+	d := resolve(t, Config{Addresses: []string{mute}, AnswerTimeout: time.Millisecond})
 	d.wantEvent(errNoList.Error())
 }
 
 func TestResolverNeedsAnAddress(t *testing.T) {
-	if _, err := NewResolver(ResolverConfig{}); err == nil {
+	if _, err := New(Config{}); err == nil {
 		t.Error("no error")
 	}
 }
 
 func TestRegisterOfAResolverWaits(t *testing.T) {
-	f, err := NewResolver(ResolverConfig{Addresses: []string{"127.0.0.1:1"}})
+	f, err := New(Config{Addresses: []string{"127.0.0.1:1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +297,7 @@ func TestResolverRejectsAnInvalidList(t *testing.T) {
 		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt),
 		response(t, "3", mustEndpoints(t, members(3))),
 	}}
-	d := resolve(t, ResolverConfig{Addresses: []string{publisher.serve(t)}, Node: "edge-1"})
+	d := resolve(t, Config{Addresses: []string{publisher.serve(t)}, Node: "edge-1"})
 	d.want(members(1))
 	d.want(members(3))
 	for i, want := range []struct{ version, nonce, reason string }{
@@ -298,14 +325,14 @@ func TestInvalidLists(t *testing.T) {
 		spoil func(list)
 		want  string
 	}{
-		"nobody": {func(l list) { l.Endpoints = nil }, errEmpty.Error()},
+		"nobody": {func(l list) { l.Endpoints = nil }, "no member is on the ring"},
 		"all are leaving": {func(l list) {
 			for _, e := range l.GetEndpoints()[0].GetLbEndpoints() {
 				e.HealthStatus = corev3.HealthStatus_DRAINING
 			}
-		}, errEmpty.Error()},
+		}, "no member is on the ring"},
 		"no metadata":  {func(l list) { first(l).Metadata = nil }, "lacks envoy.lb.hash_key"},
-		"no id":        {func(l list) { delete(first(l).Metadata.FilterMetadata, ownNamespace) }, "ringside.dev.id"},
+		"no id":        {func(l list) { delete(first(l).Metadata.FilterMetadata, "ringside.dev") }, "ringside.dev.id"},
 		"a name":       {func(l list) { socketOf(l).Address = "a.example" }, `got "a.example"`},
 		"a zone":       {func(l list) { socketOf(l).Address = "fe80::1%eth0" }, "want an ip"},
 		"no port":      {func(l list) { socketOf(l).PortSpecifier = nil }, "and 0"},
@@ -327,7 +354,7 @@ func TestInvalidLists(t *testing.T) {
 			}
 		})
 	}
-	other := response(t, "1", Listener())
+	other := response(t, "1", resources.Listener())
 	if _, err := membersIn(other); err == nil {
 		t.Error("a listener was accepted as a list of members")
 	}
@@ -339,29 +366,4 @@ func TestInvalidLists(t *testing.T) {
 
 func portOf(n uint32) *corev3.SocketAddress_PortValue {
 	return &corev3.SocketAddress_PortValue{PortValue: n}
-}
-
-// A resolver accepts only lists that form a ring.
-func FuzzMembers(f *testing.F) {
-	seed, err := encode(mustEndpoints(f, three()))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(seed)
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, packed []byte) {
-		var list endpointv3.ClusterLoadAssignment
-		if proto.Unmarshal(packed, &list) != nil {
-			return
-		}
-		members, err := Members(&list)
-		if err != nil {
-			return
-		}
-		if again, err := Endpoints(members); again == nil {
-			t.Errorf("accepted %v, which cannot be published: %v", members, err)
-		} else if mustRing(t, members).Len() == 0 || errors.Is(err, errEmpty) {
-			t.Errorf("accepted %v, which form an empty ring", members)
-		}
-	})
 }

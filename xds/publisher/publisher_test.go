@@ -1,4 +1,4 @@
-package xds
+package publisher
 
 import (
 	"fmt"
@@ -21,12 +21,30 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/xds/resources"
 )
 
 func members(n int) []ring.Member {
 	list := make([]ring.Member, n)
 	for i := range list {
 		list[i] = ring.Member{ID: fmt.Sprint("m", i), Addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250)}
+	}
+	return list
+}
+
+func three() []ring.Member {
+	return []ring.Member{
+		{ID: "c", Addr: "10.0.0.7:7072", Leaving: true},
+		{ID: "a", Addr: "10.0.0.5:7072"},
+		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
+	}
+}
+
+func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
+	t.Helper()
+	list, err := resources.Endpoints(members)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return list
 }
@@ -91,7 +109,7 @@ func (c *sotwClient) send(q *discoveryv3.DiscoveryRequest) {
 }
 
 func (c *sotwClient) subscribe(typeURL string) {
-	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: []string{Name}, VersionInfo: c.held[typeURL]})
+	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: []string{resources.Name}, VersionInfo: c.held[typeURL]})
 }
 
 func (c *sotwClient) next() answer {
@@ -114,13 +132,13 @@ func (c *sotwClient) next() answer {
 func (c *sotwClient) ack(a answer) {
 	c.held[a.typeURL] = a.version
 	c.send(&discoveryv3.DiscoveryRequest{
-		TypeUrl: a.typeURL, ResourceNames: []string{Name}, VersionInfo: a.version, ResponseNonce: a.nonce,
+		TypeUrl: a.typeURL, ResourceNames: []string{resources.Name}, VersionInfo: a.version, ResponseNonce: a.nonce,
 	})
 }
 
 func (c *sotwClient) nack(a answer, why string) {
 	c.send(&discoveryv3.DiscoveryRequest{
-		TypeUrl: a.typeURL, ResourceNames: []string{Name}, VersionInfo: c.held[a.typeURL], ResponseNonce: a.nonce,
+		TypeUrl: a.typeURL, ResourceNames: []string{resources.Name}, VersionInfo: c.held[a.typeURL], ResponseNonce: a.nonce,
 		ErrorDetail: &status.Status{Code: int32(codes.InvalidArgument), Message: why},
 	})
 }
@@ -147,7 +165,7 @@ func (c *deltaClient) send(q *discoveryv3.DeltaDiscoveryRequest) {
 }
 
 func (c *deltaClient) subscribe(typeURL string) {
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: []string{Name}})
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: []string{resources.Name}})
 }
 
 func (c *deltaClient) next() answer {
@@ -181,12 +199,12 @@ func (c *deltaClient) nack(a answer, why string) {
 // each runs test with both protocols.
 func each(t *testing.T, c Config, test func(t *testing.T, f *Publisher, dial func() client)) {
 	t.Run("sotw", func(t *testing.T) {
-		f := NewPublisher(c)
+		f := New(c)
 		ads := serve(t, f)
 		test(t, f, func() client { return newSotw(t, ads) })
 	})
 	t.Run("delta", func(t *testing.T) {
-		f := NewPublisher(c)
+		f := New(c)
 		ads := serve(t, f)
 		test(t, f, func() client { return newDelta(t, ads) })
 	})
@@ -205,8 +223,8 @@ func TestEveryResourceTypeIsServed(t *testing.T) {
 		f.Publish(three())
 		c := dial()
 		for typeURL, want := range map[string]proto.Message{
-			resource.EndpointType: mustEndpoints(t, three()), resource.ClusterType: Cluster(size),
-			resource.ListenerType: Listener(), resource.RouteType: Routes(),
+			resource.EndpointType: mustEndpoints(t, three()), resource.ClusterType: resources.Cluster(size),
+			resource.ListenerType: resources.Listener(), resource.RouteType: resources.Routes(),
 		} {
 			c.subscribe(typeURL)
 			a := c.next()
@@ -258,7 +276,7 @@ func TestClientsWaitForTheFirstRing(t *testing.T) {
 func TestEmptyRingIsNotPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var called error
-		f := NewPublisher(Config{OnUnpublishable: func(err error) { called = err }})
+		f := New(Config{OnUnpublishable: func(err error) { called = err }})
 		defer f.Stop()
 		f.Publish(members(3))
 		before := f.Status()
@@ -272,7 +290,7 @@ func TestEmptyRingIsNotPublished(t *testing.T) {
 
 func TestManyChangesAreOneUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewPublisher(Config{})
+		f := New(Config{})
 		defer f.Stop()
 		f.Publish(members(1))
 		for n := range 50 {
@@ -288,7 +306,7 @@ func TestManyChangesAreOneUpdate(t *testing.T) {
 
 func TestEqualListIsNotAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewPublisher(Config{})
+		f := New(Config{})
 		defer f.Stop()
 		f.Publish(three())
 		before := f.Status()
@@ -319,7 +337,7 @@ func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
 		// A type that is always sent completely, and one that changes.
 		for _, typeURL := range []string{resource.ListenerType, resource.EndpointType} {
 			c.subscribe(typeURL)
-			c.nack(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*maxText))
+			c.nack(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*resources.MaxText))
 		}
 		f.Publish(members(2))
 		// If the rejected update were sent again, it would be the next response.
@@ -329,7 +347,7 @@ func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
 		s := f.Status()
 		want := "no thanks  [31m!"
 		if s.NACKs != 2 || s.LastNACK == nil || !strings.HasPrefix(s.LastNACK.Reason, want) ||
-			len(s.LastNACK.Reason) > maxText || s.LastNACK.Node != "proxy-1" ||
+			len(s.LastNACK.Reason) > resources.MaxText || s.LastNACK.Node != "proxy-1" ||
 			s.LastNACK.Resource != "ClusterLoadAssignment" {
 			t.Errorf("got status %+v, last NACK %+v", s, s.LastNACK)
 		}
@@ -345,7 +363,7 @@ func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
 func TestOnNACKIsCalledOncePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		called := 0
-		f := NewPublisher(Config{OnNACK: func(NACK) { called++ }})
+		f := New(Config{OnNACK: func(NACK) { called++ }})
 		defer f.Stop()
 		for range 100 {
 			f.nacked(nil, resource.EndpointType, "no")
@@ -360,12 +378,12 @@ func TestOnNACKIsCalledOncePerSecond(t *testing.T) {
 // A client of another process sends the version that it had there.
 func TestClientOfAnotherProcessGetsTheRing(t *testing.T) {
 	config := Config{Delay: time.Millisecond}
-	former := NewPublisher(config)
+	former := New(config)
 	former.Publish(members(5))
 	c := newSotw(t, serve(t, former))
 	c.subscribe(resource.EndpointType)
 	c.ack(c.next())
-	next := NewPublisher(config)
+	next := New(config)
 	next.Publish(members(2))
 	again := newSotw(t, serve(t, next))
 	again.held = c.held
@@ -458,7 +476,7 @@ func TestClientsAreLimited(t *testing.T) {
 }
 
 func TestDisconnectedClientIsNotCounted(t *testing.T) {
-	f := NewPublisher(Config{})
+	f := New(Config{})
 	ads := serve(t, f)
 	f.Publish(members(1))
 	c := newSotw(t, ads)
@@ -494,7 +512,7 @@ func TestStopEndsWaitingStreams(t *testing.T) {
 func FuzzRequests(f *testing.F) {
 	for _, q := range []proto.Message{
 		&discoveryv3.DiscoveryRequest{},
-		&discoveryv3.DiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNames: []string{"*", Name, ""}, ResponseNonce: "9"},
+		&discoveryv3.DiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNames: []string{"*", resources.Name, ""}, ResponseNonce: "9"},
 		&discoveryv3.DiscoveryRequest{TypeUrl: resource.ListenerType, ErrorDetail: &status.Status{Message: "no"}},
 	} {
 		b, err := proto.Marshal(q)
@@ -505,8 +523,8 @@ func FuzzRequests(f *testing.F) {
 	}
 	for _, q := range []proto.Message{
 		&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"*"}},
-		&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.ClusterType, ResourceNamesUnsubscribe: []string{"*", Name},
-			InitialResourceVersions: map[string]string{Name: "x", "": ""}},
+		&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.ClusterType, ResourceNamesUnsubscribe: []string{"*", resources.Name},
+			InitialResourceVersions: map[string]string{resources.Name: "x", "": ""}},
 	} {
 		b, err := proto.Marshal(q)
 		if err != nil {
@@ -514,7 +532,7 @@ func FuzzRequests(f *testing.F) {
 		}
 		f.Add(b, b, true)
 	}
-	publisher := NewPublisher(Config{Delay: time.Millisecond})
+	publisher := New(Config{Delay: time.Millisecond})
 	ads := serve(f, publisher)
 	publisher.Publish(members(3))
 	f.Fuzz(func(t *testing.T, first, second []byte, increments bool) {

@@ -1,4 +1,6 @@
-package xds
+// Package resources builds the ring as xDS resources, for an Envoy or a gRPC client that sends each request to the member
+// that owns its key, and reads the members from them. Every Envoy and gRPC client builds the same ring from them.
+package resources
 
 import (
 	"errors"
@@ -6,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -261,15 +264,29 @@ func Routes() *routev3.RouteConfiguration {
 	}}}
 }
 
-// encode returns the same bytes for equal resources, so that a change is found by comparison.
-func encode(m proto.Message) ([]byte, error) {
+// Encode returns the same bytes for equal resources, so that a change is found by comparison.
+func Encode(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
 func packed(m proto.Message) *anypb.Any {
-	value, err := encode(m)
+	value, err := Encode(m)
 	if err != nil {
 		panic(err) // impossible: all messages are built in this file
 	}
 	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: value}
+}
+
+// MaxText limits each text of another program in a message, in bytes.
+const MaxText = 512
+
+// Printable truncates the text of a client and makes it safe for a log and a terminal.
+func Printable(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), MaxText)], "?")
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
