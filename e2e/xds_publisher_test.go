@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,6 +96,66 @@ func awaitMembers(t *testing.T, envoy *rig.EnvoyServer, n int) {
 		}
 		return nil
 	})
+}
+
+// withLongRun adds two dead members to a live one, so that the ring has a run of at least n entries of the dead ones.
+func withLongRun(t *testing.T, live ring.Member, n int) []ring.Member {
+	t.Helper()
+	for try := range 250 * 250 {
+		dead := func(i int) ring.Member { // nothing listens on port 1 (tcpmux)
+			return ring.Member{ID: fmt.Sprint("dead-", i), Addr: fmt.Sprintf("127.%d.%d.%d:1", 100+i, try/250, 1+try%250)}
+		}
+		members := []ring.Member{live, dead(0), dead(1)}
+		r, err := ring.New(members, ring.Size{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run := 0
+		for _, m := range r.Entries() {
+			if run++; m.ID == live.ID {
+				run = 0
+			}
+			if run == n {
+				return members
+			}
+		}
+	}
+	t.Fatalf("no ring has a run of %d entries", n)
+	return nil
+}
+
+// The ring still has two members that have just died, and a few keys have many of their entries in a row.
+func TestEnvoyRetriesAtTheOnlyLiveMember(t *testing.T) {
+	t.Parallel()
+	members := withLongRun(t, fakeMembers(t, 1)[0], 24)
+	publisher := publisher.New(publisher.Config{})
+	address := servePublisher(t, publisher)
+	publisher.Publish(members)
+	envoy := rig.Envoy(t, address)
+	awaitMembers(t, envoy, len(members))
+	var failed atomic.Int64
+	var reading sync.WaitGroup
+	const keys, readers = 8000, 32
+	for first := range readers {
+		reading.Go(func() {
+			for i := first; i < keys; i += readers {
+				response, err := http.Get(fmt.Sprint("http://", envoy.HTTP, "/v1/metrics/key-", i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+				if response.StatusCode != http.StatusOK {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	reading.Wait()
+	if n := failed.Load(); n != 0 {
+		t.Errorf("%d of %d keys failed, want 0: one of three members is alive", n, keys)
+	}
 }
 
 func reportMisrouted(t *testing.T, done string, envoy *rig.EnvoyServer, members []ring.Member, keys int) {
