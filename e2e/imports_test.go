@@ -50,7 +50,8 @@ var mayImport = map[string][]string{
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/kv"},
 	// Edges.
-	"ring/etcd": {"ring/backoff", "ring"},
+	"ring/etcd/record": {"ring"}, // the format of the directory in etcd
+	"ring/etcd":        {"ring/backoff", "ring", "ring/etcd/record"},
 	// SQL databases: what is the same for all, and a package for each kind.
 	"origin/sqldb/rowjson":    {"origin"},
 	"origin/sqldb/sqltext":    {"origin"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
 // Config configures a Directory.
@@ -94,8 +95,8 @@ func (c *Config) check() error {
 	switch {
 	case len(c.Endpoints) == 0:
 		return errors.New("no endpoints: name at least one etcd member")
-	case !printable(c.Prefix, 1, maxPrefix):
-		return fmt.Errorf("prefix %q: want 1 to %d printable ASCII characters", c.Prefix, maxPrefix)
+	case !record.Printable(c.Prefix, 1, record.MaxPrefix):
+		return fmt.Errorf("prefix %q: want 1 to %d printable ASCII characters", c.Prefix, record.MaxPrefix)
 	case c.LeaseTTL < time.Second:
 		return fmt.Errorf("lease ttl %v: want at least 1s", c.LeaseTTL)
 	case (c.Username == "") != (c.PasswordFile == ""):

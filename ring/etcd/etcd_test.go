@@ -2,9 +2,7 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
 // never is an interval longer than a test, so that the result has another cause.
@@ -63,7 +62,7 @@ func TestRelist(t *testing.T) {
 // etcd does not answer progress requests while a watch waits for a future revision.
 func TestWatchWithoutChangesIsNotStalled(t *testing.T) {
 	t.Parallel()
-	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list, tm.stall = 2*time.Second, 500*time.Millisecond })
+	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list, tm.stall = 5*time.Second, 2*time.Second })
 	resolve(t, d).waitFor(t, "no member")
 	waitFor(t, "the list that is due", func() bool { return d.Stats().Lists > 1 })
 	if n := d.Stats().WatchRestarts; n != 0 {
@@ -300,9 +299,9 @@ func TestWaitingChangesAreAppliedWhenTheWatchEnds(t *testing.T) {
 	d := open(t, l.url(), func(tm *timing) { tm.settle = never })
 	seen := resolve(t, d)
 	seen.waitFor(t, "no member")
-	before := d.Stats().Revision
 	put(t, client(t, e), "a", `{"id":"a","addr":"10.0.0.1:7072"}`)
-	waitFor(t, "the event", func() bool { return d.Stats().Revision > before })
+	put(t, client(t, e), "b", "malformed")
+	waitFor(t, "the second event", func() bool { return d.Stats().Rejected[record.Malformed] == 1 })
 	l.hang()
 	seen.waitFor(t, "a", ring.Member{ID: "a", Addr: "10.0.0.1:7072"})
 }
@@ -384,18 +383,18 @@ func TestInvalidRecordsAreRejectedOneByOne(t *testing.T) {
 	}
 	waitFor(t, "the rejections", func() bool {
 		r := d.Stats().Rejected
-		return r[Malformed] >= 2 && r[Invalid] >= 2 && r[Oversized] >= 10
+		return r[record.Malformed] >= 2 && r[record.Invalid] >= 2 && r[record.Oversized] >= 10
 	})
 	second := open(t, e.Endpoint(), nil)
 	resolve(t, second).waitFor(t, "good", good)
-	if r := second.Stats().Rejected; r[Malformed] != 2 || r[Invalid] != 2 || r[Oversized] != 10 {
+	if r := second.Stats().Rejected; r[record.Malformed] != 2 || r[record.Invalid] != 2 || r[record.Oversized] != 10 {
 		t.Errorf("got rejected %v, want 2 malformed, 2 invalid, 10 oversized", r)
 	}
 
 	put(t, c, "duplicate", fmt.Sprintf(`{"id":"duplicate","addr":%q,"started":"2020-01-01T00:00:00Z"}`, good.Addr))
 	duplicate := ring.Member{ID: "duplicate", Addr: good.Addr, Started: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}
 	seen.waitFor(t, "the later of two members with one address", duplicate)
-	if d.Stats().Rejected[Duplicate] == 0 {
+	if d.Stats().Rejected[record.Duplicate] == 0 {
 		t.Error("the duplicate was not counted")
 	}
 	put(t, c, "duplicate", "garbage")
@@ -414,7 +413,7 @@ func TestListHasSeveralPages(t *testing.T) {
 		var puts []clientv3.Op
 		for i := first; i < min(first+100, n); i++ {
 			m := member(fmt.Sprintf("m%04d", i), i+1)
-			full, _, err := encode(m)
+			full, _, err := record.Encode(m)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -659,63 +658,3 @@ func TestReasonsToListAgain(t *testing.T) {
 
 // newOf avoids an import of the package of T.
 func newOf[T any](*T) *T { return new(T) }
-
-func TestTableResolvesConflictsDeterministically(t *testing.T) {
-	value := func(m ring.Member) []byte {
-		b, err := json.Marshal(record(m))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	old, young, leaving := member("old", 1), member("young", 1), member("leaving", 1)
-	leaving.Leaving = true
-	sameKey := member("same-key", 2)
-	sameKey.HashKey = young.Addr
-	for name, tc := range map[string]struct {
-		puts       []ring.Member // in the order of their revisions
-		want       []ring.Member
-		duplicates int64
-	}{
-		"the later one has the address":     {[]ring.Member{old, young}, []ring.Member{young}, 1},
-		"the later one has the hash key":    {[]ring.Member{sameKey, young}, []ring.Member{young}, 1},
-		"not the order of ids":              {[]ring.Member{young, old}, []ring.Member{old}, 1},
-		"a leaving member has no conflicts": {[]ring.Member{young, leaving}, []ring.Member{leaving, young}, 0},
-		"two leaving members":               {[]ring.Member{leaving, young}, []ring.Member{leaving, young}, 0},
-		"of three, the latest has it alone": {[]ring.Member{old, sameKey, young}, []ring.Member{young}, 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var c counters
-			tab := newTable("p/", c.reject)
-			for i, m := range tc.puts {
-				tab.put("p/"+m.ID, value(m), int64(i+1))
-			}
-			if got := tab.members(); !slices.Equal(got, tc.want) {
-				t.Errorf("got members %v, want %v", got, tc.want)
-			}
-			if got := c.rejected[Duplicate]; got != tc.duplicates {
-				t.Errorf("got %d duplicates, want %d", got, tc.duplicates)
-			}
-		})
-	}
-}
-
-func TestTableIsLimited(t *testing.T) {
-	var c counters
-	tab := newTable("", c.reject)
-	put := func(i int) {
-		m := member(fmt.Sprintf("m%05d", i), i+1)
-		full, _, err := encode(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tab.put(m.ID, []byte(full), int64(i+1))
-	}
-	for i := range maxMembers + 5 {
-		put(i)
-	}
-	put(0) // an update of a listed member
-	if len(tab.listed) != maxMembers || !maps.Equal(c.rejected, map[Reason]int64{TooMany: 5}) {
-		t.Errorf("got %d listed, rejected %v; want %d and 5", len(tab.listed), c.rejected, maxMembers)
-	}
-}

@@ -5,19 +5,19 @@ import (
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
 // legacy is the key LEGACY_PREFIX/ADDR, by which clients of the cache before Ringside find a member. It is zero without
 // Config.LegacyPrefix.
 type legacy struct{ key, value string }
 
-// legacyOf sets no Metadata: clients with an etcd resolver of some years ago compare addresses with ==, which panics on a
-// map.
 func (d *Directory) legacyOf(addr string) (legacy, error) {
 	if d.cfg.LegacyPrefix == "" {
 		return legacy{}, nil
 	}
-	value, err := marshal(endpoint{Addr: addr})
+	value, err := record.Endpoint(addr)
 	return legacy{key: d.cfg.LegacyPrefix + "/" + addr, value: value}, err
 }
 
@@ -50,8 +50,8 @@ func (c *Config) checkLegacyPrefix() error {
 	switch {
 	case c.LegacyPrefix == "":
 		return nil
-	case !printable(c.LegacyPrefix, 1, maxPrefix):
-		return fmt.Errorf("legacy prefix %q: want at most %d printable ASCII characters", c.LegacyPrefix, maxPrefix)
+	case !record.Printable(c.LegacyPrefix, 1, record.MaxPrefix):
+		return fmt.Errorf("legacy prefix %q: want at most %d printable ASCII characters", c.LegacyPrefix, record.MaxPrefix)
 	case within(c.LegacyPrefix, c.Prefix) || within(c.Prefix, c.LegacyPrefix):
 		return fmt.Errorf("legacy prefix %q overlaps the prefix %q: choose another",
 			c.LegacyPrefix, c.Prefix)

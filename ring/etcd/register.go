@@ -9,17 +9,18 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
 // Register implements ring.Directory. It returns an error only for a record that other members would reject.
 func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 	self.Leaving = false
-	full, stock, err := encode(self)
+	full, stock, err := record.Encode(self)
 	if err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
 	self.Leaving = true
-	leaving, _, err := encode(self)
+	leaving, _, err := record.Encode(self)
 	if err != nil {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
@@ -80,11 +81,10 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 	puts := append(k.legacy.put(granted.ID),
 		clientv3.OpPut(k.full, full, clientv3.WithLease(granted.ID)),
 		clientv3.OpPut(k.stock, stock, clientv3.WithLease(granted.ID)))
-	put, err := c.Txn(ctx).Then(puts...).Commit()
-	if err != nil {
+	if _, err := c.Txn(ctx).Then(puts...).Commit(); err != nil {
 		return 0, 0, fmt.Errorf("put %s and %s: %w", k.full, k.stock, err)
 	}
-	d.recordContact(put.Header.Revision)
+	d.recordContact()
 	return granted.ID, time.Duration(granted.TTL) * time.Second, nil
 }
 
@@ -102,11 +102,11 @@ func (d *Directory) keepAlive(ctx context.Context, c *clientv3.Client, k keys, l
 		select {
 		case <-ctx.Done():
 			return nil
-		case answer, ok := <-alive:
+		case _, ok := <-alive:
 			if !ok {
 				return fmt.Errorf("lease %x has expired or was revoked", lease)
 			}
-			d.recordContact(answer.Revision)
+			d.recordContact()
 			overdue.Reset(limit)
 		case <-overdue.C:
 			return fmt.Errorf("lease %x: etcd did not answer for %v", lease, limit)

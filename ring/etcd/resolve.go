@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
 const (
@@ -43,7 +44,7 @@ type watcher struct {
 	d     *Directory
 	apply func([]ring.Member)
 
-	table    *table
+	table    *record.Table
 	cluster  uint64        // from which the table was read
 	revision int64         // up to which the table is complete
 	applied  []ring.Member // by the last call of apply; nil before the first
@@ -68,7 +69,7 @@ func (r *watcher) session(ctx context.Context, c *clientv3.Client) error {
 
 // publish applies the table unless it is unchanged since the last time.
 func (r *watcher) publish() {
-	members := r.table.members()
+	members := r.table.Members()
 	r.d.members.Store(int64(len(members)))
 	if r.applied != nil && slices.Equal(members, r.applied) {
 		return
@@ -79,8 +80,9 @@ func (r *watcher) publish() {
 
 // list reads the whole directory into a new table, page by page. All pages have the revision of the first.
 func (r *watcher) list(ctx context.Context, c *clientv3.Client) error {
-	t := newTable(r.d.membersPrefix(), r.d.reject)
-	from, end := t.prefix, clientv3.GetPrefixRangeEnd(t.prefix)
+	prefix := r.d.membersPrefix()
+	t := record.NewTable(prefix, r.d.reject)
+	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	var revision int64 // of the first page
 	for limit := int64(pageSize); ; {
 		page, err := r.page(ctx, c, from, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision))
@@ -95,7 +97,7 @@ func (r *watcher) list(ctx context.Context, c *clientv3.Client) error {
 			revision, r.cluster = page.Header.Revision, page.Header.ClusterId
 		}
 		for _, kv := range page.Kvs {
-			t.put(string(kv.Key), kv.Value, kv.ModRevision)
+			t.Put(string(kv.Key), kv.Value, kv.ModRevision)
 		}
 		if !page.More || len(page.Kvs) == 0 {
 			break
@@ -103,7 +105,7 @@ func (r *watcher) list(ctx context.Context, c *clientv3.Client) error {
 		from = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
 	}
 	r.table, r.revision = t, revision
-	r.d.recordContact(revision)
+	r.d.recordContact()
 	return nil
 }
 
@@ -118,7 +120,7 @@ func (r *watcher) page(ctx context.Context, c *clientv3.Client, from string, opt
 // itself after a reconnect, and when etcd was restored to an earlier revision, it misses all changes before the revision
 // that it waits for.
 func (r *watcher) relistAfter() time.Duration {
-	due := max(r.d.timing.list, time.Duration(len(r.table.listed))*listShare)
+	due := max(r.d.timing.list, time.Duration(r.table.Len())*listShare)
 	return due - rand.N(due/5+1) // so that the members do not list at the same time
 }
 
@@ -135,7 +137,7 @@ func (r *watcher) watch(ctx context.Context, c *clientv3.Client) error {
 
 	// From the revision of the list, not the next one: while a watch waits for a future revision, etcd does not answer
 	// progress requests. The changes of that revision are already in the table, and applying them again has no effect.
-	changes := c.Watch(ctx, r.table.prefix, clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithRev(r.revision))
+	changes := c.Watch(ctx, r.d.membersPrefix(), clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithRev(r.revision))
 	err := r.consume(ctx, c, changes, func() { stall.Reset(r.d.timing.stall) })
 	switch {
 	case due.Err() != nil:
@@ -190,7 +192,7 @@ func (r *watcher) applyChange(change clientv3.WatchResponse) error {
 		return fmt.Errorf("revision went back from %d to %d", r.revision, change.Header.Revision)
 	}
 	r.revision = change.Header.Revision
-	r.d.recordContact(r.revision)
+	r.d.recordContact()
 	for _, e := range change.Events {
 		r.applyEvent(e)
 	}
@@ -200,11 +202,11 @@ func (r *watcher) applyChange(change clientv3.WatchResponse) error {
 func (r *watcher) applyEvent(e *clientv3.Event) {
 	key := string(e.Kv.Key)
 	if e.Type == clientv3.EventTypePut {
-		r.table.put(key, e.Kv.Value, e.Kv.ModRevision)
+		r.table.Put(key, e.Kv.Value, e.Kv.ModRevision)
 		return
 	}
-	if r.table.leaving(key) {
+	if r.table.Leaving(key) {
 		r.publish() // without waiting: apply must see the member as leaving before it is gone
 	}
-	r.table.delete(key)
+	r.table.Delete(key)
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
 // Stats is a snapshot for metrics.
@@ -22,11 +24,9 @@ type Stats struct {
 	// WatchRestarts counts the watches that failed.
 	WatchRestarts int64
 	// Rejected counts rejected records by reason. Each list counts a record again.
-	Rejected map[Reason]int64
+	Rejected map[record.Reason]int64
 	// LastRejected is the last rejected record and the reason; empty when there is none.
 	LastRejected string
-	// Revision is the latest known revision of etcd; 0 before its first answer.
-	Revision int64
 	// ContactAge is the time since the last answer of etcd, or since Open before its first answer.
 	ContactAge time.Duration
 }
@@ -38,12 +38,11 @@ type counters struct {
 	registration, listing             condition
 	registrations, lists, watchErrors atomic.Int64
 	members                           atomic.Int64
-	revision                          atomic.Int64
 	contact                           atomic.Int64 // nanoseconds from opened to the last answer of etcd
 	lease                             atomic.Int64 // of the own keys; 0 when there is none
 
 	rejectedMu   sync.Mutex // guards the two below
-	rejected     map[Reason]int64
+	rejected     map[record.Reason]int64
 	lastRejected string
 }
 
@@ -60,23 +59,19 @@ func (d *Directory) Stats() Stats {
 		WatchRestarts: d.watchErrors.Load(),
 		Rejected:      maps.Clone(d.rejected),
 		LastRejected:  d.lastRejected,
-		Revision:      d.revision.Load(),
 		ContactAge:    time.Since(d.opened) - time.Duration(d.contact.Load()),
 	}
 }
 
-func (c *counters) reject(r *rejection) {
+func (c *counters) reject(r *record.Rejection) {
 	c.rejectedMu.Lock()
 	defer c.rejectedMu.Unlock()
 	if c.rejected == nil {
-		c.rejected = make(map[Reason]int64)
+		c.rejected = make(map[record.Reason]int64)
 	}
-	c.rejected[r.reason]++
+	c.rejected[r.Reason]++
 	c.lastRejected = r.Error()
 }
 
 // recordContact records an answer of etcd.
-func (c *counters) recordContact(revision int64) {
-	c.contact.Store(int64(time.Since(c.opened)))
-	c.revision.Store(revision)
-}
+func (c *counters) recordContact() { c.contact.Store(int64(time.Since(c.opened))) }

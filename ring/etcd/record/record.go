@@ -1,4 +1,6 @@
-package etcd
+// Package record is the format of the directory in etcd: the record of each member, which any client of etcd may have
+// written, and the table of the valid ones.
+package record
 
 import (
 	"encoding/json"
@@ -14,17 +16,19 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
+// MaxPrefix limits the prefix of all keys, in bytes.
+const MaxPrefix = 256
+
 // Limits of a record, in bytes. Any client of etcd may have written it.
 const (
 	maxRecord  = 64 << 10
-	maxPrefix  = 256
 	maxID      = 253 // a DNS name, such as the name of a pod
 	maxHashKey = 512
 	maxAddr    = 259 // a DNS name, a colon and a port
 	maxText    = 253 // Zone and Version
 
-	// maxMembers limits the directory, in members.
-	maxMembers = 10_000
+	// MaxMembers limits the directory, in members.
+	MaxMembers = 10_000
 )
 
 // Reason says why a record is rejected, as a label of metrics.
@@ -39,15 +43,15 @@ const (
 	TooMany   Reason = "too_many"  // beyond 10 000 members
 )
 
-// rejection is the error of one record.
-type rejection struct {
-	reason Reason
+// Rejection is the error of one record.
+type Rejection struct {
+	Reason Reason
 	id     string // from the key
 	detail string
 }
 
-func (r *rejection) Error() string {
-	return fmt.Sprintf("member %.300q: %s: %s", r.id, r.reason, r.detail)
+func (r *Rejection) Error() string {
+	return fmt.Sprintf("member %.300q: %s: %s", r.id, r.Reason, r.detail)
 }
 
 // record is the value of PREFIX/members/ID. Unknown fields are ignored: a newer version may write them.
@@ -69,8 +73,8 @@ type endpoint struct {
 	Metadata map[string]string
 }
 
-// encode returns the values of a member's two keys. It returns an error for a member that the others would reject.
-func encode(m ring.Member) (full, stock string, err error) {
+// Encode returns the values of a member's two keys. It returns an error for a member that the others would reject.
+func Encode(m ring.Member) (full, stock string, err error) {
 	full, err = marshal(record(m))
 	if err != nil {
 		return "", "", err
@@ -82,15 +86,19 @@ func encode(m ring.Member) (full, stock string, err error) {
 	return full, stock, err
 }
 
+// Endpoint returns the value of a key for clients that find members by their addresses. It has no Metadata: clients with an
+// etcd resolver of some years ago compare addresses with ==, which panics on a map.
+func Endpoint(addr string) (string, error) { return marshal(endpoint{Addr: addr}) }
+
 func marshal(v any) (string, error) {
 	b, err := json.Marshal(v)
 	return string(b), err
 }
 
 // parse reads the record under PREFIX/members/id.
-func parse(id string, value []byte) (ring.Member, *rejection) {
-	reject := func(reason Reason, format string, args ...any) (ring.Member, *rejection) {
-		return ring.Member{}, &rejection{reason: reason, id: id, detail: fmt.Sprintf(format, args...)}
+func parse(id string, value []byte) (ring.Member, *Rejection) {
+	reject := func(reason Reason, format string, args ...any) (ring.Member, *Rejection) {
+		return ring.Member{}, &Rejection{Reason: reason, id: id, detail: fmt.Sprintf(format, args...)}
 	}
 	if len(value) > maxRecord {
 		return reject(Oversized, "%d bytes, at most %d", len(value), maxRecord)
@@ -114,12 +122,12 @@ func parse(id string, value []byte) (ring.Member, *rejection) {
 
 func (r *record) check() error {
 	switch {
-	case !printable(r.ID, 1, maxID) || strings.Contains(r.ID, "/"):
-		return fmt.Errorf("id: want 1 to %d printable ASCII characters without a slash", maxID)
-	case !printable(r.HashKey, 0, maxHashKey):
-		return fmt.Errorf("hash key: want at most %d printable ASCII characters", maxHashKey)
+	case !Printable(r.ID, 1, maxID) || strings.Contains(r.ID, "/"):
+		return fmt.Errorf("id: want 1 to %d Printable ASCII characters without a slash", maxID)
+	case !Printable(r.HashKey, 0, maxHashKey):
+		return fmt.Errorf("hash key: want at most %d Printable ASCII characters", maxHashKey)
 	case !readable(r.Zone) || !readable(r.Version):
-		return fmt.Errorf("zone or version: want at most %d printable characters", maxText)
+		return fmt.Errorf("zone or version: want at most %d Printable characters", maxText)
 	case r.Started.Year() < 0 || r.Started.Year() > 9999: // RFC 3339 has no other years
 		return fmt.Errorf("started: year %d", r.Started.Year())
 	}
@@ -164,8 +172,8 @@ func notInLabel(c rune) bool {
 	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
 }
 
-// printable reports whether s has least to most bytes, all ASCII from ! to ~.
-func printable(s string, least, most int) bool {
+// Printable reports whether s has least to most bytes, all ASCII from ! to ~.
+func Printable(s string, least, most int) bool {
 	outside := func(c rune) bool { return c <= ' ' || c > '~' }
 	return len(s) >= least && len(s) <= most && !strings.ContainsFunc(s, outside)
 }

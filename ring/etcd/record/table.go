@@ -1,4 +1,4 @@
-package etcd
+package record
 
 import (
 	"cmp"
@@ -9,11 +9,11 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 )
 
-// table has the valid records of the directory by id. They may conflict with each other.
-type table struct {
+// Table has the valid records of the directory by id. They may conflict with each other.
+type Table struct {
 	prefix string // of the keys
 	listed map[string]listed
-	reject func(*rejection)
+	reject func(*Rejection)
 }
 
 type listed struct {
@@ -21,16 +21,17 @@ type listed struct {
 	revision int64 // at which it was written
 }
 
-func newTable(prefix string, reject func(*rejection)) *table {
-	return &table{prefix: prefix, listed: make(map[string]listed), reject: reject}
+// NewTable returns an empty table of the keys with a prefix. reject is called with each rejected record.
+func NewTable(prefix string, reject func(*Rejection)) *Table {
+	return &Table{prefix: prefix, listed: make(map[string]listed), reject: reject}
 }
 
-// put adds or rejects a record. A rejected record also removes the earlier record of the same key, as it did in etcd.
-func (t *table) put(key string, value []byte, revision int64) {
+// Put adds or rejects a record. A rejected record also removes the earlier record of the same key, as it did in etcd.
+func (t *Table) Put(key string, value []byte, revision int64) {
 	id := strings.TrimPrefix(key, t.prefix)
 	m, rejected := parse(id, value)
-	if _, known := t.listed[id]; rejected == nil && !known && len(t.listed) >= maxMembers { //guard:directory-without-limit
-		rejected = &rejection{reason: TooMany, id: id, detail: "the directory is full"}
+	if _, known := t.listed[id]; rejected == nil && !known && len(t.listed) >= MaxMembers { //guard:directory-without-limit
+		rejected = &Rejection{Reason: TooMany, id: id, detail: "the directory is full"}
 	}
 	if rejected != nil {
 		delete(t.listed, id)
@@ -40,17 +41,21 @@ func (t *table) put(key string, value []byte, revision int64) {
 	t.listed[id] = listed{m, revision}
 }
 
-func (t *table) delete(key string) { delete(t.listed, strings.TrimPrefix(key, t.prefix)) }
+// Delete removes the record of key.
+func (t *Table) Delete(key string) { delete(t.listed, strings.TrimPrefix(key, t.prefix)) }
 
-// leaving reports whether the record of key is marked as leaving.
-func (t *table) leaving(key string) bool {
+// Len is the number of records.
+func (t *Table) Len() int { return len(t.listed) }
+
+// Leaving reports whether the record of key is marked as leaving.
+func (t *Table) Leaving(key string) bool {
 	return t.listed[strings.TrimPrefix(key, t.prefix)].member.Leaving
 }
 
-// members returns the members, sorted by id, without duplicates. Of two members with the same hash key or address, the one
+// Members returns the members, sorted by id, without duplicates. Of two members with the same hash key or address, the one
 // written later wins: a new pod may get the address of a dead one whose lease has not expired. All members see the same
 // revisions and therefore choose the same one. Leaving members do not conflict with others.
-func (t *table) members() []ring.Member {
+func (t *Table) Members() []ring.Member {
 	latestFirst := slices.SortedFunc(maps.Values(t.listed), func(a, b listed) int {
 		return cmp.Or(cmp.Compare(b.revision, a.revision), cmp.Compare(a.member.ID, b.member.ID))
 	})
@@ -60,7 +65,7 @@ func (t *table) members() []ring.Member {
 		m := l.member
 		if !m.Leaving {
 			if other := cmp.Or(keys[m.Key()], addrs[m.Addr]); other != "" {
-				t.reject(&rejection{reason: Duplicate, id: m.ID, detail: "same hash key or address as " + other})
+				t.reject(&Rejection{Reason: Duplicate, id: m.ID, detail: "same hash key or address as " + other})
 				continue
 			}
 			keys[m.Key()], addrs[m.Addr] = m.ID, m.ID

@@ -1,11 +1,8 @@
-package etcd
+package record
 
 import (
-	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ringside-cache/ringside/ring"
 )
@@ -66,12 +63,12 @@ func TestParse(t *testing.T) {
 			m, refused := parse(tc.id, []byte(tc.value))
 			switch {
 			case tc.want == "" && refused != nil:
-				t.Errorf("got rejection %v, want none", refused)
+				t.Errorf("got Rejection %v, want none", refused)
 			case tc.want == "" && m.ID != tc.id:
 				t.Errorf("got member %+v", m)
 			case tc.want != "" && refused == nil:
 				t.Errorf("got member %+v, want a rejection", m)
-			case tc.want != "" && refused.reason != tc.want:
+			case tc.want != "" && refused.Reason != tc.want:
 				t.Errorf("%v, want %s", refused, tc.want)
 			case tc.want != "" && len(refused.Error()) > 2000:
 				t.Errorf("the error has %d bytes", len(refused.Error()))
@@ -107,7 +104,7 @@ func FuzzParse(f *testing.F) {
 		if _, err := ring.New([]ring.Member{m}, ring.Size{}); err != nil {
 			t.Errorf("an accepted member cannot be on a ring: %v", err)
 		}
-		full, _, err := encode(m)
+		full, _, err := Encode(m)
 		if err != nil {
 			t.Fatalf("encode an accepted member: %v", err)
 		}
@@ -118,49 +115,12 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestStockFormat(t *testing.T) {
-	_, stock, err := encode(ring.Member{ID: "a", Addr: "10.0.0.1:7072"})
+	_, stock, err := Encode(ring.Member{ID: "a", Addr: "10.0.0.1:7072"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = `{"Op":0,"Addr":"10.0.0.1:7072","Metadata":{"hash_key":"10.0.0.1:7072"}}`
 	if stock != want {
 		t.Errorf("got %s, want %s", stock, want)
-	}
-}
-
-func TestTimeBetweenListsGrowsWithTheDirectory(t *testing.T) {
-	for n, want := range map[int]time.Duration{
-		0: 30 * time.Second, 1000: 30 * time.Second, maxMembers: 300 * time.Second,
-	} {
-		f := watcher{d: &Directory{timing: defaultTiming()}, table: newTable("", nil)}
-		for i := range n {
-			f.table.listed[fmt.Sprint(i)] = listed{}
-		}
-		if got := f.relistAfter(); got < want*4/5 || got > want {
-			t.Errorf("%d members: got the next list after %v, want %v to %v", n, got, want*4/5, want)
-		}
-	}
-}
-
-// BenchmarkTable parses a full list of the largest directory and sorts its members.
-func BenchmarkTable(b *testing.B) {
-	values := make(map[string][]byte, maxMembers)
-	for i := range maxMembers {
-		m := member(fmt.Sprintf("pod-%05d", i), i+1)
-		value, err := json.Marshal(record(m))
-		if err != nil {
-			b.Fatal(err)
-		}
-		values[m.ID] = value
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		t := newTable("", func(r *rejection) { b.Error(r) })
-		for id, value := range values {
-			t.put(id, value, 1)
-		}
-		if got := len(t.members()); got != maxMembers {
-			b.Fatalf("%d members", got)
-		}
 	}
 }
