@@ -59,6 +59,8 @@ func TestDatabases(t *testing.T) {
 		{"KeyThatIsNotUnique", testKeyThatIsNotUnique},
 		{"WritesToAnAlteredTable", testWritesToAnAlteredTable},
 		{"WritesToAMissingTable", testWritesToAMissingTable},
+		{"WritesToATableWithTriggers", testWritesToATableWithTriggers},
+		{"WritesThatATriggerSuppresses", testWritesThatATriggerSuppresses},
 		{"RotatedPassword", testRotatedPassword},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {

@@ -16,6 +16,8 @@ const RollbackTimeout = time.Second
 // them.
 type Stepwise struct {
 	Transaction *WriteTransaction
+	// TriggersDecide says that a trigger can suppress a change of its table, or change a row again.
+	TriggersDecide bool
 
 	Begin    func(ctx context.Context) error
 	Exec     func(ctx context.Context, s sqltext.Step) (rows int64, err error)
@@ -44,16 +46,18 @@ func (s *Stepwise) runSteps(ctx context.Context) (commit bool, err error) {
 			return false, err
 		}
 	}
-	matched, err := s.tryEach(ctx)
+	read := func() error { return s.Read(ctx) }
+	matched, err := tx.Match(Attempts{
+		Try: func() (bool, error) { return s.tryEach(ctx) }, Read: read,
+		Suppresses: func() bool { return s.TriggersDecide },
+	})
 	switch {
 	case err != nil:
 		return false, err
-	case !matched:
-		tx.Rows.Begin([]string{tx.Change.Key})
-	case !tx.Change.Delete:
-		if err := s.Read(ctx); err != nil {
-			return false, err
-		}
+	case matched && tx.Change.Delete && s.TriggersDecide:
+		return tx.VerifyDeleted(read)
+	case matched && !tx.Change.Delete:
+		return tx.VerifyWritten(read)
 	}
 	return tx.Verify()
 }

@@ -144,7 +144,7 @@ func (w *rowWriter) transaction(t *Table, c origin.Change) (*WriteTransaction, e
 		plan.Whole = len(plan.Set) == len(w.writable(t.Columns))
 	}
 	tx.Steps = plan.Steps(c)
-	tx.Rows.Begin([]string{c.Key})
+	tx.Forget()
 	return tx, nil
 }
 
@@ -180,6 +180,85 @@ func (tx *WriteTransaction) Verify() (commit bool, err error) {
 	tx.value = result.Value
 	err = tx.checkKey(result.Value.Data)
 	return err == nil, err
+}
+
+// errSuppressed is the outcome if the row satisfies the condition, but the statements change nothing.
+var errSuppressed = origin.InvalidValue("", "a trigger or rule of the table suppressed the write; nothing was written")
+
+// Attempts are how a write transaction changes and reads the row.
+type Attempts struct {
+	Try  func() (matched bool, err error) // runs the steps until one matches the row
+	Read func() error                     // adds the row to Rows, and locks it
+	// Suppresses reports, after Try, whether the table has triggers or the like that can suppress a write.
+	Suppresses func() bool
+}
+
+// Match reports whether a step has matched a row. If none has, although the row satisfies the condition, another transaction
+// may have changed it in between, so that Match tries again. If that does not help, a trigger suppresses the write.
+func (tx *WriteTransaction) Match(a Attempts) (matched bool, err error) {
+	for range 3 {
+		matched, err = a.Try()
+		if err != nil || matched {
+			return matched, err
+		}
+		tx.Forget()
+		if !a.Suppresses() {
+			return false, nil
+		}
+		if err := a.Read(); err != nil {
+			return false, err
+		}
+		if !tx.satisfied() {
+			tx.Forget()
+			return false, nil
+		}
+	}
+	return false, errSuppressed //guard:suppressed-write-is-conflict
+}
+
+// VerifyWritten is Verify for a row that read adds to Rows.
+func (tx *WriteTransaction) VerifyWritten(read func() error) (commit bool, err error) {
+	tx.Forget()
+	if err := read(); err != nil {
+		return false, err
+	}
+	if !tx.Matched() {
+		return false, origin.InvalidValue("", "a trigger or rule of the table removes the row; nothing was written")
+	}
+	return tx.Verify()
+}
+
+// VerifyDeleted is Verify for a deletion after which a trigger may have inserted the row again.
+func (tx *WriteTransaction) VerifyDeleted(read func() error) (commit bool, err error) {
+	if commit, err = tx.Verify(); !commit {
+		return false, err
+	}
+	tx.Forget()
+	if err := read(); err != nil {
+		return false, err
+	}
+	if tx.Rows.RowsOf(tx.Change.Key) > 0 {
+		return false, errSuppressed
+	}
+	return true, nil
+}
+
+// Forget forgets the rows of the transaction.
+func (tx *WriteTransaction) Forget() { tx.Rows.Begin([]string{tx.Change.Key}) }
+
+// satisfied reports whether the row that was read satisfies the condition, so that a step should have matched.
+func (tx *WriteTransaction) satisfied() bool {
+	r, cond := tx.Rows.Result(tx.Change.Key), tx.Change.If
+	exists := tx.Rows.RowsOf(tx.Change.Key) > 0
+	switch {
+	case cond.Absent:
+		return tx.Rows.Rows() == 0 || exists && errors.Is(r.Err, origin.ErrNotFound)
+	case cond.Present:
+		return exists && r.Err == nil
+	case cond.Version != 0:
+		return exists && r.Err == nil && r.Value.Version == cond.Version
+	}
+	return exists || !tx.Change.Delete
 }
 
 // NotMatched is the outcome if no step has matched a row.

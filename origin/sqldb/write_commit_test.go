@@ -14,7 +14,8 @@ import (
 var slowCommit = []string{
 	`CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		PERFORM pg_advisory_xact_lock(7); PERFORM pg_sleep(30); RETURN NULL; END $$`,
-	`CREATE CONSTRAINT TRIGGER wait AFTER INSERT OR UPDATE OR DELETE ON conformance
+	// A write makes all deferred triggers run before COMMIT, except Ringside's own.
+	`CREATE CONSTRAINT TRIGGER ringside_poll_wait AFTER INSERT OR UPDATE OR DELETE ON conformance
 		DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`,
 }
 

@@ -20,7 +20,7 @@ type writer struct{ settings *settings }
 
 func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
 	return conn.Raw(func(raw any) error {
-		t := transaction{raw.(*stdlib.Conn).Conn().PgConn(), tx}
+		t := &transaction{conn: raw.(*stdlib.Conn).Conn().PgConn(), tx: tx}
 		return t.run(ctx)
 	})
 }
@@ -28,13 +28,17 @@ func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransact
 func (w writer) Rehearsal() (begin, prefix string) { return w.settings.rehearse, "EXPLAIN " }
 
 // transaction runs a write in two round trips: the statements that open the transaction travel together with the change,
-// and COMMIT travels alone, so that nothing was written if the connection ends before it.
+// and COMMIT travels alone, so that nothing was written if the connection ends before it. If triggers complete the row, a
+// third one reads it.
 type transaction struct {
 	conn *pgconn.PgConn
 	tx   *sqldb.WriteTransaction
+
+	begun    bool
+	triggers string // the answer to triggersOf
 }
 
-func (t transaction) run(ctx context.Context) error {
+func (t *transaction) run(ctx context.Context) error {
 	commit, err := t.steps(ctx)
 	if !commit {
 		t.rollback(ctx)
@@ -43,40 +47,104 @@ func (t transaction) run(ctx context.Context) error {
 	return t.commit(ctx)
 }
 
-func (t transaction) steps(ctx context.Context) (commit bool, err error) {
-	for i, step := range t.tx.Steps {
-		batch, before := &pgconn.Batch{}, 0
-		if i == 0 {
-			before = t.begin(ctx, batch)
-		}
-		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
-		if err := t.read(t.conn.ExecBatch(ctx, batch), before); err != nil {
-			return false, t.explain(err, step.Parameters)
-		}
-		if t.tx.Matched() {
-			break
-		}
+func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
+	read := func() error { return t.readAgain(ctx, "") }
+	matched, err := t.tx.Match(sqldb.Attempts{
+		Try: func() (bool, error) { return t.tryEach(ctx) }, Read: func() error { return t.readAgain(ctx, t.lock()) },
+		Suppresses: func() bool { return t.triggers != "none" },
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case matched && t.completes() && t.tx.Change.Delete:
+		return t.tx.VerifyDeleted(read)
+	case matched && t.completes(): //guard:value-from-before-after-triggers
+		return t.tx.VerifyWritten(read)
 	}
 	return t.tx.Verify()
 }
 
+// tryEach runs the steps until one matches the row.
+func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
+	t.tx.Forget()
+	for _, step := range t.tx.Steps {
+		batch, before := &pgconn.Batch{}, 0
+		if !t.begun {
+			before, t.begun = t.begin(ctx, batch), true
+		}
+		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+		batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
+		if err := t.read(t.conn.ExecBatch(ctx, batch), before); err != nil {
+			return false, t.explain(err, step.Parameters)
+		}
+		if t.tx.Matched() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// triggersOf says what may suppress a change of a table, or change the row after RETURNING, other than Ringside's triggers:
+// "before" only triggers that run before, "after" others too, rules, or foreign keys whose actions reach other tables, which
+// may have triggers. Views, foreign tables and tables with partitions may hide any of these. It runs after the change, whose
+// lock prevents new triggers.
+const triggersOf = `WITH own AS (SELECT tgtype FROM pg_catalog.pg_trigger WHERE tgrelid = to_regclass($1) AND NOT tgisinternal
+		AND tgenabled <> 'D' AND tgtype & 28 <> 0 AND tgname !~ '^ringside_(notify|poll)_')
+	SELECT CASE
+	WHEN c.relkind NOT IN ('r', 'p') THEN 'view'
+	WHEN c.relkind = 'p' OR c.relhassubclass OR c.relhasrules
+		OR EXISTS (SELECT FROM pg_catalog.pg_constraint f WHERE f.confrelid = c.oid AND concat(f.confupdtype, f.confdeltype) ~ '[cnd]')
+		OR EXISTS (SELECT FROM own WHERE tgtype & 2 = 0) THEN 'after'
+	WHEN EXISTS (SELECT FROM own) THEN 'before'
+	ELSE 'none' END
+	FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1)`
+
+// completes reports whether something may have changed the row after RETURNING.
+func (t *transaction) completes() bool { return t.triggers != "none" && t.triggers != "before" }
+
+// lock ends a query of rows that must not change. Rows of views may be impossible to lock.
+func (t *transaction) lock() string {
+	if t.triggers == "view" {
+		return ""
+	}
+	return " FOR UPDATE"
+}
+
+// readAgain reads the row as it will be committed: it makes deferred triggers run now, and not at COMMIT.
+func (t *transaction) readAgain(ctx context.Context, lock string) error {
+	batch := &pgconn.Batch{}
+	batch.ExecParams("SET CONSTRAINTS ALL IMMEDIATE", nil, nil, nil, nil) //guard:deferred-triggers-run-after-read
+	batch.ExecParams(t.tx.Query.SQL+lock, [][]byte{[]byte(arrayOf([]string{t.tx.Change.Key}))}, nil, nil, nil)
+	if err := t.read(t.conn.ExecBatch(ctx, batch), 1); err != nil {
+		return t.explain(err, nil)
+	}
+	return nil
+}
+
 // begin opens a transaction that may write, with the settings, and returns how many results that has. The limits make the
 // database end it if this side stops sending.
-func (t transaction) begin(ctx context.Context, batch *pgconn.Batch) (results int) {
+func (t *transaction) begin(ctx context.Context, batch *pgconn.Batch) (results int) {
 	batch.ExecParams("BEGIN READ WRITE", nil, nil, nil, nil)
 	batch.ExecParams(sessionOf(t.conn).write, [][]byte{limitOf(ctx)}, nil, nil, nil)
 	return 2
 }
 
-// read adds the rows of the result that follows the first ones to the transaction.
-func (t transaction) read(results *pgconn.MultiResultReader, before int) error {
+// read adds the rows of the result that follows the first ones to the transaction; the next result is that of triggersOf.
+func (t *transaction) read(results *pgconn.MultiResultReader, before int) error {
 	var err error
 	for i := 0; err == nil && results.NextResult(); i++ {
-		if i < before {
+		switch {
+		case i < before:
 			_, err = results.ResultReader().Close()
-			continue
+		case i == before:
+			err = readRows(results.ResultReader(), t.tx.Query, t.tx.Change.Key, t.tx.Rows)
+		default:
+			answer := results.ResultReader().Read()
+			t.triggers, err = "", answer.Err
+			if len(answer.Rows) == 1 {
+				t.triggers = string(answer.Rows[0][0])
+			}
 		}
-		err = readRows(results.ResultReader(), t.tx.Query, t.tx.Change.Key, t.tx.Rows)
 	}
 	if end := results.Close(); err == nil { // otherwise it returns the same error
 		err = end
@@ -85,7 +153,7 @@ func (t transaction) read(results *pgconn.MultiResultReader, before int) error {
 }
 
 // rollback makes the connection usable again; what is not committed is not written.
-func (t transaction) rollback(ctx context.Context) {
+func (t *transaction) rollback(ctx context.Context) {
 	if t.conn.IsClosed() || t.conn.TxStatus() == 'I' {
 		return
 	}
@@ -95,7 +163,7 @@ func (t transaction) rollback(ctx context.Context) {
 }
 
 // commit does not use pgconn.SafeToRetry, which considers a lost answer safe.
-func (t transaction) commit(ctx context.Context) error {
+func (t *transaction) commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		t.rollback(ctx)
 		return err
@@ -120,7 +188,7 @@ func isRefusal(err error) bool {
 }
 
 // explain classifies an error before COMMIT.
-func (t transaction) explain(err error, parameters []sqltext.Parameter) error {
+func (t *transaction) explain(err error, parameters []sqltext.Parameter) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case !ok && t.conn.IsClosed(), ok && strings.HasPrefix(e.Code, "57P"):

@@ -12,7 +12,7 @@ import (
 type writer struct{}
 
 func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
-	s := &sqldb.Stepwise{Transaction: tx}
+	s := &sqldb.Stepwise{Transaction: tx, TriggersDecide: true}
 	s.Begin = func(ctx context.Context) error { return untilFree(ctx, conn, "BEGIN IMMEDIATE") }
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
 		result, err := conn.ExecContext(ctx, step.SQL, step.Values()...)
