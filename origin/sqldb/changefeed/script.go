@@ -47,6 +47,26 @@ type Triggers interface {
 type Table struct {
 	Schema, Name string
 	KeyText      func(column string) string // the expression for a key as Load compares it
+	// Warnings say what the triggers do not report, or what they make impossible.
+	Warnings []string
+	// EachRow says that statements on other tables change rows of this one, as with partitions: only triggers for each row
+	// notice them.
+	EachRow bool
+	// Descendants are tables, each with its schema, whose rows are also rows of this one and need triggers of their own.
+	Descendants [][2]string
+	// Partitions are tables that inherit the triggers for each row, but not those for TRUNCATE.
+	Partitions [][2]string
+	// Unique are the columns of unique indexes other than that of the key, by which SQLite's REPLACE finds rows to delete.
+	Unique [][]UniqueColumn
+}
+
+// UniqueColumn is a column of a unique index.
+type UniqueColumn struct{ Name, Collation string }
+
+// ErrKeyType returns the error about a key column whose type a trigger does not print as a read does.
+func ErrKeyType(name, why string) error {
+	return fmt.Errorf("key: a trigger cannot print a key of type %s as reads do: %s; use a column of another type as key, or no feed",
+		name, why)
 }
 
 // ErrNotATable says that a dataset is of a view or the like.
@@ -113,7 +133,52 @@ func (s *script) Literal(text string) string { return strings.ReplaceAll(text, "
 func (s *script) Quote(name string) string { return s.syntax.Quote(name) }
 
 // Table returns the dataset's table with its schema.
-func (s *script) Table() string { return s.Quote(s.at.Schema) + "." + s.Quote(s.at.Name) }
+func (s *script) Table() string { return s.qualified([2]string{s.at.Schema, s.at.Name}) }
+
+func (s *script) qualified(table [2]string) string {
+	return s.Quote(table[0]) + "." + s.Quote(table[1])
+}
+
+func (s *script) qualifiedAll(tables [][2]string) []string {
+	names := make([]string, len(tables))
+	for i, table := range tables {
+		names[i] = s.qualified(table)
+	}
+	return names
+}
+
+// Tables returns the dataset's table and its descendants, which need the same triggers.
+func (s *script) Tables() []string {
+	return append([]string{s.Table()}, s.qualifiedAll(s.at.Descendants)...)
+}
+
+// Partitions returns the tables that only need a trigger for TRUNCATE.
+func (s *script) Partitions() []string { return s.qualifiedAll(s.at.Partitions) }
+
+// Warnings returns what an operator must know before installing the triggers.
+func (s *script) Warnings() []string { return s.at.Warnings }
+
+// Unique returns the unique indexes by which SQLite may replace rows.
+func (s *script) Unique() [][]UniqueColumn { return s.at.Unique }
+
+// EachRow reports whether the triggers run for each row.
+func (s *script) EachRow() bool { return s.at.EachRow }
+
+// NewRow returns the name of a row after the change.
+func (s *script) NewRow() string { return map[bool]string{true: "NEW", false: "n"}[s.at.EachRow] }
+
+// OldRow returns the name of a row before the change.
+func (s *script) OldRow() string { return map[bool]string{true: "OLD", false: "o"}[s.at.EachRow] }
+
+// FromNewRows returns the FROM clause for the rows after the change.
+func (s *script) FromNewRows() string {
+	return map[bool]string{false: "FROM new_rows AS n "}[s.at.EachRow]
+}
+
+// FromOldRows returns the FROM clause for the rows before the change.
+func (s *script) FromOldRows() string {
+	return map[bool]string{false: "FROM old_rows AS o "}[s.at.EachRow]
+}
 
 // TableName returns the dataset's table without its schema, as a trigger of SQLite requires.
 func (s *script) TableName() string { return s.Quote(s.at.Name) }

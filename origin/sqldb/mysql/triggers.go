@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	_ "embed"
+	"fmt"
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -17,19 +18,82 @@ type triggers struct{ *server }
 
 func (t triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
 	schema, table := sqltext.SplitTable(ds.Table)
-	var keyType, kind string
-	err = conn.QueryRowContext(ctx, `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.DATA_TYPE, t.TABLE_TYPE
+	var key keyColumn
+	var kind string
+	err = conn.QueryRowContext(ctx, `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, LOWER(c.DATA_TYPE), LOWER(c.COLUMN_TYPE),
+		COALESCE(c.DATETIME_PRECISION, 0), t.TABLE_TYPE
 		FROM information_schema.COLUMNS AS c JOIN information_schema.TABLES AS t USING (TABLE_SCHEMA, TABLE_NAME)
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ? AND c.COLUMN_NAME = ?`,
-		schema, table, ds.Key).Scan(&at.Schema, &at.Name, &keyType, &kind)
-	if err == nil && kind != "BASE TABLE" {
-		err = changefeed.ErrNotATable
+		schema, table, ds.Key).Scan(&at.Schema, &at.Name, &key.base, &key.declared, &key.precision, &kind)
+	switch {
+	case err != nil:
+		return changefeed.Table{}, err
+	case kind != "BASE TABLE":
+		return changefeed.Table{}, changefeed.ErrNotATable
 	}
-	at.KeyText = func(column string) string { return "CONVERT(" + column + " USING utf8mb4)" }
-	if strings.HasSuffix(keyType, "binary") || strings.HasSuffix(keyType, "blob") { //guard:binary-key-replaced
-		at.KeyText = func(column string) string { return column }
+	if at.KeyText, err = key.text(); err != nil {
+		return changefeed.Table{}, err
 	}
+	at.Warnings, err = cascades(ctx, conn, at)
 	return at, err
+}
+
+// keyColumn is the type of a key column.
+type keyColumn struct {
+	base, declared string // such as int, int(10) unsigned
+	precision      int    // digits of fractional seconds
+}
+
+// text returns the expression by which a trigger prints a key as a read does, whatever the time zone, sql_mode and character
+// set of the writer's session are.
+func (k keyColumn) text() (func(column string) string, error) {
+	format := "CONVERT(%s USING utf8mb4)"
+	switch k.base {
+	case "tinyint", "smallint", "mediumint", "int", "bigint", "year": // without the zeros of ZEROFILL
+		format = "CONVERT(CAST(%s AS SIGNED) USING utf8mb4)"
+		if strings.Contains(k.declared, "unsigned") || k.base == "year" {
+			format = "CONVERT(CAST(%s AS UNSIGNED) USING utf8mb4)"
+		}
+	case "char": // sql_mode may have PAD_CHAR_TO_FULL_LENGTH
+		format = "CONVERT(TRIM(TRAILING ' ' FROM %s) USING utf8mb4)"
+	case "timestamp":
+		format = k.timestamp()
+	case "decimal":
+		if strings.Contains(k.declared, "zerofill") {
+			return nil, changefeed.ErrKeyType(k.declared, "its zeros depend on the client")
+		}
+	case "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set", "date", "datetime", "time", "uuid", "inet4", "inet6":
+	case "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob": //guard:binary-key-replaced
+		format = "%s"
+	case "float", "double":
+		return nil, changefeed.ErrKeyType(k.declared, "the server and its clients print 1e15 differently") //guard:double-key-accepted
+	default:
+		return nil, changefeed.ErrKeyType(k.declared, "it has no text that finds its row")
+	}
+	return func(column string) string { return strings.ReplaceAll(format, "%s", column) }, nil
+}
+
+// timestamp prints a TIMESTAMP in UTC. CONVERT_TZ would confuse the two hours at the end of daylight saving time of the
+// session's time zone; UNIX_TIMESTAMP takes the stored value.
+func (k keyColumn) timestamp() string {
+	fraction := ""
+	if k.precision > 0 {
+		fraction = "." + strings.Repeat("0", k.precision)
+	}
+	return fmt.Sprintf("CONVERT(IF(UNIX_TIMESTAMP(%%s) = 0, '0000-00-00 00:00:00%s', CAST(CAST('1970-01-01' AS DATETIME(6)) + "+
+		"INTERVAL UNIX_TIMESTAMP(%%s) SECOND AS DATETIME(%d))) USING utf8mb4)", fraction, k.precision)
+}
+
+// cascades returns a warning for each foreign key whose actions change rows without running triggers.
+func cascades(ctx context.Context, conn *sql.Conn, at changefeed.Table) (warnings []string, err error) {
+	err = eachPair(ctx, conn, `SELECT CONSTRAINT_NAME, CONCAT('ON DELETE ', DELETE_RULE, ' ON UPDATE ', UPDATE_RULE)
+		FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = ? AND TABLE_NAME = ?
+		AND (DELETE_RULE NOT IN ('RESTRICT', 'NO ACTION') OR UPDATE_RULE NOT IN ('RESTRICT', 'NO ACTION'))`, at.Schema, at.Name,
+		func(name, rules string) {
+			warnings = append(warnings, fmt.Sprintf("rows that foreign key %s changes (%s) are not reported: MySQL and MariaDB run no "+
+				"triggers for them; invalidate the dataset after such statements, or let the application change the rows", name, rules))
+		})
+	return warnings, err
 }
 
 //go:embed triggers.sql

@@ -2,8 +2,13 @@
 -- Safe to run again. For MySQL 8 and MariaDB 10.3. Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the
 -- rights of the account that runs this, which must continue to exist; writers of the table need no rights on the changes.
 -- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
--- Triggers do not run for TRUNCATE, nor for ON DELETE CASCADE and the like: invalidate the dataset after these.
-DELIMITER //
+-- Triggers do not run for TRUNCATE, for ALTER TABLE … TRUNCATE, DROP or EXCHANGE PARTITION, nor for ON DELETE CASCADE and the
+-- like: invalidate the dataset after these.
+{{range .Warnings}}-- WARNING: {{.}}
+{{end}}DELIMITER //
+-- A trigger keeps the sql_mode of the session that creates it.
+SET @ringside_sql_mode = @@SESSION.sql_mode, SESSION sql_mode = ''
+//
 CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
   seq bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
   dataset varchar(63) NOT NULL,
@@ -52,6 +57,8 @@ END
 //
 -- Nothing has reported the changes from before the triggers existed.
 INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}')
+//
+SET SESSION sql_mode = @ringside_sql_mode
 //
 DELIMITER ;
 -- The account that Ringside connects with must be able to read it:

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	_ "embed"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -17,25 +18,71 @@ import (
 // triggers implements changefeed.Triggers.
 type triggers struct{}
 
+// Locate takes the key type below all domains. A row of one table may also belong to another: to partitions, and to tables
+// that inherit from it (pg_inherits).
 func (triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
-	var relkind, keyType string
+	var relkind, category, keyType string
+	table := sqltext.QuoteTable(syntax{}, ds.Table)
 	err = limited(ctx, conn, func(rows pgx.Rows) error {
-		return rows.Scan(&at.Schema, &at.Name, &relkind, &keyType)
-	}, `SELECT n.nspname, c.relname, c.relkind::text, format_type(COALESCE(NULLIF(t.typbasetype, 0), t.oid), NULL)
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
-		WHERE c.oid = to_regclass($1) AND a.attname = $2`, sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
-	switch {
-	case err != nil:
+		return rows.Scan(&at.Schema, &at.Name, &relkind, &at.EachRow, &keyType, &category)
+	}, `WITH RECURSIVE key AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t JOIN pg_attribute a
+			ON a.atttypid = t.oid WHERE a.attrelid = to_regclass($1) AND a.attname = $2
+		UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM key JOIN pg_type t ON t.oid = key.typbasetype)
+		SELECT n.nspname, c.relname, c.relkind::text,
+			c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
+			(SELECT format_type(oid, NULL) FROM key WHERE typtype <> 'd'), (SELECT typtype::text FROM key WHERE typtype <> 'd')
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, table, ds.Key)
+	if err != nil {
 		return changefeed.Table{}, err
-	case !strings.Contains("rp", relkind):
+	}
+	if !strings.Contains("rp", relkind) {
 		return changefeed.Table{}, changefeed.ErrNotATable
+	}
+	if err := checkKeyType(keyType, category); err != nil {
+		return changefeed.Table{}, err
 	}
 	at.KeyText = func(column string) string { return "format('%s', " + column + ")" } // as the type prints itself
 	if keyType == "character" || keyType == "bpchar" {
 		at.KeyText = func(column string) string { return column + "::text" } // without the padding
 	}
-	return at, nil
+	at.Descendants, at.Partitions, err = descendants(ctx, conn, table)
+	return at, err
+}
+
+// namesOfObjects are the types that print the name of an object (PostgreSQL, 8.19).
+var namesOfObjects = []string{"regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator",
+	"regproc", "regprocedure", "regrole", "regtype"}
+
+// checkKeyType rejects the types whose text depends on more than the settings of the trigger's function: the locale of the
+// server's account (money), and the names that the session's search_path finds (regclass and the like).
+func checkKeyType(name, category string) error {
+	switch {
+	case name == "money":
+		return changefeed.ErrKeyType(name, "it depends on lc_monetary")
+	case slices.Contains(namesOfObjects, name): //guard:regclass-key-accepted
+		return changefeed.ErrKeyType(name, "it depends on the search_path of the session")
+	case category == "c":
+		return changefeed.ErrKeyType(name, "it has columns of its own")
+	}
+	return nil
+}
+
+func descendants(ctx context.Context, conn *sql.Conn, table string) (inheriting, partitions [][2]string, err error) {
+	err = limited(ctx, conn, func(rows pgx.Rows) error {
+		var name [2]string
+		var partition bool
+		err := rows.Scan(&name[0], &name[1], &partition)
+		if partition {
+			partitions = append(partitions, name)
+		} else {
+			inheriting = append(inheriting, name)
+		}
+		return err
+	}, `WITH RECURSIVE child AS (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass($1)
+		UNION SELECT i.inhrelid FROM pg_inherits i JOIN child ON i.inhparent = child.inhrelid)
+		SELECT n.nspname, c.relname, c.relispartition FROM child JOIN pg_class c ON c.oid = child.inhrelid
+		JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') ORDER BY 1, 2`, table)
+	return inheriting, partitions, err
 }
 
 //go:embed triggers.sql

@@ -1,7 +1,8 @@
 {{define "install"}}-- Ringside: reports the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit.
 -- Safe to run again. Needs PostgreSQL 14, the right to create triggers on the table, and the right to create functions
 -- {{if .Polled}}and tables {{end}}in its schema.
--- In a partitioned table, statements on the whole table are reported; statements on a single partition are not.
+-- Not reported: TRUNCATE of a partition that is created later, DETACH and DROP of a partition, rows that logical replication
+-- applies, and writers that disable triggers (session_replication_role). Invalidate the dataset after these.
 -- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
 BEGIN READ WRITE;
 SET LOCAL lock_timeout = '5s'; -- fail instead of blocking the application
@@ -38,27 +39,27 @@ BEGIN
   END IF;
 {{- end}}
   IF TG_OP = 'INSERT' THEN
-    many := EXISTS (SELECT FROM new_rows OFFSET {{.Many}});
+    many := {{template "many new" .}};
     IF NOT many THEN
       {{template "report" .}} FROM (
-        SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL
+        SELECT {{.Key .NewRow}}, {{.Version .NewRow}} {{.FromNewRows}}WHERE {{.Column .NewRow}} IS NOT NULL
       {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
-    many := EXISTS (SELECT FROM old_rows OFFSET {{.Many}});
+    many := {{template "many old" .}};
     IF NOT many THEN
       {{template "report" .}} FROM (
-        SELECT {{.Key "o"}}, 0 FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL
+        SELECT {{.Key .OldRow}}, 0 {{.FromOldRows}}WHERE {{.Column .OldRow}} IS NOT NULL
       {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'UPDATE' THEN
-    many := EXISTS (SELECT FROM new_rows OFFSET {{.Many}});
+    many := {{template "many new" .}};
     IF NOT many THEN
       -- Reports both keys if the key itself was changed, and a version only if it has grown.
       {{template "report" .}} FROM (
         SELECT k, CASE WHEN now.v > before.v THEN now.v ELSE 0 END {{- /* guard:postgres-unchanged-version-reported */}}
-        FROM (SELECT {{.Key "n"}}, {{.Version "n"}} FROM new_rows AS n WHERE {{.Column "n"}} IS NOT NULL) AS now (k, v)
-        FULL JOIN (SELECT {{.Key "o"}}, {{.Version "o"}} FROM old_rows AS o WHERE {{.Column "o"}} IS NOT NULL) AS before (k, v)
+        FROM (SELECT {{.Key .NewRow}}, {{.Version .NewRow}} {{.FromNewRows}}WHERE {{.Column .NewRow}} IS NOT NULL) AS now (k, v)
+        FULL JOIN (SELECT {{.Key .OldRow}}, {{.Version .OldRow}} {{.FromOldRows}}WHERE {{.Column .OldRow}} IS NOT NULL) AS before (k, v)
         USING (k)
       {{template "changed" .}}
     END IF;
@@ -72,19 +73,31 @@ $ringside$;
 {{- if .Polled}}
 REVOKE ALL ON FUNCTION {{.Object ""}}() FROM PUBLIC; -- so that others cannot use it in triggers of their tables{{end}}
 
-CREATE OR REPLACE TRIGGER {{.Quote (.Name "_insert")}} AFTER INSERT ON {{.Table}}
-  REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
-CREATE OR REPLACE TRIGGER {{.Quote (.Name "_update")}} AFTER UPDATE ON {{.Table}}
-  REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
-CREATE OR REPLACE TRIGGER {{.Quote (.Name "_delete")}} AFTER DELETE ON {{.Table}}
-  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
-CREATE OR REPLACE TRIGGER {{.Quote (.Name "_truncate")}} AFTER TRUNCATE ON {{.Table}}
-  FOR EACH STATEMENT EXECUTE FUNCTION {{.Object ""}}();
-
+{{range .Tables}}{{if $.EachRow}}CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_insert")}} AFTER INSERT ON {{.}}
+  FOR EACH ROW EXECUTE FUNCTION {{$.Object ""}}();
+CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_update")}} AFTER UPDATE ON {{.}}
+  FOR EACH ROW EXECUTE FUNCTION {{$.Object ""}}();
+CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_delete")}} AFTER DELETE ON {{.}}
+  FOR EACH ROW EXECUTE FUNCTION {{$.Object ""}}();
+{{else}}CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_insert")}} AFTER INSERT ON {{.}}
+  REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {{$.Object ""}}();
+CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_update")}} AFTER UPDATE ON {{.}}
+  REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION {{$.Object ""}}();
+CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_delete")}} AFTER DELETE ON {{.}}
+  REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION {{$.Object ""}}();
+{{end}}CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_truncate")}} AFTER TRUNCATE ON {{.}}
+  FOR EACH STATEMENT EXECUTE FUNCTION {{$.Object ""}}();
+{{end}}{{range .Partitions}}CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_truncate")}} AFTER TRUNCATE ON {{.}}
+  FOR EACH STATEMENT EXECUTE FUNCTION {{$.Object ""}}();
+{{end}}
 -- Nothing has reported the changes from before the triggers existed.
 {{if .Polled}}{{template "all" .}}{{else}}SELECT pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}
 COMMIT;
 {{end}}
+
+{{define "many new"}}{{if .EachRow}}false{{else}}EXISTS (SELECT FROM new_rows OFFSET {{.Many}}){{end}}{{end}}
+
+{{define "many old"}}{{if .EachRow}}false{{else}}EXISTS (SELECT FROM old_rows OFFSET {{.Many}}){{end}}{{end}}
 
 {{define "report"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset, row_key, row_version) SELECT '{{.Dataset.Name}}', k, v
      {{- else}}PERFORM pg_notify('{{.Channel}}', json_build_object('d', '{{.Dataset.Name}}', 'k', k, 'v', v)::text){{end}}{{end}}
@@ -97,10 +110,12 @@ COMMIT;
 {{define "remove"}}-- Ringside: stops reporting the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 BEGIN READ WRITE;
 SET LOCAL lock_timeout = '5s'; -- fail instead of blocking the application
-DROP TRIGGER IF EXISTS {{.Quote (.Name "_insert")}} ON {{.Table}};
-DROP TRIGGER IF EXISTS {{.Quote (.Name "_update")}} ON {{.Table}};
-DROP TRIGGER IF EXISTS {{.Quote (.Name "_delete")}} ON {{.Table}};
-DROP TRIGGER IF EXISTS {{.Quote (.Name "_truncate")}} ON {{.Table}};
+{{range .Tables}}DROP TRIGGER IF EXISTS {{$.Quote ($.Name "_insert")}} ON {{.}};
+DROP TRIGGER IF EXISTS {{$.Quote ($.Name "_update")}} ON {{.}};
+DROP TRIGGER IF EXISTS {{$.Quote ($.Name "_delete")}} ON {{.}};
+DROP TRIGGER IF EXISTS {{$.Quote ($.Name "_truncate")}} ON {{.}};
+{{end}}{{range .Partitions}}DROP TRIGGER IF EXISTS {{$.Quote ($.Name "_truncate")}} ON {{.}};
+{{end -}}
 DROP FUNCTION IF EXISTS {{.Object ""}}();
 COMMIT;
 {{- if .Polled}}

@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	_ "embed"
+	"slices"
+	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
@@ -17,17 +20,64 @@ type triggers struct{}
 // Locate takes the name of an attached file as schema.
 func (s triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
 	schema, table := sqltext.SplitTable(ds.Table)
-	if schema == "" {
-		schema = "main"
-	}
-	var kind string
-	err = conn.QueryRowContext(ctx, "SELECT name, type FROM "+syntax{}.Quote(schema)+
+	at.Schema, at.KeyText = cmp.Or(schema, "main"), syntax{}.KeyText
+	var kind, declared string
+	err = conn.QueryRowContext(ctx, "SELECT name, type FROM "+syntax{}.Quote(at.Schema)+
 		".sqlite_master WHERE name = ? COLLATE NOCASE", table).Scan(&at.Name, &kind)
 	if err == nil && kind != "table" {
 		err = changefeed.ErrNotATable
 	}
-	at.Schema, at.KeyText = schema, syntax{}.KeyText
+	if err == nil {
+		err = conn.QueryRowContext(ctx, "SELECT upper(type) FROM pragma_table_xinfo(?, ?) WHERE name = ? COLLATE NOCASE",
+			at.Name, at.Schema, ds.Key).Scan(&declared)
+	}
+	if err == nil && isReal(declared) { //guard:real-key-accepted
+		err = changefeed.ErrKeyType(declared, "the application's SQLite prints digits that this one may print differently")
+	}
+	if err == nil {
+		at.Unique, err = uniqueIndexes(ctx, conn, at, ds.Key)
+	}
 	return at, err
+}
+
+// isReal reports whether a declared type has the affinity REAL (datatype3.html, 3.1).
+func isReal(declared string) bool {
+	for _, word := range []string{"INT", "CHAR", "CLOB", "TEXT", "BLOB"} {
+		if strings.Contains(declared, word) {
+			return false
+		}
+	}
+	return strings.Contains(declared, "REAL") || strings.Contains(declared, "FLOA") || strings.Contains(declared, "DOUB")
+}
+
+// uniqueIndexes returns the unique indexes, but for that of the key, and the column that is the rowid, which has no index.
+// Expressions have no name: an index with one is left out.
+func uniqueIndexes(ctx context.Context, conn *sql.Conn, at changefeed.Table, key string) (all [][]changefeed.UniqueColumn, err error) {
+	rows, err := conn.QueryContext(ctx, `SELECT l.name, x.name, x.coll FROM pragma_index_list(?1, ?2) AS l,
+			pragma_index_xinfo(l.name, ?2) AS x WHERE l."unique" AND x.key
+			AND NOT EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name, ?2) AS e WHERE e.key AND e.name IS NULL)
+		UNION ALL SELECT '', name, 'BINARY' FROM pragma_table_info(?1, ?2) WHERE pk = 1
+			AND (SELECT count(*) FROM pragma_table_info(?1, ?2) WHERE pk) = 1
+			AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) WHERE origin = 'pk')`, at.Name, at.Schema)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	last := ""
+	for rows.Next() {
+		var index string
+		var c changefeed.UniqueColumn
+		if err := rows.Scan(&index, &c.Name, &c.Collation); err != nil {
+			return nil, err
+		}
+		if len(all) == 0 || index != last {
+			all, last = append(all, nil), index
+		}
+		all[len(all)-1] = append(all[len(all)-1], c)
+	}
+	return slices.DeleteFunc(all, func(columns []changefeed.UniqueColumn) bool {
+		return len(columns) == 1 && strings.EqualFold(columns[0].Name, key)
+	}), rows.Err()
 }
 
 //go:embed triggers.sql

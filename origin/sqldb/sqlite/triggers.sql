@@ -2,8 +2,6 @@
 -- Safe to run again.
 -- Remove this before you drop or rename a column that it names, or the table of changes; otherwise the application's writes
 -- fail.
--- INSERT OR REPLACE runs no delete trigger, unless the writer has set PRAGMA recursive_triggers: the deletion of a row with
--- another key, but the same value in another unique column, is not recorded.
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -13,7 +11,8 @@ CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
   changed_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 -- Keeps the newest {{.Kept}} rows. A reader that is further behind is notified that it has missed changes.
-CREATE TRIGGER IF NOT EXISTS {{.Changes "_keep"}} AFTER INSERT ON {{.ChangesTable}} BEGIN
+DROP TRIGGER IF EXISTS {{.Changes "_keep"}};
+CREATE TRIGGER {{.Changes "_keep"}} AFTER INSERT ON {{.ChangesTable}} BEGIN
   DELETE FROM {{.ChangesTable}} WHERE seq <= NEW.seq - {{.Kept}};
 END;
 
@@ -35,6 +34,15 @@ CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.TableName}} BEGIN
   WHERE {{.Key "NEW"}} IS NOT {{.Key "OLD"}} AND {{.Column "OLD"}} IS NOT NULL; {{- /* guard:sqlite-old-key-not-reported */}}
 END;
 
+{{template "drop replaced" .}}{{if .Unique}}
+-- INSERT OR REPLACE and UPDATE OR REPLACE delete rows with the same value in another unique column, and run no delete trigger.
+CREATE TRIGGER {{.Object "_replace"}} BEFORE INSERT ON {{.TableName}} BEGIN
+  {{- template "replaced" .}}
+END;
+CREATE TRIGGER {{.Object "_moved"}} BEFORE UPDATE ON {{.TableName}} BEGIN
+  {{- template "replaced" .}}
+END;
+{{end}}
 DROP TRIGGER IF EXISTS {{.Object "_delete"}};
 CREATE TRIGGER {{.Object "_delete"}} AFTER DELETE ON {{.TableName}} WHEN {{.Column "OLD"}} IS NOT NULL BEGIN
   INSERT INTO {{.ChangesTable}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
@@ -45,12 +53,22 @@ INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}');
 COMMIT;
 {{end}}
 
+{{define "replaced"}}{{range .Unique}}
+  INSERT INTO {{$.ChangesTable}} (dataset, row_key) {{- /* guard:replaced-row-not-reported */}}
+  SELECT '{{$.Dataset.Name}}', {{$.Key "t"}} FROM {{$.TableName}} AS t WHERE {{$.Column "t"}} IS NOT NULL
+    AND {{$.Key "t"}} IS NOT {{$.Key "NEW"}}{{range .}}
+    AND t.{{$.Quote .Name}} = NEW.{{$.Quote .Name}} COLLATE {{$.Quote .Collation}}{{end}};{{end}}{{end}}
+
+{{define "drop replaced"}}DROP TRIGGER IF EXISTS {{.Object "_replace"}};
+DROP TRIGGER IF EXISTS {{.Object "_moved"}};
+{{end}}
+
 {{define "remove"}}-- Ringside: stops recording the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 BEGIN IMMEDIATE;
 DROP TRIGGER IF EXISTS {{.Object "_insert"}};
 DROP TRIGGER IF EXISTS {{.Object "_update"}};
 DROP TRIGGER IF EXISTS {{.Object "_delete"}};
-COMMIT;
+{{template "drop replaced" .}}COMMIT;
 -- Other datasets may record their changes in the same table. If none does:
 --   DROP TABLE {{.Changes ""}};
 {{end}}
