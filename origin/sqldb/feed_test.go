@@ -79,6 +79,8 @@ func TestFeeds(t *testing.T) {
 		{"AHundredThousandRows", testFeedOfAHundredThousandRows, ""},
 		{"ManyStatementsOfOneTransaction", testFeedOfManyStatements, ""},
 		{"OverlappingTransactions", testFeedOfOverlappingTransactions, "postgres mysql"},
+		{"EachStatement", testFeedOfEachStatement, ""},
+		{"AFile", testFeedOfAFile, "postgres mysql"},
 		{"KeysAreThoseOfLoad", testFeedKeysAreThoseOfLoad, ""},
 		{"NamesThatNeedQuotes", testFeedOfNamesThatNeedQuotes, ""},
 		{"BinaryKey", testFeedOfABinaryKey, "mysql"},

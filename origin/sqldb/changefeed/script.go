@@ -162,7 +162,7 @@ func (s *script) Warnings() []string { return s.at.Warnings }
 func (s *script) Unique() [][]UniqueColumn { return s.at.Unique }
 
 // EachRow reports whether the triggers run for each row.
-func (s *script) EachRow() bool { return s.at.EachRow }
+func (s *script) EachRow() bool { return s.at.EachRow } //guard:partition-statement-not-reported
 
 // NewRow returns the name of a row after the change.
 func (s *script) NewRow() string { return map[bool]string{true: "NEW", false: "n"}[s.at.EachRow] }
