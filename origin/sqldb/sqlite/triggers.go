@@ -50,7 +50,7 @@ func isReal(declared string) bool {
 	return strings.Contains(declared, "REAL") || strings.Contains(declared, "FLOA") || strings.Contains(declared, "DOUB")
 }
 
-// uniqueIndexes returns the unique indexes, but for that of the key, and the column that is the rowid, which has no index.
+// uniqueIndexes returns the unique indexes, except that of the key, and the column that is the rowid, which has no index.
 // Expressions have no name: an index with one is left out.
 func uniqueIndexes(ctx context.Context, conn *sql.Conn, at changefeed.Table, key string) (all [][]changefeed.UniqueColumn, err error) {
 	rows, err := conn.QueryContext(ctx, `SELECT l.name, x.name, x.coll FROM pragma_index_list(?1, ?2) AS l,
