@@ -54,7 +54,7 @@ COMMIT;
 {{end}}
 
 {{define "replaced"}}{{range .Unique}}
-  INSERT INTO {{$.ChangesTable}} (dataset, row_key) {{- /* guard:replaced-row-not-reported */}}
+  INSERT INTO {{$.ChangesTable}} (dataset, row_key)
   SELECT '{{$.Dataset.Name}}', {{$.Key "t"}} FROM {{$.TableName}} AS t WHERE {{$.Column "t"}} IS NOT NULL {{- /* guard:replaced-row-not-reported */}}
     AND {{$.Key "t"}} IS NOT {{$.Key "NEW"}}{{range .}}
     AND t.{{$.Quote .Name}} = NEW.{{$.Quote .Name}} COLLATE {{$.Quote .Collation}}{{end}};{{end}}{{end}}
