@@ -36,9 +36,10 @@ var mayImport = map[string][]string{
 	"sidecar/internal/listen": {"ring/backoff"},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
 	"sidecar/kv":               {"origin", "sidecar/internal/flight"},
+	"sidecar/internal/batch":   {"sidecar/kv"},
 	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
-		"origin", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
+		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/broadcast", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
@@ -150,7 +151,7 @@ var mayImport = map[string][]string{
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
 	// Tests.
 	"sidecar/peer/peertest": {
-		"ring", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
+		"ring", "sidecar/internal/batch", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 	},
 	"e2e":         {},
 	"e2e/rig":     {},

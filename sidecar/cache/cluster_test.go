@@ -35,13 +35,13 @@ func newDataset(t testing.TB, o origin.Origin, peers kv.Peers, p kv.Policy) *Dat
 // cluster is a set of datasets that reach each other without a network. order returns the owner and the successor of the keys
 // on the ring of a member.
 type cluster struct {
-	members []*Dataset
-	away    []atomic.Bool // :: member → cannot be reached
-	order   func(from int) (owner, successor int)
-	prev    int           // previous owner that hands entries over; -1: none
-	deaf    atomic.Bool   // what members publish is lost
-	lag     time.Duration // each way takes up to so long
-	batches atomic.Int64  // requests for many keys
+	members          []*Dataset
+	away             []atomic.Bool // :: member → cannot be reached
+	order            func(from int) (owner, successor int)
+	prev             int // previous owner that hands entries over; -1: none
+	publicationsLost atomic.Bool
+	lag              time.Duration // each way takes up to so long
+	batches          atomic.Int64  // requests for many keys
 }
 
 func newCluster(t testing.TB, n int, o origin.Origin, p kv.Policy) *cluster {
@@ -75,7 +75,7 @@ func (s seenFrom) Route(string, string) kv.Route {
 // Publish invalidates on all other members at once; subscriptions are part of package peer.
 func (s seenFrom) Publish(i kv.Invalidation) {
 	for n, d := range s.c.members {
-		if n != s.self && !s.c.deaf.Load() {
+		if n != s.self && !s.c.publicationsLost.Load() {
 			d.ApplyInvalidation(i)
 		}
 	}
@@ -134,8 +134,8 @@ func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 		return failed(fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID()))
 	}
 	l.c.travel()
-	for i, r := range l.c.members[l.to].ServeMany(ctx, qs) {
-		outcomes[i] = kv.Outcome{Answer: r.Answer, Err: r.Err}
+	for i, r := range l.c.members[l.to].ServeMany(ctx, qs, kv.DefaultBatchBytes) {
+		outcomes[i] = kv.Outcome{Answer: r.Answer, Err: r.Err, Alone: errors.Is(r.Err, kv.ErrBatchBytes)}
 		outcomes[i].Answer.ETag = "" // it does not travel
 	}
 	l.c.travel()

@@ -78,30 +78,59 @@ type job struct {
 	err    error // why the attempts so far had no answer
 }
 
-// start returns the flight of each read. Reads of the same owner that start flights share one.
-func (f *fetcher) start(reads []*read) []*call {
-	var calls []*call
-	for _, g := range f.grouped(reads) {
-		flights, timeout, run := f.loads, f.Policy().LoadTimeout, f.load
-		if g.owner != nil {
-			flights, timeout, run = f.fetches, f.fetchTimeout(), f.fetchFirst
+// start routes reads and gives each its flight. Reads of the same owner that start flights share one run.
+func (f *fetcher) start(reads []*read) {
+	for _, r := range reads {
+		r.route = f.peers.Route(f.name, r.key)
+	}
+	for _, same := range byPeer(reads, (*read).owner) {
+		most := len(same)
+		if same[0].owner() != nil {
+			most = kv.MaxBatchKeys //guard:keys-of-one-owner-are-many-requests
 		}
-		keys, jobs := make([]string, len(g.reads)), make([]job, len(g.reads))
-		for i, n := range g.reads {
-			keys[i], jobs[i].read = reads[n].key, *reads[n]
-		}
-		started := flights.Start(keys, timeout, f.runner(jobs, run))
-		if len(started) == len(reads) {
-			return started // the group has all reads, in their order
-		}
-		if calls == nil {
-			calls = make([]*call, len(reads))
-		}
-		for i, n := range g.reads {
-			calls[n] = started[i]
+		for part := range slices.Chunk(same, most) {
+			f.startRun(part)
 		}
 	}
-	return calls
+}
+
+// startRun gives each of reads, which have the same owner, its flight.
+func (f *fetcher) startRun(reads []*read) {
+	flights, timeout, run := f.loads, f.Policy().LoadTimeout, f.load
+	if reads[0].owner() != nil {
+		flights, timeout, run = f.fetches, f.fetchTimeout(), f.fetchFirst
+	}
+	keys, jobs := make([]string, len(reads)), make([]job, len(reads))
+	for i, r := range reads {
+		keys[i], jobs[i].read = r.key, *r
+		jobs[i].done = nil // a flight may outlive the batch of the read
+	}
+	for i, call := range flights.Start(keys, timeout, f.runner(jobs, run)) {
+		if !reads[i].background {
+			reads[i].call = call
+		}
+	}
+}
+
+// byPeer groups elements by the member of each, in their order. This member is nil.
+func byPeer[T any](list []T, member func(T) kv.Peer) (groups [][]T) {
+	if len(list) == 1 {
+		return [][]T{list}
+	}
+	at := map[string]int{} // :: node id → index in groups
+	for _, one := range list {
+		id := ""
+		if p := member(one); p != nil {
+			id = p.ID()
+		}
+		g, ok := at[id]
+		if !ok {
+			g = len(groups)
+			at[id], groups = g, append(groups, nil)
+		}
+		groups[g] = append(groups[g], one)
+	}
+	return groups
 }
 
 // runner returns the function of a flight that runs those of jobs that it has started.
@@ -114,40 +143,6 @@ func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.F
 		}
 		run(ctx, mine)
 	}
-}
-
-// group is the reads that one run of a flight can answer.
-type group struct {
-	owner kv.Peer // nil: this member loads
-	reads []int   // indices
-}
-
-// grouped routes reads and groups them by whom to ask.
-func (f *fetcher) grouped(reads []*read) (groups []*group) {
-	var open map[string]*group // :: node id → the group with room
-	if len(reads) > 1 {
-		open = map[string]*group{}
-	}
-	for i, r := range reads {
-		r.route = f.peers.Route(f.name, r.key)
-		id, owner := "", r.route.Owner
-		if r.served { //guard:request-of-a-peer-is-forwarded
-			owner = nil
-		}
-		if owner != nil {
-			id = owner.ID()
-		}
-		g := open[id]
-		if g == nil || owner != nil && len(g.reads) >= kv.MaxBatchKeys { //guard:keys-of-one-owner-are-many-requests
-			g = &group{owner: owner}
-			groups = append(groups, g)
-			if open != nil {
-				open[id] = g
-			}
-		}
-		g.reads = append(g.reads, i)
-	}
-	return groups
 }
 
 // fetchTimeout is the time to ask the owner and then the successor.
@@ -169,7 +164,9 @@ func (f *fetcher) refreshEarly(key string, e *entries.Entry) {
 func (f *fetcher) loadNow(ctx context.Context, key string) (*entries.Entry, error) {
 	need := entries.Bound{MinLoadTime: f.now()} //guard:etag-is-compared-with-an-outdated-entry
 	for round := 1; ; round++ {
-		res, err := f.start([]*read{{key: key, need: need, bound: need, served: true}})[0].Wait(ctx)
+		r := &read{key: key, need: need, bound: need, served: true}
+		f.start([]*read{r})
+		res, err := r.call.Wait(ctx)
 		if err != nil || need.Allows(res.entry, res.asOf) || round == maxRounds {
 			return res.entry, err
 		}
@@ -186,9 +183,13 @@ func (f *fetcher) load(ctx context.Context, jobs []*job) {
 	for i, j := range jobs {
 		keys[i], tickets[i] = j.key, f.store.Begin(j.key, entries.Load)
 	}
-	for i, loaded := range f.query(ctx, keys) {
+	f.query(ctx, keys, func(i int, loaded origin.Result, again bool) {
+		if again {
+			f.lateResult(keys[i], loaded)
+			return
+		}
 		jobs[i].finish(f.loaded(tickets[i], loaded, jobs[i].reason()))
-	}
+	})
 }
 
 // fromMemory finishes the jobs that memory answers, and returns the others: between a read's miss and its flight, another
@@ -209,25 +210,25 @@ func (f *fetcher) fromMemory(jobs []*job) []*job {
 	return left
 }
 
-// query asks the origin for keys, and returns one result each.
-func (f *fetcher) query(ctx context.Context, keys []string) []origin.Result {
+// query asks the origin for keys, and passes on one result each, or more. Again says that the key has had one.
+func (f *fetcher) query(ctx context.Context, keys []string, yield func(i int, r origin.Result, again bool)) {
 	f.stats.LoadsBegun.Add(int64(len(keys)))
-	began := time.Now()
-	results, err := f.origin.Load(ctx, keys)
-	f.stats.LoadTime.Observe(time.Since(began))
-	if err == nil && len(results) != len(keys) {
-		err = fmt.Errorf("the origin returned %d results for %d keys", len(results), len(keys))
-	}
-	if err != nil {
-		f.stats.LoadErrors.Add(int64(len(keys)))
-		return slices.Repeat([]origin.Result{{Err: err}}, len(keys))
-	}
-	for _, r := range results {
+	began, answered := time.Now(), make([]bool, len(keys))
+	each := func(i int, r origin.Result) {
 		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
 			f.stats.LoadErrors.Add(1)
 		}
+		again := answered[i]
+		answered[i] = true
+		yield(i, r, again)
 	}
-	return results
+	err := origin.LoadEach(ctx, f.origin, keys, each)
+	f.stats.LoadTime.Observe(time.Since(began))
+	for i := range keys {
+		if err != nil && !answered[i] {
+			each(i, origin.Result{Err: err})
+		}
+	}
 }
 
 func (f *fetcher) loaded(t entries.Ticket, loaded origin.Result, why entries.Reason) (result, error) {
@@ -238,6 +239,13 @@ func (f *fetcher) loaded(t entries.Ticket, loaded origin.Result, why entries.Rea
 	p := f.Policy()
 	winner, _ := t.Put(entries.FromLoad(p, loaded.Value, notFound, t.Began, f.now(), why, f.inGap(p)))
 	return result{entry: winner, source: kv.SourceLoad, asOf: t.Began}, nil
+}
+
+// lateResult drops an entry whose row turned out to be one of several after its readers got it.
+func (f *fetcher) lateResult(key string, r origin.Result) {
+	if r.Err != nil { //guard:one-of-several-rows-stays-cached
+		f.store.Invalidate(key, entries.Bound{MinLoadTime: f.now() + 1})
+	}
 }
 
 func (r *read) reason() entries.Reason {
@@ -257,20 +265,17 @@ func (r *read) reason() entries.Reason {
 // handOver asks the previous owners of keys that have just become this member's for what they have in memory, and returns
 // the jobs that need a load.
 func (f *fetcher) handOver(ctx context.Context, jobs []*job) []*job {
-	var byPeer map[string][]*job
+	var handed []*job
 	left := jobs[:0]
 	for _, j := range jobs {
 		if j.route.Previous == nil || j.bound.MinLoadTime != 0 {
 			left = append(left, j)
-			continue
+		} else {
+			handed = append(handed, j)
 		}
-		if byPeer == nil {
-			byPeer = map[string][]*job{}
-		}
-		byPeer[j.route.Previous.ID()] = append(byPeer[j.route.Previous.ID()], j)
 	}
 	var batches [][]*job
-	for _, all := range byPeer {
+	for _, all := range byPeer(handed, func(j *job) kv.Peer { return j.route.Previous }) {
 		batches = slices.AppendSeq(batches, slices.Chunk(all, kv.MaxBatchKeys)) //guard:large-batch-has-no-handover
 	}
 	notHanded := make([][]*job, len(batches))
@@ -320,25 +325,14 @@ func (f *fetcher) fetchFirst(ctx context.Context, jobs []*job) {
 
 // fetch makes attempt n for jobs, and the next one for those that had no answer.
 func (f *fetcher) fetch(ctx context.Context, jobs []*job, n int) {
-	byPeer, peers := map[string][]*job{}, []string{}
-	for _, j := range jobs {
-		id := ""
-		if a := j.route.Attempts()[n]; a.Peer != nil {
-			id = a.Peer.ID()
-		}
-		if byPeer[id] == nil {
-			peers = append(peers, id)
-		}
-		byPeer[id] = append(byPeer[id], j)
-	}
-	flight.Concurrently(len(peers), len(peers), func(i int) {
-		batch := byPeer[peers[i]]
-		a := batch[0].route.Attempts()[n]
+	batches := byPeer(jobs, func(j *job) kv.Peer { return j.route.Attempts()[n].Peer })
+	flight.Concurrently(len(batches), len(batches), func(i int) {
+		a := batches[i][0].route.Attempts()[n]
 		if a.Peer == nil {
-			f.failOver(ctx, batch, a)
+			f.failOver(ctx, batches[i], a)
 			return
 		}
-		f.fetch(ctx, f.fetchFrom(ctx, a, batch), n+1)
+		f.fetch(ctx, f.fetchFrom(ctx, a, batches[i]), n+1)
 	})
 }
 
@@ -366,6 +360,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 		default:
 			j.finish(f.copied(j, a, tickets[i], o))
 		}
+		outcomes[i] = kv.Outcome{} // the values must not stay until those that are fetched alone have arrived
 	}
 	var mu sync.Mutex                                       // guards unanswered
 	flight.Concurrently(len(alone), maxAlone, func(i int) { //guard:large-values-of-a-batch-are-fetched-all-at-once
@@ -382,32 +377,8 @@ func (f *fetcher) queryFor(j *job, failover bool) kv.Query {
 	q := kv.Query{Dataset: f.name, Key: j.key, Failover: failover}
 	//guard:invalidated-key-is-loaded-for-each-member
 	q.NoCache = j.need.MinLoadTime != 0 // after an invalidation its age decides: the owner may have loaded it since
-	b := j.bound
-	switch {
-	case b.MinLoadTime == 0 && b.DeletedAfter == 0:
-		q.MinVersion, q.Tag = b.Version, b.Tag //guard:fetch-of-an-unchanged-value-is-a-load
-	case b.DeletedAfter == b.LoadedAfter() && b.Tag == entries.TagNotFound:
-		q.Tag = entries.TagNotFound
-	}
-	if after := b.LoadedAfter(); after != 0 {
-		q.MaxAge = time.Duration(max(f.now()-after, 1)) //guard:old-owner-answers-with-an-older-row
-	}
+	q.MinVersion, q.MaxAge, q.Tag = j.bound.ForQuery(f.now())
 	return q
-}
-
-// boundOf is the reverse of queryFor, on the clock of the member that gets the query.
-func boundOf(q kv.Query, now int64) entries.Bound {
-	switch {
-	case q.NoCache:
-		return entries.Bound{MinLoadTime: now}
-	case q.Tag == entries.TagNotFound:
-		return entries.Bound{DeletedAfter: now - int64(kv.BoundDuration(q.MaxAge))}
-	case q.MaxAge > 0:
-		return entries.Bound{Version: q.MinVersion, Tag: q.Tag, AsOf: now - int64(kv.BoundDuration(q.MaxAge))}
-	case q.MinVersion != 0:
-		return entries.Bound{Version: q.MinVersion, AsOf: now}
-	}
-	return entries.Bound{}
 }
 
 // ask sends one request for all jobs, and returns what came of each, with the ticket to store it.
@@ -488,11 +459,10 @@ func (f *fetcher) failOver(ctx context.Context, jobs []*job, a kv.Attempt) {
 		loads[i].route.Previous, loads[i].background = nil, false
 	}
 	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))
-	flight.Concurrently(len(jobs), len(jobs), func(i int) { //guard:load-of-another-reader-delays-a-failover
-		res, err := calls[i].Wait(ctx)
+	flight.Each(calls, func(i int, res result, err error) {
 		res.detail = "owner-unreachable"
 		jobs[i].finish(res, err)
-	})
+	}).Wait(ctx, nil)
 }
 
 // hasStale finishes a job whose read has a stale answer.

@@ -4,50 +4,65 @@ import (
 	"context"
 	"strings"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/batch"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // GetMany answers a read of an application for many keys, in their order. It makes one load of all keys that this member
-// owns, and one request to each other member for all keys that it owns. Readers of single keys share these flights.
-func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions) []kv.Result {
-	results := make([]kv.Result, len(keys))
+// owns, and one request to each other member for all keys that it owns. Readers of single keys share these flights. The
+// values have at most maxBytes together, except for a single larger one: keys whose values do not fit get kv.ErrBatchBytes.
+func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, maxBytes int) []kv.Result {
 	now := d.now()
-	var reads []*read
-	var at []int // :: index in reads → index in keys
-	for i, key := range keys {
-		if e := d.hit(key, o, now); e != nil {
-			results[i].Answer = e.Answer(now, e.Source())
-			continue
+	b := batch.New(len(keys), maxBytes)
+	d.readMissing(ctx, b, func(i int) (*read, kv.Answer) {
+		if e := d.hit(keys[i], o, now); e != nil {
+			return nil, e.Answer(now, e.Source())
 		}
-		reads, at = append(reads, d.newRead(strings.Clone(key), o, now)), append(at, i)
-	}
-	d.resolve(ctx, reads)
-	for i, r := range reads {
-		results[at[i]].Answer, results[at[i]].Err = d.finish(r, o)
-	}
-	return results
+		return d.newRead(strings.Clone(keys[i]), o, now), kv.Answer{}
+	}, func(r *read) { _, _ = d.finish(r, o) })
+	// Most likely memory has the values that fit and were dropped.
+	d.readMissing(ctx, b, func(i int) (*read, kv.Answer) { //guard:value-that-fits-stays-dropped
+		return d.newRead(strings.Clone(keys[i]), o, now), kv.Answer{}
+	}, func(r *read) { d.check(r, o) })
+	return d.close(b)
 }
 
 // ServeMany answers reads of another member, in their order, as Serve does. It makes one load of all keys that need one.
-func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
-	results := make([]kv.Result, len(qs))
+// The values are limited as those of GetMany.
+func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, maxBytes int) []kv.Result {
 	now := d.now()
-	var reads []*read
-	var at []int // :: index in reads → index in qs
-	for i, q := range qs {
-		r, a, ok := d.serveHit(q, now)
-		if ok {
-			results[i].Answer = a
-			continue
-		}
-		reads, at = append(reads, r), append(at, i)
-	}
+	b := batch.New(len(qs), maxBytes)
 	limited, cancel := withGrace(ctx)
 	defer cancel()
-	d.resolve(limited, reads)
-	for i, r := range reads {
-		results[at[i]] = kv.Result{Answer: r.answer, Err: r.err}
+	d.readMissing(limited, b, func(i int) (*read, kv.Answer) { return d.serveHit(qs[i], now) }, func(*read) {})
+	b.Missing()
+	return d.close(b)
+}
+
+// readMissing reads the keys of b that need an answer. Memory may have the answer at once: then begin returns no read.
+func (d *Dataset) readMissing(
+	ctx context.Context, b *batch.Results, begin func(i int) (*read, kv.Answer), finish func(*read),
+) {
+	var reads []*read
+	for _, i := range b.Missing() {
+		r, a := begin(i)
+		if r == nil {
+			b.Put(i, a, nil)
+			continue
+		}
+		r.done = func() {
+			finish(r)
+			b.Put(i, r.answer, r.err)
+			r.answer = kv.Answer{} // the batch decides whether to hold the value
+		}
+		reads = append(reads, r)
 	}
+	d.resolve(ctx, reads)
+}
+
+func (d *Dataset) close(b *batch.Results) []kv.Result {
+	results, dropped := b.Close()
+	d.stats.BatchDropped.Add(dropped)
 	return results
 }
 

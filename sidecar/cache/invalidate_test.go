@@ -16,7 +16,7 @@ func TestCopiesOfALostMemberExpire(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		c := newCluster(t, 2, o, testPolicy())
 		get(t, c.members[1], "k")
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		put(t, c.members[0], "k", "new")
 		expect(t, get(t, c.members[1], "k"), "old", kv.SourceLocalHit)
 		c.members[1].ExpireFrom("member-0")
@@ -86,7 +86,7 @@ func TestExpiredCopyIsAStaleAnswer(t *testing.T) {
 	})
 }
 
-func TestCopyUnderWayWhenCopiesExpireIsNotStored(t *testing.T) {
+func TestPeerFetchThatBeganBeforeCopiesExpireIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(kv.Answer{Value: []byte("old"), Version: 1, Fresh: time.Minute})
 		d := newDataset(t, origintest.New(nil), s, testPolicy())

@@ -24,7 +24,7 @@ func TestReadYourWritesWithoutInvalidations(t *testing.T) {
 				o.Unversioned()
 			}
 			c := newCluster(t, 3, o, testPolicy())
-			c.deaf.Store(true)
+			c.publicationsLost.Store(true)
 			for i := range 20 {
 				owner := i % 3 // the ring changes all the time, and old owners hold old entries
 				c.order = func(int) (int, int) { return owner, (owner + 1) % 3 }
@@ -175,7 +175,7 @@ func TestStaleAnswerIsNotOlderThanWhatWasWrittenHere(t *testing.T) {
 		get(t, c.members[1], "k") // it will be the successor
 		time.Sleep(tick)
 		c.order = func(int) (int, int) { return 0, 1 }
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		writer := c.members[2]
 		if _, err := writer.Write(t.Context(), kv.Change{Key: "k", Delete: true}); err != nil {
 			t.Fatal(err)
@@ -229,7 +229,7 @@ func TestDeletionOfNothingIsNotUndoneByANewOwner(t *testing.T) {
 		get(t, c.members[2], "k")
 		time.Sleep(tick)
 		o.Delete("k") // around the cache
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		if _, err := c.members[1].Write(t.Context(), kv.Change{Key: "k", Delete: true}); err != nil {
 			t.Fatal(err)
 		}
@@ -275,7 +275,7 @@ func TestWriteDoesNotReplaceWhatWasReadWhileItRan(t *testing.T) {
 		o.Unversioned()
 		c := newCluster(t, 2, lateWriter{o}, testPolicy())
 		selves(c)
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		overtaken(t, o, c)
 		if a := get(t, c.members[0], "k"); string(a.Value) != "later" {
 			t.Errorf("read %q after %q", a.Value, "later")
@@ -289,7 +289,7 @@ func TestTagOfAConcurrentLoadIsNoBound(t *testing.T) {
 		o.Unversioned()
 		c := newCluster(t, 2, lateWriter{o}, testPolicy())
 		selves(c)
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		overtaken(t, o, c)
 		c.order = func(int) (int, int) { return 1, 1 } // which holds what was written
 		if a := get(t, c.members[0], "k"); string(a.Value) != "later" {
@@ -381,7 +381,7 @@ func TestNotFoundCopyDoesNotHideALaterDeletion(t *testing.T) {
 		o := origintest.New(nil)
 		o.Unversioned()
 		c := newCluster(t, 3, o, testPolicy())
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		reader := c.members[2]
 		get(t, reader, "k") // the copy ends, and stays
 		time.Sleep(2 * time.Second)

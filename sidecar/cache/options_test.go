@@ -15,7 +15,7 @@ func TestMinVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old", "other": "v"})
 		c := newCluster(t, 3, o, testPolicy())
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		for _, d := range c.members {
 			get(t, d, "k")
 		}

@@ -271,7 +271,7 @@ func (w *world) read(d *Dataset, member int, key string, start time.Time, r *ran
 		return
 	}
 	keys := []string{"a", "b", "c"}
-	for i, result := range d.GetMany(context.Background(), keys, o) {
+	for i, result := range d.GetMany(context.Background(), keys, o, r.IntN(64)) {
 		w.sawAnswer(member, keys[i], start, o, result)
 	}
 }
@@ -351,7 +351,7 @@ func (w *world) faults(r *rand.Rand) {
 		case 1:
 			c.away[r.IntN(4)].Store(r.IntN(2) == 0)
 		case 2:
-			c.deaf.Store(r.IntN(2) == 0)
+			c.publicationsLost.Store(r.IntN(2) == 0)
 		case 3:
 			w.origin.mu.Lock()
 			w.origin.lose = r.IntN(3) == 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,8 +55,8 @@ func (d *Dataset) hit(key string, o kv.ReadOptions, now int64) *entries.Entry {
 
 // Serve answers a read of another member: from memory or by a load, and never by asking a third member.
 func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
-	r, a, ok := d.serveHit(q, d.now())
-	if ok {
+	r, a := d.serveHit(q, d.now())
+	if r == nil {
 		return a, nil
 	}
 	d.resolve(ctx, []*read{r})
@@ -63,16 +64,16 @@ func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 }
 
 // serveHit answers q from memory, or else returns the read to resolve.
-func (d *Dataset) serveHit(q kv.Query, now int64) (r *read, a kv.Answer, ok bool) {
+func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 	d.stats.Served.Add(1)
-	need := boundOf(q, now)
+	need := entries.BoundOf(q, now)
 	if e, ok := d.store.Get(q.Key, now); ok && d.serves(q, e, now) && need.Allows(e, e.Began) {
 		if e.RefreshEarly(now) {
 			d.fetcher.refreshEarly(q.Key, e)
 		}
-		return nil, e.Answer(now, kv.SourceHit), true
+		return nil, e.Answer(now, kv.SourceHit)
 	}
-	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true}, kv.Answer{}, false
+	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true}, kv.Answer{}
 }
 
 // serves reports whether a fresh entry may answer another member. MemoryOnly comes from a new owner, because the key has
@@ -99,9 +100,26 @@ type read struct {
 	early      bool           // a refresh before the ttl has passed
 	background bool           // answered already; the load goes on
 	route      kv.Route
+	call       *call // the flight
 
 	answer kv.Answer
 	err    error
+	done   func() // takes answer and err of a read that is one of a batch; nil for others
+}
+
+// owner is the member to ask; nil: this one.
+func (r *read) owner() kv.Peer {
+	if r.served { //guard:request-of-a-peer-is-forwarded
+		return nil
+	}
+	return r.route.Owner
+}
+
+// settled passes the answer of one read of a batch on.
+func (r *read) settled() {
+	if r.done != nil {
+		r.done()
+	}
 }
 
 func (d *Dataset) newRead(key string, o kv.ReadOptions, now int64) *read {
@@ -128,8 +146,12 @@ func (r *read) accepts(held *entries.Entry, bound entries.Bound, now int64) bool
 func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 	started, short := reads[:0:0], ctx
 	for _, r := range reads {
-		if needsFlight := d.look(r); needsFlight {
+		needsFlight := d.look(r)
+		if needsFlight {
 			started = append(started, r)
+		}
+		if !needsFlight || r.background {
+			r.settled()
 		}
 		if r.stale != nil && short == ctx {
 			var cancel context.CancelFunc
@@ -137,56 +159,40 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 			defer cancel()
 		}
 	}
-	if len(started) > 0 {
-		parts := byOwner(started, d.fetcher.start(started))
-		//guard:slow-member-delays-the-keys-of-others
-		flight.Concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
-	}
+	d.fetcher.start(started)
+	started = slices.DeleteFunc(started, func(r *read) bool { return r.background })
+	parts := byPeer(started, (*read).owner)
+	//guard:slow-member-delays-the-keys-of-others
+	flight.Concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
 }
 
-// waiting is reads and the flight of each.
-type waiting struct {
-	reads []*read
-	calls []*call
-}
-
-// byOwner splits reads by whom they ask.
-func byOwner(reads []*read, calls []*call) (parts []waiting) {
-	if len(reads) == 1 {
-		return []waiting{{reads, calls}}
-	}
-	at := map[string]int{} // :: node id → index in parts
-	for i, r := range reads {
-		id := ""
-		if r.route.Owner != nil {
-			id = r.route.Owner.ID()
-		}
-		n, ok := at[id]
-		if !ok {
-			n = len(parts)
-			at[id], parts = n, append(parts, waiting{})
-		}
-		parts[n].reads, parts[n].calls = append(parts[n].reads, r), append(parts[n].calls, calls[i])
-	}
-	return parts
-}
-
-// await waits for the flight of each read, and for more where that began too early.
-func (d *Dataset) await(ctx, short context.Context, w waiting) {
-	for round := 1; len(w.reads) > 0; round++ {
+// await waits for the flight of each read, and for more where that began too early. A read that has a stale answer waits
+// only for the shorter context.
+func (d *Dataset) await(ctx, short context.Context, reads []*read) {
+	for round := 1; len(reads) > 0; round++ {
 		var again []*read
-		for i, r := range w.reads {
-			switch {
-			case r.background:
-			case !d.wait(ctx, short, r, w.calls[i]) && round < maxRounds: //guard:no-cache-read-accepts-a-load-that-began-before
-				again = append(again, r)
+		waits := flight.Each(callsOf(reads), func(i int, res result, err error) {
+			r := reads[i]
+			if !d.answers(ctx, res, err, r) && round < maxRounds { //guard:no-cache-read-accepts-a-load-that-began-before
+				r.answer, again = kv.Answer{}, append(again, r)
+				return
 			}
-		}
-		if len(again) == 0 {
-			return
-		}
-		w = waiting{again, d.fetcher.start(again)}
+			r.settled()
+		})
+		waits.Wait(short, func(i int) bool { return reads[i].stale != nil })
+		waits.Wait(ctx, nil)
+		d.fetcher.start(again)
+		reads = again
 	}
+}
+
+// callsOf takes the flights from reads, which would hold the values of those that have ended.
+func callsOf(reads []*read) []*call {
+	calls := make([]*call, len(reads))
+	for i, r := range reads {
+		calls[i], r.call = r.call, nil //guard:batch-holds-the-flights-of-its-reads
+	}
+	return calls
 }
 
 // look answers r from memory where it can, and reports whether r needs a flight all the same.
@@ -228,14 +234,8 @@ func (d *Dataset) lookAtStale(r *read, held *entries.Entry, now int64) (needsFli
 	return true
 }
 
-// wait waits for a flight and answers r. It reports false if the flight began too early for r. A read that has a stale
-// answer waits only for the shorter context.
-func (d *Dataset) wait(ctx, short context.Context, r *read, call *call) bool {
-	limit := ctx
-	if r.stale != nil {
-		limit = short
-	}
-	res, err := call.Wait(limit)
+// answers answers r with the result of its flight, and reports false if the flight began too early for r.
+func (d *Dataset) answers(ctx context.Context, res result, err error, r *read) bool {
 	switch {
 	case err == nil:
 		r.answer, r.err = d.answerOf(res, r)
@@ -263,11 +263,15 @@ var errTooStale = errors.New("origin unavailable and cached value exceeds max-st
 
 // finish checks and counts the answer of an application's read.
 func (d *Dataset) finish(r *read, o kv.ReadOptions) (kv.Answer, error) {
+	d.check(r, o)
+	d.stats.CountMiss(r.answer, r.err)
+	return r.answer, r.err
+}
+
+func (d *Dataset) check(r *read, o kv.ReadOptions) {
 	if r.err == nil && !r.answer.NotFound && !o.Admits(r.answer.Version) {
 		r.err = d.tooOld(r.answer, o)
 	}
-	d.stats.CountMiss(r.answer, r.err)
-	return r.answer, r.err
 }
 
 // tooOld has no RetryAfter where rows have no version: waiting does not help.

@@ -263,7 +263,7 @@ func TestHerdOnOneColdKeyIsOneQuery(t *testing.T) {
 	}
 }
 
-func TestLoadBegunBeforeInvalidationIsNotStored(t *testing.T) {
+func TestLoadThatBeganBeforeAnInvalidationIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const races = 10000
 		o := origintest.New(map[string]string{"k": "0"})

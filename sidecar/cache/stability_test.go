@@ -19,7 +19,7 @@ func TestEntryOfAFormerOwnerIsNoBetterThanACopy(t *testing.T) {
 		for _, d := range c.members {
 			d.RingChanged()
 		}
-		c.deaf.Store(true) // it is not subscribed yet
+		c.publicationsLost.Store(true) // it is not subscribed yet
 		put(t, c.members[1], "k", "new")
 		time.Sleep(testPolicy().LocalTTL + tick)
 		if a := get(t, c.members[0], "k"); string(a.Value) != "new" {

@@ -203,7 +203,7 @@ func TestExpiredEntryIsLoadedAgain(t *testing.T) {
 	}
 }
 
-func TestLoadUnderWayWhenEverythingExpiresIsNotStored(t *testing.T) {
+func TestLoadThatBeganBeforeEverythingExpiresIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		d := newDataset(t, o, nil, testPolicy())

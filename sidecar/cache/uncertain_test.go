@@ -84,7 +84,7 @@ func TestUncertainConditionalWriteIsInvalidatedWhenItMustHaveEnded(t *testing.T)
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "old"})
 		c := newCluster(t, 3, o, testPolicy())
-		c.deaf.Store(true)
+		c.publicationsLost.Store(true)
 		writer := newDataset(t, o, cut{seenFrom{c, 2}, c.members[0]}, testPolicy())
 		former := c.members[1] // loads for itself
 		c.order = func(from int) (int, int) { return from, from }

@@ -74,7 +74,7 @@ func TestOwnerKeepsWhatWasWritten(t *testing.T) {
 	})
 }
 
-func TestFillBegunBeforeAWriteIsNeverStoredAfterIt(t *testing.T) {
+func TestLoadThatBeganBeforeAWriteIsNotStored(t *testing.T) {
 	const races = 10_000
 	stored := 0
 	for range races {
@@ -212,7 +212,7 @@ func TestWriteGoesAroundAnOwnerThatIsAway(t *testing.T) {
 			for _, i := range away {
 				c.away[i].Store(true)
 			}
-			c.deaf.Store(true) // no member is subscribed to the writer
+			c.publicationsLost.Store(true) // no member is subscribed to the writer
 			put(t, c.members[2], "k", "new")
 			time.Sleep(tick)
 			for _, i := range []int{2, 3} {

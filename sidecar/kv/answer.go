@@ -76,6 +76,10 @@ type ReadOptions struct {
 // Admits reports whether a row of this version is new enough.
 func (o ReadOptions) Admits(version int64) bool { return o.MinVersion == 0 || version >= o.MinVersion }
 
+// DefaultBatchBytes limits the values of one batch: with the rest of the message they stay below the 4 MiB that gRPC clients
+// accept.
+const DefaultBatchBytes = 3 << 20
+
 // Result is the answer to one key of many.
 type Result struct {
 	Answer Answer

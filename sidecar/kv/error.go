@@ -70,6 +70,10 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
+// ErrBatchBytes is the error of a key of a batch whose value does not fit into the response. The key can be read in another
+// batch, or alone.
+var ErrBatchBytes = errors.New("batch response too large")
+
 // ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
 var ErrUnreachable = errors.New("peer unreachable")
 

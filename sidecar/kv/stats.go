@@ -8,6 +8,9 @@ type Stats struct {
 	Hit, LocalHit, Negative     Counter
 	PeerHit, Load, Stale, Error atomic.Int64
 
+	// BatchDropped counts keys of batches, of applications and of other members, without a value because it did not fit.
+	BatchDropped atomic.Int64
+
 	Served           atomic.Int64 // requests answered to other members
 	NotOwner         atomic.Int64 // of these, for keys that this member does not own
 	LoadsBegun       atomic.Int64 // keys requested from the origin

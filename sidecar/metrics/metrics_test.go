@@ -56,6 +56,7 @@ func fullSource(t *testing.T) metrics.Source {
 	stats.Negative.Add(16)
 	stats.Error.Add(17)
 	stats.Queries.Add(18)
+	stats.BatchDropped.Add(102)
 	stats.PeerFetchTime.Observe(20 * time.Microsecond)
 	stats.Written.Add(101)
 	stats.Conflicts.Add(102)
@@ -236,6 +237,7 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_max_connections{protocol="http"} 62`,
 		`ringside_listener_refused_total{protocol="http",reason="host"} 63`,
 		`ringside_batch_truncated_total 66`,
+		`ringside_batch_values_dropped_total{dataset="routes"} 102`,
 		`ringside_internal_errors_total 67`,
 		`ringside_watches 68`,
 		`ringside_max_watches 69`,

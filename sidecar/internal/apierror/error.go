@@ -44,6 +44,9 @@ func New(t Type, detail string) *Error { return &Error{Type: t, Detail: detail} 
 // From turns an error of a dataset into what clients see. Nobody has checked an error without a kind for secrets:
 // From passes it to defect instead of the client.
 func From(err error, defect func(error)) *Error {
+	if errors.Is(err, kv.ErrBatchBytes) {
+		return New(BatchTooLarge, "the values before this key fill the response; request this key in another batch")
+	}
 	kind := kv.KindOf(err)
 	e := &Error{Type: byKind[kind], Detail: err.Error(), RetryAfter: kv.RetryAfter(err)}
 	switch kind {

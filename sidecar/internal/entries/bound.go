@@ -1,5 +1,11 @@
 package entries
 
+import (
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/kv"
+)
+
 // Bound is the oldest result that a read may return. Its zero value allows everything. What another member, a feed or a
 // client reports of a version is a hint: a load that began after the Bound was learned is allowed, whatever its version.
 type Bound struct {
@@ -77,4 +83,33 @@ func (b Bound) tagWithin(other Bound) bool {
 	same := b.Tag == other.Tag && other.TagSince <= b.TagSince
 	return other == Bound{} ||
 		other.Version <= b.Version && other.MinLoadTime <= b.MinLoadTime && (same || max(other.AsOf, other.DeletedAfter) <= b.TagSince) //guard:tag-of-one-of-two-concurrent-loads-is-allowed
+}
+
+// ForQuery returns the fields of a kv.Query for nothing that b does not allow.
+func (b Bound) ForQuery(now int64) (minVersion int64, maxAge time.Duration, tag string) {
+	switch {
+	case b.MinLoadTime == 0 && b.DeletedAfter == 0:
+		minVersion, tag = b.Version, b.Tag //guard:fetch-of-an-unchanged-value-is-a-load
+	case b.DeletedAfter == b.LoadedAfter() && b.Tag == TagNotFound:
+		tag = TagNotFound
+	}
+	if after := b.LoadedAfter(); after != 0 {
+		maxAge = time.Duration(max(now-after, 1)) //guard:old-owner-answers-with-an-older-row
+	}
+	return minVersion, maxAge, tag
+}
+
+// BoundOf is the reverse of ForQuery, on the clock of the member that gets the query.
+func BoundOf(q kv.Query, now int64) Bound {
+	switch {
+	case q.NoCache:
+		return Bound{MinLoadTime: now}
+	case q.Tag == TagNotFound:
+		return Bound{DeletedAfter: now - int64(kv.BoundDuration(q.MaxAge))}
+	case q.MaxAge > 0:
+		return Bound{Version: q.MinVersion, Tag: q.Tag, AsOf: now - int64(kv.BoundDuration(q.MaxAge))}
+	case q.MinVersion != 0:
+		return Bound{Version: q.MinVersion, AsOf: now}
+	}
+	return Bound{}
 }

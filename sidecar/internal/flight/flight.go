@@ -34,11 +34,13 @@ type Group[V any] struct {
 
 // Call is one call that is running or has ended.
 type Call[V any] struct {
-	key            string
-	counted, ended bool          // guarded by Group.mu
-	done           chan struct{} // closed when value and err are set
-	value          V
-	err            error
+	group *Group[V]
+	key   string
+	ended bool             // guarded by Group.mu
+	waits []func(V, error) // guarded by Group.mu
+	done  chan struct{}    // closed when value and err are set
+	value V
+	err   error
 }
 
 // Func makes the calls of some of the keys that Start was given: started has their indices. It passes each result to
@@ -65,6 +67,7 @@ func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
 // Start returns the call of each key. It starts one run of fn for all keys that have no call yet.
 func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Call[V] {
 	calls := make([]*Call[V], len(keys))
+	var mine []*Call[V] // those of calls that the run ends
 	var started []int
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -72,32 +75,35 @@ func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Ca
 		call, ok := g.calls[key]
 		if !ok {
 			call = g.addLocked(key)
-			if call.counted {
-				started = append(started, i)
+			if !call.ended {
+				if mine == nil {
+					mine = make([]*Call[V], len(keys))
+				}
+				mine[i], started = call, append(started, i)
 			}
 		}
 		calls[i] = call
 	}
 	if len(started) > 0 {
-		g.running.Go(func() { g.run(calls, started, timeout, fn) })
+		g.running.Go(func() { g.run(mine, started, timeout, fn) })
 	}
 	return calls
 }
 
 // addLocked returns a new call, which has failed already when it cannot be started.
 func (g *Group[V]) addLocked(key string) *Call[V] {
-	call := &Call[V]{key: key, done: make(chan struct{})}
+	call := &Call[V]{group: g, key: key, done: make(chan struct{})}
 	switch {
 	case g.base.Err() != nil:
 		call.err = ErrClosed
 	case g.count >= g.max: //guard:calls-without-bound
 		call.err = ErrFull
 	default:
-		call.counted = true
 		g.calls[key] = call
 		g.count++
 		return call
 	}
+	call.ended = true
 	close(call.done)
 	return call
 }
@@ -154,33 +160,44 @@ func (g *Group[V]) run(calls []*Call[V], started []int, timeout time.Duration, f
 	// A call holds its key for the timeout, even if fn hangs.
 	stop := context.AfterFunc(ctx, func() {
 		for _, i := range started { //guard:call-that-hangs-holds-its-key
-			g.end(calls[i], none, ctx.Err(), false)
+			g.end(&calls[i], none, ctx.Err(), false)
 		}
 	})
 	defer stop()
 	err := errNoResult
 	defer func() {
 		for _, i := range started {
-			g.end(calls[i], none, err, true)
+			g.end(&calls[i], none, err, true)
 		}
 	}()
-	finish := func(i int, value V, err error) { g.end(calls[i], value, err, true) }
+	finish := func(i int, value V, err error) { g.end(&calls[i], value, err, true) }
 	if p := recovered(func() { fn(ctx, started, finish) }); p != nil {
 		err = p
 	}
 }
 
-// end gives the waiters of a call its result, unless they have one. Returned means that fn is done with it: until then
-// the call counts, even when its time has passed.
-func (g *Group[V]) end(call *Call[V], value V, err error, returned bool) {
+// end gives the waiters of the call at p its result, unless they have one. Returned means that fn is done with it: until
+// then the call counts, even when its time has passed; after that p is nil, so that the run does not hold the value.
+func (g *Group[V]) end(p **Call[V], value V, err error, returned bool) {
+	for _, wait := range g.setResult(p, value, err, returned) {
+		wait(value, err)
+	}
+}
+
+// setResult returns the waits to which end must pass the result.
+func (g *Group[V]) setResult(p **Call[V], value V, err error, returned bool) (waits []func(V, error)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if returned && call.counted {
-		call.counted = false
+	call := *p
+	if call == nil {
+		return nil
+	}
+	if returned {
+		*p = nil  //guard:run-holds-the-values-of-ended-calls
 		g.count-- // before a waiter gets the result, which may then count
 	}
 	if call.ended {
-		return
+		return nil
 	}
 	call.ended = true
 	if g.calls[call.key] == call { //guard:ended-calls-stay-in-the-map
@@ -188,6 +205,8 @@ func (g *Group[V]) end(call *Call[V], value V, err error, returned bool) {
 	}
 	call.value, call.err = value, err
 	close(call.done)
+	waits, call.waits = call.waits, nil
+	return waits
 }
 
 // PanicError is what the waiters of a call get that panicked: no caller's stack is below it, so that the panic would end

@@ -43,15 +43,10 @@ func (b *Backend) Dataset(name string) (Served, *apierror.Error) {
 		Detail: "no dataset of this name is configured; GET /v1/datasets lists the configured ones"}
 }
 
-// ErrBatchBytes is the error of a key whose value does not fit into a batch response.
-var ErrBatchBytes = errors.New("batch response too large")
-
 // Error turns an error of a dataset, of a batch or of a watch into what clients see.
 func (b *Backend) Error(err error) *apierror.Error {
-	if errors.Is(err, ErrBatchBytes) {
+	if errors.Is(err, kv.ErrBatchBytes) {
 		b.stats.BatchTruncated.Add(1)
-		return apierror.New(apierror.BatchTooLarge,
-			"the values before this key fill the response; request this key in another batch")
 	}
 	e := apierror.From(err, b.Defect)
 	if e.Type == apierror.TypeOf(kv.KindCanceled) && b.stopping.Err() != nil {
@@ -88,23 +83,5 @@ func InvalidKey(err error) *apierror.Error {
 
 // ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes.
 func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o kv.ReadOptions) []kv.Result {
-	return b.ReadMany(ctx, d, keys, o, int64(b.config.MaxBatchBytes))
-}
-
-// ReadMany reads keys, in their order. Once the values have maxBytes together, the rest gets ErrBatchBytes. A single value
-// may be larger.
-func (b *Backend) ReadMany(
-	ctx context.Context, d Dataset, keys []string, o kv.ReadOptions, maxBytes int64,
-) []kv.Result {
-	results := d.GetMany(ctx, keys, o)
-	bytes := int64(0)
-	for i, r := range results {
-		size := int64(len(r.Answer.Value))
-		if bytes > 0 && bytes+size > maxBytes {
-			results[i] = kv.Result{Err: ErrBatchBytes}
-			continue
-		}
-		bytes += size
-	}
-	return results
+	return d.GetMany(ctx, keys, o, b.config.MaxBatchBytes)
 }

@@ -30,8 +30,8 @@ type Config struct {
 	MaxBodyBytes int
 	// MaxStreams is how many gRPC calls one connection has open; default 256. Further ones wait in the client.
 	MaxStreams int
-	// MaxBatchBytes is the size of all values of a batch response; default 3 MiB, which together with the rest of the
-	// message stays below the 4 MiB that gRPC clients accept. Keys beyond it get an error of their own.
+	// MaxBatchBytes is the size of all values of a batch response, and of those that a batch holds while others arrive;
+	// default kv.DefaultBatchBytes. Keys beyond it get an error of their own.
 	MaxBatchBytes int
 	// MaxWatches is how many watches are open at once, over HTTP and gRPC together; default 256. Further ones are refused.
 	MaxWatches int
@@ -68,7 +68,7 @@ func (c Config) withDefaults() Config {
 	c.MaxHeaderBytes = cmp.Or(c.MaxHeaderBytes, 16<<10)
 	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, kv.MaxValueBytes)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
-	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 3<<20)
+	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, kv.DefaultBatchBytes)
 	c.MaxWatches = cmp.Or(c.MaxWatches, 256)
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)

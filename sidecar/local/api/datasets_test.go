@@ -7,8 +7,8 @@ import (
 )
 
 func TestSimilarNames(t *testing.T) {
-	all := NewCatalog(Served{Dataset: named{name: "routes"}}, Served{Dataset: named{name: "cnf-metrics"}},
-		Served{Dataset: named{name: "cnf-state"}}).All()
+	all := NewCatalog(Served{Dataset: &named{name: "routes"}}, Served{Dataset: &named{name: "cnf-metrics"}},
+		Served{Dataset: &named{name: "cnf-state"}}).All()
 	for requested, want := range map[string][]string{
 		"route": {"routes"}, "Routes": {"routes"}, "ruotes": {"routes"}, "cnf": {"cnf-metrics", "cnf-state"},
 		"cnf_metric": {"cnf-metrics"},

@@ -317,7 +317,7 @@ func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, 
 		}
 		var rest []string
 		for i, r := range results {
-			if errors.Is(r.Err, api.ErrBatchBytes) {
+			if errors.Is(r.Err, kv.ErrBatchBytes) {
 				rest = append(rest, keys[i])
 			} else if err := visit(keys[i], r); err != nil {
 				return err
@@ -331,7 +331,7 @@ func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, 
 func (w *Watch) readSome(ctx context.Context, keys []string) []kv.Result {
 	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
 	defer cancel()
-	return w.backend.ReadMany(limited, w.dataset, keys, kv.ReadOptions{}, maxBytes)
+	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, maxBytes)
 }
 
 // CheckKeys returns the distinct keys of a watch, or an error unless they can be watched.

@@ -16,6 +16,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/internal/batch"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
@@ -52,12 +53,14 @@ func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 }
 
 // ServeMany implements service.Dataset.
-func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query) []kv.Result {
-	results := make([]kv.Result, len(qs))
+func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, maxBytes int) []kv.Result {
+	results := batch.New(len(qs), maxBytes)
 	for i, q := range qs {
-		results[i].Answer, results[i].Err = d.Serve(ctx, q)
+		a, err := d.Serve(ctx, q)
+		results.Put(i, a, err)
 	}
-	return results
+	list, _ := results.Close()
+	return list
 }
 
 // Stats implements service.Dataset.

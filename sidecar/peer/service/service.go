@@ -22,8 +22,9 @@ import (
 type Dataset interface {
 	// Serve answers from memory or with a load, and never calls another member.
 	Serve(ctx context.Context, q kv.Query) (kv.Answer, error)
-	// ServeMany answers many queries as Serve does, with as few loads as possible.
-	ServeMany(ctx context.Context, qs []kv.Query) []kv.Result
+	// ServeMany answers many queries as Serve does, with as few loads as possible. The values have at most maxBytes
+	// together, except for a single larger one; queries beyond get kv.ErrBatchBytes.
+	ServeMany(ctx context.Context, qs []kv.Query, maxBytes int) []kv.Result
 	// ServeWrite makes a change, and never calls another member.
 	ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error)
 	Stats() *kv.Stats
@@ -173,8 +174,10 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 	}
 	bytes := 0
 	for _, b := range batches {
-		for n, result := range b.dataset.ServeMany(ctx, b.queries) {
-			outcomes[b.at[n]] = s.outcome(result, b.owns[n], &bytes)
+		//guard:batch-response-exceeds-callers-limit
+		for n, result := range b.dataset.ServeMany(ctx, b.queries, wire.MaxBatchResponseBytes-bytes) {
+			outcomes[b.at[n]] = s.outcome(result, b.owns[n])
+			bytes += len(result.Answer.Value)
 		}
 	}
 	return &peerv1.FetchBatchResponse{Outcomes: outcomes}, nil
@@ -188,15 +191,14 @@ type batch struct {
 	queries []kv.Query
 }
 
-// outcome returns the answer to one request of a batch. bytes is the size of the values in the response so far.
-func (s *Service) outcome(r kv.Result, owns bool, bytes *int) *peerv1.FetchOutcome {
+// outcome returns the answer to one request of a batch.
+func (s *Service) outcome(r kv.Result, owns bool) *peerv1.FetchOutcome {
 	switch {
+	case errors.Is(r.Err, kv.ErrBatchBytes):
+		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Alone{Alone: true}}
 	case r.Err != nil:
 		return failedOutcome(wire.ToStatus(r.Err))
-	case *bytes > wire.MaxBatchResponseBytes: //guard:batch-response-exceeds-callers-limit
-		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Alone{Alone: true}}
 	}
-	*bytes += len(r.Answer.Value)
 	resp := wire.FetchResponse(r.Answer, s.config.Ring.RingID(), owns)
 	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Response{Response: resp}}
 }

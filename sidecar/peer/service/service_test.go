@@ -152,8 +152,8 @@ func TestKeysBeyondTheSizeOfABatchAreFetchedAlone(t *testing.T) {
 			answered++
 		}
 	}
-	if answered != 5 || alone != 15 {
-		t.Errorf("got %d MiB answered and %d left, want 5 and 15", answered, alone)
+	if answered != 4 || alone != 16 {
+		t.Errorf("got %d MiB answered and %d left, want 4 and 16", answered, alone)
 	}
 }
 

@@ -41,8 +41,8 @@ const Heartbeat = time.Second
 const (
 	// MaxRequestBytes is the size of the largest write, protobuf overhead included.
 	MaxRequestBytes = kv.MaxValueBytes + 8<<10
-	// MaxBatchResponseBytes limits the values of one response to FetchBatch, its last one excluded. It is well below the
-	// size of a response that a Pool accepts.
+	// MaxBatchResponseBytes limits the values of one response to FetchBatch, except for a single larger one, and those that
+	// the member holds while others arrive. It is well below the size of a response that a Pool accepts.
 	MaxBatchResponseBytes = 4 << 20
 
 	// maxDatasetBytes limits the name of a dataset.

@@ -1,0 +1,102 @@
+package batch
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/ringside-cache/ringside/sidecar/kv"
+)
+
+func answer(size int) kv.Answer { return kv.Answer{Value: make([]byte, size)} }
+
+// fitting returns the keys whose values fit, in the order of the keys.
+func fitting(sizes []int, maxBytes int) (keys []int) {
+	bytes := 0
+	for i, size := range sizes {
+		if size == 0 || bytes == 0 || bytes+size <= maxBytes {
+			keys, bytes = append(keys, i), bytes+size
+		}
+	}
+	return keys
+}
+
+func answered(r *Results) (keys []int, bytes int) {
+	list, _ := r.Close()
+	for i, one := range list {
+		if one.Err == nil {
+			keys, bytes = append(keys, i), bytes+len(one.Answer.Value)
+		}
+	}
+	return keys, bytes
+}
+
+// The values that fit are the response, in whatever order they arrive.
+func TestResultsAreTheFirstValuesThatFit(t *testing.T) {
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		maxBytes, sizes := 1+r.IntN(20), make([]int, 1+r.IntN(12))
+		for i := range sizes {
+			sizes[i] = r.IntN(9)
+		}
+		results := New(len(sizes), maxBytes)
+		for _, i := range r.Perm(len(sizes)) {
+			results.Put(i, answer(sizes[i]), nil)
+			if _, held := answered(results); held > max(maxBytes, slices.Max(sizes)) {
+				t.Fatalf("seed %d: %d bytes are held; want at most %d or one value", seed, held, maxBytes)
+			}
+		}
+		for _, i := range results.Missing() {
+			results.Put(i, answer(sizes[i]), nil)
+		}
+		want := fitting(sizes, maxBytes)
+		got, _ := answered(results)
+		if !slices.Equal(got, want) {
+			t.Fatalf("seed %d: of %v bytes, at most %d, the response has %v; want %v", seed, sizes, maxBytes, got, want)
+		}
+		if _, dropped := results.Close(); dropped != int64(len(sizes)-len(want)) {
+			t.Fatalf("seed %d: %d keys were counted as dropped; want %d", seed, dropped, len(sizes)-len(want))
+		}
+	}
+}
+
+func TestResultsHoldNoMoreThanTheResponse(t *testing.T) {
+	results := New(100, 10)
+	for i := range 100 {
+		results.Put(99-i, answer(4), nil)
+		if results.bytes > 10 {
+			t.Fatalf("%d bytes are held; want at most 10", results.bytes)
+		}
+	}
+	if got, _ := answered(results); !slices.Equal(got, []int{0, 1}) {
+		t.Errorf("the response has %v; want the first two keys", got)
+	}
+}
+
+func TestErrorsAndEmptyAnswersAlwaysFit(t *testing.T) {
+	failed := errors.New("no")
+	results := New(4, 1)
+	results.Put(0, answer(5), nil)
+	results.Put(1, kv.Answer{NotFound: true}, nil)
+	results.Put(2, kv.Answer{}, failed)
+	results.Put(3, answer(1), nil)
+	if missing := results.Missing(); missing != nil {
+		t.Errorf("%v are missing; want none", missing)
+	}
+	list, dropped := results.Close()
+	if !list[1].Answer.NotFound || list[2].Err != failed || list[3].Err != kv.ErrBatchBytes || dropped != 1 {
+		t.Errorf("got %+v, %d dropped; want the first three, and the last one dropped", list, dropped)
+	}
+}
+
+func TestLimitOfZeroHoldsOneValue(t *testing.T) {
+	for _, maxBytes := range []int{0, -1} {
+		results := New(2, maxBytes)
+		results.Put(1, answer(3), nil)
+		results.Put(0, answer(0), nil)
+		if got, _ := answered(results); !slices.Equal(got, []int{0, 1}) {
+			t.Errorf("with a limit of %d the response has %v; want both", maxBytes, got)
+		}
+	}
+}
