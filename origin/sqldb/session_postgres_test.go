@@ -106,8 +106,12 @@ func TestSettingsOfPostgres(t *testing.T) {
 func (d database) wantValue(t *testing.T, o origin.Origin, key, want string) {
 	t.Helper()
 	results, err := o.Load(soon(t), []string{key})
-	if err != nil || results[0].Err != nil || string(results[0].Value.Data) != want {
-		t.Errorf("got  %s, %v, %v\nwant %s", results[0].Value.Data, err, results[0].Err, want)
+	if err != nil {
+		t.Errorf("%q: %v", key, err)
+		return
+	}
+	if results[0].Err != nil || string(results[0].Value.Data) != want {
+		t.Errorf("%q: got  %s, %v\nwant %s", key, results[0].Value.Data, results[0].Err, want)
 	}
 }
 

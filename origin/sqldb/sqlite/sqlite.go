@@ -55,7 +55,8 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	}
 	path, _, _ := strings.Cut(strings.TrimPrefix(c.DSN, "file:"), "?")
 	return &sqldb.Database{
-		Reads: fileConnector{reads, path}, Writes: fileConnector{writes, path}, Credentials: credentials,
+		Reads:  fileConnector{sessionConnector{reads, pragmasOfReads}, path},
+		Writes: fileConnector{sessionConnector{writes, pragmasOfWrites}, path}, Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
 	}, nil
 }
@@ -93,7 +94,7 @@ func connectionURIs(dsn string) (read, write string, err error) {
 	if path == "" || err != nil || foreign.MatchString(dsn) && !strings.HasPrefix(dsn, "file://") { //guard:foreign-dsn-printed-as-path
 		return "", "", errBadDSN
 	}
-	if path == ":memory:" && values.Get("cache") != "shared" {
+	if inMemory(path, values) {
 		return "", "", errors.New("the DSN :memory: makes an empty database for each connection: use a file")
 	}
 	writes := maps.Clone(values)
@@ -102,8 +103,6 @@ func connectionURIs(dsn string) (read, write string, err error) {
 		writes.Set("mode", "rw")
 	}
 	values["_pragma"] = append(slices.Clone(values["_pragma"]), pragmaBusy(busyTimeout), "query_only(1)")
-	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)") //guard:sqlite-ignores-foreign-keys
+	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)")
 	return "file:" + path + "?" + values.Encode(), "file:" + path + "?" + writes.Encode(), nil
 }
-
-func pragmaBusy(d time.Duration) string { return fmt.Sprintf("busy_timeout(%d)", d.Milliseconds()) }
