@@ -65,14 +65,17 @@ var mayImport = map[string][]string{
 	"origin/drivers":          {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
+	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
 	"sidecar/peer/server":          {"sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
-		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
+		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/peererror",
+		"sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"ring/backoff", "ring", "ring/routekey", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/wire",
+		"ring/backoff", "ring", "ring/routekey", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
+		"sidecar/peer/peererror", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
@@ -175,7 +178,7 @@ var onlyImporter = map[string][]string{
 	"modernc.org/sqlite":                     {"origin/sqldb/sqlite"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
-		"sidecar/peer", "sidecar/peer/wire", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
+		"sidecar/peer", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",

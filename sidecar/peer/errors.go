@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
-	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 )
 
 // errUnimplemented is the error of a call that the member's release does not have.
@@ -20,7 +20,7 @@ var errUnimplemented = errors.New("its release does not have this call")
 // to ask another one.
 func (p *peer) fetchError(ctx context.Context, err error) error {
 	s := status.Convert(err)
-	if e := wire.FromStatus(s, wire.Fetch); e != nil {
+	if e := peererror.FromStatus(s, peererror.Fetch); e != nil {
 		p.hear()
 		e.Err = p.annotate(e.Err)
 		return e
@@ -52,7 +52,7 @@ func contextErr(ctx context.Context) error {
 // writeError classifies the error of a write. sent: gRPC created a stream to the member.
 func (p *peer) writeError(err error, sent bool) error {
 	s := status.Convert(err)
-	if e := wire.FromStatus(s, wire.Write); e != nil {
+	if e := peererror.FromStatus(s, peererror.Write); e != nil {
 		p.hear()
 		e.Err = p.annotate(e.Err)
 		return e
@@ -64,7 +64,7 @@ func (p *peer) writeError(err error, sent bool) error {
 	if !sent || s.Code() == codes.NotFound { // another member may have the dataset
 		return p.unreachable(errors.New(s.Message()))
 	}
-	return wire.UnknownOutcome(p.annotate(
+	return peererror.UnknownOutcome(p.annotate(
 		fmt.Errorf("the write was sent, and its outcome is unknown: %s", s.Message())))
 }
 

@@ -9,6 +9,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -57,7 +58,7 @@ func (p *peer) outcome(ctx context.Context, q kv.Query, ringID uint64, o *peerv1
 	case o.GetResponse() != nil:
 		return kv.Outcome{Answer: p.answer(q, ringID, o.GetResponse())}
 	case o.GetError() != nil:
-		return kv.Outcome{Err: p.fetchError(ctx, wire.FromFetchError(o.GetError()))}
+		return kv.Outcome{Err: p.fetchError(ctx, peererror.FromFetchError(o.GetError()))}
 	}
 	return kv.Outcome{Alone: true}
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -68,7 +69,7 @@ func (p *peer) enter() error {
 	if p.calls.Add(1) > p.pool.config.MaxCalls { //guard:fetches-to-one-member-without-limit
 		p.calls.Add(-1)
 		p.pool.counters.refused.Add(1)
-		return wire.Overloaded(p.annotate(errMaxCalls))
+		return peererror.Overloaded(p.annotate(errMaxCalls))
 	}
 	return nil
 }

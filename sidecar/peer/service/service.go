@@ -15,6 +15,7 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
+	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -102,7 +103,7 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	}
 	a, err := dataset.Serve(ctx, wire.Query(req))
 	if err != nil {
-		return nil, wire.ToStatus(err)
+		return nil, peererror.ToStatus(err)
 	}
 	return wire.FetchResponse(a, s.config.Ring.RingID(), owns), nil
 }
@@ -111,10 +112,10 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 func (s *Service) admit(req *peerv1.FetchRequest) (dataset Dataset, owns bool, err error) {
 	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:fetches-of-callers-without-limit
 		s.refused.Add(1)
-		return nil, false, wire.ToStatus(wire.Overloaded(errTooManyFetches))
+		return nil, false, peererror.ToStatus(peererror.Overloaded(errTooManyFetches))
 	}
 	if err := wire.CheckFetch(req); err != nil {
-		return nil, false, wire.ToStatus(err)
+		return nil, false, peererror.ToStatus(err)
 	}
 	if dataset, err = s.dataset(req.GetDataset()); err != nil {
 		return nil, false, err
@@ -153,7 +154,7 @@ func (s *Service) owns(req keyRequest, dataset Dataset) bool {
 func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest) (*peerv1.FetchBatchResponse, error) {
 	requests := req.GetRequests()
 	if len(requests) > kv.MaxBatchKeys {
-		return nil, wire.ToStatus(&kv.Error{Kind: kv.KindInvalidKey, Err: fmt.Errorf(
+		return nil, peererror.ToStatus(&kv.Error{Kind: kv.KindInvalidKey, Err: fmt.Errorf(
 			"%d keys in one request; at most %d are allowed", len(requests), kv.MaxBatchKeys)})
 	}
 	outcomes := make([]*peerv1.FetchOutcome, len(requests))
@@ -197,14 +198,14 @@ func (s *Service) outcome(r kv.Result, owns bool) *peerv1.FetchOutcome {
 	case errors.Is(r.Err, kv.ErrBatchBytes):
 		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Alone{Alone: true}}
 	case r.Err != nil:
-		return failedOutcome(wire.ToStatus(r.Err))
+		return failedOutcome(peererror.ToStatus(r.Err))
 	}
 	resp := wire.FetchResponse(r.Answer, s.config.Ring.RingID(), owns)
 	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Response{Response: resp}}
 }
 
 func failedOutcome(err error) *peerv1.FetchOutcome {
-	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Error{Error: wire.ToFetchError(err)}}
+	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Error{Error: peererror.ToFetchError(err)}}
 }
 
 // Write implements peerv1.PeerServer.
@@ -212,10 +213,10 @@ func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.
 	defer s.writing.Add(-1)
 	if s.writing.Add(1) > s.config.MaxWrites { //guard:writes-of-callers-without-limit
 		s.writesRefused.Add(1)
-		return nil, wire.ToStatus(wire.Overloaded(errTooManyWrites))
+		return nil, peererror.ToStatus(peererror.Overloaded(errTooManyWrites))
 	}
 	if err := wire.CheckWrite(req); err != nil {
-		return nil, wire.ToStatus(err)
+		return nil, peererror.ToStatus(err)
 	}
 	dataset, err := s.dataset(req.GetDataset())
 	if err != nil {
@@ -224,7 +225,7 @@ func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.
 	owns := s.owns(req, dataset)
 	a, err := dataset.ServeWrite(ctx, wire.Change(req))
 	if err != nil {
-		return nil, wire.ToStatus(err)
+		return nil, peererror.ToStatus(err)
 	}
 	return &peerv1.WriteResponse{Entry: wire.FetchResponse(a, s.config.Ring.RingID(), owns)}, nil
 }

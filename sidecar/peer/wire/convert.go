@@ -1,5 +1,5 @@
 // Package wire is the protocol between members apart from its calls: it converts the messages of
-// proto/ringside/peer/v1 to and from the types of cache, holds the table of errors, and limits what a message may hold.
+// proto/ringside/peer/v1 to and from the types of package kv, and limits what a message may hold.
 package wire
 
 import (

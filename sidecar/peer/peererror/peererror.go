@@ -1,4 +1,6 @@
-package wire
+// Package peererror has the table of errors between members: each kind of error of a dataset ⇄ a gRPC status, and which of
+// them are a member's answer.
+package peererror
 
 import (
 	"errors"
@@ -17,7 +19,7 @@ import (
 )
 
 const (
-	// retryAfter is the retry delay of an error caused by a limit of this package's users.
+	// retryAfter is the retry delay of an error caused by a limit of a member.
 	retryAfter = time.Second
 	// maxErrorBytes limits the text of an error: gRPC sends it in a header.
 	maxErrorBytes = 512
