@@ -106,10 +106,11 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
-	"xds/resources": {"ring"},
-	"xds/publisher": {"ring", "xds/resources"},
-	"xds/resolver":  {"ring", "ring/backoff", "xds/resources"},
-	"deploy/inject": {},
+	"xds/resources":         {"ring"},
+	"xds/publisher":         {"ring", "xds/resources"},
+	"xds/resolver":          {"ring", "ring/backoff", "xds/resources"},
+	"deploy/inject":         {},
+	"deploy/inject/webhook": {"deploy/inject"},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
@@ -151,7 +152,7 @@ var mayImport = map[string][]string{
 		"sidecar/cmd/ringside/top",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
-	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert"},
+	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert", "deploy/inject/webhook"},
 	// Tests.
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
@@ -184,7 +185,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
-	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject", "deploy/cmd/ringside-injector"},
+	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"go.uber.org/zap": {
 		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins",
 		"sidecar/internal/servers",
@@ -193,7 +194,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top", "deploy/cmd/ringside-injector",
 	},
-	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/cmd/ringside-injector"},
+	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar/config", "sidecar/config/decode", "e2e/guards"},
 	"github.com/valyala/fasthttp":           {"sidecar/local/httpserver"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},

@@ -1,5 +1,4 @@
-// Package inject adds the sidecar to pods. Patch is pure and returns the changes to a pod; NewWebhook is the mutating
-// admission webhook around it.
+// Package inject adds the sidecar to pods. It is pure: Patch returns the changes to a pod.
 package inject
 
 import (

@@ -23,6 +23,7 @@ import (
 
 	"github.com/ringside-cache/ringside/deploy/inject"
 	"github.com/ringside-cache/ringside/deploy/inject/cert"
+	"github.com/ringside-cache/ringside/deploy/inject/webhook"
 )
 
 // options are the flags of serve.
@@ -91,7 +92,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), expiry(source))
-	webhook := inject.NewWebhook(template, log, registry)
+	reviews := webhook.New(template, log, registry)
 	var leaving atomic.Bool
 	ready := func() error {
 		if leaving.Load() {
@@ -101,7 +102,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 		return err
 	}
 	servers := []*http.Server{
-		newServer(o.listen, webhook.Handler(), source), newServer(o.metrics, observed(registry, ready), nil),
+		newServer(o.listen, reviews.Handler(), source), newServer(o.metrics, observed(registry, ready), nil),
 	}
 	return runUntilDone(ctx, servers, keep, func() {
 		leaving.Store(true)

@@ -1,4 +1,4 @@
-package inject
+package webhook
 
 import (
 	"bytes"
@@ -13,11 +13,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/ringside-cache/ringside/deploy/inject"
 )
 
 func newWebhook(t testing.TB) *Webhook {
 	t.Helper()
-	return NewWebhook(newTemplate(t), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	template, err := inject.ParseTemplate([]byte("image: registry.example/ringside:1.2.3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(template, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 }
 
 func post(h http.Handler, path, body string) *httptest.ResponseRecorder {

@@ -1,6 +1,8 @@
-package inject
+// Package webhook is the mutating admission webhook around inject.Patch.
+package webhook
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,8 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ringside-cache/ringside/deploy/inject"
 )
 
 // maxReview limits the size of a request: etcd stores objects of up to 1.5 MiB, and a review contains two.
@@ -20,7 +24,7 @@ const maxReview = 4 << 20
 
 // Webhook serves admission reviews of pods.
 type Webhook struct {
-	template *Template
+	template *inject.Template
 	log      *slog.Logger
 	reviews  *prometheus.CounterVec
 	duration prometheus.Histogram
@@ -34,8 +38,8 @@ const (
 	resultInvalid   = "invalid" // not an admission review of a pod
 )
 
-// NewWebhook returns a webhook that injects t, and registers its metrics.
-func NewWebhook(t *Template, log *slog.Logger, registry prometheus.Registerer) *Webhook {
+// New returns a webhook that injects t, and registers its metrics.
+func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *Webhook {
 	w := &Webhook{
 		template: t, log: log,
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -53,16 +57,16 @@ func NewWebhook(t *Template, log *slog.Logger, registry prometheus.Registerer) *
 	return w
 }
 
-// Handler serves POST /inject/pod and /inject/namespace. The path is the Asker, because the API server has already evaluated
+// Handler serves POST /inject/pod and /inject/namespace. The path is the inject.Asker, because the API server has already evaluated
 // the selectors.
 func (w *Webhook) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST /inject/pod", w.review(Pod))
-	mux.Handle("POST /inject/namespace", w.review(Namespace))
+	mux.Handle("POST /inject/pod", w.review(inject.Pod))
+	mux.Handle("POST /inject/namespace", w.review(inject.Namespace))
 	return mux
 }
 
-func (w *Webhook) review(asker Asker) http.HandlerFunc {
+func (w *Webhook) review(asker inject.Asker) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		defer func() { w.duration.Observe(time.Since(began).Seconds()) }()
@@ -100,10 +104,10 @@ func readReview(body io.Reader) (*admissionv1.AdmissionRequest, *corev1.Pod, err
 	return review.Request, pod, nil
 }
 
-func (w *Webhook) answer(q *admissionv1.AdmissionRequest, pod *corev1.Pod, asker Asker) *admissionv1.AdmissionResponse {
-	log := w.log.With("namespace", q.Namespace, "pod", or(pod.Name, pod.GenerateName),
+func (w *Webhook) answer(q *admissionv1.AdmissionRequest, pod *corev1.Pod, asker inject.Asker) *admissionv1.AdmissionResponse {
+	log := w.log.With("namespace", q.Namespace, "pod", cmp.Or(pod.Name, pod.GenerateName),
 		"dry_run", q.DryRun != nil && *q.DryRun)
-	patch, warnings, err := Patch(pod, asker, w.template)
+	patch, warnings, err := inject.Patch(pod, asker, w.template)
 	if err != nil {
 		w.reviews.WithLabelValues(resultRefused).Inc()
 		log.Info("refused", "error", err)
