@@ -114,8 +114,10 @@ var mayImport = map[string][]string{
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
-	"sidecar/config/decode": {},
-	"sidecar/config":        {"origin", "origin/guard", "ring", "sidecar/kv", "sidecar/config/decode"},
+	"sidecar/config/decode":   {},
+	"sidecar/config/address":  {},
+	"sidecar/config/warnings": {"sidecar/config", "sidecar/config/address"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "sidecar/kv", "sidecar/config/address", "sidecar/config/decode"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
@@ -138,8 +140,8 @@ var mayImport = map[string][]string{
 	},
 	// Root and main.
 	"sidecar": {
-		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
-		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/warnings",
+		"sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
@@ -148,7 +150,7 @@ var mayImport = map[string][]string{
 	"sidecar/cmd/ringside/inspect": {"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside/top":     {"ring/backoff", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
-		"origin/drivers", "sidecar", "sidecar/config", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
+		"origin/drivers", "sidecar", "sidecar/config", "sidecar/config/warnings", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},

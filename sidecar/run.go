@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/config/warnings"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
@@ -194,7 +195,7 @@ func (r *run) logReady() {
 		zap.String("metrics", a.Metrics), zap.String("xds", a.XDS), zap.String("admin", a.Admin),
 		zap.Strings("datasets", r.parts.datasets.Names()), zap.Int64("memory_bytes", r.parts.memory),
 		zap.String("membership", r.config.Membership.Kind()), zap.Duration("took", time.Since(r.began)))
-	for _, warning := range r.config.Warnings() {
+	for _, warning := range warnings.Of(r.config) {
 		r.log.Warn(warning)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/config/address"
 )
 
 // checker collects the faults of a configuration.
@@ -45,24 +46,20 @@ var (
 	name    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	nodeID  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	etcdKey = regexp.MustCompile(`^[!-~]+$`)
-	host    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 )
 
-const (
-	maxName = 63  // of a DNS label (RFC 1123), so that it can be one
-	maxHost = 253 // of a DNS name
-)
+const maxName = 63 // of a DNS label (RFC 1123), so that it can be one
 
 func (k *checker) node() {
 	n := k.config.Node
-	if n.ID != "" && (!nodeID.MatchString(n.ID) || len(n.ID) > maxHost) {
-		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most %d; got %q", maxHost, n.ID)
+	if n.ID != "" && (!nodeID.MatchString(n.ID) || len(n.ID) > address.MaxHost) {
+		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most %d; got %q", address.MaxHost, n.ID)
 	}
 	if n.Advertise != "" {
 		k.reachable("node.advertise", n.Advertise, 0)
 	}
-	if len(n.Zone) > maxHost {
-		k.problem("node.zone", "want at most %d bytes; got %d", maxHost, len(n.Zone))
+	if len(n.Zone) > address.MaxHost {
+		k.problem("node.zone", "want at most %d bytes; got %d", address.MaxHost, len(n.Zone))
 	}
 }
 
@@ -99,7 +96,7 @@ func (k *checker) ring() {
 
 func (k *checker) hosts() {
 	for i, h := range k.config.Hosts {
-		if !isHost(h) {
+		if !address.IsHost(h) {
 			k.problem(fmt.Sprintf("hosts[%d]", i), "want a host name without port; got %q", h)
 		}
 	}

@@ -2,52 +2,24 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
+
+	"github.com/ringside-cache/ringside/sidecar/config/address"
 )
 
 // reachable checks an address that other members dial.
 func (k *checker) reachable(path, addr string, minPort uint16) {
-	h, port, err := splitAddr(addr)
+	h, port, err := address.Split(addr)
 	switch {
 	case err != nil:
 		k.problem(path, "want host:port; %v", err)
-	case h == "" || isUnspecified(h):
+	case h == "" || address.IsUnspecified(h):
 		k.problem(path, "%s is not an address that other members can dial; set the pod's own, such as ${POD_IP}:7072",
 			addr)
 	case port < minPort:
 		k.problem(path, "port 0 is not a port that other members can dial")
 	}
-}
-
-// splitAddr splits host:port. The host is an IP address, a name or empty.
-func splitAddr(addr string) (h string, port uint16, err error) {
-	h, p, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("got %q", addr)
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("the port must be a number from 0 to 65535; got %q", addr)
-	}
-	if _, err := netip.ParseAddr(h); err != nil && h != "" && !isHost(h) {
-		return "", 0, fmt.Errorf("got %q", addr)
-	}
-	return h, uint16(n), nil
-}
-
-func isHost(h string) bool { return len(h) <= maxHost && host.MatchString(h) }
-
-func isUnspecified(h string) bool {
-	ip, err := netip.ParseAddr(h)
-	return h == "" || err == nil && ip.IsUnspecified()
-}
-
-func isLoopback(h string) bool {
-	ip, err := netip.ParseAddr(h)
-	return h == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // tcpListeners returns path and address of each listener that has a port.
@@ -67,13 +39,13 @@ func (k *checker) listen() {
 		if addr == off {
 			continue
 		}
-		h, port, err := splitAddr(addr)
+		h, port, err := address.Split(addr)
 		if err != nil {
 			k.problem(path, "want host:port or off; %v", err)
 			continue
 		}
 		for _, other := range taken[port] {
-			if port != 0 && (h == other.host || isUnspecified(h) || isUnspecified(other.host)) {
+			if port != 0 && (h == other.host || address.IsUnspecified(h) || address.IsUnspecified(other.host)) {
 				k.problem(path, "port %d is also used by %s; give each listener its own", port, other.path)
 			}
 		}
@@ -120,7 +92,7 @@ func (k *checker) notEmpty(path string, list []string) {
 }
 
 func (k *checker) noName(path, addr string) {
-	h, _, err := splitAddr(addr)
+	h, _, err := address.Split(addr)
 	if _, notIP := netip.ParseAddr(h); err == nil && notIP != nil && h != "" {
 		k.problem(path, "%s is a name, but the proxies of listen.xds accept only ip:port", addr)
 	}

@@ -101,50 +101,6 @@ func TestFeedsHaveTheirDefaults(t *testing.T) {
 	}
 }
 
-func TestWritesAreWarnedOf(t *testing.T) {
-	writable := map[string]Dataset{"a": {Table: "t", Key: "k", Version: "v", Writable: true}, "b": {Version: "v"}}
-	peers := Membership{Static: []string{"10.0.0.1:7072"}}
-	identity := PeerTLS{CertFile: "c", KeyFile: "k", CAFile: "a"}
-	const rows = ": every client that can reach it can change the rows of a"
-	for _, test := range []struct {
-		name   string
-		config Config
-		want   []string // the warnings that are about writes
-	}{
-		{"on loopback", Config{Datasets: writable}, nil},
-		{"read only", Config{Listen: Listen{HTTP: "0.0.0.0:80"}, Datasets: map[string]Dataset{"b": {}}}, nil},
-		{
-			"HTTP for all", Config{Listen: Listen{HTTP: "0.0.0.0:80"}, Datasets: writable},
-			[]string{"listen.http is 0.0.0.0:80" + rows},
-		},
-		{
-			"gRPC for all", Config{Listen: Listen{GRPC: ":81"}, Datasets: writable},
-			[]string{"listen.grpc is :81" + rows},
-		},
-		{
-			"members that are not authenticated", Config{Membership: peers, Datasets: writable},
-			[]string{"listen.peer is 0.0.0.0:7072, without peer_tls" + rows},
-		},
-		{"members that are", Config{Membership: peers, PeerTLS: identity, Datasets: writable}, nil},
-		{
-			"without versions", Config{Datasets: map[string]Dataset{"a": {Table: "t", Key: "k", Writable: true}}},
-			[]string{"datasets.a is writable without a version column"},
-		},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got := test.config.writeWarnings()
-			if len(got) != len(test.want) {
-				t.Fatalf("got %q, want %q", got, test.want)
-			}
-			for i, want := range test.want {
-				if !strings.Contains(got[i], want) || !strings.Contains(strings.Join(test.config.Warnings(), "\n"), want) {
-					t.Errorf("got %q, want %q in it", got[i], want)
-				}
-			}
-		})
-	}
-}
-
 // A peer fetch that ends before the owner's write leaves the outcome unknown.
 func TestPeerFetchesLastAsLongAsWrites(t *testing.T) {
 	c := Config{Datasets: map[string]Dataset{"a": {Times: Times{WriteTimeout: new(time.Minute)}, Writable: true}}}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/config/address"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
@@ -40,7 +41,7 @@ func (k *checker) membership() {
 
 // listed checks that a static list has this member, if its address does not depend on the host.
 func (k *checker) listed(static []string) {
-	_, port, err := splitAddr(k.config.Node.Advertise)
+	_, port, err := address.Split(k.config.Node.Advertise)
 	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) { //guard:unlisted-member-starts
 		k.problem("membership.static", notListed, k.config.Node.Advertise)
 	}
@@ -95,7 +96,7 @@ func (k *checker) legacyPrefix(path string, e Etcd) {
 	legacy, own := e.LegacyPrefix, e.prefix()
 	switch {
 	case legacy == "":
-	case strings.HasSuffix(legacy, "/") || !etcdKey.MatchString(legacy) || len(legacy) > maxHost:
+	case strings.HasSuffix(legacy, "/") || !etcdKey.MatchString(legacy) || len(legacy) > address.MaxHost:
 		k.problem(path, "want the name that old clients resolve, such as GroupCache, without a slash at its end; got %q",
 			legacy)
 	case strings.HasPrefix(legacy+"/", own+"/") || strings.HasPrefix(own+"/", legacy+"/"):

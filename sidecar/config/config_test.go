@@ -674,21 +674,3 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
-
-func TestOldClientsWithPeerTLSAreWarnedOf(t *testing.T) {
-	old := Membership{Etcd: Etcd{Endpoints: []string{"http://127.0.0.1:1"}, LegacyPrefix: "GroupCache"}}
-	identity := PeerTLS{CertFile: "c", KeyFile: "k", CAFile: "a"}
-	for _, tt := range []struct {
-		config Config
-		want   bool
-	}{
-		{Config{Membership: old, PeerTLS: identity}, true},
-		{Config{Membership: old}, false},
-		{Config{PeerTLS: identity}, false},
-	} {
-		all := strings.Join(tt.config.Warnings(), "\n")
-		if got := strings.Contains(all, "legacy_prefix"); got != tt.want {
-			t.Errorf("%+v: %q", tt.config, all)
-		}
-	}
-}

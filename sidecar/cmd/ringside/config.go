@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/config/warnings"
 )
 
 // configFlags adds the flags that all commands with a configuration share.
@@ -123,7 +124,7 @@ other members would reject the certificate of peer_tls.`,
 		if err != nil {
 			return err
 		}
-		for _, warning := range c.Warnings() {
+		for _, warning := range warnings.Of(c) {
 			cmd.PrintErrln("warning: " + warning)
 		}
 		err = sidecar.CheckIdentity(c)

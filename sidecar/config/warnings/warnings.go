@@ -1,36 +1,41 @@
-package config
+// Package warnings finds the settings of a configuration that are valid but probably unintended.
+package warnings
 
 import (
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/config/address"
 )
 
-// Warnings returns settings that are valid but probably unintended.
-func (c Config) Warnings() []string {
+// Of returns the warnings about c.
+func Of(c config.Config) []string {
+	c = c.Effective()
 	var list []string
 	warn := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
-	for _, l := range c.tcpListeners() {
-		h, _, err := splitAddr(l[1])
-		inward := l[0] != "listen.peer" && l[0] != "listen.metrics"
-		if err == nil && inward && !isLoopback(h) {
-			warn("%s is %s: every client that can reach this address can read everything; use 127.0.0.1 unless that is intended", l[0], l[1])
+	for _, l := range c.Listeners() {
+		inward := l.Name != "unix" && l.Name != "peer" && l.Name != "metrics"
+		if inward && beyondHost(l.Addr) {
+			warn("listen.%s is %s: every client that can reach this address can read everything; use 127.0.0.1 unless that is "+
+				"intended", l.Name, l.Addr)
 		}
 	}
-	if c.peerListen() != off && c.PeerTLS == (PeerTLS{}) {
+	if c.Listen.Peer != off && c.PeerTLS == (config.PeerTLS{}) {
 		warn("peer_tls is not set: members are not authenticated, and traffic between them is not encrypted")
 	}
-	list = append(list, c.writeWarnings()...)
-	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS != (PeerTLS{}) {
+	list = append(list, ofWrites(c)...)
+	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS != (config.PeerTLS{}) {
 		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
 			"CA are rejected")
 	}
-	if h, _, err := splitAddr(c.Node.Advertise); err == nil && isLoopback(h) && c.reachesBeyondHost() {
+	if h, _, err := address.Split(c.Node.Advertise); err == nil && address.IsLoopback(h) && reachesBeyondHost(c) {
 		warn("node.advertise is %s, which other hosts cannot reach", c.Node.Advertise)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
-		if !c.used(name) {
+		if !used(c, name) {
 			warn("origins.%s is used by no dataset: the sidecar neither uses nor checks it", name)
 		}
 	}
@@ -40,7 +45,7 @@ func (c Config) Warnings() []string {
 	return list
 }
 
-func (c Config) used(origin string) bool {
+func used(c config.Config, origin string) bool {
 	for _, d := range c.Datasets {
 		if d.Origin == origin {
 			return true
@@ -50,18 +55,26 @@ func (c Config) used(origin string) bool {
 }
 
 // reachesBeyondHost reports whether members on other hosts are expected.
-func (c Config) reachesBeyondHost() bool {
+func reachesBeyondHost(c config.Config) bool {
 	for _, addr := range c.Membership.Static {
-		if h, _, err := splitAddr(addr); err == nil && !isLoopback(h) {
+		if beyondHost(addr) {
 			return true
 		}
 	}
-	h, _, err := splitAddr(c.peerListen())
-	return err == nil && !isLoopback(h) && len(c.Membership.Etcd.Endpoints) > 0
+	return beyondHost(c.Listen.Peer) && len(c.Membership.Etcd.Endpoints) > 0
 }
 
-// writeWarnings are about writable datasets.
-func (c Config) writeWarnings() []string {
+// off is the address of a listener that is off.
+const off = "off"
+
+// beyondHost reports whether other hosts may reach addr.
+func beyondHost(addr string) bool {
+	h, _, err := address.Split(addr)
+	return err == nil && !address.IsLoopback(h)
+}
+
+// ofWrites are the warnings about writable datasets.
+func ofWrites(c config.Config) []string {
 	var list, writable []string
 	for _, name := range slices.Sorted(maps.Keys(c.Datasets)) {
 		d := c.Datasets[name]
@@ -78,22 +91,22 @@ func (c Config) writeWarnings() []string {
 		return list
 	}
 	rows := strings.Join(writable, ", ")
-	for _, way := range c.waysToWrite() {
+	for _, way := range waysToWrite(c) {
 		list = append(list, fmt.Sprintf("%s: every client that can reach it can change the rows of %s", way, rows))
 	}
 	return list
 }
 
 // waysToWrite are the listeners through which clients outside the pod can write.
-func (c Config) waysToWrite() []string {
+func waysToWrite(c config.Config) []string {
 	var ways []string
-	for _, l := range [][2]string{{"listen.http", c.Listen.http()}, {"listen.grpc", c.Listen.grpc()}} {
-		if h, _, err := splitAddr(l[1]); err == nil && !isLoopback(h) {
+	for _, l := range [][2]string{{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}} {
+		if beyondHost(l[1]) {
 			ways = append(ways, fmt.Sprintf("%s is %s", l[0], l[1]))
 		}
 	}
-	if c.peerListen() != off && c.PeerTLS == (PeerTLS{}) {
-		ways = append(ways, fmt.Sprintf("listen.peer is %s, without peer_tls", c.peerListen()))
+	if c.Listen.Peer != off && c.PeerTLS == (config.PeerTLS{}) {
+		ways = append(ways, fmt.Sprintf("listen.peer is %s, without peer_tls", c.Listen.Peer))
 	}
 	return ways
 }
