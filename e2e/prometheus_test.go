@@ -25,9 +25,10 @@ var draw = flag.Bool("draw", false, "make the faults last longer, and draw them 
 
 // prometheus is a Prometheus server with the rules of deploy/prometheus that scrapes a cluster.
 type prometheus struct {
-	t       *testing.T
-	address string
-	began   time.Time
+	t        *testing.T
+	address  string
+	began    time.Time
+	deadline time.Time // of all calls of wantSamples
 }
 
 func newPrometheus(t *testing.T, c *cluster) *prometheus {
@@ -88,10 +89,23 @@ func (p *prometheus) samples(query string) (n int, err error) {
 	return n, err
 }
 
+// wantSamples waits until a query returns a number, for at most a minute in all: on a busy machine, scrapes and evaluations of
+// rules are late.
 func (p *prometheus) wantSamples(what, query string) {
 	p.t.Helper()
-	if n, err := p.samples(query); n == 0 {
-		p.t.Errorf("%s returns nothing (%v):\n%s", what, err, query)
+	if p.deadline.IsZero() {
+		p.deadline = time.Now().Add(time.Minute)
+	}
+	for {
+		n, err := p.samples(query)
+		if n > 0 {
+			return
+		}
+		if time.Now().After(p.deadline) {
+			p.t.Errorf("%s returns nothing (%v):\n%s", what, err, query)
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
@@ -176,9 +190,9 @@ func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	p.garbageIsRegistered(c)
 	rig.AwaitRing(t, c.sidecars)
 	time.Sleep(phase)
-	l.stop()
 	p.checkRules()
 	p.checkDashboards(c)
+	l.stop()
 	if *draw {
 		p.draw()
 	}
