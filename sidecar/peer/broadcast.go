@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
@@ -15,12 +14,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
-const (
-	// fanOut limits the members that one Broadcast or Inspect calls concurrently.
-	fanOut = 16
-	// fanOutTimeout limits each of these calls.
-	fanOutTimeout = 500 * time.Millisecond
-)
+// fanOut limits the members that one Broadcast or Inspect calls concurrently.
+const fanOut = 16
 
 // others returns all other members of the ring, in the order of the ring, and their peers.
 func (p *Pool) others() (members []ring.Member, peers []*peer) {
@@ -73,7 +68,7 @@ func (p *peer) invalidate(ctx context.Context, requests []*peerv1.InvalidateRequ
 }
 
 func (p *peer) invalidateOnce(ctx context.Context, r *peerv1.InvalidateRequest) error {
-	ctx, cancel := context.WithTimeout(ctx, fanOutTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.pool.config.FanOutTimeout)
 	defer cancel()
 	conn, err := p.connection()
 	if err != nil {

@@ -32,7 +32,7 @@ func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 	a, b := peertest.StartMember(t, "a", receiving), peertest.StartMember(t, "b", receiving)
 	dead := peertest.StartMember(t, "dead", receiving)
 	dead.Kill(t)
-	p := peertest.StartPool(t, peer.Config{}, dead, a, peertest.BlackHole(t, "frozen"), b)
+	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second, FanOutTimeout: 900 * time.Millisecond}, dead, a, peertest.BlackHole(t, "frozen"), b)
 	n, unreached := p.Broadcast(context.Background(), list)
 	if n != 2 || calls.Load() != 2 || !slices.Equal(unreached, []string{"dead", "frozen"}) {
 		t.Errorf("got %d reached, unreached %v", n, unreached)

@@ -114,7 +114,7 @@ func TestRestartedMemberIsUsedAgain(t *testing.T) {
 
 func TestOnePingFailsAllCallsToAFrozenMember(t *testing.T) {
 	t.Parallel()
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m"))
+	p := peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond, AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m"))
 	to := peertest.PeerTo(t, p, "m")
 	var wg sync.WaitGroup
 	for range 50 {
@@ -150,7 +150,7 @@ func deaf(t *testing.T, id string) *peertest.Member {
 	}
 	m := &peertest.Member{Member: ring.Member{ID: id, Addr: fmt.Sprint("127.0.0.1:", name.(*syscall.SockaddrInet4).Port)}}
 	for { // until the kernel's queue is full
-		c, err := net.DialTimeout("tcp", m.Addr, 100*time.Millisecond)
+		c, err := net.DialTimeout("tcp", m.Addr, 500*time.Millisecond)
 		if err != nil {
 			return m
 		}
@@ -161,7 +161,7 @@ func deaf(t *testing.T, id string) *peertest.Member {
 func TestMemberBehindDroppedPacketsIsUnreachable(t *testing.T) {
 	t.Parallel()
 	m := deaf(t, "m")
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m)
+	p := peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond, AttemptTimeout: time.Hour}, m)
 	to := peertest.PeerTo(t, p, "m")
 	connecting := make(chan struct{})
 	go func() { // gRPC's own limit of an attempt to connect
@@ -187,7 +187,7 @@ func TestThawedMemberIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
 	w := peertest.StartProxy(t, m.Addr)
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, w.Through(m))
+	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second, AttemptTimeout: time.Hour}, w.Through(m))
 	to := peertest.PeerTo(t, p, "m")
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Fatal(err)
@@ -215,7 +215,7 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
 	w := peertest.StartProxy(t, m.Addr)
-	p := peertest.StartPool(t, peer.Config{}, w.Through(m))
+	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second}, w.Through(m))
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
@@ -228,12 +228,12 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 
 func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
-	const slow = 3 * 200 * time.Millisecond // longer than PingAfter, 400 ms
+	const pingAfter = time.Second
 	m := peertest.StartMember(t, "m", peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
-		time.Sleep(slow)
+		time.Sleep(3 * pingAfter / 2)
 		return peertest.Held(ctx, q)
 	}))
-	p := peertest.StartPool(t, peer.Config{}, m)
+	p := peertest.StartPool(t, peer.Config{PingAfter: pingAfter}, m)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
@@ -248,8 +248,8 @@ func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 func TestDeadlineOfTheCallerIsReportedAsSuch(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
-	p := peertest.StartPool(t, peer.Config{}, m)
-	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
+	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second}, m)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindDeadline {
@@ -271,8 +271,8 @@ func (c lateTimer) Deadline() (time.Time, bool) { return c.deadline, true }
 func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
-	p := peertest.StartPool(t, peer.Config{}, m)
-	ctx := lateTimer{context.Background(), time.Now().Add(600 * time.Millisecond)}
+	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second}, m)
+	ctx := lateTimer{context.Background(), time.Now().Add(3 * time.Second)}
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindDeadline {
 		t.Errorf("got error %v, want the caller's deadline", err)
@@ -281,7 +281,7 @@ func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 
 func TestDeadlineWithoutSignOfLifeOpensTheBreaker(t *testing.T) {
 	t.Parallel()
-	p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
+	p := peertest.StartPool(t, peer.Config{PingAfter: 400 * time.Millisecond}, peertest.BlackHole(t, "m"))
 	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
 	defer cancel()
 	if _, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k")); err == nil {

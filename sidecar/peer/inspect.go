@@ -29,7 +29,7 @@ func (p *Pool) Inspect(ctx context.Context) []Inspection {
 }
 
 func (p *peer) inspect(ctx context.Context) (*peerv1.InspectResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, fanOutTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.pool.config.FanOutTimeout)
 	defer cancel()
 	conn, err := p.connection()
 	if err != nil {

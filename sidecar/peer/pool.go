@@ -36,6 +36,8 @@ type Config struct {
 	// PingAfter is how long a call waits without a sign of life from its member before the pool pings the member, and how
 	// long the answer may take; 400 ms by default.
 	PingAfter time.Duration
+	// FanOutTimeout limits each call of a Broadcast or Inspect; 500 ms by default.
+	FanOutTimeout time.Duration
 	// MaxConns limits the connected members; wire.MaxConns by default.
 	MaxConns int64
 	// MaxCalls limits the running fetches and writes to one member; wire.MaxCalls by default.
@@ -57,6 +59,7 @@ func (c Config) withDefaults() Config {
 	c.WarmUp = cmp.Or(c.WarmUp, DefaultWarmUp)
 	c.AttemptTimeout = cmp.Or(c.AttemptTimeout, 5*time.Second)
 	c.PingAfter = cmp.Or(c.PingAfter, 400*time.Millisecond)
+	c.FanOutTimeout = cmp.Or(c.FanOutTimeout, 500*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, wire.MaxConns)
 	c.MaxCalls = cmp.Or(c.MaxCalls, wire.MaxCalls)
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)

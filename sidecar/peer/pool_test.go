@@ -40,7 +40,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	first.Close()
 	peertest.Eventually(t, "the first caller is gone", func() bool { return m.Server.Stats().Conns == 0 })
 	before := runtime.NumGoroutine()
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, m, frozen)
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour, PingAfter: time.Second}, m, frozen)
 	slow, hole := peertest.PeerTo(t, p, "m"), peertest.PeerTo(t, p, "frozen")
 	var wg sync.WaitGroup
 	for _, to := range []kv.Peer{slow, slow, hole, hole} {

@@ -196,9 +196,14 @@ func TestPing(t *testing.T) {
 		{"leaving", leaving.Member, false},
 	}
 	for _, tc := range cases {
-		if err := p.Ping(context.Background(), tc.member); (err == nil) != tc.want {
+		ctx, cancel := context.Background(), func() {}
+		if tc.want {
+			ctx, cancel = context.WithTimeout(ctx, peertest.Timeout)
+		}
+		if err := p.Ping(ctx, tc.member); (err == nil) != tc.want {
 			t.Errorf("%s: error %v, want answered: %v", tc.name, err, tc.want)
 		}
+		cancel()
 	}
 	if err := p.Ping(context.Background(), leaving.Member); !errors.Is(err, peer.ErrLeaving) {
 		t.Errorf("got error %v, want ErrLeaving", err)
@@ -222,7 +227,7 @@ func TestInspectCallsEveryOtherMember(t *testing.T) {
 	stuck := peertest.ServeRaw(t, stuckService{})
 	stuck.ID = "stuck"
 	members = append(members, stuck)
-	p := peertest.StartPool(t, peer.Config{}, members...)
+	p := peertest.StartPool(t, peer.Config{FanOutTimeout: 5 * time.Second}, members...)
 	found := p.Inspect(context.Background())
 	if len(found) != len(members) {
 		t.Fatalf("got %d inspections, want %d", len(found), len(members))

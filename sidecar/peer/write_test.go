@@ -151,10 +151,11 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 			return peertest.StartPool(t, peer.Config{}, m), "no connection"
 		},
 		"never ready": func(t *testing.T) (kv.Peers, string) {
-			return peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m")), "no connection"
+			return peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond, AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m")),
+				"no connection"
 		},
 		"breaker open": func(t *testing.T) (kv.Peers, string) {
-			p := peertest.StartPool(t, peer.Config{}, peertest.BlackHole(t, "m"))
+			p := peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond}, peertest.BlackHole(t, "m"))
 			if err := peertest.Fetch(t, p, "m"); err == nil {
 				t.Error("a frozen member has answered")
 			}
@@ -223,7 +224,7 @@ func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.
 	}))
 	w = peertest.StartProxy(t, m.Addr)
 	t.Cleanup(func() { close(release) })
-	return peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, w.Through(m)), made
+	return peertest.StartPool(t, peer.Config{PingAfter: time.Second, AttemptTimeout: time.Hour}, w.Through(m)), made
 }
 
 // A write whose outcome is unknown must neither count as an answer nor be sent to another member.
@@ -251,7 +252,7 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 	t.Run("caller's deadline", func(t *testing.T) {
 		t.Parallel()
 		p, _ := breaking(t, func(*peertest.Proxy) {})
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // also for the connection
 		defer cancel()
 		_, err := peertest.PeerTo(t, p, "m").Write(ctx, peertest.Put("k"))
 		if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindUnknown {
@@ -296,7 +297,7 @@ func TestWriteWaitsForARestartedMember(t *testing.T) {
 	t.Parallel()
 	addr := rig.FreeAddress(t)
 	gone := &peertest.Member{Member: memberAt("m", addr)}
-	p := peertest.StartPool(t, peer.Config{PingAfter: peertest.Timeout, AttemptTimeout: time.Hour}, gone)
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Hour}, gone)
 	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Fatalf("got error %v, want unreachable", err)
 	}

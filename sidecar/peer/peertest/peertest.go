@@ -3,6 +3,7 @@
 package peertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -200,7 +201,9 @@ func (m *Member) Kill(t testing.TB) {
 	}
 }
 
-// StartPool returns a pool of the member "self", whose ring has the others, too. Their services have the same ring.
+// StartPool returns a pool of the member "self", whose ring has the others, too. Their services have the same ring. By default
+// it waits for a member as long as a test does, because the members of a busy machine are slow and not gone: a test of a member
+// that is gone sets PingAfter or FanOutTimeout.
 func StartPool(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
 	t.Helper()
 	members := []ring.Member{{ID: "self", Addr: "127.0.0.1:1"}}
@@ -213,7 +216,7 @@ func StartPool(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
 			m.View.ID.Store(r.ID())
 		}
 	}
-	c.Self = "self"
+	c.Self, c.PingAfter, c.FanOutTimeout = "self", cmp.Or(c.PingAfter, Timeout), cmp.Or(c.FanOutTimeout, Timeout)
 	p := peer.NewPool(c)
 	p.SetRing(r, nil)
 	t.Cleanup(p.Close)
