@@ -27,6 +27,11 @@ func TestIdleClientsLeaveFilesForReadsAndProbes(t *testing.T) {
 		"http": at.HTTP, "grpc": at.GRPC, "peer": at.Peer, "metrics": at.Metrics, "xds": at.XDS, "admin": at.Admin,
 	} {
 		t.Run(name, func(t *testing.T) {
+			waitFor(t, func() bool { // until the connections of the subtest before have been closed
+				reads, _ := get(at.HTTP, row)
+				ready, _ := get(at.Metrics, "/readyz")
+				return reads == 200 && ready == 200
+			})
 			for range idleClients {
 				conn, err := net.Dial("tcp", addr)
 				if err != nil {
