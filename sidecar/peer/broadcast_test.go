@@ -33,6 +33,11 @@ func TestBroadcastReturnsReachedAndUnreachedMembers(t *testing.T) {
 	dead := peertest.StartMember(t, "dead", receiving)
 	dead.Kill(t)
 	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second, FanOutTimeout: 900 * time.Millisecond}, dead, a, peertest.BlackHole(t, "frozen"), b)
+	for _, m := range []*peertest.Member{a, b} { // so that no call waits for a connection
+		if err := peertest.Ping(t, p, m.Member); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n, unreached := p.Broadcast(context.Background(), list)
 	if n != 2 || calls.Load() != 2 || !slices.Equal(unreached, []string{"dead", "frozen"}) {
 		t.Errorf("got %d reached, unreached %v", n, unreached)

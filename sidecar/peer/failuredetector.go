@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
@@ -101,12 +102,20 @@ func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.ResetConnectBackoff()
+	connectNow(conn)
 	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, &peerv1.PingRequest{}, grpc.WaitForReady(true))
 	if err == nil {
 		p.hear()
 	}
 	return pong, err
+}
+
+// connectNow ends the wait between two attempts to connect. In other states there is none, and gRPC 1.85 may be adding to the
+// map that ResetConnectBackoff reads without its lock, which ends the process.
+func connectNow(conn *grpc.ClientConn) {
+	if conn.GetState() == connectivity.TransientFailure {
+		conn.ResetConnectBackoff()
+	}
 }
 
 // countFailure counts a call that failed with UNAVAILABLE.

@@ -112,6 +112,27 @@ func TestRestartedMemberIsUsedAgain(t *testing.T) {
 	})
 }
 
+// The first ping of a member and the first call to it make the same connection. (The race detector must be on.)
+func TestPingWhileTheConnectionIsMade(t *testing.T) {
+	t.Parallel()
+	m := peertest.StartMember(t, "m")
+	for range 50 {
+		p := peertest.StartPool(t, peer.Config{}, m)
+		to := peertest.PeerTo(t, p, "m")
+		var both sync.WaitGroup
+		both.Go(func() {
+			if err := peertest.Ping(t, p, m.Member); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
+			t.Error(err)
+		}
+		both.Wait()
+		p.Close()
+	}
+}
+
 func TestOnePingFailsAllCallsToAFrozenMember(t *testing.T) {
 	t.Parallel()
 	p := peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond, AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m"))

@@ -34,7 +34,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
 	frozen := peertest.BlackHole(t, "frozen")
 	first := peertest.StartPool(t, peer.Config{}, m)
-	if err := first.Ping(context.Background(), m.Member); err != nil { // its goroutines are all there when it answers
+	if err := peertest.Ping(t, first, m.Member); err != nil { // its goroutines are all there when it answers
 		t.Fatal(err)
 	}
 	first.Close()

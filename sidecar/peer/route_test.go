@@ -196,16 +196,15 @@ func TestPing(t *testing.T) {
 		{"leaving", leaving.Member, false},
 	}
 	for _, tc := range cases {
-		ctx, cancel := context.Background(), func() {}
+		err := p.Ping(context.Background(), tc.member) // for a second at most
 		if tc.want {
-			ctx, cancel = context.WithTimeout(ctx, peertest.Timeout)
+			err = peertest.Ping(t, p, tc.member)
 		}
-		if err := p.Ping(ctx, tc.member); (err == nil) != tc.want {
+		if (err == nil) != tc.want {
 			t.Errorf("%s: error %v, want answered: %v", tc.name, err, tc.want)
 		}
-		cancel()
 	}
-	if err := p.Ping(context.Background(), leaving.Member); !errors.Is(err, peer.ErrLeaving) {
+	if err := peertest.Ping(t, p, leaving.Member); !errors.Is(err, peer.ErrLeaving) {
 		t.Errorf("got error %v, want ErrLeaving", err)
 	}
 }
@@ -228,6 +227,11 @@ func TestInspectCallsEveryOtherMember(t *testing.T) {
 	stuck.ID = "stuck"
 	members = append(members, stuck)
 	p := peertest.StartPool(t, peer.Config{FanOutTimeout: 5 * time.Second}, members...)
+	for _, m := range members[:len(members)-1] { // so that no call waits for a connection
+		if err := peertest.Ping(t, p, m.Member); err != nil {
+			t.Fatal(err)
+		}
+	}
 	found := p.Inspect(context.Background())
 	if len(found) != len(members) {
 		t.Fatalf("got %d inspections, want %d", len(found), len(members))

@@ -111,7 +111,7 @@ func TestAnswerStartsASubscription(t *testing.T) {
 			writer, m := peertest.StartWriter(t, "m", peer.Config{})
 			p := peertest.StartPool(t, peer.Config{Sink: s}, m)
 			writer.Publish(peertest.Drop("before", 1))
-			if err := p.Ping(context.Background(), m.Member); err != nil {
+			if err := peertest.Ping(t, p, m.Member); err != nil {
 				t.Fatal(err)
 			}
 			if n := m.Service.Stats().Subscribers; n != 0 {

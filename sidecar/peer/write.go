@@ -40,9 +40,7 @@ func (p *peer) ready(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.pool.config.PingAfter, errNotReady)
 	defer cancel()
-	if conn.GetState() == connectivity.TransientFailure {
-		conn.ResetConnectBackoff()
-	}
+	connectNow(conn)
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		if state == connectivity.Idle {
 			conn.Connect()

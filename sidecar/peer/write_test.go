@@ -148,7 +148,7 @@ func TestWriteThatWasNotSentIsUnreachable(t *testing.T) {
 		"refused": func(t *testing.T) (kv.Peers, string) {
 			m := peertest.StartMember(t, "m")
 			m.Kill(t)
-			return peertest.StartPool(t, peer.Config{}, m), "no connection"
+			return peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond}, m), "no connection"
 		},
 		"never ready": func(t *testing.T) (kv.Peers, string) {
 			return peertest.StartPool(t, peer.Config{PingAfter: 100 * time.Millisecond, AttemptTimeout: time.Hour}, peertest.BlackHole(t, "m")),

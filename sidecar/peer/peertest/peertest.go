@@ -263,6 +263,14 @@ func Fetch(t testing.TB, p kv.Peers, id string) error {
 	return err
 }
 
+// Ping pings a member.
+func Ping(t testing.TB, p *peer.Pool, m ring.Member) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
+	defer cancel()
+	return p.Ping(ctx, m)
+}
+
 // Write sends a change to a member, without a deadline.
 func Write(t testing.TB, p kv.Peers, id string) error {
 	t.Helper()

@@ -44,7 +44,7 @@ func TestConcurrentFetchesOfAllCallersAreLimited(t *testing.T) {
 	if kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
 		t.Errorf("got error %v, want overloaded", err)
 	}
-	if err := other.Ping(context.Background(), m.Member); err != nil {
+	if err := peertest.Ping(t, other, m.Member); err != nil {
 		t.Errorf("ping of a member at its limit: got error %v", err)
 	}
 	if s := m.Service.Stats(); s.InFlight != 1 || s.Refused != 1 || s.MaxInFlight != 1 {
