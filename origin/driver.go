@@ -179,7 +179,17 @@ type Dataset struct {
 	Version string
 	// Value is the one column that is the value, unchanged; empty means the row as a JSON object.
 	Value string
+
+	// IntegerTimes says what an integer counts, since 1970, that a database without types for times stores in a column of
+	// times: IntegerSeconds or IntegerMilliseconds. Empty means that it is only a number.
+	IntegerTimes string
 }
+
+// The values of Dataset.IntegerTimes.
+const (
+	IntegerSeconds      = "seconds"
+	IntegerMilliseconds = "milliseconds"
+)
 
 // FieldError says which field of a Dataset the origin contradicts. Field is in lower case, as in "version".
 type FieldError struct {

@@ -57,6 +57,8 @@ func openPool(c driver.Connector, maxConns int) *sql.DB {
 	return pool
 }
 
+var errNoIntegerTimes = errors.New("this database has types for times, and stores no integers in them: remove it")
+
 // Dataset implements origin.Source.
 func (db *DB) Dataset(ds origin.Dataset) (origin.Origin, error) {
 	s, err := db.source(ds)
@@ -67,7 +69,11 @@ func (db *DB) Dataset(ds origin.Dataset) (origin.Origin, error) {
 }
 
 func (db *DB) source(ds origin.Dataset) (*source, error) {
-	if err := sqltext.Check(ds, db.database.Syntax); err != nil {
+	err := sqltext.Check(ds, db.database.Syntax)
+	if err == nil && ds.IntegerTimes != "" && !db.database.IntegerTimes {
+		err = &origin.FieldError{Field: "integer_times", Err: errNoIntegerTimes}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
 	}
 	return &source{db: db, dataset: ds, query: sqltext.Load(ds, db.database.Syntax)}, nil

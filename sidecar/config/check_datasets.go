@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 func (k *checker) datasets() {
@@ -19,6 +21,9 @@ func (k *checker) datasets() {
 		k.policy(path, d)
 		k.writes(path, d)
 		k.feed(path, d)
+		if d.IntegerTimes != "" {
+			k.oneOf(path+".integer_times", d.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
+		}
 		k.oneOf(path+".eviction", d.eviction(), "lru", "slru")
 		if d.MemoryShare == nil {
 			without++

@@ -163,18 +163,13 @@ type Dataset struct {
 	Query string `yaml:"query"`
 	Batch string `yaml:"batch"`
 
+	// IntegerTimes says what an integer counts in a column of times of SQLite: seconds or milliseconds since 1970.
+	IntegerTimes string `yaml:"integer_times"`
+
 	// Writable lets applications change the rows of the table.
 	Writable bool       `yaml:"writable"`
 	Feed     ChangeFeed `yaml:"feed"`
 
-	Times `yaml:",inline"`
-
-	Eviction    string `yaml:"eviction"` // lru or slru
-	MemoryShare *Share `yaml:"memory_share"`
-}
-
-// Times are the fields of a dataset that a reload changes: its policy.
-type Times struct {
 	TTL                  *time.Duration `yaml:"ttl"`
 	TTLJitter            *Share         `yaml:"ttl_jitter"`
 	NegativeTTL          *time.Duration `yaml:"negative_ttl"`
@@ -184,6 +179,9 @@ type Times struct {
 	LoadTimeout          *time.Duration `yaml:"load_timeout"`
 	WriteTimeout         *time.Duration `yaml:"write_timeout"`
 	GapTTL               *time.Duration `yaml:"gap_ttl"`
+
+	Eviction    string `yaml:"eviction"` // lru or slru
+	MemoryShare *Share `yaml:"memory_share"`
 }
 
 // ChangeFeed reports changes in the database that bypass the cache. The zero value means none.

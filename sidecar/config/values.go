@@ -63,7 +63,7 @@ func (f ChangeFeed) Config() origin.FeedConfig {
 func (d Dataset) Rows(name string) origin.Dataset {
 	return origin.Dataset{
 		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
-		Value: d.Value,
+		Value: d.Value, IntegerTimes: d.IntegerTimes,
 	}
 }
 

@@ -19,14 +19,14 @@ import (
 // catalog implements sqldb.Catalog.
 type catalog struct{ *server }
 
-func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*sqldb.Table, error) {
-	schema, bare := sqltext.SplitTable(name)
+func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*sqldb.Table, error) {
+	schema, bare := sqltext.SplitTable(ds.Table)
 	json, err := c.checkedJSON(ctx, conn, schema, bare)
 	if err != nil {
 		return nil, err
 	}
 	rows, err := conn.QueryContext(ctx, `SELECT COLUMN_NAME, LOWER(COLUMN_TYPE), IS_NULLABLE = 'NO',
-		EXTRA LIKE '%GENERATED%' AND EXTRA NOT LIKE '%DEFAULT_GENERATED%' FROM information_schema.COLUMNS
+		EXTRA LIKE '%GENERATED%' AND EXTRA NOT LIKE '%DEFAULT_GENERATED%', EXTRA LIKE '%on update%' FROM information_schema.COLUMNS
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
 		ORDER BY ORDINAL_POSITION`, schema, bare)
 	if err != nil {
@@ -37,15 +37,15 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string
 	for rows.Next() {
 		var c rowjson.Column
 		var declared string
-		if err := rows.Scan(&c.Name, &declared, &c.NotNull, &c.Generated); err != nil {
+		if err := rows.Scan(&c.Name, &declared, &c.NotNull, &c.Generated, &c.AutoUpdate); err != nil {
 			return nil, err
 		}
 		declare(&c, declared)
 		if json[c.Name] {
-			c.Form = rowjson.FormJSON
+			c.Form, c.Inexact = rowjson.FormJSON, true
 		}
 		t.Columns = append(t.Columns, c)
-		if strings.EqualFold(c.Name, key) {
+		if strings.EqualFold(c.Name, ds.Key) {
 			t.Key = keyTypeOf(declared)
 		}
 	}
@@ -72,9 +72,13 @@ func declare(c *rowjson.Column, declared string) {
 	case base == "decimal":
 		c.Form = rowjson.FormDecimal
 	case base == "json":
-		c.Form = rowjson.FormJSON
+		c.Form, c.Inexact = rowjson.FormJSON, true // numbers and times that JSON does not have
+	case base == "enum":
+		c.Enum = true
 	case base == "datetime", base == "timestamp":
 		c.Form = rowjson.FormTimestamp
+	case base == "date":
+		c.Form = rowjson.FormDate
 	case strings.HasSuffix(base, "blob"), strings.HasSuffix(base, "binary"), slices.Contains(byteTypes, base):
 		c.Form = rowjson.FormBytes
 	}

@@ -16,10 +16,9 @@ import (
 // errorClasses implements sqldb.ErrorClasses.
 type errorClasses struct{}
 
-// InvalidKey knows 1292, incorrect value (of a type such as UUID or INET6), 1366, incorrect string value, and 3988, a
-// character that the column's character set does not have (MySQL).
+// InvalidKey knows 1292, incorrect value (of a type such as UUID or INET6), and 1366, incorrect string value.
 func (errorClasses) InvalidKey(err error) bool {
-	return slices.Contains([]uint16{1292, 1366, 3988}, errorNumber(err))
+	return errorNumber(err) == 1292 || errorNumber(err) == 1366
 }
 
 // TimedOut knows 1969, max_statement_time of MariaDB, 3024, MAX_EXECUTION_TIME of MySQL, and 1205, lock wait timeout.
@@ -47,7 +46,7 @@ var (
 	foreignKey     = regexp.MustCompile("FOREIGN KEY \\([`\"]([^)]*)[`\"]\\)")
 	columnName     = regexp.MustCompile("(?i)(?:column|field) (?:[`'\"][^`'\"]*[`'\"]\\.)*[`'\"]([^`'\"]+)[`'\"]")
 	constraintName = regexp.MustCompile("(?i)constraint [`'\"]([^`'\"]+)[`'\"]")
-	indexName      = regexp.MustCompile(`for key '(?:[^']*\.)?([^'.]+)'$`) // MySQL names the table too
+	indexName      = regexp.MustCompile(`for key '([^']+)'$`)
 )
 
 // refusal turns an error about a value into one that names the column and contains no value of any row; a lost connection
@@ -74,7 +73,7 @@ func refusal(err error) error {
 		return origin.InvalidValue(column, "it is too long, or not among the values of the column")
 	case 1264, 1690, 3669:
 		return origin.InvalidValue(column, "it is out of range")
-	case 1292, 1366, 1411, 3140, 3988, 4078:
+	case 1292, 1366, 1411, 3140, 4078:
 		return origin.InvalidValue(column, "it is not of the column's type")
 	case 1451, 1452:
 		return origin.InvalidValue(find(foreignKey, e.Message),

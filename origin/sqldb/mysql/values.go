@@ -19,7 +19,7 @@ func (t *tableTypes) cell(name, typeName string, v any) rowjson.Cell {
 		}
 		return rowjson.Int(v)
 	case uint64:
-		return rowjson.Cell{Kind: rowjson.Literal, Text: strconv.AppendUint(nil, v, 10)}
+		return rowjson.Number(strconv.AppendUint(nil, v, 10))
 	case float32:
 		return rowjson.Float(float64(v), 32)
 	case float64:
@@ -36,15 +36,17 @@ func (t *tableTypes) cell(name, typeName string, v any) rowjson.Cell {
 func textCell(typeName string, text []byte) rowjson.Cell {
 	switch typeName {
 	case "DECIMAL", "UNSIGNED BIGINT": // the driver returns what exceeds int64 as text
-		return rowjson.Cell{Kind: rowjson.Literal, Text: text}
+		return rowjson.Number(text) //guard:zerofill-is-not-json
+	case "CHAR":
+		return rowjson.Padded(text)
 	case "DATETIME", "TIMESTAMP":
-		return rowjson.Reformat(string(text), rowjson.TimestampLayout, "2006-01-02 15:04:05")
+		return rowjson.TimestampText(string(text), "2006-01-02 15:04:05")
 	case "TIME":
-		return rowjson.Reformat(string(text), rowjson.TimeLayout, "15:04:05")
+		return rowjson.TimeText(string(text), "15:04:05")
 	case "JSON":
 		return rowjson.Cell{Kind: rowjson.Document, Text: text}
 	case "BIT":
-		return rowjson.Cell{Kind: rowjson.Literal, Text: new(big.Int).SetBytes(text).Append(nil, 10)}
+		return rowjson.Number(new(big.Int).SetBytes(text).Append(nil, 10))
 	case "BINARY", "VARBINARY", "TINYBLOB", "BLOB", "MEDIUMBLOB", "LONGBLOB", "GEOMETRY", "VECTOR":
 		return rowjson.Cell{Kind: rowjson.Bytes, Text: text}
 	}

@@ -18,21 +18,21 @@ import (
 type catalog struct{}
 
 // ReadTable takes the types from the protocol, which resolves domains, and the rest from the catalog.
-func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*sqldb.Table, error) {
+func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*sqldb.Table, error) {
 	t := &sqldb.Table{}
 	err := onPgx(conn, func(c *pgx.Conn) error {
-		sd, err := sessionOf(c.PgConn()).prepare(ctx, c.PgConn(), "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, name))
+		sd, err := sessionOf(c.PgConn()).prepare(ctx, c.PgConn(), "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, ds.Table))
 		if err != nil {
 			return err
 		}
 		t.Columns = t.Columns[:0]
 		for _, field := range sd.Fields {
 			t.Columns = append(t.Columns, columnOf(field))
-			if field.Name == key {
+			if field.Name == ds.Key {
 				t.Key = keyTypeOf(field.DataTypeOID)
 			}
 		}
-		return readFlags(ctx, c, sqltext.QuoteTable(syntax{}, name), t)
+		return readFlags(ctx, c, sqltext.QuoteTable(syntax{}, ds.Table), t)
 	})
 	return t, err
 }
@@ -82,10 +82,12 @@ func columnOf(field pgconn.FieldDescription) rowjson.Column {
 		c.Form = rowjson.FormBytes
 	case pgtype.JSONOID, pgtype.JSONBOID:
 		c.Form = rowjson.FormJSON
+		c.Inexact = field.DataTypeOID == pgtype.JSONOID // which stores the blanks too
 	case pgtype.TimestampOID, pgtype.TimestamptzOID:
 		c.Form = rowjson.FormTimestamp
 	case pgtype.VarcharOID, pgtype.BPCharOID:
 		c.MaxChars = max(modifier, 0)
+		c.Inexact = field.DataTypeOID == pgtype.BPCharOID && modifier < 0 // it stores the blanks, which a read removes
 	}
 	return c
 }

@@ -20,10 +20,8 @@ func cellOf(oid uint32, text []byte) rowjson.Cell {
 	switch oid {
 	case pgtype.BoolOID:
 		return rowjson.Bool(string(text) == "t")
-	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID:
-		return rowjson.Cell{Kind: rowjson.Literal, Text: text}
-	case pgtype.NumericOID:
-		return rowjson.Decimal(text)
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.NumericOID:
+		return rowjson.Number(text)
 	case pgtype.Float4OID:
 		return floatText(text, 32)
 	case pgtype.Float8OID:
@@ -33,11 +31,13 @@ func cellOf(oid uint32, text []byte) rowjson.Cell {
 	case pgtype.JSONOID, pgtype.JSONBOID:
 		return rowjson.Cell{Kind: rowjson.Document, Text: text}
 	case pgtype.TimestampOID:
-		return rowjson.Reformat(string(text), rowjson.TimestampLayout, "2006-01-02 15:04:05")
+		return rowjson.TimestampText(string(text), "2006-01-02 15:04:05")
 	case pgtype.TimestamptzOID:
-		return rowjson.Reformat(string(text), rowjson.TimestampLayout, "2006-01-02 15:04:05Z07")
+		return rowjson.TimestampText(string(text), "2006-01-02 15:04:05Z07")
 	case pgtype.TimeOID:
-		return rowjson.Reformat(string(text), rowjson.TimeLayout, "15:04:05")
+		return rowjson.TimeText(string(text), "15:04:05")
+	case pgtype.BPCharOID:
+		return rowjson.Padded(text) //guard:char-padding-printed
 	}
 	return rowjson.Cell{Kind: rowjson.String, Text: text}
 }

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"math"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -19,7 +17,7 @@ type Kind uint8
 const (
 	Null     Kind = iota
 	String        // a string
-	Literal       // a number, true or false, unchanged
+	Literal       // a number, true or false
 	Bytes         // bytes, as a string of base64 (RFC 4648, section 4)
 	Document      // JSON, compacted
 )
@@ -67,7 +65,7 @@ func (w *writer) cell(c Cell) {
 	case Null:
 		w.buf.WriteString("null")
 	case Literal:
-		w.buf.Write(c.Text)
+		w.literal(c.Text)
 	case Bytes:
 		w.string(base64.StdEncoding.EncodeToString(c.Text))
 	case Document:
@@ -77,76 +75,71 @@ func (w *writer) cell(c Cell) {
 	}
 }
 
-// document writes invalid JSON as a string: SQLite and MariaDB only check JSON on request.
+// literal writes as a string what is no number: one value must not make its row, and each answer that contains it, invalid.
+func (w *writer) literal(text []byte) {
+	if !isLiteral(text) { //guard:invalid-number-written
+		w.string(string(text))
+		return
+	}
+	w.buf.Write(text)
+}
+
+// document writes invalid JSON as a string: SQLite and MariaDB only check JSON on request. json.Valid accepts strings that
+// are not UTF-8.
 func (w *writer) document(text []byte) {
 	if !json.Valid(text) {
 		w.string(string(text))
 		return
 	}
-	_ = json.Compact(&w.buf, text) // only fails on invalid JSON
-}
-
-// Bool returns the cell of a boolean.
-func Bool(v bool) Cell { return Cell{Literal, strconv.AppendBool(nil, v)} }
-
-// Int returns the cell of an integer.
-func Int(v int64) Cell { return Cell{Literal, strconv.AppendInt(nil, v, 10)} }
-
-// Float writes the shortest digits that read back as v, in the notation of ECMAScript, as encoding/json does. JSON has no
-// NaN and no infinities: these are strings, as PostgreSQL prints them.
-func Float(v float64, bits int) Cell {
-	switch {
-	case math.IsNaN(v):
-		return Text("NaN")
-	case math.IsInf(v, 1):
-		return Text("Infinity")
-	case math.IsInf(v, -1):
-		return Text("-Infinity")
-	}
-	abs := math.Abs(v)
-	if abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		return Cell{Literal, shortExponent(strconv.AppendFloat(nil, v, 'e', -1, bits))}
-	}
-	return Cell{Literal, strconv.AppendFloat(nil, v, 'f', -1, bits)}
-}
-
-// shortExponent turns e-09 into e-9.
-func shortExponent(b []byte) []byte {
-	if n := len(b); n >= 4 && b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' {
-		return append(b[:n-2], b[n-1])
-	}
-	return b
-}
-
-// Decimal keeps all digits, including trailing zeros; NaN and infinities are strings.
-func Decimal(text []byte) Cell {
-	switch string(text) {
-	case "NaN", "Infinity", "-Infinity":
-		return Cell{String, text}
-	}
-	return Cell{Literal, text}
+	_ = json.Compact(&w.buf, bytes.ToValidUTF8(text, []byte("\uFFFD"))) //guard:document-not-utf8
 }
 
 // Text returns the cell of a string.
 func Text(s string) Cell { return Cell{String, []byte(s)} }
+
+// Padded returns the cell of a char(n), without the blanks that fill it up to its length. MySQL removes them (unless
+// PAD_CHAR_TO_FULL_LENGTH is set), PostgreSQL prints them and ignores them in comparisons (8.3).
+func Padded(text []byte) Cell { return Cell{String, bytes.TrimRight(text, " ")} }
 
 // The layouts of dates and times. Microseconds are the highest precision that all databases support.
 const (
 	DateLayout      = "2006-01-02"
 	TimeLayout      = "15:04:05.000000"
 	TimestampLayout = "2006-01-02T15:04:05.000000Z"
+
+	nanosecondLayout = "2006-01-02T15:04:05.000000000Z"
 )
 
-// Timestamp returns the cell of a point in time.
-func Timestamp(t time.Time) Cell { return Text(t.UTC().Format(TimestampLayout)) }
+// Timestamp returns the cell of a point in time. RFC 3339 has the years 0 to 9999: outside of them, ok is false.
+func Timestamp(t time.Time) (c Cell, ok bool) {
+	t = t.UTC()
+	layout := TimestampLayout
+	if t.Nanosecond()%int(time.Microsecond) != 0 { // only SQLite stores it, as text
+		layout = nanosecondLayout
+	}
+	return Text(t.Format(layout)), 0 <= t.Year() && t.Year() <= 9999
+}
 
-// Reformat parses text in one of the layouts and writes it in another one. What RFC 3339 cannot express (infinity, a year
-// BC, 0000-00-00, 838:59:59) stays as the database prints it.
-func Reformat(text, layout string, layouts ...string) Cell {
-	for _, from := range layouts {
-		t, err := time.Parse(from, text)
-		if err == nil {
-			return Text(t.UTC().Format(layout))
+// TimestampText parses text in one of the layouts. What RFC 3339 cannot express (infinity, a year BC, 0000-00-00) stays as
+// the database prints it.
+func TimestampText(text string, layouts ...string) Cell {
+	for _, layout := range layouts {
+		t, err := time.Parse(layout, text)
+		if err != nil {
+			continue
+		}
+		if c, ok := Timestamp(t); ok {
+			return c
+		}
+	}
+	return Text(text)
+}
+
+// TimeText parses a time of the day in one of the layouts. What is none (24:00:00, 838:59:59) stays as the database prints it.
+func TimeText(text string, layouts ...string) Cell {
+	for _, layout := range layouts {
+		if t, err := time.Parse(layout, text); err == nil && t.Nanosecond()%int(time.Microsecond) == 0 {
+			return Text(t.Format(TimeLayout))
 		}
 	}
 	return Text(text)

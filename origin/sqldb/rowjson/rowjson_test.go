@@ -1,9 +1,11 @@
 package rowjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,28 +14,90 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
+// checkStrict fails unless data is JSON to the strictest reader: UTF-8, and an object with distinct names.
+func checkStrict(t *testing.T, data []byte) map[string]any {
+	t.Helper()
+	var members map[string]any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber() // 1e400 is a number of JSON
+	err := d.Decode(&members)
+	if strict, parseErr := ParseRow(data); err != nil || parseErr != nil || !json.Valid(data) || len(strict) != len(members) {
+		t.Fatalf("%q: %v, %v", data, err, parseErr)
+	}
+	return members
+}
+
 func FuzzEncodeRowIsJSON(f *testing.F) {
 	f.Add("name", []byte("text"), uint8(String))
 	f.Add("a\"b", []byte("\x00\xff\u2028<>&"), uint8(String))
 	f.Add("", []byte(`{"a": [1, "\u00e9"]}`), uint8(Document))
 	f.Add("x", []byte(`{"a": `), uint8(Document))
+	f.Add("x", []byte("{\"\xff\": \"\xc3\"}"), uint8(Document))
 	f.Add("x", []byte("\x00\xff"), uint8(Bytes))
 	f.Add("x", []byte(nil), uint8(Null))
+	for _, number := range hardNumbers {
+		f.Add("x", []byte(number), uint8(Literal))
+	}
 	f.Fuzz(func(t *testing.T, name string, text []byte, k uint8) {
 		c := Cell{Kind(k % 5), text}
-		if c.Kind == Literal {
-			c = Cell{String, text} // literals come from numbers only
-		}
 		got := EncodeRow([]string{name, "other " + name}, []Cell{c, c})
-		var back map[string]any
-		if err := json.Unmarshal(got, &back); err != nil {
-			t.Fatalf("%q: %v", got, err)
-		}
+		back := checkStrict(t, got)
 		text8 := c.Kind == String && utf8.ValidString(name) && utf8.Valid(text)
 		if s, ok := back[name].(string); text8 && (!ok || s != string(text)) {
 			t.Fatalf("%q came back as %q", text, s)
 		}
 	})
+}
+
+// hardNumbers are texts that databases print for numbers, or might.
+var hardNumbers = []string{
+	"0", "-0", "-0.00", "00042.50", "-007", "0000.00", "+1", "1.", ".5", "-.5", "+.5e3", ".", "-", "", "e5", "1e", "1e+", "1E+400",
+	"1e-99999999999", "1.e5", "NaN", "Infinity", "-Infinity", "inf", "+Inf", "$1,234.50", "12:30", "0x1f", "1_000", " 1", "1 ", "1\n", "٣",
+	"18446744073709551615", "99999999999999999999999999999999999.999999999999999999999999999999", "true", "2024-00-00", "1.2.3",
+}
+
+// A number keeps its value and the digits after its point, whatever JSON does not allow of its form.
+func FuzzNumberIsJSON(f *testing.F) {
+	for _, number := range hardNumbers {
+		f.Add(number)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c := Number([]byte(text))
+		row := EncodeRow([]string{"n"}, []Cell{c})
+		checkStrict(t, row)
+		if c.Kind == String {
+			if string(c.Text) != text {
+				t.Fatalf("%q became %q", text, c.Text)
+			}
+			return
+		}
+		if string(row) != `{"n":`+string(c.Text)+`}` {
+			t.Fatalf("%q was written as %s", c.Text, row)
+		}
+		if n, _ := parseNumber(text); len(n.exponent) > len("e+999") {
+			return // big.Rat would fill the memory
+		}
+		want, ok := new(big.Rat).SetString(text)
+		got, same := new(big.Rat).SetString(string(c.Text))
+		if ok && (!same || got.Cmp(want) != 0) {
+			t.Fatalf("%q became %q", text, c.Text)
+		}
+		if _, fraction, _ := strings.Cut(text, "."); fraction != "" && fraction[0] <= '9' && !strings.HasSuffix(string(c.Text), "."+fraction) {
+			t.Fatalf("%q lost digits: %q", text, c.Text)
+		}
+	})
+}
+
+func TestNumbers(t *testing.T) {
+	for text, want := range map[string]string{
+		"00042.50": "42.50", "-007": "-7", "+1": "1", "1.": "1", ".5": "0.5", "-.5": "-0.5", "-0": "-0", "000": "0", "00.00": "0.00",
+		"1e400": "1e400", "007E+5": "7E+5", "NaN": `"NaN"`, "$1.00": `"$1.00"`, "": `""`, "-": `"-"`, ".": `"."`, "1e": `"1e"`,
+		"18446744073709551615": "18446744073709551615",
+	} {
+		if got := string(EncodeRow([]string{"n"}, []Cell{Number([]byte(text))})); got != `{"n":`+want+`}` {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
 }
 
 // A row that parses has the same members as in encoding/json, which accepts duplicate names and replaces half characters.

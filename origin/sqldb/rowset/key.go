@@ -12,6 +12,8 @@ type KeyType struct {
 	Bits     int // of an integer; 0 for other types
 	Unsigned bool
 	UUID     bool
+	// Untyped says that a key may be a number, a text or bytes, which the database never considers equal.
+	Untyped bool
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)

@@ -18,11 +18,24 @@ type Scan struct {
 	Set   *Set
 	// Cell turns a value of the driver into a cell.
 	Cell func(name, typeName string, v any) rowjson.Cell
+	// Raw returns the statement to run instead of text, if the driver would convert values of these types. Nil means never.
+	Raw func(text string, types []string) (raw string, ok bool)
+	// Prepare makes the driver prepare also a statement without parameters, so that all values arrive in the same protocol.
+	Prepare bool
 }
 
 // Run runs text, which is the query with its parameters expanded.
 func (r *Scan) Run(ctx context.Context, conn *sql.Conn, text string, parameters []any) error {
-	rows, err := conn.QueryContext(ctx, text, parameters...)
+	query := conn.QueryContext
+	if r.Prepare && len(parameters) == 0 {
+		statement, err := conn.PrepareContext(ctx, text)
+		if err != nil {
+			return err
+		}
+		defer statement.Close()
+		query = func(ctx context.Context, _ string, _ ...any) (*sql.Rows, error) { return statement.QueryContext(ctx) }
+	}
+	rows, err := query(ctx, text, parameters...)
 	if err != nil {
 		return err
 	}
@@ -31,6 +44,25 @@ func (r *Scan) Run(ctx context.Context, conn *sql.Conn, text string, parameters 
 	if err != nil {
 		return err
 	}
+	if raw, ok := r.rawText(text, types); ok {
+		_ = rows.Close() // nothing is read from it
+		if rows, err = conn.QueryContext(ctx, raw, parameters...); err != nil {
+			return err
+		}
+		defer rows.Close()
+	}
+	return r.read(rows, names, types)
+}
+
+func (r *Scan) rawText(text string, types []string) (raw string, ok bool) {
+	if r.Raw == nil {
+		return "", false
+	}
+	return r.Raw(text, types)
+}
+
+// read adds the rows of a result whose columns have these names and types.
+func (r *Scan) read(rows *sql.Rows, names, types []string) error {
 	skip := 0
 	if r.Query.Keyed {
 		skip = 1

@@ -145,6 +145,7 @@ func NoColumn(field, name string, names []string) error {
 func distinct(names []string) error {
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
+		name = strings.ToValidUTF8(name, "\uFFFD") // as JSON has it
 		if seen[name] {
 			return fmt.Errorf("two columns are named %q: rename one of them (AS)", name)
 		}

@@ -5,11 +5,11 @@ import (
 	"context"
 	"database/sql"
 	"strings"
+	"time"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
-	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -22,8 +22,8 @@ const (
 // catalog implements sqldb.Catalog.
 type catalog struct{}
 
-func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*sqldb.Table, error) {
-	schema, bare := sqltext.SplitTable(name)
+func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*sqldb.Table, error) {
+	schema, bare := sqltext.SplitTable(ds.Table)
 	rows, err := conn.QueryContext(ctx, `SELECT name, type, "notnull", hidden FROM pragma_table_xinfo(?, ?)`, bare,
 		cmp.Or(schema, "main"))
 	if err != nil {
@@ -40,18 +40,23 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, name, key string) 
 		}
 		c.Generated = hidden == hiddenVirtual || hidden == hiddenStored
 		declare(&c, strings.ToUpper(declared))
+		c.Epoch = epochUnits[ds.IntegerTimes]
 		t.Columns = append(t.Columns, c)
-		if c.Name == key && strings.Contains(strings.ToUpper(declared), "INT") {
-			t.Key = rowset.KeyType{Bits: 64}
+		if strings.EqualFold(c.Name, ds.Key) {
+			t.Key = declaredKeyType(strings.ToUpper(declared))
 		}
 	}
 	return t, rows.Err()
 }
 
+var epochUnits = map[string]time.Duration{
+	origin.IntegerSeconds: time.Second, origin.IntegerMilliseconds: time.Millisecond,
+}
+
 // declare goes by the type names that cellOf knows, and then by the affinity (datatype3.html, 3.1).
 func declare(c *rowjson.Column, declared string) {
 	c.Unchecked = true
-	base, _, _ := strings.Cut(declared, "(")
+	base := baseType(declared)
 	has := func(words ...string) bool {
 		for _, word := range words {
 			if strings.Contains(declared, word) {

@@ -1,10 +1,14 @@
 package sqlite
 
 import (
+	"math"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 )
 
 func FuzzSQLiteURI(f *testing.F) {
@@ -26,6 +30,30 @@ func FuzzSQLiteURI(f *testing.F) {
 			}
 			if plain, err := url.PathUnescape(path); !strings.HasPrefix(dsn, "file:") && (err != nil || plain != dsn) {
 				t.Fatalf("%q became %q, %v", dsn, plain, err)
+			}
+		}
+	})
+}
+
+// Whatever SQLite stores in a column, the row is JSON.
+func FuzzCellIsJSON(f *testing.F) {
+	types := []string{"BOOLEAN", "INTEGER", "DECIMAL(10,2)", "NUMERIC", "REAL", "DATE", "DATETIME", "TIMESTAMP WITH TIME ZONE", "TIME",
+		"JSON", "BLOB", "TEXT", ""}
+	for i := range types {
+		for _, v := range []float64{0, math.Copysign(0, -1), math.Inf(1), math.NaN(), 1e300, 1.005, 2460370.5, -1, 1687366926347} {
+			f.Add(uint8(i), v, int64(v), []byte("2024-02-29 01:02:03-05:00"))
+		}
+		f.Add(uint8(i), 0.5, int64(math.MinInt64), []byte("\xff\"\x00"))
+		f.Add(uint8(i), 0.5, int64(math.MaxInt64), []byte("{\"\xff\":1}"))
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, float float64, integer int64, text []byte) {
+		for _, unit := range []string{"", origin.IntegerSeconds, origin.IntegerMilliseconds} {
+			for _, v := range []any{float, integer, string(text), text} {
+				cell := cells{unit}.cell("v", types[int(kind)%len(types)], v)
+				row := rowjson.EncodeRow([]string{"v"}, []rowjson.Cell{cell})
+				if _, err := rowjson.ParseRow(row); err != nil {
+					t.Fatalf("%v in %s: %q: %v", v, types[int(kind)%len(types)], row, err)
+				}
 			}
 		}
 	})

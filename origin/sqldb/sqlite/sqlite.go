@@ -58,6 +58,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 		Reads:  fileConnector{sessionConnector{reads, pragmasOfReads}, path},
 		Writes: fileConnector{sessionConnector{writes, pragmasOfWrites}, path}, Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
+		IntegerTimes: true,
 	}, nil
 }
 
@@ -97,6 +98,9 @@ func connectionURIs(dsn string) (read, write string, err error) {
 	if inMemory(path, values) {
 		return "", "", errors.New("the DSN :memory: makes an empty database for each connection: use a file")
 	}
+	for _, name := range conversions {
+		values.Del(name)
+	}
 	writes := maps.Clone(values)
 	if !values.Has("mode") {
 		values.Set("mode", "ro") //guard:sqlite-file-created
@@ -106,3 +110,6 @@ func connectionURIs(dsn string) (read, write string, err error) {
 	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)")
 	return "file:" + path + "?" + values.Encode(), "file:" + path + "?" + writes.Encode(), nil
 }
+
+// conversions are the parameters of the driver that change what it returns for a stored value.
+var conversions = []string{"_texttotime", "_inttotime", "_timezone", "_time_format", "_time_integer_format"}

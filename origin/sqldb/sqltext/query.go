@@ -22,6 +22,8 @@ func Check(ds origin.Dataset, s Syntax) error {
 		return errors.New("key and columns belong to table; a query names its own columns")
 	case ds.Value != "" && len(ds.Columns) > 0:
 		return errors.New("set either value or columns")
+	case !slices.Contains([]string{"", origin.IntegerSeconds, origin.IntegerMilliseconds}, ds.IntegerTimes):
+		return fmt.Errorf("integer_times is %s or %s", origin.IntegerSeconds, origin.IntegerMilliseconds)
 	}
 	return checkParameters(ds, s)
 }
