@@ -9,11 +9,19 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
+// assignment is a member of a value for a column of the row.
+type assignment struct {
+	rowjson.Member
+	column    *rowjson.Column
+	parameter any
+	err       error // why the column cannot store it; not returned if it is what the column holds
+}
+
 // assignments returns the columns that a value sets. The second result is its key member, unless that has the bytes of the key.
-func (w *rowWriter) assignments(t *Table, c origin.Change) (set []sqltext.Parameter, key *rowjson.Input, err error) {
+func (w *rowWriter) assignments(t *Table, c origin.Change) (set []assignment, key *rowjson.Input, err error) {
 	if name := w.source.dataset.Value; name != "" {
-		a, err := w.assignment(t, rowjson.Member{Name: name, Input: rowjson.PlainInput(string(c.Data))})
-		return []sqltext.Parameter{a}, nil, err
+		a, err := w.assign(t, rowjson.Member{Name: name, Input: rowjson.PlainInput(string(c.Data))})
+		return []assignment{a}, nil, err
 	}
 	members, err := rowjson.ParseRow(c.Data)
 	if err != nil {
@@ -27,7 +35,7 @@ func (w *rowWriter) assignments(t *Table, c origin.Change) (set []sqltext.Parame
 				key = &m.Input
 			}
 		default:
-			a, err := w.assignment(t, m)
+			a, err := w.assign(t, m)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -37,32 +45,115 @@ func (w *rowWriter) assignments(t *Table, c origin.Change) (set []sqltext.Parame
 	return set, key, nil
 }
 
-func (w *rowWriter) assignment(t *Table, m rowjson.Member) (sqltext.Parameter, error) {
+func (w *rowWriter) assign(t *Table, m rowjson.Member) (a assignment, err error) {
 	ds, column := w.source.dataset, t.Column(m.Name)
 	switch {
 	case column == nil:
-		return sqltext.Parameter{}, origin.InvalidValue(m.Name, "there is no such column; the columns are %s", namesOf(w.writable(t.Columns)))
+		return a, origin.InvalidValue(m.Name, "there is no such column; the columns are %s", namesOf(w.writable(t.Columns)))
 	case len(ds.Columns) > 0 && !slices.Contains(ds.Columns, m.Name):
-		return sqltext.Parameter{}, origin.InvalidValue(m.Name, "it is not among `columns` of the dataset, which are %s",
+		return a, origin.InvalidValue(m.Name, "it is not among `columns` of the dataset, which are %s",
 			strings.Join(ds.Columns, ", "))
-	case column.Generated:
-		return sqltext.Parameter{}, origin.InvalidValue(m.Name, "the database generates it: leave it out")
 	}
-	v, err := column.Decode(m.Input)
-	return sqltext.Parameter{Column: m.Name, Value: v}, err
+	a = assignment{Member: m, column: column}
+	if !column.Generated {
+		a.parameter, a.err = column.Decode(m.Input)
+	}
+	if a.err != nil && !column.Ambiguous(m.Input) {
+		return a, a.err
+	}
+	return a, nil
 }
 
-// checkKey compares the key member of the value with that of the row, if it is not the key as text: it may be a time.
-func (tx *WriteTransaction) checkKey(row []byte) error {
-	if tx.namedKey == nil {
+// compareWith plans the steps again for the row that read adds to Rows, if that matters.
+func (tx *WriteTransaction) compareWith(read func() error) error {
+	if !tx.compares() {
+		return nil
+	}
+	tx.Forget()
+	if err := read(); err != nil {
+		return err
+	}
+	return tx.compare()
+}
+
+// compares reports whether the row must be read and locked before the steps, for compare: a member of the value may be what
+// a column holds although the column does not accept it, or would store it in another form.
+func (tx *WriteTransaction) compares() bool {
+	return slices.ContainsFunc(tx.assignments, func(a assignment) bool { return a.column.Ambiguous(a.Input) })
+}
+
+// compare plans the steps for the row that Rows received: a column that is read as the value has it already is not assigned, so
+// that a value which was read can be written back without change.
+func (tx *WriteTransaction) compare() error {
+	stored, exists := tx.stored()
+	tx.Forget()
+	if exists && tx.Change.If.Absent {
+		return tx.NotMatched()
+	}
+	var set []sqltext.Parameter
+	for _, a := range tx.assignments {
+		held, ok := stored[a.Name]
+		unchanged := ok && held.Equal(a.Input) //guard:unchanged-value-rewritten
+		switch {
+		case unchanged && a.column.AutoUpdate && !a.column.Generated:
+			set = append(set, sqltext.Parameter{Column: a.Name, Value: sqltext.Unchanged{}})
+		case unchanged:
+		case a.column.Generated: // perhaps it is what the database generates
+			tx.generated = append(tx.generated, a.Member)
+		case a.err != nil:
+			return a.err
+		default:
+			set = append(set, sqltext.Parameter{Column: a.Name, Value: a.parameter})
+		}
+	}
+	c := tx.Change
+	if exists && c.If == (origin.Condition{}) {
+		c.If.Present = true
+	}
+	tx.planSteps(c, set)
+	return nil
+}
+
+// stored returns the members of the row that Rows received.
+func (tx *WriteTransaction) stored() (members map[string]rowjson.Input, exists bool) {
+	row := tx.Rows.Result(tx.Change.Key)
+	if tx.Rows.RowsOf(tx.Change.Key) != 1 || row.Err != nil {
+		return nil, false
+	}
+	if name := tx.plan.Dataset.Value; name != "" {
+		return map[string]rowjson.Input{name: rowjson.PlainInput(string(row.Value.Data))}, true
+	}
+	list, err := rowjson.ParseRow(row.Value.Data)
+	if err != nil {
+		return nil, false
+	}
+	members = make(map[string]rowjson.Input, len(list))
+	for _, m := range list {
+		members[m.Name] = m.Input
+	}
+	return members, true
+}
+
+// checkMembers compares members that the statement did not assign with those of the row that it wrote: the key, if it is not
+// the key as text (it may be a time), and generated columns.
+func (tx *WriteTransaction) checkMembers(row []byte) error {
+	if tx.namedKey == nil && len(tx.generated) == 0 {
 		return nil
 	}
 	members, err := rowjson.ParseRow(row)
-	for _, m := range members {
-		same := m.Input.Text == tx.namedKey.Text && m.Input.Kind == tx.namedKey.Kind
-		if err == nil && m.Name == tx.keyColumn && same {
-			return nil
+	if err != nil {
+		return err
+	}
+	has := func(name string, in rowjson.Input) bool {
+		return slices.ContainsFunc(members, func(m rowjson.Member) bool { return m.Name == name && m.Input.Equal(in) })
+	}
+	if key := tx.plan.Dataset.Key; tx.namedKey != nil && !has(key, *tx.namedKey) {
+		return origin.InvalidValue(key, "it differs from the key of the write: leave it out, or use the same key")
+	}
+	for _, m := range tx.generated {
+		if !has(m.Name, m.Input) { //guard:generated-value-ignored
+			return origin.InvalidValue(m.Name, "the database generates it, and with another value: leave it out")
 		}
 	}
-	return origin.InvalidValue(tx.keyColumn, "it differs from the key of the write: leave it out, or use the same key")
+	return nil
 }

@@ -31,7 +31,7 @@ func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 
 // checkTable reads the columns before it prepares the query, so that it can name every missing column.
 func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	t, err := db.database.Catalog.ReadTable(ctx, conn, ds.Table, ds.Key)
+	t, err := db.database.Catalog.ReadTable(ctx, conn, ds)
 	if err == nil && len(t.Columns) == 0 {
 		err = errNoTable
 	}

@@ -49,6 +49,8 @@ type Database struct {
 	Writer   Writer
 	Errors   ErrorClasses
 	Triggers changefeed.Triggers
+	// IntegerTimes says that columns of times may hold integers (origin.Dataset).
+	IntegerTimes bool
 	// Notify returns the feed of origin.FeedNotify; nil if the database has no notifications.
 	Notify func(originName, dataset, channel string) changefeed.Feed
 }
@@ -65,9 +67,9 @@ type Reader interface {
 
 // Catalog reads the database's catalog.
 type Catalog interface {
-	// ReadTable returns the columns of a table and the type of its key column. A table that does not exist, or that the
-	// account may not see, has no columns.
-	ReadTable(ctx context.Context, conn *sql.Conn, name, key string) (*Table, error)
+	// ReadTable returns the columns of a dataset's table and the type of its key column. A table that does not exist, or that
+	// the account may not see, has no columns.
+	ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*Table, error)
 	// CheckWritable returns why the rows of a table cannot be written safely.
 	CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error
 }

@@ -83,6 +83,10 @@ func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *Table, q origin
 // step writes the statement of a page.
 func (l *rowLister) step(t *Table, q origin.ListQuery) (sqltext.Step, error) {
 	ds, syntax := l.source.dataset, l.source.db.database.Syntax
+	after, err := t.keyParameter(ds, q.After)
+	if err != nil && (q.After != "" || t.Key.Untyped) {
+		return sqltext.Step{}, err
+	}
 	b, key := &sqltext.Builder{Syntax: syntax}, "t."+syntax.Quote(ds.Key)
 	b.Add("SELECT %s, %s FROM %s AS t WHERE ", syntax.KeyText(key), sqltext.Selected(ds, syntax), sqltext.QuoteTable(syntax, ds.Table))
 	limit := q.Limit
@@ -90,10 +94,6 @@ func (l *rowLister) step(t *Table, q origin.ListQuery) (sqltext.Step, error) {
 		b.Add("%s IS NOT NULL", key)
 		limit++ // the first row may have the empty key, which cannot be requested
 	} else {
-		after, err := t.Key.Parse(q.After)
-		if err != nil {
-			return sqltext.Step{}, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
-		}
 		b.Add("%s > %s", key, b.Parameter(sqltext.Parameter{Column: ds.Key, Value: after}))
 	}
 	if ds.Value != "" {

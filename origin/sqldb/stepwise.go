@@ -48,7 +48,7 @@ func (s *Stepwise) runSteps(ctx context.Context) (commit bool, err error) {
 	}
 	read := func() error { return s.Read(ctx) }
 	matched, err := tx.Match(Attempts{
-		Try: func() (bool, error) { return s.tryEach(ctx) }, Read: read,
+		Compare: read, Try: func() (bool, error) { return s.tryEach(ctx) }, Read: read,
 		Suppresses: func() bool { return s.TriggersDecide },
 	})
 	switch {

@@ -23,6 +23,7 @@ type Table struct {
 	readAt  time.Time
 	Columns []rowjson.Column
 	Key     rowset.KeyType
+	View    bool // rows may be impossible to lock; only PostgreSQL cares
 }
 
 // Column returns the column of this name, or nil.
@@ -33,6 +34,21 @@ func (t *Table) Column(name string) *rowjson.Column {
 	}
 	return &t.Columns[i]
 }
+
+// keyParameter returns the key as a parameter that the database compares with the key column.
+func (t *Table) keyParameter(ds origin.Dataset, key string) (any, error) {
+	if t.Key.Untyped { //guard:untyped-key-written
+		return nil, origin.InvalidValue("", untypedKey, ds.Key, ds.Table)
+	}
+	v, err := t.Key.Parse(key)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
+	}
+	return v, nil
+}
+
+const untypedKey = "the key column %q of table %s has no type, so that 7 and '7' are two keys; it can be read, but not written " +
+	"or listed: declare it TEXT or INTEGER"
 
 func namesOf(columns []rowjson.Column) string {
 	names := make([]string, len(columns))
@@ -46,26 +62,26 @@ var errNoTable = errors.New("it does not exist, or the account of the DSN may no
 
 // tableCache caches what the catalog says about one table.
 type tableCache struct {
-	catalog    Catalog
-	table, key string
-	cached     atomic.Pointer[Table] // nil: read it
+	catalog Catalog
+	dataset origin.Dataset
+	cached  atomic.Pointer[Table] // nil: read it
 }
 
 func (db *DB) cacheTable(ds origin.Dataset) *tableCache {
-	return &tableCache{catalog: db.database.Catalog, table: ds.Table, key: ds.Key}
+	return &tableCache{catalog: db.database.Catalog, dataset: ds}
 }
 
 func (c *tableCache) get(ctx context.Context, conn *sql.Conn) (*Table, error) {
 	if t := c.cached.Load(); t != nil && time.Since(t.readAt) < CatalogLifetime {
 		return t, nil
 	}
-	t, err := c.catalog.ReadTable(ctx, conn, c.table, c.key)
+	t, err := c.catalog.ReadTable(ctx, conn, c.dataset)
 	//guard:missing-table-blamed-on-client
 	if err == nil && len(t.Columns) == 0 { // otherwise each member of a value would be an unknown column
 		err = errNoTable
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of table %s: %w", c.table, err)
+		return nil, fmt.Errorf("read the columns of table %s: %w", c.dataset.Table, err)
 	}
 	t.readAt = time.Now()
 	c.cached.Store(t)

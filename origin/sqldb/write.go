@@ -113,39 +113,68 @@ func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value,
 
 // WriteTransaction is one change as a transaction.
 type WriteTransaction struct {
-	Change    origin.Change
-	Query     *sqltext.Query // reads the row as Load does: before a deletion, and after any other change
-	Steps     []sqltext.Step
-	Rows      *rowset.Set // receives the row
-	keyColumn string
-	namedKey  *rowjson.Input // the key in the value; nil if it has the same bytes as Change.Key
+	Change origin.Change
+	Query  *sqltext.Query // reads the row as Load does: before a deletion or compare, and after any other change
+	Steps  []sqltext.Step
+	Rows   *rowset.Set // receives the row
+	View   bool        // rows may be impossible to lock
+
+	plan         *sqltext.WritePlan
+	columns      int // that a value may set
+	keyGenerated bool
+	assignments  []assignment
+	generated    []rowjson.Member // that the row must have after the write
+	namedKey     *rowjson.Input   // the key in the value; nil if it has the same bytes as Change.Key
 
 	value origin.Value // of the row after Verify
 }
 
 func (w *rowWriter) transaction(t *Table, c origin.Change) (*WriteTransaction, error) {
 	ds := w.source.dataset
-	param, err := t.Key.Parse(c.Key)
+	param, err := t.keyParameter(ds, c.Key)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
+		return nil, err
 	}
 	if c.Delete {
 		ds.Columns, ds.Value = []string{ds.Key}, "" // only the version is needed
 	}
-	plan := &sqltext.WritePlan{Syntax: w.source.db.database.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param}}
 	tx := &WriteTransaction{
-		Change: c, Query: sqltext.Load(ds, plan.Syntax), keyColumn: ds.Key,
-		Rows: rowset.New(ds, w.source.db.maxValueBytes),
+		Change: c, Query: sqltext.Load(ds, w.source.db.database.Syntax), Rows: rowset.New(ds, w.source.db.maxValueBytes),
+		plan: &sqltext.WritePlan{
+			Syntax: w.source.db.database.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param},
+		},
+		View:    t.View,
+		columns: len(w.writable(t.Columns)),
 	}
+	key := t.Column(ds.Key)
+	tx.keyGenerated = key != nil && key.Generated
 	if !c.Delete {
-		if plan.Set, tx.namedKey, err = w.assignments(t, c); err != nil {
+		if tx.assignments, tx.namedKey, err = w.assignments(t, c); err != nil {
 			return nil, err
 		}
-		plan.Whole = len(plan.Set) == len(w.writable(t.Columns))
 	}
-	tx.Steps = plan.Steps(c)
+	if !tx.compares() {
+		tx.planSteps(c, parametersOf(tx.assignments))
+	}
 	tx.Forget()
 	return tx, nil
+}
+
+func parametersOf(assignments []assignment) []sqltext.Parameter {
+	set := make([]sqltext.Parameter, len(assignments))
+	for i, a := range assignments {
+		set[i] = sqltext.Parameter{Column: a.Name, Value: a.parameter}
+	}
+	return set
+}
+
+// planSteps plans the statements that set these columns. A key that the database generates cannot be inserted.
+func (tx *WriteTransaction) planSteps(c origin.Change, set []sqltext.Parameter) {
+	tx.plan.Set, tx.plan.Whole = set, len(set) == tx.columns
+	if tx.keyGenerated && !c.Delete && c.If == (origin.Condition{}) {
+		c.If.Present = true
+	}
+	tx.Steps = tx.plan.Steps(c)
 }
 
 // writable returns the columns that a value may set.
@@ -167,6 +196,8 @@ func (tx *WriteTransaction) Verify() (commit bool, err error) {
 	switch other := tx.Rows.RowsOf(tx.Change.Key) == 0; { //guard:write-changes-row-of-another-key
 	case n > 1: //guard:write-changes-several-rows
 		return false, fmt.Errorf("table %s has %d rows with this key: %w", tx.Query.Table, n, ErrNotUnique)
+	case n == 0 && tx.keyGenerated && tx.Change.If == (origin.Condition{}) && !tx.Change.Delete:
+		return false, origin.InvalidValue(tx.plan.Dataset.Key, "the database generates the key: no row can be created with it")
 	case n == 0, other && mustExist:
 		return false, tx.NotMatched()
 	case other:
@@ -178,7 +209,7 @@ func (tx *WriteTransaction) Verify() (commit bool, err error) {
 		return true, nil
 	}
 	tx.value = result.Value
-	err = tx.checkKey(result.Value.Data)
+	err = tx.checkMembers(result.Value.Data)
 	return err == nil, err
 }
 
@@ -187,8 +218,9 @@ var errSuppressed = origin.InvalidValue("", "a trigger or rule of the table supp
 
 // Attempts are how a write transaction changes and reads the row.
 type Attempts struct {
-	Try  func() (matched bool, err error) // runs the steps until one matches the row
-	Read func() error                     // adds the row to Rows, and locks it
+	Compare func() error                     // adds the row to Rows, and locks it, before Try
+	Try     func() (matched bool, err error) // runs the steps until one matches the row
+	Read    func() error                     // adds the row to Rows, and locks it
 	// Suppresses reports, after Try, whether the table has triggers or the like that can suppress a write.
 	Suppresses func() bool
 }
@@ -197,6 +229,9 @@ type Attempts struct {
 // may have changed it in between, so that Match tries again. If that does not help, a trigger suppresses the write.
 func (tx *WriteTransaction) Match(a Attempts) (matched bool, err error) {
 	for range 3 {
+		if err := tx.compareWith(a.Compare); err != nil {
+			return false, err
+		}
 		matched, err = a.Try()
 		if err != nil || matched {
 			return matched, err

@@ -16,10 +16,12 @@ func withoutVersion(value []byte) string {
 	return regexp.MustCompile(`"ver":\d+`).ReplaceAllString(string(value), `"ver":N`)
 }
 
-// unwritable are values that SQLite stores although they do not fit their column, or have more digits than a double. They can
-// be read but not written.
+// unwritable are values that SQLite stores although they do not fit their column, or have more digits than Ringside writes.
+// They can be read and written back, but not to another row.
 var unwritable = []string{
-	"DATETIME 'yesterday'", "BOOLEAN 'maybe'", "INTEGER 'abc'", "INTEGER 1.5", // do not fit the column
+	"DATETIME 'yesterday'", "BOOLEAN 'maybe'", "INTEGER 'abc'", "INTEGER 1.5", "DATE '2024-02-30'", "JSON 'not json'",
+	"DATETIME '0000-01-01 00:00:00+05:00'", "TEXT x'00ff'", "TEXT CAST(x'61ff62' AS TEXT)",
+	"DATETIME '2024-02-29 12:34:56.123456789'", "DECIMAL(10,2) 1.005",
 }
 
 // A row is not written if it becomes too large to be read back, or if the database stores it under another key.

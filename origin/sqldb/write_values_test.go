@@ -49,9 +49,10 @@ func testWritesOfEachType(t *testing.T, d database) {
 		d.exec(t, "CREATE TYPE mood AS ENUM ('sad', 'ok')")
 		d.exec(t, "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
 	}
-	for i, c := range d.typeCases() {
-		if slices.Contains(unwritable, c.sqlType+" "+c.literal) {
-			continue
+	for i, c := range typeCases[d.driver] {
+		keys := []string{"k", "new", "null"}
+		if d.driver == "sqlite" && slices.Contains(unwritable, c.sqlType+" "+c.literal) {
+			keys = keys[:1]
 		}
 		table := fmt.Sprint("one", i)
 		d.exec(t, "CREATE TABLE "+table+" (k VARCHAR(5) PRIMARY KEY, v "+c.sqlType+")")
@@ -61,7 +62,7 @@ func testWritesOfEachType(t *testing.T, d database) {
 		} {
 			w := d.rows(t, ds)
 			v := loadOne(t, w, "k")
-			for _, key := range []string{"k", "new", "null"} {
+			for _, key := range keys {
 				got, err := w.Write(soon(t), origin.Change{Key: key, Data: v.Data})
 				if err != nil || string(got.Data) != string(v.Data) {
 					t.Errorf("%s %s: wrote %q to %s, got %q, %v", c.sqlType, c.literal, v.Data, key, got.Data, err)
@@ -189,8 +190,7 @@ var invalidValues = []struct {
 	{"sqlite", "v TIME", `{"v":"25:00"}`, "v", "time of the day"},
 	{"postgres", "v JSONB", `{"v":"\u0000"}`, "v", "a character that"},
 	{"mysql", "v ENUM('a','b')", `{"v":"c"}`, "v", "not among the values"},
-	{"mysql8", "v VARCHAR(9) CHARACTER SET latin1", `{"v":"😀"}`, "", "not of the column's type"},
-	{"mariadb", "v VARCHAR(9) CHARACTER SET latin1", `{"v":"😀"}`, "v", "not of the column's type"},
+	{"mysql", "v VARCHAR(9) CHARACTER SET latin1", `{"v":"😀"}`, "v", "not of the column's type"},
 	{"", "v INT, CONSTRAINT positive CHECK (v > 0)", `{"v":0}`, "", "constraint positive"},
 	{"postgres", "v INT UNIQUE", `{"v":7}`, "v", "another row has this value"},
 	{"sqlite", "v INT UNIQUE", `{"v":7}`, "v", "another row has this value"},
@@ -198,7 +198,7 @@ var invalidValues = []struct {
 	{"postgres", "v INT REFERENCES other (id)", `{"v":1}`, "v", "foreign key"},
 	{"mysql", "v INT, FOREIGN KEY (v) REFERENCES other (id)", `{"v":1}`, "v", "foreign key"},
 	{"sqlite", "v INT REFERENCES other (id)", `{"v":1}`, "", "foreign key"},
-	{"", "w INT, v INT GENERATED ALWAYS AS (w + 1) STORED", `{"w":1,"v":2}`, "v", "generates it"},
+	{"", "w INT, v INT GENERATED ALWAYS AS (w + 1) STORED", `{"w":1,"v":3}`, "v", "generates it"},
 }
 
 func testInvalidValues(t *testing.T, d database) {
@@ -207,7 +207,7 @@ func testInvalidValues(t *testing.T, d database) {
 		d.exec(t, "SET GLOBAL sql_mode = ''") // truncates long values in sessions without their own mode
 	}
 	for i, c := range invalidValues {
-		if c.driver != "" && !d.is(c.driver) {
+		if c.driver != "" && c.driver != d.driver {
 			continue
 		}
 		table := fmt.Sprint("r", i)

@@ -61,10 +61,6 @@ func databases(t *testing.T, test func(t *testing.T, d *database)) {
 			dsn := rig.Postgres(t)
 			return open(t, "postgres", dsn, "pgx", dsn)
 		},
-		"mysql8": func(t *testing.T) *database {
-			dsn := rig.MySQL(t)
-			return open(t, "mysql", dsn, "mysql", dsn)
-		},
 		"mariadb": func(t *testing.T) *database {
 			dsn := rig.MariaDB(t)
 			return open(t, "mysql", dsn, "mysql", dsn)

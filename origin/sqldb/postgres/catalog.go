@@ -42,13 +42,13 @@ func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *sqldb.Table) 
 	return queryLimited(ctx, c, func(rows pgx.Rows) error {
 		var name string
 		var notNull, generated bool
-		err := rows.Scan(&name, &notNull, &generated)
+		err := rows.Scan(&name, &notNull, &generated, &t.View)
 		if c := t.Column(name); c != nil {
 			c.NotNull, c.Generated = notNull, generated
 		}
 		return err
-	}, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a'
-		FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, quoted)
+	}, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a', relkind NOT IN ('r', 'p')
+		FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, quoted)
 }
 
 // columnOf reads type modifiers as PostgreSQL packs them (src/backend/utils/adt/numeric.c, varchar.c): with the four bytes

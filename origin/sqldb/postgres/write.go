@@ -29,7 +29,7 @@ func (w writer) Rehearsal() (begin, prefix string) { return w.settings.rehearse,
 
 // transaction runs a write in two round trips: the statements that open the transaction travel together with the change,
 // and COMMIT travels alone, so that nothing was written if the connection ends before it. If triggers complete the row, a
-// third one reads it.
+// third one reads it; another one reads it before if it must be compared.
 type transaction struct {
 	conn *pgconn.PgConn
 	tx   *sqldb.WriteTransaction
@@ -50,7 +50,8 @@ func (t *transaction) run(ctx context.Context) error {
 func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
 	read := func() error { return t.readAgain(ctx, "") }
 	matched, err := t.tx.Match(sqldb.Attempts{
-		Try: func() (bool, error) { return t.tryEach(ctx) }, Read: func() error { return t.readAgain(ctx, t.lock()) },
+		Compare: func() error { return t.readBefore(ctx) },
+		Try:     func() (bool, error) { return t.tryEach(ctx) }, Read: func() error { return t.readAgain(ctx, t.lock()) },
 		Suppresses: func() bool { return t.triggers != "none" },
 	})
 	switch {
@@ -62,6 +63,23 @@ func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
 		return t.tx.VerifyWritten(read)
 	}
 	return t.tx.Verify()
+}
+
+// readBefore reads the row before it is changed, and locks it as an UPDATE does.
+func (t *transaction) readBefore(ctx context.Context) error {
+	batch, before := &pgconn.Batch{}, 0
+	if !t.begun {
+		before, t.begun = t.begin(ctx, batch), true
+	}
+	lock := " FOR NO KEY UPDATE"
+	if t.tx.View {
+		lock = ""
+	}
+	batch.ExecParams(t.tx.Query.SQL+lock, [][]byte{[]byte(arrayOf([]string{t.tx.Change.Key}))}, nil, nil, nil)
+	if err := t.read(t.conn.ExecBatch(ctx, batch), before); err != nil {
+		return t.explain(err, nil)
+	}
+	return nil
 }
 
 // tryEach runs the steps until one matches the row.

@@ -25,8 +25,8 @@ const (
 	FormBytes
 	FormJSON
 	FormTimestamp
-	FormDate // in a database that does not check dates
-	FormTime // likewise
+	FormDate
+	FormTime // in a database that does not check times
 	FormAny  // numbers and text
 )
 
@@ -46,6 +46,13 @@ type Column struct {
 	Scale     int  // of FormDecimal, after the point
 	Finite    bool // FormFloat and FormDecimal accept no NaN and no infinity
 	Unchecked bool // the database stores any value in any column
+	// Inexact says that a read does not return everything that is stored: the blanks in JSON, the padding of a bpchar.
+	Inexact bool
+	Enum    bool // FormText of a list of values, which may also hold an invalid one, read as an empty text
+	// AutoUpdate says that the database changes the column with each update that does not assign it.
+	AutoUpdate bool
+	// Epoch makes FormTimestamp and FormDate store a time as an integer that counts these since 1970.
+	Epoch time.Duration
 }
 
 // Decode turns in into a parameter: nil, bool, int64, uint64, float64, string or []byte. Its errors are *origin.ValueError.
@@ -72,6 +79,31 @@ func (c *Column) Decode(in Input) (any, error) {
 		return c.decodeAny(in)
 	}
 	return c.decodeText(in)
+}
+
+// Ambiguous reports whether the column may hold several values that are read as in, so that to write it may change the one
+// that is stored.
+func (c *Column) Ambiguous(in Input) bool {
+	switch {
+	case c.Unchecked, c.Generated, c.Inexact:
+		return true
+	case in.Kind == Null:
+		return c.Form == FormJSON // the database's NULL, or JSON's null
+	case c.Form == FormTimestamp, c.Form == FormDate:
+		return !isRegularTime(in.Text) // 2024-00-00, which MySQL stores or rejects by its mode
+	case c.Enum && in.Text == "":
+		return true
+	}
+	return strings.Contains(in.Text, "\uFFFD") // bytes that are not UTF-8
+}
+
+func isRegularTime(text string) bool {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if _, err := time.Parse(layout, text); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Column) decodeNull() (any, error) {
@@ -232,24 +264,45 @@ const databaseTime = "2006-01-02 15:04:05.000000"
 
 // decodeTime leaves what RFC 3339 cannot express (infinity, a year BC) to a database that checks it.
 func (c *Column) decodeTime(in Input) (any, error) {
-	if in.Kind != String && in.Kind != Plain {
+	switch {
+	case c.Unchecked && c.Form != FormTime && isNumber(in): // as it is read
+		return c.decodeAny(Input{Kind: Literal, Text: in.Text})
+	case in.Kind != String && in.Kind != Plain:
 		return nil, c.wants("a string: " + c.timeFormat())
 	}
 	if t, err := time.Parse(time.RFC3339, in.Text); err == nil && c.Form == FormTimestamp { //guard:time-zone-ignored
-		return t.UTC().Format(databaseTime), nil
+		return c.stored(t, t.UTC().Format(databaseTime))
 	}
-	layouts := map[Form][]string{
-		FormTimestamp: {"2006-01-02 15:04:05"}, FormDate: {"2006-01-02"}, FormTime: {"15:04:05", "15:04"},
-	}[c.Form]
-	if !c.Unchecked {
+	switch {
+	case !c.Unchecked && c.Form == FormDate && strings.ContainsAny(in.Text, "T:"): // MySQL 8 would convert its zone
+		return nil, c.wants(c.timeFormat())
+	case !c.Unchecked:
 		return c.decodeText(in)
 	}
-	for _, layout := range layouts {
-		if _, err := time.Parse(layout, in.Text); err == nil {
-			return in.Text, nil
+	for _, layout := range checkedLayouts[c.Form] {
+		if t, err := time.Parse(layout, in.Text); err == nil {
+			return c.stored(t, in.Text)
 		}
 	}
 	return nil, c.wants(c.timeFormat())
+}
+
+// checkedLayouts are accepted for a database that does not check times.
+var checkedLayouts = map[Form][]string{
+	FormTimestamp: {"2006-01-02 15:04:05"}, FormDate: {"2006-01-02"}, FormTime: {"15:04:05", "15:04"},
+}
+
+// stored returns a time as the column stores it.
+func (c *Column) stored(t time.Time, text string) (any, error) {
+	switch {
+	case c.Unchecked && (t.UTC().Year() < 0 || t.UTC().Year() > 9999):
+		return nil, c.wants("a year from 0 to 9999 in UTC")
+	case c.Epoch == time.Second && c.Form != FormTime:
+		return t.Unix(), nil
+	case c.Epoch == time.Millisecond && c.Form != FormTime:
+		return t.UnixMilli(), nil
+	}
+	return text, nil
 }
 
 func (c *Column) timeFormat() string {

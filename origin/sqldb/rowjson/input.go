@@ -20,6 +20,20 @@ type Input struct {
 // PlainInput returns an Input that is not JSON.
 func PlainInput(text string) Input { return Input{Kind: Plain, Text: text} }
 
+// Equal reports whether in and other are the same JSON, apart from escapes and from blanks.
+func (in Input) Equal(other Input) bool {
+	if in.Kind == Document && other.Kind == Document {
+		return in.Raw == other.Raw || compact(in.Raw) == compact(other.Raw)
+	}
+	return in.Kind == other.Kind && in.Text == other.Text
+}
+
+func compact(raw string) string {
+	var b bytes.Buffer
+	_ = json.Compact(&b, []byte(raw)) // ParseRow has checked it
+	return b.String()
+}
+
 // Member is a member of a JSON object.
 type Member struct {
 	Name  string

@@ -13,6 +13,9 @@ type Parameter struct {
 	Value  any
 }
 
+// Unchanged is the value of a column that is assigned its own value: otherwise the database would change it (ON UPDATE).
+type Unchanged struct{}
+
 // Step is one statement of a write or a list.
 type Step struct {
 	SQL        string
@@ -71,12 +74,19 @@ func (p *WritePlan) update(cond origin.Condition) Step {
 	b := &Builder{Syntax: p.Syntax}
 	b.Add("UPDATE %s AS t SET ", QuoteTable(p.Syntax, p.Dataset.Table))
 	for i, a := range p.Set {
-		b.Add("%s%s = %s", comma(i), p.Syntax.Quote(a.Column), b.Parameter(a))
+		b.Add("%s%s = %s", comma(i), p.Syntax.Quote(a.Column), p.assigned(b, a))
 	}
 	p.nextVersion(b, "")
 	p.where(b, cond)
 	p.returning(b)
 	return b.Step()
+}
+
+func (p *WritePlan) assigned(b *Builder, a Parameter) string {
+	if a.Value == (Unchanged{}) {
+		return p.Syntax.Quote(a.Column)
+	}
+	return b.Parameter(a)
 }
 
 func comma(i int) string { return []string{"", ", "}[min(i, 1)] }
