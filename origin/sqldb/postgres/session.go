@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -95,6 +96,9 @@ const sessionKey = "ringside"
 
 func sessionOf(conn *pgconn.PgConn) *session { return conn.CustomData()[sessionKey].(*session) }
 
+// errNoSettings is the error of a connection that ends without one.
+var errNoSettings = errors.New("the connection has ended while its settings were read")
+
 // start checks a new connection: it reads back in a second statement what the first one has set, in one round trip, as
 // each load does.
 func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
@@ -107,6 +111,9 @@ func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	if err != nil {
 		return s.explain(err)
+	}
+	if len(results) != 2 || len(results[0].Rows) == 0 || len(results[1].Rows) == 0 {
+		return cmp.Or(ctx.Err(), errNoSettings)
 	}
 	set, now := results[0].Rows[0], results[1].Rows[0]
 	for i, want := range append(slices.Clone(s.fixed), readOnly) {
