@@ -54,15 +54,16 @@ var mayImport = map[string][]string{
 	"ring/etcd/record": {"ring"}, // the format of the directory in etcd
 	"ring/etcd":        {"ring/backoff", "ring", "ring/etcd/record"},
 	// SQL databases: what is the same for all, and a package for each kind.
-	"origin/sqldb/rowjson":    {"origin"},
-	"origin/sqldb/sqltext":    {"origin"},
-	"origin/sqldb/rowset":     {"origin", "origin/sqldb/rowjson", "origin/sqldb/sqltext"},
-	"origin/sqldb/changefeed": {"origin", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
-	"origin/sqldb":            {"origin", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
-	"origin/sqldb/postgres":   sqlDatabase,
-	"origin/sqldb/mysql":      sqlDatabase,
-	"origin/sqldb/sqlite":     sqlDatabase,
-	"origin/drivers":          {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
+	"origin/sqldb/rowjson":      {"origin"},
+	"origin/sqldb/sqltext":      {"origin"},
+	"origin/sqldb/rowset":       {"origin", "origin/sqldb/rowjson", "origin/sqldb/sqltext"},
+	"origin/sqldb/changefeed":   {"origin", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb":              {"origin", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb/postgres/dsn": {},
+	"origin/sqldb/postgres":     append([]string{"origin/sqldb/postgres/dsn"}, sqlDatabase...),
+	"origin/sqldb/mysql":        sqlDatabase,
+	"origin/sqldb/sqlite":       sqlDatabase,
+	"origin/drivers":            {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
@@ -176,7 +177,7 @@ var onlyImporter = map[string][]string{
 	"github.com/envoyproxy/go-control-plane": {"xds/resources", "xds/publisher", "xds/resolver"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
-	"github.com/jackc/pgx/v5":                {"origin/sqldb/postgres"},
+	"github.com/jackc/pgx/v5":                {"origin/sqldb/postgres", "origin/sqldb/postgres/dsn"},
 	"github.com/go-sql-driver/mysql":         {"origin/sqldb/mysql"},
 	"modernc.org/sqlite":                     {"origin/sqldb/sqlite"},
 	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},

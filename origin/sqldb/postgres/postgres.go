@@ -6,6 +6,7 @@ package postgres
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/dsn"
 )
 
 // Driver returns the driver of PostgreSQL.
@@ -45,7 +47,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 		return nil
 	}), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error { return p.start(ctx, c.PgConn()) }))
 	return &sqldb.Database{
-		Reads: plainConnector{reads}, ReadsOnly: readsOnly(c.DSN), Credentials: credentials,
+		Reads: plainConnector{reads}, ReadsOnly: dsn.ReadsOnly(c.DSN), Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{p.settings}, Errors: errorClasses{},
 		Triggers: triggers{}, Notify: p.notify,
 	}, nil
@@ -62,9 +64,22 @@ func (p connector) start(ctx context.Context, conn *pgconn.PgConn) error {
 	return err
 }
 
+// parseDSN returns the configuration of connections, and the settings in the DSN.
+func parseDSN(text string) (config *pgx.ConnConfig, ofDSN []setting, err error) {
+	var own []string
+	for _, s := range required {
+		own = append(own, s.name)
+	}
+	config, parameters, err := dsn.Parse(text, own)
+	for _, p := range parameters {
+		ofDSN = append(ofDSN, setting{p.Name, p.Value})
+	}
+	return config, ofDSN, err
+}
+
 // parseAccount returns all hosts of the DSN as the target.
-func parseAccount(dsn string) (sqldb.Account, error) {
-	c, _, err := parseDSN(dsn)
+func parseAccount(text string) (sqldb.Account, error) {
+	c, _, err := parseDSN(text)
 	if err != nil {
 		return sqldb.Account{}, err
 	}
@@ -106,4 +121,10 @@ func plainConnect(err error) error {
 		lines[0] += "; no host of the DSN is what its target_session_attrs asks for"
 	}
 	return &sqldb.PlainError{Text: lines[0], Err: err}
+}
+
+// notWanted reports whether a server was reached that is not what target_session_attrs asks for.
+func notWanted(err error) bool {
+	return slices.ContainsFunc([]error{pgconn.ErrReadOnlyConnection, pgconn.ErrReadWriteConnection, pgconn.ErrPrimaryConnection,
+		pgconn.ErrStandbyConnection}, func(one error) bool { return errors.Is(err, one) })
 }

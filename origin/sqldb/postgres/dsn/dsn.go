@@ -1,4 +1,5 @@
-package postgres
+// Package dsn reads connection strings of PostgreSQL. It says what is wrong with one without quoting any secret of it.
+package dsn
 
 import (
 	"cmp"
@@ -15,16 +16,18 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 var errBadDSN = errors.New("this is not a DSN of PostgreSQL; give one such as " +
 	"postgres://user:password@host:5432/database?sslmode=verify-full " +
 	"(percent-encode special characters of the password)")
 
-// parseDSN returns the configuration of connections, and the parameters of the server in the DSN, which each transaction
-// must set. Those that Ringside sets itself are left out.
-func parseDSN(dsn string) (config *pgx.ConnConfig, ofDSN []setting, err error) {
+// Parameter is a parameter of the server and its value.
+type Parameter struct{ Name, Value string }
+
+// Parse returns the configuration of connections, and the parameters of the server in the DSN, which each transaction must
+// set. Those of the names in own, which Ringside sets itself, are left out.
+func Parse(dsn string, own []string) (config *pgx.ConnConfig, ofDSN []Parameter, err error) {
 	config, err = pgx.ParseConfig(dsn)
 	if dsn == "" {
 		return nil, nil, errBadDSN
@@ -32,12 +35,12 @@ func parseDSN(dsn string) (config *pgx.ConnConfig, ofDSN []setting, err error) {
 	if err != nil {
 		return nil, nil, explainDSN(dsn)
 	}
-	parameters, err := serverParameters(config.RuntimeParams)
+	parameters, err := serverParameters(config.RuntimeParams, own)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
-		ofDSN = append(ofDSN, setting{name, parameters[name]})
+		ofDSN = append(ofDSN, Parameter{name, parameters[name]})
 	}
 	// Poolers know these two. Startup parameters of other names make PgBouncer close the connection, or are dropped.
 	config.RuntimeParams = map[string]string{
@@ -48,8 +51,8 @@ func parseDSN(dsn string) (config *pgx.ConnConfig, ofDSN []setting, err error) {
 	return config, ofDSN, nil
 }
 
-// ownParameters are set by Ringside, whatever the DSN says about them, besides the required ones.
-var ownParameters = []string{"transaction_read_only", "default_transaction_read_only", "statement_timeout",
+// perTransaction are set by Ringside for each kind of transaction, or once, whatever the DSN says about them.
+var perTransaction = []string{"transaction_read_only", "default_transaction_read_only", "statement_timeout",
 	"idle_in_transaction_session_timeout", "application_name"}
 
 // libpqOnly are parameters of libpq that pgx does not have, and would send to the server.
@@ -59,7 +62,7 @@ var libpqOnly = []string{"fallback_application_name", "gssdelegation", "gssencmo
 	"sslcrldir", "sslkeylogfile", "tcp_user_timeout"}
 
 // serverParameters returns the parameters that remain for the server.
-func serverParameters(all map[string]string) (map[string]string, error) {
+func serverParameters(all map[string]string, own []string) (map[string]string, error) {
 	rest, err := parseOptions(all["options"])
 	if err != nil {
 		return nil, err
@@ -73,9 +76,8 @@ func serverParameters(all map[string]string) (map[string]string, error) {
 		}
 	}
 	maps.DeleteFunc(rest, func(name, _ string) bool {
-		own := func(s string) bool { return strings.EqualFold(s, name) }
-		return slices.ContainsFunc(ownParameters, own) ||
-			slices.ContainsFunc(required, func(s setting) bool { return own(s.name) }) //guard:dsn-changes-the-format
+		same := func(s string) bool { return strings.EqualFold(s, name) }
+		return slices.ContainsFunc(perTransaction, same) || slices.ContainsFunc(own, same) //guard:dsn-changes-the-format
 	})
 	return rest, nil
 }
@@ -303,8 +305,8 @@ func fileError(parameters map[string]string, name, reason string) error {
 	return fmt.Errorf("%s of the DSN: file%s: %s", name, path, reason)
 }
 
-// readsOnly returns why a DSN cannot be that of a writable dataset; nil if it can.
-func readsOnly(dsn string) error {
+// ReadsOnly returns why a DSN cannot be that of a writable dataset; nil if it can.
+func ReadsOnly(dsn string) error {
 	parameters, _ := parametersOf(dsn)
 	switch attrs := parameters["target_session_attrs"]; attrs {
 	case "standby", "prefer-standby", "read-only": //guard:write-pool-on-a-standby
@@ -312,10 +314,4 @@ func readsOnly(dsn string) error {
 			"read-write for an origin with writable datasets", attrs)
 	}
 	return nil
-}
-
-// notWanted reports whether a server was reached that is not what target_session_attrs asks for.
-func notWanted(err error) bool {
-	return slices.ContainsFunc([]error{pgconn.ErrReadOnlyConnection, pgconn.ErrReadWriteConnection, pgconn.ErrPrimaryConnection,
-		pgconn.ErrStandbyConnection}, func(one error) bool { return errors.Is(err, one) })
 }

@@ -1,4 +1,4 @@
-package postgres
+package dsn
 
 import (
 	"crypto/ecdsa"
@@ -89,7 +89,7 @@ func TestErrorsOfADSN(t *testing.T) {
 			"URI":      "postgres://user:p%40" + canary + "@127.0.0.1:1/db?" + strings.Join(c.parameters, "&"),
 			"keywords": "host=127.0.0.1 port=1 password='p@" + canary + " \\' ' user=user " + strings.Join(c.parameters, " "),
 		} {
-			_, _, err := parseDSN(dsn)
+			_, _, err := Parse(dsn, nil)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s %v: got %v, want %q", form, c.parameters, err, c.want)
 			}
