@@ -160,11 +160,12 @@ var mayImport = map[string][]string{
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 	},
-	"e2e":         {},
-	"e2e/rig":     {},
-	"e2e/bench":   {},
-	"e2e/history": {},
-	"e2e/guards":  {},
+	"e2e":          {},
+	"e2e/rig":      {"e2e/rig/proc"},
+	"e2e/rig/proc": {},
+	"e2e/bench":    {},
+	"e2e/history":  {},
+	"e2e/guards":   {},
 }
 
 // sqlDatabase is what each package of one kind of database may import.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/e2e/rig/proc"
 )
 
 // upCluster is a cluster of `make up` with its own files and ports.
@@ -101,21 +102,21 @@ func (u *upCluster) readThroughEach() {
 }
 
 // processes returns the processes in the output of make status.
-func (u *upCluster) processes(table string) map[string]rig.Process {
-	found := map[string]rig.Process{}
+func (u *upCluster) processes(table string) map[string]proc.Process {
+	found := map[string]proc.Process{}
 	for line := range strings.Lines(table) {
 		fields := strings.Fields(line)
 		if len(fields) < 4 {
 			continue
 		}
 		if pid, err := strconv.Atoi(fields[2]); err == nil {
-			found[fields[0]] = rig.ProcessOf(pid)
+			found[fields[0]] = proc.Of(pid)
 		}
 	}
 	return found
 }
 
-func (u *upCluster) wantNothingLeft(before map[string]rig.Process) {
+func (u *upCluster) wantNothingLeft(before map[string]proc.Process) {
 	u.t.Helper()
 	if len(before) == 0 {
 		u.t.Error("make status shows no process")

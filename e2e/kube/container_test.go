@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/e2e/rig/proc"
 )
 
 // rootfs makes the root filesystem of a program's image with the script of the Dockerfile.
@@ -228,7 +229,7 @@ func host(t *testing.T, dsn string) string {
 
 func onlyChild(t *testing.T, pid int) int {
 	t.Helper()
-	running, _ := rig.Children(pid)
+	running, _ := proc.Children(pid)
 	if len(running) != 1 {
 		t.Fatalf("process %d has the children %v, want one", pid, running)
 	}
@@ -236,7 +237,7 @@ func onlyChild(t *testing.T, pid int) int {
 }
 
 func checkConfined(t *testing.T, pid int) {
-	got := rig.ProcessStatus(t, pid)
+	got := proc.Status(t, pid)
 	for field, want := range map[string]string{
 		"Name": "ringside", "Uid": "65532\t65532\t65532\t65532", "Gid": "65532\t65532\t65532\t65532",
 		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000",
@@ -274,7 +275,7 @@ func checkLimited(t *testing.T, process *server, container corev1.Container, pid
 	if n, err := strconv.ParseInt(entries[1], 10, 64); err != nil || n < limit/4 || n > limit/2 {
 		t.Errorf("%d bytes for entries (%v), of a limit of %d", n, err, limit)
 	}
-	status := rig.ProcessStatus(t, pid)
+	status := proc.Status(t, pid)
 	t.Logf("idle: %s resident, of which %s anonymous", status["VmRSS"], status["RssAnon"])
 }
 
@@ -310,11 +311,11 @@ func checkSocket(t *testing.T, s *sandbox) {
 
 // checkReaps makes an orphan in the container and kills it. The container's init must wait for it.
 func checkReaps(t *testing.T, init int) {
-	before, _ := rig.Children(init)
+	before, _ := proc.Children(init)
 	command(t, "nsenter", "--target", strconv.Itoa(init), "--pid", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
 	var orphans []int
 	rig.Eventually(t, startTimeout, func() error { // the kernel moves an orphan to init after its parent has exited
-		after, _ := rig.Children(init)
+		after, _ := proc.Children(init)
 		orphans = slices.DeleteFunc(after, func(pid int) bool { return slices.Contains(before, pid) })
 		if len(orphans) != 1 {
 			return fmt.Errorf("init has the new children %v, want one", orphans)
@@ -325,7 +326,7 @@ func checkReaps(t *testing.T, init int) {
 		t.Fatal(err)
 	}
 	rig.Eventually(t, startTimeout, func() error {
-		if running, zombies := rig.Children(init); len(running)+len(zombies) != len(before) {
+		if running, zombies := proc.Children(init); len(running)+len(zombies) != len(before) {
 			return fmt.Errorf("init still has the children %v and the zombies %v, want %v", running, zombies, before)
 		}
 		return nil

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig/proc"
 )
 
 const (
@@ -110,10 +112,10 @@ func (p *process) Kill() {
 	p.killed = true
 	// After the server's death its children would have another parent. A stopped server starts no more of them.
 	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
-	pids, _ := Children(p.cmd.Process.Pid)
-	children := make([]Process, len(pids))
+	pids, _ := proc.Children(p.cmd.Process.Pid)
+	children := make([]proc.Process, len(pids))
 	for i, pid := range pids {
-		children[i] = ProcessOf(pid)
+		children[i] = proc.Of(pid)
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	_ = p.cmd.Process.Kill()
@@ -137,9 +139,9 @@ func (p *process) reportExit() {
 // stay open and get no response.
 func (p *process) Freeze() {
 	p.signalAll(syscall.SIGSTOP)
-	children, _ := Children(p.cmd.Process.Pid)
+	children, _ := proc.Children(p.cmd.Process.Pid)
 	for _, pid := range append(children, p.cmd.Process.Pid) {
-		for hasRunningThread(pid) {
+		for proc.HasRunningThread(pid) {
 			_ = syscall.Kill(pid, syscall.SIGSTOP) // for a child that started after the signal to the others
 			time.Sleep(pollEvery)
 		}
@@ -157,7 +159,7 @@ func (p *process) signalAll(sig syscall.Signal) {
 	}
 	pid := p.cmd.Process.Pid
 	_ = p.cmd.Process.Signal(sig)
-	children, _ := Children(pid)
+	children, _ := proc.Children(pid)
 	for _, child := range children {
 		_ = syscall.Kill(child, sig)
 	}

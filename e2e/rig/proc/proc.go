@@ -1,4 +1,8 @@
-package rig
+// Package proc reads the processes of this machine in /proc.
+//
+// A process may exit at any time: between the listing of /proc and the opening of a file there (ENOENT), and between the
+// opening and the reading (ESRCH). The functions report a process that has exited as such, and not as an error.
+package proc
 
 import (
 	"bytes"
@@ -13,9 +17,6 @@ import (
 	"testing"
 )
 
-// A process may exit at any time: between the listing of /proc and the opening of a file there (ENOENT), and between the
-// opening and the reading (ESRCH). These functions report a process that has exited as such, and not as an error.
-
 // readProc reads a file of /proc; ok is false if its process has exited.
 func readProc(path string) (text []byte, ok bool, err error) {
 	text, err = os.ReadFile(path)
@@ -25,12 +26,12 @@ func readProc(path string) (text []byte, ok bool, err error) {
 	return text, err == nil, err
 }
 
-// ProcessStatus returns the fields of proc_pid_status(5), or nil if the process has exited and its parent has waited for it.
-func ProcessStatus(t testing.TB, pid int) map[string]string {
+// Status returns the fields of proc_pid_status(5), or nil if the process has exited and its parent has waited for it.
+func Status(t testing.TB, pid int) map[string]string {
 	t.Helper()
 	text, ok, err := readProc(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		t.Fatalf("rig: %v", err)
+		t.Fatalf("proc: %v", err)
 	}
 	if !ok {
 		return nil
@@ -72,8 +73,8 @@ type Process struct {
 	started string // in ticks since the start of the machine
 }
 
-// ProcessOf returns the process that has a pid now.
-func ProcessOf(pid int) Process {
+// Of returns the process that has a pid now.
+func Of(pid int) Process {
 	_, started := readStat(fmt.Sprintf("/proc/%d/stat", pid))
 	return Process{pid, started}
 }
@@ -84,8 +85,8 @@ func (p Process) Runs() bool {
 	return state != exited && state != zombie && started == p.started
 }
 
-// hasRunningThread reports whether at least one thread of a process is not stopped.
-func hasRunningThread(pid int) bool {
+// HasRunningThread reports whether at least one thread of a process is not stopped.
+func HasRunningThread(pid int) bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is well-formed
 	for _, thread := range threads {
 		if state := stateOf(thread); state != stopped && state != zombie && state != exited {

@@ -1,4 +1,4 @@
-package rig
+package proc
 
 import (
 	"os"
@@ -12,7 +12,7 @@ func TestProcessIsNotThatOfAnotherOneWithItsPid(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	process := ProcessOf(cmd.Process.Pid)
+	process := Of(cmd.Process.Pid)
 	if !process.Runs() {
 		t.Error("a running process does not run")
 	}
@@ -27,17 +27,19 @@ func TestProcessIsNotThatOfAnotherOneWithItsPid(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, time.Minute, func() error {
-		if _, zombies := Children(os.Getpid()); len(zombies) != 1 {
-			return os.ErrProcessDone
+	for killed := time.Now(); ; time.Sleep(time.Millisecond) {
+		if _, zombies := Children(os.Getpid()); len(zombies) == 1 {
+			break
 		}
-		return nil
-	})
+		if time.Since(killed) > time.Minute {
+			t.Fatal("the killed process still runs after a minute")
+		}
+	}
 	if process.Runs() {
 		t.Error("a process that has exited runs, because its parent has not waited for it")
 	}
 	_ = cmd.Wait() // it was killed
-	if process.Runs() || ProcessOf(cmd.Process.Pid).Runs() {
+	if process.Runs() || Of(cmd.Process.Pid).Runs() {
 		t.Error("a process that has exited runs")
 	}
 }
