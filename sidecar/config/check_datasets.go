@@ -16,15 +16,7 @@ func (k *checker) datasets() {
 	for _, n := range slices.Sorted(maps.Keys(k.config.Datasets)) {
 		path, d := "datasets."+n, k.config.Datasets[n]
 		k.name(path, n)
-		k.origin(path, d)
-		k.source(path, d)
-		k.policy(path, d)
-		k.writes(path, d)
-		k.feed(path, d)
-		if d.IntegerTimes != "" {
-			k.oneOf(path+".integer_times", d.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
-		}
-		k.oneOf(path+".eviction", d.eviction(), "lru", "slru")
+		datasetChecker{k, path, d}.check()
 		if d.MemoryShare == nil {
 			without++
 		}
@@ -43,110 +35,129 @@ func (k *checker) datasets() {
 	}
 }
 
-func (k *checker) origin(path string, d Dataset) {
+// datasetChecker checks one dataset.
+type datasetChecker struct {
+	*checker
+	path string
+	Dataset
+}
+
+func (k datasetChecker) check() {
+	k.origin()
+	k.source()
+	k.policy()
+	k.writes()
+	k.feed()
+	if k.IntegerTimes != "" {
+		k.oneOf(k.path+".integer_times", k.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
+	}
+	k.oneOf(k.path+".eviction", k.eviction(), "lru", "slru")
+}
+
+func (k datasetChecker) origin() {
 	known := strings.Join(slices.Sorted(maps.Keys(k.config.Origins)), ", ")
-	if d.Origin == "" {
-		k.problem(path+".origin", "is missing; want one of the origins: %s", cmp.Or(known, "there are none"))
+	if k.Origin == "" {
+		k.problem(k.path+".origin", "is missing; want one of the origins: %s", cmp.Or(known, "there are none"))
 		return
 	}
-	if _, ok := k.config.Origins[d.Origin]; !ok {
-		k.problem(path+".origin", "no origin is named %q; the origins are: %s", d.Origin, cmp.Or(known, "none"))
+	if _, ok := k.config.Origins[k.Origin]; !ok {
+		k.problem(k.path+".origin", "no origin is named %q; the origins are: %s", k.Origin, cmp.Or(known, "none"))
 	}
 }
 
 // source checks that d has either a table or a query.
-func (k *checker) source(path string, d Dataset) {
+func (k datasetChecker) source() {
 	switch {
-	case d.Table == "" && d.Query == "":
-		k.problem(path, "set either table, for which the sidecar generates the queries, or query")
-	case d.Table != "" && d.Query != "":
-		k.problem(path+".query", "set either table or query")
-	case d.Query != "":
-		k.ofQuery(path, d)
+	case k.Table == "" && k.Query == "":
+		k.problem(k.path, "set either table, for which the sidecar generates the queries, or query")
+	case k.Table != "" && k.Query != "":
+		k.problem(k.path+".query", "set either table or query")
+	case k.Query != "":
+		k.ofQuery()
 	default:
-		k.ofTable(path, d)
+		k.ofTable()
 	}
 }
 
-func (k *checker) ofQuery(path string, d Dataset) {
-	if d.Key != "" || len(d.Columns) > 0 {
-		k.problem(path, "key and columns belong to table; a query selects its own")
+func (k datasetChecker) ofQuery() {
+	if k.Key != "" || len(k.Columns) > 0 {
+		k.problem(k.path, "key and columns belong to table; a query selects its own")
 	}
 }
 
-func (k *checker) ofTable(path string, d Dataset) {
-	if d.Key == "" {
-		k.problem(path+".key", "is missing; want the column that identifies a row")
+func (k datasetChecker) ofTable() {
+	if k.Key == "" {
+		k.problem(k.path+".key", "is missing; want the column that identifies a row")
 	}
-	if d.Batch != "" {
-		k.problem(path+".batch", "belongs to query; for a table the sidecar generates it")
+	if k.Batch != "" {
+		k.problem(k.path+".batch", "belongs to query; for a table the sidecar generates it")
 	}
-	if d.Value != "" && len(d.Columns) > 0 {
-		k.problem(path+".value", "set either value, for one unchanged column, or columns, for a JSON object")
+	if k.Value != "" && len(k.Columns) > 0 {
+		k.problem(k.path+".value", "set either value, for one unchanged column, or columns, for a JSON object")
 	}
 }
 
-func (k *checker) policy(path string, d Dataset) {
-	p := d.Policy()
+func (k datasetChecker) policy() {
+	p := k.Policy()
 	if p.TTL == 0 {
-		k.problem(path+".ttl", "must be more than 0s")
+		k.problem(k.path+".ttl", "must be more than 0s")
 	}
 	if p.LocalTTL > p.TTL {
-		k.problem(path+".local_ttl", "%s exceeds ttl, which is %s: a copy does not outlive the owner's entry",
+		k.problem(k.path+".local_ttl", "%s exceeds ttl, which is %s: a copy does not outlive the owner's entry",
 			p.LocalTTL, p.TTL)
 	}
 	if p.LoadTimeout == 0 || p.LoadTimeout > time.Hour {
-		k.problem(path+".load_timeout", "must be more than 0s, at most 1h; got %s", p.LoadTimeout)
+		k.problem(k.path+".load_timeout", "must be more than 0s, at most 1h; got %s", p.LoadTimeout)
 	}
 }
 
 // writes checks writable and its fields.
-func (k *checker) writes(path string, d Dataset) {
-	if d.Writable && d.Table == "" {
-		k.problem(path+".writable", "a query is not writable; set table and key instead of query, or remove writable")
+func (k datasetChecker) writes() {
+	if k.Writable && k.Table == "" {
+		k.problem(k.path+".writable", "a query is not writable; set table and key instead of query, or remove writable")
 	}
-	if !d.Writable && d.WriteTimeout != nil {
-		k.problem(path+".write_timeout", "belongs to writable: true; this dataset is read-only")
+	if !k.Writable && k.WriteTimeout != nil {
+		k.problem(k.path+".write_timeout", "belongs to writable: true; this dataset is read-only")
 	}
-	if t := d.Policy().WriteTimeout; t == 0 || t > time.Hour {
-		k.problem(path+".write_timeout", "must be more than 0s, at most 1h; got %s", t)
+	if t := k.Policy().WriteTimeout; t == 0 || t > time.Hour {
+		k.problem(k.path+".write_timeout", "must be more than 0s, at most 1h; got %s", t)
 	}
 }
 
 // feed checks the change feed.
-func (k *checker) feed(path string, d Dataset) {
-	f := d.Feed
+func (k datasetChecker) feed() {
+	f := k.Feed
 	if !f.Configured() {
-		if d.GapTTL != nil {
-			k.problem(path+".gap_ttl", "belongs to feed: it is the lifetime of entries while the feed is not live")
+		if k.GapTTL != nil {
+			k.problem(k.path+".gap_ttl", "belongs to feed: it is the lifetime of entries while the feed is not live")
 		}
 		return
 	}
 	switch f.Kind {
 	case "":
-		k.problem(path+".feed.kind", "is missing; want one of notify, poll")
+		k.problem(k.path+".feed.kind", "is missing; want one of notify, poll")
 	case feedNotify:
-		k.notify(path, d)
+		k.notify()
 	default:
-		k.oneOf(path+".feed.kind", f.Kind, feedNotify, feedPoll)
-		k.poll(path+".feed", f)
+		k.oneOf(k.path+".feed.kind", f.Kind, feedNotify, feedPoll)
+		k.poll()
 	}
-	if d.Key == "" {
-		k.problem(path+".feed", "reports the keys of a table; set table and key instead of query, or remove feed")
+	if k.Key == "" {
+		k.problem(k.path+".feed", "reports the keys of a table; set table and key instead of query, or remove feed")
 	}
-	if p := d.Policy(); p.GapTTL == 0 || p.GapTTL > p.TTL {
-		k.problem(path+".gap_ttl", "must be more than 0s, at most ttl, which is %s; got %s", p.TTL, p.GapTTL)
+	if p := k.Policy(); p.GapTTL == 0 || p.GapTTL > p.TTL {
+		k.problem(k.path+".gap_ttl", "must be more than 0s, at most ttl, which is %s; got %s", p.TTL, p.GapTTL)
 	}
 }
 
-func (k *checker) notify(path string, d Dataset) {
-	driver := k.drivers.Lookup(k.config.Origins[d.Origin].Driver)
-	if driver != nil && !slices.Contains(driver.FeedKinds(), d.Feed.Kind) {
-		k.problem(path+".feed.kind", "%s is %s, which cannot notify; use %s", d.Origin, driver.Name(),
+func (k datasetChecker) notify() {
+	driver := k.drivers.Lookup(k.config.Origins[k.Origin].Driver)
+	if driver != nil && !slices.Contains(driver.FeedKinds(), k.Feed.Kind) {
+		k.problem(k.path+".feed.kind", "%s is %s, which cannot notify; use %s", k.Origin, driver.Name(),
 			cmp.Or(strings.Join(driver.FeedKinds(), ", "), "none"))
 	}
-	if d.Feed.Table != "" || d.Feed.Interval != nil {
-		k.problem(path+".feed", "table and interval belong to poll; notify has channel")
+	if k.Feed.Table != "" || k.Feed.Interval != nil {
+		k.problem(k.path+".feed", "table and interval belong to poll; notify has channel")
 	}
 }
 
@@ -156,7 +167,8 @@ const (
 	maxPoll = time.Minute
 )
 
-func (k *checker) poll(path string, f ChangeFeed) {
+func (k datasetChecker) poll() {
+	path, f := k.path+".feed", k.Feed
 	if f.Channel != "" {
 		k.problem(path+".channel", "belongs to notify; poll has table and interval")
 	}
