@@ -23,12 +23,10 @@ import (
 func ignore(error) {}
 
 func TestEveryKindHasAType(t *testing.T) {
-	for kind, typ := range apierror.Kinds() {
+	for kind := kv.KindInternal; kind <= kv.KindUnknown; kind++ {
+		typ := apierror.TypeOf(kind)
 		if typ.Status < 400 || typ.Name == "" || typ.Title == "" || typ.Code == codes.OK || typ.Reason == "" {
 			t.Errorf("kind %d: %+v", kind, typ)
-		}
-		if got := apierror.TypeOf(kv.Kind(kind)); got != typ {
-			t.Errorf("TypeOf(%d) = %+v, want %+v", kind, got, typ)
 		}
 	}
 }
@@ -127,7 +125,8 @@ func TestEveryKindIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range apierror.Kinds() {
+	for kind := kv.KindInternal; kind <= kv.KindUnknown; kind++ {
+		typ := apierror.TypeOf(kind)
 		code := strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(typ.Code.String(), "${1}_${2}"))
 		row := fmt.Sprintf("| %d | `%s` | %s | %s |", typ.Status, typ.Name, code, typ.Reason)
 		if !strings.Contains(string(page), row) {

@@ -101,6 +101,3 @@ var byKind = [...]Type{
 
 // TypeOf returns the type of the errors of a kind.
 func TypeOf(kind kv.Kind) Type { return byKind[kind] }
-
-// Kinds returns the type of each kv.Kind.
-func Kinds() []Type { return append([]Type(nil), byKind[:]...) }

@@ -100,13 +100,6 @@ func NewView(c ViewConfig) (*View, error) {
 	return v, nil
 }
 
-// Ring is the ring in use. It is never empty, except for a client before its first list.
-func (v *View) Ring() *ring.Ring {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.cur
-}
-
 // Stats returns a snapshot.
 func (v *View) Stats() ViewStats {
 	v.mu.Lock()

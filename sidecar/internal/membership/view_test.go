@@ -199,7 +199,7 @@ func TestNoMemberReplacesSelf(t *testing.T) {
 		key.HashKey = one("self").Addr
 		c.Apply([]ring.Member{stale, addr, key, {}, one("a")})
 		c.wantRing("self a")
-		if got := c.Ring().Member("self").Addr; got != one("self").Addr {
+		if got := c.ring().Member("self").Addr; got != one("self").Addr {
 			t.Errorf("self is at %s", got)
 		}
 		if got := c.Stats().Refused; got != 3 {
@@ -214,7 +214,7 @@ func TestMemberWithANewAddressIsReplacedImmediately(t *testing.T) {
 		moved := one("a")
 		moved.Addr = "10.9.9.9:1"
 		c.Apply([]ring.Member{moved})
-		if got := c.Ring().Member("a").Addr; got != moved.Addr {
+		if got := c.ring().Member("a").Addr; got != moved.Addr {
 			t.Errorf("a is at %s, want %s", got, moved.Addr)
 		}
 	})
@@ -236,7 +236,7 @@ func TestManyUnlistedMembersArePingedLessOften(t *testing.T) {
 		if got := c.mostAtOnce(); got != maxPings {
 			t.Errorf("%d pings at once, want %d", got, maxPings)
 		}
-		if got := c.Ring().Len(); got != 1001 {
+		if got := c.ring().Len(); got != 1001 {
 			t.Errorf("%d members on the ring, want 1001", got)
 		}
 	})
@@ -309,7 +309,7 @@ func TestPublisherThatLosesMembersDoesNotEmptyTheRingOfAClient(t *testing.T) {
 		}
 		c.Apply(nil)
 		time.Sleep(time.Minute)
-		if c.Ring().Len() == 0 {
+		if c.ring().Len() == 0 {
 			t.Error("the ring of a client that reaches no member is empty")
 		}
 	})
@@ -421,7 +421,7 @@ func (c *clock) previous() *ring.Ring {
 func (c *clock) wantRing(want string) {
 	c.t.Helper()
 	synctest.Wait()
-	if got := ids(c.Ring()); got != want {
+	if got := ids(c.ring()); got != want {
 		c.t.Errorf("the ring is %q, want %q", got, want)
 	}
 }
@@ -449,3 +449,10 @@ func named(ids ...string) (members []ring.Member) {
 }
 
 func one(id string) ring.Member { return ring.Member{ID: id, Addr: id + ".example:7072"} }
+
+// ring returns the ring in use.
+func (v *clock) ring() *ring.Ring {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.cur
+}

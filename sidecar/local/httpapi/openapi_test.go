@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // document is the part of openapi.json that the tests hold answers against.
@@ -127,7 +128,11 @@ func canonicalOf(headers map[string]json.RawMessage, name string) string {
 }
 
 func TestOpenAPIKnowsEveryProblemAndNoOther(t *testing.T) {
-	all := append(apierror.Kinds(), apierror.NoSuchRoute, apierror.UnknownDataset, apierror.NotFound, apierror.WrongMethod,
+	var all []apierror.Type
+	for kind := kv.KindInternal; kind <= kv.KindUnknown; kind++ {
+		all = append(all, apierror.TypeOf(kind))
+	}
+	all = append(all, apierror.NoSuchRoute, apierror.UnknownDataset, apierror.NotFound, apierror.WrongMethod,
 		apierror.MalformedRequest, apierror.InvalidBatch, apierror.CrossSite, apierror.RequestTimeout, apierror.BodyTooLarge, apierror.BatchTooLarge,
 		apierror.KeyTooLong, apierror.WrongHost, apierror.HeaderTooLarge, apierror.TooManyConnections, apierror.HTTPVersion, apierror.PreconditionFailed, apierror.UnsupportedMediaType,
 		apierror.Stopping)
