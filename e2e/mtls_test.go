@@ -102,6 +102,7 @@ func newClusterWithTLS(
 
 // Members with TLS accept an Envoy whose certificate has their name and CA, and no other.
 func TestPromiseZNoPeerFetchWithTLS(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	c := newClusterWithTLS(t, ca, 3, rig.XDSSidecars)
 	c.fill("key-", 1000)

@@ -181,6 +181,7 @@ func TestDownStopsTheProcessesOfAKilledGoreman(t *testing.T) {
 }
 
 func TestUpNamesThePortInUse(t *testing.T) {
+	t.Parallel()
 	u := newUpCluster(t, "sqlite")
 	l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", u.base+80))
 	if err != nil {
@@ -198,6 +199,7 @@ func TestUpNamesThePortInUse(t *testing.T) {
 
 // make down would delete all files in a folder that make up did not create.
 func TestUpRejectsAForeignFolder(t *testing.T) {
+	t.Parallel()
 	u := newUpCluster(t, "sqlite")
 	if err := os.Mkdir(u.state, 0o700); err != nil {
 		t.Fatal(err)

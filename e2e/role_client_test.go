@@ -56,6 +56,7 @@ func (c *cluster) through(s *rig.Sidecar, dataset string) reader {
 
 // A sidecar with the role client has the ring of the members without etcd. It fetches from the owners and loads nothing itself.
 func TestPromiseZRoleClientFetchesFromOwners(t *testing.T) {
+	t.Parallel()
 	const keys, dataset = 1000, "owned-metrics"
 	c := newClusterOf(t, 4, rig.XDSSidecars)
 	c.fill("key-", keys)

@@ -291,6 +291,7 @@ func (r routers) during(t *testing.T, what string, change func()) {
 
 // Z: requests that are routed by the ring reach the owner directly while members join, stop and die, and no read fails.
 func TestPromiseZNoPeerFetch(t *testing.T) {
+	t.Parallel()
 	c := newClusterOf(t, 4, rig.XDSSidecars)
 	c.fill("key-", routedKeys())
 	r := newRouters(t, c, rig.Envoy(t, c.sidecars[0].XDS))
