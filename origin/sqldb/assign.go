@@ -53,6 +53,8 @@ func (w *rowWriter) assign(t *Table, m rowjson.Member) (a assignment, err error)
 	case len(ds.Columns) > 0 && !slices.Contains(ds.Columns, m.Name):
 		return a, origin.InvalidValue(m.Name, "it is not among `columns` of the dataset, which are %s",
 			strings.Join(ds.Columns, ", "))
+	case column.Generated && ds.Value != "":
+		return a, origin.InvalidValue(m.Name, "the database generates it, so that it cannot be written")
 	}
 	a = assignment{Member: m, column: column}
 	if !column.Generated {

@@ -254,3 +254,33 @@ func TestSQLiteIntegerTimes(t *testing.T) {
 		_ = db.Close()
 	}
 }
+
+// A char(n) has no padding in any database, as a value and as a key, whatever the mode of the server.
+func TestCharHasNoPadding(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		d.exec(t, "CREATE TABLE padded (k CHAR(8) PRIMARY KEY, v CHAR(6), w VARCHAR(6))")
+		d.exec(t, "INSERT INTO padded VALUES ('ab', 'cd', 'ef  '), ('a b', '', ''), ('é😀', 'é', ' ')")
+		if d.driver == "mysql" {
+			d.exec(t, "SET GLOBAL sql_mode = 'PAD_CHAR_TO_FULL_LENGTH'")
+		}
+		o := d.rows(t, origin.Dataset{Table: "padded", Key: "k"})
+		want := map[string]string{
+			"ab": `{"k":"ab","v":"cd","w":"ef  "}`, "a b": `{"k":"a b","v":"","w":""}`, "é😀": `{"k":"é😀","v":"é","w":" "}`,
+			"ab ": "absent", "ab      ": "absent", "AB": "absent",
+		}
+		checkOutcomes(t, o, want)
+		page, err := o.List(soon(t), origin.ListQuery{Limit: 9})
+		if err != nil || len(page) != 3 {
+			t.Fatalf("%v, %v", page, err)
+		}
+		for _, row := range page {
+			if string(row.Value.Data) != want[row.Key] {
+				t.Errorf("listed %q: %s", row.Key, row.Value.Data)
+			}
+			v, err := o.Write(soon(t), origin.Change{Key: row.Key, Data: row.Value.Data})
+			if err != nil || string(v.Data) != want[row.Key] {
+				t.Errorf("wrote %s, got %s, %v", row.Value.Data, v.Data, err)
+			}
+		}
+	})
+}

@@ -120,7 +120,7 @@ type WriteTransaction struct {
 	View   bool        // rows may be impossible to lock
 
 	plan         *sqltext.WritePlan
-	columns      int // that a value may set
+	columns      []rowjson.Column // that a value may set
 	keyGenerated bool
 	assignments  []assignment
 	generated    []rowjson.Member // that the row must have after the write
@@ -144,7 +144,7 @@ func (w *rowWriter) transaction(t *Table, c origin.Change) (*WriteTransaction, e
 			Syntax: w.source.db.database.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param},
 		},
 		View:    t.View,
-		columns: len(w.writable(t.Columns)),
+		columns: w.writable(t.Columns),
 	}
 	key := t.Column(ds.Key)
 	tx.keyGenerated = key != nil && key.Generated
@@ -170,7 +170,10 @@ func parametersOf(assignments []assignment) []sqltext.Parameter {
 
 // planSteps plans the statements that set these columns. A key that the database generates cannot be inserted.
 func (tx *WriteTransaction) planSteps(c origin.Change, set []sqltext.Parameter) {
-	tx.plan.Set, tx.plan.Whole = set, len(set) == tx.columns
+	if len(set) == 0 && tx.keyGenerated && len(tx.columns) > 0 { // the statement must assign something, but not the key
+		set = []sqltext.Parameter{{Column: tx.columns[0].Name, Value: sqltext.Unchanged{}}}
+	}
+	tx.plan.Set, tx.plan.Whole = set, len(set) == len(tx.columns)
 	if tx.keyGenerated && !c.Delete && c.If == (origin.Condition{}) {
 		c.If.Present = true
 	}

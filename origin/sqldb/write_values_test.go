@@ -226,3 +226,27 @@ func testInvalidValues(t *testing.T, d database) {
 		}
 	}
 }
+
+// A row whose key the database generates can be written back, and changed, but not created.
+func TestWriteOfAGeneratedKey(t *testing.T) {
+	d := startPostgres(t)
+	d.exec(t, "CREATE TABLE numbered (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v TEXT, w TEXT GENERATED ALWAYS AS (v || '!') STORED)")
+	d.exec(t, "INSERT INTO numbered (v) VALUES ('a')")
+	w := d.rows(t, origin.Dataset{Table: "numbered", Key: "id"})
+	for _, c := range []struct{ key, written, want string }{
+		{"1", `{"id":1,"v":"a","w":"a!"}`, `{"id":1,"v":"a","w":"a!"}`},
+		{"1", `{"id":1,"v":"b","w":"a!"}`, `{"id":1,"v":"b","w":"b!"}`}, // read, changed and written back
+		{"1", `{"id":1,"v":"c","w":"c!"}`, `{"id":1,"v":"c","w":"c!"}`},
+		{"1", `{"v":"d"}`, `{"id":1,"v":"d","w":"d!"}`},
+		{"1", `{"v":"e","w":"x"}`, "column w: the database generates it"},
+		{"2", `{"v":"a"}`, "column id: the database generates the key"},
+	} {
+		v, err := w.Write(soon(t), origin.Change{Key: c.key, Data: []byte(c.written)})
+		if got := fmt.Sprint(string(v.Data), err); !strings.Contains(got, c.want) {
+			t.Errorf("%s to %s: got %s, want %s", c.written, c.key, got, c.want)
+		}
+	}
+	if n := d.count(t, "SELECT count(*) FROM numbered"); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}
