@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	_ "time/tzdata" // the parameter loc of MySQL names a zone, also in an image without zoneinfo
 
 	mysqldriver "github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
@@ -61,6 +62,7 @@ func openPostgres(dsn string) (*sql.DB, dialect, error) {
 			"postgres://user:password@host:5432/database (percent-encode special characters of the password)")
 	}
 	config.RuntimeParams["application_name"] = "ringside-collector"
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler in transaction mode may have no prepared statements
 	keep := func(t time.Time) any { return t }
 	return stdlib.OpenDB(*config), dialect{"postgres.sql", dollar, onConflict, keep}, nil
 }
@@ -72,11 +74,29 @@ func openMySQL(dsn string) (*sql.DB, dialect, error) {
 		return nil, dialect{}, errDSN
 	}
 	config.Logger = &mysqldriver.NopLogger{} // its messages are also returned as errors
+	if err := setVariables(config); err != nil {
+		return nil, dialect{}, errDSN
+	}
 	connector, err := mysqldriver.NewConnector(config)
 	if err != nil {
 		return nil, dialect{}, errDSN
 	}
 	return sql.OpenDB(connector), dialect{"mysql.sql", question, onDuplicateKey, zoneless}, nil
+}
+
+// setVariables overrides the DSN and the server: in another character set, text is lost, and without autocommit, rows.
+func setVariables(config *mysqldriver.Config) error {
+	if config.Params == nil {
+		config.Params = map[string]string{}
+	}
+	for name := range config.Params {
+		if own := strings.ToLower(name); own == "autocommit" || own == "completion_type" {
+			delete(config.Params, name)
+		}
+	}
+	config.Params["autocommit"], config.Params["completion_type"] = "1", "0"
+	config.Collation = ""
+	return config.Apply(mysqldriver.Charset("utf8mb4", ""))
 }
 
 // openSQLite uses a write-ahead log (WAL), so that sidecars can read while a batch is written.

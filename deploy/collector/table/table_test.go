@@ -61,9 +61,17 @@ func databases(t *testing.T, test func(t *testing.T, d *database)) {
 			dsn := rig.Postgres(t)
 			return open(t, "postgres", dsn, "pgx", dsn)
 		},
+		"pgbouncer": func(t *testing.T) *database {
+			server := rig.NewPostgres(t)
+			return open(t, "postgres", rig.PgBouncer(t, server, rig.TransactionPool).DSN, "pgx", server.DSN)
+		},
 		"mariadb": func(t *testing.T) *database {
 			dsn := rig.MariaDB(t)
 			return open(t, "mysql", dsn, "mysql", dsn)
+		},
+		"mysql8": func(t *testing.T) *database {
+			dsn := rig.MySQL(t)
+			return open(t, "mysql", dsn+"?charset=latin1&AUTOCOMMIT=0&completion_type=1&loc=Europe%2FBerlin", "mysql", dsn)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -175,10 +183,10 @@ func versionsGrow(t *testing.T, d *database) {
 		}
 	}
 	changed := telemetry.Row{
-		ID: "a", Type: "t", Value: -1.5, Unit: "u", Status: telemetry.Gone, Time: noon.Add(time.Hour),
+		ID: "a", Type: "t", Value: -1.5, Unit: "µs", Status: telemetry.Gone, Time: noon.Add(time.Hour),
 	}
 	d.upsert(t, changed)
-	want := `{"cnf_id":"a","timestamp":"2026-01-02T13:00:00.123456Z","metric_type":"t","value":-1.5,"unit":"u",` +
+	want := `{"cnf_id":"a","timestamp":"2026-01-02T13:00:00.123456Z","metric_type":"t","value":-1.5,"unit":"µs",` +
 		`"status":"gone","ver":1767355200123459}`
 	if got := d.read(t, "a"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
