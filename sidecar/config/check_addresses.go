@@ -15,7 +15,7 @@ func (k *checker) reachable(path, addr string, minPort uint16) {
 	case err != nil:
 		k.problem(path, "want host:port; %v", err)
 	case h == "" || address.IsUnspecified(h):
-		k.problem(path, "%s is not an address that other members can dial; set the pod's own, such as ${POD_IP}:7072",
+		k.problem(path, "%s is not an address that other members can dial; set the pod's own, such as [${POD_IP}]:7072",
 			addr)
 	case port < minPort:
 		k.problem(path, "port 0 is not a port that other members can dial")

@@ -443,9 +443,14 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)
-	c := mustParse(t, text, environ{"POD_NAME": "pod-1", "POD_IP": "10.0.0.1"})
-	if c.Datasets["routes"].Batch == "" || c.CNFMetrics == "" || len(c.Membership.Etcd.Endpoints) == 0 {
-		t.Errorf("not all is taken: %+v", c)
+	for _, ip := range []string{"10.0.0.1", "2001:db8::1"} {
+		c := mustParse(t, text, environ{"POD_NAME": "pod-1", "POD_IP": ip})
+		if c.Datasets["routes"].Batch == "" || c.CNFMetrics == "" || len(c.Membership.Etcd.Endpoints) == 0 {
+			t.Errorf("not all is taken: %+v", c)
+		}
+		if want := "[" + ip + "]:7072"; c.Node.Advertise != want {
+			t.Errorf("node.advertise is %s; want %s", c.Node.Advertise, want)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // MaxHost is the greatest length of a DNS name.
@@ -17,7 +18,10 @@ var host = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 // Split splits host:port. The host is an IP address, a name or empty.
 func Split(addr string) (h string, port uint16, err error) {
 	h, p, err := net.SplitHostPort(addr)
-	if err != nil {
+	switch {
+	case err != nil && strings.Count(addr, ":") > 1 && !strings.Contains(addr, "["):
+		return "", 0, fmt.Errorf("got %q: an IPv6 address needs brackets, such as [2001:db8::1]:7072", addr)
+	case err != nil:
 		return "", 0, fmt.Errorf("got %q", addr)
 	}
 	n, err := strconv.ParseUint(p, 10, 16)

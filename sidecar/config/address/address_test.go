@@ -1,6 +1,9 @@
 package address
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestSplit(t *testing.T) {
 	for addr, want := range map[string]struct {
@@ -26,5 +29,12 @@ func TestLoopbackAndUnspecifiedHosts(t *testing.T) {
 		if got := [2]bool{IsLoopback(host), IsUnspecified(host)}; got != want {
 			t.Errorf("%q: got loopback %t, unspecified %t, want %v", host, got[0], got[1], want)
 		}
+	}
+}
+
+func TestIPv6AddressWithoutBracketsIsExplained(t *testing.T) {
+	_, _, err := Split("2001:db8::1:7072")
+	if err == nil || !strings.Contains(err.Error(), "[2001:db8::1]:7072") {
+		t.Errorf("got %v; want an error that shows the brackets", err)
 	}
 }
