@@ -35,9 +35,10 @@ var mayImport = map[string][]string{
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff"},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
-	"sidecar/kv":               {"origin", "sidecar/internal/flight"},
-	"sidecar/internal/batch":   {"sidecar/kv"},
-	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
+	"sidecar/kv":                   {"origin", "sidecar/internal/flight"},
+	"sidecar/internal/batch":       {"sidecar/kv"},
+	"sidecar/internal/headerlimit": {},
+	"sidecar/internal/entries":     {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/broadcast", "sidecar/internal/watches", "sidecar/kv",
@@ -69,7 +70,7 @@ var mayImport = map[string][]string{
 	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
-	"sidecar/peer/server":          {"sidecar/internal/listen", "sidecar/peer/wire"},
+	"sidecar/peer/server":          {"sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
 		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/peererror",
 		"sidecar/peer/wire",
@@ -79,7 +80,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
@@ -89,10 +90,10 @@ var mayImport = map[string][]string{
 		"origin", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
 		"sidecar/local/watch",
 	},
-	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
+	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/internal/headerlimit", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
 	"sidecar/local/grpcapi": {
-		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield",
-		"sidecar/local/api", "sidecar/local/watch",
+		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/headerlimit",
+		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/localtest": {
 		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
@@ -186,7 +187,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
-		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},

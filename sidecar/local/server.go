@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/grpcapi"
@@ -90,7 +91,7 @@ func (s *Server) newRouted() *http.Server {
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: config.MaxStreams},
 		ReadHeaderTimeout: config.ReadTimeout,
 		IdleTimeout:       config.IdleTimeout,
-		MaxHeaderBytes:    config.MaxHeaderBytes,
+		MaxHeaderBytes:    max(config.MaxHeaderBytes, headerlimit.ParsedBytes), // the handler has the limit
 		BaseContext:       func(net.Listener) context.Context { return s.base },
 		ErrorLog:          log.New(io.Discard, "", 0), // it has a line for every client that disconnects
 	}

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress; the response has the compression of the request
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -27,15 +29,14 @@ const envelopeBytes = 8 << 10
 // set it is for clients that route by the ring, which have neither watches nor the mounted API.
 func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool) *grpc.Server {
 	config := backend.Config()
-	g := grpc.NewServer(
+	g := grpc.NewServer(append(headerlimit.Options(config.MaxHeaderBytes),
 		grpc.MaxConcurrentStreams(uint32(config.MaxStreams)),
 		grpc.MaxRecvMsgSize(config.MaxBodyBytes+envelopeBytes), //guard:largest-value-fails-over-grpc
-		grpc.MaxHeaderListSize(uint32(config.MaxHeaderBytes)),
 		grpc.ConnectionTimeout(config.ReadTimeout),
 		grpc.StreamInterceptor(streamEnder(backend.Stopping())),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: config.IdleTimeout, Timeout: config.WriteTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	s := &service{backend: backend, watches: watches, stats: stats, routed: routed,
 		deadlines: sync.Pool{New: func() any { return new(api.Deadline) }}}
 	ringsidev1.RegisterCacheServer(g, s)

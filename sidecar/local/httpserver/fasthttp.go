@@ -176,12 +176,16 @@ func (s *Server) unreadable(x *fasthttp.RequestCtx, err error) {
 	}
 }
 
+func headerTooLarge() *apierror.Error {
+	return apierror.New(apierror.HeaderTooLarge, "the request line and the headers exceed the limit of this listener")
+}
+
 func (s *Server) readError(err error) *apierror.Error {
 	var tooSmall *fasthttp.ErrSmallBuffer
 	switch stats := s.handler.Stats; {
 	case errors.As(err, &tooSmall):
 		stats.HeaderRefused.Add(1)
-		return apierror.New(apierror.HeaderTooLarge, "the request line and the headers exceed the limit of this listener")
+		return headerTooLarge()
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		return bodyTooLarge(stats)
 	case isTimeout(err):

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
@@ -27,12 +28,22 @@ func NewRouted(handler *httpapi.Handler, grpc http.Handler) *RoutedHandler {
 
 // ServeHTTP implements http.Handler.
 func (h *RoutedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	large := headerlimit.Exceeds(r.Header, h.handler.Backend().Config().MaxHeaderBytes)
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		if large {
+			headerlimit.RejectCall(w)
+			return
+		}
 		h.grpc.ServeHTTP(w, r)
 		return
 	}
 	c := h.contexts.Get().(*httpapi.RequestContext)
-	h.read(c, w, r)
+	if large { //guard:routed-requests-without-header-limit
+		h.handler.Stats.HeaderRefused.Add(1)
+		c.Fail(headerTooLarge())
+	} else {
+		h.read(c, w, r)
+	}
 	if c.Status == 0 {
 		h.handler.Handle(r.Context(), c)
 	}

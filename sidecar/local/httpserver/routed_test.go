@@ -159,6 +159,39 @@ func TestRoutedRequestsHaveBounds(t *testing.T) {
 }
 
 // The read timeout does not apply to a request that has arrived.
+func TestLargeHeaderFailsOnlyItsRoutedRequest(t *testing.T) {
+	s, address := localtest.StartRouted(t, local.Config{}, nil)
+	client, dialed := overHTTP(t, 2, nil), 0
+	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dialed++
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	for range 3 {
+		if resp, _ := fetch(t, client, "http://"+address+"/v1/cnf-metrics/a"); resp.StatusCode != http.StatusOK {
+			t.Errorf("got %d; want 200", resp.StatusCode)
+		}
+		r, err := http.NewRequest(http.MethodGet, "http://"+address+"/v1/cnf-metrics/a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Large", strings.Repeat("x", 60_000))
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatalf("a header of 60 kB: %v; want a response", err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("a header of 60 kB: got %d; want 431", resp.StatusCode)
+		}
+	}
+	if dialed != 1 {
+		t.Errorf("%d connections; want that one stays open", dialed)
+	}
+	if n := s.Stats().Routed.HeaderRefused.Load(); n != 3 {
+		t.Errorf("%d headers refused; want 3", n)
+	}
+}
+
 func TestRoutedRequestMayTakeLongerThanReadTimeout(t *testing.T) {
 	_, address := localtest.StartRouted(t, local.Config{ReadTimeout: 50 * time.Millisecond, RequestTimeout: 400 * time.Millisecond}, nil)
 	for _, request := range []string{

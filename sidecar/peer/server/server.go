@@ -13,8 +13,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -84,12 +86,11 @@ const (
 )
 
 func (c Config) options() []grpc.ServerOption {
-	return []grpc.ServerOption{
+	return append(headerlimit.Options(wire.MaxHeaderBytes),
 		grpc.Creds(c.Credentials),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxConcurrentStreams(c.MaxStreams),
 		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
-		grpc.MaxHeaderListSize(wire.MaxHeaderBytes),
 		grpc.ReadBufferSize(wire.BufferBytes),
 		grpc.WriteBufferSize(wire.BufferBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -100,7 +101,7 @@ func (c Config) options() []grpc.ServerOption {
 			Timeout:               10 * time.Second,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	}
+	)
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
