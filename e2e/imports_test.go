@@ -55,11 +55,16 @@ var mayImport = map[string][]string{
 	"ring/etcd/record": {"ring"}, // the format of the directory in etcd
 	"ring/etcd":        {"ring/backoff", "ring", "ring/etcd/record"},
 	// SQL databases: what is the same for all, and a package for each kind.
-	"origin/sqldb/rowjson":      {"origin"},
-	"origin/sqldb/sqltext":      {"origin"},
-	"origin/sqldb/rowset":       {"origin", "origin/sqldb/rowjson", "origin/sqldb/sqltext"},
-	"origin/sqldb/changefeed":   {"origin", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
-	"origin/sqldb":              {"origin", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb/rowjson":    {"origin"},
+	"origin/sqldb/sqltext":    {"origin"},
+	"origin/sqldb/rowset":     {"origin", "origin/sqldb/rowjson", "origin/sqldb/sqltext"},
+	"origin/sqldb/errclass":   {},
+	"origin/sqldb/connpool":   {"origin/sqldb/errclass"},
+	"origin/sqldb/changefeed": {"origin", "origin/sqldb/connpool", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb": {
+		"origin", "origin/sqldb/changefeed", "origin/sqldb/connpool", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset",
+		"origin/sqldb/sqltext",
+	},
 	"origin/sqldb/postgres/dsn": {},
 	"origin/sqldb/postgres":     append([]string{"origin/sqldb/postgres/dsn"}, sqlDatabase...),
 	"origin/sqldb/mysql":        sqlDatabase,
@@ -171,7 +176,8 @@ var mayImport = map[string][]string{
 
 // sqlDatabase is what each package of one kind of database may import.
 var sqlDatabase = []string{
-	"origin", "origin/sqldb", "origin/sqldb/changefeed", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext",
+	"origin", "origin/sqldb", "origin/sqldb/changefeed", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset",
+	"origin/sqldb/sqltext",
 }
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.

@@ -19,15 +19,13 @@ func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 	if err != nil {
 		return err
 	}
-	conn, err := db.writes.Conn(ctx)
-	if err != nil {
-		return fmt.Errorf("origin %q, dataset %q: %w", db.name, ds.Name, err)
-	}
-	defer conn.Close()
-	t, err := w.tables.get(ctx, conn)
-	if err == nil {
-		err = errors.Join(w.checkVersion(t), w.checkKeyType(t), db.database.Catalog.CheckWritable(ctx, conn, ds), w.checkRights(ctx, conn, t))
-	}
+	err = db.writes.Use(ctx, func(conn *sql.Conn) error {
+		t, err := w.tables.get(ctx, conn)
+		if err != nil {
+			return err
+		}
+		return errors.Join(w.checkVersion(t), w.checkKeyType(t), db.database.Catalog.CheckWritable(ctx, conn, ds), w.checkRights(ctx, conn, t))
+	})
 	if err != nil {
 		return fmt.Errorf("origin %q, dataset %q, writes: %w", db.name, ds.Name, err)
 	}

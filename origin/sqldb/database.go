@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
@@ -42,6 +43,11 @@ type Database struct {
 	Reads, Writes driver.Connector
 	ReadsOnly     error        // why this DSN cannot be that of a writable dataset; nil if it can
 	Credentials   *Credentials // of both
+	// Target identifies what new connections would lead to, or says why there is nothing; nil if only the server knows.
+	Target func() (string, error)
+	// IsReadOnly reports whether the server accepts no writes, so that a pool can be replaced after a failover; nil if the
+	// database has no servers.
+	IsReadOnly func(ctx context.Context, conn *sql.Conn) (bool, error)
 
 	Syntax   sqltext.Syntax
 	Reader   Reader
@@ -61,6 +67,8 @@ type Reader interface {
 	Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([]rowset.ResultColumn, error)
 	// Read runs a query for keys and adds its rows to set.
 	Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error
+	// Probe runs a query for the key NULL, which no row has, and returns its error.
+	Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error
 	// List runs a query whose first column is the key, and adds its rows to set.
 	List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error
 }
@@ -77,7 +85,7 @@ type Catalog interface {
 // Writer runs write transactions.
 type Writer interface {
 	// Write runs tx. An error that wraps origin.ErrUnknown means that COMMIT was sent. All other errors mean that nothing
-	// was written; after driver.ErrBadConn and ErrRetry another attempt may succeed.
+	// was written.
 	Write(ctx context.Context, conn *sql.Conn, tx *WriteTransaction) error
 	// Rehearsal returns the statement that begins a transaction which will be rolled back, and the prefix of a statement
 	// that makes the database check it there.
@@ -86,12 +94,8 @@ type Writer interface {
 
 // ErrorClasses classifies the database's errors.
 type ErrorClasses interface {
-	// InvalidKey reports whether a key has another type than the column that it is compared with.
-	InvalidKey(err error) bool
-	// TimedOut reports whether the database ended the statement at its time limit.
-	TimedOut(err error) bool
-	// Denied reports whether the account lacks a right.
-	Denied(err error) bool
-	// NoTable reports whether the table does not exist.
-	NoTable(err error) bool
+	// Class returns the class of an error that the driver has returned.
+	Class(err error) errclass.Class
+	// Code returns the error's code with its kind, such as "SQLSTATE 22P02"; it contains no value of any row.
+	Code(err error) string
 }

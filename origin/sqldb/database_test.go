@@ -62,6 +62,11 @@ func TestDatabases(t *testing.T) {
 		{"WritesToATableWithTriggers", testWritesToATableWithTriggers},
 		{"WritesThatATriggerSuppresses", testWritesThatATriggerSuppresses},
 		{"RotatedPassword", testRotatedPassword},
+		{"RejectedKeys", testRejectedKeys},
+		{"RejectedKeyAmongMany", testRejectedKeyAmongMany},
+		{"QueryThatFailsForEveryKey", testQueryThatFailsForEveryKey},
+		{"RowThatMakesTheQueryFail", testRowThatMakesTheQueryFail},
+		{"RejectedWrites", testRejectedWrites},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {

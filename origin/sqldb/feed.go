@@ -5,9 +5,12 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -28,10 +31,22 @@ func (db *DB) feed(ds origin.Dataset, c origin.FeedConfig) (changefeed.Feed, err
 	return &changefeed.Poll{PollConfig: changefeed.PollConfig{
 		Origin: db.name, Dataset: ds.Name, Interval: c.Interval,
 		Log:      db.database.Triggers.Log(sqltext.QuoteTable(db.database.Syntax, table)),
-		OpenPool: func() *sql.DB { return openPool(db.database.Reads, 1) }, //guard:loads-starve-feed
+		OpenPool: db.openFeedPool, //guard:loads-starve-feed
 		OnConn:   db.onConnOf,
+		Lost:     db.replacePools,
 		Explain:  func(err error) error { return db.explainUnreadable(err, table, ds.Name) },
 	}}, nil
+}
+
+// feedConnLifetime is how soon a feed that polls follows a name that leads to another server.
+const feedConnLifetime = 10 * time.Second
+
+func (db *DB) openFeedPool() *connpool.Pool {
+	return db.pools.Open(func() *sql.DB {
+		pool := openPool(db.database.Reads, 1)
+		pool.SetConnMaxLifetime(feedConnLifetime)
+		return pool
+	})
 }
 
 func (db *DB) checkFeedConfig(ds origin.Dataset, c origin.FeedConfig) error {
@@ -50,9 +65,9 @@ func (db *DB) explainUnreadable(err error, table, dataset string) error {
 	switch {
 	case err == nil:
 		return nil
-	case db.database.Errors.Denied(err):
+	case db.classOf(err) == errclass.Denied:
 		return fmt.Errorf("%w: the account of the DSN may not read %s: GRANT SELECT on it: %w", origin.ErrFeedUnavailable, table, err)
-	case db.database.Errors.NoTable(err):
+	case db.classOf(err) == errclass.NoTable:
 		return fmt.Errorf("%w: %s does not exist: run `ringside changes apply %s`: %w", origin.ErrFeedUnavailable, table, dataset, err)
 	}
 	return fmt.Errorf("read %s: %w", table, err)
@@ -102,15 +117,11 @@ func (db *DB) RemoveChanges(ctx context.Context, ds origin.Dataset, c origin.Fee
 }
 
 func (db *DB) applyChanges(ctx context.Context, ds origin.Dataset, script string) error {
-	conn, err := db.writes.Conn(ctx)
-	if err == nil {
-		defer conn.Close() // the script has committed, or it has not
-		err = db.database.Triggers.Apply(ctx, conn, script)
-	}
+	err := db.writes.Use(ctx, func(conn *sql.Conn) error { return db.database.Triggers.Apply(ctx, conn, script) })
 	switch {
 	case err == nil:
 		return nil
-	case db.database.Errors.Denied(err):
+	case db.classOf(err) == errclass.Denied:
 		err = fmt.Errorf("the account of the DSN may not do this: use an account that may run what "+
 			"`ringside changes sql %s` prints: %w", ds.Name, err)
 	}

@@ -54,16 +54,19 @@ func (l *rowLister) list(ctx context.Context, q origin.ListQuery) ([]origin.Row,
 		if err == nil {
 			err = l.read(ctx, conn, t, q, set)
 		}
-		if err != nil && t != nil {
-			l.tables.recheck(t, err)
+		if err != nil && t != nil && l.tables.recheck(t, db.classOf(err), err) {
+			if t, err = l.tables.get(ctx, conn); err == nil {
+				err = l.read(ctx, conn, t, q, set)
+			}
 		}
 		return err
 	})
 	switch {
 	case err == nil:
 		return set.Page(q.Limit)
-	case db.database.Errors.InvalidKey(err):
-		return nil, origin.InvalidValue("", "the database rejects `after` or a value of a filter: it is not of its column's type")
+	case db.classOf(err).OfKeys() && (q.After != "" || len(q.Where) > 0):
+		return nil, origin.InvalidValue("", "the database rejects `after` or a value of a filter (%s): it is not of its column's type",
+			db.database.Errors.Code(err))
 	}
 	return nil, err
 }

@@ -5,8 +5,11 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
@@ -20,6 +23,7 @@ type source struct {
 	db      *DB
 	dataset origin.Dataset
 	query   *sqltext.Query
+	worked  atomic.Int64 // when the query last succeeded, in nanoseconds since 1970
 }
 
 // Load implements origin.Origin.
@@ -58,23 +62,61 @@ func (s *source) chunk() int {
 	return 1
 }
 
-// load reads keys with one statement. If the database rejects all of them because of one, it reads each separately.
+// load reads keys with one statement. If the database rejects it because of a key, the halves are read separately: one such
+// key among n costs at most 2·log2(n) more statements.
 func (s *source) load(ctx context.Context, set *rowset.Set, keys []string) error {
+	err := s.read(ctx, set, keys)
+	if err == nil || !s.db.classOf(err).OfKeys() {
+		return err
+	}
+	if half := len(keys) / 2; half > 0 {
+		if err := s.load(ctx, set, keys[:half]); err != nil {
+			return err
+		}
+		return s.load(ctx, set, keys[half:])
+	}
+	if err := s.checkWorks(ctx); err != nil {
+		return err
+	}
+	s.reject(set, keys[0], err)
+	return nil
+}
+
+func (s *source) read(ctx context.Context, set *rowset.Set, keys []string) error {
 	err := s.db.onConn(ctx, func(conn *sql.Conn) error {
 		set.Begin(keys)
 		return s.db.database.Reader.Read(ctx, conn, s.query, keys, set)
 	})
-	if err == nil || !s.db.database.Errors.InvalidKey(err) {
-		return err
+	if err == nil {
+		set.Deliver(keys)
+		s.worked.Store(time.Now().UnixNano())
 	}
-	if len(keys) == 1 {
-		set.Reject(keys[0], "the database rejects it as a value of the key column")
+	return err
+}
+
+// reject makes err, without the database's message, which may contain values of rows, the result of a key.
+func (s *source) reject(set *rowset.Set, key string, err error) {
+	code := s.db.database.Errors.Code(err)
+	if s.db.classOf(err) == errclass.Row {
+		set.Fail(key, fmt.Errorf("the database cannot read the row (%s): check the database for damage", code))
+		return
+	}
+	set.Reject(key, "the database rejects the query for this key ("+code+")")
+}
+
+// worksFor is how long a query that has succeeded is known to work: callers with keys that the database rejects must not
+// double the statements.
+const worksFor = time.Second
+
+// checkWorks returns an error if the query fails for every key: then it must not be attributed to a key.
+func (s *source) checkWorks(ctx context.Context) error {
+	if time.Since(time.Unix(0, s.worked.Load())) < worksFor {
 		return nil
 	}
-	for key := range slices.Chunk(keys, 1) {
-		if err := s.load(ctx, set, key); err != nil {
-			return err
-		}
+	err := s.db.onConn(ctx, func(conn *sql.Conn) error { return s.db.database.Reader.Probe(ctx, conn, s.query) })
+	if err != nil {
+		return fmt.Errorf("the query fails for every key: %w", errclass.Keyless(err)) //guard:broken-query-blamed-on-key
 	}
+	s.worked.Store(time.Now().UnixNano())
 	return nil
 }

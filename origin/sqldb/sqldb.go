@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -25,8 +27,10 @@ const (
 type DB struct {
 	name          string
 	database      *Database
-	pool          *sql.DB // for reads, and for writes if the database needs no other connection for them
-	writes        *sql.DB
+	pools         *connpool.Group
+	pool          *connpool.Pool // for reads, and for writes if the database needs no other connection for them
+	writes        *connpool.Pool
+	failover      *failoverCheck
 	maxConns      int
 	maxValueBytes int
 }
@@ -39,11 +43,13 @@ func Open(d Driver, c origin.SourceConfig) (*DB, error) {
 		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
 	}
 	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes}
-	db.pool = openPool(database.Reads, db.maxConns)
+	db.pools = connpool.NewGroup(database.Target)
+	db.pool = db.pools.Open(func() *sql.DB { return openPool(database.Reads, db.maxConns) })
 	db.writes = db.pool
 	if database.Writes != nil {
-		db.writes = openPool(database.Writes, 1)
+		db.writes = db.pools.Open(func() *sql.DB { return openPool(database.Writes, 1) })
 	}
+	db.failover = newFailoverCheck(db)
 	return db, nil
 }
 
@@ -84,6 +90,7 @@ func (db *DB) TargetChanged() bool { return db.database.Credentials.targetChange
 
 // Close implements origin.Source.
 func (db *DB) Close() error {
+	db.failover.close()
 	if err := errors.Join(db.pool.Close(), db.writes.Close()); err != nil {
 		return fmt.Errorf("origin %q: close: %w", db.name, err)
 	}
@@ -92,29 +99,52 @@ func (db *DB) Close() error {
 
 // onConn calls read with a connection of the pool for reads.
 func (db *DB) onConn(ctx context.Context, read func(*sql.Conn) error) error {
-	return db.onConnOf(ctx, db.pool, read)
+	err := db.onConnOf(ctx, db.pool, read)
+	if err == nil {
+		db.failover.startIfDue()
+	}
+	return err
 }
 
-// onConnOf calls read with a connection of pool, and again with another one if the first turns out to be broken: after a
-// restart of the database, all idle ones are. Read must start over each time.
-func (db *DB) onConnOf(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error {
+// onConnOf calls read with a connection of pool, and again with another one if the first turns out to be broken (after a
+// restart of the database, all idle ones are), or if its statements are older than the schema. Read must start over each
+// time.
+func (db *DB) onConnOf(ctx context.Context, pool *connpool.Pool, read func(*sql.Conn) error) error {
 	var err error
 	for range db.maxConns + 1 {
-		err = onOneConn(ctx, pool, read)
-		if !errors.Is(err, driver.ErrBadConn) || ctx.Err() != nil {
+		err = pool.Use(ctx, func(conn *sql.Conn) error { return db.dropUnusable(conn, read(conn)) })
+		if !db.classOf(err).Retryable() || ctx.Err() != nil {
 			break
 		}
 	}
 	return db.explain(ctx, err)
 }
 
-func onOneConn(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error {
-	conn, err := pool.Conn(ctx)
-	if err != nil {
-		return err
+// dropUnusable makes the pool drop the connection on which err occurred, if it must not be used again.
+func (db *DB) dropUnusable(conn *sql.Conn, err error) error {
+	if err == nil {
+		return nil
 	}
-	defer conn.Close() // returns it to the pool; fails only if it was broken, as read has reported
-	return read(conn)
+	switch db.classOf(err) {
+	case errclass.Broken, errclass.Outdated, errclass.ReadOnly:
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
+	return err
+}
+
+// classOf returns the class of an error of this database.
+func (db *DB) classOf(err error) errclass.Class {
+	if errors.Is(err, ErrRetry) {
+		return errclass.Retry
+	}
+	return errclass.Of(err, db.database.Errors.Class)
+}
+
+// replacePools makes reads and writes reach the server to which new connections lead.
+func (db *DB) replacePools() {
+	if db.database.Target == nil {
+		_ = db.pools.Replace() // an error of a connection that is dropped concerns nobody
+	}
 }
 
 // explain turns a driver's error into one that callers can classify: a statement that ran out of time is
@@ -128,7 +158,7 @@ func (db *DB) explain(ctx context.Context, err error) error {
 		return noAnswer
 	case ctx.Err() != nil:
 		return fmt.Errorf("query: %w", ctx.Err())
-	case db.database.Errors.TimedOut(err):
+	case db.classOf(err) == errclass.TimedOut:
 		return fmt.Errorf("query ended by the database at its time limit: %w", context.DeadlineExceeded)
 	}
 	return fmt.Errorf("query: %w", err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 )
@@ -81,23 +82,29 @@ func (c *tableCache) get(ctx context.Context, conn *sql.Conn) (*Table, error) {
 		err = errNoTable
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the columns of table %s: %w", c.dataset.Table, err)
+		return nil, fmt.Errorf("read the columns of table %s: %w", c.dataset.Table, errclass.Keyless(err))
 	}
 	t.readAt = time.Now()
 	c.cached.Store(t)
 	return t, nil
 }
 
-// recheckAfter is the age from which an invalid value causes another read of the catalog: a caller with invalid values must
-// not cause a read for each of them.
+// recheckAfter is the age from which an invalid key or value causes another read of the catalog: a caller with invalid values
+// must not cause a read for each of them.
 const recheckAfter = time.Second
 
-// recheck forgets the table if err may be due to an ALTER TABLE.
-func (c *tableCache) recheck(t *Table, err error) {
+// recheck forgets the table if err, of this class, may be due to an ALTER TABLE, and reports whether it has.
+func (c *tableCache) recheck(t *Table, class errclass.Class, err error) bool {
 	switch {
-	case errors.Is(err, origin.ErrConflict), errors.Is(err, origin.ErrUnknown), errors.Is(err, ErrRetry):
-	case errors.Is(err, origin.ErrInvalidValue) && time.Since(t.readAt) < recheckAfter:
-	default: //guard:altered-table-rejects-writes
-		c.cached.Store(nil)
+	case errors.Is(err, origin.ErrConflict), errors.Is(err, origin.ErrUnknown), errors.Is(err, ErrNotUnique):
+		return false
+	case errors.Is(err, origin.ErrInvalidValue), errors.Is(err, origin.ErrInvalidKey):
+		if time.Since(t.readAt) < recheckAfter {
+			return false
+		}
+	case class != errclass.Outdated && class != errclass.NoTable:
+		return false
 	}
+	c.cached.Store(nil) //guard:altered-table-rejects-writes
+	return true
 }

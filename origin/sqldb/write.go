@@ -3,12 +3,14 @@ package sqldb
 import (
 	"cmp"
 	"context"
-	"database/sql/driver"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
@@ -60,19 +62,35 @@ func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, e
 	return v, nil
 }
 
-func (w *rowWriter) write(ctx context.Context, c origin.Change) (v origin.Value, err error) {
-	if err := w.check(c); err != nil {
-		return origin.Value{}, err
-	}
+// attempts makes a change on connections of pool. A transaction that did not reach its COMMIT has written nothing and can be
+// retried, whatever was sent.
+func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, c origin.Change) (v origin.Value, err error) {
 	db := w.source.db
 	for range db.maxConns + maxAttempts {
-		v, err = w.attempt(ctx, c)
-		// A transaction that did not reach its COMMIT has written nothing and can be retried, whatever was sent.
-		if !errors.Is(err, driver.ErrBadConn) && !errors.Is(err, ErrRetry) || ctx.Err() != nil {
+		err = pool.Use(ctx, func(conn *sql.Conn) error {
+			v, err = w.attempt(ctx, conn, c)
+			if err == nil && pool.Moved() {
+				err = Unknown(errMoved)
+			}
+			return db.dropUnusable(conn, err)
+		})
+		if isOutcome(err) || !db.classOf(err).Retryable() || ctx.Err() != nil {
 			break
 		}
 	}
-	return v, db.explainWrite(ctx, err)
+	return v, err
+}
+
+var errMoved = errors.New("the database file was replaced during the write")
+
+// isOutcome reports whether err is the answer to a change, rather than the failure to make it.
+func isOutcome(err error) bool {
+	for _, known := range []error{origin.ErrUnknown, origin.ErrConflict, origin.ErrInvalidKey, origin.ErrInvalidValue} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
 }
 
 // check finds what is wrong with a change without the database.
@@ -90,25 +108,36 @@ func (w *rowWriter) check(c origin.Change) error {
 	return nil
 }
 
-func (w *rowWriter) attempt(ctx context.Context, c origin.Change) (origin.Value, error) {
-	conn, err := w.source.db.writes.Conn(ctx)
-	if err != nil {
-		return origin.Value{}, err
-	}
-	defer conn.Close() // returns it to the pool; fails only if it was broken, as Write has reported
+// attempt makes a change in one transaction. If the columns are those of an older schema, it reads them again and starts over.
+func (w *rowWriter) attempt(ctx context.Context, conn *sql.Conn, c origin.Change) (origin.Value, error) {
 	t, err := w.tables.get(ctx, conn)
 	if err != nil {
 		return origin.Value{}, err
 	}
-	tx, err := w.transaction(t, c)
-	if err == nil {
-		err = w.source.db.database.Writer.Write(ctx, conn, tx)
+	v, err := w.attemptWith(ctx, conn, t, c)
+	if err == nil || !w.tables.recheck(t, w.source.db.classOf(err), err) {
+		return v, err
 	}
-	if err != nil {
-		w.tables.recheck(t, err)
+	if t, err = w.tables.get(ctx, conn); err != nil {
 		return origin.Value{}, err
 	}
-	return tx.value, nil
+	return w.attemptWith(ctx, conn, t, c)
+}
+
+func (w *rowWriter) attemptWith(ctx context.Context, conn *sql.Conn, t *Table, c origin.Change) (origin.Value, error) {
+	tx, err := w.transaction(t, c)
+	if err != nil {
+		return origin.Value{}, err
+	}
+	db := w.source.db
+	err = db.database.Writer.Write(ctx, conn, tx)
+	switch {
+	case err == nil:
+		return tx.value, nil
+	case !isOutcome(err) && db.classOf(err) == errclass.Statement: //guard:rejected-value-reported-as-outage
+		err = origin.InvalidValue("", "the database rejects it (%s)", db.database.Errors.Code(err))
+	}
+	return origin.Value{}, err
 }
 
 // WriteTransaction is one change as a transaction.
@@ -316,20 +345,19 @@ func (tx *WriteTransaction) deletedVersion(held int64) int64 {
 
 // explainWrite turns a driver's error into one that callers can classify.
 func (db *DB) explainWrite(ctx context.Context, err error) error {
-	for _, known := range []error{
-		origin.ErrUnknown, origin.ErrConflict, origin.ErrInvalidKey, origin.ErrInvalidValue,
-	} {
-		if err == nil || errors.Is(err, known) {
-			return err
-		}
+	if err == nil || isOutcome(err) {
+		return err
 	}
-	switch {
+	switch class := db.classOf(err); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("write (nothing was written): %w", ctx.Err())
-	case db.database.Errors.TimedOut(err):
+	case class == errclass.TimedOut:
 		return fmt.Errorf("write ended by the database at its time limit, nothing was written: %w",
 			context.DeadlineExceeded)
-	case db.database.Errors.Denied(err):
+	case class == errclass.ReadOnly:
+		return fmt.Errorf("write (nothing was written): the server is read-only, such as a standby: connect to the primary "+
+			"(PostgreSQL: target_session_attrs=read-write): %w", err)
+	case class == errclass.Denied:
 		return fmt.Errorf("write (nothing was written): the account of the DSN may not do this; `ringside validate` says "+
 			"what a writable dataset needs: %w", err)
 	}

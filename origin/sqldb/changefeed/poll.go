@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
 )
 
 // AnswerTimeout is how long the database may take to answer one statement of a feed; then the feed has broken.
@@ -29,9 +30,11 @@ type PollConfig struct {
 	Interval        time.Duration
 	Log             Log
 	// OpenPool returns a new pool of one connection.
-	OpenPool func() *sql.DB
+	OpenPool func() *connpool.Pool
 	// OnConn calls read with a connection of pool, again with another one if the first is broken.
-	OnConn func(ctx context.Context, pool *sql.DB, read func(*sql.Conn) error) error
+	OnConn func(ctx context.Context, pool *connpool.Pool, read func(*sql.Conn) error) error
+	// Lost is called when changes are lost: the connections of loads may lead to another server than that of the feed.
+	Lost func()
 	// Explain says what prevents the table of changes from being read.
 	Explain func(error) error
 }
@@ -40,9 +43,10 @@ type PollConfig struct {
 type Poll struct {
 	PollConfig
 
-	following sync.Mutex // held while Follow runs; guards the rest
-	pool      *sql.DB    // of one connection
-	begun     bool       // log has a position
+	following sync.Mutex     // held while Follow runs; guards the rest
+	pool      *connpool.Pool // of one connection
+	begun     bool           // log has a position
+	target    string         // of the connection for which the position is
 	pending   Pending
 }
 
@@ -108,12 +112,18 @@ func (f *Poll) readChanges(ctx context.Context) error {
 
 // readOn reads what is new. If that is too much to read, or lost, it begins again at the present.
 func (f *Poll) readOn(ctx context.Context, conn *sql.Conn) error {
+	if target := f.pool.Target(); target != f.target {
+		f.target, f.begun = target, false
+	}
 	if f.begun {
 		rows, lost, err := f.Log.Next(ctx, conn, MaxPending+1)
 		if err != nil {
 			return err
 		}
 		f.begun = !lost && len(rows) <= MaxPending
+		if lost {
+			f.Lost()
+		}
 		f.add(rows)
 	}
 	if !f.begun {

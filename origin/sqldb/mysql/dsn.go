@@ -22,6 +22,9 @@ func parseDSN(dsn string) (*mysqldriver.Config, error) {
 	if dsn == "" || config.Net != "tcp" && config.Net != "unix" { // Net would be part of a password
 		return nil, errBadDSN
 	}
+	if config.MaxAllowedPacket == mysqldriver.NewConfig().MaxAllowedPacket {
+		config.MaxAllowedPacket = 0 // the server's, so that a value beyond it does not end the connection
+	}
 	config.ParseTime = false         // receive times as the database prints them
 	config.InterpolateParams = false // keys are never part of a statement
 	config.MultiStatements = false

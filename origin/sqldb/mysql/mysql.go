@@ -36,6 +36,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	return &sqldb.Database{
 		Reads: sessionConnector{connector, config.Addr, collation}, Credentials: credentials,
 		Syntax: syntax{}, Reader: r, Catalog: catalog{s}, Writer: writer{r}, Errors: errorClasses{}, Triggers: triggers{s},
+		IsReadOnly: isReadOnly,
 	}, nil
 }
 

@@ -3,11 +3,14 @@ package mysql
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
@@ -23,24 +26,75 @@ func (r *reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query)
 }
 
 func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
-	types, err := r.typesOf(ctx, conn, q)
+	types, err := r.typesFor(ctx, conn, q, keys)
 	if err != nil {
-		return err
+		return errclass.Keyless(err)
 	}
 	keys = set.OfType(types.key, keys)
 	if len(keys) == 0 {
 		return nil
 	}
+	for keys := range slices.Chunk(keys, types.together(len(keys))) {
+		if err = r.readKeys(ctx, conn, q, types, keys, set); err != nil {
+			break
+		}
+	}
+	if err != nil && (errorClasses{}).Class(err) != errclass.Statement {
+		r.tables.Delete(tableKey(q)) // the table may have been altered
+	}
+	return err
+}
+
+func (r *reader) readKeys(ctx context.Context, conn *sql.Conn, q *sqltext.Query, types *tableTypes, keys []string,
+	set *rowset.Set,
+) error {
 	query, err := r.withTimeLimit(ctx, conn, q.Expand(len(keys)))
 	if err != nil {
 		return err
 	}
-	scan := &rowset.Scan{Query: q, Key: keys[0], Set: set, Cell: types.cell}
-	err = scan.Run(ctx, conn, query, types.key.Parameters(keys))
-	if err != nil {
-		r.tables.Delete(tableKey(q)) // the table may have been altered
+	scan := &rowset.Scan{Query: q, Key: keys[0], Set: set, Cell: types.cell, Types: types.check}
+	return scan.Run(ctx, conn, query, types.key.Parameters(keys))
+}
+
+// together returns how many of n keys one statement may read.
+func (t *tableTypes) together(n int) int {
+	if t.time { //guard:time-keys-read-together
+		return 1 // MySQL 8.0 finds no row by k IN (…) with several texts, if k is a TIME
 	}
-	return err
+	return n
+}
+
+// typesFor reads the types again if they reject a key: that of the key column may have changed.
+func (r *reader) typesFor(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string) (*tableTypes, error) {
+	types, err := r.typesOf(ctx, conn, q)
+	if err != nil || types.key.Fit(keys) || time.Since(types.read) < recheckAfter {
+		return types, err
+	}
+	r.tables.Delete(tableKey(q))
+	return r.typesOf(ctx, conn, q)
+}
+
+// recheckAfter is the age from which a rejected key causes another read of the catalog.
+const recheckAfter = time.Second
+
+func (r *reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error {
+	query, err := r.withTimeLimit(ctx, conn, q.Expand(1))
+	if err != nil {
+		return err
+	}
+	return rowset.Probe(ctx, conn, query)
+}
+
+var errKeyType = errors.New("the type of the key column has changed")
+
+// check returns an error if a result has a key column of another type than the catalog had when it was read: the server
+// converts the keys to it without an error.
+func (t *tableTypes) check(types []string) error {
+	integer := strings.HasSuffix(types[0], "INT")
+	if t.known && integer != (t.key.Bits > 0) {
+		return errclass.Changed(errKeyType)
+	}
+	return nil
 }
 
 func (r *reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {
@@ -59,8 +113,10 @@ func (r *reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, par
 
 // tableTypes is what the protocol does not transmit about a table's columns.
 type tableTypes struct {
-	read time.Time
-	key  rowset.KeyType
+	known bool // false if the query is from the configuration
+	read  time.Time
+	key   rowset.KeyType
+	time  bool // the key is a TIME
 	bool map[string]bool // :: column → declared tinyint(1), for which BOOL is an alias
 	json map[string]bool // :: column → text that MariaDB checks with json_valid, for which JSON is an alias
 }
@@ -87,13 +143,13 @@ func (r *reader) readTypes(ctx context.Context, conn *sql.Conn, q *sqltext.Query
 	if !ok {
 		schema, table = "", q.Table
 	}
-	types := &tableTypes{read: time.Now(), bool: map[string]bool{}}
+	types := &tableTypes{known: true, read: time.Now(), bool: map[string]bool{}}
 	err := eachPair(ctx, conn, `SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?`, schema, table,
 		func(name, columnType string) {
 			types.bool[name] = columnType == "tinyint(1)"
 			if strings.EqualFold(name, q.Key) {
-				types.key = keyTypeOf(columnType)
+				types.key, types.time = keyTypeOf(columnType), strings.HasPrefix(columnType, "time") && !strings.HasPrefix(columnType, "timestamp")
 			}
 		})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -24,14 +25,14 @@ func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransa
 	s := &sqldb.Stepwise{Transaction: tx}
 	s.Begin = func(ctx context.Context) error { return w.begin(ctx, conn) }
 	s.Read = func(ctx context.Context) error {
-		return refusal(w.Read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows))
+		return refusal(w.Read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows), tx)
 	}
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
 		n, err := w.execute(ctx, conn, step)
 		if errorNumber(err) == duplicateKey {
 			return 0, duplicate(ctx, s, err)
 		}
-		return n, refusal(err)
+		return n, refusal(err, tx)
 	}
 	s.Rollback = func(ctx context.Context) { sqldb.Rollback(ctx, conn) }
 	s.Commit = func(ctx context.Context) error { return commit(ctx, conn) }
@@ -52,7 +53,7 @@ func (w writer) begin(ctx context.Context, conn *sql.Conn) error {
 	if err == nil {
 		_, err = conn.ExecContext(ctx, "START TRANSACTION READ WRITE")
 	}
-	return refusal(err)
+	return errclass.Keyless(err)
 }
 
 func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) (int64, error) {
@@ -75,7 +76,7 @@ func duplicate(ctx context.Context, s *sqldb.Stepwise, err error) error {
 	}
 	switch {
 	case !s.Transaction.Matched():
-		return refusal(err)
+		return refusal(err, s.Transaction)
 	case s.Transaction.Change.If.Absent:
 		return s.Transaction.NotMatched()
 	}
@@ -93,8 +94,8 @@ func commit(ctx context.Context, conn *sql.Conn) error {
 	switch {
 	case err == nil, errors.Is(err, driver.ErrBadConn): // nothing was sent
 		return err
-	case slices.Contains([]uint16{1205, 1213, 1290, 1792, 1836}, errorNumber(err)):
-		return refusal(err)
+	case slices.Contains([]uint16{1205, 1213, 1290, 1792, 1836, 3101}, errorNumber(err)):
+		return err
 	}
 	return sqldb.Unknown(err) //guard:mariadb-lost-commit-answer-retried
 }

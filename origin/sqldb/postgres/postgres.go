@@ -49,7 +49,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	return &sqldb.Database{
 		Reads: plainConnector{reads}, ReadsOnly: dsn.ReadsOnly(c.DSN), Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{p.settings}, Errors: errorClasses{},
-		Triggers: triggers{}, Notify: p.notify,
+		Triggers: triggers{}, Notify: p.notify, IsReadOnly: isReadOnly,
 	}, nil
 }
 

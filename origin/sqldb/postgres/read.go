@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
@@ -39,15 +39,12 @@ func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (c
 // checkReadOnly runs a statement for the key NULL: PostgreSQL only then reports that it writes. Other errors are about that
 // key.
 func checkReadOnly(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
-	batch := &pgconn.Batch{}
-	sessionOf(conn).addSettings(ctx, batch)
-	addStatement(batch, sd, make([][]byte, len(sd.ParamOIDs))...)
-	err := conn.ExecBatch(ctx, batch).Close()
+	err := execWithNull(ctx, conn, sd)
 	//guard:check-accepts-writing-query
 	if sqlState(err) == "25006" { // read-only transaction
 		return fmt.Errorf("it writes, but a read must not: %w", err)
 	}
-	if (errorClasses{}).Denied(err) { //guard:check-accepts-unreadable-table
+	if (errorClasses{}).Class(err) == errclass.Denied { //guard:check-accepts-unreadable-table
 		return err
 	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -63,7 +60,7 @@ func isInteger(oid uint32) bool {
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
 	return onPgx(conn, func(c *pgx.Conn) error {
 		conn := c.PgConn()
-		sd, err := sessionOf(conn).statement(ctx, conn, q.SQL)
+		sd, err := sessionOf(conn).statementFor(ctx, conn, q.SQL, keys)
 		if err != nil {
 			return err
 		}
@@ -81,23 +78,34 @@ func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys [
 	})
 }
 
-// onPgx reports a connection as broken if it ended, or if its prepared statements no longer exist or fit, so that the
-// statement is retried on another one.
+// onPgx reports a connection as broken if it ended without an error of the server.
 func onPgx(conn *sql.Conn, read func(*pgx.Conn) error) error {
 	return conn.Raw(func(raw any) error {
 		c := raw.(*stdlib.Conn).Conn()
 		err := read(c)
-		switch state := sqlState(err); {
-		case err == nil:
-			return nil
-		case state == "0A000" || state == "26000": // cached plan must not change result type; no such statement
-			_ = c.Close(context.Background()) // it is dropped either way
-			return driver.ErrBadConn
-		case c.IsClosed() && state == "" || strings.HasPrefix(state, "57P"): // server shutdown
-			return driver.ErrBadConn
+		if err != nil && c.IsClosed() && sqlState(err) == "" {
+			return errclass.DropConn(err)
 		}
 		return err
 	})
+}
+
+// Probe runs a query for the key NULL.
+func (reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error {
+	return onPgx(conn, func(c *pgx.Conn) error {
+		sd, err := sessionOf(c.PgConn()).statement(ctx, c.PgConn(), q.SQL)
+		if err != nil {
+			return err
+		}
+		return execWithNull(ctx, c.PgConn(), sd)
+	})
+}
+
+func execWithNull(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
+	batch := &pgconn.Batch{}
+	sessionOf(conn).addSettings(ctx, batch)
+	addStatement(batch, sd, make([][]byte, len(sd.ParamOIDs))...)
+	return conn.ExecBatch(ctx, batch).Close()
 }
 
 // readKeys reads the rows of keys.

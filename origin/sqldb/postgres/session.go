@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 )
 
 // setting is a parameter of the server and its value.
@@ -89,7 +90,8 @@ type session struct {
 	*settings
 	// direct is whether there is no pooler between this program and the server's process: statements can be prepared.
 	direct   bool
-	prepared map[string]*pgconn.StatementDescription // :: SQL → statement, if direct
+	prepared map[string]*description // :: SQL → statement, if direct
+	names    int                     // of statements that were prepared
 }
 
 const sessionKey = "ringside"
@@ -129,7 +131,7 @@ func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	//guard:statements-prepared-through-a-pooler
 	direct := uint32(pid) == conn.PID() && !s.pooled.Load() // a pooler makes up the process ID that it announces
-	conn.CustomData()[sessionKey] = &session{settings: s, direct: direct, prepared: map[string]*pgconn.StatementDescription{}}
+	conn.CustomData()[sessionKey] = &session{settings: s, direct: direct, prepared: map[string]*description{}}
 	return nil
 }
 
@@ -167,6 +169,37 @@ type description struct {
 	at time.Time
 }
 
+// recheckAfter is the age from which a rejected key causes another look at the types of a statement.
+const recheckAfter = time.Second
+
+// statementFor returns a statement for keys. It parses the statement again if that has a parameter of another type: the type of
+// the key column may have changed, which the server does not report for a key that is not sent.
+func (s *session) statementFor(ctx context.Context, conn *pgconn.PgConn, sql string, keys []string) (
+	*pgconn.StatementDescription, error,
+) {
+	sd, err := s.statement(ctx, conn, sql)
+	if err != nil || len(sd.ParamOIDs) != 1 || keyTypeOf(sd.ParamOIDs[0]).Fit(keys) || !s.forget(ctx, conn, sql) {
+		return sd, errclass.Keyless(err)
+	}
+	sd, err = s.statement(ctx, conn, sql)
+	return sd, errclass.Keyless(err)
+}
+
+// forget makes a statement be parsed again, unless it was parsed a moment ago.
+func (s *session) forget(ctx context.Context, conn *pgconn.PgConn, sql string) bool {
+	known := s.prepared[sql]
+	if !s.direct {
+		shared, _ := s.described.Load(sql)
+		known, _ = shared.(*description)
+	}
+	if known == nil || time.Since(known.at) < recheckAfter {
+		return false
+	}
+	s.described.Delete(sql)
+	delete(s.prepared, sql)
+	return known.Name == "" || conn.Deallocate(ctx, known.Name) == nil
+}
+
 // statement returns the types of a statement. It is prepared if there is no pooler, and only parsed otherwise: in the
 // next transaction there may be another server session.
 func (s *session) statement(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
@@ -177,13 +210,14 @@ func (s *session) statement(ctx context.Context, conn *pgconn.PgConn, sql string
 		if s.prepared[sql] != nil {
 			continue
 		}
-		sd, err := s.prepare(ctx, conn, "ringside_"+strconv.Itoa(len(s.prepared)), sql)
+		s.names++
+		sd, err := s.prepare(ctx, conn, "ringside_"+strconv.Itoa(s.names), sql)
 		if err != nil {
 			return nil, err
 		}
-		s.prepared[sql] = sd
+		s.prepared[sql] = &description{sd, time.Now()}
 	}
-	return s.prepared[sql], nil
+	return s.prepared[sql].StatementDescription, nil
 }
 
 // describe parses a statement once a minute, so that an ALTER TABLE is noticed.

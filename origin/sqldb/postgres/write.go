@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -76,10 +76,19 @@ func (t *transaction) readBefore(ctx context.Context) error {
 		lock = ""
 	}
 	batch.ExecParams(t.tx.Query.SQL+lock, [][]byte{[]byte(arrayOf([]string{t.tx.Change.Key}))}, nil, nil, nil)
-	if err := t.read(t.conn.ExecBatch(ctx, batch), before); err != nil {
-		return t.explain(err, nil)
+	return t.runBatch(ctx, batch, before, nil)
+}
+
+// runBatch runs a batch of which the first results are those of begin.
+func (t *transaction) runBatch(ctx context.Context, batch *pgconn.Batch, begin int, parameters []sqltext.Parameter) error {
+	n, err := t.read(t.conn.ExecBatch(ctx, batch), begin)
+	switch {
+	case err == nil:
+		return nil
+	case n < begin:
+		err = errOfBegin(err)
 	}
-	return nil
+	return t.explain(err, parameters)
 }
 
 // tryEach runs the steps until one matches the row.
@@ -92,8 +101,8 @@ func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
 		}
 		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
 		batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
-		if err := t.read(t.conn.ExecBatch(ctx, batch), before); err != nil {
-			return false, t.explain(err, step.Parameters)
+		if err := t.runBatch(ctx, batch, before, step.Parameters); err != nil {
+			return false, err
 		}
 		if t.tx.Matched() {
 			return true, nil
@@ -133,7 +142,7 @@ func (t *transaction) readAgain(ctx context.Context, lock string) error {
 	batch := &pgconn.Batch{}
 	batch.ExecParams("SET CONSTRAINTS ALL IMMEDIATE", nil, nil, nil, nil) //guard:deferred-triggers-run-after-read
 	batch.ExecParams(t.tx.Query.SQL+lock, [][]byte{[]byte(arrayOf([]string{t.tx.Change.Key}))}, nil, nil, nil)
-	if err := t.read(t.conn.ExecBatch(ctx, batch), 1); err != nil {
+	if _, err := t.read(t.conn.ExecBatch(ctx, batch), 1); err != nil {
 		return t.explain(err, nil)
 	}
 	return nil
@@ -147,14 +156,14 @@ func (t *transaction) begin(ctx context.Context, batch *pgconn.Batch) (results i
 	return 2
 }
 
-// read adds the rows of the result that follows the first ones to the transaction; the next result is that of triggersOf.
-func (t *transaction) read(results *pgconn.MultiResultReader, before int) error {
-	var err error
-	for i := 0; err == nil && results.NextResult(); i++ {
+// read adds the rows of the result that follows the first ones to the transaction; the next result is that of triggersOf. It
+// returns how many results have begun.
+func (t *transaction) read(results *pgconn.MultiResultReader, before int) (n int, err error) {
+	for ; err == nil && results.NextResult(); n++ {
 		switch {
-		case i < before:
+		case n < before:
 			_, err = results.ResultReader().Close()
-		case i == before:
+		case n == before:
 			err = readRows(results.ResultReader(), t.tx.Query, t.tx.Change.Key, t.tx.Rows)
 		default:
 			answer := results.ResultReader().Read()
@@ -167,8 +176,22 @@ func (t *transaction) read(results *pgconn.MultiResultReader, before int) error 
 	if end := results.Close(); err == nil { // otherwise it returns the same error
 		err = end
 	}
-	return err
+	return n, err
 }
+
+// errOfBegin attributes an error of the statements that open a transaction to the server. A standby answers BEGIN READ WRITE
+// with 0A000, feature not supported.
+func errOfBegin(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "0A000" {
+		return &readOnlyError{e}
+	}
+	return errclass.Keyless(err)
+}
+
+// readOnlyError is an error of a server that accepts no writes.
+type readOnlyError struct{ error }
+
+func (e *readOnlyError) Unwrap() error { return e.error }
 
 // rollback makes the connection usable again; what is not committed is not written.
 func (t *transaction) rollback(ctx context.Context) {
@@ -202,24 +225,24 @@ func (t *transaction) commit(ctx context.Context) error {
 // a pooler's error about a lost server (class 08), may follow a successful COMMIT.
 func isRefusal(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && e.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(e.Code, "08") && !strings.HasPrefix(e.Code, "57P") //guard:fatal-commit-assumed-rolled-back
+	return ok && e.SeverityUnlocalized == "ERROR" && !strings.HasPrefix(e.Code, "08") && !strings.HasPrefix(e.Code, "57P") && //guard:fatal-commit-assumed-rolled-back
+		e.Code != "40003" || ok && isRaised(e) // 40003: completion unknown
 }
 
 // explain classifies an error before COMMIT.
 func (t *transaction) explain(err error, parameters []sqltext.Parameter) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case !ok && t.conn.IsClosed(), ok && strings.HasPrefix(e.Code, "57P"):
-		return driver.ErrBadConn
+	switch class := errclass.Of(err, errorClasses{}.Class); {
+	case !ok && t.conn.IsClosed():
+		return errclass.DropConn(err)
 	case !ok:
 		return err
 	case e.Code == "42P10": // ON CONFLICT needs a unique index
 		return sqldb.ErrNotUnique
-	case e.Code == "40001" || e.Code == "40P01": // serialization failure, deadlock
+	case class == errclass.Retry:
 		return fmt.Errorf("%w: %w", sqldb.ErrRetry, err)
-	}
-	if refused := refusal(e, parameters); refused != nil {
-		return refused
+	case class == errclass.Statement:
+		return refusal(e, t.tx.Rows.Dataset.Key, parameters)
 	}
 	return err
 }

@@ -40,6 +40,16 @@ func (kt KeyType) exact(key, canonical string, err error) error {
 	return nil
 }
 
+// Fit reports whether all keys are of the type.
+func (kt KeyType) Fit(keys []string) bool {
+	for _, key := range keys {
+		if _, err := kt.Parse(key); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // Parameters returns keys that OfType has accepted as parameters for the driver.
 func (kt KeyType) Parameters(keys []string) []any {
 	parameters := make([]any, len(keys))

@@ -16,6 +16,8 @@ type Scan struct {
 	Query *sqltext.Query
 	Key   string // the requested key, if the query is not keyed
 	Set   *Set
+	// Types, if set, checks the types of the columns before rows are read.
+	Types func(types []string) error
 	// Cell turns a value of the driver into a cell.
 	Cell func(name, typeName string, v any) rowjson.Cell
 	// Raw returns the statement to run instead of text, if the driver would convert values of these types. Nil means never.
@@ -70,6 +72,11 @@ func (r *Scan) read(rows *sql.Rows, names, types []string) error {
 	if err := r.Set.Columns(names[skip:]); err != nil {
 		return err
 	}
+	if r.Types != nil {
+		if err := r.Types(types); err != nil {
+			return err
+		}
+	}
 	values, targets := scanTargets(len(names))
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
@@ -123,6 +130,18 @@ func ColumnsOf(rows *sql.Rows) (names, types []string, err error) {
 		names, types = append(names, column.Name()), append(types, column.DatabaseTypeName())
 	}
 	return names, types, nil
+}
+
+// Probe runs a query for the key NULL.
+func Probe(ctx context.Context, conn *sql.Conn, query string) error {
+	rows, err := conn.QueryContext(ctx, query, nil)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() { // an error may follow rows
+	}
+	return rows.Err()
 }
 
 // DescribeByRunning returns the columns of a query by running it for the key "0": neither MySQL nor SQLite reports the

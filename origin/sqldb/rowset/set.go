@@ -63,6 +63,11 @@ func (s *Set) Reject(key, why string) {
 	s.results[key] = origin.Result{Err: fmt.Errorf("%w: %s", origin.ErrInvalidKey, why)}
 }
 
+// Fail makes err the result of a key.
+func (s *Set) Fail(key string, err error) {
+	s.results[key] = origin.Result{Err: fmt.Errorf("dataset %q: %w", s.Dataset.Name, err)}
+}
+
 // Begin forgets the rows of an earlier attempt.
 func (s *Set) Begin(keys []string) {
 	s.seen = make(map[string]int, len(keys))

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"regexp"
+	"strconv"
 	"strings"
 
 	sqlitedriver "modernc.org/sqlite"
@@ -10,26 +11,68 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 )
 
 // errorClasses implements sqldb.ErrorClasses.
 type errorClasses struct{}
 
-// InvalidKey is always false: SQLite compares anything with anything.
-func (errorClasses) InvalidKey(error) bool { return false }
-
-// TimedOut is always false: the context interrupts the statement, which runs in this process.
-func (errorClasses) TimedOut(error) bool { return false }
-
-func (errorClasses) Denied(err error) bool {
-	code := errorCode(err) & primaryCode
-	return code == sqlite3.SQLITE_READONLY || code == sqlite3.SQLITE_PERM
+// classes are those of the result codes (rescode.html) that do not concern the statement's keys and values alone. A primary
+// code stands for its extended codes that are not listed.
+var classes = map[int]errclass.Class{
+	sqlite3.SQLITE_INTERNAL:        errclass.Origin,
+	sqlite3.SQLITE_PERM:            errclass.Denied,
+	sqlite3.SQLITE_ABORT:           errclass.Retry,
+	sqlite3.SQLITE_BUSY:            errclass.Retry,
+	sqlite3.SQLITE_LOCKED:          errclass.Retry,
+	sqlite3.SQLITE_NOMEM:           errclass.Origin,
+	sqlite3.SQLITE_READONLY:        errclass.Denied,
+	sqlite3.SQLITE_INTERRUPT:       errclass.Origin, // by the context
+	sqlite3.SQLITE_IOERR:           errclass.Broken,
+	sqlite3.SQLITE_CORRUPT:         errclass.Row,
+	sqlite3.SQLITE_FULL:            errclass.Origin,
+	sqlite3.SQLITE_CANTOPEN:        errclass.Broken,
+	sqlite3.SQLITE_PROTOCOL:        errclass.Retry,
+	sqlite3.SQLITE_SCHEMA:          errclass.Retry,
+	sqlite3.SQLITE_MISUSE:          errclass.Origin,
+	sqlite3.SQLITE_NOLFS:           errclass.Origin,
+	sqlite3.SQLITE_AUTH:            errclass.Denied,
+	sqlite3.SQLITE_FORMAT:          errclass.Origin,
+	sqlite3.SQLITE_RANGE:           errclass.Outdated,
+	sqlite3.SQLITE_NOTADB:          errclass.Broken,
+	sqlite3.SQLITE_NOTFOUND:        errclass.Origin,
+	sqlite3.SQLITE_READONLY | 4<<8: errclass.Broken,   // SQLITE_READONLY_DBMOVED
+	sqlite3.SQLITE_ERROR | 1<<8:    errclass.Outdated, // SQLITE_ERROR_MISSING_COLLSEQ
+	sqlite3.SQLITE_ERROR | 2<<8:    errclass.Retry,    // SQLITE_ERROR_RETRY
+	sqlite3.SQLITE_ERROR | 3<<8:    errclass.Retry,    // SQLITE_ERROR_SNAPSHOT
 }
 
-// NoTable goes by the text: the code is that of any error in a statement.
-func (errorClasses) NoTable(err error) bool {
-	return errorCode(err) == sqlite3.SQLITE_ERROR && strings.Contains(err.Error(), "no such table")
+// wrongQuery matches messages about a query that does not fit the schema: they have the same code as errors about values.
+var wrongQuery = regexp.MustCompile(`no such (column|function|module|collation)|has no column named|ambiguous column|syntax error|incomplete input|` +
+	`wrong number of arguments|unable to use function|unrecognized token|misuse of |has \d+ columns? but|values for \d+ columns`)
+
+func (errorClasses) Class(err error) errclass.Class {
+	e, ok := errors.AsType[*sqlitedriver.Error](err)
+	if !ok {
+		return errclass.Origin
+	}
+	class, ok := classes[e.Code()]
+	if !ok {
+		class, ok = classes[e.Code()&primaryCode]
+	}
+	switch message := err.Error(); {
+	case ok:
+		return class
+	case e.Code() != sqlite3.SQLITE_ERROR:
+	case strings.Contains(message, "no such table"):
+		return errclass.NoTable
+	case wrongQuery.MatchString(message):
+		return errclass.Outdated
+	}
+	return errclass.Statement
 }
+
+func (errorClasses) Code(err error) string { return "SQLite error " + strconv.Itoa(errorCode(err)) }
 
 // primaryCode masks the part of a code that names the kind of error (rescode.html).
 const primaryCode = 0xff

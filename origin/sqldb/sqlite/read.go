@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
@@ -22,7 +23,7 @@ func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
 	kt, err := keyTypeOf(ctx, conn, q)
 	if err != nil {
-		return err
+		return errclass.Keyless(err)
 	}
 	keys = set.OfType(kt, keys)
 	if len(keys) == 0 {
@@ -39,6 +40,10 @@ func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys [
 		}
 	}
 	return nil
+}
+
+func (reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error {
+	return rowset.Probe(ctx, conn, q.Expand(1))
 }
 
 func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {

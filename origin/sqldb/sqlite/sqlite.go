@@ -6,7 +6,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"maps"
 	"net/url"
 	"regexp"
@@ -54,12 +53,16 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 		return nil, err
 	}
 	path, _, _ := strings.Cut(strings.TrimPrefix(c.DSN, "file:"), "?")
-	return &sqldb.Database{
+	database := &sqldb.Database{
 		Reads:  fileConnector{sessionConnector{reads, pragmasOfReads}, path},
 		Writes: fileConnector{sessionConnector{writes, pragmasOfWrites}, path}, Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
 		IntegerTimes: true,
-	}, nil
+	}
+	if f := newFile(c.DSN); f != nil {
+		database.Target = f.target
+	}
+	return database, nil
 }
 
 // fileConnector reports the file that cannot be opened, and nothing else of the DSN.
@@ -71,8 +74,7 @@ type fileConnector struct {
 func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w; the database file must exist; a relative path starts at the working directory of this program",
-			c.path, err)
+		return nil, (&file{path: c.path}).explain(err)
 	}
 	return conn, nil
 }
