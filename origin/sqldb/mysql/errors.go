@@ -183,7 +183,7 @@ func reasonOf(err error) (column, reason string) {
 	case 1416, 3037:
 		return column, "it is not a geometry"
 	case 1267, 1270, 1271, noConversion:
-		return column, "it has a character that the column's character set does not have"
+		return column, "it is not of the column's type: it has a character that the column's character set does not have"
 	case 1451, 1452:
 		return find(foreignKey, e.Message), "a foreign key refuses it: the row that it refers to is missing, or others refer to it"
 	case 1526, 1748, 1863:
