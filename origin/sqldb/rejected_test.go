@@ -268,7 +268,7 @@ var rejectedWrites = []struct {
 		`{"g":"AAAAAAECAAAAAAAAAAAAAAAAAAAAAAAAAAAAAPA/AAAAAAAA8D8="}`, "g"},
 	{"mysql", "date", []string{"CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, p DATE)"}, "a", `{"p":"2023-02-29"}`, "column p"},
 	{"mysql", "key date", []string{"CREATE TABLE r (k DATE PRIMARY KEY, p INT)"}, "2023-02-30", `{"p":1}`, "invalid key"},
-	{"mysql", "key charset", []string{"CREATE TABLE r (k VARCHAR(9) CHARACTER SET latin1 PRIMARY KEY, p INT)"}, "😀", `{"p":1}`, "character"},
+	{"mysql", "key charset", []string{"CREATE TABLE r (k VARCHAR(9) CHARACTER SET latin1 PRIMARY KEY, p INT)"}, "😀", `{"p":1}`, "not of the column's type"},
 	{"mysql", "charset", []string{"CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, p VARCHAR(9) CHARACTER SET utf8mb3)"}, "a", `{"p":"😀"}`, "column"},
 	{"mysql", "json depth", []string{"CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, p JSON)"}, "a",
 		`{"p":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`, ""},

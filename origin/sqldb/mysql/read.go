@@ -116,9 +116,9 @@ type tableTypes struct {
 	known bool // false if the query is from the configuration
 	read  time.Time
 	key   rowset.KeyType
-	time  bool // the key is a TIME
-	bool map[string]bool // :: column → declared tinyint(1), for which BOOL is an alias
-	json map[string]bool // :: column → text that MariaDB checks with json_valid, for which JSON is an alias
+	time  bool            // the key is a TIME
+	bool  map[string]bool // :: column → declared tinyint(1), for which BOOL is an alias
+	json  map[string]bool // :: column → text that MariaDB checks with json_valid, for which JSON is an alias
 }
 
 func tableKey(q *sqltext.Query) [2]string { return [2]string{q.Table, q.Key} }

@@ -103,7 +103,9 @@ func isRaised(e *pgconn.PgError) bool { return e.Routine == "exec_stmt_raise" }
 
 // isRowPolicy reports whether the new row violates a policy of row-level security. Its code is that of a missing right, but
 // the account may write other rows.
-func isRowPolicy(e *pgconn.PgError) bool { return e.Code == "42501" && e.Routine == "ExecWithCheckOptions" }
+func isRowPolicy(e *pgconn.PgError) bool {
+	return e.Code == "42501" && e.Routine == "ExecWithCheckOptions"
+}
 
 func sqlState(err error) string {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
