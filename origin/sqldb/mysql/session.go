@@ -96,7 +96,7 @@ func (c sessionConnector) set() string {
 	}
 	mode := "@@sql_mode"
 	for _, m := range forbiddenModes {
-		mode = "REPLACE(" + mode + ", '" + m + "', '')" //guard:mysql-char-padded
+		mode = "REPLACE(" + mode + ", '" + m + "', '')"
 	}
 	mode = "CONCAT(" + mode + ", '," + strings.Join(requiredModes, ",") + "')" //guard:mysql-values-truncated
 	return "SET " + strings.Join(set, ", ") + ", collation_connection = " + c.collation + ", sql_mode = " + mode
