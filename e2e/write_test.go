@@ -379,7 +379,12 @@ func TestRegressionFirstReadAfterAnOutageIsStale(t *testing.T) {
 	p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}
 	w := newTraffic(t, engines[0], 2, 2, p)
 	a, key := w.actor(1), w.key(0)
-	a.get(0, versioned, key, false, 0)
+	rig.Eventually(t, time.Minute, func() error { // a first load may take longer than load_timeout, and leaves nothing to return
+		if op := a.get(0, versioned, key, false, 0); op.Outcome != history.OK {
+			return fmt.Errorf("not cached yet: %v", op)
+		}
+		return nil
+	})
 	w.database.Stop()
 	rig.Eventually(t, time.Minute, func() error {
 		if !a.get(0, versioned, key, false, 0).Stale {
