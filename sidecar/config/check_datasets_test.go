@@ -103,7 +103,7 @@ func TestFeedsHaveTheirDefaults(t *testing.T) {
 
 // A peer fetch that ends before the owner's write leaves the outcome unknown.
 func TestPeerFetchesLastAsLongAsWrites(t *testing.T) {
-	c := Config{Datasets: map[string]Dataset{"a": {WriteTimeout: new(time.Minute), Writable: true}}}
+	c := Config{Datasets: map[string]Dataset{"a": {Times: Times{WriteTimeout: new(time.Minute)}, Writable: true}}}
 	if got := c.FetchTimeout(); got < time.Minute+fetchOverhead {
 		t.Errorf("got a peer fetch of at most %s", got)
 	}

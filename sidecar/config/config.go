@@ -170,6 +170,14 @@ type Dataset struct {
 	Writable bool       `yaml:"writable"`
 	Feed     ChangeFeed `yaml:"feed"`
 
+	Times `yaml:",inline"`
+
+	Eviction    string `yaml:"eviction"` // lru or slru
+	MemoryShare *Share `yaml:"memory_share"`
+}
+
+// Times are the fields of a dataset that a reload changes: its policy.
+type Times struct {
 	TTL                  *time.Duration `yaml:"ttl"`
 	TTLJitter            *Share         `yaml:"ttl_jitter"`
 	NegativeTTL          *time.Duration `yaml:"negative_ttl"`
@@ -179,9 +187,6 @@ type Dataset struct {
 	LoadTimeout          *time.Duration `yaml:"load_timeout"`
 	WriteTimeout         *time.Duration `yaml:"write_timeout"`
 	GapTTL               *time.Duration `yaml:"gap_ttl"`
-
-	Eviction    string `yaml:"eviction"` // lru or slru
-	MemoryShare *Share `yaml:"memory_share"`
 }
 
 // ChangeFeed reports changes in the database that bypass the cache. The zero value means none.

@@ -3,18 +3,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
-
-// live are the fields of a dataset that a reload changes.
-var live = []string{
-	"ttl", "ttl_jitter", "negative_ttl", "stale_while_revalidate", "stale_if_error", "local_ttl", "load_timeout",
-	"write_timeout", "gap_ttl",
-}
 
 // NeedsRestart returns an error that names the fields of next that differ from c and take effect only after a restart.
 func (c Config) NeedsRestart(next Config) error {
@@ -46,12 +41,13 @@ var errRestart = errors.New("these fields take effect only after a restart; rest
 
 // fixed returns the fields that a reload does not change: path → value.
 func fixed(c Config) map[string]string {
+	c.Datasets = maps.Clone(c.Datasets)
+	for name, d := range c.Datasets {
+		d.Times = Times{} //guard:reload-rejects-changed-times
+		c.Datasets[name] = d
+	}
 	values := map[string]string{}
 	for path, v := range decode.Leaves(c) {
-		field := path[strings.LastIndex(path, ".")+1:]
-		if strings.HasPrefix(path, "datasets.") && slices.Contains(live, field) {
-			continue
-		}
 		values[path] = plain(v)
 	}
 	return values

@@ -1,8 +1,10 @@
 package decode
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestExpand(t *testing.T) {
@@ -50,5 +52,30 @@ func TestNoProblemShowsASecret(t *testing.T) {
 		if shown := (&Error{problems}).Error(); strings.Contains(shown, canary) {
 			t.Errorf("for\n%s\nthe message shows the secret:\n%s", text, shown)
 		}
+	}
+}
+
+// Fields of an embedded struct with the tag ",inline" stand in the file among those of the outer struct.
+func TestInlineFieldsAreFieldsOfTheOuterStruct(t *testing.T) {
+	type Times struct {
+		TTL time.Duration `yaml:"ttl"`
+	}
+	var c struct {
+		Name  string `yaml:"name"`
+		Times `yaml:",inline"`
+	}
+	source := Source{
+		File: "f", Text: []byte("name: n\nttl: 1s\n"), Set: []string{"ttl=2s"},
+		Getenv: func(name string) (string, bool) { return "m", name == "X_NAME" }, Prefix: "X_",
+	}
+	if _, problems := source.Into(&c); problems != nil || c.Name != "m" || c.TTL != 2*time.Second {
+		t.Errorf("got %+v, %v", c, problems)
+	}
+	var paths []string
+	for path := range Leaves(c) {
+		paths = append(paths, path)
+	}
+	if want := []string{"name", "ttl"}; !slices.Equal(paths, want) {
+		t.Errorf("got the fields %q, want %q", paths, want)
 	}
 }

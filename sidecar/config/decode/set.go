@@ -17,11 +17,14 @@ import (
 // All sources of text, the file, the environment and assignments, set fields through setText, so that a value means the
 // same in each of them.
 
+// inline is the yaml tag of an embedded struct whose fields stand among those of the outer one.
+const inline = ",inline"
+
 // fieldNames yields the yaml names of the fields of struct type t with their indexes.
-func fieldNames(t reflect.Type) iter.Seq2[string, int] {
-	return func(yield func(string, int) bool) {
-		for i := range t.NumField() {
-			if name := t.Field(i).Tag.Get("yaml"); name != "" && !yield(name, i) {
+func fieldNames(t reflect.Type) iter.Seq2[string, []int] {
+	return func(yield func(string, []int) bool) {
+		for _, f := range reflect.VisibleFields(t) {
+			if name := f.Tag.Get("yaml"); name != "" && name != inline && !yield(name, f.Index) {
 				return
 			}
 		}
@@ -32,7 +35,7 @@ func fieldNames(t reflect.Type) iter.Seq2[string, int] {
 func fieldNamed(v reflect.Value, name string) reflect.Value {
 	for n, i := range fieldNames(v.Type()) {
 		if n == name {
-			return v.Field(i)
+			return v.FieldByIndex(i)
 		}
 	}
 	return reflect.Value{}
@@ -172,7 +175,7 @@ func walkLeaves(v reflect.Value, path string, yield func(string, reflect.Value) 
 		return true
 	}
 	for name, i := range fieldNames(v.Type()) {
-		if !walkLeaves(v.Field(i), join(path, name), yield) {
+		if !walkLeaves(v.FieldByIndex(i), join(path, name), yield) {
 			return false
 		}
 	}
