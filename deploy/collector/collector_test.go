@@ -249,17 +249,11 @@ func TestRowsOfOtherWritersStay(t *testing.T) {
 }
 
 func TestDatabaseOutage(t *testing.T) {
-	for name, server := range map[string]struct {
-		driver, sqlDriver string
-		start             func(testing.TB) *rig.Database
-	}{
-		"postgres": {"postgres", "pgx", rig.NewPostgres},
-		"mariadb":  {"mysql", "mysql", rig.NewMariaDB},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, engine := range rig.Engines {
+		t.Run(engine.Name, func(t *testing.T) {
 			t.Parallel()
-			d := server.start(t)
-			db, err := sql.Open(server.sqlDriver, d.DSN)
+			d := engine.Start(t)
+			db, err := sql.Open(engine.SQLDriver, d.DSN)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -267,7 +261,7 @@ func TestDatabaseOutage(t *testing.T) {
 			d.Stop()
 			var log lines
 			// As a process, so that the output of drivers on stderr is included.
-			program := self(t, "program", "--driver="+server.driver, "--dsn="+d.DSN, "--interval=100ms", "--create")
+			program := self(t, "program", "--driver="+engine.Driver, "--dsn="+d.DSN, "--interval=100ms", "--create")
 			program.Stderr = &log
 			if err := program.Start(); err != nil {
 				t.Fatal(err)

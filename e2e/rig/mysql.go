@@ -30,7 +30,7 @@ func NewMySQL(t testing.TB, settings ...string) *Database {
 	files := filepath.Join(dir, "data")
 	common := []string{"--no-defaults", "--user=root", // ignored unless the test runs as root
 		"--datadir=" + files, "--innodb-redo-log-capacity=8M", "--innodb-buffer-pool-size=32M",
-		"--performance-schema=OFF", "--innodb-doublewrite=OFF"}
+		"--performance-schema=OFF", "--innodb-doublewrite=OFF", "--innodb-flush-method=nosync"}
 	if err := os.Mkdir(files, 0o700); err != nil {
 		t.Fatalf("rig: %v", err)
 	}

@@ -27,10 +27,10 @@ type Engine struct {
 	Start     func(testing.TB) *Database
 }
 
-// Engines are all kinds of database servers that Ringside supports. The names of subtests say mysql for MySQL itself.
+// Engines are all kinds of database servers that Ringside supports.
 var Engines = []Engine{
 	{"postgres", "postgres", "pgx", NewPostgres},
-	{"mysql", "mysql", "mysql", func(t testing.TB) *Database { t.Helper(); return NewMySQL(t) }},
+	{"mysql8", "mysql", "mysql", func(t testing.TB) *Database { t.Helper(); return NewMySQL(t) }},
 	{"mariadb", "mysql", "mysql", NewMariaDB},
 }
 

@@ -9,9 +9,7 @@ import (
 
 // BenchmarkLoad reads rows of a table with the columns of a CNF metric.
 func BenchmarkLoad(b *testing.B) {
-	for name, start := range map[string]func(testing.TB) database{
-		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
-	} {
+	for name, start := range starts {
 		d := start(b)
 		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, "+
 			"at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
@@ -38,9 +36,7 @@ func BenchmarkLoad(b *testing.B) {
 
 // BenchmarkWrite writes rows of a table with the columns of a CNF metric, one at a time.
 func BenchmarkWrite(b *testing.B) {
-	for name, start := range map[string]func(testing.TB) database{
-		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
-	} {
+	for name, start := range starts {
 		d := start(b)
 		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, "+
 			"at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")

@@ -19,8 +19,8 @@ import (
 // database is a real database, with a connection that may write.
 type database struct {
 	*sql.DB
+	engine      string // the kind of server: MySQL and MariaDB have the same driver
 	driver, dsn string
-	stuck       string // a query that takes minutes
 }
 
 // TestDatabases runs each test in an empty database of its own on one server of each kind.
@@ -75,11 +75,25 @@ func TestDatabases(t *testing.T) {
 	})
 }
 
+// starts start an empty database of each kind.
+var starts = map[string]func(testing.TB) database{
+	"postgres": startPostgres, "mysql8": startMySQL, "mariadb": startMariaDB, "sqlite": startSQLite,
+}
+
+// stuck are queries that take minutes.
+var stuck = map[string]string{
+	"postgres": "SELECT pg_sleep(120)::text AS v, 1 AS ver WHERE $1 <> ''",
+	"mysql":    "SELECT 1 AS v, 1 AS ver FROM DUAL WHERE ? <> '' AND SLEEP(120) = 0",
+	"sqlite": `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 1000000000)
+		SELECT count(*) AS v, 1 AS ver FROM n WHERE ? <> ''`,
+}
+
+// is reports whether the database is of a kind or has a driver.
+func (d database) is(kind string) bool { return kind == d.engine || kind == d.driver }
+
 // eachDatabase runs test against a new server of each kind.
 func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
-	for name, start := range map[string]func(testing.TB) database{
-		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
-	} {
+	for name, start := range starts {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, start(t))
@@ -106,20 +120,22 @@ func (d database) empty(t *testing.T, name string) database {
 
 func startPostgres(t testing.TB) database {
 	dsn := rig.Postgres(t)
-	return database{connect(t, "pgx", dsn), "postgres", dsn,
-		"SELECT pg_sleep(120)::text AS v, 1 AS ver WHERE $1 <> ''"}
+	return database{connect(t, "pgx", dsn), "postgres", "postgres", dsn}
+}
+
+func startMySQL(t testing.TB) database {
+	dsn := rig.MySQL(t)
+	return database{connect(t, "mysql", dsn), "mysql8", "mysql", dsn}
 }
 
 func startMariaDB(t testing.TB) database {
 	dsn := rig.MariaDB(t)
-	return database{connect(t, "mysql", dsn), "mysql", dsn, "SELECT SLEEP(120) AS v, 1 AS ver FROM DUAL WHERE ? <> ''"}
+	return database{connect(t, "mysql", dsn), "mariadb", "mysql", dsn}
 }
 
 func startSQLite(t testing.TB) database {
 	path := filepath.Join(t.TempDir(), "rows ?#%.db")
-	d := database{connect(t, "sqlite", "file:"+(filepath.Dir(path)+"/rows%20%3F%23%25.db")), "sqlite", path,
-		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 1000000000)
-		 SELECT count(*) AS v, 1 AS ver FROM n WHERE ? <> ''`}
+	d := database{connect(t, "sqlite", "file:"+(filepath.Dir(path)+"/rows%20%3F%23%25.db")), "sqlite", "sqlite", path}
 	d.exec(t, "PRAGMA journal_mode = WAL")
 	return d
 }
@@ -211,7 +227,7 @@ func (d database) subject(ds origin.Dataset) origintest.Subject {
 			d.fill(t, rows)
 			return d.dataset(t, ds)
 		},
-		Stuck: func(t *testing.T) origin.Origin { return d.dataset(t, origin.Dataset{Query: d.stuck}) },
+		Stuck: func(t *testing.T) origin.Origin { return d.dataset(t, origin.Dataset{Query: stuck[d.driver]}) },
 	}
 }
 

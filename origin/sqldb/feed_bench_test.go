@@ -10,10 +10,6 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-var starts = map[string]func(testing.TB) database{
-	"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
-}
-
 // withRow creates the table r with one row.
 func (d database) withRow(b *testing.B) {
 	b.Helper()

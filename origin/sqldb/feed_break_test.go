@@ -15,16 +15,11 @@ type server struct {
 	*rig.Database
 }
 
-// servers start one of each kind.
-var servers = map[string]func(t *testing.T) server{
-	"postgres": func(t *testing.T) server {
-		s := rig.NewPostgres(t)
-		return server{database{connect(t, "pgx", s.DSN), "postgres", s.DSN, ""}, s}
-	},
-	"mysql": func(t *testing.T) server {
-		s := rig.NewMariaDB(t)
-		return server{database{connect(t, "mysql", s.DSN), "mysql", s.DSN, ""}, s}
-	},
+// startServer starts a server of a kind.
+func startServer(t testing.TB, e rig.Engine) server {
+	t.Helper()
+	s := e.Start(t)
+	return server{database{connect(t, e.SQLDriver, s.DSN), e.Name, e.Driver, s.DSN}, s}
 }
 
 func (d database) sqlDriver() string {
@@ -36,10 +31,10 @@ func (d database) sqlDriver() string {
 
 // TestFeedsOfServersThatBreak freezes and restarts the servers under the feeds.
 func TestFeedsOfServersThatBreak(t *testing.T) {
-	for name, start := range servers {
-		t.Run(name, func(t *testing.T) {
+	for _, engine := range rig.Engines {
+		t.Run(engine.Name, func(t *testing.T) {
 			t.Parallel()
-			s := start(t)
+			s := startServer(t, engine)
 			s.exec(t, rowsTable)
 			feeds := map[string]origin.Feed{}
 			for _, c := range s.feeds() {

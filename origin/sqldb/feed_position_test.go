@@ -77,7 +77,7 @@ func testFeedWhileLoadsHoldEveryConnection(t *testing.T, d database, c origin.Fe
 	d.exec(t, rowsTable)
 	r := d.record(t, rowsDataset, c)
 	f := r.started(t)
-	slow, err := r.db.Dataset(origin.Dataset{Name: "slow", Query: d.stuck})
+	slow, err := r.db.Dataset(origin.Dataset{Name: "slow", Query: stuck[d.driver]})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,10 @@ func (d database) numbers(n int) string {
 	case "postgres":
 		return fmt.Sprintf("generate_series(1, %d) AS n (i)", n)
 	case "mysql":
-		return fmt.Sprintf("(SELECT seq AS i FROM seq_1_to_%d) AS n", n)
+		const digits = "(SELECT 0 AS i UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5" +
+			" UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)"
+		return fmt.Sprintf("(SELECT 1 + a.i + 10*b.i + 100*c.i + 1000*d.i + 10000*e.i AS i FROM "+
+			"%[1]s a, %[1]s b, %[1]s c, %[1]s d, %[1]s e HAVING i <= %[2]d) AS n", digits, n)
 	}
 	return fmt.Sprintf("(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < %d) "+
 		"SELECT i FROM n) AS n", n)

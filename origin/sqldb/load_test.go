@@ -97,7 +97,7 @@ var keyCases = []struct {
 	{"postgres", "inet", "10.0.0.1", map[string]string{"10.0.0.1": "v", "10.0.0.1/32": "absent", "10.0.0.256": "invalid"}},
 	{"postgres", "boolean", "true", map[string]string{"t": "v", "true": "absent", "perhaps": "invalid"}},
 	{"postgres", "char(5)", "ab", map[string]string{"ab": "v", "ab ": "absent", "AB": "absent"}},
-	{"mysql", "UUID", id, map[string]string{id: "v", strings.ToUpper(id): "invalid", "x": "invalid"}},
+	{"mariadb", "UUID", id, map[string]string{id: "v", strings.ToUpper(id): "invalid", "x": "invalid"}},
 	{"mysql", "BIGINT UNSIGNED", "18446744073709551615",
 		map[string]string{"18446744073709551615": "v", "18446744073709551616": "invalid", "-1": "invalid"}},
 	{"mysql", "TINYINT", "5", map[string]string{"5": "v", "128": "invalid"}},
@@ -119,7 +119,7 @@ var keyCases = []struct {
 func testKeysOfOtherTypes(t *testing.T, d database) {
 	db := d.open(t)
 	for i, c := range keyCases {
-		if c.driver != d.driver {
+		if !d.is(c.driver) {
 			continue
 		}
 		table := fmt.Sprint("keys", i)
@@ -277,7 +277,7 @@ func testAbandonedQueryEndsInTheDatabase(t *testing.T, d database) {
 	if d.driver == "sqlite" {
 		return // a query ends with its call, as the conformance test verifies
 	}
-	o := d.dataset(t, origin.Dataset{Query: d.stuck})
+	o := d.dataset(t, origin.Dataset{Query: stuck[d.driver]})
 	var errs []error
 	for range 2 { // the limit belongs to each statement, not to the connection
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
@@ -322,16 +322,12 @@ func (d database) await(t *testing.T, query string) int {
 
 // eachServer runs test with servers that it may stop; o reads a table in which the key a has the value 1.
 func eachServer(t *testing.T, test func(t *testing.T, server *rig.Database, o origin.Origin)) {
-	for _, c := range []struct {
-		kind, driver string
-		start        func(testing.TB) *rig.Database
-	}{{"postgres", "pgx", rig.NewPostgres}, {"mysql", "mysql", rig.NewMariaDB}} {
-		t.Run(c.kind, func(t *testing.T) {
+	for _, engine := range rig.Engines {
+		t.Run(engine.Name, func(t *testing.T) {
 			t.Parallel()
-			server := c.start(t)
-			d := database{DB: connect(t, c.driver, server.DSN), driver: c.kind, dsn: server.DSN}
-			d.fill(t, map[string]string{"a": "1"})
-			test(t, server, d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"}))
+			s := startServer(t, engine)
+			s.fill(t, map[string]string{"a": "1"})
+			test(t, s.Database, s.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"}))
 		})
 	}
 }

@@ -91,7 +91,7 @@ func TestWriteContinuesAfterItsSessionIsKilled(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		waiting := map[string]string{
 			"postgres": "FROM pg_stat_activity WHERE application_name = 'ringside' AND wait_event_type = 'Lock'",
-			"mysql":    "FROM information_schema.PROCESSLIST WHERE info LIKE '%UPDATE%conformance%' AND id <> CONNECTION_ID()",
+			"mysql":    "FROM information_schema.PROCESSLIST WHERE info LIKE '%UPDATE `conformance`%' AND id <> CONNECTION_ID()",
 		}[d.driver]
 		if waiting == "" {
 			return

@@ -38,7 +38,8 @@ func (d database) rows(t testing.TB, ds origin.Dataset) rows {
 // exactKey is a unique column whose equality is that of bytes.
 var exactKey = map[string]string{
 	"postgres": "k TEXT PRIMARY KEY", "sqlite": "k TEXT PRIMARY KEY",
-	"mysql": "k VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY",
+	"mysql8":  "k VARCHAR(255) COLLATE utf8mb4_0900_bin PRIMARY KEY",
+	"mariadb": "k VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY",
 }
 
 func testConformanceWriter(t *testing.T, d database) {
@@ -62,7 +63,7 @@ func testConformanceWriter(t *testing.T, d database) {
 func (d database) fillExact(t *testing.T, values map[string]string) {
 	t.Helper()
 	d.exec(t, "DROP TABLE IF EXISTS conformance")
-	d.exec(t, "CREATE TABLE conformance ("+exactKey[d.driver]+", v TEXT, ver BIGINT NOT NULL DEFAULT 1)")
+	d.exec(t, "CREATE TABLE conformance ("+exactKey[d.engine]+", v TEXT, ver BIGINT NOT NULL DEFAULT 1)")
 	insert := map[bool]string{true: "($1, $2)", false: "(?, ?)"}[d.driver == "postgres"]
 	for key, value := range values {
 		d.exec(t, "INSERT INTO conformance (k, v) VALUES "+insert, key, value)

@@ -32,13 +32,13 @@ type database struct {
 // TestDatabases runs each test on one server of each kind, with the table empty.
 func TestDatabases(t *testing.T) {
 	for name, start := range map[string]func(testing.TB) database{
-		"postgres": startPostgres, "mysql": startMariaDB, "sqlite": startSQLite,
+		"postgres": startPostgres, "mysql8": startMySQL, "mariadb": startMariaDB, "sqlite": startSQLite,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := start(t)
-			d.file(t, name+".sql")
-			d.file(t, name+".sql") // it may be there already
+			d.file(t, d.driver+".sql")
+			d.file(t, d.driver+".sql") // it may be there already
 			s := newSidecar(t, d.open(t))
 			t.Run("Seed", func(t *testing.T) { testSeed(t, d, s) })
 			t.Run("Foreign", func(t *testing.T) { testRowsOfOtherPrograms(t, d, s) })
@@ -57,6 +57,11 @@ func TestDatabases(t *testing.T) {
 func startPostgres(tb testing.TB) database {
 	dsn := rig.Postgres(tb)
 	return database{connect(tb, "pgx", dsn), "postgres", dsn}
+}
+
+func startMySQL(tb testing.TB) database {
+	dsn := rig.MySQL(tb)
+	return database{connect(tb, "mysql", dsn), "mysql", dsn}
 }
 
 func startMariaDB(tb testing.TB) database {

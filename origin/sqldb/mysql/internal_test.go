@@ -16,7 +16,6 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 )
 
-// The tests run no MySQL itself: its statements are checked here, against its manual (8.9.3, MAX_EXECUTION_TIME).
 func TestTimeLimitOfMySQL(t *testing.T) {
 	for query, want := range map[string]string{
 		"SELECT v FROM r WHERE k = ?":           "SELECT /*+ MAX_EXECUTION_TIME(900) */ v FROM r WHERE k = ?",
@@ -88,10 +87,18 @@ func TestGaps(t *testing.T) {
 	}
 }
 
-// TestGapsInMariaDB has numbers of open, rolled back and committed transactions, without grace.
-func TestGapsInMariaDB(t *testing.T) {
-	t.Parallel()
-	database, err := connect(origin.SourceConfig{Name: "db", DSN: rig.MariaDB(t)})
+// TestGapsOfTransactions has numbers of open, rolled back and committed transactions, without grace.
+func TestGapsOfTransactions(t *testing.T) {
+	for name, start := range map[string]func(testing.TB) string{"mysql8": rig.MySQL, "mariadb": rig.MariaDB} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testGapsOfTransactions(t, start(t))
+		})
+	}
+}
+
+func testGapsOfTransactions(t *testing.T, dsn string) {
+	database, err := connect(origin.SourceConfig{Name: "db", DSN: dsn})
 	if err != nil {
 		t.Fatal(err)
 	}
