@@ -24,7 +24,7 @@ var common = []pragma{
 
 // pragmasOfReads and pragmasOfWrites are set on each connection of their kind.
 var (
-	pragmasOfReads  = append([]pragma{{"busy_timeout", busyTimeout.Milliseconds()}, {"query_only", 1}}, common...)
+	pragmasOfReads  = append([]pragma{{"busy_timeout", busySlice.Milliseconds()}, {"query_only", 1}}, common...)
 	pragmasOfWrites = append([]pragma{{"busy_timeout", busySlice.Milliseconds()}, {"query_only", 0}, {"ignore_check_constraints", 0},
 		{"foreign_keys", 1}}, common...) //guard:sqlite-ignores-foreign-keys
 )

@@ -24,14 +24,9 @@ func Driver() origin.Driver {
 	return sqldb.Driver{Kind: "sqlite", Feeds: []string{origin.FeedPoll}, Connect: connect}
 }
 
-// SQLite sleeps while it waits for another connection, even if the context is cancelled.
-const (
-	// busyTimeout is how long a read waits for a writer that changes the file's layout; in WAL mode readers hardly ever
-	// wait. It is well below the usual load_timeout.
-	busyTimeout = 250 * time.Millisecond
-	// busySlice is how long a write waits for another writer at a time. Waits are repeated until the context is done.
-	busySlice = 20 * time.Millisecond
-)
+// busySlice is how long a statement waits for another connection at a time: SQLite sleeps while it waits, even if the
+// context is cancelled. Waits are repeated until the context is done. In WAL mode readers hardly ever wait.
+const busySlice = 20 * time.Millisecond
 
 func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	read, write, err := connectionURIs(c.DSN)
@@ -56,7 +51,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	database := &sqldb.Database{
 		Reads:  fileConnector{sessionConnector{reads, pragmasOfReads}, path},
 		Writes: fileConnector{sessionConnector{writes, pragmasOfWrites}, path}, Credentials: credentials,
-		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
+		Syntax: syntax{}, Reader: patientReader{}, Catalog: patientCatalog{}, Writer: writer{}, Errors: errorClasses{}, Triggers: triggers{},
 		IntegerTimes: true,
 	}
 	if f := newFile(c.DSN); f != nil {
@@ -108,7 +103,7 @@ func connectionURIs(dsn string) (read, write string, err error) {
 		values.Set("mode", "ro") //guard:sqlite-file-created
 		writes.Set("mode", "rw")
 	}
-	values["_pragma"] = append(slices.Clone(values["_pragma"]), pragmaBusy(busyTimeout), "query_only(1)")
+	values["_pragma"] = append(slices.Clone(values["_pragma"]), pragmaBusy(busySlice), "query_only(1)")
 	writes["_pragma"] = append(slices.Clone(writes["_pragma"]), pragmaBusy(busySlice), "foreign_keys(1)")
 	return "file:" + path + "?" + values.Encode(), "file:" + path + "?" + writes.Encode(), nil
 }

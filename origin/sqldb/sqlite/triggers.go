@@ -111,16 +111,13 @@ func (s triggers) MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.D
 
 // Apply runs the script until no other writer blocks it.
 func (triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error {
-	for {
+	return untilFree(ctx, func() error {
 		_, err := conn.ExecContext(ctx, text)
-		if err == nil {
-			return nil
+		if err != nil {
+			sqldb.Rollback(ctx, conn)
 		}
-		sqldb.Rollback(ctx, conn)
-		if !isBusy(err) || ctx.Err() != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
 func (triggers) Log(table string) changefeed.Log { return &changeLog{table: table} }

@@ -13,7 +13,7 @@ type writer struct{}
 
 func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
 	s := &sqldb.Stepwise{Transaction: tx, TriggersDecide: true}
-	s.Begin = func(ctx context.Context) error { return untilFree(ctx, conn, "BEGIN IMMEDIATE") }
+	s.Begin = func(ctx context.Context) error { return begin(ctx, conn) }
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
 		result, err := conn.ExecContext(ctx, step.SQL, step.Values()...)
 		if err != nil {
@@ -31,14 +31,11 @@ func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransact
 
 func (writer) Rehearsal() (begin, prefix string) { return "BEGIN IMMEDIATE", "" }
 
-// untilFree runs a statement until no other connection blocks it.
-func untilFree(ctx context.Context, conn *sql.Conn, statement string) error {
-	for {
-		_, err := conn.ExecContext(ctx, statement)
-		if !isBusy(err) || ctx.Err() != nil {
-			return err
-		}
-	}
+func begin(ctx context.Context, conn *sql.Conn) error {
+	return untilFree(ctx, func() error {
+		_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+		return err
+	})
 }
 
 // commit does not let the context interrupt COMMIT, which waits only for readers, in slices of busySlice. A COMMIT that

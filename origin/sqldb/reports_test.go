@@ -1,0 +1,206 @@
+package sqldb_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// TestReports repeats on Ringside what public reports say of other programs. REPORTS.md lists the reports.
+func TestReports(t *testing.T) {
+	tests := []struct {
+		name string
+		test func(t *testing.T, d database)
+	}{
+		{"ServerEndsIdleSessions", testReportServerEndsIdleSessions},
+		{"DatesThatDoNotExist", testReportDatesThatDoNotExist},
+		{"CancelHitsAnotherQuery", testReportCancelHitsAnotherQuery},
+		{"NoPreparedStatementsLeft", testReportNoPreparedStatementsLeft},
+		{"NULInAKey", testReportNULInAKey},
+		{"LargeIntegersInJSON", testReportLargeIntegersInJSON},
+		{"LiteralsAsKeys", testReportLiteralsAsKeys},
+	}
+	eachDatabase(t, func(t *testing.T, server database) {
+		for _, c := range tests {
+			t.Run(c.name, func(t *testing.T) { c.test(t, server.empty(t, strings.ToLower(c.name))) })
+		}
+	})
+}
+
+// set changes a setting of the server, or of the account, until the end of the test.
+func (d database) set(t *testing.T, name, value string) {
+	t.Helper()
+	set := "SET GLOBAL "
+	if d.driver == "postgres" {
+		set = "ALTER ROLE ringside SET "
+	}
+	d.exec(t, set+name+" = "+value)
+	t.Cleanup(func() { connect(t, d.sqlDriver(), d.dsn).Exec(set + name + " = DEFAULT") })
+}
+
+func testReportServerEndsIdleSessions(t *testing.T, d database) {
+	d.fill(t, map[string]string{"a": "1"})
+	switch d.driver {
+	case "postgres":
+		d.set(t, "idle_session_timeout", "'300ms'")
+	case "mysql":
+		d.set(t, "wait_timeout", "1")
+	default:
+		return // SQLite has no sessions
+	}
+	db := d.open(t)
+	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "conformance", Key: "k", Value: "v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loadTogether(t, o)
+	sessions := map[string]string{
+		"postgres": "FROM pg_stat_activity WHERE application_name = 'ringside'",
+		"mysql":    "FROM information_schema.PROCESSLIST WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+	}[d.driver]
+	for ctx := soon(t); ; time.Sleep(20 * time.Millisecond) {
+		n := 1
+		// The server also ends the session of this query.
+		if err := d.QueryRowContext(ctx, "SELECT count(*) "+sessions).Scan(&n); err == nil && n == 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the server does not end idle sessions")
+		}
+	}
+	loadTogether(t, o)
+}
+
+func testReportDatesThatDoNotExist(t *testing.T, d database) {
+	if d.driver != "mysql" {
+		return
+	}
+	d.set(t, "sql_mode", "'ALLOW_INVALID_DATES'")
+	lax := connect(t, "mysql", d.dsn)
+	for _, statement := range []string{
+		"CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, d DATE, t DATETIME)",
+		"INSERT INTO r VALUES ('zero', '0000-00-00', '0000-00-00 13:14:15'), ('month', '2024-00-15', '2024-00-15 00:00:00'), " +
+			"('leap', '2023-02-29', '2023-02-29 01:02:03')",
+	} {
+		if _, err := lax.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "r", Key: "k", Columns: []string{"d", "t"}}), map[string]string{
+		"zero":  `{"d":"0000-00-00","t":"0000-00-00 13:14:15"}`,
+		"month": `{"d":"2024-00-15","t":"2024-00-15 00:00:00"}`,
+		"leap":  `{"d":"2023-02-29","t":"2023-02-29 01:02:03"}`,
+	})
+}
+
+func testReportCancelHitsAnotherQuery(t *testing.T, d database) {
+	d.fill(t, map[string]string{"a": "1"})
+	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+	loadOne(t, o, "a")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(2000))*time.Microsecond)
+				_, _ = o.Load(ctx, []string{"a"}) // canceled at a random moment
+				cancel()
+			}
+		})
+		wg.Go(func() {
+			for range 50 {
+				if results, err := o.Load(soon(t), []string{"a"}); err != nil || outcome(results[0]) != "1" {
+					t.Errorf("a load that nobody canceled: %v, %v", results, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func testReportNoPreparedStatementsLeft(t *testing.T, d database) {
+	if d.driver != "mysql" {
+		return
+	}
+	d.fill(t, map[string]string{"a": "1"})
+	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+	loadOne(t, o, "a")
+	d.set(t, "max_prepared_stmt_count", "1")
+	for range 100 { // a statement that stays prepared would use up the one
+		loadOne(t, o, "a")
+	}
+}
+
+func testReportNULInAKey(t *testing.T, d database) {
+	d.fill(t, map[string]string{"a": "1", "ab": "2"})
+	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+	results, err := o.Load(soon(t), []string{"a", "a\x00b", "ab", "\x00"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"1", "", "2", ""} {
+		if got := outcome(results[i]); want != "" && got != want || want == "" && got != "absent" && got != "invalid" {
+			t.Errorf("key %d: %s", i, got)
+		}
+	}
+}
+
+func testReportLargeIntegersInJSON(t *testing.T, d database) {
+	const doc = `{"id":750727362669608961,"far":-9007199254740993}`
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v "+
+		map[string]string{"postgres": "jsonb", "mysql": "JSON", "sqlite": "JSON"}[d.driver]+")")
+	d.exec(t, "INSERT INTO r VALUES ('a', '"+doc+"')")
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Columns: []string{"v"}})
+	checkOutcomes(t, w, map[string]string{"a": `{"v":` + doc + `}`})
+	if _, err := w.Write(soon(t), origin.Change{Key: "b", Data: []byte(`{"v":` + doc + `}`)}); err != nil {
+		t.Fatal(err)
+	}
+	checkOutcomes(t, w, map[string]string{"b": `{"v":` + doc + `}`})
+}
+
+func TestSQLiteLockedByAnotherProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	d := database{DB: connect(t, "sqlite", "file:"+path), engine: "sqlite", driver: "sqlite", dsn: path} // without WAL
+	d.exec(t, "CREATE TABLE r (k TEXT PRIMARY KEY, v TEXT)")
+	d.exec(t, "INSERT INTO r VALUES ('a', '1')")
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	conn, err := d.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	lock := func(statement string) {
+		t.Helper()
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock("BEGIN EXCLUSIVE")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := w.Load(ctx, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a load while the file is locked: %v, want an exceeded deadline", err)
+	}
+	done := make(chan error, 2)
+	go func() { _, err := w.Load(soon(t), []string{"a"}); done <- err }()
+	go func() { _, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte("2")}); done <- err }()
+	time.Sleep(50 * time.Millisecond)
+	lock("COMMIT")
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Errorf("after the lock: %v", err)
+		}
+	}
+}
+
+func testReportLiteralsAsKeys(t *testing.T, d database) {
+	d.exec(t, "CREATE VIEW w AS SELECT 'a' AS k, 1 AS v UNION ALL SELECT 'b', 2")
+	o := d.dataset(t, origin.Dataset{Table: "w", Key: "k", Columns: []string{"v"}})
+	checkOutcomes(t, o, map[string]string{"a": `{"v":1}`, "b": `{"v":2}`, "c": "absent"})
+}
