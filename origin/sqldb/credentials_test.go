@@ -12,8 +12,8 @@ import (
 // testRotatedPassword changes the password of an account, and then the DSN: existing connections stay, and new ones need the
 // new password.
 func testRotatedPassword(t *testing.T, d database) {
-	if d.driver == "sqlite" {
-		return // it has no accounts
+	if d.driver == "sqlite" || d.behind != "" {
+		return // SQLite has no accounts; the rig's PgBouncer checks no password
 	}
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ type database struct {
 	*sql.DB
 	engine      string // the kind of server: MySQL and MariaDB have the same driver
 	driver, dsn string
+	behind      string // the host:port of the server, if dsn names a pooler before it
 }
 
 // TestDatabases runs each test in an empty database of its own on one server of each kind.
@@ -91,9 +93,17 @@ var stuck = map[string]string{
 // is reports whether the database is of a kind or has a driver.
 func (d database) is(kind string) bool { return kind == d.engine || kind == d.driver }
 
-// eachDatabase runs test against a new server of each kind.
+// poolers start an empty PostgreSQL behind a PgBouncer. In session mode each idle connection of a client keeps one of the server.
+var poolers = map[string]func(testing.TB) database{
+	"pgbouncer-session":     func(t testing.TB) database { return startPgBouncer(t, rig.SessionPool, "default_pool_size = 150") },
+	"pgbouncer-transaction": func(t testing.TB) database { return startPgBouncer(t, rig.TransactionPool) },
+}
+
+// eachDatabase runs test against a new server of each kind, and through each pooler.
 func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
-	for name, start := range starts {
+	all := maps.Clone(starts)
+	maps.Copy(all, poolers)
+	for name, start := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, start(t))
@@ -107,7 +117,7 @@ func (d database) empty(t *testing.T, name string) database {
 	case "postgres":
 		d.exec(t, "CREATE SCHEMA "+name)
 		d.dsn += "&search_path=" + name
-		d.DB = connect(t, "pgx", d.dsn)
+		d.DB = connect(t, "pgx", d.direct())
 	case "mysql":
 		d.exec(t, "CREATE DATABASE "+name)
 		d.dsn = strings.TrimSuffix(d.dsn, "ringside") + name
@@ -120,22 +130,38 @@ func (d database) empty(t *testing.T, name string) database {
 
 func startPostgres(t testing.TB) database {
 	dsn := rig.Postgres(t)
-	return database{connect(t, "pgx", dsn), "postgres", "postgres", dsn}
+	return database{DB: connect(t, "pgx", dsn), engine: "postgres", driver: "postgres", dsn: dsn}
+}
+
+func startPgBouncer(t testing.TB, mode rig.PoolMode, settings ...string) database {
+	server := rig.NewPostgres(t)
+	return database{
+		DB: connect(t, "pgx", server.DSN), engine: "pgbouncer-" + string(mode), driver: "postgres",
+		dsn: rig.PgBouncer(t, server, mode, settings...).DSN, behind: hostPort.FindString(server.DSN),
+	}
+}
+
+// direct is the DSN of the server itself.
+func (d database) direct() string {
+	if d.behind == "" {
+		return d.dsn
+	}
+	return hostPort.ReplaceAllString(d.dsn, d.behind)
 }
 
 func startMySQL(t testing.TB) database {
 	dsn := rig.MySQL(t)
-	return database{connect(t, "mysql", dsn), "mysql8", "mysql", dsn}
+	return database{DB: connect(t, "mysql", dsn), engine: "mysql8", driver: "mysql", dsn: dsn}
 }
 
 func startMariaDB(t testing.TB) database {
 	dsn := rig.MariaDB(t)
-	return database{connect(t, "mysql", dsn), "mariadb", "mysql", dsn}
+	return database{DB: connect(t, "mysql", dsn), engine: "mariadb", driver: "mysql", dsn: dsn}
 }
 
 func startSQLite(t testing.TB) database {
 	path := filepath.Join(t.TempDir(), "rows ?#%.db")
-	d := database{connect(t, "sqlite", "file:"+(filepath.Dir(path)+"/rows%20%3F%23%25.db")), "sqlite", "sqlite", path}
+	d := database{DB: connect(t, "sqlite", "file:"+(filepath.Dir(path)+"/rows%20%3F%23%25.db")), engine: "sqlite", driver: "sqlite", dsn: path}
 	d.exec(t, "PRAGMA journal_mode = WAL")
 	return d
 }

@@ -19,7 +19,7 @@ type server struct {
 func startServer(t testing.TB, e rig.Engine) server {
 	t.Helper()
 	s := e.Start(t)
-	return server{database{connect(t, e.SQLDriver, s.DSN), e.Name, e.Driver, s.DSN}, s}
+	return server{database{DB: connect(t, e.SQLDriver, s.DSN), engine: e.Name, driver: e.Driver, dsn: s.DSN}, s}
 }
 
 func (d database) sqlDriver() string {

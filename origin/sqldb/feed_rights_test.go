@@ -37,7 +37,7 @@ func (d database) connectAs(t *testing.T, rights string) database {
 		t.Fatal("it has no accounts")
 	}
 	d.grant(t, rights+" ON r")
-	other.DB = connect(t, other.sqlDriver(), other.dsn)
+	other.DB = connect(t, other.sqlDriver(), other.direct())
 	return other
 }
 

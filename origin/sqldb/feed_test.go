@@ -15,7 +15,7 @@ import (
 // feeds returns a configuration of each kind that the database supports.
 func (d database) feeds() []origin.FeedConfig {
 	poll := origin.FeedConfig{Kind: origin.FeedPoll, Interval: 10 * time.Millisecond}
-	if d.driver == "postgres" {
+	if d.driver == "postgres" && d.engine != "pgbouncer-transaction" { // which delivers no notifications
 		return []origin.FeedConfig{{Kind: origin.FeedNotify}, poll}
 	}
 	return []origin.FeedConfig{poll}

@@ -42,7 +42,7 @@ func (d database) set(t *testing.T, name, value string) {
 		set = "ALTER ROLE ringside SET "
 	}
 	d.exec(t, set+name+" = "+value)
-	t.Cleanup(func() { connect(t, d.sqlDriver(), d.dsn).Exec(set + name + " = DEFAULT") })
+	t.Cleanup(func() { connect(t, d.sqlDriver(), d.direct()).Exec(set + name + " = DEFAULT") })
 }
 
 func testReportServerEndsIdleSessions(t *testing.T, d database) {

@@ -1,6 +1,7 @@
 package sqldb_test
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func testConformanceWriter(t *testing.T, d database) {
 func (d database) fillExact(t *testing.T, values map[string]string) {
 	t.Helper()
 	d.exec(t, "DROP TABLE IF EXISTS conformance")
-	d.exec(t, "CREATE TABLE conformance ("+exactKey[d.engine]+", v TEXT, ver BIGINT NOT NULL DEFAULT 1)")
+	d.exec(t, "CREATE TABLE conformance ("+cmp.Or(exactKey[d.engine], exactKey[d.driver])+", v TEXT, ver BIGINT NOT NULL DEFAULT 1)")
 	insert := map[bool]string{true: "($1, $2)", false: "(?, ?)"}[d.driver == "postgres"]
 	for key, value := range values {
 		d.exec(t, "INSERT INTO conformance (k, v) VALUES "+insert, key, value)
