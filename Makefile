@@ -16,7 +16,7 @@ demo: build collector ## Start a cluster on this machine: etcd, SQLite with live
 	@exec .bin/ringside-demo
 
 .PHONY: up
-up: build collector ## Start a cluster as processes: three etcd, DB=postgres|mariadb|sqlite, three sidecars, Prometheus
+up: build collector ## Start a cluster as processes: three etcd, DB=postgres|mysql|mariadb|sqlite, three sidecars, Prometheus
 	@e2e/setup.sh up
 	@deploy/processes/cluster.sh up
 

@@ -141,7 +141,7 @@ func (u *upCluster) wantNothingLeft(before map[string]proc.Process) {
 
 func TestUpStatusDown(t *testing.T) {
 	t.Parallel()
-	for _, db := range []string{"postgres", "mariadb", "sqlite"} {
+	for _, db := range []string{"postgres", "mysql", "mariadb", "sqlite"} {
 		t.Run(db, func(t *testing.T) {
 			t.Parallel()
 			u := newUpCluster(t, db)

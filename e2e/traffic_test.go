@@ -38,8 +38,13 @@ type engine struct {
 
 var engines = []engine{
 	{"postgres", "pgx", rig.NewPostgres, `ALTER ROLE ringside SET synchronous_commit = on`, "text", true},
-	{"mysql", "mysql", rig.NewMariaDB, `SET GLOBAL innodb_flush_log_at_trx_commit = 2`,
-		"varchar(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false},
+	mysql("mysql8", func(t testing.TB) *rig.Database { return rig.NewMySQL(t) }),
+	mysql("mariadb", rig.NewMariaDB),
+}
+
+func mysql(name string, start func(testing.TB) *rig.Database) engine {
+	return engine{name, "mysql", start, `SET GLOBAL innodb_flush_log_at_trx_commit = 2`,
+		"varchar(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false}
 }
 
 // onEach runs test as parallel subtests, one per kind of database.

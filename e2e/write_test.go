@@ -326,6 +326,7 @@ func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
 		{engines[0], "{kind: notify}", 500},
 		{engines[0], "{kind: poll, interval: 100ms}", 100},
 		{engines[1], "{kind: poll, interval: 100ms}", 100},
+		{engines[2], "{kind: poll, interval: 100ms}", 100},
 	} {
 		t.Run(c.engine.name+" "+c.feed, func(t *testing.T) {
 			t.Parallel()
@@ -452,7 +453,7 @@ func TestRegressionFormerOwnerReturnsADeletedValue(t *testing.T) {
 // A6, for datasets with a change feed: values that a gap in the feed has made uncertain are still served in the next outage.
 func TestPromiseA6RepeatedDatabaseOutagesWithAFeed(t *testing.T) {
 	t.Parallel()
-	for i, feed := range []string{"{kind: notify}", "{kind: poll, interval: 100ms}"} {
+	for i, feed := range []string{"{kind: notify}", "{kind: poll, interval: 100ms}", "{kind: poll, interval: 100ms}"} {
 		t.Run(engines[i].name+" "+feed, func(t *testing.T) {
 			t.Parallel()
 			p := times{ttl: time.Second, localTTL: time.Second, loadTimeout: 500 * time.Millisecond, staleIfError: time.Minute}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a cluster as processes of this machine: three etcd, a database, the collector, three sidecars and Prometheus,
 # under goreman (deploy/Procfile). Usage: deploy/processes/cluster.sh up|down|status
-#   DB         postgres (the default), mariadb or sqlite
+#   DB         postgres (the default), mysql, mariadb or sqlite
 #   BASE_PORT  the first of a hundred ports, a multiple of 10; default 7100
 #   STATE      the folder with all files and logs of the cluster; default .run/up
 set -euo pipefail
@@ -203,7 +203,7 @@ else
 	DB=${wanted[0]} PORT=${wanted[1]}
 fi
 case "${1:-} ${wanted[0]} ${wanted[1]}" in
-up\ @(postgres|mariadb|sqlite)\ +([0-9])0) up ;;
+up\ @(postgres|mysql|mariadb|sqlite)\ +([0-9])0) up ;;
 down\ *) down ;;
 status\ *) status ;;
 *) sed -n '2,6p' "$0" >&2; exit 2 ;;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Creates the files of the cluster's database, or runs the database. Databases do not run as root: root runs them as the user
-# that their package created. Usage: deploy/processes/database.sh prepare|run
+# Creates the files of the cluster's database, or runs the database. Databases of packages do not run as root: root runs them
+# as the user that the package created. MySQL is not from a package. Usage: deploy/processes/database.sh prepare|run
 set -euo pipefail
 
 # The newest version sorts last.
@@ -22,7 +22,7 @@ make_folder() {
 	echo "$password" >"$folder/password"
 	case "$DB" in
 	postgres) echo "postgres://ringside:$password@127.0.0.1:$port/postgres?sslmode=disable" ;;
-	mariadb) echo "ringside:$password@tcp(127.0.0.1:$port)/ringside" ;;
+	mysql | mariadb) echo "ringside:$password@tcp(127.0.0.1:$port)/ringside" ;;
 	esac >"$STATE/dsn"
 	cat >"$folder/users.sql" <<-SQL
 		CREATE DATABASE IF NOT EXISTS ringside;
@@ -60,10 +60,27 @@ run_mariadb() {
 		--skip-name-resolve --skip-log-bin --character-set-server=utf8mb4
 }
 
+prepare_mysql() {
+	make_folder
+	"$mysqld" --no-defaults --user=root --initialize-insecure --datadir="$PWD/files" 2>initialize.log ||
+		{ cat initialize.log >&2; return 1; }
+}
+
+run_mysql() {
+	local folder
+	cd "$STATE/database/"
+	folder=$(pwd -P)
+	exec "$mysqld" --no-defaults --user=root --datadir="$folder/files" --bind-address=127.0.0.1 --port="$port" \
+		--socket="$folder/socket" --pid-file="$folder/pid" --init-file="$folder/users.sql" --skip-name-resolve \
+		--skip-log-bin --mysqlx=OFF --performance-schema=OFF
+}
+
 umask 077
+mysqld=$PWD/.bin/mysql8/bin/mysqld # runs as the user of this script: another one may not enter the repository
 port=$((PORT + 20))
 case "$DB" in
 postgres) servant=postgres ;;
+mysql) servant=$(id -un) ;;
 mariadb) servant=mysql ;;
 esac
 "$1_$DB"
