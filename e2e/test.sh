@@ -12,7 +12,9 @@ race_free() {
 	tests=$(grep -ho '^func Test[A-Za-z0-9_]*' $files | sed 's/^func //' | paste -sd '|')
 	gotest -run "^($tests)\$" $(dirname $files | sort -u | sed 's|^|./|')
 }
-gotest() { "$bin/gotestsum" --format pkgname-and-test-fails --format-hide-empty-pkg -- "$@"; }
+gotest() {
+	"$bin/gotestsum" --format pkgname-and-test-fails --format-hide-empty-pkg --jsonfile "$(mktemp "$bin/tests/XXXXXX")" -- "$@"
+}
 
 suite() {
 	local name=$1 began=$SECONDS
@@ -46,6 +48,7 @@ guards() {
 }
 
 e2e/setup.sh servers
+rm -rf "$bin/tests" && mkdir "$bin/tests"
 trap 'for pid in "${job[@]}"; do pkill -P "$pid" || true; kill "$pid"; done 2>/dev/null || true' EXIT
 in_background mysql
 in_background programs
@@ -61,4 +64,5 @@ await programs
 suite "whole clusters" gotest -parallel 4 -timeout 45m ./e2e
 await kube
 (suite "Kubernetes" kube)
+e2e/databases.sh "$bin"/tests/*
 echo "== all tests passed in $SECONDS s"

@@ -25,6 +25,7 @@ func TestReports(t *testing.T) {
 		{"NoPreparedStatementsLeft", testReportNoPreparedStatementsLeft},
 		{"NULInAKey", testReportNULInAKey},
 		{"LargeIntegersInJSON", testReportLargeIntegersInJSON},
+		{"ErrorsInAnotherLanguage", testReportErrorsInAnotherLanguage},
 		{"LiteralsAsKeys", testReportLiteralsAsKeys},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
@@ -203,4 +204,27 @@ func testReportLiteralsAsKeys(t *testing.T, d database) {
 	d.exec(t, "CREATE VIEW w AS SELECT 'a' AS k, 1 AS v UNION ALL SELECT 'b', 2")
 	o := d.dataset(t, origin.Dataset{Table: "w", Key: "k", Columns: []string{"v"}})
 	checkOutcomes(t, o, map[string]string{"a": `{"v":1}`, "b": `{"v":2}`, "c": "absent"})
+}
+
+func testReportErrorsInAnotherLanguage(t *testing.T, d database) {
+	if d.driver != "mysql" {
+		return
+	}
+	d.exec(t, "CREATE TABLE other (id INT PRIMARY KEY)")
+	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, small TINYINT, ref INT, short VARCHAR(3), must INT NOT NULL DEFAULT 1, "+
+		"one INT UNIQUE, day DATE, FOREIGN KEY (ref) REFERENCES other (id))")
+	d.exec(t, "INSERT INTO r (k, one) VALUES ('taken', 1)")
+	if d.is("mariadb") { // this MySQL has English messages only
+		d.set(t, "lc_messages", "'de_DE'")
+	}
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	for value, column := range map[string]string{
+		`{"ref":5}`: "ref", `{"short":"abcd"}`: "short", `{"day":"2023-02-29"}`: "day", `{"one":1}`: "",
+	} {
+		_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(value)})
+		refused, ok := errors.AsType[*origin.ValueError](err)
+		if !ok || refused.Column != column {
+			t.Errorf("%s: %v; want column %q", value, err, column)
+		}
+	}
 }

@@ -30,6 +30,7 @@ var required = []variable{
 	{"sql_auto_is_null", "0"},
 	{"foreign_key_checks", "1"},
 	{"unique_checks", "1"},
+	{"lc_messages", "en_US"}, //guard:mysql-errors-in-another-language
 }
 
 // Parts of sql_mode. The other ones say how the queries of the configuration are read, or which values a write may have: they
