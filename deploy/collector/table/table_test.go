@@ -65,10 +65,6 @@ func databases(t *testing.T, test func(t *testing.T, d *database)) {
 			server := rig.NewPostgres(t)
 			return open(t, "postgres", rig.PgBouncer(t, server, rig.TransactionPool).DSN, "pgx", server.DSN)
 		},
-		"mysql8": func(t *testing.T) *database {
-			dsn := rig.MySQL(t)
-			return open(t, "mysql", dsn, "mysql", dsn)
-		},
 		"mariadb": func(t *testing.T) *database {
 			dsn := rig.MariaDB(t)
 			return open(t, "mysql", dsn, "mysql", dsn)
