@@ -229,34 +229,43 @@ const (
 
 // Defaults of FeedConfig.
 const (
-	DefaultFeedChannel  = "ringside"
 	DefaultFeedTable    = "ringside_changes"
 	DefaultFeedInterval = 500 * time.Millisecond
+	DefaultFeedKeep     = time.Hour
+	DefaultFeedKeepRows = 100_000
 )
 
 // FeedConfig says how an origin reports changes that others make.
 type FeedConfig struct {
 	// Kind is FeedNotify or FeedPoll.
 	Kind string
-	// Channel is the channel of FeedNotify; datasets may share it. Empty means DefaultFeedChannel.
+	// Channel is the channel of FeedNotify; datasets may share it. Any role of the database that knows its name can listen to
+	// it and send to it. Empty means a random name, which the installation stores where only the owner may read it.
 	Channel string
 	// Table is the table that FeedPoll reads, as table or schema.table; datasets may share it. Without schema it is in that
 	// of the dataset's table. Empty means DefaultFeedTable.
 	Table string
 	// Interval is the pause between two reads of FeedPoll; 0 means DefaultFeedInterval.
 	Interval time.Duration
+	// Keep and KeepRows are how long, and how many, rows of Table are kept: the feed deletes the others. 0 means DefaultFeedKeep
+	// and DefaultFeedKeepRows.
+	Keep     time.Duration
+	KeepRows int
 }
 
 // WithDefaults returns c with the default of each empty field.
 func (c FeedConfig) WithDefaults() FeedConfig {
-	if c.Channel == "" {
-		c.Channel = DefaultFeedChannel
-	}
 	if c.Table == "" {
 		c.Table = DefaultFeedTable
 	}
 	if c.Interval <= 0 {
 		c.Interval = DefaultFeedInterval
+	}
+	if c.Keep <= 0 {
+		c.Keep = DefaultFeedKeep
+	}
+	if c.KeepRows <= 0 {
+		c.KeepRows = DefaultFeedKeepRows
 	}
 	return c
 }

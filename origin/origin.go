@@ -128,6 +128,21 @@ type Feed interface {
 	Follow(ctx context.Context, handle func(Changes)) error
 }
 
+// LoggedFeed is a Feed that reads a table of changes, and deletes old rows of it.
+type LoggedFeed interface {
+	Feed
+	// LogStats returns what the feed has last seen of the table.
+	LogStats() LogStats
+}
+
+// LogStats describes a table of changes.
+type LogStats struct {
+	Rows    int64 // about how many there are; 0 before the first look, and while this feed does not run
+	MaxRows int64 // that are kept
+	// PruneError is why old rows could not be deleted the last time; nil if they could.
+	PruneError error
+}
+
 // ErrFeedUnavailable says that what a feed needs in the origin does not exist, or cannot be read: until an operator installs
 // it, no change is reported.
 var ErrFeedUnavailable = errors.New("change feed not installed or not readable")

@@ -58,7 +58,7 @@ type Database struct {
 	// IntegerTimes says that columns of times may hold integers (origin.Dataset).
 	IntegerTimes bool
 	// Notify returns the feed of origin.FeedNotify; nil if the database has no notifications.
-	Notify func(originName, dataset, channel string) changefeed.Feed
+	Notify func(changefeed.NotifyConfig) changefeed.Feed
 }
 
 // Reader runs the statements that read.

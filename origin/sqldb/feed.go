@@ -25,17 +25,27 @@ func (db *DB) feed(ds origin.Dataset, c origin.FeedConfig) (changefeed.Feed, err
 		return nil, err
 	}
 	if c.Kind == origin.FeedNotify {
-		return db.database.Notify(db.name, ds.Name, c.Channel), nil
+		return db.notify(ds, c), nil
 	}
 	table := changefeed.TableOf(ds, c)
-	return &changefeed.Poll{PollConfig: changefeed.PollConfig{
+	return changefeed.NewPoll(changefeed.PollConfig{
 		Origin: db.name, Dataset: ds.Name, Interval: c.Interval,
-		Log:      db.database.Triggers.Log(sqltext.QuoteTable(db.database.Syntax, table)),
-		OpenPool: db.openFeedPool, //guard:loads-starve-feed
-		OnConn:   db.onConnOf,
-		Lost:     db.replacePools,
-		Explain:  func(err error) error { return db.explainUnreadable(err, table, ds.Name) },
-	}}, nil
+		Retention: changefeed.Retention{Age: c.Keep, Rows: int64(c.KeepRows), Grace: changefeed.DefaultGrace},
+		Log:       db.database.Triggers.Log(sqltext.QuoteTable(db.database.Syntax, table)),
+		OpenPool:  db.openFeedPool, //guard:loads-starve-feed
+		OnConn:    db.onConnOf,
+		Lost:      db.replacePools,
+		Explain:   func(err error) error { return db.explainUnreadable(err, table, ds.Name) },
+		Unpruned:  func(err error) error { return db.explainUnpruned(err, table) },
+	}), nil
+}
+
+func (db *DB) notify(ds origin.Dataset, c origin.FeedConfig) changefeed.Feed {
+	table := changefeed.ChannelTableOf(ds)
+	return db.database.Notify(changefeed.NotifyConfig{
+		Origin: db.name, Dataset: ds.Name, Channel: c.Channel, Table: sqltext.QuoteTable(db.database.Syntax, table),
+		Explain: func(err error) error { return db.explainUnreadable(err, table, ds.Name) },
+	})
 }
 
 // feedConnLifetime is how soon a feed that polls follows a name that leads to another server.
@@ -71,6 +81,17 @@ func (db *DB) explainUnreadable(err error, table, dataset string) error {
 		return fmt.Errorf("%w: %s does not exist: run `ringside changes apply %s`: %w", origin.ErrFeedUnavailable, table, dataset, err)
 	}
 	return fmt.Errorf("read %s: %w", table, err)
+}
+
+// explainUnpruned says what prevents old rows of a table of changes from being deleted, and what to do.
+func (db *DB) explainUnpruned(err error, table string) error {
+	if err != nil && db.database.Errors.Denied(err) {
+		err = fmt.Errorf("the account of the DSN may not delete rows: GRANT DELETE on it, or delete old rows regularly: %w", err)
+	}
+	if err != nil {
+		err = fmt.Errorf("delete old rows of %s: %w", table, err)
+	}
+	return err
 }
 
 // ChangesSQL implements origin.FeedInstaller. Install creates the triggers, and the table of FeedPoll; it can be run again.

@@ -13,7 +13,7 @@ func TestNotifications(t *testing.T) {
 	t.Parallel()
 	d := startPostgres(t)
 	d.exec(t, rowsTable)
-	f := d.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify}).started(t)
+	f := d.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "ringside"}).started(t)
 	for _, garbage := range []string{
 		"", "garbage", "{}", `{"k":5}`, `{"d":"rows"}`, `{"k":"cut`, `{"k":"a","v":1.5}`,
 		`{"k":"a","v":99999999999999999999}`, `[]`, "null", `{"all":true}`, `{"d":"rows","all":true}`, strings.Repeat("x", 7999),

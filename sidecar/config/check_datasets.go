@@ -156,8 +156,8 @@ func (k datasetChecker) notify() {
 		k.problem(k.path+".feed.kind", "%s is %s, which cannot notify; use %s", k.Origin, driver.Name(),
 			cmp.Or(strings.Join(driver.FeedKinds(), ", "), "none"))
 	}
-	if k.Feed.Table != "" || k.Feed.Interval != nil {
-		k.problem(k.path+".feed", "table and interval belong to poll; notify has channel")
+	if f := k.Feed; f.Table != "" || f.Interval != nil || f.Keep != nil || f.KeepRows != 0 {
+		k.problem(k.path+".feed", "table and interval belong to poll, as do keep and keep_rows; notify has channel")
 	}
 }
 
@@ -167,6 +167,12 @@ const (
 	maxPoll = time.Minute
 )
 
+// The bounds of what is kept of the table of changes: more than a member may be behind.
+const (
+	minKeep     = 10 * time.Minute
+	minKeepRows = 10_000
+)
+
 func (k datasetChecker) poll() {
 	path, f := k.path+".feed", k.Feed
 	if f.Channel != "" {
@@ -174,6 +180,12 @@ func (k datasetChecker) poll() {
 	}
 	if i := f.interval(); i < minPoll || i > maxPoll {
 		k.problem(path+".interval", "want %s to %s; got %s", minPoll, maxPoll, i)
+	}
+	if keep := f.keep(); keep < minKeep {
+		k.problem(path+".keep", "want at least %s, so that every member reads a change before it is deleted; got %s", minKeep, keep)
+	}
+	if rows := f.keepRows(); rows < minKeepRows {
+		k.problem(path+".keep_rows", "want at least %d; got %d", minKeepRows, rows)
 	}
 }
 

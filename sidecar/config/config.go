@@ -195,6 +195,9 @@ type ChangeFeed struct {
 	Channel  string         `yaml:"channel"`  // of notify
 	Table    string         `yaml:"table"`    // of poll
 	Interval *time.Duration `yaml:"interval"` // of poll
+	// Keep and KeepRows are how long, and how many, rows of the table of poll are kept.
+	Keep     *time.Duration `yaml:"keep"`
+	KeepRows int            `yaml:"keep_rows"`
 }
 
 // The kinds of change feeds.

@@ -506,9 +506,10 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		"log.level":      {shown.Log.level(), zero.Log.level()},
 		"eviction":       {shown.Datasets["cnf-metrics"].eviction(), Dataset{}.eviction()},
 		"writable":       {shown.Datasets["cnf-metrics"].Writable, Dataset{}.Writable},
-		"feed.channel":   {shown.Datasets["cnf-metrics"].Feed.channel(), ChangeFeed{}.channel()},
 		"feed.table":     {shown.Datasets["cnf-metrics"].Feed.table(), ChangeFeed{}.table()},
 		"feed.interval":  {shown.Datasets["cnf-metrics"].Feed.interval(), ChangeFeed{}.interval()},
+		"feed.keep":      {shown.Datasets["cnf-metrics"].Feed.keep(), ChangeFeed{}.keep()},
+		"feed.keep_rows": {shown.Datasets["cnf-metrics"].Feed.keepRows(), ChangeFeed{}.keepRows()},
 	} {
 		if values[0] != values[1] {
 			t.Errorf("%s: the example shows %v, the default is %v", path, values[0], values[1])

@@ -66,8 +66,10 @@ func (d Dataset) eviction() string { return or(d.Eviction, "lru") }
 
 // Configured reports whether there is a change feed.
 func (f ChangeFeed) Configured() bool { return f != ChangeFeed{} }
-func (f ChangeFeed) channel() string  { return or(f.Channel, origin.DefaultFeedChannel) }
 func (f ChangeFeed) table() string    { return or(f.Table, origin.DefaultFeedTable) }
+
+func (f ChangeFeed) keep() time.Duration { return orDefault(f.Keep, origin.DefaultFeedKeep) }
+func (f ChangeFeed) keepRows() int       { return or(f.KeepRows, origin.DefaultFeedKeepRows) }
 
 func (f ChangeFeed) interval() time.Duration {
 	return orDefault(f.Interval, origin.DefaultFeedInterval)

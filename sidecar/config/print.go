@@ -59,10 +59,9 @@ func (d Dataset) effective() Dataset {
 
 func (f ChangeFeed) effective() ChangeFeed {
 	if f.Kind == feedNotify {
-		f.Channel = f.channel()
 		return f
 	}
-	f.Table, f.Interval = f.table(), new(f.interval())
+	f.Table, f.Interval, f.Keep, f.KeepRows = f.table(), new(f.interval()), new(f.keep()), f.keepRows()
 	return f
 }
 

@@ -56,7 +56,7 @@ func (c Config) WithFeed() []string {
 
 // Config returns the feed in the form that an origin takes.
 func (f ChangeFeed) Config() origin.FeedConfig {
-	return origin.FeedConfig{Kind: f.Kind, Channel: f.channel(), Table: f.table(), Interval: f.interval()}
+	return origin.FeedConfig{Kind: f.Kind, Channel: f.Channel, Table: f.table(), Interval: f.interval(), Keep: f.keep(), KeepRows: f.keepRows()}
 }
 
 // Rows returns the dataset in the form that an origin takes: which of its rows are the values.

@@ -24,7 +24,7 @@ func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 		return errors.New("only PostgreSQL can notify: use poll")
 	case !plainName.MatchString(ds.Name):
 		return fmt.Errorf("a feed cannot carry the dataset name %q: use at most 63 letters, digits, '.', '_' and '-'", ds.Name)
-	case !plainName.MatchString(c.Channel):
+	case c.Channel != "" && !plainName.MatchString(c.Channel):
 		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
 	}
 	return nil
@@ -39,8 +39,28 @@ func TableOf(ds origin.Dataset, c origin.FeedConfig) string {
 	return schema + "." + c.Table
 }
 
-// marksOf returns the words by which a trigger for a feed is recognized: its channel or table, and the dataset.
+// ChannelTable is the table with the random name of the channel of origin.FeedNotify.
+const ChannelTable = "ringside_channel"
+
+// ChannelTableOf returns ChannelTable as table or schema.table.
+func ChannelTableOf(ds origin.Dataset) string {
+	return TableOf(ds, origin.FeedConfig{Table: ChannelTable})
+}
+
+// NotifyConfig says which notifications a feed receives.
+type NotifyConfig struct {
+	Origin, Dataset string // names, for errors
+	Channel         string // empty: Table has its name
+	Table           string // quoted
+	// Explain says what prevents Table from being read.
+	Explain func(error) error
+}
+
+// Marks returns the words by which a trigger for a feed is recognized: its channel or table, and the dataset.
 func Marks(ds origin.Dataset, c origin.FeedConfig) []string {
+	if c.Kind == origin.FeedNotify && c.Channel == "" {
+		return []string{ChannelTable, "'" + ds.Name + "'"}
+	}
 	if c.Kind == origin.FeedNotify {
 		return []string{"'" + c.Channel + "'", "'" + ds.Name + "'"}
 	}

@@ -16,6 +16,12 @@ type Log interface {
 	// Next returns at most limit of the rows that were committed since the position, and advances it unless it returns an
 	// error. Lost means that some of the rows no longer exist.
 	Next(ctx context.Context, conn *sql.Conn, limit int) (rows []Recorded, lost bool, err error)
+	// Mark returns the position for Prune: the rows that Next has returned or Begin has passed over.
+	Mark() any
+	// Prune deletes the rows among the limit oldest that were visible at mark and that r does not keep, but never the newest.
+	Prune(ctx context.Context, conn *sql.Conn, mark any, r Retention, limit int) (rows int64, err error)
+	// Bounds returns the lowest and the highest number in the table.
+	Bounds(ctx context.Context, conn *sql.Conn) (Bounds, error)
 }
 
 // Recorded is one row of a table of changes.

@@ -35,8 +35,9 @@ type PollConfig struct {
 	OnConn func(ctx context.Context, pool *connpool.Pool, read func(*sql.Conn) error) error
 	// Lost is called when changes are lost: the connections of loads may lead to another server than that of the feed.
 	Lost func()
-	// Explain says what prevents the table of changes from being read.
-	Explain func(error) error
+	// Explain says what prevents the table of changes from being read, and Unpruned what prevents old rows from being deleted.
+	Explain, Unpruned func(error) error
+	Retention         Retention
 }
 
 // Poll is the change feed of FeedPoll: it reads a table of changes, and keeps its position when Follow ends.
@@ -47,8 +48,19 @@ type Poll struct {
 	pool      *connpool.Pool // of one connection
 	begun     bool           // log has a position
 	target    string         // of the connection for which the position is
+	readAt    time.Time      // when the log was last read
 	pending   Pending
+
+	pruner *pruner
 }
+
+// NewPoll returns a feed that has no position yet.
+func NewPoll(c PollConfig) *Poll {
+	return &Poll{PollConfig: c, pruner: &pruner{Retention: c.Retention, log: c.Log}}
+}
+
+// LogStats implements origin.LoggedFeed.
+func (f *Poll) LogStats() origin.LogStats { return f.pruner.LogStats() }
 
 var errFollowed = errors.New("another Follow of this feed is already running")
 
@@ -68,6 +80,7 @@ func (f *Poll) follow(ctx context.Context, handle func(origin.Changes)) error {
 	defer f.following.Unlock()
 	f.pool = f.OpenPool()
 	defer f.pool.Close() // nothing was written that an error could concern
+	defer f.pruner.stopped()
 	if err := f.readChanges(ctx); err != nil {
 		return err
 	}
@@ -88,6 +101,17 @@ func (f *Poll) follow(ctx context.Context, handle func(origin.Changes)) error {
 			return err
 		}
 		f.pending.Report(handle)
+		f.prune(ctx)
+	}
+}
+
+// prune deletes old rows. If that fails, the feed continues; a broken connection breaks the next read.
+func (f *Poll) prune(ctx context.Context) {
+	soon, cancel := context.WithTimeout(ctx, AnswerTimeout)
+	defer cancel()
+	err := f.OnConn(soon, f.pool, func(conn *sql.Conn) error { return f.pruner.run(soon, conn, f.Log.Bounds) })
+	if ctx.Err() == nil {
+		f.pruner.setError(f.Unpruned(err))
 	}
 }
 
@@ -112,8 +136,12 @@ func (f *Poll) readChanges(ctx context.Context) error {
 
 // readOn reads what is new. If that is too much to read, or lost, it begins again at the present.
 func (f *Poll) readOn(ctx context.Context, conn *sql.Conn) error {
+	now := time.Now()
 	if target := f.pool.Target(); target != f.target {
 		f.target, f.begun = target, false
+	}
+	if f.begun && pause(f.readAt, now) > f.Retention.Grace/2 { //guard:paused-reader-misses-pruned-changes
+		f.begun = false
 	}
 	if f.begun {
 		rows, lost, err := f.Log.Next(ctx, conn, MaxPending+1)
@@ -132,8 +160,16 @@ func (f *Poll) readOn(ctx context.Context, conn *sql.Conn) error {
 			return err
 		}
 		f.begun = true
+		f.pruner.forget()
 	}
+	f.readAt = now
 	return nil
+}
+
+// pause returns the time between two moments by the clock that shows more: the monotonic one stands still while the machine
+// is suspended.
+func pause(from, to time.Time) time.Duration {
+	return max(to.Sub(from), to.Round(0).Sub(from.Round(0)))
 }
 
 func (f *Poll) add(rows []Recorded) {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -21,8 +22,6 @@ const (
 	// maxNotifiedKey is the longest key that PostgreSQL's trigger reports; a cache holds no longer one. A payload of NOTIFY
 	// has less than 8000 bytes, and JSON writes at most six for one.
 	maxNotifiedKey = 1024
-	// keptChanges is how many rows of changes SQLite keeps.
-	keptChanges = 100_000
 	// maxIdentifier is the longest name in PostgreSQL, in bytes; MySQL allows one more.
 	maxIdentifier = 63
 )
@@ -47,8 +46,8 @@ type Triggers interface {
 type Table struct {
 	Schema, Name string
 	KeyText      func(column string) string // the expression for a key as Load compares it
-	// Warnings say what the triggers do not report, or what they make impossible.
-	Warnings []string
+	// Warnings say what the triggers do not report, and NotifyWarnings what those of origin.FeedNotify make impossible.
+	Warnings, NotifyWarnings []string
 	// EachRow says that statements on other tables change rows of this one, as with partitions: only triggers for each row
 	// notice them.
 	EachRow bool
@@ -114,8 +113,19 @@ func (s *script) checkNames(ownSchemaOnly bool) error {
 // Polled reports whether the changes are recorded in a table.
 func (s *script) Polled() bool { return s.config.Kind == origin.FeedPoll }
 
-// Channel returns the channel of NOTIFY; it needs no quotes.
-func (s *script) Channel() string { return s.config.Channel }
+// RandomChannel reports whether a table has the name of the channel of NOTIFY.
+func (s *script) RandomChannel() bool { return !s.Polled() && s.config.Channel == "" }
+
+// ChannelTable returns the name of that table with its schema.
+func (s *script) ChannelTable() string { return s.qualified([2]string{s.at.Schema, ChannelTable}) }
+
+// Channel returns the expression for the channel of NOTIFY. Its name needs no quotes.
+func (s *script) Channel() string {
+	if s.RandomChannel() {
+		return "(SELECT c.channel FROM " + s.ChannelTable() + " AS c)"
+	}
+	return "'" + s.config.Channel + "'"
+}
 
 // Many returns manyRows.
 func (s *script) Many() int { return manyRows }
@@ -123,8 +133,8 @@ func (s *script) Many() int { return manyRows }
 // MaxKey returns maxNotifiedKey.
 func (s *script) MaxKey() int { return maxNotifiedKey }
 
-// Kept returns keptChanges.
-func (s *script) Kept() int { return keptChanges }
+// Kept returns how many rows of changes SQLite keeps.
+func (s *script) Kept() int { return s.config.KeepRows }
 
 // Literal escapes text for the inside of a string literal.
 func (s *script) Literal(text string) string { return strings.ReplaceAll(text, "'", "''") }
@@ -156,7 +166,12 @@ func (s *script) Tables() []string {
 func (s *script) Partitions() []string { return s.qualifiedAll(s.at.Partitions) }
 
 // Warnings returns what an operator must know before installing the triggers.
-func (s *script) Warnings() []string { return s.at.Warnings }
+func (s *script) Warnings() []string {
+	if s.Polled() {
+		return s.at.Warnings
+	}
+	return slices.Concat(s.at.Warnings, s.at.NotifyWarnings)
+}
 
 // Unique returns the unique indexes by which SQLite may replace rows.
 func (s *script) Unique() [][]UniqueColumn { return s.at.Unique }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
 )
 
@@ -186,6 +187,82 @@ func (l *changeLog) probe(ctx context.Context, conn *sql.Conn, g gap, limit int)
 // isLocked knows 1205, lock wait timeout, which MariaDB also returns for NOWAIT, 3572, NOWAIT of MySQL, and 1213, deadlock.
 func isLocked(err error) bool {
 	return slices.Contains([]uint16{1205, 3572, 1213}, errorNumber(err))
+}
+
+func (l *changeLog) Bounds(ctx context.Context, conn *sql.Conn) (changefeed.Bounds, error) {
+	return changefeed.ReadBounds(ctx, conn, l.table)
+}
+
+// mark is a position: all rows up to high are read, except those in gaps.
+type mark struct {
+	high int64
+	gaps []gap
+}
+
+func (l *changeLog) Mark() any { return mark{l.high, slices.Clone(l.gaps)} }
+
+// maxRuns limits the statements of one Prune.
+const maxRuns = 100
+
+// Prune finds the rows by a query, which sees committed ones only, and deletes them in runs between gaps. With ORDER BY and LIMIT
+// the server visits no row in or after a run that it would have to wait for, because its transaction is open.
+func (l *changeLog) Prune(ctx context.Context, conn *sql.Conn, at any, r changefeed.Retention, limit int) (rows int64, err error) {
+	old, err := l.old(ctx, conn, at.(mark), r, limit)
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	if _, err := conn.ExecContext(ctx, "START TRANSACTION READ WRITE"); err != nil {
+		return 0, err
+	}
+	for _, run := range old[:min(maxRuns, len(old))] {
+		_, err := conn.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE seq BETWEEN %d AND %d ORDER BY seq LIMIT %d", //guard:prune-waits-for-transaction
+			l.table, run.from, run.to, run.rows))
+		if err != nil {
+			sqldb.Rollback(ctx, conn)
+			return 0, err
+		}
+		rows += run.rows
+	}
+	_, err = conn.ExecContext(ctx, "COMMIT")
+	return rows, err
+}
+
+// run is a range of numbers in which all rows may be deleted.
+type run struct{ from, to, rows int64 }
+
+// old returns the runs among the limit oldest rows that may be deleted.
+func (l *changeLog) old(ctx context.Context, conn *sql.Conn, m mark, r changefeed.Retention, limit int) (runs []run, err error) {
+	rows, err := conn.QueryContext(ctx, fmt.Sprintf("SELECT o.seq, o.seq < high AND (o.changed_at < NOW() - INTERVAL %[4]d SECOND OR "+
+		"o.seq <= CAST(high AS SIGNED) - %[5]d) FROM (SELECT seq, changed_at FROM %[1]s WHERE seq <= %[3]d ORDER BY seq LIMIT %[2]d) AS o, "+
+		"(SELECT MAX(seq) AS high FROM %[1]s) AS newest ORDER BY o.seq",
+		l.table, limit, m.high, int(r.Age.Seconds()), r.Rows))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	current := false // the last of runs can be continued
+	for rows.Next() {
+		var seq int64
+		var old bool
+		if err := rows.Scan(&seq, &old); err != nil {
+			return nil, err
+		}
+		if !old || m.hides(seq, seq) { //guard:late-change-pruned
+			current = false
+			continue
+		}
+		if !current || m.hides(runs[len(runs)-1].to, seq) {
+			runs, current = append(runs, run{from: seq}), true
+		}
+		last := &runs[len(runs)-1]
+		last.to, last.rows = seq, last.rows+1
+	}
+	return runs, rows.Err()
+}
+
+// hides reports whether a transaction that was open at the mark may have a number in a range.
+func (m mark) hides(from, to int64) bool {
+	return slices.ContainsFunc(m.gaps, func(g gap) bool { return g.from <= to && from <= g.to })
 }
 
 // without removes the numbers of rows, which ascend, from gaps.

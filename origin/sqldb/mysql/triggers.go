@@ -139,6 +139,9 @@ func (t triggers) MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.D
 // ones fail: in MySQL each of them is a transaction.
 func (t triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error {
 	defer conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool drop it
+	if err := t.mayCreateTriggers(ctx, conn); err != nil {
+		return err
+	}
 	statements := append([]string{"SET SESSION TRANSACTION READ WRITE", "SET SESSION lock_wait_timeout = 5"},
 		splitStatements(text)...)
 	for _, statement := range statements {
@@ -147,6 +150,34 @@ func (t triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error 
 		}
 	}
 	return nil
+}
+
+// mayCreateTriggers finds out whether CREATE TRIGGER would fail for an account without global privileges, before the script has
+// dropped the triggers that it replaces. The server checks this before it looks for the table.
+func (t triggers) mayCreateTriggers(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "CREATE TRIGGER ringside_probe BEFORE INSERT ON ringside_no_such_table FOR EACH ROW SET @ringside = 1")
+	if errorNumber(err) != binlogNeedsSuper { //guard:binary-log-not-explained
+		return nil
+	}
+	mariadb, unknown := t.isMariaDB(ctx, conn)
+	if unknown != nil {
+		return unknown
+	}
+	return explainBinaryLog(err, mariadb)
+}
+
+// binlogNeedsSuper is the error about triggers on a server with a binary log.
+const binlogNeedsSuper = 1419
+
+// explainBinaryLog says which privilege is missing, and which statement helps.
+func explainBinaryLog(err error, mariadb bool) error {
+	persist, privilege := "SET PERSIST", "SET_USER_ID (MySQL 8.2 and later: SET_ANY_DEFINER) or SUPER"
+	if mariadb {
+		persist, privilege = "SET GLOBAL", "SUPER"
+	}
+	return fmt.Errorf("the server has a binary log and log_bin_trust_function_creators is OFF, so that CREATE TRIGGER needs the global "+
+		"privilege %s in addition to TRIGGER on the table: let an administrator run `%s log_bin_trust_function_creators = 1` "+
+		"(and keep it in the server's configuration), or use such an account: %w", privilege, persist, err)
 }
 
 // splitStatements does what the mysql client does with DELIMITER, which servers do not support.

@@ -1,6 +1,9 @@
 {{define "install"}}-- Ringside: records the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 -- Safe to run again. For MySQL 8 and MariaDB 10.3. Needs the rights CREATE, INSERT and TRIGGER. The triggers act with the
 -- rights of the account that runs this, which must continue to exist; writers of the table need no rights on the changes.
+-- On a server with a binary log, CREATE TRIGGER fails with error 1419 unless log_bin_trust_function_creators is 1 or the account has
+-- SUPER (in MySQL 8.0 SET_USER_ID, from 8.2 SET_ANY_DEFINER):
+--   SET GLOBAL log_bin_trust_function_creators = 1;
 -- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
 -- Triggers do not run for TRUNCATE, for ALTER TABLE … TRUNCATE, DROP or EXCHANGE PARTITION, nor for ON DELETE CASCADE and the
 -- like: invalidate the dataset after these.
@@ -62,8 +65,8 @@ SET SESSION sql_mode = @ringside_sql_mode
 //
 DELIMITER ;
 -- The account that Ringside connects with must be able to read it:
---   GRANT SELECT ON {{.Changes ""}} TO ...;
--- Delete old rows regularly, every minute or every hour (cron, CREATE EVENT). Keep them for longer than the longest
+--   GRANT SELECT, DELETE ON {{.Changes ""}} TO ...;
+-- Ringside deletes old rows, if it may (DELETE). Otherwise delete them regularly, every minute or every hour (cron, CREATE EVENT). Keep them for longer than the longest
 -- transaction, and than the longest time without a running Ringside after which it must not miss changes:
 --   DELETE FROM {{.Changes ""}} WHERE seq < (SELECT last FROM
 --     (SELECT MAX(seq) AS last FROM {{.Changes ""}} WHERE changed_at < NOW() - INTERVAL 1 HOUR) AS old);

@@ -4,9 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
 )
@@ -65,4 +67,45 @@ func (l *changeLog) Next(ctx context.Context, conn *sql.Conn, limit int) (rows [
 	lost = rewound || timeline != l.timeline || b.Lost(l.high) //guard:promoted-standby-not-noticed
 	l.snapshot, l.high = now, b.High
 	return rows, lost, nil
+}
+
+func (l *changeLog) Bounds(ctx context.Context, conn *sql.Conn) (b changefeed.Bounds, err error) {
+	err = limited(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&b.Low, &b.High) },
+		"SELECT (SELECT COALESCE(min(seq), 0) FROM "+l.table+"), (SELECT COALESCE(max(seq), 0) FROM "+l.table+")")
+	return b, err
+}
+
+// Mark returns the snapshot up to which everything is read.
+func (l *changeLog) Mark() any { return l.snapshot }
+
+// Prune opens a transaction that may write, in a session that may not.
+func (l *changeLog) Prune(ctx context.Context, conn *sql.Conn, mark any, r changefeed.Retention, limit int) (n int64, err error) {
+	statement := fmt.Sprintf("DELETE FROM %[1]s WHERE seq = ANY (ARRAY(SELECT o.seq FROM (SELECT seq, xid, changed_at FROM %[1]s "+
+		"ORDER BY seq LIMIT %[2]d) AS o, (SELECT max(seq) AS high FROM %[1]s) AS newest WHERE o.seq < high AND "+
+		"pg_visible_in_snapshot(o.xid, $1::text::pg_snapshot) AND "+
+		"(o.changed_at < now() - interval '%[3]d milliseconds' OR o.seq <= high - %[4]d)))", l.table, limit, r.Age.Milliseconds(), r.Rows)
+	err = onPgx(conn, func(c *pgx.Conn) error {
+		n, err = deleteRows(ctx, c.PgConn(), statement, mark.(string))
+		return err
+	})
+	return n, err
+}
+
+func deleteRows(ctx context.Context, conn *pgconn.PgConn, statement, snapshot string) (rows int64, err error) {
+	batch := &pgconn.Batch{}
+	batch.ExecParams("BEGIN READ WRITE", nil, nil, nil, nil)
+	batch.ExecParams(sessionOf(conn).write, [][]byte{limitOf(ctx)}, nil, nil, nil)
+	batch.ExecParams(statement, [][]byte{[]byte(snapshot)}, nil, nil, nil)
+	batch.ExecParams("COMMIT", nil, nil, nil, nil)
+	results, err := conn.ExecBatch(ctx, batch).ReadAll()
+	if err != nil && !conn.IsClosed() {
+		_, end := conn.Exec(ctx, "ROLLBACK").ReadAll()
+		return 0, errors.Join(err, end)
+	}
+	for _, r := range results {
+		if r.CommandTag.Delete() {
+			rows = r.CommandTag.RowsAffected()
+		}
+	}
+	return rows, err
 }

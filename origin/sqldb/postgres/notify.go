@@ -19,14 +19,12 @@ const pingInterval = time.Second
 
 // notifyFeed receives changes by LISTEN. NOTIFY has no memory, so that each Follow begins with Missed.
 type notifyFeed struct {
-	origin, dataset, channel string
-	connector                connector
+	changefeed.NotifyConfig
+	connector connector
 }
 
 // notify returns the feed of a dataset.
-func (p connector) notify(originName, dataset, channel string) changefeed.Feed {
-	return &notifyFeed{origin: originName, dataset: dataset, channel: channel, connector: p}
-}
+func (p connector) notify(c changefeed.NotifyConfig) changefeed.Feed { return &notifyFeed{c, p} }
 
 // Check implements changefeed.Feed.
 func (f *notifyFeed) Check(ctx context.Context) error {
@@ -43,7 +41,7 @@ func (f *notifyFeed) Follow(ctx context.Context, handle func(origin.Changes)) er
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return fmt.Errorf("origin %q, dataset %q: feed: %w", f.origin, f.dataset, err)
+	return fmt.Errorf("origin %q, dataset %q: feed: %w", f.Origin, f.Dataset, err)
 }
 
 func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) error {
@@ -63,10 +61,17 @@ func (f *notifyFeed) follow(ctx context.Context, handle func(origin.Changes)) er
 
 // listen returns a listener that has received a ping, and receives everything that is committed from now on.
 func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
-	l := &listener{dataset: f.dataset, channel: f.channel, name: rand.Text()}
+	l := &listener{dataset: f.Dataset, channel: "'" + f.Channel + "'", name: rand.Text(), explain: f.Explain}
 	err := f.connect(ctx, l)
+	channel := f.Channel
+	if err == nil && channel == "" {
+		//guard:listens-to-previous-channel
+		l.channel = "(SELECT channel FROM " + f.Table + ")" // a ping to another channel does not arrive
+		channel, err = l.query(ctx, l.conn, "SELECT channel FROM "+f.Table)
+		err = f.Explain(err)
+	}
 	if err == nil {
-		err = l.exec(ctx, l.conn, `LISTEN "`+f.channel+`"`)
+		err = l.exec(ctx, l.conn, "LISTEN "+syntax{}.Quote(channel))
 	}
 	if err == nil {
 		err = l.firstPing(ctx)
@@ -111,6 +116,7 @@ type listener struct {
 	pinger           *pgconn.PgConn // sends the pings; the same as conn if there is no pooler
 	dataset, channel string
 	name             string // of its own pings
+	explain          func(error) error
 
 	pending  changefeed.Pending
 	awaited  bool // a ping was sent and has not arrived
@@ -164,15 +170,37 @@ func (l *listener) ping(ctx context.Context) error {
 		return errNoDelivery
 	}
 	l.awaited, l.nextPing = true, time.Now().Add(pingInterval)
-	return l.exec(ctx, l.pinger, fmt.Sprintf(`SELECT pg_notify('%s', '{"ping":"%s"}')`, l.channel, l.name))
+	_, err := l.query(ctx, l.pinger, fmt.Sprintf(`SELECT pg_notify(%s, '{"ping":"%s"}')`, l.channel, l.name))
+	if sqlState(err) != "" {
+		return l.explain(err)
+	}
+	return err
+}
+
+// query returns the first column of the one row of a query; nothing if it has none. It sets the search_path of the DSN.
+func (l *listener) query(ctx context.Context, conn *pgconn.PgConn, query string) (text string, err error) {
+	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
+	defer cancel()
+	batch := &pgconn.Batch{}
+	batch.ExecParams(sessionOf(conn).read, [][]byte{limitOf(soon)}, nil, nil, nil)
+	batch.ExecParams(query, nil, nil, nil, nil)
+	results, err := conn.ExecBatch(soon, batch).ReadAll()
+	if err == nil && len(results) == 2 && len(results[1].Rows) == 1 {
+		text = string(results[1].Rows[0][0])
+	}
+	return text, noAnswer(soon, err)
 }
 
 func (l *listener) exec(ctx context.Context, conn *pgconn.PgConn, statement string) error {
 	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
 	defer cancel()
 	_, err := conn.Exec(soon, statement).ReadAll()
-	if err != nil && soon.Err() != nil {
-		return fmt.Errorf("the database has not answered for %v: %w", changefeed.AnswerTimeout, soon.Err())
+	return noAnswer(soon, err)
+}
+
+func noAnswer(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("the database has not answered for %v: %w", changefeed.AnswerTimeout, ctx.Err())
 	}
 	return err
 }

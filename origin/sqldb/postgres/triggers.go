@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	_ "embed"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -22,15 +23,17 @@ type triggers struct{}
 // that inherit from it (pg_inherits).
 func (triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
 	var relkind, category, keyType string
+	var prepared int
 	table := sqltext.QuoteTable(syntax{}, ds.Table)
 	err = limited(ctx, conn, func(rows pgx.Rows) error {
-		return rows.Scan(&at.Schema, &at.Name, &relkind, &at.EachRow, &keyType, &category)
+		return rows.Scan(&at.Schema, &at.Name, &relkind, &at.EachRow, &keyType, &category, &prepared)
 	}, `WITH RECURSIVE key AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t JOIN pg_attribute a
 			ON a.atttypid = t.oid WHERE a.attrelid = to_regclass($1) AND a.attname = $2
 		UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM key JOIN pg_type t ON t.oid = key.typbasetype)
 		SELECT n.nspname, c.relname, c.relkind::text,
 			c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
-			(SELECT format_type(oid, NULL) FROM key WHERE typtype <> 'd'), (SELECT typtype::text FROM key WHERE typtype <> 'd')
+			(SELECT format_type(oid, NULL) FROM key WHERE typtype <> 'd'), (SELECT typtype::text FROM key WHERE typtype <> 'd'),
+			current_setting('max_prepared_transactions')::int
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, table, ds.Key)
 	if err != nil {
 		return changefeed.Table{}, err
@@ -44,6 +47,10 @@ func (triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (
 	at.KeyText = func(column string) string { return "format('%s', " + column + ")" } // as the type prints itself
 	if keyType == "character" || keyType == "bpchar" {
 		at.KeyText = func(column string) string { return column + "::text" } // without the padding
+	}
+	if prepared > 0 { //guard:two-phase-commit-fails-without-warning
+		at.NotifyWarnings = []string{fmt.Sprintf("max_prepared_transactions is %d: if the application uses two-phase commit (PREPARE "+
+			"TRANSACTION, XA, JTA), its transactions that change this table will fail with kind notify; prefer feed: {kind: poll}", prepared)}
 	}
 	at.Descendants, at.Partitions, err = descendants(ctx, conn, table)
 	return at, err

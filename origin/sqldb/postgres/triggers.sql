@@ -1,9 +1,12 @@
-{{define "install"}}-- Ringside: reports the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit.
+{{define "install"}}{{range .Warnings}}-- WARNING: {{.}}
+{{end}}-- Ringside: reports the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}, at commit.
 -- Safe to run again. Needs PostgreSQL 14, the right to create triggers on the table, and the right to create functions
 -- {{if .Polled}}and tables {{end}}in its schema.
 -- Not reported: TRUNCATE of a partition that is created later, DETACH and DROP of a partition, rows that logical replication
 -- applies, and writers that disable triggers (session_replication_role). Invalidate the dataset after these.
--- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
+{{if not .Polled}}-- PREPARE TRANSACTION (two-phase commit, XA, JTA) fails in every transaction that notifies: PostgreSQL does not support it. If the
+-- application uses it, configure feed: {kind: poll} instead.
+{{end}}-- Remove this before you drop or rename a column that it names; otherwise the application's writes fail.
 BEGIN READ WRITE;
 SET LOCAL lock_timeout = '5s'; -- fail instead of blocking the application
 {{if .Polled}}
@@ -17,13 +20,24 @@ CREATE TABLE IF NOT EXISTS {{.Changes ""}} (
 );
 CREATE INDEX IF NOT EXISTS {{.Quote .XidIndex}} ON {{.Changes ""}} (xid);
 -- The account that Ringside connects with must be able to read it:
---   GRANT SELECT ON {{.Changes ""}} TO ...;
--- Delete old rows regularly, every minute or every hour (cron, pg_cron). Keep them for longer than the longest
--- transaction, and than the longest time without a running Ringside after which it must not miss changes:
+--   GRANT SELECT, DELETE ON {{.Changes ""}} TO ...;
+-- Ringside deletes old rows, if it may (DELETE). Otherwise delete them regularly, every minute or every hour (cron, pg_cron). Keep
+-- them for longer than the longest transaction, and than the longest time without a running Ringside after which it must not miss
+-- changes:
 --   DELETE FROM {{.Changes ""}} WHERE seq <
 --     (SELECT max(seq) FROM {{.Changes ""}} WHERE changed_at < now() - interval '1 hour');
+{{end}}{{if .RandomChannel}}
+-- Every role of the database can listen to a channel whose name it knows, and send to it. So the name is random, and only the
+-- owner of this table, and whoever is granted it, can read it. The account that Ringside connects with must be able to:
+--   GRANT SELECT ON {{.ChannelTable}} TO ...;
+CREATE TABLE IF NOT EXISTS {{.ChannelTable}} (
+  channel text NOT NULL,
+  one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row)
+);
+REVOKE ALL ON {{.ChannelTable}} FROM PUBLIC;
+INSERT INTO {{.ChannelTable}} (channel) VALUES ('ringside_' || replace(gen_random_uuid()::text, '-', '')) ON CONFLICT DO NOTHING;
 {{end}}
-CREATE OR REPLACE FUNCTION {{.Object ""}}() RETURNS trigger LANGUAGE plpgsql{{if .Polled}}
+CREATE OR REPLACE FUNCTION {{.Object ""}}() RETURNS trigger LANGUAGE plpgsql{{if or .Polled .RandomChannel}}
 SECURITY DEFINER -- writers of the table need no rights on the changes{{end}} {{- /* guard:writer-needs-rights-on-changes */}}
 SET search_path = pg_catalog, pg_temp
 -- Keys are printed as Ringside reads them, whatever the settings of the writer's session are.
@@ -38,7 +52,10 @@ BEGIN
     RETURN NULL; -- Ringside reports that the table is missing; the application's write must not fail
   END IF;
 {{- end}}
-  IF TG_OP = 'INSERT' THEN
+{{if .RandomChannel}}  IF to_regclass('{{.Literal .ChannelTable}}') IS NULL THEN {{- /* guard:dropped-channel-fails-writes */}}
+    RETURN NULL; -- likewise
+  END IF;
+{{end}}  IF TG_OP = 'INSERT' THEN
     many := {{template "many new" .}};
     IF NOT many THEN
       {{template "report" .}} FROM (
@@ -70,7 +87,7 @@ BEGIN
   RETURN NULL;
 END
 $ringside$;
-{{- if .Polled}}
+{{- if or .Polled .RandomChannel}}
 REVOKE ALL ON FUNCTION {{.Object ""}}() FROM PUBLIC; -- so that others cannot use it in triggers of their tables{{end}}
 
 {{range .Tables}}{{if $.EachRow}}CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_insert")}} AFTER INSERT ON {{.}}
@@ -91,7 +108,7 @@ CREATE OR REPLACE TRIGGER {{$.Quote ($.Name "_delete")}} AFTER DELETE ON {{.}}
   FOR EACH STATEMENT EXECUTE FUNCTION {{$.Object ""}}();
 {{end}}
 -- Nothing has reported the changes from before the triggers existed.
-{{if .Polled}}{{template "all" .}}{{else}}SELECT pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}
+{{if .Polled}}{{template "all" .}}{{else}}SELECT pg_notify({{.Channel}}, '{"d":"{{.Dataset.Name}}","all":true}');{{end}}
 COMMIT;
 {{end}}
 
@@ -100,12 +117,12 @@ COMMIT;
 {{define "many old"}}{{if .EachRow}}false{{else}}EXISTS (SELECT FROM old_rows OFFSET {{.Many}}){{end}}{{end}}
 
 {{define "report"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset, row_key, row_version) SELECT '{{.Dataset.Name}}', k, v
-     {{- else}}PERFORM pg_notify('{{.Channel}}', json_build_object('d', '{{.Dataset.Name}}', 'k', k, 'v', v)::text){{end}}{{end}}
+     {{- else}}PERFORM pg_notify({{.Channel}}, json_build_object('d', '{{.Dataset.Name}}', 'k', k, 'v', v)::text){{end}}{{end}}
 
 {{define "changed"}}) AS changed (k, v) WHERE octet_length(k) <= {{.MaxKey}}; -- no cache holds a longer key{{end}} {{- /* guard:long-key-fails-write */}}
 
 {{define "all"}}{{if .Polled}}INSERT INTO {{.Changes ""}} (dataset) VALUES ('{{.Dataset.Name}}');
-  {{- else}}PERFORM pg_notify('{{.Channel}}', '{"d":"{{.Dataset.Name}}","all":true}');{{end}}{{end}}
+  {{- else}}PERFORM pg_notify({{.Channel}}, '{"d":"{{.Dataset.Name}}","all":true}');{{end}}{{end}}
 
 {{define "remove"}}-- Ringside: stops reporting the changes of {{printf "%q" .Dataset.Table}} as dataset {{.Dataset.Name}}.
 BEGIN READ WRITE;
@@ -118,6 +135,10 @@ DROP TRIGGER IF EXISTS {{$.Quote ($.Name "_truncate")}} ON {{.}};
 {{end -}}
 DROP FUNCTION IF EXISTS {{.Object ""}}();
 COMMIT;
+{{- if .RandomChannel}}
+-- Other datasets may use the same channel. If none does:
+--   DROP TABLE {{.ChannelTable}};
+{{- end}}
 {{- if .Polled}}
 -- Other datasets may record their changes in the same table. If none does:
 --   DROP TABLE {{.Changes ""}};

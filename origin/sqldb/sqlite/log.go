@@ -41,3 +41,14 @@ func (l *changeLog) Next(ctx context.Context, conn *sql.Conn, limit int) (rows [
 	}
 	return rows, lost, nil
 }
+
+func (l *changeLog) Bounds(ctx context.Context, conn *sql.Conn) (changefeed.Bounds, error) {
+	return changefeed.ReadBounds(ctx, conn, l.table)
+}
+
+func (l *changeLog) Mark() any { return l.high }
+
+// Prune deletes nothing: a trigger keeps the newest rows, as only a writer may open the file for writing.
+func (l *changeLog) Prune(context.Context, *sql.Conn, any, changefeed.Retention, int) (int64, error) {
+	return 0, nil
+}
