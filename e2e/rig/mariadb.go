@@ -21,6 +21,12 @@ func MariaDB(t testing.TB) (dsn string) {
 // NewMariaDB is MariaDB for tests that also stop or freeze the server.
 func NewMariaDB(t testing.TB) *Database {
 	t.Helper()
+	return NewMariaDBWith(t)
+}
+
+// NewMariaDBWith is NewMariaDB with other settings, which are flags of mariadbd.
+func NewMariaDBWith(t testing.TB, settings ...string) *Database {
+	t.Helper()
 	server, install := Program(t, "mariadbd", "/usr/sbin"), Program(t, "mariadb-install-db", "/usr/bin")
 	cred, port := serverUser(t, "mysql"), FreePort(t)
 	dir := dataDir(t, "mariadb", cred)
@@ -35,11 +41,11 @@ func NewMariaDB(t testing.TB) *Database {
 	db := &Database{
 		process: &process{
 			t: t, name: "mariadb", path: server, dir: dir, cred: cred, quit: syscall.SIGTERM,
-			args: []string{"--no-defaults", "--datadir=" + dir, "--port=" + strconv.Itoa(port),
+			args: append([]string{"--no-defaults", "--datadir=" + dir, "--port=" + strconv.Itoa(port),
 				"--bind-address=127.0.0.1", "--socket=" + filepath.Join(dir, "s"), "--skip-name-resolve",
 				"--pid-file=" + filepath.Join(dir, "pid"), "--tmpdir=" + temporary, "--init-file=" + writeUsers(t, dir, cred),
 				"--innodb-flush-log-at-trx-commit=2", "--skip-log-bin", "--character-set-server=utf8mb4",
-				"--innodb-buffer-pool-size=32M", "--max-connections=200", smallLog},
+				"--innodb-buffer-pool-size=32M", "--max-connections=200", smallLog}, settings...),
 			ready: func(int) error { return checkGreeting(address) },
 		},
 		DSN: mysqlDSN(address),

@@ -148,11 +148,16 @@ func testFeedWithoutTheRightToPrune(t *testing.T, d database, c origin.FeedConfi
 	feed := r.poll(t, reader.open(t), 2*time.Second)
 	f := follow(t, persistentFeed{feed})
 	f.wantStart(true)
-	eventually(t, "error", func() bool { err := feed.LogStats().PruneError; return err != nil && strings.Contains(err.Error(), "GRANT DELETE") })
+	eventually(t, "error", func() bool {
+		err := feed.LogStats().PruneError
+		return err != nil && strings.Contains(err.Error(), "GRANT DELETE")
+	})
 	d.exec(t, "INSERT INTO r VALUES ('d', 'x', 1)")
 	f.want(map[string]int64{"d": 1})
 	d.grant(t, "DELETE ON ringside_changes")
-	eventually(t, "pruning", func() bool { return feed.LogStats().PruneError == nil && d.count(t, "SELECT count(*) FROM ringside_changes") == 1 })
+	eventually(t, "pruning", func() bool {
+		return feed.LogStats().PruneError == nil && d.count(t, "SELECT count(*) FROM ringside_changes") == 1
+	})
 }
 
 // Another role must neither know the channel nor be able to send to it.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
@@ -114,4 +115,92 @@ func testCheckFeed(t *testing.T, d database, c origin.FeedConfig) {
 		"mysql":    "DROP TRIGGER ringside_poll_rows_update", "sqlite": "DROP TRIGGER ringside_poll_rows_update",
 	}[d.driver])
 	check(db, "no trigger of table r reports UPDATE")
+}
+
+// On a server with a binary log, an account without global privileges cannot create triggers. The error must say what helps,
+// and nothing may have been dropped before.
+func TestInstallOnAServerWithABinaryLog(t *testing.T) {
+	for name, start := range map[string]func() string{
+		"mysql8":  func() string { return rig.NewMySQL(t, "--log-bin=binlog", "--server-id=1").DSN },
+		"mariadb": func() string { return rig.NewMariaDBWith(t, "--log-bin=binlog", "--server-id=1").DSN },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := start()
+			d := database{DB: connect(t, "mysql", dsn), driver: "mysql", dsn: dsn}
+			d.exec(t, rowsTable)
+			other := d.connectAs(t, "SELECT, INSERT, UPDATE, DELETE, TRIGGER")
+			d.root(t).exec(t, "GRANT SELECT, INSERT, CREATE ON ringside.* TO 'other_ringside'@'127.0.0.1'")
+			c, ds := origin.FeedConfig{Kind: origin.FeedPoll}, rowsDataset
+			ds.Name = "rows"
+			err := other.open(t).InstallChanges(soon(t), ds, c)
+			for _, want := range []string{"log_bin_trust_function_creators = 1", "SUPER", "TRIGGER"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q", err, want)
+				}
+			}
+			if n := d.count(t, "SELECT count(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'ringside_changes'"); n != 0 {
+				t.Error("the script has begun")
+			}
+			d.root(t).exec(t, "SET GLOBAL log_bin_trust_function_creators = 1")
+			if err := other.open(t).InstallChanges(soon(t), ds, c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What CREATE TRIGGER needs, on the server that runs: each of these privileges is enough.
+func TestPrivilegesForTriggersOnAServerWithABinaryLog(t *testing.T) {
+	dsn := rig.NewMySQL(t, "--log-bin=binlog", "--server-id=1").DSN
+	d := database{DB: connect(t, "mysql", dsn), driver: "mysql", dsn: dsn}
+	for i, privilege := range []string{"SET_USER_ID", "SUPER"} {
+		d.exec(t, "DROP TABLE IF EXISTS r, ringside_changes")
+		d.exec(t, rowsTable)
+		d.root(t).exec(t, "DROP USER IF EXISTS 'other_ringside'@'127.0.0.1'")
+		other := d.connectAs(t, "SELECT, INSERT, UPDATE, DELETE, TRIGGER")
+		d.root(t).exec(t, "GRANT SELECT, INSERT, CREATE ON ringside.* TO 'other_ringside'@'127.0.0.1'")
+		d.root(t).exec(t, "GRANT "+privilege+" ON *.* TO 'other_ringside'@'127.0.0.1'")
+		ds := rowsDataset
+		ds.Name = "rows"
+		if err := other.open(t).InstallChanges(soon(t), ds, origin.FeedConfig{Kind: origin.FeedPoll}); err != nil {
+			t.Errorf("%d: %s: %v", i, privilege, err)
+		}
+	}
+}
+
+// A transaction that notifies cannot be prepared: an application that commits in two phases must be told before the triggers
+// make its writes fail.
+func TestTwoPhaseCommitWithAFeed(t *testing.T) {
+	t.Parallel()
+	server := rig.NewPostgres(t)
+	d := database{DB: connect(t, "pgx", server.DSN), driver: "postgres", dsn: server.DSN}
+	d.exec(t, "ALTER SYSTEM SET max_prepared_transactions = 5")
+	server.Stop()
+	server.Start()
+	d.DB = connect(t, "pgx", server.DSN)
+	d.exec(t, rowsTable)
+	ds := rowsDataset
+	ds.Name = "rows"
+	for _, c := range d.feeds() {
+		install, _, err := d.open(t).ChangesSQL(soon(t), ds, c)
+		warned := strings.Contains(install, "WARNING: max_prepared_transactions is 5") && strings.Contains(install, "PREPARE TRANSACTION") &&
+			strings.Contains(install, "prefer feed: {kind: poll}")
+		if err != nil || warned != (c.Kind == origin.FeedNotify) {
+			t.Errorf("%s: warned %v, %v", c.Kind, warned, err)
+		}
+		if c.Kind == origin.FeedNotify {
+			continue
+		}
+		f := d.record(t, ds, c).started(t)
+		writer, err := d.Conn(soon(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, statement := range []string{"BEGIN", "INSERT INTO r VALUES ('a', 'x', 1)", "PREPARE TRANSACTION 't'", "COMMIT PREPARED 't'"} {
+			if _, err := writer.ExecContext(soon(t), statement); err != nil {
+				t.Fatalf("%s: %v", statement, err)
+			}
+		}
+		f.want(map[string]int64{"a": 1})
+	}
 }

@@ -41,6 +41,13 @@ type Source struct {
 type ChangeFeed struct {
 	Dataset string
 	Reading func() bool // whether this member reads it from the database, without a gap
+	Log     func() ChangeLog
+}
+
+// ChangeLog is the table of changes that a member reads; zero on the others.
+type ChangeLog struct {
+	Rows, MaxRows int64
+	PruneFailed   bool
 }
 
 // Origin is one origin with its limits.

@@ -79,7 +79,10 @@ func fullSource(t *testing.T) metrics.Source {
 		Protocols: []metrics.Protocol{{Name: "http", Duration: http, Load: func() metrics.ProtocolLoad {
 			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, Refused: map[string]int64{"host": 63}}
 		}}},
-		ChangeFeeds: []metrics.ChangeFeed{{Dataset: "routes", Reading: func() bool { return true }}},
+		ChangeFeeds: []metrics.ChangeFeed{{
+			Dataset: "routes", Reading: func() bool { return true },
+			Log: func() metrics.ChangeLog { return metrics.ChangeLog{Rows: 118001, MaxRows: 118002, PruneFailed: true} },
+		}},
 		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
 			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
 				QueueTimeouts: 37}
@@ -177,6 +180,9 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_change_feed_gaps_total{dataset="routes"} 109`,
 		`ringside_change_feed_gap{dataset="routes"} 1`,
 		`ringside_change_feed_reading{dataset="routes"} 1`,
+		`ringside_change_log_rows{dataset="routes"} 118001`,
+		`ringside_change_log_max_rows{dataset="routes"} 118002`,
+		`ringside_change_log_prune_failed{dataset="routes"} 1`,
 		`ringside_loads_total{dataset="routes"} 1`,
 		`ringside_entries{dataset="routes"} 1`,
 		`ringside_memory_max_bytes{dataset="routes"} 1.048576e+06`,

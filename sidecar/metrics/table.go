@@ -137,6 +137,15 @@ func changeFeedMetrics() []metric {
 					emit(oneIf(f.Reading()), f.Dataset)
 				}
 			}},
+		{"ringside_change_log_rows", gauge, dataset,
+			"Rows of the table of changes, estimated from its lowest and highest number; 0 on members that do not poll it.",
+			changeLog(func(l ChangeLog) float64 { return float64(l.Rows) })},
+		{"ringside_change_log_max_rows", gauge, dataset,
+			"Limit of ringside_change_log_rows: the member deletes older rows.",
+			changeLog(func(l ChangeLog) float64 { return float64(l.MaxRows) })},
+		{"ringside_change_log_prune_failed", gauge, dataset,
+			"1 if the last attempt to delete old rows of the table of changes failed.",
+			changeLog(func(l ChangeLog) float64 { return oneIf(l.PruneFailed) })},
 	}
 }
 
@@ -505,6 +514,14 @@ func histograms() []histogram {
 					emit(&d.Stats().PeerFetchTime, d.Name())
 				}
 			}},
+	}
+}
+
+func changeLog(field func(ChangeLog) float64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		for _, f := range s.ChangeFeeds {
+			emit(field(f.Log()), f.Dataset)
+		}
 	}
 }
 

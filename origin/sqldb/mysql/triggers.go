@@ -139,12 +139,15 @@ func (t triggers) MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.D
 // ones fail: in MySQL each of them is a transaction.
 func (t triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error {
 	defer conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool drop it
+	for _, statement := range []string{"SET SESSION TRANSACTION READ WRITE", "SET SESSION lock_wait_timeout = 5"} {
+		if _, err := conn.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
 	if err := t.mayCreateTriggers(ctx, conn); err != nil {
 		return err
 	}
-	statements := append([]string{"SET SESSION TRANSACTION READ WRITE", "SET SESSION lock_wait_timeout = 5"},
-		splitStatements(text)...)
-	for _, statement := range statements {
+	for _, statement := range splitStatements(text) {
 		if _, err := conn.ExecContext(ctx, statement); err != nil {
 			return err
 		}

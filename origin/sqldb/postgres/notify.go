@@ -65,8 +65,8 @@ func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 	err := f.connect(ctx, l)
 	channel := f.Channel
 	if err == nil && channel == "" {
-		//guard:listens-to-previous-channel
-		l.channel = "(SELECT channel FROM " + f.Table + ")" // a ping to another channel does not arrive
+		// A ping by the name that is stored does not arrive on a channel that has been replaced.
+		l.channel = "(SELECT channel FROM " + f.Table + ")" //guard:listens-to-previous-channel
 		channel, err = l.query(ctx, l.conn, "SELECT channel FROM "+f.Table)
 		err = f.Explain(err)
 	}

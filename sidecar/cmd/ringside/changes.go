@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,9 +52,23 @@ func newChangesApply() *cobra.Command {
 		Example: "  ringside changes apply cnf-metrics",
 	}
 	runOnFeed(cmd, func(ctx context.Context, c config.Config, dataset string) (string, error) {
-		return dataset + ": change feed installed\n", sidecar.ApplyChanges(ctx, c, dataset)
+		install, _, err := sidecar.ChangesSQL(ctx, c, dataset)
+		if err == nil {
+			err = sidecar.ApplyChanges(ctx, c, dataset)
+		}
+		return warningsIn(install) + dataset + ": change feed installed\n", err
 	})
 	return cmd
+}
+
+// warningsIn returns the lines of the install statements that an operator must know.
+func warningsIn(install string) (text string) {
+	for line := range strings.Lines(install) {
+		if warning, ok := strings.CutPrefix(line, "-- WARNING: "); ok {
+			text += "warning: " + warning
+		}
+	}
+	return text
 }
 
 func newChangesRemove() *cobra.Command {

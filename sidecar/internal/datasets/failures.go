@@ -18,10 +18,14 @@ const reportInterval = 10 * time.Second
 type FailureLog struct {
 	set  *Set
 	last []failures // at the last report, one per dataset
+	// growing has the datasets whose table of changes could not be pruned at the last report.
+	growing map[string]bool // :: dataset → yes
 }
 
 // NewFailureLog returns a FailureLog of the datasets of s.
-func NewFailureLog(s *Set) *FailureLog { return &FailureLog{s, make([]failures, len(s.list))} }
+func NewFailureLog(s *Set) *FailureLog {
+	return &FailureLog{s, make([]failures, len(s.list)), map[string]bool{}}
+}
 
 // Run reports at intervals until ctx is done.
 func (l *FailureLog) Run(ctx context.Context) error { return task.Every(ctx, reportInterval, l.Report) }
@@ -32,7 +36,18 @@ func (l *FailureLog) Report() {
 		now := failuresOf(d.Stats())
 		l.set.logFailures(d, now.since(l.last[i]))
 		l.last[i] = now
+		l.reportPruning(d.Name())
 	}
+}
+
+// reportPruning logs once that the table of changes grows, until it is pruned again.
+func (l *FailureLog) reportPruning(dataset string) {
+	err := l.set.LogStats(dataset).PruneError
+	if err != nil && !l.growing[dataset] {
+		l.set.config.Log.Warn("deleting old rows of the table of changes failed; it grows until this succeeds",
+			zap.String("dataset", dataset), zap.Error(err))
+	}
+	l.growing[dataset] = err != nil
 }
 
 // failures of a dataset since the start.

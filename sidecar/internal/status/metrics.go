@@ -7,6 +7,14 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
+// changeLog returns what a scrape reads of a table of changes.
+func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
+	return func() metrics.ChangeLog {
+		l := n.Datasets.LogStats(dataset)
+		return metrics.ChangeLog{Rows: l.Rows, MaxRows: l.MaxRows, PruneFailed: l.PruneError != nil}
+	}
+}
+
 // Metrics returns the counters for a scrape. reloads returns those of configuration reloads.
 func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) metrics.Source {
 	s := metrics.Source{
@@ -15,7 +23,7 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 	}
 	for _, name := range n.Config.WithFeed() {
 		reading := func() bool { return n.Datasets.ReadsFeed(name) }
-		s.ChangeFeeds = append(s.ChangeFeeds, metrics.ChangeFeed{Dataset: name, Reading: reading})
+		s.ChangeFeeds = append(s.ChangeFeeds, metrics.ChangeFeed{Dataset: name, Reading: reading, Log: n.changeLog(name)})
 	}
 	for _, name := range n.Origins.Names() {
 		load := func() metrics.OriginLoad { return n.Origins.Load(name) }
