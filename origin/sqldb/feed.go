@@ -85,7 +85,7 @@ func (db *DB) explainUnreadable(err error, table, dataset string) error {
 
 // explainUnpruned says what prevents old rows of a table of changes from being deleted, and what to do.
 func (db *DB) explainUnpruned(err error, table string) error {
-	if err != nil && db.database.Errors.Denied(err) {
+	if err != nil && db.classOf(err) == errclass.Denied {
 		err = fmt.Errorf("the account of the DSN may not delete rows: GRANT DELETE on it, or delete old rows regularly: %w", err)
 	}
 	if err != nil {

@@ -168,8 +168,8 @@ func TestPrivilegesForTriggersOnAServerWithABinaryLog(t *testing.T) {
 	}
 }
 
-// A transaction that notifies cannot be prepared: an application that commits in two phases must be told before the triggers
-// make its writes fail.
+// A transaction that notifies cannot be prepared: an application that commits in two phases must not learn that from
+// failing writes.
 func TestTwoPhaseCommitWithAFeed(t *testing.T) {
 	t.Parallel()
 	server := rig.NewPostgres(t)

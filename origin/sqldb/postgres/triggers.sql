@@ -28,7 +28,7 @@ CREATE INDEX IF NOT EXISTS {{.Quote .XidIndex}} ON {{.Changes ""}} (xid);
 --     (SELECT max(seq) FROM {{.Changes ""}} WHERE changed_at < now() - interval '1 hour');
 {{end}}{{if .RandomChannel}}
 -- Every role of the database can listen to a channel whose name it knows, and send to it. So the name is random, and only the
--- owner of this table, and whoever is granted it, can read it. The account that Ringside connects with must be able to:
+-- owner of this table, and roles with SELECT on it, can read it. The account that Ringside connects with must be able to:
 --   GRANT SELECT ON {{.ChannelTable}} TO ...;
 CREATE TABLE IF NOT EXISTS {{.ChannelTable}} (
   channel text NOT NULL,

@@ -12,7 +12,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
@@ -38,7 +37,6 @@ type Set struct {
 	config  Config
 	list    []*cache.Dataset // sorted by name
 	feeds   *changes.Feeds
-	logged  map[string]origin.LoggedFeed // :: dataset → its feed, if that reads a table of changes
 	reading *task.Task
 }
 
@@ -79,14 +77,10 @@ func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
 
 func (s *Set) openFeeds() error {
 	c := changes.Config{Peers: s.config.Pool, OnEvent: s.logFeed}
-	s.logged = map[string]origin.LoggedFeed{}
 	for _, name := range s.config.Config.WithFeed() {
 		feed, check, err := s.config.Origins.Feed(name, s.config.Config.Datasets[name])
 		if err != nil {
 			return err
-		}
-		if logged, ok := feed.(origin.LoggedFeed); ok {
-			s.logged[name] = logged
 		}
 		c.Sources = append(c.Sources, changes.Source{Dataset: s.Lookup(name), Feed: changes.Checked(feed, check)})
 	}
@@ -100,14 +94,6 @@ func (s *Set) logFeed(dataset string, err error) {
 		return
 	}
 	s.config.Log.Info("this member reads the change feed", zap.String("dataset", dataset))
-}
-
-// LogStats returns what this member knows of the table of changes of a dataset; nothing if it does not poll one.
-func (s *Set) LogStats(dataset string) (l origin.LogStats) {
-	if feed := s.logged[dataset]; feed != nil {
-		l = feed.LogStats()
-	}
-	return l
 }
 
 // All returns the datasets, sorted by name. The caller must not modify the list.

@@ -42,7 +42,7 @@ func (l *FailureLog) Report() {
 
 // reportPruning logs once that the table of changes grows, until it is pruned again.
 func (l *FailureLog) reportPruning(dataset string) {
-	err := l.set.LogStats(dataset).PruneError
+	err := l.set.config.Origins.LogStats(dataset).PruneError
 	if err != nil && !l.growing[dataset] {
 		l.set.config.Log.Warn("deleting old rows of the table of changes failed; it grows until this succeeds",
 			zap.String("dataset", dataset), zap.Error(err))

@@ -22,6 +22,7 @@ import (
 // Set is the open origins of a sidecar, each with its budget.
 type Set struct {
 	byName map[string]*budgeted
+	logged map[string]origin.LoggedFeed // :: dataset → its feed, if that reads a table of changes
 	log    *zap.Logger
 }
 
@@ -54,7 +55,7 @@ func (l *lastError) take() error {
 
 // Open opens the origins without connecting to them.
 func Open(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (*Set, error) {
-	s := &Set{byName: make(map[string]*budgeted, len(c)), log: log}
+	s := &Set{byName: make(map[string]*budgeted, len(c)), logged: map[string]origin.LoggedFeed{}, log: log}
 	for name, one := range c {
 		b, err := openOrigin(name, one, drivers)
 		if err != nil {
@@ -178,7 +179,18 @@ func (s *Set) Feed(name string, c config.Dataset) (feed origin.Feed, check func(
 		return nil, nil, err
 	}
 	feed, err = source.Feed(c.Rows(name), c.Feed.Config())
+	if logged, ok := feed.(origin.LoggedFeed); ok {
+		s.logged[name] = logged
+	}
 	return feed, func(ctx context.Context) error { return source.CheckFeed(ctx, c.Rows(name), c.Feed.Config()) }, err
+}
+
+// LogStats returns what this member knows of the table of changes of a dataset; nothing if it does not poll one.
+func (s *Set) LogStats(dataset string) (l origin.LogStats) {
+	if feed := s.logged[dataset]; feed != nil {
+		l = feed.LogStats()
+	}
+	return l
 }
 
 // TakeErrors returns the last errors of the loads and writes of a dataset since the previous call; nil if there are none.

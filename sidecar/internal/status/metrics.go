@@ -10,7 +10,7 @@ import (
 // changeLog returns what a scrape reads of a table of changes.
 func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 	return func() metrics.ChangeLog {
-		l := n.Datasets.LogStats(dataset)
+		l := n.Origins.LogStats(dataset)
 		return metrics.ChangeLog{Rows: l.Rows, MaxRows: l.MaxRows, PruneFailed: l.PruneError != nil}
 	}
 }
