@@ -30,20 +30,18 @@ import (
 type engine struct {
 	name, driver string
 	start        func(testing.TB) *rig.Database
-	// prepare makes acknowledged writes survive a kill of the server. The rig configures servers without this.
-	prepare string
-	key     string // a type of strings that are equal only if their bytes are
-	numbers bool   // placeholders are $1, $2, …
+	key          string // a type of strings that are equal only if their bytes are
+	numbers      bool   // placeholders are $1, $2, …
 }
 
 var engines = []engine{
-	{"postgres", "pgx", rig.NewPostgres, `ALTER ROLE ringside SET synchronous_commit = on`, "text", true},
+	{"postgres", "pgx", rig.NewPostgres, "text", true},
 	mysql("mysql8", func(t testing.TB) *rig.Database { return rig.NewMySQL(t) }),
 	mysql("mariadb", rig.NewMariaDB),
 }
 
 func mysql(name string, start func(testing.TB) *rig.Database) engine {
-	return engine{name, "mysql", start, `SET GLOBAL innodb_flush_log_at_trx_commit = 2`,
+	return engine{name, "mysql", start,
 		"varchar(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false}
 }
 
@@ -140,7 +138,6 @@ func newTraffic(t testing.TB, e engine, n, keys int, p times) *traffic {
 	}
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.connect()
-	w.exec(e.prepare)
 	w.connect() // the preparation has an effect in new sessions only
 	if e.numbers {
 		w.exec(`CREATE EXTENSION pg_stat_statements`)

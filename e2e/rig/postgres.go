@@ -60,7 +60,7 @@ func startPostgres(t testing.TB, server, dir string, cred *syscall.Credential, p
 		process: &process{
 			t: t, name: "postgres", path: server, dir: dir, cred: cred, quit: syscall.SIGINT, // fast shutdown
 			args: []string{"-D", dir, "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", "",
-				"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
+				"-c", "fsync=off", "-c", "full_page_writes=off",
 				"-c", "max_connections=200", "-c", "shared_preload_libraries=pg_stat_statements",
 				"-c", "shared_buffers=32MB", "-c", "dynamic_shared_memory_type=mmap"},
 			ready: func(pid int) error { return postmasterReady(dir, pid) },
