@@ -54,6 +54,33 @@ func NewStandby(t testing.TB, primary string) *Database {
 	return startPostgres(t, server, dir, cred, port)
 }
 
+// Promote makes a hot standby a primary.
+func (db *Database) Promote() {
+	db.t.Helper()
+	ctl := Program(db.t, "pg_ctl", "/usr/lib/postgresql/*/bin")
+	if err := runAs(exec.Command(ctl, "promote", "--wait", "--pgdata="+db.dir), db.dir, db.cred); err != nil {
+		db.t.Fatalf("rig: promote: %v", err)
+	}
+}
+
+// Demote starts a stopped PostgreSQL primary as a hot standby of another server, whose DSN is given.
+func (db *Database) Demote(primary string) {
+	db.t.Helper()
+	settings, err := os.OpenFile(filepath.Join(db.dir, "postgresql.auto.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = fmt.Fprintf(settings, "primary_conninfo = '%s'\n", primary)
+		err = errors.Join(err, settings.Close())
+	}
+	signal := filepath.Join(db.dir, "standby.signal")
+	if err == nil {
+		err = errors.Join(os.WriteFile(signal, nil, 0o600), chown(signal, db.cred))
+	}
+	if err != nil {
+		db.t.Fatalf("rig: demote: %v", err)
+	}
+	db.Start()
+}
+
 func startPostgres(t testing.TB, server, dir string, cred *syscall.Credential, port int) *Database {
 	t.Helper()
 	db := &Database{

@@ -14,14 +14,14 @@ import (
 // cutter is a proxy between a pool and its database that can cut the connections after any byte.
 type cutter struct {
 	net.Listener
-	target string
 
-	mu    sync.Mutex // guards the fields below
-	left  [2]int     // bytes until the cut, per direction; less than 0: no cut
-	count [2]int     // bytes that have passed, per direction
-	heals bool       // new connections work after the cut; otherwise they fail
-	cut   bool
-	open  map[net.Conn]bool
+	mu     sync.Mutex // guards the fields below
+	target string
+	left   [2]int // bytes until the cut, per direction; less than 0: no cut
+	count  [2]int // bytes that have passed, per direction
+	heals  bool   // new connections work after the cut; otherwise they fail
+	cut    bool
+	open   map[net.Conn]bool
 }
 
 const (
@@ -55,7 +55,7 @@ func newCutter(t *testing.T, target string) *cutter {
 
 func (c *cutter) join(client net.Conn) {
 	defer client.Close()
-	server, err := net.Dial("tcp", c.target)
+	server, err := net.Dial("tcp", c.leads())
 	if err != nil || !c.admit(client, server) {
 		return
 	}
@@ -64,6 +64,19 @@ func (c *cutter) join(client net.Conn) {
 	both.Go(func() { c.pass(up, server, client) })
 	both.Go(func() { c.pass(down, client, server) })
 	both.Wait()
+}
+
+func (c *cutter) leads() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.target
+}
+
+// leadTo makes new connections reach another server. Those that are open remain, as after a change of a name.
+func (c *cutter) leadTo(target string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.target = target
 }
 
 func (c *cutter) admit(conns ...net.Conn) bool {
