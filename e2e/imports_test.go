@@ -61,9 +61,11 @@ var mayImport = map[string][]string{
 	"origin/sqldb/errclass":   {},
 	"origin/sqldb/connpool":   {"origin/sqldb/errclass"},
 	"origin/sqldb/changefeed": {"origin", "origin/sqldb/connpool", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
+	"origin/sqldb/tables":     {"origin", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset"},
+	"origin/sqldb/rowwrite":   {"origin", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/tables", "origin/sqldb/sqltext"},
 	"origin/sqldb": {
 		"origin", "origin/sqldb/changefeed", "origin/sqldb/connpool", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset",
-		"origin/sqldb/sqltext",
+		"origin/sqldb/rowwrite", "origin/sqldb/tables", "origin/sqldb/sqltext",
 	},
 	"origin/sqldb/postgres/dsn": {},
 	"origin/sqldb/postgres":     append([]string{"origin/sqldb/postgres/dsn"}, sqlDatabase...),
@@ -177,7 +179,7 @@ var mayImport = map[string][]string{
 // sqlDatabase is what each package of one kind of database may import.
 var sqlDatabase = []string{
 	"origin", "origin/sqldb", "origin/sqldb/changefeed", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset",
-	"origin/sqldb/sqltext",
+	"origin/sqldb/rowwrite", "origin/sqldb/tables", "origin/sqldb/sqltext",
 }
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.

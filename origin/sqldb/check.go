@@ -9,6 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // Check implements origin.Source. It prepares the queries of the dataset. MySQL and SQLite run them, for the key "0", as they
@@ -33,7 +34,7 @@ func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	t, err := db.database.Catalog.ReadTable(ctx, conn, ds)
 	if err == nil && len(t.Columns) == 0 {
-		err = errNoTable
+		err = tables.ErrNoTable
 	}
 	if err != nil {
 		return &origin.FieldError{Field: "table", Err: fmt.Errorf("%s: %w", ds.Table, err)}

@@ -10,6 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // CheckWritable implements origin.WritableSource. It finds a key column without a unique index, a version column that is too
@@ -20,7 +21,7 @@ func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 		return err
 	}
 	err = db.writes.Use(ctx, func(conn *sql.Conn) error {
-		t, err := w.tables.get(ctx, conn)
+		t, err := w.tables.Get(ctx, conn)
 		if err != nil {
 			return err
 		}
@@ -32,7 +33,7 @@ func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 	return nil
 }
 
-func (w *rowWriter) checkVersion(t *Table) error {
+func (w *rowWriter) checkVersion(t *tables.Table) error {
 	name := w.source.dataset.Version
 	if name == "" {
 		return nil
@@ -40,7 +41,7 @@ func (w *rowWriter) checkVersion(t *Table) error {
 	c := t.Column(name)
 	switch {
 	case c == nil:
-		return fmt.Errorf("version: there is no column %q: it has %s", name, namesOf(t.Columns))
+		return fmt.Errorf("version: there is no column %q: it has %s", name, tables.Names(t.Columns))
 	case c.Form != rowjson.FormInteger || c.Bits < 64: //guard:version-column-too-small
 		return fmt.Errorf("version: column %q must be a bigint: the version of a new row is its time in microseconds", name)
 	case c.Generated:
@@ -49,15 +50,15 @@ func (w *rowWriter) checkVersion(t *Table) error {
 	return nil
 }
 
-func (w *rowWriter) checkKeyType(t *Table) error {
+func (w *rowWriter) checkKeyType(t *tables.Table) error {
 	if t.Key.Untyped {
-		return fmt.Errorf("key: "+untypedKey, w.source.dataset.Key, w.source.dataset.Table)
+		return fmt.Errorf("key: "+tables.UntypedKey, w.source.dataset.Key, w.source.dataset.Table)
 	}
 	return nil
 }
 
 // checkRights makes the database check statements that match no row, in transactions that are rolled back.
-func (w *rowWriter) checkRights(ctx context.Context, conn *sql.Conn, t *Table) error {
+func (w *rowWriter) checkRights(ctx context.Context, conn *sql.Conn, t *tables.Table) error {
 	var r refusals
 	for _, statement := range w.rehearsal(t) {
 		if err := w.rehearse(ctx, conn, statement); err != nil {
@@ -95,7 +96,7 @@ func (r *refusals) error() error {
 }
 
 // rehearsal returns a statement of each kind that a write may need.
-func (w *rowWriter) rehearsal(t *Table) []string {
+func (w *rowWriter) rehearsal(t *tables.Table) []string {
 	s, ds := w.source.db.database.Syntax, w.source.dataset
 	name, key := sqltext.QuoteTable(s, ds.Table), s.Quote(ds.Key)
 	columns, set := []string{key}, []string{}
@@ -124,23 +125,4 @@ func (w *rowWriter) rehearse(ctx context.Context, conn *sql.Conn, statement stri
 	defer Rollback(ctx, conn)
 	_, err := conn.ExecContext(ctx, prefix+statement)
 	return err
-}
-
-// CheckUnique returns an error unless the catalog has a unique index of the key column; err is that of reading it.
-func CheckUnique(ds origin.Dataset, unique bool, err error) error {
-	if err != nil {
-		return fmt.Errorf("find a unique index of table %s: %w", ds.Table, err)
-	}
-	if !unique { //guard:duplicate-keys-writable
-		return fmt.Errorf("key: column %q of table %s is not unique: make it the primary key, or give it a unique index "+
-			"of its own", ds.Key, ds.Table)
-	}
-	return nil
-}
-
-// QueryUnique is CheckUnique with the result of a query of the catalog.
-func QueryUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query string, args ...any) error {
-	var unique bool
-	err := conn.QueryRowContext(ctx, query, args...).Scan(&unique)
-	return CheckUnique(ds, unique, err)
 }

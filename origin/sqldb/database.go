@@ -9,7 +9,9 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // Driver is an origin.Driver of one kind of database.
@@ -77,7 +79,7 @@ type Reader interface {
 type Catalog interface {
 	// ReadTable returns the columns of a dataset's table and the type of its key column. A table that does not exist, or that
 	// the account may not see, has no columns.
-	ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*Table, error)
+	ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error)
 	// CheckWritable returns why the rows of a table cannot be written safely.
 	CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error
 }
@@ -86,7 +88,7 @@ type Catalog interface {
 type Writer interface {
 	// Write runs tx. An error that wraps origin.ErrUnknown means that COMMIT was sent. All other errors mean that nothing
 	// was written.
-	Write(ctx context.Context, conn *sql.Conn, tx *WriteTransaction) error
+	Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error
 	// Rehearsal returns the statement that begins a transaction which will be rolled back, and the prefix of a statement
 	// that makes the database check it there.
 	Rehearsal() (begin, prefix string)

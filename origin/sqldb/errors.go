@@ -12,9 +12,6 @@ import (
 // ErrRetry says that nothing was written, and that another attempt may succeed at once.
 var ErrRetry = errors.New("transaction aborted (deadlock or serialization failure)")
 
-// ErrNotUnique says that a write could change several rows.
-var ErrNotUnique = errors.New("the key column has no unique index of its own: make it the primary key, or give it one")
-
 // Unknown says that COMMIT was sent and that its outcome is unknown.
 func Unknown(err error) error { return fmt.Errorf("%w: %w", origin.ErrUnknown, err) }
 

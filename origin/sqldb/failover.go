@@ -97,7 +97,7 @@ func (db *DB) openFresh() *connpool.Pool {
 // write makes a change. If the server is read-only, nothing was written: the connection may be older than a failover, and the
 // write is retried on a new one. If that accepts the write, the other connections are outdated too.
 func (w *rowWriter) write(ctx context.Context, c origin.Change) (origin.Value, error) {
-	if err := w.check(c); err != nil {
+	if err := w.planner.Check(c); err != nil {
 		return origin.Value{}, err
 	}
 	db := w.source.db

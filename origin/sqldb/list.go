@@ -11,6 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // maxListRows is the limit of origin.ListQuery.
@@ -22,13 +23,13 @@ func (db *DB) Lister(ds origin.Dataset) (origin.Lister, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rowLister{s, db.cacheTable(ds)}, nil
+	return &rowLister{s, tables.NewCache(db.database.Catalog.ReadTable, ds)}, nil
 }
 
 // rowLister lists the rows that a source reads.
 type rowLister struct {
 	source *source
-	tables *tableCache
+	tables *tables.Cache
 }
 
 // List implements origin.Lister. A value of Where that does not fit its column is a *origin.ValueError.
@@ -50,12 +51,12 @@ func (l *rowLister) list(ctx context.Context, q origin.ListQuery) ([]origin.Row,
 		return nil, set.Result(q.After).Err
 	}
 	err := db.onConn(ctx, func(conn *sql.Conn) error {
-		t, err := l.tables.get(ctx, conn)
+		t, err := l.tables.Get(ctx, conn)
 		if err == nil {
 			err = l.read(ctx, conn, t, q, set)
 		}
-		if err != nil && t != nil && l.tables.recheck(t, db.classOf(err), err) {
-			if t, err = l.tables.get(ctx, conn); err == nil {
+		if err != nil && t != nil && l.tables.Recheck(t, db.classOf(err), err) {
+			if t, err = l.tables.Get(ctx, conn); err == nil {
 				err = l.read(ctx, conn, t, q, set)
 			}
 		}
@@ -71,7 +72,7 @@ func (l *rowLister) list(ctx context.Context, q origin.ListQuery) ([]origin.Row,
 	return nil, err
 }
 
-func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *Table, q origin.ListQuery, set *rowset.Set) error {
+func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *tables.Table, q origin.ListQuery, set *rowset.Set) error {
 	s, err := l.step(t, q)
 	if err != nil {
 		return err
@@ -84,9 +85,9 @@ func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *Table, q origin
 }
 
 // step writes the statement of a page.
-func (l *rowLister) step(t *Table, q origin.ListQuery) (sqltext.Step, error) {
+func (l *rowLister) step(t *tables.Table, q origin.ListQuery) (sqltext.Step, error) {
 	ds, syntax := l.source.dataset, l.source.db.database.Syntax
-	after, err := t.keyParameter(ds, q.After)
+	after, err := t.KeyParameter(ds, q.After)
 	if err != nil && (q.After != "" || t.Key.Untyped) {
 		return sqltext.Step{}, err
 	}
@@ -109,7 +110,7 @@ func (l *rowLister) step(t *Table, q origin.ListQuery) (sqltext.Step, error) {
 	return b.Step(), nil
 }
 
-func (l *rowLister) filter(b *sqltext.Builder, t *Table, where map[string]string) error {
+func (l *rowLister) filter(b *sqltext.Builder, t *tables.Table, where map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(where)) {
 		column := t.Column(name)
 		if column == nil || !sqltext.Shows(l.source.dataset, name) {

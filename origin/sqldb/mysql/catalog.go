@@ -10,16 +10,16 @@ import (
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // catalog implements sqldb.Catalog.
 type catalog struct{ *server }
 
-func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*sqldb.Table, error) {
+func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error) {
 	schema, bare := sqltext.SplitTable(ds.Table)
 	json, err := c.checkedJSON(ctx, conn, schema, bare)
 	if err != nil {
@@ -33,7 +33,7 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Datase
 		return nil, err
 	}
 	defer rows.Close()
-	t := &sqldb.Table{}
+	t := &tables.Table{}
 	for rows.Next() {
 		var c rowjson.Column
 		var declared string
@@ -135,7 +135,7 @@ func eachPair(ctx context.Context, conn *sql.Conn, query, schema, table string, 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := sqltext.SplitTable(ds.Table)
 	return errors.Join(
-		sqldb.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
+		tables.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
 			WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
 			GROUP BY INDEX_NAME HAVING COUNT(*) = 1 AND MAX(COLUMN_NAME) = ? AND MAX(NON_UNIQUE) = 0
 			AND MAX(SUB_PART) IS NULL)`, schema, name, ds.Key),

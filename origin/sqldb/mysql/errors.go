@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 )
 
 // errorClasses implements sqldb.ErrorClasses.
@@ -137,7 +138,7 @@ var (
 )
 
 // refusal turns an error about a value into one that names the column and contains no value of any row.
-func refusal(err error, tx *sqldb.WriteTransaction) error {
+func refusal(err error, tx *rowwrite.Transaction) error {
 	switch class := (errorClasses{}).Class(err); class {
 	case errclass.Broken:
 		return errclass.DropConn(err)

@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // reader implements sqldb.Reader.
@@ -128,7 +128,7 @@ func (r *reader) typesOf(ctx context.Context, conn *sql.Conn, q *sqltext.Query) 
 	if q.Table == "" {
 		return &tableTypes{}, nil
 	}
-	if known, ok := r.tables.Load(tableKey(q)); ok && time.Since(known.(*tableTypes).read) < sqldb.CatalogLifetime {
+	if known, ok := r.tables.Load(tableKey(q)); ok && time.Since(known.(*tableTypes).read) < tables.Lifetime {
 		return known.(*tableTypes), nil
 	}
 	types, err := r.readTypes(ctx, conn, q)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -19,10 +20,10 @@ type writer struct{ *reader }
 
 // Write reads the row back with the query of Load: neither MySQL nor MariaDB supports UPDATE … RETURNING. The session's
 // isolation level, READ COMMITTED, avoids locks on gaps between rows.
-func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
+func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
 	locked := *tx.Query
 	locked.SQL += " FOR UPDATE"
-	s := &sqldb.Stepwise{Transaction: tx}
+	s := &rowwrite.Stepwise{Transaction: tx}
 	s.Begin = func(ctx context.Context) error { return w.begin(ctx, conn) }
 	s.Read = func(ctx context.Context) error {
 		return refusal(w.Read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows), tx)
@@ -70,7 +71,7 @@ func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) 
 
 // duplicate distinguishes the row of the key, which may have been inserted between an UPDATE that did not match it and our
 // INSERT, from another row with the same value in another unique index.
-func duplicate(ctx context.Context, s *sqldb.Stepwise, err error) error {
+func duplicate(ctx context.Context, s *rowwrite.Stepwise, err error) error {
 	if err := s.Read(ctx); err != nil {
 		return err
 	}

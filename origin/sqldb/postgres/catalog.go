@@ -9,17 +9,17 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // catalog implements sqldb.Catalog.
 type catalog struct{}
 
 // ReadTable takes the types from the protocol, which resolves domains, and the rest from the catalog.
-func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*sqldb.Table, error) {
-	t := &sqldb.Table{}
+func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error) {
+	t := &tables.Table{}
 	err := onPgx(conn, func(c *pgx.Conn) error {
 		sd, err := sessionOf(c.PgConn()).prepare(ctx, c.PgConn(), "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, ds.Table))
 		if err != nil {
@@ -38,7 +38,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 }
 
 // readFlags adds what the protocol does not transmit.
-func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *sqldb.Table) error {
+func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *tables.Table) error {
 	return queryLimited(ctx, c, func(rows pgx.Rows) error {
 		var name string
 		var notNull, generated bool
@@ -100,5 +100,5 @@ func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Data
 		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1
 		AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)`,
 		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
-	return sqldb.CheckUnique(ds, unique, err)
+	return tables.CheckUnique(ds, unique, err)
 }

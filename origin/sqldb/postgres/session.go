@@ -16,6 +16,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // setting is a parameter of the server and its value.
@@ -222,7 +223,7 @@ func (s *session) statement(ctx context.Context, conn *pgconn.PgConn, sql string
 
 // describe parses a statement once a minute, so that an ALTER TABLE is noticed.
 func (s *session) describe(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
-	if known, ok := s.described.Load(sql); ok && time.Since(known.(*description).at) < sqldb.CatalogLifetime {
+	if known, ok := s.described.Load(sql); ok && time.Since(known.(*description).at) < tables.Lifetime {
 		return known.(*description).StatementDescription, nil
 	}
 	sd, err := s.prepare(ctx, conn, "", sql)

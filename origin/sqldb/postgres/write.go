@@ -12,13 +12,15 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // writer implements sqldb.Writer.
 type writer struct{ settings *settings }
 
-func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
+func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
 	return conn.Raw(func(raw any) error {
 		t := &transaction{conn: raw.(*stdlib.Conn).Conn().PgConn(), tx: tx}
 		return t.run(ctx)
@@ -32,7 +34,7 @@ func (w writer) Rehearsal() (begin, prefix string) { return w.settings.rehearse,
 // third one reads it; another one reads it before if it must be compared.
 type transaction struct {
 	conn *pgconn.PgConn
-	tx   *sqldb.WriteTransaction
+	tx   *rowwrite.Transaction
 
 	begun    bool
 	triggers string // the answer to triggersOf
@@ -49,7 +51,7 @@ func (t *transaction) run(ctx context.Context) error {
 
 func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
 	read := func() error { return t.readAgain(ctx, "") }
-	matched, err := t.tx.Match(sqldb.Attempts{
+	matched, err := t.tx.Match(rowwrite.Attempts{
 		Compare: func() error { return t.readBefore(ctx) },
 		Try:     func() (bool, error) { return t.tryEach(ctx) }, Read: func() error { return t.readAgain(ctx, t.lock()) },
 		Suppresses: func() bool { return t.triggers != "none" },
@@ -238,7 +240,7 @@ func (t *transaction) explain(err error, parameters []sqltext.Parameter) error {
 	case !ok:
 		return err
 	case e.Code == "42P10": // ON CONFLICT needs a unique index
-		return sqldb.ErrNotUnique
+		return tables.ErrNotUnique
 	case class == errclass.Retry:
 		return fmt.Errorf("%w: %w", sqldb.ErrRetry, err)
 	case class == errclass.Statement:

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // The values of hidden in table_xinfo for generated columns (pragma.html).
@@ -22,7 +22,7 @@ const (
 // catalog implements sqldb.Catalog.
 type catalog struct{}
 
-func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*sqldb.Table, error) {
+func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error) {
 	schema, bare := sqltext.SplitTable(ds.Table)
 	rows, err := conn.QueryContext(ctx, `SELECT name, type, "notnull", hidden FROM pragma_table_xinfo(?, ?)`, bare,
 		cmp.Or(schema, "main"))
@@ -30,7 +30,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		return nil, err
 	}
 	defer rows.Close()
-	t := &sqldb.Table{}
+	t := &tables.Table{}
 	for rows.Next() {
 		var c rowjson.Column
 		var declared string
@@ -96,7 +96,7 @@ func declare(c *rowjson.Column, declared string) {
 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := sqltext.SplitTable(ds.Table)
-	return sqldb.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l
+	return tables.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l
 			WHERE l."unique" AND NOT l.partial AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = 1
 			AND (SELECT name FROM pragma_index_info(l.name, ?2)) = ?3)
 		OR COALESCE((SELECT group_concat(name) FROM pragma_table_info(?1, ?2) WHERE pk) = ?3, FALSE)`,

@@ -10,8 +10,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // errorClasses implements sqldb.ErrorClasses.
@@ -114,7 +114,7 @@ func refusal(err error) error {
 		return origin.InvalidValue("", "it is too large for the database")
 	case sqlite3.SQLITE_ERROR:
 		if strings.Contains(err.Error(), "ON CONFLICT clause does not match") {
-			return sqldb.ErrNotUnique
+			return tables.ErrNotUnique
 		}
 	}
 	return err

@@ -6,9 +6,9 @@ import (
 	"fmt"
 
 	"github.com/ringside-cache/ringside/origin"
-	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // untilFree repeats run until no other connection blocks it.
@@ -46,7 +46,7 @@ func (p patientReader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Quer
 // patientCatalog is a catalog that waits as patientReader does.
 type patientCatalog struct{ catalog }
 
-func (p patientCatalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (table *sqldb.Table, err error) {
+func (p patientCatalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (table *tables.Table, err error) {
 	err = untilFree(ctx, func() error {
 		table, err = p.catalog.ReadTable(ctx, conn, ds)
 		return err

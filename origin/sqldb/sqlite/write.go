@@ -5,14 +5,15 @@ import (
 	"database/sql"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
 // writer implements sqldb.Writer.
 type writer struct{}
 
-func (writer) Write(ctx context.Context, conn *sql.Conn, tx *sqldb.WriteTransaction) error {
-	s := &sqldb.Stepwise{Transaction: tx, TriggersDecide: true}
+func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
+	s := &rowwrite.Stepwise{Transaction: tx, TriggersDecide: true}
 	s.Begin = func(ctx context.Context) error { return begin(ctx, conn) }
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
 		result, err := conn.ExecContext(ctx, step.SQL, step.Values()...)

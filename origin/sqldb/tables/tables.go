@@ -1,4 +1,6 @@
-package sqldb
+// Package tables has what the catalog of a database says about the table of a dataset: its columns and its key. It caches that,
+// and reads it again after an error that an ALTER TABLE may have caused.
+package tables
 
 import (
 	"context"
@@ -16,8 +18,8 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 )
 
-// CatalogLifetime is how long an ALTER TABLE that invalidates no statement may go unnoticed.
-const CatalogLifetime = time.Minute
+// Lifetime is how long an ALTER TABLE that invalidates no statement may go unnoticed.
+const Lifetime = time.Minute
 
 // Table is a table as the catalog has it.
 type Table struct {
@@ -36,10 +38,10 @@ func (t *Table) Column(name string) *rowjson.Column {
 	return &t.Columns[i]
 }
 
-// keyParameter returns the key as a parameter that the database compares with the key column.
-func (t *Table) keyParameter(ds origin.Dataset, key string) (any, error) {
+// KeyParameter returns the key as a parameter that the database compares with the key column.
+func (t *Table) KeyParameter(ds origin.Dataset, key string) (any, error) {
 	if t.Key.Untyped { //guard:untyped-key-written
-		return nil, origin.InvalidValue("", untypedKey, ds.Key, ds.Table)
+		return nil, origin.InvalidValue("", UntypedKey, ds.Key, ds.Table)
 	}
 	v, err := t.Key.Parse(key)
 	if err != nil {
@@ -48,10 +50,12 @@ func (t *Table) keyParameter(ds origin.Dataset, key string) (any, error) {
 	return v, nil
 }
 
-const untypedKey = "the key column %q of table %s has no type, so that 7 and '7' are two keys; it can be read, but not written " +
+// UntypedKey is the format of an error with the key column and the table.
+const UntypedKey = "the key column %q of table %s has no type, so that 7 and '7' are two keys; it can be read, but not written " +
 	"or listed: declare it TEXT or INTEGER"
 
-func namesOf(columns []rowjson.Column) string {
+// Names lists the columns in an error.
+func Names(columns []rowjson.Column) string {
 	names := make([]string, len(columns))
 	for i, c := range columns {
 		names[i] = c.Name
@@ -59,27 +63,35 @@ func namesOf(columns []rowjson.Column) string {
 	return strings.Join(names, ", ")
 }
 
-var errNoTable = errors.New("it does not exist, or the account of the DSN may not see it")
+// ErrNoTable says that the catalog has no columns of a table.
+var ErrNoTable = errors.New("it does not exist, or the account of the DSN may not see it")
 
-// tableCache caches what the catalog says about one table.
-type tableCache struct {
-	catalog Catalog
+// ErrNotUnique says that a write could change several rows.
+var ErrNotUnique = errors.New("the key column has no unique index of its own: make it the primary key, or give it one")
+
+// ReadTable returns the columns of a dataset's table and the type of its key column. A table that does not exist, or that the
+// account may not see, has no columns.
+type ReadTable func(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*Table, error)
+
+// Cache caches what the catalog says about one table.
+type Cache struct {
+	read    ReadTable
 	dataset origin.Dataset
 	cached  atomic.Pointer[Table] // nil: read it
 }
 
-func (db *DB) cacheTable(ds origin.Dataset) *tableCache {
-	return &tableCache{catalog: db.database.Catalog, dataset: ds}
-}
+// NewCache returns a cache of the table of ds, which it does not read yet.
+func NewCache(read ReadTable, ds origin.Dataset) *Cache { return &Cache{read: read, dataset: ds} }
 
-func (c *tableCache) get(ctx context.Context, conn *sql.Conn) (*Table, error) {
-	if t := c.cached.Load(); t != nil && time.Since(t.readAt) < CatalogLifetime {
+// Get returns the table as it was at most Lifetime ago.
+func (c *Cache) Get(ctx context.Context, conn *sql.Conn) (*Table, error) {
+	if t := c.cached.Load(); t != nil && time.Since(t.readAt) < Lifetime {
 		return t, nil
 	}
-	t, err := c.catalog.ReadTable(ctx, conn, c.dataset)
+	t, err := c.read(ctx, conn, c.dataset)
 	//guard:missing-table-blamed-on-client
 	if err == nil && len(t.Columns) == 0 { // otherwise each member of a value would be an unknown column
-		err = errNoTable
+		err = ErrNoTable
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the columns of table %s: %w", c.dataset.Table, errclass.Keyless(err))
@@ -93,8 +105,8 @@ func (c *tableCache) get(ctx context.Context, conn *sql.Conn) (*Table, error) {
 // must not cause a read for each of them.
 const recheckAfter = time.Second
 
-// recheck forgets the table if err, of this class, may be due to an ALTER TABLE, and reports whether it has.
-func (c *tableCache) recheck(t *Table, class errclass.Class, err error) bool {
+// Recheck forgets the table if err, of this class, may be due to an ALTER TABLE, and reports whether it has.
+func (c *Cache) Recheck(t *Table, class errclass.Class, err error) bool {
 	switch {
 	case errors.Is(err, origin.ErrConflict), errors.Is(err, origin.ErrUnknown), errors.Is(err, ErrNotUnique):
 		return false

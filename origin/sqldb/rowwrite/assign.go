@@ -1,4 +1,4 @@
-package sqldb
+package rowwrite
 
 import (
 	"slices"
@@ -7,6 +7,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // assignment is a member of a value for a column of the row.
@@ -18,9 +19,9 @@ type assignment struct {
 }
 
 // assignments returns the columns that a value sets. The second result is its key member, unless that has the bytes of the key.
-func (w *rowWriter) assignments(t *Table, c origin.Change) (set []assignment, key *rowjson.Input, err error) {
-	if name := w.source.dataset.Value; name != "" {
-		a, err := w.assign(t, rowjson.Member{Name: name, Input: rowjson.PlainInput(string(c.Data))})
+func (p *Planner) assignments(t *tables.Table, c origin.Change) (set []assignment, key *rowjson.Input, err error) {
+	if name := p.Dataset.Value; name != "" {
+		a, err := p.assign(t, rowjson.Member{Name: name, Input: rowjson.PlainInput(string(c.Data))})
 		return []assignment{a}, nil, err
 	}
 	members, err := rowjson.ParseRow(c.Data)
@@ -29,13 +30,13 @@ func (w *rowWriter) assignments(t *Table, c origin.Change) (set []assignment, ke
 	}
 	for _, m := range members {
 		switch m.Name {
-		case w.source.dataset.Version: // only the database sets it
-		case w.source.dataset.Key:
+		case p.Dataset.Version: // only the database sets it
+		case p.Dataset.Key:
 			if m.Input.Text != c.Key {
 				key = &m.Input
 			}
 		default:
-			a, err := w.assign(t, m)
+			a, err := p.assign(t, m)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -45,11 +46,11 @@ func (w *rowWriter) assignments(t *Table, c origin.Change) (set []assignment, ke
 	return set, key, nil
 }
 
-func (w *rowWriter) assign(t *Table, m rowjson.Member) (a assignment, err error) {
-	ds, column := w.source.dataset, t.Column(m.Name)
+func (p *Planner) assign(t *tables.Table, m rowjson.Member) (a assignment, err error) {
+	ds, column := p.Dataset, t.Column(m.Name)
 	switch {
 	case column == nil:
-		return a, origin.InvalidValue(m.Name, "there is no such column; the columns are %s", namesOf(w.writable(t.Columns)))
+		return a, origin.InvalidValue(m.Name, "there is no such column; the columns are %s", tables.Names(p.writable(t.Columns)))
 	case len(ds.Columns) > 0 && !slices.Contains(ds.Columns, m.Name):
 		return a, origin.InvalidValue(m.Name, "it is not among `columns` of the dataset, which are %s",
 			strings.Join(ds.Columns, ", "))
@@ -67,7 +68,7 @@ func (w *rowWriter) assign(t *Table, m rowjson.Member) (a assignment, err error)
 }
 
 // compareWith plans the steps again for the row that read adds to Rows, if that matters.
-func (tx *WriteTransaction) compareWith(read func() error) error {
+func (tx *Transaction) compareWith(read func() error) error {
 	if !tx.compares() {
 		return nil
 	}
@@ -80,13 +81,13 @@ func (tx *WriteTransaction) compareWith(read func() error) error {
 
 // compares reports whether the row must be read and locked before the steps, for compare: a member of the value may be what
 // a column holds although the column does not accept it, or would store it in another form.
-func (tx *WriteTransaction) compares() bool {
+func (tx *Transaction) compares() bool {
 	return slices.ContainsFunc(tx.assignments, func(a assignment) bool { return a.column.Ambiguous(a.Input) })
 }
 
 // compare plans the steps for the row that Rows received: a column that is read as the value has it already is not assigned, so
 // that a value which was read can be written back without change.
-func (tx *WriteTransaction) compare() error {
+func (tx *Transaction) compare() error {
 	stored, exists := tx.stored()
 	tx.Forget()
 	if exists && tx.Change.If.Absent {
@@ -117,7 +118,7 @@ func (tx *WriteTransaction) compare() error {
 }
 
 // stored returns the members of the row that Rows received.
-func (tx *WriteTransaction) stored() (members map[string]rowjson.Input, exists bool) {
+func (tx *Transaction) stored() (members map[string]rowjson.Input, exists bool) {
 	row := tx.Rows.Result(tx.Change.Key)
 	if tx.Rows.RowsOf(tx.Change.Key) != 1 || row.Err != nil {
 		return nil, false
@@ -138,7 +139,7 @@ func (tx *WriteTransaction) stored() (members map[string]rowjson.Input, exists b
 
 // checkMembers compares members that the statement did not assign with those of the row that it wrote: the key, if it is not
 // the key as text (it may be a time), and generated columns.
-func (tx *WriteTransaction) checkMembers(row []byte) error {
+func (tx *Transaction) checkMembers(row []byte) error {
 	if tx.namedKey == nil && len(tx.generated) == 0 {
 		return nil
 	}

@@ -1,21 +1,15 @@
-package sqldb
+package rowwrite
 
 import (
 	"context"
-	"database/sql"
-	"database/sql/driver"
-	"time"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// RollbackTimeout is how long a connection may take to roll back before it is dropped.
-const RollbackTimeout = time.Second
-
 // Stepwise runs a write transaction statement by statement, in a database whose changes do not return rows as Load reads
 // them.
 type Stepwise struct {
-	Transaction *WriteTransaction
+	Transaction *Transaction
 	// TriggersDecide says that a trigger can suppress a change of its table, or change a row again.
 	TriggersDecide bool
 
@@ -26,7 +20,7 @@ type Stepwise struct {
 	Rollback func(ctx context.Context)
 }
 
-// Run returns the error of Writer.Write.
+// Run returns the error of sqldb.Writer.Write.
 func (s *Stepwise) Run(ctx context.Context) error {
 	if err := s.Begin(ctx); err != nil {
 		return err
@@ -71,15 +65,4 @@ func (s *Stepwise) tryEach(ctx context.Context) (matched bool, err error) {
 		}
 	}
 	return false, nil
-}
-
-// Rollback reports whether there was a transaction to end. It drops a connection that cannot end its transaction.
-func Rollback(ctx context.Context, conn *sql.Conn) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RollbackTimeout)
-	defer cancel()
-	_, err := conn.ExecContext(ctx, "ROLLBACK")
-	if err != nil {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-	}
-	return err == nil
 }

@@ -1,0 +1,93 @@
+package rowwrite
+
+import (
+	"slices"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
+)
+
+// Planner plans the changes of a dataset's rows.
+type Planner struct {
+	Dataset       origin.Dataset
+	Syntax        sqltext.Syntax
+	MaxValueBytes int
+}
+
+// Check finds what is wrong with a change without the database.
+func (p *Planner) Check(c origin.Change) error {
+	set := rowset.New(p.Dataset, 0)
+	if len(set.ValidKeys([]string{c.Key})) == 0 {
+		return set.Result(c.Key).Err
+	}
+	if c.If.Version != 0 && p.Dataset.Version == "" {
+		return origin.InvalidValue("", "the dataset has no version column to compare: set `version`, or use another condition")
+	}
+	if limit := p.MaxValueBytes; len(c.Data) > limit {
+		return origin.InvalidValue("", "the value has %d bytes, over max_value_bytes %d", len(c.Data), limit)
+	}
+	return nil
+}
+
+// Plan returns the transaction of a change that Check accepts.
+func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
+	ds := p.Dataset
+	param, err := t.KeyParameter(ds, c.Key)
+	if err != nil {
+		return nil, err
+	}
+	if c.Delete {
+		ds.Columns, ds.Value = []string{ds.Key}, "" // only the version is needed
+	}
+	tx := &Transaction{
+		Change: c, Query: sqltext.Load(ds, p.Syntax), Rows: rowset.New(ds, p.MaxValueBytes),
+		plan: &sqltext.WritePlan{
+			Syntax: p.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param},
+		},
+		View:    t.View,
+		columns: p.writable(t.Columns),
+	}
+	key := t.Column(ds.Key)
+	tx.keyGenerated = key != nil && key.Generated
+	if !c.Delete {
+		if tx.assignments, tx.namedKey, err = p.assignments(t, c); err != nil {
+			return nil, err
+		}
+	}
+	if !tx.compares() {
+		tx.planSteps(c, parametersOf(tx.assignments))
+	}
+	tx.Forget()
+	return tx, nil
+}
+
+func parametersOf(assignments []assignment) []sqltext.Parameter {
+	set := make([]sqltext.Parameter, len(assignments))
+	for i, a := range assignments {
+		set[i] = sqltext.Parameter{Column: a.Name, Value: a.parameter}
+	}
+	return set
+}
+
+// planSteps plans the statements that set these columns. A key that the database generates cannot be inserted.
+func (tx *Transaction) planSteps(c origin.Change, set []sqltext.Parameter) {
+	if len(set) == 0 && tx.keyGenerated && len(tx.columns) > 0 { // the statement must assign something, but not the key
+		set = []sqltext.Parameter{{Column: tx.columns[0].Name, Value: sqltext.Unchanged{}}}
+	}
+	tx.plan.Set, tx.plan.Whole = set, len(set) == len(tx.columns)
+	if tx.keyGenerated && !c.Delete && c.If == (origin.Condition{}) {
+		c.If.Present = true
+	}
+	tx.Steps = tx.plan.Steps(c)
+}
+
+// writable returns the columns that a value may set.
+func (p *Planner) writable(columns []rowjson.Column) []rowjson.Column {
+	ds := p.Dataset
+	return slices.DeleteFunc(slices.Clone(columns), func(c rowjson.Column) bool {
+		return c.Name == ds.Key || c.Name == ds.Version || c.Generated
+	})
+}
