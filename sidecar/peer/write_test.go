@@ -211,7 +211,7 @@ func TestWriteAboveMaxCallsIsRefused(t *testing.T) {
 	wg.Wait()
 }
 
-// breaking is a member with a fault that begins during a write, which is made nevertheless.
+// breaking is a connected member with a fault that begins during a write, which is made nevertheless.
 func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.Int64) {
 	t.Helper()
 	made, release := new(atomic.Int64), make(chan struct{})
@@ -224,7 +224,29 @@ func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.
 	}))
 	w = peertest.StartProxy(t, m.Addr)
 	t.Cleanup(func() { close(release) })
-	return peertest.StartPool(t, peer.Config{PingAfter: time.Second, AttemptTimeout: time.Hour}, w.Through(m)), made
+	over := w.Through(m)
+	p := peertest.StartPool(t, peer.Config{PingAfter: 2 * time.Second, AttemptTimeout: time.Hour}, over)
+	if err := peertest.Ping(t, p, over.Member); err != nil {
+		t.Fatal(err)
+	}
+	return p, made
+}
+
+// passing is a context whose deadline passes when passed is closed.
+type passing struct {
+	context.Context
+	passed chan struct{}
+}
+
+func (c passing) Done() <-chan struct{} { return c.passed }
+
+func (c passing) Err() error {
+	select {
+	case <-c.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
 }
 
 // A write whose outcome is unknown must neither count as an answer nor be sent to another member.
@@ -251,9 +273,8 @@ func TestWriteWithoutAnswerIsUnknown(t *testing.T) {
 	}
 	t.Run("caller's deadline", func(t *testing.T) {
 		t.Parallel()
-		p, _ := breaking(t, func(*peertest.Proxy) {})
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // also for the connection
-		defer cancel()
+		ctx := passing{context.Background(), make(chan struct{})}
+		p, _ := breaking(t, func(*peertest.Proxy) { close(ctx.passed) })
 		_, err := peertest.PeerTo(t, p, "m").Write(ctx, peertest.Put("k"))
 		if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindUnknown {
 			t.Errorf("got error %v, want an unknown outcome", err)
