@@ -159,7 +159,7 @@ func TestWatchOfUnreadingClientIsBounded(t *testing.T) {
 	w.Expect("a=1", "b=1")
 	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a", "b")
 	stream.Expect("a=1", "b=1", "current")
-	const changes, size = 100_000, 1000
+	const changes, size = 20_000, 5000
 	before := localtest.LiveBytes()
 	value := bytes.Repeat([]byte("x"), size)
 	for i := range changes {
