@@ -180,7 +180,7 @@ func (g *Group[V]) run(calls []*Call[V], started []int, timeout time.Duration, f
 // then the call counts, even when its time has passed; after that p is nil, so that the run does not hold the value.
 func (g *Group[V]) end(p **Call[V], value V, err error, returned bool) {
 	for _, wait := range g.setResult(p, value, err, returned) {
-		wait(value, err)
+		defer wait(value, err) //guard:panic-of-one-wait-leaves-the-others-waiting
 	}
 }
 

@@ -8,9 +8,8 @@ import (
 // Waits is a wait for many calls, which takes each result when it arrives: it does not hold the values of calls that have
 // ended.
 type Waits[V any] struct {
-	take func(i int, value V, err error)
-
 	mu    sync.Mutex // guards the fields below; held while take runs
+	take  func(i int, value V, err error)
 	taken []bool
 	left  int
 	done  chan struct{} // closed when no call is left
@@ -73,6 +72,7 @@ func (w *Waits[V]) end(i int, value V, err error) {
 
 func (w *Waits[V]) countLocked() {
 	if w.left--; w.left == 0 {
+		w.take = nil //guard:call-holds-what-a-reader-that-left-holds
 		close(w.done)
 	}
 }
