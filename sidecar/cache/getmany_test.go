@@ -422,3 +422,26 @@ func TestPanicWhileABatchIsFetchedIsAnErrorOfItsKeys(t *testing.T) {
 		expectKind(t, r.Err, kv.KindInternal)
 	}
 }
+
+// The stale value of the first key takes the place of the second one, and the third one, which was dropped for it, fits.
+func TestFreshValueThatABatchDroppedIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy() // ttl 10s, stale_if_error 5m
+		d := newDataset(t, origintest.New(map[string]string{"a": "666666", "b": "55555", "c": "4444"}), nil, p)
+		get(t, d, "a")
+		time.Sleep(p.TTL + time.Second)
+		get(t, d, "b")
+		get(t, d, "c")
+		o := kv.ReadOptions{OnlyIfCached: true, LimitStale: true, MaxStale: time.Minute}
+		got := d.GetMany(t.Context(), []string{"a", "b", "c"}, o, 10)
+		if a := got[0]; a.Err != nil || string(a.Answer.Value) != "666666" || !a.Answer.Stale {
+			t.Errorf("a is %+v; want its stale value", a)
+		}
+		if got[1].Err != kv.ErrBatchBytes {
+			t.Errorf("b is %+v; want no room for it", got[1])
+		}
+		if c := got[2]; c.Err != nil || string(c.Answer.Value) != "4444" || c.Answer.Stale || c.Answer.Source != kv.SourceHit {
+			t.Errorf("c is %+v; want its fresh value", c)
+		}
+	})
+}

@@ -209,7 +209,7 @@ func (d *Dataset) look(r *read) (needsFlight bool) {
 	stale := ok && r.accepts(held, r.bound, now)
 	switch {
 	case r.memoryOnly && stale && r.limitStale:
-		r.answer = held.StaleAnswer(now, "max-stale")
+		r.answer = d.inMemory(r.key, held, now)
 		return false
 	case r.memoryOnly:
 		r.err = &kv.Error{Kind: kv.KindNotCached, Err: fmt.Errorf("dataset %s: no fresh entry in memory", d.name)}
@@ -219,6 +219,15 @@ func (d *Dataset) look(r *read) (needsFlight bool) {
 	}
 	r.stale = held
 	return d.lookAtStale(r, held, now)
+}
+
+// inMemory is the answer of a read that takes a stale entry and only memory. The entry may be fresh: it may have arrived
+// since the hit was looked for, or be a hit that a batch has dropped.
+func (d *Dataset) inMemory(key string, held *entries.Entry, now int64) kv.Answer {
+	if d.trusts(key, held, now) { //guard:fresh-entry-is-answered-as-stale
+		return held.Answer(now, held.Source())
+	}
+	return held.StaleAnswer(now, "max-stale")
 }
 
 // lookAtStale decides whether the stale entry answers r at once. Where the origin is known to fail, one reader tries again
