@@ -69,6 +69,7 @@ func TestDatabases(t *testing.T) {
 		{"QueryThatFailsForEveryKey", testQueryThatFailsForEveryKey},
 		{"RowThatMakesTheQueryFail", testRowThatMakesTheQueryFail},
 		{"RejectedWrites", testRejectedWrites},
+		{"TypeOfTheKeyChanges", testTypeOfTheKeyChanges},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {
