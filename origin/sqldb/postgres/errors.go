@@ -81,6 +81,9 @@ func (errorClasses) Class(err error) errclass.Class {
 	if !ok || len(e.Code) != 5 {
 		return errclass.Origin
 	}
+	if e.Code == "08P01" && !isConnecting(err) { //guard:session-lost-behind-a-pooler
+		return errclass.Broken // PgBouncer has lost the server's session (invalid server parameter) and ends this one
+	}
 	class, ok := classes[e.Code]
 	if !ok {
 		class, ok = classes[e.Code[:2]]
@@ -97,6 +100,12 @@ func (errorClasses) Class(err error) errclass.Class {
 }
 
 func (errorClasses) Code(err error) string { return "SQLSTATE " + sqlState(err) }
+
+// isConnecting reports whether err occurred while a connection was made.
+func isConnecting(err error) bool {
+	_, ok := errors.AsType[*pgconn.ConnectError](err)
+	return ok
+}
 
 // isRaised reports whether a function of the application raised the error (RAISE), with whichever code.
 func isRaised(e *pgconn.PgError) bool { return e.Routine == "exec_stmt_raise" }

@@ -174,7 +174,7 @@ func TestCommandLines(t *testing.T) {
 		{"validate -c $NOTABLE", 78, "", "t.yaml:2:91: datasets.b.key: there is no column \"id\": it has cnf_id, value, raw"},
 		{"validate -c $NOQUERY", 78, "", "q.yaml:2:35: datasets.a.query: "},
 		{"validate -c $NOMETRIC", 78, "", "m.yaml:3:14: cnf_metrics: "},
-		{"validate -c $UNUSABLE", 1, "", "open no.db: unable to open database file"},
+		{"validate -c $UNUSABLE", 1, "", "open no.db: no such file or directory; the database file must exist"},
 		{"validate -c $NOTABLE --offline", 0, "ok", ""},
 		{"validate -c $W", 1, "", "writes: key: column \"k\" of table no_key is not unique"},
 		{"validate -c $W", 1, "", "feed: change feed not installed or not readable: ringside_changes does not exist"},
