@@ -90,3 +90,22 @@ func TestCounter(t *testing.T) {
 		t.Errorf("counted %d; want 100000", n)
 	}
 }
+
+func TestDigestDistinguishesWritesOfOneID(t *testing.T) {
+	seen := map[uint64]Change{}
+	for _, c := range []Change{
+		{Key: "k", Value: []byte("v")}, {Key: "k", Value: []byte("w")}, {Key: "k", Value: []byte("vv")}, {Key: "k"},
+		{Key: "kv"}, {Key: "k", Delete: true}, {Key: "k", Value: []byte("v"), If: Condition{Absent: true}},
+		{Key: "k", Value: []byte("v"), If: Condition{Present: true}}, {Key: "k", Value: []byte("v"), If: Condition{Version: 1}},
+		{Key: "k", Value: []byte("v"), If: Condition{ETag: "v"}}, {Key: "k", Value: []byte("v} v"), If: Condition{ETag: ""}},
+	} {
+		c.ID = "id"
+		digest := c.Digest()
+		if other, ok := seen[digest]; ok || digest == 0 {
+			t.Errorf("%+v and %+v have the digest %d", c, other, digest)
+		}
+		if seen[digest] = c; c.Digest() != digest {
+			t.Errorf("%+v has another digest at the second time", c)
+		}
+	}
+}
