@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
@@ -59,9 +60,16 @@ func inUse() uint64 {
 	return m.HeapAlloc
 }
 
+// slowPolicy has time for a collection of the garbage after each 32 rows.
+func slowPolicy() kv.Policy {
+	p := testPolicy()
+	p.LoadTimeout = time.Minute
+	return p
+}
+
 func newSmallDataset(t *testing.T, o origin.Origin, peers kv.Peers) *Dataset {
 	t.Helper()
-	d, err := New(Config{Name: "test", Policy: testPolicy(), Origin: o, Peers: peers, MaxBytes: 4 << 20})
+	d, err := New(Config{Name: "test", Policy: slowPolicy(), Origin: o, Peers: peers, MaxBytes: 4 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,8 +79,8 @@ func newSmallDataset(t *testing.T, o origin.Origin, peers kv.Peers) *Dataset {
 
 // smallCluster is two members that have little memory for entries; the first one owns all keys.
 func smallCluster(t *testing.T, o origin.Origin) *cluster {
-	c := newCluster(t, 0, o, testPolicy())
-	c.away = newCluster(t, 2, o, testPolicy()).away
+	c := newCluster(t, 0, o, slowPolicy())
+	c.away = newCluster(t, 2, o, slowPolicy()).away
 	for i := range 2 {
 		c.members = append(c.members, newSmallDataset(t, o, seenFrom{c, i}))
 	}

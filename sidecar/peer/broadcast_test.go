@@ -105,6 +105,8 @@ func TestBroadcastIsLimited(t *testing.T) {
 		close(release)
 	}()
 	peertest.StartPool(t, peer.Config{}, members...).Broadcast(context.Background(), []kv.Invalidation{peertest.Drop("k", 1)})
+	mu.Lock()
+	defer mu.Unlock()
 	if peak != most {
 		t.Errorf("got %d concurrent calls, want %d", peak, most)
 	}

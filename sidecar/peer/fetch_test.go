@@ -208,7 +208,7 @@ func TestThawedMemberIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
 	w := peertest.StartProxy(t, m.Addr)
-	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second, AttemptTimeout: time.Hour}, w.Through(m))
+	p := peertest.StartConnected(t, peer.Config{PingAfter: time.Second, AttemptTimeout: time.Hour}, w.Through(m))
 	to := peertest.PeerTo(t, p, "m")
 	if _, err := to.Fetch(context.Background(), peertest.Get("k")); err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestFrozenConnectionIsReplaced(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m")
 	w := peertest.StartProxy(t, m.Addr)
-	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second}, w.Through(m))
+	p := peertest.StartConnected(t, peer.Config{PingAfter: time.Second}, w.Through(m))
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 		time.Sleep(3 * pingAfter / 2)
 		return peertest.Held(ctx, q)
 	}))
-	p := peertest.StartPool(t, peer.Config{PingAfter: pingAfter}, m)
+	p := peertest.StartConnected(t, peer.Config{PingAfter: pingAfter}, m)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestSlowOwnerDoesNotOpenTheBreaker(t *testing.T) {
 func TestDeadlineOfTheCallerIsReportedAsSuch(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
-	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second}, m)
+	p := peertest.StartConnected(t, peer.Config{PingAfter: time.Second}, m)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
@@ -292,7 +292,7 @@ func (c lateTimer) Deadline() (time.Time, bool) { return c.deadline, true }
 func TestDeadlineReportedByMemberBeforeCallersTimerFires(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(peertest.Block))
-	p := peertest.StartPool(t, peer.Config{PingAfter: time.Second}, m)
+	p := peertest.StartConnected(t, peer.Config{PingAfter: time.Second}, m)
 	ctx := lateTimer{context.Background(), time.Now().Add(3 * time.Second)}
 	_, err := peertest.PeerTo(t, p, "m").Fetch(ctx, peertest.Get("k"))
 	if errors.Is(err, kv.ErrUnreachable) || kv.KindOf(err) != kv.KindDeadline {

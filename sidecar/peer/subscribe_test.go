@@ -148,7 +148,7 @@ func subscribed(t *testing.T, c peer.Config, options ...peertest.Option) (s *sin
 	t.Helper()
 	writer, m := peertest.StartWriter(t, "m", c, options...)
 	s, w = newSink(t), peertest.StartProxy(t, m.Addr)
-	p = peertest.StartPool(t, peer.Config{Sink: s, PingAfter: time.Second}, w.Through(m))
+	p = peertest.StartConnected(t, peer.Config{Sink: s, PingAfter: time.Second}, w.Through(m))
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}

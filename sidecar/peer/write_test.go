@@ -224,12 +224,7 @@ func breaking(t *testing.T, fault func(w *peertest.Proxy)) (*peer.Pool, *atomic.
 	}))
 	w = peertest.StartProxy(t, m.Addr)
 	t.Cleanup(func() { close(release) })
-	over := w.Through(m)
-	p := peertest.StartPool(t, peer.Config{PingAfter: 2 * time.Second, AttemptTimeout: time.Hour}, over)
-	if err := peertest.Ping(t, p, over.Member); err != nil {
-		t.Fatal(err)
-	}
-	return p, made
+	return peertest.StartConnected(t, peer.Config{PingAfter: 2 * time.Second, AttemptTimeout: time.Hour}, w.Through(m)), made
 }
 
 // passing is a context whose deadline passes when passed is closed.

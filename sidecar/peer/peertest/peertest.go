@@ -223,6 +223,19 @@ func StartPool(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
 	return p
 }
 
+// StartConnected returns a pool that has a connection to each of the others. gRPC waits a second for one, after which a call
+// fails: too short for a busy machine.
+func StartConnected(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
+	t.Helper()
+	p := StartPool(t, c, others...)
+	for _, m := range others {
+		if err := Ping(t, p, m.Member); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
 // NewRing returns a ring of the default size.
 func NewRing(t testing.TB, members ...ring.Member) *ring.Ring {
 	t.Helper()
