@@ -68,10 +68,18 @@ var mayImport = map[string][]string{
 		"origin/sqldb/rowwrite", "origin/sqldb/tables", "origin/sqldb/sqltext",
 	},
 	"origin/sqldb/postgres/dsn": {},
-	"origin/sqldb/postgres":     append([]string{"origin/sqldb/postgres/dsn"}, sqlDatabase...),
-	"origin/sqldb/mysql":        sqlDatabase,
-	"origin/sqldb/sqlite":       sqlDatabase,
-	"origin/drivers":            {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
+	"origin/sqldb/postgres/session": {
+		"origin/sqldb", "origin/sqldb/errclass", "origin/sqldb/postgres/dsn", "origin/sqldb/tables",
+	},
+	"origin/sqldb/postgres/changes": {
+		"origin", "origin/sqldb/changefeed", "origin/sqldb/postgres/session", "origin/sqldb/sqltext",
+	},
+	"origin/sqldb/postgres": append([]string{
+		"origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
+	}, sqlDatabase...),
+	"origin/sqldb/mysql":  sqlDatabase,
+	"origin/sqldb/sqlite": sqlDatabase,
+	"origin/drivers":      {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
@@ -187,10 +195,12 @@ var onlyImporter = map[string][]string{
 	"github.com/envoyproxy/go-control-plane": {"xds/resources", "xds/publisher", "xds/resolver"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
-	"github.com/jackc/pgx/v5":                {"origin/sqldb/postgres", "origin/sqldb/postgres/dsn"},
-	"github.com/go-sql-driver/mysql":         {"origin/sqldb/mysql"},
-	"modernc.org/sqlite":                     {"origin/sqldb/sqlite"},
-	"github.com/hashicorp/golang-lru/v2":     {"sidecar/internal/lru"},
+	"github.com/jackc/pgx/v5": {
+		"origin/sqldb/postgres", "origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
+	},
+	"github.com/go-sql-driver/mysql":     {"origin/sqldb/mysql"},
+	"modernc.org/sqlite":                 {"origin/sqldb/sqlite"},
+	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/peer", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest",

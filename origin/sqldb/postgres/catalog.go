@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 	"github.com/ringside-cache/ringside/origin/sqldb/tables"
@@ -20,8 +21,8 @@ type catalog struct{}
 // ReadTable takes the types from the protocol, which resolves domains, and the rest from the catalog.
 func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error) {
 	t := &tables.Table{}
-	err := onPgx(conn, func(c *pgx.Conn) error {
-		sd, err := sessionOf(c.PgConn()).prepare(ctx, c.PgConn(), "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, ds.Table))
+	err := session.Use(conn, func(c *pgx.Conn) error {
+		sd, err := session.Of(c.PgConn()).Prepare(ctx, c.PgConn(), "", "SELECT * FROM "+sqltext.QuoteTable(syntax{}, ds.Table))
 		if err != nil {
 			return err
 		}
@@ -39,7 +40,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 
 // readFlags adds what the protocol does not transmit.
 func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *tables.Table) error {
-	return queryLimited(ctx, c, func(rows pgx.Rows) error {
+	return session.QueryConn(ctx, c, func(rows pgx.Rows) error {
 		var name string
 		var notNull, generated bool
 		err := rows.Scan(&name, &notNull, &generated, &t.View)
@@ -94,7 +95,7 @@ func columnOf(field pgconn.FieldDescription) rowjson.Column {
 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	var unique bool
-	err := limited(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&unique) }, `SELECT EXISTS (
+	err := session.Query(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&unique) }, `SELECT EXISTS (
 		SELECT 1 FROM pg_catalog.pg_index i
 		JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1

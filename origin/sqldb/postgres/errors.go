@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
@@ -99,7 +100,7 @@ func (errorClasses) Class(err error) errclass.Class {
 	return class
 }
 
-func (errorClasses) Code(err error) string { return "SQLSTATE " + sqlState(err) }
+func (errorClasses) Code(err error) string { return "SQLSTATE " + session.SQLState(err) }
 
 // isConnecting reports whether err occurred while a connection was made.
 func isConnecting(err error) bool {
@@ -114,13 +115,6 @@ func isRaised(e *pgconn.PgError) bool { return e.Routine == "exec_stmt_raise" }
 // the account may write other rows.
 func isRowPolicy(e *pgconn.PgError) bool {
 	return e.Code == "42501" && e.Routine == "ExecWithCheckOptions"
-}
-
-func sqlState(err error) string {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return e.Code
-	}
-	return ""
 }
 
 var (
@@ -198,7 +192,7 @@ func reason(code string) string {
 
 // isReadOnly reports whether the server is a standby.
 func isReadOnly(ctx context.Context, conn *sql.Conn) (standby bool, err error) {
-	err = onPgx(conn, func(c *pgx.Conn) error {
+	err = session.Use(conn, func(c *pgx.Conn) error {
 		results, err := c.PgConn().Exec(ctx, "SELECT pg_is_in_recovery()").ReadAll()
 		standby = err == nil && string(results[0].Rows[0][0]) == "t"
 		return err

@@ -17,7 +17,10 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
+	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/changes"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres/dsn"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 )
 
 // Driver returns the driver of PostgreSQL.
@@ -29,7 +32,7 @@ func Driver() origin.Driver {
 type connector struct {
 	config      *pgx.ConnConfig // of connections outside the pool
 	credentials *sqldb.Credentials
-	settings    *settings
+	settings    *session.Settings
 }
 
 func connect(c origin.SourceConfig) (*sqldb.Database, error) {
@@ -41,7 +44,7 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := connector{config, credentials, newSettings(ofDSN)}
+	p := connector{config, credentials, session.New(ofDSN)}
 	reads := stdlib.GetConnector(*config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
 		p.renew(&c.Config) //guard:postgres-password-not-reloaded
 		return nil
@@ -49,13 +52,13 @@ func connect(c origin.SourceConfig) (*sqldb.Database, error) {
 	return &sqldb.Database{
 		Reads: plainConnector{reads}, ReadsOnly: dsn.ReadsOnly(c.DSN), Credentials: credentials,
 		Syntax: syntax{}, Reader: reader{}, Catalog: catalog{}, Writer: writer{p.settings}, Errors: errorClasses{},
-		Triggers: triggers{}, Notify: p.notify, IsReadOnly: isReadOnly,
+		Triggers: changes.Triggers{Syntax: syntax{}}, Notify: p.notify, IsReadOnly: isReadOnly,
 	}, nil
 }
 
 // start closes a connection whose settings cannot be set.
 func (p connector) start(ctx context.Context, conn *pgconn.PgConn) error {
-	err := p.settings.start(ctx, conn)
+	err := p.settings.Start(ctx, conn)
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sqldb.RollbackTimeout)
 		defer cancel()
@@ -64,17 +67,28 @@ func (p connector) start(ctx context.Context, conn *pgconn.PgConn) error {
 	return err
 }
 
+// notify returns the feed of a dataset.
+func (p connector) notify(c changefeed.NotifyConfig) changefeed.Feed {
+	return changes.Notify(c, p.open)
+}
+
+// open opens a connection of a feed.
+func (p connector) open(ctx context.Context, handle pgconn.NotificationHandler) (*pgconn.PgConn, error) {
+	config := p.config.Config.Copy()
+	p.renew(config) //guard:notify-password-not-reloaded
+	config.OnNotification = handle
+	ctx, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
+	defer cancel()
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, plainConnect(err)
+	}
+	return conn, p.start(ctx, conn)
+}
+
 // parseDSN returns the configuration of connections, and the settings in the DSN.
-func parseDSN(text string) (config *pgx.ConnConfig, ofDSN []setting, err error) {
-	var own []string
-	for _, s := range required {
-		own = append(own, s.name)
-	}
-	config, parameters, err := dsn.Parse(text, own)
-	for _, p := range parameters {
-		ofDSN = append(ofDSN, setting{p.Name, p.Value})
-	}
-	return config, ofDSN, err
+func parseDSN(text string) (config *pgx.ConnConfig, ofDSN []dsn.Parameter, err error) {
+	return dsn.Parse(text, session.Own())
 }
 
 // parseAccount returns all hosts of the DSN as the target.

@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
@@ -23,8 +23,8 @@ import (
 type reader struct{}
 
 func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (columns []rowset.ResultColumn, err error) {
-	err = onPgx(conn, func(c *pgx.Conn) error {
-		sd, err := sessionOf(c.PgConn()).statement(ctx, c.PgConn(), q.SQL)
+	err = session.Use(conn, func(c *pgx.Conn) error {
+		sd, err := session.Of(c.PgConn()).Statement(ctx, c.PgConn(), q.SQL)
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (c
 func checkReadOnly(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
 	err := execWithNull(ctx, conn, sd)
 	//guard:check-accepts-writing-query
-	if sqlState(err) == "25006" { // read-only transaction
+	if session.SQLState(err) == "25006" { // read-only transaction
 		return fmt.Errorf("it writes, but a read must not: %w", err)
 	}
 	if (errorClasses{}).Class(err) == errclass.Denied { //guard:check-accepts-unreadable-table
@@ -58,9 +58,11 @@ func isInteger(oid uint32) bool {
 }
 
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
-	return onPgx(conn, func(c *pgx.Conn) error {
+	return session.Use(conn, func(c *pgx.Conn) error {
 		conn := c.PgConn()
-		sd, err := sessionOf(conn).statementFor(ctx, conn, q.SQL, keys)
+		sd, err := session.Of(conn).StatementFor(ctx, conn, q.SQL, func(oid uint32) bool {
+			return keyTypeOf(oid).Fit(keys)
+		})
 		if err != nil {
 			return err
 		}
@@ -72,19 +74,7 @@ func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys [
 			return nil
 		}
 		if err = readKeys(ctx, conn, q, sd, keys, set); err != nil {
-			sessionOf(conn).failed(q.SQL, err)
-		}
-		return err
-	})
-}
-
-// onPgx reports a connection as broken if it ended without an error of the server.
-func onPgx(conn *sql.Conn, read func(*pgx.Conn) error) error {
-	return conn.Raw(func(raw any) error {
-		c := raw.(*stdlib.Conn).Conn()
-		err := read(c)
-		if err != nil && c.IsClosed() && sqlState(err) == "" {
-			return errclass.DropConn(err)
+			session.Of(conn).Failed(q.SQL, err)
 		}
 		return err
 	})
@@ -92,8 +82,8 @@ func onPgx(conn *sql.Conn, read func(*pgx.Conn) error) error {
 
 // Probe runs a query for the key NULL.
 func (reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error {
-	return onPgx(conn, func(c *pgx.Conn) error {
-		sd, err := sessionOf(c.PgConn()).statement(ctx, c.PgConn(), q.SQL)
+	return session.Use(conn, func(c *pgx.Conn) error {
+		sd, err := session.Of(c.PgConn()).Statement(ctx, c.PgConn(), q.SQL)
 		if err != nil {
 			return err
 		}
@@ -103,8 +93,8 @@ func (reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error
 
 func execWithNull(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.StatementDescription) error {
 	batch := &pgconn.Batch{}
-	sessionOf(conn).addSettings(ctx, batch)
-	addStatement(batch, sd, make([][]byte, len(sd.ParamOIDs))...)
+	session.Of(conn).AddSettings(ctx, batch)
+	session.AddStatement(batch, sd, make([][]byte, len(sd.ParamOIDs))...)
 	return conn.ExecBatch(ctx, batch).Close()
 }
 
@@ -117,12 +107,12 @@ func readKeys(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd *pg
 		parameter = arrayOf(keys)
 	}
 	return readLimited(ctx, conn, q, keys[0], set, func(b *pgconn.Batch) {
-		addStatement(b, sd, []byte(parameter))
+		session.AddStatement(b, sd, []byte(parameter))
 	})
 }
 
 func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {
-	return onPgx(conn, func(conn *pgx.Conn) error {
+	return session.Use(conn, func(conn *pgx.Conn) error {
 		return readLimited(ctx, conn.PgConn(), q, "", set, func(b *pgconn.Batch) {
 			b.ExecParams(q.SQL, textParameters(parameters), nil, nil, nil)
 		})
@@ -135,7 +125,7 @@ func readLimited(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, key
 	add func(*pgconn.Batch),
 ) error {
 	batch := &pgconn.Batch{}
-	sessionOf(conn).addSettings(ctx, batch)
+	session.Of(conn).AddSettings(ctx, batch)
 	add(batch)
 	results := conn.ExecBatch(ctx, batch)
 	err := readResults(results, q, key, set)
@@ -215,31 +205,4 @@ func arrayOf(keys []string) string {
 	}
 	b.WriteByte('}')
 	return b.String()
-}
-
-// limited runs a statement with the settings, in one round trip.
-func limited(ctx context.Context, conn *sql.Conn, each func(pgx.Rows) error, statement string, args ...any) error {
-	return onPgx(conn, func(c *pgx.Conn) error { return queryLimited(ctx, c, each, statement, args...) })
-}
-
-func queryLimited(ctx context.Context, c *pgx.Conn, each func(pgx.Rows) error, statement string, args ...any) (err error) {
-	batch := &pgx.Batch{}
-	batch.Queue(sessionOf(c.PgConn()).read, string(limitOf(ctx)))
-	batch.Queue(statement, args...)
-	results := c.SendBatch(ctx, batch)
-	defer func() { err = cmp.Or(err, results.Close()) }() // Close returns the same error
-	if _, err := results.Exec(); err != nil {
-		return err
-	}
-	rows, err := results.Query()
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := each(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

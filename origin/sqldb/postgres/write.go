@@ -12,13 +12,14 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // writer implements sqldb.Writer.
-type writer struct{ settings *settings }
+type writer struct{ settings *session.Settings }
 
 func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
 	return conn.Raw(func(raw any) error {
@@ -27,7 +28,7 @@ func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transactio
 	})
 }
 
-func (w writer) Rehearsal() (begin, prefix string) { return w.settings.rehearse, "EXPLAIN " }
+func (w writer) Rehearsal() (begin, prefix string) { return w.settings.Rehearsal(), "EXPLAIN " }
 
 // transaction runs a write in two round trips: the statements that open the transaction travel together with the change,
 // and COMMIT travels alone, so that nothing was written if the connection ends before it. If triggers complete the row, a
@@ -71,7 +72,7 @@ func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
 func (t *transaction) readBefore(ctx context.Context) error {
 	batch, before := &pgconn.Batch{}, 0
 	if !t.begun {
-		before, t.begun = t.begin(ctx, batch), true
+		before, t.begun = session.Of(t.conn).AddBegin(ctx, batch), true
 	}
 	lock := " FOR NO KEY UPDATE"
 	if t.tx.View {
@@ -99,7 +100,7 @@ func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
 	for _, step := range t.tx.Steps {
 		batch, before := &pgconn.Batch{}, 0
 		if !t.begun {
-			before, t.begun = t.begin(ctx, batch), true
+			before, t.begun = session.Of(t.conn).AddBegin(ctx, batch), true
 		}
 		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
 		batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
@@ -148,14 +149,6 @@ func (t *transaction) readAgain(ctx context.Context, lock string) error {
 		return t.explain(err, nil)
 	}
 	return nil
-}
-
-// begin opens a transaction that may write, with the settings, and returns how many results that has. The limits make the
-// database end it if this side stops sending.
-func (t *transaction) begin(ctx context.Context, batch *pgconn.Batch) (results int) {
-	batch.ExecParams("BEGIN READ WRITE", nil, nil, nil, nil)
-	batch.ExecParams(sessionOf(t.conn).write, [][]byte{limitOf(ctx)}, nil, nil, nil)
-	return 2
 }
 
 // read adds the rows of the result that follows the first ones to the transaction; the next result is that of triggersOf. It

@@ -1,4 +1,4 @@
-package postgres
+package session
 
 import (
 	"context"
@@ -42,7 +42,7 @@ func BenchmarkSettings(b *testing.B) {
 
 // compareSettings measures in turns, so that a busy machine slows all of them down.
 func compareSettings(b *testing.B, conn *pgconn.PgConn, prepare bool) {
-	all := newSettings(nil).read
+	all := New(nil).read
 	names, ways := []string{"limit and query parsed", "all and query parsed", "three round trips"}, []func(*pgconn.Batch){
 		func(b *pgconn.Batch) { parsed(b, onlyLimit, "1000"); parsed(b, benchQuery, "{k5}") },
 		func(b *pgconn.Batch) { parsed(b, all, "1000"); parsed(b, benchQuery, "{k5}") },
@@ -92,7 +92,7 @@ func runWay(b *testing.B, conn *pgconn.PgConn, way func(*pgconn.Batch)) {
 	if way == nil {
 		setLocal := "BEGIN READ ONLY; SET LOCAL statement_timeout = 1000"
 		for _, s := range required {
-			setLocal += "; SET LOCAL " + s.name + " = '" + s.value + "'"
+			setLocal += "; SET LOCAL " + s.Name + " = '" + s.Value + "'"
 		}
 		if _, err := conn.Exec(ctx, setLocal).ReadAll(); err != nil {
 			b.Fatal(err)

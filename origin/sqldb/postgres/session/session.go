@@ -1,4 +1,6 @@
-package postgres
+// Package session runs statements of PostgreSQL under settings that Ringside chooses, directly or through a pooler: it verifies
+// that a connection keeps the settings, and prepares statements where no pooler prevents it.
+package session
 
 import (
 	"cmp"
@@ -16,45 +18,43 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/dsn"
 	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
-// setting is a parameter of the server and its value.
-type setting struct{ name, value string }
-
 // required are the settings on which the bytes of a read depend, and what a value that is written means.
-var required = []setting{
-	{"client_encoding", "UTF8"},
-	{"standard_conforming_strings", "on"},
-	{"TimeZone", "UTC"},
-	{"DateStyle", "ISO, MDY"},
-	{"IntervalStyle", "postgres"},
-	{"bytea_output", "hex"},
-	{"extra_float_digits", "3"}, // since PostgreSQL 12 the same as 1; before, only 3 prints all digits
-	{"xmlbinary", "base64"},
-	{"array_nulls", "on"},
-	{"quote_all_identifiers", "off"},
+var required = []dsn.Parameter{
+	{Name: "client_encoding", Value: "UTF8"},
+	{Name: "standard_conforming_strings", Value: "on"},
+	{Name: "TimeZone", Value: "UTC"},
+	{Name: "DateStyle", Value: "ISO, MDY"},
+	{Name: "IntervalStyle", Value: "postgres"},
+	{Name: "bytea_output", Value: "hex"},
+	{Name: "extra_float_digits", Value: "3"}, // since PostgreSQL 12 the same as 1; before, only 3 prints all digits
+	{Name: "xmlbinary", Value: "base64"},
+	{Name: "array_nulls", Value: "on"},
+	{Name: "quote_all_identifiers", Value: "off"},
 }
 
 // readOnly makes a statement that writes fail.
-var readOnly = setting{"transaction_read_only", "on"}
+var readOnly = dsn.Parameter{Name: "transaction_read_only", Value: "on"}
 
-// settings belong to each transaction, not to the session, and travel in its round trip: a pooler may drop startup
+// Settings belong to each transaction, not to the session, and travel in its round trip: a pooler may drop startup
 // parameters, and gives each transaction another server session, where SET would apply to the transactions of others.
-type settings struct {
+type Settings struct {
 	read      string // sets everything for a transaction that reads; $1 is the time limit in milliseconds
 	write     string // the same for one that writes
 	rehearse  string // begins a transaction that writes, for statements that are only checked
-	fixed     []setting
+	fixed     []dsn.Parameter
 	readBack  string   // returns the server's process, and the value of each setting
 	described sync.Map // :: SQL → *description, of connections behind a pooler
 	// pooled is whether a prepared statement has disappeared, so that there is a pooler although the process is the expected one.
 	pooled atomic.Bool
 }
 
-// newSettings returns those that every transaction needs, and those of the DSN.
-func newSettings(ofDSN []setting) *settings {
-	s := &settings{fixed: slices.Concat(required, ofDSN)}
+// New returns those that every transaction needs, and those of the DSN.
+func New(ofDSN []dsn.Parameter) *Settings {
+	s := &Settings{fixed: slices.Concat(required, ofDSN)}
 	s.read = "SELECT " + strings.Join(s.calls(append(slices.Clone(s.fixed), readOnly)), ", ") +
 		", set_config('statement_timeout', $1, true)"
 	s.write = "SELECT " + strings.Join(s.calls(s.fixed), ", ") +
@@ -62,16 +62,27 @@ func newSettings(ofDSN []setting) *settings {
 	s.rehearse = "BEGIN READ WRITE; SELECT " + strings.Join(s.calls(s.fixed), ", ")
 	s.readBack = "SELECT pg_backend_pid()"
 	for _, f := range append(slices.Clone(s.fixed), readOnly) {
-		s.readBack += ", current_setting(" + literal(f.name) + ")"
+		s.readBack += ", current_setting(" + literal(f.Name) + ")"
 	}
 	return s
 }
 
+// Own are the names of the settings that Ringside chooses, whatever the DSN says.
+func Own() (names []string) {
+	for _, r := range required {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// Rehearsal begins a transaction that writes, for statements that are only checked.
+func (s *Settings) Rehearsal() string { return s.rehearse }
+
 // calls sets each of list until the end of the transaction.
-func (*settings) calls(list []setting) []string {
+func (*Settings) calls(list []dsn.Parameter) []string {
 	calls := make([]string, len(list))
 	for i, s := range list {
-		calls[i] = "set_config(" + literal(s.name) + ", " + literal(s.value) + ", true)" //guard:setting-of-the-session
+		calls[i] = "set_config(" + literal(s.Name) + ", " + literal(s.Value) + ", true)" //guard:setting-of-the-session
 	}
 	return calls
 }
@@ -86,25 +97,29 @@ func limitOf(ctx context.Context) []byte {
 	return strconv.AppendInt(nil, sqldb.ServerTimeout(ctx).Milliseconds(), 10)
 }
 
-// session is what is known about one connection. It is not safe for concurrent use, like the connection.
-type session struct {
-	*settings
+// Session is what is known about one connection. It is not safe for concurrent use, like the connection.
+type Session struct {
+	settings *Settings
 	// direct is whether there is no pooler between this program and the server's process: statements can be prepared.
 	direct   bool
 	prepared map[string]*description // :: SQL → statement, if direct
 	names    int                     // of statements that were prepared
 }
 
+// Direct reports whether there is no pooler between this program and the server's process.
+func (s *Session) Direct() bool { return s.direct }
+
 const sessionKey = "ringside"
 
-func sessionOf(conn *pgconn.PgConn) *session { return conn.CustomData()[sessionKey].(*session) }
+// Of returns the session of a connection that Start has checked.
+func Of(conn *pgconn.PgConn) *Session { return conn.CustomData()[sessionKey].(*Session) }
 
 // errNoSettings is the error of a connection that ends without one.
 var errNoSettings = errors.New("the connection has ended while its settings were read")
 
-// start checks a new connection: it reads back in a second statement what the first one has set, in one round trip, as
+// Start checks a new connection: it reads back in a second statement what the first one has set, in one round trip, as
 // each load does.
-func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
+func (s *Settings) Start(ctx context.Context, conn *pgconn.PgConn) error {
 	batch := &pgconn.Batch{}
 	batch.ExecParams(s.read, [][]byte{limitOf(ctx)}, nil, nil, nil)
 	batch.ExecParams(s.readBack, nil, nil, nil, nil)
@@ -123,7 +138,7 @@ func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
 		if got := string(now[i+1]); got != string(set[i]) { //guard:setting-not-read-back
 			return fmt.Errorf("the server, or a pooler in front of it, does not keep %s = %q for the next statement of the same "+
 				"transaction (it is %q): connect directly, or through a pooler with pool_mode = session or transaction",
-				want.name, set[i], got)
+				want.Name, set[i], got)
 		}
 	}
 	pid, err := strconv.ParseUint(string(now[0]), 10, 32)
@@ -132,31 +147,39 @@ func (s *settings) start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	//guard:statements-prepared-through-a-pooler
 	direct := uint32(pid) == conn.PID() && !s.pooled.Load() // a pooler makes up the process ID that it announces
-	conn.CustomData()[sessionKey] = &session{settings: s, direct: direct, prepared: map[string]*description{}}
+	conn.CustomData()[sessionKey] = &Session{settings: s, direct: direct, prepared: map[string]*description{}}
 	return nil
 }
 
 // explain says which parameter of the DSN the server rejects.
-func (s *settings) explain(err error) error {
-	switch sqlState(err) {
+func (s *Settings) explain(err error) error {
+	switch SQLState(err) {
 	case "42704", "22023", "42501", "55P02": // unknown, invalid value, no right, cannot be changed now
 		return fmt.Errorf("the server rejects a parameter of the DSN: %w", err)
 	}
 	return err
 }
 
-// addSettings adds the settings of a transaction that reads to the start of a batch.
-func (s *session) addSettings(ctx context.Context, batch *pgconn.Batch) {
+// AddSettings adds the settings of a transaction that reads to the start of a batch.
+func (s *Session) AddSettings(ctx context.Context, batch *pgconn.Batch) {
 	limit := [][]byte{limitOf(ctx)}
-	if sd := s.prepared[s.read]; sd != nil {
+	if sd := s.prepared[s.settings.read]; sd != nil {
 		batch.ExecPrepared(sd.Name, limit, nil, nil)
 		return
 	}
-	batch.ExecParams(s.read, limit, nil, nil, nil)
+	batch.ExecParams(s.settings.read, limit, nil, nil, nil)
 }
 
-// addStatement adds a statement that statement has returned.
-func addStatement(batch *pgconn.Batch, sd *pgconn.StatementDescription, parameters ...[]byte) {
+// AddBegin adds what opens a transaction that may write, with the settings, and returns how many results that has. The limits
+// make the database end it if this side stops sending.
+func (s *Session) AddBegin(ctx context.Context, batch *pgconn.Batch) (results int) {
+	batch.ExecParams("BEGIN READ WRITE", nil, nil, nil, nil)
+	batch.ExecParams(s.settings.write, [][]byte{limitOf(ctx)}, nil, nil, nil)
+	return 2
+}
+
+// AddStatement adds a statement that Statement has returned.
+func AddStatement(batch *pgconn.Batch, sd *pgconn.StatementDescription, parameters ...[]byte) {
 	if sd.Name != "" {
 		batch.ExecPrepared(sd.Name, parameters, nil, nil)
 		return
@@ -173,46 +196,46 @@ type description struct {
 // recheckAfter is the age from which a rejected key causes another look at the types of a statement.
 const recheckAfter = time.Second
 
-// statementFor returns a statement for keys. It parses the statement again if that has a parameter of another type: the type of
-// the key column may have changed, which the server does not report for a key that is not sent.
-func (s *session) statementFor(ctx context.Context, conn *pgconn.PgConn, sql string, keys []string) (
+// StatementFor returns a statement for keys, which fit the type of its parameter or do not. In that case it parses the statement
+// again: the type of the key column may have changed, which the server does not report for a key that is not sent.
+func (s *Session) StatementFor(ctx context.Context, conn *pgconn.PgConn, sql string, fit func(oid uint32) bool) (
 	*pgconn.StatementDescription, error,
 ) {
-	sd, err := s.statement(ctx, conn, sql)
-	if err != nil || len(sd.ParamOIDs) != 1 || keyTypeOf(sd.ParamOIDs[0]).Fit(keys) || !s.forget(ctx, conn, sql) {
+	sd, err := s.Statement(ctx, conn, sql)
+	if err != nil || len(sd.ParamOIDs) != 1 || fit(sd.ParamOIDs[0]) || !s.forget(ctx, conn, sql) {
 		return sd, errclass.Keyless(err)
 	}
-	sd, err = s.statement(ctx, conn, sql)
+	sd, err = s.Statement(ctx, conn, sql)
 	return sd, errclass.Keyless(err)
 }
 
 // forget makes a statement be parsed again, unless it was parsed a moment ago.
-func (s *session) forget(ctx context.Context, conn *pgconn.PgConn, sql string) bool {
+func (s *Session) forget(ctx context.Context, conn *pgconn.PgConn, sql string) bool {
 	known := s.prepared[sql]
 	if !s.direct {
-		shared, _ := s.described.Load(sql)
+		shared, _ := s.settings.described.Load(sql)
 		known, _ = shared.(*description)
 	}
 	if known == nil || time.Since(known.at) < recheckAfter {
 		return false
 	}
-	s.described.Delete(sql)
+	s.settings.described.Delete(sql)
 	delete(s.prepared, sql)
 	return known.Name == "" || conn.Deallocate(ctx, known.Name) == nil
 }
 
-// statement returns the types of a statement. It is prepared if there is no pooler, and only parsed otherwise: in the
+// Statement returns the types of a statement. It is prepared if there is no pooler, and only parsed otherwise: in the
 // next transaction there may be another server session.
-func (s *session) statement(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
+func (s *Session) Statement(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
 	if !s.direct {
 		return s.describe(ctx, conn, sql)
 	}
-	for _, sql := range []string{s.read, sql} {
+	for _, sql := range []string{s.settings.read, sql} {
 		if s.prepared[sql] != nil {
 			continue
 		}
 		s.names++
-		sd, err := s.prepare(ctx, conn, "ringside_"+strconv.Itoa(s.names), sql)
+		sd, err := s.Prepare(ctx, conn, "ringside_"+strconv.Itoa(s.names), sql)
 		if err != nil {
 			return nil, err
 		}
@@ -222,21 +245,21 @@ func (s *session) statement(ctx context.Context, conn *pgconn.PgConn, sql string
 }
 
 // describe parses a statement once a minute, so that an ALTER TABLE is noticed.
-func (s *session) describe(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
-	if known, ok := s.described.Load(sql); ok && time.Since(known.(*description).at) < tables.Lifetime {
+func (s *Session) describe(ctx context.Context, conn *pgconn.PgConn, sql string) (*pgconn.StatementDescription, error) {
+	if known, ok := s.settings.described.Load(sql); ok && time.Since(known.(*description).at) < tables.Lifetime {
 		return known.(*description).StatementDescription, nil
 	}
-	sd, err := s.prepare(ctx, conn, "", sql)
+	sd, err := s.Prepare(ctx, conn, "", sql)
 	if err == nil {
-		s.described.Store(sql, &description{sd, time.Now()})
+		s.settings.described.Store(sql, &description{sd, time.Now()})
 	}
 	return sd, err
 }
 
-// prepare parses a statement under the settings: they decide what its names and literals mean.
-func (s *session) prepare(ctx context.Context, conn *pgconn.PgConn, name, sql string) (sd *pgconn.StatementDescription, err error) {
+// Prepare parses a statement under the settings: they decide what its names and literals mean.
+func (s *Session) Prepare(ctx context.Context, conn *pgconn.PgConn, name, sql string) (sd *pgconn.StatementDescription, err error) {
 	p := conn.StartPipeline(ctx)
-	p.SendQueryParams(s.read, [][]byte{limitOf(ctx)}, nil, nil, nil) //guard:statement-parsed-without-settings
+	p.SendQueryParams(s.settings.read, [][]byte{limitOf(ctx)}, nil, nil, nil) //guard:statement-parsed-without-settings
 	p.SendPrepare(name, sql, nil)
 	if err := p.Sync(); err != nil {
 		_ = p.Close() // the first error is returned
@@ -258,10 +281,10 @@ func (s *session) prepare(ctx context.Context, conn *pgconn.PgConn, name, sql st
 	return sd, p.Close()
 }
 
-// failed makes a statement be parsed again after an error, as its types may have changed.
-func (s *session) failed(sql string, err error) {
-	s.described.Delete(sql)
-	if state := sqlState(err); state == "26000" || state == "42P05" { // no such statement; it exists already
-		s.pooled.Store(true)
+// Failed makes a statement be parsed again after an error, as its types may have changed.
+func (s *Session) Failed(sql string, err error) {
+	s.settings.described.Delete(sql)
+	if state := SQLState(err); state == "26000" || state == "42P05" { // no such statement; it exists already
+		s.settings.pooled.Store(true)
 	}
 }

@@ -1,4 +1,4 @@
-package postgres
+package changes
 
 import (
 	"context"
@@ -13,19 +13,20 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
-// triggers implements changefeed.Triggers.
-type triggers struct{}
+// Triggers implements changefeed.Triggers.
+type Triggers struct{ Syntax sqltext.Syntax }
 
 // Locate takes the key type below all domains. A row of one table may also belong to another: to partitions, and to tables
 // that inherit from it (pg_inherits).
-func (triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
+func (t Triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
 	var relkind, category, keyType string
 	var prepared int
-	table := sqltext.QuoteTable(syntax{}, ds.Table)
-	err = limited(ctx, conn, func(rows pgx.Rows) error {
+	table := sqltext.QuoteTable(t.Syntax, ds.Table)
+	err = session.Query(ctx, conn, func(rows pgx.Rows) error {
 		return rows.Scan(&at.Schema, &at.Name, &relkind, &at.EachRow, &keyType, &category, &prepared)
 	}, `WITH RECURSIVE key AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t JOIN pg_attribute a
 			ON a.atttypid = t.oid WHERE a.attrelid = to_regclass($1) AND a.attname = $2
@@ -75,7 +76,7 @@ func checkKeyType(name, category string) error {
 }
 
 func descendants(ctx context.Context, conn *sql.Conn, table string) (inheriting, partitions [][2]string, err error) {
-	err = limited(ctx, conn, func(rows pgx.Rows) error {
+	err = session.Query(ctx, conn, func(rows pgx.Rows) error {
 		var name [2]string
 		var partition bool
 		err := rows.Scan(&name[0], &name[1], &partition)
@@ -95,15 +96,15 @@ func descendants(ctx context.Context, conn *sql.Conn, table string) (inheriting,
 //go:embed triggers.sql
 var script string
 
-func (triggers) Script() string { return script }
+func (Triggers) Script() string { return script }
 
-func (triggers) OwnSchemaOnly() bool { return false }
+func (Triggers) OwnSchemaOnly() bool { return false }
 
 // MissingEvents ignores disabled triggers; one trigger may be for several events (pg_trigger.h, TRIGGER_TYPE_…).
-func (triggers) MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.Dataset, marks []string) (
+func (t Triggers) MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.Dataset, marks []string) (
 	missing []string, err error,
 ) {
-	err = limited(ctx, conn, func(rows pgx.Rows) error {
+	err = session.Query(ctx, conn, func(rows pgx.Rows) error {
 		var event string
 		err := rows.Scan(&event)
 		missing = append(missing, event)
@@ -111,13 +112,13 @@ func (triggers) MissingEvents(ctx context.Context, conn *sql.Conn, ds origin.Dat
 	}, `SELECT event FROM (VALUES ('INSERT', 4), ('UPDATE', 16), ('DELETE', 8), ('TRUNCATE', 32)) AS e (event, bit)
 		WHERE NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid
 			WHERE t.tgrelid = to_regclass($1) AND t.tgenabled IN ('O', 'A') AND t.tgtype & bit <> 0
-			AND position($2 IN f.prosrc) > 0 AND position($3 IN f.prosrc) > 0)`, sqltext.QuoteTable(syntax{}, ds.Table), marks[0], marks[1])
+			AND position($2 IN f.prosrc) > 0 AND position($3 IN f.prosrc) > 0)`, sqltext.QuoteTable(t.Syntax, ds.Table), marks[0], marks[1])
 	return missing, err
 }
 
 // Apply runs the script as it is: it contains its own transaction.
-func (triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error {
-	return onPgx(conn, func(c *pgx.Conn) error {
+func (Triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error {
+	return session.Use(conn, func(c *pgx.Conn) error {
 		_, err := c.PgConn().Exec(ctx, text).ReadAll()
 		if err != nil && !c.IsClosed() {
 			_, end := c.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
@@ -127,4 +128,4 @@ func (triggers) Apply(ctx context.Context, conn *sql.Conn, text string) error {
 	})
 }
 
-func (triggers) Log(table string) changefeed.Log { return &changeLog{table: table} }
+func (Triggers) Log(table string) changefeed.Log { return &changeLog{table: table} }

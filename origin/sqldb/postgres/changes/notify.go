@@ -1,4 +1,5 @@
-package postgres
+// Package changes reads the change feeds of PostgreSQL, by NOTIFY and from a table of changes, and has the triggers that they need.
+package changes
 
 import (
 	"context"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
 // pingInterval is how often a listener notifies itself, to verify that it would receive a change.
@@ -20,11 +23,14 @@ const pingInterval = time.Second
 // notifyFeed receives changes by LISTEN. NOTIFY has no memory, so that each Follow begins with Missed.
 type notifyFeed struct {
 	changefeed.NotifyConfig
-	connector connector
+	open Open
 }
 
-// notify returns the feed of a dataset.
-func (p connector) notify(c changefeed.NotifyConfig) changefeed.Feed { return &notifyFeed{c, p} }
+// Open opens a connection outside the pool, which Settings.Start has checked, for a listener.
+type Open func(ctx context.Context, handle pgconn.NotificationHandler) (*pgconn.PgConn, error)
+
+// Notify returns the feed of a dataset.
+func Notify(c changefeed.NotifyConfig, open Open) changefeed.Feed { return &notifyFeed{c, open} }
 
 // Check implements changefeed.Feed.
 func (f *notifyFeed) Check(ctx context.Context) error {
@@ -71,7 +77,7 @@ func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 		err = f.Explain(err)
 	}
 	if err == nil {
-		err = l.exec(ctx, l.conn, "LISTEN "+syntax{}.Quote(channel))
+		err = l.exec(ctx, l.conn, "LISTEN "+sqltext.QuoteWith(`"`, channel))
 	}
 	if err == nil {
 		err = l.firstPing(ctx)
@@ -91,23 +97,10 @@ func (f *notifyFeed) connect(ctx context.Context, l *listener) (err error) {
 		return err
 	}
 	l.pinger = l.conn
-	if !sessionOf(l.conn).direct { //guard:notify-pings-itself-through-a-pooler
+	if !session.Of(l.conn).Direct() { //guard:notify-pings-itself-through-a-pooler
 		l.pinger, err = f.open(ctx, nil)
 	}
 	return err
-}
-
-func (f *notifyFeed) open(ctx context.Context, handle pgconn.NotificationHandler) (*pgconn.PgConn, error) {
-	config := f.connector.config.Config.Copy()
-	f.connector.renew(config) //guard:notify-password-not-reloaded
-	config.OnNotification = handle
-	ctx, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
-	defer cancel()
-	conn, err := pgconn.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, plainConnect(err)
-	}
-	return conn, f.connector.start(ctx, conn)
 }
 
 // listener is one connection that listens. It belongs to one goroutine.
@@ -171,7 +164,7 @@ func (l *listener) ping(ctx context.Context) error {
 	}
 	l.awaited, l.nextPing = true, time.Now().Add(pingInterval)
 	_, err := l.query(ctx, l.pinger, fmt.Sprintf(`SELECT pg_notify(%s, '{"ping":"%s"}')`, l.channel, l.name))
-	if sqlState(err) != "" {
+	if session.SQLState(err) != "" {
 		return l.explain(err)
 	}
 	return err
@@ -182,7 +175,7 @@ func (l *listener) query(ctx context.Context, conn *pgconn.PgConn, query string)
 	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
 	defer cancel()
 	batch := &pgconn.Batch{}
-	batch.ExecParams(sessionOf(conn).read, [][]byte{limitOf(soon)}, nil, nil, nil)
+	session.Of(conn).AddSettings(soon, batch)
 	batch.ExecParams(query, nil, nil, nil, nil)
 	results, err := conn.ExecBatch(soon, batch).ReadAll()
 	if err == nil && len(results) == 2 && len(results[1].Rows) == 1 {

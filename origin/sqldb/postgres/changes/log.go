@@ -1,4 +1,4 @@
-package postgres
+package changes
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/changefeed"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 )
 
 // changeLog reads by snapshots: the rows of transactions that the previous snapshot did not see and this one does. Numbers
@@ -29,7 +30,7 @@ var errStandby = errors.New("the server is a standby, on which open transactions
 const timelineNow = `CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END`
 
 func (l *changeLog) Begin(ctx context.Context, conn *sql.Conn) error {
-	err := limited(ctx, conn, func(rows pgx.Rows) error {
+	err := session.Query(ctx, conn, func(rows pgx.Rows) error {
 		return rows.Scan(&l.snapshot, &l.timeline, &l.high)
 	}, "SELECT pg_current_snapshot()::text, "+timelineNow+", (SELECT COALESCE(max(seq), 0) FROM "+l.table+")")
 	if err == nil && l.timeline == "" {
@@ -52,7 +53,7 @@ func (l *changeLog) Next(ctx context.Context, conn *sql.Conn, limit int) (rows [
 	var now, timeline string
 	var rewound bool
 	var b changefeed.Bounds
-	err = limited(ctx, conn, func(result pgx.Rows) error {
+	err = session.Query(ctx, conn, func(result pgx.Rows) error {
 		var seq, version sql.NullInt64
 		var dataset, key sql.NullString
 		err := result.Scan(&now, &rewound, &timeline, &b.Low, &b.High, &seq, &dataset, &key, &version)
@@ -70,7 +71,7 @@ func (l *changeLog) Next(ctx context.Context, conn *sql.Conn, limit int) (rows [
 }
 
 func (l *changeLog) Bounds(ctx context.Context, conn *sql.Conn) (b changefeed.Bounds, err error) {
-	err = limited(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&b.Low, &b.High) },
+	err = session.Query(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&b.Low, &b.High) },
 		"SELECT (SELECT COALESCE(min(seq), 0) FROM "+l.table+"), (SELECT COALESCE(max(seq), 0) FROM "+l.table+")")
 	return b, err
 }
@@ -84,7 +85,7 @@ func (l *changeLog) Prune(ctx context.Context, conn *sql.Conn, mark any, r chang
 		"ORDER BY seq LIMIT %[2]d) AS o, (SELECT max(seq) AS high FROM %[1]s) AS newest WHERE o.seq < high AND "+
 		"pg_visible_in_snapshot(o.xid, $1::text::pg_snapshot) AND "+
 		"(o.changed_at < now() - interval '%[3]d milliseconds' OR o.seq <= high - %[4]d)))", l.table, limit, r.Age.Milliseconds(), r.Rows)
-	err = onPgx(conn, func(c *pgx.Conn) error {
+	err = session.Use(conn, func(c *pgx.Conn) error {
 		n, err = deleteRows(ctx, c.PgConn(), statement, mark.(string))
 		return err
 	})
@@ -93,8 +94,7 @@ func (l *changeLog) Prune(ctx context.Context, conn *sql.Conn, mark any, r chang
 
 func deleteRows(ctx context.Context, conn *pgconn.PgConn, statement, snapshot string) (rows int64, err error) {
 	batch := &pgconn.Batch{}
-	batch.ExecParams("BEGIN READ WRITE", nil, nil, nil, nil)
-	batch.ExecParams(sessionOf(conn).write, [][]byte{limitOf(ctx)}, nil, nil, nil)
+	session.Of(conn).AddBegin(ctx, batch)
 	batch.ExecParams(statement, [][]byte{[]byte(snapshot)}, nil, nil, nil)
 	batch.ExecParams("COMMIT", nil, nil, nil, nil)
 	results, err := conn.ExecBatch(ctx, batch).ReadAll()
