@@ -43,7 +43,7 @@ func testRotatedPassword(t *testing.T, d database) {
 	dsn.Store(new(app.dsnWith("new")))
 	loadOne(t, o, "a")
 	if d.driver == "postgres" {
-		feed, err := db.Feed(origin.Dataset{Name: "rows", Table: "r", Key: "k"}, origin.FeedConfig{Kind: origin.FeedNotify})
+		feed, err := db.Feed(origin.Dataset{Name: "rows", Table: "r", Key: "k"}, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "changes"})
 		if err != nil {
 			t.Fatal(err)
 		}
