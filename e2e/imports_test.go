@@ -77,9 +77,10 @@ var mayImport = map[string][]string{
 	"origin/sqldb/postgres": append([]string{
 		"origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
 	}, sqlDatabase...),
-	"origin/sqldb/mysql":  sqlDatabase,
-	"origin/sqldb/sqlite": sqlDatabase,
-	"origin/drivers":      {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
+	"origin/sqldb/mysql/session": {"origin", "origin/sqldb"},
+	"origin/sqldb/mysql":         append([]string{"origin/sqldb/mysql/session"}, sqlDatabase...),
+	"origin/sqldb/sqlite":        sqlDatabase,
+	"origin/drivers":             {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
@@ -198,7 +199,7 @@ var onlyImporter = map[string][]string{
 	"github.com/jackc/pgx/v5": {
 		"origin/sqldb/postgres", "origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
 	},
-	"github.com/go-sql-driver/mysql":     {"origin/sqldb/mysql"},
+	"github.com/go-sql-driver/mysql":     {"origin/sqldb/mysql", "origin/sqldb/mysql/session"},
 	"modernc.org/sqlite":                 {"origin/sqldb/sqlite"},
 	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {

@@ -1,4 +1,5 @@
-package mysql
+// Package session makes connections to MySQL and MariaDB, and sets and verifies the variables on which reads and writes depend.
+package session
 
 import (
 	"context"
@@ -11,6 +12,7 @@ import (
 
 	mysqldriver "github.com/go-sql-driver/mysql"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
@@ -44,21 +46,60 @@ var (
 // server skips the comment of the other one.
 const transaction = "/*M! @@tx_read_only, @@tx_isolation */ /*!50720 @@transaction_read_only, @@transaction_isolation */"
 
-// sessionConnector sets and verifies the variables of each connection. They win over the server's defaults, its
+// Open returns the connector for a DSN and its credentials, without connecting. Its errors contain no part of the DSN.
+func Open(c origin.SourceConfig) (driver.Connector, *sqldb.Credentials, error) {
+	config, err := parseDSN(c.DSN)
+	if err != nil {
+		return nil, nil, err
+	}
+	collation := collationOf(config)
+	config.Collation = "" // a handshake with another character set than utf8mb4 is of no use
+	credentials, err := sqldb.NewCredentials(c, parseAccount)
+	if err != nil {
+		return nil, nil, err
+	}
+	unverified, err := newConnector(config, credentials)
+	if err != nil {
+		return nil, nil, errBadDSN
+	}
+	return connector{unverified, config.Addr, collation}, credentials, nil
+}
+
+func newConnector(config *mysqldriver.Config, credentials *sqldb.Credentials) (driver.Connector, error) {
+	err := config.Apply(mysqldriver.BeforeConnect(func(_ context.Context, c *mysqldriver.Config) error {
+		now := credentials.Current()
+		c.User, c.Passwd = now.User, now.Password //guard:mariadb-password-not-reloaded
+		return nil
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return mysqldriver.NewConnector(config)
+}
+
+func parseAccount(dsn string) (sqldb.Account, error) {
+	c, err := parseDSN(dsn)
+	if err != nil {
+		return sqldb.Account{}, err
+	}
+	return sqldb.Account{Target: c.Net + " " + c.Addr + " " + c.DBName, User: c.User, Password: c.Passwd}, nil
+}
+
+// connector sets and verifies the variables of each connection. They win over the server's defaults, its
 // init_connect, and the parameters of the DSN, which were set before.
-type sessionConnector struct {
+type connector struct {
 	driver.Connector
 	addr      string
 	collation string // of parameters and literals
 }
 
-func (c sessionConnector) Connect(ctx context.Context) (driver.Conn, error) {
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		// Servers of other databases wait for the client to begin.
 		return nil, &sqldb.NoAnswerError{Server: "MySQL or MariaDB", Addr: c.addr, Err: ctx.Err()}
-	case slices.Contains([]uint16{1115, 1193, 1227, 1229, 1231, 1232, 1238, 1273, 1298}, errorNumber(err)):
+	case rejectsVariable(err):
 		return nil, fmt.Errorf("the server rejects a parameter of the DSN: %w", err)
 	case err != nil:
 		return nil, err
@@ -70,7 +111,13 @@ func (c sessionConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-func (c sessionConnector) start(ctx context.Context, conn driver.Conn) error {
+// rejectsVariable knows the errors about variables, their values and missing privileges.
+func rejectsVariable(err error) bool {
+	e, ok := errors.AsType[*mysqldriver.MySQLError](err)
+	return ok && slices.Contains([]uint16{1115, 1193, 1227, 1229, 1231, 1232, 1238, 1273, 1298}, e.Number)
+}
+
+func (c connector) start(ctx context.Context, conn driver.Conn) error {
 	exec := conn.(driver.ExecerContext)
 	_, err := exec.ExecContext(ctx, c.set(), nil)
 	if err == nil {
@@ -87,7 +134,7 @@ func (c sessionConnector) start(ctx context.Context, conn driver.Conn) error {
 	return verify(values)
 }
 
-func (c sessionConnector) set() string {
+func (c connector) set() string {
 	set := make([]string, len(required))
 	for i, v := range required {
 		set[i] = v.name + " = '" + v.value + "'"
