@@ -183,6 +183,7 @@ var mayImport = map[string][]string{
 	"e2e/bench":    {},
 	"e2e/history":  {},
 	"e2e/guards":   {},
+	"e2e/promises": {},
 }
 
 // sqlDatabase is what each package of one kind of database may import.

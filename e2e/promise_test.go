@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/e2e/promises"
 )
 
 // promise is one measured promise: what was done, what was observed, and whether the promise held.
@@ -17,7 +17,7 @@ type promise struct {
 // sampleOf returns the number of repetitions of a measurement: all of them for make promises, a quarter for make test. Both
 // assert the same of each repetition.
 func sampleOf(full int) int {
-	if os.Getenv(rig.PromisesEnv) != "" {
+	if os.Getenv(promises.Env) != "" {
 		return full
 	}
 	return full / 4
@@ -26,5 +26,5 @@ func sampleOf(full int) int {
 // report records a promise for the table of e2e/PROMISES.md and fails the test if it does not hold.
 func report(t *testing.T, p promise) {
 	t.Helper()
-	rig.RecordPromise(t, rig.Promise{Number: p.number, Done: p.done, Figure: p.figure, N: p.n, Held: p.held})
+	promises.Record(t, promises.Promise{Number: p.number, Done: p.done, Figure: p.figure, N: p.n, Held: p.held})
 }

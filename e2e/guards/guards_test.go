@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringside-cache/ringside/e2e/promises"
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
@@ -58,7 +59,7 @@ func TestPromiseF1EachGuardHasATestThatFailsWithoutIt(t *testing.T) {
 	})
 	t.Logf("guards: %d of %d removed, seed %d; the tests of %d failed, as they must", len(guards), total, *seed, failed.Load())
 	if *all && *only == "" {
-		rig.RecordPromise(t, rig.Promise{
+		promises.Record(t, promises.Promise{
 			Number: "F1", Done: "every guard removed, one at a time", N: total, Held: failed.Load() == int64(total),
 			Figure: fmt.Sprintf("%d of %d tests failed, as they must", failed.Load(), total),
 		})

@@ -1,4 +1,5 @@
-package rig
+// Package promises records what the tests of promises have measured, for the table of `make promises`.
+package promises
 
 import (
 	"fmt"
@@ -7,9 +8,9 @@ import (
 	"testing"
 )
 
-// PromisesEnv names the environment variable with the path of the file that RecordPromise appends to. e2e/promises.sh sets
+// Env names the environment variable with the path of the file that Record appends to. e2e/promises.sh sets
 // it and makes a table of the file.
-const PromisesEnv = "RINGSIDE_PROMISES"
+const Env = "RINGSIDE_PROMISES"
 
 // Promise is one row of the table of promises: what was done, what was observed, and whether the promise held.
 type Promise struct {
@@ -18,14 +19,14 @@ type Promise struct {
 	Held                 bool
 }
 
-// RecordPromise logs a promise, records it for the table, and fails the test if the promise did not hold.
-func RecordPromise(t testing.TB, p Promise) {
+// Record logs a promise, records it for the table, and fails the test if the promise did not hold.
+func Record(t testing.TB, p Promise) {
 	t.Helper()
 	t.Logf("%s: %s: %s (n = %d)", p.Number, p.Done, p.Figure, p.N)
 	if !p.Held {
 		t.Errorf("promise %s does not hold: %s", p.Number, p.Figure)
 	}
-	if path := os.Getenv(PromisesEnv); path != "" {
+	if path := os.Getenv(Env); path != "" {
 		if err := appendLine(path, p.row()); err != nil {
 			t.Errorf("record promise %s: %v", p.Number, err)
 		}
