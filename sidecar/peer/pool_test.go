@@ -17,7 +17,7 @@ import (
 // TestMemberThatLeftLeavesNoGoroutine is not parallel because it counts goroutines.
 func TestMemberThatLeftLeavesNoGoroutine(t *testing.T) {
 	frozen := peertest.BlackHole(t, "frozen")
-	p := peertest.StartPool(t, peer.Config{AttemptTimeout: 300 * time.Millisecond, PingAfter: 20 * time.Millisecond}, frozen)
+	p := peertest.StartPool(t, peer.Config{AttemptTimeout: time.Second, PingAfter: 20 * time.Millisecond}, frozen)
 	before := runtime.NumGoroutine()
 	if err := peertest.Fetch(t, p, "frozen"); !errors.Is(err, kv.ErrUnreachable) {
 		t.Errorf("got error %v, want unreachable", err)
