@@ -166,7 +166,9 @@ func (s *Set) Row(key string, cells []rowjson.Cell) {
 	if s.seen[key] > 1 {
 		s.results[key] = origin.Result{Err: fmt.Errorf(
 			"dataset %q has %d rows of one key: make the key column unique", s.Dataset.Name, s.seen[key])}
-		delete(s.sent, key) //guard:second-row-after-the-first-was-delivered
+		if s.sent[key] && s.seen[key] == 2 { //guard:second-row-after-the-first-was-delivered
+			s.deliver(key, s.results[key]) // at once: the statement may fail before its last row
+		}
 		return
 	}
 	r := s.rowResult(cells)

@@ -71,6 +71,25 @@ func TestSecondRowOfAKeyIsAnErrorAlsoAfterTheFirstWasDelivered(t *testing.T) {
 	}
 }
 
+// The statement fails before its last row, so that there is no final Deliver.
+func TestSecondRowAfterTheFirstWasDeliveredIsAnErrorAtOnce(t *testing.T) {
+	s, got := collecting(t, 1)
+	s.Begin([]string{"a"})
+	for _, value := range []string{"1", "2", "3", "4"} {
+		addRow(t, s, "b", value)
+		addRow(t, s, "a", value)
+	}
+	errs := 0
+	for _, d := range *got {
+		if d.key == "a" && d.err != nil {
+			errs++
+		}
+	}
+	if errs != 1 {
+		t.Errorf("got %v; want one error of a", *got)
+	}
+}
+
 func TestKeysAreDeliveredAgainAfterAnotherAttempt(t *testing.T) {
 	s, got := collecting(t, 1)
 	s.Begin([]string{"a"})
