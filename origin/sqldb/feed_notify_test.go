@@ -80,3 +80,18 @@ func TestFeedOfASilentNetworkBreaks(t *testing.T) {
 		p.silent.Store(false)
 	}
 }
+
+// A pooler may send a result of another session to a new connection.
+func TestFeedWhoseConnectionGetsAnotherResult(t *testing.T) {
+	t.Parallel()
+	d := startPostgres(t)
+	d.exec(t, rowsTable)
+	p := newProxy(t, d.dsn)
+	behind := d
+	behind.dsn = p.dsn
+	r := behind.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify})
+	p.stray.Store(2)
+	f := r.started(t)
+	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
+	f.want(map[string]int64{"a": 1})
+}

@@ -16,6 +16,13 @@ type proxy struct {
 	dsn    string
 	silent atomic.Bool // forwards nothing to the client
 	deaf   atomic.Bool // forwards no notifications
+	// stray is how many times a result that nobody has asked for precedes the next message, and ready how many times only the
+	// message that the server is ready does.
+	stray, ready atomic.Int32
+	// cut is how many times only the first result of the next statements arrives.
+	cut atomic.Int32
+	// commitUnanswered drops the answers to COMMIT, but not that the server is ready.
+	commitUnanswered atomic.Bool
 }
 
 func newProxy(t *testing.T, dsn string) *proxy {
@@ -60,6 +67,7 @@ func pass(server, client net.Conn, copying func()) {
 func (p *proxy) answers(client io.Writer, server io.Reader) {
 	const notification = 'A'
 	in := bufio.NewReader(server)
+	results, cut := 0, false // since the last message that the server is ready
 	for {
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(in, head); err != nil {
@@ -72,8 +80,45 @@ func (p *proxy) answers(client io.Writer, server io.Reader) {
 		if p.silent.Load() || p.deaf.Load() && head[0] == notification {
 			continue
 		}
+		switch head[0] {
+		case 'R', 'S', 'K': // the start of a connection
+		case 'C':
+			if p.commitUnanswered.Load() && strings.HasPrefix(string(body), "COMMIT") {
+				continue
+			}
+			results++
+			cut = cut || results == 1 && take(&p.cut)
+			if cut && results > 1 {
+				continue
+			}
+		case 'Z':
+			results, cut = 0, false
+		default:
+			if cut && results > 0 {
+				continue
+			}
+			if results == 0 && take(&p.stray) {
+				head = append([]byte("C\x00\x00\x00\x10DISCARD ALL\x00Z\x00\x00\x00\x05I"), head...)
+			}
+			if results == 0 && take(&p.ready) {
+				head = append([]byte("Z\x00\x00\x00\x05I"), head...)
+			}
+		}
 		if _, err := client.Write(append(head, body...)); err != nil {
 			return
+		}
+	}
+}
+
+// take reports whether n was positive, and subtracts one.
+func take(n *atomic.Int32) bool {
+	for {
+		was := n.Load()
+		if was <= 0 {
+			return false
+		}
+		if n.CompareAndSwap(was, was-1) {
+			return true
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package sqldb_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -27,6 +29,8 @@ func TestReports(t *testing.T) {
 		{"LargeIntegersInJSON", testReportLargeIntegersInJSON},
 		{"ErrorsInAnotherLanguage", testReportErrorsInAnotherLanguage},
 		{"LiteralsAsKeys", testReportLiteralsAsKeys},
+		{"KeyTypeChanges", testReportKeyTypeChanges},
+		{"KeyOutsideTheCharacterSet", testReportKeyOutsideTheCharacterSet},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for _, c := range tests {
@@ -227,4 +231,55 @@ func testReportErrorsInAnotherLanguage(t *testing.T, d database) {
 			t.Errorf("%s: %v; want column %q", value, err, column)
 		}
 	}
+}
+
+// The type of the key column changes while the program runs. Its connections know the old one.
+func testReportKeyTypeChanges(t *testing.T, d database) {
+	const old = "0190a6c5-0000-7000-8000-000000000001"
+	uuid := map[string]string{"postgres": "uuid", "mariadb": "UUID", "mysql8": "CHAR(36)", "sqlite": "TEXT"}
+	d.exec(t, "CREATE TABLE r (k "+cmp.Or(uuid[d.engine], uuid[d.driver])+" PRIMARY KEY, v VARCHAR(9))")
+	d.exec(t, "INSERT INTO r VALUES ('"+old+"', 'old')")
+	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	checkOutcomes(t, w, map[string]string{old: "old"})
+	if _, err := w.Write(soon(t), origin.Change{Key: old, Data: []byte("older")}); err != nil {
+		t.Fatal(err)
+	}
+	d.exec(t, "DROP TABLE r")
+	d.exec(t, "CREATE TABLE r (k BIGINT PRIMARY KEY, v VARCHAR(9))")
+	d.exec(t, "INSERT INTO r VALUES (7, 'new')")
+	for ctx := soon(t); ; time.Sleep(50 * time.Millisecond) { // a rejected key makes the types be read again, once a second
+		results, err := w.Load(ctx, []string{"7"})
+		if err == nil && outcome(results[0]) == "new" {
+			break
+		}
+		if err == nil && errors.Is(results[0].Err, origin.ErrNotFound) || ctx.Err() != nil {
+			t.Fatalf("%v, %v, want the new row", results, err)
+		}
+	}
+	checkOutcomes(t, w, map[string]string{"7": "new", "8": "absent", old: "invalid"})
+	for ctx := soon(t); ; time.Sleep(50 * time.Millisecond) {
+		_, err := w.Write(ctx, origin.Change{Key: "8", Data: []byte("8")})
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("write: %v", err)
+		}
+	}
+	checkOutcomes(t, w, map[string]string{"7": "new", "8": "8"})
+}
+
+func testReportKeyOutsideTheCharacterSet(t *testing.T, d database) {
+	if d.driver != "mysql" {
+		return
+	}
+	d.exec(t, "CREATE TABLE r (k VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY, v VARCHAR(9))")
+	d.exec(t, "INSERT INTO r VALUES ('a', '1'), ('é', '2'), ('plain', '3')")
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	want := map[string]string{"a": "1", "é": "2", "plain": "3", "none": "absent", "😀": "invalid", "ж": "invalid"}
+	checkOutcomes(t, o, want)
+	for i := range 30 { // so many keys in one statement, of which one is not latin1
+		want[fmt.Sprint("none", i)] = "absent"
+	}
+	checkOutcomes(t, o, want)
 }

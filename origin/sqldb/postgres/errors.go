@@ -194,8 +194,15 @@ func reason(code string) string {
 func isReadOnly(ctx context.Context, conn *sql.Conn) (standby bool, err error) {
 	err = session.Use(conn, func(c *pgx.Conn) error {
 		results, err := c.PgConn().Exec(ctx, "SELECT pg_is_in_recovery()").ReadAll()
-		standby = err == nil && string(results[0].Rows[0][0]) == "t"
-		return err
+		if err = session.WantResults(len(results), 1, err); err != nil {
+			return err
+		}
+		row := session.OnlyRow(results[0])
+		if len(row) != 1 {
+			return session.ErrOutOfStep
+		}
+		standby = string(row[0]) == "t"
+		return nil
 	})
 	return standby, err
 }

@@ -95,7 +95,11 @@ func execWithNull(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.Statement
 	batch := &pgconn.Batch{}
 	session.Of(conn).AddSettings(ctx, batch)
 	session.AddStatement(batch, sd, make([][]byte, len(sd.ParamOIDs))...)
-	return conn.ExecBatch(ctx, batch).Close()
+	n, results := 0, conn.ExecBatch(ctx, batch)
+	for ; results.NextResult(); n++ {
+		_, _ = results.ResultReader().Close() // the reader of all results returns the same error
+	}
+	return session.WantResults(n, 2, results.Close())
 }
 
 // readKeys reads the rows of keys.
@@ -127,19 +131,24 @@ func readLimited(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, key
 	batch := &pgconn.Batch{}
 	session.Of(conn).AddSettings(ctx, batch)
 	add(batch)
-	results := conn.ExecBatch(ctx, batch)
-	err := readResults(results, q, key, set)
-	return cmp.Or(err, results.Close()) // Close returns the same error
+	return readResults(conn.ExecBatch(ctx, batch), q, key, set)
 }
 
-func readResults(results *pgconn.MultiResultReader, q *sqltext.Query, key string, set *rowset.Set) error {
-	if !results.NextResult() {
-		return nil // Close returns the error
+// readResults reads the results of the settings and of a statement.
+func readResults(results *pgconn.MultiResultReader, q *sqltext.Query, key string, set *rowset.Set) (err error) {
+	n := 0
+	for ; err == nil && results.NextResult(); n++ {
+		switch n {
+		case 0:
+			err = session.CheckSettings(results.ResultReader().Close())
+		case 1:
+			err = readRows(results.ResultReader(), q, key, set)
+		default:
+			_, err = results.ResultReader().Close()
+		}
 	}
-	if _, err := results.ResultReader().Close(); err != nil || !results.NextResult() {
-		return err
-	}
-	return readRows(results.ResultReader(), q, key, set)
+	err = cmp.Or(err, results.Close())    // Close returns the same error
+	return session.WantResults(n, 2, err) //guard:missing-result-read-as-no-rows
 }
 
 func readRows(rows *pgconn.ResultReader, q *sqltext.Query, key string, set *rowset.Set) error {
@@ -152,7 +161,10 @@ func readRows(rows *pgconn.ResultReader, q *sqltext.Query, key string, set *rows
 	if q.Keyed {
 		skip = 1
 	}
-	if err := set.Columns(names[min(skip, len(names)):]); err != nil {
+	if len(names) < skip {
+		return session.ErrOutOfStep
+	}
+	if err := set.Columns(names[skip:]); err != nil {
 		return err
 	}
 	cells := make([]rowjson.Cell, len(names)-skip)

@@ -1,8 +1,10 @@
 package rowset
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -69,6 +71,9 @@ func (r *Scan) read(rows *sql.Rows, names, types []string) error {
 	if r.Query.Keyed {
 		skip = 1
 	}
+	if len(names) < skip {
+		return cmp.Or(rows.Err(), errNoColumns)
+	}
 	if err := r.Set.Columns(names[skip:]); err != nil {
 		return err
 	}
@@ -86,6 +91,8 @@ func (r *Scan) read(rows *sql.Rows, names, types []string) error {
 	}
 	return rows.Err()
 }
+
+var errNoColumns = errors.New("the statement has returned no columns: use a SELECT with the key as first column")
 
 func (r *Scan) row(names, types []string, values []any, skip int) {
 	key := r.Key

@@ -107,5 +107,5 @@ func deleteRows(ctx context.Context, conn *pgconn.PgConn, statement, snapshot st
 			rows = r.CommandTag.RowsAffected()
 		}
 	}
-	return rows, err
+	return rows, session.WantResults(len(results), 4, err)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -92,15 +93,28 @@ func (f *notifyFeed) listen(ctx context.Context) (*listener, error) {
 // connect opens the connections of a listener. Behind a pooler in transaction mode, a ping by the listening connection would
 // arrive as long as its transactions happen to get the same server session, but no change would: another connection pings.
 func (f *notifyFeed) connect(ctx context.Context, l *listener) (err error) {
-	l.conn, err = f.open(ctx, func(_ *pgconn.PgConn, n *pgconn.Notification) { l.add(n.Payload) })
+	l.conn, err = f.connectOne(ctx, func(_ *pgconn.PgConn, n *pgconn.Notification) { l.add(n.Payload) })
 	if err != nil {
 		return err
 	}
 	l.pinger = l.conn
 	if !session.Of(l.conn).Direct() { //guard:notify-pings-itself-through-a-pooler
-		l.pinger, err = f.open(ctx, nil)
+		l.pinger, err = f.connectOne(ctx, nil)
 	}
 	return err
+}
+
+// maxOpens limits the connections that are tried. The sessions of a pooler may still have what they owe to other clients.
+const maxOpens = 5
+
+func (f *notifyFeed) connectOne(ctx context.Context, handle pgconn.NotificationHandler) (conn *pgconn.PgConn, err error) {
+	for range maxOpens {
+		conn, err = f.open(ctx, handle)
+		if !errors.Is(err, session.ErrOutOfStep) || ctx.Err() != nil { //guard:notify-fails-with-a-session-out-of-step
+			break
+		}
+	}
+	return conn, err
 }
 
 // listener is one connection that listens. It belongs to one goroutine.
@@ -178,7 +192,8 @@ func (l *listener) query(ctx context.Context, conn *pgconn.PgConn, query string)
 	session.Of(conn).AddSettings(soon, batch)
 	batch.ExecParams(query, nil, nil, nil, nil)
 	results, err := conn.ExecBatch(soon, batch).ReadAll()
-	if err == nil && len(results) == 2 && len(results[1].Rows) == 1 {
+	err = session.WantResults(len(results), 2, err)
+	if err == nil && len(results[1].Rows) == 1 && len(results[1].Rows[0]) == 1 {
 		text = string(results[1].Rows[0][0])
 	}
 	return text, noAnswer(soon, err)
@@ -187,8 +202,8 @@ func (l *listener) query(ctx context.Context, conn *pgconn.PgConn, query string)
 func (l *listener) exec(ctx context.Context, conn *pgconn.PgConn, statement string) error {
 	soon, cancel := context.WithTimeout(ctx, changefeed.AnswerTimeout)
 	defer cancel()
-	_, err := conn.Exec(soon, statement).ReadAll()
-	return noAnswer(soon, err)
+	results, err := conn.Exec(soon, statement).ReadAll()
+	return noAnswer(soon, session.WantResults(len(results), 1, err))
 }
 
 func noAnswer(ctx context.Context, err error) error {

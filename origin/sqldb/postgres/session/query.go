@@ -37,7 +37,7 @@ func QueryConn(ctx context.Context, c *pgx.Conn, each func(pgx.Rows) error, stat
 	batch.Queue(statement, args...)
 	results := c.SendBatch(ctx, batch)
 	defer func() { err = cmp.Or(err, results.Close()) }() // Close returns the same error
-	if _, err := results.Exec(); err != nil {
+	if err := CheckSettings(results.Exec()); err != nil {
 		return err
 	}
 	rows, err := results.Query()
@@ -45,6 +45,10 @@ func QueryConn(ctx context.Context, c *pgx.Conn, each func(pgx.Rows) error, stat
 		return err
 	}
 	defer rows.Close()
+	if len(rows.FieldDescriptions()) == 0 {
+		rows.Close()
+		return cmp.Or(rows.Err(), ErrOutOfStep)
+	}
 	for rows.Next() {
 		if err := each(rows); err != nil {
 			return err

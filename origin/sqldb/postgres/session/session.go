@@ -5,7 +5,6 @@ package session
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -114,9 +113,6 @@ const sessionKey = "ringside"
 // Of returns the session of a connection that Start has checked.
 func Of(conn *pgconn.PgConn) *Session { return conn.CustomData()[sessionKey].(*Session) }
 
-// errNoSettings is the error of a connection that ends without one.
-var errNoSettings = errors.New("the connection has ended while its settings were read")
-
 // Start checks a new connection: it reads back in a second statement what the first one has set, in one round trip, as
 // each load does.
 func (s *Settings) Start(ctx context.Context, conn *pgconn.PgConn) error {
@@ -130,10 +126,14 @@ func (s *Settings) Start(ctx context.Context, conn *pgconn.PgConn) error {
 	if err != nil {
 		return s.explain(err)
 	}
-	if len(results) != 2 || len(results[0].Rows) == 0 || len(results[1].Rows) == 0 {
-		return cmp.Or(ctx.Err(), errNoSettings)
+	if err := WantResults(len(results), 2, nil); err != nil {
+		return err
 	}
-	set, now := results[0].Rows[0], results[1].Rows[0]
+	set, now := OnlyRow(results[0]), OnlyRow(results[1])
+	//guard:pooler-sends-results-of-another-session
+	if len(set) != len(s.fixed)+2 || len(now) != len(s.fixed)+2 { // the time limit; the process, and both readOnly
+		return ErrOutOfStep
+	}
 	for i, want := range append(slices.Clone(s.fixed), readOnly) {
 		if got := string(now[i+1]); got != string(set[i]) { //guard:setting-not-read-back
 			return fmt.Errorf("the server, or a pooler in front of it, does not keep %s = %q for the next statement of the same "+
@@ -278,7 +278,11 @@ func (s *Session) Prepare(ctx context.Context, conn *pgconn.PgConn, name, sql st
 			sd, result.Name, result.SQL = result, name, sql
 		}
 	}
-	return sd, p.Close()
+	err = p.Close()
+	if err == nil && sd == nil {
+		err = ErrOutOfStep
+	}
+	return sd, err
 }
 
 // Failed makes a statement be parsed again after an error, as its types may have changed.
