@@ -49,6 +49,7 @@ func TestDatabases(t *testing.T) {
 		{"WritesInOtherForms", testWritesInOtherForms},
 		{"WritesOfSomeColumns", testWritesOfSomeColumns},
 		{"VersionsOfARecreatedRow", testVersionsOfARecreatedRow},
+		{"VersionOfARowCreatedAfterAWait", testVersionOfARowCreatedAfterAWait},
 		{"InvalidValues", testInvalidValues},
 		{"List", testList},
 		{"ListOfLargeRows", testListOfLargeRows},

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
@@ -29,9 +30,12 @@ func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transact
 		return refusal(w.Read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows), tx)
 	}
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
-		n, err := w.execute(ctx, conn, step)
-		if errorNumber(err) == duplicateKey {
+		n, took, err := w.execute(ctx, conn, step)
+		switch {
+		case errorNumber(err) == duplicateKey:
 			return 0, duplicate(ctx, s, err)
+		case err == nil && n > 0 && tx.Waited(step, took):
+			return n, w.renew(ctx, conn, tx)
 		}
 		return n, refusal(err, tx)
 	}
@@ -52,21 +56,41 @@ func (w writer) begin(ctx context.Context, conn *sql.Conn) error {
 			strconv.Itoa(int(math.Ceil(limit.Seconds()))))
 	}
 	if err == nil {
-		_, err = conn.ExecContext(ctx, "START TRANSACTION READ WRITE")
+		var trip time.Duration
+		trip, err = timed(func() error { _, err := conn.ExecContext(ctx, "START TRANSACTION READ WRITE"); return err })
+		if err == nil {
+			w.travelled(trip)
+		}
 	}
 	return errclass.Keyless(err)
 }
 
-func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) (int64, error) {
-	statement, err := w.withTimeLimit(ctx, conn, step.SQL)
+// execute returns the number of matched rows, and how long the statement took in the server, at most.
+func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) (rows int64, took time.Duration, err error) {
+	text, err := w.withTimeLimit(ctx, conn, step.SQL)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	result, err := conn.ExecContext(ctx, statement, step.Values()...)
+	statement, err := conn.PrepareContext(ctx, text) // as the driver would do
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return result.RowsAffected() // matched rows, changed or not: connect sets ClientFoundRows
+	defer statement.Close() // the connection is dropped if it is broken
+	var result sql.Result
+	took, err = timed(func() error { result, err = statement.ExecContext(ctx, step.Values()...); return err })
+	if err != nil {
+		return 0, 0, err
+	}
+	rows, err = result.RowsAffected() // matched rows, changed or not: connect sets ClientFoundRows
+	return rows, took - time.Duration(w.fastest.Load()), err
+}
+
+func (w writer) renew(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
+	n, _, err := w.execute(ctx, conn, tx.Renew())
+	if err = refusal(err, tx); tx.NotRenewed(int(n), err) {
+		return sqldb.ErrRetry
+	}
+	return err
 }
 
 // duplicate distinguishes the row of the key, which may have been inserted between an UPDATE that did not match it and our

@@ -1,11 +1,14 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -39,6 +42,8 @@ type transaction struct {
 
 	begun    bool
 	triggers string // the answer to triggersOf
+	began    int64  // when the transaction began, as a version
+	ended    int64  // when the step ended, as a version
 }
 
 func (t *transaction) run(ctx context.Context) error {
@@ -83,8 +88,10 @@ func (t *transaction) readBefore(ctx context.Context) error {
 }
 
 // runBatch runs a batch of which the first results are those of begin.
-func (t *transaction) runBatch(ctx context.Context, batch *pgconn.Batch, begin int, parameters []sqltext.Parameter) error {
-	n, err := t.read(t.conn.ExecBatch(ctx, batch), begin)
+func (t *transaction) runBatch(ctx context.Context, batch *pgconn.Batch, begin int, parameters []sqltext.Parameter,
+	answers ...answer,
+) error {
+	n, err := t.read(t.conn.ExecBatch(ctx, batch), begin, answers...)
 	switch {
 	case err == nil:
 		return nil
@@ -103,15 +110,40 @@ func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
 			before, t.begun = session.Of(t.conn).AddBegin(ctx, batch), true
 		}
 		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+		answers := []answer{t.setTriggers}
+		if step.Creates {
+			batch.ExecParams(clock, nil, nil, nil, nil)
+			answers = []answer{t.setClock, t.setTriggers}
+		}
 		batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
-		if err := t.runBatch(ctx, batch, before, step.Parameters); err != nil {
+		if err := t.runBatch(ctx, batch, before, step.Parameters, answers...); err != nil {
 			return false, err
 		}
 		if t.tx.Matched() {
-			return true, nil
+			return true, t.renew(ctx, step)
 		}
 	}
 	return false, nil
+}
+
+// clock returns the time of the start of the transaction, and the time now, as versions.
+const clock = "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+// renew gives the row that a step has created another version, if the step has waited. A row that it has updated has an earlier
+// version than the transaction.
+func (t *transaction) renew(ctx context.Context, step sqltext.Step) error {
+	version := t.tx.Rows.Result(t.tx.Change.Key).Value.Version
+	if version < t.began || !t.tx.Waited(step, time.Duration(t.ended-version)*time.Microsecond) {
+		return nil
+	}
+	t.tx.Forget()
+	step, batch := t.tx.Renew(), &pgconn.Batch{}
+	batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+	err := t.runBatch(ctx, batch, 0, step.Parameters)
+	if t.tx.NotRenewed(t.tx.Rows.Rows(), err) {
+		return sqldb.ErrRetry
+	}
+	return err
 }
 
 // triggersOf says what may suppress a change of a table, or change the row after RETURNING, other than Ringside's triggers:
@@ -151,27 +183,46 @@ func (t *transaction) readAgain(ctx context.Context, lock string) error {
 	return nil
 }
 
-// read adds the rows of the result that follows the first ones to the transaction; the next result is that of triggersOf. It
-// returns how many results have begun.
-func (t *transaction) read(results *pgconn.MultiResultReader, before int) (n int, err error) {
+// answer receives the rows of a result.
+type answer func(rows [][][]byte) error
+
+// read adds the rows of the result that follows the first ones to the transaction; the next results are the answers. It returns
+// how many results have begun.
+func (t *transaction) read(results *pgconn.MultiResultReader, before int, answers ...answer) (n int, err error) {
 	for ; err == nil && results.NextResult(); n++ {
 		switch {
-		case n < before:
-			_, err = results.ResultReader().Close()
 		case n == before:
 			err = readRows(results.ResultReader(), t.tx.Query, t.tx.Change.Key, t.tx.Rows)
-		default:
-			answer := results.ResultReader().Read()
-			t.triggers, err = "", answer.Err
-			if len(answer.Rows) == 1 {
-				t.triggers = string(answer.Rows[0][0])
+		case n > before && n <= before+len(answers):
+			result := results.ResultReader().Read()
+			if err = result.Err; err == nil {
+				err = answers[n-before-1](result.Rows)
 			}
+		default:
+			_, err = results.ResultReader().Close()
 		}
 	}
-	if end := results.Close(); err == nil { // otherwise it returns the same error
-		err = end
+	err = cmp.Or(err, results.Close()) // otherwise it returns the same error
+	return n, session.WantResults(n, before+1+len(answers), err)
+}
+
+func (t *transaction) setClock(rows [][][]byte) (err error) {
+	if len(rows) != 1 || len(rows[0]) != 2 {
+		return session.ErrOutOfStep
 	}
-	return n, err
+	t.began, err = strconv.ParseInt(string(rows[0][0]), 10, 64)
+	if err == nil {
+		t.ended, err = strconv.ParseInt(string(rows[0][1]), 10, 64)
+	}
+	return err
+}
+
+func (t *transaction) setTriggers(rows [][][]byte) error {
+	t.triggers = ""
+	if len(rows) == 1 && len(rows[0]) == 1 {
+		t.triggers = string(rows[0][0])
+	}
+	return nil
 }
 
 // errOfBegin attributes an error of the statements that open a transaction to the server. A standby answers BEGIN READ WRITE
@@ -206,10 +257,12 @@ func (t *transaction) commit(ctx context.Context) error {
 	}
 	results, err := t.conn.Exec(ctx, "COMMIT").ReadAll()
 	switch {
-	case err == nil && results[0].CommandTag.String() == "COMMIT":
+	case err == nil && len(results) == 1 && results[0].CommandTag.String() == "COMMIT":
 		return nil
-	case err == nil:
-		return errors.New("the database answered COMMIT with " + results[0].CommandTag.String())
+	case err == nil && len(results) == 1 && results[0].CommandTag.String() == "ROLLBACK":
+		return errors.New("the database answered COMMIT with ROLLBACK")
+	case err == nil: //guard:postgres-commit-answered-out-of-step
+		err = session.ErrOutOfStep
 	case isRefusal(err):
 		return t.explain(err, nil)
 	}

@@ -22,7 +22,8 @@ type Syntax interface {
 	// Upsert reports whether INSERT supports ON CONFLICT (key).
 	Upsert() bool
 	// FirstVersion returns an expression for the version of a new row, perhaps with a parameter of b: microseconds since
-	// 1970. It exceeds every earlier version of the key, if those also began so and grew by one with each write.
+	// 1970. It exceeds every earlier version of the key, if those also began so and grew by one with each write, and if the
+	// statement does not wait for another write of the key: the expression is evaluated before that (WritePlan.Renew).
 	FirstVersion(b *Builder) string
 }
 

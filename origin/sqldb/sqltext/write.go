@@ -20,6 +20,7 @@ type Unchanged struct{}
 type Step struct {
 	SQL        string
 	Parameters []Parameter
+	Creates    bool // it may create a row, with the version FirstVersion
 }
 
 // Builder writes a Step.
@@ -41,7 +42,7 @@ func (b *Builder) Parameter(p Parameter) string {
 }
 
 // Step returns the statement.
-func (b *Builder) Step() Step { return Step{b.sql.String(), b.parameters} }
+func (b *Builder) Step() Step { return Step{SQL: b.sql.String(), Parameters: b.parameters} }
 
 // WritePlan writes the statements of one change.
 type WritePlan struct {
@@ -136,6 +137,17 @@ func (p *WritePlan) insert(replace bool) Step {
 	}
 	b.Add(") VALUES (%s)", marks)
 	p.onConflict(b, replace)
+	p.returning(b)
+	s := b.Step()
+	s.Creates = true
+	return s
+}
+
+// Renew returns the statement that gives a row which the transaction has created a first version as of now.
+func (p *WritePlan) Renew() Step {
+	b := &Builder{Syntax: p.Syntax}
+	b.Add("UPDATE %s AS t SET %s = %s", QuoteTable(p.Syntax, p.Dataset.Table), p.Syntax.Quote(p.Dataset.Version), p.Syntax.FirstVersion(b))
+	p.where(b, origin.Condition{})
 	p.returning(b)
 	return b.Step()
 }
