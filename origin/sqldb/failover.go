@@ -70,8 +70,8 @@ func (c *failoverCheck) run(ctx context.Context) {
 	}
 	c.after = min(2*c.after, maxCheckInterval)
 	fresh := c.db.openFresh()
-	defer fresh.Close() // nothing was written
-	if readOnly, err := c.isReadOnly(ctx, fresh); err == nil && !readOnly {
+	defer fresh.Close()                                                     // nothing was written
+	if readOnly, err := c.isReadOnly(ctx, fresh); err == nil && !readOnly { //guard:reads-stay-with-demoted-server
 		c.db.replacePools()
 		c.after = checkInterval
 	}
@@ -102,12 +102,13 @@ func (w *rowWriter) write(ctx context.Context, c origin.Change) (origin.Value, e
 	}
 	db := w.source.db
 	v, err := w.attempts(ctx, db.writes, c)
+	//guard:write-stays-with-demoted-server
 	if db.database.IsReadOnly != nil && db.classOf(err) == errclass.ReadOnly && ctx.Err() == nil {
 		fresh := db.openFresh()
 		defer fresh.Close() // the change is committed or rolled back
 		v, err = w.attempts(ctx, fresh, c)
 		if err == nil || isOutcome(err) { // the server accepts writes
-			db.replacePools()
+			db.replacePools() //guard:siblings-stay-with-demoted-server
 		}
 	}
 	return v, db.explainWrite(ctx, err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // rows is a dataset that can be read, written and listed.
@@ -20,7 +21,11 @@ type rows struct {
 func (d database) rows(t testing.TB, ds origin.Dataset) rows {
 	t.Helper()
 	ds.Name = "rows"
-	db := d.open(t)
+	return rowsIn(t, d.open(t), ds)
+}
+
+func rowsIn(t testing.TB, db *sqldb.DB, ds origin.Dataset) rows {
+	t.Helper()
 	o, err := db.Dataset(ds)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,18 +53,30 @@ func (f *file) target() (string, error) {
 	if err != nil {
 		return "", f.explain(err)
 	}
-	log, _ := os.Stat(f.path + "-wal") // usually there is none
+	log, _ := os.Stat(f.logPath()) // usually there is none
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.current != nil && !os.SameFile(f.current, now) {
+	if f.current != nil && !os.SameFile(f.current, now) { //guard:sqlite-file-replaced-unnoticed
+		//guard:sqlite-log-of-another-file
 		if f.log != nil && log != nil && log.Size() > 0 && os.SameFile(f.log, log) {
 			return "", fmt.Errorf("open %s: it was replaced, but the write-ahead log of the previous file is still there: "+
-				"remove %[1]s-wal and %[1]s-shm, which SQLite would apply to the new file", f.path)
+				"remove %[2]s, which SQLite would apply to the new file, and the -shm beside it", f.path, f.logPath())
 		}
 		f.replaced++
 	}
 	f.current, f.log = now, log
 	return strconv.Itoa(f.replaced), nil
+}
+
+// logPath is beside the file itself, and not beside a symbolic link to it.
+func (f *file) logPath() string {
+	path := f.path
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+	}
+	return path + "-wal"
 }
 
 // explain reports the file that cannot be opened, and nothing else of the DSN.
