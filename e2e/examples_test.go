@@ -88,14 +88,14 @@ func TestExamplesHandleEveryState(t *testing.T) {
 	c := newCluster(t, 1)
 	c.fill("key-", 1)
 	all := examples(t)
-	_, row, err := c.get(0, "short-metrics", "key-0")
+	_, row, err := c.get(0, "short-metrics", "key-0") // of the same table as cnf-metrics, whose rows do not become stale meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(state, key string, ok func(text string) bool) {
+	check := func(state, dataset, key string, ok func(text string) bool) {
 		t.Helper()
 		for _, e := range all {
-			output := e.read(t, c.sidecars[0], "short-metrics", key)
+			output := e.read(t, c.sidecars[0], dataset, key)
 			for _, protocol := range []string{"http", "grpc", "unix"} {
 				if !ok(output[protocol]) {
 					t.Errorf("%s over %s, %s: %q", e.name, protocol, state, output[protocol])
@@ -103,14 +103,14 @@ func TestExamplesHandleEveryState(t *testing.T) {
 			}
 		}
 	}
-	check("found", "key-0", func(text string) bool { return text == row })
-	check("not found", "none", func(text string) bool { return text == "not found" })
+	check("found", "cnf-metrics", "key-0", func(text string) bool { return text == row })
+	check("not found", "short-metrics", "none", func(text string) bool { return text == "not found" })
 	c.database.Kill()
 	awaitStale(t, c, "key-0")
-	check("stale", "key-0", func(text string) bool {
+	check("stale", "short-metrics", "key-0", func(text string) bool {
 		return strings.HasPrefix(text, "stale, ") && strings.HasSuffix(text, " s old: "+row)
 	})
-	check("unavailable", "never-read", func(text string) bool { return strings.HasPrefix(text, "unavailable") })
+	check("unavailable", "short-metrics", "never-read", func(text string) bool { return strings.HasPrefix(text, "unavailable") })
 	for _, protocol := range []string{"http", "grpc", "unix"} {
 		if text := all[0].read(t, c.sidecars[0], "short-metrics", "never-read")[protocol]; text != "unavailable, try again in 1 s" {
 			t.Errorf("over %s: got %q, want the time of the next attempt", protocol, text)

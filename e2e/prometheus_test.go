@@ -174,7 +174,11 @@ func (p *prometheus) names() (names []string) {
 // raises its alerts.
 func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	t.Parallel()
-	c := newClusterWithTLS(t, newAuthority(t), 3, rig.Sidecars)
+	c := newClusterWithTLS(t, newAuthority(t), 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
+		config = strings.Replace(config, "local_ttl: 1m}", "local_ttl: 1m, feed: {kind: poll}}", 1)
+		applyFeeds(t, config, "cnf-metrics")
+		return rig.Sidecars(t, n, config)
+	})
 	c.fill("key-", loadKeys)
 	p := newPrometheus(t, c)
 	phase := time.Second

@@ -350,14 +350,20 @@ func TestPromiseFeedsMakeOtherWritesVisibleSoon(t *testing.T) {
 
 // applyFeeds installs the triggers of the change feeds.
 func (w *traffic) applyFeeds(config string) {
-	file := filepath.Join(w.t.TempDir(), "ringside.yaml")
+	applyFeeds(w.t, config, versioned.name, unversioned.name)
+}
+
+// applyFeeds installs the triggers of datasets.
+func applyFeeds(t testing.TB, config string, datasets ...string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ringside.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	for _, table := range []table{versioned, unversioned} {
-		cmd := exec.Command(rig.Binary(w.t), "changes", "apply", "-c", file, table.name)
+	for _, dataset := range datasets {
+		cmd := exec.Command(rig.Binary(t), "changes", "apply", "-c", file, dataset)
 		if out, err := cmd.CombinedOutput(); err != nil {
-			w.t.Fatalf("changes apply: %v\n%s", err, out)
+			t.Fatalf("changes apply: %v\n%s", err, out)
 		}
 	}
 }
