@@ -32,12 +32,14 @@ func TestRandomHistories(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, *seed*1000+uint64(run), run%2 == 0)
 			w.restores = run%4 == 2
+			defer func() {
+				if t.Failed() {
+					t.Logf("run %d of seed %d", run, *seed)
+				}
+			}()
 			w.run(20 * time.Second)
 			reads += w.check()
 		})
-		if t.Failed() {
-			t.Fatalf("run %d of seed %d", run, *seed)
-		}
 	}
 	t.Logf("%d reads in %d runs, seed %d: none was below what its sidecar had seen or written", reads, *runs, *seed)
 }
@@ -141,13 +143,14 @@ func (o *ordered) restore(key, value string, version int64) {
 	o.noteLocked(key, value)
 }
 
-// misled reports whether versions may mislead a reader at a time to order older of key after order newer was seen: in
-// between the version became lower, and entries from before that may live on.
-func (o *ordered) misled(key string, older, newer int, at time.Time, life time.Duration) bool {
+// misled reports whether versions may mislead a reader between two times to order older of key: the version has become
+// lower since, and entries from before that may live on. They may come in any order: what the reader had seen of them was
+// forgotten once it saw the lower version.
+func (o *ordered) misled(key string, older int, from, to time.Time, life time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.ContainsFunc(o.backwards[key], func(s step) bool {
-		return older < s.order && s.order <= newer && at.Before(s.at.Add(life))
+		return older < s.order && !s.at.After(to) && from.Before(s.at.Add(life))
 	})
 }
 
@@ -401,14 +404,14 @@ func (w *world) faults(r *rand.Rand) {
 	}
 }
 
-// misled reports whether versions may mislead the reader of s after it has seen order newer.
-func (w *world) misled(s sight, newer int) bool {
+// misled reports whether versions may mislead the reader of s.
+func (w *world) misled(s sight) bool {
 	p := w.cluster.members[0].Policy()
 	life := 3*time.Second + p.LoadTimeout
 	if s.stale {
 		life += p.StaleIfError
 	}
-	return w.origin.misled(s.key, s.order, newer, s.start, life)
+	return w.origin.misled(s.key, s.order, s.start, s.end, life)
 }
 
 // check compares each read with what its member had seen or written before it began, and with the longest life of an entry.
@@ -430,7 +433,7 @@ func (w *world) check() (reads int) {
 		if s.noCache {
 			limit = 0
 		}
-		if s.noCache && w.misled(s, math.MaxInt) { // the fresh entry with the higher version is the answer until its ttl has passed
+		if s.noCache && w.misled(s) { // the fresh entry with the higher version is the answer until its ttl has passed
 			limit = p.TTL + p.LoadTimeout
 		}
 		if replaced, ok := w.origin.next[s.order]; ok && s.start.Sub(replaced) > limit {
@@ -442,7 +445,7 @@ func (w *world) check() (reads int) {
 		slices.SortFunc(sights, func(a, b sight) int { return cmp.Compare(a.start.UnixNano(), b.start.UnixNano()) })
 		for i, s := range sights {
 			for _, before := range sights[:i] {
-				if !s.write && before.end.Before(s.start) && before.least > s.order && !w.misled(s, before.order) {
+				if !s.write && before.end.Before(s.start) && before.least > s.order && !w.misled(s) {
 					w.t.Errorf("versioned %v: member %d read of %q write %d (stale: %v) after %d (write: %v) had been seen, %v later",
 						w.versioned, s.member, s.key, s.order, s.stale, before.order, before.write, s.start.Sub(before.end))
 					return reads
