@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb"
 )
 
 // restartingFeed calls Follow again whenever it ends, as the sidecar does.
@@ -31,6 +33,7 @@ func (f restartingFeed) Follow(ctx context.Context, handle func(origin.Changes))
 // failover is a database under test that is moved from one server to another.
 type failover struct {
 	rows
+	db       *sqldb.DB            // of rows
 	behind   database             // leads to where the DSN does
 	followed map[string]*follower // :: kind
 }
@@ -40,8 +43,43 @@ func newFailover(t *testing.T, d database, dsn string) *failover {
 	t.Helper()
 	f := &failover{behind: d, followed: map[string]*follower{}}
 	f.behind.dsn = dsn
-	f.rows = f.behind.rows(t, rowsDataset)
+	f.db = f.behind.open(t)
+	ds := rowsDataset
+	ds.Name = "rows"
+	f.rows = rowsIn(t, f.db, ds)
 	return f
+}
+
+// atOnce is how many reads hold connections at the same time.
+const atOnce = 8
+
+// holdsConnections makes several connections that stay in the pool: query holds each of them for a moment.
+func (f *failover) holdsConnections(t *testing.T, query string) {
+	t.Helper()
+	slow, err := f.db.Dataset(origin.Dataset{Name: "rows", Query: query, Value: "v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reads sync.WaitGroup
+	for range atOnce {
+		reads.Go(func() { f.behind.wantValue(t, slow, "a", "0") })
+	}
+	reads.Wait()
+}
+
+// wantRead reads the row of the key a on several connections at once.
+func (f *failover) wantRead(t *testing.T, v string) {
+	t.Helper()
+	var reads sync.WaitGroup
+	for range atOnce {
+		reads.Go(func() {
+			results, err := f.Load(soon(t), []string{"a"})
+			if err != nil || results[0].Err != nil || !strings.Contains(string(results[0].Value.Data), `"`+v+`"`) {
+				t.Errorf("read %+v, %v; want %s", results, err, v)
+			}
+		})
+	}
+	reads.Wait()
 }
 
 // follows starts the feeds, and waits until they are live. They have pools of their own: nothing but the feed notices the failover.
@@ -169,13 +207,12 @@ func TestSwitchoverOfPostgresBehindOneAddress(t *testing.T) {
 			t.Fatal("the name leads to the demoted server")
 		}
 	}
+	f.holdsConnections(t, "SELECT 0 AS v FROM pg_sleep(0.1) WHERE $1 <> ''")
 	network.leadTo(hostOf(b.dsn))
 	if err := f.put(t, "after"); err != nil || b.value(t) != "after" {
 		t.Errorf("got %v, and the new primary has %q", err, b.value(t))
 	}
-	if v := string(loadOne(t, f, "a").Data); !strings.Contains(v, `"after"`) {
-		t.Errorf("read %s after the write", v)
-	}
+	f.wantRead(t, "after")
 	eventually(t, "reads reach the new primary without a write", func() bool { return port() == portOf(b.dsn) })
 	f.wantReported(t, b.database)
 }
@@ -271,13 +308,12 @@ func testFailoverOfMySQL(t *testing.T, e rig.Engine, setting string) {
 			t.Errorf("read %s after a refused write", v)
 		}
 	}
+	f.holdsConnections(t, "SELECT SLEEP(0.1) AS v FROM DUAL WHERE ? <> ''")
 	network.leadTo(hostPort.FindString(b.dsn))
 	if err := f.put(t, "after"); err != nil || b.value(t) != "after" || a.value(t) != "before" {
 		t.Errorf("got %v; the servers have %q and %q", err, a.value(t), b.value(t))
 	}
-	if v := string(loadOne(t, f, "a").Data); !strings.Contains(v, `"after"`) {
-		t.Errorf("read %s after the write", v)
-	}
+	f.wantRead(t, "after")
 	eventually(t, "reads reach the new primary without a write", func() bool { return port() == portOf(b.dsn) })
 	f.wantReported(t, b.database)
 }

@@ -167,6 +167,8 @@ func TestParametersOfADSN(t *testing.T) {
 			d.exec(t, "CREATE TABLE "+schema+".r (k text PRIMARY KEY, v text, ver bigint)")
 			d.exec(t, "INSERT INTO "+schema+".r VALUES ('a', $1, 1)", schema)
 		}
+		d.exec(t, "CREATE TABLE mine.hidden (k int PRIMARY KEY, v text)") // cannot be parsed without the search_path
+		d.exec(t, "INSERT INTO mine.hidden VALUES (7, 'mine')")
 		ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Value: "v", Version: "ver"}
 		for _, parameters := range []string{
 			"", "&search_path=mine", "&options=-c%20search_path%3Dmine", "&options=--search-path%3Dmine,public%20-cwork_mem%3D1MB",
@@ -186,6 +188,13 @@ func TestParametersOfADSN(t *testing.T) {
 					t.Fatal(err)
 				}
 				d.wantValue(t, o, "a", want)
+			}
+			if want == "mine" {
+				hidden, err := db.Dataset(origin.Dataset{Name: "rows", Query: "SELECT v FROM hidden WHERE k = $1", Value: "v"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.wantValue(t, hidden, "7", "mine")
 			}
 			bytes, err := db.Dataset(origin.Dataset{Name: "rows", Query: `SELECT '\x00ff'::bytea AS v WHERE $1 <> ''`})
 			if err != nil {
