@@ -21,6 +21,8 @@ type proxy struct {
 	stray, ready atomic.Int32
 	// cut is how many times only the first result of the next statements arrives.
 	cut atomic.Int32
+	// shift is how many times a result that nobody has asked for comes first, and the last results are missing instead.
+	shift atomic.Int32
 	// commitUnanswered drops the answers to COMMIT, but not that the server is ready.
 	commitUnanswered atomic.Bool
 }
@@ -67,7 +69,7 @@ func pass(server, client net.Conn, copying func()) {
 func (p *proxy) answers(client io.Writer, server io.Reader) {
 	const notification = 'A'
 	in := bufio.NewReader(server)
-	results, cut := 0, false // since the last message that the server is ready
+	results, cut, shifted := 0, false, false // since the last message that the server is ready
 	for {
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(in, head); err != nil {
@@ -87,18 +89,22 @@ func (p *proxy) answers(client io.Writer, server io.Reader) {
 				continue
 			}
 			results++
-			cut = cut || results == 1 && take(&p.cut)
+			cut = cut || results == 1 && (shifted || take(&p.cut))
 			if cut && results > 1 {
 				continue
 			}
 		case 'Z':
-			results, cut = 0, false
+			results, cut, shifted = 0, false, false
 		default:
 			if cut && results > 0 {
 				continue
 			}
 			if results == 0 && take(&p.stray) {
 				head = append([]byte("C\x00\x00\x00\x10DISCARD ALL\x00Z\x00\x00\x00\x05I"), head...)
+			}
+			if results == 0 && !shifted && take(&p.shift) {
+				shifted = true
+				head = append([]byte("C\x00\x00\x00\x10DISCARD ALL\x00"), head...)
 			}
 			if results == 0 && take(&p.ready) {
 				head = append([]byte("Z\x00\x00\x00\x05I"), head...)

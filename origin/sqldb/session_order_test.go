@@ -20,7 +20,7 @@ func TestResultsThatDoNotBelongToTheStatement(t *testing.T) {
 	d := startPostgres(t)
 	for name, fault := range map[string]func(*proxy) *atomic.Int32{
 		"stray": func(p *proxy) *atomic.Int32 { return &p.stray }, "missing": func(p *proxy) *atomic.Int32 { return &p.cut },
-		"none": func(p *proxy) *atomic.Int32 { return &p.ready },
+		"none": func(p *proxy) *atomic.Int32 { return &p.ready }, "shifted": func(p *proxy) *atomic.Int32 { return &p.shift },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.fillExact(t, map[string]string{"a": "1", "b": "2"})
