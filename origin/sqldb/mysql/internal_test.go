@@ -160,9 +160,18 @@ func testGapsOfTransactions(t *testing.T, dsn string) {
 	next("[2]", "[]")
 }
 
+// TestPruneKeepsWhatWasHidden prunes beside a transaction that holds locks on the numbers between the deleted ones.
 func TestPruneKeepsWhatWasHidden(t *testing.T) {
-	t.Parallel()
-	database, err := connect(origin.SourceConfig{Name: "db", DSN: rig.MariaDB(t)})
+	for name, start := range map[string]func(testing.TB) string{"mysql8": rig.MySQL, "mariadb": rig.MariaDB} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testPruneKeepsWhatWasHidden(t, start(t))
+		})
+	}
+}
+
+func testPruneKeepsWhatWasHidden(t *testing.T, dsn string) {
+	database, err := connect(origin.SourceConfig{Name: "db", DSN: dsn})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,11 +183,23 @@ func TestPruneKeepsWhatWasHidden(t *testing.T) {
 	}
 	defer conn.Close()
 	for _, statement := range []string{
-		"SET SESSION TRANSACTION READ WRITE",
+		"SET SESSION TRANSACTION READ WRITE", "SET innodb_lock_wait_timeout = 1",
 		"CREATE TABLE changes (seq BIGINT AUTO_INCREMENT PRIMARY KEY, changed_at TIMESTAMP NOT NULL DEFAULT '2001-01-01') ENGINE = InnoDB",
 		"INSERT INTO changes VALUES (1, DEFAULT), (2, DEFAULT), (3, DEFAULT), (4, DEFAULT), (6, DEFAULT), (7, DEFAULT), (9, DEFAULT)",
 	} {
 		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	open, err := pool.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for _, statement := range []string{
+		"START TRANSACTION READ WRITE", "SELECT seq FROM changes WHERE seq = 3 FOR UPDATE", "SELECT seq FROM changes WHERE seq = 9 FOR UPDATE",
+	} {
+		if _, err := open.ExecContext(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
