@@ -16,6 +16,8 @@ type servers struct {
 	current string
 	err     error
 	open    map[*conn]bool
+	// connecting is called before each connection is made.
+	connecting func() error
 }
 
 type conn struct {
@@ -29,6 +31,11 @@ func newServers() *servers { return &servers{current: "a", open: map[*conn]bool{
 func (s *servers) Driver() driver.Driver { return nil }
 
 func (s *servers) Connect(context.Context) (driver.Conn, error) {
+	if s.connecting != nil {
+		if err := s.connecting(); err != nil {
+			return nil, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -190,6 +197,26 @@ func TestErrorsOfUse(t *testing.T) {
 	}
 	if err := p.Use(t.Context(), func(*sql.Conn) error { return nil }); err == nil || s.connections("a") != 0 {
 		t.Errorf("a closed pool has %d connections, and its use returns %v", s.connections("a"), err)
+	}
+}
+
+// A connection to the previous target that cannot be made is no error: the new pool is used.
+func TestConnectWhileReplaced(t *testing.T) {
+	s := newServers()
+	g := NewGroup(nil)
+	p := g.Open(s.pool)
+	defer p.Close()
+	replaced := false
+	s.connecting = func() error {
+		if replaced {
+			return nil
+		}
+		replaced = true
+		s.lead("b", nil)
+		return errors.Join(errors.New("a is down"), g.Replace())
+	}
+	if got := leadsTo(t, p); got != "b" {
+		t.Errorf("leads to %s", got)
 	}
 }
 
