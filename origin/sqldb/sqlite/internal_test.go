@@ -1,8 +1,10 @@
 package sqlite
 
 import (
+	"database/sql/driver"
 	"math"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +35,25 @@ func FuzzSQLiteURI(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A file may be removed between the look at it and the connection to it. Neither connection then creates an empty one.
+func TestConnectionsCreateNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.db")
+	database, err := connect(origin.SourceConfig{Name: "db", DSN: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, connector := range map[string]driver.Connector{"reads": database.Reads, "writes": database.Writes} {
+		conn, err := connector.Connect(t.Context())
+		if err == nil {
+			_ = conn.Close() // the test fails anyway
+			t.Errorf("%s: connected to a file that is missing", name)
+		}
+		if made, _ := filepath.Glob(path + "*"); made != nil {
+			t.Errorf("%s: %v was created", name, made)
+		}
+	}
 }
 
 // Whatever SQLite stores in a column, the row is JSON.
