@@ -2,6 +2,7 @@ package sqldb_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -36,8 +37,10 @@ func newProxy(t *testing.T, dsn string) *proxy {
 	}
 	p := &proxy{dsn: dsn[:from] + listener.Addr().String() + dsn[to:]}
 	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(func() {
 		_ = listener.Close() // ends the loop below
+		cancel()             // ends connections that remain after a panic
 		wg.Wait()
 	})
 	wg.Go(func() {
@@ -51,6 +54,7 @@ func newProxy(t *testing.T, dsn string) *proxy {
 				_ = client.Close() // the test reports what it missed
 				continue
 			}
+			context.AfterFunc(ctx, func() { _, _ = server.Close(), client.Close() })
 			wg.Go(func() { pass(server, client, func() { _, _ = io.Copy(server, client) }) })
 			wg.Go(func() { pass(server, client, func() { p.answers(client, server) }) })
 		}
