@@ -433,7 +433,7 @@ func TestSubscriptionEndsWhenTheMemberLeaves(t *testing.T) {
 	s := newSink(t)
 	writer, m := peertest.StartWriter(t, "m", peer.Config{})
 	writer.SetLiveFeeds([]string{"b", "a", "a"})
-	p := peertest.StartPool(t, peer.Config{Sink: s, AttemptTimeout: time.Hour}, m)
+	p := peertest.StartPool(t, peer.Config{Sink: s, AttemptTimeout: time.Hour, SubscriptionIdle: time.Hour}, m)
 	if err := peertest.Fetch(t, p, "m"); err != nil {
 		t.Fatal(err)
 	}
