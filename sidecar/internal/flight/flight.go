@@ -160,14 +160,14 @@ func (g *Group[V]) run(calls []*Call[V], started []int, timeout time.Duration, f
 	// A call holds its key for the timeout, even if fn hangs.
 	stop := context.AfterFunc(ctx, func() {
 		for _, i := range started { //guard:call-that-hangs-holds-its-key
-			g.end(&calls[i], none, ctx.Err(), false)
+			g.endSafely(&calls[i], none, ctx.Err(), false)
 		}
 	})
 	defer stop()
 	err := errNoResult
 	defer func() {
 		for _, i := range started {
-			g.end(&calls[i], none, err, true)
+			g.endSafely(&calls[i], none, err, true)
 		}
 	}()
 	finish := func(i int, value V, err error) { g.end(&calls[i], value, err, true) }
@@ -182,6 +182,11 @@ func (g *Group[V]) end(p **Call[V], value V, err error, returned bool) {
 	for _, wait := range g.setResult(p, value, err, returned) {
 		defer wait(value, err) //guard:panic-of-one-wait-leaves-the-others-waiting
 	}
+}
+
+// endSafely is end where no caller would recover a panic of one who takes the result: it would end the process.
+func (g *Group[V]) endSafely(p **Call[V], value V, err error, returned bool) {
+	_ = recovered(func() { g.end(p, value, err, returned) }) //guard:panic-of-a-wait-ends-the-process
 }
 
 // setResult returns the waits to which end must pass the result.

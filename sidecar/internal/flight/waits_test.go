@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 	"weak"
 )
@@ -48,15 +49,33 @@ func TestPanicOfOneWaitLeavesTheOthersTheirResult(t *testing.T) {
 		Each(calls, take), Each(calls, func(int, int, error) { panic("boom") }), Each(calls, take),
 	}
 	close(release)
-	g.Close()
 	for i, w := range waits {
 		select {
 		case <-w.done:
-		default:
+		case <-time.After(time.Minute):
 			t.Errorf("wait %d has no result", i)
 		}
 	}
+	g.Close()
 	if got != 14 {
 		t.Errorf("the results add up to %d; want 14, 7 for each of the two others", got)
 	}
+}
+
+func TestPanicOfAWaitAtTheTimeoutDoesNotEndTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New[int](1)
+		release := make(chan struct{})
+		calls := g.Start([]string{"key"}, time.Second, func(context.Context, []int, func(int, int, error)) { <-release })
+		var got error
+		Each(calls, func(int, int, error) { panic("boom") })
+		Each(calls, func(_ int, _ int, err error) { got = err })
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !errors.Is(got, context.DeadlineExceeded) {
+			t.Errorf("the other wait got %v", got)
+		}
+		close(release)
+		g.Close()
+	})
 }
