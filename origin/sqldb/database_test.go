@@ -3,8 +3,10 @@ package sqldb_test
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +18,18 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/origin/sqldb"
 )
+
+// TestMain runs more tests at a time than there are processors, unless -parallel says otherwise: they wait for servers most of
+// the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		if err := parallel.Value.Set("6"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // database is a real database, with a connection that may write.
 type database struct {
