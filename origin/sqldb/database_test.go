@@ -117,14 +117,18 @@ var poolers = map[string]func(testing.TB) database{
 
 // eachDatabase runs test against a new server of each kind, and through each pooler.
 func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
-	all := maps.Clone(starts)
-	maps.Copy(all, poolers)
-	for name, start := range all {
+	for name, start := range allStarts() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, start(t))
 		})
 	}
+}
+
+func allStarts() map[string]func(testing.TB) database {
+	all := maps.Clone(starts)
+	maps.Copy(all, poolers)
+	return all
 }
 
 // empty returns an empty database of the server d.
