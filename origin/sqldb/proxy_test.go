@@ -132,3 +132,31 @@ func take(n *atomic.Int32) bool {
 		}
 	}
 }
+
+// interpose returns the address of a proxy that calls forward for each connection, with the client's and the server's side of it.
+func interpose(t *testing.T, server string, forward func(client, server net.Conn)) (address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer client.Close()
+				behind, err := net.Dial("tcp", server)
+				if err != nil {
+					return
+				}
+				defer behind.Close()
+				forward(client, behind)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}

@@ -190,7 +190,7 @@ func TestProxyThatDropsVariablesIsRejected(t *testing.T) {
 		d.exec(t, "SET GLOBAL autocommit = 0")
 		_, host, _ := strings.Cut(d.dsn, "(")
 		host, _, _ = strings.Cut(host, ")")
-		d.dsn = strings.Replace(d.dsn, host, newDropper(t, host), 1)
+		d.dsn = strings.Replace(d.dsn, host, interpose(t, host, dropVariables), 1)
 		err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 		if err == nil || !strings.Contains(err.Error(), `does not keep autocommit = 1 (it is "0")`) {
 			t.Errorf("got %v", err)
@@ -198,33 +198,8 @@ func TestProxyThatDropsVariablesIsRejected(t *testing.T) {
 	})
 }
 
-// newDropper returns the address of a proxy that turns each SET into a statement without effect.
-func newDropper(t *testing.T, server string) (address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go dropVariables(client, server)
-		}
-	}()
-	return listener.Addr().String()
-}
-
-func dropVariables(client net.Conn, address string) {
-	defer client.Close()
-	server, err := net.Dial("tcp", address)
-	if err != nil {
-		return
-	}
-	defer server.Close()
+// dropVariables turns each SET into a statement without effect.
+func dropVariables(client, server net.Conn) {
 	go func() {
 		defer client.Close()
 		_, _ = io.Copy(client, server) // ends with either connection

@@ -401,41 +401,16 @@ func TestPoolerThatSplitsTransactionsIsRejected(t *testing.T) {
 	d.exec(t, "CREATE TABLE r (k text PRIMARY KEY, v text)")
 	d.exec(t, "ALTER ROLE ringside SET bytea_output = 'escape'")
 	d.exec(t, "ALTER ROLE ringside SET timezone = 'UTC'")
-	d.dsn = strings.Replace(d.dsn, hostOf(d.dsn), newSplitter(t, hostOf(d.dsn)), 1)
+	d.dsn = strings.Replace(d.dsn, hostOf(d.dsn), interpose(t, hostOf(d.dsn), split), 1)
 	err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: "k"})
 	if err == nil || !strings.Contains(err.Error(), `does not keep bytea_output = "hex"`) || !strings.Contains(err.Error(), "pool_mode") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// newSplitter returns the address of a proxy that ends the transaction after each statement of a batch.
-func newSplitter(t *testing.T, server string) (address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go split(client, server)
-		}
-	}()
-	return listener.Addr().String()
-}
-
-// split adds a Sync after each Execute that is not followed by one, and removes the answers to these from the stream.
-func split(client net.Conn, address string) {
-	defer client.Close()
-	server, err := net.Dial("tcp", address)
-	if err != nil {
-		return
-	}
-	defer server.Close()
+// split ends the transaction after each statement of a batch: it adds a Sync after each Execute that is not followed by one, and
+// removes the answers to these from the stream.
+func split(client, server net.Conn) {
 	added := make(chan struct{}, 100) // for each Sync, the answer of which the client does not expect
 	go func() {
 		defer client.Close()
