@@ -127,6 +127,7 @@ var mayImport = map[string][]string{
 	"xds/resources":         {"ring"},
 	"xds/publisher":         {"ring", "xds/resources"},
 	"xds/resolver":          {"ring", "ring/backoff", "xds/resources"},
+	"xds/xdstest":           {"ring"},
 	"deploy/inject":         {},
 	"deploy/inject/webhook": {"deploy/inject"},
 	// Keeps the injector's certificate; the only package that talks to the API server.

@@ -22,23 +22,8 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/xds/resources"
+	"github.com/ringside-cache/ringside/xds/xdstest"
 )
-
-func members(n int) []ring.Member {
-	list := make([]ring.Member, n)
-	for i := range list {
-		list[i] = ring.Member{ID: fmt.Sprint("m", i), Addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250)}
-	}
-	return list
-}
-
-func three() []ring.Member {
-	return []ring.Member{
-		{ID: "c", Addr: "10.0.0.7:7072", Leaving: true},
-		{ID: "a", Addr: "10.0.0.5:7072"},
-		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
-	}
-}
 
 func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
 	t.Helper()
@@ -220,10 +205,10 @@ func wantEndpoints(t *testing.T, a answer, list []ring.Member) {
 func TestEveryResourceTypeIsServed(t *testing.T) {
 	size := ring.Size{Min: 16, Max: 64}
 	each(t, Config{Size: size}, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(three())
+		f.Publish(xdstest.Three())
 		c := dial()
 		for typeURL, want := range map[string]proto.Message{
-			resource.EndpointType: mustEndpoints(t, three()), resource.ClusterType: resources.Cluster(size),
+			resource.EndpointType: mustEndpoints(t, xdstest.Three()), resource.ClusterType: resources.Cluster(size),
 			resource.ListenerType: resources.Listener(), resource.RouteType: resources.Routes(),
 		} {
 			c.subscribe(typeURL)
@@ -238,17 +223,17 @@ func TestEveryResourceTypeIsServed(t *testing.T) {
 
 func TestChangesAreSent(t *testing.T) {
 	each(t, Config{Delay: time.Millisecond}, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(members(3))
+		f.Publish(xdstest.Members(3))
 		c := dial()
 		c.subscribe(resource.EndpointType)
 		for n := 3; n < 8; n++ {
 			a := c.next()
-			wantEndpoints(t, a, members(n))
+			wantEndpoints(t, a, xdstest.Members(n))
 			if s := f.Status(); s.Version != a.version || s.Endpoints != n || s.Updates != int64(n-2) || s.Clients != 1 {
 				t.Errorf("got status %+v, want version %s of the client", s, a.version)
 			}
 			c.ack(a)
-			f.Publish(members(n + 1))
+			f.Publish(xdstest.Members(n + 1))
 		}
 		late := dial()
 		late.subscribe(resource.EndpointType)
@@ -268,8 +253,8 @@ func TestClientsWaitForTheFirstRing(t *testing.T) {
 		for f.Status().Clients == 0 {
 			time.Sleep(time.Millisecond)
 		}
-		f.Publish(members(3))
-		wantEndpoints(t, <-first, members(3))
+		f.Publish(xdstest.Members(3))
+		wantEndpoints(t, <-first, xdstest.Members(3))
 	})
 }
 
@@ -278,7 +263,7 @@ func TestEmptyRingIsNotPublished(t *testing.T) {
 		var called error
 		f := New(Config{OnUnpublishable: func(err error) { called = err }})
 		defer f.Stop()
-		f.Publish(members(3))
+		f.Publish(xdstest.Members(3))
 		before := f.Status()
 		f.Publish(nil)
 		time.Sleep(time.Second)
@@ -292,9 +277,9 @@ func TestManyChangesAreOneUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(Config{})
 		defer f.Stop()
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		for n := range 50 {
-			f.Publish(members(n + 2))
+			f.Publish(xdstest.Members(n + 2))
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
@@ -308,14 +293,14 @@ func TestEqualListIsNotAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(Config{})
 		defer f.Stop()
-		f.Publish(three())
+		f.Publish(xdstest.Three())
 		before := f.Status()
-		again := three()
+		again := xdstest.Three()
 		again[1].Version = "for people"
 		f.Publish(again)
 		time.Sleep(time.Second)
-		f.Publish(members(3)) // changed and changed back within Config.Delay
-		f.Publish(three())
+		f.Publish(xdstest.Members(3)) // changed and changed back within Config.Delay
+		f.Publish(xdstest.Three())
 		time.Sleep(time.Second)
 		if f.Status() != before {
 			t.Errorf("got status %+v, want it unchanged: %+v", f.Status(), before)
@@ -332,17 +317,17 @@ func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
 		called = append(called, n)
 	}}
 	each(t, config, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		c := dial()
 		// A type that is always sent completely, and one that changes.
 		for _, typeURL := range []string{resource.ListenerType, resource.EndpointType} {
 			c.subscribe(typeURL)
 			c.nack(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*resources.MaxText))
 		}
-		f.Publish(members(2))
+		f.Publish(xdstest.Members(2))
 		// If the rejected update were sent again, it would be the next response.
 		a := c.next()
-		wantEndpoints(t, a, members(2))
+		wantEndpoints(t, a, xdstest.Members(2))
 		c.ack(a)
 		s := f.Status()
 		want := "no thanks  [31m!"
@@ -379,33 +364,33 @@ func TestOnNACKIsCalledOncePerSecond(t *testing.T) {
 func TestClientOfAnotherProcessGetsTheRing(t *testing.T) {
 	config := Config{Delay: time.Millisecond}
 	former := New(config)
-	former.Publish(members(5))
+	former.Publish(xdstest.Members(5))
 	c := newSotw(t, serve(t, former))
 	c.subscribe(resource.EndpointType)
 	c.ack(c.next())
 	next := New(config)
-	next.Publish(members(2))
+	next.Publish(xdstest.Members(2))
 	again := newSotw(t, serve(t, next))
 	again.held = c.held
 	again.subscribe(resource.EndpointType)
 	a := again.next()
-	wantEndpoints(t, a, members(2))
+	wantEndpoints(t, a, xdstest.Members(2))
 	if a.version == c.held[resource.EndpointType] {
 		t.Errorf("two processes have the version %s for different rings", a.version)
 	}
 	again.nack(a, "no")
-	next.Publish(members(3))
-	wantEndpoints(t, again.next(), members(3))
+	next.Publish(xdstest.Members(3))
+	wantEndpoints(t, again.next(), xdstest.Members(3))
 }
 
 func TestUnknownTypesGetNoResponse(t *testing.T) {
 	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		c := dial()
 		c.subscribe(resource.SecretType)
 		c.subscribe("type.googleapis.com/nobody.knows.This")
 		c.subscribe(resource.EndpointType)
-		wantEndpoints(t, c.next(), members(1))
+		wantEndpoints(t, c.next(), xdstest.Members(1))
 	})
 }
 
@@ -431,7 +416,7 @@ func wantRefused(t *testing.T, f *Publisher, err error) {
 // The library waits for all types of a stream with one reflect.Select, which panics at 65 536.
 func TestTypesOfAStreamAreLimited(t *testing.T) {
 	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		c := dial()
 		for i := range maxTypes + 1 {
 			c.subscribe(fmt.Sprint("type.googleapis.com/T", i))
@@ -442,7 +427,7 @@ func TestTypesOfAStreamAreLimited(t *testing.T) {
 
 func TestResourceNamesOfAStreamAreLimited(t *testing.T) {
 	each(t, Config{}, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		names := make([]string, maxNames+1)
 		for i := range names {
 			names[i] = fmt.Sprint("r", i)
@@ -461,7 +446,7 @@ func TestResourceNamesOfAStreamAreLimited(t *testing.T) {
 
 func TestClientsAreLimited(t *testing.T) {
 	each(t, Config{MaxStreams: 1}, func(t *testing.T, f *Publisher, dial func() client) {
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		first := dial()
 		first.subscribe(resource.EndpointType)
 		first.next()
@@ -478,7 +463,7 @@ func TestClientsAreLimited(t *testing.T) {
 func TestDisconnectedClientIsNotCounted(t *testing.T) {
 	f := New(Config{})
 	ads := serve(t, f)
-	f.Publish(members(1))
+	f.Publish(xdstest.Members(1))
 	c := newSotw(t, ads)
 	c.subscribe(resource.EndpointType)
 	c.next()
@@ -501,7 +486,7 @@ func TestStopEndsWaitingStreams(t *testing.T) {
 		if err := recvError(c); err == nil {
 			t.Error("the stream is open")
 		}
-		f.Publish(members(1))
+		f.Publish(xdstest.Members(1))
 		if s := f.Status(); s.Updates != 0 {
 			t.Errorf("after Stop: got status %+v", s)
 		}
@@ -534,7 +519,7 @@ func FuzzRequests(f *testing.F) {
 	}
 	publisher := New(Config{Delay: time.Millisecond})
 	ads := serve(f, publisher)
-	publisher.Publish(members(3))
+	publisher.Publish(xdstest.Members(3))
 	f.Fuzz(func(t *testing.T, first, second []byte, increments bool) {
 		if increments {
 			fuzzDelta(t, ads, first, second)

@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/xds/publisher"
 	"github.com/ringside-cache/ringside/xds/resources"
+	"github.com/ringside-cache/ringside/xds/xdstest"
 )
 
 // resolving is a running Resolver.
@@ -77,22 +77,6 @@ func (d *resolving) wantEvent(part string) {
 	}
 }
 
-func members(n int) []ring.Member {
-	list := make([]ring.Member, n)
-	for i := range list {
-		list[i] = ring.Member{ID: fmt.Sprint("m", i), Addr: fmt.Sprintf("10.0.%d.%d:7072", i/250, i%250)}
-	}
-	return list
-}
-
-func three() []ring.Member {
-	return []ring.Member{
-		{ID: "c", Addr: "10.0.0.7:7072", Leaving: true},
-		{ID: "a", Addr: "10.0.0.5:7072"},
-		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
-	}
-}
-
 func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
 	t.Helper()
 	list, err := resources.Endpoints(members)
@@ -129,10 +113,10 @@ func newPublisherAt(t *testing.T, addr string, list []ring.Member) (f *publisher
 }
 
 func TestResolverHasTheRingOfThePublisher(t *testing.T) {
-	f, addr, _ := newPublisherAt(t, "127.0.0.1:0", three())
+	f, addr, _ := newPublisherAt(t, "127.0.0.1:0", xdstest.Three())
 	d := resolve(t, Config{Addresses: []string{addr}})
-	d.want(three())
-	joined := append(three(), ring.Member{ID: "d", Addr: "10.0.0.8:7072"})
+	d.want(xdstest.Three())
+	joined := append(xdstest.Three(), ring.Member{ID: "d", Addr: "10.0.0.8:7072"})
 	f.Publish(joined)
 	d.want(joined)
 	joined[1].Leaving = true
@@ -166,17 +150,17 @@ func mustRing(t *testing.T, members []ring.Member) *ring.Ring {
 }
 
 func TestResolverKeepsItsListWithoutAPublisher(t *testing.T) {
-	_, addr, stop := newPublisherAt(t, "127.0.0.1:0", members(3))
+	_, addr, stop := newPublisherAt(t, "127.0.0.1:0", xdstest.Members(3))
 	d := resolve(t, Config{Addresses: []string{addr}})
-	d.want(members(3))
+	d.want(xdstest.Members(3))
 	d.wantEvent("connected to the xDS publisher at " + addr)
 	stop()
 	d.wantEvent("no connection to an xDS publisher; the last list of members stays in use: publisher at " + addr)
 	if s := d.Status(); s.Publisher != "" || s.Members != 3 || s.LastError == "" {
 		t.Errorf("got status %+v", s)
 	}
-	newPublisherAt(t, addr, members(4))
-	d.want(members(4))
+	newPublisherAt(t, addr, xdstest.Members(4))
+	d.want(xdstest.Members(4))
 	d.wantEvent("connected to the xDS publisher at " + addr) // without another event of the outage
 }
 
@@ -200,16 +184,16 @@ func TestOutageIsReportedOnce(t *testing.T) {
 }
 
 func TestResolverTriesTheNextPublisher(t *testing.T) {
-	_, one, stopOne := newPublisherAt(t, "127.0.0.1:0", members(2))
-	_, two, stopTwo := newPublisherAt(t, "127.0.0.1:0", members(2))
+	_, one, stopOne := newPublisherAt(t, "127.0.0.1:0", xdstest.Members(2))
+	_, two, stopTwo := newPublisherAt(t, "127.0.0.1:0", xdstest.Members(2))
 	d := resolve(t, Config{Addresses: []string{one, two}})
-	d.want(members(2))
+	d.want(xdstest.Members(2))
 	stop, other := stopOne, two
 	if d.Status().Publisher == two {
 		stop, other = stopTwo, one
 	}
 	stop()
-	d.want(members(2))
+	d.want(xdstest.Members(2))
 	if s := d.Status(); s.Publisher != other || s.Losses != 1 {
 		t.Errorf("got status %+v, want the publisher %s", s, other)
 	}
@@ -291,15 +275,15 @@ func response(t *testing.T, version string, list proto.Message) *discoveryv3.Dis
 
 // The second of three lists is invalid.
 func TestResolverRejectsAnInvalidList(t *testing.T) {
-	spoilt := mustEndpoints(t, members(2)).(*endpointv3.ClusterLoadAssignment)
+	spoilt := mustEndpoints(t, xdstest.Members(2)).(*endpointv3.ClusterLoadAssignment)
 	delete(spoilt.GetEndpoints()[0].GetLbEndpoints()[1].GetMetadata().GetFilterMetadata(), "envoy.lb")
 	publisher := &script{received: make(chan *discoveryv3.DiscoveryRequest, 16), answers: []*discoveryv3.DiscoveryResponse{
-		response(t, "1", mustEndpoints(t, members(1))), response(t, "2", spoilt),
-		response(t, "3", mustEndpoints(t, members(3))),
+		response(t, "1", mustEndpoints(t, xdstest.Members(1))), response(t, "2", spoilt),
+		response(t, "3", mustEndpoints(t, xdstest.Members(3))),
 	}}
 	d := resolve(t, Config{Addresses: []string{publisher.serve(t)}, Node: "edge-1"})
-	d.want(members(1))
-	d.want(members(3))
+	d.want(xdstest.Members(1))
+	d.want(xdstest.Members(3))
 	for i, want := range []struct{ version, nonce, reason string }{
 		{"", "", ""}, {"1", "n1", ""}, {"1", "n2", "endpoint 1: its metadata lacks envoy.lb.hash_key"}, {"3", "n3", ""},
 	} {
@@ -346,7 +330,7 @@ func TestInvalidLists(t *testing.T) {
 		"another's list": {func(l list) { l.ClusterName = "other" }, "no resource is named"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := mustEndpoints(t, members(2)).(list)
+			l := mustEndpoints(t, xdstest.Members(2)).(list)
 			test.spoil(l)
 			got, err := membersIn(response(t, "1", l))
 			if err == nil || got != nil || !strings.Contains(err.Error(), test.want) {

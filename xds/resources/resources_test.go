@@ -17,17 +17,10 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/xds/xdstest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
-
-func three() []ring.Member {
-	return []ring.Member{
-		{ID: "c", Addr: "10.0.0.7:7072", Leaving: true},
-		{ID: "a", Addr: "10.0.0.5:7072"},
-		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
-	}
-}
 
 func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
 	t.Helper()
@@ -40,7 +33,7 @@ func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
 
 func TestResourcesEqualTheGoldenFiles(t *testing.T) {
 	for name, resource := range map[string]proto.Message{
-		"endpoints": mustEndpoints(t, three()), "cluster": Cluster(ring.DefaultSize()),
+		"endpoints": mustEndpoints(t, xdstest.Three()), "cluster": Cluster(ring.DefaultSize()),
 		"listener": Listener(), "routes": Routes(),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +69,7 @@ func golden(t *testing.T, file string, resource proto.Message) {
 
 func TestEveryResourceIsValid(t *testing.T) {
 	for _, resource := range []interface{ ValidateAll() error }{
-		mustEndpoints(t, three()).(interface{ ValidateAll() error }), Cluster(ring.DefaultSize()), Listener(), Routes(),
+		mustEndpoints(t, xdstest.Three()).(interface{ ValidateAll() error }), Cluster(ring.DefaultSize()), Listener(), Routes(),
 	} {
 		if err := resource.ValidateAll(); err != nil {
 			t.Errorf("%T: %v", resource, err)
@@ -107,11 +100,11 @@ func TestEndpointsHaveTheOrderOfTheRing(t *testing.T) {
 }
 
 func TestEqualMembersHaveEqualBytes(t *testing.T) {
-	first, err := Encode(mustEndpoints(t, three()))
+	first, err := Encode(mustEndpoints(t, xdstest.Three()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	turned := three()
+	turned := xdstest.Three()
 	slices.Reverse(turned)
 	turned[0].Zone, turned[0].Version = "another", "2.0" // proxies do not use them
 	second, err := Encode(mustEndpoints(t, turned))
@@ -150,11 +143,11 @@ func TestMembersThatClientsRejectAreOmitted(t *testing.T) {
 		"bytes, not words": {ring.Member{ID: "x", Addr: "10.0.0.5:7072", HashKey: "\xde"}, "UTF-8"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list, err := Endpoints(append(three(), test.member))
+			list, err := Endpoints(append(xdstest.Three(), test.member))
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), `member "x"`) {
 				t.Errorf("got error %v, want one with %q", err, test.want)
 			}
-			if !proto.Equal(list, mustEndpoints(t, three())) {
+			if !proto.Equal(list, mustEndpoints(t, xdstest.Three())) {
 				t.Errorf("a member that clients cannot reach changes the others: %v", list)
 			}
 			if list, err := Endpoints([]ring.Member{test.member}); list != nil || !errors.Is(err, errEmpty) {
@@ -226,7 +219,7 @@ func mustRing(t *testing.T, members []ring.Member) *ring.Ring {
 
 // A resolver accepts only lists that form a ring.
 func FuzzMembers(f *testing.F) {
-	seed, err := Encode(mustEndpoints(f, three()))
+	seed, err := Encode(mustEndpoints(f, xdstest.Three()))
 	if err != nil {
 		f.Fatal(err)
 	}
