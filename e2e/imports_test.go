@@ -31,6 +31,9 @@ var mayImport = map[string][]string{
 	"sidecar/internal/watches":     {},
 	"sidecar/internal/idempotency": {"sidecar/internal/ttlmap"},
 	"ring/backoff":                 {},
+	// What clients may use of the memory, and who they are.
+	"sidecar/internal/budget": {},
+	"sidecar/internal/caller": {},
 	"deploy/schema":                {},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff"},
@@ -86,9 +89,9 @@ var mayImport = map[string][]string{
 	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
-	"sidecar/peer/server":          {"sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
+	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
-		"ring/backoff", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/peererror",
+		"ring/backoff", "sidecar/internal/budget", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/peererror",
 		"sidecar/peer/wire",
 	},
 	"sidecar/peer": {
@@ -100,7 +103,7 @@ var mayImport = map[string][]string{
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/api":   {"sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"origin", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
@@ -148,7 +151,7 @@ var mayImport = map[string][]string{
 		"sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
-		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
+		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/budget", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
 		"sidecar/peer/service", "xds/publisher",
 	},
@@ -160,7 +163,7 @@ var mayImport = map[string][]string{
 	// Root and main.
 	"sidecar": {
 		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/warnings",
-		"sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.

@@ -13,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
@@ -26,7 +27,8 @@ import (
 
 // parts are the parts of a sidecar, in the order in which they are built: each constructor takes the parts that it needs.
 type parts struct {
-	memory       int64 // bytes for all entries
+	memory       memory
+	budget       *budget.Budget // of memory.clients
 	listeners    *servers.Listeners
 	origins      *origins.Set
 	tls          *mtls.Credentials // nil for plain text
@@ -92,7 +94,8 @@ func (p *parts) closeDirectory(context.Context) {
 // build builds the parts. Those that it has opened are in the result even if it fails.
 func (r *run) build(ctx context.Context) (*parts, error) {
 	c := r.config.Effective()
-	p := &parts{log: r.log, memory: limitMemory(c.Memory, r.log)}
+	p := &parts{log: r.log, memory: limitMemory(c.Memory, c.ClientMemory, r.log)}
+	p.budget = budget.New(p.memory.clients)
 	var err error
 	originConns := 0
 	for _, o := range c.Origins {
@@ -126,7 +129,7 @@ func (r *run) buildMembers(p *parts, c config.Config) error {
 	sink := new(datasets.Sink)
 	p.pool = newPool(c, self, p.tls, sink)
 	p.datasets, err = datasets.New(datasets.Config{
-		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory, Log: r.log, Tasks: r.tasks,
+		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory.entries, Log: r.log, Tasks: r.tasks,
 	})
 	if err != nil {
 		return fmt.Errorf("build the datasets: %w", err)
@@ -185,7 +188,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	}
 	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{
 		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect,
-		Applications: application,
+		Applications: application, Budget: p.budget,
 	})
 	p.reloader = &reloader{config: r.config, datasets: p.datasets, origins: p.origins, log: r.log}
 	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))
@@ -224,6 +227,7 @@ func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, defect f
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Defect: defect,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
+		Budget: p.budget,
 	}
 	if cnf != nil {
 		lc.CNFMetrics = cnf // a nil *Service would be a Mount that is not nil

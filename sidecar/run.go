@@ -193,7 +193,7 @@ func (r *run) logReady() {
 		zap.String("http", a.HTTP), zap.String("grpc", a.GRPC), zap.String("unix", a.Unix),
 		zap.String("peer", a.Peer), zap.String("advertise", self.Addr),
 		zap.String("metrics", a.Metrics), zap.String("xds", a.XDS), zap.String("admin", a.Admin),
-		zap.Strings("datasets", r.parts.datasets.Names()), zap.Int64("memory_bytes", r.parts.memory),
+		zap.Strings("datasets", r.parts.datasets.Names()), zap.Int64("memory_bytes", r.parts.memory.entries), zap.Int64("client_memory_bytes", r.parts.memory.clients),
 		zap.String("membership", r.config.Membership.Kind()), zap.Duration("took", time.Since(r.began)))
 	for _, warning := range warnings.Of(r.config) {
 		r.log.Warn(warning)

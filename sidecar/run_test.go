@@ -576,8 +576,8 @@ func TestEntryMemory(t *testing.T) {
 		{64 << 20, 100 << 20, 64 << 20},
 		{0, 1 << 20, config.MinMemory},
 	} {
-		if got := entryMemory(test.configured, test.limit); got != test.want {
-			t.Errorf("entryMemory(%s, %d) = %d, want %d", test.configured, test.limit, got, test.want)
+		if got := shareOf(test.configured, test.limit, entryShare); got != test.want {
+			t.Errorf("shareOf(%s, %d) = %d, want %d", test.configured, test.limit, got, test.want)
 		}
 	}
 }

@@ -117,8 +117,10 @@ func (k *checker) oneOf(path, value string, allowed ...string) {
 const MinMemory = 1 << 20
 
 func (k *checker) bounds() {
-	if m := k.config.Memory; m != 0 && m < MinMemory {
-		k.problem("memory", "want 1MiB or more; got %s (a number without a unit is in bytes)", m)
+	for path, m := range map[string]Size{"memory": k.config.Memory, "client_memory": k.config.ClientMemory} {
+		if m != 0 && m < MinMemory {
+			k.problem(path, "want 1MiB or more; got %s (a number without a unit is in bytes)", m)
+		}
 	}
 	if k.config.drainTimeout() > time.Hour {
 		k.problem("drain_timeout", "at most 1h; got %s", k.config.drainTimeout())

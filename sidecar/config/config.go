@@ -11,14 +11,16 @@ import (
 // a field is its name in the file, in RINGSIDE_… variables and in error messages; example.yaml shows and explains each
 // one. A nil pointer, a zero number and an empty string mean the default.
 type Config struct {
-	Node       Node               `yaml:"node"`
-	Listen     Listen             `yaml:"listen"`
-	PeerTLS    PeerTLS            `yaml:"peer_tls"`
-	Memory     Size               `yaml:"memory"`
-	Membership Membership         `yaml:"membership"`
-	Ring       Ring               `yaml:"ring"`
-	Origins    map[string]Origin  `yaml:"origins"`  // :: name → how to reach it
-	Datasets   map[string]Dataset `yaml:"datasets"` // :: name → what to load and for how long
+	Node    Node    `yaml:"node"`
+	Listen  Listen  `yaml:"listen"`
+	PeerTLS PeerTLS `yaml:"peer_tls"`
+	Memory  Size    `yaml:"memory"`
+	// ClientMemory limits what clients and members make the process use beside the entries.
+	ClientMemory Size               `yaml:"client_memory"`
+	Membership   Membership         `yaml:"membership"`
+	Ring         Ring               `yaml:"ring"`
+	Origins      map[string]Origin  `yaml:"origins"`  // :: name → how to reach it
+	Datasets     map[string]Dataset `yaml:"datasets"` // :: name → what to load and for how long
 	// CNFMetrics is the dataset of the typed service of CNF metrics; empty disables the service.
 	CNFMetrics string   `yaml:"cnf_metrics"`
 	Hosts      []string `yaml:"hosts"`

@@ -99,6 +99,7 @@ func TestProblems(t *testing.T) {
 			"memory without unit", "memory: 128",
 			[]string{"want 1MiB or more; got 128 (a number without a unit is in bytes)"},
 		},
+		{"client_memory without unit", "client_memory: 128", []string{"client_memory: want 1MiB or more; got 128"}},
 		{"alias without anchor", "node: *n", []string{"node: no anchor &n above"}},
 		{"alias in its own anchor", "node: &n {<<: *n}", []string{"no anchor &n above"}},
 		{

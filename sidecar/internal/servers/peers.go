@@ -8,6 +8,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -25,6 +26,8 @@ type PeersConfig struct {
 	Datasets *datasets.Set
 	// Inspect describes this member to the consoles of other members.
 	Inspect func() *peerv1.InspectResponse
+	// Budget limits the bytes that callers make the process use.
+	Budget *budget.Budget
 	// Applications serves clients that route by the ring.
 	Applications *local.Server
 }
@@ -48,9 +51,9 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
 	p.Service = service.New(service.Config{
 		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
-		Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
+		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
-	sc, identity := server.Config{MaxConns: ln.MaxConns}, (*tls.Config)(nil)
+	sc, identity := server.Config{MaxConns: ln.MaxConns, Budget: c.Budget}, (*tls.Config)(nil)
 	if c.TLS != nil {
 		sc.Credentials, identity = c.TLS, c.TLS.ServerConfig()
 	}

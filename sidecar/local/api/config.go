@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -43,6 +44,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// IdleTimeout is how long a connection may be idle between two requests; default 2m.
 	IdleTimeout time.Duration
+	// Budget limits the bytes that clients make the process use; nil means no limit.
+	Budget *budget.Budget
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
 	CNFMetrics Mount
 	// Defect is called with each defect of this program that a request reveals: a panic, or an error without a kind.

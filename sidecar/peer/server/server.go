@@ -16,6 +16,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
@@ -34,6 +35,8 @@ type Config struct {
 	MaxStreams uint32
 	// MaxRequestBytes limits one request; by default the size of the largest write.
 	MaxRequestBytes int
+	// Budget limits the bytes that callers make the process use; nil means no limit.
+	Budget *budget.Budget
 	// Direct serves the connections that do not begin with wire.Preface: those of clients that route by the ring
 	// themselves. It gets them as accepted, without TLS, and returns when its listener is closed. When it is nil, they are
 	// served like members' connections.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
@@ -57,6 +58,8 @@ type Config struct {
 	MaxWrites int64
 	// MaxSubscribers limits the streams of Subscribe; 4096 by default.
 	MaxSubscribers int64
+	// Budget limits the bytes that callers make the process use; nil means no limit.
+	Budget *budget.Budget
 }
 
 // Service answers the calls of other members.
