@@ -41,6 +41,7 @@ datasets:
 // allPortsFree makes every listener pick a port.
 const allPortsFree = `
 listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}
+peer_tls: {insecure: true}
 `
 
 // newOrigin makes a SQLite database with one row, CNF-001, and returns its path.

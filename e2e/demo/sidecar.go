@@ -41,6 +41,7 @@ listen:
   metrics: 127.0.0.1:{{.Metrics}}
   admin: 127.0.0.1:{{.Admin}}
 memory: 64MiB
+peer_tls: {insecure: true} # every process of the demo is on this machine
 membership:
   etcd:
     endpoints: [{{printf "%q" .Etcd}}]

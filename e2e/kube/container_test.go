@@ -145,6 +145,7 @@ func seeded(t *testing.T) string {
 }
 
 const sidecarConfig = `
+peer_tls: {insecure: true}
 membership: {etcd: {endpoints: [%q]}}
 origins: {metrics-db: {driver: postgres, dsn_file: /run/secrets/ringside/dsn}}
 datasets: {cnf-metrics: {origin: metrics-db, table: cnf_metrics, key: cnf_id}}

@@ -87,6 +87,9 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	file := filepath.Join(dir, "ringside.yaml")
 	own := fmt.Sprintf("node: {id: %s, advertise: %q}\nlisten: {http: %q, grpc: %q, unix: %q, peer: %q, metrics: %q, admin: %q}\n",
 		s.ID, s.Peer, s.HTTP, s.GRPC, s.Unix, s.Peer, s.Metrics, s.Admin)
+	if !strings.Contains(config, "peer_tls:") {
+		own += "peer_tls: {insecure: true}\n"
+	}
 	if err := os.WriteFile(file, []byte(own+config), 0o600); err != nil {
 		t.Fatalf("rig: %v", err)
 	}

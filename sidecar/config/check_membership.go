@@ -12,9 +12,15 @@ import (
 )
 
 func (k *checker) peerTLS() {
-	if t := k.config.PeerTLS; t != (PeerTLS{}) && (t.CAFile == "" || t.CertFile == "") {
-		k.problem("peer_tls",
-			"mutual TLS needs cert_file, key_file and ca_file; set all of them, or none")
+	t := k.config.PeerTLS
+	switch {
+	case t.Insecure && t != (PeerTLS{Insecure: true}):
+		k.problem("peer_tls.insecure", "is true, but peer_tls also has a certificate; remove one of them")
+	case t == PeerTLS{} && k.config.cluster(): //guard:cluster-without-authentication
+		k.problem("peer_tls", "is missing: everybody who reaches the peer listener could read and change everything; set cert_file, "+
+			"key_file and ca_file for mutual TLS, or insecure: true for plain text in a network where every host is trusted")
+	case t.On() && (t.CAFile == "" || t.CertFile == ""):
+		k.problem("peer_tls", "mutual TLS needs cert_file, key_file and ca_file; set all of them, or none")
 	}
 }
 

@@ -56,8 +56,10 @@ type Listen struct {
 	Admin   string `yaml:"admin"`
 }
 
-// PeerTLS is mutual TLS between members.
+// PeerTLS is mutual TLS between members, and for the clients that route by the ring.
 type PeerTLS struct {
+	// Insecure allows plain text without authentication. A cluster needs either a certificate or this.
+	Insecure bool   `yaml:"insecure"`
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 	CAFile   string `yaml:"ca_file"`

@@ -341,7 +341,7 @@ func TestProblems(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := problemsOf(t, test.text, nil)
+			got := problemsOf(t, test.text, nil, insecureUnlessTLS(test.text)...)
 			if len(got) != len(test.want) {
 				t.Fatalf("got %d problems, want %d: %q", len(got), len(test.want), got)
 			}
@@ -354,6 +354,34 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// insecureUnlessTLS is for texts that are about something else.
+func insecureUnlessTLS(text string) []string {
+	if strings.Contains(text, "peer_tls:") {
+		return nil
+	}
+	return []string{"peer_tls.insecure=true"}
+}
+
+func TestClusterNeedsTLSOrInsecure(t *testing.T) {
+	const static, etcd, xds = `membership: {static: ["10.0.0.1:1"]}`, `membership: {etcd: {endpoints: ["http://e:1"]}}`, `membership: {xds: ["10.0.0.1:1"]}`
+	for _, text := range []string{static, etcd, xds, `listen: {peer: "127.0.0.1:7072"}`} {
+		got := problemsOf(t, text, nil)
+		if len(got) != 1 || !strings.Contains(got[0], "peer_tls: is missing") || !strings.Contains(got[0], "insecure: true") {
+			t.Errorf("%s: got %q, want one problem that names peer_tls and insecure", text, got)
+		}
+		if got := problemsOf(t, text, nil, "peer_tls.insecure=true"); len(got) != 0 {
+			t.Errorf("%s, insecure: got %q, want no problem", text, got)
+		}
+	}
+	if got := problemsOf(t, "", nil); len(got) != 0 {
+		t.Errorf("alone: got %q, want no problem", got)
+	}
+	both := problemsOf(t, "peer_tls: {insecure: true, cert_file: /dev/null, key_file: /dev/null, ca_file: /dev/null}", nil)
+	if len(both) != 1 || !strings.Contains(both[0], "peer_tls.insecure: is true, but peer_tls also has a certificate") {
+		t.Errorf("insecure with a certificate: got %q", both)
+	}
+}
+
 func TestVariablesExpandInValuesOnly(t *testing.T) {
 	env := environ{"EVIL": "a\nmemory: 1GiB", "N": "64"}
 	c := mustParse(t, "node: {zone: \"${EVIL}\"}\nring: {min: \"${N}\"} # ${COMMENT}", env)
@@ -363,7 +391,7 @@ func TestVariablesExpandInValuesOnly(t *testing.T) {
 }
 
 func TestFlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
-	const text = oneDataset + "    ttl: 2s\nlisten: {grpc: 127.0.0.1:2, peer: 127.0.0.1:2000, admin: 127.0.0.1:2001}"
+	const text = oneDataset + "    ttl: 2s\nlisten: {grpc: 127.0.0.1:2, peer: 127.0.0.1:2000, admin: 127.0.0.1:2001}\npeer_tls: {insecure: true}"
 	env := environ{
 		"RINGSIDE_LISTEN_PEER": "127.0.0.1:3000", "RINGSIDE_LISTEN_ADMIN": "127.0.0.1:3001",
 		"RINGSIDE_DATASETS_METRICS_TTL": "3s",
@@ -440,7 +468,7 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	choice := regexp.MustCompile(`(?m)^    #dsn_file: .*|^      #channel: .*|^  #static: .*|^  #xds: .*:7074"\]`)
+	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^    #dsn_file: .*|^      #channel: .*|^  #static: .*|^  #xds: .*:7074"\]`)
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)

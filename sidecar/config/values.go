@@ -120,6 +120,12 @@ func (o Origin) currentDSN() (Secret, error) {
 	return decode.NewSecret(dsn), nil
 }
 
+// cluster reports whether other hosts are expected to send requests to this sidecar, or this one to them.
+func (c Config) cluster() bool { return !c.Membership.Alone() || c.peerListen() != off }
+
+// On reports whether connections between members, and of clients that route by the ring, use mutual TLS.
+func (t PeerTLS) On() bool { return t != (PeerTLS{}) && !t.Insecure }
+
 // Address is where a listener listens.
 type Address struct {
 	// Name is that of its field: http for listen.http.

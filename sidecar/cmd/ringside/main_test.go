@@ -121,8 +121,8 @@ func TestCommandLines(t *testing.T) {
 			"datasets: {a: {origin: db, table: cnf_metrics, key: cnf_id, version: value, writable: true}}\ncnf_metrics: a"),
 		"UNUSABLE": write(t, "o.yaml", "origins: {db: {driver: sqlite, dsn: no.db}}\n"+
 			"datasets: {a: {origin: db, table: t, key: k}}"),
-		"NOETCD": write(t, "e.yaml", "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}"),
-		"ALONE": write(t, "l.yaml", "membership: {static: [\"127.0.0.1:1\"]}\nlisten: {peer: 127.0.0.1:0, http: 127.0.0.1:0, "+
+		"NOETCD": write(t, "e.yaml", "peer_tls: {insecure: true}\nmembership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}"),
+		"ALONE": write(t, "l.yaml", "peer_tls: {insecure: true}\nmembership: {static: [\"127.0.0.1:1\"]}\nlisten: {peer: 127.0.0.1:0, http: 127.0.0.1:0, "+
 			"grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}"),
 		"UNUSED": write(t, "u.yaml", "origins: {db: {driver: sqlite, dsn: a}}"),
 		"NOCERT": write(t, "n.yaml", "peer_tls: {cert_file: "+noPEM+", key_file: "+noPEM+", ca_file: "+noPEM+"}"),

@@ -23,11 +23,11 @@ func Of(c config.Config) []string {
 				"intended", l.Name, l.Addr)
 		}
 	}
-	if c.Listen.Peer != off && c.PeerTLS == (config.PeerTLS{}) {
-		warn("peer_tls is not set: members are not authenticated, and traffic between them is not encrypted")
+	if c.Listen.Peer != off && !c.PeerTLS.On() {
+		warn("peer_tls.insecure is true: members are not authenticated, and traffic between them is not encrypted")
 	}
 	list = append(list, ofWrites(c)...)
-	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS != (config.PeerTLS{}) {
+	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS.On() {
 		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
 			"CA are rejected")
 	}
@@ -105,7 +105,7 @@ func waysToWrite(c config.Config) []string {
 			ways = append(ways, fmt.Sprintf("%s is %s", l[0], l[1]))
 		}
 	}
-	if c.Listen.Peer != off && c.PeerTLS == (config.PeerTLS{}) {
+	if c.Listen.Peer != off && !c.PeerTLS.On() {
 		ways = append(ways, fmt.Sprintf("listen.peer is %s, without peer_tls", c.Listen.Peer))
 	}
 	return ways

@@ -28,7 +28,7 @@ func TestWritesAreWarnedOf(t *testing.T) {
 			[]string{"listen.grpc is :81" + rows},
 		},
 		{
-			"members that are not authenticated", config.Config{Membership: peers, Datasets: writable},
+			"members that are not authenticated", config.Config{Membership: peers, PeerTLS: config.PeerTLS{Insecure: true}, Datasets: writable},
 			[]string{"listen.peer is 0.0.0.0:7072, without peer_tls" + rows},
 		},
 		{"members that are", config.Config{Membership: peers, PeerTLS: identity, Datasets: writable}, nil},

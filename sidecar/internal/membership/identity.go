@@ -77,7 +77,7 @@ func firstAddress() (string, error) {
 
 // OpenTLS reads the certificate of this member. It returns nil if there is none: members then use plain text.
 func OpenTLS(t config.PeerTLS) (*mtls.Credentials, error) {
-	if t == (config.PeerTLS{}) {
+	if !t.On() {
 		return nil, nil
 	}
 	identity, err := mtls.New(mtls.Config{
