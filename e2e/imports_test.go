@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	// What clients may use of the memory, and who they are.
 	"sidecar/internal/budget": {},
 	"sidecar/internal/caller": {},
-	"deploy/schema":                {},
+	"deploy/schema":           {},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff"},
 	// Domain. kv is the vocabulary of the cache and of all APIs.

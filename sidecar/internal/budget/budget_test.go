@@ -47,7 +47,7 @@ func TestReturnedBytesCanBeTakenAgain(t *testing.T) {
 			takers.Go(func() {
 				for n := range int64(1000) {
 					l := b.Loan(u)
-					if l.Grow(n) && l.Grow(n) {
+					if grown := l.Grow(n); grown && l.Grow(n) {
 						l.Shrink(n)
 					}
 					l.Close()
