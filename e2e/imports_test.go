@@ -18,6 +18,7 @@ const module = "github.com/ringside-cache/ringside/"
 var mayImport = map[string][]string{
 	// Leaves.
 	"ring":                         {},
+	"ring/address":                 {},
 	"ring/routekey":                {},
 	"origin":                       {},
 	"proto/ringside/v1":            {},
@@ -55,7 +56,7 @@ var mayImport = map[string][]string{
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/kv"},
 	// Edges.
-	"ring/etcd/record": {"ring"}, // the format of the directory in etcd
+	"ring/etcd/record": {"ring", "ring/address"}, // the format of the directory in etcd
 	"ring/etcd":        {"ring/backoff", "ring", "ring/etcd/record"},
 	// SQL databases: what is the same for all, and a package for each kind.
 	"origin/sqldb/rowjson":    {"origin"},
@@ -127,7 +128,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
-	"xds/resources":         {"ring"},
+	"xds/resources":         {"ring", "ring/address"},
 	"xds/publisher":         {"ring", "xds/resources"},
 	"xds/resolver":          {"ring", "ring/backoff", "xds/resources"},
 	"xds/xdstest":           {"ring"},
@@ -137,13 +138,12 @@ var mayImport = map[string][]string{
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
 	"sidecar/config/decode":   {},
-	"sidecar/config/address":  {},
-	"sidecar/config/warnings": {"sidecar/config", "sidecar/config/address"},
-	"sidecar/config":          {"origin", "origin/guard", "ring", "sidecar/kv", "sidecar/config/address", "sidecar/config/decode"},
+	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
-		"ring/backoff", "ring", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
+		"ring/backoff", "ring", "ring/address", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {

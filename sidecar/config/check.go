@@ -10,7 +10,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/sidecar/config/address"
+	"github.com/ringside-cache/ringside/ring/address"
 )
 
 // checker collects the faults of a configuration.
@@ -56,7 +56,7 @@ func (k *checker) node() {
 		k.problem("node.id", "want letters, digits, '.', '_' and '-', at most %d; got %q", address.MaxHost, n.ID)
 	}
 	if n.Advertise != "" {
-		k.reachable("node.advertise", n.Advertise, 0)
+		k.advertise("node.advertise", n.Advertise)
 	}
 	if len(n.Zone) > address.MaxHost {
 		k.problem("node.zone", "want at most %d bytes; got %d", address.MaxHost, len(n.Zone))

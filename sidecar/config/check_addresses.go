@@ -2,23 +2,43 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
-	"github.com/ringside-cache/ringside/sidecar/config/address"
+	"github.com/ringside-cache/ringside/ring/address"
 )
 
-// reachable checks an address that other members dial.
-func (k *checker) reachable(path, addr string, minPort uint16) {
+// advertise checks the address at which other members reach this one. Port 0 is replaced by the bound one.
+func (k *checker) advertise(path, addr string) {
+	if h, port, err := address.Split(addr); err == nil && port == 0 {
+		addr = net.JoinHostPort(h, "1")
+	}
+	k.member(path, addr)
+}
+
+// member checks the address of a member.
+func (k *checker) member(path, addr string) {
+	if _, err := address.Member(addr); err != nil {
+		k.problem(path, "%v", err)
+	}
+}
+
+// publisher checks the address of an xDS publisher. It may be a name, such as that of a Service: only this configuration
+// has it, and no other program.
+func (k *checker) publisher(path, addr string) {
 	h, port, err := address.Split(addr)
+	if _, notIP := netip.ParseAddr(h); err == nil && notIP == nil {
+		k.member(path, addr)
+		return
+	}
 	switch {
 	case err != nil:
 		k.problem(path, "want host:port; %v", err)
-	case h == "" || address.IsUnspecified(h):
-		k.problem(path, "%s is not an address that other members can dial; set the pod's own, such as [${POD_IP}]:7072",
-			addr)
-	case port < minPort:
-		k.problem(path, "port 0 is not a port that other members can dial")
+	case h == "":
+		k.problem(path, "want host:port; %q has no host", addr)
+	case port == 0:
+		k.problem(path, "port 0 cannot be dialed; want 1 to 65535")
 	}
 }
 
@@ -73,11 +93,11 @@ func (k *checker) peerListener() {
 }
 
 // addresses checks a list of addresses that this sidecar dials.
-func (k *checker) addresses(path string, list []string) {
+func (k *checker) addresses(path string, list []string, check func(path, addr string)) {
 	k.notEmpty(path, list)
 	for i, addr := range list {
 		path := fmt.Sprintf("%s[%d]", path, i)
-		k.reachable(path, addr, 1)
+		check(path, addr)
 		if slices.Contains(list[:i], addr) {
 			k.problem(path, "%s is listed twice", addr)
 		}
@@ -88,12 +108,5 @@ func (k *checker) addresses(path string, list []string) {
 func (k *checker) notEmpty(path string, list []string) {
 	if list != nil && len(list) == 0 { //guard:empty-list-makes-sidecars-alone
 		k.problem(path, "is an empty list, which would leave this sidecar alone; add members, or remove it")
-	}
-}
-
-func (k *checker) noName(path, addr string) {
-	h, _, err := address.Split(addr)
-	if _, notIP := netip.ParseAddr(h); err == nil && notIP != nil && h != "" {
-		k.problem(path, "%s is a name, but the proxies of listen.xds accept only ip:port", addr)
 	}
 }

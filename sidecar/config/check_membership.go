@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ringside-cache/ringside/sidecar/config/address"
+	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
@@ -35,11 +35,11 @@ func (k *checker) membership() {
 	if ways > 1 {
 		k.problem("membership", "set only one of etcd, static and xds")
 	}
-	k.addresses("membership.static", m.Static)
-	k.addresses("membership.xds", m.XDS)
+	k.addresses("membership.static", m.Static, k.member)
+	k.addresses("membership.xds", m.XDS, k.publisher)
 	k.notEmpty("membership.etcd.endpoints", m.Etcd.Endpoints)
 	k.listed(m.Static)
-	k.proxied()
+	k.loopback(m.Static)
 	if k.config.Membership.Etcd.Configured() {
 		k.etcd(m.Etcd)
 	}
@@ -53,14 +53,17 @@ func (k *checker) listed(static []string) {
 	}
 }
 
-// proxied checks that the members can be published to proxies, which need IP addresses.
-func (k *checker) proxied() {
-	if k.config.Listen.xds() == off {
+// loopback checks that this member may dial the listed ones, if its address is known before it starts.
+func (k *checker) loopback(static []string) {
+	self := or(k.config.Node.Advertise, k.config.peerListen())
+	if h, _, err := address.Split(self); err != nil || address.IsUnspecified(h) {
 		return
 	}
-	k.noName("node.advertise", k.config.Node.Advertise)
-	for i, addr := range k.config.Membership.Static {
-		k.noName(fmt.Sprintf("membership.static[%d]", i), addr)
+	for i, addr := range static {
+		if !address.Reachable(addr, self) {
+			k.problem(fmt.Sprintf("membership.static[%d]", i),
+				"%s is a loopback address, which this member, at %s, does not dial; give the member's address on the network", addr, self)
+		}
 	}
 }
 

@@ -170,9 +170,9 @@ func TestProblems(t *testing.T) {
 			},
 		},
 		{
-			"names that proxies do not take",
+			"names of members",
 			"node: {advertise: \"a:1\"}\nmembership: {static: [\"a:1\", \"10.0.0.1:1\"]}\nlisten: {xds: 127.0.0.1:7074}",
-			[]string{"node.advertise: a:1 is a name, but the proxies of listen.xds accept only ip:port", "membership.static[0]: a:1 is"},
+			[]string{"node.advertise: want ip:port; \"a:1\" has a name", "membership.static[0]: want ip:port; \"a:1\" has a name"},
 		},
 		{
 			"a client that is a member", "membership: {static: [\"10.0.0.1:1\"], xds: [\"10.0.0.1:2\"]}",
@@ -223,7 +223,22 @@ func TestProblems(t *testing.T) {
 			"member twice", "membership: {static: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}",
 			[]string{"membership.static[1]: 10.0.0.1:1 is listed twice"},
 		},
-		{"member without port", "membership: {static: [\"10.0.0.1:0\"]}", []string{"membership.static[0]: port 0"}},
+		{"member without port", "membership: {static: [\"10.0.0.1:0\"]}", []string{"membership.static[0]: 10.0.0.1:0 has no port"}},
+		{
+			"mistyped addresses", "node: {advertise: \"10.0.0.300:7072\"}\nmembership: {static: [\"10.0.0.300:7072\"]}",
+			[]string{"node.advertise: want ip:port", "membership.static[0]: want ip:port"},
+		},
+		{
+			"members that cannot be dialed", "membership: {static: [\"169.254.169.254:80\", \"224.0.0.1:1\", \"[::ffff:127.0.0.1]:1\"]}\nnode: {advertise: \"10.0.0.1:7072\"}",
+			[]string{"membership.static[0]: 169.254.169.254:80 is link-local", "membership.static[1]: 224.0.0.1:1 is a multicast",
+				"membership.static: 10.0.0.1:7072 is the address", "membership.static[2]: 127.0.0.1:1 is a loopback address"},
+		},
+		{
+			"publishers that cannot be dialed", "membership: {xds: [\"10.0.0.300:7074\", \"0.0.0.0:7074\", \":7074\", \"a:0\", \"[fe80::1%eth0]:7074\"]}",
+			[]string{"membership.xds[0]: want host:port", "membership.xds[1]: 0.0.0.0:7074 is not", "membership.xds[2]: want host:port",
+				"membership.xds[3]: port 0", "membership.xds[4]: "},
+		},
+		{"mistyped listener", "listen: {http: \"10.0.0.300:7070\"}", []string{"listen.http: want host:port or off"}},
 		{"ring", "ring: {min: 5000}", []string{"ring.min: 5000 is more than ring.max, which is 4096"}},
 		{"ring too large", "ring: {max: 9000000}", []string{"ring.max: at most 8388608"}},
 		{"host", "hosts: [\"a:80\"]", []string{"hosts[0]: want a host name without port"}},
@@ -472,12 +487,12 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)
-	for _, ip := range []string{"10.0.0.1", "2001:db8::1"} {
+	for ip, want := range map[string]string{"10.0.0.1": "10.0.0.1:7072", "2001:db8::1": "[2001:db8::1]:7072"} {
 		c := mustParse(t, text, environ{"POD_NAME": "pod-1", "POD_IP": ip})
 		if c.Datasets["routes"].Batch == "" || c.CNFMetrics == "" || len(c.Membership.Etcd.Endpoints) == 0 {
 			t.Errorf("not all is taken: %+v", c)
 		}
-		if want := "[" + ip + "]:7072"; c.Node.Advertise != want {
+		if c.Node.Advertise != want {
 			t.Errorf("node.advertise is %s; want %s", c.Node.Advertise, want)
 		}
 	}

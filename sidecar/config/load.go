@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
@@ -94,10 +95,23 @@ func (s Source) Parse(text []byte) (Config, error) {
 	if len(problems) > 0 {
 		return Config{}, &Error{Problems: problems}
 	}
+	c.normalizeAddresses()
 	if err := c.Check(s.Drivers); err != nil {
 		return Config{}, err
 	}
 	return c, nil
+}
+
+// normalizeAddresses makes equal addresses of members equal texts: the ring depends on the text.
+func (c *Config) normalizeAddresses() {
+	for i, addr := range c.Membership.Static {
+		if canonical, err := address.Member(addr); err == nil {
+			c.Membership.Static[i] = canonical
+		}
+	}
+	if canonical, err := address.Member(c.Node.Advertise); err == nil {
+		c.Node.Advertise = canonical
+	}
 }
 
 // Source returns where c comes from, or nil if it was made in Go.

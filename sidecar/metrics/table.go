@@ -399,7 +399,7 @@ func ringMetrics() []metric {
 			"Members removed from the ring because the directory no longer lists them and they do not respond.",
 			ring(func(r Ring) float64 { return float64(r.Unreachable) })},
 		{"ringside_ring_refused_members_total", counter, nil,
-			"Listed members left off the ring because another one has their id, hash key or address. Each change of the list counts them again.",
+			"Listed members left off the ring because another one has their id, hash key or address, or because their address is loopback and that of this member is not. Each change of the list counts them again.",
 			ring(func(r Ring) float64 { return float64(r.Refused) })},
 		{"ringside_ring_info", gauge, []string{"ring_id"},
 			"Always 1. Members with different ring_ids for a long time disagree on the owners of keys.",

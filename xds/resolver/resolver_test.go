@@ -318,10 +318,11 @@ func TestInvalidLists(t *testing.T) {
 		"no metadata":  {func(l list) { first(l).Metadata = nil }, "lacks envoy.lb.hash_key"},
 		"no id":        {func(l list) { delete(first(l).Metadata.FilterMetadata, "ringside.dev") }, "ringside.dev.id"},
 		"a name":       {func(l list) { socketOf(l).Address = "a.example" }, `got "a.example"`},
-		"a zone":       {func(l list) { socketOf(l).Address = "fe80::1%eth0" }, "want an ip"},
-		"no port":      {func(l list) { socketOf(l).PortSpecifier = nil }, "and 0"},
-		"a large port": {func(l list) { socketOf(l).PortSpecifier = portOf(70720) }, "and 70720"},
-		"no address":   {func(l list) { first(l).HostIdentifier = nil }, "want an ip"},
+		"a zone":       {func(l list) { socketOf(l).Address = "fe80::1%eth0" }, "has a zone"},
+		"no port":      {func(l list) { socketOf(l).PortSpecifier = nil }, ":0 has no port"},
+		"a large port": {func(l list) { socketOf(l).PortSpecifier = portOf(70720) }, ":70720 has no port"},
+		"link-local":   {func(l list) { socketOf(l).Address = "169.254.169.254" }, "is link-local"},
+		"no address":   {func(l list) { first(l).HostIdentifier = nil }, "want an IP address"},
 		"sick":         {func(l list) { first(l).HealthStatus = corev3.HealthStatus_UNHEALTHY }, "UNHEALTHY"},
 		"twice": {func(l list) {
 			all := l.GetEndpoints()[0]

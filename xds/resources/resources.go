@@ -5,7 +5,6 @@ package resources
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -29,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/address"
 )
 
 const (
@@ -97,9 +97,13 @@ func inOrder(members []ring.Member) []ring.Member {
 // endpoint sets no weight: unequal weights give different rings in Envoy and in gRPC. It sets nothing that changes during
 // the life of a member, because each change makes Envoy rebuild its hosts.
 func endpoint(m *ring.Member) (*endpointv3.LbEndpoint, error) {
-	addr, err := netip.ParseAddrPort(m.Addr)
-	if err != nil || addr.Addr().Zone() != "" {
-		return nil, fmt.Errorf("member %q: xDS clients need an ip:port, and its address is %q: set its node.advertise", m.ID, m.Addr)
+	canonical, err := address.Member(m.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("member %.300q cannot be published to xDS clients: set its node.advertise: %w", m.ID, err)
+	}
+	addr, err := netip.ParseAddrPort(canonical)
+	if err != nil {
+		return nil, err // impossible: canonical is valid
 	}
 	if !utf8.ValidString(m.Key()) || !utf8.ValidString(m.ID) {
 		return nil, fmt.Errorf("member %q: its id or its hash key %q is not UTF-8", m.ID, m.Key())
@@ -164,10 +168,12 @@ func member(e *endpointv3.LbEndpoint) (ring.Member, error) {
 	}
 	at := e.GetEndpoint().GetAddress().GetSocketAddress()
 	ip, err := netip.ParseAddr(at.GetAddress())
-	if err != nil || ip.Zone() != "" || at.GetPortValue() == 0 || at.GetPortValue() > math.MaxUint16 {
-		return ring.Member{}, fmt.Errorf("want an ip and a port; got %q and %d", at.GetAddress(), at.GetPortValue())
+	if err != nil {
+		return ring.Member{}, fmt.Errorf("want an IP address and a port; got %.300q and %d", at.GetAddress(), at.GetPortValue())
 	}
-	m.Addr = netip.AddrPortFrom(ip, uint16(at.GetPortValue())).String()
+	if m.Addr, err = address.MemberIP(ip, at.GetPortValue()); err != nil {
+		return ring.Member{}, err
+	}
 	switch status := e.GetHealthStatus(); status {
 	case corev3.HealthStatus_HEALTHY:
 	case corev3.HealthStatus_DRAINING:

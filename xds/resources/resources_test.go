@@ -138,8 +138,9 @@ func TestMembersThatClientsRejectAreOmitted(t *testing.T) {
 		"a host name":      {ring.Member{ID: "x", Addr: "pod-1.ringside:7072"}, "ip:port"},
 		"no port":          {ring.Member{ID: "x", Addr: "10.0.0.5"}, "ip:port"},
 		"no address":       {ring.Member{ID: "x"}, "ip:port"},
-		"an absurd port":   {ring.Member{ID: "x", Addr: "10.0.0.5:70720"}, "ip:port"},
-		"a zone":           {ring.Member{ID: "x", Addr: "[fe80::1%eth0]:7072"}, "ip:port"},
+		"an absurd port":   {ring.Member{ID: "x", Addr: "10.0.0.5:70720"}, "the port must be"},
+		"a zone":           {ring.Member{ID: "x", Addr: "[fe80::1%eth0]:7072"}, "has a zone"},
+		"link-local":       {ring.Member{ID: "x", Addr: "169.254.169.254:80"}, "link-local"},
 		"bytes, not words": {ring.Member{ID: "x", Addr: "10.0.0.5:7072", HashKey: "\xde"}, "UTF-8"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,15 +5,13 @@ package record
 import (
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/address"
 )
 
 // MaxPrefix limits the prefix of all keys, in bytes.
@@ -24,7 +22,6 @@ const (
 	maxRecord  = 64 << 10
 	maxID      = 253 // a DNS name, such as the name of a pod
 	maxHashKey = 512
-	maxAddr    = 259 // a DNS name, a colon and a port
 	maxText    = 253 // Zone and Version
 
 	// MaxMembers limits the directory, in members.
@@ -107,7 +104,8 @@ func parse(id string, value []byte) (ring.Member, *Rejection) {
 		return reject(Malformed, "not UTF-8")
 	}
 	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
+	err := json.Unmarshal(value, &r)
+	if err != nil {
 		return reject(Malformed, "%.300q", err.Error())
 	}
 	if r.ID != id {
@@ -116,6 +114,9 @@ func parse(id string, value []byte) (ring.Member, *Rejection) {
 	r.Started = r.Started.UTC() // or equal records would not compare equal
 	if err := r.check(); err != nil {
 		return reject(Invalid, "%v", err)
+	}
+	if r.Addr, err = address.Member(r.Addr); err != nil { //guard:undialable-address-accepted
+		return reject(Invalid, "addr: %v", err)
 	}
 	return ring.Member(r), nil
 }
@@ -131,45 +132,7 @@ func (r *record) check() error {
 	case r.Started.Year() < 0 || r.Started.Year() > 9999: // RFC 3339 has no other years
 		return fmt.Errorf("started: year %d", r.Started.Year())
 	}
-	return checkAddr(r.Addr)
-}
-
-// checkAddr requires an address that other hosts can dial.
-func checkAddr(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || len(addr) > maxAddr {
-		return fmt.Errorf("addr %.300q: want host:port", addr)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("addr %q: want a port from 1 to 65535", addr)
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" { //guard:undialable-address-accepted
-			return fmt.Errorf("addr %q: want an address that others can dial", addr)
-		}
-		return nil
-	}
-	if !hostname(host) {
-		return fmt.Errorf("addr %q: want an IP address or a host name", addr)
-	}
 	return nil
-}
-
-// hostname follows RFC 1123, 2.1, and also accepts the underscore of some DNS zones.
-func hostname(host string) bool {
-	if len(host) == 0 || len(host) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(host, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || strings.ContainsFunc(label, notInLabel) {
-			return false
-		}
-	}
-	return strings.ContainsFunc(host, unicode.IsLetter) // otherwise it is a malformed IP address
-}
-
-func notInLabel(c rune) bool {
-	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
 }
 
 // Printable reports whether s has least to most bytes, all ASCII from ! to ~.

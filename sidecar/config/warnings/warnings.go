@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config"
-	"github.com/ringside-cache/ringside/sidecar/config/address"
 )
 
 // Of returns the warnings about c.

@@ -21,11 +21,13 @@ type Directory struct {
 
 	etcd   *etcd.Directory    // nil unless Kind is etcd
 	client *resolver.Resolver // nil unless Kind is xds
+
+	publishers []string // addresses; set if Kind is xds
 }
 
 // OpenDirectory opens the directory of the configuration without connecting to it. node is the id of this member.
 func OpenDirectory(m config.Membership, node string, log *zap.Logger) (*Directory, error) {
-	d := &Directory{Kind: m.Kind()}
+	d := &Directory{Kind: m.Kind(), publishers: m.XDS}
 	onEvent := func(what string, err error) { logEvent(log, d.Kind, what, err) }
 	var err error
 	switch d.Kind {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 )
@@ -43,6 +44,18 @@ func advertisedAddress(advertise string, bound net.Addr) (string, error) {
 	if bound == nil {
 		return "", nil
 	}
+	addr, err := dialedAddress(advertise, bound)
+	if err != nil {
+		return "", err
+	}
+	canonical, err := address.Member(addr)
+	if err != nil {
+		return "", fmt.Errorf("the address that this member advertises: %w: set node.advertise", err)
+	}
+	return canonical, nil
+}
+
+func dialedAddress(advertise string, bound net.Addr) (string, error) {
 	tcp, ok := bound.(*net.TCPAddr)
 	if !ok {
 		return "", fmt.Errorf("the peer listener has the address %s, which is not TCP", bound)

@@ -46,6 +46,7 @@ type Members struct {
 	view       *View
 	ring       atomic.Pointer[ring.Ring] // the view's, for readers that must not wait for its lock
 	duplicates duplicates                // used by the goroutine that resolves the members
+	dialable   dialable
 	leaving    atomic.Bool
 	tasks      []*task.Task
 }
@@ -54,9 +55,11 @@ type Members struct {
 func New(c Config) (*Members, error) {
 	m := &Members{
 		config: c, pool: c.Pool, directory: c.Directory, log: c.Log, duplicates: duplicates{self: c.Self, log: c.Log},
+		dialable: dialable{self: []string{c.Self.Addr}, log: c.Log},
 	}
 	self := c.Self
 	if c.Client {
+		m.dialable.self = c.Directory.publishers
 		self = ring.Member{}
 	}
 	var err error
@@ -82,7 +85,11 @@ func (m *Members) Self() ring.Member { return m.config.Self }
 func (m *Members) Directory() *Directory { return m.directory }
 
 // Stats returns a snapshot.
-func (m *Members) Stats() ViewStats { return m.view.Stats() }
+func (m *Members) Stats() ViewStats {
+	s := m.view.Stats()
+	s.Refused += m.dialable.ignored.Load()
+	return s
+}
 
 // Start keeps the ring up to date with the directory. It waits a moment for the first list.
 func (m *Members) Start(ctx context.Context) error {
@@ -108,11 +115,12 @@ func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error 
 	first := sync.OnceFunc(func() { close(listed) })
 	return func(ctx context.Context) error {
 		return m.directory.Resolve(ctx, func(members []ring.Member) {
-			m.view.Apply(slices.Clone(members))
-			m.config.OnList(members)
 			if !m.leaving.Load() {
 				m.duplicates.look(members)
 			}
+			dialed := m.dialable.of(members) //guard:undialable-member-on-ring
+			m.view.Apply(slices.Clone(dialed))
+			m.config.OnList(dialed)
 			first()
 		})
 	}
