@@ -43,12 +43,7 @@ func newCluster(t testing.TB, n int) *cluster {
 func newClusterOf(t testing.TB, n int, start func(t testing.TB, n int, config string) []*rig.Sidecar) *cluster {
 	t.Helper()
 	c := &cluster{t: t, etcd: rig.Etcd(t), database: rig.NewPostgres(t)}
-	db, err := sql.Open("pgx", c.database.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	c.sql = db
+	c.open()
 	c.exec(`CREATE EXTENSION pg_stat_statements`)
 	c.exec(`CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8 NOT NULL, ver bigint NOT NULL DEFAULT 1)`)
 	c.exec(`CREATE VIEW slow_metrics AS SELECT m.* FROM cnf_metrics m, (SELECT pg_sleep(0.02)) AS pause`)
@@ -59,6 +54,17 @@ func newClusterOf(t testing.TB, n int, start func(t testing.TB, n int, config st
 	}
 	t.Cleanup(c.client.CloseIdleConnections)
 	return c
+}
+
+// open connects to the database.
+func (c *cluster) open() {
+	c.t.Helper()
+	db, err := sql.Open("pgx", c.database.DSN)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { db.Close() })
+	c.sql = db
 }
 
 func (c *cluster) config() string {

@@ -184,6 +184,7 @@ var mayImport = map[string][]string{
 	"e2e":          {},
 	"e2e/rig":      {"e2e/rig/proc"},
 	"e2e/rig/proc": {},
+	"e2e/attack":   {},
 	"e2e/bench":    {},
 	"e2e/history":  {},
 	"e2e/guards":   {},

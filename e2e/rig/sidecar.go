@@ -110,6 +110,11 @@ func (s *Sidecar) PublishXDS() {
 // RoleClient gives a sidecar that has not been started the role client: it has no peer listener, and gets its ring by xDS.
 func (s *Sidecar) RoleClient() { s.args = append(s.args, "--set", "listen.peer=off") }
 
+// Static makes a sidecar that has not been started the only member of a static cluster.
+func (s *Sidecar) Static() {
+	s.args = append(s.args, "--set", "membership.static="+s.Peer)
+}
+
 // LimitFiles sets the limit of open files of a sidecar that has not been started.
 func (s *Sidecar) LimitFiles(n int) {
 	s.args = append([]string{"--nofile=" + strconv.Itoa(n), s.path}, s.args...)
@@ -129,6 +134,9 @@ func (s *Sidecar) URL(dataset, key string) string {
 
 // Pid returns the id of the running process.
 func (s *Sidecar) Pid() int { return s.cmd.Process.Pid }
+
+// Running reports whether the process runs.
+func (s *Sidecar) Running() bool { return s.running() }
 
 // Log returns the log of the sidecar so far.
 func (s *Sidecar) Log() string {
