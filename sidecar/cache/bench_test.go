@@ -22,6 +22,9 @@ func TestHitAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { _, _ = d.Get(ctx, view(key), kv.ReadOptions{}) }); n != 0 {
 		t.Errorf("a hit allocates %v objects; want 0", n)
 	}
+	if n := testing.AllocsPerRun(1000, func() { _, _ = d.Cached(view(key), kv.ReadOptions{}) }); n != 0 {
+		t.Errorf("a hit of Cached allocates %v objects; want 0", n)
+	}
 }
 
 func BenchmarkHit(b *testing.B) {

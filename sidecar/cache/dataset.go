@@ -79,7 +79,7 @@ func New(c Config) (*Dataset, error) {
 		return nil, fmt.Errorf("dataset %s: %w", c.Name, err)
 	}
 	shared.store = store
-	shared.setPolicy(c.Policy)
+	shared.SetPolicy(c.Policy)
 	shared.unsettled.Store(shared.inGap(shared.Policy())) // until the feed is live
 	d := &Dataset{core: shared, fetcher: newFetcher(shared, c)}
 	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watching}
@@ -100,10 +100,6 @@ func (d *Dataset) Memory() lru.Stats { return d.store.Stats() }
 func (d *Dataset) Flights() (loads, fetches int) {
 	return d.fetcher.loads.Len(), d.fetcher.fetches.Len()
 }
-
-// SetPolicy applies to what is loaded from now on; cached entries keep their times. MaxFlights cannot change. It must not
-// be called concurrently.
-func (d *Dataset) SetPolicy(p kv.Policy) { d.setPolicy(p) }
 
 // Close cancels the flights and waits for them. Later reads fail, except hits.
 func (d *Dataset) Close() {
@@ -138,7 +134,9 @@ func (c *core) now() int64 { return int64(time.Since(c.start)) }
 // Policy returns the current policy.
 func (c *core) Policy() kv.Policy { return *c.policy.Load() }
 
-func (c *core) setPolicy(p kv.Policy) {
+// SetPolicy applies to what is loaded from now on; cached entries keep their times. MaxFlights cannot change. It must not
+// be called concurrently.
+func (c *core) SetPolicy(p kv.Policy) {
 	p = p.Bounded() //guard:longest-durations-overflow
 	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
 	c.store.SetLifetimes(fresh, fresh+max(p.StaleIfError, p.StaleWhileRevalidate)) //guard:deleted-row-returns-in-an-outage

@@ -98,7 +98,7 @@ func (f *fetcher) start(reads []*read) {
 func (f *fetcher) startRun(reads []*read) {
 	flights, timeout, run := f.loads, f.Policy().LoadTimeout, f.load
 	if reads[0].owner() != nil {
-		flights, timeout, run = f.fetches, f.fetchTimeout(), f.fetchFirst
+		flights, timeout, run = f.fetches, 2*(timeout+peerGrace), f.fetchFirst // to ask the owner and then the successor
 	}
 	keys, jobs := make([]string, len(reads)), make([]job, len(reads))
 	for i, r := range reads {
@@ -144,9 +144,6 @@ func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.F
 		run(ctx, mine)
 	}
 }
-
-// fetchTimeout is the time to ask the owner and then the successor.
-func (f *fetcher) fetchTimeout() time.Duration { return 2 * (f.Policy().LoadTimeout + peerGrace) }
 
 // refreshEarly starts the load of an entry that is about to expire, if this member owns its key. If it does not, because it
 // made a failover load or the key has moved, the entry expires: else every member that ever had a hot key would load it

@@ -40,13 +40,32 @@ func (d *Dataset) miss(ctx context.Context, key string, o kv.ReadOptions, now in
 	return d.finish(r, o)
 }
 
+// Cached returns the answer to Get if a fresh value in memory is it, and never waits. It does not count the read: a caller
+// that uses the answer does (kv.Stats.CountHit).
+func (d *Dataset) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
+	now := d.now()
+	e := d.fresh(key, o, now)
+	if e == nil || e.NotFound {
+		return kv.Answer{}, false
+	}
+	return e.Answer(now, e.Source()), true
+}
+
 // hit returns the entry of key if it answers a read at once, and counts the read; otherwise nil.
 func (d *Dataset) hit(key string, o kv.ReadOptions, now int64) *entries.Entry {
+	e := d.fresh(key, o, now)
+	if e != nil {
+		d.stats.CountHit(e.NotFound, e.Local())
+	}
+	return e
+}
+
+// fresh returns the entry of key if it answers a read at once; otherwise nil.
+func (d *Dataset) fresh(key string, o kv.ReadOptions, now int64) *entries.Entry {
 	e, ok := d.store.Get(key, now)
 	if !ok || !d.trusts(key, e, now) || o.NoCache || !o.Admits(e.Version) { //guard:hit-below-the-required-version
 		return nil
 	}
-	d.stats.CountHit(e.NotFound, e.Local())
 	if e.RefreshEarly(now) {
 		d.fetcher.refreshEarly(strings.Clone(key), e)
 	}
@@ -73,7 +92,7 @@ func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 		}
 		return nil, e.Answer(now, kv.SourceHit)
 	}
-	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true}, kv.Answer{}
+	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, done: func() {}}, kv.Answer{}
 }
 
 // serves reports whether a fresh entry may answer another member. MemoryOnly comes from a new owner, because the key has
@@ -104,7 +123,7 @@ type read struct {
 
 	answer kv.Answer
 	err    error
-	done   func() // takes answer and err of a read that is one of a batch; nil for others
+	done   func() // takes answer and err of a read that is one of a batch
 }
 
 // owner is the member to ask; nil: this one.
@@ -115,16 +134,10 @@ func (r *read) owner() kv.Peer {
 	return r.route.Owner
 }
 
-// settled passes the answer of one read of a batch on.
-func (r *read) settled() {
-	if r.done != nil {
-		r.done()
-	}
-}
-
 func (d *Dataset) newRead(key string, o kv.ReadOptions, now int64) *read {
 	r := &read{
-		key: key, began: now, memoryOnly: o.OnlyIfCached, limitStale: o.LimitStale, maxStale: int64(kv.BoundDuration(o.MaxStale)),
+		key: key, began: now, memoryOnly: o.OnlyIfCached, done: func() {},
+		limitStale: o.LimitStale, maxStale: int64(kv.BoundDuration(o.MaxStale)),
 	}
 	switch {
 	case o.NoCache:
@@ -151,7 +164,7 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 			started = append(started, r)
 		}
 		if !needsFlight || r.background {
-			r.settled()
+			r.done()
 		}
 		if r.stale != nil && short == ctx {
 			var cancel context.CancelFunc
@@ -177,7 +190,7 @@ func (d *Dataset) await(ctx, short context.Context, reads []*read) {
 				r.answer, again = kv.Answer{}, append(again, r)
 				return
 			}
-			r.settled()
+			r.done()
 		})
 		waits.Wait(short, func(i int) bool { return reads[i].stale != nil })
 		waits.Wait(ctx, nil)
@@ -263,12 +276,10 @@ func (d *Dataset) answers(ctx context.Context, res result, err error, r *read) b
 func (d *Dataset) answerOf(res result, r *read) (kv.Answer, error) {
 	a := res.answer(r.began, d.now())
 	if res.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
-		return kv.Answer{}, d.unavailable(errTooStale)
+		return kv.Answer{}, d.unavailable(errors.New("origin unavailable and cached value exceeds max-stale"))
 	}
 	return a, nil
 }
-
-var errTooStale = errors.New("origin unavailable and cached value exceeds max-stale")
 
 // finish checks and counts the answer of an application's read.
 func (d *Dataset) finish(r *read, o kv.ReadOptions) (kv.Answer, error) {

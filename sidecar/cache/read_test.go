@@ -515,3 +515,31 @@ func TestRefusedReadsAreCountedAndNothingElse(t *testing.T) {
 		}
 	})
 }
+
+// Cached answers what Get answers at once, except "not found", and leaves the count to its caller.
+func TestCachedNeitherLoadsNorCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"k": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		get(t, d, "k")
+		get(t, d, "absent")
+		queries, hits := o.Queries(), d.Stats().Hit.Load()+d.Stats().Negative.Load()
+		expectCached := func(key string, o kv.ReadOptions, want bool) {
+			t.Helper()
+			a, ok := d.Cached(key, o)
+			if ok != want || ok && (string(a.Value) != "v" || a.Source != kv.SourceHit) {
+				t.Errorf("%s, %+v: got %q from %v, %v; want v from memory: %v", key, o, a.Value, a.Source, ok, want)
+			}
+		}
+		expectCached("k", kv.ReadOptions{}, true)
+		expectCached("k", kv.ReadOptions{NoCache: true}, false)
+		expectCached("k", kv.ReadOptions{MinVersion: 9}, false)
+		expectCached("absent", kv.ReadOptions{}, false)
+		expectCached("never-read", kv.ReadOptions{}, false)
+		time.Sleep(testPolicy().TTL)
+		expectCached("k", kv.ReadOptions{}, false)
+		if n := d.Stats().Hit.Load() + d.Stats().Negative.Load(); n != hits || o.Queries() != queries {
+			t.Errorf("%d reads counted and %d queries; want %d and %d as before", n, o.Queries(), hits, queries)
+		}
+	})
+}

@@ -118,7 +118,8 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Ch
 	switch {
 	//guard:id-of-another-write-is-accepted guard:write-gets-the-error-of-another-with-its-id
 	case (err == nil || res.digest != 0) && res.digest != c.Digest(): // the flight was that of another write
-		return result{}, &kv.Error{Kind: kv.KindIDReused, Err: fmt.Errorf("dataset %s: %w", w.name, errOtherWrite)}
+		return result{}, &kv.Error{Kind: kv.KindIDReused, Err: fmt.Errorf(
+			"dataset %s: the idempotency id was used for another write; each write needs its own", w.name)}
 	case err == nil:
 		return res, nil
 	case errors.As(err, &known):
@@ -134,18 +135,14 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Ch
 // check returns what is wrong with a change.
 func (w *writer) check(c kv.Change) error {
 	if w.origin == nil {
-		return &kv.Error{Kind: kv.KindReadOnly, Err: fmt.Errorf("dataset %s: %w", w.name, errReadOnly)}
+		return &kv.Error{Kind: kv.KindReadOnly, Err: fmt.Errorf(
+			"dataset %s: read-only; set `writable` in the configuration to allow writes", w.name)}
 	}
 	if err := c.Check(); err != nil {
 		return w.invalidValue(err)
 	}
 	return kv.CheckKey(c.Key)
 }
-
-var (
-	errReadOnly   = errors.New("read-only; set `writable` in the configuration to allow writes")
-	errOtherWrite = errors.New("the idempotency id was used for another write; each write needs its own")
-)
 
 func (w *writer) invalidValue(err error) error {
 	return &kv.Error{Kind: kv.KindInvalidValue, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
