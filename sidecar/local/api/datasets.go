@@ -16,6 +16,10 @@ type Dataset interface {
 	Name() string
 	// Get may be called with a key in memory that the caller reuses after Get has returned.
 	Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error)
+	// Cached returns the answer to Get if a fresh value in memory is it; key is as for Get. It never waits, and does not count
+	// the read: a caller that uses the answer does, in Stats.
+	Cached(key string, o kv.ReadOptions) (kv.Answer, bool)
+	Stats() *kv.Stats
 	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible. The values have at
 	// most maxBytes together, except for a single larger one; keys beyond get kv.ErrBatchBytes.
 	GetMany(ctx context.Context, keys []string, o kv.ReadOptions, maxBytes int) []kv.Result

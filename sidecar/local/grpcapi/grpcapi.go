@@ -37,8 +37,7 @@ func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol,
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: config.IdleTimeout, Timeout: config.WriteTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)...)
-	s := &service{backend: backend, watches: watches, stats: stats, routed: routed,
-		deadlines: sync.Pool{New: func() any { return new(api.Deadline) }}}
+	s := newService(backend, watches, stats, routed)
 	ringsidev1.RegisterCacheServer(g, s)
 	groupcachepb.RegisterGroupCacheServer(g, &groupCache{service: s})
 	if mount := config.CNFMetrics; mount != nil && !routed {
@@ -74,6 +73,11 @@ type service struct {
 	stats     *api.Protocol
 	routed    bool
 	deadlines sync.Pool // of *api.Deadline
+}
+
+func newService(backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool) *service {
+	return &service{backend: backend, watches: watches, stats: stats, routed: routed,
+		deadlines: sync.Pool{New: func() any { return new(api.Deadline) }}}
 }
 
 // Get implements ringside.v1.Cache.

@@ -43,6 +43,12 @@ func (s Scripted) getOne(ctx context.Context, key string, o kv.ReadOptions) (r k
 	return r
 }
 
+// Cached implements api.Dataset: nothing is in memory.
+func (s Scripted) Cached(string, kv.ReadOptions) (kv.Answer, bool) { return kv.Answer{}, false }
+
+// Stats implements api.Dataset.
+func (s Scripted) Stats() *kv.Stats { return new(kv.Stats) }
+
 // Get implements api.Dataset.
 func (s Scripted) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error) {
 	return s.OnGet(ctx, key, o)

@@ -1,0 +1,135 @@
+package grpcapi
+
+import (
+	"context"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/proto/groupcachepb"
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+)
+
+const (
+	// maxFastResponse is the largest message that Fast appends: with its prefix it fits into one frame of HTTP/2.
+	maxFastResponse = 16<<10 - 5
+	// maxFastKeys is the largest batch: the reads of a connection wait for each other.
+	maxFastKeys = 16
+)
+
+// Fast answers the reads of values that are fresh in memory, with the bytes that the server of NewServer would send. It
+// leaves everything else to that server: other methods, misses, errors, large values, and messages with anything unusual. It
+// neither waits nor allocates, and is safe for concurrent use.
+type Fast struct {
+	backend *api.Backend
+	stats   *api.Protocol
+}
+
+// NewFast returns a Fast that counts its calls in stats, as NewServer does.
+func NewFast(backend *api.Backend, stats *api.Protocol) *Fast {
+	return &Fast{backend: backend, stats: stats}
+}
+
+// Match reports whether Append may answer calls of a method.
+func (f *Fast) Match(path string) bool {
+	switch path {
+	case ringsidev1.Cache_Get_FullMethodName, ringsidev1.Cache_BatchGet_FullMethodName, groupcachepb.GroupCache_Get_FullMethodName:
+		return true
+	}
+	return false
+}
+
+// Append appends the response to dst. It reports false, and has counted nothing, if it does not answer.
+func (f *Fast) Append(_ context.Context, path string, message, dst []byte) (_ []byte, ok bool) {
+	start := time.Now()
+	defer f.recovered(&ok) //guard:fast-panic-ends-process
+	switch path {
+	case ringsidev1.Cache_Get_FullMethodName:
+		dst, ok = f.get(message, dst)
+	case ringsidev1.Cache_BatchGet_FullMethodName:
+		dst, ok = f.batchGet(message, dst)
+	case groupcachepb.GroupCache_Get_FullMethodName:
+		dst, ok = f.groupGet(message, dst)
+	}
+	if ok {
+		f.stats.Duration.Observe(time.Since(start))
+	}
+	return dst, ok
+}
+
+func (f *Fast) recovered(ok *bool) {
+	if p := recover(); p != nil {
+		_ = f.backend.Panic("while reading from memory", p) // it is counted and logged; the server answers
+		*ok = false
+	}
+}
+
+func (f *Fast) get(message, dst []byte) ([]byte, bool) {
+	q, ok := parseGet(message, numMinVersion)
+	if !ok {
+		return dst, false
+	}
+	a, d, ok := f.read(&q)
+	if !ok || sizeGetResponse(&a) > maxFastResponse {
+		return dst, false
+	}
+	count(d, &a)
+	return appendGetResponse(dst, &a), true
+}
+
+func (f *Fast) groupGet(message, dst []byte) ([]byte, bool) {
+	q, ok := parseGet(message, numKey) // the same numbers
+	if !ok {
+		return dst, false
+	}
+	a, d, ok := f.read(&q)
+	if !ok || sizeBytes(a.Value) > maxFastResponse {
+		return dst, false
+	}
+	count(d, &a)
+	return appendBytes(dst, numValue, a.Value), true
+}
+
+func (f *Fast) read(q *getRequest) (kv.Answer, api.Served, bool) {
+	d, ok := f.backend.Datasets.Lookup(q.dataset)
+	if !ok {
+		return kv.Answer{}, d, false
+	}
+	a, ok := d.Cached(q.key, q.options)
+	return a, d, ok && sendable(&a)
+}
+
+// batchGet counts its reads at the end: another server counts all of them if one is not answered here.
+func (f *Fast) batchGet(message, dst []byte) ([]byte, bool) {
+	var q batchRequest
+	if !q.parse(message) {
+		return dst, false
+	}
+	d, ok := f.backend.Datasets.Lookup(q.dataset)
+	if !ok {
+		return dst, false
+	}
+	var answers [maxFastKeys]kv.Answer
+	values, size := 0, 0
+	for i, key := range q.keys[:q.n] {
+		if answers[i], ok = d.Cached(key, kv.ReadOptions{}); !ok || !sendable(&answers[i]) {
+			return dst, false
+		}
+		values += len(answers[i].Value)
+		size += sizeMessage(sizeBatchResult(key, &answers[i]))
+	}
+	if size > maxFastResponse || values > f.backend.Config().MaxBatchBytes {
+		return dst, false
+	}
+	for i, key := range q.keys[:q.n] {
+		count(d, &answers[i])
+		dst = appendBatchResult(dst, key, &answers[i])
+	}
+	return dst, true
+}
+
+// sendable reports whether protobuf can send an answer: it rejects strings that are not UTF-8.
+func sendable(a *kv.Answer) bool { return utf8.ValidString(a.ETag) && utf8.ValidString(a.Owner) }
+
+func count(d api.Served, a *kv.Answer) { d.Stats().CountHit(false, a.Source == kv.SourceLocalHit) }
