@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/budget": {},
 	"sidecar/internal/caller": {},
 	"deploy/schema":           {},
+	"sidecar/internal/access": {"sidecar/internal/caller"},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff"},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
@@ -52,7 +53,7 @@ var mayImport = map[string][]string{
 	// Pure helpers of the APIs.
 	"sidecar/internal/httpfield": {"sidecar/kv"},
 	// The table of errors of all APIs.
-	"sidecar/internal/apierror": {"origin", "sidecar/kv"},
+	"sidecar/internal/apierror": {"origin", "sidecar/internal/access", "sidecar/kv"},
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/kv"},
 	// Edges.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -25,6 +26,8 @@ type Error struct {
 	Detail string
 	// RetryAfter is when a retry may succeed; 0 if it would not.
 	RetryAfter time.Duration
+	// Challenge is the value of WWW-Authenticate; set with Unauthenticated.
+	Challenge string
 	// Datasets are names that the client may have meant; set with UnknownDataset.
 	Datasets []string
 	// Violations are the parts of the request that are wrong, if the error is about some of them.
@@ -41,11 +44,14 @@ type Violation struct {
 // New returns an error of a type.
 func New(t Type, detail string) *Error { return &Error{Type: t, Detail: detail} }
 
-// From turns an error of a dataset into what clients see. Nobody has checked an error without a kind for secrets:
-// From passes it to defect instead of the client.
+// From turns an error of a dataset, or of the access to it, into what clients see. Nobody has checked an error without a
+// kind for secrets: From passes it to defect instead of the client.
 func From(err error, defect func(error)) *Error {
 	if errors.Is(err, kv.ErrBatchBytes) {
 		return New(BatchTooLarge, "the values before this key fill the response; request this key in another batch")
+	}
+	if e := ofAccess(err); e != nil {
+		return e
 	}
 	kind := kv.KindOf(err)
 	e := &Error{Type: byKind[kind], Detail: err.Error(), RetryAfter: kv.RetryAfter(err)}
@@ -64,6 +70,21 @@ func From(err error, defect func(error)) *Error {
 		e.addColumn(err)
 	}
 	return e
+}
+
+// ofAccess returns what clients see of a request that was denied or exceeded a rate limit; nil for other errors.
+func ofAccess(err error) *Error {
+	var denied *access.DeniedError
+	var limited *access.LimitedError
+	switch {
+	case errors.As(err, &limited):
+		return &Error{Type: RateLimited, Detail: limited.Error(), RetryAfter: limited.RetryAfter}
+	case !errors.As(err, &denied):
+		return nil
+	case denied.Unauthenticated:
+		return &Error{Type: Unauthenticated, Detail: denied.Error(), Challenge: denied.Challenge()}
+	}
+	return New(PermissionDenied, denied.Error())
 }
 
 func (e *Error) addColumn(err error) {

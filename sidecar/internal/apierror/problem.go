@@ -46,6 +46,9 @@ func (e *Error) Write(w http.ResponseWriter) {
 	if seconds := e.RetrySeconds(); seconds > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 	}
+	if e.Challenge != "" {
+		w.Header().Set("WWW-Authenticate", e.Challenge)
+	}
 	w.Header().Set("Content-Type", ContentType)
 	w.WriteHeader(e.Type.Status)
 	_, _ = w.Write(e.JSON()) // fails only if the client has gone

@@ -33,6 +33,13 @@ var (
 		codes.InvalidArgument, "INVALID_REQUEST"}
 	InvalidBatch = Type{http.StatusBadRequest, "invalid-batch", "Invalid batch", codes.InvalidArgument, "INVALID_BATCH"}
 
+	Unauthenticated = Type{http.StatusUnauthorized, "unauthenticated", "A token is required",
+		codes.Unauthenticated, "UNAUTHENTICATED"}
+	PermissionDenied = Type{http.StatusForbidden, "permission-denied", "Permission denied",
+		codes.PermissionDenied, "PERMISSION_DENIED"}
+	RateLimited = Type{http.StatusTooManyRequests, "rate-limited", "Rate limit reached",
+		codes.ResourceExhausted, "RATE_LIMITED"}
+
 	NotFound       = Type{http.StatusNotFound, "not-found", "Not found", codes.NotFound, "NOT_FOUND"}
 	UnknownDataset = Type{http.StatusNotFound, "unknown-dataset", "Unknown dataset", codes.NotFound, "UNKNOWN_DATASET"}
 	AlreadyExists  = Type{http.StatusConflict, "exists", "Already exists", codes.AlreadyExists, "EXISTS"}

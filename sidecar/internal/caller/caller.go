@@ -25,6 +25,10 @@ func (k Kind) String() string {
 	return [...]string{"unknown", "loopback", "unix", "token", "client", "member"}[k]
 }
 
+// noID is the uid and the gid of a process that is not known. No process has it: the system calls that set ids take it for
+// "unchanged" (setresuid(2)).
+const noID = 1<<32 - 1
+
 // Caller is who makes a request. The zero value is an unknown one.
 type Caller struct {
 	Kind Kind

@@ -1,0 +1,77 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Config is the rules of all datasets.
+type Config struct {
+	Tokens   map[string]string  // :: name → file
+	Datasets map[string]Dataset // :: name → its rules and limits
+}
+
+// Dataset is the rules and the limits of one dataset.
+type Dataset struct {
+	Rules  Rules
+	Limits Limits
+}
+
+// Control has the Gates of all datasets of a sidecar, and the tokens.
+type Control struct {
+	tokens Tokens
+	gates  map[string]*Gate // fixed
+}
+
+// New returns a Control. The error names what is wrong with the rules and the files; with an error there is no Control.
+func New(c Config) (*Control, error) {
+	control := &Control{gates: make(map[string]*Gate, len(c.Datasets))}
+	for name := range c.Datasets {
+		control.gates[name] = &Gate{dataset: name, tokens: &control.tokens}
+	}
+	if err := control.Apply(c); err != nil {
+		return nil, err
+	}
+	return control, nil
+}
+
+// Apply changes the rules, the limits and the files of the tokens, or nothing if there is something wrong. Datasets that New
+// did not get have no Gate.
+func (c *Control) Apply(next Config) error {
+	rules := make(map[string]*compiled, len(c.gates))
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(c.gates)) {
+		r, err := compile(next.Datasets[name].Rules)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("dataset %s: %w", name, err))
+		}
+		rules[name] = r
+	}
+	for _, name := range slices.Sorted(maps.Keys(next.Tokens)) {
+		if err := CheckTokenFile(next.Tokens[name]); err != nil {
+			errs = append(errs, fmt.Errorf("token %s: %w", name, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	err := c.tokens.SetFiles(next.Tokens)
+	for name, gate := range c.gates {
+		gate.rules.Store(rules[name])
+		gate.limits.set(next.Datasets[name].Limits)
+	}
+	return err
+}
+
+// Gate returns the Gate of a dataset. A nil Control has Gates that allow everything.
+func (c *Control) Gate(dataset string) *Gate {
+	if c == nil {
+		return nil
+	}
+	return c.gates[dataset]
+}
+
+// ReloadTokens reads the files of the tokens again; see Tokens.Reload.
+func (c *Control) ReloadTokens() error { return c.tokens.Reload() }

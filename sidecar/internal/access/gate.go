@@ -1,0 +1,138 @@
+// Package access decides who may do what with a dataset, and how often. A Control has the rules of all datasets and the
+// tokens; each dataset has a Gate, which every listener asks:
+//
+//	if !gate.Allows(&who, access.Read) { // most reads end here: no lock, no allocation
+//		who, err = gate.Authorize(who, access.Read, authorization)
+//	}
+//	err = gate.Limit(&who, access.NoCache, 1)
+//
+// A member asks for those that it serves: calls between members are not subject to these rules, because the member that a
+// client has called has decided already.
+package access
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+)
+
+// Operation is what a caller does with a dataset.
+type Operation uint8
+
+// The operations.
+const (
+	Read Operation = iota // single keys, batches, lists and watches
+	Write
+	Invalidate
+	operations
+)
+
+// String returns the name of the operation in the configuration and in metrics.
+func (o Operation) String() string { return [...]string{"read", "write", "invalidate"}[o] }
+
+// Operations returns all operations.
+func Operations() []Operation { return []Operation{Read, Write, Invalidate} }
+
+// Rules are the subjects that may do each operation with a dataset. A nil list means the default, an empty one nobody.
+type Rules struct{ Read, Write, Invalidate []string }
+
+// The default rules: whoever can connect may read; to change something one must be in the pod.
+var (
+	defaultRead   = []string{everyone}
+	defaultChange = []string{"loopback", "unix"} //guard:routed-clients-write-by-default
+)
+
+func (r Rules) of(o Operation) []string {
+	list := [...][]string{r.Read, r.Write, r.Invalidate}[o]
+	switch {
+	case list != nil: //guard:empty-list-allows-the-default
+		return list
+	case o == Read:
+		return defaultRead
+	}
+	return defaultChange
+}
+
+// compiled are the rules of a dataset, by operation.
+type compiled [operations]rule
+
+func compile(r Rules) (*compiled, error) {
+	c := new(compiled)
+	for _, o := range Operations() {
+		var err error
+		if c[o], err = parseRule(r.of(o)); err != nil {
+			return nil, fmt.Errorf("allow.%s: %w", o, err)
+		}
+	}
+	return c, nil
+}
+
+// Gate decides about one dataset. It is safe for concurrent use. A nil Gate allows everything.
+type Gate struct {
+	dataset string
+	tokens  *Tokens
+	rules   atomic.Pointer[compiled]
+	limits  limiter
+	denied  [operations]atomic.Int64
+}
+
+// Allows reports whether c may do o without a token. It takes no lock and allocates nothing.
+func (g *Gate) Allows(c *caller.Caller, o Operation) bool {
+	return g == nil || g.rules.Load()[o].allows(c)
+}
+
+// Authorize returns who makes a request, or a *DeniedError if they may not do o. Authorization is the header field of that
+// name, or empty. A token that is valid is the caller from then on, so that its requests are attributed to it; one that is
+// not needed and not valid is ignored, because it may be meant for something else.
+func (g *Gate) Authorize(c caller.Caller, o Operation, authorization string) (caller.Caller, error) {
+	if g == nil {
+		return c, nil
+	}
+	r := &g.rules.Load()[o]
+	allowed := r.allows(&c)
+	name, valid := "", false
+	if authorization != "" {
+		name, valid = g.tokens.Find(authorization)
+	}
+	if valid {
+		c.Kind, c.ID = caller.Token, name
+		allowed = allowed || r.allows(&c)
+	}
+	if allowed {
+		return c, nil
+	}
+	g.denied[o].Add(1)
+	return c, &DeniedError{
+		Dataset: g.dataset, Operation: o, Caller: c.String(),
+		Unauthenticated: !valid && len(r.tokens) > 0, WrongToken: !valid && authorization != "",
+	}
+}
+
+// Limit takes n units of what a caller may do, or returns a *LimitedError.
+func (g *Gate) Limit(c *caller.Caller, k Kind, n int) error {
+	if g == nil {
+		return nil
+	}
+	wait, rate, ok := g.limits.take(c, k, n)
+	if ok {
+		return nil
+	}
+	return &LimitedError{Dataset: g.dataset, Kind: k, Rate: rate, RetryAfter: wait}
+}
+
+// Denied returns how many requests for an operation were denied.
+func (g *Gate) Denied(o Operation) int64 {
+	if g == nil {
+		return 0
+	}
+	return g.denied[o].Load()
+}
+
+// Limited returns how many requests were refused because of a limit.
+func (g *Gate) Limited(k Kind) int64 {
+	if g == nil {
+		return 0
+	}
+	return g.limits.refused[k].Load()
+}
