@@ -140,7 +140,7 @@ var mayImport = map[string][]string{
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
 	"sidecar/config/decode":   {},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
-	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/internal/access"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {

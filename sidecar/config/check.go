@@ -29,6 +29,8 @@ func (k *checker) check() {
 	k.ring()
 	k.origins()
 	k.datasets()
+	k.tokens()
+	k.audit()
 	k.cnfMetrics()
 	k.hosts()
 	k.log()

@@ -48,6 +48,7 @@ func (k datasetChecker) check() {
 	k.policy()
 	k.writes()
 	k.feed()
+	k.allow()
 	if k.IntegerTimes != "" {
 		k.oneOf(k.path+".integer_times", k.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
 	}

@@ -21,6 +21,9 @@ type Config struct {
 	Ring         Ring               `yaml:"ring"`
 	Origins      map[string]Origin  `yaml:"origins"`  // :: name → how to reach it
 	Datasets     map[string]Dataset `yaml:"datasets"` // :: name → what to load and for how long
+	// Tokens are what clients may send as Authorization: Bearer; see Allow.
+	Tokens map[string]Token `yaml:"tokens"` // :: name → where it is
+	Audit  Audit            `yaml:"audit"`
 	// CNFMetrics is the dataset of the typed service of CNF metrics; empty disables the service.
 	CNFMetrics string   `yaml:"cnf_metrics"`
 	Hosts      []string `yaml:"hosts"`
@@ -176,6 +179,9 @@ type Dataset struct {
 
 	Times `yaml:",inline"`
 
+	Allow  Allow  `yaml:"allow"`
+	Limits Limits `yaml:"limits"`
+
 	Eviction    string `yaml:"eviction"` // lru or slru
 	MemoryShare *Share `yaml:"memory_share"`
 }
@@ -209,6 +215,31 @@ const (
 	feedNotify = "notify"
 	feedPoll   = "poll"
 )
+
+// Token is a token of clients.
+type Token struct {
+	File string `yaml:"file"` // one token per line
+}
+
+// Allow lists who may do what with a dataset; see package access for the forms. Nil means the default, an empty list nobody.
+type Allow struct {
+	Read       []string `yaml:"read"`
+	Write      []string `yaml:"write"`
+	Invalidate []string `yaml:"invalidate"`
+}
+
+// Limits are the rate limits of one client and one dataset.
+type Limits struct {
+	NoCache    Rate `yaml:"no_cache"`
+	Watch      Rate `yaml:"watch"`
+	Write      Rate `yaml:"write"`
+	Invalidate Rate `yaml:"invalidate"`
+}
+
+// Audit is the log of who has changed what, and who was refused. An empty file means off.
+type Audit struct {
+	File string `yaml:"file"` // a path, or stdout
+}
 
 // Log is the format and level of the log.
 type Log struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 )
 
 // Problem is one fault of a configuration.
@@ -23,6 +24,7 @@ type (
 	Secret = decode.Secret
 	Size   = decode.Size
 	Share  = decode.Share
+	Rate   = access.Rate
 )
 
 // Example is a commented configuration that shows every field.

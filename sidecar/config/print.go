@@ -6,6 +6,8 @@ import (
 	"maps"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 )
 
 // Effective returns c with every default filled in, except those that depend on the host, such as node.id. Packages that
@@ -48,6 +50,7 @@ func (d Dataset) effective() Dataset {
 	d.TTL, d.TTLJitter, d.NegativeTTL = new(p.TTL), new(Share(p.TTLJitter)), new(p.NegativeTTL)
 	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
 	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
+	d.Limits = d.Limits.effective()
 	if d.Writable {
 		d.WriteTimeout = new(p.WriteTimeout)
 	}
@@ -55,6 +58,13 @@ func (d Dataset) effective() Dataset {
 		d.Feed, d.GapTTL = d.Feed.effective(), new(p.GapTTL)
 	}
 	return d
+}
+
+func (l Limits) effective() Limits {
+	return Limits{
+		NoCache: or(l.NoCache, access.DefaultRate(access.NoCache)), Watch: or(l.Watch, access.DefaultRate(access.Watches)),
+		Write: or(l.Write, access.DefaultRate(access.Writes)), Invalidate: or(l.Invalidate, access.DefaultRate(access.Invalidations)),
+	}
 }
 
 func (f ChangeFeed) effective() ChangeFeed {

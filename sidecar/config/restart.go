@@ -41,9 +41,10 @@ var errRestart = errors.New("these fields take effect only after a restart; rest
 
 // fixed returns the fields that a reload does not change: path → value.
 func fixed(c Config) map[string]string {
-	c.Datasets = maps.Clone(c.Datasets)
+	c.Datasets, c.Tokens = maps.Clone(c.Datasets), nil
 	for name, d := range c.Datasets {
 		d.Times = Times{} //guard:reload-rejects-changed-times
+		d.Allow, d.Limits = Allow{}, Limits{}
 		c.Datasets[name] = d
 	}
 	values := map[string]string{}

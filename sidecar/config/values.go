@@ -10,6 +10,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 )
 
 // fetchOverhead is the maximum that a peer fetch takes in addition to the owner's load.
@@ -46,6 +47,18 @@ func (c Config) SubscriptionIdle() time.Duration {
 		longest = max(longest, d.Policy().LocalTTL)
 	}
 	return longest
+}
+
+// Access returns who may do what, in the form that package access takes.
+func (c Config) Access() access.Config {
+	a := access.Config{Tokens: make(map[string]string, len(c.Tokens)), Datasets: make(map[string]access.Dataset, len(c.Datasets))}
+	for name, t := range c.Tokens {
+		a.Tokens[name] = t.File
+	}
+	for name, d := range c.Datasets {
+		a.Datasets[name] = access.Dataset{Rules: access.Rules(d.Allow), Limits: access.Limits(d.Limits)}
+	}
+	return a
 }
 
 // WithFeed returns the names of the datasets that have a change feed, sorted.
