@@ -37,7 +37,7 @@ func Operations() []Operation { return []Operation{Read, Write, Invalidate} }
 // Rules are the subjects that may do each operation with a dataset. A nil list means the default, an empty one nobody.
 type Rules struct{ Read, Write, Invalidate []string }
 
-// The default rules: whoever can connect may read; to change something one must be in the pod.
+// The default rules: every client that can connect may read; only clients in the pod may change something.
 var (
 	defaultRead   = []string{everyone}
 	defaultChange = []string{"loopback", "unix"} //guard:routed-clients-write-by-default

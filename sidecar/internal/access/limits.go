@@ -124,7 +124,7 @@ type limiter struct {
 	swept   [limitKinds]time.Time
 }
 
-// set changes the limits. Clients begin anew with a limit that has changed.
+// set changes the limits. A limit that has changed begins with its whole burst.
 func (l *limiter) set(limits Limits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
