@@ -157,7 +157,8 @@ var mayImport = map[string][]string{
 		"sidecar/peer/service", "xds/publisher",
 	},
 	"sidecar/internal/status": {
-		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/datasets",
+		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/budget",
+		"sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},

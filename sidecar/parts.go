@@ -183,7 +183,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
 		Origins: p.origins, Datasets: p.datasets, Local: application, CNFMetrics: cnf, Publisher: p.publisher,
-		Listeners: p.listeners, TLS: p.tls,
+		Listeners: p.listeners, TLS: p.tls, Budget: p.budget,
 		Defect: r.logDefect,
 	}
 	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{

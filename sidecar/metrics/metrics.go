@@ -33,6 +33,7 @@ type Source struct {
 	PeerTLS           func() PeerTLS
 	Directory         func() Directory
 	Local             func() Local
+	Budget            func() []BudgetUse
 	XDS               func() XDS
 	Reloads           func() Reloads
 }
@@ -87,6 +88,7 @@ type Protocol struct {
 // ProtocolLoad is the use of the limits of a listener.
 type ProtocolLoad struct {
 	Conns, MaxConns int64
+	AcceptErrors    int64
 	Refused         map[string]int64 // :: reason (a fixed set) → connections and requests refused since the start
 }
 
@@ -112,6 +114,7 @@ type Peers struct {
 type PeerListener struct {
 	Conns, MaxConns       int64 // from members, and from clients that route by the ring
 	ConnsRefused          int64
+	AcceptErrors          int64
 	InFlight, MaxInFlight int64 // fetches served to members
 	FetchesRefused        int64
 	Writing, MaxWriting   int64 // writes executed for members
@@ -129,8 +132,14 @@ type Listener struct {
 	Load func() ListenerLoad
 }
 
-// ListenerLoad is the use of the limit of a Listener. ConnsRefused is since the start.
-type ListenerLoad struct{ Conns, MaxConns, ConnsRefused int64 }
+// ListenerLoad is the use of the limit of a Listener. ConnsRefused and AcceptErrors are since the start.
+type ListenerLoad struct{ Conns, MaxConns, ConnsRefused, AcceptErrors int64 }
+
+// BudgetUse is one use of the memory for clients and other members. Refused is since the start.
+type BudgetUse struct {
+	Use                    string // connections, requests, … (a fixed set)
+	Bytes, Limit, Refusals int64
+}
 
 // PeerTLS is the state of the certificate, key and CA files for connections between members.
 type PeerTLS struct {

@@ -77,7 +77,7 @@ func fullSource(t *testing.T) metrics.Source {
 		Revision: "abc",
 		Datasets: []*cache.Dataset{routes},
 		Protocols: []metrics.Protocol{{Name: "http", Duration: http, Load: func() metrics.ProtocolLoad {
-			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, Refused: map[string]int64{"host": 63}}
+			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, AcceptErrors: 119, Refused: map[string]int64{"host": 63}}
 		}}},
 		ChangeFeeds: []metrics.ChangeFeed{{
 			Dataset: "routes", Reading: func() bool { return true },
@@ -98,13 +98,13 @@ func fullSource(t *testing.T) metrics.Source {
 		},
 		PeerListener: func() metrics.PeerListener {
 			return metrics.PeerListener{
-				Conns: 81, MaxConns: 82, ConnsRefused: 83, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
+				Conns: 81, MaxConns: 82, ConnsRefused: 83, AcceptErrors: 120, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
 				Writing: 96, MaxWriting: 97, WritesRefused: 98, Disagreements: 117,
 				Subscribers: 87, MaxSubscribers: 88, SubscribersRefused: 89, SlowSubscribersClosed: 90,
 			}
 		},
 		Listeners: []metrics.Listener{{Name: "admin", Load: func() metrics.ListenerLoad {
-			return metrics.ListenerLoad{Conns: 111, MaxConns: 112, ConnsRefused: 113}
+			return metrics.ListenerLoad{Conns: 111, MaxConns: 112, ConnsRefused: 113, AcceptErrors: 121}
 		}}},
 		PeerTLS: func() metrics.PeerTLS { return metrics.PeerTLS{ReloadFailures: 114, LastFailed: true} },
 		Directory: func() metrics.Directory {
@@ -112,6 +112,9 @@ func fullSource(t *testing.T) metrics.Source {
 				Registered: true, Connected: true, Members: 51, Registrations: 52, Lists: 53, WatchRestarts: 54,
 				InvalidRecords: map[string]int64{"malformed": 55}, ContactAge: 1500 * time.Millisecond,
 			}
+		},
+		Budget: func() []metrics.BudgetUse {
+			return []metrics.BudgetUse{{Use: "requests", Bytes: 122, Limit: 123, Refusals: 124}}
 		},
 		Local: func() metrics.Local {
 			return metrics.Local{BatchTruncated: 66, InternalErrors: 67,
@@ -255,6 +258,12 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_listener_connections{listener="admin"} 111`,
 		`ringside_listener_max_connections{listener="admin"} 112`,
 		`ringside_listener_refused_connections_total{listener="admin"} 113`,
+		`ringside_accept_errors_total{listener="http"} 119`,
+		`ringside_accept_errors_total{listener="peer"} 120`,
+		`ringside_accept_errors_total{listener="admin"} 121`,
+		`ringside_budget_bytes{use="requests"} 122`,
+		`ringside_budget_limit_bytes{use="requests"} 123`,
+		`ringside_budget_refused_total{use="requests"} 124`,
 		`ringside_peer_tls_reload_failures_total 114`,
 		`ringside_peer_tls_last_reload_failed 1`,
 		`ringside_build_info{revision="abc",version="v1.2.3"} 1`,
@@ -282,7 +291,7 @@ func TestMissingPartsHaveNoMetric(t *testing.T) {
 
 // TestLabelsAreAFixedSet keeps keys, addresses and error texts out of labels.
 func TestLabelsAreAFixedSet(t *testing.T) {
-	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "ring_id", "version", "revision"}
+	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "use", "ring_id", "version", "revision"}
 	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
 			continue

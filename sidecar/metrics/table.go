@@ -35,7 +35,7 @@ func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
 		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), peerMetrics(),
-		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), processMetrics(),
+		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}
@@ -362,6 +362,38 @@ func listenerMetrics() []metric {
 		{"ringside_listener_refused_connections_total", counter, listener,
 			"Connections to the metrics, admin and xds listeners closed because ringside_listener_max_connections was reached.",
 			listenerLoad(func(l ListenerLoad) int64 { return l.ConnsRefused })},
+		{"ringside_accept_errors_total", counter, listener,
+			"Failed attempts of a listener to accept a connection, which it retried. Most likely the limit of open files is reached.",
+			readAcceptErrors},
+	}
+}
+
+func readAcceptErrors(s *Source, emit func(float64, ...string)) {
+	for _, p := range s.Protocols {
+		if p.Name != "routed" { // the peer listener accepts its connections
+			emit(float64(p.Load().AcceptErrors), p.Name)
+		}
+	}
+	if s.PeerListener != nil {
+		emit(float64(s.PeerListener().AcceptErrors), "peer")
+	}
+	for _, l := range s.Listeners {
+		emit(float64(l.Load().AcceptErrors), l.Name)
+	}
+}
+
+func budgetMetrics() []metric {
+	use := []string{"use"}
+	return []metric{
+		{"ringside_budget_bytes", gauge, use,
+			"Memory that clients and other members make this sidecar use, as it accounts for it. All uses together have at most client_memory.",
+			budgetUse(func(u BudgetUse) int64 { return u.Bytes })},
+		{"ringside_budget_limit_bytes", gauge, use,
+			"Limit of ringside_budget_bytes. A use reaches it only while the others use little.",
+			budgetUse(func(u BudgetUse) int64 { return u.Limit })},
+		{"ringside_budget_refused_total", counter, use,
+			"Requests, messages, connections and the like refused because client_memory was used up.",
+			budgetUse(func(u BudgetUse) int64 { return u.Refusals })},
 	}
 }
 
@@ -581,6 +613,17 @@ func listenerLoad(field func(ListenerLoad) int64) func(*Source, func(float64, ..
 	return func(s *Source, emit func(float64, ...string)) {
 		for _, l := range s.Listeners {
 			emit(float64(field(l.Load())), l.Name)
+		}
+	}
+}
+
+func budgetUse(field func(BudgetUse) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Budget == nil {
+			return
+		}
+		for _, u := range s.Budget() {
+			emit(float64(field(u)), u.Use)
 		}
 	}
 }

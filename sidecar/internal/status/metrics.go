@@ -19,7 +19,7 @@ func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) metrics.Source {
 	s := metrics.Source{
 		Version: n.Version, Revision: n.Revision, Datasets: n.Datasets.All(), Protocols: n.protocols(),
-		Ring: n.ringMetrics, Peers: n.peerMetrics, Local: n.localMetrics, Reloads: reloads,
+		Ring: n.ringMetrics, Peers: n.peerMetrics, Local: n.localMetrics, Reloads: reloads, Budget: n.budgetUses,
 	}
 	for _, name := range n.Config.WithFeed() {
 		reading := func() bool { return n.Datasets.ReadsFeed(name) }
@@ -50,6 +50,13 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 	return s
 }
 
+func (n *Node) budgetUses() (uses []metrics.BudgetUse) {
+	for _, u := range n.Budget.Stats() {
+		uses = append(uses, metrics.BudgetUse{Use: u.Use.String(), Bytes: u.Used, Limit: u.Limit, Refusals: u.Refused})
+	}
+	return uses
+}
+
 func (n *Node) ringMetrics() metrics.Ring {
 	r, s := n.Members.Ring(), n.Members.Stats()
 	return metrics.Ring{
@@ -69,7 +76,7 @@ func (n *Node) protocols() []metrics.Protocol {
 func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 	return metrics.Protocol{Name: name, Duration: &s.Duration, Load: func() metrics.ProtocolLoad {
 		return metrics.ProtocolLoad{
-			Conns: s.Conns.Open.Load(), MaxConns: int64(maxConns),
+			Conns: s.Conns.Open.Load(), MaxConns: int64(maxConns), AcceptErrors: s.Conns.AcceptErrors.Load(),
 			Refused: map[string]int64{
 				"connections": s.Conns.Refused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
 				"timeout": s.ReadTimeouts.Load(), "malformed": s.Malformed.Load(), "host": s.HostRefused.Load(),
@@ -105,7 +112,7 @@ func (n *Node) peerMetrics() metrics.Peers {
 func peerListener(p *servers.Peers) metrics.PeerListener {
 	server, service := p.Server.Stats(), p.Service.Stats()
 	return metrics.PeerListener{
-		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused,
+		Conns: server.Conns, MaxConns: server.MaxConns, ConnsRefused: server.ConnsRefused, AcceptErrors: server.AcceptErrors,
 		InFlight: service.InFlight, MaxInFlight: service.MaxInFlight, FetchesRefused: service.Refused,
 		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused, Disagreements: service.RingMismatch,
 		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
@@ -117,6 +124,7 @@ func listener(l *servers.Listener) metrics.Listener {
 	return metrics.Listener{Name: l.Name, Load: func() metrics.ListenerLoad {
 		return metrics.ListenerLoad{
 			Conns: l.Conns.Open.Load(), MaxConns: int64(l.MaxConns), ConnsRefused: l.Conns.Refused.Load(),
+			AcceptErrors: l.Conns.AcceptErrors.Load(),
 		}
 	}}
 }

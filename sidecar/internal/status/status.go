@@ -13,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
@@ -37,6 +38,7 @@ type Node struct {
 	Publisher  *servers.Publisher  // nil if the xds listener is off
 	Listeners  *servers.Listeners
 	TLS        *mtls.Credentials // nil for plain text between members
+	Budget     *budget.Budget
 	// Defect is called with each internal error.
 	Defect func(error)
 }

@@ -196,11 +196,13 @@ func (s *Server) Stop(ctx context.Context) {
 type Stats struct {
 	Conns, MaxConns int64 // open connections, and their limit
 	ConnsRefused    int64 // since the start
+	AcceptErrors    int64 // since the start
 }
 
 // Stats returns a snapshot.
 func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: s.conns.Open.Load(), MaxConns: int64(s.config.MaxConns), ConnsRefused: s.conns.Refused.Load(),
+		AcceptErrors: s.conns.AcceptErrors.Load(),
 	}
 }
