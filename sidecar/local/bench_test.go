@@ -10,10 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"google.golang.org/grpc"
-
 	"github.com/ringside-cache/ringside/origin/origintest"
-	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
@@ -93,79 +90,6 @@ func roundTrip(c net.Conn, r *bufio.Reader, request []byte) error {
 			return err
 		}
 	}
-}
-
-// echo returns a fixed response: the least work of a grpc-go server.
-type echo struct {
-	ringsidev1.UnimplementedCacheServer
-	response *ringsidev1.GetResponse
-}
-
-func (e echo) Get(context.Context, *ringsidev1.GetRequest) (*ringsidev1.GetResponse, error) {
-	return e.response, nil
-}
-
-// BenchmarkGRPC is one hit at 16 connections, and the same of a bare server with an equal response.
-func BenchmarkGRPC(b *testing.B) {
-	for _, server := range []string{"ringside", "echo"} {
-		b.Run("server="+server, func(b *testing.B) {
-			s := benchServer(b)
-			address := s.GRPC
-			if server == "echo" {
-				address = serveEcho(b, s.GRPC)
-			}
-			benchGRPC(b, address, 16)
-		})
-	}
-}
-
-// serveEcho serves the response of the real server at model.
-func serveEcho(b *testing.B, model string) string {
-	response, err := localtest.Client(b, model).Get(context.Background(), benchRequest())
-	if err != nil {
-		b.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := grpc.NewServer()
-	ringsidev1.RegisterCacheServer(server, echo{response: response})
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(ln) })
-	b.Cleanup(func() { server.Stop(); serving.Wait() })
-	return ln.Addr().String()
-}
-
-func benchRequest() *ringsidev1.GetRequest {
-	return &ringsidev1.GetRequest{Dataset: "cnf-metrics", Key: "CNF-001"}
-}
-
-func benchGRPC(b *testing.B, address string, conns int) {
-	b.ReportAllocs()
-	var left atomic.Int64
-	var clients sync.WaitGroup
-	stubs := make([]ringsidev1.CacheClient, conns)
-	for i := range stubs {
-		stubs[i] = localtest.Client(b, address)
-		if _, err := stubs[i].Get(context.Background(), benchRequest()); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ResetTimer()
-	left.Store(int64(b.N))
-	for _, stub := range stubs {
-		clients.Go(func() {
-			for left.Add(-1) >= 0 {
-				if _, err := stub.Get(context.Background(), benchRequest()); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	clients.Wait()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
 }
 
 // BenchmarkWatch is from the write of a value to its arrival at the client of a watch, including minInterval.
