@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"deploy/schema":           {},
 	"sidecar/internal/access": {"sidecar/internal/caller"},
 	// Bounds, counts and demultiplexes the connections of every listener.
-	"sidecar/internal/listen": {"ring/backoff"},
+	"sidecar/internal/listen": {"ring/backoff", "sidecar/internal/budget"},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
 	"sidecar/kv":                   {"origin", "sidecar/internal/flight"},
 	"sidecar/internal/batch":       {"sidecar/kv"},
@@ -101,7 +101,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.

@@ -101,7 +101,9 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	for _, o := range c.Origins {
 		originConns += o.MaxConns
 	}
-	if p.listeners, err = servers.Bind(ctx, c.Listeners(), r.limits(originConns), r.log, r.tasks); err != nil {
+	limits := r.limits(originConns)
+	limits.Budget = p.budget
+	if p.listeners, err = servers.Bind(ctx, c.Listeners(), limits, r.log, r.tasks); err != nil {
 		return p, fmt.Errorf("start listeners: %w", err)
 	}
 	if p.origins, err = origins.Open(c.Origins, drivers.All(), r.log); err != nil {
@@ -227,7 +229,7 @@ func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, defect f
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Defect: defect,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
-		Budget: p.budget,
+		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"),
 	}
 	if cnf != nil {
 		lc.CNFMetrics = cnf // a nil *Service would be a Mount that is not nil

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -123,20 +124,20 @@ func setStatus(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResp
 
 // ServeHTTP serves HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeHTTP(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().HTTP, tooManyConnections()),
+	return s.serve(s.bounded(ln, &s.Stats().HTTP, listen.HTTP1Bytes, tooManyConnections()),
 		func(b *listen.Listener) error { return s.http.Serve(b) })
 }
 
 // ServeGRPC serves gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeGRPC(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().GRPC, nil),
+	return s.serve(s.bounded(ln, &s.Stats().GRPC, listen.HTTP2Bytes, nil),
 		func(b *listen.Listener) error { return s.grpc.Serve(b) })
 }
 
 // ServeUnix serves HTTP and gRPC on ln, which ListenUnix returned, until Shutdown, which makes it return nil, or until ln
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().Unix, nil), func(b *listen.Listener) error {
+	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil), func(b *listen.Listener) error {
 		rule := listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.backend.Config().ReadTimeout}
 		return listen.Demux(s.draining, b, rule, s.unixGRPC.Serve, s.unixHTTP.Serve)
 	})
@@ -146,7 +147,7 @@ func (s *Server) ServeUnix(ln net.Listener) error {
 // xds: HTTP/1.1, HTTP/2 and gRPC on one listener, with TLS unless config is nil. A key that this member does not own is
 // read as for an application, with one peer fetch. It returns nil after Shutdown, or an error if ln fails. It closes ln.
 func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
-	bounded := listen.New(ln, listen.Config{
+	bounded := listen.New(ln, listen.Config{ // the peer listener has taken the bytes of its connections
 		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns})
 	return s.serve(bounded, func(b *listen.Listener) error {
 		if config == nil {
@@ -156,9 +157,12 @@ func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
 	})
 }
 
-func (s *Server) bounded(ln net.Listener, stats *Protocol, refusal []byte) *listen.Listener {
+func (s *Server) bounded(ln net.Listener, stats *Protocol, connBytes int64, refusal []byte) *listen.Listener {
+	c := s.backend.Config()
 	return listen.New(ln, listen.Config{
-		MaxConns: s.backend.Config().MaxConns, Stats: &stats.Conns, Refusal: refusal})
+		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal,
+		Bytes: c.Budget.Account(budget.Connections, c.ConnShare), ConnBytes: connBytes,
+	})
 }
 
 // tooManyConnections is the response to an HTTP connection over the limit. Nothing reads a request, so that it is written

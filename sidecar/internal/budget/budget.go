@@ -44,14 +44,22 @@ const common, mostOfCommon = 40, 60
 type Budget struct {
 	total int64
 
-	mu      sync.Mutex // guards the fields below; a local hit takes nothing
-	used    [uses]int64
-	common  int64 // of what is common, taken by all uses together
-	refused [uses]int64
+	mu     sync.Mutex     // guards the fields below, and the accounts; a local hit takes nothing
+	common int64          // of what is common, taken by all uses together
+	by     [uses]useState // of all accounts of a use
+	rest   [uses]Account  // what belongs to a use and to none of the accounts made by Account
 }
 
+type useState struct{ used, common, refused int64 }
+
 // New returns a Budget of total bytes.
-func New(total int64) *Budget { return &Budget{total: total} }
+func New(total int64) *Budget {
+	b := &Budget{total: total}
+	for u := range uses {
+		b.rest[u] = Account{budget: b, use: u, own: b.own(u), mostOfCommon: b.mostOfCommon()}
+	}
+	return b
+}
 
 // Total returns the bytes of the whole budget; 0 means no limit.
 func (b *Budget) Total() int64 {
@@ -77,33 +85,95 @@ func (b *Budget) Take(u Use, n int64) bool {
 	if b == nil {
 		return true
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	before, after := b.beyondOwn(u, b.used[u]), b.beyondOwn(u, b.used[u]+n)
-	if after > b.mostOfCommon() || b.common+after-before > b.total*common/100 { //guard:budget-without-limit
-		b.refused[u]++
-		return false
-	}
-	b.used[u] += n
-	b.common += after - before
-	return true
+	return b.rest[u].Take(n)
 }
 
 // Return returns n bytes that were taken for u.
 func (b *Budget) Return(u Use, n int64) {
-	if b == nil {
-		return
+	if b != nil {
+		b.rest[u].Return(n)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n > b.used[u] {
-		panic("budget: more bytes returned than taken for " + u.String())
-	}
-	b.common -= b.beyondOwn(u, b.used[u]) - b.beyondOwn(u, b.used[u]-n)
-	b.used[u] -= n
 }
 
-func (b *Budget) beyondOwn(u Use, used int64) int64 { return max(used-b.own(u), 0) }
+// Account is one of several that share a use, with bytes of its own, so that none can take those of another: one listener,
+// of all connections. A nil Account has no limit.
+type Account struct {
+	budget            *Budget
+	use               Use
+	own, mostOfCommon int64
+	used              int64
+}
+
+// perAccount is the part in percent that one account may take of what its use may take of the common bytes.
+const perAccount = 75
+
+// Account returns an account of u that owns part of what belongs to u, as a number from 0 to 1. The parts of all accounts
+// of a use may add up to 1.
+func (b *Budget) Account(u Use, part float64) *Account {
+	if b == nil {
+		return nil
+	}
+	a := b.account(u, part)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a.own = min(a.own, b.rest[u].own)
+	b.rest[u].own -= a.own
+	return a
+}
+
+func (b *Budget) account(u Use, part float64) *Account {
+	return &Account{budget: b, use: u, own: int64(float64(b.own(u)) * part), mostOfCommon: b.mostOfCommon() * perAccount / 100}
+}
+
+// AccountLimit returns how many bytes an account with that part can take while all others take only their own; 0 means no
+// limit.
+func (b *Budget) AccountLimit(u Use, part float64) int64 {
+	if b == nil {
+		return 0
+	}
+	a := b.account(u, part)
+	return a.own + a.mostOfCommon
+}
+
+// Take takes n ≥ 0 bytes, or none and returns false.
+func (a *Account) Take(n int64) bool {
+	if a == nil {
+		return true
+	}
+	b := a.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	of := &b.by[a.use]
+	beyond := max(a.used+n-a.own, 0)
+	more := beyond - max(a.used-a.own, 0)
+	if beyond > a.mostOfCommon || of.common+more > b.mostOfCommon() || b.common+more > b.total*common/100 { //guard:budget-without-limit
+		of.refused++
+		return false
+	}
+	a.used += n
+	of.used += n
+	of.common += more
+	b.common += more
+	return true
+}
+
+// Return returns n bytes that were taken.
+func (a *Account) Return(n int64) {
+	if a == nil {
+		return
+	}
+	b := a.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > a.used {
+		panic("budget: more bytes returned than taken for " + a.use.String())
+	}
+	less := max(a.used-a.own, 0) - max(a.used-n-a.own, 0)
+	a.used -= n
+	b.by[a.use].used -= n
+	b.by[a.use].common -= less
+	b.common -= less
+}
 
 // Usage is a snapshot of one use.
 type Usage struct {
@@ -122,7 +192,7 @@ func (b *Budget) Stats() []Usage {
 	defer b.mu.Unlock()
 	all := make([]Usage, uses)
 	for u := range uses {
-		all[u] = Usage{Use: u, Used: b.used[u], Limit: b.own(u) + b.mostOfCommon(), Refused: b.refused[u]}
+		all[u] = Usage{Use: u, Used: b.by[u].used, Limit: b.own(u) + b.mostOfCommon(), Refused: b.by[u].refused}
 	}
 	return all
 }

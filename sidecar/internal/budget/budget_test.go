@@ -94,3 +94,39 @@ func TestReturningTooMuchPanics(t *testing.T) {
 	}()
 	New(1000).Return(Calls, 1)
 }
+
+func TestAccountsKeepTheirOwnBytes(t *testing.T) {
+	b := New(10_000)
+	var accounts []*Account
+	for range 4 {
+		accounts = append(accounts, b.Account(Connections, 0.25))
+	}
+	greedy := int64(0)
+	for accounts[0].Take(1) {
+		greedy++
+	}
+	if greedy != b.AccountLimit(Connections, 0.25) || greedy >= b.Limit(Connections) {
+		t.Errorf("one account got %d bytes, want its limit %d, below that of its use, %d", greedy, b.AccountLimit(Connections, 0.25), b.Limit(Connections))
+	}
+	for u := range uses { // what is common is gone
+		take(b, u, 1)
+	}
+	for i, a := range accounts[1:] {
+		if !a.Take(500) {
+			t.Errorf("account %d did not get the bytes that belong to it", i+1)
+		}
+	}
+	accounts[0].Return(greedy)
+	if !accounts[1].Take(1) {
+		t.Error("returned bytes cannot be taken by another account")
+	}
+}
+
+func TestNilAccountHasNoLimit(t *testing.T) {
+	var none *Budget
+	a := none.Account(Connections, 1)
+	if !a.Take(1 << 50) {
+		t.Error("got a limit, want none")
+	}
+	a.Return(1 << 50)
+}

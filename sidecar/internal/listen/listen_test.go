@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 )
 
 // scripted is a listener whose Accept returns the given results, one after another.
@@ -110,5 +112,32 @@ func TestCloseConnsClosesOpenAndRefusesNew(t *testing.T) {
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) || l.Stats().Refused.Load() != 1 {
 		t.Errorf("got %v and %d refused, want net.ErrClosed after 1 refused connection", err, l.Stats().Refused.Load())
+	}
+}
+
+func TestConnectionTakesItsBytesAndReturnsThem(t *testing.T) {
+	first, _ := pipe(t)
+	second, _ := pipe(t)
+	third, _ := pipe(t)
+	b := budget.New(100_000)
+	most := b.AccountLimit(budget.Connections, 1)
+	l := New(&scripted{results: []any{first, second, net.ErrClosed, third}},
+		Config{MaxConns: 10, Bytes: b.Account(budget.Connections, 1), ConnBytes: most/2 + 1})
+	admitted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used := b.Stats()[budget.Connections].Used; used != most/2+1 {
+		t.Errorf("got %d bytes taken by a connection, want %d", used, most/2+1)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) || l.Stats().Refused.Load() != 1 {
+		t.Fatalf("got %v and %d refused, want net.ErrClosed after the second connection was refused", err, l.Stats().Refused.Load())
+	}
+	_, _ = admitted.Close(), admitted.Close()
+	if used := b.Stats()[budget.Connections].Used; used != 0 {
+		t.Errorf("got %d bytes taken after the only connection was closed, want 0", used)
+	}
+	if _, err := l.Accept(); err != nil {
+		t.Errorf("got %v, want the third connection: the first is closed", err)
 	}
 }

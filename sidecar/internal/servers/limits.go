@@ -1,6 +1,8 @@
 package servers
 
 import (
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
 )
@@ -22,6 +24,31 @@ func newLimits(files, applications, operators int) limits {
 	files -= operators * operator
 	each := min(max(files/(applications+1), 1), local.DefaultMaxConns) //guard:idle-clients-use-every-file
 	return limits{each, min(max(files-applications*each, 1), server.DefaultMaxConns), operator}
+}
+
+// within returns the limits that the memory for clients allows, too.
+func (l limits) within(b *budget.Budget, s shares) limits {
+	if b == nil {
+		return l
+	}
+	most := func(conns int, share float64, connBytes int64) int {
+		return max(min(conns, int(b.AccountLimit(budget.Connections, share)/connBytes)), 1)
+	}
+	return limits{
+		most(l.application, s.application, listen.HTTP1Bytes), most(l.peer, s.peer, listen.HTTP2Bytes),
+		most(l.operator, s.operator, listen.HTTP1Bytes),
+	}
+}
+
+// shares are the parts of the bytes for connections that one socket of each kind owns. It gets more while the others have
+// few connections.
+type shares struct{ application, peer, operator float64 }
+
+// newShares weighs the kinds by how many clients they have: the peer listener has all other members.
+func newShares(applications, operators int) shares {
+	const application, peer, operator = 2, 6, 1
+	unit := 1 / float64(applications*application+peer+operators*operator) //guard:one-listener-starves-another
+	return shares{application * unit, peer * unit, operator * unit}
 }
 
 func (l limits) of(name string) int {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -48,16 +49,22 @@ type Listeners struct {
 	group  *task.Group
 	tasks  []*task.Task
 	limits limits
+	shares shares
+	budget *budget.Budget
 }
 
-// Limits says how many files the process may have open and how many of them connections may not use.
-type Limits struct{ Files, Reserved int }
+// Limits says how many files the process may have open, how many of them connections may not use, and what memory clients
+// may use.
+type Limits struct {
+	Files, Reserved int
+	Budget          *budget.Budget
+}
 
 // ProcessLimits returns the limits of this process. It reserves files for probes and scrapes, peer fetches, etcd,
 // certificates, and the given number of connections to origins.
 func ProcessLimits(originConns int) Limits {
 	files := maxFiles()
-	return Limits{files, max(files/5, 64) + originConns}
+	return Limits{Files: files, Reserved: max(files/5, 64) + originConns}
 }
 
 // Bind binds all listeners of the configuration, or none. The error names each one that failed.
@@ -80,7 +87,7 @@ func Bind(ctx context.Context, addrs []config.Address, max Limits, log *zap.Logg
 	return l, nil
 }
 
-// limit keeps clients from using every file that the process may open.
+// limit keeps clients from using every file that the process may open, and all memory.
 func (l *Listeners) limit(max Limits, log *zap.Logger) {
 	applications, operators := 0, 0
 	for _, one := range l.list {
@@ -91,14 +98,20 @@ func (l *Listeners) limit(max Limits, log *zap.Logger) {
 			operators++
 		}
 	}
-	l.limits = newLimits(max.Files-max.Reserved, applications, operators)
+	byFiles := newLimits(max.Files-max.Reserved, applications, operators)
+	l.shares, l.budget = newShares(applications, operators), max.Budget
+	l.limits = byFiles.within(l.budget, l.shares)
 	for _, one := range l.list {
 		one.MaxConns = l.limits.of(one.Name)
 	}
-	if l.limits.lowered() {
+	if byFiles.lowered() {
 		log.Warn("the limit of open files reduces the connections of the listeners: raise it (ulimit -n, LimitNOFILE)",
-			zap.Int("limit", max.Files), zap.Int("connections_each", l.limits.application),
-			zap.Int("peer_connections", l.limits.peer))
+			zap.Int("limit", max.Files), zap.Int("connections_each", byFiles.application),
+			zap.Int("peer_connections", byFiles.peer))
+	}
+	if l.limits != byFiles {
+		log.Info("client_memory limits the connections of the listeners", zap.Int64("client_memory", l.budget.Total()),
+			zap.Int("connections_each", l.limits.application), zap.Int("peer_connections", l.limits.peer))
 	}
 }
 
@@ -169,6 +182,17 @@ func (l *Listeners) Addr(name string) net.Addr {
 	return nil
 }
 
+// ConnShare is the part of the memory for connections that the listener of that name owns, per socket.
+func (l *Listeners) ConnShare(name string) float64 {
+	switch {
+	case isApplication(name):
+		return l.shares.application
+	case name == "peer":
+		return l.shares.peer
+	}
+	return l.shares.operator
+}
+
 // MaxLocalConns is the limit of each socket for applications.
 func (l *Listeners) MaxLocalConns() int { return l.limits.application }
 
@@ -187,10 +211,13 @@ func (l *Listeners) serve(name string, loop func(net.Listener) error) {
 	}
 }
 
-// bounded wraps a socket of the listener of that name, with the given refusal.
-func (l *Listeners) bounded(name string, socket net.Listener, refusal []byte) *listen.Listener {
+// bounded wraps a socket of a listener for operators or proxies, with the given refusal.
+func (l *Listeners) bounded(name string, socket net.Listener, connBytes int64, refusal []byte) *listen.Listener {
 	one := l.Find(name)
-	return listen.New(socket, listen.Config{MaxConns: one.MaxConns, Stats: &one.Conns, Refusal: refusal})
+	return listen.New(socket, listen.Config{
+		MaxConns: one.MaxConns, Stats: &one.Conns, Refusal: refusal,
+		Bytes: l.budget.Account(budget.Connections, l.ConnShare(name)), ConnBytes: connBytes,
+	})
 }
 
 // Close closes the sockets that no server has closed, and waits for all loops.

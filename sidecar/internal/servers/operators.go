@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // Limits of the servers for operators: small requests, and responses of up to a megabyte.
@@ -41,7 +43,7 @@ func NewHTTP(listeners *Listeners, name string, handler http.Handler) *HTTP {
 // Start serves until Stop.
 func (h *HTTP) Start(context.Context) error {
 	h.listeners.serve(h.name, func(ln net.Listener) error {
-		err := h.server.Serve(h.listeners.bounded(h.name, ln, []byte(tooManyConnections))) //guard:operators-have-no-connection-limit
+		err := h.server.Serve(h.listeners.bounded(h.name, ln, listen.HTTP1Bytes, []byte(tooManyConnections))) //guard:operators-have-no-connection-limit
 		if !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}

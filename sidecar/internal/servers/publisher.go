@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
@@ -44,7 +45,7 @@ func NewPublisher(listeners *Listeners, size ring.Size, log *zap.Logger) *Publis
 func (p *Publisher) Start(context.Context) error {
 	if p != nil {
 		p.listeners.serve("xds", func(ln net.Listener) error {
-			return p.publisher.Serve(p.listeners.bounded("xds", ln, nil)) //guard:xds-has-no-connection-limit
+			return p.publisher.Serve(p.listeners.bounded("xds", ln, listen.HTTP2Bytes, nil)) //guard:xds-has-no-connection-limit
 		})
 	}
 	return nil

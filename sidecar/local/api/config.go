@@ -46,6 +46,8 @@ type Config struct {
 	IdleTimeout time.Duration
 	// Budget limits the bytes that clients make the process use; nil means no limit.
 	Budget *budget.Budget
+	// ConnShare is the part of the Budget's bytes for connections that belongs to each listener.
+	ConnShare float64
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
 	CNFMetrics Mount
 	// Defect is called with each defect of this program that a request reveals: a panic, or an error without a kind.

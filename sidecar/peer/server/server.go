@@ -37,6 +37,8 @@ type Config struct {
 	MaxRequestBytes int
 	// Budget limits the bytes that callers make the process use; nil means no limit.
 	Budget *budget.Budget
+	// ConnShare is the part of the budget's bytes for connections that belongs to this listener.
+	ConnShare float64
 	// Direct serves the connections that do not begin with wire.Preface: those of clients that route by the ring
 	// themselves. It gets them as accepted, without TLS, and returns when its listener is closed. When it is nil, they are
 	// served like members' connections.
@@ -79,6 +81,15 @@ func New(c Config) *Server {
 	return s
 }
 
+// connBytes is what a connection takes. A member cannot know yet whether it is one of a member or of a client that routes
+// by the ring: both take about the same.
+func (c Config) connBytes() int64 {
+	if c.Credentials.Info().SecurityProtocol == "tls" {
+		return listen.HTTP2Bytes + listen.TLSBytes
+	}
+	return listen.HTTP2Bytes
+}
+
 const (
 	// handshakeTimeout limits the time from accept to the end of the HTTP/2 preface.
 	handshakeTimeout = 5 * time.Second
@@ -114,7 +125,10 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 
 // Serve accepts connections until Stop; then it returns nil. It closes listener.
 func (s *Server) Serve(listener net.Listener) error {
-	limited := listen.New(listener, listen.Config{MaxConns: s.config.MaxConns, Stats: &s.conns})
+	limited := listen.New(listener, listen.Config{
+		MaxConns: s.config.MaxConns, Stats: &s.conns,
+		Bytes: s.config.Budget.Account(budget.Connections, s.config.ConnShare), ConnBytes: s.config.connBytes(),
+	})
 	if !s.add(limited) {
 		return limited.Close()
 	}
