@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	// Leaves.
 	"ring":                         {},
 	"ring/address":                 {},
+	"ring/printable":               {},
 	"ring/routekey":                {},
 	"origin":                       {},
 	"proto/ringside/v1":            {},
@@ -53,7 +54,7 @@ var mayImport = map[string][]string{
 	// Pure helpers of the APIs.
 	"sidecar/internal/httpfield": {"sidecar/kv"},
 	// The table of errors of all APIs.
-	"sidecar/internal/apierror": {"origin", "sidecar/internal/access", "sidecar/kv"},
+	"sidecar/internal/apierror": {"origin", "ring/printable", "sidecar/internal/access", "sidecar/kv"},
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/kv"},
 	// Edges.
@@ -88,7 +89,7 @@ var mayImport = map[string][]string{
 	"origin/drivers":             {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
-	"sidecar/peer/peererror":       {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
+	"sidecar/peer/peererror":       {"origin", "ring/printable", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/mtls":            {},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
 	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
@@ -130,8 +131,8 @@ var mayImport = map[string][]string{
 	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
 	"xds/resources":         {"ring", "ring/address"},
-	"xds/publisher":         {"ring", "xds/resources"},
-	"xds/resolver":          {"ring", "ring/backoff", "xds/resources"},
+	"xds/publisher":         {"ring", "ring/printable", "xds/resources"},
+	"xds/resolver":          {"ring", "ring/printable", "ring/backoff", "xds/resources"},
 	"xds/xdstest":           {"ring"},
 	"deploy/inject":         {},
 	"deploy/inject/webhook": {"deploy/inject"},
@@ -165,7 +166,7 @@ var mayImport = map[string][]string{
 	// Root and main.
 	"sidecar": {
 		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/warnings",
-		"sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.

@@ -45,7 +45,7 @@ func (d Drivers) Lookup(name string) Driver {
 func (d Drivers) Open(name string, c SourceConfig) (Source, error) {
 	driver := d.Lookup(name)
 	if driver == nil {
-		return nil, fmt.Errorf("origin %q: unknown driver %q: use one of %s", c.Name, name, strings.Join(d.Names(), ", "))
+		return nil, fmt.Errorf("unknown driver %q: use one of %s", name, strings.Join(d.Names(), ", "))
 	}
 	return driver.Open(c)
 }

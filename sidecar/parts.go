@@ -13,12 +13,14 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/status"
+	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -175,11 +177,11 @@ func (p *parts) useRing(cur, prev *ring.Ring) {
 
 // buildServers builds the servers, and what depends on them.
 func (r *run) buildServers(p *parts, c config.Config) error {
-	cnf, err := newCNFMetrics(p, c, r.logDefect)
+	cnf, err := newCNFMetrics(p, c, r.errors)
 	if err != nil {
 		return err
 	}
-	application := newApplication(p, c, cnf, r.logDefect)
+	application := newApplication(p, c, cnf, r.errors)
 	p.applications = servers.NewApplications(p.listeners, application, r.log)
 	version, revision := Version()
 	node := &status.Node{
@@ -206,7 +208,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 }
 
 // newCNFMetrics returns the typed service of the dataset that the configuration names; nil if it names none.
-func newCNFMetrics(p *parts, c config.Config, defect func(error)) (*cnfmetrics.Service, error) {
+func newCNFMetrics(p *parts, c config.Config, log *apierror.Log) (*cnfmetrics.Service, error) {
 	if c.CNFMetrics == "" {
 		return nil, nil
 	}
@@ -215,19 +217,19 @@ func newCNFMetrics(p *parts, c config.Config, defect func(error)) (*cnfmetrics.S
 		return nil, fmt.Errorf("cnf_metrics: %w", err)
 	}
 	return cnfmetrics.New(cnfmetrics.Config{
-		Dataset: p.datasets.Lookup(c.CNFMetrics), Lister: lister, Defect: defect,
+		Dataset: p.datasets.Lookup(c.CNFMetrics), Lister: lister, Errors: log,
 	}), nil
 }
 
 // newApplication returns the server of the pod's applications, and of clients that route by the ring.
-func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, defect func(error)) *local.Server {
+func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, log *apierror.Log) *local.Server {
 	served := make([]local.Served, 0, len(c.Datasets))
 	for _, d := range p.datasets.All() {
 		of := c.Datasets[d.Name()]
 		served = append(served, local.Served{Dataset: d, JSON: of.Value == "", ReadOnly: !of.Writable})
 	}
 	lc := local.Config{
-		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Defect: defect,
+		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
 		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"),
 	}
@@ -249,6 +251,22 @@ func newRegistration(p *parts, drainTimeout time.Duration) *membership.Registrat
 	return membership.NewRegistration(c)
 }
 
-func (r *run) logDefect(err error) {
-	r.log.Error("internal error: please report this as a bug", zap.Error(err))
+func (r *run) logDefect(err error) { r.errors.Report(err) }
+
+// logErrors writes the errors of requests to log. Clients have the ids.
+func logErrors(log *zap.Logger) func(apierror.Line) {
+	return func(l apierror.Line) {
+		fields := []zap.Field{
+			zap.String("id", l.ID), zap.String("type", apierror.TypeOf(l.Kind).Name), zap.String("error", l.Text),
+			zap.Int64("repeated", l.Repeated),
+		}
+		switch l.Kind {
+		case kv.KindInternal:
+			log.Error("internal error: please report this as a bug", fields...)
+		case kv.KindDeadline, kv.KindCanceled:
+			log.Info("a request ended before its result", fields...)
+		default:
+			log.Warn("a request failed", fields...)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/config/warnings"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
@@ -38,6 +39,7 @@ func Run(ctx context.Context, c config.Config, log *zap.Logger, ready func(Addrs
 type run struct {
 	config config.Config // as it was given, for reloads; the parts get an effective one
 	log    *zap.Logger
+	errors *apierror.Log
 	began  time.Time
 
 	// Tests set these before the start.
@@ -53,7 +55,9 @@ type run struct {
 }
 
 func newRun(c config.Config, log *zap.Logger) *run {
-	return &run{config: c, log: log, began: time.Now(), limits: servers.ProcessLimits}
+	return &run{
+		config: c, log: log, errors: apierror.NewLog(logErrors(log)), began: time.Now(), limits: servers.ProcessLimits,
+	}
 }
 
 func (r *run) run(ctx context.Context, ready func(Addrs)) error {

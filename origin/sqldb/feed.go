@@ -65,7 +65,7 @@ func (db *DB) checkFeedConfig(ds origin.Dataset, c origin.FeedConfig) error {
 		err = changefeed.CheckConfig(ds, c, db.database.Notify != nil)
 	}
 	if err != nil {
-		return fmt.Errorf("dataset %q: %w", ds.Name, err)
+		return err
 	}
 	return nil
 }

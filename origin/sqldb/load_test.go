@@ -236,10 +236,9 @@ func testInvalidRowFailsOnlyItsKey(t *testing.T, d database) {
 	}
 	checkOutcomes(t, o, map[string]string{
 		"good": "x", "null": "absent", "fits": strings.Repeat("x", 100),
-		"twice": `dataset "rows" has 2 rows of one key: make the key column unique`,
-		"large": `dataset "rows": the row makes a value of 101 bytes, over max_value_bytes 100`,
-		"bad": `dataset "rows": the version column "ver" must have integers of 64 bits: ` +
-			`strconv.ParseInt: parsing "new": invalid syntax`,
+		"twice":                   `the database has 2 rows of one key: make the key column unique`,
+		"large":                   `the row makes a value of 101 bytes, over max_value_bytes 100`,
+		"bad":                     `the version column "ver" must have integers of 64 bits: invalid syntax`,
 		strings.Repeat("k", 3072): "absent", strings.Repeat("k", 3073): "invalid",
 	})
 }
@@ -250,7 +249,7 @@ func testQueryWithoutBatchRunsOncePerKey(t *testing.T, d database) {
 	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
 	o := d.dataset(t, origin.Dataset{Query: "SELECT v FROM r WHERE k = " + mark})
 	checkOutcomes(t, o, map[string]string{"a": `{"v":"1"}`, "b": `{"v":"2"}`, "c": "absent",
-		"twice": `dataset "rows" has 2 rows of one key: make the key column unique`})
+		"twice": `the database has 2 rows of one key: make the key column unique`})
 }
 
 func testNamesThatNeedQuotes(t *testing.T, d database) {

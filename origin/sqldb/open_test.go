@@ -55,9 +55,6 @@ func TestNoErrorContainsASecret(t *testing.T) {
 				t.Errorf("%s: the secret is in %s", c.driver, printed)
 			}
 		}
-		if !strings.Contains(err.Error(), `origin "db"`) {
-			t.Errorf("%s: got %v, want the name of the origin", c.driver, err)
-		}
 	}
 }
 
@@ -130,7 +127,7 @@ func TestInvalidDatasets(t *testing.T) {
 	} {
 		ds.Name = "rows"
 		_, err := db.Dataset(ds)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `dataset "rows"`) {
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: got %v, want %q", ds, err, want)
 		}
 	}

@@ -35,12 +35,13 @@ type DB struct {
 	maxValueBytes int
 }
 
-// Open opens a database of this kind without connecting.
+// Open opens a database of this kind without connecting. Its errors do not name the origin, nor those of its methods that
+// do not connect the dataset: callers know the field of the configuration.
 func Open(d Driver, c origin.SourceConfig) (*DB, error) {
 	c = c.WithDefaults()
 	database, err := d.Connect(c)
 	if err != nil {
-		return nil, fmt.Errorf("origin %q: %w", c.Name, err)
+		return nil, err
 	}
 	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes}
 	db.pools = connpool.NewGroup(database.Target)
@@ -80,7 +81,7 @@ func (db *DB) source(ds origin.Dataset) (*source, error) {
 		err = &origin.FieldError{Field: "integer_times", Err: errNoIntegerTimes}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
+		return nil, err
 	}
 	return &source{db: db, dataset: ds, query: sqltext.Load(ds, db.database.Syntax)}, nil
 }

@@ -34,7 +34,7 @@ func (db *DB) newWriter(ds origin.Dataset) (*rowWriter, error) {
 		err = cmp.Or(sqltext.CheckWriter(ds), db.database.ReadsOnly)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dataset %q: %w", ds.Name, err)
+		return nil, err
 	}
 	planner := &rowwrite.Planner{Dataset: ds, Syntax: db.database.Syntax, MaxValueBytes: db.maxValueBytes}
 	return &rowWriter{s, tables.NewCache(db.database.Catalog.ReadTable, ds), planner}, nil
@@ -58,7 +58,7 @@ type rowWriter struct {
 func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
 	v, err := w.write(ctx, c)
 	if err != nil {
-		return origin.Value{}, fmt.Errorf("origin %q, dataset %q: %w", w.source.db.name, w.source.dataset.Name, err)
+		return origin.Value{}, fmt.Errorf("origin %q: %w", w.source.db.name, err)
 	}
 	return v, nil
 }

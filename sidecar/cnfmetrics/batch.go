@@ -32,7 +32,7 @@ func (s *Service) result(id string, o outcome) *cnfmetricsv1.BatchShowResult {
 		return &cnfmetricsv1.BatchShowResult{CnfId: id, Result: &cnfmetricsv1.BatchShowResult_Found{Found: o.found}}
 	}
 	e := s.errorOf(o.err)
-	m := &cnfmetricsv1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail}
+	m := &cnfmetricsv1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail, Id: e.ID}
 	if e.RetryAfter > 0 {
 		m.RetryAfter = durationpb.New(e.RetryAfter)
 	}

@@ -29,8 +29,8 @@ type Config struct {
 	Dataset Dataset
 	// Lister lists the rows of the same table.
 	Lister origin.Lister
-	// Defect is called with each error without a kind, which clients do not see. May be nil.
-	Defect func(error)
+	// Errors has the texts of errors that clients do not see. May be nil.
+	Errors *apierror.Log
 }
 
 // Service is cnfmetrics.v1.CnfMetricsService, and an http.Handler for the paths below /cnfmetrics/. It is safe for
@@ -39,7 +39,7 @@ type Service struct {
 	cnfmetricsv1.UnimplementedCnfMetricsServiceServer
 	dataset Dataset
 	lister  origin.Lister
-	defect  func(error)
+	errors  *apierror.Log
 	stats   Stats
 }
 
@@ -55,13 +55,7 @@ func Columns() []string {
 
 // New returns the service of c.
 func New(c Config) *Service {
-	s := &Service{
-		dataset: c.Dataset, lister: c.Lister, defect: c.Defect,
-	}
-	if s.defect == nil {
-		s.defect = func(error) {}
-	}
-	return s
+	return &Service{dataset: c.Dataset, lister: c.Lister, errors: c.Errors}
 }
 
 // Stats returns the live counters.

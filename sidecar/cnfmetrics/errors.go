@@ -12,9 +12,8 @@ import (
 // The types of errors that the service compares with; all that it can return are documented in cnfmetrics.proto and
 // openapi.json.
 var (
-	conflict    = apierror.TypeOf(kv.KindConflict)
-	unavailable = apierror.TypeOf(kv.KindUnavailable)
-	readOnly    = apierror.TypeOf(kv.KindReadOnly)
+	conflict = apierror.TypeOf(kv.KindConflict)
+	readOnly = apierror.TypeOf(kv.KindReadOnly)
 )
 
 const noSuchMetric = "the database has no such metric"
@@ -34,14 +33,14 @@ func invalid(wrong violations) *apierror.Error {
 // datasetError turns an error of the dataset into what clients see. keyField is the field that holds the key, and
 // onConflict the type of the error if the condition of a write is not met.
 func (s *Service) datasetError(err error, keyField string, onConflict apierror.Type) *apierror.Error {
-	e := apierror.From(err, s.countDefect)
+	e := s.from(err)
 	switch kv.KindOf(err) {
 	case kv.KindConflict:
 		e.Type, e.Detail = onConflict, conflicts[onConflict]
 	case kv.KindInvalidKey:
-		return invalid(violations{{Field: keyField, Detail: err.Error()}})
+		return invalid(violations{{Field: keyField, Detail: e.Detail}})
 	case kv.KindIDReused:
-		return invalid(violations{{Field: "idempotency_id", Detail: err.Error()}})
+		return invalid(violations{{Field: "idempotency_id", Detail: e.Detail}})
 	case kv.KindInvalidValue:
 		return invalid(violations{wrongColumn(e)})
 	case kv.KindCanceled:
@@ -58,9 +57,13 @@ func wrongColumn(e *apierror.Error) apierror.Violation {
 	return apierror.Violation{Field: "request", Detail: e.Detail}
 }
 
-func (s *Service) countDefect(err error) {
-	s.stats.Defects.Add(1)
-	s.defect(err)
+// from counts defects.
+func (s *Service) from(err error) *apierror.Error {
+	e := apierror.From(err, s.errors.Report)
+	if e.Type == apierror.TypeOf(kv.KindInternal) {
+		s.stats.Defects.Add(1)
+	}
+	return e
 }
 
 // errorOf returns an error of a method as an *apierror.Error.
@@ -69,7 +72,7 @@ func (s *Service) errorOf(err error) *apierror.Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return apierror.From(err, s.countDefect)
+	return s.from(err)
 }
 
 func unreadableRow(id, why string) *apierror.Error {

@@ -31,7 +31,11 @@ func newFuzzed(f *testing.F) *Service {
 		f.Fatal(err)
 	}
 	f.Cleanup(d.Close)
-	return New(Config{Dataset: d, Lister: fake, Defect: func(err error) { f.Errorf("defect: %v", err) }})
+	return New(Config{Dataset: d, Lister: fake, Errors: apierror.NewLog(func(l apierror.Line) {
+		if l.Kind == kv.KindInternal {
+			f.Errorf("defect: %s", l.Text)
+		}
+	})})
 }
 
 // FuzzHTTP: every request gets JSON with a documented status, and none reveals a defect.

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
@@ -57,7 +58,7 @@ func (s *Service) listError(err error) *apierror.Error {
 	case errors.As(err, &wrong):
 		return invalid(violations{{Field: wrong.Column, Detail: wrong.Reason}})
 	case kv.KindOf(err) == kv.KindInternal: //guard:unavailable-database-is-defect
-		return &apierror.Error{Type: unavailable, Detail: err.Error(), RetryAfter: listRetryAfter}
+		err = &kv.Error{Kind: kv.KindUnavailable, RetryAfter: listRetryAfter, Err: fmt.Errorf("list: %w", err)}
 	}
 	return s.datasetError(err, "page_token", conflict)
 }

@@ -59,10 +59,10 @@ func newSidecar(tb testing.TB, s source) *sidecar {
 // serve mounts a service over d and l on real listeners.
 func serve(tb testing.TB, d Dataset, l origin.Lister) *sidecar {
 	tb.Helper()
-	defects := func(err error) { tb.Logf("defect: %v", err) }
-	s := &sidecar{service: New(Config{Dataset: d, Lister: l, Defect: defects})}
+	errors := apierror.NewLog(func(l apierror.Line) { tb.Logf("error: %s", l.Text) })
+	s := &sidecar{service: New(Config{Dataset: d, Lister: l, Errors: errors})}
 	s.dataset, _ = d.(*cache.Dataset)
-	server := local.New(local.Config{CNFMetrics: s.service, Defect: defects}, local.NewCatalog())
+	server := local.New(local.Config{CNFMetrics: s.service, Errors: errors}, local.NewCatalog())
 	s.http, s.grpc = listen(tb, server.ServeHTTP), listen(tb, server.ServeGRPC)
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -273,11 +273,11 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"connection string of another driver", "origins: {db: {driver: mysql, dsn: \"postgres://u@h/db\"}}",
-			[]string{`origins.db: origin "db": this is not a DSN of MySQL`},
+			[]string{`origins.db: this is not a DSN of MySQL`},
 		},
 		{
 			"parameter of another driver", "origins: {db: {driver: sqlite, dsn: a}}\ndatasets: {a: {origin: db, query: SELECT $1}}",
-			[]string{`datasets.a: dataset "a": query must compare the key with its parameter, ?`},
+			[]string{`datasets.a: query must compare the key with its parameter, ?`},
 		},
 		{
 			"batch too slow", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 1s}}}",

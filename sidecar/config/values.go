@@ -98,11 +98,11 @@ func (c Config) MemoryOf(total int64) map[string]int64 {
 	return parts
 }
 
-// Open opens the origin without connecting to it.
+// Open opens the origin without connecting to it. Errors do not name it.
 func (o Origin) Open(name string, drivers origin.Drivers) (origin.Source, error) {
 	dsn, err := o.currentDSN()
 	if err != nil {
-		return nil, fmt.Errorf("origins.%s.dsn_file: %w", name, err)
+		return nil, fmt.Errorf("dsn_file: %w", err)
 	}
 	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: o.maxConns()}
 	if o.DSNFile != "" {

@@ -35,7 +35,7 @@ type Error struct {
 	Kind Kind
 	// RetryAfter is when a retry may help; 0 if it cannot.
 	RetryAfter time.Duration
-	// Err is what failed, without secrets.
+	// Err is what failed, without secrets. Only operators see its text: it may name hosts, databases and tables.
 	Err error
 }
 
@@ -59,6 +59,21 @@ func KindOf(err error) Kind {
 		return KindCanceled
 	}
 	return KindInternal
+}
+
+// Reason returns why a key or value is invalid, without the names of origins, members and datasets around it: clients that
+// sent the key or value see it.
+func Reason(err error) string {
+	if wrong, ok := errors.AsType[*origin.ValueError](err); ok {
+		return wrong.Error()
+	}
+	for {
+		next := errors.Unwrap(err)
+		if next == nil || next == origin.ErrInvalidKey || next == origin.ErrInvalidValue {
+			return err.Error()
+		}
+		err = next
+	}
 }
 
 // RetryAfter returns when a retry may help, or 0.

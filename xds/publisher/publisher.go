@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/xds/resources"
 )
 
@@ -234,7 +235,7 @@ func (p *Publisher) Status() Status {
 
 // nacked records a NACK.
 func (p *Publisher) nacked(node *corev3.Node, typeURL, reason string) {
-	n := NACK{At: time.Now(), Node: resources.Printable(node.GetId()), Resource: shortName(typeURL), Reason: resources.Printable(reason)}
+	n := NACK{At: time.Now(), Node: printable.Text(node.GetId()), Resource: shortName(typeURL), Reason: printable.Text(reason)}
 	if p.record(n) {
 		p.config.OnNACK(n)
 	}
@@ -258,5 +259,5 @@ func (p *Publisher) record(n NACK) bool {
 
 // shortName is the last part of a type URL: ClusterLoadAssignment.
 func shortName(typeURL string) string {
-	return resources.Printable(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
+	return printable.Text(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
 }

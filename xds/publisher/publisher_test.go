@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/xds/resources"
 	"github.com/ringside-cache/ringside/xds/xdstest"
 )
@@ -322,7 +323,7 @@ func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
 		// A type that is always sent completely, and one that changes.
 		for _, typeURL := range []string{resource.ListenerType, resource.EndpointType} {
 			c.subscribe(typeURL)
-			c.nack(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*resources.MaxText))
+			c.nack(c.next(), "no\nthanks \x1b[31m"+strings.Repeat("!", 2*printable.MaxText))
 		}
 		f.Publish(xdstest.Members(2))
 		// If the rejected update were sent again, it would be the next response.
@@ -332,7 +333,7 @@ func TestNACKIsRecordedAndTheUpdateIsNotSentAgain(t *testing.T) {
 		s := f.Status()
 		want := "no thanks  [31m!"
 		if s.NACKs != 2 || s.LastNACK == nil || !strings.HasPrefix(s.LastNACK.Reason, want) ||
-			len(s.LastNACK.Reason) > resources.MaxText || s.LastNACK.Node != "proxy-1" ||
+			len(s.LastNACK.Reason) > printable.MaxText || s.LastNACK.Node != "proxy-1" ||
 			s.LastNACK.Resource != "ClusterLoadAssignment" {
 			t.Errorf("got status %+v, last NACK %+v", s, s.LastNACK)
 		}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/xds/resources"
 )
 
@@ -201,7 +202,7 @@ func (r *Resolver) lost(err error) bool {
 	if r.status.Publisher != "" {
 		r.since = time.Now()
 	}
-	r.status.Publisher, r.status.LastError = "", resources.Printable(err.Error())
+	r.status.Publisher, r.status.LastError = "", printable.Text(err.Error())
 	r.status.Losses++
 	report := !r.reported
 	r.reported = true
@@ -225,7 +226,7 @@ func (r *Resolver) accept(addr string, members int) {
 func (r *Resolver) reject(addr string, err error) {
 	r.mu.Lock()
 	report := r.status.LastError == ""
-	r.status.LastError = resources.Printable(err.Error())
+	r.status.LastError = printable.Text(err.Error())
 	r.status.NACKs++
 	r.mu.Unlock()
 	if report {
@@ -261,7 +262,7 @@ func (s *adsStream) answer(r *discoveryv3.DiscoveryResponse) error {
 		VersionInfo: s.version, ResponseNonce: r.GetNonce(),
 	}
 	if s.rejected != nil {
-		q.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: resources.Printable(s.rejected.Error())}
+		q.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: printable.Text(s.rejected.Error())}
 	}
 	if err := s.stream.Send(q); !errors.Is(err, io.EOF) {
 		return err
@@ -272,7 +273,7 @@ func (s *adsStream) answer(r *discoveryv3.DiscoveryResponse) error {
 // membersIn finds the members in a response.
 func membersIn(r *discoveryv3.DiscoveryResponse) ([]ring.Member, error) {
 	if t := r.GetTypeUrl(); t != resource.EndpointType {
-		return nil, fmt.Errorf("got the type %q, which was not requested", resources.Printable(t))
+		return nil, fmt.Errorf("got the type %q, which was not requested", printable.Text(t))
 	}
 	for _, packed := range r.GetResources() {
 		var list endpointv3.ClusterLoadAssignment

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -281,18 +280,4 @@ func packed(m proto.Message) *anypb.Any {
 		panic(err) // impossible: all messages are built in this file
 	}
 	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: value}
-}
-
-// MaxText limits each text of another program in a message, in bytes.
-const MaxText = 512
-
-// Printable truncates the text of a client and makes it safe for a log and a terminal.
-func Printable(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), MaxText)], "?")
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -3,6 +3,7 @@
 package rowset
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -65,7 +66,7 @@ func (s *Set) Reject(key, why string) {
 
 // Fail makes err the result of a key.
 func (s *Set) Fail(key string, err error) {
-	s.results[key] = origin.Result{Err: fmt.Errorf("dataset %q: %w", s.Dataset.Name, err)}
+	s.results[key] = origin.Result{Err: err}
 }
 
 // Begin forgets the rows of an earlier attempt.
@@ -165,7 +166,7 @@ func (s *Set) Row(key string, cells []rowjson.Cell) {
 	s.seen[key]++
 	if s.seen[key] > 1 {
 		s.results[key] = origin.Result{Err: fmt.Errorf(
-			"dataset %q has %d rows of one key: make the key column unique", s.Dataset.Name, s.seen[key])}
+			"the database has %d rows of one key: make the key column unique", s.seen[key])}
 		if s.sent[key] && s.seen[key] == 2 { //guard:second-row-after-the-first-was-delivered
 			s.deliver(key, s.results[key]) // at once: the statement may fail before its last row
 		}
@@ -191,8 +192,8 @@ func (s *Set) rowResult(cells []rowjson.Cell) (r origin.Result) {
 	}
 	value := s.encode(cells)
 	if len(value) > s.maxBytes {
-		return origin.Result{Err: fmt.Errorf("dataset %q: the row makes a value of %d bytes, over max_value_bytes %d",
-			s.Dataset.Name, len(value), s.maxBytes)}
+		return origin.Result{Err: fmt.Errorf("the row makes a value of %d bytes, over max_value_bytes %d",
+			len(value), s.maxBytes)}
 	}
 	return origin.Result{Value: origin.Value{Data: value, Version: version}}
 }
@@ -204,8 +205,8 @@ func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
 	text := string(cells[s.VersionIndex].Text)
 	version, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("dataset %q: the version column %q must have integers of 64 bits: %w", s.Dataset.Name,
-			s.Dataset.Version, err)
+		// The error of strconv has the text of the row.
+		return 0, fmt.Errorf("the version column %q must have integers of 64 bits: %w", s.Dataset.Version, errors.Unwrap(err))
 	}
 	return version, nil
 }

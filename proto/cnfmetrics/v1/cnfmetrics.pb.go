@@ -1010,7 +1010,9 @@ type Error struct {
 	// What is wrong and what to do, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// When to retry; unset if a retry does not help.
-	RetryAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	RetryAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// Identifies the line in the sidecar's log with the cause; empty if message is everything.
+	Id            string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1071,6 +1073,13 @@ func (x *Error) GetRetryAfter() *durationpb.Duration {
 		return x.RetryAfter
 	}
 	return nil
+}
+
+func (x *Error) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 var File_cnfmetrics_v1_cnfmetrics_proto protoreflect.FileDescriptor
@@ -1138,13 +1147,14 @@ const file_cnfmetrics_v1_cnfmetrics_proto_rawDesc = "" +
 	"\x06cnf_id\x18\x01 \x01(\tR\x05cnfId\x12<\n" +
 	"\x05found\x18\x02 \x01(\v2$.cnfmetrics.v1.ShowCnfMetricResponseH\x00R\x05found\x12,\n" +
 	"\x05error\x18\x03 \x01(\v2\x14.cnfmetrics.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\x89\x01\n" +
+	"\x06result\"\x99\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter2\xe2\x04\n" +
+	"retryAfter\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id2\xe2\x04\n" +
 	"\x11CnfMetricsService\x12Z\n" +
 	"\rShowCnfMetric\x12#.cnfmetrics.v1.ShowCnfMetricRequest\x1a$.cnfmetrics.v1.ShowCnfMetricResponse\x12`\n" +
 	"\x0fCreateCnfMetric\x12%.cnfmetrics.v1.CreateCnfMetricRequest\x1a&.cnfmetrics.v1.CreateCnfMetricResponse\x12]\n" +

@@ -540,7 +540,9 @@ type Error struct {
 	// What is wrong and what to do, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// When to retry; unset if a retry does not help.
-	RetryAfter    *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	RetryAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// Identifies the line in the sidecar's log with the cause; empty if message is everything.
+	Id            string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,6 +603,13 @@ func (x *Error) GetRetryAfter() *durationpb.Duration {
 		return x.RetryAfter
 	}
 	return nil
+}
+
+func (x *Error) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 // PutRequest names a key and the new value.
@@ -1509,13 +1518,14 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05found\x18\x02 \x01(\v2\x18.ringside.v1.GetResponseH\x00R\x05found\x12*\n" +
 	"\x05error\x18\x03 \x01(\v2\x12.ringside.v1.ErrorH\x00R\x05errorB\b\n" +
-	"\x06result\"\x89\x01\n" +
+	"\x06result\"\x99\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"\xab\x01\n" +
+	"retryAfter\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\"\xab\x01\n" +
 	"\n" +
 	"PutRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -20,7 +21,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
-func ignore(error) {}
+func ignore(error) string { return "id" }
 
 func TestEveryKindHasAType(t *testing.T) {
 	for kind := kv.KindInternal; kind <= kv.KindUnknown; kind++ {
@@ -31,18 +32,92 @@ func TestEveryKindHasAType(t *testing.T) {
 	}
 }
 
-func TestErrorWithoutAKindIsReportedAndNotShown(t *testing.T) {
-	secret := errors.New("postgres://canary-secret")
-	var reported error
-	e := apierror.From(fmt.Errorf("read: %w", secret), func(err error) { reported = err })
-	if !errors.Is(reported, secret) {
-		t.Errorf("reported %v, want %v", reported, secret)
-	}
-	for _, shown := range []string{string(e.JSON()), e.GRPCStatus().String(), e.Error()} {
-		if strings.Contains(shown, "canary") {
-			t.Errorf("shown: %s", shown)
+// Texts of databases name hosts, accounts, databases and tables.
+func TestTextOfFailureIsInTheLogAndNotShown(t *testing.T) {
+	secret := errors.New("member m at 10.0.0.9:7072: user=canary host=canary.example SQLSTATE 42P01 table canary")
+	for kind := kv.KindInternal; kind <= kv.KindUnknown; kind++ {
+		var failed error = &kv.Error{Kind: kind, Err: fmt.Errorf("dataset a: %w", secret)}
+		if kind == kv.KindInternal {
+			failed = fmt.Errorf("read: %w", secret) // without a kind
+		}
+		var lines []apierror.Line
+		log := apierror.NewLog(func(l apierror.Line) { lines = append(lines, l) })
+		e := apierror.From(failed, log.Report)
+		detail, shown := e.Detail, []string{string(e.JSON()), e.GRPCStatus().String(), fmt.Sprint(e.GRPCStatus().Details()), e.Error()}
+		switch kind {
+		case kv.KindInvalidKey, kv.KindInvalidValue, kv.KindVersion: // about the client's own input
+			continue
+		case kv.KindNotCached, kv.KindReadOnly, kv.KindIDReused, kv.KindConflict: // no failure
+			if e.ID != "" || len(lines) != 0 {
+				t.Errorf("kind %d: got id %q, lines %v, want none", kind, e.ID, lines)
+			}
+		default:
+			if len(lines) != 1 || lines[0] != (apierror.Line{ID: e.ID, Kind: kind, Text: failed.Error()}) || len(e.ID) != 16 {
+				t.Errorf("kind %d: got id %q, lines %v, want one line with the id and the text", kind, e.ID, lines)
+			}
+			if e.Problem().ID != e.ID || !strings.Contains(shown[2], `request_id:"`+e.ID) || !strings.Contains(shown[2], `key:"id"`) {
+				t.Errorf("kind %d: the id %s is not in %q", kind, e.ID, shown)
+			}
+		}
+		if len(detail) < 20 {
+			t.Errorf("kind %d: got detail %q, want a sentence", kind, detail)
+		}
+		for _, s := range shown {
+			if strings.Contains(s, "canary") || strings.Contains(s, "10.0.0.9") {
+				t.Errorf("kind %d: shown: %s", kind, s)
+			}
 		}
 	}
+}
+
+func TestReasonOfInvalidKeyIsShownWithoutTheNamesAroundIt(t *testing.T) {
+	for want, err := range map[string]error{
+		"invalid key: it is too long": fmt.Errorf("dataset a: %w", fmt.Errorf("origin canary: %w",
+			fmt.Errorf("%w: it is too long", origin.ErrInvalidKey))),
+		"not a number":     &kv.Error{Kind: kv.KindInvalidKey, Err: fmt.Errorf("member canary at 10.0.0.1:1: %w", errors.New("not a number"))},
+		"the key is empty": kv.CheckKey(""),
+		"a [2Jb":           &kv.Error{Kind: kv.KindInvalidKey, Err: errors.New("a\x1b[2Jb")},
+	} {
+		if got := apierror.From(err, ignore); got.Detail != want || got.Type.Name != "invalid-key" {
+			t.Errorf("got %q, type %s, want %q", got.Detail, got.Type.Name, want)
+		}
+	}
+}
+
+func TestErrorsWithTheSameTextShareALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []apierror.Line
+		log := apierror.NewLog(func(l apierror.Line) { lines = append(lines, l) })
+		same := errors.New("connection refused")
+		first := log.Report(same)
+		for range 1000 {
+			if id := log.Report(same); id != first {
+				t.Fatalf("got id %s, want %s, which is in the log", id, first)
+			}
+		}
+		for i := range 1000 {
+			log.Report(fmt.Errorf("error %d", i))
+		}
+		panicked := func(stack string) string { return log.Report(errors.New("panic: x\n" + stack)) }
+		if panicked("goroutine 1") != panicked("goroutine 2") {
+			t.Error("two panics with the same text have different ids")
+		}
+		if len(lines) != 21 {
+			t.Errorf("got %d lines in one window, want 20 and one for all further errors", len(lines))
+		}
+		ids := map[string]bool{}
+		for _, l := range lines {
+			ids[l.ID] = true
+		}
+		if !ids[log.Report(errors.New("one more"))] {
+			t.Error("the id of an error without a line is not in the log")
+		}
+		time.Sleep(10 * time.Second)
+		next := log.Report(same)
+		if last := lines[len(lines)-1]; next == first || last.ID != next || last.Repeated != 2004-21 {
+			t.Errorf("got %+v in the next window, want another line, after %d errors without one", last, 2004-21)
+		}
+	})
 }
 
 func TestTemporaryErrorsSayWhenToRetry(t *testing.T) {
@@ -88,7 +163,7 @@ func TestGRPCStatus(t *testing.T) {
 	e := apierror.From(&kv.Error{Kind: kv.KindIDReused, Err: errors.New("used before")}, ignore)
 	e.RetryAfter, e.Datasets = time.Second, []string{"a", "b"}
 	s := status.Convert(e.At("idempotency_id"))
-	if s.Code() != codes.InvalidArgument || s.Message() != "used before" {
+	if s.Code() != codes.InvalidArgument || s.Message() != e.Detail {
 		t.Errorf("got %v", s)
 	}
 	var info *errdetails.ErrorInfo

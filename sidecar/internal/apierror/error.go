@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -24,6 +25,8 @@ const minRetryAfter = time.Second
 type Error struct {
 	Type   Type
 	Detail string
+	// ID is that of the line in the log with the text, which clients do not see; empty if Detail is everything.
+	ID string
 	// RetryAfter is when a retry may succeed; 0 if it would not.
 	RetryAfter time.Duration
 	// Challenge is the value of WWW-Authenticate; set with Unauthenticated.
@@ -44,9 +47,25 @@ type Violation struct {
 // New returns an error of a type.
 func New(t Type, detail string) *Error { return &Error{Type: t, Detail: detail} }
 
-// From turns an error of a dataset, or of the access to it, into what clients see. Nobody has checked an error without a
-// kind for secrets: From passes it to defect instead of the client.
-func From(err error, defect func(error)) *Error {
+// sentences are what clients see instead of the text of an error: a fixed sentence that says what they can do. The text may
+// name hosts, databases, accounts and tables.
+var sentences = [...]string{
+	kv.KindInternal:    "the sidecar has a defect; its operator finds the cause in the log under the id",
+	kv.KindNotCached:   "no fresh value is in memory, and the request does not allow to load it",
+	kv.KindOverloaded:  "a limit is reached; retry later, with fewer requests, watches or keys at a time",
+	kv.KindUnavailable: "the database of the dataset could not be used; retry later. Its operator finds the cause in the log under the id",
+	kv.KindDeadline:    "the deadline passed; retry, or allow more time",
+	kv.KindCanceled:    "the request was canceled before its end; retry",
+	kv.KindReadOnly:    "the dataset is read-only; `writable` in the configuration allows writes",
+	kv.KindIDReused:    "the idempotency id was used for another write; each write needs its own",
+	kv.KindConflict:    "the row does not meet the condition of the write; read it again and decide",
+	kv.KindUnknown: "the write may or may not have been made; read the key with no-cache to see, or retry it with the same " +
+		"idempotency id",
+}
+
+// From turns an error of a dataset, or of the access to it, into what clients see: its kind, a sentence, and for a failure the id that report returns
+// for its text.
+func From(err error, report func(error) (id string)) *Error {
 	if errors.Is(err, kv.ErrBatchBytes) {
 		return New(BatchTooLarge, "the values before this key fill the response; request this key in another batch")
 	}
@@ -54,20 +73,18 @@ func From(err error, defect func(error)) *Error {
 		return e
 	}
 	kind := kv.KindOf(err)
-	e := &Error{Type: byKind[kind], Detail: err.Error(), RetryAfter: kv.RetryAfter(err)}
+	e := &Error{Type: byKind[kind], Detail: sentences[kind], RetryAfter: kv.RetryAfter(err)} //guard:origin-error-shown-to-clients
 	switch kind {
-	case kv.KindInternal:
-		defect(err)
-		e.Detail = "the sidecar has a defect; see its log" //guard:defect-shown-to-clients
-	case kv.KindOverloaded, kv.KindUnavailable, kv.KindCanceled:
+	case kv.KindInternal, kv.KindDeadline:
+		e.ID = report(err)
+	case kv.KindOverloaded, kv.KindUnavailable, kv.KindCanceled, kv.KindUnknown:
+		e.ID = report(err)
 		e.RetryAfter = max(e.RetryAfter, minRetryAfter)
-	case kv.KindDeadline:
-		e.Detail = "the deadline passed (" + err.Error() + "); retry, or allow more time"
-	case kv.KindUnknown:
-		e.RetryAfter = max(e.RetryAfter, minRetryAfter)
-		e.Detail += "; read the key with no-cache to see whether the write happened, or retry it with the same idempotency id"
-	case kv.KindInvalidValue:
+	case kv.KindInvalidKey, kv.KindInvalidValue:
+		e.Detail = printable.Text(kv.Reason(err))
 		e.addColumn(err)
+	case kv.KindVersion: // made by this sidecar, from the request and the row
+		e.Detail = err.Error()
 	}
 	return e
 }
@@ -88,13 +105,9 @@ func ofAccess(err error) *Error {
 }
 
 func (e *Error) addColumn(err error) {
-	var wrong *origin.ValueError
-	if !errors.As(err, &wrong) {
-		return
-	}
-	e.Detail = wrong.Error()
-	if wrong.Column != "" {
-		e.Violations = []Violation{{Column: wrong.Column, Detail: wrong.Reason}}
+	wrong, ok := errors.AsType[*origin.ValueError](err)
+	if ok && wrong.Column != "" {
+		e.Violations = []Violation{{Column: printable.Text(wrong.Column), Detail: printable.Text(wrong.Reason)}}
 	}
 }
 
@@ -124,23 +137,35 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Type.Reason, e.D
 
 // GRPCStatus returns e as package status reads it, with google.rpc details.
 func (e *Error) GRPCStatus() *status.Status {
-	info := &errdetails.ErrorInfo{Reason: e.Type.Reason, Domain: Domain}
+	info := &errdetails.ErrorInfo{Reason: e.Type.Reason, Domain: Domain, Metadata: map[string]string{}}
 	if len(e.Datasets) > 0 {
-		info.Metadata = map[string]string{"near": strings.Join(e.Datasets, ",")}
+		info.Metadata["near"] = strings.Join(e.Datasets, ",")
 	}
 	details := []protoadapt.MessageV1{info}
+	if e.ID != "" {
+		info.Metadata["id"] = e.ID
+		details = append(details, &errdetails.RequestInfo{RequestId: e.ID})
+	}
 	if e.RetryAfter > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 	}
 	if len(e.Violations) > 0 {
 		details = append(details, &errdetails.BadRequest{FieldViolations: e.fieldViolations()})
 	}
-	plain := status.New(e.Type.Code, e.Detail)
+	plain := status.New(e.Type.Code, e.message())
 	detailed, err := plain.WithDetails(details...)
 	if err != nil {
 		return plain // details that cannot be marshaled: the code is still right
 	}
 	return detailed
+}
+
+// message has the id, too: most clients log only the message of a status.
+func (e *Error) message() string {
+	if e.ID == "" {
+		return e.Detail
+	}
+	return e.Detail + " (id " + e.ID + ")"
 }
 
 func (e *Error) fieldViolations() []*errdetails.BadRequest_FieldViolation {

@@ -21,7 +21,7 @@ func Check(ctx context.Context, c config.Config, drivers origin.Drivers) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
 		source, err := c.Origins[name].Open(name, drivers)
 		if err != nil {
-			k.errs = append(k.errs, err)
+			k.errs = append(k.errs, fmt.Errorf("origins.%s: %w", name, err))
 			continue
 		}
 		k.origin(name, source)
@@ -148,7 +148,7 @@ func (f FeedInstaller) open(do func(origin.FeedInstaller, origin.Dataset, origin
 	}
 	source, err := f.Config.Origins[d.Origin].Open(d.Origin, f.Drivers)
 	if err != nil {
-		return err
+		return fmt.Errorf("origins.%s: %w", d.Origin, err)
 	}
 	installer, err := origin.WithInstaller(source)
 	if err == nil {

@@ -70,7 +70,7 @@ func Open(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (
 func openOrigin(name string, c config.Origin, drivers origin.Drivers) (*budgeted, error) {
 	source, err := c.Open(name, drivers)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("origins.%s: %w", name, err)
 	}
 	limits := guard.LimitConfig{MaxInFlight: c.MaxInFlight, MaxQueue: c.Queue}
 	return &budgeted{

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -50,9 +51,8 @@ type Config struct {
 	ConnShare float64
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
 	CNFMetrics Mount
-	// Defect is called with each defect of this program that a request reveals: a panic, or an error without a kind.
-	// Clients see only that there was one. May be nil.
-	Defect func(error)
+	// Errors has the texts of errors that clients do not see: of failures, and of defects, such as panics. May be nil.
+	Errors *apierror.Log
 }
 
 // Mount is an API beside that of the datasets, such as package cnfmetrics. Clients reach it over HTTP, gRPC and the unix
@@ -79,9 +79,6 @@ func (c Config) withDefaults() Config {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
-	if c.Defect == nil {
-		c.Defect = func(error) {}
-	}
 	return c
 }
 

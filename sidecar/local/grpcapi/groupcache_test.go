@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -49,7 +50,9 @@ func TestGroupCacheIsOnEveryListener(t *testing.T) {
 }
 
 func TestGroupCacheReturnsTheErrorsOfGet(t *testing.T) {
-	s := localtest.Start(t, local.Config{RequestTimeout: time.Second})
+	s := localtest.Start(t, local.Config{
+		RequestTimeout: time.Second, Errors: apierror.NewLog(func(apierror.Line) {}), // equal errors have equal ids
+	})
 	conn := localtest.Connect(t, s.GRPC)
 	old, stub := groupcachepb.NewGroupCacheClient(conn), ringsidev1.NewCacheClient(conn)
 	for _, tt := range []struct {

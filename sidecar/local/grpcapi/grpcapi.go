@@ -193,7 +193,7 @@ func failedResult(key string, e *apierror.Error) *ringsidev1.BatchGetResult {
 
 // errorMessage returns e as a part of a batch or a watch, which is not an error as a whole.
 func errorMessage(e *apierror.Error) *ringsidev1.Error {
-	m := &ringsidev1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail}
+	m := &ringsidev1.Error{Code: int32(e.Type.Code), Reason: e.Type.Reason, Message: e.Detail, Id: e.ID}
 	if e.RetryAfter > 0 {
 		m.RetryAfter = durationpb.New(e.RetryAfter)
 	}

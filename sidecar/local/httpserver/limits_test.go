@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
@@ -91,7 +92,9 @@ func TestCountersOfRefusedRequests(t *testing.T) {
 
 func TestDefectIsReportedAndNotShown(t *testing.T) {
 	var reported atomic.Pointer[string]
-	s := localtest.Start(t, local.Config{Defect: func(err error) { text := err.Error(); reported.Store(&text) }})
+	s := localtest.Start(t, local.Config{
+		Errors: apierror.NewLog(func(l apierror.Line) { reported.Store(&l.Text) }),
+	})
 	for _, key := range []string{"internal", "panic"} {
 		c := localtest.Dial(t, "tcp", s.HTTP)
 		c.Send(localtest.Get("/v1/failing/" + key))

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -32,8 +33,11 @@ func FuzzStatus(f *testing.F) {
 			if e == nil {
 				continue
 			}
-			if e.RetryAfter < 0 {
-				t.Errorf("got retry after %v, want at least 0", e.RetryAfter)
+			if e.RetryAfter < 0 || e.RetryAfter > time.Minute {
+				t.Errorf("got retry after %v, want 0 to 1 minute", e.RetryAfter)
+			}
+			if text := e.Error(); printable.Block(text) != text || len(text) > 2*printable.MaxText+20 {
+				t.Errorf("got text %q, want a short and printable one", text)
 			}
 			again := FromStatus(status.Convert(ToStatus(e)), call)
 			if again == nil || again.Kind != e.Kind || again.RetryAfter != e.RetryAfter {

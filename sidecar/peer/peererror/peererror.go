@@ -4,7 +4,6 @@ package peererror
 
 import (
 	"errors"
-	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -15,14 +14,15 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
 	// retryAfter is the retry delay of an error caused by a limit of a member.
 	retryAfter = time.Second
-	// maxErrorBytes limits the text of an error: gRPC sends it in a header.
-	maxErrorBytes = 512
+	// maxRetryAfter limits the retry delay that another member reports: clients wait that long.
+	maxRetryAfter = time.Minute
 	// reasonIDReused distinguishes kv.KindIDReused from kv.KindInvalidValue.
 	reasonIDReused = "IDEMPOTENCY_ID_REUSED"
 )
@@ -68,7 +68,11 @@ func ToStatus(err error) error {
 			code = row.code
 		}
 	}
-	s := withRetry(status.New(code, truncate(err.Error())), kv.RetryAfter(err))
+	text := err.Error()
+	if kind == kv.KindInvalidKey {
+		text = kv.Reason(err) // the caller's client sees it
+	}
+	s := withRetry(status.New(code, truncate(text)), kv.RetryAfter(err))
 	switch kind {
 	case kv.KindInvalidValue:
 		s = withValueError(s, err)
@@ -92,7 +96,7 @@ func FromStatus(s *status.Status, call Calls) *kv.Error {
 	}
 	for _, row := range table {
 		if row.answer&call != 0 && row.code == s.Code() {
-			return &kv.Error{Kind: row.kind, RetryAfter: retryDelay(s), Err: errors.New(s.Message())}
+			return &kv.Error{Kind: row.kind, RetryAfter: retryDelay(s), Err: errors.New(truncate(s.Message()))}
 		}
 	}
 	return nil
@@ -120,9 +124,8 @@ func UnknownOutcome(err error) *kv.Error {
 	return &kv.Error{Kind: kv.KindUnknown, RetryAfter: retryAfter, Err: err}
 }
 
-func truncate(text string) string {
-	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "")
-}
+// truncate makes the text of an error safe for a header and for a log.
+func truncate(text string) string { return printable.Text(text) }
 
 func withRetry(s *status.Status, after time.Duration) *status.Status {
 	if after <= 0 {
@@ -133,7 +136,7 @@ func withRetry(s *status.Status, after time.Duration) *status.Status {
 
 // withValueError adds the name of the invalid column.
 func withValueError(s *status.Status, err error) *status.Status {
-	invalid := &origin.ValueError{Reason: err.Error()}
+	invalid := &origin.ValueError{Reason: kv.Reason(err)}
 	errors.As(err, &invalid)
 	return withViolation(s, &errdetails.BadRequest_FieldViolation{
 		Field: truncate(invalid.Column), Description: truncate(invalid.Reason),
@@ -161,10 +164,10 @@ func writeError(s *status.Status) *kv.Error {
 		if bad, ok := d.(*errdetails.BadRequest); ok && len(bad.GetFieldViolations()) > 0 {
 			first := bad.GetFieldViolations()[0]
 			if first.GetReason() == reasonIDReused {
-				return &kv.Error{Kind: kv.KindIDReused, Err: errors.New(first.GetDescription())}
+				return &kv.Error{Kind: kv.KindIDReused, Err: errors.New(truncate(first.GetDescription()))}
 			}
 			return &kv.Error{Kind: kv.KindInvalidValue,
-				Err: &origin.ValueError{Column: first.GetField(), Reason: first.GetDescription()}}
+				Err: &origin.ValueError{Column: truncate(first.GetField()), Reason: truncate(first.GetDescription())}}
 		}
 	}
 	return nil
@@ -174,7 +177,7 @@ func writeError(s *status.Status) *kv.Error {
 func retryDelay(s *status.Status) time.Duration {
 	for _, d := range s.Details() {
 		if info, ok := d.(*errdetails.RetryInfo); ok {
-			return max(0, info.GetRetryDelay().AsDuration())
+			return min(max(0, info.GetRetryDelay().AsDuration()), maxRetryAfter)
 		}
 	}
 	return 0

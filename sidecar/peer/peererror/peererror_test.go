@@ -2,11 +2,13 @@ package peererror
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -25,5 +27,13 @@ func TestErrorWithoutRetryAfterHasNoDetails(t *testing.T) {
 	s := status.Convert(ToStatus(&kv.Error{Kind: kv.KindUnavailable, Err: errors.New("x")}))
 	if len(s.Details()) != 0 {
 		t.Errorf("got details %v, want none", s.Details())
+	}
+}
+
+// The caller passes the reason on to its client; the names of origin and dataset are for operators.
+func TestReasonOfInvalidKeyTravelsWithoutTheNamesAroundIt(t *testing.T) {
+	err := fmt.Errorf("dataset a: %w", fmt.Errorf("origin \"canary\": %w", fmt.Errorf("%w: it is too long", origin.ErrInvalidKey)))
+	if m := status.Convert(ToStatus(&kv.Error{Kind: kv.KindInvalidKey, Err: err})).Message(); m != "invalid key: it is too long" {
+		t.Errorf("got %q, want the reason alone", m)
 	}
 }
