@@ -149,7 +149,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
-		"sidecar/cache", "sidecar/config", "sidecar/internal/changes", "sidecar/internal/origins", "sidecar/internal/task",
+		"sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes", "sidecar/internal/origins", "sidecar/internal/task",
 		"sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {

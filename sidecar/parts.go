@@ -133,7 +133,7 @@ func (r *run) buildMembers(p *parts, c config.Config) error {
 	sink := new(datasets.Sink)
 	p.pool = newPool(c, self, p.tls, sink)
 	p.datasets, err = datasets.New(datasets.Config{
-		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory.entries, Log: r.log, Tasks: r.tasks,
+		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory.entries, Budget: p.budget, Log: r.log, Tasks: r.tasks,
 	})
 	if err != nil {
 		return fmt.Errorf("build the datasets: %w", err)

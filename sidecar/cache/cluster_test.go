@@ -134,7 +134,7 @@ func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 		return failed(fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID()))
 	}
 	l.c.travel()
-	for i, r := range l.c.members[l.to].ServeMany(ctx, qs, kv.DefaultBatchBytes) {
+	for i, r := range l.c.members[l.to].ServeMany(ctx, qs, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 		outcomes[i] = kv.Outcome{Answer: r.Answer, Err: r.Err, Alone: errors.Is(r.Err, kv.ErrBatchBytes)}
 		outcomes[i].Answer.ETag = "" // it does not travel
 	}

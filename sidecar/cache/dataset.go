@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
+	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -30,6 +31,8 @@ type Config struct {
 	MaxBytes int64
 	// Eviction decides which entries are evicted first when MaxBytes is reached: "lru" (also when empty) or "slru".
 	Eviction string
+	// Calls is where loads, peer fetches and writes take the memory that they use while they run; nil means no limit.
+	Calls flight.Memory
 	// Stats has the counters, so that the origin can count there as well; nil creates them.
 	Stats *kv.Stats
 }

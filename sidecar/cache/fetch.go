@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/batch"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -60,7 +61,7 @@ type fetcher struct {
 func newFetcher(shared *core, c Config) *fetcher {
 	return &fetcher{
 		core: shared, origin: c.Origin,
-		loads: flight.New[result](c.Policy.MaxFlights), fetches: flight.New[result](c.Policy.MaxFlights),
+		loads: flight.New[result](c.Policy.MaxFlights, c.Calls), fetches: flight.New[result](c.Policy.MaxFlights, c.Calls),
 		failovers: make(chan struct{}, maxFailoverLoads), //guard:failover-loads-without-bound
 	}
 }
@@ -83,7 +84,7 @@ func (f *fetcher) start(reads []*read) {
 	for _, r := range reads {
 		r.route = f.peers.Route(f.name, r.key)
 	}
-	for _, same := range byPeer(reads, (*read).owner) {
+	for _, same := range batch.ByPeer(reads, (*read).owner) {
 		most := len(same)
 		if same[0].owner() != nil {
 			most = kv.MaxBatchKeys //guard:keys-of-one-owner-are-many-requests
@@ -110,27 +111,6 @@ func (f *fetcher) startRun(reads []*read) {
 			reads[i].call = call
 		}
 	}
-}
-
-// byPeer groups elements by the member of each, in their order. This member is nil.
-func byPeer[T any](list []T, member func(T) kv.Peer) (groups [][]T) {
-	if len(list) == 1 {
-		return [][]T{list}
-	}
-	at := map[string]int{} // :: node id → index in groups
-	for _, one := range list {
-		id := ""
-		if p := member(one); p != nil {
-			id = p.ID()
-		}
-		g, ok := at[id]
-		if !ok {
-			g = len(groups)
-			at[id], groups = g, append(groups, nil)
-		}
-		groups[g] = append(groups[g], one)
-	}
-	return groups
 }
 
 // runner returns the function of a flight that runs those of jobs that it has started.
@@ -272,7 +252,7 @@ func (f *fetcher) handOver(ctx context.Context, jobs []*job) []*job {
 		}
 	}
 	var batches [][]*job
-	for _, all := range byPeer(handed, func(j *job) kv.Peer { return j.route.Previous }) {
+	for _, all := range batch.ByPeer(handed, func(j *job) kv.Peer { return j.route.Previous }) {
 		batches = slices.AppendSeq(batches, slices.Chunk(all, kv.MaxBatchKeys)) //guard:large-batch-has-no-handover
 	}
 	notHanded := make([][]*job, len(batches))
@@ -322,7 +302,7 @@ func (f *fetcher) fetchFirst(ctx context.Context, jobs []*job) {
 
 // fetch makes attempt n for jobs, and the next one for those that had no answer.
 func (f *fetcher) fetch(ctx context.Context, jobs []*job, n int) {
-	batches := byPeer(jobs, func(j *job) kv.Peer { return j.route.Attempts()[n].Peer })
+	batches := batch.ByPeer(jobs, func(j *job) kv.Peer { return j.route.Attempts()[n].Peer })
 	flight.Concurrently(len(batches), len(batches), func(i int) {
 		a := batches[i][0].route.Attempts()[n]
 		if a.Peer == nil {

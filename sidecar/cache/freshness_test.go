@@ -280,7 +280,7 @@ func (o *othersFlights) Route(_, key string) kv.Route {
 	}
 	o.left--
 	go func() {
-		_, _ = o.of.fetcher.loads.Do(context.Background(), key, time.Minute, func(context.Context) (result, error) {
+		_, _ = o.of.fetcher.loads.Do(context.Background(), key, 0, time.Minute, func(context.Context) (result, error) {
 			time.Sleep(tick)
 			e, _ := o.of.store.Peek(key)
 			return result{entry: e, source: kv.SourceHit, asOf: e.Began}, nil

@@ -9,11 +9,10 @@ import (
 )
 
 // GetMany answers a read of an application for many keys, in their order. It makes one load of all keys that this member
-// owns, and one request to each other member for all keys that it owns. Readers of single keys share these flights. The
-// values have at most maxBytes together, except for a single larger one: keys whose values do not fit get kv.ErrBatchBytes.
-func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, maxBytes int) []kv.Result {
+// owns, and one request to each other member for all keys that it owns. Readers of single keys share these flights.
+func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, limit kv.BatchLimit) []kv.Result {
 	now := d.now()
-	b := batch.New(len(keys), maxBytes)
+	b := batch.New(len(keys), limit)
 	d.readMissing(ctx, b, func(i int) (*read, kv.Answer) {
 		if e := d.hit(keys[i], o, now); e != nil {
 			return nil, e.Answer(now, e.Source())
@@ -28,10 +27,9 @@ func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, 
 }
 
 // ServeMany answers reads of another member, in their order, as Serve does. It makes one load of all keys that need one.
-// The values are limited as those of GetMany.
-func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, maxBytes int) []kv.Result {
+func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLimit) []kv.Result {
 	now := d.now()
-	b := batch.New(len(qs), maxBytes)
+	b := batch.New(len(qs), limit)
 	limited, cancel := withGrace(ctx)
 	defer cancel()
 	d.readMissing(limited, b, func(i int) (*read, kv.Answer) { return d.serveHit(qs[i], now) }, func(*read) {})

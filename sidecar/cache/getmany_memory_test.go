@@ -103,7 +103,7 @@ func TestBatchOfLargeMissesHoldsOnlyItsResponse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := &largeRows{size: size, start: inUse()}
 			d := member(t, o)
-			results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.DefaultBatchBytes)
+			results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 			for i, r := range results {
 				switch {
 				case i < fit && (r.Err != nil || len(r.Answer.Value) != size):
@@ -131,7 +131,7 @@ func TestReaderOfAKeyThatABatchDropsGetsTheValue(t *testing.T) {
 		var readers sync.WaitGroup
 		for _, d := range c.members {
 			readers.Go(func() {
-				results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, 10)
+				results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: 10})
 				if r := results[99]; !errors.Is(r.Err, kv.ErrBatchBytes) {
 					t.Errorf("the last key has %v; want that the response is too large", r.Err)
 				}
@@ -162,7 +162,7 @@ func TestFirstValuesThatFitAreTheResponseWhateverArrivesFirst(t *testing.T) {
 	rows := map[string]string{"a": "12345678", "b": "123456789", "c": "1", "d": "12", "e": "1"}
 	o := origintest.New(rows)
 	d := newDataset(t, inReverse{o}, nil, testPolicy())
-	results := d.GetMany(t.Context(), []string{"a", "b", "c", "none", "d", "e"}, kv.ReadOptions{}, 10)
+	results := d.GetMany(t.Context(), []string{"a", "b", "c", "none", "d", "e"}, kv.ReadOptions{}, kv.BatchLimit{Bytes: 10})
 	got := ""
 	for _, r := range results {
 		switch {

@@ -26,7 +26,7 @@ func numbered(n int) (keys []string, rows map[string]string) {
 // getMany reads keys and fails the test on a wrong value.
 func getMany(t *testing.T, d *Dataset, keys []string, rows map[string]string) []kv.Result {
 	t.Helper()
-	results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.DefaultBatchBytes)
+	results := d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 	for i, key := range keys {
 		if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] {
 			t.Errorf("%s is %q, %v; want %q", key, r.Answer.Value, r.Err, rows[key])
@@ -84,7 +84,7 @@ func TestServedKeysOfABatchAreOneLoad(t *testing.T) {
 		for i, key := range keys {
 			qs = append(qs, kv.Query{Dataset: "test", Key: key, NoCache: i < 2})
 		}
-		results := d.ServeMany(t.Context(), append(qs, kv.Query{Key: "none", MemoryOnly: true}, kv.Query{}), kv.DefaultBatchBytes)
+		results := d.ServeMany(t.Context(), append(qs, kv.Query{Key: "none", MemoryOnly: true}, kv.Query{}), kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 		for i, key := range keys {
 			if r := results[i]; r.Err != nil || string(r.Answer.Value) != rows[key] || r.Answer.Source != kv.SourceLoad {
 				t.Errorf("%s is %q from %v, %v; want %q from a load", key, r.Answer.Value, r.Answer.Source, r.Err, rows[key])
@@ -124,22 +124,22 @@ func TestOptionsHoldForEachKeyOfABatch(t *testing.T) {
 		o := origintest.New(rows)
 		c := newCluster(t, 2, o, testPolicy())
 		d := c.members[1]
-		for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{OnlyIfCached: true}, kv.DefaultBatchBytes) {
+		for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{OnlyIfCached: true}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 			expectKind(t, r.Err, kv.KindNotCached)
 		}
 		getMany(t, d, append(keys, "", "not\x00a key")[:3], rows)
 		time.Sleep(tick)
 		o.Set(keys[0], "new")
-		for i, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{NoCache: true}, kv.DefaultBatchBytes) {
+		for i, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{NoCache: true}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 			if r.Err != nil || r.Answer.Source != kv.SourceLoad || i == 0 && string(r.Answer.Value) != "new" {
 				t.Errorf("no-cache: got %q from %v, %v; want a load", r.Answer.Value, r.Answer.Source, r.Err)
 			}
 		}
 		time.Sleep(tick)
-		for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{MinVersion: 1 << 40}, kv.DefaultBatchBytes) {
+		for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{MinVersion: 1 << 40}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 			expectKind(t, r.Err, kv.KindVersion)
 		}
-		results := d.GetMany(t.Context(), []string{"", "not\x00a key", keys[0]}, kv.ReadOptions{}, kv.DefaultBatchBytes)
+		results := d.GetMany(t.Context(), []string{"", "not\x00a key", keys[0]}, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 		expectKind(t, results[0].Err, kv.KindInvalidKey)
 		expectKind(t, results[1].Err, kv.KindInvalidKey)
 		expect(t, results[2].Answer, "new", kv.SourceLocalHit)
@@ -339,7 +339,7 @@ func TestFrozenMemberDoesNotDelayTheKeysOfOthers(t *testing.T) {
 		time.Sleep(5 * tick)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*tick)
 		defer cancel()
-		results := d.GetMany(ctx, []string{"theirs", "mine"}, kv.ReadOptions{NoCache: true}, kv.DefaultBatchBytes)
+		results := d.GetMany(ctx, []string{"theirs", "mine"}, kv.ReadOptions{NoCache: true}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 		expectKind(t, results[0].Err, kv.KindDeadline)
 		if r := results[1]; r.Err != nil || string(r.Answer.Value) != "old" {
 			t.Errorf("got %q, %v after the first load had begun too early; want the value", r.Answer.Value, r.Err)
@@ -381,7 +381,7 @@ func TestSlowKeyOfAServedBatchLeavesTimeToAnswerTheOthers(t *testing.T) {
 		time.Sleep(tick)
 		ctx, cancel := context.WithTimeout(t.Context(), d.Policy().LoadTimeout+peerGrace)
 		defer cancel()
-		results := d.ServeMany(ctx, []kv.Query{{Key: "slow", NoCache: true}, {Key: "held"}}, kv.DefaultBatchBytes)
+		results := d.ServeMany(ctx, []kv.Query{{Key: "slow", NoCache: true}, {Key: "held"}}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 		deadline, _ := ctx.Deadline()
 		if left := time.Until(deadline); left < peerGrace/2 {
 			t.Errorf("got the answers %v before the caller's deadline, want %v", left, peerGrace/2)
@@ -403,7 +403,7 @@ func (o partlyDown) Load(ctx context.Context, keys []string) ([]origin.Result, e
 
 func TestFailedQueryOfABatchFailsItsKeysOnly(t *testing.T) {
 	d := newDataset(t, partlyDown{origintest.New(map[string]string{"b": "2"})}, nil, testPolicy())
-	results := d.GetMany(t.Context(), []string{"a", "b", "none"}, kv.ReadOptions{}, kv.DefaultBatchBytes)
+	results := d.GetMany(t.Context(), []string{"a", "b", "none"}, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes})
 	expectKind(t, results[0].Err, kv.KindUnavailable)
 	expect(t, results[1].Answer, "2", kv.SourceLoad)
 	if n := d.Stats().LoadErrors.Load(); n != 1 || !results[2].Answer.NotFound {
@@ -418,7 +418,7 @@ func (panickingPeer) Fetch(context.Context, kv.Query) (kv.Answer, error) { panic
 func TestPanicWhileABatchIsFetchedIsAnErrorOfItsKeys(t *testing.T) {
 	keys, _ := numbered(20)
 	d := newDataset(t, origintest.New(nil), ownedBy{Peer: panickingPeer{}}, testPolicy())
-	for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.DefaultBatchBytes) {
+	for _, r := range d.GetMany(t.Context(), keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 		expectKind(t, r.Err, kv.KindInternal)
 	}
 }
@@ -433,7 +433,7 @@ func TestFreshValueThatABatchDroppedIsNotStale(t *testing.T) {
 		get(t, d, "b")
 		get(t, d, "c")
 		o := kv.ReadOptions{OnlyIfCached: true, LimitStale: true, MaxStale: time.Minute}
-		got := d.GetMany(t.Context(), []string{"a", "b", "c"}, o, 10)
+		got := d.GetMany(t.Context(), []string{"a", "b", "c"}, o, kv.BatchLimit{Bytes: 10})
 		if a := got[0]; a.Err != nil || string(a.Answer.Value) != "666666" || !a.Answer.Stale {
 			t.Errorf("a is %+v; want its stale value", a)
 		}

@@ -274,7 +274,7 @@ func (w *world) read(d *Dataset, member int, key string, start time.Time, r *ran
 		return
 	}
 	keys := []string{"a", "b", "c"}
-	for i, result := range d.GetMany(context.Background(), keys, o, r.IntN(64)) {
+	for i, result := range d.GetMany(context.Background(), keys, o, kv.BatchLimit{Bytes: r.IntN(64)}) {
 		w.sawAnswer(member, keys[i], start, o, result)
 	}
 }

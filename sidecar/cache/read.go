@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/batch"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -174,7 +175,7 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 	}
 	d.fetcher.start(started)
 	started = slices.DeleteFunc(started, func(r *read) bool { return r.background })
-	parts := byPeer(started, (*read).owner)
+	parts := batch.ByPeer(started, (*read).owner)
 	//guard:slow-member-delays-the-keys-of-others
 	flight.Concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
 }

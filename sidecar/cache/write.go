@@ -65,7 +65,7 @@ type writer struct {
 func newWriter(v *invalidator, c Config) *writer {
 	w := &writer{
 		invalidator: v, origin: c.Writer, outcomes: idempotency.New[result](c.MaxBytes),
-		writes: flight.New[result](c.Policy.MaxFlights), commits: flight.New[result](c.Policy.MaxFlights),
+		writes: flight.New[result](c.Policy.MaxFlights, c.Calls), commits: flight.New[result](c.Policy.MaxFlights, c.Calls),
 	}
 	w.broadcaster = broadcast.New(kv.Invalidation{Dataset: c.Name, Prefix: true}, w.applyEverywhere)
 	return w
@@ -107,7 +107,7 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Ch
 	if err := w.check(c); err != nil {
 		return result{}, err
 	}
-	res, err := flights.Do(ctx, w.flightKey(c), timeout, func(ctx context.Context) (result, error) {
+	res, err := flights.Do(ctx, w.flightKey(c), int64(len(c.Value)), timeout, func(ctx context.Context) (result, error) {
 		res, err := do(ctx, c)
 		if err != nil {
 			res.digest = c.Digest()

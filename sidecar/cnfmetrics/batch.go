@@ -57,7 +57,7 @@ func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
 		}
 		keys, at = append(keys, id), append(at, i)
 	}
-	for n, r := range s.dataset.GetMany(ctx, keys, kv.ReadOptions{}, kv.DefaultBatchBytes) {
+	for n, r := range s.dataset.GetMany(ctx, keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 		outcomes[at[n]].found, outcomes[at[n]].err = s.shown(keys[n], r.Answer, r.Err)
 	}
 	return outcomes

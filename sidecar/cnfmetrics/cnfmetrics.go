@@ -18,9 +18,9 @@ import (
 // Dataset is what this package needs from a cache.Dataset, whose values are rows of the table cnf_metrics as JSON objects.
 type Dataset interface {
 	Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error)
-	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible. The values have at
-	// most maxBytes together, except for a single larger one; keys beyond get kv.ErrBatchBytes.
-	GetMany(ctx context.Context, keys []string, o kv.ReadOptions, maxBytes int) []kv.Result
+	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible. The values are
+	// limited; keys beyond get kv.ErrBatchBytes.
+	GetMany(ctx context.Context, keys []string, o kv.ReadOptions, limit kv.BatchLimit) []kv.Result
 	Write(ctx context.Context, c kv.Change) (kv.Answer, error)
 }
 

@@ -216,7 +216,7 @@ func (s scripted) Get(context.Context, string, kv.ReadOptions) (kv.Answer, error
 
 func (s scripted) Write(context.Context, kv.Change) (kv.Answer, error) { return s.answer, s.err }
 
-func (s scripted) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, _ int) []kv.Result {
+func (s scripted) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, _ kv.BatchLimit) []kv.Result {
 	return slices.Repeat([]kv.Result{{Answer: s.answer, Err: s.err}}, len(keys))
 }
 
@@ -429,7 +429,7 @@ func (panicking) Get(context.Context, string, kv.ReadOptions) (kv.Answer, error)
 	panic("canary-secret")
 }
 
-func (panicking) GetMany(context.Context, []string, kv.ReadOptions, int) []kv.Result {
+func (panicking) GetMany(context.Context, []string, kv.ReadOptions, kv.BatchLimit) []kv.Result {
 	panic("canary-secret")
 }
 

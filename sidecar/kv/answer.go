@@ -80,6 +80,27 @@ func (o ReadOptions) Admits(version int64) bool { return o.MinVersion == 0 || ve
 // accept.
 const DefaultBatchBytes = 3 << 20
 
+// BatchLimit bounds the values of a batch.
+type BatchLimit struct {
+	// Bytes is the size of all values together, except for a single larger one. Keys beyond it get ErrBatchBytes.
+	Bytes int
+	// Memory is where the values take their bytes from as they arrive, except the first Prepaid ones; nil means no limit.
+	// The values that are returned have taken theirs; the caller returns them. Keys for whose values there are none get
+	// ErrBatchBytes, or ErrNoMemory if not one fits.
+	Memory  Memory
+	Prepaid int
+}
+
+// Memory is bytes that one owner takes in steps. *budget.Loan implements it.
+type Memory interface {
+	// Grow takes n more bytes, or none and returns false.
+	Grow(n int64) bool
+	// Shrink returns what exceeds n bytes.
+	Shrink(n int64)
+	// Bytes returns how many bytes are taken.
+	Bytes() int64
+}
+
 // Result is the answer to one key of many.
 type Result struct {
 	Answer Answer

@@ -89,6 +89,10 @@ func RetryAfter(err error) time.Duration {
 // batch, or alone.
 var ErrBatchBytes = errors.New("batch response too large")
 
+// ErrNoMemory is the error of a request for which there is no memory.
+var ErrNoMemory = &Error{Kind: KindOverloaded, RetryAfter: time.Second,
+	Err: errors.New("other requests use up the memory for clients (client_memory in the configuration)")}
+
 // ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
 var ErrUnreachable = errors.New("peer unreachable")
 

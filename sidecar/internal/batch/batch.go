@@ -2,6 +2,7 @@
 package batch
 
 import (
+	"math"
 	"slices"
 	"sync"
 
@@ -10,11 +11,12 @@ import (
 
 // Results are the answers to the keys of a batch. They hold no more values than fit into its response, and the one that
 // arrives: 1000 values of 1 MiB would be 1 GiB. The response is the values of the first keys that fit, whatever the order in
-// which they arrive. Results are safe for concurrent use.
+// which they arrive. Where the memory does not suffice for that, it is the values that fit into the memory. Results are safe
+// for concurrent use.
 type Results struct {
-	maxBytes int
-
 	mu    sync.Mutex // guards the fields below
+	limit kv.BatchLimit
+	taken int // bytes of limit.Memory
 	list  []kv.Result
 	sizes []int // of the values that have arrived, also of those that were dropped; none: -1
 	bytes int   // of the values that are held
@@ -24,10 +26,13 @@ type Results struct {
 // none is the size of a value that has not arrived.
 const none = -1
 
-// New returns the Results of n keys, of which none has an answer. The values have at most maxBytes together, except for a
-// single larger one.
-func New(n, maxBytes int) *Results {
-	return &Results{maxBytes: max(maxBytes, 0), list: make([]kv.Result, n), sizes: slices.Repeat([]int{none}, n)}
+// New returns the Results of n keys, of which none has an answer.
+func New(n int, limit kv.BatchLimit) *Results {
+	limit.Bytes = max(limit.Bytes, 0)
+	if limit.Memory == nil {
+		limit.Prepaid = math.MaxInt
+	}
+	return &Results{limit: limit, list: make([]kv.Result, n), sizes: slices.Repeat([]int{none}, n)}
 }
 
 // Put sets the answer to key i, which has none. If there are too many bytes, it drops the values of the last keys.
@@ -38,7 +43,21 @@ func (r *Results) Put(i int, a kv.Answer, err error) {
 	r.sizes[i] = len(a.Value)
 	r.bytes += r.sizes[i]
 	r.last = max(r.last, i)
-	for r.bytes > r.maxBytes { //guard:batch-holds-all-its-values
+	r.fitLocked()
+	if r.takeLocked() {
+		return
+	}
+	r.limit.Bytes = r.limit.Prepaid + r.taken // from now on: a batch must not read its keys again and again
+	r.fitLocked()
+	if r.bytes > r.limit.Bytes { // a single larger value
+		r.bytes, r.sizes[r.last] = 0, 0
+		r.list[r.last] = kv.Result{Err: kv.ErrNoMemory} //guard:single-value-without-memory
+	}
+}
+
+// fitLocked drops the values of the last keys until the others fit.
+func (r *Results) fitLocked() {
+	for r.bytes > r.limit.Bytes { //guard:batch-holds-all-its-values
 		for r.heldLocked(r.last) == 0 {
 			r.last--
 		}
@@ -47,6 +66,19 @@ func (r *Results) Put(i int, a kv.Answer, err error) {
 		}
 		r.dropLocked(r.last)
 	}
+}
+
+// takeLocked takes the memory of the values that are held.
+func (r *Results) takeLocked() bool {
+	more := r.bytes - r.limit.Prepaid - r.taken
+	if more <= 0 {
+		return true
+	}
+	if !r.limit.Memory.Grow(int64(more)) { //guard:batch-without-memory
+		return false
+	}
+	r.taken += more
+	return true
 }
 
 // heldLocked returns the size of the value that is held for key i.
@@ -65,7 +97,7 @@ func (r *Results) Missing() (missing []int) {
 	bytes := 0
 	for i, size := range r.sizes {
 		switch {
-		case size > 0 && bytes > 0 && bytes+size > r.maxBytes:
+		case size > 0 && bytes > 0 && bytes+size > r.limit.Bytes:
 			r.dropLocked(i)
 			continue
 		case size == none, size > 0 && r.heldLocked(i) == 0:
@@ -76,7 +108,8 @@ func (r *Results) Missing() (missing []int) {
 	return missing
 }
 
-// Close returns the answers, in the order of the keys, and how many keys have kv.ErrBatchBytes instead.
+// Close returns the answers, in the order of the keys, and how many keys have kv.ErrBatchBytes instead. It returns the memory
+// that they do not need.
 func (r *Results) Close() (list []kv.Result, dropped int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,6 +117,10 @@ func (r *Results) Close() (list []kv.Result, dropped int64) {
 		if one.Err == kv.ErrBatchBytes {
 			dropped++
 		}
+	}
+	if excess := r.taken - max(r.bytes-r.limit.Prepaid, 0); excess > 0 {
+		r.limit.Memory.Shrink(r.limit.Memory.Bytes() - int64(excess))
+		r.taken -= excess
 	}
 	return r.list, dropped
 }

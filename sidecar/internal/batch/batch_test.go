@@ -40,7 +40,7 @@ func TestResultsAreTheFirstValuesThatFit(t *testing.T) {
 		for i := range sizes {
 			sizes[i] = r.IntN(9)
 		}
-		results := New(len(sizes), maxBytes)
+		results := New(len(sizes), kv.BatchLimit{Bytes: maxBytes})
 		for _, i := range r.Perm(len(sizes)) {
 			results.Put(i, answer(sizes[i]), nil)
 			if _, held := answered(results); held > max(maxBytes, slices.Max(sizes)) {
@@ -62,7 +62,7 @@ func TestResultsAreTheFirstValuesThatFit(t *testing.T) {
 }
 
 func TestResultsHoldNoMoreThanTheResponse(t *testing.T) {
-	results := New(100, 10)
+	results := New(100, kv.BatchLimit{Bytes: 10})
 	for i := range 100 {
 		results.Put(99-i, answer(4), nil)
 		if results.bytes > 10 {
@@ -76,7 +76,7 @@ func TestResultsHoldNoMoreThanTheResponse(t *testing.T) {
 
 func TestErrorsAndEmptyAnswersAlwaysFit(t *testing.T) {
 	failed := errors.New("no")
-	results := New(4, 1)
+	results := New(4, kv.BatchLimit{Bytes: 1})
 	results.Put(0, answer(5), nil)
 	results.Put(1, kv.Answer{NotFound: true}, nil)
 	results.Put(2, kv.Answer{}, failed)
@@ -92,11 +92,67 @@ func TestErrorsAndEmptyAnswersAlwaysFit(t *testing.T) {
 
 func TestLimitOfZeroHoldsOneValue(t *testing.T) {
 	for _, maxBytes := range []int{0, -1} {
-		results := New(2, maxBytes)
+		results := New(2, kv.BatchLimit{Bytes: maxBytes})
 		results.Put(1, answer(3), nil)
 		results.Put(0, answer(0), nil)
 		if got, _ := answered(results); !slices.Equal(got, []int{0, 1}) {
 			t.Errorf("with a limit of %d the response has %v; want both", maxBytes, got)
 		}
+	}
+}
+
+// memory is most bytes.
+type memory struct{ taken, most int64 }
+
+func (m *memory) Grow(n int64) bool {
+	if m.taken+n > m.most {
+		return false
+	}
+	m.taken += n
+	return true
+}
+
+func (m *memory) Shrink(n int64) { m.taken = min(m.taken, n) }
+func (m *memory) Bytes() int64   { return m.taken }
+
+func TestResultsAreTheValuesThatFitIntoTheMemory(t *testing.T) {
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		other := int64(r.IntN(5)) // bytes that another batch has taken from the same memory
+		m := &memory{taken: other, most: other + int64(r.IntN(30))}
+		limit := kv.BatchLimit{Bytes: 1 + r.IntN(20), Memory: m, Prepaid: r.IntN(4)}
+		sizes := make([]int, 1+r.IntN(12))
+		results := New(len(sizes), limit)
+		for _, i := range r.Perm(len(sizes)) {
+			sizes[i] = r.IntN(9)
+			results.Put(i, answer(sizes[i]), nil)
+		}
+		for range 2 { // as GetMany reads again what was dropped and fits
+			for _, i := range results.Missing() {
+				results.Put(i, answer(sizes[i]), nil)
+			}
+		}
+		_, held := answered(results)
+		list, _ := results.Close()
+		if want := other + int64(max(held-limit.Prepaid, 0)); m.taken != want {
+			t.Fatalf("seed %d: %d bytes are taken for values of %d bytes, of which %d are prepaid, and %d of another; want %d",
+				seed, m.taken, held, limit.Prepaid, other, want)
+		}
+		for i, one := range list {
+			if one.Err != nil && one.Err != kv.ErrBatchBytes && one.Err != kv.ErrNoMemory {
+				t.Fatalf("seed %d: key %d has %v; want a value or that it does not fit", seed, i, one.Err)
+			}
+		}
+	}
+}
+
+func TestBatchWithoutMemoryFails(t *testing.T) {
+	results := New(2, kv.BatchLimit{Bytes: 100, Memory: &memory{}, Prepaid: 2})
+	results.Put(0, answer(3), nil)
+	results.Put(1, answer(2), nil)
+	list, _ := results.Close()
+	if !errors.Is(list[0].Err, kv.ErrNoMemory) || kv.KindOf(list[0].Err) != kv.KindOverloaded || list[1].Err != nil {
+		t.Errorf("got %v and %v; want that the memory does not suffice for the first one, and the second one, which is prepaid",
+			list[0].Err, list[1].Err)
 	}
 }

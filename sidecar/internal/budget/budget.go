@@ -104,6 +104,14 @@ type Account struct {
 	used              int64
 }
 
+// Of returns the account of what belongs to u and to no other account.
+func (b *Budget) Of(u Use) *Account {
+	if b == nil {
+		return nil
+	}
+	return &b.rest[u]
+}
+
 // perAccount is the part in percent that one account may take of what its use may take of the common bytes.
 const perAccount = 75
 

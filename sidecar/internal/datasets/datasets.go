@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
@@ -28,6 +29,8 @@ type Config struct {
 	Pool    *peer.Pool
 	// Memory is the number of bytes for the entries of all datasets.
 	Memory int64
+	// Budget limits the bytes that clients and members make the process use.
+	Budget *budget.Budget
 	Log    *zap.Logger
 	Tasks  *task.Group
 }
@@ -71,7 +74,7 @@ func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
 	}
 	return cache.New(cache.Config{
 		Name: name, Policy: c.Policy(), Origin: source, Writer: writer, Peers: s.config.Pool, MaxBytes: maxBytes,
-		Eviction: c.Eviction, Stats: stats,
+		Eviction: c.Eviction, Stats: stats, Calls: s.config.Budget.Of(budget.Calls), //guard:calls-of-datasets-take-no-memory
 	})
 }
 

@@ -12,17 +12,35 @@ import (
 	"time"
 )
 
-// ErrFull means that Max calls are running. Nothing was started.
+// ErrFull means that the limit of calls or that of their memory is reached. Nothing was started.
 var ErrFull = errors.New("too many concurrent loads")
+
+// What calls take from the memory of a Group, beside their keys. A caller who waits takes nothing: its request has.
+const (
+	callBytes = 1 << 10 // a call, the copy of its read, and their places in maps; measured: 0.9 KiB
+	runBytes  = 8 << 10 // the goroutine of a run, its context and timer
+)
+
+// Memory is where calls take bytes from before they start. *budget.Account implements it.
+type Memory interface {
+	Take(n int64) bool
+	Return(n int64)
+}
 
 // ErrClosed means that the Group is closed. Nothing was started.
 var ErrClosed = errors.New("closed")
 
 var errNoResult = errors.New("the call returned without a result")
 
+type unlimited struct{}
+
+func (unlimited) Take(int64) bool { return true }
+func (unlimited) Return(int64)    {}
+
 // Group merges calls by key. Use New.
 type Group[V any] struct {
 	max     int
+	memory  Memory
 	base    context.Context // parent of every call's context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -36,6 +54,7 @@ type Group[V any] struct {
 type Call[V any] struct {
 	group *Group[V]
 	key   string
+	bytes int64            // taken from Group.memory
 	ended bool             // guarded by Group.mu
 	waits []func(V, error) // guarded by Group.mu
 	done  chan struct{}    // closed when value and err are set
@@ -47,17 +66,21 @@ type Call[V any] struct {
 // finish, with the index of its key, and may go on with other keys after that.
 type Func[V any] func(ctx context.Context, started []int, finish func(i int, value V, err error))
 
-// New returns a Group of at most max calls at once.
-func New[V any](max int) *Group[V] {
+// New returns a Group of at most max calls at once, within memory; nil means no limit.
+func New[V any](max int, memory Memory) *Group[V] {
 	base, cancel := context.WithCancel(context.Background())
-	return &Group[V]{max: max, base: base, cancel: cancel, calls: map[string]*Call[V]{}}
+	if memory == nil {
+		memory = unlimited{}
+	}
+	return &Group[V]{max: max, memory: memory, base: base, cancel: cancel, calls: map[string]*Call[V]{}}
 }
 
 // Do waits for the call of key, which it starts when there is none. The context of fn ends after timeout or at Close, and
 // never because a waiter left; at its end the waiters get its error, even if fn does not return. ctx bounds only this wait.
-func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
+// bytes is what fn holds.
+func (g *Group[V]) Do(ctx context.Context, key string, bytes int64, timeout time.Duration,
 	fn func(context.Context) (V, error)) (V, error) {
-	calls := g.Start([]string{key}, timeout, func(ctx context.Context, _ []int, finish func(int, V, error)) {
+	calls := g.start([]string{key}, bytes, timeout, func(ctx context.Context, _ []int, finish func(int, V, error)) {
 		value, err := fn(ctx)
 		finish(0, value, err)
 	})
@@ -66,6 +89,11 @@ func (g *Group[V]) Do(ctx context.Context, key string, timeout time.Duration,
 
 // Start returns the call of each key. It starts one run of fn for all keys that have no call yet.
 func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Call[V] {
+	return g.start(keys, 0, timeout, fn)
+}
+
+// start takes bytes for each call that it starts, in addition to the call itself.
+func (g *Group[V]) start(keys []string, bytes int64, timeout time.Duration, fn Func[V]) []*Call[V] {
 	calls := make([]*Call[V], len(keys))
 	var mine []*Call[V] // those of calls that the run ends
 	var started []int
@@ -74,7 +102,11 @@ func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Ca
 	for i, key := range keys {
 		call, ok := g.calls[key]
 		if !ok {
-			call = g.addLocked(key)
+			need := callBytes + bytes + int64(len(key))
+			if len(started) == 0 {
+				need += runBytes
+			}
+			call = g.addLocked(key, need)
 			if !call.ended {
 				if mine == nil {
 					mine = make([]*Call[V], len(keys))
@@ -91,12 +123,14 @@ func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Ca
 }
 
 // addLocked returns a new call, which has failed already when it cannot be started.
-func (g *Group[V]) addLocked(key string) *Call[V] {
-	call := &Call[V]{group: g, key: key, done: make(chan struct{})}
+func (g *Group[V]) addLocked(key string, bytes int64) *Call[V] {
+	call := &Call[V]{group: g, key: key, bytes: bytes, done: make(chan struct{})}
 	switch {
 	case g.base.Err() != nil:
 		call.err = ErrClosed
 	case g.count >= g.max: //guard:calls-without-bound
+		call.err = ErrFull
+	case !g.memory.Take(bytes): //guard:calls-without-memory
 		call.err = ErrFull
 	default:
 		g.calls[key] = call
@@ -200,6 +234,7 @@ func (g *Group[V]) setResult(p **Call[V], value V, err error, returned bool) (wa
 	if returned {
 		*p = nil  //guard:run-holds-the-values-of-ended-calls
 		g.count-- // before a waiter gets the result, which may then count
+		g.memory.Return(call.bytes)
 	}
 	if call.ended {
 		return nil

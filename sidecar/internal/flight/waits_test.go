@@ -12,7 +12,7 @@ import (
 
 // A batch holds values until its response has been sent. A call that goes on after its reader has left must not hold them.
 func TestReaderThatLeftIsNotHeld(t *testing.T) {
-	g := New[int](1)
+	g := New[int](1, nil)
 	release := make(chan struct{})
 	defer g.Close()
 	defer close(release)
@@ -38,7 +38,7 @@ func readAndLeave(t *testing.T, calls []*Call[int]) weak.Pointer[[1 << 20]byte] 
 }
 
 func TestPanicOfOneWaitLeavesTheOthersTheirResult(t *testing.T) {
-	g := New[int](1)
+	g := New[int](1, nil)
 	release, got := make(chan struct{}), 0
 	calls := g.Start([]string{"key"}, time.Hour, func(_ context.Context, _ []int, finish func(int, int, error)) {
 		<-release
@@ -64,7 +64,7 @@ func TestPanicOfOneWaitLeavesTheOthersTheirResult(t *testing.T) {
 
 func TestPanicOfAWaitAtTheTimeoutDoesNotEndTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New[int](1)
+		g := New[int](1, nil)
 		release := make(chan struct{})
 		calls := g.Start([]string{"key"}, time.Second, func(context.Context, []int, func(int, int, error)) { <-release })
 		var got error

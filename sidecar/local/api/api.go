@@ -80,5 +80,5 @@ func InvalidKey(err error) *apierror.Error {
 
 // ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes.
 func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o kv.ReadOptions) []kv.Result {
-	return d.GetMany(ctx, keys, o, b.config.MaxBatchBytes)
+	return d.GetMany(ctx, keys, o, kv.BatchLimit{Bytes: b.config.MaxBatchBytes})
 }

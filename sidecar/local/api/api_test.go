@@ -20,8 +20,8 @@ type named struct {
 
 func (d *named) Name() string { return d.name }
 
-func (d *named) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, maxBytes int) []kv.Result {
-	d.maxBytes = maxBytes
+func (d *named) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, limit kv.BatchLimit) []kv.Result {
+	d.maxBytes = limit.Bytes
 	return make([]kv.Result, len(keys))
 }
 

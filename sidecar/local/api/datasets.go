@@ -20,9 +20,9 @@ type Dataset interface {
 	// the read: a caller that uses the answer does, in Stats.
 	Cached(key string, o kv.ReadOptions) (kv.Answer, bool)
 	Stats() *kv.Stats
-	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible. The values have at
-	// most maxBytes together, except for a single larger one; keys beyond get kv.ErrBatchBytes.
-	GetMany(ctx context.Context, keys []string, o kv.ReadOptions, maxBytes int) []kv.Result
+	// GetMany answers reads of many keys, in their order, with as few loads and peer fetches as possible. The values are
+	// limited; keys beyond get kv.ErrBatchBytes.
+	GetMany(ctx context.Context, keys []string, o kv.ReadOptions, limit kv.BatchLimit) []kv.Result
 	// Write may be called with a key and a value in memory that the caller reuses after Write has returned.
 	Write(ctx context.Context, c kv.Change) (kv.Answer, error)
 	Invalidate(ctx context.Context, s kv.Scope) (kv.InvalidateResult, error)

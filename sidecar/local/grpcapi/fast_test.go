@@ -45,7 +45,7 @@ func (m *memory) Get(_ context.Context, key string, o kv.ReadOptions) (kv.Answer
 	return kv.Answer{NotFound: true}, nil
 }
 
-func (m *memory) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, _ int) []kv.Result {
+func (m *memory) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, _ kv.BatchLimit) []kv.Result {
 	results := make([]kv.Result, len(keys))
 	for i, key := range keys {
 		results[i].Answer, results[i].Err = m.Get(ctx, key, o)

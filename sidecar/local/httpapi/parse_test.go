@@ -93,7 +93,7 @@ type answering struct{ api.Dataset }
 
 func (answering) Name() string { return "blobs" }
 
-func (answering) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, _ int) []kv.Result {
+func (answering) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, _ kv.BatchLimit) []kv.Result {
 	return make([]kv.Result, len(keys))
 }
 

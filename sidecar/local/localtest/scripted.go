@@ -25,7 +25,7 @@ type Scripted struct {
 func (s Scripted) Name() string { return s.ItsName }
 
 // GetMany implements api.Dataset, without a limit. It turns panics into errors, as a cache.Dataset does.
-func (s Scripted) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, _ int) []kv.Result {
+func (s Scripted) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, _ kv.BatchLimit) []kv.Result {
 	results := make([]kv.Result, len(keys))
 	for i, key := range keys {
 		results[i] = s.getOne(ctx, key, o)

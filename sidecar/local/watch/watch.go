@@ -331,7 +331,7 @@ func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, 
 func (w *Watch) readSome(ctx context.Context, keys []string) []kv.Result {
 	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
 	defer cancel()
-	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, maxBytes)
+	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: maxBytes})
 }
 
 // CheckKeys returns the distinct keys of a watch, or an error unless they can be watched.

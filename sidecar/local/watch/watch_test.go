@@ -66,7 +66,7 @@ type scripted struct {
 	get func() kv.Answer
 }
 
-func (s scripted) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, _ int) []kv.Result {
+func (s scripted) GetMany(_ context.Context, keys []string, _ kv.ReadOptions, _ kv.BatchLimit) []kv.Result {
 	results := make([]kv.Result, len(keys))
 	for i := range results {
 		results[i].Answer = s.get()

@@ -54,8 +54,8 @@ func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 }
 
 // ServeMany implements service.Dataset.
-func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, maxBytes int) []kv.Result {
-	results := batch.New(len(qs), maxBytes)
+func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLimit) []kv.Result {
+	results := batch.New(len(qs), limit)
 	for i, q := range qs {
 		a, err := d.Serve(ctx, q)
 		results.Put(i, a, err)

@@ -19,7 +19,7 @@ type checkedDataset struct {
 
 func (d *checkedDataset) Stats() *kv.Stats { return &d.stats }
 
-func (d *checkedDataset) ServeMany(ctx context.Context, qs []kv.Query, _ int) []kv.Result {
+func (d *checkedDataset) ServeMany(ctx context.Context, qs []kv.Query, _ kv.BatchLimit) []kv.Result {
 	results := make([]kv.Result, len(qs))
 	for i, q := range qs {
 		results[i].Answer, results[i].Err = d.Serve(ctx, q)

@@ -24,9 +24,9 @@ import (
 type Dataset interface {
 	// Serve answers from memory or with a load, and never calls another member.
 	Serve(ctx context.Context, q kv.Query) (kv.Answer, error)
-	// ServeMany answers many queries as Serve does, with as few loads as possible. The values have at most maxBytes
-	// together, except for a single larger one; queries beyond get kv.ErrBatchBytes.
-	ServeMany(ctx context.Context, qs []kv.Query, maxBytes int) []kv.Result
+	// ServeMany answers many queries as Serve does, with as few loads as possible. The values are limited; queries beyond
+	// get kv.ErrBatchBytes.
+	ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLimit) []kv.Result
 	// ServeWrite makes a change, and never calls another member.
 	ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error)
 	Stats() *kv.Stats
@@ -177,9 +177,11 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 		b.at, b.owns, b.queries = append(b.at, i), append(b.owns, owns), append(b.queries, wire.Query(r))
 	}
 	bytes := 0
+	memory := s.config.Budget.Loan(budget.Responses)
+	defer memory.Close()
 	for _, b := range batches {
-		//guard:batch-response-exceeds-callers-limit
-		for n, result := range b.dataset.ServeMany(ctx, b.queries, wire.MaxBatchResponseBytes-bytes) {
+		//guard:batch-response-exceeds-callers-limit guard:batches-of-members-take-no-memory
+		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: wire.MaxBatchResponseBytes - bytes, Memory: &memory}) {
 			outcomes[b.at[n]] = s.outcome(result, b.owns[n])
 			bytes += len(result.Answer.Value)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
@@ -230,5 +231,41 @@ func TestSubscribeRejectsAnOverwrittenPosition(t *testing.T) {
 	}
 	if n := m.Service.Stats().SubscribersCut; n != 2 {
 		t.Errorf("got counted %d, want 2", n)
+	}
+}
+
+func TestBatchesOfMembersTakeMemory(t *testing.T) {
+	t.Parallel()
+	const size = 64 << 10
+	b := budget.New(4 * size)
+	began, release := make(chan struct{}, 2), make(chan struct{})
+	m := peertest.StartMember(t, "m",
+		func(_ *peertest.Member, s *service.Config, _ *server.Config) { s.Budget = b },
+		peertest.Serving(func(_ context.Context, q kv.Query) (kv.Answer, error) {
+			if q.Key == "last" {
+				began <- struct{}{}
+				<-release
+			}
+			return kv.Answer{Value: make([]byte, size), Fresh: time.Second}, nil
+		}))
+	request := &peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{{Dataset: "metrics", Key: "a"}, {Dataset: "metrics", Key: "last"}}}
+	var calls sync.WaitGroup
+	for range 2 {
+		calls.Go(func() {
+			resp, err := m.Service.FetchBatch(t.Context(), request)
+			if err != nil || len(resp.GetOutcomes()) != 2 {
+				t.Errorf("got %v, %v; want an outcome of each key", resp, err)
+			}
+		})
+	}
+	<-began
+	<-began
+	if used, most := b.Stats()[budget.Responses].Used, b.Limit(budget.Responses); used != size || used+size <= most {
+		t.Errorf("got %d bytes taken by two batches with a value of %d bytes each, want those of one: the limit is %d", used, size, most)
+	}
+	close(release)
+	calls.Wait()
+	if s := b.Stats()[budget.Responses]; s.Used != 0 || s.Refused == 0 {
+		t.Errorf("got %+v after the batches, want no bytes taken, and some refused", s)
 	}
 }
