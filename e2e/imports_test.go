@@ -90,9 +90,10 @@ var mayImport = map[string][]string{
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
 	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/peererror":       {"origin", "ring/printable", "sidecar/kv", "proto/ringside/peer/v1"},
-	"sidecar/peer/mtls":            {},
+	"sidecar/peer/identity":        {"sidecar/internal/caller"},
+	"sidecar/peer/mtls":            {"ring/backoff", "sidecar/internal/caller", "sidecar/internal/listen", "sidecar/peer/identity"},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
-	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
+	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
 		"ring/backoff", "sidecar/internal/budget", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/peererror",
 		"sidecar/peer/wire",
@@ -102,11 +103,11 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/api":   {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"origin", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
@@ -141,7 +142,7 @@ var mayImport = map[string][]string{
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
 	"sidecar/config/decode":   {},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
-	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/internal/access"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
@@ -182,7 +183,7 @@ var mayImport = map[string][]string{
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert", "deploy/inject/webhook"},
 	// Tests.
 	"sidecar/peer/peertest": {
-		"ring", "sidecar/internal/batch", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
+		"ring", "sidecar/internal/batch", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/identity", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 	},
 	"e2e":          {},
 	"e2e/rig":      {"e2e/rig/proc"},
@@ -233,6 +234,7 @@ var onlyImporter = map[string][]string{
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar"},
 	"github.com/anishathalye/porcupine":     {"e2e/history"},
+	"github.com/spiffe/go-spiffe/v2":        {"sidecar/peer/identity", "sidecar/peer/mtls"},
 }
 
 type goPackage struct {

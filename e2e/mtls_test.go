@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -62,13 +63,27 @@ func (a *authority) sign(template *x509.Certificate, key *ecdsa.PrivateKey) *x50
 	return cert
 }
 
-// issue writes a certificate for name and its key to a new folder.
-func (a *authority) issue(name string) rig.EnvoyTLS {
+// memberURI is the SPIFFE id of a member of the cluster.
+func memberURI(id string) string { return "spiffe://example.org/ringside/default/member/" + id }
+
+// clientURI is that of a client.
+func clientURI(name string) string { return "spiffe://example.org/ringside/default/client/" + name }
+
+// issue writes a certificate for a SPIFFE id and its key to a new folder.
+func (a *authority) issue(id string) rig.EnvoyTLS {
 	a.t.Helper()
-	dir := a.t.TempDir()
+	return a.issueTo(a.t.TempDir(), id)
+}
+
+func (a *authority) issueTo(dir, id string) rig.EnvoyTLS {
+	a.t.Helper()
+	uri, err := url.Parse(id)
+	if err != nil {
+		a.t.Fatal(err)
+	}
 	key := newKey(a.t)
 	cert := a.sign(&x509.Certificate{
-		DNSNames: []string{name}, KeyUsage: x509.KeyUsageDigitalSignature,
+		URIs: []*url.URL{uri}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, key)
 	der, err := x509.MarshalECPrivateKey(key)
@@ -88,25 +103,32 @@ func (a *authority) issue(name string) rig.EnvoyTLS {
 	}
 }
 
-// newClusterWithTLS starts a cluster like start, whose members use a certificate of ca.
+// newClusterWithTLS starts a cluster like start, each of whose members has a certificate of ca.
 func newClusterWithTLS(
 	t testing.TB, ca *authority, n int, start func(t testing.TB, n int, config string) []*rig.Sidecar,
 ) *cluster {
 	t.Helper()
-	members := ca.issue("ringside")
+	dir := t.TempDir()
+	for i := range n {
+		id := fmt.Sprintf("sidecar-%d", i+1)
+		if err := os.Mkdir(filepath.Join(dir, id), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		ca.issueTo(filepath.Join(dir, id), memberURI(id))
+	}
 	return newClusterOf(t, n, func(t testing.TB, n int, config string) []*rig.Sidecar {
-		return start(t, n, config+
-			fmt.Sprintf("peer_tls: {cert_file: %q, key_file: %q, ca_file: %q}\n", members.Cert, members.Key, members.CA))
+		return start(t, n, config+fmt.Sprintf(
+			"peer_tls: {cert_file: %[1]s/{{id}}/tls.crt, key_file: %[1]s/{{id}}/tls.key, ca_file: %[1]s/{{id}}/ca.crt}\n", dir))
 	})
 }
 
-// Members with TLS accept an Envoy whose certificate has their name and CA, and no other.
+// Members with TLS accept an Envoy whose certificate is that of a client of their cluster, and no other.
 func TestPromiseZNoPeerFetchWithTLS(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	c := newClusterWithTLS(t, ca, 3, rig.XDSSidecars)
 	c.fill("key-", 1000)
-	envoy := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, ca.issue("ringside"))
+	envoy := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, ca.issue(clientURI("envoy")))
 	for name, read := range map[string]reader{
 		"Envoy with TLS, HTTP by path": overHTTP(c.client, envoy, "owned-metrics", false),
 		"Envoy with TLS, gRPC":         overGRPC(dialGRPC(t, "passthrough:///"+envoy.HTTP), "owned-metrics"),
@@ -116,7 +138,8 @@ func TestPromiseZNoPeerFetchWithTLS(t *testing.T) {
 		report(t, promise{number: "Z1", n: 1000, held: n == 0, done: name, figure: peerFetchFigure(n, 1000, last)})
 	}
 	for name, identity := range map[string]rig.EnvoyTLS{
-		"another name": ca.issue("other"), "another CA": newAuthority(t).issue("ringside"),
+		"another cluster": ca.issue("spiffe://example.org/ringside/other/client/envoy"),
+		"another CA":      newAuthority(t).issue(clientURI("envoy")),
 	} {
 		other := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, identity)
 		response, err := c.client.Get("http://" + other.HTTP + "/v1/owned-metrics/key-1")

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -357,6 +358,9 @@ func (w *traffic) applyFeeds(config string) {
 func applyFeeds(t testing.TB, config string, datasets ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ringside.yaml")
+	if config = strings.ReplaceAll(config, "{{id}}", "sidecar-1"); !strings.Contains(config, "peer_tls:") {
+		config += "\npeer_tls: {insecure: true}\n"
+	}
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package sidecar
 import (
 	"context"
 
+	"go.uber.org/zap"
+
 	"github.com/ringside-cache/ringside/origin/drivers"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
@@ -11,8 +13,12 @@ import (
 
 // CheckIdentity returns why other members would reject the certificate of this one. Config.Check does not include it,
 // because a certificate expires without a change of the configuration, and a reload must not fail for that.
-func CheckIdentity(c config.Config) error {
-	_, err := membership.OpenTLS(c.PeerTLS)
+func CheckIdentity(ctx context.Context, c config.Config) error {
+	c = c.Effective()
+	creds, err := membership.OpenTLS(ctx, c, membership.SelfID(c), zap.NewNop())
+	if creds != nil {
+		creds.Close()
+	}
 	return err
 }
 

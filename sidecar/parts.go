@@ -58,6 +58,9 @@ func (p *parts) opened() []stage {
 	if p.origins != nil {
 		list = append(list, stage{name: "origins", stop: func(context.Context) { p.origins.Close() }})
 	}
+	if p.tls != nil {
+		list = append(list, stage{name: "identity", stop: func(context.Context) { p.tls.Close() }})
+	}
 	if p.directory != nil {
 		list = append(list, stage{name: "directory", stop: p.closeDirectory})
 	}
@@ -111,20 +114,20 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	if p.origins, err = origins.Open(c.Origins, drivers.All(), r.log); err != nil {
 		return p, fmt.Errorf("start origins: %w", err)
 	}
-	if err := r.buildMembers(p, c); err != nil {
+	if err := r.buildMembers(ctx, p, c); err != nil {
 		return p, err
 	}
 	return p, r.buildServers(p, c)
 }
 
 // buildMembers builds what depends on who this member is, up to its ring.
-func (r *run) buildMembers(p *parts, c config.Config) error {
+func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error {
 	version, _ := Version()
 	self, err := membership.Identify(c, p.listeners.Addr("peer"), version, r.began)
 	if err != nil {
 		return fmt.Errorf("identify this member: %w", err)
 	}
-	if p.tls, err = membership.OpenTLS(c.PeerTLS); err != nil {
+	if p.tls, err = membership.OpenTLS(ctx, c, self.ID, r.log); err != nil {
 		return err
 	}
 	if p.directory, err = r.openDirectory(c.Membership, self.ID); err != nil {
@@ -231,7 +234,7 @@ func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, log *api
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
-		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"),
+		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
 	}
 	if cnf != nil {
 		lc.CNFMetrics = cnf // a nil *Service would be a Mount that is not nil

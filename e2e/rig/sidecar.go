@@ -27,7 +27,7 @@ type Sidecar struct {
 }
 
 // Sidecars starts n sidecars and waits until each is ready. They end with the test. config is the part of ringside.yaml that
-// they share: membership, origins, datasets. Their ids are sidecar-1, sidecar-2, ….
+// they share: membership, origins, datasets. Their ids are sidecar-1, sidecar-2, …; config has them as {{id}}.
 func Sidecars(t testing.TB, n int, config string) []*Sidecar {
 	t.Helper()
 	sidecars := make([]*Sidecar, n)
@@ -87,6 +87,7 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	file := filepath.Join(dir, "ringside.yaml")
 	own := fmt.Sprintf("node: {id: %s, advertise: %q}\nlisten: {http: %q, grpc: %q, unix: %q, peer: %q, metrics: %q, admin: %q}\n",
 		s.ID, s.Peer, s.HTTP, s.GRPC, s.Unix, s.Peer, s.Metrics, s.Admin)
+	config = strings.ReplaceAll(config, "{{id}}", id)
 	if !strings.Contains(config, "peer_tls:") {
 		own += "peer_tls: {insecure: true}\n"
 	}

@@ -19,8 +19,36 @@ func (k *checker) peerTLS() {
 	case t == PeerTLS{} && k.config.cluster(): //guard:cluster-without-authentication
 		k.problem("peer_tls", "is missing: everybody who reaches the peer listener could read and change everything; set cert_file, "+
 			"key_file and ca_file for mutual TLS, or insecure: true for plain text in a network where every host is trusted")
-	case t.On() && (t.CAFile == "" || t.CertFile == ""):
-		k.problem("peer_tls", "mutual TLS needs cert_file, key_file and ca_file; set all of them, or none")
+	case !t.On():
+	case t.WorkloadAPI != "" && !t.files().zero():
+		k.problem("peer_tls", "has workload_api and files; the certificate comes from only one of them")
+	case t.WorkloadAPI != "":
+		k.workloadAPI(t.WorkloadAPI)
+	case t.CAFile == "" || t.CertFile == "":
+		k.problem("peer_tls", "mutual TLS needs cert_file, key_file and ca_file, or workload_api; set all of them, or none")
+	}
+	if t.On() {
+		k.identities()
+	}
+}
+
+func (k *checker) workloadAPI(addr string) {
+	u, err := url.Parse(addr)
+	if err != nil || u.Scheme != "unix" && u.Scheme != "tcp" || u.Scheme == "unix" && (u.Host != "" || u.Path == "") {
+		k.problem("peer_tls.workload_api", "want the URL of a socket, such as unix:///run/spire/agent.sock; got %q", addr)
+	}
+}
+
+// identities checks which SPIFFE ids are accepted.
+func (k *checker) identities() {
+	if _, err := k.config.Scheme(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			field, why, _ := strings.Cut(line, ": ")
+			k.problem("peer_tls."+field, "%s", why)
+		}
+	}
+	if name := k.config.PeerTLS.Name; name != "" && !address.IsHost(name) {
+		k.problem("peer_tls.name", "want a DNS name; got %q", name)
 	}
 }
 

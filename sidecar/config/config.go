@@ -66,7 +66,16 @@ type PeerTLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 	CAFile   string `yaml:"ca_file"`
-	// Name is the DNS name in the certificate of every member.
+	// WorkloadAPI is the socket of the SPIFFE Workload API, instead of the files; default: SPIFFE_ENDPOINT_SOCKET.
+	WorkloadAPI string `yaml:"workload_api"`
+	// TrustDomain is that of the SPIFFE ids of members and clients; default: that of the certificate of this member.
+	TrustDomain string `yaml:"trust_domain"`
+	// Cluster is the id of the cluster in SPIFFE ids; default: from membership.etcd.prefix.
+	Cluster string `yaml:"cluster"`
+	// MemberPath and ClientPath are patterns of the paths of SPIFFE ids.
+	MemberPath string `yaml:"member_path"`
+	ClientPath string `yaml:"client_path"`
+	// Name is a DNS name whose holders are members and clients without a SPIFFE id.
 	Name string `yaml:"name"`
 }
 

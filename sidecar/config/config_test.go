@@ -150,6 +150,22 @@ func TestProblems(t *testing.T) {
 			[]string{"peer_tls: mutual TLS needs"},
 		},
 		{
+			"workload API and files", "peer_tls: {workload_api: unix:///a, cert_file: /dev/null, key_file: /dev/null, ca_file: /dev/null}",
+			[]string{"peer_tls: has workload_api and files"},
+		},
+		{"workload API without scheme", "peer_tls: {workload_api: /run/a.sock}", []string{"peer_tls.workload_api: want the URL of a socket"}},
+		{
+			"identities", "peer_tls: {workload_api: unix:///a, trust_domain: A, cluster: a/b, member_path: /a, client_path: \"/{name}/a\", name: \"a b\"}",
+			[]string{
+				"peer_tls.trust_domain: want a name", "peer_tls.cluster: want letters", "peer_tls.member_path: want a path",
+				"peer_tls.client_path: want a path", "peer_tls.name: want a DNS name",
+			},
+		},
+		{
+			"cluster of a prefix", "peer_tls: {workload_api: unix:///a}\nmembership: {etcd: {endpoints: [\"http://e:1\"], prefix: \"/ringside/a b\"}}",
+			[]string{"peer_tls.cluster: want letters"},
+		},
+		{
 			"file missing", "peer_tls: {cert_file: /dev/null, key_file: /dev/null, ca_file: /no/ca}",
 			[]string{"peer_tls.ca_file: cannot be read: open /no/ca"},
 		},
@@ -397,6 +413,33 @@ func TestClusterNeedsTLSOrInsecure(t *testing.T) {
 	}
 }
 
+func TestWorkloadAPIOfTheEnvironmentIsUsedInAClusterWithoutFiles(t *testing.T) {
+	const static = `membership: {static: ["10.0.0.1:1"]}`
+	env := environ{"SPIFFE_ENDPOINT_SOCKET": "unix:///agent.sock"}
+	for text, want := range map[string]string{
+		static: "unix:///agent.sock", "": "",
+		static + "\npeer_tls: {workload_api: \"unix:///own.sock\"}":                            "unix:///own.sock",
+		static + "\npeer_tls: {cert_file: /dev/null, key_file: /dev/null, ca_file: /dev/null}": "",
+		static + "\npeer_tls: {insecure: true}":                                                "",
+	} {
+		if got := mustParse(t, text, env).PeerTLS.WorkloadAPI; got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestClusterIDIsThatOfThePrefix(t *testing.T) {
+	for text, want := range map[string]string{
+		`membership: {etcd: {endpoints: ["http://e:1"], prefix: /ringside/apps}}`: "apps",
+		`membership: {static: ["10.0.0.1:1"]}`:                                    "default",
+	} {
+		c := mustParse(t, text+"\npeer_tls: {workload_api: \"unix:///a\"}", nil)
+		if got := c.Effective().PeerTLS; got.Cluster != want || got.MemberPath != "/ringside/{cluster}/member/{id}" {
+			t.Errorf("%s: got %+v, want the cluster %q", text, got, want)
+		}
+	}
+}
+
 func TestVariablesExpandInValuesOnly(t *testing.T) {
 	env := environ{"EVIL": "a\nmemory: 1GiB", "N": "64"}
 	c := mustParse(t, "node: {zone: \"${EVIL}\"}\nring: {min: \"${N}\"} # ${COMMENT}", env)
@@ -483,7 +526,7 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^    #dsn_file: .*|^      #channel: .*|^  #static: .*|^  #xds: .*:7074"\]`)
+	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^      #channel: .*|^  #static: .*|^  #xds: .*:7074"\]`)
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)

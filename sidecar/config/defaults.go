@@ -7,6 +7,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/guard"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/peer/identity"
 )
 
 // or returns value, or fallback if value is not set.
@@ -41,6 +42,17 @@ func (c Config) peerListen() string {
 		return or(c.Listen.Peer, off)
 	}
 	return or(c.Listen.Peer, "0.0.0.0:7072")
+}
+
+// effectivePeerTLS has the defaults of SPIFFE ids, if connections use TLS.
+func (c Config) effectivePeerTLS() PeerTLS {
+	t := c.PeerTLS
+	if t.On() {
+		t.Cluster = c.clusterID()
+		t.MemberPath = or(t.MemberPath, identity.DefaultMemberPath)
+		t.ClientPath = or(t.ClientPath, identity.DefaultClientPath)
+	}
+	return t
 }
 
 func (e Etcd) prefix() string          { return or(e.Prefix, "/ringside/default") }

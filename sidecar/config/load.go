@@ -98,6 +98,7 @@ func (s Source) Parse(text []byte) (Config, error) {
 		return Config{}, &Error{Problems: problems}
 	}
 	c.normalizeAddresses()
+	c.findWorkloadAPI()
 	if err := c.Check(s.Drivers); err != nil {
 		return Config{}, err
 	}
@@ -113,6 +114,14 @@ func (c *Config) normalizeAddresses() {
 	}
 	if canonical, err := address.Member(c.Node.Advertise); err == nil {
 		c.Node.Advertise = canonical
+	}
+}
+
+// findWorkloadAPI uses the variable that SPIFFE defines for workloads, in a cluster without a certificate.
+func (c *Config) findWorkloadAPI() {
+	t := &c.PeerTLS
+	if socket, ok := c.source.Getenv("SPIFFE_ENDPOINT_SOCKET"); ok && c.cluster() && !t.Insecure && t.files().zero() {
+		t.WorkloadAPI = or(t.WorkloadAPI, socket)
 	}
 }
 

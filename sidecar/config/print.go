@@ -17,6 +17,7 @@ func (c Config) Effective() Config {
 		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Unix: c.Listen.unix(), Peer: c.peerListen(),
 		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(),
 	}
+	c.PeerTLS = c.effectivePeerTLS()
 	c.Membership.Etcd = c.Membership.Etcd.effective()
 	c.Ring = Ring{Min: c.Ring.min(), Max: c.Ring.max()}
 	c.Origins, c.Datasets = maps.Clone(c.Origins), maps.Clone(c.Datasets)

@@ -11,6 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/peer/identity"
 )
 
 // fetchOverhead is the maximum that a peer fetch takes in addition to the owner's load.
@@ -138,6 +139,18 @@ func (c Config) cluster() bool { return !c.Membership.Alone() || c.peerListen() 
 
 // On reports whether connections between members, and of clients that route by the ring, use mutual TLS.
 func (t PeerTLS) On() bool { return t != (PeerTLS{}) && !t.Insecure }
+
+// Scheme says which SPIFFE ids are those of members and clients.
+func (c Config) Scheme() (*identity.Scheme, error) {
+	t := c.PeerTLS
+	return identity.New(identity.Config{
+		TrustDomain: t.TrustDomain, Cluster: c.clusterID(), MemberPath: t.MemberPath, ClientPath: t.ClientPath,
+	})
+}
+
+func (c Config) clusterID() string {
+	return or(c.PeerTLS.Cluster, identity.Cluster(c.Membership.Etcd.prefix()))
+}
 
 // Address is where a listener listens.
 type Address struct {

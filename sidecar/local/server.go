@@ -88,7 +88,8 @@ func (s *Server) newRouted() *http.Server {
 	protocols.SetUnencryptedHTTP2(true)
 	handler := s.newHandler(httpapi.Options{Stats: &s.backend.Stats().Routed, AnyHost: true, Routed: true})
 	return &http.Server{
-		Handler: httpserver.NewRouted(handler, s.routedGRPC), Protocols: protocols,
+		Handler: s.identified(httpserver.NewRouted(handler, s.routedGRPC)), Protocols: protocols,
+		ConnContext:       withAccepted,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: config.MaxStreams},
 		ReadHeaderTimeout: config.ReadTimeout,
 		IdleTimeout:       config.IdleTimeout,

@@ -143,8 +143,11 @@ type BudgetUse struct {
 
 // PeerTLS is the state of the certificate, key and CA files for connections between members.
 type PeerTLS struct {
-	ReloadFailures int64 // handshakes since the start that used an older version because the files are invalid
-	LastFailed     bool  // the latest handshake did
+	ReloadFailures int64            // handshakes since the start that used an older version because the files are invalid
+	LastFailed     bool             // the latest handshake did
+	Expires        time.Time        // of the certificate, or of one in its chain
+	Lifetime       time.Duration    // of the certificate that expires first
+	Rejected       map[string]int64 // reason → connections
 }
 
 // Directory is the state of the connection to the member directory. Counts are since the start.

@@ -106,7 +106,11 @@ func fullSource(t *testing.T) metrics.Source {
 		Listeners: []metrics.Listener{{Name: "admin", Load: func() metrics.ListenerLoad {
 			return metrics.ListenerLoad{Conns: 111, MaxConns: 112, ConnsRefused: 113, AcceptErrors: 121}
 		}}},
-		PeerTLS: func() metrics.PeerTLS { return metrics.PeerTLS{ReloadFailures: 114, LastFailed: true} },
+		PeerTLS: func() metrics.PeerTLS {
+			return metrics.PeerTLS{
+				ReloadFailures: 114, LastFailed: true, Expires: time.Unix(117, 0), Lifetime: 119 * time.Second, Rejected: map[string]int64{"expired": 118},
+			}
+		},
 		Directory: func() metrics.Directory {
 			return metrics.Directory{
 				Registered: true, Connected: true, Members: 51, Registrations: 52, Lists: 53, WatchRestarts: 54,
@@ -266,6 +270,9 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_budget_refused_total{use="requests"} 124`,
 		`ringside_peer_tls_reload_failures_total 114`,
 		`ringside_peer_tls_last_reload_failed 1`,
+		`ringside_peer_tls_certificate_expiry_timestamp_seconds 117`,
+		`ringside_peer_tls_certificate_lifetime_seconds 119`,
+		`ringside_peer_tls_rejected_total{reason="expired"} 118`,
 		`ringside_build_info{revision="abc",version="v1.2.3"} 1`,
 		`ringside_request_duration_seconds_bucket{protocol="http",le="0.001"} 1`,
 		`ringside_request_duration_seconds_bucket{protocol="http",le="10"} 1`,

@@ -290,6 +290,15 @@ func peerMetrics() []metric {
 		{"ringside_peer_tls_last_reload_failed", gauge, nil,
 			"1 if the latest TLS handshake with a member used an older certificate, key and CA because the files are invalid.",
 			peerTLS(func(t PeerTLS) float64 { return oneIf(t.LastFailed) })},
+		{"ringside_peer_tls_certificate_expiry_timestamp_seconds", gauge, nil,
+			"When the certificate of this member for TLS, or one in its chain, expires, in seconds since 1970.",
+			peerTLS(func(t PeerTLS) float64 { return float64(t.Expires.Unix()) })},
+		{"ringside_peer_tls_certificate_lifetime_seconds", gauge, nil,
+			"Whole lifetime of the certificate that expires first.",
+			peerTLS(func(t PeerTLS) float64 { return t.Lifetime.Seconds() })},
+		{"ringside_peer_tls_rejected_total", counter, []string{"reason"},
+			"TLS connections with members, routed clients and xDS clients or publishers that this member rejected, by reason; role means a client that used the protocol of members.",
+			rejectedTLS},
 		{"ringside_ring_disagreements_total", counter, nil, "Responses from members that used a different ring.",
 			peers(func(p Peers) int64 { return p.Disagreements })},
 	}
@@ -598,6 +607,15 @@ func peerListener(field func(PeerListener) int64) func(*Source, func(float64, ..
 		if s.PeerListener != nil {
 			emit(float64(field(s.PeerListener())))
 		}
+	}
+}
+
+func rejectedTLS(s *Source, emit func(float64, ...string)) {
+	if s.PeerTLS == nil {
+		return
+	}
+	for reason, n := range s.PeerTLS().Rejected {
+		emit(float64(n), reason)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/ringside-cache/ringside/ring"
@@ -113,7 +114,7 @@ const connectTimeout = time.Second
 
 func (p *peer) dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(p.pool.config.Credentials),
+		grpc.WithTransportCredentials(p.credentials()),
 		grpc.WithContextDialer(p.dial), // it also keeps gRPC from using a proxy named in the environment
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
@@ -132,6 +133,16 @@ func (p *peer) dialOptions() []grpc.DialOption {
 		grpc.WithMaxHeaderListSize(wire.MaxHeaderBytes),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.pool.config.MaxAnswerBytes)),
 	}
+}
+
+// credentials require that the other side is this member, if the pool's can (see Config.Credentials).
+func (p *peer) credentials() credentials.TransportCredentials {
+	if c, ok := p.pool.config.Credentials.(interface {
+		ForMember(id string) credentials.TransportCredentials
+	}); ok {
+		return c.ForMember(p.member.ID) //guard:another-member-gets-requests
+	}
+	return p.pool.config.Credentials
 }
 
 // dial sends the preface on a new socket and keeps the socket, so that the failure detector can close it.

@@ -26,7 +26,8 @@ const DefaultWarmUp = 10 * time.Second
 type Config struct {
 	// Self is the node id of this member; empty for a client of the ring, which owns no key.
 	Self string
-	// Credentials authenticate members to each other (see package mtls); nil means plain text.
+	// Credentials authenticate members to each other (see package mtls); nil means plain text. If they have a method
+	// ForMember(id), each connection uses its result.
 	Credentials credentials.TransportCredentials
 	// WarmUp is how long after a change of the ring the previous owner of a key is still asked for it; DefaultWarmUp by default.
 	WarmUp time.Duration

@@ -117,7 +117,7 @@ other members would reject the certificate of peer_tls.`,
 		Args: cli.Args(cobra.NoArgs),
 	}
 	source := configFlags(cmd)
-	offline := cmd.Flags().Bool("offline", false, "do not connect to etcd or the origins")
+	offline := cmd.Flags().Bool("offline", false, "do not connect to etcd, the origins or the SPIFFE Workload API")
 	timeout := cmd.Flags().Duration("timeout", 10*time.Second, "time limit for etcd and all origins together")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := loadConfig(cmd, source)
@@ -127,9 +127,11 @@ other members would reject the certificate of peer_tls.`,
 		for _, warning := range warnings.Of(c) {
 			cmd.PrintErrln("warning: " + warning)
 		}
-		err = sidecar.CheckIdentity(c)
+		if *offline && c.PeerTLS.WorkloadAPI == "" {
+			err = sidecar.CheckIdentity(cmd.Context(), c)
+		}
 		if !*offline {
-			err = errors.Join(err, checkConnections(cmd, c, *timeout))
+			err = checkConnections(cmd, c, *timeout)
 		}
 		if err != nil {
 			return err
@@ -144,7 +146,7 @@ other members would reject the certificate of peer_tls.`,
 func checkConnections(cmd *cobra.Command, c config.Config, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
-	err := errors.Join(sidecar.CheckMembership(ctx, c), sidecar.CheckOrigins(ctx, c))
+	err := errors.Join(sidecar.CheckIdentity(ctx, c), sidecar.CheckMembership(ctx, c), sidecar.CheckOrigins(ctx, c))
 	if ctx.Err() != nil {
 		err = errors.Join(err, fmt.Errorf("not completed within %s; increase --timeout", timeout))
 	}

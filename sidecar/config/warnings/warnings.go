@@ -31,6 +31,10 @@ func Of(c config.Config) []string {
 		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
 			"CA are rejected")
 	}
+	if c.PeerTLS.Name != "" {
+		warn("peer_tls.name is set: every certificate of the CA with the name %s may act as every member and as every client; use "+
+			"SPIFFE ids to tell them apart", c.PeerTLS.Name)
+	}
 	if h, _, err := address.Split(c.Node.Advertise); err == nil && address.IsLoopback(h) && reachesBeyondHost(c) {
 		warn("node.advertise is %s, which other hosts cannot reach", c.Node.Advertise)
 	}

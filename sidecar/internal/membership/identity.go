@@ -2,11 +2,15 @@ package membership
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/address"
@@ -88,16 +92,72 @@ func firstAddress() (string, error) {
 	return "127.0.0.1", nil
 }
 
-// OpenTLS reads the certificate of this member. It returns nil if there is none: members then use plain text.
-func OpenTLS(t config.PeerTLS) (*mtls.Credentials, error) {
+// workloadAPITimeout bounds the wait for the first certificate: an agent needs some time for the entry of a new pod.
+const workloadAPITimeout = 30 * time.Second
+
+// OpenTLS opens the certificate of this member, whose id on the ring is self. It returns nil if there is none: members then use
+// plain text.
+func OpenTLS(ctx context.Context, c config.Config, self string, log *zap.Logger) (*mtls.Credentials, error) {
+	t := c.PeerTLS
 	if !t.On() {
 		return nil, nil
 	}
-	identity, err := mtls.New(mtls.Config{
-		CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile, Name: t.Name,
+	scheme, err := c.Scheme()
+	if err != nil {
+		return nil, fmt.Errorf("peer_tls: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, workloadAPITimeout)
+	defer cancel()
+	rejections := rejectionLog{log: log}
+	creds, err := mtls.New(ctx, mtls.Config{
+		CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile, WorkloadAPI: t.WorkloadAPI,
+		Scheme: scheme, Self: self, Name: t.Name, OnReject: rejections.add,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("peer_tls: %w", err)
 	}
-	return identity, nil
+	return creds, nil
+}
+
+// rejectionLog logs rejected connections, at most one per second: anybody can cause them.
+type rejectionLog struct {
+	log *zap.Logger
+
+	mu      sync.Mutex // guards the rest
+	last    time.Time
+	skipped int
+}
+
+func (r *rejectionLog) add(addr net.Addr, reason mtls.Reason, err error) {
+	r.mu.Lock()
+	now := time.Now()
+	if now.Sub(r.last) < time.Second {
+		r.skipped++
+		r.mu.Unlock()
+		return
+	}
+	skipped := r.skipped
+	r.last, r.skipped = now, 0
+	r.mu.Unlock()
+	from := ""
+	if addr != nil {
+		from = addr.String()
+	}
+	r.log.Warn("rejected a TLS connection", zap.String("address", from), zap.String("reason", string(reason)), zap.Error(err),
+		zap.Int("more_since_the_last_line", skipped))
+}
+
+// SelfID returns the id of this member on the ring as far as the configuration determines it; empty if its port does.
+func SelfID(c config.Config) string {
+	if c.Membership.Kind() == "static" {
+		if _, port, err := net.SplitHostPort(c.Node.Advertise); err != nil || port == "0" {
+			return ""
+		}
+		return c.Node.Advertise
+	}
+	if c.Node.ID != "" {
+		return c.Node.ID
+	}
+	host, _ := os.Hostname() // a host without a name fails at the start
+	return host
 }

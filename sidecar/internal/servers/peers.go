@@ -53,7 +53,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
-	sc, identity := server.Config{MaxConns: ln.MaxConns, Budget: c.Budget, ConnShare: listeners.ConnShare("peer")}, (*tls.Config)(nil)
+	sc, identity := server.Config{MaxConns: ln.MaxConns, Budget: c.Budget, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer")}, (*tls.Config)(nil)
 	if c.TLS != nil {
 		sc.Credentials, identity = c.TLS, c.TLS.ServerConfig()
 	}

@@ -130,7 +130,13 @@ func listener(l *servers.Listener) metrics.Listener {
 }
 
 func (n *Node) peerTLS() (t metrics.PeerTLS) {
-	t.ReloadFailures, t.LastFailed = n.TLS.ReloadFailures()
+	s := n.TLS.Stats()
+	t = metrics.PeerTLS{
+		ReloadFailures: s.ReloadFailures, LastFailed: s.Failing, Expires: s.Expires, Lifetime: s.Lifetime, Rejected: make(map[string]int64, len(s.Rejected)),
+	}
+	for reason, n := range s.Rejected {
+		t.Rejected[string(reason)] = n
+	}
 	return t
 }
 

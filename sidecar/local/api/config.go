@@ -2,6 +2,8 @@ package api
 
 import (
 	"cmp"
+	"crypto/tls"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -45,6 +48,9 @@ type Config struct {
 	WriteTimeout time.Duration
 	// IdleTimeout is how long a connection may be idle between two requests; default 2m.
 	IdleTimeout time.Duration
+	// RoutedCaller returns who is at the other end of a connection of a client that routes by the ring: its state is nil for
+	// plain text. May be nil.
+	RoutedCaller func(*tls.ConnectionState, net.Addr) caller.Caller
 	// Budget limits the bytes that clients make the process use; nil means no limit.
 	Budget *budget.Budget
 	// ConnShare is the part of the Budget's bytes for connections that belongs to each listener.

@@ -1,43 +1,64 @@
-// Package mtls is mutual TLS between members, with certificates that are reloaded from files.
+// Package mtls is mutual TLS of a member: with other members, and with clients that route by the ring. Certificates come from
+// files, or from the SPIFFE Workload API, and are renewed without a restart.
 package mtls
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
-	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/peer/identity"
 )
 
-// DefaultName is the DNS name in the certificate of each member, unless the configuration has another.
-const DefaultName = "ringside"
-
-// Config names the files of a member's identity. All are PEM files.
+// Config says where the identity of this member comes from, and whom it accepts.
 type Config struct {
-	// CertFile holds the certificate of this member, followed by its intermediates, and KeyFile its private key.
+	// CertFile holds the certificate of this member, followed by its intermediates, and KeyFile its private key. All files are
+	// PEM.
 	CertFile, KeyFile string
-	// CAFile holds the certificates of the authorities that issue certificates to members.
+	// CAFile holds the certificates of the authorities that issue certificates to members and clients.
 	CAFile string
-	// Name is the DNS name that every member's certificate must have; DefaultName when it is empty.
+	// WorkloadAPI is the address of the SPIFFE Workload API, such as unix:///run/spire/agent.sock, instead of the files.
+	WorkloadAPI string
+	// Scheme says which SPIFFE ids are those of members and clients; nil accepts none.
+	Scheme *identity.Scheme
+	// Self is the id of this member on the ring, which its own certificate must have; empty accepts any.
+	Self string
+	// Name is a DNS name that stands for a SPIFFE id: a certificate without a SPIFFE id is accepted if it has this name. Its
+	// holder has both roles and may be every member. Empty accepts none.
 	Name string
+	// OnReject is called for each rejected connection. addr may be nil. It must be quick. May be nil.
+	OnReject func(addr net.Addr, reason Reason, err error)
 }
 
 // Credentials are mutual TLS, 1.2 or later. Each side accepts the other when its certificate chains to the CA, is valid now
-// and for its role (server or client authentication), and has the name of the members: members are called by address, and
-// a certificate for an address would not outlive a pod.
+// and for its side (server or client authentication), and has a SPIFFE id of the cluster. Members are called by address, and a
+// certificate for an address would not outlive a pod.
 //
-// The files are read at each handshake. Handshakes are few, and a replaced certificate is used from the next connection on.
-// While files are missing or do not match, as during their replacement, the last valid ones stay in use.
+// A caller needs the role of its protocol: see MembersConfig and ServerConfig. As TransportCredentials, they accept only
+// members, at both ends.
 type Credentials struct {
-	config Config
-	name   string
+	config   Config
+	member   string // ForMember
+	identity *current
+}
+
+var _ credentials.TransportCredentials = (*Credentials)(nil)
+
+// current is the identity in use, shared by all Credentials that ForMember returns.
+type current struct {
+	source   func() error // reads the files; nil if the Workload API pushes changes
+	stop     context.CancelFunc
+	stopped  sync.WaitGroup
+	rejected rejections
 
 	mu       sync.Mutex // guards the rest
 	material material
@@ -45,149 +66,197 @@ type Credentials struct {
 	failures int64
 }
 
-var _ credentials.TransportCredentials = (*Credentials)(nil)
-
-// material is the content of the files.
-type material struct {
-	certPEM, keyPEM, caPEM []byte
-	cert                   tls.Certificate
-	roots                  *x509.CertPool
-}
-
-// New reads the files. The error says which file is wrong, or why other members would reject the certificate.
-func New(c Config) (*Credentials, error) {
-	creds := &Credentials{config: c, name: cmp.Or(c.Name, DefaultName)}
-	if err := creds.reloadLocked(); err != nil {
+// New reads the files, or waits for the first answer of the Workload API until ctx ends. The error says what is wrong, or why
+// other members would reject the certificate.
+func New(ctx context.Context, c Config) (*Credentials, error) {
+	creds := &Credentials{config: c, identity: &current{stop: func() {}}}
+	if c.WorkloadAPI != "" {
+		if err := creds.watch(ctx); err != nil {
+			creds.Close()
+			return nil, err
+		}
+		return creds, nil
+	}
+	creds.identity.source = creds.readFilesLocked
+	if err := creds.readFilesLocked(); err != nil {
 		return nil, err
 	}
 	return creds, nil
 }
 
-// ReloadFailures returns the number of handshakes that used older files because the present ones are wrong, and whether
-// the latest handshake did.
-func (creds *Credentials) ReloadFailures() (count int64, failing bool) {
-	creds.mu.Lock()
-	defer creds.mu.Unlock()
-	return creds.failures, creds.failing
+// Close ends the connection to the Workload API. The identity stays usable until it expires.
+func (creds *Credentials) Close() {
+	creds.identity.stop()
+	creds.identity.stopped.Wait()
+}
+
+// ForMember returns credentials for connections to one member: its certificate must have its id on the ring.
+func (creds *Credentials) ForMember(id string) credentials.TransportCredentials {
+	return &Credentials{config: creds.config, member: id, identity: creds.identity}
+}
+
+// Stats are counts since the start, and the state of the identity.
+type Stats struct {
+	// ReloadFailures is the number of handshakes that used an older identity because the files are invalid, and of invalid
+	// answers of the Workload API. Failing means that the latest one was.
+	ReloadFailures int64
+	Failing        bool
+	// Expires is when the certificate of this member, or one that it needs in its chain, expires, and Lifetime how long that
+	// one is valid altogether.
+	Expires  time.Time
+	Lifetime time.Duration
+	// Rejected has the connections that were rejected, in either direction.
+	Rejected map[Reason]int64
+}
+
+// Stats returns a snapshot.
+func (creds *Credentials) Stats() Stats {
+	i := creds.identity
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	first := i.material.first
+	return Stats{
+		ReloadFailures: i.failures, Failing: i.failing, Expires: first.NotAfter, Lifetime: first.NotAfter.Sub(first.NotBefore),
+		Rejected: i.rejected.counts(),
+	}
 }
 
 func (creds *Credentials) current() material {
-	creds.mu.Lock()
-	defer creds.mu.Unlock()
-	creds.failing = creds.reloadLocked() != nil
-	if creds.failing {
-		creds.failures++
+	i := creds.identity
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.source != nil {
+		i.failedLocked(i.source())
 	}
-	return creds.material
+	return i.material
 }
 
-func (creds *Credentials) reloadLocked() error {
-	var next material
-	files := []struct {
-		name string
-		into *[]byte
-	}{{creds.config.CertFile, &next.certPEM}, {creds.config.KeyFile, &next.keyPEM}, {creds.config.CAFile, &next.caPEM}}
-	for _, file := range files {
-		pem, err := os.ReadFile(file.name)
-		if err != nil {
-			return fmt.Errorf("read this member's certificate, key or CA: %w", err)
-		}
-		*file.into = pem
+func (i *current) failedLocked(err error) {
+	i.failing = err != nil
+	if i.failing {
+		i.failures++
 	}
-	if creds.material.cert.Leaf != nil && next.same(creds.material) {
-		return nil
-	}
-	if err := next.parse(creds.config, creds.name); err != nil {
-		return err
-	}
-	creds.material = next
-	return nil
 }
 
-func (m *material) same(other material) bool {
-	return bytes.Equal(m.certPEM, other.certPEM) &&
-		bytes.Equal(m.keyPEM, other.keyPEM) &&
-		bytes.Equal(m.caPEM, other.caPEM)
+// MembersConfig is for servers of the members' protocol: a caller must be a member.
+func (creds *Credentials) MembersConfig() *tls.Config {
+	return creds.serverConfig([]string{"h2"}, caller.Member)
 }
 
-// parse also rejects a certificate that other members would reject: only here does the error say why.
-func (m *material) parse(c Config, name string) (err error) {
-	if m.cert, err = tls.X509KeyPair(m.certPEM, m.keyPEM); err != nil {
-		return fmt.Errorf("certificate %s with key %s: %w", c.CertFile, c.KeyFile, err)
-	}
-	m.roots = x509.NewCertPool()
-	if !m.roots.AppendCertsFromPEM(m.caPEM) {
-		return fmt.Errorf("CA file %s contains no certificate", c.CAFile)
-	}
-	for _, role := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if err := m.verify(role, name); err != nil {
-			return fmt.Errorf("certificate %s against CA file %s: %w", c.CertFile, c.CAFile, err)
-		}
-	}
-	return nil
-}
-
-func (m *material) verify(role x509.ExtKeyUsage, name string) error {
-	intermediates := x509.NewCertPool()
-	for _, der := range m.cert.Certificate[1:] {
-		if c, err := x509.ParseCertificate(der); err == nil {
-			intermediates.AddCert(c)
-		}
-	}
-	_, err := m.cert.Leaf.Verify(x509.VerifyOptions{
-		DNSName: name, Roots: m.roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{role},
-	})
-	return err
-}
-
-// ClientHandshake implements credentials.TransportCredentials.
-func (creds *Credentials) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	m := creds.current()
-	return credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{m.cert},
-		RootCAs:      m.roots,
-		MinVersion:   tls.VersionTLS12,
-	}).ClientHandshake(ctx, creds.name, c)
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (creds *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return credentials.NewTLS(creds.server()).ServerHandshake(c)
-}
-
-// ServerConfig is the same identity, with the same requirements for callers, for servers other than grpc's. It offers
-// HTTP/2 and HTTP/1.1.
+// ServerConfig is for servers that clients may use, too. It offers HTTP/2 and HTTP/1.1.
 func (creds *Credentials) ServerConfig() *tls.Config {
+	return creds.serverConfig([]string{"h2", "http/1.1"}, caller.Member, caller.Client)
+}
+
+func (creds *Credentials) serverConfig(protocols []string, roles ...caller.Kind) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			c := creds.server()
-			c.NextProtos = []string{"h2", "http/1.1"}
-			return c, nil
+		NextProtos: protocols,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Max(append(hello.SupportedVersions, 0)) < tls.VersionTLS12 {
+				return nil, creds.reject(hello.Conn, rejected(ReasonProtocol, errors.New("the caller does not support TLS 1.2")))
+			}
+			return creds.handshakeConfig(hello.Conn, protocols, roles), nil
 		},
 	}
 }
 
-func (creds *Credentials) server() *tls.Config {
+// handshakeConfig verifies callers itself instead of in crypto/tls, so that each rejection has a reason.
+func (creds *Credentials) handshakeConfig(conn net.Conn, protocols []string, roles []caller.Kind) *tls.Config {
 	m := creds.current()
 	return &tls.Config{
-		Certificates:     []tls.Certificate{m.cert},
-		ClientCAs:        m.roots,
-		ClientAuth:       tls.RequireAndVerifyClientCert,
-		VerifyConnection: creds.verifyName, //guard:any-certificate-of-ca-reads-cache
-		MinVersion:       tls.VersionTLS12,
+		Certificates: []tls.Certificate{m.cert},
+		ClientCAs:    m.roots,
+		ClientAuth:   tls.RequestClientCert, // VerifyConnection requires and verifies it
+		VerifyConnection: func(s tls.ConnectionState) error {
+			who, err := m.verify(creds.config.Name, s.PeerCertificates, x509.ExtKeyUsageClientAuth)
+			if err == nil && !slices.Contains(roles, who.Kind) { //guard:client-uses-protocol-of-members
+				err = rejected(ReasonRole, errors.New(who.String()+" is not a member, and only members may use the members' protocol"))
+			}
+			return creds.reject(conn, err)
+		},
+		MinVersion: tls.VersionTLS12,
+		NextProtos: protocols,
 		// Each handshake has its own config and therefore its own ticket key: no ticket could be used.
 		SessionTicketsDisabled: true,
 	}
 }
 
-// verifyName does for clients what crypto/tls does for servers only. Without it, any client certificate of the CA would be
-// accepted.
-func (creds *Credentials) verifyName(s tls.ConnectionState) error {
-	if len(s.PeerCertificates) == 0 {
-		return errors.New("the caller sent no certificate")
+// clientConfig is for connections to members.
+func (creds *Credentials) clientConfig(conn net.Conn) *tls.Config {
+	m := creds.current()
+	return &tls.Config{
+		Certificates:       []tls.Certificate{m.cert},
+		ServerName:         serverName,
+		InsecureSkipVerify: true, // VerifyConnection verifies: crypto/tls would look for serverName in the certificate
+		VerifyConnection: func(s tls.ConnectionState) error {
+			return creds.reject(conn, m.verifyMember(creds.config.Name, s.PeerCertificates, creds.member)) //guard:any-server-gets-requests
+		},
+		MinVersion: tls.VersionTLS12,
 	}
-	return s.PeerCertificates[0].VerifyHostname(creds.name)
+}
+
+// serverName is sent to members (SNI), for proxies that route by it.
+const serverName = "ringside"
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (creds *Credentials) ClientHandshake(ctx context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return credentials.NewTLS(creds.clientConfig(c)).ClientHandshake(ctx, serverName, c)
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (creds *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secure, info, err := credentials.NewTLS(creds.MembersConfig()).ServerHandshake(c)
+	if err != nil {
+		creds.Failed(c, err)
+		return nil, nil, err
+	}
+	return expire(secure, info), info, nil
+}
+
+// expire closes a connection when it must end at the latest. Its server should have ended it gracefully before.
+func expire(secure net.Conn, info credentials.AuthInfo) net.Conn {
+	state := info.(credentials.TLSInfo).State
+	end := listen.LifeOf(time.Now(), &state).End
+	return &expiring{secure, time.AfterFunc(time.Until(end), func() { _ = secure.Close() })} //guard:connection-outlives-certificate
+}
+
+// expiring is a connection with a timer that closes it.
+type expiring struct {
+	net.Conn
+	timer *time.Timer
+}
+
+// Close implements net.Conn.
+func (c *expiring) Close() error {
+	c.timer.Stop()
+	return c.Conn.Close()
+}
+
+// Caller returns who is at the other end of a connection: s is nil for plain text. Its certificate was verified in the
+// handshake. It works on nil Credentials.
+func (creds *Credentials) Caller(s *tls.ConnectionState, addr net.Addr) caller.Caller {
+	var who caller.Caller
+	switch {
+	case s != nil && creds != nil && len(s.PeerCertificates) > 0:
+		creds.identity.mu.Lock()
+		m := creds.identity.material
+		creds.identity.mu.Unlock()
+		if holder, err := m.identify(creds.config.Name, s.PeerCertificates[0]); err == nil {
+			who = holder.Caller
+		}
+	case s == nil && isLoopback(addr):
+		who.Kind = caller.Loopback
+	}
+	if addr != nil {
+		who.Addr = addr.String()
+	}
+	return who
+}
+
+func isLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 // Info implements credentials.TransportCredentials.

@@ -3,7 +3,6 @@ package mtls_test
 import (
 	"cmp"
 	"context"
-	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -22,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
@@ -32,12 +32,7 @@ import (
 func forged(ca *peertest.Authority, certs ...tls.Certificate) credentials.TransportCredentials {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
-	return credentials.NewTLS(&tls.Config{Certificates: certs, RootCAs: roots, ServerName: mtls.DefaultName})
-}
-
-type badIdentity struct {
-	name   string
-	change func(*x509.Certificate)
+	return credentials.NewTLS(&tls.Config{Certificates: certs, RootCAs: roots, ServerName: "ringside", InsecureSkipVerify: true})
 }
 
 func only(usage x509.ExtKeyUsage) func(*x509.Certificate) {
@@ -45,24 +40,6 @@ func only(usage x509.ExtKeyUsage) func(*x509.Certificate) {
 }
 
 func expired(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
-
-func called(names ...string) func(*x509.Certificate) {
-	return func(c *x509.Certificate) { c.DNSNames = names }
-}
-
-// badIdentities are issued by the right CA and must be rejected.
-func badIdentities() []badIdentity {
-	return []badIdentity{
-		{"expired", expired},
-		{"not yet valid", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }},
-		{"for code signing", only(x509.ExtKeyUsageCodeSigning)},
-		{"other name", called("app.example")},
-		{"name as a part", called("ringside.example", "xringside")},
-		{"no name", called()},
-		{"common name only", func(c *x509.Certificate) { c.DNSNames, c.Subject.CommonName = nil, mtls.DefaultName }},
-		{"address only", func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, []net.IP{net.IPv4(127, 0, 0, 1)} }},
-	}
-}
 
 func TestServerRejectsInvalidCallers(t *testing.T) {
 	t.Parallel()
@@ -84,19 +61,12 @@ func TestServerRejectsInvalidCallers(t *testing.T) {
 }
 
 func badCallers(t *testing.T, ca *peertest.Authority) map[string]credentials.TransportCredentials {
-	otherCA := peertest.NewAuthority(t)
 	callers := map[string]credentials.TransportCredentials{
-		"plain text":         nil,
-		"no certificate":     forged(ca),
-		"wrong CA":           forged(ca, otherCA.Issue(t, nil).Parse(t)),
-		"self-signed":        forged(ca, selfSigned(t).Parse(t)),
-		"for servers":        forged(ca, ca.Issue(t, only(x509.ExtKeyUsageServerAuth)).Parse(t)),
-		"key of another":     forged(ca, mismatched(ca.Issue(t, nil).Parse(t), peertest.NewKey(t))),
-		"issued by a member": forged(ca, chained(t, ca).Parse(t)),
-		"TLS 1.1":            outdated(t, ca),
+		"plain text": nil,
+		"a client":   forged(ca, ca.Issue(t, peertest.AsClient("envoy")).Parse(t)),
 	}
-	for _, bad := range badIdentities() {
-		callers[bad.name] = forged(ca, ca.Issue(t, bad.change).Parse(t))
+	for _, bad := range peertest.BadIdentities(t, ca, x509.ExtKeyUsageClientAuth) {
+		callers[bad.Name] = credentials.NewTLS(bad.Config())
 	}
 	return callers
 }
@@ -173,18 +143,17 @@ func everyMethod(
 
 func TestPoolRejectsInvalidServers(t *testing.T) {
 	t.Parallel()
-	ca, otherCA := peertest.NewAuthority(t), peertest.NewAuthority(t)
+	ca := peertest.NewAuthority(t)
 	mine := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
 	servers := map[string]credentials.TransportCredentials{
-		"plain text":         nil,
-		"wrong CA":           forged(ca, otherCA.Issue(t, nil).Parse(t)),
-		"self-signed":        forged(ca, selfSigned(t).Parse(t)),
-		"for clients":        forged(ca, ca.Issue(t, only(x509.ExtKeyUsageClientAuth)).Parse(t)),
-		"key of another":     forged(ca, mismatched(ca.Issue(t, nil).Parse(t), peertest.NewKey(t))),
-		"issued by a member": forged(ca, chained(t, ca).Parse(t)),
+		"plain text":     nil,
+		"a client":       forged(ca, ca.Issue(t, peertest.AsClient("m")).Parse(t)),
+		"another member": forged(ca, ca.Issue(t, peertest.AsMember("n")).Parse(t)),
 	}
-	for _, bad := range badIdentities() {
-		servers[bad.name] = forged(ca, ca.Issue(t, bad.change).Parse(t))
+	for _, bad := range peertest.BadIdentities(t, ca, x509.ExtKeyUsageServerAuth) {
+		if len(bad.Certificates) > 0 { // a server needs one
+			servers[bad.Name] = credentials.NewTLS(bad.Config())
+		}
 	}
 	for name, creds := range servers {
 		t.Run(name, func(t *testing.T) {
@@ -219,54 +188,42 @@ func TestForgedCredentialsWorkWithAValidCertificate(t *testing.T) {
 	}
 }
 
-func selfSigned(t testing.TB) peertest.Identity {
-	t.Helper()
-	self := peertest.NewAuthority(t)
-	return self.Issue(t, nil)
-}
-
-// mismatched presents a certificate with another key.
-func mismatched(c tls.Certificate, key *ecdsa.PrivateKey) tls.Certificate {
-	c.PrivateKey = key
-	return c
-}
-
-// chained is issued by the certificate of a member, which is not a CA.
-func chained(t testing.TB, ca *peertest.Authority) peertest.Identity {
-	t.Helper()
-	member := ca.Issue(t, nil)
-	parsed := member.Parse(t)
-	id := (&peertest.Authority{Cert: parsed.Leaf, Key: parsed.PrivateKey.(*ecdsa.PrivateKey)}).Issue(t, nil)
-	id.Cert = append(id.Cert, member.Cert...)
-	return id
-}
-
-func outdated(t testing.TB, ca *peertest.Authority) credentials.TransportCredentials {
-	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.Cert)
-	return credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{ca.Issue(t, nil).Parse(t)}, RootCAs: roots, ServerName: mtls.DefaultName,
-		MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11,
-	})
-}
-
-func TestNameOfMembersIsConfigurable(t *testing.T) {
+// Certificates with a DNS name instead of a SPIFFE id are accepted only where the name is configured.
+func TestDNSNamesAreAcceptedOnlyIfConfigured(t *testing.T) {
 	t.Parallel()
 	ca := peertest.NewAuthority(t)
-	f := peertest.WriteFiles(t, ca.Issue(t, called("cache.prod.example")), ca.PEM())
+	f := peertest.WriteFiles(t, ca.Issue(t, peertest.Named("cache.prod.example")), ca.PEM())
+	if _, err := mtls.New(t.Context(), f.Config); err == nil || !strings.Contains(err.Error(), "no valid SPIFFE id") {
+		t.Errorf("without a configured name: got %v, want an error about the SPIFFE id", err)
+	}
 	f.Name = "cache.prod.example"
-	prod, err := mtls.New(f.Config)
+	prod, err := mtls.New(t.Context(), f.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := peertest.StartMember(t, "m", peertest.ServerCredentials(prod))
-	if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: prod}, m), "m"); err != nil {
-		t.Error(err)
-	}
-	other := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
-	if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: other}, m), "m"); err == nil {
-		t.Error("a member with another name was accepted")
+	for name, test := range map[string]struct {
+		creds credentials.TransportCredentials
+		want  bool
+	}{
+		"the name":                        {prod, true},
+		"another name":                    {forged(ca, ca.Issue(t, peertest.Named("ringside")).Parse(t)), false},
+		"a part of the name":              {forged(ca, ca.Issue(t, peertest.Named("cache.prod", "x.cache.prod.example")).Parse(t)), false},
+		"a wildcard for the name's label": {forged(ca, ca.Issue(t, peertest.Named("*.prod.example")).Parse(t)), true},
+		"common name only": {forged(ca, ca.Issue(t, func(c *x509.Certificate) {
+			c.URIs, c.Subject.CommonName = nil, "cache.prod.example"
+		}).Parse(t)), false},
+		"no name": {forged(ca, ca.Issue(t, peertest.Named()).Parse(t)), false},
+		// Without this rule, a client whose issuer adds DNS names would be a member.
+		"a client's SPIFFE id and the name": {forged(ca, ca.Issue(t, func(c *x509.Certificate) {
+			peertest.AsClient("envoy")(c)
+			c.DNSNames = []string{"cache.prod.example"}
+		}).Parse(t)), false},
+	} {
+		err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: test.creds}, m), "m")
+		if (err == nil) != test.want {
+			t.Errorf("%s: got %v, want accepted: %v", name, err, test.want)
+		}
 	}
 }
 
@@ -277,7 +234,7 @@ func TestSessionIsNotResumed(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
 	config := &tls.Config{
-		Certificates: []tls.Certificate{ca.Issue(t, nil).Parse(t)}, RootCAs: roots, ServerName: mtls.DefaultName,
+		Certificates: []tls.Certificate{ca.Issue(t, nil).Parse(t)}, RootCAs: roots, ServerName: "ringside", InsecureSkipVerify: true,
 		NextProtos: []string{"h2"}, ClientSessionCache: tls.NewLRUClientSessionCache(8), MaxVersion: tls.VersionTLS12,
 	}
 	for range 2 {
@@ -308,11 +265,16 @@ func TestNewExplainsInvalidFiles(t *testing.T) {
 		"no PEM":      {peertest.Identity{Cert: []byte("x"), Key: []byte("y")}, ca.PEM(), "tls.crt"},
 		"client only": {ca.Issue(t, only(x509.ExtKeyUsageClientAuth)), ca.PEM(), "key usage"},
 		"server only": {ca.Issue(t, only(x509.ExtKeyUsageServerAuth)), ca.PEM(), "key usage"},
-		"other name":  {ca.Issue(t, called("app.example")), ca.PEM(), "not ringside"},
-		"expired":     {ca.Issue(t, expired), ca.PEM(), "expired"},
+		"DNS name":    {ca.Issue(t, peertest.Named("ringside")), ca.PEM(), "no URI SAN; want one URI SAN of the form"},
+		"a client":    {ca.Issue(t, peertest.AsClient("m")), ca.PEM(), "a sidecar needs the certificate of a member: spiffe://example.org/ringside/default/member/"},
+		"other cluster": {
+			ca.Issue(t, peertest.WithPath("/ringside/other/member/m")), ca.PEM(),
+			"spiffe://example.org/ringside/other/member/m is neither a member nor a client of this cluster: want spiffe://example.org/ringside/default/member/{id}",
+		},
+		"expired": {ca.Issue(t, expired), ca.PEM(), "expired"},
 	}
 	for name, tc := range cases {
-		_, err := mtls.New(peertest.WriteFiles(t, tc.id, tc.ca).Config)
+		_, err := mtls.New(t.Context(), peertest.WriteFiles(t, tc.id, tc.ca).Config)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: error %v, want one with %q", name, err, tc.want)
 			continue
@@ -321,7 +283,7 @@ func TestNewExplainsInvalidFiles(t *testing.T) {
 			t.Errorf("%s: error %v contains the key", name, err)
 		}
 	}
-	_, err := mtls.New(mtls.Config{CertFile: "/nowhere/tls.crt"})
+	_, err := mtls.New(t.Context(), mtls.Config{CertFile: "/nowhere/tls.crt"})
 	if err == nil || !strings.Contains(err.Error(), "/nowhere/tls.crt") {
 		t.Errorf("missing file: error %v", err)
 	}
@@ -332,11 +294,11 @@ func TestRotationFailsNoCall(t *testing.T) {
 	ca := peertest.NewAuthority(t)
 	bundle := ca.PEM()
 	server, client := peertest.WriteFiles(t, ca.Issue(t, nil), bundle), peertest.WriteFiles(t, ca.Issue(t, nil), bundle)
-	serverTLS, err := mtls.New(server.Config)
+	serverTLS, err := mtls.New(t.Context(), server.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	clientTLS, err := mtls.New(client.Config)
+	clientTLS, err := mtls.New(t.Context(), client.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,8 +340,8 @@ func TestRotationFailsNoCall(t *testing.T) {
 		t.Error("no call was made during the rotations")
 	}
 	// A handshake between the writes of two files uses the previous identity, but only until the next handshake.
-	if n, failing := serverTLS.ReloadFailures(); failing {
-		t.Errorf("the last of %d failed reloads was not followed by a good one", n)
+	if s := serverTLS.Stats(); s.Failing {
+		t.Errorf("the last of %d failed reloads was not followed by a good one", s.ReloadFailures)
 	}
 }
 
@@ -394,7 +356,7 @@ func TestRotationAppliesToTheNextHandshake(t *testing.T) {
 	t.Parallel()
 	before, after := peertest.NewAuthority(t), peertest.NewAuthority(t)
 	server := peertest.WriteFiles(t, before.Issue(t, nil), before.PEM())
-	serverTLS, err := mtls.New(server.Config)
+	serverTLS, err := mtls.New(t.Context(), server.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,9 +387,11 @@ func TestPartialRotationKeepsTheLastValidFiles(t *testing.T) {
 		"file truncated": func(t *testing.T, f peertest.Files) {
 			f.Write(t, peertest.Identity{Cert: good.Cert[:40], Key: good.Key}, ca.PEM())
 		},
-		"CA empty":       func(t *testing.T, f peertest.Files) { f.Write(t, good, nil) },
-		"CA of others":   func(t *testing.T, f peertest.Files) { f.Write(t, good, peertest.NewAuthority(t).PEM()) },
-		"name of others": func(t *testing.T, f peertest.Files) { f.Write(t, ca.Issue(t, called("app.example")), ca.PEM()) },
+		"CA empty":     func(t *testing.T, f peertest.Files) { f.Write(t, good, nil) },
+		"CA of others": func(t *testing.T, f peertest.Files) { f.Write(t, good, peertest.NewAuthority(t).PEM()) },
+		"name of others": func(t *testing.T, f peertest.Files) {
+			f.Write(t, ca.Issue(t, peertest.WithPath("/ringside/other/member/m")), ca.PEM())
+		},
 		"file gone": func(t *testing.T, f peertest.Files) {
 			if err := os.Remove(f.CertFile); err != nil {
 				t.Fatal(err)
@@ -438,7 +402,7 @@ func TestPartialRotationKeepsTheLastValidFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := peertest.WriteFiles(t, good, ca.PEM())
-			creds, err := mtls.New(f.Config)
+			creds, err := mtls.New(t.Context(), f.Config)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -448,24 +412,24 @@ func TestPartialRotationKeepsTheLastValidFiles(t *testing.T) {
 			if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: caller}, m), "m"); err != nil {
 				t.Error(err)
 			}
-			if n, failing := creds.ReloadFailures(); n == 0 || !failing {
-				t.Errorf("got %d failures, failing %v, want some and true", n, failing)
+			if s := creds.Stats(); s.ReloadFailures == 0 || !s.Failing {
+				t.Errorf("got %d failures, failing %v, want some and true", s.ReloadFailures, s.Failing)
 			}
 			f.Write(t, ca.Issue(t, nil), ca.PEM())
 			if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: caller}, m), "m"); err != nil {
 				t.Errorf("after the repair: %v", err)
 			}
-			if _, failing := creds.ReloadFailures(); failing {
+			if creds.Stats().Failing {
 				t.Error("still failing after the repair")
 			}
 		})
 	}
 }
 
-// A client that routes by the ring needs a certificate like that of a member.
-func TestServerConfigRequiresTheIdentityOfMembers(t *testing.T) {
+// Clients may use the routed protocols, and nobody else except members.
+func TestServerConfigAcceptsMembersAndClients(t *testing.T) {
 	t.Parallel()
-	ca, other := peertest.NewAuthority(t), peertest.NewAuthority(t)
+	ca := peertest.NewAuthority(t)
 	mine := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", mine.ServerConfig())
 	if err != nil {
@@ -482,31 +446,180 @@ func TestServerConfigRequiresTheIdentityOfMembers(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	otherName := func(c *x509.Certificate) { c.DNSNames = []string{"somebody"} }
-	for name, test := range map[string]struct {
-		certificates []tls.Certificate
-		accepted     bool
-	}{
-		"a member's certificate": {[]tls.Certificate{ca.Issue(t, nil).Parse(t)}, true},
-		"none":                   {nil, false},
-		"another CA's":           {[]tls.Certificate{other.Issue(t, nil).Parse(t)}, false},
-		"another name":           {[]tls.Certificate{ca.Issue(t, otherName).Parse(t)}, false},
-	} {
-		roots := x509.NewCertPool()
-		roots.AddCert(ca.Cert)
-		config := &tls.Config{
-			Certificates: test.certificates, RootCAs: roots, ServerName: mtls.DefaultName, NextProtos: []string{"h2"},
-		}
+	callers := []peertest.BadIdentity{
+		{Name: "a member", Certificates: []tls.Certificate{ca.Issue(t, nil).Parse(t)}, Reason: accepted},
+		{Name: "a client", Certificates: []tls.Certificate{ca.Issue(t, peertest.AsClient("envoy")).Parse(t)}, Reason: accepted},
+	}
+	for _, test := range append(callers, peertest.BadIdentities(t, ca, x509.ExtKeyUsageClientAuth)...) {
+		before := mine.Stats().Rejected
+		config := test.Config()
+		config.NextProtos = []string{"h2"}
 		c, err := tls.Dial("tcp", ln.Addr().String(), config)
 		if err == nil {
 			if c.ConnectionState().NegotiatedProtocol != "h2" {
-				t.Errorf("%s: HTTP/2 is not offered", name)
+				t.Errorf("%s: HTTP/2 is not offered", test.Name)
 			}
 			_, err = c.Read(make([]byte, 1))
 			_ = c.Close()
 		}
-		if (err == nil) != test.accepted {
-			t.Errorf("%s: %v", name, err)
+		if (err == nil) != (test.Reason == accepted) {
+			t.Errorf("%s: got %v, want %q", test.Name, err, test.Reason)
 		}
+		if test.Reason == accepted || test.Reason == mtls.ReasonProtocol && config.MaxVersion == 0 { // counted by the server
+			continue
+		}
+		if got := mine.Stats().Rejected[test.Reason] - before[test.Reason]; got != 1 {
+			t.Errorf("%s: counted %d times as %s, want once: %v", test.Name, got, test.Reason, mine.Stats().Rejected)
+		}
+	}
+}
+
+const accepted = mtls.Reason("accepted")
+
+// The own certificate must be that of this member on the ring.
+func TestOwnCertificateMustHaveTheOwnID(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	for self, want := range map[string]string{
+		"m": "", "": "",
+		"n": `spiffe://example.org/ringside/default/member/m is the id of member "m", but this member is "n" on the ring: issue a certificate with the URI SAN spiffe://example.org/ringside/default/member/n, or correct node.id`,
+	} {
+		f := peertest.WriteFiles(t, ca.Issue(t, nil), ca.PEM())
+		f.Self = self
+		_, err := mtls.New(t.Context(), f.Config)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("member %q: got %v, want %q", self, err, want)
+		}
+	}
+	static := peertest.WriteFiles(t, ca.Issue(t, peertest.AsMember("[fd00::1]:7072")), ca.PEM())
+	static.Self = "[fd00::1]:7072"
+	if _, err := mtls.New(t.Context(), static.Config); err != nil {
+		t.Errorf("an address: %v", err)
+	}
+}
+
+func TestExpiryIsThatOfTheWholeChain(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	soon := time.Now().Add(10 * time.Minute).Truncate(time.Second)
+	between := ca.Intermediate(t, func(c *x509.Certificate) { c.NotAfter = soon })
+	id := between.Issue(t, nil)
+	id.Cert = append(id.Cert, between.PEM()...)
+	creds := peertest.NewCredentials(t, id, ca.PEM())
+	if got := creds.Stats().Expires; !got.Equal(soon) {
+		t.Errorf("got %v, want %v, when the intermediate expires", got, soon)
+	}
+}
+
+func TestCaller(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	creds := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
+	near, far := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}
+	with := func(change func(*x509.Certificate)) *tls.ConnectionState {
+		return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{ca.Issue(t, change).Parse(t).Leaf}}
+	}
+	for name, test := range map[string]struct {
+		creds *mtls.Credentials
+		state *tls.ConnectionState
+		addr  net.Addr
+		want  caller.Caller
+	}{
+		"member":               {creds, with(nil), far, caller.Caller{Kind: caller.Member, ID: "spiffe://example.org/ringside/default/member/m", Addr: "10.0.0.1:1"}},
+		"client":               {creds, with(peertest.AsClient("e")), near, caller.Caller{Kind: caller.Client, ID: "spiffe://example.org/ringside/default/client/e", Addr: "127.0.0.1:1"}},
+		"plain text":           {nil, nil, far, caller.Caller{Addr: "10.0.0.1:1"}},
+		"plain text, same pod": {nil, nil, near, caller.Caller{Kind: caller.Loopback, Addr: "127.0.0.1:1"}},
+		"stranger":             {creds, with(peertest.WithPath("/other")), far, caller.Caller{Addr: "10.0.0.1:1"}},
+		"no certificate":       {creds, &tls.ConnectionState{}, near, caller.Caller{Addr: "127.0.0.1:1"}},
+	} {
+		if got := test.creds.Caller(test.state, test.addr); got != test.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+// The members' protocol rejects clients, and counts them by a reason of their own.
+func TestClientsMayNotUseTheProtocolOfMembers(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	creds := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
+	m := peertest.StartMember(t, "m", peertest.ServerCredentials(creds))
+	p := peertest.StartPool(t, peer.Config{Credentials: forged(ca, ca.Issue(t, peertest.AsClient("envoy")).Parse(t))}, m)
+	if err := peertest.Fetch(t, p, "m"); !errors.Is(err, kv.ErrUnreachable) {
+		t.Errorf("got %v, want unreachable", err)
+	}
+	if got := creds.Stats().Rejected[mtls.ReasonRole]; got == 0 {
+		t.Errorf("got %v, want a rejection because of the role", creds.Stats().Rejected)
+	}
+}
+
+func TestPoolRejectsAnotherMember(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	mine := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
+	n := peertest.StartMember(t, "n", peertest.ServerCredentials(peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())))
+	if err := peertest.Fetch(t, peertest.StartPool(t, peer.Config{Credentials: mine}, n), "n"); !errors.Is(err, kv.ErrUnreachable) {
+		t.Errorf("got %v, want unreachable: the certificate is that of m", err)
+	}
+	if got := mine.Stats().Rejected[mtls.ReasonMember]; got == 0 {
+		t.Errorf("got %v, want a rejection because of the member", mine.Stats().Rejected)
+	}
+}
+
+func TestHandlersKnowTheCaller(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	creds := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
+	for name, test := range map[string]struct {
+		creds *mtls.Credentials
+		want  caller.Caller
+	}{
+		"TLS":        {creds, caller.Caller{Kind: caller.Member, ID: "spiffe://example.org/ringside/default/member/m"}},
+		"plain text": {nil, caller.Caller{Kind: caller.Loopback}},
+	} {
+		var got caller.Caller
+		options := []peertest.Option{
+			peertest.Identifying(test.creds.Caller),
+			peertest.Serving(func(ctx context.Context, q kv.Query) (kv.Answer, error) {
+				got = caller.From(ctx)
+				return peertest.Held(ctx, q)
+			}),
+		}
+		var config peer.Config
+		if test.creds != nil {
+			options, config.Credentials = append(options, peertest.ServerCredentials(test.creds)), test.creds
+		}
+		m := peertest.StartMember(t, "m", options...)
+		if err := peertest.Fetch(t, peertest.StartPool(t, config, m), "m"); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(got.Addr, "127.0.0.1:") {
+			t.Errorf("%s: got the address %q", name, got.Addr)
+		}
+		got.Addr = ""
+		if got != test.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+// A connection on which its server does nothing ends when the certificate of its caller expires.
+func TestConnectionEndsWithItsCertificate(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	creds := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
+	here, there := net.Pipe()
+	defer here.Close()
+	short := ca.Issue(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(2 * time.Second) }).Parse(t)
+	client := tls.Client(here, &tls.Config{Certificates: []tls.Certificate{short}, InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	go func() { _ = client.Handshake() }()
+	if _, _, err := creds.ServerHandshake(there); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.SetReadDeadline(time.Now().Add(peertest.Timeout)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v, want the end of the connection", err)
 	}
 }

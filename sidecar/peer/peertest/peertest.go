@@ -5,6 +5,7 @@ package peertest
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/internal/batch"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
@@ -127,6 +129,11 @@ func Serving(f func(context.Context, kv.Query) (kv.Answer, error)) Option {
 // Writing makes f answer writes.
 func Writing(f func(context.Context, kv.Change) (kv.Answer, error)) Option {
 	return func(m *Member, _ *service.Config, _ *server.Config) { m.Dataset.WriteFunc = f }
+}
+
+// Identifying makes f say who calls the member.
+func Identifying(f func(*tls.ConnectionState, net.Addr) caller.Caller) Option {
+	return func(_ *Member, _ *service.Config, s *server.Config) { s.Caller = f }
 }
 
 // Logging makes the member stream the log of p.

@@ -5,6 +5,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -15,8 +16,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
@@ -35,6 +38,9 @@ type Config struct {
 	MaxStreams uint32
 	// MaxRequestBytes limits one request; by default the size of the largest write.
 	MaxRequestBytes int
+	// Caller returns who is at the other end of a connection: its state is nil for plain text. Each request has the caller in
+	// its context. May be nil.
+	Caller func(*tls.ConnectionState, net.Addr) caller.Caller
 	// Budget limits the bytes that callers make the process use; nil means no limit.
 	Budget *budget.Budget
 	// ConnShare is the part of the budget's bytes for connections that belongs to this listener.
@@ -74,7 +80,7 @@ func New(c Config) *Server {
 	c = c.withDefaults()
 	s := &Server{config: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(append(c.options(), grpc.StreamInterceptor(s.endStreamOnStop))...)
+	s.grpc = grpc.NewServer(append(c.options(), grpc.StreamInterceptor(s.interceptStream), grpc.UnaryInterceptor(s.interceptCall))...)
 	if s.config.Direct == nil {
 		s.config.Direct = s.grpc.Serve
 	}
@@ -169,11 +175,29 @@ func (s *Server) closeConns() {
 	}
 }
 
-// endStreamOnStop cancels the context of a stream when Stop begins: a Subscribe stream would otherwise never end.
-func (s *Server) endStreamOnStop(
+// interceptCall puts the caller into the context of a call.
+func (s *Server) interceptCall(ctx context.Context, q any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	return handler(s.withCaller(ctx), q)
+}
+
+func (s *Server) withCaller(ctx context.Context) context.Context {
+	at, ok := peer.FromContext(ctx)
+	if !ok || s.config.Caller == nil {
+		return ctx
+	}
+	var state *tls.ConnectionState
+	if info, ok := at.AuthInfo.(credentials.TLSInfo); ok {
+		state = &info.State
+	}
+	return caller.With(ctx, s.config.Caller(state, at.Addr))
+}
+
+// interceptStream puts the caller into the context of a stream, and cancels it when Stop begins: a Subscribe stream would
+// otherwise never end.
+func (s *Server) interceptStream(
 	service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
 ) error {
-	ctx, cancel := context.WithCancel(stream.Context())
+	ctx, cancel := context.WithCancel(s.withCaller(stream.Context()))
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	return handler(service, stoppableStream{stream, ctx})

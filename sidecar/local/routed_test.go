@@ -1,0 +1,70 @@
+package local
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+)
+
+// serveRouted passes a request on a connection with TLS, accepted some time ago, and returns the context of its handler and
+// the header of its response.
+func serveRouted(t *testing.T, age, validFor time.Duration) (context.Context, http.Header) {
+	t.Helper()
+	s := New(Config{RoutedCaller: func(state *tls.ConnectionState, addr net.Addr) caller.Caller {
+		return caller.Caller{Kind: caller.Client, ID: state.ServerName, Addr: addr.String()}
+	}}, NewCatalog())
+	t.Cleanup(func() { _ = s.Shutdown(t.Context()) })
+	var got context.Context
+	handler := s.identified(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		got = r.Context()
+		if err := got.Err(); err != nil && validFor > 0 {
+			t.Errorf("the request ends at once: %v", err)
+		}
+	}))
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.RemoteAddr = "10.0.0.1:4711"
+	r.TLS = &tls.ConnectionState{
+		ServerName: "envoy", PeerCertificates: []*x509.Certificate{{NotAfter: time.Now().Add(validFor)}},
+	}
+	r = r.WithContext(context.WithValue(r.Context(), acceptedKey{}, time.Now().Add(-age)))
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	return got, w.Header()
+}
+
+func TestRoutedConnectionsEndBeforeTheirCertificateExpires(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		age, validFor time.Duration
+		closes        bool
+	}{
+		{"new", 0, 24 * time.Hour, false},
+		{"after an hour", listen.MaxLife + time.Second, 24 * time.Hour, true},
+		{"long before the certificate expires", time.Minute, 10 * time.Minute, false},
+		{"shortly before the certificate expires", 10 * time.Minute, 10 * time.Second, true},
+	} {
+		ctx, header := serveRouted(t, test.age, test.validFor)
+		if got := header.Get("Connection") == "close"; got != test.closes {
+			t.Errorf("%s: got Connection: %q, want close: %v", test.name, header.Get("Connection"), test.closes)
+		}
+		until, ok := ctx.Deadline()
+		if latest := time.Now().Add(test.validFor); !ok || until.After(latest) {
+			t.Errorf("%s: the request may run until %v, want an end at %v or earlier", test.name, until, latest)
+		}
+	}
+}
+
+func TestRoutedRequestsKnowTheirCaller(t *testing.T) {
+	ctx, _ := serveRouted(t, 0, time.Hour)
+	if got, want := caller.From(ctx), (caller.Caller{Kind: caller.Client, ID: "envoy", Addr: "10.0.0.1:4711"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
