@@ -108,7 +108,7 @@ var mayImport = map[string][]string{
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
 	"sidecar/local/api":   {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
-	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
+	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"origin", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
 		"sidecar/local/watch",

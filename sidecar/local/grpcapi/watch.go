@@ -32,6 +32,10 @@ func (s *service) Watch(q *ringsidev1.WatchRequest, stream watchStream) error {
 	if err := s.watches.Open(); err != nil {
 		return s.backend.Error(err)
 	}
+	if err := w.Reserve(); err != nil {
+		s.watches.Close()
+		return s.backend.Error(err)
+	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	done := make(chan error, 1)

@@ -41,6 +41,11 @@ func (s *Server) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch.Watc
 		return
 	}
 	defer s.handler.Watches().Close()
+	if err := w.Reserve(); err != nil {
+		s.refuseWatch(x, conn, s.backend.Error(err))
+		return
+	}
+	defer w.Release()
 	ctx, cancel := context.WithCancel(s.backend.Stopping())
 	defer awaitClose(conn, cancel)()
 	to := newEventWriter(conn, s.handler, w.JSON())

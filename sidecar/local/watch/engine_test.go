@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -29,4 +30,21 @@ func TestWatchesAreBounded(t *testing.T) {
 	if n := s.Stats().WatchesRefused.Load(); n != 2 {
 		t.Errorf("%d counted as refused, want 2", n)
 	}
+}
+
+func TestWatchWithoutMemoryIsRefusedBeforeItsResponse(t *testing.T) {
+	b := budget.New(8 << 20)
+	s, _ := localtest.StartWatchable(t, local.Config{Budget: b, ConnShare: 0.2})
+	taken := int64(0)
+	for b.Take(budget.Watches, 1<<10) {
+		taken += 1 << 10
+	}
+	if over := localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?key=a"); over.Header.StatusCode != 429 {
+		t.Errorf("status %d without memory, want 429", over.Header.StatusCode)
+	}
+	if _, err := localtest.OpenGRPCWatch(t, s.GRPC, "", "a").Recv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("gRPC without memory: %v, want RESOURCE_EXHAUSTED", err)
+	}
+	b.Return(budget.Watches, taken)
+	localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?key=a").Expect("a=1", "current")
 }

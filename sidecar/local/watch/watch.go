@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -22,6 +23,12 @@ import (
 const MaxKeys = 100
 
 const (
+	// watchBytes is what a watch takes from the budget: goroutines, buffers and the values of small events. keyBytes is what
+	// each key takes in addition to itself: what the client knows of it, and its places in maps. Measured with 200 watches
+	// of 100 keys, and rounded up.
+	watchBytes, keyBytes = 24 << 10, 700
+	// prepaidBytes is the size of the values that watchBytes includes.
+	prepaidBytes = 4 << 10
 	// maxBytes is the size of the values that one watch holds at once, except for a single larger one.
 	maxBytes = 256 << 10
 	// minReread is the least time between two reads of a key for which no change was announced.
@@ -124,8 +131,9 @@ type Watch struct {
 	keys    []string // distinct
 	resume  string   // the token of an earlier watch; empty if there was none
 
-	known map[string]*clientState // by key
-	sum   fingerprint             // of known: each key counts once
+	memory budget.Loan             // of the watch, without the values that it reads
+	known  map[string]*clientState // by key
+	sum    fingerprint             // of known: each key counts once
 }
 
 // clientState is what a client knows of one key.
@@ -138,7 +146,9 @@ type clientState struct {
 
 // New returns a watch of distinct keys. resume is the token of an earlier watch, or empty.
 func (e *Engine) New(d api.Served, keys []string, resume string) *Watch {
-	w := &Watch{backend: e.backend, dataset: d, keys: keys, resume: resume}
+	w := &Watch{
+		backend: e.backend, dataset: d, keys: keys, resume: resume, memory: e.backend.Config().Budget.Loan(budget.Watches),
+	}
 	w.reset()
 	return w
 }
@@ -166,8 +176,29 @@ func (w *Watch) fingerprint(key, state string) (f fingerprint) {
 // token identifies everything that the client knows. It is the same on every sidecar, because ETags are.
 func (w *Watch) token() string { return base64.RawURLEncoding.EncodeToString(w.sum[:]) }
 
+// Reserve takes the memory of the watch, so that it can be refused before its response begins. Release returns it; Run does
+// both.
+func (w *Watch) Reserve() error {
+	need := int64(watchBytes)
+	for _, key := range w.keys {
+		need += keyBytes + int64(len(key))
+	}
+	if more := need - w.memory.Bytes(); more > 0 && !w.memory.Grow(more) { //guard:watches-take-no-memory
+		w.backend.Stats().WatchesRefused.Add(1)
+		return kv.ErrNoMemory
+	}
+	return nil
+}
+
+// Release returns the memory of the watch. It may be called again.
+func (w *Watch) Release() { w.memory.Close() }
+
 // Run serves the watch until ctx ends, which is not an error, or until the sink fails.
 func (w *Watch) Run(ctx context.Context, to Sink) error {
+	defer w.Release()
+	if err := w.Reserve(); err != nil {
+		return err
+	}
 	changes := w.dataset.Watch(w.keys)
 	defer changes.Close()
 	err := w.sendAll(ctx, to)
@@ -311,27 +342,41 @@ func (k *clientState) schedule(r kv.Result) {
 // read visits the current results of keys, a few values at a time. It returns the error of visit, or that of ctx.
 func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, r kv.Result) error) error {
 	for len(keys) > 0 {
-		results := w.readSome(ctx, keys)
-		if err := ctx.Err(); err != nil {
-			return err // the results are those of the end, not of the keys
+		var err error
+		if keys, err = w.visitSome(ctx, keys, visit); err != nil {
+			return err
 		}
-		var rest []string
-		for i, r := range results {
-			if errors.Is(r.Err, kv.ErrBatchBytes) {
-				rest = append(rest, keys[i])
-			} else if err := visit(keys[i], r); err != nil {
-				return err
-			}
-		}
-		keys = rest
 	}
 	return nil
 }
 
-func (w *Watch) readSome(ctx context.Context, keys []string) []kv.Result {
+// visitSome visits the results of some of keys, and returns the others.
+func (w *Watch) visitSome(
+	ctx context.Context, keys []string, visit func(key string, r kv.Result) error,
+) (rest []string, err error) {
+	values := w.backend.Config().Budget.Loan(budget.Watches)
+	defer values.Close()
+	results := w.readSome(ctx, keys, &values)
+	if err := ctx.Err(); err != nil {
+		return nil, err // the results are those of the end, not of the keys
+	}
+	for i, r := range results {
+		if errors.Is(r.Err, kv.ErrBatchBytes) {
+			rest = append(rest, keys[i])
+		} else if err := visit(keys[i], r); err != nil {
+			return nil, err
+		}
+		results[i] = kv.Result{}
+	}
+	return rest, nil
+}
+
+func (w *Watch) readSome(ctx context.Context, keys []string, values *budget.Loan) []kv.Result {
 	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
 	defer cancel()
-	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: maxBytes})
+	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, kv.BatchLimit{
+		Bytes: maxBytes, Memory: values, Prepaid: prepaidBytes, //guard:values-of-slow-watches-take-no-memory
+	})
 }
 
 // CheckKeys returns the distinct keys of a watch, or an error unless they can be watched.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
@@ -413,7 +415,7 @@ func TestWatchHoldsFewValuesAtOnce(t *testing.T) {
 		e := newEngine(t)
 		w := e.New(api.Served{Dataset: d}, keys, "")
 		held := 0
-		for _, r := range w.readSome(t.Context(), keys) {
+		for _, r := range w.readSome(t.Context(), keys, new(budget.Loan)) {
 			held += len(r.Answer.Value)
 		}
 		if held > 3*maxBytes {
@@ -462,4 +464,70 @@ func TestNoWatchOpensAfterStop(t *testing.T) {
 	}
 	e.Close()
 	e.Wait()
+}
+
+// blocked is a sink whose client does not read.
+type blocked struct{ until chan struct{} }
+
+func (b blocked) Send(Event) error { <-b.until; return nil }
+func (b blocked) Heartbeat() error { return nil }
+
+func TestValuesOfSlowWatchesTakeMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 100 << 10
+		rows := map[string]string{"a": strings.Repeat("a", size), "b": strings.Repeat("b", size)}
+		b := budget.New(4 << 20)
+		e := NewEngine(api.NewBackend(t.Context(), api.Config{Budget: b}, api.NewCatalog()))
+		d := shortLived(t, origintest.New(rows), time.Hour)
+		sink := blocked{make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		var watches sync.WaitGroup
+		for range 3 {
+			watches.Go(func() { _ = e.New(api.Served{Dataset: d}, []string{"a", "b"}, "").Run(ctx, sink) })
+		}
+		synctest.Wait()
+		if got, want := b.Stats()[budget.Watches].Used, int64(3*2*size); got < want {
+			t.Errorf("got %d bytes taken by watches that hold values of %d bytes, want at least those", got, want)
+		}
+		cancel()
+		close(sink.until)
+		watches.Wait()
+		if got := b.Stats()[budget.Watches].Used; got != 0 {
+			t.Errorf("got %d bytes taken after all watches have ended, want 0", got)
+		}
+	})
+}
+
+func TestWatchesTakeMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(1 << 20)
+		e := NewEngine(api.NewBackend(t.Context(), api.Config{Budget: b}, api.NewCatalog()))
+		keys := make([]string, MaxKeys)
+		for i := range keys {
+			keys[i] = fmt.Sprint("key-", i)
+		}
+		d := scripted{Dataset: shortLived(t, origintest.New(nil), time.Hour), get: func() kv.Answer { return kv.Answer{NotFound: true, Fresh: time.Hour} }}
+		var open []*watched
+		for {
+			w := startWatch(t, e, d, "", keys...)
+			synctest.Wait()
+			if len(w.done) > 0 {
+				if err := <-w.done; kv.KindOf(err) != kv.KindOverloaded || len(w.events) > 0 {
+					t.Errorf("got %v and %d events of a watch without memory, want overloaded and none", err, len(w.events))
+				}
+				break
+			}
+			open = append(open, w)
+		}
+		per := b.Stats()[budget.Watches].Used / int64(len(open))
+		if per < 100*keyBytes+watchBytes || b.Stats()[budget.Watches].Used+per <= b.Limit(budget.Watches) {
+			t.Errorf("%d watches of %d bytes each are open, want as many as fit into %d", len(open), per, b.Limit(budget.Watches))
+		}
+		for _, w := range open {
+			w.end()
+		}
+		if used := b.Stats()[budget.Watches].Used; used != 0 {
+			t.Errorf("got %d bytes taken after all watches have ended, want 0", used)
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -22,10 +23,13 @@ const (
 	pacePerSubscriber = 100 * time.Microsecond
 	// sendTimeout is how long a response may wait for its subscriber to read earlier ones.
 	sendTimeout = 5 * wire.Heartbeat / 2 //guard:subscriber-that-reads-nothing-holds-stream
+	// subscriberBytes is what a stream takes: two goroutines, and a page of the log with its message.
+	subscriberBytes = 32 << 10
 )
 
 var (
 	errTooManySubscribers = errors.New("the limit of subscribers is reached")
+	errNoMemory           = errors.New("the memory for subscribers is used up")
 	errStopping           = status.Error(codes.Unavailable, "this member is stopping")
 	errSlow               = errors.New("the subscriber does not read: drop everything received from this member and subscribe again")
 )
@@ -43,6 +47,11 @@ func (s *Service) Subscribe(
 		s.subscribersRefused.Add(1)
 		return status.Error(codes.ResourceExhausted, errTooManySubscribers.Error())
 	}
+	if !s.config.Budget.Take(budget.Subscribers, subscriberBytes) { //guard:subscribers-take-no-memory
+		s.subscribersRefused.Add(1)
+		return status.Error(codes.ResourceExhausted, errNoMemory.Error())
+	}
+	defer s.config.Budget.Return(budget.Subscribers, subscriberBytes)
 	err := s.stream(req, out)
 	if errors.Is(err, invalidationlog.ErrOverwritten) || errors.Is(err, errSlow) {
 		s.subscribersCut.Add(1)

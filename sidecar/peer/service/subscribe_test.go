@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
@@ -149,4 +151,26 @@ func TestBurstIsSentTogether(t *testing.T) {
 			t.Errorf("got %d responses of a long burst, want 2: full responses do not wait", len(s.sent))
 		}
 	})
+}
+
+func TestSubscribersTakeMemory(t *testing.T) {
+	b := budget.New(1 << 20)
+	service := New(Config{Log: invalidationlog.New(8), Budget: b})
+	most := int(b.Limit(budget.Subscribers) / subscriberBytes)
+	ctx, cancel := context.WithCancel(t.Context())
+	var streams sync.WaitGroup
+	for range most {
+		s := stream{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, 100)}
+		streams.Go(func() { _ = service.Subscribe(&peerv1.SubscribeRequest{}, s) })
+		<-s.sent // it is open
+	}
+	err := service.Subscribe(&peerv1.SubscribeRequest{}, stream{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, 1)})
+	if status.Code(err) != codes.ResourceExhausted || service.Stats().SubscribersRefused != 1 {
+		t.Errorf("got %v and %d refused, want RESOURCE_EXHAUSTED for subscriber %d", err, service.Stats().SubscribersRefused, most+1)
+	}
+	cancel()
+	streams.Wait()
+	if used := b.Stats()[budget.Subscribers].Used; used != 0 {
+		t.Errorf("got %d bytes taken after all streams have ended, want 0", used)
+	}
 }
