@@ -213,6 +213,7 @@ var onlyImporter = map[string][]string{
 	"modernc.org/sqlite":                 {"origin/sqldb/sqlite"},
 	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
+		"sidecar/internal/servers",
 		"sidecar/peer", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",

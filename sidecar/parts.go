@@ -130,7 +130,7 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	if p.tls, err = membership.OpenTLS(ctx, c, self.ID, r.log); err != nil {
 		return err
 	}
-	if p.directory, err = r.openDirectory(c.Membership, self.ID); err != nil {
+	if p.directory, err = r.openDirectory(c.Membership, self.ID, p.tls); err != nil {
 		return err
 	}
 	sink := new(datasets.Sink)
@@ -142,7 +142,7 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 		return fmt.Errorf("build the datasets: %w", err)
 	}
 	sink.Attach(p.datasets)
-	p.publisher = servers.NewPublisher(p.listeners, c.Ring.Size(), r.log)
+	p.publisher = servers.NewPublisher(p.listeners, c.Ring.Size(), p.tls, r.log)
 	p.members, err = membership.New(membership.Config{
 		Self: self, Client: c.Membership.Client(), Size: c.Ring.Size(), Directory: p.directory, Pool: p.pool,
 		OnRing: p.useRing, OnList: p.publisher.UseList, Log: r.log, Tasks: r.tasks,
@@ -150,11 +150,11 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	return err
 }
 
-func (r *run) openDirectory(m config.Membership, node string) (*membership.Directory, error) {
+func (r *run) openDirectory(m config.Membership, node string, identity *mtls.Credentials) (*membership.Directory, error) {
 	if r.directory != nil {
 		return &membership.Directory{Directory: r.directory, Kind: m.Kind()}, nil
 	}
-	return membership.OpenDirectory(m, node, r.log)
+	return membership.OpenDirectory(m, node, identity, r.log)
 }
 
 func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink) *peer.Pool {

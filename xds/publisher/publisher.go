@@ -21,6 +21,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/printable"
@@ -33,6 +35,8 @@ type Config struct {
 	Size ring.Size
 	// Delay is how long a change waits for others, so that clients receive only the last of them; 100 ms by default.
 	Delay time.Duration
+	// Credentials authenticate clients; nil means plain text.
+	Credentials credentials.TransportCredentials
 	// MaxStreams limits the clients; 256 by default. A publisher serves the proxies of one pod.
 	MaxStreams int
 	// OnNACK is called when a client rejects an update, at most once a second. It must be quick. May be nil.
@@ -47,6 +51,9 @@ func (c Config) withDefaults() Config {
 	c.Size = ring.Size{Min: cmp.Or(c.Size.Min, size.Min), Max: cmp.Or(c.Size.Max, size.Max)}
 	c.Delay = cmp.Or(c.Delay, 100*time.Millisecond)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
+	if c.Credentials == nil {
+		c.Credentials = insecure.NewCredentials()
+	}
 	if c.OnNACK == nil {
 		c.OnNACK = func(NACK) {}
 	}

@@ -29,15 +29,20 @@ const (
 	maxNames = 4096
 	// handshakeTimeout limits the time from accept to the end of the HTTP/2 preface.
 	handshakeTimeout = 5 * time.Second
+	// maxConnAge makes clients authenticate again: a revoked identity is out after an hour. Streams end after maxConnGrace.
+	maxConnAge, maxConnGrace = time.Hour, 10 * time.Second
 )
 
 func (p *Publisher) newGRPC() *grpc.Server {
 	server := grpc.NewServer(
+		grpc.Creds(p.config.Credentials),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		// Finds proxies that are gone without closing their connection; otherwise they would count as clients forever.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: time.Minute, Timeout: 10 * time.Second, MaxConnectionAge: maxConnAge, MaxConnectionAgeGrace: maxConnGrace,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, &ads{publisher: p})

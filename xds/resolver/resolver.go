@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -41,8 +44,11 @@ const (
 
 // Config configures a Resolver. Only Addresses is required.
 type Config struct {
-	// Addresses are the publishers (host:port), all equivalent. Connections are plain text.
+	// Addresses are the publishers (host:port), all equivalent.
 	Addresses []string
+	// Credentials are for publishers on other hosts; nil means plain text. Those on this host, at a loopback address, serve
+	// plain text.
+	Credentials credentials.TransportCredentials
 	// Node is the node id that this client sends to them.
 	Node string
 	// AnswerTimeout is how long a publisher may take for its first valid list before the next one is tried; 5 s by default.
@@ -140,7 +146,7 @@ var errNoList = errors.New("no valid list of members in time")
 
 // session receives lists from one publisher until an error. useful: it sent a valid list.
 func (r *Resolver) session(ctx context.Context, addr string, apply func([]ring.Member)) (useful bool, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+addr, dialOptions()...)
+	conn, err := grpc.NewClient("passthrough:///"+addr, r.dialOptions(addr)...)
 	if err != nil {
 		return false, fmt.Errorf("create a gRPC client: %w", err)
 	}
@@ -184,9 +190,23 @@ func (r *Resolver) receive(ctx context.Context, conn *grpc.ClientConn, addr stri
 	}
 }
 
-func dialOptions() []grpc.DialOption {
+// credentials returns those for a publisher.
+func (r *Resolver) credentials(addr string) credentials.TransportCredentials {
+	if r.config.Credentials == nil || isLoopback(addr) {
+		return insecure.NewCredentials()
+	}
+	return r.config.Credentials //guard:ring-from-unauthenticated-publisher
+}
+
+func isLoopback(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+func (r *Resolver) dialOptions(addr string) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(r.credentials(addr)),
 		grpc.WithNoProxy(), // the proxy of the environment is for destinations outside of the cluster
 		grpc.WithDisableServiceConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout}),

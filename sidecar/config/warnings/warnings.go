@@ -17,7 +17,7 @@ func Of(c config.Config) []string {
 	var list []string
 	warn := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	for _, l := range c.Listeners() {
-		inward := l.Name != "unix" && l.Name != "peer" && l.Name != "metrics"
+		inward := l.Name != "unix" && l.Name != "peer" && l.Name != "metrics" && !(l.Name == "xds" && c.PeerTLS.On())
 		if inward && beyondHost(l.Addr) {
 			warn("listen.%s is %s: every client that can reach this address can read everything; use 127.0.0.1 unless that is "+
 				"intended", l.Name, l.Addr)

@@ -10,6 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/xds/resolver"
 )
 
@@ -25,8 +26,9 @@ type Directory struct {
 	publishers []string // addresses; set if Kind is xds
 }
 
-// OpenDirectory opens the directory of the configuration without connecting to it. node is the id of this member.
-func OpenDirectory(m config.Membership, node string, log *zap.Logger) (*Directory, error) {
+// OpenDirectory opens the directory of the configuration without connecting to it. node is the id of this member,
+// and identity its certificate, nil for plain text.
+func OpenDirectory(m config.Membership, node string, identity *mtls.Credentials, log *zap.Logger) (*Directory, error) {
 	d := &Directory{Kind: m.Kind(), publishers: m.XDS}
 	onEvent := func(what string, err error) { logEvent(log, d.Kind, what, err) }
 	var err error
@@ -36,7 +38,7 @@ func OpenDirectory(m config.Membership, node string, log *zap.Logger) (*Director
 	case "static":
 		d.Directory = ring.NewStatic(m.Static)
 	case "xds":
-		d.client, err = resolver.New(resolver.Config{Addresses: m.XDS, Node: node, OnEvent: onEvent})
+		d.client, err = openXDS(m.XDS, node, identity, onEvent)
 		d.Directory = d.client
 	default:
 		d.etcd, err = openEtcd(m.Etcd, onEvent)
@@ -46,6 +48,14 @@ func OpenDirectory(m config.Membership, node string, log *zap.Logger) (*Director
 		return nil, fmt.Errorf("membership: %w", err)
 	}
 	return d, nil
+}
+
+func openXDS(publishers []string, node string, identity *mtls.Credentials, onEvent func(string, error)) (*resolver.Resolver, error) {
+	c := resolver.Config{Addresses: publishers, Node: node, OnEvent: onEvent}
+	if identity != nil {
+		c.Credentials = identity
+	}
+	return resolver.New(c)
 }
 
 // logEvent logs an event of the directory: a few per outage, not one per attempt. An outage costs no reads, because the

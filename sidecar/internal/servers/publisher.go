@@ -6,9 +6,11 @@ import (
 	"sync"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
@@ -25,12 +27,14 @@ type Publisher struct {
 }
 
 // NewPublisher returns a Publisher on the xds listener, or nil if that is off.
-func NewPublisher(listeners *Listeners, size ring.Size, log *zap.Logger) *Publisher {
-	if listeners.Find("xds") == nil {
+// identity is nil for plain text.
+func NewPublisher(listeners *Listeners, size ring.Size, identity *mtls.Credentials, log *zap.Logger) *Publisher {
+	ln := listeners.Find("xds")
+	if ln == nil {
 		return nil
 	}
 	return &Publisher{listeners: listeners, publisher: publisher.New(publisher.Config{
-		Size: size,
+		Size: size, Credentials: xdsCredentials(ln.Addr(), identity),
 		OnNACK: func(r publisher.NACK) {
 			log.Warn("an xDS client rejected an update (NACK); it keeps its last good configuration",
 				zap.String("client", r.Node), zap.String("resource", r.Resource), zap.String("reason", r.Reason))
@@ -39,6 +43,14 @@ func NewPublisher(listeners *Listeners, size ring.Size, log *zap.Logger) *Publis
 			log.Warn("some members cannot be published to xDS clients", zap.Error(err))
 		},
 	})}
+}
+
+// xdsCredentials returns nil, for plain text, on loopback: only the pod reaches that.
+func xdsCredentials(bound net.Addr, identity *mtls.Credentials) credentials.TransportCredentials {
+	if tcp, ok := bound.(*net.TCPAddr); identity == nil || ok && tcp.IP.IsLoopback() { //guard:ring-is-published-without-authentication
+		return nil
+	}
+	return identity.ForClients()
 }
 
 // Start serves until Stop.

@@ -1,9 +1,12 @@
 package servers
 
 import (
+	"net"
 	"testing"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
@@ -47,8 +50,26 @@ func TestLeavingMembersArePublished(t *testing.T) {
 	if s := f.Status(); s.Endpoints != 2 {
 		t.Errorf("got %+v, want 2 endpoints: a member on the ring and one that is leaving", s)
 	}
-	none := NewPublisher(&Listeners{}, ring.Size{}, nil) // the listener is off
+	none := NewPublisher(&Listeners{}, ring.Size{}, nil, nil) // the listener is off
 	none.UseRing(mustRing(t, self))
 	none.UseList(nil)
 	none.Stop(t.Context())
+}
+
+func TestRingIsPublishedWithTLSExceptOnLoopback(t *testing.T) {
+	ca := peertest.NewAuthority(t)
+	identity := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
+	for _, test := range []struct {
+		bound    net.IP
+		identity *mtls.Credentials
+		tls      bool
+	}{
+		{net.IPv4(127, 0, 0, 1), identity, false}, {net.IPv6loopback, identity, false},
+		{net.IPv4zero, identity, true}, {net.IPv6unspecified, identity, true}, {net.IPv4(10, 0, 0, 1), identity, true},
+		{net.IPv4(10, 0, 0, 1), nil, false},
+	} {
+		if got := xdsCredentials(&net.TCPAddr{IP: test.bound}, test.identity) != nil; got != test.tls {
+			t.Errorf("%s, identity %v: got TLS %v, want %v", test.bound, test.identity != nil, got, test.tls)
+		}
+	}
 }
