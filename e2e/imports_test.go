@@ -37,7 +37,8 @@ var mayImport = map[string][]string{
 	"sidecar/internal/budget": {},
 	"sidecar/internal/caller": {},
 	"deploy/schema":           {},
-	"sidecar/internal/access": {"sidecar/internal/caller"},
+	"sidecar/internal/audit":  {"sidecar/internal/caller"},
+	"sidecar/internal/access": {"sidecar/internal/audit", "sidecar/internal/caller"},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff", "sidecar/internal/budget"},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
@@ -107,14 +108,15 @@ var mayImport = map[string][]string{
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/api":   {"origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
-		"origin", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
+		"origin", "sidecar/internal/access", "sidecar/internal/caller", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
 		"sidecar/local/watch",
 	},
-	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/internal/headerlimit", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
+	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
 	"sidecar/local/grpcapi": {
+		"sidecar/internal/access", "sidecar/internal/caller",
 		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/headerlimit",
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
@@ -122,7 +124,7 @@ var mayImport = map[string][]string{
 		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
 	},
-	"sidecar/cnfmetrics": {"sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
+	"sidecar/cnfmetrics": {"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
 	// The console of operators, and its messages, which the command line decodes.
 	"sidecar/admin/adminapi": {"sidecar/kv"},
 	"sidecar/admin": {
@@ -159,7 +161,8 @@ var mayImport = map[string][]string{
 		"sidecar/peer/service", "xds/publisher",
 	},
 	"sidecar/internal/status": {
-		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/budget",
+		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/access",
+		"sidecar/internal/audit", "sidecar/internal/budget",
 		"sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
@@ -167,8 +170,8 @@ var mayImport = map[string][]string{
 	// Root and main.
 	"sidecar": {
 		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/warnings",
-		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
-		"sidecar/internal/task", "sidecar/local", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
+		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},

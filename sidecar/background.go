@@ -3,6 +3,9 @@ package sidecar
 import (
 	"context"
 
+	"go.uber.org/zap"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
@@ -11,6 +14,8 @@ import (
 type background struct {
 	datasets *datasets.Set
 	reloader *reloader
+	access   *access.Control
+	log      *zap.Logger
 	group    *task.Group
 	tasks    []*task.Task
 }
@@ -21,8 +26,24 @@ func (b *background) Start(context.Context) error {
 		b.group.Go("log failures", datasets.NewFailureLog(b.datasets).Run),
 		b.group.Go("sweep", b.datasets.Sweep),
 		b.group.Go("follow the configuration", b.reloader.run),
+		b.group.Go("follow the tokens", b.followTokens),
 	}
 	return nil
+}
+
+// followTokens reads the files of the tokens again at intervals. It logs a failure once, until it is another one.
+func (b *background) followTokens(ctx context.Context) error {
+	last := ""
+	return task.Every(ctx, pollInterval, func() {
+		message := ""
+		if err := b.access.ReloadTokens(); err != nil {
+			message = err.Error()
+		}
+		if message != "" && message != last {
+			b.log.Error("tokens cannot be read; requests with them may be refused", zap.String("error", message))
+		}
+		last = message
+	})
 }
 
 // Stop stops the tasks.

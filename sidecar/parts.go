@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,15 +14,19 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/status"
+	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
@@ -31,6 +36,9 @@ import (
 type parts struct {
 	memory       memory
 	budget       *budget.Budget // of memory.clients
+	audit        *audit.Log     // nil if it is off
+	auditing     *task.Task     // writes it
+	access       *access.Control
 	listeners    *servers.Listeners
 	origins      *origins.Set
 	tls          *mtls.Credentials // nil for plain text
@@ -52,6 +60,9 @@ type parts struct {
 // opened returns the parts that hold something as soon as they are built. They are the first stages.
 func (p *parts) opened() []stage {
 	var list []stage
+	if p.auditing != nil {
+		list = append(list, stage{name: "audit log", stop: func(context.Context) { p.auditing.Stop() }})
+	}
 	if p.listeners != nil {
 		list = append(list, stage{name: "listeners", stop: func(context.Context) { p.listeners.Close() }})
 	}
@@ -101,7 +112,10 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	c := r.config.Effective()
 	p := &parts{log: r.log, memory: limitMemory(c.Memory, c.ClientMemory, r.log)}
 	p.budget = budget.New(p.memory.clients)
-	var err error
+	err := r.buildAccess(p, c)
+	if err != nil {
+		return p, err
+	}
 	originConns := 0
 	for _, o := range c.Origins {
 		originConns += o.MaxConns
@@ -118,6 +132,26 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 		return p, err
 	}
 	return p, r.buildServers(p, c)
+}
+
+// buildAccess builds what decides who may do what, and the log of it.
+func (r *run) buildAccess(p *parts, c config.Config) (err error) {
+	switch c.Audit.File {
+	case "":
+	case config.AuditStdout:
+		p.audit = audit.New(os.Stdout, r.logAuditFailure)
+	default:
+		if p.audit, err = audit.Open(c.Audit.File, r.logAuditFailure); err != nil {
+			return fmt.Errorf("audit.file: %w", err)
+		}
+	}
+	if p.audit != nil {
+		p.auditing = r.tasks.Go("audit log", p.audit.Run)
+	}
+	if p.access, err = access.New(c.Access(), p.audit); err != nil {
+		return fmt.Errorf("build the access rules: %w", err)
+	}
+	return nil
 }
 
 // buildMembers builds what depends on who this member is, up to its ring.
@@ -190,14 +224,15 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
 		Origins: p.origins, Datasets: p.datasets, Local: application, CNFMetrics: cnf, Publisher: p.publisher,
-		Listeners: p.listeners, TLS: p.tls, Budget: p.budget,
+		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
 		Defect: r.logDefect,
 	}
 	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{
 		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect,
 		Applications: application, Budget: p.budget,
 	})
-	p.reloader = &reloader{config: r.config, datasets: p.datasets, origins: p.origins, log: r.log}
+	p.reloader = &reloader{
+		config: r.config, datasets: p.datasets, origins: p.origins, access: p.access, audit: p.audit, log: r.log}
 	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))
 	if err != nil {
 		return err
@@ -206,7 +241,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready}))
 	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
 	p.registration = newRegistration(p, *c.DrainTimeout)
-	p.background = &background{datasets: p.datasets, reloader: p.reloader, group: r.tasks}
+	p.background = &background{datasets: p.datasets, reloader: p.reloader, access: p.access, log: r.log, group: r.tasks}
 	return nil
 }
 
@@ -219,9 +254,9 @@ func newCNFMetrics(p *parts, c config.Config, log *apierror.Log) (*cnfmetrics.Se
 	if err != nil {
 		return nil, fmt.Errorf("cnf_metrics: %w", err)
 	}
-	return cnfmetrics.New(cnfmetrics.Config{
-		Dataset: p.datasets.Lookup(c.CNFMetrics), Lister: lister, Errors: log,
-	}), nil
+	d := p.datasets.Lookup(c.CNFMetrics)
+	guarded := api.NewGuarded(local.Served{Dataset: d, Gate: p.access.Gate(d.Name())}, lister) //guard:typed-service-has-no-permissions
+	return cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded, Errors: log}), nil
 }
 
 // newApplication returns the server of the pod's applications, and of clients that route by the ring.
@@ -229,7 +264,8 @@ func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, log *api
 	served := make([]local.Served, 0, len(c.Datasets))
 	for _, d := range p.datasets.All() {
 		of := c.Datasets[d.Name()]
-		served = append(served, local.Served{Dataset: d, JSON: of.Value == "", ReadOnly: !of.Writable})
+		served = append(served, local.Served{
+			Dataset: d, JSON: of.Value == "", ReadOnly: !of.Writable, Gate: p.access.Gate(d.Name())})
 	}
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
@@ -272,4 +308,8 @@ func logErrors(log *zap.Logger) func(apierror.Line) {
 			log.Warn("a request failed", fields...)
 		}
 	}
+}
+
+func (r *run) logAuditFailure(err error) {
+	r.log.Error("the audit log cannot be written; requests are served, and the lines are lost", zap.Error(err))
 }

@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
@@ -24,9 +26,11 @@ const pollInterval = 2 * time.Second
 
 // reloader applies a changed configuration to a running sidecar.
 type reloader struct {
-	config   config.Config // of the start; a reload changes only the policies of the datasets
+	config   config.Config // of the start; a reload changes only policies, permissions and limits of the datasets
 	datasets *datasets.Set
 	origins  *origins.Set
+	access   *access.Control
+	audit    *audit.Log // nil if it is off
 	log      *zap.Logger
 
 	ok, failed atomic.Int64
@@ -78,13 +82,18 @@ func (r *reloader) reload(load func() (config.Config, error)) {
 	if err == nil {
 		err = errors.Join(r.config.NeedsRestart(next), r.origins.TargetChanged()) //guard:reload-ignores-changed-database
 	}
+	if err == nil {
+		err = r.access.Apply(next.Access())
+	}
 	if err != nil {
 		r.failed.Add(1)
 		r.lastFailed.Store(true)
+		r.audit.Record(audit.Event{Action: audit.Reload, Result: "rejected"})
 		r.log.Error("the changed configuration was rejected; the old one stays in use", zap.Error(err))
 		return
 	}
 	r.datasets.SetPolicies(next)
+	r.audit.Record(audit.Event{Action: audit.Reload, Result: audit.OK})
 	r.ok.Add(1)
 	r.lastFailed.Store(false)
 	r.log.Info("the configuration was reloaded")

@@ -20,8 +20,12 @@ func (s *Service) BatchShowCnfMetrics(
 	if wrong := checkBatch(ids); wrong != nil {
 		return nil, invalid(wrong)
 	}
+	outcomes, err := s.showAll(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
 	results := make([]*cnfmetricsv1.BatchShowResult, len(ids))
-	for i, o := range s.showAll(ctx, ids) {
+	for i, o := range outcomes {
 		results[i] = s.result(ids[i], o)
 	}
 	return &cnfmetricsv1.BatchShowCnfMetricsResponse{Results: results}, nil
@@ -45,8 +49,9 @@ type outcome struct {
 	err   error
 }
 
-// showAll reads all ids, in their order. It does not read those that are not valid.
-func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
+// showAll reads all ids, in their order. It does not read those that are not valid. An error is about the whole batch: its
+// caller may not read.
+func (s *Service) showAll(ctx context.Context, ids []string) ([]outcome, error) {
 	outcomes := make([]outcome, len(ids))
 	var keys []string
 	var at []int // :: index in keys → index in ids
@@ -58,7 +63,10 @@ func (s *Service) showAll(ctx context.Context, ids []string) []outcome {
 		keys, at = append(keys, id), append(at, i)
 	}
 	for n, r := range s.dataset.GetMany(ctx, keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
+		if refused(r.Err) {
+			return nil, s.from(r.Err)
+		}
 		outcomes[at[n]].found, outcomes[at[n]].err = s.shown(keys[n], r.Answer, r.Err)
 	}
-	return outcomes
+	return outcomes, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -73,6 +74,13 @@ func (s *Service) errorOf(err error) *apierror.Error {
 		return e
 	}
 	return s.from(err)
+}
+
+// refused reports whether a request was refused because of its caller: without a permission, or above a rate limit.
+func refused(err error) bool {
+	var denied *access.DeniedError
+	var limited *access.LimitedError
+	return errors.As(err, &denied) || errors.As(err, &limited)
 }
 
 func unreadableRow(id, why string) *apierror.Error {

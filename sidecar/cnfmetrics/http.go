@@ -219,8 +219,12 @@ func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
 	if err := in.check(wrong); err != nil {
 		return err
 	}
+	outcomes, err := s.showAll(r.Context(), ids)
+	if err != nil {
+		return err
+	}
 	response := batchJSON{Results: make([]resultJSON, len(ids))}
-	for i, o := range s.showAll(r.Context(), ids) {
+	for i, o := range outcomes {
 		response.Results[i] = s.resultJSON(ids[i], o)
 	}
 	return writeJSON(w, http.StatusOK, response)

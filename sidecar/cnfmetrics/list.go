@@ -55,6 +55,8 @@ func (s *Service) unreadableRow(id string, err error) *cnfmetricsv1.UnreadableRo
 func (s *Service) listError(err error) *apierror.Error {
 	var wrong *origin.ValueError
 	switch {
+	case refused(err):
+		return s.from(err)
 	case errors.As(err, &wrong):
 		return invalid(violations{{Field: wrong.Column, Detail: wrong.Reason}})
 	case kv.KindOf(err) == kv.KindInternal: //guard:unavailable-database-is-defect

@@ -36,7 +36,19 @@ type Source struct {
 	Budget            func() []BudgetUse
 	XDS               func() XDS
 	Reloads           func() Reloads
+	Access            func() []Access
+	Audit             func() Audit
 }
+
+// Access is the requests for one dataset that were refused since the start.
+type Access struct {
+	Dataset string
+	Denied  map[string]int64 // :: operation (a fixed set) → requests without the permission
+	Limited map[string]int64 // :: limit (a fixed set) → requests above the rate limit of their client
+}
+
+// Audit counts lines of the audit log since the start.
+type Audit struct{ Written, Dropped int64 }
 
 // ChangeFeed is the change feed of one dataset.
 type ChangeFeed struct {

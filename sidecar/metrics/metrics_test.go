@@ -127,6 +127,11 @@ func fullSource(t *testing.T) metrics.Source {
 		XDS: func() metrics.XDS {
 			return metrics.XDS{Clients: 76, MaxClients: 77, Endpoints: 78, Updates: 79, NACKs: 80, ClientsRefused: 110}
 		},
+		Access: func() []metrics.Access {
+			return []metrics.Access{{
+				Dataset: "routes", Denied: map[string]int64{"write": 131}, Limited: map[string]int64{"no_cache": 132}}}
+		},
+		Audit:   func() metrics.Audit { return metrics.Audit{Written: 133, Dropped: 134} },
 		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
 }
@@ -256,6 +261,10 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_max_watches 69`,
 		`ringside_watches_refused_total 70`,
 		`ringside_slow_watchers_closed_total 73`,
+		`ringside_denied_total{dataset="routes",reason="write"} 131`,
+		`ringside_rate_limited_total{dataset="routes",reason="no_cache"} 132`,
+		`ringside_audit_lines_total 133`,
+		`ringside_audit_dropped_total 134`,
 		`ringside_config_reloads_total{result="ok"} 71`,
 		`ringside_config_reloads_total{result="error"} 72`,
 		`ringside_config_last_reload_failed 1`,

@@ -35,7 +35,7 @@ func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
 		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), peerMetrics(),
-		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), processMetrics(),
+		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), accessMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
 	}

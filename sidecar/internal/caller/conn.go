@@ -1,14 +1,21 @@
 package caller
 
-import "net"
+import (
+	"crypto/tls"
+	"net"
+)
 
 // Of returns who is at the other end of a connection, as far as the connection shows it: the process at the other end of a
 // unix socket, this host, or another one. Wrapped connections must have a method NetConn, or a method Caller with the
-// result. Call it once per connection.
+// result. With TLS the certificate decides, which is not known before the handshake: the caller is unknown here. Call Of once
+// per connection.
 func Of(c net.Conn) Caller {
 	for {
 		if known, ok := c.(interface{ Caller() Caller }); ok {
 			return known.Caller()
+		}
+		if _, ok := c.(*tls.Conn); ok {
+			return Caller{Kind: Unknown, Addr: c.RemoteAddr().String()}
 		}
 		wrapped, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {

@@ -88,6 +88,9 @@ type replayed struct {
 	head []byte
 }
 
+// NetConn returns the connection; see caller.Of.
+func (c *replayed) NetConn() net.Conn { return c.Conn }
+
 // Read implements net.Conn.
 func (c *replayed) Read(p []byte) (int, error) {
 	if len(c.head) == 0 {

@@ -162,6 +162,9 @@ type conn struct {
 	listener *Listener
 }
 
+// NetConn returns the accepted connection; see caller.Of.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // CloseWrite closes the sending half, where the connection has halves. net/http calls it, too.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {

@@ -2,6 +2,7 @@ package status
 
 import (
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
@@ -19,7 +20,7 @@ func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) metrics.Source {
 	s := metrics.Source{
 		Version: n.Version, Revision: n.Revision, Datasets: n.Datasets.All(), Protocols: n.protocols(),
-		Ring: n.ringMetrics, Peers: n.peerMetrics, Local: n.localMetrics, Reloads: reloads, Budget: n.budgetUses,
+		Access: n.accessMetrics, Ring: n.ringMetrics, Peers: n.peerMetrics, Local: n.localMetrics, Reloads: reloads, Budget: n.budgetUses,
 	}
 	for _, name := range n.Config.WithFeed() {
 		reading := func() bool { return n.Datasets.ReadsFeed(name) }
@@ -36,6 +37,12 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 	}
 	if n.TLS != nil {
 		s.PeerTLS = n.peerTLS
+	}
+	if n.Audit != nil {
+		s.Audit = func() metrics.Audit {
+			a := n.Audit.Stats()
+			return metrics.Audit{Written: a.Written, Dropped: a.Dropped}
+		}
 	}
 	if n.Publisher != nil {
 		s.XDS = n.xdsMetrics
@@ -55,6 +62,21 @@ func (n *Node) budgetUses() (uses []metrics.BudgetUse) {
 		uses = append(uses, metrics.BudgetUse{Use: u.Use.String(), Bytes: u.Used, Limit: u.Limit, Refusals: u.Refused})
 	}
 	return uses
+}
+
+func (n *Node) accessMetrics() (all []metrics.Access) {
+	for _, d := range n.Datasets.All() {
+		gate := n.Access.Gate(d.Name())
+		a := metrics.Access{Dataset: d.Name(), Denied: map[string]int64{}, Limited: map[string]int64{}}
+		for _, o := range access.Operations() {
+			a.Denied[o.String()] = gate.Denied(o)
+		}
+		for _, k := range access.Kinds() {
+			a.Limited[k.String()] = gate.Limited(k)
+		}
+		all = append(all, a)
+	}
+	return all
 }
 
 func (n *Node) ringMetrics() metrics.Ring {

@@ -13,6 +13,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
@@ -39,6 +41,8 @@ type Node struct {
 	Listeners  *servers.Listeners
 	TLS        *mtls.Credentials // nil for plain text between members
 	Budget     *budget.Budget
+	Access     *access.Control
+	Audit      *audit.Log // nil if it is off
 	// Defect is called with each internal error.
 	Defect func(error)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -37,6 +38,8 @@ type Served struct {
 	JSON bool
 	// ReadOnly means that the dataset rejects writes.
 	ReadOnly bool
+	// Gate decides who may do what with the dataset; nil allows everything.
+	Gate *access.Gate
 }
 
 // Datasets are the datasets of the running configuration. It is safe for concurrent use.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
@@ -41,16 +42,16 @@ func (f *Fast) Match(path string) bool {
 }
 
 // Append appends the response to dst. It reports false, and has counted nothing, if it does not answer.
-func (f *Fast) Append(_ context.Context, path string, message, dst []byte) (_ []byte, ok bool) {
+func (f *Fast) Append(ctx context.Context, path string, message, dst []byte) (_ []byte, ok bool) {
 	start := time.Now()
 	defer f.recovered(&ok) //guard:fast-panic-ends-process
 	switch path {
 	case ringsidev1.Cache_Get_FullMethodName:
-		dst, ok = f.get(message, dst)
+		dst, ok = f.get(ctx, message, dst)
 	case ringsidev1.Cache_BatchGet_FullMethodName:
-		dst, ok = f.batchGet(message, dst)
+		dst, ok = f.batchGet(ctx, message, dst)
 	case groupcachepb.GroupCache_Get_FullMethodName:
-		dst, ok = f.groupGet(message, dst)
+		dst, ok = f.groupGet(ctx, message, dst)
 	}
 	if ok {
 		f.stats.Duration.Observe(time.Since(start))
@@ -65,12 +66,12 @@ func (f *Fast) recovered(ok *bool) {
 	}
 }
 
-func (f *Fast) get(message, dst []byte) ([]byte, bool) {
+func (f *Fast) get(ctx context.Context, message, dst []byte) ([]byte, bool) {
 	q, ok := parseGet(message, numMinVersion)
 	if !ok {
 		return dst, false
 	}
-	a, d, ok := f.read(&q)
+	a, d, ok := f.read(ctx, &q)
 	if !ok || sizeGetResponse(&a) > maxFastResponse {
 		return dst, false
 	}
@@ -78,12 +79,12 @@ func (f *Fast) get(message, dst []byte) ([]byte, bool) {
 	return appendGetResponse(dst, &a), true
 }
 
-func (f *Fast) groupGet(message, dst []byte) ([]byte, bool) {
+func (f *Fast) groupGet(ctx context.Context, message, dst []byte) ([]byte, bool) {
 	q, ok := parseGet(message, numKey) // the same numbers
 	if !ok {
 		return dst, false
 	}
-	a, d, ok := f.read(&q)
+	a, d, ok := f.read(ctx, &q)
 	if !ok || sizeBytes(a.Value) > maxFastResponse {
 		return dst, false
 	}
@@ -91,8 +92,8 @@ func (f *Fast) groupGet(message, dst []byte) ([]byte, bool) {
 	return appendBytes(dst, numValue, a.Value), true
 }
 
-func (f *Fast) read(q *getRequest) (kv.Answer, api.Served, bool) {
-	d, ok := f.backend.Datasets.Lookup(q.dataset)
+func (f *Fast) read(ctx context.Context, q *getRequest) (kv.Answer, api.Served, bool) {
+	d, ok := f.dataset(ctx, q.dataset)
 	if !ok {
 		return kv.Answer{}, d, false
 	}
@@ -100,13 +101,23 @@ func (f *Fast) read(q *getRequest) (kv.Answer, api.Served, bool) {
 	return a, d, ok && sendable(&a)
 }
 
+// dataset finds a dataset that the caller may read without a token; the server looks for one.
+func (f *Fast) dataset(ctx context.Context, name string) (api.Served, bool) {
+	d, ok := f.backend.Datasets.Lookup(name)
+	if !ok || d.Gate.Open(access.Read) {
+		return d, ok
+	}
+	who := callerOf(ctx)
+	return d, d.Gate.Allows(&who, access.Read) //guard:fast-path-answers-denied-call
+}
+
 // batchGet counts its reads at the end: another server counts all of them if one is not answered here.
-func (f *Fast) batchGet(message, dst []byte) ([]byte, bool) {
+func (f *Fast) batchGet(ctx context.Context, message, dst []byte) ([]byte, bool) {
 	var q batchRequest
 	if !q.parse(message) {
 		return dst, false
 	}
-	d, ok := f.backend.Datasets.Lookup(q.dataset)
+	d, ok := f.dataset(ctx, q.dataset)
 	if !ok {
 		return dst, false
 	}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -362,6 +364,28 @@ func TestFastDoesNotAllocate(t *testing.T) {
 		})
 		if n != 0 {
 			t.Errorf("%s allocates %v objects; want 0", path, n)
+		}
+	}
+}
+
+func TestFastLeavesDeniedCallsToTheServer(t *testing.T) {
+	control, err := access.New(access.Config{
+		Datasets: map[string]access.Dataset{"rows": {Rules: access.Rules{Read: []string{"unix:uid=7"}}}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{answers: map[string]kv.Answer{"a": {Value: []byte("v"), ETag: `"e"`}}}
+	catalog := api.NewCatalog(api.Served{Dataset: m, Gate: control.Gate("rows")})
+	fast := NewFast(api.NewBackend(t.Context(), api.Config{}, catalog), new(api.Protocol))
+	for who, want := range map[caller.Caller]bool{
+		{}: false, {Kind: caller.Loopback}: false, {Kind: caller.Unix, UID: 8}: false, {Kind: caller.Unix, UID: 7}: true,
+	} {
+		for path, message := range map[string][]byte{
+			fastPaths[0]: get("rows", "a"), fastPaths[1]: batchOf("a"), fastPaths[2]: get("rows", "a"),
+		} {
+			if _, got := fast.Append(caller.With(t.Context(), who), path, message, nil); got != want {
+				t.Errorf("%s by %s: answered: %t, want %t", path, who, got, want)
+			}
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
@@ -30,6 +31,7 @@ const envelopeBytes = 8 << 10
 func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool) *grpc.Server {
 	config := backend.Config()
 	g := grpc.NewServer(append(headerlimit.Options(config.MaxHeaderBytes),
+		grpc.Creds(newPlainText()),
 		grpc.MaxConcurrentStreams(uint32(config.MaxStreams)),
 		grpc.MaxRecvMsgSize(config.MaxBodyBytes+envelopeBytes), //guard:largest-value-fails-over-grpc
 		grpc.ConnectionTimeout(config.ReadTimeout),
@@ -114,12 +116,15 @@ func readOptions(q *ringsidev1.GetRequest) (o kv.ReadOptions, field string, err 
 // get reads one key. A key that does not exist is an error.
 func (s *service) get(ctx context.Context, start time.Time, dataset, key string, o kv.ReadOptions) (
 	kv.Answer, error) {
-	d, e := s.backend.Dataset(dataset)
-	if e != nil {
-		return kv.Answer{}, e
+	d, who, err := s.dataset(ctx, dataset, access.Read)
+	if err != nil {
+		return kv.Answer{}, err
 	}
 	if err := kv.CheckKey(key); err != nil {
 		return kv.Answer{}, api.InvalidKey(err).At("key")
+	}
+	if err := d.LimitRead(&who, o, 1); err != nil {
+		return kv.Answer{}, s.backend.Error(err)
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
@@ -139,9 +144,9 @@ func (s *service) BatchGet(
 ) (_ *ringsidev1.BatchGetResponse, err error) {
 	start := time.Now()
 	defer s.finish(start, &err)
-	d, e := s.backend.Dataset(q.GetDataset())
-	if e != nil {
-		return nil, e
+	d, _, err := s.dataset(ctx, q.GetDataset(), access.Read)
+	if err != nil {
+		return nil, err
 	}
 	keys := q.GetKeys()
 	if e := api.CheckBatch(keys); e != nil {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -25,7 +26,7 @@ func (s *service) Watch(q *ringsidev1.WatchRequest, stream watchStream) error {
 	if s.routed {
 		return status.Error(codes.Unimplemented, api.ErrWatchIsRouted.Error())
 	}
-	w, err := s.newWatch(q)
+	w, err := s.newWatch(stream.Context(), q)
 	if err != nil {
 		return err
 	}
@@ -51,18 +52,24 @@ func (s *service) Watch(q *ringsidev1.WatchRequest, stream watchStream) error {
 	return s.watchStatus(ctx, err)
 }
 
-func (s *service) newWatch(q *ringsidev1.WatchRequest) (*watch.Watch, error) {
+func (s *service) newWatch(ctx context.Context, q *ringsidev1.WatchRequest) (*watch.Watch, error) {
 	start := time.Now()
 	defer func() { s.stats.Duration.Observe(time.Since(start)) }()
-	d, e := s.backend.Dataset(q.GetDataset())
-	if e != nil {
-		return nil, e
+	d, who, err := s.dataset(ctx, q.GetDataset(), access.Read)
+	if err != nil {
+		return nil, err
 	}
 	keys, err := watch.CheckKeys(q.GetKeys())
 	if err != nil {
 		return nil, api.InvalidRequest(err).At("keys")
 	}
-	return s.watches.New(d, keys, q.GetResumeToken()), nil
+	if err := d.Gate.Limit(&who, access.Watches, 1); err != nil {
+		return nil, s.backend.Error(err)
+	}
+	return s.watches.New(d, keys, q.GetResumeToken()).While(func() error {
+		_, err := d.Gate.Authorize(callerOf(ctx), access.Read, authorization(ctx))
+		return err
+	}), nil
 }
 
 func (s *service) runWatch(

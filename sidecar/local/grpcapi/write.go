@@ -6,6 +6,7 @@ import (
 	"time"
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -40,16 +41,16 @@ func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *r
 func (s *service) write(
 	ctx context.Context, start time.Time, dataset string, condition *ringsidev1.Condition, c kv.Change,
 ) (kv.Answer, error) {
-	d, e := s.backend.Dataset(dataset)
-	if e != nil {
-		return kv.Answer{}, e
+	d, who, err := s.dataset(ctx, dataset, access.Write)
+	if err != nil {
+		return kv.Answer{}, err
 	}
 	if e := checkChange(&c, condition); e != nil {
 		return kv.Answer{}, e
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
-	a, err := d.Write(limited, c)
+	a, err := d.WriteFor(limited, &who, c)
 	if err != nil {
 		return kv.Answer{}, writeError(s.backend.Error(err))
 	}
@@ -121,9 +122,9 @@ func (s *service) Invalidate(
 ) (_ *ringsidev1.InvalidateResponse, err error) {
 	start := time.Now()
 	defer s.finish(start, &err)
-	d, e := s.backend.Dataset(q.GetDataset())
-	if e != nil {
-		return nil, e
+	d, who, err := s.dataset(ctx, q.GetDataset(), access.Invalidate)
+	if err != nil {
+		return nil, err
 	}
 	scope, field, err := parseScope(q)
 	if err != nil {
@@ -131,7 +132,7 @@ func (s *service) Invalidate(
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
-	result, err := d.Invalidate(limited, scope)
+	result, err := d.InvalidateFor(limited, &who, scope)
 	if err != nil {
 		return nil, s.backend.Error(err).At("keys")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -28,7 +29,7 @@ type batchEntry struct {
 }
 
 func (h *Handler) batchGet(c *RequestContext, escapedName string) {
-	d, ok := h.dataset(c, escapedName)
+	d, ok := h.dataset(c, escapedName, access.Read)
 	if !ok {
 		return
 	}
@@ -40,6 +41,10 @@ func (h *Handler) batchGet(c *RequestContext, escapedName string) {
 	options, e := c.readOptions()
 	if e != nil {
 		c.Fail(e)
+		return
+	}
+	if err := d.LimitRead(&c.who, options, len(keys)); err != nil {
+		c.Fail(h.backend.Error(err))
 		return
 	}
 	entries := make([]batchEntry, len(keys))

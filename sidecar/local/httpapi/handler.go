@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -111,7 +112,7 @@ func (h *Handler) RefuseEarly(c *RequestContext) bool {
 	if e := h.refuse(c, path, authority); e != nil {
 		c.Fail(e)
 	} else if name, key, ok := keyPath(path); ok && c.Method == http.MethodPut && h.checkSameSite(c) {
-		if d, _, ok := h.keyOf(c, name, key); ok && d.ReadOnly {
+		if d, _, ok := h.keyOf(c, name, key, access.Write); ok && d.ReadOnly {
 			c.failReadOnly("dataset " + d.Name() + " is read-only; see `writable` in the configuration")
 		}
 	}
@@ -131,7 +132,7 @@ func (h *Handler) route(c *RequestContext, path string) {
 		h.static(c, typeJSON, openAPI)
 		return
 	case "/v1/datasets":
-		h.static(c, typeJSON, h.listDatasets())
+		h.static(c, typeJSON, h.listDatasets(c))
 		return
 	}
 	rest, versioned := strings.CutPrefix(path, "/v1/")
@@ -170,7 +171,7 @@ func (h *Handler) routeKey(c *RequestContext, name, key string) {
 		}
 	default:
 		// The methods are those of any key, as the description has it: PUT and DELETE report a read-only dataset themselves.
-		if _, ok := h.dataset(c, name); ok {
+		if _, ok := h.dataset(c, name, access.Read); ok {
 			h.allow(c, allowKey)
 		}
 	}
@@ -213,11 +214,15 @@ type datasetEntry struct {
 	ContentType string `json:"contentType"`
 }
 
-func (h *Handler) listDatasets() []byte {
+// listDatasets lists the datasets that the caller may read.
+func (h *Handler) listDatasets(c *RequestContext) []byte {
 	list := struct {
 		Datasets []datasetEntry `json:"datasets"`
 	}{Datasets: []datasetEntry{}}
 	for _, d := range h.backend.Datasets.All() {
+		if !d.Gate.Permits(c.Caller, access.Read, c.authorization()) { //guard:list-shows-what-may-not-be-read
+			continue
+		}
 		list.Datasets = append(list.Datasets, datasetEntry{d.Name(), contentType(d)})
 	}
 	b, err := json.Marshal(list)
@@ -234,8 +239,9 @@ func contentType(d api.Served) string {
 	return typeBytes
 }
 
-// dataset finds the dataset of an escaped name, or responds that there is none.
-func (h *Handler) dataset(c *RequestContext, escaped string) (api.Served, bool) {
+// dataset finds the dataset of an escaped name with which the caller may do o, or responds that there is none or that the
+// caller may not. It sets c.who.
+func (h *Handler) dataset(c *RequestContext, escaped string, o access.Operation) (api.Served, bool) {
 	name, scratch, err := unescape(escaped, c.name)
 	c.name = scratch
 	if err != nil {
@@ -247,12 +253,20 @@ func (h *Handler) dataset(c *RequestContext, escaped string) (api.Served, bool) 
 		c.Fail(e)
 		return d, false
 	}
+	if c.who = c.Caller; o == access.Read && d.Gate.Allows(&c.who, o) { // without a look at the header
+		return d, true
+	}
+	if c.who, err = d.Gate.Authorize(c.Caller, o, c.authorization()); err != nil { //guard:denied-request-is-answered
+		c.Fail(h.backend.Error(err))
+		return d, false
+	}
 	return d, true
 }
 
-// keyOf finds the dataset and the key of a path, or responds with what is wrong with them. The key lies in memory of c.
-func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string) (d api.Served, key string, ok bool) {
-	if d, ok = h.dataset(c, escapedName); !ok {
+// keyOf finds the dataset and the key of a path for o, or responds with what is wrong. The key lies in memory of c.
+func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string, o access.Operation) (
+	d api.Served, key string, ok bool) {
+	if d, ok = h.dataset(c, escapedName, o); !ok {
 		return d, "", false
 	}
 	key, scratch, err := unescape(escapedKey, c.key)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
@@ -18,7 +19,7 @@ type invalidateResult struct {
 }
 
 func (h *Handler) invalidate(c *RequestContext, escapedName string) {
-	d, ok := h.dataset(c, escapedName)
+	d, ok := h.dataset(c, escapedName, access.Invalidate)
 	if !ok {
 		return
 	}
@@ -27,7 +28,7 @@ func (h *Handler) invalidate(c *RequestContext, escapedName string) {
 		c.Fail(api.InvalidRequest(err))
 		return
 	}
-	result, err := d.Invalidate(c.deadline, scope)
+	result, err := d.InvalidateFor(c.deadline, &c.who, scope)
 	if err != nil {
 		c.Fail(h.backend.Error(err))
 		return

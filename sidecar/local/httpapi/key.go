@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -14,7 +15,7 @@ import (
 
 // get handles GET and HEAD of a key.
 func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
-	d, key, ok := h.keyOf(c, escapedName, escapedKey)
+	d, key, ok := h.keyOf(c, escapedName, escapedKey, access.Read)
 	if !ok {
 		return
 	}
@@ -23,7 +24,11 @@ func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
 		c.Fail(e)
 		return
 	}
-	a, err := d.Get(c.deadline, key, o)
+	err := d.LimitRead(&c.who, o, 1)
+	var a kv.Answer
+	if err == nil {
+		a, err = d.Get(c.deadline, key, o)
+	}
 	if err != nil {
 		c.Fail(h.backend.Error(err))
 		return
@@ -54,7 +59,7 @@ func (c *RequestContext) sendEntry(a *kv.Answer, o kv.ReadOptions, contentType s
 
 // write handles PUT and DELETE of a key.
 func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
-	d, key, ok := h.keyOf(c, escapedName, escapedKey)
+	d, key, ok := h.keyOf(c, escapedName, escapedKey, access.Write)
 	if !ok {
 		return
 	}
@@ -63,7 +68,7 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 		c.Fail(e)
 		return
 	}
-	a, err := d.Write(c.deadline, change)
+	a, err := d.WriteFor(c.deadline, &c.who, change)
 	switch {
 	case kv.KindOf(err) == kv.KindReadOnly:
 		c.failReadOnly(err.Error())

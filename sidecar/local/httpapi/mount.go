@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 )
 
 // mountPath begins the paths of the mounted API.
@@ -21,7 +23,8 @@ func (h *Handler) handleMount(c *RequestContext, path string) {
 	if !c.isRead() && !h.checkSameSite(c) { //guard:page-of-another-site-changes-metrics
 		return
 	}
-	r, err := http.NewRequestWithContext(c.deadline, strings.Clone(c.Method), strings.Clone(path),
+	ctx := access.WithAuthorization(caller.With(c.deadline, c.Caller), strings.Clone(c.authorization()))
+	r, err := http.NewRequestWithContext(ctx, strings.Clone(c.Method), strings.Clone(path),
 		bytes.NewReader(c.Content))
 	if err != nil || strings.Contains(path, "#") { //guard:id-cut-off-at-fragment
 		c.fail(apierror.MalformedRequest, "the method is not a token, or the target is not a path with a query")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -27,13 +28,16 @@ const noStore = "no-store"
 // complete.
 type Request struct {
 	Method, Target, Host string
-	HTTP11               bool // or later
+	HTTP11               bool          // or later
+	Caller               caller.Caller // who is at the other end of the connection
 	Content              []byte
 
 	// Of every request.
 	cacheControl, ifMatch, ifNoneMatch, fetchSite, minVersion string
 	// Of requests that are more than plain reads.
 	origin, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID string
+
+	header Header // of a field that most requests do not need; see authorization
 }
 
 // Header gives access to the header of a request, in the form of the server that read it.
@@ -45,6 +49,7 @@ type Header interface {
 
 // ReadHeader reads the fields that a response may depend on. Method and Target must be set.
 func (r *Request) ReadHeader(h Header) {
+	r.header = h
 	r.cacheControl, r.ifNoneMatch = h.Joined("Cache-Control"), h.Joined("If-None-Match")
 	r.fetchSite, r.minVersion = h.Joined("Sec-Fetch-Site"), h.Joined("Ringside-Min-Version")
 	r.ifMatch = h.Joined("If-Match")
@@ -55,6 +60,14 @@ func (r *Request) ReadHeader(h Header) {
 	r.idempotencyKey, r.mediaType = h.Joined("Idempotency-Key"), h.Joined("Content-Type")
 	r.contentCoding, r.contentRange = h.Joined("Content-Encoding"), h.Joined("Content-Range")
 	r.lastEventID = h.Joined("Last-Event-ID")
+}
+
+// authorization returns the Authorization header, or "".
+func (r *Request) authorization() string {
+	if r.header == nil {
+		return ""
+	}
+	return r.header.Joined("Authorization")
 }
 
 func (r *Request) isRead() bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
@@ -95,9 +108,10 @@ type RequestContext struct {
 	Request
 	Response
 	deadline  *api.Deadline
-	authority string // the Host, or what replaces it
-	key       []byte // scratch of unescape
-	name      []byte // scratch of unescape
+	who       caller.Caller // the caller, or the token that it has sent
+	authority string        // the Host, or what replaces it
+	key       []byte        // scratch of unescape
+	name      []byte        // scratch of unescape
 }
 
 // NewRequestContext returns an empty RequestContext.
@@ -108,7 +122,7 @@ func (c *RequestContext) Recycle() {
 	if !c.deadline.Stop() {
 		c.deadline = new(api.Deadline)
 	}
-	c.Request, c.authority = Request{}, ""
+	c.Request, c.who, c.authority = Request{}, caller.Caller{}, ""
 	c.Response = Response{Fields: c.Fields[:0], scratch: c.scratch[:0]}
 }
 
@@ -139,6 +153,9 @@ func (r *Response) Fail(e *apierror.Error) {
 	r.Status, r.ContentType, r.Body = e.Type.Status, apierror.ContentType, e.JSON()
 	if seconds := e.RetrySeconds(); seconds > 0 {
 		r.setInt("Retry-After", seconds)
+	}
+	if e.Challenge != "" {
+		r.setString("Www-Authenticate", e.Challenge)
 	}
 	if e.Type != apierror.NotFound {
 		r.setString("Cache-Control", noStore)

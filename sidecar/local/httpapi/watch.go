@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -19,7 +20,7 @@ func (h *Handler) watch(c *RequestContext, path string) {
 		return
 	}
 	name, query, _ := watchTarget(path)
-	d, ok := h.dataset(c, name)
+	d, ok := h.dataset(c, name, access.Read)
 	if !ok {
 		return
 	}
@@ -28,11 +29,26 @@ func (h *Handler) watch(c *RequestContext, path string) {
 		c.Fail(api.InvalidRequest(err))
 		return
 	}
+	if c.Method == http.MethodGet {
+		if err := d.Gate.Limit(&c.who, access.Watches, 1); err != nil {
+			c.Fail(h.backend.Error(err))
+			return
+		}
+	}
 	c.Status, c.ContentType = http.StatusOK, typeEvents
 	c.setString("Cache-Control", noStore)
 	c.setString("X-Accel-Buffering", "no") // nginx would buffer events until it has many
 	if c.Method == http.MethodGet {
-		c.Watch = h.watches.New(d, keys, strings.Clone(httpfield.Trim(c.lastEventID)))
+		c.Watch = h.watches.New(d, keys, strings.Clone(httpfield.Trim(c.lastEventID))).While(permission(d, c))
+	}
+}
+
+// permission returns a function that checks again whether the caller of c may read d, after c is used for another request.
+func permission(d api.Served, c *RequestContext) func() error {
+	who, authorization := c.Caller, strings.Clone(c.authorization())
+	return func() error {
+		_, err := d.Gate.Authorize(who, access.Read, authorization)
+		return err
 	}
 }
 

@@ -72,6 +72,7 @@ func (s *Server) handle(x *fasthttp.RequestCtx) {
 	c := s.contexts.Get().(*httpapi.RequestContext)
 	h := &x.Request.Header
 	protocol := view(h.Protocol())
+	c.Caller = callerOf(x.Conn())
 	c.HTTP11 = protocol == "HTTP/1.1"
 	if !c.HTTP11 && protocol != "HTTP/1.0" {
 		c.Fail(apierror.New(apierror.HTTPVersion, "this listener supports HTTP/1.1"))
@@ -122,6 +123,7 @@ func (s *Server) expect(x *fasthttp.RequestCtx) int {
 	c := s.contexts.Get().(*httpapi.RequestContext)
 	defer s.contexts.Put(c)
 	defer c.Recycle()
+	c.Caller = callerOf(x.Conn())
 	c.HTTP11 = true                                    // fasthttp calls expect for no other version
 	if readHeader(c, h) && !s.handler.RefuseEarly(c) { //guard:100-continue-for-refused-request
 		return fasthttp.StatusContinue

@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 )
 
 // The limits of a lingering close. On loopback 64 MiB take less than a tenth of a second; a client that sends more, or more
@@ -23,14 +25,23 @@ func (l lingeringListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lingeringConn{Conn: c}, nil
+	return &lingeringConn{Conn: c, caller: caller.Of(c)}, nil
 }
 
 // lingeringConn is a connection whose Close can be a lingering close (RFC 9112, 9.6): without it, the kernel answers input
 // that nothing reads with a reset, which overtakes the response.
 type lingeringConn struct {
 	net.Conn
+	caller    caller.Caller // who is at the other end
 	requested atomic.Bool
+}
+
+// callerOf returns who is at the other end of a connection of a lingeringListener.
+func callerOf(c net.Conn) caller.Caller {
+	if l, ok := c.(*lingeringConn); ok {
+		return l.caller
+	}
+	return caller.Of(c)
 }
 
 // closeLingering makes the next Close of c a lingering close, if its listener supports that.

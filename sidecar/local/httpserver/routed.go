@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
@@ -55,6 +56,7 @@ func (h *RoutedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // read fills in the request of c, or its response if the body cannot be read.
 func (h *RoutedHandler) read(c *httpapi.RequestContext, w http.ResponseWriter, r *http.Request) {
 	config := h.handler.Backend().Config()
+	c.Caller = caller.From(r.Context())
 	c.Method, c.Target, c.Host, c.HTTP11 = r.Method, r.RequestURI, r.Host, r.ProtoAtLeast(1, 1)
 	c.ReadHeader(netHeader(r.Header))
 	// Timeouts of the http.Server would also end long gRPC calls. The response controller has deadlines on every protocol.

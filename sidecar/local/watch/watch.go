@@ -128,8 +128,9 @@ func (f *fingerprint) replace(old, current fingerprint) {
 type Watch struct {
 	backend *api.Backend
 	dataset api.Served
-	keys    []string // distinct
-	resume  string   // the token of an earlier watch; empty if there was none
+	keys    []string     // distinct
+	resume  string       // the token of an earlier watch; empty if there was none
+	permit  func() error // nil: it stays permitted
 
 	memory budget.Loan             // of the watch, without the values that it reads
 	known  map[string]*clientState // by key
@@ -150,6 +151,12 @@ func (e *Engine) New(d api.Served, keys []string, resume string) *Watch {
 		backend: e.backend, dataset: d, keys: keys, resume: resume, memory: e.backend.Config().Budget.Loan(budget.Watches),
 	}
 	w.reset()
+	return w
+}
+
+// While ends the watch when permit returns an error: its client may no longer read the dataset. It returns w.
+func (w *Watch) While(permit func() error) *Watch {
+	w.permit = permit
 	return w
 }
 
@@ -342,7 +349,10 @@ func (k *clientState) schedule(r kv.Result) {
 // read visits the current results of keys, a few values at a time. It returns the error of visit, or that of ctx.
 func (w *Watch) read(ctx context.Context, keys []string, visit func(key string, r kv.Result) error) error {
 	for len(keys) > 0 {
-		var err error
+		err := w.permitted()
+		if err != nil { //guard:watch-outlives-its-permission
+			return w.backend.Error(err)
+		}
 		if keys, err = w.visitSome(ctx, keys, visit); err != nil {
 			return err
 		}
@@ -369,6 +379,13 @@ func (w *Watch) visitSome(
 		results[i] = kv.Result{}
 	}
 	return rest, nil
+}
+
+func (w *Watch) permitted() error {
+	if w.permit == nil {
+		return nil
+	}
+	return w.permit()
 }
 
 func (w *Watch) readSome(ctx context.Context, keys []string, values *budget.Loan) []kv.Result {

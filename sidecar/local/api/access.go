@@ -1,0 +1,117 @@
+package api
+
+import (
+	"context"
+
+	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+)
+
+// LimitRead returns an error if a client has read too often with no-cache: every such key is a query.
+func (s Served) LimitRead(who *caller.Caller, o kv.ReadOptions, keys int) error {
+	if !o.NoCache {
+		return nil
+	}
+	return s.Gate.Limit(who, access.NoCache, keys) //guard:no-cache-reads-without-limit
+}
+
+// WriteFor makes a change for a caller that may write, within its rate limit, and logs it.
+func (s Served) WriteFor(ctx context.Context, who *caller.Caller, c kv.Change) (a kv.Answer, err error) {
+	err = s.Gate.Limit(who, access.Writes, 1)
+	if err == nil {
+		a, err = s.Write(ctx, c)
+	}
+	e := audit.Event{Action: audit.Put, Caller: *who, Key: c.Key, Result: resultOf(err)}
+	if c.Delete {
+		e.Action = audit.Delete
+	}
+	e.Refused = e.Result == apierror.RateLimited.Name
+	s.Gate.Record(e)
+	return a, err
+}
+
+// InvalidateFor invalidates a scope for a caller that may do so, within its rate limit, and logs it.
+func (s Served) InvalidateFor(ctx context.Context, who *caller.Caller, scope kv.Scope) (r kv.InvalidateResult, err error) {
+	err = s.Gate.Limit(who, access.Invalidations, 1)
+	if err == nil {
+		r, err = s.Invalidate(ctx, scope)
+	}
+	result := resultOf(err)
+	s.Gate.Record(audit.Event{
+		Action: audit.Invalidate, Caller: *who, Result: result, Refused: result == apierror.RateLimited.Name,
+		Keys: scope.Keys, Prefix: scope.Prefix, All: len(scope.Keys) == 0 && scope.Prefix == "",
+	})
+	return r, err
+}
+
+// resultOf returns the result of a change in the audit log: the type of the error, not its text.
+func resultOf(err error) string {
+	if err == nil {
+		return audit.OK
+	}
+	return apierror.From(err, func(error) string { return "" }).Type.Name
+}
+
+// Guarded is a dataset for a service that is mounted beside the APIs of this package: it asks for the permission and the
+// limits of the caller in the context of each call (see caller.With and access.WithAuthorization).
+type Guarded struct {
+	served Served
+	lister origin.Lister
+}
+
+// NewGuarded returns a Guarded of a dataset, and of a lister of its rows, which may be nil.
+func NewGuarded(s Served, lister origin.Lister) *Guarded { return &Guarded{s, lister} }
+
+func (g *Guarded) authorize(ctx context.Context, o access.Operation) (*caller.Caller, error) {
+	who, err := g.served.Gate.Authorize(caller.From(ctx), o, access.AuthorizationFrom(ctx))
+	return &who, err
+}
+
+func (g *Guarded) admitRead(ctx context.Context, o kv.ReadOptions, keys int) error {
+	who, err := g.authorize(ctx, access.Read)
+	if err != nil { //guard:mounted-reads-without-permission
+		return err
+	}
+	return g.served.LimitRead(who, o, keys)
+}
+
+// Get reads a key.
+func (g *Guarded) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error) {
+	if err := g.admitRead(ctx, o, 1); err != nil {
+		return kv.Answer{}, err
+	}
+	return g.served.Get(ctx, key, o)
+}
+
+// GetMany reads keys; see Dataset.
+func (g *Guarded) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, limit kv.BatchLimit) []kv.Result {
+	if err := g.admitRead(ctx, o, len(keys)); err != nil {
+		results := make([]kv.Result, len(keys))
+		for i := range results {
+			results[i].Err = err
+		}
+		return results
+	}
+	return g.served.GetMany(ctx, keys, o, limit)
+}
+
+// Write makes a change.
+func (g *Guarded) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
+	who, err := g.authorize(ctx, access.Write)
+	if err != nil {
+		return kv.Answer{}, err
+	}
+	return g.served.WriteFor(ctx, who, c)
+}
+
+// List implements origin.Lister. Each page is a query.
+func (g *Guarded) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
+	if err := g.admitRead(ctx, kv.ReadOptions{NoCache: true}, 1); err != nil {
+		return nil, err
+	}
+	return g.lister.List(ctx, q)
+}
