@@ -111,11 +111,6 @@ func (s *Sidecar) PublishXDS() {
 // RoleClient gives a sidecar that has not been started the role client: it has no peer listener, and gets its ring by xDS.
 func (s *Sidecar) RoleClient() { s.args = append(s.args, "--set", "listen.peer=off") }
 
-// Static makes a sidecar that has not been started the only member of a static cluster.
-func (s *Sidecar) Static() {
-	s.args = append(s.args, "--set", "membership.static="+s.Peer)
-}
-
 // LimitFiles sets the limit of open files of a sidecar that has not been started.
 func (s *Sidecar) LimitFiles(n int) {
 	s.args = append([]string{"--nofile=" + strconv.Itoa(n), s.path}, s.args...)
