@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"runtime/debug"
 
@@ -14,26 +15,63 @@ import (
 const (
 	// defaultMemory is for a process without a memory limit, for entries and for clients each.
 	defaultMemory = 128 << 20
-	// entryShare is the share of the memory limit for entries, and clientShare that for clients. Go's collector needs about
-	// as much again as lives, and the process itself needs the rest.
+	// entryShare is the share of Go's memory limit for entries, and clientShare that for clients. In a container of 128 MiB,
+	// Go's limit is 115 MiB: 46 for entries, 29 for clients, 16 for the process and its reads from the origins, and 24 that
+	// the collector needs so that it does not run all the time (measured by TestPromiseDNoClientExhaustsASidecar).
 	entryShare, clientShare = 0.4, 0.25
+	// processMemory is what the process needs without entries and clients: runtime, connections to origins, other members.
+	processMemory = 16 << 20
 )
 
 // memory is what the process may use, in bytes.
 type memory struct {
+	limit   int64 // Go's limit; math.MaxInt64 if there is none
 	entries int64 // all entries
 	clients int64 // everything else that clients and members make it use: the budget
 }
 
 // limitMemory sets Go's memory limit to that of the container, cgroup v1 or v2, unless GOMEMLIMIT is set, and divides it.
-func limitMemory(entries, clients config.Size, log *zap.Logger) memory {
+func limitMemory(c config.Config, log *zap.Logger) memory {
 	limit, err := memlimit.Set()
 	if err != nil && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrNoLimit) {
 		log.Warn("the memory limit of the container is unknown; set GOMEMLIMIT, or memory in the configuration",
 			zap.Error(err))
 	}
-	limit = min(limit, debug.SetMemoryLimit(-1))
-	return memory{shareOf(entries, limit, entryShare), shareOf(clients, limit, clientShare)}
+	m := divideMemory(c, min(limit, debug.SetMemoryLimit(-1)))
+	if err := m.check(); err != nil {
+		log.Warn("the memory limit of the container is too small for the configuration", zap.Error(err))
+	}
+	return m
+}
+
+// CheckMemory returns an error if the memory of a configuration does not fit into the limit of this process, of its container
+// or GOMEMLIMIT. There is none if the process has no limit.
+func CheckMemory(c config.Config) error {
+	limit := debug.SetMemoryLimit(-1)
+	if container, err := memlimit.FromCgroup(); err == nil && limit == math.MaxInt64 {
+		limit = int64(float64(container) * 0.9) // as memlimit.Set does
+	}
+	return divideMemory(c, limit).check()
+}
+
+func divideMemory(c config.Config, limit int64) memory {
+	if limit <= 0 {
+		limit = math.MaxInt64
+	}
+	return memory{limit, shareOf(c.Memory, limit, entryShare), shareOf(c.ClientMemory, limit, clientShare)}
+}
+
+// check returns an error if the process would exceed its limit, or do nothing but collect garbage.
+func (m memory) check() error {
+	need := m.entries + m.clients + processMemory
+	if need <= m.limit { //guard:memory-beyond-the-container
+		return nil
+	}
+	const mib = 1 << 20
+	message := fmt.Sprintf("it (%d MiB), client_memory (%d MiB) and the process itself (%d MiB) do not fit into "+
+		"the memory limit, of which Go may use %d MiB: the kernel would end the process; reduce memory or client_memory, or raise the "+
+		"limit of the container", m.entries/mib, m.clients/mib, processMemory/mib, m.limit/mib)
+	return &config.Error{Problems: []config.Problem{{Field: "memory", Message: message}}}
 }
 
 // shareOf returns the configured bytes, or the share of a limit, which is math.MaxInt64 if there is none.
@@ -41,7 +79,7 @@ func shareOf(configured config.Size, limit int64, share float64) int64 {
 	switch {
 	case configured > 0:
 		return int64(configured)
-	case limit <= 0 || limit == math.MaxInt64:
+	case limit == math.MaxInt64:
 		return defaultMemory
 	}
 	return max(config.MinMemory, int64(float64(limit)*share))

@@ -110,7 +110,7 @@ func (p *parts) closeDirectory(context.Context) {
 // build builds the parts. Those that it has opened are in the result even if it fails.
 func (r *run) build(ctx context.Context) (*parts, error) {
 	c := r.config.Effective()
-	p := &parts{log: r.log, memory: limitMemory(c.Memory, c.ClientMemory, r.log)}
+	p := &parts{log: r.log, memory: limitMemory(c, r.log)}
 	p.budget = budget.New(p.memory.clients)
 	err := r.buildAccess(p, c)
 	if err != nil {

@@ -127,6 +127,9 @@ other members would reject the certificate of peer_tls.`,
 		for _, warning := range warnings.Of(c) {
 			cmd.PrintErrln("warning: " + warning)
 		}
+		if err := sidecar.CheckMemory(c); err != nil {
+			return err
+		}
 		if *offline && c.PeerTLS.WorkloadAPI == "" {
 			err = sidecar.CheckIdentity(cmd.Context(), c)
 		}

@@ -1,0 +1,41 @@
+package sidecar
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/ringside-cache/ringside/sidecar/config"
+)
+
+func TestMemoryIsDividedAmongEntriesAndClients(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name                     string
+		entries, client          config.Size
+		limit                    int64
+		wantEntries, wantClients float64 // in MiB
+		fits                     bool
+	}{
+		{"default container of 128 MiB", 0, 0, 115 * mib, 46, 28.75, true},
+		{"no limit", 0, 0, math.MaxInt64, 128, 128, true},
+		{"all for entries", 115 * mib, 0, 115 * mib, 115, 28.75, false},
+		{"all for clients", 0, 100 * mib, 115 * mib, 46, 100, false},
+		{"more for entries, less for clients", 80 * mib, 10 * mib, 115 * mib, 80, 10, true},
+		{"container of 64 MiB", 0, 0, 57 * mib, 22.8, 14.25, true},
+		{"container of 32 MiB", 0, 0, 28 * mib, 11.2, 7, false},
+	} {
+		got := divideMemory(config.Config{Memory: c.entries, ClientMemory: c.client}, c.limit)
+		differs := func(got int64, want float64) bool { return math.Abs(float64(got)-want*mib) > 1 }
+		if got.limit != c.limit || differs(got.entries, c.wantEntries) || differs(got.clients, c.wantClients) {
+			t.Errorf("%s: got %+v, want %v MiB for entries and %v for clients", c.name, got, c.wantEntries, c.wantClients)
+		}
+		err := got.check()
+		if (err == nil) != c.fits {
+			t.Errorf("%s: got error %v, want that it fits: %v", c.name, err, c.fits)
+		}
+		if err != nil && !strings.Contains(err.Error(), "client_memory") {
+			t.Errorf("%s: the error does not name the fields: %v", c.name, err)
+		}
+	}
+}
