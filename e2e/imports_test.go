@@ -41,6 +41,8 @@ var mayImport = map[string][]string{
 	"sidecar/internal/access": {"sidecar/internal/audit", "sidecar/internal/caller"},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff", "sidecar/internal/budget"},
+	// Reads HTTP/1 requests strictly.
+	"sidecar/internal/http1": {},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
 	"sidecar/kv":                   {"origin", "sidecar/internal/flight"},
 	"sidecar/internal/batch":       {"sidecar/kv"},
@@ -111,16 +113,19 @@ var mayImport = map[string][]string{
 	"sidecar/local/api":   {"origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
-		"origin", "sidecar/internal/access", "sidecar/internal/caller", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api",
-		"sidecar/local/watch",
+		"origin", "sidecar/internal/access", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv",
+		"sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
-	"sidecar/local/httpserver": {"sidecar/internal/apierror", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch"},
+	"sidecar/local/httpserver": {
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit",
+		"sidecar/internal/http1", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
+	},
 	"sidecar/local/grpcapi": {
 		"sidecar/internal/access", "sidecar/internal/caller",
 		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/headerlimit",
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
-	"sidecar/local/localtest": {
+	"sidecar/local/localtest": {"sidecar/internal/budget",
 		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
 	},
@@ -234,7 +239,6 @@ var onlyImporter = map[string][]string{
 	},
 	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar/config", "sidecar/config/decode", "e2e/guards"},
-	"github.com/valyala/fasthttp":           {"sidecar/local/httpserver"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
 	"github.com/KimMachineGun/automemlimit": {"sidecar"},
 	"github.com/anishathalye/porcupine":     {"e2e/history"},

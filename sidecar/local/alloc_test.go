@@ -11,7 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
-// A hit is the product: neither the core nor the way through fasthttp may allocate.
+// A hit is the product: neither the core nor the way through the server may allocate.
 func TestHitDoesNotAllocate(t *testing.T) {
 	d := localtest.NewDataset(t, "cnf-metrics", origintest.New(map[string]string{"CNF-001": localtest.BenchValue(), "a/b": localtest.BenchValue()}))
 	s := localtest.Start(t, local.Config{}, local.Served{Dataset: d, JSON: true})

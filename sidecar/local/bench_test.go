@@ -27,7 +27,7 @@ func benchServer(b *testing.B) *localtest.Server {
 // BenchmarkHTTP is one hit over keep-alive connections; the client is a loop of write and read on each.
 func BenchmarkHTTP(b *testing.B) {
 	for _, conns := range []int{1, 16, 64} {
-		for _, server := range []string{"fasthttp", "nethttp"} {
+		for _, server := range []string{"own", "nethttp"} {
 			b.Run(fmt.Sprintf("server=%s/conns=%d", server, conns), func(b *testing.B) {
 				s := benchServer(b)
 				address := s.HTTP

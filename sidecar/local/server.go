@@ -79,7 +79,7 @@ func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
 }
 
 // newRouted returns the server for clients that route by the ring. Their connections carry HTTP and gRPC side by side,
-// which neither fasthttp nor the transport of grpc supports: net/http reads them.
+// which neither httpserver.Server nor the transport of grpc supports: net/http reads them.
 func (s *Server) newRouted() *http.Server {
 	config := s.backend.Config()
 	protocols := new(http.Protocols)

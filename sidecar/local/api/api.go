@@ -77,8 +77,3 @@ func InvalidRequest(err error) *apierror.Error {
 func InvalidKey(err error) *apierror.Error {
 	return apierror.New(apierror.TypeOf(kv.KindInvalidKey), err.Error())
 }
-
-// ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes.
-func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o kv.ReadOptions) []kv.Result {
-	return d.GetMany(ctx, keys, o, kv.BatchLimit{Bytes: b.config.MaxBatchBytes})
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -33,12 +34,16 @@ func (h *Handler) batchGet(c *RequestContext, escapedName string) {
 	if !ok {
 		return
 	}
-	keys, e := parseBatch(c.Content)
+	options, e := c.readOptions()
 	if e != nil {
 		c.Fail(e)
 		return
 	}
-	options, e := c.readOptions()
+	content, ok := h.content(c)
+	if !ok {
+		return
+	}
+	keys, e := parseBatch(content)
 	if e != nil {
 		c.Fail(e)
 		return
@@ -47,19 +52,67 @@ func (h *Handler) batchGet(c *RequestContext, escapedName string) {
 		c.Fail(h.backend.Error(err))
 		return
 	}
-	entries := make([]batchEntry, len(keys))
-	for i, r := range h.backend.ReadBatch(c.deadline, d, keys, options) {
-		entries[i] = h.entry(keys[i], r, d.JSON)
-	}
-	body, err := marshal(struct {
-		Results []batchEntry `json:"results"`
-	}{entries})
+	body, err := h.marshalBatch(c, d, keys, h.backend.ReadBatchWithin(c.deadline, d, keys, options, &c.loan))
 	if err != nil {
 		c.Fail(h.backend.Error(fmt.Errorf("write the response to a batch: %w", err)))
 		return
 	}
 	c.send(typeJSON, body)
 	c.setString("Cache-Control", noStore)
+}
+
+// marshalBatch returns {"results": […]}. The loan of c, which is that of the values, becomes that of the result.
+func (h *Handler) marshalBatch(c *RequestContext, d api.Served, keys []string, results []kv.Result) ([]byte, error) {
+	values := c.loan.Bytes()
+	expected := 128 * len(keys)
+	for i := range results {
+		expected += len(keys[i]) + len(results[i].Answer.Value)*4/3
+	}
+	b := growing{loan: &c.loan, free: api.PrepaidResponse}
+	err := b.grow(expected)
+	b.append(&err, []byte(`{"results":[`))
+	for i := 0; i < len(results) && err == nil; i++ {
+		var one []byte
+		if one, err = h.MarshalEntry(keys[i], results[i], d.JSON); err == nil {
+			results[i] = kv.Result{} // the value is in one
+			b.append(&err, bytes.TrimSuffix(one, []byte("\n")))
+		}
+		if i < len(results)-1 {
+			b.append(&err, []byte(","))
+		}
+	}
+	b.append(&err, []byte("]}\n"))
+	c.loan.Shrink(c.loan.Bytes() - values)
+	return b.bytes, err
+}
+
+// growing is a buffer that takes its bytes from a loan before it grows, except for those that are free.
+type growing struct {
+	bytes []byte
+	loan  *budget.Loan
+	taken int64
+	free  int
+}
+
+func (g *growing) grow(size int) error {
+	if size > g.free && !g.loan.Grow(int64(size)-g.taken) { //guard:batch-response-without-budget
+		return kv.ErrNoMemory
+	}
+	if size > g.free {
+		g.taken = int64(size)
+	}
+	g.bytes = append(make([]byte, 0, size), g.bytes...)
+	return nil
+}
+
+// append appends b unless there was an error before.
+func (g *growing) append(err *error, b []byte) {
+	if need := len(g.bytes) + len(b); *err == nil && need > cap(g.bytes) {
+		*err = g.grow(max(need, 2*cap(g.bytes)))
+	}
+	if *err == nil {
+		g.bytes = append(g.bytes, b...)
+	}
 }
 
 func (h *Handler) entry(key string, r kv.Result, isJSON bool) batchEntry {

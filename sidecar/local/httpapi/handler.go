@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -62,6 +63,8 @@ func (h *Handler) Backend() *api.Backend { return h.backend }
 func (h *Handler) Handle(ctx context.Context, c *RequestContext) {
 	start := time.Now()
 	defer h.finish(c, start)
+	c.loan = h.backend.Config().Budget.Loan(budget.Responses)
+	c.base = ctx
 	c.deadline.Reset(ctx, start.Add(h.backend.Config().RequestTimeout))
 	path, authority := originForm(c.Target, c.Host)
 	c.authority = authority
@@ -76,13 +79,52 @@ func (h *Handler) Handle(ctx context.Context, c *RequestContext) {
 	h.route(c, path)
 }
 
+// content reads the content of a request, or responds that it cannot be read. All checks of the header come before it: a
+// client whose request is refused sends no content, and makes the process hold none.
+func (h *Handler) content(c *RequestContext) (b []byte, ok bool) {
+	if c.Content == nil {
+		return nil, true
+	}
+	start := time.Now()
+	b, e := c.Content.Read()
+	c.arrival = time.Since(start)
+	if e != nil {
+		c.Unread = true
+		c.Fail(e)
+		return nil, false
+	}
+	if !c.deadline.Stop() {
+		c.deadline = new(api.Deadline)
+	}
+	c.deadline.Reset(c.base, time.Now().Add(h.backend.Config().RequestTimeout))
+	return b, true
+}
+
+// cover takes the bytes of the body of the response from the budget until it has been sent, because an entry lives at
+// least as long as its slowest reader. It reports whether the budget has them.
+func (c *RequestContext) cover(size int) bool {
+	more := int64(size) - c.loan.Bytes()
+	return size <= api.PrepaidResponse || c.free || c.Method == http.MethodHead || more <= 0 || c.loan.Grow(more)
+}
+
+// charge covers the response, or replaces it.
+func (h *Handler) charge(c *RequestContext) {
+	if !c.cover(len(c.Body)) { //guard:response-without-budget
+		c.Response = Response{Fields: c.Fields[:0], scratch: c.scratch[:0]}
+		c.Fail(h.backend.Error(kv.ErrNoMemory))
+	}
+}
+
 // finish counts a request, and turns a panic into a response: one bad request must not end the sidecar.
 func (h *Handler) finish(c *RequestContext, start time.Time) {
 	if p := recover(); p != nil {
 		c.Response = Response{}
 		c.Fail(h.backend.Panic("while handling a request", p))
 	}
-	h.Stats.Duration.Observe(time.Since(start))
+	h.charge(c)
+	if !c.Unread {
+		h.Stats.Duration.Observe(time.Since(start) - c.arrival)
+	}
 }
 
 // refuse returns the error of a request that is wrong for every route.
@@ -97,30 +139,22 @@ func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Er
 	case c.fetchSite == "cross-site":
 		h.Stats.HostRefused.Add(1)
 		return apierror.New(apierror.CrossSite, "pages of other websites may not use this sidecar")
+	case c.Content != nil && (c.isRead() || c.Method == http.MethodDelete): //guard:content-of-a-get
+		return apierror.New(apierror.MalformedRequest,
+			"GET, HEAD and DELETE have no content here: send neither Content-Length nor Transfer-Encoding")
+	case c.Content != nil && c.Content.Length() > int64(h.backend.Config().MaxBodyBytes): //guard:100-continue-for-too-large-content
+		c.Unread = true
+		return BodyTooLarge(h.Stats)
 	case strings.ContainsAny(path, "?#") && !h.isMounted(path) && !isWatch(path):
 		return apierror.New(apierror.MalformedRequest, "a key has no query and no fragment: write ? as %3F and # as %23")
 	}
 	return nil
 }
 
-// RefuseEarly fills in the response of c if the header of the request alone shows that it will fail, before the client
-// sends the content. It reports whether it did.
-func (h *Handler) RefuseEarly(c *RequestContext) bool {
-	start := time.Now()
-	path, authority := originForm(c.Target, c.Host)
-	c.authority = authority
-	if e := h.refuse(c, path, authority); e != nil {
-		c.Fail(e)
-	} else if name, key, ok := keyPath(path); ok && c.Method == http.MethodPut && h.checkSameSite(c) {
-		if d, _, ok := h.keyOf(c, name, key, access.Write); ok && d.ReadOnly {
-			c.failReadOnly("dataset " + d.Name() + " is read-only; see `writable` in the configuration")
-		}
-	}
-	if c.Status == 0 {
-		return false
-	}
-	h.Stats.Duration.Observe(time.Since(start))
-	return true
+// BodyTooLarge returns the error of a request whose content exceeds the limit, and counts it.
+func BodyTooLarge(stats *api.Protocol) *apierror.Error {
+	stats.BodyRefused.Add(1)
+	return apierror.New(apierror.BodyTooLarge, "the body exceeds the size limit of a value; split a batch into several requests")
 }
 
 func (h *Handler) route(c *RequestContext, path string) {
@@ -204,6 +238,7 @@ func (h *Handler) checkSameSite(c *RequestContext) bool {
 
 func (h *Handler) static(c *RequestContext, contentType string, body []byte) {
 	if h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) {
+		c.free = true
 		c.send(contentType, body)
 	}
 }

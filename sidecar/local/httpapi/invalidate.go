@@ -23,7 +23,11 @@ func (h *Handler) invalidate(c *RequestContext, escapedName string) {
 	if !ok {
 		return
 	}
-	scope, err := parseScope(c.Content)
+	content, ok := h.content(c)
+	if !ok {
+		return
+	}
+	scope, err := parseScope(content)
 	if err != nil {
 		c.Fail(api.InvalidRequest(err))
 		return

@@ -63,9 +63,20 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 	if !ok {
 		return
 	}
+	if d.ReadOnly { // Write reports it, too, but only after the client has sent the value
+		c.failReadOnly("dataset " + d.Name() + " is read-only; see `writable` in the configuration")
+		return
+	}
 	change, e := c.change(d, key)
 	if e != nil {
 		c.Fail(e)
+		return
+	}
+	if change.Value, ok = h.content(c); !ok {
+		return
+	}
+	if !c.cover(len(change.Value)) { // most likely the row is as large
+		c.Fail(h.backend.Error(kv.ErrNoMemory))
 		return
 	}
 	a, err := d.WriteFor(c.deadline, &c.who, change)
@@ -97,12 +108,15 @@ func writeError(e *apierror.Error, condition kv.Condition) *apierror.Error {
 // sendWritten responds with the current row. Content-Location declares the body to be the row itself instead of a report
 // about the write (RFC 9110, 8.7), so that its ETag is not taken for that of the request's content (9.3.4).
 func (c *RequestContext) sendWritten(a *kv.Answer, contentType string, created bool) {
-	c.send(contentType, a.Value)
+	c.Status = http.StatusNoContent
+	if c.cover(len(a.Value)) { // else the row is omitted: the write has been committed, and must not look refused
+		c.send(contentType, a.Value)
+		path, _ := originForm(c.Target, c.Host)
+		c.setString("Content-Location", path)
+	}
 	if created {
 		c.Status = http.StatusCreated
 	}
-	path, _ := originForm(c.Target, c.Host)
-	c.setString("Content-Location", path)
 	c.setEntry(a)
 	mark := len(c.scratch)
 	c.scratch = httpfield.AppendWriteStatus(c.scratch, a)
@@ -124,7 +138,6 @@ func (r *Request) change(d api.Served, key string) (kv.Change, *apierror.Error) 
 		if e := r.checkContent(d); e != nil {
 			return c, e
 		}
-		c.Value = r.Content
 	}
 	var err error
 	if c.If, err = parseCondition(r.ifMatch, r.ifNoneMatch, r.ifVersion); err != nil {

@@ -2,12 +2,14 @@ package httpapi
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
 // mountPath begins the paths of the mounted API.
@@ -24,16 +26,24 @@ func (h *Handler) handleMount(c *RequestContext, path string) {
 		return
 	}
 	ctx := access.WithAuthorization(caller.With(c.deadline, c.Caller), strings.Clone(c.authorization()))
-	r, err := http.NewRequestWithContext(ctx, strings.Clone(c.Method), strings.Clone(path),
-		bytes.NewReader(c.Content))
+	body := &lazyContent{h: h, c: c}
+	r, err := http.NewRequestWithContext(ctx, strings.Clone(c.Method), strings.Clone(path), body)
 	if err != nil || strings.Contains(path, "#") { //guard:id-cut-off-at-fragment
 		c.fail(apierror.MalformedRequest, "the method is not a token, or the target is not a path with a query")
 		return
 	}
 	c.addTo(r.Header)
 	w := recorder{header: http.Header{}, status: http.StatusOK}
+	w.body.loan, w.body.free = &c.loan, api.PrepaidResponse
 	h.mount.ServeHTTP(&w, r)
-	c.Status, c.Body, c.ContentType = w.status, w.body.Bytes(), w.header.Get("Content-Type")
+	switch {
+	case c.Unread:
+		return // the response says why
+	case w.err != nil:
+		c.Fail(h.backend.Error(w.err))
+		return
+	}
+	c.Status, c.Body, c.ContentType = w.status, w.body.bytes, w.header.Get("Content-Type")
 	w.header.Del("Content-Type")
 	for name, values := range w.header {
 		c.setString(name, strings.Join(values, ", "))
@@ -54,11 +64,37 @@ func (r *Request) addTo(h http.Header) {
 	}
 }
 
+// lazyContent reads the content of a request when the mounted API has checked its header.
+type lazyContent struct {
+	h    *Handler
+	c    *RequestContext
+	read bytes.Reader
+	err  error
+}
+
+// Read implements io.Reader.
+func (l *lazyContent) Read(p []byte) (int, error) {
+	if content := l.c.Content; content != nil && l.err == nil {
+		b, ok := l.h.content(l.c)
+		if l.c.Content = nil; !ok {
+			l.err = errUnread
+		}
+		l.read.Reset(b)
+	}
+	if l.err != nil {
+		return 0, l.err
+	}
+	return l.read.Read(p)
+}
+
+var errUnread = errors.New("the content of the request could not be read")
+
 // recorder records the response of a handler.
 type recorder struct {
 	header http.Header
 	status int
-	body   bytes.Buffer
+	body   growing
+	err    error // the budget has no bytes for the body
 }
 
 // Header implements http.ResponseWriter.
@@ -68,4 +104,9 @@ func (w *recorder) Header() http.Header { return w.header }
 func (w *recorder) WriteHeader(status int) { w.status = status }
 
 // Write implements http.ResponseWriter.
-func (w *recorder) Write(b []byte) (int, error) { return w.body.Write(b) }
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.body.append(&w.err, b); w.err != nil {
+		return 0, w.err
+	}
+	return len(b), nil
+}

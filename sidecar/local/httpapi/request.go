@@ -1,12 +1,15 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -30,7 +33,8 @@ type Request struct {
 	Method, Target, Host string
 	HTTP11               bool          // or later
 	Caller               caller.Caller // who is at the other end of the connection
-	Content              []byte
+	// Content is read after all checks of the header; nil if the request has none.
+	Content Content
 
 	// Of every request.
 	cacheControl, ifMatch, ifNoneMatch, fetchSite, minVersion string
@@ -38,6 +42,14 @@ type Request struct {
 	origin, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID string
 
 	header Header // of a field that most requests do not need; see authorization
+}
+
+// Content is the content of a request that has not been read.
+type Content interface {
+	// Length returns how many bytes it has; negative if that is unknown.
+	Length() int64
+	// Read reads all of it. It may be called once. The bytes are valid until the response has been sent.
+	Read() ([]byte, *apierror.Error)
 }
 
 // Header gives access to the header of a request, in the form of the server that read it.
@@ -108,21 +120,29 @@ type RequestContext struct {
 	Request
 	Response
 	deadline  *api.Deadline
-	who       caller.Caller // the caller, or the token that it has sent
-	authority string        // the Host, or what replaces it
-	key       []byte        // scratch of unescape
-	name      []byte        // scratch of unescape
+	who       caller.Caller   // the caller, or the token that it has sent
+	base      context.Context // parent of deadline
+	arrival   time.Duration   // how long the content has taken to arrive
+	Unread    bool            // the content cannot be read, and nothing after it on the connection
+	free      bool            // the body of the response belongs to the program
+	loan      budget.Loan     // of the body of the response
+	authority string          // the Host, or what replaces it
+	key       []byte          // scratch of unescape
+	name      []byte          // scratch of unescape
 }
 
 // NewRequestContext returns an empty RequestContext.
 func NewRequestContext() *RequestContext { return &RequestContext{deadline: new(api.Deadline)} }
 
-// Recycle prepares c for its next request. A deadline that something has waited for may still be in use: it is replaced.
+// Recycle prepares c for its next request, after the response was sent or the connection ended. A deadline that something
+// has waited for may still be in use: it is replaced.
 func (c *RequestContext) Recycle() {
 	if !c.deadline.Stop() {
 		c.deadline = new(api.Deadline)
 	}
-	c.Request, c.who, c.authority = Request{}, caller.Caller{}, ""
+	c.Request, c.who, c.authority, c.base = Request{}, caller.Caller{}, "", nil
+	c.arrival, c.Unread, c.free = 0, false, false
+	c.loan.Close() //guard:response-keeps-its-bytes
 	c.Response = Response{Fields: c.Fields[:0], scratch: c.scratch[:0]}
 }
 

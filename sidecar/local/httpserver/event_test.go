@@ -18,12 +18,12 @@ func FuzzEvent(f *testing.F) {
 	f.Add("a", []byte(`{"v":1}`), true)
 	f.Add("k\n\nevent: reset\ndata: x", []byte("line\r\nid: 7\r\n\r\n"), false)
 	f.Add("é\x00", []byte("{\"v\":\"\u2028\"}"), true)
-	handler := newServer(f).handler
+	server := newServer(f)
 	f.Fuzz(func(t *testing.T, key string, value []byte, isJSON bool) {
 		conn := &tape{in: strings.NewReader("")}
-		w := newEventWriter(conn, handler, isJSON)
+		w := newEventWriter(server.newConn(conn), isJSON)
 		result := kv.Result{Answer: kv.Answer{Value: value, ETag: `"e"`, Source: kv.SourceHit}}
-		want, err := handler.MarshalEntry(key, result, isJSON)
+		want, err := server.handler.MarshalEntry(key, result, isJSON)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,14 +1,13 @@
 package httpserver
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
@@ -39,41 +38,74 @@ func (h *RoutedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := h.contexts.Get().(*httpapi.RequestContext)
+	var content *routedContent
 	if large { //guard:routed-requests-without-header-limit
 		h.handler.Stats.HeaderRefused.Add(1)
 		c.Fail(headerTooLarge())
 	} else {
-		h.read(c, w, r)
-	}
-	if c.Status == 0 {
+		content = h.read(c, w, r)
 		h.handler.Handle(r.Context(), c)
 	}
-	writeRouted(w, &c.Response)
+	h.write(w, &c.Response)
+	content.close()
 	c.Recycle()
 	h.contexts.Put(c)
 }
 
-// read fills in the request of c, or its response if the body cannot be read.
-func (h *RoutedHandler) read(c *httpapi.RequestContext, w http.ResponseWriter, r *http.Request) {
+// read fills in the request of c. It returns the content, which has not been read; nil if there is none.
+func (h *RoutedHandler) read(c *httpapi.RequestContext, w http.ResponseWriter, r *http.Request) *routedContent {
 	config := h.handler.Backend().Config()
 	c.Caller = caller.From(r.Context())
 	c.Method, c.Target, c.Host, c.HTTP11 = r.Method, r.RequestURI, r.Host, r.ProtoAtLeast(1, 1)
 	c.ReadHeader(netHeader(r.Header))
 	// Timeouts of the http.Server would also end long gRPC calls. The response controller has deadlines on every protocol.
 	control, now := http.NewResponseController(w), time.Now()
-	_ = control.SetWriteDeadline(now.Add(config.RequestTimeout + config.WriteTimeout))
+	_ = control.SetWriteDeadline(now.Add(config.ReadTimeout + config.RequestTimeout + config.WriteTimeout))
 	if r.ContentLength == 0 { //guard:routed-request-cut-off-after-read-timeout
-		return
+		return nil
 	}
 	_ = control.SetReadDeadline(now.Add(config.ReadTimeout))
-	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(config.MaxBodyBytes)))
+	content := &routedContent{h, w, r, config.Budget.Loan(budget.Requests)}
+	c.Content = content
+	return content
+}
+
+// routedContent is the content of a request that net/http reads.
+type routedContent struct {
+	handler *RoutedHandler
+	w       http.ResponseWriter
+	r       *http.Request
+	loan    budget.Loan
+}
+
+// Length implements httpapi.Content.
+func (c *routedContent) Length() int64 { return c.r.ContentLength }
+
+// Read implements httpapi.Content. net/http says 100 Continue when the content is read first.
+func (c *routedContent) Read() ([]byte, *apierror.Error) {
+	most := c.handler.handler.Backend().Config().MaxBodyBytes
+	b, err := readContent(c.r.Body, int(c.r.ContentLength), most, &c.loan)
 	if err != nil {
-		c.Fail(h.readError(err))
-		return
+		return nil, c.refuse(err)
 	}
 	// net/http keeps reading to notice that the client disconnects, and takes an expired deadline for that.
-	_ = control.SetReadDeadline(time.Time{})
-	c.Content = content
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{})
+	return b, nil
+}
+
+// refuse returns the response to content that could not be read. HTTP/1.1 cannot go on after it.
+func (c *routedContent) refuse(err error) *apierror.Error {
+	if c.r.ProtoMajor == 1 {
+		c.w.Header().Set("Connection", "close")
+	}
+	return readError(err, c.handler.handler)
+}
+
+// close returns the bytes of the content.
+func (c *routedContent) close() {
+	if c != nil {
+		c.loan.Close()
+	}
 }
 
 // netHeader is the header of a request as net/http has it.
@@ -88,20 +120,8 @@ func (h netHeader) Joined(name string) string {
 	return strings.Join(lines, ", ")
 }
 
-func (h *RoutedHandler) readError(err error) *apierror.Error {
-	var tooLarge *http.MaxBytesError
-	switch stats := h.handler.Stats; {
-	case errors.As(err, &tooLarge):
-		return bodyTooLarge(stats)
-	case isTimeout(err):
-		return requestTimeout(stats)
-	default:
-		stats.Malformed.Add(1)
-	}
-	return apierror.New(apierror.MalformedRequest, "the body of the request did not arrive completely")
-}
-
-func writeRouted(w http.ResponseWriter, r *httpapi.Response) {
+func (h *RoutedHandler) write(w http.ResponseWriter, r *httpapi.Response) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.handler.Backend().Config().WriteTimeout))
 	header := w.Header()
 	for _, f := range r.Fields {
 		header[f.Name] = []string{string(f.Value)}

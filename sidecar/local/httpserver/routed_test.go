@@ -105,7 +105,7 @@ func TestRoutedListenerServesGRPC(t *testing.T) {
 	}
 }
 
-// A proxy sends both on one connection. The transport of grpc would reject HTTP, fasthttp gRPC.
+// A proxy sends both on one connection. The transport of grpc would reject HTTP.
 func TestHTTPAndGRPCShareARoutedConnection(t *testing.T) {
 	s, address := localtest.StartRouted(t, local.Config{}, nil)
 	client := overHTTP(t, 2, nil)

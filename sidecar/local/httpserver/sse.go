@@ -13,9 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -23,41 +24,39 @@ import (
 // reconnectAfter tells browsers to reopen a watch that has ended after one second.
 const reconnectAfter = "retry: 1000\n\n"
 
-// watch passes the connection to w after fasthttp has finished the request.
-func (s *Server) watch(x *fasthttp.RequestCtx, w *watch.Watch, http11 bool) {
-	x.HijackSetNoResponse(true)
-	x.Hijack(func(conn net.Conn) { s.serveWatch(x, conn, w, http11) })
-}
-
 // serveWatch writes the whole response to a watch. The connection is closed after it.
-func (s *Server) serveWatch(x *fasthttp.RequestCtx, conn net.Conn, w *watch.Watch, http11 bool) {
+func (c *conn) serveWatch(x *httpapi.RequestContext) {
+	backend := c.server.backend
 	defer func() {
 		if p := recover(); p != nil { //guard:panic-in-watch-ends-process
-			s.backend.Panic("in a watch", p)
+			backend.Panic("in a watch", p)
 		}
 	}()
-	if err := s.handler.Watches().Open(); err != nil {
-		s.refuseWatch(x, conn, s.backend.Error(err))
+	if err := c.server.handler.Watches().Open(); err != nil {
+		c.refuseWatch(x, backend.Error(err))
 		return
 	}
-	defer s.handler.Watches().Close()
-	if err := w.Reserve(); err != nil {
-		s.refuseWatch(x, conn, s.backend.Error(err))
+	defer c.server.handler.Watches().Close()
+	if err := x.Watch.Reserve(); err != nil {
+		c.refuseWatch(x, backend.Error(err))
 		return
 	}
-	defer w.Release()
-	ctx, cancel := context.WithCancel(s.backend.Stopping())
-	defer awaitClose(conn, cancel)()
-	to := newEventWriter(conn, s.handler, w.JSON())
-	err := to.begin(x, http11)
+	defer x.Watch.Release()
+	if c.net.SetDeadline(time.Time{}) != nil {
+		return // the client has gone
+	}
+	ctx, cancel := context.WithCancel(backend.Stopping())
+	defer awaitClose(c.net, cancel)()
+	to := newEventWriter(c, x.Watch.JSON())
+	err := to.begin(&x.Response)
 	if err == nil {
-		err = w.Run(ctx, to)
+		err = x.Watch.Run(ctx, to)
 	}
 	if err == nil {
 		err = to.end()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		s.backend.Stats().SlowWatchersClosed.Add(1)
+		backend.Stats().SlowWatchersClosed.Add(1)
 	}
 }
 
@@ -76,48 +75,46 @@ func awaitClose(conn net.Conn, closed func()) (stop func()) {
 }
 
 // refuseWatch writes an error instead of a watch.
-func (s *Server) refuseWatch(x *fasthttp.RequestCtx, conn net.Conn, e *apierror.Error) {
+func (c *conn) refuseWatch(x *httpapi.RequestContext, e *apierror.Error) {
 	var r httpapi.Response
 	r.Fail(e)
-	x.Response.Reset()
-	write(x, &r)
-	x.Response.SetConnectionClose()
-	if conn.SetWriteDeadline(time.Now().Add(s.fasthttp.WriteTimeout)) == nil {
-		_, _ = x.Response.WriteTo(conn) // fails only if the client has gone
-	}
+	_ = c.write(&r, false) // fails only if the client has gone
 }
 
 // eventWriter writes a watch as server-sent events (WHATWG HTML, 9.2). Every write has a deadline, so that a client that
 // does not read is disconnected.
 type eventWriter struct {
-	conn    net.Conn
+	conn    *conn
 	timeout time.Duration
-	handler *httpapi.Handler
-	json    bool // values are JSON
+	json    bool        // values are JSON
+	loan    budget.Loan // of the event that is being sent
 
 	buffer *bufio.Writer
 	body   io.Writer // buffer, in chunks unless the client uses HTTP/1.0
 }
 
-func newEventWriter(conn net.Conn, h *httpapi.Handler, isJSON bool) *eventWriter {
-	buffer := bufio.NewWriterSize(conn, 1<<10)
-	return &eventWriter{conn: conn, timeout: h.Backend().Config().WriteTimeout, handler: h, json: isJSON,
-		buffer: buffer, body: buffer}
+func newEventWriter(c *conn, isJSON bool) *eventWriter {
+	buffer := bufio.NewWriterSize(c.net, 1<<10)
+	return &eventWriter{conn: c, timeout: c.server.config.WriteTimeout, json: isJSON,
+		loan: c.server.config.Budget.Loan(budget.Responses), buffer: buffer, body: buffer}
 }
 
-// begin writes the header, whose fields are those of x.
-func (w *eventWriter) begin(x *fasthttp.RequestCtx, http11 bool) error {
-	x.Response.SetConnectionClose()
-	if http11 {
-		x.Response.Header.SetContentLength(-1)
+// begin sends the responses to earlier requests and writes the header.
+func (w *eventWriter) begin(r *httpapi.Response) error {
+	if err := w.conn.flush(); err != nil {
+		return err
+	}
+	head := append(w.conn.appendFields(nil, r), "Connection: close\r\n"...)
+	if w.conn.head.HTTP11() {
+		head = append(head, "Transfer-Encoding: chunked\r\n"...)
 		w.body = httputil.NewChunkedWriter(w.buffer)
 	}
-	_, _ = w.buffer.Write(x.Response.Header.Header()) // Flush returns the error of earlier writes, here and below
+	_, _ = w.buffer.Write(append(head, "\r\n"...)) // Flush returns the error of earlier writes, here and below
 	return w.write([]byte(reconnectAfter))
 }
 
 func (w *eventWriter) write(b []byte) error {
-	if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+	if err := w.conn.net.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
 		return err
 	}
 	if _, err := w.body.Write(b); err != nil {
@@ -126,7 +123,10 @@ func (w *eventWriter) write(b []byte) error {
 	return w.buffer.Flush()
 }
 
-// Send implements watch.Sink.
+// eventCost is how many bytes an event holds for each byte of its value: the value, its JSON, and the event.
+const eventCost = 4
+
+// Send implements watch.Sink. Without budget for a large value the watch ends; its client opens it again with the token.
 func (w *eventWriter) Send(e watch.Event) error {
 	switch e.Kind {
 	case watch.Reset:
@@ -134,7 +134,11 @@ func (w *eventWriter) Send(e watch.Event) error {
 	case watch.Current:
 		return w.write(appendEvent(nil, "current", e.Token, []byte("{}")))
 	}
-	data, err := w.handler.MarshalEntry(e.Key, e.Result, w.json)
+	if size := len(e.Result.Answer.Value); size > api.PrepaidResponse && !w.loan.Grow(eventCost*int64(size)) { //guard:event-without-budget
+		return kv.ErrNoMemory
+	}
+	defer w.loan.Close()
+	data, err := w.conn.server.handler.MarshalEntry(e.Key, e.Result, w.json)
 	if err != nil {
 		return fmt.Errorf("write the state of a key: %w", err)
 	}
@@ -150,7 +154,7 @@ func (w *eventWriter) end() error {
 	if !ok {
 		return nil
 	}
-	if err := w.conn.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+	if err := w.conn.net.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
 		return err
 	}
 	_ = chunked.Close()                 // the last chunk

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/http1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
@@ -55,8 +55,8 @@ func newServer(tb testing.TB) *Server {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(d.Close)
-	backend := api.NewBackend(context.Background(), api.Config{MaxHeaderBytes: 512, MaxBodyBytes: 512},
-		api.NewCatalog(api.Served{Dataset: d}))
+	config := api.Config{MaxHeaderBytes: 5000, MaxBodyBytes: 30_000, Budget: budget.New(256 << 10)}
+	backend := api.NewBackend(context.Background(), config, api.NewCatalog(api.Served{Dataset: d}))
 	handler := httpapi.New(backend, watch.NewEngine(backend), httpapi.Options{Stats: &backend.Stats().HTTP})
 	return New(context.Background(), handler)
 }
@@ -73,6 +73,10 @@ func FuzzServer(f *testing.F) {
 		get("/v1/blobs/a", "Cache-Control: no-cache", "If-None-Match: *", "Connection: upgrade", "Upgrade: h2c"),
 		post("--x\r\n\r\n--x--", "Content-Type: multipart/form-data; boundary=x"),
 		get("http://localhost/%zz?x#y"), "GET /a b HTTP/1.1\r\nHost:\r\n\r\n",
+		get("/v1/blobs/a", "X: "+strings.Repeat("x", 4500)) + get("/"), post(strings.Repeat(" ", 20_000)),
+		get("/v1/blobs/a", "Content-Length: 5") + "hello", post("{}", "Transfer-Encoding: identity"),
+		"POST /v1/blobs:batchGet HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" +
+			"5;a=b\r\n{\"key\r\n2\r\ns\"\r\n0\r\nX: y\r\n\r\n" + get("/"),
 	} {
 		f.Add([]byte(s))
 	}
@@ -82,9 +86,10 @@ func FuzzServer(f *testing.F) {
 			t.Skip("the response continues after the server has returned; see FuzzWatchQuery and FuzzEvent")
 		}
 		conn := &tape{in: bytes.NewReader(raw)}
-		methods := serveTape(s, conn)
+		s.newConn(conn).serve()
+		methods := methodsOf(raw)
 		r := bufio.NewReader(&conn.out)
-		for {
+		for n := 0; ; n++ {
 			method := "GET" // an unreadable request gets a response as GET does
 			if len(methods) > 0 {
 				method = methods[0]
@@ -93,6 +98,9 @@ func FuzzServer(f *testing.F) {
 			if err != nil {
 				if !errors.Is(err, io.ErrUnexpectedEOF) || r.Buffered() > 0 {
 					t.Fatalf("%q: not HTTP: %v", raw, err)
+				}
+				if n == 0 && len(raw) > 0 {
+					t.Errorf("%q: no response", raw)
 				}
 				break
 			}
@@ -106,20 +114,27 @@ func FuzzServer(f *testing.F) {
 				methods = methods[1:]
 			}
 		}
-		if len(methods) > 0 {
-			t.Errorf("%q: no response to %v", raw, methods)
+		for _, u := range s.config.Budget.Stats() {
+			if u.Used != 0 {
+				t.Errorf("%q: %d bytes for %v are still taken after the connection has ended", raw, u.Used, u.Use)
+			}
 		}
 	})
 }
 
-// serveTape serves one connection to its end and returns the methods of the requests that were read.
-func serveTape(s *Server, conn *tape) (methods []string) {
-	handle := s.fasthttp.Handler
-	defer func() { s.fasthttp.Handler = handle }()
-	s.fasthttp.Handler = func(x *fasthttp.RequestCtx) {
-		methods = append(methods, string(x.Method()))
-		handle(x)
+// methodsOf returns the methods of the requests that can be read one after another.
+func methodsOf(raw []byte) (methods []string) {
+	r := http1.NewReader(bytes.NewReader(raw), http1.Limits{Head: 5000, Buffer: 5000})
+	for {
+		var h http1.Head
+		if r.ReadHead(&h) != nil {
+			return methods
+		}
+		methods = append(methods, strings.Clone(h.Method))
+		content := r.Content(&h)
+		if _, err := io.Copy(io.Discard, &content); err != nil {
+			return methods
+		}
+		r.Release()
 	}
-	_ = s.fasthttp.ServeConn(conn) // its error is how the client disconnected
-	return methods
 }

@@ -1,0 +1,158 @@
+// Package httpserver reads HTTP requests for package httpapi and writes its responses: Server for applications on the same
+// host, and RoutedHandler, over net/http, for clients that route by the ring.
+package httpserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/http1"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
+)
+
+// Server serves HTTP/1.1. A connection has one goroutine, and for a hit it neither allocates nor parses what no response
+// depends on.
+type Server struct {
+	handler  *httpapi.Handler
+	backend  *api.Backend
+	config   *api.Config
+	base     context.Context // ends when requests must
+	contexts sync.Pool       // of *httpapi.RequestContext
+	buffers  sync.Pool       // of *[]byte, for responses
+	date     atomic.Pointer[date]
+
+	mu      sync.Mutex // guards the fields below
+	conns   map[*conn]struct{}
+	stopped bool
+}
+
+// New returns a Server. base is the parent context of all requests.
+func New(base context.Context, handler *httpapi.Handler) *Server {
+	s := &Server{handler: handler, backend: handler.Backend(), base: base, contexts: newContexts(), conns: map[*conn]struct{}{}}
+	s.config = s.backend.Config()
+	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
+	s.date.Store(new(date))
+	return s
+}
+
+func newContexts() sync.Pool {
+	return sync.Pool{New: func() any { return httpapi.NewRequestContext() }}
+}
+
+// Serve serves the connections of ln until it is closed.
+func (s *Server) Serve(ln net.Listener) error {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		if one := s.newConn(c); s.add(one) {
+			go one.serve()
+		}
+	}
+}
+
+// add reports whether c may be served, and closes it otherwise.
+func (s *Server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		_ = c.net.Close() // nothing has been read from it
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+// How often Shutdown looks whether the requests have ended.
+const firstPoll, longestPoll = time.Millisecond, 100 * time.Millisecond
+
+// Shutdown closes connections without a request, and waits for the requests of the others until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	for poll := firstPoll; s.closeWaiting() > 0; poll = min(2*poll, longestPoll) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(poll):
+		}
+	}
+	return nil
+}
+
+// closeWaiting closes the connections that wait for a request, and returns how many are left.
+func (s *Server) closeWaiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for c := range s.conns {
+		if c.state.CompareAndSwap(waiting, closed) {
+			_ = c.net.Close() // its goroutine removes it
+		}
+	}
+	return len(s.conns)
+}
+
+// date is the value of a Date field (RFC 9110, 5.6.7).
+type date struct {
+	second int64
+	text   string
+}
+
+func (s *Server) dateOf(now time.Time) string {
+	d := s.date.Load()
+	if second := now.Unix(); d.second != second {
+		d = &date{second, now.UTC().Format(http.TimeFormat)}
+		s.date.Store(d)
+	}
+	return d.text
+}
+
+// readError returns the response to a request that could not be read.
+func (s *Server) readError(err error) *apierror.Error {
+	return readError(err, s.handler)
+}
+
+func readError(err error, h *httpapi.Handler) *apierror.Error {
+	var malformed http1.Malformed
+	switch stats := h.Stats; {
+	case errors.Is(err, http1.ErrHeadTooLarge):
+		stats.HeaderRefused.Add(1)
+		return headerTooLarge()
+	case errors.Is(err, errTooLarge):
+		return httpapi.BodyTooLarge(stats)
+	case errors.Is(err, http1.ErrNoMemory):
+		return h.Backend().Error(kv.ErrNoMemory)
+	case isTimeout(err):
+		stats.ReadTimeouts.Add(1)
+		return apierror.New(apierror.RequestTimeout, "the request did not arrive in time; the connection is closed")
+	case errors.As(err, &malformed):
+		stats.Malformed.Add(1)
+		return apierror.New(apierror.MalformedRequest, fmt.Sprintf("the request is not valid HTTP/1.1 (RFC 9112): %v", malformed))
+	}
+	h.Stats.Malformed.Add(1)
+	return apierror.New(apierror.MalformedRequest, "the request did not arrive completely")
+}
+
+func headerTooLarge() *apierror.Error {
+	return apierror.New(apierror.HeaderTooLarge, "the request line and the headers exceed the limit of this listener")
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
