@@ -103,8 +103,11 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 }
 
 // PublishXDS makes a sidecar that has not been started publish the ring to proxies.
-func (s *Sidecar) PublishXDS() {
-	s.XDS = FreeAddress(s.t)
+func (s *Sidecar) PublishXDS() { s.PublishXDSAt("127.0.0.1") }
+
+// PublishXDSAt is PublishXDS at another IPv4 address of this host.
+func (s *Sidecar) PublishXDSAt(ip string) {
+	s.XDS = strings.Replace(FreeAddress(s.t), "127.0.0.1", ip, 1)
 	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
 }
 
