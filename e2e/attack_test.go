@@ -25,6 +25,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 const (
@@ -53,7 +54,7 @@ type victim struct {
 // attacked is the database of the victims, each of which is a cluster of its own.
 type attacked struct {
 	dsn      string // the path of a file
-	ca       *authority
+	files    peertest.Files
 	etcd     *rig.EtcdServer
 	clusters atomic.Int64
 }
@@ -65,7 +66,9 @@ func newAttacked(t *testing.T) *attacked {
 	c.exec(`CREATE TABLE cnf_metrics (cnf_id text PRIMARY KEY, value float8 NOT NULL, ver bigint NOT NULL DEFAULT 1)`)
 	c.exec(`CREATE VIEW large AS SELECT i::text AS id, repeat('x', 1048576) AS v FROM generate_series(0, 511) AS i`)
 	c.fill("key-", 1000)
-	a := &attacked{dsn: filepath.Join(t.TempDir(), "dsn"), ca: newAuthority(t), etcd: rig.Etcd(t)}
+	a := &attacked{dsn: filepath.Join(t.TempDir(), "dsn"), etcd: rig.Etcd(t)}
+	ca := peertest.NewAuthority(t)
+	a.files = peertest.WriteFiles(t, ca.Issue(t, peertest.AsMember("sidecar-1")), ca.PEM())
 	if err := os.WriteFile(a.dsn, []byte(c.database.DSN), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +85,7 @@ datasets:
   large: {origin: db, query: SELECT v FROM large WHERE id = $1, batch: "SELECT id, v FROM large WHERE id = ANY($1)", value: v, ttl: 1m}
 `, a.etcd.Endpoint(), a.clusters.Add(1), a.dsn)
 	if withTLS {
-		member := a.ca.issue(memberURI("sidecar-1"))
-		config += fmt.Sprintf("peer_tls: {cluster: default, cert_file: %q, key_file: %q, ca_file: %q}\n", member.Cert, member.Key, member.CA)
+		config += fmt.Sprintf("peer_tls: {cluster: default, cert_file: %q, key_file: %q, ca_file: %q}\n", a.files.CertFile, a.files.KeyFile, a.files.CAFile)
 	}
 	return config
 }

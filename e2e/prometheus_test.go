@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 var draw = flag.Bool("draw", false, "make the faults last longer, and draw them in deploy/grafana/fleet.png")
@@ -174,7 +175,7 @@ func (p *prometheus) names() (names []string) {
 // raises its alerts.
 func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	t.Parallel()
-	c := newClusterWithTLS(t, newAuthority(t), 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
+	c := newClusterWithTLS(t, peertest.NewAuthority(t), 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
 		config = strings.Replace(config, "local_ttl: 1m}", "local_ttl: 1m, feed: {kind: poll}}", 1)
 		applyFeeds(t, config, "cnf-metrics")
 		return rig.Sidecars(t, n, config)
