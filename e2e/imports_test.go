@@ -138,12 +138,14 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
-	"xds/resources":         {"ring", "ring/address"},
-	"xds/publisher":         {"ring", "ring/printable", "xds/resources"},
-	"xds/resolver":          {"ring", "ring/printable", "ring/backoff", "xds/resources"},
-	"xds/xdstest":           {"ring"},
-	"deploy/inject":         {},
-	"deploy/inject/webhook": {"deploy/inject"},
+	"xds/resources": {"ring", "ring/address"},
+	"xds/publisher": {"ring", "ring/printable", "xds/resources"},
+	"xds/resolver":  {"ring", "ring/printable", "ring/backoff", "xds/resources"},
+	"xds/xdstest":   {"ring"},
+	"deploy/inject": {},
+	// Reads admission reviews: the fields that inject uses.
+	"deploy/inject/admission": {"deploy/inject"},
+	"deploy/inject/webhook":   {"deploy/inject", "deploy/inject/admission"},
 	// Keeps the injector's certificate; the only package that talks to the API server.
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
@@ -188,7 +190,7 @@ var mayImport = map[string][]string{
 		"sidecar/cmd/ringside/top",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
-	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/cert", "deploy/inject/webhook"},
+	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook"},
 	// Tests.
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/identity", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
@@ -237,10 +239,10 @@ var onlyImporter = map[string][]string{
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top", "deploy/cmd/ringside-injector",
 	},
-	"k8s.io":                                {"deploy/inject", "deploy/inject/cert", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
+	"k8s.io":                                {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"github.com/goccy/go-yaml":              {"sidecar/config", "sidecar/config/decode", "e2e/guards"},
 	"github.com/sony/gobreaker/v2":          {"origin/guard"},
-	"github.com/KimMachineGun/automemlimit": {"sidecar"},
+	"github.com/KimMachineGun/automemlimit": {"sidecar", "deploy/cmd/ringside-injector"},
 	"github.com/anishathalye/porcupine":     {"e2e/history"},
 	"github.com/spiffe/go-spiffe/v2":        {"sidecar/peer/identity", "sidecar/peer/mtls"},
 }

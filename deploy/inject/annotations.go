@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,7 +110,7 @@ func checkName(value string) error {
 var leastMemory = resource.MustParse("32Mi")
 
 func setQuantity(into corev1.ResourceList, name corev1.ResourceName, value string) error {
-	quantity, err := resource.ParseQuantity(value)
+	quantity, err := ParseQuantity(value)
 	switch {
 	case err != nil || quantity.Sign() <= 0:
 		return fmt.Errorf("want a quantity above 0, such as %s",
@@ -119,6 +120,31 @@ func setQuantity(into corev1.ResourceList, name corev1.ResourceName, value strin
 	}
 	into[name] = quantity
 	return nil
+}
+
+// quantityText is a quantity of Kubernetes with an exponent of at most two digits.
+var quantityText = regexp.MustCompile(`^[+-]?[0-9.]{1,24}([eE][+-]?[0-9]{1,2}|[numkMGTPE]|[KMGTPE]i)?$`)
+
+// ParseQuantity parses a quantity. It rejects exponents with which comparing two quantities takes seconds or all memory:
+// resource.Quantity writes out the zeros of 1e999999999.
+func ParseQuantity(text string) (resource.Quantity, error) {
+	if !quantityText.MatchString(text) { //guard:quantity-with-a-huge-exponent
+		return resource.Quantity{}, fmt.Errorf("%.64q is no quantity such as 100m or 128Mi", text)
+	}
+	return resource.ParseQuantity(text)
+}
+
+// UsesKey reports whether Patch uses the value of a label or annotation.
+func UsesKey(key string) bool {
+	if strings.HasPrefix(key, prefix) || key == corev1.MirrorPodAnnotationKey {
+		return true
+	}
+	return slices.ContainsFunc(meshes, func(m mesh) bool {
+		return key == m.inbound || key == m.outbound || slices.ContainsFunc(m.marks, func(mark string) bool {
+			name, _, _ := strings.Cut(mark, "=")
+			return key == name
+		})
+	})
 }
 
 // leastPort is the lowest port that the sidecar may bind without a capability.

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
+	"path"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -16,8 +17,11 @@ var (
 )
 
 // unfit returns why pods of this kind cannot have a sidecar, or nil.
-func unfit(pod *corev1.Pod) error {
+func (t *Template) unfit(pod *corev1.Pod) error {
 	switch {
+	case t.SharedProcesses == rejectShared && sharing(pod) != "":
+		return fmt.Errorf("%s: the processes of other containers could signal the sidecar and see its arguments, "+
+			"which the template rejects (sharedProcesses)", sharing(pod))
 	case pod.Spec.HostNetwork:
 		return errHostNetwork
 	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
@@ -27,8 +31,8 @@ func unfit(pod *corev1.Pod) error {
 }
 
 // conflicts returns an error that lists everything that prevents the injection.
-func conflicts(pod *corev1.Pod, c *choices) error {
-	found := []error{unfit(pod)}
+func (t *Template) conflicts(pod *corev1.Pod, c *choices) error {
+	found := []error{t.unfit(pod)}
 	for container := range containers(pod) {
 		if ours(*container) {
 			found = append(found, fmt.Errorf("container %q: the name is reserved for the sidecar; rename it, or decline with %s: \"false\"",
@@ -38,11 +42,74 @@ func conflicts(pod *corev1.Pod, c *choices) error {
 		found = append(found, mountConflict(container, c))
 	}
 	for _, volume := range pod.Spec.Volumes {
-		if slices.Contains([]string{configVolume, secretVolume, runVolume, maskVolume}, volume.Name) {
-			found = append(found, fmt.Errorf("volume %q: the name is reserved for the sidecar; rename it", volume.Name))
+		if ReservedVolume(volume.Name) {
+			found = append(found, fmt.Errorf("volume %q: the name is reserved for the sidecar, as are all that begin with %s; rename it",
+				volume.Name, volumePrefix))
+		}
+	}
+	found = append(found, foreignMounts(pod, c.unixSocket))
+	return errors.Join(found...)
+}
+
+// ReservedVolume reports whether the name of a volume is reserved for the sidecar.
+func ReservedVolume(name string) bool { return strings.HasPrefix(name, volumePrefix) }
+
+// UsesMount reports whether Patch uses a mount: that of a volume of the sidecar, or at the path of its socket.
+func UsesMount(m corev1.VolumeMount) bool {
+	return ReservedVolume(m.Name) || path.Clean(m.MountPath) == runPath
+}
+
+// foreignMounts returns an error for each mount of a volume of the sidecar by another container, which could read the
+// configuration and the credentials there. The volume with the socket may be mounted read-only: a container that writes to it
+// could replace the socket and answer instead of the sidecar.
+func foreignMounts(pod *corev1.Pod, unixSocket bool) error {
+	var found []error
+	for container := range containers(pod) {
+		if ours(*container) {
+			continue
+		}
+		for _, mount := range container.VolumeMounts {
+			switch {
+			case !ReservedVolume(mount.Name), mount.Name == runVolume && mount.ReadOnly && unixSocket:
+			case mount.Name == runVolume && unixSocket:
+				found = append(found, fmt.Errorf("container %q mounts the volume %q without readOnly: true, and could replace the socket",
+					container.Name, mount.Name))
+			default:
+				found = append(found, fmt.Errorf("container %q mounts the volume %q, which belongs to the sidecar; remove the mount",
+					container.Name, mount.Name))
+			}
 		}
 	}
 	return errors.Join(found...)
+}
+
+// sharing returns the field of pod by which other containers see the processes of the sidecar, or "".
+func sharing(pod *corev1.Pod) string {
+	switch share := pod.Spec.ShareProcessNamespace; {
+	case pod.Spec.HostPID:
+		return "hostPID"
+	case share != nil && *share:
+		return "shareProcessNamespace"
+	}
+	return ""
+}
+
+// sameUser returns the containers that explicitly run as the user of the sidecar.
+func sameUser(pod *corev1.Pod, id int64) (names []string) {
+	var all *int64
+	if pod.Spec.SecurityContext != nil {
+		all = pod.Spec.SecurityContext.RunAsUser
+	}
+	for container := range containers(pod) {
+		user := all
+		if own := container.SecurityContext; own != nil && own.RunAsUser != nil {
+			user = own.RunAsUser
+		}
+		if user != nil && *user == id && !ours(*container) {
+			names = append(names, container.Name)
+		}
+	}
+	return names
 }
 
 func portConflicts(container *corev1.Container, ports Ports) (found []error) {
@@ -63,7 +130,7 @@ func portConflicts(container *corev1.Container, ports Ports) (found []error) {
 
 func mountConflict(container *corev1.Container, c *choices) error {
 	for _, mount := range container.VolumeMounts {
-		if c.unixSocket && mount.MountPath == runPath {
+		if c.unixSocket && path.Clean(mount.MountPath) == runPath {
 			return fmt.Errorf("container %q has another mount at %s, the path of the socket", container.Name, runPath)
 		}
 	}

@@ -8,14 +8,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// SocketDir is the directory of the socket, in all containers.
+const SocketDir = "/run/ringside"
+
 const (
 	containerName = "ringside"
-	// userID is the numeric user and group of the image, because runAsNonRoot cannot check a name.
-	userID = int64(65532)
+	// defaultUser is the user and group of the sidecar, and of its image. No other program should run as it: it is none of
+	// the usual ones (1000, 65532 of distroless images, those of meshes), none that systemd assigns (61184 to 65519), and
+	// below 65536, because a pod with its own user namespace has no others.
+	defaultUser = int64(57072)
 
+	volumePrefix             = "ringside-" // of the names of the sidecar's volumes
 	configVolume, configPath = "ringside-config", "/etc/ringside"
 	secretVolume, secretPath = "ringside-secret", "/run/secrets/ringside"
-	runVolume, runPath       = "ringside-run", "/run/ringside"
+	runVolume, runPath       = "ringside-run", SocketDir
 	// maskVolume is mounted where the API server would mount the pod's service-account token, which the sidecar does not need.
 	maskVolume, tokenPath = "ringside-no-token", "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -37,7 +43,7 @@ func (t *Template) container(c *choices) corev1.Container {
 		StartupProbe:             probe("/startupz", c.ports.Metrics, 1, 60),
 		LivenessProbe:            probe("/livez", c.ports.Metrics, 10, 3),
 		ReadinessProbe:           probe("/readyz", c.ports.Metrics, 5, 2),
-		SecurityContext:          confined(),
+		SecurityContext:          confined(t.UserID),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}
 }
@@ -56,9 +62,9 @@ func probe(path string, port int32, periodSeconds, failures int32) *corev1.Probe
 }
 
 // confined meets the restricted Pod Security Standard, with a read-only root filesystem.
-func confined() *corev1.SecurityContext {
+func confined(user int64) *corev1.SecurityContext {
 	return &corev1.SecurityContext{
-		RunAsNonRoot: new(true), RunAsUser: new(userID), RunAsGroup: new(userID), ReadOnlyRootFilesystem: new(true),
+		RunAsNonRoot: new(true), RunAsUser: new(user), RunAsGroup: new(user), ReadOnlyRootFilesystem: new(true),
 		AllowPrivilegeEscalation: new(false), Privileged: new(false),
 		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},

@@ -29,28 +29,31 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 		return nil, nil, err
 	case !wanted && asker == Pod:
 		return nil, idle(pod), nil
-	case !wanted, present(pod), mirrors(pod): //guard:injected-twice
+	case !wanted, mirrors(pod):
 		return nil, nil, nil
+	case present(pod): //guard:injected-twice
+		return nil, nil, foreignMounts(pod, true) // of a container that another webhook has added
 	//guard:node-agent-rejected
-	case unfit(pod) != nil && !asksItself(pod): // node agents in such a namespace must start
-		return nil, []string{"ringside: not injected: " + unfit(pod).Error()}, nil
+	case t.unfit(pod) != nil && !asksItself(pod): // node agents in such a namespace must start
+		return nil, []string{"ringside: not injected: " + t.unfit(pod).Error()}, nil
 	}
 	chosen, err := chosen(pod)
 	if err != nil {
 		return nil, nil, err
 	}
 	settled, err := t.settle(chosen)
-	if err = errors.Join(err, conflicts(pod, settled)); err != nil {
+	if err = errors.Join(err, t.conflicts(pod, settled)); err != nil {
 		return nil, nil, err
 	}
-	return t.patch(pod, settled), warn(pod), nil
+	return t.patch(pod, settled), t.warn(pod), nil
 }
 
 // wants reports whether the sidecar is requested. One refusal overrides every request.
 func wants(pod *corev1.Pod, asker Asker) (bool, error) {
 	wanted := asker == Namespace
 	declined := false
-	for kind, values := range map[string]map[string]string{"label": pod.Labels, "annotation": pod.Annotations} {
+	var wrong []error
+	for i, values := range []map[string]string{pod.Annotations, pod.Labels} {
 		switch value, ok := values[injectKey]; {
 		case !ok:
 		case value == "true":
@@ -58,8 +61,12 @@ func wants(pod *corev1.Pod, asker Asker) (bool, error) {
 		case value == "false":
 			declined = true
 		default:
-			return false, fmt.Errorf(`%s %s: %q: want "true" or "false"`, kind, injectKey, value)
+			kind := []string{"annotation", "label"}[i]
+			wrong = append(wrong, fmt.Errorf(`%s %s: %q: want "true" or "false"`, kind, injectKey, value))
 		}
+	}
+	if len(wrong) > 0 {
+		return false, errors.Join(wrong...)
 	}
 	return wanted && !declined, nil //guard:declined-but-injected
 }
@@ -84,8 +91,16 @@ func mirrors(pod *corev1.Pod) bool {
 // leastGrace is the time in seconds that a sidecar may need to stop: drain_timeout plus closing the listeners.
 const leastGrace = 15
 
-func warn(pod *corev1.Pod) []string {
+func (t *Template) warn(pod *corev1.Pod) []string {
 	var warnings []string
+	if field := sharing(pod); field != "" {
+		warnings = append(warnings, fmt.Sprintf(
+			"ringside: %s: the processes of other containers can signal the sidecar and see its arguments", field))
+	}
+	if names := sameUser(pod, t.UserID); len(names) > 0 {
+		warnings = append(warnings, fmt.Sprintf("ringside: container %s: runs as the user %d of the sidecar; choose another runAsUser",
+			strings.Join(names, ", "), t.UserID))
+	}
 	if names := unknown(pod); len(names) > 0 {
 		warnings = append(warnings,
 			fmt.Sprintf("ringside: %s: unknown; the allowed ones are %s", strings.Join(names, ", "), allowed()))

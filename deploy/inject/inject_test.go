@@ -12,6 +12,7 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -253,6 +254,19 @@ func TestInvalidPodsAreRejected(t *testing.T) {
 				"annotation ringside.dev/metrics-port"}},
 		{"a volume with the name", "", "volumes: [{name: ringside-config, emptyDir: {}}],",
 			[]string{`volume "ringside-config": the name is reserved for the sidecar`}},
+		{"another volume with the prefix", "", "volumes: [{name: ringside-data, emptyDir: {}}],",
+			[]string{`volume "ringside-data": the name is reserved for the sidecar`}},
+		{"mounts of the sidecar's volumes", `ringside.dev/secret: s`,
+			"initContainers: [{name: i, volumeMounts: [{name: ringside-secret, mountPath: /s}]}, " +
+				"{name: j, volumeMounts: [{name: ringside-run, mountPath: /r, readOnly: true}, {name: ringside-config, mountPath: /c}]}],",
+			[]string{`container "i" mounts the volume "ringside-secret", which belongs to the sidecar`,
+				`container "j" mounts the volume "ringside-run"`, `container "j" mounts the volume "ringside-config"`}},
+		{"a writable mount of the socket", `ringside.dev/unix-socket: "true"`,
+			"initContainers: [{name: i, volumeMounts: [{name: ringside-run, mountPath: /r}]}],",
+			[]string{`container "i" mounts the volume "ringside-run" without readOnly: true`}},
+		{"the socket's place with a slash", `ringside.dev/unix-socket: "true"`,
+			"initContainers: [{name: i, volumeMounts: [{name: v, mountPath: /run/ringside/}]}],",
+			[]string{`container "i" has another mount at /run/ringside`}},
 		{"the socket's place in use", `ringside.dev/unix-socket: "true"`,
 			"initContainers: [{name: i, volumeMounts: [{name: v, mountPath: /run/ringside}]}],",
 			[]string{`container "i" has another mount at /run/ringside`}},
@@ -278,12 +292,106 @@ func TestInvalidPodsAreRejected(t *testing.T) {
 	}
 }
 
+// resource.Quantity would write out the zeros of these exponents to compare them.
+func TestHugeQuantitiesAreRejected(t *testing.T) {
+	for _, text := range []string{"1e999", "1e-999", "1e999999999", "1E2147483647", "1e-2147483648", "", "e9", "1Qi", strings.Repeat("1", 100)} {
+		if q, err := ParseQuantity(text); err == nil {
+			t.Errorf("%q: got %v, want an error", text, q.AsDec().Scale())
+		}
+	}
+	for _, text := range []string{"1", "100m", "0.5", "128Mi", "1e3", "1E", "5e-3", "1Ei", "2k", "-1", "+1"} {
+		q, err := ParseQuantity(text)
+		if want := resource.MustParse(text); err != nil || q.Cmp(want) != 0 {
+			t.Errorf("%q: got %v, %v; want %v", text, &q, err, &want)
+		}
+	}
+}
+
 // A status label from a copied template does not mean that the sidecar is present.
 func TestStatusLabelAloneIsNotASidecar(t *testing.T) {
 	pod := newPod(t, "", "")
 	pod.Labels = map[string]string{statusKey: injected}
 	if len(mustPatch(t, pod)) == 0 {
 		t.Error("not injected")
+	}
+}
+
+// Another webhook may add a container after the sidecar.
+func TestMountsOfAddedContainersAreRejected(t *testing.T) {
+	for _, test := range []struct {
+		mount string
+		want  string // "": accepted
+	}{
+		{"{name: ringside-secret, mountPath: /s}", `container "added" mounts the volume "ringside-secret"`},
+		{"{name: ringside-run, mountPath: /run/ringside}", `container "added" mounts the volume "ringside-run" without readOnly`},
+		{"{name: ringside-run, mountPath: /run/ringside, readOnly: true}", ""},
+	} {
+		pod := newPod(t, `ringside.dev/secret: s, ringside.dev/unix-socket: "true"`, "")
+		pod = apply(t, pod, mustPatch(t, pod))
+		added := parsePod(t, `{spec: {containers: [{name: added, volumeMounts: [`+test.mount+`]}]}}`)
+		pod.Spec.Containers = append(pod.Spec.Containers, added.Spec.Containers...)
+		ops, _, err := Patch(pod, Pod, newTemplate(t))
+		if len(ops) > 0 || (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v and the error %v, want %q", test.mount, ops, err, test.want)
+		}
+	}
+}
+
+// The template decides whether pods that share processes are rejected.
+func TestSharedProcesses(t *testing.T) {
+	reject, err := ParseTemplate([]byte("{image: 'r:1', sharedProcesses: Reject}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range []string{"shareProcessNamespace", "hostPID"} {
+		pod := newPod(t, "", field+": true,")
+		ops, warnings, err := Patch(pod, Pod, newTemplate(t))
+		if err != nil || len(ops) == 0 || len(warnings) != 1 || !strings.Contains(warnings[0], "ringside: "+field+": ") {
+			t.Errorf("%s: got %d operations, the warnings %q and the error %v; want one warning", field, len(ops), warnings, err)
+		}
+		if ops, _, err := Patch(pod, Pod, reject); len(ops) > 0 || err == nil || !strings.Contains(err.Error(), field+": ") {
+			t.Errorf("%s: got the error %v, want a rejection", field, err)
+		}
+		pod.Annotations = nil // only the namespace requests the sidecar
+		ops, warnings, err = Patch(pod, Namespace, reject)
+		if err != nil || len(ops) > 0 || len(warnings) != 1 || !strings.Contains(warnings[0], "not injected: "+field) {
+			t.Errorf("%s in a namespace that requests the sidecar: got %d operations, %q, %v", field, len(ops), warnings, err)
+		}
+	}
+	if _, warnings, err := Patch(newPod(t, "", "shareProcessNamespace: false,"), Pod, reject); err != nil || len(warnings) > 0 {
+		t.Errorf("a pod that shares nothing: got %q, %v", warnings, err)
+	}
+}
+
+func TestContainersWithTheUserOfTheSidecar(t *testing.T) {
+	const all, own = "securityContext: {runAsUser: 57072},", "initContainers: [{name: i, securityContext: {runAsUser: 57072}}],"
+	for spec, want := range map[string]string{
+		all: "container app: runs as the user 57072 of the sidecar", own: "container i: runs as the user 57072",
+		all + "initContainers: [{name: i, securityContext: {runAsUser: 1}}],": "container app:", "securityContext: {runAsUser: 65532},": "",
+	} {
+		_, warnings, err := Patch(newPod(t, "", spec), Pod, newTemplate(t))
+		if text := strings.Join(warnings, "\n"); err != nil || (want == "") != (text == "") || !strings.Contains(text, want) {
+			t.Errorf("%s: got the warnings %q and the error %v, want %q", spec, text, err, want)
+		}
+	}
+}
+
+// The user of the template is that of the container and of the group of the socket.
+func TestUserOfTheTemplate(t *testing.T) {
+	template, err := ParseTemplate([]byte("{image: 'r:1', userID: 1000640000}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := newPod(t, `ringside.dev/unix-socket: "true"`, "")
+	ops, _, err := Patch(pod, Pod, template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod = apply(t, pod, ops)
+	security := pod.Spec.InitContainers[0].SecurityContext
+	if *security.RunAsUser != 1000640000 || *security.RunAsGroup != 1000640000 ||
+		!slices.Equal(pod.Spec.SecurityContext.SupplementalGroups, []int64{1000640000}) {
+		t.Errorf("got %v and the groups %v", security, pod.Spec.SecurityContext.SupplementalGroups)
 	}
 }
 
@@ -400,6 +508,8 @@ func TestTemplates(t *testing.T) {
 		{"ports", "{image: 'r:1', ports: {http: 7071}}", "http and grpc have the same port 7071"},
 		{"a privileged port", "{image: 'r:1', ports: {http: 80}}", "http port 80: want a port from 1024"},
 		{"a name", "{image: 'r:1', config: A_B}", `config "A_B": want the name of an object`},
+		{"root", "{image: 'r:1', userID: -1}", "userID -1: want a user other than root"},
+		{"shared processes", "{image: 'r:1', sharedProcesses: Maybe}", `sharedProcesses "Maybe": want Warn or Reject`},
 		{"a secret's name", "{image: 'r:1', secret: A_B}", `secret "A_B": want the name of an object`},
 		{"resources", "{image: 'r:1', resources: {requests: {cpu: 2}, limits: {cpu: 1}}}",
 			"cpu: the request 2 is above the limit 1"},

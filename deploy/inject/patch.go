@@ -26,7 +26,7 @@ func (t *Template) patch(pod *corev1.Pod, c *choices) []Operation {
 	if c.unixSocket { // before the sidecar is added, which shifts the indices of init containers
 		ops = append(ops, mountSocket("/spec/initContainers", pod.Spec.InitContainers)...)
 		ops = append(ops, mountSocket("/spec/containers", pod.Spec.Containers)...)
-		ops = append(ops, joinGroup(pod)...)
+		ops = append(ops, joinGroup(pod, t.UserID)...)
 	}
 	ops = append(ops, insert("/spec/volumes", len(pod.Spec.Volumes), "-", volumes(c)...)...)
 	return append(ops, insert("/spec/initContainers", len(pod.Spec.InitContainers), "0", t.container(c))...)
@@ -74,15 +74,15 @@ func mountSocket(path string, list []corev1.Container) (ops []Operation) {
 
 // joinGroup gives every container the group of the socket, whose mode is 0660. With an fsGroup, the kubelet does this: the
 // directory and the files created in it belong to that group.
-func joinGroup(pod *corev1.Pod) []Operation {
+func joinGroup(pod *corev1.Pod, group int64) []Operation {
 	security := pod.Spec.SecurityContext
 	switch {
 	case security == nil:
-		return []Operation{add("/spec/securityContext", corev1.PodSecurityContext{SupplementalGroups: []int64{userID}})}
-	case security.FSGroup != nil || slices.Contains(security.SupplementalGroups, userID):
+		return []Operation{add("/spec/securityContext", corev1.PodSecurityContext{SupplementalGroups: []int64{group}})}
+	case security.FSGroup != nil || slices.Contains(security.SupplementalGroups, group):
 		return nil
 	}
-	return insert("/spec/securityContext/supplementalGroups", len(security.SupplementalGroups), "-", userID)
+	return insert("/spec/securityContext/supplementalGroups", len(security.SupplementalGroups), "-", group)
 }
 
 // keepQoS makes requests and limits equal if they are equal in all containers of the pod: the pod is Guaranteed, may have

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -26,7 +27,13 @@ type Template struct {
 	Ports     Ports                       `json:"ports,omitzero"`
 	// Meshes (istio, linkerd) run in every pod, even if the pod does not show it at injection.
 	Meshes []string `json:"meshes,omitempty"`
+	// UserID is the user and the group of the sidecar, by default 57072.
+	UserID int64 `json:"userID,omitempty"`
+	// SharedProcesses is what happens to pods with shareProcessNamespace or hostPID: Warn (default) or Reject.
+	SharedProcesses string `json:"sharedProcesses,omitempty"`
 }
+
+const warnShared, rejectShared = "Warn", "Reject"
 
 // Ports are the ports of the sidecar's listeners; 0 means the default.
 type Ports struct {
@@ -54,6 +61,8 @@ func ParseTemplate(text []byte) (*Template, error) {
 
 func (t *Template) setDefaults() {
 	t.Config = or(t.Config, "ringside")
+	t.UserID = or(t.UserID, defaultUser)
+	t.SharedProcesses = or(t.SharedProcesses, warnShared)
 	t.ImagePullPolicy = or(t.ImagePullPolicy, corev1.PullIfNotPresent)
 	t.Ports = Ports{
 		HTTP: or(t.Ports.HTTP, 7070), GRPC: or(t.Ports.GRPC, 7071), Peer: or(t.Ports.Peer, defaultPeerPort),
@@ -74,6 +83,12 @@ func withDefaults(list corev1.ResourceList, cpu, memory string) corev1.ResourceL
 func (t *Template) check() error {
 	_, err := t.settle(&choices{})
 	wrong := []error{checkImage(t.Image), checkMeshes(t.Meshes), err}
+	if t.UserID < 1 || t.UserID > math.MaxInt32 {
+		wrong = append(wrong, fmt.Errorf("userID %d: want a user other than root, at most %d", t.UserID, math.MaxInt32))
+	}
+	if t.SharedProcesses != warnShared && t.SharedProcesses != rejectShared {
+		wrong = append(wrong, fmt.Errorf("sharedProcesses %q: want %s or %s", t.SharedProcesses, warnShared, rejectShared))
+	}
 	if err := checkName(t.Config); err != nil {
 		wrong = append(wrong, fmt.Errorf("config %q: %w", t.Config, err))
 	}

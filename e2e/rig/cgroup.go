@@ -3,6 +3,7 @@ package rig
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -112,8 +113,14 @@ func (s *Sidecar) LimitMemory(limit int64) *Cgroup {
 	s.t.Helper()
 	c := NewCgroup(s.t, limit)
 	s.t.Cleanup(s.Kill) // before the group is removed
-	script := `echo $$ >"$0" && exec "$@"`
-	s.args = append([]string{"-c", script, filepath.Join(c.dir, "cgroup.procs"), s.path}, s.args...)
-	s.path = Program(s.t, "sh")
+	cmd := c.Command(s.path, s.args...)
+	s.path, s.args = cmd.Path, cmd.Args[1:]
 	return c
+}
+
+// Command returns a command that runs a program in the group. The program must have ended before the test does.
+func (c *Cgroup) Command(path string, args ...string) *exec.Cmd {
+	c.t.Helper()
+	const script = `echo $$ >"$0" && exec "$@"`
+	return exec.Command(Program(c.t, "sh"), append([]string{"-c", script, filepath.Join(c.dir, "cgroup.procs"), path}, args...)...)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,10 +9,10 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/deploy/inject/admission"
 )
 
 func newRender() *cobra.Command {
@@ -54,8 +55,8 @@ func render(text []byte, asker inject.Asker, t *inject.Template) (patched []byte
 	if err != nil {
 		return nil, nil, fmt.Errorf("decode the pod: %w", err)
 	}
-	pod := new(corev1.Pod)
-	if err := json.Unmarshal(document, pod); err != nil {
+	pod, err := admission.ReadPod(bytes.NewReader(document))
+	if err != nil {
 		return nil, nil, fmt.Errorf("decode the pod: %w", err)
 	}
 	if pod.Kind != "Pod" {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -33,6 +34,8 @@ type options struct {
 	kubeconfig                 string // empty: in-cluster configuration
 	namespace, secret, webhook string
 	hosts                      []string
+	clientCA                   string   // empty: any client may send reviews
+	clientNames                []string // empty: any certificate of clientCA
 	drain                      time.Duration
 }
 
@@ -58,6 +61,10 @@ configuration, so that the API server trusts it.`,
 	flags.StringVar(&o.webhook, "webhook", "inject.ringside.dev",
 		"MutatingWebhookConfiguration to write the certificate into")
 	flags.StringSliceVar(&o.hosts, "host", nil, "name or address of this server that the API server uses; may be repeated")
+	flags.StringVar(&o.clientCA, "client-ca", "",
+		"file with the CAs of clients; the API server must then present a certificate (see deploy/README.md)")
+	flags.StringSliceVar(&o.clientNames, "client-name", nil,
+		"common name or DNS name that the certificate of a client must have; may be repeated")
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to keep serving after SIGTERM")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return serve(cmd.Context(), o, slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)))
@@ -85,6 +92,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(log)
 	source, keep, err := o.certificate(log)
 	if err != nil {
 		return err
@@ -101,8 +109,18 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 		_, err := source(nil)
 		return err
 	}
-	servers := []*http.Server{
-		newServer(o.listen, reviews.Handler(), source), newServer(o.metrics, observed(registry, ready), nil),
+	tlsConfig := &tls.Config{GetCertificate: source, MinVersion: tls.VersionTLS13}
+	if o.clientCA != "" {
+		if err := cert.RequireClients(tlsConfig, o.clientCA, o.clientNames); err != nil {
+			return err
+		}
+	} else if len(o.clientNames) > 0 {
+		return errors.New("--client-name requires --client-ca")
+	}
+	closed := closedConnections(registry)
+	servers := []server{
+		{newServer(o.listen, reviews.Handler(), tlsConfig), maxConnections, closed.WithLabelValues("webhook")},
+		{newServer(o.metrics, observed(registry, ready), nil), maxMetricsConnections, closed.WithLabelValues("metrics")},
 	}
 	return runUntilDone(ctx, servers, keep, func() {
 		leaving.Store(true)
@@ -154,7 +172,9 @@ func expiry(source certificate) prometheus.Collector {
 // observed serves the probes and metrics. Liveness depends on nothing, readiness on a certificate.
 func observed(registry *prometheus.Registry, ready func() error) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: maxScrapes,
+	}))
 	mux.HandleFunc("GET /livez", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := ready(); err != nil {
@@ -164,28 +184,67 @@ func observed(registry *prometheus.Registry, ready func() error) http.Handler {
 	return mux
 }
 
-// Limits of both listeners. The API server waits 10 s by default and at most 30 s.
+// Limits of both listeners. The API server waits 5 s for a review: the chart sets timeoutSeconds.
 const (
-	readTimeout  = 10 * time.Second
-	idleTimeout  = 5 * time.Minute
-	maxHeader    = 16 << 10
-	closeTimeout = 5 * time.Second
+	headerTimeout = 3 * time.Second // and for the TLS handshake
+	readTimeout   = 5 * time.Second
+	writeTimeout  = 10 * time.Second
+	idleTimeout   = 90 * time.Second
+	closeTimeout  = 5 * time.Second
+
+	maxHeader             = 16 << 10
+	maxConnections        = 128 // of the webhook; each holds one review, of at most 100 KB with TLS and buffers
+	maxMetricsConnections = 32
+	maxScrapes            = 4
 )
 
-func newServer(address string, handler http.Handler, source certificate) *http.Server {
+// newServer returns a server of HTTP/1.1 only. With HTTP/2 one connection would hold many reviews, and net/http keeps what a
+// connection closed with open streams used until IdleTimeout (Go 1.26: closeStream starts the stopped timer again).
+func newServer(address string, handler http.Handler, config *tls.Config) *http.Server {
 	server := &http.Server{
-		Addr: address, Handler: handler, ReadTimeout: readTimeout, WriteTimeout: readTimeout, IdleTimeout: idleTimeout,
+		Addr: address, Handler: useful(handler), TLSConfig: config, ConnContext: withConn, Protocols: new(http.Protocols),
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
-	if source != nil {
-		server.TLSConfig = &tls.Config{GetCertificate: source, MinVersion: tls.VersionTLS13}
-	}
+	server.Protocols.SetHTTP1(true)
 	return server
+}
+
+// useful marks connections that have completed a request.
+func useful(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		markUseful(r.Context())
+	})
+}
+
+func closedConnections(registry *prometheus.Registry) *prometheus.CounterVec {
+	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ringside_injector_connections_closed_total",
+		Help: "Connections closed to make room for a new one, because all connections of a listener were in use.",
+	}, []string{"listener"})
+	registry.MustRegister(closed)
+	return closed
+}
+
+// limitMemory makes Go collect garbage before the process reaches the memory limit of its container.
+func limitMemory(log *slog.Logger) {
+	_, err := memlimit.Set()
+	if err != nil && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrNoLimit) {
+		log.Warn("the memory limit of the container is unknown; set GOMEMLIMIT", "error", err)
+	}
+}
+
+// server is a server with its limit of connections.
+type server struct {
+	*http.Server
+	limit  int
+	closed prometheus.Counter
 }
 
 // runUntilDone runs servers and keep until parent is done or a server fails. Then it calls leave and stops them.
 func runUntilDone(
-	parent context.Context, servers []*http.Server, keep func(context.Context), leave func(), log *slog.Logger,
+	parent context.Context, servers []server, keep func(context.Context), leave func(), log *slog.Logger,
 ) error {
 	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
@@ -201,7 +260,8 @@ func runUntilDone(
 		defer server.Close()
 		log.Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
 		tasks.Go(func() {
-			if err := serveOn(listener, server); !errors.Is(err, http.ErrServerClosed) {
+			bounded := &connections{Listener: listener, limit: server.limit, closed: server.closed}
+			if err := serveOn(bounded, server.Server); !errors.Is(err, http.ErrServerClosed) {
 				fail(err)
 			}
 		})
@@ -222,7 +282,7 @@ func serveOn(listener net.Listener, server *http.Server) error {
 	return server.Serve(listener)
 }
 
-func shutdown(servers []*http.Server) error {
+func shutdown(servers []server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var errs []error

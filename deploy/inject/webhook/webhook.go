@@ -1,31 +1,49 @@
 // Package webhook is the mutating admission webhook around inject.Patch.
+//
+// The webhook bounds what a review costs, because one that is out of memory stops the creation of pods. A review is read as it
+// arrives, and only the fields that are used are kept (package admission). A few reviews at a time are then processed; the
+// others wait for a moment. Responses are small, whatever the pod contains.
 package webhook
 
 import (
-	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/deploy/inject/admission"
 )
 
-// maxReview limits the size of a request: etcd stores objects of up to 1.5 MiB, and a review contains two.
-const maxReview = 4 << 20
+const (
+	// maxReview limits the size of a request: the API server accepts objects of up to 3 MiB.
+	maxReview = 4 << 20
+	// atOnce is how many reviews are processed at a time. One takes less than a millisecond.
+	atOnce = 4
+	// maxWait is how long a review waits for its turn; the API server waits 5 s in all.
+	maxWait = 3 * time.Second
+	// maxPatch, maxMessage and maxWarnings bound a response. The largest patch mounts the socket into each container.
+	maxPatch    = 256 << 10
+	maxMessage  = 8 << 10
+	maxWarnings = 4 // and each is at most 1 KiB; the API server shortens them further
+	maxWarning  = 1 << 10
+)
 
 // Webhook serves admission reviews of pods.
 type Webhook struct {
 	template *inject.Template
 	log      *slog.Logger
+	turns    chan struct{} // has an element for each review that is processed
 	reviews  *prometheus.CounterVec
 	duration prometheus.Histogram
 }
@@ -36,12 +54,13 @@ const (
 	resultUnchanged = "unchanged"
 	resultRefused   = "refused"
 	resultInvalid   = "invalid" // not an admission review of a pod
+	resultBusy      = "busy"    // too many others were processed
 )
 
 // New returns a webhook that injects t, and registers its metrics.
 func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *Webhook {
 	w := &Webhook{
-		template: t, log: log,
+		template: t, log: log, turns: make(chan struct{}, atOnce),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringside_injector_reviews_total", Help: "Admission reviews by result.",
 		}, []string{"result"}),
@@ -50,7 +69,7 @@ func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
 		}),
 	}
-	for _, result := range []string{resultInjected, resultUnchanged, resultRefused, resultInvalid} {
+	for _, result := range []string{resultInjected, resultUnchanged, resultRefused, resultInvalid, resultBusy} {
 		w.reviews.WithLabelValues(result) // so that rate() sees the first increase
 	}
 	registry.MustRegister(w.reviews, w.duration)
@@ -70,56 +89,97 @@ func (w *Webhook) review(asker inject.Asker) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		defer func() { w.duration.Observe(time.Since(began).Seconds()) }()
-		request, pod, err := readReview(http.MaxBytesReader(rw, r.Body, maxReview))
-		if err != nil {
-			w.reviews.WithLabelValues(resultInvalid).Inc()
-			w.log.Warn("rejected a request that is not an admission review of a pod", "error", err)
-			http.Error(rw, err.Error(), http.StatusBadRequest)
+		if r.ContentLength > maxReview {
+			w.reject(rw, &http.MaxBytesError{Limit: maxReview})
 			return
 		}
-		rw.Header().Set("Content-Type", "application/json")
-		// A write fails only if the API server has disconnected; it retries or applies failurePolicy.
-		_ = json.NewEncoder(rw).Encode(&admissionv1.AdmissionReview{
-			TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
-			Response: w.answer(request, pod, asker),
-		})
+		body := http.MaxBytesReader(rw, r.Body, maxReview)
+		request, err := admission.Read(body)
+		var rejected *admission.Rejection
+		switch {
+		case errors.As(err, &rejected) && request != nil && request.UID != "":
+			// A client that is still sending might not read the response otherwise.
+			_, _ = io.Copy(io.Discard, body)
+			w.respond(rw, w.refuse(w.logOf(request), request, err))
+			return
+		case err != nil:
+			w.reject(rw, err)
+			return
+		}
+		response := w.inTurn(r.Context(), request, asker)
+		if response == nil {
+			rw.Header().Set("Retry-After", "1")
+			http.Error(rw, "too many admission reviews at a time; try again", http.StatusTooManyRequests)
+			return
+		}
+		w.respond(rw, response)
 	}
 }
 
-func readReview(body io.Reader) (*admissionv1.AdmissionRequest, *corev1.Pod, error) {
-	var review admissionv1.AdmissionReview
-	if err := json.NewDecoder(body).Decode(&review); err != nil {
-		return nil, nil, fmt.Errorf("decode the admission review: %w", err)
+// reject answers a request that is not an admission review of a pod.
+func (w *Webhook) reject(rw http.ResponseWriter, err error) {
+	w.reviews.WithLabelValues(resultInvalid).Inc()
+	w.log.Warn("rejected a request that is not an admission review of a pod", "error", cut(err.Error(), maxWarning))
+	code := http.StatusBadRequest
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		code = http.StatusRequestEntityTooLarge
+		err = fmt.Errorf("the admission review has more than %d bytes", large.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		code = http.StatusRequestTimeout
 	}
-	if review.Request == nil {
-		return nil, nil, errors.New("decode the admission review: it has no request")
-	}
-	if kind := review.Request.Kind; kind.Group != "" || kind.Kind != "Pod" {
-		return nil, nil, fmt.Errorf("decode the admission review: it is for a %s; this webhook handles pods only", kind.Kind)
-	}
-	pod := new(corev1.Pod)
-	if err := json.Unmarshal(review.Request.Object.Raw, pod); err != nil {
-		return nil, nil, fmt.Errorf("decode the pod of the admission review: %w", err)
-	}
-	return review.Request, pod, nil
+	http.Error(rw, cut(err.Error(), maxWarning), code)
 }
 
-func (w *Webhook) answer(q *admissionv1.AdmissionRequest, pod *corev1.Pod, asker inject.Asker) *admissionv1.AdmissionResponse {
-	log := w.log.With("namespace", q.Namespace, "pod", cmp.Or(pod.Name, pod.GenerateName),
-		"dry_run", q.DryRun != nil && *q.DryRun)
-	patch, warnings, err := inject.Patch(pod, asker, w.template)
+// inTurn processes a review when fewer than atOnce others are processed. It returns nil if that takes too long.
+func (w *Webhook) inTurn(ctx context.Context, q *admission.Request, asker inject.Asker) *admissionv1.AdmissionResponse {
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	select {
+	case w.turns <- struct{}{}: //guard:reviews-run-all-at-once
+	case <-ctx.Done():
+		w.reviews.WithLabelValues(resultBusy).Inc()
+		return nil
+	}
+	defer func() { <-w.turns }()
+	return w.answer(q, asker)
+}
+
+func (w *Webhook) respond(rw http.ResponseWriter, response *admissionv1.AdmissionResponse) {
+	rw.Header().Set("Content-Type", "application/json")
+	// A write fails only if the API server has disconnected; it retries or applies failurePolicy.
+	_ = json.NewEncoder(rw).Encode(&admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Response: response,
+	})
+}
+
+func (w *Webhook) logOf(q *admission.Request) *slog.Logger {
+	name := ""
+	if q.Pod != nil {
+		name = q.Pod.Name()
+	}
+	return w.log.With("namespace", q.Namespace, "pod", name, "dry_run", q.DryRun)
+}
+
+func (w *Webhook) answer(q *admission.Request, asker inject.Asker) *admissionv1.AdmissionResponse {
+	log := w.logOf(q)
+	patch, warnings, err := inject.Patch(q.Pod.ForPatch(), asker, w.template)
 	if err != nil {
-		w.reviews.WithLabelValues(resultRefused).Inc()
-		log.Info("refused", "error", err)
-		return refusal(q, err)
+		return w.refuse(log, q, err)
 	}
+	warnings = shorten(warnings)
 	response := &admissionv1.AdmissionResponse{UID: q.UID, Allowed: true, Warnings: warnings}
 	if len(patch) == 0 {
 		w.reviews.WithLabelValues(resultUnchanged).Inc()
 		return response
 	}
 	if response.Patch, err = json.Marshal(patch); err != nil {
-		return refusal(q, fmt.Errorf("encode the patch: %w", err))
+		return w.refuse(log, q, fmt.Errorf("encode the patch: %w", err))
+	}
+	if len(response.Patch) > maxPatch {
+		return w.refuse(log, q, fmt.Errorf("the patch of the pod has more than %d bytes", maxPatch))
 	}
 	response.PatchType = new(admissionv1.PatchTypeJSONPatch)
 	w.reviews.WithLabelValues(resultInjected).Inc()
@@ -127,9 +187,28 @@ func (w *Webhook) answer(q *admissionv1.AdmissionRequest, pod *corev1.Pod, asker
 	return response
 }
 
-func refusal(q *admissionv1.AdmissionRequest, err error) *admissionv1.AdmissionResponse {
+func shorten(warnings []string) []string {
+	for i, warning := range warnings {
+		warnings[i] = cut(warning, maxWarning)
+	}
+	return warnings[:min(len(warnings), maxWarnings)]
+}
+
+// cut returns at most limit bytes of text and says how many are missing.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + fmt.Sprintf("… (%d more bytes)", len(text)-limit)
+}
+
+// refuse rejects a pod.
+func (w *Webhook) refuse(log *slog.Logger, q *admission.Request, err error) *admissionv1.AdmissionResponse {
+	w.reviews.WithLabelValues(resultRefused).Inc()
+	message := cut(err.Error(), maxMessage)
+	log.Info("refused", "error", message)
 	return &admissionv1.AdmissionResponse{UID: q.UID, Result: &metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
-		Message: "ringside: " + err.Error(),
+		Message: "ringside: " + message,
 	}}
 }

@@ -3,12 +3,16 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -83,13 +87,83 @@ func TestOtherRequestsAreRejected(t *testing.T) {
 		{"no pod", "/inject/pod", `{"request": {"kind": {"kind": "Service"}, "object": {}}}`, http.StatusBadRequest},
 		{"a pod that is none", "/inject/pod", review(`[]`), http.StatusBadRequest},
 		{"too big", "/inject/pod", `{"x": "` + strings.Repeat("x", maxReview) + `", ` + review("{}")[1:],
-			http.StatusBadRequest},
+			http.StatusRequestEntityTooLarge},
 		{"another path", "/", "{}", http.StatusNotFound},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			if recorder := post(newWebhook(t).Handler(), test.path, test.body); recorder.Code != test.code {
 				t.Errorf("%d %s", recorder.Code, recorder.Body)
+			}
+		})
+	}
+}
+
+// A review that is refused while it is read gets a response, so that its user sees the reason.
+func TestRefusalWhileReading(t *testing.T) {
+	w := newWebhook(t)
+	recorder := post(w.Handler(), "/inject/pod", review(`{"spec": {"containers": [`+strings.Repeat("{},", 100_000)+`{}]}}`))
+	var answer admissionv1.AdmissionReview
+	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || recorder.Code != http.StatusOK {
+		t.Fatalf("%d %s: %v", recorder.Code, recorder.Body, err)
+	}
+	if r := answer.Response; r.Allowed || r.UID != "1" || !strings.Contains(r.Result.Message, "more than 128 containers") {
+		t.Errorf("answer %s", recorder.Body)
+	}
+}
+
+// What is announced is refused before it is read.
+func TestAnnouncedSizeIsBounded(t *testing.T) {
+	request := httptest.NewRequest(http.MethodPost, "/inject/pod", iotest.ErrReader(errors.New("the body is read")))
+	request.ContentLength = maxReview + 1
+	recorder := httptest.NewRecorder()
+	newWebhook(t).Handler().ServeHTTP(recorder, request)
+	if recorder.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("got %d %s, want %d", recorder.Code, recorder.Body, http.StatusRequestEntityTooLarge)
+	}
+}
+
+// Reviews beyond those that are processed wait for a moment, and are then refused.
+func TestReviewsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWebhook(t)
+		for range atOnce {
+			w.turns <- struct{}{}
+		}
+		began := time.Now()
+		recorder := post(w.Handler(), "/inject/pod", review("{}"))
+		if recorder.Code != http.StatusTooManyRequests || recorder.Header().Get("Retry-After") == "" || time.Since(began) != maxWait {
+			t.Errorf("got %d after %v, want %d after %v", recorder.Code, time.Since(began), http.StatusTooManyRequests, maxWait)
+		}
+		go func() {
+			time.Sleep(maxWait / 2)
+			<-w.turns
+		}()
+		if recorder := post(w.Handler(), "/inject/pod", review("{}")); recorder.Code != http.StatusOK {
+			t.Errorf("got %d %s after a turn became free, want 200", recorder.Code, recorder.Body)
+		}
+		if n := len(w.turns); n != atOnce-1 {
+			t.Errorf("%d turns are taken, want %d", n, atOnce-1)
+		}
+	})
+}
+
+// The response is small, whatever the pod contains.
+func TestResponsesAreBounded(t *testing.T) {
+	long := strings.Repeat("x", 2000)
+	container := `{"name": "` + long[:250] + `", "ports": [{"containerPort": 7070}], "volumeMounts": [{"name": "ringside-secret"}]}`
+	for name, test := range map[string]struct{ metadata, spec string }{
+		"conflicts": {"", `{"containers": [` + strings.Repeat(container+",", 99) + container + `]}`},
+		"sockets": {`, "ringside.dev/unix-socket": "true"`,
+			`{"containers": [` + strings.Repeat("{},", 127) + `{}]}`},
+		"an annotation": {`, "ringside.dev/log-level": "` + long + `", "ringside.dev/config": "` + long + `"`, "{}"},
+		"unknown keys":  {`, "ringside.dev/` + long[:300] + `": "", "ringside.dev/x` + long[:299] + `": "", "ringside.dev/y": ""`, "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			recorder := post(newWebhook(t).Handler(), "/inject/pod",
+				review(`{"metadata": {"annotations": {"ringside.dev/inject": "true"`+test.metadata+`}}, "spec": `+test.spec+`}`))
+			if n := recorder.Body.Len(); recorder.Code != http.StatusOK || n > 64<<10 {
+				t.Errorf("got %d with %d bytes, want 200 with at most 64 KiB", recorder.Code, n)
 			}
 		})
 	}
