@@ -27,11 +27,15 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig/proc"
 )
 
+// userOf has the user of each image.
+var userOf = map[string]string{"ringside": "57072", "ringside-injector": "65532"}
+
 // rootfs makes the root filesystem of a program's image with the script of the Dockerfile.
 func rootfs(t testing.TB, pkg string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "rootfs")
-	command(t, "../../deploy/rootfs.sh", dir, build(t, pkg))
+	target := filepath.Base(pkg)
+	command(t, "../../deploy/rootfs.sh", dir, build(t, pkg), userOf[target])
 	return dir
 }
 
@@ -84,8 +88,11 @@ func TestImagesHaveOnlyTheNeededFiles(t *testing.T) {
 		if !slices.Equal(files, want) {
 			t.Errorf("%s holds %v, want %v", target, files, want)
 		}
-		if _, user := image(t, target); user != "65532:65532" {
-			t.Errorf("%s runs as %s", target, user)
+		if _, user := image(t, target); user != userOf[target]+":"+userOf[target] {
+			t.Errorf("%s runs as %s, want %s", target, user, userOf[target])
+		}
+		if passwd, err := os.ReadFile(root + "/etc/passwd"); err != nil || !strings.Contains(string(passwd), "x:"+userOf[target]+":") {
+			t.Errorf("%s has the users %s (%v), want %s", target, passwd, err, userOf[target])
 		}
 		for _, program := range []string{"/" + target, "/sbin/tini"} {
 			if !static(t, root+program) {
@@ -240,7 +247,7 @@ func onlyChild(t *testing.T, pid int) int {
 func checkConfined(t *testing.T, pid int) {
 	got := proc.Status(t, pid)
 	for field, want := range map[string]string{
-		"Name": "ringside", "Uid": "65532\t65532\t65532\t65532", "Gid": "65532\t65532\t65532\t65532",
+		"Name": "ringside", "Uid": "57072\t57072\t57072\t57072", "Gid": "57072\t57072\t57072\t57072",
 		"CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000",
 		"CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
 	} {
