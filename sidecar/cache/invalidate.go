@@ -56,8 +56,8 @@ func (v *invalidator) apply(i kv.Invalidation) {
 	switch {
 	case i.Prefix: // a version is one of a single row
 		v.store.InvalidatePrefix(i.Key, now+1-int64(kv.BoundDuration(i.Age)))
-		v.fetcher.loads.ForgetAll()
-		v.fetcher.fetches.ForgetAll()
+		v.fetcher.loads.ForgetPrefix(i.Key)   //guard:reader-after-a-prefix-invalidation-joins-an-older-load
+		v.fetcher.fetches.ForgetPrefix(i.Key) // others go on: they have nothing to do with it
 		v.watches.NotePrefix(i.Key)
 	case i.Version > 0: //guard:negative-version-invalidates-nothing
 		// the version of an entry for a row that does not exist decides nothing

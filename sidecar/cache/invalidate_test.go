@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -141,5 +142,90 @@ func TestInvalidationWithANegativeVersion(t *testing.T) {
 		time.Sleep(tick)
 		d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: "k", Version: -5})
 		expect(t, get(t, d, "k"), "v", kv.SourceLoad)
+	})
+}
+
+// While prefixes are invalidated 100 times per second that begin no key, reads cost the origin what they cost without.
+func TestPrefixInvalidationCostsNothingWhereNothingMatches(t *testing.T) {
+	const (
+		keys     = 10
+		duration = 10 * time.Second
+		every    = 10 * time.Millisecond
+	)
+	policy := testPolicy()
+	policy.TTL, policy.TTLJitter, policy.LocalTTL = time.Minute, 0, time.Minute
+	for name, invalidate := range map[string]func(c *cluster, prefix string){
+		"by an application": func(c *cluster, prefix string) {
+			if _, err := c.members[0].Invalidate(context.Background(), kv.Scope{Prefix: prefix}); err != nil {
+				t.Error(err)
+			}
+		},
+		"by another member": func(c *cluster, prefix string) {
+			if _, err := c.members[1].Invalidate(context.Background(), kv.Scope{Prefix: prefix}); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := origintest.New(nil)
+				for i := range keys {
+					o.Set(fmt.Sprintf("key-%d", i), "v")
+				}
+				o.Slow(50 * time.Millisecond)
+				c := newCluster(t, 2, o, policy)
+				done := make(chan struct{})
+				var all sync.WaitGroup
+				all.Go(func() {
+					defer close(done)
+					for n := range int(duration / every) {
+						time.Sleep(every)
+						invalidate(c, fmt.Sprintf("other-%d/", n))
+					}
+				})
+				for i := range keys {
+					for _, d := range c.members {
+						all.Go(func() {
+							for {
+								select {
+								case <-done:
+									return
+								case <-time.After(5 * time.Millisecond):
+									get(t, d, fmt.Sprintf("key-%d", i))
+								}
+							}
+						})
+					}
+				}
+				all.Wait()
+				if n := o.Queries(); n != keys {
+					t.Errorf("%d queries in %v, want %d", n, duration, keys)
+				}
+			})
+		})
+	}
+}
+
+// A reader after an invalidation by prefix does not join a load from before it, and that load is not stored.
+func TestPrefixInvalidationDetachesTheFlightsOfItsKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := origintest.New(map[string]string{"a/1": "v", "b/1": "v"})
+		d := newDataset(t, o, nil, testPolicy())
+		release := o.Block()
+		var readers sync.WaitGroup
+		read := func() {
+			for _, key := range []string{"a/1", "b/1"} {
+				readers.Go(func() { get(t, d, key) })
+			}
+			synctest.Wait()
+		}
+		read()
+		d.ApplyInvalidation(kv.Invalidation{Key: "a/", Prefix: true})
+		read()
+		if a, b := o.Asked("a/1"), o.Asked("b/1"); a != 2 || b != 1 {
+			t.Errorf("%d queries of a/1 and %d of b/1, want 2 and 1", a, b)
+		}
+		release()
+		readers.Wait()
 	})
 }

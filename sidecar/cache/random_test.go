@@ -377,7 +377,8 @@ func (w *world) faults(r *rand.Rand) {
 		case 9:
 			d.Sweep()
 		case 10:
-			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Prefix: true})
+			prefix := []string{"", key, key[:1], "other"}[r.IntN(4)]
+			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: prefix, Prefix: true})
 		case 11:
 			p := d.Policy()
 			p.TTL = time.Duration(1+r.IntN(3)) * time.Second

@@ -14,6 +14,8 @@ const (
 	bytesPerBound = 4 << 10
 	// boundKeyBytes is the average length of the keys of a full generation. Of longer keys, fewer fit.
 	boundKeyBytes = 64
+	// maxPrefixes limits the remembered prefixes: 100 invalidations per second for 40 s.
+	maxPrefixes = 1 << 12
 )
 
 // memory remembers the bounds of keys that have no entry. Each bound has a lifetime of its own.
@@ -24,9 +26,8 @@ type memory struct {
 	observed *ttlmap.Map[remembered]
 	// reported has what others have invalidated. It is needed for as long as anything older may be fresh.
 	reported *ttlmap.Map[remembered]
-	// every is the bound of all keys.
-	every      Bound
-	everyUntil int64
+	// prefixes has the bounds of all keys with a prefix; with the empty one, of all keys.
+	prefixes *prefixes
 }
 
 // remembered is a bound and the end of its version. A later bound that is merged must not extend the life of a version
@@ -39,7 +40,7 @@ type remembered struct {
 func newMemory(maxBytes int64) *memory {
 	most := int(min(max(maxBytes/bytesPerBound, minBounds), maxBounds))
 	generation := func() *ttlmap.Map[remembered] { return ttlmap.New[remembered](most, most*boundKeyBytes) }
-	return &memory{observed: generation(), reported: generation()}
+	return &memory{observed: generation(), reported: generation(), prefixes: newPrefixes(min(most, maxPrefixes))}
 }
 
 // of returns the bound of key.
@@ -51,10 +52,7 @@ func (m *memory) of(key string, now int64) Bound {
 
 func (m *memory) ofLocked(key string, now int64) Bound {
 	b := boundIn(m.observed, key, now).Merge(boundIn(m.reported, key, now).Bound)
-	if now < m.everyUntil {
-		b = b.Merge(m.every)
-	}
-	return b
+	return m.prefixes.of(key, b, now)
 }
 
 func boundIn(bounds *ttlmap.Map[remembered], key string, now int64) remembered {
@@ -113,28 +111,37 @@ func (m *memory) report(key string, b Bound, now, life int64) (evicted int) {
 	return merge(m.reported, key, b, now, life)
 }
 
-// reportEvery gives all keys a bound. The bounds of single keys are dropped where it allows no more than they do.
-func (m *memory) reportEvery(b Bound, now, life int64) {
+// reportPrefix gives all keys with a prefix a bound. One of all keys replaces the others if it allows no more than they do.
+func (m *memory) reportPrefix(prefix string, b Bound, now, life int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now < m.everyUntil {
-		b = b.Merge(m.every)
-	}
-	m.every, m.everyUntil = b, now+life
-	if b.MinLoadTime > now { // it was learned after all of them
+	if prefix == "" && b.MinLoadTime > now { // it was learned after all of them
 		m.observed.Clear() //guard:invalidation-of-everything-keeps-bounds
 		m.reported.Clear()
+		m.prefixes.clear()
 	}
+	m.prefixes.add(prefix, b, now, life)
 }
 
-// knows reports whether key may have existed: readers here may have been sent a result of it, or it was invalidated. For a
-// while after an invalidation of everything that is any key.
+// invalidatedSince reports whether key was invalidated by a prefix after the invalidation of that sequence. Most often none
+// was, which costs no lock.
+func (m *memory) invalidatedSince(key string, sequence uint64) bool {
+	if m.prefixes.sequence.Load() == sequence {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.prefixes.since(key, sequence)
+}
+
+// knows reports whether key may have existed: readers here may have been sent a result of it, or it was invalidated, by
+// itself or by a prefix.
 func (m *memory) knows(key string, now int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, observed := m.observed.Get(key, now)
 	_, reported := m.reported.Get(key, now)
-	return observed || reported || now < m.everyUntil //guard:deleted-row-returns-after-a-prefix-invalidation
+	return observed || reported || m.prefixes.covers(key, now) //guard:deleted-row-returns-after-a-prefix-invalidation
 }
 
 func (m *memory) sweep(now int64) {
@@ -142,6 +149,7 @@ func (m *memory) sweep(now int64) {
 	defer m.mu.Unlock()
 	m.observed.Sweep(now)
 	m.reported.Sweep(now)
+	m.prefixes.sweep(now)
 }
 
 func (m *memory) len() (n, most int) {

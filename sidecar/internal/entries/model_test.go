@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -26,6 +27,8 @@ func TestAgainstModel(t *testing.T) {
 		}
 	}
 }
+
+var modelKeys = []string{"a", "ab"}
 
 // versioning is how the versions of rows develop.
 type versioning int
@@ -80,7 +83,10 @@ func newModel(t *testing.T, seed uint64, versions versioning) *model {
 	}
 	m.Store.freshLife.Store(modelTTL + maxLoad)
 	m.Store.staleLife.Store(2*modelTTL + maxLoad)
-	for _, key := range []string{"a", "b"} {
+	if seed%2 == 1 {
+		m.bounds.prefixes = newPrefixes(2) // most are replaced by shorter ones
+	}
+	for _, key := range modelKeys {
 		m.keys[key] = &modelKey{sent: -1, states: []state{{at: 0, version: m.version(nil)}}}
 	}
 	return m
@@ -118,7 +124,7 @@ func (m *model) entry(k *modelKey, n int, began int64) *Entry {
 
 func (m *model) step() {
 	m.clock += 1 + m.rand.Int64N(3)
-	key := []string{"a", "b"}[m.rand.IntN(2)]
+	key := modelKeys[m.rand.IntN(len(modelKeys))]
 	k := m.keys[key]
 	switch m.rand.IntN(16) {
 	case 0, 1, 2:
@@ -141,9 +147,12 @@ func (m *model) step() {
 			m.Invalidate(key, Bound{Version: tooHigh, AsOf: m.clock + 1})
 		}
 	case 10:
-		m.InvalidatePrefix("", m.clock+1)
-		for _, k := range m.keys {
-			k.invalidated = m.clock
+		prefix := []string{"", "a", "ab", "abc", "b", "c"}[m.rand.IntN(6)]
+		m.InvalidatePrefix(prefix, m.clock+1)
+		for key, k := range m.keys {
+			if strings.HasPrefix(key, prefix) {
+				k.invalidated = m.clock
+			}
 		}
 	case 11:
 		m.ExpireFrom("owner")

@@ -2,7 +2,6 @@ package entries
 
 import (
 	"hash/maphash"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -125,14 +124,12 @@ func (s *Store) removeForbidden(key string, b Bound) {
 }
 
 // InvalidatePrefix removes the entries whose key begins with prefix and that were loaded before minLoadTime, and discards
-// all loads under way. What is remembered of single keys is forgotten: it is all older.
+// the loads under way of such keys. Other keys are not concerned. With the empty prefix, what is remembered of single keys is
+// forgotten: it is all older.
 func (s *Store) InvalidatePrefix(prefix string, minLoadTime int64) {
 	b := Bound{MinLoadTime: minLoadTime}
-	s.epochs.raiseAll() // before the bounds that loads under way must meet are forgotten
-	s.bounds.reportEvery(b, s.now(), s.staleLife.Load())
-	s.entries.RemoveIf(func(key string, held *Entry) bool {
-		return strings.HasPrefix(key, prefix) && !b.Allows(held, held.Began)
-	})
+	s.bounds.reportPrefix(prefix, b, s.now(), s.staleLife.Load()) // first: a load that ends now must not be stored after it
+	s.entries.RemovePrefixIf(prefix, func(_ string, held *Entry) bool { return !b.Allows(held, held.Began) })
 }
 
 // ExpireFrom expires the local copies of a member's entries, those under way as well: its invalidations may have been

@@ -22,14 +22,15 @@ type Ticket struct {
 	kind  Kind
 	// Began is when the ticket was taken: before the load, the request to the other member, or the write.
 	Began              int64
-	epoch, expirations uint64
+	epoch              uint32
+	expirations, after uint64 // after is the last invalidation of a prefix
 }
 
 // Begin returns a Ticket for a result of key. Call it before the request to the origin or the other member.
 func (s *Store) Begin(key string, kind Kind) Ticket {
 	return Ticket{
 		store: s, key: key, kind: kind, Began: s.now(),
-		epoch: s.epochs.of(key).Load(), expirations: s.expirations.Load(),
+		epoch: s.epochs.of(key).Load(), expirations: s.expirations.Load(), after: s.bounds.prefixes.sequence.Load(),
 	}
 }
 
@@ -82,6 +83,9 @@ func (t Ticket) valid(e *Entry) bool {
 	} else {
 		b.MinLoadTime = 0 // the epoch is more exact
 	}
+	if s.bounds.invalidatedSince(t.key, t.after) { //guard:load-is-stored-after-an-invalidation-of-its-prefix
+		return false
+	}
 	return s.epochs.of(t.key).Load() == t.epoch && b.Allows(e, e.Began) //guard:load-is-stored-after-an-invalidation guard:load-is-stored-below-an-evicted-entry
 }
 
@@ -116,7 +120,7 @@ func (t Ticket) putWrite(e *Entry) (winner *Entry, stored bool) {
 	s := t.store
 	s.observe(t.key, e) //guard:writer-reads-what-was-there-before
 	epoch := s.epochs.of(t.key).Add(1)
-	alone := t.kind == Commit && epoch == t.epoch+1 //guard:write-is-stored-after-an-invalidation
+	alone := t.kind == Commit && epoch == t.epoch+1 && !s.bounds.invalidatedSince(t.key, t.after) //guard:write-is-stored-after-an-invalidation
 	s.entries.RemoveKeyIf(t.key, func(held *Entry) bool {
 		return !s.outlives(t.key, held, e)
 	})

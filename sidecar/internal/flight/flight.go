@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 )
@@ -163,6 +165,13 @@ func (g *Group[V]) Forget(key string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.calls, key)
+}
+
+// ForgetPrefix detaches the calls of keys that begin with prefix.
+func (g *Group[V]) ForgetPrefix(prefix string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.calls, func(key string, _ *Call[V]) bool { return strings.HasPrefix(key, prefix) })
 }
 
 // ForgetAll detaches every call.

@@ -220,6 +220,7 @@ type shard[V any] struct {
 	evictions uint64                // mu
 	tooLarge  uint64                // mu
 	evicted   func(key string, v V) // nil, or as in OnEvict
+	index     *index                // mu; nil while no prefix was looked for
 }
 
 func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot[V]) bool {
@@ -230,6 +231,7 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 	}
 	if !replace {
 		key = strings.Clone(key) //guard:entry-holds-buffer-request
+		s.changedLocked(key)
 	}
 	s.order.Add(key, next)
 	s.bytes += next.bytes - held.bytes
@@ -242,6 +244,7 @@ func (s *shard[V]) evictLocked(last string) {
 	for s.bytes > s.share {
 		key, gone := s.order.evict(last)
 		s.bytes -= gone.bytes
+		s.changedLocked("")
 		s.evictions++
 		if s.evicted != nil {
 			s.evicted(key, gone.v)
@@ -254,6 +257,7 @@ func (s *shard[V]) removeLocked(key string) bool {
 	if ok {
 		s.order.Remove(key)
 		s.bytes -= held.bytes
+		s.changedLocked("")
 	}
 	return ok
 }
