@@ -91,19 +91,20 @@ var mayImport = map[string][]string{
 	"origin/sqldb/sqlite":        sqlDatabase,
 	"origin/drivers":             {"origin", "origin/sqldb/postgres", "origin/sqldb/mysql", "origin/sqldb/sqlite"}, // the registry
 	// The protocol between members: messages and errors, certificates, what subscribers receive, the listener, its calls, the client.
-	"sidecar/peer/wire":            {"origin", "sidecar/kv", "proto/ringside/peer/v1"},
+	"sidecar/peer/quota":           {"sidecar/kv"},
+	"sidecar/peer/wire":            {"origin", "ring/printable", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/peererror":       {"origin", "ring/printable", "sidecar/kv", "proto/ringside/peer/v1"},
 	"sidecar/peer/identity":        {"sidecar/internal/caller"},
 	"sidecar/peer/mtls":            {"ring/backoff", "sidecar/internal/caller", "sidecar/internal/listen", "sidecar/peer/identity"},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
 	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
-		"ring/backoff", "sidecar/internal/budget", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog", "sidecar/peer/peererror",
-		"sidecar/peer/wire",
+		"ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
+		"sidecar/peer/invalidationlog", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/peer": {
 		"ring/backoff", "ring", "ring/routekey", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
-		"sidecar/peer/peererror", "sidecar/peer/wire",
+		"sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
@@ -225,7 +226,7 @@ var onlyImporter = map[string][]string{
 	"google.golang.org/grpc": {
 		"sidecar/internal/servers",
 		"sidecar/peer", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
-		"sidecar/peer/peertest",
+		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",

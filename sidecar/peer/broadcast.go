@@ -34,7 +34,7 @@ func callAll(peers []*peer, call func(i int, m *peer)) {
 	group.SetLimit(fanOut) //guard:broadcast-without-limit
 	for i, m := range peers {
 		group.Go(func() error {
-			call(i, m)
+			m.pool.safely("a call to each member", func() { call(i, m) })
 			return nil // an error of one member does not stop the others
 		})
 	}
@@ -74,7 +74,7 @@ func (p *peer) invalidateOnce(ctx context.Context, r *peerv1.InvalidateRequest) 
 	if err != nil {
 		return err
 	}
-	_, err = peerv1.NewPeerClient(conn).Invalidate(ctx, r)
+	_, err = peerv1.NewPeerClient(conn).Invalidate(ctx, r, limitOf(peerv1.Peer_Invalidate_FullMethodName))
 	switch status.Code(err) {
 	case codes.OK:
 		p.hear()

@@ -13,6 +13,7 @@ import (
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
 const (
@@ -103,7 +104,11 @@ func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
 		return nil, err
 	}
 	connectNow(conn)
-	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, &peerv1.PingRequest{}, grpc.WaitForReady(true))
+	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, &peerv1.PingRequest{}, grpc.WaitForReady(true),
+		limitOf(peerv1.Peer_Ping_FullMethodName))
+	if err == nil {
+		err = wire.CheckPong(pong)
+	}
 	if err == nil {
 		p.hear()
 	}

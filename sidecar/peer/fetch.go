@@ -16,7 +16,7 @@ import (
 // Fetch implements kv.Peer. The remaining time until the deadline of ctx is sent with the request.
 func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	req := wire.FetchRequest(q, p.pool.RingID())
-	resp, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req)
+	resp, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req, p.pool.limits.answer)
 	if err != nil {
 		return kv.Answer{}, err
 	}
@@ -39,7 +39,7 @@ func (p *peer) fetchBatch(ctx context.Context, qs []kv.Query, outcomes []kv.Outc
 	for i, q := range qs {
 		req.Requests[i] = wire.FetchRequest(q, p.pool.RingID())
 	}
-	resp, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req)
+	resp, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req, p.pool.limits.batch)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (p *peer) outcome(ctx context.Context, q kv.Query, ringID uint64, o *peerv1
 // classified.
 func fetch[Req, Resp any](
 	ctx context.Context, p *peer,
-	call func(peerv1.PeerClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req,
+	call func(peerv1.PeerClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req, limit grpc.CallOption,
 ) (resp Resp, err error) {
 	if err := p.enter(); err != nil {
 		return resp, err
@@ -78,7 +78,7 @@ func fetch[Req, Resp any](
 		return resp, p.unreachable(err)
 	}
 	resp, err = attempt(ctx, p, func(ctx context.Context) (Resp, error) {
-		return call(peerv1.NewPeerClient(conn), ctx, req)
+		return call(peerv1.NewPeerClient(conn), ctx, req, limit)
 	})
 	if err != nil {
 		return resp, p.fetchError(ctx, err)

@@ -5,6 +5,7 @@ import (
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
 // Inspection is the state of one member, reported by itself.
@@ -35,7 +36,10 @@ func (p *peer) inspect(ctx context.Context) (*peerv1.InspectResponse, error) {
 	if err != nil {
 		return nil, p.annotate(err)
 	}
-	report, err := peerv1.NewPeerClient(conn).Inspect(ctx, &peerv1.InspectRequest{})
+	report, err := peerv1.NewPeerClient(conn).Inspect(ctx, &peerv1.InspectRequest{}, limitOf(peerv1.Peer_Inspect_FullMethodName))
+	if err == nil {
+		err = wire.CheckReport(report)
+	}
 	if err != nil {
 		return nil, p.annotate(err)
 	}

@@ -57,6 +57,6 @@ func FuzzSubscription(f *testing.F) {
 		p := NewPool(Config{Sink: checkedSink{t}})
 		defer p.Close()
 		s := &subscription{peer: newPeer(p, ring.Member{ID: "m"})}
-		_ = s.receive(&r) // the sink checks what the subscription accepts
+		_ = s.receive(t.Context(), &r) // the sink checks what the subscription accepts
 	})
 }

@@ -14,8 +14,10 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
+	"github.com/ringside-cache/ringside/sidecar/peer/quota"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -27,7 +29,8 @@ type peer struct {
 	cancel context.CancelFunc
 	onRing context.Context // canceled when the member leaves the ring
 	leave  context.CancelFunc
-	turn   *sync.Mutex // held by the running subscription; shared by all peers of one member
+	turn   *sync.Mutex   // held by the running subscription; shared by all peers of one member
+	quota  *quota.Member // of its invalidations; likewise shared
 
 	heard        atomic.Int64 // pool.now of the last sign of life
 	answeredAt   atomic.Int64 // pool.now of the last answer to a fetch or a write
@@ -46,7 +49,7 @@ type peer struct {
 }
 
 func newPeer(p *Pool, m ring.Member) *peer {
-	peer := &peer{pool: p, member: m, turn: new(sync.Mutex)}
+	peer := &peer{pool: p, member: m, turn: new(sync.Mutex), quota: quota.NewMember()}
 	peer.ctx, peer.cancel = context.WithCancel(p.ctx)
 	peer.onRing, peer.leave = context.WithCancel(peer.ctx)
 	return peer
@@ -131,7 +134,7 @@ func (p *peer) dialOptions() []grpc.DialOption {
 		grpc.WithReadBufferSize(wire.BufferBytes),
 		grpc.WithWriteBufferSize(wire.BufferBytes),
 		grpc.WithMaxHeaderListSize(wire.MaxHeaderBytes),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(p.pool.config.MaxAnswerBytes)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.NewCodec())), //guard:responses-are-decoded-without-limits
 	}
 }
 
@@ -144,6 +147,19 @@ func (p *peer) credentials() credentials.TransportCredentials {
 	}
 	return p.pool.config.Credentials
 }
+
+// limits are those of the responses that have values.
+type limits struct{ answer, batch grpc.CallOption }
+
+func newLimits(most int) limits {
+	return limits{
+		answer: grpc.MaxCallRecvMsgSize(min(most, wire.MaxResponse(peerv1.Peer_Fetch_FullMethodName))),
+		batch:  grpc.MaxCallRecvMsgSize(min(most, wire.MaxResponse(peerv1.Peer_FetchBatch_FullMethodName))),
+	}
+}
+
+// limitOf limits the response of a method.
+func limitOf(method string) grpc.CallOption { return grpc.MaxCallRecvMsgSize(wire.MaxResponse(method)) }
 
 // dial sends the preface on a new socket and keeps the socket, so that the failure detector can close it.
 func (p *peer) dial(ctx context.Context, addr string) (net.Conn, error) {

@@ -5,6 +5,8 @@ package peer
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +54,8 @@ type Config struct {
 	SubscriptionIdle time.Duration
 	// Feeds are the datasets with a change feed. The pool always subscribes to the members that read them (see Elected).
 	Feeds []string
+	// Defect is called with each panic of a goroutine of the pool, stack included. May be nil.
+	Defect func(error)
 	// LogSize is how many invalidations this member keeps for its subscribers; 4096 by default.
 	LogSize int
 }
@@ -69,6 +73,9 @@ func (c Config) withDefaults() Config {
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
 	}
+	if c.Defect == nil {
+		c.Defect = func(error) {}
+	}
 	return c
 }
 
@@ -82,6 +89,7 @@ type Pool struct {
 	view     atomic.Pointer[view] // never nil
 	ctx      context.Context      // canceled when the pool is closed
 	cancel   context.CancelFunc
+	limits   limits
 	tasks    sync.WaitGroup // goroutines started by spawn
 
 	mu     sync.Mutex         // guards closed, peers, left, and changes of view
@@ -106,6 +114,7 @@ func NewPool(c Config) *Pool {
 		config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{}), left: make(map[string]*peer),
 	}
 	p.log = invalidationlog.New(p.config.LogSize)
+	p.limits = newLimits(p.config.MaxAnswerBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.view.Store(&view{})
 	return p
@@ -162,7 +171,7 @@ func (p *Pool) addLocked(next, old *view, r *ring.Ring) {
 func (p *Pool) renewLocked(old *peer, m ring.Member) *peer {
 	made := newPeer(p, m)
 	if before := cmp.Or(old, p.left[m.ID]); before != nil {
-		made.turn = before.turn
+		made.turn, made.quota = before.turn, before.quota
 	}
 	p.peers[made] = struct{}{}
 	return made
@@ -208,9 +217,22 @@ func (p *Pool) spawn(task func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.tasks.Go(task)
+		p.tasks.Go(func() { p.safely("a call to another member", task) })
 	}
 	return !p.closed
+}
+
+// safely counts and reports a panic of task, which another member's message may have caused: on a goroutine of the pool it
+// would end the process. It reports whether task returned.
+func (p *Pool) safely(what string, task func()) (returned bool) {
+	defer func() {
+		if v := recover(); v != nil { //guard:panic-of-pool-ends-process
+			p.counters.panics.Add(1)
+			p.config.Defect(fmt.Errorf("panic during %s: %v\n%s", what, v, debug.Stack()))
+		}
+	}()
+	task()
+	return true
 }
 
 // now is the pool's monotonic clock.

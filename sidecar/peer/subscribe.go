@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -63,7 +64,11 @@ func (p *peer) answered() {
 
 func (p *peer) startSubscription() {
 	if p.pool.config.Sink != nil && p.subscribing.CompareAndSwap(false, true) {
-		p.pool.spawn(func() { (&subscription{peer: p}).run() })
+		p.pool.spawn(func() {
+			if !p.pool.safely("a subscription", (&subscription{peer: p}).run) {
+				p.subscribing.Store(false) // the next answer starts another one
+			}
+		})
 	}
 }
 
@@ -73,6 +78,9 @@ func (p *peer) needed() bool {
 	at := time.Duration(p.answeredAt.Load())
 	return at > 0 && p.pool.now()-at < p.pool.config.SubscriptionIdle || p.pool.view.Load().feedReaders[p.member.ID]
 }
+
+// errPanicked ends a stream whose invalidations may not have been applied.
+var errPanicked = errors.New("the goroutine of the stream has panicked")
 
 // subscription receives the streams of one member, one after the other. It belongs to one goroutine.
 type subscription struct {
@@ -87,7 +95,9 @@ func (s *subscription) run() {
 	defer s.peer.turn.Unlock()
 	wait := backoff.Backoff{First: subscribeBackoff, Longest: maxSubscribeBackoff}
 	for {
-		if s.end(s.stream()) {
+		err := errPanicked
+		s.peer.pool.safely("a stream of invalidations", func() { err = s.stream() }) //guard:panic-of-stream-leaves-copies-fresh
+		if s.end(err) && s.peer.quota.GapAllowed() {                                 //guard:stream-that-ends-at-once-is-opened-without-pause
 			wait.Reset()
 		}
 		if s.release() || !wait.Wait(s.peer.onRing) {
@@ -121,7 +131,7 @@ func (s *subscription) stream() error {
 		r, err = in.Recv()
 		timeout.Stop() // the Sink may be slow
 		if err == nil {
-			err = s.receive(r)
+			err = s.receive(ctx, r)
 		}
 	}
 	timeout.Stop()
@@ -135,31 +145,65 @@ func (s *subscription) open(ctx context.Context) (grpc.ServerStreamingClient[pee
 	}
 	return peerv1.NewPeerClient(conn).Subscribe(ctx, &peerv1.SubscribeRequest{
 		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence,
-	})
+	}, limitOf(peerv1.Peer_Subscribe_FullMethodName))
 }
 
 // receive passes a response to the Sink. A response that does not continue where the last one ended has a gap before it.
 // So has the first response of all, because the member has given answers before.
-func (s *subscription) receive(r *peerv1.SubscribeResponse) error {
+func (s *subscription) receive(ctx context.Context, r *peerv1.SubscribeResponse) error {
 	list, err := wire.Invalidations(r.GetInvalidations())
 	if err != nil {
 		return err
 	}
+	feeds, err := wire.Feeds(r.GetLiveFeeds())
+	if err != nil {
+		return err
+	}
 	s.peer.hear()
+	if err := s.peer.quota.Message(ctx); err != nil { //guard:responses-of-stream-without-limit
+		return err
+	}
 	continues := s.epoch != 0 && r.GetEpoch() == s.epoch && r.GetSequence() == s.sequence+uint64(len(list)) //guard:gap-in-stream-ignored guard:sequences-of-two-runs-compared
 	s.count(continues)
 	if !continues {
+		if err := s.peer.quota.Gap(ctx); err != nil { //guard:gaps-of-stream-without-limit
+			return err
+		}
 		//guard:feed-not-live-after-gap
 		s.setLiveFeeds(nil) // changes of the feeds were missed, too; feeds that are live now are reported again below
 		s.peer.pool.config.Sink.Missed(s.peer.member.ID)
 	}
 	s.epoch, s.sequence = r.GetEpoch(), r.GetSequence()
-	s.setLiveFeeds(r.GetLiveFeeds())
+	s.changeLiveFeeds(feeds)
 	if len(list) > 0 {
 		s.peer.pool.counters.received.Add(int64(len(list)))
-		s.peer.pool.config.Sink.Invalidate(list)
+		return s.invalidate(ctx, list)
 	}
 	return nil
+}
+
+// invalidate passes invalidations to the Sink, or, beyond the quota of the member, less exact ones. After an error, none is
+// passed on: the stream ends, and Missed replaces them.
+func (s *subscription) invalidate(ctx context.Context, list []kv.Invalidation) error {
+	admitted, merged, err := s.peer.quota.Admit(ctx, list) //guard:invalidations-of-stream-without-quota
+	if merged {
+		s.peer.pool.counters.merged.Add(1)
+	}
+	if err == nil {
+		s.peer.pool.config.Sink.Invalidate(admitted)
+	}
+	return err
+}
+
+// changeLiveFeeds takes the feeds that the member reports. Where it changes them too often, they count as not live.
+func (s *subscription) changeLiveFeeds(datasets []string) {
+	if slices.Equal(datasets, s.liveFeeds) {
+		return
+	}
+	if !s.peer.quota.FeedsChange() { //guard:live-feeds-change-without-limit
+		datasets = nil
+	}
+	s.setLiveFeeds(datasets)
 }
 
 func (s *subscription) count(continues bool) {

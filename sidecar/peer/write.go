@@ -64,7 +64,7 @@ func (p *peer) send(ctx context.Context, conn *grpc.ClientConn, c kv.Change) (kv
 	req := wire.WriteRequest(c, p.pool.RingID())
 	var receiver grpcpeer.Peer // gRPC sets it when it creates a stream to the member
 	resp, err := attempt(ctx, p, func(ctx context.Context) (*peerv1.WriteResponse, error) {
-		return peerv1.NewPeerClient(conn).Write(ctx, req, grpc.Peer(&receiver))
+		return peerv1.NewPeerClient(conn).Write(ctx, req, grpc.Peer(&receiver), p.pool.limits.answer)
 	})
 	if err != nil {
 		return kv.Answer{}, p.writeError(err, receiver.Addr != nil)

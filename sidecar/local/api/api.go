@@ -63,6 +63,12 @@ func (b *Backend) Panic(during string, recovered any) *apierror.Error {
 	return b.Error(fmt.Errorf("panic %s: %v\n%s", during, recovered, debug.Stack()))
 }
 
+// Defect counts and reports a defect of this program.
+func (b *Backend) Defect(err error) {
+	b.stats.Defects.Add(1)
+	b.config.Errors.Report(err)
+}
+
 // NotFound is the error of a key that the origin does not have.
 func NotFound() *apierror.Error {
 	return apierror.New(apierror.NotFound, "the origin has no such key; this result is cached like a value")

@@ -12,8 +12,11 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
-// MaxPage is the largest number of invalidations in a Page.
-const MaxPage = 512
+// Limits of a Page. Subscribers reject more prefixes in one message.
+const (
+	MaxPage     = 512 // invalidations
+	MaxPrefixes = 16  // among them
+)
 
 // Log is a ring buffer of invalidations with consecutive sequence numbers. Its writer never waits for a reader: there is
 // no queue per reader, only the reader's Cursor. A reader that needs an overwritten invalidation gets ErrOverwritten.
@@ -132,7 +135,7 @@ func (l *Log) Read(at *Cursor) (Page, error) {
 	if !l.keptLocked(*at) { //guard:overwritten-invalidations-read
 		return Page{}, ErrOverwritten
 	}
-	n := min(l.last-at.sequence, MaxPage)
+	n := l.pageLocked(at.sequence)
 	next := Page{
 		Epoch: l.epoch, Sequence: at.sequence + n, Records: l.recordsLocked(at.sequence, n), LiveFeeds: l.liveFeeds,
 		HasNews: n > 0 || l.edition != at.edition, Interrupted: l.edition > at.edition+1, //guard:short-interruption-of-feed-hidden
@@ -142,6 +145,20 @@ func (l *Log) Read(at *Cursor) (Page, error) {
 	}
 	*at = Cursor{next.Sequence, l.edition}
 	return next, nil
+}
+
+// pageLocked returns how many records behind after belong to one page.
+func (l *Log) pageLocked(after uint64) uint64 {
+	most, prefixes := min(l.last-after, MaxPage), 0
+	for n := range most {
+		if l.records[(after+1+n)%uint64(len(l.records))].Invalidation.Prefix {
+			prefixes++
+		}
+		if prefixes > MaxPrefixes { //guard:page-that-subscribers-reject
+			return n
+		}
+	}
+	return most
 }
 
 func (l *Log) recordsLocked(after, n uint64) []Record {

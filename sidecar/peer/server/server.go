@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -45,6 +46,8 @@ type Config struct {
 	Budget *budget.Budget
 	// ConnShare is the part of the budget's bytes for connections that belongs to this listener.
 	ConnShare float64
+	// Defect is called with each panic of a handler, stack included. May be nil.
+	Defect func(error)
 	// Direct serves the connections that do not begin with wire.Preface: those of clients that route by the ring
 	// themselves. It gets them as accepted, without TLS, and returns when its listener is closed. When it is nil, they are
 	// served like members' connections.
@@ -58,6 +61,9 @@ func (c Config) withDefaults() Config {
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
 	}
+	if c.Defect == nil {
+		c.Defect = func(error) {}
+	}
 	return c
 }
 
@@ -66,6 +72,7 @@ type Server struct {
 	config Config
 	grpc   *grpc.Server
 	conns  listen.Stats
+	panics atomic.Int64
 	ctx    context.Context // canceled when Stop begins
 	cancel context.CancelFunc
 
@@ -80,7 +87,9 @@ func New(c Config) *Server {
 	c = c.withDefaults()
 	s := &Server{config: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(append(c.options(), grpc.StreamInterceptor(s.interceptStream), grpc.UnaryInterceptor(s.interceptCall))...)
+	s.grpc = grpc.NewServer(append(c.options(),
+		grpc.ChainStreamInterceptor(s.recoverStream, s.interceptStream),
+		grpc.ChainUnaryInterceptor(s.recoverCall, s.interceptCall))...)
 	if s.config.Direct == nil {
 		s.config.Direct = s.grpc.Serve
 	}
@@ -111,6 +120,7 @@ func (c Config) options() []grpc.ServerOption {
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxConcurrentStreams(c.MaxStreams),
 		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
+		grpc.ForceServerCodecV2(wire.NewCodec()), //guard:requests-are-decoded-without-limits
 		grpc.ReadBufferSize(wire.BufferBytes),
 		grpc.WriteBufferSize(wire.BufferBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -233,14 +243,17 @@ func (s *Server) Stop(ctx context.Context) {
 // Stats is a snapshot of a Server.
 type Stats struct {
 	Conns, MaxConns int64 // open connections, and their limit
-	ConnsRefused    int64 // since the start
-	AcceptErrors    int64 // since the start
+	// Since the start.
+	ConnsRefused int64
+	Panics       int64 // of handlers
+	AcceptErrors int64 // since the start
 }
 
 // Stats returns a snapshot.
 func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: s.conns.Open.Load(), MaxConns: int64(s.config.MaxConns), ConnsRefused: s.conns.Refused.Load(),
+		Panics:       s.panics.Load(),
 		AcceptErrors: s.conns.AcceptErrors.Load(),
 	}
 }

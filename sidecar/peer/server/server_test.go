@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,6 +155,10 @@ func TestServerRejectsHugeRequests(t *testing.T) {
 		t.Errorf("got error %v, want overloaded, for a message above the limit", err)
 	}
 	_, err = to.Fetch(context.Background(), peertest.Get(string(make([]byte, 1<<20)))) // no larger than a write
+	if !errors.Is(err, kv.ErrUnreachable) || !strings.Contains(err.Error(), "at most 4096 are allowed") {
+		t.Errorf("got error %v, want the limit of a fetch", err)
+	}
+	_, err = to.Fetch(context.Background(), peertest.Get(string(make([]byte, 2000))))
 	if kv.KindOf(err) != kv.KindInvalidKey {
 		t.Errorf("got error %v, want invalid key", err)
 	}

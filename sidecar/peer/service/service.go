@@ -6,17 +6,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
+	"github.com/ringside-cache/ringside/sidecar/peer/quota"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -70,6 +76,10 @@ type Service struct {
 	inFlight atomic.Int64
 	writing  atomic.Int64
 
+	quotas    quota.Members
+	inspected inspected
+
+	invalidationsMerged, invalidationsRefused       atomic.Int64
 	refused, writesRefused, ringMismatch            atomic.Int64
 	subscribers, subscribersRefused, subscribersCut atomic.Int64
 }
@@ -235,16 +245,59 @@ func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.
 	return &peerv1.WriteResponse{Entry: wire.FetchResponse(a, s.config.Ring.RingID(), owns)}, nil
 }
 
-// Invalidate implements peerv1.PeerServer.
+var errTooManyInvalidations = errors.New("the limit of concurrent calls of Invalidate is reached")
+
+// Invalidate implements peerv1.PeerServer. A caller beyond its quota waits, and gets less exact invalidations; an error
+// means that nothing was invalidated.
 func (s *Service) Invalidate(
-	_ context.Context, req *peerv1.InvalidateRequest,
+	ctx context.Context, req *peerv1.InvalidateRequest,
 ) (*peerv1.InvalidateResponse, error) {
+	limits, exit, ok := s.quotas.Enter(callerOf(ctx))
+	if !ok {
+		s.invalidationsRefused.Add(1)
+		return nil, peererror.ToStatus(peererror.Overloaded(errTooManyInvalidations))
+	}
+	defer exit()
 	list, err := wire.Invalidations(req.GetInvalidations())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	s.config.Invalidate(list)
+	admitted, err := s.admitInvalidations(ctx, limits, list)
+	if err != nil {
+		return nil, peererror.ToStatus(err)
+	}
+	s.config.Invalidate(admitted)
 	return &peerv1.InvalidateResponse{}, nil
+}
+
+func (s *Service) admitInvalidations(ctx context.Context, limits *quota.Member, list []kv.Invalidation) ([]kv.Invalidation, error) {
+	if err := limits.Message(ctx); err != nil {
+		return nil, peererror.Overloaded(err)
+	}
+	admitted, merged, err := limits.Admit(ctx, list) //guard:invalidations-of-callers-without-quota
+	if merged {
+		s.invalidationsMerged.Add(1)
+	}
+	if err != nil {
+		return nil, peererror.Overloaded(err)
+	}
+	return admitted, nil
+}
+
+// callerOf names the caller of a request for its quota: its verified identity, or its address.
+func callerOf(ctx context.Context) string {
+	if c := caller.From(ctx); c.ID != "" {
+		return c.String()
+	}
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
 }
 
 // Ping implements peerv1.PeerServer.
@@ -254,9 +307,24 @@ func (s *Service) Ping(context.Context, *peerv1.PingRequest) (*peerv1.PingRespon
 	}, nil
 }
 
+// inspectTTL is how long a report is reused, so that calls of Inspect in any number cost little.
+const inspectTTL = 200 * time.Millisecond
+
+// inspected is the latest report.
+type inspected struct {
+	mu     sync.Mutex // held while a report is made
+	at     time.Time
+	report *peerv1.InspectResponse
+}
+
 // Inspect implements peerv1.PeerServer.
 func (s *Service) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.InspectResponse, error) {
-	report := s.config.Inspect()
-	report.Node, report.RingId = s.config.Node, s.config.Ring.RingID()
-	return report, nil
+	s.inspected.mu.Lock()
+	defer s.inspected.mu.Unlock()
+	if s.inspected.report == nil || time.Since(s.inspected.at) >= inspectTTL { //guard:each-inspect-makes-a-report
+		report := s.config.Inspect()
+		report.Node, report.RingId = s.config.Node, s.config.Ring.RingID()
+		s.inspected.report, s.inspected.at = report, time.Now()
+	}
+	return s.inspected.report, nil
 }

@@ -182,7 +182,7 @@ func TestInvalidationOfTheFutureIsReplacedByNow(t *testing.T) {
 	var got []kv.Invalidation
 	s := service.New(service.Config{Invalidate: func(list []kv.Invalidation) { got = list }})
 	_, err := s.Invalidate(context.Background(), &peerv1.InvalidateRequest{
-		Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", Version: -1, AgeNs: -1}},
+		Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", AgeNs: -1}},
 	})
 	if want := []kv.Invalidation{peertest.Drop("k", 0)}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %+v, error %v", got, err)

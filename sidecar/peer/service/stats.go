@@ -11,7 +11,10 @@ type Stats struct {
 	WritesRefused      int64 // because of MaxWrites
 	RingMismatch       int64 // fetches and writes by members with another ring
 	SubscribersRefused int64 // because of MaxSubscribers
-	SubscribersCut     int64 // because they were too slow or needed an overwritten invalidation
+	// InvalidationsMerged counts lists of invalidations beyond the quota of their caller, which expired whole datasets;
+	// InvalidationsRefused those refused because their caller had too many running calls.
+	InvalidationsMerged, InvalidationsRefused int64
+	SubscribersCut                            int64 // because they were too slow or needed an overwritten invalidation
 }
 
 // Stats returns a snapshot.
@@ -28,5 +31,7 @@ func (s *Service) Stats() Stats {
 		MaxSubscribers:     s.config.MaxSubscribers,
 		SubscribersRefused: s.subscribersRefused.Load(),
 		SubscribersCut:     s.subscribersCut.Load(),
+
+		InvalidationsMerged: s.invalidationsMerged.Load(), InvalidationsRefused: s.invalidationsRefused.Load(),
 	}
 }

@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
@@ -113,17 +115,37 @@ func (s *Service) nextPage(
 // send gives up on a subscriber that does not read. gRPC drops the unsent responses when the stream ends.
 func send(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) error {
 	sent := make(chan error, 1)
-	go func() { sent <- sendPage(out, next) }()
+	go func() { sent <- sendSafely(out, next) }()
 	timeout := time.NewTimer(sendTimeout)
 	defer timeout.Stop()
 	select {
 	case err := <-sent:
+		if p, ok := errors.AsType[*sendPanic](err); ok {
+			panic(p) // on the goroutine of the call, whose server recovers
+		}
 		return err
 	case <-timeout.C:
 		return errSlow
 	case <-out.Context().Done():
 		return errStopping
 	}
+}
+
+// sendPanic is a panic on the goroutine of send. It would end the process there.
+type sendPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *sendPanic) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }
+
+func sendSafely(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) (err error) {
+	defer func() {
+		if p := recover(); p != nil { //guard:panic-of-a-response-ends-process
+			err = &sendPanic{p, debug.Stack()}
+		}
+	}()
+	return sendPage(out, next)
 }
 
 // sendPage sends an interruption of the feeds, an empty list, before their present state.

@@ -19,7 +19,7 @@ func FetchRequest(q kv.Query, ringID uint64) *peerv1.FetchRequest {
 		RingId:     ringID,
 		NoCache:    q.NoCache,
 		MemoryOnly: q.MemoryOnly,
-		MinVersion: q.MinVersion,
+		MinVersion: max(0, q.MinVersion), // no condition, where the origin has negative versions
 		MaxAgeNs:   int64(q.MaxAge),
 		Tag:        q.Tag,
 	}
@@ -55,7 +55,8 @@ func FetchResponse(a kv.Answer, ringID uint64, owns bool) *peerv1.FetchResponse 
 	}
 }
 
-// Answer is the inverse of FetchResponse, for an answer of the given member.
+// Answer is the inverse of FetchResponse, for an answer of the given member. It replaces impossible values: a negative
+// version or time by 0, and a detail that is no short token by none.
 func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 	source := kv.SourceLoad
 	if r.GetFromMemory() {
@@ -64,15 +65,22 @@ func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 	return kv.Answer{
 		Value:    r.GetValue(),
 		NotFound: r.GetAbsent(),
-		Version:  r.GetVersion(),
-		Age:      time.Duration(r.GetAgeNs()),
+		Version:  max(0, r.GetVersion()),
+		Age:      time.Duration(max(0, r.GetAgeNs())),
 		Fresh:    time.Duration(r.GetFreshNs()),
 		Stale:    r.GetStale(),
 		Source:   source,
 		Took:     time.Duration(max(0, r.GetTookNs())),
 		Owner:    member,
-		Detail:   r.GetDetail(),
+		Detail:   detail(r.GetDetail()),
 	}
+}
+
+func detail(text string) string {
+	if checkText("detail", text, maxDetailBytes) != nil { //guard:detail-of-member-in-header
+		return ""
+	}
+	return text
 }
 
 // WriteRequest converts a change of a member whose ring has the given id.
@@ -110,18 +118,24 @@ func Change(req *peerv1.WriteRequest) kv.Change {
 // Invalidation converts an invalidation that is the given time older than its Age.
 func Invalidation(i kv.Invalidation, older time.Duration) *peerv1.Invalidation {
 	return &peerv1.Invalidation{
-		Dataset: i.Dataset, Key: i.Key, Prefix: i.Prefix, Version: i.Version, AgeNs: int64(max(0, i.Age) + older),
+		Dataset: i.Dataset, Key: i.Key, Prefix: i.Prefix, Version: max(0, i.Version), AgeNs: int64(max(0, i.Age) + older),
 	}
 }
 
-// Invalidations converts all invalidations of a message, or returns an error. It replaces impossible values (a change in
-// the future, a version that is negative or belongs to a prefix) by 0.
+// Invalidations converts all invalidations of a message, or returns an error. It replaces a change in the future by one of
+// now, and the version of a prefix by 0.
 func Invalidations(list []*peerv1.Invalidation) ([]kv.Invalidation, error) {
 	if len(list) > maxInvalidations {
 		return nil, fmt.Errorf("%d invalidations in one message; at most %d are allowed", len(list), maxInvalidations)
 	}
-	converted := make([]kv.Invalidation, len(list))
+	converted, prefixes := make([]kv.Invalidation, len(list)), 0
 	for n, i := range list {
+		if i.GetPrefix() {
+			prefixes++
+		}
+		if prefixes > MaxPrefixes { //guard:prefixes-of-message-without-limit
+			return nil, fmt.Errorf("more than %d prefixes in one message", MaxPrefixes)
+		}
 		if err := checkInvalidation(i); err != nil {
 			return nil, fmt.Errorf("invalidation %d: %w", n, err)
 		}
@@ -135,19 +149,26 @@ func invalidation(i *peerv1.Invalidation) kv.Invalidation {
 		Dataset: i.GetDataset(), Key: i.GetKey(), Prefix: i.GetPrefix(), Age: time.Duration(max(0, i.GetAgeNs())),
 	}
 	if !converted.Prefix {
-		converted.Version = max(0, i.GetVersion())
+		converted.Version = i.GetVersion()
 	}
 	return converted
 }
 
 // InvalidateRequests splits a list into requests within the limits of a message.
 func InvalidateRequests(list []kv.Invalidation) (requests []*peerv1.InvalidateRequest) {
-	size := 0
+	size, prefixes := 0, 0
 	for _, i := range list {
 		size += len(i.Dataset) + len(i.Key)
-		if n := len(requests); n == 0 || len(requests[n-1].Invalidations) == maxInvalidations || size > maxInvalidateBytes {
+		if i.Prefix {
+			prefixes++
+		}
+		if n := len(requests); n == 0 || len(requests[n-1].Invalidations) == maxInvalidations || size > maxInvalidateBytes ||
+			prefixes > MaxPrefixes {
 			requests = append(requests, &peerv1.InvalidateRequest{})
-			size = len(i.Dataset) + len(i.Key)
+			size, prefixes = len(i.Dataset)+len(i.Key), 0
+			if i.Prefix {
+				prefixes = 1
+			}
 		}
 		request := requests[len(requests)-1]
 		request.Invalidations = append(request.Invalidations, Invalidation(i, 0))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -52,11 +53,20 @@ const (
 	// maxInvalidations limits the invalidations of one message, and maxInvalidateBytes the names and keys in an
 	// InvalidateRequest.
 	maxInvalidations, maxInvalidateBytes = 1000, 512 << 10
+	// MaxPrefixes limits the invalidations of a prefix in one message: each costs the receiver a look at every entry.
+	MaxPrefixes = 16
+	// maxFeeds limits the names of live feeds in a message.
+	maxFeeds = 1000
+	// maxDetailBytes limits Answer.Detail, maxVersionBytes the version of a program.
+	maxDetailBytes, maxVersionBytes = 64, 256
 )
 
 // CheckFetch checks the size of each field.
 func CheckFetch(req *peerv1.FetchRequest) error {
-	if err := checkNames(req.GetDataset(), req.GetKey()); err != nil {
+	if err := errors.Join(
+		checkNames(req.GetDataset(), req.GetKey()), checkLength("tag", req.GetTag(), maxETagBytes),
+		checkVersion(req.GetMinVersion()),
+	); err != nil {
 		return &kv.Error{Kind: kv.KindInvalidKey, Err: err}
 	}
 	return nil
@@ -71,6 +81,7 @@ func CheckWrite(req *peerv1.WriteRequest) error {
 		checkNames(req.GetDataset(), req.GetKey()),
 		checkLength("ETag", req.GetIfEtag(), maxETagBytes),
 		checkLength("idempotency id", req.GetIdempotencyId(), maxIDBytes),
+		checkVersion(req.GetIfVersion()),
 	); err != nil {
 		return &kv.Error{Kind: kv.KindInvalidKey, Err: err}
 	}
@@ -89,19 +100,65 @@ func CheckValue(value []byte) error {
 
 // CheckSubscribe checks the size of each field.
 func CheckSubscribe(req *peerv1.SubscribeRequest) error {
-	return checkLength("node id", req.GetNode(), maxNodeBytes)
+	return checkText("node id", req.GetNode(), maxNodeBytes)
+}
+
+// checkVersion rejects negative versions. A version that is too large needs no limit: what another party reports of a
+// version is a hint; see entries.Bound.
+func checkVersion(version int64) error {
+	if version < 0 { //guard:negative-version-accepted
+		return fmt.Errorf("the version is %d; want at least 0", version)
+	}
+	return nil
+}
+
+// CheckPong checks the size of each field.
+func CheckPong(pong *peerv1.PingResponse) error {
+	return checkText("node id", pong.GetNode(), maxNodeBytes)
+}
+
+// CheckReport checks the size of each field. The state is checked by the package that decodes it.
+func CheckReport(r *peerv1.InspectResponse) error {
+	return errors.Join(checkText("node id", r.GetNode(), maxNodeBytes), checkText("version", r.GetVersion(), maxVersionBytes))
+}
+
+// checkText rejects text that is too long, or could control a terminal or forge lines of a log.
+func checkText(what, text string, most int) error {
+	if err := checkLength(what, text, most); err != nil {
+		return err
+	}
+	if printable.Text(text) != text {
+		return fmt.Errorf("the %s has characters that are not printable", what)
+	}
+	return nil
+}
+
+// Feeds returns the names of live feeds in a message.
+func Feeds(names []string) ([]string, error) {
+	if len(names) > maxFeeds {
+		return nil, fmt.Errorf("%d live feeds in one message; at most %d are allowed", len(names), maxFeeds)
+	}
+	for _, name := range names {
+		if err := checkText("dataset's name", name, maxDatasetBytes); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
 }
 
 func checkInvalidation(i *peerv1.Invalidation) error {
+	if err := checkVersion(i.GetVersion()); err != nil {
+		return err
+	}
 	if i.GetPrefix() {
-		return errors.Join(checkLength("dataset's name", i.GetDataset(), maxDatasetBytes),
+		return errors.Join(checkText("dataset's name", i.GetDataset(), maxDatasetBytes),
 			checkLength("prefix", i.GetKey(), kv.MaxKeyBytes))
 	}
 	return checkNames(i.GetDataset(), i.GetKey())
 }
 
 func checkNames(dataset, key string) error {
-	return errors.Join(checkLength("dataset's name", dataset, maxDatasetBytes), kv.CheckKey(key))
+	return errors.Join(checkText("dataset's name", dataset, maxDatasetBytes), kv.CheckKey(key))
 }
 
 func checkLength(what, text string, most int) error {
