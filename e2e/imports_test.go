@@ -132,7 +132,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/cnfmetrics": {"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
 	// The console of operators, and its messages, which the command line decodes.
-	"sidecar/admin/adminapi": {"sidecar/kv"},
+	"sidecar/admin/adminapi": {"ring/printable", "sidecar/kv"},
 	"sidecar/admin": {
 		"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/apierror",
 		"sidecar/internal/httpfield", "sidecar/kv",
@@ -171,6 +171,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/status": {
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/access",
 		"sidecar/internal/audit", "sidecar/internal/budget",
+		"ring/printable",
 		"sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",

@@ -118,6 +118,7 @@ type Peers struct {
 	Subscriptions     int64 // members to whose invalidations this one is subscribed now
 	Published         int64 // invalidations, each counted once for all subscribers
 	Received          int64 // invalidations from all members
+	Merged            int64 // lists of invalidations beyond the quota of their member
 	Gaps              int64 // times that invalidations from a member may have been missed
 	BroadcastFailures int64 // members not reached with an invalidation for all members
 }
@@ -136,6 +137,8 @@ type PeerListener struct {
 	Subscribers, MaxSubscribers int64 // members subscribed to the invalidations of this one
 	SubscribersRefused          int64 // because MaxSubscribers was reached
 	SlowSubscribersClosed       int64 // because they read too slowly
+
+	InvalidationsMerged, InvalidationsRefused int64 // requests of members to invalidate, beyond their quota
 }
 
 // Listener is a listener for operators or proxies.

@@ -93,7 +93,7 @@ func fullSource(t *testing.T) metrics.Source {
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
 				Conns: 42, MaxConns: 43, BreakersOpen: 44, BreakersOpened: 116, MaxCalls: 45, Unreachable: 46, Refused: 47, PingTimeouts: 48,
-				Disagreements: 49, Subscriptions: 91, Published: 92, Received: 93, Gaps: 94, BroadcastFailures: 95,
+				Disagreements: 49, Subscriptions: 91, Published: 92, Received: 93, Gaps: 94, BroadcastFailures: 95, Merged: 130,
 			}
 		},
 		PeerListener: func() metrics.PeerListener {
@@ -101,6 +101,7 @@ func fullSource(t *testing.T) metrics.Source {
 				Conns: 81, MaxConns: 82, ConnsRefused: 83, AcceptErrors: 120, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
 				Writing: 96, MaxWriting: 97, WritesRefused: 98, Disagreements: 117,
 				Subscribers: 87, MaxSubscribers: 88, SubscribersRefused: 89, SlowSubscribersClosed: 90,
+				InvalidationsMerged: 131, InvalidationsRefused: 132,
 			}
 		},
 		Listeners: []metrics.Listener{{Name: "admin", Load: func() metrics.ListenerLoad {

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
@@ -17,17 +18,24 @@ type Inspection struct {
 	Err error
 }
 
-// Inspect calls every other member of the ring, in the order of the ring's members. A member that does not answer in time
-// is in the list with an error.
-func (p *Pool) Inspect(ctx context.Context) []Inspection {
+// Inspect calls every other member of the ring, and use with each result, one at a time, in the order of the ring's members.
+// A member that does not answer in time has an error. Few reports are held at once: a member may send a large one.
+func (p *Pool) Inspect(ctx context.Context, use func(Inspection)) {
 	members, others := p.others()
-	inspections := make([]Inspection, len(others))
-	callAll(others, func(i int, m *peer) {
-		report, err := m.inspect(ctx)
-		inspections[i] = Inspection{Member: members[i], Report: report, Err: err}
-	})
-	return inspections
+	for first := 0; first < len(others); first += fanOut {
+		some := others[first:min(first+fanOut, len(others))]
+		inspections := make([]Inspection, len(some))
+		for i := range some {
+			inspections[i] = Inspection{Member: members[first+i], Err: errNoReport}
+		}
+		callAll(some, func(i int, m *peer) { inspections[i].Report, inspections[i].Err = m.inspect(ctx) })
+		for _, one := range inspections {
+			use(one)
+		}
+	}
 }
+
+var errNoReport = errors.New("no report")
 
 func (p *peer) inspect(ctx context.Context) (*peerv1.InspectResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.pool.config.FanOutTimeout)

@@ -232,7 +232,7 @@ func TestInspectCallsEveryOtherMember(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	found := p.Inspect(context.Background())
+	found := inspect(context.Background(), p)
 	if len(found) != len(members) {
 		t.Fatalf("got %d inspections, want %d", len(found), len(members))
 	}

@@ -96,8 +96,8 @@ func (s *subscription) run() {
 	wait := backoff.Backoff{First: subscribeBackoff, Longest: maxSubscribeBackoff}
 	for {
 		err := errPanicked
-		s.peer.pool.safely("a stream of invalidations", func() { err = s.stream() }) //guard:panic-of-stream-leaves-copies-fresh
-		if s.end(err) && s.peer.quota.GapAllowed() {                                 //guard:stream-that-ends-at-once-is-opened-without-pause
+		s.peer.pool.safely("a stream of invalidations", func() { err = s.stream() })
+		if s.end(err) && s.peer.quota.GapAllowed() {
 			wait.Reset()
 		}
 		if s.release() || !wait.Wait(s.peer.onRing) {
@@ -160,7 +160,7 @@ func (s *subscription) receive(ctx context.Context, r *peerv1.SubscribeResponse)
 		return err
 	}
 	s.peer.hear()
-	if err := s.peer.quota.Message(ctx); err != nil { //guard:responses-of-stream-without-limit
+	if err := s.peer.quota.Message(ctx); err != nil {
 		return err
 	}
 	continues := s.epoch != 0 && r.GetEpoch() == s.epoch && r.GetSequence() == s.sequence+uint64(len(list)) //guard:gap-in-stream-ignored guard:sequences-of-two-runs-compared

@@ -28,6 +28,8 @@ type PeersConfig struct {
 	Inspect func() *peerv1.InspectResponse
 	// Budget limits the bytes that callers make the process use.
 	Budget *budget.Budget
+	// Defect is called with each panic of a handler.
+	Defect func(error)
 	// Applications serves clients that route by the ring.
 	Applications *local.Server
 }
@@ -53,7 +55,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
-	sc, identity := server.Config{MaxConns: ln.MaxConns, Budget: c.Budget, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer")}, (*tls.Config)(nil)
+	sc, identity := server.Config{MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer")}, (*tls.Config)(nil)
 	if c.TLS != nil {
 		sc.Credentials, identity = c.TLS, c.TLS.ServerConfig()
 	}

@@ -20,7 +20,8 @@ func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) metrics.Source {
 	s := metrics.Source{
 		Version: n.Version, Revision: n.Revision, Datasets: n.Datasets.All(), Protocols: n.protocols(),
-		Access: n.accessMetrics, Ring: n.ringMetrics, Peers: n.peerMetrics, Local: n.localMetrics, Reloads: reloads, Budget: n.budgetUses,
+		Access: n.accessMetrics, Ring: n.ringMetrics, Peers: n.peerMetrics, Reloads: reloads, Budget: n.budgetUses,
+		Local: func() metrics.Local { return n.localMetrics(peers) },
 	}
 	for _, name := range n.Config.WithFeed() {
 		reading := func() bool { return n.Datasets.ReadsFeed(name) }
@@ -107,9 +108,12 @@ func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 	}}
 }
 
-func (n *Node) localMetrics() metrics.Local {
+func (n *Node) localMetrics(peers *servers.Peers) metrics.Local {
 	s := n.Local.Stats()
-	defects := s.Defects.Load()
+	defects := s.Defects.Load() + n.Pool.Stats().Panics
+	if peers != nil {
+		defects += peers.Server.Stats().Panics
+	}
 	if n.CNFMetrics != nil {
 		defects += n.CNFMetrics.Stats().Defects.Load()
 	}
@@ -127,7 +131,7 @@ func (n *Node) peerMetrics() metrics.Peers {
 		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, BreakersOpened: s.BreakersOpened, MaxCalls: s.MaxCalls,
 		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.PingTimeouts,
 		Disagreements: s.Disagreements, Subscriptions: s.Subscriptions, Published: s.Published, Received: s.Received,
-		Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed,
+		Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed, Merged: s.Merged,
 	}
 }
 
@@ -139,6 +143,7 @@ func peerListener(p *servers.Peers) metrics.PeerListener {
 		Writing: service.Writing, MaxWriting: service.MaxWrites, WritesRefused: service.WritesRefused, Disagreements: service.RingMismatch,
 		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
 		SubscribersRefused: service.SubscribersRefused, SlowSubscribersClosed: service.SubscribersCut,
+		InvalidationsMerged: service.InvalidationsMerged, InvalidationsRefused: service.InvalidationsRefused,
 	}
 }
 

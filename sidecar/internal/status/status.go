@@ -9,6 +9,7 @@ import (
 	"time"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
@@ -86,6 +87,9 @@ func (n *Node) xds() *adminapi.XDS {
 // Inspect describes this member to the consoles of other members.
 func (n *Node) Inspect() *peerv1.InspectResponse {
 	state := n.Admin().State()
+	if len(state.Datasets) > adminapi.MaxDatasets { // other members reject more
+		state.Datasets = state.Datasets[:adminapi.MaxDatasets]
+	}
 	text, err := json.Marshal(state)
 	if err != nil {
 		n.Defect(fmt.Errorf("encode the state of this member: %w", err))
@@ -93,18 +97,30 @@ func (n *Node) Inspect() *peerv1.InspectResponse {
 	return &peerv1.InspectResponse{Version: state.Version, State: text}
 }
 
+// maxDatasets limits the datasets of all members together: about 12 MiB.
+const maxDatasets = 50_000
+
+const errManyDatasets = "left out: the members before it have too many datasets to show them all"
+
+// others fetches and decodes the states of the other members. A member may send anything.
 func (n *Node) others(ctx context.Context) []adminapi.MemberState {
-	var states []adminapi.MemberState
-	for _, one := range n.Pool.Inspect(ctx) {
+	states, datasets := []adminapi.MemberState{}, 0
+	n.Pool.Inspect(ctx, func(one peer.Inspection) {
 		state := adminapi.MemberState{ID: one.Member.ID, Addr: one.Member.Addr}
 		err := one.Err
 		if err == nil {
-			err = json.Unmarshal(one.Report.GetState(), &state.State)
+			state.State, err = adminapi.DecodeState(one.Report.GetState())
 		}
 		if err != nil {
-			state.Unreachable, state.State = err.Error(), nil
+			state.Unreachable = printable.Text(err.Error())
+		}
+		if state.State != nil {
+			datasets += len(state.State.Datasets)
+		}
+		if datasets > maxDatasets {
+			state.State, state.Unreachable = nil, errManyDatasets
 		}
 		states = append(states, state)
-	}
+	})
 	return states
 }

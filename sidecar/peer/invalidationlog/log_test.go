@@ -97,3 +97,37 @@ func TestPublishAllocatesNothing(t *testing.T) {
 		t.Errorf("got %v allocations, want 0", n)
 	}
 }
+
+// Subscribers reject more prefixes in one message.
+func TestPageHasFewPrefixes(t *testing.T) {
+	l := New(256)
+	for n := range 100 {
+		l.Publish(kv.Invalidation{Key: fmt.Sprint(n), Prefix: n%2 == 0})
+	}
+	var at Cursor
+	var keys []string
+	for at.Sequence() < 100 {
+		p, err := l.Read(&at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prefixes := 0
+		for _, r := range p.Records {
+			keys = append(keys, r.Invalidation.Key)
+			if r.Invalidation.Prefix {
+				prefixes++
+			}
+		}
+		if prefixes > MaxPrefixes || len(p.Records) == 0 || p.Sequence != at.Sequence() {
+			t.Fatalf("got a page of %d records with %d prefixes, want 1 to %d prefixes", len(p.Records), prefixes, MaxPrefixes)
+		}
+	}
+	for n, key := range keys {
+		if key != fmt.Sprint(n) {
+			t.Fatalf("record %d: got %s", n, key)
+		}
+	}
+	if len(keys) != 100 {
+		t.Errorf("got %d records, want 100", len(keys))
+	}
+}

@@ -141,7 +141,7 @@ func (p *sendPanic) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.sta
 
 func sendSafely(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) (err error) {
 	defer func() {
-		if p := recover(); p != nil { //guard:panic-of-a-response-ends-process
+		if p := recover(); p != nil {
 			err = &sendPanic{p, debug.Stack()}
 		}
 	}()
