@@ -532,7 +532,7 @@ func TestInvalidRowIsLogged(t *testing.T) {
 origins: {db: {driver: sqlite, dsn: `+newOrigin(t)+`}}
 datasets: {metrics: {origin: db, query: "SELECT ? UNION SELECT 2"}}`+allPortsFree)
 	r := begin(t, load(t, file), nil)
-	wantGet(t, r.at.HTTP, row, 503, "2 rows of one key")
+	wantGet(t, r.at.HTTP, row, 503, `"id":"`)
 	failures := datasets.NewFailureLog(r.parts.datasets)
 	failures.Report()
 	failures.Report()
@@ -540,6 +540,10 @@ datasets: {metrics: {origin: db, query: "SELECT ? UNION SELECT 2"}}`+allPortsFre
 	logged := r.logs.FilterMessage(failureMessage).All()
 	if len(logged) != 1 || !strings.Contains(fmt.Sprint(logged[0].ContextMap()["last_load_error"]), "2 rows of one key") {
 		t.Errorf("got %v, want one line with the reason", logged)
+	}
+	failed := r.logs.FilterMessage("a request failed").All()
+	if len(failed) != 1 || !strings.Contains(fmt.Sprint(failed[0].ContextMap()), "2 rows of one key") || len(fmt.Sprint(failed[0].ContextMap()["id"])) != 16 {
+		t.Errorf("got %v, want one line with the reason and the id that the client has", failed)
 	}
 }
 

@@ -136,7 +136,7 @@ func (s *Members) exit(u *used) {
 	u.calls--
 }
 
-// forgetIdleLocked makes room. Callers have verified ids or addresses; whoever has 10 000 of them gets new quotas.
+// forgetIdleLocked makes room. Callers have verified ids or addresses; a caller with 10 000 of them gets new quotas.
 func (s *Members) forgetIdleLocked() {
 	if len(s.byID) < maxMembers {
 		return
