@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/flight":      {},
 	"sidecar/internal/ttlmap":      {},
 	"sidecar/internal/broadcast":   {},
+	"sidecar/internal/coalesce":    {},
 	"sidecar/internal/watches":     {},
 	"sidecar/internal/idempotency": {"sidecar/internal/ttlmap"},
 	"ring/backoff":                 {},
@@ -50,7 +51,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/entries":     {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
-		"sidecar/internal/broadcast", "sidecar/internal/watches", "sidecar/kv",
+		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
 	"origin/origintest": {"origin"},

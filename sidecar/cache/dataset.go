@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/coalesce"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
@@ -86,6 +87,7 @@ func New(c Config) (*Dataset, error) {
 	shared.unsettled.Store(shared.inGap(shared.Policy())) // until the feed is live
 	d := &Dataset{core: shared, fetcher: newFetcher(shared, c)}
 	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watching}
+	d.invalidator.broadcasts = coalesce.New(d.invalidator.everywhere)
 	d.writer = newWriter(d.invalidator, c)
 	return d, nil
 }
@@ -111,6 +113,7 @@ func (d *Dataset) Close() {
 	d.fetcher.fetches.Close()
 	d.fetcher.loads.Close()
 	d.writer.broadcaster.Close()
+	d.invalidator.broadcasts.Close()
 }
 
 // Sweep removes the entries that no read can use any more. The caller decides how often that is worth the work.

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/coalesce"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -17,8 +18,17 @@ func (d *Dataset) Invalidate(ctx context.Context, s kv.Scope) (kv.InvalidateResu
 	for _, i := range list {
 		d.ApplyInvalidation(i)
 	}
-	reached, unreached := d.peers.Broadcast(ctx, list)
-	return kv.InvalidateResult{Members: reached + 1, Unreached: unreached}, nil
+	result, err := d.invalidator.broadcasts.Do(ctx, list)
+	if err != nil {
+		err = d.callersError(ctx, err)
+	}
+	return result, err
+}
+
+// everywhere sends what was requested to all other members.
+func (v *invalidator) everywhere(ctx context.Context, list []kv.Invalidation) kv.InvalidateResult {
+	reached, unreached := v.peers.Broadcast(ctx, kv.MergeInvalidations(list))
+	return kv.InvalidateResult{Members: reached + 1, Unreached: unreached}
 }
 
 // ApplyInvalidation removes what i selects from this member's memory. A load that began before is not stored, later reads
@@ -48,6 +58,8 @@ type invalidator struct {
 	*core
 	fetcher *fetcher
 	watches *watches.Set
+	// broadcasts merges requests to invalidate that come while one is sent to the other members.
+	broadcasts *coalesce.Merger[kv.Invalidation, kv.InvalidateResult]
 }
 
 func (v *invalidator) apply(i kv.Invalidation) {

@@ -229,3 +229,44 @@ func TestPrefixInvalidationDetachesTheFlightsOfItsKeys(t *testing.T) {
 		readers.Wait()
 	})
 }
+
+// slowPeers takes a second for each broadcast.
+type slowPeers struct {
+	kv.NoPeers
+	lists [][]kv.Invalidation
+}
+
+func (p *slowPeers) Broadcast(_ context.Context, list []kv.Invalidation) (int, []string) {
+	p.lists = append(p.lists, list)
+	time.Sleep(time.Second)
+	return 3, []string{"away"}
+}
+
+// Requests that come while one is sent to the members are sent together: however many come, the members get one at a time.
+func TestInvalidationsAreMerged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := &slowPeers{}
+		d := newDataset(t, origintest.New(nil), peers, testPolicy())
+		var all sync.WaitGroup
+		for i := range 100 {
+			scope := kv.Scope{Keys: []string{fmt.Sprintf("a/%d", i), "b"}}
+			if i == 50 {
+				scope = kv.Scope{Prefix: "a/"}
+			}
+			all.Go(func() {
+				r, err := d.Invalidate(t.Context(), scope)
+				if err != nil || r.Members != 4 || len(r.Unreached) != 1 {
+					t.Errorf("got %+v, %v", r, err)
+				}
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		if len(peers.lists) != 2 || len(peers.lists[0]) != 2 || len(peers.lists[1]) != 2 {
+			t.Errorf("broadcast %+v, want the first request and then the prefix a/ with the key b", peers.lists)
+		}
+		if n := d.Stats().Invalidations.Load(); n != 199 {
+			t.Errorf("%d invalidations were applied here at once, want 199", n)
+		}
+	})
+}

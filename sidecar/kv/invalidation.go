@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,6 +16,34 @@ type Invalidation struct {
 	Version int64
 	// Age is the time since the change, at least: entries that were loaded later are valid.
 	Age time.Duration
+}
+
+// MergeInvalidations returns the invalidations that are left when those that others include are removed: of keys that begin
+// with a prefix of the list, of longer prefixes, and of keys that are named twice. All are of one dataset, without a version
+// and an age.
+func MergeInvalidations(list []Invalidation) (merged []Invalidation) {
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b Invalidation) int {
+		if c := strings.Compare(a.Key, b.Key); c != 0 || a.Prefix == b.Prefix {
+			return c
+		} else if a.Prefix {
+			return -1
+		}
+		return 1
+	})
+	prefix := -1 // index in merged of the last prefix: what begins with it follows it
+	for _, i := range list {
+		switch {
+		case prefix >= 0 && strings.HasPrefix(i.Key, merged[prefix].Key): //guard:merged-invalidations-lose-one
+			continue
+		case len(merged) > 0 && merged[len(merged)-1] == i:
+			continue
+		case i.Prefix:
+			prefix = len(merged)
+		}
+		merged = append(merged, i)
+	}
+	return merged
 }
 
 // Scope selects what to invalidate on all members: keys, all keys with a prefix, or everything if it is empty.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -107,5 +108,46 @@ func TestDigestDistinguishesWritesOfOneID(t *testing.T) {
 		if seen[digest] = c; c.Digest() != digest {
 			t.Errorf("%+v has another digest at the second time", c)
 		}
+	}
+}
+
+func TestMergedInvalidationsSelectTheSameKeys(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	word := func(n int) string {
+		b := make([]byte, random.IntN(n+1))
+		for i := range b {
+			b[i] = "ab/"[random.IntN(3)]
+		}
+		return string(b)
+	}
+	selects := func(list []Invalidation, key string) bool {
+		return slices.ContainsFunc(list, func(i Invalidation) bool {
+			return i.Key == key || i.Prefix && strings.HasPrefix(key, i.Key)
+		})
+	}
+	for range 2000 {
+		var list []Invalidation
+		for range random.IntN(12) {
+			list = append(list, Invalidation{Dataset: "d", Key: word(4), Prefix: random.IntN(3) == 0})
+		}
+		before := slices.Clone(list)
+		merged := MergeInvalidations(list)
+		if !slices.Equal(list, before) {
+			t.Fatal("the list was modified")
+		}
+		for range 50 {
+			if key := word(6); selects(merged, key) != selects(list, key) {
+				t.Fatalf("%+v is merged to %+v, which differs for %q", list, merged, key)
+			}
+		}
+		for i, one := range merged {
+			others := append(slices.Clone(merged[:i]), merged[i+1:]...)
+			if slices.ContainsFunc(others, func(o Invalidation) bool { return o.Prefix && strings.HasPrefix(one.Key, o.Key) }) {
+				t.Fatalf("%+v is merged to %+v, which is not the shortest", list, merged)
+			}
+		}
+	}
+	if got := MergeInvalidations([]Invalidation{{Key: "a"}, {Prefix: true}, {Key: "b", Prefix: true}}); len(got) != 1 || !got[0].Prefix || got[0].Key != "" {
+		t.Errorf("with everything: %+v", got)
 	}
 }
