@@ -98,14 +98,15 @@ var mayImport = map[string][]string{
 	"sidecar/peer/identity":        {"sidecar/internal/caller"},
 	"sidecar/peer/mtls":            {"ring/backoff", "sidecar/internal/caller", "sidecar/internal/listen", "sidecar/peer/identity"},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
+	"sidecar/peer/grant":           {"ring/backoff", "sidecar/internal/budget", "sidecar/kv"},
 	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
 		"ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
 		"sidecar/peer/invalidationlog", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"ring/backoff", "ring", "ring/routekey", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
-		"sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
+		"ring/backoff", "ring", "ring/routekey", "sidecar/internal/budget", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
+		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
@@ -227,7 +228,7 @@ var onlyImporter = map[string][]string{
 	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/internal/servers",
-		"sidecar/peer", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
+		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",

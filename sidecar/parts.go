@@ -168,7 +168,7 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 		return err
 	}
 	sink := new(datasets.Sink)
-	p.pool = newPool(c, self, p.tls, sink, r.logDefect)
+	p.pool = newPool(c, self, p.tls, sink, p.budget, r.logDefect)
 	p.datasets, err = datasets.New(datasets.Config{
 		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory.entries, Budget: p.budget, Log: r.log, Tasks: r.tasks,
 	})
@@ -191,10 +191,10 @@ func (r *run) openDirectory(m config.Membership, node string, identity *mtls.Cre
 	return membership.OpenDirectory(m, node, identity, r.log)
 }
 
-func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, defect func(error)) *peer.Pool {
+func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, b *budget.Budget, defect func(error)) *peer.Pool {
 	pool := peer.Config{
 		Self: self.ID, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(),
-		Sink: sink, Defect: defect, Feeds: c.WithFeed(), //guard:invalidations-of-members-are-dropped
+		Sink: sink, Budget: b, Defect: defect, Feeds: c.WithFeed(), //guard:invalidations-of-members-are-dropped
 	}
 	if c.Membership.Client() {
 		pool.Self = "" // it is not on the ring

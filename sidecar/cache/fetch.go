@@ -24,8 +24,8 @@ const (
 	// peerGrace is what an owner gets beyond its load timeout to report that its load has failed.
 	peerGrace = 250 * time.Millisecond
 	// maxAlone bounds the requests at once, per batch, for values that did not fit into the answer to a batch: they are
-	// large.
-	maxAlone = 16
+	// large, and each needs twice its size.
+	maxAlone = 4
 )
 
 // result is what a flight gives to those who wait for it.

@@ -4,52 +4,60 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/peer/grant"
 	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
 // Fetch implements kv.Peer. The remaining time until the deadline of ctx is sent with the request.
 func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
+	return p.pool.grants.Fetch(ctx, p, q)
+}
+
+// FetchWithin implements grant.Requester.
+func (p *peer) FetchWithin(ctx context.Context, q kv.Query, g *grant.Grant) (a kv.Answer, omitted int64, err error) {
 	req := wire.FetchRequest(q, p.pool.RingID())
-	resp, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req, p.pool.limits.answer)
+	req.MaxBytes = g.Values
+	resp, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req, g.Option(p.pool.limits.answer))
 	if err != nil {
-		return kv.Answer{}, err
+		return kv.Answer{}, 0, err
 	}
-	return p.answer(q, req.GetRingId(), resp), nil
+	return p.answer(q, req.GetRingId(), resp), resp.GetOmittedBytes(), nil
 }
 
 // FetchBatch implements kv.Peer. A batch counts as one running call.
 func (p *peer) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
-	outcomes := make([]kv.Outcome, len(qs))
-	if err := p.fetchBatch(ctx, qs, outcomes); err != nil {
-		for i := range outcomes {
-			outcomes[i] = kv.Outcome{Err: err, Alone: errors.Is(err, errUnimplemented)} //guard:older-release-treated-as-dead
-		}
+	outcomes, err := p.pool.grants.FetchBatch(ctx, p, qs, wire.MaxBatchResponseBytes)
+	if err != nil {
+		return slices.Repeat([]kv.Outcome{{Err: err, Alone: errors.Is(err, errUnimplemented)}}, len(qs)) //guard:older-release-treated-as-dead
 	}
 	return outcomes
 }
 
-func (p *peer) fetchBatch(ctx context.Context, qs []kv.Query, outcomes []kv.Outcome) error {
-	req := &peerv1.FetchBatchRequest{Requests: make([]*peerv1.FetchRequest, len(qs))}
+// FetchBatchWithin implements grant.Requester.
+func (p *peer) FetchBatchWithin(ctx context.Context, qs []kv.Query, g *grant.Grant) ([]kv.Outcome, error) {
+	req := &peerv1.FetchBatchRequest{Requests: make([]*peerv1.FetchRequest, len(qs)), MaxBytes: g.Values}
 	for i, q := range qs {
 		req.Requests[i] = wire.FetchRequest(q, p.pool.RingID())
 	}
-	resp, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req, p.pool.limits.batch)
+	resp, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req, g.Option(p.pool.limits.batch))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(resp.GetOutcomes()) != len(qs) {
-		return p.unreachable(fmt.Errorf("it sent %d outcomes for %d keys", len(resp.GetOutcomes()), len(qs)))
+		return nil, p.unreachable(fmt.Errorf("it sent %d outcomes for %d keys", len(resp.GetOutcomes()), len(qs)))
 	}
+	outcomes := make([]kv.Outcome, len(qs))
 	for i, o := range resp.GetOutcomes() {
 		outcomes[i] = p.outcome(ctx, qs[i], req.Requests[i].GetRingId(), o)
 	}
-	return nil
+	return outcomes, nil
 }
 
 // outcome converts one outcome of a batch.

@@ -16,7 +16,9 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/peer/grant"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -47,6 +49,8 @@ type Config struct {
 	MaxCalls int64
 	// MaxAnswerBytes limits one answer; 16 MiB by default.
 	MaxAnswerBytes int
+	// Budget limits the memory of answers; nil means no limit.
+	Budget *budget.Budget
 	// Sink receives the invalidations of the members that have answered this one; with nil there are no subscriptions.
 	Sink Sink
 	// SubscriptionIdle is how long a subscription outlives the last answer of its member; 30 s by default. It must exceed
@@ -82,6 +86,7 @@ func (c Config) withDefaults() Config {
 // Pool knows the ring and holds one connection to each member that it has called. It is safe for concurrent use.
 type Pool struct {
 	config   Config
+	grants   grant.Grants
 	start    time.Time
 	log      *invalidationlog.Log
 	counters counters
@@ -112,9 +117,9 @@ var _ kv.Peers = (*Pool)(nil)
 func NewPool(c Config) *Pool {
 	p := &Pool{
 		config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{}), left: make(map[string]*peer),
+		grants: grant.Grants{Budget: c.Budget},
 	}
-	p.log = invalidationlog.New(p.config.LogSize)
-	p.limits = newLimits(p.config.MaxAnswerBytes)
+	p.log, p.limits = invalidationlog.New(p.config.LogSize), newLimits(p.config.MaxAnswerBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.view.Store(&view{})
 	return p

@@ -118,7 +118,22 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	if err != nil {
 		return nil, peererror.ToStatus(err)
 	}
-	return wire.FetchResponse(a, s.config.Ring.RingID(), owns), nil
+	return s.respond(a, owns, req.GetMaxBytes()), nil
+}
+
+// respond returns the response to a fetch. It has the size of the value instead of the value where the caller has no memory
+// for it.
+func (s *Service) respond(a kv.Answer, owns bool, maxBytes int64) *peerv1.FetchResponse {
+	size := int64(len(a.Value))
+	omitted := maxBytes > 0 && size > maxBytes //guard:value-exceeds-callers-memory
+	if omitted {
+		a.Value = nil
+	}
+	resp := wire.FetchResponse(a, s.config.Ring.RingID(), owns)
+	if omitted {
+		resp.OmittedBytes = size
+	}
+	return resp
 }
 
 // admit counts a fetch as in flight, even if it refuses it, and returns its dataset and whether this member owns its key.
@@ -186,12 +201,18 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 		}
 		b.at, b.owns, b.queries = append(b.at, i), append(b.owns, owns), append(b.queries, wire.Query(r))
 	}
-	bytes := 0
+	bytes, most := 0, wire.MaxBatchResponseBytes
+	if limit := req.GetMaxBytes(); limit > 0 {
+		most = int(min(limit, wire.MaxBatchResponseBytes)) //guard:batch-exceeds-callers-memory
+	}
 	memory := s.config.Budget.Loan(budget.Responses)
 	defer memory.Close()
 	for _, b := range batches {
 		//guard:batch-response-exceeds-callers-limit guard:batches-of-members-take-no-memory
-		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: wire.MaxBatchResponseBytes - bytes, Memory: &memory}) {
+		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: most - bytes, Memory: &memory}) {
+			if req.GetMaxBytes() > 0 && bytes+len(result.Answer.Value) > most {
+				result = kv.Result{Err: kv.ErrBatchBytes} // a single larger one
+			}
 			outcomes[b.at[n]] = s.outcome(result, b.owns[n])
 			bytes += len(result.Answer.Value)
 		}

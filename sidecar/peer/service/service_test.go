@@ -269,3 +269,41 @@ func TestBatchesOfMembersTakeMemory(t *testing.T) {
 		t.Errorf("got %+v after the batches, want no bytes taken, and some refused", s)
 	}
 }
+
+func TestValueBeyondTheCallersMemoryIsOmitted(t *testing.T) {
+	t.Parallel()
+	m := peertest.StartMember(t, "m", peertest.Serving(func(_ context.Context, q kv.Query) (kv.Answer, error) {
+		return kv.Answer{Value: make([]byte, len(q.Key)), Version: 7}, nil
+	}))
+	query := func(size int) *peerv1.FetchRequest {
+		return &peerv1.FetchRequest{Dataset: "metrics", Key: strings.Repeat("k", size)}
+	}
+	for _, tc := range []struct {
+		size           int
+		max            int64
+		value, omitted int
+	}{{10, 0, 10, 0}, {10, 10, 10, 0}, {10, 9, 0, 10}, {10, -1, 10, 0}} {
+		req := query(tc.size)
+		req.MaxBytes = tc.max
+		resp, err := m.Service.Fetch(t.Context(), req)
+		if err != nil || len(resp.GetValue()) != tc.value || resp.GetOmittedBytes() != int64(tc.omitted) || resp.GetVersion() != 7 {
+			t.Errorf("a value of %d bytes with a limit of %d: got %v, %v", tc.size, tc.max, resp, err)
+		}
+	}
+	for max, want := range map[int64]string{0: "10 20 30 ", 60: "10 20 30 ", 59: "10 20 alone ", 15: "10 alone alone ", 5: "alone alone alone "} {
+		resp, err := m.Service.FetchBatch(t.Context(), &peerv1.FetchBatchRequest{
+			Requests: []*peerv1.FetchRequest{query(10), query(20), query(30)}, MaxBytes: max,
+		})
+		got := ""
+		for _, o := range resp.GetOutcomes() {
+			if o.GetAlone() {
+				got += "alone "
+			} else {
+				got += fmt.Sprint(len(o.GetResponse().GetValue()), " ")
+			}
+		}
+		if err != nil || got != want {
+			t.Errorf("a batch with a limit of %d: got %q, %v; want %q", max, got, err, want)
+		}
+	}
+}

@@ -42,7 +42,9 @@ type FetchRequest struct {
 	// nanoseconds. 0: no condition.
 	MaxAgeNs int64 `protobuf:"varint,7,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
 	// max_age_ns does not apply to an entry with this ETag ("absent" for a negative entry): the caller has read it.
-	Tag           string `protobuf:"bytes,8,opt,name=tag,proto3" json:"tag,omitempty"`
+	Tag string `protobuf:"bytes,8,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Do not send a larger value, but its size: the caller has memory for no more. 0: no limit. Not used in a batch.
+	MaxBytes      int64 `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,6 +135,13 @@ func (x *FetchRequest) GetTag() string {
 	return ""
 }
 
+func (x *FetchRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
 // FetchResponse is an entry, possibly negative. It has durations instead of timestamps: clocks of two nodes differ.
 type FetchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -157,7 +166,9 @@ type FetchResponse struct {
 	// Why the value is stale or came from a failover, for people; otherwise empty.
 	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Nanoseconds that the member took to answer. The durations above apply to the end of that time.
-	TookNs        int64 `protobuf:"varint,11,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
+	TookNs int64 `protobuf:"varint,11,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
+	// The size of the value, which was not sent because it exceeds max_bytes; otherwise 0.
+	OmittedBytes  int64 `protobuf:"varint,12,opt,name=omitted_bytes,json=omittedBytes,proto3" json:"omitted_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,11 +280,20 @@ func (x *FetchResponse) GetTookNs() int64 {
 	return 0
 }
 
+func (x *FetchResponse) GetOmittedBytes() int64 {
+	if x != nil {
+		return x.OmittedBytes
+	}
+	return 0
+}
+
 // FetchBatchRequest is a query for several keys.
 type FetchBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The queries. Each has the ring_id of the caller.
-	Requests      []*FetchRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	Requests []*FetchRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// The values of the response have at most this size together: the caller has memory for no more. 0: no limit.
+	MaxBytes      int64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -313,6 +333,13 @@ func (x *FetchBatchRequest) GetRequests() []*FetchRequest {
 		return x.Requests
 	}
 	return nil
+}
+
+func (x *FetchBatchRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
 }
 
 // FetchBatchResponse has one outcome for each request, in their order.
@@ -1228,7 +1255,7 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xe0\x01\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xfd\x01\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1240,7 +1267,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"minVersion\x12\x1c\n" +
 	"\n" +
 	"max_age_ns\x18\a \x01(\x03R\bmaxAgeNs\x12\x10\n" +
-	"\x03tag\x18\b \x01(\tR\x03tag\"\xa7\x02\n" +
+	"\x03tag\x18\b \x01(\tR\x03tag\x12\x1b\n" +
+	"\tmax_bytes\x18\t \x01(\x03R\bmaxBytes\"\xcc\x02\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -1254,9 +1282,11 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x05stale\x18\t \x01(\bR\x05stale\x12\x16\n" +
 	"\x06detail\x18\n" +
 	" \x01(\tR\x06detail\x12\x17\n" +
-	"\atook_ns\x18\v \x01(\x03R\x06tookNs\"O\n" +
+	"\atook_ns\x18\v \x01(\x03R\x06tookNs\x12#\n" +
+	"\romitted_bytes\x18\f \x01(\x03R\fomittedBytes\"l\n" +
 	"\x11FetchBatchRequest\x12:\n" +
-	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\"P\n" +
+	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\x12\x1b\n" +
+	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\"P\n" +
 	"\x12FetchBatchResponse\x12:\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchOutcomeR\boutcomes\"\xa6\x01\n" +
 	"\fFetchOutcome\x12=\n" +
