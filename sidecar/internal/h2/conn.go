@@ -1,0 +1,474 @@
+package h2
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
+)
+
+// conn is a connection. One goroutine reads it (serve); it holds mu except while it waits for bytes. All methods are called
+// with mu held unless they say otherwise.
+type conn struct {
+	server *Server
+	nc     net.Conn
+	tls    *tls.ConnectionState
+	ctx    context.Context // parent of every request
+	cancel context.CancelFunc
+	in     input // of the reading goroutine
+
+	mu       sync.Mutex // guards the fields below
+	out      output
+	memory   memory
+	life     life
+	streams  map[uint32]*stream // open ones
+	peak     int                // most streams since the map was made
+	closed   closedStreams
+	last     uint32    // largest stream id of the client
+	handlers int       // that have not returned
+	orphans  int       // of them, those whose stream is closed
+	pending  []*stream // complete requests that wait for memory to run
+	useless  useless
+}
+
+// input is what the reading goroutine needs.
+type input struct {
+	buf     []byte // [r:w] was read and not handled
+	r, w    int
+	decoder *hpack.Decoder
+	head    head
+	credit  int // of the connection's window, not yet returned to the client
+	window  int // bytes that the client may send on all streams
+	trim    bool
+}
+
+func (s *Server) newConn(nc net.Conn) *conn {
+	base := context.WithValue(context.Background(), http.LocalAddrContextKey, nc.LocalAddr())
+	c := &conn{server: s, nc: nc, tls: tlsState(nc), streams: map[uint32]*stream{}}
+	c.ctx, c.cancel = context.WithCancel(s.config.ConnContext(base, nc))
+	c.memory.loan = s.config.Budget.Loan(budget.Requests)
+	c.out.init(&c.mu)
+	c.in.buf, c.in.window = make([]byte, narrowBytes), initialWindow
+	c.in.decoder = hpack.NewDecoder(defaultHPACKTable, c.in.head.add)
+	c.in.decoder.SetMaxStringLength(headerlimit.ParsedBytes)
+	return c
+}
+
+// serve reads until the connection ends. Called without mu.
+func (c *conn) serve() {
+	c.mu.Lock()
+	c.startLife()
+	err := c.readAll()
+	c.mu.Unlock()
+	c.abort(err)
+}
+
+func (c *conn) readAll() error {
+	c.out.buf = c.appendSettings(c.out.buf)
+	if err := c.readPreface(); err != nil {
+		return err
+	}
+	for {
+		err := c.readFrame()
+		var failed code
+		switch {
+		case errors.As(err, &failed):
+			c.server.stats.Failed.Add(1)
+			c.goodbye(failed)
+			return err
+		case err != nil:
+			return err
+		}
+		if c.out.full() {
+			if err := c.drained(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (c *conn) appendSettings(b []byte) []byte {
+	b = appendFrame(b, 18, frameSettings, 0, 0)
+	b = appendSetting(b, settingMaxStreams, c.server.config.MaxStreams)
+	b = appendSetting(b, settingHeaderList, uint32(max(c.server.config.MaxHeaderBytes, headerlimit.ParsedBytes)))
+	return appendSetting(b, settingFrameSize, frameSize)
+}
+
+func (c *conn) readPreface() error {
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	if err := c.need(len(preface)); err != nil {
+		return err
+	}
+	if string(c.in.buf[c.in.r:c.in.r+len(preface)]) != preface {
+		return errors.New("the connection does not begin with the preface of HTTP/2")
+	}
+	c.in.r += len(preface)
+	if err := c.need(frameHeaderBytes); err != nil {
+		return err
+	}
+	if f := parseFrame(c.in.buf[c.in.r:]); f.kind != frameSettings || f.has(flagAck) {
+		c.goodbye(codeProtocol)
+		return codeProtocol
+	}
+	return nil
+}
+
+// need reads until n bytes, which fit into the smallest buffer, can be handled.
+func (c *conn) need(n int) error {
+	for c.in.w-c.in.r < n {
+		if err := c.fill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill reads once. Before, it writes what is to be sent: the responses to all that was read before.
+func (c *conn) fill() error {
+	c.in.w = copy(c.in.buf, c.in.buf[c.in.r:c.in.w])
+	c.in.r = 0
+	if c.in.w == 0 {
+		c.trimInput()
+	}
+	if !c.out.flushing {
+		c.flush()
+	}
+	if c.out.err != nil {
+		return c.out.err
+	}
+	c.out.reading = true
+	c.mu.Unlock()
+	n, err := c.nc.Read(c.in.buf[c.in.w:])
+	c.mu.Lock()
+	c.out.reading = false
+	if n > 0 {
+		c.in.w += n
+		c.life.heard = true
+		if c.in.w == len(c.in.buf) {
+			c.widenInput()
+		}
+		return nil
+	}
+	if err != nil && c.trimming(err) {
+		return nil
+	}
+	return err
+}
+
+// trimming reports whether setTimer has interrupted the reading so that it uses a smaller buffer from now on.
+func (c *conn) trimming(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !c.in.trim {
+		return false
+	}
+	c.in.trim = false
+	return c.nc.SetReadDeadline(time.Time{}) == nil
+}
+
+// widenInput makes the buffer larger if the budget allows it.
+func (c *conn) widenInput() {
+	if len(c.in.buf) == narrowBytes && c.memory.take(wideBytes) {
+		c.in.buf = append(make([]byte, 0, wideBytes), c.in.buf...)[:wideBytes]
+	}
+}
+
+// trimInput returns a large buffer while the client is waiting for nothing.
+func (c *conn) trimInput() {
+	if len(c.in.buf) > narrowBytes && !c.life.busy {
+		c.in.buf = make([]byte, narrowBytes)
+		c.memory.release(wideBytes)
+	}
+}
+
+// readFrame reads and handles one frame, or the part of a DATA frame that has arrived.
+func (c *conn) readFrame() error {
+	if err := c.need(frameHeaderBytes); err != nil {
+		return err
+	}
+	f := parseFrame(c.in.buf[c.in.r:])
+	if f.length > frameSize {
+		return codeFrameSize
+	}
+	c.in.r += frameHeaderBytes
+	switch f.kind {
+	case frameData:
+		return c.readData(f)
+	case frameHeaders:
+		return c.readHeaders(f)
+	case frameContinuation, framePushPromise: // CONTINUATION is read by readHeaders
+		return codeProtocol
+	case frameSettings, framePing, frameReset, frameWindowUpdate, framePriority:
+		return c.readControl(f)
+	}
+	return c.skip(f) // GOAWAY of a client and unknown types have no effect
+}
+
+func (c *conn) skip(f frame) error {
+	if f.kind != frameGoAway && c.tooUseless() {
+		return codeEnhanceYourCalm
+	}
+	return c.eachPart(f.length, func([]byte, bool) error { return nil })
+}
+
+// eachPart passes the n bytes that follow to handle, in one part if they fit into the buffer.
+func (c *conn) eachPart(n int, handle func(part []byte, last bool) error) error {
+	if n <= len(c.in.buf) {
+		if err := c.need(n); err != nil {
+			return err
+		}
+	}
+	for {
+		part := c.in.buf[c.in.r:min(c.in.w, c.in.r+n)]
+		n -= len(part)
+		c.in.r += len(part)
+		if len(part) > 0 || n == 0 {
+			if err := handle(part, n == 0); err != nil || n == 0 {
+				return err
+			}
+		}
+		if err := c.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *conn) readControl(f frame) error {
+	if f.length > narrowBytes {
+		return codeFrameSize
+	}
+	if err := c.need(f.length); err != nil {
+		return err
+	}
+	payload := c.in.buf[c.in.r : c.in.r+f.length]
+	c.in.r += f.length
+	if f.kind != frameWindowUpdate && c.tooUseless() {
+		return codeEnhanceYourCalm
+	}
+	switch f.kind {
+	case frameSettings:
+		return c.onSettings(f, payload)
+	case framePing:
+		return c.onPing(f, payload)
+	case frameReset:
+		return c.onReset(f)
+	case frameWindowUpdate:
+		return c.onWindowUpdate(f, payload)
+	}
+	return c.onPriority(f, payload)
+}
+
+func (c *conn) onSettings(f frame, payload []byte) error {
+	switch {
+	case f.id != 0:
+		return codeProtocol
+	case f.has(flagAck) && len(payload) != 0, len(payload)%6 != 0:
+		return codeFrameSize
+	case f.has(flagAck):
+		c.life.acked = true
+		return nil
+	}
+	for ; len(payload) > 0; payload = payload[6:] {
+		if err := c.onSetting(binary.BigEndian.Uint16(payload), binary.BigEndian.Uint32(payload[2:])); err != nil {
+			return err
+		}
+	}
+	c.out.buf = appendFrame(c.out.buf, 0, frameSettings, flagAck, 0)
+	return nil
+}
+
+func (c *conn) onSetting(id uint16, value uint32) error {
+	switch id {
+	case settingTableSize:
+		c.out.table.limit(value)
+	case settingEnablePush:
+		if value > 1 {
+			return codeProtocol
+		}
+	case settingWindow:
+		return c.onInitialWindow(value)
+	case settingFrameSize:
+		if value < frameSize || value > 1<<24-1 {
+			return codeProtocol
+		}
+	}
+	return nil // the others limit what this server does not do
+}
+
+// onInitialWindow changes the windows of all open streams; they may become negative (RFC 9113, 6.9.2).
+func (c *conn) onInitialWindow(value uint32) error {
+	if value > maxWindow {
+		return codeFlowControl
+	}
+	change := int64(value) - c.out.initial
+	c.out.initial = int64(value)
+	for _, s := range c.streams {
+		if s.send.window += change; s.send.window > maxWindow {
+			return codeFlowControl
+		}
+		s.wake.Broadcast()
+	}
+	return nil
+}
+
+func (c *conn) onPing(f frame, payload []byte) error {
+	switch {
+	case f.id != 0:
+		return codeProtocol
+	case len(payload) != 8:
+		return codeFrameSize
+	case f.has(flagAck):
+		c.life.pinged = time.Time{}
+		c.closing()
+		return nil
+	}
+	c.out.buf = append(appendFrame(c.out.buf, 8, framePing, flagAck, 0), payload...)
+	return nil
+}
+
+func (c *conn) onPriority(f frame, payload []byte) error {
+	if f.id == 0 {
+		return codeProtocol
+	}
+	if len(payload) != 5 {
+		return c.resetID(f.id, codeFrameSize)
+	}
+	return c.checkDependency(f.id, payload)
+}
+
+// checkDependency checks the part of PRIORITY that is not obsolete: a stream must not depend on itself.
+func (c *conn) checkDependency(id uint32, payload []byte) error {
+	if binary.BigEndian.Uint32(payload)&maxID == id {
+		return c.resetID(id, codeProtocol)
+	}
+	return nil
+}
+
+// resetID resets a stream, open or not.
+func (c *conn) resetID(id uint32, why code) error {
+	if s := c.streams[id]; s != nil {
+		c.reset(s, why)
+		return nil
+	}
+	c.out.buf = appendReset(c.out.buf, id, why)
+	return nil
+}
+
+func (c *conn) onReset(f frame) error {
+	switch {
+	case f.id == 0 || f.id > c.last:
+		return codeProtocol
+	case f.length != 4:
+		return codeFrameSize
+	}
+	if s := c.streams[f.id]; s != nil {
+		c.closeStream(s, errReset, false)
+	}
+	return nil
+}
+
+func (c *conn) onWindowUpdate(f frame, payload []byte) error {
+	if len(payload) != 4 {
+		return codeFrameSize
+	}
+	n := int64(binary.BigEndian.Uint32(payload) & maxID)
+	if f.id == 0 {
+		return c.widenWindow(n)
+	}
+	if f.id > c.last {
+		return codeProtocol
+	}
+	s := c.streams[f.id]
+	if s == nil {
+		return nil // it may have been sent before the client saw the end of the stream
+	}
+	switch s.send.window += n; {
+	case n == 0:
+		c.reset(s, codeProtocol)
+	case s.send.window > maxWindow:
+		c.reset(s, codeFlowControl)
+	}
+	s.wake.Broadcast()
+	return nil
+}
+
+func (c *conn) widenWindow(n int64) error {
+	if n == 0 {
+		return codeProtocol
+	}
+	if c.out.window += n; c.out.window > maxWindow {
+		return codeFlowControl
+	}
+	c.wakeWriters()
+	return nil
+}
+
+// useless counts frames that cost work and bring nothing: PING, SETTINGS, RST_STREAM, PRIORITY, empty and unknown ones.
+type useless struct {
+	frames int
+	since  time.Time
+}
+
+// tooUseless counts one, and reports a flood. Each answered request pays for some, so that a client may send pings with its
+// requests.
+func (c *conn) tooUseless() bool {
+	u := &c.useless
+	if u.frames++; u.frames <= maxUseless {
+		return false
+	}
+	now := time.Now()
+	flood := now.Sub(u.since) < time.Second //guard:h2-flood-of-useless-frames
+	u.frames, u.since = 0, now
+	if flood {
+		c.server.stats.Floods.Add(1)
+	}
+	return flood
+}
+
+// abort ends the connection at once. Called without mu.
+func (c *conn) abort(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail(err)
+}
+
+// fail ends the connection at once.
+func (c *conn) fail(err error) {
+	if c.out.err == nil {
+		c.out.err = err
+	}
+	if c.life.timer != nil {
+		c.life.timer.Stop()
+	}
+	c.cancel()
+	for _, s := range c.streams {
+		c.closeStream(s, errGone, false)
+	}
+	c.pending = nil
+	c.wakeWriters()
+	c.out.space.Broadcast()
+	_ = c.nc.Close() // what it still had to send is lost
+}
+
+// closedStreams are the ids of the last streams that this server closed while the client could still send on them: frames for
+// them can be on their way.
+type closedStreams struct {
+	ids  [32]uint32
+	next int
+}
+
+func (s *closedStreams) add(id uint32) {
+	s.ids[s.next] = id
+	s.next = (s.next + 1) % len(s.ids)
+}
+
+func (s *closedStreams) has(id uint32) bool { return slices.Contains(s.ids[:], id) }

@@ -1,0 +1,215 @@
+package h2
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// life has what can end a connection besides its client. One timer looks at all of it.
+type life struct {
+	timer   *time.Timer
+	period  time.Duration // between two looks while the connection is busy
+	busy    bool          // the timer is set to at most one period
+	active  bool          // a request arrived since the last look
+	heard   bool          // anything arrived since the last look
+	acked   bool          // our SETTINGS
+	begun   time.Time
+	used    time.Time // when active was seen last
+	alive   time.Time // when heard was seen last
+	pinged  time.Time // of a PING without its acknowledgement
+	end     time.Time // when MaxAge begins
+	leaving time.Time // of the first GOAWAY
+	left    bool      // the second GOAWAY was sent
+	stuck   int       // out.writes at the last look, if a write was going on
+}
+
+// goAwayWait is how long a client has to acknowledge the first GOAWAY, after which it opens no more streams.
+const goAwayWait = time.Second
+
+func (c *conn) startLife() {
+	config, now := &c.server.config, time.Now()
+	l := &c.life
+	l.begun, l.used, l.alive, l.stuck = now, now, now, -1
+	l.period = min(config.MessageTimeout, config.WriteTimeout, config.PingTimeout, 4*time.Second) / 4
+	if config.MaxAge > 0 {
+		l.end = now.Add(config.MaxAge*9/10 + rand.N(config.MaxAge/5+1)) // not all connections at once
+	}
+	l.busy = true
+	l.timer = time.AfterFunc(l.period, c.look)
+	if c.server.isDraining() {
+		c.leave(now)
+	}
+}
+
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+// watch makes the timer look at the connection soon.
+func (c *conn) watch() {
+	if !c.life.busy && c.life.timer != nil {
+		c.life.busy = true
+		c.life.timer.Reset(c.life.period)
+	}
+}
+
+// look closes what takes too long. Called without mu.
+func (c *conn) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.err != nil {
+		return
+	}
+	now := time.Now()
+	if err := c.lookAtConn(now); err != nil {
+		c.fail(err)
+		return
+	}
+	for _, s := range c.streams {
+		c.lookAtStream(s, now)
+	}
+	c.closing()
+	c.flushSoon()
+	c.setTimer(now)
+}
+
+func (c *conn) lookAtConn(now time.Time) error {
+	l, config := &c.life, &c.server.config
+	if l.active {
+		l.used = now
+	}
+	if l.heard {
+		l.alive = now
+	}
+	switch {
+	case !l.acked && now.Sub(l.begun) >= config.MessageTimeout: // also of a preface that does not come
+		return codeSettingsTimeout
+	case c.out.flushing && l.stuck == c.out.writes && now.Sub(c.out.since) >= config.WriteTimeout: //guard:h2-connection-that-reads-nothing
+		c.server.stats.WriteTimeouts.Add(1)
+		return errTooSlow
+	case !c.out.ended.IsZero() && now.Sub(c.out.ended) >= goAwayWait:
+		return errFinished
+	case !l.leaving.IsZero() && now.Sub(l.leaving) >= config.MaxAgeGrace && !c.server.isDraining():
+		return errStopped
+	case !l.pinged.IsZero() && l.alive.Before(l.pinged) && now.Sub(l.pinged) >= config.PingTimeout:
+		return errGone
+	}
+	l.stuck = c.out.writes
+	if l.leaving.IsZero() && l.alive.After(l.pinged) {
+		l.pinged = time.Time{} // a sign of life is as good as the acknowledgement
+	}
+	if l.leaving.IsZero() && (!l.end.IsZero() && !now.Before(l.end) ||
+		config.IdleTimeout > 0 && len(c.streams) == 0 && now.Sub(l.used) >= config.IdleTimeout) {
+		c.leave(now)
+	}
+	if l.pinged.IsZero() && now.Sub(l.alive) >= config.PingInterval {
+		c.ping(now)
+	}
+	return nil
+}
+
+// setTimer chooses the time of the next look: soon while something is going on.
+func (c *conn) setTimer(now time.Time) {
+	l, config := &c.life, &c.server.config
+	l.busy = l.active || l.heard || len(c.streams) > 0 || c.out.flushing || !l.acked || !l.leaving.IsZero() || !l.pinged.IsZero()
+	l.active, l.heard = false, false
+	if l.busy {
+		l.timer.Reset(l.period)
+		return
+	}
+	c.out.trim()
+	c.trimMemory()
+	if c.out.reading && len(c.in.buf) > narrowBytes {
+		c.in.trim = true
+		_ = c.nc.SetReadDeadline(now) // interrupts the reading; if it fails, the buffer stays large
+	}
+	next := l.alive.Add(config.PingInterval)
+	if config.IdleTimeout > 0 && l.used.Add(config.IdleTimeout).Before(next) {
+		next = l.used.Add(config.IdleTimeout)
+	}
+	if !l.end.IsZero() && l.end.Before(next) {
+		next = l.end
+	}
+	l.timer.Reset(max(next.Sub(now), time.Millisecond))
+}
+
+// trimMemory gives back what a busy time has left.
+func (c *conn) trimMemory() {
+	if len(c.streams) == 0 && c.peak > 64 {
+		c.streams, c.peak = map[uint32]*stream{}, 0
+	}
+	c.pending = nil // it is empty: a pending stream is open
+}
+
+func (c *conn) ping(now time.Time) {
+	c.life.pinged = now
+	c.out.buf = append(appendFrame(c.out.buf, 8, framePing, 0, 0), make([]byte, 8)...)
+}
+
+// drain asks the client to reconnect and lets its requests end. Called without mu.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.err == nil && c.life.timer != nil {
+		c.leave(time.Now())
+		c.flushSoon()
+	}
+}
+
+// leave sends the first GOAWAY, which names no stream: requests that are on their way are still served. The client
+// acknowledges the PING after it has seen it.
+func (c *conn) leave(now time.Time) {
+	if !c.life.leaving.IsZero() {
+		return
+	}
+	c.life.leaving = now
+	c.out.buf = appendGoAway(c.out.buf, maxID, codeNone)
+	c.ping(now)
+	c.life.busy = false
+	c.watch()
+}
+
+// closing sends the second GOAWAY when the client knows the first, and closes the connection after its last request.
+func (c *conn) closing() {
+	l := &c.life
+	if l.leaving.IsZero() {
+		return
+	}
+	if !l.left && (l.pinged.IsZero() || time.Since(l.leaving) >= goAwayWait) {
+		l.left = true
+		c.out.buf = appendGoAway(c.out.buf, c.last, codeNone)
+	}
+	if l.left && len(c.streams) == 0 {
+		c.out.last = true // closes it after the write
+		c.flushSoon()
+	}
+}
+
+// goodbye tells the client which mistake ends the connection, and waits a little until it knows: closing a connection with
+// unread bytes would discard the message.
+func (c *conn) goodbye(why code) {
+	c.out.buf = appendGoAway(c.out.buf, c.last, why)
+	if c.drained() != nil {
+		return
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		return
+	}
+	if c.nc.SetReadDeadline(time.Now().Add(goodbyeWait)) != nil {
+		return
+	}
+	for read := 0; read < goodbyeBytes; {
+		n, err := c.nc.Read(c.in.buf)
+		if err != nil {
+			return
+		}
+		read += n
+	}
+}
+
+// goodbyeWait and goodbyeBytes limit what is read after an error.
+const goodbyeWait, goodbyeBytes = 500 * time.Millisecond, 1 << 20
