@@ -48,7 +48,9 @@ var mayImport = map[string][]string{
 	"sidecar/kv":                   {"origin", "sidecar/internal/flight"},
 	"sidecar/internal/batch":       {"sidecar/kv"},
 	"sidecar/internal/headerlimit": {},
-	"sidecar/internal/entries":     {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
+	// Reads HTTP/2 connections within the memory budget.
+	"sidecar/internal/h2":      {"sidecar/internal/budget", "sidecar/internal/headerlimit"},
+	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
@@ -109,7 +111,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
@@ -125,7 +127,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/local/grpcapi": {
 		"sidecar/internal/access", "sidecar/internal/caller",
-		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/headerlimit",
+		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/h2",
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/localtest": {"sidecar/internal/budget",
@@ -230,7 +232,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/internal/servers",
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
-		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi",
+		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi", "sidecar/internal/h2",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},

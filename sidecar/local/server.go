@@ -15,10 +15,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -33,10 +33,11 @@ type Server struct {
 	backend *api.Backend
 	watches *watch.Engine
 
-	http, unixHTTP             *httpserver.Server
-	routed                     *http.Server
-	grpc, unixGRPC, routedGRPC *grpc.Server
-	health, routedHealth       *health.Server
+	http, unixHTTP       *httpserver.Server
+	grpc, unixGRPC       callServer
+	routed               *http.Server
+	routedGRPC           *grpc.Server
+	health, routedHealth *health.Server
 
 	base     context.Context // parent of every HTTP request
 	endBase  context.CancelFunc
@@ -69,13 +70,6 @@ func New(config Config, datasets api.Datasets) *Server {
 
 func (s *Server) newHandler(o httpapi.Options) *httpapi.Handler {
 	return httpapi.New(s.backend, s.watches, o)
-}
-
-func (s *Server) newGRPC(stats *Protocol) *grpc.Server {
-	g := grpcapi.NewServer(s.backend, s.watches, stats, false)
-	healthpb.RegisterHealthServer(g, s.health)
-	reflection.Register(g)
-	return g
 }
 
 // newRouted returns the server for clients that route by the ring. Their connections carry HTTP and gRPC side by side,
@@ -112,7 +106,7 @@ func (s *Server) SetServing(serving bool) {
 	if serving {
 		status = healthpb.HealthCheckResponse_SERVING
 	}
-	setStatus(s.health, s.grpc, status)
+	setStatus(s.health, s.grpc.grpc, status)
 	setStatus(s.routedHealth, s.routedGRPC, status)
 }
 
@@ -131,16 +125,16 @@ func (s *Server) ServeHTTP(ln net.Listener) error {
 
 // ServeGRPC serves gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeGRPC(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().GRPC, listen.HTTP2Bytes, nil),
-		func(b *listen.Listener) error { return s.grpc.Serve(b) })
+	return s.serve(s.bounded(ln, &s.Stats().GRPC, h2.ConnBytes, nil),
+		func(b *listen.Listener) error { return s.grpc.h2.Serve(b) })
 }
 
 // ServeUnix serves HTTP and gRPC on ln, which ListenUnix returned, until Shutdown, which makes it return nil, or until ln
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil), func(b *listen.Listener) error {
+	return s.serve(s.bounded(ln, &s.Stats().Unix, h2.ConnBytes, nil), func(b *listen.Listener) error {
 		rule := listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.backend.Config().ReadTimeout}
-		return listen.Demux(s.draining, b, rule, s.unixGRPC.Serve, s.unixHTTP.Serve)
+		return listen.Demux(s.draining, b, rule, s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
 	})
 }
 
@@ -221,8 +215,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, h := range []*httpserver.Server{s.http, s.unixHTTP} {
 		servers.Go(func() { _ = h.Shutdown(ctx) }) // its error is that of ctx
 	}
-	for _, g := range []*grpc.Server{s.grpc, s.unixGRPC} {
-		servers.Go(func() { stopGRPC(ctx, g) })
+	for _, c := range []callServer{s.grpc, s.unixGRPC} {
+		servers.Go(func() { c.stop(ctx) })
 	}
 	servers.Go(func() { s.stopRouted(ctx) })
 	cut := context.AfterFunc(ctx, func() { closeConns(listeners) })
@@ -249,13 +243,6 @@ func (s *Server) stop() []*listen.Listener {
 	defer s.mu.Unlock()
 	s.stopped = true
 	return s.listeners
-}
-
-// stopGRPC lets running calls end until ctx is done. GracefulStop alone can wait forever.
-func stopGRPC(ctx context.Context, g *grpc.Server) {
-	stop := context.AfterFunc(ctx, g.Stop)
-	defer stop()
-	g.GracefulStop()
 }
 
 // stopRouted lets running requests end until ctx is done. Only then may the gRPC server stop: it cannot ask clients to

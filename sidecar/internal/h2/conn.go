@@ -38,6 +38,7 @@ type conn struct {
 	last     uint32    // largest stream id of the client
 	handlers int       // that have not returned
 	orphans  int       // of them, those whose stream is closed
+	free     []*stream // for new requests
 	pending  []*stream // complete requests that wait for memory to run
 	useless  useless
 }
@@ -69,9 +70,17 @@ func (s *Server) newConn(nc net.Conn) *conn {
 func (c *conn) serve() {
 	c.mu.Lock()
 	c.startLife()
-	err := c.readAll()
+	c.fail(c.readAll())
+	c.releaseBuffers()
 	c.mu.Unlock()
-	c.abort(err)
+}
+
+// releaseBuffers returns what the large buffers of the connection cost. Nobody uses them any more.
+func (c *conn) releaseBuffers() {
+	if len(c.in.buf) > narrowBytes {
+		c.memory.release(wideBytes)
+	}
+	c.out.narrow(&c.memory)
 }
 
 func (c *conn) readAll() error {
@@ -80,15 +89,8 @@ func (c *conn) readAll() error {
 		return err
 	}
 	for {
-		err := c.readFrame()
-		var failed code
-		switch {
-		case errors.As(err, &failed):
-			c.server.stats.Failed.Add(1)
-			c.goodbye(failed)
-			return err
-		case err != nil:
-			return err
+		if err := c.readFrame(); err != nil {
+			return c.ending(err)
 		}
 		if c.out.full() {
 			if err := c.drained(); err != nil {
@@ -96,6 +98,15 @@ func (c *conn) readAll() error {
 			}
 		}
 	}
+}
+
+// ending tells the client if its mistake is why the connection ends.
+func (c *conn) ending(err error) error {
+	if why, ok := err.(code); ok { //nolint:errorlint // only this package makes them
+		c.server.stats.Failed.Add(1)
+		c.goodbye(why)
+	}
+	return err
 }
 
 func (c *conn) appendSettings(b []byte) []byte {
@@ -210,12 +221,18 @@ func (c *conn) readFrame() error {
 	case frameSettings, framePing, frameReset, frameWindowUpdate, framePriority:
 		return c.readControl(f)
 	}
-	return c.skip(f) // GOAWAY of a client and unknown types have no effect
+	return c.skip(f)
 }
 
+// skip passes over frames that have no effect: GOAWAY of a client, and unknown types.
 func (c *conn) skip(f frame) error {
-	if f.kind != frameGoAway && c.tooUseless() {
+	switch {
+	case c.tooUseless():
 		return codeEnhanceYourCalm
+	case f.kind == frameGoAway && f.id != 0:
+		return codeProtocol
+	case f.kind == frameGoAway && f.length < 8:
+		return codeFrameSize
 	}
 	return c.eachPart(f.length, func([]byte, bool) error { return nil })
 }

@@ -2,6 +2,9 @@ package h2
 
 import "encoding/binary"
 
+// zeros is the room for the header of a frame and the prefix of a message.
+const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00"
+
 // answer lets Fast answer the complete request of s, and reports whether it did. A response that is large for the buffer of
 // the connection goes to the handler, which sends it in steps.
 func (c *conn) answer(s *stream, p []byte) bool {
@@ -15,11 +18,11 @@ func (c *conn) answer(s *stream, p []byte) bool {
 		return false // the client does not read; the handler waits for it
 	}
 	start, table := len(c.out.buf), c.out.table
-	b := append(c.out.buf, make([]byte, frameHeaderBytes)...)
+	b := append(c.out.buf, zeros[:frameHeaderBytes]...)
 	b = c.out.table.appendGRPCHeader(b, s.head.content)
 	putFrame(b[start:], frameHeaders, flagEndHeaders, s.id)
 	data := len(b)
-	b = append(b, make([]byte, frameHeaderBytes+messagePrefixBytes)...)
+	b = append(b, zeros...)
 	b, ok := c.callFast(s.head.path, p[messagePrefixBytes:], b)
 	n := len(b) - data - frameHeaderBytes
 	if !ok || n > c.out.most()/2 || int64(n) > min(c.out.window, s.send.window) { //guard:h2-fast-answer-ignores-windows
@@ -29,7 +32,7 @@ func (c *conn) answer(s *stream, p []byte) bool {
 	putFrame(b[data:], frameData, 0, s.id)
 	binary.BigEndian.PutUint32(b[data+frameHeaderBytes+1:], uint32(n-messagePrefixBytes))
 	trailer := len(b)
-	b = append(b, make([]byte, frameHeaderBytes)...)
+	b = append(b, zeros[:frameHeaderBytes]...)
 	b = c.out.table.appendGRPCTrailer(b, s.head.content)
 	putFrame(b[trailer:], frameHeaders, flagEndHeaders|flagEndStream, s.id)
 	c.out.buf = b
@@ -38,7 +41,7 @@ func (c *conn) answer(s *stream, p []byte) bool {
 	c.useless.frames = max(c.useless.frames-usefulRequest, 0)
 	s.recv.closed = true
 	c.closeStream(s, errFinished, true)
-	s.recycle()
+	c.recycle(s)
 	return true
 }
 

@@ -140,6 +140,7 @@ func (c *conn) trimMemory() {
 	if len(c.streams) == 0 && c.peak > 64 {
 		c.streams, c.peak = map[uint32]*stream{}, 0
 	}
+	c.free = nil
 	c.pending = nil // it is empty: a pending stream is open
 }
 

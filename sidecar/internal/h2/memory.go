@@ -12,7 +12,7 @@ const (
 	// TLSBytes is what TLS adds to it.
 	TLSBytes = 24 << 10
 
-	idleBytes    = 16 << 10
+	idleBytes    = 20 << 10
 	prepaidBytes = 16 << 10 // streams, their headers and small messages
 	handlerBytes = 24 << 10 // the goroutines of a call to a grpc.Server, with their buffers
 	streamBytes  = 1 << 10  // a stream without its header fields and messages

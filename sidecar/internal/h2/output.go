@@ -60,6 +60,13 @@ func (c *conn) widen() {
 	}
 }
 
+func (o *output) narrow(m *memory) {
+	if o.wide {
+		o.wide = false
+		m.release(2 * wideBytes)
+	}
+}
+
 // flushSoon makes sure that what is in buf will be written, by another goroutine: the caller may have more to append, and
 // must not wait for a slow client.
 func (c *conn) flushSoon() {
@@ -104,9 +111,8 @@ func (c *conn) flush() {
 	if o.buf == nil {
 		o.buf, o.spare = o.spare, nil
 	}
-	if o.wide && len(c.streams) == 0 {
-		o.wide = false
-		c.memory.release(2 * wideBytes)
+	if len(c.streams) == 0 {
+		o.narrow(&c.memory)
 	}
 	c.endOutput()
 }

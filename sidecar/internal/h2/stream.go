@@ -62,11 +62,14 @@ var (
 		"the request did not arrive completely in time"}
 )
 
-var streams = sync.Pool{New: func() any { return new(stream) }}
-
 // newStream returns a stream for the header that was read last.
 func (c *conn) newStream(id uint32) *stream {
-	s := streams.Get().(*stream)
+	if len(c.free) == 0 {
+		c.free = append(c.free, new(stream))
+	}
+	last := len(c.free) - 1
+	s := c.free[last]
+	c.free = c.free[:last]
 	fields := s.head.fields
 	s.conn, s.id, s.head = c, id, c.in.head
 	c.in.head.fields = fields[:0]
@@ -79,15 +82,17 @@ func (c *conn) newStream(id uint32) *stream {
 }
 
 // recycle makes a stream, which no goroutine has seen, available again.
-func (s *stream) recycle() {
+func (c *conn) recycle(s *stream) {
 	fields := s.head.fields
 	clear(fields)
-	if cap(fields) > 32 {
-		fields = nil
+	if len(c.free) < maxFree && cap(fields) <= maxFree {
+		*s = stream{head: head{fields: fields[:0]}}
+		c.free = append(c.free, s)
 	}
-	*s = stream{head: head{fields: fields[:0]}}
-	streams.Put(s)
 }
+
+// maxFree limits what a connection keeps for its next requests.
+const maxFree = 16
 
 func (c *conn) onHeaders(f frame) error {
 	h := &c.in.head
@@ -275,7 +280,7 @@ func (c *conn) run(ctx requestContext) {
 // finish ends a stream whose handler has returned.
 func (c *conn) finish(s *stream) {
 	if !s.ended {
-		c.useless.frames = max(c.useless.frames-usefulRequest, 0) //guard:h2-reset-requests-pay-for-floods
+		c.useless.frames = max(c.useless.frames-usefulRequest, 0) //guard:h2-pings-with-requests-are-a-flood
 		if !s.recv.closed {
 			c.out.buf = appendReset(c.out.buf, s.id, codeNone) // the client need not send the rest
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
@@ -107,7 +108,7 @@ func (f *Fast) dataset(ctx context.Context, name string) (api.Served, bool) {
 	if !ok || d.Gate.Open(access.Read) {
 		return d, ok
 	}
-	who := callerOf(ctx)
+	who := caller.From(ctx)
 	return d, d.Gate.Allows(&who, access.Read) //guard:fast-path-answers-denied-call
 }
 

@@ -9,14 +9,13 @@ import (
 
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress; the response has the compression of the request
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
-	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -26,18 +25,18 @@ import (
 // envelopeBytes is the size that a message may have beside a value: key, condition and names.
 const envelopeBytes = 8 << 10
 
-// NewServer returns a gRPC server with the services of this package. stats are the counters of its listener. With routed
+// MaxMessageBytes returns the size of the largest message of a call.
+func MaxMessageBytes(c *api.Config) int {
+	return c.MaxBodyBytes + envelopeBytes //guard:largest-value-fails-over-grpc
+}
+
+// NewServer returns a gRPC server, to be called by package h2, with the services of this package. stats are the counters of its listener. With routed
 // set it is for clients that route by the ring, which have neither watches nor the mounted API.
 func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool) *grpc.Server {
 	config := backend.Config()
-	g := grpc.NewServer(append(headerlimit.Options(config.MaxHeaderBytes),
-		grpc.Creds(newPlainText()),
-		grpc.MaxConcurrentStreams(uint32(config.MaxStreams)),
-		grpc.MaxRecvMsgSize(config.MaxBodyBytes+envelopeBytes), //guard:largest-value-fails-over-grpc
-		grpc.ConnectionTimeout(config.ReadTimeout),
-		grpc.StreamInterceptor(streamEnder(backend.Stopping())),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: config.IdleTimeout, Timeout: config.WriteTimeout}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	g := grpc.NewServer(append(h2.GRPCOptions(),
+		grpc.MaxRecvMsgSize(MaxMessageBytes(config)),
+		grpc.ChainStreamInterceptor(streamEnder(backend.Stopping())),
 	)...)
 	s := newService(backend, watches, stats, routed)
 	ringsidev1.RegisterCacheServer(g, s)

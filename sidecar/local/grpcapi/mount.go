@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
-	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 )
 
 // mountRegistrar gives the methods of services that know nothing of this server the limits, counters and panic handling of
@@ -34,7 +33,7 @@ func (s *service) wrap(next grpc.MethodHandler) grpc.MethodHandler {
 		defer s.finish(time.Now(), &err)                                           //guard:mounted-panic-ends-process
 		ctx, cancel := context.WithTimeout(ctx, s.backend.Config().RequestTimeout) //guard:mounted-calls-without-deadline
 		defer cancel()
-		ctx = access.WithAuthorization(caller.With(ctx, callerOf(ctx)), authorization(ctx)) //guard:mounted-calls-without-caller
+		ctx = access.WithAuthorization(ctx, authorization(ctx)) //guard:mounted-calls-without-caller
 		return next(impl, ctx, decode, intercept)
 	}
 }

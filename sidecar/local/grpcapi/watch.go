@@ -12,6 +12,7 @@ import (
 
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -67,7 +68,7 @@ func (s *service) newWatch(ctx context.Context, q *ringsidev1.WatchRequest) (*wa
 		return nil, s.backend.Error(err)
 	}
 	return s.watches.New(d, keys, q.GetResumeToken()).While(func() error {
-		_, err := d.Gate.Authorize(callerOf(ctx), access.Read, authorization(ctx))
+		_, err := d.Gate.Authorize(caller.From(ctx), access.Read, authorization(ctx))
 		return err
 	}), nil
 }
