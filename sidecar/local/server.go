@@ -18,7 +18,6 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
-	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -125,14 +124,14 @@ func (s *Server) ServeHTTP(ln net.Listener) error {
 
 // ServeGRPC serves gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeGRPC(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().GRPC, h2.ConnBytes, nil),
+	return s.serve(s.bounded(ln, &s.Stats().GRPC, listen.HTTP2Bytes, nil),
 		func(b *listen.Listener) error { return s.grpc.h2.Serve(b) })
 }
 
 // ServeUnix serves HTTP and gRPC on ln, which ListenUnix returned, until Shutdown, which makes it return nil, or until ln
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().Unix, h2.ConnBytes, nil), func(b *listen.Listener) error {
+	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil), func(b *listen.Listener) error {
 		rule := listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.backend.Config().ReadTimeout}
 		return listen.Demux(s.draining, b, rule, s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
 	})

@@ -124,7 +124,9 @@ func (r *replay) RemoteAddr() net.Addr        { return &net.UnixAddr{} }
 func (r *replay) LocalAddr() net.Addr         { return &net.UnixAddr{} }
 
 // newReplay returns the bytes of a client that sends n calls at once, with fields in its HPACK table.
-func newReplay(t *testing.T, n int) *replay {
+func newReplay(t *testing.T, n int) *replay { return newReplayTo(t, n, "/fast") }
+
+func newReplayTo(t *testing.T, n int, path string) *replay {
 	r := &replay{ids: 1}
 	var out bytes.Buffer
 	c := &client{t: t, framer: http2.NewFramer(&out, nil), windows: map[uint32]int64{}, next: 1}
@@ -134,8 +136,8 @@ func newReplay(t *testing.T, n int) *replay {
 	c.do(c.framer.WriteSettingsAck())
 	c.do(c.framer.WriteWindowUpdate(0, 1<<30))
 	write := func() {
-		id := c.call("/fast")
-		c.do(c.framer.WriteData(id, true, framed([]byte("hello"))))
+		id := c.call(path)
+		c.do(c.framer.WriteData(id, true, framed(message(100))))
 	}
 	write()
 	r.first = bytes.Clone(out.Bytes())

@@ -197,7 +197,7 @@ func (c *conn) goodbye(why code) {
 	}
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+	if closeWrite(c.nc) != nil {
 		return
 	}
 	if c.nc.SetReadDeadline(time.Now().Add(goodbyeWait)) != nil {

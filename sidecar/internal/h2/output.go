@@ -123,7 +123,7 @@ func (c *conn) endOutput() {
 		return
 	}
 	c.out.ended = time.Now()
-	if half, ok := c.nc.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+	if closeWrite(c.nc) != nil {
 		c.fail(errFinished)
 	}
 }

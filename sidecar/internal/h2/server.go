@@ -131,9 +131,9 @@ func (s *Server) Serve(ln net.Listener) error {
 // ServeConn serves a connection, on which a TLS handshake is complete, until it ends. It closes it.
 func (s *Server) ServeConn(nc net.Conn) {
 	c := s.newConn(nc)
-	if !s.add(c) {
+	if !prepay(nc) || !s.add(c) {
 		c.cancel()
-		_ = nc.Close() // the server has been stopped
+		_ = nc.Close() // there is no memory for it, or the server has been stopped
 		return
 	}
 	defer s.remove(c)
@@ -200,7 +200,7 @@ func (s *Server) Close() {
 
 // tlsState returns the TLS state of a connection on which the handshake is complete; nil without TLS.
 func tlsState(nc net.Conn) *tls.ConnectionState {
-	if t, ok := nc.(interface{ ConnectionState() tls.ConnectionState }); ok {
+	if t, ok := find[interface{ ConnectionState() tls.ConnectionState }](nc); ok {
 		state := t.ConnectionState()
 		return &state
 	}

@@ -151,7 +151,7 @@ func (l *Listener) remove(c *conn) {
 	defer l.mu.Unlock()
 	if _, ok := l.conns[c]; ok {
 		delete(l.conns, c)
-		l.config.Bytes.Return(l.config.ConnBytes)
+		l.config.Bytes.Return(l.config.ConnBytes + c.more)
 		l.config.Stats.Open.Add(-1)
 	}
 }
@@ -160,6 +160,20 @@ func (l *Listener) remove(c *conn) {
 type conn struct {
 	net.Conn
 	listener *Listener
+	more     int64 // taken by Prepay; the listener's mu guards it
+}
+
+// Prepay takes n more bytes until the connection is closed, or none and returns false: for a server whose connections hold more
+// than ConnBytes.
+func (c *conn) Prepay(n int64) bool {
+	l := c.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, open := l.conns[c]; !open || !l.config.Bytes.Take(n) {
+		return false
+	}
+	c.more += n
+	return true
 }
 
 // NetConn returns the accepted connection; see caller.Of.

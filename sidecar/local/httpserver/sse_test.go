@@ -129,7 +129,7 @@ func TestWatchesOfSlowClientsAreClosed(t *testing.T) {
 	for err == nil {
 		_, err = stream.Recv()
 	}
-	if status.Code(err) != codes.DeadlineExceeded {
+	if status.Code(err) != codes.Canceled { // it gets the status only if it reads while the server still has the event for it
 		t.Error(err)
 	}
 }
