@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// output is what a connection sends. Frames are appended to buf; whoever flushes swaps it with spare and writes without mu,
+// output is what a connection sends. Frames are appended to buf; the goroutine that flushes swaps it with spare and writes without mu,
 // so that frames of many streams leave with one write.
 type output struct {
 	buf, spare []byte

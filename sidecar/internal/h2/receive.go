@@ -118,7 +118,7 @@ func (c *conn) readPayload(s *stream, f frame) error {
 // onData takes a part of the body of s.
 func (c *conn) onData(s *stream, p []byte, end bool) {
 	if s.ended {
-		return // the rest is on its way; it is not kept
+		return // the client may still send the rest; it is not kept
 	}
 	if end && s.fast && s.recv.total == 0 && c.answer(s, p) {
 		return

@@ -104,7 +104,7 @@ func (c *conn) onHeaders(f frame) error {
 	}
 	c.last = f.id
 	if c.life.left {
-		c.closed.add(f.id) // the client was told that it is not served
+		c.closed.add(f.id) // the last GOAWAY says that it is not served
 		return nil
 	}
 	c.life.active = true
