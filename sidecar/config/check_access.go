@@ -16,7 +16,7 @@ func (k *checker) tokens() {
 	for _, name := range slices.Sorted(maps.Keys(k.config.Tokens)) {
 		path, file := "tokens."+name, k.config.Tokens[name].File
 		if err := access.CheckTokenName(name); err != nil {
-			k.problem(path, "%v", err)
+			k.problem("tokens", "%v", err)
 		}
 		if file == "" {
 			k.problem(path+".file", "is missing; want the path of a file that contains the token")
@@ -59,7 +59,7 @@ func (k datasetChecker) subject(path, s string) {
 	}
 	if name, ok := access.TokenOf(s); ok {
 		if _, known := k.config.Tokens[name]; !known {
-			k.problem(path, "no token is named %q; the tokens are: %s", name,
+			k.problem(path, "no token has this name; the tokens are: %s",
 				cmp.Or(strings.Join(slices.Sorted(maps.Keys(k.config.Tokens)), ", "), "none"))
 		}
 	}

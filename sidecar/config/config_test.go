@@ -342,6 +342,34 @@ func TestProblems(t *testing.T) {
 			[]string{"datasets.metrics.load_timeout: must be more than 0s, at most 1h"},
 		},
 		{"jitter", oneDataset + "    ttl_jitter: 101%", []string{"ttl_jitter: want a percentage from 0% to 100%"}},
+		{
+			"unknown caller", oneDataset + "    allow: {read: [loopback, lopback]}",
+			[]string{`datasets.metrics.allow.read[1]: want loopback, unix,`},
+		},
+		{
+			"identity that never matches", oneDataset + "    allow: {invalidate: [\"spiffe://Example.org/a\"]}",
+			[]string{`datasets.metrics.allow.invalidate[0]: want spiffe://trust-domain/path`},
+		},
+		{
+			"unknown token", oneDataset + "    allow: {read: [\"token:deploy\"]}",
+			[]string{`datasets.metrics.allow.read[0]: no token has this name; the tokens are: none`},
+		},
+		{
+			"who may write a read-only dataset", oneDataset + "    allow: {write: [unix]}",
+			[]string{"datasets.metrics.allow.write: belongs to writable: true"},
+		},
+		{
+			"missing token file", "tokens: {a: {file: /does/not/exist}, b: {}, C: {file: /does/not/exist}}",
+			[]string{
+				"tokens: want a name of lower-case letters", "tokens.C.file: the file cannot be read: no such file",
+				"tokens.a.file: the file cannot be read: no such file", "tokens.b.file: is missing",
+			},
+		},
+		{
+			"rate", oneDataset + "    limits: {no_cache: 100, write: 1/d}",
+			[]string{"datasets.metrics.limits.no_cache: want a rate", "datasets.metrics.limits.write: want a rate"},
+		},
+		{"relative audit log", "audit: {file: audit.log}", []string{"audit.file: want an absolute path, or stdout"}},
 		{"eviction", oneDataset + "    eviction: fifo", []string{"datasets.metrics.eviction: want one of lru, slru"}},
 		{
 			"no memory", oneDataset + "    memory_share: 0%",
@@ -684,6 +712,12 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		"membership: {etcd: {endpoints: [\"http://e:1\"], username: u, password_file: " + canary + "}}",
 		"membership: {etcd: {endpoints: [\"http://e:1\"], username: u, password_file: *" + canary + "}}",
 		"membership:\n  etcd:\n    username: u\n    password_file: >" + canary,
+		"tokens: {deploy: {file: " + canary + "}}",
+		"tokens:\n  deploy:\n    file: " + canary,
+		"tokens: {deploy: " + canary + "}",
+		"tokens: {deploy: {token: " + canary + "}}",
+		oneDataset + "    allow: {read: [\"token:" + canary + "\"]}",
+		oneDataset + "    allow:\n      read:\n        - token:" + canary + "_",
 	} {
 		got := problemsOf(t, text, nil)
 		if len(got) == 0 {

@@ -47,8 +47,8 @@ func (e *Error) Error() string {
 type position struct{ line, column int }
 
 var (
-	secretKey = regexp.MustCompile(`\b(dsn|password)(_file)?\b["']?\s*[:=]`) // a secret may have been written in the field of its file
-	userinfo  = regexp.MustCompile(`[^\s"']:[^\s"']*@`)                      // user:password@ in any field
+	secretKey = regexp.MustCompile(`\b((dsn|password)(_file)?|tokens?|file)\b["']?\s*[:=]`) // a secret may have been written in the field of its file
+	userinfo  = regexp.MustCompile(`[^\s"']:[^\s"']*@`)                                     // user:password@ in any field
 	anyKey    = regexp.MustCompile(`^\s*(- )?["']?[\w-]+["']?\s*:(\s|$)`)
 )
 

@@ -4,6 +4,7 @@ package warnings
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -27,6 +28,7 @@ func Of(c config.Config) []string {
 		warn("peer_tls.insecure is true: members are not authenticated, and traffic between them is not encrypted")
 	}
 	list = append(list, ofWrites(c)...)
+	list = append(list, ofTokens(c)...)
 	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS.On() {
 		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
 			"CA are rejected")
@@ -94,23 +96,49 @@ func ofWrites(c config.Config) []string {
 	if len(writable) == 0 {
 		return list
 	}
-	rows := strings.Join(writable, ", ")
-	for _, way := range waysToWrite(c) {
-		list = append(list, fmt.Sprintf("%s: every client that can reach it can change the rows of %s", way, rows))
+	const warning = "%s is %s%s: every client that can reach it can change the rows of %s"
+	if open := openToNetwork(c, writable); len(open) > 0 {
+		for _, l := range [][2]string{{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}} {
+			if beyondHost(l[1]) {
+				list = append(list, fmt.Sprintf(warning, l[0], l[1], "", strings.Join(open, ", ")))
+			}
+		}
+	}
+	if c.Listen.Peer != off && !c.PeerTLS.On() { // as a member
+		list = append(list, fmt.Sprintf(warning, "listen.peer", c.Listen.Peer, ", without peer_tls", strings.Join(writable, ", ")))
 	}
 	return list
 }
 
-// waysToWrite are the listeners through which clients outside the pod can write.
-func waysToWrite(c config.Config) []string {
-	var ways []string
-	for _, l := range [][2]string{{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}} {
-		if beyondHost(l[1]) {
-			ways = append(ways, fmt.Sprintf("%s is %s", l[0], l[1]))
+// openToNetwork returns the datasets that clients from other hosts may write without an identity.
+func openToNetwork(c config.Config, writable []string) (open []string) {
+	for _, name := range writable {
+		if subjects := c.Datasets[name].Allow.Write; slices.Contains(subjects, "network") || slices.Contains(subjects, "*") {
+			open = append(open, name)
 		}
 	}
-	if c.Listen.Peer != off && !c.PeerTLS.On() {
-		ways = append(ways, fmt.Sprintf("listen.peer is %s, without peer_tls", c.Listen.Peer))
+	return open
+}
+
+// minToken is the length in bytes below which a token can be guessed.
+const minToken = 16
+
+// ofTokens are the warnings about the files of tokens.
+func ofTokens(c config.Config) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(c.Tokens)) {
+		file := c.Tokens[name].File
+		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
+			list = append(list, fmt.Sprintf("tokens.%s.file can be read by every user of this host: set mode 0400 or 0440", name))
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // Check reports it
+		}
+		for line := range strings.Lines(string(text)) {
+			if n := len(strings.TrimSpace(line)); n > 0 && n < minToken {
+				list = append(list, fmt.Sprintf("tokens.%s.file has a token of %d bytes, which can be guessed: use 32 random bytes or more", name, n))
+			}
+		}
 	}
-	return ways
+	return list
 }

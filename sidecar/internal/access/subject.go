@@ -98,7 +98,10 @@ func (r *rule) add(s string) error {
 	case strings.HasPrefix(s, tokenPrefix):
 		name, _ := TokenOf(s)
 		r.tokens = append(r.tokens, name)
-		return CheckTokenName(name)
+		if CheckTokenName(name) != nil {
+			return errors.New("want token:NAME with the name of one of tokens") // it may be the token itself
+		}
+		return nil
 	case strings.HasPrefix(s, certPrefix):
 		return r.addIdentity(strings.TrimPrefix(s, certPrefix), checkCertName)
 	case strings.HasPrefix(s, spiffePrefix):

@@ -39,11 +39,9 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 	if n.TLS != nil {
 		s.PeerTLS = n.peerTLS
 	}
-	if n.Audit != nil {
-		s.Audit = func() metrics.Audit {
-			a := n.Audit.Stats()
-			return metrics.Audit{Written: a.Written, Dropped: a.Dropped}
-		}
+	s.Audit = func() metrics.Audit {
+		a := n.Audit.Stats()
+		return metrics.Audit{Written: a.Written, Dropped: a.Dropped}
 	}
 	if n.Publisher != nil {
 		s.XDS = n.xdsMetrics
