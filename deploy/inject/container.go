@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -22,6 +23,7 @@ const (
 	configVolume, configPath = "ringside-config", "/etc/ringside"
 	secretVolume, secretPath = "ringside-secret", "/run/secrets/ringside"
 	runVolume, runPath       = "ringside-run", SocketDir
+	tlsVolume, tlsPath       = "ringside-tls", "/run/secrets/ringside-tls"
 	// maskVolume is mounted where the API server would mount the pod's service-account token, which the sidecar does not need.
 	maskVolume, tokenPath = "ringside-no-token", "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -37,7 +39,7 @@ func (t *Template) container(c *choices) corev1.Container {
 		Env:           env(c),
 		Ports:         []corev1.ContainerPort{tcp(metricsPortName, c.ports.Metrics), tcp(peerPortName, c.ports.Peer)},
 		Resources:     corev1.ResourceRequirements{Requests: c.requests, Limits: c.limits},
-		VolumeMounts:  mounts(c),
+		VolumeMounts:  t.mounts(c),
 		RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 		// Every second for up to a minute, because the whole pod waits for it.
 		StartupProbe:             probe("/startupz", c.ports.Metrics, 1, 60),
@@ -103,7 +105,7 @@ func field(name, path string) corev1.EnvVar {
 	}}
 }
 
-func mounts(c *choices) []corev1.VolumeMount {
+func (t *Template) mounts(c *choices) []corev1.VolumeMount {
 	list := []corev1.VolumeMount{
 		{Name: configVolume, MountPath: configPath, ReadOnly: true},
 		{Name: maskVolume, MountPath: tokenPath, ReadOnly: true},
@@ -111,13 +113,16 @@ func mounts(c *choices) []corev1.VolumeMount {
 	if c.secret != "" {
 		list = append(list, corev1.VolumeMount{Name: secretVolume, MountPath: secretPath, ReadOnly: true})
 	}
+	if t.Certificates != (Certificates{}) {
+		list = append(list, corev1.VolumeMount{Name: tlsVolume, MountPath: tlsPath, ReadOnly: true})
+	}
 	if c.unixSocket {
 		list = append(list, corev1.VolumeMount{Name: runVolume, MountPath: runPath})
 	}
 	return list
 }
 
-func volumes(c *choices) []corev1.Volume {
+func (t *Template) volumes(c *choices) []corev1.Volume {
 	list := []corev1.Volume{
 		{Name: configVolume, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: c.config},
@@ -130,10 +135,29 @@ func volumes(c *choices) []corev1.Volume {
 			Secret: &corev1.SecretVolumeSource{SecretName: c.secret, DefaultMode: new(int32(0o444))},
 		}})
 	}
+	if t.Certificates != (Certificates{}) {
+		list = append(list, corev1.Volume{Name: tlsVolume, VolumeSource: t.certificates()})
+	}
 	if c.unixSocket {
 		list = append(list, corev1.Volume{Name: runVolume, VolumeSource: memory()})
 	}
 	return list
+}
+
+const certManagerDriver = "csi.cert-manager.io"
+
+func (t *Template) certificates() corev1.VolumeSource {
+	c := t.Certificates
+	if c.CSI != nil {
+		csi := c.CSI.DeepCopy()
+		if csi.Driver == certManagerDriver { // the files belong to root
+			csi.VolumeAttributes[certManagerDriver+"/fs-group"] = strconv.FormatInt(t.UserID, 10)
+		}
+		return corev1.VolumeSource{CSI: csi}
+	}
+	return corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		SecretName: c.Secret, DefaultMode: new(int32(0o444)), Optional: new(true),
+	}}
 }
 
 // memory is an emptyDir in memory. On disk it would prevent cluster-autoscaler from removing the node.

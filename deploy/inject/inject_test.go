@@ -575,3 +575,43 @@ func TestEveryAnnotationIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+func TestCertificatesAreMounted(t *testing.T) {
+	for text, want := range map[string]func(corev1.VolumeSource) bool{
+		"certificates: {secret: tls}": func(v corev1.VolumeSource) bool {
+			return v.Secret != nil && v.Secret.SecretName == "tls" && *v.Secret.Optional
+		},
+		"certificates: {csi: {driver: csi.spiffe.io, readOnly: true}}": func(v corev1.VolumeSource) bool {
+			return v.CSI != nil && v.CSI.Driver == "csi.spiffe.io" && *v.CSI.ReadOnly && v.CSI.VolumeAttributes == nil
+		},
+		"certificates: {csi: {driver: csi.cert-manager.io, volumeAttributes: {csi.cert-manager.io/issuer-name: i}}}": func(v corev1.VolumeSource) bool {
+			return v.CSI != nil && len(v.CSI.VolumeAttributes) == 2 && v.CSI.VolumeAttributes["csi.cert-manager.io/fs-group"] != ""
+		},
+	} {
+		template, err := ParseTemplate([]byte("image: registry.example/ringside:1\n" + text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		settled, err := template.settle(&choices{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, v := range template.volumes(settled) {
+			found = found || v.Name == tlsVolume && want(v.VolumeSource)
+		}
+		mounted := slices.ContainsFunc(template.mounts(settled), func(m corev1.VolumeMount) bool {
+			return m.Name == tlsVolume && m.MountPath == "/run/secrets/ringside-tls" && m.ReadOnly
+		})
+		if !found || !mounted {
+			t.Errorf("%s: got the volumes %v, mounted %v", text, template.volumes(settled), mounted)
+		}
+	}
+	for _, text := range []string{
+		"certificates: {secret: tls, csi: {driver: csi.spiffe.io}}", "certificates: {secret: A}", "certificates: {csi: {driver: csi.cert-manager.io}}",
+	} {
+		if _, err := ParseTemplate([]byte("image: registry.example/ringside:1\n" + text)); err == nil {
+			t.Errorf("%s: got no error", text)
+		}
+	}
+}

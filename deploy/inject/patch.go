@@ -28,7 +28,7 @@ func (t *Template) patch(pod *corev1.Pod, c *choices) []Operation {
 		ops = append(ops, mountSocket("/spec/containers", pod.Spec.Containers)...)
 		ops = append(ops, joinGroup(pod, t.UserID)...)
 	}
-	ops = append(ops, insert("/spec/volumes", len(pod.Spec.Volumes), "-", volumes(c)...)...)
+	ops = append(ops, insert("/spec/volumes", len(pod.Spec.Volumes), "-", t.volumes(c)...)...)
 	return append(ops, insert("/spec/initContainers", len(pod.Spec.InitContainers), "0", t.container(c))...)
 }
 

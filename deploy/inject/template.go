@@ -22,9 +22,11 @@ type Template struct {
 	// Config is the ConfigMap with ringside.yaml, in the namespace of each pod; by default "ringside".
 	Config string `json:"config,omitempty"`
 	// Secret is mounted at /run/secrets/ringside, for the files that ringside.yaml names; none by default.
-	Secret    string                      `json:"secret,omitempty"`
-	Resources corev1.ResourceRequirements `json:"resources,omitzero"`
-	Ports     Ports                       `json:"ports,omitzero"`
+	Secret string `json:"secret,omitempty"`
+	// Certificates are mounted at /run/secrets/ringside-tls, for peer_tls; none by default.
+	Certificates Certificates                `json:"certificates,omitzero"`
+	Resources    corev1.ResourceRequirements `json:"resources,omitzero"`
+	Ports        Ports                       `json:"ports,omitzero"`
 	// Meshes (istio, linkerd) run in every pod, even if the pod does not show it at injection.
 	Meshes []string `json:"meshes,omitempty"`
 	// UserID is the user and the group of the sidecar, by default 57072.
@@ -34,6 +36,15 @@ type Template struct {
 }
 
 const warnShared, rejectShared = "Warn", "Reject"
+
+// Certificates are the source of the certificate of each sidecar; at most one of them is set.
+type Certificates struct {
+	// Secret is one in the namespace of each pod that all sidecars share. A pod without it starts, too: its configuration need
+	// not have peer_tls.
+	Secret string `json:"secret,omitempty"`
+	// CSI is a volume that has a certificate for each pod (csi.cert-manager.io), or the SPIFFE Workload API (csi.spiffe.io).
+	CSI *corev1.CSIVolumeSource `json:"csi,omitempty"`
+}
 
 // Ports are the ports of the sidecar's listeners; 0 means the default.
 type Ports struct {
@@ -91,6 +102,13 @@ func (t *Template) check() error {
 	}
 	if err := checkName(t.Config); err != nil {
 		wrong = append(wrong, fmt.Errorf("config %q: %w", t.Config, err))
+	}
+	if c := t.Certificates; c.Secret != "" && c.CSI != nil {
+		wrong = append(wrong, errors.New("certificates: want secret or csi, not both"))
+	} else if c.CSI != nil && c.CSI.Driver == certManagerDriver && c.CSI.VolumeAttributes == nil {
+		wrong = append(wrong, errors.New("certificates.csi.volumeAttributes: is missing; it names the issuer"))
+	} else if err := checkName(c.Secret); c.Secret != "" && err != nil {
+		wrong = append(wrong, fmt.Errorf("certificates.secret %q: %w", c.Secret, err))
 	}
 	if err := checkName(t.Secret); t.Secret != "" && err != nil {
 		wrong = append(wrong, fmt.Errorf("secret %q: %w", t.Secret, err))

@@ -106,6 +106,8 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"sidecar.ports.http=80", "minimum"},
 		{"sidecar.namespaces={Apps}", "pattern"},
 		{"sidecar.meshes={consul}", "meshes"},
+		{"sidecar.certificates.mode=maybe", "mode"},
+		{"sidecar.certificates.cluster=a/b", "pattern"},
 		{"injector.replicas=0", "minimum"},
 		{"injector.failurePolicy=Maybe", "failurePolicy"},
 		{"sidecar.resources.limits.memory=much", "pattern"},
@@ -132,6 +134,47 @@ func TestTemplateOfTheInjector(t *testing.T) {
 		}
 		if want := "ghcr.io/ringside-cache/ringside:0.1.0"; template.Image != want {
 			t.Errorf("image %s, want %s", template.Image, want)
+		}
+	}
+}
+
+// A cluster is secure by default: its configuration has certificates, which sidecars accept.
+func TestConfigurationHasCertificates(t *testing.T) {
+	cluster := []string{"sidecar.namespaces={apps}", "sidecar.config.membership.etcd.endpoints={http://etcd:2379}"}
+	const files = `"ca_file":"/run/secrets/ringside-tls/ca.crt","cert_file":"/run/secrets/ringside-tls/tls.crt",`
+	for _, test := range []struct {
+		values []string
+		want   string // peer_tls in JSON
+		volume string // a part of the template's certificates
+	}{
+		{nil, `{` + files + `"key_file":"/run/secrets/ringside-tls/tls.key","name":"ringside"}`, "secret: ringside-tls"},
+		{
+			[]string{"sidecar.certificates.mode=cert-manager"},
+			`{` + files + `"cluster":"default","key_file":"/run/secrets/ringside-tls/tls.key","trust_domain":"cluster.local"}`,
+			`uri-sans: "spiffe://cluster.local/ringside/default/member/${POD_NAME}.${POD_NAMESPACE}"`,
+		},
+		{
+			[]string{"sidecar.certificates.mode=spire", "sidecar.certificates.cluster=prod"},
+			`{"cluster":"prod","trust_domain":"cluster.local","workload_api":"unix:///run/secrets/ringside-tls/spire-agent.sock"}`,
+			"driver: csi.spiffe.io",
+		},
+		{[]string{"sidecar.certificates.mode=none"}, `null`, ""},
+		{[]string{"sidecar.config.peer_tls.insecure=true"}, `{"insecure":true}`, ""},
+	} {
+		objects := render(t, append(test.values, cluster...)...)
+		text, _, _ := unstructured.NestedString(find(t, objects, "ConfigMap", "ringside").Object, "data", "ringside.yaml")
+		var got struct {
+			PeerTLS json.RawMessage `json:"peer_tls"`
+		}
+		if err := sigsyaml.Unmarshal([]byte(text), &got); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if string(got.PeerTLS) != test.want && !(test.want == "null" && got.PeerTLS == nil) {
+			t.Errorf("%v: got peer_tls %s, want %s", test.values, got.PeerTLS, test.want)
+		}
+		injector, _, _ := unstructured.NestedString(find(t, objects, "ConfigMap", release+"-injector").Object, "data", "template.yaml")
+		if _, err := inject.ParseTemplate([]byte(injector)); err != nil || !strings.Contains(injector, test.volume) {
+			t.Errorf("%v: %v: got\n%s\nwant %q in it", test.values, err, injector, test.volume)
 		}
 	}
 }

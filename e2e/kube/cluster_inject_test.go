@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -177,6 +179,7 @@ func TestInACluster(t *testing.T) {
 	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
 	t.Run("an upgrade keeps the certificate", func(t *testing.T) { c.testUpgrade(t, i) })
+	t.Run("sidecars share a certificate", func(t *testing.T) { c.testMembersCertificate(t) })
 	t.Run("a lost certificate is replaced", func(t *testing.T) { c.testLostCertificate(t, i) })
 	t.Run("the injector has no other rights", func(t *testing.T) { c.testRights(t) })
 	t.Run("without the injector, only pods that request it are rejected", func(t *testing.T) { c.testInjectorAway(t, i) })
@@ -381,6 +384,40 @@ func (c *cluster) testLostCertificate(t *testing.T, i *injector) {
 	pod, err := c.create(t, "apps", podText("after-loss", requested))
 	if err != nil || !injected(pod) {
 		t.Errorf("injected: %v, %v", err == nil && injected(pod), err)
+	}
+}
+
+// testMembersCertificate waits for the certificate that the sidecars of two namespaces share.
+func (c *cluster) testMembersCertificate(t *testing.T) {
+	rig.Eventually(t, startTimeout, func() error {
+		roots := x509.NewCertPool()
+		for _, namespace := range []string{"apps", "more"} {
+			secret, err := c.client.CoreV1().Secrets(namespace).Get(t.Context(), "ringside-tls", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			roots.AppendCertsFromPEM(secret.Data["ca.crt"])
+			pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
+			if err != nil {
+				return fmt.Errorf("%s: %w", namespace, err)
+			}
+			if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: "ringside", Roots: roots}); err != nil {
+				return fmt.Errorf("%s: %w", namespace, err)
+			}
+			if _, ok := secret.Data["ca.key"]; ok || len(secret.Data) != 3 {
+				return fmt.Errorf("%s: got %d keys in the Secret, want 3", namespace, len(secret.Data))
+			}
+		}
+		return nil
+	})
+	pod, err := c.create(t, "apps", podText("with-certificate", requested))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(pod.Spec.InitContainers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+		return m.MountPath == "/run/secrets/ringside-tls"
+	}) {
+		t.Errorf("got the mounts %v, want the certificate", pod.Spec.InitContainers[0].VolumeMounts)
 	}
 }
 

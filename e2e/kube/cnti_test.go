@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -100,8 +101,17 @@ func TestValuesOfTheReadme(t *testing.T) {
 	sidecar, dsn := filepath.Join(t.TempDir(), "ringside.yaml"), filepath.Join(t.TempDir(), "dsn")
 	writeFile(t, dsn, "postgres://db/metrics")
 	writeFile(t, sidecar, strings.ReplaceAll(config, "/run/secrets/ringside/dsn", dsn)) // which only a pod has
-	out := command(t, rig.Binary(t), "validate", "--offline", "--config", sidecar)
-	if !strings.Contains(out, "ok, 1 origin, 1 dataset") {
-		t.Error(out)
+	if !strings.Contains(config, "peer_tls:") {
+		t.Errorf("the configuration has no certificates:\n%s", config)
+	}
+	empty := filepath.Join(t.TempDir(), "empty") // certificates, which only a pod has
+	writeFile(t, empty, "")
+	args := []string{"validate", "--offline", "--config", sidecar}
+	for _, file := range []string{"cert_file", "key_file", "ca_file"} {
+		args = append(args, "--set", "peer_tls."+file+"="+empty)
+	}
+	out, err := exec.Command(rig.Binary(t), args...).CombinedOutput()
+	if !strings.Contains(string(out), "peer_tls: certificate "+empty) {
+		t.Errorf("got %v: %s; want only a failure of the certificate", err, out)
 	}
 }

@@ -42,3 +42,25 @@ rules:
     && !(has(object.metadata.annotations) && object.metadata.annotations.exists(k, k == 'kubernetes.io/config.mirror'
     || k == 'ringside.dev/inject' && object.metadata.annotations[k] == 'false'))
 {{- end -}}
+
+{{- /* peer_tls of the configuration, from sidecar.certificates. */ -}}
+{{- define "ringside.peerTLS" -}}
+{{- $tls := "/run/secrets/ringside-tls" -}}
+{{- with .Values.sidecar -}}
+{{- if and .config.membership (not .config.peer_tls) -}}
+{{- $files := dict "cert_file" (print $tls "/tls.crt") "key_file" (print $tls "/tls.key") "ca_file" (print $tls "/ca.crt") -}}
+{{- if eq .certificates.mode "shared" -}}
+peer_tls: {{ toJson (merge $files (dict "name" "ringside")) }}
+{{- else if eq .certificates.mode "cert-manager" -}}
+peer_tls: {{ toJson (merge $files (dict "cluster" .certificates.cluster "trust_domain" .certificates.trustDomain)) }}
+{{- else if eq .certificates.mode "spire" -}}
+peer_tls: {{ toJson (dict "workload_api" (print "unix://" $tls "/spire-agent.sock") "cluster" .certificates.cluster "trust_domain" .certificates.trustDomain) }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether the injector issues the certificates of sidecars. */ -}}
+{{- define "ringside.issues" -}}
+{{- if and (eq .Values.sidecar.certificates.mode "shared") .Values.sidecar.namespaces -}}true{{- end -}}
+{{- end -}}

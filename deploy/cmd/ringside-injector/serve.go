@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	admissionregistration "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	core "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
@@ -36,6 +37,7 @@ type options struct {
 	hosts                      []string
 	clientCA                   string   // empty: any client may send reviews
 	clientNames                []string // empty: any certificate of clientCA
+	members                    members
 	drain                      time.Duration
 }
 
@@ -65,6 +67,7 @@ configuration, so that the API server trusts it.`,
 		"file with the CAs of clients; the API server must then present a certificate (see deploy/README.md)")
 	flags.StringSliceVar(&o.clientNames, "client-name", nil,
 		"common name or DNS name that the certificate of a client must have; may be repeated")
+	o.members.flags(cmd)
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to keep serving after SIGTERM")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return serve(cmd.Context(), o, slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)))
@@ -131,18 +134,15 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 // certificate returns the source of the certificate, and the function that maintains it in the background.
 func (o options) certificate(log *slog.Logger) (certificate, func(context.Context), error) {
 	if o.certDir != "" {
-		return cert.FromFiles(o.certDir), func(context.Context) {}, nil
+		keep, err := o.keepMembers(log)
+		return cert.FromFiles(o.certDir), keep, err
 	}
 	if o.namespace == "" || len(o.hosts) == 0 {
 		return nil, nil, errors.New("--namespace and --host are required without --cert-dir")
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	config, coreClient, err := o.connect()
 	if err != nil {
-		return nil, nil, fmt.Errorf("load the client configuration of the API server: %w", err)
-	}
-	coreClient, err := core.NewForConfig(config)
-	if err != nil {
-		return nil, nil, fmt.Errorf("create a client of the API server: %w", err)
+		return nil, nil, err
 	}
 	admissionClient, err := admissionregistration.NewForConfig(config)
 	if err != nil {
@@ -152,7 +152,25 @@ func (o options) certificate(log *slog.Logger) (certificate, func(context.Contex
 		Secrets: coreClient.Secrets(o.namespace), Webhooks: admissionClient.MutatingWebhookConfigurations(),
 		Secret: o.secret, Webhook: o.webhook, Hosts: o.hosts, Log: log,
 	}
-	return r.Get, r.Run, nil
+	keepMembers, err := o.keepMembers(log)
+	return r.Get, func(ctx context.Context) {
+		var tasks sync.WaitGroup
+		tasks.Go(func() { r.Run(ctx) })
+		keepMembers(ctx)
+		tasks.Wait()
+	}, err
+}
+
+func (o options) connect() (*rest.Config, core.CoreV1Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the client configuration of the API server: %w", err)
+	}
+	client, err := core.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create a client of the API server: %w", err)
+	}
+	return config, client, nil
 }
 
 // expiry is a gauge for an alert: without renewal, all injection stops.

@@ -42,19 +42,9 @@ const (
 // generate returns a key and a self-signed certificate in PEM. The API server trusts exactly this certificate; there is no
 // CA key that could sign others.
 func generate(hosts []string, now time.Time) (certificate, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("generate a key: %w", err)
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, nil, fmt.Errorf("generate a serial number: %w", err)
-	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "ringside-injector"},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(lifetime),
+		Subject: pkix.Name{CommonName: "ringside-injector"}, NotAfter: now.Add(lifetime),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
 	}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
@@ -63,9 +53,26 @@ func generate(hosts []string, now time.Time) (certificate, key []byte, err error
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	return sign(template, nil, now)
+}
+
+// sign makes a key, and a certificate in PEM that ca signs; it signs itself if ca is nil.
+func sign(template *x509.Certificate, ca *tls.Certificate, now time.Time) (certificate, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sign the certificate: %w", err)
+		return nil, nil, fmt.Errorf("generate a key: %w", err)
+	}
+	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
+		return nil, nil, fmt.Errorf("generate a serial number: %w", err)
+	}
+	template.NotBefore, template.BasicConstraintsValid = now.Add(-skew), true
+	parent, signer := template, any(private)
+	if ca != nil {
+		parent, signer = ca.Leaf, ca.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &private.PublicKey, signer)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sign a certificate: %w", err)
 	}
 	secret, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
