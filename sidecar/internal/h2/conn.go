@@ -390,6 +390,7 @@ func (c *conn) onReset(f frame) error {
 	if s := c.streams[f.id]; s != nil {
 		c.closeStream(s, errReset, false)
 	}
+	c.closed.remove(f.id) // the client knows it, too
 	return nil
 }
 
@@ -404,14 +405,14 @@ func (c *conn) onWindowUpdate(f frame, payload []byte) error {
 	if f.id > c.last {
 		return codeProtocol
 	}
+	if n == 0 {
+		return c.resetID(f.id, codeProtocol) // also of a stream that has ended
+	}
 	s := c.streams[f.id]
 	if s == nil {
 		return nil // it may have been sent before the client saw the end of the stream
 	}
-	switch s.send.window += n; {
-	case n == 0:
-		c.reset(s, codeProtocol)
-	case s.send.window > maxWindow:
+	if s.send.window += n; s.send.window > maxWindow {
 		c.reset(s, codeFlowControl)
 	}
 	s.wake.Broadcast()
@@ -486,6 +487,12 @@ type closedStreams struct {
 func (s *closedStreams) add(id uint32) {
 	s.ids[s.next] = id
 	s.next = (s.next + 1) % len(s.ids)
+}
+
+func (s *closedStreams) remove(id uint32) {
+	if i := slices.Index(s.ids[:], id); i >= 0 {
+		s.ids[i] = 0
+	}
 }
 
 func (s *closedStreams) has(id uint32) bool { return slices.Contains(s.ids[:], id) }

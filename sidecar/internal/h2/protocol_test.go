@@ -460,3 +460,32 @@ func TestNextFrameAfterTheEndOfABusyTimeIsRead(t *testing.T) {
 		c.expectStatus(c.unary("/s/m", nil), "0")
 	})
 }
+
+// The server ends a stream before its client has sent all of it: what follows is ignored, except mistakes.
+func TestFramesAfterTheEndOfAStream(t *testing.T) {
+	for name, test := range map[string]struct {
+		send func(c *client, id uint32)
+		want http2.ErrCode
+	}{
+		"data":                      {func(c *client, id uint32) { c.do(c.framer.WriteData(id, true, []byte("late"))) }, http2.ErrCodeNo},
+		"trailer":                   {func(c *client, id uint32) { c.header(id, true, c.encode("a", "b")) }, http2.ErrCodeNo},
+		"window":                    {func(c *client, id uint32) { c.write(appendWindowUpdate(nil, id, 1)) }, http2.ErrCodeNo},
+		"window of nothing":         {func(c *client, id uint32) { c.write(appendWindowUpdate(nil, id, 0)) }, http2.ErrCodeProtocol},
+		"trailer that does not end": {func(c *client, id uint32) { c.header(id, false, c.encode("a", "b")) }, http2.ErrCodeProtocol},
+		"data after the client knew": {func(c *client, id uint32) {
+			c.do(c.framer.WriteRSTStream(id, http2.ErrCodeCancel))
+			c.do(c.framer.WriteData(id, true, []byte("late")))
+		}, http2.ErrCodeStreamClosed},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := connect(t, serving(Config{Handler: http.NotFoundHandler()}))
+			id := c.post("/")
+			c.expectReset(id, http2.ErrCodeNo)
+			test.send(c, id)
+			c.expectReset(id, test.want)
+			if a := c.response(c.get("/")); !a.ended {
+				t.Errorf("%s: the connection does not serve further requests: %+v", name, a)
+			}
+		})
+	}
+}

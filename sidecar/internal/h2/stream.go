@@ -100,7 +100,7 @@ func (c *conn) onHeaders(f frame) error {
 		return c.onTrailer(s, f)
 	}
 	if f.id <= c.last {
-		return c.onClosedHeaders(f.id)
+		return c.onClosedHeaders(f)
 	}
 	c.last = f.id
 	if c.life.left {
@@ -120,11 +120,13 @@ func (c *conn) onHeaders(f frame) error {
 	return nil
 }
 
-func (c *conn) onClosedHeaders(id uint32) error {
+func (c *conn) onClosedHeaders(f frame) error {
 	switch {
-	case c.closed.has(id):
+	case c.closed.has(f.id) && !f.has(flagEndStream):
+		return c.resetID(f.id, codeProtocol) // it is no trailer
+	case c.closed.has(f.id):
 		return nil // the client did not know it yet
-	case id == c.last:
+	case f.id == c.last:
 		return codeStreamClosed
 	}
 	return codeProtocol
