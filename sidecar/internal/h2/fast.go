@@ -11,10 +11,11 @@ func (c *conn) answer(s *stream, p []byte) bool {
 	if len(p) < messagePrefixBytes || p[0] != 0 || int64(binary.BigEndian.Uint32(p[1:])) != int64(len(p)-messagePrefixBytes) {
 		return false // compressed, or not one message
 	}
-	if c.out.room() < narrowBytes/2 {
+	if c.out.room() < narrowBytes/2 || c.out.large {
 		c.widen()
 	}
-	if c.out.room() == 0 {
+	limit := min(int64(c.out.most()/2), c.out.window, s.send.window) - messagePrefixBytes //guard:h2-fast-answer-ignores-windows
+	if c.out.room() == 0 || limit < 0 {
 		return false // the client does not read; the handler waits for it
 	}
 	start, table := len(c.out.buf), c.out.table
@@ -23,12 +24,12 @@ func (c *conn) answer(s *stream, p []byte) bool {
 	putFrame(b[start:], frameHeaders, flagEndHeaders, s.id)
 	data := len(b)
 	b = append(b, zeros...)
-	b, ok := c.callFast(s.head.path, p[messagePrefixBytes:], b)
-	n := len(b) - data - frameHeaderBytes
-	if !ok || n > c.out.most()/2 || int64(n) > min(c.out.window, s.send.window) { //guard:h2-fast-answer-ignores-windows
+	b, ok := c.callFast(s.head.path, p[messagePrefixBytes:], b, int(limit))
+	if !ok {
 		c.out.table = table
 		return false
 	}
+	n := len(b) - data - frameHeaderBytes
 	putFrame(b[data:], frameData, 0, s.id)
 	binary.BigEndian.PutUint32(b[data+frameHeaderBytes+1:], uint32(n-messagePrefixBytes))
 	trailer := len(b)
@@ -53,12 +54,12 @@ func putFrame(b []byte, kind, flags byte, id uint32) {
 }
 
 // callFast turns a panic into no answer.
-func (c *conn) callFast(path string, message, dst []byte) (b []byte, ok bool) {
+func (c *conn) callFast(path string, message, dst []byte, limit int) (b []byte, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.config.Defect(p)
 			b, ok = dst, false
 		}
 	}()
-	return c.server.config.Fast.Append(c.ctx, path, message, dst)
+	return c.server.config.Fast.Append(c.ctx, path, message, dst, limit)
 }

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 )
 
 // echoFast answers /fast with the message, unless that begins with "no".
@@ -21,11 +23,11 @@ type echoFast struct{}
 
 func (echoFast) Match(path string) bool { return path == "/fast" }
 
-func (echoFast) Append(_ context.Context, _ string, message, dst []byte) ([]byte, bool) {
+func (echoFast) Append(_ context.Context, _ string, message, dst []byte, limit int) ([]byte, bool) {
 	if bytes.Equal(message, []byte("panic")) {
 		panic("in Fast")
 	}
-	return append(dst, message...), !bytes.HasPrefix(message, []byte("no"))
+	return append(dst, message...), !bytes.HasPrefix(message, []byte("no")) && len(message) <= limit
 }
 
 func TestFastAnswersOnlyPlainCalls(t *testing.T) {
@@ -40,6 +42,10 @@ func TestFastAnswersOnlyPlainCalls(t *testing.T) {
 			{"/fast", "x", nil, true}, {"/fast", "", nil, true}, {"/other", "x", nil, false}, {"/fast", "no", nil, false},
 			{"/fast", "panic", nil, false},
 			{"/fast", "x", []string{"grpc-timeout", "1S", "user-agent", "u", "grpc-encoding", "identity", "grpc-accept-encoding", "gzip"}, true},
+			{"/fast", "x", []string{"traceparent", "00-1-2-01", "x-request-id", "7", "grpc-timeout", "99999999n"}, true},
+			{"/fast", "x", []string{"grpc-trace-bin", "AAA"}, false}, {"/fast", "x", []string{"cookie", "a=b"}, false},
+			{"/fast", "x", []string{"grpc-timeout", "1"}, false}, {"/fast", "x", []string{"grpc-timeout", "123456789S"}, false},
+			{"/fast", "x", []string{"grpc-timeout", "S"}, false}, {"/fast", "x", []string{"grpc-timeout", "-1S"}, false},
 			{"/fast", "x", []string{"grpc-encoding", "gzip"}, false}, {"/fast", "x", []string{"authorization", "Bearer t"}, false},
 		} {
 			before := s.Stats().Fast.Load()
@@ -186,6 +192,24 @@ func TestServerClosesItsConnections(t *testing.T) {
 		}
 		if err := s.Shutdown(t.Context()); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
+		}
+	})
+}
+
+// Buffers for large responses are taken from the budget when a handler has sent the first one.
+func TestFastAnswersLargeResponses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serving(Config{Fast: echoFast{}, Budget: budget.New(1 << 20)})
+		c := connect(t, s)
+		for i, size := range []int{3000, 3000, wideBytes/2 - messagePrefixBytes, wideBytes/2 - messagePrefixBytes + 1} {
+			id := c.unary("/fast", bytes.Repeat([]byte("l"), size))
+			c.expectStatus(id, "0")
+			if n := len(c.response(id).data); n != size+messagePrefixBytes {
+				t.Errorf("response %d has %d bytes; want %d", i, n, size+messagePrefixBytes)
+			}
+		}
+		if n := s.Stats().Fast.Load(); n != 2 {
+			t.Errorf("%d fast answers; want 2: the second and the third", n)
 		}
 	})
 }

@@ -87,11 +87,37 @@ func (h *head) addRegular(f hpack.HeaderField) {
 		h.content = f.Value
 	case "grpc-encoding":
 		h.plain = h.plain && f.Value == "identity"
-	case "grpc-timeout", "user-agent", "grpc-accept-encoding", "accept-encoding":
+	case "grpc-timeout":
+		h.plain = h.plain && validTimeout(f.Value)
+	case "user-agent", "grpc-accept-encoding", "accept-encoding":
 	default:
-		h.plain = false
+		h.plain = h.plain && ignorable(f.Name)
 		h.addUnusual(f)
 	}
+}
+
+// ignorable reports whether a field is metadata, such as a trace id, that only a handler might look at. Fast has no
+// permissions to give: it leaves requests with credentials to the handler, and so what may be malformed.
+func ignorable(name string) bool {
+	switch name {
+	case "authorization", "content-length", "host", "expect", "cookie": //guard:h2-fast-answer-ignores-credentials
+		return false
+	}
+	return !strings.HasPrefix(name, "grpc-") && !strings.HasSuffix(name, "-bin") && !strings.HasPrefix(name, "content-")
+}
+
+// validTimeout reports whether the value of grpc-timeout is one: digits and a unit.
+func validTimeout(value string) bool {
+	digits := strings.TrimRight(value, "HMSmun")
+	if len(digits)+1 != len(value) || len(digits) == 0 || len(digits) > 8 {
+		return false
+	}
+	for i := range len(digits) {
+		if digits[i] < '0' || digits[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 func (h *head) addUnusual(f hpack.HeaderField) {

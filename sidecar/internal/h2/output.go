@@ -10,6 +10,7 @@ import (
 type output struct {
 	buf, spare []byte
 	wide       bool // the buffers may have wideBytes, which are charged
+	large      bool // responses needed that lately
 	flushing   bool // a goroutine writes
 	reading    bool // the reading goroutine waits for bytes; otherwise it is going to flush
 	last       bool // nothing follows what is in buf
@@ -47,7 +48,7 @@ func (o *output) full() bool { return len(o.buf) >= wideBytes }
 
 // trim drops large buffers.
 func (o *output) trim() {
-	o.spare = nil
+	o.spare, o.large = nil, false
 	if !o.flushing && len(o.buf) == 0 && cap(o.buf) > narrowBytes {
 		o.buf = nil
 	}

@@ -224,6 +224,7 @@ func (s *stream) write(p []byte, end bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(p) > narrowBytes/2 {
+		c.out.large = true
 		c.widen()
 	}
 	waiting := c.server.config.Budget.Loan(budget.Responses)

@@ -58,9 +58,9 @@ type Config struct {
 type Fast interface {
 	// Match reports whether Append may answer this path; it is called once per HEADERS, before the message arrives.
 	Match(path string) bool
-	// Append appends the response message (without the 5-byte prefix) to dst. ok is false for everything that is not an
-	// immediate answer; then the request goes to Handler as if Fast did not exist.
-	Append(ctx context.Context, path string, message, dst []byte) (response []byte, ok bool)
+	// Append appends the response message (without the 5-byte prefix) to dst: at most limit bytes. ok is false for everything
+	// that is not an immediate answer; then the request goes to Handler as if Fast did not exist.
+	Append(ctx context.Context, path string, message, dst []byte, limit int) (response []byte, ok bool)
 }
 
 func (c Config) withDefaults() Config {

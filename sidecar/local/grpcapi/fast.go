@@ -13,12 +13,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
 
-const (
-	// maxFastResponse is the largest message that Fast appends: with its prefix it fits into one frame of HTTP/2.
-	maxFastResponse = 16<<10 - 5
-	// maxFastKeys is the largest batch: the reads of a connection wait for each other.
-	maxFastKeys = 16
-)
+// maxFastKeys is the largest batch: the reads of a connection wait for each other.
+const maxFastKeys = 16
 
 // Fast answers the reads of values that are fresh in memory, with the bytes that the server of NewServer would send. It
 // leaves everything else to that server: other methods, misses, errors, large values, and messages with anything unusual. It
@@ -42,17 +38,18 @@ func (f *Fast) Match(path string) bool {
 	return false
 }
 
-// Append appends the response to dst. It reports false, and has counted nothing, if it does not answer.
-func (f *Fast) Append(ctx context.Context, path string, message, dst []byte) (_ []byte, ok bool) {
+// Append appends the response, at most limit bytes, to dst. It reports false, and has counted nothing, if it does not
+// answer.
+func (f *Fast) Append(ctx context.Context, path string, message, dst []byte, limit int) (_ []byte, ok bool) {
 	start := time.Now()
 	defer f.recovered(&ok) //guard:fast-panic-ends-process
 	switch path {
 	case ringsidev1.Cache_Get_FullMethodName:
-		dst, ok = f.get(ctx, message, dst)
+		dst, ok = f.get(ctx, message, dst, limit)
 	case ringsidev1.Cache_BatchGet_FullMethodName:
-		dst, ok = f.batchGet(ctx, message, dst)
+		dst, ok = f.batchGet(ctx, message, dst, limit)
 	case groupcachepb.GroupCache_Get_FullMethodName:
-		dst, ok = f.groupGet(ctx, message, dst)
+		dst, ok = f.groupGet(ctx, message, dst, limit)
 	}
 	if ok {
 		f.stats.Duration.Observe(time.Since(start))
@@ -67,26 +64,26 @@ func (f *Fast) recovered(ok *bool) {
 	}
 }
 
-func (f *Fast) get(ctx context.Context, message, dst []byte) ([]byte, bool) {
+func (f *Fast) get(ctx context.Context, message, dst []byte, limit int) ([]byte, bool) {
 	q, ok := parseGet(message, numMinVersion)
 	if !ok {
 		return dst, false
 	}
 	a, d, ok := f.read(ctx, &q)
-	if !ok || sizeGetResponse(&a) > maxFastResponse {
+	if !ok || sizeGetResponse(&a) > limit {
 		return dst, false
 	}
 	count(d, &a)
 	return appendGetResponse(dst, &a), true
 }
 
-func (f *Fast) groupGet(ctx context.Context, message, dst []byte) ([]byte, bool) {
+func (f *Fast) groupGet(ctx context.Context, message, dst []byte, limit int) ([]byte, bool) {
 	q, ok := parseGet(message, numKey) // the same numbers
 	if !ok {
 		return dst, false
 	}
 	a, d, ok := f.read(ctx, &q)
-	if !ok || sizeBytes(a.Value) > maxFastResponse {
+	if !ok || sizeBytes(a.Value) > limit {
 		return dst, false
 	}
 	count(d, &a)
@@ -113,7 +110,7 @@ func (f *Fast) dataset(ctx context.Context, name string) (api.Served, bool) {
 }
 
 // batchGet counts its reads at the end: another server counts all of them if one is not answered here.
-func (f *Fast) batchGet(ctx context.Context, message, dst []byte) ([]byte, bool) {
+func (f *Fast) batchGet(ctx context.Context, message, dst []byte, limit int) ([]byte, bool) {
 	var q batchRequest
 	if !q.parse(message) {
 		return dst, false
@@ -131,7 +128,7 @@ func (f *Fast) batchGet(ctx context.Context, message, dst []byte) ([]byte, bool)
 		values += len(answers[i].Value)
 		size += sizeMessage(sizeBatchResult(key, &answers[i]))
 	}
-	if size > maxFastResponse || values > f.backend.Config().MaxBatchBytes {
+	if size > limit || values > f.backend.Config().MaxBatchBytes {
 		return dst, false
 	}
 	for i, key := range q.keys[:q.n] {

@@ -104,7 +104,7 @@ var fastPaths = []string{
 func (p *pair) check(t *testing.T, path string, message []byte) bool {
 	t.Helper()
 	prefix := []byte("before")
-	got, ok := p.fast.Append(t.Context(), path, message, bytes.Clone(prefix))
+	got, ok := p.fast.Append(t.Context(), path, message, bytes.Clone(prefix), fastLimit)
 	if !ok {
 		return false
 	}
@@ -287,7 +287,7 @@ func TestFastLeavesToTheServer(t *testing.T) {
 		{"batch with an unknown field", batchPath, append(batchOf("a"), "\x1a\x00"...)},
 		{"another method", ringsidev1.Cache_Put_FullMethodName, get("rows", "a")},
 	} {
-		got, ok := p.fast.Append(t.Context(), c.path, c.message, nil)
+		got, ok := p.fast.Append(t.Context(), c.path, c.message, nil, fastLimit)
 		if ok || len(got) != 0 {
 			t.Errorf("%s: got %q, %v; want nothing", c.name, got, ok)
 		}
@@ -341,7 +341,7 @@ func BenchmarkFast(b *testing.B) {
 		b.Run(path[1:], func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, ok := p.fast.Append(b.Context(), path, message, dst); !ok {
+				if _, ok := p.fast.Append(b.Context(), path, message, dst, fastLimit); !ok {
 					b.Fatal("not answered")
 				}
 			}
@@ -358,7 +358,7 @@ func TestFastDoesNotAllocate(t *testing.T) {
 	} {
 		ctx := t.Context()
 		n := testing.AllocsPerRun(1000, func() {
-			if _, ok := p.fast.Append(ctx, path, message, dst); !ok {
+			if _, ok := p.fast.Append(ctx, path, message, dst, fastLimit); !ok {
 				t.Fatalf("%s is not answered", path)
 			}
 		})
@@ -383,9 +383,12 @@ func TestFastLeavesDeniedCallsToTheServer(t *testing.T) {
 		for path, message := range map[string][]byte{
 			fastPaths[0]: get("rows", "a"), fastPaths[1]: batchOf("a"), fastPaths[2]: get("rows", "a"),
 		} {
-			if _, got := fast.Append(caller.With(t.Context(), who), path, message, nil); got != want {
+			if _, got := fast.Append(caller.With(t.Context(), who), path, message, nil, fastLimit); got != want {
 				t.Errorf("%s by %s: answered: %t, want %t", path, who, got, want)
 			}
 		}
 	}
 }
+
+// fastLimit is what HTTP/2 allows Fast at most.
+const fastLimit = 16<<10 - 5
