@@ -189,10 +189,10 @@ var mayImport = map[string][]string{
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {},
 	"sidecar/cmd/ringside/client":  {"ring/routekey", "sidecar/kv", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/inspect": {"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
-	"sidecar/cmd/ringside/top":     {"ring/backoff", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/inspect": {"ring", "ring/printable", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
+	"sidecar/cmd/ringside/top":     {"ring/backoff", "ring/printable", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
-		"origin/drivers", "sidecar", "sidecar/config", "sidecar/config/warnings", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
+		"origin/drivers", "ring/printable", "sidecar", "sidecar/config", "sidecar/config/warnings", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},

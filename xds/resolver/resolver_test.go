@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/xds/publisher"
@@ -318,6 +319,8 @@ func TestInvalidLists(t *testing.T) {
 		"no metadata":  {func(l list) { first(l).Metadata = nil }, "lacks envoy.lb.hash_key"},
 		"no id":        {func(l list) { delete(first(l).Metadata.FilterMetadata, "ringside.dev") }, "ringside.dev.id"},
 		"a name":       {func(l list) { socketOf(l).Address = "a.example" }, `got "a.example"`},
+		"an escape":    {func(l list) { idOf(first(l), "\x1b[2J") }, "not printable"},
+		"a long id":    {func(l list) { idOf(first(l), strings.Repeat("x", 254)) }, "too long"},
 		"a zone":       {func(l list) { socketOf(l).Address = "fe80::1%eth0" }, "has a zone"},
 		"no port":      {func(l list) { socketOf(l).PortSpecifier = nil }, ":0 has no port"},
 		"a large port": {func(l list) { socketOf(l).PortSpecifier = portOf(70720) }, ":70720 has no port"},
@@ -351,4 +354,9 @@ func TestInvalidLists(t *testing.T) {
 
 func portOf(n uint32) *corev3.SocketAddress_PortValue {
 	return &corev3.SocketAddress_PortValue{PortValue: n}
+}
+
+// idOf changes the node id of an endpoint.
+func idOf(e *endpointv3.LbEndpoint, id string) {
+	e.Metadata.FilterMetadata["ringside.dev"].Fields["id"] = structpb.NewStringValue(id)
 }

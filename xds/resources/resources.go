@@ -28,6 +28,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/address"
+	"github.com/ringside-cache/ringside/ring/printable"
 )
 
 const (
@@ -120,6 +121,9 @@ func endpoint(m *ring.Member) (*endpointv3.LbEndpoint, error) {
 	}, nil
 }
 
+// maxID and maxHashKey are the limits of the directory in etcd.
+const maxID, maxHashKey = 253, 512
+
 // Namespaces of the metadata: Envoy and gRPC read the first one. Sidecars read both, because the node id is part of the
 // ring's id.
 const lbNamespace, ownNamespace = "envoy.lb", "ringside.dev"
@@ -164,6 +168,9 @@ func member(e *endpointv3.LbEndpoint) (ring.Member, error) {
 	m := ring.Member{ID: text(ownNamespace, "id"), HashKey: text(lbNamespace, "hash_key")}
 	if m.ID == "" || m.HashKey == "" {
 		return ring.Member{}, fmt.Errorf("its metadata lacks %s.hash_key or %s.id", lbNamespace, ownNamespace)
+	}
+	if len(m.ID) > maxID || printable.Text(m.ID) != m.ID || len(m.HashKey) > maxHashKey || printable.Text(m.HashKey) != m.HashKey {
+		return ring.Member{}, fmt.Errorf("its id or its hash key is too long or not printable: %.100q, %.100q", m.ID, m.HashKey)
 	}
 	at := e.GetEndpoint().GetAddress().GetSocketAddress()
 	ip, err := netip.ParseAddr(at.GetAddress())

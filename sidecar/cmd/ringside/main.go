@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/client"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/inspect"
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		fmt.Fprintf(stderr, "ringside: %v\n", err)
+		fmt.Fprintf(stderr, "ringside: %s\n", printable.Block(err.Error())) // it may have text of a member, a client or a database
 	}
 	return exitCode(err)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -48,6 +49,7 @@ func newExplain() *cobra.Command {
 }
 
 func printExplanation(w io.Writer, e adminapi.Explanation) error {
+	printable.Clean(&e)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "route key\t%s\n", e.RouteKey)
 	self := ""

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
@@ -111,6 +112,7 @@ func showRing(cmd *cobra.Command, listener *cli.Listener, asJSON bool) error {
 }
 
 func printRing(w io.Writer, r adminapi.RingState) error {
+	printable.Clean(&r)
 	fmt.Fprintf(w, "ring %s: %s, %d entries; directory: %s%s\n", r.ID, cli.Count(len(r.Members), "member"), r.Entries,
 		r.Directory.Kind, disconnected(r.Directory))
 	if r.XDS != nil {

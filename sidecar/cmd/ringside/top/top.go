@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
@@ -67,6 +68,7 @@ func readCluster(cmd *cobra.Command, listener *cli.Listener) (c adminapi.Cluster
 	if err != nil {
 		return c, fmt.Errorf("read the state of the cluster: %w", err)
 	}
+	printable.Clean(&c) //guard:escapes-of-members-in-top
 	return c, nil
 }
 
@@ -91,7 +93,7 @@ type growth struct {
 
 // rate returns the growth per second of the sum of counters.
 func (g growth) rate(sum func(adminapi.DatasetState) int64) float64 {
-	return float64(sum(g.after)-sum(g.before)) / g.seconds
+	return printable.Number(float64(sum(g.after)-sum(g.before)) / g.seconds) // a member may report no time between two samples
 }
 
 func (a *activity) add(g growth) {
