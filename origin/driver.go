@@ -19,6 +19,14 @@ type Driver interface {
 	Open(c SourceConfig) (Source, error)
 }
 
+// ClearTextDriver is a Driver that can tell how a DSN protects the password on the network.
+type ClearTextDriver interface {
+	// ClearText returns what to change in a DSN with a password that may be sent without encryption to a host; "" if there
+	// is nothing to change, or the DSN is not valid. The host is not part of the text. isLocal tells that no other host sees
+	// what is sent to an address.
+	ClearText(dsn string, isLocal func(host string) bool) string
+}
+
 // Drivers are the known kinds of origins, in the order in which messages list them.
 type Drivers []Driver
 
@@ -48,6 +56,14 @@ func (d Drivers) Open(name string, c SourceConfig) (Source, error) {
 		return nil, fmt.Errorf("unknown driver %q: use one of %s", name, strings.Join(d.Names(), ", "))
 	}
 	return driver.Open(c)
+}
+
+// ClearText is that of the driver of this name; "" if the driver has no DSN with a password.
+func (d Drivers) ClearText(name, dsn string, isLocal func(host string) bool) string {
+	if driver, ok := d.Lookup(name).(ClearTextDriver); ok {
+		return driver.ClearText(dsn, isLocal)
+	}
+	return ""
 }
 
 // Defaults of SourceConfig.

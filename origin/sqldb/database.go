@@ -21,6 +21,16 @@ type Driver struct {
 	// Connect checks the DSN and returns how to use the database, without connecting. Its errors contain no part of the
 	// DSN, not even what the driver says about it: drivers quote the DSN with the password.
 	Connect func(origin.SourceConfig) (*Database, error)
+	// Unencrypted implements origin.ClearTextDriver; nil for a database without passwords.
+	Unencrypted func(dsn string, isLocal func(host string) bool) string
+}
+
+// ClearText implements origin.ClearTextDriver.
+func (d Driver) ClearText(dsn string, isLocal func(host string) bool) string {
+	if d.Unencrypted == nil {
+		return ""
+	}
+	return d.Unencrypted(dsn, isLocal)
 }
 
 // Name implements origin.Driver.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/peer/identity"
@@ -113,6 +114,16 @@ func (o Origin) Open(name string, drivers origin.Drivers) (origin.Source, error)
 		}
 	}
 	return drivers.Open(o.Driver, c)
+}
+
+// ClearText returns what to change in the connection string so that its password is sent with TLS; "" if there is nothing to
+// change, or the drivers are not known.
+func (o Origin) ClearText(drivers origin.Drivers) string {
+	dsn, err := o.currentDSN()
+	if err != nil {
+		return "" // Open reports it
+	}
+	return drivers.ClearText(o.Driver, dsn.Reveal(), address.IsLoopback)
 }
 
 // currentDSN returns the connection string, from its file if it has one.

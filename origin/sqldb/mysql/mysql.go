@@ -9,7 +9,7 @@ import (
 
 // Driver returns the driver of MySQL and MariaDB.
 func Driver() origin.Driver {
-	return sqldb.Driver{Kind: "mysql", Feeds: []string{origin.FeedPoll}, Connect: connect}
+	return sqldb.Driver{Kind: "mysql", Feeds: []string{origin.FeedPoll}, Connect: connect, Unencrypted: session.ClearText}
 }
 
 func connect(c origin.SourceConfig) (*sqldb.Database, error) {

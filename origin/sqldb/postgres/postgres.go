@@ -25,7 +25,7 @@ import (
 
 // Driver returns the driver of PostgreSQL.
 func Driver() origin.Driver {
-	return sqldb.Driver{Kind: "postgres", Feeds: []string{origin.FeedNotify, origin.FeedPoll}, Connect: connect}
+	return sqldb.Driver{Kind: "postgres", Feeds: []string{origin.FeedNotify, origin.FeedPoll}, Connect: connect, Unencrypted: dsn.ClearText}
 }
 
 // connector makes connections with the current credentials.

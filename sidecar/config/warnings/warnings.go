@@ -29,6 +29,7 @@ func Of(c config.Config) []string {
 	}
 	list = append(list, ofWrites(c)...)
 	list = append(list, ofTokens(c)...)
+	list = append(list, ofClearText(c)...)
 	if c.Membership.Etcd.LegacyPrefix != "" && c.PeerTLS.On() {
 		warn("membership.etcd.legacy_prefix and peer_tls are both set: old clients without a certificate of the members' " +
 			"CA are rejected")

@@ -13,6 +13,10 @@ import (
 
 var errBadDSN = errors.New("this is not a DSN of MySQL; give one such as user:password@tcp(host:3306)/database?tls=true")
 
+// errPasswordInDSN: the driver takes the last slash for the beginning of the database.
+var errPasswordInDSN = errors.New("the host or the database of the DSN has an @ or a parenthesis, which may be a part of the " +
+	"password: end the DSN with /database, or with / alone")
+
 // parseDSN returns the configuration of connections. It overrides the parameters that change what the driver returns.
 func parseDSN(dsn string) (*mysqldriver.Config, error) {
 	config, err := mysqldriver.ParseDSN(dsn)
@@ -21,6 +25,9 @@ func parseDSN(dsn string) (*mysqldriver.Config, error) {
 	}
 	if dsn == "" || config.Net != "tcp" && config.Net != "unix" { // Net would be part of a password
 		return nil, errBadDSN
+	}
+	if strings.ContainsAny(config.DBName, "@()") || config.Net == "tcp" && strings.ContainsAny(config.Addr, "@/") { //guard:part-of-mysql-password-is-a-host
+		return nil, errPasswordInDSN
 	}
 	if config.MaxAllowedPacket == mysqldriver.NewConfig().MaxAllowedPacket {
 		config.MaxAllowedPacket = 0 // the server's, so that a value beyond it does not end the connection

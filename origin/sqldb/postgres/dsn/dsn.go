@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,12 +23,54 @@ var errBadDSN = errors.New("this is not a DSN of PostgreSQL; give one such as " 
 	"postgres://user:password@host:5432/database?sslmode=verify-full " +
 	"(percent-encode special characters of the password)")
 
+var errPasswordInURI = errors.New("the DSN has an @, a / or a ? in a place where it may be a part of the password, the rest of " +
+	"which would be taken for a host, a database or a parameter: percent-encode special characters of the password " +
+	"(@ as %40, / as %2F, ? as %3F, # as %23)")
+
+var parameterName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.%-]*$`)
+
+// checkURI rejects a URI of which a part of the password may be taken for something else: that part would be in DNS queries,
+// errors and logs. pgx takes the last @ before the first slash for the end of the password, libpq the first one.
+func checkURI(dsn string) error {
+	uri, ok := cutScheme(dsn)
+	if !ok {
+		return nil
+	}
+	before, query, _ := strings.Cut(uri, "?")
+	authority := before
+	if i := strings.IndexAny(before, "/#"); i >= 0 {
+		authority = before[:i]
+	}
+	if strings.Count(authority, "@") > 1 || strings.Contains(before[len(authority):], "@") || strings.Contains(uri, "#") { //guard:part-of-password-is-a-host
+		return errPasswordInURI
+	}
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		hasUser := strings.Contains(authority, "@") || name == "user" || name == "password"
+		if pair != "" && !parameterName.MatchString(name) || strings.Contains(value, "?") || strings.Contains(value, "@") && !hasUser {
+			return errPasswordInURI
+		}
+	}
+	return nil
+}
+
+func cutScheme(dsn string) (uri string, ok bool) {
+	uri, ok = strings.CutPrefix(dsn, "postgresql://")
+	if !ok {
+		uri, ok = strings.CutPrefix(dsn, "postgres://")
+	}
+	return uri, ok
+}
+
 // Parameter is a parameter of the server and its value.
 type Parameter struct{ Name, Value string }
 
 // Parse returns the configuration of connections, and the parameters of the server in the DSN, which each transaction must
 // set. Those of the names in own, which Ringside sets itself, are left out.
 func Parse(dsn string, own []string) (config *pgx.ConnConfig, ofDSN []Parameter, err error) {
+	if err := checkURI(dsn); err != nil {
+		return nil, nil, err
+	}
 	config, err = pgx.ParseConfig(dsn)
 	if dsn == "" {
 		return nil, nil, errBadDSN
@@ -154,10 +197,7 @@ func parametersOf(dsn string) (parameters map[string]string, ok bool) {
 	for _, name := range []string{"sslmode", "sslrootcert", "sslcert", "sslkey", "target_session_attrs"} {
 		parameters[name] = os.Getenv("PG" + strings.ToUpper(strings.ReplaceAll(name, "_", "")))
 	}
-	uri, ok := strings.CutPrefix(dsn, "postgresql://")
-	if !ok {
-		uri, ok = strings.CutPrefix(dsn, "postgres://")
-	}
+	uri, ok := cutScheme(dsn)
 	if !ok {
 		return parameters, parseKeywords(dsn, parameters)
 	}
