@@ -143,7 +143,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
-	"xds/resources": {"ring", "ring/address"},
+	"xds/resources": {"ring", "ring/address", "ring/printable"},
 	"xds/publisher": {"ring", "ring/printable", "xds/resources"},
 	"xds/resolver":  {"ring", "ring/printable", "ring/backoff", "xds/resources"},
 	"xds/xdstest":   {"ring"},
