@@ -160,6 +160,7 @@ var mayImport = map[string][]string{
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
+		"ring/printable", "sidecar/internal/audit", "sidecar/internal/caller",
 		"ring/backoff", "ring", "ring/address", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},

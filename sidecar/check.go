@@ -15,7 +15,7 @@ import (
 // because a certificate expires without a change of the configuration, and a reload must not fail for that.
 func CheckIdentity(ctx context.Context, c config.Config) error {
 	c = c.Effective()
-	creds, err := membership.OpenTLS(ctx, c, membership.SelfID(c), zap.NewNop())
+	creds, err := membership.OpenTLS(ctx, c, membership.SelfID(c), nil, zap.NewNop())
 	if creds != nil {
 		creds.Close()
 	}

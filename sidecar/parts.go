@@ -161,7 +161,7 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	if err != nil {
 		return fmt.Errorf("identify this member: %w", err)
 	}
-	if p.tls, err = membership.OpenTLS(ctx, c, self.ID, r.log); err != nil {
+	if p.tls, err = membership.OpenTLS(ctx, c, self.ID, p.audit, r.log); err != nil {
 		return err
 	}
 	if p.directory, err = r.openDirectory(c.Membership, self.ID, p.tls); err != nil {

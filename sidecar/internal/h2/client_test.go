@@ -2,6 +2,7 @@ package h2
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"maps"
@@ -34,9 +35,10 @@ type client struct {
 	responses map[uint32]*answer
 	goAways   []http2.GoAwayFrame
 	pings     int
-	silent    bool          // it acknowledges nothing
-	begun     chan struct{} // closed after the preface
-	stuck     chan struct{} // if not nil, it reads nothing until this is closed
+	silent    bool                 // it acknowledges nothing
+	begun     chan struct{}        // closed after the preface
+	tls       *tls.ConnectionState // of the server's end; nil without TLS
+	stuck     chan struct{}        // if not nil, it reads nothing until this is closed
 	ended     bool
 	next      uint32
 }
@@ -51,7 +53,11 @@ type answer struct {
 
 // connect begins a connection with the settings, in a bubble of synctest.
 func connect(t testing.TB, s *Server, settings ...http2.Setting) *client {
-	c := start(t, s)
+	return greet(start(t, s), settings...)
+}
+
+// greet sends the preface.
+func greet(c *client, settings ...http2.Setting) *client {
 	first := bytes.NewBufferString(http2.ClientPreface)
 	c.do(http2.NewFramer(first, nil).WriteSettings(settings...))
 	c.write(first.Bytes()) // at once: its acknowledgement of the server's settings must not be between
@@ -75,7 +81,7 @@ func start(t testing.TB, s *Server, prepare ...func(*client)) *client {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.ServeConn(here)
+		s.ServeConn(c.serverSide(here))
 	}()
 	go c.read()
 	t.Cleanup(func() {
@@ -89,6 +95,21 @@ func start(t testing.TB, s *Server, prepare ...func(*client)) *client {
 	})
 	return c
 }
+
+// serverSide gives the server's end of a connection the state of TLS.
+func (c *client) serverSide(nc net.Conn) net.Conn {
+	if c.tls == nil {
+		return nc
+	}
+	return secured{nc, *c.tls}
+}
+
+type secured struct {
+	net.Conn
+	state tls.ConnectionState
+}
+
+func (s secured) ConnectionState() tls.ConnectionState { return s.state }
 
 func (c *client) settle() { synctest.Wait() }
 

@@ -3,6 +3,8 @@ package h2
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // life has what can end a connection besides its client. One timer looks at all of it.
@@ -17,7 +19,8 @@ type life struct {
 	used    time.Time // when active was seen last
 	alive   time.Time // when heard was seen last
 	pinged  time.Time // of a PING without its acknowledgement
-	end     time.Time // when MaxAge begins
+	end     time.Time // when MaxAge begins, or shortly before the client's certificate expires
+	latest  time.Time // when the client's certificate expires
 	leaving time.Time // of the first GOAWAY
 	left    bool      // the second GOAWAY was sent
 	stuck   int       // out.writes at the last look, if a write was going on
@@ -33,6 +36,13 @@ func (c *conn) startLife() {
 	l.period = min(config.MessageTimeout, config.WriteTimeout, config.PingTimeout, 4*time.Second) / 4
 	if config.MaxAge > 0 {
 		l.end = now.Add(config.MaxAge*9/10 + rand.N(config.MaxAge/5+1)) // not all connections at once
+	}
+	if c.tls != nil {
+		life := listen.LifeOf(now, c.tls)
+		l.latest = life.End
+		if l.end.IsZero() || life.Drain.Before(l.end) {
+			l.end = life.Drain //guard:h2-connection-outlives-certificate
+		}
 	}
 	l.busy = true
 	l.timer = time.AfterFunc(l.period, c.look)
@@ -92,6 +102,8 @@ func (c *conn) lookAtConn(now time.Time) error {
 	case !c.out.ended.IsZero() && now.Sub(c.out.ended) >= goAwayWait:
 		return errFinished
 	case !l.leaving.IsZero() && now.Sub(l.leaving) >= config.MaxAgeGrace && !c.server.isDraining():
+		return errStopped
+	case !l.latest.IsZero() && !now.Before(l.latest): //guard:h2-stream-outlives-certificate
 		return errStopped
 	case !l.pinged.IsZero() && l.alive.Before(l.pinged) && now.Sub(l.pinged) >= config.PingTimeout:
 		return errGone

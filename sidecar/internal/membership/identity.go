@@ -14,7 +14,10 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/address"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/audit"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 )
 
@@ -96,8 +99,8 @@ func firstAddress() (string, error) {
 const workloadAPITimeout = 30 * time.Second
 
 // OpenTLS opens the certificate of this member, whose id on the ring is self. It returns nil if there is none: members then use
-// plain text.
-func OpenTLS(ctx context.Context, c config.Config, self string, log *zap.Logger) (*mtls.Credentials, error) {
+// plain text. Rejected connections are in the log and in the audit log, which may be nil.
+func OpenTLS(ctx context.Context, c config.Config, self string, audits *audit.Log, log *zap.Logger) (*mtls.Credentials, error) {
 	t := c.PeerTLS
 	if !t.On() {
 		return nil, nil
@@ -108,7 +111,7 @@ func OpenTLS(ctx context.Context, c config.Config, self string, log *zap.Logger)
 	}
 	ctx, cancel := context.WithTimeout(ctx, workloadAPITimeout)
 	defer cancel()
-	rejections := rejectionLog{log: log}
+	rejections := rejectionLog{log: log, audit: audits}
 	creds, err := mtls.New(ctx, mtls.Config{
 		CertFile: t.CertFile, KeyFile: t.KeyFile, CAFile: t.CAFile, WorkloadAPI: t.WorkloadAPI,
 		Scheme: scheme, Self: self, Name: t.Name, OnReject: rejections.add,
@@ -119,9 +122,10 @@ func OpenTLS(ctx context.Context, c config.Config, self string, log *zap.Logger)
 	return creds, nil
 }
 
-// rejectionLog logs rejected connections, at most one per second: anybody can cause them.
+// rejectionLog logs rejected connections, in the log at most one per second: anybody can cause them.
 type rejectionLog struct {
-	log *zap.Logger
+	audit *audit.Log
+	log   *zap.Logger
 
 	mu      sync.Mutex // guards the rest
 	last    time.Time
@@ -129,9 +133,16 @@ type rejectionLog struct {
 }
 
 func (r *rejectionLog) add(addr net.Addr, reason mtls.Reason, err error) {
+	from, why := "", printable.Text(err.Error()) // it has names from the certificate
+	if addr != nil {
+		from = addr.String()
+	}
+	r.audit.Record(audit.Event{
+		Action: audit.Handshake, Caller: caller.Caller{Addr: from}, Result: string(reason), Refused: true, Detail: why,
+	})
 	r.mu.Lock()
 	now := time.Now()
-	if now.Sub(r.last) < time.Second {
+	if now.Sub(r.last) < time.Second { //guard:rejections-fill-log
 		r.skipped++
 		r.mu.Unlock()
 		return
@@ -139,11 +150,7 @@ func (r *rejectionLog) add(addr net.Addr, reason mtls.Reason, err error) {
 	skipped := r.skipped
 	r.last, r.skipped = now, 0
 	r.mu.Unlock()
-	from := ""
-	if addr != nil {
-		from = addr.String()
-	}
-	r.log.Warn("rejected a TLS connection", zap.String("address", from), zap.String("reason", string(reason)), zap.Error(err),
+	r.log.Warn("rejected a TLS connection", zap.String("address", from), zap.String("reason", string(reason)), zap.String("error", why),
 		zap.Int("more_since_the_last_line", skipped))
 }
 

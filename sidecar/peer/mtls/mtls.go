@@ -219,10 +219,21 @@ func (creds *Credentials) ClientHandshake(ctx context.Context, _ string, c net.C
 func (creds *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secure, info, err := credentials.NewTLS(creds.serverConfig([]string{"h2"}, creds.roles)).ServerHandshake(c)
 	if err != nil {
-		creds.Failed(c, err)
+		creds.failed(c, err)
 		return nil, nil, err
 	}
 	return expire(secure, info), info, nil
+}
+
+// Handshake makes the handshake of a server on c, with MembersConfig or ServerConfig, and counts a failure. The server limits
+// its time, and the life of the connection (see listen.LifeOf).
+func (creds *Credentials) Handshake(c net.Conn, config *tls.Config) (net.Conn, error) {
+	secure := tls.Server(c, config)
+	if err := secure.Handshake(); err != nil {
+		creds.failed(c, err)
+		return nil, err
+	}
+	return secure, nil
 }
 
 // expire closes a connection when it must end at the latest. Its server should have ended it gracefully before.

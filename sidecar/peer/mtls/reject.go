@@ -87,8 +87,8 @@ func (creds *Credentials) reject(conn net.Conn, err error) error {
 	return err
 }
 
-// Failed counts a handshake of a server that failed with err. It ignores rejections, which are counted already.
-func (creds *Credentials) Failed(conn net.Conn, err error) {
+// failed counts a handshake of a server that failed with err. It ignores rejections, which are counted already.
+func (creds *Credentials) failed(conn net.Conn, err error) {
 	var r *Rejection
 	if err != nil && !errors.As(err, &r) {
 		_ = creds.reject(conn, rejected(ReasonProtocol, err)) // the server has closed the connection
