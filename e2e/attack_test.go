@@ -49,6 +49,7 @@ type victim struct {
 	fresh  *http.Client // a connection for each request
 	grpc   *grpc.ClientConn
 	conns  atomic.Int64 // that kept has opened
+	unused atomic.Value // why kept could not use its connection again
 }
 
 // attacked is the database of the victims, each of which is a cluster of its own.
@@ -149,7 +150,10 @@ func (v *victim) serve(ctx context.Context) *service {
 // readKept reads a key on a connection that the sidecar must not close.
 func (v *victim) readKept() error {
 	opened := false
-	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { opened = opened || !i.Reused }}
+	trace := &httptrace.ClientTrace{
+		GotConn:     func(i httptrace.GotConnInfo) { opened = opened || !i.Reused },
+		PutIdleConn: func(err error) { v.unused.Store(fmt.Sprint(err)) },
+	}
 	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), "GET", v.URL("cnf-metrics", "key-0"), nil)
 	if err != nil {
 		return err
@@ -164,7 +168,7 @@ func (v *victim) readKept() error {
 	case err != nil || response.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s %s %w", response.Status, body, err)
 	case opened && v.conns.Add(1) > 1:
-		return fmt.Errorf("the connection was closed %d times", v.conns.Load()-1)
+		return fmt.Errorf("the connection was closed %d times: %v", v.conns.Load()-1, v.unused.Load())
 	}
 	return nil
 }
