@@ -127,14 +127,14 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/local/grpcapi": {
 		"sidecar/internal/access", "sidecar/internal/caller",
-		"proto/ringside/v1", "proto/groupcachepb", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/h2",
+		"proto/ringside/v1", "proto/groupcachepb", "sidecar/internal/budget", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/h2",
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/localtest": {"sidecar/internal/budget",
 		"origin", "origin/origintest", "proto/ringside/v1", "sidecar/cache", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/local",
 		"sidecar/local/api",
 	},
-	"sidecar/cnfmetrics": {"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
+	"sidecar/cnfmetrics": {"sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/httpfield", "origin", "sidecar/kv", "proto/cnfmetrics/v1"},
 	// The console of operators, and its messages, which the command line decodes.
 	"sidecar/admin/adminapi": {"ring/printable", "sidecar/kv"},
 	"sidecar/admin": {

@@ -256,7 +256,7 @@ func newCNFMetrics(p *parts, c config.Config, log *apierror.Log) (*cnfmetrics.Se
 	}
 	d := p.datasets.Lookup(c.CNFMetrics)
 	guarded := api.NewGuarded(local.Served{Dataset: d, Gate: p.access.Gate(d.Name())}, lister) //guard:typed-service-has-no-permissions
-	return cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded, Errors: log}), nil
+	return cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded, Budget: p.budget, Errors: log}), nil
 }
 
 // newApplication returns the server of the pod's applications, and of clients that route by the ring.

@@ -20,6 +20,11 @@ func (s *Service) BatchShowCnfMetrics(
 	if wrong := checkBatch(ids); wrong != nil {
 		return nil, invalid(wrong)
 	}
+	memory, err := s.reserve(len(ids))
+	if err != nil {
+		return nil, err
+	}
+	defer memory.Close()
 	outcomes, err := s.showAll(ctx, ids)
 	if err != nil {
 		return nil, err
@@ -62,7 +67,7 @@ func (s *Service) showAll(ctx context.Context, ids []string) ([]outcome, error) 
 		}
 		keys, at = append(keys, id), append(at, i)
 	}
-	for n, r := range s.dataset.GetMany(ctx, keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
+	for n, r := range s.dataset.GetMany(ctx, keys, kv.ReadOptions{}, kv.BatchLimit{Bytes: min(kv.DefaultBatchBytes, len(keys)*rowBytes)}) {
 		if refused(r.Err) {
 			return nil, s.from(r.Err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 	Dataset Dataset
 	// Lister lists the rows of the same table.
 	Lister origin.Lister
+	// Budget limits the memory of batches and pages; nil means no limit.
+	Budget *budget.Budget
 	// Errors has the texts of errors that clients do not see. May be nil.
 	Errors *apierror.Log
 }
@@ -39,6 +42,7 @@ type Service struct {
 	cnfmetricsv1.UnimplementedCnfMetricsServiceServer
 	dataset Dataset
 	lister  origin.Lister
+	budget  *budget.Budget
 	errors  *apierror.Log
 	stats   Stats
 }
@@ -55,7 +59,7 @@ func Columns() []string {
 
 // New returns the service of c.
 func New(c Config) *Service {
-	return &Service{dataset: c.Dataset, lister: c.Lister, errors: c.Errors}
+	return &Service{dataset: c.Dataset, lister: c.Lister, budget: c.Budget, errors: c.Errors}
 }
 
 // Stats returns the live counters.
@@ -64,6 +68,19 @@ func (s *Service) Stats() *Stats { return &s.stats }
 // Register adds the service to a gRPC server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	cnfmetricsv1.RegisterCnfMetricsServiceServer(r, s)
+}
+
+// rowBytes is what a row of a batch or page takes: as JSON, decoded, and in the response. The first prepaidRows are prepaid
+// by the connection.
+const rowBytes, prepaidRows = 1 << 10, 8
+
+// reserve takes the memory of n rows until the response is complete; the caller closes the loan.
+func (s *Service) reserve(n int) (*budget.Loan, error) {
+	loan := s.budget.Loan(budget.Responses)
+	if n > prepaidRows && !loan.Grow(int64(n)*rowBytes) { //guard:rows-take-no-memory
+		return nil, s.datasetError(kv.ErrNoMemory, "", conflict)
+	}
+	return &loan, nil
 }
 
 // ShowCnfMetric implements cnfmetrics.v1.CnfMetricsService.

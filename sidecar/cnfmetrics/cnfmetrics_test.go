@@ -11,11 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	cnfmetricsv1 "github.com/ringside-cache/ringside/proto/cnfmetrics/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -441,4 +444,43 @@ func TestPanicFailsOnlyItsRequest(t *testing.T) {
 		_, err = d.show(showOf("a"))
 		wantProblem(t, "show", err, "internal")
 	})
+}
+
+func TestBatchesAndPagesTakeMemory(t *testing.T) {
+	b := budget.New(1 << 20)
+	taken := int64(0)
+	for b.Take(budget.Responses, 1<<10) {
+		taken += 1 << 10
+	}
+	d := scripted{answer: kv.Answer{NotFound: true}}
+	s := New(Config{Dataset: d, Lister: d, Budget: b})
+	ids := make([]string, 100)
+	for i := range ids {
+		ids[i] = fmt.Sprint("id-", i)
+	}
+	for _, c := range []struct {
+		what    string
+		request func(n int) error
+	}{
+		{"batch", func(n int) error {
+			_, err := s.BatchShowCnfMetrics(t.Context(), &cnfmetricsv1.BatchShowCnfMetricsRequest{CnfIds: ids[:n]})
+			return err
+		}},
+		{"page", func(n int) error {
+			_, err := s.ListCnfMetrics(t.Context(), &cnfmetricsv1.ListCnfMetricsRequest{PageSize: int32(n)})
+			return err
+		}},
+	} {
+		var e *apierror.Error
+		if err := c.request(100); !errors.As(err, &e) || e.Type.Code != codes.ResourceExhausted {
+			t.Errorf("%s of 100 rows without memory: got %v, want RESOURCE_EXHAUSTED", c.what, err)
+		}
+		if err := c.request(prepaidRows); err != nil {
+			t.Errorf("%s of few rows without memory: got %v, want a response", c.what, err)
+		}
+	}
+	b.Return(budget.Responses, taken)
+	if _, err := s.ListCnfMetrics(t.Context(), &cnfmetricsv1.ListCnfMetricsRequest{}); err != nil || b.Stats()[budget.Responses].Used != 0 {
+		t.Errorf("got %v, and %d bytes taken after the request, want a response and none", err, b.Stats()[budget.Responses].Used)
+	}
 }

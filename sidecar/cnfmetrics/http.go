@@ -219,6 +219,11 @@ func (s *Service) httpBatchShow(w http.ResponseWriter, r *http.Request) error {
 	if err := in.check(wrong); err != nil {
 		return err
 	}
+	memory, err := s.reserve(len(ids))
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
 	outcomes, err := s.showAll(r.Context(), ids)
 	if err != nil {
 		return err

@@ -28,6 +28,11 @@ func (s *Service) ListCnfMetrics(
 	if wrong != nil {
 		return nil, invalid(wrong)
 	}
+	memory, err := s.reserve(query.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer memory.Close()
 	rows, err := s.lister.List(ctx, query)
 	if err != nil {
 		return nil, s.listError(err)

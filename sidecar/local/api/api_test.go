@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -35,7 +36,7 @@ func numberedKeys(n int) (keys []string) {
 func TestBatchReadsAtMostTheResponse(t *testing.T) {
 	d := &named{}
 	b := NewBackend(t.Context(), Config{MaxBatchBytes: 1234}, NewCatalog())
-	b.ReadBatch(t.Context(), d, numberedKeys(20), kv.ReadOptions{})
+	b.ReadBatch(t.Context(), d, numberedKeys(20), kv.ReadOptions{}, new(budget.Loan))
 	if d.maxBytes != 1234 {
 		t.Errorf("the limit of the values is %d; want that of the response, 1234", d.maxBytes)
 	}

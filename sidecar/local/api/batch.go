@@ -11,13 +11,9 @@ import (
 // other clients have used up the budget. A response takes all of its bytes from the budget if it is larger.
 const PrepaidResponse = 8 << 10
 
-// ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes.
-func (b *Backend) ReadBatch(ctx context.Context, d Dataset, keys []string, o kv.ReadOptions) []kv.Result {
-	return d.GetMany(ctx, keys, o, kv.BatchLimit{Bytes: b.config.MaxBatchBytes})
-}
-
-// ReadBatchWithin is ReadBatch with values that take their bytes from loan, except the first PrepaidResponse ones.
-func (b *Backend) ReadBatchWithin(
+// ReadBatch reads the keys of a batch, whose values together fill at most Config.MaxBatchBytes. They take their bytes from
+// loan, except the first PrepaidResponse ones.
+func (b *Backend) ReadBatch(
 	ctx context.Context, d Dataset, keys []string, o kv.ReadOptions, loan *budget.Loan,
 ) []kv.Result {
 	return d.GetMany(ctx, keys, o, kv.BatchLimit{Bytes: b.config.MaxBatchBytes, Memory: loan, Prepaid: PrepaidResponse}) //guard:batch-larger-than-the-budget

@@ -48,7 +48,7 @@ func TestBatchIsReadWithinTheBudget(t *testing.T) {
 			keys = append(keys, strings.Repeat("k", size))
 		}
 		var got []int
-		for _, r := range b.ReadBatchWithin(t.Context(), sized{}, keys, kv.ReadOptions{}, &loan) {
+		for _, r := range b.ReadBatch(t.Context(), sized{}, keys, kv.ReadOptions{}, &loan) {
 			size := len(r.Answer.Value) / 1000
 			if errors.Is(r.Err, kv.ErrNoMemory) {
 				size = -1

@@ -17,6 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -27,6 +28,7 @@ import (
 type memory struct {
 	answers map[string]kv.Answer
 	stats   kv.Stats
+	limit   kv.BatchLimit // of the last GetMany
 }
 
 func (m *memory) Name() string     { return "rows" }
@@ -47,7 +49,8 @@ func (m *memory) Get(_ context.Context, key string, o kv.ReadOptions) (kv.Answer
 	return kv.Answer{NotFound: true}, nil
 }
 
-func (m *memory) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, _ kv.BatchLimit) []kv.Result {
+func (m *memory) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, limit kv.BatchLimit) []kv.Result {
+	m.limit = limit
 	results := make([]kv.Result, len(keys))
 	for i, key := range keys {
 		results[i].Answer, results[i].Err = m.Get(ctx, key, o)
@@ -392,3 +395,14 @@ func TestFastLeavesDeniedCallsToTheServer(t *testing.T) {
 
 // fastLimit is what HTTP/2 allows Fast at most.
 const fastLimit = 16<<10 - 5
+
+func TestBatchesTakeMemory(t *testing.T) {
+	b := budget.New(1 << 20)
+	p := newPair(t, api.Config{Budget: b}, nil)
+	if _, err := p.service.BatchGet(t.Context(), &ringsidev1.BatchGetRequest{Dataset: "rows", Keys: []string{"a"}}); err != nil {
+		t.Fatal(err)
+	}
+	if !p.limit.Memory.Grow(1000) || b.Stats()[budget.Responses].Used != 1000 {
+		t.Errorf("got %d bytes taken for values of 1000 bytes", b.Stats()[budget.Responses].Used)
+	}
+}

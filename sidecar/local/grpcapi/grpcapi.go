@@ -15,6 +15,7 @@ import (
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -153,8 +154,10 @@ func (s *service) BatchGet(
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
+	values := s.backend.Config().Budget.Loan(budget.Responses)
+	defer values.Close() // package h2 takes memory for the encoded response
 	results := make([]*ringsidev1.BatchGetResult, len(keys))
-	for i, r := range s.backend.ReadBatch(limited, d, keys, kv.ReadOptions{}) {
+	for i, r := range s.backend.ReadBatch(limited, d, keys, kv.ReadOptions{}, &values) { //guard:values-of-batches-take-no-memory
 		results[i] = s.batchResult(keys[i], r)
 	}
 	return &ringsidev1.BatchGetResponse{Results: results}, nil

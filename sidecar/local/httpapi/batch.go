@@ -52,7 +52,7 @@ func (h *Handler) batchGet(c *RequestContext, escapedName string) {
 		c.Fail(h.backend.Error(err))
 		return
 	}
-	body, err := h.marshalBatch(c, d, keys, h.backend.ReadBatchWithin(c.deadline, d, keys, options, &c.loan))
+	body, err := h.marshalBatch(c, d, keys, h.backend.ReadBatch(c.deadline, d, keys, options, &c.loan))
 	if err != nil {
 		c.Fail(h.backend.Error(fmt.Errorf("write the response to a batch: %w", err)))
 		return
