@@ -22,6 +22,9 @@ import (
 )
 
 func main() {
+	if err := setPrivate(true); err != nil {
+		fmt.Fprintf(os.Stderr, "ringside: warning: %v\n", err)
+	}
 	os.Exit(run(interruptible(context.Background()), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -37,7 +37,14 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 		assign(source, "log.format", "json", "console"))
 	cmd.Flags().Func("log-level", "debug, info, warn or error; same as --set log.level=",
 		assign(source, "log.level", "debug", "info", "warn", "error"))
+	debuggable := cmd.Flags().Bool("debuggable", false,
+		"let debuggers attach and other processes of the same user read the memory and the environment, secrets included")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *debuggable {
+			if err := setPrivate(false); err != nil {
+				return err
+			}
+		}
 		c, err := loadConfig(cmd, source)
 		if err != nil {
 			return err
