@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,7 +86,9 @@ func find(t testing.TB, objects []*unstructured.Unstructured, kind, name string)
 var everything = []string{
 	"sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true", "sidecar.config.log.level=debug",
 	"sidecar.secretName=dsn", "sidecar.meshes={istio}", "podMonitor.enabled=true", "prometheusRule.enabled=true",
-	"dashboards.enabled=true", "injector.priorityClassName=x", "injector.imagePullSecrets[0].name=y",
+	"dashboards.enabled=true", "sidecar.sharedProcesses=Reject", "sidecar.networkPolicy.metricsFrom[0].podSelector.matchLabels.app=x",
+	"injector.clientCA.secretName=clients", "injector.clientCA.names={kube-apiserver}",
+	"injector.networkPolicy.from[0].ipBlock.cidr=10.0.0.0/24", "injector.networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b", "injector.priorityClassName=x", "injector.imagePullSecrets[0].name=y",
 }
 
 func TestHelmLint(t *testing.T) {
@@ -112,6 +116,11 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.failurePolicy=Maybe", "failurePolicy"},
 		{"sidecar.resources.limits.memory=much", "pattern"},
 		{"podMonitor.interval=often", "pattern"},
+		{"sidecar.userID=0", "minimum"},
+		{"sidecar.sharedProcesses=Maybe", "sharedProcesses"},
+		{"injector.networkPolicy.from[0].cidr=10.0.0.0/8", "cidr"},
+		{"injector.networkPolicy.from[0].ipBlock.except={10.0.0.1/32}", "cidr"},
+		{"injector.clientCA.secret=x", "secret"},
 	}
 	for _, test := range tests {
 		t.Run(test.value, func(t *testing.T) {
@@ -175,6 +184,63 @@ func TestConfigurationHasCertificates(t *testing.T) {
 		injector, _, _ := unstructured.NestedString(find(t, objects, "ConfigMap", release+"-injector").Object, "data", "template.yaml")
 		if _, err := inject.ParseTemplate([]byte(injector)); err != nil || !strings.Contains(injector, test.volume) {
 			t.Errorf("%v: %v: got\n%s\nwant %q in it", test.values, err, injector, test.volume)
+		}
+	}
+}
+
+// peersOf returns the peers of each port of a NetworkPolicy.
+func peersOf(t *testing.T, objects []*unstructured.Unstructured, name string) map[string]string {
+	t.Helper()
+	rules, _, err := unstructured.NestedSlice(find(t, objects, "NetworkPolicy", name).Object, "spec", "ingress")
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers := map[string]string{}
+	for _, rule := range rules {
+		from, err := json.Marshal(rule.(map[string]any)["from"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, port := range rule.(map[string]any)["ports"].([]any) {
+			peers[fmt.Sprint(port.(map[string]any)["port"])] = string(from)
+		}
+	}
+	return peers
+}
+
+func TestNetworkPolicies(t *testing.T) {
+	some := render(t, everything...)
+	for _, test := range []struct {
+		objects []*unstructured.Unstructured
+		name    string
+		want    map[string]string // :: port → peers, null: all
+	}{
+		{render(t), release + "-injector", map[string]string{"webhook": "null", "metrics": "null"}},
+		{some, release + "-injector", map[string]string{
+			"webhook": `[{"ipBlock":{"cidr":"10.0.0.0/24"}}]`, "metrics": `[{"namespaceSelector":{"matchLabels":{"a":"b"}}}]`,
+		}},
+		{some, "ringside", map[string]string{
+			"7072": `[{"namespaceSelector":{},"podSelector":{"matchLabels":{"ringside.dev/status":"injected"}}}]`,
+			"7073": `[{"podSelector":{"matchLabels":{"app":"x"}}}]`,
+		}},
+	} {
+		if got := peersOf(t, test.objects, test.name); !maps.Equal(got, test.want) {
+			t.Errorf("%s allows %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestClientCAOfTheChart(t *testing.T) {
+	text, err := json.Marshal(find(t, render(t, everything...), "Deployment", release+"-injector"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"--client-ca=/etc/ringside-injector-clients/ca.crt"`, `"--client-name=kube-apiserver"`,
+		`"mountPath":"/etc/ringside-injector-clients"`, `"secretName":"clients"`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the deployment has no %s: %s", want, text)
 		}
 	}
 }
@@ -250,5 +316,5 @@ func TestKustomizeBaseIsTheChart(t *testing.T) {
 }
 
 func namespaced(object *unstructured.Unstructured) bool {
-	return !strings.HasPrefix(object.GetKind(), "Cluster") && object.GetKind() != "MutatingWebhookConfiguration"
+	return !strings.HasPrefix(object.GetKind(), "Cluster") && object.GroupVersionKind().Group != "admissionregistration.k8s.io"
 }

@@ -175,6 +175,8 @@ func TestInACluster(t *testing.T) {
 	t.Run("pods are injected on request", func(t *testing.T) { c.testRequests(t) })
 	t.Run("the container is as it was rendered", func(t *testing.T) { c.testContainer(t, i) })
 	t.Run("the container passes CNTI's essential checks", func(t *testing.T) { c.testEssentials(t) })
+	t.Run("the sidecar's volumes are its own", func(t *testing.T) { c.testVolumes(t) })
+	t.Run("only the API server may send reviews", func(t *testing.T) { c.testClientCertificate(t, i) })
 	t.Run("rejections reach the user", func(t *testing.T) { c.testRejections(t) })
 	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
@@ -298,6 +300,12 @@ func (c *cluster) testRejections(t *testing.T) {
 			"want a quantity above 0"},
 		{"port", requested, `initContainers: [{name: i, image: "i:1", ports: [{containerPort: 7070}]}],`,
 			"ringside.dev/http-port"},
+		{"mounts", requested, `initContainers: [{name: i, image: "i:1", volumeMounts: [{name: ringside-config, mountPath: /c}]},
+			{name: j, image: "i:1", volumeMounts: [{name: ringside-run, mountPath: /r}]}], `,
+			`container "j" mounts the volume "ringside-run"`},
+		{"containers", requested, "initContainers: [" + strings.TrimSuffix(strings.Repeat(`{name: i, image: "i:1"},`, 2000), ",") + "],",
+			"the pod has more than 128 containers"},
+		{"quantity", `annotations: {ringside.dev/inject: "true", ringside.dev/cpu-limit: 1e999999999}`, "", "want a quantity above 0"},
 		{"container", requested, `initContainers: [{name: ringside, image: "i:1"}],`, "the name is reserved for the sidecar"},
 	}
 	for _, test := range tests {
@@ -318,6 +326,15 @@ func (c *cluster) testWarnings(t *testing.T) {
 		{"no-effect", `annotations: {ringside.dev/config: other}`, `no effect without ringside.dev/inject: "true"`},
 		{"none", requested, ""},
 	}
+	for _, field := range []string{"hostPID: true", "shareProcessNamespace: true"} {
+		c.warned.take()
+		name, _, _ := strings.Cut(field, ":")
+		_, err := c.create(t, "more", "{metadata: {name: "+strings.ToLower(name)+", "+requested+"}, spec: {"+field+
+			`, containers: [{name: app, image: "app:1"}]}}`)
+		if text := strings.Join(c.warned.take(), "\n"); err != nil || !strings.Contains(text, "ringside: "+name+": ") {
+			t.Errorf("%s: got the warnings %q and the error %v", field, text, err)
+		}
+	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c.warned.take()
@@ -333,6 +350,79 @@ func (c *cluster) testWarnings(t *testing.T) {
 				t.Error("the annotation chose the image")
 			}
 		})
+	}
+}
+
+// testVolumes adds containers to a pod that has the sidecar, as later webhooks and kubectl debug do.
+func (c *cluster) testVolumes(t *testing.T) {
+	const unixSocket = `annotations: {ringside.dev/inject: "true", ringside.dev/unix-socket: "true"}`
+	pod, err := c.create(t, "more", podText("volumes", unixSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods := c.client.CoreV1().Pods("more")
+	debug := func(name string, mount corev1.VolumeMount) error {
+		changed := pod.DeepCopy()
+		changed.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+			TargetContainerName: "ringside", EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+				Name: name, Image: "debug:1", VolumeMounts: []corev1.VolumeMount{mount},
+			},
+		}}
+		_, err := pods.UpdateEphemeralContainers(t.Context(), pod.Name, changed, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	}
+	rig.Eventually(t, startTimeout, func() error { // the API server compiles a new policy in the background
+		if err := debug("a", corev1.VolumeMount{Name: "ringside-config", MountPath: "/c"}); !apierrors.IsInvalid(err) {
+			return fmt.Errorf("a debug container mounts the configuration: got %v, want a rejection", err)
+		}
+		return nil
+	})
+	for _, test := range []struct {
+		mount corev1.VolumeMount
+		want  string // "": accepted
+	}{
+		{corev1.VolumeMount{Name: "ringside-run", MountPath: "/r"}, "mount ringside-run with readOnly: true"},
+		{corev1.VolumeMount{Name: "ringside-run", MountPath: "/r", ReadOnly: true}, ""},
+	} {
+		err := debug("b", test.mount)
+		if (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("a debug container with the mount %v: got %v, want %q", test.mount, err, test.want)
+		}
+	}
+	// The injector sees no pod that declines: it copies the sidecar itself.
+	copied := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "copied", Labels: map[string]string{"ringside.dev/inject": "false"}}, Spec: pod.Spec}
+	copied.Spec.Containers[0].VolumeMounts = append(copied.Spec.Containers[0].VolumeMounts,
+		corev1.VolumeMount{Name: "ringside-config", MountPath: "/c"})
+	_, err = pods.Create(t.Context(), copied, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "another container mounts a volume of the sidecar") {
+		t.Errorf("a pod with a mount of the configuration: got %v, want a rejection", err)
+	}
+}
+
+// testClientCertificate requires the certificate of the API server.
+func (c *cluster) testClientCertificate(t *testing.T, i *injector) {
+	open := i.cmd
+	defer func() {
+		i.stop()
+		i.cmd = open
+		i.start()
+	}()
+	for name, want := range map[string]bool{"kube-apiserver": true, "another": false} {
+		i.stop()
+		i.cmd = append(slices.Clone(open), "--client-ca="+c.clients, "--client-name="+name)
+		i.start()
+		pod, err := c.create(t, "apps", podText("client-"+name, requested))
+		if (err == nil) != want || err == nil && !injected(pod) {
+			t.Errorf("with the name %s: got %v, want success: %v", name, err, want)
+		}
+		conn, err := tls.Dial("tcp", i.address, &tls.Config{InsecureSkipVerify: true})
+		if err == nil {
+			_, err = conn.Read(make([]byte, 1)) // the server's verdict
+			conn.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "certificate required") {
+			t.Errorf("without a certificate: got %v, want a failed handshake", err)
+		}
 	}
 }
 

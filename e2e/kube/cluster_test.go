@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -38,6 +40,7 @@ type cluster struct {
 	dynamic *dynamic.DynamicClient
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 	warned  *warnings
+	clients string // file with the CA of the certificate that the API server presents to webhooks
 }
 
 // tool returns the path of a program in .bin of the repository.
@@ -65,7 +68,8 @@ func startCluster(t *testing.T) *cluster {
 		"--cert-dir="+dir, "--token-auth-file="+filepath.Join(dir, "tokens.csv"), "--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+filepath.Join(dir, "sa.key"),
 		"--service-account-signing-key-file="+filepath.Join(dir, "sa.key"), "--service-cluster-ip-range=10.96.0.0/16",
-		"--endpoint-reconciler-type=none", "--profiling=false")
+		"--endpoint-reconciler-type=none", "--profiling=false",
+		"--admission-control-config-file="+admissionConfiguration(t, dir))
 	run(t, "kube-apiserver", server)
 	host, ca := fmt.Sprintf("https://127.0.0.1:%d", port), filepath.Join(dir, "apiserver.crt")
 	rig.Eventually(t, startTimeout, func() error {
@@ -75,10 +79,39 @@ func startCluster(t *testing.T) *cluster {
 	c := connect(t, &rest.Config{
 		Host: host, BearerToken: "admin-token", TLSClientConfig: rest.TLSClientConfig{CAFile: ca}, QPS: -1,
 	})
+	c.clients = filepath.Join(dir, "webhook-client.crt")
 	rig.Eventually(t, startTimeout, func() error {
 		return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(t.Context()).Error()
 	})
 	return c
+}
+
+// admissionConfiguration makes the API server present a certificate to webhooks, as deploy/README.md explains.
+func admissionConfiguration(t *testing.T, dir string) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kube-apiserver"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, keyFile := filepath.Join(dir, "webhook-client.crt"), filepath.Join(dir, "webhook-client.key")
+	writeFile(t, certificate, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	writeFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})))
+	kubeconfig, file := filepath.Join(dir, "webhook-kubeconfig"), filepath.Join(dir, "admission.yaml")
+	writeFile(t, kubeconfig, fmt.Sprintf("apiVersion: v1\nkind: Config\nusers:\n- name: '*'\n  user: {client-certificate: %q, client-key: %q}\n",
+		certificate, keyFile))
+	writeFile(t, file, "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n"+
+		"- name: MutatingAdmissionWebhook\n  configuration: {apiVersion: apiserver.config.k8s.io/v1, "+
+		"kind: WebhookAdmissionConfiguration, kubeConfigFile: "+kubeconfig+"}\n")
+	return file
 }
 
 func connect(t *testing.T, config *rest.Config) *cluster {
