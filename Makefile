@@ -74,6 +74,10 @@ generate: ## Generate the Go code of proto/, CLI.md and METRICS.md
 	@cd proto && ../.bin/buf generate
 	@go test -count=1 ./sidecar/cmd/ringside ./sidecar/metrics -run 'Current|Document' -update
 
+.PHONY: release
+release: ## Make the files of a release in dist/: programs, SBOMs, notices, checksums, provenance (VERSION=1.2.3, DRY_RUN=1)
+	@go run ./deploy/release -version "$(VERSION)" $(if $(DRY_RUN),-dry-run)
+
 .PHONY: bench
 bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same run, and draw the plot
 	@e2e/setup.sh bench
@@ -85,4 +89,4 @@ promises: setup ## Measure the promises on real processes and write the table of
 
 .PHONY: clean
 clean: ## Remove what make has built
-	@rm -rf .bin .run
+	@rm -rf .bin .run dist

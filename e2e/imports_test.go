@@ -197,6 +197,7 @@ var mayImport = map[string][]string{
 		"sidecar/cmd/ringside/top",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
+	"deploy/release":               {},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook"},
 	// Tests.
 	"sidecar/peer/peertest": {

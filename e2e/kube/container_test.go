@@ -34,8 +34,15 @@ var userOf = map[string]string{"ringside": "57072", "ringside-injector": "65532"
 func rootfs(t testing.TB, pkg string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "rootfs")
-	target := filepath.Base(pkg)
-	command(t, "../../deploy/rootfs.sh", dir, build(t, pkg), userOf[target])
+	program, notices := build(t, pkg), filepath.Join(t.TempDir(), "notices")
+	cmd := exec.Command("go", "run", "./deploy/release", "notices", program)
+	cmd.Dir = "../.."
+	text, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("notices of %s: %v", pkg, err)
+	}
+	writeFile(t, notices, string(text))
+	command(t, "../../deploy/rootfs.sh", dir, program, userOf[filepath.Base(pkg)], notices)
 	return dir
 }
 
@@ -83,7 +90,7 @@ func TestImagesHaveOnlyTheNeededFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		slices.Sort(files)
-		want := []string{"/etc/group", "/etc/passwd", "/etc/ssl/certs/ca-certificates.crt", "/" + target, "/sbin/tini"}
+		want := []string{"/etc/group", "/etc/passwd", "/etc/ssl/certs/ca-certificates.crt", "/" + target, "/sbin/tini", "/NOTICES"}
 		slices.Sort(want)
 		if !slices.Equal(files, want) {
 			t.Errorf("%s holds %v, want %v", target, files, want)
