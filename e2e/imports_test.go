@@ -123,7 +123,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/local/httpserver": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit",
-		"sidecar/internal/http1", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
+		"sidecar/internal/http1", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
 	},
 	"sidecar/local/grpcapi": {
 		"sidecar/internal/access", "sidecar/internal/caller",

@@ -15,7 +15,7 @@ type acceptedKey struct{}
 
 // withAccepted adds when a connection was accepted, and who is at its other end as far as it shows that without TLS.
 func withAccepted(ctx context.Context, c net.Conn) context.Context {
-	return caller.With(context.WithValue(ctx, acceptedKey{}, time.Now()), caller.Of(c))
+	return caller.With(context.WithValue(listen.WithPlace(ctx, c), acceptedKey{}, time.Now()), caller.Of(c))
 }
 
 // identified puts the caller into the context of each request, and limits the life of connections with TLS: first each response

@@ -83,6 +83,7 @@ func (s *Server) newRouted() *http.Server {
 	return &http.Server{
 		Handler: s.identified(httpserver.NewRouted(handler, s.routedGRPC)), Protocols: protocols,
 		ConnContext:       withAccepted,
+		ConnState:         listen.ConnState,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: config.MaxStreams},
 		ReadHeaderTimeout: config.ReadTimeout,
 		IdleTimeout:       config.IdleTimeout,
@@ -142,7 +143,7 @@ func (s *Server) ServeUnix(ln net.Listener) error {
 // read as for an application, with one peer fetch. It returns nil after Shutdown, or an error if ln fails. It closes ln.
 func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
 	bounded := listen.New(ln, listen.Config{ // the peer listener has taken the bytes of its connections
-		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns})
+		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns, KeepIdle: keepIdle})
 	return s.serve(bounded, func(b *listen.Listener) error {
 		if config == nil {
 			return s.routed.Serve(b)
@@ -151,10 +152,13 @@ func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
 	})
 }
 
+// keepIdle is how long a connection of a client's pool is not closed for a new connection.
+const keepIdle = time.Second
+
 func (s *Server) bounded(ln net.Listener, stats *Protocol, connBytes int64, refusal []byte) *listen.Listener {
 	c := s.backend.Config()
 	return listen.New(ln, listen.Config{
-		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal,
+		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal, KeepIdle: keepIdle,
 		Bytes: c.Budget.Account(budget.Connections, c.ConnShare), ConnBytes: connBytes,
 	})
 }

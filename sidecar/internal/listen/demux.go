@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -61,6 +62,8 @@ func hand(ctx context.Context, c net.Conn, r Rule, matching, others *handoff) {
 // read reads from c until it is decided whether it matches. It returns a connection from which the server reads all bytes,
 // or those after the prefix where r strips it.
 func (r Rule) read(c net.Conn) (conn net.Conn, matches bool, err error) {
+	PlaceOf(c).Wait()
+	defer PlaceOf(c).stop() // the server says more
 	if err := c.SetReadDeadline(time.Now().Add(r.Timeout)); err != nil {
 		return nil, false, err
 	}
@@ -90,6 +93,14 @@ type replayed struct {
 
 // NetConn returns the connection; see caller.Of.
 func (c *replayed) NetConn() net.Conn { return c.Conn }
+
+// CloseWrite closes the sending half, where the connection has halves.
+func (c *replayed) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
 
 // Read implements net.Conn.
 func (c *replayed) Read(p []byte) (int, error) {

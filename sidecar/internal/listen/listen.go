@@ -40,6 +40,7 @@ const (
 type Stats struct {
 	Open         atomic.Int64 // connections that are open now
 	Refused      atomic.Int64 // connections closed immediately because of Config.MaxConns or Config.Bytes
+	Evicted      atomic.Int64 // connections closed while they waited for their client, because a new one needed the place
 	AcceptErrors atomic.Int64 // failed accepts that were retried, for example for lack of file descriptors
 }
 
@@ -51,6 +52,9 @@ type Config struct {
 	// Bytes is where each connection takes ConnBytes from; nil means no limit.
 	Bytes     *budget.Account
 	ConnBytes int64
+	// KeepIdle is how long a connection that has had a request may wait for the next one although a new connection needs its
+	// place; see Place.
+	KeepIdle time.Duration
 	// Refusal is sent to a connection over the limit before it is closed. It is at most a few hundred bytes, which fit
 	// into the send buffer of a new socket. May be nil.
 	Refusal []byte
@@ -98,6 +102,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if c, ok := l.admit(accepted); ok {
 			return c, nil
 		}
+		if l.CloseLongestWaiting() { //guard:idle-connections-keep-others-out
+			if c, ok := l.admit(accepted); ok {
+				return c, nil
+			}
+		}
 		l.refuse(accepted)
 	}
 }
@@ -111,10 +120,23 @@ func (l *Listener) admit(accepted net.Conn) (net.Conn, bool) {
 	if !l.config.Bytes.Take(l.config.ConnBytes) { //guard:connections-take-no-memory
 		return nil, false
 	}
-	c := &conn{Conn: accepted, listener: l}
+	c := &conn{Conn: accepted, listener: l, place: Place{outside: PlaceOf(accepted)}}
 	l.conns[c] = struct{}{}
 	l.config.Stats.Open.Add(1)
 	return c, true
+}
+
+// CloseLongestWaiting closes the connection that has waited longest for its client. It reports whether there was one.
+func (l *Listener) CloseLongestWaiting() bool {
+	l.mu.Lock()
+	c := longestWaiting(l.conns, time.Now(), l.config.KeepIdle)
+	l.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	l.config.Stats.Evicted.Add(1)
+	_ = c.Close() // the server that reads from it cleans up
+	return true
 }
 
 // refuse closes a connection over a limit. The deadline is for connections without a send buffer, such as net.Pipe.
@@ -161,6 +183,7 @@ type conn struct {
 	net.Conn
 	listener *Listener
 	more     int64 // taken by Prepay; the listener's mu guards it
+	place    Place
 }
 
 // Prepay takes n more bytes until the connection is closed, or none and returns false: for a server whose connections hold more

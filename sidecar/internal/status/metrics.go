@@ -101,6 +101,7 @@ func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 			Refused: map[string]int64{
 				"connections": s.Conns.Refused.Load(), "header": s.HeaderRefused.Load(), "body": s.BodyRefused.Load(),
 				"timeout": s.ReadTimeouts.Load(), "malformed": s.Malformed.Load(), "host": s.HostRefused.Load(),
+				"evicted": s.Conns.Evicted.Load(), // idle, for a new connection
 			},
 		}
 	}}

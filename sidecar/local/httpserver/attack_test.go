@@ -300,3 +300,22 @@ func TestEventOfAWatchTakesItsBytesFromTheBudget(t *testing.T) {
 	free.Close()
 	localtest.AwaitReturn(t, x.budget, budget.Responses)
 }
+
+// Attackers hold every place, each kind in its own way. A client that connects is served: the connection that has waited
+// longest makes room.
+func TestNewClientIsServedWhileAttackersHoldEveryPlace(t *testing.T) {
+	const places = 20
+	x := newTarget(t, local.Config{ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxConns: places,
+		MaxRoutedConns: places})
+	for name, l := range x.listeners() {
+		for kind, request := range map[string]string{
+			"silent": "", "slow header": "GET / HTTP/1.1\r\nHost: ", "slow content": strings.TrimSuffix(localtest.Put("/v1/raw/a", "xy"), "y"),
+			"slow reader": strings.Repeat(localtest.Get("/v1/raw/big0"), 20),
+		} {
+			a := localtest.NewAttack(t, l[0], l[1], places, repeated(request))
+			x.check(places)
+			a.End()
+			t.Logf("%s, %s: done", name, kind)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/http1"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
@@ -36,7 +37,7 @@ type conn struct {
 	server *Server
 	net    net.Conn
 	caller caller.Caller
-	idle   func(bool) // tells the listener whether the connection waits for a request
+	place  *listen.Place
 	in     *http1.Reader
 	out    *[]byte // responses that have not been sent; nil if there are none
 	state  atomic.Int32
@@ -57,10 +58,7 @@ type conn struct {
 
 func (s *Server) newConn(c net.Conn) *conn {
 	requests := s.config.Budget.Loan(budget.Requests)
-	one := &conn{server: s, net: c, caller: caller.Of(c), buffer: requests, loan: requests, idle: func(bool) {}}
-	if l, ok := c.(interface{ SetIdle(bool) }); ok {
-		one.idle = l.SetIdle
-	}
+	one := &conn{server: s, net: c, caller: caller.Of(c), buffer: requests, loan: requests, place: listen.PlaceOf(c)}
 	one.in = http1.NewReader((*source)(one), http1.Limits{Head: s.config.MaxHeaderBytes, Buffer: inBytes,
 		Grow: func(size int) bool { return one.buffer.Grow(int64(size) - one.buffer.Bytes()) }}) //guard:large-header-without-budget
 	return one
@@ -94,7 +92,7 @@ func (c *conn) end() {
 // await waits until a request begins to arrive. It reports whether one does.
 func (c *conn) await() bool {
 	c.begun = time.Time{}
-	c.idle(true)
+	c.place.Wait()
 	if err := c.in.Await(); err != nil {
 		if isTimeout(err) && !c.served {
 			c.refuse(err) // the client has sent nothing at all
@@ -112,7 +110,7 @@ func (c *conn) next() bool {
 	if !c.state.CompareAndSwap(waiting, active) {
 		return false
 	}
-	c.idle(false)
+	c.place.Work()
 	if err != nil {
 		c.refuse(err)
 		return false
@@ -226,6 +224,8 @@ func (c *conn) readContent() ([]byte, error) {
 			return nil, err
 		}
 	}
+	c.place.Stall()
+	defer c.place.Work()
 	return readContent(&c.content, int(c.content.Left()), c.server.config.MaxBodyBytes, &c.loan)
 }
 
@@ -285,6 +285,10 @@ func (c *conn) send(b []byte) error {
 
 // writeNow writes to the connection. A client that does not read is disconnected.
 func (c *conn) writeNow(b []byte) error {
+	if len(b) > outBytes { // less fits into the kernel's buffer, unless the client has not read for long
+		c.place.Stall()
+		defer c.place.Work()
+	}
 	if at := soon(c.deadline.write, c.server.config.WriteTimeout); !at.Equal(c.deadline.write) {
 		c.deadline.write = at
 		if err := c.net.SetWriteDeadline(at); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
@@ -46,7 +47,7 @@ func (h *RoutedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		content = h.read(c, w, r)
 		h.handler.Handle(r.Context(), c)
 	}
-	h.write(w, &c.Response)
+	h.write(w, r, &c.Response)
 	content.close()
 	c.Recycle()
 	h.contexts.Put(c)
@@ -84,6 +85,8 @@ func (c *routedContent) Length() int64 { return c.r.ContentLength }
 // Read implements httpapi.Content. net/http says 100 Continue when the content is read first.
 func (c *routedContent) Read() ([]byte, *apierror.Error) {
 	most := c.handler.handler.Backend().Config().MaxBodyBytes
+	stall(c.r)
+	defer work(c.r)
 	b, err := readContent(c.r.Body, int(c.r.ContentLength), most, &c.loan)
 	if err != nil {
 		return nil, c.refuse(err)
@@ -120,7 +123,22 @@ func (h netHeader) Joined(name string) string {
 	return strings.Join(lines, ", ")
 }
 
-func (h *RoutedHandler) write(w http.ResponseWriter, r *httpapi.Response) {
+// stall says that the connection of a request waits for the client, unless it has other requests; work ends that.
+func stall(r *http.Request) {
+	if r.ProtoMajor == 1 {
+		listen.PlaceIn(r.Context()).Stall()
+	}
+}
+
+func work(r *http.Request) {
+	if r.ProtoMajor == 1 {
+		listen.PlaceIn(r.Context()).Work()
+	}
+}
+
+func (h *RoutedHandler) write(w http.ResponseWriter, q *http.Request, r *httpapi.Response) {
+	stall(q)
+	defer work(q)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.handler.Backend().Config().WriteTimeout))
 	header := w.Header()
 	for _, f := range r.Fields {
