@@ -169,7 +169,8 @@ var mayImport = map[string][]string{
 		"sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
-		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/budget", "sidecar/kv", "sidecar/config", "sidecar/internal/datasets", "sidecar/internal/listen",
+		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
+		"sidecar/internal/datasets", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
 		"sidecar/peer/service", "xds/publisher",
 	},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,6 +65,24 @@ func benchHTTP(b *testing.B, address string, conns int) {
 	}
 	clients.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+}
+
+// BenchmarkLargeValue is a hit of 1 MiB over keep-alive connections, limited by copies through the kernel.
+func BenchmarkLargeValue(b *testing.B) {
+	d := localtest.NewDataset(b, "cnf-metrics", origintest.New(map[string]string{"CNF-001": strings.Repeat("x", kv.MaxValueBytes)}))
+	s := localtest.Start(b, local.Config{}, local.Served{Dataset: d})
+	for network, address := range map[string]string{"tcp": s.HTTP, "unix": s.Unix} {
+		b.Run(network, func(b *testing.B) {
+			b.SetBytes(kv.MaxValueBytes)
+			c := localtest.Dial(b, network, address)
+			request := []byte(localtest.Get("/v1/cnf-metrics/CNF-001"))
+			for b.Loop() {
+				if err := roundTrip(c, c.Reader, request); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // roundTrip reads a response without allocating, so that the benchmark measures the server.

@@ -13,10 +13,18 @@ import (
 // nobody out. A server says when a connection waits; one that never says so is never closed. All methods may be called on nil.
 type Place struct {
 	waits   atomic.Int64 // since when the connection has waited, in nanoseconds; 0 while it does not
-	idle    atomic.Bool  // it waits for the next request, and has had one
+	why     atomic.Int32 // what it waits for: silent, idle or stalled
 	used    atomic.Bool  // it has had a request
 	outside *Place       // of the same connection, in the listener that accepted it first
 }
+
+// What a connection waits for.
+const (
+	silent  int32 = iota // its first request
+	idle                 // another request
+	stalled              // its client in the middle of a request
+	queued               // other requests
+)
 
 // gone is the value of waits after the connection has lost its place.
 const gone = -1
@@ -38,8 +46,7 @@ func PlaceOf(c net.Conn) *Place {
 // Wait says that the connection waits for the client's next request.
 func (p *Place) Wait() {
 	for ; p != nil; p = p.outside {
-		p.idle.Store(p.used.Load())
-		p.begin()
+		p.begin(p.waitsFor())
 	}
 }
 
@@ -47,12 +54,26 @@ func (p *Place) Wait() {
 // the response.
 func (p *Place) Stall() {
 	for ; p != nil; p = p.outside {
-		p.idle.Store(false)
-		p.begin()
+		p.begin(stalled)
 	}
 }
 
-func (p *Place) begin() {
+// Queue says that a request has to wait for those of others.
+func (p *Place) Queue() {
+	for ; p != nil; p = p.outside {
+		p.begin(queued)
+	}
+}
+
+func (p *Place) waitsFor() int32 {
+	if p.used.Load() {
+		return idle
+	}
+	return silent
+}
+
+func (p *Place) begin(why int32) {
+	p.why.Store(why)
 	if since := p.waits.Load(); since != gone {
 		p.waits.CompareAndSwap(since, time.Now().UnixNano())
 	}
@@ -75,28 +96,48 @@ func (p *Place) stop() {
 	}
 }
 
-// longestWaiting returns the connection that has waited longest: one that has not had a request yet, or is in the middle of
-// one, or else one that is idle between two and has been so for keep. It has lost its place then; nil if there is none.
-func longestWaiting(conns map[*conn]struct{}, now time.Time, keep time.Duration) *conn {
+// promptness is how long a client that behaves well may take to send a request after it has connected, and to send and
+// read what is in transit.
+const promptness = time.Second
+
+// Ranks of connections that wait: one of the lowest rank that has waited longest loses its place.
+const (
+	slow  = iota // silent or stalled for longer than clients that behave well
+	kept         // idle for as long as it may be kept
+	fresh        // silent or stalled, or waiting for others
+	ranks
+)
+
+// longestWaiting returns the connection that loses its place; nil if there is none. It has lost it then.
+func longestWaiting(conns map[*conn]struct{}, now time.Time, keep time.Duration,
+	only func(why int32, waited time.Duration) bool,
+) *conn {
 	for {
-		var oldest, oldestIdle *conn
-		var since, sinceIdle int64
+		var oldest [ranks]*conn
+		var since [ranks]int64
 		for c := range conns {
-			switch waits := c.place.waits.Load(); {
-			case waits <= 0:
-			case !c.place.idle.Load():
-				if oldest == nil || waits < since {
-					oldest, since = c, waits
-				}
-			case oldestIdle == nil || waits < sinceIdle:
-				oldestIdle, sinceIdle = c, waits
+			waits, why := c.place.waits.Load(), c.place.why.Load()
+			rank, waited := fresh, now.Sub(time.Unix(0, waits))
+			switch {
+			case waits <= 0 || !only(why, waited):
+				continue
+			case why == idle && waited < keep:
+				continue
+			case why == idle:
+				rank = kept
+			case waited >= promptness && why != queued:
+				rank = slow
+			}
+			if oldest[rank] == nil || waits < since[rank] {
+				oldest[rank], since[rank] = c, waits
 			}
 		}
-		if oldest == nil && oldestIdle != nil && sinceIdle <= now.Add(-keep).UnixNano() {
-			oldest, since = oldestIdle, sinceIdle
+		rank := slow
+		for rank < fresh && oldest[rank] == nil {
+			rank++
 		}
-		if oldest == nil || oldest.place.waits.CompareAndSwap(since, gone) {
-			return oldest
+		if c := oldest[rank]; c == nil || c.place.waits.CompareAndSwap(since[rank], gone) {
+			return c
 		}
 	}
 }

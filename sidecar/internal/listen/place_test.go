@@ -99,6 +99,7 @@ func TestConnectionThatIsUsedKeepsItsPlace(t *testing.T) {
 		time.Sleep(time.Hour)
 		places[1].Work()
 		places[1].Stall()
+		time.Sleep(promptness)
 		if closed, ok := next(); !ok || !slices.Equal(closed, []int{1}) {
 			t.Errorf("got %v closed and the new one accepted %t, want 1: it is slow in the middle of a request", closed, ok)
 		}

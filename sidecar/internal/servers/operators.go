@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
@@ -28,22 +30,36 @@ type HTTP struct {
 	name      string // of its listener
 	listeners *Listeners
 	server    *http.Server
+	bounded   atomic.Pointer[listen.Listener]
 }
 
 // NewHTTP returns a server of handler on the listener of that name, if that is on.
 func NewHTTP(listeners *Listeners, name string, handler http.Handler) *HTTP {
-	return &HTTP{name, listeners, &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: responseTimeout,
+	h := &HTTP{name: name, listeners: listeners}
+	h.server = &http.Server{
+		Handler:     newGuarded(handler, listeners.budget.Account(budget.Responses, responseShare), h.closeSlowClient),
+		ConnContext: listen.WithPlace, ConnState: listen.ConnState,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: responseTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		// The standard logger would write a line for each fault of a client.
 		ErrorLog: zap.NewStdLog(zap.NewNop()),
-	}}
+	}
+	return h
+}
+
+// closeSlowClient disconnects the client that has been slowest, if there is one.
+func (h *HTTP) closeSlowClient() {
+	if l := h.bounded.Load(); l != nil {
+		l.CloseLongestStalled()
+	}
 }
 
 // Start serves until Stop.
 func (h *HTTP) Start(context.Context) error {
 	h.listeners.serve(h.name, func(ln net.Listener) error {
-		err := h.server.Serve(h.listeners.bounded(h.name, ln, listen.HTTP1Bytes, []byte(tooManyConnections))) //guard:operators-have-no-connection-limit
+		bounded := h.listeners.bounded(h.name, ln, listen.HTTP1Bytes, []byte(tooManyConnections)) //guard:operators-have-no-connection-limit
+		h.bounded.Store(bounded)
+		err := h.server.Serve(bounded)
 		if !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
