@@ -10,7 +10,8 @@ import (
 
 // Place is the place of a connection among those that its listener may have open. When all are taken, the listener closes
 // the connection that has waited longest for its client, so that clients that hold connections without using them keep
-// nobody out. A server says when a connection waits; one that never says so is never closed. All methods may be called on nil.
+// nobody out. A server calls Wait, Stall or Queue when a connection begins to wait; without that it is never closed. All
+// methods may be called on nil.
 type Place struct {
 	waits   atomic.Int64 // since when the connection has waited, in nanoseconds; 0 while it does not
 	why     atomic.Int32 // what it waits for: silent, idle or stalled

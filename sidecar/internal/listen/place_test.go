@@ -106,7 +106,7 @@ func TestConnectionThatIsUsedKeepsItsPlace(t *testing.T) {
 	})
 }
 
-// A connection that lost its place, or is not of a Listener, may still be told to wait and work.
+// The methods of a place have no effect after the connection has lost it, or if the connection is not of a Listener.
 func TestPlaceWithoutEffect(t *testing.T) {
 	places, next := accepted(t, 1, 0)
 	places[0].Wait()
