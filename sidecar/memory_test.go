@@ -17,13 +17,13 @@ func TestMemoryIsDividedAmongEntriesAndClients(t *testing.T) {
 		wantEntries, wantClients float64 // in MiB
 		fits                     bool
 	}{
-		{"default container of 128 MiB", 0, 0, 115 * mib, 46, 28.75, true},
+		{"default container of 128 MiB", 0, 0, 102 * mib, 43.86, 27.54, true},
 		{"no limit", 0, 0, math.MaxInt64, 128, 128, true},
-		{"all for entries", 115 * mib, 0, 115 * mib, 115, 28.75, false},
-		{"all for clients", 0, 100 * mib, 115 * mib, 46, 100, false},
-		{"more for entries, less for clients", 80 * mib, 10 * mib, 115 * mib, 80, 10, true},
-		{"container of 64 MiB", 0, 0, 57 * mib, 22.8, 14.25, true},
-		{"container of 32 MiB", 0, 0, 28 * mib, 11.2, 7, false},
+		{"all for entries", 102 * mib, 0, 102 * mib, 102, 27.54, false},
+		{"all for clients", 0, 100 * mib, 102 * mib, 43.86, 100, false},
+		{"more for entries, less for clients", 70 * mib, 10 * mib, 102 * mib, 70, 10, true},
+		{"container of 64 MiB", 0, 0, 51 * mib, 21.93, 13.77, true},
+		{"container of 32 MiB", 0, 0, 25 * mib, 10.75, 6.75, false},
 	} {
 		got := divideMemory(config.Config{Memory: c.entries, ClientMemory: c.client}, c.limit)
 		differs := func(got int64, want float64) bool { return math.Abs(float64(got)-want*mib) > 1 }
