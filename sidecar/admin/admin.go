@@ -62,7 +62,7 @@ func NewHandler(s Source) http.Handler {
 	mux.Handle("/api/explain", sameOrigin(a.explain))
 	if s.Pprof {
 		mux.Handle("/debug/pprof/", sameOrigin(pprof.Index))
-		mux.Handle("/debug/pprof/cmdline", sameOrigin(pprof.Cmdline))
+		mux.Handle("/debug/pprof/cmdline", sameOrigin(cmdline))
 		mux.Handle("/debug/pprof/profile", sameOrigin(pprof.Profile))
 		mux.Handle("/debug/pprof/symbol", sameOrigin(pprof.Symbol))
 		mux.Handle("/debug/pprof/trace", sameOrigin(pprof.Trace))
