@@ -58,6 +58,7 @@ func (c *failoverCheck) startIfDue() {
 	c.running.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, checkTimeout)
 		defer cancel()
+		defer func() { _ = recover() }() // of a driver, on whose goroutine it would end the process; the next check is due as usual
 		c.run(ctx)
 		c.nextAt.Store(time.Now().Add(c.after).UnixNano())
 	})

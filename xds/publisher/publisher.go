@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -196,6 +197,11 @@ func (p *Publisher) Publish(members []ring.Member) {
 }
 
 func (p *Publisher) flush() {
+	defer func() {
+		if v := recover(); v != nil { // it is on the goroutine of a timer, where it would end the process
+			p.config.OnUnpublishable(fmt.Errorf("panic while publishing the members, please report this as a bug: %v\n%s", v, debug.Stack()))
+		}
+	}()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = nil

@@ -3,7 +3,9 @@ package publisher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -39,6 +41,7 @@ func (p *Publisher) newGRPC() *grpc.Server {
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.StreamInterceptor(p.recoverStream),
 		// Finds proxies that are gone without closing their connection; otherwise they would count as clients forever.
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: time.Minute, Timeout: 10 * time.Second, MaxConnectionAge: maxConnAge, MaxConnectionAgeGrace: maxConnGrace,
@@ -47,6 +50,19 @@ func (p *Publisher) newGRPC() *grpc.Server {
 	)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, &ads{publisher: p})
 	return server
+}
+
+// recoverStream ends the stream of a client whose message causes a panic, instead of the process.
+func (p *Publisher) recoverStream(
+	service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
+) (err error) {
+	defer func() {
+		if v := recover(); v != nil { //guard:panic-of-xds-client-ends-process
+			p.config.OnUnpublishable(fmt.Errorf("panic in %s, please report this as a bug: %v\n%s", info.FullMethod, v, debug.Stack()))
+			err = grpcstatus.Error(codes.Internal, "the publisher has a defect; see its log")
+		}
+	}()
+	return handler(service, stream)
 }
 
 // Serve serves clients on ln until Stop; then it returns nil. It closes ln.

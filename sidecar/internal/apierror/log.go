@@ -3,6 +3,7 @@ package apierror
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,10 @@ func (l *Log) Report(err error) (id string) {
 	key, _, _ := strings.Cut(text, "\n") // without the stack of a panic, which differs
 	line, isNew := l.line(key)
 	if isNew {
+		var panicked interface{ PanicStack() []byte }
+		if errors.As(err, &panicked) {
+			text += "\n" + string(panicked.PanicStack())
+		}
 		line.Kind, line.Text = kv.KindOf(err), text[:min(len(text), maxLogBytes)]
 		l.write(line)
 	}

@@ -37,6 +37,13 @@ func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error 
 	checked := make(chan struct{})
 	go func() {
 		defer close(checked)
+		var err error
+		defer func() {
+			if err != nil {
+				stop(err)
+			}
+		}()
+		defer recovered(&err)
 		c.checkRegularly(following, stop) //guard:feed-with-removed-triggers-seems-live
 	}()
 	err := c.Feed.Follow(following, handle)

@@ -71,7 +71,7 @@ func (f *Feeds) read(ctx context.Context, one *feed) {
 	name, logged, wait := one.Dataset.Name(), false, backoff.Backoff{First: firstPause, Longest: longestPause}
 	for ctx.Err() == nil {
 		var live time.Time
-		err := one.Feed.Follow(ctx, func(c origin.Changes) {
+		err := recovering{one.Feed}.Follow(ctx, func(c origin.Changes) {
 			f.handle(one, c)
 			if live.IsZero() {
 				live = time.Now()

@@ -267,6 +267,9 @@ type PanicError struct {
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
+// PanicStack returns where the panic was raised, for a log.
+func (e *PanicError) PanicStack() []byte { return e.Stack }
+
 // recovered runs fn and returns a *PanicError if it panicked.
 func recovered(fn func()) (err error) {
 	defer func() {

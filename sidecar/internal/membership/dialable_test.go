@@ -1,8 +1,11 @@
 package membership
 
 import (
+	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -70,4 +73,33 @@ func TestIgnoredMembersAreNeitherOnTheRingNorPublished(t *testing.T) {
 	if n := m.Stats().Refused; n != 1 {
 		t.Errorf("counted %d, want 1", n)
 	}
+}
+
+// panicking panics at its first list, as a decoder of records might.
+type panicking struct {
+	ring.Directory
+	calls atomic.Int64
+}
+
+func (d *panicking) Resolve(ctx context.Context, apply func([]ring.Member)) error {
+	if d.calls.Add(1) == 1 {
+		panic("canary")
+	}
+	return d.Directory.Resolve(ctx, apply)
+}
+
+func TestPanicOfADirectoryListsTheMembersAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.ErrorLevel)
+		m := &Members{log: zap.New(core), directory: &Directory{Directory: &panicking{Directory: ring.NewStatic([]string{"10.0.0.1:1"})}}}
+		ctx, cancel := context.WithCancel(t.Context())
+		listed := make(chan struct{}, 1)
+		ended := make(chan error)
+		go func() { ended <- m.resolveSafely(ctx, func([]ring.Member) { listed <- struct{}{} }) }()
+		<-listed
+		cancel()
+		if err := <-ended; err != nil || logs.Len() != 1 {
+			t.Errorf("got error %v, %d lines, want none and 1", err, logs.Len())
+		}
+	})
 }

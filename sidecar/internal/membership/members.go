@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 )
@@ -114,7 +115,7 @@ func (m *Members) Start(ctx context.Context) error {
 func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error {
 	first := sync.OnceFunc(func() { close(listed) })
 	return func(ctx context.Context) error {
-		return m.directory.Resolve(ctx, func(members []ring.Member) {
+		return m.resolveSafely(ctx, func(members []ring.Member) {
 			if !m.leaving.Load() {
 				m.duplicates.look(members)
 			}
@@ -124,6 +125,28 @@ func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error 
 			first()
 		})
 	}
+}
+
+// resolveSafely resolves until ctx is done. A panic, which the records of other programs may cause, is logged, and the members
+// are listed again: it must not end the process. Meanwhile the ring stays.
+func (m *Members) resolveSafely(ctx context.Context, apply func([]ring.Member)) error {
+	wait := backoff.Backoff{First: time.Second, Longest: time.Minute}
+	for {
+		panicked, err := m.resolveOnce(ctx, apply)
+		if !panicked || !wait.Wait(ctx) {
+			return err
+		}
+	}
+}
+
+func (m *Members) resolveOnce(ctx context.Context, apply func([]ring.Member)) (panicked bool, err error) {
+	defer func() {
+		if p := recover(); p != nil { //guard:panic-of-directory-ends-process
+			panicked, err = true, nil
+			m.log.Error("internal error: please report this as a bug", zap.Any("panic while listing the members", p), zap.Stack("stack"))
+		}
+	}()
+	return false, m.directory.Resolve(ctx, apply)
 }
 
 // firstList is how long a start waits for the first list of members. Earlier reads would load keys that other members have

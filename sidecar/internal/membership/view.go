@@ -247,6 +247,7 @@ func (v *View) ping(ctx context.Context, members []ring.Member) (reachable []boo
 		pings.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, v.config.PingEvery)
 			defer cancel()
+			defer func() { _ = recover() }() // the member counts as unreachable; the pool has reported its own panics
 			reachable[i] = v.config.Ping(ctx, m) == nil
 			return nil
 		})
