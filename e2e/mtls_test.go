@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
@@ -82,4 +85,48 @@ func TestPromiseZNoPeerFetchWithTLS(t *testing.T) {
 		}
 	}
 	noRejections(t, c.sidecars)
+}
+
+// An Envoy and a client sidecar on other hosts get the ring from a publisher that requires their certificate.
+func TestRingIsPublishedOverTLS(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	ip := hostAddress(t)
+	c := newClusterWithTLS(t, ca, 2, func(t testing.TB, n int, config string) []*rig.Sidecar {
+		sidecars := make([]*rig.Sidecar, n)
+		for i := range sidecars {
+			sidecars[i] = rig.NewSidecar(t, fmt.Sprintf("sidecar-%d", i+1), config)
+			sidecars[i].PublishXDSAt(ip)
+			sidecars[i].Start()
+		}
+		rig.AwaitRing(t, sidecars)
+		return sidecars
+	})
+	c.fill("key-", 1000)
+	envoy := rig.EnvoyWithTLS(t, c.sidecars[0].XDS, envoyTLS(t, ca, peertest.AsClient("envoy")))
+	awaitNoPeerFetches(t, "Envoy", overHTTP(c.client, envoy, "owned-metrics", false))
+
+	client := func(id string, files peertest.Files) *rig.Sidecar {
+		s := rig.NewSidecar(t, id, c.configOf(fmt.Sprintf("{xds: [%q, %q]}", c.sidecars[0].XDS, c.sidecars[1].XDS))+fmt.Sprintf(
+			"peer_tls: {cert_file: %q, key_file: %q, ca_file: %q}\n", files.CertFile, files.KeyFile, files.CAFile))
+		s.RoleClient()
+		s.Start()
+		return s
+	}
+	s := client("client", peertest.WriteFiles(t, ca.Issue(t, peertest.AsMember("client")), ca.PEM()))
+	c.awaitRingOf(s)
+	if err := c.through(s, "owned-metrics")("key-1"); err != nil {
+		t.Errorf("a client sidecar: got %v", err)
+	}
+	other := peertest.NewAuthority(t)
+	foreign := client("foreign", peertest.WriteFiles(t, other.Issue(t, peertest.AsMember("foreign")), other.PEM()))
+	rig.Eventually(t, time.Minute, func() error {
+		if n := foreign.Metric("ringside_peer_tls_rejected_total", `reason="untrusted"`); n == 0 {
+			return errors.New("it has rejected no publisher")
+		}
+		return nil
+	})
+	if view := ringOf(t, foreign); !strings.Contains(view, `"connected":false`) {
+		t.Errorf("a client of another authority: got %s, want no ring", view)
+	}
 }

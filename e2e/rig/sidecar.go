@@ -103,12 +103,16 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 }
 
 // PublishXDS makes a sidecar that has not been started publish the ring to proxies.
-func (s *Sidecar) PublishXDS() { s.PublishXDSAt("127.0.0.1") }
+func (s *Sidecar) PublishXDS() {
+	s.XDS = FreeAddress(s.t)
+	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
+}
 
-// PublishXDSAt is PublishXDS at another IPv4 address of this host.
+// PublishXDSAt is PublishXDS at another IPv4 address of this host, which the peer listener has then, too.
 func (s *Sidecar) PublishXDSAt(ip string) {
 	s.XDS = strings.Replace(FreeAddress(s.t), "127.0.0.1", ip, 1)
-	s.args = append(s.args, "--set", "listen.xds="+s.XDS)
+	s.Peer = strings.Replace(s.Peer, "127.0.0.1", ip, 1)
+	s.args = append(s.args, "--set", "listen.xds="+s.XDS, "--set", "listen.peer="+s.Peer, "--set", "node.advertise="+s.Peer)
 }
 
 // RoleClient gives a sidecar that has not been started the role client: it has no peer listener, and gets its ring by xDS.

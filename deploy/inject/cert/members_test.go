@@ -117,3 +117,32 @@ func TestOneMissingNamespaceDoesNotStopTheOthers(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Sidecars and kubelets need some time to get a new authority.
+func TestNewAuthorityIsKnownBeforeItIssues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, apps := newStore(), newStore()
+		m := newMembers(ca, map[string]*store{"apps": apps})
+		if err := m.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lifetime - renewAt + time.Hour) // the certificate is due
+		delete(ca.secret.Data, corev1.TLSPrivateKeyKey)
+		old := *apps.secret.DeepCopy()
+		if err := m.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := accepts(old, apps.secret); err != nil || len(apps.secret.Data[caKey]) <= len(old.Data[caKey]) {
+			t.Errorf("at once: got %v and %d bytes of authorities; want a certificate of the old one, and both", err, len(apps.secret.Data[caKey]))
+		}
+		known := *apps.secret.DeepCopy()
+		time.Sleep(trustDelay)
+		if err := m.reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if accepts(old, apps.secret) == nil || accepts(known, apps.secret) != nil {
+			t.Errorf("a day later: got %v with the old files, %v with the known ones; want a certificate of the new authority",
+				accepts(old, apps.secret), accepts(known, apps.secret))
+		}
+	})
+}
