@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"crypto/tls"
 	"io"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 )
 
 // statusOf sends a request, with a token unless that is empty, and returns the status of the response.
@@ -103,5 +105,71 @@ func TestAccessIsEnforcedAndReloaded(t *testing.T) {
 	}
 	if strings.Contains(string(text), canary) {
 		t.Errorf("the audit log has the token:\n%s", text)
+	}
+}
+
+// Clients on the peer listener have the permissions of their certificates. The audit log has who was rejected.
+func TestCertificatesHavePermissions(t *testing.T) {
+	t.Parallel()
+	ca := peertest.NewAuthority(t)
+	files := peertest.WriteFiles(t, ca.Issue(t, peertest.AsMember("m")), ca.PEM())
+	log := filepath.Join(t.TempDir(), "audit.log")
+	file := newFile(t, "node: {id: m}\naudit: {file: "+log+"}\n")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const allow = `allow: {read: ["spiffe://example.org/ringside/default/client/a", "spiffe://example.org/ringside/default/client/team/*"],
+      write: ["spiffe://example.org/ringside/default/client/team/b"]}`
+	write(t, file, strings.NewReplacer(
+		"    key: cnf_id\n", "    key: cnf_id\n    writable: true\n    "+allow+"\n",
+		"peer_tls: {insecure: true}", "peer_tls: {cert_file: "+files.CertFile+", key_file: "+files.KeyFile+", ca_file: "+files.CAFile+"}",
+		"listen: {", "listen: {peer: 127.0.0.1:0, ",
+	).Replace(string(text)))
+	c := load(t, file)
+	r := begin(t, c, nil)
+	try := func(certificates ...tls.Certificate) (read, changed int) {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+			Certificates: certificates, InsecureSkipVerify: true, // the test is about the certificate of the client
+		}}}
+		defer client.CloseIdleConnections()
+		send := func(method, body string) int {
+			q, err := http.NewRequestWithContext(t.Context(), method, "https://"+r.at.Peer+row, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.Do(q)
+			if err != nil {
+				return 0
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode
+		}
+		return send("GET", ""), send("PUT", `{"value": 2.5}`)
+	}
+	for name, want := range map[string][2]int{"a": {200, 403}, "ab": {403, 403}, "team/b": {200, 200}, "team/c": {200, 403}, "team": {403, 403}} {
+		if read, changed := try(ca.Issue(t, peertest.AsClient(name)).Parse(t)); read != want[0] || changed != want[1] {
+			t.Errorf("client %s: GET %d, PUT %d, want %v", name, read, changed, want)
+		}
+	}
+	if read, _ := try(); read != 0 {
+		t.Errorf("without a certificate: GET %d", read)
+	}
+	if read, _ := try(peertest.NewAuthority(t).Issue(t, peertest.AsClient("a")).Parse(t)); read != 0 {
+		t.Errorf("with a certificate of another authority: GET %d", read)
+	}
+	r.end(t)
+	lines, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"action":"handshake","result":"no_certificate","caller":"`, `"action":"handshake","result":"untrusted"`,
+		`"action":"put","result":"ok","caller":"client:spiffe://example.org/ringside/default/client/team/b","address":"127.0.0.1:`,
+		`"action":"access","result":"permission-denied","caller":"client:spiffe://example.org/ringside/default/client/ab"`,
+	} {
+		if !strings.Contains(string(lines), want) {
+			t.Errorf("the audit log has no %s:\n%s", want, lines)
+		}
 	}
 }
