@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := r.check(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.build, r.sbom, r.notices, r.source, r.vulnerabilities, r.provenance} {
+	for _, step := range []func(context.Context) error{r.build, r.sbom, r.notices, r.source, r.provenance, r.vulnerabilities} {
 		if err := step(ctx); err != nil {
 			return err
 		}
