@@ -101,7 +101,7 @@ var mayImport = map[string][]string{
 	"sidecar/peer/mtls":            {"ring/backoff", "sidecar/internal/caller", "sidecar/internal/listen", "sidecar/peer/identity"},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
 	"sidecar/peer/grant":           {"ring/backoff", "sidecar/internal/budget", "sidecar/kv"},
-	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/peer/wire"},
+	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
 		"ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
 		"sidecar/peer/invalidationlog", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,10 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
-	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -71,7 +70,9 @@ func (c Config) withDefaults() Config {
 type Server struct {
 	config Config
 	grpc   *grpc.Server
+	h2     *h2.Server // reads the connections for grpc
 	conns  listen.Stats
+	failed listen.HandshakeStats
 	panics atomic.Int64
 	ctx    context.Context // canceled when Stop begins
 	cancel context.CancelFunc
@@ -87,11 +88,14 @@ func New(c Config) *Server {
 	c = c.withDefaults()
 	s := &Server{config: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(append(c.options(),
+	s.grpc = grpc.NewServer(append(h2.GRPCOptions(),
+		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
+		grpc.ForceServerCodecV2(wire.NewCodec()), //guard:requests-are-decoded-without-limits
 		grpc.ChainStreamInterceptor(s.recoverStream, s.interceptStream),
-		grpc.ChainUnaryInterceptor(s.recoverCall, s.interceptCall))...)
+		grpc.ChainUnaryInterceptor(s.recoverCall))...)
+	s.h2 = s.newH2()
 	if s.config.Direct == nil {
-		s.config.Direct = s.grpc.Serve
+		s.config.Direct = s.serveMembers
 	}
 	return s
 }
@@ -114,24 +118,23 @@ const (
 	maxConnGrace = 30 * time.Second
 )
 
-func (c Config) options() []grpc.ServerOption {
-	return append(headerlimit.Options(wire.MaxHeaderBytes),
-		grpc.Creds(c.Credentials),
-		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.MaxConcurrentStreams(c.MaxStreams),
-		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
-		grpc.ForceServerCodecV2(wire.NewCodec()), //guard:requests-are-decoded-without-limits
-		grpc.ReadBufferSize(wire.BufferBytes),
-		grpc.WriteBufferSize(wire.BufferBytes),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle:     3 * wire.IdleTimeout,
-			MaxConnectionAge:      maxConnAge,
-			MaxConnectionAgeGrace: maxConnGrace,
-			Time:                  time.Minute,
-			Timeout:               10 * time.Second,
-		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+// newH2 returns the HTTP/2 server of the connections, which passes calls to s.grpc.
+func (s *Server) newH2() *h2.Server {
+	return h2.New(h2.Config{
+		Handler:        s.grpc,
+		Budget:         s.config.Budget,
+		MaxStreams:     s.config.MaxStreams,
+		MaxHeaderBytes: wire.MaxHeaderBytes,
+		MaxBody:        func(path string) int64 { return int64(min(wire.MaxRequest(path), s.config.MaxRequestBytes)) },
+		MessageTimeout: handshakeTimeout,
+		IdleTimeout:    3 * wire.IdleTimeout,
+		MaxAge:         maxConnAge,
+		MaxAgeGrace:    maxConnGrace,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return caller.With(ctx, s.config.callerOf(c))
+		},
+		Defect: func(p any) { s.config.Defect(fmt.Errorf("panic while serving HTTP/2: %v", p)) },
+	})
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
@@ -149,11 +152,17 @@ func (s *Server) Serve(listener net.Listener) error {
 		return limited.Close()
 	}
 	rule := listen.Rule{Prefix: wire.Preface, Strip: true, Timeout: handshakeTimeout}
-	err := listen.Demux(s.ctx, limited, rule, s.grpc.Serve, s.config.Direct)
+	err := listen.Demux(s.ctx, limited, rule, s.serveMembers, s.config.Direct)
 	if s.ctx.Err() != nil {
 		return nil // Stop was called
 	}
 	return errors.Join(err, limited.Close())
+}
+
+// serveMembers serves connections after their handshake.
+func (s *Server) serveMembers(ln net.Listener) error {
+	secure := listen.Handshaken(ln, &s.failed, s.config.handshake)
+	return errors.Join(s.h2.Serve(secure), secure.Close())
 }
 
 // add reports whether the server may serve another listener: it has not been stopped.
@@ -185,29 +194,11 @@ func (s *Server) closeConns() {
 	}
 }
 
-// interceptCall puts the caller into the context of a call.
-func (s *Server) interceptCall(ctx context.Context, q any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	return handler(s.withCaller(ctx), q)
-}
-
-func (s *Server) withCaller(ctx context.Context) context.Context {
-	at, ok := peer.FromContext(ctx)
-	if !ok || s.config.Caller == nil {
-		return ctx
-	}
-	var state *tls.ConnectionState
-	if info, ok := at.AuthInfo.(credentials.TLSInfo); ok {
-		state = &info.State
-	}
-	return caller.With(ctx, s.config.Caller(state, at.Addr))
-}
-
-// interceptStream puts the caller into the context of a stream, and cancels it when Stop begins: a Subscribe stream would
-// otherwise never end.
+// interceptStream cancels the context of a stream when Stop begins: a Subscribe stream would otherwise never end.
 func (s *Server) interceptStream(
 	service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
 ) error {
-	ctx, cancel := context.WithCancel(s.withCaller(stream.Context()))
+	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	return handler(service, stoppableStream{stream, ctx})
@@ -225,19 +216,10 @@ func (s stoppableStream) Context() context.Context { return s.ctx }
 // it closes the remaining connections.
 func (s *Server) Stop(ctx context.Context) {
 	s.stopAccepting()
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		s.grpc.GracefulStop()
-	}()
-	select {
-	case <-drained:
-	case <-ctx.Done():
-		// grpc's Stop alone would wait for connections that never finish their handshake. Neither call waits for a handler
-		// that ignores its context.
-		s.closeConns()
-		s.grpc.Stop()
+	if s.h2.Shutdown(ctx) != nil {
+		s.closeConns() // also those that have not finished their handshake
 	}
+	s.grpc.Stop() // nobody calls it any more, except handlers that ignore their context
 }
 
 // Stats is a snapshot of a Server.
@@ -246,14 +228,17 @@ type Stats struct {
 	// Since the start.
 	ConnsRefused int64
 	Panics       int64 // of handlers
-	AcceptErrors int64 // since the start
+	AcceptErrors int64
+	// Handshakes that were rejected or cut off, and those that took too long.
+	HandshakesFailed, HandshakesTimedOut int64
 }
 
 // Stats returns a snapshot.
 func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: s.conns.Open.Load(), MaxConns: int64(s.config.MaxConns), ConnsRefused: s.conns.Refused.Load(),
-		Panics:       s.panics.Load(),
-		AcceptErrors: s.conns.AcceptErrors.Load(),
+		Panics:           s.panics.Load(),
+		AcceptErrors:     s.conns.AcceptErrors.Load(),
+		HandshakesFailed: s.failed.Failed.Load(), HandshakesTimedOut: s.failed.TimedOut.Load(),
 	}
 }

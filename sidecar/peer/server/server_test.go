@@ -5,15 +5,21 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
 	"github.com/ringside-cache/ringside/sidecar/peer/service"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
 func TestConnectionAboveTheLimitIsClosed(t *testing.T) {
@@ -155,12 +161,34 @@ func TestServerRejectsHugeRequests(t *testing.T) {
 		t.Errorf("got error %v, want overloaded, for a message above the limit", err)
 	}
 	_, err = to.Fetch(context.Background(), peertest.Get(string(make([]byte, 1<<20)))) // no larger than a write
-	if !errors.Is(err, kv.ErrUnreachable) || !strings.Contains(err.Error(), "at most 4096 are allowed") {
+	if kv.KindOf(err) != kv.KindOverloaded || !strings.Contains(err.Error(), "larger than this method allows") {
 		t.Errorf("got error %v, want the limit of a fetch", err)
 	}
 	_, err = to.Fetch(context.Background(), peertest.Get(string(make([]byte, 2000))))
 	if kv.KindOf(err) != kv.KindInvalidKey {
 		t.Errorf("got error %v, want invalid key", err)
+	}
+}
+
+// A message within the limit of its method can have so many elements that they need 50 times its size.
+func TestServerRejectsManyElements(t *testing.T) {
+	t.Parallel()
+	m := peertest.StartMember(t, "m")
+	conn, err := grpc.NewClient(m.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			if err == nil {
+				_, err = c.Write([]byte(wire.Preface))
+			}
+			return c, err
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = peerv1.NewPeerClient(conn).FetchBatch(t.Context(), &peerv1.FetchBatchRequest{Requests: slices.Repeat([]*peerv1.FetchRequest{{}}, 10_000)})
+	if err == nil || !strings.Contains(err.Error(), "too many elements") {
+		t.Errorf("got error %v, want that it has too many elements", err)
 	}
 }
 
