@@ -36,6 +36,7 @@ func newTarget(t *testing.T, config local.Config) *target {
 		rows[fmt.Sprint("big", i)] = strings.Repeat(fmt.Sprint(i), kv.MaxValueBytes)
 	}
 	config.Budget = budget.New(32 << 20) // that of a container of 128 MiB
+	config.ConnShare = 0.2
 	raw := localtest.NewWritable(t, "raw", origintest.New(rows))
 	s := localtest.Start(t, config, local.Served{Dataset: raw})
 	x := &target{Server: s, t: t, budget: config.Budget}
