@@ -25,7 +25,7 @@ func (db *DB) Check(ctx context.Context, ds origin.Dataset) error {
 		return db.checkQueries(ctx, conn, ds)
 	})
 	if err != nil {
-		return fmt.Errorf("origin %q, dataset %q: %w", db.name, ds.Name, err)
+		return fmt.Errorf("origin %q, dataset %q: %w", db.name, ds.Name, withAdvice(err))
 	}
 	return nil
 }

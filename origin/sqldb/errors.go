@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"syscall"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -49,4 +51,18 @@ func ServerTimeout(ctx context.Context) time.Duration {
 		return 0
 	}
 	return max(time.Until(deadline)*9/10, time.Millisecond).Truncate(time.Millisecond)
+}
+
+// withAdvice adds to an error of the network what an operator can do.
+func withAdvice(err error) error {
+	var unresolved *net.DNSError
+	switch {
+	case errors.As(err, &unresolved):
+		return fmt.Errorf("%w; correct the host in the DSN, or the DNS of this pod", err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w; nothing listens at this address: start the database, or correct host and port in the DSN", err)
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return fmt.Errorf("%w; no route leads to this address: check the host in the DSN and the network policies", err)
+	}
+	return err
 }

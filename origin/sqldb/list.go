@@ -36,7 +36,7 @@ type rowLister struct {
 func (l *rowLister) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, error) {
 	rows, err := l.list(ctx, q)
 	if err != nil {
-		return nil, fmt.Errorf("origin %q: list: %w", l.source.db.name, err)
+		return nil, fmt.Errorf("origin %q: list: %w", l.source.db.name, withAdvice(err))
 	}
 	return rows, nil
 }

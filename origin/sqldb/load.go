@@ -47,7 +47,7 @@ func (s *source) LoadEach(ctx context.Context, keys []string, yield func(int, or
 	set.Deliver(keys) // the others
 	for chunk := range slices.Chunk(valid, s.chunk()) {
 		if err := s.load(ctx, set, chunk); err != nil {
-			return fmt.Errorf("origin %q: %w", s.db.name, err)
+			return fmt.Errorf("origin %q: %w", s.db.name, withAdvice(err))
 		}
 		set.Deliver(chunk)
 	}

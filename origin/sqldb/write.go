@@ -58,7 +58,7 @@ type rowWriter struct {
 func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
 	v, err := w.write(ctx, c)
 	if err != nil {
-		return origin.Value{}, fmt.Errorf("origin %q: %w", w.source.db.name, err)
+		return origin.Value{}, fmt.Errorf("origin %q: %w", w.source.db.name, withAdvice(err))
 	}
 	return v, nil
 }

@@ -81,7 +81,7 @@ func (r *watcher) publish() {
 // list reads the whole directory into a new table, page by page. All pages have the revision of the first.
 func (r *watcher) list(ctx context.Context, c *clientv3.Client) error {
 	prefix := r.d.membersPrefix()
-	t := record.NewTable(prefix, r.d.reject)
+	t := record.NewTable(prefix, r.d.rejectRecord)
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	var revision int64 // of the first page
 	for limit := int64(pageSize); ; {

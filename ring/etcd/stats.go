@@ -41,9 +41,10 @@ type counters struct {
 	contact                           atomic.Int64 // nanoseconds from opened to the last answer of etcd
 	lease                             atomic.Int64 // of the own keys; 0 when there is none
 
-	rejectedMu   sync.Mutex // guards the two below
+	rejectedMu   sync.Mutex // guards the rest
 	rejected     map[record.Reason]int64
 	lastRejected string
+	reportedAt   time.Time // when the last rejected record was reported
 }
 
 // Stats returns a snapshot.
@@ -63,14 +64,31 @@ func (d *Directory) Stats() Stats {
 	}
 }
 
-func (c *counters) reject(r *record.Rejection) {
+// reportInterval is the time between two reports of rejected records: any client of etcd can write them.
+const reportInterval = 10 * time.Second
+
+// rejectRecord counts a rejected record, and reports it unless it was the last one, or another one was reported just now.
+func (d *Directory) rejectRecord(r *record.Rejection) {
+	if d.reject(r) && d.cfg.OnEvent != nil {
+		d.cfg.OnEvent("ignored a record of a member; the ring is built without it", r)
+	}
+}
+
+// reject reports whether r must be reported.
+func (c *counters) reject(r *record.Rejection) bool {
 	c.rejectedMu.Lock()
 	defer c.rejectedMu.Unlock()
 	if c.rejected == nil {
 		c.rejected = make(map[record.Reason]int64)
 	}
 	c.rejected[r.Reason]++
-	c.lastRejected = r.Error()
+	text := r.Error()
+	isNew := text != c.lastRejected && time.Since(c.reportedAt) >= reportInterval
+	c.lastRejected = text
+	if isNew {
+		c.reportedAt = time.Now()
+	}
+	return isNew
 }
 
 // recordContact records an answer of etcd.
