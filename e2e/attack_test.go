@@ -130,10 +130,10 @@ func (s *service) observe(what string, err error) {
 // again makes a request on a new connection until it succeeds: where all connections of a listener are taken, the sidecar
 // cannot tell a client that behaves well from one that does not.
 func (s *service) again(request func() error) error {
-	const patience = 3 * time.Second
+	const timeout = 3 * time.Second
 	for began := time.Now(); ; {
 		err := request()
-		if err == nil || time.Since(began) > patience {
+		if err == nil || time.Since(began) > timeout {
 			return err
 		}
 		s.retried.Add(1)

@@ -16,7 +16,12 @@ import (
 const (
 	MaxPage     = 512 // invalidations
 	MaxPrefixes = 16  // among them
+	// maxPageBytes limits the names and keys: a subscriber that does not read holds one page, encoded and not.
+	maxPageBytes = 8 << 10
 )
+
+// maxBytes limits the names and keys of a Log: 256 for each of 4096 invalidations.
+const maxBytes = 1 << 20
 
 // Log is a ring buffer of invalidations with consecutive sequence numbers. Its writer never waits for a reader: there is
 // no queue per reader, only the reader's Cursor. A reader that needs an overwritten invalidation gets ErrOverwritten.
@@ -26,6 +31,8 @@ type Log struct {
 	mu        sync.Mutex    // guards the rest; held for at most the time to copy MaxPage records
 	records   []Record      // sequence number n is at n % len
 	last      uint64        // sequence number of the latest record; the first one is 1
+	dropped   uint64        // sequence number of the latest record that is not kept
+	bytes     int           // of the names and keys of the records that are kept
 	liveFeeds []string      // datasets, sorted; replaced, never modified
 	edition   uint64        // of liveFeeds
 	changed   chan struct{} // closed at the next change; nil while nobody waits for it
@@ -51,9 +58,28 @@ func (l *Log) Publish(i kv.Invalidation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last++
-	l.records[l.last%uint64(len(l.records))] = Record{i, published}
+	if l.last-l.dropped > uint64(len(l.records)) {
+		l.dropLocked()
+	}
+	*l.atLocked(l.last) = Record{i, published}
+	for l.bytes += sizeOf(i); l.bytes > maxBytes; { //guard:log-of-large-keys-without-limit
+		l.dropLocked()
+	}
 	l.wakeLocked()
 }
+
+// dropLocked drops the oldest record that is kept.
+func (l *Log) dropLocked() {
+	l.dropped++
+	oldest := l.atLocked(l.dropped)
+	l.bytes -= sizeOf(oldest.Invalidation)
+	*oldest = Record{}
+}
+
+func (l *Log) atLocked(sequence uint64) *Record { return &l.records[sequence%uint64(len(l.records))] }
+
+// sizeOf returns the size of what an invalidation refers to; equal names and keys may share it.
+func sizeOf(i kv.Invalidation) int { return len(i.Dataset) + len(i.Key) }
 
 // SetLiveFeeds sets the datasets whose change feed this member reads without a gap from now on.
 func (l *Log) SetLiveFeeds(datasets []string) {
@@ -111,7 +137,7 @@ func (l *Log) From(epoch, sequence uint64) (Cursor, error) {
 }
 
 // keptLocked reports whether the log still has every invalidation behind at.
-func (l *Log) keptLocked(at Cursor) bool { return l.last-at.sequence <= uint64(len(l.records)) }
+func (l *Log) keptLocked(at Cursor) bool { return at.sequence >= l.dropped }
 
 // Page is a part of a Log.
 type Page struct {
@@ -122,6 +148,8 @@ type Page struct {
 	LiveFeeds []string
 	// HasNews: there are records, or LiveFeeds has changed.
 	HasNews bool
+	// More: further records are behind Sequence.
+	More bool
 	// Interrupted: between two reads, LiveFeeds had another value that the reader has not seen.
 	Interrupted bool
 	// Changed is closed at the next change; nil when HasNews is set.
@@ -138,7 +166,7 @@ func (l *Log) Read(at *Cursor) (Page, error) {
 	n := l.pageLocked(at.sequence)
 	next := Page{
 		Epoch: l.epoch, Sequence: at.sequence + n, Records: l.recordsLocked(at.sequence, n), LiveFeeds: l.liveFeeds,
-		HasNews: n > 0 || l.edition != at.edition, Interrupted: l.edition > at.edition+1, //guard:short-interruption-of-feed-hidden
+		HasNews: n > 0 || l.edition != at.edition, More: at.sequence+n < l.last, Interrupted: l.edition > at.edition+1, //guard:short-interruption-of-feed-hidden
 	}
 	if !next.HasNews {
 		next.Changed = l.changedLocked()
@@ -149,12 +177,16 @@ func (l *Log) Read(at *Cursor) (Page, error) {
 
 // pageLocked returns how many records behind after belong to one page.
 func (l *Log) pageLocked(after uint64) uint64 {
-	most, prefixes := min(l.last-after, MaxPage), 0
+	most, prefixes, bytes := min(l.last-after, MaxPage), 0, 0
 	for n := range most {
-		if l.records[(after+1+n)%uint64(len(l.records))].Invalidation.Prefix {
+		i := l.atLocked(after + 1 + n).Invalidation
+		if i.Prefix {
 			prefixes++
 		}
 		if prefixes > MaxPrefixes { //guard:page-that-subscribers-reject
+			return n
+		}
+		if bytes += sizeOf(i); bytes > maxPageBytes && n > 0 { //guard:pages-of-large-keys-without-limit
 			return n
 		}
 	}
@@ -167,7 +199,7 @@ func (l *Log) recordsLocked(after, n uint64) []Record {
 	}
 	records := make([]Record, n)
 	for i := range n {
-		records[i] = l.records[(after+1+i)%uint64(len(l.records))]
+		records[i] = *l.atLocked(after + 1 + i)
 	}
 	return records
 }

@@ -3,6 +3,7 @@ package invalidationlog
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -129,5 +130,42 @@ func TestPageHasFewPrefixes(t *testing.T) {
 	}
 	if len(keys) != 100 {
 		t.Errorf("got %d records, want 100", len(keys))
+	}
+}
+
+func TestLogOfLargeKeysIsBounded(t *testing.T) {
+	const n, size = 2000, 1000
+	l := New(4096)
+	publish := func(size int) { l.Publish(kv.Invalidation{Dataset: "d", Key: strings.Repeat("k", size)}) }
+	for range n {
+		publish(size)
+	}
+	held := 0
+	for _, r := range l.records {
+		held += len(r.Invalidation.Dataset) + len(r.Invalidation.Key)
+	}
+	if held > maxBytes || held < maxBytes-2*size || held != l.bytes {
+		t.Errorf("got %d bytes held and %d counted, want the largest number up to %d", held, l.bytes, maxBytes)
+	}
+	kept := uint64(held / (size + 1))
+	if _, err := l.From(l.Epoch(), n-kept-1); err == nil {
+		t.Error("a reader can continue before the first record that is kept")
+	}
+	at, err := l.From(l.Epoch(), n-kept)
+	for read := uint64(0); err == nil && read < kept; {
+		var p Page
+		if p, err = l.Read(&at); len(p.Records) == 0 || len(p.Records)*size > maxPageBytes {
+			t.Fatalf("got a page of %d records of %d bytes, want at least one and at most %d bytes", len(p.Records), size, maxPageBytes)
+		}
+		read += uint64(len(p.Records))
+	}
+	if err != nil || at.Sequence() != n {
+		t.Errorf("got sequence %d, %v at the end; want %d", at.Sequence(), err, n)
+	}
+	for range 5000 { // more than fit into the ring
+		publish(1)
+	}
+	if l.bytes != 4096*2 {
+		t.Errorf("got %d bytes counted for 4096 small records, want %d", l.bytes, 4096*2)
 	}
 }

@@ -87,7 +87,7 @@ func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingS
 
 // pace is how long to wait for more news to send together; 0 when the log has more than one response of it.
 func (s *Service) pace(sent invalidationlog.Page) time.Duration {
-	if !sent.HasNews || len(sent.Records) == invalidationlog.MaxPage {
+	if !sent.HasNews || sent.More {
 		return 0
 	}
 	return time.Duration(s.subscribers.Load()) * pacePerSubscriber
