@@ -20,10 +20,13 @@ import (
 // h2specCases is the number of cases of h2spec 2.2.1 with --strict: a run that ends early must not pass.
 const h2specCases = 146
 
+const bothProtocols = "the listener serves HTTP/1.1, too: without the preface of HTTP/2 the client gets 400 (RFC 9113, 3.4: an " +
+	"invalid preface indicates that the peer does not use HTTP/2)"
+
 // h2specExceptions are the cases that a listener fails on purpose, by name of the listener, section and number, and why.
 var h2specExceptions = map[string]string{
-	"unix http2/3.5/2": "the socket serves HTTP/1.1, too: without the preface of HTTP/2 the client gets 400 (RFC 9113, 3.4: " +
-		"an invalid preface indicates that the peer does not use HTTP/2)",
+	"unix http2/3.5/2":   bothProtocols,
+	"routed http2/3.5/2": bothProtocols,
 }
 
 // h2specRaces are the cases whose second frame may arrive after the response to the first one, when the server has closed
@@ -33,8 +36,8 @@ var h2specRaces = []string{"http2/6.9.1/3", "http2/8.1/1", "http2/8.1.2.6/1", "h
 // TestHTTP2Conformance runs h2spec against each listener that speaks HTTP/2.
 func TestHTTP2Conformance(t *testing.T) {
 	rig.NeedServers(t)
-	s := localtest.Start(t, local.Config{})
-	for name, address := range map[string]string{"grpc": s.GRPC, "unix": relay(t, "unix", s.Unix)} {
+	s, routed := localtest.StartRouted(t, local.Config{}, nil)
+	for name, address := range map[string]string{"grpc": s.GRPC, "unix": relay(t, "unix", s.Unix), "routed": routed} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			runH2spec(t, name, address)

@@ -37,7 +37,7 @@ var values = map[string]string{"small": strings.Repeat("s", 1000), "medium": str
 
 // eachListener runs a test against each listener that speaks HTTP/2, while a client with small reads must be served.
 func eachListener(t *testing.T, config local.Config, attack func(t *testing.T, s *target)) {
-	for _, name := range []string{"grpc", "unix"} {
+	for _, name := range []string{"grpc", "unix", "routed"} {
 		t.Run(name, func(t *testing.T) {
 			s := startTarget(t, config, name)
 			attacked := make(chan struct{})

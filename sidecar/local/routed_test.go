@@ -68,3 +68,33 @@ func TestRoutedRequestsKnowTheirCaller(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+// The caller of a connection is known before its first request, which may be answered without a handler.
+func TestRoutedHTTP2ConnectionsKnowTheirCaller(t *testing.T) {
+	callers := make(chan string, 9)
+	s := New(Config{RoutedCaller: func(state *tls.ConnectionState, addr net.Addr) caller.Caller {
+		callers <- state.ServerName + " " + state.NegotiatedProtocol
+		return caller.Caller{Kind: caller.Client, ID: state.ServerName, Addr: addr.String()}
+	}}, NewCatalog())
+	backend := httptest.NewUnstartedServer(nil) // has a certificate
+	backend.StartTLS()
+	defer backend.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = s.ServeRouted(ln, &tls.Config{Certificates: backend.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}})
+	}()
+	defer func() { _ = s.Shutdown(t.Context()) }()
+	roots := x509.NewCertPool()
+	roots.AddCert(backend.Certificate())
+	c, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, want := <-callers, "example.com h2"; got != want {
+		t.Errorf("got the caller %q, want %q", got, want)
+	}
+}

@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -18,10 +16,8 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
-	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
-	"github.com/ringside-cache/ringside/sidecar/local/grpcapi"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 	"github.com/ringside-cache/ringside/sidecar/local/httpserver"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
@@ -33,9 +29,9 @@ type Server struct {
 	watches *watch.Engine
 
 	http, unixHTTP       *httpserver.Server
+	routed               *http.Server // HTTP/1.1 of the routed listener
 	grpc, unixGRPC       callServer
-	routed               *http.Server
-	routedGRPC           *grpc.Server
+	routedCalls          callServer // HTTP/2 of the routed listener
 	health, routedHealth *health.Server
 
 	base     context.Context // parent of every HTTP request
@@ -60,37 +56,13 @@ func New(config Config, datasets api.Datasets) *Server {
 	s.http = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.HTTP}))
 	s.unixHTTP = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.Unix, AnyHost: true}))
 	s.grpc, s.unixGRPC = s.newGRPC(&stats.GRPC), s.newGRPC(&stats.Unix)
-	s.routedGRPC = grpcapi.NewServer(s.backend, s.watches, &stats.Routed, true)
-	healthpb.RegisterHealthServer(s.routedGRPC, s.routedHealth)
-	s.routed = s.newRouted()
+	s.newRouted(&stats.Routed)
 	s.SetServing(false)
 	return s
 }
 
 func (s *Server) newHandler(o httpapi.Options) *httpapi.Handler {
 	return httpapi.New(s.backend, s.watches, o)
-}
-
-// newRouted returns the server for clients that route by the ring. Their connections carry HTTP and gRPC side by side,
-// which neither httpserver.Server nor the transport of grpc supports: net/http reads them.
-func (s *Server) newRouted() *http.Server {
-	config := s.backend.Config()
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(true)
-	handler := s.newHandler(httpapi.Options{Stats: &s.backend.Stats().Routed, AnyHost: true, Routed: true})
-	return &http.Server{
-		Handler: s.identified(httpserver.NewRouted(handler, s.routedGRPC)), Protocols: protocols,
-		ConnContext:       withAccepted,
-		ConnState:         listen.ConnState,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: config.MaxStreams},
-		ReadHeaderTimeout: config.ReadTimeout,
-		IdleTimeout:       config.IdleTimeout,
-		MaxHeaderBytes:    max(config.MaxHeaderBytes, headerlimit.ParsedBytes), // the handler has the limit
-		BaseContext:       func(net.Listener) context.Context { return s.base },
-		ErrorLog:          log.New(io.Discard, "", 0), // it has a line for every client that disconnects
-	}
 }
 
 // Stats returns the live counters.
@@ -107,7 +79,7 @@ func (s *Server) SetServing(serving bool) {
 		status = healthpb.HealthCheckResponse_SERVING
 	}
 	setStatus(s.health, s.grpc.grpc, status)
-	setStatus(s.routedHealth, s.routedGRPC, status)
+	setStatus(s.routedHealth, s.routedCalls.grpc, status)
 }
 
 func setStatus(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResponse_ServingStatus) {
@@ -133,9 +105,13 @@ func (s *Server) ServeGRPC(ln net.Listener) error {
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
 	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil), func(b *listen.Listener) error {
-		rule := listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.backend.Config().ReadTimeout}
-		return listen.Demux(s.draining, b, rule, s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
+		return listen.Demux(s.draining, b, s.http2(), s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
 	})
+}
+
+// http2 selects the connections that speak HTTP/2.
+func (s *Server) http2() listen.Rule {
+	return listen.Rule{Prefix: listen.HTTP2Preface, Timeout: s.backend.Config().ReadTimeout}
 }
 
 // ServeRouted serves clients that route by the ring themselves, such as Envoy or a gRPC client with the feed of package
@@ -146,9 +122,9 @@ func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
 		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns, KeepIdle: keepIdle})
 	return s.serve(bounded, func(b *listen.Listener) error {
 		if config == nil {
-			return s.routed.Serve(b)
+			return listen.Demux(s.draining, b, s.http2(), s.routedCalls.h2.Serve, s.routed.Serve)
 		}
-		return s.routed.Serve(tls.NewListener(b, config))
+		return s.routed.Serve(tls.NewListener(b, config)) // it passes HTTP/2 on; see newRouted
 	})
 }
 
@@ -248,9 +224,10 @@ func (s *Server) stop() []*listen.Listener {
 	return s.listeners
 }
 
-// stopRouted lets running requests end until ctx is done. Only then may the gRPC server stop: it cannot ask clients to
-// reconnect on connections that net/http reads, and panics if it has to.
+// stopRouted lets running requests end until ctx is done. net/http waits for its connections that h2 serves.
 func (s *Server) stopRouted(ctx context.Context) {
+	var calls sync.WaitGroup
+	calls.Go(func() { s.routedCalls.stop(ctx) })
 	_ = s.routed.Shutdown(ctx) // its error is that of ctx
-	s.routedGRPC.Stop()
+	calls.Wait()
 }
