@@ -15,7 +15,7 @@ func (k *checker) peerTLS() {
 	t := k.config.PeerTLS
 	switch {
 	case t.Insecure && t != (PeerTLS{Insecure: true}):
-		k.problem("peer_tls.insecure", "is true, but peer_tls also has a certificate; remove one of them")
+		k.problem("peer_tls.insecure", "is true, but peer_tls also has fields of mutual TLS; remove one or the other")
 	case t == PeerTLS{} && k.config.cluster(): //guard:cluster-without-authentication
 		k.problem("peer_tls", "is missing: everybody who reaches the peer listener could read and change everything; set cert_file, "+
 			"key_file and ca_file for mutual TLS, or insecure: true for plain text in a network where every host is trusted")

@@ -436,7 +436,7 @@ func TestClusterNeedsTLSOrInsecure(t *testing.T) {
 		t.Errorf("alone: got %q, want no problem", got)
 	}
 	both := problemsOf(t, "peer_tls: {insecure: true, cert_file: /dev/null, key_file: /dev/null, ca_file: /dev/null}", nil)
-	if len(both) != 1 || !strings.Contains(both[0], "peer_tls.insecure: is true, but peer_tls also has a certificate") {
+	if len(both) != 1 || !strings.Contains(both[0], "peer_tls.insecure: is true, but peer_tls also has fields of mutual TLS") {
 		t.Errorf("insecure with a certificate: got %q", both)
 	}
 }
