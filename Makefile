@@ -76,6 +76,7 @@ generate: ## Generate the Go code of proto/, CLI.md and METRICS.md
 
 .PHONY: release
 release: ## Make the files of a release in dist/: programs, SBOMs, notices, checksums, provenance (VERSION=1.2.3, DRY_RUN=1)
+	@rm -rf dist
 	@go run ./deploy/release -version "$(VERSION)" $(if $(DRY_RUN),-dry-run)
 
 .PHONY: bench

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -166,6 +168,57 @@ func largestReview() string {
 	return strings.TrimSuffix(admissionReview(`{"spec": {"containers": [`+strings.Repeat(container, 128)), "}}")
 }
 
+// mutate returns a review with a few changes: other bytes, a missing end, pieces that are repeated, up to 2 MiB of them.
+func mutate(r *rand.Rand, text []byte) []byte {
+	text = bytes.Clone(text)
+	for range 1 + r.IntN(4) {
+		from := r.IntN(len(text))
+		to := from + r.IntN(min(64, len(text)-from)+1)
+		switch r.IntN(5) {
+		case 0:
+			text[from] = "{}[]\",:0\\e\x00"[r.IntN(11)]
+		case 1:
+			text = append(text[:from:from], text[to:]...)
+		case 2:
+			text = slices.Concat(text[:to], bytes.Repeat(text[from:to], 1+r.IntN(20)), text[to:])
+		case 3:
+			text = slices.Concat(text[:to], bytes.Repeat(text[from:to], 1+r.IntN(1<<21)/(1+to-from)), text[to:])
+		case 4:
+			text = slices.Concat(text[:from], bytes.Repeat([]byte("{\"a\":["), r.IntN(10_000)), text[from:])
+		}
+		text = append(text[:min(len(text), 3<<20):min(len(text), 3<<20)], ' ')
+	}
+	return text
+}
+
+// sendFuzzedReviews sends mutated reviews. Each gets a response, which is no failure of the server.
+func sendFuzzedReviews(t *testing.T, i *limitedInjector, client *http.Client) {
+	const n, seed = 500, 1
+	r := rand.New(rand.NewPCG(seed, 0))
+	valid := []byte(admissionReview(`{"metadata": {"name": "a", "labels": {"app": "a", "ringside.dev/inject": "true"}, "annotations": {
+		"ringside.dev/unix-socket": "true", "ringside.dev/cpu-limit": "1e3", "ringside.dev/http-port": "7080"}}, "spec": {
+		"volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {"supplementalGroups": [1]}, "hostPID": false,
+		"initContainers": [{"name": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}]}],
+		"containers": [{"name": "app", "resources": {"limits": {"cpu": "1", "memory": 1e9}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}}`))
+	codes := map[string]int{}
+	for k := range n {
+		text := mutate(r, valid)
+		response, err := client.Post("https://"+i.webhook+"/inject/namespace", "application/json", bytes.NewReader(text))
+		if err != nil {
+			t.Fatalf("review %d of seed %d: %v\n%.500q", k, seed, err, text)
+		}
+		response.Body.Close()
+		if response.StatusCode >= http.StatusInternalServerError {
+			t.Errorf("review %d of seed %d: got %s\n%.500q", k, seed, response.Status, text)
+		}
+		codes[response.Status]++
+	}
+	t.Logf("%d reviews: %v", n, codes)
+	if kills := i.OOMKills(); kills != 0 {
+		t.Fatalf("the kernel has killed %d processes", kills)
+	}
+}
+
 func on(dial func(i *limitedInjector) attack.Dial, a attack.Attack) func(ctx context.Context, i *limitedInjector) {
 	return func(ctx context.Context, i *limitedInjector) { a(ctx, dial(i)) }
 }
@@ -229,6 +282,7 @@ func TestInjectorWithstandsHostileReviews(t *testing.T) {
 			}
 		})
 	}
+	t.Run("fuzzed reviews", func(t *testing.T) { sendFuzzedReviews(t, i, restarted) })
 	t.Logf("peak: %.1f of %d MiB", float64(i.Peak())/(1<<20), injectorMemory>>20)
 	select {
 	case <-i.exited:

@@ -4,10 +4,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,6 +81,9 @@ func TestProcessesOfTheSameUserCannotReadTheSidecar(t *testing.T) {
 				return string(out), err
 			}
 			rig.Eventually(t, time.Minute, func() error { return respondsOK("http://" + metrics + "/startupz") })
+			if n := openFilesOf(t, metrics); n == 0 {
+				t.Error("the sidecar does not see its own open files in /proc/self")
+			}
 			text, err := read("environ")
 			if (err == nil) != debuggable || strings.Contains(text, "secret-of-the-sidecar") != debuggable {
 				t.Errorf("another process of the user reads the environment: %.100q, %v; want it readable: %v", text, err, debuggable)
@@ -104,4 +110,29 @@ func respondsOK(url string) error {
 		return errors.New(response.Status)
 	}
 	return nil
+}
+
+var openFilesMetric = regexp.MustCompile(`(?m)^process_open_fds (\d+)`)
+
+// openFilesOf returns the number of open files that a sidecar reports of itself.
+func openFilesOf(t *testing.T, metrics string) int {
+	t.Helper()
+	response, err := http.Get("http://" + metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := openFilesMetric.FindSubmatch(text)
+	if match == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(string(match[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -2,7 +2,7 @@
 // publishes nothing.
 //
 //	make release VERSION=1.2.3              from a clean work tree, at the tag v1.2.3
-//	make release VERSION=1.2.3 DRY_RUN=1    from any work tree
+//	make release DRY_RUN=1                  from any work tree; the version is that of the chart
 //	go run ./deploy/release notices FILE    prints the notices of a program's dependencies
 package main
 
@@ -54,13 +54,18 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	flags.StringVar(&r.root, "root", ".", "folder of the repository")
 	flags.StringVar(&r.out, "out", "dist", "folder for the files; it must not exist or be empty")
-	flags.StringVar(&r.version, "version", "", "version, such as 1.2.3")
+	flags.StringVar(&r.version, "version", "", "version, such as 1.2.3; default: that of the chart")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "accept uncommitted changes and a missing tag")
 	platforms := flags.String("platforms", "linux/amd64,linux/arm64", "platforms, separated by commas")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	r.platforms = strings.Split(*platforms, ",")
+	if r.version == "" {
+		if err := r.chartVersion(); err != nil {
+			return err
+		}
+	}
 	if err := r.check(ctx); err != nil {
 		return err
 	}
@@ -74,6 +79,21 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 var semver = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
+
+var appVersion = regexp.MustCompile(`(?m)^appVersion: "?([^"\s]+)"?$`)
+
+func (r *release) chartVersion() error {
+	text, err := os.ReadFile(filepath.Join(r.root, "deploy/chart/Chart.yaml"))
+	if err != nil {
+		return err
+	}
+	match := appVersion.FindSubmatch(text)
+	if match == nil {
+		return errors.New("deploy/chart/Chart.yaml has no appVersion")
+	}
+	r.version = string(match[1])
+	return nil
+}
 
 // check reports everything that prevents the release.
 func (r *release) check(ctx context.Context) error {

@@ -6,7 +6,9 @@ import (
 	"context"
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +28,53 @@ func makeRelease(t *testing.T, source string) string {
 		t.Fatalf("%v\n%s", err, &log)
 	}
 	return out
+}
+
+// commit copies the repository, with its uncommitted changes, to a new folder and commits it there. The commit is the same each time.
+func commit(t *testing.T) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "repository")
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		name, _ := filepath.Rel(root, path) // it is below root
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (strings.HasPrefix(name, ".") && name != "." || entry.Name() == "node_modules" || name == "dist"):
+			return filepath.SkipDir
+		case entry.IsDir():
+			return os.MkdirAll(filepath.Join(dir, name), 0o755)
+		case entry.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			return errors.Join(err, os.Symlink(target, filepath.Join(dir, name)))
+		case !entry.Type().IsRegular(), name == ".git":
+			return nil
+		}
+		stat, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		return errors.Join(err, os.WriteFile(filepath.Join(dir, name), text, stat.Mode().Perm()))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	git(t, dir, "init", "--quiet")
+	git(t, dir, "add", "--all")
+	git(t, dir, "commit", "--quiet", "--message", "x")
+	return dir
+}
+
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
+	const date = "2026-01-01T00:00:00Z"
+	cmd.Env = append(os.Environ(), "GIT_AUTHOR_DATE="+date, "GIT_COMMITTER_DATE="+date)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", args[0], err, out)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 func read(t *testing.T, path string) []byte {
@@ -54,14 +103,7 @@ func TestRelease(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the programs for two platforms: make test runs it")
 	}
-	committed := filepath.Join(t.TempDir(), "clone")
-	if out, err := exec.Command("git", "clone", "--quiet", "--no-hardlinks", root, committed).CombinedOutput(); err != nil {
-		t.Fatalf("clone the repository: %v\n%s", err, out)
-	}
-	again := filepath.Join(t.TempDir(), "elsewhere")
-	if out, err := exec.Command("git", "clone", "--quiet", "--no-hardlinks", root, again).CombinedOutput(); err != nil {
-		t.Fatalf("clone the repository: %v\n%s", err, out)
-	}
+	committed, again := commit(t), commit(t)
 	dist := makeRelease(t, committed)
 	t.Run("files", func(t *testing.T) { checkFiles(t, dist) })
 	t.Run("checksums", func(t *testing.T) { checkSums(t, dist) })
@@ -119,16 +161,13 @@ func checkProvenance(t *testing.T, dist, source string) {
 	if err := json.Unmarshal(read(t, filepath.Join(dist, "ringside-0.0.1.intoto.json")), &s); err != nil {
 		t.Fatal(err)
 	}
-	commit, err := exec.Command("git", "-C", source, "rev-parse", "HEAD").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	head := git(t, source, "rev-parse", "HEAD")
 	if s.Type != "https://in-toto.io/Statement/v1" || s.PredicateType != "https://slsa.dev/provenance/v1" {
 		t.Errorf("types %s, %s", s.Type, s.PredicateType)
 	}
 	dependencies := s.Predicate.BuildDefinition.ResolvedDependencies
-	if len(dependencies) != 2 || dependencies[0].Digest["gitCommit"] != strings.TrimSpace(string(commit)) || len(dependencies[1].Digest["sha256"]) != 64 {
-		t.Errorf("got the dependencies %v, want the commit %s and an image with its digest", dependencies, commit)
+	if len(dependencies) != 2 || dependencies[0].Digest["gitCommit"] != head || len(dependencies[1].Digest["sha256"]) != 64 {
+		t.Errorf("got the dependencies %v, want the commit %s and an image with its digest", dependencies, head)
 	}
 	subjects := map[string]string{}
 	for _, subject := range s.Subject {
@@ -218,19 +257,24 @@ func TestBaseImages(t *testing.T) {
 
 // Each base image of the repository has a digest.
 func TestDockerfilesArePinned(t *testing.T) {
-	out, err := exec.Command("git", "-C", root, "ls-files", "*Dockerfile*").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	checked := 0
-	for name := range strings.FieldsSeq(string(out)) {
-		if strings.HasSuffix(name, "ignore") {
-			continue
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (strings.HasPrefix(entry.Name(), ".") && path != root || entry.Name() == "node_modules"):
+			return filepath.SkipDir
+		case entry.IsDir(), !strings.Contains(entry.Name(), "Dockerfile"), strings.HasSuffix(path, "ignore"):
+			return nil
 		}
 		checked++
-		if _, err := baseImages(string(read(t, filepath.Join(root, name)))); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if _, err := baseImages(string(read(t, path))); err != nil {
+			t.Errorf("%s: %v", path, err)
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if checked == 0 {
 		t.Error("invalid run: no Dockerfile")
@@ -239,13 +283,8 @@ func TestDockerfilesArePinned(t *testing.T) {
 
 func TestReleaseIsRefused(t *testing.T) {
 	dirty := t.TempDir()
-	for _, args := range [][]string{
-		{"init", "--quiet"}, {"-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "--message", "x"},
-	} {
-		if out, err := exec.Command("git", append([]string{"-C", dirty}, args...)...).CombinedOutput(); err != nil {
-			t.Fatalf("git %s: %v\n%s", args[0], err, out)
-		}
-	}
+	git(t, dirty, "init", "--quiet")
+	git(t, dirty, "commit", "--quiet", "--allow-empty", "--message", "x")
 	if err := os.MkdirAll(filepath.Join(dirty, "deploy"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -37,6 +38,8 @@ const (
 	maxMessage  = 8 << 10
 	maxWarnings = 4 // and each is at most 1 KiB; the API server shortens them further
 	maxWarning  = 1 << 10
+	// refusalsLogged is how many refusals per second are logged; the metric counts all. They could fill the disk of the node.
+	refusalsLogged = 20
 )
 
 // Webhook serves admission reviews of pods.
@@ -44,6 +47,7 @@ type Webhook struct {
 	template *inject.Template
 	log      *slog.Logger
 	turns    chan struct{} // has an element for each review that is processed
+	logged   *rate.Limiter // of refusals
 	reviews  *prometheus.CounterVec
 	duration prometheus.Histogram
 }
@@ -60,7 +64,7 @@ const (
 // New returns a webhook that injects t, and registers its metrics.
 func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *Webhook {
 	w := &Webhook{
-		template: t, log: log, turns: make(chan struct{}, atOnce),
+		template: t, log: log, turns: make(chan struct{}, atOnce), logged: rate.NewLimiter(refusalsLogged, refusalsLogged),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringside_injector_reviews_total", Help: "Admission reviews by result.",
 		}, []string{"result"}),
@@ -95,11 +99,13 @@ func (w *Webhook) review(asker inject.Asker) http.HandlerFunc {
 		}
 		body := http.MaxBytesReader(rw, r.Body, maxReview)
 		request, err := admission.Read(body)
+		if err != nil {
+			// A client that is still sending might not read the response otherwise.
+			_, _ = io.Copy(io.Discard, body)
+		}
 		var rejected *admission.Rejection
 		switch {
 		case errors.As(err, &rejected) && request != nil && request.UID != "":
-			// A client that is still sending might not read the response otherwise.
-			_, _ = io.Copy(io.Discard, body)
 			w.respond(rw, w.refuse(w.logOf(request), request, err))
 			return
 		case err != nil:
@@ -119,7 +125,9 @@ func (w *Webhook) review(asker inject.Asker) http.HandlerFunc {
 // reject answers a request that is not an admission review of a pod.
 func (w *Webhook) reject(rw http.ResponseWriter, err error) {
 	w.reviews.WithLabelValues(resultInvalid).Inc()
-	w.log.Warn("rejected a request that is not an admission review of a pod", "error", cut(err.Error(), maxWarning))
+	if w.logged.Allow() { //guard:refusals-fill-the-log
+		w.log.Warn("rejected a request that is not an admission review of a pod", "error", cut(err.Error(), maxWarning))
+	}
 	code := http.StatusBadRequest
 	var large *http.MaxBytesError
 	switch {
@@ -206,7 +214,9 @@ func cut(text string, limit int) string {
 func (w *Webhook) refuse(log *slog.Logger, q *admission.Request, err error) *admissionv1.AdmissionResponse {
 	w.reviews.WithLabelValues(resultRefused).Inc()
 	message := cut(err.Error(), maxMessage)
-	log.Info("refused", "error", message)
+	if w.logged.Allow() {
+		log.Info("refused", "error", message)
+	}
 	return &admissionv1.AdmissionResponse{UID: q.UID, Result: &metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
 		Message: "ringside: " + message,

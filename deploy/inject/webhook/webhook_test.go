@@ -148,6 +148,31 @@ func TestReviewsTakeTurns(t *testing.T) {
 	})
 }
 
+// A flood of invalid requests and rejected pods does not fill the log.
+func TestRefusalsInTheLogAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		w := newWebhook(t)
+		w.log = slog.New(slog.NewTextHandler(&log, nil))
+		const flood = 100
+		for range flood {
+			post(w.Handler(), "/inject/pod", "<html>")
+			post(w.Handler(), "/inject/pod", review(`{"metadata": {"labels": {"ringside.dev/inject": "x"}}}`))
+		}
+		if n := bytes.Count(log.Bytes(), []byte("\n")); n != refusalsLogged {
+			t.Errorf("%d lines in the log, want %d", n, refusalsLogged)
+		}
+		if n := testutil.ToFloat64(w.reviews.WithLabelValues(resultInvalid)); n != flood {
+			t.Errorf("%v requests are counted, want %d", n, flood)
+		}
+		time.Sleep(time.Second)
+		post(w.Handler(), "/inject/pod", "<html>")
+		if n := bytes.Count(log.Bytes(), []byte("\n")); n != refusalsLogged+1 {
+			t.Errorf("%d lines in the log after a second, want %d", n, refusalsLogged+1)
+		}
+	})
+}
+
 // The response is small, whatever the pod contains.
 func TestResponsesAreBounded(t *testing.T) {
 	long := strings.Repeat("x", 2000)
