@@ -35,7 +35,8 @@ type client struct {
 	responses map[uint32]*answer
 	goAways   []http2.GoAwayFrame
 	pings     int
-	silent    bool                 // it acknowledges nothing
+	silent    bool // it acknowledges nothing
+	accept    func(net.Conn) net.Conn
 	begun     chan struct{}        // closed after the preface
 	tls       *tls.ConnectionState // of the server's end; nil without TLS
 	stuck     chan struct{}        // if not nil, it reads nothing until this is closed
@@ -98,6 +99,9 @@ func start(t testing.TB, s *Server, prepare ...func(*client)) *client {
 
 // serverSide gives the server's end of a connection the state of TLS.
 func (c *client) serverSide(nc net.Conn) net.Conn {
+	if c.accept != nil {
+		nc = c.accept(nc)
+	}
 	if c.tls == nil {
 		return nc
 	}

@@ -35,7 +35,8 @@ type conn struct {
 	streams  map[uint32]*stream // open ones
 	peak     int                // most streams since the map was made
 	closed   closedStreams
-	last     uint32    // largest stream id of the client
+	last     uint32 // largest stream id of the client
+	place    place
 	handlers int       // that have not returned
 	orphans  int       // of them, those whose stream is closed
 	free     []*stream // for new requests
@@ -155,6 +156,7 @@ func (c *conn) fill() error {
 	if !c.out.flushing {
 		c.flush()
 	}
+	c.setPlace()
 	if c.out.err != nil {
 		return c.out.err
 	}

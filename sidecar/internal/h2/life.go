@@ -80,6 +80,7 @@ func (c *conn) look() {
 	for _, s := range c.streams {
 		c.lookAtStream(s, now)
 	}
+	c.setPlace()
 	c.closing()
 	c.flushSoon()
 	c.setTimer(now)

@@ -262,6 +262,7 @@ func (s *stream) sendable(n int) int {
 // roomFor waits until at least one of n bytes can be sent, or a frame without data.
 func (s *stream) roomFor(n int) error {
 	c := s.conn
+	defer s.unblocked()
 	for s.send.err == nil && (n > 0 && s.sendable(n) == 0 || c.out.room() == 0) {
 		if s.send.deadline.passed() {
 			c.reset(s, codeCancel)
@@ -269,6 +270,8 @@ func (s *stream) roomFor(n int) error {
 		}
 		if s.send.blocked.IsZero() {
 			s.send.blocked = time.Now()
+			c.place.blocked++
+			c.setPlace()
 		}
 		if !s.send.queued {
 			s.send.queued = true
@@ -278,8 +281,16 @@ func (s *stream) roomFor(n int) error {
 		c.flushSoon()
 		s.wake.Wait()
 	}
-	s.send.blocked = time.Time{}
 	return s.send.err
+}
+
+// unblocked ends what roomFor began.
+func (s *stream) unblocked() {
+	if !s.send.blocked.IsZero() {
+		s.send.blocked = time.Time{}
+		s.conn.place.blocked--
+		s.conn.setPlace()
+	}
 }
 
 // end sends the trailer, or the end of the stream where it was not sent. Called without mu.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // Config describes a Server. Every field except Handler may be zero.
@@ -131,6 +132,7 @@ func (s *Server) Serve(ln net.Listener) error {
 // ServeConn serves a connection, on which a TLS handshake is complete, until it ends. It closes it.
 func (s *Server) ServeConn(nc net.Conn) {
 	c := s.newConn(nc)
+	c.place.at = listen.PlaceOf(nc)
 	if !prepay(nc) || !s.add(c) {
 		c.cancel()
 		_ = nc.Close() // there is no memory for it, or the server has been stopped

@@ -142,6 +142,7 @@ func (c *conn) discard(id uint32, why code) {
 func (c *conn) open(f frame) {
 	s := c.newStream(f.id)
 	s.empty = f.has(flagEndStream)
+	c.place.set(working)
 	s.recv.closed = s.empty
 	large := s.head.tooLarge()
 	s.base = streamBytes
@@ -249,6 +250,7 @@ func (c *conn) leaveHandler(s *stream) {
 		return
 	}
 	c.handlers--
+	c.setPlace()
 	if s.ended {
 		c.orphans--
 		c.lower(s, 0)

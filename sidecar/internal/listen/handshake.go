@@ -70,6 +70,7 @@ func (h *handshaken) add(a newConn) {
 	case h.closed:
 		_ = a.conn.Close() // nobody accepts it
 	case len(h.open) >= maxHandshakes: //guard:unlimited-handshakes
+		PlaceOf(a.conn).Wait()
 		h.waiting = append(h.waiting, a)
 	default:
 		h.startLocked(a)
@@ -77,6 +78,7 @@ func (h *handshaken) add(a newConn) {
 }
 
 func (h *handshaken) startLocked(a newConn) {
+	PlaceOf(a.conn).Wait()
 	h.open[a.conn] = struct{}{}
 	timeout := time.Until(a.at.Add(HandshakeTimeout))
 	if len(h.waiting) > 0 {
