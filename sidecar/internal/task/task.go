@@ -5,6 +5,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 )
 
@@ -20,17 +21,27 @@ type Task struct {
 	done   chan struct{}
 }
 
-// Go runs fn until the task is stopped. An error that fn returns before that ends the run; name says what failed.
+// Go runs fn until the task is stopped. An error that fn returns before that, or a panic, ends the run: the sidecar leaves the
+// ring before it exits. name says what failed.
 func (g *Group) Go(name string, fn func(context.Context) error) *Task {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &Task{cancel, make(chan struct{})}
 	go func() {
 		defer close(t.done)
-		if err := fn(ctx); err != nil && ctx.Err() == nil {
+		if err := safely(ctx, fn); err != nil && ctx.Err() == nil {
 			g.fail(fmt.Errorf("%s: %w", name, err))
 		}
 	}()
 	return t
+}
+
+func safely(ctx context.Context, fn func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil { //guard:panic-of-task-skips-the-leave
+			err = fmt.Errorf("panic, please report this as a bug: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return fn(ctx)
 }
 
 // Stop ends the task and waits for it. A nil task was never started.
