@@ -189,7 +189,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
-	"sidecar/cmd/ringside/cli":     {},
+	"sidecar/cmd/ringside/cli":     {"ring/printable"},
 	"sidecar/cmd/ringside/client":  {"ring/routekey", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside/inspect": {"ring", "ring/printable", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside/top":     {"ring/backoff", "ring/printable", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},

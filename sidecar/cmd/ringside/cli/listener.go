@@ -192,6 +192,9 @@ func (r Response) Err() error {
 		if len(p.Datasets) > 0 {
 			text += "; similar names: " + strings.Join(p.Datasets, ", ")
 		}
+		if p.ID != "" {
+			text += " (id " + p.ID + ")"
+		}
 		return errors.New(text)
 	}
 	return fmt.Errorf("the sidecar responded %d %s", r.Status, http.StatusText(r.Status))
@@ -200,6 +203,7 @@ func (r Response) Err() error {
 // Problem is the part of a problem document (RFC 9457) that commands print.
 type Problem struct {
 	Type, Title, Detail string
+	ID                  string   // of the line in the sidecar's log with the cause
 	Datasets            []string // that the user may have meant
 }
 

@@ -79,11 +79,11 @@ func newResult(dataset, key string, r cli.Response) result {
 	return f
 }
 
-// printValue writes the value unchanged and adds a newline if it does not end with one.
+// printValue writes the value unchanged, except to a terminal, and adds a newline if it does not end with one.
 func printValue(w io.Writer, value []byte) error {
 	if len(value) == 0 || value[len(value)-1] != '\n' {
 		value = append(value, '\n')
 	}
-	_, err := w.Write(value)
+	_, err := io.WriteString(w, cli.ForReader(w, string(value)))
 	return err
 }

@@ -184,7 +184,7 @@ func (w *watcher) printEvent(e event) error {
 		line += " " + s.String()
 	}
 	w.began, w.token = true, e.id
-	_, err := fmt.Fprintln(w.out, line)
+	_, err := fmt.Fprintln(w.out, cli.ForReader(w.out, line))
 	return err
 }
 
@@ -194,7 +194,7 @@ func (s state) String() string {
 	case s.Error != nil && strings.HasSuffix(s.Error.Type, "/not-found"):
 		return s.Key + " not found"
 	case s.Error != nil:
-		return s.Key + " error " + s.Error.Detail
+		return strings.TrimSuffix(s.Key+" error "+s.Error.Detail+" (id "+s.Error.ID+")", " (id )")
 	}
 	words := []string{s.Key}
 	if s.Version != 0 {

@@ -206,7 +206,7 @@ func (w rowWrite) execute(cmd *cobra.Command, sidecar *cli.Listener, out *cli.Ou
 	if out.JSON() {
 		return cli.PrintJSON(cmd.OutOrStdout(), result)
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), result)
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), cli.ForReader(cmd.OutOrStdout(), fmt.Sprint(result)))
 	return err
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -180,7 +179,7 @@ func (s sample) print(w io.Writer, asJSON, once bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(s)
 	}
-	if !once && isTerminal(w) {
+	if !once && cli.IsTerminal(w) {
 		fmt.Fprint(w, clearScreen)
 	}
 	fmt.Fprintf(w, "ring %s: %s\n\n", s.RingID, cli.Count(len(s.Members), "member"))
@@ -189,15 +188,6 @@ func (s sample) print(w io.Writer, asJSON, once bool) error {
 	}
 	fmt.Fprintln(w)
 	return printActivities(w, "MEMBER", s.Members)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func printActivities(w io.Writer, what string, list []activity) error {
