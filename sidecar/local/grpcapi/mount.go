@@ -33,7 +33,7 @@ func (s *service) wrap(next grpc.MethodHandler) grpc.MethodHandler {
 		defer s.finish(time.Now(), &err)                                           //guard:mounted-panic-ends-process
 		ctx, cancel := context.WithTimeout(ctx, s.backend.Config().RequestTimeout) //guard:mounted-calls-without-deadline
 		defer cancel()
-		ctx = access.WithAuthorization(ctx, authorization(ctx)) //guard:mounted-calls-without-caller
+		ctx = access.WithAuthorization(ctx, authorization(ctx)) //guard:mounted-calls-without-token
 		return next(impl, ctx, decode, intercept)
 	}
 }
