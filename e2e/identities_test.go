@@ -28,6 +28,7 @@ import (
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 	"github.com/ringside-cache/ringside/xds/publisher"
@@ -287,6 +288,11 @@ func TestPromiseE1NoBadIdentityIsAccepted(t *testing.T) {
 			reject(p, b.Name, b.Config())
 		}
 		reject(p, "plain text", nil)
+	}
+	for _, reason := range mtls.Reasons() {
+		if got := s.Metric("ringside_peer_tls_rejected_total", fmt.Sprintf("reason=%q", reason)); got == 0 && reason != mtls.ReasonMember {
+			t.Errorf("no rejection is counted as %s", reason)
+		}
 	}
 	report(t, promise{
 		number: "E1", n: attempts, held: len(accepted) == 0,

@@ -84,7 +84,11 @@ func TestRoutedHTTP2ConnectionsKnowTheirCaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = s.ServeRouted(ln, &tls.Config{Certificates: backend.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}})
+		config := &tls.Config{Certificates: backend.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}
+		_ = s.ServeRouted(ln, func(c net.Conn) (net.Conn, error) {
+			secure := tls.Server(c, config)
+			return secure, secure.Handshake()
+		})
 	}()
 	defer func() { _ = s.Shutdown(t.Context()) }()
 	roots := x509.NewCertPool()

@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -42,7 +41,9 @@ type Server struct {
 	mu        sync.Mutex // guards the fields below
 	stopped   bool
 	listeners []*listen.Listener
-	loops     sync.WaitGroup // running Serve methods; Add only under mu while !stopped
+
+	handshakes listen.HandshakeStats // of routed clients; package mtls counts them by reason
+	loops      sync.WaitGroup        // running Serve methods; Add only under mu while !stopped
 }
 
 // New returns a Server of datasets that does not serve anything yet.
@@ -115,16 +116,18 @@ func (s *Server) http2() listen.Rule {
 }
 
 // ServeRouted serves clients that route by the ring themselves, such as Envoy or a gRPC client with the feed of package
-// xds: HTTP/1.1, HTTP/2 and gRPC on one listener, with TLS unless config is nil. A key that this member does not own is
-// read as for an application, with one peer fetch. It returns nil after Shutdown, or an error if ln fails. It closes ln.
-func (s *Server) ServeRouted(ln net.Listener, config *tls.Config) error {
+// xds: HTTP/1.1, HTTP/2 and gRPC on one listener, with TLS unless handshake is nil: that authenticates a client and returns a
+// *tls.Conn. A key that this member does not own is read as for an application, with one peer fetch. It returns nil after
+// Shutdown, or an error if ln fails. It closes ln.
+func (s *Server) ServeRouted(ln net.Listener, handshake func(net.Conn) (net.Conn, error)) error {
 	bounded := listen.New(ln, listen.Config{ // the peer listener has taken the bytes of its connections
 		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns, KeepIdle: keepIdle})
 	return s.serve(bounded, func(b *listen.Listener) error {
-		if config == nil {
+		if handshake == nil {
 			return listen.Demux(s.draining, b, s.http2(), s.routedCalls.h2.Serve, s.routed.Serve)
 		}
-		return s.routed.Serve(tls.NewListener(b, config)) // it passes HTTP/2 on; see newRouted
+		secure := listen.Handshaken(b, &s.handshakes, handshake)
+		return errors.Join(s.routed.Serve(secure), secure.Close()) // it passes HTTP/2 on; see newRouted
 	})
 }
 

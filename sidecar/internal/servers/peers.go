@@ -2,7 +2,6 @@ package servers
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"sync/atomic"
 
@@ -55,11 +54,16 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
-	sc, identity := server.Config{MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer")}, (*tls.Config)(nil)
-	if c.TLS != nil {
-		sc.Credentials, identity = c.TLS, c.TLS.ServerConfig()
+	sc := server.Config{
+		MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer"),
 	}
-	sc.Direct = func(ln net.Listener) error { return c.Applications.ServeRouted(ln, identity) }
+	var handshake func(net.Conn) (net.Conn, error)
+	if c.TLS != nil {
+		config := c.TLS.ServerConfig()
+		sc.Credentials = c.TLS
+		handshake = func(accepted net.Conn) (net.Conn, error) { return c.TLS.Handshake(accepted, config) }
+	}
+	sc.Direct = func(ln net.Listener) error { return c.Applications.ServeRouted(ln, handshake) }
 	p.Server = server.New(sc)
 	p.Service.Register(p.Server)
 	return p

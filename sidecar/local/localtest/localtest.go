@@ -67,7 +67,18 @@ func StartWatchable(tb testing.TB, config local.Config) (*Server, *cache.Dataset
 // StartRouted starts a server with a routed listener, with TLS unless withTLS is nil, and returns the address of that.
 func StartRouted(tb testing.TB, config local.Config, withTLS *tls.Config) (*Server, string) {
 	s := Start(tb, config)
-	return s, s.Listen(tb, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, withTLS) })
+	return s, s.Listen(tb, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, Handshake(withTLS)) })
+}
+
+// Handshake returns the handshake of a server; nil if config is nil.
+func Handshake(config *tls.Config) func(net.Conn) (net.Conn, error) {
+	if config == nil {
+		return nil
+	}
+	return func(accepted net.Conn) (net.Conn, error) {
+		c := tls.Server(accepted, config)
+		return c, c.Handshake()
+	}
 }
 
 // Listen calls serve with a new listener, and returns its address.
