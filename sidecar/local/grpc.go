@@ -43,7 +43,7 @@ func (s *Server) h2Config() h2.Config {
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return caller.With(ctx, caller.Of(conn))
 		},
-		Defect: func(p any) { _ = s.backend.Panic("in a handler of HTTP/2", p) }, // it is counted and logged,
+		Defect: func(p any) { _ = s.backend.Panic("in a handler of HTTP/2", p) }, // it is counted and logged
 	}
 }
 

@@ -113,7 +113,7 @@ func TestUnreadResponsesStayWithinTheBudget(t *testing.T) {
 func TestClientThatReadsNothingIsDisconnected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(8 << 20)
-		s := serving(Config{Budget: b})
+		s := serving(Config{Budget: b, MessageTimeout: time.Minute})
 		stuck := make(chan struct{})
 		c := start(t, s, func(c *client) { c.stuck = stuck })
 		go c.write([]byte(http2.ClientPreface))

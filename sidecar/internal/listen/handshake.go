@@ -92,6 +92,7 @@ func (h *handshaken) startLocked(a newConn) {
 			h.count(err)
 			return
 		}
+		PlaceOf(a.conn).stop() // the server says more
 		h.give(secure)
 	})
 }

@@ -213,16 +213,29 @@ type conn struct {
 }
 
 // Prepay takes n more bytes until the connection is closed, or none and returns false: for a server whose connections hold more
-// than ConnBytes.
+// than ConnBytes. As a new connection does, it takes the place of one that waits for its client. A listener of connections
+// that another one has accepted leaves it to that.
 func (c *conn) Prepay(n int64) bool {
+	if outside := connOf(c.Conn); outside != nil {
+		return outside.Prepay(n)
+	}
+	for {
+		taken, open := c.prepay(n)
+		if taken || !open || !c.listener.CloseLongestWaiting() { //guard:idle-connections-keep-prepaid-ones-out
+			return taken
+		}
+	}
+}
+
+func (c *conn) prepay(n int64) (taken, open bool) {
 	l := c.listener
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, open := l.conns[c]; !open || !l.config.Bytes.Take(n) {
-		return false
+		return false, open
 	}
 	c.more += n
-	return true
+	return true, true
 }
 
 // NetConn returns the accepted connection; see caller.Of.

@@ -32,9 +32,17 @@ const gone = -1
 
 // PlaceOf returns the place of a connection of a Listener, or of one that wraps it and has the method NetConn; else nil.
 func PlaceOf(c net.Conn) *Place {
+	if of := connOf(c); of != nil {
+		return &of.place
+	}
+	return nil
+}
+
+// connOf returns c, or the first connection of a Listener that it wraps; else nil.
+func connOf(c net.Conn) *conn {
 	for {
-		if p, ok := c.(*conn); ok {
-			return &p.place
+		if found, ok := c.(*conn); ok {
+			return found
 		}
 		wrapped, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {

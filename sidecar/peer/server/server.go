@@ -112,6 +112,8 @@ func (c Config) connBytes() int64 {
 const (
 	// handshakeTimeout limits the time from accept to the end of the HTTP/2 preface.
 	handshakeTimeout = 5 * time.Second
+	// keepIdle is how long an idle connection of another member is not closed for a new one.
+	keepIdle = time.Minute
 	// maxConnAge makes callers authenticate again: a revoked identity is out after an hour.
 	maxConnAge = time.Hour
 	// maxConnGrace is the time that running calls get when their connection reaches maxConnAge.
@@ -145,7 +147,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // Serve accepts connections until Stop; then it returns nil. It closes listener.
 func (s *Server) Serve(listener net.Listener) error {
 	limited := listen.New(listener, listen.Config{
-		MaxConns: s.config.MaxConns, Stats: &s.conns,
+		MaxConns: s.config.MaxConns, Stats: &s.conns, KeepIdle: keepIdle,
 		Bytes: s.config.Budget.Account(budget.Connections, s.config.ConnShare), ConnBytes: s.config.connBytes(),
 	})
 	if !s.add(limited) {
