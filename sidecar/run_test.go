@@ -576,13 +576,15 @@ func TestEntryMemory(t *testing.T) {
 		want       int64
 	}{
 		{0, unlimited, 128 << 20},
-		{0, 0, 128 << 20},
-		{0, 100 << 20, 40 << 20},
+		{0, 100 << 20, 43 << 20},
 		{64 << 20, 100 << 20, 64 << 20},
 		{0, 1 << 20, config.MinMemory},
 	} {
 		if got := shareOf(test.configured, test.limit, entryShare); got != test.want {
 			t.Errorf("shareOf(%s, %d) = %d, want %d", test.configured, test.limit, got, test.want)
 		}
+	}
+	if got := divideMemory(config.Config{}, 0).entries; got != 128<<20 {
+		t.Errorf("without a limit: got %d, want 128 MiB", got)
 	}
 }
