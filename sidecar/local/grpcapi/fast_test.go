@@ -405,4 +405,28 @@ func TestBatchesTakeMemory(t *testing.T) {
 	if !p.limit.Memory.Grow(1000) || b.Stats()[budget.Responses].Used != 1000 {
 		t.Errorf("got %d bytes taken for values of 1000 bytes", b.Stats()[budget.Responses].Used)
 	}
+	for size, taken := range map[int]bool{api.PrepaidResponse: false, api.PrepaidResponse + 1: true} {
+		b := budget.New(1 << 20)
+		p := newPair(t, api.Config{Budget: b}, map[string]kv.Answer{"a": {Value: make([]byte, size)}})
+		ctx, cancel := context.WithCancel(t.Context())
+		for range b.Limit(budget.Responses)/int64(size) + 1 {
+			_, err := p.service.Get(ctx, &ringsidev1.GetRequest{Dataset: "rows", Key: "a"})
+			if used := b.Stats()[budget.Responses].Used; used > 0 != taken || err != nil && used+int64(size) <= b.Limit(budget.Responses) {
+				t.Errorf("a response of %d bytes: got %d bytes taken and %v", size, used, err)
+			}
+		}
+		if refused := b.Stats()[budget.Responses].Refused > 0; refused != taken {
+			t.Errorf("responses of %d bytes: got refused %v, want %v", size, refused, taken)
+		}
+		cancel()
+		for range 1000 { // the end of a context is noticed by another goroutine
+			if b.Stats()[budget.Responses].Used == 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if used := b.Stats()[budget.Responses].Used; used != 0 {
+			t.Errorf("got %d bytes taken after the end of the calls, want 0", used)
+		}
+	}
 }

@@ -135,7 +135,23 @@ func (s *service) get(ctx context.Context, start time.Time, dataset, key string,
 	case a.NotFound:
 		return kv.Answer{}, api.NotFound()
 	}
+	if err := s.reserve(ctx, len(a.Value)); err != nil {
+		return kv.Answer{}, s.backend.Error(err).At("key")
+	}
 	return a, nil
+}
+
+// reserve takes the memory of a large response, before it is encoded, until it is sent: then ctx, that of the call, ends.
+func (s *service) reserve(ctx context.Context, size int) error {
+	if size <= api.PrepaidResponse {
+		return nil
+	}
+	response := s.backend.Config().Budget.Loan(budget.Responses)
+	if !response.Grow(int64(size)) { //guard:large-responses-are-encoded-at-once
+		return kv.ErrNoMemory
+	}
+	context.AfterFunc(ctx, response.Close)
+	return nil
 }
 
 // BatchGet implements ringside.v1.Cache.
@@ -155,7 +171,7 @@ func (s *service) BatchGet(
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	values := s.backend.Config().Budget.Loan(budget.Responses)
-	defer values.Close() // package h2 takes memory for the encoded response
+	context.AfterFunc(ctx, values.Close) // once the response is sent
 	results := make([]*ringsidev1.BatchGetResult, len(keys))
 	for i, r := range s.backend.ReadBatch(limited, d, keys, kv.ReadOptions{}, &values) { //guard:values-of-batches-take-no-memory
 		results[i] = s.batchResult(keys[i], r)

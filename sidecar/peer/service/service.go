@@ -118,8 +118,19 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	if err != nil {
 		return nil, peererror.ToStatus(err)
 	}
-	return s.respond(a, owns, req.GetMaxBytes()), nil
+	resp := s.respond(a, owns, req.GetMaxBytes())
+	if size := len(resp.GetValue()); size > prepaidBytes {
+		memory := s.config.Budget.Loan(budget.Responses)
+		if !memory.Grow(int64(size)) { //guard:large-responses-to-members-take-no-memory
+			return nil, peererror.ToStatus(kv.ErrNoMemory)
+		}
+		context.AfterFunc(ctx, memory.Close) // once the response is sent
+	}
+	return resp, nil
 }
+
+// prepaidBytes is the size of a value for which connections have paid.
+const prepaidBytes = 8 << 10
 
 // respond returns the response to a fetch. It has the size of the value instead of the value where the caller has no memory
 // for it.
@@ -206,7 +217,7 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 		most = int(min(limit, wire.MaxBatchResponseBytes)) //guard:batch-exceeds-callers-memory
 	}
 	memory := s.config.Budget.Loan(budget.Responses)
-	defer memory.Close()
+	context.AfterFunc(ctx, memory.Close) // once the response is sent
 	for _, b := range batches {
 		//guard:batch-response-exceeds-callers-limit guard:batches-of-members-take-no-memory
 		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: most - bytes, Memory: &memory}) {

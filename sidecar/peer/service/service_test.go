@@ -250,9 +250,10 @@ func TestBatchesOfMembersTakeMemory(t *testing.T) {
 		}))
 	request := &peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{{Dataset: "metrics", Key: "a"}, {Dataset: "metrics", Key: "last"}}}
 	var calls sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
 	for range 2 {
 		calls.Go(func() {
-			resp, err := m.Service.FetchBatch(t.Context(), request)
+			resp, err := m.Service.FetchBatch(ctx, request)
 			if err != nil || len(resp.GetOutcomes()) != 2 {
 				t.Errorf("got %v, %v; want an outcome of each key", resp, err)
 			}
@@ -265,8 +266,10 @@ func TestBatchesOfMembersTakeMemory(t *testing.T) {
 	}
 	close(release)
 	calls.Wait()
-	if s := b.Stats()[budget.Responses]; s.Used != 0 || s.Refused == 0 {
-		t.Errorf("got %+v after the batches, want no bytes taken, and some refused", s)
+	cancel() // as grpc does when the responses are sent
+	peertest.Eventually(t, "the memory is returned", func() bool { return b.Stats()[budget.Responses].Used == 0 })
+	if s := b.Stats()[budget.Responses]; s.Refused == 0 {
+		t.Errorf("got %+v after the batches, want some refused", s)
 	}
 }
 
@@ -306,4 +309,24 @@ func TestValueBeyondTheCallersMemoryIsOmitted(t *testing.T) {
 			t.Errorf("a batch with a limit of %d: got %q, %v; want %q", max, got, err, want)
 		}
 	}
+}
+
+func TestLargeResponsesToMembersTakeMemory(t *testing.T) {
+	t.Parallel()
+	b := budget.New(1 << 20)
+	m := peertest.StartMember(t, "m",
+		func(_ *peertest.Member, s *service.Config, _ *server.Config) { s.Budget = b },
+		peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
+			return kv.Answer{Value: make([]byte, 200<<10), Fresh: time.Second}, nil
+		}))
+	ctx, cancel := context.WithCancel(t.Context())
+	request := &peerv1.FetchRequest{Dataset: "metrics", Key: "a"}
+	if _, err := m.Service.Fetch(ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Service.Fetch(ctx, request); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("got %v while the first response is not sent, want RESOURCE_EXHAUSTED", err)
+	}
+	cancel()
+	peertest.Eventually(t, "the memory is returned", func() bool { return b.Stats()[budget.Responses].Used == 0 })
 }
