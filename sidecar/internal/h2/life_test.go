@@ -13,7 +13,7 @@ import (
 func TestConnectionEndsWithTheCertificateOfItsClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := make(chan struct{})
-		s := serving(Config{MaxAge: time.Hour, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stop })})
+		s := serving(Config{MaxAge: time.Hour, MaxAgeGrace: time.Hour, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stop })})
 		certificate := &x509.Certificate{NotAfter: time.Now().Add(10 * time.Minute)}
 		c := greet(start(t, s, func(c *client) {
 			c.tls = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate}}
