@@ -137,7 +137,7 @@ const keepIdle = time.Second
 func (s *Server) bounded(ln net.Listener, stats *Protocol, connBytes int64, refusal []byte) *listen.Listener {
 	c := s.backend.Config()
 	return listen.New(ln, listen.Config{
-		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal, KeepIdle: keepIdle,
+		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal, KeepIdle: keepIdle, Waits: true,
 		Bytes: c.Budget.Account(budget.Connections, c.ConnShare), ConnBytes: connBytes,
 	})
 }

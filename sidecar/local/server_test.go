@@ -80,6 +80,23 @@ func TestGRPCConnectionsOverTheLimitAreClosed(t *testing.T) {
 	}
 }
 
+// Connections of gRPC clients that have no call make room for a new one.
+func TestNewGRPCClientIsServedWhileIdleConnectionsHoldEveryPlace(t *testing.T) {
+	const places = 5
+	s := localtest.Start(t, local.Config{MaxConns: places})
+	for network, address := range map[string]string{"tcp": s.GRPC, "unix": s.Unix} {
+		const empty = "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // SETTINGS
+		localtest.NewAttack(t, network, address, 3*places, func(int) []byte { return []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty) }).Sent()
+		target := map[string]string{"tcp": address, "unix": "unix:" + address}[network]
+		if _, err := localtest.Client(t, target).Get(t.Context(), &ringsidev1.GetRequest{Dataset: "blobs", Key: "x/y"}); err != nil {
+			t.Errorf("%s: %v", network, err)
+		}
+	}
+	if n := s.Stats().GRPC.Conns.Open.Load(); n > places {
+		t.Errorf("%d connections are open, want at most %d", n, places)
+	}
+}
+
 // Shutdown lets running requests end, refuses new ones, and closes the connections of those that do not end in time.
 func TestShutdown(t *testing.T) {
 	entered, leave := make(chan string, 3), make(chan struct{})

@@ -25,7 +25,7 @@ type Rule struct {
 
 // Demux accepts connections from ln and passes those that match r to one server and all others to another. It returns
 // the error of ln, which is net.ErrClosed after ln was closed, once both servers have returned; a server must return when
-// its listener is closed. When ctx ends, connections that are still undecided are closed.
+// its listener is closed, and call the methods of Place. When ctx ends, connections that are still undecided are closed.
 func Demux(ctx context.Context, ln net.Listener, r Rule, matching, others func(net.Listener) error) error {
 	toMatching, toOthers := newHandoff(ln.Addr()), newHandoff(ln.Addr())
 	var servers, readers sync.WaitGroup
@@ -62,8 +62,7 @@ func hand(ctx context.Context, c net.Conn, r Rule, matching, others *handoff) {
 // read reads from c until it is decided whether it matches. It returns a connection from which the server reads all bytes,
 // or those after the prefix where r strips it.
 func (r Rule) read(c net.Conn) (conn net.Conn, matches bool, err error) {
-	PlaceOf(c).Wait()
-	defer PlaceOf(c).stop() // the server says more
+	PlaceOf(c).Wait() // until the server calls Work
 	if err := c.SetReadDeadline(time.Now().Add(r.Timeout)); err != nil {
 		return nil, false, err
 	}

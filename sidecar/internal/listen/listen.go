@@ -55,6 +55,8 @@ type Config struct {
 	// KeepIdle is how long a connection that has had a request may wait for the next one although a new connection needs its
 	// place; see Place.
 	KeepIdle time.Duration
+	// Waits is set for servers that call the methods of Place: a connection waits for its client from the start.
+	Waits bool
 	// Refusal is sent to a connection over the limit before it is closed. It is at most a few hundred bytes, which fit
 	// into the send buffer of a new socket. May be nil.
 	Refusal []byte
@@ -122,6 +124,9 @@ func (l *Listener) admit(accepted net.Conn) (net.Conn, bool) {
 	}
 	boundBuffers(accepted)
 	c := &conn{Conn: accepted, listener: l, place: Place{outside: PlaceOf(accepted)}}
+	if l.config.Waits {
+		c.place.Wait()
+	}
 	l.conns[c] = struct{}{}
 	l.config.Stats.Open.Add(1)
 	return c, true

@@ -147,7 +147,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // Serve accepts connections until Stop; then it returns nil. It closes listener.
 func (s *Server) Serve(listener net.Listener) error {
 	limited := listen.New(listener, listen.Config{
-		MaxConns: s.config.MaxConns, Stats: &s.conns, KeepIdle: keepIdle,
+		MaxConns: s.config.MaxConns, Stats: &s.conns, KeepIdle: keepIdle, Waits: true,
 		Bytes: s.config.Budget.Account(budget.Connections, s.config.ConnShare), ConnBytes: s.config.connBytes(),
 	})
 	if !s.add(limited) {
