@@ -12,8 +12,8 @@ import (
 )
 
 // Preface begins each connection from member to member, before TLS. No HTTP or TLS connection begins with it. A server
-// therefore gives members' connections, which carry many requests, to gRPC's own transport, and serves all other
-// connections on the same port with a server that accepts several protocols.
+// therefore knows members' connections, which only members may open, and serves all other connections on the same port with a
+// server that accepts several protocols.
 const Preface = "ringside/1\n"
 
 // Limits of a connection, used by both ends.
