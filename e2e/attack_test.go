@@ -107,6 +107,7 @@ func (a *attacked) newVictim(t *testing.T, files int, withTLS bool) *victim {
 // service is what the clients that behave well have observed.
 type service struct {
 	reads, failed atomic.Int64
+	fresh         atomic.Int64 // requests on new connections that were served during the attack
 	retried       atomic.Int64 // new connections that were refused or closed, which the client tried again
 	mu            sync.Mutex   // guards failures
 	failures      []string     // the first of them
@@ -127,10 +128,13 @@ func (s *service) observe(what string, err error) {
 
 // again makes a request on a new connection until it succeeds: where all connections of a listener are taken, the sidecar
 // cannot tell a client that behaves well from one that does not.
-func (s *service) again(request func() error) error {
-	const timeout = 3 * time.Second
+func (s *service) again(ctx context.Context, request func() error) error {
+	const timeout = 10 * time.Second
 	for began := time.Now(); ; {
 		err := request()
+		if err == nil && ctx.Err() == nil {
+			s.fresh.Add(1)
+		}
 		if err == nil || time.Since(began) > timeout {
 			return err
 		}
@@ -155,10 +159,10 @@ func (v *victim) serve(ctx context.Context) *service {
 	every(20*time.Millisecond, "HTTP on an open connection", func() error { return v.readKept() })
 	every(50*time.Millisecond, "gRPC on an open connection", func() error { return cached("key-1") })
 	every(100*time.Millisecond, "HTTP on a new connection", func() error {
-		return s.again(func() error { return get(v.fresh, v.URL("cnf-metrics", "key-2")) })
+		return s.again(ctx, func() error { return get(v.fresh, v.URL("cnf-metrics", "key-2")) })
 	})
 	every(200*time.Millisecond, "/readyz", func() error {
-		return s.again(func() error { return get(v.fresh, "http://"+v.Metrics+"/readyz") })
+		return s.again(ctx, func() error { return get(v.fresh, "http://"+v.Metrics+"/readyz") })
 	})
 	clients.Wait()
 	return s
@@ -243,6 +247,8 @@ func (v *victim) faultOf(o outcome, s *service, pid int) string {
 		return "the attack did not begin"
 	case o.failed > 0:
 		return fmt.Sprintf("%d of %d requests of other clients failed: %s", o.failed, o.reads, strings.Join(s.failures, "; "))
+	case s.fresh.Load() < 5:
+		return fmt.Sprintf("only %d requests on new connections were served during the attack", s.fresh.Load())
 	case o.reads < 20:
 		return fmt.Sprintf("other clients made only %d requests", o.reads)
 	}
