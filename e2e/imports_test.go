@@ -155,6 +155,7 @@ var mayImport = map[string][]string{
 	"deploy/inject/cert": {},
 	// The configuration: decode sets the fields of any struct, config knows which fields there are.
 	"sidecar/config/decode":   {},
+	"sidecar/config/restart":  {"sidecar/config", "sidecar/config/decode"},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
 	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access"},
 	// The parts of a running sidecar.
@@ -184,7 +185,7 @@ var mayImport = map[string][]string{
 	},
 	// Root and main.
 	"sidecar": {
-		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/warnings",
+		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},

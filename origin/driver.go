@@ -164,6 +164,31 @@ func WithInstaller(s Source) (FeedInstaller, error) {
 	return capability[FeedInstaller](s, "need nothing installed for a feed")
 }
 
+// Check returns what is wrong with a dataset of s, found without connecting: its statements, those of its writes if it is
+// writable, and its feed unless that is nil.
+func Check(s Source, d Dataset, writable bool, feed *FeedConfig) error {
+	if _, err := s.Dataset(d); err != nil {
+		return err
+	}
+	if writable {
+		w, err := Writable(s)
+		if err == nil {
+			_, err = w.Writer(d)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if feed == nil {
+		return nil
+	}
+	f, err := WithFeed(s)
+	if err == nil {
+		_, err = f.Feed(d, *feed)
+	}
+	return err
+}
+
 func capability[T any](s Source, cannot string) (T, error) {
 	t, ok := s.(T)
 	if !ok {

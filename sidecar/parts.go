@@ -148,7 +148,7 @@ func (r *run) buildAccess(p *parts, c config.Config) (err error) {
 	if p.audit != nil {
 		p.auditing = r.tasks.Go("audit log", p.audit.Run)
 	}
-	if p.access, err = access.New(c.Access(), p.audit); err != nil {
+	if p.access, err = access.New(accessOf(c), p.audit); err != nil {
 		return fmt.Errorf("build the access rules: %w", err)
 	}
 	return nil
@@ -243,6 +243,18 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	p.registration = newRegistration(p, *c.DrainTimeout)
 	p.background = &background{datasets: p.datasets, reloader: p.reloader, access: p.access, log: r.log, group: r.tasks}
 	return nil
+}
+
+// accessOf returns who may do what, in the form that package access takes.
+func accessOf(c config.Config) access.Config {
+	a := access.Config{Tokens: make(map[string]string, len(c.Tokens)), Datasets: make(map[string]access.Dataset, len(c.Datasets))}
+	for name, t := range c.Tokens {
+		a.Tokens[name] = t.File
+	}
+	for name, d := range c.Datasets {
+		a.Datasets[name] = access.Dataset{Rules: access.Rules(d.Allow), Limits: access.Limits(d.Limits)}
+	}
+	return a
 }
 
 // newCNFMetrics returns the typed service of the dataset that the configuration names; nil if it names none.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/config/restart"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
@@ -80,10 +81,10 @@ func (r *reloader) run(ctx context.Context) error {
 func (r *reloader) reload(load func() (config.Config, error)) {
 	next, err := load()
 	if err == nil {
-		err = errors.Join(r.config.NeedsRestart(next), r.origins.TargetChanged()) //guard:reload-ignores-changed-database
+		err = errors.Join(restart.Needed(r.config, next), r.origins.TargetChanged()) //guard:reload-ignores-changed-database
 	}
 	if err == nil {
-		err = r.access.Apply(next.Access())
+		err = r.access.Apply(accessOf(next))
 	}
 	if err != nil {
 		r.failed.Add(1)

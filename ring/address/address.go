@@ -3,6 +3,7 @@
 package address
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -62,6 +63,25 @@ func MemberIP(ip netip.Addr, port uint32) (string, error) {
 		return reject("is link-local; want an address that other hosts can dial")
 	}
 	return netip.AddrPortFrom(ip, uint16(port)).String(), nil
+}
+
+// Publisher checks the address of an xDS publisher. It may be a name, such as that of a Service: only the configuration has
+// it, and no other program.
+func Publisher(addr string) error {
+	h, port, err := Split(addr)
+	if _, notIP := netip.ParseAddr(h); err == nil && notIP == nil {
+		_, err := Member(addr)
+		return err
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("want host:port; %w", err)
+	case h == "":
+		return fmt.Errorf("want host:port; %q has no host", addr)
+	case port == 0:
+		return errors.New("port 0 cannot be dialed; want 1 to 65535")
+	}
+	return nil
 }
 
 // Reachable reports whether a member that advertises self may dial addr, the valid address of a member. Loopback addresses

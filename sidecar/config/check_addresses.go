@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 
 	"github.com/ringside-cache/ringside/ring/address"
@@ -17,28 +16,15 @@ func (k *checker) advertise(path, addr string) {
 	k.member(path, addr)
 }
 
-// member checks the address of a member.
 func (k *checker) member(path, addr string) {
 	if _, err := address.Member(addr); err != nil {
 		k.problem(path, "%v", err)
 	}
 }
 
-// publisher checks the address of an xDS publisher. It may be a name, such as that of a Service: only this configuration
-// has it, and no other program.
 func (k *checker) publisher(path, addr string) {
-	h, port, err := address.Split(addr)
-	if _, notIP := netip.ParseAddr(h); err == nil && notIP == nil {
-		k.member(path, addr)
-		return
-	}
-	switch {
-	case err != nil:
-		k.problem(path, "want host:port; %v", err)
-	case h == "":
-		k.problem(path, "want host:port; %q has no host", addr)
-	case port == 0:
-		k.problem(path, "port 0 cannot be dialed; want 1 to 65535")
+	if err := address.Publisher(addr); err != nil {
+		k.problem(path, "%v", err)
 	}
 }
 

@@ -104,15 +104,7 @@ func TestFeedsHaveTheirDefaults(t *testing.T) {
 // A peer fetch that ends before the owner's write leaves the outcome unknown.
 func TestPeerFetchesLastAsLongAsWrites(t *testing.T) {
 	c := Config{Datasets: map[string]Dataset{"a": {Times: Times{WriteTimeout: new(time.Minute)}, Writable: true}}}
-	if got := c.FetchTimeout(); got < time.Minute+fetchOverhead {
+	if got := c.FetchTimeout(); got < time.Minute+FetchOverhead {
 		t.Errorf("got a peer fetch of at most %s", got)
-	}
-}
-
-func TestMemoryIsDividedByShares(t *testing.T) {
-	c := Config{Datasets: map[string]Dataset{"a": {MemoryShare: new(Share(.5))}, "b": {}, "c": {}}}
-	got := c.MemoryOf(1000)
-	if got["a"] != 500 || got["b"] != 250 || got["c"] != 250 {
-		t.Errorf("got %v", got)
 	}
 }

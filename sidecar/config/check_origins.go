@@ -68,31 +68,12 @@ func (k *checker) statementsOf(name string, source origin.Source) {
 		if d.Origin != name {
 			continue
 		}
-		if err := checkStatements(source, n, d); err != nil {
+		var feed *origin.FeedConfig
+		if d.Feed.Configured() {
+			feed = new(d.Feed.Config())
+		}
+		if err := origin.Check(source, d.Rows(n), d.Writable, feed); err != nil {
 			k.problem("datasets."+n, "%v", err)
 		}
 	}
-}
-
-func checkStatements(source origin.Source, name string, d Dataset) error {
-	if _, err := source.Dataset(d.Rows(name)); err != nil {
-		return err
-	}
-	if d.Writable {
-		w, err := origin.Writable(source)
-		if err == nil {
-			_, err = w.Writer(d.Rows(name))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if !d.Feed.Configured() {
-		return nil
-	}
-	f, err := origin.WithFeed(source)
-	if err == nil {
-		_, err = f.Feed(d.Rows(name), d.Feed.Config())
-	}
-	return err
 }

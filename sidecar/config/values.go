@@ -11,20 +11,19 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/ring/address"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
-	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/peer/identity"
 )
 
-// fetchOverhead is the maximum that a peer fetch takes in addition to the owner's load.
-const fetchOverhead = 500 * time.Millisecond
+// FetchOverhead is the maximum time that a peer fetch takes in addition to the owner's load.
+const FetchOverhead = 500 * time.Millisecond
 
 // FetchTimeout bounds one peer fetch. It leaves the owner the time of its longest load or write.
 func (c Config) FetchTimeout() time.Duration {
 	longest := 5 * time.Second
 	for _, d := range c.Datasets {
-		longest = max(longest, d.Policy().LoadTimeout+fetchOverhead)
+		longest = max(longest, d.Policy().LoadTimeout+FetchOverhead)
 		if d.Writable {
-			longest = max(longest, d.Policy().WriteTimeout+fetchOverhead) //guard:peer-fetches-end-before-writes
+			longest = max(longest, d.Policy().WriteTimeout+FetchOverhead) //guard:peer-fetches-end-before-writes
 		}
 	}
 	return longest
@@ -51,18 +50,6 @@ func (c Config) SubscriptionIdle() time.Duration {
 	return longest
 }
 
-// Access returns who may do what, in the form that package access takes.
-func (c Config) Access() access.Config {
-	a := access.Config{Tokens: make(map[string]string, len(c.Tokens)), Datasets: make(map[string]access.Dataset, len(c.Datasets))}
-	for name, t := range c.Tokens {
-		a.Tokens[name] = t.File
-	}
-	for name, d := range c.Datasets {
-		a.Datasets[name] = access.Dataset{Rules: access.Rules(d.Allow), Limits: access.Limits(d.Limits)}
-	}
-	return a
-}
-
 // WithFeed returns the names of the datasets that have a change feed, sorted.
 func (c Config) WithFeed() []string {
 	without := func(name string) bool { return !c.Datasets[name].Feed.Configured() }
@@ -80,24 +67,6 @@ func (d Dataset) Rows(name string) origin.Dataset {
 		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
 		Value: d.Value, IntegerTimes: d.IntegerTimes,
 	}
-}
-
-// MemoryOf divides total among the datasets: each gets its memory_share, and those without one share the rest equally.
-func (c Config) MemoryOf(total int64) map[string]int64 {
-	rest, others := 1.0, 0
-	for _, d := range c.Datasets {
-		if d.MemoryShare == nil {
-			others++
-		} else {
-			rest -= float64(*d.MemoryShare)
-		}
-	}
-	parts := make(map[string]int64, len(c.Datasets))
-	for name, d := range c.Datasets {
-		share := float64(orDefault(d.MemoryShare, Share(rest/float64(max(1, others)))))
-		parts[name] = int64(share * float64(total))
-	}
-	return parts
 }
 
 // Open opens the origin without connecting to it. Errors do not name it.

@@ -46,7 +46,7 @@ type Set struct {
 // New builds the datasets. Nothing reads their change feeds before StartFeeds.
 func New(c Config) (*Set, error) {
 	s := &Set{config: c}
-	parts := c.Config.MemoryOf(c.Memory)
+	parts := divide(c.Memory, c.Config.Datasets)
 	for _, name := range slices.Sorted(maps.Keys(c.Config.Datasets)) {
 		d, err := s.open(name, parts[name])
 		if err != nil {

@@ -1,4 +1,5 @@
-package config
+// Package restart says which changes of a configuration take effect only after a restart.
+package restart
 
 import (
 	"errors"
@@ -8,12 +9,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
 )
 
-// NeedsRestart returns an error that names the fields of next that differ from c and take effect only after a restart.
-func (c Config) NeedsRestart(next Config) error {
-	before, after := fixed(c), fixed(next)
+// Needed returns an error that names the fields of next that differ from running and take effect only after a restart.
+func Needed(running, next config.Config) error {
+	before, after := fixed(running), fixed(next)
 	var changed []string
 	for path := range before {
 		if after[path] != before[path] {
@@ -27,8 +29,8 @@ func (c Config) NeedsRestart(next Config) error {
 	}
 	// A peer fetch that ended before the owner's load would send each read to the successor, which would load as well. One
 	// that ended before the owner's write would leave the outcome of the write unknown.
-	if most := c.FetchTimeout(); next.FetchTimeout() > most { //guard:longer-load-timeout-doubles-loads
-		changed = append(changed, fmt.Sprintf("load_timeout or write_timeout of more than %v", most-fetchOverhead))
+	if most := running.FetchTimeout(); next.FetchTimeout() > most { //guard:longer-load-timeout-doubles-loads
+		changed = append(changed, fmt.Sprintf("load_timeout or write_timeout of more than %v", most-config.FetchOverhead))
 	}
 	if len(changed) == 0 {
 		return nil
@@ -40,11 +42,11 @@ func (c Config) NeedsRestart(next Config) error {
 var errRestart = errors.New("these fields take effect only after a restart; restart, or revert them")
 
 // fixed returns the fields that a reload does not change: path → value.
-func fixed(c Config) map[string]string {
+func fixed(c config.Config) map[string]string {
 	c.Datasets, c.Tokens = maps.Clone(c.Datasets), nil
 	for name, d := range c.Datasets {
-		d.Times = Times{} //guard:reload-rejects-changed-times
-		d.Allow, d.Limits = Allow{}, Limits{}
+		d.Times = config.Times{} //guard:reload-rejects-changed-times
+		d.Allow, d.Limits = config.Allow{}, config.Limits{}
 		c.Datasets[name] = d
 	}
 	values := map[string]string{}
@@ -56,7 +58,7 @@ func fixed(c Config) map[string]string {
 
 // plain returns the text of v for comparison only, never for output: it includes secrets.
 func plain(v reflect.Value) string {
-	if s, ok := v.Interface().(Secret); ok {
+	if s, ok := v.Interface().(config.Secret); ok {
 		return s.Reveal()
 	}
 	if v.Kind() == reflect.Pointer && !v.IsNil() {
