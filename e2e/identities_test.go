@@ -33,6 +33,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 	"github.com/ringside-cache/ringside/xds/publisher"
 	"github.com/ringside-cache/ringside/xds/resolver"
+	"github.com/ringside-cache/ringside/xds/xdstest"
 )
 
 // attempt is how long an attempt with an identity may take. A rejected one ends at once.
@@ -163,10 +164,9 @@ func resolveFrom(t *testing.T, ca *peertest.Authority, c *tls.Config) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := publisher.New(publisher.Config{Delay: time.Millisecond, Credentials: serverCredentials(c)})
+	p := publisher.New(publisher.Config{Delay: time.Millisecond})
 	p.Publish([]ring.Member{{ID: "m", Addr: "10.0.0.1:7072"}})
-	defer p.Stop()
-	go func() { _ = p.Serve(ln) }()
+	defer xdstest.Serve(t, ln, p, grpc.Creds(serverCredentials(c)))()
 	lost := make(chan error, 1)
 	r, err := resolver.New(resolver.Config{
 		Addresses:   []string{ln.Addr().String()},

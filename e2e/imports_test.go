@@ -171,7 +171,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
-		"sidecar/internal/datasets", "sidecar/internal/listen",
+		"sidecar/internal/datasets", "sidecar/internal/h2", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
 		"sidecar/peer/service", "xds/publisher",
 	},
@@ -237,7 +237,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi", "sidecar/internal/h2",
-		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "deploy/examples/go",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},

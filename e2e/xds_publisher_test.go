@@ -20,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/xds/publisher"
 	"github.com/ringside-cache/ringside/xds/resources"
+	"github.com/ringside-cache/ringside/xds/xdstest"
 )
 
 // fakeMembers returns n members whose one server responds with the address that a request was sent to.
@@ -51,14 +52,7 @@ func servePublisher(t *testing.T, f *publisher.Publisher) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- f.Serve(ln) }()
-	t.Cleanup(func() {
-		f.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	xdstest.Serve(t, ln, f)
 	return ln.Addr().String()
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/xds/publisher"
+	"github.com/ringside-cache/ringside/xds/xdstest"
 )
 
 // The latency of a read from memory for one sequential reader, by route.
@@ -71,14 +72,7 @@ func serveFeed(b *testing.B, members []ring.Member) string {
 		b.Fatal(err)
 	}
 	feed := publisher.New(publisher.Config{OnNACK: func(n publisher.NACK) { b.Error(fmt.Sprint(n)) }})
-	served := make(chan error, 1)
-	go func() { served <- feed.Serve(ln) }()
-	b.Cleanup(func() {
-		feed.Stop()
-		if err := <-served; err != nil {
-			b.Error(err)
-		}
-	})
+	xdstest.Serve(b, ln, feed)
 	feed.Publish(members)
 	return ln.Addr().String()
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -13,7 +12,7 @@ import (
 func TestPanicOfAClientsStreamEndsThatStreamAlone(t *testing.T) {
 	var reported string
 	p := &Publisher{config: Config{OnUnpublishable: func(err error) { reported = err.Error() }}}
-	err := p.recoverStream(nil, nil, &grpc.StreamServerInfo{FullMethod: "/x"}, func(any, grpc.ServerStream) error { panic("canary") })
+	err := p.recovered(func() error { panic("canary") })
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "canary") {
 		t.Errorf("got error %v, want INTERNAL without the text of the panic", err)
 	}
@@ -21,7 +20,7 @@ func TestPanicOfAClientsStreamEndsThatStreamAlone(t *testing.T) {
 		t.Errorf("reported %q, want the panic and its stack", reported)
 	}
 	want := context.Canceled
-	if err := p.recoverStream(nil, nil, &grpc.StreamServerInfo{}, func(any, grpc.ServerStream) error { return want }); err != want {
+	if err := p.recovered(func() error { return want }); err != want {
 		t.Errorf("got %v, want the error of the handler", err)
 	}
 }

@@ -1,4 +1,5 @@
-// Package publisher serves the ring as xDS resources over ADS, in both the state-of-the-world and the incremental protocol.
+// Package publisher is the service that sends the ring as xDS resources over ADS, in both the state-of-the-world and the
+// incremental protocol. Its caller has the server, with the connections and their limits.
 package publisher
 
 import (
@@ -21,9 +22,6 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/printable"
@@ -36,8 +34,6 @@ type Config struct {
 	Size ring.Size
 	// Delay is how long a change waits for others, so that clients receive only the last of them; 100 ms by default.
 	Delay time.Duration
-	// Credentials authenticate clients; nil means plain text.
-	Credentials credentials.TransportCredentials
 	// MaxStreams limits the clients; 256 by default. A publisher serves the proxies of one pod.
 	MaxStreams int
 	// OnNACK is called when a client rejects an update, at most once a second. It must be quick. May be nil.
@@ -52,9 +48,6 @@ func (c Config) withDefaults() Config {
 	c.Size = ring.Size{Min: cmp.Or(c.Size.Min, size.Min), Max: cmp.Or(c.Size.Max, size.Max)}
 	c.Delay = cmp.Or(c.Delay, 100*time.Millisecond)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 256)
-	if c.Credentials == nil {
-		c.Credentials = insecure.NewCredentials()
-	}
 	if c.OnNACK == nil {
 		c.OnNACK = func(NACK) {}
 	}
@@ -94,7 +87,6 @@ type Publisher struct {
 	endpoints *cache.LinearCache
 	sotw      sotw.Server
 	delta     delta.Server
-	grpc      *grpc.Server
 	ctx       context.Context // canceled by Stop, which ends all streams
 	cancel    context.CancelFunc
 	known     chan struct{} // closed when there is a first list of members
@@ -127,7 +119,6 @@ func New(c Config) *Publisher {
 	}
 	p.sotw = sotw.NewServer(p.ctx, resources, nil)
 	p.delta = delta.NewServer(p.ctx, resources, nil)
-	p.grpc = p.newGRPC()
 	return p
 }
 

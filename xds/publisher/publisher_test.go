@@ -42,14 +42,7 @@ func serve(t testing.TB, f *Publisher) discoveryv3.AggregatedDiscoveryServiceCli
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- f.Serve(ln) }()
-	t.Cleanup(func() {
-		f.Stop()
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
+	xdstest.Serve(t, ln, f)
 	conn, err := grpc.NewClient(ln.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)

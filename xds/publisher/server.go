@@ -2,12 +2,9 @@ package publisher
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -16,64 +13,38 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	_ "google.golang.org/grpc/encoding/gzip" // for clients that compress
-	"google.golang.org/grpc/keepalive"
 	grpcstatus "google.golang.org/grpc/status"
 )
 
 const (
-	// maxRequestBytes exceeds the first request of an Envoy: its node lists every extension, about 100 KiB.
-	maxRequestBytes = 1 << 20
+	// MaxRequestBytes is for the limit of messages of the server. It exceeds the first request of an Envoy: its node lists
+	// every extension, about 100 KiB.
+	MaxRequestBytes = 512 << 10
 	// maxTypes limits the resource types that one stream may request; there are about ten. The library waits for all of them
 	// with one reflect.Select, which panics at 65 536.
 	maxTypes = 32
 	// maxNames limits the resource names of a stream; each type has one. In the incremental protocol the names of all
 	// requests add up, and the stream ends at the limit.
 	maxNames = 4096
-	// handshakeTimeout limits the time from accept to the end of the HTTP/2 preface.
-	handshakeTimeout = 5 * time.Second
-	// maxConnAge makes clients authenticate again: a revoked identity is out after an hour. Streams end after maxConnGrace.
-	maxConnAge, maxConnGrace = time.Hour, 10 * time.Second
 )
 
-func (p *Publisher) newGRPC() *grpc.Server {
-	server := grpc.NewServer(
-		grpc.Creds(p.config.Credentials),
-		grpc.MaxRecvMsgSize(maxRequestBytes),
-		grpc.MaxConcurrentStreams(uint32(p.config.MaxStreams)),
-		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.StreamInterceptor(p.recoverStream),
-		// Finds proxies that are gone without closing their connection; otherwise they would count as clients forever.
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: time.Minute, Timeout: 10 * time.Second, MaxConnectionAge: maxConnAge, MaxConnectionAgeGrace: maxConnGrace,
-		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+// Register adds the service to a server.
+func (p *Publisher) Register(server grpc.ServiceRegistrar) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, &ads{publisher: p})
-	return server
 }
 
-// recoverStream ends the stream of a client whose message causes a panic, instead of the process.
-func (p *Publisher) recoverStream(
-	service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
-) (err error) {
+// recovered ends the stream of a client whose message causes a panic, instead of the process.
+func (p *Publisher) recovered(stream func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil { //guard:panic-of-xds-client-ends-process
-			p.config.OnUnpublishable(fmt.Errorf("panic in %s, please report this as a bug: %v\n%s", info.FullMethod, v, debug.Stack()))
+			p.config.OnUnpublishable(fmt.Errorf("panic in the stream of an xDS client, please report this as a bug: %v\n%s", v, debug.Stack()))
 			err = grpcstatus.Error(codes.Internal, "the publisher has a defect; see its log")
 		}
 	}()
-	return handler(service, stream)
+	return stream()
 }
 
-// Serve serves clients on ln until Stop; then it returns nil. It closes ln.
-func (p *Publisher) Serve(ln net.Listener) error {
-	if err := p.grpc.Serve(ln); !errors.Is(err, grpc.ErrServerStopped) {
-		return err
-	}
-	return nil // Stop was called
-}
-
-// Stop ends all streams. Clients keep their ring and reconnect until there is a publisher again.
+// Stop ends all streams, and new ones at once. Clients keep their ring and try again until there is a publisher.
 func (p *Publisher) Stop() {
 	p.mu.Lock()
 	p.stopped = true
@@ -82,7 +53,6 @@ func (p *Publisher) Stop() {
 	}
 	p.mu.Unlock()
 	p.cancel()
-	p.grpc.Stop()
 }
 
 // enter counts a new stream.
@@ -114,10 +84,15 @@ func (p *Publisher) awaitRing(ctx context.Context) error {
 	select {
 	case <-p.known:
 		return nil
-	case <-ctx.Done(): // also after Stop
+	case <-ctx.Done():
 		return ctx.Err()
+	case <-p.ctx.Done():
+		return errStopped
 	}
 }
+
+// errStopped lets clients try again.
+var errStopped = grpcstatus.Error(codes.Unavailable, "the publisher is stopping")
 
 // ads is the service. The library's own server would link the services and messages of every resource type.
 type ads struct {
@@ -202,8 +177,11 @@ func (g *guard) run(ctx context.Context, stream func() error) error {
 	if err := g.publisher.awaitRing(ctx); err != nil {
 		return err
 	}
-	if err := stream(); err != nil {
+	if err := g.publisher.recovered(stream); err != nil {
 		return err
+	}
+	if g.publisher.ctx.Err() != nil {
+		return errStopped
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

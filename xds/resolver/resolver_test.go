@@ -88,21 +88,13 @@ func mustEndpoints(t testing.TB, members []ring.Member) proto.Message {
 }
 
 // publisherAt serves a publisher at addr until the returned function is called or the test ends.
-func publisherAt(t *testing.T, addr string, f *publisher.Publisher) (bound string, stop func()) {
+func publisherAt(t *testing.T, addr string, f *publisher.Publisher, options ...grpc.ServerOption) (bound string, stop func()) {
 	t.Helper()
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := f.Serve(ln); err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	stop = func() { f.Stop(); serving.Wait() }
-	t.Cleanup(stop)
-	return ln.Addr().String(), stop
+	return ln.Addr().String(), xdstest.Serve(t, ln, f, options...)
 }
 
 func newPublisherAt(t *testing.T, addr string, list []ring.Member) (f *publisher.Publisher, bound string, stop func()) {

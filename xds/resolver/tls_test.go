@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
@@ -21,18 +22,18 @@ func TestPublisherAndResolverAuthenticateEachOther(t *testing.T) {
 	member := peertest.NewCredentials(t, ca.Issue(t, nil), ca.PEM())
 	client := credentials.NewTLS(peertest.BadIdentity{}.Config()) // without a certificate
 	serve := func(c credentials.TransportCredentials) string {
-		p := publisher.New(publisher.Config{Delay: time.Millisecond, Credentials: c})
+		p := publisher.New(publisher.Config{Delay: time.Millisecond})
 		p.Publish(xdstest.Three())
-		addr, _ := publisherAt(t, "127.0.0.1:0", p)
+		addr, _ := publisherAt(t, "127.0.0.1:0", p, grpc.Creds(c))
 		return elsewhere(addr)
 	}
-	good := serve(member.ForClients())
+	good := serve(credentials.NewTLS(member.ClientsConfig()))
 
 	d := resolve(t, Config{Addresses: []string{good}, Credentials: member})
 	d.want(xdstest.Three())
 
 	impostor := peertest.NewCredentials(t, ca.Issue(t, peertest.AsMember("x")), ca.PEM()) // its name does not matter: it is a member
-	d = resolve(t, Config{Addresses: []string{serve(impostor.ForClients())}, Credentials: member})
+	d = resolve(t, Config{Addresses: []string{serve(credentials.NewTLS(impostor.ClientsConfig()))}, Credentials: member})
 	d.want(xdstest.Three())
 
 	asClient := peertest.BadIdentity{Certificates: []tls.Certificate{ca.Issue(t, peertest.AsClient("envoy")).Parse(t)}}

@@ -1,8 +1,13 @@
-// Package xdstest has the members that the tests of the packages of xds publish.
+// Package xdstest has the members that the tests of the packages of xds publish, and a server of the publisher.
 package xdstest
 
 import (
 	"fmt"
+	"net"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
 
 	"github.com/ringside-cache/ringside/ring"
 )
@@ -23,4 +28,30 @@ func Three() []ring.Member {
 		{ID: "a", Addr: "10.0.0.5:7072"},
 		{ID: "b", Addr: "[fd00::6]:7072", HashKey: "cache-b", Zone: "z1", Version: "1.2"},
 	}
+}
+
+// Service is a publisher.
+type Service interface {
+	Register(grpc.ServiceRegistrar)
+	Stop()
+}
+
+// Serve serves p on ln with a grpc.Server until stop is called or the test ends. Connections have no limits, unlike those of a
+// sidecar.
+func Serve(t testing.TB, ln net.Listener, p Service, options ...grpc.ServerOption) (stop func()) {
+	server := grpc.NewServer(options...)
+	p.Register(server)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(ln); err != nil {
+			t.Errorf("serve xDS: %v", err)
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		p.Stop()
+		server.Stop()
+		serving.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
 }

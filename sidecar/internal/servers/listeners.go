@@ -215,7 +215,7 @@ func (l *Listeners) serve(name string, loop func(net.Listener) error) {
 func (l *Listeners) bounded(name string, socket net.Listener, connBytes int64, refusal []byte) *listen.Listener {
 	one := l.Find(name)
 	return listen.New(socket, listen.Config{
-		MaxConns: one.MaxConns, Stats: &one.Conns, Refusal: refusal,
+		MaxConns: one.MaxConns, Stats: &one.Conns, Refusal: refusal, Waits: true,
 		Bytes: l.budget.Account(budget.Connections, l.ConnShare(name)), ConnBytes: connBytes,
 	})
 }

@@ -68,7 +68,7 @@ func TestRingIsPublishedWithTLSExceptOnLoopback(t *testing.T) {
 		{net.IPv4zero, identity, true}, {net.IPv6unspecified, identity, true}, {net.IPv4(10, 0, 0, 1), identity, true},
 		{net.IPv4(10, 0, 0, 1), nil, false},
 	} {
-		if got := xdsCredentials(&net.TCPAddr{IP: test.bound}, test.identity) != nil; got != test.tls {
+		if got := xdsHandshake(&net.TCPAddr{IP: test.bound}, test.identity) != nil; got != test.tls {
 			t.Errorf("%s, identity %v: got TLS %v, want %v", test.bound, test.identity != nil, got, test.tls)
 		}
 	}

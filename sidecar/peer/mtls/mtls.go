@@ -44,11 +44,10 @@ type Config struct {
 // certificate for an address would not outlive a pod.
 //
 // A caller needs the role of its protocol: see MembersConfig and ServerConfig. As TransportCredentials, they accept only
-// members, at both ends, except those of ForClients.
+// members, at both ends.
 type Credentials struct {
 	config   Config
-	member   string        // ForMember
-	roles    []caller.Kind // of callers of ServerHandshake
+	member   string // ForMember
 	identity *current
 }
 
@@ -70,7 +69,7 @@ type current struct {
 // New reads the files, or waits for the first answer of the Workload API until ctx ends. The error says what is wrong, or why
 // other members would reject the certificate.
 func New(ctx context.Context, c Config) (*Credentials, error) {
-	creds := &Credentials{config: c, roles: members, identity: &current{stop: func() {}}}
+	creds := &Credentials{config: c, identity: &current{stop: func() {}}}
 	if c.WorkloadAPI != "" {
 		if err := creds.watch(ctx); err != nil {
 			creds.Close()
@@ -93,12 +92,7 @@ func (creds *Credentials) Close() {
 
 // ForMember returns credentials for connections to one member: its certificate must have its id on the ring.
 func (creds *Credentials) ForMember(id string) credentials.TransportCredentials {
-	return &Credentials{config: creds.config, member: id, roles: members, identity: creds.identity}
-}
-
-// ForClients returns credentials whose servers accept clients, too.
-func (creds *Credentials) ForClients() credentials.TransportCredentials {
-	return &Credentials{config: creds.config, roles: everyRole, identity: creds.identity}
+	return &Credentials{config: creds.config, member: id, identity: creds.identity}
 }
 
 var (
@@ -159,6 +153,11 @@ func (creds *Credentials) ServerConfig() *tls.Config {
 	return creds.serverConfig([]string{"h2", "http/1.1"}, everyRole)
 }
 
+// ClientsConfig is for servers of HTTP/2 alone that clients may use, too.
+func (creds *Credentials) ClientsConfig() *tls.Config {
+	return creds.serverConfig([]string{"h2"}, everyRole)
+}
+
 func (creds *Credentials) serverConfig(protocols []string, roles []caller.Kind) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -217,7 +216,7 @@ func (creds *Credentials) ClientHandshake(ctx context.Context, _ string, c net.C
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (creds *Credentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secure, info, err := credentials.NewTLS(creds.serverConfig([]string{"h2"}, creds.roles)).ServerHandshake(c)
+	secure, info, err := credentials.NewTLS(creds.MembersConfig()).ServerHandshake(c)
 	if err != nil {
 		creds.failed(c, err)
 		return nil, nil, err
