@@ -4,10 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
@@ -101,4 +105,76 @@ func TestRoutedHTTP2ConnectionsKnowTheirCaller(t *testing.T) {
 	if got, want := <-callers, "example.com h2"; got != want {
 		t.Errorf("got the caller %q, want %q", got, want)
 	}
+}
+
+// pipes is a listener of net.Pipe.
+type pipes struct {
+	conns chan net.Conn
+	close func()
+}
+
+func newPipes() pipes {
+	conns := make(chan net.Conn)
+	return pipes{conns, sync.OnceFunc(func() { close(conns) })}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error {
+	p.close()
+	return nil
+}
+
+func (pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// 6000 clients of routed connections that begin a handshake and send no more. Each takes a handshake while it lasts, and its
+// place until then.
+func TestRoutedHandshakesThatNeverEndAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const attackers, limit = 6000, 64
+		var running, most atomic.Int64
+		s := New(Config{}, NewCatalog())
+		ln := newPipes()
+		served := make(chan error, 1)
+		go func() {
+			served <- s.ServeRouted(ln, func(c net.Conn) (net.Conn, error) {
+				most.Store(max(most.Load(), running.Add(1)))
+				defer running.Add(-1)
+				_, err := c.Read(make([]byte, 1))
+				return c, err
+			})
+		}()
+		var conns []net.Conn
+		for range attackers {
+			here, there := net.Pipe()
+			ln.conns <- here
+			conns = append(conns, there)
+		}
+		synctest.Wait()
+		if n := running.Load(); n != limit {
+			t.Errorf("%d handshakes are running, want %d", n, limit)
+		}
+		time.Sleep(2 * listen.HandshakeTimeout)
+		for _, c := range conns {
+			if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+				t.Fatalf("got %v, want a closed connection", err)
+			}
+		}
+		open, timedOut := s.Stats().Routed.Conns.Open.Load(), s.handshakes.TimedOut.Load()
+		if open != 0 || timedOut != attackers || most.Load() != limit {
+			t.Errorf("%d connections are open, %d timed out, %d handshakes ran at once; want 0, %d and %d",
+				open, timedOut, most.Load(), attackers, limit)
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -75,7 +75,7 @@ const (
 func newXDS(handler http.Handler, b *budget.Budget, defect func(any)) *h2.Server {
 	return h2.New(h2.Config{
 		Handler: handler, Budget: b, Defect: defect,
-		MaxBody:     func(string) int64 { return publisher.MaxRequestBytes }, //guard:xds-request-has-any-size
+		MaxBody:     func(string) int64 { return publisher.MaxRequestBytes },
 		IdleTimeout: idleTimeout, MaxAge: maxXDSAge, MaxAgeGrace: maxXDSGrace,
 	})
 }
