@@ -96,7 +96,8 @@ func serveInterop(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	g := grpc.NewServer(append(h2.GRPCOptions(), grpc.MaxRecvMsgSize(4<<20))...)
 	testgrpc.RegisterTestServiceServer(g, interop.NewTestServer())
-	s := h2.New(h2.Config{Handler: g, Budget: budget.New(64 << 20), MaxBody: func(string) int64 { return 4 << 20 }})
+	s := h2.New(h2.Config{Handler: g, Budget: budget.New(64 << 20), MaxBody: func(string) int64 { return 4 << 20 },
+		MessageTimeout: time.Minute}) // a client that compresses 64 MiB with the race detector is slow
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

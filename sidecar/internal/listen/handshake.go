@@ -149,24 +149,3 @@ func (h *handshaken) Close() error {
 	h.loops.Wait()
 	return err
 }
-
-// Split passes the connections of ln that match to one server and all others to another, as Demux does. matches does not read.
-func Split(ln net.Listener, matches func(net.Conn) bool, matching, others func(net.Listener) error) error {
-	toMatching, toOthers := newHandoff(ln.Addr()), newHandoff(ln.Addr())
-	var servers sync.WaitGroup
-	servers.Go(func() { _ = matching(toMatching) }) // it returns because its handoff is closed
-	servers.Go(func() { _ = others(toOthers) })
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			_, _ = toMatching.Close(), toOthers.Close()
-			servers.Wait()
-			return err
-		}
-		if matches(c) {
-			toMatching.give(c)
-		} else {
-			toOthers.give(c)
-		}
-	}
-}
