@@ -49,7 +49,11 @@ var mayImport = map[string][]string{
 	"sidecar/internal/batch":       {"sidecar/kv"},
 	"sidecar/internal/headerlimit": {},
 	// Reads HTTP/2 connections within the memory budget.
-	"sidecar/internal/h2":      {"sidecar/internal/budget", "sidecar/internal/headerlimit", "sidecar/internal/listen"},
+	"sidecar/internal/h2/frame":  {},
+	"sidecar/internal/h2/header": {"sidecar/internal/h2/frame", "sidecar/internal/headerlimit"},
+	"sidecar/internal/h2": {
+		"sidecar/internal/budget", "sidecar/internal/h2/frame", "sidecar/internal/h2/header", "sidecar/internal/headerlimit", "sidecar/internal/listen",
+	},
 	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",

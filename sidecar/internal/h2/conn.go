@@ -12,10 +12,24 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
+)
+
+const (
+	maxContinuations     = 32       // frames of one header block; ParsedBytes need 8
+	writeUpdateThreshold = 16 << 10 // a WINDOW_UPDATE of the connection is worth a frame
+)
+
+var (
+	errStopped    = errors.New("the server has been stopped")
+	errReset      = errors.New("the stream was reset")
+	errGone       = errors.New("the connection has ended")
+	errTooSlow    = errors.New("the client accepted nothing for too long")
+	errBodyClosed = errors.New("body closed by handler") // a grpc.Server knows this text
+	errFinished   = errors.New("the request has been answered")
 )
 
 // conn is a connection. One goroutine reads it (serve); it holds mu except while it waits for bytes. All methods are called
@@ -48,8 +62,8 @@ type conn struct {
 type input struct {
 	buf     []byte // [r:w] was read and not handled
 	r, w    int
-	decoder *hpack.Decoder
-	head    head
+	decoder header.Decoder
+	head    header.Head
 	credit  int // of the connection's window, not yet returned to the client
 	window  int // bytes that the client may send on all streams
 	trim    bool
@@ -61,9 +75,8 @@ func (s *Server) newConn(nc net.Conn) *conn {
 	c.ctx, c.cancel = context.WithCancel(s.config.ConnContext(base, nc))
 	c.memory.loan = s.config.Budget.Loan(budget.Requests)
 	c.out.init(&c.mu)
-	c.in.buf, c.in.window = make([]byte, narrowBytes), initialWindow
-	c.in.decoder = hpack.NewDecoder(defaultHPACKTable, c.in.head.add)
-	c.in.decoder.SetMaxStringLength(headerlimit.ParsedBytes)
+	c.in.buf, c.in.window = make([]byte, narrowBytes), frame.InitialWindow
+	c.in.decoder = header.NewDecoder(&c.in.head)
 	return c
 }
 
@@ -103,7 +116,7 @@ func (c *conn) readAll() error {
 
 // ending tells the client if its mistake is why the connection ends.
 func (c *conn) ending(err error) error {
-	if why, ok := err.(code); ok { //nolint:errorlint // only this package makes them
+	if why, ok := err.(frame.Code); ok { //nolint:errorlint // only this package makes them
 		c.server.stats.Failed.Add(1)
 		c.goodbye(why)
 	}
@@ -111,10 +124,10 @@ func (c *conn) ending(err error) error {
 }
 
 func (c *conn) appendSettings(b []byte) []byte {
-	b = appendFrame(b, 18, frameSettings, 0, 0)
-	b = appendSetting(b, settingMaxStreams, c.server.config.MaxStreams)
-	b = appendSetting(b, settingHeaderList, uint32(max(c.server.config.MaxHeaderBytes, headerlimit.ParsedBytes)))
-	return appendSetting(b, settingFrameSize, frameSize)
+	b = frame.Append(b, 18, frame.Settings, 0, 0)
+	b = frame.AppendSetting(b, frame.SettingMaxStreams, c.server.config.MaxStreams)
+	b = frame.AppendSetting(b, frame.SettingHeaderList, uint32(max(c.server.config.MaxHeaderBytes, headerlimit.ParsedBytes)))
+	return frame.AppendSetting(b, frame.SettingFrameSize, frame.MaxSize)
 }
 
 func (c *conn) readPreface() error {
@@ -126,12 +139,12 @@ func (c *conn) readPreface() error {
 		return errors.New("the connection does not begin with the preface of HTTP/2")
 	}
 	c.in.r += len(preface)
-	if err := c.need(frameHeaderBytes); err != nil {
+	if err := c.need(frame.HeaderBytes); err != nil {
 		return err
 	}
-	if f := parseFrame(c.in.buf[c.in.r:]); f.kind != frameSettings || f.has(flagAck) {
-		c.goodbye(codeProtocol)
-		return codeProtocol
+	if f := frame.Parse(c.in.buf[c.in.r:]); f.Kind != frame.Settings || f.Has(frame.FlagAck) {
+		c.goodbye(frame.CodeProtocol)
+		return frame.CodeProtocol
 	}
 	return nil
 }
@@ -205,38 +218,38 @@ func (c *conn) trimInput() {
 
 // readFrame reads and handles one frame, or the part of a DATA frame that has arrived.
 func (c *conn) readFrame() error {
-	if err := c.need(frameHeaderBytes); err != nil {
+	if err := c.need(frame.HeaderBytes); err != nil {
 		return err
 	}
-	f := parseFrame(c.in.buf[c.in.r:])
-	if f.length > frameSize {
-		return codeFrameSize
+	f := frame.Parse(c.in.buf[c.in.r:])
+	if f.Length > frame.MaxSize {
+		return frame.CodeFrameSize
 	}
-	c.in.r += frameHeaderBytes
-	switch f.kind {
-	case frameData:
+	c.in.r += frame.HeaderBytes
+	switch f.Kind {
+	case frame.Data:
 		return c.readData(f)
-	case frameHeaders:
+	case frame.Headers:
 		return c.readHeaders(f)
-	case frameContinuation, framePushPromise: // CONTINUATION is read by readHeaders
-		return codeProtocol
-	case frameSettings, framePing, frameReset, frameWindowUpdate, framePriority:
+	case frame.Continuation, frame.PushPromise: // CONTINUATION is read by readHeaders
+		return frame.CodeProtocol
+	case frame.Settings, frame.Ping, frame.Reset, frame.WindowUpdate, frame.Priority:
 		return c.readControl(f)
 	}
 	return c.skip(f)
 }
 
 // skip passes over frames that have no effect: GOAWAY of a client, and unknown types.
-func (c *conn) skip(f frame) error {
+func (c *conn) skip(f frame.Header) error {
 	switch {
 	case c.tooUseless():
-		return codeEnhanceYourCalm
-	case f.kind == frameGoAway && f.id != 0:
-		return codeProtocol
-	case f.kind == frameGoAway && f.length < 8:
-		return codeFrameSize
+		return frame.CodeEnhanceYourCalm
+	case f.Kind == frame.GoAway && f.ID != 0:
+		return frame.CodeProtocol
+	case f.Kind == frame.GoAway && f.Length < 8:
+		return frame.CodeFrameSize
 	}
-	return c.eachPart(f.length, func([]byte, bool) error { return nil })
+	return c.eachPart(f.Length, func([]byte, bool) error { return nil })
 }
 
 // eachPart passes the n bytes that follow to handle, in one part if they fit into the buffer.
@@ -261,38 +274,38 @@ func (c *conn) eachPart(n int, handle func(part []byte, last bool) error) error 
 	}
 }
 
-func (c *conn) readControl(f frame) error {
-	if f.length > narrowBytes {
-		return codeFrameSize
+func (c *conn) readControl(f frame.Header) error {
+	if f.Length > narrowBytes {
+		return frame.CodeFrameSize
 	}
-	if err := c.need(f.length); err != nil {
+	if err := c.need(f.Length); err != nil {
 		return err
 	}
-	payload := c.in.buf[c.in.r : c.in.r+f.length]
-	c.in.r += f.length
-	if f.kind != frameWindowUpdate && c.tooUseless() {
-		return codeEnhanceYourCalm
+	payload := c.in.buf[c.in.r : c.in.r+f.Length]
+	c.in.r += f.Length
+	if f.Kind != frame.WindowUpdate && c.tooUseless() {
+		return frame.CodeEnhanceYourCalm
 	}
-	switch f.kind {
-	case frameSettings:
+	switch f.Kind {
+	case frame.Settings:
 		return c.onSettings(f, payload)
-	case framePing:
+	case frame.Ping:
 		return c.onPing(f, payload)
-	case frameReset:
+	case frame.Reset:
 		return c.onReset(f)
-	case frameWindowUpdate:
+	case frame.WindowUpdate:
 		return c.onWindowUpdate(f, payload)
 	}
 	return c.onPriority(f, payload)
 }
 
-func (c *conn) onSettings(f frame, payload []byte) error {
+func (c *conn) onSettings(f frame.Header, payload []byte) error {
 	switch {
-	case f.id != 0:
-		return codeProtocol
-	case f.has(flagAck) && len(payload) != 0, len(payload)%6 != 0:
-		return codeFrameSize
-	case f.has(flagAck):
+	case f.ID != 0:
+		return frame.CodeProtocol
+	case f.Has(frame.FlagAck) && len(payload) != 0, len(payload)%6 != 0:
+		return frame.CodeFrameSize
+	case f.Has(frame.FlagAck):
 		c.life.acked = true
 		return nil
 	}
@@ -301,23 +314,23 @@ func (c *conn) onSettings(f frame, payload []byte) error {
 			return err
 		}
 	}
-	c.out.buf = appendFrame(c.out.buf, 0, frameSettings, flagAck, 0)
+	c.out.buf = frame.Append(c.out.buf, 0, frame.Settings, frame.FlagAck, 0)
 	return nil
 }
 
 func (c *conn) onSetting(id uint16, value uint32) error {
 	switch id {
-	case settingTableSize:
-		c.out.table.limit(value)
-	case settingEnablePush:
+	case frame.SettingTableSize:
+		c.out.table.Limit(value)
+	case frame.SettingEnablePush:
 		if value > 1 {
-			return codeProtocol
+			return frame.CodeProtocol
 		}
-	case settingWindow:
+	case frame.SettingWindow:
 		return c.onInitialWindow(value)
-	case settingFrameSize:
-		if value < frameSize || value > 1<<24-1 {
-			return codeProtocol
+	case frame.SettingFrameSize:
+		if value < frame.MaxSize || value > 1<<24-1 {
+			return frame.CodeProtocol
 		}
 	}
 	return nil // the others limit what this server does not do
@@ -325,97 +338,97 @@ func (c *conn) onSetting(id uint16, value uint32) error {
 
 // onInitialWindow changes the windows of all open streams; they may become negative (RFC 9113, 6.9.2).
 func (c *conn) onInitialWindow(value uint32) error {
-	if value > maxWindow {
-		return codeFlowControl
+	if value > frame.MaxWindow {
+		return frame.CodeFlowControl
 	}
 	change := int64(value) - c.out.initial
 	c.out.initial = int64(value)
 	for _, s := range c.streams {
-		if s.send.window += change; s.send.window > maxWindow {
-			return codeFlowControl
+		if s.send.window += change; s.send.window > frame.MaxWindow {
+			return frame.CodeFlowControl
 		}
 		s.wake.Broadcast()
 	}
 	return nil
 }
 
-func (c *conn) onPing(f frame, payload []byte) error {
+func (c *conn) onPing(f frame.Header, payload []byte) error {
 	switch {
-	case f.id != 0:
-		return codeProtocol
+	case f.ID != 0:
+		return frame.CodeProtocol
 	case len(payload) != 8:
-		return codeFrameSize
-	case f.has(flagAck):
+		return frame.CodeFrameSize
+	case f.Has(frame.FlagAck):
 		c.life.pinged = time.Time{}
 		c.closing()
 		return nil
 	}
-	c.out.buf = append(appendFrame(c.out.buf, 8, framePing, flagAck, 0), payload...)
+	c.out.buf = append(frame.Append(c.out.buf, 8, frame.Ping, frame.FlagAck, 0), payload...)
 	return nil
 }
 
-func (c *conn) onPriority(f frame, payload []byte) error {
-	if f.id == 0 {
-		return codeProtocol
+func (c *conn) onPriority(f frame.Header, payload []byte) error {
+	if f.ID == 0 {
+		return frame.CodeProtocol
 	}
 	if len(payload) != 5 {
-		return c.resetID(f.id, codeFrameSize)
+		return c.resetID(f.ID, frame.CodeFrameSize)
 	}
-	return c.checkDependency(f.id, payload)
+	return c.checkDependency(f.ID, payload)
 }
 
 // checkDependency checks the part of PRIORITY that is not obsolete: a stream must not depend on itself.
 func (c *conn) checkDependency(id uint32, payload []byte) error {
-	if binary.BigEndian.Uint32(payload)&maxID == id {
-		return c.resetID(id, codeProtocol)
+	if binary.BigEndian.Uint32(payload)&frame.MaxID == id {
+		return c.resetID(id, frame.CodeProtocol)
 	}
 	return nil
 }
 
 // resetID resets a stream, open or not.
-func (c *conn) resetID(id uint32, why code) error {
+func (c *conn) resetID(id uint32, why frame.Code) error {
 	if s := c.streams[id]; s != nil {
 		c.reset(s, why)
 		return nil
 	}
-	c.out.buf = appendReset(c.out.buf, id, why)
+	c.out.buf = frame.AppendReset(c.out.buf, id, why)
 	return nil
 }
 
-func (c *conn) onReset(f frame) error {
+func (c *conn) onReset(f frame.Header) error {
 	switch {
-	case f.id == 0 || f.id > c.last:
-		return codeProtocol
-	case f.length != 4:
-		return codeFrameSize
+	case f.ID == 0 || f.ID > c.last:
+		return frame.CodeProtocol
+	case f.Length != 4:
+		return frame.CodeFrameSize
 	}
-	if s := c.streams[f.id]; s != nil {
+	if s := c.streams[f.ID]; s != nil {
 		c.closeStream(s, errReset, false)
 	}
-	c.closed.remove(f.id) // the client knows it, too
+	c.closed.remove(f.ID) // the client knows it, too
 	return nil
 }
 
-func (c *conn) onWindowUpdate(f frame, payload []byte) error {
+func (c *conn) onWindowUpdate(f frame.Header, payload []byte) error {
 	if len(payload) != 4 {
-		return codeFrameSize
+		return frame.CodeFrameSize
 	}
-	n := int64(binary.BigEndian.Uint32(payload) & maxID)
-	if f.id == 0 {
+	n := int64(binary.BigEndian.Uint32(payload) & frame.MaxID)
+	if f.ID == 0 {
 		return c.widenWindow(n)
 	}
-	if f.id > c.last {
-		return codeProtocol
+	if f.ID > c.last {
+		return frame.CodeProtocol
 	}
 	if n == 0 {
-		return c.resetID(f.id, codeProtocol) // also of a stream that has ended
+		return c.resetID(f.ID, frame.CodeProtocol) // also of a stream that has ended
 	}
-	s := c.streams[f.id]
+	s := c.streams[f.ID]
 	if s == nil {
 		return nil // it may have been sent before the client saw the end of the stream
 	}
-	if s.send.window += n; s.send.window > maxWindow {
-		c.reset(s, codeFlowControl)
+	if s.send.window += n; s.send.window > frame.MaxWindow {
+		c.reset(s, frame.CodeFlowControl)
 	}
 	s.wake.Broadcast()
 	return nil
@@ -423,31 +436,18 @@ func (c *conn) onWindowUpdate(f frame, payload []byte) error {
 
 func (c *conn) widenWindow(n int64) error {
 	if n == 0 {
-		return codeProtocol
+		return frame.CodeProtocol
 	}
-	if c.out.window += n; c.out.window > maxWindow {
-		return codeFlowControl
+	if c.out.window += n; c.out.window > frame.MaxWindow {
+		return frame.CodeFlowControl
 	}
 	c.wakeWriters()
 	return nil
 }
 
-// useless counts frames that cost work and bring nothing: PING, SETTINGS, RST_STREAM, PRIORITY, empty and unknown ones.
-type useless struct {
-	frames int
-	since  time.Time
-}
-
-// tooUseless counts one, and reports a flood. Each answered request pays for some, so that a client may send pings with its
-// requests.
+// tooUseless counts a frame of no use, and reports a flood.
 func (c *conn) tooUseless() bool {
-	u := &c.useless
-	if u.frames++; u.frames <= maxUseless {
-		return false
-	}
-	now := time.Now()
-	flood := now.Sub(u.since) < time.Second //guard:h2-flood-of-useless-frames
-	u.frames, u.since = 0, now
+	flood := c.useless.flood()
 	if flood {
 		c.server.stats.Floods.Add(1)
 	}

@@ -1,6 +1,10 @@
 package h2
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+)
 
 // zeros is the room for the header of a frame and the prefix of a message.
 const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00"
@@ -19,38 +23,31 @@ func (c *conn) answer(s *stream, p []byte) bool {
 		return false // the client does not read; the handler waits for it
 	}
 	start, table := len(c.out.buf), c.out.table
-	b := append(c.out.buf, zeros[:frameHeaderBytes]...)
-	b = c.out.table.appendGRPCHeader(b, s.head.content)
-	putFrame(b[start:], frameHeaders, flagEndHeaders, s.id)
+	b := append(c.out.buf, zeros[:frame.HeaderBytes]...)
+	b = c.out.table.AppendGRPCHeader(b, s.head.ContentType)
+	frame.Put(b[start:], frame.Headers, frame.FlagEndHeaders, s.id)
 	data := len(b)
 	b = append(b, zeros...)
-	b, ok := c.callFast(s.head.path, p[messagePrefixBytes:], b, int(limit))
+	b, ok := c.callFast(s.head.Path, p[messagePrefixBytes:], b, int(limit))
 	if !ok {
 		c.out.table = table
 		return false
 	}
-	n := len(b) - data - frameHeaderBytes
-	putFrame(b[data:], frameData, 0, s.id)
-	binary.BigEndian.PutUint32(b[data+frameHeaderBytes+1:], uint32(n-messagePrefixBytes))
+	n := len(b) - data - frame.HeaderBytes
+	frame.Put(b[data:], frame.Data, 0, s.id)
+	binary.BigEndian.PutUint32(b[data+frame.HeaderBytes+1:], uint32(n-messagePrefixBytes))
 	trailer := len(b)
-	b = append(b, zeros[:frameHeaderBytes]...)
-	b = c.out.table.appendGRPCTrailer(b, s.head.content)
-	putFrame(b[trailer:], frameHeaders, flagEndHeaders|flagEndStream, s.id)
+	b = append(b, zeros[:frame.HeaderBytes]...)
+	b = c.out.table.AppendGRPCTrailer(b, s.head.ContentType)
+	frame.Put(b[trailer:], frame.Headers, frame.FlagEndHeaders|frame.FlagEndStream, s.id)
 	c.out.buf = b
 	c.out.window -= int64(n)
 	c.server.stats.Fast.Add(1)
-	c.useless.frames = max(c.useless.frames-usefulRequest, 0)
+	c.useless.pay()
 	s.recv.closed = true
 	c.closeStream(s, errFinished, true)
 	c.recycle(s)
 	return true
-}
-
-// putFrame puts the header of a frame before its payload, which is the rest of b.
-func putFrame(b []byte, kind, flags byte, id uint32) {
-	n := len(b) - frameHeaderBytes
-	b[0], b[1], b[2], b[3], b[4] = byte(n>>16), byte(n>>8), byte(n), kind, flags
-	binary.BigEndian.PutUint32(b[5:], id)
 }
 
 // callFast turns a panic into no answer.

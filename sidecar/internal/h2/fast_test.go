@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
 // echoFast answers /fast with the message, unless that begins with "no".
@@ -114,12 +115,12 @@ func (r *replay) Read(p []byte) (int, error) {
 	}
 	n := copy(p, r.each)
 	for at := 0; at < n; { // number the streams
-		f := parseFrame(p[at:])
-		if f.kind == frameHeaders {
+		f := frame.Parse(p[at:])
+		if f.Kind == frame.Headers {
 			r.ids += 2
 		}
-		putFrame(p[at:at+frameHeaderBytes+f.length], f.kind, f.flags, r.ids)
-		at += frameHeaderBytes + f.length
+		frame.Put(p[at:at+frame.HeaderBytes+f.Length], f.Kind, f.Flags, r.ids)
+		at += frame.HeaderBytes + f.Length
 	}
 	return n, nil
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
@@ -96,7 +97,7 @@ func (c *conn) lookAtConn(now time.Time) error {
 	}
 	switch {
 	case !l.acked && now.Sub(l.begun) >= config.MessageTimeout: // also of a preface that does not come
-		return codeSettingsTimeout
+		return frame.CodeSettingsTimeout
 	case c.out.flushing && l.stuck == c.out.writes && now.Sub(c.out.since) >= config.WriteTimeout: //guard:h2-connection-that-reads-nothing
 		c.server.stats.WriteTimeouts.Add(1)
 		return errTooSlow
@@ -159,7 +160,7 @@ func (c *conn) trimMemory() {
 
 func (c *conn) ping(now time.Time) {
 	c.life.pinged = now
-	c.out.buf = append(appendFrame(c.out.buf, 8, framePing, 0, 0), make([]byte, 8)...)
+	c.out.buf = append(frame.Append(c.out.buf, 8, frame.Ping, 0, 0), make([]byte, 8)...)
 }
 
 // drain asks the client to reconnect and lets its requests end. Called without mu.
@@ -179,7 +180,7 @@ func (c *conn) leave(now time.Time) {
 		return
 	}
 	c.life.leaving = now
-	c.out.buf = appendGoAway(c.out.buf, maxID, codeNone)
+	c.out.buf = frame.AppendGoAway(c.out.buf, frame.MaxID, frame.CodeNone)
 	c.ping(now)
 	c.life.busy = false
 	c.watch()
@@ -193,7 +194,7 @@ func (c *conn) closing() {
 	}
 	if !l.left && (l.pinged.IsZero() || time.Since(l.leaving) >= goAwayWait) {
 		l.left = true
-		c.out.buf = appendGoAway(c.out.buf, c.last, codeNone)
+		c.out.buf = frame.AppendGoAway(c.out.buf, c.last, frame.CodeNone)
 	}
 	if l.left && len(c.streams) == 0 {
 		c.out.last = true // closes it after the write
@@ -203,8 +204,8 @@ func (c *conn) closing() {
 
 // goodbye tells the client which mistake ends the connection, and waits a little until it knows: closing a connection with
 // unread bytes would discard the message.
-func (c *conn) goodbye(why code) {
-	c.out.buf = appendGoAway(c.out.buf, c.last, why)
+func (c *conn) goodbye(why frame.Code) {
+	c.out.buf = frame.AppendGoAway(c.out.buf, c.last, why)
 	if c.drained() != nil {
 		return
 	}

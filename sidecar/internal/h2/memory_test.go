@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
 // One connection with 200 messages of 1 MiB that each lack their last byte.
@@ -216,8 +217,8 @@ func TestBodyThatIsNotReadIsLimitedByItsWindow(t *testing.T) {
 		body := make([]byte, 300<<10)
 		id := c.post("/")
 		sent := c.send(id, body, false)
-		if sent != initialWindow || used(b, budget.Requests) > initialWindow+2*chunkBytes+wideBytes {
-			t.Errorf("the client could send %d bytes, %d are charged; want %d", sent, used(b, budget.Requests), initialWindow)
+		if sent != frame.InitialWindow || used(b, budget.Requests) > frame.InitialWindow+2*chunkBytes+wideBytes {
+			t.Errorf("the client could send %d bytes, %d are charged; want %d", sent, used(b, budget.Requests), frame.InitialWindow)
 		}
 		close(release)
 		c.settle()
@@ -228,7 +229,7 @@ func TestBodyThatIsNotReadIsLimitedByItsWindow(t *testing.T) {
 			}
 			sent += n
 		}
-		if a := c.response(id); len(a.data) != len(body) && len(a.data) != initialWindow {
+		if a := c.response(id); len(a.data) != len(body) && len(a.data) != frame.InitialWindow {
 			t.Errorf("got %d bytes back", len(a.data))
 		}
 	})

@@ -3,6 +3,9 @@ package h2
 import (
 	"sync"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 )
 
 // output is what a connection sends. Frames are appended to buf; the goroutine that flushes swaps it with spare and writes without mu,
@@ -22,11 +25,11 @@ type output struct {
 	window     int64      // bytes that the client accepts on all streams
 	initial    int64      // window of a new stream
 	waiting    []*stream  // that wait for the window or for room in buf
-	table      table
+	table      header.Encoder
 }
 
 func (o *output) init(mu sync.Locker) {
-	o.window, o.initial, o.table.size = initialWindow, initialWindow, defaultHPACKTable
+	o.window, o.initial, o.table = frame.InitialWindow, frame.InitialWindow, header.NewEncoder()
 	o.buf = make([]byte, 0, narrowBytes)
 	o.space = sync.NewCond(mu)
 }
@@ -149,85 +152,4 @@ func (c *conn) wakeWriters() {
 	}
 	clear(c.out.waiting)
 	c.out.waiting = c.out.waiting[:0]
-}
-
-// table knows what the client's HPACK table has: nothing, or the two fields of every gRPC response.
-type table struct {
-	size    uint32 // of the client's table, at most the default
-	smaller bool   // the client has asked for a smaller size and was not told yet that it is used
-	filled  bool   // it has the fields of appendGRPCHeader and appendGRPCTrailer
-}
-
-// limit takes SETTINGS_HEADER_TABLE_SIZE. A table that is smaller than the default is not used.
-func (t *table) limit(size uint32) {
-	if size < t.size {
-		t.size, t.smaller, t.filled = 0, true, false
-	}
-}
-
-// begin appends what must precede the fields of a block.
-func (t *table) begin(b []byte) []byte {
-	if t.smaller {
-		t.smaller = false
-		b = append(b, 0x20) // the size of the table is 0 (RFC 7541, 6.3)
-	}
-	return b
-}
-
-// Indices of the HPACK tables (RFC 7541, appendix A). The dynamic table begins at 62 with the field that was added last.
-const (
-	indexStatus200, indexContentType, indexFirstDynamic = 8, 31, 62
-
-	grpcContentType = "application/grpc"
-)
-
-// appendGRPCHeader appends the header of a successful gRPC response.
-func (t *table) appendGRPCHeader(b []byte, contentType string) []byte {
-	b = append(t.begin(b), 0x80|indexStatus200)
-	switch {
-	case t.filled && contentType == grpcContentType:
-		return append(b, 0x80|(indexFirstDynamic+1))
-	case t.size > 0 && !t.filled && contentType == grpcContentType:
-		return appendString(append(b, 0x40|indexContentType), contentType) // adds it to the table
-	}
-	return appendField(b, "content-type", contentType)
-}
-
-// appendGRPCTrailer appends the trailer of a successful gRPC response, after its header.
-func (t *table) appendGRPCTrailer(b []byte, contentType string) []byte {
-	switch {
-	case t.filled:
-		return append(b, 0x80|indexFirstDynamic)
-	case t.size > 0 && contentType == grpcContentType:
-		t.filled = true
-		return appendString(appendString(append(b, 0x40), "grpc-status"), "0")
-	}
-	return appendField(b, "grpc-status", "0")
-}
-
-// appendField appends a field that is not added to the table (RFC 7541, 6.2.2).
-func appendField(b []byte, name, value string) []byte {
-	return appendString(appendString(append(b, 0), name), value)
-}
-
-// appendStatus appends :status, which comes first in a block.
-func (t *table) appendStatus(b []byte, status int) []byte {
-	b = t.begin(b)
-	if status == 200 {
-		return append(b, 0x80|indexStatus200)
-	}
-	return append(b, indexStatus200, 3, byte('0'+status/100), byte('0'+status/10%10), byte('0'+status%10))
-}
-
-// appendString appends a string literal without Huffman coding (RFC 7541, 5.2).
-func appendString(b []byte, s string) []byte {
-	n := len(s)
-	if n < 127 {
-		return append(append(b, byte(n)), s...)
-	}
-	b = append(b, 127)
-	for n -= 127; n >= 128; n >>= 7 {
-		b = append(b, byte(n)|0x80)
-	}
-	return append(append(b, byte(n)), s...)
 }

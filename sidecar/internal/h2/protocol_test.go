@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
 func TestRequestAndResponse(t *testing.T) {
@@ -431,7 +432,7 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 		go func() { done <- s.Shutdown(t.Context()) }()
 		late := c.unary("/s/m", []byte("b"))
 		c.settle()
-		if c.isEnded() || !idle.isEnded() || c.farewells()[0].LastStreamID != maxID {
+		if c.isEnded() || !idle.isEnded() || c.farewells()[0].LastStreamID != frame.MaxID {
 			t.Errorf("ended %v, the idle one %v, %v", c.isEnded(), idle.isEnded(), c.farewells())
 		}
 		time.Sleep(3 * time.Second)
@@ -469,8 +470,8 @@ func TestFramesAfterTheEndOfAStream(t *testing.T) {
 	}{
 		"data":                      {func(c *client, id uint32) { c.do(c.framer.WriteData(id, true, []byte("late"))) }, http2.ErrCodeNo},
 		"trailer":                   {func(c *client, id uint32) { c.header(id, true, c.encode("a", "b")) }, http2.ErrCodeNo},
-		"window":                    {func(c *client, id uint32) { c.write(appendWindowUpdate(nil, id, 1)) }, http2.ErrCodeNo},
-		"window of nothing":         {func(c *client, id uint32) { c.write(appendWindowUpdate(nil, id, 0)) }, http2.ErrCodeProtocol},
+		"window":                    {func(c *client, id uint32) { c.write(frame.AppendWindowUpdate(nil, id, 1)) }, http2.ErrCodeNo},
+		"window of nothing":         {func(c *client, id uint32) { c.write(frame.AppendWindowUpdate(nil, id, 0)) }, http2.ErrCodeProtocol},
 		"trailer that does not end": {func(c *client, id uint32) { c.header(id, false, c.encode("a", "b")) }, http2.ErrCodeProtocol},
 		"data after the client knew": {func(c *client, id uint32) {
 			c.do(c.framer.WriteRSTStream(id, http2.ErrCodeCancel))

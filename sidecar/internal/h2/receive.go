@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 )
 
 // receive is the receiving half of a stream: what has arrived of the body and was not read by the handler.
@@ -34,7 +37,7 @@ type receive struct {
 const chunkBytes, leastChunk = 16 << 10, 256
 
 func (r *receive) init(grpc bool, limit int64) {
-	r.grpc, r.limit, r.window, r.allowed = grpc, limit, initialWindow, 1
+	r.grpc, r.limit, r.window, r.allowed = grpc, limit, frame.InitialWindow, 1
 }
 
 func (r *receive) fail(err error) {
@@ -45,31 +48,31 @@ func (r *receive) fail(err error) {
 }
 
 // readData handles a DATA frame. Its bytes count for the windows even where nobody wants them.
-func (c *conn) readData(f frame) error {
-	if f.id == 0 || f.id > c.last {
-		return codeProtocol
+func (c *conn) readData(f frame.Header) error {
+	if f.ID == 0 || f.ID > c.last {
+		return frame.CodeProtocol
 	}
-	if c.in.window -= f.length; c.in.window < 0 {
-		return codeFlowControl
+	if c.in.window -= f.Length; c.in.window < 0 {
+		return frame.CodeFlowControl
 	}
-	s := c.streams[f.id]
+	s := c.streams[f.ID]
 	switch {
 	case s == nil:
-		if !c.closed.has(f.id) {
-			c.out.buf = appendReset(c.out.buf, f.id, codeStreamClosed)
+		if !c.closed.has(f.ID) {
+			c.out.buf = frame.AppendReset(c.out.buf, f.ID, frame.CodeStreamClosed)
 		}
 	case s.recv.closed:
-		c.reset(s, codeStreamClosed)
+		c.reset(s, frame.CodeStreamClosed)
 	default:
-		if s.recv.window -= int64(f.length); s.recv.window < 0 {
-			c.reset(s, codeFlowControl)
+		if s.recv.window -= int64(f.Length); s.recv.window < 0 {
+			c.reset(s, frame.CodeFlowControl)
 		}
 	}
-	if f.length == 0 && !f.has(flagEndStream) && c.tooUseless() {
-		return codeEnhanceYourCalm
+	if f.Length == 0 && !f.Has(frame.FlagEndStream) && c.tooUseless() {
+		return frame.CodeEnhanceYourCalm
 	}
 	err := c.readPayload(s, f)
-	c.returnWindow(f.length)
+	c.returnWindow(f.Length)
 	return err
 }
 
@@ -77,17 +80,17 @@ func (c *conn) readData(f frame) error {
 func (c *conn) returnWindow(n int) {
 	c.in.credit += n
 	if c.in.credit >= writeUpdateThreshold {
-		c.out.buf = appendWindowUpdate(c.out.buf, 0, c.in.credit)
+		c.out.buf = frame.AppendWindowUpdate(c.out.buf, 0, c.in.credit)
 		c.in.window += c.in.credit
 		c.in.credit = 0
 	}
 }
 
-func (c *conn) readPayload(s *stream, f frame) error {
-	data, padding := f.length, 0
-	if f.has(flagPadded) {
-		if f.length == 0 {
-			return codeFrameSize
+func (c *conn) readPayload(s *stream, f frame.Header) error {
+	data, padding := f.Length, 0
+	if f.Has(frame.FlagPadded) {
+		if f.Length == 0 {
+			return frame.CodeFrameSize
 		}
 		if err := c.need(1); err != nil {
 			return err
@@ -95,7 +98,7 @@ func (c *conn) readPayload(s *stream, f frame) error {
 		padding = int(c.in.buf[c.in.r])
 		c.in.r++
 		if data -= 1 + padding; data < 0 {
-			return codeProtocol
+			return frame.CodeProtocol
 		}
 		if s != nil {
 			s.recv.debt += 1 + padding
@@ -103,7 +106,7 @@ func (c *conn) readPayload(s *stream, f frame) error {
 	}
 	if err := c.eachPart(data, func(part []byte, last bool) error {
 		if s != nil {
-			c.onData(s, part, last && f.has(flagEndStream))
+			c.onData(s, part, last && f.Has(frame.FlagEndStream))
 		}
 		return nil
 	}); err != nil {
@@ -226,14 +229,14 @@ func (s *stream) setTimeout() {
 func (c *conn) returnStreamWindow(s *stream) {
 	r := &s.recv
 	wanted := r.grpc && r.arriving.complete < r.allowed
-	if !wanted || r.closed || s.ended || r.debt < initialWindow/4 {
+	if !wanted || r.closed || s.ended || r.debt < frame.InitialWindow/4 {
 		return
 	}
 	c.giveWindow(s)
 }
 
 func (c *conn) giveWindow(s *stream) {
-	c.out.buf = appendWindowUpdate(c.out.buf, s.id, s.recv.debt)
+	c.out.buf = frame.AppendWindowUpdate(c.out.buf, s.id, s.recv.debt)
 	s.recv.window += int64(s.recv.debt)
 	s.recv.debt = 0
 }
@@ -241,8 +244,8 @@ func (c *conn) giveWindow(s *stream) {
 // onEnd handles END_STREAM.
 func (c *conn) onEnd(s *stream) {
 	r := &s.recv
-	if s.head.length >= 0 && s.head.length != r.total {
-		c.reset(s, codeProtocol)
+	if s.head.Length >= 0 && s.head.Length != r.total {
+		c.reset(s, frame.CodeProtocol)
 		return
 	}
 	r.closed = true
@@ -258,11 +261,11 @@ func (c *conn) onEnd(s *stream) {
 
 // nextIsData reports whether the next frame is known to be DATA of a stream.
 func (c *conn) nextIsData(id uint32) bool {
-	if c.in.w-c.in.r < frameHeaderBytes {
+	if c.in.w-c.in.r < frame.HeaderBytes {
 		return false
 	}
-	f := parseFrame(c.in.buf[c.in.r:])
-	return f.kind == frameData && f.id == id
+	f := frame.Parse(c.in.buf[c.in.r:])
+	return f.Kind == frame.Data && f.ID == id
 }
 
 // ready reports whether a handler that has room for some bytes must not wait. A grpc.Server keeps a buffer of that size for
@@ -325,7 +328,7 @@ func (s *stream) read(p []byte) (int, error) {
 	n := r.copyTo(p)
 	if r.grpc {
 		r.delivered += int64(n) // it is held until the handler has got the message
-	} else if r.debt >= initialWindow/4 && !r.closed {
+	} else if r.debt >= frame.InitialWindow/4 && !r.closed {
 		c.giveWindow(s)
 		c.flushSoon()
 	}
@@ -368,8 +371,8 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.stream.read(p)
 	if err == io.EOF && b.stream.recv.trailer != nil {
-		trailer := head{fields: b.stream.recv.trailer}
-		b.request.Trailer = trailer.header()
+		trailer := header.Head{Fields: b.stream.recv.trailer}
+		b.request.Trailer = trailer.HTTP()
 	}
 	return n, err
 }

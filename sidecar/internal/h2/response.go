@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 )
 
 // responseBuffer joins small writes of a handler to one frame; larger ones are not copied here.
@@ -57,7 +57,7 @@ func (w *response) WriteHeader(status int) {
 }
 
 func (w *response) hasBody() bool {
-	return w.status != http.StatusNoContent && w.status != http.StatusNotModified && w.stream.head.method != http.MethodHead
+	return w.status != http.StatusNoContent && w.status != http.StatusNotModified && w.stream.head.Method != http.MethodHead
 }
 
 // Write implements http.ResponseWriter. It waits while the client accepts nothing.
@@ -66,7 +66,7 @@ func (w *response) Write(p []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if !w.hasBody() {
-		if w.stream.head.method != http.MethodHead {
+		if w.stream.head.Method != http.MethodHead {
 			return 0, http.ErrBodyNotAllowed
 		}
 		w.length += int64(len(p))
@@ -114,35 +114,18 @@ func (w *response) begin(end bool) {
 	if w.err = s.roomFor(0); w.err != nil {
 		return
 	}
-	block := s.conn.out.table.appendStatus(nil, w.status)
+	block := s.conn.out.table.AppendStatus(nil, w.status)
 	for name, values := range w.header {
 		if !strings.HasPrefix(name, http.TrailerPrefix) && !slices.Contains(w.trailers, name) {
-			block = appendValues(block, name, values)
+			block = header.AppendValues(block, name, values)
 		}
 	}
 	if _, ok := w.header["Date"]; !ok {
-		block = appendField(block, "date", time.Now().UTC().Format(http.TimeFormat))
+		block = header.AppendField(block, "date", time.Now().UTC().Format(http.TimeFormat))
 	}
 	s.send.begun, s.send.closed = true, end
-	s.conn.out.buf = appendHeaders(s.conn.out.buf, s.id, block, end)
+	s.conn.out.buf = frame.AppendHeaders(s.conn.out.buf, s.id, block, end)
 	s.conn.flushSoon()
-}
-
-// appendValues appends the values of a field, unless HTTP/2 forbids it or it is invalid.
-func appendValues(block []byte, name string, values []string) []byte {
-	switch name = strings.ToLower(name); name {
-	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
-		return block
-	}
-	if !httpguts.ValidHeaderFieldName(name) {
-		return block
-	}
-	for _, value := range values {
-		if httpguts.ValidHeaderFieldValue(value) {
-			block = appendField(block, name, value)
-		}
-	}
-	return block
 }
 
 // finish sends the rest after the handler has returned.
@@ -167,11 +150,11 @@ func (w *response) finish() {
 // trailer returns the block of the trailer; empty if there is none.
 func (w *response) trailer() (block []byte) {
 	for _, name := range w.trailers {
-		block = appendValues(block, name, w.header[name])
+		block = header.AppendValues(block, name, w.header[name])
 	}
 	for name, values := range w.header {
 		if name, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
-			block = appendValues(block, name, values)
+			block = header.AppendValues(block, name, values)
 		}
 	}
 	return block
@@ -212,7 +195,7 @@ func (s *stream) sendInformation(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !s.ended && !s.send.begun {
-		c.out.buf = appendHeaders(c.out.buf, s.id, c.out.table.appendStatus(nil, status), false)
+		c.out.buf = frame.AppendHeaders(c.out.buf, s.id, c.out.table.AppendStatus(nil, status), false)
 		c.flushSoon()
 	}
 }
@@ -230,9 +213,9 @@ func (s *stream) write(p []byte, end bool) error {
 	waiting := c.server.config.Budget.Loan(budget.Responses)
 	defer waiting.Close()
 	for len(p) > 0 {
-		if n := s.sendable(len(p)); n == 0 && len(p) > frameSize && waiting.Bytes() == 0 && !waiting.Grow(int64(len(p))) { //guard:h2-unread-response-is-not-charged
+		if n := s.sendable(len(p)); n == 0 && len(p) > frame.MaxSize && waiting.Bytes() == 0 && !waiting.Grow(int64(len(p))) { //guard:h2-unread-response-is-not-charged
 			c.server.stats.Refused.Add(1)
-			c.reset(s, codeEnhanceYourCalm)
+			c.reset(s, frame.CodeEnhanceYourCalm)
 			c.flushSoon()
 			return s.send.err
 		}
@@ -242,9 +225,9 @@ func (s *stream) write(p []byte, end bool) error {
 		n := s.sendable(len(p))
 		flags := byte(0)
 		if end && n == len(p) {
-			flags, s.send.closed = flagEndStream, true
+			flags, s.send.closed = frame.FlagEndStream, true
 		}
-		c.out.buf = append(appendFrame(c.out.buf, n, frameData, flags, s.id), p[:n]...)
+		c.out.buf = append(frame.Append(c.out.buf, n, frame.Data, flags, s.id), p[:n]...)
 		c.out.window -= int64(n)
 		s.send.window -= int64(n)
 		p = p[n:]
@@ -256,7 +239,7 @@ func (s *stream) write(p []byte, end bool) error {
 // sendable is how many of n bytes can be sent now.
 func (s *stream) sendable(n int) int {
 	out := &s.conn.out
-	return int(max(min(int64(min(n, frameSize, out.room())), out.window, s.send.window), 0))
+	return int(max(min(int64(min(n, frame.MaxSize, out.room())), out.window, s.send.window), 0))
 }
 
 // roomFor waits until at least one of n bytes can be sent, or a frame without data.
@@ -265,7 +248,7 @@ func (s *stream) roomFor(n int) error {
 	defer s.unblocked()
 	for s.send.err == nil && (n > 0 && s.sendable(n) == 0 || c.out.room() == 0) {
 		if s.send.deadline.passed() {
-			c.reset(s, codeCancel)
+			c.reset(s, frame.CodeCancel)
 			return os.ErrDeadlineExceeded
 		}
 		if s.send.blocked.IsZero() {
@@ -306,9 +289,9 @@ func (s *stream) end(trailer []byte) error {
 	}
 	s.send.closed = true
 	if len(trailer) > 0 {
-		c.out.buf = appendHeaders(c.out.buf, s.id, append(c.out.table.begin(nil), trailer...), true)
+		c.out.buf = frame.AppendHeaders(c.out.buf, s.id, append(c.out.table.Begin(nil), trailer...), true)
 	} else {
-		c.out.buf = appendFrame(c.out.buf, 0, frameData, flagEndStream, s.id)
+		c.out.buf = frame.Append(c.out.buf, 0, frame.Data, frame.FlagEndStream, s.id)
 	}
 	return nil
 }

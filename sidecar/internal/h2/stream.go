@@ -6,13 +6,16 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 )
 
 // stream is a request and its response. mu of its connection guards it, except head, which does not change after it is complete.
 type stream struct {
 	conn    *conn
 	id      uint32
-	head    head
+	head    header.Head
 	fast    bool      // Fast may answer it
 	empty   bool      // it has no body
 	recv    receive   // the body
@@ -70,12 +73,12 @@ func (c *conn) newStream(id uint32) *stream {
 	last := len(c.free) - 1
 	s := c.free[last]
 	c.free = c.free[:last]
-	fields := s.head.fields
+	fields := s.head.Fields
 	s.conn, s.id, s.head = c, id, c.in.head
-	c.in.head.fields = fields[:0]
+	c.in.head.Fields = fields[:0]
 	s.wake.L = &c.mu
 	s.send.window = c.out.initial
-	s.recv.init(s.head.grpc(), c.server.config.MaxBody(s.head.path))
+	s.recv.init(s.head.GRPC(), c.server.config.MaxBody(s.head.Path))
 	c.streams[id] = s
 	c.peak = max(c.peak, len(c.streams))
 	return s
@@ -83,10 +86,10 @@ func (c *conn) newStream(id uint32) *stream {
 
 // recycle makes a stream, which no goroutine has seen, available again.
 func (c *conn) recycle(s *stream) {
-	fields := s.head.fields
+	fields := s.head.Fields
 	clear(fields)
 	if len(c.free) < maxFree && cap(fields) <= maxFree {
-		*s = stream{head: head{fields: fields[:0]}}
+		*s = stream{head: header.Head{Fields: fields[:0]}}
 		c.free = append(c.free, s)
 	}
 }
@@ -94,60 +97,60 @@ func (c *conn) recycle(s *stream) {
 // maxFree limits what a connection keeps for its next requests.
 const maxFree = 16
 
-func (c *conn) onHeaders(f frame) error {
+func (c *conn) onHeaders(f frame.Header) error {
 	h := &c.in.head
-	if s := c.streams[f.id]; s != nil {
+	if s := c.streams[f.ID]; s != nil {
 		return c.onTrailer(s, f)
 	}
-	if f.id <= c.last {
+	if f.ID <= c.last {
 		return c.onClosedHeaders(f)
 	}
-	c.last = f.id
+	c.last = f.ID
 	if c.life.left {
-		c.closed.add(f.id) // the last GOAWAY says that it is not served
+		c.closed.add(f.ID) // the last GOAWAY says that it is not served
 		return nil
 	}
 	c.life.active = true
-	h.checkRequest()
+	h.CheckRequest()
 	switch {
-	case h.wrong:
-		c.discard(f.id, codeProtocol)
+	case h.Wrong:
+		c.discard(f.ID, frame.CodeProtocol)
 	case len(c.streams)+c.orphans >= int(c.server.config.MaxStreams): //guard:h2-rapid-reset
-		c.discard(f.id, codeRefusedStream)
+		c.discard(f.ID, frame.CodeRefusedStream)
 	default:
 		c.open(f)
 	}
 	return nil
 }
 
-func (c *conn) onClosedHeaders(f frame) error {
+func (c *conn) onClosedHeaders(f frame.Header) error {
 	switch {
-	case c.closed.has(f.id) && !f.has(flagEndStream):
-		return c.resetID(f.id, codeProtocol) // it is no trailer
-	case c.closed.has(f.id):
+	case c.closed.has(f.ID) && !f.Has(frame.FlagEndStream):
+		return c.resetID(f.ID, frame.CodeProtocol) // it is no trailer
+	case c.closed.has(f.ID):
 		return nil // the client did not know it yet
-	case f.id == c.last:
-		return codeStreamClosed
+	case f.ID == c.last:
+		return frame.CodeStreamClosed
 	}
-	return codeProtocol
+	return frame.CodeProtocol
 }
 
 // discard resets a request that gets no stream.
-func (c *conn) discard(id uint32, why code) {
+func (c *conn) discard(id uint32, why frame.Code) {
 	c.closed.add(id)
-	c.out.buf = appendReset(c.out.buf, id, why)
+	c.out.buf = frame.AppendReset(c.out.buf, id, why)
 }
 
 // open begins a request.
-func (c *conn) open(f frame) {
-	s := c.newStream(f.id)
-	s.empty = f.has(flagEndStream)
+func (c *conn) open(f frame.Header) {
+	s := c.newStream(f.ID)
+	s.empty = f.Has(frame.FlagEndStream)
 	c.place.set(working)
 	s.recv.closed = s.empty
-	large := s.head.tooLarge()
+	large := s.head.TooLarge()
 	s.base = streamBytes
 	if !large {
-		s.base += int64(s.head.size)
+		s.base += int64(s.head.Size)
 	}
 	switch {
 	case !c.charge(s, s.base):
@@ -155,12 +158,12 @@ func (c *conn) open(f frame) {
 	case large:
 		c.server.stats.TooLarge.Add(1)
 		c.refuse(s, headerTooLarge)
-	case s.empty && s.head.length > 0:
-		c.reset(s, codeProtocol)
+	case s.empty && s.head.Length > 0:
+		c.reset(s, frame.CodeProtocol)
 	case s.empty, !s.recv.grpc:
 		s.startTimeout()
 		c.start(s)
-	case c.server.config.Fast != nil && s.head.fast() && c.server.config.Fast.Match(s.head.path):
+	case c.server.config.Fast != nil && s.head.Plain() && c.server.config.Fast.Match(s.head.Path):
 		s.fast = true
 		c.watch()
 	default:
@@ -177,19 +180,19 @@ func (s *stream) startTimeout() {
 }
 
 // onTrailer handles a second header block. It must end the stream.
-func (c *conn) onTrailer(s *stream, f frame) error {
+func (c *conn) onTrailer(s *stream, f frame.Header) error {
 	h := &c.in.head
 	switch {
 	case s.recv.closed:
-		return c.resetID(f.id, codeStreamClosed)
-	case h.wrong || !h.isTrailer() || !f.has(flagEndStream):
-		c.reset(s, codeProtocol)
-	case h.tooLarge() || !c.charge(s, int64(h.size)):
+		return c.resetID(f.ID, frame.CodeStreamClosed)
+	case h.Wrong || !h.IsTrailer() || !f.Has(frame.FlagEndStream):
+		c.reset(s, frame.CodeProtocol)
+	case h.TooLarge() || !c.charge(s, int64(h.Size)):
 		c.server.stats.TooLarge.Add(1)
 		c.refuse(s, headerTooLarge)
 	default:
-		s.base += int64(h.size)
-		s.recv.trailer, h.fields = slices.Clone(h.fields), h.fields[:0]
+		s.base += int64(h.Size)
+		s.recv.trailer, h.Fields = slices.Clone(h.Fields), h.Fields[:0]
 		s.fast = false
 		c.onEnd(s)
 	}
@@ -284,9 +287,9 @@ func (c *conn) run(ctx requestContext) {
 // finish ends a stream whose handler has returned.
 func (c *conn) finish(s *stream) {
 	if !s.ended {
-		c.useless.frames = max(c.useless.frames-usefulRequest, 0) //guard:h2-pings-with-requests-are-a-flood
+		c.useless.pay()
 		if !s.recv.closed {
-			c.out.buf = appendReset(c.out.buf, s.id, codeNone) // the client need not send the rest
+			c.out.buf = frame.AppendReset(c.out.buf, s.id, frame.CodeNone) // the client need not send the rest
 		}
 	}
 	c.closeStream(s, errFinished, true)
@@ -308,7 +311,7 @@ func (c *conn) panicked(s *stream, p any) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reset(s, codeInternal)
+	c.reset(s, frame.CodeInternal)
 	c.release(s)
 }
 
@@ -342,11 +345,11 @@ func (c *conn) closeStream(s *stream, err error, byServer bool) {
 }
 
 // reset ends a stream with an error.
-func (c *conn) reset(s *stream, why code) {
+func (c *conn) reset(s *stream, why frame.Code) {
 	if s.ended {
 		return
 	}
-	c.out.buf = appendReset(c.out.buf, s.id, why)
+	c.out.buf = frame.AppendReset(c.out.buf, s.id, why)
 	c.closeStream(s, errReset, true)
 }
 
@@ -364,35 +367,35 @@ func (c *conn) refuse(s *stream, why refusal) {
 		c.server.stats.MessageTimeouts.Add(1)
 	}
 	if s.send.begun {
-		c.reset(s, codeCancel)
+		c.reset(s, frame.CodeCancel)
 		return
 	}
 	c.appendRefusal(s, why)
 	if !s.recv.closed {
-		c.out.buf = appendReset(c.out.buf, s.id, codeNone)
+		c.out.buf = frame.AppendReset(c.out.buf, s.id, frame.CodeNone)
 	}
 	c.closeStream(s, errReset, true)
 }
 
 func (c *conn) appendRefusal(s *stream, why refusal) {
 	if s.recv.grpc {
-		block := appendField(c.out.table.appendStatus(nil, http.StatusOK), "content-type", grpcContentType)
-		block = appendField(appendField(block, "grpc-status", why.code), "grpc-message", why.text)
-		c.out.buf = appendHeaders(c.out.buf, s.id, block, true)
+		block := header.AppendField(c.out.table.AppendStatus(nil, http.StatusOK), "content-type", header.ContentTypeGRPC)
+		block = header.AppendField(header.AppendField(block, "grpc-status", why.code), "grpc-message", why.text)
+		c.out.buf = frame.AppendHeaders(c.out.buf, s.id, block, true)
 		return
 	}
-	block := appendField(c.out.table.appendStatus(nil, why.status), "retry-after", "1")
+	block := header.AppendField(c.out.table.AppendStatus(nil, why.status), "retry-after", "1")
 	contentType, body := c.server.config.Problem(why.status, why.text)
-	if int64(len(body)) > min(c.out.window, s.send.window, frameSize) || s.head.method == http.MethodHead {
+	if int64(len(body)) > min(c.out.window, s.send.window, frame.MaxSize) || s.head.Method == http.MethodHead {
 		body = nil
 	}
 	if len(body) > 0 {
-		block = appendField(block, "content-type", contentType)
+		block = header.AppendField(block, "content-type", contentType)
 	}
-	c.out.buf = appendHeaders(c.out.buf, s.id, block, len(body) == 0)
+	c.out.buf = frame.AppendHeaders(c.out.buf, s.id, block, len(body) == 0)
 	if len(body) > 0 {
 		c.out.window -= int64(len(body))
-		c.out.buf = append(appendFrame(c.out.buf, len(body), frameData, flagEndStream, s.id), body...)
+		c.out.buf = append(frame.Append(c.out.buf, len(body), frame.Data, frame.FlagEndStream, s.id), body...)
 	}
 }
 
@@ -410,7 +413,7 @@ func (c *conn) lookAtStream(s *stream, now time.Time) {
 		}
 	case !s.send.blocked.IsZero() && now.Sub(s.send.blocked) >= config.WriteTimeout: //guard:h2-response-is-not-read
 		c.server.stats.WriteTimeouts.Add(1)
-		c.reset(s, codeCancel)
+		c.reset(s, frame.CodeCancel)
 	}
 }
 
