@@ -49,10 +49,13 @@ var mayImport = map[string][]string{
 	"sidecar/internal/batch":       {"sidecar/kv"},
 	"sidecar/internal/headerlimit": {},
 	// Reads HTTP/2 connections within the memory budget.
-	"sidecar/internal/h2/frame":  {},
-	"sidecar/internal/h2/header": {"sidecar/internal/h2/frame", "sidecar/internal/headerlimit"},
+	"sidecar/internal/h2/frame":    {},
+	"sidecar/internal/h2/header":   {"sidecar/internal/h2/frame", "sidecar/internal/headerlimit"},
+	"sidecar/internal/h2/body":     {},
+	"sidecar/internal/h2/response": {"sidecar/internal/h2/header"},
 	"sidecar/internal/h2": {
-		"sidecar/internal/budget", "sidecar/internal/h2/frame", "sidecar/internal/h2/header", "sidecar/internal/headerlimit", "sidecar/internal/listen",
+		"sidecar/internal/budget", "sidecar/internal/h2/body", "sidecar/internal/h2/frame", "sidecar/internal/h2/header",
+		"sidecar/internal/h2/response", "sidecar/internal/headerlimit", "sidecar/internal/listen",
 	},
 	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {

@@ -24,12 +24,11 @@ const (
 )
 
 var (
-	errStopped    = errors.New("the server has been stopped")
-	errReset      = errors.New("the stream was reset")
-	errGone       = errors.New("the connection has ended")
-	errTooSlow    = errors.New("the client accepted nothing for too long")
-	errBodyClosed = errors.New("body closed by handler") // a grpc.Server knows this text
-	errFinished   = errors.New("the request has been answered")
+	errStopped  = errors.New("the server has been stopped")
+	errReset    = errors.New("the stream was reset")
+	errGone     = errors.New("the connection has ended")
+	errTooSlow  = errors.New("the client accepted nothing for too long")
+	errFinished = errors.New("the request has been answered")
 )
 
 // conn is a connection. One goroutine reads it (serve); it holds mu except while it waits for bytes. All methods are called
@@ -388,7 +387,7 @@ func (c *conn) checkDependency(id uint32, payload []byte) error {
 // resetID resets a stream, open or not.
 func (c *conn) resetID(id uint32, why frame.Code) error {
 	if s := c.streams[id]; s != nil {
-		c.reset(s, why)
+		s.reset(why)
 		return nil
 	}
 	c.out.buf = frame.AppendReset(c.out.buf, id, why)
@@ -403,7 +402,7 @@ func (c *conn) onReset(f frame.Header) error {
 		return frame.CodeFrameSize
 	}
 	if s := c.streams[f.ID]; s != nil {
-		c.closeStream(s, errReset, false)
+		s.close(errReset, false)
 	}
 	c.closed.remove(f.ID) // the client knows it, too
 	return nil
@@ -428,7 +427,7 @@ func (c *conn) onWindowUpdate(f frame.Header, payload []byte) error {
 		return nil // it may have been sent before the client saw the end of the stream
 	}
 	if s.send.window += n; s.send.window > frame.MaxWindow {
-		c.reset(s, frame.CodeFlowControl)
+		s.reset(frame.CodeFlowControl)
 	}
 	s.wake.Broadcast()
 	return nil
@@ -471,7 +470,7 @@ func (c *conn) fail(err error) {
 	}
 	c.cancel()
 	for _, s := range c.streams {
-		c.closeStream(s, errGone, false)
+		s.close(errGone, false)
 	}
 	c.pending = nil
 	c.wakeWriters()

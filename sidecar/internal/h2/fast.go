@@ -3,6 +3,7 @@ package h2
 import (
 	"encoding/binary"
 
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/body"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
@@ -11,14 +12,15 @@ const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00"
 
 // answer lets Fast answer the complete request of s, and reports whether it did. A response that is large for the buffer of
 // the connection goes to the handler, which sends it in steps.
-func (c *conn) answer(s *stream, p []byte) bool {
-	if len(p) < messagePrefixBytes || p[0] != 0 || int64(binary.BigEndian.Uint32(p[1:])) != int64(len(p)-messagePrefixBytes) {
+func (s *stream) answer(p []byte) bool {
+	c := s.conn
+	if len(p) < body.PrefixBytes || p[0] != 0 || int64(binary.BigEndian.Uint32(p[1:])) != int64(len(p)-body.PrefixBytes) {
 		return false // compressed, or not one message
 	}
 	if c.out.room() < narrowBytes/2 || c.out.large {
 		c.widen()
 	}
-	limit := min(int64(c.out.most()/2), c.out.window, s.send.window) - messagePrefixBytes //guard:h2-fast-answer-ignores-windows
+	limit := min(int64(c.out.most()/2), c.out.window, s.send.window) - body.PrefixBytes //guard:h2-fast-answer-ignores-windows
 	if c.out.room() == 0 || limit < 0 {
 		return false // the client does not read; the handler waits for it
 	}
@@ -28,14 +30,14 @@ func (c *conn) answer(s *stream, p []byte) bool {
 	frame.Put(b[start:], frame.Headers, frame.FlagEndHeaders, s.id)
 	data := len(b)
 	b = append(b, zeros...)
-	b, ok := c.callFast(s.head.Path, p[messagePrefixBytes:], b, int(limit))
+	b, ok := c.callFast(s.head.Path, p[body.PrefixBytes:], b, int(limit))
 	if !ok {
 		c.out.table = table
 		return false
 	}
 	n := len(b) - data - frame.HeaderBytes
 	frame.Put(b[data:], frame.Data, 0, s.id)
-	binary.BigEndian.PutUint32(b[data+frame.HeaderBytes+1:], uint32(n-messagePrefixBytes))
+	binary.BigEndian.PutUint32(b[data+frame.HeaderBytes+1:], uint32(n-body.PrefixBytes))
 	trailer := len(b)
 	b = append(b, zeros[:frame.HeaderBytes]...)
 	b = c.out.table.AppendGRPCTrailer(b, s.head.ContentType)
@@ -44,8 +46,8 @@ func (c *conn) answer(s *stream, p []byte) bool {
 	c.out.window -= int64(n)
 	c.server.stats.Fast.Add(1)
 	c.useless.pay()
-	s.recv.closed = true
-	c.closeStream(s, errFinished, true)
+	s.recv.body.End()
+	s.close(errFinished, true)
 	c.recycle(s)
 	return true
 }

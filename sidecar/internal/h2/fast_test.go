@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/body"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
@@ -202,11 +203,11 @@ func TestFastAnswersLargeResponses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := serving(Config{Fast: echoFast{}, Budget: budget.New(1 << 20)})
 		c := connect(t, s)
-		for i, size := range []int{3000, 3000, wideBytes/2 - messagePrefixBytes, wideBytes/2 - messagePrefixBytes + 1} {
+		for i, size := range []int{3000, 3000, wideBytes/2 - body.PrefixBytes, wideBytes/2 - body.PrefixBytes + 1} {
 			id := c.unary("/fast", bytes.Repeat([]byte("l"), size))
 			c.expectStatus(id, "0")
-			if n := len(c.response(id).data); n != size+messagePrefixBytes {
-				t.Errorf("response %d has %d bytes; want %d", i, n, size+messagePrefixBytes)
+			if n := len(c.response(id).data); n != size+body.PrefixBytes {
+				t.Errorf("response %d has %d bytes; want %d", i, n, size+body.PrefixBytes)
 			}
 		}
 		if n := s.Stats().Fast.Load(); n != 2 {

@@ -49,7 +49,7 @@ func (s *stream) enter() *stream {
 	if s != nil {
 		s.conn.mu.Lock()
 		defer s.conn.mu.Unlock()
-		s.conn.enter(s)
+		s.count()
 	}
 	return s
 }
@@ -58,6 +58,6 @@ func (s *stream) leave() {
 	if s != nil {
 		s.conn.mu.Lock()
 		defer s.conn.mu.Unlock()
-		s.conn.leaveHandler(s)
+		s.uncount()
 	}
 }

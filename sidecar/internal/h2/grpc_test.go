@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/body"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
@@ -73,14 +74,14 @@ func TestStreamReadsMessagesWhenItsHandlerAsksForThem(t *testing.T) {
 		id := c.call("/t/s")
 		sent := c.send(id, all, false)
 		c.settle()
-		if most := frame.InitialWindow + 3*size; sent > most || used(b, budget.Requests) > int64(most+chunkBytes+wideBytes) {
+		if most := frame.InitialWindow + 3*size; sent > most || used(b, budget.Requests) > int64(most+body.ChunkBytes+wideBytes) {
 			t.Errorf("the client could send %d bytes, %d are charged; want at most %d", sent, used(b, budget.Requests), most)
 		}
 		for range count {
 			next <- struct{}{}
 			c.settle()
 			sent += c.send(id, all[sent:], false)
-			if n := used(b, budget.Requests); n > frame.InitialWindow+4*size+chunkBytes+2*wideBytes {
+			if n := used(b, budget.Requests); n > frame.InitialWindow+4*size+body.ChunkBytes+2*wideBytes {
 				t.Errorf("%d bytes are charged", n)
 			}
 		}

@@ -79,7 +79,7 @@ func (c *conn) look() {
 		return
 	}
 	for _, s := range c.streams {
-		c.lookAtStream(s, now)
+		s.look(now)
 	}
 	c.setPlace()
 	c.closing()

@@ -20,9 +20,6 @@ const (
 
 	narrowBytes = 4 << 10  // of each buffer of a connection
 	wideBytes   = 32 << 10 // of each buffer while much is read or written
-
-	// inflation is the most that a byte of gzip can become (RFC 1951: 258 bytes from 2 bits).
-	inflation = 1032
 )
 
 // prepay takes what the listener has not taken for a connection.
@@ -74,8 +71,9 @@ func (m *memory) release(n int64) {
 	m.loan.Shrink(max(m.used-prepaidBytes+quantum-1, 0) / quantum * quantum)
 }
 
-// charge takes bytes for s.
-func (c *conn) charge(s *stream, n int64) bool {
+// Charge implements body.Memory.
+func (s *stream) Charge(n int64) bool {
+	c := s.conn
 	if !c.memory.take(n) {
 		return false
 	}
@@ -84,7 +82,8 @@ func (c *conn) charge(s *stream, n int64) bool {
 }
 
 // lower returns what s holds above n bytes.
-func (c *conn) lower(s *stream, n int64) {
+func (s *stream) lower(n int64) {
+	c := s.conn
 	if s.held > n {
 		c.memory.release(s.held - n)
 		s.held = n

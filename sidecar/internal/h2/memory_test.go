@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/body"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 )
 
@@ -65,7 +66,7 @@ func TestAnnouncedMessagesCostWhatArrives(t *testing.T) {
 			c.send(c.call("/s/m"), framed(make([]byte, 1<<20))[:6], false)
 		}
 		c.settle()
-		if n, most := used(b, budget.Requests), int64(200*(chunkBytes+2*streamBytes)); n < 200*chunkBytes-prepaidBytes || n > most {
+		if n, most := used(b, budget.Requests), int64(200*(body.ChunkBytes+2*streamBytes)); n < 200*body.ChunkBytes-prepaidBytes || n > most {
 			t.Errorf("%d bytes are charged, want at most %d", n, most)
 		}
 	})
@@ -214,22 +215,22 @@ func TestBodyThatIsNotReadIsLimitedByItsWindow(t *testing.T) {
 			<-release
 			grpcHandler(w, r)
 		})}))
-		body := make([]byte, 300<<10)
+		content := make([]byte, 300<<10)
 		id := c.post("/")
-		sent := c.send(id, body, false)
-		if sent != frame.InitialWindow || used(b, budget.Requests) > frame.InitialWindow+2*chunkBytes+wideBytes {
+		sent := c.send(id, content, false)
+		if sent != frame.InitialWindow || used(b, budget.Requests) > frame.InitialWindow+2*body.ChunkBytes+wideBytes {
 			t.Errorf("the client could send %d bytes, %d are charged; want %d", sent, used(b, budget.Requests), frame.InitialWindow)
 		}
 		close(release)
 		c.settle()
-		for sent < len(body) {
-			n := c.send(id, body[sent:], true)
+		for sent < len(content) {
+			n := c.send(id, content[sent:], true)
 			if n == 0 {
 				t.Fatalf("the client is stuck after %d bytes", sent)
 			}
 			sent += n
 		}
-		if a := c.response(id); len(a.data) != len(body) && len(a.data) != frame.InitialWindow {
+		if a := c.response(id); len(a.data) != len(content) && len(a.data) != frame.InitialWindow {
 			t.Errorf("got %d bytes back", len(a.data))
 		}
 	})

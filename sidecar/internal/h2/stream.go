@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/response"
 )
 
 // stream is a request and its response. mu of its connection guards it, except head, which does not change after it is complete.
@@ -23,23 +24,11 @@ type stream struct {
 	wake    sync.Cond // signaled when its goroutines should look again
 	held    int64     // bytes charged to the connection, of which base do not depend on the body
 	base    int64
-	inflate int64     // of base: for messages that become larger when they are decompressed
 	expires time.Time // when the message in progress must have arrived, or memory for the handler must be there; zero: never
 	waits   bool      // in conn.pending
 	cancel  context.CancelFunc
 	running int  // goroutines of the handler
 	ended   bool // no frame is sent or received any more
-}
-
-// send is the sending half of a stream.
-type send struct {
-	window   int64
-	begun    bool // the header was sent
-	closed   bool // END_STREAM was sent
-	queued   bool // in output.waiting
-	blocked  time.Time
-	err      error
-	deadline deadline
 }
 
 // refusal is why the server does not pass on a request.
@@ -78,7 +67,8 @@ func (c *conn) newStream(id uint32) *stream {
 	c.in.head.Fields = fields[:0]
 	s.wake.L = &c.mu
 	s.send.window = c.out.initial
-	s.recv.init(s.head.GRPC(), c.server.config.MaxBody(s.head.Path))
+	s.recv.window = frame.InitialWindow
+	s.recv.body.Init(s, s.head.GRPC(), c.server.config.MaxBody(s.head.Path))
 	c.streams[id] = s
 	c.peak = max(c.peak, len(c.streams))
 	return s
@@ -100,7 +90,7 @@ const maxFree = 16
 func (c *conn) onHeaders(f frame.Header) error {
 	h := &c.in.head
 	if s := c.streams[f.ID]; s != nil {
-		return c.onTrailer(s, f)
+		return s.onTrailer(f)
 	}
 	if f.ID <= c.last {
 		return c.onClosedHeaders(f)
@@ -146,23 +136,25 @@ func (c *conn) open(f frame.Header) {
 	s := c.newStream(f.ID)
 	s.empty = f.Has(frame.FlagEndStream)
 	c.place.set(working)
-	s.recv.closed = s.empty
+	if s.empty {
+		s.recv.body.End()
+	}
 	large := s.head.TooLarge()
 	s.base = streamBytes
 	if !large {
 		s.base += int64(s.head.Size)
 	}
 	switch {
-	case !c.charge(s, s.base):
-		c.refuse(s, overloaded)
+	case !s.Charge(s.base):
+		s.refuse(overloaded)
 	case large:
 		c.server.stats.TooLarge.Add(1)
-		c.refuse(s, headerTooLarge)
+		s.refuse(headerTooLarge)
 	case s.empty && s.head.Length > 0:
-		c.reset(s, frame.CodeProtocol)
-	case s.empty, !s.recv.grpc:
+		s.reset(frame.CodeProtocol)
+	case s.empty, !s.recv.body.GRPC():
 		s.startTimeout()
-		c.start(s)
+		s.start()
 	case c.server.config.Fast != nil && s.head.Plain() && c.server.config.Fast.Match(s.head.Path):
 		s.fast = true
 		c.watch()
@@ -174,39 +166,41 @@ func (c *conn) open(f frame.Header) {
 
 // startTimeout begins the time for the arrival of a message.
 func (s *stream) startTimeout() {
-	if s.expires.IsZero() && !s.recv.closed {
+	if s.expires.IsZero() && !s.recv.body.Ended() {
 		s.expires = time.Now().Add(s.conn.server.config.MessageTimeout)
 	}
 }
 
 // onTrailer handles a second header block. It must end the stream.
-func (c *conn) onTrailer(s *stream, f frame.Header) error {
+func (s *stream) onTrailer(f frame.Header) error {
+	c := s.conn
 	h := &c.in.head
 	switch {
-	case s.recv.closed:
+	case s.recv.body.Ended():
 		return c.resetID(f.ID, frame.CodeStreamClosed)
 	case h.Wrong || !h.IsTrailer() || !f.Has(frame.FlagEndStream):
-		c.reset(s, frame.CodeProtocol)
-	case h.TooLarge() || !c.charge(s, int64(h.Size)):
+		s.reset(frame.CodeProtocol)
+	case h.TooLarge() || !s.Charge(int64(h.Size)):
 		c.server.stats.TooLarge.Add(1)
-		c.refuse(s, headerTooLarge)
+		s.refuse(headerTooLarge)
 	default:
 		s.base += int64(h.Size)
 		s.recv.trailer, h.Fields = slices.Clone(h.Fields), h.Fields[:0]
 		s.fast = false
-		c.onEnd(s)
+		s.onEnd()
 	}
 	return nil
 }
 
 // start runs the handler of s, or lets s wait for another request of the connection to end where the budget is used up.
 // One handler of each connection needs no budget.
-func (c *conn) start(s *stream) {
+func (s *stream) start() {
+	c := s.conn
 	if s.running > 0 || s.waits || s.ended {
 		return
 	}
 	if c.handlers > 0 {
-		if !c.charge(s, handlerBytes) { //guard:h2-handler-is-not-charged
+		if !s.Charge(handlerBytes) { //guard:h2-handler-is-not-charged
 			s.waits = true
 			s.expires = time.Now().Add(c.server.config.MessageTimeout)
 			c.pending = append(c.pending, s)
@@ -214,7 +208,7 @@ func (c *conn) start(s *stream) {
 		}
 		s.base += handlerBytes
 	}
-	if s.recv.closed {
+	if s.recv.body.Ended() {
 		s.expires = time.Time{}
 	}
 	c.handlers++
@@ -233,22 +227,24 @@ func (c *conn) startPending() {
 		s := c.pending[0]
 		c.pending = c.pending[1:]
 		s.waits = false
-		c.start(s)
+		s.start()
 		if s.waits {
 			return
 		}
 	}
 }
 
-// enter and leave count the goroutines of a handler. Called with mu held.
-func (c *conn) enter(s *stream) {
+// count and uncount count the goroutines of a handler.
+func (s *stream) count() {
+	c := s.conn
 	if s.running++; s.running == 1 { // a grpc.Server can start a handler after its client is gone
 		c.handlers++
 		c.orphans++
 	}
 }
 
-func (c *conn) leaveHandler(s *stream) {
+func (s *stream) uncount() {
+	c := s.conn
 	if s.running--; s.running > 0 {
 		return
 	}
@@ -256,7 +252,7 @@ func (c *conn) leaveHandler(s *stream) {
 	c.setPlace()
 	if s.ended {
 		c.orphans--
-		c.lower(s, 0)
+		s.lower(0)
 	}
 	c.startPending()
 }
@@ -265,10 +261,10 @@ func (c *conn) leaveHandler(s *stream) {
 func (c *conn) run(ctx requestContext) {
 	s := ctx.stream
 	defer c.server.handlers.Done()
-	w := &response{stream: s, header: http.Header{}}
+	w := response.New(s, s.head.Method)
 	defer func() {
 		if p := recover(); p != nil {
-			c.panicked(s, p)
+			s.panicked(p)
 		}
 		s.cancel()
 	}()
@@ -278,54 +274,58 @@ func (c *conn) run(ctx requestContext) {
 	} else {
 		c.server.config.Handler.ServeHTTP(w, r)
 	}
-	w.finish()
+	w.Finish()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.finish(s)
+	s.finish()
 }
 
 // finish ends a stream whose handler has returned.
-func (c *conn) finish(s *stream) {
+func (s *stream) finish() {
+	c := s.conn
 	if !s.ended {
 		c.useless.pay()
-		if !s.recv.closed {
+		if !s.recv.body.Ended() {
 			c.out.buf = frame.AppendReset(c.out.buf, s.id, frame.CodeNone) // the client need not send the rest
 		}
 	}
-	c.closeStream(s, errFinished, true)
-	c.release(s)
+	s.close(errFinished, true)
+	s.release()
 }
 
 // release follows the end of ServeHTTP.
-func (c *conn) release(s *stream) {
+func (s *stream) release() {
+	c := s.conn
 	s.recv.deadline.stop()
 	s.send.deadline.stop()
-	c.leaveHandler(s)
+	s.uncount()
 	c.flushSoon()
 }
 
 // panicked answers a request whose handler has panicked.
-func (c *conn) panicked(s *stream, p any) {
+func (s *stream) panicked(p any) {
+	c := s.conn
 	if p != http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
 		c.server.config.Defect(p)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reset(s, frame.CodeInternal)
-	c.release(s)
+	s.reset(frame.CodeInternal)
+	s.release()
 }
 
-// closeStream ends a stream. Its handler, if one runs, gets err.
-func (c *conn) closeStream(s *stream, err error, byServer bool) {
+// close ends a stream. Its handler, if one runs, gets err.
+func (s *stream) close(err error, byServer bool) {
+	c := s.conn
 	if s.ended {
 		return
 	}
 	s.ended = true
 	delete(c.streams, s.id)
-	if byServer && !s.recv.closed {
+	if byServer && !s.recv.body.Ended() {
 		c.closed.add(s.id)
 	}
-	s.recv.fail(err)
+	s.recv.body.Fail(err)
 	if s.send.err == nil {
 		s.send.err = err
 	}
@@ -335,27 +335,29 @@ func (c *conn) closeStream(s *stream, err error, byServer bool) {
 	}
 	if s.running > 0 {
 		c.orphans++
-		c.lower(s, s.base+s.recv.delivered)
+		s.lower(s.base + s.recv.body.Held())
 		s.cancel()
 	} else {
-		c.lower(s, 0)
+		s.lower(0)
 	}
 	s.wake.Broadcast()
 	c.closing()
 }
 
 // reset ends a stream with an error.
-func (c *conn) reset(s *stream, why frame.Code) {
+func (s *stream) reset(why frame.Code) {
+	c := s.conn
 	if s.ended {
 		return
 	}
 	c.out.buf = frame.AppendReset(c.out.buf, s.id, why)
-	c.closeStream(s, errReset, true)
+	s.close(errReset, true)
 }
 
 // refuse answers a request without its handler, or resets it if the response has begun. Nothing that the client may still
 // send for it is kept.
-func (c *conn) refuse(s *stream, why refusal) {
+func (s *stream) refuse(why refusal) {
+	c := s.conn
 	switch {
 	case s.ended:
 		return
@@ -367,18 +369,19 @@ func (c *conn) refuse(s *stream, why refusal) {
 		c.server.stats.MessageTimeouts.Add(1)
 	}
 	if s.send.begun {
-		c.reset(s, frame.CodeCancel)
+		s.reset(frame.CodeCancel)
 		return
 	}
-	c.appendRefusal(s, why)
-	if !s.recv.closed {
+	s.appendRefusal(why)
+	if !s.recv.body.Ended() {
 		c.out.buf = frame.AppendReset(c.out.buf, s.id, frame.CodeNone)
 	}
-	c.closeStream(s, errReset, true)
+	s.close(errReset, true)
 }
 
-func (c *conn) appendRefusal(s *stream, why refusal) {
-	if s.recv.grpc {
+func (s *stream) appendRefusal(why refusal) {
+	c := s.conn
+	if s.recv.body.GRPC() {
 		block := header.AppendField(c.out.table.AppendStatus(nil, http.StatusOK), "content-type", header.ContentTypeGRPC)
 		block = header.AppendField(header.AppendField(block, "grpc-status", why.code), "grpc-message", why.text)
 		c.out.buf = frame.AppendHeaders(c.out.buf, s.id, block, true)
@@ -399,21 +402,22 @@ func (c *conn) appendRefusal(s *stream, why refusal) {
 	}
 }
 
-// lookAtStream ends a stream that takes too long.
-func (c *conn) lookAtStream(s *stream, now time.Time) {
+// look ends a stream that takes too long.
+func (s *stream) look(now time.Time) {
+	c := s.conn
 	config := &c.server.config
 	switch {
 	case s.fast && s.running == 0 && s.expires.IsZero():
 		s.startTimeout() // its time begins here, so that a fast answer needs no clock
 	case !s.expires.IsZero() && !now.Before(s.expires): //guard:h2-slow-message
 		if s.waits {
-			c.refuse(s, overloaded)
+			s.refuse(overloaded)
 		} else {
-			c.refuse(s, tooSlow)
+			s.refuse(tooSlow)
 		}
 	case !s.send.blocked.IsZero() && now.Sub(s.send.blocked) >= config.WriteTimeout: //guard:h2-response-is-not-read
 		c.server.stats.WriteTimeouts.Add(1)
-		c.reset(s, frame.CodeCancel)
+		s.reset(frame.CodeCancel)
 	}
 }
 

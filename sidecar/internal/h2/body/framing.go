@@ -1,12 +1,13 @@
-package h2
+package body
 
 import "encoding/binary"
 
-const messagePrefixBytes = 5 // gRPC: compressed, length
+// PrefixBytes is the length of the prefix of a gRPC message: one byte that says whether it is compressed, four of its length.
+const PrefixBytes = 5
 
 // framing follows the messages in the bytes of a gRPC stream, which have a prefix of 5 bytes each.
 type framing struct {
-	prefix   [messagePrefixBytes]byte
+	prefix   [PrefixBytes]byte
 	have     int   // bytes of the prefix of the current message
 	left     int64 // bytes of the current message that are missing
 	complete int   // messages
@@ -15,9 +16,9 @@ type framing struct {
 // advance passes over the first bytes of p, at most to the end of a message, and returns how many.
 func (f *framing) advance(p []byte) int {
 	n := 0
-	if f.have < messagePrefixBytes {
+	if f.have < PrefixBytes {
 		n = copy(f.prefix[f.have:], p)
-		if f.have += n; f.have < messagePrefixBytes {
+		if f.have += n; f.have < PrefixBytes {
 			return n
 		}
 		f.left = f.length()
