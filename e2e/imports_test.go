@@ -118,7 +118,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/headerlimit", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.

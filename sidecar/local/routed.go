@@ -2,20 +2,14 @@ package local
 
 import (
 	"context"
-	"crypto/tls"
-	"io"
-	"log"
 	"net"
 	"net/http"
-	"net/netip"
-	"time"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2"
-	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/grpcapi"
@@ -23,33 +17,18 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/httpserver"
 )
 
-// newRouted makes the servers for clients that route by the ring. Their listener has HTTP/1.1, which net/http reads, and
-// HTTP/2 with gRPC and HTTP side by side, which h2 reads.
+// newRouted makes the servers for clients that route by the ring: of HTTP/1.1, and of HTTP/2 with gRPC and HTTP side by side.
 func (s *Server) newRouted(stats *Protocol) {
 	g := grpcapi.NewServer(s.backend, s.watches, stats, true)
 	healthpb.RegisterHealthServer(g, s.routedHealth)
-	handler := s.identified(httpserver.NewRouted(s.newHandler(httpapi.Options{Stats: stats, AnyHost: true, Routed: true}), g))
-	limits := s.backend.Config()
+	handler := s.newHandler(httpapi.Options{Stats: stats, AnyHost: true, Routed: true})
+	s.routed = httpserver.New(s.base, handler, s.routedCaller)
 	config := s.h2Config()
-	config.Handler, config.Fast = handler, grpcapi.NewFast(s.backend, stats)
-	config.IdleTimeout, config.ConnContext = limits.IdleTimeout, s.withRoutedCaller
+	config.Handler, config.Fast = httpserver.NewRouted(handler, g), grpcapi.NewFast(s.backend, stats)
+	config.IdleTimeout = s.backend.Config().IdleTimeout
+	config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return caller.With(ctx, s.routedCaller(c)) }
 	config.Problem = func(status int, detail string) (string, []byte) { return routedProblem(stats, status, detail) }
 	s.routedCalls = callServer{g, h2.New(config)}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	s.routed = &http.Server{
-		Handler: handler, Protocols: protocols,
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
-			"h2": func(_ *http.Server, c *tls.Conn, _ http.Handler) { s.routedCalls.h2.ServeConn(c) },
-		},
-		ConnContext:       withAccepted,
-		ConnState:         listen.ConnState,
-		ReadHeaderTimeout: limits.ReadTimeout,
-		IdleTimeout:       limits.IdleTimeout,
-		MaxHeaderBytes:    max(limits.MaxHeaderBytes, headerlimit.ParsedBytes), // the handler has the limit
-		BaseContext:       func(net.Listener) context.Context { return s.base },
-		ErrorLog:          log.New(io.Discard, "", 0), // it has a line for every client that disconnects
-	}
 }
 
 // routedProblem returns the body of the response to an HTTP request that h2 refuses, and counts it.
@@ -69,53 +48,27 @@ func routedProblem(stats *Protocol, status int, detail string) (contentType stri
 	return apierror.ContentType, apierror.New(kind, detail).JSON()
 }
 
-// withRoutedCaller adds who is at the other end of a connection that speaks HTTP/2.
-func (s *Server) withRoutedCaller(ctx context.Context, c net.Conn) context.Context {
+// routedCaller returns who is at the other end of a connection of a client that routes by the ring.
+func (s *Server) routedCaller(c net.Conn) caller.Caller {
 	identify := s.backend.Config().RoutedCaller
 	if identify == nil {
-		return caller.With(ctx, caller.Of(c))
+		return caller.Of(c)
 	}
-	if secure, ok := c.(*tls.Conn); ok {
-		state := secure.ConnectionState()
-		return caller.With(ctx, identify(&state, c.RemoteAddr())) //guard:fast-path-does-not-know-routed-caller
-	}
-	return caller.With(ctx, identify(nil, c.RemoteAddr()))
+	return identify(listen.TLSState(c), c.RemoteAddr()) //guard:routed-caller-without-certificate
 }
 
-type acceptedKey struct{}
-
-// withAccepted adds when a connection was accepted, and who is at its other end as far as it shows that without TLS.
-func withAccepted(ctx context.Context, c net.Conn) context.Context {
-	return caller.With(context.WithValue(listen.WithPlace(ctx, c), acceptedKey{}, time.Now()), caller.Of(c))
-}
-
-// identified puts the caller into the context of each request, and limits the life of connections with TLS: first each response
-// asks the client to reconnect (Connection: close), then running requests end. On HTTP/2, h2 does this.
-func (s *Server) identified(next http.Handler) http.Handler {
-	identify := s.backend.Config().RoutedCaller
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		if identify != nil {
-			ctx = caller.With(ctx, identify(r.TLS, remote(r)))
+// serveSecure serves the connections of ln, on which a TLS handshake is complete, with the protocol that it has chosen:
+// HTTP/1.1 if it has chosen none.
+func (s *Server) serveSecure(ln net.Listener) error {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
 		}
-		if accepted, ok := ctx.Value(acceptedKey{}).(time.Time); ok && r.TLS != nil {
-			life := listen.LifeOf(accepted, r.TLS)
-			if !time.Now().Before(life.Drain) { //guard:routed-connection-outlives-certificate
-				w.Header().Set("Connection", "close")
-			}
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, life.End) //guard:routed-stream-outlives-certificate
-			defer cancel()
+		if state := listen.TLSState(c); state != nil && state.NegotiatedProtocol == "h2" {
+			go s.routedCalls.h2.ServeConn(c)
+		} else {
+			go s.routed.ServeConn(c)
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// remote returns the address of the client; nil if it is not TCP.
-func remote(r *http.Request) net.Addr {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return nil
 	}
-	return net.TCPAddrFromAddrPort(addr)
 }

@@ -1,12 +1,10 @@
 package local
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
@@ -18,92 +16,57 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
-// serveRouted passes a request on a connection with TLS, accepted some time ago, and returns the context of its handler and
-// the header of its response.
-func serveRouted(t *testing.T, age, validFor time.Duration) (context.Context, http.Header) {
-	t.Helper()
-	s := New(Config{RoutedCaller: func(state *tls.ConnectionState, addr net.Addr) caller.Caller {
-		return caller.Caller{Kind: caller.Client, ID: state.ServerName, Addr: addr.String()}
-	}}, NewCatalog())
-	t.Cleanup(func() { _ = s.Shutdown(t.Context()) })
-	var got context.Context
-	handler := s.identified(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		got = r.Context()
-		if err := got.Err(); err != nil && validFor > 0 {
-			t.Errorf("the request ends at once: %v", err)
-		}
-	}))
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	r.RemoteAddr = "10.0.0.1:4711"
-	r.TLS = &tls.ConnectionState{
-		ServerName: "envoy", PeerCertificates: []*x509.Certificate{{NotAfter: time.Now().Add(validFor)}},
-	}
-	r = r.WithContext(context.WithValue(r.Context(), acceptedKey{}, time.Now().Add(-age)))
-	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, r)
-	return got, w.Header()
-}
-
-func TestRoutedConnectionsEndBeforeTheirCertificateExpires(t *testing.T) {
-	for _, test := range []struct {
-		name          string
-		age, validFor time.Duration
-		closes        bool
-	}{
-		{"new", 0, 24 * time.Hour, false},
-		{"after an hour", listen.MaxLife + time.Second, 24 * time.Hour, true},
-		{"long before the certificate expires", time.Minute, 10 * time.Minute, false},
-		{"shortly before the certificate expires", 10 * time.Minute, 10 * time.Second, true},
-	} {
-		ctx, header := serveRouted(t, test.age, test.validFor)
-		if got := header.Get("Connection") == "close"; got != test.closes {
-			t.Errorf("%s: got Connection: %q, want close: %v", test.name, header.Get("Connection"), test.closes)
-		}
-		until, ok := ctx.Deadline()
-		if latest := time.Now().Add(test.validFor); !ok || until.After(latest) {
-			t.Errorf("%s: the request may run until %v, want an end at %v or earlier", test.name, until, latest)
-		}
-	}
-}
-
-func TestRoutedRequestsKnowTheirCaller(t *testing.T) {
-	ctx, _ := serveRouted(t, 0, time.Hour)
-	if got, want := caller.From(ctx), (caller.Caller{Kind: caller.Client, ID: "envoy", Addr: "10.0.0.1:4711"}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
 // The caller of a connection is known before its first request, which may be answered without a handler.
-func TestRoutedHTTP2ConnectionsKnowTheirCaller(t *testing.T) {
+func TestRoutedConnectionsKnowTheirCaller(t *testing.T) {
 	callers := make(chan string, 9)
 	s := New(Config{RoutedCaller: func(state *tls.ConnectionState, addr net.Addr) caller.Caller {
+		if state == nil {
+			state = &tls.ConnectionState{ServerName: "plain"}
+		}
 		callers <- state.ServerName + " " + state.NegotiatedProtocol
 		return caller.Caller{Kind: caller.Client, ID: state.ServerName, Addr: addr.String()}
 	}}, NewCatalog())
 	backend := httptest.NewUnstartedServer(nil) // has a certificate
 	backend.StartTLS()
 	defer backend.Close()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	config := &tls.Config{Certificates: backend.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}
+	serve := func(handshake func(net.Conn) (net.Conn, error)) string {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = s.ServeRouted(ln, handshake) }()
+		return ln.Addr().String()
 	}
-	go func() {
-		config := &tls.Config{Certificates: backend.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}
-		_ = s.ServeRouted(ln, func(c net.Conn) (net.Conn, error) {
-			secure := tls.Server(c, config)
-			return secure, secure.Handshake()
-		})
-	}()
 	defer func() { _ = s.Shutdown(t.Context()) }()
+	address := serve(func(c net.Conn) (net.Conn, error) {
+		secure := tls.Server(c, config)
+		return secure, secure.Handshake()
+	})
 	roots := x509.NewCertPool()
 	roots.AddCert(backend.Certificate())
-	c, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: []string{"h2"}})
+	for want, protocols := range map[string][]string{
+		"example.com h2": {"h2"}, "example.com http/1.1": {"http/1.1"}, "example.com ": nil,
+	} {
+		c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: protocols})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got := <-callers; got != want {
+			t.Errorf("got the caller %q, want %q", got, want)
+		}
+	}
+	plain, err := net.Dial("tcp", serve(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	if got, want := <-callers, "example.com h2"; got != want {
-		t.Errorf("got the caller %q, want %q", got, want)
+	defer plain.Close()
+	if _, err := plain.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-callers; got != "plain " {
+		t.Errorf("got the caller %q without TLS, want none", got)
 	}
 }
 

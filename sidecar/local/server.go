@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
@@ -28,9 +28,9 @@ type Server struct {
 	watches *watch.Engine
 
 	http, unixHTTP       *httpserver.Server
-	routed               *http.Server // HTTP/1.1 of the routed listener
 	grpc, unixGRPC       callServer
-	routedCalls          callServer // HTTP/2 of the routed listener
+	routed               *httpserver.Server // HTTP/1.1 of the routed listener
+	routedCalls          callServer         // HTTP/2 of the routed listener
 	health, routedHealth *health.Server
 
 	base     context.Context // parent of every HTTP request
@@ -54,8 +54,8 @@ func New(config Config, datasets api.Datasets) *Server {
 	s.backend = api.NewBackend(s.draining, config, datasets)
 	s.watches = watch.NewEngine(s.backend)
 	stats := s.backend.Stats()
-	s.http = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.HTTP}))
-	s.unixHTTP = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.Unix, AnyHost: true}))
+	s.http = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.HTTP}), caller.Of)
+	s.unixHTTP = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.Unix, AnyHost: true}), caller.Of)
 	s.grpc, s.unixGRPC = s.newGRPC(&stats.GRPC), s.newGRPC(&stats.Unix)
 	s.newRouted(&stats.Routed)
 	s.SetServing(false)
@@ -127,7 +127,7 @@ func (s *Server) ServeRouted(ln net.Listener, handshake func(net.Conn) (net.Conn
 			return listen.Demux(s.draining, b, s.http2(), s.routedCalls.h2.Serve, s.routed.Serve)
 		}
 		secure := listen.Handshaken(b, &s.handshakes, handshake)
-		return errors.Join(s.routed.Serve(secure), secure.Close()) // it passes HTTP/2 on; see newRouted
+		return errors.Join(s.serveSecure(secure), secure.Close())
 	})
 }
 
@@ -194,13 +194,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = b.Close() // it refuses connections from now on, even if it returns an error
 	}
 	var servers sync.WaitGroup
-	for _, h := range []*httpserver.Server{s.http, s.unixHTTP} {
+	for _, h := range []*httpserver.Server{s.http, s.unixHTTP, s.routed} {
 		servers.Go(func() { _ = h.Shutdown(ctx) }) // its error is that of ctx
 	}
-	for _, c := range []callServer{s.grpc, s.unixGRPC} {
+	for _, c := range []callServer{s.grpc, s.unixGRPC, s.routedCalls} {
 		servers.Go(func() { c.stop(ctx) })
 	}
-	servers.Go(func() { s.stopRouted(ctx) })
 	cut := context.AfterFunc(ctx, func() { closeConns(listeners) })
 	servers.Wait()
 	s.watches.Wait() // they end by themselves, except one that is blocked in a write
@@ -225,12 +224,4 @@ func (s *Server) stop() []*listen.Listener {
 	defer s.mu.Unlock()
 	s.stopped = true
 	return s.listeners
-}
-
-// stopRouted lets running requests end until ctx is done. net/http waits for its connections that h2 serves.
-func (s *Server) stopRouted(ctx context.Context) {
-	var calls sync.WaitGroup
-	calls.Go(func() { s.routedCalls.stop(ctx) })
-	_ = s.routed.Shutdown(ctx) // its error is that of ctx
-	calls.Wait()
 }

@@ -225,7 +225,7 @@ func TestHealthKnowsEachServiceOfItsListener(t *testing.T) {
 	}
 }
 
-// net/http reads these calls. GracefulStop of grpc panics if one of them is running.
+// GracefulStop of grpc panics if a call is running that it does not read itself.
 func TestShutdownEndsRunningRoutedCalls(t *testing.T) {
 	running := make(chan struct{})
 	hanging := localtest.Scripted{ItsName: "hanging", OnGet: func(ctx context.Context, _ string, _ kv.ReadOptions) (kv.Answer, error) {

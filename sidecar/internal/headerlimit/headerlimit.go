@@ -28,7 +28,7 @@ func Exceeds(header map[string][]string, limit int) bool {
 	return bytes > limit
 }
 
-// RejectCall answers a gRPC call over net/http whose header is too large.
+// RejectCall answers a gRPC call to an http.Handler whose header is too large.
 func RejectCall(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/grpc")
 	w.Header().Set("Grpc-Status", strconv.Itoa(int(codes.ResourceExhausted)))

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"crypto/tls"
+	"net"
 	"time"
 )
 
@@ -27,4 +28,20 @@ func LifeOf(accepted time.Time, s *tls.ConnectionState) Life {
 	}
 	// A certificate that expires soon still serves half of its time.
 	return Life{Drain: end.Add(-min(Grace, end.Sub(accepted)/2)), End: end}
+}
+
+// TLSState returns the state of a connection on which the handshake is complete, or of the one that it wraps (method NetConn);
+// nil without TLS.
+func TLSState(c net.Conn) *tls.ConnectionState {
+	for {
+		if secure, ok := c.(interface{ ConnectionState() tls.ConnectionState }); ok {
+			state := secure.ConnectionState()
+			return &state
+		}
+		wrapped, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = wrapped.NetConn()
+	}
 }

@@ -46,6 +46,9 @@ func newGuarded(next http.Handler, memory *budget.Account, makeRoom func()) *gua
 
 // ServeHTTP implements http.Handler.
 func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !r.ProtoAtLeast(1, 1) { // net/http ignores its Transfer-Encoding: what follows may be content
+		w.Header().Set("Connection", "close") //guard:content-of-old-request-becomes-request
+	}
 	switch {
 	case r.ContentLength != 0: //guard:operators-may-send-content
 		w.Header().Set("Connection", "close")

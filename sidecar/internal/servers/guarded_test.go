@@ -1,15 +1,18 @@
 package servers
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
 // operators is a listener for operators with few places.
@@ -46,7 +49,7 @@ func serveOperators(t *testing.T) *operators {
 	bounded := listen.New(ln, listen.Config{MaxConns: operatorPlaces})
 	o.bounded.Store(bounded)
 	served := make(chan error, 1)
-	go func() { served <- o.server.Serve(bounded) }()
+	go func() { served <- o.server.Serve(strictLines{bounded}) }()
 	t.Cleanup(func() {
 		close(o.closed)
 		_ = o.server.Close()
@@ -109,6 +112,38 @@ func TestOperatorsSendNoContent(t *testing.T) {
 		b := make([]byte, len(c.want))
 		if _, err := io.ReadFull(o.send(c.request), b); err != nil || string(b) != c.want {
 			t.Errorf("%.60q: got %q, %v; want %q", c.request, b, err, c.want)
+		}
+	}
+}
+
+// Behind each request there is another one, which must not get a response. net/http chooses the status.
+func TestOperatorsAreReadStrictly(t *testing.T) {
+	o := serveOperators(t)
+	next := request("/readyz", "Connection: close")
+	cases := append(localtest.StrictCases,
+		localtest.StrictCase{Name: "a header that is a folded line", Request: "GET /readyz HTTP/1.1\r\n\tX: y\r\nHost: h\r\n\r\n", Status: 400},
+		localtest.StrictCase{Name: "a coding in HTTP/1.0 with keep-alive",
+			Request: "GET /readyz HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		localtest.StrictCase{Name: "bare LF before the request line", Request: "\n", Status: 400})
+	for _, c := range cases {
+		for _, whole := range []bool{true, false} {
+			conn := o.send("")
+			for b := []byte(c.Request + next); len(b) > 0; {
+				n := 1
+				if whole {
+					n = len(b)
+				}
+				_, _ = conn.Write(b[:n]) // the server may have closed the connection
+				b = b[n:]
+			}
+			got, err := io.ReadAll(conn)
+			want := fmt.Sprintf("^HTTP/1.1 (%d|501) ", c.Status)
+			if strings.Contains(c.Request, " HTTP/1.0") { // its Transfer-Encoding has no meaning
+				want = "^HTTP/1.0 (200|404) "
+			}
+			if !regexp.MustCompile(want).Match(got) || strings.Count(string(got), "HTTP/1.") != 1 {
+				t.Errorf("%s: got %.300q, %v; want one response, %s", c.Name, got, err, want)
+			}
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (h *HTTP) Start(context.Context) error {
 	h.listeners.serve(h.name, func(ln net.Listener) error {
 		bounded := h.listeners.bounded(h.name, ln, listen.HTTP1Bytes, []byte(tooManyConnections)) //guard:operators-have-no-connection-limit
 		h.bounded.Store(bounded)
-		err := h.server.Serve(bounded)
+		err := h.server.Serve(strictLines{bounded})
 		if !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}

@@ -37,6 +37,7 @@ type conn struct {
 	server *Server
 	net    net.Conn
 	caller caller.Caller
+	life   life
 	place  *listen.Place
 	in     *http1.Reader
 	out    *[]byte // responses that have not been sent; nil if there are none
@@ -58,7 +59,8 @@ type conn struct {
 
 func (s *Server) newConn(c net.Conn) *conn {
 	requests := s.config.Budget.Loan(budget.Requests)
-	one := &conn{server: s, net: c, caller: caller.Of(c), buffer: requests, loan: requests, place: listen.PlaceOf(c)}
+	one := &conn{server: s, net: c, caller: s.identify(c), buffer: requests, loan: requests, place: listen.PlaceOf(c)}
+	one.life = newLife(s.base, c)
 	one.in = http1.NewReader((*source)(one), http1.Limits{Head: s.config.MaxHeaderBytes, Buffer: inBytes,
 		Grow: func(size int) bool { return one.buffer.Grow(int64(size) - one.buffer.Bytes()) }}) //guard:large-header-without-budget
 	return one
@@ -79,6 +81,7 @@ func (c *conn) serve() {
 }
 
 func (c *conn) end() {
+	defer c.life.cancel()
 	c.release()
 	_ = c.flush() // fails only if the client has gone
 	if c.sending {
@@ -140,7 +143,7 @@ func (c *conn) respond() (keep bool) {
 	c.content, c.continued, c.slow = c.in.Content(&c.head), !c.head.Continue, false
 	c.fill(x)
 	if c.head.Version == "HTTP/1.1" || c.head.Version == "HTTP/1.0" {
-		s.handler.Handle(s.base, x)
+		s.handler.Handle(c.life.ctx, x)
 	} else {
 		x.Fail(apierror.New(apierror.HTTPVersion, "this listener supports HTTP/1.1"))
 		x.Unread = true
@@ -166,7 +169,7 @@ func (c *conn) fill(x *httpapi.RequestContext) {
 
 // mayStay reports whether another request may follow.
 func (c *conn) mayStay() bool {
-	return !c.head.Close && c.server.backend.Stopping().Err() == nil && (c.content.Ended() || c.mayDrain())
+	return !c.head.Close && !c.life.drains() && c.server.backend.Stopping().Err() == nil && (c.content.Ended() || c.mayDrain())
 }
 
 // mayDrain reports whether content that has not been read is known to arrive, and small. After content of a method that
@@ -242,6 +245,7 @@ func (s *source) Read(p []byte) (int, error) {
 	if c.begun.IsZero() {
 		at = soon(c.deadline.read, c.timeout)
 	}
+	at = c.life.limit(at)
 	if !at.Equal(c.deadline.read) {
 		c.deadline.read = at
 		if err := c.net.SetReadDeadline(at); err != nil {
@@ -289,7 +293,7 @@ func (c *conn) writeNow(b []byte) error {
 		c.place.Stall()
 		defer c.place.Work()
 	}
-	if at := soon(c.deadline.write, c.server.config.WriteTimeout); !at.Equal(c.deadline.write) {
+	if at := c.life.limit(soon(c.deadline.write, c.server.config.WriteTimeout)); !at.Equal(c.deadline.write) {
 		c.deadline.write = at
 		if err := c.net.SetWriteDeadline(at); err != nil {
 			return err

@@ -130,6 +130,26 @@ func TestHTTPAndGRPCShareARoutedConnection(t *testing.T) {
 	}
 }
 
+// gRPC needs HTTP/2; over HTTP/1.1 its paths do not exist. A client that has chosen no protocol gets HTTP/1.1.
+func TestCallOverHTTP1IsRejected(t *testing.T) {
+	s, address := localtest.StartRouted(t, local.Config{}, nil)
+	secure := secureRouted(t, s)
+	for name, c := range map[string]*localtest.Conn{
+		"plain": localtest.Dial(t, "tcp", address), "http/1.1": secure("http/1.1"), "no protocol": secure(),
+	} {
+		c.Send(localtest.Post("/ringside.v1.Cache/Get", "\x00\x00\x00\x00\x00", "Content-Type: application/grpc", "Te: trailers"))
+		resp, body := c.Response("POST")
+		if resp.StatusCode != 404 || resp.ProtoMajor != 1 {
+			t.Errorf("%s: got %s %d %s, want 404", name, resp.Proto, resp.StatusCode, body)
+		}
+		localtest.CheckProblem(t, resp, body, "no-such-route")
+		c.Send(localtest.Get("/v1/blobs/x/y"))
+		if resp, body := c.Response("GET"); resp.StatusCode != 200 || body != "slash" {
+			t.Errorf("%s: got %d %q after the call, want 200", name, resp.StatusCode, body)
+		}
+	}
+}
+
 func TestRoutedRequestsHaveBounds(t *testing.T) {
 	s, address := localtest.StartRouted(t, local.Config{MaxBodyBytes: 64, MaxRoutedConns: 3, ReadTimeout: 50 * time.Millisecond}, nil)
 	for _, major := range []int{1, 2} {
@@ -160,7 +180,6 @@ func TestRoutedRequestsHaveBounds(t *testing.T) {
 	})
 }
 
-// The read timeout does not apply to a request that has arrived.
 func TestLargeHeaderFailsOnlyItsRoutedRequest(t *testing.T) {
 	s, address := localtest.StartRouted(t, local.Config{}, nil)
 	client, dialed := overHTTP(t, 2, nil), 0
@@ -196,6 +215,7 @@ func TestLargeHeaderFailsOnlyItsRoutedRequest(t *testing.T) {
 	}
 }
 
+// The read timeout does not apply to a request that has arrived.
 func TestRoutedRequestMayTakeLongerThanReadTimeout(t *testing.T) {
 	_, address := localtest.StartRouted(t, local.Config{ReadTimeout: 50 * time.Millisecond, RequestTimeout: 400 * time.Millisecond}, nil)
 	for _, request := range []string{

@@ -1,5 +1,5 @@
-// Package httpserver reads HTTP requests for package httpapi and writes its responses: Server for applications on the same
-// host, and RoutedHandler, over net/http, for clients that route by the ring.
+// Package httpserver reads HTTP requests for package httpapi and writes its responses: Server over HTTP/1.1, and
+// RoutedHandler over HTTP/2, for clients that route by the ring.
 package httpserver
 
 import (
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/http1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -26,8 +27,9 @@ type Server struct {
 	backend  *api.Backend
 	config   *api.Config
 	base     context.Context // ends when requests must
-	contexts sync.Pool       // of *httpapi.RequestContext
-	buffers  sync.Pool       // of *[]byte, for responses
+	identify func(net.Conn) caller.Caller
+	contexts sync.Pool // of *httpapi.RequestContext
+	buffers  sync.Pool // of *[]byte, for responses
 	date     atomic.Pointer[date]
 
 	mu      sync.Mutex // guards the fields below
@@ -35,10 +37,10 @@ type Server struct {
 	stopped bool
 }
 
-// New returns a Server. base is the parent context of all requests.
-func New(base context.Context, handler *httpapi.Handler) *Server {
-	s := &Server{handler: handler, backend: handler.Backend(), base: base, contexts: newContexts(), conns: map[*conn]struct{}{}}
-	s.config = s.backend.Config()
+// New returns a Server. base is the parent context of all requests; identify says who is at the other end of a connection.
+func New(base context.Context, handler *httpapi.Handler, identify func(net.Conn) caller.Caller) *Server {
+	s := &Server{handler: handler, backend: handler.Backend(), base: base, identify: identify}
+	s.config, s.contexts, s.conns = s.backend.Config(), newContexts(), map[*conn]struct{}{}
 	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
 	s.date.Store(new(date))
 	return s
@@ -55,9 +57,14 @@ func (s *Server) Serve(ln net.Listener) error {
 		if err != nil {
 			return err
 		}
-		if one := s.newConn(c); s.add(one) {
-			go one.serve()
-		}
+		go s.ServeConn(c)
+	}
+}
+
+// ServeConn serves a connection, on which a TLS handshake is complete, until it ends. It closes it.
+func (s *Server) ServeConn(c net.Conn) {
+	if one := s.newConn(c); s.add(one) {
+		one.serve()
 	}
 }
 
@@ -66,6 +73,7 @@ func (s *Server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
+		c.life.cancel()
 		_ = c.net.Close() // nothing has been read from it
 		return false
 	}
@@ -101,7 +109,7 @@ func (s *Server) closeWaiting() int {
 	s.stopped = true
 	for c := range s.conns {
 		if c.state.CompareAndSwap(waiting, closed) {
-			_ = c.net.Close() // its goroutine removes it
+			go c.net.Close() // its goroutine removes it; with TLS, Close waits for a client that reads nothing
 		}
 	}
 	return len(s.conns)

@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/http1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -47,8 +48,8 @@ func post(body string, fields ...string) string {
 		fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-// newServer returns a server of the dataset "blobs".
-func newServer(tb testing.TB) *Server {
+// newServer returns a server of the dataset "blobs", and of more.
+func newServer(tb testing.TB, more ...api.Served) *Server {
 	d, err := cache.New(cache.Config{Name: "blobs", Policy: kv.DefaultPolicy(), MaxBytes: 16 << 20,
 		Origin: origintest.New(map[string]string{"a": "1", "x/y": "slash"})})
 	if err != nil {
@@ -56,9 +57,9 @@ func newServer(tb testing.TB) *Server {
 	}
 	tb.Cleanup(d.Close)
 	config := api.Config{MaxHeaderBytes: 5000, MaxBodyBytes: 30_000, Budget: budget.New(256 << 10)}
-	backend := api.NewBackend(context.Background(), config, api.NewCatalog(api.Served{Dataset: d}))
+	backend := api.NewBackend(context.Background(), config, api.NewCatalog(append(more, api.Served{Dataset: d})...))
 	handler := httpapi.New(backend, watch.NewEngine(backend), httpapi.Options{Stats: &backend.Stats().HTTP})
-	return New(context.Background(), handler)
+	return New(context.Background(), handler, caller.Of)
 }
 
 // FuzzServer sends any bytes to the server: each request gets a valid HTTP response, or the connection ends; nothing
