@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -82,7 +83,7 @@ func TestGzipOfAClientIsAnsweredWithGzip(t *testing.T) {
 
 // 64 MiB of zeros are 64 KiB with gzip.
 func TestGzipBombIsRejectedAtTheLimitOfAMessage(t *testing.T) {
-	s := localtest.StartWritable(t, local.Config{})
+	s := localtest.StartWritable(t, local.Config{ReadTimeout: time.Hour}) // the client compresses for seconds
 	stub := connectCounted(t, s.GRPC, &onWire{}, grpc.UseCompressor(gzip.Name), grpc.MaxCallSendMsgSize(1<<30))
 	_, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "notes", Key: "a", Value: make([]byte, 64<<20)})
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "after decompression") {
