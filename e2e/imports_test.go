@@ -183,8 +183,8 @@ var mayImport = map[string][]string{
 		"sidecar/peer/service", "xds/publisher",
 	},
 	"sidecar/internal/status": {
-		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/internal/access",
-		"sidecar/internal/audit", "sidecar/internal/budget",
+		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/config", "sidecar/internal/access",
+		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
 		"sidecar/internal/datasets",
 		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",

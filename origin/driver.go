@@ -85,6 +85,8 @@ type SourceConfig struct {
 	MaxConns int
 	// MaxValueBytes limits one value. A row with a larger one is an error of its key alone; 0 means DefaultMaxValueBytes.
 	MaxValueBytes int
+	// Defect is called with each panic on a goroutine of the source that no caller waits for, stack included. May be nil.
+	Defect func(error)
 }
 
 // String omits the DSN.
@@ -318,6 +320,9 @@ func (c SourceConfig) WithDefaults() SourceConfig {
 	}
 	if c.MaxValueBytes <= 0 {
 		c.MaxValueBytes = DefaultMaxValueBytes
+	}
+	if c.Defect == nil {
+		c.Defect = func(error) {}
 	}
 	return c
 }

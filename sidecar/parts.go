@@ -125,7 +125,7 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	if p.listeners, err = servers.Bind(ctx, c.Listeners(), limits, r.log, r.tasks); err != nil {
 		return p, fmt.Errorf("start listeners: %w", err)
 	}
-	if p.origins, err = origins.Open(c.Origins, drivers.All(), r.log); err != nil {
+	if p.origins, err = origins.Open(c.Origins, drivers.All(), r.logDefect, r.log); err != nil {
 		return p, fmt.Errorf("start origins: %w", err)
 	}
 	if err := r.buildMembers(ctx, p, c); err != nil {
@@ -171,15 +171,16 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	p.pool = newPool(c, self, p.tls, sink, p.budget, r.logDefect)
 	p.datasets, err = datasets.New(datasets.Config{
 		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory.entries, Budget: p.budget, Log: r.log, Tasks: r.tasks,
+		Defect: r.logDefect,
 	})
 	if err != nil {
 		return fmt.Errorf("build the datasets: %w", err)
 	}
 	sink.Attach(p.datasets)
-	p.publisher = servers.NewPublisher(p.listeners, c.Ring.Size(), p.tls, r.log)
+	p.publisher = servers.NewPublisher(p.listeners, c.Ring.Size(), p.tls, r.logDefect, r.log)
 	p.members, err = membership.New(membership.Config{
 		Self: self, Client: c.Membership.Client(), Size: c.Ring.Size(), Directory: p.directory, Pool: p.pool,
-		OnRing: p.useRing, OnList: p.publisher.UseList, Log: r.log, Tasks: r.tasks,
+		OnRing: p.useRing, OnList: p.publisher.UseList, Defect: r.logDefect, Log: r.log, Tasks: r.tasks,
 	})
 	return err
 }
@@ -223,9 +224,9 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	version, revision := Version()
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
-		Origins: p.origins, Datasets: p.datasets, Local: application, CNFMetrics: cnf, Publisher: p.publisher,
+		Origins: p.origins, Datasets: p.datasets, Local: application, Publisher: p.publisher,
 		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
-		Defect: r.logDefect,
+		Errors: r.errors,
 	}
 	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{
 		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect,

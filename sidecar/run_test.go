@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -291,6 +292,33 @@ func beginMember(t testing.TB, d ring.Directory, id string) *running {
 	c := load(t, newFile(t, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: "+id+"}"))
 	c.Listen.Peer = "127.0.0.1:0"
 	return begin(t, c, func(r *run) { r.directory = d })
+}
+
+// panickingDirectory panics at its first list, as a decoder of records might.
+type panickingDirectory struct {
+	*memoryDirectory
+	calls atomic.Int64
+}
+
+func (d *panickingDirectory) Resolve(ctx context.Context, apply func([]ring.Member)) error {
+	if d.calls.Add(1) == 1 {
+		panic("canary")
+	}
+	return d.memoryDirectory.Resolve(ctx, apply)
+}
+
+func TestPanicOfTheDirectoryIsLoggedAndCounted(t *testing.T) {
+	t.Parallel()
+	a := beginMember(t, &panickingDirectory{memoryDirectory: newMemoryDirectory()}, "a")
+	lines := a.logs.FilterMessage("internal error: please report this as a bug").All()
+	if len(lines) != 1 {
+		t.Fatalf("got %d lines, want one for the panic", len(lines))
+	}
+	if text, _ := lines[0].ContextMap()["error"].(string); !strings.Contains(text, "canary") || !strings.Contains(text, "goroutine") {
+		t.Errorf("logged %q, want the panic and its stack", text)
+	}
+	wantGet(t, a.at.Metrics, "/metrics", 200, "\nringside_internal_errors_total 1\n")
+	a.end(t)
 }
 
 func TestMembersShareOneRing(t *testing.T) {

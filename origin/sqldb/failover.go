@@ -3,7 +3,9 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,10 +60,19 @@ func (c *failoverCheck) startIfDue() {
 	c.running.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, checkTimeout)
 		defer cancel()
-		defer func() { _ = recover() }() // of a driver, on whose goroutine it would end the process; the next check is due as usual
-		c.run(ctx)
+		c.runSafely(ctx)
 		c.nextAt.Store(time.Now().Add(c.after).UnixNano())
 	})
+}
+
+// runSafely reports a panic of the driver, which would end the process on this goroutine.
+func (c *failoverCheck) runSafely(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil { //guard:panic-of-failover-check-ends-process
+			c.db.defect(fmt.Errorf("origin %s: panic while checking the server: %v\n%s", c.db.name, p, debug.Stack()))
+		}
+	}()
+	c.run(ctx)
 }
 
 func (c *failoverCheck) run(ctx context.Context) {

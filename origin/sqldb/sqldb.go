@@ -33,6 +33,7 @@ type DB struct {
 	failover      *failoverCheck
 	maxConns      int
 	maxValueBytes int
+	defect        func(error) // origin.SourceConfig.Defect
 }
 
 // Open opens a database of this kind without connecting. Its errors do not name the origin, nor those of its methods that
@@ -43,7 +44,7 @@ func Open(d Driver, c origin.SourceConfig) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes}
+	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes, defect: c.Defect}
 	db.pools = connpool.NewGroup(database.Target)
 	db.pool = db.pools.Open(func() *sql.DB { return openPool(database.Reads, db.maxConns) })
 	db.writes = db.pool

@@ -4,7 +4,6 @@ package cnfmetrics
 
 import (
 	"context"
-	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -44,12 +43,6 @@ type Service struct {
 	lister  origin.Lister
 	budget  *budget.Budget
 	errors  *apierror.Log
-	stats   Stats
-}
-
-// Stats are the live counters of a Service.
-type Stats struct {
-	Defects atomic.Int64 // errors without a kind
 }
 
 // Columns returns the columns of the table of the metrics, except the version.
@@ -61,9 +54,6 @@ func Columns() []string {
 func New(c Config) *Service {
 	return &Service{dataset: c.Dataset, lister: c.Lister, budget: c.Budget, errors: c.Errors}
 }
-
-// Stats returns the live counters.
-func (s *Service) Stats() *Stats { return &s.stats }
 
 // Register adds the service to a gRPC server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {

@@ -58,14 +58,7 @@ func wrongColumn(e *apierror.Error) apierror.Violation {
 	return apierror.Violation{Field: "request", Detail: e.Detail}
 }
 
-// from counts defects.
-func (s *Service) from(err error) *apierror.Error {
-	e := apierror.From(err, s.errors.Report)
-	if e.Type == apierror.TypeOf(kv.KindInternal) {
-		s.stats.Defects.Add(1)
-	}
-	return e
-}
+func (s *Service) from(err error) *apierror.Error { return apierror.From(err, s.errors.Report) }
 
 // errorOf returns an error of a method as an *apierror.Error.
 func (s *Service) errorOf(err error) *apierror.Error {

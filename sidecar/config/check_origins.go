@@ -52,7 +52,7 @@ func (k *checker) statements() {
 		return
 	}
 	for _, n := range slices.Sorted(maps.Keys(k.config.Origins)) {
-		source, err := k.config.Origins[n].Open(n, k.drivers)
+		source, err := k.config.Origins[n].Open(n, k.drivers, nil)
 		if err != nil {
 			k.problem("origins."+n, "%v", err)
 			continue

@@ -70,12 +70,12 @@ func (d Dataset) Rows(name string) origin.Dataset {
 }
 
 // Open opens the origin without connecting to it. Errors do not name it.
-func (o Origin) Open(name string, drivers origin.Drivers) (origin.Source, error) {
+func (o Origin) Open(name string, drivers origin.Drivers, defect func(error)) (origin.Source, error) {
 	dsn, err := o.currentDSN()
 	if err != nil {
 		return nil, fmt.Errorf("dsn_file: %w", err)
 	}
-	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: o.maxConns()}
+	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: o.maxConns(), Defect: defect}
 	if o.DSNFile != "" {
 		c.ReloadDSN = func() (string, error) {
 			dsn, err := o.currentDSN()

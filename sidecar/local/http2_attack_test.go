@@ -46,7 +46,7 @@ func eachListener(t *testing.T, config local.Config, attack func(t *testing.T, s
 			attack(t, s)
 			close(attacked)
 			reader.Wait()
-			if n := s.Stats().Defects.Load(); n != 0 {
+			if n := s.Config().Errors.Defects(); n != 0 {
 				t.Errorf("%d defects", n)
 			}
 		})

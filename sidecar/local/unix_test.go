@@ -54,7 +54,7 @@ func FuzzUnixConnection(f *testing.F) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%q: the connection stays open though its client has said all", raw)
 		}
-		if n := s.Stats().Defects.Load(); n != 0 {
+		if n := s.Config().Errors.Defects(); n != 0 {
 			t.Fatalf("%q: %d defects", raw, n)
 		}
 	})

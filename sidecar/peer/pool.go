@@ -227,12 +227,11 @@ func (p *Pool) spawn(task func()) bool {
 	return !p.closed
 }
 
-// safely counts and reports a panic of task, which another member's message may have caused: on a goroutine of the pool it
+// safely reports a panic of task, which another member's message may have caused: on a goroutine of the pool it
 // would end the process. It reports whether task returned.
 func (p *Pool) safely(what string, task func()) (returned bool) {
 	defer func() {
 		if v := recover(); v != nil { //guard:panic-of-pool-ends-process
-			p.counters.panics.Add(1)
 			p.config.Defect(fmt.Errorf("panic during %s: %v\n%s", what, v, debug.Stack()))
 		}
 	}()

@@ -13,7 +13,7 @@ type counters struct {
 	unreachable, refused, connsRefused              atomic.Int64
 	pingTimeouts, breakersOpened, disagreements     atomic.Int64
 	broadcastsFailed, subscriptions, received, gaps atomic.Int64
-	merged, panics                                  atomic.Int64
+	merged                                          atomic.Int64
 }
 
 // Stats is a snapshot of a Pool.
@@ -35,7 +35,6 @@ type Stats struct {
 	Gaps             int64 // times that a stream broke, was silent, or had a gap
 	BroadcastsFailed int64 // members not reached by Broadcast
 	Merged           int64 // lists of invalidations beyond the quota of their member, which expired whole datasets
-	Panics           int64 // of goroutines of the pool
 }
 
 // Stats returns a snapshot. It looks at every peer: call it for a scrape, not for a request.
@@ -55,7 +54,6 @@ func (p *Pool) Stats() Stats {
 		Gaps:             p.counters.gaps.Load(),
 		BroadcastsFailed: p.counters.broadcastsFailed.Load(),
 		Merged:           p.counters.merged.Load(),
-		Panics:           p.counters.panics.Load(),
 	}
 	for _, other := range p.all() {
 		if other.connected() {

@@ -11,7 +11,7 @@ import (
 
 func TestPanicOfAClientsStreamEndsThatStreamAlone(t *testing.T) {
 	var reported string
-	p := &Publisher{config: Config{OnUnpublishable: func(err error) { reported = err.Error() }}}
+	p := &Publisher{config: Config{Defect: func(err error) { reported = err.Error() }}}
 	err := p.recovered(func() error { panic("canary") })
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "canary") {
 		t.Errorf("got error %v, want INTERNAL without the text of the panic", err)

@@ -41,6 +41,8 @@ type Config struct {
 	// OnUnpublishable is called with the members that cannot be published, and why. It must be quick and not call the
 	// Publisher. May be nil.
 	OnUnpublishable func(error)
+	// Defect is called with each panic, stack included. May be nil.
+	Defect func(error)
 }
 
 func (c Config) withDefaults() Config {
@@ -53,6 +55,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.OnUnpublishable == nil {
 		c.OnUnpublishable = func(error) {}
+	}
+	if c.Defect == nil {
+		c.Defect = func(error) {}
 	}
 	return c
 }
@@ -190,7 +195,7 @@ func (p *Publisher) Publish(members []ring.Member) {
 func (p *Publisher) flush() {
 	defer func() {
 		if v := recover(); v != nil { // it is on the goroutine of a timer, where it would end the process
-			p.config.OnUnpublishable(fmt.Errorf("panic while publishing the members, please report this as a bug: %v\n%s", v, debug.Stack()))
+			p.config.Defect(fmt.Errorf("panic while publishing the members: %v\n%s", v, debug.Stack()))
 		}
 	}()
 	p.mu.Lock()

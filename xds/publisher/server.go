@@ -37,7 +37,7 @@ func (p *Publisher) Register(server grpc.ServiceRegistrar) {
 func (p *Publisher) recovered(stream func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil { //guard:panic-of-xds-client-ends-process
-			p.config.OnUnpublishable(fmt.Errorf("panic in the stream of an xDS client, please report this as a bug: %v\n%s", v, debug.Stack()))
+			p.config.Defect(fmt.Errorf("panic in the stream of an xDS client: %v\n%s", v, debug.Stack()))
 			err = grpcstatus.Error(codes.Internal, "the publisher has a defect; see its log")
 		}
 	}()

@@ -1,6 +1,7 @@
 package apierror_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,6 +82,18 @@ func TestReasonOfInvalidKeyIsShownWithoutTheNamesAroundIt(t *testing.T) {
 		if got := apierror.From(err, ignore); got.Detail != want || got.Type.Name != "invalid-key" {
 			t.Errorf("got %q, type %s, want %q", got.Detail, got.Type.Name, want)
 		}
+	}
+}
+
+func TestDefectsAreCountedAlsoIfTheyShareALine(t *testing.T) {
+	log := apierror.NewLog(func(apierror.Line) {})
+	for range 3 {
+		log.Report(errors.New("panic: x"))
+	}
+	log.Report(&kv.Error{Kind: kv.KindUnavailable, Err: errors.New("connection refused")})
+	log.Report(context.DeadlineExceeded)
+	if n := log.Defects(); n != 3 {
+		t.Errorf("counted %d, want 3", n)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -32,7 +33,8 @@ type Line struct {
 // Log writes the texts of errors that clients do not see, and gives clients the id of the line. Errors with the same text
 // share a line, so that an outage does not fill the log and each id that a client has is in the log.
 type Log struct {
-	write func(Line)
+	write   func(Line)
+	defects atomic.Int64
 
 	mu       sync.Mutex        // guards the rest
 	end      time.Time         // of the window
@@ -46,10 +48,14 @@ func NewLog(write func(Line)) *Log { return &Log{write: write} }
 // others stands for all texts beyond logLines.
 const others = ""
 
-// Report returns the id of the line for err. A nil Log returns ids and writes no line.
+// Report counts err if it is a defect, and returns the id of its line. A nil Log returns ids and writes no line.
 func (l *Log) Report(err error) (id string) {
 	if l == nil {
 		return newID()
+	}
+	kind := kv.KindOf(err)
+	if kind == kv.KindInternal {
+		l.defects.Add(1)
 	}
 	text := err.Error()
 	key, _, _ := strings.Cut(text, "\n") // without the stack of a panic, which differs
@@ -59,11 +65,14 @@ func (l *Log) Report(err error) (id string) {
 		if errors.As(err, &panicked) {
 			text += "\n" + string(panicked.PanicStack())
 		}
-		line.Kind, line.Text = kv.KindOf(err), text[:min(len(text), maxLogBytes)]
+		line.Kind, line.Text = kind, text[:min(len(text), maxLogBytes)]
 		l.write(line)
 	}
 	return line.ID
 }
+
+// Defects returns the number of reported errors that are defects of this program: panics, and errors without a kind.
+func (l *Log) Defects() int64 { return l.defects.Load() }
 
 // line finds or adds the line of a text.
 func (l *Log) line(text string) (line Line, isNew bool) {

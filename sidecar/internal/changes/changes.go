@@ -44,6 +44,8 @@ type Config struct {
 	// OnEvent is called when a feed that this member reads breaks, with the reason, and with nil when it is live: once per
 	// outage, not per attempt.
 	OnEvent func(dataset string, err error)
+	// Defect is called with each panic of a feed, whose PanicStack method returns the stack.
+	Defect func(error)
 }
 
 // Feeds are the change feeds of one sidecar. A dataset's feed is live while this member, or one that it subscribes to, reads

@@ -1,6 +1,7 @@
 package changes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -115,6 +116,10 @@ func newRig(t *testing.T, elected ...string) *rig {
 			{dataset{s, "a"}, r.feed},
 		},
 		OnEvent: func(dataset string, err error) { s.note("event %s %v", dataset, err) },
+		Defect: func(err error) {
+			var panicked interface{ PanicStack() []byte }
+			s.note("defect %v, with stack: %v", err, errors.As(err, &panicked) && bytes.Contains(panicked.PanicStack(), []byte("goroutine")))
+		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel

@@ -18,9 +18,22 @@ func (r recovering) Follow(ctx context.Context, handle func(origin.Changes)) (er
 	return r.Feed.Follow(ctx, handle)
 }
 
+// panicError is a panic of a feed.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string {
+	return fmt.Sprintf("panic while reading a change feed: %v", e.value)
+}
+
+// PanicStack returns where the panic was raised, for a log.
+func (e *panicError) PanicStack() []byte { return e.stack }
+
 // recovered sets err to the panic of the function that defers it.
 func recovered(err *error) {
 	if p := recover(); p != nil { //guard:panic-of-feed-ends-process
-		*err = fmt.Errorf("panic while reading a change feed, please report this as a bug: %v\n%s", p, debug.Stack())
+		*err = &panicError{p, debug.Stack()}
 	}
 }

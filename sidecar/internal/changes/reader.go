@@ -2,6 +2,8 @@ package changes
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -80,6 +82,9 @@ func (f *Feeds) read(ctx context.Context, one *feed) {
 			logged = false
 		})
 		f.setReading(one, false)
+		if p, panicked := errors.AsType[*panicError](err); panicked { //guard:panic-of-feed-is-not-reported
+			f.config.Defect(fmt.Errorf("dataset %s: %w", name, p))
+		}
 		if ctx.Err() != nil {
 			return
 		}

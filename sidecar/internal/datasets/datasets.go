@@ -31,6 +31,8 @@ type Config struct {
 	Memory int64
 	// Budget limits the bytes that clients and members make the process use.
 	Budget *budget.Budget
+	// Defect is called with each panic of a change feed.
+	Defect func(error)
 	Log    *zap.Logger
 	Tasks  *task.Group
 }
@@ -79,7 +81,7 @@ func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
 }
 
 func (s *Set) openFeeds() error {
-	c := changes.Config{Peers: s.config.Pool, OnEvent: s.logFeed}
+	c := changes.Config{Peers: s.config.Pool, OnEvent: s.logFeed, Defect: s.config.Defect}
 	for _, name := range s.config.Config.WithFeed() {
 		feed, check, err := s.config.Origins.Feed(name, s.config.Config.Datasets[name])
 		if err != nil {

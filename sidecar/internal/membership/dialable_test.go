@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -90,16 +91,19 @@ func (d *panicking) Resolve(ctx context.Context, apply func([]ring.Member)) erro
 
 func TestPanicOfADirectoryListsTheMembersAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zapcore.ErrorLevel)
-		m := &Members{log: zap.New(core), directory: &Directory{Directory: &panicking{Directory: ring.NewStatic([]string{"10.0.0.1:1"})}}}
+		var defects []string
+		m := &Members{config: Config{Defect: func(err error) { defects = append(defects, err.Error()) }}, directory: &Directory{Directory: &panicking{Directory: ring.NewStatic([]string{"10.0.0.1:1"})}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		listed := make(chan struct{}, 1)
 		ended := make(chan error)
 		go func() { ended <- m.resolveSafely(ctx, func([]ring.Member) { listed <- struct{}{} }) }()
 		<-listed
 		cancel()
-		if err := <-ended; err != nil || logs.Len() != 1 {
-			t.Errorf("got error %v, %d lines, want none and 1", err, logs.Len())
+		if err := <-ended; err != nil || len(defects) != 1 {
+			t.Fatalf("got error %v, reported %q, want no error and one panic", err, defects)
+		}
+		if !strings.Contains(defects[0], "canary") || !strings.Contains(defects[0], "goroutine") {
+			t.Errorf("reported %q, want the panic and its stack", defects[0])
 		}
 	})
 }

@@ -6,6 +6,8 @@ package membership
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +36,8 @@ type Config struct {
 	OnRing func(cur, prev *ring.Ring)
 	// OnList gets each list of the directory, after the ring was decided; an empty one if there is no directory.
 	OnList func([]ring.Member)
+	// Defect is called with each panic of the directory or of a ping, stack included.
+	Defect func(error)
 	Log    *zap.Logger
 	Tasks  *task.Group
 }
@@ -64,7 +68,7 @@ func New(c Config) (*Members, error) {
 		self = ring.Member{}
 	}
 	var err error
-	m.view, err = NewView(ViewConfig{Self: self, Size: c.Size, Ping: c.Pool.Ping, OnChange: m.onChange})
+	m.view, err = NewView(ViewConfig{Self: self, Size: c.Size, Ping: c.Pool.Ping, OnChange: m.onChange, Defect: c.Defect})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +131,7 @@ func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error 
 	}
 }
 
-// resolveSafely resolves until ctx is done. A panic, which the records of other programs may cause, is logged, and the members
+// resolveSafely resolves until ctx is done. A panic, which the records of other programs may cause, is reported, and the members
 // are listed again: it must not end the process. Meanwhile the ring stays.
 func (m *Members) resolveSafely(ctx context.Context, apply func([]ring.Member)) error {
 	wait := backoff.Backoff{First: time.Second, Longest: time.Minute}
@@ -143,7 +147,7 @@ func (m *Members) resolveOnce(ctx context.Context, apply func([]ring.Member)) (p
 	defer func() {
 		if p := recover(); p != nil { //guard:panic-of-directory-ends-process
 			panicked, err = true, nil
-			m.log.Error("internal error: please report this as a bug", zap.Any("panic while listing the members", p), zap.Stack("stack"))
+			m.config.Defect(fmt.Errorf("panic while listing the members: %v\n%s", p, debug.Stack()))
 		}
 	}()
 	return false, m.directory.Resolve(ctx, apply)

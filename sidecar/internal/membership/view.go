@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,8 @@ type ViewConfig struct {
 	// OnChange gets the first ring, from NewView, and each other one, in order, one at a time. prev is the ring whose members
 	// may still have in memory what cur gives to others; nil if there is none. It must be quick and must not call the View.
 	OnChange func(cur, prev *ring.Ring)
+	// Defect is called with each panic of Ping, stack included.
+	Defect func(error)
 	// PingEvery and HoldDown are the defaults above if they are 0, WarmUp is peer.DefaultWarmUp.
 	PingEvery, HoldDown, WarmUp time.Duration
 }
@@ -247,7 +250,11 @@ func (v *View) ping(ctx context.Context, members []ring.Member) (reachable []boo
 		pings.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, v.config.PingEvery)
 			defer cancel()
-			defer func() { _ = recover() }() // the member counts as unreachable; the pool has reported its own panics
+			defer func() { // the member counts as unreachable
+				if p := recover(); p != nil { //guard:panic-of-ping-ends-process
+					v.config.Defect(fmt.Errorf("panic during a ping of an unlisted member: %v\n%s", p, debug.Stack()))
+				}
+			}()
 			reachable[i] = v.config.Ping(ctx, m) == nil
 			return nil
 		})

@@ -86,6 +86,24 @@ func TestUnlistedMemberThatDiesLaterIsRemoved(t *testing.T) {
 	})
 }
 
+func TestMemberWhosePingsPanicIsRemovedAndThePanicsAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		c.fail("b", errPanic)
+		c.Apply(named("self"))
+		time.Sleep(DefaultHoldDown)
+		c.wantRing("self a")
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if n := len(c.defects); n != 4 { // of the pings at the begin and the end of the hold-down, and in it
+			t.Fatalf("%d panics were reported, want 4", n)
+		}
+		if text := c.defects[0]; !strings.Contains(text, "canary") || !strings.Contains(text, "goroutine") {
+			t.Errorf("reported %q, want the panic and its stack", text)
+		}
+	})
+}
+
 func TestFlappingMemberStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a")
@@ -327,6 +345,7 @@ type clock struct {
 	running int              // guarded by mu; pings
 	most    int              // guarded by mu; the largest running
 	prev    *ring.Ring       // guarded by mu; of the last OnChange
+	defects []string         // guarded by mu; reported panics
 }
 
 // start runs a view of which ids[0] is self, with all ids on the ring.
@@ -343,7 +362,7 @@ func startSelf(t *testing.T, self ring.Member, ids ...string) *clock {
 	t.Helper()
 	c := &clock{t: t, errs: map[string]error{}}
 	var err error
-	c.View, err = NewView(ViewConfig{Self: self, Ping: c.ping, OnChange: c.onChange})
+	c.View, err = NewView(ViewConfig{Self: self, Ping: c.ping, OnChange: c.onChange, Defect: c.defect})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,6 +392,10 @@ func (c *clock) ping(ctx context.Context, m ring.Member) error {
 	c.mu.Lock()
 	err, takes := c.errs[m.ID], c.takes
 	c.asked++
+	if err == errPanic {
+		defer c.mu.Unlock()
+		panic("canary")
+	}
 	c.running++
 	c.most = max(c.most, c.running)
 	c.mu.Unlock()
@@ -385,6 +408,15 @@ func (c *clock) ping(ctx context.Context, m ring.Member) error {
 	defer c.mu.Unlock()
 	c.running--
 	return err
+}
+
+// errPanic makes the pings of a member panic.
+var errPanic = errors.New("panic")
+
+func (c *clock) defect(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.defects = append(c.defects, err.Error())
 }
 
 func (c *clock) fail(id string, err error) {

@@ -53,11 +53,12 @@ func (l *lastError) take() error {
 	return nil
 }
 
-// Open opens the origins without connecting to them.
-func Open(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (*Set, error) {
+// Open opens the origins without connecting to them. defect is called with each panic that reaches no caller of an origin, stack
+// included; it may be nil.
+func Open(c map[string]config.Origin, drivers origin.Drivers, defect func(error), log *zap.Logger) (*Set, error) {
 	s := &Set{byName: make(map[string]*budgeted, len(c)), logged: map[string]origin.LoggedFeed{}, log: log}
 	for name, one := range c {
-		b, err := openOrigin(name, one, drivers)
+		b, err := openOrigin(name, one, drivers, defect)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -67,8 +68,8 @@ func Open(c map[string]config.Origin, drivers origin.Drivers, log *zap.Logger) (
 	return s, nil
 }
 
-func openOrigin(name string, c config.Origin, drivers origin.Drivers) (*budgeted, error) {
-	source, err := c.Open(name, drivers)
+func openOrigin(name string, c config.Origin, drivers origin.Drivers, defect func(error)) (*budgeted, error) {
+	source, err := c.Open(name, drivers, defect)
 	if err != nil {
 		return nil, fmt.Errorf("origins.%s: %w", name, err)
 	}

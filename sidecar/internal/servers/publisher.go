@@ -3,8 +3,10 @@ package servers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,8 +39,8 @@ type Publisher struct {
 }
 
 // NewPublisher returns a Publisher on the xds listener, or nil if that is off.
-// identity is nil for plain text.
-func NewPublisher(listeners *Listeners, size ring.Size, identity *mtls.Credentials, log *zap.Logger) *Publisher {
+// identity is nil for plain text. defect is called with each panic, stack included.
+func NewPublisher(listeners *Listeners, size ring.Size, identity *mtls.Credentials, defect func(error), log *zap.Logger) *Publisher {
 	ln := listeners.Find("xds")
 	if ln == nil {
 		return nil
@@ -50,6 +52,7 @@ func NewPublisher(listeners *Listeners, size ring.Size, identity *mtls.Credentia
 			log.Warn("an xDS client rejected an update (NACK); it keeps its last good configuration",
 				zap.String("client", r.Node), zap.String("resource", r.Resource), zap.String("reason", r.Reason))
 		},
+		Defect: defect,
 		OnUnpublishable: func(err error) {
 			log.Warn("some members cannot be published to xDS clients", zap.Error(err))
 		},
@@ -57,7 +60,7 @@ func NewPublisher(listeners *Listeners, size ring.Size, identity *mtls.Credentia
 	p.grpc = grpc.NewServer(append(h2.GRPCOptions(), grpc.MaxRecvMsgSize(publisher.MaxRequestBytes))...)
 	p.publisher.Register(p.grpc)
 	p.h2 = newXDS(p.grpc, listeners.budget, func(v any) {
-		log.Error("panic while serving xDS, please report this as a bug", zap.Any("panic", v), zap.Stack("stack"))
+		defect(fmt.Errorf("panic while serving xDS: %v\n%s", v, debug.Stack()))
 	})
 	return p
 }

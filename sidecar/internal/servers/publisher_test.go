@@ -50,7 +50,7 @@ func TestLeavingMembersArePublished(t *testing.T) {
 	if s := f.Status(); s.Endpoints != 2 {
 		t.Errorf("got %+v, want 2 endpoints: a member on the ring and one that is leaving", s)
 	}
-	none := NewPublisher(&Listeners{}, ring.Size{}, nil, nil) // the listener is off
+	none := NewPublisher(&Listeners{}, ring.Size{}, nil, nil, nil) // the listener is off
 	none.UseRing(mustRing(t, self))
 	none.UseList(nil)
 	none.Stop(t.Context())

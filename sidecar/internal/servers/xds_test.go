@@ -50,7 +50,7 @@ func serveXDS(t *testing.T, identity *mtls.Credentials) *xdsListener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.Publisher = NewPublisher(listeners, ring.Size{}, identity, zap.NewNop())
+	x.Publisher = NewPublisher(listeners, ring.Size{}, identity, func(err error) { t.Error(err) }, zap.NewNop())
 	if handshake := x.handshake; handshake != nil {
 		x.handshake = func(c net.Conn) (net.Conn, error) {
 			x.most.Store(max(x.most.Load(), x.running.Add(1)))

@@ -21,7 +21,7 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 	s := metrics.Source{
 		Version: n.Version, Revision: n.Revision, Datasets: n.Datasets.All(), Protocols: n.protocols(),
 		Access: n.accessMetrics, Ring: n.ringMetrics, Peers: n.peerMetrics, Reloads: reloads, Budget: n.budgetUses,
-		Local: func() metrics.Local { return n.localMetrics(peers) },
+		Local: func() metrics.Local { return n.localMetrics() },
 	}
 	for _, name := range n.Config.WithFeed() {
 		reading := func() bool { return n.Datasets.ReadsFeed(name) }
@@ -107,17 +107,10 @@ func protocol(name string, s *local.Protocol, maxConns int) metrics.Protocol {
 	}}
 }
 
-func (n *Node) localMetrics(peers *servers.Peers) metrics.Local {
+func (n *Node) localMetrics() metrics.Local {
 	s := n.Local.Stats()
-	defects := s.Defects.Load() + n.Pool.Stats().Panics
-	if peers != nil {
-		defects += peers.Server.Stats().Panics
-	}
-	if n.CNFMetrics != nil {
-		defects += n.CNFMetrics.Stats().Defects.Load()
-	}
 	return metrics.Local{
-		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: defects,
+		BatchTruncated: s.BatchTruncated.Load(), InternalErrors: n.Errors.Defects(),
 		Watches: s.Watches.Load(), MaxWatches: int64(n.Local.Config().MaxWatches),
 		WatchesRefused: s.WatchesRefused.Load(), SlowWatchersClosed: s.SlowWatchersClosed.Load(),
 		WatchEvents: s.WatchEvents.Load(),

@@ -12,9 +12,9 @@ import (
 	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
-	"github.com/ringside-cache/ringside/sidecar/cnfmetrics"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
@@ -32,20 +32,18 @@ type Node struct {
 	Version, Revision string
 	Started           time.Time
 
-	Members    *membership.Members
-	Pool       *peer.Pool
-	Origins    *origins.Set
-	Datasets   *datasets.Set
-	Local      *local.Server
-	CNFMetrics *cnfmetrics.Service // nil if the typed service is off
-	Publisher  *servers.Publisher  // nil if the xds listener is off
-	Listeners  *servers.Listeners
-	TLS        *mtls.Credentials // nil for plain text between members
-	Budget     *budget.Budget
-	Access     *access.Control
-	Audit      *audit.Log // nil if it is off
-	// Defect is called with each internal error.
-	Defect func(error)
+	Members   *membership.Members
+	Pool      *peer.Pool
+	Origins   *origins.Set
+	Datasets  *datasets.Set
+	Local     *local.Server
+	Publisher *servers.Publisher // nil if the xds listener is off
+	Listeners *servers.Listeners
+	TLS       *mtls.Credentials // nil for plain text between members
+	Budget    *budget.Budget
+	Access    *access.Control
+	Audit     *audit.Log // nil if it is off
+	Errors    *apierror.Log
 }
 
 // Admin returns the state for the console.
@@ -92,7 +90,7 @@ func (n *Node) Inspect() *peerv1.InspectResponse {
 	}
 	text, err := json.Marshal(state)
 	if err != nil {
-		n.Defect(fmt.Errorf("encode the state of this member: %w", err))
+		n.Errors.Report(fmt.Errorf("encode the state of this member: %w", err))
 	}
 	return &peerv1.InspectResponse{Version: state.Version, State: text}
 }

@@ -49,9 +49,6 @@ func (b *Backend) Error(err error) *apierror.Error {
 		b.stats.BatchTruncated.Add(1)
 	}
 	e := apierror.From(err, b.config.Errors.Report)
-	if e.Type == apierror.TypeOf(kv.KindInternal) {
-		b.stats.Defects.Add(1)
-	}
 	if e.Type == apierror.TypeOf(kv.KindCanceled) && b.stopping.Err() != nil {
 		e.Type, e.Detail = apierror.Stopping, "the sidecar is stopping; retry with another one, or with this one after its restart"
 	}
@@ -63,11 +60,8 @@ func (b *Backend) Panic(during string, recovered any) *apierror.Error {
 	return b.Error(fmt.Errorf("panic %s: %v\n%s", during, recovered, debug.Stack()))
 }
 
-// Defect counts and reports a defect of this program.
-func (b *Backend) Defect(err error) {
-	b.stats.Defects.Add(1)
-	b.config.Errors.Report(err)
-}
+// Defect reports a defect of this program.
+func (b *Backend) Defect(err error) { b.config.Errors.Report(err) }
 
 // NotFound is the error of a key that the origin does not have.
 func NotFound() *apierror.Error {

@@ -57,7 +57,7 @@ type Config struct {
 	ConnShare float64
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
 	CNFMetrics Mount
-	// Errors has the texts of errors that clients do not see: of failures, and of defects, such as panics. May be nil.
+	// Errors has the texts of errors that clients do not see: of failures, and of defects, such as panics. Nil means one that writes nowhere.
 	Errors *apierror.Log
 }
 
@@ -85,6 +85,9 @@ func (c Config) withDefaults() Config {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	if c.Errors == nil {
+		c.Errors = apierror.NewLog(func(apierror.Line) {})
+	}
 	return c
 }
 
@@ -98,7 +101,6 @@ type Stats struct {
 	WatchesRefused     atomic.Int64 // because of the limit
 	SlowWatchersClosed atomic.Int64 // closed because the client accepted an event too slowly
 	WatchEvents        atomic.Int64 // sent to the clients of watches
-	Defects            atomic.Int64 // panics and errors without a kind
 }
 
 // Protocol are the counters of one listener, or of the two protocols on the unix socket.

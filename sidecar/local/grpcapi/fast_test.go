@@ -298,7 +298,7 @@ func TestFastLeavesToTheServer(t *testing.T) {
 	if n, _, _ := p.fast.stats.Duration.Snapshot(); n != 0 || p.stats.Hit.Load()+p.stats.LocalHit.Load() != 0 {
 		t.Errorf("%d calls, %d hits and %d local hits are counted; want none", n, p.stats.Hit.Load(), p.stats.LocalHit.Load())
 	}
-	if n := p.fast.backend.Stats().Defects.Load(); n != 1 {
+	if n := p.fast.backend.Config().Errors.Defects(); n != 1 {
 		t.Errorf("%d defects are counted; want 1, the panic", n)
 	}
 	for _, path := range fastPaths {

@@ -92,7 +92,7 @@ func FuzzGRPC(f *testing.F) {
 		if code := status.Code(err); !slices.Contains(expected(m, message), code) {
 			t.Errorf("%s %q: %v", m.name, message, err)
 		}
-		if n := s.Stats().Defects.Load(); n != 0 {
+		if n := s.Config().Errors.Defects(); n != 0 {
 			t.Fatalf("%s %q: %d defects", m.name, message, n)
 		}
 	})

@@ -80,7 +80,7 @@ func TestGroupCacheReturnsTheErrorsOfGet(t *testing.T) {
 			t.Errorf("%s/%.20s: %v", tt.group, tt.key, err)
 		}
 	}
-	if n := s.Stats().Defects.Load(); n != 4 {
+	if n := s.Config().Errors.Defects(); n != 4 {
 		t.Errorf("%d defects", n)
 	}
 	if count, _, _ := s.Stats().GRPC.Duration.Snapshot(); count != 22 {

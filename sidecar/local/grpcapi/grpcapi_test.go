@@ -92,7 +92,7 @@ func TestGRPCErrors(t *testing.T) {
 			}
 		})
 	}
-	if n := s.Stats().Defects.Load(); n != 2 {
+	if n := s.Config().Errors.Defects(); n != 2 {
 		t.Errorf("%d defects", n)
 	}
 	if count, _, _ := s.Stats().GRPC.Duration.Snapshot(); count != uint64(len(tests)) {

@@ -25,7 +25,7 @@ func TestMountedCallsHaveDeadlineCountersAndPanicHandling(t *testing.T) {
 	if n, _, _ := s.Stats().GRPC.Duration.Snapshot(); n != 3 {
 		t.Errorf("%d calls were counted", n)
 	}
-	if n := s.Stats().Defects.Load(); n != 2 {
+	if n := s.Config().Errors.Defects(); n != 2 {
 		t.Errorf("%d defects", n)
 	}
 }

@@ -51,7 +51,7 @@ func TestMountedAPIHasTheChecksOfTheHandler(t *testing.T) {
 			t.Errorf("%s: %v", c.request, resp.Header)
 		}
 	}
-	if n := s.Stats().Defects.Load(); n != 1 {
+	if n := s.Config().Errors.Defects(); n != 1 {
 		t.Errorf("%d defects", n)
 	}
 }

@@ -109,7 +109,7 @@ func TestDefectIsReportedAndNotShown(t *testing.T) {
 			t.Errorf("%s: the connection is not reusable: %d", key, resp.StatusCode)
 		}
 	}
-	if n := s.Stats().Defects.Load(); n != 2 {
+	if n := s.Config().Errors.Defects(); n != 2 {
 		t.Errorf("%d defects counted", n)
 	}
 }

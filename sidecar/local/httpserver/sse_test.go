@@ -199,7 +199,7 @@ func TestPanicInWatchEndsOnlyThatWatch(t *testing.T) {
 		t.Error(err)
 	}
 	localtest.Await(t, "both watches have ended", func() bool { return s.Stats().Watches.Load() == 0 })
-	if n := s.Stats().Defects.Load(); n != 2 {
+	if n := s.Config().Errors.Defects(); n != 2 {
 		t.Errorf("%d defects", n)
 	}
 }

@@ -34,9 +34,8 @@ func (s *Server) recoverStream(
 	return handler(service, stream)
 }
 
-// panicked counts and reports a panic. The caller, another member, gets no details.
+// panicked reports a panic. The caller, another member, gets no details.
 func (s *Server) panicked(method string, p any) error {
-	s.panics.Add(1)
 	s.config.Defect(fmt.Errorf("panic in %s: %v\n%s", method, p, debug.Stack()))
 	return status.Error(codes.Internal, "the member has a defect; see its log")
 }

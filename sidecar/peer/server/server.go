@@ -9,8 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -73,7 +73,6 @@ type Server struct {
 	h2     *h2.Server // reads the connections for grpc
 	conns  listen.Stats
 	failed listen.HandshakeStats
-	panics atomic.Int64
 	ctx    context.Context // canceled when Stop begins
 	cancel context.CancelFunc
 
@@ -135,7 +134,7 @@ func (s *Server) newH2() *h2.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return caller.With(ctx, s.config.callerOf(c))
 		},
-		Defect: func(p any) { s.config.Defect(fmt.Errorf("panic while serving HTTP/2: %v", p)) },
+		Defect: func(p any) { s.config.Defect(fmt.Errorf("panic while serving HTTP/2: %v\n%s", p, debug.Stack())) },
 	})
 }
 
@@ -229,7 +228,6 @@ type Stats struct {
 	Conns, MaxConns int64 // open connections, and their limit
 	// Since the start.
 	ConnsRefused int64
-	Panics       int64 // of handlers
 	AcceptErrors int64
 	// Handshakes that were rejected or cut off, and those that took too long.
 	HandshakesFailed, HandshakesTimedOut int64
@@ -239,7 +237,6 @@ type Stats struct {
 func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: s.conns.Open.Load(), MaxConns: int64(s.config.MaxConns), ConnsRefused: s.conns.Refused.Load(),
-		Panics:           s.panics.Load(),
 		AcceptErrors:     s.conns.AcceptErrors.Load(),
 		HandshakesFailed: s.failed.Failed.Load(), HandshakesTimedOut: s.failed.TimedOut.Load(),
 	}
