@@ -6,11 +6,12 @@ import (
 )
 
 // readHeaders reads a header block: HEADERS and its CONTINUATION frames, between which no other frame is allowed.
-func (c *conn) readHeaders(f frame.Header) error {
+func (r *reader) readHeaders(f frame.Header) error {
+	c := r.conn
 	if f.ID%2 == 0 {
 		return frame.CodeProtocol
 	}
-	c.in.head.Reset(c.server.config.MaxHeaderBytes)
+	r.head.Reset(c.server.config.MaxHeaderBytes)
 	block := block{conn: c}
 	defer block.close()
 	err := block.read(f)
@@ -25,10 +26,10 @@ func (c *conn) readHeaders(f frame.Header) error {
 		return err
 	}
 	if block.selfDependent {
-		c.last = max(c.last, f.ID)
-		return c.resetID(f.ID, frame.CodeProtocol)
+		c.streams.last = max(c.streams.last, f.ID)
+		return c.streams.reset(f.ID, frame.CodeProtocol)
 	}
-	return c.onHeaders(f)
+	return c.streams.onHeaders(f)
 }
 
 // block is a header block that is being read.
@@ -44,17 +45,17 @@ func (b *block) close() { b.conn.memory.release(b.charged) }
 
 func (b *block) readContinuation(id uint32) error {
 	c := b.conn
-	if err := c.need(frame.HeaderBytes); err != nil {
+	if err := c.in.need(frame.HeaderBytes); err != nil {
 		return err
 	}
-	f := frame.Parse(c.in.buf[c.in.r:])
+	f := frame.Parse(c.in.buf[c.in.from:])
 	switch {
 	case f.Kind != frame.Continuation || f.ID != id:
 		return frame.CodeProtocol
 	case f.Length > frame.MaxSize:
 		return frame.CodeFrameSize
 	}
-	c.in.r += frame.HeaderBytes
+	c.in.from += frame.HeaderBytes
 	f.Flags &= frame.FlagEndHeaders
 	return b.read(f)
 }
@@ -62,7 +63,7 @@ func (b *block) readContinuation(id uint32) error {
 func (b *block) read(f frame.Header) error {
 	whole := len(b.bytes) == 0 && f.Has(frame.FlagEndHeaders)
 	start := len(b.bytes)
-	if err := b.conn.eachPart(f.Length, func(part []byte, last bool) error {
+	if err := b.conn.in.eachPart(f.Length, func(part []byte, last bool) error {
 		if whole && last && len(b.bytes) == 0 {
 			return b.decode(f, part) // from the buffer of the connection, without a copy
 		}

@@ -18,7 +18,7 @@ func (s *stream) answer(p []byte) bool {
 		return false // compressed, or not one message
 	}
 	if c.out.room() < narrowBytes/2 || c.out.large {
-		c.widen()
+		c.out.widen()
 	}
 	limit := min(int64(c.out.most()/2), c.out.window, s.send.window) - body.PrefixBytes //guard:h2-fast-answer-ignores-windows
 	if c.out.room() == 0 || limit < 0 {
@@ -48,7 +48,7 @@ func (s *stream) answer(p []byte) bool {
 	c.useless.pay()
 	s.recv.body.End()
 	s.close(errFinished, true)
-	c.recycle(s)
+	c.streams.recycle(s)
 	return true
 }
 

@@ -28,3 +28,12 @@ func (u *useless) flood() bool {
 func (u *useless) pay() {
 	u.frames = max(u.frames-usefulRequest, 0) //guard:h2-pings-with-requests-are-a-flood
 }
+
+// tooUseless counts a frame of no use, and reports a flood.
+func (r *reader) tooUseless() bool {
+	flood := r.conn.useless.flood()
+	if flood {
+		r.conn.server.stats.Floods.Add(1)
+	}
+	return flood
+}

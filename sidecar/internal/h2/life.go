@@ -8,8 +8,9 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
-// life has what can end a connection besides its client. One timer looks at all of it.
+// life has what can end a connection besides its client. One timer looks at all of it. mu of the connection guards it.
 type life struct {
+	conn    *conn
 	timer   *time.Timer
 	period  time.Duration // between two looks while the connection is busy
 	busy    bool          // the timer is set to at most one period
@@ -30,9 +31,9 @@ type life struct {
 // goAwayWait is how long a client has to acknowledge the first GOAWAY, after which it opens no more streams.
 const goAwayWait = time.Second
 
-func (c *conn) startLife() {
+func (l *life) start() {
+	c := l.conn
 	config, now := &c.server.config, time.Now()
-	l := &c.life
 	l.begun, l.used, l.alive, l.stuck = now, now, now, -1
 	l.period = min(config.MessageTimeout, config.WriteTimeout, config.PingTimeout, 4*time.Second) / 4
 	if config.MaxAge > 0 {
@@ -46,9 +47,9 @@ func (c *conn) startLife() {
 		}
 	}
 	l.busy = true
-	l.timer = time.AfterFunc(l.period, c.look)
+	l.timer = time.AfterFunc(l.period, l.look)
 	if c.server.isDraining() {
-		c.leave(now)
+		l.leave(now)
 	}
 }
 
@@ -59,36 +60,39 @@ func (s *Server) isDraining() bool {
 }
 
 // watch makes the timer look at the connection soon.
-func (c *conn) watch() {
-	if !c.life.busy && c.life.timer != nil {
-		c.life.busy = true
-		c.life.timer.Reset(c.life.period)
+func (l *life) watch() {
+	if !l.busy && l.timer != nil {
+		l.busy = true
+		l.timer.Reset(l.period)
 	}
 }
 
 // look closes what takes too long. Called without mu.
-func (c *conn) look() {
+func (l *life) look() {
+	c := l.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.err != nil {
 		return
 	}
 	now := time.Now()
-	if err := c.lookAtConn(now); err != nil {
+	if err := l.check(now); err != nil {
 		c.fail(err)
 		return
 	}
-	for _, s := range c.streams {
+	for _, s := range c.streams.open {
 		s.look(now)
 	}
 	c.setPlace()
-	c.closing()
-	c.flushSoon()
-	c.setTimer(now)
+	l.closing()
+	c.out.flushSoon()
+	l.setTimer(now)
 }
 
-func (c *conn) lookAtConn(now time.Time) error {
-	l, config := &c.life, &c.server.config
+// check says why the connection must end, or asks its client to leave or for a sign of life.
+func (l *life) check(now time.Time) error {
+	c := l.conn
+	config := &c.server.config
 	if l.active {
 		l.used = now
 	}
@@ -115,26 +119,27 @@ func (c *conn) lookAtConn(now time.Time) error {
 		l.pinged = time.Time{} // a sign of life is as good as the acknowledgement
 	}
 	if l.leaving.IsZero() && (!l.end.IsZero() && !now.Before(l.end) ||
-		config.IdleTimeout > 0 && len(c.streams) == 0 && now.Sub(l.used) >= config.IdleTimeout) {
-		c.leave(now)
+		config.IdleTimeout > 0 && len(c.streams.open) == 0 && now.Sub(l.used) >= config.IdleTimeout) {
+		l.leave(now)
 	}
 	if l.pinged.IsZero() && now.Sub(l.alive) >= config.PingInterval {
-		c.ping(now)
+		l.ping(now)
 	}
 	return nil
 }
 
 // setTimer chooses the time of the next look: soon while something is going on.
-func (c *conn) setTimer(now time.Time) {
-	l, config := &c.life, &c.server.config
-	l.busy = l.active || l.heard || len(c.streams) > 0 || c.out.flushing || !l.acked || !l.leaving.IsZero() || !l.pinged.IsZero()
+func (l *life) setTimer(now time.Time) {
+	c := l.conn
+	config := &c.server.config
+	l.busy = l.active || l.heard || len(c.streams.open) > 0 || c.out.flushing || !l.acked || !l.leaving.IsZero() || !l.pinged.IsZero()
 	l.active, l.heard = false, false
 	if l.busy {
 		l.timer.Reset(l.period)
 		return
 	}
 	c.out.trim()
-	c.trimMemory()
+	c.streams.trim()
 	if c.out.reading && len(c.in.buf) > narrowBytes {
 		c.in.trim = true
 		_ = c.nc.SetReadDeadline(now) // interrupts the reading; if it fails, the buffer stays large
@@ -149,18 +154,9 @@ func (c *conn) setTimer(now time.Time) {
 	l.timer.Reset(max(next.Sub(now), time.Millisecond))
 }
 
-// trimMemory gives back what a busy time has left.
-func (c *conn) trimMemory() {
-	if len(c.streams) == 0 && c.peak > 64 {
-		c.streams, c.peak = map[uint32]*stream{}, 0
-	}
-	c.free = nil
-	c.pending = nil // it is empty: a pending stream is open
-}
-
-func (c *conn) ping(now time.Time) {
-	c.life.pinged = now
-	c.out.buf = append(frame.Append(c.out.buf, 8, frame.Ping, 0, 0), make([]byte, 8)...)
+func (l *life) ping(now time.Time) {
+	l.pinged = now
+	l.conn.out.buf = append(frame.Append(l.conn.out.buf, 8, frame.Ping, 0, 0), make([]byte, 8)...)
 }
 
 // drain asks the client to reconnect and lets its requests end. Called without mu.
@@ -168,45 +164,45 @@ func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.err == nil && c.life.timer != nil {
-		c.leave(time.Now())
-		c.flushSoon()
+		c.life.leave(time.Now())
+		c.out.flushSoon()
 	}
 }
 
 // leave sends the first GOAWAY, which names no stream: requests that are on their way are still served. The client
 // acknowledges the PING after it has seen it.
-func (c *conn) leave(now time.Time) {
-	if !c.life.leaving.IsZero() {
+func (l *life) leave(now time.Time) {
+	if !l.leaving.IsZero() {
 		return
 	}
-	c.life.leaving = now
-	c.out.buf = frame.AppendGoAway(c.out.buf, frame.MaxID, frame.CodeNone)
-	c.ping(now)
-	c.life.busy = false
-	c.watch()
+	l.leaving = now
+	l.conn.out.buf = frame.AppendGoAway(l.conn.out.buf, frame.MaxID, frame.CodeNone)
+	l.ping(now)
+	l.busy = false
+	l.watch()
 }
 
 // closing sends the second GOAWAY when the client knows the first, and closes the connection after its last request.
-func (c *conn) closing() {
-	l := &c.life
+func (l *life) closing() {
+	c := l.conn
 	if l.leaving.IsZero() {
 		return
 	}
 	if !l.left && (l.pinged.IsZero() || time.Since(l.leaving) >= goAwayWait) {
 		l.left = true
-		c.out.buf = frame.AppendGoAway(c.out.buf, c.last, frame.CodeNone)
+		c.out.buf = frame.AppendGoAway(c.out.buf, c.streams.last, frame.CodeNone)
 	}
-	if l.left && len(c.streams) == 0 {
+	if l.left && len(c.streams.open) == 0 {
 		c.out.last = true // closes it after the write
-		c.flushSoon()
+		c.out.flushSoon()
 	}
 }
 
 // goodbye tells the client which mistake ends the connection, and waits a little until it knows: closing a connection with
 // unread bytes would discard the message.
 func (c *conn) goodbye(why frame.Code) {
-	c.out.buf = frame.AppendGoAway(c.out.buf, c.last, why)
-	if c.drained() != nil {
+	c.out.buf = frame.AppendGoAway(c.out.buf, c.streams.last, why)
+	if c.out.drained() != nil {
 		return
 	}
 	c.mu.Unlock()

@@ -8,9 +8,10 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 )
 
-// output is what a connection sends. Frames are appended to buf; the goroutine that flushes swaps it with spare and writes without mu,
-// so that frames of many streams leave with one write.
+// output is the writing half of a connection. mu of the connection guards it. Frames are appended to buf; the goroutine that
+// flushes swaps it with spare and writes without mu, so that frames of many streams leave with one write.
 type output struct {
+	conn       *conn
 	buf, spare []byte
 	wide       bool // the buffers may have wideBytes, which are charged
 	large      bool // responses needed that lately
@@ -28,10 +29,11 @@ type output struct {
 	table      header.Encoder
 }
 
-func (o *output) init(mu sync.Locker) {
+func (o *output) init(c *conn) {
+	o.conn = c
 	o.window, o.initial, o.table = frame.InitialWindow, frame.InitialWindow, header.NewEncoder()
 	o.buf = make([]byte, 0, narrowBytes)
-	o.space = sync.NewCond(mu)
+	o.space = sync.NewCond(&c.mu)
 }
 
 // room is how many bytes of responses may be appended to buf.
@@ -58,43 +60,43 @@ func (o *output) trim() {
 }
 
 // widen makes room for large responses if the budget allows it.
-func (c *conn) widen() {
-	if !c.out.wide && c.memory.take(2*wideBytes) {
-		c.out.wide = true
+func (o *output) widen() {
+	if !o.wide && o.conn.memory.take(2*wideBytes) {
+		o.wide = true
 	}
 }
 
-func (o *output) narrow(m *memory) {
+func (o *output) narrow() {
 	if o.wide {
 		o.wide = false
-		m.release(2 * wideBytes)
+		o.conn.memory.release(2 * wideBytes)
 	}
 }
 
 // flushSoon makes sure that what is in buf will be written, by another goroutine: the caller may have more to append, and
 // must not wait for a slow client.
-func (c *conn) flushSoon() {
-	if c.out.flushing || !c.out.reading || len(c.out.buf) == 0 && !c.out.last || c.out.err != nil {
+func (o *output) flushSoon() {
+	if o.flushing || !o.reading || len(o.buf) == 0 && !o.last || o.err != nil {
 		return
 	}
-	c.out.flushing, c.out.since = true, time.Now()
+	o.flushing, o.since = true, time.Now()
 	go func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.flush()
+		o.conn.mu.Lock()
+		defer o.conn.mu.Unlock()
+		o.flush()
 	}()
 }
 
 // flush writes buf until it is empty. The caller is the only one that does.
-func (c *conn) flush() {
-	o := &c.out
+func (o *output) flush() {
+	c := o.conn
 	for len(o.buf) > 0 && o.err == nil && o.ended.IsZero() {
 		out := o.buf
 		o.buf, o.spare = o.spare[:0], nil
 		if !o.flushing {
 			o.flushing, o.since = true, time.Now()
 		}
-		c.watch()
+		c.life.watch()
 		c.mu.Unlock()
 		_, err := c.nc.Write(out)
 		c.mu.Lock()
@@ -108,48 +110,60 @@ func (c *conn) flush() {
 		}
 		o.flushing = false
 		o.space.Broadcast()
-		c.wakeWriters()
+		o.wakeWriters()
 	}
 	o.flushing = false
 	o.space.Broadcast()
 	if o.buf == nil {
 		o.buf, o.spare = o.spare, nil
 	}
-	if len(c.streams) == 0 {
-		o.narrow(&c.memory)
+	if len(c.streams.open) == 0 {
+		o.narrow()
 	}
-	c.endOutput()
+	o.finish()
 }
 
-// endOutput closes the sending half after the last frame; the client closes the other one.
-func (c *conn) endOutput() {
-	if !c.out.last || c.out.err != nil || !c.out.ended.IsZero() {
+// finish closes the sending half after the last frame; the client closes the other one.
+func (o *output) finish() {
+	if !o.last || o.err != nil || !o.ended.IsZero() {
 		return
 	}
-	c.out.ended = time.Now()
-	if closeWrite(c.nc) != nil {
-		c.fail(errFinished)
+	o.ended = time.Now()
+	if closeWrite(o.conn.nc) != nil {
+		o.conn.fail(errFinished)
 	}
 }
 
 // drained waits until all that was appended is written. Only the reading goroutine may call it.
-func (c *conn) drained() error {
-	for c.out.err == nil && (c.out.flushing || len(c.out.buf) > 0) {
-		if c.out.flushing {
-			c.out.space.Wait()
+func (o *output) drained() error {
+	for o.err == nil && (o.flushing || len(o.buf) > 0) {
+		if o.flushing {
+			o.space.Wait()
 		} else {
-			c.flush()
+			o.flush()
 		}
 	}
-	return c.out.err
+	return o.err
 }
 
 // wakeWriters lets the streams that wait try again, in their order.
-func (c *conn) wakeWriters() {
-	for _, s := range c.out.waiting {
+func (o *output) wakeWriters() {
+	for _, s := range o.waiting {
 		s.send.queued = false
 		s.wake.Broadcast()
 	}
-	clear(c.out.waiting)
-	c.out.waiting = c.out.waiting[:0]
+	clear(o.waiting)
+	o.waiting = o.waiting[:0]
+}
+
+// widenWindow takes WINDOW_UPDATE of the connection.
+func (o *output) widenWindow(n int64) error {
+	if n == 0 {
+		return frame.CodeProtocol
+	}
+	if o.window += n; o.window > frame.MaxWindow {
+		return frame.CodeFlowControl
+	}
+	o.wakeWriters()
+	return nil
 }

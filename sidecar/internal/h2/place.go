@@ -37,9 +37,9 @@ func (p *place) set(state placeState) {
 // setPlace finds out what the connection waits for.
 func (c *conn) setPlace() {
 	switch {
-	case c.handlers > c.place.blocked:
+	case c.streams.handlers > c.place.blocked:
 		c.place.set(working)
-	case len(c.streams) > 0 || c.handlers > 0:
+	case len(c.streams.open) > 0 || c.streams.handlers > 0:
 		c.place.set(stalled) //guard:h2-stalled-connection-keeps-its-place
 	default:
 		c.place.set(idle) //guard:h2-idle-connection-keeps-its-place

@@ -20,17 +20,18 @@ type receive struct {
 }
 
 // readData handles a DATA frame. Its bytes count for the windows even where nobody wants them.
-func (c *conn) readData(f frame.Header) error {
-	if f.ID == 0 || f.ID > c.last {
+func (r *reader) readData(f frame.Header) error {
+	c := r.conn
+	if f.ID == 0 || f.ID > c.streams.last {
 		return frame.CodeProtocol
 	}
-	if c.in.window -= f.Length; c.in.window < 0 {
+	if r.window -= f.Length; r.window < 0 {
 		return frame.CodeFlowControl
 	}
-	s := c.streams[f.ID]
+	s := c.streams.open[f.ID]
 	switch {
 	case s == nil:
-		if !c.closed.has(f.ID) {
+		if !c.streams.closed.has(f.ID) {
 			c.out.buf = frame.AppendReset(c.out.buf, f.ID, frame.CodeStreamClosed)
 		}
 	case s.recv.body.Ended():
@@ -40,35 +41,35 @@ func (c *conn) readData(f frame.Header) error {
 			s.reset(frame.CodeFlowControl)
 		}
 	}
-	if f.Length == 0 && !f.Has(frame.FlagEndStream) && c.tooUseless() {
+	if f.Length == 0 && !f.Has(frame.FlagEndStream) && r.tooUseless() {
 		return frame.CodeEnhanceYourCalm
 	}
-	err := c.readPayload(s, f)
-	c.returnWindow(f.Length)
+	err := r.readPayload(s, f)
+	r.returnWindow(f.Length)
 	return err
 }
 
 // returnWindow lets the client send n more bytes on the connection: those that came before are charged or gone.
-func (c *conn) returnWindow(n int) {
-	c.in.credit += n
-	if c.in.credit >= writeUpdateThreshold {
-		c.out.buf = frame.AppendWindowUpdate(c.out.buf, 0, c.in.credit)
-		c.in.window += c.in.credit
-		c.in.credit = 0
+func (r *reader) returnWindow(n int) {
+	r.credit += n
+	if r.credit >= writeUpdateThreshold {
+		r.conn.out.buf = frame.AppendWindowUpdate(r.conn.out.buf, 0, r.credit)
+		r.window += r.credit
+		r.credit = 0
 	}
 }
 
-func (c *conn) readPayload(s *stream, f frame.Header) error {
+func (r *reader) readPayload(s *stream, f frame.Header) error {
 	data, padding := f.Length, 0
 	if f.Has(frame.FlagPadded) {
 		if f.Length == 0 {
 			return frame.CodeFrameSize
 		}
-		if err := c.need(1); err != nil {
+		if err := r.need(1); err != nil {
 			return err
 		}
-		padding = int(c.in.buf[c.in.r])
-		c.in.r++
+		padding = int(r.buf[r.from])
+		r.from++
 		if data -= 1 + padding; data < 0 {
 			return frame.CodeProtocol
 		}
@@ -76,7 +77,7 @@ func (c *conn) readPayload(s *stream, f frame.Header) error {
 			s.recv.debt += 1 + padding
 		}
 	}
-	if err := c.eachPart(data, func(part []byte, last bool) error {
+	if err := r.eachPart(data, func(part []byte, last bool) error {
 		if s != nil {
 			s.onData(part, last && f.Has(frame.FlagEndStream))
 		}
@@ -87,7 +88,7 @@ func (c *conn) readPayload(s *stream, f frame.Header) error {
 	if padding == 0 {
 		return nil
 	}
-	return c.eachPart(padding, func([]byte, bool) error { return nil })
+	return r.eachPart(padding, func([]byte, bool) error { return nil })
 }
 
 // onData takes a part of the body of s.
@@ -115,7 +116,7 @@ func (s *stream) onData(p []byte, end bool) {
 	}
 	s.setTimeout()
 	s.returnWindow()
-	if r.body.GRPC() && r.body.HasMessage() && !(s.fast && c.nextIsData(s.id)) {
+	if r.body.GRPC() && r.body.HasMessage() && !(s.fast && c.in.nextIsData(s.id)) {
 		s.start()
 	}
 	s.wake.Broadcast()
@@ -167,11 +168,11 @@ func (s *stream) onEnd() {
 }
 
 // nextIsData reports whether the next frame is known to be DATA of a stream.
-func (c *conn) nextIsData(id uint32) bool {
-	if c.in.w-c.in.r < frame.HeaderBytes {
+func (r *reader) nextIsData(id uint32) bool {
+	if r.to-r.from < frame.HeaderBytes {
 		return false
 	}
-	f := frame.Parse(c.in.buf[c.in.r:])
+	f := frame.Parse(r.buf[r.from:])
 	return f.Kind == frame.Data && f.ID == id
 }
 
@@ -189,7 +190,7 @@ func (s *stream) read(p []byte) (int, error) {
 	n, err := r.body.Read(p)
 	if !r.body.GRPC() && r.debt >= frame.InitialWindow/4 && err == nil && !r.body.Ended() {
 		s.giveWindow()
-		c.flushSoon()
+		c.out.flushSoon()
 	}
 	s.lower(s.base + r.body.Held())
 	return n, err
@@ -206,6 +207,6 @@ func (s *stream) nextMessage() {
 	r.body.Next()
 	s.lower(s.base + r.body.Held())
 	s.returnWindow()
-	c.flushSoon()
+	c.out.flushSoon()
 	s.wake.Broadcast()
 }

@@ -52,7 +52,7 @@ func (s *stream) SendInformation(status int) {
 	defer c.mu.Unlock()
 	if !s.ended && !s.send.begun {
 		c.out.buf = frame.AppendHeaders(c.out.buf, s.id, c.out.table.AppendStatus(nil, status), false)
-		c.flushSoon()
+		c.out.flushSoon()
 	}
 }
 
@@ -67,7 +67,7 @@ func (s *stream) SendHeader(status int, fields []byte, end bool) error {
 	block := c.out.table.AppendStatus(make([]byte, 0, 8+len(fields)), status)
 	s.send.begun, s.send.closed = true, end
 	c.out.buf = frame.AppendHeaders(c.out.buf, s.id, append(block, fields...), end)
-	c.flushSoon()
+	c.out.flushSoon()
 	return nil
 }
 
@@ -79,7 +79,7 @@ func (s *stream) SendData(p []byte, end bool) error {
 	defer c.mu.Unlock()
 	if len(p) > narrowBytes/2 {
 		c.out.large = true
-		c.widen()
+		c.out.widen()
 	}
 	waiting := c.server.config.Budget.Loan(budget.Responses)
 	defer waiting.Close()
@@ -87,7 +87,7 @@ func (s *stream) SendData(p []byte, end bool) error {
 		if n := s.sendable(len(p)); n == 0 && len(p) > frame.MaxSize && waiting.Bytes() == 0 && !waiting.Grow(int64(len(p))) { //guard:h2-unread-response-is-not-charged
 			c.server.stats.Refused.Add(1)
 			s.reset(frame.CodeEnhanceYourCalm)
-			c.flushSoon()
+			c.out.flushSoon()
 			return s.send.err
 		}
 		if err := s.roomFor(len(p)); err != nil {
@@ -102,7 +102,7 @@ func (s *stream) SendData(p []byte, end bool) error {
 		c.out.window -= int64(n)
 		s.send.window -= int64(n)
 		p = p[n:]
-		c.flushSoon()
+		c.out.flushSoon()
 	}
 	return nil
 }
@@ -131,8 +131,8 @@ func (s *stream) roomFor(n int) error {
 			s.send.queued = true
 			c.out.waiting = append(c.out.waiting, s)
 		}
-		c.watch()
-		c.flushSoon()
+		c.life.watch()
+		c.out.flushSoon()
 		s.wake.Wait()
 	}
 	return s.send.err

@@ -54,116 +54,6 @@ var (
 		"the request did not arrive completely in time"}
 )
 
-// newStream returns a stream for the header that was read last.
-func (c *conn) newStream(id uint32) *stream {
-	if len(c.free) == 0 {
-		c.free = append(c.free, new(stream))
-	}
-	last := len(c.free) - 1
-	s := c.free[last]
-	c.free = c.free[:last]
-	fields := s.head.Fields
-	s.conn, s.id, s.head = c, id, c.in.head
-	c.in.head.Fields = fields[:0]
-	s.wake.L = &c.mu
-	s.send.window = c.out.initial
-	s.recv.window = frame.InitialWindow
-	s.recv.body.Init(s, s.head.GRPC(), c.server.config.MaxBody(s.head.Path))
-	c.streams[id] = s
-	c.peak = max(c.peak, len(c.streams))
-	return s
-}
-
-// recycle makes a stream, which no goroutine has seen, available again.
-func (c *conn) recycle(s *stream) {
-	fields := s.head.Fields
-	clear(fields)
-	if len(c.free) < maxFree && cap(fields) <= maxFree {
-		*s = stream{head: header.Head{Fields: fields[:0]}}
-		c.free = append(c.free, s)
-	}
-}
-
-// maxFree limits what a connection keeps for its next requests.
-const maxFree = 16
-
-func (c *conn) onHeaders(f frame.Header) error {
-	h := &c.in.head
-	if s := c.streams[f.ID]; s != nil {
-		return s.onTrailer(f)
-	}
-	if f.ID <= c.last {
-		return c.onClosedHeaders(f)
-	}
-	c.last = f.ID
-	if c.life.left {
-		c.closed.add(f.ID) // the last GOAWAY says that it is not served
-		return nil
-	}
-	c.life.active = true
-	h.CheckRequest()
-	switch {
-	case h.Wrong:
-		c.discard(f.ID, frame.CodeProtocol)
-	case len(c.streams)+c.orphans >= int(c.server.config.MaxStreams): //guard:h2-rapid-reset
-		c.discard(f.ID, frame.CodeRefusedStream)
-	default:
-		c.open(f)
-	}
-	return nil
-}
-
-func (c *conn) onClosedHeaders(f frame.Header) error {
-	switch {
-	case c.closed.has(f.ID) && !f.Has(frame.FlagEndStream):
-		return c.resetID(f.ID, frame.CodeProtocol) // it is no trailer
-	case c.closed.has(f.ID):
-		return nil // the client did not know it yet
-	case f.ID == c.last:
-		return frame.CodeStreamClosed
-	}
-	return frame.CodeProtocol
-}
-
-// discard resets a request that gets no stream.
-func (c *conn) discard(id uint32, why frame.Code) {
-	c.closed.add(id)
-	c.out.buf = frame.AppendReset(c.out.buf, id, why)
-}
-
-// open begins a request.
-func (c *conn) open(f frame.Header) {
-	s := c.newStream(f.ID)
-	s.empty = f.Has(frame.FlagEndStream)
-	c.place.set(working)
-	if s.empty {
-		s.recv.body.End()
-	}
-	large := s.head.TooLarge()
-	s.base = streamBytes
-	if !large {
-		s.base += int64(s.head.Size)
-	}
-	switch {
-	case !s.Charge(s.base):
-		s.refuse(overloaded)
-	case large:
-		c.server.stats.TooLarge.Add(1)
-		s.refuse(headerTooLarge)
-	case s.empty && s.head.Length > 0:
-		s.reset(frame.CodeProtocol)
-	case s.empty, !s.recv.body.GRPC():
-		s.startTimeout()
-		s.start()
-	case c.server.config.Fast != nil && s.head.Plain() && c.server.config.Fast.Match(s.head.Path):
-		s.fast = true
-		c.watch()
-	default:
-		s.startTimeout()
-		c.watch()
-	}
-}
-
 // startTimeout begins the time for the arrival of a message.
 func (s *stream) startTimeout() {
 	if s.expires.IsZero() && !s.recv.body.Ended() {
@@ -177,7 +67,7 @@ func (s *stream) onTrailer(f frame.Header) error {
 	h := &c.in.head
 	switch {
 	case s.recv.body.Ended():
-		return c.resetID(f.ID, frame.CodeStreamClosed)
+		return c.streams.reset(f.ID, frame.CodeStreamClosed)
 	case h.Wrong || !h.IsTrailer() || !f.Has(frame.FlagEndStream):
 		s.reset(frame.CodeProtocol)
 	case h.TooLarge() || !s.Charge(int64(h.Size)):
@@ -199,11 +89,11 @@ func (s *stream) start() {
 	if s.running > 0 || s.waits || s.ended {
 		return
 	}
-	if c.handlers > 0 {
+	if c.streams.handlers > 0 {
 		if !s.Charge(handlerBytes) { //guard:h2-handler-is-not-charged
 			s.waits = true
 			s.expires = time.Now().Add(c.server.config.MessageTimeout)
-			c.pending = append(c.pending, s)
+			c.streams.pending = append(c.streams.pending, s)
 			return
 		}
 		s.base += handlerBytes
@@ -211,35 +101,22 @@ func (s *stream) start() {
 	if s.recv.body.Ended() {
 		s.expires = time.Time{}
 	}
-	c.handlers++
+	c.streams.handlers++
 	s.running = 1
 	c.server.handlers.Add(1)
 	c.server.stats.Handled.Add(1)
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(c.ctx)
-	c.watch()
+	c.life.watch()
 	go c.run(requestContext{ctx, s})
-}
-
-// startPending runs the next request that waits.
-func (c *conn) startPending() {
-	for len(c.pending) > 0 && c.out.err == nil {
-		s := c.pending[0]
-		c.pending = c.pending[1:]
-		s.waits = false
-		s.start()
-		if s.waits {
-			return
-		}
-	}
 }
 
 // count and uncount count the goroutines of a handler.
 func (s *stream) count() {
 	c := s.conn
 	if s.running++; s.running == 1 { // a grpc.Server can start a handler after its client is gone
-		c.handlers++
-		c.orphans++
+		c.streams.handlers++
+		c.streams.orphans++
 	}
 }
 
@@ -248,13 +125,13 @@ func (s *stream) uncount() {
 	if s.running--; s.running > 0 {
 		return
 	}
-	c.handlers--
+	c.streams.handlers--
 	c.setPlace()
 	if s.ended {
-		c.orphans--
+		c.streams.orphans--
 		s.lower(0)
 	}
-	c.startPending()
+	c.streams.startPending()
 }
 
 // run calls the handler. Called without mu.
@@ -299,7 +176,7 @@ func (s *stream) release() {
 	s.recv.deadline.stop()
 	s.send.deadline.stop()
 	s.uncount()
-	c.flushSoon()
+	c.out.flushSoon()
 }
 
 // panicked answers a request whose handler has panicked.
@@ -321,9 +198,9 @@ func (s *stream) close(err error, byServer bool) {
 		return
 	}
 	s.ended = true
-	delete(c.streams, s.id)
+	delete(c.streams.open, s.id)
 	if byServer && !s.recv.body.Ended() {
-		c.closed.add(s.id)
+		c.streams.closed.add(s.id)
 	}
 	s.recv.body.Fail(err)
 	if s.send.err == nil {
@@ -331,17 +208,17 @@ func (s *stream) close(err error, byServer bool) {
 	}
 	if s.waits {
 		s.waits = false
-		c.pending = slices.DeleteFunc(c.pending, func(p *stream) bool { return p == s })
+		c.streams.pending = slices.DeleteFunc(c.streams.pending, func(p *stream) bool { return p == s })
 	}
 	if s.running > 0 {
-		c.orphans++
+		c.streams.orphans++
 		s.lower(s.base + s.recv.body.Held())
 		s.cancel()
 	} else {
 		s.lower(0)
 	}
 	s.wake.Broadcast()
-	c.closing()
+	c.life.closing()
 }
 
 // reset ends a stream with an error.
