@@ -70,7 +70,7 @@ func (c *conn) serve() {
 // releaseBuffers returns what the large buffers of the connection cost. Nobody uses them any more.
 func (c *conn) releaseBuffers() {
 	if len(c.in.buf) > narrowBytes {
-		c.memory.release(wideBytes)
+		c.memory.Release(wideBytes)
 	}
 	c.out.narrow()
 }

@@ -56,8 +56,8 @@ type memory struct {
 	loan budget.Loan // what exceeds prepaidBytes
 }
 
-// take takes n bytes, or none and returns false.
-func (m *memory) take(n int64) bool {
+// Take takes n bytes, or none and returns false.
+func (m *memory) Take(n int64) bool {
 	need := (m.used + n - prepaidBytes + quantum - 1) / quantum * quantum
 	if more := need - m.loan.Bytes(); more > 0 && !m.loan.Grow(more) { //guard:h2-request-is-not-charged
 		return false
@@ -66,7 +66,8 @@ func (m *memory) take(n int64) bool {
 	return true
 }
 
-func (m *memory) release(n int64) {
+// Release returns n bytes.
+func (m *memory) Release(n int64) {
 	m.used -= n
 	m.loan.Shrink(max(m.used-prepaidBytes+quantum-1, 0) / quantum * quantum)
 }
@@ -74,7 +75,7 @@ func (m *memory) release(n int64) {
 // Charge implements body.Memory.
 func (s *stream) Charge(n int64) bool {
 	c := s.conn
-	if !c.memory.take(n) {
+	if !c.memory.Take(n) {
 		return false
 	}
 	s.held += n
@@ -85,7 +86,7 @@ func (s *stream) Charge(n int64) bool {
 func (s *stream) lower(n int64) {
 	c := s.conn
 	if s.held > n {
-		c.memory.release(s.held - n)
+		c.memory.Release(s.held - n)
 		s.held = n
 	}
 }

@@ -61,7 +61,7 @@ func (o *output) trim() {
 
 // widen makes room for large responses if the budget allows it.
 func (o *output) widen() {
-	if !o.wide && o.conn.memory.take(2*wideBytes) {
+	if !o.wide && o.conn.memory.Take(2*wideBytes) {
 		o.wide = true
 	}
 }
@@ -69,7 +69,7 @@ func (o *output) widen() {
 func (o *output) narrow() {
 	if o.wide {
 		o.wide = false
-		o.conn.memory.release(2 * wideBytes)
+		o.conn.memory.Release(2 * wideBytes)
 	}
 }
 

@@ -128,7 +128,7 @@ func (r *reader) trimming(err error) bool {
 
 // widen makes the buffer larger if the budget allows it.
 func (r *reader) widen() {
-	if len(r.buf) == narrowBytes && r.conn.memory.take(wideBytes) {
+	if len(r.buf) == narrowBytes && r.conn.memory.Take(wideBytes) {
 		r.buf = append(make([]byte, 0, wideBytes), r.buf...)[:wideBytes]
 	}
 }
@@ -137,7 +137,7 @@ func (r *reader) widen() {
 func (r *reader) trimBuffer() {
 	if len(r.buf) > narrowBytes && !r.conn.life.busy {
 		r.buf = make([]byte, narrowBytes)
-		r.conn.memory.release(wideBytes)
+		r.conn.memory.Release(wideBytes)
 	}
 }
 
