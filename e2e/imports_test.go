@@ -129,7 +129,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/httpserver": {
-		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/headerlimit",
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
 		"sidecar/internal/http1", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
 	},
 	"sidecar/local/grpcapi": {
@@ -244,7 +244,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi", "sidecar/internal/h2",
-		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "sidecar/internal/headerlimit", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
+		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},

@@ -70,7 +70,7 @@ func (s *Server) newConn(c net.Conn) *conn {
 func (c *conn) serve() {
 	defer c.end()
 	defer func() {
-		if p := recover(); p != nil {
+		if p := recover(); p != nil { //guard:panic-in-watch-ends-process
 			c.server.backend.Panic("while serving a connection", p)
 		}
 	}()

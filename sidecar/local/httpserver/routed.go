@@ -9,7 +9,6 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
-	"github.com/ringside-cache/ringside/sidecar/internal/headerlimit"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
@@ -28,24 +27,13 @@ func NewRouted(handler *httpapi.Handler, grpc http.Handler) *RoutedHandler {
 
 // ServeHTTP implements http.Handler.
 func (h *RoutedHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	large := headerlimit.Exceeds(r.Header, h.handler.Backend().Config().MaxHeaderBytes)
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		if large {
-			headerlimit.RejectCall(w)
-			return
-		}
 		h.grpc.ServeHTTP(w, r)
 		return
 	}
 	c := h.contexts.Get().(*httpapi.RequestContext)
-	var content *routedContent
-	if large { //guard:routed-requests-without-header-limit
-		h.handler.Stats.HeaderRefused.Add(1)
-		c.Fail(headerTooLarge())
-	} else {
-		content = h.read(c, w, r)
-		h.handler.Handle(r.Context(), c)
-	}
+	content := h.read(c, w, r)
+	h.handler.Handle(r.Context(), c)
 	h.write(w, &c.Response)
 	content.close()
 	c.Recycle()

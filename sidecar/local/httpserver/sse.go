@@ -27,11 +27,6 @@ const reconnectAfter = "retry: 1000\n\n"
 // serveWatch writes the whole response to a watch. The connection is closed after it.
 func (c *conn) serveWatch(x *httpapi.RequestContext) {
 	backend := c.server.backend
-	defer func() {
-		if p := recover(); p != nil { //guard:panic-in-watch-ends-process
-			backend.Panic("in a watch", p)
-		}
-	}()
 	if err := c.server.handler.Watches().Open(); err != nil {
 		c.refuseWatch(x, backend.Error(err))
 		return
