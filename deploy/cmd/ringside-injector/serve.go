@@ -204,7 +204,7 @@ func observed(registry *prometheus.Registry, ready func() error) http.Handler {
 
 // Limits of both listeners. The API server waits 5 s for a review: the chart sets timeoutSeconds.
 const (
-	headerTimeout = 3 * time.Second // and for the TLS handshake
+	headerTimeout = 5 * time.Second // and for the TLS handshake
 	readTimeout   = 5 * time.Second
 	writeTimeout  = 10 * time.Second
 	idleTimeout   = 90 * time.Second
