@@ -23,8 +23,8 @@ type Results struct {
 	last  int   // no key after it has a value that is held
 }
 
-// none is the size of a value that has not arrived.
-const none = -1
+// Instead of the size of a value: it has not arrived, or there was no memory for it alone.
+const none, refused = -1, -2
 
 // New returns the Results of n keys, of which none has an answer.
 func New(n int, limit kv.BatchLimit) *Results {
@@ -50,7 +50,7 @@ func (r *Results) Put(i int, a kv.Answer, err error) {
 	r.limit.Bytes = r.limit.Prepaid + r.taken // from now on: a batch must not read its keys again and again
 	r.fitLocked()
 	if r.bytes > r.limit.Bytes { // a single larger value
-		r.bytes, r.sizes[r.last] = 0, 0
+		r.bytes, r.sizes[r.last] = 0, refused
 		r.list[r.last] = kv.Result{Err: kv.ErrNoMemory} //guard:single-value-without-memory
 	}
 }
@@ -113,8 +113,11 @@ func (r *Results) Missing() (missing []int) {
 func (r *Results) Close() (list []kv.Result, dropped int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, one := range r.list {
-		if one.Err == kv.ErrBatchBytes {
+	for i, size := range r.sizes {
+		if size == refused && r.bytes > 0 { //guard:error-depends-on-order-of-arrival
+			r.dropLocked(i) // others have the memory: the same as if it had arrived after them
+		}
+		if r.list[i].Err == kv.ErrBatchBytes {
 			dropped++
 		}
 	}
