@@ -115,6 +115,35 @@ func (m *memory) Grow(n int64) bool {
 func (m *memory) Shrink(n int64) { m.taken = min(m.taken, n) }
 func (m *memory) Bytes() int64   { return m.taken }
 
+// Which key gets which error depends on the values and the memory, not on which value arrives first.
+func TestErrorsDoNotDependOnTheOrderOfArrival(t *testing.T) {
+	for _, c := range []struct {
+		sizes []int
+		want  []error
+	}{
+		{[]int{1, 100, 100, 1}, []error{nil, kv.ErrBatchBytes, kv.ErrBatchBytes, nil}},
+		{[]int{100, 1, 100}, []error{kv.ErrBatchBytes, nil, kv.ErrBatchBytes}},
+		{[]int{100, 100}, []error{kv.ErrNoMemory, kv.ErrNoMemory}},
+		{[]int{100, 0, 100}, []error{kv.ErrNoMemory, nil, kv.ErrNoMemory}},
+	} {
+		for seed := range uint64(100) {
+			results := New(len(c.sizes), kv.BatchLimit{Bytes: 1000, Memory: &memory{most: 10}, Prepaid: 5})
+			for _, i := range rand.New(rand.NewPCG(seed, 0)).Perm(len(c.sizes)) {
+				results.Put(i, answer(c.sizes[i]), nil)
+			}
+			for _, i := range results.Missing() {
+				results.Put(i, answer(c.sizes[i]), nil)
+			}
+			list, _ := results.Close()
+			for i, one := range list {
+				if one.Err != c.want[i] {
+					t.Fatalf("seed %d: of %v bytes, key %d has the error %v; want %v", seed, c.sizes, i, one.Err, c.want[i])
+				}
+			}
+		}
+	}
+}
+
 func TestResultsAreTheValuesThatFitIntoTheMemory(t *testing.T) {
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -149,10 +178,12 @@ func TestResultsAreTheValuesThatFitIntoTheMemory(t *testing.T) {
 func TestBatchWithoutMemoryFails(t *testing.T) {
 	results := New(2, kv.BatchLimit{Bytes: 100, Memory: &memory{}, Prepaid: 2})
 	results.Put(0, answer(3), nil)
-	results.Put(1, answer(2), nil)
 	list, _ := results.Close()
-	if !errors.Is(list[0].Err, kv.ErrNoMemory) || kv.KindOf(list[0].Err) != kv.KindOverloaded || list[1].Err != nil {
-		t.Errorf("got %v and %v; want that the memory does not suffice for the first one, and the second one, which is prepaid",
-			list[0].Err, list[1].Err)
+	if !errors.Is(list[0].Err, kv.ErrNoMemory) || kv.KindOf(list[0].Err) != kv.KindOverloaded {
+		t.Errorf("got %v; want that the memory does not suffice", list[0].Err)
+	}
+	results.Put(1, answer(2), nil)
+	if list, _ = results.Close(); list[0].Err != kv.ErrBatchBytes || list[1].Err != nil {
+		t.Errorf("got %v and %v; want that the first one does not fit beside the second one, which is prepaid", list[0].Err, list[1].Err)
 	}
 }

@@ -20,7 +20,6 @@ var (
 	errStopped  = errors.New("the server has been stopped")
 	errReset    = errors.New("the stream was reset")
 	errGone     = errors.New("the connection has ended")
-	errTooSlow  = errors.New("the client accepted nothing for too long")
 	errFinished = errors.New("the request has been answered")
 )
 
@@ -34,7 +33,7 @@ type conn struct {
 	nc     net.Conn
 	tls    *tls.ConnectionState
 	ctx    context.Context // parent of every request
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex // guards the fields below
 	in      reader
@@ -49,7 +48,7 @@ type conn struct {
 func (s *Server) newConn(nc net.Conn) *conn {
 	base := context.WithValue(context.Background(), http.LocalAddrContextKey, nc.LocalAddr())
 	c := &conn{server: s, nc: nc, tls: tlsState(nc)}
-	c.ctx, c.cancel = context.WithCancel(s.config.ConnContext(base, nc))
+	c.ctx, c.cancel = context.WithCancelCause(s.config.ConnContext(base, nc))
 	c.memory.loan = s.config.Budget.Loan(budget.Requests)
 	c.in.init(c)
 	c.out.init(c)
@@ -90,7 +89,7 @@ func (c *conn) fail(err error) {
 	if c.life.timer != nil {
 		c.life.timer.Stop()
 	}
-	c.cancel()
+	c.cancel(c.out.err)
 	for _, s := range c.streams.open {
 		s.close(errGone, false)
 	}

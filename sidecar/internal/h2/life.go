@@ -104,7 +104,7 @@ func (l *life) check(now time.Time) error {
 		return frame.CodeSettingsTimeout
 	case c.out.flushing && l.stuck == c.out.writes && now.Sub(c.out.since) >= config.WriteTimeout: //guard:h2-connection-that-reads-nothing
 		c.server.stats.WriteTimeouts.Add(1)
-		return errTooSlow
+		return ErrSlowClient
 	case !c.out.ended.IsZero() && now.Sub(c.out.ended) >= goAwayWait:
 		return errFinished
 	case !l.leaving.IsZero() && now.Sub(l.leaving) >= config.MaxAgeGrace && !c.server.isDraining():

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -86,6 +87,10 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// ErrSlowClient is the cause (context.Cause) of the end of a request whose client accepted nothing for Config.WriteTimeout. A
+// handler of a grpc.Server may not learn it otherwise: Send returns before its message is sent.
+var ErrSlowClient = errors.New("the client accepted nothing for too long")
+
 // Stats are live counters of a Server.
 type Stats struct {
 	Fast            atomic.Int64 // requests that Fast answered
@@ -134,7 +139,7 @@ func (s *Server) ServeConn(nc net.Conn) {
 	c := s.newConn(nc)
 	c.place.at = listen.PlaceOf(nc)
 	if !prepay(nc) || !s.add(c) {
-		c.cancel()
+		c.cancel(nil)
 		_ = nc.Close() // there is no memory for it, or the server has been stopped
 		return
 	}

@@ -26,7 +26,7 @@ type stream struct {
 	base    int64
 	expires time.Time // when the message in progress must have arrived, or memory for the handler must be there; zero: never
 	waits   bool      // in conn.pending
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	running int  // goroutines of the handler
 	ended   bool // no frame is sent or received any more
 }
@@ -106,7 +106,7 @@ func (s *stream) start() {
 	c.server.handlers.Add(1)
 	c.server.stats.Handled.Add(1)
 	var ctx context.Context
-	ctx, s.cancel = context.WithCancel(c.ctx)
+	ctx, s.cancel = context.WithCancelCause(c.ctx)
 	c.life.watch()
 	go c.run(requestContext{ctx, s})
 }
@@ -143,7 +143,7 @@ func (c *conn) run(ctx requestContext) {
 		if p := recover(); p != nil {
 			s.panicked(p)
 		}
-		s.cancel()
+		s.cancel(nil)
 	}()
 	r, err := s.request(ctx)
 	if err != nil {
@@ -213,7 +213,7 @@ func (s *stream) close(err error, byServer bool) {
 	if s.running > 0 {
 		c.streams.orphans++
 		s.lower(s.base + s.recv.body.Held())
-		s.cancel()
+		s.cancel(err) //guard:h2-handler-does-not-know-slow-client
 	} else {
 		s.lower(0)
 	}
@@ -222,13 +222,16 @@ func (s *stream) close(err error, byServer bool) {
 }
 
 // reset ends a stream with an error.
-func (s *stream) reset(why frame.Code) {
+func (s *stream) reset(why frame.Code) { s.end(why, errReset) }
+
+// end ends a stream: the client gets why, and the handler err.
+func (s *stream) end(why frame.Code, err error) {
 	c := s.conn
 	if s.ended {
 		return
 	}
 	c.out.buf = frame.AppendReset(c.out.buf, s.id, why)
-	s.close(errReset, true)
+	s.close(err, true)
 }
 
 // refuse answers a request without its handler, or resets it if the response has begun. Nothing that the client may still
@@ -294,7 +297,7 @@ func (s *stream) look(now time.Time) {
 		}
 	case !s.send.blocked.IsZero() && now.Sub(s.send.blocked) >= config.WriteTimeout: //guard:h2-response-is-not-read
 		c.server.stats.WriteTimeouts.Add(1)
-		s.reset(frame.CodeCancel)
+		s.end(frame.CodeCancel, ErrSlowClient)
 	}
 }
 

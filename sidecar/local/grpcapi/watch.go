@@ -13,6 +13,7 @@ import (
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
@@ -86,8 +87,8 @@ func (s *service) runWatch(
 
 // watchStatus returns the status with which a watch ends.
 func (s *service) watchStatus(ctx context.Context, err error) error {
-	switch {
-	case context.Cause(ctx) == errSlow:
+	switch cause := context.Cause(ctx); {
+	case cause == errSlow, cause == h2.ErrSlowClient:
 		s.backend.Stats().SlowWatchersClosed.Add(1)
 		return status.Error(codes.DeadlineExceeded, fmt.Sprintf(
 			"the client did not accept an event within %v; watch again with the last token", s.backend.Config().WriteTimeout))

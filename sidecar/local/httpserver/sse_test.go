@@ -134,6 +134,17 @@ func TestWatchesOfSlowClientsAreClosed(t *testing.T) {
 	}
 }
 
+// A grpc.Server returns from Send before the message is sent, and there is no other event that would have to wait.
+func TestWatchOfSlowClientIsClosedAfterOneEvent(t *testing.T) {
+	s, d := localtest.StartWatchable(t, local.Config{WriteTimeout: 100 * time.Millisecond})
+	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
+	stream.Expect("a=1", "current")
+	if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: bytes.Repeat([]byte("x"), kv.MaxValueBytes)}); err != nil {
+		t.Fatal(err)
+	}
+	localtest.Await(t, "the watch is closed as slow", func() bool { return s.Stats().SlowWatchersClosed.Load() == 1 })
+}
+
 // WriteTimeout applies to each event, not to the watch.
 func TestWatchOutlivesWriteTimeout(t *testing.T) {
 	const timeout = 100 * time.Millisecond
