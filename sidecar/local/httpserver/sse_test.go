@@ -129,8 +129,9 @@ func TestWatchesOfSlowClientsAreClosed(t *testing.T) {
 	for err == nil {
 		_, err = stream.Recv()
 	}
-	if status.Code(err) != codes.Canceled { // it gets the status only if it reads while the server still has the event for it
-		t.Error(err)
+	// It gets the status only if it reads while the server still has the event for it.
+	if c := status.Code(err); c != codes.DeadlineExceeded && c != codes.Canceled {
+		t.Errorf("got %v, want that the deadline has passed or that the stream was reset", err)
 	}
 }
 
