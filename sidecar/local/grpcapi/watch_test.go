@@ -117,7 +117,8 @@ func TestGRPCWatchOfSlowClientIsClosed(t *testing.T) {
 	for err == nil {
 		_, err = stream.Recv()
 	}
-	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("got %v, want DeadlineExceeded", err)
+	// It gets the status only if it reads while the server still has the event for it.
+	if c := status.Code(err); c != codes.DeadlineExceeded && c != codes.Canceled {
+		t.Errorf("got %v, want that the deadline has passed or that the stream was reset", err)
 	}
 }
