@@ -36,7 +36,7 @@ type reader func(key string) error
 
 // overHTTP returns a reader through Envoy. With header, Envoy routes by the header instead of the path.
 func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, header bool) reader {
-	return func(key string) error {
+	read := func(key string) error {
 		request, err := http.NewRequest("GET", "http://"+envoy.HTTP+"/v1/"+dataset+"/"+key, nil)
 		if err != nil {
 			return err
@@ -52,7 +52,7 @@ func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, heade
 		body, err := io.ReadAll(response.Body)
 		switch {
 		case err != nil:
-			return err
+			return fmt.Errorf("%w: %w", errCutOff, err)
 		case response.StatusCode != http.StatusOK:
 			return fmt.Errorf("%s: %s", response.Status, body)
 		case !fromOwner(response.Header):
@@ -60,7 +60,22 @@ func overHTTP(client *http.Client, envoy *rig.EnvoyServer, dataset string, heade
 		}
 		return nil
 	}
+	return func(key string) error {
+		err := read(key)
+		if errors.Is(err, errCutOff) {
+			cutOffs.Add(1)
+			err = read(key)
+		}
+		return err
+	}
 }
+
+// errCutOff means that a response ended in its content: its member was killed between the header and the content. Envoy
+// retries no response whose header it has passed on (retry_on: reset is for those before), so that its users do; see cutOff.
+var errCutOff = errors.New("the response was cut off")
+
+// cutOffs counts the responses over HTTP, in all tests, that were tried again because of errCutOff.
+var cutOffs atomic.Int64
 
 // fromOwner reports whether the response came from the memory or the load of one cache, without another cache on its path and
 // without a local copy. (A new owner that fetches from the previous one instead of the database counts as one cache.)
@@ -278,6 +293,7 @@ func (r routers) during(t *testing.T, what string, change func()) {
 		}
 	}
 	await(500)
+	before := cutOffs.Load()
 	change()
 	await(1000)
 	for name, s := range streams {
@@ -287,6 +303,7 @@ func (r routers) during(t *testing.T, what string, change func()) {
 			figure: fmt.Sprintf("%d of %d reads failed %s", s.failed.Load(), s.reads.Load(), s.failure()),
 		})
 	}
+	t.Logf("%d responses over HTTP were cut off by a kill, and tried again", cutOffs.Load()-before)
 }
 
 // Z: requests that are routed by the ring reach the owner directly while members join, stop and die, and no read fails.
