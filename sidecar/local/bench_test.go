@@ -28,11 +28,11 @@ func benchServer(b *testing.B) *localtest.Server {
 // BenchmarkHTTP is one hit over keep-alive connections; the client is a loop of write and read on each.
 func BenchmarkHTTP(b *testing.B) {
 	for _, conns := range []int{1, 16, 64} {
-		for _, server := range []string{"own", "nethttp"} {
+		for _, server := range []string{"http", "routed"} {
 			b.Run(fmt.Sprintf("server=%s/conns=%d", server, conns), func(b *testing.B) {
 				s := benchServer(b)
 				address := s.HTTP
-				if server == "nethttp" {
+				if server == "routed" {
 					address = s.Listen(b, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, nil) })
 				}
 				benchHTTP(b, address, conns)
