@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 const (
@@ -47,7 +48,7 @@ type conn struct {
 
 func (s *Server) newConn(nc net.Conn) *conn {
 	base := context.WithValue(context.Background(), http.LocalAddrContextKey, nc.LocalAddr())
-	c := &conn{server: s, nc: nc, tls: tlsState(nc)}
+	c := &conn{server: s, nc: nc, tls: listen.TLSState(nc)}
 	c.ctx, c.cancel = context.WithCancelCause(s.config.ConnContext(base, nc))
 	c.memory.loan = s.config.Budget.Loan(budget.Requests)
 	c.in.init(c)

@@ -24,27 +24,13 @@ const (
 
 // prepay takes what the listener has not taken for a connection.
 func prepay(nc net.Conn) bool {
-	p, ok := find[interface{ Prepay(n int64) bool }](nc)
+	p, ok := listen.As[interface{ Prepay(n int64) bool }](nc)
 	return !ok || p.Prepay(moreBytes) //guard:h2-connection-is-not-charged
-}
-
-// find returns the first that is a T of a connection and those that it wraps.
-func find[T any](nc net.Conn) (found T, ok bool) {
-	for {
-		if found, ok := nc.(T); ok {
-			return found, true
-		}
-		w, ok := nc.(interface{ NetConn() net.Conn })
-		if !ok {
-			return found, false
-		}
-		nc = w.NetConn()
-	}
 }
 
 // closeWrite closes the sending half of a connection.
 func closeWrite(nc net.Conn) error {
-	if half, ok := find[interface{ CloseWrite() error }](nc); ok {
+	if half, ok := listen.As[interface{ CloseWrite() error }](nc); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported

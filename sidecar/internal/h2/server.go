@@ -7,7 +7,6 @@ package h2
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -203,13 +202,4 @@ func (s *Server) Close() {
 		c.abort(errStopped)
 	}
 	s.running.Wait()
-}
-
-// tlsState returns the TLS state of a connection on which the handshake is complete; nil without TLS.
-func tlsState(nc net.Conn) *tls.ConnectionState {
-	if t, ok := find[interface{ ConnectionState() tls.ConnectionState }](nc); ok {
-		state := t.ConnectionState()
-		return &state
-	}
-	return nil
 }

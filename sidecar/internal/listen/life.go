@@ -30,18 +30,11 @@ func LifeOf(accepted time.Time, s *tls.ConnectionState) Life {
 	return Life{Drain: end.Add(-min(Grace, end.Sub(accepted)/2)), End: end}
 }
 
-// TLSState returns the state of a connection on which the handshake is complete, or of the one that it wraps (method NetConn);
-// nil without TLS.
+// TLSState returns the TLS state of a connection on which the handshake is complete; nil without TLS.
 func TLSState(c net.Conn) *tls.ConnectionState {
-	for {
-		if secure, ok := c.(interface{ ConnectionState() tls.ConnectionState }); ok {
-			state := secure.ConnectionState()
-			return &state
-		}
-		wrapped, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		c = wrapped.NetConn()
+	if secure, ok := As[interface{ ConnectionState() tls.ConnectionState }](c); ok {
+		state := secure.ConnectionState()
+		return &state
 	}
+	return nil
 }

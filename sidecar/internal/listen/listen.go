@@ -282,3 +282,17 @@ func isTemporary(err error) bool {
 		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
 		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.ECONNABORTED)
 }
+
+// As returns the first that is a T among a connection and those that it wraps: a wrapper has the method NetConn.
+func As[T any](c net.Conn) (found T, ok bool) {
+	for {
+		if found, ok := c.(T); ok {
+			return found, true
+		}
+		wrapper, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return found, false
+		}
+		c = wrapper.NetConn()
+	}
+}

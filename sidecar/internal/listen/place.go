@@ -40,16 +40,8 @@ func PlaceOf(c net.Conn) *Place {
 
 // connOf returns c, or the first connection of a Listener that it wraps; else nil.
 func connOf(c net.Conn) *conn {
-	for {
-		if found, ok := c.(*conn); ok {
-			return found
-		}
-		wrapped, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		c = wrapped.NetConn()
-	}
+	found, _ := As[*conn](c)
+	return found
 }
 
 // Wait says that the connection waits for the client's next request.

@@ -85,6 +85,7 @@ func (c *conn) end() {
 	c.release()
 	_ = c.flush() // fails only if the client has gone
 	if c.sending {
+		c.place.Stall() // only the client decides how long it takes
 		closeLingering(c.net)
 	}
 	_ = c.net.Close()
