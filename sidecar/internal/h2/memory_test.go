@@ -2,6 +2,7 @@ package h2
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/body"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2/frame"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
 // One connection with 200 messages of 1 MiB that each lack their last byte.
@@ -272,4 +274,39 @@ func TestHeadersStayWithinTheBudget(t *testing.T) {
 		late := connect(t, s)
 		late.expectStatus(late.unary("/s/m", nil), "0")
 	})
+}
+
+// The listener takes a part of what a connection holds, and the server the rest.
+func TestConnectionTakesItsMemoryBeforeItIsRead(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := budget.New(1 << 20)
+	s := serving(Config{Budget: b})
+	served := make(chan error, 1)
+	go func() {
+		served <- s.Serve(listen.New(ln, listen.Config{MaxConns: 1000, Bytes: b.Of(budget.Connections), ConnBytes: listen.HTTP2Bytes}))
+	}()
+	const each = listen.HTTP2Bytes + moreBytes
+	fit := int(b.Limit(budget.Connections) / each)
+	for range 3 * fit {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Read(make([]byte, 1)); err != nil { // the SETTINGS of the server
+			t.Errorf("a new connection is not served: %v; want that one that waits loses its place", err)
+		}
+	}
+	if n := used(b, budget.Connections); n != int64(fit)*each {
+		t.Errorf("%d bytes are taken, want those of %d connections with %d each", n, fit, each)
+	}
+	ln.Close()
+	<-served
+	s.Close()
+	if n := used(b, budget.Connections); n != 0 {
+		t.Errorf("%d bytes are taken after all were closed", n)
+	}
 }
