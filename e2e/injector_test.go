@@ -158,12 +158,15 @@ func send(ctx context.Context, client *http.Client, address, path string, body i
 func sendAgain(ctx context.Context, client *http.Client, address, path string) (text string, err error) {
 	for range 3 {
 		text, err = send(ctx, client, address, path, strings.NewReader(admissionReview("{}")))
-		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		if !isCut(err) {
 			break
 		}
 	}
 	return text, err
 }
+
+// isCut reports whether the injector closed the connection before it answered.
+func isCut(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // reviews sends the same review over and over, on n connections at once.
 func reviews(n int, pod string) func(ctx context.Context, i *limitedInjector) {
@@ -216,6 +219,12 @@ func sendFuzzedReviews(t *testing.T, i *limitedInjector, client *http.Client) {
 	for k := range n {
 		text := mutate(r, valid)
 		response, err := client.Post("https://"+i.webhook+"/inject/namespace", "application/json", bytes.NewReader(text))
+		for range 2 {
+			if !isCut(err) {
+				break
+			}
+			response, err = client.Post("https://"+i.webhook+"/inject/namespace", "application/json", bytes.NewReader(text))
+		}
 		if err != nil {
 			t.Fatalf("review %d of seed %d: %v\n%.500q", k, seed, err, text)
 		}

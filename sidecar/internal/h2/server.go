@@ -86,7 +86,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// ErrSlowClient is the cause (context.Cause) of the end of a request whose client accepted nothing for Config.WriteTimeout. A
+// ErrSlowClient is the cause (Cause) of the end of a request whose client accepted nothing for Config.WriteTimeout. A
 // handler of a grpc.Server may not learn it otherwise: Send returns before its message is sent.
 var ErrSlowClient = errors.New("the client accepted nothing for too long")
 

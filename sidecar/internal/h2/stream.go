@@ -307,12 +307,28 @@ type requestContext struct {
 	stream *stream
 }
 
-type streamKey struct{}
+type (
+	streamKey  struct{}
+	requestKey struct{}
+)
 
 // Value implements context.Context.
 func (c requestContext) Value(key any) any {
-	if _, ok := key.(streamKey); ok {
+	switch key.(type) {
+	case streamKey:
 		return c.stream
+	case requestKey:
+		return c.Context
 	}
 	return c.Context.Value(key)
+}
+
+// Cause returns why the request with this context, or one that is derived from it, has ended: ErrSlowClient, for example.
+// The cause of a derived context can be another one: grpc's handler transport cancels its own when it sees that of the
+// request end.
+func Cause(ctx context.Context) error {
+	if request, ok := ctx.Value(requestKey{}).(context.Context); ok {
+		return context.Cause(request)
+	}
+	return context.Cause(ctx)
 }

@@ -87,8 +87,8 @@ func (s *service) runWatch(
 
 // watchStatus returns the status with which a watch ends.
 func (s *service) watchStatus(ctx context.Context, err error) error {
-	switch cause := context.Cause(ctx); {
-	case cause == errSlow, cause == h2.ErrSlowClient:
+	switch {
+	case context.Cause(ctx) == errSlow, h2.Cause(ctx) == h2.ErrSlowClient:
 		s.backend.Stats().SlowWatchersClosed.Add(1)
 		return status.Error(codes.DeadlineExceeded, fmt.Sprintf(
 			"the client did not accept an event within %v; watch again with the last token", s.backend.Config().WriteTimeout))

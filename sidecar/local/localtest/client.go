@@ -138,10 +138,12 @@ func Client(tb testing.TB, address string) ringsidev1.CacheClient {
 	return ringsidev1.NewCacheClient(Connect(tb, address))
 }
 
-// Connect returns a gRPC connection to an address.
+// Connect returns a gRPC connection to an address. A client that does not read accepts at most 64 KiB: by default the window
+// grows with the estimated bandwidth.
 func Connect(tb testing.TB, address string) *grpc.ClientConn {
 	tb.Helper()
-	c, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10))
 	if err != nil {
 		tb.Fatal(err)
 	}
