@@ -25,6 +25,9 @@ func TestContentIsRefusedBeforeItArrives(t *testing.T) {
 		"POST /v1/raw:batchGet HTTP/1.1\r\nHost: localhost\r\nContent-Length: 101":       413,
 		"PUT /v1/blobs/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked":      405,
 		"POST /v1/raw:nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked": 404,
+		"GET /v1/raw:batchGet HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1":          405,
+		"DELETE /v1/raw:invalidate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1":     405,
+		"GET /v1/raw/a:batchGet HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1":        400,
 		"PUT /v1/raw/a HTTP/1.1\r\nHost: evil\r\nTransfer-Encoding: chunked":             421,
 	} {
 		for _, expect := range []string{"\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n"} {
