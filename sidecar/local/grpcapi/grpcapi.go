@@ -171,7 +171,8 @@ func (s *service) BatchGet(
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	values := s.backend.Config().Budget.Loan(budget.Responses)
-	context.AfterFunc(ctx, values.Close) // once the response is sent
+	// Returned once the response is sent, and not before the last value: a client that resets its call ends ctx earlier.
+	defer func() { context.AfterFunc(ctx, values.Close) }()
 	results := make([]*ringsidev1.BatchGetResult, len(keys))
 	for i, r := range s.backend.ReadBatch(limited, d, keys, kv.ReadOptions{}, &values) { //guard:values-of-batches-take-no-memory
 		results[i] = s.batchResult(keys[i], r)

@@ -217,7 +217,8 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 		most = int(min(limit, wire.MaxBatchResponseBytes)) //guard:batch-exceeds-callers-memory
 	}
 	memory := s.config.Budget.Loan(budget.Responses)
-	context.AfterFunc(ctx, memory.Close) // once the response is sent
+	// Returned once the response is sent, and not before the last value: a caller that resets its request ends ctx earlier.
+	defer func() { context.AfterFunc(ctx, memory.Close) }() //guard:reset-batch-keeps-its-memory
 	for _, b := range batches {
 		//guard:batch-response-exceeds-callers-limit guard:batches-of-members-take-no-memory
 		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: most - bytes, Memory: &memory}) {

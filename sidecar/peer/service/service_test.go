@@ -311,6 +311,25 @@ func TestValueBeyondTheCallersMemoryIsOmitted(t *testing.T) {
 	}
 }
 
+// A caller that resets its request ends the context while values are still arriving.
+func TestResetBatchReturnsItsMemory(t *testing.T) {
+	t.Parallel()
+	b := budget.New(16 << 20)
+	ctx, cancel := context.WithCancel(t.Context())
+	m := peertest.StartMember(t, "m",
+		func(_ *peertest.Member, s *service.Config, _ *server.Config) { s.Budget = b },
+		peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {
+			cancel()
+			time.Sleep(time.Millisecond) // so that what waits for the end of ctx has run
+			return kv.Answer{Value: make([]byte, 200<<10), Fresh: time.Second}, nil
+		}))
+	request := &peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{{Dataset: "metrics", Key: "a"}}}
+	if _, err := m.Service.FetchBatch(ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	peertest.Eventually(t, "the memory is returned", func() bool { return b.Stats()[budget.Responses].Used == 0 })
+}
+
 func TestLargeResponsesToMembersTakeMemory(t *testing.T) {
 	t.Parallel()
 	b := budget.New(1 << 20)
