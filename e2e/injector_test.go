@@ -156,17 +156,22 @@ func send(ctx context.Context, client *http.Client, address, path string, body i
 // sendAgain sends a small review, on a busy machine again: there the deadlines of the injector can be too short for a
 // handshake. Controllers also create a pod again.
 func sendAgain(ctx context.Context, client *http.Client, address, path string) (text string, err error) {
-	for range 3 {
+	err = untilAnswered(func() error {
 		text, err = send(ctx, client, address, path, strings.NewReader(admissionReview("{}")))
-		if !isCut(err) {
-			break
-		}
-	}
+		return err
+	})
 	return text, err
 }
 
-// isCut reports whether the injector closed the connection before it answered.
-func isCut(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
+// untilAnswered asks up to three times, while the injector closes the connection before it answers.
+func untilAnswered(ask func() error) (err error) {
+	for range 3 {
+		if err = ask(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+	}
+	return err
+}
 
 // reviews sends the same review over and over, on n connections at once.
 func reviews(n int, pod string) func(ctx context.Context, i *limitedInjector) {
@@ -218,13 +223,11 @@ func sendFuzzedReviews(t *testing.T, i *limitedInjector, client *http.Client) {
 	codes := map[string]int{}
 	for k := range n {
 		text := mutate(r, valid)
-		response, err := client.Post("https://"+i.webhook+"/inject/namespace", "application/json", bytes.NewReader(text))
-		for range 2 {
-			if !isCut(err) {
-				break
-			}
+		var response *http.Response
+		err := untilAnswered(func() (err error) {
 			response, err = client.Post("https://"+i.webhook+"/inject/namespace", "application/json", bytes.NewReader(text))
-		}
+			return err
+		})
 		if err != nil {
 			t.Fatalf("review %d of seed %d: %v\n%.500q", k, seed, err, text)
 		}
