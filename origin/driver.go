@@ -206,8 +206,9 @@ type Dataset struct {
 
 	// Table is table or schema.table. The driver writes the queries.
 	Table string
-	// Key is the column of Table that holds the key; it should have a unique index.
-	Key string
+	// Key are the columns of Table that hold the key, at most MaxKeyColumns; they should have a unique index. JoinKey makes the key
+	// of their texts.
+	Key []string
 	// Columns are those of the value, in order; empty means all of Table, in its order. Only with Table.
 	Columns []string
 

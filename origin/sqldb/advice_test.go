@@ -21,7 +21,7 @@ func TestErrorOfADeadDatabaseSaysWhatToDo(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer source.Close()
-		o, err := source.Dataset(origin.Dataset{Name: "rows", Table: "t", Key: "k"})
+		o, err := source.Dataset(origin.Dataset{Name: "rows", Table: "t", Key: []string{"k"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ func BenchmarkLoad(b *testing.B) {
 		for i := range 100 {
 			d.exec(b, fmt.Sprintf("INSERT INTO m VALUES ('CNF-%d', '2024-02-29 12:34:56', 'cpu', 0.42, 1)", i))
 		}
-		o := d.dataset(b, origin.Dataset{Table: "m", Key: "id", Version: "ver"})
+		o := d.dataset(b, origin.Dataset{Table: "m", Key: []string{"id"}, Version: "ver"})
 		for _, n := range []int{1, 100} {
 			keys := make([]string, n)
 			for i := range keys {
@@ -40,7 +40,7 @@ func BenchmarkWrite(b *testing.B) {
 		d := start(b)
 		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, "+
 			"at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
-		w := d.rows(b, origin.Dataset{Table: "m", Key: "id", Version: "ver"})
+		w := d.rows(b, origin.Dataset{Table: "m", Key: []string{"id"}, Version: "ver"})
 		whole := origin.Change{Key: "a", Data: []byte(`{"at":"2024-02-29T12:34:56Z","kind":"cpu","v":0.42}`)}
 		part := origin.Change{Key: "a", Data: []byte(`{"v":0.42}`)}
 		for name, changes := range map[string][]origin.Change{

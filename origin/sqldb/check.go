@@ -60,7 +60,9 @@ func checkNames(ds origin.Dataset, names []string) error {
 			errs = append(errs, rowset.NoColumn(field, name, names))
 		}
 	}
-	need("key", ds.Key)
+	for _, name := range ds.Key {
+		need("key", name)
+	}
 	need("version", ds.Version)
 	need("value", ds.Value)
 	for _, name := range ds.Columns {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -52,7 +53,7 @@ func (w *rowWriter) checkVersion(t *tables.Table) error {
 
 func (w *rowWriter) checkKeyType(t *tables.Table) error {
 	if t.Key.Untyped {
-		return fmt.Errorf("key: "+tables.UntypedKey, w.source.dataset.Key, w.source.dataset.Table)
+		return fmt.Errorf("key: "+tables.UntypedKey, w.source.dataset.Key[0], w.source.dataset.Table)
 	}
 	return nil
 }
@@ -98,10 +99,10 @@ func (r *refusals) error() error {
 // rehearsal returns a statement of each kind that a write may need.
 func (w *rowWriter) rehearsal(t *tables.Table) []string {
 	s, ds := w.source.db.database.Syntax, w.source.dataset
-	name, key := sqltext.QuoteTable(s, ds.Table), s.Quote(ds.Key)
+	name, key := sqltext.QuoteTable(s, ds.Table), s.Quote(ds.Key[0])
 	columns, set := []string{key}, []string{}
 	for _, c := range t.Columns {
-		if quoted := s.Quote(c.Name); c.Name != ds.Key && !c.Generated && sqltext.Shows(ds, c.Name) {
+		if quoted := s.Quote(c.Name); !slices.Contains(ds.Key, c.Name) && !c.Generated && sqltext.Shows(ds, c.Name) {
 			columns, set = append(columns, quoted), append(set, quoted+" = "+quoted)
 		}
 	}

@@ -35,7 +35,7 @@ func testCheckWritable(t *testing.T, d database) {
 		cases["isam"] = "has no transactions"
 	}
 	for table, want := range cases {
-		err := db.CheckWritable(soon(t), origin.Dataset{Name: "rows", Table: table, Key: "k", Version: "ver"})
+		err := db.CheckWritable(soon(t), origin.Dataset{Name: "rows", Table: table, Key: []string{"k"}, Version: "ver"})
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: got %v, want %q", table, err, want)
 		}
@@ -50,7 +50,7 @@ func testCheckWritable(t *testing.T, d database) {
 
 func testCheckWritableOfAReadOnlyAccount(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
-	ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver"}
+	ds := origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}, Version: "ver"}
 	switch d.driver {
 	case "postgres":
 		schema := d.dsn[strings.LastIndex(d.dsn, "=")+1:]
@@ -114,7 +114,7 @@ func TestConnectionErrorOfPostgresHasOneLine(t *testing.T) {
 		"postgres://user:" + canary + "@127.0.0.1:1/db", "postgres://user:" + canary + "@127.0.0.1:1,127.0.0.1:2/db",
 	} {
 		d := database{driver: "postgres", dsn: dsn}
-		ds := origin.Dataset{Name: "rows", Table: "r", Key: "k"}
+		ds := origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}}
 		db := d.open(t)
 		for _, err := range []error{db.Check(soon(t), ds), db.CheckWritable(soon(t), ds)} {
 			text := err.Error()
@@ -130,7 +130,7 @@ func TestConnectionErrorWrapsItsCause(t *testing.T) {
 	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	w, err := d.open(t).Writer(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+	w, err := d.open(t).Writer(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func testRotatedPassword(t *testing.T, d database) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func testRotatedPassword(t *testing.T, d database) {
 	dsn.Store(new(app.dsnWith("new")))
 	loadOne(t, o, "a")
 	if d.driver == "postgres" {
-		feed, err := db.Feed(origin.Dataset{Name: "rows", Table: "r", Key: "k"}, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "changes"})
+		feed, err := db.Feed(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}}, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "changes"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -254,7 +254,7 @@ func loadOne(t *testing.T, o origin.Origin, key string) origin.Value {
 
 func testConformance(t *testing.T, d database) {
 	modes := map[string]origin.Dataset{
-		"table": {Table: "conformance", Key: "k", Version: "ver", Value: "v"},
+		"table": {Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"},
 		"query": {Query: "SELECT v, ver FROM conformance WHERE k = ?", Version: "ver", Value: "v",
 			Batch: "SELECT k, v, ver FROM conformance WHERE k IN (?)"},
 	}

@@ -39,7 +39,7 @@ func testFeedKeysAreThoseOfLoad(t *testing.T, d database, c origin.FeedConfig) {
 		t.Run(kc.sqlType, func(t *testing.T) {
 			table := fmt.Sprint("keys", i)
 			d.exec(t, fmt.Sprintf("CREATE TABLE %s (k %s PRIMARY KEY, v VARCHAR(9))", table, kc.sqlType))
-			r := d.record(t, origin.Dataset{Table: table, Key: "k", Value: "v"}, c)
+			r := d.record(t, origin.Dataset{Table: table, Key: []string{"k"}, Value: "v"}, c)
 			f := r.started(t)
 			insert := fmt.Sprintf("INSERT INTO %s VALUES (%s, 'v')", table, kc.insert)
 			if d.driver == "mysql" {
@@ -81,7 +81,7 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c origin.FeedConfig
 	if c.Kind == origin.FeedNotify {
 		c.Table, c.Channel = "", "Chan-nel.1"
 	}
-	f := d.record(t, origin.Dataset{Table: schema + "." + table, Key: key, Version: version}, c).started(t)
+	f := d.record(t, origin.Dataset{Table: schema + "." + table, Key: []string{key}, Version: version}, c).started(t)
 	d.exec(t, fmt.Sprintf("INSERT INTO %s VALUES ('a', 5, 1)", full))
 	f.want(map[string]int64{"a": d.inserted(1)})
 	d.exec(t, fmt.Sprintf("UPDATE %s SET %s = 2, v = 6", full, quoted(version)))
@@ -91,7 +91,7 @@ func testFeedOfNamesThatNeedQuotes(t *testing.T, d database, c origin.FeedConfig
 // A key that is not text in any character set must not be reported as '?'.
 func testFeedOfABinaryKey(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, "CREATE TABLE r (k VARBINARY(9) PRIMARY KEY, v INT)")
-	f := d.record(t, origin.Dataset{Table: "r", Key: "k"}, c).started(t)
+	f := d.record(t, origin.Dataset{Table: "r", Key: []string{"k"}}, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES (x'ff00', 1)")
 	f.want(map[string]int64{"\xff\x00": 0})
 }
@@ -112,7 +112,7 @@ func testFeedsOfTwoDatasets(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
 	d.exec(t, strings.Replace(rowsTable, "TABLE r", "TABLE other", 1))
 	f := d.record(t, rowsDataset, c).started(t)
-	other := d.record(t, origin.Dataset{Name: "other", Table: "other", Key: "k", Version: "ver"}, c)
+	other := d.record(t, origin.Dataset{Name: "other", Table: "other", Key: []string{"k"}, Version: "ver"}, c)
 	g := other.started(t)
 	tx, err := d.Begin()
 	if err != nil {
@@ -132,7 +132,7 @@ func testFeedsOfTwoDatasets(t *testing.T, d database, c origin.FeedConfig) {
 
 func testFeedWithoutVersions(t *testing.T, d database, c origin.FeedConfig) {
 	d.exec(t, rowsTable)
-	f := d.record(t, origin.Dataset{Table: "r", Key: "k"}, c).started(t)
+	f := d.record(t, origin.Dataset{Table: "r", Key: []string{"k"}}, c).started(t)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 	f.want(map[string]int64{"a": 0})
 	d.exec(t, "UPDATE r SET ver = 2")

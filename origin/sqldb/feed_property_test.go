@@ -255,7 +255,7 @@ func (d database) isMySQL8(t *testing.T) bool {
 
 func (d database) testRejectedKeyType(t *testing.T, table, keyType string) {
 	d.exec(t, fmt.Sprintf("CREATE TABLE %s (k %s, v INT)", table, keyType))
-	err := d.open(t).InstallChanges(soon(t), origin.Dataset{Name: "rows", Table: table, Key: "k"}, d.feeds()[0])
+	err := d.open(t).InstallChanges(soon(t), origin.Dataset{Name: "rows", Table: table, Key: []string{"k"}}, d.feeds()[0])
 	if err == nil || !strings.Contains(err.Error(), "a trigger cannot print a key of type") {
 		t.Errorf("got %v, want an error about the type", err)
 	}
@@ -277,7 +277,7 @@ type keyProperty struct {
 
 func (p *keyProperty) test(c origin.FeedConfig) (n int) {
 	p.exec(p.t, fmt.Sprintf("CREATE TABLE %s (k %s NOT NULL PRIMARY KEY, v INT)", p.table, p.sql))
-	ds := origin.Dataset{Name: p.table, Table: p.table, Key: "k", Value: "v"}
+	ds := origin.Dataset{Name: p.table, Table: p.table, Key: []string{"k"}, Value: "v"}
 	r := p.record(p.t, ds, c)
 	p.feed, p.names = r.started(p.t), map[string]string{}
 	var err error

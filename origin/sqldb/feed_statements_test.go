@@ -22,7 +22,7 @@ func testFeedOfEachStatement(t *testing.T, d database, c origin.FeedConfig) {
 			for _, create := range tables.create {
 				d.exec(t, create)
 			}
-			r := d.record(t, origin.Dataset{Table: tables.dataset, Key: "k"}, c)
+			r := d.record(t, origin.Dataset{Table: tables.dataset, Key: []string{"k"}}, c)
 			for range 2 { // the triggers can be installed again
 				if err := r.db.InstallChanges(soon(t), r.ds, c); err != nil {
 					t.Fatal(err)

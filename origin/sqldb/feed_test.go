@@ -65,7 +65,7 @@ func (r *recorded) started(t testing.TB) *follower {
 
 const rowsTable = "CREATE TABLE r (k VARCHAR(100) PRIMARY KEY, v VARCHAR(100), ver BIGINT)"
 
-var rowsDataset = origin.Dataset{Table: "r", Key: "k", Version: "ver"}
+var rowsDataset = origin.Dataset{Table: "r", Key: []string{"k"}, Version: "ver"}
 
 // TestFeeds runs each test with each kind of feed of each database.
 func TestFeeds(t *testing.T) {

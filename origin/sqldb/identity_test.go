@@ -53,8 +53,8 @@ func TestReadThenWriteIsTheIdentity(t *testing.T) {
 		}
 		d.exec(t, "CREATE TABLE random (k VARCHAR(9) PRIMARY KEY, ver BIGINT, other INT, "+strings.Join(declared, ", ")+")")
 		t.Logf("%d rows of %d columns, seed %d", n, len(columns), seed)
-		plain := d.rows(t, origin.Dataset{Table: "random", Key: "k", Columns: append([]string{"k", "other"}, names...)})
-		versioned := d.rows(t, origin.Dataset{Table: "random", Key: "k", Version: "ver"})
+		plain := d.rows(t, origin.Dataset{Table: "random", Key: []string{"k"}, Columns: append([]string{"k", "other"}, names...)})
+		versioned := d.rows(t, origin.Dataset{Table: "random", Key: []string{"k"}, Version: "ver"})
 		for i := range n {
 			key := fmt.Sprintf("r%05d", i)
 			insertRandom(t, d, r, key, columns, names)

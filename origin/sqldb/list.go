@@ -91,14 +91,14 @@ func (l *rowLister) step(t *tables.Table, q origin.ListQuery) (sqltext.Step, err
 	if err != nil && (q.After != "" || t.Key.Untyped) {
 		return sqltext.Step{}, err
 	}
-	b, key := &sqltext.Builder{Syntax: syntax}, "t."+syntax.Quote(ds.Key)
+	b, key := &sqltext.Builder{Syntax: syntax}, "t."+syntax.Quote(ds.Key[0])
 	b.Add("SELECT %s, %s FROM %s AS t WHERE ", syntax.KeyText(key), sqltext.Selected(ds, syntax), sqltext.QuoteTable(syntax, ds.Table))
 	limit := q.Limit
 	if q.After == "" {
 		b.Add("%s IS NOT NULL", key)
 		limit++ // the first row may have the empty key, which cannot be requested
 	} else {
-		b.Add("%s > %s", key, b.Parameter(sqltext.Parameter{Column: ds.Key, Value: after}))
+		b.Add("%s > %s", key, b.Parameter(sqltext.Parameter{Column: ds.Key[0], Value: after}))
 	}
 	if ds.Value != "" {
 		b.Add(" AND t.%s IS NOT NULL", syntax.Quote(ds.Value)) // a row whose value is NULL is absent

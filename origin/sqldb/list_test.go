@@ -17,7 +17,7 @@ func testList(t *testing.T, d database) {
 		kind := []string{"cpu", "CPU", "it''s"}[i%3]
 		d.exec(t, fmt.Sprintf("INSERT INTO r VALUES (%d, '%s', %d, 'h', %d)", i*5, kind, i, i))
 	}
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Version: "ver", Columns: []string{"kind", "n"}})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Version: "ver", Columns: []string{"kind", "n"}})
 	for _, c := range []struct {
 		query origin.ListQuery
 		want  string // keys
@@ -71,7 +71,7 @@ func testListOfLargeRows(t *testing.T, d database) {
 	for i := range 20 {
 		d.exec(t, "INSERT INTO r VALUES "+mark, fmt.Sprintf("key-%02d", i), strings.Repeat("x", 1<<20-100))
 	}
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	if page, err := w.List(soon(t), origin.ListQuery{Limit: 15}); err != nil || len(page) != 15 {
 		t.Errorf("%d rows, %v", len(page), err)
 	}
@@ -90,7 +90,7 @@ func testListOfLargeRows(t *testing.T, d database) {
 func testListWithoutTheEmptyKey(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v INT)")
 	d.exec(t, "INSERT INTO r VALUES ('', 1), ('a', 2), ('b', 3), (NULL, 4)")
-	page, err := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"}).List(soon(t), origin.ListQuery{Limit: 2})
+	page, err := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"}).List(soon(t), origin.ListQuery{Limit: 2})
 	keys := map[string]bool{}
 	for _, row := range page {
 		keys[row.Key] = true

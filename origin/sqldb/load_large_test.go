@@ -30,7 +30,7 @@ func TestLargeLoadHoldsFewOfItsRows(t *testing.T) {
 			keys = append(keys, fmt.Sprintf("key-%02d", i))
 			d.exec(t, "INSERT INTO r VALUES "+mark, keys[i], strings.Repeat("x", size))
 		}
-		o := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+		o := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 		read, peak := 0, uint64(0)
 		err := origin.LoadEach(soon(t), o.Origin, append(keys, "none"), func(i int, r origin.Result) {
 			if len(r.Value.Data) == size {

@@ -65,7 +65,7 @@ func testKeysThatTheDatabaseConverts(t *testing.T, d database) {
 	}
 	d.exec(t, "CREATE TABLE n (id BIGINT PRIMARY KEY, v VARCHAR(20))")
 	d.exec(t, "INSERT INTO n VALUES (12, 'twelve'), (-3, 'minus'), ("+big+", 'big')")
-	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "n", Key: "id", Value: "v"}), want)
+	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "n", Key: []string{"id"}, Value: "v"}), want)
 }
 
 func testKeysThatABatchQueryConverts(t *testing.T, d database) {
@@ -125,7 +125,7 @@ func testKeysOfOtherTypes(t *testing.T, d database) {
 		table := fmt.Sprint("keys", i)
 		d.exec(t, "CREATE TABLE "+table+" (k "+c.sqlType+" PRIMARY KEY, v VARCHAR(9))")
 		d.exec(t, "INSERT INTO "+table+" VALUES ('"+c.row+"', 'v')")
-		o, err := db.Dataset(origin.Dataset{Name: c.sqlType, Table: table, Key: "k", Value: "v"})
+		o, err := db.Dataset(origin.Dataset{Name: c.sqlType, Table: table, Key: []string{"k"}, Value: "v"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func TestSQLiteKeysWithoutAffinity(t *testing.T) {
 	d.exec(t, "CREATE VIEW merged AS SELECT k, v FROM bare WHERE v < 'm' UNION ALL SELECT k, v FROM bare WHERE v >= 'm'")
 	for _, table := range []string{"bare", "blobs", "rowless", "strict", "nocase", "viewed", "computed", "merged"} {
 		t.Run(table, func(t *testing.T) {
-			checkOutcomes(t, d.dataset(t, origin.Dataset{Table: table, Key: "k", Value: "v"}), want)
+			checkOutcomes(t, d.dataset(t, origin.Dataset{Table: table, Key: []string{"k"}, Value: "v"}), want)
 		})
 	}
 	t.Run("query", func(t *testing.T) {
@@ -169,19 +169,19 @@ func TestSQLiteKeysWithoutAffinity(t *testing.T) {
 		d.exec(t, "INSERT INTO numbered VALUES (7, 'v')")
 		d.exec(t, "CREATE VIEW shifted AS SELECT id + 1 AS k, v FROM numbered")
 		d.exec(t, "CREATE VIEW named AS SELECT 'n' || id AS k, v FROM numbered")
-		checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "shifted", Key: "k", Value: "v"}), map[string]string{"8": "v", "7": "absent", "08": "absent"})
-		checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "named", Key: "k", Value: "v"}), map[string]string{"n7": "v", "7": "absent"})
+		checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "shifted", Key: []string{"k"}, Value: "v"}), map[string]string{"8": "v", "7": "absent", "08": "absent"})
+		checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "named", Key: []string{"k"}, Value: "v"}), map[string]string{"n7": "v", "7": "absent"})
 	})
 	t.Run("two keys of one text", func(t *testing.T) {
 		d.exec(t, "CREATE TABLE twice (k PRIMARY KEY, v)")
 		d.exec(t, "INSERT INTO twice VALUES (7, 'a'), ('7', 'b')")
-		r := loadAll(t, d.dataset(t, origin.Dataset{Table: "twice", Key: "k", Value: "v"}), "7")[0]
+		r := loadAll(t, d.dataset(t, origin.Dataset{Table: "twice", Key: []string{"k"}, Value: "v"}), "7")[0]
 		if r.Err == nil || !strings.Contains(r.Err.Error(), "2 rows of one key") {
 			t.Errorf("got %s, %v", r.Value.Data, r.Err)
 		}
 	})
 	t.Run("writes", func(t *testing.T) {
-		ds := origin.Dataset{Table: "bare", Key: "k"}
+		ds := origin.Dataset{Table: "bare", Key: []string{"k"}}
 		w := d.rows(t, ds)
 		_, err := w.Write(soon(t), origin.Change{Key: "7", Data: []byte(`{"v":"x"}`)})
 		if !errors.Is(err, origin.ErrInvalidValue) || !strings.Contains(err.Error(), "declare it TEXT or INTEGER") {
@@ -210,7 +210,7 @@ func testVersions(t *testing.T, d database) {
 		"columns": {origin.Dataset{Version: "ver", Columns: []string{"v", "k"}}, `{"v":"x","k":"a"}`},
 		"value":   {origin.Dataset{Version: "ver", Value: "v"}, `x`},
 	} {
-		c.ds.Table, c.ds.Key = "r", "k"
+		c.ds.Table, c.ds.Key = "r", []string{"k"}
 		o := d.dataset(t, c.ds)
 		if v := loadOne(t, o, "a"); string(v.Data) != c.want || v.Version != 9223372036854775807 {
 			t.Errorf("%s: %s at version %d", name, v.Data, v.Version)
@@ -230,7 +230,7 @@ func testInvalidRowFailsOnlyItsKey(t *testing.T, d database) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k", Value: "v", Version: "ver"})
+	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}, Value: "v", Version: "ver"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func testNamesThatNeedQuotes(t *testing.T, d database) {
 	d.exec(t, fmt.Sprintf("CREATE TABLE %s (%s VARCHAR(9) PRIMARY KEY, %s INT)", quoted("select me"), quoted(key),
 		quoted(odd)))
 	d.exec(t, fmt.Sprintf("INSERT INTO %s VALUES ('a', 5)", quoted("select me")))
-	o := d.dataset(t, origin.Dataset{Table: "select me", Key: key, Value: odd})
+	o := d.dataset(t, origin.Dataset{Table: "select me", Key: []string{key}, Value: odd})
 	checkOutcomes(t, o, map[string]string{"a": "5"})
 }
 
@@ -326,7 +326,7 @@ func eachServer(t *testing.T, test func(t *testing.T, server *rig.Database, o or
 			t.Parallel()
 			s := startServer(t, engine)
 			s.fill(t, map[string]string{"a": "1"})
-			test(t, s.Database, s.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"}))
+			test(t, s.Database, s.dataset(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"}))
 		})
 	}
 }
@@ -384,7 +384,7 @@ func loadTogether(t *testing.T, o origin.Origin) {
 func testPlanOfAnAlteredTable(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY)")
 	d.exec(t, "INSERT INTO r VALUES ('a')")
-	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k"})
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	checkOutcomes(t, o, map[string]string{"a": `{"k":"a"}`})
 	d.exec(t, "ALTER TABLE r ADD COLUMN v INT DEFAULT 5")
 	checkOutcomes(t, o, map[string]string{"a": `{"k":"a","v":5}`})

@@ -72,7 +72,7 @@ func TestNoConnectionErrorContainsASecret(t *testing.T) {
 			}
 			continue
 		}
-		o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+		o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestOpenDoesNotConnect(t *testing.T) {
 func TestMissingSQLiteFileIsNotCreated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.db")
 	d := database{driver: "sqlite", dsn: path}
-	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k"})
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	if _, err := o.Load(soon(t), []string{"a"}); err == nil || !strings.Contains(err.Error(), "open "+path+": ") {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
@@ -117,11 +117,11 @@ func TestInvalidDatasets(t *testing.T) {
 	db := database{driver: "postgres", dsn: "postgres://127.0.0.1:1/db"}.open(t)
 	for want, ds := range map[string]origin.Dataset{
 		"either table and key, or query":  {},
-		"set either table and key":        {Table: "r", Key: "k", Query: "SELECT $1"},
+		"set either table and key":        {Table: "r", Key: []string{"k"}, Query: "SELECT $1"},
 		"table needs key":                 {Table: "r"},
-		"batch belongs to query":          {Table: "r", Key: "k", Batch: "SELECT $1"},
+		"batch belongs to query":          {Table: "r", Key: []string{"k"}, Batch: "SELECT $1"},
 		"key and columns belong to table": {Query: "SELECT $1", Columns: []string{"a"}},
-		"either value or columns":         {Table: "r", Key: "k", Value: "v", Columns: []string{"a"}},
+		"either value or columns":         {Table: "r", Key: []string{"k"}, Value: "v", Columns: []string{"a"}},
 		"with its parameter, $1":          {Query: "SELECT 1"},
 		"its keys once, as in: = ANY($1)": {Query: "SELECT $1", Batch: "SELECT 1"},
 	} {
@@ -137,7 +137,7 @@ func testCheck(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	db := d.open(t)
 	table := func(change func(*origin.Dataset)) origin.Dataset {
-		ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver", Value: "v"}
+		ds := origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}, Version: "ver", Value: "v"}
 		change(&ds)
 		return ds
 	}
@@ -154,7 +154,7 @@ func testCheck(t *testing.T, d database) {
 	}{
 		{table(func(*origin.Dataset) {}), ""},
 		{table(func(ds *origin.Dataset) { ds.Table = "nowhere" }), "nowhere"},
-		{table(func(ds *origin.Dataset) { ds.Key = "kk" }), `key: there is no column "kk": it has k, v, ver`},
+		{table(func(ds *origin.Dataset) { ds.Key = []string{"kk"} }), `key: there is no column "kk": it has k, v, ver`},
 		{table(func(ds *origin.Dataset) { ds.Version = "vv" }), `version: there is no column "vv"`},
 		{table(func(ds *origin.Dataset) { ds.Value = "vv" }), `value: there is no column "vv"`},
 		{table(func(ds *origin.Dataset) { ds.Value, ds.Columns = "", []string{"v", "w"} }), `columns: there is no column "w"`},
@@ -186,7 +186,7 @@ func TestAddressOfAnotherServerThanMySQLIsReported(t *testing.T) {
 	db := database{driver: "mysql", dsn: "user:" + canary + "@tcp(" + ln.Addr().String() + ")/db"}.open(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	err = db.Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+	err = db.Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 	if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), canary) ||
 		!strings.Contains(err.Error(), "no MySQL or MariaDB has answered at "+ln.Addr().String()) {
 		t.Errorf("got %v", err)
@@ -197,7 +197,7 @@ func TestCheckOfADatabaseThatIsDown(t *testing.T) {
 	d := database{driver: "postgres", dsn: "postgres://user@127.0.0.1:1/db"}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := d.open(t).Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: "k"}); err == nil {
+	if err := d.open(t).Check(ctx, origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}}); err == nil {
 		t.Error("got no error")
 	}
 }

@@ -80,7 +80,7 @@ func testRejectedKeys(t *testing.T, d database) {
 			table := fmt.Sprint("rejected", i)
 			d.exec(t, "CREATE TABLE "+table+" (k "+c.sqlType+", v VARCHAR(9))") // some of the types have no index
 			d.exec(t, "INSERT INTO "+table+" VALUES ("+sqlString(c.row)+", 'v')")
-			o, err := db.Dataset(origin.Dataset{Name: "rows", Table: table, Key: "k", Value: "v"})
+			o, err := db.Dataset(origin.Dataset{Name: "rows", Table: table, Key: []string{"k"}, Value: "v"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +130,7 @@ func TestKeysOutsideOfTheEncodingOfTheDatabase(t *testing.T) {
 			if c.bad == "" { // a database without encoding holds everything
 				bad = nil
 			}
-			rows := e.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+			rows := e.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 			e.checkRejected(t, guard.NewBreaker(rows, guard.BreakerConfig{Failures: 1}), c.row, bad)
 			for _, key := range bad {
 				if _, err := rows.Write(soon(t), origin.Change{Key: key, Data: []byte("x")}); !isCallers(err) {
@@ -157,7 +157,7 @@ func testRejectedKeyAmongMany(t *testing.T, d database) {
 		d.exec(t, "INSERT INTO r VALUES ('"+key+"', '"+key+"')")
 		keys = append(keys, key)
 	}
-	o := guard.NewBreaker(d.dataset(t, origin.Dataset{Table: "r", Key: "k", Value: "v"}), guard.BreakerConfig{Failures: 1})
+	o := guard.NewBreaker(d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"}), guard.BreakerConfig{Failures: 1})
 	for _, at := range []int{0, 50, 100} {
 		others := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == bad })
 		batch := slices.Insert(others, at, bad)
@@ -201,7 +201,7 @@ func testQueryThatFailsForEveryKey(t *testing.T, d database) {
 			}
 		}
 	}
-	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k", Columns: []string{"v"}})
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}, Columns: []string{"v"}})
 	loadOne(t, o, "a")
 	d.exec(t, "ALTER TABLE r DROP COLUMN v")
 	if _, err := o.Load(soon(t), []string{"a"}); err == nil || isCallers(err) || strings.Contains(err.Error(), "bad connection") {
@@ -220,7 +220,7 @@ func testRowThatMakesTheQueryFail(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, n BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('good', 1), ('bad', "+bad+")")
 	d.exec(t, "CREATE VIEW broken AS SELECT k, "+expression+" AS v FROM r")
-	rows := guard.NewBreaker(d.dataset(t, origin.Dataset{Table: "broken", Key: "k", Value: "v"}), guard.BreakerConfig{Failures: 1})
+	rows := guard.NewBreaker(d.dataset(t, origin.Dataset{Table: "broken", Key: []string{"k"}, Value: "v"}), guard.BreakerConfig{Failures: 1})
 	for range 3 {
 		results := loadAll(t, rows, "bad", "good", "none")
 		if outcome(results[0]) != "invalid" || results[1].Err != nil || outcome(results[2]) != "absent" {
@@ -356,7 +356,7 @@ func (d database) checkRejectedWrite(t *testing.T, key, value, reason string) {
 		d.dsn = strings.Replace(d.dsn, "ringside:ringside@", "tenant@", 1)
 		d.exec(t, "GRANT USAGE ON SCHEMA "+d.dsn[strings.LastIndex(d.dsn, "=")+1:]+" TO tenant")
 	}
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	for _, c := range []origin.Change{{}, {If: origin.Condition{Absent: true}}} {
 		c.Key, c.Data = key, []byte(value)
 		_, err := w.Write(soon(t), c)

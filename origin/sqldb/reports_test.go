@@ -61,7 +61,7 @@ func testReportServerEndsIdleSessions(t *testing.T, d database) {
 		return // SQLite has no sessions
 	}
 	db := d.open(t)
-	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "conformance", Key: "k", Value: "v"})
+	o, err := db.Dataset(origin.Dataset{Name: "rows", Table: "conformance", Key: []string{"k"}, Value: "v"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func testReportDatesThatDoNotExist(t *testing.T, d database) {
 			t.Fatal(err)
 		}
 	}
-	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "r", Key: "k", Columns: []string{"d", "t"}}), map[string]string{
+	checkOutcomes(t, d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}, Columns: []string{"d", "t"}}), map[string]string{
 		"zero":  `{"d":"0000-00-00","t":"0000-00-00 13:14:15"}`,
 		"month": `{"d":"2024-00-15","t":"2024-00-15 00:00:00"}`,
 		"leap":  `{"d":"2023-02-29","t":"2023-02-29 01:02:03"}`,
@@ -107,7 +107,7 @@ func testReportDatesThatDoNotExist(t *testing.T, d database) {
 
 func testReportCancelHitsAnotherQuery(t *testing.T, d database) {
 	d.fill(t, map[string]string{"a": "1"})
-	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"})
 	loadOne(t, o, "a")
 	var wg sync.WaitGroup
 	for range 4 {
@@ -134,7 +134,7 @@ func testReportNoPreparedStatementsLeft(t *testing.T, d database) {
 		return
 	}
 	d.fill(t, map[string]string{"a": "1"})
-	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"})
 	loadOne(t, o, "a")
 	d.set(t, "max_prepared_stmt_count", "1")
 	for range 100 { // a statement that stays prepared would use up the one
@@ -144,7 +144,7 @@ func testReportNoPreparedStatementsLeft(t *testing.T, d database) {
 
 func testReportNULInAKey(t *testing.T, d database) {
 	d.fill(t, map[string]string{"a": "1", "ab": "2"})
-	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"})
 	results, err := o.Load(soon(t), []string{"a", "a\x00b", "ab", "\x00"})
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func testReportLargeIntegersInJSON(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v "+
 		map[string]string{"postgres": "jsonb", "mysql": "JSON", "sqlite": "JSON"}[d.driver]+")")
 	d.exec(t, "INSERT INTO r VALUES ('a', '"+doc+"')")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Columns: []string{"v"}})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Columns: []string{"v"}})
 	checkOutcomes(t, w, map[string]string{"a": `{"v":` + doc + `}`})
 	if _, err := w.Write(soon(t), origin.Change{Key: "b", Data: []byte(`{"v":` + doc + `}`)}); err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestSQLiteLockedByAnotherProcess(t *testing.T) {
 	d := database{DB: connect(t, "sqlite", "file:"+path), engine: "sqlite", driver: "sqlite", dsn: path} // without WAL
 	d.exec(t, "CREATE TABLE r (k TEXT PRIMARY KEY, v TEXT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', '1')")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 	conn, err := d.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestSQLiteLockedByAnotherProcess(t *testing.T) {
 
 func testReportLiteralsAsKeys(t *testing.T, d database) {
 	d.exec(t, "CREATE VIEW w AS SELECT 'a' AS k, 1 AS v UNION ALL SELECT 'b', 2")
-	o := d.dataset(t, origin.Dataset{Table: "w", Key: "k", Columns: []string{"v"}})
+	o := d.dataset(t, origin.Dataset{Table: "w", Key: []string{"k"}, Columns: []string{"v"}})
 	checkOutcomes(t, o, map[string]string{"a": `{"v":1}`, "b": `{"v":2}`, "c": "absent"})
 }
 
@@ -221,7 +221,7 @@ func testReportErrorsInAnotherLanguage(t *testing.T, d database) {
 	if d.is("mariadb") { // this MySQL has English messages only
 		d.set(t, "lc_messages", "'de_DE'")
 	}
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	for value, column := range map[string]string{
 		`{"ref":5}`: "ref", `{"short":"abcd"}`: "short", `{"day":"2023-02-29"}`: "day", `{"one":1}`: "",
 	} {
@@ -239,7 +239,7 @@ func testReportKeyTypeChanges(t *testing.T, d database) {
 	uuid := map[string]string{"postgres": "uuid", "mariadb": "UUID", "mysql8": "CHAR(36)", "sqlite": "TEXT"}
 	d.exec(t, "CREATE TABLE r (k "+cmp.Or(uuid[d.engine], uuid[d.driver])+" PRIMARY KEY, v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('"+old+"', 'old')")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 	checkOutcomes(t, w, map[string]string{old: "old"})
 	if _, err := w.Write(soon(t), origin.Change{Key: old, Data: []byte("older")}); err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func testReportKeyOutsideTheCharacterSet(t *testing.T, d database) {
 	}
 	d.exec(t, "CREATE TABLE r (k VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY, v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('a', '1'), ('é', '2'), ('plain', '3')")
-	o := d.dataset(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	o := d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 	want := map[string]string{"a": "1", "é": "2", "plain": "3", "none": "absent", "😀": "invalid", "ж": "invalid"}
 	checkOutcomes(t, o, want)
 	for i := range 30 { // so many keys in one statement, of which one is not latin1

@@ -98,7 +98,7 @@ func TestVariablesOfMySQL(t *testing.T) {
 }
 
 func testVariables(t *testing.T, d database, admin *sql.Conn) {
-	db, ds := d.open(t), origin.Dataset{Name: "rows", Table: "r", Key: "k", Version: "ver"}
+	db, ds := d.open(t), origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}, Version: "ver"}
 	o, err := db.Dataset(ds)
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func testVariables(t *testing.T, d database, admin *sql.Conn) {
 	if _, err := w.Write(soon(t), origin.Change{Key: "neu ü", Delete: true}); err != nil {
 		t.Error(err)
 	}
-	counted := origin.Dataset{Name: "counted", Table: "counted", Key: "k", Value: "v"}
+	counted := origin.Dataset{Name: "counted", Table: "counted", Key: []string{"k"}, Value: "v"}
 	if w, err = db.Writer(counted); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestProxyThatDropsVariablesIsRejected(t *testing.T) {
 		_, host, _ := strings.Cut(d.dsn, "(")
 		host, _, _ = strings.Cut(host, ")")
 		d.dsn = strings.Replace(d.dsn, host, interpose(t, host, dropVariables), 1)
-		err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+		err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 		if err == nil || !strings.Contains(err.Error(), `does not keep autocommit = 1 (it is "0")`) {
 			t.Errorf("got %v", err)
 		}

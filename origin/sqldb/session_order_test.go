@@ -28,7 +28,7 @@ func TestResultsThatDoNotBelongToTheStatement(t *testing.T) {
 			n := fault(p)
 			behind := d
 			behind.dsn = p.dsn
-			ds := origin.Dataset{Table: "conformance", Key: "k", Value: "v", Version: "ver"}
+			ds := origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v", Version: "ver"}
 			single := origin.Dataset{Query: "SELECT v, ver FROM conformance WHERE k = $1", Value: "v", Version: "ver"}
 			table, query := behind.rows(t, ds), behind.dataset(t, single)
 			for round := range 3 { // in the first one, a new connection has the fault
@@ -63,7 +63,7 @@ func TestCommitWithoutAnAnswer(t *testing.T) {
 	p := newProxy(t, d.dsn)
 	behind := d
 	behind.dsn = p.dsn
-	w := behind.rows(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v", Version: "ver"})
+	w := behind.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v", Version: "ver"})
 	loadOne(t, w, "a")
 	p.commitUnanswered.Store(true)
 	_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte("2")})
@@ -80,7 +80,7 @@ func TestCanceledReadsThroughAPooler(t *testing.T) {
 	throughPoolers(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE r (k text PRIMARY KEY, v text, ver bigint)")
 		d.exec(t, "INSERT INTO r SELECT 'key-' || n, 'value of key-' || n, n FROM generate_series(1, 200) AS n")
-		table := d.dataset(t, origin.Dataset{Table: "r", Key: "k", Value: "v", Version: "ver"})
+		table := d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v", Version: "ver"})
 		single := d.dataset(t, origin.Dataset{Query: "SELECT v FROM r WHERE k = $1", Value: "v"})
 		slow := d.dataset(t, origin.Dataset{Query: "SELECT v FROM r, pg_sleep(0.003) WHERE k = $1", Value: "v"})
 		var canceled, read atomic.Int64

@@ -72,7 +72,7 @@ func TestSettingsOfPostgres(t *testing.T) {
 		}
 		stop := d.disturb(t)
 		defer stop()
-		table := d.dataset(t, origin.Dataset{Table: "formats", Key: "k", Version: "ver"})
+		table := d.dataset(t, origin.Dataset{Table: "formats", Key: []string{"k"}, Version: "ver"})
 		query := d.dataset(t, origin.Dataset{Query: formatsQuery})
 		var wg sync.WaitGroup
 		for range 4 {
@@ -84,7 +84,7 @@ func TestSettingsOfPostgres(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		w, err := d.open(t).Writer(origin.Dataset{Name: "rows", Table: "formats", Key: "k", Version: "ver"})
+		w, err := d.open(t).Writer(origin.Dataset{Name: "rows", Table: "formats", Key: []string{"k"}, Version: "ver"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func TestParametersOfADSN(t *testing.T) {
 		}
 		d.exec(t, "CREATE TABLE mine.hidden (k int PRIMARY KEY, v text)") // cannot be parsed without the search_path
 		d.exec(t, "INSERT INTO mine.hidden VALUES (7, 'mine')")
-		ds := origin.Dataset{Name: "rows", Table: "r", Key: "k", Value: "v", Version: "ver"}
+		ds := origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}, Value: "v", Version: "ver"}
 		for _, parameters := range []string{
 			"", "&search_path=mine", "&options=-c%20search_path%3Dmine", "&options=--search-path%3Dmine,public%20-cwork_mem%3D1MB",
 			"&search_path=mine&bytea_output=escape&timezone=Asia/Tokyo&statement_timeout=1&default_transaction_read_only=off",
@@ -245,7 +245,7 @@ func TestCheckOfATableWithoutRights(t *testing.T) {
 		d.exec(t, "CREATE TABLE r (k text PRIMARY KEY, v text)")
 		d.exec(t, "CREATE ROLE reader")
 		d.dsn += "&role=reader"
-		err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+		err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 		if err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("got %v, want permission denied", err)
 		}
@@ -278,7 +278,7 @@ func TestAlteredKeyThroughPoolers(t *testing.T) {
 	throughPoolers(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE r (k int PRIMARY KEY, v text)")
 		d.exec(t, "INSERT INTO r VALUES (7, 'x')")
-		o := d.dataset(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+		o := d.dataset(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 		d.wantValue(t, o, "7", "x")
 		d.exec(t, "ALTER TABLE r ADD COLUMN more int")
 		d.wantValue(t, o, "7", "x")
@@ -382,11 +382,11 @@ func TestWritesOnAStandbyAreRejected(t *testing.T) {
 			"host=127.0.0.1 port=1 user='a b' target_session_attrs = '" + attrs + "' sslmode=disable",
 		} {
 			db := database{driver: "postgres", dsn: dsn}.open(t)
-			_, err := db.Writer(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+			_, err := db.Writer(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 			if (err != nil) != rejected || rejected && !strings.Contains(err.Error(), "target_session_attrs="+attrs) {
 				t.Errorf("%s: got %v", dsn, err)
 			}
-			if _, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: "k"}); err != nil {
+			if _, err := db.Dataset(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}}); err != nil {
 				t.Errorf("%s: %v", dsn, err)
 			}
 		}
@@ -402,7 +402,7 @@ func TestPoolerThatSplitsTransactionsIsRejected(t *testing.T) {
 	d.exec(t, "ALTER ROLE ringside SET bytea_output = 'escape'")
 	d.exec(t, "ALTER ROLE ringside SET timezone = 'UTC'")
 	d.dsn = strings.Replace(d.dsn, hostOf(d.dsn), interpose(t, hostOf(d.dsn), split), 1)
-	err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+	err := d.open(t).Check(soon(t), origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 	if err == nil || !strings.Contains(err.Error(), `does not keep bytea_output = "hex"`) || !strings.Contains(err.Error(), "pool_mode") {
 		t.Errorf("got %v", err)
 	}

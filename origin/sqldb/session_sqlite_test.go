@@ -24,7 +24,7 @@ func TestPragmasOfADSN(t *testing.T) {
 				d.exec(t, statement)
 			}
 			d.dsn = "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23", " ", "%20").Replace(d.dsn) + "?" + parameters
-			db, ds := d.open(t), origin.Dataset{Name: "rows", Table: "r", Key: "k"}
+			db, ds := d.open(t), origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}}
 			o, err := db.Dataset(ds)
 			if err != nil {
 				t.Fatal(err)

@@ -59,7 +59,7 @@ func TestRowHasTheSameBytesInEachDatabase(t *testing.T) {
 		for _, statement := range otherDefaults[d.driver] {
 			d.exec(t, statement)
 		}
-		o := d.dataset(t, origin.Dataset{Table: "shared", Key: "k", Version: "ver"})
+		o := d.dataset(t, origin.Dataset{Table: "shared", Key: []string{"k"}, Version: "ver"})
 		for range 2 { // with and without a new prepared statement
 			got := loadOne(t, o, "k")
 			if string(got.Data) != sharedValue {
@@ -201,12 +201,12 @@ func testValuesOfEachType(t *testing.T, d database) {
 		table := fmt.Sprint("one", i)
 		d.exec(t, "CREATE TABLE "+table+" (k VARCHAR(5) PRIMARY KEY, v "+c.sqlType+")")
 		d.exec(t, "INSERT INTO "+table+" VALUES ('k', "+c.literal+")")
-		checkForm(t, db, c, origin.Dataset{Table: table, Key: "k", Columns: []string{"v"}}, `{"v":`+c.json+`}`)
+		checkForm(t, db, c, origin.Dataset{Table: table, Key: []string{"k"}, Columns: []string{"v"}}, `{"v":`+c.json+`}`)
 		plain := c.plain
 		if plain == "" {
 			plain = strings.Trim(c.json, `"`)
 		}
-		checkForm(t, db, c, origin.Dataset{Table: table, Key: "k", Value: "v"}, plain)
+		checkForm(t, db, c, origin.Dataset{Table: table, Key: []string{"k"}, Value: "v"}, plain)
 	}
 }
 
@@ -237,7 +237,7 @@ func TestSQLiteIntegerTimes(t *testing.T) {
 	} {
 		d.exec(t, "DELETE FROM e")
 		d.exec(t, "INSERT INTO e VALUES ('a', "+c.at+", "+c.day+", 1687366926), ('b', NULL, NULL, NULL)")
-		w := d.rows(t, origin.Dataset{Table: "e", Key: "k", Columns: []string{"at", "day", "n"}, IntegerTimes: c.times})
+		w := d.rows(t, origin.Dataset{Table: "e", Key: []string{"k"}, Columns: []string{"at", "day", "n"}, IntegerTimes: c.times})
 		v := loadOne(t, w, "a")
 		if string(v.Data) != c.want {
 			t.Errorf("%s %s: got %s, want %s", c.times, c.at, v.Data, c.want)
@@ -254,8 +254,8 @@ func TestSQLiteIntegerTimes(t *testing.T) {
 		}
 	}
 	for driver, ds := range map[string]origin.Dataset{
-		"sqlite":   {Table: "e", Key: "k", IntegerTimes: "nanoseconds"},
-		"postgres": {Table: "e", Key: "k", IntegerTimes: "seconds"},
+		"sqlite":   {Table: "e", Key: []string{"k"}, IntegerTimes: "nanoseconds"},
+		"postgres": {Table: "e", Key: []string{"k"}, IntegerTimes: "seconds"},
 	} {
 		dsn := map[string]string{"sqlite": d.dsn, "postgres": "postgres://u:p@127.0.0.1:1/d"}[driver]
 		db, err := openDB(driver, origin.SourceConfig{Name: "db", DSN: dsn})
@@ -277,7 +277,7 @@ func TestCharHasNoPadding(t *testing.T) {
 		if d.driver == "mysql" {
 			d.exec(t, "SET GLOBAL sql_mode = 'PAD_CHAR_TO_FULL_LENGTH'")
 		}
-		o := d.rows(t, origin.Dataset{Table: "padded", Key: "k"})
+		o := d.rows(t, origin.Dataset{Table: "padded", Key: []string{"k"}})
 		want := map[string]string{
 			"ab": `{"k":"ab","v":"cd","w":"ef  "}`, "a b": `{"k":"a b","v":"","w":""}`, "é😀": `{"k":"é😀","v":"é","w":" "}`,
 			"ab ": "absent", "ab      ": "absent", "AB": "absent",

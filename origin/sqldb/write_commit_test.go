@@ -45,7 +45,7 @@ func TestWhatEndsACommit(t *testing.T) {
 			for _, statement := range slowCommit {
 				d.exec(t, statement)
 			}
-			w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+			w := d.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"})
 			ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
 			defer cancel()
 			result := make(chan error, 1)
@@ -73,7 +73,7 @@ func TestDeferredConstraintRejectsACommit(t *testing.T) {
 		}
 		d.exec(t, "CREATE TABLE other (id INT PRIMARY KEY)")
 		d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v INT REFERENCES other (id) DEFERRABLE INITIALLY DEFERRED)")
-		w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+		w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 		for range 2 { // the second on the same connection
 			_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":1}`)})
 			if !errors.Is(err, origin.ErrInvalidValue) || errors.Is(err, origin.ErrUnknown) {
@@ -97,7 +97,7 @@ func TestWriteContinuesAfterItsSessionIsKilled(t *testing.T) {
 			return
 		}
 		d.fillExact(t, map[string]string{"a": "old"})
-		w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+		w := d.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"})
 		release := d.lock(t)
 		result := make(chan error, 1)
 		go func() {

@@ -49,7 +49,7 @@ var exactKey = map[string]string{
 }
 
 func testConformanceWriter(t *testing.T, d database) {
-	ds := origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"}
+	ds := origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"}
 	origintest.ConformanceWriter(t, origintest.WriterSubject{
 		New: func(t *testing.T, values map[string]string) origintest.Rows {
 			d.fillExact(t, values)
@@ -57,7 +57,7 @@ func testConformanceWriter(t *testing.T, d database) {
 		},
 		Unversioned: func(t *testing.T) origintest.Rows {
 			d.fillExact(t, map[string]string{"a": "old"})
-			return d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Value: "v"})
+			return d.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"})
 		},
 		Stuck: func(t *testing.T) (origintest.Rows, func()) {
 			d.fillExact(t, map[string]string{"a": "old"})
@@ -87,7 +87,7 @@ func testVersionsOfARecreatedRow(t *testing.T, d database) {
 	if d.driver == "sqlite" {
 		d.dsn = d.fileURL("_pragma=synchronous(0)") // many writes within a millisecond
 	}
-	rows := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+	rows := d.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"})
 	newest := int64(0)
 	for range 50 {
 		for _, c := range []origin.Change{{Key: "a", Data: []byte("x")}, {Key: "a", Data: []byte("y")}, {Key: "a", Delete: true}} {

@@ -171,7 +171,7 @@ func TestOutcomeOfAWriteWhoseConnectionIsCut(t *testing.T) {
 		network := newCutter(t, hostPort.FindString(d.dsn))
 		behind := d
 		behind.dsn = hostPort.ReplaceAllString(d.dsn, network.Addr().String())
-		w := behind.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+		w := behind.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"})
 		for _, heals := range []bool{false, true} {
 			seen := map[string]int{}
 			write(t, w, "warm")

@@ -40,7 +40,7 @@ func testWritesThatCouldNotBeReadBack(t *testing.T, d database) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	w, err := db.Writer(origin.Dataset{Name: "rows", Table: "r", Key: "k"})
+	w, err := db.Writer(origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func testWritesThatCouldNotBeReadBack(t *testing.T, d database) {
 func testConditionsOnANullValue(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9), ver BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', NULL, 1), ('b', 'x', 1)")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Version: "ver", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Version: "ver", Value: "v"})
 	if page, err := w.List(soon(t), origin.ListQuery{Limit: 2}); err != nil || len(page) != 1 || page[0].Key != "b" {
 		t.Errorf("listed %v, %v", page, err)
 	}
@@ -97,7 +97,7 @@ func testConditionsOnANullValue(t *testing.T, d database) {
 func testKeyThatIsNotUnique(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x'), ('a', 'y')")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Value: "v"})
 	for _, c := range []origin.Change{
 		{Data: []byte("new")}, {Data: []byte("new"), If: origin.Condition{Present: true}}, {Delete: true},
 	} {
@@ -115,7 +115,7 @@ func testKeyThatIsNotUnique(t *testing.T, d database) {
 	nocase := map[string]string{"mysql": "utf8mb4_general_ci", "sqlite": "NOCASE"}[d.driver]
 	d.exec(t, "CREATE TABLE two (k VARCHAR(9) COLLATE "+nocase+", v VARCHAR(9))")
 	d.exec(t, "INSERT INTO two VALUES ('b', 'x'), ('B', 'y')")
-	w = d.rows(t, origin.Dataset{Table: "two", Key: "k", Value: "v"})
+	w = d.rows(t, origin.Dataset{Table: "two", Key: []string{"k"}, Value: "v"})
 	_, err := w.Write(soon(t), origin.Change{Key: "b", Data: []byte("new"), If: origin.Condition{Present: true}})
 	if n := d.count(t, "SELECT count(*) FROM two WHERE v IN ('x', 'y')"); err == nil || n != 2 {
 		t.Errorf("%v; %d rows are as they were", err, n)
@@ -125,7 +125,7 @@ func testKeyThatIsNotUnique(t *testing.T, d database) {
 // The writer caches the columns; after an ALTER TABLE it must read them again.
 func testWritesToAnAlteredTable(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	if _, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(`{"v":"x"}`)}); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func testWritesToAnAlteredTable(t *testing.T, d database) {
 
 func testWritesToAMissingTable(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	d.exec(t, "DROP TABLE r")
 	for _, c := range []origin.Change{{Key: "a", Data: []byte(`{"v":"x"}`)}, {Key: "a", Delete: true}} {
 		_, err := w.Write(soon(t), c)
@@ -161,7 +161,7 @@ func TestDatasetsThatCannotBeWritten(t *testing.T) {
 	for want, ds := range map[string]origin.Dataset{
 		"not one with query":     {Query: "SELECT $1"},
 		"table needs key":        {Table: "r"},
-		"must be another column": {Table: "r", Key: "k", Value: "k"},
+		"must be another column": {Table: "r", Key: []string{"k"}, Value: "k"},
 	} {
 		ds.Name = "rows"
 		_, err := db.Writer(ds)
@@ -176,7 +176,7 @@ func TestWriteWaitsNoLongerThanItsContext(t *testing.T) {
 	d := startSQLite(t)
 	d.exec(t, "PRAGMA journal_mode = DELETE")
 	d.fillExact(t, map[string]string{"a": "old"})
-	w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+	w := d.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"})
 	conn, err := d.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func testWritesToATableWithTriggers(t *testing.T, d database) {
 			}
 			d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, a INT, b INT UNIQUE, total INT)")
 			d.exec(t, "INSERT INTO r (k, a, b) VALUES ('a', 1, 2)")
-			w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+			w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 			for i, statement := range statements { // the writer does not know the triggers from its start
 				if i == 0 {
 					write(t, w, `{"a":0}`)

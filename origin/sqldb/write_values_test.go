@@ -17,7 +17,7 @@ func TestWritesAcceptWhatLoadsReturn(t *testing.T) {
 		for _, statement := range otherDefaults[d.driver] {
 			d.exec(t, statement)
 		}
-		w := d.rows(t, origin.Dataset{Table: "shared", Key: "k", Version: "ver"})
+		w := d.rows(t, origin.Dataset{Table: "shared", Key: []string{"k"}, Version: "ver"})
 		for _, c := range []origin.Change{
 			{}, {If: origin.Condition{Present: true}}, {If: origin.Condition{Version: 9}}, {Delete: true},
 			{If: origin.Condition{Absent: true}}, {Delete: true}, {},
@@ -58,7 +58,7 @@ func testWritesOfEachType(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE "+table+" (k VARCHAR(5) PRIMARY KEY, v "+c.sqlType+")")
 		d.exec(t, "INSERT INTO "+table+" VALUES ('k', "+c.literal+"), ('null', NULL)")
 		for _, ds := range []origin.Dataset{
-			{Table: table, Key: "k", Columns: []string{"v"}}, {Table: table, Key: "k", Value: "v"},
+			{Table: table, Key: []string{"k"}, Columns: []string{"v"}}, {Table: table, Key: []string{"k"}, Value: "v"},
 		} {
 			w := d.rows(t, ds)
 			v := loadOne(t, w, "k")
@@ -84,7 +84,7 @@ func testWritesInOtherForms(t *testing.T, d database) {
 		"mysql":    "LONGTEXT, i BIGINT, f DOUBLE, at DATETIME(6), zoned TIMESTAMP(6) NULL, b BOOL, doc JSON)",
 		"sqlite":   "TEXT, i BIGINT, f DOUBLE, at DATETIME, zoned TIMESTAMPTZ, b BOOLEAN, doc JSON)",
 	}[d.driver])
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k"})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}})
 	null := `{"k":"a","n":null,"i":null,"f":null,"at":null,"zoned":null,"b":null,"doc":null}`
 	large := strings.Repeat("x", 1<<20-100)
 	for _, c := range []struct{ column, written, loaded string }{
@@ -115,7 +115,7 @@ func testWritesOfSomeColumns(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, must VARCHAR(9) NOT NULL, may VARCHAR(9) DEFAULT 'x', "+
 		"hidden VARCHAR(9), ver BIGINT)")
 	d.exec(t, "INSERT INTO r VALUES ('a', 'm', 'n', 'h', NULL)")
-	w := d.rows(t, origin.Dataset{Table: "r", Key: "k", Version: "ver", Columns: []string{"must", "may"}})
+	w := d.rows(t, origin.Dataset{Table: "r", Key: []string{"k"}, Version: "ver", Columns: []string{"must", "may"}})
 	for _, c := range []struct{ key, written, want string }{
 		{"a", `{"may":"new"}`, `{"must":"m","may":"new"}`}, {"a", `{}`, `{"must":"m","may":"new"}`},
 		{"a", `{"may":null,"ver":77,"k":"a"}`, `{"must":"m","may":null}`},
@@ -216,7 +216,7 @@ func testInvalidValues(t *testing.T, d database) {
 		if strings.Contains(c.columns, "UNIQUE") {
 			d.exec(t, "INSERT INTO "+table+" VALUES ('other', 7)")
 		}
-		w := d.rows(t, origin.Dataset{Table: table, Key: "k"})
+		w := d.rows(t, origin.Dataset{Table: table, Key: []string{"k"}})
 		_, err := w.Write(soon(t), origin.Change{Key: "a", Data: []byte(c.value)})
 		refused, ok := errors.AsType[*origin.ValueError](err)
 		if !ok || refused.Column != c.column || !strings.Contains(refused.Reason, c.reason) {
@@ -233,7 +233,7 @@ func TestWriteOfAGeneratedKey(t *testing.T) {
 	d := startPostgres(t)
 	d.exec(t, "CREATE TABLE numbered (id INT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v TEXT, w TEXT GENERATED ALWAYS AS (v || '!') STORED)")
 	d.exec(t, "INSERT INTO numbered (v) VALUES ('a')")
-	w := d.rows(t, origin.Dataset{Table: "numbered", Key: "id"})
+	w := d.rows(t, origin.Dataset{Table: "numbered", Key: []string{"id"}})
 	for _, c := range []struct{ key, written, want string }{
 		{"1", `{"id":1,"v":"a","w":"a!"}`, `{"id":1,"v":"a","w":"a!"}`},
 		{"1", `{"id":1,"v":"b","w":"a!"}`, `{"id":1,"v":"b","w":"b!"}`}, // read, changed and written back

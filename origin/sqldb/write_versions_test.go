@@ -26,7 +26,7 @@ func testVersionOfARowCreatedAfterAWait(t *testing.T, d database) {
 	for _, cond := range []origin.Condition{{}, {Absent: true}} {
 		for _, updates := range []int{0, 3} {
 			d.fillExact(t, map[string]string{"a": "old"})
-			w := d.rows(t, origin.Dataset{Table: "conformance", Key: "k", Version: "ver", Value: "v"})
+			w := d.rows(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Version: "ver", Value: "v"})
 			other := d.begin(t)
 			run(t, other, "DELETE FROM conformance WHERE k = 'a'")
 			result := make(chan origin.Value, 1)

@@ -116,7 +116,7 @@ func (d database) open(tb testing.TB) rows {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = db.Close() })
-	ds := origin.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: "cnf_id", Version: "ver"}
+	ds := origin.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: []string{"cnf_id"}, Version: "ver"}
 	var r rows
 	if r.Origin, err = db.Dataset(ds); err != nil {
 		tb.Fatal(err)

@@ -81,14 +81,17 @@ func (k datasetChecker) source() {
 }
 
 func (k datasetChecker) ofQuery() {
-	if k.Key != "" || len(k.Columns) > 0 {
+	if len(k.Key) > 0 || len(k.Columns) > 0 {
 		k.problem(k.path, "key and columns belong to table; a query selects its own")
 	}
 }
 
 func (k datasetChecker) ofTable() {
-	if k.Key == "" {
-		k.problem(k.path+".key", "is missing; want the column that identifies a row")
+	switch {
+	case len(k.Key) == 0:
+		k.problem(k.path+".key", "is missing; want the column that identifies a row, or a list of columns")
+	case len(k.Key) > 1:
+		k.problem(k.path+".key", "has %d columns; want one", len(k.Key))
 	}
 	if k.Batch != "" {
 		k.problem(k.path+".batch", "belongs to query; for a table the sidecar generates it")
@@ -143,7 +146,7 @@ func (k datasetChecker) feed() {
 		k.oneOf(k.path+".feed.kind", f.Kind, feedNotify, feedPoll)
 		k.poll()
 	}
-	if k.Key == "" {
+	if len(k.Key) == 0 {
 		k.problem(k.path+".feed", "reports the keys of a table; set table and key instead of query, or remove feed")
 	}
 	if p := k.Policy(); p.GapTTL == 0 || p.GapTTL > p.TTL {
@@ -200,7 +203,7 @@ func (k *checker) cnfMetrics() {
 	case !ok:
 		k.problem(path, "no dataset is named %q; want one of: %s", n,
 			cmp.Or(strings.Join(slices.Sorted(maps.Keys(k.config.Datasets)), ", "), "there are none"))
-	case d.Table == "" || d.Key == "" || d.Value != "":
-		k.problem(path, "the dataset %s needs table and key, and no value: the service lists and writes whole rows", n)
+	case d.Table == "" || len(d.Key) != 1 || d.Value != "":
+		k.problem(path, "the dataset %s needs table and a key of one column, and no value: the service lists and writes whole rows", n)
 	}
 }

@@ -71,7 +71,7 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 		},
 		{
 			"typed service of a column", oneDataset + "    value: value\ncnf_metrics: metrics",
-			"cnf_metrics: the dataset metrics needs table and key, and no value",
+			"cnf_metrics: the dataset metrics needs table and a key of one column, and no value",
 		},
 		{"typed service", oneDataset + "cnf_metrics: metrics", ""},
 	} {

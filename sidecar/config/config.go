@@ -170,11 +170,11 @@ type Breaker struct {
 type Dataset struct {
 	Origin string `yaml:"origin"`
 
-	Table   string   `yaml:"table"`
-	Key     string   `yaml:"key"`
-	Version string   `yaml:"version"`
-	Value   string   `yaml:"value"`
-	Columns []string `yaml:"columns"`
+	Table   string           `yaml:"table"`
+	Key     decode.OneOrMore `yaml:"key"`
+	Version string           `yaml:"version"`
+	Value   string           `yaml:"value"`
+	Columns []string         `yaml:"columns"`
 
 	Query string `yaml:"query"`
 	Batch string `yaml:"batch"`

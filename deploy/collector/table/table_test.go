@@ -103,7 +103,7 @@ func (d *database) read(t *testing.T, id string) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	o, err := db.Dataset(origin.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: "cnf_id", Version: "ver"})
+	o, err := db.Dataset(origin.Dataset{Name: "cnf-metrics", Table: "cnf_metrics", Key: []string{"cnf_id"}, Version: "ver"})
 	if err != nil {
 		t.Fatal(err)
 	}

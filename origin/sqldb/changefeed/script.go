@@ -102,7 +102,7 @@ func (s *script) checkNames(ownSchemaOnly bool) error {
 	if schema, _ := sqltext.SplitTable(s.config.Table); ownSchemaOnly && schema != "" && schema != s.at.Schema {
 		return fmt.Errorf("changes table %s: a trigger of SQLite can only write to its own file", s.config.Table)
 	}
-	for _, name := range []string{s.at.Schema, s.at.Name, s.Dataset.Key, s.Dataset.Version, s.config.Table} {
+	for _, name := range []string{s.at.Schema, s.at.Name, s.Dataset.Key[0], s.Dataset.Version, s.config.Table} {
 		if strings.Contains(name, bodyQuote) || strings.ContainsAny(name, "\n\r\x00") {
 			return fmt.Errorf("the name %q cannot be part of a trigger: rename it, or write the trigger by hand", name)
 		}
@@ -230,7 +230,7 @@ func (s *script) Object(suffix string) string {
 }
 
 // Column returns the key column of a row.
-func (s *script) Column(row string) string { return row + "." + s.Quote(s.Dataset.Key) }
+func (s *script) Column(row string) string { return row + "." + s.Quote(s.Dataset.Key[0]) }
 
 // Key returns the expression for the reported key of a row.
 func (s *script) Key(row string) string { return s.at.KeyText(s.Column(row)) }

@@ -45,7 +45,7 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Datase
 			c.Form, c.Inexact = rowjson.FormJSON, true
 		}
 		t.Columns = append(t.Columns, c)
-		if strings.EqualFold(c.Name, ds.Key) {
+		if strings.EqualFold(c.Name, ds.Key[0]) {
 			t.Key = keyTypeOf(declared)
 		}
 	}
@@ -138,7 +138,7 @@ func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Data
 		tables.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
 			WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
 			GROUP BY INDEX_NAME HAVING COUNT(*) = 1 AND MAX(COLUMN_NAME) = ? AND MAX(NON_UNIQUE) = 0
-			AND MAX(SUB_PART) IS NULL)`, schema, name, ds.Key),
+			AND MAX(SUB_PART) IS NULL)`, schema, name, ds.Key[0]),
 		checkEngine(ctx, conn, schema, name))
 }
 

@@ -149,7 +149,7 @@ func refusal(err error, tx *rowwrite.Transaction) error {
 		return err
 	}
 	column, reason := reasonOf(err)
-	key := tx.Rows.Dataset.Key
+	key := tx.Rows.Dataset.Key[0]
 	switch number := errorNumber(err); {
 	case slices.Contains(differentCollations, number), number == noConversion && tx.Change.Delete:
 		column = key // a value is not compared with a column

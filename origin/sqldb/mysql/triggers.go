@@ -24,7 +24,7 @@ func (t triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		COALESCE(c.DATETIME_PRECISION, 0), t.TABLE_TYPE
 		FROM information_schema.COLUMNS AS c JOIN information_schema.TABLES AS t USING (TABLE_SCHEMA, TABLE_NAME)
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ? AND c.COLUMN_NAME = ?`,
-		schema, table, ds.Key).Scan(&at.Schema, &at.Name, &key.base, &key.declared, &key.precision, &kind)
+		schema, table, ds.Key[0]).Scan(&at.Schema, &at.Name, &key.base, &key.declared, &key.precision, &kind)
 	switch {
 	case err != nil:
 		return changefeed.Table{}, err

@@ -29,7 +29,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		t.Columns = t.Columns[:0]
 		for _, field := range sd.Fields {
 			t.Columns = append(t.Columns, columnOf(field))
-			if field.Name == ds.Key {
+			if field.Name == ds.Key[0] {
 				t.Key = keyTypeOf(field.DataTypeOID)
 			}
 		}
@@ -100,6 +100,6 @@ func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Data
 		JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1
 		AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)`,
-		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
+		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key[0])
 	return tables.CheckUnique(ds, unique, err)
 }

@@ -290,7 +290,7 @@ func (t *transaction) explain(err error, parameters []sqltext.Parameter) error {
 	case class == errclass.Retry:
 		return fmt.Errorf("%w: %w", sqldb.ErrRetry, err)
 	case class == errclass.Statement:
-		return refusal(e, t.tx.Rows.Dataset.Key, parameters)
+		return refusal(e, t.tx.Rows.Dataset.Key[0], parameters)
 	}
 	return err
 }

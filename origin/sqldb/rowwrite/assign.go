@@ -31,7 +31,7 @@ func (p *Planner) assignments(t *tables.Table, c origin.Change) (set []assignmen
 	for _, m := range members {
 		switch m.Name {
 		case p.Dataset.Version: // only the database sets it
-		case p.Dataset.Key:
+		case p.Dataset.Key[0]:
 			if m.Input.Text != c.Key {
 				key = &m.Input
 			}
@@ -150,7 +150,7 @@ func (tx *Transaction) checkMembers(row []byte) error {
 	has := func(name string, in rowjson.Input) bool {
 		return slices.ContainsFunc(members, func(m rowjson.Member) bool { return m.Name == name && m.Input.Equal(in) })
 	}
-	if key := tx.plan.Dataset.Key; tx.namedKey != nil && !has(key, *tx.namedKey) {
+	if key := tx.plan.Dataset.Key[0]; tx.namedKey != nil && !has(key, *tx.namedKey) {
 		return origin.InvalidValue(key, "it differs from the key of the write: leave it out, or use the same key")
 	}
 	for _, m := range tx.generated {

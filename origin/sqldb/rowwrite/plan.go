@@ -40,17 +40,17 @@ func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
 		return nil, err
 	}
 	if c.Delete {
-		ds.Columns, ds.Value = []string{ds.Key}, "" // only the version is needed
+		ds.Columns, ds.Value = ds.Key, "" // only the version is needed
 	}
 	tx := &Transaction{
 		Change: c, Query: sqltext.Load(ds, p.Syntax), Rows: rowset.New(ds, p.MaxValueBytes),
 		plan: &sqltext.WritePlan{
-			Syntax: p.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key, Value: param},
+			Syntax: p.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key[0], Value: param},
 		},
 		View:    t.View,
 		columns: p.writable(t.Columns),
 	}
-	key := t.Column(ds.Key)
+	key := t.Column(ds.Key[0])
 	tx.keyGenerated = key != nil && key.Generated
 	if !c.Delete {
 		if tx.assignments, tx.namedKey, err = p.assignments(t, c); err != nil {
@@ -88,6 +88,6 @@ func (tx *Transaction) planSteps(c origin.Change, set []sqltext.Parameter) {
 func (p *Planner) writable(columns []rowjson.Column) []rowjson.Column {
 	ds := p.Dataset
 	return slices.DeleteFunc(slices.Clone(columns), func(c rowjson.Column) bool {
-		return c.Name == ds.Key || c.Name == ds.Version || c.Generated
+		return slices.Contains(ds.Key, c.Name) || c.Name == ds.Version || c.Generated
 	})
 }

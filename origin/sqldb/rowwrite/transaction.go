@@ -46,7 +46,7 @@ func (tx *Transaction) Verify() (commit bool, err error) {
 	case n > 1: //guard:write-changes-several-rows
 		return false, fmt.Errorf("table %s has %d rows with this key: %w", tx.Query.Table, n, tables.ErrNotUnique)
 	case n == 0 && tx.keyGenerated && tx.Change.If == (origin.Condition{}) && !tx.Change.Delete:
-		return false, origin.InvalidValue(tx.plan.Dataset.Key, "the database generates the key: no row can be created with it")
+		return false, origin.InvalidValue(tx.plan.Dataset.Key[0], "the database generates the key: no row can be created with it")
 	case n == 0, other && mustExist:
 		return false, tx.NotMatched()
 	case other:

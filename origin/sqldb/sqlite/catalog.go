@@ -42,7 +42,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		declare(&c, strings.ToUpper(declared))
 		c.Epoch = epochUnits[ds.IntegerTimes]
 		t.Columns = append(t.Columns, c)
-		if strings.EqualFold(c.Name, ds.Key) {
+		if strings.EqualFold(c.Name, ds.Key[0]) {
 			t.Key = declaredKeyType(strings.ToUpper(declared))
 		}
 	}
@@ -100,5 +100,5 @@ func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Data
 			WHERE l."unique" AND NOT l.partial AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = 1
 			AND (SELECT name FROM pragma_index_info(l.name, ?2)) = ?3)
 		OR COALESCE((SELECT group_concat(name) FROM pragma_table_info(?1, ?2) WHERE pk) = ?3, FALSE)`,
-		name, cmp.Or(schema, "main"), ds.Key)
+		name, cmp.Or(schema, "main"), ds.Key[0])
 }

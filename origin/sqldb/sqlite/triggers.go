@@ -29,13 +29,13 @@ func (s triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	}
 	if err == nil {
 		err = conn.QueryRowContext(ctx, "SELECT upper(type) FROM pragma_table_xinfo(?, ?) WHERE name = ? COLLATE NOCASE",
-			at.Name, at.Schema, ds.Key).Scan(&declared)
+			at.Name, at.Schema, ds.Key[0]).Scan(&declared)
 	}
 	if err == nil && isReal(declared) { //guard:real-key-accepted
 		err = changefeed.ErrKeyType(declared, "the application's SQLite prints digits that this one may print differently")
 	}
 	if err == nil {
-		at.Unique, err = uniqueIndexes(ctx, conn, at, ds.Key)
+		at.Unique, err = uniqueIndexes(ctx, conn, at, ds.Key[0])
 	}
 	return at, err
 }

@@ -14,11 +14,11 @@ func Check(ds origin.Dataset, s Syntax) error {
 	switch {
 	case (ds.Table == "") == (ds.Query == ""):
 		return errors.New("set either table and key, or query")
-	case ds.Table != "" && ds.Key == "":
+	case ds.Table != "" && len(ds.Key) == 0:
 		return errors.New("table needs key: the column that holds the key")
 	case ds.Table != "" && ds.Batch != "":
 		return errors.New("batch belongs to query; with table, batches need no query")
-	case ds.Query != "" && (ds.Key != "" || len(ds.Columns) > 0):
+	case ds.Query != "" && (len(ds.Key) > 0 || len(ds.Columns) > 0):
 		return errors.New("key and columns belong to table; a query names its own columns")
 	case ds.Value != "" && len(ds.Columns) > 0:
 		return errors.New("set either value or columns")
@@ -46,7 +46,7 @@ func checkParameters(ds origin.Dataset, s Syntax) error {
 func Load(ds origin.Dataset, s Syntax) *Query {
 	switch {
 	case ds.Table != "":
-		return &Query{SQL: tableSQL(ds, s), Keyed: true, List: true, Table: ds.Table, Key: ds.Key}
+		return &Query{SQL: tableSQL(ds, s), Keyed: true, List: true, Table: ds.Table, Key: ds.Key[0]}
 	case ds.Batch != "":
 		return &Query{SQL: ds.Batch, Keyed: true, List: true}
 	}
@@ -54,8 +54,8 @@ func Load(ds origin.Dataset, s Syntax) *Query {
 }
 
 func tableSQL(ds origin.Dataset, s Syntax) string {
-	return fmt.Sprintf("SELECT %s, %s FROM %s AS t WHERE t.%s%s", s.KeyText("t."+s.Quote(ds.Key)),
-		Selected(ds, s), QuoteTable(s, ds.Table), s.Quote(ds.Key), s.InKeys())
+	return fmt.Sprintf("SELECT %s, %s FROM %s AS t WHERE t.%s%s", s.KeyText("t."+s.Quote(ds.Key[0])),
+		Selected(ds, s), QuoteTable(s, ds.Table), s.Quote(ds.Key[0]), s.InKeys())
 }
 
 // Selected returns the columns after the key.
@@ -88,7 +88,7 @@ func QuoteTable(s Syntax, table string) string {
 
 // Shows reports whether a column is visible to readers.
 func Shows(ds origin.Dataset, name string) bool {
-	if name == ds.Key || name == ds.Version {
+	if slices.Contains(ds.Key, name) || name == ds.Version {
 		return true
 	}
 	if ds.Value != "" {
@@ -99,7 +99,7 @@ func Shows(ds origin.Dataset, name string) bool {
 
 // CheckWriter returns why a dataset of a table cannot be written.
 func CheckWriter(ds origin.Dataset) error {
-	if ds.Value != "" && (ds.Value == ds.Key || ds.Value == ds.Version) {
+	if ds.Value != "" && (slices.Contains(ds.Key, ds.Value) || ds.Value == ds.Version) {
 		return origin.InvalidValue(ds.Value, "`value` must be another column than `key` and `version`, which a value does not set")
 	}
 	return nil

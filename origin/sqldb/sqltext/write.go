@@ -99,13 +99,13 @@ func (p *WritePlan) nextVersion(b *Builder, of string) {
 	case p.Dataset.Version != "":
 		b.Add("%s%s = COALESCE(%s%s, 0) + 1", comma(len(p.Set)), column, of, column)
 	case len(p.Set) == 0:
-		key := p.Syntax.Quote(p.Dataset.Key)
+		key := p.Syntax.Quote(p.Dataset.Key[0])
 		b.Add("%s = %s%s", key, of, key)
 	}
 }
 
 func (p *WritePlan) where(b *Builder, cond origin.Condition) {
-	b.Add(" WHERE %s = %s", p.Syntax.Quote(p.Dataset.Key), b.Parameter(p.Key))
+	b.Add(" WHERE %s = %s", p.Syntax.Quote(p.Dataset.Key[0]), b.Parameter(p.Key))
 	if cond.Version != 0 {
 		b.Add(" AND %s = %s", p.Syntax.Quote(p.Dataset.Version), b.Parameter(Parameter{p.Dataset.Version, cond.Version}))
 	}
@@ -119,13 +119,13 @@ func (p *WritePlan) where(b *Builder, cond origin.Condition) {
 
 func (p *WritePlan) returning(b *Builder) {
 	if p.Syntax.Returning() {
-		b.Add(" RETURNING t.%s, %s", p.Syntax.Quote(p.Dataset.Key), Selected(p.Dataset, p.Syntax))
+		b.Add(" RETURNING t.%s, %s", p.Syntax.Quote(p.Dataset.Key[0]), Selected(p.Dataset, p.Syntax))
 	}
 }
 
 func (p *WritePlan) insert(replace bool) Step {
 	b := &Builder{Syntax: p.Syntax}
-	b.Add("INSERT INTO %s%s (%s", QuoteTable(p.Syntax, p.Dataset.Table), p.alias(), p.Syntax.Quote(p.Dataset.Key))
+	b.Add("INSERT INTO %s%s (%s", QuoteTable(p.Syntax, p.Dataset.Table), p.alias(), p.Syntax.Quote(p.Dataset.Key[0]))
 	marks := b.Parameter(p.Key)
 	for _, a := range p.Set {
 		b.Add(", %s", p.Syntax.Quote(a.Column))
@@ -164,7 +164,7 @@ func (p *WritePlan) onConflict(b *Builder, replace bool) {
 	if !p.Syntax.Upsert() {
 		return
 	}
-	b.Add(" ON CONFLICT (%s) DO ", p.Syntax.Quote(p.Dataset.Key))
+	b.Add(" ON CONFLICT (%s) DO ", p.Syntax.Quote(p.Dataset.Key[0]))
 	if !replace {
 		b.Add("NOTHING")
 		return

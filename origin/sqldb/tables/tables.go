@@ -41,7 +41,7 @@ func (t *Table) Column(name string) *rowjson.Column {
 // KeyParameter returns the key as a parameter that the database compares with the key column.
 func (t *Table) KeyParameter(ds origin.Dataset, key string) (any, error) {
 	if t.Key.Untyped { //guard:untyped-key-written
-		return nil, origin.InvalidValue("", UntypedKey, ds.Key, ds.Table)
+		return nil, origin.InvalidValue("", UntypedKey, ds.Key[0], ds.Table)
 	}
 	v, err := t.Key.Parse(key)
 	if err != nil {

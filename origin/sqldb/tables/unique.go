@@ -15,7 +15,7 @@ func CheckUnique(ds origin.Dataset, unique bool, err error) error {
 	}
 	if !unique { //guard:duplicate-keys-writable
 		return fmt.Errorf("key: column %q of table %s is not unique: make it the primary key, or give it a unique index "+
-			"of its own", ds.Key, ds.Table)
+			"of its own", ds.Key[0], ds.Table)
 	}
 	return nil
 }

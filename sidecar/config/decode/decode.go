@@ -203,7 +203,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string) {
 		d.problem(path, place(n), "want %s; got a %s", wanted(v.Type()), n.Type())
 		return
 	}
-	if !isLeaf(v.Type()) || v.Kind() == reflect.Slice {
+	if !isLeaf(v.Type()) || v.Kind() == reflect.Slice && v.Type() != reflect.TypeFor[OneOrMore]() {
 		d.problem(path, place(n), "want %s; got a single value", wanted(v.Type()))
 		return
 	}
@@ -287,6 +287,9 @@ func wanted(t reflect.Type) string {
 			return "a mapping"
 		}
 	case reflect.Slice:
+		if t == reflect.TypeFor[OneOrMore]() {
+			return "a single value or a list"
+		}
 		return "a list"
 	}
 	return "a single value"

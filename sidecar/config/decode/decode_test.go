@@ -79,3 +79,30 @@ func TestInlineFieldsAreFieldsOfTheOuterStruct(t *testing.T) {
 		t.Errorf("got the fields %q, want %q", paths, want)
 	}
 }
+
+func TestOneOrMore(t *testing.T) {
+	for text, want := range map[string]OneOrMore{
+		"key: realm": {"realm"}, "key: [realm, user name]": {"realm", "user name"}, "key: realm, name": {"realm", "name"},
+		`key: ["a,b"]`: {"a,b"}, "key:": nil, "key: [007]": {"007"},
+	} {
+		var c struct {
+			Key OneOrMore `yaml:"key"`
+		}
+		if _, problems := (Source{Getenv: noVariable, Text: []byte(text)}).Into(&c); len(problems) > 0 || !slices.Equal(c.Key, want) {
+			t.Errorf("%s: got %q, %v; want %q", text, c.Key, problems, want)
+		}
+	}
+	var c struct {
+		Key OneOrMore `yaml:"key"`
+	}
+	assigned := Source{Getenv: noVariable, Set: []string{"key=realm,name"}}
+	if _, problems := assigned.Into(&c); len(problems) > 0 || !slices.Equal(c.Key, []string{"realm", "name"}) {
+		t.Errorf("got %q, %v; want two columns", c.Key, problems)
+	}
+	_, problems := (Source{Getenv: noVariable, Text: []byte("key: {a: b}")}).Into(&c)
+	if len(problems) != 1 || !strings.Contains(problems[0].Message, "want a single value or a list") {
+		t.Errorf("got %v", problems)
+	}
+}
+
+func noVariable(string) (string, bool) { return "", false }

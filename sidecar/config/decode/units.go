@@ -82,3 +82,20 @@ func (s *Share) UnmarshalText(text []byte) error {
 func (s Share) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 func (s Share) String() string { return strconv.FormatFloat(float64(s)*100, 'g', 6, 64) + "%" }
+
+// OneOrMore is a list that may be written as a single value: realm, or [realm, name].
+type OneOrMore []string
+
+// UnmarshalText reads a single value, or several with commas between them.
+func (l *OneOrMore) UnmarshalText(text []byte) error {
+	*l = splitList(string(text))
+	return nil
+}
+
+// MarshalYAML writes a list of one as a single value; null is an empty list.
+func (l OneOrMore) MarshalYAML() (any, error) {
+	if len(l) == 1 && !strings.Contains(l[0], ",") {
+		return l[0], nil
+	}
+	return []string(l), nil
+}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestWritesAreWarnedOf(t *testing.T) {
-	writable := map[string]config.Dataset{"a": {Table: "t", Key: "k", Version: "v", Writable: true}, "b": {Version: "v"}}
+	writable := map[string]config.Dataset{"a": {Table: "t", Key: []string{"k"}, Version: "v", Writable: true}, "b": {Version: "v"}}
 	peers := config.Membership{Static: []string{"10.0.0.1:7072"}}
 	identity := config.PeerTLS{CertFile: "c", KeyFile: "k", CAFile: "a"}
 	open := func(who string) map[string]config.Dataset {
@@ -42,7 +42,7 @@ func TestWritesAreWarnedOf(t *testing.T) {
 		},
 		{"members that are", config.Config{Membership: peers, PeerTLS: identity, Datasets: writable}, nil},
 		{
-			"without versions", config.Config{Datasets: map[string]config.Dataset{"a": {Table: "t", Key: "k", Writable: true}}},
+			"without versions", config.Config{Datasets: map[string]config.Dataset{"a": {Table: "t", Key: []string{"k"}, Writable: true}}},
 			[]string{"datasets.a is writable without a version column"},
 		},
 	} {

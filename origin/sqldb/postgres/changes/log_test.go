@@ -38,7 +38,7 @@ func logOf(t *testing.T, dsn string) (log *changes.ChangeLog, conn *sql.Conn, ad
 		}
 	}
 	write("BEGIN READ WRITE; CREATE TABLE t (k int primary key); COMMIT")
-	ds, c := origin.Dataset{Name: "rows", Table: "t", Key: "k"}, origin.FeedConfig{Kind: origin.FeedPoll}.WithDefaults()
+	ds, c := origin.Dataset{Name: "rows", Table: "t", Key: []string{"k"}}, origin.FeedConfig{Kind: origin.FeedPoll}.WithDefaults()
 	if err := db.InstallChanges(ctx, ds, c); err != nil {
 		t.Fatal(err)
 	}

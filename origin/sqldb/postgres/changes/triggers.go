@@ -35,7 +35,7 @@ func (t Triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 			c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
 			(SELECT format_type(oid, NULL) FROM key WHERE typtype <> 'd'), (SELECT typtype::text FROM key WHERE typtype <> 'd'),
 			current_setting('max_prepared_transactions')::int
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, table, ds.Key)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, table, ds.Key[0])
 	if err != nil {
 		return changefeed.Table{}, err
 	}
