@@ -3,9 +3,7 @@ package rig
 import (
 	"encoding/json"
 	"net"
-	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -65,20 +63,7 @@ func startEnvoy(t testing.TB, name, xds string, replace ...string) *EnvoyServer 
 // substitute copies a file of deploy/envoy and replaces texts. Each text must be in the file.
 func substitute(t testing.TB, name, to string, replace ...string) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(repository(t), "deploy", "envoy", name))
-	if err != nil {
-		t.Fatalf("rig: %v", err)
-	}
-	text := string(b)
-	for i := 0; i < len(replace); i += 2 {
-		if !strings.Contains(text, replace[i]) {
-			t.Fatalf("rig: deploy/envoy/%s does not have %q", name, replace[i])
-		}
-		text = strings.ReplaceAll(text, replace[i], replace[i+1])
-	}
-	if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
-		t.Fatalf("rig: %v", err)
-	}
+	CopyPage(t, filepath.Join("deploy", "envoy", name), to, replace...)
 }
 
 func port(t testing.TB, address string) string {
