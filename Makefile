@@ -66,6 +66,7 @@ setup: ## Install what make test, make guards and make promises need, once
 	@e2e/setup.sh servers
 	@e2e/setup.sh mysql
 	@e2e/setup.sh programs
+	@e2e/setup.sh functions
 	@e2e/setup.sh kube
 
 .PHONY: generate
@@ -87,6 +88,11 @@ bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same ru
 .PHONY: promises
 promises: setup ## Measure the promises on real processes and write the table of e2e/PROMISES.md, from a clean commit
 	@e2e/promises.sh
+
+.PHONY: functions
+functions: ## Measure network functions with SQL and with Ringside, during faults, and write e2e/functions/RESULTS.md, from a clean commit
+	@e2e/setup.sh functions
+	@e2e/functions/run.sh
 
 .PHONY: clean
 clean: ## Remove what make has built

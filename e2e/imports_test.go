@@ -212,14 +212,15 @@ var mayImport = map[string][]string{
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/identity", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 	},
-	"e2e":          {},
-	"e2e/rig":      {"e2e/rig/proc"},
-	"e2e/rig/proc": {},
-	"e2e/attack":   {},
-	"e2e/bench":    {},
-	"e2e/history":  {},
-	"e2e/guards":   {},
-	"e2e/promises": {},
+	"e2e":           {},
+	"e2e/rig":       {"e2e/rig/proc"},
+	"e2e/rig/proc":  {},
+	"e2e/attack":    {},
+	"e2e/bench":     {},
+	"e2e/functions": {},
+	"e2e/history":   {},
+	"e2e/guards":    {},
+	"e2e/promises":  {},
 }
 
 // sqlDatabase is what each package of one kind of database may import.

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what a make target needs and the machine lacks: Debian packages, and pinned programs in .bin/. A second run
-# only checks files. Usage: e2e/setup.sh check|servers|mysql|programs|kube|bench|up
+# only checks files. Usage: e2e/setup.sh check|servers|mysql|programs|functions|kube|bench|up
 #   check     Go tools of make check; needs neither root nor Debian packages
 #   servers   Debian packages of all suites, and Go tools
 #   mysql     MySQL 8, which Debian does not have
 #   programs  Envoy, and the Python and Node packages of e2e
+#   functions Debian packages of the network functions and of their traffic programs
 #   kube      kube-apiserver and helm, which take minutes to build
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +26,23 @@ server_packages='
 /usr/sbin/runc                     runc
 /usr/bin/tini-static               tini
 /*bin/ip                           iproute2'
+functions_packages='
+/usr/sbin/freeradius                              freeradius
+/usr/lib/freeradius/rlm_rest.so                   freeradius-rest
+/usr/lib/freeradius/rlm_sql_postgresql.so         freeradius-postgresql
+/usr/lib/freeradius/rlm_sql_mysql.so              freeradius-mysql
+/usr/bin/radclient                                freeradius-utils
+/usr/sbin/kamailio                                kamailio
+/usr/lib/*/kamailio/modules/jansson.so            kamailio-json-modules
+/usr/lib/*/kamailio/modules/http_client.so        kamailio-utils-modules
+/usr/lib/*/kamailio/modules/db_postgres.so        kamailio-postgres-modules
+/usr/lib/*/kamailio/modules/db_mysql.so           kamailio-mysql-modules
+/usr/bin/sipp                                     sip-tester
+/usr/sbin/pdns_server                             pdns-server
+/usr/lib/*/pdns/libremotebackend.so               pdns-backend-remote
+/usr/lib/*/pdns/libgpgsqlbackend.so               pdns-backend-pgsql
+/usr/lib/*/pdns/libgmysqlbackend.so               pdns-backend-mysql
+/usr/bin/dnsperf                                  dnsperf'
 bench_packages='
 /usr/sbin/nginx                                         nginx-light
 /usr/bin/wrk                                            wrk
@@ -64,8 +82,8 @@ install_packages() {
 		install -m 755 /dev/stdin /usr/sbin/policy-rc.d <<<$'#!/bin/sh\nexit 101'
 		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 	fi
-	apt-get -qq update
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $wanted >/dev/null
+	apt-get -qq -o DPkg::Lock::Timeout=600 update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $wanted >/dev/null
 }
 
 # current reports whether the tools of a stamp have the pinned versions.
@@ -142,6 +160,7 @@ check) current .bin/.tools || build_tools check-tools $check_tools ;;
 servers) install_packages "$server_packages"; build_tools tools tool ;;
 mysql) install_mysql ;;
 programs) install_envoy; e2e/languages.sh ;;
+functions) install_packages "$server_packages$functions_packages"; build_tools tools tool ;;
 kube) build_kube ;;
 bench) install_packages "$server_packages$bench_packages"; build_tools tools tool ;;
 up)
@@ -149,5 +168,5 @@ up)
 	[ "${DB:-}" != mysql ] || install_mysql
 	build_tools tools tool
 	;;
-*) sed -n '2,8p' "$0" >&2; exit 2 ;;
+*) sed -n '2,9p' "$0" >&2; exit 2 ;;
 esac

@@ -52,16 +52,18 @@ rm -rf "$bin/tests" && mkdir "$bin/tests"
 trap 'for pid in "${job[@]}"; do pkill -P "$pid" || true; kill "$pid"; done 2>/dev/null || true' EXIT
 in_background mysql
 in_background programs
+in_background functions
 in_background kube
 suite "static checks" make --no-print-directory lint
 await mysql
-suite "packages, with the race detector" gotest -race -timeout 15m $(go list ./... | grep -vE '/e2e(/guards)?$')
+suite "packages, with the race detector" gotest -race -timeout 15m $(go list ./... | grep -vE '/e2e(/guards|/functions)?$')
 suite "memory and allocations, without the race detector" race_free
 suite "modules" modules
 suite "guards, a sample" guards
 await programs
+await functions
 # Most of these tests wait for leases, timeouts and faults, so that more of them run at a time than there are CPUs.
-suite "whole clusters" gotest -parallel 4 -timeout 45m ./e2e
+suite "whole clusters and network functions" gotest -parallel 4 -timeout 45m ./e2e ./e2e/functions
 await kube
 (suite "Kubernetes" kube)
 e2e/databases.sh "$bin"/tests/*

@@ -1,0 +1,141 @@
+package functions
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+
+	"github.com/ringside-cache/ringside/e2e/rig"
+)
+
+// resultsEnv names the environment variable with the path of the file to which the results are appended, one JSON object per
+// line. `make functions` sets it; it selects the long form: more requests, and all databases.
+const resultsEnv = "RINGSIDE_FUNCTIONS"
+
+const seed = 14
+
+// form is how much a run sends.
+type form struct {
+	measured int // requests whose times and statements are measured
+	cached   int // keys that are cached before a fault
+	during   int // requests during a fault
+	rate     int // of these, per second
+}
+
+var (
+	short = form{measured: 400, cached: 100, during: 300, rate: 100} // longer than the ttl of the pages
+	long  = form{measured: 20000, cached: 400, during: 2000, rate: 400}
+)
+
+// result is one row of the table: one function with one database, with its own SQL module or with Ringside.
+type result struct {
+	Function   string             `json:"function"`
+	Database   string             `json:"database"`
+	Via        string             `json:"via"` // direct or ringside
+	Lines      int                `json:"setup_lines"`
+	Seed       uint64             `json:"seed"`
+	Keys       int                `json:"keys"`
+	Load       outcome            `json:"load"`
+	Statements int                `json:"statements"`
+	Faults     map[string]outcome `json:"faults"`
+}
+
+func TestFunctions(t *testing.T) {
+	rig.NeedServers(t)
+	size, engines := short, 1
+	if os.Getenv(resultsEnv) != "" {
+		size, engines = long, len(rig.Engines)
+	}
+	for _, f := range []*function{freeradius} {
+		for _, engine := range f.engines[:min(engines, len(f.engines))] {
+			t.Run(f.name+"/"+engine, func(t *testing.T) {
+				if size == short {
+					t.Parallel()
+				}
+				function := *f // its spare keys are those of this database
+				newSite(t, &function, engineOf(t, engine)).test(size)
+			})
+		}
+	}
+}
+
+// test checks the answers, measures, and injects all faults.
+func (s *site) test(size form) {
+	s.compareAnswers()
+	l := load{keys: s.f.keys - reserved, requests: size.measured, seed: seed}
+	for _, p := range []*place{s.direct, s.cached} {
+		r := result{
+			Function: s.f.name, Database: p.engine.Name, Via: "direct", Lines: s.f.lines(s.t, s.f.direct),
+			Seed: seed, Keys: min(l.keys, l.requests), Faults: map[string]outcome{},
+		}
+		if p.local != nil {
+			r.Via, r.Lines = "ringside", s.f.lines(s.t, s.f.ringside)
+		}
+		l.address = p.address
+		r.Load, r.Statements = s.measure(p, l)
+		if r.Load.Failed > 0 {
+			s.t.Errorf("%s %s: %d of %d requests failed although nothing else did", s.f.name, r.Via, r.Load.Failed, r.Load.Requests)
+		}
+		for _, x := range faults {
+			if p.local != nil || x.direct && size == long {
+				r.Faults[x.name] = s.injected(x, p, size)
+			}
+		}
+		s.record(r)
+	}
+}
+
+// injected sends requests for cached keys during a fault. With Ringside none of them may fail.
+func (s *site) injected(x fault, p *place, size form) outcome {
+	s.t.Helper()
+	l := load{address: p.address, keys: size.cached, requests: size.cached, seed: seed}
+	s.run(p, l)
+	l.requests, l.rate = size.during, size.rate
+	o := s.during(x, p, l)
+	if p.local != nil && o.Failed > 0 {
+		s.t.Errorf("%s, %s: %d of %d requests for cached keys failed", s.f.name, x.name, o.Failed, o.Requests)
+	}
+	return o
+}
+
+// compareAnswers sends a request of each kind to both.
+func (s *site) compareAnswers() {
+	s.t.Helper()
+	for _, r := range s.f.requests {
+		direct, err := s.f.ask(s.direct, r)
+		if err != nil {
+			s.t.Errorf("%s, %s, direct: %v", s.f.name, r.name, err)
+		}
+		for _, what := range []string{"from the database", "from the cache"} {
+			cached, err := s.f.ask(s.cached, r)
+			if err != nil {
+				s.t.Errorf("%s, %s, %s: %v", s.f.name, r.name, what, err)
+			}
+			if direct != r.want || cached != r.want {
+				s.t.Errorf("%s, %s, %s: got\n%s\nwith Ringside and\n%s\nwith SQL; want\n%s", s.f.name, r.name, what, cached, direct, r.want)
+			}
+		}
+	}
+}
+
+// record logs a result, and appends it to the results of the long form.
+func (s *site) record(r result) {
+	s.t.Helper()
+	line, err := json.Marshal(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Logf("%s", line)
+	path := os.Getenv(resultsEnv)
+	if path == "" {
+		return
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Write(append(line, '\n')); err != nil {
+		s.t.Fatal(err)
+	}
+}
