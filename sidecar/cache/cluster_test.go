@@ -35,8 +35,10 @@ func newDataset(t testing.TB, o origin.Origin, peers kv.Peers, p kv.Policy) *Dat
 // cluster is a set of datasets that reach each other without a network. order returns the owner and the successor of the keys
 // on the ring of a member.
 type cluster struct {
+	t                testing.TB
 	members          []*Dataset
 	away             []atomic.Bool // :: member → cannot be reached
+	frozen           []atomic.Bool // :: member → accepts requests and does not answer
 	order            func(from int) (owner, successor int)
 	prev             int // previous owner that hands entries over; -1: none
 	publicationsLost atomic.Bool
@@ -45,7 +47,7 @@ type cluster struct {
 }
 
 func newCluster(t testing.TB, n int, o origin.Origin, p kv.Policy) *cluster {
-	c := &cluster{away: make([]atomic.Bool, n), order: func(int) (int, int) { return 0, 1 }, prev: -1}
+	c := &cluster{t: t, away: make([]atomic.Bool, n), frozen: make([]atomic.Bool, n), order: func(int) (int, int) { return 0, 1 }, prev: -1}
 	for i := range n {
 		c.members = append(c.members, newDataset(t, o, seenFrom{c, i}, p))
 	}
@@ -117,6 +119,10 @@ func (l link) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		return kv.Answer{}, fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID())
 	}
 	l.c.travel()
+	if l.c.frozen[l.to].Load() {
+		<-ctx.Done()
+		return kv.Answer{}, fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err())
+	}
 	a, err := l.c.members[l.to].Serve(ctx, q)
 	l.c.travel()
 	a.ETag = "" // it does not travel
@@ -132,6 +138,9 @@ func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 		return failed(&kv.Error{Kind: kv.KindInvalidKey, Err: errors.New("too many keys")})
 	case l.c.away[l.to].Load():
 		return failed(fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID()))
+	case l.c.frozen[l.to].Load():
+		<-ctx.Done()
+		return failed(fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err()))
 	}
 	l.c.travel()
 	for i, r := range l.c.members[l.to].ServeMany(ctx, qs, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {

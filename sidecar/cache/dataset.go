@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
+	"github.com/ringside-cache/ringside/sidecar/internal/stability"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -54,7 +55,8 @@ type core struct {
 	store  *entries.Store
 	peers  kv.Peers
 	stats  *kv.Stats
-	stability
+	// settled is whether ring and feed are. While they are not, hits are checked twice.
+	settled stability.State
 }
 
 // New returns an empty Dataset.
@@ -84,7 +86,7 @@ func New(c Config) (*Dataset, error) {
 	}
 	shared.store = store
 	shared.SetPolicy(c.Policy)
-	shared.unsettled.Store(shared.inGap(shared.Policy())) // until the feed is live
+	shared.settled.Start(shared.Policy())
 	d := &Dataset{core: shared, fetcher: newFetcher(shared, c)}
 	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watching}
 	d.invalidator.broadcasts = coalesce.New(d.invalidator.everywhere)
@@ -133,6 +135,47 @@ func (d *Dataset) Explain(key string) kv.Explanation {
 
 // Watch begins to note changes of keys, which must be distinct. Close it.
 func (d *Dataset) Watch(keys []string) *watches.Watch { return d.invalidator.watches.Watch(keys) }
+
+// RingChanged records that keys may have other owners now.
+func (d *Dataset) RingChanged() { d.settled.RingChanged(d.now()) }
+
+// SetFeedLive records whether a feed reports all changes. While it does not, entries live for Policy.GapTTL at most.
+func (d *Dataset) SetFeedLive(live bool) {
+	if gap := d.settled.SetFeedLive(live); gap {
+		d.stats.FeedGaps.Add(1)
+	}
+}
+
+// FeedLive reports whether the dataset's feed is live, and whether it has one.
+func (d *Dataset) FeedLive() (live, has bool) { return d.settled.FeedLive(), d.Policy().GapTTL > 0 }
+
+// trusts reports whether an entry may be sent as a fresh answer.
+func (c *core) trusts(key string, e *entries.Entry, now int64) bool {
+	return e.Fresh(now) && (!c.settled.Unsettled() || now < c.freshUntil(key, e, now))
+}
+
+// freshUntil is for an unsettled state.
+func (c *core) freshUntil(key string, e *entries.Entry, now int64) int64 {
+	return c.settled.FreshUntil(e, now, c.Policy(), func() bool { return c.peers.Route(c.name, key).Owner == nil })
+}
+
+// revalidates reports whether a stale entry may be sent at once while it is loaded.
+func (c *core) revalidates(key string, e *entries.Entry, now int64) bool {
+	until := e.FreshUntil
+	if c.settled.Unsettled() {
+		until = c.freshUntil(key, e, now)
+	}
+	return e.Revalidates(now, until)
+}
+
+// answer is the answer of an entry that trusts allows.
+func (c *core) answer(key string, e *entries.Entry, now int64, source kv.Source) kv.Answer {
+	a := e.Answer(now, source)
+	if c.settled.Unsettled() {
+		a.Fresh = time.Duration(c.freshUntil(key, e, now) - now) //guard:max-age-in-a-gap-is-that-of-the-ttl
+	}
+	return a
+}
 
 // now is the dataset's monotonic clock.
 func (c *core) now() int64 { return int64(time.Since(c.start)) }

@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/batch"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/internal/silence"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -43,6 +44,9 @@ type result struct {
 func (r result) answer(asked, now int64) kv.Answer {
 	a := r.entry.Answer(now, r.source)
 	a.Stale, a.Detail, a.Took = r.stale, r.detail, time.Duration(now-asked)
+	if r.entry.Expired() { // or not stored
+		a.Fresh = 0
+	}
 	return a
 }
 
@@ -56,6 +60,8 @@ type fetcher struct {
 	loads, fetches *flight.Group[result]
 	// failovers has room for one token per load that is made here because neither owner nor successor can be reached.
 	failovers chan struct{}
+	// silent has the members, and the origin, that readers with a stale answer do not wait for.
+	silent silence.Set
 }
 
 func newFetcher(shared *core, c Config) *fetcher {
@@ -116,13 +122,41 @@ func (f *fetcher) startRun(reads []*read) {
 // runner returns the function of a flight that runs those of jobs that it has started.
 func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.Func[result] {
 	return func(ctx context.Context, started []int, finish func(int, result, error)) {
-		mine := make([]*job, len(started))
+		mine, began := make([]*job, len(started)), f.now()
 		for i, n := range started {
 			mine[i] = &jobs[n]
-			mine[i].finish = func(res result, err error) { finish(n, res, f.classify(err)) }
+			mine[i].finish = func(res result, err error) {
+				err = f.classify(err)
+				f.learn(&jobs[n].read, began, err)
+				finish(n, res, err)
+			}
 		}
 		run(ctx, mine)
 	}
+}
+
+// learn remembers what the end of a flight says of the party that it asked, and of the stale entry that was sent meanwhile.
+func (f *fetcher) learn(r *read, began int64, err error) {
+	now := f.now()
+	soon, failed := now-began < int64(staleWait), err != nil && kv.KindOf(err).Excusable()
+	switch {
+	case failed && !soon:
+		f.silent.Mark(r.party(), now)
+	case !failed && soon:
+		f.silent.Clear(r.party()) //guard:stale-answers-after-an-outage
+	}
+	if failed && r.background && r.stale != nil {
+		r.stale.BackOff(now+int64(staleRetry), kv.StaleDetail(err)) //guard:failed-revalidation-is-repeated-by-each-reader
+	}
+}
+
+// isSilent reports whether the party that r must ask did not answer in time of late.
+func (f *fetcher) isSilent(r *read, now int64) bool {
+	if !f.silent.Any() { // routes cost more
+		return false
+	}
+	r.route = f.peers.Route(f.name, r.key)
+	return f.silent.Has(r.party(), now)
 }
 
 // refreshEarly starts the load of an entry that is about to expire, if this member owns its key. If it does not, because it
@@ -214,7 +248,7 @@ func (f *fetcher) loaded(t entries.Ticket, loaded origin.Result, why entries.Rea
 		return result{}, loaded.Err
 	}
 	p := f.Policy()
-	winner, _ := t.Put(entries.FromLoad(p, loaded.Value, notFound, t.Began, f.now(), why, f.inGap(p)))
+	winner, _ := t.Put(entries.FromLoad(p, loaded.Value, notFound, t.Began, f.now(), why, f.settled.InGap(p)))
 	return result{entry: winner, source: kv.SourceLoad, asOf: t.Began}, nil
 }
 
@@ -408,7 +442,7 @@ func (f *fetcher) copied(j *job, a kv.Attempt, t entries.Ticket, o kv.Outcome) (
 		res.stale, res.detail = false, ""
 	}
 	if a.Failover {
-		res.detail = "owner-unreachable"
+		res.detail = kv.DetailOwnerUnreachable
 	}
 	return res, nil
 }
@@ -437,7 +471,7 @@ func (f *fetcher) failOver(ctx context.Context, jobs []*job, a kv.Attempt) {
 	}
 	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))
 	flight.Each(calls, func(i int, res result, err error) {
-		res.detail = "owner-unreachable"
+		res.detail = kv.DetailOwnerUnreachable
 		jobs[i].finish(res, err)
 	}).Wait(ctx, nil)
 }

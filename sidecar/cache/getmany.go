@@ -15,7 +15,7 @@ func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, 
 	b := batch.New(len(keys), limit)
 	d.readMissing(ctx, b, func(i int) (*read, kv.Answer) {
 		if e := d.hit(keys[i], o, now); e != nil {
-			return nil, e.Answer(now, e.Source())
+			return nil, d.answer(keys[i], e, now, e.Source())
 		}
 		return d.newRead(strings.Clone(keys[i]), o, now), kv.Answer{}
 	}, func(r *read) { _, _ = d.finish(r, o) })

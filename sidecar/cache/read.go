@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ const (
 func (d *Dataset) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Answer, error) {
 	now := d.now()
 	if e := d.hit(key, o, now); e != nil {
-		return e.Answer(now, e.Source()), nil
+		return d.answer(key, e, now, e.Source()), nil
 	}
 	return d.miss(ctx, strings.Clone(key), o, now) //guard:key-in-memory-that-the-caller-reuses
 }
@@ -49,7 +50,7 @@ func (d *Dataset) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
 	if e == nil || e.NotFound {
 		return kv.Answer{}, false
 	}
-	return e.Answer(now, e.Source()), true
+	return d.answer(key, e, now, e.Source()), true
 }
 
 // hit returns the entry of key if it answers a read at once, and counts the read; otherwise nil.
@@ -91,7 +92,10 @@ func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 		if e.RefreshEarly(now) {
 			d.fetcher.refreshEarly(q.Key, e)
 		}
-		return nil, e.Answer(now, kv.SourceHit)
+		if q.MemoryOnly {
+			return nil, e.Answer(now, kv.SourceHit)
+		}
+		return nil, d.answer(q.Key, e, now, kv.SourceHit)
 	}
 	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, done: func() {}}, kv.Answer{}
 }
@@ -133,6 +137,14 @@ func (r *read) owner() kv.Peer {
 		return nil
 	}
 	return r.route.Owner
+}
+
+// party is the member to ask, or the origin: the empty one.
+func (r *read) party() string {
+	if owner := r.owner(); owner != nil {
+		return owner.ID()
+	}
+	return ""
 }
 
 func (d *Dataset) newRead(key string, o kv.ReadOptions, now int64) *read {
@@ -239,20 +251,26 @@ func (d *Dataset) look(r *read) (needsFlight bool) {
 // since the hit was looked for, or be a hit that a batch has dropped.
 func (d *Dataset) inMemory(key string, held *entries.Entry, now int64) kv.Answer {
 	if d.trusts(key, held, now) { //guard:fresh-entry-is-answered-as-stale
-		return held.Answer(now, held.Source())
+		return d.answer(key, held, now, held.Source())
 	}
-	return held.StaleAnswer(now, "max-stale")
+	return held.StaleAnswer(now, kv.DetailMaxStale)
 }
 
-// lookAtStale decides whether the stale entry answers r at once. Where the origin is known to fail, one reader tries again
-// and the others do not wait.
+// lookAtStale decides whether the stale entry answers r at once: not where a fresh one is likely to arrive soon. Where the
+// origin is known to fail, one reader tries again and the others do nothing; where it is known to be silent, not even that one
+// waits.
 func (d *Dataset) lookAtStale(r *read, held *entries.Entry, now int64) (needsFlight bool) {
+	detail, backsOff := held.BacksOff(now, staleRetry)
 	switch {
-	case held.BackOff(now, staleRetry):
-		r.answer = held.StaleAnswer(now, "origin-error")
+	case backsOff:
+		r.answer = held.StaleAnswer(now, detail)
 		return false
-	case !held.Fresh(now) && (held.Revalidates(now) || r.limitStale):
-		r.answer, r.background = held.StaleAnswer(now, "revalidating"), true
+	case d.trusts(r.key, held, now): // it has just arrived
+	case d.revalidates(r.key, held, now) || r.limitStale:
+		r.answer, r.background = held.StaleAnswer(now, cmp.Or(detail, kv.DetailRevalidating)), true
+	case d.fetcher.isSilent(r, now): //guard:readers-of-each-key-wait-for-a-frozen-origin
+		held.BackOff(now+int64(staleRetry), kv.DetailOriginSlow)
+		r.answer, r.background = held.StaleAnswer(now, kv.DetailOriginSlow), true
 	}
 	return true
 }
@@ -266,16 +284,23 @@ func (d *Dataset) answers(ctx context.Context, res result, err error, r *read) b
 	case r.stale == nil || ctx.Err() != nil || !kv.KindOf(err).Excusable():
 		r.answer, r.err = kv.Answer{}, d.callersError(ctx, err)
 	default:
-		now := d.now()
-		r.stale.RefreshFailed(now + int64(staleRetry))
-		r.answer, r.err = r.stale.StaleAnswer(now, kv.StaleDetail(err)), nil
+		now, detail := d.now(), kv.StaleDetail(err)
+		if kv.KindOf(err) == kv.KindDeadline { // that of the wait: the flight goes on
+			d.fetcher.silent.Mark(r.party(), now) //guard:each-first-reader-waits
+		}
+		r.stale.BackOff(now+int64(staleRetry), detail)
+		r.answer, r.err = r.stale.StaleAnswer(now, detail), nil
 	}
 	return true
 }
 
 // answerOf returns the answer of a flight, unless it is staler than its reader allows.
 func (d *Dataset) answerOf(res result, r *read) (kv.Answer, error) {
-	a := res.answer(r.began, d.now())
+	now := d.now()
+	a := res.answer(r.began, now)
+	if d.settled.Unsettled() && !a.Stale {
+		a.Fresh = min(a.Fresh, time.Duration(d.freshUntil(r.key, res.entry, now)-now))
+	}
 	if res.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
 		return kv.Answer{}, d.unavailable(errors.New("origin unavailable and cached value exceeds max-stale"))
 	}

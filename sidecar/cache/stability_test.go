@@ -28,7 +28,7 @@ func TestEntryOfAFormerOwnerIsNoBetterThanACopy(t *testing.T) {
 		time.Sleep(testPolicy().TTL)
 		get(t, c.members[0], "k")
 		get(t, c.members[0], "k") // a hit
-		if c.members[0].unsettled.Load() {
+		if c.members[0].settled.Unsettled() {
 			t.Error("hits are checked twice forever")
 		}
 	})

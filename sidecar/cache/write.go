@@ -264,7 +264,7 @@ func (w *writer) written(c kv.Change, value origin.Value, began int64) *entries.
 		why = entries.Failover
 	}
 	p := w.Policy()
-	return entries.FromLoad(p, value, c.Delete, began, w.now(), why, w.inGap(p))
+	return entries.FromLoad(p, value, c.Delete, began, w.now(), why, w.settled.InGap(p))
 }
 
 // announce publishes a write to the members that may have something older. Subscribers of a member expect from it what it

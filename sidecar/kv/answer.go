@@ -19,7 +19,7 @@ type Answer struct {
 	Age time.Duration
 	// Fresh is how long the answer stays fresh; 0 or less when it must not be used again.
 	Fresh time.Duration
-	// Stale: the value is older than its ttl, and the origin did not send a newer one in time; Detail is why.
+	// Stale: the value is past its lifetime, and no newer one has arrived yet; Detail is why.
 	Stale bool
 	// Source is where the value came from.
 	Source Source
@@ -28,10 +28,20 @@ type Answer struct {
 	Took time.Duration
 	// Owner is the node id of the member that answered for the key; empty when it is this one.
 	Owner string
-	// Detail is why an answer is stale or came from a failover ("origin-error", "owner-unreachable", …), for people and
-	// for the detail parameter of Cache-Status (a token of RFC 9211); empty otherwise.
+	// Detail is why an answer is stale or came from a failover, for people and for the detail parameter of Cache-Status (a
+	// token of RFC 9211); empty otherwise. Members send it to each other, later releases perhaps with other texts.
 	Detail string
 }
+
+// The values of Answer.Detail.
+const (
+	DetailRevalidating     = "revalidating"      // a load is running in the background, and nothing is known to have failed
+	DetailMaxStale         = "max-stale"         // the reader wanted a stale answer from memory rather than none
+	DetailOriginError      = "origin-error"      // the origin failed
+	DetailOriginSlow       = "origin-slow"       // the origin, or the member that asks it, sent nothing in time
+	DetailOverloaded       = "overloaded"        // a limit prevented the load
+	DetailOwnerUnreachable = "owner-unreachable" // the answer is from a failover, or stale because of one that failed
+)
 
 // Source is where a value came from.
 type Source uint8

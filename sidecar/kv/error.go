@@ -105,11 +105,11 @@ func (k Kind) Excusable() bool {
 func StaleDetail(err error) string {
 	switch {
 	case errors.Is(err, ErrUnreachable):
-		return "owner-unreachable"
+		return DetailOwnerUnreachable
 	case KindOf(err) == KindOverloaded:
-		return "overloaded"
-	case KindOf(err) == KindDeadline:
-		return "origin-slow"
+		return DetailOverloaded
+	case KindOf(err) == KindDeadline, errors.Is(err, context.DeadlineExceeded):
+		return DetailOriginSlow
 	}
-	return "origin-error"
+	return DetailOriginError
 }

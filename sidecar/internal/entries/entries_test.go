@@ -147,22 +147,48 @@ func TestExpiredEntriesAreStaleAnswersOnly(t *testing.T) {
 	switch now := r.clock; {
 	case e.Fresh(now), !e.Expired(), !e.Usable(now):
 		t.Errorf("fresh %t, expired %t, usable %t; want a stale answer", e.Fresh(now), e.Expired(), e.Usable(now))
-	case e.Revalidates(now), e.WithinStale(now, 1000):
+	case e.Revalidates(now, e.FreshUntil), e.WithinStale(now, 1000):
 		t.Error("an expired entry is sent without waiting, as if its age were known")
+	}
+}
+
+func TestUnstoredAnswerIsNotFresh(t *testing.T) {
+	r := newRig(t)
+	ticket := r.take(Load, 10)
+	r.Invalidate("k", Bound{MinLoadTime: 11})
+	e := value(1, "v", 10, 12)
+	if winner, stored := ticket.Put(e); stored || winner != e || e.Fresh(20) {
+		t.Errorf("stored %t, fresh %t; want an answer that no cache reuses", stored, e.Fresh(20))
+	}
+}
+
+func TestWindowToRevalidateInBeginsAtTheEndOfFreshness(t *testing.T) {
+	e := value(1, "v", 10, 11)
+	if e.Revalidates(50, 40) {
+		t.Error("an entry without a window is revalidated")
+	}
+	e.setStaleWindows(kv.Policy{TTL: 100, StaleWhileRevalidate: 30})
+	for _, tt := range []struct {
+		now, freshUntil int64
+		want            bool
+	}{{139, 110, true}, {140, 110, false}, {139, 200, true}, {69, 40, true}, {70, 40, false}} { // 40: in a gap
+		if got := e.Revalidates(tt.now, tt.freshUntil); got != tt.want {
+			t.Errorf("at %d, fresh until %d: got %t; want %t", tt.now, tt.freshUntil, got, tt.want)
+		}
 	}
 }
 
 func TestOneReaderRetriesAfterAFailedRefresh(t *testing.T) {
 	e := value(1, "v", 10, 11)
-	if e.BackOff(200, 50*time.Nanosecond) {
+	if _, backsOff := e.BacksOff(200, 50*time.Nanosecond); backsOff {
 		t.Error("readers back off before a refresh has failed")
 	}
-	e.RefreshFailed(300)
+	e.BackOff(300, kv.DetailOriginError)
 	for _, step := range []struct {
 		now  int64
 		want bool
 	}{{200, true}, {299, true}, {300, false}, {301, true}, {349, true}, {360, false}} {
-		if got := e.BackOff(step.now, 50*time.Nanosecond); got != step.want {
+		if _, got := e.BacksOff(step.now, 50*time.Nanosecond); got != step.want {
 			t.Errorf("at %d: back off is %t; want %t", step.now, got, step.want)
 		}
 	}

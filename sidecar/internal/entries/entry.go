@@ -52,8 +52,8 @@ type Entry struct {
 	// StaleUntil is the end of all stale windows: until then a stale answer is sent when the origin fails.
 	StaleUntil int64
 
-	// retryAt, when set, means that a refresh has failed. Until then readers get the stale answer without a load.
-	retryAt atomic.Int64
+	// backOff, when set, is how long readers get the stale answer without a load, and why.
+	backOff atomic.Pointer[backOff]
 	// usedAt is when the entry was last marked as used in the order of eviction; 0: never.
 	usedAt atomic.Int64
 	// expired means that the entry is not fresh, whatever its times: invalidations of it may have been missed.
@@ -68,7 +68,7 @@ func (e *Entry) setStaleWindows(p kv.Policy) {
 	if e.NotFound {
 		return
 	}
-	if !e.Local() {
+	if !e.Local() && p.StaleWhileRevalidate > 0 {
 		e.RevalidateUntil = e.FreshUntil + int64(p.StaleWhileRevalidate)
 	}
 	e.StaleUntil = e.Began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
@@ -91,9 +91,11 @@ func (e *Entry) WithinStale(now, maxStale int64) bool {
 	return !e.expired.Load() && now-e.FreshUntil <= maxStale //guard:expired-copy-counts-as-hardly-stale
 }
 
-// Revalidates reports whether e may be sent at once although it is stale, while one load runs in the background.
-func (e *Entry) Revalidates(now int64) bool {
-	return !e.expired.Load() && now < e.RevalidateUntil //guard:expired-entry-sent-before-revalidation
+// Revalidates reports whether e may be sent at once although it is stale, while one load runs in the background. freshUntil is
+// the end of its freshness: in a gap of the feed it is earlier than that of the ttl, and so is the end of the window.
+func (e *Entry) Revalidates(now, freshUntil int64) bool {
+	window := e.RevalidateUntil - e.FreshUntil                             // negative if there is none
+	return !e.expired.Load() && now < min(freshUntil, e.FreshUntil)+window //guard:expired-entry-sent-before-revalidation
 }
 
 func (e *Entry) dead(now int64) bool {
@@ -112,17 +114,38 @@ func (e *Entry) drawRefresh(now int64) bool {
 	return !e.Local() && !e.NotFound && -math.Log(1-rand.Float64())*float64(e.Took) >= float64(e.FreshUntil-now)
 }
 
-// RefreshFailed makes readers use the stale entry until the given time, unless a time is set.
-func (e *Entry) RefreshFailed(retryAt int64) { e.retryAt.CompareAndSwap(0, retryAt) }
+// backOff is a time until which readers get a stale answer without a load, and the kv.Answer.Detail of that answer.
+type backOff struct {
+	until  int64
+	detail string
+}
+
+// BackOff makes readers use the stale entry until the given time, unless a time is set. The latest detail counts.
+func (e *Entry) BackOff(until int64, detail string) {
+	held := e.backOff.Load()
+	if held != nil {
+		until = held.until
+	}
+	if held == nil || held.detail != detail {
+		e.backOff.CompareAndSwap(held, &backOff{until, detail})
+	}
+}
 
 // Failing reports whether the last refresh failed.
-func (e *Entry) Failing() bool { return e.retryAt.Load() != 0 }
+func (e *Entry) Failing() bool {
+	held := e.backOff.Load()
+	return held != nil && held.detail != kv.DetailRevalidating //guard:copy-of-a-revalidating-answer-is-explained-as-failing
+}
 
-// BackOff reports whether a reader must use the stale entry because a refresh has failed. After each retry time it
-// returns false to one reader, which tries again, and sets the next retry time.
-func (e *Entry) BackOff(now int64, next time.Duration) bool {
-	retryAt := e.retryAt.Load()                                                                   //guard:every-reader-of-a-stale-entry-waits
-	return retryAt != 0 && (now < retryAt || !e.retryAt.CompareAndSwap(retryAt, now+int64(next))) //guard:first-read-after-an-outage-is-stale
+// BacksOff reports whether a reader must use the stale entry without a load, and why. After each such time it returns false to
+// one reader, which tries again, and sets the end of the next one.
+func (e *Entry) BacksOff(now int64, next time.Duration) (detail string, ok bool) {
+	held := e.backOff.Load() //guard:every-reader-of-a-stale-entry-waits
+	if held == nil {
+		return "", false
+	}
+	ok = now < held.until || !e.backOff.CompareAndSwap(held, &backOff{now + int64(next), held.detail}) //guard:first-read-after-an-outage-is-stale
+	return held.detail, ok
 }
 
 // outranks reports whether e is later than other: by version where both have one, else by the time of the load.

@@ -43,14 +43,22 @@ func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
 		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-the-owners-entry
 	}
 	if a.Stale {
-		// The owner has nothing better while the origin is away: ask it as seldom as for a fresh value.
-		e.RefreshFailed(said + int64(p.LocalTTL)) //guard:each-stale-read-is-a-peer-fetch
+		// The owner has nothing better yet: ask it as seldom as for a fresh value.
+		e.BackOff(said+int64(p.LocalTTL), staleDetail(a)) //guard:each-stale-read-is-a-peer-fetch
 	}
 	if !a.NotFound {
 		e.ETag = ETagOf(a.Value)
 	}
 	e.setStaleWindows(p)
 	return e
+}
+
+// staleDetail returns why the member sent a stale answer.
+func staleDetail(a kv.Answer) string {
+	if a.Detail == "" { // not a token that this release accepts
+		return kv.DetailOriginError
+	}
+	return a.Detail //guard:copy-of-a-revalidating-answer-reports-an-error
 }
 
 // FromHandover returns the entry that a new owner takes over from the previous one, for the time that it had left there, at

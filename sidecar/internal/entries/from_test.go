@@ -49,8 +49,27 @@ func TestEntryOfAnAnswer(t *testing.T) {
 		}
 	}
 	stale := FromPeer(p, kv.Answer{Age: 200, Stale: true}, "owner", 1000, 1040)
-	if !stale.BackOff(1049, 50) || stale.BackOff(1050, 50) {
+	_, before := stale.BacksOff(1049, 50)
+	_, after := stale.BacksOff(1050, 50)
+	if !before || after {
 		t.Error("a stale answer must be used without a peer fetch for local_ttl, and no longer")
+	}
+}
+
+func TestCopyOfAStaleAnswerHasItsReason(t *testing.T) {
+	for sent, want := range map[string]struct {
+		detail  string
+		failing bool
+	}{
+		kv.DetailRevalidating: {kv.DetailRevalidating, false},
+		kv.DetailOverloaded:   {kv.DetailOverloaded, true},
+		"of-a-later-release":  {"of-a-later-release", true},
+		"":                    {kv.DetailOriginError, true},
+	} {
+		e := FromPeer(kv.Policy{TTL: 100, LocalTTL: 50}, kv.Answer{Age: 200, Stale: true, Detail: sent}, "owner", 1000, 1040)
+		if detail, _ := e.BacksOff(1041, 50); detail != want.detail || e.Failing() != want.failing {
+			t.Errorf("%q: got %q, failing %t; want %q, %t", sent, detail, e.Failing(), want.detail, want.failing)
+		}
 	}
 }
 

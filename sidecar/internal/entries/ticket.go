@@ -67,6 +67,7 @@ func (t Ticket) put(e *Entry) (winner *Entry, stored bool) {
 	case stored && changed:
 		s.changed(t.key)
 	case !stored && winner == e:
+		e.expired.Store(true) //guard:unstored-answer-may-be-reused
 		s.observeUnstored(t.key, e)
 	}
 	return winner, stored
