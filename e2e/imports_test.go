@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/broadcast":   {},
 	"sidecar/internal/coalesce":    {},
 	"sidecar/internal/watches":     {},
+	"sidecar/internal/silence":     {},
 	"sidecar/internal/idempotency": {"sidecar/internal/ttlmap"},
 	"ring/backoff":                 {},
 	// What clients may use of the memory, and who they are.
@@ -57,9 +58,11 @@ var mayImport = map[string][]string{
 		"sidecar/internal/budget", "sidecar/internal/h2/body", "sidecar/internal/h2/frame", "sidecar/internal/h2/header",
 		"sidecar/internal/h2/response", "sidecar/internal/headerlimit", "sidecar/internal/listen",
 	},
-	"sidecar/internal/entries": {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
+	"sidecar/internal/stability": {"sidecar/internal/entries", "sidecar/kv"},
+	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
+		"sidecar/internal/silence", "sidecar/internal/stability",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},

@@ -68,8 +68,8 @@ type group struct {
 	takers   [][]taker      // :: index in keys → who gets its result
 	deadline time.Time      // the latest deadline of its callers; zero if one has none
 
-	waiting int                // guarded by Batch.mu
-	cancel  context.CancelFunc // of ctx
+	waiting int                     // guarded by Batch.mu
+	cancel  context.CancelCauseFunc // of ctx
 	ctx     context.Context
 	timer   *time.Timer
 	begun   atomic.Bool // it has got its turn
@@ -102,7 +102,7 @@ func (b *Batch) Load(ctx context.Context, keys []string) ([]origin.Result, error
 func (b *Batch) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
 	c := &caller{yield: yield, given: make([]bool, len(keys))}
 	groups := b.join(ctx, keys, c)
-	defer b.leave(groups)
+	defer func() { b.leave(groups, ctx.Err()) }()
 	defer c.leave()
 	errs := make([]error, len(keys))
 	for i, g := range groups {
@@ -199,7 +199,7 @@ func (b *Batch) join(ctx context.Context, keys []string, c *caller) []*group {
 func (b *Batch) openLocked() *group {
 	if b.open == nil {
 		g := &group{at: map[string]int{}, done: make(chan struct{})}
-		g.ctx, g.cancel = context.WithCancel(context.Background())
+		g.ctx, g.cancel = context.WithCancelCause(context.Background())
 		b.running.Add(1)
 		g.timer = time.AfterFunc(b.maxWait, func() { b.run(g) })
 		b.open = g
@@ -241,7 +241,7 @@ func (b *Batch) closeLocked(g *group) {
 func (b *Batch) run(g *group) {
 	defer b.running.Done()
 	defer close(g.done)
-	defer g.cancel()
+	defer g.cancel(nil)
 	if g.err = b.limiter.enter(g.ctx); g.err != nil {
 		b.seal(g)
 		return
@@ -281,13 +281,14 @@ func (b *Batch) seal(g *group) (context.Context, context.CancelFunc) {
 		b.open = nil
 	}
 	if g.deadline.IsZero() {
-		return g.ctx, g.cancel
+		return g.ctx, func() { g.cancel(nil) }
 	}
 	return context.WithDeadline(g.ctx, g.deadline)
 }
 
-// leave cancels the groups that have no callers any more.
-func (b *Batch) leave(groups []*group) {
+// leave cancels the groups that have no callers any more. The reason of the last one is that of the group: its time may pass
+// here before it does in the context of the group.
+func (b *Batch) leave(groups []*group, why error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, g := range slices.Compact(groups) {
@@ -295,7 +296,7 @@ func (b *Batch) leave(groups []*group) {
 		if g.waiting > 0 {
 			continue
 		}
-		g.cancel()
+		g.cancel(why) //guard:timed-out-load-looks-canceled
 		if b.open == g {
 			//guard:cancelled-batch-joined
 			b.open = nil // the next caller must not share its cancelled context

@@ -45,7 +45,8 @@ func (c BreakerConfig) cooldown() time.Duration {
 }
 
 // Breaker turns an origin into one that rejects Loads at once while the origin keeps failing. Results for keys that are not
-// found or invalid are successes. A Load that its caller cancelled or that a limit rejected says nothing about the origin.
+// found or invalid are successes. A Load that a limit rejected says nothing about the origin, nor does one that its caller
+// canceled, unless the reason is that its time has passed.
 type Breaker struct {
 	next    origin.Origin
 	circuit *gobreaker.CircuitBreaker[struct{}]
@@ -75,6 +76,14 @@ func isNeutral(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, origin.ErrOverloaded) //guard:cancelled-loads-open-breaker
 }
 
+// timedOut makes the end of a canceled Load a timeout if its context was canceled because the callers' time has passed.
+func timedOut(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.DeadlineExceeded) { //guard:frozen-origin-does-not-open-breaker
+		return fmt.Errorf("%w: %v", context.DeadlineExceeded, err)
+	}
+	return err
+}
+
 // Stats returns the state.
 func (b *Breaker) Stats() BreakerStats {
 	return BreakerStats{
@@ -90,7 +99,7 @@ func (b *Breaker) Load(ctx context.Context, keys []string) ([]origin.Result, err
 // LoadEach implements origin.Streamer.
 func (b *Breaker) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
 	_, err := b.circuit.Execute(func() (struct{}, error) {
-		err := origin.LoadEach(ctx, b.next, keys, yield)
+		err := timedOut(ctx, origin.LoadEach(ctx, b.next, keys, yield))
 		if err != nil && !isNeutral(err) {
 			b.last.Store(&err)
 		}

@@ -56,6 +56,47 @@ func TestBreakerLetsOneProbeThrough(t *testing.T) {
 	})
 }
 
+// A frozen origin answers nothing. The caller of a batch leaves when its time has passed, which ends the Load of the batch.
+func TestBreakerOpensOnLoadsThatTimeOut(t *testing.T) {
+	for name, gate := range map[string]func(origin.Origin) origin.Origin{
+		"alone": func(o origin.Origin) origin.Origin { return o },
+		"batched": func(o origin.Origin) origin.Origin {
+			return guard.NewBatch(o, guard.BatchConfig{MaxWait: time.Nanosecond})
+		},
+		"limited": func(o origin.Origin) origin.Origin {
+			return guard.NewBatch(o, guard.BatchConfig{Limiter: guard.NewLimiter(guard.LimitConfig{MaxInFlight: 2})})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := origintest.New(nil)
+				release := f.Block()
+				defer release()
+				b := guard.NewBreaker(canceling{f}, guard.BreakerConfig{Failures: 3, Cooldown: time.Hour})
+				o := gate(b)
+				for range 3 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					wantErr(t, start(ctx, o, "a").wait().err, context.DeadlineExceeded)
+					cancel()
+					time.Sleep(time.Second) // the batch ends
+				}
+				equal(t, "open", b.Stats().Open, true)
+			})
+		})
+	}
+}
+
+// canceling reports each end of the context as a cancellation, as a driver may whose statement was canceled.
+type canceling struct{ origin.Origin }
+
+func (c canceling) Load(ctx context.Context, keys []string) ([]origin.Result, error) {
+	results, err := c.Origin.Load(ctx, keys)
+	if ctx.Err() == context.Canceled {
+		err = fmt.Errorf("statement canceled: %w", ctx.Err())
+	}
+	return results, err
+}
+
 // After a probe without a result, another probe must be possible, or the breaker never closes.
 func TestBreakerIgnoresACancelledProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -136,7 +136,7 @@ type Freshness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Time since the load of the metric from the database began; an upper bound of its age.
 	Age *durationpb.Duration `protobuf:"bytes,1,opt,name=age,proto3" json:"age,omitempty"`
-	// True if the metric is older than the ttl of the dataset because the database could not return a newer one.
+	// True if the metric is past its lifetime and no newer one has arrived: it is being loaded, or the database failed.
 	Stale         bool `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

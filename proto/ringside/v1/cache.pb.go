@@ -240,13 +240,13 @@ type Meta struct {
 	Version int64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Time since the load of this value began; an upper bound of its age.
 	Age *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
-	// Time for which the value stays fresh; 0 for a stale value.
+	// Time for which this sidecar keeps sending the value as fresh, unless it changes; 0 for a stale value.
 	TimeLeft *durationpb.Duration `protobuf:"bytes,3,opt,name=time_left,json=timeLeft,proto3" json:"time_left,omitempty"`
 	// Strong validator: equal for equal values on all members.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Where the value was found.
 	Source Source `protobuf:"varint,5,opt,name=source,proto3,enum=ringside.v1.Source" json:"source,omitempty"`
-	// True if the value is older than its ttl because the origin could not return a newer one.
+	// True if the value is past its lifetime and no newer one has arrived: it is being loaded, or the origin failed.
 	Stale bool `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Node id of the member that returned the value; empty if it was this sidecar.
 	Owner         string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`

@@ -161,9 +161,9 @@ type FetchResponse struct {
 	NotOwner bool `protobuf:"varint,7,opt,name=not_owner,json=notOwner,proto3" json:"not_owner,omitempty"`
 	// Ring.ID of this member.
 	RingId uint64 `protobuf:"fixed64,8,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
-	// The value is older than its ttl: the origin did not return a newer one in time.
+	// The value is past its lifetime, and no newer one has arrived: it is being loaded, or the origin failed.
 	Stale bool `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
-	// Why the value is stale or came from a failover, for people; otherwise empty.
+	// Why the value is stale or came from a failover; otherwise empty. Copies keep it: "revalidating" is not a failure.
 	Detail string `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Nanoseconds that the member took to answer. The durations above apply to the end of that time.
 	TookNs int64 `protobuf:"varint,11,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
