@@ -15,6 +15,32 @@ type Value struct {
 	Data []byte
 	// Version is the row's version column, which grows with each write; 0 if there is none.
 	Version int64
+	// Content says what Data is.
+	Content Content
+}
+
+// Content says what the bytes of a value are.
+type Content uint8
+
+// The contents. Members send their numbers to each other.
+const (
+	ContentUnknown Content = iota // the origin does not know
+	ContentJSON
+	ContentText // UTF-8
+	ContentBytes
+)
+
+// String returns the name that operators see.
+func (c Content) String() string {
+	switch c {
+	case ContentJSON:
+		return "json"
+	case ContentText:
+		return "text"
+	case ContentBytes:
+		return "bytes"
+	}
+	return "unknown"
 }
 
 // Result is the result of one key of a Load.

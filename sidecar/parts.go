@@ -278,7 +278,7 @@ func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, log *api
 	for _, d := range p.datasets.All() {
 		of := c.Datasets[d.Name()]
 		served = append(served, local.Served{
-			Dataset: d, JSON: of.Value == "", ReadOnly: !of.Writable, Gate: p.access.Gate(d.Name())})
+			Dataset: d, JSON: of.Value == "", ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: p.access.Gate(d.Name())})
 	}
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,

@@ -59,6 +59,8 @@ func TestDatabases(t *testing.T) {
 		{"LoadsCannotWrite", testLoadsCannotWrite},
 		{"Check", testCheck},
 		{"ValuesOfEachType", testValuesOfEachType},
+		{"ContentOfEachColumn", testContentOfEachColumn},
+		{"ContentOfAQuery", testContentOfAQuery},
 		{"WritesOfEachType", testWritesOfEachType},
 		{"WritesInOtherForms", testWritesInOtherForms},
 		{"WritesOfSomeColumns", testWritesOfSomeColumns},

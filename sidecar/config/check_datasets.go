@@ -2,7 +2,9 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
+	"mime"
 	"slices"
 	"strings"
 	"time"
@@ -52,8 +54,23 @@ func (k datasetChecker) check() {
 	if k.IntegerTimes != "" {
 		k.oneOf(k.path+".integer_times", k.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
 	}
+	if err := checkMediaType(k.ContentType); k.ContentType != "" && err != nil {
+		k.problem(k.path+".content_type", "%v", err)
+	}
 	k.oneOf(k.path+".eviction", k.eviction(), "lru", "slru")
 }
+
+// checkMediaType returns an error unless s can be the value of a Content-Type field: it is sent as it is.
+func checkMediaType(s string) error {
+	media, _, err := mime.ParseMediaType(s)
+	isPrintable := !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+	if err != nil || !strings.Contains(media, "/") || !isPrintable || len(s) > maxMediaType { //guard:header-in-content-type
+		return fmt.Errorf("%q is not a media type as text/html; charset=utf-8, of at most %d ASCII characters", s, maxMediaType)
+	}
+	return nil
+}
+
+const maxMediaType = 255
 
 func (k datasetChecker) origin() {
 	known := strings.Join(slices.Sorted(maps.Keys(k.config.Origins)), ", ")

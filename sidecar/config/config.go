@@ -179,6 +179,9 @@ type Dataset struct {
 	Query string `yaml:"query"`
 	Batch string `yaml:"batch"`
 
+	// ContentType is the media type of all values; empty means that of their column.
+	ContentType string `yaml:"content_type"`
+
 	// IntegerTimes says what an integer counts in a column of times of SQLite: seconds or milliseconds since 1970.
 	IntegerTimes string `yaml:"integer_times"`
 

@@ -370,6 +370,9 @@ func TestProblems(t *testing.T) {
 			[]string{"datasets.metrics.limits.no_cache: want a rate", "datasets.metrics.limits.write: want a rate"},
 		},
 		{"relative audit log", "audit: {file: audit.log}", []string{"audit.file: want an absolute path, or stdout"}},
+		{"content type", oneDataset + "    content_type: text", []string{`datasets.metrics.content_type: "text" is not a media type`}},
+		{"field in content type", oneDataset + `    content_type: "text/html; a=\"\r\nX: y\""`, []string{"is not a media type"}},
+		{"letters in content type", oneDataset + `    content_type: "text/html; a=\"é\""`, []string{"is not a media type"}},
 		{"eviction", oneDataset + "    eviction: fifo", []string{"datasets.metrics.eviction: want one of lru, slru"}},
 		{
 			"no memory", oneDataset + "    memory_share: 0%",

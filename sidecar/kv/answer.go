@@ -2,7 +2,11 @@
 // and its counters. The cache and all APIs share it, so that an API needs nothing else of the cache.
 package kv
 
-import "time"
+import (
+	"time"
+
+	"github.com/ringside-cache/ringside/origin"
+)
 
 // Answer is the result of a read. "Not found" is an answer, not an error.
 type Answer struct {
@@ -10,6 +14,8 @@ type Answer struct {
 	Value []byte
 	// NotFound: the origin has no such key.
 	NotFound bool
+	// Content says what Value is; unknown if a member does not say.
+	Content origin.Content
 	// Version is the row's version column; 0 where there is none.
 	Version int64
 	// ETag is a quoted strong validator (RFC 9110, 8.8.3), equal for equal values on every member; empty when

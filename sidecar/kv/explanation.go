@@ -11,6 +11,7 @@ type Explanation struct {
 	Version int64  `json:"version,omitempty"`
 	ETag    string `json:"etag,omitempty"`
 	Bytes   int    `json:"bytes,omitempty"`
+	Content string `json:"content,omitempty"` // json, text, bytes, or unknown
 	// Age is the time since the load of the entry began, an upper bound.
 	Age time.Duration `json:"age_ns,omitempty"`
 	// Fresh is how long the entry stays fresh; negative if its ttl has passed, 0 if it was expired before.

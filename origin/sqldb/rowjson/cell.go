@@ -8,6 +8,9 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 // Kind says how JSON writes a cell.
@@ -26,6 +29,18 @@ const (
 type Cell struct {
 	Kind Kind
 	Text []byte
+}
+
+// Content returns what the text of c is. A database that does not check its columns must not make a client parse what is no
+// JSON, or is not UTF-8.
+func (c Cell) Content() origin.Content {
+	switch {
+	case c.Kind == Document && json.Valid(c.Text): //guard:invalid-document-sent-as-json
+		return origin.ContentJSON
+	case c.Kind == Bytes, !utf8.Valid(c.Text): //guard:bytes-sent-as-text
+		return origin.ContentBytes
+	}
+	return origin.ContentText
 }
 
 // EncodeRow writes a JSON object, the same bytes for the same cells.

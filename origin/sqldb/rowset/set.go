@@ -190,12 +190,12 @@ func (s *Set) rowResult(cells []rowjson.Cell) (r origin.Result) {
 	if s.value >= 0 && cells[s.value].Kind == rowjson.Null {
 		return origin.Result{Err: origin.ErrNotFound}
 	}
-	value := s.encode(cells)
+	value, content := s.encode(cells)
 	if len(value) > s.maxBytes {
 		return origin.Result{Err: fmt.Errorf("the row makes a value of %d bytes, over max_value_bytes %d",
 			len(value), s.maxBytes)}
 	}
-	return origin.Result{Value: origin.Value{Data: value, Version: version}}
+	return origin.Result{Value: origin.Value{Data: value, Version: version, Content: content}}
 }
 
 func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
@@ -211,15 +211,15 @@ func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
 	return version, nil
 }
 
-func (s *Set) encode(cells []rowjson.Cell) []byte {
+func (s *Set) encode(cells []rowjson.Cell) ([]byte, origin.Content) {
 	if s.value >= 0 {
-		return slices.Clone(cells[s.value].Text)
+		return slices.Clone(cells[s.value].Text), cells[s.value].Content()
 	}
 	names := s.names
 	if s.hidden {
 		names = names[:len(names)-1]
 	}
-	return rowjson.EncodeRow(names, cells)
+	return rowjson.EncodeRow(names, cells), origin.ContentJSON
 }
 
 // maxPageBytes limits the values of one List: 1000 rows may be 1 GiB.

@@ -249,7 +249,9 @@ type Meta struct {
 	// True if the value is past its lifetime and no newer one has arrived: it is being loaded, or the origin failed.
 	Stale bool `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Node id of the member that returned the value; empty if it was this sidecar.
-	Owner         string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Media type of the value (HTTP: Content-Type).
+	ContentType   string `protobuf:"bytes,8,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +331,13 @@ func (x *Meta) GetStale() bool {
 func (x *Meta) GetOwner() string {
 	if x != nil {
 		return x.Owner
+	}
+	return ""
+}
+
+func (x *Meta) GetContentType() string {
+	if x != nil {
+		return x.ContentType
 	}
 	return ""
 }
@@ -1500,7 +1509,7 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\tmax_stale\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bmaxStale\"J\n" +
 	"\vGetResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12%\n" +
-	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"\xf2\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"\x95\x02\n" +
 	"\x04Meta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\x126\n" +
@@ -1508,7 +1517,8 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tR\x04etag\x12+\n" +
 	"\x06source\x18\x05 \x01(\x0e2\x13.ringside.v1.SourceR\x06source\x12\x14\n" +
 	"\x05stale\x18\x06 \x01(\bR\x05stale\x12\x14\n" +
-	"\x05owner\x18\a \x01(\tR\x05owner\"?\n" +
+	"\x05owner\x18\a \x01(\tR\x05owner\x12!\n" +
+	"\fcontent_type\x18\b \x01(\tR\vcontentType\"?\n" +
 	"\x0fBatchGetRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\"I\n" +

@@ -42,7 +42,7 @@ function details(e) {
   if (m.cached) {
     rows.push(["Age", duration(m.age_ns ?? 0)], ["Time left", m.fresh_ns > 0 ? duration(m.fresh_ns) : "none"],
       ["Last load", `took ${duration(m.last_load_ns ?? 0)}: ${reasons[m.reason] ?? m.reason ?? "unknown"}`]);
-    if (!m.not_found) rows.push(["Size", bytes(m.bytes ?? 0)]);
+    if (!m.not_found) rows.push(["Size", bytes(m.bytes ?? 0)], ["Content", m.content ?? "unknown"]);
     if (m.version) rows.push(["Version", String(m.version)]); // without digit grouping
     if (m.copied_from) rows.push(["Copied from", m.copied_from]);
     if (m.failing) rows.push(["Refresh", "failed last time"]);

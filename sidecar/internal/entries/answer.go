@@ -19,6 +19,7 @@ func (e *Entry) Answer(now int64, source kv.Source) kv.Answer {
 	return kv.Answer{
 		Value:    e.Value,
 		NotFound: e.NotFound,
+		Content:  e.Content,
 		Version:  e.Version,
 		ETag:     e.ETag,
 		Age:      time.Duration(now - e.Began),
@@ -35,6 +36,13 @@ func (e *Entry) StaleAnswer(now int64, detail string) kv.Answer {
 	return a
 }
 
+func (e *Entry) content() string {
+	if e.NotFound {
+		return ""
+	}
+	return e.Content.String()
+}
+
 // Explain describes e.
 func (e *Entry) Explain(now int64) kv.Explanation {
 	fresh := time.Duration(e.FreshUntil - now)
@@ -49,6 +57,7 @@ func (e *Entry) Explain(now int64) kv.Explanation {
 		Version:  e.Version,
 		ETag:     e.ETag,
 		Bytes:    len(e.Value),
+		Content:  e.content(),
 		Age:      time.Duration(now - e.Began),
 		Fresh:    fresh,
 		Usable:   time.Duration(e.StaleUntil - now),

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -40,6 +41,7 @@ type Entry struct {
 	Owner    string // node id of the member that sent it; empty when this one loaded it
 	Version  int64  // 0: not known
 	NotFound bool
+	Content  origin.Content
 	Reason   Reason
 
 	Began      int64 // when the load began; for a local copy the earliest time at which it can have begun

@@ -28,7 +28,7 @@ func FromLoad(p kv.Policy, v origin.Value, notFound bool, began, seen int64, why
 		Began: began, Took: seen - began, Seen: seen, FreshUntil: began + int64(ttl), //guard:ttl-counts-from-the-end-of-the-load
 	}
 	if !notFound {
-		e.Value, e.ETag = v.Data, ETagOf(v.Data)
+		e.Value, e.Content, e.ETag = v.Data, v.Content, ETagOf(v.Data)
 	}
 	e.setStaleWindows(p)
 	return e
@@ -39,7 +39,7 @@ func FromLoad(p kv.Policy, v origin.Value, notFound bool, began, seen int64, why
 func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
 	said, began, ends := times(a, sent, now)
 	e := &Entry{
-		Value: a.Value, NotFound: a.NotFound, Version: a.Version, Owner: owner, Reason: PeerFetch,
+		Value: a.Value, NotFound: a.NotFound, Content: a.Content, Version: a.Version, Owner: owner, Reason: PeerFetch,
 		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-the-owners-entry
 	}
 	if a.Stale {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -34,12 +35,34 @@ type Dataset interface {
 // Served is a dataset and how the APIs present it.
 type Served struct {
 	Dataset
-	// JSON means that values are rows as JSON objects; otherwise they are opaque bytes.
+	// JSON means that values are rows as JSON; otherwise each value says what it is.
 	JSON bool
+	// ContentType is the media type of all values; empty means that of MediaType.
+	ContentType string
 	// ReadOnly means that the dataset rejects writes.
 	ReadOnly bool
 	// Gate decides who may do what with the dataset; nil allows everything.
 	Gate *access.Gate
+}
+
+// The media types of values.
+const (
+	TypeJSON  = "application/json"
+	TypeText  = "text/plain; charset=utf-8"
+	TypeBytes = "application/octet-stream"
+)
+
+// MediaType returns the media type of a value. A value of unknown content comes from a member of an earlier version.
+func (s Served) MediaType(content origin.Content) string {
+	switch {
+	case s.ContentType != "":
+		return s.ContentType
+	case content == origin.ContentJSON, content == origin.ContentUnknown && s.JSON:
+		return TypeJSON
+	case content == origin.ContentText:
+		return TypeText
+	}
+	return TypeBytes
 }
 
 // Datasets are the datasets of the running configuration. It is safe for concurrent use.

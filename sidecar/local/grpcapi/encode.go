@@ -17,7 +17,7 @@ const (
 
 	numValue, numMeta = 1, 2 // GetResponse; groupcachepb.GetResponse has the first
 
-	numVersion, numAge, numTimeLeft, numETag, numSource, numOwner = 1, 2, 3, 4, 5, 7 // Meta
+	numVersion, numAge, numTimeLeft, numETag, numSource, numOwner, numContentType = 1, 2, 3, 4, 5, 7, 8 // Meta
 
 	numSeconds, numNanos = 1, 2 // google.protobuf.Duration
 )
@@ -25,33 +25,36 @@ const (
 // The functions below encode fresh answers as proto.Marshal does: fields in the order of their numbers, without those that
 // are zero.
 
-func sizeBatchResult(key string, a *kv.Answer) int {
-	return sizeBytes(key) + sizeMessage(sizeGetResponse(a))
+func sizeBatchResult(key string, a *kv.Answer, mediaType string) int {
+	return sizeBytes(key) + sizeMessage(sizeGetResponse(a, mediaType))
 }
 
-func appendBatchResult(dst []byte, key string, a *kv.Answer) []byte {
-	dst = appendHeader(dst, numResults, sizeBatchResult(key, a))
+func appendBatchResult(dst []byte, key string, a *kv.Answer, mediaType string) []byte {
+	dst = appendHeader(dst, numResults, sizeBatchResult(key, a, mediaType))
 	dst = appendBytes(dst, numResultKey, key)
-	dst = appendHeader(dst, numFound, sizeGetResponse(a))
-	return appendGetResponse(dst, a)
+	dst = appendHeader(dst, numFound, sizeGetResponse(a, mediaType))
+	return appendGetResponse(dst, a, mediaType)
 }
 
-func sizeGetResponse(a *kv.Answer) int { return sizeBytes(a.Value) + sizeMessage(sizeMeta(a)) }
+func sizeGetResponse(a *kv.Answer, mediaType string) int {
+	return sizeBytes(a.Value) + sizeMessage(sizeMeta(a, mediaType))
+}
 
-func appendGetResponse(dst []byte, a *kv.Answer) []byte {
+func appendGetResponse(dst []byte, a *kv.Answer, mediaType string) []byte {
 	dst = appendBytes(dst, numValue, a.Value)
-	dst = appendHeader(dst, numMeta, sizeMeta(a))
+	dst = appendHeader(dst, numMeta, sizeMeta(a, mediaType))
 	dst = appendInt(dst, numVersion, a.Version)
 	dst = appendDuration(dst, numAge, a.Age)
 	dst = appendDuration(dst, numTimeLeft, api.TimeLeft(a))
 	dst = appendBytes(dst, numETag, a.ETag)
 	dst = appendInt(dst, numSource, int64(sources[a.Source]))
-	return appendBytes(dst, numOwner, a.Owner)
+	dst = appendBytes(dst, numOwner, a.Owner)
+	return appendBytes(dst, numContentType, mediaType)
 }
 
-func sizeMeta(a *kv.Answer) int {
+func sizeMeta(a *kv.Answer, mediaType string) int {
 	return sizeInt(a.Version) + sizeMessage(sizeDuration(a.Age)) + sizeMessage(sizeDuration(api.TimeLeft(a))) +
-		sizeBytes(a.ETag) + sizeInt(int64(sources[a.Source])) + sizeBytes(a.Owner)
+		sizeBytes(a.ETag) + sizeInt(int64(sources[a.Source])) + sizeBytes(a.Owner) + sizeBytes(mediaType)
 }
 
 func sizeDuration(d time.Duration) int {

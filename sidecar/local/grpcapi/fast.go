@@ -70,11 +70,12 @@ func (f *Fast) get(ctx context.Context, message, dst []byte, limit int) ([]byte,
 		return dst, false
 	}
 	a, d, ok := f.read(ctx, &q)
-	if !ok || sizeGetResponse(&a) > limit {
+	mediaType := d.MediaType(a.Content)
+	if !ok || sizeGetResponse(&a, mediaType) > limit {
 		return dst, false
 	}
 	count(d, &a)
-	return appendGetResponse(dst, &a), true
+	return appendGetResponse(dst, &a, mediaType), true
 }
 
 func (f *Fast) groupGet(ctx context.Context, message, dst []byte, limit int) ([]byte, bool) {
@@ -126,14 +127,14 @@ func (f *Fast) batchGet(ctx context.Context, message, dst []byte, limit int) ([]
 			return dst, false
 		}
 		values += len(answers[i].Value)
-		size += sizeMessage(sizeBatchResult(key, &answers[i]))
+		size += sizeMessage(sizeBatchResult(key, &answers[i], d.MediaType(answers[i].Content)))
 	}
 	if size > limit || values > f.backend.Config().MaxBatchBytes {
 		return dst, false
 	}
 	for i, key := range q.keys[:q.n] {
 		count(d, &answers[i])
-		dst = appendBatchResult(dst, key, &answers[i])
+		dst = appendBatchResult(dst, key, &answers[i], d.MediaType(answers[i].Content))
 	}
 	return dst, true
 }

@@ -90,11 +90,7 @@ func (s *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsid
 	if err != nil {
 		return nil, api.InvalidRequest(err).At(field)
 	}
-	a, err := s.get(ctx, start, q.GetDataset(), q.GetKey(), o)
-	if err != nil {
-		return nil, err
-	}
-	return getResponse(&a), nil
+	return s.get(ctx, start, q.GetDataset(), q.GetKey(), o)
 }
 
 // readOptions returns the options that q requests, or the field that is wrong and why.
@@ -115,30 +111,30 @@ func readOptions(q *ringsidev1.GetRequest) (o kv.ReadOptions, field string, err 
 
 // get reads one key. A key that does not exist is an error.
 func (s *service) get(ctx context.Context, start time.Time, dataset, key string, o kv.ReadOptions) (
-	kv.Answer, error) {
+	*ringsidev1.GetResponse, error) {
 	d, who, err := s.dataset(ctx, dataset, access.Read)
 	if err != nil {
-		return kv.Answer{}, err
+		return nil, err
 	}
 	if err := kv.CheckKey(key); err != nil {
-		return kv.Answer{}, api.InvalidKey(err).At("key")
+		return nil, api.InvalidKey(err).At("key")
 	}
 	if err := d.LimitRead(&who, o, 1); err != nil {
-		return kv.Answer{}, s.backend.Error(err)
+		return nil, s.backend.Error(err)
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	a, err := d.Get(limited, key, o)
 	switch {
 	case err != nil:
-		return kv.Answer{}, s.backend.Error(err).At("key")
+		return nil, s.backend.Error(err).At("key")
 	case a.NotFound:
-		return kv.Answer{}, api.NotFound()
+		return nil, api.NotFound()
 	}
 	if err := s.reserve(ctx, len(a.Value)); err != nil {
-		return kv.Answer{}, s.backend.Error(err).At("key")
+		return nil, s.backend.Error(err).At("key")
 	}
-	return a, nil
+	return getResponse(&a, d.MediaType(a.Content)), nil
 }
 
 // reserve takes the memory of a large response, before it is encoded, until it is sent: then ctx, that of the call, ends.
@@ -175,7 +171,7 @@ func (s *service) BatchGet(
 	defer func() { context.AfterFunc(ctx, values.Close) }()
 	results := make([]*ringsidev1.BatchGetResult, len(keys))
 	for i, r := range s.backend.ReadBatch(limited, d, keys, kv.ReadOptions{}, &values) { //guard:values-of-batches-take-no-memory
-		results[i] = s.batchResult(keys[i], r)
+		results[i] = s.batchResult(d, keys[i], r)
 	}
 	return &ringsidev1.BatchGetResponse{Results: results}, nil
 }
@@ -201,14 +197,15 @@ func (s *service) recycle(d *api.Deadline) {
 	}
 }
 
-func (s *service) batchResult(key string, r kv.Result) *ringsidev1.BatchGetResult {
+func (s *service) batchResult(d api.Served, key string, r kv.Result) *ringsidev1.BatchGetResult {
 	switch {
 	case r.Err != nil:
 		return failedResult(key, s.backend.Error(r.Err))
 	case r.Answer.NotFound:
 		return failedResult(key, api.NotFound())
 	}
-	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Found{Found: getResponse(&r.Answer)}}
+	found := getResponse(&r.Answer, d.MediaType(r.Answer.Content))
+	return &ringsidev1.BatchGetResult{Key: key, Result: &ringsidev1.BatchGetResult_Found{Found: found}}
 }
 
 func failedResult(key string, e *apierror.Error) *ringsidev1.BatchGetResult {
@@ -231,7 +228,7 @@ type response struct {
 	age, left durationpb.Duration
 }
 
-func getResponse(a *kv.Answer) *ringsidev1.GetResponse {
+func getResponse(a *kv.Answer, mediaType string) *ringsidev1.GetResponse {
 	r := new(response)
 	setDuration(&r.age, a.Age)
 	setDuration(&r.left, api.TimeLeft(a))
@@ -241,6 +238,7 @@ func getResponse(a *kv.Answer) *ringsidev1.GetResponse {
 	r.meta.Source = sources[a.Source]
 	r.meta.Stale = a.Stale
 	r.meta.Owner = a.Owner
+	r.meta.ContentType = mediaType
 	r.response.Value, r.response.Meta = a.Value, &r.meta
 	return &r.response
 }

@@ -82,7 +82,7 @@ func (s *service) runWatch(
 			err = s.backend.Panic("in a watch", p)
 		}
 	}()
-	return w.Run(ctx, &streamWriter{backend: s.backend, stream: stream, slow: func() { cancel(errSlow) }})
+	return w.Run(ctx, &streamWriter{backend: s.backend, dataset: w.Dataset(), stream: stream, slow: func() { cancel(errSlow) }})
 }
 
 // watchStatus returns the status with which a watch ends.
@@ -103,6 +103,7 @@ func (s *service) watchStatus(ctx context.Context, err error) error {
 // streamWriter writes a watch as messages.
 type streamWriter struct {
 	backend *api.Backend
+	dataset api.Served
 	stream  watchStream
 	slow    func() // called when the client has not accepted an event in time
 }
@@ -138,7 +139,7 @@ func (w *streamWriter) state(e watch.Event) *ringsidev1.WatchState {
 	case r.Answer.NotFound:
 		s.State = &ringsidev1.WatchState_NotFound{NotFound: true}
 	default:
-		s.State = &ringsidev1.WatchState_Found{Found: getResponse(&r.Answer)}
+		s.State = &ringsidev1.WatchState_Found{Found: getResponse(&r.Answer, w.dataset.MediaType(r.Answer.Content))}
 	}
 	return s
 }

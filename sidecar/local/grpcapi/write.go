@@ -16,12 +16,12 @@ import (
 func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsidev1.PutResponse, err error) {
 	start := time.Now()
 	defer s.finish(start, &err)
-	a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
+	d, a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
 		kv.Change{Key: q.GetKey(), Value: q.GetValue(), ID: q.GetIdempotencyId()})
 	if err != nil {
 		return nil, err
 	}
-	row := getResponse(&a)
+	row := getResponse(&a, d.MediaType(a.Content))
 	return &ringsidev1.PutResponse{Value: row.GetValue(), Meta: row.GetMeta()}, nil
 }
 
@@ -29,7 +29,7 @@ func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsid
 func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *ringsidev1.DeleteResponse, err error) {
 	start := time.Now()
 	defer s.finish(start, &err)
-	a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
+	_, a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
 		kv.Change{Key: q.GetKey(), Delete: true, ID: q.GetIdempotencyId()})
 	if err != nil {
 		return nil, err
@@ -40,21 +40,21 @@ func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *r
 // write makes one change.
 func (s *service) write(
 	ctx context.Context, start time.Time, dataset string, condition *ringsidev1.Condition, c kv.Change,
-) (kv.Answer, error) {
+) (api.Served, kv.Answer, error) {
 	d, who, err := s.dataset(ctx, dataset, access.Write)
 	if err != nil {
-		return kv.Answer{}, err
+		return d, kv.Answer{}, err
 	}
 	if e := checkChange(&c, condition); e != nil {
-		return kv.Answer{}, e
+		return d, kv.Answer{}, e
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	a, err := d.WriteFor(limited, &who, c)
 	if err != nil {
-		return kv.Answer{}, writeError(s.backend.Error(err))
+		return d, kv.Answer{}, writeError(s.backend.Error(err))
 	}
-	return a, nil
+	return d, a, nil
 }
 
 // checkChange adds a condition to c, and returns an error unless c can be written.

@@ -19,6 +19,7 @@ type batchEntry struct {
 	Key         string            `json:"key"`
 	Value       json.RawMessage   `json:"value,omitzero"`
 	ValueBase64 []byte            `json:"valueBase64,omitzero"`
+	ContentType string            `json:"contentType,omitempty"`
 	Version     int64             `json:"version,omitempty"`
 	ETag        string            `json:"etag,omitempty"`
 	Age         *int64            `json:"age,omitempty"`
@@ -57,14 +58,14 @@ func (h *Handler) batchGet(c *RequestContext, escapedName string) {
 		c.Fail(h.backend.Error(fmt.Errorf("write the response to a batch: %w", err)))
 		return
 	}
-	c.send(typeJSON, body)
+	c.send(api.TypeJSON, body)
 	c.setString("Cache-Control", noStore)
 }
 
 // marshalBatch returns {"results": […]}. The loan of c, which is that of the values, becomes that of the result.
 func (h *Handler) marshalBatch(c *RequestContext, d api.Served, keys []string, results []kv.Result) ([]byte, error) {
 	values := c.loan.Bytes()
-	expected := 128 * len(keys)
+	expected := 160 * len(keys)
 	for i := range results {
 		expected += len(keys[i]) + len(results[i].Answer.Value)*4/3
 	}
@@ -73,7 +74,7 @@ func (h *Handler) marshalBatch(c *RequestContext, d api.Served, keys []string, r
 	b.append(&err, []byte(`{"results":[`))
 	for i := 0; i < len(results) && err == nil; i++ {
 		var one []byte
-		if one, err = h.MarshalEntry(keys[i], results[i], d.JSON); err == nil {
+		if one, err = h.MarshalEntry(d, keys[i], results[i]); err == nil {
 			results[i] = kv.Result{} // the value is in one
 			b.append(&err, bytes.TrimSuffix(one, []byte("\n")))
 		}
@@ -115,7 +116,7 @@ func (g *growing) append(err *error, b []byte) {
 	}
 }
 
-func (h *Handler) entry(key string, r kv.Result, isJSON bool) batchEntry {
+func (h *Handler) entry(d api.Served, key string, r kv.Result) batchEntry {
 	switch {
 	case r.Err != nil:
 		document := h.backend.Error(r.Err).Problem()
@@ -128,17 +129,21 @@ func (h *Handler) entry(key string, r kv.Result, isJSON bool) batchEntry {
 	age, maxAge := httpfield.WholeSeconds(a.Age), httpfield.WholeSeconds(api.TimeLeft(&a))
 	entry := batchEntry{Key: key, Version: a.Version, ETag: a.ETag, Age: &age, MaxAge: &maxAge,
 		Source: a.Source.String(), Stale: a.Stale, Owner: a.Owner}
-	if isJSON && json.Valid(a.Value) {
+	mediaType := d.MediaType(a.Content)
+	if mediaType == api.TypeJSON && json.Valid(a.Value) {
 		entry.Value = a.Value
 	} else {
 		entry.ValueBase64 = append([]byte{}, a.Value...)
+		if mediaType != api.TypeBytes {
+			entry.ContentType = mediaType
+		}
 	}
 	return entry
 }
 
 // MarshalEntry returns the result of one key as a line of JSON, as in a batch.
-func (h *Handler) MarshalEntry(key string, r kv.Result, isJSON bool) ([]byte, error) {
-	return marshal(h.entry(key, r, isJSON))
+func (h *Handler) MarshalEntry(d api.Served, key string, r kv.Result) ([]byte, error) {
+	return marshal(h.entry(d, key, r))
 }
 
 // marshal leaves the bytes of values as they are.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
@@ -171,13 +172,13 @@ func BodyTooLarge(stats *api.Protocol) *apierror.Error {
 func (h *Handler) route(c *RequestContext, path string) {
 	switch path {
 	case "/":
-		h.static(c, typeText, []byte(greeting))
+		h.static(c, api.TypeText, []byte(greeting))
 		return
 	case "/openapi.json":
-		h.static(c, typeJSON, openAPI)
+		h.static(c, api.TypeJSON, openAPI)
 		return
 	case "/v1/datasets":
-		h.static(c, typeJSON, h.listDatasets(c))
+		h.static(c, api.TypeJSON, h.listDatasets(c))
 		return
 	}
 	rest, versioned := strings.CutPrefix(path, "/v1/")
@@ -257,7 +258,7 @@ func (h *Handler) static(c *RequestContext, contentType string, body []byte) {
 // datasetEntry is one line of GET /v1/datasets.
 type datasetEntry struct {
 	Name        string `json:"name"`
-	ContentType string `json:"contentType"`
+	ContentType string `json:"contentType,omitempty"`
 }
 
 // listDatasets lists the datasets that the caller may read.
@@ -278,11 +279,12 @@ func (h *Handler) listDatasets(c *RequestContext) []byte {
 	return append(b, '\n')
 }
 
+// contentType returns the media type of all values; empty if each has its own.
 func contentType(d api.Served) string {
-	if d.JSON {
-		return typeJSON
+	if d.JSON || d.ContentType != "" {
+		return d.MediaType(origin.ContentJSON)
 	}
-	return typeBytes
+	return ""
 }
 
 // dataset finds the dataset of an escaped name with which the caller may do o, or responds that there is none or that the

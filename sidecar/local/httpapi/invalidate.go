@@ -41,7 +41,7 @@ func (h *Handler) invalidate(c *RequestContext, escapedName string) {
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}
-	c.send(typeJSON, append(body, '\n'))
+	c.send(api.TypeJSON, append(body, '\n'))
 	c.setString("Cache-Control", noStore)
 }
 

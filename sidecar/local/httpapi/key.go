@@ -33,7 +33,7 @@ func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
 		c.Fail(h.backend.Error(err))
 		return
 	}
-	c.sendEntry(&a, o, contentType(d))
+	c.sendEntry(&a, o, d.MediaType(a.Content))
 }
 
 // sendEntry responds with a value, with 304, or with 404. A key that does not exist is 404 under any condition, and
@@ -88,7 +88,7 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 	case change.Delete:
 		c.sendDeleted(&a)
 	default:
-		c.sendWritten(&a, contentType(d), change.If.Absent)
+		c.sendWritten(&a, d.MediaType(a.Content), change.If.Absent)
 	}
 }
 
@@ -170,7 +170,7 @@ func (r *Request) checkContent(d api.Served) *apierror.Error {
 		return api.InvalidRequest(errors.New("Content-Range: a part of a value cannot be written; send the whole value"))
 	case !httpfield.IsUncoded(r.contentCoding): //guard:compressed-bytes-become-row
 		return apierror.New(apierror.UnsupportedMediaType, "send the value without a Content-Encoding")
-	case d.JSON && !httpfield.AllowsJSON(r.mediaType):
+	case d.JSON && !httpfield.AllowsJSON(r.mediaType) && r.mediaType != d.ContentType: //guard:put-with-type-of-get-rejected
 		return apierror.New(apierror.UnsupportedMediaType,
 			"the values of this dataset are rows as JSON objects: send Content-Type: application/json")
 	}

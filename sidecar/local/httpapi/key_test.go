@@ -103,9 +103,9 @@ func TestRawHTTP(t *testing.T) {
 		{"GET batchGet", localtest.Get("/v1/blobs:batchGet"), 405, "method-not-allowed", map[string]string{"Allow": "POST"}},
 		{"root", localtest.Get("/"), 200, greeting, map[string]string{"Content-Type": "text/plain; charset=utf-8"}},
 		{"datasets", localtest.Get("/v1/datasets"),
-			200, `{"datasets":[{"name":"blobs","contentType":"application/octet-stream"},` +
+			200, `{"datasets":[{"name":"blobs"},` +
 				`{"name":"cnf-metrics","contentType":"application/json"},` +
-				`{"name":"failing","contentType":"application/octet-stream"}]}` + "\n", nil},
+				`{"name":"failing"}]}` + "\n", nil},
 		{"openapi", localtest.Get("/openapi.json"), 200, description(t), map[string]string{"Content-Type": "application/json"}},
 		{"only-if-cached", localtest.Get("/v1/blobs/never-read", `Cache-Control: x="a,no-cache", ONLY-if-cached ,,=`),
 			504, "not-cached", nil},

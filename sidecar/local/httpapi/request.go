@@ -18,9 +18,6 @@ import (
 )
 
 const (
-	typeJSON   = "application/json"
-	typeBytes  = "application/octet-stream"
-	typeText   = "text/plain; charset=utf-8"
 	typeEvents = "text/event-stream"
 )
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
@@ -21,9 +22,10 @@ func FuzzEvent(f *testing.F) {
 	server := newServer(f)
 	f.Fuzz(func(t *testing.T, key string, value []byte, isJSON bool) {
 		conn := &tape{in: strings.NewReader("")}
-		w := newEventWriter(server.newConn(conn), isJSON)
+		d := api.Served{JSON: isJSON}
+		w := newEventWriter(server.newConn(conn), d)
 		result := kv.Result{Answer: kv.Answer{Value: value, ETag: `"e"`, Source: kv.SourceHit}}
-		want, err := server.handler.MarshalEntry(key, result, isJSON)
+		want, err := server.handler.MarshalEntry(d, key, result)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func (c *conn) serveWatch(x *httpapi.RequestContext) {
 	}
 	ctx, cancel := context.WithCancel(backend.Stopping())
 	defer awaitClose(c.net, cancel)()
-	to := newEventWriter(c, x.Watch.JSON())
+	to := newEventWriter(c, x.Watch.Dataset())
 	err := to.begin(&x.Response)
 	if err == nil {
 		err = x.Watch.Run(ctx, to)
@@ -81,16 +81,16 @@ func (c *conn) refuseWatch(x *httpapi.RequestContext, e *apierror.Error) {
 type eventWriter struct {
 	conn    *conn
 	timeout time.Duration
-	json    bool        // values are JSON
+	dataset api.Served
 	loan    budget.Loan // of the event that is being sent
 
 	buffer *bufio.Writer
 	body   io.Writer // buffer, in chunks unless the client uses HTTP/1.0
 }
 
-func newEventWriter(c *conn, isJSON bool) *eventWriter {
+func newEventWriter(c *conn, d api.Served) *eventWriter {
 	buffer := bufio.NewWriterSize(c.net, 1<<10)
-	return &eventWriter{conn: c, timeout: c.server.config.WriteTimeout, json: isJSON,
+	return &eventWriter{conn: c, timeout: c.server.config.WriteTimeout, dataset: d,
 		loan: c.server.config.Budget.Loan(budget.Responses), buffer: buffer, body: buffer}
 }
 
@@ -133,7 +133,7 @@ func (w *eventWriter) Send(e watch.Event) error {
 		return kv.ErrNoMemory
 	}
 	defer w.loan.Close()
-	data, err := w.conn.server.handler.MarshalEntry(e.Key, e.Result, w.json)
+	data, err := w.conn.server.handler.MarshalEntry(w.dataset, e.Key, e.Result)
 	if err != nil {
 		return fmt.Errorf("write the state of a key: %w", err)
 	}

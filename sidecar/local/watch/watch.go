@@ -160,8 +160,8 @@ func (w *Watch) While(permit func() error) *Watch {
 	return w
 }
 
-// JSON reports whether the values of the watch are JSON.
-func (w *Watch) JSON() bool { return w.dataset.JSON }
+// Dataset returns the dataset of the keys.
+func (w *Watch) Dataset() api.Served { return w.dataset }
 
 // reset assumes that the client knows nothing.
 func (w *Watch) reset() {

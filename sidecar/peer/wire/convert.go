@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -52,6 +53,7 @@ func FetchResponse(a kv.Answer, ringID uint64, owns bool) *peerv1.FetchResponse 
 		Stale:      a.Stale,
 		Detail:     a.Detail,
 		TookNs:     int64(a.Took),
+		Content:    peerv1.Content(a.Content),
 	}
 }
 
@@ -65,6 +67,7 @@ func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 	return kv.Answer{
 		Value:    r.GetValue(),
 		NotFound: r.GetAbsent(),
+		Content:  content(r.GetContent()),
 		Version:  max(0, r.GetVersion()),
 		Age:      time.Duration(max(0, r.GetAgeNs())),
 		Fresh:    time.Duration(r.GetFreshNs()),
@@ -74,6 +77,14 @@ func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 		Owner:    member,
 		Detail:   detail(r.GetDetail()),
 	}
+}
+
+// content returns the unknown one for what a later version has added.
+func content(c peerv1.Content) origin.Content {
+	if _, ok := peerv1.Content_name[int32(c)]; !ok { //guard:content-of-later-version-truncated
+		return origin.ContentUnknown
+	}
+	return origin.Content(c)
 }
 
 func detail(text string) string {

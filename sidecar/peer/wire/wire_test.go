@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/ringside-cache/ringside/origin"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -239,5 +240,17 @@ func bounded(t *testing.T, version int64, texts ...string) {
 	}
 	if len(texts) > 0 && printable.Text(texts[0]) != texts[0] {
 		t.Errorf("got text %q, which is not printable", texts[0])
+	}
+}
+
+func TestContentOfAnswerIsKept(t *testing.T) {
+	for content := origin.ContentUnknown; content <= origin.ContentBytes; content++ {
+		if got := Answer(FetchResponse(kv.Answer{Content: content}, 1, true), "n").Content; got != content {
+			t.Errorf("sent %v, got %v", content, got)
+		}
+	}
+	later := &peerv1.FetchResponse{Content: 256 + peerv1.Content_CONTENT_JSON}
+	if got := Answer(later, "n").Content; got != origin.ContentUnknown {
+		t.Errorf("from a later version: got %v, want %v", got, origin.ContentUnknown)
 	}
 }

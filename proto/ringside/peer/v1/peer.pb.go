@@ -23,6 +23,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Content is what the bytes of a value are.
+type Content int32
+
+const (
+	// Not known: the member is older than this field, or its origin does not say.
+	Content_CONTENT_UNSPECIFIED Content = 0
+	// JSON.
+	Content_CONTENT_JSON Content = 1
+	// Text in UTF-8.
+	Content_CONTENT_TEXT Content = 2
+	// Any bytes.
+	Content_CONTENT_BYTES Content = 3
+)
+
+// Enum value maps for Content.
+var (
+	Content_name = map[int32]string{
+		0: "CONTENT_UNSPECIFIED",
+		1: "CONTENT_JSON",
+		2: "CONTENT_TEXT",
+		3: "CONTENT_BYTES",
+	}
+	Content_value = map[string]int32{
+		"CONTENT_UNSPECIFIED": 0,
+		"CONTENT_JSON":        1,
+		"CONTENT_TEXT":        2,
+		"CONTENT_BYTES":       3,
+	}
+)
+
+func (x Content) Enum() *Content {
+	p := new(Content)
+	*p = x
+	return p
+}
+
+func (x Content) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Content) Descriptor() protoreflect.EnumDescriptor {
+	return file_ringside_peer_v1_peer_proto_enumTypes[0].Descriptor()
+}
+
+func (Content) Type() protoreflect.EnumType {
+	return &file_ringside_peer_v1_peer_proto_enumTypes[0]
+}
+
+func (x Content) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Content.Descriptor instead.
+func (Content) EnumDescriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{0}
+}
+
 // FetchRequest is a query for one key.
 type FetchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -168,7 +225,9 @@ type FetchResponse struct {
 	// Nanoseconds that the member took to answer. The durations above apply to the end of that time.
 	TookNs int64 `protobuf:"varint,11,opt,name=took_ns,json=tookNs,proto3" json:"took_ns,omitempty"`
 	// The size of the value, which was not sent because it exceeds max_bytes; otherwise 0.
-	OmittedBytes  int64 `protobuf:"varint,12,opt,name=omitted_bytes,json=omittedBytes,proto3" json:"omitted_bytes,omitempty"`
+	OmittedBytes int64 `protobuf:"varint,12,opt,name=omitted_bytes,json=omittedBytes,proto3" json:"omitted_bytes,omitempty"`
+	// What the value is.
+	Content       Content `protobuf:"varint,13,opt,name=content,proto3,enum=ringside.peer.v1.Content" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +344,13 @@ func (x *FetchResponse) GetOmittedBytes() int64 {
 		return x.OmittedBytes
 	}
 	return 0
+}
+
+func (x *FetchResponse) GetContent() Content {
+	if x != nil {
+		return x.Content
+	}
+	return Content_CONTENT_UNSPECIFIED
 }
 
 // FetchBatchRequest is a query for several keys.
@@ -1268,7 +1334,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"max_age_ns\x18\a \x01(\x03R\bmaxAgeNs\x12\x10\n" +
 	"\x03tag\x18\b \x01(\tR\x03tag\x12\x1b\n" +
-	"\tmax_bytes\x18\t \x01(\x03R\bmaxBytes\"\xcc\x02\n" +
+	"\tmax_bytes\x18\t \x01(\x03R\bmaxBytes\"\x81\x03\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -1283,7 +1349,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x06detail\x18\n" +
 	" \x01(\tR\x06detail\x12\x17\n" +
 	"\atook_ns\x18\v \x01(\x03R\x06tookNs\x12#\n" +
-	"\romitted_bytes\x18\f \x01(\x03R\fomittedBytes\"l\n" +
+	"\romitted_bytes\x18\f \x01(\x03R\fomittedBytes\x123\n" +
+	"\acontent\x18\r \x01(\x0e2\x19.ringside.peer.v1.ContentR\acontent\"l\n" +
 	"\x11FetchBatchRequest\x12:\n" +
 	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\"P\n" +
@@ -1345,7 +1412,12 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\fR\x05state2\xbb\x04\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state*Y\n" +
+	"\aContent\x12\x17\n" +
+	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fCONTENT_JSON\x10\x01\x12\x10\n" +
+	"\fCONTENT_TEXT\x10\x02\x12\x11\n" +
+	"\rCONTENT_BYTES\x10\x032\xbb\x04\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
@@ -1369,53 +1441,56 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_ringside_peer_v1_peer_proto_rawDescData
 }
 
+var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
-	(*FetchRequest)(nil),       // 0: ringside.peer.v1.FetchRequest
-	(*FetchResponse)(nil),      // 1: ringside.peer.v1.FetchResponse
-	(*FetchBatchRequest)(nil),  // 2: ringside.peer.v1.FetchBatchRequest
-	(*FetchBatchResponse)(nil), // 3: ringside.peer.v1.FetchBatchResponse
-	(*FetchOutcome)(nil),       // 4: ringside.peer.v1.FetchOutcome
-	(*FetchError)(nil),         // 5: ringside.peer.v1.FetchError
-	(*WriteRequest)(nil),       // 6: ringside.peer.v1.WriteRequest
-	(*WriteResponse)(nil),      // 7: ringside.peer.v1.WriteResponse
-	(*InvalidateRequest)(nil),  // 8: ringside.peer.v1.InvalidateRequest
-	(*InvalidateResponse)(nil), // 9: ringside.peer.v1.InvalidateResponse
-	(*Invalidation)(nil),       // 10: ringside.peer.v1.Invalidation
-	(*SubscribeRequest)(nil),   // 11: ringside.peer.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),  // 12: ringside.peer.v1.SubscribeResponse
-	(*PingRequest)(nil),        // 13: ringside.peer.v1.PingRequest
-	(*PingResponse)(nil),       // 14: ringside.peer.v1.PingResponse
-	(*InspectRequest)(nil),     // 15: ringside.peer.v1.InspectRequest
-	(*InspectResponse)(nil),    // 16: ringside.peer.v1.InspectResponse
+	(Content)(0),               // 0: ringside.peer.v1.Content
+	(*FetchRequest)(nil),       // 1: ringside.peer.v1.FetchRequest
+	(*FetchResponse)(nil),      // 2: ringside.peer.v1.FetchResponse
+	(*FetchBatchRequest)(nil),  // 3: ringside.peer.v1.FetchBatchRequest
+	(*FetchBatchResponse)(nil), // 4: ringside.peer.v1.FetchBatchResponse
+	(*FetchOutcome)(nil),       // 5: ringside.peer.v1.FetchOutcome
+	(*FetchError)(nil),         // 6: ringside.peer.v1.FetchError
+	(*WriteRequest)(nil),       // 7: ringside.peer.v1.WriteRequest
+	(*WriteResponse)(nil),      // 8: ringside.peer.v1.WriteResponse
+	(*InvalidateRequest)(nil),  // 9: ringside.peer.v1.InvalidateRequest
+	(*InvalidateResponse)(nil), // 10: ringside.peer.v1.InvalidateResponse
+	(*Invalidation)(nil),       // 11: ringside.peer.v1.Invalidation
+	(*SubscribeRequest)(nil),   // 12: ringside.peer.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),  // 13: ringside.peer.v1.SubscribeResponse
+	(*PingRequest)(nil),        // 14: ringside.peer.v1.PingRequest
+	(*PingResponse)(nil),       // 15: ringside.peer.v1.PingResponse
+	(*InspectRequest)(nil),     // 16: ringside.peer.v1.InspectRequest
+	(*InspectResponse)(nil),    // 17: ringside.peer.v1.InspectResponse
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
-	0,  // 0: ringside.peer.v1.FetchBatchRequest.requests:type_name -> ringside.peer.v1.FetchRequest
-	4,  // 1: ringside.peer.v1.FetchBatchResponse.outcomes:type_name -> ringside.peer.v1.FetchOutcome
-	1,  // 2: ringside.peer.v1.FetchOutcome.response:type_name -> ringside.peer.v1.FetchResponse
-	5,  // 3: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
-	1,  // 4: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
-	10, // 5: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
-	10, // 6: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
-	0,  // 7: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
-	2,  // 8: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
-	6,  // 9: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
-	8,  // 10: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
-	11, // 11: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
-	13, // 12: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	15, // 13: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	1,  // 14: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	3,  // 15: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	7,  // 16: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	9,  // 17: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	12, // 18: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
-	14, // 19: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	16, // 20: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	0,  // 0: ringside.peer.v1.FetchResponse.content:type_name -> ringside.peer.v1.Content
+	1,  // 1: ringside.peer.v1.FetchBatchRequest.requests:type_name -> ringside.peer.v1.FetchRequest
+	5,  // 2: ringside.peer.v1.FetchBatchResponse.outcomes:type_name -> ringside.peer.v1.FetchOutcome
+	2,  // 3: ringside.peer.v1.FetchOutcome.response:type_name -> ringside.peer.v1.FetchResponse
+	6,  // 4: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
+	2,  // 5: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
+	11, // 6: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
+	11, // 7: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
+	1,  // 8: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
+	3,  // 9: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
+	7,  // 10: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
+	9,  // 11: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
+	12, // 12: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
+	14, // 13: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	16, // 14: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	2,  // 15: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	4,  // 16: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	8,  // 17: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	10, // 18: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	13, // 19: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
+	15, // 20: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	17, // 21: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	15, // [15:22] is the sub-list for method output_type
+	8,  // [8:15] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_ringside_peer_v1_peer_proto_init() }
@@ -1433,13 +1508,14 @@ func file_ringside_peer_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_ringside_peer_v1_peer_proto_goTypes,
 		DependencyIndexes: file_ringside_peer_v1_peer_proto_depIdxs,
+		EnumInfos:         file_ringside_peer_v1_peer_proto_enumTypes,
 		MessageInfos:      file_ringside_peer_v1_peer_proto_msgTypes,
 	}.Build()
 	File_ringside_peer_v1_peer_proto = out.File

@@ -87,6 +87,7 @@ func printEntry(w io.Writer, m kv.Explanation) {
 	fmt.Fprintf(w, "usable for\t%s\n", short(max(m.Fresh, m.Usable))) // without stale windows, as long as it is fresh
 	fmt.Fprintf(w, "last load\t%s, reason: %s\n", short(m.LastLoad), m.Why)
 	fmt.Fprintf(w, "bytes\t%d\n", m.Bytes)
+	fmt.Fprintf(w, "content\t%s\n", cli.OrDash(m.Content))
 	fmt.Fprintf(w, "version\t%d\n", m.Version)
 	fmt.Fprintf(w, "etag\t%s\n", cli.OrDash(m.ETag))
 	if m.Failing {
