@@ -42,7 +42,10 @@ functions_packages='
 /usr/lib/*/pdns/libremotebackend.so               pdns-backend-remote
 /usr/lib/*/pdns/libgpgsqlbackend.so               pdns-backend-pgsql
 /usr/lib/*/pdns/libgmysqlbackend.so               pdns-backend-mysql
-/usr/bin/dnsperf                                  dnsperf'
+/usr/bin/dnsperf                                  dnsperf
+/usr/sbin/nginx                                   nginx-light
+/usr/sbin/haproxy                                 haproxy
+/usr/bin/wrk                                      wrk'
 bench_packages='
 /usr/sbin/nginx                                         nginx-light
 /usr/bin/wrk                                            wrk

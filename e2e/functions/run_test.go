@@ -40,13 +40,19 @@ type result struct {
 	Faults     map[string]outcome `json:"faults"`
 }
 
+// functions are all network functions, in the order of the table.
+var functions = []*function{
+	freeradius,
+	haproxy,
+}
+
 func TestFunctions(t *testing.T) {
 	rig.NeedServers(t)
 	size, engines := short, 1
 	if os.Getenv(resultsEnv) != "" {
 		size, engines = long, len(rig.Engines)
 	}
-	for _, f := range []*function{freeradius} {
+	for _, f := range functions {
 		for _, engine := range f.engines[:min(engines, len(f.engines))] {
 			t.Run(f.name+"/"+engine, func(t *testing.T) {
 				if size == short {

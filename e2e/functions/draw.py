@@ -1,0 +1,66 @@
+"""Draws what users of network functions saw while the database was unavailable, from the results of `make functions`.
+
+Usage: draw.py RESULTS.jsonl PICTURE.svg
+"""
+
+import json
+import sys
+
+NAMES = {  # in the order of the picture: what a user asked for
+    "freeradius": ("FreeRADIUS", "authentications"),
+    "kamailio": ("Kamailio", "SIP requests"),
+    "powerdns": ("PowerDNS", "DNS queries"),
+    "nginx": ("nginx", "requests with a key"),
+    "haproxy": ("HAProxy", "requests to route"),
+    "envoy": ("Envoy", "requests with a key"),
+    "prometheus": ("Prometheus", "target lists at a start"),
+}
+FAULTS = ["database killed", "database frozen"]
+LABEL, PANEL, GAP, ROW, BAR, TOP = 200, 364, 16, 62, 22, 92
+ANSWERED, FAILED, INK, SOFT = "#2b6cb0", "#c53030", "#1a202c", "#4a5568"
+
+
+def number(n):
+    return f"{n:,}".replace(",", "\u2009")
+
+
+def strip(x, y, name, outcome):
+    """Returns one bar: the share of requests that were answered, and of those that failed."""
+    requests, failed = outcome["requests"], outcome["failed"]
+    lost = PANEL * failed / requests
+    parts = [(x, PANEL - lost, ANSWERED), (x + PANEL - lost, lost, FAILED)]
+    bars = "".join(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>'
+                   for left, width, colour in parts if width > 0)
+    text = f"{name}: {number(failed)} of {number(requests)} failed"
+    return bars + f'<text x="{x + 8}" y="{y + 16}" fill="#ffffff">{text}</text>'
+
+
+def draw(results):
+    rows = {(r["function"], r["via"]): r["faults"] for r in reversed(results)}  # the first database of each function
+    functions = [f for f in NAMES if (f, "direct") in rows and (f, "ringside") in rows]
+    width, height = LABEL + 2 * PANEL + GAP + 16, TOP + ROW * len(functions) + 4
+    title = "What users saw while the database was unavailable"
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+           'font-family="ui-sans-serif, system-ui, Helvetica, Arial, sans-serif" font-size="14">',
+           f"<title>{title}</title>", f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
+           f'<text x="16" y="34" font-size="20" font-weight="600" fill="{INK}">{title}</text>']
+    for x, colour, text in ((width - 330, ANSWERED, "answered correctly"), (width - 160, FAILED, "failed or no answer")):
+        out.append(f'<rect x="{x}" y="22" width="14" height="14" fill="{colour}"/><text x="{x + 20}" y="34" fill="{INK}">{text}</text>')
+    for column, fault in enumerate(FAULTS):
+        x = LABEL + column * (PANEL + GAP)
+        out.append(f'<text x="{x}" y="{TOP - 14}" font-size="16" font-weight="600" fill="{INK}">{fault}</text>')
+        for row, function in enumerate(functions):
+            y = TOP + ROW * row
+            out.append(strip(x, y, "SQL", rows[function, "direct"][fault]))
+            out.append(strip(x, y + BAR + 3, "Ringside", rows[function, "ringside"][fault]))
+    for row, function in enumerate(functions):
+        y, (name, unit) = TOP + ROW * row, NAMES[function]
+        out.append(f'<text x="16" y="{y + 18}" font-size="16" font-weight="600" fill="{INK}">{name}</text>'
+                   f'<text x="16" y="{y + 38}" fill="{SOFT}">{unit}</text>')
+    return "\n".join(out + ["</svg>", ""])
+
+
+with open(sys.argv[1], encoding="utf-8") as file:
+    picture = draw([json.loads(line) for line in file])
+with open(sys.argv[2], "w", encoding="utf-8") as file:
+    file.write(picture)
