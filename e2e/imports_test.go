@@ -190,12 +190,12 @@ var mayImport = map[string][]string{
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
 		"sidecar/internal/datasets",
-		"sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
+		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
 	// Root and main.
 	"sidecar": {
-		"origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
+		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},

@@ -297,8 +297,7 @@ func TestPoliciesOfWritesAndGapsReload(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	for dataset, want := range map[string]string{
-		", feed: {kind: poll, interval: 20ms}": "datasets.metrics.feed.interval",
-		polled + ", write_timeout: 5s":         "write_timeout of more than 4.5s",
+		polled + ", write_timeout: 5s": "write_timeout of more than 4.5s",
 	} {
 		reload(dataset)
 		last := r.logs.All()[r.logs.Len()-1]
@@ -326,7 +325,7 @@ func TestWriteUnderWayEndsBeforeTheSidecarDoes(t *testing.T) {
 		status, _, _ := send(t, "PUT", r.at.HTTP, pathOf(1), `{"value": 7}`)
 		answered <- status
 	}()
-	waitFor(t, func() bool { return r.parts.origins.Load("db").InFlight == 1 })
+	waitFor(t, func() bool { return r.parts.datasets.Origins().Load("db").InFlight == 1 })
 	r.cancel()
 	waitFor(t, r.stopping.Load)
 	if err := lock.Rollback(); err != nil {

@@ -26,7 +26,6 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
-	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
@@ -40,11 +39,11 @@ type parts struct {
 	auditing     *task.Task     // writes it
 	access       *access.Control
 	listeners    *servers.Listeners
-	origins      *origins.Set
 	tls          *mtls.Credentials // nil for plain text
 	directory    *membership.Directory
 	pool         *peer.Pool
 	datasets     *datasets.Set
+	served       *served
 	publisher    *servers.Publisher
 	members      *membership.Members
 	applications *servers.Applications
@@ -66,9 +65,6 @@ func (p *parts) opened() []stage {
 	if p.listeners != nil {
 		list = append(list, stage{name: "listeners", stop: func(context.Context) { p.listeners.Close() }})
 	}
-	if p.origins != nil {
-		list = append(list, stage{name: "origins", stop: func(context.Context) { p.origins.Close() }})
-	}
 	if p.tls != nil {
 		list = append(list, stage{name: "identity", stop: func(context.Context) { p.tls.Close() }})
 	}
@@ -79,7 +75,7 @@ func (p *parts) opened() []stage {
 		list = append(list, stage{name: "peers", stop: func(context.Context) { p.pool.Close() }})
 	}
 	if p.datasets != nil {
-		list = append(list, stage{name: "datasets", stop: func(context.Context) { p.datasets.Close() }})
+		list = append(list, stage{name: "datasets and origins", stop: func(context.Context) { p.datasets.Close() }})
 	}
 	return list
 }
@@ -125,9 +121,6 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	if p.listeners, err = servers.Bind(ctx, c.Listeners(), limits, r.log, r.tasks); err != nil {
 		return p, fmt.Errorf("start listeners: %w", err)
 	}
-	if p.origins, err = origins.Open(c.Origins, drivers.All(), r.logDefect, r.log); err != nil {
-		return p, fmt.Errorf("start origins: %w", err)
-	}
 	if err := r.buildMembers(ctx, p, c); err != nil {
 		return p, err
 	}
@@ -170,8 +163,8 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	sink := new(datasets.Sink)
 	p.pool = newPool(c, self, p.tls, sink, p.budget, r.logDefect)
 	p.datasets, err = datasets.New(datasets.Config{
-		Config: c, Origins: p.origins, Pool: p.pool, Memory: p.memory.entries, Budget: p.budget, Log: r.log, Tasks: r.tasks,
-		Defect: r.logDefect,
+		Config: c, Origins: origins.Config{Drivers: drivers.All(), Defect: r.logDefect, Log: r.log}, Pool: p.pool,
+		Memory: p.memory.entries, Budget: p.budget, Log: r.log, Tasks: r.tasks, Defect: r.logDefect,
 	})
 	if err != nil {
 		return fmt.Errorf("build the datasets: %w", err)
@@ -215,16 +208,16 @@ func (p *parts) useRing(cur, prev *ring.Ring) {
 
 // buildServers builds the servers, and what depends on them.
 func (r *run) buildServers(p *parts, c config.Config) error {
-	cnf, err := newCNFMetrics(p, c, r.errors)
-	if err != nil {
+	var err error
+	if p.served, err = newServed(p, c); err != nil {
 		return err
 	}
-	application := newApplication(p, c, cnf, r.errors)
+	application := newApplication(p, c, r.errors)
 	p.applications = servers.NewApplications(p.listeners, application, r.log)
 	version, revision := Version()
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
-		Origins: p.origins, Datasets: p.datasets, Local: application, Publisher: p.publisher,
+		Datasets: p.datasets, Local: application, Publisher: p.publisher,
 		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
 		Errors: r.errors,
 	}
@@ -233,7 +226,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		Applications: application, Budget: p.budget, Defect: r.logDefect,
 	})
 	p.reloader = &reloader{
-		config: r.config, datasets: p.datasets, origins: p.origins, access: p.access, audit: p.audit, log: r.log}
+		config: r.config, datasets: p.datasets, access: p.access, served: p.served, audit: p.audit, log: r.log}
 	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))
 	if err != nil {
 		return err
@@ -258,37 +251,18 @@ func accessOf(c config.Config) access.Config {
 	return a
 }
 
-// newCNFMetrics returns the typed service of the dataset that the configuration names; nil if it names none.
-func newCNFMetrics(p *parts, c config.Config, log *apierror.Log) (*cnfmetrics.Service, error) {
-	if c.CNFMetrics == "" {
-		return nil, nil
-	}
-	lister, err := p.origins.Lister(c.CNFMetrics, c.Datasets[c.CNFMetrics])
-	if err != nil {
-		return nil, fmt.Errorf("cnf_metrics: %w", err)
-	}
-	d := p.datasets.Lookup(c.CNFMetrics)
-	guarded := api.NewGuarded(local.Served{Dataset: d, Gate: p.access.Gate(d.Name())}, lister) //guard:typed-service-has-no-permissions
-	return cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded, Budget: p.budget, Errors: log}), nil
-}
-
 // newApplication returns the server of the pod's applications, and of clients that route by the ring.
-func newApplication(p *parts, c config.Config, cnf *cnfmetrics.Service, log *apierror.Log) *local.Server {
-	served := make([]local.Served, 0, len(c.Datasets))
-	for _, d := range p.datasets.All() {
-		of := c.Datasets[d.Name()]
-		served = append(served, local.Served{
-			Dataset: d, JSON: of.Value == "", ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: p.access.Gate(d.Name())})
-	}
+func newApplication(p *parts, c config.Config, log *apierror.Log) *local.Server {
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
 		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
 	}
-	if cnf != nil {
-		lc.CNFMetrics = cnf // a nil *Service would be a Mount that is not nil
+	if p.served.typed != nil {
+		lc.CNFMetrics = cnfmetrics.New(cnfmetrics.Config{
+			Dataset: p.served.typed, Lister: p.served.typed, Budget: p.budget, Errors: log})
 	}
-	return local.New(lc, local.NewCatalog(served...))
+	return local.New(lc, p.served.catalog)
 }
 
 func newRegistration(p *parts, drainTimeout time.Duration) *membership.Registration {

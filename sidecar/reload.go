@@ -3,9 +3,10 @@ package sidecar
 import (
 	"bytes"
 	"context"
-	"errors"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,7 +18,6 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
-	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -27,10 +27,10 @@ const pollInterval = 2 * time.Second
 
 // reloader applies a changed configuration to a running sidecar.
 type reloader struct {
-	config   config.Config // of the start; a reload changes only policies, permissions and limits of the datasets
+	config   config.Config // of the start; package restart has the fields that a reload does not change
 	datasets *datasets.Set
-	origins  *origins.Set
 	access   *access.Control
+	served   *served
 	audit    *audit.Log // nil if it is off
 	log      *zap.Logger
 
@@ -81,10 +81,7 @@ func (r *reloader) run(ctx context.Context) error {
 func (r *reloader) reload(load func() (config.Config, error)) {
 	next, err := load()
 	if err == nil {
-		err = errors.Join(restart.Needed(r.config, next), r.origins.TargetChanged()) //guard:reload-ignores-changed-database
-	}
-	if err == nil {
-		err = r.access.Apply(accessOf(next))
+		err = r.apply(next)
 	}
 	if err != nil {
 		r.failed.Add(1)
@@ -93,9 +90,37 @@ func (r *reloader) reload(load func() (config.Config, error)) {
 		r.log.Error("the changed configuration was rejected; the old one stays in use", zap.Error(err))
 		return
 	}
-	r.datasets.SetPolicies(next)
 	r.audit.Record(audit.Event{Action: audit.Reload, Result: audit.OK})
 	r.ok.Add(1)
 	r.lastFailed.Store(false)
-	r.log.Info("the configuration was reloaded")
+}
+
+// apply makes next the configuration in use, or nothing of it: whatever can fail comes first.
+func (r *reloader) apply(next config.Config) error {
+	if err := restart.Needed(r.config, next); err != nil {
+		return err
+	}
+	next = next.Effective()
+	err := metrics.CheckNames(slices.Collect(maps.Keys(next.Datasets)), slices.Collect(maps.Keys(next.Origins)))
+	if err != nil {
+		return err
+	}
+	change, err := r.datasets.Prepare(next)
+	if err != nil {
+		return err
+	}
+	lister, err := typedLister(next, change.Origins())
+	if err == nil {
+		err = r.access.Apply(accessOf(next))
+	}
+	if err != nil {
+		change.Discard()
+		return err
+	}
+	change.Apply()
+	r.served.use(next, lister)
+	change.Retire()
+	r.log.Info("the configuration was reloaded", zap.Strings("added", change.Added), zap.Strings("removed", change.Removed),
+		zap.Strings("replaced", change.Replaced), zap.Strings("changed", change.Changed))
+	return nil
 }

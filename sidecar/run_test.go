@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -448,86 +447,6 @@ func ownedBy(t testing.TB, from *running, id string) kv.Peer {
 	}
 	t.Fatalf("%s owns no key", id)
 	return nil
-}
-
-func TestReload(t *testing.T) {
-	file := newFile(t, "")
-	r := begin(t, load(t, file), nil)
-	good, _ := os.ReadFile(file)
-	policy := func() kv.Policy { return r.dataset().Policy() }
-	reload := func(text string) {
-		r.parts.reloader.reload(func() (config.Config, error) { return r.config.Source().Parse([]byte(text)) })
-	}
-	with := func(line string) string {
-		return strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    "+line+"\n", 1)
-	}
-
-	reload(with("ttl: 3s"))
-	if policy().TTL != 3*time.Second || r.parts.reloader.stats().OK != 1 || r.parts.reloader.stats().LastFailed {
-		t.Errorf("after a good reload: %+v %+v", policy(), r.parts.reloader.stats())
-	}
-	for text, want := range map[string]string{
-		with("ttl: 4"):                                             "want a duration",
-		with("ttl: 4s\n    load_timeout: 5s"):                      "load_timeout or write_timeout of more than 4.5s",
-		with("ttl: 4s") + "\nring: {min: 100}\n":                   "only after a restart; restart, or revert them: ring.min",
-		with("ttl: 4s") + "\nhosts: [a]\n":                         "hosts",
-		with("ttl: 4s\n    version: ver"):                          "datasets.metrics.version",
-		with("ttl: 4s\n  other: {origin: db, table: t, key: k}"):   "datasets.other.table",
-		strings.Replace(string(good), "origin.db", "canary.db", 1): "origins.db.dsn",
-		"origins: {}\n":                                            "restart",
-	} {
-		failed := r.parts.reloader.stats().Failed
-		reload(text)
-		if policy().TTL != 3*time.Second {
-			t.Fatalf("the refused configuration\n%s\nis in use", text)
-		}
-		s := r.parts.reloader.stats()
-		last := r.logs.All()[r.logs.Len()-1]
-		if s.Failed != failed+1 || !s.LastFailed || !strings.Contains(fmt.Sprint(last.ContextMap()["error"]), want) {
-			t.Errorf("%+v, log %v; want a failure with %q", s, last.ContextMap(), want)
-		}
-		if strings.Contains(fmt.Sprint(last.ContextMap()), "canary") {
-			t.Errorf("the log has the connection string: %v", last.ContextMap())
-		}
-	}
-	reload(string(good))
-	if policy().TTL != 10*time.Second || r.parts.reloader.stats().LastFailed {
-		t.Errorf("after going back: %+v %+v", policy(), r.parts.reloader.stats())
-	}
-	wantGet(t, r.at.HTTP, row, 200, rowJSON)
-}
-
-var dsnField = regexp.MustCompile(`dsn: [^}]+`)
-
-func TestReloadReportsADSNFileOfAnotherDatabase(t *testing.T) {
-	file, dsn := newFile(t, ""), filepath.Join(t.TempDir(), "dsn")
-	write(t, dsn, newOrigin(t)+"\n")
-	good, _ := os.ReadFile(file)
-	write(t, file, dsnField.ReplaceAllString(string(good), "dsn_file: "+dsn))
-	r := begin(t, load(t, file), nil)
-	reload := func() string {
-		r.parts.reloader.reload(r.config.Source().Load)
-		return fmt.Sprint(r.logs.All()[r.logs.Len()-1])
-	}
-	if last := reload(); !strings.Contains(last, "the configuration was reloaded") {
-		t.Errorf("with nothing changed: %s", last)
-	}
-	write(t, dsn, canary)
-	last := reload()
-	if !strings.Contains(last, "origins.db.dsn_file: it now refers to another database: restart to use it") ||
-		strings.Contains(last, canary) {
-		t.Errorf("with another database: %s", last)
-	}
-	wantGet(t, r.at.HTTP, row, 200, rowJSON)
-}
-
-func TestChangedFileIsReloaded(t *testing.T) {
-	t.Parallel()
-	file := newFile(t, "")
-	r := begin(t, load(t, file), nil)
-	good, _ := os.ReadFile(file)
-	write(t, file, strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    ttl: 3s\n", 1))
-	waitFor(t, func() bool { return r.dataset().Policy().TTL == 3*time.Second })
 }
 
 func TestNoSecretInLogs(t *testing.T) {

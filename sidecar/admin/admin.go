@@ -21,7 +21,7 @@ import (
 type Source struct {
 	Node, Version string
 	Started       time.Time
-	Datasets      []*cache.Dataset
+	Datasets      func() []*cache.Dataset
 	// Ring returns the ring in use; nil or empty if there is no other member.
 	Ring func() *ring.Ring
 	// Directory returns the state of the member directory.

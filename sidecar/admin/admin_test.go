@@ -56,7 +56,7 @@ func newSource(t *testing.T) admin.Source {
 	r := newRing(t, ring.Size{}, "a", "b", "c")
 	return admin.Source{
 		Node: "a", Version: "v1.2.3", Started: time.Now().Add(-time.Minute),
-		Datasets:  []*cache.Dataset{routes},
+		Datasets:  func() []*cache.Dataset { return []*cache.Dataset{routes} },
 		Ring:      func() *ring.Ring { return r },
 		Directory: func() adminapi.Directory { return adminapi.Directory{Kind: "etcd", Connected: true, Registered: true} },
 		Others: func(context.Context) []adminapi.MemberState {
@@ -255,7 +255,7 @@ func TestStateCountsReads(t *testing.T) {
 
 func TestStateHasWritesAndFeedGap(t *testing.T) {
 	s := newSource(t)
-	routes := s.Datasets[0]
+	routes := s.Datasets()[0]
 	routes.Stats().Written.Add(2)
 	state := func() adminapi.DatasetState { return get[adminapi.State](t, s, "/api/state").Datasets[0] }
 	if d := state(); d.Written != 2 || d.FeedGap {

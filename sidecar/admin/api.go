@@ -48,7 +48,7 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 		apierror.New(apierror.TypeOf(kv.KindInvalidKey), "the length of the key must be 1 to "+strconv.Itoa(kv.MaxKeyBytes)+" bytes").Write(w)
 		return
 	}
-	for _, d := range a.Datasets {
+	for _, d := range a.Datasets() {
 		if d.Name() == name {
 			respond(w, a.newExplanation(d, key))
 			return

@@ -9,14 +9,15 @@ import (
 
 // State returns the counters of this member.
 func (s Source) State() adminapi.State {
+	datasets := s.Datasets()
 	state := adminapi.State{
 		Node:     s.Node,
 		Version:  s.Version,
 		RingID:   adminapi.FormatRingID(s.Ring().ID()),
 		Uptime:   time.Since(s.Started),
-		Datasets: make([]adminapi.DatasetState, 0, len(s.Datasets)),
+		Datasets: make([]adminapi.DatasetState, 0, len(datasets)),
 	}
-	for _, d := range s.Datasets {
+	for _, d := range datasets {
 		state.Datasets = append(state.Datasets, newDatasetState(d))
 	}
 	return state

@@ -11,6 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/coalesce"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/internal/idempotency"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
 	"github.com/ringside-cache/ringside/sidecar/internal/stability"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
@@ -87,12 +88,30 @@ func New(c Config) (*Dataset, error) {
 	shared.store = store
 	shared.SetPolicy(c.Policy)
 	shared.settled.Start(shared.Policy())
+	return assemble(shared, watching, idempotency.New[result](c.MaxBytes), c), nil
+}
+
+func assemble(shared *core, watching *watches.Set, outcomes *idempotency.Cache[result], c Config) *Dataset {
 	d := &Dataset{core: shared, fetcher: newFetcher(shared, c)}
 	d.invalidator = &invalidator{core: shared, fetcher: d.fetcher, watches: watching}
 	d.invalidator.broadcasts = coalesce.New(d.invalidator.everywhere)
-	d.writer = newWriter(d.invalidator, c)
-	return d, nil
+	d.writer = newWriter(d.invalidator, outcomes, c)
+	return d
 }
+
+// With returns a Dataset of the same rows that loads and writes them through the Origin and the Writer of c, within its Calls.
+// It shares everything else with d, entries, read bounds and watches included: what either stores, both return. Close d when
+// nobody uses it any more. The policy and the size are those of d until SetPolicy and Resize.
+func (d *Dataset) With(c Config) *Dataset {
+	c.Name, c.Policy = d.name, d.Policy()
+	return assemble(d.core, d.invalidator.watches, d.writer.outcomes, c)
+}
+
+// Resize changes the bound of the memory of the entries.
+func (d *Dataset) Resize(maxBytes int64) { d.store.Resize(maxBytes) }
+
+// EndWatches ends all watches, and those that begin later: the dataset is not in use any more.
+func (d *Dataset) EndWatches() { d.invalidator.watches.End() }
 
 // Name returns the dataset's name.
 func (d *Dataset) Name() string { return d.name }
@@ -190,4 +209,7 @@ func (c *core) SetPolicy(p kv.Policy) {
 	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
 	c.store.SetLifetimes(fresh, fresh+max(p.StaleIfError, p.StaleWhileRevalidate)) //guard:deleted-row-returns-in-an-outage
 	c.policy.Store(&p)
+	if c.settled.InGap(p) { // it has just got a feed
+		c.settled.Start(p)
+	}
 }

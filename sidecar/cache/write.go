@@ -62,9 +62,9 @@ type writer struct {
 	broadcaster *broadcast.Broadcaster[kv.Invalidation]
 }
 
-func newWriter(v *invalidator, c Config) *writer {
+func newWriter(v *invalidator, outcomes *idempotency.Cache[result], c Config) *writer {
 	w := &writer{
-		invalidator: v, origin: c.Writer, outcomes: idempotency.New[result](c.MaxBytes),
+		invalidator: v, origin: c.Writer, outcomes: outcomes,
 		writes: flight.New[result](c.Policy.MaxFlights, c.Calls), commits: flight.New[result](c.Policy.MaxFlights, c.Calls),
 	}
 	w.broadcaster = broadcast.New(kv.Invalidation{Dataset: c.Name, Prefix: true}, w.applyEverywhere)

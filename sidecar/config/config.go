@@ -198,7 +198,7 @@ type Dataset struct {
 	MemoryShare *Share `yaml:"memory_share"`
 }
 
-// Times are the fields of a dataset that a reload changes: its policy.
+// Times are the policy of a dataset.
 type Times struct {
 	TTL                  *time.Duration `yaml:"ttl"`
 	TTLJitter            *Share         `yaml:"ttl_jitter"`

@@ -30,15 +30,8 @@ func (c Config) FetchTimeout() time.Duration {
 }
 
 // RequestTimeout bounds one request of an application: time for the owner of a key and, if the owner is unreachable, for
-// its successor to write. Loads are not repeated.
-func (c Config) RequestTimeout() time.Duration {
-	for _, d := range c.Datasets {
-		if d.Writable {
-			return 2 * c.FetchTimeout()
-		}
-	}
-	return c.FetchTimeout()
-}
+// its successor to load or write. It is the same without writable datasets: a reload may add one.
+func (c Config) RequestTimeout() time.Duration { return 2 * c.FetchTimeout() }
 
 // SubscriptionIdle is how long this member stays subscribed to the invalidations of a member after its last fetch from it:
 // the maximum lifetime of local copies.

@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"errors"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -22,10 +23,8 @@ const MaxLabelValues = 256
 // function has no metrics.
 type Source struct {
 	Version, Revision string // of the program
-	Datasets          []*cache.Dataset
+	Configured        func() Configured
 	Protocols         []Protocol
-	Origins           []Origin
-	ChangeFeeds       []ChangeFeed
 	Listeners         []Listener
 	Ring              func() Ring
 	Peers             func() Peers
@@ -38,6 +37,13 @@ type Source struct {
 	Reloads           func() Reloads
 	Access            func() []Access
 	Audit             func() Audit
+}
+
+// Configured is what the configuration in use has; a reload changes it.
+type Configured struct {
+	Datasets    []*cache.Dataset
+	Origins     []Origin
+	ChangeFeeds []ChangeFeed
 }
 
 // Access is the requests for one dataset that were refused since the start.
@@ -205,6 +211,9 @@ type Reloads struct {
 
 // NewRegistry returns a new registry that exports s, the Go runtime and this process.
 func NewRegistry(s Source) (*prometheus.Registry, error) {
+	if s.Configured == nil {
+		s.Configured = func() Configured { return Configured{} }
+	}
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
@@ -223,22 +232,23 @@ func NewRegistry(s Source) (*prometheus.Registry, error) {
 
 // validate rejects at startup what would otherwise fail every scrape.
 func (s Source) validate() error {
+	configured := s.Configured()
 	var datasets, origins, protocols []string
-	for _, d := range s.Datasets {
+	for _, d := range configured.Datasets {
 		datasets = append(datasets, d.Name())
 	}
-	for _, o := range s.Origins {
+	for _, o := range configured.Origins {
 		origins = append(origins, o.Name)
 	}
 	for _, p := range s.Protocols {
 		protocols = append(protocols, p.Name)
 	}
-	for label, values := range map[string][]string{"dataset": datasets, "origin": origins, "protocol": protocols} {
-		if err := checkLabel(label, values); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(CheckNames(datasets, origins), checkLabel("protocol", protocols))
+}
+
+// CheckNames rejects names of datasets and origins that would fail every scrape.
+func CheckNames(datasets, origins []string) error {
+	return errors.Join(checkLabel("dataset", datasets), checkLabel("origin", origins))
 }
 
 func checkLabel(label string, values []string) error {

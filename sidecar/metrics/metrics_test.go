@@ -75,18 +75,22 @@ func fullSource(t *testing.T) metrics.Source {
 	return metrics.Source{
 		Version:  "v1.2.3",
 		Revision: "abc",
-		Datasets: []*cache.Dataset{routes},
 		Protocols: []metrics.Protocol{{Name: "http", Duration: http, Load: func() metrics.ProtocolLoad {
 			return metrics.ProtocolLoad{Conns: 61, MaxConns: 62, AcceptErrors: 119, Refused: map[string]int64{"host": 63}}
 		}}},
-		ChangeFeeds: []metrics.ChangeFeed{{
-			Dataset: "routes", Reading: func() bool { return true },
-			Log: func() metrics.ChangeLog { return metrics.ChangeLog{Rows: 118001, MaxRows: 118002, PruneFailed: true} },
-		}},
-		Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
-			return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
-				QueueTimeouts: 37}
-		}}},
+		Configured: func() metrics.Configured {
+			return metrics.Configured{
+				Datasets: []*cache.Dataset{routes},
+				ChangeFeeds: []metrics.ChangeFeed{{
+					Dataset: "routes", Reading: func() bool { return true },
+					Log: func() metrics.ChangeLog { return metrics.ChangeLog{Rows: 118001, MaxRows: 118002, PruneFailed: true} },
+				}},
+				Origins: []metrics.Origin{{Name: "db", Load: func() metrics.OriginLoad {
+					return metrics.OriginLoad{InFlight: 31, MaxInFlight: 32, Queued: 33, MaxQueued: 34, Refused: 35, BreakerOpen: true,
+						QueueTimeouts: 37}
+				}}},
+			}
+		},
 		Ring: func() metrics.Ring {
 			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40, Refused: 115}
 		},
@@ -327,11 +331,14 @@ func TestInvalidSourcesAreRejected(t *testing.T) {
 		many[i] = newDataset(t, fmt.Sprint(i))
 	}
 	a := newDataset(t, "a")
+	of := func(c metrics.Configured) metrics.Source {
+		return metrics.Source{Configured: func() metrics.Configured { return c }}
+	}
 	for name, s := range map[string]metrics.Source{
-		"too many datasets":  {Datasets: many},
-		"one dataset twice":  {Datasets: []*cache.Dataset{a, a}},
-		"name is not UTF-8":  {Datasets: []*cache.Dataset{newDataset(t, "\xff")}},
-		"one origin twice":   {Origins: []metrics.Origin{{Name: "a"}, {Name: "a"}}},
+		"too many datasets":  of(metrics.Configured{Datasets: many}),
+		"one dataset twice":  of(metrics.Configured{Datasets: []*cache.Dataset{a, a}}),
+		"name is not UTF-8":  of(metrics.Configured{Datasets: []*cache.Dataset{newDataset(t, "\xff")}}),
+		"one origin twice":   of(metrics.Configured{Origins: []metrics.Origin{{Name: "a"}, {Name: "a"}}}),
 		"protocol not UTF-8": {Protocols: []metrics.Protocol{{Name: "\xff"}}},
 	} {
 		if _, err := metrics.NewRegistry(s); err == nil {

@@ -72,7 +72,7 @@ func requestMetrics() []metric {
 }
 
 func readRequests(s *Source, emit func(float64, ...string)) {
-	for _, d := range s.Datasets {
+	for _, d := range s.Configured().Datasets {
 		name, st := d.Name(), d.Stats()
 		emit(float64(st.Hit.Load()), name, "hit")
 		emit(float64(st.LocalHit.Load()), name, "local_hit")
@@ -111,7 +111,7 @@ func writeMetrics() []metric {
 }
 
 func readWrites(s *Source, emit func(float64, ...string)) {
-	for _, d := range s.Datasets {
+	for _, d := range s.Configured().Datasets {
 		name, st := d.Name(), d.Stats()
 		emit(float64(st.Written.Load()), name, "written")
 		emit(float64(st.Conflicts.Load()), name, "conflict")
@@ -133,7 +133,7 @@ func changeFeedMetrics() []metric {
 		{"ringside_change_feed_reading", gauge, dataset,
 			"1 if this member reads the change feed from the database, without a gap.",
 			func(s *Source, emit func(float64, ...string)) {
-				for _, f := range s.ChangeFeeds {
+				for _, f := range s.Configured().ChangeFeeds {
 					emit(oneIf(f.Reading()), f.Dataset)
 				}
 			}},
@@ -547,20 +547,20 @@ func histograms() []histogram {
 			}},
 		{"ringside_load_duration_seconds", "dataset", "Time of a load, queueing for the origin included.",
 			func(s *Source, emit func(*kv.Histogram, string)) {
-				for _, d := range s.Datasets {
+				for _, d := range s.Configured().Datasets {
 					emit(&d.Stats().LoadTime, d.Name())
 				}
 			}},
 		{"ringside_write_duration_seconds", "dataset",
 			"Time of a write by this member, queueing for the origin included.",
 			func(s *Source, emit func(*kv.Histogram, string)) {
-				for _, d := range s.Datasets {
+				for _, d := range s.Configured().Datasets {
 					emit(&d.Stats().WriteTime, d.Name())
 				}
 			}},
 		{"ringside_peer_fetch_duration_seconds", "dataset", "Time of a fetch from another member.",
 			func(s *Source, emit func(*kv.Histogram, string)) {
-				for _, d := range s.Datasets {
+				for _, d := range s.Configured().Datasets {
 					emit(&d.Stats().PeerFetchTime, d.Name())
 				}
 			}},
@@ -569,7 +569,7 @@ func histograms() []histogram {
 
 func changeLog(field func(ChangeLog) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
-		for _, f := range s.ChangeFeeds {
+		for _, f := range s.Configured().ChangeFeeds {
 			emit(field(f.Log()), f.Dataset)
 		}
 	}
@@ -577,7 +577,7 @@ func changeLog(field func(ChangeLog) float64) func(*Source, func(float64, ...str
 
 func perDataset(read func(*cache.Dataset) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
-		for _, d := range s.Datasets {
+		for _, d := range s.Configured().Datasets {
 			emit(read(d), d.Name())
 		}
 	}
@@ -597,7 +597,7 @@ func protocolLoad(field func(ProtocolLoad) int64) func(*Source, func(float64, ..
 
 func originLoad(field func(OriginLoad) float64) func(*Source, func(float64, ...string)) {
 	return func(s *Source, emit func(float64, ...string)) {
-		for _, o := range s.Origins {
+		for _, o := range s.Configured().Origins {
 			emit(field(o.Load()), o.Name)
 		}
 	}

@@ -97,7 +97,7 @@ type Pool struct {
 	limits   limits
 	tasks    sync.WaitGroup // goroutines started by spawn
 
-	mu     sync.Mutex         // guards closed, peers, left, and changes of view
+	mu     sync.Mutex         // guards closed, peers, left, config.Feeds, and changes of view
 	peers  map[*peer]struct{} // every open peer, including those that have left the ring
 	left   map[string]*peer   // :: node id → the latest open peer that has left the ring
 	closed bool
@@ -155,6 +155,19 @@ func (p *Pool) setView(cur, prev *ring.Ring) bool {
 		}
 	}
 	return true
+}
+
+// SetFeeds replaces Config.Feeds.
+func (p *Pool) SetFeeds(datasets []string) {
+	p.mu.Lock()
+	p.config.Feeds = datasets
+	next := *p.view.Load()
+	next.electFeedReaders(datasets)
+	if !p.closed {
+		p.view.Store(&next)
+	}
+	p.mu.Unlock()
+	next.subscribeToFeedReaders()
 }
 
 // addLocked adds a peer to next for each member of r, the old one where there is one.

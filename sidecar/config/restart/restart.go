@@ -4,7 +4,6 @@ package restart
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -32,6 +31,10 @@ func Needed(running, next config.Config) error {
 	if most := running.FetchTimeout(); next.FetchTimeout() > most { //guard:longer-load-timeout-doubles-loads
 		changed = append(changed, fmt.Sprintf("load_timeout or write_timeout of more than %v", most-config.FetchOverhead))
 	}
+	// A member that ends a subscription earlier would answer from copies whose invalidations it does not get.
+	if most := running.SubscriptionIdle(); next.SubscriptionIdle() > most { //guard:longer-local-ttl-outlives-subscriptions
+		changed = append(changed, fmt.Sprintf("local_ttl of more than %v", most))
+	}
 	if len(changed) == 0 {
 		return nil
 	}
@@ -43,11 +46,9 @@ var errRestart = errors.New("these fields take effect only after a restart; rest
 
 // fixed returns the fields that a reload does not change: path → value.
 func fixed(c config.Config) map[string]string {
-	c.Datasets, c.Tokens = maps.Clone(c.Datasets), nil
-	for name, d := range c.Datasets {
-		d.Times = config.Times{} //guard:reload-rejects-changed-times
-		d.Allow, d.Limits = config.Allow{}, config.Limits{}
-		c.Datasets[name] = d
+	c.Datasets, c.Origins, c.Tokens = nil, nil, nil //guard:reload-rejects-changed-datasets
+	if c.CNFMetrics != "" {
+		c.CNFMetrics = "configured" // the service may have another dataset, but not appear or disappear
 	}
 	values := map[string]string{}
 	for path, v := range decode.Leaves(c) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 )
@@ -24,27 +25,26 @@ type Dataset struct {
 // Control has the Gates of all datasets of a sidecar, and the tokens.
 type Control struct {
 	tokens Tokens
-	gates  map[string]*Gate // fixed
+	log    *audit.Log
+	gates  atomic.Pointer[map[string]*Gate] // :: dataset → its Gate; the map is not modified
 }
 
 // New returns a Control that writes to an audit log, which may be nil. The error names what is wrong with the rules and the files; with an error there is no Control.
 func New(c Config, log *audit.Log) (*Control, error) {
-	control := &Control{gates: make(map[string]*Gate, len(c.Datasets))}
-	for name := range c.Datasets {
-		control.gates[name] = &Gate{dataset: name, tokens: &control.tokens, log: log}
-	}
+	control := &Control{log: log}
+	control.gates.Store(&map[string]*Gate{})
 	if err := control.Apply(c); err != nil {
 		return nil, err
 	}
 	return control, nil
 }
 
-// Apply changes the rules, the limits and the files of the tokens, or nothing if there is something wrong. Datasets that New
-// did not get have no Gate.
+// Apply changes the rules, the limits and the files of the tokens, or nothing if there is something wrong. A dataset keeps its
+// Gate. It must not be called concurrently.
 func (c *Control) Apply(next Config) error {
-	rules := make(map[string]*compiled, len(c.gates))
+	rules := make(map[string]*compiled, len(next.Datasets))
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(c.gates)) {
+	for _, name := range slices.Sorted(maps.Keys(next.Datasets)) {
 		r, err := compile(next.Datasets[name].Rules)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("dataset %s: %w", name, err))
@@ -60,10 +60,17 @@ func (c *Control) Apply(next Config) error {
 		return errors.Join(errs...)
 	}
 	_ = c.tokens.SetFiles(next.Tokens) // checked above; a file that has vanished since is found at the next reload
-	for name, gate := range c.gates {
-		gate.rules.Store(rules[name])
+	held, gates := *c.gates.Load(), make(map[string]*Gate, len(rules))
+	for name, r := range rules {
+		gate := held[name]
+		if gate == nil {
+			gate = &Gate{dataset: name, tokens: &c.tokens, log: c.log}
+		}
+		gate.rules.Store(r)
 		gate.limits.set(next.Datasets[name].Limits)
+		gates[name] = gate
 	}
+	c.gates.Store(&gates)
 	return nil
 }
 
@@ -72,7 +79,7 @@ func (c *Control) Gate(dataset string) *Gate {
 	if c == nil {
 		return nil
 	}
-	return c.gates[dataset]
+	return (*c.gates.Load())[dataset]
 }
 
 // ReloadTokens reads the files of the tokens again; see Tokens.Reload.

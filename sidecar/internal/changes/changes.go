@@ -39,8 +39,7 @@ type Source struct {
 
 // Config is what Feeds are made of.
 type Config struct {
-	Peers   Peers
-	Sources []Source // of datasets with different names
+	Peers Peers
 	// OnEvent is called when a feed that this member reads breaks, with the reason, and with nil when it is live: once per
 	// outage, not per attempt.
 	OnEvent func(dataset string, err error)
@@ -52,32 +51,78 @@ type Config struct {
 // it without a gap.
 type Feeds struct {
 	config Config
-	feeds  []*feed // sorted by name
 
 	// announcing is held during SetLiveFeeds, so that an older list does not overtake a newer one. It is locked before mu. mu
 	// is never held during a call of Peers, because they call LiveFeeds while they hold locks of their own.
 	announcing sync.Mutex
-	mu         sync.Mutex // guards the fields of feed with this comment
+	mu         sync.Mutex          // guards the fields below and those of feed with this comment
+	feeds      []*feed             // sorted by name; a list is not modified
+	members    map[string][]string // :: node id → the datasets whose feeds it reads without a gap, known ones or not
+	running    context.Context     // of Run; nil while it does not run
+	readers    sync.WaitGroup      // Add only under mu while running
 }
 
 // feed is one Source with its readers.
 type feed struct {
 	Source
-	ring chan struct{} // has room for one: the ring may have changed
+	ring chan struct{}      // has room for one: the ring may have changed
+	end  context.CancelFunc // guarded by mu; ends its reader; nil before that starts
+	done chan struct{}      // closed when its reader has ended
 
-	reading bool            // guarded by mu; this member reads it without a gap
-	members map[string]bool // guarded by mu; node ids of others that do
-	live    bool            // guarded by mu; the last value that the dataset got
+	reading bool // guarded by mu; this member reads it without a gap
+	live    bool // guarded by mu; the last value that the dataset got
 }
 
-// New returns Feeds; none of them is live.
-func New(c Config) *Feeds {
-	f := &Feeds{config: c}
-	for _, s := range c.Sources {
-		f.feeds = append(f.feeds, &feed{Source: s, ring: make(chan struct{}, 1), members: map[string]bool{}})
+// New returns Feeds of no datasets.
+func New(c Config) *Feeds { return &Feeds{config: c, members: map[string][]string{}} }
+
+// Replace makes sources, of datasets with different names, the feeds. Those that were among them before go on. The others end,
+// and new ones begin with a gap.
+func (f *Feeds) Replace(sources []Source) {
+	f.mu.Lock()
+	old := f.feeds
+	next := make([]*feed, 0, len(sources))
+	for _, s := range sources {
+		i := slices.IndexFunc(old, func(one *feed) bool { return one.Source == s })
+		if i >= 0 { //guard:reload-interrupts-every-feed
+			next = append(next, old[i])
+			continue
+		}
+		next = append(next, &feed{Source: s, ring: make(chan struct{}, 1), done: make(chan struct{})})
 	}
-	slices.SortFunc(f.feeds, func(a, b *feed) int { return cmp.Compare(a.Dataset.Name(), b.Dataset.Name()) })
-	return f
+	slices.SortFunc(next, func(a, b *feed) int { return cmp.Compare(a.Dataset.Name(), b.Dataset.Name()) })
+	f.feeds = next
+	f.mu.Unlock()
+	for _, one := range old {
+		if !slices.Contains(next, one) {
+			f.remove(one)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range next {
+		if one.end == nil && f.running != nil {
+			f.startLocked(one)
+		}
+		f.settleLocked(one)
+	}
+}
+
+// remove ends the reader of a feed. Nothing reports changes of its dataset any more.
+func (f *Feeds) remove(one *feed) {
+	f.mu.Lock()
+	end := one.end
+	f.mu.Unlock()
+	if end != nil {
+		end()
+		<-one.done
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if one.live {
+		one.live = false
+		one.Dataset.SetFeedLive(false)
+	}
 }
 
 // LiveFeeds takes the list of feeds that a member reads without a gap to which this one is subscribed. It replaces the
@@ -85,13 +130,12 @@ func New(c Config) *Feeds {
 func (f *Feeds) LiveFeeds(member string, datasets []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.members[member] = slices.Clone(datasets)
+	if len(datasets) == 0 {
+		delete(f.members, member)
+	}
 	for _, one := range f.feeds {
-		if slices.Contains(datasets, one.Dataset.Name()) {
-			one.members[member] = true
-		} else {
-			delete(one.members, member)
-		}
-		one.settleLocked()
+		f.settleLocked(one)
 	}
 }
 
@@ -117,8 +161,8 @@ func (f *Feeds) readLocked() []string {
 
 // settleLocked updates the dataset when its feed breaks or becomes live. Entries from before a gap expire then: changes in
 // the gap are unknown.
-func (one *feed) settleLocked() {
-	live := one.reading || len(one.members) > 0 //guard:own-reading-does-not-count
+func (f *Feeds) settleLocked(one *feed) {
+	live := one.reading || f.readElsewhereLocked(one.Dataset.Name()) //guard:own-reading-does-not-count
 	if live == one.live {
 		return
 	}
@@ -127,6 +171,15 @@ func (one *feed) settleLocked() {
 		one.Dataset.ExpireAll() //guard:entries-from-before-gap-are-fresh guard:live-feed-drops-stale-values
 	}
 	one.Dataset.SetFeedLive(live)
+}
+
+func (f *Feeds) readElsewhereLocked(dataset string) bool {
+	for _, datasets := range f.members {
+		if slices.Contains(datasets, dataset) {
+			return true
+		}
+	}
+	return false
 }
 
 func everything(dataset string) kv.Invalidation {
@@ -139,7 +192,7 @@ func (f *Feeds) setReading(one *feed, reading bool) {
 	f.mu.Lock()
 	changed := one.reading != reading
 	one.reading = reading
-	one.settleLocked()
+	f.settleLocked(one)
 	names := f.readLocked()
 	f.mu.Unlock()
 	if changed {
@@ -167,6 +220,8 @@ func (f *Feeds) publish(one *feed, i kv.Invalidation) {
 
 // RingChanged must be called when other members may be elected.
 func (f *Feeds) RingChanged() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, one := range f.feeds {
 		select {
 		case one.ring <- struct{}{}:
@@ -178,13 +233,27 @@ func (f *Feeds) RingChanged() {
 // Run reads the feeds that this member is elected for until ctx is done. Then this member reads none, and the subscribed
 // members know it.
 func (f *Feeds) Run(ctx context.Context) {
-	var readers sync.WaitGroup
+	f.mu.Lock()
+	f.running = ctx
 	for _, one := range f.feeds {
-		readers.Go(func() {
-			for f.awaitElection(ctx, one) {
-				f.readWhileElected(ctx, one)
-			}
-		})
+		f.startLocked(one)
 	}
-	readers.Wait()
+	f.mu.Unlock()
+	<-ctx.Done()
+	f.mu.Lock()
+	f.running = nil
+	f.mu.Unlock()
+	f.readers.Wait()
+}
+
+func (f *Feeds) startLocked(one *feed) {
+	ctx, end := context.WithCancel(f.running)
+	one.end = end
+	f.readers.Go(func() {
+		defer close(one.done)
+		defer end()
+		for f.awaitElection(ctx, one) {
+			f.readWhileElected(ctx, one)
+		}
+	})
 }

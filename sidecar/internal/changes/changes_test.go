@@ -110,17 +110,14 @@ func newRig(t *testing.T, elected ...string) *rig {
 		feed: feedOf{s, make(chan origin.Changes), make(chan error)},
 	}
 	r.Feeds = New(Config{
-		Peers: r.members,
-		Sources: []Source{
-			{dataset{s, "b"}, feedOf{s, nil, nil}},
-			{dataset{s, "a"}, r.feed},
-		},
+		Peers:   r.members,
 		OnEvent: func(dataset string, err error) { s.note("event %s %v", dataset, err) },
 		Defect: func(err error) {
 			var panicked interface{ PanicStack() []byte }
 			s.note("defect %v, with stack: %v", err, errors.As(err, &panicked) && bytes.Contains(panicked.PanicStack(), []byte("goroutine")))
 		},
 	})
+	r.Replace([]Source{{dataset{s, "b"}, feedOf{s, nil, nil}}, {dataset{s, "a"}, r.feed}})
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel
 	go func() {
@@ -315,6 +312,28 @@ func TestFlappingFeedIsRetriedWithBackoff(t *testing.T) {
 		if attempts > 26 { // one for half of longestPause and a half second, and the first few
 			t.Errorf("%d attempts in a minute", attempts)
 		}
+		r.end()
+	})
+}
+
+// A reload adds and removes datasets while others stay.
+func TestReplaceKeepsOtherFeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a", "c")
+		r.feed.changes <- origin.Changes{}
+		r.want("follow", "expire all of a", "a live=true", "announce [a]", "event a <nil>")
+		r.LiveFeeds("m", []string{"c"})
+		r.want()
+		a := Source{dataset{r.script, "a"}, r.feed}
+		c := Source{dataset{r.script, "c"}, feedOf{r.script, make(chan origin.Changes), nil}}
+		r.Replace([]Source{c, a})
+		r.want("expire all of c", "c live=true", "follow")
+		r.Replace([]Source{a})
+		r.want("end", "c live=false")
+		r.Replace(nil)
+		r.want("end", "a live=false", "announce []")
+		r.Replace([]Source{a})
+		r.want("follow")
 		r.end()
 	})
 }

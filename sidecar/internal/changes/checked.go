@@ -20,7 +20,7 @@ const (
 // its origin, such as a trigger, is missing. Without checks such a feed would seem live, because it is as quiet as one of rows
 // that do not change.
 func Checked(feed origin.Feed, check func(context.Context) error) origin.Feed {
-	return checked{feed, check}
+	return &checked{feed, check}
 }
 
 type checked struct {
@@ -29,7 +29,7 @@ type checked struct {
 }
 
 // Follow implements origin.Feed.
-func (c checked) Follow(ctx context.Context, handle func(origin.Changes)) error {
+func (c *checked) Follow(ctx context.Context, handle func(origin.Changes)) error {
 	if err := c.checkOnce(ctx); err != nil { //guard:feed-without-triggers-seems-live
 		return err
 	}

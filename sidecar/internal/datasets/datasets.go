@@ -1,12 +1,10 @@
-// Package datasets runs the datasets of a sidecar: it builds a cache over each dataset, reads the change feeds, applies
-// invalidations of other members, and changes policies on a reload.
+// Package datasets runs the datasets of a sidecar: it opens the origins, builds a cache over each dataset, reads the change
+// feeds, applies invalidations of other members, and replaces what a reload changes.
 package datasets
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +23,7 @@ import (
 // Config is what a Set is made of.
 type Config struct {
 	Config  config.Config // effective
-	Origins *origins.Set
+	Origins origins.Config
 	Pool    *peer.Pool
 	// Memory is the number of bytes for the entries of all datasets.
 	Memory int64
@@ -37,60 +35,32 @@ type Config struct {
 	Tasks  *task.Group
 }
 
-// Set is the datasets of a sidecar, which stay the same until it stops.
+// Set is the datasets of a sidecar, and their origins. A reload replaces all of them at once; see Change.
 type Set struct {
 	config  Config
-	list    []*cache.Dataset // sorted by name
+	current atomic.Pointer[generation]
 	feeds   *changes.Feeds
 	reading *task.Task
+
+	mu       sync.Mutex // guards retiring
+	retiring []*task.Task
 }
 
 // New builds the datasets. Nothing reads their change feeds before StartFeeds.
 func New(c Config) (*Set, error) {
 	s := &Set{config: c}
-	parts := divide(c.Memory, c.Config.Datasets)
-	for _, name := range slices.Sorted(maps.Keys(c.Config.Datasets)) {
-		d, err := s.open(name, parts[name])
-		if err != nil {
-			s.Close()
-			return nil, err
-		}
-		s.list = append(s.list, d)
-	}
-	if err := s.openFeeds(); err != nil {
-		s.Close()
+	s.feeds = changes.New(changes.Config{Peers: c.Pool, OnEvent: s.logFeed, Defect: c.Defect})
+	opened, err := origins.Open(nil, c.Origins)
+	if err != nil {
 		return nil, err
 	}
+	s.current.Store(&generation{origins: opened})
+	change, err := s.Prepare(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	change.Apply()
 	return s, nil
-}
-
-func (s *Set) open(name string, maxBytes int64) (*cache.Dataset, error) {
-	c, stats := s.config.Config.Datasets[name], &kv.Stats{}
-	source, err := s.config.Origins.Dataset(name, c, stats)
-	if err != nil {
-		return nil, err
-	}
-	writer, err := s.config.Origins.Writer(name, c)
-	if err != nil {
-		return nil, err
-	}
-	return cache.New(cache.Config{
-		Name: name, Policy: c.Policy(), Origin: source, Writer: writer, Peers: s.config.Pool, MaxBytes: maxBytes,
-		Eviction: c.Eviction, Stats: stats, Calls: s.config.Budget.Of(budget.Calls), //guard:calls-of-datasets-take-no-memory
-	})
-}
-
-func (s *Set) openFeeds() error {
-	c := changes.Config{Peers: s.config.Pool, OnEvent: s.logFeed, Defect: s.config.Defect}
-	for _, name := range s.config.Config.WithFeed() {
-		feed, check, err := s.config.Origins.Feed(name, s.config.Config.Datasets[name])
-		if err != nil {
-			return err
-		}
-		c.Sources = append(c.Sources, changes.Source{Dataset: s.Lookup(name), Feed: changes.Checked(feed, check)})
-	}
-	s.feeds = changes.New(c)
-	return nil
 }
 
 func (s *Set) logFeed(dataset string, err error) {
@@ -101,45 +71,36 @@ func (s *Set) logFeed(dataset string, err error) {
 	s.config.Log.Info("this member reads the change feed", zap.String("dataset", dataset))
 }
 
+// Config returns the configuration in use.
+func (s *Set) Config() config.Config { return s.current.Load().config }
+
+// Origins returns the origins in use.
+func (s *Set) Origins() *origins.Set { return s.current.Load().origins }
+
 // All returns the datasets, sorted by name. The caller must not modify the list.
-func (s *Set) All() []*cache.Dataset { return s.list }
+func (s *Set) All() []*cache.Dataset { return s.current.Load().list }
 
 // Names returns the names of the datasets, sorted.
 func (s *Set) Names() []string {
-	names := make([]string, 0, len(s.list))
-	for _, d := range s.list {
+	var names []string
+	for _, d := range s.All() {
 		names = append(names, d.Name())
 	}
 	return names
 }
 
 // Lookup returns the dataset of that name, or nil.
-func (s *Set) Lookup(name string) *cache.Dataset {
-	i, found := slices.BinarySearchFunc(s.list, name, func(d *cache.Dataset, name string) int {
-		return strings.Compare(d.Name(), name)
-	})
-	if !found {
-		return nil
-	}
-	return s.list[i]
-}
+func (s *Set) Lookup(name string) *cache.Dataset { return s.current.Load().lookup(name) }
 
 // ReadsFeed reports whether this member reads the change feed of a dataset without a gap.
 func (s *Set) ReadsFeed(dataset string) bool { return s.feeds.Reading(dataset) }
 
 // RingChanged must be called after each change of the ring.
 func (s *Set) RingChanged() {
-	for _, d := range s.list {
+	for _, d := range s.All() {
 		d.RingChanged() //guard:datasets-miss-new-ring
 	}
 	s.feeds.RingChanged()
-}
-
-// SetPolicies applies the policies of next, which has the same datasets.
-func (s *Set) SetPolicies(next config.Config) {
-	for _, d := range s.list {
-		d.SetPolicy(next.Datasets[d.Name()].Policy())
-	}
 }
 
 // StartFeeds reads the change feeds that this member is elected for.
@@ -155,11 +116,16 @@ func (s *Set) StartFeeds(context.Context) error {
 // feeds, while its subscribers are still connected.
 func (s *Set) StopFeeds(context.Context) { s.reading.Stop() }
 
-// Close closes the datasets.
+// Close closes the datasets and the origins, those that a reload has replaced as well.
 func (s *Set) Close() {
-	for _, d := range s.list {
+	s.mu.Lock()
+	task.StopAll(s.retiring)
+	s.mu.Unlock()
+	now := s.current.Load()
+	for _, d := range now.list {
 		d.Close()
 	}
+	now.origins.Close()
 }
 
 // sweepInterval is the time between two sweeps. The LRU bounds memory without sweeps; they give the memory of dead entries
@@ -169,7 +135,7 @@ const sweepInterval = 30 * time.Second
 // Sweep drops dead entries at intervals until ctx is done.
 func (s *Set) Sweep(ctx context.Context) error {
 	return task.Every(ctx, sweepInterval, func() {
-		for _, d := range s.list {
+		for _, d := range s.All() {
 			d.Sweep()
 		}
 	})
@@ -205,7 +171,7 @@ func (s *Set) Invalidate(list []kv.Invalidation) {
 // Missed expires all copies from a member whose invalidations may have been lost.
 func (s *Set) Missed(member string) {
 	s.feeds.Missed(member)
-	for _, d := range s.list {
+	for _, d := range s.All() {
 		d.ExpireFrom(member) //guard:copies-stay-fresh-after-lost-invalidations
 	}
 }

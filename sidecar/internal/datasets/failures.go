@@ -17,14 +17,14 @@ const reportInterval = 10 * time.Second
 // FailureLog writes one line per interval and dataset in which reads or writes failed, however many did.
 type FailureLog struct {
 	set  *Set
-	last []failures // at the last report, one per dataset
+	last map[string]failures // :: dataset → at the last report
 	// growing has the datasets whose table of changes could not be pruned at the last report.
 	growing map[string]bool // :: dataset → yes
 }
 
 // NewFailureLog returns a FailureLog of the datasets of s.
 func NewFailureLog(s *Set) *FailureLog {
-	return &FailureLog{s, make([]failures, len(s.list)), map[string]bool{}}
+	return &FailureLog{s, map[string]failures{}, map[string]bool{}}
 }
 
 // Run reports at intervals until ctx is done.
@@ -32,17 +32,19 @@ func (l *FailureLog) Run(ctx context.Context) error { return task.Every(ctx, rep
 
 // Report logs what failed since the last report. It must not be called while Run runs.
 func (l *FailureLog) Report() {
-	for i, d := range l.set.list {
-		now := failuresOf(d.Stats())
-		l.set.logFailures(d, now.since(l.last[i]))
-		l.last[i] = now
-		l.reportPruning(d.Name())
+	now := l.set.current.Load()
+	last := make(map[string]failures, len(now.list))
+	for _, d := range now.list {
+		last[d.Name()] = failuresOf(d.Stats())
+		l.set.logFailures(now, d, last[d.Name()].since(l.last[d.Name()]))
+		l.reportPruning(now, d.Name())
 	}
+	l.last = last
 }
 
 // reportPruning logs once that the table of changes grows, until it is pruned again.
-func (l *FailureLog) reportPruning(dataset string) {
-	err := l.set.config.Origins.LogStats(dataset).PruneError
+func (l *FailureLog) reportPruning(of *generation, dataset string) {
+	err := of.origins.LogStats(dataset).PruneError
 	if err != nil && !l.growing[dataset] {
 		l.set.config.Log.Warn("deleting old rows of the table of changes failed; it grows until this succeeds",
 			zap.String("dataset", dataset), zap.Error(err))
@@ -67,8 +69,8 @@ func (f failures) since(before failures) failures {
 	}
 }
 
-func (s *Set) logFailures(d *cache.Dataset, f failures) {
-	load, write := s.config.Origins.TakeErrors(d.Name(), s.config.Config.Datasets[d.Name()])
+func (s *Set) logFailures(of *generation, d *cache.Dataset, f failures) {
+	load, write := of.origins.TakeErrors(d.Name())
 	if f == (failures{}) && write == nil { // the member that requested the write counts it
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync/atomic"
 
@@ -19,22 +20,37 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
-// Set is the open origins of a sidecar, each with its budget.
+// Set is the open origins of a configuration, each with its budget, and what each dataset uses of them. It does not change
+// after the datasets are built: Next makes the Set of another configuration.
 type Set struct {
-	byName map[string]*budgeted
-	logged map[string]origin.LoggedFeed // :: dataset → its feed, if that reads a table of changes
-	log    *zap.Logger
+	byName   map[string]*budgeted
+	datasets map[string]*use // :: dataset → its use
+	config   Config
+}
+
+// Config is what a Set is made of.
+type Config struct {
+	Drivers origin.Drivers
+	// Defect is called with each panic that reaches no caller of an origin, stack included; may be nil.
+	Defect func(error)
+	Log    *zap.Logger
 }
 
 // budgeted is one open origin and what limits its use.
 type budgeted struct {
-	name     string
-	config   config.Origin
-	source   origin.Source
-	limiter  *guard.Limiter
-	breakers []*guard.Breaker       // one per dataset
-	batches  []*guard.Batch         // one per dataset
-	errors   map[string]*lastErrors // :: dataset → errors that are not logged yet
+	name    string
+	config  config.Origin
+	source  origin.Source
+	limiter *guard.Limiter
+}
+
+// use is what one dataset uses of its origin.
+type use struct {
+	of      *budgeted
+	breaker *guard.Breaker
+	batch   *guard.Batch
+	errors  lastErrors        // that are not logged yet
+	logged  origin.LoggedFeed // its feed, if that reads a table of changes
 }
 
 // lastErrors are the last errors of a dataset.
@@ -53,55 +69,83 @@ func (l *lastError) take() error {
 	return nil
 }
 
-// Open opens the origins without connecting to them. defect is called with each panic that reaches no caller of an origin, stack
-// included; it may be nil.
-func Open(c map[string]config.Origin, drivers origin.Drivers, defect func(error), log *zap.Logger) (*Set, error) {
-	s := &Set{byName: make(map[string]*budgeted, len(c)), logged: map[string]origin.LoggedFeed{}, log: log}
-	for name, one := range c {
-		b, err := openOrigin(name, one, drivers, defect)
-		if err != nil {
-			s.Close()
-			return nil, err
-		}
-		s.byName[name] = b
-	}
-	return s, nil
+// Open opens the origins without connecting to them.
+func Open(origins map[string]config.Origin, c Config) (*Set, error) {
+	return (&Set{config: c}).Next(origins)
 }
 
-func openOrigin(name string, c config.Origin, drivers origin.Drivers, defect func(error)) (*budgeted, error) {
-	source, err := c.Open(name, drivers, defect)
+// Next returns the Set of another configuration, without datasets. It opens the origins that are new or have changed, without
+// connecting to them, and shares the others with s. Close what is not used any more with CloseExcept.
+func (s *Set) Next(origins map[string]config.Origin) (*Set, error) {
+	next := &Set{byName: make(map[string]*budgeted, len(origins)), datasets: map[string]*use{}, config: s.config}
+	for name, one := range origins {
+		b := s.byName[name]
+		if b == nil || !reflect.DeepEqual(b.config, one) || b.targetChanged() { //guard:reload-ignores-changed-database
+			var err error
+			if b, err = openOrigin(name, one, s.config); err != nil {
+				next.CloseExcept(s)
+				return nil, err
+			}
+		}
+		next.byName[name] = b
+	}
+	return next, nil
+}
+
+func openOrigin(name string, c config.Origin, with Config) (*budgeted, error) {
+	source, err := c.Open(name, with.Drivers, with.Defect)
 	if err != nil {
 		return nil, fmt.Errorf("origins.%s: %w", name, err)
 	}
 	limits := guard.LimitConfig{MaxInFlight: c.MaxInFlight, MaxQueue: c.Queue}
-	return &budgeted{
-		name: name, config: c, source: source, limiter: guard.NewLimiter(limits), errors: map[string]*lastErrors{},
-	}, nil
+	return &budgeted{name: name, config: c, source: source, limiter: guard.NewLimiter(limits)}, nil
 }
+
+// targetChanged reports whether the file of the connection string now refers to another database. A new password in it takes
+// effect without a reload.
+func (b *budgeted) targetChanged() bool {
+	source, ok := b.source.(origin.ReloadableSource)
+	return ok && source.TargetChanged()
+}
+
+// sameDatabase reports whether two origins have the same rows.
+func (b *budgeted) sameDatabase(other *budgeted) bool {
+	return b.config.Driver == other.config.Driver && b.config.DSN.Reveal() == other.config.DSN.Reveal() &&
+		b.config.DSNFile == other.config.DSNFile && !b.targetChanged()
+}
+
+// Shares reports whether s and other use the same open origin of a name.
+func (s *Set) Shares(other *Set, name string) bool {
+	return s.byName[name] != nil && s.byName[name] == other.byName[name]
+}
+
+// SameDatabase reports whether the origin of a name in s has the rows of the one of a name in other.
+func (s *Set) SameDatabase(name string, other *Set, otherName string) bool {
+	a, b := s.byName[name], other.byName[otherName]
+	return a == b || a.sameDatabase(b) && !b.targetChanged()
+}
+
+// Keep makes a dataset use its origin as in other, which shares the origin.
+func (s *Set) Keep(dataset string, other *Set) { s.datasets[dataset] = other.datasets[dataset] }
 
 // Close waits for the batches in flight and closes the connections.
-func (s *Set) Close() {
+func (s *Set) Close() { s.CloseExcept(&Set{}) }
+
+// CloseExcept is Close for what other does not use.
+func (s *Set) CloseExcept(other *Set) {
+	for name, u := range s.datasets {
+		if other.datasets[name] != u {
+			u.batch.Wait()
+		}
+	}
 	for name, b := range s.byName {
-		for _, batch := range b.batches {
-			batch.Wait()
+		if other.byName[name] == b {
+			continue
 		}
 		if err := b.source.Close(); err != nil {
-			s.log.Warn("closing an origin failed", zap.String("origin", name), zap.Error(err))
+			s.config.Log.Warn("closing an origin failed", zap.String("origin", name), zap.Error(err))
 		}
 	}
-}
-
-// TargetChanged returns an error that names the files of connection strings that now refer to another database. A new
-// password in them takes effect without a reload.
-func (s *Set) TargetChanged() error {
-	var errs []error
-	for _, name := range s.Names() {
-		source, ok := s.byName[name].source.(origin.ReloadableSource)
-		if ok && source.TargetChanged() {
-			errs = append(errs, fmt.Errorf("origins.%s.dsn_file: it now refers to another database: restart to use it", name))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Names returns the names of the origins, sorted.
@@ -115,8 +159,11 @@ func (s *Set) Load(name string) metrics.OriginLoad {
 		InFlight: limits.InFlight, MaxInFlight: limits.MaxInFlight,
 		Queued: limits.Queued, MaxQueued: limits.MaxQueue, Refused: limits.Refused, QueueTimeouts: limits.GaveUp,
 	}
-	for _, breaker := range b.breakers {
-		stats := breaker.Stats()
+	for _, u := range s.datasets {
+		if u.of != b {
+			continue
+		}
+		stats := u.breaker.Stats()
 		l.Refused += stats.Refused
 		l.BreakerOpen = l.BreakerOpen || stats.Open
 	}
@@ -145,15 +192,15 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 	if err != nil {
 		return nil, err
 	}
-	b.errors[name] = &lastErrors{}
-	breaker := guard.NewBreaker(observed{source, stats, &b.errors[name].load}, guard.BreakerConfig{
+	u := &use{of: b}
+	u.breaker = guard.NewBreaker(observed{source, stats, &u.errors.load}, guard.BreakerConfig{
 		Failures: uint32(b.config.Breaker.Failures), Cooldown: *b.config.Breaker.Cooldown,
 	})
-	batch := guard.NewBatch(breaker, guard.BatchConfig{
+	u.batch = guard.NewBatch(u.breaker, guard.BatchConfig{
 		MaxKeys: b.config.Batch.MaxKeys, MaxWait: *b.config.Batch.MaxWait, Limiter: b.limiter,
 	})
-	b.breakers, b.batches = append(b.breakers, breaker), append(b.batches, batch)
-	return batch, nil
+	s.datasets[name] = u
+	return u.batch, nil
 }
 
 // Writer returns the writer of a dataset's rows within the budget; nil if the dataset is read-only. Call it after Dataset.
@@ -170,10 +217,10 @@ func (s *Set) Writer(name string, c config.Dataset) (origin.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return observedWriter{b.limiter.Writer(w), &b.errors[name].write}, nil
+	return observedWriter{b.limiter.Writer(w), &s.datasets[name].errors.write}, nil
 }
 
-// Feed returns the change feed of a dataset, and a check of what the feed needs in the database.
+// Feed returns the change feed of a dataset, and a check of what the feed needs in the database. Call it after Dataset.
 func (s *Set) Feed(name string, c config.Dataset) (feed origin.Feed, check func(context.Context) error, err error) {
 	source, err := origin.WithFeed(s.byName[c.Origin].source)
 	if err != nil {
@@ -181,23 +228,23 @@ func (s *Set) Feed(name string, c config.Dataset) (feed origin.Feed, check func(
 	}
 	feed, err = source.Feed(c.Rows(name), c.Feed.Config())
 	if logged, ok := feed.(origin.LoggedFeed); ok {
-		s.logged[name] = logged
+		s.datasets[name].logged = logged
 	}
 	return feed, func(ctx context.Context) error { return source.CheckFeed(ctx, c.Rows(name), c.Feed.Config()) }, err
 }
 
 // LogStats returns what this member knows of the table of changes of a dataset; nothing if it does not poll one.
 func (s *Set) LogStats(dataset string) (l origin.LogStats) {
-	if feed := s.logged[dataset]; feed != nil {
-		l = feed.LogStats()
+	if u := s.datasets[dataset]; u != nil && u.logged != nil {
+		l = u.logged.LogStats()
 	}
 	return l
 }
 
 // TakeErrors returns the last errors of the loads and writes of a dataset since the previous call; nil if there are none.
-func (s *Set) TakeErrors(name string, c config.Dataset) (load, write error) {
-	last := s.byName[c.Origin].errors[name]
-	return last.load.take(), last.write.take()
+func (s *Set) TakeErrors(dataset string) (load, write error) {
+	u := s.datasets[dataset]
+	return u.errors.load.take(), u.errors.write.take()
 }
 
 // observed turns an origin into one that counts queries and keeps the last error.

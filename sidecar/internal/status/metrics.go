@@ -11,7 +11,7 @@ import (
 // changeLog returns what a scrape reads of a table of changes.
 func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 	return func() metrics.ChangeLog {
-		l := n.Origins.LogStats(dataset)
+		l := n.Datasets.Origins().LogStats(dataset)
 		return metrics.ChangeLog{Rows: l.Rows, MaxRows: l.MaxRows, PruneFailed: l.PruneError != nil}
 	}
 }
@@ -19,17 +19,9 @@ func (n *Node) changeLog(dataset string) func() metrics.ChangeLog {
 // Metrics returns the counters for a scrape. reloads returns those of configuration reloads.
 func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) metrics.Source {
 	s := metrics.Source{
-		Version: n.Version, Revision: n.Revision, Datasets: n.Datasets.All(), Protocols: n.protocols(),
+		Version: n.Version, Revision: n.Revision, Configured: n.configured, Protocols: n.protocols(),
 		Access: n.accessMetrics, Ring: n.ringMetrics, Peers: n.peerMetrics, Reloads: reloads, Budget: n.budgetUses,
 		Local: func() metrics.Local { return n.localMetrics() },
-	}
-	for _, name := range n.Config.WithFeed() {
-		reading := func() bool { return n.Datasets.ReadsFeed(name) }
-		s.ChangeFeeds = append(s.ChangeFeeds, metrics.ChangeFeed{Dataset: name, Reading: reading, Log: n.changeLog(name)})
-	}
-	for _, name := range n.Origins.Names() {
-		load := func() metrics.OriginLoad { return n.Origins.Load(name) }
-		s.Origins = append(s.Origins, metrics.Origin{Name: name, Load: load})
 	}
 	for _, l := range n.Listeners.All() {
 		if l.ForOperators() {
@@ -54,6 +46,19 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 		s.Directory = n.directoryMetrics
 	}
 	return s
+}
+
+func (n *Node) configured() metrics.Configured {
+	c, open := metrics.Configured{Datasets: n.Datasets.All()}, n.Datasets.Origins()
+	for _, name := range n.Datasets.Config().WithFeed() {
+		reading := func() bool { return n.Datasets.ReadsFeed(name) }
+		c.ChangeFeeds = append(c.ChangeFeeds, metrics.ChangeFeed{Dataset: name, Reading: reading, Log: n.changeLog(name)})
+	}
+	for _, name := range open.Names() {
+		load := func() metrics.OriginLoad { return open.Load(name) }
+		c.Origins = append(c.Origins, metrics.Origin{Name: name, Load: load})
+	}
+	return c
 }
 
 func (n *Node) budgetUses() (uses []metrics.BudgetUse) {

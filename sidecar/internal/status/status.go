@@ -19,7 +19,6 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
-	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -34,7 +33,6 @@ type Node struct {
 
 	Members   *membership.Members
 	Pool      *peer.Pool
-	Origins   *origins.Set
 	Datasets  *datasets.Set
 	Local     *local.Server
 	Publisher *servers.Publisher // nil if the xds listener is off
@@ -49,7 +47,7 @@ type Node struct {
 // Admin returns the state for the console.
 func (n *Node) Admin() admin.Source {
 	return admin.Source{
-		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All(),
+		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All,
 		Ring: n.Members.Ring, Directory: n.directory, XDS: n.xds, Others: n.others,
 		Hosts: n.Config.Hosts, Pprof: n.Config.Pprof,
 	}

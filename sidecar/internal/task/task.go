@@ -52,6 +52,16 @@ func (t *Task) Stop() {
 	}
 }
 
+// Done reports whether the task has ended.
+func (t *Task) Done() bool {
+	select {
+	case <-t.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // StopAll stops tasks one after another.
 func StopAll(tasks []*Task) {
 	for _, t := range tasks {

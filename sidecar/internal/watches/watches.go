@@ -18,7 +18,7 @@ type Watch struct {
 	marks map[string]struct{}
 }
 
-// Ready receives one value after changes were noted; then call Take.
+// Ready receives one value after changes were noted, or the Set was ended; then call Ended and Take.
 func (w *Watch) Ready() <-chan struct{} { return w.ready }
 
 // Take returns the keys that were noted since the last Take, in no order.
@@ -32,6 +32,13 @@ func (w *Watch) Take() (keys []string) {
 	return keys
 }
 
+// Ended reports whether the Set was ended.
+func (w *Watch) Ended() bool {
+	w.of.mu.RLock()
+	defer w.of.mu.RUnlock()
+	return w.of.ended
+}
+
 // Close ends the Watch.
 func (w *Watch) Close() { w.of.remove(w) }
 
@@ -39,6 +46,10 @@ func (w *Watch) note(key string) {
 	w.mu.Lock()
 	w.marks[key] = struct{}{}
 	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *Watch) wake() {
 	select {
 	case w.ready <- struct{}{}:
 	default: // it is ready already
@@ -49,8 +60,21 @@ func (w *Watch) note(key string) {
 type Set struct {
 	count atomic.Int64 // so that changes of keys that nobody watches take no lock
 
-	mu    sync.RWMutex
+	mu    sync.RWMutex // guards the fields below
 	byKey map[string]map[*Watch]struct{}
+	ended bool
+}
+
+// End ends all Watches, and those that begin later: nothing notes changes any more.
+func (ws *Set) End() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.ended = true
+	for _, watching := range ws.byKey {
+		for w := range watching {
+			w.wake()
+		}
+	}
 }
 
 // Watch begins to note changes of keys, which must be distinct. Close it.
@@ -71,6 +95,9 @@ func (ws *Set) add(w *Watch) {
 			ws.byKey[key] = map[*Watch]struct{}{}
 		}
 		ws.byKey[key][w] = struct{}{}
+	}
+	if ws.ended {
+		w.wake()
 	}
 	ws.count.Add(1)
 }

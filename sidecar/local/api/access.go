@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
@@ -58,16 +59,25 @@ func resultOf(err error) string {
 
 // Guarded is a dataset for a service that is mounted beside the APIs of this package: it asks for the permission and the
 // limits of the caller in the context of each call (see caller.With and access.WithAuthorization).
-type Guarded struct {
-	served Served
-	lister origin.Lister
+type Guarded struct{ current atomic.Pointer[listed] }
+
+type listed struct {
+	Served
+	origin.Lister
 }
 
 // NewGuarded returns a Guarded of a dataset, and of a lister of its rows, which may be nil.
-func NewGuarded(s Served, lister origin.Lister) *Guarded { return &Guarded{s, lister} }
+func NewGuarded(s Served, lister origin.Lister) *Guarded {
+	g := new(Guarded)
+	g.Replace(s, lister)
+	return g
+}
+
+// Replace makes s the dataset of all further calls.
+func (g *Guarded) Replace(s Served, lister origin.Lister) { g.current.Store(&listed{s, lister}) }
 
 func (g *Guarded) authorize(ctx context.Context, o access.Operation) (*caller.Caller, error) {
-	who, err := g.served.Gate.Authorize(caller.From(ctx), o, access.AuthorizationFrom(ctx))
+	who, err := g.current.Load().Gate.Authorize(caller.From(ctx), o, access.AuthorizationFrom(ctx))
 	return &who, err
 }
 
@@ -76,7 +86,7 @@ func (g *Guarded) admitRead(ctx context.Context, o kv.ReadOptions, keys int) err
 	if err != nil { //guard:mounted-reads-without-permission
 		return err
 	}
-	return g.served.LimitRead(who, o, keys)
+	return g.current.Load().LimitRead(who, o, keys)
 }
 
 // Get reads a key.
@@ -84,7 +94,7 @@ func (g *Guarded) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Ans
 	if err := g.admitRead(ctx, o, 1); err != nil {
 		return kv.Answer{}, err
 	}
-	return g.served.Get(ctx, key, o)
+	return g.current.Load().Get(ctx, key, o)
 }
 
 // GetMany reads keys; see Dataset.
@@ -96,7 +106,7 @@ func (g *Guarded) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, 
 		}
 		return results
 	}
-	return g.served.GetMany(ctx, keys, o, limit)
+	return g.current.Load().GetMany(ctx, keys, o, limit)
 }
 
 // Write makes a change.
@@ -105,7 +115,7 @@ func (g *Guarded) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	if err != nil {
 		return kv.Answer{}, err
 	}
-	return g.served.WriteFor(ctx, who, c)
+	return g.current.Load().WriteFor(ctx, who, c)
 }
 
 // List implements origin.Lister. Each page is a query.
@@ -113,5 +123,5 @@ func (g *Guarded) List(ctx context.Context, q origin.ListQuery) ([]origin.Row, e
 	if err := g.admitRead(ctx, kv.ReadOptions{NoCache: true}, 1); err != nil {
 		return nil, err
 	}
-	return g.lister.List(ctx, q)
+	return g.current.Load().List(ctx, q)
 }

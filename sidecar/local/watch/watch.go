@@ -206,14 +206,48 @@ func (w *Watch) Run(ctx context.Context, to Sink) error {
 	if err := w.Reserve(); err != nil {
 		return err
 	}
-	changes := w.dataset.Watch(w.keys)
-	defer changes.Close()
-	err := w.sendAll(ctx, to)
-	if err == nil {
-		err = w.sendChanges(ctx, to, changes)
+	err := w.follow(ctx, to, w.sendAll)
+	for err == errReplaced {
+		err = w.replace(ctx, to)
 	}
 	if ctx.Err() != nil {
 		return nil
+	}
+	return err
+}
+
+// follow sends the states of all keys with first, and then each change.
+func (w *Watch) follow(ctx context.Context, to Sink, first func(context.Context, Sink) error) error {
+	changes := w.dataset.Watch(w.keys)
+	defer changes.Close()
+	if err := first(ctx, to); err != nil {
+		return err
+	}
+	return w.sendChanges(ctx, to, changes)
+}
+
+// errReplaced means that the configuration has changed the rows of the dataset, or removed it.
+var errReplaced = errors.New("the dataset was replaced")
+
+// replace follows the dataset that has the same name now.
+func (w *Watch) replace(ctx context.Context, to Sink) error {
+	d, err := w.backend.Dataset(w.dataset.Name())
+	if err != nil {
+		return err
+	}
+	w.dataset = d
+	return w.follow(ctx, to, w.sendAgain)
+}
+
+// sendAgain sends the states of all keys to a client that knows those of other rows.
+func (w *Watch) sendAgain(ctx context.Context, to Sink) error {
+	w.reset()
+	err := w.send(to, Event{Kind: Reset})
+	if err == nil {
+		err = w.refresh(ctx, to, w.keys)
+	}
+	if err == nil {
+		err = w.send(to, Event{Kind: Current})
 	}
 	return err
 }
@@ -227,10 +261,7 @@ func (w *Watch) sendAll(ctx context.Context, to Sink) error {
 		if w.token() == w.resume {
 			return w.send(to, Event{Kind: Current})
 		}
-		w.reset()
-		if err := w.send(to, Event{Kind: Reset}); err != nil {
-			return err
-		}
+		return w.sendAgain(ctx, to)
 	}
 	if err := w.refresh(ctx, to, w.keys); err != nil {
 		return err
@@ -260,6 +291,9 @@ func (w *Watch) sendChanges(ctx context.Context, to Sink, changes *watches.Watch
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changes.Ready():
+			if changes.Ended() { //guard:watch-of-a-removed-dataset-stays-open
+				return errReplaced
+			}
 			err = w.refresh(ctx, to, changes.Take())
 		case <-due.C:
 			err = w.refresh(ctx, to, w.dueKeys()) //guard:watch-misses-unannounced-change
@@ -391,6 +425,9 @@ func (w *Watch) permitted() error {
 func (w *Watch) readSome(ctx context.Context, keys []string, values *budget.Loan) []kv.Result {
 	limited, cancel := context.WithTimeout(ctx, w.backend.Config().RequestTimeout)
 	defer cancel()
+	if d, ok := w.backend.Datasets.Lookup(w.dataset.Name()); ok {
+		w.dataset = d // the one of the start may have been closed
+	}
 	return w.dataset.GetMany(limited, keys, kv.ReadOptions{}, kv.BatchLimit{
 		Bytes: maxBytes, Memory: values, Prepaid: prepaidBytes, //guard:values-of-slow-watches-take-no-memory
 	})
