@@ -36,11 +36,7 @@ var freeradius = &function{
 
 func fillRadius(p *place) {
 	dialect := map[bool]string{true: "postgresql", false: "mysql"}[p.sql.postgres]
-	schema, err := os.ReadFile("/etc/freeradius/3.0/mods-config/sql/main/" + dialect + "/schema.sql")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.sql.exec(string(schema))
+	p.sql.execFile("/etc/freeradius/3.0/mods-config/sql/main/" + dialect + "/schema.sql")
 	var check, reply []string
 	for i := range p.f.keys {
 		check = append(check, fmt.Sprintf("('user-%d', 'Cleartext-Password', ':=', 'secret-%[1]d')", i))
@@ -53,11 +49,7 @@ func fillRadius(p *place) {
 	reply = append(reply, `('o''neil /%{User-Name}@ä', 'Reply-Message', ':=', '100% %{User-Name}')`)
 	p.sql.insert("radcheck", "username, attribute, op, value", check)
 	p.sql.insert("radreply", "username, attribute, op, value", reply)
-	view, err := os.ReadFile(filepath.Join("..", "..", "deploy", "functions", "freeradius", p.engine.Driver+".sql"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.sql.exec(string(view))
+	p.createViews()
 }
 
 func startRadius(t *testing.T, p *place) *rig.Server {

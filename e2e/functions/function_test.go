@@ -94,6 +94,12 @@ func (p *place) pageTo(name, to string, replace ...string) (path string) {
 	return path
 }
 
+// createViews runs the file of the function's folder that is named after the database: postgres.sql or mariadb.sql.
+func (p *place) createViews() {
+	p.t.Helper()
+	p.sql.execFile(filepath.Join("..", "..", "deploy", "functions", p.f.name, p.engine.Name+".sql"))
+}
+
 // databasePort returns the port of the database.
 func (p *place) databasePort() string {
 	p.t.Helper()

@@ -44,6 +44,7 @@ type result struct {
 var functions = []*function{
 	freeradius,
 	haproxy,
+	kamailio,
 }
 
 func TestFunctions(t *testing.T) {

@@ -2,6 +2,7 @@ package functions
 
 import (
 	"database/sql"
+	"os"
 	"strings"
 	"testing"
 
@@ -42,6 +43,16 @@ func (s *statements) exec(text string) {
 	if _, err := s.db.Exec(text); err != nil {
 		s.t.Fatalf("%.200s: %v", text, err)
 	}
+}
+
+// execFile runs a file of statements, such as the schema of a Debian package.
+func (s *statements) execFile(path string) {
+	s.t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.exec(string(text))
 }
 
 // insert writes rows with few statements.
