@@ -219,6 +219,14 @@ type Dataset struct {
 	// one query.
 	Batch string
 
+	// Many makes the value of a key the JSON array of all its rows; otherwise a key with two rows is an error.
+	Many bool
+	// Order are the columns by which these rows are ordered, "-name" for descending; then come those of the value, from the left.
+	// The order depends on the values only: null, false, true, numbers, strings by their bytes.
+	Order []string
+	// MaxRows limits the rows of one key of Many; 0 means DefaultMaxRows.
+	MaxRows int
+
 	// Version is the integer column that grows with each write of the row; empty if there is none.
 	Version string
 	// Value is the one column that is the value, unchanged; empty means the row as a JSON object.
@@ -228,6 +236,9 @@ type Dataset struct {
 	// times: IntegerSeconds or IntegerMilliseconds. Empty means that it is only a number.
 	IntegerTimes string
 }
+
+// DefaultMaxRows is the default of Dataset.MaxRows.
+const DefaultMaxRows = 1000
 
 // The values of Dataset.IntegerTimes.
 const (

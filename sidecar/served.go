@@ -53,7 +53,7 @@ func (s *served) use(c config.Config, lister origin.Lister) {
 	for _, d := range all {
 		of := c.Datasets[d.Name()]
 		one := local.Served{
-			Dataset: d, JSON: of.Value == "", ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: s.access.Gate(d.Name())}
+			Dataset: d, JSON: of.JSON(), ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: s.access.Gate(d.Name())}
 		list = append(list, one)
 		if d.Name() == c.CNFMetrics && s.typed != nil {
 			s.typed.Replace(one, lister) //guard:typed-service-has-no-permissions

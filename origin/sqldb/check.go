@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
@@ -67,6 +68,9 @@ func checkNames(ds origin.Dataset, names []string) error {
 	need("value", ds.Value)
 	for _, name := range ds.Columns {
 		need("columns", name)
+	}
+	for _, name := range ds.Order {
+		need("order", strings.TrimPrefix(name, "-"))
 	}
 	return errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -62,11 +63,11 @@ func (s *source) chunk() int {
 	return 1
 }
 
-// load reads keys with one statement. If the database rejects it because of a key, the halves are read separately: one such
+// load reads keys with one statement. If the database rejects it because of a key, or the rows are too many to be held, the halves are read separately: one such
 // key among n costs at most 2·log2(n) more statements.
 func (s *source) load(ctx context.Context, set *rowset.Set, keys []string) error {
 	err := s.read(ctx, set, keys)
-	if err == nil || !s.db.classOf(err).OfKeys() {
+	if err == nil || !set.Full() && !s.db.classOf(err).OfKeys() {
 		return err
 	}
 	if half := len(keys) / 2; half > 0 {
@@ -87,12 +88,18 @@ func (s *source) read(ctx context.Context, set *rowset.Set, keys []string) error
 		set.Begin(keys)
 		return s.db.database.Reader.Read(ctx, conn, s.query, keys, set)
 	})
+	if err == nil && set.Full() {
+		return errFull
+	}
 	if err == nil {
 		set.Deliver(keys)
 		s.worked.Store(time.Now().UnixNano())
 	}
 	return err
 }
+
+// errFull makes load read the keys in halves.
+var errFull = errors.New("the rows of the statement are too large together")
 
 // reject makes err, without the database's message, which may contain values of rows, the result of a key.
 func (s *source) reject(set *rowset.Set, key string, err error) {

@@ -50,6 +50,7 @@ func (k datasetChecker) check() {
 	k.policy()
 	k.writes()
 	k.feed()
+	k.rows()
 	k.allow()
 	if k.IntegerTimes != "" {
 		k.oneOf(k.path+".integer_times", k.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
@@ -58,6 +59,33 @@ func (k datasetChecker) check() {
 		k.problem(k.path+".content_type", "%v", err)
 	}
 	k.oneOf(k.path+".eviction", k.eviction(), "lru", "slru")
+}
+
+// The values of rows.
+const rowsOne, rowsMany = "one", "many"
+
+// maxRows bounds max_rows: more rows are hardly ever a value of 1 MiB.
+const maxRows = 100_000
+
+func (k datasetChecker) rows() {
+	if k.RowsOfKey != "" {
+		k.oneOf(k.path+".rows", k.RowsOfKey, rowsOne, rowsMany)
+	}
+	if !k.Many() {
+		if len(k.Order) > 0 || k.MaxRows != 0 {
+			k.problem(k.path, "order and max_rows belong to rows: many; a key of this dataset has one row")
+		}
+		return
+	}
+	if k.Version != "" {
+		k.problem(k.path+".version", "does not fit rows: many: when a row is deleted, the highest version of the others is lower than before")
+	}
+	if k.Writable {
+		k.problem(k.path+".writable", "does not fit rows: many; write each row through a dataset with rows: one")
+	}
+	if k.MaxRows < 0 || k.MaxRows > maxRows {
+		k.problem(k.path+".max_rows", "want 1 to %d; got %d", maxRows, k.MaxRows)
+	}
 }
 
 // checkMediaType returns an error unless s can be the value of a Content-Type field: it is sent as it is.
@@ -220,7 +248,7 @@ func (k *checker) cnfMetrics() {
 	case !ok:
 		k.problem(path, "no dataset is named %q; want one of: %s", n,
 			cmp.Or(strings.Join(slices.Sorted(maps.Keys(k.config.Datasets)), ", "), "there are none"))
-	case d.Table == "" || len(d.Key) != 1 || d.Value != "":
-		k.problem(path, "the dataset %s needs table and a key of one column, and no value: the service lists and writes whole rows", n)
+	case d.Table == "" || len(d.Key) != 1 || d.Value != "" || d.Many():
+		k.problem(path, "the dataset %s needs table and a key of one column, rows: one, and no value: the service lists and writes whole rows", n)
 	}
 }

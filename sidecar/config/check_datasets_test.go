@@ -71,9 +71,20 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 		},
 		{
 			"typed service of a column", oneDataset + "    value: value\ncnf_metrics: metrics",
-			"cnf_metrics: the dataset metrics needs table and a key of one column, and no value",
+			"cnf_metrics: the dataset metrics needs table and a key of one column, rows: one, and no value",
 		},
 		{"typed service", oneDataset + "cnf_metrics: metrics", ""},
+		{
+			"typed service of many rows", oneDataset + "    rows: many\ncnf_metrics: metrics",
+			"cnf_metrics: the dataset metrics needs table and a key of one column, rows: one, and no value",
+		},
+		{"many rows", oneDataset + "    rows: many\n    order: [prio, -id]\n    max_rows: 5", ""},
+		{"several rows", oneDataset + "    rows: several", "datasets.metrics.rows: want one of one, many"},
+		{"order of one row", oneDataset + "    order: id", "datasets.metrics: order and max_rows belong to rows: many"},
+		{"limit of one row", oneDataset + "    rows: one\n    max_rows: 7", "datasets.metrics: order and max_rows belong to rows: many"},
+		{"too many rows", oneDataset + "    rows: many\n    max_rows: 1000000", "datasets.metrics.max_rows: want 1 to 100000"},
+		{"version of many rows", oneDataset + "    rows: many\n    version: ver", "datasets.metrics.version: does not fit rows: many"},
+		{"writes of many rows", oneDataset + "    rows: many\n    writable: true", "datasets.metrics.writable: does not fit rows: many"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := problemsOf(t, test.text, nil)

@@ -179,6 +179,11 @@ type Dataset struct {
 	Query string `yaml:"query"`
 	Batch string `yaml:"batch"`
 
+	// RowsOfKey is one, or many: then the value is a JSON array of up to MaxRows rows, in the order of the columns Order.
+	RowsOfKey string           `yaml:"rows"`
+	Order     decode.OneOrMore `yaml:"order"`
+	MaxRows   int              `yaml:"max_rows"`
+
 	// ContentType is the media type of all values; empty means that of their column.
 	ContentType string `yaml:"content_type"`
 

@@ -58,9 +58,15 @@ func (f ChangeFeed) Config() origin.FeedConfig {
 func (d Dataset) Rows(name string) origin.Dataset {
 	return origin.Dataset{
 		Name: name, Table: d.Table, Key: d.Key, Columns: d.Columns, Query: d.Query, Batch: d.Batch, Version: d.Version,
-		Value: d.Value, IntegerTimes: d.IntegerTimes,
+		Value: d.Value, IntegerTimes: d.IntegerTimes, Many: d.Many(), Order: d.Order, MaxRows: d.MaxRows,
 	}
 }
+
+// Many reports whether a key may have many rows.
+func (d Dataset) Many() bool { return d.RowsOfKey == rowsMany }
+
+// JSON reports whether the values are rows as JSON.
+func (d Dataset) JSON() bool { return d.Value == "" || d.Many() }
 
 // Open opens the origin without connecting to it. Errors do not name it.
 func (o Origin) Open(name string, drivers origin.Drivers, defect func(error)) (origin.Source, error) {

@@ -28,9 +28,10 @@ type Set struct {
 	names        []string // of the columns after the key
 	VersionIndex int      // in names; -1 if there is no version
 	value        int      // the same for Dataset.Value
-	hidden       bool     // the last of names is the version and not part of the value
+	shown        int      // how many of names are part of the value; the version and columns of the order may follow
 
-	page *page // nil unless rows are listed
+	page  *page  // nil unless rows are listed
+	lists *lists // nil unless a key may have many rows
 
 	deliver func(key string, r origin.Result) // nil: results stay until they are requested
 	sent    map[string]bool                   // :: key → its result has been delivered
@@ -40,7 +41,7 @@ type Set struct {
 
 // New returns an empty Set for rows whose values have at most maxBytes.
 func New(ds origin.Dataset, maxBytes int) *Set {
-	return &Set{Dataset: ds, maxBytes: maxBytes, results: map[string]origin.Result{}}
+	return &Set{Dataset: ds, maxBytes: maxBytes, results: map[string]origin.Result{}, lists: newLists(ds, maxBytes)}
 }
 
 // ValidKeys returns the keys that a database can contain, and rejects the others.
@@ -73,6 +74,9 @@ func (s *Set) Fail(key string, err error) {
 func (s *Set) Begin(keys []string) {
 	s.seen = make(map[string]int, len(keys))
 	s.rows, s.bytes = s.rows[:0], 0
+	if s.lists != nil {
+		s.lists.reset()
+	}
 	for _, key := range keys {
 		s.results[key] = origin.Result{Err: origin.ErrNotFound}
 		delete(s.sent, key)
@@ -88,6 +92,7 @@ func (s *Set) DeliverTo(deliver func(key string, r origin.Result)) {
 // Deliver passes on those results of keys that have not been delivered, and forgets their values.
 func (s *Set) Deliver(keys []string) {
 	for _, key := range keys {
+		s.finishList(key)
 		if r, ok := s.results[key]; ok && !s.sent[key] {
 			s.sent[key], s.results[key] = true, origin.Result{}
 			s.deliver(key, r)
@@ -139,7 +144,15 @@ func (s *Set) Columns(names []string) error {
 	if s.Dataset.Value != "" && s.value < 0 {
 		return NoColumn("value", s.Dataset.Value, names)
 	}
-	s.hidden = len(s.Dataset.Columns) > 0 && len(names) > len(s.Dataset.Columns)
+	s.shown = len(names)
+	if n := len(s.Dataset.Columns); n > 0 {
+		s.shown = min(s.shown, n)
+	}
+	if s.lists != nil {
+		if err := s.orderColumns(); err != nil {
+			return err
+		}
+	}
 	return distinct(names)
 }
 
@@ -164,6 +177,10 @@ func distinct(names []string) error {
 // to the requested one by its collation or conversion ('a' = 'A', '12abc' = 12), but then it is not its result.
 func (s *Set) Row(key string, cells []rowjson.Cell) {
 	s.seen[key]++
+	if s.lists != nil {
+		s.addToList(key, cells)
+		return
+	}
 	if s.seen[key] > 1 {
 		s.results[key] = origin.Result{Err: fmt.Errorf(
 			"the database has %d rows of one key: make the key column unique", s.seen[key])}
@@ -215,11 +232,7 @@ func (s *Set) encode(cells []rowjson.Cell) ([]byte, origin.Content) {
 	if s.value >= 0 {
 		return slices.Clone(cells[s.value].Text), cells[s.value].Content()
 	}
-	names := s.names
-	if s.hidden {
-		names = names[:len(names)-1]
-	}
-	return rowjson.EncodeRow(names, cells), origin.ContentJSON
+	return rowjson.EncodeRow(s.names[:s.shown], cells), origin.ContentJSON
 }
 
 // maxPageBytes limits the values of one List: 1000 rows may be 1 GiB.

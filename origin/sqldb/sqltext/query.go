@@ -22,11 +22,19 @@ func Check(ds origin.Dataset, s Syntax) error {
 		return errors.New("key and columns belong to table; a query names its own columns")
 	case ds.Value != "" && len(ds.Columns) > 0:
 		return errors.New("set either value or columns")
+	case !ds.Many && (len(ds.Order) > 0 || ds.MaxRows != 0):
+		return errors.New("order and max_rows belong to rows: many")
+	case ds.Many && ds.Version != "":
+		return ErrVersionOfMany
 	case !slices.Contains([]string{"", origin.IntegerSeconds, origin.IntegerMilliseconds}, ds.IntegerTimes):
 		return fmt.Errorf("integer_times is %s or %s", origin.IntegerSeconds, origin.IntegerMilliseconds)
 	}
 	return checkParameters(ds, s)
 }
+
+// ErrVersionOfMany says that several rows have no version that grows with each change.
+var ErrVersionOfMany = errors.New("version does not fit rows: many: when a row is deleted, the highest version of the others is lower " +
+	"than before; remove version, and use feed to see changes at once")
 
 func checkParameters(ds origin.Dataset, s Syntax) error {
 	if ds.Query != "" && !strings.Contains(ds.Query, s.KeyParameter()) {
@@ -67,8 +75,11 @@ func Selected(ds origin.Dataset, s Syntax) string {
 	if len(names) == 0 {
 		return "t.*"
 	}
-	if ds.Version != "" && !slices.Contains(names, ds.Version) {
-		names = append(slices.Clone(names), ds.Version)
+	names = slices.Clone(names)
+	for _, name := range append([]string{ds.Version}, ds.Order...) {
+		if name = strings.TrimPrefix(name, "-"); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
 	quoted := make([]string, len(names))
 	for i, name := range names {
@@ -99,6 +110,9 @@ func Shows(ds origin.Dataset, name string) bool {
 
 // CheckWriter returns why a dataset of a table cannot be written.
 func CheckWriter(ds origin.Dataset) error {
+	if ds.Many { //guard:many-rows-written-as-one
+		return origin.InvalidValue("", "a dataset with rows: many cannot be written: write each row through a dataset with rows: one")
+	}
 	if ds.Value != "" && (slices.Contains(ds.Key, ds.Value) || ds.Value == ds.Version) {
 		return origin.InvalidValue(ds.Value, "`value` must be another column than `key` and `version`, which a value does not set")
 	}
