@@ -69,6 +69,7 @@ var mayImport = map[string][]string{
 	"origin/origintest": {"origin"},
 	// Pure helpers of the APIs.
 	"sidecar/internal/httpfield": {"sidecar/kv"},
+	"sidecar/internal/httpview":  {},
 	// The table of errors of all APIs.
 	"sidecar/internal/apierror": {"origin", "ring/printable", "sidecar/internal/access", "sidecar/kv"},
 	// Reads the change feeds of the datasets.
@@ -125,11 +126,11 @@ var mayImport = map[string][]string{
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/api":   {"sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
 		"origin", "sidecar/internal/access", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv",
-		"sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/internal/httpview", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/httpserver": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
@@ -167,7 +168,7 @@ var mayImport = map[string][]string{
 	"sidecar/config/decode":   {},
 	"sidecar/config/restart":  {"sidecar/config", "sidecar/config/decode"},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
-	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access", "sidecar/internal/httpview"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {

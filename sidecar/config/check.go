@@ -29,6 +29,7 @@ func (k *checker) check() {
 	k.ring()
 	k.origins()
 	k.datasets()
+	k.http()
 	k.tokens()
 	k.audit()
 	k.cnfMetrics()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/config/decode"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpview"
 )
 
 // Config is the configuration of a sidecar. Its zero value works: a sidecar without datasets that is alone. The yaml tag of
@@ -195,6 +196,7 @@ type Dataset struct {
 	Feed     ChangeFeed `yaml:"feed"`
 
 	Times `yaml:",inline"`
+	HTTP  `yaml:",inline"`
 
 	Allow  Allow  `yaml:"allow"`
 	Limits Limits `yaml:"limits"`
@@ -202,6 +204,9 @@ type Dataset struct {
 	Eviction    string `yaml:"eviction"` // lru or slru
 	MemoryShare *Share `yaml:"memory_share"`
 }
+
+// HTTP are the fields of a dataset that change what HTTP clients see.
+type HTTP = httpview.Fields
 
 // Times are the policy of a dataset.
 type Times struct {
