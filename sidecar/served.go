@@ -52,8 +52,9 @@ func (s *served) use(c config.Config, lister origin.Lister) {
 	list := make([]local.Served, 0, len(all))
 	for _, d := range all {
 		of := c.Datasets[d.Name()]
+		view, _ := of.View() // without faults: the configuration has been checked
 		one := local.Served{
-			Dataset: d, JSON: of.JSON(), ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: s.access.Gate(d.Name())}
+			Dataset: d, JSON: of.JSON(), ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: s.access.Gate(d.Name()), View: view}
 		list = append(list, one)
 		if d.Name() == c.CNFMetrics && s.typed != nil {
 			s.typed.Replace(one, lister) //guard:typed-service-has-no-permissions

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpview"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
@@ -14,8 +15,10 @@ import (
 // A hit is the product: neither the core nor the way through the server may allocate.
 func TestHitDoesNotAllocate(t *testing.T) {
 	d := localtest.NewDataset(t, "cnf-metrics", origintest.New(map[string]string{"CNF-001": localtest.BenchValue(), "a/b": localtest.BenchValue()}))
-	s := localtest.Start(t, local.Config{}, local.Served{Dataset: d, JSON: true})
-	for _, target := range []string{"/v1/cnf-metrics/CNF-001", "/v1/cnf-metrics/a%2Fb"} {
+	view, _ := httpview.Fields{Headers: map[string]string{"X-Unit": "unit", "X-Status": "status"}}.Compile([]string{"cnf_id"})
+	with := localtest.NewDataset(t, "with-headers", origintest.New(map[string]string{"CNF-001": localtest.BenchValue()}))
+	s := localtest.Start(t, local.Config{}, local.Served{Dataset: d, JSON: true}, local.Served{Dataset: with, JSON: true, View: view})
+	for _, target := range []string{"/v1/cnf-metrics/CNF-001", "/v1/cnf-metrics/a%2Fb", "/v1/with-headers/CNF-001"} {
 		conn := localtest.Dial(t, "tcp", s.HTTP)
 		request := []byte(strings.Replace(localtest.Get("/"), " / ", " "+target+" ", 1))
 		once := func() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/httpview"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -43,6 +44,8 @@ type Served struct {
 	ReadOnly bool
 	// Gate decides who may do what with the dataset; nil allows everything.
 	Gate *access.Gate
+	// View is how HTTP clients see the dataset; nil if nothing is configured.
+	View *httpview.View
 }
 
 // The media types of values.
@@ -67,8 +70,10 @@ func (s Served) MediaType(content origin.Content) string {
 
 // Datasets are the datasets of the running configuration. It is safe for concurrent use.
 type Datasets interface {
-	// Lookup finds a dataset by its name, which may lie in memory that the caller reuses.
+	// Lookup finds a dataset by its name or an alias, which may lie in memory that the caller reuses.
 	Lookup(name string) (Served, bool)
+	// Match finds the dataset that has a path of its own, and appends the parts of the key, percent-encoded as in the path.
+	Match(path string, into []string) (s Served, parts []string, ok bool)
 	// All returns the datasets sorted by name; the caller does not modify the list.
 	All() []Served
 }
@@ -79,8 +84,14 @@ type Catalog struct {
 }
 
 type catalog struct {
-	byName map[string]Served
+	byName map[string]Served // also by aliases
 	sorted []Served
+	paths  []servedPath
+}
+
+type servedPath struct {
+	*httpview.Template
+	served Served
 }
 
 // NewCatalog returns a Catalog of datasets with different names.
@@ -95,6 +106,15 @@ func (c *Catalog) Replace(list ...Served) {
 	next := &catalog{byName: make(map[string]Served, len(list)), sorted: slices.Clone(list)}
 	for _, s := range list {
 		next.byName[s.Name()] = s
+		if s.View == nil {
+			continue
+		}
+		for _, name := range s.View.Aliases {
+			next.byName[name] = s
+		}
+		for _, t := range s.View.Paths {
+			next.paths = append(next.paths, servedPath{t, s})
+		}
 	}
 	slices.SortFunc(next.sorted, func(a, b Served) int { return cmp.Compare(a.Name(), b.Name()) })
 	c.current.Store(next)
@@ -108,6 +128,20 @@ func (c *Catalog) Lookup(name string) (Served, bool) {
 	}
 	s, ok := current.byName[name]
 	return s, ok
+}
+
+// Match implements Datasets. No two paths of a configuration overlap.
+func (c *Catalog) Match(path string, into []string) (Served, []string, bool) {
+	current := c.current.Load()
+	if current == nil {
+		return Served{}, into, false
+	}
+	for _, p := range current.paths {
+		if parts, ok := p.Match(path, into); ok {
+			return p.served, parts, true
+		}
+	}
+	return Served{}, into, false
 }
 
 // All implements Datasets.

@@ -111,8 +111,7 @@ func (c *RequestContext) cover(size int) bool {
 // charge covers the response, or replaces it.
 func (h *Handler) charge(c *RequestContext) {
 	if !c.cover(len(c.Body)) { //guard:response-without-budget
-		c.Response = Response{Fields: c.Fields[:0], scratch: c.scratch[:0]}
-		c.Fail(h.backend.Error(kv.ErrNoMemory))
+		c.replace(h.backend.Error(kv.ErrNoMemory))
 	}
 }
 
@@ -201,6 +200,7 @@ func (h *Handler) route(c *RequestContext, path string) {
 		}
 	case !strings.HasPrefix(path, "/") && !h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead):
 		// OPTIONS * and CONNECT name no resource (RFC 9112, 3.2.3 and 3.2.4) that could be missing.
+	case !versioned && h.routePath(c, path):
 	default:
 		c.fail(apierror.NoSuchRoute, "keys are at /v1/{dataset}/{key}; see /openapi.json")
 	}
@@ -301,14 +301,20 @@ func (h *Handler) dataset(c *RequestContext, escaped string, o access.Operation)
 		c.Fail(e)
 		return d, false
 	}
+	return d, h.admit(c, d, o)
+}
+
+// admit reports whether the caller may do o with a dataset, or responds that the caller may not. It sets c.who.
+func (h *Handler) admit(c *RequestContext, d api.Served, o access.Operation) bool {
 	if c.who = c.Caller; o == access.Read && d.Gate.Allows(&c.who, o) { // without a look at the header
-		return d, true
+		return true
 	}
+	var err error
 	if c.who, err = d.Gate.Authorize(c.Caller, o, c.authorization()); err != nil { //guard:denied-request-is-answered
 		c.Fail(h.backend.Error(err))
-		return d, false
+		return false
 	}
-	return d, true
+	return true
 }
 
 // keyOf finds the dataset and the key of a path for o, or responds with what is wrong. The key lies in memory of c.
@@ -319,6 +325,11 @@ func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string, o acc
 	}
 	key, scratch, err := unescape(escapedKey, c.key)
 	c.key = scratch
+	return d, key, c.checkKey(key, err)
+}
+
+// checkKey reports whether a key that was decoded with err can exist, or responds with what is wrong.
+func (c *RequestContext) checkKey(key string, err error) bool {
 	if err == nil {
 		err = kv.CheckKey(key)
 	}
@@ -328,7 +339,7 @@ func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string, o acc
 	case err != nil:
 		c.Fail(api.InvalidKey(err))
 	default:
-		return d, key, true
+		return true
 	}
-	return d, "", false
+	return false
 }

@@ -15,14 +15,17 @@ import (
 
 // get handles GET and HEAD of a key.
 func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
-	d, key, ok := h.keyOf(c, escapedName, escapedKey, access.Read)
-	if !ok {
-		return
+	if d, key, ok := h.keyOf(c, escapedName, escapedKey, access.Read); ok {
+		h.read(c, d, key)
 	}
+}
+
+// read responds with the value of a key. It reports whether it does.
+func (h *Handler) read(c *RequestContext, d api.Served, key string) bool {
 	o, e := c.readOptions()
 	if e != nil {
 		c.Fail(e)
-		return
+		return false
 	}
 	err := d.LimitRead(&c.who, o, 1)
 	var a kv.Answer
@@ -31,30 +34,42 @@ func (h *Handler) get(c *RequestContext, escapedName, escapedKey string) {
 	}
 	if err != nil {
 		c.Fail(h.backend.Error(err))
-		return
+		return false
 	}
-	c.sendEntry(&a, o, d.MediaType(a.Content))
+	c.sendEntry(&a, o, d)
+	if d.View.Headers() > 0 && !a.NotFound && c.Status < 400 {
+		if err := c.setColumns(d.View, a.Value); err != nil {
+			c.replace(h.backend.Error(err))
+		}
+	}
+	return c.Status == http.StatusOK && !a.NotFound
 }
 
-// sendEntry responds with a value, with 304, or with 404. A key that does not exist is 404 under any condition, and
-// If-Match takes precedence over If-None-Match (RFC 9110, 13.2).
-func (c *RequestContext) sendEntry(a *kv.Answer, o kv.ReadOptions, contentType string) {
+// sendEntry responds with a value, with 304, or that the key does not exist. Conditions apply to responses that would succeed,
+// and If-Match takes precedence over If-None-Match (RFC 9110, 13.2).
+func (c *RequestContext) sendEntry(a *kv.Answer, o kv.ReadOptions, d api.Served) {
 	switch {
 	case a.NotFound:
-		c.Fail(api.NotFound())
+		if !c.sendAbsent(d) {
+			return
+		}
 	case c.ifMatch != "" && !httpfield.StrongMatch(c.ifMatch, a.ETag): //guard:condition-of-read-ignored
-		c.fail(apierror.PreconditionFailed, "the ETag of the value is not in If-Match")
+		c.failIfMatch()
 		return
 	case c.ifNoneMatch != "" && !httpfield.NoneMatch(c.ifNoneMatch, a.ETag):
 		c.Status = http.StatusNotModified
 	default:
-		c.send(contentType, a.Value)
+		c.send(d.MediaType(a.Content), a.Value)
 	}
 	c.setEntry(a)
 	mark := len(c.scratch)
 	c.scratch = httpfield.AppendCacheStatus(c.scratch, a, o, api.TimeLeft(a))
 	c.set("Cache-Status", mark)
 	c.setString("Ringside-Source", a.Source.String())
+}
+
+func (c *RequestContext) failIfMatch() {
+	c.fail(apierror.PreconditionFailed, "the ETag of the value is not in If-Match")
 }
 
 // write handles PUT and DELETE of a key.

@@ -193,7 +193,7 @@ func TestHeadersOfEntry(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := NewRequestContext()
-			c.sendEntry(&tt.answer, tt.o, api.TypeJSON)
+			c.sendEntry(&tt.answer, tt.o, api.Served{JSON: true})
 			got := map[string]string{}
 			for _, f := range c.Fields {
 				got[f.Name] = string(f.Value)

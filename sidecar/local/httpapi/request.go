@@ -174,9 +174,15 @@ func (r *Response) Fail(e *apierror.Error) {
 	if e.Challenge != "" {
 		r.setString("Www-Authenticate", e.Challenge)
 	}
-	if e.Type != apierror.NotFound {
+	if e.Type.Name != apierror.NotFound.Name {
 		r.setString("Cache-Control", noStore)
 	}
+}
+
+// replace makes the response a problem document and nothing else.
+func (r *Response) replace(e *apierror.Error) {
+	*r = Response{Fields: r.Fields[:0], scratch: r.scratch[:0]}
+	r.Fail(e)
 }
 
 func (r *Response) fail(t apierror.Type, detail string) { r.Fail(apierror.New(t, detail)) }
