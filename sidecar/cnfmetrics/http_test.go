@@ -3,6 +3,7 @@ package cnfmetrics
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"regexp"
@@ -321,6 +322,30 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 	}
 	if len(paths) != len(want) {
 		t.Errorf("%d paths", len(paths))
+	}
+}
+
+// Every operation on metrics may be refused: the caller lacks the permission, or has reached a limit.
+func TestRefusalsOfEveryOperationAreDocumented(t *testing.T) {
+	d := readDescription(t)
+	for path, item := range d.Paths {
+		for method, raw := range item {
+			if path == description || method == "parameters" {
+				continue
+			}
+			var operation struct {
+				Responses map[string]describedResponse `json:"responses"`
+			}
+			if err := json.Unmarshal(raw, &operation); err != nil {
+				t.Fatal(err)
+			}
+			for _, typ := range []apierror.Type{apierror.Unauthenticated, apierror.PermissionDenied, apierror.CrossSite, apierror.RateLimited} {
+				r := d.Components.Responses[strings.TrimPrefix(operation.Responses[strconv.Itoa(typ.Status)].Ref, "#/components/responses/")]
+				if !strings.Contains(fmt.Sprintf("%s", r.Content), `"`+apierror.BaseURI+typ.Name+`"`) {
+					t.Errorf("%s %s has no status %d with %s", method, path, typ.Status, typ.Name)
+				}
+			}
+		}
 	}
 }
 
