@@ -123,15 +123,7 @@ func New(c Config) *Server {
 func (s *Server) Stats() *Stats { return &s.stats }
 
 // Serve serves the connections of ln until Accept fails, and returns that error.
-func (s *Server) Serve(ln net.Listener) error {
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return err
-		}
-		go s.ServeConn(c)
-	}
-}
+func (s *Server) Serve(ln net.Listener) error { return listen.Serve(ln, s.ServeConn) }
 
 // ServeConn serves a connection, on which a TLS handshake is complete, until it ends. It closes it.
 func (s *Server) ServeConn(nc net.Conn) {

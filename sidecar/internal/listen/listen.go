@@ -77,6 +77,17 @@ type Listener struct {
 	closed bool // by CloseConns
 }
 
+// Serve calls serve in a goroutine of its own for each connection of ln, until Accept fails, and returns that error.
+func Serve(ln net.Listener, serve func(net.Conn)) error {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go serve(c)
+	}
+}
+
 // New returns ln with the bounds of c.
 func New(ln net.Listener, c Config) *Listener {
 	c.MaxConns = max(c.MaxConns, 1)

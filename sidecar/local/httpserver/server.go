@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/http1"
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
@@ -51,15 +52,7 @@ func newContexts() sync.Pool {
 }
 
 // Serve serves the connections of ln until it is closed.
-func (s *Server) Serve(ln net.Listener) error {
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return err
-		}
-		go s.ServeConn(c)
-	}
-}
+func (s *Server) Serve(ln net.Listener) error { return listen.Serve(ln, s.ServeConn) }
 
 // ServeConn serves a connection, on which a TLS handshake is complete, until it ends. It closes it.
 func (s *Server) ServeConn(c net.Conn) {
