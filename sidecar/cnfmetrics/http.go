@@ -35,6 +35,9 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// PostOnly reports whether a path has operations with POST only.
+func (s *Service) PostOnly(path string) bool { return path == batchShow }
+
 // methods are the methods of a resource.
 type methods map[string]func(http.ResponseWriter, *http.Request) error
 

@@ -71,6 +71,8 @@ type Mount interface {
 	// Ringside-If-Version, Idempotency-Key, Content-Type, Content-Encoding and Content-Range. Requests that can change
 	// something do not come from pages of other websites.
 	http.Handler
+	// PostOnly reports whether a path, without a query, has operations with POST only.
+	PostOnly(path string) bool
 }
 
 func (c Config) withDefaults() Config {

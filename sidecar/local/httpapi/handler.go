@@ -139,7 +139,7 @@ func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Er
 	case c.fetchSite == "cross-site":
 		h.Stats.HostRefused.Add(1)
 		return apierror.New(apierror.CrossSite, "pages of other websites may not use this sidecar")
-	case c.Content != nil && (c.isRead() || c.Method == http.MethodDelete) && !isPostOnly(path): //guard:content-of-a-get
+	case c.Content != nil && (c.isRead() || c.Method == http.MethodDelete) && !h.isPostOnly(path): //guard:content-of-a-get
 		return apierror.New(apierror.MalformedRequest,
 			"GET, HEAD and DELETE have no content here: send neither Content-Length nor Transfer-Encoding")
 	case c.Content != nil && c.Content.Length() > int64(h.backend.Config().MaxBodyBytes): //guard:100-continue-for-too-large-content
@@ -153,9 +153,9 @@ func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Er
 
 // isPostOnly reports whether a path has operations with POST only: a request with content and another method has the wrong
 // method there, not the wrong content.
-func isPostOnly(path string) bool {
-	if path == mountPath+"v1/metrics:batchShow" {
-		return true
+func (h *Handler) isPostOnly(path string) bool {
+	if h.isMounted(path) {
+		return h.mount.PostOnly(path)
 	}
 	_, _, keyed := keyPath(path)
 	_, verb := cutVerb(path)

@@ -32,6 +32,8 @@ func TestMountedAPIHasTheChecksOfTheHandler(t *testing.T) {
 		{"GET /cnfmetrics/panic", "", 500, "problems/internal"},
 		{"GET /cnfmetrics", "", 404, "no-such-route"},
 		{"GET /v1/cnf-metrics/CNF-001?x", "", 400, "malformed-request"},
+		{"DELETE /cnfmetrics/x", "body", 400, "malformed-request"},
+		{"DELETE /cnfmetrics/post", "body", 418, "DELETE /cnfmetrics/post body <nil>"},
 		{"GET /cnfmetrics/x|Sec-Fetch-Site: cross-site", "", 403, "cross-site"},
 		{"POST /cnfmetrics/x|Sec-Fetch-Site: same-site", "", 403, "cross-site"},
 		{"POST /cnfmetrics/x|Origin: http://evil.example", "", 403, "cross-site"},

@@ -49,6 +49,9 @@ func (Mounted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s %s %v", r.Method, r.URL, body, err)
 }
 
+// PostOnly implements local.Mount.
+func (Mounted) PostOnly(path string) bool { return path == "/cnfmetrics/post" }
+
 // CallMounted calls Check of Mounted over gRPC.
 func CallMounted(tb testing.TB, address, name string) error {
 	tb.Helper()
