@@ -61,6 +61,33 @@ func TestReadOptions(t *testing.T) {
 	}
 }
 
+func TestPrefersMinimal(t *testing.T) {
+	for field, want := range map[string]bool{
+		"return=minimal": true, " Return = minimal ": true, `return="minimal"`: true, "return=minimal;x=y, a": true,
+		`a="x, return=minimal", respond-async`: false, "respond-async, return=minimal": true, "return=minimal, return=representation": true,
+		"return=representation, return=minimal": false, "return": false, "return=Minimal": false, "": false, "minimal": false, "x-return=minimal": false,
+	} {
+		if got := httpfield.PrefersMinimal(field); got != want {
+			t.Errorf("Prefer: %s: got %t, want %t", field, got, want)
+		}
+	}
+}
+
+func FuzzPrefer(f *testing.F) {
+	for _, s := range []string{"return=minimal", `a="b\",return=minimal"`, ",;=", `"`, "return=;"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := httpfield.PrefersMinimal(s)
+		if got && !strings.Contains(s, "minimal") {
+			t.Errorf("%q prefers minimal", s)
+		}
+		if !httpfield.PrefersMinimal("return=minimal, " + s) {
+			t.Errorf("%q changes what comes before it", s)
+		}
+	})
+}
+
 func FuzzCacheControl(f *testing.F) {
 	for _, s := range []string{"no-cache", `a="b\",no-cache", only-if-cached`, ",", `"`, `\`, "max-age=0"} {
 		f.Add(s)

@@ -43,6 +43,21 @@ func addDirective(o *kv.ReadOptions, directive string) {
 	}
 }
 
+// PrefersMinimal reports whether a Prefer field has return=minimal (RFC 7240, 4.2). Of two values the first one counts.
+func PrefersMinimal(prefer string) bool {
+	for prefer != "" {
+		var preference string
+		preference, prefer = nextElement(prefer)
+		preference, _, _ = strings.Cut(preference, ";")
+		name, value, _ := strings.Cut(preference, "=")
+		if strings.EqualFold(strings.Trim(name, " \t"), "return") {
+			value = strings.Trim(value, " \t")
+			return value == "minimal" || value == `"minimal"`
+		}
+	}
+	return false
+}
+
 // deltaSeconds parses the argument of a directive, a token or a quoted string (RFC 9111, 5.2).
 func deltaSeconds(s string) (time.Duration, bool) {
 	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {

@@ -26,7 +26,7 @@ const greeting = "Ringside serves datasets: GET /v1/{dataset}/{key}. GET /openap
 var openAPI []byte
 
 // The Allow header of a key, and of a key in a read-only dataset.
-const allowKey, allowReads = "GET, HEAD, PUT, DELETE", "GET, HEAD"
+const allowKey, allowReads = "GET, HEAD, PUT, DELETE, POST", "GET, HEAD"
 
 // Options are how listeners differ.
 type Options struct {
@@ -69,7 +69,11 @@ func (h *Handler) Handle(ctx context.Context, c *RequestContext) {
 	c.deadline.Reset(ctx, start.Add(h.backend.Config().RequestTimeout))
 	path, authority := originForm(c.Target, c.Host)
 	c.authority = authority
-	if e := h.refuse(c, path, authority); e != nil {
+	e := c.overrideMethod(path)
+	if e == nil {
+		e = h.refuse(c, path, authority)
+	}
+	if e != nil {
 		c.Fail(e)
 		return
 	}

@@ -101,7 +101,8 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 	case err != nil:
 		c.Fail(writeError(h.backend.Error(err), change.If))
 	case change.Delete:
-		c.sendDeleted(&a)
+		c.prefersMinimal()
+		c.sendNoRow(a.Version)
 	default:
 		c.sendWritten(&a, d.MediaType(a.Content), change.If.Absent)
 	}
@@ -123,26 +124,37 @@ func writeError(e *apierror.Error, condition kv.Condition) *apierror.Error {
 // sendWritten responds with the current row. Content-Location declares the body to be the row itself instead of a report
 // about the write (RFC 9110, 8.7), so that its ETag is not taken for that of the request's content (9.3.4).
 func (c *RequestContext) sendWritten(a *kv.Answer, contentType string, created bool) {
-	c.Status = http.StatusNoContent
-	if c.cover(len(a.Value)) { // else the row is omitted: the write has been committed, and must not look refused
+	switch {
+	case c.prefersMinimal(), !c.cover(len(a.Value)): // the write has been committed, and must not look refused
+		c.sendNoRow(a.Version)
+	default:
 		c.send(contentType, a.Value)
 		path, _ := originForm(c.Target, c.Host)
 		c.setString("Content-Location", path)
+		c.setEntry(a)
 	}
 	if created {
 		c.Status = http.StatusCreated
 	}
-	c.setEntry(a)
 	mark := len(c.scratch)
 	c.scratch = httpfield.AppendWriteStatus(c.scratch, a)
 	c.set("Cache-Status", mark)
 }
 
-func (c *RequestContext) sendDeleted(a *kv.Answer) {
+// prefersMinimal reports whether the client wants no row in the response (RFC 7240, 4.2), and says that it gets none.
+func (c *RequestContext) prefersMinimal() bool {
+	if c.prefer == "" || !httpfield.PrefersMinimal(c.prefer) {
+		return false
+	}
+	c.setString("Preference-Applied", "return=minimal")
+	return true
+}
+
+func (c *RequestContext) sendNoRow(version int64) {
 	c.Status = http.StatusNoContent
 	c.setString("Cache-Control", noStore)
-	if a.Version != 0 {
-		c.setInt("Ringside-Version", a.Version)
+	if version != 0 {
+		c.setInt("Ringside-Version", version)
 	}
 }
 

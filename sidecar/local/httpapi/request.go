@@ -36,7 +36,7 @@ type Request struct {
 	// Of every request.
 	cacheControl, ifMatch, ifNoneMatch, fetchSite, minVersion string
 	// Of requests that are more than plain reads.
-	origin, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID string
+	origin, ifVersion, idempotencyKey, mediaType, contentCoding, contentRange, lastEventID, prefer, override string
 
 	header Header // of a field that most requests do not need; see authorization
 }
@@ -68,7 +68,21 @@ func (r *Request) ReadHeader(h Header) {
 	r.origin, r.ifVersion = h.Joined("Origin"), h.Joined("Ringside-If-Version")
 	r.idempotencyKey, r.mediaType = h.Joined("Idempotency-Key"), h.Joined("Content-Type")
 	r.contentCoding, r.contentRange = h.Joined("Content-Encoding"), h.Joined("Content-Range")
-	r.lastEventID = h.Joined("Last-Event-ID")
+	r.lastEventID, r.prefer, r.override = h.Joined("Last-Event-ID"), h.Joined("Prefer"), h.Joined("X-HTTP-Method-Override")
+}
+
+// overrideMethod makes a POST to a key the write that a client without PUT or DELETE means. The field is required: a form of
+// another website can send a POST, but not the field.
+func (r *Request) overrideMethod(path string) *apierror.Error {
+	if _, _, keyed := keyPath(path); !keyed || r.Method != http.MethodPost {
+		return nil
+	}
+	switch method := httpfield.Trim(r.override); method {
+	case http.MethodPut, http.MethodDelete: //guard:form-of-another-website-writes
+		r.Method = method
+		return nil
+	}
+	return apierror.New(apierror.MalformedRequest, "a POST to a key needs X-HTTP-Method-Override: PUT or DELETE")
 }
 
 // authorization returns the Authorization header, or "".

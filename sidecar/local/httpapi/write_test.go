@@ -238,3 +238,84 @@ func TestReboundNameCannotWriteWhereAnyHostIsAccepted(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
+
+func TestResponseWithoutTheRow(t *testing.T) {
+	s := localtest.StartWritable(t, local.Config{})
+	c := localtest.Dial(t, "tcp", s.HTTP)
+	row := `{"value":1}`
+	for _, tt := range []struct {
+		request string
+		status  int
+		applied bool
+	}{
+		{localtest.Put("/v1/rows/a", row, "Prefer: return=minimal"), 204, true},
+		{localtest.Put("/v1/rows/p1", row, "If-None-Match: *", `Prefer: respond-async, Return="minimal"; x=y`), 201, true},
+		{localtest.Put("/v1/rows/a", row, "Prefer: return=representation, return=minimal"), 200, false},
+		{localtest.Put("/v1/rows/a", row, "Prefer: handling=strict"), 200, false},
+		{localtest.Put("/v1/rows/a", row, "Prefer: return=minimal", "Ringside-If-Version: 99"), 409, false},
+		{localtest.Post("/v1/rows/a", row, "X-HTTP-Method-Override: PUT", "Prefer: return=minimal"), 204, true},
+		{localtest.Delete("/v1/rows/a", "Prefer: return=minimal"), 204, true},
+		{localtest.Delete("/v1/rows/a"), 204, false},
+	} {
+		c.Send(tt.request)
+		method, _, _ := strings.Cut(tt.request, " ")
+		resp, body := c.Response(method)
+		h := resp.Header
+		if resp.StatusCode != tt.status || (h.Get("Preference-Applied") == "return=minimal") != tt.applied {
+			t.Errorf("%s: got %d %v %s", tt.request, resp.StatusCode, h, body)
+		}
+		if tt.applied && (body != "" || h.Get("ETag") != "" || h.Get("Content-Location") != "" || h.Get("Cache-Control") != "no-store") {
+			t.Errorf("%s: got %q with %v, want no row and nothing that describes one", tt.request, body, h)
+		}
+		checkDocumented(t, tt.request, resp, "")
+	}
+}
+
+// A client without PUT and DELETE, such as Kamailio, writes by POST.
+func TestMethodOverride(t *testing.T) {
+	s := localtest.StartWritable(t, local.Config{})
+	c := localtest.Dial(t, "tcp", s.HTTP)
+	const put, del = "X-HTTP-Method-Override: PUT", "X-HTTP-Method-Override: DELETE"
+	for _, tt := range []struct {
+		request string
+		status  int
+		problem string
+	}{
+		{localtest.Post("/v1/rows/o1", `{"value":1}`, put, "If-None-Match: *"), 201, ""},
+		{localtest.Post("/v1/rows/o1", `{"value":2}`, put, "Content-Type: application/x-www-form-urlencoded"), 200, ""},
+		{localtest.Post("/v1/rows/o1", `{"value":2}`, put, `If-Match: "x"`), 412, "precondition-failed"},
+		{localtest.Post("/v1/rows/o1", "", del), 204, ""},
+		{localtest.Get("/v1/rows/o1"), 404, "not-found"},
+		{localtest.Post("/v1/blobs/a", "x", put), 405, "read-only"},
+		{localtest.Post("/v1/rows/a", "{}"), 400, "malformed-request"},
+		{localtest.Post("/v1/rows/a", "{}", "X-HTTP-Method-Override: GET"), 400, "malformed-request"},
+		{localtest.Post("/v1/rows/a", "{}", "X-HTTP-Method-Override: put"), 400, "malformed-request"},
+		{localtest.Post("/v1/rows/a", "{}", put, del), 400, "malformed-request"},
+		{localtest.Post("/v1/rows/a", "{}", put, "Sec-Fetch-Site: same-site"), 403, "cross-site"},
+		{localtest.Post("/v1/rows/a", "", del, "Origin: http://evil.example"), 403, "cross-site"},
+		// Only a POST has a method that is overridden.
+		{localtest.Get("/v1/rows/a", del), 200, ""},
+		{localtest.Put("/v1/rows/a", `{"value":3}`, del), 200, ""},
+		{localtest.Post("/v1/rows:batchGet", `{"keys":["a"]}`, del), 200, ""},
+	} {
+		c.Send(tt.request)
+		method, _, _ := strings.Cut(tt.request, " ")
+		resp, body := c.Response(method)
+		if resp.StatusCode != tt.status {
+			t.Fatalf("%s: got %d %s, want %d", tt.request, resp.StatusCode, body, tt.status)
+		}
+		if tt.problem != "" {
+			localtest.CheckProblem(t, resp, body, tt.problem)
+		}
+		problem := ""
+		if tt.problem != "" {
+			problem = apierror.BaseURI + tt.problem
+		}
+		checkDocumented(t, tt.request, resp, problem)
+	}
+	conn := localtest.Dial(t, "tcp", s.HTTP) // of a DELETE with content, which ends the connection
+	conn.Send(localtest.Post("/v1/rows/a", "{}", del))
+	if resp, body := conn.Response("POST"); resp.StatusCode != 400 {
+		t.Errorf("a DELETE with content: got %d %s", resp.StatusCode, body)
+	}
+}
