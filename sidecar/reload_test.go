@@ -139,6 +139,7 @@ func TestReloadKeepsEntriesOfTheSameRows(t *testing.T) {
 	loads := func() int64 { return r.dataset().Stats().LoadsBegun.Load() }
 	for _, text := range []string{
 		withField(good, "writable: true"), withField(good, "writable: true\n    memory_share: 50%"),
+		withField(good, "alias: [METRICS]\n    absent: {status: 403}\n    headers: {X-Id: cnf_id}\n    content_type: application/x"),
 		strings.Replace(good, "sqlite,", "sqlite, max_in_flight: 3, breaker: {failures: 9},", 1),
 		strings.ReplaceAll(strings.ReplaceAll(good, "  db:", "  database:"), "origin: db", "origin: database"), good,
 	} {
@@ -162,6 +163,34 @@ func TestReloadKeepsEntriesOfTheSameRows(t *testing.T) {
 }
 
 var dsnField = regexp.MustCompile(`dsn: [^}]+`)
+
+// What HTTP clients see changes with a reload.
+func TestReloadOfWhatHTTPClientsSee(t *testing.T) {
+	file := newFile(t, "")
+	r := begin(t, load(t, file), nil)
+	good := read(t, file)
+	want := func(path string, status int, body string) {
+		t.Helper()
+		wantGet(t, r.at.HTTP, path, status, body)
+	}
+	want("/v1/METRICS/CNF-001", 404, "unknown-dataset")
+	for range 2 {
+		r.reloaded(t, withField(good, `alias: [METRICS]
+    paths: ["/m/{cnf_id}"]
+    body: '{"result": {value}}'
+    absent: {status: 200, body: '{"result": false}'}`))
+		want("/v1/METRICS/CNF-001", 200, rowJSON)
+		want("/m/CNF-001", 200, `{"result": `+rowJSON+`}`)
+		want("/m/none", 200, `{"result": false}`)
+		r.reloaded(t, good)
+		want("/v1/METRICS/CNF-001", 404, "unknown-dataset")
+		want("/m/CNF-001", 404, "no-such-route")
+		want("/v1/metrics/none", 404, "not-found")
+	}
+	if last := r.reload(withField(good, "alias: [METRICS, metrics]")); !strings.Contains(last, "is also the name or an alias") {
+		t.Errorf("got %s", last)
+	}
+}
 
 func TestReloadFollowsADSNFile(t *testing.T) {
 	file, dsn := newFile(t, "cnf_metrics: metrics\n"), filepath.Join(t.TempDir(), "dsn")

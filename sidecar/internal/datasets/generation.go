@@ -117,6 +117,7 @@ func (c *Change) unchanged(name string, was, is config.Dataset) bool {
 // connections returns what decides how a dataset reads, writes and stores its rows.
 func connections(d config.Dataset) config.Dataset {
 	d.Times, d.Allow, d.Limits, d.MemoryShare, d.Feed = config.Times{}, config.Allow{}, config.Limits{}, nil, config.ChangeFeed{}
+	d.HTTP, d.ContentType = config.HTTP{}, "" //guard:new-alias-drops-entries
 	return d
 }
 
