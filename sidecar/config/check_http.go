@@ -27,8 +27,12 @@ func (k *checker) http() {
 		for _, p := range problems {
 			k.problem(path+"."+p.Field, "%s", p.Text)
 		}
-		if len(d.Headers) > 0 && d.Value != "" {
+		switch {
+		case len(d.Headers) == 0:
+		case d.Value != "":
 			k.problem(path+".headers", "the fields are columns of the row, and value makes one column the value; use columns instead of value")
+		case d.Many():
+			k.problem(path+".headers", "the fields are columns of one row; remove rows: many, or headers")
 		}
 		for _, a := range d.Alias {
 			if other, taken := names[a]; taken {

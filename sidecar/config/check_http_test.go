@@ -26,6 +26,7 @@ func TestProblemsOfWhatHTTPClientsSee(t *testing.T) {
 		{"path of the API", two + `    paths: ["/v1/{any}"]`, "datasets.other.paths[0]: paths below /v1 are those of the API itself"},
 		{"variable that is no column", oneDataset + `    paths: ["/m/{id}"]`, "datasets.metrics.paths[0]: no variable has the name of the column cnf_id"},
 		{"headers of one column", oneDataset + "    value: v\n    headers: {X-A: a}", "datasets.metrics.headers: the fields are columns of the row"},
+		{"headers of many rows", oneDataset + "    rows: many\n    order: [cnf_id]\n    headers: {X-A: a}", "datasets.metrics.headers: the fields are columns of one row"},
 		{"header of HTTP", oneDataset + "    headers: {Content-Length: a}", "datasets.metrics.headers.Content-Length: HTTP or Ringside gives"},
 		{"absent", oneDataset + "    absent: {status: 503}", "datasets.metrics.absent.status: want one of 200, 204, 403, 404; got 503"},
 	} {
