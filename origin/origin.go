@@ -46,9 +46,14 @@ func (c Content) String() string {
 // Result is the result of one key of a Load.
 type Result struct {
 	Value Value
-	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, one that says why the key's row cannot be a value (too
-	// large, not the only one), or that of one query of several: an error of one key must not fail the others.
+	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, a *DataError, or that of one query of several: an error of
+	// one key must not fail the others.
 	Err error
+}
+
+// IsAnswer reports whether r is what the origin has of its key: a value, "not found", or rows that cannot be a value.
+func (r Result) IsAnswer() bool {
+	return r.Err == nil || errors.Is(r.Err, ErrNotFound) || CauseOf(r.Err) != 0 //guard:data-error-is-an-outage
 }
 
 // Origin is the source of truth of one dataset. It is safe for concurrent use.

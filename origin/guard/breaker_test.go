@@ -124,6 +124,7 @@ func TestBreakerIgnoresWhatIsNotAFailure(t *testing.T) {
 		left bool
 	}{
 		"absent":      {keys: []string{"absent"}},
+		"data error":  {keys: []string{"spoiled"}},
 		"invalid":     {keys: []string{"\x00"}},
 		"overloaded":  {keys: []string{"a"}, fail: fmt.Errorf("%w: full", origin.ErrOverloaded)},
 		"caller left": {keys: []string{"a"}, left: true},
@@ -131,6 +132,7 @@ func TestBreakerIgnoresWhatIsNotAFailure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := origintest.New(nil)
 			f.Fail(step.fail)
+			f.Spoil("spoiled", origin.SeveralRows)
 			b := guard.NewBreaker(f, guard.BreakerConfig{Failures: 1})
 			for range 5 {
 				ctx, cancel := context.WithCancel(minute(t))

@@ -19,7 +19,8 @@ import (
 type Fake struct {
 	mu      sync.Mutex // guards the fields below
 	rows    map[string]origin.Value
-	newest  map[string]int64 // :: key → highest version so far, so that a recreated row is newer
+	wrong   map[string]origin.DataCause // :: key → why its rows cannot be a value
+	newest  map[string]int64            // :: key → highest version so far, so that a recreated row is newer
 	fail    error
 	delay   time.Duration
 	gate    chan struct{} // closed by release; nil: open
@@ -33,7 +34,7 @@ type Fake struct {
 
 // New returns a Fake with these rows, each at version 1.
 func New(rows map[string]string) *Fake {
-	f := &Fake{rows: map[string]origin.Value{}, newest: map[string]int64{}, asked: map[string]int64{}}
+	f := &Fake{rows: map[string]origin.Value{}, wrong: map[string]origin.DataCause{}, newest: map[string]int64{}, asked: map[string]int64{}}
 	for key, value := range rows {
 		f.Set(key, value)
 	}
@@ -59,7 +60,26 @@ func (f *Fake) SetVersion(key, value string, version int64) {
 func (f *Fake) Delete(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.deleteLocked(key)
+}
+
+func (f *Fake) deleteLocked(key string) {
 	delete(f.rows, key)
+	delete(f.wrong, key)
+}
+
+// Spoil makes the rows of a key a data error, until the key is set or deleted.
+func (f *Fake) Spoil(key string, cause origin.DataCause) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wrong[key] = cause
+}
+
+// Restore ends the data error of a key: its row is what it was.
+func (f *Fake) Restore(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.wrong, key)
 }
 
 // Fail makes each Load and List that begins from now on return err; nil ends the outage.
@@ -187,6 +207,9 @@ func (f *Fake) end() {
 func (f *Fake) readLocked(key string) origin.Result {
 	if !utf8.ValidString(key) || strings.ContainsRune(key, 0) {
 		return origin.Result{Err: fmt.Errorf("%w: %q is not text", origin.ErrInvalidKey, key)}
+	}
+	if cause := f.wrong[key]; cause != 0 {
+		return origin.Result{Err: origin.NewDataError(cause, "the rows are wrong")}
 	}
 	row, ok := f.rows[key]
 	if !ok {

@@ -122,8 +122,11 @@ func (f *Fake) write(c origin.Change) (origin.Value, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	held := f.readLocked(c.Key)
-	if errors.Is(held.Err, origin.ErrInvalidKey) {
+	switch {
+	case errors.Is(held.Err, origin.ErrInvalidKey):
 		return origin.Value{}, held.Err
+	case origin.CauseOf(held.Err) != 0:
+		return origin.Value{}, origin.InvalidValue("", "%v", held.Err)
 	}
 	if err := f.mayLocked(c.If, held); err != nil {
 		return origin.Value{}, err
@@ -132,7 +135,7 @@ func (f *Fake) write(c origin.Change) (origin.Value, error) {
 	case c.Delete && !there:
 		return origin.Value{}, nil
 	case c.Delete:
-		delete(f.rows, c.Key)
+		f.deleteLocked(c.Key)
 		return origin.Value{Version: f.versionLocked(c.Key, held.Value.Version+1)}, nil
 	case there:
 		f.setLocked(c.Key, c.Data, held.Value.Version+1)
@@ -143,6 +146,7 @@ func (f *Fake) write(c origin.Change) (origin.Value, error) {
 }
 
 func (f *Fake) setLocked(key string, data []byte, version int64) {
+	delete(f.wrong, key)
 	f.rows[key] = origin.Value{Data: append([]byte{}, data...), Version: f.versionLocked(key, version)}
 }
 

@@ -82,7 +82,7 @@ func testListOfLargeRows(t *testing.T, d database) {
 	d.exec(t, "INSERT INTO r VALUES "+mark, "huge", strings.Repeat("x", 1<<20))
 	_, err = w.List(soon(t), origin.ListQuery{Limit: 2, After: "a"})
 	if err == nil || !strings.Contains(err.Error(), `"huge"`) {
-		t.Errorf("a row over max_value_bytes: %v", err)
+		t.Errorf("a row over the limit: %v", err)
 	}
 }
 

@@ -34,6 +34,9 @@ func outcome(r origin.Result) string {
 	case errors.Is(r.Err, origin.ErrInvalidKey):
 		return "invalid"
 	}
+	if cause := origin.CauseOf(r.Err); cause != 0 {
+		return cause.String() + ": " + r.Err.Error()
+	}
 	return r.Err.Error()
 }
 
@@ -236,9 +239,9 @@ func testInvalidRowFailsOnlyItsKey(t *testing.T, d database) {
 	}
 	checkOutcomes(t, o, map[string]string{
 		"good": "x", "null": "absent", "fits": strings.Repeat("x", 100),
-		"twice":                   `the database has 2 rows of one key: make the key column unique`,
-		"large":                   `the row makes a value of 101 bytes, over max_value_bytes 100`,
-		"bad":                     `the version column "ver" must have integers of 64 bits: invalid syntax`,
+		"twice":                   `several-rows: the database has 2 rows of one key: make the key column unique`,
+		"large":                   `too-large: the row makes a value of 101 bytes, and the limit is 100: leave out columns, or store less in the row`,
+		"bad":                     `invalid-version: the version column "ver" must have integers of 64 bits: invalid syntax`,
 		strings.Repeat("k", 3072): "absent", strings.Repeat("k", 3073): "invalid",
 	})
 }
@@ -249,7 +252,7 @@ func testQueryWithoutBatchRunsOncePerKey(t *testing.T, d database) {
 	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
 	o := d.dataset(t, origin.Dataset{Query: "SELECT v FROM r WHERE k = " + mark})
 	checkOutcomes(t, o, map[string]string{"a": `{"v":"1"}`, "b": `{"v":"2"}`, "c": "absent",
-		"twice": `the database has 2 rows of one key: make the key column unique`})
+		"twice": `several-rows: the database has 2 rows of one key: make the key column unique`})
 }
 
 func testNamesThatNeedQuotes(t *testing.T, d database) {

@@ -226,9 +226,7 @@ func (f *fetcher) query(ctx context.Context, keys []string, yield func(i int, r 
 	f.stats.LoadsBegun.Add(int64(len(keys)))
 	began, answered := time.Now(), make([]bool, len(keys))
 	each := func(i int, r origin.Result) {
-		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
-			f.stats.LoadErrors.Add(1)
-		}
+		f.stats.CountLoaded(keys[i], r.Err)
 		again := answered[i]
 		answered[i] = true
 		yield(i, r, again)
@@ -243,12 +241,11 @@ func (f *fetcher) query(ctx context.Context, keys []string, yield func(i int, r 
 }
 
 func (f *fetcher) loaded(t entries.Ticket, loaded origin.Result, why entries.Reason) (result, error) {
-	notFound := errors.Is(loaded.Err, origin.ErrNotFound) //guard:outage-is-cached-as-not-found
-	if loaded.Err != nil && !notFound {
+	if !loaded.IsAnswer() { //guard:outage-is-cached-as-not-found
 		return result{}, loaded.Err
 	}
 	p := f.Policy()
-	winner, _ := t.Put(entries.FromLoad(p, loaded.Value, notFound, t.Began, f.now(), why, f.settled.InGap(p)))
+	winner, _ := t.Put(entries.FromLoad(p, loaded, t.Began, f.now(), why, f.settled.InGap(p)))
 	return result{entry: winner, source: kv.SourceLoad, asOf: t.Began}, nil
 }
 

@@ -23,7 +23,13 @@ func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, 
 	d.readMissing(ctx, b, func(i int) (*read, kv.Answer) { //guard:value-that-fits-stays-dropped
 		return d.newRead(strings.Clone(keys[i]), o, now), kv.Answer{}
 	}, func(r *read) { d.check(r, o) })
-	return d.close(b)
+	results := d.close(b)
+	for i, r := range results {
+		if r.Err == nil {
+			results[i].Err = r.Answer.Err(d.name) // of a hit
+		}
+	}
+	return results
 }
 
 // ServeMany answers reads of another member, in their order, as Serve does. It makes one load of all keys that need one.

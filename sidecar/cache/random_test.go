@@ -343,7 +343,7 @@ func (w *world) faults(r *rand.Rand) {
 	c := w.cluster
 	for n := 0; !w.stopped(); n++ {
 		key, d := string("abc"[r.IntN(3)]), c.members[r.IntN(4)]
-		switch r.IntN(16) {
+		switch r.IntN(18) {
 		case 0:
 			w.mu.Lock()
 			w.owner = r.IntN(4)
@@ -400,6 +400,10 @@ func (w *world) faults(r *rand.Rand) {
 			}
 		case 15: // a feed or a member that is wrong
 			d.ApplyInvalidation(kv.Invalidation{Dataset: "test", Key: key, Version: math.MaxInt64 - r.Int64N(2)})
+		case 16: // until the key is set or deleted, or its row is what it was
+			w.origin.Spoil(key, origin.SeveralRows)
+		case 17:
+			w.origin.Restore(key)
 		}
 		time.Sleep(time.Duration(r.IntN(100)) * tick)
 	}

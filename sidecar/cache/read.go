@@ -31,9 +31,10 @@ func (d *Dataset) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Ans
 	now := d.now()
 	if e := d.hit(key, o, now); e != nil {
 		if d.settled.Unsettled() { // asked here: one more copy of the answer is a fifth of a hit
-			return d.answer(key, e, now, e.Source()), nil
+			a := d.answer(key, e, now, e.Source())
+			return a, a.Err(d.name)
 		}
-		return e.Answer(now, e.Source()), nil
+		return e.Answer(now, e.Source()), e.Err(d.name)
 	}
 	return d.miss(ctx, strings.Clone(key), o, now) //guard:key-in-memory-that-the-caller-reuses
 }
@@ -50,7 +51,7 @@ func (d *Dataset) miss(ctx context.Context, key string, o kv.ReadOptions, now in
 func (d *Dataset) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
 	now := d.now()
 	e := d.fresh(key, o, now)
-	if e == nil || e.NotFound {
+	if e == nil || e.Negative() {
 		return kv.Answer{}, false
 	}
 	return d.answer(key, e, now, e.Source()), true
@@ -59,7 +60,11 @@ func (d *Dataset) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
 // hit returns the entry of key if it answers a read at once, and counts the read; otherwise nil.
 func (d *Dataset) hit(key string, o kv.ReadOptions, now int64) *entries.Entry {
 	e := d.fresh(key, o, now)
-	if e != nil {
+	switch {
+	case e == nil:
+	case e.DataError != 0:
+		d.stats.DataError.Add(1)
+	default:
 		d.stats.CountHit(e.NotFound, e.Local())
 	}
 	return e
@@ -318,7 +323,11 @@ func (d *Dataset) finish(r *read, o kv.ReadOptions) (kv.Answer, error) {
 }
 
 func (d *Dataset) check(r *read, o kv.ReadOptions) {
-	if r.err == nil && !r.answer.NotFound && !o.Admits(r.answer.Version) {
+	switch {
+	case r.err != nil || r.answer.NotFound:
+	case r.answer.DataError != 0:
+		r.err = r.answer.Err(d.name)
+	case !o.Admits(r.answer.Version):
 		r.err = d.tooOld(r.answer, o)
 	}
 }

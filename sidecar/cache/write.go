@@ -248,6 +248,8 @@ func (w *writer) resolve(ctx context.Context, c kv.Change) (origin.Change, error
 	switch {
 	case err != nil:
 		return change, w.classify(err) // nothing was written
+	case e.DataError != 0:
+		return change, e.Answer(w.now(), e.Source()).Err(w.name)
 	case e.ETag != c.If.ETag:
 		return change, origin.ErrConflict
 	case e.Version == 0:
@@ -264,7 +266,11 @@ func (w *writer) written(c kv.Change, value origin.Value, began int64) *entries.
 		why = entries.Failover
 	}
 	p := w.Policy()
-	return entries.FromLoad(p, value, c.Delete, began, w.now(), why, w.settled.InGap(p))
+	r := origin.Result{Value: value}
+	if c.Delete {
+		r.Err = origin.ErrNotFound
+	}
+	return entries.FromLoad(p, r, began, w.now(), why, w.settled.InGap(p))
 }
 
 // announce publishes a write to the members that may have something older. Subscribers of a member expect from it what it

@@ -16,6 +16,9 @@ type Answer struct {
 	NotFound bool
 	// Content says what Value is; unknown if a member does not say.
 	Content origin.Content
+	// DataError is why the rows of the key cannot be a value, which is then nil; 0: they can. Applications get an error of
+	// KindDataError instead.
+	DataError origin.DataCause
 	// Version is the row's version column; 0 where there is none.
 	Version int64
 	// ETag is a quoted strong validator (RFC 9110, 8.8.3), equal for equal values on every member; empty when

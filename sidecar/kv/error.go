@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -28,6 +29,8 @@ const (
 	KindIDReused     // the write's ID was used for another write; nothing was written
 	KindConflict     // the row does not meet the write's condition; nothing was written
 	KindUnknown      // the write may or may not have happened; see RetryAfter
+
+	KindDataError // the rows of the key cannot be a value; see origin.CauseOf. A retry does not help
 )
 
 // Error is an error with a kind.
@@ -51,6 +54,8 @@ func KindOf(err error) Kind {
 		return e.Kind
 	case errors.Is(err, origin.ErrInvalidKey):
 		return KindInvalidKey
+	case origin.CauseOf(err) != 0:
+		return KindDataError
 	case errors.Is(err, origin.ErrOverloaded), errors.Is(err, flight.ErrFull): //guard:full-sidecar-refuses-instead-of-a-stale-answer
 		return KindOverloaded
 	case errors.Is(err, context.DeadlineExceeded):
@@ -95,6 +100,25 @@ var ErrNoMemory = &Error{Kind: KindOverloaded, RetryAfter: time.Second,
 
 // ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
 var ErrUnreachable = errors.New("peer unreachable")
+
+// Err returns the error that applications get of a key whose rows cannot be a value; nil for any other answer.
+func (a Answer) Err(dataset string) error {
+	return DataError(dataset, a.DataError)
+}
+
+// DataError returns the error that applications get of a key with a data error; nil without a cause.
+func DataError(dataset string, cause origin.DataCause) error {
+	if cause == 0 {
+		return nil
+	}
+	return dataError(dataset, cause)
+}
+
+// dataError is a function of its own so that the stack frame of a hit stays small.
+func dataError(dataset string, cause origin.DataCause) error {
+	return &Error{Kind: KindDataError, Err: fmt.Errorf("dataset %s: %w", dataset, &origin.DataError{
+		Cause: cause, Text: "the rows of the key in the database cannot be its value (" + cause.String() + ")"})}
+}
 
 // Excusable reports whether a stale answer is better than an error of this kind.
 func (k Kind) Excusable() bool {

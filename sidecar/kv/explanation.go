@@ -4,14 +4,16 @@ import "time"
 
 // Explanation is what this member's memory has of one key. Durations are zero if there is no entry.
 type Explanation struct {
-	Held    bool   `json:"cached"`
-	Absent  bool   `json:"not_found,omitempty"`
-	Local   bool   `json:"local_copy,omitempty"`
-	Owner   string `json:"copied_from,omitempty"` // node id, of a local copy
-	Version int64  `json:"version,omitempty"`
-	ETag    string `json:"etag,omitempty"`
-	Bytes   int    `json:"bytes,omitempty"`
-	Content string `json:"content,omitempty"` // json, text, bytes, or unknown
+	Held   bool `json:"cached"`
+	Absent bool `json:"not_found,omitempty"`
+	// DataError is why the rows of the key cannot be a value.
+	DataError string `json:"data_error,omitempty"`
+	Local     bool   `json:"local_copy,omitempty"`
+	Owner     string `json:"copied_from,omitempty"` // node id, of a local copy
+	Version   int64  `json:"version,omitempty"`
+	ETag      string `json:"etag,omitempty"`
+	Bytes     int    `json:"bytes,omitempty"`
+	Content   string `json:"content,omitempty"` // json, text, bytes, or unknown
 	// Age is the time since the load of the entry began, an upper bound.
 	Age time.Duration `json:"age_ns,omitempty"`
 	// Fresh is how long the entry stays fresh; negative if its ttl has passed, 0 if it was expired before.

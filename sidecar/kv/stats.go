@@ -1,12 +1,18 @@
 package kv
 
-import "sync/atomic"
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/ringside-cache/ringside/origin"
+)
 
 // Stats has the counters of one dataset since its start. The edges export them.
 type Stats struct {
 	// Reads of applications, by result. Each read is counted once.
 	Hit, LocalHit, Negative     Counter
 	PeerHit, Load, Stale, Error atomic.Int64
+	DataError                   atomic.Int64
 
 	// BatchDropped counts keys of batches, of applications and of other members, without a value because it did not fit.
 	BatchDropped atomic.Int64
@@ -14,7 +20,7 @@ type Stats struct {
 	Served           atomic.Int64 // requests answered to other members
 	NotOwner         atomic.Int64 // of these, for keys that this member does not own
 	LoadsBegun       atomic.Int64 // keys requested from the origin
-	LoadErrors       atomic.Int64 // of these, failed
+	LoadErrors       atomic.Int64 // of these, failed, without data errors
 	PeerFetches      atomic.Int64 // keys requested from other members
 	PeerFetchErrors  atomic.Int64 // of these, without an answer
 	Successor        atomic.Int64 // keys requested from the successor because the owner could not be reached
@@ -34,6 +40,10 @@ type Stats struct {
 	BoundsEvicted atomic.Int64 // read bounds evicted before their lifetime ended because there were too many
 	FeedGaps      atomic.Int64 // times that the change feed broke
 
+	// DataErrors counts keys requested from the origin whose rows cannot be a value, by the cause.
+	DataErrors [origin.DataCauses]atomic.Int64
+	// LastDataError is the latest of them; nil before the first.
+	LastDataError atomic.Pointer[KeyError]
 	// LastPeerFetchError is the error of the latest peer fetch without an answer; nil before the first.
 	LastPeerFetchError atomic.Pointer[error]
 
@@ -46,6 +56,31 @@ type Stats struct {
 	Queries     atomic.Int64 // to the origin; concurrent loads share one
 	QueryErrors atomic.Int64 // of these, failed
 	Keys        atomic.Int64 // requested in Queries
+}
+
+// KeyError is an error of a key.
+type KeyError struct {
+	Key string
+	Err error
+}
+
+// CountLoaded counts the error of a key that was requested from the origin, if it is one.
+func (s *Stats) CountLoaded(key string, err error) {
+	switch cause := origin.CauseOf(err); {
+	case cause != 0:
+		s.DataErrors[min(cause, origin.UnknownCause)].Add(1)
+		s.LastDataError.Store(&KeyError{key, err})
+	case err != nil && !errors.Is(err, origin.ErrNotFound) && !errors.Is(err, origin.ErrInvalidKey):
+		s.LoadErrors.Add(1)
+	}
+}
+
+// AllDataErrors is the sum of DataErrors.
+func (s *Stats) AllDataErrors() (n int64) {
+	for i := range s.DataErrors {
+		n += s.DataErrors[i].Load()
+	}
+	return n
 }
 
 // CountHit counts a read that a fresh entry answered at once.
@@ -63,6 +98,8 @@ func (s *Stats) CountHit(notFound, local bool) {
 // CountMiss counts a read that was not answered by a fresh entry at once. Each read is counted once.
 func (s *Stats) CountMiss(a Answer, err error) {
 	switch {
+	case err != nil && KindOf(err) == KindDataError:
+		s.DataError.Add(1)
 	case err != nil:
 		s.Error.Add(1)
 		if KindOf(err) == KindOverloaded {

@@ -55,6 +55,10 @@ func fullSource(t *testing.T) metrics.Source {
 	stats.Stale.Add(15)
 	stats.Negative.Add(16)
 	stats.Error.Add(17)
+	stats.DataError.Add(171)
+	for cause := range stats.DataErrors {
+		stats.DataErrors[cause].Add(int64(172 + cause))
+	}
 	stats.Queries.Add(18)
 	stats.BatchDropped.Add(102)
 	stats.PeerFetchTime.Observe(20 * time.Microsecond)
@@ -182,6 +186,11 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_requests_total{dataset="routes",result="stale"} 15`,
 		`ringside_requests_total{dataset="routes",result="negative"} 16`,
 		`ringside_requests_total{dataset="routes",result="error"} 17`,
+		`ringside_requests_total{dataset="routes",result="data_error"} 171`,
+		`ringside_data_errors_total{dataset="routes",reason="several-rows"} 173`,
+		`ringside_data_errors_total{dataset="routes",reason="too-large"} 174`,
+		`ringside_data_errors_total{dataset="routes",reason="invalid-version"} 175`,
+		`ringside_data_errors_total{dataset="routes",reason="unknown"} 176`,
 		`ringside_origin_queries_total{dataset="routes"} 18`,
 		`ringside_writes_total{dataset="routes",result="written"} 101`,
 		`ringside_writes_total{dataset="routes",result="conflict"} 102`,
@@ -452,7 +461,7 @@ sum by (dataset) (rate(ringside_origin_queries_total[5m]))
 
 ~result~ of ~ringside_requests_total~ is one of ~hit~ (fresh, in memory, loaded by this sidecar),
 ~local_hit~ (fresh, a local copy), ~peer_hit~ (from the owner's memory), ~load~ (loaded from the origin, here or by the
-owner), ~stale~, ~negative~ (the key does not exist) and ~error~. ~result~ of ~ringside_writes_total~ is one of ~written~
+owner), ~stale~, ~negative~ (the key does not exist), ~data_error~ (its rows cannot be a value) and ~error~. ~result~ of ~ringside_writes_total~ is one of ~written~
 (committed), ~conflict~ (the condition of the write was not met), ~refused~ (invalid: a value or key that the table does
 not accept), ~unknown~ (the write may or may not have been applied) and ~error~ (nothing was written). No label ever has
 keys as values. A label has at most %d values.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -80,6 +81,7 @@ func readRequests(s *Source, emit func(float64, ...string)) {
 		emit(float64(st.Load.Load()), name, "load")
 		emit(float64(st.Stale.Load()), name, "stale")
 		emit(float64(st.Negative.Load()), name, "negative")
+		emit(float64(st.DataError.Load()), name, "data_error")
 		emit(float64(st.Error.Load()), name, "error")
 	}
 }
@@ -196,6 +198,16 @@ func peerFetchesInFlight(d *cache.Dataset) float64 {
 	return float64(fetches)
 }
 
+func readDataErrors(s *Source, emit func(float64, ...string)) {
+	for _, d := range s.Configured().Datasets {
+		st := d.Stats()
+		for i := range st.DataErrors[1:] {
+			cause := origin.DataCause(i + 1)
+			emit(float64(st.DataErrors[cause].Load()), d.Name(), cause.String())
+		}
+	}
+}
+
 func originMetrics() []metric {
 	dataset, origin := []string{"dataset"}, []string{"origin"}
 	return []metric{
@@ -205,6 +217,9 @@ func originMetrics() []metric {
 		{"ringside_load_errors_total", counter, dataset,
 			"Loads that failed.",
 			stat(func(s *kv.Stats) *atomic.Int64 { return &s.LoadErrors })},
+		{"ringside_data_errors_total", counter, []string{"dataset", "reason"},
+			"Loads of a key whose rows cannot be its value: several rows where the dataset promises one, a value over the limit, or a version that is no integer.",
+			readDataErrors},
 		{"ringside_origin_queries_total", counter, dataset,
 			"Queries that this member sent to the origin. Concurrent loads are batched into one query.",
 			stat(func(s *kv.Stats) *atomic.Int64 { return &s.Queries })},

@@ -83,6 +83,7 @@ func TestErrorsOfWritesKeepTheirKind(t *testing.T) {
 		{kv.KindConflict, codes.AlreadyExists, kv.KindConflict},
 		{kv.KindOverloaded, codes.ResourceExhausted, kv.KindOverloaded},
 		{kv.KindUnavailable, codes.Aborted, kv.KindUnavailable},
+		{kv.KindDataError, codes.Aborted, kv.KindDataError},
 		{kv.KindUnknown, codes.Unknown, kv.KindUnknown},
 		{kv.KindNotCached, codes.OutOfRange, kv.KindUnknown},
 		{kv.KindDeadline, codes.DeadlineExceeded, kv.KindUnknown},

@@ -2,7 +2,6 @@ package rowset
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -124,12 +123,12 @@ func (s *Set) listedRow(cells []rowjson.Cell) listed {
 func (s *Set) checkList(of *list) error {
 	switch {
 	case len(of.rows) > s.lists.maxRows: //guard:list-without-limit-of-rows
-		return fmt.Errorf("the key has more than %d rows, the max_rows of the dataset: raise it, or choose a key with fewer rows",
+		return origin.NewDataError(origin.TooLarge, "the key has more than %d rows, the max_rows of the dataset: raise it, or choose a key with fewer rows",
 			s.lists.maxRows)
 	case of.values > s.maxBytes: //guard:list-without-limit-of-bytes
-		return fmt.Errorf("the rows of the key make a value of more than %d bytes: choose fewer columns, or a key with fewer rows", s.maxBytes)
+		return origin.NewDataError(origin.TooLarge, "the rows of the key make a value of more than %d bytes: choose fewer columns, or a key with fewer rows", s.maxBytes)
 	case of.bytes > maxOrder*s.maxBytes:
-		return fmt.Errorf("the columns that order the rows of the key have more than %d bytes: order by shorter ones", maxOrder*s.maxBytes)
+		return origin.NewDataError(origin.TooLarge, "the columns that order the rows of the key have more than %d bytes: order by shorter ones", maxOrder*s.maxBytes)
 	}
 	return nil
 }

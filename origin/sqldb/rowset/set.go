@@ -182,7 +182,7 @@ func (s *Set) Row(key string, cells []rowjson.Cell) {
 		return
 	}
 	if s.seen[key] > 1 {
-		s.results[key] = origin.Result{Err: fmt.Errorf(
+		s.results[key] = origin.Result{Err: origin.NewDataError(origin.SeveralRows,
 			"the database has %d rows of one key: make the key column unique", s.seen[key])}
 		if s.sent[key] && s.seen[key] == 2 { //guard:second-row-after-the-first-was-delivered
 			s.deliver(key, s.results[key]) // at once: the statement may fail before its last row
@@ -209,7 +209,8 @@ func (s *Set) rowResult(cells []rowjson.Cell) (r origin.Result) {
 	}
 	value, content := s.encode(cells)
 	if len(value) > s.maxBytes {
-		return origin.Result{Err: fmt.Errorf("the row makes a value of %d bytes, over max_value_bytes %d",
+		return origin.Result{Err: origin.NewDataError(origin.TooLarge,
+			"the row makes a value of %d bytes, and the limit is %d: leave out columns, or store less in the row",
 			len(value), s.maxBytes)}
 	}
 	return origin.Result{Value: origin.Value{Data: value, Version: version, Content: content}}
@@ -223,7 +224,8 @@ func (s *Set) versionOf(cells []rowjson.Cell) (int64, error) {
 	version, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		// The error of strconv has the text of the row.
-		return 0, fmt.Errorf("the version column %q must have integers of 64 bits: %w", s.Dataset.Version, errors.Unwrap(err))
+		return 0, origin.NewDataError(origin.InvalidVersion, "the version column %q must have integers of 64 bits: %v",
+			s.Dataset.Version, errors.Unwrap(err))
 	}
 	return version, nil
 }

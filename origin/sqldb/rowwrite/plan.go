@@ -27,7 +27,7 @@ func (p *Planner) Check(c origin.Change) error {
 		return origin.InvalidValue("", "the dataset has no version column to compare: set `version`, or use another condition")
 	}
 	if limit := p.MaxValueBytes; len(c.Data) > limit {
-		return origin.InvalidValue("", "the value has %d bytes, over max_value_bytes %d", len(c.Data), limit)
+		return origin.InvalidValue("", "the value has %d bytes, and the limit is %d", len(c.Data), limit)
 	}
 	return nil
 }

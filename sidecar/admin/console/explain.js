@@ -13,14 +13,14 @@ function verdict(e) {
   if (m.cached && m.fresh_ns > 0) {
     return `A read here is served from ${m.local_copy ? "a local copy in " : ""}this sidecar's memory for another ${duration(m.fresh_ns)}.`;
   }
-  const stale = m.cached && !m.not_found && m.usable_ns > 0 ? " If that fails, this sidecar serves its cached value as stale." : "";
+  const stale = m.cached && !m.not_found && !m.data_error && m.usable_ns > 0 ? " If that fails, this sidecar serves its cached value as stale." : "";
   if (e.owner === e.node) return "A read here loads the key from the origin: this sidecar owns the key." + stale;
   return `A read here fetches from ${e.owner}, which loads the key from the origin if it has no fresh entry.` + stale;
 }
 
 function describeEntry(m) {
   if (!m.cached) return "nothing cached";
-  const what = m.not_found ? "negative entry" : m.local_copy ? "local copy" : "cached entry";
+  const what = m.data_error ? `data error (${m.data_error})` : m.not_found ? "negative entry" : m.local_copy ? "local copy" : "cached entry";
   return m.fresh_ns > 0 ? `${what}, fresh` : `${what}, expired`;
 }
 
@@ -42,7 +42,7 @@ function details(e) {
   if (m.cached) {
     rows.push(["Age", duration(m.age_ns ?? 0)], ["Time left", m.fresh_ns > 0 ? duration(m.fresh_ns) : "none"],
       ["Last load", `took ${duration(m.last_load_ns ?? 0)}: ${reasons[m.reason] ?? m.reason ?? "unknown"}`]);
-    if (!m.not_found) rows.push(["Size", bytes(m.bytes ?? 0)], ["Content", m.content ?? "unknown"]);
+    if (!m.not_found && !m.data_error) rows.push(["Size", bytes(m.bytes ?? 0)], ["Content", m.content ?? "unknown"]);
     if (m.version) rows.push(["Version", String(m.version)]); // without digit grouping
     if (m.copied_from) rows.push(["Copied from", m.copied_from]);
     if (m.failing) rows.push(["Refresh", "failed last time"]);

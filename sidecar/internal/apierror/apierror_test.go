@@ -207,13 +207,26 @@ func TestGRPCStatus(t *testing.T) {
 	}
 }
 
+func TestDataErrorNamesItsCause(t *testing.T) {
+	a := kv.Answer{DataError: origin.SeveralRows}
+	e := apierror.From(a.Err("users"), ignore)
+	p := e.Problem()
+	if p.Status != 500 || p.Cause != "several-rows" || e.RetryAfter != 0 || e.ID != "" || !strings.Contains(p.Detail, "several rows") {
+		t.Errorf("got %+v", p)
+	}
+	info := e.GRPCStatus().Details()[0].(*errdetails.ErrorInfo)
+	if info.GetReason() != "DATA_ERROR" || info.GetMetadata()["cause"] != "several-rows" {
+		t.Errorf("got %v", info)
+	}
+}
+
 // sidecar/local/API.md lists the types of errors for users.
 func TestEveryKindIsDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../local/API.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind := kv.KindInternal; kind <= kv.KindUnknown; kind++ {
+	for kind := kv.KindInternal; kind <= kv.KindDataError; kind++ {
 		typ := apierror.TypeOf(kind)
 		code := strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(typ.Code.String(), "${1}_${2}"))
 		row := fmt.Sprintf("| %d | `%s` | %s | %s |", typ.Status, typ.Name, code, typ.Reason)

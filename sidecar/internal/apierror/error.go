@@ -33,6 +33,8 @@ type Error struct {
 	Challenge string
 	// Datasets are names that the client may have meant; set with UnknownDataset.
 	Datasets []string
+	// Cause is what is wrong with the rows of a key (see origin.DataCause); set with KindDataError.
+	Cause string
 	// Violations are the parts of the request that are wrong, if the error is about some of them.
 	Violations []Violation
 }
@@ -59,8 +61,16 @@ var sentences = [...]string{
 	kv.KindReadOnly:    "the dataset is read-only; `writable` in the configuration allows writes",
 	kv.KindIDReused:    "the idempotency id was used for another write; each write needs its own",
 	kv.KindConflict:    "the row does not meet the condition of the write; read it again and decide",
+	kv.KindDataError:   "the rows of the key in the database cannot be its value; correct them, a retry does not help",
 	kv.KindUnknown: "the write may or may not have been made; read the key with no-cache to see, or retry it with the same " +
 		"idempotency id",
+}
+
+// dataErrors are the sentences of kv.KindDataError, by the cause.
+var dataErrors = [origin.DataCauses]string{
+	origin.SeveralRows:    "the database has several rows of the key, and the dataset promises one; delete all but one, and make the key unique",
+	origin.TooLarge:       "the value of the key is larger than 1 MiB, or has more than max_rows rows; store less under the key, or leave columns out of the dataset",
+	origin.InvalidVersion: "the version column of the row has no integer of 64 bits; correct the row",
 }
 
 // From turns an error of a dataset, or of the access to it, into what clients see: its kind, a sentence, and for a failure the id that report returns
@@ -83,6 +93,12 @@ func From(err error, report func(error) (id string)) *Error {
 	case kv.KindInvalidKey, kv.KindInvalidValue:
 		e.Detail = printable.Text(kv.Reason(err))
 		e.addColumn(err)
+	case kv.KindDataError:
+		cause := origin.CauseOf(err)
+		e.Cause = cause.String()
+		if sentence := dataErrors[cause]; sentence != "" {
+			e.Detail = sentence
+		}
 	case kv.KindVersion: // made by this sidecar, from the request and the row
 		e.Detail = err.Error()
 	}
@@ -138,6 +154,9 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s", e.Type.Reason, e.D
 // GRPCStatus returns e as package status reads it, with google.rpc details.
 func (e *Error) GRPCStatus() *status.Status {
 	info := &errdetails.ErrorInfo{Reason: e.Type.Reason, Domain: Domain, Metadata: map[string]string{}}
+	if e.Cause != "" {
+		info.Metadata["cause"] = e.Cause
+	}
 	if len(e.Datasets) > 0 {
 		info.Metadata["near"] = strings.Join(e.Datasets, ",")
 	}

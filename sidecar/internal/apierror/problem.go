@@ -18,6 +18,8 @@ type Problem struct {
 	Detail string `json:"detail"`
 	// ID is that of the line in the sidecar's log with the cause.
 	ID string `json:"id,omitempty"`
+	// Cause is what is wrong with the rows of a key, in a data error.
+	Cause string `json:"cause,omitempty"`
 	// Datasets are names close to the requested one; always present with UnknownDataset.
 	Datasets []string `json:"datasets,omitzero"`
 	// RetryAfter is in whole seconds, as in the header, which the parts of a batch do not have.
@@ -27,7 +29,7 @@ type Problem struct {
 
 // Problem returns e as a problem document.
 func (e *Error) Problem() Problem {
-	return Problem{Type: BaseURI + e.Type.Name, Title: e.Type.Title, Status: e.Type.Status, Detail: e.Detail, ID: e.ID,
+	return Problem{Type: BaseURI + e.Type.Name, Title: e.Type.Title, Status: e.Type.Status, Detail: e.Detail, ID: e.ID, Cause: e.Cause,
 		Datasets: e.Datasets, RetryAfter: e.RetrySeconds(), Errors: e.Violations}
 }
 

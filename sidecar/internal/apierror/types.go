@@ -101,7 +101,9 @@ var byKind = [...]Type{
 		"The idempotency id was used for another write", codes.InvalidArgument, "INVALID_VALUE"},
 	kv.KindConflict: {http.StatusConflict, "conflict", "The row does not meet the condition",
 		codes.Aborted, "CONFLICT"},
-	// Not 502, 503 or 504: proxies retry these by themselves.
+	// Neither this nor the next is 502, 503 or 504: proxies retry these by themselves.
+	kv.KindDataError: {http.StatusInternalServerError, "data-error", "The rows of the key cannot be a value",
+		codes.FailedPrecondition, "DATA_ERROR"},
 	kv.KindUnknown: {http.StatusInternalServerError, "outcome-unknown", "The outcome of the write is unknown",
 		codes.Unknown, "OUTCOME_UNKNOWN"},
 }

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -36,7 +37,10 @@ func (l *FailureLog) Report() {
 	last := make(map[string]failures, len(now.list))
 	for _, d := range now.list {
 		last[d.Name()] = failuresOf(d.Stats())
-		l.set.logFailures(now, d, last[d.Name()].since(l.last[d.Name()]))
+		since := last[d.Name()].since(l.last[d.Name()])
+		l.set.logDataErrors(d, since.dataErrors)
+		since.dataErrors = 0
+		l.set.logFailures(now, d, since)
 		l.reportPruning(now, d.Name())
 	}
 	l.last = last
@@ -53,20 +57,31 @@ func (l *FailureLog) reportPruning(of *generation, dataset string) {
 }
 
 // failures of a dataset since the start.
-type failures struct{ loads, fetches, refused, reads, writes, unknown int64 }
+type failures struct{ loads, fetches, refused, reads, writes, unknown, dataErrors int64 }
 
 func failuresOf(s *kv.Stats) failures {
 	return failures{
 		s.LoadErrors.Load(), s.PeerFetchErrors.Load(), s.Refused.Load(), s.Error.Load(),
-		s.WriteErrors.Load(), s.WritesUnknown.Load(),
+		s.WriteErrors.Load(), s.WritesUnknown.Load(), s.AllDataErrors(),
 	}
 }
 
 func (f failures) since(before failures) failures {
 	return failures{
 		f.loads - before.loads, f.fetches - before.fetches, f.refused - before.refused, f.reads - before.reads,
-		f.writes - before.writes, f.unknown - before.unknown,
+		f.writes - before.writes, f.unknown - before.unknown, f.dataErrors - before.dataErrors,
 	}
+}
+
+// logDataErrors writes one line for n loads of keys whose rows cannot be their value.
+func (s *Set) logDataErrors(d *cache.Dataset, n int64) {
+	last := d.Stats().LastDataError.Load()
+	if n == 0 || last == nil { //guard:data-errors-are-logged-without-an-end
+		return
+	}
+	s.config.Log.Warn("rows in the database cannot be the values of their keys; correct the rows",
+		zap.String("dataset", d.Name()), zap.Duration("interval", reportInterval), zap.Int64("loads", n),
+		zap.String("last_key", printable.Text(last.Key)), zap.NamedError("last_data_error", last.Err))
 }
 
 func (s *Set) logFailures(of *generation, d *cache.Dataset, f failures) {

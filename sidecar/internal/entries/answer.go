@@ -17,15 +17,16 @@ func (e *Entry) Source() kv.Source {
 // Answer is the answer that a fresh e gives.
 func (e *Entry) Answer(now int64, source kv.Source) kv.Answer {
 	return kv.Answer{
-		Value:    e.Value,
-		NotFound: e.NotFound,
-		Content:  e.Content,
-		Version:  e.Version,
-		ETag:     e.ETag,
-		Age:      time.Duration(now - e.Began),
-		Fresh:    time.Duration(e.FreshUntil - now),
-		Source:   source,
-		Owner:    e.Owner,
+		Value:     e.Value,
+		NotFound:  e.NotFound,
+		DataError: e.DataError,
+		Content:   e.Content,
+		Version:   e.Version,
+		ETag:      e.ETag,
+		Age:       time.Duration(now - e.Began),
+		Fresh:     time.Duration(e.FreshUntil - now),
+		Source:    source,
+		Owner:     e.Owner,
 	}
 }
 
@@ -49,20 +50,25 @@ func (e *Entry) Explain(now int64) kv.Explanation {
 	if e.Expired() {
 		fresh = min(fresh, 0) //guard:expired-copy-is-explained-as-fresh
 	}
+	dataError := ""
+	if e.DataError != 0 {
+		dataError = e.DataError.String()
+	}
 	return kv.Explanation{
-		Held:     true,
-		Absent:   e.NotFound,
-		Local:    e.Local(),
-		Owner:    e.Owner,
-		Version:  e.Version,
-		ETag:     e.ETag,
-		Bytes:    len(e.Value),
-		Content:  e.content(),
-		Age:      time.Duration(now - e.Began),
-		Fresh:    fresh,
-		Usable:   time.Duration(e.StaleUntil - now),
-		LastLoad: time.Duration(e.Took),
-		Why:      e.Reason.String(),
-		Failing:  e.Failing(),
+		DataError: dataError,
+		Held:      true,
+		Absent:    e.NotFound,
+		Local:     e.Local(),
+		Owner:     e.Owner,
+		Version:   e.Version,
+		ETag:      e.ETag,
+		Bytes:     len(e.Value),
+		Content:   e.content(),
+		Age:       time.Duration(now - e.Began),
+		Fresh:     fresh,
+		Usable:    time.Duration(e.StaleUntil - now),
+		LastLoad:  time.Duration(e.Took),
+		Why:       e.Reason.String(),
+		Failing:   e.Failing(),
 	}
 }

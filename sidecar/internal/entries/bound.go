@@ -19,17 +19,25 @@ type Bound struct {
 	TagSince int64
 	// MinLoadTime forbids what was loaded before, whatever its version.
 	MinLoadTime int64
-	// DeletedAfter forbids values that were loaded before: the row was seen to be absent.
+	// DeletedAfter forbids values that were loaded before, whatever their version: the row was seen to be absent, or the rows
+	// not to be a value.
 	DeletedAfter int64
 }
 
-// TagNotFound is the tag of a row that does not exist. ETags are quoted, so none equals it.
-const TagNotFound = "absent"
+// TagNotFound is the tag of a row that does not exist, and tagDataError that of a data error. ETags are quoted, so none
+// equals them.
+const (
+	TagNotFound  = "absent"
+	tagDataError = "data-error"
+)
 
 // Tag identifies the result of e among all results of its key.
 func (e *Entry) tag() string {
-	if e.NotFound {
+	switch {
+	case e.NotFound:
 		return TagNotFound
+	case e.DataError != 0:
+		return tagDataError
 	}
 	return e.ETag
 }
@@ -41,6 +49,8 @@ func (e *Entry) Bound() Bound {
 		return Bound{Version: e.Version, AsOf: e.Seen}
 	case e.NotFound:
 		return Bound{DeletedAfter: e.Seen, Tag: e.tag(), TagSince: e.Began}
+	case e.DataError != 0:
+		return Bound{AsOf: e.Seen, DeletedAfter: e.Seen, Tag: e.tag(), TagSince: e.Began} //guard:value-returns-after-a-data-error
 	}
 	return Bound{AsOf: e.Seen, Tag: e.tag(), TagSince: e.Began}
 }
@@ -54,7 +64,7 @@ func (b Bound) Allows(e *Entry, loadedAt int64) bool {
 	switch {
 	case b == Bound{}, loadedAt >= b.LoadedAfter(): //guard:bound-forbids-what-was-loaded-after-it
 		return true
-	case loadedAt < b.MinLoadTime, loadedAt < b.DeletedAfter && !e.NotFound: //guard:version-of-a-deleted-row-is-allowed
+	case loadedAt < b.MinLoadTime, loadedAt < b.DeletedAfter && !e.NotFound && !(e.DataError != 0 && b.Tag == tagDataError): //guard:version-of-a-deleted-row-is-allowed
 		return false
 	case b.Version != 0 && e.Version != 0:
 		return e.Version >= b.Version
@@ -90,8 +100,8 @@ func (b Bound) ForQuery(now int64) (minVersion int64, maxAge time.Duration, tag 
 	switch {
 	case b.MinLoadTime == 0 && b.DeletedAfter == 0:
 		minVersion, tag = b.Version, b.Tag //guard:fetch-of-an-unchanged-value-is-a-load
-	case b.DeletedAfter == b.LoadedAfter() && b.Tag == TagNotFound:
-		tag = TagNotFound
+	case b.DeletedAfter == b.LoadedAfter() && (b.Tag == TagNotFound || b.Tag == tagDataError):
+		tag = b.Tag
 	}
 	if after := b.LoadedAfter(); after != 0 {
 		maxAge = time.Duration(max(now-after, 1)) //guard:old-owner-answers-with-an-older-row
@@ -106,6 +116,9 @@ func BoundOf(q kv.Query, now int64) Bound {
 		return Bound{MinLoadTime: now}
 	case q.Tag == TagNotFound:
 		return Bound{DeletedAfter: now - int64(kv.BoundDuration(q.MaxAge))}
+	case q.Tag == tagDataError:
+		at := now - int64(kv.BoundDuration(q.MaxAge))
+		return Bound{AsOf: at, DeletedAfter: at, Tag: tagDataError}
 	case q.MaxAge > 0:
 		return Bound{Version: q.MinVersion, Tag: q.Tag, AsOf: now - int64(kv.BoundDuration(q.MaxAge))}
 	case q.MinVersion != 0:

@@ -33,7 +33,7 @@ func (r Reason) String() string {
 	return [...]string{"miss", "expired", "early-refresh", "no-cache", "failover", "peer-fetch", "handover", "write"}[r]
 }
 
-// Entry is one cached result, a value or "not found", with its times. The exported fields do not change once the entry is
+// Entry is one cached result, a value, "not found" or a data error, with its times. The exported fields do not change once the entry is
 // stored. Times are nanoseconds on the dataset's monotonic clock.
 type Entry struct {
 	Value    []byte
@@ -42,7 +42,9 @@ type Entry struct {
 	Version  int64  // 0: not known
 	NotFound bool
 	Content  origin.Content
-	Reason   Reason
+	// DataError is why the rows cannot be a value; 0: they can.
+	DataError origin.DataCause
+	Reason    Reason
 
 	Began      int64 // when the load began; for a local copy the earliest time at which it can have begun
 	Took       int64 // duration of the load, the peer fetch or the write
@@ -67,7 +69,7 @@ const overhead = int(unsafe.Sizeof(Entry{})) + 16 // the bytes of the ETag
 // setStaleWindows sets how long e may be used after it has ceased to be fresh. The windows begin at the end of its ttl; a
 // local copy has no window to revalidate in, because its owner has a fresher value.
 func (e *Entry) setStaleWindows(p kv.Policy) {
-	if e.NotFound {
+	if e.Negative() {
 		return
 	}
 	if !e.Local() && p.StaleWhileRevalidate > 0 {
@@ -75,6 +77,14 @@ func (e *Entry) setStaleWindows(p kv.Policy) {
 	}
 	e.StaleUntil = e.Began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 }
+
+// Negative reports whether e has no value: it lives for negative_ttl, and has no stale windows.
+func (e *Entry) Negative() bool {
+	return e.NotFound || e.DataError != 0 //guard:data-error-is-served-stale
+}
+
+// Err is that of the answer of e; see kv.Answer.Err.
+func (e *Entry) Err(dataset string) error { return kv.DataError(dataset, e.DataError) }
 
 // Local reports whether e is a copy of another member's entry.
 func (e *Entry) Local() bool { return e.Owner != "" }
@@ -86,7 +96,7 @@ func (e *Entry) Fresh(now int64) bool { return now < e.FreshUntil && !e.expired.
 func (e *Entry) Expired() bool { return e.expired.Load() }
 
 // Usable reports whether e may be sent as a stale answer.
-func (e *Entry) Usable(now int64) bool { return !e.NotFound && now < e.StaleUntil }
+func (e *Entry) Usable(now int64) bool { return !e.Negative() && now < e.StaleUntil }
 
 // WithinStale reports whether e ceased to be fresh at most maxStale ago. It is unknown how stale an expired entry is.
 func (e *Entry) WithinStale(now, maxStale int64) bool {
@@ -113,7 +123,7 @@ func (e *Entry) RefreshEarly(now int64) bool {
 }
 
 func (e *Entry) drawRefresh(now int64) bool {
-	return !e.Local() && !e.NotFound && -math.Log(1-rand.Float64())*float64(e.Took) >= float64(e.FreshUntil-now)
+	return !e.Local() && !e.Negative() && -math.Log(1-rand.Float64())*float64(e.Took) >= float64(e.FreshUntil-now)
 }
 
 // backOff is a time until which readers get a stale answer without a load, and the kv.Answer.Detail of that answer.
@@ -148,6 +158,11 @@ func (e *Entry) BacksOff(now int64, next time.Duration) (detail string, ok bool)
 	}
 	ok = now < held.until || !e.backOff.CompareAndSwap(held, &backOff{now + int64(next), held.detail}) //guard:first-read-after-an-outage-is-stale
 	return held.detail, ok
+}
+
+// same reports whether e has the same result as other.
+func (e *Entry) same(other *Entry) bool {
+	return e.ETag == other.ETag && e.NotFound == other.NotFound && e.DataError == other.DataError && e.Version == other.Version //guard:watch-misses-a-data-error
 }
 
 // outranks reports whether e is later than other: by version where both have one, else by the time of the load.

@@ -3,6 +3,7 @@ package entries
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -10,11 +11,15 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
-// FromLoad returns the entry of a load or a write of this member. Its times count from before the load began: the row may
-// have changed since. gap tells that changes are not reported.
-func FromLoad(p kv.Policy, v origin.Value, notFound bool, began, seen int64, why Reason, gap bool) *Entry {
+// FromLoad returns the entry of r, which is an answer (see origin.Result.IsAnswer), of a load or a write of this member. Its
+// times count from before the load began: the row may have changed since. gap tells that changes are not reported.
+func FromLoad(p kv.Policy, r origin.Result, began, seen int64, why Reason, gap bool) *Entry {
+	e := &Entry{
+		NotFound: errors.Is(r.Err, origin.ErrNotFound), DataError: origin.CauseOf(r.Err), Version: r.Value.Version,
+		Reason: why, Began: began, Took: seen - began, Seen: seen,
+	}
 	ttl := time.Duration(float64(p.TTL) * (1 - p.TTLJitter*rand.Float64()))
-	if notFound {
+	if e.Negative() {
 		ttl = p.NegativeTTL
 	}
 	if why == Failover { //guard:failover-entry-lives-for-its-full-ttl
@@ -23,12 +28,9 @@ func FromLoad(p kv.Policy, v origin.Value, notFound bool, began, seen int64, why
 	if gap {
 		ttl = min(ttl, p.GapTTL)
 	}
-	e := &Entry{
-		NotFound: notFound, Version: v.Version, Reason: why,
-		Began: began, Took: seen - began, Seen: seen, FreshUntil: began + int64(ttl), //guard:ttl-counts-from-the-end-of-the-load
-	}
-	if !notFound {
-		e.Value, e.Content, e.ETag = v.Data, v.Content, ETagOf(v.Data)
+	e.FreshUntil = began + int64(ttl) //guard:ttl-counts-from-the-end-of-the-load
+	if !e.Negative() {
+		e.Value, e.Content, e.ETag = r.Value.Data, r.Value.Content, ETagOf(r.Value.Data)
 	}
 	e.setStaleWindows(p)
 	return e
@@ -39,14 +41,14 @@ func FromLoad(p kv.Policy, v origin.Value, notFound bool, began, seen int64, why
 func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
 	said, began, ends := times(a, sent, now)
 	e := &Entry{
-		Value: a.Value, NotFound: a.NotFound, Content: a.Content, Version: a.Version, Owner: owner, Reason: PeerFetch,
+		Value: a.Value, NotFound: a.NotFound, DataError: a.DataError, Content: a.Content, Version: a.Version, Owner: owner, Reason: PeerFetch,
 		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-the-owners-entry
 	}
 	if a.Stale {
 		// The owner has nothing better yet: ask it as seldom as for a fresh value.
 		e.BackOff(said+int64(p.LocalTTL), staleDetail(a)) //guard:each-stale-read-is-a-peer-fetch
 	}
-	if !a.NotFound {
+	if !e.Negative() {
 		e.ETag = ETagOf(a.Value)
 	}
 	e.setStaleWindows(p)
@@ -66,7 +68,7 @@ func staleDetail(a kv.Answer) string {
 func FromHandover(p kv.Policy, a kv.Answer, sent, now int64) *Entry {
 	e := FromPeer(p, a, "", sent, now)
 	ttl := p.TTL
-	if a.NotFound {
+	if e.Negative() {
 		ttl = p.NegativeTTL
 	}
 	_, _, ends := times(a, sent, now)

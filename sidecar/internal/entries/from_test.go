@@ -11,20 +11,25 @@ import (
 func TestEntryOfALoad(t *testing.T) {
 	p := kv.Policy{TTL: 100, NegativeTTL: 40, FailoverTTL: 20, GapTTL: 10, StaleIfError: 500}
 	for _, tt := range []struct {
-		name     string
-		notFound bool
-		why      Reason
-		gap      bool
-		want     int64 // FreshUntil
+		name string
+		err  error
+		why  Reason
+		gap  bool
+		want int64 // FreshUntil
 	}{
 		{name: "value", want: 1100},
-		{name: "not found", notFound: true, want: 1040},
+		{name: "not found", err: origin.ErrNotFound, want: 1040},
+		{name: "data error", err: origin.NewDataError(origin.SeveralRows, "two rows"), want: 1040},
 		{name: "failover", why: Failover, want: 1020},
 		{name: "gap in the feed", gap: true, want: 1010},
 	} {
-		e := FromLoad(p, origin.Value{Data: []byte("v"), Version: 7}, tt.notFound, 1000, 1050, tt.why, tt.gap)
+		r := origin.Result{Value: origin.Value{Data: []byte("v"), Version: 7}, Err: tt.err}
+		e := FromLoad(p, r, 1000, 1050, tt.why, tt.gap)
 		if e.FreshUntil != tt.want || e.Began != 1000 || e.Seen != 1050 {
 			t.Errorf("%s: fresh until %d, began %d, seen %d; want %d, 1000, 1050", tt.name, e.FreshUntil, e.Began, e.Seen, tt.want)
+		}
+		if e.Usable(1030) != (tt.err == nil) || (e.ETag != "") != (tt.err == nil) {
+			t.Errorf("%s: usable as a stale answer: %t, ETag %s", tt.name, e.Usable(1030), e.ETag)
 		}
 	}
 }
@@ -78,6 +83,26 @@ func TestEntryOfAHandover(t *testing.T) {
 	if e.Began != 970 || e.FreshUntil != 1070 || e.Local() || e.Reason != Handover {
 		t.Errorf("got began %d, fresh until %d, local %t, %v; want 970, 1070, false, handover", e.Began, e.FreshUntil, e.Local(), e.Reason)
 	}
+}
+
+func TestDataErrorReplacesAValue(t *testing.T) {
+	r := newRig(t)
+	r.put(value(1, "v", 10, 11))
+	twoRows := func(began int64) *Entry {
+		return &Entry{DataError: origin.SeveralRows, Began: began, Seen: began + 1, FreshUntil: began + 100}
+	}
+	r.put(twoRows(20))
+	r.put(notFound(30, 31))
+	r.put(twoRows(40))
+	if len(r.changes) != 4 {
+		t.Errorf("%d changes were reported; want 4", len(r.changes))
+	}
+	held, _ := r.Peek("k")
+	if held.DataError != origin.SeveralRows || held.Usable(50) || held.Explain(50).DataError != "several-rows" {
+		t.Errorf("got %+v; want a data error, and no stale answer", held.Explain(50))
+	}
+	r.wantAllowed(value(2, "v", 35, 36), false) // loaded before the error was seen
+	r.wantAllowed(value(1, "v", 45, 46), true)
 }
 
 func TestExpiredEntryIsNotExplainedAsFresh(t *testing.T) {

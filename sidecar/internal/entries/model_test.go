@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -66,6 +67,7 @@ type state struct {
 	at       int64
 	version  int64
 	notFound bool
+	wrong    bool // its rows cannot be a value
 }
 
 // operation is a load, a copy or a write that runs.
@@ -104,7 +106,9 @@ func (m *model) version(before []state) int64 {
 
 func (m *model) change(k *modelKey) int {
 	m.clock++
-	k.states = append(k.states, state{at: m.clock, version: m.version(k.states), notFound: m.rand.IntN(4) == 0})
+	next := state{at: m.clock, version: m.version(k.states), notFound: m.rand.IntN(4) == 0}
+	next.wrong = !next.notFound && m.rand.IntN(5) == 0
+	k.states = append(k.states, next)
 	return len(k.states) - 1
 }
 
@@ -114,7 +118,10 @@ func (m *model) entry(k *modelKey, n int, began int64) *Entry {
 	e := &Entry{
 		NotFound: s.notFound, Began: began, Took: m.clock - began, Seen: m.clock, FreshUntil: began + 1 + m.rand.Int64N(modelTTL),
 	}
-	if !s.notFound {
+	switch {
+	case s.wrong:
+		e.DataError = origin.SeveralRows
+	case !s.notFound:
 		e.Version, e.Value, e.ETag = s.version, fmt.Append(nil, n), fmt.Sprintf("\"%d\"", n)
 	}
 	e.Took = int64(n) // which state it is: the Store does not use it
@@ -291,7 +298,7 @@ func (m *model) check() {
 func (k *modelKey) replacedBy(n int, since int64) bool {
 	for i, s := range k.states {
 		current := i+1 == len(k.states) || k.states[i+1].at > since
-		if current && (i == n || s.notFound && k.states[n].notFound) {
+		if current && (i == n || alike(s, k.states[n])) {
 			return false
 		}
 	}
@@ -300,8 +307,11 @@ func (k *modelKey) replacedBy(n int, since int64) bool {
 
 // older reports whether readers can tell that a state is older than what they were sent.
 func (m *model) older(k *modelKey, n int) bool {
-	return m.versions != falling && n < k.sent && !(k.states[n].notFound && k.states[k.sent].notFound)
+	return m.versions != falling && n < k.sent && !alike(k.states[n], k.states[k.sent])
 }
+
+// alike reports whether readers cannot tell two states from each other.
+func alike(a, b state) bool { return a.notFound && b.notFound || a.wrong && b.wrong }
 
 // end: what is not read expires.
 func (m *model) end() {

@@ -92,7 +92,7 @@ func (s *Store) BoundOf(key string) (b Bound) {
 		default:
 			deleted := b.DeletedAfter
 			b = held.Bound()
-			if held.NotFound { // it may have been loaded before a row came and was deleted again
+			if held.Negative() { // it may have been loaded before a row came and was deleted again
 				b.DeletedAfter = max(b.DeletedAfter, deleted) //guard:deleted-row-returns-where-nothing-was-cached
 			}
 		}

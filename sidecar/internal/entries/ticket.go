@@ -60,7 +60,7 @@ func (t Ticket) put(e *Entry) (winner *Entry, stored bool) {
 			return nil, false
 		}
 		s.replaceBound(t.key, e, ok && !held.NotFound)
-		changed = !ok || held.ETag != e.ETag || held.NotFound != e.NotFound || held.Version != e.Version
+		changed = !ok || !held.same(e)
 		return e, true
 	})
 	switch {

@@ -264,7 +264,7 @@ func (o observed) LoadEach(ctx context.Context, keys []string, yield func(int, o
 	o.stats.Queries.Add(1)
 	o.stats.Keys.Add(int64(len(keys)))
 	err := origin.LoadEach(ctx, o.Origin, keys, func(i int, r origin.Result) {
-		if r.Err != nil && !errors.Is(r.Err, origin.ErrNotFound) && !errors.Is(r.Err, origin.ErrInvalidKey) {
+		if !r.IsAnswer() && !errors.Is(r.Err, origin.ErrInvalidKey) {
 			o.last.set(r.Err)
 		}
 		yield(i, r)

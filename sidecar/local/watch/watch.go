@@ -271,7 +271,7 @@ func (w *Watch) sendAll(ctx context.Context, to Sink) error {
 
 // learn assumes that the client knows the state of a key.
 func (w *Watch) learn(key string, r kv.Result) error {
-	if r.Err == nil {
+	if isState(r) {
 		w.update(key, r)
 	}
 	w.known[key].schedule(r)
@@ -334,10 +334,10 @@ func (w *Watch) refresh(ctx context.Context, to Sink, keys []string) error {
 		k := w.known[key]
 		k.schedule(r)
 		changed := !k.failing //guard:error-sent-at-each-retry
-		if r.Err == nil {
+		if isState(r) {
 			changed = w.update(key, r) || k.failing //guard:recovery-not-sent
 		}
-		k.failing = r.Err != nil
+		k.failing = !isState(r)
 		if !changed {
 			return nil
 		}
@@ -347,9 +347,12 @@ func (w *Watch) refresh(ctx context.Context, to Sink, keys []string) error {
 
 // update records r as the state of key that the client knows, and reports whether that is new to it.
 func (w *Watch) update(key string, r kv.Result) (changed bool) {
-	state := "absent"
-	if !r.Answer.NotFound {
-		state = r.Answer.ETag
+	state := r.Answer.ETag
+	switch {
+	case r.Answer.NotFound:
+		state = "absent"
+	case r.Answer.DataError != 0:
+		state = "data-error"
 	}
 	k, current := w.known[key], w.fingerprint(key, state)
 	if current == k.state {
@@ -366,13 +369,18 @@ func (w *Watch) send(to Sink, e Event) error {
 	return to.Send(e)
 }
 
+// isState reports whether r is a state of the key, which lasts until it changes: a value, absence or a data error.
+func isState(r kv.Result) bool {
+	return r.Err == nil || r.Answer.DataError != 0 //guard:data-error-hidden-by-an-outage
+}
+
 // schedule sets when to read the key again: at the end of its freshness, so that the watch sees a change even if nothing
 // announces it, and at growing intervals while the read fails.
 func (k *clientState) schedule(r kv.Result) {
 	wait := max(r.Answer.Fresh, minReread) //guard:rereads-without-bound
 	k.failures++
 	switch {
-	case r.Err != nil || r.Answer.Stale: //guard:stale-answers-reread-without-backoff
+	case !isState(r) || r.Answer.Stale: //guard:stale-answers-reread-without-backoff
 		wait = max(kv.RetryAfter(r.Err), min(minReread<<min(k.failures, 10), maxRetry))
 	default:
 		k.failures = 0

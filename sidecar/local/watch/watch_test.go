@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
@@ -529,5 +530,30 @@ func TestWatchesTakeMemory(t *testing.T) {
 		if used := b.Stats()[budget.Watches].Used; used != 0 {
 			t.Errorf("got %d bytes taken after all watches have ended, want 0", used)
 		}
+	})
+}
+
+// A data error is a state of the key: it is sent once, replaces an outage, and has its own end.
+func TestWatchReportsDataErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := origintest.New(map[string]string{"k": "v"})
+		d := shortLived(t, fake, time.Second)
+		w := startWatch(t, newEngine(t), d, "", "k")
+		first := w.expect("k=v", "current")
+		fake.Spoil("k", origin.SeveralRows)
+		time.Sleep(3 * time.Second)
+		if token := w.expect("k!"); token == first {
+			t.Error("the token does not change with a data error")
+		}
+		fake.Fail(errors.New("down"))
+		time.Sleep(3 * time.Second)
+		w.expect("k!")
+		fake.Fail(nil)
+		time.Sleep(10 * time.Second)
+		w.expect("k!")
+		fake.Restore("k")
+		time.Sleep(3 * time.Second)
+		w.expect("k=v")
+		w.end()
 	})
 }

@@ -4,6 +4,7 @@ package peererror
 
 import (
 	"errors"
+	"strconv"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -25,6 +26,8 @@ const (
 	maxRetryAfter = time.Minute
 	// reasonIDReused distinguishes kv.KindIDReused from kv.KindInvalidValue.
 	reasonIDReused = "IDEMPOTENCY_ID_REUSED"
+	// reasonDataError distinguishes kv.KindDataError from kv.KindUnavailable.
+	reasonDataError = "DATA_ERROR"
 )
 
 // Calls is a set of calls.
@@ -52,6 +55,7 @@ var table = []struct {
 	{kv.KindNotCached, codes.OutOfRange, Fetch},
 	{kv.KindOverloaded, codes.ResourceExhausted, Fetch | Write},
 	{kv.KindUnavailable, codes.Aborted, Fetch | Write},
+	{kv.KindDataError, codes.Aborted, none}, // distinguished from the row above by its details
 	{kv.KindReadOnly, codes.FailedPrecondition, Write},
 	{kv.KindConflict, codes.AlreadyExists, Write},
 	{kv.KindUnknown, codes.Unknown, Write},
@@ -76,6 +80,10 @@ func ToStatus(err error) error {
 	switch kind {
 	case kv.KindInvalidValue:
 		s = withValueError(s, err)
+	case kv.KindDataError:
+		s = withDetail(s, &errdetails.ErrorInfo{
+			Reason: reasonDataError, Metadata: map[string]string{"cause": strconv.Itoa(int(origin.CauseOf(err)))},
+		})
 	case kv.KindIDReused:
 		s = withViolation(s, &errdetails.BadRequest_FieldViolation{
 			Description: truncate(err.Error()), Reason: reasonIDReused,
@@ -93,6 +101,9 @@ func FromStatus(s *status.Status, call Calls) *kv.Error {
 		return invalid
 	case call == Write && s.Code() == codes.ResourceExhausted && retryDelay(s) == 0: //guard:grpc-resourceexhausted-is-not-an-answer
 		return nil // sent by gRPC itself, for example because the response is too large
+	}
+	if e := dataError(s); e != nil {
+		return e
 	}
 	for _, row := range table {
 		if row.answer&call != 0 && row.code == s.Code() {
@@ -168,6 +179,24 @@ func writeError(s *status.Status) *kv.Error {
 			}
 			return &kv.Error{Kind: kv.KindInvalidValue,
 				Err: &origin.ValueError{Column: truncate(first.GetField()), Reason: truncate(first.GetDescription())}}
+		}
+	}
+	return nil
+}
+
+// dataError returns the data error that s reports, or nil.
+func dataError(s *status.Status) *kv.Error {
+	if s.Code() != codes.Aborted {
+		return nil
+	}
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == reasonDataError {
+			cause, _ := strconv.ParseUint(info.GetMetadata()["cause"], 10, 8) // 0 if it is none
+			if cause == 0 {
+				cause = uint64(origin.UnknownCause)
+			}
+			return &kv.Error{Kind: kv.KindDataError, Err: &origin.DataError{
+				Cause: min(origin.DataCause(cause), origin.UnknownCause), Text: truncate(s.Message())}}
 		}
 	}
 	return nil

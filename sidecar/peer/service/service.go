@@ -115,6 +115,9 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 		return nil, err
 	}
 	a, err := dataset.Serve(ctx, wire.Query(req))
+	if err == nil {
+		err = unknownToCaller(a, req)
+	}
 	if err != nil {
 		return nil, peererror.ToStatus(err)
 	}
@@ -127,6 +130,14 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 		context.AfterFunc(ctx, memory.Close) // once the response is sent
 	}
 	return resp, nil
+}
+
+// unknownToCaller returns the error in the place of an answer that the caller's release does not know; nil if it does.
+func unknownToCaller(a kv.Answer, req *peerv1.FetchRequest) error {
+	if req.GetDataErrors() {
+		return nil
+	}
+	return a.Err(req.GetDataset()) //guard:older-release-takes-a-data-error-for-an-empty-value
 }
 
 // prepaidBytes is the size of a value for which connections have paid.
@@ -224,6 +235,9 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 		for n, result := range b.dataset.ServeMany(ctx, b.queries, kv.BatchLimit{Bytes: most - bytes, Memory: &memory}) {
 			if req.GetMaxBytes() > 0 && bytes+len(result.Answer.Value) > most {
 				result = kv.Result{Err: kv.ErrBatchBytes} // a single larger one
+			}
+			if result.Err == nil {
+				result.Err = unknownToCaller(result.Answer, requests[b.at[n]])
 			}
 			outcomes[b.at[n]] = s.outcome(result, b.owns[n])
 			bytes += len(result.Answer.Value)

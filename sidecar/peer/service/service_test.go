@@ -132,6 +132,26 @@ func TestWriteChecksSizesFirst(t *testing.T) {
 	}
 }
 
+func TestDataErrorsOfCallersWithAnOlderRelease(t *testing.T) {
+	t.Parallel()
+	wrong := kv.Answer{DataError: origin.SeveralRows, Fresh: time.Second}
+	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) { return wrong, nil }))
+	to := peertest.PeerTo(t, peertest.StartPool(t, peer.Config{}, m), "m")
+	a, err := to.Fetch(t.Context(), peertest.Get("k"))
+	many := to.FetchBatch(t.Context(), []kv.Query{peertest.Get("k"), peertest.Get("l")})
+	if err != nil || a.DataError != origin.SeveralRows || a.Fresh != time.Second || many[1].Answer.DataError != origin.SeveralRows {
+		t.Errorf("got %+v, %v, and %+v; want the data error", a, err, many)
+	}
+	older := &peerv1.FetchRequest{Dataset: "metrics", Key: "k"} // without data_errors
+	if _, err := m.Service.Fetch(t.Context(), older); status.Code(err) != codes.Aborted {
+		t.Errorf("an older release gets %v; want ABORTED, an error that it knows", err)
+	}
+	resp, err := m.Service.FetchBatch(t.Context(), &peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{older, older}})
+	if err != nil || codes.Code(resp.GetOutcomes()[1].GetError().GetCode()) != codes.Aborted {
+		t.Errorf("an older release gets %v, %v; want ABORTED for each key", resp, err)
+	}
+}
+
 func TestKeysBeyondTheSizeOfABatchAreFetchedAlone(t *testing.T) {
 	t.Parallel()
 	m := peertest.StartMember(t, "m", peertest.Serving(func(context.Context, kv.Query) (kv.Answer, error) {

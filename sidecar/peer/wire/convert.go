@@ -23,6 +23,7 @@ func FetchRequest(q kv.Query, ringID uint64) *peerv1.FetchRequest {
 		MinVersion: max(0, q.MinVersion), // no condition, where the origin has negative versions
 		MaxAgeNs:   int64(q.MaxAge),
 		Tag:        q.Tag,
+		DataErrors: true,
 	}
 }
 
@@ -54,17 +55,18 @@ func FetchResponse(a kv.Answer, ringID uint64, owns bool) *peerv1.FetchResponse 
 		Detail:     a.Detail,
 		TookNs:     int64(a.Took),
 		Content:    peerv1.Content(a.Content),
+		DataError:  int32(a.DataError),
 	}
 }
 
 // Answer is the inverse of FetchResponse, for an answer of the given member. It replaces impossible values: a negative
-// version or time by 0, and a detail that is no short token by none.
+// version or time by 0, and a detail that is no short token by none. A data error has no value.
 func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 	source := kv.SourceLoad
 	if r.GetFromMemory() {
 		source = kv.SourcePeerHit
 	}
-	return kv.Answer{
+	a := kv.Answer{
 		Value:    r.GetValue(),
 		NotFound: r.GetAbsent(),
 		Content:  content(r.GetContent()),
@@ -77,6 +79,10 @@ func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 		Owner:    member,
 		Detail:   detail(r.GetDetail()),
 	}
+	if cause := r.GetDataError(); cause > 0 {
+		a.DataError, a.Value, a.NotFound, a.Version = origin.DataCause(min(cause, int32(origin.UnknownCause))), nil, false, 0
+	}
+	return a
 }
 
 // content returns the unknown one for what a later version has added.

@@ -141,6 +141,10 @@ func TestImpossibleValuesOfMembersAreRejected(t *testing.T) {
 	if a.Version != 0 || a.Age != 0 || a.Took != 0 || a.Detail != "" {
 		t.Errorf("got %+v, want none of the impossible values", a)
 	}
+	a = Answer(&peerv1.FetchResponse{Value: []byte("v"), Absent: true, DataError: 1 << 20}, "m")
+	if a.DataError != origin.UnknownCause || a.Value != nil || a.NotFound {
+		t.Errorf("got %+v, want a data error of unknown cause", a)
+	}
 }
 
 func slicesOf(i *peerv1.Invalidation, n int) (list []*peerv1.Invalidation) {

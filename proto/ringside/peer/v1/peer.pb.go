@@ -101,7 +101,9 @@ type FetchRequest struct {
 	// max_age_ns does not apply to an entry with this ETag ("absent" for a negative entry): the caller has read it.
 	Tag string `protobuf:"bytes,8,opt,name=tag,proto3" json:"tag,omitempty"`
 	// Do not send a larger value, but its size: the caller has memory for no more. 0: no limit. Not used in a batch.
-	MaxBytes      int64 `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	MaxBytes int64 `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// The caller understands FetchResponse.data_error. Other callers get ABORTED instead.
+	DataErrors    bool `protobuf:"varint,10,opt,name=data_errors,json=dataErrors,proto3" json:"data_errors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -199,6 +201,13 @@ func (x *FetchRequest) GetMaxBytes() int64 {
 	return 0
 }
 
+func (x *FetchRequest) GetDataErrors() bool {
+	if x != nil {
+		return x.DataErrors
+	}
+	return false
+}
+
 // FetchResponse is an entry, possibly negative. It has durations instead of timestamps: clocks of two nodes differ.
 type FetchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -227,7 +236,10 @@ type FetchResponse struct {
 	// The size of the value, which was not sent because it exceeds max_bytes; otherwise 0.
 	OmittedBytes int64 `protobuf:"varint,12,opt,name=omitted_bytes,json=omittedBytes,proto3" json:"omitted_bytes,omitempty"`
 	// What the value is.
-	Content       Content `protobuf:"varint,13,opt,name=content,proto3,enum=ringside.peer.v1.Content" json:"content,omitempty"`
+	Content Content `protobuf:"varint,13,opt,name=content,proto3,enum=ringside.peer.v1.Content" json:"content,omitempty"`
+	// Why the rows of the key cannot be its value: 1 for several rows, 2 for a value that is too large, 3 for a version that is
+	// no integer, and other numbers for causes that the caller does not know. 0: they can.
+	DataError     int32 `protobuf:"varint,14,opt,name=data_error,json=dataError,proto3" json:"data_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +363,13 @@ func (x *FetchResponse) GetContent() Content {
 		return x.Content
 	}
 	return Content_CONTENT_UNSPECIFIED
+}
+
+func (x *FetchResponse) GetDataError() int32 {
+	if x != nil {
+		return x.DataError
+	}
+	return 0
 }
 
 // FetchBatchRequest is a query for several keys.
@@ -1321,7 +1340,7 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xfd\x01\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\x9e\x02\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1334,7 +1353,10 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"max_age_ns\x18\a \x01(\x03R\bmaxAgeNs\x12\x10\n" +
 	"\x03tag\x18\b \x01(\tR\x03tag\x12\x1b\n" +
-	"\tmax_bytes\x18\t \x01(\x03R\bmaxBytes\"\x81\x03\n" +
+	"\tmax_bytes\x18\t \x01(\x03R\bmaxBytes\x12\x1f\n" +
+	"\vdata_errors\x18\n" +
+	" \x01(\bR\n" +
+	"dataErrors\"\xa0\x03\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -1350,7 +1372,9 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\tR\x06detail\x12\x17\n" +
 	"\atook_ns\x18\v \x01(\x03R\x06tookNs\x12#\n" +
 	"\romitted_bytes\x18\f \x01(\x03R\fomittedBytes\x123\n" +
-	"\acontent\x18\r \x01(\x0e2\x19.ringside.peer.v1.ContentR\acontent\"l\n" +
+	"\acontent\x18\r \x01(\x0e2\x19.ringside.peer.v1.ContentR\acontent\x12\x1d\n" +
+	"\n" +
+	"data_error\x18\x0e \x01(\x05R\tdataError\"l\n" +
 	"\x11FetchBatchRequest\x12:\n" +
 	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\"P\n" +

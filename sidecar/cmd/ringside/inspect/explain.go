@@ -73,6 +73,8 @@ func describeEntry(m kv.Explanation) string {
 	switch {
 	case !m.Held:
 		return "no"
+	case m.DataError != "":
+		return "data error: the rows of the key cannot be its value (" + m.DataError + ")"
 	case m.Local:
 		return "local copy from " + m.Owner
 	case m.Absent:
