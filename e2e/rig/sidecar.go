@@ -102,6 +102,22 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 	return s
 }
 
+// Reconfigure replaces text of the configuration file, which a running sidecar then reads again.
+func (s *Sidecar) Reconfigure(old, replacement string) {
+	s.t.Helper()
+	file := filepath.Join(s.dir, "ringside.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), old) {
+		s.t.Fatalf("rig: %s: %v; want %q in it", file, err, old)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), old, replacement, 1)), 0o600); err != nil {
+		s.t.Fatalf("rig: %v", err)
+	}
+	if s.running() {
+		s.signalAll(syscall.SIGHUP)
+	}
+}
+
 // PublishXDS makes a sidecar that has not been started publish the ring to proxies.
 func (s *Sidecar) PublishXDS() {
 	s.XDS = FreeAddress(s.t)
