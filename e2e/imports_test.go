@@ -122,7 +122,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
-		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
+		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/internal/task", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
@@ -182,7 +182,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
-		"sidecar/internal/datasets", "sidecar/internal/h2", "sidecar/internal/listen",
+		"sidecar/internal/datasets", "sidecar/internal/h2", "sidecar/internal/inherit", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
 		"sidecar/peer/service", "xds/publisher",
 	},
@@ -194,10 +194,12 @@ var mayImport = map[string][]string{
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
+	"sidecar/internal/inherit": {},
 	// Root and main.
+	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/inherit", "sidecar/internal/servers"},
 	"sidecar": {
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
-		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
@@ -207,7 +209,7 @@ var mayImport = map[string][]string{
 	"sidecar/cmd/ringside/top":     {"ring/backoff", "ring/printable", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
 		"origin/drivers", "ring/printable", "sidecar", "sidecar/config", "sidecar/config/warnings", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
-		"sidecar/cmd/ringside/top",
+		"sidecar/cmd/ringside/top", "sidecar/supervise",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/release":               {},
@@ -255,7 +257,7 @@ var onlyImporter = map[string][]string{
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"go.uber.org/zap": {
 		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins",
-		"sidecar/internal/servers",
+		"sidecar/internal/servers", "sidecar/supervise",
 	},
 	"github.com/spf13/cobra": {
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",

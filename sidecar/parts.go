@@ -118,7 +118,7 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	}
 	limits := r.limits(originConns)
 	limits.Budget = p.budget
-	if p.listeners, err = servers.Bind(ctx, c.Listeners(), limits, r.log, r.tasks); err != nil {
+	if p.listeners, err = servers.Bind(ctx, c.Listeners(), r.passed, limits, r.log, r.tasks); err != nil {
 		return p, fmt.Errorf("start listeners: %w", err)
 	}
 	if err := r.buildMembers(ctx, p, c); err != nil {

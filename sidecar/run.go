@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/config/warnings"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/inherit"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
@@ -35,12 +37,27 @@ func Run(ctx context.Context, c config.Config, log *zap.Logger, ready func(Addrs
 	return newRun(c, log).run(ctx, ready)
 }
 
+// RunChild is Run in a process whose parent may have passed it listening sockets: package supervise, or systemd.
+func RunChild(ctx context.Context, c config.Config, log *zap.Logger) error {
+	if err := c.Check(drivers.All()); err != nil {
+		return err
+	}
+	passed, err := inherit.Sockets(os.Getenv, os.Getpid(), os.Getppid())
+	if err != nil {
+		return err
+	}
+	r := newRun(c, log)
+	r.passed = passed
+	return r.run(ctx, nil)
+}
+
 // run is one run of a sidecar.
 type run struct {
 	config config.Config // as it was given, for reloads; the parts get an effective one
 	log    *zap.Logger
 	errors *apierror.Log
 	began  time.Time
+	passed []inherit.Socket // by the parent process
 
 	// Tests set these before the start.
 	directory ring.Directory                       // instead of that of the configuration

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ringside-cache/ringside/e2e/rig/proc"
 )
 
 // Sidecar is one `ringside run`. It has the same addresses after a restart.
@@ -116,6 +118,50 @@ func (s *Sidecar) Reconfigure(old, replacement string) {
 	if s.running() {
 		s.signalAll(syscall.SIGHUP)
 	}
+}
+
+// Supervise makes a sidecar that has not been started run in a child process.
+func (s *Sidecar) Supervise() { s.args = append(s.args, "--supervise") }
+
+// Signal sends a signal to the process that was started, not to its child.
+func (s *Sidecar) Signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatalf("rig: %v", err)
+	}
+}
+
+// Child returns the id of the child process of a supervised sidecar; 0 while there is none.
+func (s *Sidecar) Child() int {
+	children, err := proc.Children(s.Pid())
+	if err != nil || len(children) == 0 {
+		return 0
+	}
+	return children[0]
+}
+
+// Replace replaces the child process of a supervised sidecar, and waits until the new one is ready.
+func (s *Sidecar) Replace() {
+	s.t.Helper()
+	s.replacedBy(func(int) { s.Signal(syscall.SIGUSR2) })
+}
+
+// Crash kills the child process of a supervised sidecar, and waits until the next one is ready.
+func (s *Sidecar) Crash() {
+	s.t.Helper()
+	s.replacedBy(func(child int) { _ = syscall.Kill(child, syscall.SIGKILL) })
+}
+
+func (s *Sidecar) replacedBy(do func(child int)) {
+	s.t.Helper()
+	old := s.Child()
+	do(old)
+	Eventually(s.t, startTimeout, func() error {
+		if now := s.Child(); now == 0 || now == old {
+			return fmt.Errorf("the child is %d; it was %d", now, old)
+		}
+		return s.Ready()
+	})
 }
 
 // PublishXDS makes a sidecar that has not been started publish the ring to proxies.

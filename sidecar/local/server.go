@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 	"github.com/ringside-cache/ringside/sidecar/local/httpserver"
@@ -37,6 +38,8 @@ type Server struct {
 	endBase  context.CancelFunc
 	draining context.Context // ends when Shutdown begins
 	drain    context.CancelFunc
+	quiet    context.Context // ends when Shutdown closes the connections without a request
+	endQuiet context.CancelFunc
 
 	mu        sync.Mutex // guards the fields below
 	stopped   bool
@@ -51,6 +54,7 @@ func New(config Config, datasets api.Datasets) *Server {
 	s := &Server{health: health.NewServer(), routedHealth: health.NewServer()}
 	s.base, s.endBase = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(context.Background())
+	s.quiet, s.endQuiet = context.WithCancel(context.Background())
 	s.backend = api.NewBackend(s.draining, config, datasets)
 	s.watches = watch.NewEngine(s.backend)
 	stats := s.backend.Stats()
@@ -106,7 +110,7 @@ func (s *Server) ServeGRPC(ln net.Listener) error {
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
 	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil), func(b *listen.Listener) error {
-		return listen.Demux(s.draining, b, s.http2(), s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
+		return listen.Demux(s.quiet, b, s.http2(), s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
 	})
 }
 
@@ -124,7 +128,7 @@ func (s *Server) ServeRouted(ln net.Listener, handshake func(net.Conn) (net.Conn
 		MaxConns: s.backend.Config().MaxRoutedConns, Stats: &s.Stats().Routed.Conns, KeepIdle: keepIdle})
 	return s.serve(bounded, func(b *listen.Listener) error {
 		if handshake == nil {
-			return listen.Demux(s.draining, b, s.http2(), s.routedCalls.h2.Serve, s.routed.Serve)
+			return listen.Demux(s.quiet, b, s.http2(), s.routedCalls.h2.Serve, s.routed.Serve)
 		}
 		secure := listen.Handshaken(b, &s.handshakes, handshake)
 		return errors.Join(s.serveSecure(secure), secure.Close())
@@ -193,6 +197,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, b := range listeners {
 		_ = b.Close() // it refuses connections from now on, even if it returns an error
 	}
+	s.awaitSent(ctx)
 	var servers sync.WaitGroup
 	for _, h := range []*httpserver.Server{s.http, s.unixHTTP, s.routed} {
 		servers.Go(func() { _ = h.Shutdown(ctx) }) // its error is that of ctx
@@ -211,6 +216,26 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("stop the local listeners: requests were cut off: %w", err)
 	}
 	return nil
+}
+
+// sentTimeout is how long a request may take from a client to this process.
+const sentTimeout = 50 * time.Millisecond
+
+// awaitSent waits until the requests that clients have sent before they could know of the stop are here: a connection that is
+// closed instead fails them. Their responses ask the clients to close.
+func (s *Server) awaitSent(ctx context.Context) {
+	defer s.endQuiet()
+	ctx, cancel := context.WithTimeout(ctx, sentTimeout)
+	defer cancel()
+	_ = task.Every(ctx, time.Millisecond, func() {
+		stats, open := s.Stats(), int64(0)
+		for _, p := range []*Protocol{&stats.HTTP, &stats.GRPC, &stats.Unix, &stats.Routed} {
+			open += p.Conns.Open.Load()
+		}
+		if open == 0 {
+			cancel()
+		}
+	})
 }
 
 func closeConns(listeners []*listen.Listener) {

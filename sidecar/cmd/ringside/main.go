@@ -19,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/inspect"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/top"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/supervise"
 )
 
 func main() {
@@ -67,6 +68,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func exitCode(err error) int {
 	var usage cli.UsageError
 	var badConfig *config.Error
+	var child *supervise.ExitError
 	switch {
 	case err == nil:
 		return exitOK
@@ -74,6 +76,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &badConfig):
 		return exitBadConfig
+	case errors.As(err, &child):
+		return child.Code
 	}
 	return exitFailure
 }

@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	osexec "os/exec"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/supervise"
 )
 
 func newRun() *cobra.Command {
@@ -25,11 +30,15 @@ func newRun() *cobra.Command {
 requests, and exits with code 0. A second signal makes it exit at once, with code 1. It reloads its configuration on
 SIGHUP and when the file changes.
 
+With --supervise the sidecar is a child process. On SIGUSR2 it stops and the program at the same path starts in its place, with
+the current configuration if that is valid; after a crash it starts again. Connections are not refused meanwhile: they wait.
+
 Each field of the configuration can also be set by an environment variable, such as RINGSIDE_LISTEN_HTTP for listen.http,
 and by --set; a flag overrides a variable, and a variable overrides the file. Logs go to stderr.`,
 		Example: `  ringside run -c /etc/ringside/ringside.yaml
   ringside run --log-format console --set listen.http=127.0.0.1:0
-  RINGSIDE_MEMORY=64MiB ringside run`,
+  RINGSIDE_MEMORY=64MiB ringside run
+  ringside run --supervise`,
 		Args: cli.Args(cobra.NoArgs),
 	}
 	source := configFlags(cmd)
@@ -37,6 +46,8 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 		assign(source, "log.format", "json", "console"))
 	cmd.Flags().Func("log-level", "debug, info, warn or error; same as --set log.level=",
 		assign(source, "log.level", "debug", "info", "warn", "error"))
+	supervised := cmd.Flags().Bool("supervise", false,
+		"run the sidecar in a child process, and hold its sockets while that is replaced after a crash or on SIGUSR2")
 	debuggable := cmd.Flags().Bool("debuggable", false,
 		"let debuggers attach and other processes of the same user read the memory and the environment, secrets included")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -53,13 +64,35 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 		if err != nil {
 			return err
 		}
+		if *supervised {
+			return runSupervised(cmd, source, log)
+		}
 		return runSidecar(cmd.Context(), c, log)
 	}
 	return cmd
 }
 
+// runSupervised runs this program again without --supervise, as often as necessary.
+func runSupervised(cmd *cobra.Command, source *config.Source, log *zap.Logger) error {
+	program, err := osexec.LookPath(os.Args[0]) // not os.Executable: after an update, that is the old file
+	if err != nil {
+		return fmt.Errorf("find the program of the sidecar: %w", err)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	command := append([]string{program}, slices.DeleteFunc(slices.Clone(os.Args[1:]), isSupervise)...)
+	return supervise.Run(cmd.Context(), supervise.Config{
+		Load: func() (config.Config, error) { return loadConfig(cmd, source) }, Command: command, Signals: signals, Log: log,
+	})
+}
+
+func isSupervise(arg string) bool {
+	return arg == "--supervise" || strings.HasPrefix(arg, "--supervise=")
+}
+
 func runSidecar(ctx context.Context, c config.Config, log *zap.Logger) error {
-	err := sidecar.Run(ctx, c, log, nil)
+	err := sidecar.RunChild(ctx, c, log)
 	_ = log.Sync() // some kinds of stderr cannot be synced, and the error could not be reported
 	return err
 }

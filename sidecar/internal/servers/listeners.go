@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
 
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/inherit"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -67,12 +69,18 @@ func ProcessLimits(originConns int) Limits {
 	return Limits{Files: files, Reserved: max(files/5, 64) + originConns}
 }
 
-// Bind binds all listeners of the configuration, or none. The error names each one that failed.
-func Bind(ctx context.Context, addrs []config.Address, max Limits, log *zap.Logger, group *task.Group) (*Listeners, error) {
+// Bind binds all listeners of the configuration that the parent process has not passed, or none. The error names each one that
+// failed.
+func Bind(
+	ctx context.Context, addrs []config.Address, passed []inherit.Socket, max Limits, log *zap.Logger, group *task.Group,
+) (*Listeners, error) {
 	l := &Listeners{group: group}
-	var errs []error
+	errs := []error{checkPassed(addrs, passed)}
 	for _, a := range addrs {
-		sockets, err := bind(ctx, a)
+		sockets, err := of(passed, a.Name), error(nil)
+		if sockets == nil {
+			sockets, err = bind(ctx, a)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -113,6 +121,35 @@ func (l *Listeners) limit(max Limits, log *zap.Logger) {
 		log.Info("client_memory limits the connections of the listeners", zap.Int64("client_memory", l.budget.Total()),
 			zap.Int("connections_each", l.limits.application), zap.Int("peer_connections", l.limits.peer))
 	}
+}
+
+// of returns the passed sockets of a name.
+func of(passed []inherit.Socket, name string) (sockets []net.Listener) {
+	for _, s := range passed {
+		if s.Name == name {
+			sockets = append(sockets, s.Listener)
+		}
+	}
+	return sockets
+}
+
+// checkPassed returns an error if a passed socket is that of no listener: its clients would wait forever.
+func checkPassed(addrs []config.Address, passed []inherit.Socket) error {
+	for _, s := range passed {
+		if !slices.ContainsFunc(addrs, func(a config.Address) bool { return a.Name == s.Name }) {
+			return fmt.Errorf("the parent process has passed a socket for listen.%s, which is off or not a listener", s.Name)
+		}
+	}
+	return nil
+}
+
+// Open binds one listener, for a child process.
+func Open(ctx context.Context, a config.Address) (sockets []inherit.Socket, err error) {
+	bound, err := bind(ctx, a)
+	for _, ln := range bound {
+		sockets = append(sockets, inherit.Socket{Name: a.Name, Listener: ln})
+	}
+	return sockets, err
 }
 
 func bind(ctx context.Context, a config.Address) ([]net.Listener, error) {

@@ -46,7 +46,7 @@ func serveXDS(t *testing.T, identity *mtls.Credentials) *xdsListener {
 		x.budget, at = budget.New(128<<20), "0.0.0.0:0" // for more connections than there may be handshakes
 	}
 	group := task.NewGroup(func(err error) { t.Error(err) })
-	listeners, err := Bind(t.Context(), []config.Address{{Name: "xds", Addr: at}}, Limits{Files: 1 << 20, Budget: x.budget}, zap.NewNop(), group)
+	listeners, err := Bind(t.Context(), []config.Address{{Name: "xds", Addr: at}}, nil, Limits{Files: 1 << 20, Budget: x.budget}, zap.NewNop(), group)
 	if err != nil {
 		t.Fatal(err)
 	}
