@@ -16,6 +16,8 @@ import (
 type function struct {
 	name string
 	keys int // rows that the traffic reads, such as users or names
+	// alone reports that the function cannot use another member while the sidecar in its pod is down.
+	alone bool
 	// Files of the folder that only one of the two configurations needs: their lines are the set-up lines of the results.
 	direct, ringside []string
 	engines          []string                                    // of rig.Engines; the short form runs the first

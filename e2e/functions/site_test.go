@@ -61,11 +61,14 @@ type fault struct {
 	direct     bool // concerns a function with its own SQL module, too
 }
 
+// localKilled is the fault that a function survives by its secondary endpoint.
+const localKilled = "local sidecar killed"
+
 var faults = []fault{
 	{"database killed", func(s *site) { s.database.Kill() }, func(s *site) { s.database.Start() }, true},
 	{"database frozen", func(s *site) { s.database.Freeze() }, func(s *site) { s.database.Thaw() }, true},
 	{"peer killed", func(s *site) { s.sidecars[2].Kill() }, func(s *site) { s.sidecars[2].Start() }, false},
-	{"local sidecar killed", func(s *site) { s.sidecars[0].Kill() }, func(s *site) { s.sidecars[0].Start() }, false},
+	{localKilled, func(s *site) { s.sidecars[0].Kill() }, func(s *site) { s.sidecars[0].Start() }, false},
 	{"etcd frozen", func(s *site) { s.etcd.Freeze() }, func(s *site) { s.etcd.Thaw() }, false},
 }
 
