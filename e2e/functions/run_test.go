@@ -48,6 +48,7 @@ var functions = []*function{
 	freeradius,
 	haproxy,
 	kamailio,
+	powerdns,
 }
 
 func TestFunctions(t *testing.T) {
