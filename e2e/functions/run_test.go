@@ -27,7 +27,7 @@ type form struct {
 
 var (
 	short = form{measured: 400, keys: 400, cached: 100, during: 300, rate: 100} // longer than the ttl of the pages
-	long  = form{measured: 10000, keys: 1000, cached: 400, during: 1000, rate: 250}
+	long  = form{measured: 10000, keys: 1000, cached: 400, during: 1000, rate: 100}
 )
 
 // result is one row of the table: one function with one database, with its own SQL module or with Ringside.
