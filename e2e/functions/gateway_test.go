@@ -18,7 +18,8 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// The gateways nginx, HAProxy and Envoy read the key of an API from X-Api-Key, and use what the database has for it.
+// The gateways nginx, HAProxy and Envoy read the key of an API from X-Api-Key, and use what the database has for it. With many more
+// keys than wrk sends in the ttl of the pages, every request would be a load.
 
 // gatewayRequests are the kinds of requests, with the answer of gateways that send the tenant to the application.
 var gatewayRequests = []request{
@@ -121,13 +122,56 @@ func wrk(answer func(key int) string) func(p *place, l load) (outcome, error) {
 	}
 }
 
-var poolLookup = lookup{
-	path: "/v1/pools/", query: "SELECT pool FROM api_keys WHERE api_key = $1 AND active", absent: http.StatusNotFound,
+var (
+	tenantLookup = lookup{
+		path: "/v1/tenants/", query: "SELECT tenant FROM api_keys WHERE api_key = $1 AND active", absent: http.StatusForbidden, header: "X-Tenant",
+	}
+	poolLookup = lookup{
+		path: "/v1/pools/", query: "SELECT pool FROM api_keys WHERE api_key = $1 AND active", absent: http.StatusNotFound,
+	}
+)
+
+// nginx asks by auth_request whether a key is valid.
+var nginx = &function{
+	name: "nginx", keys: 400 + reserved, engines: []string{"postgres"},
+	ringside: []string{"nginx.conf", "ringside.yaml"}, direct: []string{"nginx.conf", lookupService},
+	fill: fillKeys, ask: askGateway, traffic: wrk(keyTenant), requests: gatewayRequests,
+	start: func(t *testing.T, p *place) *rig.Server {
+		t.Helper()
+		local, secondary := p.lookups(tenantLookup)
+		page := p.page("nginx.conf", "127.0.0.1:8080", p.address, "127.0.0.1:8081", startApplication(t, ""),
+			"127.0.0.1:7070", local, "10.0.0.6:7072", secondary)
+		return rig.NewServer(t, rig.Program(t, "nginx", "/usr/sbin"), p.dir, gatewayReady(p), "-p", p.dir, "-c", page, "-e", "stderr",
+			"-g", "daemon off; pid "+filepath.Join(p.dir, "nginx.pid")+";")
+	},
+}
+
+// envoy asks by ext_authz whether a key is valid.
+var envoy = &function{
+	name: "envoy", keys: 400 + reserved, engines: []string{"postgres"},
+	ringside: []string{"envoy.yaml", "ringside.yaml"}, direct: []string{"envoy.yaml", lookupService},
+	fill: fillKeys, ask: askGateway, traffic: wrk(keyTenant), requests: gatewayRequests,
+	start: func(t *testing.T, p *place) *rig.Server {
+		t.Helper()
+		local, secondary := p.lookups(tenantLookup)
+		endpoint := func(address string) string {
+			return strings.Replace(address, ":", ", port_value: ", 1)
+		}
+		page := p.page("envoy.yaml", endpoint("127.0.0.1:8080"), endpoint(p.address), endpoint("127.0.0.1:9901"), endpoint(rig.FreeAddress(t)),
+			endpoint("127.0.0.1:7079"), endpoint(rig.FreeAddress(t)), endpoint("127.0.0.1:8081"), endpoint(startApplication(t, "")),
+			endpoint("127.0.0.1:7070"), endpoint(local), endpoint("10.0.0.6:7072"), endpoint(secondary))
+		programs, err := filepath.Abs(filepath.Join("..", "..", ".bin"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rig.NewServer(t, rig.Program(t, "envoy", programs), p.dir, gatewayReady(p), "-c", page,
+			"--disable-hot-restart", "--concurrency", "2", "--log-level", "warn")
+	},
 }
 
 // haproxy selects the backend of a key.
 var haproxy = &function{
-	name: "haproxy", keys: 4000, engines: []string{"postgres"},
+	name: "haproxy", keys: 400 + reserved, engines: []string{"postgres"},
 	ringside: []string{"haproxy.cfg", "ringside.lua", "ringside.yaml"}, direct: []string{"haproxy.cfg", "ringside.lua", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyPool), requests: inPools(gatewayRequests),
 	start: func(t *testing.T, p *place) *rig.Server {

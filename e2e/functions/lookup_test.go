@@ -15,13 +15,13 @@ import (
 // write, which runs one SELECT per request. It has the paths, header fields and statuses of Ringside, so that both
 // configurations of the function are the same file.
 type lookup struct {
-	path   string // of the keys
-	query  string
-	header string // for the column; empty: the column is the body
-	// For a key without a row.
-	absent      int
-	absentBody  string
+	path        string // of the keys
+	query       string
+	header      string // for the column; empty: the column is the body
 	contentType string // of bodies
+	// For a key without a row.
+	absent     int
+	absentBody string
 }
 
 // lookupService is the file that users of SQL need beside the configuration of the function.
@@ -66,7 +66,6 @@ func (l lookup) serve(db *sql.DB, w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case l.header != "":
 		w.Header().Set(l.header, value)
-		l.write(w, http.StatusOK, "")
 	default:
 		l.write(w, http.StatusOK, value)
 	}

@@ -46,9 +46,12 @@ type result struct {
 // functions are all network functions, in the order of the table.
 var functions = []*function{
 	freeradius,
-	haproxy,
 	kamailio,
 	powerdns,
+	nginx,
+	haproxy,
+	envoy,
+	prometheus,
 }
 
 func TestFunctions(t *testing.T) {
