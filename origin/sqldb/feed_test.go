@@ -92,6 +92,7 @@ func TestFeeds(t *testing.T) {
 		{"MissingColumn", testFeedOfAMissingColumn, ""},
 		{"TwoDatasets", testFeedsOfTwoDatasets, ""},
 		{"WithoutVersions", testFeedWithoutVersions, ""},
+		{"ManyRows", testFeedOfManyRows, ""},
 		{"WritersNeedNoRights", testFeedWritersNeedNoRights, "postgres mysql"},
 		{"Removed", testChangesRemoved, ""},
 		{"Check", testCheckFeed, ""},
