@@ -294,6 +294,9 @@ const (
 type FeedConfig struct {
 	// Kind is FeedNotify or FeedPoll.
 	Kind string
+	// Tables are the tables whose rows make the values of a view, a join or a query, each with its columns that hold the key of
+	// the dataset. Empty means the table of the dataset.
+	Tables map[string][]string
 	// Channel is the channel of FeedNotify; datasets may share it. Any role of the database that knows its name can listen to
 	// it and send to it. Empty means a random name, which the installation stores where only the owner may read it.
 	Channel string

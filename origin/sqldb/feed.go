@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // Feed implements origin.FeedSource; the feed needs what ChangesSQL installs. A Changed has the key as Load takes it, and
@@ -41,7 +42,7 @@ func (db *DB) feed(ds origin.Dataset, c origin.FeedConfig) (changefeed.Feed, err
 }
 
 func (db *DB) notify(ds origin.Dataset, c origin.FeedConfig) changefeed.Feed {
-	table := changefeed.ChannelTableOf(ds)
+	table := changefeed.ChannelTableOf(ds, c)
 	return db.database.Notify(changefeed.NotifyConfig{
 		Origin: db.name, Dataset: ds.Name, Channel: c.Channel, Table: sqltext.QuoteTable(db.database.Syntax, table),
 		Explain: func(err error) error { return db.explainUnreadable(err, table, ds.Name) },
@@ -98,43 +99,94 @@ func (db *DB) explainUnpruned(err error, table string) error {
 // Remove keeps the table, which other datasets may use. It connects, to name the schema of each object and to check the
 // columns: a wrong trigger makes the application's writes fail.
 func (db *DB) ChangesSQL(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) (install, remove string, err error) {
-	c = c.WithDefaults()
+	scripts, err := db.changes(ctx, ds, c.WithDefaults())
+	var texts [2][]string
+	for _, s := range scripts {
+		texts[0], texts[1] = append(texts[0], s.install), append(texts[1], s.remove)
+	}
+	return strings.Join(texts[0], "\n"), strings.Join(texts[1], "\n"), err
+}
+
+// changeScript is the statements for one table of a feed.
+type changeScript struct{ install, remove string }
+
+// changes returns the statements for each table of a feed.
+func (db *DB) changes(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) (all []changeScript, err error) {
 	if err := db.checkFeedConfig(ds, c); err != nil {
-		return "", "", err
+		return nil, err
 	}
 	if err := db.Check(ctx, ds); err != nil { //guard:trigger-of-missing-column
-		return "", "", err
+		return nil, err
 	}
-	var at changefeed.Table
+	for _, of := range changefeed.Sources(ds, c) {
+		at, err := db.locate(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		var s changeScript
+		s.install, s.remove, err = changefeed.Script(of, c, db.database.Syntax, db.database.Triggers, at)
+		if err != nil {
+			return nil, db.tableError(of, err)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// locate returns a table of a feed as the catalog has it, or an error if it cannot have the triggers.
+func (db *DB) locate(ctx context.Context, of changefeed.Source) (at changefeed.Table, err error) {
 	err = db.onConn(ctx, func(conn *sql.Conn) (err error) {
-		at, err = db.database.Triggers.Locate(ctx, conn, ds)
+		if of.Several {
+			err = db.checkKey(ctx, conn, of.Dataset)
+		}
+		if err == nil {
+			at, err = db.database.Triggers.Locate(ctx, conn, of.Dataset)
+		}
 		return err
 	})
-	if err == nil {
-		install, remove, err = changefeed.Script(ds, c, db.database.Syntax, db.database.Triggers, at)
+	if err != nil {
+		err = db.tableError(of, err)
+	}
+	return at, err
+}
+
+// checkKey returns an error if a table of feed.tables or its key columns do not exist.
+func (db *DB) checkKey(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
+	t, err := db.database.Catalog.ReadTable(ctx, conn, ds)
+	if err == nil && len(t.Columns) == 0 {
+		err = tables.ErrNoTable
 	}
 	if err != nil {
-		return "", "", fmt.Errorf("origin %q, dataset %q: table %s: %w", db.name, ds.Name, ds.Table, err)
+		return err
 	}
-	return install, remove, nil
+	for _, name := range ds.Key {
+		if t.Column(name) == nil {
+			return fmt.Errorf("there is no column %q: it has %s", name, tables.Names(t.Columns))
+		}
+	}
+	return nil
+}
+
+func (db *DB) tableError(of changefeed.Source, err error) error {
+	return fmt.Errorf("origin %q, dataset %q: feed: table %s: %w", db.name, of.Dataset.Name, of.Dataset.Table, err)
 }
 
 // InstallChanges implements origin.FeedInstaller. It needs an account that may create triggers.
 func (db *DB) InstallChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
-	install, _, err := db.ChangesSQL(ctx, ds, c)
-	if err != nil {
-		return err
+	scripts, err := db.changes(ctx, ds, c.WithDefaults())
+	for i := 0; err == nil && i < len(scripts); i++ {
+		err = db.applyChanges(ctx, ds, scripts[i].install)
 	}
-	return db.applyChanges(ctx, ds, install)
+	return err
 }
 
 // RemoveChanges implements origin.FeedInstaller.
 func (db *DB) RemoveChanges(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
-	_, remove, err := db.ChangesSQL(ctx, ds, c)
-	if err != nil {
-		return err
+	scripts, err := db.changes(ctx, ds, c.WithDefaults())
+	for i := 0; err == nil && i < len(scripts); i++ {
+		err = db.applyChanges(ctx, ds, scripts[i].remove)
 	}
-	return db.applyChanges(ctx, ds, remove)
+	return err
 }
 
 func (db *DB) applyChanges(ctx context.Context, ds origin.Dataset, script string) error {
@@ -157,9 +209,16 @@ func (db *DB) CheckFeed(ctx context.Context, ds origin.Dataset, c origin.FeedCon
 	if err != nil {
 		return err
 	}
+	for _, of := range changefeed.Sources(ds, c) { // first: no table of changes helps a view
+		if _, err := db.locate(ctx, of); err != nil {
+			return err
+		}
+	}
 	err = feed.Check(ctx)
-	if err == nil {
-		err = db.checkTriggers(ctx, ds, c)
+	for _, of := range changefeed.Sources(ds, c) {
+		if err == nil {
+			err = db.checkTriggers(ctx, of.Dataset, c)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("origin %q, dataset %q: feed: %w", db.name, ds.Name, err)
@@ -169,8 +228,9 @@ func (db *DB) CheckFeed(ctx context.Context, ds origin.Dataset, c origin.FeedCon
 
 func (db *DB) checkTriggers(ctx context.Context, ds origin.Dataset, c origin.FeedConfig) error {
 	var missing []string
+	marks := changefeed.Marks(ds, c)
 	err := db.onConn(ctx, func(conn *sql.Conn) (err error) {
-		missing, err = db.database.Triggers.MissingEvents(ctx, conn, ds, changefeed.Marks(ds, c))
+		missing, err = db.database.Triggers.MissingEvents(ctx, conn, ds, marks)
 		return err
 	})
 	if err == nil && len(missing) > 0 {

@@ -94,6 +94,8 @@ func TestFeeds(t *testing.T) {
 		{"WithoutVersions", testFeedWithoutVersions, ""},
 		{"ManyRows", testFeedOfManyRows, ""},
 		{"WritersNeedNoRights", testFeedWritersNeedNoRights, "postgres mysql"},
+		{"OfSeveralTables", testFeedOfSeveralTables, ""},
+		{"OfAView", testFeedOfAView, ""},
 		{"Removed", testChangesRemoved, ""},
 		{"Check", testCheckFeed, ""},
 		{"WhileLoadsHoldEveryConnection", testFeedWhileLoadsHoldEveryConnection, "poll"},

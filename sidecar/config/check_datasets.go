@@ -191,11 +191,30 @@ func (k datasetChecker) feed() {
 		k.oneOf(k.path+".feed.kind", f.Kind, feedNotify, feedPoll)
 		k.poll()
 	}
-	if len(k.Key) == 0 {
-		k.problem(k.path+".feed", "reports the keys of a table; set table and key instead of query, or remove feed")
-	}
+	k.feedTables()
 	if p := k.Policy(); p.GapTTL == 0 || p.GapTTL > p.TTL {
 		k.problem(k.path+".gap_ttl", "must be more than 0s, at most ttl, which is %s; got %s", p.TTL, p.GapTTL)
+	}
+}
+
+// maxFeedTables limits the tables of one feed: each needs triggers, which validate looks for.
+const maxFeedTables = 16
+
+// feedTables checks which tables report the changes. Whether table is a view is known to the database only.
+func (k datasetChecker) feedTables() {
+	path := k.path + ".feed.tables"
+	switch f := k.Feed; {
+	case len(k.Key) == 0 && len(f.Tables) == 0:
+		k.problem(path, "is missing: only a table has triggers that report its rows; name the tables of the query, each with the columns "+
+			"that hold the key, such as {radcheck: username, radreply: username}")
+	case len(f.Tables) > maxFeedTables:
+		k.problem(path, "has %d tables; want at most %d", len(f.Tables), maxFeedTables)
+	default:
+		for _, name := range slices.Sorted(maps.Keys(f.Tables)) {
+			if key := f.Tables[name]; name == "" || len(key) != max(1, len(k.Key)) && k.Table != "" || len(key) == 0 || slices.Contains(key, "") {
+				k.problem(path+"."+name, "want the columns of this table that hold the key of the dataset, as many as key has")
+			}
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 			"query that is writable", query + "    writable: true",
 			"ringside.yaml:6:15: datasets.q.writable: a query is not writable; set table and key",
 		},
-		{"feed of a query", query + "    feed: {kind: poll}", "datasets.q.feed: reports the keys of a table"},
+		{"feed of a query", query + "    feed: {kind: poll}", "datasets.q.feed.tables: is missing: only a table has triggers"},
 		{
 			"write timeout of what is not writable", oneDataset + "    write_timeout: 1s",
 			"datasets.metrics.write_timeout: belongs to writable: true",

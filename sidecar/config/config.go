@@ -223,10 +223,12 @@ type Times struct {
 
 // ChangeFeed reports changes in the database that bypass the cache. The zero value means none.
 type ChangeFeed struct {
-	Kind     string         `yaml:"kind"`     // notify or poll
-	Channel  string         `yaml:"channel"`  // of notify
-	Table    string         `yaml:"table"`    // of poll
-	Interval *time.Duration `yaml:"interval"` // of poll
+	Kind    string `yaml:"kind"`    // notify or poll
+	Channel string `yaml:"channel"` // of notify
+	Table   string `yaml:"table"`   // of poll
+	// Tables are the tables whose rows make the values of a view or query, each with the columns that hold the key.
+	Tables   map[string]decode.OneOrMore `yaml:"tables"`
+	Interval *time.Duration              `yaml:"interval"` // of poll
 	// Keep and KeepRows are how long, and how many, rows of the table of poll are kept.
 	Keep     *time.Duration `yaml:"keep"`
 	KeepRows int            `yaml:"keep_rows"`

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -77,7 +78,7 @@ func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, guard.D
 func (d Dataset) eviction() string { return or(d.Eviction, "lru") }
 
 // Configured reports whether there is a change feed.
-func (f ChangeFeed) Configured() bool { return f != ChangeFeed{} }
+func (f ChangeFeed) Configured() bool { return !reflect.ValueOf(f).IsZero() }
 func (f ChangeFeed) table() string    { return or(f.Table, origin.DefaultFeedTable) }
 
 func (f ChangeFeed) keep() time.Duration { return orDefault(f.Keep, origin.DefaultFeedKeep) }

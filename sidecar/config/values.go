@@ -51,7 +51,14 @@ func (c Config) WithFeed() []string {
 
 // Config returns the feed in the form that an origin takes.
 func (f ChangeFeed) Config() origin.FeedConfig {
-	return origin.FeedConfig{Kind: f.Kind, Channel: f.Channel, Table: f.table(), Interval: f.interval(), Keep: f.keep(), KeepRows: f.keepRows()}
+	var tables map[string][]string
+	if len(f.Tables) > 0 {
+		tables = make(map[string][]string, len(f.Tables))
+		for name, key := range f.Tables {
+			tables[name] = key
+		}
+	}
+	return origin.FeedConfig{Tables: tables, Kind: f.Kind, Channel: f.Channel, Table: f.table(), Interval: f.interval(), Keep: f.keep(), KeepRows: f.keepRows()}
 }
 
 // Rows returns the dataset in the form that an origin takes: which of its rows are the values.

@@ -3,7 +3,9 @@ package changefeed
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -16,8 +18,8 @@ var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // CheckConfig returns what is wrong with the feed of a dataset. Notifies says whether the database supports FeedNotify.
 func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 	switch {
-	case ds.Table == "":
-		return errors.New("a feed reports the keys of a table: give the dataset table and key instead of query")
+	case ds.Table == "" && len(c.Tables) == 0:
+		return fmt.Errorf("query: %w", ErrNoTriggers) //guard:feed-of-a-query-reports-nothing
 	case c.Kind != origin.FeedNotify && c.Kind != origin.FeedPoll:
 		return fmt.Errorf("unknown feed kind %q: use notify or poll", c.Kind)
 	case c.Kind == origin.FeedNotify && !notifies:
@@ -27,11 +29,54 @@ func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 	case c.Channel != "" && !plainName.MatchString(c.Channel):
 		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
 	}
+	return checkTables(c)
+}
+
+// ErrNoTriggers says that a dataset is of a view or a query.
+var ErrNoTriggers = errors.New("only a table has triggers that report its rows: name the tables of the rows, each with the columns that " +
+	"hold the key, in feed.tables")
+
+// checkTables requires one schema: all tables share a table of changes.
+func checkTables(c origin.FeedConfig) error {
+	names := slices.Sorted(maps.Keys(c.Tables))
+	for _, name := range names {
+		first, _ := sqltext.SplitTable(names[0])
+		schema, table := sqltext.SplitTable(name)
+		switch {
+		case table == "" || len(c.Tables[name]) == 0 || slices.Contains(c.Tables[name], ""):
+			return fmt.Errorf("tables: %q needs the columns that hold the key", name)
+		case len(c.Tables[name]) > 1:
+			return fmt.Errorf("tables: %s: a feed over several tables reports keys of one column", name)
+		case schema != first:
+			return fmt.Errorf("tables: %s and %s need the same schema, which has the table of changes", names[0], name)
+		}
+	}
 	return nil
+}
+
+// Source is a table whose triggers report changes of a dataset.
+type Source struct {
+	// Dataset has the name of the dataset, and table and key of the table. It has a version only if it is the dataset itself:
+	// the version of one of several rows is not that of the value.
+	Dataset origin.Dataset
+	// Several says that other tables report changes of the dataset, too.
+	Several bool
+}
+
+// Sources returns the tables of the feed of ds, in the order of their names.
+func Sources(ds origin.Dataset, c origin.FeedConfig) (all []Source) {
+	if len(c.Tables) == 0 {
+		return []Source{{Dataset: ds}}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Tables)) {
+		all = append(all, Source{origin.Dataset{Name: ds.Name, Table: name, Key: c.Tables[name]}, true})
+	}
+	return all
 }
 
 // TableOf returns the table in which the changes of ds are recorded, as table or schema.table.
 func TableOf(ds origin.Dataset, c origin.FeedConfig) string {
+	ds = Sources(ds, c)[0].Dataset
 	schema, _ := sqltext.SplitTable(ds.Table)
 	if schema == "" || strings.Contains(c.Table, ".") {
 		return c.Table
@@ -43,8 +88,8 @@ func TableOf(ds origin.Dataset, c origin.FeedConfig) string {
 const ChannelTable = "ringside_channel"
 
 // ChannelTableOf returns ChannelTable as table or schema.table.
-func ChannelTableOf(ds origin.Dataset) string {
-	return TableOf(ds, origin.FeedConfig{Table: ChannelTable})
+func ChannelTableOf(ds origin.Dataset, c origin.FeedConfig) string {
+	return TableOf(ds, origin.FeedConfig{Table: ChannelTable, Tables: c.Tables})
 }
 
 // NotifyConfig says which notifications a feed receives.

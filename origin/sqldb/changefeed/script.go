@@ -68,20 +68,18 @@ func ErrKeyType(name, why string) error {
 		name, why)
 }
 
-// ErrNotATable says that a dataset is of a view or the like.
-var ErrNotATable = errors.New("it is not a table: only a table has triggers that report its rows")
-
 // script is the data of the templates, which call its methods.
 type script struct {
 	Dataset origin.Dataset
 	config  origin.FeedConfig
 	syntax  sqltext.Syntax
 	at      Table
+	several bool // other tables report changes of the dataset, too
 }
 
 // executeScript returns the statements that install, and those that remove, the triggers of a feed.
-func Script(ds origin.Dataset, c origin.FeedConfig, s sqltext.Syntax, tr Triggers, at Table) (install, remove string, err error) {
-	data := &script{ds, c, s, at}
+func Script(of Source, c origin.FeedConfig, s sqltext.Syntax, tr Triggers, at Table) (install, remove string, err error) {
+	data := &script{of.Dataset, c, s, at, of.Several}
 	if err := data.checkNames(tr.OwnSchemaOnly()); err != nil {
 		return "", "", err
 	}
@@ -221,7 +219,11 @@ func (s *script) XidIndex() string {
 
 // Name names an object that belongs to the dataset. Those of two kinds of feeds can exist together.
 func (s *script) Name(suffix string) string {
-	return short("ringside_"+s.config.Kind+"_"+s.Dataset.Name, suffix)
+	name := "ringside_" + s.config.Kind + "_" + s.Dataset.Name
+	if s.several {
+		name += "." + s.at.Name //guard:tables-share-the-name-of-a-trigger
+	}
+	return short(name, suffix)
 }
 
 // Object is Name with the schema of the dataset's table.

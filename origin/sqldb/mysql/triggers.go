@@ -29,7 +29,7 @@ func (t triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	case err != nil:
 		return changefeed.Table{}, err
 	case kind != "BASE TABLE":
-		return changefeed.Table{}, changefeed.ErrNotATable
+		return changefeed.Table{}, changefeed.ErrNoTriggers
 	}
 	if at.KeyText, err = key.text(); err != nil {
 		return changefeed.Table{}, err

@@ -25,7 +25,7 @@ func (s triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	err = conn.QueryRowContext(ctx, "SELECT name, type FROM "+syntax{}.Quote(at.Schema)+
 		".sqlite_master WHERE name = ? COLLATE NOCASE", table).Scan(&at.Name, &kind)
 	if err == nil && kind != "table" {
-		err = changefeed.ErrNotATable
+		err = changefeed.ErrNoTriggers
 	}
 	if err == nil {
 		err = conn.QueryRowContext(ctx, "SELECT upper(type) FROM pragma_table_xinfo(?, ?) WHERE name = ? COLLATE NOCASE",

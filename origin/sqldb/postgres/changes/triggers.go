@@ -40,7 +40,7 @@ func (t Triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		return changefeed.Table{}, err
 	}
 	if !strings.Contains("rp", relkind) {
-		return changefeed.Table{}, changefeed.ErrNotATable
+		return changefeed.Table{}, changefeed.ErrNoTriggers
 	}
 	if err := checkKeyType(keyType, category); err != nil {
 		return changefeed.Table{}, err

@@ -1,0 +1,88 @@
+package sqldb_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/ringside-cache/ringside/origin"
+)
+
+// radius is a join of two tables, as the attributes of RADIUS users are.
+func (d database) radius(t *testing.T) {
+	t.Helper()
+	d.exec(t, "CREATE TABLE radcheck (id INT PRIMARY KEY, username VARCHAR(64) NOT NULL, value VARCHAR(64))")
+	d.exec(t, "CREATE TABLE radreply (id INT PRIMARY KEY, username VARCHAR(64) NOT NULL, value VARCHAR(64))")
+	d.exec(t, "CREATE VIEW users AS SELECT c.username, c.value AS secret, r.value AS reply FROM radcheck AS c "+
+		"LEFT JOIN radreply AS r ON r.username = c.username")
+}
+
+var radiusTables = map[string][]string{"radcheck": {"username"}, "radreply": {"username"}}
+
+// Each table reports the key of its rows, and no version: that of one of several rows is not that of the value.
+func testFeedOfSeveralTables(t *testing.T, d database, c origin.FeedConfig) {
+	d.radius(t)
+	c.Tables = radiusTables
+	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
+	for name, ds := range map[string]origin.Dataset{
+		"view":  {Table: "users", Key: []string{"username"}},
+		"query": {Query: "SELECT secret, reply FROM users WHERE username = " + mark},
+	} {
+		ds.Name = name
+		r := d.record(t, ds, c)
+		if err := r.db.InstallChanges(soon(t), r.ds, c); err != nil {
+			t.Errorf("%s: installed again: %v", name, err)
+		}
+		if err := r.db.CheckFeed(soon(t), r.ds, c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		f := r.started(t)
+		for _, step := range []struct {
+			statement string
+			want      []string
+		}{
+			{"INSERT INTO radcheck VALUES (1, 'alice', 'x'), (2, 'bob', 'x')", []string{"alice", "bob"}},
+			{"INSERT INTO radreply VALUES (1, 'alice', 'y')", []string{"alice"}},
+			{"UPDATE radreply SET value = 'z' WHERE id = 1", []string{"alice"}},
+			{"UPDATE radreply SET username = 'bob' WHERE id = 1", []string{"alice", "bob"}},
+			{"DELETE FROM radreply", []string{"bob"}},
+			{"DELETE FROM radcheck", []string{"alice", "bob"}},
+		} {
+			want := map[string]int64{}
+			for _, key := range step.want {
+				want[key] = 0
+			}
+			d.exec(t, step.statement)
+			f.want(want)
+		}
+		f.stop()
+		if err := r.db.RemoveChanges(soon(t), r.ds, c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := r.db.CheckFeed(soon(t), r.ds, c); err == nil || !strings.Contains(err.Error(), "no trigger of table radcheck reports INSERT") {
+			t.Errorf("%s without triggers: %v", name, err)
+		}
+	}
+	c.Tables = map[string][]string{"radcheck": {"user"}}
+	_, _, err := d.open(t).ChangesSQL(soon(t), origin.Dataset{Name: "view", Table: "users", Key: []string{"username"}}, c)
+	if err == nil || !strings.Contains(err.Error(), `there is no column "user"`) {
+		t.Errorf("a missing column: %v", err)
+	}
+}
+
+// A view has no triggers: all say the same, before anything is installed.
+func testFeedOfAView(t *testing.T, d database, c origin.FeedConfig) {
+	d.radius(t)
+	db, ds := d.open(t), origin.Dataset{Name: "view", Table: "users", Key: []string{"username"}}
+	for name, err := range map[string]error{
+		"check": db.CheckFeed(soon(t), ds, c), "install": db.InstallChanges(soon(t), ds, c),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "only a table has triggers") || !strings.Contains(err.Error(), "feed.tables") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
+	_, err := db.Feed(origin.Dataset{Name: "query", Query: "SELECT secret FROM users WHERE username = " + mark}, c)
+	if err == nil || !strings.Contains(err.Error(), "query: only a table has triggers") {
+		t.Errorf("a query: %v", err)
+	}
+}
