@@ -18,8 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 )
 
-// The gateways nginx, HAProxy and Envoy read the key of an API from X-Api-Key, and use what the database has for it. With many more
-// keys than wrk sends in the ttl of the pages, every request would be a load.
+// The gateways nginx, HAProxy and Envoy read the key of an API from X-Api-Key, and use what the database has for it.
 
 // gatewayRequests are the kinds of requests, with the answer of gateways that send the tenant to the application.
 var gatewayRequests = []request{
@@ -133,7 +132,7 @@ var (
 
 // nginx asks by auth_request whether a key is valid.
 var nginx = &function{
-	name: "nginx", keys: 400 + reserved, engines: []string{"postgres"},
+	name: "nginx", keys: 4000, engines: []string{"postgres"},
 	ringside: []string{"nginx.conf", "ringside.yaml"}, direct: []string{"nginx.conf", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyTenant), requests: gatewayRequests,
 	start: func(t *testing.T, p *place) *rig.Server {
@@ -148,7 +147,7 @@ var nginx = &function{
 
 // envoy asks by ext_authz whether a key is valid.
 var envoy = &function{
-	name: "envoy", keys: 400 + reserved, engines: []string{"postgres"},
+	name: "envoy", keys: 4000, engines: []string{"postgres"},
 	ringside: []string{"envoy.yaml", "ringside.yaml"}, direct: []string{"envoy.yaml", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyTenant), requests: gatewayRequests,
 	start: func(t *testing.T, p *place) *rig.Server {
@@ -171,7 +170,7 @@ var envoy = &function{
 
 // haproxy selects the backend of a key.
 var haproxy = &function{
-	name: "haproxy", keys: 400 + reserved, engines: []string{"postgres"},
+	name: "haproxy", keys: 4000, engines: []string{"postgres"},
 	ringside: []string{"haproxy.cfg", "ringside.lua", "ringside.yaml"}, direct: []string{"haproxy.cfg", "ringside.lua", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyPool), requests: inPools(gatewayRequests),
 	start: func(t *testing.T, p *place) *rig.Server {
