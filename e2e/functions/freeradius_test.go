@@ -2,7 +2,6 @@ package functions
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -123,7 +122,7 @@ func radclient(p *place, l load) (outcome, error) {
 	for _, key := range l.order() {
 		requests.WriteString(radiusRequest(fmt.Sprintf("user-%d", key), fmt.Sprintf("secret-%d", key)))
 	}
-	flags := []string{"-q", "-s", "-r", "1", "-t", "2", "-p", "64"}
+	flags := []string{"-q", "-s", "-r", "1", "-t", "5", "-p", "64"}
 	if l.rate > 0 {
 		flags = append(flags, "-n", strconv.Itoa(l.rate))
 	}
@@ -134,8 +133,10 @@ func radclient(p *place, l load) (outcome, error) {
 	for _, match := range radiusTotal.FindAllStringSubmatch(out, -1) {
 		totals[match[1]], _ = strconv.Atoi(match[2]) // digits
 	}
-	if sum := totals["Accepted"] + totals["Rejected"] + totals["Lost"]; sum != l.requests {
-		return outcome{}, fmt.Errorf("radclient reports %d of %d requests: %w\n%s", sum, l.requests, errors.Join(err), out)
+	sent := totals["Accepted"] + totals["Rejected"] + totals["Lost"]
+	if sent == 0 {
+		return outcome{}, fmt.Errorf("radclient has sent none of %d requests: %w\n%s", l.requests, err, out)
 	}
-	return outcome{Requests: l.requests, Failed: l.requests - totals["Accepted"], Took: took}, nil
+	// radclient may end early after a request has got no answer.
+	return outcome{Requests: sent, Failed: sent - totals["Accepted"], Took: took}, nil
 }

@@ -164,7 +164,7 @@ func sipp(p *place, l load) (outcome, error) {
 		rate = 5000
 	}
 	cmd := exec.Command("sipp", l.address, "-sf", scenario, "-inf", users, "-i", "127.0.0.1", "-p", strconv.Itoa(rig.FreePort(p.t)),
-		"-m", strconv.Itoa(l.requests), "-r", strconv.Itoa(rate), "-l", "64", "-recv_timeout", "3000", "-nostdin",
+		"-m", strconv.Itoa(l.requests), "-r", strconv.Itoa(rate), "-l", "64", "-recv_timeout", "5000", "-nostdin",
 		"-trace_stat", "-stf", statistics, "-fd", "3600")
 	cmd.Dir = dir
 	began := time.Now()

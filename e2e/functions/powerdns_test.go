@@ -154,7 +154,7 @@ func dnsperf(p *place, l load) (outcome, error) {
 		fmt.Fprintln(&queries, host(i), "A")
 	}
 	to, port, _ := net.SplitHostPort(l.address)
-	flags := []string{"-s", to, "-p", port, "-n", "1", "-t", "3", "-q", "64", "-c", "4"}
+	flags := []string{"-s", to, "-p", port, "-n", "1", "-t", "5", "-q", "64", "-c", "4"}
 	if l.rate > 0 {
 		flags = append(flags, "-Q", strconv.Itoa(l.rate))
 	}

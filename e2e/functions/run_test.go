@@ -26,7 +26,7 @@ type form struct {
 }
 
 var (
-	short = form{measured: 400, keys: 400, cached: 100, during: 300, rate: 100} // longer than the ttl of the pages
+	short = form{measured: 400, keys: 400, cached: 100, during: 300, rate: 100} // longer than faultTTL
 	long  = form{measured: 10000, keys: 1000, cached: 400, during: 1000, rate: 100}
 )
 
@@ -66,34 +66,49 @@ func TestFunctions(t *testing.T) {
 				if size == short {
 					t.Parallel()
 				}
-				function := *f // its spare keys are those of this database
-				newSite(t, &function, engineOf(t, engine)).test(size)
+				size.test(t, f, engineOf(t, engine))
 			})
 		}
 	}
 }
 
-// test checks the answers, measures, and injects all faults.
-func (s *site) test(size form) {
+// faultTTL is the ttl of entries while faults are injected: shorter than a fault, so that entries expire during each.
+const faultTTL = "2s"
+
+// test checks the answers, measures, and injects all faults. The long form measures with the ttl of the function's page.
+func (size form) test(t *testing.T, f *function, e rig.Engine) {
+	function := *f // its spare keys are those of this database
+	ttl := faultTTL
+	if size == long {
+		ttl = ""
+	}
+	s := newSite(t, &function, e, ttl)
 	s.compareAnswers()
-	l := load{keys: size.keys, requests: size.measured, seed: seed}
-	for _, p := range []*place{s.direct, s.cached} {
-		r := result{
-			Function: s.f.name, Database: p.engine.Name, Via: "direct", Lines: s.f.lines(s.t, s.f.direct),
-			Seed: seed, Keys: l.keys, Faults: map[string]outcome{},
-		}
-		if p.local != nil {
-			r.Via, r.Lines = "ringside", s.f.lines(s.t, s.f.ringside)
-		}
-		l.address = p.address
-		r.Load, r.Statements = s.measure(p, l)
+	results := []result{s.measured(s.direct, size), s.measured(s.cached, size)}
+	if size == long {
+		s = newSite(t, &function, e, faultTTL)
+	}
+	for i, p := range []*place{s.direct, s.cached} {
 		for _, x := range faults {
 			if p.local != nil || x.direct && size == long {
-				r.Faults[x.name] = s.injected(x, p, size)
+				results[i].Faults[x.name] = s.injected(x, p, size)
 			}
 		}
-		s.record(r)
+		s.record(results[i])
 	}
+}
+
+func (s *site) measured(p *place, size form) result {
+	s.t.Helper()
+	r := result{
+		Function: s.f.name, Database: p.engine.Name, Via: "direct", Lines: s.f.lines(s.t, s.f.direct),
+		Seed: seed, Keys: size.keys, Faults: map[string]outcome{},
+	}
+	if p.local != nil {
+		r.Via, r.Lines = "ringside", s.f.lines(s.t, s.f.ringside)
+	}
+	r.Load, r.Statements = s.measure(p, load{address: p.address, keys: size.keys, requests: size.measured, seed: seed})
+	return r
 }
 
 // injected sends requests for cached keys during a fault. With Ringside none of them may fail, except while the only sidecar that

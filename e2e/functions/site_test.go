@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ type site struct {
 	direct, cached *place
 }
 
-func newSite(t *testing.T, f *function, e rig.Engine) *site {
+// newSite starts all of it. Entries are fresh for ttl, or as long as the function's page says if that is empty.
+func newSite(t *testing.T, f *function, e rig.Engine, ttl string) *site {
 	t.Helper()
 	s := &site{t: t, f: f, etcd: rig.Etcd(t), database: e.Start(t)}
 	own := connect(t, e, s.database.DSN)
@@ -31,15 +33,17 @@ func newSite(t *testing.T, f *function, e rig.Engine) *site {
 	}
 	s.direct, s.cached = newPlace(), newPlace()
 	f.fill(s.direct)
-	s.sidecars = rig.Sidecars(t, 3, s.config(e))
+	s.sidecars = rig.Sidecars(t, 3, s.config(e, ttl))
 	s.cached.local, s.cached.secondary = s.sidecars[0], s.sidecars[1]
 	f.start(t, s.direct)
 	f.start(t, s.cached)
 	return s
 }
 
+var ttlLine = regexp.MustCompile(`([ {]ttl: )[0-9a-z]+`)
+
 // config is the ringside.yaml of the function's folder with the test's database and etcd.
-func (s *site) config(e rig.Engine) string {
+func (s *site) config(e rig.Engine, ttl string) string {
 	dir := s.t.TempDir()
 	dsn, page := filepath.Join(dir, "dsn"), filepath.Join(dir, "ringside.yaml")
 	if err := os.WriteFile(dsn, []byte(s.database.DSN), 0o600); err != nil {
@@ -50,6 +54,9 @@ func (s *site) config(e rig.Engine) string {
 	config, err := os.ReadFile(page)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if ttl != "" {
+		config = ttlLine.ReplaceAll(config, []byte("${1}"+ttl))
 	}
 	return string(config) + fmt.Sprintf("membership: {etcd: {endpoints: [%q], lease_ttl: 2s}}\n", s.etcd.Endpoint())
 }
