@@ -68,6 +68,12 @@ func NotFound() *apierror.Error {
 	return apierror.New(apierror.NotFound, "the origin has no such key; this result is cached like a value")
 }
 
+// NoHeaders is the error of a row whose columns cannot be header fields.
+func NoHeaders() *apierror.Error {
+	return apierror.New(apierror.UnreadableRow, "the columns of the row that are header fields have more than 4096 bytes; shorten them, or "+
+		"remove one from `headers` of the dataset")
+}
+
 // InvalidRequest is the error of a request that has a wrong argument.
 func InvalidRequest(err error) *apierror.Error {
 	return apierror.New(apierror.MalformedRequest, err.Error())

@@ -39,7 +39,7 @@ func (h *Handler) read(c *RequestContext, d api.Served, key string) bool {
 	c.sendEntry(&a, o, d)
 	if d.View.Headers() > 0 && !a.NotFound && c.Status < 400 {
 		if err := c.setColumns(d.View, a.Value); err != nil {
-			c.replace(h.backend.Error(err))
+			c.replace(api.NoHeaders())
 		}
 	}
 	return c.Status == http.StatusOK && !a.NotFound

@@ -135,7 +135,7 @@ func TestOpenAPIKnowsEveryProblemAndNoOther(t *testing.T) {
 	all = append(all, apierror.NoSuchRoute, apierror.UnknownDataset, apierror.NotFound, apierror.WrongMethod,
 		apierror.MalformedRequest, apierror.InvalidBatch, apierror.CrossSite, apierror.RequestTimeout, apierror.BodyTooLarge, apierror.BatchTooLarge,
 		apierror.KeyTooLong, apierror.WrongHost, apierror.HeaderTooLarge, apierror.TooManyConnections, apierror.HTTPVersion, apierror.PreconditionFailed, apierror.UnsupportedMediaType,
-		apierror.Stopping, apierror.Unauthenticated, apierror.PermissionDenied, apierror.RateLimited)
+		apierror.Stopping, apierror.Unauthenticated, apierror.PermissionDenied, apierror.RateLimited, apierror.UnreadableRow)
 	known := map[string]bool{}
 	for _, p := range all {
 		known[apierror.BaseURI+p.Name] = true

@@ -120,6 +120,9 @@ func TestColumnsAreHeaderFieldsOfAResponse(t *testing.T) {
 		if resp.StatusCode != c.status || h.Get("X-Tenant") != c.tenant || h.Get("X-Plan") != c.plan {
 			t.Errorf("%s: got %d %v %.200s, want %d with X-Tenant %q and X-Plan %q", c.request, resp.StatusCode, h, body, c.status, c.tenant, c.plan)
 		}
+		if c.status == 500 {
+			localtest.CheckProblem(t, resp, body, "unreadable-row")
+		}
 		if values := h.Values("X-Plan"); len(values) > 1 {
 			t.Errorf("%s: X-Plan has the values %v", c.request, values)
 		}
