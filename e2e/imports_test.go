@@ -136,7 +136,8 @@ var mayImport = map[string][]string{
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
 		"sidecar/internal/http1", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
 	},
-	"sidecar/local/grpcapi": {
+	"sidecar/local/extauthz": {"sidecar/internal/httpview", "sidecar/kv", "sidecar/local/api"},
+	"sidecar/local/grpcapi": {"sidecar/local/extauthz",
 		"sidecar/internal/access", "sidecar/internal/caller",
 		"proto/ringside/v1", "proto/groupcachepb", "sidecar/internal/budget", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/h2",
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
@@ -237,7 +238,7 @@ var sqlDatabase = []string{
 
 // onlyImporter says which packages alone may import a module that would otherwise spread.
 var onlyImporter = map[string][]string{
-	"github.com/envoyproxy/go-control-plane": {"xds/resources", "xds/publisher", "xds/resolver"},
+	"github.com/envoyproxy/go-control-plane": {"xds/resources", "xds/publisher", "xds/resolver", "sidecar/local/extauthz"},
 	"github.com/cespare/xxhash/v2":           {"ring"},
 	"go.etcd.io/etcd/client/v3":              {"ring/etcd"},
 	"github.com/jackc/pgx/v5": {
@@ -250,7 +251,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/internal/servers",
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
-		"sidecar/local", "sidecar/local/api", "sidecar/local/grpcapi", "sidecar/internal/h2",
+		"sidecar/local", "sidecar/local/api", "sidecar/local/extauthz", "sidecar/local/grpcapi", "sidecar/internal/h2",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},

@@ -258,6 +258,7 @@ func newApplication(p *parts, c config.Config, log *apierror.Log) *local.Server 
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
 		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
 	}
+	lc.ExtAuthz.Dataset, lc.ExtAuthz.Header = c.ExtAuthz.Dataset, c.ExtAuthz.Header
 	if p.served.typed != nil {
 		lc.CNFMetrics = cnfmetrics.New(cnfmetrics.Config{
 			Dataset: p.served.typed, Lister: p.served.typed, Budget: p.budget, Errors: log})

@@ -30,6 +30,7 @@ func (k *checker) check() {
 	k.origins()
 	k.datasets()
 	k.http()
+	k.extAuthz()
 	k.tokens()
 	k.audit()
 	k.cnfMetrics()

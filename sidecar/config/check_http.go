@@ -1,8 +1,11 @@
 package config
 
 import (
+	"cmp"
 	"maps"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/httpview"
 )
@@ -51,5 +54,23 @@ func (k *checker) http() {
 			}
 			paths[t] = path
 		}
+	}
+}
+
+// requestHeader is a header field as Envoy names it.
+var requestHeader = regexp.MustCompile(`^(:path|:method|:authority|[a-z0-9][a-z0-9_-]*)$`)
+
+func (k *checker) extAuthz() {
+	e := k.config.ExtAuthz
+	d, ok := k.config.Datasets[e.Dataset]
+	switch {
+	case e == ExtAuthz{}:
+	case !ok:
+		k.problem("ext_authz.dataset", "no dataset is named %q; want one of: %s", e.Dataset,
+			cmp.Or(strings.Join(slices.Sorted(maps.Keys(k.config.Datasets)), ", "), "there are none"))
+	case len(d.Key) > 1:
+		k.problem("ext_authz.dataset", "%s has a key of several columns; a header field is one", e.Dataset)
+	case !requestHeader.MatchString(e.Header):
+		k.problem("ext_authz.header", "want a header field in lower case, :path, :method or :authority; got %q", e.Header)
 	}
 }

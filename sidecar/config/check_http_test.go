@@ -27,6 +27,12 @@ func TestProblemsOfWhatHTTPClientsSee(t *testing.T) {
 		{"variable that is no column", oneDataset + `    paths: ["/m/{id}"]`, "datasets.metrics.paths[0]: no variable has the name of the column cnf_id"},
 		{"headers of one column", oneDataset + "    value: v\n    headers: {X-A: a}", "datasets.metrics.headers: the fields are columns of the row"},
 		{"headers of many rows", oneDataset + "    rows: many\n    order: [cnf_id]\n    headers: {X-A: a}", "datasets.metrics.headers: the fields are columns of one row"},
+		{"ext_authz", oneDataset + "ext_authz: {dataset: metrics, header: x-api-key}", ""},
+		{"ext_authz of no dataset", oneDataset + "ext_authz: {dataset: other, header: x-api-key}", "ext_authz.dataset: no dataset is named \"other\"; want one of: metrics"},
+		{"ext_authz without a header", oneDataset + "ext_authz: {dataset: metrics}", "ext_authz.header: want a header field in lower case"},
+		{"ext_authz without a dataset", oneDataset + "ext_authz: {header: x}", "ext_authz.dataset: no dataset is named \"\""},
+		{"ext_authz with another spelling", oneDataset + "ext_authz: {dataset: metrics, header: X-Api-Key}", "ext_authz.header: want"},
+		{"ext_authz of two columns", strings.Replace(oneDataset, "key: cnf_id", "key: [a, b]", 1) + "ext_authz: {dataset: metrics, header: x}", "a key of several columns"},
 		{"header of HTTP", oneDataset + "    headers: {Content-Length: a}", "datasets.metrics.headers.Content-Length: HTTP or Ringside gives"},
 		{"absent", oneDataset + "    absent: {status: 503}", "datasets.metrics.absent.status: want one of 200, 204, 403, 404; got 503"},
 	} {

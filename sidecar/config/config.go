@@ -28,6 +28,7 @@ type Config struct {
 	// CNFMetrics is the dataset of the typed service of CNF metrics; empty disables the service.
 	CNFMetrics string   `yaml:"cnf_metrics"`
 	Hosts      []string `yaml:"hosts"`
+	ExtAuthz   ExtAuthz `yaml:"ext_authz"`
 	Log        Log      `yaml:"log"`
 	// Pprof serves Go's profiles on the admin listener.
 	Pprof bool `yaml:"pprof"`
@@ -37,6 +38,12 @@ type Config struct {
 	// source is where the configuration came from, for reloads; nil if it was made in Go.
 	source *Source
 	places *decode.Places // of its fields; nil if it was made in Go
+}
+
+// ExtAuthz answers the checks of Envoy's ext_authz over gRPC. The zero value disables it.
+type ExtAuthz struct {
+	Dataset string `yaml:"dataset"`
+	Header  string `yaml:"header"` // of a request, with the key
 }
 
 // Node is the identity of this member.

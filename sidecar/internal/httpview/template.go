@@ -22,7 +22,7 @@ type segment struct {
 }
 
 // The first segments of the paths that the API itself has.
-var reserved = []string{"v1", "cnfmetrics", "openapi.json", "ext_authz"}
+var reserved = []string{"v1", "cnfmetrics", "openapi.json"}
 
 const maxTemplate, maxSegments = 256, 16
 

@@ -57,6 +57,8 @@ type Config struct {
 	ConnShare float64
 	// CNFMetrics is the service of the CNF metric model; nil if there is none.
 	CNFMetrics Mount
+	// ExtAuthz is the dataset of Envoy's ext_authz, and the header field of a request that has the key; see package extauthz.
+	ExtAuthz struct{ Dataset, Header string }
 	// Errors has the texts of errors that clients do not see: of failures, and of defects, such as panics. Nil means one that writes nowhere.
 	Errors *apierror.Log
 }

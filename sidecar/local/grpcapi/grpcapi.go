@@ -20,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
+	"github.com/ringside-cache/ringside/sidecar/local/extauthz"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
@@ -44,6 +45,9 @@ func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol,
 	groupcachepb.RegisterGroupCacheServer(g, &groupCache{service: s})
 	if mount := config.CNFMetrics; mount != nil && !routed {
 		mount.Register(mountRegistrar{g, s})
+	}
+	if config.ExtAuthz.Dataset != "" && !routed {
+		extauthz.Register(mountRegistrar{g, s}, backend, config.ExtAuthz)
 	}
 	return g
 }
