@@ -16,21 +16,23 @@ NAMES = {  # in the order of the picture: what a user asked for
     "prometheus": ("Prometheus", "target lists at a start"),
 }
 FAULTS = ["database killed", "database frozen"]
-LABEL, PANEL, GAP, ROW, BAR, TOP = 200, 364, 16, 62, 22, 92
-ANSWERED, FAILED, INK, SOFT = "#2b6cb0", "#c53030", "#1a202c", "#4a5568"
+LABEL, PANEL, GAP, ROW, BAR, TOP = 200, 364, 16, 62, 22, 112
+ANSWERED, FAILED, WAITING, INK, SOFT = "#2b6cb0", "#c53030", "#718096", "#1a202c", "#4a5568"
 
 
 def number(n):
     return f"{n:,}".replace(",", "\u2009")
 
 
-def strip(x, y, name, outcome):
-    """Returns one bar: the share of requests that were answered, and of those that failed."""
+def strip(x, y, name, outcome, most):
+    """Returns one bar: the requests that were answered, those that failed, and those of most that clients could not send yet."""
     requests, failed = outcome["requests"], outcome["failed"]
-    lost = PANEL * failed / requests
-    parts = [(x, PANEL - lost, ANSWERED), (x + PANEL - lost, lost, FAILED)]
-    bars = "".join(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>'
-                   for left, width, colour in parts if width > 0)
+    bars, left = "", x
+    for part, colour in ((requests - failed, ANSWERED), (failed, FAILED), (most - requests, WAITING)):
+        width = PANEL * part / most
+        if width > 0:
+            bars += f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>'
+        left += width
     text = f"{name}: {number(failed)} of {number(requests)} failed"
     return bars + f'<text x="{x + 8}" y="{y + 16}" fill="#ffffff">{text}</text>'
 
@@ -44,15 +46,18 @@ def draw(results):
            'font-family="ui-sans-serif, system-ui, Helvetica, Arial, sans-serif" font-size="14">',
            f"<title>{title}</title>", f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>',
            f'<text x="16" y="34" font-size="20" font-weight="600" fill="{INK}">{title}</text>']
-    for x, colour, text in ((width - 330, ANSWERED, "answered correctly"), (width - 160, FAILED, "failed or no answer")):
-        out.append(f'<rect x="{x}" y="22" width="14" height="14" fill="{colour}"/><text x="{x + 20}" y="34" fill="{INK}">{text}</text>')
+    for x, colour, text in ((LABEL, ANSWERED, "answered correctly"), (LABEL + 170, FAILED, "failed"),
+                            (LABEL + 260, WAITING, "not sent: the clients waited for answers")):
+        out.append(f'<rect x="{x}" y="48" width="14" height="14" fill="{colour}"/><text x="{x + 20}" y="60" fill="{INK}">{text}</text>')
     for column, fault in enumerate(FAULTS):
         x = LABEL + column * (PANEL + GAP)
         out.append(f'<text x="{x}" y="{TOP - 14}" font-size="16" font-weight="600" fill="{INK}">{fault}</text>')
         for row, function in enumerate(functions):
             y = TOP + ROW * row
-            out.append(strip(x, y, "SQL", rows[function, "direct"][fault]))
-            out.append(strip(x, y + BAR + 3, "Ringside", rows[function, "ringside"][fault]))
+            direct, ringside = rows[function, "direct"][fault], rows[function, "ringside"][fault]
+            most = max(direct["requests"], ringside["requests"])
+            out.append(strip(x, y, "SQL", direct, most))
+            out.append(strip(x, y + BAR + 3, "Ringside", ringside, most))
     for row, function in enumerate(functions):
         y, (name, unit) = TOP + ROW * row, NAMES[function]
         out.append(f'<text x="16" y="{y + 18}" font-size="16" font-weight="600" fill="{INK}">{name}</text>'

@@ -28,6 +28,7 @@ def main(about):
     print("`make functions` writes this page. Each function runs with its own SQL module and with Ringside, on the same database; the")
     print("configurations are in [deploy/functions](../../deploy/functions). All processes share one machine.\n")
     print("; ".join(about.splitlines() + ["seed: " + ", ".join(map(str, seeds))]) + "\n")
+    print("![What users saw while the database was unavailable](outage.svg)\n")
     print("The first columns are of requests for keys that no cache has at the start, each key in turn, with the ttl of the page. *Statements* are all that the")
     print("database ran, per request. The columns of the faults show how many requests failed, of those sent from just before the fault")
     print("until its end; their keys had been read before, with a ttl of 2 s, so that entries expire during the fault.\n")
