@@ -212,11 +212,12 @@ type Dataset struct {
 	// Columns are those of the value, in order; empty means all of Table, in its order. Only with Table.
 	Columns []string
 
-	// Query reads the row of one key, its only parameter: $1 in PostgreSQL, ? elsewhere. Instead of Table.
+	// Query reads the row of one key, with a parameter for each column of the key: $1 in PostgreSQL, ? elsewhere. Instead of
+	// Table. Key, if set, names columns of its result, which must have the bytes of the key; otherwise the database compares.
 	Query string
-	// Batch reads the rows of many keys; its first column is the key and not part of the value. The parameter is an
-	// array in PostgreSQL (= ANY($1)), and a list elsewhere (IN (?), the ? is repeated). Without Batch, each key costs
-	// one query.
+	// Batch reads the rows of many keys; its first columns are the key and not part of the value. The parameters are an
+	// array for each column in PostgreSQL (= ANY($1)), and a list elsewhere (IN (?), the ? is repeated). Without Batch, each
+	// key costs one query.
 	Batch string
 
 	// Many makes the value of a key the JSON array of all its rows; otherwise a key with two rows is an error.

@@ -54,11 +54,20 @@ func (s *served) use(c config.Config, lister origin.Lister) {
 		of := c.Datasets[d.Name()]
 		view, _ := of.View() // without faults: the configuration has been checked
 		one := local.Served{
-			Dataset: d, JSON: of.JSON(), ContentType: of.ContentType, ReadOnly: !of.Writable, Gate: s.access.Gate(d.Name()), View: view}
+			Dataset: d, JSON: of.JSON(), ContentType: of.ContentType, Key: compositeKey(of), ReadOnly: !of.Writable,
+			Gate: s.access.Gate(d.Name()), View: view}
 		list = append(list, one)
 		if d.Name() == c.CNFMetrics && s.typed != nil {
 			s.typed.Replace(one, lister) //guard:typed-service-has-no-permissions
 		}
 	}
 	s.catalog.Replace(list...)
+}
+
+// compositeKey returns the columns of the key if there are several.
+func compositeKey(d config.Dataset) []string {
+	if len(d.Key) < 2 {
+		return nil
+	}
+	return d.Key
 }

@@ -76,7 +76,9 @@ func checkNames(ds origin.Dataset, names []string) error {
 }
 
 func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	if err := db.checkQuery(ctx, conn, ds, &sqltext.Query{SQL: ds.Query}); err != nil {
+	single := ds
+	single.Batch = ""
+	if err := db.checkQuery(ctx, conn, ds, sqltext.Load(single, db.database.Syntax)); err != nil {
 		return &origin.FieldError{Field: "query", Err: err}
 	}
 	if ds.Batch == "" {
@@ -93,18 +95,16 @@ func (db *DB) checkQuery(ctx context.Context, conn *sql.Conn, ds origin.Dataset,
 	if err != nil {
 		return err
 	}
-	if q.Keyed {
-		columns = columns[min(1, len(columns)):] // the key
-	}
 	names := make([]string, len(columns))
 	for i, column := range columns {
 		names[i] = column.Name
 	}
 	set := rowset.New(ds, db.maxValueBytes)
-	if err := set.Columns(names); err != nil {
+	result, err := set.ColumnsOfResult(q, names)
+	if err != nil {
 		return err
 	}
-	if len(columns) == 0 {
+	if columns = columns[result.Skip:]; len(columns) == 0 {
 		return errors.New("it has no columns besides the key")
 	}
 	if set.VersionIndex >= 0 && !columns[set.VersionIndex].Integer {

@@ -52,8 +52,8 @@ func (w *rowWriter) checkVersion(t *tables.Table) error {
 }
 
 func (w *rowWriter) checkKeyType(t *tables.Table) error {
-	if t.Key.Untyped {
-		return fmt.Errorf("key: "+tables.UntypedKey, w.source.dataset.Key[0], w.source.dataset.Table)
+	if err := t.CheckKeyTypes(w.source.dataset); err != nil {
+		return fmt.Errorf("key: %w", err)
 	}
 	return nil
 }
@@ -99,15 +99,14 @@ func (r *refusals) error() error {
 // rehearsal returns a statement of each kind that a write may need.
 func (w *rowWriter) rehearsal(t *tables.Table) []string {
 	s, ds := w.source.db.database.Syntax, w.source.dataset
-	name, key := sqltext.QuoteTable(s, ds.Table), s.Quote(ds.Key[0])
-	columns, set := []string{key}, []string{}
+	name, columns, set := sqltext.QuoteTable(s, ds.Table), sqltext.QuoteAll(s, "", ds.Key), []string{}
 	for _, c := range t.Columns {
 		if quoted := s.Quote(c.Name); !slices.Contains(ds.Key, c.Name) && !c.Generated && sqltext.Shows(ds, c.Name) {
 			columns, set = append(columns, quoted), append(set, quoted+" = "+quoted)
 		}
 	}
 	if len(set) == 0 {
-		set = []string{key + " = " + key}
+		set = []string{columns[0] + " = " + columns[0]}
 	}
 	list := strings.Join(columns, ", ")
 	return []string{

@@ -90,6 +90,13 @@ func TestDatabases(t *testing.T) {
 		{"RowThatMakesTheQueryFail", testRowThatMakesTheQueryFail},
 		{"RejectedWrites", testRejectedWrites},
 		{"TypeOfTheKeyChanges", testTypeOfTheKeyChanges},
+		{"CaseOfKeys", testCaseOfKeys},
+		{"CompositeKeys", testCompositeKeys},
+		{"CompositeKeysIgnoreCollations", testCompositeKeysIgnoreCollations},
+		{"CompositeKeysOfOtherTypes", testCompositeKeysOfOtherTypes},
+		{"CompositeKeysUseTheIndex", testCompositeKeysUseTheIndex},
+		{"CompositeWrites", testCompositeWrites},
+		{"CompositeKeyThatIsNotUnique", testCompositeKeyThatIsNotUnique},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {

@@ -269,6 +269,9 @@ type keyProperty struct {
 	random *rand.Rand
 	table  string
 
+	columns, types []string // of a composite key; empty for the column k of keyType
+	literals       func(r *rand.Rand) []string
+
 	rows   origin.Origin
 	feed   *follower
 	writer *sql.Conn
@@ -276,8 +279,16 @@ type keyProperty struct {
 }
 
 func (p *keyProperty) test(c origin.FeedConfig) (n int) {
-	p.exec(p.t, fmt.Sprintf("CREATE TABLE %s (k %s NOT NULL PRIMARY KEY, v INT)", p.table, p.sql))
-	ds := origin.Dataset{Name: p.table, Table: p.table, Key: []string{"k"}, Value: "v"}
+	if p.columns == nil {
+		p.columns, p.types = []string{"k"}, []string{p.sql}
+		p.literals = func(r *rand.Rand) []string { return []string{p.literal(r)} }
+	}
+	declared := ""
+	for i, column := range p.columns {
+		declared += column + " " + p.types[i] + " NOT NULL, "
+	}
+	p.exec(p.t, fmt.Sprintf("CREATE TABLE %s (%s v INT, PRIMARY KEY (%s))", p.table, declared, strings.Join(p.columns, ", ")))
+	ds := origin.Dataset{Name: p.table, Table: p.table, Key: p.columns, Value: "v"}
 	r := p.record(p.t, ds, c)
 	p.feed, p.names = r.started(p.t), map[string]string{}
 	var err error
@@ -313,13 +324,13 @@ func (p *keyProperty) write(session []string) {
 	first := len(p.names)
 	for range 12 {
 		v := fmt.Sprint(len(p.names))
-		if p.changed(fmt.Sprintf("INSERT INTO %s VALUES (%s, %s)", table, p.literal(p.random), v)) {
+		if p.changed(fmt.Sprintf("INSERT INTO %s (%s, v) VALUES (%s, %s)", table, strings.Join(p.columns, ", "), strings.Join(p.literals(p.random), ", "), v)) {
 			p.want(v, "")
 		}
 	}
 	for v := first; v < len(p.names); v += 2 {
 		old := p.names[fmt.Sprint(v)]
-		if p.changed(fmt.Sprintf("UPDATE %s SET k = %s WHERE v = %d", table, p.literal(p.random), v)) {
+		if p.changed(p.move(table, v)) {
 			p.want(fmt.Sprint(v), old)
 		}
 	}
@@ -328,6 +339,16 @@ func (p *keyProperty) write(session []string) {
 			p.feed.want(map[string]int64{p.names[fmt.Sprint(v)]: 0})
 		}
 	}
+}
+
+// move returns a statement that gives a row another key.
+func (p *keyProperty) move(table string, v int) string {
+	literals := p.literals(p.random)
+	set := make([]string, len(p.columns))
+	for i, column := range p.columns {
+		set[i] = column + " = " + literals[i]
+	}
+	return fmt.Sprintf("UPDATE %s SET %s WHERE v = %d", table, strings.Join(set, ", "), v)
 }
 
 // changed runs a statement, and reports whether it changed a row: a random key may exist.

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +21,9 @@ const maxListRows = 1000
 // Lister implements origin.ListableSource, for datasets of a table. The order of the keys is that of the database.
 func (db *DB) Lister(ds origin.Dataset) (origin.Lister, error) {
 	s, err := db.tableSource(ds)
+	if err == nil && len(ds.Key) > 1 {
+		err = errors.New("only a dataset with a key of one column can be listed")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +91,8 @@ func (l *rowLister) read(ctx context.Context, conn *sql.Conn, t *tables.Table, q
 // step writes the statement of a page.
 func (l *rowLister) step(t *tables.Table, q origin.ListQuery) (sqltext.Step, error) {
 	ds, syntax := l.source.dataset, l.source.db.database.Syntax
-	after, err := t.KeyParameter(ds, q.After)
-	if err != nil && (q.After != "" || t.Key.Untyped) {
+	after, err := t.KeyParameters(ds, q.After)
+	if err != nil && (q.After != "" || t.CheckKeyTypes(ds) != nil) {
 		return sqltext.Step{}, err
 	}
 	b, key := &sqltext.Builder{Syntax: syntax}, "t."+syntax.Quote(ds.Key[0])
@@ -98,7 +102,7 @@ func (l *rowLister) step(t *tables.Table, q origin.ListQuery) (sqltext.Step, err
 		b.Add("%s IS NOT NULL", key)
 		limit++ // the first row may have the empty key, which cannot be requested
 	} else {
-		b.Add("%s > %s", key, b.Parameter(sqltext.Parameter{Column: ds.Key[0], Value: after}))
+		b.Add("%s > %s", key, b.Parameter(after[0]))
 	}
 	if ds.Value != "" {
 		b.Add(" AND t.%s IS NOT NULL", syntax.Quote(ds.Value)) // a row whose value is NULL is absent

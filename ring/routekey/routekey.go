@@ -10,19 +10,26 @@ import (
 
 // Format returns the printable string that the ring hashes for a key of a dataset: "dataset/key", with each byte other
 // than an RFC 3986 pchar (unreserved, sub-delims, ":", "@") and the slashes of the key percent-encoded in upper-case hex.
-// It is the canonical URL path after /v1/ and the value of the header ringside-key.
+// The escapes of a composite key, %25 and %2F (origin.JoinKey), stay as they are. So it is the canonical URL path after /v1/, except
+// for a key of one column that contains these texts (Path), and the value of the header ringside-key.
 func Format(dataset, key string) string {
 	return string(Append(make([]byte, 0, len(dataset)+1+len(key)), dataset, key))
 }
 
-// Append appends Format(dataset, key) to dst. It allocates only when dst has to grow.
-func Append(dst []byte, dataset, key string) []byte {
-	dst = appendEscaped(dst, dataset, false)
-	dst = append(dst, '/')
-	return appendEscaped(dst, key, true)
+// Path returns the canonical URL path after /v1/ of a key of one column.
+func Path(dataset, key string) string {
+	dst := append(appendEscaped(make([]byte, 0, len(dataset)+1+len(key)), dataset, segment), '/')
+	return string(appendEscaped(dst, key, slashes))
 }
 
-// Parse is the inverse of Format. It also accepts other spellings of the same path (lower-case hex, unnecessary
+// Append appends Format(dataset, key) to dst. It allocates only when dst has to grow.
+func Append(dst []byte, dataset, key string) []byte {
+	dst = appendEscaped(dst, dataset, segment)
+	dst = append(dst, '/')
+	return appendEscaped(dst, key, composite)
+}
+
+// Parse is the inverse of Path. It also accepts other spellings of the same path (lower-case hex, unnecessary
 // escapes): they have another hash but mean the same key. The error names the wrong byte.
 func Parse(routeKey string) (dataset, key string, err error) {
 	if err := checkBytes(routeKey); err != nil {
@@ -50,10 +57,19 @@ func checkBytes(routeKey string) error {
 	return nil
 }
 
-func appendEscaped(dst []byte, s string, slash bool) []byte {
+// form says which bytes need no escape, in addition to a pchar.
+type form int
+
+const (
+	segment   form = iota // none
+	slashes               // slashes
+	composite             // slashes, and the escapes of a composite key
+)
+
+func appendEscaped(dst []byte, s string, f form) []byte {
 	const hex = "0123456789ABCDEF"
 	for i := range len(s) {
-		if c := s[i]; pchar(c) || slash && c == '/' {
+		if c := s[i]; pchar(c) || c == '/' && f >= slashes || c == '%' && f == composite && isEscape(s[i:]) { //guard:composite-key-has-another-route
 			dst = append(dst, c)
 		} else {
 			dst = append(dst, '%', hex[c>>4], hex[c&15])
@@ -61,6 +77,9 @@ func appendEscaped(dst []byte, s string, slash bool) []byte {
 	}
 	return dst
 }
+
+// isEscape reports whether s begins with an escape of a composite key.
+func isEscape(s string) bool { return strings.HasPrefix(s, "%25") || strings.HasPrefix(s, "%2F") }
 
 // pchar reports whether c needs no escape in a path segment (RFC 3986, 3.3).
 func pchar(c byte) bool {

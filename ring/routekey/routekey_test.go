@@ -14,7 +14,9 @@ func TestFormat(t *testing.T) {
 		{"d", "AZaz09-._~!$&'()*+,;=:@", "d/AZaz09-._~!$&'()*+,;=:@"},
 		{"d", "a b", "d/a%20b"},
 		{"d", "100%", "d/100%25"},
-		{"d", "%2F", "d/%252F"},
+		{"d", "%2F", "d/%2F"}, // of a composite key
+		{"d", "a%2Fb/100%25/%252F", "d/a%2Fb/100%25/%252F"},
+		{"d", "%2f%2", "d/%252f%252"},
 		{"d", "a?b#c", "d/a%3Fb%23c"},
 		{"d", `"<>[\]^{|}` + "`", "d/%22%3C%3E%5B%5C%5D%5E%7B%7C%7D%60"},
 		{"d", "ä", "d/%C3%A4"},
@@ -79,9 +81,13 @@ func FuzzFormat(f *testing.F) {
 		if i := strings.IndexFunc(routeKey, func(c rune) bool { return !strings.ContainsRune(allowed, c) }); i >= 0 {
 			t.Errorf("Format(%q, %q) = %q has %q", dataset, key, routeKey, routeKey[i])
 		}
-		gotDataset, gotKey, err := Parse(routeKey)
+		path := Path(dataset, key)
+		gotDataset, gotKey, err := Parse(path)
 		if err != nil || gotDataset != dataset || gotKey != key {
-			t.Errorf("%q, %q is %q, which is %q, %q, %v", dataset, key, routeKey, gotDataset, gotKey, err)
+			t.Errorf("%q, %q is %q, which is %q, %q, %v", dataset, key, path, gotDataset, gotKey, err)
+		}
+		if !strings.Contains(key, "%25") && !strings.Contains(key, "%2F") && path != routeKey {
+			t.Errorf("%q, %q has the path %q and the route key %q", dataset, key, path, routeKey)
 		}
 	})
 }
@@ -95,7 +101,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again := Format(dataset, key)
+		again := Path(dataset, key)
 		if d, k, err := Parse(again); err != nil || d != dataset || k != key {
 			t.Errorf("%q means %q, %q, which is written %q, which means %q, %q, %v", routeKey, dataset, key, again, d, k, err)
 		}

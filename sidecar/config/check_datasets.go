@@ -126,17 +126,14 @@ func (k datasetChecker) source() {
 }
 
 func (k datasetChecker) ofQuery() {
-	if len(k.Key) > 0 || len(k.Columns) > 0 {
-		k.problem(k.path, "key and columns belong to table; a query selects its own")
+	if len(k.Columns) > 0 {
+		k.problem(k.path+".columns", "belongs to table; a query selects its own")
 	}
 }
 
 func (k datasetChecker) ofTable() {
-	switch {
-	case len(k.Key) == 0:
+	if len(k.Key) == 0 {
 		k.problem(k.path+".key", "is missing; want the column that identifies a row, or a list of columns")
-	case len(k.Key) > 1:
-		k.problem(k.path+".key", "has %d columns; want one", len(k.Key))
 	}
 	if k.Batch != "" {
 		k.problem(k.path+".batch", "belongs to query; for a table the sidecar generates it")

@@ -317,8 +317,24 @@ func TestProblems(t *testing.T) {
 		},
 		{"table without key", oneDataset + "  b: {origin: db, table: t}", []string{"datasets.b.key: is missing"}},
 		{
-			"query with key", oneDataset + "  b: {origin: db, query: SELECT 1, key: k}",
-			[]string{"datasets.b: key and columns belong to table"},
+			"query with columns", oneDataset + "  b: {origin: db, query: SELECT 1, columns: [k]}",
+			[]string{"datasets.b.columns: belongs to table"},
+		},
+		{
+			"composite key of a query", oneDataset + "  b: {origin: db, query: SELECT a FROM t WHERE a = ?, key: [a, b]}",
+			[]string{"datasets.b: query must compare the key column a with its parameter, ?"},
+		},
+		{
+			"too many columns of a key", oneDataset + "  b: {origin: db, table: t, key: [a, b, c, d, e]}",
+			[]string{"datasets.b: key has 5 columns; at most 4 are allowed"},
+		},
+		{
+			"a column of a key twice", oneDataset + "  b: {origin: db, table: t, key: [a, a]}",
+			[]string{"datasets.b: key names a column twice"},
+		},
+		{
+			"typed service with a composite key", oneDataset + "  b: {origin: db, table: t, key: [a, b]}\ncnf_metrics: b",
+			[]string{"cnf_metrics: the dataset b needs table and a key of one column"},
 		},
 		{
 			"table with batch", oneDataset + "    batch: SELECT 1",

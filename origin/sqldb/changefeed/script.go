@@ -45,7 +45,7 @@ type Triggers interface {
 // located is a table as the catalog has it.
 type Table struct {
 	Schema, Name string
-	KeyText      func(column string) string // the expression for a key as Load compares it
+	KeyText      func(row string) string // the expression for the key of a row as Load compares it; see KeyText
 	// Warnings say what the triggers do not report, and NotifyWarnings what those of origin.FeedNotify make impossible.
 	Warnings, NotifyWarnings []string
 	// EachRow says that statements on other tables change rows of this one, as with partitions: only triggers for each row
@@ -58,6 +58,27 @@ type Table struct {
 	// Unique are the columns of unique indexes other than that of the key, by which SQLite's REPLACE finds rows to delete.
 	Unique [][]UniqueColumn
 }
+
+// KeyText returns the expression for the key of a row, as origin.JoinKey writes it: texts have the expressions for its columns,
+// and join concatenates expressions.
+func KeyText(s sqltext.Syntax, columns []string, texts []func(column string) string, join func(texts []string) string) func(string) string {
+	return func(row string) string {
+		parts := sqltext.QuoteAll(s, row+".", columns)
+		for i, column := range parts {
+			parts[i] = texts[i](column)
+			if len(columns) > 1 {
+				parts[i] = "replace(replace(" + parts[i] + ", '%', '%25'), '/', '%2F')" //guard:trigger-escapes-no-components
+			}
+		}
+		if len(parts) == 1 {
+			return parts[0]
+		}
+		return join(parts)
+	}
+}
+
+// JoinWithPipes joins with the operator of the SQL standard.
+func JoinWithPipes(texts []string) string { return strings.Join(texts, " || '/' || ") }
 
 // UniqueColumn is a column of a unique index.
 type UniqueColumn struct{ Name, Collation string }
@@ -100,7 +121,7 @@ func (s *script) checkNames(ownSchemaOnly bool) error {
 	if schema, _ := sqltext.SplitTable(s.config.Table); ownSchemaOnly && schema != "" && schema != s.at.Schema {
 		return fmt.Errorf("changes table %s: a trigger of SQLite can only write to its own file", s.config.Table)
 	}
-	for _, name := range []string{s.at.Schema, s.at.Name, s.Dataset.Key[0], s.Dataset.Version, s.config.Table} {
+	for _, name := range append([]string{s.at.Schema, s.at.Name, s.Dataset.Version, s.config.Table}, s.Dataset.Key...) {
 		if strings.Contains(name, bodyQuote) || strings.ContainsAny(name, "\n\r\x00") {
 			return fmt.Errorf("the name %q cannot be part of a trigger: rename it, or write the trigger by hand", name)
 		}
@@ -231,11 +252,13 @@ func (s *script) Object(suffix string) string {
 	return s.Quote(s.at.Schema) + "." + s.Quote(s.Name(suffix))
 }
 
-// Column returns the key column of a row.
-func (s *script) Column(row string) string { return row + "." + s.Quote(s.Dataset.Key[0]) }
+// HasKey returns the condition that no column of the key of a row is NULL.
+func (s *script) HasKey(row string) string {
+	return sqltext.AndAll(s.Dataset.Key, func(_ int, column string) string { return row + "." + s.Quote(column) + " IS NOT NULL" })
+}
 
 // Key returns the expression for the reported key of a row.
-func (s *script) Key(row string) string { return s.at.KeyText(s.Column(row)) }
+func (s *script) Key(row string) string { return s.at.KeyText(row) }
 
 // Version returns the expression for the reported version of a row; 0 for none.
 func (s *script) Version(row string) string {

@@ -45,9 +45,7 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Datase
 			c.Form, c.Inexact = rowjson.FormJSON, true
 		}
 		t.Columns = append(t.Columns, c)
-		if strings.EqualFold(c.Name, ds.Key[0]) {
-			t.Key = keyTypeOf(declared)
-		}
+		t.SetKeyType(ds, c.Name, strings.EqualFold, keyTypeOf(declared))
 	}
 	return t, rows.Err()
 }
@@ -137,9 +135,17 @@ func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Data
 	return errors.Join(
 		tables.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
 			WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
-			GROUP BY INDEX_NAME HAVING COUNT(*) = 1 AND MAX(COLUMN_NAME) = ? AND MAX(NON_UNIQUE) = 0
-			AND MAX(SUB_PART) IS NULL)`, schema, name, ds.Key[0]),
+			GROUP BY INDEX_NAME HAVING COUNT(*) = ? AND SUM(COLUMN_NAME IN (?`+strings.Repeat(", ?", len(ds.Key)-1)+`)) = COUNT(*)
+			AND MAX(NON_UNIQUE) = 0 AND MAX(SUB_PART) IS NULL)`, slices.Concat([]any{schema, name, len(ds.Key)}, anyOf(ds.Key))...),
 		checkEngine(ctx, conn, schema, name))
+}
+
+func anyOf(texts []string) []any {
+	all := make([]any, len(texts))
+	for i, text := range texts {
+		all[i] = text
+	}
+	return all
 }
 
 func checkEngine(ctx context.Context, conn *sql.Conn, schema, name string) error {

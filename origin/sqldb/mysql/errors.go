@@ -149,12 +149,12 @@ func refusal(err error, tx *rowwrite.Transaction) error {
 		return err
 	}
 	column, reason := reasonOf(err)
-	key := tx.Rows.Dataset.Key[0]
+	key := tx.Rows.Dataset.Key
 	switch number := errorNumber(err); {
 	case slices.Contains(differentCollations, number), number == noConversion && tx.Change.Delete:
-		column = key // a value is not compared with a column
+		column = key[0] // a value is not compared with a column
 	}
-	if column == key {
+	if slices.Contains(key, column) {
 		return fmt.Errorf("%w: %s", origin.ErrInvalidKey, reason)
 	}
 	return origin.InvalidValue(column, "%s", reason)

@@ -22,7 +22,7 @@ type reader struct {
 }
 
 func (r *reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([]rowset.ResultColumn, error) {
-	return rowset.DescribeByRunning(ctx, conn, q.Expand(1))
+	return rowset.DescribeByRunning(ctx, conn, q.Expand(1, ""), q.Width())
 }
 
 func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
@@ -30,12 +30,12 @@ func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 	if err != nil {
 		return errclass.Keyless(err)
 	}
-	keys = set.OfType(types.key, keys)
+	keys, parameters := set.OfType(types.key, keys)
 	if len(keys) == 0 {
 		return nil
 	}
-	for keys := range slices.Chunk(keys, types.together(len(keys))) {
-		if err = r.readKeys(ctx, conn, q, types, keys, set); err != nil {
+	for parameters := range slices.Chunk(parameters, types.together(len(keys))) {
+		if err = r.readKeys(ctx, conn, q, types, keys[0], parameters, set); err != nil {
 			break
 		}
 	}
@@ -45,15 +45,16 @@ func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 	return err
 }
 
-func (r *reader) readKeys(ctx context.Context, conn *sql.Conn, q *sqltext.Query, types *tableTypes, keys []string,
+// readKeys reads the rows of the keys with these parameters; key is the one of a query for one key.
+func (r *reader) readKeys(ctx context.Context, conn *sql.Conn, q *sqltext.Query, types *tableTypes, key string, parameters [][]any,
 	set *rowset.Set,
 ) error {
-	query, err := r.withTimeLimit(ctx, conn, q.Expand(len(keys)))
+	query, err := r.withTimeLimit(ctx, conn, q.Expand(len(parameters), ""))
 	if err != nil {
 		return err
 	}
-	scan := &rowset.Scan{Query: q, Key: keys[0], Set: set, Cell: types.cell, Types: types.check}
-	return scan.Run(ctx, conn, query, types.key.Parameters(keys))
+	scan := &rowset.Scan{Query: q, Key: key, Set: set, Cell: types.cell, Types: types.check}
+	return scan.Run(ctx, conn, query, slices.Concat(parameters...))
 }
 
 // together returns how many of n keys one statement may read.
@@ -67,7 +68,7 @@ func (t *tableTypes) together(n int) int {
 // typesFor reads the types again if they reject a key: that of the key column may have changed.
 func (r *reader) typesFor(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string) (*tableTypes, error) {
 	types, err := r.typesOf(ctx, conn, q)
-	if err != nil || types.key.Fit(keys) || time.Since(types.read) < recheckAfter {
+	if err != nil || types.key.Fit(keys, q.Key) || time.Since(types.read) < recheckAfter {
 		return types, err
 	}
 	r.tables.Delete(tableKey(q))
@@ -78,11 +79,11 @@ func (r *reader) typesFor(ctx context.Context, conn *sql.Conn, q *sqltext.Query,
 const recheckAfter = time.Second
 
 func (r *reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error {
-	query, err := r.withTimeLimit(ctx, conn, q.Expand(1))
+	query, err := r.withTimeLimit(ctx, conn, q.Expand(1, ""))
 	if err != nil {
 		return err
 	}
-	return rowset.Probe(ctx, conn, query)
+	return rowset.Probe(ctx, conn, query, q.Width())
 }
 
 var errKeyType = errors.New("the type of the key column has changed")
@@ -90,9 +91,13 @@ var errKeyType = errors.New("the type of the key column has changed")
 // check returns an error if a result has a key column of another type than the catalog had when it was read: the server
 // converts the keys to it without an error.
 func (t *tableTypes) check(types []string) error {
-	integer := strings.HasSuffix(types[0], "INT")
-	if t.known && integer != (t.key.Bits > 0) {
-		return errclass.Changed(errKeyType)
+	if !t.known {
+		return nil
+	}
+	for i, kt := range t.key {
+		if strings.HasSuffix(types[i], "INT") != (kt.Bits > 0) {
+			return errclass.Changed(errKeyType)
+		}
 	}
 	return nil
 }
@@ -115,18 +120,18 @@ func (r *reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, par
 type tableTypes struct {
 	known bool // false if the query is from the configuration
 	read  time.Time
-	key   rowset.KeyType
-	time  bool            // the key is a TIME
+	key   rowset.KeyTypes
+	time  bool            // a column of the key is a TIME
 	bool  map[string]bool // :: column → declared tinyint(1), for which BOOL is an alias
 	json  map[string]bool // :: column → text that MariaDB checks with json_valid, for which JSON is an alias
 }
 
-func tableKey(q *sqltext.Query) [2]string { return [2]string{q.Table, q.Key} }
+func tableKey(q *sqltext.Query) [2]string { return [2]string{q.Table, strings.Join(q.Key, "\x00")} }
 
 // typesOf returns the types in the table of a query; none if the query is from the configuration.
 func (r *reader) typesOf(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (*tableTypes, error) {
 	if q.Table == "" {
-		return &tableTypes{}, nil
+		return &tableTypes{key: make(rowset.KeyTypes, q.Width())}, nil
 	}
 	if known, ok := r.tables.Load(tableKey(q)); ok && time.Since(known.(*tableTypes).read) < tables.Lifetime {
 		return known.(*tableTypes), nil
@@ -143,13 +148,16 @@ func (r *reader) readTypes(ctx context.Context, conn *sql.Conn, q *sqltext.Query
 	if !ok {
 		schema, table = "", q.Table
 	}
-	types := &tableTypes{known: true, read: time.Now(), bool: map[string]bool{}}
+	types := &tableTypes{known: true, read: time.Now(), key: make(rowset.KeyTypes, q.Width()), bool: map[string]bool{}}
 	err := eachPair(ctx, conn, `SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?`, schema, table,
 		func(name, columnType string) {
 			types.bool[name] = columnType == "tinyint(1)"
-			if strings.EqualFold(name, q.Key) {
-				types.key, types.time = keyTypeOf(columnType), strings.HasPrefix(columnType, "time") && !strings.HasPrefix(columnType, "timestamp")
+			for i, column := range q.Key {
+				if strings.EqualFold(name, column) {
+					types.key[i] = keyTypeOf(columnType)
+					types.time = types.time || strings.HasPrefix(columnType, "time") && !strings.HasPrefix(columnType, "timestamp")
+				}
 			}
 		})
 	if err != nil {

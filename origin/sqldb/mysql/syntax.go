@@ -9,9 +9,11 @@ func (syntax) Quote(name string) string { return sqltext.QuoteWith("`", name) }
 
 func (syntax) KeyText(column string) string { return column }
 
-func (syntax) InKeys() string { return " IN (?)" }
+func (s syntax) SelectKeys(selected, table string, columns []string) string {
+	return sqltext.SelectIn(s, selected, table, columns)
+}
 
-func (syntax) KeyParameter() string { return "?" }
+func (syntax) Batch(columns []string) string { return sqltext.BatchIn(columns) }
 
 func (syntax) Parameter(int) string { return "?" }
 

@@ -18,22 +18,28 @@ type triggers struct{ *server }
 
 func (t triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
 	schema, table := sqltext.SplitTable(ds.Table)
-	var key keyColumn
-	var kind string
-	err = conn.QueryRowContext(ctx, `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, LOWER(c.DATA_TYPE), LOWER(c.COLUMN_TYPE),
-		COALESCE(c.DATETIME_PRECISION, 0), t.TABLE_TYPE
-		FROM information_schema.COLUMNS AS c JOIN information_schema.TABLES AS t USING (TABLE_SCHEMA, TABLE_NAME)
-		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ? AND c.COLUMN_NAME = ?`,
-		schema, table, ds.Key[0]).Scan(&at.Schema, &at.Name, &key.base, &key.declared, &key.precision, &kind)
-	switch {
-	case err != nil:
-		return changefeed.Table{}, err
-	case kind != "BASE TABLE":
-		return changefeed.Table{}, changefeed.ErrNoTriggers
+	texts := make([]func(string) string, len(ds.Key))
+	for i, column := range ds.Key {
+		var key keyColumn
+		var kind string
+		err = conn.QueryRowContext(ctx, `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, LOWER(c.DATA_TYPE), LOWER(c.COLUMN_TYPE),
+			COALESCE(c.DATETIME_PRECISION, 0), t.TABLE_TYPE
+			FROM information_schema.COLUMNS AS c JOIN information_schema.TABLES AS t USING (TABLE_SCHEMA, TABLE_NAME)
+			WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ? AND c.COLUMN_NAME = ?`,
+			schema, table, column).Scan(&at.Schema, &at.Name, &key.base, &key.declared, &key.precision, &kind)
+		if err == nil && kind != "BASE TABLE" {
+			err = changefeed.ErrNoTriggers
+		}
+		if err == nil {
+			texts[i], err = key.text()
+		}
+		if err != nil {
+			return changefeed.Table{}, err
+		}
 	}
-	if at.KeyText, err = key.text(); err != nil {
-		return changefeed.Table{}, err
-	}
+	at.KeyText = changefeed.KeyText(syntax{}, ds.Key, texts, func(texts []string) string {
+		return "CONCAT(" + strings.Join(texts, ", '/', ") + ")"
+	})
 	at.Warnings, err = cascades(ctx, conn, at)
 	return at, err
 }

@@ -25,7 +25,7 @@ DROP TRIGGER IF EXISTS {{.Object "_insert"}}
 CREATE TRIGGER {{.Object "_insert"}} AFTER INSERT ON {{.Table}} FOR EACH ROW
 BEGIN
   {{template "without" .}}
-  IF {{.Column "NEW"}} IS NOT NULL THEN
+  IF {{.HasKey "NEW"}} THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
     VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}}, LEAST({{.Version "NEW"}}, 9223372036854775807));
   END IF;
@@ -38,12 +38,12 @@ CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.Table}} FOR EACH ROW
 BEGIN
   DECLARE moved boolean DEFAULT NOT (CAST({{.Key "NEW"}} AS BINARY) <=> CAST({{.Key "OLD"}} AS BINARY));
   {{template "without" .}}
-  IF {{.Column "NEW"}} IS NOT NULL THEN
+  IF {{.HasKey "NEW"}} THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key, row_version)
     VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}},
       IF(NOT moved AND {{.Version "NEW"}} > {{.Version "OLD"}}, LEAST({{.Version "NEW"}}, 9223372036854775807), 0)); {{- /* guard:mysql-unchanged-version-reported */}}
   END IF;
-  IF moved AND {{.Column "OLD"}} IS NOT NULL THEN
+  IF moved AND {{.HasKey "OLD"}} THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
   END IF;
 END
@@ -53,7 +53,7 @@ DROP TRIGGER IF EXISTS {{.Object "_delete"}}
 CREATE TRIGGER {{.Object "_delete"}} AFTER DELETE ON {{.Table}} FOR EACH ROW
 BEGIN
   {{template "without" .}}
-  IF {{.Column "OLD"}} IS NOT NULL THEN
+  IF {{.HasKey "OLD"}} THEN
     INSERT INTO {{.Changes ""}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
   END IF;
 END

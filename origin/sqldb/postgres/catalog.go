@@ -29,9 +29,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		t.Columns = t.Columns[:0]
 		for _, field := range sd.Fields {
 			t.Columns = append(t.Columns, columnOf(field))
-			if field.Name == ds.Key[0] {
-				t.Key = keyTypeOf(field.DataTypeOID)
-			}
+			t.SetKeyType(ds, field.Name, func(a, b string) bool { return a == b }, keyTypeOf(field.DataTypeOID))
 		}
 		return readFlags(ctx, c, sqltext.QuoteTable(syntax{}, ds.Table), t)
 	})
@@ -96,10 +94,10 @@ func columnOf(field pgconn.FieldDescription) rowjson.Column {
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	var unique bool
 	err := session.Query(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&unique) }, `SELECT EXISTS (
-		SELECT 1 FROM pg_catalog.pg_index i
-		JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-		WHERE i.indrelid = to_regclass($1) AND a.attname = $2 AND i.indnkeyatts = 1
+		SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = to_regclass($1) AND i.indnkeyatts = cardinality($2::text[])
+		AND NOT EXISTS (SELECT FROM generate_series(0, i.indnkeyatts - 1) AS at WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+			WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[at] AND a.attname = ANY($2)))
 		AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)`,
-		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key[0])
+		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
 	return tables.CheckUnique(ds, unique, err)
 }

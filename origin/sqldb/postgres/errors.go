@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -125,7 +126,7 @@ var (
 
 // refusal says which column the database rejects, and why; it contains no value of any row. The class of e is
 // errclass.Statement.
-func refusal(e *pgconn.PgError, key string, parameters []sqltext.Parameter) error {
+func refusal(e *pgconn.PgError, key []string, parameters []sqltext.Parameter) error {
 	columns := ""
 	if m := columnsOfKey.FindStringSubmatch(e.Detail); m != nil {
 		columns = m[1]
@@ -152,7 +153,7 @@ func refusal(e *pgconn.PgError, key string, parameters []sqltext.Parameter) erro
 		return origin.InvalidValue("", "constraint %s of the table refuses it", e.ConstraintName)
 	}
 	column := columnOfParameter(e.Where, parameters)
-	if column == key {
+	if slices.Contains(key, column) {
 		return fmt.Errorf("%w: %s", origin.ErrInvalidKey, reason(e.Code))
 	}
 	return origin.InvalidValue(column, "%s", reason(e.Code))

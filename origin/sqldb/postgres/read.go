@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
@@ -60,16 +61,17 @@ func isInteger(oid uint32) bool {
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
 	return session.Use(conn, func(c *pgx.Conn) error {
 		conn := c.PgConn()
-		sd, err := session.Of(conn).StatementFor(ctx, conn, q.SQL, func(oid uint32) bool {
-			return keyTypeOf(oid).Fit(keys)
+		sd, err := session.Of(conn).StatementFor(ctx, conn, q.SQL, func(oids []uint32) bool {
+			return len(oids) != q.Width() || keyTypesOf(oids).Fit(keys, q.Key)
 		})
 		if err != nil {
 			return err
 		}
-		if len(sd.ParamOIDs) != 1 {
-			return fmt.Errorf("the statement has %d parameters: it must have one, $1", len(sd.ParamOIDs))
+		if len(sd.ParamOIDs) != q.Width() {
+			return fmt.Errorf("the statement has %d parameters: it must have one for each column of the key, $1 to $%d",
+				len(sd.ParamOIDs), q.Width())
 		}
-		keys := set.OfType(keyTypeOf(sd.ParamOIDs[0]), keys)
+		keys, _ := set.OfType(keyTypesOf(sd.ParamOIDs), keys)
 		if len(keys) == 0 {
 			return nil
 		}
@@ -106,13 +108,33 @@ func execWithNull(ctx context.Context, conn *pgconn.PgConn, sd *pgconn.Statement
 func readKeys(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd *pgconn.StatementDescription,
 	keys []string, set *rowset.Set,
 ) error {
-	parameter := keys[0]
-	if q.List {
-		parameter = arrayOf(keys)
+	parameters, err := keyParameters(q, keys)
+	if err != nil {
+		return err
 	}
-	return readLimited(ctx, conn, q, keys[0], set, func(b *pgconn.Batch) {
-		session.AddStatement(b, sd, []byte(parameter))
-	})
+	return readLimited(ctx, conn, q, keys[0], set, func(b *pgconn.Batch) { session.AddStatement(b, sd, parameters...) })
+}
+
+// keyParameters returns the parameters of a query: for each column of the keys the component, or an array of components.
+func keyParameters(q *sqltext.Query, keys []string) ([][]byte, error) {
+	columns := make([][]string, q.Width())
+	for _, key := range keys {
+		components, err := origin.SplitKey(key, q.Key)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
+		}
+		for i, c := range components {
+			columns[i] = append(columns[i], c)
+		}
+	}
+	parameters := make([][]byte, len(columns))
+	for i, components := range columns {
+		parameters[i] = []byte(components[0])
+		if q.List {
+			parameters[i] = []byte(arrayOf(components))
+		}
+	}
+	return parameters, nil
 }
 
 func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {
@@ -157,28 +179,28 @@ func readRows(rows *pgconn.ResultReader, q *sqltext.Query, key string, set *rows
 	for i, field := range fields {
 		names[i] = field.Name
 	}
-	skip := 0
-	if q.Keyed {
-		skip = 1
-	}
-	if len(names) < skip {
+	if q.Keyed && len(names) < q.Width() {
 		return session.ErrOutOfStep
 	}
-	if err := set.Columns(names[skip:]); err != nil {
+	columns, err := set.ColumnsOfResult(q, names)
+	if err != nil {
 		return err
 	}
-	cells := make([]rowjson.Cell, len(names)-skip)
+	cells, skip := make([]rowjson.Cell, len(names)-columns.Skip), columns.Skip
 	for rows.NextRow() {
 		values := rows.Values()
-		if q.Keyed {
-			key = strings.TrimRight(string(values[0]), padding(fields[0].DataTypeOID))
+		rowKey, ok := columns.Key(key, func(i int) (string, bool) {
+			return strings.TrimRight(string(values[i]), padding(fields[i].DataTypeOID)), values[i] != nil
+		})
+		if !ok {
+			continue
 		}
 		for i := range cells {
 			cells[i] = cellOf(fields[i+skip].DataTypeOID, values[i+skip])
 		}
-		set.Row(key, cells)
+		set.Row(rowKey, cells)
 	}
-	_, err := rows.Close()
+	_, err = rows.Close()
 	return err
 }
 
@@ -203,6 +225,14 @@ func keyTypeOf(oid uint32) rowset.KeyType {
 		return rowset.KeyType{UUID: true}
 	}
 	return rowset.KeyType{}
+}
+
+func keyTypesOf(oids []uint32) rowset.KeyTypes {
+	kt := make(rowset.KeyTypes, len(oids))
+	for i, oid := range oids {
+		kt[i] = keyTypeOf(oid)
+	}
+	return kt
 }
 
 // arrayOf writes a one-dimensional array as PostgreSQL reads it (8.15.6), each element quoted.

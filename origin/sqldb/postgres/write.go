@@ -83,8 +83,19 @@ func (t *transaction) readBefore(ctx context.Context) error {
 	if t.tx.View {
 		lock = ""
 	}
-	batch.ExecParams(t.tx.Query.SQL+lock, [][]byte{[]byte(arrayOf([]string{t.tx.Change.Key}))}, nil, nil, nil)
+	if err := t.addRead(batch, lock); err != nil {
+		return err
+	}
 	return t.runBatch(ctx, batch, before, nil)
+}
+
+// addRead adds the query of the row.
+func (t *transaction) addRead(batch *pgconn.Batch, lock string) error {
+	parameters, err := keyParameters(t.tx.Query, []string{t.tx.Change.Key})
+	if err == nil {
+		batch.ExecParams(t.tx.Query.SQL+lock, parameters, nil, nil, nil)
+	}
+	return err
 }
 
 // runBatch runs a batch of which the first results are those of begin.
@@ -176,7 +187,9 @@ func (t *transaction) lock() string {
 func (t *transaction) readAgain(ctx context.Context, lock string) error {
 	batch := &pgconn.Batch{}
 	batch.ExecParams("SET CONSTRAINTS ALL IMMEDIATE", nil, nil, nil, nil) //guard:deferred-triggers-run-after-read
-	batch.ExecParams(t.tx.Query.SQL+lock, [][]byte{[]byte(arrayOf([]string{t.tx.Change.Key}))}, nil, nil, nil)
+	if err := t.addRead(batch, lock); err != nil {
+		return err
+	}
 	if _, err := t.read(t.conn.ExecBatch(ctx, batch), 1); err != nil {
 		return t.explain(err, nil)
 	}
@@ -290,7 +303,7 @@ func (t *transaction) explain(err error, parameters []sqltext.Parameter) error {
 	case class == errclass.Retry:
 		return fmt.Errorf("%w: %w", sqldb.ErrRetry, err)
 	case class == errclass.Statement:
-		return refusal(e, t.tx.Rows.Dataset.Key[0], parameters)
+		return refusal(e, t.tx.Rows.Dataset.Key, parameters)
 	}
 	return err
 }

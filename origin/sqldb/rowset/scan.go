@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,14 +68,11 @@ func (r *Scan) rawText(text string, types []string) (raw string, ok bool) {
 
 // read adds the rows of a result whose columns have these names and types.
 func (r *Scan) read(rows *sql.Rows, names, types []string) error {
-	skip := 0
-	if r.Query.Keyed {
-		skip = 1
+	columns, err := r.Set.ColumnsOfResult(r.Query, names)
+	if errors.Is(err, errNoColumns) {
+		return cmp.Or(rows.Err(), err)
 	}
-	if len(names) < skip {
-		return cmp.Or(rows.Err(), errNoColumns)
-	}
-	if err := r.Set.Columns(names[skip:]); err != nil {
+	if err != nil {
 		return err
 	}
 	if r.Types != nil {
@@ -87,26 +85,26 @@ func (r *Scan) read(rows *sql.Rows, names, types []string) error {
 		if err := rows.Scan(targets...); err != nil {
 			return err
 		}
-		r.row(names, types, values, skip)
+		r.row(names, types, values, columns)
 	}
 	return rows.Err()
 }
 
-var errNoColumns = errors.New("the statement has returned no columns: use a SELECT with the key as first column")
+var errNoColumns = errors.New("the statement has not returned the columns of the key: use a SELECT with the key as first columns")
 
-func (r *Scan) row(names, types []string, values []any, skip int) {
-	key := r.Key
-	if r.Query.Keyed {
-		key = keyText(values[0])
+func (r *Scan) row(names, types []string, values []any, columns Columns) {
+	key, ok := columns.Key(r.Key, func(column int) (string, bool) { return keyText(values[column]), values[column] != nil })
+	if !ok {
+		return
 	}
-	cells := make([]rowjson.Cell, len(values)-skip)
+	cells, skip := make([]rowjson.Cell, len(values)-columns.Skip), columns.Skip
 	for i := range cells {
 		cells[i] = r.Cell(names[i+skip], types[i+skip], values[i+skip])
 	}
 	r.Set.Row(key, cells)
 }
 
-// keyText returns a value of the key column as the database prints it.
+// keyText returns a value of a key column as the database prints it.
 func keyText(v any) string {
 	switch v := v.(type) {
 	case []byte:
@@ -139,9 +137,9 @@ func ColumnsOf(rows *sql.Rows) (names, types []string, err error) {
 	return names, types, nil
 }
 
-// Probe runs a query for the key NULL.
-func Probe(ctx context.Context, conn *sql.Conn, query string) error {
-	rows, err := conn.QueryContext(ctx, query, nil)
+// Probe runs a query for the key NULL, of as many columns as width.
+func Probe(ctx context.Context, conn *sql.Conn, query string, width int) error {
+	rows, err := conn.QueryContext(ctx, query, make([]any, width)...)
 	if err != nil {
 		return err
 	}
@@ -151,10 +149,10 @@ func Probe(ctx context.Context, conn *sql.Conn, query string) error {
 	return rows.Err()
 }
 
-// DescribeByRunning returns the columns of a query by running it for the key "0": neither MySQL nor SQLite reports the
+// DescribeByRunning returns the columns of a query by running it for the key "0", of as many columns as width: neither MySQL nor SQLite reports the
 // columns of a statement that is only prepared.
-func DescribeByRunning(ctx context.Context, conn *sql.Conn, query string) (columns []ResultColumn, err error) {
-	rows, err := conn.QueryContext(ctx, query, "0")
+func DescribeByRunning(ctx context.Context, conn *sql.Conn, query string, width int) (columns []ResultColumn, err error) {
+	rows, err := conn.QueryContext(ctx, query, slices.Repeat([]any{"0"}, width)...)
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,10 @@ func (s *Set) ValidKeys(keys []string) (valid []string) {
 		case !utf8.ValidString(key) || strings.Contains(key, "\x00"):
 			s.Reject(key, "it must be UTF-8 without NUL")
 		default:
+			if _, err := origin.SplitKey(key, s.Dataset.Key); err != nil {
+				s.Reject(key, err.Error())
+				continue
+			}
 			valid = append(valid, key)
 		}
 	}

@@ -18,8 +18,9 @@ type assignment struct {
 	err       error // why the column cannot store it; not returned if it is what the column holds
 }
 
-// assignments returns the columns that a value sets. The second result is its key member, unless that has the bytes of the key.
-func (p *Planner) assignments(t *tables.Table, c origin.Change) (set []assignment, key *rowjson.Input, err error) {
+// assignments returns the columns that a value sets. The second result is its members for columns of the key, except those that
+// have the bytes of the key.
+func (p *Planner) assignments(t *tables.Table, c origin.Change) (set []assignment, key []rowjson.Member, err error) {
 	if name := p.Dataset.Value; name != "" {
 		a, err := p.assign(t, rowjson.Member{Name: name, Input: rowjson.PlainInput(string(c.Data))})
 		return []assignment{a}, nil, err
@@ -28,13 +29,17 @@ func (p *Planner) assignments(t *tables.Table, c origin.Change) (set []assignmen
 	if err != nil {
 		return nil, nil, err
 	}
+	components, err := origin.SplitKey(c.Key, p.Dataset.Key)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, m := range members {
-		switch m.Name {
-		case p.Dataset.Version: // only the database sets it
-		case p.Dataset.Key[0]:
-			if m.Input.Text != c.Key {
-				key = &m.Input
+		switch i := slices.Index(p.Dataset.Key, m.Name); {
+		case i >= 0:
+			if m.Input.Text != components[i] {
+				key = append(key, m)
 			}
+		case m.Name == p.Dataset.Version: // only the database sets it
 		default:
 			a, err := p.assign(t, m)
 			if err != nil {
@@ -140,7 +145,7 @@ func (tx *Transaction) stored() (members map[string]rowjson.Input, exists bool) 
 // checkMembers compares members that the statement did not assign with those of the row that it wrote: the key, if it is not
 // the key as text (it may be a time), and generated columns.
 func (tx *Transaction) checkMembers(row []byte) error {
-	if tx.namedKey == nil && len(tx.generated) == 0 {
+	if len(tx.namedKey) == 0 && len(tx.generated) == 0 {
 		return nil
 	}
 	members, err := rowjson.ParseRow(row)
@@ -150,8 +155,10 @@ func (tx *Transaction) checkMembers(row []byte) error {
 	has := func(name string, in rowjson.Input) bool {
 		return slices.ContainsFunc(members, func(m rowjson.Member) bool { return m.Name == name && m.Input.Equal(in) })
 	}
-	if key := tx.plan.Dataset.Key[0]; tx.namedKey != nil && !has(key, *tx.namedKey) {
-		return origin.InvalidValue(key, "it differs from the key of the write: leave it out, or use the same key")
+	for _, m := range tx.namedKey {
+		if !has(m.Name, m.Input) { //guard:key-of-value-ignored
+			return origin.InvalidValue(m.Name, "it differs from the key of the write: leave it out, or use the same key")
+		}
 	}
 	for _, m := range tx.generated {
 		if !has(m.Name, m.Input) { //guard:generated-value-ignored

@@ -35,7 +35,7 @@ func (p *Planner) Check(c origin.Change) error {
 // Plan returns the transaction of a change that Check accepts.
 func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
 	ds := p.Dataset
-	param, err := t.KeyParameter(ds, c.Key)
+	key, err := t.KeyParameters(ds, c.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -44,14 +44,11 @@ func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
 	}
 	tx := &Transaction{
 		Change: c, Query: sqltext.Load(ds, p.Syntax), Rows: rowset.New(ds, p.MaxValueBytes),
-		plan: &sqltext.WritePlan{
-			Syntax: p.Syntax, Dataset: ds, Key: sqltext.Parameter{Column: ds.Key[0], Value: param},
-		},
+		plan:    &sqltext.WritePlan{Syntax: p.Syntax, Dataset: ds, Key: key},
 		View:    t.View,
 		columns: p.writable(t.Columns),
 	}
-	key := t.Column(ds.Key[0])
-	tx.keyGenerated = key != nil && key.Generated
+	tx.generatedKey = generatedKey(t, ds)
 	if !c.Delete {
 		if tx.assignments, tx.namedKey, err = p.assignments(t, c); err != nil {
 			return nil, err
@@ -64,6 +61,16 @@ func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
 	return tx, nil
 }
 
+// generatedKey returns the key column that the database generates, or "".
+func generatedKey(t *tables.Table, ds origin.Dataset) string {
+	for _, name := range ds.Key {
+		if c := t.Column(name); c != nil && c.Generated {
+			return name
+		}
+	}
+	return ""
+}
+
 func parametersOf(assignments []assignment) []sqltext.Parameter {
 	set := make([]sqltext.Parameter, len(assignments))
 	for i, a := range assignments {
@@ -74,11 +81,11 @@ func parametersOf(assignments []assignment) []sqltext.Parameter {
 
 // planSteps plans the statements that set these columns. A key that the database generates cannot be inserted.
 func (tx *Transaction) planSteps(c origin.Change, set []sqltext.Parameter) {
-	if len(set) == 0 && tx.keyGenerated && len(tx.columns) > 0 { // the statement must assign something, but not the key
+	if len(set) == 0 && tx.generatedKey != "" && len(tx.columns) > 0 { // the statement must assign something, but not the key
 		set = []sqltext.Parameter{{Column: tx.columns[0].Name, Value: sqltext.Unchanged{}}}
 	}
 	tx.plan.Set, tx.plan.Whole = set, len(set) == len(tx.columns)
-	if tx.keyGenerated && !c.Delete && c.If == (origin.Condition{}) {
+	if tx.generatedKey != "" && !c.Delete && c.If == (origin.Condition{}) {
 		c.If.Present = true
 	}
 	tx.Steps = tx.plan.Steps(c)

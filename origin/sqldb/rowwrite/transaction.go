@@ -23,10 +23,10 @@ type Transaction struct {
 
 	plan         *sqltext.WritePlan
 	columns      []rowjson.Column // that a value may set
-	keyGenerated bool
+	generatedKey string           // the key column that the database generates, or ""
 	assignments  []assignment
 	generated    []rowjson.Member // that the row must have after the write
-	namedKey     *rowjson.Input   // the key in the value; nil if it has the same bytes as Change.Key
+	namedKey     []rowjson.Member // of the value for columns of the key, except those with the same bytes as Change.Key
 
 	value origin.Value // of the row after Verify
 }
@@ -45,8 +45,8 @@ func (tx *Transaction) Verify() (commit bool, err error) {
 	switch other := tx.Rows.RowsOf(tx.Change.Key) == 0; { //guard:write-changes-row-of-another-key
 	case n > 1: //guard:write-changes-several-rows
 		return false, fmt.Errorf("table %s has %d rows with this key: %w", tx.Query.Table, n, tables.ErrNotUnique)
-	case n == 0 && tx.keyGenerated && tx.Change.If == (origin.Condition{}) && !tx.Change.Delete:
-		return false, origin.InvalidValue(tx.plan.Dataset.Key[0], "the database generates the key: no row can be created with it")
+	case n == 0 && tx.generatedKey != "" && tx.Change.If == (origin.Condition{}) && !tx.Change.Delete:
+		return false, origin.InvalidValue(tx.generatedKey, "the database generates the key: no row can be created with it")
 	case n == 0, other && mustExist:
 		return false, tx.NotMatched()
 	case other:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -42,9 +43,7 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		declare(&c, strings.ToUpper(declared))
 		c.Epoch = epochUnits[ds.IntegerTimes]
 		t.Columns = append(t.Columns, c)
-		if strings.EqualFold(c.Name, ds.Key[0]) {
-			t.Key = declaredKeyType(strings.ToUpper(declared))
-		}
+		t.SetKeyType(ds, c.Name, strings.EqualFold, declaredKeyType(strings.ToUpper(declared)))
 	}
 	return t, rows.Err()
 }
@@ -96,9 +95,15 @@ func declare(c *rowjson.Column, declared string) {
 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := sqltext.SplitTable(ds.Table)
-	return tables.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l
-			WHERE l."unique" AND NOT l.partial AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = 1
-			AND (SELECT name FROM pragma_index_info(l.name, ?2)) = ?3)
-		OR COALESCE((SELECT group_concat(name) FROM pragma_table_info(?1, ?2) WHERE pk) = ?3, FALSE)`,
-		name, cmp.Or(schema, "main"), ds.Key[0])
+	key, err := json.Marshal(ds.Key)
+	if err != nil {
+		return err
+	}
+	return tables.QueryUnique(ctx, conn, ds, `WITH key AS (SELECT value AS name FROM json_each(?3))
+		SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l WHERE l."unique" AND NOT l.partial
+			AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = (SELECT count(*) FROM key)
+			AND (SELECT count(*) FROM pragma_index_info(l.name, ?2) WHERE name IN key) = (SELECT count(*) FROM key))
+		OR (SELECT count(*) FROM pragma_table_info(?1, ?2) WHERE pk) = (SELECT count(*) FROM key)
+			AND (SELECT count(*) FROM pragma_table_info(?1, ?2) WHERE pk AND name IN key) = (SELECT count(*) FROM key)`,
+		name, cmp.Or(schema, "main"), string(key))
 }

@@ -17,7 +17,7 @@ import (
 type reader struct{}
 
 func (reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) ([]rowset.ResultColumn, error) {
-	return rowset.DescribeByRunning(ctx, conn, q.Expand(1))
+	return rowset.DescribeByRunning(ctx, conn, q.Expand(1, rows), q.Width())
 }
 
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
@@ -25,25 +25,35 @@ func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys [
 	if err != nil {
 		return errclass.Keyless(err)
 	}
-	keys = set.OfType(kt, keys)
+	keys, parameters := set.OfType(kt, keys)
 	if len(keys) == 0 {
 		return nil
 	}
-	parameters := keyParameters(kt, keys)
-	if q.List {
-		return scan(ctx, conn, q, keys[0], q.Expand(len(parameters)), parameters, set)
+	parameters = alternatives(kt, parameters)
+	if !q.List {
+		for _, one := range parameters {
+			if err := scan(ctx, conn, q, keys[0], q.SQL, one, set); err != nil || set.Rows() > 0 {
+				return err
+			}
+		}
+		return nil
 	}
-	for _, parameter := range parameters {
-		err := scan(ctx, conn, q, keys[0], q.SQL, []any{parameter}, set)
-		if err != nil || set.Rows() > 0 {
+	for some := range slices.Chunk(parameters, maxParameters/q.Width()) {
+		if err := scan(ctx, conn, q, keys[0], q.Expand(len(some), rows), slices.Concat(some...), set); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// maxParameters is SQLITE_MAX_VARIABLE_NUMBER (limits.html).
+const maxParameters = 32766
+
+// rows begins a list of row values, which are compared by IN (rowvalue.html).
+const rows = "VALUES "
+
 func (reader) Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error {
-	return rowset.Probe(ctx, conn, q.Expand(1))
+	return rowset.Probe(ctx, conn, q.Expand(1, rows), q.Width())
 }
 
 func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error {
@@ -74,21 +84,26 @@ func rawText(text string, types []string) (raw string, ok bool) {
 }
 
 // keyTypeOf reads the declared type of the key column each time: it costs microseconds, and nothing reports changes of it.
-func keyTypeOf(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (rowset.KeyType, error) {
+func keyTypeOf(ctx context.Context, conn *sql.Conn, q *sqltext.Query) (rowset.KeyTypes, error) {
 	if q.Table == "" {
-		return rowset.KeyType{Untyped: true}, nil
+		return slices.Repeat(rowset.KeyTypes{{Untyped: true}}, q.Width()), nil
 	}
 	d := syntax{}
-	rows, err := conn.QueryContext(ctx, "SELECT "+d.Quote(q.Key)+" FROM "+sqltext.QuoteTable(d, q.Table)+" LIMIT 0")
+	rows, err := conn.QueryContext(ctx, "SELECT "+strings.Join(sqltext.QuoteAll(d, "", q.Key), ", ")+" FROM "+
+		sqltext.QuoteTable(d, q.Table)+" LIMIT 0")
 	if err != nil {
-		return rowset.KeyType{}, err
+		return nil, err
 	}
 	defer rows.Close()
 	_, types, err := rowset.ColumnsOf(rows)
 	if err != nil {
-		return rowset.KeyType{}, err
+		return nil, err
 	}
-	return declaredKeyType(types[0]), nil
+	kt := make(rowset.KeyTypes, len(types))
+	for i, declared := range types {
+		kt[i] = declaredKeyType(declared)
+	}
+	return kt, nil
 }
 
 // declaredKeyType goes by the affinity of a declared type in upper case (datatype3.html, 3.1). A column without affinity,
@@ -104,18 +119,39 @@ func declaredKeyType(declared string) rowset.KeyType {
 	return rowset.KeyType{Untyped: declared == "" || declared == "ANY" || contains("BLOB")}
 }
 
-// keyParameters returns each value whose text is one of the keys: without an affinity, each has its own type.
-func keyParameters(kt rowset.KeyType, keys []string) (parameters []any) {
-	if !kt.Untyped { //guard:untyped-key-not-found
-		return kt.Parameters(keys)
+// alternatives returns the parameters of all values whose texts are one of the keys: in a column without an affinity, each value
+// has its own type.
+func alternatives(kt rowset.KeyTypes, keys [][]any) (all [][]any) {
+	if !slices.ContainsFunc(kt, func(kt rowset.KeyType) bool { return kt.Untyped }) { //guard:untyped-key-not-found
+		return keys
 	}
 	for _, key := range keys {
-		parameters = append(parameters, key, []byte(key))
-		if v, err := (rowset.KeyType{Bits: 64}).Parse(key); err == nil {
-			parameters = append(parameters, v)
-		} else if v, err := strconv.ParseFloat(key, 64); err == nil {
-			parameters = append(parameters, v)
+		combined := [][]any{nil}
+		for i, component := range key {
+			var longer [][]any
+			for _, v := range valuesOf(kt[i], component) {
+				for _, begin := range combined {
+					longer = append(longer, append(slices.Clone(begin), v))
+				}
+			}
+			combined = longer
 		}
+		all = append(all, combined...)
 	}
-	return parameters
+	return all
+}
+
+func valuesOf(kt rowset.KeyType, component any) []any {
+	text, ok := component.(string)
+	if !kt.Untyped || !ok {
+		return []any{component}
+	}
+	values := []any{text, []byte(text)}
+	if v, err := (rowset.KeyType{Bits: 64}).Parse(text); err == nil {
+		return append(values, v)
+	}
+	if v, err := strconv.ParseFloat(text, 64); err == nil {
+		values = append(values, v)
+	}
+	return values
 }

@@ -20,22 +20,27 @@ type triggers struct{}
 // Locate takes the name of an attached file as schema.
 func (s triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
 	schema, table := sqltext.SplitTable(ds.Table)
-	at.Schema, at.KeyText = cmp.Or(schema, "main"), syntax{}.KeyText
-	var kind, declared string
+	at.Schema = cmp.Or(schema, "main")
+	texts := slices.Repeat([]func(string) string{syntax{}.KeyText}, len(ds.Key))
+	at.KeyText = changefeed.KeyText(syntax{}, ds.Key, texts, changefeed.JoinWithPipes)
+	var kind string
 	err = conn.QueryRowContext(ctx, "SELECT name, type FROM "+syntax{}.Quote(at.Schema)+
 		".sqlite_master WHERE name = ? COLLATE NOCASE", table).Scan(&at.Name, &kind)
 	if err == nil && kind != "table" {
 		err = changefeed.ErrNoTriggers
 	}
-	if err == nil {
-		err = conn.QueryRowContext(ctx, "SELECT upper(type) FROM pragma_table_xinfo(?, ?) WHERE name = ? COLLATE NOCASE",
-			at.Name, at.Schema, ds.Key[0]).Scan(&declared)
+	for _, column := range ds.Key {
+		var declared string
+		if err == nil {
+			err = conn.QueryRowContext(ctx, "SELECT upper(type) FROM pragma_table_xinfo(?, ?) WHERE name = ? COLLATE NOCASE",
+				at.Name, at.Schema, column).Scan(&declared)
+		}
+		if err == nil && isReal(declared) { //guard:real-key-accepted
+			err = changefeed.ErrKeyType(declared, "the application's SQLite prints digits that this one may print differently")
+		}
 	}
-	if err == nil && isReal(declared) { //guard:real-key-accepted
-		err = changefeed.ErrKeyType(declared, "the application's SQLite prints digits that this one may print differently")
-	}
 	if err == nil {
-		at.Unique, err = uniqueIndexes(ctx, conn, at, ds.Key[0])
+		at.Unique, err = uniqueIndexes(ctx, conn, at, ds.Key)
 	}
 	return at, err
 }
@@ -52,7 +57,7 @@ func isReal(declared string) bool {
 
 // uniqueIndexes returns the unique indexes, except that of the key, and the column that is the rowid, which has no index.
 // Expressions have no name: an index with one is left out.
-func uniqueIndexes(ctx context.Context, conn *sql.Conn, at changefeed.Table, key string) (all [][]changefeed.UniqueColumn, err error) {
+func uniqueIndexes(ctx context.Context, conn *sql.Conn, at changefeed.Table, key []string) (all [][]changefeed.UniqueColumn, err error) {
 	rows, err := conn.QueryContext(ctx, `SELECT l.name, x.name, x.coll FROM pragma_index_list(?1, ?2) AS l,
 			pragma_index_xinfo(l.name, ?2) AS x WHERE l."unique" AND x.key
 			AND NOT EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name, ?2) AS e WHERE e.key AND e.name IS NULL)
@@ -76,7 +81,9 @@ func uniqueIndexes(ctx context.Context, conn *sql.Conn, at changefeed.Table, key
 		all[len(all)-1] = append(all[len(all)-1], c)
 	}
 	return slices.DeleteFunc(all, func(columns []changefeed.UniqueColumn) bool {
-		return len(columns) == 1 && strings.EqualFold(columns[0].Name, key)
+		return len(columns) == len(key) && !slices.ContainsFunc(columns, func(c changefeed.UniqueColumn) bool {
+			return !slices.ContainsFunc(key, func(name string) bool { return strings.EqualFold(c.Name, name) })
+		})
 	}), rows.Err()
 }
 

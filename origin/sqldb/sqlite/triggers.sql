@@ -18,7 +18,7 @@ END;
 
 DROP TRIGGER IF EXISTS {{.Object "_insert"}};
 -- An inserted row may replace one with a higher version, so its version is not recorded.
-CREATE TRIGGER {{.Object "_insert"}} AFTER INSERT ON {{.TableName}} WHEN {{.Column "NEW"}} IS NOT NULL BEGIN
+CREATE TRIGGER {{.Object "_insert"}} AFTER INSERT ON {{.TableName}} WHEN {{.HasKey "NEW"}} BEGIN
   INSERT INTO {{.ChangesTable}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "NEW"}});
 END;
 
@@ -28,10 +28,10 @@ CREATE TRIGGER {{.Object "_update"}} AFTER UPDATE ON {{.TableName}} BEGIN
   INSERT INTO {{.ChangesTable}} (dataset, row_key, row_version)
   SELECT '{{.Dataset.Name}}', {{.Key "NEW"}},
     CASE WHEN {{.Key "NEW"}} IS {{.Key "OLD"}} AND {{.Version "NEW"}} > {{.Version "OLD"}} THEN {{.Version "NEW"}} ELSE 0 END
-  WHERE {{.Column "NEW"}} IS NOT NULL;
+  WHERE {{.HasKey "NEW"}};
   INSERT INTO {{.ChangesTable}} (dataset, row_key)
   SELECT '{{.Dataset.Name}}', {{.Key "OLD"}}
-  WHERE {{.Key "NEW"}} IS NOT {{.Key "OLD"}} AND {{.Column "OLD"}} IS NOT NULL; {{- /* guard:sqlite-old-key-not-reported */}}
+  WHERE {{.Key "NEW"}} IS NOT {{.Key "OLD"}} AND {{.HasKey "OLD"}}; {{- /* guard:sqlite-old-key-not-reported */}}
 END;
 
 {{template "drop replaced" .}}{{if .Unique}}
@@ -44,7 +44,7 @@ CREATE TRIGGER {{.Object "_moved"}} BEFORE UPDATE ON {{.TableName}} BEGIN
 END;
 {{end}}
 DROP TRIGGER IF EXISTS {{.Object "_delete"}};
-CREATE TRIGGER {{.Object "_delete"}} AFTER DELETE ON {{.TableName}} WHEN {{.Column "OLD"}} IS NOT NULL BEGIN
+CREATE TRIGGER {{.Object "_delete"}} AFTER DELETE ON {{.TableName}} WHEN {{.HasKey "OLD"}} BEGIN
   INSERT INTO {{.ChangesTable}} (dataset, row_key) VALUES ('{{.Dataset.Name}}', {{.Key "OLD"}});
 END;
 
@@ -55,7 +55,7 @@ COMMIT;
 
 {{define "replaced"}}{{range .Unique}}
   INSERT INTO {{$.ChangesTable}} (dataset, row_key)
-  SELECT '{{$.Dataset.Name}}', {{$.Key "t"}} FROM {{$.TableName}} AS t WHERE {{$.Column "t"}} IS NOT NULL {{- /* guard:replaced-row-not-reported */}}
+  SELECT '{{$.Dataset.Name}}', {{$.Key "t"}} FROM {{$.TableName}} AS t WHERE {{$.HasKey "t"}} {{- /* guard:replaced-row-not-reported */}}
     AND {{$.Key "t"}} IS NOT {{$.Key "NEW"}}{{range .}}
     AND t.{{$.Quote .Name}} = NEW.{{$.Quote .Name}} COLLATE {{$.Quote .Collation}}{{end}};{{end}}{{end}}
 

@@ -15,11 +15,15 @@ func Check(ds origin.Dataset, s Syntax) error {
 	case (ds.Table == "") == (ds.Query == ""):
 		return errors.New("set either table and key, or query")
 	case ds.Table != "" && len(ds.Key) == 0:
-		return errors.New("table needs key: the column that holds the key")
+		return errors.New("table needs key: the column that holds the key, or the columns")
+	case len(ds.Key) > origin.MaxKeyColumns:
+		return fmt.Errorf("key has %d columns; at most %d are allowed", len(ds.Key), origin.MaxKeyColumns)
+	case hasDuplicate(ds.Key):
+		return errors.New("key names a column twice")
 	case ds.Table != "" && ds.Batch != "":
 		return errors.New("batch belongs to query; with table, batches need no query")
-	case ds.Query != "" && (len(ds.Key) > 0 || len(ds.Columns) > 0):
-		return errors.New("key and columns belong to table; a query names its own columns")
+	case ds.Query != "" && len(ds.Columns) > 0:
+		return errors.New("columns belongs to table; a query names its own columns")
 	case ds.Value != "" && len(ds.Columns) > 0:
 		return errors.New("set either value or columns")
 	case !ds.Many && (len(ds.Order) > 0 || ds.MaxRows != 0):
@@ -36,34 +40,69 @@ func Check(ds origin.Dataset, s Syntax) error {
 var ErrVersionOfMany = errors.New("version does not fit rows: many: when a row is deleted, the highest version of the others is lower " +
 	"than before; remove version, and use feed to see changes at once")
 
+func hasDuplicate(names []string) bool {
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			return true
+		}
+	}
+	return false
+}
+
 func checkParameters(ds origin.Dataset, s Syntax) error {
-	if ds.Query != "" && !strings.Contains(ds.Query, s.KeyParameter()) {
-		return fmt.Errorf("query must compare the key with its parameter, %s", s.KeyParameter())
-	}
-	list := s.KeyParameter()
-	if list == "?" {
-		list = listParameter
-	}
-	if ds.Batch != "" && strings.Count(ds.Batch, list) != 1 {
-		return fmt.Errorf("batch must have the parameter for its keys once, as in: %s", strings.TrimSpace(s.InKeys()))
+	width := max(1, len(ds.Key))
+	for n := range width {
+		if p := s.Parameter(n + 1); ds.Query != "" && strings.Count(ds.Query, p) < parametersAlike(s, width) {
+			return fmt.Errorf("query must compare %s with its parameter, %s", keyName(ds, n), p)
+		}
+		list := s.Parameter(n + 1)
+		if list == "?" {
+			list = listParameter
+		}
+		if ds.Batch != "" && strings.Count(ds.Batch, list) != 1 {
+			return fmt.Errorf("batch must have the parameter %s for its keys once, as in: %s", list, s.Batch(ds.Key))
+		}
 	}
 	return nil
+}
+
+// parametersAlike is how many parameters of a query look the same.
+func parametersAlike(s Syntax, width int) int {
+	if s.Parameter(1) == s.Parameter(2) {
+		return width
+	}
+	return 1
+}
+
+func keyName(ds origin.Dataset, n int) string {
+	if len(ds.Key) > 1 {
+		return "the key column " + ds.Key[n]
+	}
+	return "the key"
 }
 
 // Load returns the query that loads many keys, or one key if the dataset has no query for many.
 func Load(ds origin.Dataset, s Syntax) *Query {
 	switch {
 	case ds.Table != "":
-		return &Query{SQL: tableSQL(ds, s), Keyed: true, List: true, Table: ds.Table, Key: ds.Key[0]}
+		return &Query{SQL: tableSQL(ds, s), Keyed: true, List: true, Table: ds.Table, Key: ds.Key}
 	case ds.Batch != "":
-		return &Query{SQL: ds.Batch, Keyed: true, List: true}
+		return &Query{SQL: ds.Batch, Keyed: true, List: true, Key: ds.Key}
 	}
-	return &Query{SQL: ds.Query}
+	return &Query{SQL: ds.Query, Key: ds.Key}
 }
 
 func tableSQL(ds origin.Dataset, s Syntax) string {
-	return fmt.Sprintf("SELECT %s, %s FROM %s AS t WHERE t.%s%s", s.KeyText("t."+s.Quote(ds.Key[0])),
-		Selected(ds, s), QuoteTable(s, ds.Table), s.Quote(ds.Key[0]), s.InKeys())
+	return s.SelectKeys(KeyTexts(ds, s)+", "+Selected(ds, s), ds.Table, ds.Key)
+}
+
+// KeyTexts returns the columns of the key in the form in which they are compared.
+func KeyTexts(ds origin.Dataset, s Syntax) string {
+	texts := QuoteAll(s, "t.", ds.Key)
+	for i, column := range texts {
+		texts[i] = s.KeyText(column)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // Selected returns the columns after the key.

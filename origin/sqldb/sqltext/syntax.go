@@ -1,7 +1,10 @@
 // Package sqltext writes the SQL statements that load and change the rows of a dataset. It is pure.
 package sqltext
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Syntax is how one kind of database writes SQL.
 type Syntax interface {
@@ -9,10 +12,11 @@ type Syntax interface {
 	Quote(name string) string
 	// KeyText returns the expression whose text is compared with the requested keys.
 	KeyText(column string) string
-	// InKeys follows a column in a condition that holds for each key of the statement's parameter.
-	InKeys() string
-	// KeyParameter is the one parameter of a statement that loads keys.
-	KeyParameter() string
+	// SelectKeys returns the SELECT of the rows of a table, as t, whose columns equal one of the keys of the statement's
+	// parameters.
+	SelectKeys(selected, table string, columns []string) string
+	// Batch is how a batch query of the configuration compares key columns with its parameters.
+	Batch(columns []string) string
 	// Parameter is the n-th parameter, from 1, of a statement with several.
 	Parameter(n int) string
 	// SameBytes is the format of a condition that a text column has the bytes of a parameter; empty if = means that.
@@ -27,26 +31,71 @@ type Syntax interface {
 	FirstVersion(b *Builder) string
 }
 
-// Query is a query with one parameter, for keys.
+// Query is a query with one parameter for each column of a key.
 type Query struct {
 	SQL   string
-	Keyed bool // the first column of its result is the key
-	List  bool // the parameter stands for many keys
+	Keyed bool // its first columns are the key
+	List  bool // the parameters stand for many keys
 
-	Table, Key string // set if this package wrote the query
+	Key   []string // the columns of the key; without Keyed, they are among those of its result
+	Table string   // set if this package wrote the query
 }
+
+// Width is how many columns a key has.
+func (q *Query) Width() int { return max(1, len(q.Key)) }
 
 // QuoteWith quotes an identifier as SQL does: quotes inside are doubled.
 func QuoteWith(q, name string) string {
 	return q + strings.ReplaceAll(name, q, q+q) + q
 }
 
-// Expand repeats the parameter of a list, (?), for each key.
-func (q *Query) Expand(keys int) string {
+// Expand repeats the parameter of a list, (?), for each key. rows is the word before a list of keys with several columns.
+func (q *Query) Expand(keys int, rows string) string {
 	if !q.List {
 		return q.SQL
 	}
-	return strings.Replace(q.SQL, listParameter, "(?"+strings.Repeat(",?", keys-1)+")", 1)
+	one := "?"
+	if q.Width() > 1 {
+		one = "(?" + strings.Repeat(",?", q.Width()-1) + ")"
+	} else {
+		rows = ""
+	}
+	return strings.Replace(q.SQL, listParameter, "("+rows+one+strings.Repeat(","+one, keys-1)+")", 1)
+}
+
+// AndAll writes a condition for each of several columns.
+func AndAll(columns []string, condition func(i int, column string) string) string {
+	all := make([]string, len(columns))
+	for i, column := range columns {
+		all[i] = condition(i, column)
+	}
+	return strings.Join(all, " AND ")
+}
+
+// QuoteAll quotes the columns of a table t.
+func QuoteAll(s Syntax, prefix string, columns []string) []string {
+	quoted := make([]string, len(columns))
+	for i, column := range columns {
+		quoted[i] = prefix + s.Quote(column)
+	}
+	return quoted
+}
+
+// SelectIn returns SELECT … FROM table AS t WHERE t.column IN (?), for databases whose statements are expanded (Query.Expand).
+func SelectIn(s Syntax, selected, table string, columns []string) string {
+	list := strings.Join(QuoteAll(s, "t.", columns), ", ")
+	if len(columns) > 1 {
+		list = "(" + list + ")"
+	}
+	return fmt.Sprintf("SELECT %s FROM %s AS t WHERE %s IN %s", selected, QuoteTable(s, table), list, listParameter)
+}
+
+// BatchIn is Syntax.Batch of these databases.
+func BatchIn(columns []string) string {
+	if len(columns) > 1 {
+		return "(" + strings.Join(columns, ", ") + ") IN " + listParameter
+	}
+	return "IN " + listParameter
 }
 
 // listParameter is the place of the keys in the batch queries of MySQL and SQLite.

@@ -2,6 +2,7 @@ package sqltext
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -48,7 +49,7 @@ func (b *Builder) Step() Step { return Step{SQL: b.sql.String(), Parameters: b.p
 type WritePlan struct {
 	Syntax  Syntax
 	Dataset origin.Dataset
-	Key     Parameter
+	Key     []Parameter // one for each column
 	Set     []Parameter
 	Whole   bool // Set has every column that can be written
 }
@@ -99,13 +100,15 @@ func (p *WritePlan) nextVersion(b *Builder, of string) {
 	case p.Dataset.Version != "":
 		b.Add("%s%s = COALESCE(%s%s, 0) + 1", comma(len(p.Set)), column, of, column)
 	case len(p.Set) == 0:
-		key := p.Syntax.Quote(p.Dataset.Key[0])
+		key := p.Syntax.Quote(p.Key[0].Column)
 		b.Add("%s = %s%s", key, of, key)
 	}
 }
 
 func (p *WritePlan) where(b *Builder, cond origin.Condition) {
-	b.Add(" WHERE %s = %s", p.Syntax.Quote(p.Dataset.Key[0]), b.Parameter(p.Key))
+	b.Add(" WHERE %s", AndAll(p.Dataset.Key, func(i int, column string) string {
+		return p.Syntax.Quote(column) + " = " + b.Parameter(p.Key[i])
+	}))
 	if cond.Version != 0 {
 		b.Add(" AND %s = %s", p.Syntax.Quote(p.Dataset.Version), b.Parameter(Parameter{p.Dataset.Version, cond.Version}))
 	}
@@ -119,17 +122,17 @@ func (p *WritePlan) where(b *Builder, cond origin.Condition) {
 
 func (p *WritePlan) returning(b *Builder) {
 	if p.Syntax.Returning() {
-		b.Add(" RETURNING t.%s, %s", p.Syntax.Quote(p.Dataset.Key[0]), Selected(p.Dataset, p.Syntax))
+		b.Add(" RETURNING %s, %s", KeyTexts(p.Dataset, p.Syntax), Selected(p.Dataset, p.Syntax))
 	}
 }
 
 func (p *WritePlan) insert(replace bool) Step {
 	b := &Builder{Syntax: p.Syntax}
-	b.Add("INSERT INTO %s%s (%s", QuoteTable(p.Syntax, p.Dataset.Table), p.alias(), p.Syntax.Quote(p.Dataset.Key[0]))
-	marks := b.Parameter(p.Key)
-	for _, a := range p.Set {
-		b.Add(", %s", p.Syntax.Quote(a.Column))
-		marks += ", " + b.Parameter(a)
+	b.Add("INSERT INTO %s%s (", QuoteTable(p.Syntax, p.Dataset.Table), p.alias())
+	marks := ""
+	for i, a := range slices.Concat(p.Key, p.Set) {
+		b.Add("%s%s", comma(i), p.Syntax.Quote(a.Column))
+		marks += comma(i) + b.Parameter(a)
 	}
 	if p.Dataset.Version != "" {
 		b.Add(", %s", p.Syntax.Quote(p.Dataset.Version))
@@ -164,7 +167,7 @@ func (p *WritePlan) onConflict(b *Builder, replace bool) {
 	if !p.Syntax.Upsert() {
 		return
 	}
-	b.Add(" ON CONFLICT (%s) DO ", p.Syntax.Quote(p.Dataset.Key[0]))
+	b.Add(" ON CONFLICT (%s) DO ", strings.Join(QuoteAll(p.Syntax, "", p.Dataset.Key), ", "))
 	if !replace {
 		b.Add("NOTHING")
 		return

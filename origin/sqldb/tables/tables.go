@@ -16,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowjson"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
 // Lifetime is how long an ALTER TABLE that invalidates no statement may go unnoticed.
@@ -25,7 +26,7 @@ const Lifetime = time.Minute
 type Table struct {
 	readAt  time.Time
 	Columns []rowjson.Column
-	Key     rowset.KeyType
+	Key     rowset.KeyTypes
 	View    bool // rows may be impossible to lock; only PostgreSQL cares
 }
 
@@ -38,20 +39,46 @@ func (t *Table) Column(name string) *rowjson.Column {
 	return &t.Columns[i]
 }
 
-// KeyParameter returns the key as a parameter that the database compares with the key column.
-func (t *Table) KeyParameter(ds origin.Dataset, key string) (any, error) {
-	if t.Key.Untyped { //guard:untyped-key-written
-		return nil, origin.InvalidValue("", UntypedKey, ds.Key[0], ds.Table)
+// KeyParameters returns the key as parameters that the database compares with the key columns.
+func (t *Table) KeyParameters(ds origin.Dataset, key string) ([]sqltext.Parameter, error) {
+	if err := t.CheckKeyTypes(ds); err != nil { //guard:untyped-key-written
+		return nil, origin.InvalidValue("", "%s", err)
 	}
-	v, err := t.Key.Parse(key)
+	values, err := t.Key.Parse(key, ds.Key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", origin.ErrInvalidKey, err)
 	}
-	return v, nil
+	parameters := make([]sqltext.Parameter, len(values))
+	for i, v := range values {
+		parameters[i] = sqltext.Parameter{Column: ds.Key[i], Value: v}
+	}
+	return parameters, nil
 }
 
-// UntypedKey is the format of an error with the key column and the table.
-const UntypedKey = "the key column %q of table %s has no type, so that 7 and '7' are two keys; it can be read, but not written " +
+// SetKeyType sets the type of the column of this name if it is one of the key. Databases that ignore case in names do so in equal.
+func (t *Table) SetKeyType(ds origin.Dataset, name string, equal func(a, b string) bool, kt rowset.KeyType) {
+	if t.Key == nil {
+		t.Key = make(rowset.KeyTypes, len(ds.Key))
+	}
+	for i, column := range ds.Key {
+		if equal(column, name) {
+			t.Key[i] = kt
+		}
+	}
+}
+
+// CheckKeyTypes returns an error about a key column without a type.
+func (t *Table) CheckKeyTypes(ds origin.Dataset) error {
+	for i, kt := range t.Key {
+		if kt.Untyped {
+			return fmt.Errorf(untypedKey, ds.Key[i], ds.Table)
+		}
+	}
+	return nil
+}
+
+// untypedKey is the format of an error with the key column and the table.
+const untypedKey = "the key column %q of table %s has no type, so that 7 and '7' are two keys; it can be read, but not written " +
 	"or listed: declare it TEXT or INTEGER"
 
 // Names lists the columns in an error.
@@ -67,7 +94,7 @@ func Names(columns []rowjson.Column) string {
 var ErrNoTable = errors.New("it does not exist, or the account of the DSN may not see it")
 
 // ErrNotUnique says that a write could change several rows.
-var ErrNotUnique = errors.New("the key column has no unique index of its own: make it the primary key, or give it one")
+var ErrNotUnique = errors.New("the key has no unique index of its own: make it the primary key, or give it one")
 
 // ReadTable returns the columns of a dataset's table and the type of its key column. A table that does not exist, or that the
 // account may not see, has no columns.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
 )
@@ -14,8 +15,8 @@ func CheckUnique(ds origin.Dataset, unique bool, err error) error {
 		return fmt.Errorf("find a unique index of table %s: %w", ds.Table, err)
 	}
 	if !unique { //guard:duplicate-keys-writable
-		return fmt.Errorf("key: column %q of table %s is not unique: make it the primary key, or give it a unique index "+
-			"of its own", ds.Key[0], ds.Table)
+		return fmt.Errorf("key: %s of table %s is not unique: make it the primary key, or give it a unique index "+
+			"of its own", keyColumns(ds), ds.Table)
 	}
 	return nil
 }
@@ -25,4 +26,11 @@ func QueryUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query s
 	var unique bool
 	err := conn.QueryRowContext(ctx, query, args...).Scan(&unique)
 	return CheckUnique(ds, unique, err)
+}
+
+func keyColumns(ds origin.Dataset) string {
+	if len(ds.Key) == 1 {
+		return fmt.Sprintf("column %q", ds.Key[0])
+	}
+	return "the combination of columns " + strings.Join(ds.Key, ", ")
 }

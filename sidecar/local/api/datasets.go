@@ -40,6 +40,8 @@ type Served struct {
 	JSON bool
 	// ContentType is the media type of all values; empty means that of MediaType.
 	ContentType string
+	// Key are the columns of a composite key; none if a key has one column (origin.JoinKey).
+	Key []string
 	// ReadOnly means that the dataset rejects writes.
 	ReadOnly bool
 	// Gate decides who may do what with the dataset; nil allows everything.

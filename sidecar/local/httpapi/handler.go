@@ -263,6 +263,8 @@ func (h *Handler) static(c *RequestContext, contentType string, body []byte) {
 type datasetEntry struct {
 	Name        string `json:"name"`
 	ContentType string `json:"contentType,omitempty"`
+	// Key are the columns of a composite key.
+	Key []string `json:"key,omitempty"`
 }
 
 // listDatasets lists the datasets that the caller may read.
@@ -274,7 +276,7 @@ func (h *Handler) listDatasets(c *RequestContext) []byte {
 		if !d.Gate.Permits(c.Caller, access.Read, c.authorization()) { //guard:list-shows-what-may-not-be-read
 			continue
 		}
-		list.Datasets = append(list.Datasets, datasetEntry{d.Name(), contentType(d)})
+		list.Datasets = append(list.Datasets, datasetEntry{d.Name(), contentType(d), d.Key})
 	}
 	b, err := json.Marshal(list)
 	if err != nil {
@@ -326,6 +328,10 @@ func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string, o acc
 	d api.Served, key string, ok bool) {
 	if d, ok = h.dataset(c, escapedName, o); !ok {
 		return d, "", false
+	}
+	unescape := unescape
+	if len(d.Key) > 0 {
+		unescape = unescapeComponents
 	}
 	key, scratch, err := unescape(escapedKey, c.key)
 	c.key = scratch

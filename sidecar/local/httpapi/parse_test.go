@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -230,4 +231,31 @@ func BenchmarkHandle(b *testing.B) {
 		handler.Handle(ctx, c)
 		c.Recycle()
 	}
+}
+
+func TestPathsOfCompositeKeys(t *testing.T) {
+	for path, want := range map[string]string{
+		"example.org/alice": "example.org/alice", "a%2Fb/c": "a%2Fb/c", "a%2fb/%63": "a%2Fb/c", "100%25/": "100%25/", "/x": "/x",
+		"%252F/%2525": "%252F/%2525", "%c3%a4/ä": "ä/ä", "a/b/c": "a/b/c",
+	} {
+		if got, _, err := unescapeComponents(path, nil); err != nil || got != want {
+			t.Errorf("%q is the key %q, %v; want %q", path, got, err, want)
+		}
+	}
+	for _, path := range []string{"%", "a/%2", "%zz/a"} {
+		if got, _, err := unescapeComponents(path, nil); err == nil {
+			t.Errorf("%q is the key %q", path, got)
+		}
+	}
+}
+
+func FuzzPathOfACompositeKey(f *testing.F) {
+	f.Add("a/b", "100%")
+	f.Add("", "\x00\xff?#")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		path := url.PathEscape(a) + "/" + url.PathEscape(b)
+		if got, _, err := unescapeComponents(path, nil); err != nil || got != origin.JoinKey(a, b) {
+			t.Errorf("%q, %q have the path %q, which is the key %q, %v", a, b, path, got, err)
+		}
+	})
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"unsafe"
+
+	"github.com/ringside-cache/ringside/origin"
 )
 
 var errEscape = errors.New("a % is not followed by two hex digits; write a percent sign as %25")
@@ -68,6 +70,30 @@ func unescape(s string, scratch []byte) (string, []byte, error) {
 			return "", scratch, errEscape
 		}
 		scratch = append(scratch, hi<<4|lo)
+		i += 2
+	}
+	return view(scratch), scratch, nil
+}
+
+// unescapeComponents returns the text of a composite key (origin.JoinKey) for a path with one segment for each component.
+func unescapeComponents(s string, scratch []byte) (string, []byte, error) {
+	if strings.IndexByte(s, '%') < 0 {
+		return s, scratch, nil
+	}
+	scratch = scratch[:0]
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			scratch = append(scratch, s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return "", scratch, errEscape
+		}
+		hi, lo := unhex(s[i+1]), unhex(s[i+2])
+		if hi > 15 || lo > 15 {
+			return "", scratch, errEscape
+		}
+		scratch = origin.AppendKeyComponent(scratch, []byte{hi<<4 | lo}) //guard:slash-of-a-component-separates
 		i += 2
 	}
 	return view(scratch), scratch, nil

@@ -20,41 +20,57 @@ import (
 // Triggers implements changefeed.Triggers.
 type Triggers struct{ Syntax sqltext.Syntax }
 
-// Locate takes the key type below all domains. A row of one table may also belong to another: to partitions, and to tables
+// Locate takes the key types below all domains. A row of one table may also belong to another: to partitions, and to tables
 // that inherit from it (pg_inherits).
 func (t Triggers) Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (at changefeed.Table, err error) {
-	var relkind, category, keyType string
+	var relkind string
 	var prepared int
 	table := sqltext.QuoteTable(t.Syntax, ds.Table)
 	err = session.Query(ctx, conn, func(rows pgx.Rows) error {
-		return rows.Scan(&at.Schema, &at.Name, &relkind, &at.EachRow, &keyType, &category, &prepared)
-	}, `WITH RECURSIVE key AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t JOIN pg_attribute a
-			ON a.atttypid = t.oid WHERE a.attrelid = to_regclass($1) AND a.attname = $2
-		UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM key JOIN pg_type t ON t.oid = key.typbasetype)
-		SELECT n.nspname, c.relname, c.relkind::text,
+		return rows.Scan(&at.Schema, &at.Name, &relkind, &at.EachRow, &prepared)
+	}, `SELECT n.nspname, c.relname, c.relkind::text,
 			c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)),
-			(SELECT format_type(oid, NULL) FROM key WHERE typtype <> 'd'), (SELECT typtype::text FROM key WHERE typtype <> 'd'),
 			current_setting('max_prepared_transactions')::int
-		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, table, ds.Key[0])
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)`, table)
 	if err != nil {
 		return changefeed.Table{}, err
 	}
 	if !strings.Contains("rp", relkind) {
 		return changefeed.Table{}, changefeed.ErrNoTriggers
 	}
-	if err := checkKeyType(keyType, category); err != nil {
-		return changefeed.Table{}, err
+	texts := make([]func(string) string, len(ds.Key))
+	for i, column := range ds.Key {
+		if texts[i], err = keyText(ctx, conn, table, column); err != nil {
+			return changefeed.Table{}, err
+		}
 	}
-	at.KeyText = func(column string) string { return "format('%s', " + column + ")" } // as the type prints itself
-	if keyType == "character" || keyType == "bpchar" {
-		at.KeyText = func(column string) string { return column + "::text" } // without the padding
-	}
+	at.KeyText = changefeed.KeyText(t.Syntax, ds.Key, texts, changefeed.JoinWithPipes)
 	if prepared > 0 { //guard:two-phase-commit-fails-without-warning
 		at.NotifyWarnings = []string{fmt.Sprintf("max_prepared_transactions is %d: if the application uses two-phase commit (PREPARE "+
 			"TRANSACTION, XA, JTA), its transactions that change this table will fail with kind notify; prefer feed: {kind: poll}", prepared)}
 	}
 	at.Descendants, at.Partitions, err = descendants(ctx, conn, table)
 	return at, err
+}
+
+// keyText returns the expression by which a trigger prints a column of the key as a read does.
+func keyText(ctx context.Context, conn *sql.Conn, table, column string) (func(column string) string, error) {
+	var name, category string
+	err := session.Query(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&name, &category) },
+		`WITH RECURSIVE key AS (SELECT t.oid, t.typtype, t.typbasetype FROM pg_type t JOIN pg_attribute a
+			ON a.atttypid = t.oid WHERE a.attrelid = to_regclass($1) AND a.attname = $2
+		UNION ALL SELECT t.oid, t.typtype, t.typbasetype FROM key JOIN pg_type t ON t.oid = key.typbasetype)
+		SELECT format_type(oid, NULL), typtype::text FROM key WHERE typtype <> 'd'`, table, column)
+	if err == nil {
+		err = checkKeyType(name, category)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if name == "character" || name == "bpchar" {
+		return func(column string) string { return column + "::text" }, nil // without the padding
+	}
+	return func(column string) string { return "format('%s', " + column + ")" }, nil // as the type prints itself
 }
 
 // namesOfObjects are the types that print the name of an object (PostgreSQL, 8.19).

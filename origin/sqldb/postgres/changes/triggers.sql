@@ -59,14 +59,14 @@ BEGIN
     many := {{template "many new" .}};
     IF NOT many THEN
       {{template "report" .}} FROM (
-        SELECT {{.Key .NewRow}}, {{.Version .NewRow}} {{.FromNewRows}}WHERE {{.Column .NewRow}} IS NOT NULL
+        SELECT {{.Key .NewRow}}, {{.Version .NewRow}} {{.FromNewRows}}WHERE {{.HasKey .NewRow}}
       {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
     many := {{template "many old" .}};
     IF NOT many THEN
       {{template "report" .}} FROM (
-        SELECT {{.Key .OldRow}}, 0 {{.FromOldRows}}WHERE {{.Column .OldRow}} IS NOT NULL
+        SELECT {{.Key .OldRow}}, 0 {{.FromOldRows}}WHERE {{.HasKey .OldRow}}
       {{template "changed" .}}
     END IF;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -75,8 +75,8 @@ BEGIN
       -- Reports both keys if the key itself was changed, and a version only if it has grown.
       {{template "report" .}} FROM (
         SELECT k, CASE WHEN now.v > before.v THEN now.v ELSE 0 END {{- /* guard:postgres-unchanged-version-reported */}}
-        FROM (SELECT {{.Key .NewRow}}, {{.Version .NewRow}} {{.FromNewRows}}WHERE {{.Column .NewRow}} IS NOT NULL) AS now (k, v)
-        FULL JOIN (SELECT {{.Key .OldRow}}, {{.Version .OldRow}} {{.FromOldRows}}WHERE {{.Column .OldRow}} IS NOT NULL) AS before (k, v)
+        FROM (SELECT {{.Key .NewRow}}, {{.Version .NewRow}} {{.FromNewRows}}WHERE {{.HasKey .NewRow}}) AS now (k, v)
+        FULL JOIN (SELECT {{.Key .OldRow}}, {{.Version .OldRow}} {{.FromOldRows}}WHERE {{.HasKey .OldRow}}) AS before (k, v)
         USING (k)
       {{template "changed" .}}
     END IF;

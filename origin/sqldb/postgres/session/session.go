@@ -196,13 +196,13 @@ type description struct {
 // recheckAfter is the age from which a rejected key causes another look at the types of a statement.
 const recheckAfter = time.Second
 
-// StatementFor returns a statement for keys, which fit the type of its parameter or do not. In that case it parses the statement
+// StatementFor returns a statement for keys, which fit the types of its parameters or do not. In that case it parses the statement
 // again: the type of the key column may have changed, which the server does not report for a key that is not sent.
-func (s *Session) StatementFor(ctx context.Context, conn *pgconn.PgConn, sql string, fit func(oid uint32) bool) (
+func (s *Session) StatementFor(ctx context.Context, conn *pgconn.PgConn, sql string, fit func(oids []uint32) bool) (
 	*pgconn.StatementDescription, error,
 ) {
 	sd, err := s.Statement(ctx, conn, sql)
-	if err != nil || len(sd.ParamOIDs) != 1 || fit(sd.ParamOIDs[0]) || !s.forget(ctx, conn, sql) {
+	if err != nil || fit(sd.ParamOIDs) || !s.forget(ctx, conn, sql) {
 		return sd, errclass.Keyless(err)
 	}
 	sd, err = s.Statement(ctx, conn, sql)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 )
 
@@ -24,7 +23,9 @@ func newGet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get DATASET KEY",
 		Short: "Read one key as an application does, and print its value",
-		Long:  "Read one key as an application does, and print its value. The exit code is 1 if the key does not exist.",
+		Long: `Read one key as an application does, and print its value. The exit code is 1 if the key does not exist.
+
+The components of a composite key have slashes between them: example.org/alice. In a component, write % as %25 and / as %2F.`,
 		Example: `  ringside get cnf-metrics CNF-001
   ringside get cnf-metrics CNF-001 -o json
   ringside get routes 10.0.0.0/8 --http unix:/run/ringside/ringside.sock`,
@@ -33,7 +34,11 @@ func newGet() *cobra.Command {
 	sidecar, out := cli.HTTPFlag(cmd), cli.OutputFlag(cmd)
 	noCache := cmd.Flags().Bool("no-cache", false, "load the value from the database, even if a cached one is fresh")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r := cli.Request{Method: http.MethodGet, Path: "/v1/" + routekey.Format(args[0], args[1]), Header: http.Header{}}
+		path, err := keyPath(cmd.Context(), sidecar, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		r := cli.Request{Method: http.MethodGet, Path: path, Header: http.Header{}}
 		if *noCache {
 			r.Header.Set("Cache-Control", "no-cache")
 		}

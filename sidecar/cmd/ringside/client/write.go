@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -223,9 +222,11 @@ func (w written) String() string {
 }
 
 func (w rowWrite) send(ctx context.Context, sidecar *cli.Listener) (cli.Response, error) {
-	resp, err := sidecar.Do(ctx, cli.Request{
-		Method: w.method, Path: "/v1/" + routekey.Format(w.dataset, w.key), Header: w.header, Body: w.value,
-	})
+	path, err := keyPath(ctx, sidecar, w.dataset, w.key)
+	if err != nil {
+		return cli.Response{}, err // nothing was sent
+	}
+	resp, err := sidecar.Do(ctx, cli.Request{Method: w.method, Path: path, Header: w.header, Body: w.value})
 	var usage cli.UsageError
 	switch {
 	case errors.Is(err, cli.ErrNoListener) || errors.As(err, &usage):
