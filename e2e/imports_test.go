@@ -84,7 +84,7 @@ var mayImport = map[string][]string{
 	"origin/sqldb/errclass":   {},
 	"origin/sqldb/connpool":   {"origin/sqldb/errclass"},
 	"origin/sqldb/changefeed": {"origin", "origin/sqldb/connpool", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
-	"origin/sqldb/tables":     {"origin", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset"},
+	"origin/sqldb/tables":     {"origin", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/sqltext"},
 	"origin/sqldb/rowwrite":   {"origin", "origin/sqldb/rowjson", "origin/sqldb/rowset", "origin/sqldb/tables", "origin/sqldb/sqltext"},
 	"origin/sqldb": {
 		"origin", "origin/sqldb/changefeed", "origin/sqldb/connpool", "origin/sqldb/errclass", "origin/sqldb/rowjson", "origin/sqldb/rowset",
@@ -153,7 +153,7 @@ var mayImport = map[string][]string{
 		"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/apierror",
 		"sidecar/internal/httpfield", "sidecar/kv",
 	},
-	"sidecar/metrics": {"sidecar/cache", "sidecar/kv"},
+	"sidecar/metrics": {"origin", "sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
 	"xds/resources": {"ring", "ring/address", "ring/printable"},
 	"xds/publisher": {"ring", "ring/printable", "xds/resources"},
@@ -178,7 +178,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
-		"sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes", "sidecar/internal/origins", "sidecar/internal/task",
+		"ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes", "sidecar/internal/origins", "sidecar/internal/task",
 		"sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {

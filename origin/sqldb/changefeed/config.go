@@ -18,8 +18,8 @@ var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // CheckConfig returns what is wrong with the feed of a dataset. Notifies says whether the database supports FeedNotify.
 func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 	switch {
-	case ds.Table == "" && len(c.Tables) == 0:
-		return fmt.Errorf("query: %w", ErrNoTriggers) //guard:feed-of-a-query-reports-nothing
+	case ds.Table == "" && len(c.Tables) == 0: //guard:feed-of-a-query-reports-nothing
+		return fmt.Errorf("query: %w", ErrNoTriggers)
 	case c.Kind != origin.FeedNotify && c.Kind != origin.FeedPoll:
 		return fmt.Errorf("unknown feed kind %q: use notify or poll", c.Kind)
 	case c.Kind == origin.FeedNotify && !notifies:
