@@ -80,7 +80,8 @@ func newSmallDataset(t *testing.T, o origin.Origin, peers kv.Peers) *Dataset {
 // smallCluster is two members that have little memory for entries; the first one owns all keys.
 func smallCluster(t *testing.T, o origin.Origin) *cluster {
 	c := newCluster(t, 0, o, slowPolicy())
-	c.away = newCluster(t, 2, o, slowPolicy()).away
+	other := newCluster(t, 2, o, slowPolicy())
+	c.away, c.frozen = other.away, other.frozen
 	for i := range 2 {
 		c.members = append(c.members, newSmallDataset(t, o, seenFrom{c, i}))
 	}
