@@ -58,11 +58,13 @@ var mayImport = map[string][]string{
 		"sidecar/internal/budget", "sidecar/internal/h2/body", "sidecar/internal/h2/frame", "sidecar/internal/h2/header",
 		"sidecar/internal/h2/response", "sidecar/internal/headerlimit", "sidecar/internal/listen",
 	},
+	// Loads keys before they are read.
+	"sidecar/internal/warm":      {"origin", "ring/backoff", "sidecar/internal/lru", "sidecar/kv"},
 	"sidecar/internal/stability": {"sidecar/internal/entries", "sidecar/kv"},
 	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
-		"sidecar/internal/silence", "sidecar/internal/stability",
+		"sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/warm",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
@@ -178,8 +180,8 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
-		"ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes", "sidecar/internal/origins", "sidecar/internal/task",
-		"sidecar/kv", "sidecar/peer",
+		"ring/backoff", "ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes",
+		"sidecar/internal/origins", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",

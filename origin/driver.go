@@ -120,6 +120,13 @@ type ListableSource interface {
 	Lister(ds Dataset) (Lister, error)
 }
 
+// KeyListableSource is a Source whose keys can be listed.
+type KeyListableSource interface {
+	// KeyLister checks ds without connecting, and returns the lister of the keys of its table, or of those that a query of the
+	// configuration returns: its columns are those of the key.
+	KeyLister(ds Dataset, query string) (KeyLister, error)
+}
+
 // FeedSource is a Source that reports changes.
 type FeedSource interface {
 	// Feed checks ds and c without connecting, and returns the change feed of the dataset.
@@ -154,6 +161,11 @@ func Writable(s Source) (WritableSource, error) {
 // Listable returns s as a source whose rows can be listed, or an error if origins of its kind cannot be listed.
 func Listable(s Source) (ListableSource, error) {
 	return capability[ListableSource](s, "cannot be listed: leave cnf_metrics out")
+}
+
+// KeyListable returns s as a source whose keys can be listed, or an error if those of its kind cannot be listed.
+func KeyListable(s Source) (KeyListableSource, error) {
+	return capability[KeyListableSource](s, "cannot list their keys: leave warm out")
 }
 
 // WithFeed returns s as a source that reports changes, or an error if origins of its kind report none.

@@ -190,3 +190,10 @@ type Changed struct {
 	Key     string
 	Version int64 // of the row after the change; 0 if unknown
 }
+
+// KeyLister lists the keys of one dataset. It is safe for concurrent use.
+type KeyLister interface {
+	// ListKeys passes on each key, in no particular order and perhaps more than once, until yield returns false. The list may
+	// also have keys whose rows are gone when they are loaded.
+	ListKeys(ctx context.Context, yield func(key string) bool) error
+}

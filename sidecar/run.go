@@ -184,12 +184,16 @@ func (r *run) startedUp() error {
 }
 
 // ready is the readiness probe. It depends on nothing outside the process: a member that cannot reach etcd or the database
-// still serves cached values, and sending applications elsewhere would not help them.
+// still serves cached values, and sending applications elsewhere would not help them. It waits for a warm-up for so long as the
+// configuration says, unless the database fails.
 func (r *run) ready() error {
 	if r.stopping.Load() {
 		return errStopping
 	}
-	return r.startedUp()
+	if err := r.startedUp(); err != nil {
+		return err
+	}
+	return r.parts.datasets.Warming(r.began)
 }
 
 func (r *run) addrs() Addrs {

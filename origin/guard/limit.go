@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -47,6 +48,7 @@ type Limiter struct {
 	queued      atomic.Int64
 	refused     atomic.Int64
 	gaveUp      atomic.Int64
+	background  chan struct{} // has room for the one background statement
 }
 
 // LimitStats is the use of a Limiter.
@@ -61,6 +63,7 @@ type LimitStats struct {
 func NewLimiter(c LimitConfig) *Limiter {
 	return &Limiter{
 		turns: semaphore.NewWeighted(c.maxInFlight()), maxInFlight: c.maxInFlight(), maxQueue: c.maxQueue(),
+		background: make(chan struct{}, 1),
 	}
 }
 
@@ -77,6 +80,42 @@ func (l *Limiter) Stats() LimitStats {
 		InFlight: l.inFlight.Load(), Queued: l.queued.Load(),
 		Refused: l.refused.Load(), GaveUp: l.gaveUp.Load(),
 	}
+}
+
+// idlePause is the time between two looks for an idle turn.
+const idlePause = 5 * time.Millisecond
+
+// EnterIdle waits for a turn that nobody else needs: one background statement runs at a time, and it begins only while nobody
+// waits and, if there is more than one turn, another one stays free. Call leave at its end. It may wait as long as the origin is busy.
+func (l *Limiter) EnterIdle(ctx context.Context) (leave func(), err error) {
+	select {
+	case l.background <- struct{}{}: //guard:two-background-statements-at-once
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for !l.tryIdle() {
+		select {
+		case <-time.After(idlePause):
+		case <-ctx.Done():
+			<-l.background
+			return nil, ctx.Err()
+		}
+	}
+	l.inFlight.Add(1)
+	return func() {
+		l.leave()
+		<-l.background
+	}, nil
+}
+
+// tryIdle takes a turn if it is idle. TryAcquire fails while others wait.
+func (l *Limiter) tryIdle() bool {
+	n := min(2, l.maxInFlight) //guard:background-statement-takes-the-last-turn
+	if !l.turns.TryAcquire(n) {
+		return false
+	}
+	l.turns.Release(n - 1)
+	return true
 }
 
 type limitedWriter struct {

@@ -116,3 +116,45 @@ func TestLimiterConformsAsAWriter(t *testing.T) {
 		},
 	})
 }
+
+func TestBackgroundStatementsUseIdleTurnsOnly(t *testing.T) {
+	for _, turns := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			l := guard.NewLimiter(guard.LimitConfig{MaxInFlight: turns})
+			f := origintest.New(nil)
+			release := f.Block()
+			defer release()
+			batch := guard.NewBatch(f, guard.BatchConfig{MaxKeys: 1, Limiter: l})
+			idle := func() (leave func(), ok bool) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				leave, err := l.EnterIdle(ctx)
+				return leave, err == nil
+			}
+			leave, ok := idle()
+			equal(t, "turn of an idle origin", ok, true)
+			_, ok = idle()
+			equal(t, "second background statement", ok, false)
+			leave()
+			var loads []*call
+			for i := range turns - 1 {
+				loads = append(loads, start(minute(t), batch, fmt.Sprint(i)))
+			}
+			if turns == 1 {
+				loads = append(loads, start(minute(t), batch, "a"))
+			}
+			synctest.Wait()
+			time.Sleep(time.Millisecond) // the wait of a batch
+			_, ok = idle()
+			equal(t, "last free turn", ok, false)
+			release()
+			for _, l := range loads {
+				l.wait()
+			}
+			leave, ok = idle()
+			equal(t, "turn after the loads", ok, true)
+			leave()
+			equal(t, "in flight", l.Stats().InFlight, 0)
+		})
+	}
+}

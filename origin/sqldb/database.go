@@ -83,6 +83,9 @@ type Reader interface {
 	Probe(ctx context.Context, conn *sql.Conn, q *sqltext.Query) error
 	// List runs a query whose first column is the key, and adds its rows to set.
 	List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parameters []sqltext.Parameter, set *rowset.Set) error
+	// ListKeys runs a query without parameters, and passes on its rows, as the database prints them, until yield returns false.
+	// A row with NULL has no key.
+	ListKeys(ctx context.Context, conn *sql.Conn, text string, yield rowset.YieldKey) error
 }
 
 // Catalog reads the database's catalog.

@@ -42,5 +42,17 @@ func newDatasetState(d *cache.Dataset) adminapi.DatasetState {
 		Bytes:         memory.Bytes,
 		MaxBytes:      memory.MaxBytes,
 		FeedGap:       has && !live,
+		Warm:          newWarmState(d),
+	}
+}
+
+func newWarmState(d *cache.Dataset) *adminapi.WarmState {
+	if !d.Work().Enabled() {
+		return nil
+	}
+	st := d.Stats()
+	return &adminapi.WarmState{
+		Keys: st.WarmKeys.Load(), Omitted: st.WarmOmitted.Load(), Loaded: st.WarmLoaded.Load(),
+		Passes: st.WarmPasses.Load(), Failures: st.WarmFailures.Load(), Pinned: d.Memory().Pinned,
 	}
 }

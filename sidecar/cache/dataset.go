@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/idempotency"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
 	"github.com/ringside-cache/ringside/sidecar/internal/stability"
+	"github.com/ringside-cache/ringside/sidecar/internal/warm"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -56,6 +57,7 @@ type core struct {
 	store  *entries.Store
 	peers  kv.Peers
 	stats  *kv.Stats
+	warm   *warm.Work
 	// settled is whether ring and feed are. While they are not, hits are checked twice.
 	settled stability.State
 }
@@ -70,6 +72,7 @@ func New(c Config) (*Dataset, error) {
 		start: time.Now().Add(-1), // so that 0 is before everything
 		peers: c.Peers,
 		stats: c.Stats,
+		warm:  warm.NewWork(),
 	}
 	if shared.peers == nil {
 		shared.peers = kv.NoPeers{}
@@ -156,7 +159,10 @@ func (d *Dataset) Explain(key string) kv.Explanation {
 func (d *Dataset) Watch(keys []string) *watches.Watch { return d.invalidator.watches.Watch(keys) }
 
 // RingChanged records that keys may have other owners now.
-func (d *Dataset) RingChanged() { d.settled.RingChanged(d.now()) }
+func (d *Dataset) RingChanged() {
+	d.settled.RingChanged(d.now())
+	d.warm.Everything() // this member may own other keys
+}
 
 // SetFeedLive records whether a feed reports all changes. While it does not, entries live for Policy.GapTTL at most.
 func (d *Dataset) SetFeedLive(live bool) {

@@ -51,6 +51,7 @@ func (d *Dataset) ExpireAll() {
 	d.fetcher.loads.ForgetAll()
 	d.fetcher.fetches.ForgetAll()
 	d.invalidator.watches.NotePrefix("")
+	d.warm.Everything() //guard:expired-entries-stay-expired-in-an-outage
 }
 
 // invalidator removes entries, detaches the flights that began before, and notifies watches.
@@ -71,6 +72,7 @@ func (v *invalidator) apply(i kv.Invalidation) {
 		v.fetcher.loads.ForgetPrefix(i.Key)   //guard:reader-after-a-prefix-invalidation-joins-an-older-load
 		v.fetcher.fetches.ForgetPrefix(i.Key) // others go on: they have nothing to do with it
 		v.watches.NotePrefix(i.Key)
+		v.warm.Everything()
 	case i.Version > 0: //guard:negative-version-invalidates-nothing
 		// the version of an entry for a row that does not exist decides nothing
 		v.one(i.Key, entries.Bound{Version: i.Version, AsOf: now + 1})
@@ -85,4 +87,5 @@ func (v *invalidator) one(key string, b entries.Bound) {
 	}
 	v.fetcher.forget(key) //guard:reader-after-an-invalidation-joins-an-older-load
 	v.watches.Note(key)   //guard:watch-misses-an-invalidation
+	v.warm.Changed(key)   //guard:changed-row-is-missing-in-an-outage
 }

@@ -51,6 +51,7 @@ func (k datasetChecker) check() {
 	k.writes()
 	k.feed()
 	k.rows()
+	k.warm()
 	k.allow()
 	if k.IntegerTimes != "" {
 		k.oneOf(k.path+".integer_times", k.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
@@ -212,6 +213,34 @@ func (k datasetChecker) feedTables() {
 				k.problem(path+"."+name, "want the columns of this table that hold the key of the dataset, as many as key has")
 			}
 		}
+	}
+}
+
+// minWarmInterval bounds how often all keys are listed.
+const minWarmInterval = time.Second
+
+// warm checks the warm-up.
+func (k datasetChecker) warm() {
+	path, w := k.path+".warm", k.Warm
+	if !w.Configured() {
+		return
+	}
+	switch {
+	case w.Keys == "":
+		k.problem(path+".keys", "is missing; want all, for the keys of the table, or a query that selects keys")
+	case w.Keys == WarmAll && k.Table == "":
+		k.problem(path+".keys", "all belongs to table; write a query that selects the keys of this dataset")
+	}
+	p := k.Policy()
+	if i := k.WarmInterval(); i < minWarmInterval || i > (p.TTL+p.StaleIfError)/2 && i > minWarmInterval {
+		k.problem(path+".interval", "want %s to half of ttl + stale_if_error, which is %s: entries would end before they are loaded again; got %s",
+			minWarmInterval, (p.TTL+p.StaleIfError)/2, i)
+	}
+	if w.Pin && k.eviction() != "lru" {
+		k.problem(path+".pin", "needs eviction: lru")
+	}
+	if wait := k.WarmWait(); wait < 0 || wait > time.Hour {
+		k.problem(path+".wait", "want 0s to 1h; got %s", wait)
 	}
 }
 

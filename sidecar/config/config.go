@@ -204,6 +204,7 @@ type Dataset struct {
 
 	Times `yaml:",inline"`
 	HTTP  `yaml:",inline"`
+	Warm  Warm `yaml:"warm"`
 
 	Allow  Allow  `yaml:"allow"`
 	Limits Limits `yaml:"limits"`
@@ -226,6 +227,28 @@ type Times struct {
 	LoadTimeout          *time.Duration `yaml:"load_timeout"`
 	WriteTimeout         *time.Duration `yaml:"write_timeout"`
 	GapTTL               *time.Duration `yaml:"gap_ttl"`
+}
+
+// Warm loads the keys of a dataset before anybody reads them, and keeps them in memory. The zero value means no.
+type Warm struct {
+	Keys     string         `yaml:"keys"`     // all, or a query that returns the keys
+	Interval *time.Duration `yaml:"interval"` // between two loads of all keys
+	Pin      bool           `yaml:"pin"`      // other entries do not evict them
+	Wait     *time.Duration `yaml:"wait"`     // readiness waits so long for the first load
+}
+
+// WarmAll is the value of Warm.Keys for all keys of a table.
+const WarmAll = "all"
+
+// Configured reports whether the dataset is kept warm.
+func (w Warm) Configured() bool { return w != Warm{} }
+
+// Query returns the query that returns the keys; empty for all of a table.
+func (w Warm) Query() string {
+	if w.Keys == WarmAll {
+		return ""
+	}
+	return w.Keys
 }
 
 // ChangeFeed reports changes in the database that bypass the cache. The zero value means none.

@@ -77,6 +77,16 @@ func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, guard.D
 
 func (d Dataset) eviction() string { return or(d.Eviction, "lru") }
 
+// WarmInterval is by default a quarter of the time in which an entry can be sent: in an outage, entries that nobody has read
+// since the last load are useful for most of that time.
+func (d Dataset) WarmInterval() time.Duration {
+	p := d.Policy()
+	return orDefault(d.Warm.Interval, max((p.TTL+p.StaleIfError)/4, minWarmInterval))
+}
+
+// WarmWait is how long readiness waits for the first load.
+func (d Dataset) WarmWait() time.Duration { return orDefault(d.Warm.Wait, 0) }
+
 // Configured reports whether there is a change feed.
 func (f ChangeFeed) Configured() bool { return !reflect.ValueOf(f).IsZero() }
 func (f ChangeFeed) table() string    { return or(f.Table, origin.DefaultFeedTable) }

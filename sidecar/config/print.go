@@ -58,6 +58,9 @@ func (d Dataset) effective() Dataset {
 	if d.Feed.Configured() {
 		d.Feed, d.GapTTL = d.Feed.effective(), new(p.GapTTL)
 	}
+	if d.Warm.Configured() {
+		d.Warm.Interval, d.Warm.Wait = new(d.WarmInterval()), new(d.WarmWait())
+	}
 	return d
 }
 

@@ -44,6 +44,13 @@ type Stats struct {
 	DataErrors [origin.DataCauses]atomic.Int64
 	// LastDataError is the latest of them; nil before the first.
 	LastDataError atomic.Pointer[KeyError]
+	// Warm-up.
+	WarmKeys     atomic.Int64 // keys of the last list that this member owns
+	WarmLoaded   atomic.Int64 // keys loaded by the warm-up
+	WarmPasses   atomic.Int64 // lists of all keys that were loaded to their end
+	WarmFailures atomic.Int64 // lists that failed or were not loaded to their end
+	WarmOmitted  atomic.Int64 // keys of the last list that were not loaded because there was no memory for them
+
 	// LastPeerFetchError is the error of the latest peer fetch without an answer; nil before the first.
 	LastPeerFetchError atomic.Pointer[error]
 

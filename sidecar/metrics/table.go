@@ -35,7 +35,7 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), writeMetrics(), changeFeedMetrics(), localMetrics(), originMetrics(), peerMetrics(),
+		requestMetrics(), writeMetrics(), changeFeedMetrics(), warmMetrics(), localMetrics(), originMetrics(), peerMetrics(),
 		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), accessMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)
@@ -120,6 +120,32 @@ func readWrites(s *Source, emit func(float64, ...string)) {
 		emit(float64(st.WritesUnknown.Load()), name, "unknown")
 		emit(float64(st.WritesRefused.Load()), name, "refused")
 		emit(float64(st.WriteErrors.Load()), name, "error")
+	}
+}
+
+func warmMetrics() []metric {
+	dataset := []string{"dataset"}
+	return []metric{
+		{"ringside_warm_keys", gauge, dataset,
+			"Keys of the last complete warm-up that this member owns; 0 without warm.",
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.WarmKeys })},
+		{"ringside_warm_omitted_keys", gauge, dataset,
+			"Keys that the last complete warm-up did not load because the memory of the dataset is full.",
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.WarmOmitted })},
+		{"ringside_warm_loaded_keys_total", counter, dataset,
+			"Keys loaded by warm-ups, at the start, at each interval, and after changes.",
+			stat(func(s *kv.Stats) *atomic.Int64 { return &s.WarmLoaded })},
+		{"ringside_warm_passes_total", counter, []string{"dataset", "result"},
+			"Warm-ups of all keys that this member owns, by result.",
+			func(s *Source, emit func(float64, ...string)) {
+				for _, d := range s.Configured().Datasets {
+					emit(float64(d.Stats().WarmPasses.Load()), d.Name(), "ok")
+					emit(float64(d.Stats().WarmFailures.Load()), d.Name(), "error")
+				}
+			}},
+		{"ringside_pinned_bytes", gauge, dataset,
+			"Bytes of entries that others do not evict (warm.pin).",
+			perDataset(func(d *cache.Dataset) float64 { return float64(d.Memory().Pinned) })},
 	}
 }
 

@@ -116,6 +116,14 @@ func (r *reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, par
 	return scan.Run(ctx, conn, query, sqltext.Step{Parameters: parameters}.Values())
 }
 
+func (r *reader) ListKeys(ctx context.Context, conn *sql.Conn, text string, yield rowset.YieldKey) error {
+	query, err := r.withTimeLimit(ctx, conn, text)
+	if err != nil {
+		return err
+	}
+	return rowset.ListKeys(ctx, conn, query, yield)
+}
+
 // tableTypes is what the protocol does not transmit about a table's columns.
 type tableTypes struct {
 	known bool // false if the query is from the configuration

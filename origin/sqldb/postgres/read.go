@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -143,6 +144,43 @@ func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parame
 			b.ExecParams(q.SQL, textParameters(parameters), nil, nil, nil)
 		})
 	})
+}
+
+func (reader) ListKeys(ctx context.Context, conn *sql.Conn, text string, yield rowset.YieldKey) error {
+	return session.Use(conn, func(conn *pgx.Conn) error {
+		batch := &pgconn.Batch{}
+		session.Of(conn.PgConn()).AddSettings(ctx, batch)
+		batch.ExecParams(text, nil, nil, nil, nil)
+		results := conn.PgConn().ExecBatch(ctx, batch)
+		n, err := 0, error(nil)
+		for ; err == nil && results.NextResult(); n++ {
+			if n == 0 {
+				err = session.CheckSettings(results.ResultReader().Close())
+			} else {
+				err = yieldKeys(results.ResultReader(), yield)
+			}
+		}
+		err = cmp.Or(err, results.Close())
+		return session.WantResults(n, 2, err)
+	})
+}
+
+// yieldKeys passes on rows, and skips the rest of them: without that, the connection would be lost.
+func yieldKeys(rows *pgconn.ResultReader, yield rowset.YieldKey) error {
+	fields := rows.FieldDescriptions()
+	components := make([]string, len(fields))
+	for more := true; rows.NextRow(); {
+		values := rows.Values()
+		if !more || slices.ContainsFunc(values, func(v []byte) bool { return v == nil }) {
+			continue
+		}
+		for i, v := range values {
+			components[i] = strings.TrimRight(string(v), padding(fields[i].DataTypeOID))
+		}
+		more = yield(components)
+	}
+	_, err := rows.Close()
+	return err
 }
 
 // readLimited sends the settings together with the statement that add adds: one round trip, and one implicit transaction,

@@ -60,6 +60,10 @@ func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parame
 	return scan(ctx, conn, q, "", q.SQL, sqltext.Step{Parameters: parameters}.Values(), set)
 }
 
+func (reader) ListKeys(ctx context.Context, conn *sql.Conn, text string, yield rowset.YieldKey) error {
+	return rowset.ListKeys(ctx, conn, text, yield)
+}
+
 func scan(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key, text string, parameters []any, set *rowset.Set) error {
 	r := &rowset.Scan{Query: q, Key: key, Set: set, Cell: cells{set.Dataset.IntegerTimes}.cell, Raw: rawText}
 	return r.Run(ctx, conn, text, parameters)

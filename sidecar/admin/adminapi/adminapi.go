@@ -37,6 +37,18 @@ type DatasetState struct {
 	MaxBytes      int64  `json:"max_bytes"`
 	// FeedGap is true if the dataset has a change feed that is not live.
 	FeedGap bool `json:"feed_gap,omitempty"`
+	// Warm is the state of the warm-up; nil without one.
+	Warm *WarmState `json:"warm,omitempty"`
+}
+
+// WarmState has the counters of a dataset's warm-up.
+type WarmState struct {
+	Keys     int64 `json:"keys"`    // of the last complete list that this member owns
+	Omitted  int64 `json:"omitted"` // of the last complete list, not loaded because the memory was full
+	Loaded   int64 `json:"loaded"`
+	Passes   int64 `json:"passes"`   // complete lists
+	Failures int64 `json:"failures"` // lists that failed
+	Pinned   int64 `json:"pinned_bytes"`
 }
 
 // Reads is the number of all reads, whatever their result.

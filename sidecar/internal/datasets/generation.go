@@ -23,6 +23,7 @@ type generation struct {
 	origins *origins.Set
 	list    []*cache.Dataset // sorted by name
 	feeds   []changes.Source
+	warm    map[string]origins.Warm // :: dataset → how to keep it warm, if it is to be
 }
 
 func (g *generation) lookup(name string) *cache.Dataset {
@@ -63,7 +64,7 @@ func (s *Set) Prepare(next config.Config) (*Change, error) {
 		return nil, err
 	}
 	c := &Change{
-		set: s, old: old, next: &generation{config: next, origins: opened}, memory: divide(s.config.Memory, next.Datasets),
+		set: s, old: old, next: &generation{config: next, origins: opened, warm: map[string]origins.Warm{}}, memory: divide(s.config.Memory, next.Datasets),
 	}
 	if err := c.build(); err != nil {
 		c.Discard()
@@ -106,6 +107,11 @@ func (c *Change) buildDataset(name string) error {
 		return err
 	}
 	c.next.list = append(c.next.list, held)
+	if d.Warm.Configured() {
+		if c.next.warm[name], err = c.next.origins.Warm(name, d); err != nil {
+			return err
+		}
+	}
 	return c.addFeed(name, held)
 }
 
@@ -117,6 +123,7 @@ func (c *Change) unchanged(name string, was, is config.Dataset) bool {
 // connections returns what decides how a dataset reads, writes and stores its rows.
 func connections(d config.Dataset) config.Dataset {
 	d.Times, d.Allow, d.Limits, d.MemoryShare, d.Feed = config.Times{}, config.Allow{}, config.Limits{}, nil, config.ChangeFeed{}
+	d.Warm = config.Warm{}
 	d.HTTP, d.ContentType = config.HTTP{}, "" //guard:new-alias-drops-entries
 	return d
 }

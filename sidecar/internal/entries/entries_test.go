@@ -178,6 +178,33 @@ func TestWindowToRevalidateInBeginsAtTheEndOfFreshness(t *testing.T) {
 	}
 }
 
+func TestEntryStaysPinned(t *testing.T) {
+	r := newRig(t)
+	e := value(1, "v", 10, 11)
+	e.Pinned = true
+	r.take(Load, 10).Put(e)
+	r.take(Load, 20).Put(value(2, "w", 20, 21))
+	if held, _ := r.Peek("k"); held == nil || !held.Pinned || held.Version != 2 || r.Stats().Pinned == 0 {
+		t.Errorf("got %+v; want the later entry, pinned", held)
+	}
+	for name, change := range map[string]func(e *Entry){
+		"one of a warm-up that does not pin": func(e *Entry) { e.Reason = WarmUp },
+		"an absent row":                      func(e *Entry) { e.NotFound = true },
+		"a local copy":                       func(e *Entry) { e.Owner = "b" },
+	} {
+		r := newRig(t)
+		e := value(1, "v", 10, 11)
+		e.Pinned = true
+		r.take(Load, 10).Put(e)
+		e = value(2, "w", 20, 21)
+		change(e)
+		r.take(Load, 20).Put(e)
+		if n := r.Stats().Pinned; n != 0 {
+			t.Errorf("%d bytes are pinned after %s; want none", n, name)
+		}
+	}
+}
+
 func TestOneReaderRetriesAfterAFailedRefresh(t *testing.T) {
 	e := value(1, "v", 10, 11)
 	if _, backsOff := e.BacksOff(200, 50*time.Nanosecond); backsOff {

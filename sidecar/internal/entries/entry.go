@@ -27,10 +27,11 @@ const (
 	PeerFetch                  // a local copy of the owner's entry
 	Handover                   // taken over from the previous owner
 	Write                      // the result of a write
+	WarmUp                     // loaded before anybody has read it
 )
 
 func (r Reason) String() string {
-	return [...]string{"miss", "expired", "early-refresh", "no-cache", "failover", "peer-fetch", "handover", "write"}[r]
+	return [...]string{"miss", "expired", "early-refresh", "no-cache", "failover", "peer-fetch", "handover", "write", "warm-up"}[r]
 }
 
 // Entry is one cached result, a value, "not found" or a data error, with its times. The exported fields do not change once the entry is
@@ -45,6 +46,7 @@ type Entry struct {
 	// DataError is why the rows cannot be a value; 0: they can.
 	DataError origin.DataCause
 	Reason    Reason
+	Pinned    bool // evicted after all entries that are not
 
 	Began      int64 // when the load began; for a local copy the earliest time at which it can have begun
 	Took       int64 // duration of the load, the peer fetch or the write
@@ -82,6 +84,9 @@ func (e *Entry) setStaleWindows(p kv.Policy) {
 func (e *Entry) Negative() bool {
 	return e.NotFound || e.DataError != 0 //guard:data-error-is-served-stale
 }
+
+// staysPinned reports whether e is pinned because what it replaces was. A warm-up decides that for itself.
+func (e *Entry) staysPinned() bool { return e.Reason != WarmUp && !e.Negative() && !e.Local() }
 
 // Err is that of the answer of e; see kv.Answer.Err.
 func (e *Entry) Err(dataset string) error { return kv.DataError(dataset, e.DataError) }

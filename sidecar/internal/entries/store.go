@@ -49,6 +49,9 @@ func New(c Config) (*Store, error) {
 		now: c.Now, changed: c.Changed, discarded: c.Discarded, boundsEvicted: c.BoundsEvicted,
 	}
 	cache.OnEvict(s.observeEvicted)
+	if lru.Policy(c.Eviction) != lru.SLRU {
+		cache.Pin(func(e *Entry) bool { return e.Pinned })
+	}
 	return s, nil
 }
 

@@ -59,6 +59,7 @@ func (t Ticket) put(e *Entry) (winner *Entry, stored bool) {
 		case ok && !held.Bound().Allows(e, e.Began): //guard:load-replaces-what-was-read-while-it-ran
 			return nil, false
 		}
+		e.Pinned = e.Pinned || ok && held.Pinned && e.staysPinned() //guard:read-of-a-pinned-entry-unpins-it
 		s.replaceBound(t.key, e, ok && !held.NotFound)
 		changed = !ok || !held.same(e)
 		return e, true

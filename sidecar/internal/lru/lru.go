@@ -117,6 +117,14 @@ func (c *Cache[V]) View(key string, look func(held V, ok bool)) {
 	look(held.v, ok)
 }
 
+// Pin has pinned called with each entry that is stored: entries for which it returns true are evicted after all others. Call
+// Pin before the cache is used, and only with the policy LRU.
+func (c *Cache[V]) Pin(pinned func(v V) bool) {
+	for i := range c.shards {
+		c.shards[i].pinned = pinned
+	}
+}
+
 // Update calls decide with what is held for key and, when it says keep, stores the value that it returns. Size is the
 // payload of that value in bytes; the length of the key and the overhead are added here. Decide runs under the lock
 // that Remove takes, so what it checks still holds when the value is stored; it must be quick and must not call the
@@ -133,7 +141,9 @@ func (c *Cache[V]) Update(key string, size int, decide func(held V, ok bool) (v 
 	if !keep {
 		return false
 	}
-	return s.storeLocked(key, held, ok, slot[V]{v: v, bytes: c.overhead + int64(len(key)) + int64(size)})
+	next := slot[V]{v: v, bytes: c.overhead + int64(len(key)) + int64(size)}
+	next.pinned = s.pinned != nil && s.pinned(v)
+	return s.storeLocked(key, held, ok, next)
 }
 
 // Remove drops what is held for key and reports whether there was anything.
@@ -194,6 +204,7 @@ type Stats struct {
 	MaxBytes  int64  // the bound
 	Evictions uint64 // entries dropped to make room, since the start
 	TooLarge  uint64 // values not stored because they exceed a shard's share, since the start
+	Pinned    int64  // bytes of the entries that are evicted after all others
 }
 
 // Stats returns what is held and what was dropped.
@@ -207,8 +218,9 @@ func (c *Cache[V]) Stats() Stats {
 
 // slot is a value with what it is accounted for.
 type slot[V any] struct {
-	v     V
-	bytes int64
+	v      V
+	bytes  int64
+	pinned bool
 }
 
 // shard is one part of the keys with a lock and a share of the bytes of its own.
@@ -220,6 +232,8 @@ type shard[V any] struct {
 	evictions uint64                // mu
 	tooLarge  uint64                // mu
 	evicted   func(key string, v V) // nil, or as in OnEvict
+	pinned    func(v V) bool        // nil, or as in Pin
+	pinnedSum int64                 // mu; sum of slot.bytes of pinned entries
 	index     *index                // mu; nil while no prefix was looked for
 }
 
@@ -234,7 +248,8 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 		s.changedLocked(key)
 	}
 	s.order.Add(key, next)
-	s.bytes += next.bytes - held.bytes
+	s.addLocked(held, -1)
+	s.addLocked(next, 1)
 	s.evictLocked(key)
 	return true
 }
@@ -243,7 +258,7 @@ func (s *shard[V]) storeLocked(key string, held slot[V], replace bool, next slot
 func (s *shard[V]) evictLocked(last string) {
 	for s.bytes > s.share {
 		key, gone := s.order.evict(last)
-		s.bytes -= gone.bytes
+		s.addLocked(gone, -1)
 		s.changedLocked("")
 		s.evictions++
 		if s.evicted != nil {
@@ -252,11 +267,19 @@ func (s *shard[V]) evictLocked(last string) {
 	}
 }
 
+// addLocked counts a slot, or with -1 one that is gone.
+func (s *shard[V]) addLocked(held slot[V], sign int64) {
+	s.bytes += sign * held.bytes
+	if held.pinned {
+		s.pinnedSum += sign * held.bytes
+	}
+}
+
 func (s *shard[V]) removeLocked(key string) bool {
 	held, ok := s.order.Peek(key)
 	if ok {
 		s.order.Remove(key)
-		s.bytes -= held.bytes
+		s.addLocked(held, -1)
 		s.changedLocked("")
 	}
 	return ok
@@ -295,6 +318,7 @@ func (s *shard[V]) addTo(sum *Stats) {
 	sum.Bytes += s.bytes
 	sum.Evictions += s.evictions
 	sum.TooLarge += s.tooLarge
+	sum.Pinned += s.pinnedSum
 }
 
 func newList[V any]() *simplelru.LRU[string, slot[V]] {

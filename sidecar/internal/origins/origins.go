@@ -203,6 +203,36 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 	return u.batch, nil
 }
 
+// Warm is how a dataset is kept warm.
+type Warm struct {
+	Origin origin.Origin    // loads keys
+	Keys   origin.KeyLister // lists them
+	// Turn waits for a turn that no read needs; one statement may follow.
+	Turn  func(context.Context) (leave func(), err error)
+	Batch int // keys of one load
+}
+
+// Warm returns how to keep a dataset warm. Call it after Dataset.
+func (s *Set) Warm(name string, c config.Dataset) (Warm, error) {
+	b := s.byName[c.Origin]
+	source, err := origin.KeyListable(b.source)
+	if err != nil {
+		return Warm{}, err
+	}
+	keys, err := source.KeyLister(c.Rows(name), c.Warm.Query())
+	if err != nil {
+		return Warm{}, fmt.Errorf("datasets.%s.warm: %w", name, err)
+	}
+	w := Warm{Origin: s.datasets[name].breaker, Keys: keys, Turn: b.limiter.EnterIdle, Batch: b.config.Batch.MaxKeys}
+	if c.Table == "" && c.Batch == "" {
+		w.Batch = min(w.Batch, queriesPerTurn)
+	}
+	return w, nil
+}
+
+// queriesPerTurn is how many keys a warm-up loads in one turn if each costs a query.
+const queriesPerTurn = 10
+
 // Writer returns the writer of a dataset's rows within the budget; nil if the dataset is read-only. Call it after Dataset.
 func (s *Set) Writer(name string, c config.Dataset) (origin.Writer, error) {
 	if !c.Writable {
