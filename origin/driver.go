@@ -96,7 +96,7 @@ func (c SourceConfig) String() string { return fmt.Sprintf("origin %q", c.Name) 
 func (c SourceConfig) GoString() string { return c.String() }
 
 // Source is one open origin, which its datasets share. It is safe for concurrent use. What else an origin can do is an
-// interface of its own: WritableSource, ListableSource, FeedSource, FeedInstaller, ReloadableSource.
+// interface of its own: UniqueSource, WritableSource, ListableSource, FeedSource, FeedInstaller, ReloadableSource.
 type Source interface {
 	// Dataset checks ds without connecting, and returns the origin of its rows.
 	Dataset(ds Dataset) (Origin, error)
@@ -112,6 +112,13 @@ type WritableSource interface {
 	Writer(ds Dataset) (Writer, error)
 	// CheckWritable connects, and returns what prevents safe writes, such as a missing right. It writes nothing.
 	CheckWritable(ctx context.Context, ds Dataset) error
+}
+
+// UniqueSource is a Source that can tell whether a key has one row.
+type UniqueSource interface {
+	// CheckUnique connects, and returns a *FieldError of key if a key of ds may have two rows although ds promises one. Where the
+	// origin promises nothing (a view), it looks for such a key, for at most limit.
+	CheckUnique(ctx context.Context, ds Dataset, limit time.Duration) error
 }
 
 // ListableSource is a Source whose rows can be listed.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
@@ -40,39 +39,10 @@ func (db *DB) checkTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	if err != nil {
 		return &origin.FieldError{Field: "table", Err: fmt.Errorf("%s: %w", ds.Table, err)}
 	}
-	names := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		names[i] = c.Name
-	}
-	if err := checkNames(ds, names); err != nil {
+	if err := t.CheckNames(ds); err != nil {
 		return fmt.Errorf("table %s: %w", ds.Table, err)
 	}
 	return db.checkQuery(ctx, conn, ds, sqltext.Load(ds, db.database.Syntax))
-}
-
-func checkNames(ds origin.Dataset, names []string) error {
-	has := make(map[string]bool, len(names))
-	for _, name := range names {
-		has[name] = true
-	}
-	var errs []error
-	need := func(field, name string) {
-		if name != "" && !has[name] {
-			errs = append(errs, rowset.NoColumn(field, name, names))
-		}
-	}
-	for _, name := range ds.Key {
-		need("key", name)
-	}
-	need("version", ds.Version)
-	need("value", ds.Value)
-	for _, name := range ds.Columns {
-		need("columns", name)
-	}
-	for _, name := range ds.Order {
-		need("order", strings.TrimPrefix(name, "-"))
-	}
-	return errors.Join(errs...)
 }
 
 func (db *DB) checkQueries(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {

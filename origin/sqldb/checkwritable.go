@@ -26,7 +26,11 @@ func (db *DB) CheckWritable(ctx context.Context, ds origin.Dataset) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(w.checkVersion(t), w.checkKeyType(t), db.database.Catalog.CheckWritable(ctx, conn, ds), w.checkRights(ctx, conn, t))
+		unique, err := db.uniqueIndexes(ctx, conn, ds)
+		if err == nil {
+			err = unique.CheckWritable(ds)
+		}
+		return errors.Join(w.checkVersion(t), w.checkKeyType(t), err, db.database.Catalog.CheckWritable(ctx, conn, ds), w.checkRights(ctx, conn, t))
 	})
 	if err != nil {
 		return fmt.Errorf("origin %q, dataset %q, writes: %w", db.name, ds.Name, err)

@@ -93,7 +93,11 @@ type Catalog interface {
 	// ReadTable returns the columns of a dataset's table and the type of its key column. A table that does not exist, or that
 	// the account may not see, has no columns.
 	ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error)
-	// CheckWritable returns why the rows of a table cannot be written safely.
+	// UniqueIndexes returns the unique indexes of a dataset's table.
+	UniqueIndexes(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (tables.Indexes, error)
+	// IsView reports whether the table of a dataset is a view, or something else that has no indexes of its own.
+	IsView(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (bool, error)
+	// CheckWritable returns why the rows of a table with a unique key cannot be written safely.
 	CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error
 }
 

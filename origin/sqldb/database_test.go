@@ -76,6 +76,8 @@ func TestDatabases(t *testing.T) {
 		{"ListKeys", testListKeys},
 		{"ListKeysOfSeveralColumns", testListKeysOfSeveralColumns},
 		{"ListKeysCannotWrite", testListKeysCannotWrite},
+		{"CheckUnique", testCheckUnique},
+		{"CheckUniqueOfAView", testCheckUniqueOfAView},
 		{"CheckWritable", testCheckWritable},
 		{"CheckWritableOfAReadOnlyAccount", testCheckWritableOfAReadOnlyAccount},
 		{"CheckRejectsAQueryThatWrites", testCheckRejectsAQueryThatWrites},

@@ -120,7 +120,7 @@ func TestInvalidDatasets(t *testing.T) {
 		"set either table and key":        {Table: "r", Key: []string{"k"}, Query: "SELECT $1"},
 		"table needs key":                 {Table: "r"},
 		"batch belongs to query":          {Table: "r", Key: []string{"k"}, Batch: "SELECT $1"},
-		"key and columns belong to table": {Query: "SELECT $1", Columns: []string{"a"}},
+		"columns belongs to table":        {Query: "SELECT $1", Columns: []string{"a"}},
 		"either value or columns":         {Table: "r", Key: []string{"k"}, Value: "v", Columns: []string{"a"}},
 		"with its parameter, $1":          {Query: "SELECT 1"},
 		"its keys once, as in: = ANY($1)": {Query: "SELECT $1", Batch: "SELECT 1"},

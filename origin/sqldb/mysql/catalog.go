@@ -3,7 +3,6 @@ package mysql
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -132,20 +131,21 @@ func eachPair(ctx context.Context, conn *sql.Conn, query, schema, table string, 
 
 func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
 	schema, name := sqltext.SplitTable(ds.Table)
-	return errors.Join(
-		tables.QueryUnique(ctx, conn, ds, `SELECT EXISTS (SELECT 1 FROM information_schema.STATISTICS
-			WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
-			GROUP BY INDEX_NAME HAVING COUNT(*) = ? AND SUM(COLUMN_NAME IN (?`+strings.Repeat(", ?", len(ds.Key)-1)+`)) = COUNT(*)
-			AND MAX(NON_UNIQUE) = 0 AND MAX(SUB_PART) IS NULL)`, slices.Concat([]any{schema, name, len(ds.Key)}, anyOf(ds.Key))...),
-		checkEngine(ctx, conn, schema, name))
+	return checkEngine(ctx, conn, schema, name)
 }
 
-func anyOf(texts []string) []any {
-	all := make([]any, len(texts))
-	for i, text := range texts {
-		all[i] = text
-	}
-	return all
+func (catalog) UniqueIndexes(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (tables.Indexes, error) {
+	schema, name := sqltext.SplitTable(ds.Table)
+	return tables.QueryIndexes(ctx, conn, `SELECT INDEX_NAME, IF(SUB_PART IS NULL, COALESCE(COLUMN_NAME, ''), '')
+		FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
+		AND NON_UNIQUE = 0`, schema, name)
+}
+
+func (catalog) IsView(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (view bool, err error) {
+	schema, name := sqltext.SplitTable(ds.Table)
+	err = conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM information_schema.TABLES
+		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ? AND TABLE_TYPE LIKE '%VIEW')`, schema, name).Scan(&view)
+	return view, err
 }
 
 func checkEngine(ctx context.Context, conn *sql.Conn, schema, name string) error {

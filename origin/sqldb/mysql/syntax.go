@@ -9,6 +9,8 @@ func (syntax) Quote(name string) string { return sqltext.QuoteWith("`", name) }
 
 func (syntax) KeyText(column string) string { return column }
 
+func (syntax) KeyBytes(column string) string { return "CAST(" + column + " AS BINARY)" }
+
 func (s syntax) SelectKeys(selected, table string, columns []string) string {
 	return sqltext.SelectIn(s, selected, table, columns)
 }

@@ -91,13 +91,26 @@ func columnOf(field pgconn.FieldDescription) rowjson.Column {
 	return c
 }
 
-func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
-	var unique bool
-	err := session.Query(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&unique) }, `SELECT EXISTS (
-		SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = to_regclass($1) AND i.indnkeyatts = cardinality($2::text[])
-		AND NOT EXISTS (SELECT FROM generate_series(0, i.indnkeyatts - 1) AS at WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-			WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[at] AND a.attname = ANY($2)))
-		AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL)`,
-		sqltext.QuoteTable(syntax{}, ds.Table), ds.Key)
-	return tables.CheckUnique(ds, unique, err)
+func (catalog) CheckWritable(context.Context, *sql.Conn, origin.Dataset) error { return nil }
+
+func (catalog) UniqueIndexes(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (tables.Indexes, error) {
+	found := tables.Indexes{}
+	err := session.Query(ctx, conn, func(rows pgx.Rows) error {
+		var index, column string
+		err := rows.Scan(&index, &column)
+		found[index] = append(found[index], column)
+		return err
+	}, `SELECT i.indexrelid::text, coalesce(a.attname::text, '')
+		FROM pg_catalog.pg_index i CROSS JOIN LATERAL generate_series(0, i.indnkeyatts - 1) AS at
+		LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[at]
+		WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL`,
+		sqltext.QuoteTable(syntax{}, ds.Table))
+	return found, err
+}
+
+// IsView includes the other kinds of relations that may have no index, such as foreign tables.
+func (catalog) IsView(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (view bool, err error) {
+	err = session.Query(ctx, conn, func(rows pgx.Rows) error { return rows.Scan(&view) },
+		`SELECT relkind NOT IN ('r', 'p') FROM pg_catalog.pg_class WHERE oid = to_regclass($1)`, sqltext.QuoteTable(syntax{}, ds.Table))
+	return view, err
 }

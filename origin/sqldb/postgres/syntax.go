@@ -15,6 +15,8 @@ func (syntax) Quote(name string) string { return sqltext.QuoteWith(`"`, name) }
 
 func (syntax) KeyText(column string) string { return column }
 
+func (syntax) KeyBytes(column string) string { return "CAST(" + column + ` AS text) COLLATE "C"` }
+
 // SelectKeys compares several columns with the rows of several arrays. The query that is never run, as nothing refers to it,
 // makes the arrays have the types of the columns: parameters get the type of their first use (PostgreSQL, 10.3 and 7.8).
 func (s syntax) SelectKeys(selected, table string, columns []string) string {

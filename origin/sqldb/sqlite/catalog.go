@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -93,17 +92,19 @@ func declare(c *rowjson.Column, declared string) {
 	}
 }
 
-func (catalog) CheckWritable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) error {
+func (catalog) CheckWritable(context.Context, *sql.Conn, origin.Dataset) error { return nil }
+
+// UniqueIndexes includes the primary key, which has no index if it is the rowid.
+func (catalog) UniqueIndexes(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (tables.Indexes, error) {
 	schema, name := sqltext.SplitTable(ds.Table)
-	key, err := json.Marshal(ds.Key)
-	if err != nil {
-		return err
-	}
-	return tables.QueryUnique(ctx, conn, ds, `WITH key AS (SELECT value AS name FROM json_each(?3))
-		SELECT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) AS l WHERE l."unique" AND NOT l.partial
-			AND (SELECT count(*) FROM pragma_index_info(l.name, ?2)) = (SELECT count(*) FROM key)
-			AND (SELECT count(*) FROM pragma_index_info(l.name, ?2) WHERE name IN key) = (SELECT count(*) FROM key))
-		OR (SELECT count(*) FROM pragma_table_info(?1, ?2) WHERE pk) = (SELECT count(*) FROM key)
-			AND (SELECT count(*) FROM pragma_table_info(?1, ?2) WHERE pk AND name IN key) = (SELECT count(*) FROM key)`,
-		name, cmp.Or(schema, "main"), string(key))
+	return tables.QueryIndexes(ctx, conn, `SELECT l.name, coalesce(i.name, '') FROM pragma_index_list(?1, ?2) AS l, pragma_index_info(l.name, ?2) AS i
+		WHERE l."unique" AND NOT l.partial UNION ALL SELECT '', name FROM pragma_table_info(?1, ?2) WHERE pk`,
+		name, cmp.Or(schema, "main"))
+}
+
+func (catalog) IsView(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (view bool, err error) {
+	schema, name := sqltext.SplitTable(ds.Table)
+	err = conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pragma_table_list WHERE schema = ? AND name = ? COLLATE NOCASE
+		AND type IN ('view', 'virtual'))`, cmp.Or(schema, "main"), name).Scan(&view)
+	return view, err
 }

@@ -15,6 +15,8 @@ func (syntax) Quote(name string) string { return sqltext.QuoteWith(`"`, name) }
 // KeyText keeps the driver from reading a key of a column declared DATE or the like as a time.
 func (syntax) KeyText(column string) string { return "CAST(" + column + " AS TEXT)" }
 
+func (syntax) KeyBytes(column string) string { return "CAST(" + column + " AS TEXT) COLLATE BINARY" }
+
 func (s syntax) SelectKeys(selected, table string, columns []string) string {
 	return sqltext.SelectIn(s, selected, table, columns)
 }

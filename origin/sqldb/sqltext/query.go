@@ -127,6 +127,17 @@ func Selected(ds origin.Dataset, s Syntax) string {
 	return strings.Join(quoted, ", ")
 }
 
+// Duplicate returns the query of a row if a key has two. Keys are equal if their bytes are, whatever the collation.
+func Duplicate(ds origin.Dataset, s Syntax) *Query {
+	columns := QuoteAll(s, "t.", ds.Key)
+	present := AndAll(columns, func(_ int, column string) string { return column + " IS NOT NULL" })
+	for i, column := range columns {
+		columns[i] = s.KeyBytes(column)
+	}
+	return &Query{Keyed: true, SQL: fmt.Sprintf("SELECT 'key', COUNT(*) AS n FROM %s AS t WHERE %s GROUP BY %s HAVING COUNT(*) > 1 LIMIT 1",
+		QuoteTable(s, ds.Table), present, strings.Join(columns, ", "))}
+}
+
 // QuoteTable quotes table or schema.table.
 func QuoteTable(s Syntax, table string) string {
 	schema, name, ok := strings.Cut(table, ".")

@@ -12,6 +12,8 @@ type Syntax interface {
 	Quote(name string) string
 	// KeyText returns the expression whose text is compared with the requested keys.
 	KeyText(column string) string
+	// KeyBytes returns an expression that is equal for two rows if that text has the same bytes.
+	KeyBytes(column string) string
 	// SelectKeys returns the SELECT of the rows of a table, as t, whose columns equal one of the keys of the statement's
 	// parameters.
 	SelectKeys(selected, table string, columns []string) string

@@ -39,6 +39,32 @@ func (t *Table) Column(name string) *rowjson.Column {
 	return &t.Columns[i]
 }
 
+// CheckNames returns a *origin.FieldError for each column that a dataset names and the table does not have.
+func (t *Table) CheckNames(ds origin.Dataset) error {
+	names := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		names[i] = c.Name
+	}
+	var errs []error
+	need := func(field, name string) {
+		if name != "" && !slices.Contains(names, name) {
+			errs = append(errs, rowset.NoColumn(field, name, names))
+		}
+	}
+	for _, name := range ds.Key {
+		need("key", name)
+	}
+	need("version", ds.Version)
+	need("value", ds.Value)
+	for _, name := range ds.Columns {
+		need("columns", name)
+	}
+	for _, name := range ds.Order {
+		need("order", strings.TrimPrefix(name, "-"))
+	}
+	return errors.Join(errs...)
+}
+
 // KeyParameters returns the key as parameters that the database compares with the key columns.
 func (t *Table) KeyParameters(ds origin.Dataset, key string) ([]sqltext.Parameter, error) {
 	if err := t.CheckKeyTypes(ds); err != nil { //guard:untyped-key-written

@@ -4,33 +4,66 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// CheckUnique returns an error unless the catalog has a unique index of the key column; err is that of reading it.
-func CheckUnique(ds origin.Dataset, unique bool, err error) error {
+// Indexes are the columns of the unique indexes of a table, by index. The name of an expression, or of a prefix of a column, is empty.
+// Indexes of some rows only are not among them.
+type Indexes map[string][]string
+
+// QueryIndexes runs a query of the catalog whose columns are an index and one of its columns.
+func QueryIndexes(ctx context.Context, conn *sql.Conn, query string, args ...any) (Indexes, error) {
+	rows, err := conn.QueryContext(ctx, query, args...)
 	if err != nil {
-		return fmt.Errorf("find a unique index of table %s: %w", ds.Table, err)
+		return nil, err
 	}
-	if !unique { //guard:duplicate-keys-writable
-		return fmt.Errorf("key: %s of table %s is not unique: make it the primary key, or give it a unique index "+
-			"of its own", keyColumns(ds), ds.Table)
+	defer rows.Close()
+	found := Indexes{}
+	for rows.Next() {
+		var index, column string
+		if err := rows.Scan(&index, &column); err != nil {
+			return nil, err
+		}
+		found[index] = append(found[index], column)
 	}
-	return nil
+	return found, rows.Err()
 }
 
-// QueryUnique is CheckUnique with the result of a query of the catalog.
-func QueryUnique(ctx context.Context, conn *sql.Conn, ds origin.Dataset, query string, args ...any) error {
-	var unique bool
-	err := conn.QueryRowContext(ctx, query, args...).Scan(&unique)
-	return CheckUnique(ds, unique, err)
+// Cover reports whether a key has one row: an index is of some of its columns. A second row would violate that index.
+func (x Indexes) Cover(key []string) bool {
+	for _, columns := range x {
+		others := func(column string) bool { return !slices.Contains(key, column) }
+		if !slices.ContainsFunc(columns, others) {
+			return true
+		}
+	}
+	return false
 }
 
-func keyColumns(ds origin.Dataset) string {
+// CheckWritable returns an error unless an index is of the columns of the key, in any order: a write names them all as that of
+// its row.
+func (x Indexes) CheckWritable(ds origin.Dataset) error {
+	for _, columns := range x {
+		if len(columns) == len(ds.Key) && (Indexes{"": columns}).Cover(ds.Key) {
+			return nil
+		}
+	}
+	//guard:duplicate-keys-writable
+	return fmt.Errorf("key: %s is not unique: make it the primary key, or give it a unique index of its own", keyOf(ds))
+}
+
+// NotUnique returns the error of a key that may have two rows, because of why.
+func NotUnique(ds origin.Dataset, why string) error {
+	return &origin.FieldError{Field: "key", Err: fmt.Errorf("%s %s: %s", keyOf(ds), why,
+		"create a unique index of it, or set rows: many if a key has several rows")}
+}
+
+func keyOf(ds origin.Dataset) string {
 	if len(ds.Key) == 1 {
-		return fmt.Sprintf("column %q", ds.Key[0])
+		return fmt.Sprintf("column %q of table %s", ds.Key[0], ds.Table)
 	}
-	return "the combination of columns " + strings.Join(ds.Key, ", ")
+	return fmt.Sprintf("the combination of columns %s of table %s", strings.Join(ds.Key, ", "), ds.Table)
 }

@@ -105,8 +105,8 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate",
 		Short: "Check the configuration, connect to etcd and the origins, and prepare every statement",
-		Long: `Check the configuration, connect to etcd and the origins, and prepare the statements of each dataset. For a writable
-dataset, also check that its rows can be written, without writing any; for a dataset with a change feed, that the feed is
+		Long: `Check the configuration, connect to etcd and the origins, and prepare the statements of each dataset. A key with one row
+needs a unique index; a view is searched for a key with two. For a writable dataset, also check that its rows can be written, without writing any; for a dataset with a change feed, that the feed is
 installed and readable.
 
 Exit code 78: the configuration is wrong, or names a table, a column or a query that the database does not have; all

@@ -74,6 +74,9 @@ func (k *checker) cnfMetrics(name string, source origin.Source) {
 // further check would only repeat why it has not.
 func (k *checker) dataset(name string, d config.Dataset, source origin.Source) (answered bool) {
 	err := source.Check(k.ctx, d.Rows(name))
+	if unique, ok := source.(origin.UniqueSource); ok && err == nil && !d.Writable { // writes need more, which CheckWritable checks
+		err = unique.CheckUnique(k.ctx, d.Rows(name), d.Policy().LoadTimeout)
+	}
 	wrong := origin.FieldErrors(err) //guard:contradiction-of-database-has-no-place
 	for _, e := range wrong {
 		k.problems = append(k.problems, k.Problem("datasets."+name+"."+e.Field, "%v", e.Err))
