@@ -167,7 +167,7 @@ func (e *Entry) BacksOff(now int64, next time.Duration) (detail string, ok bool)
 
 // same reports whether e has the same result as other.
 func (e *Entry) same(other *Entry) bool {
-	return e.ETag == other.ETag && e.NotFound == other.NotFound && e.DataError == other.DataError && e.Version == other.Version //guard:watch-misses-a-data-error
+	return e.ETag == other.ETag && e.NotFound == other.NotFound && e.DataError == other.DataError && e.Version == other.Version
 }
 
 // outranks reports whether e is later than other: by version where both have one, else by the time of the load.
