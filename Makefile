@@ -49,7 +49,7 @@ test: ## Run every test, also on real servers and whole clusters. Installs Debia
 	@e2e/test.sh
 
 .PHONY: guards
-guards: setup ## Remove every guard, one at a time, and check that its test fails (ONLY=folder for those of one package)
+guards: setup ## Remove every guard, one at a time, and check that its test fails (ONLY=folder,name: only those)
 	@go test -count=1 -parallel 3 -timeout 90m -v ./e2e/guards -all -only "$(ONLY)"
 
 .PHONY: lint
