@@ -14,6 +14,10 @@ import (
 // ErrRetry says that nothing was written, and that another attempt may succeed at once.
 var ErrRetry = errors.New("transaction aborted (deadlock or serialization failure)")
 
+// ErrNotRenewed is the ErrRetry of a transaction whose new row a trigger does not let it update; see rowwrite.Transaction.Waited.
+// On a slow connection each attempt may end like this.
+var ErrNotRenewed = fmt.Errorf("%w: the row that it created cannot be updated", ErrRetry)
+
 // Unknown says that COMMIT was sent and that its outcome is unknown.
 func Unknown(err error) error { return fmt.Errorf("%w: %w", origin.ErrUnknown, err) }
 

@@ -79,6 +79,9 @@ func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, c origin.
 			break
 		}
 	}
+	if errors.Is(err, ErrNotRenewed) {
+		err = origin.InvalidValue("", "a trigger of the table suppresses the update of the row that the write creates; nothing was written")
+	}
 	return v, err
 }
 

@@ -88,7 +88,7 @@ func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) 
 func (w writer) renew(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
 	n, _, err := w.execute(ctx, conn, tx.Renew())
 	if err = refusal(err, tx); tx.NotRenewed(int(n), err) {
-		return sqldb.ErrRetry
+		return sqldb.ErrNotRenewed
 	}
 	return err
 }

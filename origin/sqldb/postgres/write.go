@@ -152,7 +152,7 @@ func (t *transaction) renew(ctx context.Context, step sqltext.Step) error {
 	batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
 	err := t.runBatch(ctx, batch, 0, step.Parameters)
 	if t.tx.NotRenewed(t.tx.Rows.Rows(), err) {
-		return sqldb.ErrRetry
+		return sqldb.ErrNotRenewed
 	}
 	return err
 }
