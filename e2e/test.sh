@@ -61,9 +61,10 @@ suite "memory and allocations, without the race detector" race_free
 suite "modules" modules
 suite "guards, a sample" guards
 await programs
-await functions
 # Most of these tests wait for leases, timeouts and faults, so that more of them run at a time than there are CPUs.
-suite "whole clusters and network functions" gotest -parallel 4 -timeout 45m ./e2e ./e2e/functions
+suite "whole clusters" gotest -parallel 4 -timeout 45m ./e2e
+await functions
+suite "network functions" gotest -timeout 20m ./e2e/functions
 await kube
 (suite "Kubernetes" kube)
 e2e/databases.sh "$bin"/tests/*
