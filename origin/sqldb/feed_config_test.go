@@ -43,7 +43,7 @@ func TestInvalidFeeds(t *testing.T) {
 	}{
 		{"postgres", "host=h", table, origin.FeedConfig{Kind: "push"}, "use notify or poll"},
 		{"sqlite", "x.db", table, notify, "use poll"},
-		{"postgres", "host=h", origin.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "table and key instead of query"},
+		{"postgres", "host=h", origin.Dataset{Name: "rows", Query: "SELECT $1"}, notify, "in feed.tables"},
 		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: []string{"k"}}, notify, "cannot carry the dataset name"},
 		{"postgres", "host=h", table, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "a\"b"}, "channel"},
 		{"postgres", "host=h", origin.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
