@@ -56,7 +56,7 @@ in_background functions
 in_background kube
 suite "static checks" make --no-print-directory lint
 await mysql
-suite "packages, with the race detector" gotest -race -timeout 15m $(go list ./... | grep -vE '/e2e(/guards|/functions)?$')
+suite "packages, with the race detector" gotest -race -timeout 25m $(go list ./... | grep -vE '/e2e(/guards|/functions)?$')
 suite "memory and allocations, without the race detector" race_free
 suite "modules" modules
 suite "guards, a sample" guards
