@@ -34,7 +34,7 @@ func EnvoyWithTLS(t testing.TB, xds string, identity EnvoyTLS) *EnvoyServer {
 	substitute(t, "members.yaml", membersFile, "/etc/ringside/tls/ca.crt", identity.CA, "path: /etc/ringside/tls", "path: "+tls)
 	replace := []string{"/etc/envoy/identity.yaml", identityFile, "/etc/envoy/members.yaml", membersFile}
 	if host, _, _ := net.SplitHostPort(xds); host != "127.0.0.1" { // as the comment there says
-		replace = append(replace, "address: 127.0.0.1, port_value: 7074", "address: "+host+", port_value: 7074", "#transport_socket: *mtls", "transport_socket: *mtls")
+		replace = append(replace, "address: 127.0.0.1, port_value: 7074", "address: "+host+", port_value: "+port(t, xds), "#transport_socket: *mtls", "transport_socket: *mtls")
 	}
 	return startEnvoy(t, "envoy-mtls.yaml", xds, replace...)
 }
