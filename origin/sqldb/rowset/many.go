@@ -56,7 +56,7 @@ func newLists(ds origin.Dataset, maxBytes int) *lists {
 
 func (l *lists) reset() { l.byKey, l.bytes, l.full = map[string]*list{}, 0, false }
 
-// columns sets the order: the columns of Dataset.Order, and then those that are shown, from the left.
+// orderColumns sets the order: the columns of Dataset.Order, and then those that are shown, from the left.
 func (s *Set) orderColumns() error {
 	s.lists.order = s.lists.order[:0]
 	used := map[int]bool{}

@@ -296,7 +296,7 @@ func contentType(d api.Served) string {
 // dataset finds the dataset of an escaped name with which the caller may do o, or responds that there is none or that the
 // caller may not. It sets c.who.
 func (h *Handler) dataset(c *RequestContext, escaped string, o access.Operation) (api.Served, bool) {
-	name, scratch, err := unescape(escaped, c.name)
+	name, scratch, err := unescape(escaped, c.name, false)
 	c.name = scratch
 	if err != nil {
 		c.fail(apierror.MalformedRequest, err.Error())
@@ -329,11 +329,7 @@ func (h *Handler) keyOf(c *RequestContext, escapedName, escapedKey string, o acc
 	if d, ok = h.dataset(c, escapedName, o); !ok {
 		return d, "", false
 	}
-	unescape := unescape
-	if len(d.Key) > 0 {
-		unescape = unescapeComponents
-	}
-	key, scratch, err := unescape(escapedKey, c.key)
+	key, scratch, err := unescape(escapedKey, c.key, len(d.Key) > 0)
 	c.key = scratch
 	return d, key, c.checkKey(key, err)
 }

@@ -81,7 +81,7 @@ func FuzzUnescape(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, _, err := unescape(s, make([]byte, 0, 8))
+		got, _, err := unescape(s, make([]byte, 0, 8), false)
 		want, wantErr := url.PathUnescape(s)
 		if got != want && wantErr == nil || (err == nil) != (wantErr == nil) {
 			t.Errorf("%q: %q, %v; net/url: %q, %v", s, got, err, want, wantErr)
@@ -238,12 +238,12 @@ func TestPathsOfCompositeKeys(t *testing.T) {
 		"example.org/alice": "example.org/alice", "a%2Fb/c": "a%2Fb/c", "a%2fb/%63": "a%2Fb/c", "100%25/": "100%25/", "/x": "/x",
 		"%252F/%2525": "%252F/%2525", "%c3%a4/ä": "ä/ä", "a/b/c": "a/b/c",
 	} {
-		if got, _, err := unescapeComponents(path, nil); err != nil || got != want {
+		if got, _, err := unescape(path, nil, true); err != nil || got != want {
 			t.Errorf("%q is the key %q, %v; want %q", path, got, err, want)
 		}
 	}
 	for _, path := range []string{"%", "a/%2", "%zz/a"} {
-		if got, _, err := unescapeComponents(path, nil); err == nil {
+		if got, _, err := unescape(path, nil, true); err == nil {
 			t.Errorf("%q is the key %q", path, got)
 		}
 	}
@@ -254,7 +254,7 @@ func FuzzPathOfACompositeKey(f *testing.F) {
 	f.Add("", "\x00\xff?#")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		path := url.PathEscape(a) + "/" + url.PathEscape(b)
-		if got, _, err := unescapeComponents(path, nil); err != nil || got != origin.JoinKey(a, b) {
+		if got, _, err := unescape(path, nil, true); err != nil || got != origin.JoinKey(a, b) {
 			t.Errorf("%q, %q have the path %q, which is the key %q, %v", a, b, path, got, err)
 		}
 	})

@@ -50,8 +50,9 @@ func cutVerb(path string) (collection, verb string) {
 }
 
 // unescape percent-decodes s (RFC 3986, 2.1) into scratch, or returns s itself if nothing is escaped. Paths are not
-// cleaned: "//", "." and ".." are ordinary bytes of a key.
-func unescape(s string, scratch []byte) (string, []byte, error) {
+// cleaned: "//", "." and ".." are ordinary bytes of a key. With composite, s has one segment for each component of a key, and the
+// result is the key's text (origin.JoinKey).
+func unescape(s string, scratch []byte, composite bool) (string, []byte, error) {
 	i := strings.IndexByte(s, '%')
 	if i < 0 {
 		return s, scratch, nil
@@ -69,31 +70,11 @@ func unescape(s string, scratch []byte) (string, []byte, error) {
 		if hi > 15 || lo > 15 {
 			return "", scratch, errEscape
 		}
-		scratch = append(scratch, hi<<4|lo)
-		i += 2
-	}
-	return view(scratch), scratch, nil
-}
-
-// unescapeComponents returns the text of a composite key (origin.JoinKey) for a path with one segment for each component.
-func unescapeComponents(s string, scratch []byte) (string, []byte, error) {
-	if strings.IndexByte(s, '%') < 0 {
-		return s, scratch, nil
-	}
-	scratch = scratch[:0]
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			scratch = append(scratch, s[i])
-			continue
+		if c := hi<<4 | lo; composite { //guard:slash-of-a-component-separates
+			scratch = origin.AppendKeyComponent(scratch, []byte{c})
+		} else {
+			scratch = append(scratch, c)
 		}
-		if i+2 >= len(s) {
-			return "", scratch, errEscape
-		}
-		hi, lo := unhex(s[i+1]), unhex(s[i+2])
-		if hi > 15 || lo > 15 {
-			return "", scratch, errEscape
-		}
-		scratch = origin.AppendKeyComponent(scratch, []byte{hi<<4 | lo}) //guard:slash-of-a-component-separates
 		i += 2
 	}
 	return view(scratch), scratch, nil

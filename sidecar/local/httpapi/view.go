@@ -29,7 +29,7 @@ func (h *Handler) routePath(c *RequestContext, path string) bool {
 // joinKey returns the key whose columns have the given values, percent-encoded as in a path.
 func joinKey(parts []string) (string, error) {
 	for i, part := range parts {
-		decoded, _, err := unescape(part, nil)
+		decoded, _, err := unescape(part, nil, false)
 		if err != nil {
 			return "", err
 		}
