@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -23,6 +21,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
@@ -219,17 +218,7 @@ func hostAddress(t *testing.T) string {
 // newSecureSidecar starts the member "m" of ca, with one row and all TLS listeners.
 func newSecureSidecar(t *testing.T, files peertest.Files) *rig.Sidecar {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "rows.db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec(`CREATE TABLE rows (id TEXT PRIMARY KEY, v INTEGER); INSERT INTO rows VALUES ('a', 1)`); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	path := sqlitetest.New(t, `CREATE TABLE rows (id TEXT PRIMARY KEY, v INTEGER); INSERT INTO rows VALUES ('a', 1)`)
 	s := rig.NewSidecar(t, "m", fmt.Sprintf(`
 origins: {db: {driver: sqlite, dsn: %q}}
 datasets: {rows: {origin: db, table: rows, key: id}}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 )
 
 // sameUser runs commands as one unprivileged user: that of the test, or as root that of the sidecar's image.
@@ -48,14 +48,7 @@ func TestProcessesOfTheSameUserCannotReadTheSidecar(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", filepath.Join(dir, "rows.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec("CREATE TABLE t (k TEXT PRIMARY KEY)"); err != nil {
-		t.Fatal(err)
-	}
+	sqlitetest.Exec(t, filepath.Join(dir, "rows.db"), "CREATE TABLE t (k TEXT PRIMARY KEY)")
 	if err := os.Chmod(filepath.Join(dir, "rows.db"), 0o666); err != nil {
 		t.Fatal(err)
 	}

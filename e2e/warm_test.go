@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 )
 
 // warmKeys is how many rows a table of these tests has.
@@ -33,17 +34,7 @@ func faultyDatabases() map[string]func(t *testing.T) faultyDatabase {
 		},
 		"sqlite": func(t *testing.T) faultyDatabase {
 			path := filepath.Join(t.TempDir(), "rows.db")
-			locked := func() {
-				db, err := sql.Open("sqlite", "file:"+path)
-				if err == nil {
-					db.SetMaxOpenConns(1)
-					t.Cleanup(func() { _ = db.Close() })
-					_, err = db.Exec("BEGIN EXCLUSIVE")
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
+			locked := func() { sqlitetest.Lock(t, path) }
 			return faultyDatabase{"sqlite", path, "sqlite", map[string]func(){"locked": locked}}
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/deploy/schema"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
@@ -34,13 +35,8 @@ func pathOf(i int) string { return "/v1/metrics/" + keyOf(i) }
 func newTruth(t testing.TB) *truth {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "origin.db")
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=journal_mode(wal)&_pragma=busy_timeout(5000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	o := &truth{t, path, db}
-	o.exec(`CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, ver INTEGER NOT NULL)`)
+	o := &truth{t, path, sqlitetest.Open(t, path)}
+	o.exec(`PRAGMA journal_mode = wal; CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, ver INTEGER NOT NULL)`)
 	for i := range rowsOfTruth {
 		o.exec(`INSERT INTO cnf_metrics VALUES (?, 0, 1)`, keyOf(i))
 	}

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/ringside-cache/ringside/origin/drivers"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/config"
@@ -47,18 +47,8 @@ peer_tls: {insecure: true}
 // newOrigin makes a SQLite database with one row, CNF-001, and returns its path.
 func newOrigin(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "origin.db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL);
-		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`
-	if _, err := db.Exec(schema); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return sqlitetest.New(t, `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`)
 }
 
 // newFile writes a configuration that serves newOrigin, and returns its path.

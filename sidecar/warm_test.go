@@ -1,11 +1,11 @@
 package sidecar
 
 import (
-	"database/sql"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 )
 
@@ -22,21 +22,11 @@ func warmFile(t *testing.T, database string) string {
 func TestReadinessWaitsForTheFirstWarmUp(t *testing.T) {
 	t.Parallel()
 	path := newOrigin(t)
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	if _, err := db.Exec("BEGIN EXCLUSIVE"); err != nil { // nobody can read
-		t.Fatal(err)
-	}
+	unlock := sqlitetest.Lock(t, path)
 	r := begin(t, load(t, warmFile(t, path)), nil)
 	wantGet(t, r.at.Metrics, "/readyz", 503, "warming up: the keys of these datasets are being loaded: metrics")
 	wantGet(t, r.at.Metrics, "/startupz", 200, "ok")
-	if _, err := db.Exec("ROLLBACK"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	waitFor(t, func() bool { status, _ := get(r.at.Metrics, "/readyz"); return status == 200 })
 	wantGet(t, r.at.HTTP, row, 200, rowJSON)
 	wantGet(t, r.at.Metrics, "/metrics", 200, `ringside_requests_total{dataset="metrics",result="hit"} 1`)

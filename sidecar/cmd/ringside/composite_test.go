@@ -3,18 +3,17 @@ package main
 import (
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/ring/routekey"
 )
 
 // A composite key in every interface: the path of HTTP, the key text elsewhere.
 func TestCompositeKeys(t *testing.T) {
-	origin := filepath.Join(t.TempDir(), "origin.db")
-	exec(t, origin, `CREATE TABLE users (realm TEXT, name TEXT, secret TEXT, ver INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (realm, name));
+	origin := sqlitetest.New(t, `CREATE TABLE users (realm TEXT, name TEXT, secret TEXT, ver INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (realm, name));
 		INSERT INTO users (realm, name, secret) VALUES ('example.org', 'alice', '1'), ('a/b', '100%', '2'), ('', 'bob', '3');
 		CREATE TABLE plain (k TEXT PRIMARY KEY, v TEXT); INSERT INTO plain VALUES ('a%2Fb', 'escaped'), ('a/b', 'slash')`)
 	config := write(t, "ringside.yaml", `
@@ -89,7 +88,7 @@ listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.
 			t.Errorf("key %q has the route key %q; its path is %q", key, got, path)
 		}
 	}
-	exec(t, origin, "UPDATE users SET secret = '33' WHERE name = 'bob'; UPDATE users SET secret = '222' WHERE realm = 'a/b'")
+	sqlitetest.Exec(t, origin, "UPDATE users SET secret = '33' WHERE name = 'bob'; UPDATE users SET secret = '222' WHERE realm = 'a/b'")
 	for path, want := range map[string]string{"//bob": "33", "/a%2Fb/100%25": "222"} {
 		got := ""
 		for deadline := time.Now().Add(20 * time.Second); got != want && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {

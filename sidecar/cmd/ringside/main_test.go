@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"net"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/origin/drivers"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/config"
 )
@@ -32,18 +32,8 @@ func write(t testing.TB, name, text string) string {
 
 func newOrigin(t testing.TB) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "origin.db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, raw BLOB); CREATE TABLE no_key (k TEXT);
-		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, x'00ff'), ('a/b c', 2.5, x'01')`
-	if _, err := db.Exec(schema); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return sqlitetest.New(t, `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL, raw BLOB); CREATE TABLE no_key (k TEXT);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, x'00ff'), ('a/b c', 2.5, x'01')`)
 }
 
 func newConfigFile(t testing.TB) string {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"io"
 	"net"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/origin/drivers"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/config"
 )
@@ -25,8 +25,7 @@ import (
 // newWritable creates a SQLite database with one row of version 1, and a configuration of a writable dataset.
 func newWritable(t testing.TB) (origin, config string) {
 	t.Helper()
-	origin = filepath.Join(t.TempDir(), "origin.db")
-	exec(t, origin, `CREATE TABLE cnf_metrics (
+	origin = sqlitetest.New(t, `CREATE TABLE cnf_metrics (
 			cnf_id TEXT PRIMARY KEY, value REAL, unit TEXT NOT NULL DEFAULT '%', raw BLOB, ver INTEGER NOT NULL);
 		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, '%', x'00ff', 1)`)
 	return origin, write(t, "ringside.yaml", `
@@ -39,18 +38,6 @@ datasets:
 listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}
 node: {id: node-1}
 `)
-}
-
-func exec(t testing.TB, path, statements string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec(statements); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // beginFile runs a sidecar with a configuration file. end stops it and waits.
@@ -85,7 +72,7 @@ func TestWriteCommandLines(t *testing.T) {
 	addrs, _ := beginFile(t, config)
 	row := write(t, "row.json", `{"value": 4}`)
 	noKey := filepath.Join(t.TempDir(), "nokey.db")
-	exec(t, noKey, "CREATE TABLE t (k TEXT, v REAL, ver INTEGER)")
+	sqlitetest.Exec(t, noKey, "CREATE TABLE t (k TEXT, v REAL, ver INTEGER)")
 	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "F": row, "C": config, "BIG": big(t),
 		"NOKEY": write(t, "nokey.yaml", "origins: {db: {driver: sqlite, dsn: "+noKey+"}}\n"+
 			"datasets: {a: {origin: db, table: t, key: k, version: ver, writable: true}}")}
@@ -252,7 +239,7 @@ func TestWatchContinuesAfterARestartOfTheSidecar(t *testing.T) {
 	out.await(t, 1, "state CNF-001 version=2 ")
 	end()
 	errs.await(t, 1, "interrupted")
-	exec(t, origin, "UPDATE cnf_metrics SET value = 3, ver = ver + 1")
+	sqlitetest.Exec(t, origin, "UPDATE cnf_metrics SET value = 3, ver = ver + 1")
 	beginFile(t, config, "listen.http="+addrs.HTTP)
 	out.await(t, 1, "reset\n")
 	out.await(t, 1, "state CNF-001 version=3 ")

@@ -1,13 +1,12 @@
 package origins
 
 import (
-	"database/sql"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/ringside-cache/ringside/origin/drivers"
+	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
@@ -24,18 +23,8 @@ datasets:
 // newDatabase creates a SQLite database with one row and returns its path.
 func newDatabase(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "origin.db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	const schema = `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL);
-		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`
-	if _, err := db.Exec(schema); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return sqlitetest.New(t, `CREATE TABLE cnf_metrics (cnf_id TEXT PRIMARY KEY, value REAL);
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5)`)
 }
 
 func noVariables(string) (string, bool) { return "", false }
