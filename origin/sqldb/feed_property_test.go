@@ -362,11 +362,13 @@ func (p *keyProperty) changed(statement string) bool {
 	return err == nil
 }
 
-// want receives the key of the row with v, by which a read must find it, and the key that it had before, if any.
+// want receives the key of the row with v, by which a read must find it, and the key that it had before, if any. A feed may
+// report the two in two parts.
 func (p *keyProperty) want(v, old string) {
 	p.t.Helper()
 	got := map[string]bool{}
-	for len(got) == 0 {
+	moved := func() bool { return old != "" && !unreadable(old) && p.valueOf(old) != v }
+	for len(got) == 0 || len(got) == 1 && moved() {
 		for _, row := range p.feed.next().Rows {
 			got[row.Key] = true
 		}
