@@ -213,7 +213,7 @@ func (c *core) Policy() kv.Policy { return *c.policy.Load() }
 func (c *core) SetPolicy(p kv.Policy) {
 	p = p.Bounded() //guard:longest-durations-overflow
 	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
-	c.store.SetLifetimes(fresh, fresh+max(p.StaleIfError, p.StaleWhileRevalidate)) //guard:deleted-row-returns-in-an-outage
+	c.store.SetLifetimes(fresh, fresh+max(p.StaleIfError, p.StaleWhileRevalidate, p.NegativeStaleIfError)) //guard:deleted-row-returns-in-an-outage
 	c.policy.Store(&p)
 	if c.settled.InGap(p) { // it has just got a feed
 		c.settled.Start(p)

@@ -204,7 +204,8 @@ func newWorld(t *testing.T, seed uint64, versioned bool) *world {
 		o.set(key, key+" at first")
 	}
 	p := testPolicy()
-	p.TTL, p.LocalTTL, p.StaleIfError, p.GapTTL = 3*time.Second, 300*time.Millisecond, 10*time.Second, time.Second
+	p.TTL, p.LocalTTL, p.GapTTL = 3*time.Second, 300*time.Millisecond, time.Second
+	p.StaleIfError, p.NegativeStaleIfError = 10*time.Second, 10*time.Second
 	w.cluster = newCluster(t, 4, o, p)
 	w.cluster.lag = 5 * tick
 	for _, d := range w.cluster.members {

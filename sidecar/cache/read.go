@@ -309,7 +309,7 @@ func (d *Dataset) answerOf(res result, r *read) (kv.Answer, error) {
 	if d.settled.Unsettled() && !a.Stale {
 		a.Fresh = min(a.Fresh, time.Duration(d.freshUntil(r.key, res.entry, now)-now))
 	}
-	if res.stale && r.limitStale && int64(a.Age)-int64(d.Policy().TTL) > r.maxStale {
+	if res.stale && r.limitStale && int64(a.Age-d.Policy().TTLOf(a.NotFound)) > r.maxStale {
 		return kv.Answer{}, d.unavailable(errors.New("origin unavailable and cached value exceeds max-stale"))
 	}
 	return a, nil

@@ -28,6 +28,47 @@ func TestStaleIfError(t *testing.T) {
 	})
 }
 
+func TestNotFoundIsStaleOnlyIfAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, window := range []time.Duration{0, time.Minute} {
+			o := origintest.New(nil)
+			p := testPolicy()
+			p.NegativeStaleIfError = window
+			members := newCluster(t, 2, o, p).members
+			for _, d := range members {
+				if a := get(t, d, "k"); !a.NotFound {
+					t.Fatalf("got %+v, want not found", a)
+				}
+			}
+			o.Fail(errDown)
+			time.Sleep(p.NegativeTTL + time.Second)
+			for i, d := range members {
+				a, err := d.Get(t.Context(), "k", kv.ReadOptions{})
+				if window == 0 && kv.KindOf(err) != kv.KindUnavailable {
+					t.Errorf("member %d, no window: %+v, %v; want unavailable", i, a, err)
+				} else if window > 0 && (err != nil || !a.NotFound || !a.Stale || a.Detail != kv.DetailOriginError) {
+					t.Errorf("member %d, in the window: %+v, %v; want a stale answer that there is no row", i, a, err)
+				}
+				_, err = d.Get(t.Context(), "k", kv.ReadOptions{LimitStale: true, MaxStale: 500 * time.Millisecond})
+				if kv.KindOf(err) != kv.KindUnavailable {
+					t.Errorf("member %d, staler than the reader allows: %v; want unavailable", i, err)
+				}
+			}
+			o.Fail(nil)
+			o.Set("k", "v")
+			time.Sleep(2 * staleRetry)
+			if a := get(t, members[0], "k"); string(a.Value) != "v" || a.Stale {
+				t.Errorf("after the outage: %+v, want the new row", a)
+			}
+			o.Fail(errDown)
+			time.Sleep(p.NegativeTTL + window)
+			if _, err := members[0].Get(t.Context(), "other", kv.ReadOptions{}); kv.KindOf(err) != kv.KindUnavailable {
+				t.Errorf("a key that was never read: %v; want unavailable", err)
+			}
+		}
+	})
+}
+
 func TestFailedRefreshBacksOffAndBlocksNoReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})

@@ -223,6 +223,7 @@ type Times struct {
 	NegativeTTL          *time.Duration `yaml:"negative_ttl"`
 	StaleWhileRevalidate *time.Duration `yaml:"stale_while_revalidate"`
 	StaleIfError         *time.Duration `yaml:"stale_if_error"`
+	NegativeStaleIfError *time.Duration `yaml:"negative_stale_if_error"`
 	LocalTTL             *time.Duration `yaml:"local_ttl"`
 	LoadTimeout          *time.Duration `yaml:"load_timeout"`
 	WriteTimeout         *time.Duration `yaml:"write_timeout"`

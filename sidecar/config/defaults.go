@@ -114,6 +114,7 @@ func (d Dataset) Policy() kv.Policy {
 	p.NegativeTTL = orDefault(d.NegativeTTL, p.NegativeTTL)
 	p.StaleWhileRevalidate = orDefault(d.StaleWhileRevalidate, p.StaleWhileRevalidate)
 	p.StaleIfError = orDefault(d.StaleIfError, p.StaleIfError)
+	p.NegativeStaleIfError = orDefault(d.NegativeStaleIfError, p.NegativeStaleIfError)
 	p.LocalTTL = orDefault(d.LocalTTL, min(p.TTL, p.LocalTTL))
 	p.LoadTimeout = orDefault(d.LoadTimeout, p.LoadTimeout)
 	p.WriteTimeout = orDefault(d.WriteTimeout, p.WriteTimeout)

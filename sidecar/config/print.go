@@ -50,6 +50,7 @@ func (d Dataset) effective() Dataset {
 	p := d.Policy()
 	d.TTL, d.TTLJitter, d.NegativeTTL = new(p.TTL), new(Share(p.TTLJitter)), new(p.NegativeTTL)
 	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
+	d.NegativeStaleIfError = new(p.NegativeStaleIfError)
 	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
 	d.Limits = d.Limits.effective()
 	if d.Writable {

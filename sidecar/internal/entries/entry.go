@@ -71,7 +71,13 @@ const overhead = int(unsafe.Sizeof(Entry{})) + 16 // the bytes of the ETag
 // setStaleWindows sets how long e may be used after it has ceased to be fresh. The windows begin at the end of its ttl; a
 // local copy has no window to revalidate in, because its owner has a fresher value.
 func (e *Entry) setStaleWindows(p kv.Policy) {
-	if e.Negative() {
+	switch {
+	case e.DataError != 0:
+		return
+	case e.NotFound:
+		if p.NegativeStaleIfError > 0 { //guard:not-found-is-forgotten-in-an-outage
+			e.StaleUntil = e.Began + int64(p.NegativeTTL+p.NegativeStaleIfError)
+		}
 		return
 	}
 	if !e.Local() && p.StaleWhileRevalidate > 0 {
@@ -80,7 +86,8 @@ func (e *Entry) setStaleWindows(p kv.Policy) {
 	e.StaleUntil = e.Began + int64(p.TTL+max(p.StaleIfError, p.StaleWhileRevalidate))
 }
 
-// Negative reports whether e has no value: it lives for negative_ttl, and has no stale windows.
+// Negative reports whether e has no value: it lives for negative_ttl. It has no window to revalidate in, and a data error is
+// never stale.
 func (e *Entry) Negative() bool {
 	return e.NotFound || e.DataError != 0 //guard:data-error-is-served-stale
 }
@@ -101,7 +108,7 @@ func (e *Entry) Fresh(now int64) bool { return now < e.FreshUntil && !e.expired.
 func (e *Entry) Expired() bool { return e.expired.Load() }
 
 // Usable reports whether e may be sent as a stale answer.
-func (e *Entry) Usable(now int64) bool { return !e.Negative() && now < e.StaleUntil }
+func (e *Entry) Usable(now int64) bool { return now < e.StaleUntil }
 
 // WithinStale reports whether e ceased to be fresh at most maxStale ago. It is unknown how stale an expired entry is.
 func (e *Entry) WithinStale(now, maxStale int64) bool {

@@ -46,7 +46,8 @@ func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
 	}
 	if a.Stale {
 		// The owner has nothing better yet: ask it as seldom as for a fresh value.
-		e.BackOff(said+int64(p.LocalTTL), staleDetail(a)) //guard:each-stale-read-is-a-peer-fetch
+		e.BackOff(said+int64(p.LocalTTL), staleDetail(a))                  //guard:each-stale-read-is-a-peer-fetch
+		e.FreshUntil = min(e.FreshUntil, began+int64(p.TTLOf(a.NotFound))) //guard:copy-of-a-stale-answer-counts-as-hardly-stale
 	}
 	if !e.Negative() {
 		e.ETag = ETagOf(a.Value)
@@ -67,12 +68,8 @@ func staleDetail(a kv.Answer) string {
 // most for what the ttl leaves of it here.
 func FromHandover(p kv.Policy, a kv.Answer, sent, now int64) *Entry {
 	e := FromPeer(p, a, "", sent, now)
-	ttl := p.TTL
-	if e.Negative() {
-		ttl = p.NegativeTTL
-	}
 	_, _, ends := times(a, sent, now)
-	e.Reason, e.FreshUntil = Handover, min(ends, e.Began+int64(ttl)) // the previous owner may have another policy
+	e.Reason, e.FreshUntil = Handover, min(ends, e.Began+int64(p.TTLOf(e.Negative()))) // the previous owner may have another policy
 	e.setStaleWindows(p)
 	return e
 }
