@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -315,7 +316,7 @@ type FeedConfig struct {
 	// Kind is FeedNotify or FeedPoll.
 	Kind string
 	// Tables are the tables whose rows make the values of a view, a join or a query, each with its columns that hold the key of
-	// the dataset. Empty means the table of the dataset.
+	// the dataset, in the order of Dataset.Key. Empty means the table of the dataset.
 	Tables map[string][]string
 	// Channel is the channel of FeedNotify; datasets may share it. Any role of the database that knows its name can listen to
 	// it and send to it. Empty means a random name, which the installation stores where only the owner may read it.
@@ -329,6 +330,26 @@ type FeedConfig struct {
 	// and DefaultFeedKeepRows.
 	Keep     time.Duration
 	KeepRows int
+}
+
+// CheckFeedKey returns what is wrong with the columns that hold, in one of FeedConfig.Tables, a key of these columns.
+func CheckFeedKey(key, columns []string) error {
+	switch width := max(1, len(key)); {
+	case len(columns) == 0 || slices.Contains(columns, ""):
+		return errors.New("want the columns of this table that hold the key of the dataset")
+	case len(columns) > width && len(key) == 0:
+		return fmt.Errorf("has %d columns for a key of one; name the columns of the key of the query in key, in the order of its parameters",
+			len(columns))
+	case len(columns) != width: //guard:feed-reports-part-of-a-key
+		return fmt.Errorf("has %d of %d columns; want the one of this table for each column of key (%s), in this order: a change of a row "+
+			"invalidates one key, and part of a key names none", len(columns), width, strings.Join(key, ", "))
+	}
+	for i, column := range columns {
+		if slices.Contains(columns[:i], column) {
+			return fmt.Errorf("names the column %s twice", column)
+		}
+	}
+	return nil
 }
 
 // WithDefaults returns c with the default of each empty field.

@@ -309,7 +309,8 @@ func TestCompositeKeysOfFeedsAreThoseOfReads(t *testing.T) {
 		case base == "bytea":
 			return hexes(`'\x`, "'", 5)
 		case base == "blob", strings.HasPrefix(base, "varbinary"):
-			return hexes("x'2f25", "'", 2)
+			// Without 0, at which SQLite's replace() ends a text: no read can name such a row.
+			return func(r *rand.Rand) string { return fmt.Sprintf("x'2f25%02x%02x'", 1+r.IntN(255), 1+r.IntN(255)) }
 		case strings.Contains(base, "latin1"), strings.HasPrefix(base, "char"):
 			return texts(`ab%/2F5 `, 8)
 		}
@@ -320,15 +321,17 @@ func TestCompositeKeysOfFeedsAreThoseOfReads(t *testing.T) {
 		d.prepareKeyTypes(t)
 		for i, pair := range components[d.driver] {
 			for _, c := range d.feeds() {
-				t.Run(strings.Join(pair[:], "+")+"/"+c.Kind, func(t *testing.T) {
-					first, second := literals(d, pair[0]), literals(d, pair[1])
-					p := &keyProperty{
-						database: d, t: t, random: rand.New(rand.NewPCG(seed, uint64(i))), table: fmt.Sprint("keys", i, c.Kind),
-						columns: []string{"a", "b"}, types: pair[:],
-						literals: func(r *rand.Rand) []string { return []string{first(r), second(r)} },
-					}
-					n += p.test(c)
-				})
+				for several, second := range map[string][]string{"": nil, "/several": {"c", "d"}} {
+					t.Run(strings.Join(pair[:], "+")+"/"+c.Kind+several, func(t *testing.T) {
+						first, last := literals(d, pair[0]), literals(d, pair[1])
+						p := &keyProperty{
+							database: d, t: t, random: rand.New(rand.NewPCG(seed, uint64(i))), table: fmt.Sprint("keys", i, c.Kind, len(second)),
+							columns: []string{"a", "b"}, second: second, types: pair[:],
+							literals: func(r *rand.Rand) []string { return []string{first(r), last(r)} },
+						}
+						n += p.test(c)
+					})
+				}
 			}
 		}
 		t.Logf("%s: %d keys, seed %d", d.engine, n, seed)

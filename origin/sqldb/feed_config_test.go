@@ -2,6 +2,7 @@ package sqldb_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,16 @@ func TestNoErrorOfAFeedContainsASecret(t *testing.T) {
 	}
 }
 
+// pollTables returns the configuration of a feed of a table with these columns of the key, and perhaps of a table b.
+func pollTables(table string, columns ...string) origin.FeedConfig {
+	c := origin.FeedConfig{Kind: origin.FeedPoll, Tables: map[string][]string{}}
+	if i := slices.Index(columns, "b"); i >= 0 {
+		columns, c.Tables["b"] = columns[:i], columns[i+1:]
+	}
+	c.Tables[table] = columns
+	return c
+}
+
 func TestInvalidFeeds(t *testing.T) {
 	table, notify := origin.Dataset{Name: "rows", Table: "r", Key: []string{"k"}}, origin.FeedConfig{Kind: origin.FeedNotify}
 	for _, c := range []struct {
@@ -47,6 +58,14 @@ func TestInvalidFeeds(t *testing.T) {
 		{"postgres", "host=h", origin.Dataset{Name: "ro'ws", Table: "r", Key: []string{"k"}}, notify, "cannot carry the dataset name"},
 		{"postgres", "host=h", table, origin.FeedConfig{Kind: origin.FeedNotify, Channel: "a\"b"}, "channel"},
 		{"postgres", "host=h", origin.Dataset{Name: "rows", Table: "r"}, notify, "table needs key"},
+		{"sqlite", "x.db", users, pollTables("a", "realm", "name", "b", "realm"), "tables: b: has 1 of 2 columns; want the one of this table for " +
+			"each column of key (realm, name), in this order"},
+		{"sqlite", "x.db", users, pollTables("a", "realm", "name", "v"), "tables: a: has 3 of 2 columns"},
+		{"sqlite", "x.db", users, pollTables("a", "name", "name"), "tables: a: names the column name twice"},
+		{"sqlite", "x.db", users, pollTables("a", "realm", ""), "tables: a: want the columns"},
+		{"sqlite", "x.db", users, pollTables("", "realm", "name"), `tables: "" is not the name of a table`},
+		{"sqlite", "x.db", origin.Dataset{Name: "rows", Query: "SELECT ?"}, pollTables("a", "realm", "name"),
+			"tables: a: has 2 columns for a key of one; name the columns of the key of the query in key"},
 	} {
 		db := database{driver: c.driver, dsn: c.dsn}.open(t)
 		_, err := db.Feed(c.ds, c.feed)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -271,6 +272,8 @@ type keyProperty struct {
 
 	columns, types []string // of a composite key; empty for the column k of keyType
 	literals       func(r *rand.Rand) []string
+	second         []string          // the columns of the key in a second table of the feed, which a view combines with the first; nil: none
+	tables         map[string]string // :: content of the column v → table of its row
 
 	rows   origin.Origin
 	feed   *follower
@@ -283,14 +286,17 @@ func (p *keyProperty) test(c origin.FeedConfig) (n int) {
 		p.columns, p.types = []string{"k"}, []string{p.sql}
 		p.literals = func(r *rand.Rand) []string { return []string{p.literal(r)} }
 	}
-	declared := ""
-	for i, column := range p.columns {
-		declared += column + " " + p.types[i] + " NOT NULL, "
-	}
-	p.exec(p.t, fmt.Sprintf("CREATE TABLE %s (%s v INT, PRIMARY KEY (%s))", p.table, declared, strings.Join(p.columns, ", ")))
+	p.create(p.table, p.columns)
 	ds := origin.Dataset{Name: p.table, Table: p.table, Key: p.columns, Value: "v"}
+	if p.second != nil { // the same key may be in both tables
+		p.create(p.secondTable(), p.second)
+		ds.Table, ds.Many = p.table+"view", true
+		p.exec(p.t, fmt.Sprintf("CREATE VIEW %s AS SELECT %s, v FROM %s UNION ALL SELECT %s, v FROM %s", ds.Table,
+			strings.Join(p.columns, ", "), p.table, strings.Join(p.second, ", "), p.secondTable()))
+		c.Tables = map[string][]string{p.table: p.columns, p.secondTable(): p.second}
+	}
 	r := p.record(p.t, ds, c)
-	p.feed, p.names = r.started(p.t), map[string]string{}
+	p.feed, p.names, p.tables = r.started(p.t), map[string]string{}, map[string]string{}
 	var err error
 	if p.rows, err = r.db.Dataset(ds); err != nil {
 		p.t.Fatal(err)
@@ -301,17 +307,35 @@ func (p *keyProperty) test(c origin.FeedConfig) (n int) {
 	return len(p.names)
 }
 
+func (p *keyProperty) create(table string, columns []string) {
+	p.t.Helper()
+	declared := ""
+	for i, column := range columns {
+		declared += column + " " + p.types[i] + " NOT NULL, "
+	}
+	p.exec(p.t, fmt.Sprintf("CREATE TABLE %s (%s v INT, PRIMARY KEY (%s))", table, declared, strings.Join(columns, ", ")))
+}
+
+func (p *keyProperty) secondTable() string { return p.table + "second" }
+
+// pick returns the table of the next row, and its columns of the key.
+func (p *keyProperty) pick() (table string, columns []string) {
+	if p.second != nil && p.random.IntN(2) == 0 {
+		return p.secondTable(), p.second
+	}
+	return p.table, p.columns
+}
+
 // write inserts rows in a session, moves them to other keys, and deletes some of them.
 func (p *keyProperty) write(session []string) {
-	table := p.table
+	schema := ""
 	var err error
 	if p.writer, err = p.Conn(soon(p.t)); err != nil {
 		p.t.Fatal(err)
 	}
 	defer p.writer.Close()
 	if p.driver == "postgres" {
-		schema := p.dsn[strings.LastIndex(p.dsn, "=")+1:]
-		table = schema + "." + table
+		schema = p.dsn[strings.LastIndex(p.dsn, "=")+1:] + "."
 		defer p.writer.ExecContext(context.Background(), "DISCARD ALL")
 	} else if p.driver == "mysql" { // the pool must not reuse the session
 		defer p.writer.Raw(func(any) error { return errors.ErrUnsupported })
@@ -324,31 +348,36 @@ func (p *keyProperty) write(session []string) {
 	first := len(p.names)
 	for range 12 {
 		v := fmt.Sprint(len(p.names))
-		if p.changed(fmt.Sprintf("INSERT INTO %s (%s, v) VALUES (%s, %s)", table, strings.Join(p.columns, ", "), strings.Join(p.literals(p.random), ", "), v)) {
+		table, columns := p.pick()
+		p.tables[v] = schema + table
+		if p.changed(fmt.Sprintf("INSERT INTO %s (%s, v) VALUES (%s, %s)", p.tables[v], strings.Join(columns, ", "), strings.Join(p.literals(p.random), ", "), v)) {
 			p.want(v, "")
 		}
 	}
 	for v := first; v < len(p.names); v += 2 {
 		old := p.names[fmt.Sprint(v)]
-		if p.changed(p.move(table, v)) {
+		if p.changed(p.move(fmt.Sprint(v))) {
 			p.want(fmt.Sprint(v), old)
 		}
 	}
 	for v := first + 1; v < len(p.names); v += 3 {
-		if p.changed(fmt.Sprintf("DELETE FROM %s WHERE v = %d", table, v)) {
+		if p.changed(fmt.Sprintf("DELETE FROM %s WHERE v = %d", p.tables[fmt.Sprint(v)], v)) {
 			p.feed.want(map[string]int64{p.names[fmt.Sprint(v)]: 0})
 		}
 	}
 }
 
 // move returns a statement that gives a row another key.
-func (p *keyProperty) move(table string, v int) string {
-	literals := p.literals(p.random)
-	set := make([]string, len(p.columns))
-	for i, column := range p.columns {
+func (p *keyProperty) move(v string) string {
+	columns, literals := p.columns, p.literals(p.random)
+	if strings.HasSuffix(p.tables[v], p.secondTable()) {
+		columns = p.second
+	}
+	set := make([]string, len(columns))
+	for i, column := range columns {
 		set[i] = column + " = " + literals[i]
 	}
-	return fmt.Sprintf("UPDATE %s SET %s WHERE v = %d", table, strings.Join(set, ", "), v)
+	return fmt.Sprintf("UPDATE %s SET %s WHERE v = %s", p.tables[v], strings.Join(set, ", "), v)
 }
 
 // changed runs a statement, and reports whether it changed a row: a random key may exist.
@@ -367,7 +396,7 @@ func (p *keyProperty) changed(statement string) bool {
 func (p *keyProperty) want(v, old string) {
 	p.t.Helper()
 	got := map[string]bool{}
-	moved := func() bool { return old != "" && !unreadable(old) && p.valueOf(old) != v }
+	moved := func() bool { return old != "" && !unreadable(old) && !p.finds(old, v) }
 	for len(got) == 0 || len(got) == 1 && moved() {
 		for _, row := range p.feed.next().Rows {
 			got[row.Key] = true
@@ -381,7 +410,7 @@ func (p *keyProperty) want(v, old string) {
 			p.names[v] = key
 		}
 	}
-	if key := p.names[v]; p.valueOf(key) != v && !unreadable(key) {
+	if key := p.names[v]; !p.finds(key, v) && !unreadable(key) {
 		p.t.Errorf("the feed reports %q; a read finds %q, want row %s", key, p.valueOf(key), v)
 	}
 	if want := map[bool]int{true: 1, false: 2}[old == "" || p.names[v] == old]; len(got) != want {
@@ -392,6 +421,12 @@ func (p *keyProperty) want(v, old string) {
 // unreadable reports whether no read can name a key: it must be text without NUL.
 func unreadable(key string) bool {
 	return strings.ToValidUTF8(key, "") != key || strings.Contains(key, "\x00")
+}
+
+// finds reports whether a read of key returns the row with v.
+func (p *keyProperty) finds(key, v string) bool {
+	value := p.valueOf(key)
+	return value == v || p.second != nil && slices.Contains(strings.Split(strings.Trim(value, "[]"), ","), v)
 }
 
 func (p *keyProperty) valueOf(key string) string {

@@ -69,6 +69,60 @@ func testFeedOfSeveralTables(t *testing.T, d database, c origin.FeedConfig) {
 	}
 }
 
+// Each table has its own names for the components of the key, and reports both keys of a row that moves.
+func testFeedOfACompositeKey(t *testing.T, d database, c origin.FeedConfig) {
+	d.exec(t, "CREATE TABLE radcheck (id INT PRIMARY KEY, realm VARCHAR(64) NOT NULL, username VARCHAR(64) NOT NULL, value VARCHAR(64))")
+	d.exec(t, "CREATE TABLE radreply (id INT PRIMARY KEY, account VARCHAR(64) NOT NULL, zone VARCHAR(64), value VARCHAR(64))")
+	d.exec(t, "CREATE VIEW users AS SELECT c.realm, c.username, c.value AS secret, r.value AS reply FROM radcheck AS c "+
+		"LEFT JOIN radreply AS r ON r.account = c.username AND r.zone = c.realm")
+	c.Tables = map[string][]string{"radcheck": {"realm", "username"}, "radreply": {"zone", "account"}}
+	key := []string{"realm", "username"}
+	for name, ds := range map[string]origin.Dataset{
+		"view":  {Table: "users", Key: key},
+		"query": {Query: d.placeholders("SELECT realm, username, secret, reply FROM users WHERE realm = ? AND username = ?"), Key: key},
+	} {
+		ds.Name = name
+		r := d.record(t, ds, c)
+		if err := r.db.CheckFeed(soon(t), r.ds, c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		f := r.started(t)
+		for _, step := range []struct {
+			statement string
+			want      []string
+		}{
+			{"INSERT INTO radcheck VALUES (1, 'a/b', 'alice', 'x'), (2, 'org', '100%', 'x')", []string{"a%2Fb/alice", "org/100%25"}},
+			{"INSERT INTO radreply VALUES (1, 'alice', 'a/b', 'y')", []string{"a%2Fb/alice"}},
+			{"UPDATE radreply SET value = 'z' WHERE id = 1", []string{"a%2Fb/alice"}},
+			{"UPDATE radreply SET zone = 'org', account = '100%' WHERE id = 1", []string{"a%2Fb/alice", "org/100%25"}},
+			{"UPDATE radcheck SET realm = 'net' WHERE id = 1", []string{"a%2Fb/alice", "net/alice"}},
+			{"UPDATE radreply SET zone = NULL WHERE id = 1", []string{"org/100%25"}}, // part of a key is none
+			{"UPDATE radreply SET zone = 'net' WHERE id = 1", []string{"net/100%25"}},
+			{"DELETE FROM radreply", []string{"net/100%25"}},
+			{"DELETE FROM radcheck", []string{"net/alice", "org/100%25"}},
+		} {
+			want := map[string]int64{}
+			for _, key := range step.want {
+				want[key] = 0
+			}
+			d.exec(t, step.statement)
+			f.want(want)
+		}
+		f.stop()
+		if err := r.db.RemoveChanges(soon(t), r.ds, c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := r.db.CheckFeed(soon(t), r.ds, c); err == nil || !strings.Contains(err.Error(), "no trigger of table radcheck reports INSERT") {
+			t.Errorf("%s without triggers: %v", name, err)
+		}
+	}
+	c.Tables = map[string][]string{"radcheck": {"realm", "username"}, "radreply": {"zone", "user"}}
+	_, _, err := d.open(t).ChangesSQL(soon(t), origin.Dataset{Name: "view", Table: "users", Key: key}, c)
+	if err == nil || !strings.Contains(err.Error(), `there is no column "user": it has id, account, zone, value`) {
+		t.Errorf("a missing column: %v", err)
+	}
+}
+
 // A view has no triggers: all say the same, before anything is installed.
 func testFeedOfAView(t *testing.T, d database, c origin.FeedConfig) {
 	d.radius(t)

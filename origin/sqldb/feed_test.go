@@ -95,6 +95,7 @@ func TestFeeds(t *testing.T) {
 		{"ManyRows", testFeedOfManyRows, ""},
 		{"WritersNeedNoRights", testFeedWritersNeedNoRights, "postgres mysql"},
 		{"OfSeveralTables", testFeedOfSeveralTables, ""},
+		{"OfSeveralTablesOfACompositeKey", testFeedOfACompositeKey, ""},
 		{"OfAView", testFeedOfAView, ""},
 		{"Removed", testChangesRemoved, ""},
 		{"Check", testCheckFeed, ""},

@@ -209,8 +209,8 @@ func (k datasetChecker) feedTables() {
 		k.problem(path, "has %d tables; want at most %d", len(f.Tables), maxFeedTables)
 	default:
 		for _, name := range slices.Sorted(maps.Keys(f.Tables)) {
-			if key := f.Tables[name]; name == "" || len(key) != max(1, len(k.Key)) && k.Table != "" || len(key) == 0 || slices.Contains(key, "") {
-				k.problem(path+"."+name, "want the columns of this table that hold the key of the dataset, as many as key has")
+			if err := origin.CheckFeedKey(k.Key, f.Tables[name]); err != nil {
+				k.problem(path+"."+name, "%v", err)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 func TestProblemsOfWritesAndFeeds(t *testing.T) {
 	const query = "origins: {db: {driver: sqlite, dsn: a}}\ndatasets:\n  q:\n    origin: db\n    query: SELECT ?\n"
+	const composite = "origins: {db: {driver: sqlite, dsn: a}}\ndatasets:\n  q:\n    origin: db\n    query: SELECT ?, ?\n"
 	const notifying = "origins: {db: {driver: postgres, dsn: \"postgres://h/d\"}}\n" +
 		"datasets: {a: {origin: db, table: t, key: k, feed: {kind: notify"
 	for _, test := range []struct{ name, text, want string }{
@@ -19,6 +20,17 @@ func TestProblemsOfWritesAndFeeds(t *testing.T) {
 			"ringside.yaml:6:15: datasets.q.writable: a query is not writable; set table and key",
 		},
 		{"feed of a query", query + "    feed: {kind: poll}", "datasets.q.feed.tables: is missing: only a table has triggers"},
+		{
+			"fine tables of a composite key", composite + "    key: [a, b]\n    feed: {kind: poll, tables: {t: [a, b], u: [c, d]}}", "",
+		},
+		{
+			"table with a part of the key", composite + "    key: [a, b]\n    feed: {kind: poll, tables: {t: [a, b], u: a}}",
+			"datasets.q.feed.tables.u: has 1 of 2 columns; want the one of this table for each column of key (a, b), in this order",
+		},
+		{
+			"tables of a key that is not composite", query + "    feed: {kind: poll, tables: {t: [a, b]}}",
+			"datasets.q.feed.tables.t: has 2 columns for a key of one; name the columns of the key of the query in key",
+		},
 		{
 			"write timeout of what is not writable", oneDataset + "    write_timeout: 1s",
 			"datasets.metrics.write_timeout: belongs to writable: true",

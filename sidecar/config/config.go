@@ -257,7 +257,8 @@ type ChangeFeed struct {
 	Kind    string `yaml:"kind"`    // notify or poll
 	Channel string `yaml:"channel"` // of notify
 	Table   string `yaml:"table"`   // of poll
-	// Tables are the tables whose rows make the values of a view or query, each with the columns that hold the key.
+	// Tables are the tables whose rows make the values of a view or query, each with the columns that hold the key, in
+	// its order.
 	Tables   map[string]decode.OneOrMore `yaml:"tables"`
 	Interval *time.Duration              `yaml:"interval"` // of poll
 	// Keep and KeepRows are how long, and how many, rows of the table of poll are kept.

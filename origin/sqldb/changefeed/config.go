@@ -29,24 +29,24 @@ func CheckConfig(ds origin.Dataset, c origin.FeedConfig, notifies bool) error {
 	case c.Channel != "" && !plainName.MatchString(c.Channel):
 		return fmt.Errorf("channel %q: use at most 63 letters, digits, '.', '_' and '-'", c.Channel)
 	}
-	return checkTables(c)
+	return checkTables(ds, c)
 }
 
 // ErrNoTriggers says that a dataset is of a view or a query.
 var ErrNoTriggers = errors.New("only a table has triggers that report its rows: name the tables of the rows, each with the columns that " +
 	"hold the key, in feed.tables")
 
-// checkTables requires one schema: all tables share a table of changes.
-func checkTables(c origin.FeedConfig) error {
+// checkTables requires whole keys, and one schema: all tables share a table of changes.
+func checkTables(ds origin.Dataset, c origin.FeedConfig) error {
 	names := slices.Sorted(maps.Keys(c.Tables))
 	for _, name := range names {
 		first, _ := sqltext.SplitTable(names[0])
 		schema, table := sqltext.SplitTable(name)
-		switch {
-		case table == "" || len(c.Tables[name]) == 0 || slices.Contains(c.Tables[name], ""):
-			return fmt.Errorf("tables: %q needs the columns that hold the key", name)
-		case len(c.Tables[name]) > 1:
-			return fmt.Errorf("tables: %s: a feed over several tables reports keys of one column", name)
+		switch err := origin.CheckFeedKey(ds.Key, c.Tables[name]); {
+		case table == "":
+			return fmt.Errorf("tables: %q is not the name of a table", name)
+		case err != nil:
+			return fmt.Errorf("tables: %s: %w", name, err)
 		case schema != first:
 			return fmt.Errorf("tables: %s and %s need the same schema, which has the table of changes", names[0], name)
 		}
