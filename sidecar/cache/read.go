@@ -96,16 +96,42 @@ func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 	d.stats.Served.Add(1)
 	need := entries.BoundOf(q, now)
-	if e, ok := d.store.Get(q.Key, now); ok && d.serves(q, e, now) && need.Allows(e, e.Began) {
-		if e.RefreshEarly(now) {
-			d.fetcher.refreshEarly(q.Key, e)
-		}
-		if q.MemoryOnly {
-			return nil, e.Answer(now, kv.SourceHit)
-		}
-		return nil, d.answer(q.Key, e, now, kv.SourceHit)
+	if e := d.served(q, need, now); e != nil {
+		return nil, d.answerTo(q, e, now)
 	}
 	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, done: func() {}}, kv.Answer{}
+}
+
+// ServeHit is Serve where an entry in memory with a value of at most the given size answers at once. Otherwise it reports false,
+// and has counted nothing. The memory of q may be reused by the caller.
+func (d *Dataset) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
+	now := d.now()
+	e := d.served(q, entries.BoundOf(q, now), now)
+	if e == nil || e.DataError != 0 || len(e.Value) > most {
+		return kv.Answer{}, false
+	}
+	d.stats.Served.Add(1)
+	return d.answerTo(q, e, now), true
+}
+
+// served returns the entry that answers q at once, or nil.
+func (d *Dataset) served(q kv.Query, need entries.Bound, now int64) *entries.Entry {
+	e, ok := d.store.Get(q.Key, now)
+	if !ok || !d.serves(q, e, now) || !need.Allows(e, e.Began) { //guard:served-hit-below-the-bound
+		return nil
+	}
+	return e
+}
+
+// answerTo answers q with an entry.
+func (d *Dataset) answerTo(q kv.Query, e *entries.Entry, now int64) kv.Answer {
+	if e.RefreshEarly(now) {
+		d.fetcher.refreshEarly(strings.Clone(q.Key), e)
+	}
+	if q.MemoryOnly {
+		return e.Answer(now, kv.SourceHit)
+	}
+	return d.answer(q.Key, e, now, kv.SourceHit)
 }
 
 // serves reports whether a fresh entry may answer another member. MemoryOnly comes from a new owner, because the key has

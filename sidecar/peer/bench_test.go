@@ -34,11 +34,10 @@ func (e echo) Fetch(context.Context, *peerv1.FetchRequest) (*peerv1.FetchRespons
 	return e.answer, nil
 }
 
-// value serves one value from memory.
-func value() func(context.Context, kv.Query) (kv.Answer, error) {
-	a := kv.Answer{Value: make([]byte, valueBytes), Fresh: time.Second, Source: kv.SourceHit}
-	return func(context.Context, kv.Query) (kv.Answer, error) { return a, nil }
-}
+var inMemory = kv.Answer{Value: make([]byte, valueBytes), Fresh: time.Second, Source: kv.SourceHit}
+
+// held serves one value from memory.
+func held(kv.Query) (kv.Answer, bool) { return inMemory, true }
 
 // BenchmarkFetch compares a peer fetch with a bare gRPC call in the same run.
 func BenchmarkFetch(b *testing.B) {
@@ -71,7 +70,7 @@ func BenchmarkFetch(b *testing.B) {
 		"plain": nil, "tls": peertest.NewCredentials(b, ca.Issue(b, nil), ca.PEM()),
 	} {
 		b.Run(name, func(b *testing.B) {
-			m := peertest.StartMember(b, "m", peertest.Serving(value()), peertest.ServerCredentials(creds))
+			m := peertest.StartMember(b, "m", peertest.Holding(held), peertest.ServerCredentials(creds))
 			p := peertest.StartPool(b, peer.Config{Credentials: creds}, m)
 			key := peertest.KeyWith(b, p, peertest.OwnedBy("m"))
 			run(b, func() error {
@@ -82,13 +81,28 @@ func BenchmarkFetch(b *testing.B) {
 	}
 }
 
+// run makes one call at a time, and then 64.
 func run(b *testing.B, call func() error) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := call(); err != nil {
-			b.Fatal(err)
+	b.Run("in-flight=1", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := call(); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
+	b.Run("in-flight=64", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if err := call(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
 }
 
 func BenchmarkRoute(b *testing.B) {
@@ -112,7 +126,7 @@ func BenchmarkRoute(b *testing.B) {
 // BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together.
 func BenchmarkIdleConnection(b *testing.B) {
 	const conns = 200
-	m := peertest.StartMember(b, "m", peertest.Serving(value()))
+	m := peertest.StartMember(b, "m", peertest.Holding(held))
 	for b.Loop() {
 		pools := make([]*peer.Pool, conns)
 		for i := range pools {

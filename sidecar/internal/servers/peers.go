@@ -55,7 +55,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{
-		MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer"),
+		Fast: p.Service.Fast(), MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer"),
 	}
 	var handshake func(net.Conn) (net.Conn, error)
 	if c.TLS != nil {
@@ -105,6 +105,15 @@ func (c counted) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		c.requests.Add(1)
 	}
 	return c.Dataset.Serve(ctx, q)
+}
+
+// ServeHit implements service.Dataset.
+func (c counted) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
+	a, ok := c.Dataset.ServeHit(q, most)
+	if ok && !q.MemoryOnly {
+		c.requests.Add(1)
+	}
+	return a, ok
 }
 
 // ServeWrite implements service.Dataset.

@@ -32,6 +32,7 @@ const Timeout = time.Minute
 // Dataset answers with the functions of its test. It implements service.Dataset.
 type Dataset struct {
 	ServeFunc func(ctx context.Context, q kv.Query) (kv.Answer, error)
+	HitFunc   func(q kv.Query) (kv.Answer, bool) // nil: nothing is in memory
 	WriteFunc func(ctx context.Context, c kv.Change) (kv.Answer, error)
 	Counters  kv.Stats
 	Fetches   atomic.Int64 // calls of Serve
@@ -53,6 +54,19 @@ func Written(_ context.Context, c kv.Change) (kv.Answer, error) {
 func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	d.Fetches.Add(1)
 	return d.ServeFunc(ctx, q)
+}
+
+// ServeHit implements service.Dataset.
+func (d *Dataset) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
+	if d.HitFunc == nil {
+		return kv.Answer{}, false
+	}
+	a, ok := d.HitFunc(q)
+	if !ok || len(a.Value) > most {
+		return kv.Answer{}, false
+	}
+	d.Fetches.Add(1)
+	return a, true
 }
 
 // ServeMany implements service.Dataset.
@@ -126,6 +140,11 @@ func Serving(f func(context.Context, kv.Query) (kv.Answer, error)) Option {
 	return func(m *Member, _ *service.Config, _ *server.Config) { m.Dataset.ServeFunc = f }
 }
 
+// Holding makes f answer fetches from memory.
+func Holding(f func(kv.Query) (kv.Answer, bool)) Option {
+	return func(m *Member, _ *service.Config, _ *server.Config) { m.Dataset.HitFunc = f }
+}
+
 // Writing makes f answer writes.
 func Writing(f func(context.Context, kv.Change) (kv.Answer, error)) Option {
 	return func(m *Member, _ *service.Config, _ *server.Config) { m.Dataset.WriteFunc = f }
@@ -185,7 +204,9 @@ func StartMember(t testing.TB, id string, options ...Option) *Member {
 	}
 	m.Addr = listener.Addr().String()
 	m.Listener = &CountingListener{Listener: listener}
-	m.Service, m.Server = service.New(calls), server.New(config)
+	m.Service = service.New(calls)
+	config.Fast = m.Service.Fast()
+	m.Server = server.New(config)
 	m.Service.Register(m.Server)
 	go func() { m.served <- m.Server.Serve(m.Listener) }()
 	t.Cleanup(func() { m.Kill(t) })

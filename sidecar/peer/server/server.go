@@ -30,6 +30,8 @@ const DefaultMaxConns = wire.MaxConns
 
 // Config limits what callers may use. Every field may be zero.
 type Config struct {
+	// Fast answers calls that need no waiting; may be nil.
+	Fast h2.Fast
 	// Credentials authenticate members to each other (see package mtls); nil means plain text.
 	Credentials credentials.TransportCredentials
 	// MaxConns limits the open connections; a connection above it is closed immediately. 10 000 by default.
@@ -123,6 +125,7 @@ const (
 func (s *Server) newH2() *h2.Server {
 	return h2.New(h2.Config{
 		Handler:        s.grpc,
+		Fast:           s.config.Fast,
 		Budget:         s.config.Budget,
 		MaxStreams:     s.config.MaxStreams,
 		MaxHeaderBytes: wire.MaxHeaderBytes,

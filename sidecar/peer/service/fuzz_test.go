@@ -35,6 +35,11 @@ func (d *checkedDataset) Serve(_ context.Context, q kv.Query) (kv.Answer, error)
 	return kv.Answer{}, nil
 }
 
+func (d *checkedDataset) ServeHit(q kv.Query, _ int) (kv.Answer, bool) {
+	a, err := d.Serve(context.Background(), q)
+	return a, err == nil
+}
+
 func (d *checkedDataset) ServeWrite(_ context.Context, c kv.Change) (kv.Answer, error) {
 	d.check(c.Dataset, c.Key)
 	if len(c.Value) > kv.MaxValueBytes || len(c.ID) > 256 || len(c.If.ETag) > 256 {
@@ -88,6 +93,10 @@ func FuzzRequests(f *testing.F) {
 		})
 		for _, call := range []func() error{
 			func() error { return callWith(data, s.Fetch) },
+			func() error {
+				s.Fast().Append(context.Background(), peerv1.Peer_Fetch_FullMethodName, data, nil, 1<<20)
+				return nil
+			},
 			func() error { return callWith(data, s.FetchBatch) },
 			func() error { return callWith(data, s.Write) },
 			func() error { return callWith(data, s.Invalidate) },

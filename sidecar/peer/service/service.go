@@ -30,6 +30,9 @@ import (
 type Dataset interface {
 	// Serve answers from memory or with a load, and never calls another member.
 	Serve(ctx context.Context, q kv.Query) (kv.Answer, error)
+	// ServeHit is Serve where an entry in memory, with a value of at most the given size and without a data error, answers at
+	// once. Otherwise it reports false, and counts nothing. The strings of q are the caller's, who reuses their memory.
+	ServeHit(q kv.Query, most int) (kv.Answer, bool)
 	// ServeMany answers many queries as Serve does, with as few loads as possible. The values are limited; queries beyond
 	// get kv.ErrBatchBytes.
 	ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLimit) []kv.Result

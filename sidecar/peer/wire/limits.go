@@ -63,13 +63,14 @@ const (
 
 // CheckFetch checks the size of each field.
 func CheckFetch(req *peerv1.FetchRequest) error {
-	if err := errors.Join(
-		checkNames(req.GetDataset(), req.GetKey()), checkLength("tag", req.GetTag(), maxETagBytes),
-		checkVersion(req.GetMinVersion()),
-	); err != nil {
+	if err := checkFetch(req.GetDataset(), req.GetKey(), req.GetTag(), req.GetMinVersion()); err != nil {
 		return &kv.Error{Kind: kv.KindInvalidKey, Err: err}
 	}
 	return nil
+}
+
+func checkFetch(dataset, key, tag string, minVersion int64) error {
+	return errors.Join(checkNames(dataset, key), checkLength("tag", tag, maxETagBytes), checkVersion(minVersion))
 }
 
 // CheckWrite checks the size of each field. The value comes first: a value that is too large is the likelier mistake.

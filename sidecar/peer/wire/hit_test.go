@@ -1,0 +1,112 @@
+package wire_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ringside-cache/ringside/origin"
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/peer/wire"
+)
+
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestParseFetchReturnsTheQuery(t *testing.T) {
+	q := kv.Query{Dataset: "metrics", Key: "k", NoCache: true, MemoryOnly: true, MinVersion: 7, MaxAge: time.Second, Tag: "x"}
+	req := wire.FetchRequest(q, 9)
+	req.MaxBytes = 5
+	f, ok := wire.ParseFetch(marshal(t, req))
+	if !ok || f.Query != q || f.RingID != 9 || f.MaxBytes != 5 {
+		t.Errorf("got %+v, %v, want %+v", f, ok, req)
+	}
+}
+
+func TestParseFetchLeavesUnusualMessagesToProtobuf(t *testing.T) {
+	usual := marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: "k"})
+	for name, message := range map[string][]byte{
+		"a field twice":      slices.Concat(usual, marshal(t, &peerv1.FetchRequest{Key: "other"})),
+		"invalid UTF-8":      slices.Concat(usual, []byte{0x42, 1, 0xff}),
+		"an unknown field":   slices.Concat(usual, []byte{0x58, 1}),
+		"a wrong type":       {0x0d, 1, 2, 3, 4},
+		"a part of a field":  usual[:len(usual)-1],
+		"a long key":         marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: strings.Repeat("k", kv.MaxKeyBytes+1)}),
+		"no key":             marshal(t, &peerv1.FetchRequest{Dataset: "metrics"}),
+		"a negative version": marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", MinVersion: -1}),
+	} {
+		if f, ok := wire.ParseFetch(message); ok {
+			t.Errorf("%s: got %+v, want it left to protobuf", name, f)
+		}
+	}
+}
+
+func TestValueIsWithinTheMemoryOfTheCaller(t *testing.T) {
+	for _, c := range []struct {
+		maxBytes int64
+		limit    int
+		want     int
+	}{{0, 1000, 1000 - wire.HitBytes}, {100, 1000, 100}, {1 << 40, 1000, 1000 - wire.HitBytes}, {0, 10, -1}} {
+		f := wire.Fetch{MaxBytes: c.maxBytes}
+		if got := f.MaxValue(c.limit); got != c.want {
+			t.Errorf("max_bytes %d, limit %d: got %d, want %d", c.maxBytes, c.limit, got, c.want)
+		}
+	}
+}
+
+// FuzzParseFetch compares with protobuf.
+func FuzzParseFetch(f *testing.F) {
+	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", RingId: 1, MaxBytes: 8 << 10, DataErrors: true}))
+	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", NoCache: true, MemoryOnly: true, MinVersion: 3, MaxAgeNs: 4, Tag: "t"}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, ok := wire.ParseFetch(data)
+		if !ok {
+			return
+		}
+		var want peerv1.FetchRequest
+		if err := proto.Unmarshal(data, &want); err != nil {
+			t.Fatalf("got %+v, want error %v", got, err)
+		}
+		if err := wire.CheckFetch(&want); err != nil {
+			t.Fatalf("got %+v, want error %v", got, err)
+		}
+		if got.Query != wire.Query(&want) || got.RingID != want.GetRingId() || got.MaxBytes != want.GetMaxBytes() {
+			t.Errorf("got %+v, want %+v", got, &want)
+		}
+	})
+}
+
+// FuzzAppendHit compares with protobuf.
+func FuzzAppendHit(f *testing.F) {
+	f.Add([]byte("v"), int64(1), int64(2), int64(3), "revalidating", uint64(4), uint8(0xff), uint8(1))
+	f.Add([]byte(nil), int64(-1), int64(-2), int64(-3), "", uint64(0), uint8(0), uint8(0))
+	f.Fuzz(func(t *testing.T, value []byte, version, age, fresh int64, detail string, ringID uint64, flags, content uint8) {
+		a := kv.Answer{
+			Value: value, Version: version, Age: time.Duration(age), Fresh: time.Duration(fresh), Detail: detail,
+			NotFound: flags&1 != 0, Stale: flags&2 != 0, Content: origin.Content(content), Took: time.Duration(flags & 8),
+		}
+		if flags&4 != 0 {
+			a.Source = kv.SourceLoad
+		}
+		got, ok := wire.AppendHit(nil, &a, ringID, flags&16 != 0)
+		if !ok {
+			return
+		}
+		if want := marshal(t, wire.FetchResponse(a, ringID, flags&16 != 0)); string(got) != string(want) {
+			t.Errorf("got %x, want %x", got, want)
+		}
+		if most := len(value) + wire.HitBytes; len(got) > most {
+			t.Errorf("got %d bytes, want at most %d", len(got), most)
+		}
+	})
+}
