@@ -221,15 +221,16 @@ var mayImport = map[string][]string{
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/identity", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 	},
-	"e2e":           {},
-	"e2e/rig":       {"e2e/rig/proc"},
-	"e2e/rig/proc":  {},
-	"e2e/attack":    {},
-	"e2e/bench":     {},
-	"e2e/functions": {},
-	"e2e/history":   {},
-	"e2e/guards":    {},
-	"e2e/promises":  {},
+	"origin/sqldb/sqlite/sqlitetest": {},
+	"e2e":                            {},
+	"e2e/rig":                        {"e2e/rig/proc"},
+	"e2e/rig/proc":                   {},
+	"e2e/attack":                     {},
+	"e2e/bench":                      {},
+	"e2e/functions":                  {},
+	"e2e/history":                    {},
+	"e2e/guards":                     {},
+	"e2e/promises":                   {},
 }
 
 // sqlDatabase is what each package of one kind of database may import.
@@ -247,7 +248,7 @@ var onlyImporter = map[string][]string{
 		"origin/sqldb/postgres", "origin/sqldb/postgres/changes", "origin/sqldb/postgres/dsn", "origin/sqldb/postgres/session",
 	},
 	"github.com/go-sql-driver/mysql":     {"origin/sqldb/mysql", "origin/sqldb/mysql/session"},
-	"modernc.org/sqlite":                 {"origin/sqldb/sqlite"},
+	"modernc.org/sqlite":                 {"origin/sqldb/sqlite", "origin/sqldb/sqlite/sqlitetest"},
 	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
 		"sidecar/internal/servers",
