@@ -71,7 +71,8 @@ func (c *cluster) config() string {
 	return c.configOf(fmt.Sprintf("{etcd: {endpoints: [%q], lease_ttl: 2s}}", c.etcd.Endpoint()))
 }
 
-// configOf returns the configuration of a sidecar with another membership in YAML.
+// configOf returns the configuration of a sidecar with another membership in YAML. A busy machine gets more than a second for a load:
+// these tests count failed reads.
 func (c *cluster) configOf(membership string) string {
 	dsn := filepath.Join(c.t.TempDir(), "dsn")
 	if err := os.WriteFile(dsn, []byte(c.database.DSN), 0o600); err != nil {
@@ -82,9 +83,9 @@ membership: %s
 origins:
   db: {driver: postgres, dsn_file: %q, max_in_flight: %d}
 datasets:
-  cnf-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1m, local_ttl: 1m}
-  owned-metrics: {origin: db, table: cnf_metrics, key: cnf_id, ttl: 1m, local_ttl: 1ms}
-  short-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1s}
+  cnf-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1m, local_ttl: 1m, load_timeout: 5s}
+  owned-metrics: {origin: db, table: cnf_metrics, key: cnf_id, ttl: 1m, local_ttl: 1ms, load_timeout: 5s}
+  short-metrics: {origin: db, table: cnf_metrics, key: cnf_id, version: ver, ttl: 1s, load_timeout: 5s}
   slow-metrics: {origin: db, table: slow_metrics, key: cnf_id, version: ver, ttl: 1m, load_timeout: 5s}
 `, membership, dsn, statementCap)
 }

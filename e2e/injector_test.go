@@ -166,7 +166,7 @@ func sendAgain(ctx context.Context, client *http.Client, address, path string) (
 // untilAnswered asks up to three times, while the injector closes the connection before it answers.
 func untilAnswered(ask func() error) (err error) {
 	for range 3 {
-		if err = ask(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		if err = ask(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			break
 		}
 	}
