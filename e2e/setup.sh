@@ -33,7 +33,7 @@ functions_packages='
 /usr/lib/freeradius/rlm_sql_mysql.so              freeradius-mysql
 /usr/bin/radclient                                freeradius-utils
 /usr/sbin/kamailio                                kamailio
-/usr/lib/*/kamailio/modules/jansson.so            kamailio-json-modules
+/usr/lib/*/kamailio/modules/json.so               kamailio-json-modules
 /usr/lib/*/kamailio/modules/http_client.so        kamailio-utils-modules
 /usr/lib/*/kamailio/modules/db_postgres.so        kamailio-postgres-modules
 /usr/lib/*/kamailio/modules/db_mysql.so           kamailio-mysql-modules
@@ -87,6 +87,8 @@ install_packages() {
 	fi
 	apt-get -qq -o DPkg::Lock::Timeout=600 update
 	DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $wanted >/dev/null
+	wanted=$(missing "$1")
+	[ -z "$wanted" ] || { echo "setup: these packages lack a file that this script expects: $(echo $wanted)" >&2; exit 1; }
 }
 
 # current reports whether the tools of a stamp have the pinned versions.

@@ -38,7 +38,7 @@ def strip(x, y, name, outcome, most):
 
 
 def draw(results):
-    rows = {(r["function"], r["via"]): r["faults"] for r in reversed(results)}  # the first database of each function
+    rows = {(r["function"], r["via"]): r["faults"] for r in sorted(results, key=lambda r: r["database"] == "postgres")}
     functions = [f for f in NAMES if (f, "direct") in rows and (f, "ringside") in rows]
     width, height = LABEL + 2 * PANEL + GAP + 16, TOP + ROW * len(functions) + 4
     title = "What users saw while the database was unavailable"

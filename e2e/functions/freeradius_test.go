@@ -19,7 +19,7 @@ import (
 // freeradius authenticates users by PAP with the tables of Debian's schema: each user has a password and three attributes of the
 // response, one of them with two values.
 var freeradius = &function{
-	name: "freeradius", keys: 4000, engines: []string{"postgres", "mariadb"},
+	name: "freeradius", keys: 4000, reads: []string{"radius-users"}, engines: []string{"postgres", "mariadb"},
 	direct:   []string{"mods/sql", "sites/sql"},
 	ringside: []string{"mods/ringside", "sites/ringside", "ringside.yaml", "postgres.sql"},
 	fill:     fillRadius, start: startRadius, ask: askRadius, traffic: radclient,

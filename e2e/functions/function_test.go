@@ -14,8 +14,9 @@ import (
 
 // function is a network function whose configuration is in the folder deploy/functions/<name>.
 type function struct {
-	name string
-	keys int // rows that the traffic reads, such as users or names
+	name  string
+	keys  int      // rows that the traffic reads, such as users or names
+	reads []string // datasets with these rows
 	// alone reports that the function cannot use another member while the sidecar in its pod is down.
 	alone bool
 	// Files of the folder that only one of the two configurations needs: their lines are the set-up lines of the results.

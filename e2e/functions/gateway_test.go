@@ -132,7 +132,7 @@ var (
 
 // nginx asks by auth_request whether a key is valid.
 var nginx = &function{
-	name: "nginx", keys: 4000, engines: []string{"postgres"},
+	name: "nginx", keys: 4000, reads: []string{"tenants"}, engines: []string{"postgres"},
 	ringside: []string{"nginx.conf", "ringside.yaml"}, direct: []string{"nginx.conf", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyTenant), requests: gatewayRequests,
 	start: func(t *testing.T, p *place) *rig.Server {
@@ -147,7 +147,7 @@ var nginx = &function{
 
 // envoy asks by ext_authz whether a key is valid.
 var envoy = &function{
-	name: "envoy", keys: 4000, engines: []string{"postgres"},
+	name: "envoy", keys: 4000, reads: []string{"tenants"}, engines: []string{"postgres"},
 	ringside: []string{"envoy.yaml", "ringside.yaml"}, direct: []string{"envoy.yaml", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyTenant), requests: gatewayRequests,
 	start: func(t *testing.T, p *place) *rig.Server {
@@ -170,7 +170,7 @@ var envoy = &function{
 
 // haproxy selects the backend of a key.
 var haproxy = &function{
-	name: "haproxy", keys: 4000, engines: []string{"postgres"},
+	name: "haproxy", keys: 4000, reads: []string{"pools"}, engines: []string{"postgres"},
 	ringside: []string{"haproxy.cfg", "ringside.lua", "ringside.yaml"}, direct: []string{"haproxy.cfg", "ringside.lua", lookupService},
 	fill: fillKeys, ask: askGateway, traffic: wrk(keyPool), requests: inPools(gatewayRequests),
 	start: func(t *testing.T, p *place) *rig.Server {

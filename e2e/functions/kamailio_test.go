@@ -23,7 +23,7 @@ import (
 // kamailio registers users by digest authentication and redirects calls to aliases, with the tables of Debian's schema. One request
 // of the load is a call of register-and-invite.xml: a registration and a redirected INVITE, which are two reads.
 var kamailio = &function{
-	name: "kamailio", keys: 4000, engines: []string{"postgres"},
+	name: "kamailio", keys: 4000, reads: []string{"sip-users", "sip-aliases"}, engines: []string{"postgres", "mariadb"},
 	direct:   []string{"sql.cfg"},
 	ringside: []string{"ringside.cfg", "ringside.yaml"},
 	fill:     fillSIP, start: startKamailio, ask: askSIP, traffic: sipp,

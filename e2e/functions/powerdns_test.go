@@ -18,7 +18,7 @@ import (
 
 // powerdns serves zones of the tables of Debian's schema. Each host has an address of both families.
 var powerdns = &function{
-	name: "powerdns", keys: 4000, alone: true, engines: []string{"postgres"},
+	name: "powerdns", keys: 4000, reads: []string{"dns-lookups"}, alone: true, engines: []string{"postgres"},
 	direct:   []string{"gpgsql.conf"},
 	ringside: []string{"pdns.conf", "ringside.yaml", "postgres.sql"},
 	fill:     fillDNS, start: startPowerDNS, ask: askDNS, traffic: dnsperf,

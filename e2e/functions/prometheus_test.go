@@ -21,7 +21,7 @@ import (
 
 // prometheus gets the targets of its jobs, each of which has a list. A request is a refresh of the list of a job.
 var prometheus = &function{
-	name: "prometheus", keys: 100 + reserved, engines: []string{"postgres"},
+	name: "prometheus", keys: 200 + reserved, reads: []string{"scrape-targets"}, engines: []string{"postgres"},
 	ringside: []string{"prometheus.yml", "ringside.yaml", "postgres.sql"}, direct: []string{"prometheus.yml", "postgres.sql", lookupService},
 	fill: fillTargets, ask: askTargets, traffic: refresh,
 	start: func(t *testing.T, p *place) *rig.Server {
@@ -101,7 +101,7 @@ func askTargets(p *place, r request) (string, error) {
 // refresh starts a Prometheus and lets it get the list of each job until there were as many refreshes as wanted.
 func refresh(p *place, l load) (outcome, error) {
 	var jobs []string
-	l.keys = min(l.keys, p.f.keys-reserved)
+	l.keys = min(l.keys, 100)
 	l.requests = min(l.requests, 20*l.keys)
 	for _, key := range l.order()[:min(l.keys, l.requests)] {
 		jobs = append(jobs, fmt.Sprintf("job-%d", key))

@@ -7,7 +7,7 @@ about=$(../provenance.sh)
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
 failed=0
-RINGSIDE_FUNCTIONS=$rows go test -count=1 -parallel 1 -timeout 60m . -run "^TestFunctions\$/${1:-}" || failed=1
+RINGSIDE_FUNCTIONS=$rows go test -count=1 -parallel 3 -timeout 60m . -run "^TestFunctions\$/${1:-}" || failed=1
 cp "$rows" results.jsonl
 python3 report.py "$about" <results.jsonl >RESULTS.md
 python3 draw.py results.jsonl outage.svg

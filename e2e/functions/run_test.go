@@ -18,29 +18,34 @@ const seed = 14
 
 // form is how much a run sends.
 type form struct {
-	measured int // requests whose times and statements are measured
-	keys     int // that these read
+	keys     int // whose first reads are measured
+	repeated int // requests for these keys that are measured next
 	cached   int // keys that are cached before a fault
 	during   int // requests during a fault
 	rate     int // of these, per second
 }
 
 var (
-	short = form{measured: 400, keys: 400, cached: 100, during: 300, rate: 100} // longer than faultTTL
-	long  = form{measured: 10000, keys: 1000, cached: 400, during: 1000, rate: 100}
+	short = form{keys: 200, repeated: 400, cached: 100, during: 300, rate: 100} // longer than faultTTL
+	long  = form{keys: 1000, repeated: 10000, cached: 400, during: 1000, rate: 100}
 )
 
 // result is one row of the table: one function with one database, with its own SQL module or with Ringside.
 type result struct {
-	Function   string             `json:"function"`
-	Database   string             `json:"database"`
-	Via        string             `json:"via"` // direct or ringside
-	Lines      int                `json:"setup_lines"`
-	Seed       uint64             `json:"seed"`
-	Keys       int                `json:"keys"`
-	Load       outcome            `json:"load"`
-	Statements int                `json:"statements"`
-	Faults     map[string]outcome `json:"faults"`
+	Function string             `json:"function"`
+	Database string             `json:"database"`
+	Via      string             `json:"via"` // direct or ringside
+	Lines    int                `json:"setup_lines"`
+	Seed     uint64             `json:"seed"`
+	First    measurement        `json:"first"`    // of keys that no cache has
+	Repeated measurement        `json:"repeated"` // of the same keys
+	Faults   map[string]outcome `json:"faults"`
+}
+
+// measurement is a load and the statements that the database ran for it.
+type measurement struct {
+	outcome
+	Statements int `json:"statements"`
 }
 
 // functions are all network functions, in the order of the table.
@@ -62,12 +67,7 @@ func TestFunctions(t *testing.T) {
 	}
 	for _, f := range functions {
 		for _, engine := range f.engines[:min(engines, len(f.engines))] {
-			t.Run(f.name+"/"+engine, func(t *testing.T) {
-				if size == short {
-					t.Parallel()
-				}
-				size.test(t, f, engineOf(t, engine))
-			})
+			t.Run(f.name+"/"+engine, func(t *testing.T) { size.test(t, *f, engineOf(t, engine)) })
 		}
 	}
 }
@@ -75,19 +75,35 @@ func TestFunctions(t *testing.T) {
 // faultTTL is the ttl of entries while faults are injected: shorter than a fault, so that entries expire during each.
 const faultTTL = "2s"
 
-// test checks the answers, measures, and injects all faults. The long form measures with the ttl of the function's page.
-func (size form) test(t *testing.T, f *function, e rig.Engine) {
-	function := *f // its spare keys are those of this database
-	ttl := faultTTL
-	if size == long {
-		ttl = ""
+// test checks the answers, measures, and injects all faults. The long form measures one function at a time, with the ttl of its
+// page, and then injects faults into several, each at its own site.
+func (size form) test(t *testing.T, f function, e rig.Engine) {
+	if size == short {
+		t.Parallel()
+		s := newSite(t, &f, e, faultTTL)
+		s.inject(size, s.compareAndMeasure(size))
+		return
 	}
-	s := newSite(t, &function, e, ttl)
+	var results []result
+	measured := t.Run("measured", func(t *testing.T) {
+		f := f // its spare keys are those of this site
+		results = newSite(t, &f, e, "").compareAndMeasure(size)
+	})
+	t.Parallel()
+	if measured {
+		newSite(t, &f, e, faultTTL).inject(size, results)
+	}
+}
+
+func (s *site) compareAndMeasure(size form) []result {
+	s.t.Helper()
 	s.compareAnswers()
-	results := []result{s.measured(s.direct, size), s.measured(s.cached, size)}
-	if size == long {
-		s = newSite(t, &function, e, faultTTL)
-	}
+	return []result{s.measured(s.direct, size), s.measured(s.cached, size)}
+}
+
+// inject adds the outcomes of all faults to the results, and records them.
+func (s *site) inject(size form, results []result) {
+	s.t.Helper()
 	for i, p := range []*place{s.direct, s.cached} {
 		for _, x := range faults {
 			if p.local != nil || x.direct && size == long {
@@ -102,30 +118,40 @@ func (s *site) measured(p *place, size form) result {
 	s.t.Helper()
 	r := result{
 		Function: s.f.name, Database: p.engine.Name, Via: "direct", Lines: s.f.lines(s.t, s.f.direct),
-		Seed: seed, Keys: size.keys, Faults: map[string]outcome{},
+		Seed: seed, Faults: map[string]outcome{},
 	}
 	if p.local != nil {
 		r.Via, r.Lines = "ringside", s.f.lines(s.t, s.f.ringside)
 	}
-	r.Load, r.Statements = s.measure(p, load{address: p.address, keys: size.keys, requests: size.measured, seed: seed})
+	l := load{address: p.address, keys: size.keys, requests: size.keys, seed: seed}
+	again := l
+	again.requests = size.repeated
+	r.First, r.Repeated = s.measure(p, l, size.keys), s.measure(p, again, 0)
 	return r
 }
 
-// injected sends requests for cached keys during a fault. With Ringside none of them may fail, except while the only sidecar that
-// the function knows is down.
+// injected sends requests during a fault, for keys that were read before or that nobody has read. With Ringside none of them may
+// fail, except while the only sidecar that the function knows is down.
 func (s *site) injected(x fault, p *place, size form) outcome {
 	s.t.Helper()
 	l := load{address: p.address, keys: size.cached, requests: size.cached, seed: seed}
-	rig.Eventually(s.t, time.Minute, func() error { // a first load may take too long on a busy machine
-		if o := s.run(p, l); o.Failed > 0 {
-			return fmt.Errorf("%d of %d first requests for a key failed", o.Failed, o.Requests)
-		}
-		return nil
-	})
+	if p.local != nil {
+		s.awaitWarm()
+	}
+	if x.unread {
+		l.first = (s.f.keys - reserved) / 2
+	} else {
+		rig.Eventually(s.t, time.Minute, func() error { // a first load may take too long on a busy machine
+			if o := s.run(p, l); o.Failed > 0 {
+				return fmt.Errorf("%d of %d first requests for a key failed", o.Failed, o.Requests)
+			}
+			return nil
+		})
+	}
 	l.requests, l.rate = size.during, size.rate
 	o := s.during(x, p, l)
 	if p.local != nil && o.Failed > 0 && !(s.f.alone && x.name == localKilled) {
-		s.t.Errorf("%s, %s: %d of %d requests for cached keys failed", s.f.name, x.name, o.Failed, o.Requests)
+		s.t.Errorf("%s, %s: %d of %d requests failed", s.f.name, x.name, o.Failed, o.Requests)
 	}
 	return o
 }

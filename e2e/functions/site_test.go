@@ -55,6 +55,9 @@ func (s *site) config(e rig.Engine, ttl string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	if e.Driver == "mysql" {
+		config = regexp.MustCompile(`\$[12]\b`).ReplaceAll(config, []byte("?"))
+	}
 	if ttl != "" {
 		config = ttlLine.ReplaceAll(config, []byte("${1}"+ttl))
 	}
@@ -66,17 +69,36 @@ type fault struct {
 	name       string
 	begin, end func(s *site)
 	direct     bool // concerns a function with its own SQL module, too
+	unread     bool // the requests during the fault are for keys that nobody has read
 }
 
 // localKilled is the fault that a function survives by its secondary endpoint.
 const localKilled = "local sidecar killed"
 
 var faults = []fault{
-	{"database killed", func(s *site) { s.database.Kill() }, func(s *site) { s.database.Start() }, true},
-	{"database frozen", func(s *site) { s.database.Freeze() }, func(s *site) { s.database.Thaw() }, true},
-	{"peer killed", func(s *site) { s.sidecars[2].Kill() }, func(s *site) { s.sidecars[2].Start() }, false},
-	{localKilled, func(s *site) { s.sidecars[0].Kill() }, func(s *site) { s.sidecars[0].Start() }, false},
-	{"etcd frozen", func(s *site) { s.etcd.Freeze() }, func(s *site) { s.etcd.Thaw() }, false},
+	{"database killed", func(s *site) { s.database.Kill() }, func(s *site) { s.database.Start() }, true, false},
+	{"database frozen", func(s *site) { s.database.Freeze() }, func(s *site) { s.database.Thaw() }, true, false},
+	{"database killed, keys never read", func(s *site) { s.database.Kill() }, func(s *site) { s.database.Start() }, true, true},
+	{"peer killed", func(s *site) { s.sidecars[2].Kill() }, func(s *site) { s.sidecars[2].Start() }, false, false},
+	{localKilled, func(s *site) { s.sidecars[0].Kill() }, func(s *site) { s.sidecars[0].Start() }, false, false},
+	{"etcd frozen", func(s *site) { s.etcd.Freeze() }, func(s *site) { s.etcd.Thaw() }, false, false},
+}
+
+// awaitWarm waits until the members have loaded all rows that the traffic reads.
+func (s *site) awaitWarm() {
+	s.t.Helper()
+	rig.Eventually(s.t, time.Minute, func() error {
+		for _, dataset := range s.f.reads {
+			loaded := 0.
+			for _, sidecar := range s.sidecars {
+				loaded += sidecar.Metric("ringside_warm_keys", fmt.Sprintf("dataset=%q", dataset))
+			}
+			if loaded < float64(s.f.keys) {
+				return fmt.Errorf("%v of %d keys of %s are in memory", loaded, s.f.keys, dataset)
+			}
+		}
+		return nil
+	})
 }
 
 // during runs a load and lets the fault begin after the first tenth of it.
@@ -119,19 +141,21 @@ func (s *site) recover() {
 	}
 }
 
-// measure runs a load, once for the statements and once through a relay for the times, if the traffic program reports none.
-func (s *site) measure(p *place, l load) (o outcome, statements int) {
+// measure runs a load, once for the statements and, if the traffic program reports no times, once more through a relay that
+// measures them: for keys that are next keys further.
+func (s *site) measure(p *place, l load, next int) (m measurement) {
 	s.t.Helper()
 	before := p.sql.count()
-	o = s.run(p, l)
-	statements = p.sql.count() - before
+	m.outcome = s.run(p, l)
+	m.Statements = p.sql.count() - before
 	if s.f.relayed != nil {
 		r := newRelay(s.t, p.address, s.f.relayed)
 		l.address = r.address
+		l.first += next
 		s.run(p, l)
-		o.P50, o.P99 = r.stop()
+		m.P50, m.P99 = r.stop()
 	}
-	return o, statements
+	return m
 }
 
 func (s *site) run(p *place, l load) outcome {
