@@ -176,7 +176,7 @@ func (p *prometheus) names() (names []string) {
 func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	t.Parallel()
 	c := newClusterWithTLS(t, peertest.NewAuthority(t), 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
-		config = strings.Replace(config, "local_ttl: 1m}", "local_ttl: 1m, feed: {kind: poll}}", 1)
+		config = strings.Replace(config, "cnf-metrics: {", "cnf-metrics: {feed: {kind: poll}, ", 1)
 		applyFeeds(t, config, "cnf-metrics")
 		return rig.Sidecars(t, n, config)
 	})
