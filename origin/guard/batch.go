@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -13,20 +14,15 @@ import (
 	"github.com/ringside-cache/ringside/origin"
 )
 
-// Defaults of BatchConfig.
-const (
-	DefaultMaxKeys = 100
-	DefaultMaxWait = 500 * time.Microsecond
-)
+// DefaultMaxKeys is the default of BatchConfig.MaxKeys.
+const DefaultMaxKeys = 100
 
 // BatchConfig limits a batch.
 type BatchConfig struct {
 	// MaxKeys is the maximum number of keys of one Load; 0 means DefaultMaxKeys.
 	MaxKeys int
-	// MaxWait is how long the first key of a batch waits for others; 0 means DefaultMaxWait.
-	MaxWait time.Duration
 	// Limiter, if set, is where a batch waits for its turn. It accepts more keys until then: the busier the origin, the larger
-	// the batches.
+	// the batches. While there is a free turn, a batch has only the keys that arrive at the same time.
 	Limiter *Limiter
 }
 
@@ -37,13 +33,6 @@ func (c BatchConfig) maxKeys() int {
 	return c.MaxKeys
 }
 
-func (c BatchConfig) maxWait() time.Duration {
-	if c.MaxWait <= 0 {
-		return DefaultMaxWait
-	}
-	return c.MaxWait
-}
-
 // errNoResult is the result of a key of which the origin said nothing.
 var errNoResult = errors.New("the origin returned no result for the key")
 
@@ -52,7 +41,6 @@ var errNoResult = errors.New("the origin returned no result for the key")
 type Batch struct {
 	next    origin.Origin
 	maxKeys int
-	maxWait time.Duration
 	limiter *Limiter       // nil: no batch waits for a turn
 	running sync.WaitGroup // groups that have not ended
 
@@ -71,7 +59,6 @@ type group struct {
 	waiting int                     // guarded by Batch.mu
 	cancel  context.CancelCauseFunc // of ctx
 	ctx     context.Context
-	timer   *time.Timer
 	begun   atomic.Bool // it has got its turn
 
 	done     chan struct{} // closed when the fields below are set
@@ -87,7 +74,7 @@ type taker struct {
 
 // NewBatch combines the Loads of next.
 func NewBatch(next origin.Origin, c BatchConfig) *Batch {
-	return &Batch{next: next, maxKeys: c.maxKeys(), maxWait: c.maxWait(), limiter: c.Limiter}
+	return &Batch{next: next, maxKeys: c.maxKeys(), limiter: c.Limiter}
 }
 
 // Wait returns when no shared Load is running any more, not even for callers that have left. No Load may begin meanwhile.
@@ -100,6 +87,9 @@ func (b *Batch) Load(ctx context.Context, keys []string) ([]origin.Result, error
 
 // LoadEach implements origin.Streamer.
 func (b *Batch) LoadEach(ctx context.Context, keys []string, yield func(int, origin.Result)) error {
+	if err := ctx.Err(); err != nil { //guard:canceled-load-begins
+		return fmt.Errorf("wait for a batch: %w", err)
+	}
 	c := &caller{yield: yield, given: make([]bool, len(keys))}
 	groups := b.join(ctx, keys, c)
 	defer func() { b.leave(groups, ctx.Err()) }()
@@ -190,7 +180,7 @@ func (b *Batch) join(ctx context.Context, keys []string, c *caller) []*group {
 		g.addLocked(key, taker{c, i})
 		groups[i] = g
 		if len(g.keys) == b.maxKeys {
-			b.closeLocked(g)
+			b.open = nil
 		}
 	}
 	return groups
@@ -201,8 +191,8 @@ func (b *Batch) openLocked() *group {
 		g := &group{at: map[string]int{}, done: make(chan struct{})}
 		g.ctx, g.cancel = context.WithCancelCause(context.Background())
 		b.running.Add(1)
-		g.timer = time.AfterFunc(b.maxWait, func() { b.run(g) })
 		b.open = g
+		go b.run(g)
 	}
 	return b.open
 }
@@ -229,19 +219,13 @@ func (g *group) addLocked(key string, t taker) {
 	g.takers[n] = append(g.takers[n], t)
 }
 
-// closeLocked starts a full group, unless its timer has already started it.
-func (b *Batch) closeLocked(g *group) {
-	b.open = nil
-	if g.timer.Stop() {
-		go b.run(g)
-	}
-}
-
-// run waits for the turn of a group, which accepts more keys until then, and loads it.
+// run waits for the turn of a group, which accepts more keys until then, and loads it. Even with a free turn it lets the
+// goroutines run that are ready: a herd is one batch, and a single caller waits for nobody.
 func (b *Batch) run(g *group) {
 	defer b.running.Done()
 	defer close(g.done)
 	defer g.cancel(nil)
+	runtime.Gosched() //guard:herd-is-one-query-per-free-turn guard:load-waits-although-a-turn-is-free
 	if g.err = b.limiter.enter(g.ctx); g.err != nil {
 		b.seal(g)
 		return

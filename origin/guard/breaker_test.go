@@ -61,7 +61,7 @@ func TestBreakerOpensOnLoadsThatTimeOut(t *testing.T) {
 	for name, gate := range map[string]func(origin.Origin) origin.Origin{
 		"alone": func(o origin.Origin) origin.Origin { return o },
 		"batched": func(o origin.Origin) origin.Origin {
-			return guard.NewBatch(o, guard.BatchConfig{MaxWait: time.Nanosecond})
+			return guard.NewBatch(o, guard.BatchConfig{})
 		},
 		"limited": func(o origin.Origin) origin.Origin {
 			return guard.NewBatch(o, guard.BatchConfig{Limiter: guard.NewLimiter(guard.LimitConfig{MaxInFlight: 2})})

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +36,7 @@ func slowRows() *guard.Batch {
 
 func TestCallersGetEachRowWhenItArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := slowRows()
+		b, free := busy(t, guard.NewBreaker(rowByRow{}, guard.BreakerConfig{}), 0)
 		began := time.Now()
 		load := func(keys ...string) {
 			last := 0
@@ -50,9 +51,13 @@ func TestCallersGetEachRowWhenItArrives(t *testing.T) {
 			wantErr(t, err, nil)
 			equal(t, "seconds until the last row", last, 3)
 		}
-		go load("a", "b", "c")
+		var all sync.WaitGroup
+		all.Go(func() { load("a", "b", "c") })
 		synctest.Wait()
-		load("b", "c")
+		all.Go(func() { load("b", "c") })
+		synctest.Wait()
+		free()
+		all.Wait()
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ringside-cache/ringside/origin"
 )
@@ -15,9 +14,6 @@ func (k *checker) origins() {
 		k.name(path, n)
 		k.driver(path+".driver", o.Driver)
 		k.dsn(path, o)
-		if wait := o.Batch.maxWait(); wait == 0 || wait > 100*time.Millisecond {
-			k.problem(path+".batch.max_wait", "want more than 0s, at most 100ms: every miss waits that long; got %s", wait)
-		}
 		if o.Breaker.cooldown() == 0 {
 			k.problem(path+".breaker.cooldown", "must be more than 0s")
 		}

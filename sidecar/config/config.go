@@ -162,10 +162,11 @@ type Origin struct {
 	Breaker     Breaker `yaml:"breaker"`
 }
 
-// Batch combines misses of one dataset into one query.
+// Batch combines misses of one dataset into one query while all statements of MaxInFlight are in use.
 type Batch struct {
-	MaxKeys int            `yaml:"max_keys"`
-	MaxWait *time.Duration `yaml:"max_wait"`
+	MaxKeys int `yaml:"max_keys"`
+
+	_ struct{} `removed:"max_wait" advice:"a load waits only while max_in_flight statements run; delete the field"`
 }
 
 // Breaker opens after Failures consecutive failures and refuses loads for Cooldown.

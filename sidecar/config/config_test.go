@@ -296,8 +296,8 @@ func TestProblems(t *testing.T) {
 			[]string{`datasets.a: query must compare the key with its parameter, ?`},
 		},
 		{
-			"batch too slow", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 1s}}}",
-			[]string{"origins.db.batch.max_wait: want more than 0s, at most 100ms"},
+			"removed field", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 500us}}}",
+			[]string{`ringside.yaml:1:48: origins.db.batch: "max_wait" was removed: a load waits only while max_in_flight statements run`},
 		},
 		{
 			"breaker", "origins: {db: {driver: sqlite, dsn: a, breaker: {cooldown: 0s}}}",
@@ -405,10 +405,6 @@ func TestProblems(t *testing.T) {
 		{"tab", "origins:\n\tdb: {driver: sqlite}", []string{"2:1: YAML takes no tab for indentation; use spaces"}},
 		{"byte order mark", "\ufefflog: {level: loud}", []string{"ringside.yaml:1:14: log.level"}},
 		{"switch", "pprof: 1", []string{"pprof: want true or false"}},
-		{
-			"no wait", "origins: {db: {driver: sqlite, dsn: a, batch: {max_wait: 0s}}}",
-			[]string{"origins.db.batch.max_wait"},
-		},
 		{
 			"missing variable", "node: {id: \"${NO_SUCH}\"}",
 			[]string{"ringside.yaml:1:12: node.id: the environment variable NO_SUCH is not set"},

@@ -69,8 +69,7 @@ func (o Origin) maxConns() int    { return or(o.MaxConns, origin.DefaultMaxConns
 func (o Origin) maxInFlight() int { return or(o.MaxInFlight, o.maxConns()) }
 func (o Origin) queue() int       { return or(o.Queue, guard.DefaultMaxQueue) }
 
-func (b Batch) maxKeys() int           { return or(b.MaxKeys, guard.DefaultMaxKeys) }
-func (b Batch) maxWait() time.Duration { return orDefault(b.MaxWait, guard.DefaultMaxWait) }
+func (b Batch) maxKeys() int { return or(b.MaxKeys, guard.DefaultMaxKeys) }
 
 func (b Breaker) failures() int           { return or(b.Failures, guard.DefaultFailures) }
 func (b Breaker) cooldown() time.Duration { return orDefault(b.Cooldown, guard.DefaultCooldown) }

@@ -41,7 +41,7 @@ func (e Etcd) effective() Etcd {
 
 func (o Origin) effective() Origin {
 	o.MaxConns, o.MaxInFlight, o.Queue = o.maxConns(), o.maxInFlight(), o.queue()
-	o.Batch = Batch{MaxKeys: o.Batch.maxKeys(), MaxWait: new(o.Batch.maxWait())}
+	o.Batch = Batch{MaxKeys: o.Batch.maxKeys()}
 	o.Breaker = Breaker{Failures: o.Breaker.failures(), Cooldown: new(o.Breaker.cooldown())}
 	return o
 }

@@ -166,6 +166,9 @@ func (d *decoder) entry(entry *ast.MappingValueNode, v reflect.Value, path strin
 // unknown returns the message for a field that t does not have. A name without a value may be the part of a secret after a
 // comma: {dsn: user:pass,word@host}.
 func (d *decoder) unknown(entry *ast.MappingValueNode, name string, t reflect.Type) string {
+	if err := removed(t, name); err != nil {
+		return err.Error()
+	}
 	names := strings.Join(namesOf(t), ", ")
 	if entry.Value.Type() == ast.NullType && d.maybeSecret(place(entry.Key)) {
 		return "unknown field; quote a value that has a comma; want one of " + names

@@ -55,6 +55,27 @@ func TestNoProblemShowsASecret(t *testing.T) {
 	}
 }
 
+func TestRemovedFieldHasAdvice(t *testing.T) {
+	var c struct {
+		Batch struct {
+			Keys int      `yaml:"keys"`
+			_    struct{} `removed:"wait" advice:"delete it"`
+		} `yaml:"batch"`
+	}
+	_, problems := Source{
+		File: "f", Text: []byte("batch: {wait: 1s, keys: 1}"), Set: []string{"batch.wait=2s"},
+		Getenv: func(string) (string, bool) { return "", false },
+	}.Into(&c)
+	if shown := (&Error{problems}).Error(); len(problems) != 2 || strings.Count(shown, `"wait" was removed: delete it`) != 2 {
+		t.Errorf("got %q, want two problems with the advice", shown)
+	}
+	for path := range Leaves(c) {
+		if path != "batch.keys" {
+			t.Errorf("got the field %q, want only batch.keys", path)
+		}
+	}
+}
+
 // Fields of an embedded struct with the tag ",inline" stand in the file among those of the outer struct.
 func TestInlineFieldsAreFieldsOfTheOuterStruct(t *testing.T) {
 	type Times struct {

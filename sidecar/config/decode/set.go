@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"cmp"
 	"encoding"
 	"errors"
 	"fmt"
@@ -39,6 +40,18 @@ func fieldNamed(v reflect.Value, name string) reflect.Value {
 		}
 	}
 	return reflect.Value{}
+}
+
+// removed returns an error with advice if struct type t had a field of that name. A field without a name keeps its tags:
+//
+//	_ struct{} `removed:"old_name" advice:"what to do instead"`
+func removed(t reflect.Type, name string) error {
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Tag.Get("removed") == name && name != "" { //guard:removed-field-is-merely-unknown
+			return fmt.Errorf("%q was removed: %s", name, f.Tag.Get("advice"))
+		}
+	}
+	return nil
 }
 
 // isLeaf reports whether a value of t is a scalar or a list of scalars in YAML.
@@ -135,7 +148,7 @@ func setPath(v reflect.Value, path, text string) error {
 	}
 	field := fieldNamed(v, name)
 	if !field.IsValid() {
-		return errNoField
+		return cmp.Or(removed(v.Type(), name), errNoField)
 	}
 	return setPath(field, rest, text)
 }

@@ -197,7 +197,7 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 		Failures: uint32(b.config.Breaker.Failures), Cooldown: *b.config.Breaker.Cooldown,
 	})
 	u.batch = guard.NewBatch(u.breaker, guard.BatchConfig{
-		MaxKeys: b.config.Batch.MaxKeys, MaxWait: *b.config.Batch.MaxWait, Limiter: b.limiter,
+		MaxKeys: b.config.Batch.MaxKeys, Limiter: b.limiter,
 	})
 	s.datasets[name] = u
 	return u.batch, nil
