@@ -84,6 +84,7 @@ release: ## Make the files of a release in dist/: programs, SBOMs, notices, chec
 bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same run, and draw the plot
 	@e2e/setup.sh bench
 	@e2e/bench/run.sh
+	@e2e/bench/loads.sh
 
 .PHONY: promises
 promises: setup ## Measure the promises on real processes and write the table of e2e/PROMISES.md, from a clean commit

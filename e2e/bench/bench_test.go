@@ -102,34 +102,6 @@ func ownedByTheOther(b *testing.B, sidecars []*rig.Sidecar) string {
 	return ""
 }
 
-// keyOf gives each connection a different key; otherwise their loads would be merged.
-func keyOf(i int) string { return fmt.Sprintf("CNF-%03d", i) }
-
-// A read that queries the database each time, compared with the same query without a sidecar.
-func BenchmarkLoad(b *testing.B) {
-	s := newSidecars(b, 1)[0]
-	b.Run("over=HTTP/server=ringside", func(b *testing.B) {
-		path := func(i int) string { return "/v1/cnf-metrics/" + keyOf(i) }
-		measure(b, httpGetEach(b, "tcp", s.HTTP, path, "Cache-Control: no-cache"))
-	})
-	b.Run("over=SQL/server=postgres", func(b *testing.B) {
-		db, err := sql.Open("pgx", newDatabase(b))
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer db.Close()
-		db.SetMaxOpenConns(conns)
-		db.SetMaxIdleConns(conns)
-		measure(b, func(i int) (exchange, error) {
-			key := keyOf(i)
-			return func() error {
-				var body string
-				return db.QueryRow(`SELECT body FROM rows WHERE id = $1`, key).Scan(&body)
-			}, nil
-		})
-	})
-}
-
 // The cost of an idle sidecar. Each iteration starts one.
 func BenchmarkStart(b *testing.B) {
 	dsn := newDatabase(b)

@@ -24,7 +24,13 @@ type exchange func() error
 // measure splits b.N exchanges among connections, which dial opens by number.
 func measure(b *testing.B, dial func(i int) (exchange, error)) {
 	b.Helper()
-	exchanges := make([]exchange, conns)
+	measureWith(b, conns, dial)
+}
+
+// measureWith is measure with n connections.
+func measureWith(b *testing.B, n int, dial func(i int) (exchange, error)) {
+	b.Helper()
+	exchanges := make([]exchange, n)
 	for i := range exchanges {
 		var err error
 		if exchanges[i], err = dial(i); err != nil {
@@ -74,7 +80,7 @@ func httpGetEach(b *testing.B, network, address string, path func(i int) string,
 			if _, err := conn.Write(request); err != nil {
 				return err
 			}
-			return readHTTP(r)
+			return readHTTP(r, len(value))
 		}, nil
 	}
 }
@@ -87,7 +93,8 @@ func dial(b *testing.B, network, address string) (net.Conn, error) {
 	return conn, err
 }
 
-func readHTTP(r *bufio.Reader) error {
+// readHTTP reads a response with a body of size bytes.
+func readHTTP(r *bufio.Reader, size int) error {
 	status, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
@@ -111,8 +118,8 @@ func readHTTP(r *bufio.Reader) error {
 			}
 		}
 	}
-	if length != len(value) {
-		return fmt.Errorf("got a body of %d bytes, want %d", length, len(value))
+	if length != size {
+		return fmt.Errorf("got a body of %d bytes, want %d", length, size)
 	}
 	_, err = r.Discard(length)
 	return err

@@ -11,8 +11,12 @@ import (
 
 // The benchmarks themselves need programs that make test does not install.
 func TestConfigurationsAreValid(t *testing.T) {
-	for name, membership := range map[string]string{"alone": "", "static": staticMembers(`"127.0.0.1:7072"`)} {
-		text := fmt.Sprintf(sidecarConfig, membership, "postgres://localhost/bench")
+	texts := map[string]string{
+		"alone":  fmt.Sprintf(sidecarConfig, "", "postgres://localhost/bench"),
+		"static": fmt.Sprintf(sidecarConfig, staticMembers(`"127.0.0.1:7072"`), "postgres://localhost/bench"),
+		"loads":  fmt.Sprintf(loadConfig, "postgres", "postgres://localhost/bench"),
+	}
+	for name, text := range texts {
 		source := config.Source{File: "ringside.yaml", Getenv: os.LookupEnv, Set: []string{"peer_tls.insecure=true"}, Drivers: drivers.All()}
 		if _, err := source.Parse([]byte(text)); err != nil {
 			t.Errorf("%s: got %v, want a valid configuration:\n%s", name, err, text)

@@ -21,7 +21,6 @@ RATIOS = [
     ("local hit, HTTP", ("Hit", "TCP", "ringside"), "Redis GET", ("Hit", "RESP", "redis")),
     ("local hit, gRPC", ("Hit", "gRPC", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
     ("peer fetch, HTTP", ("PeerFetch", "HTTP", "ringside"), "bare grpc-go echo", ("Hit", "gRPC", "echo")),
-    ("load (no-cache), HTTP", ("Load", "HTTP", "ringside"), "the same SELECT without Ringside, 16 connections", ("Load", "SQL", "postgres")),
 ]
 
 
@@ -63,8 +62,7 @@ def plot(values, about, path):
             ("Ringside hit, HTTP (wrk)", ("Hit", "HTTP", "ringside")), ("Ringside hit, HTTP", ("Hit", "TCP", "ringside")),
             ("Ringside hit, unix socket", ("Hit", "unix", "ringside")),
             ("bare grpc-go echo", ("Hit", "gRPC", "echo")), ("Ringside hit, gRPC", ("Hit", "gRPC", "ringside")),
-            ("Ringside peer fetch, HTTP", ("PeerFetch", "HTTP", "ringside")), ("Ringside load, HTTP", ("Load", "HTTP", "ringside")),
-            ("the same SELECT", ("Load", "SQL", "postgres"))]
+            ("Ringside peer fetch, HTTP", ("PeerFetch", "HTTP", "ringside"))]
     figure, axes = plt.subplots(figsize=(8, 3.8), dpi=120)
     for i, (name, key) in enumerate(reversed(bars)):
         v = [x / 1000 for x in values[key]["req/s"]]

@@ -17,7 +17,7 @@ bench() {
 }
 for round in $(seq "$rounds"); do
 	echo "round $round of $rounds"
-	bench -test.bench 'Hit|PeerFetch|Load' -test.benchtime 1s
+	bench -test.bench 'Hit|PeerFetch' -test.benchtime 1s
 	bench -test.bench 'Start' -test.benchtime 3x
 done
 ../../.bin/benchstat -col /server -row '.name /over' -filter '.unit:req/s' "$raw" || true
