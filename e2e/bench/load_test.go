@@ -40,8 +40,8 @@ origins:
   db: {driver: %[1]s, dsn: %[2]q}
   wide: {driver: %[1]s, dsn: %[2]q, max_conns: 16}
 datasets:
-  db-metrics: {origin: db, table: metrics, key: id, value: body, ttl: 1h, limits: {no_cache: off}}
-  wide-metrics: {origin: wide, table: metrics, key: id, value: body, ttl: 1h, limits: {no_cache: off}}
+  db-metrics: {origin: db, table: metrics, key: id, value: body, ttl: 1h, load_timeout: 30s, limits: {no_cache: off}}
+  wide-metrics: {origin: wide, table: metrics, key: id, value: body, ttl: 1h, load_timeout: 30s, limits: {no_cache: off}}
 `
 
 // loadRows is the number of rows.
