@@ -58,6 +58,10 @@ var mayImport = map[string][]string{
 		"sidecar/internal/budget", "sidecar/internal/h2/body", "sidecar/internal/h2/frame", "sidecar/internal/h2/header",
 		"sidecar/internal/h2/response", "sidecar/internal/headerlimit", "sidecar/internal/listen",
 	},
+	// Makes gRPC calls over HTTP/2 connections with little memory.
+	"sidecar/internal/h2/client": {
+		"ring/backoff", "sidecar/internal/budget", "sidecar/internal/h2/frame", "sidecar/internal/h2/header",
+	},
 	// Loads keys before they are read.
 	"sidecar/internal/warm":      {"origin", "ring/backoff", "sidecar/internal/lru", "sidecar/kv"},
 	"sidecar/internal/stability": {"sidecar/internal/entries", "sidecar/kv"},
@@ -120,7 +124,7 @@ var mayImport = map[string][]string{
 		"sidecar/peer/invalidationlog", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"ring/backoff", "ring", "ring/routekey", "sidecar/internal/budget", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
+		"ring/backoff", "ring", "ring/routekey", "sidecar/internal/budget", "sidecar/internal/h2/client", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
 		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {
@@ -255,6 +259,7 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/extauthz", "sidecar/local/grpcapi", "sidecar/internal/h2",
+		"sidecar/internal/h2/client",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/connectivity"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
@@ -97,13 +96,12 @@ func (p *peer) pingOrBreak(done chan struct{}) {
 	p.mu.Unlock()
 }
 
-// ping waits for a connection until ctx is done, even after failures to connect.
+// ping waits for a connection until ctx is done, even after failures to connect, and ends the wait between two attempts.
 func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
 	conn, err := p.connection()
 	if err != nil {
 		return nil, err
 	}
-	connectNow(conn)
 	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, &peerv1.PingRequest{}, grpc.WaitForReady(true),
 		limitOf(peerv1.Peer_Ping_FullMethodName))
 	if err == nil {
@@ -113,14 +111,6 @@ func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
 		p.hear()
 	}
 	return pong, err
-}
-
-// connectNow ends the wait between two attempts to connect. In other states there is none, and gRPC 1.85 may be adding to the
-// map that ResetConnectBackoff reads without its lock, which ends the process.
-func connectNow(conn *grpc.ClientConn) {
-	if conn.GetState() == connectivity.TransientFailure {
-		conn.ResetConnectBackoff()
-	}
 }
 
 // countFailure counts a call that failed with UNAVAILABLE.

@@ -10,12 +10,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/client"
 	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 	"github.com/ringside-cache/ringside/sidecar/peer/quota"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
@@ -42,7 +41,7 @@ type peer struct {
 	subscribing atomic.Bool // a goroutine runs the subscription, or has run it until the member left the ring
 
 	mu      sync.Mutex // guards the rest; locked before Pool.mu
-	conn    *grpc.ClientConn
+	conn    *client.Client
 	socket  net.Conn      // the latest one of conn
 	pinging chan struct{} // closed when the ping that all waiting calls share ends; nil when none is running
 	closed  bool
@@ -80,61 +79,41 @@ func (p *peer) enter() error {
 
 func (p *peer) exit() { p.calls.Add(-1) }
 
-// connection creates the member's connection at the first call. gRPC connects it, and reconnects it, by itself.
-func (p *peer) connection() (*grpc.ClientConn, error) {
+// connection creates the member's connection at the first call. It connects, and reconnects, by itself.
+func (p *peer) connection() (*client.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, errClosed
 	}
 	if p.conn == nil {
-		if err := p.connectLocked(); err != nil {
-			return nil, err
+		if p.pool.conns.Add(1) > p.pool.config.MaxConns {
+			p.pool.conns.Add(-1)
+			p.pool.counters.connsRefused.Add(1)
+			return nil, errMaxConns
 		}
+		p.conn = client.New(p.clientConfig())
 	}
 	return p.conn, nil
-}
-
-func (p *peer) connectLocked() error {
-	if p.pool.conns.Add(1) > p.pool.config.MaxConns {
-		p.pool.conns.Add(-1)
-		p.pool.counters.connsRefused.Add(1)
-		return errMaxConns
-	}
-	// passthrough: the directory has resolved the address, and DNS must not add a service config.
-	conn, err := grpc.NewClient("passthrough:///"+p.member.Addr, p.dialOptions()...)
-	if err != nil {
-		p.pool.conns.Add(-1)
-		return fmt.Errorf("create a gRPC client for %q: %w", p.member.Addr, err)
-	}
-	p.conn = conn
-	return nil
 }
 
 // connectTimeout limits one attempt to connect, TLS included. The backoff is not longer, so that a restarted member is used
 // again within about a second.
 const connectTimeout = time.Second
 
-func (p *peer) dialOptions() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(p.credentials()),
-		grpc.WithContextDialer(p.dial), // it also keeps gRPC from using a proxy named in the environment
-		grpc.WithDisableServiceConfig(),
-		grpc.WithDisableRetry(),
-		grpc.WithDisableHealthCheck(),
-		grpc.WithIdleTimeout(wire.IdleTimeout),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			MinConnectTimeout: connectTimeout,
-			Backoff: backoff.Config{
-				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: connectTimeout,
-			},
-		}),
-		// The failure detector needs a waiting call; keepalive finds connections that die without one.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 5 * time.Second}),
-		grpc.WithReadBufferSize(wire.BufferBytes),
-		grpc.WithWriteBufferSize(wire.BufferBytes),
-		grpc.WithMaxHeaderListSize(wire.MaxHeaderBytes),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.NewCodec())), //guard:responses-are-decoded-without-limits
+func (p *peer) clientConfig() client.Config {
+	creds := p.credentials()
+	return client.Config{
+		Dial:           func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, creds) },
+		ConnectTimeout: connectTimeout, FirstBackoff: 100 * time.Millisecond,
+		Authority: p.member.Addr, Secure: creds.Info().SecurityProtocol == "tls",
+		Codec:          wire.NewCodec(), //guard:responses-are-decoded-without-limits
+		MaxHeaderBytes: wire.MaxHeaderBytes,
+		IdleTimeout:    wire.IdleTimeout,
+		// The failure detector needs a waiting call; pings find connections that die without one.
+		PingInterval: 30 * time.Second, PingTimeout: 5 * time.Second,
+		Budget: p.pool.config.Budget,
+		Spawn:  p.pool.spawn,
 	}
 }
 
@@ -161,10 +140,10 @@ func newLimits(most int) limits {
 // limitOf limits the response of a method.
 func limitOf(method string) grpc.CallOption { return grpc.MaxCallRecvMsgSize(wire.MaxResponse(method)) }
 
-// dial sends the preface on a new socket and keeps the socket, so that the failure detector can close it.
-func (p *peer) dial(ctx context.Context, addr string) (net.Conn, error) {
+// dial sends the preface on a new socket and keeps the socket, so that the failure detector can close it, and authenticates.
+func (p *peer) dial(ctx context.Context, creds credentials.TransportCredentials) (net.Conn, error) {
 	var dialer net.Dialer
-	socket, err := dialer.DialContext(ctx, "tcp", addr)
+	socket, err := dialer.DialContext(ctx, "tcp", p.member.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -172,14 +151,22 @@ func (p *peer) dial(ctx context.Context, addr string) (net.Conn, error) {
 		_ = socket.Close()
 		return nil, fmt.Errorf("send the preface: %w", err)
 	}
+	p.keepSocket(socket)
+	conn, _, err := creds.ClientHandshake(ctx, p.member.Addr, socket)
+	if err != nil {
+		_ = socket.Close()
+		return nil, fmt.Errorf("authenticate: %w", err)
+	}
+	return conn, nil
+}
+
+func (p *peer) keepSocket(socket net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.socket = socket
-	return socket, nil
 }
 
-// closeSocket ends every call on the connection immediately. grpc.ClientConn.Close would first wait a second or more for
-// an unresponsive member to read its GOAWAY.
+// closeSocket ends every call on the connection immediately.
 func (p *peer) closeSocket() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -90,7 +90,7 @@ type Pool struct {
 	start    time.Time
 	log      *invalidationlog.Log
 	counters counters
-	conns    atomic.Int64         // peers with a grpc.ClientConn
+	conns    atomic.Int64         // peers with a client.Client
 	view     atomic.Pointer[view] // never nil
 	ctx      context.Context      // canceled when the pool is closed
 	cancel   context.CancelFunc

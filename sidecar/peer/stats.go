@@ -4,8 +4,6 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
-
-	"google.golang.org/grpc/connectivity"
 )
 
 // counters of a Pool since its start; subscriptions is the present number.
@@ -76,5 +74,5 @@ func (p *Pool) all() []*peer {
 func (p *peer) connected() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.conn != nil && p.conn.GetState() == connectivity.Ready
+	return p.conn != nil && p.conn.Connected()
 }

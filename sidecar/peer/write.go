@@ -1,14 +1,15 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/connectivity"
 	grpcpeer "google.golang.org/grpc/peer"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/client"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
@@ -33,21 +34,15 @@ func (p *peer) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 
 // ready waits for a connection, at most PingAfter. If the call itself waited for one, an error would not tell whether the
 // write was sent.
-func (p *peer) ready(ctx context.Context) (*grpc.ClientConn, error) {
+func (p *peer) ready(ctx context.Context) (*client.Client, error) {
 	conn, err := p.connection()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.pool.config.PingAfter, errNotReady)
 	defer cancel()
-	connectNow(conn)
-	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
-		if state == connectivity.Idle {
-			conn.Connect()
-		}
-		if !conn.WaitForStateChange(ctx, state) {
-			return nil, p.notReady(context.Cause(ctx))
-		}
+	if err := conn.Connect(ctx); err != nil {
+		return nil, p.notReady(cmp.Or(context.Cause(ctx), err))
 	}
 	return conn, nil
 }
@@ -60,9 +55,9 @@ func (p *peer) notReady(why error) error {
 	return why
 }
 
-func (p *peer) send(ctx context.Context, conn *grpc.ClientConn, c kv.Change) (kv.Answer, error) {
+func (p *peer) send(ctx context.Context, conn *client.Client, c kv.Change) (kv.Answer, error) {
 	req := wire.WriteRequest(c, p.pool.RingID())
-	var receiver grpcpeer.Peer // gRPC sets it when it creates a stream to the member
+	var receiver grpcpeer.Peer // set when the request may have been sent
 	resp, err := attempt(ctx, p, func(ctx context.Context) (*peerv1.WriteResponse, error) {
 		return peerv1.NewPeerClient(conn).Write(ctx, req, grpc.Peer(&receiver), p.pool.limits.answer)
 	})

@@ -20,7 +20,7 @@ type Use int
 // The uses. Each has bytes of its own, and may take more from what is common to all, but not all of it: no kind of attack
 // takes everything.
 const (
-	Connections Use = iota // buffers and goroutines of accepted connections, handshakes included
+	Connections Use = iota // buffers and goroutines of accepted connections, handshakes included, and large buffers of those to members
 	Requests               // bodies and messages that are arriving or being handled
 	Responses              // values that are being collected, or have not been read by the client
 	Calls                  // loads and peer fetches that run, with those who wait for them

@@ -251,7 +251,7 @@ func StartPool(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
 	return p
 }
 
-// StartConnected returns a pool that has a connection to each of the others. gRPC waits a second for one, after which a call
+// StartConnected returns a pool that has a connection to each of the others. A call waits a second for one, after which it
 // fails: too short for a busy machine.
 func StartConnected(t testing.TB, c peer.Config, others ...*Member) *peer.Pool {
 	t.Helper()

@@ -11,8 +11,11 @@ import (
 type Decoder struct{ hpack *hpack.Decoder }
 
 // NewDecoder returns a Decoder that adds the fields of each block to h.
-func NewDecoder(h *Head) Decoder {
-	d := Decoder{hpack.NewDecoder(TableBytes, h.add)}
+func NewDecoder(h *Head) Decoder { return NewFieldDecoder(h.add) }
+
+// NewFieldDecoder returns a Decoder that calls add with each field.
+func NewFieldDecoder(add func(hpack.HeaderField)) Decoder {
+	d := Decoder{hpack.NewDecoder(TableBytes, add)}
 	d.hpack.SetMaxStringLength(headerlimit.ParsedBytes)
 	return d
 }

@@ -72,6 +72,11 @@ func AppendField(b []byte, name, value string) []byte {
 	return appendString(appendString(append(b, 0), name), value)
 }
 
+// AppendNewField appends a field that is added to the table (RFC 7541, 6.2.1).
+func AppendNewField(b []byte, name, value string) []byte {
+	return appendString(appendString(append(b, 0x40), name), value)
+}
+
 // AppendStatus appends :status, which comes first in a block.
 func (t *Encoder) AppendStatus(b []byte, status int) []byte {
 	b = t.Begin(b)
