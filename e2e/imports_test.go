@@ -231,6 +231,7 @@ var mayImport = map[string][]string{
 	"e2e/rig/proc":                   {},
 	"e2e/attack":                     {},
 	"e2e/bench":                      {},
+	"e2e/bench/loadgen":              {},
 	"e2e/functions":                  {},
 	"e2e/history":                    {},
 	"e2e/guards":                     {},
