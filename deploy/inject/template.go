@@ -1,6 +1,7 @@
 package inject
 
 import (
+	_ "embed" // the default template
 	"errors"
 	"fmt"
 	"maps"
@@ -34,6 +35,11 @@ type Template struct {
 	// SharedProcesses is what happens to pods with shareProcessNamespace or hostPID: Warn (default) or Reject.
 	SharedProcesses string `json:"sharedProcesses,omitempty"`
 }
+
+// DefaultTemplate is the template of the chart with its default values, in YAML.
+//
+//go:embed default-template.yaml
+var DefaultTemplate []byte
 
 const warnShared, rejectShared = "Warn", "Reject"
 

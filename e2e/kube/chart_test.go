@@ -315,6 +315,23 @@ func TestKustomizeBaseIsTheChart(t *testing.T) {
 	}
 }
 
+// The injector renders pods offline with the template of the chart's default values.
+func TestDefaultTemplateIsThatOfTheChart(t *testing.T) {
+	data, found, err := unstructured.NestedString(find(t, render(t), "ConfigMap", "ringside-injector").Object, "data", "template.yaml")
+	if err != nil || !found {
+		t.Fatal(found, err)
+	}
+	const file = "../../deploy/inject/default-template.yaml"
+	if *update {
+		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(inject.DefaultTemplate) != data {
+		t.Errorf("%s differs from the template of the chart; run go test -run Template -update", file)
+	}
+}
+
 func namespaced(object *unstructured.Unstructured) bool {
 	return !strings.HasPrefix(object.GetKind(), "Cluster") && object.GroupVersionKind().Group != "admissionregistration.k8s.io"
 }

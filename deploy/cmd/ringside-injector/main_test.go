@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ringside-cache/ringside/deploy/inject"
 )
 
 func write(t testing.TB, name, text string) string {
@@ -41,13 +43,15 @@ func TestRender(t *testing.T) {
 		stdout, stderr string
 	}{
 		{"a pod that asks", asks, nil, 0, "image: registry.example/ringside:1.2.3",
-			"warning: ringside: annotation ringside.dev/image: unknown"},
+			"warning: Pod app: ringside: annotation ringside.dev/image: unknown"},
 		{"a pod that does not", silent, nil, 0, "image: app:1", ""},
 		{"a namespace that asks", silent, []string{"--namespace-asks"}, 0, "name: ringside-config", ""},
 		{"a refusal", strings.Replace(asks, `"true"`, `"yes"`, 1), nil, 1, "",
-			`rejected: annotation ringside.dev/inject: "yes": want "true" or "false"`},
-		{"no pod", "{kind: Service}", nil, 1, "", "want one document of kind Pod"},
-		{"no YAML", "{", nil, 1, "", "decode the pod"},
+			`Pod app would be rejected: annotation ringside.dev/inject: "yes": want "true" or "false"`},
+		{"no pod", "{kind: Service}", nil, 1, "", "found no pod"},
+		{"nothing", "# nothing\n---\n", nil, 1, "", "found no pod"},
+		{"no YAML", "{", nil, 1, "", "decode document 1"},
+		{"a field twice", "{kind: Pod, kind: Pod}", nil, 1, "", "decode document 1"},
 		{"no template", silent, []string{"--template", "/none"}, 1, "", "read the template: open /none"},
 	}
 	for _, test := range tests {
@@ -64,6 +68,55 @@ func TestRender(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every object with a pod template gets the sidecar that its pods will get, and nothing else changes.
+func TestRenderOfObjectsWithPods(t *testing.T) {
+	const template = `{metadata: {labels: {app: a}}, spec: {containers: [{name: app, image: "app:1"}], activeDeadlineSeconds: 9007199254740993}}`
+	const service = "apiVersion: v1\nkind: Service\nmetadata:\n  name: unchanged\n"
+	for _, test := range []struct {
+		stdin string
+		pods  int
+	}{
+		{"kind: Deployment\nmetadata: {name: app}\nspec: {template: " + template + "}", 1},
+		{"kind: CronJob\nmetadata: {name: app}\nspec: {jobTemplate: {spec: {template: " + template + "}}}", 1},
+		{"kind: PodTemplate\nmetadata: {name: app}\ntemplate: " + template, 1},
+		{"kind: Rollout\nmetadata: {name: app}\nspec: {template: " + template + "}", 1},
+		{"kind: List\nitems: [{kind: Service}, {kind: DaemonSet, spec: {template: " + template + "}}, {kind: Job, spec: {template: " + template + "}}]", 2},
+		{"kind: StatefulSet\nspec: {template: " + template + "}\n---\n# a comment\n--- {kind: Pod, spec: {containers: [{name: app}]}}\n", 2},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), []string{"render", "--namespace-asks"}, strings.NewReader(service+"---\n"+test.stdin), &stdout, &stderr)
+		text := stdout.String()
+		if code != 0 || strings.Count(text, "image: ghcr.io/ringside-cache/ringside:") != test.pods {
+			t.Errorf("%s\nexit code %d, %s; want %d sidecars in\n%s", test.stdin, code, &stderr, test.pods, text)
+		}
+		if !strings.HasPrefix(text, service+"---\n") || strings.Count(text, "9007199254740993") != strings.Count(test.stdin, "9007199254740993") {
+			t.Errorf("%s\nhas become\n%s", test.stdin, text)
+		}
+		if strings.Contains(text, "kind: Pod\n") && !strings.Contains(test.stdin, "kind: Pod,") {
+			t.Errorf("a template has become a pod:\n%s", text)
+		}
+	}
+}
+
+func FuzzRender(f *testing.F) {
+	f.Add([]byte("kind: List\nitems: [{kind: Job, spec: {template: {spec: {containers: [{name: a}]}}}}]\n--- {kind: Pod}\n"))
+	template, err := inject.ParseTemplate(inject.DefaultTemplate)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := renderer{template: template, asker: inject.Namespace, warn: func(string) {}}
+		rendered, err := r.documents(text)
+		if err != nil {
+			return
+		}
+		again := renderer{template: template, asker: inject.Namespace, warn: func(string) {}}
+		if twice, err := again.documents(rendered); err != nil || !bytes.Equal(twice, rendered) {
+			t.Errorf("%q\nbecomes\n%s\nand then (%v)\n%s", text, rendered, err, twice)
+		}
+	})
 }
 
 // logs is written by the server and read by the test.
