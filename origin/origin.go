@@ -82,7 +82,16 @@ type Writer interface {
 	// and ErrOverloaded, mean that nothing was written. A condition on a version is ErrInvalidValue if the origin has no
 	// versions.
 	Write(ctx context.Context, c Change) (Value, error)
+	// Append inserts one row, in the form of Change.Data but without its key, which the origin generates, and returns its key
+	// and value as Load would return them now. Its errors are those of Write; an *AppendError says that the origin generates
+	// no key. After ErrUnknown, another Append may insert the row again.
+	Append(ctx context.Context, data []byte) (Row, error)
 }
+
+// AppendError says why the origin generates no keys for the rows of a dataset, and what to do. Nothing was written.
+type AppendError struct{ Reason string }
+
+func (e *AppendError) Error() string { return e.Reason }
 
 // Change is one write of a row.
 type Change struct {

@@ -131,6 +131,14 @@ func (w limitedWriter) Write(ctx context.Context, c origin.Change) (origin.Value
 	return w.next.Write(ctx, c)
 }
 
+func (w limitedWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {
+	if err := w.limiter.enter(ctx); err != nil { //guard:appends-outside-budget
+		return origin.Row{}, err
+	}
+	defer w.limiter.leave()
+	return w.next.Append(ctx, data)
+}
+
 type limitedLister struct {
 	limiter *Limiter
 	next    origin.Lister

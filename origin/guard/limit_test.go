@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,25 @@ func TestLimiterRejectsAtOnceWhenTheQueueIsFull(t *testing.T) {
 		equal(t, "stats at rest", l.Stats(), guard.LimitStats{MaxInFlight: 2, MaxQueue: 3, Refused: 1})
 		equal(t, "writes and lists begun", f.Writes()+other.Queries(), 5)
 	})
+}
+
+func TestAppendsNeedATurn(t *testing.T) {
+	f := origintest.New(nil)
+	l := guard.NewLimiter(guard.LimitConfig{MaxInFlight: 1, MaxQueue: -1})
+	release := f.BlockWrites()
+	defer release()
+	first := start(minute(t), writing{l.Writer(f)}, "a")
+	for f.Writes() == 0 {
+		runtime.Gosched()
+	}
+	_, err := l.Writer(f).Append(minute(t), []byte("v"))
+	wantErr(t, err, origin.ErrOverloaded)
+	release()
+	wantErr(t, first.wait().err, nil)
+	row, err := l.Writer(f).Append(minute(t), []byte("v"))
+	wantErr(t, err, nil)
+	equal(t, "key", row.Key, "row-1")
+	equal(t, "in flight", l.Stats().InFlight, int64(0))
 }
 
 func TestLimiterLetsACallerLeaveTheQueue(t *testing.T) {

@@ -17,6 +17,7 @@ type writeFaults struct {
 	gate        chan struct{} // before the row is written; nil: open
 	answers     chan struct{} // after it
 	writes      int64
+	appends     int // keys that have been generated
 }
 
 // Unversioned makes the Fake an origin without versions: its rows are at version 0 from now on.
@@ -85,6 +86,19 @@ func (f *Fake) Write(ctx context.Context, c origin.Change) (origin.Value, error)
 		return origin.Value{}, fmt.Errorf("%w: %w", origin.ErrUnknown, err)
 	}
 	return v, nil
+}
+
+// Append implements origin.Writer. The keys are row-1, row-2 and so on; an append that fails has used its key.
+func (f *Fake) Append(ctx context.Context, data []byte) (origin.Row, error) {
+	f.mu.Lock()
+	f.faults.appends++
+	key := fmt.Sprint("row-", f.faults.appends)
+	f.mu.Unlock()
+	v, err := f.Write(ctx, origin.Change{Key: key, Data: data, If: origin.Condition{Absent: true}})
+	if err != nil {
+		return origin.Row{}, err
+	}
+	return origin.Row{Key: key, Value: v}, nil
 }
 
 func checkWriter(ctx context.Context, c origin.Change) {

@@ -102,6 +102,9 @@ func TestDatabases(t *testing.T) {
 		{"CompositeKeysUseTheIndex", testCompositeKeysUseTheIndex},
 		{"CompositeWrites", testCompositeWrites},
 		{"CompositeKeyThatIsNotUnique", testCompositeKeyThatIsNotUnique},
+		{"Appends", testAppends},
+		{"AppendsWithoutAGeneratedKey", testAppendsWithoutAGeneratedKey},
+		{"AppendsToATableWithTriggers", testAppendsToATableWithTriggers},
 	}
 	eachDatabase(t, func(t *testing.T, server database) {
 		for i, c := range tests {

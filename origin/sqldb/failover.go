@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 )
 
 // Connections to a server outlive a failover: a MySQL primary that becomes read-only keeps them open, and those that were
@@ -106,22 +106,19 @@ func (db *DB) openFresh() *connpool.Pool {
 	return db.pools.Open(func() *sql.DB { return openPool(connector, 1) })
 }
 
-// write makes a change. If the server is read-only, nothing was written: the connection may be older than a failover, and the
+// run makes a change. If the server is read-only, nothing was written: the connection may be older than a failover, and the
 // write is retried on a new one. If that accepts the write, the other connections are outdated too.
-func (w *rowWriter) write(ctx context.Context, c origin.Change) (origin.Value, error) {
-	if err := w.planner.Check(c); err != nil {
-		return origin.Value{}, err
-	}
+func (w *rowWriter) run(ctx context.Context, plan planned) (*rowwrite.Transaction, error) {
 	db := w.source.db
-	v, err := w.attempts(ctx, db.writes, c)
+	tx, err := w.attempts(ctx, db.writes, plan)
 	//guard:write-stays-with-demoted-server
 	if db.database.IsReadOnly != nil && db.classOf(err) == errclass.ReadOnly && ctx.Err() == nil {
 		fresh := db.openFresh()
 		defer fresh.Close() // the change is committed or rolled back
-		v, err = w.attempts(ctx, fresh, c)
+		tx, err = w.attempts(ctx, fresh, plan)
 		if err == nil || isOutcome(err) { // the server accepts writes
 			db.replacePools() //guard:siblings-stay-with-demoted-server
 		}
 	}
-	return v, db.explainWrite(ctx, err)
+	return tx, db.explainWrite(ctx, err)
 }

@@ -56,20 +56,39 @@ type rowWriter struct {
 
 // Write implements origin.Writer.
 func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
-	v, err := w.write(ctx, c)
+	err := w.planner.Check(c)
+	var tx *rowwrite.Transaction
+	if err == nil {
+		tx, err = w.run(ctx, func(t *tables.Table) (*rowwrite.Transaction, error) { return w.planner.Plan(t, c) })
+	}
 	if err != nil {
 		return origin.Value{}, fmt.Errorf("origin %q: %w", w.source.db.name, withAdvice(err))
 	}
-	return v, nil
+	return tx.Value(), nil
 }
+
+// Append implements origin.Writer.
+func (w *rowWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {
+	tx, err := w.run(ctx, func(t *tables.Table) (*rowwrite.Transaction, error) { return w.planner.Append(t, data) })
+	if errors.Is(err, origin.ErrInvalidKey) { // the client has sent none: a sequence that is behind the rows, for example
+		err = origin.InvalidValue(w.source.dataset.Key[0], "the database refuses the key that it generates; nothing was written")
+	}
+	if err != nil {
+		return origin.Row{}, fmt.Errorf("origin %q: %w", w.source.db.name, withAdvice(err))
+	}
+	return origin.Row{Key: tx.Change.Key, Value: tx.Value()}, nil
+}
+
+// planned returns the transaction of a change of a table.
+type planned func(*tables.Table) (*rowwrite.Transaction, error)
 
 // attempts makes a change on connections of pool. A transaction that did not reach its COMMIT has written nothing and can be
 // retried, whatever was sent.
-func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, c origin.Change) (v origin.Value, err error) {
+func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, plan planned) (tx *rowwrite.Transaction, err error) {
 	db := w.source.db
 	for range db.maxConns + maxAttempts {
 		err = pool.Use(ctx, func(conn *sql.Conn) error {
-			v, err = w.attempt(ctx, conn, c)
+			tx, err = w.attempt(ctx, conn, plan)
 			if err == nil && pool.Moved() {
 				err = Unknown(errMoved)
 			}
@@ -82,7 +101,7 @@ func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, c origin.
 	if errors.Is(err, ErrNotRenewed) {
 		err = origin.InvalidValue("", "a trigger of the table suppresses the update of the row that the write creates; nothing was written")
 	}
-	return v, err
+	return tx, err
 }
 
 var errMoved = errors.New("the database file was replaced during the write")
@@ -94,39 +113,40 @@ func isOutcome(err error) bool {
 			return true
 		}
 	}
-	return false
+	_, cannot := errors.AsType[*origin.AppendError](err)
+	return cannot
 }
 
 // attempt makes a change in one transaction. If the columns are those of an older schema, it reads them again and starts over.
-func (w *rowWriter) attempt(ctx context.Context, conn *sql.Conn, c origin.Change) (origin.Value, error) {
+func (w *rowWriter) attempt(ctx context.Context, conn *sql.Conn, plan planned) (*rowwrite.Transaction, error) {
 	t, err := w.tables.Get(ctx, conn)
 	if err != nil {
-		return origin.Value{}, err
+		return nil, err
 	}
-	v, err := w.attemptWith(ctx, conn, t, c)
+	tx, err := w.attemptWith(ctx, conn, t, plan)
 	if err == nil || !w.tables.Recheck(t, w.source.db.classOf(err), err) {
-		return v, err
+		return tx, err
 	}
 	if t, err = w.tables.Get(ctx, conn); err != nil {
-		return origin.Value{}, err
+		return nil, err
 	}
-	return w.attemptWith(ctx, conn, t, c)
+	return w.attemptWith(ctx, conn, t, plan)
 }
 
-func (w *rowWriter) attemptWith(ctx context.Context, conn *sql.Conn, t *tables.Table, c origin.Change) (origin.Value, error) {
-	tx, err := w.planner.Plan(t, c)
+func (w *rowWriter) attemptWith(ctx context.Context, conn *sql.Conn, t *tables.Table, plan planned) (*rowwrite.Transaction, error) {
+	tx, err := plan(t)
 	if err != nil {
-		return origin.Value{}, err
+		return nil, err
 	}
 	db := w.source.db
 	err = db.database.Writer.Write(ctx, conn, tx)
 	switch {
 	case err == nil:
-		return tx.Value(), nil
+		return tx, nil
 	case !isOutcome(err) && db.classOf(err) == errclass.Statement: //guard:rejected-value-reported-as-outage
 		err = origin.InvalidValue("", "the database rejects it (%s)", db.database.Errors.Code(err))
 	}
-	return origin.Value{}, err
+	return nil, err
 }
 
 // explainWrite turns a driver's error into one that callers can classify.

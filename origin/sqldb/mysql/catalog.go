@@ -24,8 +24,13 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Datase
 	if err != nil {
 		return nil, err
 	}
+	mariadb, err := c.isMariaDB(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := conn.QueryContext(ctx, `SELECT COLUMN_NAME, LOWER(COLUMN_TYPE), IS_NULLABLE = 'NO',
-		EXTRA LIKE '%GENERATED%' AND EXTRA NOT LIKE '%DEFAULT_GENERATED%', EXTRA LIKE '%on update%' FROM information_schema.COLUMNS
+		EXTRA LIKE '%GENERATED%' AND EXTRA NOT LIKE '%DEFAULT_GENERATED%', EXTRA LIKE '%on update%',
+		EXTRA LIKE '%auto_increment%', COALESCE(COLUMN_DEFAULT LIKE '%(%', 0) FROM information_schema.COLUMNS
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?
 		ORDER BY ORDINAL_POSITION`, schema, bare)
 	if err != nil {
@@ -36,7 +41,8 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Datase
 	for rows.Next() {
 		var c rowjson.Column
 		var declared string
-		if err := rows.Scan(&c.Name, &declared, &c.NotNull, &c.Generated, &c.AutoUpdate); err != nil {
+		var counts, computed bool
+		if err := rows.Scan(&c.Name, &declared, &c.NotNull, &c.Generated, &c.AutoUpdate, &counts, &computed); err != nil {
 			return nil, err
 		}
 		declare(&c, declared)
@@ -45,8 +51,20 @@ func (c catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Datase
 		}
 		t.Columns = append(t.Columns, c)
 		t.SetKeyType(ds, c.Name, strings.EqualFold, keyTypeOf(declared))
+		t.SetGeneration(ds, c.Name, strings.EqualFold, generation(counts, computed && mariadb))
 	}
 	return t, rows.Err()
+}
+
+// generation returns how the database generates a key. Of other columns than AUTO_INCREMENT ones, only MariaDB can return it.
+func generation(counts, returned bool) tables.Generation {
+	switch {
+	case counts:
+		return tables.GeneratedInsertID
+	case returned:
+		return tables.GeneratedReturned
+	}
+	return tables.NotGenerated
 }
 
 // declare reads a column type such as "int(10) unsigned".

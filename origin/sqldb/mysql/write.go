@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // writer implements sqldb.Writer.
@@ -38,6 +39,10 @@ func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transact
 			return n, w.renew(ctx, conn, tx)
 		}
 		return n, refusal(err, tx)
+	}
+	s.Insert = func(ctx context.Context, step sqltext.Step) (string, error) {
+		key, err := w.insert(ctx, conn, step, tx.Appends)
+		return key, refusal(err, tx)
 	}
 	s.Rollback = func(ctx context.Context) { sqldb.Rollback(ctx, conn) }
 	s.Commit = func(ctx context.Context) error { return commit(ctx, conn) }
@@ -83,6 +88,28 @@ func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) 
 	}
 	rows, err = result.RowsAffected() // matched rows, changed or not: connect sets ClientFoundRows
 	return rows, took - time.Duration(w.fastest.Load()), err
+}
+
+// insert returns the key that the server has generated for the row of a statement: the insert id of the answer to it, which no
+// trigger and no other session changes, or what it returns.
+func (w writer) insert(ctx context.Context, conn *sql.Conn, step sqltext.Step, g tables.Generation) (key string, err error) {
+	text, err := w.withTimeLimit(ctx, conn, step.SQL)
+	if err != nil {
+		return "", err
+	}
+	if g == tables.GeneratedReturned {
+		err = conn.QueryRowContext(ctx, text, step.Values()...).Scan(&key)
+		return key, err
+	}
+	result, err := conn.ExecContext(ctx, text, step.Values()...)
+	if err != nil {
+		return "", err
+	}
+	id, err := result.LastInsertId()
+	if err != nil || id == 0 {
+		return "", err
+	}
+	return strconv.FormatUint(uint64(id), 10), nil // a BIGINT UNSIGNED may exceed an int64
 }
 
 func (w writer) renew(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {

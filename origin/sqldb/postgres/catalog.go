@@ -31,23 +31,28 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 			t.Columns = append(t.Columns, columnOf(field))
 			t.SetKeyType(ds, field.Name, func(a, b string) bool { return a == b }, keyTypeOf(field.DataTypeOID))
 		}
-		return readFlags(ctx, c, sqltext.QuoteTable(syntax{}, ds.Table), t)
+		return readFlags(ctx, c, ds, t)
 	})
 	return t, err
 }
 
-// readFlags adds what the protocol does not transmit.
-func readFlags(ctx context.Context, c *pgx.Conn, quoted string, t *tables.Table) error {
+// readFlags adds what the protocol does not transmit. A default that is not a constant generates a key.
+func readFlags(ctx context.Context, c *pgx.Conn, ds origin.Dataset, t *tables.Table) error {
 	return session.QueryConn(ctx, c, func(rows pgx.Rows) error {
 		var name string
-		var notNull, generated bool
-		err := rows.Scan(&name, &notNull, &generated, &t.View)
+		var notNull, generated, computed bool
+		err := rows.Scan(&name, &notNull, &generated, &computed, &t.View)
 		if c := t.Column(name); c != nil {
 			c.NotNull, c.Generated = notNull, generated
 		}
+		if computed {
+			t.SetGeneration(ds, name, func(a, b string) bool { return a == b }, tables.GeneratedReturned)
+		}
 		return err
-	}, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a', relkind NOT IN ('r', 'p')
-		FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, quoted)
+	}, `SELECT attname, attnotnull, attgenerated <> '' OR attidentity = 'a',
+		attidentity <> '' OR coalesce(pg_get_expr(adbin, adrelid) LIKE '%(%', false), relkind NOT IN ('r', 'p')
+		FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid
+		LEFT JOIN pg_catalog.pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, sqltext.QuoteTable(syntax{}, ds.Table))
 }
 
 // columnOf reads type modifiers as PostgreSQL packs them (src/backend/utils/adt/numeric.c, varchar.c): with the four bytes

@@ -57,6 +57,12 @@ func (t *transaction) run(ctx context.Context) error {
 
 func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
 	read := func() error { return t.readAgain(ctx, "") }
+	if t.tx.Appends != tables.NotGenerated {
+		if err := t.insert(ctx); err != nil {
+			return false, err
+		}
+		return t.tx.VerifyWritten(read)
+	}
 	matched, err := t.tx.Match(rowwrite.Attempts{
 		Compare: func() error { return t.readBefore(ctx) },
 		Try:     func() (bool, error) { return t.tryEach(ctx) }, Read: func() error { return t.readAgain(ctx, t.lock()) },
@@ -137,6 +143,28 @@ func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
 	return false, nil
 }
 
+// insert runs the step of an append, which returns the key.
+func (t *transaction) insert(ctx context.Context) error {
+	batch, step, key := &pgconn.Batch{}, t.tx.Steps[0], ""
+	before := session.Of(t.conn).AddBegin(ctx, batch)
+	t.begun = true
+	batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+	n, err := t.receive(t.conn.ExecBatch(ctx, batch), before, func(r *pgconn.ResultReader) error {
+		result := r.Read()
+		if len(result.Rows) == 1 && len(result.Rows[0]) == 1 {
+			key = string(result.Rows[0][0])
+		}
+		return result.Err
+	})
+	switch {
+	case err == nil:
+		return t.tx.SetKey(key)
+	case n < before:
+		err = errOfBegin(err)
+	}
+	return t.explain(err, step.Parameters)
+}
+
 // clock returns the time of the start of the transaction, and the time now, as versions.
 const clock = "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -202,10 +230,19 @@ type answer func(rows [][][]byte) error
 // read adds the rows of the result that follows the first ones to the transaction; the next results are the answers. It returns
 // how many results have begun.
 func (t *transaction) read(results *pgconn.MultiResultReader, before int, answers ...answer) (n int, err error) {
+	return t.receive(results, before, func(r *pgconn.ResultReader) error {
+		return readRows(r, t.tx.Query, t.tx.Change.Key, t.tx.Rows)
+	}, answers...)
+}
+
+// receive passes the result that follows the first ones to main, and the next ones to the answers.
+func (t *transaction) receive(results *pgconn.MultiResultReader, before int, main func(*pgconn.ResultReader) error, answers ...answer) (
+	n int, err error,
+) {
 	for ; err == nil && results.NextResult(); n++ {
 		switch {
 		case n == before:
-			err = readRows(results.ResultReader(), t.tx.Query, t.tx.Change.Key, t.tx.Rows)
+			err = main(results.ResultReader())
 		case n > before && n <= before+len(answers):
 			result := results.ResultReader().Read()
 			if err = result.Err; err == nil {

@@ -35,6 +35,10 @@ func (p *Planner) assignments(t *tables.Table, c origin.Change) (set []assignmen
 	}
 	for _, m := range members {
 		switch i := slices.Index(p.Dataset.Key, m.Name); {
+		case i >= 0 && c.Key == "": // an append
+			if m.Input.Kind != rowjson.Null { //guard:key-of-an-append-ignored
+				return nil, nil, origin.InvalidValue(m.Name, "the database generates the key: leave it out")
+			}
 		case i >= 0:
 			if m.Input.Text != components[i] {
 				key = append(key, m)

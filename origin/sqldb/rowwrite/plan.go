@@ -26,8 +26,12 @@ func (p *Planner) Check(c origin.Change) error {
 	if c.If.Version != 0 && p.Dataset.Version == "" {
 		return origin.InvalidValue("", "the dataset has no version column to compare: set `version`, or use another condition")
 	}
-	if limit := p.MaxValueBytes; len(c.Data) > limit {
-		return origin.InvalidValue("", "the value has %d bytes, and the limit is %d", len(c.Data), limit)
+	return p.checkSize(c.Data)
+}
+
+func (p *Planner) checkSize(data []byte) error {
+	if limit := p.MaxValueBytes; len(data) > limit {
+		return origin.InvalidValue("", "the value has %d bytes, and the limit is %d", len(data), limit)
 	}
 	return nil
 }
@@ -42,13 +46,8 @@ func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
 	if c.Delete {
 		ds.Columns, ds.Value = ds.Key, "" // only the version is needed
 	}
-	tx := &Transaction{
-		Change: c, Query: sqltext.Load(ds, p.Syntax), Rows: rowset.New(ds, p.MaxValueBytes),
-		plan:    &sqltext.WritePlan{Syntax: p.Syntax, Dataset: ds, Key: key},
-		View:    t.View,
-		columns: p.writable(t.Columns),
-	}
-	tx.generatedKey = generatedKey(t, ds)
+	tx := p.transaction(t, ds, c)
+	tx.plan.Key, tx.generatedKey = key, generatedKey(t, ds)
 	if !c.Delete {
 		if tx.assignments, tx.namedKey, err = p.assignments(t, c); err != nil {
 			return nil, err
@@ -59,6 +58,15 @@ func (p *Planner) Plan(t *tables.Table, c origin.Change) (*Transaction, error) {
 	}
 	tx.Forget()
 	return tx, nil
+}
+
+func (p *Planner) transaction(t *tables.Table, ds origin.Dataset, c origin.Change) *Transaction {
+	return &Transaction{
+		Change: c, Query: sqltext.Load(ds, p.Syntax), Rows: rowset.New(ds, p.MaxValueBytes),
+		plan:    &sqltext.WritePlan{Syntax: p.Syntax, Dataset: ds},
+		View:    t.View,
+		columns: p.writable(t.Columns),
+	}
 }
 
 // generatedKey returns the key column that the database generates, or "".

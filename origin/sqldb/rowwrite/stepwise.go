@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
+	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
 // Stepwise runs a write transaction statement by statement, in a database whose changes do not return rows as Load reads
@@ -15,7 +16,8 @@ type Stepwise struct {
 
 	Begin    func(ctx context.Context) error
 	Exec     func(ctx context.Context, s sqltext.Step) (rows int64, err error)
-	Read     func(ctx context.Context) error // reads the row and locks it
+	Insert   func(ctx context.Context, s sqltext.Step) (key string, err error) // of an append; "" if no row was inserted
+	Read     func(ctx context.Context) error                                   // reads the row and locks it
 	Commit   func(ctx context.Context) error
 	Rollback func(ctx context.Context)
 }
@@ -35,6 +37,16 @@ func (s *Stepwise) Run(ctx context.Context) error {
 
 func (s *Stepwise) runSteps(ctx context.Context) (commit bool, err error) {
 	tx := s.Transaction
+	if tx.Appends != tables.NotGenerated {
+		key, err := s.Insert(ctx, tx.Steps[0])
+		if err == nil {
+			err = tx.SetKey(key)
+		}
+		if err != nil {
+			return false, err
+		}
+		return tx.VerifyWritten(func() error { return s.Read(ctx) })
+	}
 	if tx.Change.Delete { // there is nothing to read afterwards
 		if err := s.Read(ctx); err != nil {
 			return false, err

@@ -20,6 +20,8 @@ type Transaction struct {
 	Steps  []sqltext.Step
 	Rows   *rowset.Set // receives the row
 	View   bool        // rows may be impossible to lock
+	// Appends is how the step generates the key, which SetKey sets; NotGenerated: the key is that of Change.
+	Appends tables.Generation
 
 	plan         *sqltext.WritePlan
 	columns      []rowjson.Column // that a value may set

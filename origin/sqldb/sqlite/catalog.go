@@ -24,8 +24,8 @@ type catalog struct{}
 
 func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (*tables.Table, error) {
 	schema, bare := sqltext.SplitTable(ds.Table)
-	rows, err := conn.QueryContext(ctx, `SELECT name, type, "notnull", hidden FROM pragma_table_xinfo(?, ?)`, bare,
-		cmp.Or(schema, "main"))
+	rows, err := conn.QueryContext(ctx, `SELECT name, type, "notnull", hidden, coalesce(dflt_value LIKE '%(%', 0) OR name = (`+rowID+`)
+		FROM pragma_table_xinfo(?1, ?2)`, bare, cmp.Or(schema, "main"))
 	if err != nil {
 		return nil, err
 	}
@@ -35,8 +35,12 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 		var c rowjson.Column
 		var declared string
 		var hidden int
-		if err := rows.Scan(&c.Name, &declared, &c.NotNull, &hidden); err != nil {
+		var computed sql.NullBool
+		if err := rows.Scan(&c.Name, &declared, &c.NotNull, &hidden, &computed); err != nil {
 			return nil, err
+		}
+		if computed.Bool {
+			t.SetGeneration(ds, c.Name, strings.EqualFold, tables.GeneratedReturned)
 		}
 		c.Generated = hidden == hiddenVirtual || hidden == hiddenStored
 		declare(&c, strings.ToUpper(declared))
@@ -46,6 +50,11 @@ func (catalog) ReadTable(ctx context.Context, conn *sql.Conn, ds origin.Dataset)
 	}
 	return t, rows.Err()
 }
+
+// rowID selects the column that is the rowid, which has no index: the only one of the primary key, declared INTEGER.
+const rowID = `SELECT name FROM pragma_table_info(?1, ?2) WHERE pk = 1 AND upper(type) = 'INTEGER'
+	AND (SELECT count(*) FROM pragma_table_info(?1, ?2) WHERE pk) = 1
+	AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) WHERE origin = 'pk')`
 
 var epochUnits = map[string]time.Duration{
 	origin.IntegerSeconds: time.Second, origin.IntegerMilliseconds: time.Millisecond,

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	"github.com/ringside-cache/ringside/origin/sqldb"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
@@ -21,6 +22,13 @@ func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transactio
 			return 0, refusal(err)
 		}
 		return result.RowsAffected()
+	}
+	s.Insert = func(ctx context.Context, step sqltext.Step) (key string, err error) {
+		err = conn.QueryRowContext(ctx, step.SQL, step.Values()...).Scan(&key)
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", nil
+		}
+		return key, refusal(err)
 	}
 	s.Read = func(ctx context.Context) error {
 		return reader{}.Read(ctx, conn, tx.Query, []string{tx.Change.Key}, tx.Rows)

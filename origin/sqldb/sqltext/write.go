@@ -129,21 +129,43 @@ func (p *WritePlan) returning(b *Builder) {
 func (p *WritePlan) insert(replace bool) Step {
 	b := &Builder{Syntax: p.Syntax}
 	b.Add("INSERT INTO %s%s (", QuoteTable(p.Syntax, p.Dataset.Table), p.alias())
-	marks := ""
-	for i, a := range slices.Concat(p.Key, p.Set) {
-		b.Add("%s%s", comma(i), p.Syntax.Quote(a.Column))
-		marks += comma(i) + b.Parameter(a)
-	}
-	if p.Dataset.Version != "" {
-		b.Add(", %s", p.Syntax.Quote(p.Dataset.Version))
-		marks += ", " + p.Syntax.FirstVersion(b) //guard:recreated-row-has-older-version
-	}
-	b.Add(") VALUES (%s)", marks)
+	p.values(b, slices.Concat(p.Key, p.Set))
 	p.onConflict(b, replace)
 	p.returning(b)
 	s := b.Step()
 	s.Creates = true
 	return s
+}
+
+// values ends the first part of an INSERT, after the bracket before the columns.
+func (p *WritePlan) values(b *Builder, set []Parameter) {
+	marks := ""
+	for i, a := range set {
+		b.Add("%s%s", comma(i), p.Syntax.Quote(a.Column))
+		marks += comma(i) + b.Parameter(a)
+	}
+	if p.Dataset.Version != "" {
+		b.Add("%s%s", comma(len(set)), p.Syntax.Quote(p.Dataset.Version))
+		marks += comma(len(set)) + p.Syntax.FirstVersion(b) //guard:recreated-row-has-older-version
+	}
+	b.Add(") VALUES (%s)", marks)
+}
+
+// Append returns the statement that inserts a row whose key the database generates, and returns the key as a read prints it,
+// if it can.
+func (p *WritePlan) Append(returning bool) Step {
+	b := &Builder{Syntax: p.Syntax}
+	b.Add("INSERT INTO %s ", QuoteTable(p.Syntax, p.Dataset.Table))
+	if len(p.Set) == 0 && p.Dataset.Version == "" && p.Syntax.Upsert() { // () is not a list of columns where ON CONFLICT exists
+		b.Add("DEFAULT VALUES")
+	} else {
+		b.Add("(")
+		p.values(b, p.Set)
+	}
+	if returning {
+		b.Add(" RETURNING %s", p.Syntax.KeyText(p.Syntax.Quote(p.Dataset.Key[0])))
+	}
+	return b.Step()
 }
 
 // Renew returns the statement that gives a row which the transaction has created a first version as of now.

@@ -28,6 +28,38 @@ type Table struct {
 	Columns []rowjson.Column
 	Key     rowset.KeyTypes
 	View    bool // rows may be impossible to lock; only PostgreSQL cares
+	// Generates is how the database generates the key of a row that is inserted without it.
+	Generates Generation
+}
+
+// Generation is how a database generates a key, and how the program that inserts the row learns it.
+type Generation uint8
+
+// The ways to generate a key.
+const (
+	NotGenerated      Generation = iota // or in a way in which the key cannot be learned
+	GeneratedReturned                   // INSERT … RETURNING returns it
+	GeneratedInsertID                   // it is the insert id that answers the statement
+)
+
+// SetGeneration sets Generates if the column of this name is the key. Databases that ignore case in names do so in equal.
+func (t *Table) SetGeneration(ds origin.Dataset, name string, equal func(a, b string) bool, g Generation) {
+	if len(ds.Key) == 1 && equal(ds.Key[0], name) {
+		t.Generates = g
+	}
+}
+
+// CheckAppend returns a *origin.AppendError if no row can be inserted without its key.
+func (t *Table) CheckAppend(ds origin.Dataset) error {
+	switch {
+	case len(ds.Key) > 1:
+		return &origin.AppendError{Reason: fmt.Sprintf("the key has %d columns, and the database generates keys of one: write the row with its "+
+			"key", len(ds.Key))}
+	case t.Generates == NotGenerated: //guard:append-without-a-key
+		return &origin.AppendError{Reason: fmt.Sprintf("the database generates no key for column %s: make it an identity, SERIAL, AUTO_INCREMENT or "+
+			"INTEGER PRIMARY KEY, or (except in MySQL) give it a default such as gen_random_uuid(); or write the row with its key", ds.Key[0])}
+	}
+	return nil
 }
 
 // Column returns the column of this name, or nil.

@@ -321,8 +321,18 @@ func (o observedWriter) Write(ctx context.Context, c origin.Change) (origin.Valu
 	return value, err
 }
 
+// Append implements origin.Writer.
+func (o observedWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {
+	row, err := o.Writer.Append(ctx, data)
+	if err != nil && !isCallersFault(err) {
+		o.last.set(err)
+	}
+	return row, err
+}
+
 // isCallersFault reports whether a write failed because of its key, value or condition.
 func isCallersFault(err error) bool {
-	return errors.Is(err, origin.ErrConflict) || errors.Is(err, origin.ErrInvalidKey) ||
+	_, cannotAppend := errors.AsType[*origin.AppendError](err)
+	return cannotAppend || errors.Is(err, origin.ErrConflict) || errors.Is(err, origin.ErrInvalidKey) ||
 		errors.Is(err, origin.ErrInvalidValue)
 }
