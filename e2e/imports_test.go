@@ -135,7 +135,7 @@ var mayImport = map[string][]string{
 	"sidecar/local/api":   {"sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
-		"origin", "sidecar/internal/access", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv",
+		"origin", "ring/routekey", "sidecar/internal/access", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv",
 		"sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/internal/httpview", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/httpserver": {

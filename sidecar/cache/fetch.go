@@ -39,6 +39,7 @@ type result struct {
 	stale  bool
 	detail string
 	digest uint64 // of the write that had this outcome
+	key    string // that an append has got
 }
 
 func (r result) answer(asked, now int64) kv.Answer {

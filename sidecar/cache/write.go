@@ -74,6 +74,9 @@ func newWriter(v *invalidator, outcomes *idempotency.Cache[result], c Config) *w
 // route makes a change through the first of the attempts for its key that can be reached; in this member at last: SQL is
 // the only truth, and every member may change it.
 func (w *writer) route(ctx context.Context, c kv.Change) (result, error) {
+	if err := w.check(c); err != nil {
+		return result{}, err
+	}
 	timeout := 2 * (w.commitTimeout() + peerGrace) // for the owner and then the successor
 	return w.fly(ctx, w.writes, c, timeout, func(ctx context.Context, c kv.Change) (res result, err error) {
 		for _, a := range w.peers.Route(w.name, c.Key).Attempts() {
@@ -91,6 +94,9 @@ func (w *writer) route(ctx context.Context, c kv.Change) (result, error) {
 
 // commit makes a change here, once for all concurrent writes with the same ID.
 func (w *writer) commit(ctx context.Context, c kv.Change) (result, error) {
+	if err := w.check(c); err != nil {
+		return result{}, err
+	}
 	return w.fly(ctx, w.commits, c, w.commitTimeout(), w.apply) //guard:two-members-wait-for-each-others-writes
 }
 
@@ -104,9 +110,6 @@ func (w *writer) commitTimeout() time.Duration {
 // fly makes a change in a flight: it must not be canceled halfway because its caller leaves.
 func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Change, timeout time.Duration,
 	do func(context.Context, kv.Change) (result, error)) (result, error) {
-	if err := w.check(c); err != nil {
-		return result{}, err
-	}
 	res, err := flights.Do(ctx, w.flightKey(c), int64(len(c.Value)), timeout, func(ctx context.Context) (result, error) {
 		res, err := do(ctx, c)
 		if err != nil {
@@ -126,7 +129,7 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Ch
 		return result{}, err
 	case errors.Is(err, flight.ErrFull), errors.Is(err, flight.ErrClosed):
 		return result{}, w.classify(err)
-	case ctx.Err() == nil: // the flight timed out, not the caller
+	case ctx.Err() == nil && c.Key != "": // the flight timed out, not the caller
 		w.invalidateUncertain(c.Key, w.commitTimeout())
 	}
 	return result{}, w.unknown(err)
@@ -134,6 +137,14 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Ch
 
 // check returns what is wrong with a change.
 func (w *writer) check(c kv.Change) error {
+	if err := w.checkValue(c); err != nil {
+		return err
+	}
+	return kv.CheckKey(c.Key)
+}
+
+// checkValue is check for a change without a key.
+func (w *writer) checkValue(c kv.Change) error {
 	if w.origin == nil {
 		return &kv.Error{Kind: kv.KindReadOnly, Err: fmt.Errorf(
 			"dataset %s: read-only; set `writable` in the configuration to allow writes", w.name)}
@@ -141,7 +152,7 @@ func (w *writer) check(c kv.Change) error {
 	if err := c.Check(); err != nil {
 		return w.invalidValue(err)
 	}
-	return kv.CheckKey(c.Key)
+	return nil
 }
 
 func (w *writer) invalidValue(err error) error {
@@ -286,6 +297,7 @@ func (w *writer) announce(c kv.Change, e *entries.Entry) {
 // classifyWrite gives an error of the origin its kind. Errors that have one keep it.
 func (w *writer) classifyWrite(err error) error {
 	var known *kv.Error
+	var cannot *origin.AppendError
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
@@ -295,6 +307,8 @@ func (w *writer) classifyWrite(err error) error {
 		return &kv.Error{Kind: kv.KindConflict, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
 	case errors.Is(err, origin.ErrInvalidValue):
 		return w.invalidValue(err)
+	case errors.As(err, &cannot):
+		return &kv.Error{Kind: kv.KindNoAppend, Err: fmt.Errorf("dataset %s: %w", w.name, err)}
 	case errors.Is(err, context.DeadlineExceeded):
 		return w.unavailable(fmt.Errorf("nothing was written within %v: %w", w.Policy().WriteTimeout, err))
 	}

@@ -32,6 +32,13 @@ type Change struct {
 	Failover bool
 }
 
+// Appended is a row that the database has given a key.
+type Appended struct {
+	Key string
+	// Answer is the row as it is now.
+	Answer Answer
+}
+
 // Condition is what a Change requires of the row. At most one field is set; the zero value requires nothing.
 type Condition struct {
 	Absent  bool   // there is no such row

@@ -31,6 +31,7 @@ const (
 	KindUnknown      // the write may or may not have happened; see RetryAfter
 
 	KindDataError // the rows of the key cannot be a value; see origin.CauseOf. A retry does not help
+	KindNoAppend  // the database generates no keys for the rows; nothing was written
 )
 
 // Error is an error with a kind.
@@ -66,11 +67,14 @@ func KindOf(err error) Kind {
 	return KindInternal
 }
 
-// Reason returns why a key or value is invalid, without the names of origins, members and datasets around it: clients that
+// Reason returns why a key or value is invalid, or why a dataset has no append, without the names of origins, members and datasets around it: clients that
 // sent the key or value see it.
 func Reason(err error) string {
 	if wrong, ok := errors.AsType[*origin.ValueError](err); ok {
 		return wrong.Error()
+	}
+	if cannot, ok := errors.AsType[*origin.AppendError](err); ok {
+		return cannot.Error()
 	}
 	for {
 		next := errors.Unwrap(err)

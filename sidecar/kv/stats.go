@@ -138,7 +138,7 @@ func (s *Stats) CountWrite(err error) {
 		s.Conflicts.Add(1)
 	case KindUnknown:
 		s.WritesUnknown.Add(1)
-	case KindInvalidKey, KindInvalidValue, KindIDReused, KindReadOnly: // the caller's fault
+	case KindInvalidKey, KindInvalidValue, KindIDReused, KindReadOnly, KindNoAppend: // the caller's fault
 		s.WritesRefused.Add(1)
 	default:
 		s.WriteErrors.Add(1)

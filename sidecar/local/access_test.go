@@ -630,7 +630,7 @@ func TestLimitsOverEveryProtocol(t *testing.T) {
 		localtest.Get("/cnfmetrics/v1/metrics/a", "Cache-Control: no-cache"), localtest.Get("/cnfmetrics/v1/metrics"),
 		localtest.Post("/v1/rows:batchGet", `{"keys": ["a"]}`, "Cache-Control: no-cache"),
 		localtest.Get("/v1/rows:watch?key=a"),
-		localtest.Put("/v1/rows/w", metricRow), localtest.Delete("/v1/rows/w"),
+		localtest.Put("/v1/rows/w", metricRow), localtest.Delete("/v1/rows/w"), localtest.Post("/v1/rows", metricRow),
 		localtest.Put("/cnfmetrics/v1/metrics/a", metricRow, "Content-Type: application/json"),
 		localtest.Post("/v1/rows:invalidate", `{"prefix": "x"}`),
 	} {
@@ -658,8 +658,8 @@ func TestLimitsOverEveryProtocol(t *testing.T) {
 			t.Errorf("a read within memory: %s", got)
 		}
 	}
-	if got := g.control.Gate("rows").Limited(access.Writes); got != 3 {
-		t.Errorf("limited writes: counted %d, want 3", got)
+	if got := g.control.Gate("rows").Limited(access.Writes); got != 4 {
+		t.Errorf("limited writes: counted %d, want 4", got)
 	}
 }
 

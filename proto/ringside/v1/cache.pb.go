@@ -881,6 +881,135 @@ func (x *PutResponse) GetMeta() *Meta {
 	return nil
 }
 
+// AppendRequest has the value of a new row.
+type AppendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The value as in PutRequest, without the key. Columns that are not in the object get their defaults.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// 1 to 128 printable ASCII characters that identify this append: a retry with the same id through the same sidecar inserts no
+	// second row. The sidecar remembers the id for five minutes, until it ends.
+	IdempotencyId string `protobuf:"bytes,3,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendRequest) Reset() {
+	*x = AppendRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendRequest) ProtoMessage() {}
+
+func (x *AppendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
+func (*AppendRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AppendRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *AppendRequest) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *AppendRequest) GetIdempotencyId() string {
+	if x != nil {
+		return x.IdempotencyId
+	}
+	return ""
+}
+
+// AppendResponse is the new row.
+type AppendResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key that the database has generated.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The value as Get returns it.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The state of the value; its version can be passed as min_version.
+	Meta          *Meta `protobuf:"bytes,3,opt,name=meta,proto3" json:"meta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendResponse) Reset() {
+	*x = AppendResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendResponse) ProtoMessage() {}
+
+func (x *AppendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
+func (*AppendResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AppendResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AppendResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *AppendResponse) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
 // DeleteRequest names a key.
 type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -898,7 +1027,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	mi := &file_ringside_v1_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1039,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	mi := &file_ringside_v1_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1052,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteRequest) GetDataset() string {
@@ -965,7 +1094,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	mi := &file_ringside_v1_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1106,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	mi := &file_ringside_v1_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1119,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteResponse) GetVersion() int64 {
@@ -1017,7 +1146,7 @@ type InvalidateRequest struct {
 
 func (x *InvalidateRequest) Reset() {
 	*x = InvalidateRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	mi := &file_ringside_v1_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1158,7 @@ func (x *InvalidateRequest) String() string {
 func (*InvalidateRequest) ProtoMessage() {}
 
 func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	mi := &file_ringside_v1_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1171,7 @@ func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateRequest.ProtoReflect.Descriptor instead.
 func (*InvalidateRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InvalidateRequest) GetDataset() string {
@@ -1086,7 +1215,7 @@ type InvalidateResponse struct {
 
 func (x *InvalidateResponse) Reset() {
 	*x = InvalidateResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	mi := &file_ringside_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1227,7 @@ func (x *InvalidateResponse) String() string {
 func (*InvalidateResponse) ProtoMessage() {}
 
 func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	mi := &file_ringside_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1240,7 @@ func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateResponse.ProtoReflect.Descriptor instead.
 func (*InvalidateResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *InvalidateResponse) GetMembers() int32 {
@@ -1144,7 +1273,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	mi := &file_ringside_v1_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1285,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	mi := &file_ringside_v1_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1298,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRequest) GetDataset() string {
@@ -1212,7 +1341,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[15]
+	mi := &file_ringside_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1353,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[15]
+	mi := &file_ringside_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1366,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResponse) GetEvent() isWatchResponse_Event {
@@ -1325,7 +1454,7 @@ type WatchState struct {
 
 func (x *WatchState) Reset() {
 	*x = WatchState{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[16]
+	mi := &file_ringside_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1466,7 @@ func (x *WatchState) String() string {
 func (*WatchState) ProtoMessage() {}
 
 func (x *WatchState) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[16]
+	mi := &file_ringside_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1479,7 @@ func (x *WatchState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchState.ProtoReflect.Descriptor instead.
 func (*WatchState) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchState) GetKey() string {
@@ -1428,7 +1557,7 @@ type WatchReset struct {
 
 func (x *WatchReset) Reset() {
 	*x = WatchReset{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[17]
+	mi := &file_ringside_v1_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1569,7 @@ func (x *WatchReset) String() string {
 func (*WatchReset) ProtoMessage() {}
 
 func (x *WatchReset) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[17]
+	mi := &file_ringside_v1_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1582,7 @@ func (x *WatchReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReset.ProtoReflect.Descriptor instead.
 func (*WatchReset) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{17}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{19}
 }
 
 // WatchCurrent has no fields.
@@ -1465,7 +1594,7 @@ type WatchCurrent struct {
 
 func (x *WatchCurrent) Reset() {
 	*x = WatchCurrent{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[18]
+	mi := &file_ringside_v1_cache_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1606,7 @@ func (x *WatchCurrent) String() string {
 func (*WatchCurrent) ProtoMessage() {}
 
 func (x *WatchCurrent) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[18]
+	mi := &file_ringside_v1_cache_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1619,7 @@ func (x *WatchCurrent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCurrent.ProtoReflect.Descriptor instead.
 func (*WatchCurrent) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{18}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
 var File_ringside_v1_cache_proto protoreflect.FileDescriptor
@@ -1551,7 +1680,15 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x03row\"J\n" +
 	"\vPutResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12%\n" +
-	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"\x98\x01\n" +
+	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"f\n" +
+	"\rAppendRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12%\n" +
+	"\x0eidempotency_id\x18\x03 \x01(\tR\ridempotencyId\"_\n" +
+	"\x0eAppendResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12%\n" +
+	"\x04meta\x18\x03 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"\x98\x01\n" +
 	"\rDeleteRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x124\n" +
@@ -1593,12 +1730,13 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"SOURCE_HIT\x10\x01\x12\x14\n" +
 	"\x10SOURCE_LOCAL_HIT\x10\x02\x12\x13\n" +
 	"\x0fSOURCE_PEER_HIT\x10\x03\x12\x0f\n" +
-	"\vSOURCE_LOAD\x10\x042\x98\x03\n" +
+	"\vSOURCE_LOAD\x10\x042\xdb\x03\n" +
 	"\x05Cache\x128\n" +
 	"\x03Get\x12\x17.ringside.v1.GetRequest\x1a\x18.ringside.v1.GetResponse\x12G\n" +
 	"\bBatchGet\x12\x1c.ringside.v1.BatchGetRequest\x1a\x1d.ringside.v1.BatchGetResponse\x128\n" +
 	"\x03Put\x12\x17.ringside.v1.PutRequest\x1a\x18.ringside.v1.PutResponse\x12A\n" +
-	"\x06Delete\x12\x1a.ringside.v1.DeleteRequest\x1a\x1b.ringside.v1.DeleteResponse\x12M\n" +
+	"\x06Delete\x12\x1a.ringside.v1.DeleteRequest\x1a\x1b.ringside.v1.DeleteResponse\x12A\n" +
+	"\x06Append\x12\x1a.ringside.v1.AppendRequest\x1a\x1b.ringside.v1.AppendResponse\x12M\n" +
 	"\n" +
 	"Invalidate\x12\x1e.ringside.v1.InvalidateRequest\x1a\x1f.ringside.v1.InvalidateResponse\x12@\n" +
 	"\x05Watch\x12\x19.ringside.v1.WatchRequest\x1a\x1a.ringside.v1.WatchResponse0\x01BAZ?github.com/ringside-cache/ringside/proto/ringside/v1;ringsidev1b\x06proto3"
@@ -1616,7 +1754,7 @@ func file_ringside_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_ringside_v1_cache_proto_goTypes = []any{
 	(Source)(0),                 // 0: ringside.v1.Source
 	(*GetRequest)(nil),          // 1: ringside.v1.GetRequest
@@ -1629,52 +1767,57 @@ var file_ringside_v1_cache_proto_goTypes = []any{
 	(*PutRequest)(nil),          // 8: ringside.v1.PutRequest
 	(*Condition)(nil),           // 9: ringside.v1.Condition
 	(*PutResponse)(nil),         // 10: ringside.v1.PutResponse
-	(*DeleteRequest)(nil),       // 11: ringside.v1.DeleteRequest
-	(*DeleteResponse)(nil),      // 12: ringside.v1.DeleteResponse
-	(*InvalidateRequest)(nil),   // 13: ringside.v1.InvalidateRequest
-	(*InvalidateResponse)(nil),  // 14: ringside.v1.InvalidateResponse
-	(*WatchRequest)(nil),        // 15: ringside.v1.WatchRequest
-	(*WatchResponse)(nil),       // 16: ringside.v1.WatchResponse
-	(*WatchState)(nil),          // 17: ringside.v1.WatchState
-	(*WatchReset)(nil),          // 18: ringside.v1.WatchReset
-	(*WatchCurrent)(nil),        // 19: ringside.v1.WatchCurrent
-	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
+	(*AppendRequest)(nil),       // 11: ringside.v1.AppendRequest
+	(*AppendResponse)(nil),      // 12: ringside.v1.AppendResponse
+	(*DeleteRequest)(nil),       // 13: ringside.v1.DeleteRequest
+	(*DeleteResponse)(nil),      // 14: ringside.v1.DeleteResponse
+	(*InvalidateRequest)(nil),   // 15: ringside.v1.InvalidateRequest
+	(*InvalidateResponse)(nil),  // 16: ringside.v1.InvalidateResponse
+	(*WatchRequest)(nil),        // 17: ringside.v1.WatchRequest
+	(*WatchResponse)(nil),       // 18: ringside.v1.WatchResponse
+	(*WatchState)(nil),          // 19: ringside.v1.WatchState
+	(*WatchReset)(nil),          // 20: ringside.v1.WatchReset
+	(*WatchCurrent)(nil),        // 21: ringside.v1.WatchCurrent
+	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
 }
 var file_ringside_v1_cache_proto_depIdxs = []int32{
-	20, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
+	22, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
 	3,  // 1: ringside.v1.GetResponse.meta:type_name -> ringside.v1.Meta
-	20, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
-	20, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
+	22, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
+	22, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
 	0,  // 4: ringside.v1.Meta.source:type_name -> ringside.v1.Source
 	6,  // 5: ringside.v1.BatchGetResponse.results:type_name -> ringside.v1.BatchGetResult
 	2,  // 6: ringside.v1.BatchGetResult.found:type_name -> ringside.v1.GetResponse
 	7,  // 7: ringside.v1.BatchGetResult.error:type_name -> ringside.v1.Error
-	20, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
+	22, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
 	9,  // 9: ringside.v1.PutRequest.condition:type_name -> ringside.v1.Condition
 	3,  // 10: ringside.v1.PutResponse.meta:type_name -> ringside.v1.Meta
-	9,  // 11: ringside.v1.DeleteRequest.condition:type_name -> ringside.v1.Condition
-	17, // 12: ringside.v1.WatchResponse.state:type_name -> ringside.v1.WatchState
-	18, // 13: ringside.v1.WatchResponse.reset:type_name -> ringside.v1.WatchReset
-	19, // 14: ringside.v1.WatchResponse.current:type_name -> ringside.v1.WatchCurrent
-	2,  // 15: ringside.v1.WatchState.found:type_name -> ringside.v1.GetResponse
-	7,  // 16: ringside.v1.WatchState.error:type_name -> ringside.v1.Error
-	1,  // 17: ringside.v1.Cache.Get:input_type -> ringside.v1.GetRequest
-	4,  // 18: ringside.v1.Cache.BatchGet:input_type -> ringside.v1.BatchGetRequest
-	8,  // 19: ringside.v1.Cache.Put:input_type -> ringside.v1.PutRequest
-	11, // 20: ringside.v1.Cache.Delete:input_type -> ringside.v1.DeleteRequest
-	13, // 21: ringside.v1.Cache.Invalidate:input_type -> ringside.v1.InvalidateRequest
-	15, // 22: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
-	2,  // 23: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
-	5,  // 24: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
-	10, // 25: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
-	12, // 26: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
-	14, // 27: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
-	16, // 28: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	3,  // 11: ringside.v1.AppendResponse.meta:type_name -> ringside.v1.Meta
+	9,  // 12: ringside.v1.DeleteRequest.condition:type_name -> ringside.v1.Condition
+	19, // 13: ringside.v1.WatchResponse.state:type_name -> ringside.v1.WatchState
+	20, // 14: ringside.v1.WatchResponse.reset:type_name -> ringside.v1.WatchReset
+	21, // 15: ringside.v1.WatchResponse.current:type_name -> ringside.v1.WatchCurrent
+	2,  // 16: ringside.v1.WatchState.found:type_name -> ringside.v1.GetResponse
+	7,  // 17: ringside.v1.WatchState.error:type_name -> ringside.v1.Error
+	1,  // 18: ringside.v1.Cache.Get:input_type -> ringside.v1.GetRequest
+	4,  // 19: ringside.v1.Cache.BatchGet:input_type -> ringside.v1.BatchGetRequest
+	8,  // 20: ringside.v1.Cache.Put:input_type -> ringside.v1.PutRequest
+	13, // 21: ringside.v1.Cache.Delete:input_type -> ringside.v1.DeleteRequest
+	11, // 22: ringside.v1.Cache.Append:input_type -> ringside.v1.AppendRequest
+	15, // 23: ringside.v1.Cache.Invalidate:input_type -> ringside.v1.InvalidateRequest
+	17, // 24: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
+	2,  // 25: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
+	5,  // 26: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
+	10, // 27: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
+	14, // 28: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
+	12, // 29: ringside.v1.Cache.Append:output_type -> ringside.v1.AppendResponse
+	16, // 30: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
+	18, // 31: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_ringside_v1_cache_proto_init() }
@@ -1692,12 +1835,12 @@ func file_ringside_v1_cache_proto_init() {
 		(*Condition_Absent)(nil),
 		(*Condition_Present)(nil),
 	}
-	file_ringside_v1_cache_proto_msgTypes[15].OneofWrappers = []any{
+	file_ringside_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchResponse_State)(nil),
 		(*WatchResponse_Reset_)(nil),
 		(*WatchResponse_Current)(nil),
 	}
-	file_ringside_v1_cache_proto_msgTypes[16].OneofWrappers = []any{
+	file_ringside_v1_cache_proto_msgTypes[18].OneofWrappers = []any{
 		(*WatchState_Found)(nil),
 		(*WatchState_NotFound)(nil),
 		(*WatchState_Error)(nil),
@@ -1708,7 +1851,7 @@ func file_ringside_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_v1_cache_proto_rawDesc), len(file_ringside_v1_cache_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

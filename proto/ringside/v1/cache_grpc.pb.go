@@ -25,6 +25,7 @@ const (
 	Cache_BatchGet_FullMethodName   = "/ringside.v1.Cache/BatchGet"
 	Cache_Put_FullMethodName        = "/ringside.v1.Cache/Put"
 	Cache_Delete_FullMethodName     = "/ringside.v1.Cache/Delete"
+	Cache_Append_FullMethodName     = "/ringside.v1.Cache/Append"
 	Cache_Invalidate_FullMethodName = "/ringside.v1.Cache/Invalidate"
 	Cache_Watch_FullMethodName      = "/ringside.v1.Cache/Watch"
 )
@@ -47,6 +48,7 @@ const (
 //	NOT_FOUND          NOT_FOUND          the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and memory has no fresh value
 //	FAILED_PRECONDITION READ_ONLY         the dataset is read-only
+//	FAILED_PRECONDITION APPEND_UNSUPPORTED the database generates no keys of the dataset
 //	FAILED_PRECONDITION VERSION_NOT_REACHED the value of the origin is older than min_version, or, without RetryInfo,
 //	                                      the dataset has no version column
 //	ABORTED            CONFLICT           the row does not meet the condition of the write; nothing was written
@@ -71,6 +73,9 @@ type CacheClient interface {
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
 	// Delete deletes one row in the same way. It succeeds if there is no such row, unless a condition requires it.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
+	// Append inserts one row into the origin whose key the database generates. OK means committed. This sidecar does it, as a key
+	// that is not known has no owner.
+	Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error)
 	// Invalidate removes entries on all members without writing anything: for writers that bypass the cache.
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
 	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
@@ -126,6 +131,16 @@ func (c *cacheClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grp
 	return out, nil
 }
 
+func (c *cacheClient) Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AppendResponse)
+	err := c.cc.Invoke(ctx, Cache_Append_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cacheClient) Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(InvalidateResponse)
@@ -173,6 +188,7 @@ type Cache_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 //	NOT_FOUND          NOT_FOUND          the origin has no such key
 //	FAILED_PRECONDITION NOT_CACHED        only_if_cached was set and memory has no fresh value
 //	FAILED_PRECONDITION READ_ONLY         the dataset is read-only
+//	FAILED_PRECONDITION APPEND_UNSUPPORTED the database generates no keys of the dataset
 //	FAILED_PRECONDITION VERSION_NOT_REACHED the value of the origin is older than min_version, or, without RetryInfo,
 //	                                      the dataset has no version column
 //	ABORTED            CONFLICT           the row does not meet the condition of the write; nothing was written
@@ -197,6 +213,9 @@ type CacheServer interface {
 	Put(context.Context, *PutRequest) (*PutResponse, error)
 	// Delete deletes one row in the same way. It succeeds if there is no such row, unless a condition requires it.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
+	// Append inserts one row into the origin whose key the database generates. OK means committed. This sidecar does it, as a key
+	// that is not known has no owner.
+	Append(context.Context, *AppendRequest) (*AppendResponse, error)
 	// Invalidate removes entries on all members without writing anything: for writers that bypass the cache.
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
 	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
@@ -223,6 +242,9 @@ func (UnimplementedCacheServer) Put(context.Context, *PutRequest) (*PutResponse,
 }
 func (UnimplementedCacheServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedCacheServer) Append(context.Context, *AppendRequest) (*AppendResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Append not implemented")
 }
 func (UnimplementedCacheServer) Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Invalidate not implemented")
@@ -323,6 +345,24 @@ func _Cache_Delete_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cache_Append_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AppendRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServer).Append(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cache_Append_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServer).Append(ctx, req.(*AppendRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cache_Invalidate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(InvalidateRequest)
 	if err := dec(in); err != nil {
@@ -374,6 +414,10 @@ var Cache_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Delete",
 			Handler:    _Cache_Delete_Handler,
+		},
+		{
+			MethodName: "Append",
+			Handler:    _Cache_Append_Handler,
 		},
 		{
 			MethodName: "Invalidate",

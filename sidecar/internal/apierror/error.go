@@ -62,6 +62,7 @@ var sentences = [...]string{
 	kv.KindIDReused:    "the idempotency id was used for another write; each write needs its own",
 	kv.KindConflict:    "the row does not meet the condition of the write; read it again and decide",
 	kv.KindDataError:   "the rows of the key in the database cannot be its value; correct them, a retry does not help",
+	kv.KindNoAppend:    "the database generates no keys for the rows of the dataset; write a row with its key",
 	kv.KindUnknown: "the write may or may not have been made; read the key with no-cache to see, or retry it with the same " +
 		"idempotency id",
 }
@@ -90,7 +91,7 @@ func From(err error, report func(error) (id string)) *Error {
 	case kv.KindOverloaded, kv.KindUnavailable, kv.KindCanceled, kv.KindUnknown:
 		e.ID = report(err)
 		e.RetryAfter = max(e.RetryAfter, minRetryAfter)
-	case kv.KindInvalidKey, kv.KindInvalidValue:
+	case kv.KindInvalidKey, kv.KindInvalidValue, kv.KindNoAppend:
 		e.Detail = printable.Text(kv.Reason(err))
 		e.addColumn(err)
 	case kv.KindDataError:

@@ -104,6 +104,8 @@ var byKind = [...]Type{
 	// Neither this nor the next is 502, 503 or 504: proxies retry these by themselves.
 	kv.KindDataError: {http.StatusInternalServerError, "data-error", "The rows of the key cannot be a value",
 		codes.FailedPrecondition, "DATA_ERROR"},
+	kv.KindNoAppend: {http.StatusMethodNotAllowed, "append-unsupported", "The database generates no keys of the dataset",
+		codes.FailedPrecondition, "APPEND_UNSUPPORTED"},
 	kv.KindUnknown: {http.StatusInternalServerError, "outcome-unknown", "The outcome of the write is unknown",
 		codes.Unknown, "OUTCOME_UNKNOWN"},
 }

@@ -10,6 +10,7 @@ import (
 // The actions that are logged.
 const (
 	Put        = "put"
+	Append     = "append"
 	Delete     = "delete"
 	Invalidate = "invalidate"
 	Access     = "access"    // a request that was denied

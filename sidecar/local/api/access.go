@@ -35,6 +35,18 @@ func (s Served) WriteFor(ctx context.Context, who *caller.Caller, c kv.Change) (
 	return a, err
 }
 
+// AppendFor inserts a row for a caller that may write, within its rate limit, and logs it.
+func (s Served) AppendFor(ctx context.Context, who *caller.Caller, value []byte, id string) (a kv.Appended, err error) {
+	err = s.Gate.Limit(who, access.Writes, 1) //guard:appends-without-limit
+	if err == nil {
+		a, err = s.Append(ctx, value, id)
+	}
+	e := audit.Event{Action: audit.Append, Caller: *who, Key: a.Key, Result: resultOf(err)}
+	e.Refused = e.Result == apierror.RateLimited.Name
+	s.Gate.Record(e)
+	return a, err
+}
+
 // InvalidateFor invalidates a scope for a caller that may do so, within its rate limit, and logs it.
 func (s Served) InvalidateFor(ctx context.Context, who *caller.Caller, scope kv.Scope) (r kv.InvalidateResult, err error) {
 	err = s.Gate.Limit(who, access.Invalidations, 1)

@@ -19,6 +19,15 @@ var (
 	ErrWatchIsRouted = errors.New("a watch has keys of many owners and cannot be routed by the ring: open it at the pod's own sidecar")
 )
 
+// AppendError returns e as the error of an append: nobody knows a key to read.
+func AppendError(e *apierror.Error) *apierror.Error {
+	if e.Type == apierror.TypeOf(kv.KindUnknown) {
+		e.Detail = "the row may or may not have been inserted; look for it in the database. A retry with the same idempotency id " +
+			"inserts no second row, one without it may"
+	}
+	return e
+}
+
 // CheckBatch returns an error unless a batch has an allowed number of keys.
 func CheckBatch(keys []string) *apierror.Error {
 	if len(keys) == 0 || len(keys) > MaxBatchKeys {

@@ -59,6 +59,9 @@ func (m *memory) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, l
 }
 
 func (m *memory) Write(context.Context, kv.Change) (kv.Answer, error) { return kv.Answer{}, nil }
+func (m *memory) Append(context.Context, []byte, string) (kv.Appended, error) {
+	return kv.Appended{}, nil
+}
 func (m *memory) Invalidate(context.Context, kv.Scope) (kv.InvalidateResult, error) {
 	return kv.InvalidateResult{}, nil
 }

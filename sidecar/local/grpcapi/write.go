@@ -25,6 +25,29 @@ func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsid
 	return &ringsidev1.PutResponse{Value: row.GetValue(), Meta: row.GetMeta()}, nil
 }
 
+// Append implements ringside.v1.Cache.
+func (s *service) Append(ctx context.Context, q *ringsidev1.AppendRequest) (_ *ringsidev1.AppendResponse, err error) {
+	start := time.Now()
+	defer s.finish(start, &err)
+	d, who, err := s.dataset(ctx, q.GetDataset(), access.Write)
+	if err != nil {
+		return nil, err
+	}
+	if id := q.GetIdempotencyId(); id != "" {
+		if err := api.CheckIdempotencyID(id); err != nil {
+			return nil, api.InvalidRequest(err).At("idempotency_id")
+		}
+	}
+	limited := s.deadline(ctx, start)
+	defer s.recycle(limited)
+	a, err := d.AppendFor(limited, &who, q.GetValue(), q.GetIdempotencyId())
+	if err != nil {
+		return nil, writeError(api.AppendError(s.backend.Error(err)))
+	}
+	row := getResponse(&a.Answer, d.MediaType(a.Answer.Content))
+	return &ringsidev1.AppendResponse{Key: a.Key, Value: row.GetValue(), Meta: row.GetMeta()}, nil
+}
+
 // Delete implements ringside.v1.Cache.
 func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *ringsidev1.DeleteResponse, err error) {
 	start := time.Now()

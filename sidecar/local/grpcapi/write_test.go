@@ -34,6 +34,17 @@ func TestGRPCWrites(t *testing.T) {
 	if err != nil || string(got.GetValue()) != "2" {
 		t.Errorf("%v, %v", got, err)
 	}
+	appended, err := stub.Append(t.Context(), &ringsidev1.AppendRequest{Dataset: "raw", Value: []byte("new"), IdempotencyId: "a 1"})
+	if err != nil || appended.GetKey() != "row-1" || string(appended.GetValue()) != "new" || appended.GetMeta().GetVersion() != 1 {
+		t.Fatalf("%v, %v", appended, err)
+	}
+	again, err := stub.Append(t.Context(), &ringsidev1.AppendRequest{Dataset: "raw", Value: []byte("new"), IdempotencyId: "a 1"})
+	if err != nil || again.GetKey() != "row-1" {
+		t.Errorf("again: %v, %v", again, err)
+	}
+	if got, err := stub.Get(t.Context(), &ringsidev1.GetRequest{Dataset: "raw", Key: "row-1"}); err != nil || string(got.GetValue()) != "new" {
+		t.Errorf("%v, %v", got, err)
+	}
 	deleted, err := stub.Delete(t.Context(), &ringsidev1.DeleteRequest{Dataset: "raw", Key: "g",
 		Condition: &ringsidev1.Condition{Row: &ringsidev1.Condition_Version{Version: 2}}})
 	if err != nil || deleted.GetVersion() != 3 {
@@ -64,6 +75,13 @@ func TestGRPCWriteErrors(t *testing.T) {
 	}{
 		{&ringsidev1.PutRequest{Dataset: "blobs", Key: "a"}, codes.FailedPrecondition, "READ_ONLY", ""},
 		{&ringsidev1.PutRequest{Dataset: "x"}, codes.NotFound, "UNKNOWN_DATASET", ""},
+		{&ringsidev1.AppendRequest{Dataset: "blobs"}, codes.FailedPrecondition, "READ_ONLY", ""},
+		{&ringsidev1.AppendRequest{Dataset: "spoiled", Value: []byte("keyless")}, codes.FailedPrecondition, "APPEND_UNSUPPORTED", ""},
+		{&ringsidev1.AppendRequest{Dataset: "spoiled", Value: []byte("unknown")}, codes.Unknown, "OUTCOME_UNKNOWN", ""},
+		{&ringsidev1.AppendRequest{Dataset: "spoiled", Value: []byte("column")}, codes.InvalidArgument, "INVALID_VALUE", "value.unit"},
+		{&ringsidev1.AppendRequest{Dataset: "x"}, codes.NotFound, "UNKNOWN_DATASET", ""},
+		{&ringsidev1.AppendRequest{Dataset: "raw", IdempotencyId: "é"}, codes.InvalidArgument, "INVALID_REQUEST", "idempotency_id"},
+		{&ringsidev1.AppendRequest{Dataset: "raw", Value: make([]byte, kv.MaxValueBytes+1)}, codes.InvalidArgument, "INVALID_VALUE", "value"},
 		{&ringsidev1.PutRequest{Dataset: "raw"}, codes.InvalidArgument, "INVALID_KEY", "key"},
 		{&ringsidev1.PutRequest{Dataset: "raw", Key: "a", Value: make([]byte, kv.MaxValueBytes+1)},
 			codes.InvalidArgument, "INVALID_VALUE", "value"},
@@ -116,6 +134,8 @@ func TestGRPCWriteErrors(t *testing.T) {
 				_, err = stub.Get(t.Context(), q)
 			case *ringsidev1.PutRequest:
 				_, err = stub.Put(t.Context(), q)
+			case *ringsidev1.AppendRequest:
+				_, err = stub.Append(t.Context(), q)
 			case *ringsidev1.DeleteRequest:
 				_, err = stub.Delete(t.Context(), q)
 			case *ringsidev1.InvalidateRequest:

@@ -163,7 +163,8 @@ func (h *Handler) isPostOnly(path string) bool {
 	}
 	_, _, keyed := keyPath(path)
 	_, verb := cutVerb(path)
-	return !keyed && (verb == ":batchGet" || verb == ":invalidate")
+	_, versioned := strings.CutPrefix(path, "/v1/")
+	return !keyed && (verb == ":batchGet" || verb == ":invalidate" || versioned && verb == "" && path != "/v1/datasets")
 }
 
 // BodyTooLarge returns the error of a request whose content exceeds the limit, and counts it.
@@ -194,6 +195,8 @@ func (h *Handler) route(c *RequestContext, path string) {
 		}
 	case keyed:
 		h.routeKey(c, name, key)
+	case versioned && verb == "" && rest != "":
+		h.routeDataset(c, rest)
 	case versioned && verb == ":batchGet":
 		if h.allow(c, http.MethodPost, http.MethodPost) {
 			h.batchGet(c, collection)
@@ -224,6 +227,19 @@ func (h *Handler) routeKey(c *RequestContext, name, key string) {
 		if _, ok := h.dataset(c, name, access.Read); ok {
 			h.allow(c, allowKey)
 		}
+	}
+}
+
+// routeDataset handles the requests for a dataset: an append, which needs no key.
+func (h *Handler) routeDataset(c *RequestContext, name string) {
+	if c.Method == http.MethodPost {
+		if h.checkSameSite(c) { //guard:page-of-another-origin-appends
+			h.append(c, name)
+		}
+		return
+	}
+	if _, ok := h.dataset(c, name, access.Read); ok {
+		h.allow(c, http.MethodPost)
 	}
 }
 

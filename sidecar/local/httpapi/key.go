@@ -104,7 +104,8 @@ func (h *Handler) write(c *RequestContext, escapedName, escapedKey string) {
 		c.prefersMinimal()
 		c.sendNoRow(a.Version)
 	default:
-		c.sendWritten(&a, d.MediaType(a.Content), change.If.Absent)
+		path, _ := originForm(c.Target, c.Host)
+		c.sendWritten(&a, path, d.MediaType(a.Content), change.If.Absent)
 	}
 }
 
@@ -121,15 +122,14 @@ func writeError(e *apierror.Error, condition kv.Condition) *apierror.Error {
 	return e
 }
 
-// sendWritten responds with the current row. Content-Location declares the body to be the row itself instead of a report
+// sendWritten responds with the current row, which is at path. Content-Location declares the body to be the row itself instead of a report
 // about the write (RFC 9110, 8.7), so that its ETag is not taken for that of the request's content (9.3.4).
-func (c *RequestContext) sendWritten(a *kv.Answer, contentType string, created bool) {
+func (c *RequestContext) sendWritten(a *kv.Answer, path, contentType string, created bool) {
 	switch {
 	case c.prefersMinimal(), !c.cover(len(a.Value)): // the write has been committed, and must not look refused
 		c.sendNoRow(a.Version)
 	default:
 		c.send(contentType, a.Value)
-		path, _ := originForm(c.Target, c.Host)
 		c.setString("Content-Location", path)
 		c.setEntry(a)
 	}

@@ -87,7 +87,34 @@ func TestRawHTTPWrites(t *testing.T) {
 		{"read only", localtest.Put("/v1/blobs/a", "x"), 405, "read-only", map[string]string{"Allow": "GET, HEAD"}},
 		{"unknown dataset", localtest.Put("/v1/row/a", row), 404, "unknown-dataset", nil},
 		{"no key", localtest.Put("/v1/rows/", row), 400, "invalid-key", nil},
-		{"collection", localtest.Put("/v1/rows", row), 404, "no-such-route", nil},
+		{"collection", localtest.Put("/v1/rows", row), 405, "method-not-allowed", map[string]string{"Allow": "POST"}},
+		{"read of a collection", localtest.Get("/v1/rows"), 405, "method-not-allowed", map[string]string{"Allow": "POST"}},
+		{"unknown collection", localtest.Get("/v1/row"), 404, "unknown-dataset", nil},
+		{"append", localtest.Post("/v1/rows", row, "Content-Type: application/json", "Idempotency-Key: app1"), 201, row, map[string]string{
+			"Location": "/v1/rows/row-1", "Content-Location": "/v1/rows/row-1", "Ringside-Version": "1", "Content-Type": "application/json",
+			"Cache-Status": "ringside; fwd=method"}},
+		{"append again", localtest.Post("/v1/rows", row, "Idempotency-Key: app1"), 201, row, map[string]string{"Location": "/v1/rows/row-1"}},
+		{"append with the id of another", localtest.Post("/v1/rows", "{}", "Idempotency-Key: app1"), 422, "invalid-value", nil},
+		{"append with curl's default type", localtest.Post("/v1/rows", row, "Content-Type: application/x-www-form-urlencoded"), 201, row,
+			map[string]string{"Location": "/v1/rows/row-2"}},
+		{"append, minimal", localtest.Post("/v1/raw", "x", "Prefer: return=minimal"), 201, "", map[string]string{
+			"Location": "/v1/raw/row-1", "Preference-Applied": "return=minimal", "Ringside-Version": "1", "Etag": "", "Content-Location": ""}},
+		{"append of an escaped key", localtest.Post("http://localhost/v1/s%70oiled", row), 201, row,
+			map[string]string{"Location": "/v1/s%70oiled/appended/100%25"}},
+		{"append by override", localtest.Post("/v1/rows", row, "X-HTTP-Method-Override: PUT"), 400, "malformed-request", nil},
+		{"append if it exists", localtest.Post("/v1/rows", row, "If-Match: *"), 400, "malformed-request", nil},
+		{"append if it does not", localtest.Post("/v1/rows", row, "If-None-Match: *"), 400, "malformed-request", nil},
+		{"append if version", localtest.Post("/v1/rows", row, "Ringside-If-Version: 1"), 400, "malformed-request", nil},
+		{"append of another type", localtest.Post("/v1/rows", row, "Content-Type: text/csv"), 415, "unsupported-media-type", nil},
+		{"append of a part", localtest.Post("/v1/rows", row, "Content-Range: bytes 0-0/2"), 400, "malformed-request", nil},
+		{"append, named badly", localtest.Post("/v1/rows", row, `Idempotency-Key: "k1`), 400, "malformed-request", nil},
+		{"append from another site", localtest.Post("/v1/rows", row, "Sec-Fetch-Site: same-site"), 403, "cross-site", nil},
+		{"append by a form of another site", localtest.Post("/v1/raw", "a=b", "Origin: http://evil.example"), 403, "cross-site", nil},
+		{"append of unknown outcome", localtest.Post("/v1/spoiled", "unknown"), 500, "outcome-unknown", map[string]string{"Retry-After": "1"}},
+		{"append without a generated key", localtest.Post("/v1/spoiled", "keyless"), 405, "append-unsupported", map[string]string{"Allow": ""}},
+		{"append of a bad column", localtest.Post("/v1/spoiled", "column"), 422, "invalid-value", nil},
+		{"append, read only", localtest.Post("/v1/blobs", "x"), 405, "read-only", map[string]string{"Allow": ""}},
+		{"append to an unknown dataset", localtest.Post("/v1/row", row), 404, "unknown-dataset", nil},
 		{"query", localtest.Put("/v1/rows/a?x", row), 400, "malformed-request", nil},
 		{"unknown outcome", localtest.Put("/v1/spoiled/unknown", row), 500, "outcome-unknown", map[string]string{"Retry-After": "1"}},
 		{"bad column", localtest.Put("/v1/spoiled/column", row), 422, "invalid-value", nil},
@@ -189,7 +216,8 @@ func TestPageOfAnotherOriginCannotWrite(t *testing.T) {
 	routed := s.Listen(t, "tcp", func(ln net.Listener) error { return s.ServeRouted(ln, nil) })
 	requests := map[string]string{
 		"PUT": localtest.Put("/v1/raw/p", "x", "@"), "DELETE": localtest.Delete("/v1/raw/p", "@"),
-		"POST": localtest.Post("/v1/raw:invalidate", `{"all":true}`, "@"), "GET": localtest.Get("/v1/raw:watch?key=p", "@"),
+		"APPEND": localtest.Post("/v1/raw", "x", "@"),
+		"POST":   localtest.Post("/v1/raw:invalidate", `{"all":true}`, "@"), "GET": localtest.Get("/v1/raw:watch?key=p", "@"),
 	}
 	for _, tt := range []struct {
 		field string

@@ -1,6 +1,7 @@
 package localtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,15 @@ func (s Scripted) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	return s.OnWrite(ctx, c)
 }
 
+// Append implements api.Dataset. A script sees a write without a key, and the key of the row is appended/100%.
+func (s Scripted) Append(ctx context.Context, value []byte, id string) (kv.Appended, error) {
+	a, err := s.OnWrite(ctx, kv.Change{Value: value, ID: id})
+	if err != nil {
+		return kv.Appended{}, err
+	}
+	return kv.Appended{Key: "appended/100%", Answer: a}, nil
+}
+
 // Invalidate implements api.Dataset.
 func (s Scripted) Invalidate(ctx context.Context, scope kv.Scope) (kv.InvalidateResult, error) {
 	return s.OnInvalidate(ctx, scope)
@@ -94,7 +104,7 @@ func Failing() api.Dataset {
 	}}
 }
 
-// FailingWrites returns a dataset "spoiled" whose keys name how a write of them fails.
+// FailingWrites returns a dataset "spoiled" whose keys name how a write of them fails; the values name how an append does.
 func FailingWrites() api.Dataset {
 	errs := map[string]error{
 		"unknown": &kv.Error{Kind: kv.KindUnknown, Err: errors.New("the connection to the owner broke")},
@@ -103,13 +113,15 @@ func FailingWrites() api.Dataset {
 		"value":    &kv.Error{Kind: kv.KindInvalidValue, Err: &origin.ValueError{Reason: "it is not a JSON object"}},
 		"conflict": &kv.Error{Kind: kv.KindConflict, Err: errors.New("another row has this unit")},
 		"internal": errors.New("dsn postgres://canary-secret"),
+		"keyless": &kv.Error{Kind: kv.KindNoAppend, Err: fmt.Errorf("dataset canary: %w", &origin.AppendError{
+			Reason: "the database generates no key for column k"})},
 	}
 	return Scripted{ItsName: "spoiled",
 		OnWrite: func(_ context.Context, c kv.Change) (kv.Answer, error) {
 			if c.Key == "panic" {
 				panic("canary-secret")
 			}
-			return kv.Answer{}, errs[c.Key]
+			return kv.Answer{Value: c.Value}, errs[cmp.Or(c.Key, string(c.Value))]
 		},
 		OnGet: func(context.Context, string, kv.ReadOptions) (kv.Answer, error) {
 			return kv.Answer{}, &kv.Error{Kind: kv.KindVersion, RetryAfter: time.Second,
