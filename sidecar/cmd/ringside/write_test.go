@@ -27,7 +27,8 @@ func newWritable(t testing.TB) (origin, config string) {
 	t.Helper()
 	origin = sqlitetest.New(t, `CREATE TABLE cnf_metrics (
 			cnf_id TEXT PRIMARY KEY, value REAL, unit TEXT NOT NULL DEFAULT '%', raw BLOB, ver INTEGER NOT NULL);
-		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, '%', x'00ff', 1)`)
+		INSERT INTO cnf_metrics VALUES ('CNF-001', 1.5, '%', x'00ff', 1);
+		CREATE TABLE sessions (id INTEGER PRIMARY KEY, user TEXT NOT NULL, ver INTEGER)`)
 	return origin, write(t, "ringside.yaml", `
 origins: {db: {driver: sqlite, dsn: `+origin+`}}
 datasets:
@@ -35,6 +36,7 @@ datasets:
     {origin: db, table: cnf_metrics, key: cnf_id, columns: [cnf_id, value, unit], version: ver, writable: true, feed: {kind: poll}}
   raw: {origin: db, table: cnf_metrics, key: cnf_id, value: raw, version: ver, writable: true}
   fixed: {origin: db, table: cnf_metrics, key: cnf_id}
+  sessions: {origin: db, table: sessions, key: id, columns: [id, user], version: ver, writable: true}
 listen: {http: 127.0.0.1:0, grpc: 127.0.0.1:0, metrics: 127.0.0.1:0, admin: 127.0.0.1:0}
 node: {id: node-1}
 `)
@@ -113,6 +115,17 @@ func TestWriteCommandLines(t *testing.T) {
 		{"delete metrics CNF-001 --http $H -o json", 0, `"deleted": true`, ""},
 		{"get metrics CNF-001 --http $H", 1, "", "no such key"},
 		{"delete metrics CNF-001 --http $H", 0, "deleted", ""},
+		{"get sessions 1 --http $H", 1, "", "no such key"},
+		{`append sessions {"user":"alice"} --http $H --idempotency-key s1`, 0, "appended 1, version ", ""},
+		{`append sessions {"user":"alice"} --http $H --idempotency-key s1`, 0, "appended 1, version ", ""},
+		{`get sessions 1 --http $H`, 0, `{"id":1,"user":"alice"}`, ""},
+		{`append sessions {"user":"bob"} --http $H -o json`, 0, `"key": "2"`, ""},
+		{`append sessions {"id":3,"user":"bob"} --http $H`, 1, "", "sessions: Invalid value: column id: the database generates the key"},
+		{`append metrics {"unit":"%"} --http $H`, 1, "", "the database generates no key for column cnf_id"},
+		{`append fixed {} --http $H`, 1, "", "The dataset is read-only"},
+		{`append sessions --http $H`, 2, "", "give VALUE, - for stdin, or --file"},
+		{`append sessions {} --http $H --idempotency-key $UNSET`, 2, "", "--idempotency-key is empty"},
+		{`append sessions {} --http 127.0.0.1:1`, 1, "", "no sidecar is listening"},
 		{"invalidate metrics CNF-001 a --http $H", 0, "invalidated on 1 member\n", ""},
 		{"invalidate metrics --prefix CNF- --http $H", 0, "invalidated on 1 member\n", ""},
 		{"invalidate metrics --all --http $H -o json", 0, `"members": 1`, ""},
@@ -136,7 +149,7 @@ func TestWriteCommandLines(t *testing.T) {
 		{"changes sql metrics --remove -c $C", 0, "DROP TRIGGER", ""},
 		{"changes remove metrics -c $C", 0, "metrics: change feed removed\n", ""},
 		{"changes sql raw -c $C", 1, "", "ringside changes sql: dataset raw has no feed in the configuration"},
-		{"changes apply nope -c $C", 1, "", `no dataset is named "nope"; the datasets are: fixed, metrics, raw`},
+		{"changes apply nope -c $C", 1, "", `no dataset is named "nope"; the datasets are: fixed, metrics, raw, sessions`},
 		{"changes sql", 2, "", "want DATASET; got 0 arguments"},
 		{"changes", 0, "Usage:", ""},
 	} {

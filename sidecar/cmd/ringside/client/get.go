@@ -16,7 +16,7 @@ import (
 
 // Commands returns the commands of this package.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{newGet(), newPut(), newDelete(), newInvalidate(), newWatch()}
+	return []*cobra.Command{newGet(), newPut(), newAppend(), newDelete(), newInvalidate(), newWatch()}
 }
 
 func newGet() *cobra.Command {
