@@ -256,7 +256,7 @@ func newApplication(p *parts, c config.Config, log *apierror.Log) *local.Server 
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
-		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
+		GRPCGo: c.Listen.GRPCGo, Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
 	}
 	lc.ExtAuthz.Dataset, lc.ExtAuthz.Header = c.ExtAuthz.Dataset, c.ExtAuthz.Header
 	if p.served.typed != nil {

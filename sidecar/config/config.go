@@ -65,6 +65,8 @@ type Listen struct {
 	Metrics string `yaml:"metrics"`
 	XDS     string `yaml:"xds"`
 	Admin   string `yaml:"admin"`
+	// GRPCGo lets the transport of grpc-go read the connections of grpc and unix.
+	GRPCGo bool `yaml:"grpc_go"`
 }
 
 // PeerTLS is mutual TLS between members, and for the clients that route by the ring.

@@ -15,7 +15,7 @@ import (
 func (c Config) Effective() Config {
 	c.Listen = Listen{
 		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Unix: c.Listen.unix(), Peer: c.peerListen(),
-		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(),
+		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(), GRPCGo: c.Listen.GRPCGo,
 	}
 	c.PeerTLS = c.effectivePeerTLS()
 	c.Membership.Etcd = c.Membership.Etcd.effective()

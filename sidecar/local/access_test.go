@@ -53,6 +53,10 @@ type guardedServer struct {
 const metricRow = `{"cnf_id":"a","timestamp":"2025-01-01T00:00:00Z","metric_type":"cpu","value":1,"unit":"u","status":"ok"}`
 
 func startGuarded(t *testing.T, log *audit.Log) *guardedServer {
+	return startGuardedWith(t, log, local.Config{})
+}
+
+func startGuardedWith(t *testing.T, log *audit.Log, c local.Config) *guardedServer {
 	t.Helper()
 	g := &guardedServer{token: filepath.Join(t.TempDir(), "token"), audit: log}
 	g.writeToken(t, goodToken)
@@ -65,8 +69,8 @@ func startGuarded(t *testing.T, log *audit.Log) *guardedServer {
 		Dataset: localtest.NewWritable(t, "rows", origintest.New(map[string]string{"a": metricRow, "b": metricRow})),
 		JSON:    true, Gate: control.Gate("rows")}
 	guarded := api.NewGuarded(served, oneRow{})
-	mount := cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded})
-	g.Server = localtest.Start(t, local.Config{CNFMetrics: mount}, served)
+	c.CNFMetrics = cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded})
+	g.Server = localtest.Start(t, c, served)
 	return g
 }
 
@@ -279,9 +283,11 @@ func want(subjects, allowedSenders []string, name string) string {
 	return forbidden
 }
 
-func TestAccessTable(t *testing.T) {
+func TestAccessTable(t *testing.T) { localtest.EachGRPC(t, testAccessTable) }
+
+func testAccessTable(t *testing.T, grpcGo bool) {
 	t.Parallel()
-	g := startGuarded(t, nil)
+	g := startGuardedWith(t, nil, local.Config{GRPCGo: grpcGo})
 	unlimited := access.Limits{Write: access.Rate{Off: true}, Invalidate: access.Rate{Off: true}}
 	for name, from := range senders() {
 		listeners := g.listenersOf(t, from.Caller)

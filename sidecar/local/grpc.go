@@ -17,10 +17,13 @@ import (
 // callServer serves gRPC: h2 reads the connections, answers hits, and passes all other calls to grpc.
 type callServer struct {
 	grpc *grpc.Server
-	h2   *h2.Server
+	h2   *h2.Server // nil: grpc reads the connections itself
 }
 
 func (s *Server) newGRPC(stats *Protocol) callServer {
+	if s.backend.Config().GRPCGo {
+		return s.newGRPCGo(stats)
+	}
 	g := grpcapi.NewServer(s.backend, s.watches, stats, false)
 	healthpb.RegisterHealthServer(g, s.health)
 	reflection.Register(g)
@@ -57,8 +60,21 @@ func (s *Server) maxMessage(path string) int64 {
 	return int64(grpcapi.MaxMessageBytes(s.backend.Config()))
 }
 
+// serve serves the connections of ln.
+func (c callServer) serve(ln net.Listener) error {
+	if c.h2 == nil {
+		return c.grpc.Serve(ln)
+	}
+	return c.h2.Serve(ln)
+}
+
 // stop lets running calls end until ctx is done.
 func (c callServer) stop(ctx context.Context) {
+	if c.h2 == nil {
+		defer context.AfterFunc(ctx, c.grpc.Stop)() // GracefulStop alone can wait forever
+		c.grpc.GracefulStop()
+		return
+	}
 	_ = c.h2.Shutdown(ctx) // its error is that of ctx
 	c.grpc.Stop()
 }

@@ -96,21 +96,21 @@ func setStatus(h *health.Server, g *grpc.Server, status healthpb.HealthCheckResp
 
 // ServeHTTP serves HTTP on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeHTTP(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().HTTP, listen.HTTP1Bytes, tooManyConnections()),
+	return s.serve(s.bounded(ln, &s.Stats().HTTP, listen.HTTP1Bytes, tooManyConnections(), true),
 		func(b *listen.Listener) error { return s.http.Serve(b) })
 }
 
 // ServeGRPC serves gRPC on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeGRPC(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().GRPC, listen.HTTP2Bytes, nil),
-		func(b *listen.Listener) error { return s.grpc.h2.Serve(b) })
+	return s.serve(s.bounded(ln, &s.Stats().GRPC, listen.HTTP2Bytes, nil, s.grpc.h2 != nil),
+		func(b *listen.Listener) error { return s.grpc.serve(b) })
 }
 
 // ServeUnix serves HTTP and gRPC on ln, which ListenUnix returned, until Shutdown, which makes it return nil, or until ln
 // fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
-	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil), func(b *listen.Listener) error {
-		return listen.Demux(s.quiet, b, s.http2(), s.unixGRPC.h2.Serve, s.unixHTTP.Serve)
+	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil, s.unixGRPC.h2 != nil), func(b *listen.Listener) error {
+		return listen.Demux(s.quiet, b, s.http2(), s.unixGRPC.serve, s.unixHTTP.Serve)
 	})
 }
 
@@ -138,10 +138,12 @@ func (s *Server) ServeRouted(ln net.Listener, handshake func(net.Conn) (net.Conn
 // keepIdle is how long a connection of a client's pool is not closed for a new connection.
 const keepIdle = time.Second
 
-func (s *Server) bounded(ln net.Listener, stats *Protocol, connBytes int64, refusal []byte) *listen.Listener {
+// bounded limits the connections of ln. waits: their servers tell whether they wait for their client (listen.Place), as grpc-go
+// does not; then a new connection can take the place of one that waits.
+func (s *Server) bounded(ln net.Listener, stats *Protocol, connBytes int64, refusal []byte, waits bool) *listen.Listener {
 	c := s.backend.Config()
 	return listen.New(ln, listen.Config{
-		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal, KeepIdle: keepIdle, Waits: true,
+		MaxConns: c.MaxConns, Stats: &stats.Conns, Refusal: refusal, KeepIdle: keepIdle, Waits: waits, //guard:running-call-of-grpc-go-loses-its-connection
 		Bytes: c.Budget.Account(budget.Connections, c.ConnShare), ConnBytes: connBytes,
 	})
 }

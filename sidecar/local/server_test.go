@@ -24,7 +24,11 @@ import (
 
 // A health watch never ends by itself; GracefulStop alone would wait for it forever.
 func TestShutdownEndsHealthWatches(t *testing.T) {
-	s := localtest.Start(t, local.Config{})
+	localtest.EachGRPC(t, testShutdownEndsHealthWatches)
+}
+
+func testShutdownEndsHealthWatches(t *testing.T, grpcGo bool) {
+	s := localtest.Start(t, local.Config{GRPCGo: grpcGo})
 	watch, err := healthpb.NewHealthClient(localtest.Connect(t, s.GRPC)).Watch(t.Context(),
 		&healthpb.HealthCheckRequest{Service: "ringside.v1.Cache"})
 	if err != nil {
@@ -49,7 +53,11 @@ func TestShutdownEndsHealthWatches(t *testing.T) {
 }
 
 func TestReflectionNamesTheServices(t *testing.T) {
-	conn := localtest.Connect(t, localtest.Start(t, local.Config{}).GRPC)
+	localtest.EachGRPC(t, testReflectionNamesTheServices)
+}
+
+func testReflectionNamesTheServices(t *testing.T, grpcGo bool) {
+	conn := localtest.Connect(t, localtest.Start(t, local.Config{GRPCGo: grpcGo}).GRPC)
 	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +73,11 @@ func TestReflectionNamesTheServices(t *testing.T) {
 }
 
 func TestGRPCConnectionsOverTheLimitAreClosed(t *testing.T) {
-	s := localtest.Start(t, local.Config{MaxConns: 1})
+	localtest.EachGRPC(t, testGRPCConnectionsOverTheLimitAreClosed)
+}
+
+func testGRPCConnectionsOverTheLimitAreClosed(t *testing.T, grpcGo bool) {
+	s := localtest.Start(t, local.Config{GRPCGo: grpcGo, MaxConns: 1})
 	q := &ringsidev1.GetRequest{Dataset: "blobs", Key: "x/y"}
 	first := localtest.Client(t, s.GRPC)
 	if _, err := first.Get(t.Context(), q); err != nil {
@@ -98,7 +110,9 @@ func TestNewGRPCClientIsServedWhileIdleConnectionsHoldEveryPlace(t *testing.T) {
 }
 
 // Shutdown lets running requests end, refuses new ones, and closes the connections of those that do not end in time.
-func TestShutdown(t *testing.T) {
+func TestShutdown(t *testing.T) { localtest.EachGRPC(t, testShutdown) }
+
+func testShutdown(t *testing.T, grpcGo bool) {
 	entered, leave := make(chan string, 3), make(chan struct{})
 	d := localtest.Scripted{ItsName: "d", OnGet: func(ctx context.Context, key string, _ kv.ReadOptions) (kv.Answer, error) {
 		entered <- key
@@ -109,7 +123,7 @@ func TestShutdown(t *testing.T) {
 		<-leave
 		return kv.Answer{Value: []byte("done"), Source: kv.SourceLoad}, nil
 	}}
-	s := localtest.Start(t, local.Config{RequestTimeout: time.Hour}, local.Served{Dataset: d})
+	s := localtest.Start(t, local.Config{GRPCGo: grpcGo, RequestTimeout: time.Hour}, local.Served{Dataset: d})
 	c := localtest.Dial(t, "tcp", s.HTTP)
 	c.Send(localtest.Get("/v1/d/slow"))
 	stub, replied := localtest.Client(t, s.GRPC), make(chan error, 1)
@@ -261,7 +275,11 @@ func TestShutdownEndsRunningRoutedCalls(t *testing.T) {
 
 // Shutdown ends watches immediately, in a way that tells clients that no event was cut off.
 func TestShutdownEndsWatchesCleanly(t *testing.T) {
-	s, _ := localtest.StartWatchable(t, local.Config{})
+	localtest.EachGRPC(t, testShutdownEndsWatchesCleanly)
+}
+
+func testShutdownEndsWatchesCleanly(t *testing.T, grpcGo bool) {
+	s, _ := localtest.StartWatchable(t, local.Config{GRPCGo: grpcGo})
 	streams := []*localtest.EventStream{
 		localtest.OpenWatch(t, "tcp", s.HTTP, "/v1/raw:watch?key=a"), localtest.OpenWatch(t, "unix", s.Unix, "/v1/raw:watch?key=a")}
 	for _, w := range streams {

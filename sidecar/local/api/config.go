@@ -51,6 +51,9 @@ type Config struct {
 	// RoutedCaller returns who is at the other end of a connection of a client that routes by the ring: its state is nil for
 	// plain text. May be nil.
 	RoutedCaller func(*tls.ConnectionState, net.Addr) caller.Caller
+	// GRPCGo lets grpc-go read the gRPC connections of applications instead of package h2: without its limits of memory, and
+	// without its answers to hits where the connection is read.
+	GRPCGo bool
 	// Budget limits the bytes that clients make the process use; nil means no limit.
 	Budget *budget.Budget
 	// ConnShare is the part of the Budget's bytes for connections that belongs to each listener.

@@ -60,7 +60,11 @@ func connectCounted(t *testing.T, address string, w *onWire, o ...grpc.CallOptio
 }
 
 func TestGzipOfAClientIsAnsweredWithGzip(t *testing.T) {
-	s, raw := localtest.StartWatchable(t, local.Config{})
+	localtest.EachGRPC(t, testGzipOfAClientIsAnsweredWithGzip)
+}
+
+func testGzipOfAClientIsAnsweredWithGzip(t *testing.T, grpcGo bool) {
+	s, raw := localtest.StartWatchable(t, local.Config{GRPCGo: grpcGo})
 	w := &onWire{}
 	stub := connectCounted(t, s.GRPC, w, grpc.UseCompressor(gzip.Name))
 	value := bytes.Repeat([]byte("v"), kv.MaxValueBytes)

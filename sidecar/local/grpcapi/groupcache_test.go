@@ -50,7 +50,11 @@ func TestGroupCacheIsOnEveryListener(t *testing.T) {
 }
 
 func TestGroupCacheReturnsTheErrorsOfGet(t *testing.T) {
-	s := localtest.Start(t, local.Config{
+	localtest.EachGRPC(t, testGroupCacheReturnsTheErrorsOfGet)
+}
+
+func testGroupCacheReturnsTheErrorsOfGet(t *testing.T, grpcGo bool) {
+	s := localtest.Start(t, local.Config{GRPCGo: grpcGo,
 		RequestTimeout: time.Second, Errors: apierror.NewLog(func(apierror.Line) {}), // equal errors have equal ids
 	})
 	conn := localtest.Connect(t, s.GRPC)

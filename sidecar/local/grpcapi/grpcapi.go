@@ -34,9 +34,12 @@ func MaxMessageBytes(c *api.Config) int {
 
 // NewServer returns a gRPC server, to be called by package h2, with the services of this package. stats are the counters of its listener. With routed
 // set it is for clients that route by the ring, which have neither watches nor the mounted API.
-func NewServer(backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool) *grpc.Server {
+func NewServer(
+	backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool, options ...grpc.ServerOption,
+) *grpc.Server {
 	config := backend.Config()
-	g := grpc.NewServer(append(h2.GRPCOptions(),
+	options = append(options, h2.GRPCOptions()...)
+	g := grpc.NewServer(append(options,
 		grpc.MaxRecvMsgSize(MaxMessageBytes(config)),
 		grpc.ChainStreamInterceptor(streamEnder(backend.Stopping())),
 	)...)

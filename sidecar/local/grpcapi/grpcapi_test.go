@@ -15,8 +15,10 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
-func TestGRPCGet(t *testing.T) {
-	stub := localtest.Client(t, localtest.Start(t, local.Config{}).GRPC)
+func TestGRPCGet(t *testing.T) { localtest.EachGRPC(t, testGRPCGet) }
+
+func testGRPCGet(t *testing.T, grpcGo bool) {
+	stub := localtest.Client(t, localtest.Start(t, local.Config{GRPCGo: grpcGo}).GRPC)
 	q := &ringsidev1.GetRequest{Dataset: "cnf-metrics", Key: "a"}
 	for _, want := range []ringsidev1.Source{ringsidev1.Source_SOURCE_LOAD, ringsidev1.Source_SOURCE_HIT} {
 		got, err := stub.Get(t.Context(), q)
@@ -35,8 +37,10 @@ func TestGRPCGet(t *testing.T) {
 	}
 }
 
-func TestGRPCErrors(t *testing.T) {
-	s := localtest.Start(t, local.Config{RequestTimeout: time.Second})
+func TestGRPCErrors(t *testing.T) { localtest.EachGRPC(t, testGRPCErrors) }
+
+func testGRPCErrors(t *testing.T, grpcGo bool) {
+	s := localtest.Start(t, local.Config{GRPCGo: grpcGo, RequestTimeout: time.Second})
 	stub := localtest.Client(t, s.GRPC)
 	tests := []struct {
 		dataset, key string
@@ -100,8 +104,10 @@ func TestGRPCErrors(t *testing.T) {
 	}
 }
 
-func TestGRPCBatchGet(t *testing.T) {
-	stub := localtest.Client(t, localtest.Start(t, local.Config{}).GRPC)
+func TestGRPCBatchGet(t *testing.T) { localtest.EachGRPC(t, testGRPCBatchGet) }
+
+func testGRPCBatchGet(t *testing.T, grpcGo bool) {
+	stub := localtest.Client(t, localtest.Start(t, local.Config{GRPCGo: grpcGo}).GRPC)
 	q := &ringsidev1.BatchGetRequest{Dataset: "blobs", Keys: []string{"x/y", "none", ""}}
 	got, err := stub.BatchGet(t.Context(), q)
 	if err != nil || len(got.GetResults()) != 3 {
@@ -130,8 +136,10 @@ func TestGRPCBatchGet(t *testing.T) {
 	}
 }
 
-func TestTooLargeMessageIsRefused(t *testing.T) {
-	stub := localtest.Client(t, localtest.Start(t, local.Config{MaxBodyBytes: 100}).GRPC)
+func TestTooLargeMessageIsRefused(t *testing.T) { localtest.EachGRPC(t, testTooLargeMessageIsRefused) }
+
+func testTooLargeMessageIsRefused(t *testing.T, grpcGo bool) {
+	stub := localtest.Client(t, localtest.Start(t, local.Config{GRPCGo: grpcGo, MaxBodyBytes: 100}).GRPC)
 	_, err := stub.Get(t.Context(), &ringsidev1.GetRequest{Dataset: strings.Repeat("x", 200+(8<<10))})
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("%v", err)

@@ -17,8 +17,10 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
-func TestWatchOverGRPC(t *testing.T) {
-	s, d := localtest.StartWatchable(t, local.Config{})
+func TestWatchOverGRPC(t *testing.T) { localtest.EachGRPC(t, testWatchOverGRPC) }
+
+func testWatchOverGRPC(t *testing.T, grpcGo bool) {
+	s, d := localtest.StartWatchable(t, local.Config{GRPCGo: grpcGo})
 	w := localtest.OpenGRPCWatch(t, s.GRPC, "", "a", "none")
 	w.Expect("a=1", "none-", "current")
 	if _, err := d.Write(t.Context(), kv.Change{Key: "a", Value: []byte("2")}); err != nil {
@@ -63,8 +65,10 @@ func TestGRPCWatchSendsErrors(t *testing.T) {
 	w.Expect("k!")
 }
 
-func TestInvalidGRPCWatchRequests(t *testing.T) {
-	s, _ := localtest.StartWatchable(t, local.Config{})
+func TestInvalidGRPCWatchRequests(t *testing.T) { localtest.EachGRPC(t, testInvalidGRPCWatchRequests) }
+
+func testInvalidGRPCWatchRequests(t *testing.T, grpcGo bool) {
+	s, _ := localtest.StartWatchable(t, local.Config{GRPCGo: grpcGo})
 	for _, tt := range []struct {
 		request       *ringsidev1.WatchRequest
 		code          codes.Code
@@ -85,7 +89,11 @@ func TestInvalidGRPCWatchRequests(t *testing.T) {
 }
 
 func TestGRPCWatchEndsWhenItsClientDisconnects(t *testing.T) {
-	s, _ := localtest.StartWatchable(t, local.Config{})
+	localtest.EachGRPC(t, testGRPCWatchEndsWhenItsClientDisconnects)
+}
+
+func testGRPCWatchEndsWhenItsClientDisconnects(t *testing.T, grpcGo bool) {
+	s, _ := localtest.StartWatchable(t, local.Config{GRPCGo: grpcGo})
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := localtest.Client(t, s.GRPC).Watch(ctx, &ringsidev1.WatchRequest{Dataset: "raw", Keys: []string{"a"}})
 	if err != nil {
@@ -100,7 +108,11 @@ func TestGRPCWatchEndsWhenItsClientDisconnects(t *testing.T) {
 
 // A client that does not accept events must not hold its watch.
 func TestGRPCWatchOfSlowClientIsClosed(t *testing.T) {
-	s, d := localtest.StartWatchable(t, local.Config{WriteTimeout: 100 * time.Millisecond})
+	localtest.EachGRPC(t, testGRPCWatchOfSlowClientIsClosed)
+}
+
+func testGRPCWatchOfSlowClientIsClosed(t *testing.T, grpcGo bool) {
+	s, d := localtest.StartWatchable(t, local.Config{GRPCGo: grpcGo, WriteTimeout: 100 * time.Millisecond})
 	stream := localtest.OpenGRPCWatch(t, s.GRPC, "", "a")
 	large := make([]byte, kv.MaxValueBytes)
 	for i := 0; s.Stats().SlowWatchersClosed.Load() < 1; i++ {

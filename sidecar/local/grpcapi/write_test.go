@@ -17,8 +17,10 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/localtest"
 )
 
-func TestGRPCWrites(t *testing.T) {
-	stub := localtest.Client(t, localtest.StartWritable(t, local.Config{}).GRPC)
+func TestGRPCWrites(t *testing.T) { localtest.EachGRPC(t, testGRPCWrites) }
+
+func testGRPCWrites(t *testing.T, grpcGo bool) {
+	stub := localtest.Client(t, localtest.StartWritable(t, local.Config{GRPCGo: grpcGo}).GRPC)
 	put1, err := stub.Put(t.Context(), &ringsidev1.PutRequest{Dataset: "raw", Key: "g", Value: []byte("1"),
 		IdempotencyId: "w 1",
 		Condition:     &ringsidev1.Condition{Row: &ringsidev1.Condition_Absent{Absent: true}}})
@@ -61,8 +63,10 @@ func TestGRPCWrites(t *testing.T) {
 	}
 }
 
-func TestGRPCWriteErrors(t *testing.T) {
-	stub := localtest.Client(t, localtest.StartWritable(t, local.Config{}).GRPC)
+func TestGRPCWriteErrors(t *testing.T) { localtest.EachGRPC(t, testGRPCWriteErrors) }
+
+func testGRPCWriteErrors(t *testing.T, grpcGo bool) {
+	stub := localtest.Client(t, localtest.StartWritable(t, local.Config{GRPCGo: grpcGo}).GRPC)
 	condition := func(c *ringsidev1.Condition) *ringsidev1.PutRequest {
 		return &ringsidev1.PutRequest{Dataset: "raw", Key: "a", Condition: c}
 	}

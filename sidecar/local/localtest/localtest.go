@@ -48,6 +48,12 @@ func Start(tb testing.TB, config local.Config, datasets ...local.Served) *Server
 	return s
 }
 
+// EachGRPC runs a test with each of the two transports of gRPC: that of package h2, and that of grpc-go (local.Config.GRPCGo).
+func EachGRPC(t *testing.T, test func(t *testing.T, grpcGo bool)) {
+	t.Run("h2", func(t *testing.T) { test(t, false) })
+	t.Run("grpc-go", func(t *testing.T) { test(t, true) })
+}
+
 // StartWritable starts a server of writable datasets "rows" (JSON) and "raw", of "blobs", and of FailingWrites.
 func StartWritable(tb testing.TB, config local.Config) *Server {
 	return Start(tb, config,
