@@ -26,8 +26,9 @@ var mayImport = map[string][]string{
 	"proto/ringside/peer/v1":       {},
 	"proto/groupcachepb":           {},
 	"proto/cnfmetrics/v1":          {},
-	"sidecar/internal/lru":         {},
+	"sidecar/internal/lru":         {"sidecar/internal/stripe"},
 	"sidecar/internal/flight":      {},
+	"sidecar/internal/stripe":      {},
 	"sidecar/internal/ttlmap":      {},
 	"sidecar/internal/broadcast":   {},
 	"sidecar/internal/coalesce":    {},
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 	// Reads HTTP/1 requests strictly.
 	"sidecar/internal/http1": {},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
-	"sidecar/kv":                   {"origin", "sidecar/internal/flight"},
+	"sidecar/kv":                   {"origin", "sidecar/internal/flight", "sidecar/internal/stripe"},
 	"sidecar/internal/batch":       {"sidecar/kv"},
 	"sidecar/internal/headerlimit": {},
 	// Reads HTTP/2 connections within the memory budget.

@@ -2,7 +2,8 @@ package kv
 
 import (
 	"sync/atomic"
-	"unsafe"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/stripe"
 )
 
 // Counter counts what every hit counts. It has several stripes, each in a cache line of its own, so that goroutines on
@@ -10,19 +11,14 @@ import (
 type Counter struct {
 	stripes [1 << counterBits]struct {
 		n atomic.Int64
-		_ [56]byte
+		_ [stripe.Line - 8]byte
 	}
 }
 
 const counterBits = 5
 
-// Add adds n. The address of a variable on its stack distinguishes the goroutine: unlike a random number, it is the same
-// in the next call, so that a CPU finds the stripe in its own cache.
-func (c *Counter) Add(n int64) {
-	var onStack byte
-	hash := uint64(uintptr(unsafe.Pointer(&onStack))>>11) * 0x9E3779B97F4A7C15
-	c.stripes[hash>>(64-counterBits)].n.Add(n)
-}
+// Add adds n.
+func (c *Counter) Add(n int64) { c.stripes[stripe.Of(counterBits)].n.Add(n) }
 
 // Load returns the count.
 func (c *Counter) Load() (sum int64) {

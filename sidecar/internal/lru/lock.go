@@ -2,7 +2,8 @@ package lru
 
 import (
 	"sync"
-	"unsafe"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/stripe"
 )
 
 const (
@@ -15,16 +16,11 @@ const (
 // with a sync.RWMutex.
 type stripedLock [stripes]struct {
 	sync.Mutex
-	_ [56]byte
+	_ [stripe.Line - 8]byte
 }
 
-// reader returns the mutex of the calling goroutine. The address of a variable on its stack distinguishes the goroutine,
-// and is the same at the next call, so that a CPU finds the mutex in its own cache.
-func (l *stripedLock) reader() *sync.Mutex {
-	var onStack byte
-	hash := uint64(uintptr(unsafe.Pointer(&onStack))>>11) * 0x9E3779B97F4A7C15
-	return &l[hash>>(64-stripeBits)].Mutex
-}
+// reader returns the mutex of the calling goroutine.
+func (l *stripedLock) reader() *sync.Mutex { return &l[stripe.Of(stripeBits)].Mutex }
 
 func (l *stripedLock) Lock() {
 	for i := range l {

@@ -1,0 +1,12 @@
+// The garbage collector's work for the entries of Ringside and of other caches, which Ringside does not depend on.
+module example.com/collection
+
+go 1.26.0
+
+require (
+	github.com/hashicorp/golang-lru/v2 v2.0.7
+	github.com/maypok86/otter/v2 v2.4.0
+	github.com/ringside-cache/ringside v0.0.0
+)
+
+replace github.com/ringside-cache/ringside => ../../..
