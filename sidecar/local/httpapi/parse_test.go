@@ -106,6 +106,10 @@ func (answering) Write(_ context.Context, c kv.Change) (kv.Answer, error) {
 	return kv.Answer{Value: c.Value}, nil
 }
 
+func (answering) Append(_ context.Context, value []byte, _ string) (kv.Appended, error) {
+	return kv.Appended{Key: "a/b?", Answer: kv.Answer{Value: value}}, nil
+}
+
 func (answering) Invalidate(context.Context, kv.Scope) (kv.InvalidateResult, error) {
 	return kv.InvalidateResult{Members: 1}, nil
 }
@@ -122,6 +126,7 @@ func FuzzTarget(f *testing.F) {
 		f.Add("GET", s)
 	}
 	f.Add("POST", "/v1/blobs:batchGet")
+	f.Add("POST", "/v1/blobs")
 	handler := newHandler(answering{}, true)
 	f.Fuzz(func(t *testing.T, method, target string) {
 		c := NewRequestContext()
