@@ -171,6 +171,27 @@ func (c *Cache[V]) RemoveIf(drop func(key string, v V) bool) (removed int) {
 	return removed
 }
 
+// ByUse calls yield with the entries until it returns false: in each shard those first that would be evicted last, and all shards
+// in turn, because use is known per shard only. It marks nothing as used. An entry that is stored meanwhile may not be offered.
+func (c *Cache[V]) ByUse(yield func(key string, v V) bool) {
+	keys, longest := make([][]string, len(c.shards)), 0
+	for i := range c.shards {
+		keys[i] = c.shards[i].keys()
+		longest = max(longest, len(keys[i]))
+	}
+	for n := 1; n <= longest; n++ {
+		for _, of := range keys {
+			if n > len(of) {
+				continue
+			}
+			key := of[len(of)-n] //guard:least-used-entries-survive-a-restart
+			if v, ok := c.Peek(key); ok && !yield(key, v) {
+				return
+			}
+		}
+	}
+}
+
 // Shards returns how many shards there are.
 func (c *Cache[V]) Shards() int { return len(c.shards) }
 

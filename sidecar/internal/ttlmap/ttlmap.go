@@ -89,6 +89,20 @@ func (m *Map[V]) Sweep(now int64) {
 	}
 }
 
+// All calls yield with the values that have not expired, and when they will.
+func (m *Map[V]) All(now int64, yield func(key string, value V, until int64)) {
+	for key, it := range m.old {
+		if _, replaced := m.young[key]; !replaced && now < it.until {
+			yield(key, it.value, it.until)
+		}
+	}
+	for key, it := range m.young {
+		if now < it.until {
+			yield(key, it.value, it.until)
+		}
+	}
+}
+
 // Len returns how many values are held. Some may have expired.
 func (m *Map[V]) Len() int { return len(m.young) + len(m.old) }
 
