@@ -133,7 +133,7 @@ func (m *model) step() {
 	m.clock += 1 + m.rand.Int64N(3)
 	key := modelKeys[m.rand.IntN(len(modelKeys))]
 	k := m.keys[key]
-	switch m.rand.IntN(16) {
+	switch m.rand.IntN(17) {
 	case 0, 1, 2:
 		m.begin(key, Load)
 	case 3, 4:
@@ -173,6 +173,10 @@ func (m *model) step() {
 		m.removing(m.evict)
 	case 15:
 		m.cachingWorks(key, k)
+	case 16:
+		if m.rand.IntN(3) == 0 {
+			m.removing(m.restart)
+		}
 	}
 	m.advance()
 	m.check()
@@ -254,6 +258,20 @@ func (m *model) removing(remove func()) {
 			k.sent = -1
 		}
 	}
+}
+
+// restart moves everything to the Store of another process. What is under way ends with the old one.
+func (m *model) restart() {
+	next := newRig(m.t)
+	next.bounds.prefixes.most = m.bounds.prefixes.most
+	next.freshLife.Store(modelTTL + maxLoad)
+	next.staleLife.Store(2*modelTTL + maxLoad)
+	next.clock, m.running = m.clock, nil
+	if s := m.rig.restoreIn(next, 1<<20, 0); s.BoundsOmitted+s.Omitted > 0 {
+		m.t.Errorf("at %d: %d bounds and %d entries were omitted; want none", m.clock, s.BoundsOmitted, s.Omitted)
+	}
+	next.now = func() int64 { return m.clock }
+	m.Store = next.Store
 }
 
 // cachingWorks: a load that begins after all that was learned, while nothing else runs, is stored.

@@ -166,9 +166,13 @@ func (s *Store) observe(key string, e *Entry) {
 // observeEvicted remembers the bound of an entry that is removed. A key that has never existed is not worth it: anybody
 // can ask for such keys, and would evict the bounds of those that exist. See Ticket.Put for one that has existed.
 func (s *Store) observeEvicted(key string, e *Entry) {
-	if s.now() < e.Began+s.staleLife.Load() && (!e.NotFound || e.Version != 0) { //guard:evicted-entry-leaves-no-bound
+	if s.isWorthABound(e, s.now()) { //guard:evicted-entry-leaves-no-bound
 		s.observe(key, e)
 	}
+}
+
+func (s *Store) isWorthABound(e *Entry, now int64) bool {
+	return now < e.Began+s.staleLife.Load() && (!e.NotFound || e.Version != 0)
 }
 
 func (s *Store) count(evicted int) {
