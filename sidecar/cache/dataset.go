@@ -69,7 +69,7 @@ func New(c Config) (*Dataset, error) {
 	}
 	shared := &core{
 		name:  c.Name,
-		start: time.Now().Add(-1), // so that 0 is before everything
+		start: startOfClock(),
 		peers: c.Peers,
 		stats: c.Stats,
 		warm:  warm.NewWork(),

@@ -101,6 +101,15 @@ func (o Origin) ClearText(drivers origin.Drivers) string {
 	return drivers.ClearText(o.Driver, dsn.Reveal(), address.IsLoopback)
 }
 
+// Target returns the driver and the connection string, from its file if it has one. The caller must not print it.
+func (o Origin) Target() []string {
+	dsn, err := o.currentDSN()
+	if err != nil {
+		return []string{o.Driver, o.DSNFile, err.Error()}
+	}
+	return []string{o.Driver, o.DSNFile, dsn.Reveal()}
+}
+
 // currentDSN returns the connection string, from its file if it has one.
 func (o Origin) currentDSN() (Secret, error) {
 	if o.DSNFile == "" {

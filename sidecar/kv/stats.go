@@ -29,6 +29,8 @@ type Stats struct {
 	LoadsDiscarded   atomic.Int64 // values not stored because the key was invalidated after their load began
 	HandoverRequests atomic.Int64 // keys requested from the previous owner before a load
 	Handovers        atomic.Int64 // of these, answered
+	Restored         atomic.Int64 // entries of the previous process
+	RestoredBytes    atomic.Int64 // of these
 	Refreshes        atomic.Int64 // early and background refreshes that were started
 
 	// Writes of applications, by result. Each write is counted once.
