@@ -83,13 +83,17 @@ func (p *parts) opened() []stage {
 // stages returns the rest in the order in which it starts. It stops in the reverse order, before what was opened: a member
 // registers last, when it can serve, and leaves the ring first, while it still serves all its listeners. Listeners are
 // bound early, so that a port in use is found before anything else happens, and early clients wait in the kernel's queue.
-func (p *parts) stages() []stage {
+//
+// What comes before restore is done while the previous process still serves; what two processes must not do at once comes after
+// it. Applications are served from right after restore until right before save: they wait for nothing else.
+func (p *parts) stages(restore func(context.Context) error, save func(context.Context)) []stage {
 	return []stage{
+		{"ring", p.members.Start, p.members.Stop},
+		{"entries of the previous process", restore, save},
+		{"local listeners", p.applications.Start, p.applications.Stop},
 		{"metrics listener", p.metrics.Start, p.metrics.Stop},
 		{"peer listener", p.peers.Start, p.peers.Stop},
 		{"xds listener", p.publisher.Start, p.publisher.Stop},
-		{"ring", p.members.Start, p.members.Stop},
-		{"local listeners", p.applications.Start, p.applications.Stop},
 		{"admin listener", p.admin.Start, p.admin.Stop},
 		{"change feeds", p.datasets.StartFeeds, p.datasets.StopFeeds},
 		{"registration", p.registration.Start, p.registration.Stop},
@@ -118,7 +122,7 @@ func (r *run) build(ctx context.Context) (*parts, error) {
 	}
 	limits := r.limits(originConns)
 	limits.Budget = p.budget
-	if p.listeners, err = servers.Bind(ctx, c.Listeners(), r.passed, limits, r.log, r.tasks); err != nil {
+	if p.listeners, err = servers.Bind(ctx, c.Listeners(), r.supervisor.Sockets, limits, r.log, r.tasks); err != nil {
 		return p, fmt.Errorf("start listeners: %w", err)
 	}
 	if err := r.buildMembers(ctx, p, c); err != nil {

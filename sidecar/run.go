@@ -42,13 +42,13 @@ func RunChild(ctx context.Context, c config.Config, log *zap.Logger) error {
 	if err := c.Check(drivers.All()); err != nil {
 		return err
 	}
-	passed, err := inherit.Sockets(os.Getenv, os.Getpid(), os.Getppid())
+	passed, err := inherit.Open(os.Getenv, os.Getpid(), os.Getppid())
 	if err != nil {
 		return err
 	}
 	r := newRun(c, log)
-	r.passed = passed
-	return r.run(ctx, nil)
+	r.supervisor.Passed = passed
+	return r.supervisor.fail(r.run(ctx, nil))
 }
 
 // run is one run of a sidecar.
@@ -57,11 +57,12 @@ type run struct {
 	log    *zap.Logger
 	errors *apierror.Log
 	began  time.Time
-	passed []inherit.Socket // by the parent process
 
 	// Tests set these before the start.
 	directory ring.Directory                       // instead of that of the configuration
 	limits    func(originConns int) servers.Limits // instead of those of the process
+
+	supervisor supervisor
 
 	tasks    *task.Group
 	fail     context.CancelCauseFunc // ends the run with an error
@@ -84,6 +85,7 @@ func (r *run) run(ctx context.Context, ready func(Addrs)) error {
 	err := r.start(ctx)
 	if err == nil {
 		r.logReady()
+		r.supervisor.say(inherit.Ready)
 		if ready != nil {
 			ready(r.addrs())
 		}
@@ -112,13 +114,17 @@ type stage struct {
 
 // start builds the parts and starts their stages.
 func (r *run) start(ctx context.Context) error {
+	commands := r.tasks.Go("commands of the supervisor", func(ctx context.Context) error {
+		return r.supervisor.obey(ctx, func() { r.fail(nil) })
+	})
+	r.started = append(r.started, stage{name: "supervisor", stop: func(context.Context) { commands.Stop() }})
 	built, err := r.build(ctx)
 	r.parts = built
 	r.started = append(r.started, built.opened()...)
 	if err != nil {
 		return err
 	}
-	for _, s := range built.stages() {
+	for _, s := range built.stages(r.restoreEntries, r.saveEntries) {
 		r.started = append(r.started, s)
 		if err := s.start(ctx); err != nil {
 			return fmt.Errorf("start %s: %w", s.name, err)

@@ -1,16 +1,16 @@
-// Package supervise runs a sidecar as a child process and holds its listening sockets, so that connections wait while the child
-// is replaced: by a new program, with a configuration that needs a restart, or after a crash. It serves nothing itself.
+// Package supervise runs a sidecar as a child process and replaces it without a gap: by a new program, with a configuration that
+// needs a restart, or after a crash. It holds the listening sockets, so that connections wait, and serves nothing itself.
+// DESIGN.md has the protocol.
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -18,8 +18,8 @@ import (
 
 	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/cgroup"
 	"github.com/ringside-cache/ringside/sidecar/internal/inherit"
-	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 )
 
 const (
@@ -27,8 +27,13 @@ const (
 	steady = 10 * time.Second
 	// firstPause and longestPause bound the time between a crash and the next start.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
+	// prepareTimeout is how long the next child may take until it needs only the end of the old one. A wait for its certificate
+	// takes up to 30 s.
+	prepareTimeout = time.Minute
 	// stopTimeout is far more than a sidecar takes to stop: it limits a child that hangs.
 	stopTimeout = 2 * time.Minute
+	// childMemory is what a second child needs before it has entries.
+	childMemory = 16 << 20
 )
 
 // Config is what a supervisor is made of.
@@ -40,6 +45,8 @@ type Config struct {
 	// Signals are those of the operator: SIGHUP reloads the child, SIGUSR2 replaces it.
 	Signals <-chan os.Signal
 	Log     *zap.Logger
+
+	prepareTimeout time.Duration // of tests; 0 means the constant
 }
 
 // ExitError means that the child ended by itself, with this exit code.
@@ -51,181 +58,235 @@ func (e *ExitError) Error() string { return fmt.Sprintf("the sidecar ended with 
 // Run runs the child until ctx ends; then it stops the child and waits for it. It also ends, with an *ExitError, when the first
 // child ends by itself before it was ever replaced, unless it crashed.
 func Run(ctx context.Context, c Config) error {
-	s := &supervisor{Config: c, pause: backoff.Backoff{First: firstPause, Longest: longestPause}}
-	defer s.closeAll()
-	loaded, err := c.Load()
-	if err == nil {
-		err = s.bind(ctx, loaded)
-	}
-	for err == nil && ctx.Err() == nil {
-		err = s.runChild(ctx)
-	}
-	return err
-}
-
-type supervisor struct {
-	Config
-	sockets []held
-	pause   backoff.Backoff
-	runs    int // children so far
-}
-
-// held is the sockets of one listener.
-type held struct {
-	config.Address
-	sockets []inherit.Socket
-}
-
-// bind binds the listeners of a configuration that are not held yet, and closes those that it does not have.
-func (s *supervisor) bind(ctx context.Context, c config.Config) error {
-	var next, opened []held
-	for _, a := range c.Effective().Listeners() {
-		i := slices.IndexFunc(s.sockets, func(h held) bool { return h.Address == a })
-		if i >= 0 {
-			next = append(next, s.sockets[i])
-			continue
-		}
-		sockets, err := servers.Open(ctx, a)
-		if err != nil {
-			closeHeld(opened)
-			return err
-		}
-		opened = append(opened, held{a, sockets})
-	}
-	old := s.sockets
-	s.sockets = append(next, opened...)
-	closeHeld(slices.DeleteFunc(old, func(h held) bool {
-		return slices.ContainsFunc(s.sockets, func(kept held) bool { return kept.Address == h.Address })
-	}))
-	return nil
-}
-
-func (s *supervisor) closeAll() { closeHeld(s.sockets) }
-
-func closeHeld(list []held) {
-	for _, h := range list {
-		for _, socket := range h.sockets {
-			_ = socket.Close() // nothing was written to it
-		}
-	}
-}
-
-// runChild runs one child until it ends. The error ends the supervisor.
-func (s *supervisor) runChild(ctx context.Context) error {
-	// The kernel ends the child with the thread that has started it (see childAttributes), and not only with this process.
+	// The kernel ends a child with the thread that has started it (see childAttributes), and not only with this process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd, err := s.command()
+	s := &supervisor{
+		Config: c, pause: backoff.Backoff{First: firstPause, Longest: longestPause}, next: none, requests: make(chan request),
+	}
+	defer s.listen()()
+	loaded, err := c.Load()
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start the sidecar: %w", err)
+	sockets, err := bind(ctx, loaded, nil)
+	if err != nil {
+		return err
 	}
-	closeFiles(cmd.ExtraFiles)
-	s.runs++
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	asked, err := s.control(ctx, cmd.Process, ended)
-	if asked && err == nil {
-		return nil
+	if s.current, err = s.start(sockets, nil); err != nil {
+		closeHeld(sockets)
+		return err
 	}
-	return s.ended(ctx, asked, err, time.Since(began))
+	defer func() { closeHeld(s.current.sockets) }()
+	return s.run(ctx)
 }
 
-// ended decides what follows a child that has ended with err.
-func (s *supervisor) ended(ctx context.Context, asked bool, err error, ran time.Duration) error {
-	code, crashed := 0, false
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code, crashed = exit.ExitCode(), !exit.Exited() // by a signal
-		if code == goPanic {
-			crashed = true
+// request asks for another child. Its outcome is sent to reply, which has room for it.
+type request struct{ reply chan error }
+
+func (r *request) answer(err error) {
+	if r.reply != nil {
+		r.reply <- err
+		r.reply = nil
+	}
+}
+
+// supervisor is run by one goroutine.
+type supervisor struct {
+	Config
+	pause    backoff.Backoff
+	requests chan request
+
+	current *child
+	next    *child  // none unless a request is under way
+	request request // under way, until the next child serves
+	runs    int     // children so far
+	timeout <-chan time.Time
+	// committed is set when the current child is asked to stop for the next one. There is no way back from that.
+	committed, stopping bool
+}
+
+// run reacts to what happens until the last child has ended.
+func (s *supervisor) run(ctx context.Context) error {
+	stop := ctx.Done()
+	for {
+		select {
+		case err := <-s.current.ended:
+			if end, err := s.currentEnded(ctx, err); end {
+				return err
+			}
+		case err := <-s.next.ended:
+			s.nextEnded(err)
+		case line := <-s.current.lines:
+			if line == inherit.Ready {
+				s.request.answer(nil)
+			}
+		case line := <-s.next.lines:
+			switch line {
+			case inherit.Prepared:
+				s.commit()
+			case inherit.Ready: // it serves already, while the current child ends
+				s.next.ready = true //guard:restart-has-no-outcome
+			}
+		case <-s.timeout:
+			s.late()
+		case sig := <-s.Signals:
+			if sig == syscall.SIGUSR2 {
+				s.replace(ctx, request{})
+			} else {
+				s.current.signal(sig)
+			}
+		case r := <-s.requests:
+			s.replace(ctx, r)
+		case <-stop:
+			stop, s.stopping, s.timeout = nil, true, time.After(stopTimeout)
+			s.next.signal(syscall.SIGKILL)
+			s.current.signal(syscall.SIGTERM)
 		}
 	}
-	switch {
-	case ctx.Err() != nil && code == 0:
-		return nil
-	case ctx.Err() != nil || !crashed && !asked && s.runs == 1:
-		return &ExitError{code}
+}
+
+// replace starts the next child. A configuration that is wrong, an address in use or a lack of memory changes nothing.
+func (s *supervisor) replace(ctx context.Context, r request) {
+	err := errors.New("it is being replaced or stopped already")
+	if s.next == none && !s.stopping { //guard:two-children-are-started-at-once
+		s.request = r
+		if err = s.startNext(ctx); err == nil {
+			s.timeout = time.After(cmp.Or(s.prepareTimeout, prepareTimeout))
+			s.Log.Info("the next process of the sidecar is starting; the old one serves until it is prepared")
+			return
+		}
 	}
-	if ran >= steady {
+	s.refuse(&r, err)
+}
+
+func (s *supervisor) startNext(ctx context.Context) error {
+	if left, limited := cgroup.MemoryLeft(os.DirFS("/")); limited && left < childMemory {
+		return fmt.Errorf("the memory limit of the container leaves %d MiB, and a second process needs %d MiB", left>>20, childMemory>>20)
+	}
+	c, err := s.Load()
+	if err != nil {
+		return err
+	}
+	sockets, err := bind(ctx, c, s.current.sockets)
+	if err != nil {
+		return err
+	}
+	next, err := s.start(sockets, s.current.saved)
+	if err != nil {
+		closeHeld(without(sockets, s.current.sockets))
+		return err
+	}
+	s.next = next
+	return nil
+}
+
+func (s *supervisor) refuse(r *request, err error) {
+	s.Log.Error("the sidecar is not replaced; the old process keeps serving", zap.Error(err))
+	r.answer(fmt.Errorf("the sidecar is not replaced; the old process keeps serving: %w", err))
+}
+
+// commit asks the current child to stop: the next one needs nothing else.
+func (s *supervisor) commit() {
+	if s.committed || s.stopping {
+		return
+	}
+	s.committed, s.timeout = true, time.After(stopTimeout)
+	s.Log.Info("the sidecar is being replaced; connections wait for a moment")
+	s.current.say(inherit.Replace)
+}
+
+// late ends a child that takes too long: the next one to prepare itself, or the current one to stop.
+func (s *supervisor) late() {
+	if s.committed || s.stopping {
+		s.current.signal(syscall.SIGKILL)
+		return
+	}
+	s.next.signal(syscall.SIGKILL) //guard:next-process-that-hangs-blocks-all-restarts
+}
+
+// nextEnded keeps the current child, unless that was asked to stop already.
+func (s *supervisor) nextEnded(err error) {
+	err = s.next.reason(err)
+	closeHeld(without(s.next.sockets, s.current.sockets))
+	s.next.close()
+	s.next = none
+	if s.committed {
+		s.Log.Error("the next process of the sidecar has ended before it served; another one is started", zap.NamedError("reason", err))
+		s.request.answer(fmt.Errorf("the next process has ended before it served; another one is started: %w", err))
+		return
+	}
+	s.timeout = nil
+	s.refuse(&s.request, err)
+}
+
+// currentEnded makes the next child the current one, or starts one. end reports that there is none.
+func (s *supervisor) currentEnded(ctx context.Context, err error) (end bool, result error) {
+	code, crashed := exitOf(err)
+	if s.stopping {
+		return true, s.afterStop(code)
+	}
+	if !s.committed {
+		if !crashed && s.runs == 1 && s.next == none {
+			return true, exitError(code)
+		}
+		s.Log.Error("the sidecar has ended; it is started again, and connections wait",
+			zap.NamedError("reason", s.current.reason(err)), zap.Duration("ran", time.Since(s.current.began)))
+		s.request.answer(errors.New("the sidecar has crashed, and is started again")) // the one that was to serve, or the old one
+	}
+	s.committed, s.timeout = false, nil
+	return s.promote(ctx)
+}
+
+// promote makes the next child the current one; it serves as soon as it sees that the old one has ended. Without one, it starts one.
+func (s *supervisor) promote(ctx context.Context) (end bool, result error) {
+	old := s.current
+	defer old.close()
+	if s.next != none {
+		s.current, s.next = s.next, none
+		closeHeld(without(old.sockets, s.current.sockets))
+		if s.current.ready {
+			s.request.answer(nil)
+		}
+		return false, nil
+	}
+	if time.Since(old.began) >= steady {
 		s.pause.Reset()
 	}
-	s.Log.Error("the sidecar has ended; it is started again, and connections wait", zap.NamedError("reason", err), zap.Duration("ran", ran))
-	s.pause.Wait(ctx)
-	return nil
+	if !s.pause.Wait(ctx) {
+		return true, nil
+	}
+	next, err := s.start(old.sockets, nil)
+	if err != nil {
+		return true, err
+	}
+	s.current = next
+	return false, nil
+}
+
+func (s *supervisor) afterStop(code int) error {
+	if s.next != none {
+		<-s.next.ended
+		closeHeld(without(s.next.sockets, s.current.sockets))
+	}
+	s.request.answer(errors.New("the sidecar is stopping"))
+	return exitError(code)
+}
+
+func exitError(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return &ExitError{code}
 }
 
 // goPanic is the exit code of a Go program that panics.
 const goPanic = 2
 
-func (s *supervisor) command() (*exec.Cmd, error) {
-	cmd := exec.Command(s.Command[0], s.Command[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	var names []string
-	for _, h := range s.sockets {
-		for _, socket := range h.sockets {
-			f, err := socket.Listener.(interface{ File() (*os.File, error) }).File()
-			if err != nil {
-				closeFiles(cmd.ExtraFiles)
-				return nil, fmt.Errorf("pass the sockets of listen.%s: %w", h.Name, err)
-			}
-			names, cmd.ExtraFiles = append(names, h.Name), append(cmd.ExtraFiles, f)
-		}
+// exitOf returns the exit code of a child, and whether it crashed: by a signal, or by a panic.
+func exitOf(err error) (code int, crashed bool) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode(), !exit.Exited() || exit.ExitCode() == goPanic
 	}
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "LISTEN_") }),
-		inherit.Environ(os.Getpid(), names)...)
-	cmd.SysProcAttr = childAttributes()
-	return cmd, nil
-}
-
-func closeFiles(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close() // the child has its own
-	}
-}
-
-// control passes signals to the child until it has ended. asked reports whether it was to end.
-func (s *supervisor) control(ctx context.Context, child *os.Process, ended <-chan error) (asked bool, err error) {
-	stop, hard := ctx.Done(), (<-chan time.Time)(nil)
-	for {
-		select {
-		case err := <-ended:
-			return asked, err
-		case sig := <-s.Signals:
-			switch {
-			case sig != syscall.SIGUSR2:
-				_ = child.Signal(sig) // it fails only if the child has ended
-			case !asked && s.prepare(ctx):
-				asked, stop = true, closedChannel()
-			}
-		case <-stop:
-			asked, stop = true, nil
-			hard = time.After(stopTimeout)
-			_ = child.Signal(syscall.SIGTERM)
-		case <-hard:
-			_ = child.Kill()
-		}
-	}
-}
-
-func closedChannel() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}
-
-// prepare reports whether the child may be replaced: a configuration that is wrong, or an address in use, changes nothing.
-func (s *supervisor) prepare(ctx context.Context) bool {
-	c, err := s.Load()
-	if err == nil {
-		err = s.bind(ctx, c)
-	}
-	if err != nil {
-		s.Log.Error("the sidecar is not replaced; the old one keeps serving", zap.Error(err))
-		return false
-	}
-	s.Log.Info("the sidecar is being replaced; connections wait")
-	return true
+	return 0, false
 }

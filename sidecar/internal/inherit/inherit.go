@@ -1,6 +1,6 @@
 // Package inherit passes listening sockets from a process to its child, as systemd does (sd_listen_fds(3)): the child gets them
 // as open files from number 3 on, and their names in the environment. They stay open while the child is replaced, so that
-// connections wait for the next one.
+// connections wait for the next one. A supervisor also passes the files by which it and the next child are reached.
 package inherit
 
 import (
@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // firstFile is the number of the first passed file.
@@ -24,6 +25,21 @@ type Socket struct {
 	net.Listener
 }
 
+// The names of the files of a supervisor, which are not listening sockets.
+const (
+	// Control is a socket: its lines are the protocol of package supervise.
+	Control = "control"
+	// Previous is where the child reads what the previous one has saved, and Next where it saves what the next one reads.
+	Previous, Next = "previous", "next"
+)
+
+// Passed is what the parent of a process has passed to it.
+type Passed struct {
+	Sockets []Socket
+	// Control, Previous and Next are nil unless the parent is a supervisor.
+	Control, Previous, Next *os.File
+}
+
 // Environ returns the variables for a child that gets sockets as its first additional files. The child of a Go program cannot
 // know its own id before it runs: LISTEN_PID is that of the parent.
 func Environ(parent int, names []string) []string {
@@ -32,23 +48,34 @@ func Environ(parent int, names []string) []string {
 	}
 }
 
-// Sockets returns the sockets that the parent of this process has passed; none if the variables are those of another process.
-func Sockets(getenv func(string) string, pid, parent int) ([]Socket, error) {
+// Open returns what the parent of this process has passed; nothing if the variables are those of another process.
+func Open(getenv func(string) string, pid, parent int) (p Passed, err error) {
 	names, err := passed(getenv, pid, parent)
 	if err != nil {
-		return nil, fmt.Errorf("sockets of the parent process: %w", err)
+		return p, fmt.Errorf("sockets of the parent process: %w", err)
 	}
-	sockets := make([]Socket, 0, len(names))
 	for i, name := range names {
-		f := os.NewFile(uintptr(firstFile+i), name)
-		ln, err := net.FileListener(f)
-		_ = f.Close() // the listener has a copy
-		if err != nil {
-			return nil, fmt.Errorf("socket %d of the parent process, %s: %w", i, name, err)
+		if err := p.add(name, firstFile+i); err != nil {
+			return p, fmt.Errorf("file %d of the parent process, %s: %w", i, name, err)
 		}
-		sockets = append(sockets, Socket{name, ln})
 	}
-	return sockets, nil
+	return p, nil
+}
+
+func (p *Passed) add(name string, number int) error {
+	syscall.CloseOnExec(number)
+	for file, to := range map[string]**os.File{Control: &p.Control, Previous: &p.Previous, Next: &p.Next} {
+		if name == file {
+			err := syscall.SetNonblock(number, true) // its reads and writes can be interrupted
+			*to = os.NewFile(uintptr(number), name)
+			return err
+		}
+	}
+	f := os.NewFile(uintptr(number), name)
+	ln, err := net.FileListener(f)
+	_ = f.Close() // the listener has a copy
+	p.Sockets = append(p.Sockets, Socket{name, ln})
+	return err
 }
 
 // passed returns the names of the passed files.
@@ -70,3 +97,13 @@ func passed(getenv func(string) string, pid, parent int) ([]string, error) {
 	}
 	return names, nil
 }
+
+// The lines that a supervisor and its child send each other on Control; see the DESIGN.md of package supervise.
+const (
+	// Prepared: all is built, and the process waits for the end of the previous one. Ready: it serves.
+	Prepared, Ready = "prepared", "ready"
+	// Failed comes before the reason why the process ends.
+	Failed = "failed "
+	// Replace asks the child to stop, and to save its entries for the next one.
+	Replace = "replace"
+)

@@ -1,0 +1,253 @@
+package supervise
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/internal/inherit"
+)
+
+// folderVariable is set in the children of a test: they are this program again. The file mode in the folder says how a child
+// behaves; it appends to the file events what happens to it.
+const folderVariable = "SUPERVISE_TEST_FOLDER"
+
+func TestMain(m *testing.M) {
+	if folder := os.Getenv(folderVariable); folder != "" {
+		os.Exit(runChild(folder))
+	}
+	os.Exit(m.Run())
+}
+
+// runChild speaks the protocol as a sidecar does.
+func runChild(folder string) int {
+	p, err := inherit.Open(os.Getenv, os.Getpid(), os.Getppid())
+	mode, modeErr := os.ReadFile(filepath.Join(folder, "mode"))
+	if err != nil || modeErr != nil || len(p.Sockets) == 0 {
+		return 3
+	}
+	note := func(format string, args ...any) {
+		f, err := os.OpenFile(filepath.Join(folder, "events"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			fmt.Fprintf(f, format+"\n", args...)
+			f.Close()
+		}
+	}
+	say := func(line string) { io.WriteString(p.Control, line+"\n") }
+	switch string(mode) {
+	case "fails":
+		say(inherit.Failed + `"the disk is full"`)
+		return 1
+	case "hangs":
+		note("hanging")
+		select {}
+	}
+	say(inherit.Prepared)
+	entries, _ := io.ReadAll(p.Previous)
+	note("serving %d after %q", os.Getpid(), entries)
+	say(inherit.Ready)
+	line := make([]byte, 100)
+	n, _ := p.Control.Read(line)
+	if string(line[:n]) == inherit.Replace+"\n" {
+		fmt.Fprintf(p.Next, "entries of %d", os.Getpid())
+	}
+	return 0
+}
+
+// supervised is a running supervisor.
+type supervised struct {
+	t       *testing.T
+	folder  string
+	signals chan os.Signal
+	logs    *observer.ObservedLogs
+	cancel  context.CancelFunc
+	ended   chan error
+}
+
+func start(t *testing.T, change func(*Config)) *supervised {
+	t.Helper()
+	core, logs := observer.New(zap.InfoLevel)
+	s := &supervised{t: t, folder: t.TempDir(), signals: make(chan os.Signal, 1), logs: logs, ended: make(chan error, 1)}
+	t.Setenv(folderVariable, s.folder)
+	s.mode("serves")
+	var c config.Config
+	c.Listen = config.Listen{HTTP: "127.0.0.1:0", GRPC: "off", Unix: "off", Peer: "off", Metrics: "off", XDS: "off", Admin: "off"}
+	all := Config{
+		Load: func() (config.Config, error) { return c, nil }, Command: []string{os.Args[0]}, Signals: s.signals, Log: zap.New(core),
+	}
+	if change != nil {
+		change(&all)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go func() { s.ended <- Run(ctx, all) }()
+	t.Cleanup(s.end)
+	s.awaitEvents(1)
+	return s
+}
+
+func (s *supervised) end() {
+	s.cancel()
+	if err := <-s.ended; err != nil && !strings.Contains(err.Error(), "exit code -1") { // a child of these tests ends with SIGTERM
+		s.t.Errorf("the supervisor ended with %v", err)
+	}
+}
+
+func (s *supervised) mode(mode string) {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.folder, "mode"), []byte(mode), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *supervised) events() []string {
+	text, _ := os.ReadFile(filepath.Join(s.folder, "events")) // there is none at first
+	return strings.Fields(strings.ReplaceAll(strings.TrimSpace(string(text)), " ", "_"))
+}
+
+// awaitEvents waits until there are n events, and returns them.
+func (s *supervised) awaitEvents(n int) []string {
+	s.t.Helper()
+	s.await(func() bool { return len(s.events()) >= n })
+	return s.events()
+}
+
+func (s *supervised) await(condition func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("after a minute: events %v, log %v", s.events(), s.logs.All())
+		}
+	}
+}
+
+func (s *supervised) restart() error { return Restart(context.Background(), os.Getpid()) }
+
+// pid returns the process id in the event of a child that serves.
+func pid(event string) (n int) {
+	_, _ = fmt.Sscanf(event, "serving_%d_after", &n)
+	return n
+}
+
+func TestNextChildGetsTheEntries(t *testing.T) {
+	s := start(t, nil)
+	for i := 1; i < 4; i++ {
+		if err := s.restart(); err != nil {
+			t.Fatal(err)
+		}
+		events := s.awaitEvents(i + 1)
+		if want := fmt.Sprintf(`after_"entries_of_%d"`, pid(events[i-1])); !strings.HasSuffix(events[i], want) {
+			t.Errorf("restart %d: got %s, want %s", i, events[i], want)
+		}
+	}
+}
+
+func TestChildThatFailsReplacesNothing(t *testing.T) {
+	wrong := false
+	s := start(t, func(c *Config) {
+		load := c.Load
+		c.Load = func() (config.Config, error) {
+			if wrong {
+				return config.Config{}, fmt.Errorf("line 3 is wrong")
+			}
+			return load()
+		}
+		c.prepareTimeout = 100 * time.Millisecond
+	})
+	first := pid(s.events()[0])
+	for mode, reason := range map[string]string{"fails": "the disk is full", "hangs": "killed", "missing": "line 3 is wrong"} {
+		s.mode(mode)
+		wrong = mode == "missing"
+		err := s.restart()
+		if err == nil || !strings.Contains(err.Error(), "the old process keeps serving") || !strings.Contains(err.Error(), reason) {
+			t.Errorf("the next child %s: got %v; want that the old one keeps serving, and %q", mode, err, reason)
+		}
+		if err := syscall.Kill(first, 0); err != nil {
+			t.Errorf("the next child %s: the old one: %v", mode, err)
+		}
+	}
+	wrong = false
+	s.mode("serves")
+	if err := s.restart(); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}
+
+func TestOneChildIsPreparedAtATime(t *testing.T) {
+	s := start(t, nil)
+	s.mode("hangs")
+	s.signals <- syscall.SIGUSR2
+	s.awaitEvents(2)
+	if err := s.restart(); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("a restart while another one is under way: got %v", err)
+	}
+	s.mode("serves")
+	if err := syscall.Kill(pid(s.events()[0]), syscall.SIGKILL); err != nil { // the one that hangs takes over: it was to be next
+		t.Fatal(err)
+	}
+	s.await(func() bool { return s.logs.FilterMessageSnippet("the sidecar has ended").Len() == 1 })
+}
+
+func TestChildThatCrashesIsStartedAgain(t *testing.T) {
+	s := start(t, nil)
+	for i := range 3 {
+		if err := syscall.Kill(pid(s.awaitEvents(i + 1)[i]), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, event := range s.awaitEvents(4) {
+		if !strings.HasSuffix(event, `after_""`) {
+			t.Errorf("child %d: got %s; want one without entries", i, event)
+		}
+	}
+	if err := s.restart(); err != nil {
+		t.Errorf("after the crashes: %v", err)
+	}
+}
+
+// With a socket in blocking mode, the end of an Accept in the child before has to wait for the next connection.
+func TestSocketsStayInNonBlockingMode(t *testing.T) {
+	sockets, err := bind(t.Context(), config.Config{Listen: config.Listen{HTTP: "127.0.0.1:0", GRPC: "off", Unix: "off", Peer: "off", Metrics: "off", XDS: "off", Admin: "off"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeHeld(sockets)
+	t.Setenv(folderVariable, "")
+	s := &supervisor{Config: Config{Command: []string{"true"}}}
+	c, err := s.start(sockets, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.ended
+	c.close()
+	raw, err := sockets[0].sockets[0].Listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		if flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_GETFL, 0); errno != 0 || flags&syscall.O_NONBLOCK == 0 {
+			t.Errorf("the flags of the socket are %#o, %v; want O_NONBLOCK", flags, errno)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOnlyTheUserAndRootMayRestart(t *testing.T) {
+	for peer, want := range map[uint32]bool{0: true, 1000: true, 1001: false} {
+		if got := mayRestart(peer, 1000); got != want {
+			t.Errorf("uid %d: got %t, want %t", peer, got, want)
+		}
+	}
+}
