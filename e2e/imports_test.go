@@ -66,10 +66,11 @@ var mayImport = map[string][]string{
 	// Loads keys before they are read.
 	"sidecar/internal/warm":      {"origin", "ring/backoff", "sidecar/internal/lru", "sidecar/kv"},
 	"sidecar/internal/stability": {"sidecar/internal/entries", "sidecar/kv"},
-	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/ttlmap", "sidecar/kv"},
+	"sidecar/internal/saved":     {},
+	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/saved", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
-		"sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/warm",
+		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/warm",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
@@ -186,7 +187,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
 		"ring/backoff", "ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes",
-		"sidecar/internal/origins", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
+		"sidecar/internal/entries", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
@@ -203,11 +204,12 @@ var mayImport = map[string][]string{
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
 	"sidecar/internal/inherit": {},
+	"sidecar/internal/cgroup":  {},
 	// Root and main.
-	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/inherit", "sidecar/internal/servers"},
+	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/cgroup", "sidecar/internal/inherit", "sidecar/internal/servers"},
 	"sidecar": {
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
-		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/datasets", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -153,13 +152,10 @@ func TestSupervisedSidecarChangesItsConfiguration(t *testing.T) {
 	during(t, clients, 1, func() {
 		child := s.Child()
 		s.Reconfigure("datasets:\n", "hosts: [functions.example]\nnonsense: 1\ndatasets:\n")
-		s.Signal(syscall.SIGUSR2)
-		rig.Eventually(t, time.Minute, func() error {
-			if !strings.Contains(s.Log(), "the sidecar is not replaced") {
-				return fmt.Errorf("the log does not say that the configuration is wrong")
-			}
-			return nil
-		})
+		out, err := s.Restart()
+		if err == nil || !strings.Contains(out, "nonsense") || !strings.Contains(out, "the old process keeps serving") {
+			t.Errorf("restart with a wrong configuration: %v: %s; want the reason, and that the old process keeps serving", err, out)
+		}
 		if s.Child() != child {
 			t.Error("the sidecar was replaced")
 		}
@@ -196,5 +192,32 @@ func TestSupervisedSidecarRefusesNoConnectionAfterACrash(t *testing.T) {
 			t.Errorf("%s: %s; the last: %s", name, one.figure(), *one.last.Load())
 		}
 		t.Logf("%d kills, %s: %s", n, name, one.figure())
+	}
+}
+
+// Entries survive any number of replacements while the database is down.
+func TestSupervisedSidecarKeepsItsEntriesInAnOutage(t *testing.T) {
+	c, clients := newSupervised(t)
+	s, n := c.sidecars[0], sampleOf(20)
+	all := func(t *testing.T) {
+		for name, one := range clients {
+			for i := range loadKeys {
+				if err := one.read(fmt.Sprint("key-", i)); err != nil {
+					t.Errorf("%s, key-%d: %v", name, i, err)
+				}
+			}
+		}
+	}
+	all(t)
+	c.database.Kill()
+	during(t, clients, n, func() { s.Replace() })
+	for name, one := range clients {
+		if one.failed.Load() != 0 {
+			t.Errorf("%s: %s; the last: %s", name, one.figure(), *one.last.Load())
+		}
+		t.Logf("%d replacements without a database, %s: %s", n, name, one.figure())
+	}
+	if got := s.Metric("ringside_restored_entries_total", `dataset="short-metrics"`); got != loadKeys {
+		t.Errorf("%v entries were restored; want %d", got, loadKeys)
 	}
 }

@@ -140,22 +140,26 @@ func (s *Sidecar) Child() int {
 	return children[0]
 }
 
-// Replace replaces the child process of a supervised sidecar, and waits until the new one is ready.
+// Restart runs `ringside restart` for a supervised sidecar, and returns what it prints.
+func (s *Sidecar) Restart() (output string, err error) {
+	out, err := exec.Command(s.path, "restart", "--pid", strconv.Itoa(s.Pid())).CombinedOutput()
+	return string(out), err
+}
+
+// Replace replaces the child process of a supervised sidecar; the new one is ready then.
 func (s *Sidecar) Replace() {
 	s.t.Helper()
-	s.replacedBy(func(int) { s.Signal(syscall.SIGUSR2) })
+	old := s.Child()
+	if out, err := s.Restart(); err != nil || s.Child() == old {
+		s.t.Fatalf("rig: restart of process %d: %v; the child was %d and is %d: %s", s.Pid(), err, old, s.Child(), out)
+	}
 }
 
 // Crash kills the child process of a supervised sidecar, and waits until the next one is ready.
 func (s *Sidecar) Crash() {
 	s.t.Helper()
-	s.replacedBy(func(child int) { _ = syscall.Kill(child, syscall.SIGKILL) })
-}
-
-func (s *Sidecar) replacedBy(do func(child int)) {
-	s.t.Helper()
 	old := s.Child()
-	do(old)
+	_ = syscall.Kill(old, syscall.SIGKILL) // it fails if the child has just crashed by itself
 	Eventually(s.t, startTimeout, func() error {
 		if now := s.Child(); now == 0 || now == old {
 			return fmt.Errorf("the child is %d; it was %d", now, old)

@@ -100,7 +100,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 78 wrong configuration.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return cli.Usagef(cmd, "%v", err) })
-	root.AddCommand(newRun(), newValidate(), newConfig(), newChanges(), newWait(), newHealthcheck(), newVersion())
+	root.AddCommand(newRun(), newValidate(), newConfig(), newChanges(), newRestart(), newWait(), newHealthcheck(), newVersion())
 	root.AddCommand(client.Commands()...)
 	root.AddCommand(inspect.Commands()...)
 	root.AddCommand(top.Command())

@@ -30,8 +30,9 @@ func newRun() *cobra.Command {
 requests, and exits with code 0. A second signal makes it exit at once, with code 1. It reloads its configuration on
 SIGHUP and when the file changes.
 
-With --supervise the sidecar is a child process. On SIGUSR2 it stops and the program at the same path starts in its place, with
-the current configuration if that is valid; after a crash it starts again. Connections are not refused meanwhile: they wait.
+With --supervise the sidecar is a child process. On "ringside restart" or SIGUSR2, the program at the same path takes its place,
+with the current configuration and the entries of the old process, which serves until the new one is prepared. After a crash it
+starts again. Connections are not refused meanwhile: they wait.
 
 Each field of the configuration can also be set by an environment variable, such as RINGSIDE_LISTEN_HTTP for listen.http,
 and by --set; a flag overrides a variable, and a variable overrides the file. Logs go to stderr.`,
@@ -47,7 +48,7 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 	cmd.Flags().Func("log-level", "debug, info, warn or error; same as --set log.level=",
 		assign(source, "log.level", "debug", "info", "warn", "error"))
 	supervised := cmd.Flags().Bool("supervise", false,
-		"run the sidecar in a child process, and hold its sockets while that is replaced after a crash or on SIGUSR2")
+		"run the sidecar in a child process, and hold its sockets while that is replaced, after a crash or by ringside restart")
 	debuggable := cmd.Flags().Bool("debuggable", false,
 		"let debuggers attach and other processes of the same user read the memory and the environment, secrets included")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
