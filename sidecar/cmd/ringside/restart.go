@@ -18,7 +18,7 @@ func newRestart() *cobra.Command {
 		Long: `Replace the process of a sidecar that runs with --supervise: by the program at the same path, with the current configuration.
 The old process serves until the new one is prepared, and leaves its entries to it. Wait for the outcome: exit code 0 when the new
 process is ready, 1 when the old one keeps serving, with the reason.`,
-		Example: `  kubectl exec my-pod -c ringside -- /ringside restart
+		Example: `  ringside restart
   ringside restart --pid 4711`,
 		Args: cli.Args(cobra.NoArgs),
 	}
