@@ -124,14 +124,21 @@ func (s *supervised) awaitEvents(n int) []string {
 
 func (s *supervised) await(condition func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(outcomeTimeout); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("after a minute: events %v, log %v", s.events(), s.logs.All())
+			s.t.Fatalf("after a while: events %v, log %v", s.events(), s.logs.All())
 		}
 	}
 }
 
-func (s *supervised) restart() error { return Restart(context.Background(), os.Getpid()) }
+// outcomeTimeout is far more than a child of these tests takes.
+const outcomeTimeout = 20 * time.Second
+
+func (s *supervised) restart() error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), outcomeTimeout)
+	defer cancel()
+	return Restart(ctx, os.Getpid())
+}
 
 // pid returns the process id in the event of a child that serves.
 func pid(event string) (n int) {
