@@ -26,22 +26,19 @@ func (s *Store) Save(w *saved.Writer) {
 	w.Int(life)
 	s.bounds.save(w, now)
 	s.entries.ByUse(func(key string, e *Entry) bool {
-		if !e.sendable(now) && s.isWorthABound(e, now) { //guard:row-that-is-gone-returns-after-a-restart
+		if !e.Usable(now) && s.isWorthABound(e, now) { //guard:row-that-is-gone-returns-after-a-restart
 			saveBound(w, observedRecord, key, remembered{e.Bound(), now + life}, now+life)
 		}
 		return w.Err() == nil
 	})
 	s.entries.ByUse(func(key string, e *Entry) bool {
-		if e.sendable(now) {
+		if e.Usable(now) {
 			saveEntry(w, key, e)
 		}
 		return w.Err() == nil
 	})
 	w.Int(endRecord)
 }
-
-// sendable reports whether a process that does not know of changes can send e.
-func (e *Entry) sendable(now int64) bool { return !e.Negative() && now < e.StaleUntil }
 
 func (m *memory) save(w *saved.Writer, now int64) {
 	m.mu.Lock()
@@ -71,12 +68,15 @@ func saveEntry(w *saved.Writer, key string, e *Entry) {
 	w.String(e.ETag)
 	w.String(e.Owner)
 	w.Bytes(e.Value)
-	pinned := int64(0)
-	if e.Pinned {
-		pinned = 1
+	for _, flag := range []bool{e.NotFound, e.Pinned} {
+		n := int64(0)
+		if flag {
+			n = 1
+		}
+		w.Int(n)
 	}
 	for _, n := range []int64{
-		e.Version, int64(e.Content), int64(e.Reason), pinned, e.Began, e.Took, e.Seen, e.FreshUntil, e.RevalidateUntil, e.StaleUntil,
+		e.Version, int64(e.Content), int64(e.Reason), e.Began, e.Took, e.Seen, e.FreshUntil, e.RevalidateUntil, e.StaleUntil,
 	} {
 		w.Int(n)
 	}
@@ -172,7 +172,8 @@ func (s *Saved) readEntry(r *saved.Reader) {
 	owner, hasOwner := r.String()
 	value, hasValue := r.Bytes()
 	e.ETag, e.Owner, e.Value = etag, owner, value
-	e.Version, e.Content, e.Reason, e.Pinned = r.Int(), origin.Content(r.Int()), Reason(r.Int()), r.Int() != 0
+	e.NotFound, e.Pinned = r.Int() != 0, r.Int() != 0
+	e.Version, e.Content, e.Reason = r.Int(), origin.Content(r.Int()), Reason(r.Int())
 	e.Began, e.Took, e.Seen = s.time(r), r.Int(), s.time(r)
 	e.FreshUntil, e.RevalidateUntil, e.StaleUntil = s.time(r), s.time(r), s.time(r)
 	switch {
@@ -184,6 +185,9 @@ func (s *Saved) readEntry(r *saved.Reader) {
 		s.entries = append(s.entries, savedEntry{key, e})
 	case hasKey && hasETag:
 		s.Omitted++
+		if e.NotFound && e.Version == 0 {
+			return // see Store.isWorthABound
+		}
 		s.boundRoom = boundRoom
 		until := e.Seen + int64(s.staleLife)
 		s.bounds = append(s.bounds, savedBound{observedRecord, key, remembered{e.Bound(), until}, until}) //guard:omitted-entry-leaves-no-bound

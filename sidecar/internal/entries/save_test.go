@@ -56,6 +56,18 @@ func TestRestoredEntriesAreStaleAnswersOfTheirAge(t *testing.T) {
 	}
 }
 
+func TestNotFoundIsRestoredWhereItMayBeStale(t *testing.T) {
+	old, next := newRig(t), newRig(t)
+	e := notFound(10, 12)
+	e.StaleUntil = 500
+	old.take(Load, 10).Put(e)
+	next.clock = 20
+	old.restoreIn(next, 1<<20, 0)
+	if got, ok := next.Peek("k"); !ok || !got.NotFound || !got.Usable(20) || got.Fresh(20) {
+		t.Errorf("got %+v, %t; want a stale answer that there is no row", got, ok)
+	}
+}
+
 func TestRestoredBoundsForbidWhatReadersHaveNotToSeeAgain(t *testing.T) {
 	old, next := newRig(t), newRig(t)
 	old.take(Load, 10).Put(value(1, "one", 10, 12))
