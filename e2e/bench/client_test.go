@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // conns is the number of concurrent connections, each with one request at a time.
@@ -40,22 +42,27 @@ func measureWith(b *testing.B, n int, dial func(i int) (exchange, error)) {
 			b.Fatal(err)
 		}
 	}
+	times := make([][]time.Duration, n)
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	var all sync.WaitGroup
 	b.ResetTimer()
-	for _, once := range exchanges {
+	for i, once := range exchanges {
 		all.Go(func() {
 			for left.Add(-1) >= 0 {
+				began := time.Now()
 				if err := once(); err != nil {
 					b.Error(err)
 					return
 				}
+				times[i] = append(times[i], time.Since(began))
 			}
 		})
 	}
 	all.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+	sorted := slices.Sorted(slices.Values(slices.Concat(times...)))
+	b.ReportMetric(float64(sorted[len(sorted)/2].Nanoseconds())/1e3, "p50-µs")
 }
 
 // httpGet requests path with minimal overhead, so that the client does not dominate the measurement.
