@@ -36,7 +36,7 @@ var errUnknownBefore = errors.New("an append with this idempotency id has an unk
 // append inserts a row in the origin, and makes it what is known of its key.
 func (w *writer) append(ctx context.Context, c kv.Change) (result, error) {
 	if res, ok := w.outcomes.Get(c.ID, w.now()); ok {
-		if res.entry == nil {
+		if res.entry == nil && res.digest == c.Digest() { // another write with the id gets KindIDReused
 			return res, w.unknown(errUnknownBefore)
 		}
 		return res, nil

@@ -122,6 +122,10 @@ func TestAppendOfUnknownOutcomeIsNotMadeAgain(t *testing.T) {
 		o.LoseAnswers(false)
 		_, err = d.Append(t.Context(), []byte("v"), "id")
 		expectKind(t, err, kv.KindUnknown)
+		_, err = d.Append(t.Context(), []byte("other"), "id")
+		expectKind(t, err, kv.KindIDReused)
+		_, err = d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v"), ID: "id"})
+		expectKind(t, err, kv.KindIDReused)
 		if o.Writes() != 1 {
 			t.Errorf("inserted %d times", o.Writes())
 		}

@@ -815,6 +815,7 @@ func TestAuditLogHasChangesAndDenials(t *testing.T) {
 		t.Errorf("a conflict: got %v", err)
 	}
 	httpOutcome(t, g.HTTP, "PUT", "/cnfmetrics/v1/metrics/a", metricRow, "")
+	httpOutcome(t, g.HTTP, "POST", "/v1/rows", metricRow, "")
 	stop()
 	type line struct {
 		Action, Result, Caller, Dataset, Operation, Key, Prefix, Address string
@@ -841,6 +842,7 @@ func TestAuditLogHasChangesAndDenials(t *testing.T) {
 		{Action: "invalidate", Result: "ok", Caller: "token:deploy", Keys: []string{"p", "q"}},
 		{Action: "put", Result: "conflict", Caller: unix, Key: "a"},
 		{Action: "put", Result: "ok", Caller: "loopback", Key: "a"},
+		{Action: "append", Result: "ok", Caller: "loopback", Key: "row-1"},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(wanted) {
 		t.Errorf("got  %+v\nwant %+v", got, wanted)
