@@ -164,6 +164,7 @@ var mayImport = map[string][]string{
 	"sidecar/metrics": {"origin", "sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
 	"xds/resources": {"ring", "ring/address", "ring/printable"},
+	"xds":           {},
 	"xds/publisher": {"ring", "ring/printable", "xds/resources"},
 	"xds/resolver":  {"ring", "ring/printable", "ring/backoff", "xds/resources"},
 	"xds/xdstest":   {"ring"},
@@ -177,7 +178,7 @@ var mayImport = map[string][]string{
 	"sidecar/config/decode":   {},
 	"sidecar/config/restart":  {"sidecar/config", "sidecar/config/decode"},
 	"sidecar/config/warnings": {"ring/address", "sidecar/config"},
-	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access", "sidecar/internal/httpview"},
+	"sidecar/config":          {"origin", "origin/guard", "ring", "ring/address", "sidecar/kv", "sidecar/config/decode", "sidecar/peer/identity", "sidecar/internal/access", "sidecar/internal/httpview", "xds"},
 	// The parts of a running sidecar.
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {

@@ -26,6 +26,7 @@ func (k *checker) check() {
 	k.files("peer_tls", k.config.PeerTLS.files())
 	k.peerTLS()
 	k.membership()
+	k.leftOut()
 	k.ring()
 	k.origins()
 	k.datasets()

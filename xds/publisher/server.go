@@ -1,3 +1,5 @@
+//go:build !noxds
+
 package publisher
 
 import (
@@ -17,9 +19,6 @@ import (
 )
 
 const (
-	// MaxRequestBytes is for the limit of messages of the server. It exceeds the first request of an Envoy: its node lists
-	// every extension, about 100 KiB.
-	MaxRequestBytes = 512 << 10
 	// maxTypes limits the resource types that one stream may request; there are about ten. The library waits for all of them
 	// with one reflect.Select, which panics at 65 536.
 	maxTypes = 32

@@ -1,3 +1,5 @@
+//go:build !noxds
+
 // Package resources builds the ring as xDS resources, for an Envoy or a gRPC client that sends each request to the member
 // that owns its key, and reads the members from them. Every Envoy and gRPC client builds the same ring from them.
 package resources

@@ -1,3 +1,5 @@
+//go:build !noxds
+
 // Package xdstest has the members that the tests of the packages of xds publish, and a server of the publisher.
 package xdstest
 

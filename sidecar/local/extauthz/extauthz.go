@@ -1,5 +1,5 @@
-// Package extauthz answers the checks of Envoy's filter ext_authz over gRPC (envoy.service.auth.v3.Authorization) from a dataset: a
-// request is allowed if the dataset has the key in one of its header fields.
+//go:build !noxds
+
 package extauthz
 
 import (
@@ -17,13 +17,6 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
-
-// Config says where decisions come from.
-type Config struct {
-	// Dataset is the name of a dataset, and Header the header field of a request that has the key: a name in lower case, or :path,
-	// :method or :authority.
-	Dataset, Header string
-}
 
 // Service implements envoy.service.auth.v3.Authorization. Errors are gRPC errors: what they mean for a request is configured in Envoy
 // (failure_mode_allow, status_on_error).
