@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 SHELL       := /usr/bin/env bash -euo pipefail
 BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
-NESTED      := deploy/collector e2e/bench/collection e2e/demo e2e/kube e2e/oldclient
+NESTED      := deploy/collector e2e/bench/collection e2e/bench/rivals e2e/demo e2e/kube e2e/oldclient
 # -short skips the tests that need installed programs; see NeedServers in e2e/rig.
 SHORTTEST    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped -- -short -timeout 10m
 
@@ -81,10 +81,9 @@ release: ## Make the files of a release in dist/: programs, SBOMs, notices, chec
 	@go run ./deploy/release -version "$(VERSION)" $(if $(DRY_RUN),-dry-run)
 
 .PHONY: bench
-bench: build ## Measure against nginx, Redis and a bare gRPC echo in the same run, and draw the plot
+bench: build ## Measure against nginx, Varnish, Redis, memcached, daprd, groupcache and others in the same run, and draw plots
 	@e2e/setup.sh bench
 	@e2e/bench/run.sh
-	@e2e/bench/loads.sh
 
 .PHONY: promises
 promises: setup ## Measure the promises on real processes and write the table of e2e/PROMISES.md, from a clean commit

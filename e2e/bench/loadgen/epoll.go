@@ -115,14 +115,16 @@ func (p poller) add(fd, number int) error {
 func (p poller) wait(timeout time.Duration) ([]syscall.EpollEvent, error) {
 	// Without this the kernel may end a wait 50 µs late. It is a property of the thread, and cheap to set.
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetTimerslck, 1, 0)
-	limit := syscall.NsecToTimespec(max(0, timeout.Nanoseconds()))
-	n, _, errno := syscall.Syscall6(sysEpollPwait2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)),
-		uintptr(unsafe.Pointer(&limit)), 0, 0)
-	switch errno {
-	case 0:
-		return p.events[:n], nil
-	case syscall.EINTR:
-		return nil, nil
+	for until := time.Now().Add(timeout); ; timeout = time.Until(until) {
+		limit := syscall.NsecToTimespec(max(0, timeout.Nanoseconds()))
+		n, _, errno := syscall.Syscall6(sysEpollPwait2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)),
+			uintptr(unsafe.Pointer(&limit)), 0, 0)
+		switch errno {
+		case 0:
+			return p.events[:n], nil
+		case syscall.EINTR: // the runtime signals its threads
+		default:
+			return nil, fmt.Errorf("loadgen: epoll_pwait2: %w", errno)
+		}
 	}
-	return nil, fmt.Errorf("loadgen: epoll_pwait2: %w", errno)
 }

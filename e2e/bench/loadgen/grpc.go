@@ -104,10 +104,17 @@ func (g *grpc) Parse(b, out []byte) (n, responses int, _ []byte, err error) {
 			out = g.acknowledge(out, kind, payload, flags)
 		case http2.FrameWindowUpdate:
 		default:
-			return 0, 0, out, fmt.Errorf("got the frame %v: %q", kind, payload)
+			if !endsRequest(kind, payload) {
+				return 0, 0, out, fmt.Errorf("got the frame %v: %q", kind, payload)
+			}
 		}
 	}
 	return n, responses, out, nil
+}
+
+// endsRequest reports whether a frame follows a complete response whose request the server did not read to its end (RFC 9113, 8.1).
+func endsRequest(kind http2.FrameType, payload []byte) bool {
+	return kind == http2.FrameRSTStream && len(payload) == 4 && binary.BigEndian.Uint32(payload) == uint32(http2.ErrCodeNo)
 }
 
 // knownBlock is a header block that was decoded and found valid.

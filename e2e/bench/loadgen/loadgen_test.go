@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,5 +233,33 @@ func TestServerThatClosesIsReported(t *testing.T) {
 	defer c.Close()
 	if _, err := c.Run(Load{Depth: 1, Count: 1}); err == nil {
 		t.Error("got no error")
+	}
+}
+
+// The runtime sends signals to threads that run for long, and those of a test end a wait of the kernel early.
+func TestSignalsDoNotEndAWait(t *testing.T) {
+	p, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread, stop := syscall.Gettid(), make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				_ = syscall.Tgkill(syscall.Getpid(), thread, syscall.SIGURG)
+			}
+		}
+	}()
+	const timeout = 30 * time.Millisecond
+	began := time.Now()
+	if ready, err := p.wait(timeout); len(ready) != 0 || err != nil || time.Since(began) < timeout {
+		t.Errorf("got %d events and %v after %v, want none after %v", len(ready), err, time.Since(began), timeout)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // readProc reads a file of /proc; ok is false if its process has exited.
@@ -109,12 +110,36 @@ func stateOf(path string) byte {
 	return state
 }
 
+// clockTick is the unit of times in /proc on all architectures that Go supports (sysconf(_SC_CLK_TCK)).
+const clockTick = 10 * time.Millisecond
+
+// CPUTime returns the time that the threads of a process have run, in user and in kernel mode: the fields 14 and 15 of
+// proc_pid_stat(5). It is 0 for a process that has exited.
+func CPUTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	fields := statFields(fmt.Sprintf("/proc/%d/stat", pid))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, err := strconv.Atoi(string(fields[11]))
+	system, err2 := strconv.Atoi(string(fields[12]))
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatalf("proc: times of process %d: %v", pid, err)
+	}
+	return time.Duration(user+system) * clockTick
+}
+
 // readStat reads the fields 3 and 22 of a stat file: the state, and the time of the start.
 func readStat(path string) (state byte, started string) {
-	stat, _, _ := readProc(path)
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before it may have spaces and parentheses
+	fields := statFields(path)
 	if len(fields) < 20 {
 		return exited, ""
 	}
 	return fields[0][0], string(fields[19])
+}
+
+// statFields returns the fields of a stat file from the third one; none if the process has exited.
+func statFields(path string) [][]byte {
+	stat, _, _ := readProc(path)
+	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before it may have spaces and parentheses
 }

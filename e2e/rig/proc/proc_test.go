@@ -43,3 +43,12 @@ func TestProcessIsNotThatOfAnotherOneWithItsPid(t *testing.T) {
 		t.Error("a process that has exited runs")
 	}
 }
+
+func TestCPUTimeGrowsWithWork(t *testing.T) {
+	before := CPUTime(t, os.Getpid())
+	for CPUTime(t, os.Getpid()) == before { // reading /proc is work
+	}
+	if got := CPUTime(t, 1<<22+1); got != 0 { // above the greatest pid
+		t.Errorf("got %v for no process, want 0", got)
+	}
+}
