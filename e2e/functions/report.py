@@ -4,7 +4,8 @@ import json
 import sys
 
 FUNCTIONS = ["freeradius", "kamailio", "powerdns", "nginx", "haproxy", "envoy", "prometheus"]
-FAULTS = ["database killed", "database killed, keys never read", "database frozen", "peer killed", "local sidecar killed", "etcd frozen"]
+FAULTS = ["database killed", "database killed, keys never read", "database frozen", "peer killed", "local sidecar killed", "local sidecar restarted",
+          "database killed, local sidecar restarted", "etcd frozen"]
 
 
 def milliseconds(nanoseconds):

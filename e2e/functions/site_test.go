@@ -33,7 +33,14 @@ func newSite(t *testing.T, f *function, e rig.Engine, ttl string) *site {
 	}
 	s.direct, s.cached = newPlace(), newPlace()
 	f.fill(s.direct)
-	s.sidecars = rig.Sidecars(t, 3, s.config(e, ttl))
+	config := s.config(e, ttl)
+	for _, id := range []string{"sidecar-1", "sidecar-2", "sidecar-3"} {
+		sidecar := rig.NewSidecar(t, id, config)
+		sidecar.Supervise()
+		sidecar.Start()
+		s.sidecars = append(s.sidecars, sidecar)
+	}
+	rig.AwaitRing(t, s.sidecars)
 	s.cached.local, s.cached.secondary = s.sidecars[0], s.sidecars[1]
 	f.start(t, s.direct)
 	f.start(t, s.cached)
@@ -81,6 +88,11 @@ var faults = []fault{
 	{"database killed, keys never read", func(s *site) { s.database.Kill() }, func(s *site) { s.database.Start() }, true, true},
 	{"peer killed", func(s *site) { s.sidecars[2].Kill() }, func(s *site) { s.sidecars[2].Start() }, false, false},
 	{localKilled, func(s *site) { s.sidecars[0].Kill() }, func(s *site) { s.sidecars[0].Start() }, false, false},
+	{"local sidecar restarted", func(s *site) { s.sidecars[0].Replace() }, func(*site) {}, false, false},
+	{"database killed, local sidecar restarted", func(s *site) {
+		s.database.Kill()
+		s.sidecars[0].Replace()
+	}, func(s *site) { s.database.Start() }, false, false},
 	{"etcd frozen", func(s *site) { s.etcd.Freeze() }, func(s *site) { s.etcd.Thaw() }, false, false},
 }
 
