@@ -260,7 +260,8 @@ func newApplication(p *parts, c config.Config, log *apierror.Log) *local.Server 
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
-		GRPCGo: c.Listen.GRPCGo, Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
+		GRPCGo: c.Listen.GRPCGo, //guard:transport-of-grpc-is-ignored
+		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
 	}
 	lc.ExtAuthz.Dataset, lc.ExtAuthz.Header = c.ExtAuthz.Dataset, c.ExtAuthz.Header
 	if p.served.typed != nil {

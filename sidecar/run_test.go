@@ -188,6 +188,18 @@ func TestLocalhostIsIPv6Too(t *testing.T) {
 	wantGet(t, net.JoinHostPort("::1", port), row, 200, rowJSON)
 }
 
+func TestTransportOfGRPCIsConfigured(t *testing.T) {
+	c := load(t, newFile(t, ""))
+	for _, grpcGo := range []bool{false, true} {
+		c.Listen.GRPCGo = grpcGo
+		r := begin(t, c, nil)
+		if got := r.parts.applications.Server.Config().GRPCGo; got != grpcGo {
+			t.Errorf("listen.grpc_go: %v: got %v", grpcGo, got)
+		}
+		r.end(t)
+	}
+}
+
 func TestPortInUseNamesTheField(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
