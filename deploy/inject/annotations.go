@@ -29,6 +29,7 @@ type choices struct {
 	requests, limits corev1.ResourceList
 	ports            Ports
 	unixSocket       bool
+	supervise        bool
 	logLevel         string
 }
 
@@ -48,6 +49,7 @@ func setters() map[string]func(c *choices, value string) error {
 		"metrics-port":   func(c *choices, v string) error { return setPort(&c.ports.Metrics, v) },
 		"admin-port":     func(c *choices, v string) error { return setPort(&c.ports.Admin, v) },
 		"unix-socket":    func(c *choices, v string) error { return setBool(&c.unixSocket, v) },
+		"supervise":      func(c *choices, v string) error { return setBool(&c.supervise, v) },
 		"log-level": func(c *choices, v string) error {
 			return setWord(&c.logLevel, v, "debug", "info", "warn", "error")
 		},

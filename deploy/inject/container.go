@@ -35,7 +35,7 @@ const (
 func (t *Template) container(c *choices) corev1.Container {
 	return corev1.Container{
 		Name: containerName, Image: t.Image, ImagePullPolicy: t.ImagePullPolicy,
-		Args:          []string{"run", "--config", configPath + "/ringside.yaml"},
+		Args:          args(c),
 		Env:           env(c),
 		Ports:         []corev1.ContainerPort{tcp(metricsPortName, c.ports.Metrics), tcp(peerPortName, c.ports.Peer)},
 		Resources:     corev1.ResourceRequirements{Requests: c.requests, Limits: c.limits},
@@ -48,6 +48,14 @@ func (t *Template) container(c *choices) corev1.Container {
 		SecurityContext:          confined(t.UserID),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}
+}
+
+func args(c *choices) []string {
+	list := []string{"run", "--config", configPath + "/ringside.yaml"}
+	if c.supervise {
+		list = append(list, "--supervise")
+	}
+	return list
 }
 
 func tcp(name string, port int32) corev1.ContainerPort {
