@@ -68,7 +68,7 @@ func (r *run) restoreEntries(ctx context.Context) error {
 	r.supervisor.say(inherit.Prepared)
 	defer interruptible(ctx, r.supervisor.Previous.SetReadDeadline)()
 	began := time.Now()
-	restored, err := r.parts.datasets.Restore(r.supervisor.Previous, r.parts.memory.left())
+	restored, err := r.parts.datasets.Restore(r.supervisor.Previous, r.parts.memory.left)
 	switch {
 	case ctx.Err() != nil, errors.Is(err, saved.ErrNothing):
 	case err != nil:
@@ -80,13 +80,17 @@ func (r *run) restoreEntries(ctx context.Context) error {
 	return nil
 }
 
+// restoreShare is the part of the memory that is left for entries. The rest is for the garbage that both processes make meanwhile: with
+// all of it, the kernel ended the old process while it saved (128 MiB, full memory).
+const restoreShare = 0.6
+
 // left returns how many bytes entries may have while another process still has its own.
 func (m memory) left() int64 {
 	left, limited := cgroup.MemoryLeft(os.DirFS("/"))
 	if !limited {
 		return m.entries
 	}
-	return min(m.entries, max(left-processMemory, 0))
+	return min(m.entries, int64(float64(max(left-processMemory, 0))*restoreShare))
 }
 
 // saveEntries saves all entries for the next process, if there is one. Nothing may serve applications any more.

@@ -105,12 +105,12 @@ func TestRestoreStaysWithinTheRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := begin(t, load(t, newFile(t, "")), nil) // another database: nothing
-	if got, err := next.parts.datasets.Restore(bytes.NewReader(saved.Bytes()), 1<<20); err != nil || got.Entries != 0 {
+	if got, err := next.parts.datasets.Restore(bytes.NewReader(saved.Bytes()), func() int64 { return 1 << 20 }); err != nil || got.Entries != 0 {
 		t.Errorf("from another database: got %+v, %v; want nothing", got, err)
 	}
 	for room, want := range map[int64]int{100: 0, 1 << 20: 1} {
 		next := begin(t, load(t, file), nil)
-		if got, err := next.parts.datasets.Restore(bytes.NewReader(saved.Bytes()), room); err != nil || got.Entries != want {
+		if got, err := next.parts.datasets.Restore(bytes.NewReader(saved.Bytes()), func() int64 { return room }); err != nil || got.Entries != want {
 			t.Errorf("with room for %d bytes: got %+v, %v; want %d entries", room, got, err, want)
 		}
 	}

@@ -39,12 +39,14 @@ type Restored struct {
 }
 
 // Restore takes over what the previous process has saved: all of it, as far as there is room, or nothing if any of it is wrong. The
-// datasets must be empty. One whose rows may now be others stays empty.
-func (s *Set) Restore(from io.Reader, room int64) (Restored, error) {
+// datasets must be empty. One whose rows may now be others stays empty. room returns the bytes that there are; it is called when the
+// previous process saves, because that has freed memory before.
+func (s *Set) Restore(from io.Reader, room func() int64) (Restored, error) {
 	r, err := saved.NewReader(from)
 	if err != nil {
 		return Restored{}, err
 	}
+	share := min(float64(room())/float64(s.config.Memory), 1) //guard:restored-entries-exceed-the-memory-of-the-container
 	read := map[*cache.Dataset]*entries.Saved{}
 	for now := s.current.Load(); r.Int() == anotherDataset; {
 		r.Allow(nameRoom)
@@ -55,7 +57,6 @@ func (s *Set) Restore(from io.Reader, room int64) (Restored, error) {
 			cache.SkipSaved(r)
 			continue
 		}
-		share := min(float64(room)/float64(s.config.Memory), 1) //guard:restored-entries-exceed-the-memory-of-the-container
 		read[d] = d.ReadSaved(r, int64(share*float64(d.Memory().MaxBytes)))
 	}
 	if err := r.Close(); err != nil { //guard:half-of-the-entries-are-restored

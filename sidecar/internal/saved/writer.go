@@ -20,6 +20,8 @@ type Writer struct {
 	to  *bufio.Writer
 	sum hash.Hash64
 	err error
+	// text is for String, so that saving makes no garbage: there are two processes in the memory of the container.
+	text []byte
 }
 
 // NewWriter begins to write to w.
@@ -50,7 +52,10 @@ func (w *Writer) Bytes(p []byte) {
 }
 
 // String writes text of any length.
-func (w *Writer) String(s string) { w.Bytes([]byte(s)) }
+func (w *Writer) String(s string) {
+	w.text = append(w.text[:0], s...)
+	w.Bytes(w.text)
+}
 
 // Err returns the first error, so that the caller need not go on.
 func (w *Writer) Err() error { return w.err }
