@@ -29,13 +29,7 @@ const conns = 16
 // exchange sends one request on its own connection and reads the response.
 type exchange func() error
 
-// measure splits b.N exchanges among connections, which dial opens by number.
-func measure(b *testing.B, dial func(i int) (exchange, error)) {
-	b.Helper()
-	measureWith(b, conns, dial)
-}
-
-// measureWith is measure with n connections.
+// measureWith splits b.N exchanges among n connections, which dial opens by number.
 func measureWith(b *testing.B, n int, dial func(i int) (exchange, error)) {
 	b.Helper()
 	exchanges := make([]exchange, n)

@@ -163,7 +163,7 @@ LOADS_BY = ((1, "p50-µs", "median time, less is better", " µs", ("≤ 1.15", "
 def memory_table(values):
     ours = values["Memory/server=ringside"]["B/entry"]
     return table("Memory of an entry", "Growth of the resident set with 50 000 entries of 1 KiB, per entry: less is better.", ["server", "bytes", "Ringside ÷ server"], [
-        [name, median(values[f"Memory/server={holder}"]["B/entry"]), ratio(ours, values[f"Memory/server={holder}"]["B/entry"])]
+        [name, median(values[f"Memory/server={holder}"]["B/entry"]), "" if holder == "ringside" else ratio(ours, values[f"Memory/server={holder}"]["B/entry"])]
         for holder, name in HOLDERS.items()])
 
 

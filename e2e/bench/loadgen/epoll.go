@@ -122,7 +122,7 @@ func (p poller) wait(timeout time.Duration) ([]syscall.EpollEvent, error) {
 		switch errno {
 		case 0:
 			return p.events[:n], nil
-		case syscall.EINTR: // the runtime signals its threads
+		case syscall.EINTR: // the runtime signals its threads //guard:signal-ends-wait
 		default:
 			return nil, fmt.Errorf("loadgen: epoll_pwait2: %w", errno)
 		}

@@ -157,7 +157,7 @@ func (g *grpc) decode(block []byte, flags http2.Flags, trailers bool) error {
 	if err := g.decoder.Close(); err != nil {
 		return err
 	}
-	if trailers && g.status != "0" {
+	if trailers && g.status != "0" { //guard:failed-call
 		return fmt.Errorf("got grpc-status %q, want 0", g.status)
 	}
 	return nil

@@ -168,7 +168,7 @@ func (r *run) openLoop() error {
 		for due < r.load.For && due <= now && len(idle) > 0 {
 			c := idle[len(idle)-1]
 			idle = idle[:len(idle)-1]
-			if err := r.send(c, 1, due); err != nil {
+			if err := r.send(c, 1, due); err != nil { //guard:latency-from-sending
 				return err
 			}
 			due += interval

@@ -170,8 +170,8 @@ func TestGRPCCallsAServer(t *testing.T) {
 func TestGRPCRejectsFailures(t *testing.T) {
 	_, address := serveHealth(t)
 	for name, open := range map[string]func() Stream{
-		"status": GRPC(checkMethod, [][]byte{[]byte("\x0a\x01x")}, 2),
-		"method": GRPC("/grpc.health.v1.Health/None", [][]byte{nil}, 2),
+		"status": GRPC(checkMethod, [][]byte{[]byte("\x0a\x01x")}, 0),
+		"method": GRPC("/grpc.health.v1.Health/None", [][]byte{nil}, 0),
 		"size":   GRPC(checkMethod, [][]byte{nil}, 100),
 	} {
 		c, err := Dial("tcp", address, 1, open)
