@@ -30,6 +30,7 @@ type grpc struct {
 	messages [][]byte
 	size     int
 
+	opened  bool
 	id      uint32 // of the next request
 	encoder *hpack.Encoder
 	encoded bytes.Buffer
@@ -46,19 +47,26 @@ type grpc struct {
 
 // Append sends a request as a HEADERS and a DATA frame.
 func (g *grpc) Append(b []byte, i int) []byte {
-	if g.id == 1 {
-		b = append(b, http2.ClientPreface...)
-		b = appendFrame(b, http2.FrameSettings, 0, 0, 6)
-		b = binary.BigEndian.AppendUint16(b, uint16(http2.SettingInitialWindowSize))
-		b = binary.BigEndian.AppendUint32(b, window)
-		b = appendWindow(b, window)
-	}
+	b = g.open(b)
 	message, block := g.messages[i%len(g.messages)], g.headers()
 	b = append(appendFrame(b, http2.FrameHeaders, http2.FlagHeadersEndHeaders, g.id, len(block)), block...)
 	b = appendFrame(b, http2.FrameData, http2.FlagDataEndStream, g.id, 5+len(message))
 	b = binary.BigEndian.AppendUint32(append(b, 0), uint32(len(message)))
 	g.id += 2
 	return append(b, message...)
+}
+
+// open begins a connection with its preface, once.
+func (g *grpc) open(b []byte) []byte {
+	if g.opened {
+		return b
+	}
+	g.opened = true
+	b = append(b, http2.ClientPreface...)
+	b = appendFrame(b, http2.FrameSettings, 0, 0, 6)
+	b = binary.BigEndian.AppendUint16(b, uint16(http2.SettingInitialWindowSize))
+	b = binary.BigEndian.AppendUint32(b, window)
+	return appendWindow(b, window)
 }
 
 // headers returns the header block of the next request. After the first ones, each field is in the dynamic table, and the block
@@ -183,6 +191,7 @@ func (g *grpc) acknowledge(out []byte, kind http2.FrameType, payload []byte, fla
 	if flags.Has(http2.FlagSettingsAck) {
 		return out
 	}
+	out = g.open(out) // a server may send its settings before the first request //guard:preface-before-acknowledgement
 	if kind == http2.FramePing {
 		return append(appendFrame(out, kind, http2.FlagPingAck, 0, len(payload)), payload...)
 	}

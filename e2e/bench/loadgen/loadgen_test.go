@@ -2,6 +2,7 @@ package loadgen
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	googlegrpc "google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -182,6 +184,19 @@ func TestGRPCRejectsFailures(t *testing.T) {
 			t.Errorf("%s: got no error", name)
 		}
 		c.Close()
+	}
+}
+
+// At a low rate, a server's settings arrive before the first request of a connection.
+func TestPrefacePrecedesTheAcknowledgement(t *testing.T) {
+	stream := GRPC(checkMethod, [][]byte{nil}, 2)()
+	settings := appendFrame(nil, http2.FrameSettings, 0, 0, 0)
+	_, _, out, err := stream.Parse(settings, nil)
+	if err != nil || !bytes.HasPrefix(out, []byte(http2.ClientPreface)) {
+		t.Errorf("got %q and %v, want the preface first", out, err)
+	}
+	if request := stream.Append(nil, 0); bytes.Contains(request, []byte(http2.ClientPreface)) {
+		t.Errorf("got a second preface: %q", request)
 	}
 }
 
