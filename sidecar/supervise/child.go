@@ -84,7 +84,7 @@ func (s *supervisor) command(c *child, previous *os.File) (*exec.Cmd, error) {
 		add(inherit.Control, theirs, controlErr), add(inherit.Next, write, pipeErr), add(inherit.Previous, before, beforeErr))
 	for _, h := range c.sockets {
 		for _, socket := range h.sockets {
-			f, fileErr := duplicate(socket.Listener.(syscall.Conn), h.Name)
+			f, fileErr := duplicate(socket.Listener.(syscall.Conn), h.Name) //guard:sockets-of-the-old-process-become-blocking
 			err = errors.Join(err, add(h.Name, f, fileErr))
 		}
 	}

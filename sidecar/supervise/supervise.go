@@ -126,7 +126,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			case inherit.Prepared:
 				s.commit()
 			case inherit.Ready: // it serves already, while the current child ends
-				s.next.ready = true //guard:restart-has-no-outcome
+				s.next.ready = true
 			}
 		case <-s.timeout:
 			s.late()

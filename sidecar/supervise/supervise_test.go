@@ -2,11 +2,13 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -160,33 +162,46 @@ func TestNextChildGetsTheEntries(t *testing.T) {
 }
 
 func TestChildThatFailsReplacesNothing(t *testing.T) {
-	wrong := false
+	var wrong atomic.Bool
 	s := start(t, func(c *Config) {
 		load := c.Load
 		c.Load = func() (config.Config, error) {
-			if wrong {
-				return config.Config{}, fmt.Errorf("line 3 is wrong")
+			if wrong.Load() {
+				return config.Config{}, errors.New("line 3 is wrong")
 			}
 			return load()
 		}
-		c.prepareTimeout = 100 * time.Millisecond
 	})
-	first := pid(s.events()[0])
-	for mode, reason := range map[string]string{"fails": "the disk is full", "hangs": "killed", "missing": "line 3 is wrong"} {
+	for mode, reason := range map[string]string{"fails": "the disk is full", "missing": "line 3 is wrong"} {
 		s.mode(mode)
-		wrong = mode == "missing"
-		err := s.restart()
-		if err == nil || !strings.Contains(err.Error(), "the old process keeps serving") || !strings.Contains(err.Error(), reason) {
-			t.Errorf("the next child %s: got %v; want that the old one keeps serving, and %q", mode, err, reason)
-		}
-		if err := syscall.Kill(first, 0); err != nil {
-			t.Errorf("the next child %s: the old one: %v", mode, err)
-		}
+		wrong.Store(mode == "missing")
+		s.wantRefusal(reason)
 	}
-	wrong = false
+	wrong.Store(false)
 	s.mode("serves")
 	if err := s.restart(); err != nil {
 		t.Errorf("after that: %v", err)
+	}
+}
+
+// A child that hangs is ended, so that later requests are not refused because of it.
+func TestChildThatHangsReplacesNothing(t *testing.T) {
+	s := start(t, func(c *Config) { c.prepareTimeout = time.Millisecond })
+	s.mode("hangs")
+	for range 2 {
+		s.wantRefusal("killed")
+	}
+}
+
+// wantRefusal wants that a restart fails for a reason, and that the first child serves on.
+func (s *supervised) wantRefusal(reason string) {
+	s.t.Helper()
+	err := s.restart()
+	if err == nil || !strings.Contains(err.Error(), "the old process keeps serving") || !strings.Contains(err.Error(), reason) {
+		s.t.Errorf("got %v; want that the old process keeps serving, and %q", err, reason)
+	}
+	if err := syscall.Kill(pid(s.events()[0]), 0); err != nil {
+		s.t.Errorf("the old process: %v", err)
 	}
 }
 
