@@ -75,10 +75,6 @@ configuration, so that the API server trusts it.`,
 	return cmd
 }
 
-func templateFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("template", "/etc/ringside-injector/template.yaml", "template of the injected container")
-}
-
 func readTemplate(path string) (*inject.Template, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
