@@ -178,7 +178,7 @@ def idle_table(values):
 def tables(values, about):
     rounds = len(hit(values, "ringside", "16x1", "req/s"))
     lines = ["# Benchmark results", "", "Written by `make bench`. Do not edit.", "",
-             f"{rounds} interleaved rounds; values of 1 KiB, 10 000 keys, all in memory. *C × N* is C connections with N requests in flight on each. One client "
+             f"Rounds: {rounds}, interleaved; values of 1 KiB, 10 000 keys, all in memory. *C × N* is C connections with N requests in flight on each. One client "
              "thread drives all servers in the same way, and shares the cores with them: the ratios carry over to other machines, the rates do not. Ratios are "
              "medians (ranges) over the rounds.", ""] + [f"- {line}" for line in about]
     for one in hit_tables(values):

@@ -29,5 +29,5 @@ for round in $(seq "$rounds"); do
 	bench -test.bench 'Load/.*/.*/over=(SQL|driver|HTTP)' -test.benchtime 0.2s
 done
 others during >>"$raw"
-../../.bin/benchstat -col /server -row '.name /load' -filter '.unit:req/s .name:Hit' "$raw" || true
+../../.bin/benchstat -col /server -row '.name /load' -filter '.unit:req/s .name:Hit /load:(16x1 OR 4x16)' "$raw" || true
 /usr/bin/python3 report.py "$raw" # Debian's, which has matplotlib
