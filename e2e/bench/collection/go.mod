@@ -9,4 +9,6 @@ require (
 	github.com/ringside-cache/ringside v0.0.0
 )
 
+require golang.org/x/sys v0.49.0 // indirect
+
 replace github.com/ringside-cache/ringside => ../../..
