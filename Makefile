@@ -57,7 +57,7 @@ lint: ## Check format, vet, staticcheck, buf lint, and that the generated code i
 	@e2e/setup.sh check
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	@go vet ./... && .bin/staticcheck ./...
-	@for module in $(NESTED); do (cd $$module && go vet ./... && ../../.bin/staticcheck ./...); done
+	@for module in $(NESTED); do (cd $$module && go vet ./... && "$(CURDIR)/.bin/staticcheck" ./...); done
 	@cd proto && ../.bin/buf lint
 	@e2e/generated.sh
 
