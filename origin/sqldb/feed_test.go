@@ -54,7 +54,7 @@ func (r *recorded) feed(t testing.TB) origin.Feed {
 // started returns a follower of the feed that has begun.
 func (r *recorded) started(t testing.TB) *follower {
 	t.Helper()
-	feed := r.feed(t)
+	var feed origin.Feed = startingFeed{r.feed(t)}
 	if r.config.Kind == origin.FeedPoll { // which misses nothing in between
 		feed = persistentFeed{feed}
 	}

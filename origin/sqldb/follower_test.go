@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/origin/sqldb/postgres/session"
 )
 
 // follower is a running Follow.
@@ -34,6 +35,23 @@ func (f persistentFeed) Follow(ctx context.Context, handle func(origin.Changes))
 	for {
 		err := f.Feed.Follow(ctx, handle)
 		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// startingFeed calls Follow again if PgBouncer passed it the results of another client (see session.ErrOutOfStep) before it has
+// begun. A sidecar does so at any time.
+type startingFeed struct{ origin.Feed }
+
+func (f startingFeed) Follow(ctx context.Context, handle func(origin.Changes)) error {
+	for {
+		begun := false
+		err := f.Feed.Follow(ctx, func(c origin.Changes) {
+			begun = true
+			handle(c)
+		})
+		if begun || !errors.Is(err, session.ErrOutOfStep) {
 			return err
 		}
 	}
