@@ -22,50 +22,58 @@ var radiusTables = map[string][]string{"radcheck": {"username"}, "radreply": {"u
 func testFeedOfSeveralTables(t *testing.T, d database, c origin.FeedConfig) {
 	d.radius(t)
 	c.Tables = radiusTables
-	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
 	for name, ds := range map[string]origin.Dataset{
 		"view":  {Table: "users", Key: []string{"username"}},
-		"query": {Query: "SELECT secret, reply FROM users WHERE username = " + mark},
+		"query": {Query: d.placeholders("SELECT secret, reply FROM users WHERE username = ?")},
 	} {
 		ds.Name = name
-		r := d.record(t, ds, c)
-		if err := r.db.InstallChanges(soon(t), r.ds, c); err != nil {
-			t.Errorf("%s: installed again: %v", name, err)
-		}
-		if err := r.db.CheckFeed(soon(t), r.ds, c); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		f := r.started(t)
-		for _, step := range []struct {
-			statement string
-			want      []string
-		}{
+		d.testFeedOfTables(t, ds, c, []feedStep{
 			{"INSERT INTO radcheck VALUES (1, 'alice', 'x'), (2, 'bob', 'x')", []string{"alice", "bob"}},
 			{"INSERT INTO radreply VALUES (1, 'alice', 'y')", []string{"alice"}},
 			{"UPDATE radreply SET value = 'z' WHERE id = 1", []string{"alice"}},
 			{"UPDATE radreply SET username = 'bob' WHERE id = 1", []string{"alice", "bob"}},
 			{"DELETE FROM radreply", []string{"bob"}},
 			{"DELETE FROM radcheck", []string{"alice", "bob"}},
-		} {
-			want := map[string]int64{}
-			for _, key := range step.want {
-				want[key] = 0
-			}
-			d.exec(t, step.statement)
-			f.want(want)
-		}
-		f.stop()
-		if err := r.db.RemoveChanges(soon(t), r.ds, c); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := r.db.CheckFeed(soon(t), r.ds, c); err == nil || !strings.Contains(err.Error(), "no trigger of table radcheck reports INSERT") {
-			t.Errorf("%s without triggers: %v", name, err)
-		}
+		})
 	}
 	c.Tables = map[string][]string{"radcheck": {"user"}}
 	_, _, err := d.open(t).ChangesSQL(soon(t), origin.Dataset{Name: "view", Table: "users", Key: []string{"username"}}, c)
 	if err == nil || !strings.Contains(err.Error(), `there is no column "user"`) {
 		t.Errorf("a missing column: %v", err)
+	}
+}
+
+// feedStep is a statement, and the keys that a feed reports for it.
+type feedStep struct {
+	statement string
+	want      []string
+}
+
+// testFeedOfTables installs the triggers of a feed twice, takes the steps, and removes the triggers.
+func (d database) testFeedOfTables(t *testing.T, ds origin.Dataset, c origin.FeedConfig, steps []feedStep) {
+	t.Helper()
+	r := d.record(t, ds, c)
+	if err := r.db.InstallChanges(soon(t), r.ds, c); err != nil {
+		t.Errorf("%s: installed again: %v", ds.Name, err)
+	}
+	if err := r.db.CheckFeed(soon(t), r.ds, c); err != nil {
+		t.Errorf("%s: %v", ds.Name, err)
+	}
+	f := r.started(t)
+	for _, step := range steps {
+		want := map[string]int64{}
+		for _, key := range step.want {
+			want[key] = 0
+		}
+		d.exec(t, step.statement)
+		f.want(want)
+	}
+	f.stop()
+	if err := r.db.RemoveChanges(soon(t), r.ds, c); err != nil {
+		t.Errorf("%s: %v", ds.Name, err)
+	}
+	if err := r.db.CheckFeed(soon(t), r.ds, c); err == nil || !strings.Contains(err.Error(), "no trigger of table radcheck reports INSERT") {
+		t.Errorf("%s without triggers: %v", ds.Name, err)
 	}
 }
 
@@ -82,15 +90,7 @@ func testFeedOfACompositeKey(t *testing.T, d database, c origin.FeedConfig) {
 		"query": {Query: d.placeholders("SELECT realm, username, secret, reply FROM users WHERE realm = ? AND username = ?"), Key: key},
 	} {
 		ds.Name = name
-		r := d.record(t, ds, c)
-		if err := r.db.CheckFeed(soon(t), r.ds, c); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		f := r.started(t)
-		for _, step := range []struct {
-			statement string
-			want      []string
-		}{
+		d.testFeedOfTables(t, ds, c, []feedStep{
 			{"INSERT INTO radcheck VALUES (1, 'a/b', 'alice', 'x'), (2, 'org', '100%', 'x')", []string{"a%2Fb/alice", "org/100%25"}},
 			{"INSERT INTO radreply VALUES (1, 'alice', 'a/b', 'y')", []string{"a%2Fb/alice"}},
 			{"UPDATE radreply SET value = 'z' WHERE id = 1", []string{"a%2Fb/alice"}},
@@ -100,21 +100,7 @@ func testFeedOfACompositeKey(t *testing.T, d database, c origin.FeedConfig) {
 			{"UPDATE radreply SET zone = 'net' WHERE id = 1", []string{"net/100%25"}},
 			{"DELETE FROM radreply", []string{"net/100%25"}},
 			{"DELETE FROM radcheck", []string{"net/alice", "org/100%25"}},
-		} {
-			want := map[string]int64{}
-			for _, key := range step.want {
-				want[key] = 0
-			}
-			d.exec(t, step.statement)
-			f.want(want)
-		}
-		f.stop()
-		if err := r.db.RemoveChanges(soon(t), r.ds, c); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := r.db.CheckFeed(soon(t), r.ds, c); err == nil || !strings.Contains(err.Error(), "no trigger of table radcheck reports INSERT") {
-			t.Errorf("%s without triggers: %v", name, err)
-		}
+		})
 	}
 	c.Tables = map[string][]string{"radcheck": {"realm", "username"}, "radreply": {"zone", "user"}}
 	_, _, err := d.open(t).ChangesSQL(soon(t), origin.Dataset{Name: "view", Table: "users", Key: key}, c)
@@ -134,8 +120,7 @@ func testFeedOfAView(t *testing.T, d database, c origin.FeedConfig) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
-	_, err := db.Feed(origin.Dataset{Name: "query", Query: "SELECT secret FROM users WHERE username = " + mark}, c)
+	_, err := db.Feed(origin.Dataset{Name: "query", Query: d.placeholders("SELECT secret FROM users WHERE username = ?")}, c)
 	if err == nil || !strings.Contains(err.Error(), "query: only a table has triggers") {
 		t.Errorf("a query: %v", err)
 	}
