@@ -23,7 +23,7 @@ func testCaseOfKeys(t *testing.T, d database) {
 		d.exec(t, "CREATE EXTENSION citext")
 		d.exec(t, "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
 	}
-	parameter := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
+	parameter := d.placeholders("?")
 	for i, column := range caseInsensitive[d.driver] {
 		t.Run(column, func(t *testing.T) {
 			table := fmt.Sprint("users", i)

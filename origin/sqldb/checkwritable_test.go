@@ -94,7 +94,7 @@ func testCheckWritableOfAReadOnlyAccount(t *testing.T, d database) {
 func testCheckRejectsAQueryThatWrites(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9) PRIMARY KEY, v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('0', 'x')")
-	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
+	mark := d.placeholders("?")
 	queries := []string{"DELETE FROM r WHERE k = " + mark + " RETURNING v"}
 	if d.driver == "postgres" {
 		queries = append(queries, "WITH d AS (DELETE FROM r RETURNING v) SELECT v FROM d WHERE v = $1")

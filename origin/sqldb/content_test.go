@@ -43,7 +43,7 @@ func testContentOfAQuery(t *testing.T, d database) {
 		if d.is("mariadb") && column == "doc" {
 			want = origin.ContentText
 		}
-		parameter := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
+		parameter := d.placeholders("?")
 		ds := origin.Dataset{Query: "SELECT * FROM shared WHERE k = " + parameter, Value: column}
 		if v := loadOne(t, d.dataset(t, ds), "k"); v.Content != want {
 			t.Errorf("%s: got %v, want %v", column, v.Content, want)

@@ -115,7 +115,7 @@ func testListKeysCannotWrite(t *testing.T, d database) {
 			t.Errorf("%q: %v; want an error with %q", query, err, want)
 		}
 	}
-	_, err := db.KeyLister(origin.Dataset{Query: "SELECT v FROM keys_0 WHERE k = " + map[bool]string{true: "$1", false: "?"}[d.is("postgres")]}, "")
+	_, err := db.KeyLister(origin.Dataset{Query: "SELECT v FROM keys_0 WHERE k = " + d.placeholders("?")}, "")
 	if err == nil || !strings.Contains(err.Error(), "query") {
 		t.Errorf("keys of a query without a list: %v", err)
 	}

@@ -249,7 +249,7 @@ func testInvalidRowFailsOnlyItsKey(t *testing.T, d database) {
 func testQueryWithoutBatchRunsOncePerKey(t *testing.T, d database) {
 	d.exec(t, "CREATE TABLE r (k VARCHAR(9), v VARCHAR(9))")
 	d.exec(t, "INSERT INTO r VALUES ('a', '1'), ('b', '2'), ('twice', '3'), ('twice', '4')")
-	mark := map[bool]string{true: "$1", false: "?"}[d.driver == "postgres"]
+	mark := d.placeholders("?")
 	o := d.dataset(t, origin.Dataset{Query: "SELECT v FROM r WHERE k = " + mark})
 	checkOutcomes(t, o, map[string]string{"a": `{"v":"1"}`, "b": `{"v":"2"}`, "c": "absent",
 		"twice": `several-rows: the database has 2 rows of one key: make the key column unique`})
