@@ -76,10 +76,7 @@ func (s *supervisor) command(c *child, previous *os.File) (*exec.Cmd, error) {
 	c.control = ours
 	read, write, pipeErr := os.Pipe()
 	c.saved = read
-	before, beforeErr := os.Open(os.DevNull)
-	if previous != nil {
-		before, beforeErr = duplicate(previous, inherit.Previous)
-	}
+	before, beforeErr := savedBy(previous)
 	err := errors.Join(
 		add(inherit.Control, theirs, controlErr), add(inherit.Next, write, pipeErr), add(inherit.Previous, before, beforeErr))
 	for _, h := range c.sockets {
@@ -91,6 +88,14 @@ func (s *supervisor) command(c *child, previous *os.File) (*exec.Cmd, error) {
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "LISTEN_") }),
 		inherit.Environ(os.Getpid(), names)...)
 	return cmd, err
+}
+
+// savedBy returns a new file of what a child saves; an empty one if there is none.
+func savedBy(previous *os.File) (*os.File, error) {
+	if previous == nil {
+		return os.Open(os.DevNull)
+	}
+	return duplicate(previous, inherit.Previous)
 }
 
 // duplicate returns the file of c again. It stays in non-blocking mode, which all processes with a file share: File of a listener
