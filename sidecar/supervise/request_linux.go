@@ -42,7 +42,7 @@ func (s *supervisor) listen() (end func()) {
 			if err != nil {
 				return
 			}
-			s.serve(c.(*net.UnixConn), stopped)
+			go s.serve(c.(*net.UnixConn), stopped) // a restart under way does not delay the next one
 		}
 	}()
 	return func() {
@@ -54,9 +54,12 @@ func (s *supervisor) listen() (end func()) {
 // serve answers one request.
 func (s *supervisor) serve(c *net.UnixConn, stopped <-chan struct{}) {
 	defer c.Close()
+	if !allowed(c) {
+		return
+	}
 	_ = c.SetReadDeadline(time.Now().Add(askTimeout)) // it fails only for a closed connection
 	line, err := bufio.NewReader(io.LimitReader(c, 64)).ReadString('\n')
-	if err != nil || line != restart+"\n" || !allowed(c) {
+	if err != nil || line != restart+"\n" {
 		return
 	}
 	r := request{reply: make(chan error, 1)}

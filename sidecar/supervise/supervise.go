@@ -118,7 +118,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		case err := <-s.next.ended:
 			s.nextEnded(err)
 		case line := <-s.current.lines:
-			if line == inherit.Ready {
+			if line == inherit.Ready && s.next == none { //guard:restart-succeeds-before-its-process-serves
 				s.request.answer(nil)
 			}
 		case line := <-s.next.lines:
@@ -150,6 +150,7 @@ func (s *supervisor) run(ctx context.Context) error {
 func (s *supervisor) replace(ctx context.Context, r request) {
 	err := errors.New("it is being replaced or stopped already")
 	if s.next == none && !s.stopping { //guard:two-children-are-started-at-once
+		s.request.answer(errors.New("another restart began before the new process served")) //guard:second-restart-forgets-the-first
 		s.request = r
 		if err = s.startNext(ctx); err == nil {
 			s.timeout = time.After(cmp.Or(s.prepareTimeout, prepareTimeout))

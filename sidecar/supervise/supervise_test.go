@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -51,13 +52,21 @@ func runChild(folder string) int {
 		say(inherit.Failed + `"the disk is full"`)
 		return 1
 	case "hangs":
-		note("hanging")
+		note("hanging %d", os.Getpid())
 		select {}
 	}
 	say(inherit.Prepared)
 	entries, _ := io.ReadAll(p.Previous)
 	note("serving %d after %q", os.Getpid(), entries)
+	if string(mode) == "slow" {
+		for os.Remove(filepath.Join(folder, "go on")) != nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	say(inherit.Ready)
+	if string(mode) == "slow" {
+		note("ready %d", os.Getpid())
+	}
 	line := make([]byte, 100)
 	n, _ := p.Control.Read(line)
 	if string(line[:n]) == inherit.Replace+"\n" {
@@ -78,10 +87,16 @@ type supervised struct {
 
 func start(t *testing.T, change func(*Config)) *supervised {
 	t.Helper()
+	return startIn(t, "serves", change)
+}
+
+// startIn starts the first child in a mode.
+func startIn(t *testing.T, mode string, change func(*Config)) *supervised {
+	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	s := &supervised{t: t, folder: t.TempDir(), signals: make(chan os.Signal, 1), logs: logs, ended: make(chan error, 1)}
 	t.Setenv(folderVariable, s.folder)
-	s.mode("serves")
+	s.mode(mode)
 	var c config.Config
 	c.Listen = config.Listen{HTTP: "127.0.0.1:0", GRPC: "off", Unix: "off", Peer: "off", Metrics: "off", XDS: "off", Admin: "off"}
 	all := Config{
@@ -142,9 +157,9 @@ func (s *supervised) restart() error {
 	return Restart(ctx, os.Getpid())
 }
 
-// pid returns the process id in the event of a child that serves.
-func pid(event string) (n int) {
-	_, _ = fmt.Sscanf(event, "serving_%d_after", &n)
+// pid returns the process id in an event.
+func pid(event string) int {
+	n, _ := strconv.Atoi(strings.Split(event, "_")[1])
 	return n
 }
 
@@ -190,6 +205,54 @@ func TestChildThatHangsReplacesNothing(t *testing.T) {
 	s.mode("hangs")
 	for range 2 {
 		s.wantRefusal("killed")
+	}
+}
+
+// A process may become ready while the one that is to replace it is prepared: that answers no restart.
+func TestChildThatIsReadyLateAnswersNoRestart(t *testing.T) {
+	s := startIn(t, "slow", nil)
+	s.mode("hangs")
+	outcome := make(chan error, 1)
+	go func() { outcome <- s.restart() }()
+	s.awaitEvents(2)
+	s.goOn()
+	if err := syscall.Kill(pid(s.awaitEvents(3)[1]), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-outcome; err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("got %v; want that the next process was killed", err)
+	}
+}
+
+// A process that never becomes ready can be replaced.
+func TestLaterRestartEndsAnEarlierOne(t *testing.T) {
+	s := start(t, nil)
+	s.mode("slow")
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- s.restart() }()
+	s.awaitEvents(2)
+	s.mode("serves")
+	go func() {
+		err := s.restart()
+		for err != nil && strings.Contains(err.Error(), "already") { // until the supervisor sees that the first child has ended
+			err = s.restart()
+		}
+		second <- err
+	}()
+	if err := <-first; err == nil || !strings.Contains(err.Error(), "another restart began") {
+		t.Errorf("the first restart: got %v", err)
+	}
+	s.goOn()
+	if err := <-second; err != nil {
+		t.Errorf("the second restart: %v", err)
+	}
+}
+
+// goOn lets a slow child become ready.
+func (s *supervised) goOn() {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.folder, "go on"), nil, 0o600); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
