@@ -70,7 +70,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/saved", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
-		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/warm",
+		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/ttlmap", "sidecar/internal/warm",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
@@ -158,8 +158,12 @@ var mayImport = map[string][]string{
 	// The console of operators, and its messages, which the command line decodes.
 	"sidecar/admin/adminapi": {"ring/printable", "sidecar/kv"},
 	"sidecar/admin": {
-		"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/apierror",
-		"sidecar/internal/httpfield", "sidecar/kv",
+		"ring", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/access", "sidecar/internal/apierror",
+		"sidecar/internal/caller", "sidecar/internal/httpfield", "sidecar/kv",
+	},
+	// Explains a key: asks the members that a read of it concerns.
+	"sidecar/internal/explain": {
+		"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/apierror", "sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/metrics": {"origin", "sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
@@ -200,7 +204,7 @@ var mayImport = map[string][]string{
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/config", "sidecar/internal/access",
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
-		"sidecar/internal/datasets",
+		"sidecar/internal/datasets", "sidecar/internal/explain",
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
@@ -210,7 +214,7 @@ var mayImport = map[string][]string{
 	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/cgroup", "sidecar/internal/inherit", "sidecar/internal/servers"},
 	"sidecar": {
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
-		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
@@ -260,7 +264,7 @@ var onlyImporter = map[string][]string{
 	"modernc.org/sqlite":                 {"origin/sqldb/sqlite", "origin/sqldb/sqlite/sqlitetest"},
 	"github.com/hashicorp/golang-lru/v2": {"sidecar/internal/lru"},
 	"google.golang.org/grpc": {
-		"sidecar/internal/servers",
+		"sidecar/internal/explain", "sidecar/internal/servers",
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/extauthz", "sidecar/local/grpcapi", "sidecar/internal/h2",

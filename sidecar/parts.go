@@ -19,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/explain"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
@@ -216,17 +217,18 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	if p.served, err = newServed(p, c); err != nil {
 		return err
 	}
-	application := newApplication(p, c, r.errors)
+	explainer := newExplainer(p, r.errors)
+	application := newApplication(p, c, explainer, r.errors)
 	p.applications = servers.NewApplications(p.listeners, application, r.log)
 	version, revision := Version()
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
 		Datasets: p.datasets, Local: application, Publisher: p.publisher,
 		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
-		Errors: r.errors,
+		Errors: r.errors, Explainer: explainer,
 	}
 	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{
-		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect,
+		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect, Explain: explainer.StateJSON,
 		Applications: application, Budget: p.budget, Defect: r.logDefect,
 	})
 	p.reloader = &reloader{
@@ -256,12 +258,13 @@ func accessOf(c config.Config) access.Config {
 }
 
 // newApplication returns the server of the pod's applications, and of clients that route by the ring.
-func newApplication(p *parts, c config.Config, log *apierror.Log) *local.Server {
+func newApplication(p *parts, c config.Config, explainer *explain.Explainer, log *apierror.Log) *local.Server {
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
 		GRPCGo: c.Listen.GRPCGo, //guard:transport-of-grpc-is-ignored
 		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
+		Explain: explainer.ExplainJSON,
 	}
 	lc.ExtAuthz.Dataset, lc.ExtAuthz.Header = c.ExtAuthz.Dataset, c.ExtAuthz.Header
 	if p.served.typed != nil {

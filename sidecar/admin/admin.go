@@ -13,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 )
@@ -24,12 +25,18 @@ type Source struct {
 	Datasets      func() []*cache.Dataset
 	// Ring returns the ring in use; nil or empty if there is no other member.
 	Ring func() *ring.Ring
+	// Explain explains a key of one of Datasets; the error has a Kind.
+	Explain func(ctx context.Context, dataset, key string) (adminapi.Explanation, error)
+	// Gate returns who may read a dataset; may be nil, and then everybody may.
+	Gate func(dataset string) *access.Gate
 	// Directory returns the state of the member directory.
 	Directory func() adminapi.Directory
 	// XDS returns the state of the xDS publisher. It is nil, or returns nil, if the sidecar publishes no ring.
 	XDS func() *adminapi.XDS
 	// Others fetches the State of each other member of the ring. It returns soon after ctx is done.
 	Others func(ctx context.Context) []adminapi.MemberState
+	// Errors is the log that has the texts of errors.
+	Errors *apierror.Log
 	// Hosts are the values, without port, that the Host header may have besides localhost and the loopback addresses.
 	Hosts []string
 	// Pprof enables /debug/pprof.

@@ -3,12 +3,14 @@ package admin_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"sort"
 	"strings"
@@ -22,6 +24,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/admin"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
+	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -64,6 +68,9 @@ func newSource(t *testing.T) admin.Source {
 				{ID: "b", Addr: "10.0.0.2:7072", State: &adminapi.State{Node: "b"}},
 				{ID: "c", Addr: "10.0.0.3:7072", Unreachable: "connection refused"},
 			}
+		},
+		Explain: func(context.Context, string, string) (adminapi.Explanation, error) {
+			return adminapi.Explanation{NextRead: "explained"}, nil
 		},
 		Hosts: []string{"ringside.local"},
 	}
@@ -335,40 +342,32 @@ func TestSharesAddUpToOne(t *testing.T) {
 	}
 }
 
-type explainAnswer struct {
-	RouteKey   string `json:"route_key"`
-	Owner      string
-	Successors []string
-	Memory     kv.Explanation
-}
-
-func TestExplainNamesOwnerAndSuccessorsAndWhatIsHeld(t *testing.T) {
+func TestExplainNeedsThePermissionToRead(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("letmein\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	control, err := access.New(access.Config{
+		Tokens: map[string]string{"ops": token}, Datasets: map[string]access.Dataset{"routes": {Rules: access.Rules{Read: []string{"token:ops"}}}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := newSource(t)
-	e := get[explainAnswer](t, s, "/api/explain?dataset=routes&key=10.0.0.0/8")
-	var want []string
-	for m := range s.Ring().Successors("routes/10.0.0.0/8") {
-		want = append(want, m.ID)
+	s.Gate, s.Errors = control.Gate, apierror.NewLog(func(apierror.Line) {})
+	const path = "/api/explain?dataset=routes&key=a"
+	if w := do(admin.NewHandler(s), request("GET", path)); w.Code != http.StatusUnauthorized || strings.Contains(w.Body.String(), "explained") {
+		t.Errorf("without the token: %d %s", w.Code, w.Body)
 	}
-	if got := append([]string{e.Owner}, e.Successors...); fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("owner and successors %v, want %v", got, want)
+	if w := do(admin.NewHandler(s), request("GET", path, "Authorization", "Bearer letmein")); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"next_read":"explained"`) {
+		t.Errorf("with the token: %d %s", w.Code, w.Body)
 	}
-	if e.RouteKey != "routes/10.0.0.0/8" || !e.Memory.Held || e.Memory.Why != "miss" || e.Memory.Fresh <= 0 {
-		t.Errorf("explanation: %+v", e)
+	s.Gate = nil
+	s.Explain = func(context.Context, string, string) (adminapi.Explanation, error) {
+		return adminapi.Explanation{}, &kv.Error{Kind: kv.KindOverloaded, Err: errors.New("too many")}
 	}
-	if get[explainAnswer](t, s, "/api/explain?dataset=routes&key=nope").Memory.Held {
-		t.Error("a key that was never read is cached")
-	}
-	if n := get[adminapi.State](t, s, "/api/state").Datasets[0].Loads; n != 1 {
-		t.Errorf("explaining counted as a read: %d loads", n)
-	}
-}
-
-func TestExplainWithoutARingNamesThisSidecar(t *testing.T) {
-	s := newSource(t)
-	s.Ring = func() *ring.Ring { return nil }
-	e := get[explainAnswer](t, s, "/api/explain?dataset=routes&key=a")
-	if e.Owner != "a" || len(e.Successors) != 0 {
-		t.Errorf("alone: %+v", e)
+	if w := do(admin.NewHandler(s), request("GET", path)); w.Code != http.StatusTooManyRequests {
+		t.Errorf("too many: %d %s", w.Code, w.Body)
 	}
 }
 

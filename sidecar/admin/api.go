@@ -3,13 +3,14 @@ package admin
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 
-	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -38,9 +39,7 @@ func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
 	respond(w, a.cluster.get(r.Context(), a.Source))
 }
 
-// maxSuccessors is the number of members that an explanation lists after the owner. A read uses at most one of them.
-const maxSuccessors = 3
-
+// explain answers who may read the dataset: an explanation has no value, and says which keys exist.
 func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	name, key := q.Get("dataset"), q.Get("key")
@@ -48,41 +47,24 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 		apierror.New(apierror.TypeOf(kv.KindInvalidKey), "the length of the key must be 1 to "+strconv.Itoa(kv.MaxKeyBytes)+" bytes").Write(w)
 		return
 	}
-	for _, d := range a.Datasets() {
-		if d.Name() == name {
-			respond(w, a.newExplanation(d, key))
-			return
-		}
+	if !slices.ContainsFunc(a.Datasets(), func(d *cache.Dataset) bool { return d.Name() == name }) {
+		apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
+		return
 	}
-	apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
-}
-
-func (a *api) newExplanation(d *cache.Dataset, key string) adminapi.Explanation {
-	r, routeKey := a.Ring(), routekey.Format(d.Name(), key)
-	e := adminapi.Explanation{
-		Dataset:    d.Name(),
-		Key:        key,
-		RouteKey:   routeKey,
-		Position:   position(ring.Hash(routeKey)),
-		RingID:     adminapi.FormatRingID(r.ID()),
-		Node:       a.Node,
-		Owner:      a.Node, // unless the ring has members
-		Successors: []string{},
-		Memory:     d.Explain(key),
-		XDS:        a.xds(),
+	var gate *access.Gate
+	if a.Gate != nil {
+		gate = a.Gate(name)
 	}
-	n := 0
-	for m := range r.Successors(routeKey) {
-		if n == 0 {
-			e.Owner = m.ID
-		} else {
-			e.Successors = append(e.Successors, m.ID)
-		}
-		if n++; n > maxSuccessors {
-			break
-		}
+	_, err := gate.Authorize(caller.Caller{Kind: caller.Loopback}, access.Read, r.Header.Get("Authorization"))
+	var e adminapi.Explanation
+	if err == nil { //guard:explanation-without-permission
+		e, err = a.Explain(r.Context(), name, key)
 	}
-	return e
+	if err != nil {
+		apierror.From(err, a.Errors.Report).Write(w)
+		return
+	}
+	respond(w, e)
 }
 
 func respond(w http.ResponseWriter, v any) {

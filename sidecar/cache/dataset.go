@@ -146,15 +146,6 @@ func (d *Dataset) Sweep() (removed int) { return d.store.Sweep() }
 // Bounds returns how many keys have a read bound without an entry, and how many can have one.
 func (d *Dataset) Bounds() (n, most int) { return d.store.Bounds() }
 
-// Explain describes the entry of key. It does not count as a read.
-func (d *Dataset) Explain(key string) kv.Explanation {
-	e, ok := d.store.Peek(key)
-	if !ok {
-		return kv.Explanation{}
-	}
-	return e.Explain(d.now())
-}
-
 // Watch begins to note changes of keys, which must be distinct. Close it.
 func (d *Dataset) Watch(keys []string) *watches.Watch { return d.invalidator.watches.Watch(keys) }
 

@@ -63,6 +63,8 @@ type fetcher struct {
 	failovers chan struct{}
 	// silent has the members, and the origin, that readers with a stale answer do not wait for.
 	silent silence.Set
+	// failures has the keys whose latest load or peer fetch failed, for explanations.
+	failures *failures
 }
 
 func newFetcher(shared *core, c Config) *fetcher {
@@ -70,6 +72,7 @@ func newFetcher(shared *core, c Config) *fetcher {
 		core: shared, origin: c.Origin,
 		loads: flight.New[result](c.Policy.MaxFlights, c.Calls), fetches: flight.New[result](c.Policy.MaxFlights, c.Calls),
 		failovers: make(chan struct{}, maxFailoverLoads), //guard:failover-loads-without-bound
+		failures:  newFailures(),
 	}
 }
 
@@ -129,6 +132,9 @@ func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.F
 			mine[i].finish = func(res result, err error) {
 				err = f.classify(err)
 				f.learn(&jobs[n].read, began, err)
+				if err != nil {
+					f.failures.note(jobs[n].key, err, f.now())
+				}
 				finish(n, res, err)
 			}
 		}

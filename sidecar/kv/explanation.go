@@ -2,7 +2,7 @@ package kv
 
 import "time"
 
-// Explanation is what this member's memory has of one key. Durations are zero if there is no entry.
+// Explanation is what one member has of a key, and what it would do to read it. Durations are zero if there is no entry.
 type Explanation struct {
 	Held   bool `json:"cached"`
 	Absent bool `json:"not_found,omitempty"`
@@ -26,4 +26,53 @@ type Explanation struct {
 	Why string `json:"reason,omitempty"`
 	// Failing: the last refresh has failed, and stale answers are sent.
 	Failing bool `json:"failing,omitempty"`
+
+	Bound ReadBound   `json:"read_bound"`
+	Reads RecentReads `json:"recent_reads"`
+	Next  NextRead    `json:"next"`
+}
+
+// ReadBound is the oldest result of the key that a read through this member may return. Zero allows everything.
+type ReadBound struct {
+	// Version allows this version and later ones.
+	Version int64 `json:"version,omitempty"`
+	// LoadedWithin, where versions do not decide, allows what was loaded at most so long ago.
+	LoadedWithin time.Duration `json:"loaded_within_ns,omitempty"`
+}
+
+// RecentReads is in how many of the latest windows of time the entry was read: by applications, or for other members. Reads are
+// not counted one by one, because that would cost each hit of a hot key a write to shared memory.
+type RecentReads struct {
+	Windows int           `json:"windows"` // with a read
+	Of      int           `json:"of"`
+	Window  time.Duration `json:"window_ns"`
+	// Last is the time since the latest read that was noted: of reads within one Window only the first is.
+	Last time.Duration `json:"last_ns,omitempty"`
+}
+
+// Action is what a read does.
+type Action string
+
+// The actions.
+const (
+	ActHit        Action = "hit"              // answer from memory
+	ActStale      Action = "stale"            // answer at once with the stale entry, without a load
+	ActRevalidate Action = "stale-revalidate" // answer at once with the stale entry, and load in the background
+	ActLoad       Action = "load"             // query the origin
+	ActFetch      Action = "fetch"            // ask another member
+	ActJoin       Action = "join"             // wait for the load or the peer fetch that is running
+)
+
+// NextRead is what a read without options would do now.
+type NextRead struct {
+	Action Action `json:"action"`
+	// From is the member to ask, of ActFetch; Successor is asked if it does not answer, and empty if that is this member.
+	From      string `json:"from,omitempty"`
+	Successor string `json:"successor,omitempty"`
+	// Previous is the member to ask before a load, because it owned the key until just now.
+	Previous string `json:"previous,omitempty"`
+	// Stale: if the load or the fetch fails, the stale entry is the answer.
+	Stale bool `json:"stale_if_error,omitempty"`
+	// Detail is why the answer is stale; see Answer.Detail.
+	Detail string `json:"detail,omitempty"`
 }

@@ -5,30 +5,30 @@ import "time"
 // Policy is how fresh a dataset's answers are. Durations are limited to 0 to 36 years.
 type Policy struct {
 	// TTL is how long an entry is fresh, counted from before its load began.
-	TTL time.Duration
+	TTL time.Duration `json:"ttl_ns"`
 	// TTLJitter is the share of TTL, 0 to 1, by which entries expire earlier at random, so that entries that were loaded
 	// together do not expire together.
-	TTLJitter float64
+	TTLJitter float64 `json:"ttl_jitter"`
 	// NegativeTTL is the TTL of a negative entry: for a row that does not exist, or for rows that are a data error.
-	NegativeTTL time.Duration
+	NegativeTTL time.Duration `json:"negative_ttl_ns"`
 	// StaleWhileRevalidate is how long after TTL a stale answer is sent at once, with one load in the background.
-	StaleWhileRevalidate time.Duration
+	StaleWhileRevalidate time.Duration `json:"stale_while_revalidate_ns"`
 	// StaleIfError is how long after TTL a stale answer is sent when the origin fails.
-	StaleIfError time.Duration
+	StaleIfError time.Duration `json:"stale_if_error_ns"`
 	// NegativeStaleIfError is how long after NegativeTTL "not found" is sent, marked as stale, when the origin fails.
-	NegativeStaleIfError time.Duration
+	NegativeStaleIfError time.Duration `json:"negative_stale_if_error_ns"`
 	// LocalTTL is the longest life of a copy of another member's entry; a copy never outlives that entry.
-	LocalTTL time.Duration
+	LocalTTL time.Duration `json:"local_ttl_ns"`
 	// LoadTimeout bounds one load.
-	LoadTimeout time.Duration
+	LoadTimeout time.Duration `json:"load_timeout_ns"`
 	// WriteTimeout bounds one write.
-	WriteTimeout time.Duration
+	WriteTimeout time.Duration `json:"write_timeout_ns"`
 	// GapTTL is the longest life of an entry while the change feed is broken; 0 for a dataset without a feed.
-	GapTTL time.Duration
+	GapTTL time.Duration `json:"gap_ttl_ns"`
 	// FailoverTTL is the TTL of an entry that was loaded for an owner that could not be reached.
-	FailoverTTL time.Duration
+	FailoverTTL time.Duration `json:"failover_ttl_ns"`
 	// MaxFlights bounds the loads that run at once and, separately, the peer fetches.
-	MaxFlights int
+	MaxFlights int `json:"max_flights"`
 }
 
 // DefaultPolicy is the policy of a dataset without settings.

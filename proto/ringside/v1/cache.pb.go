@@ -1622,6 +1622,107 @@ func (*WatchCurrent) Descriptor() ([]byte, []int) {
 	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
+// ExplainRequest names one key of one dataset.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The key: 1 to 1024 bytes of UTF-8.
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ExplainRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// ExplainResponse is an explanation for people and their tools.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The JSON document of GET /v1/{dataset}:explain and of `ringside explain -o json`. Later releases add fields.
+	Json          []byte `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ExplainResponse) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 var File_ringside_v1_cache_proto protoreflect.FileDescriptor
 
 const file_ringside_v1_cache_proto_rawDesc = "" +
@@ -1723,14 +1824,19 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x05state\"\f\n" +
 	"\n" +
 	"WatchReset\"\x0e\n" +
-	"\fWatchCurrent*l\n" +
+	"\fWatchCurrent\"<\n" +
+	"\x0eExplainRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"%\n" +
+	"\x0fExplainResponse\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json*l\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"SOURCE_HIT\x10\x01\x12\x14\n" +
 	"\x10SOURCE_LOCAL_HIT\x10\x02\x12\x13\n" +
 	"\x0fSOURCE_PEER_HIT\x10\x03\x12\x0f\n" +
-	"\vSOURCE_LOAD\x10\x042\xdb\x03\n" +
+	"\vSOURCE_LOAD\x10\x042\xa1\x04\n" +
 	"\x05Cache\x128\n" +
 	"\x03Get\x12\x17.ringside.v1.GetRequest\x1a\x18.ringside.v1.GetResponse\x12G\n" +
 	"\bBatchGet\x12\x1c.ringside.v1.BatchGetRequest\x1a\x1d.ringside.v1.BatchGetResponse\x128\n" +
@@ -1738,7 +1844,8 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x06Delete\x12\x1a.ringside.v1.DeleteRequest\x1a\x1b.ringside.v1.DeleteResponse\x12A\n" +
 	"\x06Append\x12\x1a.ringside.v1.AppendRequest\x1a\x1b.ringside.v1.AppendResponse\x12M\n" +
 	"\n" +
-	"Invalidate\x12\x1e.ringside.v1.InvalidateRequest\x1a\x1f.ringside.v1.InvalidateResponse\x12@\n" +
+	"Invalidate\x12\x1e.ringside.v1.InvalidateRequest\x1a\x1f.ringside.v1.InvalidateResponse\x12D\n" +
+	"\aExplain\x12\x1b.ringside.v1.ExplainRequest\x1a\x1c.ringside.v1.ExplainResponse\x12@\n" +
 	"\x05Watch\x12\x19.ringside.v1.WatchRequest\x1a\x1a.ringside.v1.WatchResponse0\x01BAZ?github.com/ringside-cache/ringside/proto/ringside/v1;ringsidev1b\x06proto3"
 
 var (
@@ -1754,7 +1861,7 @@ func file_ringside_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_ringside_v1_cache_proto_goTypes = []any{
 	(Source)(0),                 // 0: ringside.v1.Source
 	(*GetRequest)(nil),          // 1: ringside.v1.GetRequest
@@ -1778,18 +1885,20 @@ var file_ringside_v1_cache_proto_goTypes = []any{
 	(*WatchState)(nil),          // 19: ringside.v1.WatchState
 	(*WatchReset)(nil),          // 20: ringside.v1.WatchReset
 	(*WatchCurrent)(nil),        // 21: ringside.v1.WatchCurrent
-	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(*ExplainRequest)(nil),      // 22: ringside.v1.ExplainRequest
+	(*ExplainResponse)(nil),     // 23: ringside.v1.ExplainResponse
+	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
 }
 var file_ringside_v1_cache_proto_depIdxs = []int32{
-	22, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
+	24, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
 	3,  // 1: ringside.v1.GetResponse.meta:type_name -> ringside.v1.Meta
-	22, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
-	22, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
+	24, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
+	24, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
 	0,  // 4: ringside.v1.Meta.source:type_name -> ringside.v1.Source
 	6,  // 5: ringside.v1.BatchGetResponse.results:type_name -> ringside.v1.BatchGetResult
 	2,  // 6: ringside.v1.BatchGetResult.found:type_name -> ringside.v1.GetResponse
 	7,  // 7: ringside.v1.BatchGetResult.error:type_name -> ringside.v1.Error
-	22, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
+	24, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
 	9,  // 9: ringside.v1.PutRequest.condition:type_name -> ringside.v1.Condition
 	3,  // 10: ringside.v1.PutResponse.meta:type_name -> ringside.v1.Meta
 	3,  // 11: ringside.v1.AppendResponse.meta:type_name -> ringside.v1.Meta
@@ -1805,16 +1914,18 @@ var file_ringside_v1_cache_proto_depIdxs = []int32{
 	13, // 21: ringside.v1.Cache.Delete:input_type -> ringside.v1.DeleteRequest
 	11, // 22: ringside.v1.Cache.Append:input_type -> ringside.v1.AppendRequest
 	15, // 23: ringside.v1.Cache.Invalidate:input_type -> ringside.v1.InvalidateRequest
-	17, // 24: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
-	2,  // 25: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
-	5,  // 26: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
-	10, // 27: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
-	14, // 28: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
-	12, // 29: ringside.v1.Cache.Append:output_type -> ringside.v1.AppendResponse
-	16, // 30: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
-	18, // 31: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
+	22, // 24: ringside.v1.Cache.Explain:input_type -> ringside.v1.ExplainRequest
+	17, // 25: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
+	2,  // 26: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
+	5,  // 27: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
+	10, // 28: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
+	14, // 29: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
+	12, // 30: ringside.v1.Cache.Append:output_type -> ringside.v1.AppendResponse
+	16, // 31: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
+	23, // 32: ringside.v1.Cache.Explain:output_type -> ringside.v1.ExplainResponse
+	18, // 33: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -1851,7 +1962,7 @@ func file_ringside_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_v1_cache_proto_rawDesc), len(file_ringside_v1_cache_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	Cache_Delete_FullMethodName     = "/ringside.v1.Cache/Delete"
 	Cache_Append_FullMethodName     = "/ringside.v1.Cache/Append"
 	Cache_Invalidate_FullMethodName = "/ringside.v1.Cache/Invalidate"
+	Cache_Explain_FullMethodName    = "/ringside.v1.Cache/Explain"
 	Cache_Watch_FullMethodName      = "/ringside.v1.Cache/Watch"
 )
 
@@ -78,6 +79,9 @@ type CacheClient interface {
 	Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error)
 	// Invalidate removes entries on all members without writing anything: for writers that bypass the cache.
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
+	// Explain says which members own a key, what each of them has cached of it, and what the next read would do. It needs the
+	// permission to read, loads nothing, and returns no value.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
 	// client always gets the newest state, not each one between.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
@@ -151,6 +155,16 @@ func (c *cacheClient) Invalidate(ctx context.Context, in *InvalidateRequest, opt
 	return out, nil
 }
 
+func (c *cacheClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, Cache_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cacheClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Cache_ServiceDesc.Streams[0], Cache_Watch_FullMethodName, cOpts...)
@@ -218,6 +232,9 @@ type CacheServer interface {
 	Append(context.Context, *AppendRequest) (*AppendResponse, error)
 	// Invalidate removes entries on all members without writing anything: for writers that bypass the cache.
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
+	// Explain says which members own a key, what each of them has cached of it, and what the next read would do. It needs the
+	// permission to read, loads nothing, and returns no value.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Watch sends the states of keys, and then each change. Changes that occur while the client is slow are merged: the
 	// client always gets the newest state, not each one between.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
@@ -248,6 +265,9 @@ func (UnimplementedCacheServer) Append(context.Context, *AppendRequest) (*Append
 }
 func (UnimplementedCacheServer) Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Invalidate not implemented")
+}
+func (UnimplementedCacheServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedCacheServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -381,6 +401,24 @@ func _Cache_Invalidate_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cache_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cache_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cache_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -422,6 +460,10 @@ var Cache_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Invalidate",
 			Handler:    _Cache_Invalidate_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _Cache_Explain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

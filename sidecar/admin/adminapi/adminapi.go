@@ -5,8 +5,6 @@ package adminapi
 import (
 	"fmt"
 	"time"
-
-	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 // State is the response of /api/state: one member's counters since its start. Members send it to each other in the same
@@ -122,20 +120,6 @@ type RingMember struct {
 
 // MaxPoints limits the ring entries that a page has to draw; a ring may have millions.
 const MaxPoints = 1 << 13
-
-// Explanation is the response of /api/explain.
-type Explanation struct {
-	Dataset    string         `json:"dataset"`
-	Key        string         `json:"key"`
-	RouteKey   string         `json:"route_key"`
-	Position   float64        `json:"position"` // on the ring, 0 to 1
-	RingID     string         `json:"ring_id"`
-	Node       string         `json:"node"` // this member
-	Owner      string         `json:"owner"`
-	Successors []string       `json:"successors"`
-	Memory     kv.Explanation `json:"memory"` // of this member
-	XDS        *XDS           `json:"xds,omitempty"`
-}
 
 // FormatRingID formats a Ring.ID in hexadecimal, because JavaScript has no 64-bit integers.
 func FormatRingID(id uint64) string { return fmt.Sprintf("%016x", id) }

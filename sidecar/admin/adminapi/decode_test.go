@@ -70,3 +70,26 @@ func FuzzDecodeState(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodeKeyState(f *testing.F) {
+	for _, seed := range []string{`{}`, `null`, `{"next_read":"\u001b","memory":{"cached":true,"age_ns":-1,"next":{"action":"x"}}}`, `[`, `{"origin":1}`, `{"policy":{"ttl_jitter":1e308}}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := DecodeKeyState(data)
+		if err != nil {
+			if s != nil || printable.Block(err.Error()) != err.Error() {
+				t.Errorf("got %+v, error %q", s, err)
+			}
+			return
+		}
+		if _, err := json.Marshal(s); err != nil {
+			t.Errorf("got a state that JSON cannot encode: %v", err)
+		}
+		for _, text := range []string{s.NextRead, s.Version, s.Memory.ETag, string(s.Memory.Next.Action), s.Origin.Name} {
+			if printable.Text(text) != text {
+				t.Errorf("got text %q", text)
+			}
+		}
+	})
+}

@@ -8,16 +8,6 @@ const reasons = {
   "peer-fetch": "fetched from the owner", "handover": "copied from the previous owner", "write": "result of a write",
 };
 
-function verdict(e) {
-  const m = e.memory;
-  if (m.cached && m.fresh_ns > 0) {
-    return `A read here is served from ${m.local_copy ? "a local copy in " : ""}this sidecar's memory for another ${duration(m.fresh_ns)}.`;
-  }
-  const stale = m.cached && !m.not_found && !m.data_error && m.usable_ns > 0 ? " If that fails, this sidecar serves its cached value as stale." : "";
-  if (e.owner === e.node) return "A read here loads the key from the origin: this sidecar owns the key." + stale;
-  return `A read here fetches from ${e.owner}, which loads the key from the origin if it has no fresh entry.` + stale;
-}
-
 function describeEntry(m) {
   if (!m.cached) return "nothing cached";
   const what = m.data_error ? `data error (${m.data_error})` : m.not_found ? "negative entry" : m.local_copy ? "local copy" : "cached entry";
@@ -50,8 +40,35 @@ function details(e) {
   return html("dl", { class: "details" }, ...rows.map(([name, value]) => html("div", {}, html("dt", {}, name), html("dd", {}, value))));
 }
 
+function bound(b) {
+  if (b?.version) return `version ${b.version}`;
+  return b?.loaded_within_ns ? `loaded within ${duration(b.loaded_within_ns)}` : "–";
+}
+
+// columns is what a member reports; null if it does not.
+function columns(k) {
+  if (!k) return Array(8).fill("?");
+  const m = k.memory, reads = m.recent_reads, error = k.last_error;
+  return [
+    describeEntry(m), m.cached ? duration(m.age_ns ?? 0) : "–", m.cached ? String(m.version ?? 0) : "–", bound(m.read_bound),
+    reads?.of ? `${reads.windows} of ${reads.of}` : "–",
+    k.feed ? (k.feed.live ? "live" : "gap") : "none", k.origin.breaker_open ? "open" : "closed",
+    error ? `${error.kind}, ${duration(error.ago_ns)} ago, id ${error.id}` : "–",
+  ];
+}
+
+const titles = ["Member", "Role", "Zone", "State", "Entry", "Age", "Version", "Read bound", "Reads", "Feed", "Breaker", "Last error"];
+
+// members is the table of what each member has. Reads are windows of 100 ms with a read, of the latest ones.
+function members(e) {
+  const row = m => [m.id, m.role, m.zone || "–", m.log_id ? `${m.state}, id ${m.log_id}` : m.state, ...columns(m.key)];
+  return html("div", { class: "scroll" }, html("table", { class: "explained" },
+    html("thead", {}, html("tr", {}, ...titles.map(title => html("th", { scope: "col" }, title)))),
+    html("tbody", {}, ...e.members.map(m => html("tr", {}, ...row(m).map((text, i) => html(i ? "td" : "th", i ? { "data-label": titles[i] } : { scope: "row" }, text)))))));
+}
+
 export function drawExplanation(element, e) {
-  element.replaceChildren(steps(e), html("p", { class: "verdict" }, verdict(e)), details(e));
+  element.replaceChildren(steps(e), html("p", { class: "verdict" }, `Next read: ${e.next_read}.`), members(e), details(e));
 }
 
 export function drawError(element, reason) {

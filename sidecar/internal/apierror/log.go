@@ -53,11 +53,18 @@ func (l *Log) Report(err error) (id string) {
 	if l == nil {
 		return newID()
 	}
-	kind := kv.KindOf(err)
-	if kind == kv.KindInternal {
+	if kv.KindOf(err) == kv.KindInternal {
 		l.defects.Add(1)
 	}
-	text := err.Error()
+	return l.Show(err)
+}
+
+// Show is Report for an error that is no failure of a request: it does not count it.
+func (l *Log) Show(err error) (id string) {
+	if l == nil {
+		return newID()
+	}
+	kind, text := kv.KindOf(err), err.Error()
 	key, _, _ := strings.Cut(text, "\n") // without the stack of a panic, which differs
 	line, isNew := l.line(key)
 	if isNew {

@@ -1,6 +1,7 @@
 package entries
 
 import (
+	"math/bits"
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -70,5 +71,30 @@ func (e *Entry) Explain(now int64) kv.Explanation {
 		LastLoad:  time.Duration(e.Took),
 		Why:       e.Reason.String(),
 		Failing:   e.Failing(),
+		Reads:     e.recentReads(now),
 	}
+}
+
+func (e *Entry) recentReads(now int64) kv.RecentReads {
+	r := kv.RecentReads{Of: useWindows, Window: time.Duration(useInterval)}
+	if used := e.usedAt.Load(); used != 0 {
+		r.Windows = bits.OnesCount64(e.uses.Load() << (max(0, now-used) / useInterval)) //guard:reads-of-long-ago-are-recent
+		r.Last = time.Duration(max(0, now-used))
+	}
+	return r
+}
+
+// inheritUses makes e, which takes the place of held, go on with what is known of its reads.
+func (e *Entry) inheritUses(held *Entry) {
+	e.usedAt.Store(held.usedAt.Load())
+	e.uses.Store(held.uses.Load()) //guard:refresh-forgets-the-reads
+}
+
+// Explain describes b.
+func (b Bound) Explain(now int64) (r kv.ReadBound) {
+	r.Version = b.Version
+	if after := b.LoadedAfter(); after != 0 {
+		r.LoadedWithin = time.Duration(max(now-after, 1))
+	}
+	return r
 }

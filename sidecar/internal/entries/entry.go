@@ -62,6 +62,9 @@ type Entry struct {
 	backOff atomic.Pointer[backOff]
 	// usedAt is when the entry was last marked as used in the order of eviction; 0: never.
 	usedAt atomic.Int64
+	// uses has a bit for each of the latest useWindows windows of useInterval in which the entry was marked as used; bit 0 is
+	// that of usedAt. It is written with usedAt, at most once per window, so that a hit pays nothing for it.
+	uses atomic.Uint64
 	// expired means that the entry is not fresh, whatever its times: invalidations of it may have been missed.
 	expired atomic.Bool
 }
@@ -159,6 +162,15 @@ func (e *Entry) BackOff(until int64, detail string) {
 func (e *Entry) Failing() bool {
 	held := e.backOff.Load()
 	return held != nil && held.detail != kv.DetailRevalidating //guard:copy-of-a-revalidating-answer-is-explained-as-failing
+}
+
+// BackedOff is BacksOff without an effect.
+func (e *Entry) BackedOff(now int64) (detail string, ok bool) {
+	held := e.backOff.Load()
+	if held == nil {
+		return "", false
+	}
+	return held.detail, now < held.until
 }
 
 // BacksOff reports whether a reader must use the stale entry without a load, and why. After each such time it returns false to

@@ -74,12 +74,17 @@ func (s *Store) Get(key string, now int64) (*Entry, bool) {
 
 func (s *Store) markUsed(key string, e *Entry, now int64) {
 	if used := e.usedAt.Load(); now-used >= useInterval && e.usedAt.CompareAndSwap(used, now) {
+		e.uses.Store(e.uses.Load()<<((now-used)/useInterval) | 1)
 		s.entries.Get(key)
 	}
 }
 
-// useInterval is 100 ms.
-const useInterval = int64(100e6)
+const (
+	// useInterval is 100 ms.
+	useInterval = int64(100e6)
+	// useWindows is the number of bits of Entry.uses: 6.4 s.
+	useWindows = 64
+)
 
 // Peek returns the entry of key without marking it as used.
 func (s *Store) Peek(key string) (*Entry, bool) { return s.entries.Peek(key) }

@@ -60,6 +60,9 @@ func (t Ticket) put(e *Entry) (winner *Entry, stored bool) {
 			return nil, false
 		}
 		e.Pinned = e.Pinned || ok && held.Pinned && e.staysPinned() //guard:read-of-a-pinned-entry-unpins-it
+		if ok {
+			e.inheritUses(held)
+		}
 		s.replaceBound(t.key, e, ok && !held.NotFound)
 		changed = !ok || !held.same(e)
 		return e, true

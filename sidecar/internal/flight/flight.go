@@ -181,6 +181,14 @@ func (g *Group[V]) ForgetAll() {
 	clear(g.calls)
 }
 
+// Has reports whether there is a call of key that a caller would join.
+func (g *Group[V]) Has(key string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.calls[key]
+	return ok
+}
+
 // Len returns how many calls are running.
 func (g *Group[V]) Len() int {
 	g.mu.Lock()

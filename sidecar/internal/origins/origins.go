@@ -170,6 +170,16 @@ func (s *Set) Load(name string) metrics.OriginLoad {
 	return l
 }
 
+// Use returns the name of the origin of a dataset, whether the breaker of the dataset is open, and the loads of all datasets that
+// wait for a statement of the origin.
+func (s *Set) Use(dataset string) (origin string, breakerOpen bool, queued int64) {
+	u := s.datasets[dataset]
+	if u == nil {
+		return "", false, 0
+	}
+	return u.of.name, u.breaker.Stats().Open, u.of.limiter.Stats().Queued
+}
+
 // Lister returns the lister of a dataset's rows, within the budget of its origin.
 func (s *Set) Lister(name string, c config.Dataset) (origin.Lister, error) {
 	b := s.byName[c.Origin]

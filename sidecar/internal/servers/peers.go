@@ -25,6 +25,8 @@ type PeersConfig struct {
 	Datasets *datasets.Set
 	// Inspect describes this member to the consoles of other members.
 	Inspect func() *peerv1.InspectResponse
+	// Explain describes what this member has of a key.
+	Explain func(dataset, key string) []byte
 	// Budget limits the bytes that callers make the process use.
 	Budget *budget.Budget
 	// Defect is called with each panic of a handler.
@@ -51,7 +53,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 	}
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
 	p.Service = service.New(service.Config{
-		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect,
+		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{

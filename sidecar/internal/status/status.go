@@ -18,6 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/explain"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -42,13 +43,15 @@ type Node struct {
 	Access    *access.Control
 	Audit     *audit.Log // nil if it is off
 	Errors    *apierror.Log
+	Explainer *explain.Explainer
 }
 
 // Admin returns the state for the console.
 func (n *Node) Admin() admin.Source {
 	return admin.Source{
 		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All,
-		Ring: n.Members.Ring, Directory: n.directory, XDS: n.xds, Others: n.others,
+		Ring: n.Members.Ring, Directory: n.directory, XDS: n.XDS, Others: n.others,
+		Explain: n.Explainer.Explain, Gate: n.Access.Gate, Errors: n.Errors,
 		Hosts: n.Config.Hosts, Pprof: n.Config.Pprof,
 	}
 }
@@ -65,8 +68,8 @@ func (n *Node) directory() adminapi.Directory {
 	return adminapi.Directory{Kind: d.Kind, Connected: true, Registered: true}
 }
 
-// xds returns nil if the xds listener is off.
-func (n *Node) xds() *adminapi.XDS {
+// XDS returns the state of the xDS publisher; nil if the xds listener is off.
+func (n *Node) XDS() *adminapi.XDS {
 	if n.Publisher == nil {
 		return nil
 	}

@@ -63,6 +63,9 @@ func (b *Backend) Panic(during string, recovered any) *apierror.Error {
 // Defect reports a defect of this program.
 func (b *Backend) Defect(err error) { b.config.Errors.Report(err) }
 
+// ErrNoExplain says that a listener does not explain keys.
+var ErrNoExplain = errors.New("this listener does not explain keys; ask the sidecar of the pod, or ringside explain")
+
 // NotFound is the error of a key that the origin does not have.
 func NotFound() *apierror.Error {
 	return apierror.New(apierror.NotFound, "the origin has no such key; this result is cached like a value")

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -62,6 +63,8 @@ type Config struct {
 	CNFMetrics Mount
 	// ExtAuthz is the dataset of Envoy's ext_authz, and the header field of a request that has the key; see package extauthz.
 	ExtAuthz struct{ Dataset, Header string }
+	// Explain explains a key of a dataset, in JSON; nil if nothing can. The error has a Kind.
+	Explain func(ctx context.Context, dataset, key string) ([]byte, error)
 	// Errors has the texts of errors that clients do not see: of failures, and of defects, such as panics. Nil means one that writes nowhere.
 	Errors *apierror.Log
 }

@@ -149,7 +149,7 @@ func (h *Handler) refuse(c *RequestContext, path, authority string) *apierror.Er
 	case c.Content != nil && c.Content.Length() > int64(h.backend.Config().MaxBodyBytes): //guard:100-continue-for-too-large-content
 		c.Unread = true
 		return BodyTooLarge(h.Stats)
-	case strings.ContainsAny(path, "?#") && !h.isMounted(path) && !isWatch(path):
+	case strings.ContainsAny(path, "?#") && !h.isMounted(path) && !isWatch(path) && !isExplain(path):
 		return apierror.New(apierror.MalformedRequest, "a key has no query and no fragment: write ? as %3F and # as %23")
 	}
 	return nil
@@ -192,6 +192,10 @@ func (h *Handler) route(c *RequestContext, path string) {
 	case isWatch(path):
 		if h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) && h.checkSameSite(c) {
 			h.watch(c, path)
+		}
+	case isExplain(path):
+		if h.allow(c, "GET, HEAD", http.MethodGet, http.MethodHead) {
+			h.explain(c, path)
 		}
 	case keyed:
 		h.routeKey(c, name, key)

@@ -75,6 +75,8 @@ func template(target string) string {
 		return "/v1/{dataset}:batchGet"
 	case strings.Contains(target, ":watch?") && strings.Count(target, "/") == 2:
 		return "/v1/{dataset}:watch"
+	case strings.Contains(target, ":explain") && strings.Count(strings.Split(target, "?")[0], "/") == 2:
+		return "/v1/{dataset}:explain"
 	case strings.HasSuffix(target, ":invalidate"):
 		return "/v1/{dataset}:invalidate"
 	case strings.HasPrefix(target, "/v1/") && strings.Count(target, "/") > 2:
@@ -164,6 +166,7 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 		"/v1/{dataset}:batchGet":   {"parameters", "post"},
 		"/v1/{dataset}:invalidate": {"parameters", "post"},
 		"/v1/{dataset}:watch":      {"get", "head", "parameters"},
+		"/v1/{dataset}:explain":    {"get", "head", "parameters"},
 	}
 	for path, item := range d.Paths {
 		var methods []string

@@ -19,7 +19,7 @@ func (h *Handler) watch(c *RequestContext, path string) {
 		c.fail(apierror.NoSuchRoute, api.ErrWatchIsRouted.Error())
 		return
 	}
-	name, query, _ := watchTarget(path)
+	name, query, _ := verbTarget(path, ":watch")
 	d, ok := h.dataset(c, name, access.Read)
 	if !ok {
 		return
@@ -55,21 +55,29 @@ func permission(d api.Served, c *RequestContext) func() error {
 // Watches returns the engine that bounds the open watches.
 func (h *Handler) Watches() *watch.Engine { return h.watches }
 
-// watchTarget returns the name of the dataset and the query from the path of a watch.
-func watchTarget(path string) (name, query string, ok bool) {
+// verbTarget returns the name of the dataset and the query from the path of an operation whose keys are in its query.
+func verbTarget(path, verb string) (name, query string, ok bool) {
 	rest, versioned := strings.CutPrefix(path, "/v1/")
 	rest, query, _ = strings.Cut(rest, "?")
-	name, isWatch := strings.CutSuffix(rest, ":watch")
-	return name, query, versioned && isWatch && !strings.Contains(name, "/")
+	name, hasVerb := strings.CutSuffix(rest, verb)
+	return name, query, versioned && hasVerb && !strings.Contains(name, "/")
 }
 
 func isWatch(path string) bool {
-	_, _, ok := watchTarget(path)
+	_, _, ok := verbTarget(path, ":watch")
 	return ok
 }
 
-// parseWatchQuery parses key=…&key=… as URLSearchParams of a browser writes it: a plus sign is a space.
+// parseWatchQuery parses key=…&key=….
 func parseWatchQuery(query string) (keys []string, err error) {
+	if keys, err = parseKeys(query); err != nil {
+		return nil, err
+	}
+	return watch.CheckKeys(keys)
+}
+
+// parseKeys parses a query that has keys only, as URLSearchParams of a browser writes it: a plus sign is a space.
+func parseKeys(query string) (keys []string, err error) {
 	if strings.Contains(query, "#") {
 		return nil, errors.New("a request has no fragment; in a key write # as %23")
 	}
@@ -79,8 +87,8 @@ func parseWatchQuery(query string) (keys []string, err error) {
 	}
 	for name := range values {
 		if name != "key" {
-			return nil, errors.New("a watch has only the parameter key, once for each key")
+			return nil, errors.New("the query has only the parameter key, once for each key")
 		}
 	}
-	return watch.CheckKeys(values["key"])
+	return values["key"], nil
 }

@@ -57,6 +57,8 @@ type Config struct {
 	Ring Ring
 	// Inspect describes this member; the Service fills in node and ring_id.
 	Inspect func() *peerv1.InspectResponse
+	// Explain describes what this member has of a key, in JSON. Nil: the call is UNIMPLEMENTED, as in releases without it.
+	Explain func(dataset, key string) (state []byte)
 	// MaxInFlight limits the concurrent fetches of all callers together; 20 000 by default.
 	MaxInFlight int64
 	// Log is what subscribers receive: the log of this member's Pool. With nil they receive heartbeats only.
@@ -377,4 +379,24 @@ func (s *Service) Inspect(context.Context, *peerv1.InspectRequest) (*peerv1.Insp
 		s.inspected.report, s.inspected.at = report, time.Now()
 	}
 	return s.inspected.report, nil
+}
+
+// Explain implements peerv1.PeerServer. It has a share of MaxInFlight: it costs about as much as a fetch.
+func (s *Service) Explain(ctx context.Context, req *peerv1.ExplainRequest) (*peerv1.ExplainResponse, error) {
+	if s.config.Explain == nil {
+		return s.UnimplementedPeerServer.Explain(ctx, req)
+	}
+	defer s.inFlight.Add(-1)
+	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:explanations-without-limit
+		s.refused.Add(1)
+		return nil, peererror.ToStatus(peererror.Overloaded(errTooManyFetches))
+	}
+	if err := wire.CheckExplain(req); err != nil {
+		return nil, peererror.ToStatus(err)
+	}
+	if _, err := s.dataset(req.GetDataset()); err != nil {
+		return nil, err
+	}
+	state := s.config.Explain(req.GetDataset(), req.GetKey())
+	return &peerv1.ExplainResponse{Leaving: s.leaving.Load(), State: state}, nil
 }

@@ -25,6 +25,8 @@ const (
 	batchBytes = MaxBatchResponseBytes + kv.MaxValueBytes + kv.MaxBatchKeys<<10
 	// InspectBytes limits the report of a member.
 	InspectBytes = 512 << 10
+	// ExplainBytes limits what a member reports of one key.
+	ExplainBytes = 16 << 10
 	// listBytes limits a list of invalidations: the names and keys of an InvalidateRequest, or those of a page of a stream,
 	// with live feeds.
 	listBytes = maxInvalidateBytes + maxInvalidations*32 + 1<<20
@@ -39,6 +41,7 @@ var methods = map[string]struct{ request, response int }{
 	peerv1.Peer_Subscribe_FullMethodName:  {smallBytes, listBytes},
 	peerv1.Peer_Ping_FullMethodName:       {smallBytes, smallBytes},
 	peerv1.Peer_Inspect_FullMethodName:    {smallBytes, InspectBytes},
+	peerv1.Peer_Explain_FullMethodName:    {smallBytes, ExplainBytes},
 }
 
 // MaxRequest returns the size of the largest request of a method, named as in the path of its HTTP/2 request.
@@ -81,8 +84,12 @@ func checkEncoded(data []byte, m proto.Message) error {
 		return checkSize(data, fetchBytes)
 	case *peerv1.PingRequest, *peerv1.InspectRequest, *peerv1.SubscribeRequest, *peerv1.PingResponse, *peerv1.InvalidateResponse:
 		return checkSize(data, smallBytes)
+	case *peerv1.ExplainRequest:
+		return checkSize(data, smallBytes)
 	case *peerv1.InspectResponse:
 		return checkSize(data, InspectBytes)
+	case *peerv1.ExplainResponse:
+		return checkSize(data, ExplainBytes)
 	case *peerv1.FetchBatchRequest, *peerv1.FetchBatchResponse:
 		return checkElements(data, 2*kv.MaxBatchKeys)
 	case *peerv1.InvalidateRequest, *peerv1.SubscribeResponse:

@@ -99,6 +99,14 @@ func CheckValue(value []byte) error {
 	}}
 }
 
+// CheckExplain checks the size of each field.
+func CheckExplain(req *peerv1.ExplainRequest) error {
+	if err := checkNames(req.GetDataset(), req.GetKey()); err != nil {
+		return &kv.Error{Kind: kv.KindInvalidKey, Err: err}
+	}
+	return nil
+}
+
 // CheckSubscribe checks the size of each field.
 func CheckSubscribe(req *peerv1.SubscribeRequest) error {
 	return checkText("node id", req.GetNode(), maxNodeBytes)

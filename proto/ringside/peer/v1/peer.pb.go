@@ -1336,6 +1336,117 @@ func (x *InspectResponse) GetState() []byte {
 	return nil
 }
 
+// ExplainRequest names a key.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The key, as the application sent it.
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ExplainRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// ExplainResponse is what a member has of a key.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member is shutting down.
+	Leaving bool `protobuf:"varint,1,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// The state of the key as JSON, in the form of a member of /api/explain of the admin listener: only people read it. At most
+	// 16 KiB, with the rest of this message.
+	State         []byte `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExplainResponse) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
 var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
@@ -1436,12 +1547,18 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\fR\x05state*Y\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state\"<\n" +
+	"\x0eExplainRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"A\n" +
+	"\x0fExplainResponse\x12\x18\n" +
+	"\aleaving\x18\x01 \x01(\bR\aleaving\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05state*Y\n" +
 	"\aContent\x12\x17\n" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCONTENT_JSON\x10\x01\x12\x10\n" +
 	"\fCONTENT_TEXT\x10\x02\x12\x11\n" +
-	"\rCONTENT_BYTES\x10\x032\xbb\x04\n" +
+	"\rCONTENT_BYTES\x10\x032\x8b\x05\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
@@ -1451,7 +1568,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12V\n" +
 	"\tSubscribe\x12\".ringside.peer.v1.SubscribeRequest\x1a#.ringside.peer.v1.SubscribeResponse0\x01\x12E\n" +
 	"\x04Ping\x12\x1d.ringside.peer.v1.PingRequest\x1a\x1e.ringside.peer.v1.PingResponse\x12N\n" +
-	"\aInspect\x12 .ringside.peer.v1.InspectRequest\x1a!.ringside.peer.v1.InspectResponseBBZ@github.com/ringside-cache/ringside/proto/ringside/peer/v1;peerv1b\x06proto3"
+	"\aInspect\x12 .ringside.peer.v1.InspectRequest\x1a!.ringside.peer.v1.InspectResponse\x12N\n" +
+	"\aExplain\x12 .ringside.peer.v1.ExplainRequest\x1a!.ringside.peer.v1.ExplainResponseBBZ@github.com/ringside-cache/ringside/proto/ringside/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_ringside_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -1466,7 +1584,7 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(Content)(0),               // 0: ringside.peer.v1.Content
 	(*FetchRequest)(nil),       // 1: ringside.peer.v1.FetchRequest
@@ -1486,6 +1604,8 @@ var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*PingResponse)(nil),       // 15: ringside.peer.v1.PingResponse
 	(*InspectRequest)(nil),     // 16: ringside.peer.v1.InspectRequest
 	(*InspectResponse)(nil),    // 17: ringside.peer.v1.InspectResponse
+	(*ExplainRequest)(nil),     // 18: ringside.peer.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 19: ringside.peer.v1.ExplainResponse
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: ringside.peer.v1.FetchResponse.content:type_name -> ringside.peer.v1.Content
@@ -1503,15 +1623,17 @@ var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	12, // 12: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
 	14, // 13: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
 	16, // 14: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	2,  // 15: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	4,  // 16: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	8,  // 17: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	10, // 18: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	13, // 19: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
-	15, // 20: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	17, // 21: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	15, // [15:22] is the sub-list for method output_type
-	8,  // [8:15] is the sub-list for method input_type
+	18, // 15: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
+	2,  // 16: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	4,  // 17: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	8,  // 18: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	10, // 19: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	13, // 20: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
+	15, // 21: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	17, // 22: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	19, // 23: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
+	16, // [16:24] is the sub-list for method output_type
+	8,  // [8:16] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -1533,7 +1655,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	Peer_Subscribe_FullMethodName  = "/ringside.peer.v1.Peer/Subscribe"
 	Peer_Ping_FullMethodName       = "/ringside.peer.v1.Peer/Ping"
 	Peer_Inspect_FullMethodName    = "/ringside.peer.v1.Peer/Inspect"
+	Peer_Explain_FullMethodName    = "/ringside.peer.v1.Peer/Explain"
 )
 
 // PeerClient is the client API for Peer service.
@@ -64,6 +65,9 @@ type PeerClient interface {
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 	// Inspect describes this member for the console of another.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
+	// Explain describes what this member has of a key, for people. It loads nothing and asks no other member. NOT_FOUND: the member
+	// does not have the dataset. Members of releases without it answer UNIMPLEMENTED.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
 type peerClient struct {
@@ -153,6 +157,16 @@ func (c *peerClient) Inspect(ctx context.Context, in *InspectRequest, opts ...gr
 	return out, nil
 }
 
+func (c *peerClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, Peer_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -187,6 +201,9 @@ type PeerServer interface {
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	// Inspect describes this member for the console of another.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
+	// Explain describes what this member has of a key, for people. It loads nothing and asks no other member. NOT_FOUND: the member
+	// does not have the dataset. Members of releases without it answer UNIMPLEMENTED.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -217,6 +234,9 @@ func (UnimplementedPeerServer) Ping(context.Context, *PingRequest) (*PingRespons
 }
 func (UnimplementedPeerServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
+}
+func (UnimplementedPeerServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -358,6 +378,24 @@ func _Peer_Inspect_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -388,6 +426,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Inspect",
 			Handler:    _Peer_Inspect_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _Peer_Explain_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
