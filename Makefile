@@ -85,6 +85,10 @@ bench: build ## Measure against nginx, Varnish, Redis, memcached, daprd, groupca
 	@e2e/setup.sh bench
 	@e2e/bench/run.sh
 
+.PHONY: scale
+scale: ## Measure what each of 20, 60 and 150 real members costs the others, and write e2e/scale/results.md, from a clean commit
+	@e2e/scale/run.sh
+
 .PHONY: promises
 promises: setup ## Measure the promises on real processes and write the table of e2e/PROMISES.md, from a clean commit
 	@e2e/promises.sh

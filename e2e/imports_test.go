@@ -244,6 +244,7 @@ var mayImport = map[string][]string{
 	"e2e/history":                    {},
 	"e2e/guards":                     {},
 	"e2e/promises":                   {},
+	"e2e/scale":                      {},
 }
 
 // sqlDatabase is what each package of one kind of database may import.

@@ -25,6 +25,7 @@ func (b *background) Start(context.Context) error {
 	b.tasks = []*task.Task{
 		b.group.Go("log failures", datasets.NewFailureLog(b.datasets).Run),
 		b.group.Go("sweep", b.datasets.Sweep),
+		b.group.Go("rest", b.datasets.Rest),
 		b.group.Go("warm up", b.datasets.Warm),
 		b.group.Go("follow the configuration", b.reloader.run),
 		b.group.Go("follow the tokens", b.followTokens),

@@ -192,7 +192,7 @@ func (r *run) openDirectory(m config.Membership, node string, identity *mtls.Cre
 
 func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, b *budget.Budget, defect func(error)) *peer.Pool {
 	pool := peer.Config{
-		Self: self.ID, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(),
+		Self: self.ID, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(), CopyLife: max(c.CopyLife(), 1),
 		Sink: sink, Budget: b, Defect: defect, Feeds: c.WithFeed(), //guard:invalidations-of-members-are-dropped
 	}
 	if c.Membership.Client() {

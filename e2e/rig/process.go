@@ -103,6 +103,12 @@ func (p *process) Stop() {
 	}
 }
 
+// Quit requests an orderly stop and does not wait for it.
+func (p *process) Quit() {
+	p.killed = true
+	_ = p.cmd.Process.Signal(p.quit) // fails only if the server has just exited
+}
+
 // Kill ends the server and its children with SIGKILL, as a crash of their machine would, and waits until all have exited.
 func (p *process) Kill() {
 	if !p.running() {

@@ -107,7 +107,7 @@ func newSidecar(t testing.TB, id, peer, config string) *Sidecar {
 // Reconfigure replaces text of the configuration file, which a running sidecar then reads again.
 func (s *Sidecar) Reconfigure(old, replacement string) {
 	s.t.Helper()
-	file := filepath.Join(s.dir, "ringside.yaml")
+	file := s.ConfigFile()
 	text, err := os.ReadFile(file)
 	if err != nil || !strings.Contains(string(text), old) {
 		s.t.Fatalf("rig: %s: %v; want %q in it", file, err, old)
@@ -189,6 +189,9 @@ func (s *Sidecar) LimitFiles(n int) {
 	s.args = append([]string{"--nofile=" + strconv.Itoa(n), s.path}, s.args...)
 	s.path = Program(s.t, "prlimit")
 }
+
+// ConfigFile returns the path of the configuration file.
+func (s *Sidecar) ConfigFile() string { return filepath.Join(s.dir, "ringside.yaml") }
 
 // Ready returns nil if /readyz reports that the sidecar is ready.
 func (s *Sidecar) Ready() error {

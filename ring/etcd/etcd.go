@@ -56,7 +56,7 @@ type timing struct {
 	request  time.Duration // limit of one request to etcd
 	withdraw time.Duration // limit of each of deregister and revoke
 	settle   time.Duration // how long a change waits for others to be applied with it
-	list     time.Duration // between full lists; see relistAfter
+	check    time.Duration // between checks of the number of records; see checkAfter
 	progress time.Duration // between progress requests, which show that the watch works
 	stall    time.Duration // without a response, after which a watch is abandoned
 	verify   time.Duration // between checks that the own keys still exist
@@ -68,7 +68,7 @@ func defaultTiming() timing {
 		request:  2 * time.Second,
 		withdraw: time.Second,
 		settle:   100 * time.Millisecond,
-		list:     30 * time.Second,
+		check:    30 * time.Second,
 		progress: 2 * time.Second,
 		stall:    5 * time.Second,
 		verify:   30 * time.Second,

@@ -31,7 +31,7 @@ func TestMembersSeeJoinsAndLeaves(t *testing.T) {
 	e := rig.Etcd(t)
 	a, b := member("a", 1), member("b", 2)
 	a.HashKey, a.Zone, a.Version = "key-of-a", "zone 1", "v1"
-	watching := open(t, e.Endpoint(), func(tm *timing) { tm.list = 50 * time.Millisecond })
+	watching := open(t, e.Endpoint(), func(tm *timing) { tm.check = 50 * time.Millisecond })
 	seen := resolve(t, watching)
 	seen.waitFor(t, "no member")
 	register(t, open(t, e.Endpoint(), nil), a)
@@ -41,8 +41,13 @@ func TestMembersSeeJoinsAndLeaves(t *testing.T) {
 	leaveB()
 	b.Leaving = true
 	seen.waitFor(t, "b is leaving", a, b)
-	lists := watching.Stats().Lists
-	waitFor(t, "more lists", func() bool { return watching.Stats().Lists > lists+2 })
+	lists, checks := watching.Stats().Lists, watching.checks.Load()
+	waitFor(t, "more checks", func() bool { return watching.checks.Load() > checks+2 })
+	if now := watching.Stats().Lists; now != lists {
+		t.Errorf("got %d lists while nothing is wrong", now-lists)
+	}
+	watching.Relist()
+	waitFor(t, "another list", func() bool { return watching.Stats().Lists > lists })
 	if got := seen.changes(); got != 4 {
 		t.Errorf("the list was applied %d times, want 4", got)
 	}
@@ -50,7 +55,7 @@ func TestMembersSeeJoinsAndLeaves(t *testing.T) {
 
 func TestRelist(t *testing.T) {
 	t.Parallel()
-	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list = never })
+	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.check = never })
 	resolve(t, d).waitFor(t, "no member")
 	lists := d.Stats().Lists
 	for range 10 { // it does not block, and requests are not queued
@@ -62,9 +67,9 @@ func TestRelist(t *testing.T) {
 // etcd does not answer progress requests while a watch waits for a future revision.
 func TestWatchWithoutChangesIsNotStalled(t *testing.T) {
 	t.Parallel()
-	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.list, tm.stall = 5*time.Second, 2*time.Second })
+	d := open(t, rig.Etcd(t).Endpoint(), func(tm *timing) { tm.check, tm.stall = 5*time.Second, 2*time.Second })
 	resolve(t, d).waitFor(t, "no member")
-	waitFor(t, "the list that is due", func() bool { return d.Stats().Lists > 1 })
+	waitFor(t, "the check that is due", func() bool { return d.checks.Load() > 0 })
 	if n := d.Stats().WatchRestarts; n != 0 {
 		t.Errorf("the watch of an idle etcd failed %d times, want 0", n)
 	}
@@ -248,9 +253,9 @@ func TestSurvivesFaultsOfEtcd(t *testing.T) {
 			l.restore()
 		}},
 		"etcd wiped, seen by the watch": {fault: wipe},
-		"etcd wiped, seen by the list": {
+		"etcd wiped, seen by the connection": {
 			fault:  wipe,
-			tuning: func(tm *timing) { tm.progress, tm.stall, tm.list = never, never, 2*time.Second },
+			tuning: func(tm *timing) { tm.progress, tm.stall = never, never },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -270,6 +275,28 @@ func TestSurvivesFaultsOfEtcd(t *testing.T) {
 			seen.waitFor(t, "a and b", member("a", 1), member("b", 2))
 			waitFor(t, "a registered", func() bool { return a.Stats().Registered && len(keysIn(t, e)) >= 4 })
 		})
+	}
+}
+
+// A watch that begins after a change stands for one that has missed it.
+func TestCheckFindsMissedChanges(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t)
+	d := open(t, e.Endpoint(), func(tm *timing) { tm.check = 50 * time.Millisecond })
+	c, r := client(t, e), &watcher{d: d.Directory, apply: func([]ring.Member) {}}
+	put(t, c, "bad", `{}`) // rejected records count, too
+	if err := r.list(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if complete, err := r.complete(t.Context(), c); err != nil || !complete {
+		t.Errorf("got %t, %v after a list, want that it is complete", complete, err)
+	}
+	put(t, c, "b", `{"id":"b","addr":"10.0.0.2:7072"}`)
+	r.revision += 2
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := r.watch(ctx, c); err != nil {
+		t.Errorf("got %v, want the end of the watch for another list", err)
 	}
 }
 
@@ -476,7 +503,7 @@ func open(t *testing.T, endpoint string, tune func(*timing)) *tested {
 		t.Fatal(err)
 	}
 	d.timing = timing{
-		request: time.Second, withdraw: time.Second, settle: 20 * time.Millisecond, list: never,
+		request: time.Second, withdraw: time.Second, settle: 20 * time.Millisecond, check: never,
 		progress: 200 * time.Millisecond, stall: time.Second, verify: never, retryMax: 500 * time.Millisecond,
 	}
 	if tune != nil {

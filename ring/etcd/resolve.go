@@ -10,6 +10,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/etcd/record"
@@ -18,9 +19,9 @@ import (
 const (
 	// pageSize is the number of records in one request: about 300 kB of ordinary ones.
 	pageSize = 1000
-	// listShare extends the time between full lists with the number of members, so that all of them together read at most
-	// n/listShare records a second from etcd.
-	listShare = 30 * time.Millisecond
+	// checkShare extends the time between checks with the number of members, so that etcd counts at most n/checkShare records a
+	// second for all of them together.
+	checkShare = 30 * time.Millisecond
 )
 
 // Resolve implements ring.Directory. apply must be quick: no change is read until it returns. It returns nil.
@@ -50,7 +51,7 @@ type watcher struct {
 	applied  []ring.Member // by the last call of apply; nil before the first
 }
 
-// session lists the members and watches them until the next list is due (nil) or an error.
+// session lists the members and watches them until there is a reason for another list (nil) or an error.
 func (r *watcher) session(ctx context.Context, c *clientv3.Client) error {
 	if err := r.list(ctx, c); err != nil {
 		return fmt.Errorf("list %s: %w", r.d.membersPrefix(), err)
@@ -116,22 +117,53 @@ func (r *watcher) page(ctx context.Context, c *clientv3.Client, from string, opt
 	return c.Get(ctx, from, opts...)
 }
 
-// relistAfter returns the time until the next full list. Lists find what a watch misses: the client resumes a watch by
-// itself after a reconnect, and when etcd was restored to an earlier revision, it misses all changes before the revision
-// that it waits for.
-func (r *watcher) relistAfter() time.Duration {
-	due := max(r.d.timing.list, time.Duration(r.table.Len())*listShare)
-	return due - rand.N(due/5+1) // so that the members do not list at the same time
+// checkAfter returns the time until the next check.
+func (r *watcher) checkAfter() time.Duration {
+	due := max(r.d.timing.check, time.Duration(r.table.Len())*checkShare)
+	return due - rand.N(due/5+1) // so that the members do not check at the same time
+}
+
+// complete reports whether etcd has as many records as this watch has seen. It is a second way to find what a watch misses, and
+// costs a number instead of all records. A record that is changing at this moment costs a list for nothing.
+func (r *watcher) complete(ctx context.Context, c *clientv3.Client) (bool, error) {
+	count, err := r.page(ctx, c, r.d.membersPrefix(), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return false, err
+	}
+	r.d.recordContact()
+	r.d.checks.Add(1)
+	return count.Header.ClusterId == r.cluster && count.Count == int64(r.table.Keys()), nil
+}
+
+// reconnected waits until the connection of c is interrupted. The client resumes a watch by itself on the next one, and when
+// etcd was restored to an earlier revision, it misses all changes before the revision that it waits for.
+func reconnected(ctx context.Context, c *clientv3.Client) bool {
+	conn := c.ActiveConnection()
+	for state := conn.GetState(); state == connectivity.Ready; state = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, state) {
+			return false
+		}
+	}
+	return true
 }
 
 var errStalled = errors.New("no response from etcd")
 
-// watch applies the changes since the list. It returns nil when the next list is due.
+// errReconnected and errIncomplete end a watch, so that another list follows.
+var (
+	errReconnected = errors.New("the connection was interrupted")
+	errIncomplete  = errors.New("the watch has missed changes")
+)
+
+// watch applies the changes since the list. It returns nil when there is a reason for another list.
 func (r *watcher) watch(ctx context.Context, c *clientv3.Client) error {
-	due, cancel := context.WithTimeout(ctx, r.relistAfter())
-	defer cancel()
-	ctx, stop := context.WithCancelCause(clientv3.WithRequireLeader(due))
+	ctx, stop := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	defer stop(nil)
+	go func() {
+		if reconnected(ctx, c) { //guard:watch-resumes-at-a-later-revision
+			stop(errReconnected)
+		}
+	}()
 	stall := time.AfterFunc(r.d.timing.stall, func() { stop(errStalled) })
 	defer stall.Stop()
 
@@ -139,11 +171,11 @@ func (r *watcher) watch(ctx context.Context, c *clientv3.Client) error {
 	// progress requests. The changes of that revision are already in the table, and applying them again has no effect.
 	changes := c.Watch(ctx, r.d.membersPrefix(), clientv3.WithPrefix(), clientv3.WithFragment(), clientv3.WithRev(r.revision))
 	err := r.consume(ctx, c, changes, func() { stall.Reset(r.d.timing.stall) })
-	switch {
-	case due.Err() != nil:
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if errors.Is(err, errIncomplete) {
 		return nil
-	case context.Cause(ctx) != nil:
-		return context.Cause(ctx)
 	}
 	return err
 }
@@ -153,6 +185,8 @@ func (r *watcher) watch(ctx context.Context, c *clientv3.Client) error {
 func (r *watcher) consume(ctx context.Context, c *clientv3.Client, changes clientv3.WatchChan, alive func()) error {
 	progress := time.NewTicker(r.d.timing.progress)
 	defer progress.Stop()
+	check := time.NewTimer(r.checkAfter())
+	defer check.Stop()
 	var settled <-chan time.Time
 	for {
 		select {
@@ -172,6 +206,15 @@ func (r *watcher) consume(ctx context.Context, c *clientv3.Client, changes clien
 		case <-settled:
 			settled = nil
 			r.publish()
+		case <-check.C:
+			complete, err := r.complete(ctx, c)
+			if err != nil {
+				return fmt.Errorf("check: %w", err)
+			}
+			if !complete { //guard:missed-changes-stay-missed
+				return errIncomplete
+			}
+			check.Reset(r.checkAfter())
 		case <-progress.C:
 			if err := c.RequestProgress(ctx); err != nil {
 				return fmt.Errorf("request progress: %w", err)

@@ -8,7 +8,7 @@ import (
 	"github.com/ringside-cache/ringside/ring/etcd/record"
 )
 
-func TestTimeBetweenListsGrowsWithTheDirectory(t *testing.T) {
+func TestTimeBetweenChecksGrowsWithTheDirectory(t *testing.T) {
 	for n, want := range map[int]time.Duration{
 		0: 30 * time.Second, 1000: 30 * time.Second, record.MaxMembers: 300 * time.Second,
 	} {
@@ -21,8 +21,8 @@ func TestTimeBetweenListsGrowsWithTheDirectory(t *testing.T) {
 			}
 			f.table.Put(id, []byte(full), 1)
 		}
-		if got := f.relistAfter(); got < want*4/5 || got > want {
-			t.Errorf("%d members: got the next list after %v, want %v to %v", n, got, want*4/5, want)
+		if got := f.checkAfter(); got < want*4/5 || got > want {
+			t.Errorf("%d members: got the next check after %v, want %v to %v", n, got, want*4/5, want)
 		}
 	}
 }

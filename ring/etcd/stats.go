@@ -37,6 +37,7 @@ type counters struct {
 
 	registration, listing             condition
 	registrations, lists, watchErrors atomic.Int64
+	checks                            atomic.Int64 // counts of the records, by which Resolve finds what a watch has missed
 	members                           atomic.Int64
 	contact                           atomic.Int64 // nanoseconds from opened to the last answer of etcd
 	lease                             atomic.Int64 // of the own keys; 0 when there is none

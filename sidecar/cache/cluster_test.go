@@ -42,6 +42,8 @@ type cluster struct {
 	order            func(from int) (owner, successor int)
 	prev             int // previous owner that hands entries over; -1: none
 	publicationsLost atomic.Bool
+	awake            func(member int) bool // nil: always
+	prove            func(ctx context.Context, member int)
 	lag              time.Duration // each way takes up to so long
 	batches          atomic.Int64  // requests for many keys
 }
@@ -97,6 +99,14 @@ func (s seenFrom) Broadcast(_ context.Context, list []kv.Invalidation) (told int
 		}
 	}
 	return told, unreached
+}
+
+func (s seenFrom) Awake() bool { return s.c.awake == nil || s.c.awake(s.self) }
+
+func (s seenFrom) Prove(ctx context.Context) {
+	if s.c.prove != nil {
+		s.c.prove(ctx, s.self)
+	}
 }
 
 func (s seenFrom) peer(i int) kv.Peer {

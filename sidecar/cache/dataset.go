@@ -89,6 +89,7 @@ func New(c Config) (*Dataset, error) {
 		return nil, fmt.Errorf("dataset %s: %w", c.Name, err)
 	}
 	shared.store = store
+	shared.settled.Awake = shared.peers.Awake
 	shared.SetPolicy(c.Policy)
 	shared.settled.Start(shared.Policy())
 	return assemble(shared, watching, idempotency.New[result](c.MaxBytes), c), nil
@@ -161,6 +162,13 @@ func (d *Dataset) SetFeedLive(live bool) {
 		d.stats.FeedGaps.Add(1)
 	}
 }
+
+// Sleep makes the next read of an entry that depends on other members' invalidations call Prove of the Peers, of which Awake is
+// false from now on.
+func (d *Dataset) Sleep() { d.settled.Sleep() }
+
+// Watched reports whether clients watch keys.
+func (d *Dataset) Watched() bool { return d.invalidator.watches.Any() }
 
 // FeedLive reports whether the dataset's feed is live, and whether it has one.
 func (d *Dataset) FeedLive() (live, has bool) { return d.settled.FeedLive(), d.Policy().GapTTL > 0 }

@@ -204,6 +204,9 @@ func (r *read) accepts(held *entries.Entry, bound entries.Bound, now int64) bool
 // resolve answers reads. It starts the flights of all that need one at once, and waits for those of each owner separately:
 // a slow member must not delay the keys of others that need another flight.
 func (d *Dataset) resolve(ctx context.Context, reads []*read) {
+	if len(reads) > 0 && !d.peers.Awake() {
+		d.peers.Prove(ctx) // then memory may have the answers after all
+	}
 	started, short := reads[:0:0], ctx
 	for _, r := range reads {
 		needsFlight := d.look(r)
@@ -268,7 +271,7 @@ func (d *Dataset) look(r *read) (needsFlight bool) {
 	held, ok := d.store.Peek(r.key)
 	stale := ok && r.accepts(held, r.bound, now)
 	switch {
-	case r.memoryOnly && stale && r.limitStale:
+	case r.memoryOnly && stale && (r.limitStale || d.trusts(r.key, held, now)): //guard:proven-entry-is-not-in-memory
 		r.answer = d.inMemory(r.key, held, now)
 		return false
 	case r.memoryOnly:

@@ -34,9 +34,13 @@ func (c Config) FetchTimeout() time.Duration {
 func (c Config) RequestTimeout() time.Duration { return 2 * c.FetchTimeout() }
 
 // SubscriptionIdle is how long this member stays subscribed to the invalidations of a member after its last fetch from it:
-// the maximum lifetime of local copies.
+// for longer than local copies live, so that a member that is read now and then needs one stream.
 func (c Config) SubscriptionIdle() time.Duration {
-	longest := 30 * time.Second
+	return max(30*time.Second, c.CopyLife())
+}
+
+// CopyLife is the maximum lifetime of local copies.
+func (c Config) CopyLife() (longest time.Duration) {
 	for _, d := range c.Datasets {
 		longest = max(longest, d.Policy().LocalTTL)
 	}

@@ -15,6 +15,12 @@ type Peers interface {
 	// Broadcast sends list to every other member of the ring, and returns how many received it and the node ids of the
 	// others.
 	Broadcast(ctx context.Context, list []Invalidation) (reached int, unreached []string)
+	// Awake reports whether the invalidations of other members are known to arrive. While it is false, nothing that depends
+	// on them is fresh: call Prove first.
+	Awake() bool
+	// Prove returns when Awake is true: what depended on members that do not answer has been expired by then. It returns
+	// earlier when ctx ends.
+	Prove(ctx context.Context)
 }
 
 // Route is whom to ask for a key, in order.
@@ -110,6 +116,12 @@ func (NoPeers) Route(string, string) Route { return Route{} }
 
 // Publish implements Peers.
 func (NoPeers) Publish(Invalidation) {}
+
+// Awake implements Peers.
+func (NoPeers) Awake() bool { return true }
+
+// Prove implements Peers.
+func (NoPeers) Prove(context.Context) {}
 
 // Broadcast implements Peers.
 func (NoPeers) Broadcast(context.Context, []Invalidation) (int, []string) { return 0, nil }

@@ -102,6 +102,7 @@ func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	stream, sent := p.stream.Load(), p.pool.now()
 	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, &peerv1.PingRequest{}, grpc.WaitForReady(true),
 		limitOf(peerv1.Peer_Ping_FullMethodName))
 	if err == nil {
@@ -109,6 +110,9 @@ func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
 	}
 	if err == nil {
 		p.hear()
+		if stream != nil {
+			stream.prove(sent, pong)
+		}
 	}
 	return pong, err
 }

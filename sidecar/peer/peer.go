@@ -38,7 +38,8 @@ type peer struct {
 	open         atomic.Bool  // the breaker is open
 	pingTimeouts atomic.Int64
 
-	subscribing atomic.Bool // a goroutine runs the subscription, or has run it until the member left the ring
+	stream      atomic.Pointer[openStream] // of the subscription; nil between two streams
+	subscribing atomic.Bool                // a goroutine runs the subscription, or has run it until the member left the ring
 
 	mu      sync.Mutex // guards the rest; locked before Pool.mu
 	conn    *client.Client

@@ -56,6 +56,8 @@ type Config struct {
 	// SubscriptionIdle is how long a subscription outlives the last answer of its member; 30 s by default. It must exceed
 	// the life of every copy of another member's entry.
 	SubscriptionIdle time.Duration
+	// CopyLife is the longest life of a copy of another member's entry; that of SubscriptionIdle by default.
+	CopyLife time.Duration
 	// Feeds are the datasets with a change feed. The pool always subscribes to the members that read them (see Elected).
 	Feeds []string
 	// Defect is called with each panic of a goroutine of the pool, stack included. May be nil.
@@ -73,6 +75,7 @@ func (c Config) withDefaults() Config {
 	c.MaxCalls = cmp.Or(c.MaxCalls, wire.MaxCalls)
 	c.MaxAnswerBytes = cmp.Or(c.MaxAnswerBytes, 16<<20)
 	c.SubscriptionIdle = cmp.Or(c.SubscriptionIdle, 30*time.Second)
+	c.CopyLife = cmp.Or(c.CopyLife, c.SubscriptionIdle)
 	c.LogSize = cmp.Or(c.LogSize, 4096)
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
@@ -95,6 +98,7 @@ type Pool struct {
 	ctx      context.Context      // canceled when the pool is closed
 	cancel   context.CancelFunc
 	limits   limits
+	vigil    vigil
 	tasks    sync.WaitGroup // goroutines started by spawn
 
 	mu     sync.Mutex         // guards closed, peers, left, config.Feeds, and changes of view
@@ -121,6 +125,7 @@ func NewPool(c Config) *Pool {
 	}
 	p.log, p.limits = invalidationlog.New(p.config.LogSize), newLimits(p.config.MaxAnswerBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.SetCopyLife(p.config.CopyLife)
 	p.view.Store(&view{})
 	return p
 }

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -33,8 +34,8 @@ type Sink interface {
 }
 
 const (
-	// streamTimeout is how long a stream may be silent: two and a half heartbeats.
-	streamTimeout = 5 * wire.Heartbeat / 2 //guard:frozen-member-holds-stream
+	// firstResponse is how long a new stream may bring nothing.
+	firstResponse = 5 * time.Second / 2
 	// subscribeBackoff is the wait before a stream is opened again. It doubles after each stream that received nothing, up
 	// to maxSubscribeBackoff.
 	subscribeBackoff, maxSubscribeBackoff = 100 * time.Millisecond, 2 * time.Second
@@ -72,6 +73,15 @@ func (p *peer) startSubscription() {
 	}
 }
 
+// neededFor returns when to ask again whether the member's invalidations are needed, if they are now.
+func (p *peer) neededFor() time.Duration {
+	rest := p.pool.config.SubscriptionIdle - (p.pool.now() - time.Duration(p.answeredAt.Load()))
+	if rest <= 0 { // it reads a feed
+		return p.pool.config.SubscriptionIdle
+	}
+	return rest
+}
+
 // needed reports whether the member's invalidations are needed: copies of its entries may be kept, or it reads a change
 // feed.
 func (p *peer) needed() bool {
@@ -88,6 +98,7 @@ type subscription struct {
 	epoch, sequence uint64   // of the last response; epoch is 0 at the start, and after OUT_OF_RANGE
 	receiving       bool     // the stream has brought a response
 	liveFeeds       []string // as last passed to the Sink
+	open            *openStream
 }
 
 func (s *subscription) run() {
@@ -95,15 +106,27 @@ func (s *subscription) run() {
 	defer s.peer.turn.Unlock()
 	wait := backoff.Backoff{First: subscribeBackoff, Longest: maxSubscribeBackoff}
 	for {
-		err := errPanicked
-		s.peer.pool.safely("a stream of invalidations", func() { err = s.stream() })
-		if s.end(err) && s.peer.quota.GapAllowed() {
+		if s.once() && s.peer.quota.GapAllowed() {
 			wait.Reset()
 		}
 		if s.release() || !wait.Wait(s.peer.onRing) {
 			return
 		}
 	}
+}
+
+// once receives one stream, and reports whether it brought a response.
+func (s *subscription) once() bool {
+	ctx, cancel := context.WithCancel(s.peer.onRing)
+	defer cancel()
+	s.open = &openStream{end: cancel, ended: make(chan struct{})}
+	defer close(s.open.ended)
+	s.peer.stream.Store(s.open)
+	s.peer.pool.keepVigil()
+	err := errPanicked
+	s.peer.pool.safely("a stream of invalidations", func() { err = s.stream(ctx) })
+	s.peer.stream.Store(nil)
+	return s.end(err)
 }
 
 // release reports whether the subscription is no longer needed. The next answer of the member then starts another one;
@@ -117,34 +140,53 @@ func (s *subscription) release() bool {
 }
 
 // stream receives one stream and returns why it ended; nil when it is no longer needed.
-func (s *subscription) stream() error {
-	ctx, cancel := context.WithCancel(s.peer.onRing)
-	defer cancel()
-	in, err := s.open(ctx)
-	timeout := time.AfterFunc(streamTimeout, func() {
+func (s *subscription) stream(ctx context.Context) error {
+	in, err := s.subscribe(ctx)
+	timeout := time.AfterFunc(firstResponse, func() {
 		s.peer.detect() // the member may be alive and only the stream broken
-		cancel()
+		s.open.end()
 	})
-	for err == nil && s.peer.needed() {
-		timeout.Reset(streamTimeout)
+	defer timeout.Stop()
+	defer s.endUnneeded()()
+	for err == nil {
 		var r *peerv1.SubscribeResponse
 		r, err = in.Recv()
-		timeout.Stop() // the Sink may be slow
+		timeout.Stop()
+		s.open.busy.Store(true)
 		if err == nil {
 			err = s.receive(ctx, r)
 		}
+		s.open.busy.Store(false)
 	}
-	timeout.Stop()
+	if s.open.unneeded.Load() {
+		return nil
+	}
 	return err
 }
 
-func (s *subscription) open(ctx context.Context) (grpc.ServerStreamingClient[peerv1.SubscribeResponse], error) {
+// endUnneeded ends the stream when it is no longer needed, which no response tells. Call what it returns when the stream has ended.
+func (s *subscription) endUnneeded() (stop func() bool) {
+	p, o := s.peer, s.open
+	var timer *time.Timer
+	timer = time.AfterFunc(math.MaxInt64, func() {
+		if p.needed() {
+			timer.Reset(p.neededFor())
+			return
+		}
+		o.unneeded.Store(true)
+		o.end()
+	})
+	timer.Reset(p.neededFor())
+	return timer.Stop
+}
+
+func (s *subscription) subscribe(ctx context.Context) (grpc.ServerStreamingClient[peerv1.SubscribeResponse], error) {
 	conn, err := s.peer.connection()
 	if err != nil {
 		return nil, err
 	}
 	return peerv1.NewPeerClient(conn).Subscribe(ctx, &peerv1.SubscribeRequest{
-		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence,
+		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence, Quiet: true,
 	}, limitOf(peerv1.Peer_Subscribe_FullMethodName))
 }
 
@@ -160,6 +202,7 @@ func (s *subscription) receive(ctx context.Context, r *peerv1.SubscribeResponse)
 		return err
 	}
 	s.peer.hear()
+	heard := s.peer.pool.now()
 	if err := s.peer.quota.Message(ctx); err != nil {
 		return err
 	}
@@ -177,9 +220,12 @@ func (s *subscription) receive(ctx context.Context, r *peerv1.SubscribeResponse)
 	s.changeLiveFeeds(feeds)
 	if len(list) > 0 {
 		s.peer.pool.counters.received.Add(int64(len(list)))
-		return s.invalidate(ctx, list)
+		err = s.invalidate(ctx, list)
 	}
-	return nil
+	if err == nil {
+		s.open.received(r, heard)
+	}
+	return err
 }
 
 // invalidate passes invalidations to the Sink, or, beyond the quota of the member, less exact ones. After an error, none is

@@ -13,6 +13,7 @@ import (
 type Table struct {
 	prefix string // of the keys
 	listed map[string]listed
+	bad    map[string]struct{} // :: id → its record was rejected
 	reject func(*Rejection)
 }
 
@@ -23,7 +24,7 @@ type listed struct {
 
 // NewTable returns an empty table of the keys with a prefix. reject is called with each rejected record.
 func NewTable(prefix string, reject func(*Rejection)) *Table {
-	return &Table{prefix: prefix, listed: make(map[string]listed), reject: reject}
+	return &Table{prefix: prefix, listed: make(map[string]listed), bad: make(map[string]struct{}), reject: reject}
 }
 
 // Put adds or rejects a record. A rejected record also removes the earlier record of the same key, as it did in etcd.
@@ -35,14 +36,23 @@ func (t *Table) Put(key string, value []byte, revision int64) {
 	}
 	if rejected != nil {
 		delete(t.listed, id)
+		t.bad[id] = struct{}{}
 		t.reject(rejected)
 		return
 	}
+	delete(t.bad, id)
 	t.listed[id] = listed{m, revision}
 }
 
 // Delete removes the record of key.
-func (t *Table) Delete(key string) { delete(t.listed, strings.TrimPrefix(key, t.prefix)) }
+func (t *Table) Delete(key string) {
+	id := strings.TrimPrefix(key, t.prefix)
+	delete(t.listed, id)
+	delete(t.bad, id)
+}
+
+// Keys is the number of keys, those of rejected records included.
+func (t *Table) Keys() int { return len(t.listed) + len(t.bad) }
 
 // Len is the number of records.
 func (t *Table) Len() int { return len(t.listed) }

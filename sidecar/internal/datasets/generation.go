@@ -205,6 +205,7 @@ func (c *Change) Apply() {
 		d.SetPolicy(c.next.config.Datasets[d.Name()].Policy())
 	}
 	c.set.current.Store(c.next)
+	c.set.config.Pool.SetCopyLife(c.next.config.CopyLife())
 	c.set.config.Pool.SetFeeds(c.next.config.WithFeed()) //guard:feed-of-an-added-dataset-has-no-subscribers
 	c.set.feeds.Replace(c.next.feeds)
 }

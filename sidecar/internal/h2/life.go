@@ -93,7 +93,7 @@ func (l *life) look() {
 func (l *life) check(now time.Time) error {
 	c := l.conn
 	config := &c.server.config
-	if l.active {
+	if l.active || len(c.streams.open) > 0 {
 		l.used = now
 	}
 	if l.heard {
@@ -132,13 +132,14 @@ func (l *life) check(now time.Time) error {
 func (l *life) setTimer(now time.Time) {
 	c := l.conn
 	config := &c.server.config
-	l.busy = l.active || l.heard || len(c.streams.open) > 0 || c.out.flushing || !l.acked || !l.leaving.IsZero() || !l.pinged.IsZero()
+	l.busy = l.active || l.heard || !c.streams.rest() || c.out.flushing || !l.acked || !l.leaving.IsZero() || !l.pinged.IsZero()
 	l.active, l.heard = false, false
 	if l.busy {
 		l.timer.Reset(l.period)
 		return
 	}
 	c.out.trim()
+	c.out.narrow()
 	c.streams.trim()
 	if c.out.reading && len(c.in.buf) > narrowBytes {
 		c.in.trim = true

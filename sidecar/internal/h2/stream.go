@@ -58,6 +58,7 @@ var (
 func (s *stream) startTimeout() {
 	if s.expires.IsZero() && !s.recv.body.Ended() {
 		s.expires = time.Now().Add(s.conn.server.config.MessageTimeout)
+		s.conn.life.watch() // the connection may rest
 	}
 }
 

@@ -157,6 +157,16 @@ func (t *streams) reset(id uint32, why frame.Code) error {
 	return nil
 }
 
+// rest reports whether no time limit of a stream is running: its handler works, or waits for news to send.
+func (t *streams) rest() bool {
+	for _, s := range t.open {
+		if s.running == 0 || s.waits || !s.expires.IsZero() || !s.send.blocked.IsZero() { //guard:h2-slow-stream-rests
+			return false
+		}
+	}
+	return true
+}
+
 // trim gives back what a busy time has left.
 func (t *streams) trim() {
 	if len(t.open) == 0 && t.peak > 64 {

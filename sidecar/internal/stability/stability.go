@@ -12,6 +12,9 @@ import (
 // State is what a dataset knows of its ring and its feed. Its zero value is settled. Times are nanoseconds on the dataset's
 // monotonic clock.
 type State struct {
+	// Awake reports whether invalidations are known to arrive (see kv.Peers); nil: always. Set it before the first use.
+	Awake func() bool
+
 	unsettled   atomic.Bool
 	ringChanged atomic.Int64 // time of the last change of the ring
 	feedLive    atomic.Bool  // all changes are reported; meaningless without a feed
@@ -41,15 +44,24 @@ func (s *State) InGap(p kv.Policy) bool { return p.GapTTL > 0 && !s.feedLive.Loa
 // Start makes the state unsettled if there is a feed: it is not live yet.
 func (s *State) Start(p kv.Policy) { s.unsettled.Store(s.InGap(p)) }
 
+// Sleep makes the state unsettled: Awake is false from now on, until somebody proves that invalidations arrive.
+func (s *State) Sleep() { s.unsettled.Store(true) } //guard:hits-on-a-silent-stream
+
+// asleep reports whether invalidations may be missing without anybody knowing.
+func (s *State) asleep() bool { return s.Awake != nil && !s.Awake() }
+
 // Unsettled reports whether the times of entries do not decide alone.
 func (s *State) Unsettled() bool { return s.unsettled.Load() }
 
 // FreshUntil returns the end of the time in which e may be sent as fresh. It is for an unsettled state, and settles it once the
 // reason has passed. owned reports whether this member owns the key of e.
 func (s *State) FreshUntil(e *entries.Entry, now int64, p kv.Policy, owned func() bool) int64 {
-	gap, changed := s.InGap(p), s.ringChanged.Load()
-	if !gap && now >= changed+int64(p.TTL) && s.unsettled.CompareAndSwap(true, false) {
-		if s.InGap(p) || s.ringChanged.Load() != changed { // changed since they were read above
+	gap, changed, asleep := s.InGap(p), s.ringChanged.Load(), s.asleep()
+	if asleep && (e.Local() || p.GapTTL > 0) { //guard:unproven-entry-is-fresh
+		return min(e.FreshUntil, now)
+	}
+	if !gap && !asleep && now >= changed+int64(p.TTL) && s.unsettled.CompareAndSwap(true, false) {
+		if s.InGap(p) || s.ringChanged.Load() != changed || s.asleep() { // changed since they were read above
 			s.unsettled.Store(true)
 		}
 		return e.FreshUntil

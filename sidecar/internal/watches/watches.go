@@ -65,6 +65,9 @@ type Set struct {
 	ended bool
 }
 
+// Any reports whether there are open Watches.
+func (ws *Set) Any() bool { return ws.count.Load() > 0 }
+
 // End ends all Watches, and those that begin later: nothing notes changes any more.
 func (ws *Set) End() {
 	ws.mu.Lock()

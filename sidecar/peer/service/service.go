@@ -356,6 +356,7 @@ func callerOf(ctx context.Context) string {
 func (s *Service) Ping(context.Context, *peerv1.PingRequest) (*peerv1.PingResponse, error) {
 	return &peerv1.PingResponse{
 		Node: s.config.Node, RingId: s.config.Ring.RingID(), Leaving: s.leaving.Load(),
+		Epoch: s.config.Log.Epoch(), Sequence: s.config.Log.Published(),
 	}, nil
 }
 

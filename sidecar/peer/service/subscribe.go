@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -62,20 +63,25 @@ func (s *Service) Subscribe(
 	return err
 }
 
-// stream sends the position where the stream begins, then each page of the log, and a heartbeat when there is none.
+// stream sends the position where the stream begins, then each page of the log, and a heartbeat when there is none, unless the
+// subscriber wants a quiet stream.
 func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse]) error {
 	at, err := s.config.Log.From(req.GetEpoch(), req.GetSequence())
 	if err != nil {
 		return err
 	}
-	heartbeat := time.NewTimer(wire.Heartbeat)
+	interval := wire.Heartbeat
+	if req.GetQuiet() { //guard:quiet-stream-has-heartbeats
+		interval = math.MaxInt64
+	}
+	heartbeat := time.NewTimer(interval)
 	defer heartbeat.Stop()
 	next := invalidationlog.Page{Epoch: s.config.Log.Epoch(), Sequence: at.Sequence()}
 	for {
 		if err := send(out, next); err != nil {
 			return err
 		}
-		heartbeat.Reset(wire.Heartbeat)
+		heartbeat.Reset(interval)
 		if !backoff.Sleep(out.Context(), s.pace(next)) {
 			return errStopping
 		}

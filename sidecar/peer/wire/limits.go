@@ -31,7 +31,7 @@ const (
 	MaxHeaderBytes = 16 << 10
 	// IdleTimeout is how long an unused connection stays open at the client. The server's is longer, so that the client
 	// closes first.
-	IdleTimeout = 5 * time.Minute
+	IdleTimeout = 2 * time.Minute
 )
 
 // Heartbeat is the longest time between two responses of a Subscribe stream.

@@ -996,7 +996,9 @@ type SubscribeRequest struct {
 	// SubscribeResponse.epoch of the previous stream; 0 for the first one.
 	Epoch uint64 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Sequence of the last response received in that epoch.
-	Sequence      uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Send no heartbeats: the subscriber sends a Ping when it needs to know whether it has received everything.
+	Quiet         bool `protobuf:"varint,4,opt,name=quiet,proto3" json:"quiet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,7 +1054,14 @@ func (x *SubscribeRequest) GetSequence() uint64 {
 	return 0
 }
 
-// SubscribeResponse is a list of invalidations; an empty one is a heartbeat.
+func (x *SubscribeRequest) GetQuiet() bool {
+	if x != nil {
+		return x.Quiet
+	}
+	return false
+}
+
+// SubscribeResponse is a list of invalidations; an empty one is a heartbeat, or the position where the stream begins.
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identifies this run of the member: sequences of different runs are not comparable.
@@ -1170,7 +1179,11 @@ type PingResponse struct {
 	// Ring.ID of this member.
 	RingId uint64 `protobuf:"fixed64,2,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
 	// The member is shutting down.
-	Leaving       bool `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Leaving bool `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// As in SubscribeResponse: a subscriber that has received everything up to here has missed nothing so far. 0 from members
+	// of older releases, which send heartbeats.
+	Epoch         uint64 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Sequence      uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1224,6 +1237,20 @@ func (x *PingResponse) GetLeaving() bool {
 		return x.Leaving
 	}
 	return false
+}
+
+func (x *PingResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PingResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
 }
 
 // InspectRequest has no fields.
@@ -1526,22 +1553,25 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
 	"\x06prefix\x18\x03 \x01(\bR\x06prefix\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x15\n" +
-	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"X\n" +
+	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"n\n" +
 	"\x10SubscribeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x04R\bsequence\"\xaa\x01\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05quiet\x18\x04 \x01(\bR\x05quiet\"\xaa\x01\n" +
 	"\x11SubscribeResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
 	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
 	"\n" +
 	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"\r\n" +
-	"\vPingRequest\"U\n" +
+	"\vPingRequest\"\x87\x01\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
-	"\aleaving\x18\x03 \x01(\bR\aleaving\"\x10\n" +
+	"\aleaving\x18\x03 \x01(\bR\aleaving\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\"\x10\n" +
 	"\x0eInspectRequest\"n\n" +
 	"\x0fInspectResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +

@@ -154,10 +154,20 @@ func (c *conn) write(together bool) {
 		c.wakeBlocked()
 	}
 	c.flushing = false
-	if len(c.streams) == 0 && cap(c.spare) > narrowBytes {
-		c.spare = nil
+	if len(c.streams) == 0 {
+		c.trim()
 	}
 	c.closeUnused()
+}
+
+// trim drops large buffers.
+func (c *conn) trim() {
+	if cap(c.spare) > narrowBytes {
+		c.spare = nil
+	}
+	if !c.flushing && len(c.out) == 0 && cap(c.out) > narrowBytes {
+		c.out = nil
+	}
 }
 
 // wakeBlocked lets the streams that wait try again.
@@ -227,12 +237,16 @@ func (l *life) look() {
 	case len(c.streams) > 0 && !l.heard:
 		l.pinged = true
 		c.out = append(frame.Append(c.out, 8, frame.Ping, 0, 0), make([]byte, 8)...)
+		c.in.narrow = !l.calls // once the acknowledgement is read
 		c.flush()
 		next = config.PingTimeout
 	default:
 		l.pinged = false
 		idle = now.Sub(l.used) >= config.IdleTimeout
 		c.in.narrow = !l.calls
+	}
+	if !l.calls {
+		c.trim()
 	}
 	l.heard, l.calls = false, false
 	if c.err == nil {

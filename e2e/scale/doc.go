@@ -1,0 +1,2 @@
+// Package scale measures what each member costs the others. Its benchmark runs real sidecars; run.sh writes results.md.
+package scale
