@@ -123,25 +123,35 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together.
+// BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together, without and with a stream of
+// invalidations.
 func BenchmarkIdleConnection(b *testing.B) {
 	const conns = 200
-	m := peertest.StartMember(b, "m", peertest.Holding(held))
-	for b.Loop() {
-		pools := make([]*peer.Pool, conns)
-		for i := range pools {
-			pools[i] = peertest.StartPool(b, peer.Config{}, m)
-		}
-		before := inUse()
-		for _, p := range pools {
-			if err := peertest.Fetch(b, p, "m"); err != nil {
-				b.Fatal(err)
+	for name, sink := range map[string]peer.Sink{"alone": nil, "stream": peertest.DiscardSink{}} {
+		b.Run(name, func(b *testing.B) {
+			m := peertest.StartMember(b, "m", peertest.Holding(held))
+			for b.Loop() {
+				pools := make([]*peer.Pool, conns)
+				for i := range pools {
+					pools[i] = peertest.StartPool(b, peer.Config{Sink: sink}, m)
+				}
+				before := inUse()
+				for _, p := range pools {
+					if err := peertest.Fetch(b, p, "m"); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if sink != nil {
+					peertest.Eventually(b, "all streams are open", func() bool {
+						return !slices.ContainsFunc(pools, func(p *peer.Pool) bool { return p.Stats().Subscriptions == 0 })
+					})
+				}
+				b.ReportMetric(float64(inUse()-before)/conns, "B/conn")
+				for _, p := range pools {
+					p.Close()
+				}
 			}
-		}
-		b.ReportMetric(float64(inUse()-before)/conns, "B/conn")
-		for _, p := range pools {
-			p.Close()
-		}
+		})
 	}
 }
 
