@@ -463,7 +463,7 @@ type slowSink struct {
 }
 
 func (s *slowSink) Invalidate(list []kv.Invalidation) {
-	s.slow.Do(func() { time.Sleep(2600 * time.Millisecond) })
+	s.slow.Do(func() { time.Sleep(3 * time.Second) })
 	s.sink.Invalidate(list)
 }
 

@@ -15,6 +15,8 @@ const (
 	probeAfter = time.Second
 	// streamTimeout is how long a stream may be silent in all, if this member relies on it.
 	streamTimeout = 5 * time.Second / 2 //guard:frozen-member-holds-stream
+	// lookEvery is the time between two looks at the streams, and answerTime what is left for an answer to the first probe.
+	lookEvery, answerTime = probeAfter / 2, streamTimeout - probeAfter - lookEvery
 	// newsWait is how long Prove waits between two looks at a stream whose news are on their way.
 	newsWait = 5 * time.Millisecond
 )
@@ -157,7 +159,7 @@ func (p *Pool) keepVigil() {
 
 // look looks at the streams at intervals until this member sleeps.
 func (p *Pool) look() {
-	for backoff.Sleep(p.ctx, probeAfter/2) {
+	for backoff.Sleep(p.ctx, lookEvery) {
 		if p.rest() {
 			return
 		}
@@ -199,13 +201,13 @@ func (p *peer) check(o *openStream) {
 		return
 	case asked == 0:
 		o.asked.Store(int64(now))
-	case now-asked >= streamTimeout-probeAfter:
+	case now-asked >= answerTime:
 		p.detect() // the member may be alive and only the stream broken
 		o.end()
 		return
 	}
 	p.pool.spawn(func() {
-		ctx, cancel := context.WithTimeout(p.ctx, streamTimeout-probeAfter)
+		ctx, cancel := context.WithTimeout(p.ctx, answerTime)
 		defer cancel()
 		_, _ = p.ping(ctx) // what it proves is in o
 	})

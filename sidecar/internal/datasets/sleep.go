@@ -19,7 +19,7 @@ const (
 // invalidations wakes it.
 func (s *Set) Rest(ctx context.Context) error {
 	var r rest
-	return task.Every(ctx, lookForReads, func() { r.look(s, time.Now()) })
+	return task.Every(ctx, lookForReads, func() { r.look(ctx, s, time.Now()) })
 }
 
 // rest is what the last look has seen.
@@ -28,9 +28,12 @@ type rest struct {
 	since time.Time // when it was seen first
 }
 
-func (r *rest) look(s *Set, now time.Time) {
+func (r *rest) look(ctx context.Context, s *Set, now time.Time) {
 	reads, watched := s.used()
 	s.config.Pool.SetWatched(watched)
+	if watched {
+		s.config.Pool.Prove(ctx)
+	}
 	if reads != r.reads || watched || r.since.IsZero() { //guard:watching-member-sleeps
 		r.reads, r.since = reads, now
 		return

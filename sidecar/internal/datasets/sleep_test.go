@@ -39,7 +39,7 @@ func TestMemberRestsWhileNothingIsRead(t *testing.T) {
 	look := func(after time.Duration, awake bool) {
 		t.Helper()
 		now = now.Add(after)
-		r.look(s, now)
+		r.look(t.Context(), s, now)
 		if pool.Awake() != awake {
 			t.Errorf("got awake: %t, want %t", !awake, awake)
 		}
@@ -50,7 +50,6 @@ func TestMemberRestsWhileNothingIsRead(t *testing.T) {
 	look(sleepAfter-1, true)
 	look(1, false)
 	look(sleepAfter, false)
-	pool.Prove(t.Context())
 	w := s.All()[0].Watch([]string{"k"})
 	look(sleepAfter, true)
 	look(sleepAfter, true)
