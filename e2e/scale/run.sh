@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures meshes of several sizes and writes results.md beside this file. Requires a clean commit.
+# Measures meshes of several sizes and writes results.md beside this file, with the figures of before.md. Requires a clean commit.
 # Usage: e2e/scale/run.sh [SIZES [FLAGS]], for example e2e/scale/run.sh 20,60 -feed
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -29,4 +29,5 @@ go test -run '^$' -bench Mesh -benchtime 1x -timeout 2h -members "$sizes" "${@:2
 			print "| " name[2] " | " idle("before-contact") " | " idle("after-contact") " | " idle("quiet") " | " of("term-s") " s | " \
 				of("kill-s") " s | " of("kill-tenth-s") " s | " of("join-s") " s | " of("reads-ok") " of " of("reads-frozen") " |"
 		}' "$raw"
+	cat before.md
 } >results.md
