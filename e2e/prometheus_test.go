@@ -313,8 +313,8 @@ func TestAlertsHaveARunbookAndATest(t *testing.T) {
 	}
 	alerts, runbook, tests := read("alerts.yml"), read("RUNBOOK.md"), read("tests/alerts.yml")
 	found := regexp.MustCompile(`(?m)alert: (\w+)$`).FindAllStringSubmatch(alerts, -1)
-	if len(found) == 0 || len(found) != strings.Count(runbook, "\n## ") {
-		t.Errorf("%d alerts, %d sections in the runbook", len(found), strings.Count(runbook, "\n## "))
+	if len(found) == 0 || len(found) != strings.Count(runbook, "\n## Ringside") {
+		t.Errorf("%d alerts, %d sections in the runbook", len(found), strings.Count(runbook, "\n## Ringside"))
 	}
 	for _, match := range found {
 		name := match[1]
@@ -323,6 +323,45 @@ func TestAlertsHaveARunbookAndATest(t *testing.T) {
 		}
 		if !strings.Contains(tests, fmt.Sprintf(`alertname=%q,alertstate="firing"`, name)) {
 			t.Errorf("no test in tests/alerts.yml makes %s fire", name)
+		}
+	}
+}
+
+// Each alert has the first three commands to run. They look for metrics that exist, with commands that exist.
+func TestRunbookHasCommandsThatExist(t *testing.T) {
+	read := func(path string) string {
+		b, err := os.ReadFile("../" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	runbook, metrics, cli := read("deploy/prometheus/RUNBOOK.md"), read("sidecar/metrics/METRICS.md"), read("sidecar/cmd/ringside/CLI.md")
+	rules := read("deploy/prometheus/rules.yml")
+	names := regexp.MustCompile("(?m)^\\| `(ringside_\\w+)`").FindAllStringSubmatch(metrics, -1)
+	for _, section := range strings.Split(runbook, "\n## ")[1:] {
+		name, text, _ := strings.Cut(section, "\n")
+		_, block, _ := strings.Cut(text, "```\n")
+		block, _, _ = strings.Cut(block, "\n```")
+		if commands := strings.Split(block, "\n"); strings.HasPrefix(name, "Ringside") && len(commands) != 3 {
+			t.Errorf("%s: got commands %q, want the first three to run", name, commands)
+		}
+		for _, m := range regexp.MustCompile(`/metrics \| grep -E '([^']+)'`).FindAllStringSubmatch(block, -1) {
+			pattern := regexp.MustCompile(m[1])
+			if !slices.ContainsFunc(names, func(n []string) bool { return pattern.MatchString(n[1]) || pattern.MatchString(n[1]+"_count") }) {
+				t.Errorf("%s: no metric matches %s", name, m[1])
+			}
+		}
+		for _, m := range regexp.MustCompile(`(?m)(?:^|-- )(ringside [a-z]+)`).FindAllStringSubmatch(block, -1) {
+			if !strings.Contains(cli, "\n## "+m[1]+"\n") {
+				t.Errorf("%s: there is no command %s", name, m[1])
+			}
+		}
+		for _, m := range regexp.MustCompile(`[\w:]*ringside_[\w:]+`).FindAllString(text, -1) {
+			base := regexp.MustCompile(`_(bucket|count|sum)$`).ReplaceAllString(m, "")
+			if m != "ringside_changes" /* a table */ && !strings.Contains(metrics, "`"+m+"`") && !strings.Contains(metrics, "`"+base+"`") && !strings.Contains(rules, "record: "+m+"\n") {
+				t.Errorf("%s: there is no metric or rule %s", name, m)
+			}
 		}
 	}
 }

@@ -54,6 +54,9 @@ func (d *Dataset) Cached(key string, o kv.ReadOptions) (kv.Answer, bool) {
 	if e == nil || e.Negative() {
 		return kv.Answer{}, false
 	}
+	if kv.Samples(now) {
+		d.measureHit(e, now)
+	}
 	return d.answer(key, e, now, e.Source()), true
 }
 
@@ -66,8 +69,18 @@ func (d *Dataset) hit(key string, o kv.ReadOptions, now int64) *entries.Entry {
 		d.stats.DataError.Add(1)
 	default:
 		d.stats.CountHit(e.NotFound, e.Local())
+		if kv.Samples(now) {
+			d.measureHit(e, now)
+		}
 	}
 	return e
+}
+
+// measureHit is a function of its own so that the stack frame of a hit stays small.
+//
+//go:noinline
+func (d *Dataset) measureHit(e *entries.Entry, now int64) {
+	d.stats.ObserveHit(e.NotFound, e.Local(), time.Duration(d.now()-now), time.Duration(now-e.Began))
 }
 
 // fresh returns the entry of key if it answers a read at once; otherwise nil.
@@ -347,7 +360,7 @@ func (d *Dataset) answerOf(res result, r *read) (kv.Answer, error) {
 // finish checks and counts the answer of an application's read.
 func (d *Dataset) finish(r *read, o kv.ReadOptions) (kv.Answer, error) {
 	d.check(r, o)
-	d.stats.CountMiss(r.answer, r.err)
+	d.stats.CountMiss(r.answer, r.err, time.Duration(d.now()-r.began))
 	return r.answer, r.err
 }
 

@@ -3,6 +3,7 @@ package kv
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/ringside-cache/ringside/origin"
 )
@@ -56,10 +57,14 @@ type Stats struct {
 	// LastPeerFetchError is the error of the latest peer fetch without an answer; nil before the first.
 	LastPeerFetchError atomic.Pointer[error]
 
-	LoadTime      Histogram // seconds of Origin.Load, of one key or many
-	PeerFetchTime Histogram // seconds of a request to another member, for one key or many
-	// WriteTime is the seconds of Origin.Write.
-	WriteTime Histogram
+	LoadTime      Distribution // of Origin.Load, of one key or many
+	PeerFetchTime Distribution // of a request to another member, for one key or many
+	WriteTime     Distribution // of Origin.Write
+	// ReadTime is the time of reads of applications, from the look at memory to the answer, by ReadResult. Of hits one in SampledHits
+	// is measured.
+	ReadTime [ReadResults]Distribution
+	// AnswerAge is the age of the entries with which reads of applications were answered; hits likewise.
+	AnswerAge Distribution
 
 	// What the batching behind Origin made of the loads. The origin counts these.
 	Queries     atomic.Int64 // to the origin; concurrent loads share one
@@ -104,25 +109,30 @@ func (s *Stats) CountHit(notFound, local bool) {
 	counter.Add(1)
 }
 
-// CountMiss counts a read that was not answered by a fresh entry at once. Each read is counted once.
-func (s *Stats) CountMiss(a Answer, err error) {
-	switch {
-	case err != nil && KindOf(err) == KindDataError:
+// CountMiss counts a read that was not answered by a fresh entry at once, and took so long. Each read is counted once.
+func (s *Stats) CountMiss(a Answer, err error, took time.Duration) {
+	result := resultOf(a, err)
+	s.ReadTime[result].Observe(took)
+	if err == nil {
+		s.AnswerAge.Observe(a.Age)
+	}
+	switch result {
+	case ResultDataError:
 		s.DataError.Add(1)
-	case err != nil:
+	case ResultError:
 		s.Error.Add(1)
 		if KindOf(err) == KindOverloaded {
 			s.Refused.Add(1)
 		}
-	case a.Stale:
+	case ResultStale:
 		s.Stale.Add(1)
-	case a.NotFound:
+	case ResultNegative:
 		s.Negative.Add(1)
-	case a.Source == SourceHit:
+	case ResultHit:
 		s.Hit.Add(1)
-	case a.Source == SourceLocalHit:
+	case ResultLocalHit:
 		s.LocalHit.Add(1)
-	case a.Source == SourcePeerHit:
+	case ResultPeerHit:
 		s.PeerHit.Add(1)
 	default:
 		s.Load.Add(1)

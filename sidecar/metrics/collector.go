@@ -1,7 +1,12 @@
 package metrics
 
 import (
+	"errors"
+	"math"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -11,6 +16,8 @@ type collector struct {
 	source     Source
 	metrics    []described[metric]
 	histograms []described[histogram]
+
+	distributions []described[distribution]
 }
 
 type described[T any] struct {
@@ -27,6 +34,9 @@ func newCollector(s Source) *collector {
 		desc := prometheus.NewDesc(h.name, h.help, []string{h.label}, nil)
 		c.histograms = append(c.histograms, described[histogram]{h, desc})
 	}
+	for _, d := range distributions() {
+		c.distributions = append(c.distributions, described[distribution]{d, prometheus.NewDesc(d.name, d.help, d.labels, nil)})
+	}
 	return c
 }
 
@@ -37,6 +47,9 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 	for _, h := range c.histograms {
 		out <- h.desc
+	}
+	for _, d := range c.distributions {
+		out <- d.desc
 	}
 }
 
@@ -53,4 +66,38 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstHistogram(h.desc, count, sum, buckets, label)
 		})
 	}
+	for _, d := range c.distributions {
+		d.row.series(&c.source, func(of *kv.Distribution, labels ...string) {
+			out <- newTwoForms(d, of.Snapshot(), labels)
+		})
+	}
+}
+
+// twoForms is a histogram with the buckets of both forms: a scraper gets the native ones if it asks for protobuf, and the others
+// in any case.
+type twoForms struct {
+	prometheus.Metric
+	classic prometheus.Metric
+}
+
+func newTwoForms(d described[distribution], s kv.DistributionSnapshot, labels []string) twoForms {
+	bounds := map[float64]uint64{}
+	for e := d.row.first; e <= d.row.last; e += d.row.step {
+		bounds[math.Ldexp(1, e)] = s.UpTo(e)
+	}
+	return twoForms{
+		Metric: prometheus.MustNewConstNativeHistogram(d.desc, s.Count, s.Sum, s.Buckets, nil, s.Zero, kv.DistributionSchema,
+			kv.DistributionZero, time.Time{}, labels...),
+		classic: prometheus.MustNewConstHistogram(d.desc, s.Count, s.Sum, bounds, labels...),
+	}
+}
+
+// Write implements prometheus.Metric.
+func (m twoForms) Write(out *dto.Metric) error {
+	var classic dto.Metric
+	if err := errors.Join(m.Metric.Write(out), m.classic.Write(&classic)); err != nil {
+		return err
+	}
+	out.Histogram.Bucket = classic.Histogram.Bucket
+	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/cache"
@@ -73,6 +74,7 @@ func fullSource(t *testing.T) metrics.Source {
 	stats.BoundsEvicted.Add(108)
 	stats.FeedGaps.Add(109)
 	stats.WriteTime.Observe(20 * time.Microsecond)
+	stats.ReadTime[kv.ResultLocalHit].ObserveN(300*time.Nanosecond, kv.SampledHits)
 	http := &kv.Histogram{}
 	http.Observe(time.Millisecond)
 	http.Observe(time.Minute)
@@ -301,8 +303,8 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_request_duration_seconds_bucket{protocol="http",le="10"} 1`,
 		`ringside_request_duration_seconds_bucket{protocol="http",le="+Inf"} 2`,
 		`ringside_load_duration_seconds_count{dataset="routes"} 1`,
-		`ringside_write_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
-		`ringside_peer_fetch_duration_seconds_bucket{dataset="routes",le="2.5e-05"} 1`,
+		`ringside_write_duration_seconds_bucket{dataset="routes",le="3.0517578125e-05"} 1`,
+		`ringside_peer_fetch_duration_seconds_bucket{dataset="routes",le="3.0517578125e-05"} 1`,
 	} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("the scrape lacks %s", want)
@@ -466,6 +468,12 @@ owner), ~stale~, ~negative~ (the key does not exist), ~data_error~ (its rows can
 not accept), ~unknown~ (the write may or may not have been applied) and ~error~ (nothing was written). No label ever has
 keys as values. A label has at most %d values.
 
+The histograms of loads, writes, peer fetches, reads and ages have native buckets, each a fifth above the one before, for a
+Prometheus with ~scrape_native_histograms: true~; set ~always_scrape_classic_histograms: true~ with it, because the rules of
+[deploy/prometheus](../../deploy/prometheus) use the others. ~ringside_request_duration_seconds~ has the others only: it counts each
+request, hits included. ~ringside_read_duration_seconds~ and ~ringside_answer_age_seconds~ measure one hit in 64, chosen by the
+clock, so that a hit costs no more.
+
 | metric | type | labels | meaning |
 |---|---|---|---|
 `
@@ -490,4 +498,56 @@ func document(families map[string]*dto.MetricFamily) string {
 			name, strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
 	}
 	return b.String()
+}
+
+// Prometheus asks for protobuf if it wants native histograms.
+func TestHistogramsHaveBothForms(t *testing.T) {
+	s := fullSource(t)
+	registry, err := metrics.NewRegistry(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := httptest.NewRequest("GET", "/metrics", nil)
+	request.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	w := httptest.NewRecorder()
+	ready := func() error { return nil }
+	metrics.NewHandler(registry, metrics.Probes{Started: ready, Ready: ready}).ServeHTTP(w, request)
+	decoder := expfmt.NewDecoder(w.Body, expfmt.ResponseFormat(w.Header()))
+	for {
+		var family dto.MetricFamily
+		if err := decoder.Decode(&family); err != nil {
+			t.Fatalf("ringside_read_duration_seconds is not found: %v", err)
+		}
+		if family.GetName() != "ringside_read_duration_seconds" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if h := m.GetHistogram(); labelOf(m, "result") == "local_hit" {
+				native := int64(0)
+				for _, n := range h.GetPositiveDelta() {
+					native += n
+				}
+				if h.GetSchema() != kv.DistributionSchema || native != kv.SampledHits || h.GetSampleCount() != kv.SampledHits {
+					t.Errorf("native: got %v", h)
+				}
+				if b := h.GetBucket(); len(b) != 14 || b[0].GetCumulativeCount() != 0 || b[1].GetCumulativeCount() != kv.SampledHits {
+					t.Errorf("classic: got %v, want 300 ns in the second bucket", h.GetBucket())
+				}
+				break
+			}
+		}
+		break
+	}
+	if text := scrape(t, s); !strings.Contains(text, `ringside_read_duration_seconds_bucket{dataset="routes",result="local_hit",le="9.5367431640625e-07"} 64`) {
+		t.Errorf("the text has no classic buckets of the read:\n%.2000s", text)
+	}
+}
+
+func labelOf(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
 }
