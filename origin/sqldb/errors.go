@@ -48,14 +48,23 @@ func (e *NoAnswerError) Error() string {
 func (e *NoAnswerError) Unwrap() error { return e.Err }
 
 // ServerTimeout is how long the database may work on a statement: a little less than the caller waits, so that the
-// database ends the statement before this side gives up. It is 0 without a deadline, and at least a millisecond otherwise.
+// database ends the statement before this side gives up. It is 0 without a deadline, and at least a millisecond otherwise. It
+// has few values, so that a session need not be told a new one for each statement, nor a statement be prepared for each.
 func ServerTimeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return 0
 	}
-	return max(time.Until(deadline)*9/10, time.Millisecond).Truncate(time.Millisecond)
+	limit := max(time.Until(deadline)*9/10, time.Millisecond)
+	step := time.Millisecond
+	for limit/step >= timeoutSteps {
+		step *= 2
+	}
+	return limit.Truncate(step)
 }
+
+// timeoutSteps makes ServerTimeout at most 1/32 shorter than 9/10 of the time that is left.
+const timeoutSteps = 64
 
 // withAdvice adds to an error of the network what an operator can do.
 func withAdvice(err error) error {

@@ -16,7 +16,8 @@ import (
 func TestServerTimeoutIsBelowTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for left, want := range map[time.Duration]time.Duration{
-			time.Second: 900 * time.Millisecond, 5 * time.Millisecond: 4 * time.Millisecond,
+			time.Hour:   3211264 * time.Millisecond,
+			time.Second: 896 * time.Millisecond, 5 * time.Millisecond: 4 * time.Millisecond,
 			time.Microsecond: time.Millisecond, -time.Second: time.Millisecond,
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), left)
@@ -24,6 +25,12 @@ func TestServerTimeoutIsBelowTheDeadline(t *testing.T) {
 			if got := ServerTimeout(ctx); got != want {
 				t.Errorf("%v left: %v, want %v", left, got, want)
 			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		time.Sleep(4 * time.Millisecond)
+		if got := ServerTimeout(ctx); got != 896*time.Millisecond {
+			t.Errorf("a little later: %v, want the same", got)
 		}
 		if got := ServerTimeout(t.Context()); got != 0 {
 			t.Errorf("no deadline: %v", got)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
+	"github.com/ringside-cache/ringside/origin/sqldb/mysql/session"
 	"github.com/ringside-cache/ringside/origin/sqldb/rowset"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 	"github.com/ringside-cache/ringside/origin/sqldb/tables"
@@ -26,6 +28,16 @@ func (r *reader) Describe(ctx context.Context, conn *sql.Conn, q *sqltext.Query)
 }
 
 func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
+	return r.read(ctx, conn, q, keys, set, session.Keep)
+}
+
+// keepNot is for statements of writes, which are many, and each rare.
+func keepNot(ctx context.Context, _ string) context.Context { return ctx }
+
+// read is Read with a function that says in the context of a statement whether it stays prepared.
+func (r *reader) read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set,
+	keep func(ctx context.Context, types string) context.Context,
+) error {
 	types, err := r.typesFor(ctx, conn, q, keys)
 	if err != nil {
 		return errclass.Keyless(err)
@@ -33,6 +45,9 @@ func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 	keys, parameters := set.OfType(types.key, keys)
 	if len(keys) == 0 {
 		return nil
+	}
+	if types.kept != "" {
+		ctx = keep(ctx, types.kept)
 	}
 	for parameters := range slices.Chunk(parameters, types.together(len(keys))) {
 		if err = r.readKeys(ctx, conn, q, types, keys[0], parameters, set); err != nil {
@@ -49,12 +64,31 @@ func (r *reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 func (r *reader) readKeys(ctx context.Context, conn *sql.Conn, q *sqltext.Query, types *tableTypes, key string, parameters [][]any,
 	set *rowset.Set,
 ) error {
+	parameters = filled(q, parameters)
 	query, err := r.withTimeLimit(ctx, conn, q.Expand(len(parameters), ""))
 	if err != nil {
 		return err
 	}
 	scan := &rowset.Scan{Query: q, Key: key, Set: set, Cell: types.cell, Types: types.check}
 	return scan.Run(ctx, conn, query, slices.Concat(parameters...))
+}
+
+// maxFilled limits the keys of a statement that is likely to be used again: larger batches are rare.
+const maxFilled = 32
+
+// filled repeats the last key of a few until their number is a power of two: statements of fewer numbers of keys are more often
+// prepared already. A key that is twice in IN (…) has its row once; for a query of the configuration nothing is known.
+func filled(q *sqltext.Query, parameters [][]any) [][]any {
+	n := len(parameters)
+	if q.Table == "" || n > maxFilled {
+		return parameters
+	}
+	full := 1
+	for full < n {
+		full *= 2
+	}
+	last := parameters[n-1]
+	return slices.Concat(parameters, slices.Repeat([][]any{last}, full-n))
 }
 
 // together returns how many of n keys one statement may read.
@@ -132,7 +166,13 @@ type tableTypes struct {
 	time  bool            // a column of the key is a TIME
 	bool  map[string]bool // :: column → declared tinyint(1), for which BOOL is an alias
 	json  map[string]bool // :: column → text that MariaDB checks with json_valid, for which JSON is an alias
+	// kept identifies the types of the columns of the key, if a statement may stay prepared; otherwise it is empty. MySQL converts
+	// parameters to the types of the columns before it finds out that these have changed: what is no DATE is then another one.
+	kept string
 }
+
+// keptType matches the types of which every text is a value, and integers: only keys that are integers are compared with these.
+var keptType = regexp.MustCompile(`^(tiny|small|medium|big)?int|^(var)?char|text$`)
 
 func tableKey(q *sqltext.Query) [2]string { return [2]string{q.Table, strings.Join(q.Key, "\x00")} }
 
@@ -157,6 +197,7 @@ func (r *reader) readTypes(ctx context.Context, conn *sql.Conn, q *sqltext.Query
 		schema, table = "", q.Table
 	}
 	types := &tableTypes{known: true, read: time.Now(), key: make(rowset.KeyTypes, q.Width()), bool: map[string]bool{}}
+	unsafe := false
 	err := eachPair(ctx, conn, `SELECT COLUMN_NAME, COLUMN_TYPE FROM information_schema.COLUMNS
 		WHERE TABLE_SCHEMA = COALESCE(NULLIF(?, ''), DATABASE()) AND TABLE_NAME = ?`, schema, table,
 		func(name, columnType string) {
@@ -164,12 +205,17 @@ func (r *reader) readTypes(ctx context.Context, conn *sql.Conn, q *sqltext.Query
 			for i, column := range q.Key {
 				if strings.EqualFold(name, column) {
 					types.key[i] = keyTypeOf(columnType)
+					unsafe = unsafe || !keptType.MatchString(columnType) //guard:mysql-key-converted-to-the-former-type
+					types.kept += name + " " + columnType + ","
 					types.time = types.time || strings.HasPrefix(columnType, "time") && !strings.HasPrefix(columnType, "timestamp")
 				}
 			}
 		})
 	if err != nil {
 		return nil, err
+	}
+	if unsafe {
+		types.kept = ""
 	}
 	types.json, err = r.checkedJSON(ctx, conn, schema, table)
 	return types, err

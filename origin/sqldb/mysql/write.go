@@ -28,7 +28,7 @@ func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transact
 	s := &rowwrite.Stepwise{Transaction: tx}
 	s.Begin = func(ctx context.Context) error { return w.begin(ctx, conn) }
 	s.Read = func(ctx context.Context) error {
-		return refusal(w.Read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows), tx)
+		return refusal(w.read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows, keepNot), tx)
 	}
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
 		n, took, err := w.execute(ctx, conn, step)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	mysqldriver "github.com/go-sql-driver/mysql"
 
@@ -62,7 +63,7 @@ func Open(c origin.SourceConfig) (driver.Connector, *sqldb.Credentials, error) {
 	if err != nil {
 		return nil, nil, errBadDSN
 	}
-	return connector{unverified, config.Addr, collation}, credentials, nil
+	return connector{unverified, config.Addr, collation, &atomic.Int64{}}, credentials, nil
 }
 
 func newConnector(config *mysqldriver.Config, credentials *sqldb.Credentials) (driver.Connector, error) {
@@ -90,11 +91,12 @@ func parseAccount(dsn string) (sqldb.Account, error) {
 type connector struct {
 	driver.Connector
 	addr      string
-	collation string // of parameters and literals
+	collation string        // of parameters and literals
+	full      *atomic.Int64 // see conn
 }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.Connector.Connect(ctx)
+	raw, err := c.Connector.Connect(ctx)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		// Servers of other databases wait for the client to begin.
@@ -104,11 +106,11 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	case err != nil:
 		return nil, err
 	}
-	if err = c.start(ctx, conn); err != nil {
-		_ = conn.Close() // the first error is returned
+	if err = c.start(ctx, raw); err != nil {
+		_ = raw.Close() // the first error is returned
 		return nil, err
 	}
-	return conn, nil
+	return &conn{preparing: raw.(preparing), full: c.full}, nil
 }
 
 // rejectsVariable knows the errors about variables, their values and missing privileges.
