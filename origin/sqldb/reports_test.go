@@ -134,11 +134,14 @@ func testReportNoPreparedStatementsLeft(t *testing.T, d database) {
 		return
 	}
 	d.fill(t, map[string]string{"a": "1"})
-	o := d.dataset(t, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"})
-	loadOne(t, o, "a")
+	db := d.open(t)
+	value := mustDataset(t, db, origin.Dataset{Table: "conformance", Key: []string{"k"}, Value: "v"})
+	row := mustDataset(t, db, origin.Dataset{Table: "conformance", Key: []string{"k"}})
+	loadOne(t, value, "a")
 	d.set(t, "max_prepared_stmt_count", "1")
-	for range 100 { // a statement that stays prepared would use up the one
-		loadOne(t, o, "a")
+	for range 100 { // one that stays prepared uses up the one
+		loadOne(t, value, "a")
+		loadOne(t, row, "a")
 	}
 }
 

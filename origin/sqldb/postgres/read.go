@@ -60,6 +60,9 @@ func isInteger(oid uint32) bool {
 }
 
 func (reader) Read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, keys []string, set *rowset.Set) error {
+	if len(keys) == 1 && q.One != nil { //guard:one-key-is-planned-for-each-load
+		q = q.One
+	}
 	return session.Use(conn, func(c *pgx.Conn) error {
 		conn := c.PgConn()
 		sd, err := session.Of(conn).StatementFor(ctx, conn, q.SQL, func(oids []uint32) bool {
@@ -148,14 +151,14 @@ func (reader) List(ctx context.Context, conn *sql.Conn, q *sqltext.Query, parame
 
 func (reader) ListKeys(ctx context.Context, conn *sql.Conn, text string, yield rowset.YieldKey) error {
 	return session.Use(conn, func(conn *pgx.Conn) error {
-		batch := &pgconn.Batch{}
-		session.Of(conn.PgConn()).AddSettings(ctx, batch)
+		batch, s := &pgconn.Batch{}, session.Of(conn.PgConn())
+		s.AddSettings(ctx, batch)
 		batch.ExecParams(text, nil, nil, nil, nil)
 		results := conn.PgConn().ExecBatch(ctx, batch)
 		n, err := 0, error(nil)
 		for ; err == nil && results.NextResult(); n++ {
 			if n == 0 {
-				err = session.CheckSettings(results.ResultReader().Close())
+				err = s.CheckSettings(results.ResultReader())
 			} else {
 				err = yieldKeys(results.ResultReader(), yield)
 			}
@@ -189,18 +192,19 @@ func readLimited(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, key
 	add func(*pgconn.Batch),
 ) error {
 	batch := &pgconn.Batch{}
-	session.Of(conn).AddSettings(ctx, batch)
+	s := session.Of(conn)
+	s.AddSettings(ctx, batch)
 	add(batch)
-	return readResults(conn.ExecBatch(ctx, batch), q, key, set)
+	return readResults(conn.ExecBatch(ctx, batch), s, q, key, set)
 }
 
 // readResults reads the results of the settings and of a statement.
-func readResults(results *pgconn.MultiResultReader, q *sqltext.Query, key string, set *rowset.Set) (err error) {
+func readResults(results *pgconn.MultiResultReader, s *session.Session, q *sqltext.Query, key string, set *rowset.Set) (err error) {
 	n := 0
 	for ; err == nil && results.NextResult(); n++ {
 		switch n {
 		case 0:
-			err = session.CheckSettings(results.ResultReader().Close())
+			err = s.CheckSettings(results.ResultReader())
 		case 1:
 			err = readRows(results.ResultReader(), q, key, set)
 		default:

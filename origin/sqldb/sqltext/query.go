@@ -85,7 +85,8 @@ func keyName(ds origin.Dataset, n int) string {
 func Load(ds origin.Dataset, s Syntax) *Query {
 	switch {
 	case ds.Table != "":
-		return &Query{SQL: tableSQL(ds, s), Keyed: true, List: true, Table: ds.Table, Key: ds.Key}
+		one := &Query{SQL: oneSQL(ds, s), Keyed: true, Table: ds.Table, Key: ds.Key}
+		return &Query{SQL: tableSQL(ds, s), Keyed: true, List: true, Table: ds.Table, Key: ds.Key, One: one}
 	case ds.Batch != "":
 		return &Query{SQL: ds.Batch, Keyed: true, List: true, Key: ds.Key}
 	}
@@ -94,6 +95,11 @@ func Load(ds origin.Dataset, s Syntax) *Query {
 
 func tableSQL(ds origin.Dataset, s Syntax) string {
 	return s.SelectKeys(KeyTexts(ds, s)+", "+Selected(ds, s), ds.Table, ds.Key)
+}
+
+func oneSQL(ds origin.Dataset, s Syntax) string {
+	same := AndAll(QuoteAll(s, "t.", ds.Key), func(i int, column string) string { return column + " = " + s.Parameter(i+1) })
+	return fmt.Sprintf("SELECT %s, %s FROM %s AS t WHERE %s", KeyTexts(ds, s), Selected(ds, s), QuoteTable(s, ds.Table), same)
 }
 
 // KeyTexts returns the columns of the key in the form in which they are compared.

@@ -41,6 +41,9 @@ type Query struct {
 
 	Key   []string // the columns of the key; without Keyed, they are among those of its result
 	Table string   // set if this package wrote the query
+	// One is the same for one key, without List; nil unless Table is set. PostgreSQL plans a statement with = ANY($1) for each run,
+	// and one with = $1 once.
+	One *Query
 }
 
 // Width is how many columns a key has.

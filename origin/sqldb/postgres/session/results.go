@@ -36,3 +36,19 @@ func CheckSettings(tag pgconn.CommandTag, err error) error {
 	}
 	return err
 }
+
+// CheckSettings reads the result of AddSettings.
+func (s *Session) CheckSettings(rows *pgconn.ResultReader) error {
+	kept := true
+	for rows.NextRow() {
+		kept = string(rows.Values()[0]) == "t"
+	}
+	err := CheckSettings(rows.Close())
+	if err == nil && s.verifies && !kept { //guard:session-without-its-settings-is-read
+		s.settings.changed.Store(true)
+		return errSettingsChanged
+	}
+	return err
+}
+
+var errSettingsChanged = errclass.DropConn(errors.New("something has changed the settings of the session: the connection is dropped"))

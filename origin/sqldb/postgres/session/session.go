@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,8 +39,11 @@ var required = []dsn.Parameter{
 // readOnly makes a statement that writes fail.
 var readOnly = dsn.Parameter{Name: "transaction_read_only", Value: "on"}
 
+const timeLimit = "statement_timeout"
+
 // Settings belong to each transaction, not to the session, and travel in its round trip: a pooler may drop startup
-// parameters, and gives each transaction another server session, where SET would apply to the transactions of others.
+// parameters, and gives each transaction another server session, where SET would apply to the transactions of others. A session
+// that is certainly not a pooler's has the fixed ones from its start, and each transaction verifies that.
 type Settings struct {
 	read      string // sets everything for a transaction that reads; $1 is the time limit in milliseconds
 	write     string // the same for one that writes
@@ -49,17 +53,19 @@ type Settings struct {
 	described sync.Map // :: SQL → *description, of connections behind a pooler
 	// pooled is whether a prepared statement has disappeared, so that there is a pooler although the process is the expected one.
 	pooled atomic.Bool
+	// changed is whether a session has lost settings that it was given for all its transactions.
+	changed atomic.Bool
 }
 
 // New returns those that every transaction needs, and those of the DSN.
 func New(ofDSN []dsn.Parameter) *Settings {
 	s := &Settings{fixed: slices.Concat(required, ofDSN)}
 	s.read = "SELECT " + strings.Join(s.calls(append(slices.Clone(s.fixed), readOnly)), ", ") +
-		", set_config('statement_timeout', $1, true)"
+		", set_config('" + timeLimit + "', $1, true)"
 	s.write = "SELECT " + strings.Join(s.calls(s.fixed), ", ") +
-		", set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)"
+		", set_config('" + timeLimit + "', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)"
 	s.rehearse = "BEGIN READ WRITE; SELECT " + strings.Join(s.calls(s.fixed), ", ")
-	s.readBack = "SELECT pg_backend_pid()"
+	s.readBack = "SELECT pg_backend_pid(), inet_client_port()"
 	for _, f := range append(slices.Clone(s.fixed), readOnly) {
 		s.readBack += ", current_setting(" + literal(f.Name) + ")"
 	}
@@ -101,6 +107,8 @@ type Session struct {
 	settings *Settings
 	// direct is whether there is no pooler between this program and the server's process: statements can be prepared.
 	direct   bool
+	read     string                  // Settings.read, or what is left of it if the session has the fixed settings
+	verifies bool                    // the result of read says whether the session has the fixed settings
 	prepared map[string]*description // :: SQL → statement, if direct
 	names    int                     // of statements that were prepared
 }
@@ -131,11 +139,11 @@ func (s *Settings) Start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	set, now := OnlyRow(results[0]), OnlyRow(results[1])
 	//guard:pooler-sends-results-of-another-session
-	if len(set) != len(s.fixed)+2 || len(now) != len(s.fixed)+2 { // the time limit; the process, and both readOnly
+	if len(set) != len(s.fixed)+2 || len(now) != len(s.fixed)+3 { // the time limit; the process and port, and both readOnly
 		return ErrOutOfStep
 	}
 	for i, want := range append(slices.Clone(s.fixed), readOnly) {
-		if got := string(now[i+1]); got != string(set[i]) { //guard:setting-not-read-back
+		if got := string(now[i+2]); got != string(set[i]) { //guard:setting-not-read-back
 			return fmt.Errorf("the server, or a pooler in front of it, does not keep %s = %q for the next statement of the same "+
 				"transaction (it is %q): connect directly, or through a pooler with pool_mode = session or transaction",
 				want.Name, set[i], got)
@@ -147,7 +155,35 @@ func (s *Settings) Start(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	//guard:statements-prepared-through-a-pooler
 	direct := uint32(pid) == conn.PID() && !s.pooled.Load() // a pooler makes up the process ID that it announces
-	conn.CustomData()[sessionKey] = &Session{settings: s, direct: direct, prepared: map[string]*description{}}
+	session := &Session{settings: s, direct: direct, read: s.read, prepared: map[string]*description{}}
+	conn.CustomData()[sessionKey] = session
+	if direct && !s.changed.Load() && isOwnPort(conn, string(now[1])) {
+		return session.own(ctx, conn, set)
+	}
+	return nil
+}
+
+// isOwnPort reports whether the server sees the port of this end of the connection: a pooler has connections of its own.
+func isOwnPort(conn *pgconn.PgConn, port string) bool {
+	local, ok := conn.Conn().LocalAddr().(*net.TCPAddr)
+	return ok && port == strconv.Itoa(local.Port) //guard:settings-stay-in-a-session-that-a-proxy-shares
+}
+
+// own gives the session the fixed settings, of which values are what the server prints.
+func (s *Session) own(ctx context.Context, conn *pgconn.PgConn, values [][]byte) error {
+	var set, same []string
+	for i, f := range s.settings.fixed {
+		if !strings.EqualFold(f.Name, timeLimit) { // that of the DSN would end what sets another one
+			set = append(set, "set_config("+literal(f.Name)+", "+literal(f.Value)+", false)")
+			same = append(same, "current_setting("+literal(f.Name)+") = "+literal(string(values[i])))
+		}
+	}
+	if _, err := conn.ExecParams(ctx, "SELECT "+strings.Join(set, ", "), nil, nil, nil, nil).Close(); err != nil {
+		return s.settings.explain(err)
+	}
+	s.verifies = true
+	s.read = "SELECT " + strings.Join(same, " AND ") + ", " + strings.Join(s.settings.calls([]dsn.Parameter{readOnly}), "") +
+		", set_config('" + timeLimit + "', $1, true)"
 	return nil
 }
 
@@ -163,11 +199,11 @@ func (s *Settings) explain(err error) error {
 // AddSettings adds the settings of a transaction that reads to the start of a batch.
 func (s *Session) AddSettings(ctx context.Context, batch *pgconn.Batch) {
 	limit := [][]byte{limitOf(ctx)}
-	if sd := s.prepared[s.settings.read]; sd != nil {
+	if sd := s.prepared[s.read]; sd != nil {
 		batch.ExecPrepared(sd.Name, limit, nil, nil)
 		return
 	}
-	batch.ExecParams(s.settings.read, limit, nil, nil, nil)
+	batch.ExecParams(s.read, limit, nil, nil, nil)
 }
 
 // AddBegin adds what opens a transaction that may write, with the settings, and returns how many results that has. The limits
@@ -230,7 +266,7 @@ func (s *Session) Statement(ctx context.Context, conn *pgconn.PgConn, sql string
 	if !s.direct {
 		return s.describe(ctx, conn, sql)
 	}
-	for _, sql := range []string{s.settings.read, sql} {
+	for _, sql := range []string{s.read, sql} {
 		if s.prepared[sql] != nil {
 			continue
 		}
