@@ -83,8 +83,9 @@ var mayImport = map[string][]string{
 	// Reads the change feeds of the datasets.
 	"sidecar/internal/changes": {"ring/backoff", "origin", "sidecar/kv"},
 	// Edges.
-	"ring/etcd/record": {"ring", "ring/address"}, // the format of the directory in etcd
-	"ring/etcd":        {"ring/backoff", "ring", "ring/etcd/record"},
+	"ring/record": {"ring", "ring/address"}, // how a member describes itself, in etcd and to other members
+	"ring/dns":    {"ring/address", "ring/backoff", "ring", "ring/record"},
+	"ring/etcd":   {"ring/backoff", "ring", "ring/record"},
 	// SQL databases: what is the same for all, and a package for each kind.
 	"origin/sqldb/rowjson":    {"origin"},
 	"origin/sqldb/sqltext":    {"origin"},
@@ -187,7 +188,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/task": {},
 	"sidecar/internal/membership": {
 		"ring/printable", "sidecar/internal/audit", "sidecar/internal/caller",
-		"ring/backoff", "ring", "ring/address", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
+		"ring/backoff", "ring", "ring/address", "ring/dns", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
@@ -195,7 +196,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/entries", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
-		"proto/ringside/peer/v1", "ring", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
+		"proto/ringside/peer/v1", "ring", "ring/record", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
 		"sidecar/internal/datasets", "sidecar/internal/h2", "sidecar/internal/inherit", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
 		"sidecar/peer/service", "xds/publisher",

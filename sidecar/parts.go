@@ -69,11 +69,11 @@ func (p *parts) opened() []stage {
 	if p.tls != nil {
 		list = append(list, stage{name: "identity", stop: func(context.Context) { p.tls.Close() }})
 	}
-	if p.directory != nil {
-		list = append(list, stage{name: "directory", stop: p.closeDirectory})
-	}
 	if p.pool != nil {
 		list = append(list, stage{name: "peers", stop: func(context.Context) { p.pool.Close() }})
+	}
+	if p.directory != nil {
+		list = append(list, stage{name: "directory", stop: p.closeDirectory})
 	}
 	if p.datasets != nil {
 		list = append(list, stage{name: "datasets and origins", stop: func(context.Context) { p.datasets.Close() }})
@@ -162,11 +162,11 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	if p.tls, err = membership.OpenTLS(ctx, c, self.ID, p.audit, r.log); err != nil {
 		return err
 	}
-	if p.directory, err = r.openDirectory(c.Membership, self.ID, p.tls); err != nil {
-		return err
-	}
 	sink := new(datasets.Sink)
 	p.pool = newPool(c, self, p.tls, sink, p.budget, r.logDefect)
+	if p.directory, err = r.openDirectory(c.Membership, self, p); err != nil {
+		return err
+	}
 	p.datasets, err = datasets.New(datasets.Config{
 		Config: c, Origins: origins.Config{Drivers: drivers.All(), Defect: r.logDefect, Log: r.log}, Pool: p.pool,
 		Memory: p.memory.entries, Budget: p.budget, Log: r.log, Tasks: r.tasks, Defect: r.logDefect,
@@ -183,11 +183,11 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	return err
 }
 
-func (r *run) openDirectory(m config.Membership, node string, identity *mtls.Credentials) (*membership.Directory, error) {
+func (r *run) openDirectory(m config.Membership, self ring.Member, p *parts) (*membership.Directory, error) {
 	if r.directory != nil {
 		return &membership.Directory{Directory: r.directory, Kind: m.Kind()}, nil
 	}
-	return membership.OpenDirectory(m, node, identity, r.log)
+	return membership.OpenDirectory(m, self, p.tls, p.pool, r.log)
 }
 
 func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, b *budget.Budget, defect func(error)) *peer.Pool {
@@ -227,10 +227,14 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
 		Errors: r.errors, Explainer: explainer,
 	}
-	p.peers = servers.NewPeers(p.listeners, servers.PeersConfig{
-		Node: p.members.Self().ID, TLS: p.tls, Pool: p.pool, Datasets: p.datasets, Inspect: node.Inspect, Explain: explainer.StateJSON,
+	p.peers, err = servers.NewPeers(p.listeners, servers.PeersConfig{
+		Self: p.members.Self(), Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
+		Inspect: node.Inspect, Explain: explainer.StateJSON,
 		Applications: application, Budget: p.budget, Defect: r.logDefect,
 	})
+	if err != nil {
+		return err
+	}
 	p.reloader = &reloader{
 		config: r.config, datasets: p.datasets, access: p.access, served: p.served, audit: p.audit, log: r.log}
 	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))

@@ -103,6 +103,31 @@ func TestHelmLint(t *testing.T) {
 	}
 }
 
+// With membership.dns, the chart creates the name in each namespace.
+func TestChartCreatesTheServiceOfMembers(t *testing.T) {
+	objects := render(t, "sidecar.namespaces={apps,more}", "sidecar.config.membership.dns=ringside")
+	var namespaces []string
+	for _, object := range objects {
+		if object.GetKind() != "Service" || object.GetName() != "ringside" {
+			continue
+		}
+		namespaces = append(namespaces, object.GetNamespace())
+		spec, _, _ := unstructured.NestedMap(object.Object, "spec")
+		selector, _, _ := unstructured.NestedStringMap(spec, "selector")
+		if spec["clusterIP"] != "None" || spec["publishNotReadyAddresses"] != true || selector["ringside.dev/status"] != "injected" {
+			t.Errorf("got the Service %v", spec)
+		}
+	}
+	if got := strings.Join(namespaces, " "); got != "apps more" {
+		t.Errorf("got the Service in %q, want apps and more", got)
+	}
+	for _, object := range render(t, "sidecar.namespaces={apps}", "sidecar.config.membership.dns=ringside.infra.svc") {
+		if object.GetKind() == "Service" && object.GetNamespace() == "apps" {
+			t.Errorf("a name elsewhere got the Service %s", object.GetName())
+		}
+	}
+}
+
 func TestSchemaRejectsInvalidValues(t *testing.T) {
 	tests := []struct{ value, want string }{
 		{"sidecar.image.tag=latest", "tag"},

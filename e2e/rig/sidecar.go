@@ -181,6 +181,12 @@ func (s *Sidecar) PublishXDSAt(ip string) {
 	s.args = append(s.args, "--set", "listen.xds="+s.XDS, "--set", "listen.peer="+s.Peer, "--set", "node.advertise="+s.Peer)
 }
 
+// ListenForPeers moves the peer listener of a sidecar that has not been started to another address of this host.
+func (s *Sidecar) ListenForPeers(addr string) {
+	s.Peer = addr
+	s.args = append(s.args, "--set", "listen.peer="+addr, "--set", "node.advertise="+addr)
+}
+
 // RoleClient gives a sidecar that has not been started the role client: it has no peer listener, and gets its ring by xDS.
 func (s *Sidecar) RoleClient() { s.args = append(s.args, "--set", "listen.peer=off") }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/ring/etcd/record"
+	"github.com/ringside-cache/ringside/ring/record"
 )
 
 // Config configures a Directory.

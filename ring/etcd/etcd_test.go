@@ -20,7 +20,7 @@ import (
 
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/ring/etcd/record"
+	"github.com/ringside-cache/ringside/ring/record"
 )
 
 // never is an interval longer than a test, so that the result has another cause.

@@ -6,7 +6,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/ringside-cache/ringside/ring/etcd/record"
+	"github.com/ringside-cache/ringside/ring/record"
 )
 
 // legacy is the key LEGACY_PREFIX/ADDR, by which clients of the cache before Ringside find a member. It is zero without

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ringside-cache/ringside/ring/etcd/record"
+	"github.com/ringside-cache/ringside/ring/record"
 )
 
 func TestRejectedRecordsAreReportedAndDoNotFillTheLog(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/ringside-cache/ringside/ring"
-	"github.com/ringside-cache/ringside/ring/etcd/record"
+	"github.com/ringside-cache/ringside/ring/record"
 )
 
 const (

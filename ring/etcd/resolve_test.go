@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ringside-cache/ringside/ring/etcd/record"
+	"github.com/ringside-cache/ringside/ring/record"
 )
 
 func TestTimeBetweenChecksGrowsWithTheDirectory(t *testing.T) {

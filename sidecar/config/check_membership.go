@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -55,21 +56,38 @@ func (k *checker) identities() {
 func (k *checker) membership() {
 	m := k.config.Membership
 	ways := 0
-	for _, given := range []bool{len(m.Static) > 0, len(m.Etcd.Endpoints) > 0, len(m.XDS) > 0} {
+	for _, given := range []bool{len(m.Static) > 0, len(m.Etcd.Endpoints) > 0, m.DNS != "", len(m.XDS) > 0} {
 		if given {
 			ways++
 		}
 	}
 	if ways > 1 {
-		k.problem("membership", "set only one of etcd, static and xds")
+		k.problem("membership", "set only one of etcd, dns, static and xds")
 	}
 	k.addresses("membership.static", m.Static, k.member)
 	k.addresses("membership.xds", m.XDS, k.publisher)
 	k.notEmpty("membership.etcd.endpoints", m.Etcd.Endpoints)
+	k.dns(m)
 	k.listed(m.Static)
 	k.loopback(m.Static)
 	if k.config.Membership.Etcd.Configured() {
 		k.etcd(m.Etcd)
+	}
+}
+
+func (k *checker) dns(m Membership) {
+	if m.DNS != "" && !address.IsHost(strings.TrimSuffix(m.DNS, ".")) {
+		k.problem("membership.dns", "want a DNS name without a port, such as ringside.apps.svc, or _peer._tcp.ringside.apps.svc for "+
+			"SRV records; got %q", m.DNS)
+	}
+	if m.DNSServer == "" {
+		return
+	}
+	if m.DNS == "" {
+		k.problem("membership.dns_server", "is set without membership.dns; add the name to look up, or remove it")
+	}
+	if at, err := netip.ParseAddrPort(m.DNSServer); err != nil || at.Port() == 0 {
+		k.problem("membership.dns_server", "want ip:port, such as 127.0.0.1:8600; got %q", m.DNSServer)
 	}
 }
 

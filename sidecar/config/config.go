@@ -100,21 +100,27 @@ type TLS struct {
 
 func (t TLS) zero() bool { return t == TLS{} }
 
-// Membership is how members find each other: in etcd, in a static list, or from the xDS publishers of members. If all are
-// empty, the sidecar is alone.
+// Membership is how members find each other: in etcd, in DNS, in a static list, or from the xDS publishers of members. If all
+// are empty, the sidecar is alone.
 type Membership struct {
-	Etcd   Etcd     `yaml:"etcd"`
+	Etcd Etcd `yaml:"etcd"`
+	// DNS is a name with the addresses of all members, DNSServer the ip:port of the server; empty means those of the host.
+	DNS       string `yaml:"dns"`
+	DNSServer string `yaml:"dns_server"`
+
 	Static []string `yaml:"static"` // advertised ip:port of each member; this one may be among them
 	XDS    []string `yaml:"xds"`    // host:port of publishers; this sidecar is then a client
 }
 
-// Kind is etcd, static, xds or none.
+// Kind is etcd, dns, static, xds or none.
 func (m Membership) Kind() string {
 	switch {
 	case len(m.Static) > 0:
 		return "static"
 	case len(m.Etcd.Endpoints) > 0:
 		return "etcd"
+	case m.DNS != "":
+		return "dns"
 	case len(m.XDS) > 0:
 		return "xds"
 	}

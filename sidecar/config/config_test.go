@@ -171,7 +171,7 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"both directories", "membership: {static: [\"10.0.0.1:1\"], etcd: {endpoints: [\"http://e:1\"]}}",
-			[]string{"membership: set only one of etcd, static and xds"},
+			[]string{"membership: set only one of etcd, dns, static and xds"},
 		},
 		{
 			"a list without this member",
@@ -192,12 +192,17 @@ func TestProblems(t *testing.T) {
 		},
 		{
 			"a client that is a member", "membership: {static: [\"10.0.0.1:1\"], xds: [\"10.0.0.1:2\"]}",
-			[]string{"membership: set only one of etcd, static and xds"},
+			[]string{"membership: set only one of etcd, dns, static and xds"},
 		},
 		{
 			"feed twice", "membership: {xds: [\"10.0.0.1:1\", \"10.0.0.1:1\"]}",
 			[]string{"membership.xds[1]: 10.0.0.1:1 is listed twice"},
 		},
+		{"two directories with DNS", "membership: {dns: a.svc, static: [\"10.0.0.1:1\"]}", []string{"membership: set only one of etcd, dns, static and xds"}},
+		{"DNS name with a port", "membership: {dns: \"a.svc:7072\"}", []string{"membership.dns: want a DNS name without a port"}},
+		{"address as DNS name", "membership: {dns: 10.0.0.1}", []string{"membership.dns: want a DNS name"}},
+		{"DNS server with a name", "membership: {dns: a.svc, dns_server: \"a:53\"}", []string{"membership.dns_server: want ip:port"}},
+		{"DNS server without a name to look up", "membership: {dns_server: \"10.0.0.1:53\"}", []string{"membership.dns_server: is set without membership.dns"}},
 		{"feed without port", "membership: {xds: [\"feeds\"]}", []string{"membership.xds[0]: want host:port"}},
 		{
 			"peer listener of a client", "listen: {peer: \"0.0.0.0:7072\"}\nmembership: {xds: [\"10.0.0.1:1\"]}",
@@ -569,7 +574,7 @@ func TestExampleIsValidWithAllBlocks(t *testing.T) {
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^      #channel: .*|^  #static: .*|^  #xds: .*:7074"\]`)
+	choice := regexp.MustCompile(`(?m)^  #insecure: .*|^  #workload_api: .*|^    #dsn_file: .*|^      #channel: .*|^  #dns.*|^  #static: .*|^  #xds: .*:7074"\]`)
 	text := alternative.ReplaceAllString(choice.ReplaceAllString(Example, ""), "$1$2")
 	text = regexp.MustCompile(`/etc/ringside/.*`).ReplaceAllLiteralString(text, file)
 	text = strings.NewReplacer("writable: false", "writable: true", `username: ""`, "username: u").Replace(text)

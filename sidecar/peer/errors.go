@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/ringside-cache/ringside/ring"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -75,5 +76,9 @@ func (p *peer) unreachable(why error) error {
 
 // annotate adds the member to err.
 func (p *peer) annotate(err error) error {
-	return fmt.Errorf("member %s at %s: %w", p.member.ID, p.member.Addr, err)
+	return annotate(p.member, err)
+}
+
+func annotate(m ring.Member, err error) error {
+	return fmt.Errorf("member %s at %s: %w", m.ID, m.Addr, err)
 }

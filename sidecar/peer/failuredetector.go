@@ -85,7 +85,7 @@ func (p *peer) pingOrBreak(done chan struct{}) {
 	defer close(done)
 	ctx, cancel := context.WithTimeout(p.ctx, p.pool.config.PingAfter)
 	defer cancel()
-	if _, err := p.ping(ctx); err != nil && p.ctx.Err() == nil {
+	if _, err := p.ping(ctx, &peerv1.PingRequest{}); err != nil && p.ctx.Err() == nil {
 		p.pool.counters.pingTimeouts.Add(1)
 		p.openBreaker()
 		p.pingTimeouts.Add(1)
@@ -97,13 +97,13 @@ func (p *peer) pingOrBreak(done chan struct{}) {
 }
 
 // ping waits for a connection until ctx is done, even after failures to connect, and ends the wait between two attempts.
-func (p *peer) ping(ctx context.Context) (*peerv1.PingResponse, error) {
+func (p *peer) ping(ctx context.Context, req *peerv1.PingRequest) (*peerv1.PingResponse, error) {
 	conn, err := p.connection()
 	if err != nil {
 		return nil, err
 	}
 	stream, sent := p.stream.Load(), p.pool.now()
-	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, &peerv1.PingRequest{}, grpc.WaitForReady(true),
+	pong, err := peerv1.NewPeerClient(conn).Ping(ctx, req, grpc.WaitForReady(true),
 		limitOf(peerv1.Peer_Ping_FullMethodName))
 	if err == nil {
 		err = wire.CheckPong(pong)
@@ -136,7 +136,7 @@ func (p *peer) openBreaker() {
 func (p *peer) reconnect() {
 	for backoff.Sleep(p.ctx, reconnectEvery*4/5+rand.N(reconnectEvery*2/5)) {
 		ctx, cancel := context.WithTimeout(p.ctx, p.pool.config.PingAfter)
-		_, err := p.ping(ctx)
+		_, err := p.ping(ctx, &peerv1.PingRequest{})
 		cancel()
 		if err == nil {
 			p.open.Store(false)
@@ -156,19 +156,14 @@ func (p *Pool) Ping(ctx context.Context, m ring.Member) error {
 		ctx, cancel = context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 	}
-	to := p.view.Load().peers[m.ID]
-	if to == nil || to.member.Addr != m.Addr {
-		to = newPeer(p, m)
-		defer to.close()
-	}
-	pong, err := to.ping(ctx)
+	pong, err := p.pingMember(ctx, m, &peerv1.PingRequest{})
 	switch {
 	case err != nil:
-		return to.annotate(fmt.Errorf("ping: %w", err))
+		return err
 	case pong.GetNode() != m.ID:
-		return to.annotate(fmt.Errorf("ping: node %q answers at this address", pong.GetNode()))
+		return annotate(m, fmt.Errorf("ping: node %q answers at this address", pong.GetNode()))
 	case pong.GetLeaving():
-		return to.annotate(ErrLeaving)
+		return annotate(m, ErrLeaving)
 	}
 	return nil
 }

@@ -209,6 +209,6 @@ func (p *peer) check(o *openStream) {
 	p.pool.spawn(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, answerTime)
 		defer cancel()
-		_, _ = p.ping(ctx) // what it proves is in o
+		_, _ = p.ping(ctx, &peerv1.PingRequest{}) // what it proves is in o
 	})
 }

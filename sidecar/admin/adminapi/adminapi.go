@@ -71,7 +71,7 @@ type ClusterState struct {
 
 // Directory is the state of the member directory.
 type Directory struct {
-	Kind       string `json:"kind"`       // etcd, static, xds or none
+	Kind       string `json:"kind"`       // etcd, dns, static, xds or none
 	Connected  bool   `json:"connected"`  // the list of members is known and up to date
 	Registered bool   `json:"registered"` // this member is in it
 	Detail     string `json:"detail,omitempty"`

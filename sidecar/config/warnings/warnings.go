@@ -68,7 +68,8 @@ func reachesBeyondHost(c config.Config) bool {
 			return true
 		}
 	}
-	return beyondHost(c.Listen.Peer) && len(c.Membership.Etcd.Endpoints) > 0
+	kind := c.Membership.Kind()
+	return beyondHost(c.Listen.Peer) && (kind == "etcd" || kind == "dns")
 }
 
 // off is the address of a listener that is off.

@@ -8,8 +8,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/dns"
 	"github.com/ringside-cache/ringside/ring/etcd"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/xds/resolver"
 )
@@ -17,18 +19,19 @@ import (
 // Directory is where the members are listed.
 type Directory struct {
 	ring.Directory
-	// Kind is how the configuration names it: etcd, static, xds or none.
+	// Kind is how the configuration names it: etcd, dns, static, xds or none.
 	Kind string
 
 	etcd   *etcd.Directory    // nil unless Kind is etcd
+	dns    *dns.Directory     // nil unless Kind is dns
 	client *resolver.Resolver // nil unless Kind is xds
 
 	publishers []string // addresses; set if Kind is xds
 }
 
-// OpenDirectory opens the directory of the configuration without connecting to it. node is the id of this member,
-// and identity its certificate, nil for plain text.
-func OpenDirectory(m config.Membership, node string, identity *mtls.Credentials, log *zap.Logger) (*Directory, error) {
+// OpenDirectory opens the directory of the configuration without connecting to it. self is this member, identity its
+// certificate, nil for plain text, and pool calls other members.
+func OpenDirectory(m config.Membership, self ring.Member, identity *mtls.Credentials, pool *peer.Pool, log *zap.Logger) (*Directory, error) {
 	d := &Directory{Kind: m.Kind(), publishers: m.XDS}
 	onEvent := func(what string, err error) { logEvent(log, d.Kind, what, err) }
 	var err error
@@ -37,8 +40,11 @@ func OpenDirectory(m config.Membership, node string, identity *mtls.Credentials,
 		d.Directory = noDirectory{}
 	case "static":
 		d.Directory = ring.NewStatic(m.Static)
+	case "dns":
+		d.dns = dns.New(dns.Config{Name: m.DNS, Server: m.DNSServer, Self: self, Peers: pool, OnEvent: onEvent})
+		d.Directory = d.dns
 	case "xds":
-		d.client, err = openXDS(m.XDS, node, identity, onEvent)
+		d.client, err = openXDS(m.XDS, self.ID, identity, onEvent)
 		d.Directory = d.client
 	default:
 		d.etcd, err = openEtcd(m.Etcd, onEvent)
@@ -77,11 +83,21 @@ func openEtcd(e config.Etcd, onEvent func(what string, err error)) (*etcd.Direct
 	})
 }
 
-// CheckDirectory lists the members in etcd once. It does nothing for other directories.
+// CheckDirectory lists the members in etcd, or looks them up in DNS, once. It does nothing for other directories.
 func CheckDirectory(ctx context.Context, m config.Membership) error {
-	if m.Kind() != "etcd" {
+	switch m.Kind() {
+	case "dns":
+		if err := dns.Check(ctx, m.DNS, m.DNSServer); err != nil {
+			return fmt.Errorf("membership.dns: %w", err)
+		}
 		return nil
+	case "etcd":
+		return checkEtcd(ctx, m)
 	}
+	return nil
+}
+
+func checkEtcd(ctx context.Context, m config.Membership) error {
 	d, err := openEtcd(m.Etcd, nil)
 	if err != nil {
 		return fmt.Errorf("membership: %w", err)
@@ -98,6 +114,32 @@ func (d *Directory) Etcd() (s etcd.Stats, ok bool) {
 		return s, false
 	}
 	return d.etcd.Stats(), true
+}
+
+// DNS returns the state of the lookups; ok is false if the directory is not in DNS.
+func (d *Directory) DNS() (s dns.Stats, ok bool) {
+	if d.dns == nil {
+		return s, false
+	}
+	return d.dns.Stats(), true
+}
+
+// Changed says that the member that advertises addr has announced that it joined or is leaving. Only DNS needs it.
+func (d *Directory) Changed(addr string) {
+	if d.dns != nil {
+		d.dns.Changed(addr)
+	}
+}
+
+// relist lists the members again; it is nil if the directory reports each change by itself.
+func (d *Directory) relist() func() {
+	switch {
+	case d.etcd != nil:
+		return d.etcd.Relist
+	case d.dns != nil:
+		return d.dns.Relist
+	}
+	return nil
 }
 
 // Client returns the state of the xDS client; ok is false if the directory is not an xDS server.

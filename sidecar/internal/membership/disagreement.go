@@ -43,7 +43,7 @@ func (m *Members) monitorDisagreement(ctx context.Context) error {
 	return task.Every(ctx, disagreementInterval*2/3+rand.N(disagreementInterval*2/3), func() {
 		if d.shouldList(m.pool.RingID(), m.pool.Stats().Disagreements) {
 			m.log.Warn("other members use a different ring: listing the members again")
-			m.directory.etcd.Relist()
+			m.directory.relist()()
 		}
 	})
 }

@@ -105,7 +105,7 @@ func (m *Members) Start(ctx context.Context) error {
 			return nil
 		}),
 		m.config.Tasks.Go("resolve members", m.resolveFunc(listed)))
-	if m.directory.etcd != nil {
+	if m.directory.relist() != nil {
 		m.tasks = append(m.tasks, m.config.Tasks.Go("monitor ring disagreement", m.monitorDisagreement))
 	}
 	if m.directory.Kind == "none" {

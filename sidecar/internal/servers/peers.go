@@ -2,10 +2,13 @@ package servers
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync/atomic"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/record"
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
@@ -19,7 +22,7 @@ import (
 
 // PeersConfig is what Peers are made of.
 type PeersConfig struct {
-	Node     string            // this member
+	Self     ring.Member       // this member
 	TLS      *mtls.Credentials // nil for plain text
 	Pool     *peer.Pool
 	Datasets *datasets.Set
@@ -33,6 +36,8 @@ type PeersConfig struct {
 	Defect func(error)
 	// Applications serves clients that route by the ring.
 	Applications *local.Server
+	// Changed is called with the address of each member that announces that it has joined or is leaving; may be nil.
+	Changed func(addr string)
 }
 
 // Peers serves the other members, and clients that route by the ring. It is nil if the peer listener is off.
@@ -45,15 +50,20 @@ type Peers struct {
 	requests  atomic.Int64 // of other members, except handovers
 }
 
-// NewPeers returns a server on the peer listener, or nil if that is off.
-func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
+// NewPeers returns a server on the peer listener, or nil if that is off. It fails if other members would reject this one.
+func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 	ln := listeners.Find("peer")
 	if ln == nil {
-		return nil
+		return nil, nil
+	}
+	description, _, err := record.Encode(c.Self)
+	if err != nil {
+		return nil, fmt.Errorf("describe this member to others: %w", err)
 	}
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
 	p.Service = service.New(service.Config{
-		Node: c.Node, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain,
+		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain,
+		Record: []byte(description), Changed: c.Changed,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{
@@ -68,7 +78,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) *Peers {
 	sc.Direct = func(ln net.Listener) error { return c.Applications.ServeRouted(ln, handshake) }
 	p.Server = server.New(sc)
 	p.Service.Register(p.Server)
-	return p
+	return p, nil
 }
 
 // Start serves until Stop.

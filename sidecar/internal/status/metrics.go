@@ -171,6 +171,12 @@ func (n *Node) directoryMetrics() metrics.Directory {
 			ContactAge: s.ContactAge, InvalidRecords: map[string]int64{"list": s.NACKs},
 		}
 	}
+	if s, ok := n.Members.Directory().DNS(); ok {
+		return metrics.Directory{
+			Registered: s.Listed, Connected: s.Connected, Members: s.Members, Lists: s.Lookups, WatchRestarts: s.Failures,
+			ContactAge: s.ContactAge, InvalidRecords: s.Rejected,
+		}
+	}
 	s, _ := n.Members.Directory().Etcd()
 	d := metrics.Directory{
 		Registered: s.Registered, Connected: s.Connected, Members: s.Members, Registrations: s.Registrations,

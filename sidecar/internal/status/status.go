@@ -62,6 +62,9 @@ func (n *Node) directory() adminapi.Directory {
 	if s, ok := d.Client(); ok {
 		return adminapi.Directory{Kind: d.Kind, Connected: s.Publisher != "", Detail: s.LastError}
 	}
+	if s, ok := d.DNS(); ok {
+		return adminapi.Directory{Kind: d.Kind, Connected: s.Connected, Registered: s.Listed, Detail: printable.Text(s.LastError)}
+	}
 	if s, ok := d.Etcd(); ok {
 		return adminapi.Directory{Kind: d.Kind, Connected: s.Connected, Registered: s.Registered, Detail: s.LastRejected}
 	}

@@ -71,6 +71,11 @@ type Config struct {
 	MaxSubscribers int64
 	// Budget limits the bytes that callers make the process use; nil means no limit.
 	Budget *budget.Budget
+	// Record is this member as it describes itself (package record).
+	Record []byte
+	// Changed is called with the advertised address of each member that announces that it has joined or is leaving. It must be
+	// quick. May be nil.
+	Changed func(addr string)
 }
 
 // Service answers the calls of other members.
@@ -353,11 +358,18 @@ func callerOf(ctx context.Context) string {
 }
 
 // Ping implements peerv1.PeerServer.
-func (s *Service) Ping(context.Context, *peerv1.PingRequest) (*peerv1.PingResponse, error) {
-	return &peerv1.PingResponse{
+func (s *Service) Ping(_ context.Context, req *peerv1.PingRequest) (*peerv1.PingResponse, error) {
+	if addr := req.GetChanged(); addr != "" && s.config.Changed != nil {
+		s.config.Changed(addr)
+	}
+	pong := &peerv1.PingResponse{
 		Node: s.config.Node, RingId: s.config.Ring.RingID(), Leaving: s.leaving.Load(),
 		Epoch: s.config.Log.Epoch(), Sequence: s.config.Log.Published(),
-	}, nil
+	}
+	if req.GetDescribe() {
+		pong.Record = s.config.Record
+	}
+	return pong, nil
 }
 
 // inspectTTL is how long a report is reused, so that calls of Inspect in any number cost little.

@@ -369,3 +369,26 @@ func TestLargeResponsesToMembersTakeMemory(t *testing.T) {
 	cancel()
 	peertest.Eventually(t, "the memory is returned", func() bool { return b.Stats()[budget.Responses].Used == 0 })
 }
+
+func TestPongDescribesTheMember(t *testing.T) {
+	var changed []string
+	s := service.New(service.Config{
+		Node: "a", Ring: peer.NewPool(peer.Config{}), Record: []byte("record"), Changed: func(addr string) { changed = append(changed, addr) },
+	})
+	for _, test := range []struct {
+		req  *peerv1.PingRequest
+		want string
+	}{
+		{&peerv1.PingRequest{}, ""},
+		{&peerv1.PingRequest{Describe: true}, "record"},
+		{&peerv1.PingRequest{Changed: "10.0.0.1:1"}, ""},
+	} {
+		pong, err := s.Ping(t.Context(), test.req)
+		if err != nil || string(pong.GetRecord()) != test.want || pong.GetNode() != "a" {
+			t.Errorf("%v: got %v, %v; want the record %q", test.req, pong, err, test.want)
+		}
+	}
+	if want := []string{"10.0.0.1:1"}; !slices.Equal(changed, want) {
+		t.Errorf("got changes of %q, want %q", changed, want)
+	}
+}

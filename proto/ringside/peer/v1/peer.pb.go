@@ -1134,9 +1134,14 @@ func (x *SubscribeResponse) GetLiveFeeds() []string {
 	return nil
 }
 
-// PingRequest has no fields.
+// PingRequest may ask for more than a sign of life.
 type PingRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Include the record of the member.
+	Describe bool `protobuf:"varint,1,opt,name=describe,proto3" json:"describe,omitempty"`
+	// The advertised address of the caller, if it has joined or is leaving: the member asks the caller for its record, in case
+	// the directory that it uses does not report changes.
+	Changed       string `protobuf:"bytes,2,opt,name=changed,proto3" json:"changed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1171,6 +1176,20 @@ func (*PingRequest) Descriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
+func (x *PingRequest) GetDescribe() bool {
+	if x != nil {
+		return x.Describe
+	}
+	return false
+}
+
+func (x *PingRequest) GetChanged() string {
+	if x != nil {
+		return x.Changed
+	}
+	return ""
+}
+
 // PingResponse identifies the member.
 type PingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1182,8 +1201,10 @@ type PingResponse struct {
 	Leaving bool `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	// As in SubscribeResponse: a subscriber that has received everything up to here has missed nothing so far. 0 from members
 	// of older releases, which send heartbeats.
-	Epoch         uint64 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Sequence      uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Epoch    uint64 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Sequence uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The member as it describes itself, if the request asks for it: the JSON of its record in etcd (package record).
+	Record        []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1251,6 +1272,13 @@ func (x *PingResponse) GetSequence() uint64 {
 		return x.Sequence
 	}
 	return 0
+}
+
+func (x *PingResponse) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
 }
 
 // InspectRequest has no fields.
@@ -1564,14 +1592,17 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
 	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
 	"\n" +
-	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"\r\n" +
-	"\vPingRequest\"\x87\x01\n" +
+	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"C\n" +
+	"\vPingRequest\x12\x1a\n" +
+	"\bdescribe\x18\x01 \x01(\bR\bdescribe\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\tR\achanged\"\x9f\x01\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aleaving\x18\x03 \x01(\bR\aleaving\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x05 \x01(\x04R\bsequence\"\x10\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06record\x18\x06 \x01(\fR\x06record\"\x10\n" +
 	"\x0eInspectRequest\"n\n" +
 	"\x0fInspectResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +

@@ -1,5 +1,5 @@
-// Package record is the format of the directory in etcd: the record of each member, which any client of etcd may have
-// written, and the table of the valid ones.
+// Package record is how a member describes itself: in etcd, where any client may have written the record, and in its
+// responses to other members. Table has the valid records of a directory in etcd.
 package record
 
 import (
@@ -17,7 +17,7 @@ import (
 // MaxPrefix limits the prefix of all keys, in bytes.
 const MaxPrefix = 256
 
-// Limits of a record, in bytes. Any client of etcd may have written it.
+// Limits of a record, in bytes. Any client of etcd, or any member, may have written it.
 const (
 	maxRecord  = 64 << 10
 	maxID      = 253 // a DNS name, such as the name of a pod
@@ -51,7 +51,7 @@ func (r *Rejection) Error() string {
 	return fmt.Sprintf("member %.300q: %s: %s", r.id, r.Reason, r.detail)
 }
 
-// record is the value of PREFIX/members/ID. Unknown fields are ignored: a newer version may write them.
+// record is the JSON of a member, the value of PREFIX/members/ID. Unknown fields are ignored: a newer version may write them.
 type record struct {
 	ID      string    `json:"id"`
 	HashKey string    `json:"hash_key,omitempty"`
@@ -92,6 +92,15 @@ func marshal(v any) (string, error) {
 	return string(b), err
 }
 
+// Parse reads the record of the member id, and rejects what cannot be on a ring.
+func Parse(id string, value []byte) (ring.Member, error) {
+	m, rejected := parse(id, value)
+	if rejected != nil {
+		return ring.Member{}, rejected
+	}
+	return m, nil
+}
+
 // parse reads the record under PREFIX/members/id.
 func parse(id string, value []byte) (ring.Member, *Rejection) {
 	reject := func(reason Reason, format string, args ...any) (ring.Member, *Rejection) {
@@ -109,7 +118,7 @@ func parse(id string, value []byte) (ring.Member, *Rejection) {
 		return reject(Malformed, "%.300q", err.Error())
 	}
 	if r.ID != id {
-		return reject(Invalid, "id %.300q is not that of the key", r.ID)
+		return reject(Invalid, "id %.300q is not that of the member", r.ID)
 	}
 	r.Started = r.Started.UTC() // or equal records would not compare equal
 	if err := r.check(); err != nil {
