@@ -51,10 +51,10 @@ func (o *output) most() int {
 // full reports whether the reading goroutine must wait: it appends only what clients have caused it to.
 func (o *output) full() bool { return len(o.buf) >= wideBytes }
 
-// trim drops large buffers.
+// trim drops the buffers of a connection that rests.
 func (o *output) trim() {
 	o.spare, o.large = nil, false
-	if !o.flushing && len(o.buf) == 0 && cap(o.buf) > narrowBytes {
+	if !o.flushing && len(o.buf) == 0 {
 		o.buf = nil
 	}
 }
