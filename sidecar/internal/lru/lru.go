@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -67,7 +68,7 @@ func New[V any](cfg Config) (*Cache[V], error) {
 		overhead: entryOverhead + int64(cfg.EntryOverhead),
 	}
 	for i := range c.shards {
-		c.shards[i].order = newOrder[V](cfg.Policy)
+		c.shards[i].order, c.shards[i].getMoves = newOrder[V](cfg.Policy), cfg.Policy != SLRU //guard:use-moves-an-entry-that-is-being-read
 	}
 	c.Resize(cfg.MaxBytes)
 	return c, nil
@@ -89,9 +90,18 @@ func (c *Cache[V]) shardOf(key string) *shard[V] {
 // the caller reuses. Get does not allocate, except for the one hit that promotes an entry under SLRU.
 func (c *Cache[V]) Get(key string) (V, bool) {
 	s := c.shardOf(key)
-	s.mu.Lock()
+	if !s.getMoves {
+		s.mu.Lock()
+		held, ok := s.order.Get(key)
+		s.mu.Unlock()
+		return held.v, ok
+	}
+	mu := s.mu.reader() // against writers, but not against Peek
+	mu.Lock()
+	s.use.Lock()
 	held, ok := s.order.Get(key)
-	s.mu.Unlock()
+	s.use.Unlock()
+	mu.Unlock()
 	return held.v, ok
 }
 
@@ -247,6 +257,8 @@ type slot[V any] struct {
 // shard is one part of the keys with a lock and a share of the bytes of its own.
 type shard[V any] struct {
 	mu        stripedLock
+	use       sync.Mutex            // of Get where getMoves; taken after a stripe of mu
+	getMoves  bool                  // Get of order only moves an entry in its list, at which no Peek looks
 	order     order[V]              // mu
 	bytes     int64                 // mu; sum of slot.bytes, at most share
 	share     int64                 // mu
