@@ -99,17 +99,18 @@ const tcpRequest = 64
 
 var tcpResponse = value + strings.Repeat("h", 256)
 
-// serveTCP counts bytes and answers all complete requests with one write.
+// serveTCP counts bytes and answers all complete requests with one write. The responses are bytes: to write a string, a net.Conn
+// copies it first.
 func serveTCP(conn net.Conn) error {
 	in, has := make([]byte, 64<<10), 0
-	responses := strings.Repeat(tcpResponse, 64)
+	responses := bytes.Repeat([]byte(tcpResponse), 64)
 	for {
 		n, err := conn.Read(in)
 		if err != nil {
 			return err
 		}
 		has += n
-		if _, err := io.WriteString(conn, responses[:has/tcpRequest*len(tcpResponse)]); err != nil {
+		if _, err := conn.Write(responses[:has/tcpRequest*len(tcpResponse)]); err != nil {
 			return err
 		}
 		has %= tcpRequest

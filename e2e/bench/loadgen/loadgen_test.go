@@ -84,6 +84,31 @@ func TestHTTPReadsEachPath(t *testing.T) {
 	check(t, "tcp", server.Listener.Addr().String(), HTTP([]string{"/a", "/b"}, size), &requests)
 }
 
+// Heads of different sizes follow each other, because they have ages. Each arrives in two parts.
+func TestHTTPReadsHeadsOfAnySize(t *testing.T) {
+	var all []byte
+	for _, age := range []int{9, 10, 11, 100, 0, 7} {
+		all = fmt.Appendf(all, "HTTP/1.1 200 OK\r\nAge: %d\r\nContent-Length: 4\r\nX: y\r\n\r\nabcd", age)
+	}
+	for cut := range all {
+		stream := HTTP([]string{"/"}, 4)()
+		n, first, _, err := stream.Parse(all[:cut], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, second, _, err := stream.Parse(all[n:], nil); n+m != len(all) || first+second != 6 || err != nil {
+			t.Errorf("cut at %d: got %d responses in %d bytes, %v, want 6 in %d", cut, first+second, n+m, err, len(all))
+		}
+	}
+	stream := HTTP([]string{"/"}, 4)()
+	if _, n, _, err := stream.Parse(all, nil); n != 6 || err != nil {
+		t.Fatalf("got %d responses, %v, want 6", n, err)
+	}
+	if _, _, _, err := stream.Parse([]byte("HTTP/1.1 200 OK\r\nAge: 7\r\nContent-Length: 5\r\nX: y\r\n\r\nabcde"), nil); err == nil {
+		t.Error("a body of another size: got no error")
+	}
+}
+
 func TestHTTPRejectsOtherResponses(t *testing.T) {
 	for name, text := range map[string]string{
 		"status": "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nabcd",
