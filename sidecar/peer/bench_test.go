@@ -123,35 +123,25 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together, without and with a stream of
-// invalidations.
+// BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together.
 func BenchmarkIdleConnection(b *testing.B) {
 	const conns = 200
-	for name, sink := range map[string]peer.Sink{"alone": nil, "stream": peertest.DiscardSink{}} {
-		b.Run(name, func(b *testing.B) {
-			m := peertest.StartMember(b, "m", peertest.Holding(held))
-			for b.Loop() {
-				pools := make([]*peer.Pool, conns)
-				for i := range pools {
-					pools[i] = peertest.StartPool(b, peer.Config{Sink: sink}, m)
-				}
-				before := inUse()
-				for _, p := range pools {
-					if err := peertest.Fetch(b, p, "m"); err != nil {
-						b.Fatal(err)
-					}
-				}
-				if sink != nil {
-					peertest.Eventually(b, "all streams are open", func() bool {
-						return !slices.ContainsFunc(pools, func(p *peer.Pool) bool { return p.Stats().Subscriptions == 0 })
-					})
-				}
-				b.ReportMetric(float64(inUse()-before)/conns, "B/conn")
-				for _, p := range pools {
-					p.Close()
-				}
+	m := peertest.StartMember(b, "m", peertest.Holding(held))
+	for b.Loop() {
+		pools := make([]*peer.Pool, conns)
+		for i := range pools {
+			pools[i] = peertest.StartPool(b, peer.Config{}, m)
+		}
+		before := inUse()
+		for _, p := range pools {
+			if err := peertest.Fetch(b, p, "m"); err != nil {
+				b.Fatal(err)
 			}
-		})
+		}
+		b.ReportMetric(float64(inUse()-before)/conns, "B/conn")
+		for _, p := range pools {
+			p.Close()
+		}
 	}
 }
 
@@ -267,7 +257,7 @@ func BenchmarkInvalidationLatency(b *testing.B) {
 }
 
 // BenchmarkSubscription reports the memory of a stream on an existing connection, both ends together, and the processor time per
-// second for the heartbeats of a thousand streams.
+// second of a thousand streams on which all subscribers rely, and while these sleep.
 func BenchmarkSubscription(b *testing.B) {
 	const streams = 1000
 	_, m := peertest.StartWriter(b, "m", peer.Config{})
@@ -287,14 +277,25 @@ func BenchmarkSubscription(b *testing.B) {
 		}
 		peertest.Eventually(b, "all are subscribed", func() bool { return m.Service.Stats().Subscribers == streams })
 		time.Sleep(time.Second)
+		b.ReportMetric(idleCPU(b), "ms-cpu/s")
+		for _, p := range pools {
+			p.Sleep()
+		}
+		time.Sleep(2 * time.Second) // connections rest after a second without frames
 		b.ReportMetric(float64(inUse()-before)/streams, "B/stream")
-		used := cpu(b)
-		time.Sleep(5 * time.Second)
-		b.ReportMetric(float64(cpu(b)-used)/5e6, "ms-cpu/s")
+		b.ReportMetric(idleCPU(b), "asleep-ms-cpu/s")
 		for _, p := range pools {
 			p.Close()
 		}
 	}
+}
+
+// idleCPU returns the milliseconds of processor time that this process takes in a second.
+func idleCPU(b *testing.B) float64 {
+	b.Helper()
+	used := cpu(b)
+	time.Sleep(5 * time.Second)
+	return float64(cpu(b)-used) / 5e6
 }
 
 // cpu returns the processor time of this process.
