@@ -126,6 +126,48 @@ func TestPasswordIsReloaded(t *testing.T) {
 	}
 }
 
+// A tenant needs the keys below its prefix, as deploy/INSTALL.md grants them, and its user reaches no other.
+func TestTenantHasItsPrefixOnly(t *testing.T) {
+	t.Parallel()
+	e := rig.Etcd(t, "--bcrypt-cost", "4")
+	c, ctx := client(t, e), t.Context()
+	rights := clientv3.PermissionType(clientv3.PermReadWrite)
+	for _, step := range []func() error{
+		func() error { _, err := c.Put(ctx, "/ringside/other/a", "secret"); return err },
+		func() error { _, err := c.UserAdd(ctx, "root", "root"); return err },
+		func() error { _, err := c.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := c.RoleAdd(ctx, "tenant"); return err },
+		func() error {
+			_, err := c.RoleGrantPermission(ctx, "tenant", "/ringside/default/", clientv3.GetPrefixRangeEnd("/ringside/default/"), rights)
+			return err
+		},
+		func() error { _, err := c.UserAdd(ctx, "tenant", "password"); return err },
+		func() error { _, err := c.UserGrantRole(ctx, "tenant", "tenant"); return err },
+		func() error { _, err := c.AuthEnable(ctx); return err },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := open(t, e.Endpoint(), nil)
+	d.cfg.Username, d.cfg.PasswordFile = "tenant", filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(d.cfg.PasswordFile, []byte("password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	register(t, d, member("a", 1))
+	seen := resolve(t, d)
+	seen.waitFor(t, "itself", member("a", 1))
+
+	own, err := clientv3.New(clientv3.Config{Endpoints: []string{e.Endpoint()}, Username: "tenant", Password: "password"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if got, err := own.Get(ctx, "/ringside/other/a"); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		t.Errorf("reading another tenant's key: got %v, %v, want permission denied", got, err)
+	}
+}
+
 // The error of an endpoint is not only a timeout.
 func TestErrorsNameTheEndpointAndTheCause(t *testing.T) {
 	t.Parallel()
