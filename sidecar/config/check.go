@@ -108,11 +108,21 @@ func (k *checker) hosts() {
 }
 
 func (k *checker) log() {
-	k.oneOf("log.format", k.config.Log.format(), "json", "console")
-	k.oneOf("log.level", k.config.Log.level(), "debug", "info", "warn", "error")
+	k.oneOf("log.format", k.config.Log.format(), words["log.format"])
+	k.oneOf("log.level", k.config.Log.level(), words["log.level"])
 }
 
-func (k *checker) oneOf(path, value string, allowed ...string) {
+// words are the values of the fields that have few. In a path, * stands for the name of an entry.
+var words = map[string][]string{
+	"log.format":               {"json", "console"},
+	"log.level":                {"debug", "info", "warn", "error"},
+	"datasets.*.rows":          {rowsOne, rowsMany},
+	"datasets.*.eviction":      {"lru", "slru"},
+	"datasets.*.feed.kind":     {feedNotify, feedPoll},
+	"datasets.*.integer_times": {origin.IntegerSeconds, origin.IntegerMilliseconds},
+}
+
+func (k *checker) oneOf(path, value string, allowed []string) {
 	if !slices.Contains(allowed, value) {
 		k.problem(path, "want one of %s; got %q", strings.Join(allowed, ", "), value)
 	}

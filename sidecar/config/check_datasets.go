@@ -54,12 +54,12 @@ func (k datasetChecker) check() {
 	k.warm()
 	k.allow()
 	if k.IntegerTimes != "" {
-		k.oneOf(k.path+".integer_times", k.IntegerTimes, origin.IntegerSeconds, origin.IntegerMilliseconds)
+		k.oneOf(k.path+".integer_times", k.IntegerTimes, words["datasets.*.integer_times"])
 	}
 	if err := checkMediaType(k.ContentType); k.ContentType != "" && err != nil {
 		k.problem(k.path+".content_type", "%v", err)
 	}
-	k.oneOf(k.path+".eviction", k.eviction(), "lru", "slru")
+	k.oneOf(k.path+".eviction", k.eviction(), words["datasets.*.eviction"])
 }
 
 // The values of rows.
@@ -70,7 +70,7 @@ const maxRows = 100_000
 
 func (k datasetChecker) rows() {
 	if k.RowsOfKey != "" {
-		k.oneOf(k.path+".rows", k.RowsOfKey, rowsOne, rowsMany)
+		k.oneOf(k.path+".rows", k.RowsOfKey, words["datasets.*.rows"])
 	}
 	if !k.Many() {
 		if len(k.Order) > 0 || k.MaxRows != 0 {
@@ -186,7 +186,7 @@ func (k datasetChecker) feed() {
 	case feedNotify:
 		k.notify()
 	default:
-		k.oneOf(k.path+".feed.kind", f.Kind, feedNotify, feedPoll)
+		k.oneOf(k.path+".feed.kind", f.Kind, words["datasets.*.feed.kind"])
 		k.poll()
 	}
 	k.feedTables()

@@ -56,11 +56,11 @@ func loadConfig(cmd *cobra.Command, source *config.Source) (config.Config, error
 func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print an example configuration, or the one in effect",
+		Short: "Print an example configuration, its schema, or the one in effect",
 		Args:  cli.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newConfigExample(), newConfigShow())
+	cmd.AddCommand(newConfigExample(), newConfigSchema(), newConfigShow())
 	return cmd
 }
 
@@ -72,6 +72,24 @@ func newConfigExample() *cobra.Command {
 		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), config.Example)
+			return err
+		},
+	}
+}
+
+func newConfigSchema() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON schema of the configuration file, for editors",
+		Example: `  ringside config schema > ringside.schema.json
+  sed -i '1i # yaml-language-server: $schema=ringside.schema.json' ringside.yaml`,
+		Args: cli.Args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := config.Schema(drivers.All().Names())
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
 			return err
 		},
 	}

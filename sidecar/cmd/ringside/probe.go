@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,21 +17,29 @@ func newHealthcheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "healthcheck",
 		Short:   "Check once whether the running sidecar is ready; exit code 0 if so, else 1",
-		Example: "  ringside healthcheck",
+		Example: "  ringside healthcheck\n  ringside healthcheck --probe livez",
 		Args:    cli.Args(cobra.NoArgs),
 	}
 	metrics := cli.MetricsFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return checkReady(cmd.Context(), metrics) }
+	probe := cmd.Flags().String("probe", readyz, "what to check, as a probe of Kubernetes: startupz, livez or readyz")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if !slices.Contains([]string{"startupz", "livez", readyz}, *probe) {
+			return cli.Usagef(cmd, "--probe: want startupz, livez or readyz; got %q", *probe)
+		}
+		return check(cmd.Context(), metrics, *probe)
+	}
 	return cmd
 }
 
-func checkReady(ctx context.Context, metrics *cli.Listener) error {
-	resp, err := metrics.Get(ctx, "/readyz")
+const readyz = "readyz"
+
+func check(ctx context.Context, metrics *cli.Listener, probe string) error {
+	resp, err := metrics.Get(ctx, "/"+probe)
 	if err != nil {
 		return err
 	}
 	if resp.Status != http.StatusOK {
-		return fmt.Errorf("the sidecar is not ready: %s", strings.TrimSpace(string(resp.Body)))
+		return fmt.Errorf("the sidecar is not ready (%s): %s", probe, strings.TrimSpace(string(resp.Body)))
 	}
 	return nil
 }
@@ -67,7 +76,7 @@ func waitUntilReady(ctx context.Context, metrics *cli.Listener) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for last := ctx.Err(); ; {
-		err := checkReady(ctx, metrics)
+		err := check(ctx, metrics, readyz)
 		if err == nil {
 			return nil
 		}

@@ -79,6 +79,13 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Form is the JSON schema of the text of a rate.
+func (Rate) Form() map[string]any {
+	return map[string]any{
+		"type": []string{"string", "null"}, "pattern": `^\s*(off|0*([1-9][0-9]{0,5}|1000000)\s*/\s*[smh])\s*$`,
+	}
+}
+
 // MarshalText writes the rate as UnmarshalText reads it.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
