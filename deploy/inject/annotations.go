@@ -23,6 +23,31 @@ const (
 	injected  = "injected"
 )
 
+// The annotations that Patch records on a pod.
+const (
+	versionKey  = prefix + "version"  // of the template
+	templateKey = prefix + "template" // its revision
+	warningsKey = prefix + "warnings"
+)
+
+// recorded reports whether key is an annotation that Patch sets.
+func recorded(key string) bool { return key == versionKey || key == templateKey || key == warningsKey }
+
+// maxWarnings bounds the bytes of the warnings that are recorded: a pod that is copied is read again.
+const maxWarnings = 1 << 10
+
+// records returns the annotations by which operators find pods that are out of date or have typos.
+func (t *Template) records(warnings []string) map[string]string {
+	set := map[string]string{templateKey: t.Revision()}
+	if t.Version != "" {
+		set[versionKey] = t.Version
+	}
+	if text := strings.Join(warnings, "\n"); text != "" {
+		set[warningsKey] = strings.ToValidUTF8(text[:min(len(text), maxWarnings)], "")
+	}
+	return set
+}
+
 // choices are the values from the annotations of a pod. A missing entry or an empty string means the value of the template.
 type choices struct {
 	config, secret   string
@@ -31,6 +56,7 @@ type choices struct {
 	unixSocket       bool
 	supervise        bool
 	logLevel         string
+	execProbes       bool // of the mesh in the pod, not of an annotation
 }
 
 // setters are the annotations that a pod may have, without their prefix. A pod can choose nothing else: no image, no
@@ -78,7 +104,7 @@ func unknown(pod *corev1.Pod) []string {
 	known := setters()
 	var names []string
 	for key := range pod.Annotations {
-		if name, ours := strings.CutPrefix(key, prefix); ours && key != injectKey && known[name] == nil {
+		if name, ours := strings.CutPrefix(key, prefix); ours && key != injectKey && !recorded(key) && known[name] == nil {
 			names = append(names, "annotation "+key)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,11 +25,34 @@ func (t *Template) unfit(pod *corev1.Pod) error {
 			"which the template rejects (sharedProcesses)", sharing(pod))
 	case pod.Spec.HostNetwork:
 		return errHostNetwork
-	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
+	case onWindows(&pod.Spec): //guard:windows-pod-is-injected
 		return errWindows
 	}
 	return nil
 }
+
+// osKey is the label of nodes with their operating system.
+const osKey = corev1.LabelOSStable
+
+// onWindows reports whether a pod runs on nodes with Windows only.
+func onWindows(spec *corev1.PodSpec) bool {
+	if spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[osKey] == string(corev1.Windows) {
+		return true
+	}
+	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil ||
+		spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return false
+	}
+	terms := spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	return len(terms) > 0 && !slices.ContainsFunc(terms, func(term corev1.NodeSelectorTerm) bool { // one of the terms suffices
+		return !slices.ContainsFunc(term.MatchExpressions, func(r corev1.NodeSelectorRequirement) bool {
+			return r.Key == osKey && r.Operator == corev1.NodeSelectorOpIn && slices.Equal(r.Values, []string{string(corev1.Windows)})
+		})
+	})
+}
+
+// UsesNodeLabel reports whether Patch uses what a pod requires of a label of nodes.
+func UsesNodeLabel(key string) bool { return key == osKey }
 
 // conflicts returns an error that lists everything that prevents the injection.
 func (t *Template) conflicts(pod *corev1.Pod, c *choices) error {

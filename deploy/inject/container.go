@@ -42,10 +42,10 @@ func (t *Template) container(c *choices) corev1.Container {
 		VolumeMounts:  t.mounts(c),
 		RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 		// Every second for up to a minute, because the whole pod waits for it.
-		StartupProbe:             probe("/startupz", c.ports.Metrics, 1, 60),
-		LivenessProbe:            probe("/livez", c.ports.Metrics, 10, 3),
-		ReadinessProbe:           probe("/readyz", c.ports.Metrics, 5, 2),
-		SecurityContext:          confined(t.UserID),
+		StartupProbe:             c.probe("startupz", 1, 60),
+		LivenessProbe:            c.probe("livez", 10, 3),
+		ReadinessProbe:           c.probe("readyz", 5, 2),
+		SecurityContext:          confined(*t.UserID),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}
 }
@@ -62,19 +62,28 @@ func tcp(name string, port int32) corev1.ContainerPort {
 	return corev1.ContainerPort{Name: name, ContainerPort: port, Protocol: corev1.ProtocolTCP}
 }
 
-func probe(path string, port int32, periodSeconds, failures int32) *corev1.Probe {
-	return &corev1.Probe{
-		ProbeHandler: corev1.ProbeHandler{
-			HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(port), Scheme: corev1.URISchemeHTTP},
-		},
-		PeriodSeconds: periodSeconds, TimeoutSeconds: 2, FailureThreshold: failures,
+// probe returns an HTTP probe, which costs least. Istio redirects such probes to its proxy, which does not run yet when the
+// sidecar starts: there the probe is a command.
+func (c *choices) probe(name string, periodSeconds, failures int32) *corev1.Probe {
+	p := &corev1.Probe{PeriodSeconds: periodSeconds, TimeoutSeconds: 2, FailureThreshold: failures}
+	if c.execProbes { //guard:probe-waits-for-istio
+		p.Exec = &corev1.ExecAction{Command: []string{"/ringside", "healthcheck", "--probe", name}}
+		p.TimeoutSeconds = 5 // a process must start
+		return p
 	}
+	p.HTTPGet = &corev1.HTTPGetAction{Path: "/" + name, Port: intstr.FromInt32(c.ports.Metrics), Scheme: corev1.URISchemeHTTP}
+	return p
 }
 
-// confined meets the restricted Pod Security Standard, with a read-only root filesystem.
+// confined meets the restricted Pod Security Standard, with a read-only root filesystem. With user 0 the platform chooses the
+// user.
 func confined(user int64) *corev1.SecurityContext {
+	var id *int64
+	if user != 0 {
+		id = &user
+	}
 	return &corev1.SecurityContext{
-		RunAsNonRoot: new(true), RunAsUser: new(user), RunAsGroup: new(user), ReadOnlyRootFilesystem: new(true),
+		RunAsNonRoot: new(true), RunAsUser: id, RunAsGroup: id, ReadOnlyRootFilesystem: new(true),
 		AllowPrivilegeEscalation: new(false), Privileged: new(false),
 		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
@@ -158,8 +167,8 @@ func (t *Template) certificates() corev1.VolumeSource {
 	c := t.Certificates
 	if c.CSI != nil {
 		csi := c.CSI.DeepCopy()
-		if csi.Driver == certManagerDriver { // the files belong to root
-			csi.VolumeAttributes[certManagerDriver+"/fs-group"] = strconv.FormatInt(t.UserID, 10)
+		if csi.Driver == certManagerDriver && *t.UserID != 0 { // the files belong to root
+			csi.VolumeAttributes[certManagerDriver+"/fs-group"] = strconv.FormatInt(*t.UserID, 10)
 		}
 		return corev1.VolumeSource{CSI: csi}
 	}

@@ -45,7 +45,8 @@ func Patch(pod *corev1.Pod, asker Asker, t *Template) (patch []Operation, warnin
 	if err = errors.Join(err, t.conflicts(pod, settled)); err != nil {
 		return nil, nil, err
 	}
-	return t.patch(pod, settled), t.warn(pod), nil
+	warnings = t.warn(pod)
+	return t.patch(pod, settled, warnings), warnings, nil
 }
 
 // wants reports whether the sidecar is requested. One refusal overrides every request.
@@ -75,9 +76,10 @@ func asksItself(pod *corev1.Pod) bool {
 	return pod.Labels[injectKey] == "true" || pod.Annotations[injectKey] == "true"
 }
 
-// present reports whether an earlier call injected the sidecar, or the pod was copied from one that has it.
+// present reports whether an earlier call injected the sidecar, or the pod was copied from one that has it: kubectl debug
+// --copy-to keeps the annotations and removes the labels.
 func present(pod *corev1.Pod) bool {
-	return pod.Labels[statusKey] == injected && slices.ContainsFunc(pod.Spec.InitContainers, ours)
+	return (pod.Labels[statusKey] == injected || pod.Annotations[templateKey] != "") && slices.ContainsFunc(pod.Spec.InitContainers, ours)
 }
 
 func ours(c corev1.Container) bool { return c.Name == containerName }
@@ -97,9 +99,9 @@ func (t *Template) warn(pod *corev1.Pod) []string {
 		warnings = append(warnings, fmt.Sprintf(
 			"ringside: %s: the processes of other containers can signal the sidecar and see its arguments", field))
 	}
-	if names := sameUser(pod, t.UserID); len(names) > 0 {
+	if names := sameUser(pod, *t.UserID); len(names) > 0 {
 		warnings = append(warnings, fmt.Sprintf("ringside: container %s: runs as the user %d of the sidecar; choose another runAsUser",
-			strings.Join(names, ", "), t.UserID))
+			strings.Join(names, ", "), *t.UserID))
 	}
 	if names := unknown(pod); len(names) > 0 {
 		warnings = append(warnings,
@@ -120,7 +122,7 @@ func idle(pod *corev1.Pod) []string {
 	}
 	var idle []string
 	for key := range pod.Annotations {
-		if strings.HasPrefix(key, prefix) {
+		if strings.HasPrefix(key, prefix) && !recorded(key) {
 			idle = append(idle, key)
 		}
 	}

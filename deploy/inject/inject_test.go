@@ -2,6 +2,7 @@ package inject
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -136,6 +137,40 @@ func TestSecondPatchIsEmpty(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// kubectl debug --copy-to removes the labels of the pod and adds a container.
+func TestCopyForDebuggingIsAccepted(t *testing.T) {
+	pod := newPod(t, "", "")
+	copied := apply(t, pod, mustPatch(t, pod))
+	copied.Labels = nil
+	copied.Spec.Containers = append(copied.Spec.Containers, corev1.Container{Name: "debugger"})
+	if ops, _, err := Patch(copied, Pod, newTemplate(t)); len(ops) > 0 || err != nil {
+		t.Errorf("got %v, %v, want no change", ops, err)
+	}
+}
+
+// Operators find pods that are out of date, and typos.
+func TestPodRecordsVersionTemplateAndWarnings(t *testing.T) {
+	const text = "{image: 'r:1', version: 1.2.3}"
+	template, err := ParseTemplate([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed, err := ParseTemplate([]byte(text + " # changed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := newPod(t, `ringside.dev/memory-limt: 64Mi`, "")
+	ops, warnings, err := Patch(pod, Namespace, template)
+	if err != nil || len(warnings) != 1 {
+		t.Fatal(warnings, err)
+	}
+	got := apply(t, pod, ops).Annotations
+	if got["ringside.dev/version"] != "1.2.3" || got["ringside.dev/template"] != template.Revision() || got["ringside.dev/warnings"] != warnings[0] ||
+		len(template.Revision()) != 12 || changed.Revision() == template.Revision() {
+		t.Errorf("got the annotations %v, want the version, the revision %s (not %s) and the warning %q", got, template.Revision(), changed.Revision(), warnings)
 	}
 }
 
@@ -395,6 +430,58 @@ func TestUserOfTheTemplate(t *testing.T) {
 	}
 }
 
+// OpenShift assigns the user and the fsGroup of a pod, and rejects others.
+func TestUserOfThePlatform(t *testing.T) {
+	template, err := ParseTemplate([]byte("{image: 'r:1', userID: 0, certificates: {csi: {driver: csi.cert-manager.io, volumeAttributes: {}}}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := newPod(t, `ringside.dev/unix-socket: "true"`, "")
+	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: new(int64(1000640000))}
+	ops, warnings, err := Patch(pod, Pod, template)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	pod = apply(t, pod, ops)
+	security := pod.Spec.InitContainers[0].SecurityContext
+	if security.RunAsUser != nil || security.RunAsGroup != nil || !*security.RunAsNonRoot || pod.Spec.SecurityContext != nil {
+		t.Errorf("got %v and the pod's %v, want no user and no group", security, pod.Spec.SecurityContext)
+	}
+	for _, volume := range pod.Spec.Volumes {
+		if volume.CSI != nil && len(volume.CSI.VolumeAttributes) > 0 {
+			t.Errorf("got the attributes %v, want none", volume.CSI.VolumeAttributes)
+		}
+	}
+}
+
+// Windows is recognized by each field that chooses its nodes.
+func TestWindowsPods(t *testing.T) {
+	const affinity = "{affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: ["
+	for _, test := range []struct {
+		spec    string
+		windows bool
+	}{
+		{"{os: {name: windows}}", true},
+		{"{os: {name: linux}}", false},
+		{"{nodeSelector: {kubernetes.io/os: windows}}", true},
+		{"{nodeSelector: {kubernetes.io/os: linux, disk: ssd}}", false},
+		{affinity + "{matchExpressions: [{key: disk, operator: Exists}, {key: kubernetes.io/os, operator: In, values: [windows]}]}]}}}}", true},
+		{affinity + "{matchExpressions: [{key: kubernetes.io/os, operator: In, values: [windows, linux]}]}]}}}}", false},
+		{affinity + "{matchExpressions: [{key: kubernetes.io/os, operator: NotIn, values: [windows]}]}]}}}}", false},
+		{affinity + "{matchExpressions: [{key: kubernetes.io/os, operator: In, values: [windows]}]}, {matchExpressions: [{key: a, operator: Exists}]}]}}}}", false},
+		{"{}", false},
+	} {
+		pod := newPod(t, "", "")
+		if err := yaml.Unmarshal([]byte(test.spec), &pod.Spec); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := Patch(pod, Pod, newTemplate(t))
+		if rejected := errors.Is(err, errWindows); rejected != test.windows {
+			t.Errorf("%s: got %v, want a rejection: %v", test.spec, err, test.windows)
+		}
+	}
+}
+
 func TestUDPPortsDoNotConflict(t *testing.T) {
 	pod := newPod(t, "", "")
 	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 7070, Protocol: corev1.ProtocolUDP}}
@@ -508,7 +595,7 @@ func TestTemplates(t *testing.T) {
 		{"ports", "{image: 'r:1', ports: {http: 7071}}", "http and grpc have the same port 7071"},
 		{"a privileged port", "{image: 'r:1', ports: {http: 80}}", "http port 80: want a port from 1024"},
 		{"a name", "{image: 'r:1', config: A_B}", `config "A_B": want the name of an object`},
-		{"root", "{image: 'r:1', userID: -1}", "userID -1: want a user other than root"},
+		{"root", "{image: 'r:1', userID: -1}", "userID -1: want 0, for that of the platform, to"},
 		{"shared processes", "{image: 'r:1', sharedProcesses: Maybe}", `sharedProcesses "Maybe": want Warn or Reject`},
 		{"a secret's name", "{image: 'r:1', secret: A_B}", `secret "A_B": want the name of an object`},
 		{"resources", "{image: 'r:1', resources: {requests: {cpu: 2}, limits: {cpu: 1}}}",

@@ -16,6 +16,8 @@ type mesh struct {
 	containers, marks []string
 	// inbound and outbound are the annotations with the ports to exclude, separated by commas.
 	inbound, outbound string
+	// probes means that the mesh redirects HTTP probes to its proxy.
+	probes bool
 }
 
 var meshes = []mesh{
@@ -25,6 +27,7 @@ var meshes = []mesh{
 		marks:      []string{"sidecar.istio.io/inject=true", "istio.io/rev"},
 		inbound:    "traffic.sidecar.istio.io/excludeInboundPorts",
 		outbound:   "traffic.sidecar.istio.io/excludeOutboundPorts",
+		probes:     true,
 	},
 	{
 		name:       "linkerd",
@@ -53,6 +56,11 @@ func (m mesh) in(pod *corev1.Pod) bool {
 	})
 }
 
+// redirectsProbes reports whether a mesh of pod, or one of the configured ones, redirects HTTP probes.
+func redirectsProbes(pod *corev1.Pod, always []string) bool {
+	return slices.ContainsFunc(meshes, func(m mesh) bool { return m.probes && (slices.Contains(always, m.name) || m.in(pod)) })
+}
+
 // bypass returns the annotations that exclude the sidecar's ports from the meshes of pod and from the configured ones.
 func bypass(pod *corev1.Pod, always []string, p Ports) map[string]string {
 	set := map[string]string{}
@@ -69,7 +77,9 @@ func bypass(pod *corev1.Pod, always []string, p Ports) map[string]string {
 func withPorts(list string, ports ...int32) string {
 	var all []string
 	if list != "" {
-		all = strings.Split(list, ",")
+		for port := range strings.SplitSeq(list, ",") {
+			all = append(all, strings.TrimSpace(port))
+		}
 	}
 	for _, port := range ports {
 		if number := fmt.Sprint(port); !slices.Contains(all, number) {

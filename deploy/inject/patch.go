@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Operation is one operation of a JSON patch (RFC 6902). Operations are written explicitly, not computed as a difference, so
@@ -19,14 +20,17 @@ type Operation struct {
 
 func add(path string, value any) Operation { return Operation{Op: "add", Path: path, Value: value} }
 
-func (t *Template) patch(pod *corev1.Pod, c *choices) []Operation {
+func (t *Template) patch(pod *corev1.Pod, c *choices, warnings []string) []Operation {
 	keepQoS(pod, c)
+	c.execProbes = redirectsProbes(pod, t.Meshes)
 	ops := setKeys("/metadata/labels", pod.Labels, map[string]string{statusKey: injected})
-	ops = append(ops, setKeys("/metadata/annotations", pod.Annotations, bypass(pod, t.Meshes, c.ports))...)
+	annotations := bypass(pod, t.Meshes, c.ports)
+	maps.Copy(annotations, t.records(warnings))
+	ops = append(ops, setKeys("/metadata/annotations", pod.Annotations, annotations)...)
 	if c.unixSocket { // before the sidecar is added, which shifts the indices of init containers
 		ops = append(ops, mountSocket("/spec/initContainers", pod.Spec.InitContainers)...)
 		ops = append(ops, mountSocket("/spec/containers", pod.Spec.Containers)...)
-		ops = append(ops, joinGroup(pod, t.UserID)...)
+		ops = append(ops, joinGroup(pod, *t.UserID)...)
 	}
 	ops = append(ops, insert("/spec/volumes", len(pod.Spec.Volumes), "-", t.volumes(c)...)...)
 	return append(ops, insert("/spec/initContainers", len(pod.Spec.InitContainers), "0", t.container(c))...)
@@ -77,6 +81,8 @@ func mountSocket(path string, list []corev1.Container) (ops []Operation) {
 func joinGroup(pod *corev1.Pod, group int64) []Operation {
 	security := pod.Spec.SecurityContext
 	switch {
+	case group == 0: // the platform gives the pod an fsGroup
+		return nil
 	case security == nil:
 		return []Operation{add("/spec/securityContext", corev1.PodSecurityContext{SupplementalGroups: []int64{group}})}
 	case security.FSGroup != nil || slices.Contains(security.SupplementalGroups, group):
@@ -86,7 +92,8 @@ func joinGroup(pod *corev1.Pod, group int64) []Operation {
 }
 
 // keepQoS makes requests and limits equal if they are equal in all containers of the pod: the pod is Guaranteed, may have
-// exclusive CPUs, and must stay Guaranteed.
+// exclusive CPUs, and must stay Guaranteed. The sidecar itself must not occupy an exclusive CPU, which the static CPU manager
+// gives for each whole one that a container of such a pod requests.
 func keepQoS(pod *corev1.Pod, c *choices) {
 	for container := range containers(pod) {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
@@ -96,6 +103,9 @@ func keepQoS(pod *corev1.Pod, c *choices) {
 				return
 			}
 		}
+	}
+	if cpu := c.limits[corev1.ResourceCPU]; cpu.MilliValue()%1000 == 0 { //guard:sidecar-takes-a-whole-cpu
+		c.limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(cpu.MilliValue()-1, resource.DecimalSI)
 	}
 	c.requests = maps.Clone(c.limits) //guard:guaranteed-pod-loses-cpus
 }

@@ -1,7 +1,9 @@
 package inject
 
 import (
+	"crypto/sha256"
 	_ "embed" // the default template
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,6 +19,8 @@ import (
 // Template has the values that the cluster operator sets for all sidecars; pods choose the rest by annotations. Only Image
 // is required.
 type Template struct {
+	// Version is recorded on each pod; none by default.
+	Version string `json:"version,omitempty"`
 	// Image has a digest or a tag other than latest, so that the tested version runs.
 	Image           string            `json:"image"`
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
@@ -30,11 +34,17 @@ type Template struct {
 	Ports        Ports                       `json:"ports,omitzero"`
 	// Meshes (istio, linkerd) run in every pod, even if the pod does not show it at injection.
 	Meshes []string `json:"meshes,omitempty"`
-	// UserID is the user and the group of the sidecar, by default 57072.
-	UserID int64 `json:"userID,omitempty"`
+	// UserID is the user and the group of the sidecar, by default 57072. With 0 the sidecar has that of the pod or of the
+	// platform: OpenShift assigns one of the namespace's range.
+	UserID *int64 `json:"userID,omitempty"`
 	// SharedProcesses is what happens to pods with shareProcessNamespace or hostPID: Warn (default) or Reject.
 	SharedProcesses string `json:"sharedProcesses,omitempty"`
+
+	revision string
 }
+
+// Revision identifies the text of the template.
+func (t *Template) Revision() string { return t.revision }
 
 // DefaultTemplate is the template of the chart with its default values, in YAML.
 //
@@ -69,6 +79,8 @@ func ParseTemplate(text []byte) (*Template, error) {
 	if err := yaml.UnmarshalStrict(text, t); err != nil {
 		return nil, fmt.Errorf("parse the template: %w", err)
 	}
+	sum := sha256.Sum256(text)
+	t.revision = hex.EncodeToString(sum[:6])
 	t.setDefaults()
 	if err := t.check(); err != nil {
 		return nil, fmt.Errorf("check the template: %w", err)
@@ -78,7 +90,9 @@ func ParseTemplate(text []byte) (*Template, error) {
 
 func (t *Template) setDefaults() {
 	t.Config = or(t.Config, "ringside")
-	t.UserID = or(t.UserID, defaultUser)
+	if t.UserID == nil {
+		t.UserID = new(defaultUser)
+	}
 	t.SharedProcesses = or(t.SharedProcesses, warnShared)
 	t.ImagePullPolicy = or(t.ImagePullPolicy, corev1.PullIfNotPresent)
 	t.Ports = Ports{
@@ -100,8 +114,8 @@ func withDefaults(list corev1.ResourceList, cpu, memory string) corev1.ResourceL
 func (t *Template) check() error {
 	_, err := t.settle(&choices{})
 	wrong := []error{checkImage(t.Image), checkMeshes(t.Meshes), err}
-	if t.UserID < 1 || t.UserID > math.MaxInt32 {
-		wrong = append(wrong, fmt.Errorf("userID %d: want a user other than root, at most %d", t.UserID, math.MaxInt32))
+	if *t.UserID < 0 || *t.UserID > math.MaxInt32 {
+		wrong = append(wrong, fmt.Errorf("userID %d: want 0, for that of the platform, to %d", *t.UserID, math.MaxInt32))
 	}
 	if t.SharedProcesses != warnShared && t.SharedProcesses != rejectShared {
 		wrong = append(wrong, fmt.Errorf("sharedProcesses %q: want %s or %s", t.SharedProcesses, warnShared, rejectShared))

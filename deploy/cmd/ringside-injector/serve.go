@@ -34,6 +34,7 @@ type options struct {
 	certDir                    string // empty: generate a certificate
 	kubeconfig                 string // empty: in-cluster configuration
 	namespace, secret, webhook string
+	service                    string // in namespace
 	hosts                      []string
 	clientCA                   string   // empty: any client may send reviews
 	clientNames                []string // empty: any certificate of clientCA
@@ -62,6 +63,7 @@ configuration, so that the API server trusts it.`,
 	flags.StringVar(&o.secret, "secret", "ringside-injector", "Secret for the certificate")
 	flags.StringVar(&o.webhook, "webhook", "inject.ringside.dev",
 		"MutatingWebhookConfiguration to write the certificate into")
+	flags.StringVar(&o.service, "service", "", "Service in --namespace by which the API server reaches this server")
 	flags.StringSliceVar(&o.hosts, "host", nil, "name or address of this server that the API server uses; may be repeated")
 	flags.StringVar(&o.clientCA, "client-ca", "",
 		"file with the CAs of clients; the API server must then present a certificate (see deploy/README.md)")
@@ -133,8 +135,12 @@ func (o options) certificate(log *slog.Logger) (certificate, func(context.Contex
 		keep, err := o.keepMembers(log)
 		return cert.FromFiles(o.certDir), keep, err
 	}
-	if o.namespace == "" || len(o.hosts) == 0 {
-		return nil, nil, errors.New("--namespace and --host are required without --cert-dir")
+	hosts := o.hosts
+	if o.service != "" {
+		hosts = append(hosts, o.service+"."+o.namespace+".svc")
+	}
+	if o.namespace == "" || len(hosts) == 0 {
+		return nil, nil, errors.New("--namespace, and --service or --host, are required without --cert-dir")
 	}
 	config, coreClient, err := o.connect()
 	if err != nil {
@@ -146,7 +152,7 @@ func (o options) certificate(log *slog.Logger) (certificate, func(context.Contex
 	}
 	r := &cert.Rotator{
 		Secrets: coreClient.Secrets(o.namespace), Webhooks: admissionClient.MutatingWebhookConfigurations(),
-		Secret: o.secret, Webhook: o.webhook, Hosts: o.hosts, Log: log,
+		Secret: o.secret, Webhook: o.webhook, Hosts: hosts, Log: log,
 	}
 	keepMembers, err := o.keepMembers(log)
 	return r.Get, func(ctx context.Context) {

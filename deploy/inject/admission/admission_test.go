@@ -117,6 +117,20 @@ func randomContainer(r *rand.Rand) corev1.Container {
 	return c
 }
 
+func randomAffinity(r *rand.Rand) *corev1.Affinity {
+	requirement := func() corev1.NodeSelectorRequirement {
+		return corev1.NodeSelectorRequirement{
+			Key: pick(r, "disk", corev1.LabelOSStable), Operator: pick(r, corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn),
+			Values: some(r, 3, func() string { return rarely(r, "windows", "linux") }),
+		}
+	}
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: some(r, 2, func() corev1.NodeSelectorTerm {
+			return corev1.NodeSelectorTerm{MatchExpressions: some(r, 2, requirement)}
+		})},
+	}}
+}
+
 func randomPod(r *rand.Rand) *corev1.Pod {
 	container := func() corev1.Container { return randomContainer(r) }
 	pod := &corev1.Pod{
@@ -139,6 +153,12 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 	}
 	if r.IntN(10) == 0 {
 		pod.Spec.OS = &corev1.PodOS{Name: pick(r, corev1.Windows, corev1.Linux)}
+	}
+	if r.IntN(10) == 0 {
+		pod.Spec.NodeSelector = map[string]string{"disk": "ssd", corev1.LabelOSStable: pick(r, "windows", "linux")}
+	}
+	if r.IntN(5) == 0 {
+		pod.Spec.Affinity = randomAffinity(r)
 	}
 	if r.IntN(2) == 0 {
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{
@@ -219,6 +239,8 @@ func TestHostilePodsAreRejected(t *testing.T) {
 		{"containers of both kinds", `{"spec": {"initContainers": [` + many(100, "{}") + `], "containers": [` + many(100, "{}") + `]}}`,
 			"more than 128 containers", true},
 		{"the same list again", `{"spec": {` + many(1000, `"containers": [{}]`) + `}}`, "more than 128 containers", true},
+		{"terms", `{"spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [` +
+			many(100_000, "{}") + `]}}}}}`, "more than 256 terms of node affinity", true},
 		{"volumes", `{"spec": {"volumes": [` + many(100_000, "{}") + `]}}`, "more than 1024 volumes", true},
 		{"reserved volumes", `{"spec": {"volumes": [` + many(1000, `{"name": "ringside-x"}`) + `]}}`, "more than 256", true},
 		{"mounts", `{"spec": {"containers": [{"volumeMounts": [` + many(100_000, "{}") + `]}]}}`, "more than 4096 volume mounts", true},

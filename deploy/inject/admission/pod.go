@@ -22,6 +22,7 @@ const (
 	maxKeys       = 2048 // labels and annotations
 	maxOurs       = 256  // labels, annotations, volumes and mounts that inject.Patch uses
 	maxGroups     = 64
+	maxTerms      = 256  // terms of node affinity, and their requirements of labels that inject.Patch uses
 	maxLabel      = 63   // bytes in the name of a container or a volume (RFC 1123)
 	maxPath       = 4096 // PATH_MAX of Linux
 	// maxValue bounds the values that are kept: the longest are lists of ports.
@@ -111,7 +112,7 @@ type podReader struct {
 	*Pod
 
 	// counted so far:
-	nContainers, nPorts, nVolumes, nMounts, nKeys, nOurs, nGroups int
+	nContainers, nPorts, nVolumes, nMounts, nKeys, nOurs, nGroups, nTerms int
 }
 
 func (p *podReader) read() error {
@@ -198,6 +199,12 @@ func (p *podReader) spec(name string) (err error) {
 	case "os":
 		spec.OS = nil
 		return p.os()
+	case "nodeSelector":
+		spec.NodeSelector = nil
+		return p.nodeSelector()
+	case "affinity":
+		spec.Affinity = nil
+		return p.affinity()
 	default:
 		err = p.skip()
 	}
@@ -228,6 +235,88 @@ func (p *podReader) os() error {
 			return p.skip()
 		}
 		return p.set((*string)(&os.Name), "spec.os.name", maxName)
+	})
+}
+
+// nodeSelector keeps the labels of nodes that inject.Patch uses.
+func (p *podReader) nodeSelector() error {
+	return p.object(func(name string) error {
+		if !inject.UsesNodeLabel(name) {
+			return p.skip()
+		}
+		value, err := p.string("spec.nodeSelector", maxLabel)
+		p.pod.Spec.NodeSelector = map[string]string{name: value}
+		return err
+	})
+}
+
+// affinity keeps the required terms with the labels of nodes that inject.Patch uses.
+func (p *podReader) affinity() error {
+	const required = "requiredDuringSchedulingIgnoredDuringExecution"
+	var terms []corev1.NodeSelectorTerm
+	err := p.field("nodeAffinity", func() error {
+		return p.field(required, func() error {
+			return p.field("nodeSelectorTerms", func() error {
+				terms = nil
+				return p.array(func() error {
+					terms = append(terms, corev1.NodeSelectorTerm{})
+					if err := count(&p.nTerms, maxTerms, "terms of node affinity"); err != nil {
+						return err
+					}
+					return p.field("matchExpressions", func() error { return p.requirements(&terms[len(terms)-1]) })
+				})
+			})
+		})
+	})
+	if len(terms) > 0 {
+		p.pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: terms},
+		}}
+	}
+	return err
+}
+
+// requirements keeps those with a label that inject.Patch uses.
+func (p *podReader) requirements(term *corev1.NodeSelectorTerm) error {
+	term.MatchExpressions = nil
+	return p.array(func() error {
+		var r corev1.NodeSelectorRequirement
+		err := p.object(func(name string) error {
+			switch name {
+			case "key":
+				return p.set(&r.Key, "the key of a node affinity", maxKey)
+			case "operator":
+				return p.set((*string)(&r.Operator), "the operator of a node affinity", maxLabel)
+			case "values":
+				r.Values = nil
+				return p.array(func() error {
+					value, err := p.string("a value of a node affinity", maxLabel)
+					if len(r.Values) < 2 { // one, or others too
+						r.Values = append(r.Values, value)
+					}
+					return err
+				})
+			}
+			return p.skip()
+		})
+		if err != nil || !inject.UsesNodeLabel(r.Key) {
+			return err
+		}
+		if err := count(&p.nTerms, maxTerms, "terms of node affinity"); err != nil {
+			return err
+		}
+		term.MatchExpressions = append(term.MatchExpressions, r)
+		return nil
+	})
+}
+
+// field reads the value of one field of an object.
+func (p *podReader) field(name string, read func() error) error {
+	return p.object(func(found string) error {
+		if found != name {
+			return p.skip()
+		}
+		return read()
 	})
 }
 
