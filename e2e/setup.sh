@@ -6,7 +6,7 @@
 #   mysql     MySQL 8, which Debian does not have
 #   programs  Envoy, and the Python and Node packages of e2e
 #   functions Debian packages of the network functions and of their traffic programs
-#   kube      kube-apiserver and helm, which take minutes to build
+#   kube      kube-apiserver, helm and kubectl, which take minutes to build
 #   bench     the servers that benchmarks compare with Ringside, of which daprd takes minutes to build
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -126,6 +126,11 @@ build_kube() {
 		echo "setup: building helm in .bin/ (once; two CPU minutes)"
 		CGO_ENABLED=0 GOBIN=$PWD/.bin go -C e2e/kube install -trimpath -ldflags "-s -w" tool
 		touch .bin/helm
+	fi
+	if [ ! .bin/kubectl -nt e2e/kube/go.mod ]; then
+		echo "setup: building kubectl in .bin/ (once; a CPU minute)"
+		CGO_ENABLED=0 go -C e2e/kube build -trimpath -ldflags "-s -w" -o ../../.bin/kubectl ./kubectl
+		touch .bin/kubectl
 	fi
 }
 

@@ -141,7 +141,12 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.failurePolicy=Maybe", "failurePolicy"},
 		{"sidecar.resources.limits.memory=much", "pattern"},
 		{"podMonitor.interval=often", "pattern"},
-		{"sidecar.userID=0", "minimum"},
+		{"sidecar.userID=-1", "minimum"},
+		{"injector.excludedNamespaces=null", "excludedNamespaces"},
+		{"revision=A_B", "revision"},
+		{"sidecar.ports.http=7071", "grpc and http have the same port 7071"},
+		{"sidecar.resources.limits.memory=16Mi", "16Mi is less than the sidecar needs"},
+		{"sidecar.resources.requests.cpu=2", "the cpu request 2 is above the limit 1"},
 		{"sidecar.sharedProcesses=Maybe", "sharedProcesses"},
 		{"injector.networkPolicy.from[0].cidr=10.0.0.0/8", "cidr"},
 		{"injector.networkPolicy.from[0].ipBlock.except={10.0.0.1/32}", "cidr"},
@@ -288,6 +293,39 @@ func TestInjectorHasNoRightsWithCertManager(t *testing.T) {
 			token, _, _ := unstructured.NestedBool(object.Object, "spec", "template", "spec", "automountServiceAccountToken")
 			if token {
 				t.Error("the injector has a token")
+			}
+		}
+	}
+}
+
+// A second release with a revision shares no object with the first one, and injects into other namespaces.
+func TestSecondRelease(t *testing.T) {
+	text, err := helm(t, "template", "canary", chart, "--namespace", "canary", "--set", "revision=canary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := render(t), parse(t, text)
+	taken := map[string]bool{}
+	for _, object := range first {
+		taken[object.GetKind()+"/"+object.GetName()] = !namespaced(object)
+	}
+	for _, object := range second {
+		if key := object.GetKind() + "/" + object.GetName(); taken[key] {
+			t.Errorf("both releases have the %s", key)
+		}
+	}
+	for name, objects := range map[string][]*unstructured.Unstructured{"inject": first, "inject-canary": second} {
+		webhooks, _, err := unstructured.NestedSlice(find(t, objects, "MutatingWebhookConfiguration", name+".ringside.dev").Object, "webhooks")
+		if err != nil || len(webhooks) != 2 {
+			t.Fatalf("%s has %d webhooks (%v), want 2", name, len(webhooks), err)
+		}
+		want := "map[key:ringside.dev/revision operator:DoesNotExist]"
+		if name == "inject-canary" {
+			want = "map[key:ringside.dev/revision operator:In values:[canary]]"
+		}
+		for _, webhook := range webhooks {
+			if selector := fmt.Sprint(webhook.(map[string]any)["namespaceSelector"]); !strings.Contains(selector, want) {
+				t.Errorf("%s selects %s, want %s", name, selector, want)
 			}
 		}
 	}

@@ -165,10 +165,13 @@ func injected(pod *corev1.Pod) bool {
 
 func TestInACluster(t *testing.T) {
 	c := startCluster(t)
+	t.Run("the installation page leads to an answer", func(t *testing.T) { c.testInstallationPage(t) })
 	c.namespace(t, home, map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
 	c.namespace(t, "apps", map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
 	c.namespace(t, "asking", map[string]string{"ringside.dev/inject": "true"})
 	c.namespace(t, "more", nil)
+	c.namespace(t, "refusing", map[string]string{"ringside.dev/inject": "false"})
+	c.namespace(t, "canary", map[string]string{"ringside.dev/revision": "canary"})
 	t.Run("helm installs, upgrades and removes it", func(t *testing.T) { c.testHelm(t) })
 	i := c.install(t, "sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true")
 
@@ -236,10 +239,12 @@ func (c *cluster) testRequests(t *testing.T) {
 		{"namespace-declined", "asking", `annotations: {ringside.dev/inject: "false"}`, false},
 		{"both", "asking", requested, true},
 		{"excluded", "kube-system", requested, false},
+		{"namespace-refuses", "refusing", requested, false},
+		{"canary", "canary", requested, false}, // belongs to a release with this revision
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	accounts := c.client.CoreV1().ServiceAccounts("kube-system")
-	if _, err := accounts.Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+	if _, err := accounts.Create(t.Context(), account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	for _, test := range tests {

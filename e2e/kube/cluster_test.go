@@ -21,6 +21,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -69,7 +70,8 @@ func startCluster(t *testing.T) *cluster {
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+filepath.Join(dir, "sa.key"),
 		"--service-account-signing-key-file="+filepath.Join(dir, "sa.key"), "--service-cluster-ip-range=10.96.0.0/16",
 		"--endpoint-reconciler-type=none", "--profiling=false",
-		"--admission-control-config-file="+admissionConfiguration(t, dir))
+		"--admission-control-config-file="+admissionConfiguration(t, dir),
+		"--enable-aggregator-routing") // reaches webhooks at the endpoints of their Services: there is no proxy for Services
 	run(t, "kube-apiserver", server)
 	host, ca := fmt.Sprintf("https://127.0.0.1:%d", port), filepath.Join(dir, "apiserver.crt")
 	rig.Eventually(t, startTimeout, func() error {
@@ -153,11 +155,15 @@ func (w *warnings) take() []string {
 func (c *cluster) namespace(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
-	if _, err := c.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}); err != nil {
+	_, err := c.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) { // of the installation page
+		_, err = c.client.CoreV1().Namespaces().Update(t.Context(), namespace, metav1.UpdateOptions{})
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	if _, err := c.client.CoreV1().ServiceAccounts(name).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+	if _, err := c.client.CoreV1().ServiceAccounts(name).Create(t.Context(), account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }

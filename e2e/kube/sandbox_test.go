@@ -271,9 +271,15 @@ func (s *sandbox) dial(ctx context.Context, network, address string) (conn net.C
 // connection.
 func (s *sandbox) relay(t *testing.T, address string) {
 	t.Helper()
+	s.relayTo(t, address, address)
+}
+
+// relayTo makes an address of the host reachable at another one in the pod.
+func (s *sandbox) relayTo(t *testing.T, inside, outside string) {
+	t.Helper()
 	var listener net.Listener
 	err := s.inside(func() (err error) {
-		listener, err = net.Listen("tcp", address)
+		listener, err = net.Listen("tcp", inside)
 		return err
 	})
 	if err != nil {
@@ -286,7 +292,7 @@ func (s *sandbox) relay(t *testing.T, address string) {
 			if err != nil {
 				return // closed by the cleanup
 			}
-			go pipe(inner, address)
+			go pipe(inner, outside)
 		}
 	}()
 }

@@ -23,6 +23,30 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- end -}}
 
+{{- /* A quantity of Kubernetes as a number. */ -}}
+{{- define "ringside.amount" -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[a-zA-Z]+$" $text -}}
+{{- $factor := get (dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824) $unit -}}
+{{- mulf (trimSuffix $unit $text | float64) ($factor | float64) -}}
+{{- end -}}
+
+{{- /* The name of a cluster-scoped object, such as inject.ringside.dev or, of a revision, inject-canary.ringside.dev: takes
+(list context word). */ -}}
+{{- define "ringside.global" -}}
+{{- $revision := (index . 0).Values.revision -}}
+{{ index . 1 }}{{ with $revision }}-{{ . }}{{ end }}.ringside.dev
+{{- end -}}
+
+{{- /* The namespaces of this release: those with the label of its revision. */ -}}
+{{- define "ringside.ofRevision" -}}
+{{- with .Values.revision -}}
+- {key: ringside.dev/revision, operator: In, values: [{{ . | quote }}]}
+{{- else -}}
+- {key: ringside.dev/revision, operator: DoesNotExist}
+{{- end -}}
+{{- end -}}
+
 {{- define "ringside.webhook" -}}
 admissionReviewVersions: [v1]
 sideEffects: None
