@@ -49,7 +49,7 @@ func (e *NoAnswerError) Unwrap() error { return e.Err }
 
 // ServerTimeout is how long the database may work on a statement: a little less than the caller waits, so that the
 // database ends the statement before this side gives up. It is 0 without a deadline, and at least a millisecond otherwise. It
-// has few values, so that a session need not be told a new one for each statement, nor a statement be prepared for each.
+// has few values, so that the statements with it are few, and can stay prepared.
 func ServerTimeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {

@@ -161,7 +161,7 @@ func mustDataset(t *testing.T, db interface {
 	return o
 }
 
-// PostgreSQL plans a statement with = ANY($1) anew for each run, which takes longer than to run it.
+// PostgreSQL plans a statement with = ANY($1) for each run, which takes longer than to run it.
 func TestOneKeyIsPlannedOnce(t *testing.T) {
 	t.Parallel()
 	d := startPostgres(t)
