@@ -18,7 +18,8 @@ type Size struct {
 	// that is at least Min, plus or minus one because of float64 rounding, and at most Max. Keep Max above Min plus
 	// the number of members, or a change moves many keys between members that stay. With more than Max members, some
 	// own nothing. DESIGN.md has figures for the choice.
-	Min, Max uint64
+	Min uint64 `json:"min"`
+	Max uint64 `json:"max"`
 }
 
 // MaxSize is the largest Size.Max: Envoy's limit of maximum_ring_size and grpc-go's limit of maxRingSize.

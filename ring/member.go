@@ -20,6 +20,8 @@ type Member struct {
 	Zone, Version string
 	// Started is when the sidecar's process started; like Zone, it is for people to read.
 	Started time.Time
+	// Ring has the sizes that the member is configured with; zero if they are not known. All members need the same.
+	Ring Size
 	// Leaving: the member is shutting down. It is not on the ring and still serves.
 	Leaving bool
 }

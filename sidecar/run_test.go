@@ -343,6 +343,18 @@ func TestMembersShareOneRing(t *testing.T) {
 	wantGet(t, a.at.Admin, "/api/cluster", 200, `"id":"b"`)
 }
 
+func TestOtherSettingsOfTheRingAreShown(t *testing.T) {
+	t.Parallel()
+	d := newMemoryDirectory()
+	a := beginMember(t, d, "a")
+	c := load(t, newFile(t, "membership: {etcd: {endpoints: [\"http://127.0.0.1:1\"]}}\nnode: {id: b}\nring: {max: 8192}"))
+	c.Listen.Peer = "127.0.0.1:0"
+	begin(t, c, func(r *run) { r.directory = d })
+	waitFor(t, func() bool { return a.ring().Len() == 2 })
+	wantGet(t, a.at.Admin, "/api/ring", 200, "ring.max is 8192 on b and 4096 on a")
+	wantGet(t, a.at.Metrics, "/metrics", 200, "\nringside_ring_other_settings_members 1\n")
+}
+
 func TestDuplicateMemberIDIsLogged(t *testing.T) {
 	t.Parallel()
 	d := newMemoryDirectory()

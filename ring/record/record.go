@@ -59,6 +59,7 @@ type record struct {
 	Zone    string    `json:"zone,omitempty"`
 	Version string    `json:"version,omitempty"`
 	Started time.Time `json:"started"`
+	Ring    ring.Size `json:"ring,omitzero"`
 	Leaving bool      `json:"leaving,omitempty"`
 }
 

@@ -9,7 +9,7 @@ import (
 
 func TestParse(t *testing.T) {
 	const a = `"id":"a","addr":"10.0.0.1:7072"`
-	const all = `,"hash_key":"k","zone":"z 1","version":"v","started":"2026-01-02T03:04:05Z","leaving":true`
+	const all = `,"hash_key":"k","zone":"z 1","version":"v","started":"2026-01-02T03:04:05Z","ring":{"min":1024,"max":4096},"leaving":true`
 	long := strings.Repeat("a", maxID+1)
 	for name, tc := range map[string]struct {
 		id, value string
@@ -25,6 +25,7 @@ func TestParse(t *testing.T) {
 		"IPv4-mapped":                {"a", `{"id":"a","addr":"[::ffff:10.0.0.1]:7072"}`, ""},
 		"loopback":                   {"a", `{"id":"a","addr":"127.0.0.1:7072"}`, ""},
 		"IPv6":                       {"a", `{"id":"a","addr":"[2001:db8::1]:7072"}`, ""},
+		"negative ring size":         {"a", `{` + a + `,"ring":{"min":-1,"max":4096}}`, Malformed},
 		"empty":                      {"a", ``, Malformed},
 		"null byte":                  {"a", "\x00", Malformed},
 		"half":                       {"a", `{` + a, Malformed},

@@ -92,6 +92,8 @@ type Ring struct {
 	Unlisted int
 	// Changes counts the rings since the start, Unreachable the members removed because they did not respond.
 	Changes, Unreachable int64
+	// OtherSettings counts the listed members whose ring has other sizes.
+	OtherSettings int64
 	// Refused counts the listed members with the id, hash key or address of another member, again at each decision.
 	Refused int64
 }

@@ -498,6 +498,9 @@ func ringMetrics() []metric {
 		{"ringside_ring_refused_members_total", counter, nil,
 			"Listed members left off the ring because another one has their id, hash key or address, or because their address is loopback and that of this member is not. Each change of the list counts them again.",
 			ring(func(r Ring) float64 { return float64(r.Refused) })},
+		{"ringside_ring_other_settings_members", gauge, nil,
+			"Listed members whose ring.min or ring.max is not that of this member, so that keys have two owners. The log and /api/ring name the values.",
+			ring(func(r Ring) float64 { return float64(r.OtherSettings) })},
 		{"ringside_ring_info", gauge, []string{"ring_id"},
 			"Always 1. Members with different ring_ids for a long time disagree on the owners of keys.",
 			func(s *Source, emit func(float64, ...string)) {

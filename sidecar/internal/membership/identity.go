@@ -43,6 +43,7 @@ func Identify(c config.Config, bound net.Addr, version string, started time.Time
 	// Without a peer listener there is no address, and the ring, which has this member alone, hashes the id.
 	return ring.Member{
 		ID: id, HashKey: cmp.Or(addr, id), Addr: addr, Zone: c.Node.Zone, Version: version, Started: started,
+		Ring: c.Ring.Size(),
 	}, nil
 }
 

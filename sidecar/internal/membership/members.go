@@ -52,6 +52,7 @@ type Members struct {
 	ring       atomic.Pointer[ring.Ring] // the view's, for readers that must not wait for its lock
 	duplicates duplicates                // used by the goroutine that resolves the members
 	dialable   dialable
+	settings   settings
 	leaving    atomic.Bool
 	tasks      []*task.Task
 }
@@ -60,7 +61,7 @@ type Members struct {
 func New(c Config) (*Members, error) {
 	m := &Members{
 		config: c, pool: c.Pool, directory: c.Directory, log: c.Log, duplicates: duplicates{self: c.Self, log: c.Log},
-		dialable: dialable{self: []string{c.Self.Addr}, log: c.Log},
+		dialable: dialable{self: []string{c.Self.Addr}, log: c.Log}, settings: settings{self: c.Self, log: c.Log},
 	}
 	self := c.Self
 	if c.Client {
@@ -85,6 +86,11 @@ func (m *Members) Ring() *ring.Ring { return m.ring.Load() }
 
 // Self returns this member.
 func (m *Members) Self() ring.Member { return m.config.Self }
+
+// OtherSettings returns the number of listed members whose ring has other sizes, and a sentence about one of them.
+func (m *Members) OtherSettings() (members int64, example string) {
+	return m.settings.members.Load(), m.settings.example()
+}
 
 // Directory returns where the members are listed.
 func (m *Members) Directory() *Directory { return m.directory }
@@ -123,6 +129,7 @@ func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error 
 			if !m.leaving.Load() {
 				m.duplicates.look(members)
 			}
+			m.settings.look(members)
 			dialed := m.dialable.of(members) //guard:undialable-member-on-ring
 			m.view.Apply(slices.Clone(dialed))
 			m.config.OnList(dialed)

@@ -85,8 +85,10 @@ func (n *Node) accessMetrics() (all []metrics.Access) {
 
 func (n *Node) ringMetrics() metrics.Ring {
 	r, s := n.Members.Ring(), n.Members.Stats()
+	others, _ := n.Members.OtherSettings()
 	return metrics.Ring{
-		ID: adminapi.FormatRingID(r.ID()), Members: r.Len(),
+		OtherSettings: others,
+		ID:            adminapi.FormatRingID(r.ID()), Members: r.Len(),
 		Unlisted: s.Unlisted, Changes: s.Changes, Unreachable: s.Unreachable, Refused: s.Refused,
 	}
 }

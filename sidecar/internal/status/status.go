@@ -56,8 +56,17 @@ func (n *Node) Admin() admin.Source {
 	}
 }
 
-// directory: a static list is always reachable and includes this member; an xDS server never includes a client.
+// directory returns the state of the directory, and what its members disagree on.
 func (n *Node) directory() adminapi.Directory {
+	state := n.connection()
+	if _, example := n.Members.OtherSettings(); example != "" { // it matters more than a rejected record
+		state.Detail = example
+	}
+	return state
+}
+
+// connection: a static list is always reachable and includes this member; an xDS server never includes a client.
+func (n *Node) connection() adminapi.Directory {
 	d := n.Members.Directory()
 	if s, ok := d.Client(); ok {
 		return adminapi.Directory{Kind: d.Kind, Connected: s.Publisher != "", Detail: s.LastError}
