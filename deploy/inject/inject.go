@@ -90,6 +90,29 @@ func mirrors(pod *corev1.Pod) bool {
 	return ok
 }
 
+// Outdated returns why a running pod, in a namespace with these labels, differs from what t injects; "" if it does not.
+func (t *Template) Outdated(pod *corev1.Pod, namespace map[string]string) string {
+	asker := Pod
+	if namespace[injectKey] == "true" {
+		asker = Namespace
+	}
+	wanted, err := wants(pod, asker)
+	has, revision := slices.ContainsFunc(pod.Spec.InitContainers, ours), pod.Annotations[templateKey]
+	switch {
+	case err != nil:
+		return err.Error()
+	case namespace[injectKey] == "false", !wanted, mirrors(pod):
+		return ""
+	case !has && t.unfit(pod) != nil && !asksItself(pod): // skipped
+		return ""
+	case !has:
+		return "no sidecar"
+	case revision != t.Revision():
+		return fmt.Sprintf("template %s, want %s", or(revision, "unknown"), t.Revision())
+	}
+	return pod.Annotations[warningsKey]
+}
+
 // leastGrace is the time in seconds that a sidecar may need to stop: drain_timeout plus closing the listeners.
 const leastGrace = 15
 

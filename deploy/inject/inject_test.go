@@ -174,6 +174,34 @@ func TestPodRecordsVersionTemplateAndWarnings(t *testing.T) {
 	}
 }
 
+func TestOutdatedPods(t *testing.T) {
+	template := newTemplate(t)
+	asking, refusing := map[string]string{"ringside.dev/inject": "true"}, map[string]string{"ringside.dev/inject": "false"}
+	with := func(meta string) *corev1.Pod {
+		return parsePod(t, "{metadata: {"+meta+"}, spec: {initContainers: [{name: ringside}]}}")
+	}
+	for _, test := range []struct {
+		name      string
+		pod       *corev1.Pod
+		namespace map[string]string
+		want      string
+	}{
+		{"requests nothing", &corev1.Pod{}, nil, ""},
+		{"namespace requests", &corev1.Pod{}, asking, "no sidecar"},
+		{"namespace refuses", newPod(t, "", ""), refusing, ""},
+		{"requests", newPod(t, "", ""), nil, "no sidecar"},
+		{"node agent", &corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}}, asking, ""},
+		{"current", with("annotations: {ringside.dev/template: " + template.Revision() + "}"), asking, ""},
+		{"other template", with("annotations: {ringside.dev/template: abc}"), asking, "template abc, want " + template.Revision()},
+		{"none recorded", with(""), asking, "template unknown, want " + template.Revision()},
+		{"warning", with("annotations: {ringside.dev/template: " + template.Revision() + ", ringside.dev/warnings: typo}"), asking, "typo"},
+	} {
+		if got := template.Outdated(test.pod, test.namespace); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
 func TestSidecarIsFirstAndTheRestIsUnchanged(t *testing.T) {
 	for name, pod := range podFiles(t) {
 		t.Run(name, func(t *testing.T) {

@@ -182,6 +182,7 @@ func TestInACluster(t *testing.T) {
 	t.Run("only the API server may send reviews", func(t *testing.T) { c.testClientCertificate(t, i) })
 	t.Run("rejections reach the user", func(t *testing.T) { c.testRejections(t) })
 	t.Run("warnings reach the user", func(t *testing.T) { c.testWarnings(t) })
+	t.Run("status lists pods that are out of date", func(t *testing.T) { c.testStatus(t, i) })
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
 	t.Run("an upgrade keeps the certificate", func(t *testing.T) { c.testUpgrade(t, i) })
 	t.Run("sidecars share a certificate", func(t *testing.T) { c.testMembersCertificate(t) })
@@ -428,6 +429,27 @@ func (c *cluster) testClientCertificate(t *testing.T, i *injector) {
 		if err == nil || !strings.Contains(err.Error(), "certificate required") {
 			t.Errorf("without a certificate: got %v, want a failed handshake", err)
 		}
+	}
+}
+
+func (c *cluster) testStatus(t *testing.T, i *injector) {
+	pod, err := c.create(t, "apps", podText("outdated", requested))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func() string {
+		out, _ := exec.Command(i.cmd[0], "status", "--kubeconfig="+c.kubeconfigOf(t, t.TempDir(), c.config.BearerToken)).CombinedOutput()
+		return string(out)
+	}
+	if out := status(); strings.Contains(out, "outdated") || !strings.Contains(out, "unknown; the allowed ones are") {
+		t.Errorf("got\n%s\nwant the pod with a warning, and not the current one", out)
+	}
+	pod.Annotations["ringside.dev/template"] = "old"
+	if _, err := c.client.CoreV1().Pods("apps").Update(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if out := status(); !strings.Contains(out, "template old, want") {
+		t.Errorf("got\n%s\nwant the pod with another template", out)
 	}
 }
 

@@ -164,7 +164,7 @@ func (o options) certificate(log *slog.Logger) (certificate, func(context.Contex
 }
 
 func (o options) connect() (*rest.Config, core.CoreV1Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	config, err := clientConfig(o.kubeconfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load the client configuration of the API server: %w", err)
 	}
@@ -173,6 +173,13 @@ func (o options) connect() (*rest.Config, core.CoreV1Interface, error) {
 		return nil, nil, fmt.Errorf("create a client of the API server: %w", err)
 	}
 	return config, client, nil
+}
+
+// clientConfig returns that of a file, of the pod, or of kubectl.
+func clientConfig(file string) (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = file
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
 }
 
 // expiry is a gauge for an alert: without renewal, all injection stops.

@@ -49,6 +49,7 @@ type Webhook struct {
 	turns    chan struct{} // has an element for each review that is processed
 	logged   *rate.Limiter // of refusals
 	reviews  *prometheus.CounterVec
+	warned   prometheus.Counter
 	duration prometheus.Histogram
 }
 
@@ -68,6 +69,9 @@ func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringside_injector_reviews_total", Help: "Admission reviews by result.",
 		}, []string{"result"}),
+		warned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ringside_injector_warnings_total", Help: "Warnings about pods, such as annotations that do not exist.",
+		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "ringside_injector_review_duration_seconds", Help: "Time to process an admission review.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
@@ -76,7 +80,12 @@ func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *
 	for _, result := range []string{resultInjected, resultUnchanged, resultRefused, resultInvalid, resultBusy} {
 		w.reviews.WithLabelValues(result) // so that rate() sees the first increase
 	}
-	registry.MustRegister(w.reviews, w.duration)
+	template := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "ringside_injector_template_info", Help: "1; the labels are the version and the revision of the template that is injected.",
+		ConstLabels: prometheus.Labels{"version": t.Version, "revision": t.Revision()},
+	})
+	template.Set(1)
+	registry.MustRegister(w.reviews, w.warned, w.duration, template)
 	return w
 }
 
@@ -178,6 +187,7 @@ func (w *Webhook) answer(q *admission.Request, asker inject.Asker) *admissionv1.
 		return w.refuse(log, q, err)
 	}
 	warnings = shorten(warnings)
+	w.warned.Add(float64(len(warnings)))
 	response := &admissionv1.AdmissionResponse{UID: q.UID, Allowed: true, Warnings: warnings}
 	if len(patch) == 0 {
 		w.reviews.WithLabelValues(resultUnchanged).Inc()
