@@ -132,7 +132,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/local": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/internal/task", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
-		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi",
+		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi", "sidecar/local/respserver",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
 	"sidecar/local/api":   {"sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
@@ -144,6 +144,11 @@ var mayImport = map[string][]string{
 	"sidecar/local/httpserver": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
 		"sidecar/internal/http1", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
+	},
+	"sidecar/internal/resp": {},
+	"sidecar/local/respserver": {
+		"ring/printable", "sidecar/internal/access", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
+		"sidecar/internal/listen", "sidecar/internal/resp", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/extauthz": {"sidecar/internal/httpview", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/grpcapi": {"sidecar/local/extauthz",

@@ -266,6 +266,7 @@ func newApplication(p *parts, c config.Config, explainer *explain.Explainer, log
 	lc := local.Config{
 		Hosts: c.Hosts, RequestTimeout: c.RequestTimeout(), Errors: log,
 		MaxConns: p.listeners.MaxLocalConns(), MaxRoutedConns: p.listeners.MaxRoutedConns(),
+		Redis:  p.listeners.Find("redis") != nil,
 		GRPCGo: c.Listen.GRPCGo, //guard:transport-of-grpc-is-ignored
 		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
 		Explain: explainer.ExplainJSON,

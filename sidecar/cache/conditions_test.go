@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin/origintest"
-	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 func TestConditions(t *testing.T) {
-	old := entries.ETagOf([]byte("v"))
+	old := kv.ETagOf([]byte("v"))
 	for name, c := range map[string]struct {
 		change kv.Change
 		want   kv.Kind // 0: written
@@ -60,7 +59,7 @@ func TestConditionOnTheETagNeedsVersions(t *testing.T) {
 		o := origintest.New(map[string]string{"k": "v"})
 		o.Unversioned()
 		d := newDataset(t, o, nil, testPolicy())
-		_, err := d.Write(t.Context(), kv.Change{Key: "k", If: kv.Condition{ETag: entries.ETagOf([]byte("v"))}})
+		_, err := d.Write(t.Context(), kv.Change{Key: "k", If: kv.Condition{ETag: kv.ETagOf([]byte("v"))}})
 		expectKind(t, err, kv.KindInvalidValue)
 	})
 }
@@ -84,7 +83,7 @@ func TestETagOfTheRowWhileAnOlderEntryIsHeld(t *testing.T) {
 		get(t, d, "k")
 		time.Sleep(tick)
 		version := o.Set("k", "new") // around the cache
-		a, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v"), If: kv.Condition{ETag: entries.ETagOf([]byte("new"))}})
+		a, err := d.Write(t.Context(), kv.Change{Key: "k", Value: []byte("v"), If: kv.Condition{ETag: kv.ETagOf([]byte("new"))}})
 		if err != nil || a.Version != version+1 {
 			t.Errorf("got %+v, %v", a, err)
 		}

@@ -147,7 +147,11 @@ func (d *Dataset) Sweep() (removed int) { return d.store.Sweep() }
 // Bounds returns how many keys have a read bound without an entry, and how many can have one.
 func (d *Dataset) Bounds() (n, most int) { return d.store.Bounds() }
 
-// Watch begins to note changes of keys, which must be distinct. Close it.
+// CachedKeys returns the keys with a value, fresh or stale, in one part of the memory, in no order, and how many parts there
+// are. Each key is always in the same part.
+func (d *Dataset) CachedKeys(part int) (keys []string, parts int) { return d.store.Keys(part) }
+
+// Watch begins to note changes of keys. Close it.
 func (d *Dataset) Watch(keys []string) *watches.Watch { return d.invalidator.watches.Watch(keys) }
 
 // RingChanged records that keys may have other owners now.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/origintest"
-	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -89,7 +88,7 @@ func TestUncertainConditionalWriteIsInvalidatedWhenItMustHaveEnded(t *testing.T)
 		former := c.members[1] // loads for itself
 		c.order = func(from int) (int, int) { return from, from }
 		o.Slow(900 * tick)
-		_, err := writer.Write(t.Context(), kv.Change{Key: "k", Value: []byte("new"), If: kv.Condition{ETag: entries.ETagOf([]byte("old"))}})
+		_, err := writer.Write(t.Context(), kv.Change{Key: "k", Value: []byte("new"), If: kv.Condition{ETag: kv.ETagOf([]byte("old"))}})
 		expectKind(t, err, kv.KindUnknown)
 		synctest.Wait() // the owner loads the row
 		o.Slow(1900 * tick)

@@ -60,6 +60,7 @@ type Node struct {
 type Listen struct {
 	HTTP    string `yaml:"http"`
 	GRPC    string `yaml:"grpc"`
+	Redis   string `yaml:"redis"`
 	Unix    string `yaml:"unix"` // a path
 	Peer    string `yaml:"peer"`
 	Metrics string `yaml:"metrics"`

@@ -32,6 +32,7 @@ const off = "off"
 
 func (l Listen) http() string    { return or(l.HTTP, "127.0.0.1:7070") }
 func (l Listen) grpc() string    { return or(l.GRPC, "127.0.0.1:7071") }
+func (l Listen) redis() string   { return or(l.Redis, off) }
 func (l Listen) unix() string    { return or(l.Unix, off) }
 func (l Listen) metrics() string { return or(l.Metrics, "0.0.0.0:7073") }
 func (l Listen) xds() string     { return or(l.XDS, off) }

@@ -14,7 +14,7 @@ import (
 // run a configuration take an effective one.
 func (c Config) Effective() Config {
 	c.Listen = Listen{
-		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Unix: c.Listen.unix(), Peer: c.peerListen(),
+		HTTP: c.Listen.http(), GRPC: c.Listen.grpc(), Redis: c.Listen.redis(), Unix: c.Listen.unix(), Peer: c.peerListen(),
 		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(), GRPCGo: c.Listen.GRPCGo,
 	}
 	c.PeerTLS = c.effectivePeerTLS()

@@ -3,6 +3,8 @@
 package kv
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
@@ -124,4 +126,10 @@ type Memory interface {
 type Result struct {
 	Answer Answer
 	Err    error
+}
+
+// ETagOf depends on the value alone, so that every member sends the same ETag.
+func ETagOf(value []byte) string {
+	sum := sha256.Sum256(value)
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:9]) + `"`
 }

@@ -3,6 +3,7 @@
 package local_test
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -30,5 +31,28 @@ func TestHitDoesNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(1000, once); n > 0 {
 			t.Errorf("%s: %v allocations per hit, client included", target, n)
 		}
+	}
+}
+
+func TestHitOverRedisDoesNotAllocate(t *testing.T) {
+	value := localtest.BenchValue()
+	d := localtest.NewDataset(t, "cnf-metrics", origintest.New(map[string]string{"CNF-001": value}))
+	c := localtest.Dial(t, "tcp", localtest.Start(t, local.Config{}, local.Served{Dataset: d}).Redis)
+	request := []byte(strings.Repeat("*2\r\n$3\r\nGET\r\n$19\r\ncnf-metrics:CNF-001\r\n", 4))
+	response := make([]byte, 4*(len(value)+len("$203\r\n\r\n")))
+	once := func() {
+		if _, err := c.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c.Reader, response); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once()
+	if !strings.HasSuffix(string(response), value+"\r\n") {
+		t.Fatalf("got %q", response)
+	}
+	if n := testing.AllocsPerRun(1000, once); n > 0 {
+		t.Errorf("%v allocations per four hits, client included", n)
 	}
 }

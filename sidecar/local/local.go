@@ -1,4 +1,4 @@
-// Package local serves applications: HTTP, gRPC, and both of them on one unix socket. It has the listeners and their
+// Package local serves applications: HTTP, gRPC, the Redis protocol, and all of them on one unix socket. It has the listeners and their
 // lifecycle; the APIs are in the packages below it, and caching, the ring and all policy in package cache.
 package local
 

@@ -20,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 	"github.com/ringside-cache/ringside/sidecar/local/httpserver"
+	"github.com/ringside-cache/ringside/sidecar/local/respserver"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
 )
 
@@ -30,6 +31,7 @@ type Server struct {
 
 	http, unixHTTP       *httpserver.Server
 	grpc, unixGRPC       callServer
+	redis, unixRedis     *respserver.Server
 	routed               *httpserver.Server // HTTP/1.1 of the routed listener
 	routedCalls          callServer         // HTTP/2 of the routed listener
 	health, routedHealth *health.Server
@@ -61,6 +63,8 @@ func New(config Config, datasets api.Datasets) *Server {
 	s.http = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.HTTP}), caller.Of)
 	s.unixHTTP = httpserver.New(s.base, s.newHandler(httpapi.Options{Stats: &stats.Unix, AnyHost: true}), caller.Of)
 	s.grpc, s.unixGRPC = s.newGRPC(&stats.GRPC), s.newGRPC(&stats.Unix)
+	s.redis = respserver.New(s.base, s.backend, s.watches, &stats.Redis)
+	s.unixRedis = respserver.New(s.base, s.backend, s.watches, &stats.Unix)
 	s.newRouted(&stats.Routed)
 	s.SetServing(false)
 	return s
@@ -106,11 +110,24 @@ func (s *Server) ServeGRPC(ln net.Listener) error {
 		func(b *listen.Listener) error { return s.grpc.serve(b) })
 }
 
-// ServeUnix serves HTTP and gRPC on ln, which ListenUnix returned, until Shutdown, which makes it return nil, or until ln
-// fails. It closes ln.
+// ServeRedis serves the Redis protocol on ln until Shutdown, which makes it return nil, or until ln fails. It closes ln.
+func (s *Server) ServeRedis(ln net.Listener) error {
+	return s.serve(s.bounded(ln, &s.Stats().Redis, listen.HTTP1Bytes, tooManyRedisConnections, true),
+		func(b *listen.Listener) error { return s.redis.Serve(b) })
+}
+
+// ServeUnix serves HTTP, gRPC and, with Config.Redis, the Redis protocol on ln, which ListenUnix returned, until Shutdown,
+// which makes it return nil, or until ln fails. It closes ln.
 func (s *Server) ServeUnix(ln net.Listener) error {
+	others := s.unixHTTP.Serve
+	if s.backend.Config().Redis {
+		others = func(ln net.Listener) error { // programs send commands as arrays, and no request of HTTP begins so
+			rule := listen.Rule{Prefix: "*", Timeout: s.backend.Config().ReadTimeout}
+			return listen.Demux(s.quiet, ln, rule, s.unixRedis.Serve, s.unixHTTP.Serve)
+		}
+	}
 	return s.serve(s.bounded(ln, &s.Stats().Unix, listen.HTTP2Bytes, nil, s.unixGRPC.h2 != nil), func(b *listen.Listener) error {
-		return listen.Demux(s.quiet, b, s.http2(), s.unixGRPC.serve, s.unixHTTP.Serve)
+		return listen.Demux(s.quiet, b, s.http2(), s.unixGRPC.serve, others)
 	})
 }
 
@@ -147,6 +164,9 @@ func (s *Server) bounded(ln net.Listener, stats *Protocol, connBytes int64, refu
 		Bytes: c.Budget.Account(budget.Connections, c.ConnShare), ConnBytes: connBytes,
 	})
 }
+
+// tooManyRedisConnections is the reply to a connection of the Redis protocol over the limit, as Redis has it.
+var tooManyRedisConnections = []byte("-ERR max number of clients reached\r\n")
 
 // tooManyConnections is the response to an HTTP connection over the limit. Nothing reads a request, so that it is written
 // by hand.
@@ -204,6 +224,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, h := range []*httpserver.Server{s.http, s.unixHTTP, s.routed} {
 		servers.Go(func() { _ = h.Shutdown(ctx) }) // its error is that of ctx
 	}
+	for _, r := range []*respserver.Server{s.redis, s.unixRedis} {
+		servers.Go(func() { _ = r.Shutdown(ctx) }) // its error is that of ctx
+	}
 	for _, c := range []callServer{s.grpc, s.unixGRPC, s.routedCalls} {
 		servers.Go(func() { c.stop(ctx) })
 	}
@@ -231,7 +254,7 @@ func (s *Server) awaitSent(ctx context.Context) {
 	defer cancel()
 	_ = task.Every(ctx, time.Millisecond, func() {
 		stats, open := s.Stats(), int64(0)
-		for _, p := range []*Protocol{&stats.HTTP, &stats.GRPC, &stats.Unix, &stats.Routed} {
+		for _, p := range []*Protocol{&stats.HTTP, &stats.GRPC, &stats.Redis, &stats.Unix, &stats.Routed} {
 			open += p.Conns.Open.Load()
 		}
 		if open == 0 {

@@ -111,6 +111,14 @@ func (g *Gate) Permits(c caller.Caller, o Operation, authorization string) bool 
 	return denied == nil
 }
 
+// Token returns the name of the token in an Authorization header, whatever it allows.
+func (g *Gate) Token(authorization string) (name string, ok bool) {
+	if g == nil {
+		return "", false
+	}
+	return g.tokens.Find(authorization)
+}
+
 func (g *Gate) decide(c caller.Caller, o Operation, authorization string) (caller.Caller, *DeniedError) {
 	if g == nil {
 		return c, nil

@@ -1,8 +1,6 @@
 package entries
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"math/rand/v2"
 	"time"
@@ -30,7 +28,7 @@ func FromLoad(p kv.Policy, r origin.Result, began, seen int64, why Reason, gap b
 	}
 	e.FreshUntil = began + int64(ttl) //guard:ttl-counts-from-the-end-of-the-load
 	if !e.Negative() {
-		e.Value, e.Content, e.ETag = r.Value.Data, r.Value.Content, ETagOf(r.Value.Data)
+		e.Value, e.Content, e.ETag = r.Value.Data, r.Value.Content, kv.ETagOf(r.Value.Data)
 	}
 	e.setStaleWindows(p)
 	return e
@@ -50,7 +48,7 @@ func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
 		e.FreshUntil = min(e.FreshUntil, began+int64(p.TTLOf(a.NotFound))) //guard:copy-of-a-stale-answer-counts-as-hardly-stale
 	}
 	if !e.Negative() {
-		e.ETag = ETagOf(a.Value)
+		e.ETag = kv.ETagOf(a.Value)
 	}
 	e.setStaleWindows(p)
 	return e
@@ -80,10 +78,4 @@ func FromHandover(p kv.Policy, a kv.Answer, sent, now int64) *Entry {
 func times(a kv.Answer, sent, now int64) (said, began, ends int64) {
 	said = sent + min(max(int64(a.Took), 0), now-sent)
 	return said, said - int64(kv.BoundDuration(a.Age)), said + int64(kv.BoundDuration(a.Fresh)) //guard:local-copy-is-taken-to-be-younger
-}
-
-// ETagOf depends on the value alone, so that every member sends the same ETag.
-func ETagOf(value []byte) string {
-	sum := sha256.Sum256(value)
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:9]) + `"`
 }

@@ -2,6 +2,7 @@ package entries
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -197,6 +198,19 @@ func (s *Store) Sweep() (removed int) {
 		s.observeEvicted(key, e)
 		return true
 	})
+}
+
+// Keys returns the keys with a value, fresh or stale, in one part of the memory, in no order, and how many parts there are.
+func (s *Store) Keys(part int) (keys []string, parts int) {
+	parts = s.entries.Shards()
+	if part < 0 || part >= parts {
+		return nil, parts
+	}
+	now := s.now()
+	return slices.DeleteFunc(s.entries.ShardKeys(part), func(key string) bool {
+		e, ok := s.entries.Peek(key)
+		return !ok || e.Negative() || !e.Fresh(now) && !e.Usable(now)
+	}), parts
 }
 
 // Resize changes the bound of the entries' memory.

@@ -205,6 +205,9 @@ func (c *Cache[V]) ByUse(yield func(key string, v V) bool) {
 // Shards returns how many shards there are.
 func (c *Cache[V]) Shards() int { return len(c.shards) }
 
+// ShardKeys returns the keys of shard i, 0 to Shards()-1. It marks nothing as used.
+func (c *Cache[V]) ShardKeys(i int) []string { return c.shards[i].keys() }
+
 // SweepShard removes the entries of shard i, 0 to Shards()-1, for which drop returns true. It marks nothing as used. Every
 // entry that is held from its beginning to its end is offered once; one that is stored meanwhile may not be. The lock
 // is held to list the keys, and then for a batch of entries at a time. Drop must be quick and must not call the cache.

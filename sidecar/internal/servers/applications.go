@@ -15,7 +15,7 @@ type Applications struct {
 	log       *zap.Logger
 }
 
-// NewApplications returns a server on the listeners http, grpc and unix.
+// NewApplications returns a server on the listeners http, grpc, redis and unix.
 func NewApplications(listeners *Listeners, server *local.Server, log *zap.Logger) *Applications {
 	return &Applications{server, listeners, log}
 }
@@ -24,6 +24,7 @@ func NewApplications(listeners *Listeners, server *local.Server, log *zap.Logger
 func (a *Applications) Start(context.Context) error {
 	a.listeners.serve("http", a.Server.ServeHTTP)
 	a.listeners.serve("grpc", a.Server.ServeGRPC)
+	a.listeners.serve("redis", a.Server.ServeRedis)
 	a.listeners.serve("unix", a.Server.ServeUnix)
 	return nil
 }

@@ -8,7 +8,9 @@ import (
 )
 
 // isApplication reports whether the listener of that name is for the applications of the pod.
-func isApplication(name string) bool { return name == "http" || name == "grpc" || name == "unix" }
+func isApplication(name string) bool {
+	return name == "http" || name == "grpc" || name == "redis" || name == "unix"
+}
 
 // limits are the numbers of connections of one socket for applications, of the peer listener, and of each listener for
 // operators and proxies: metrics, admin and xds.

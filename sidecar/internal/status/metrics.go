@@ -97,6 +97,7 @@ func (n *Node) protocols() []metrics.Protocol {
 	stats, limits := n.Local.Stats(), n.Local.Config()
 	return []metrics.Protocol{
 		protocol("http", &stats.HTTP, limits.MaxConns), protocol("grpc", &stats.GRPC, limits.MaxConns),
+		protocol("redis", &stats.Redis, limits.MaxConns),
 		protocol("unix", &stats.Unix, limits.MaxConns), protocol("routed", &stats.Routed, limits.MaxRoutedConns),
 	}
 }

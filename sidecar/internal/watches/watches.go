@@ -11,8 +11,8 @@ import (
 // before they are taken.
 type Watch struct {
 	of    *Set
-	keys  []string
-	ready chan struct{} // has room for one
+	keys  map[string]struct{} // the mu of the Set guards it
+	ready chan struct{}       // has room for one
 
 	mu    sync.Mutex // guards marks
 	marks map[string]struct{}
@@ -20,6 +20,24 @@ type Watch struct {
 
 // Ready receives one value after changes were noted, or the Set was ended; then call Ended and Take.
 func (w *Watch) Ready() <-chan struct{} { return w.ready }
+
+// Notify makes ready, which has room for one and which several Watches may share, the channel of Ready. Call it before Add, on a
+// Watch without keys.
+func (w *Watch) Notify(ready chan struct{}) { w.ready = ready }
+
+// Add begins to note changes of another key.
+func (w *Watch) Add(key string) {
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	w.of.addLocked(w, key)
+}
+
+// Drop ends to note changes of a key. Earlier ones may still be noted.
+func (w *Watch) Drop(key string) {
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	w.of.dropLocked(w, key)
+}
 
 // Take returns the keys that were noted since the last Take, in no order.
 func (w *Watch) Take() (keys []string) {
@@ -80,39 +98,45 @@ func (ws *Set) End() {
 	}
 }
 
-// Watch begins to note changes of keys, which must be distinct. Close it.
+// Watch begins to note changes of keys. Close it.
 func (ws *Set) Watch(keys []string) *Watch {
-	w := &Watch{of: ws, keys: keys, ready: make(chan struct{}, 1), marks: map[string]struct{}{}}
-	ws.add(w)
-	return w
-}
-
-func (ws *Set) add(w *Watch) {
+	w := &Watch{of: ws, keys: make(map[string]struct{}, len(keys)), ready: make(chan struct{}, 1), marks: map[string]struct{}{}}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if ws.byKey == nil {
-		ws.byKey = map[string]map[*Watch]struct{}{}
-	}
-	for _, key := range w.keys {
-		if ws.byKey[key] == nil {
-			ws.byKey[key] = map[*Watch]struct{}{}
-		}
-		ws.byKey[key][w] = struct{}{}
+	for _, key := range keys {
+		ws.addLocked(w, key)
 	}
 	if ws.ended {
 		w.wake()
 	}
 	ws.count.Add(1)
+	return w
+}
+
+func (ws *Set) addLocked(w *Watch, key string) {
+	if ws.byKey == nil {
+		ws.byKey = map[string]map[*Watch]struct{}{}
+	}
+	if ws.byKey[key] == nil {
+		ws.byKey[key] = map[*Watch]struct{}{}
+	}
+	ws.byKey[key][w] = struct{}{}
+	w.keys[key] = struct{}{}
+}
+
+func (ws *Set) dropLocked(w *Watch, key string) {
+	delete(w.keys, key)
+	delete(ws.byKey[key], w)
+	if len(ws.byKey[key]) == 0 {
+		delete(ws.byKey, key)
+	}
 }
 
 func (ws *Set) remove(w *Watch) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	for _, key := range w.keys {
-		delete(ws.byKey[key], w)
-		if len(ws.byKey[key]) == 0 {
-			delete(ws.byKey, key)
-		}
+	for key := range w.keys {
+		ws.dropLocked(w, key)
 	}
 	ws.count.Add(-1)
 }

@@ -55,6 +55,8 @@ type Config struct {
 	// GRPCGo lets grpc-go read the gRPC connections of applications instead of package h2: without its limits of memory, and
 	// without its answers to hits where the connection is read.
 	GRPCGo bool
+	// Redis lets the unix socket serve the Redis protocol, too.
+	Redis bool
 	// Budget limits the bytes that clients make the process use; nil means no limit.
 	Budget *budget.Budget
 	// ConnShare is the part of the Budget's bytes for connections that belongs to each listener.
@@ -104,6 +106,7 @@ func (c Config) withDefaults() Config {
 // Stats are the counters of a server since its start. They are live: load them one by one.
 type Stats struct {
 	HTTP, GRPC, Unix Protocol
+	Redis            Protocol
 	Routed           Protocol // HTTP and gRPC of clients that route by the ring
 
 	BatchTruncated     atomic.Int64 // keys of batches refused because of Config.MaxBatchBytes
@@ -113,7 +116,7 @@ type Stats struct {
 	WatchEvents        atomic.Int64 // sent to the clients of watches
 }
 
-// Protocol are the counters of one listener, or of the two protocols on the unix socket.
+// Protocol are the counters of one listener, or of all protocols on the unix socket.
 type Protocol struct {
 	// Duration is the time from a parsed request to its response, without reading the one and writing the other.
 	Duration kv.Histogram

@@ -31,7 +31,9 @@ type Dataset interface {
 	// Append inserts a row whose key the database generates; value is as for Write, and id is kv.Change.ID.
 	Append(ctx context.Context, value []byte, id string) (kv.Appended, error)
 	Invalidate(ctx context.Context, s kv.Scope) (kv.InvalidateResult, error)
-	// Watch marks changes of distinct keys until it is closed.
+	// CachedKeys returns the keys with a value in one part of the memory, and how many parts there are.
+	CachedKeys(part int) (keys []string, parts int)
+	// Watch marks changes of keys until it is closed.
 	Watch(keys []string) *watches.Watch
 }
 

@@ -65,7 +65,8 @@ func (m *memory) Append(context.Context, []byte, string) (kv.Appended, error) {
 func (m *memory) Invalidate(context.Context, kv.Scope) (kv.InvalidateResult, error) {
 	return kv.InvalidateResult{}, nil
 }
-func (m *memory) Watch([]string) *watches.Watch { return nil }
+func (m *memory) CachedKeys(int) ([]string, int) { return nil, 1 }
+func (m *memory) Watch([]string) *watches.Watch  { return nil }
 
 // pair is a Fast and the service that it must be equal to.
 type pair struct {

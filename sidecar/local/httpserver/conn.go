@@ -244,7 +244,7 @@ func (s *source) Read(p []byte) (int, error) {
 	}
 	at := c.begun.Add(c.server.config.ReadTimeout) // of the whole request
 	if c.begun.IsZero() {
-		at = soon(c.deadline.read, c.timeout)
+		at = listen.Soon(c.deadline.read, c.timeout)
 	}
 	at = c.life.limit(at)
 	if !at.Equal(c.deadline.read) {
@@ -254,16 +254,6 @@ func (s *source) Read(p []byte) (int, error) {
 		}
 	}
 	return c.net.Read(p)
-}
-
-// soon returns a deadline after about the timeout: the one that is set, if it is at most an eighth earlier. To set one
-// costs more than the rest of a read from the buffer.
-func soon(set time.Time, timeout time.Duration) time.Time {
-	at := time.Now().Add(timeout)
-	if early := at.Sub(set); early >= 0 && early < timeout/8 {
-		return set
-	}
-	return at
 }
 
 // flush sends the responses that have been written.
@@ -294,7 +284,7 @@ func (c *conn) writeNow(b []byte) error {
 		c.place.Stall()
 		defer c.place.Work()
 	}
-	if at := c.life.limit(soon(c.deadline.write, c.server.config.WriteTimeout)); !at.Equal(c.deadline.write) {
+	if at := c.life.limit(listen.Soon(c.deadline.write, c.server.config.WriteTimeout)); !at.Equal(c.deadline.write) {
 		c.deadline.write = at
 		if err := c.net.SetWriteDeadline(at); err != nil {
 			return err

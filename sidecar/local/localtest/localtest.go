@@ -22,7 +22,7 @@ import (
 // Server is a local.Server that serves on loopback until the test ends.
 type Server struct {
 	*local.Server
-	HTTP, GRPC, Unix string // addresses
+	HTTP, GRPC, Unix, Redis string // addresses
 }
 
 // Start starts a server of datasets, or, if there are none, of "cnf-metrics", "blobs" and Failing.
@@ -39,6 +39,7 @@ func Start(tb testing.TB, config local.Config, datasets ...local.Served) *Server
 	s.SetServing(true)
 	s.HTTP = s.Listen(tb, "tcp", s.ServeHTTP)
 	s.GRPC = s.Listen(tb, "tcp", s.ServeGRPC)
+	s.Redis = s.Listen(tb, "tcp", s.ServeRedis)
 	s.Unix = s.Listen(tb, "unix", s.ServeUnix)
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

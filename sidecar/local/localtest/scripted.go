@@ -74,6 +74,9 @@ func (s Scripted) Invalidate(ctx context.Context, scope kv.Scope) (kv.Invalidate
 	return s.OnInvalidate(ctx, scope)
 }
 
+// CachedKeys implements api.Dataset: nothing is in memory.
+func (s Scripted) CachedKeys(int) (keys []string, parts int) { return nil, 1 }
+
 // Watch implements api.Dataset.
 func (s Scripted) Watch(keys []string) *watches.Watch { return s.OnWatch(keys) }
 
