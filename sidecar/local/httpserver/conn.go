@@ -16,11 +16,14 @@ import (
 )
 
 // The memory of a connection beside its goroutine. Each is paid for by the connection; what is larger is taken from the
-// budget: see contentStep and api.PrepaidResponse.
+// budget: see contentStep, wideBytes and api.PrepaidResponse.
 const (
 	inBytes  = 4 << 10 // of requests that are arriving
 	outBytes = 4 << 10 // of responses that are being written
 )
+
+// wideBytes is the size of out for the responses to pipelined requests.
+const wideBytes = 32 << 10
 
 // maxDrained is how many bytes of content that nobody wants are read so that the connection can be used again.
 const maxDrained = 64 << 10
@@ -48,6 +51,7 @@ type conn struct {
 	continued bool        // the client knows that it should send the content
 	buffer    budget.Loan // of in, beyond what the connection has paid for
 	loan      budget.Loan // of the content
+	wide      budget.Loan // of out, if it has wideBytes
 
 	served   bool          // a request
 	timeout  time.Duration // of the wait for the next request
@@ -60,6 +64,7 @@ type conn struct {
 func (s *Server) newConn(c net.Conn) *conn {
 	requests := s.config.Budget.Loan(budget.Requests)
 	one := &conn{server: s, net: c, caller: s.identify(c), buffer: requests, loan: requests, place: listen.PlaceOf(c)}
+	one.wide = s.config.Budget.Loan(budget.Responses)
 	one.life = newLife(s.base, c)
 	one.in = http1.NewReader((*source)(one), http1.Limits{Head: s.config.MaxHeaderBytes, Buffer: inBytes,
 		Grow: func(size int) bool { return one.buffer.Grow(int64(size) - one.buffer.Bytes()) }}) //guard:large-header-without-budget
@@ -264,10 +269,32 @@ func (c *conn) flush() error {
 	out := c.out
 	c.out = nil
 	err := c.writeNow(*out)
-	if *out = (*out)[:0]; cap(*out) <= 2*outBytes {
-		c.server.buffers.Put(out)
-	}
+	c.server.recycle(out)
+	c.wide.Close()
 	return err
+}
+
+// recycle keeps a buffer of responses, unless a very large header has made it grow.
+func (s *Server) recycle(out *[]byte) {
+	switch *out = (*out)[:0]; {
+	case cap(*out) <= 2*outBytes:
+		s.buffers.Put(out)
+	case cap(*out) == wideBytes:
+		s.wideBuffers.Put(out)
+	}
+}
+
+// widen makes room for the responses to requests that have arrived already, so that they leave with one write. It reports
+// whether there is enough for a body of the given size with its header.
+func (c *conn) widen(body int) bool {
+	if cap(*c.out) >= wideBytes || body > outBytes || c.in.Buffered() == 0 || !c.wide.Grow(wideBytes) { //guard:pipelined-responses-without-budget
+		return false
+	}
+	wide := c.server.wideBuffers.Get().(*[]byte)
+	*wide = append(*wide, *c.out...)
+	c.server.recycle(c.out)
+	c.out = wide
+	return true
 }
 
 // send sends b after the responses that have been written.
@@ -296,7 +323,7 @@ func (c *conn) writeNow(b []byte) error {
 
 // write writes a response. A small one is sent together with those to the requests that have arrived already.
 func (c *conn) write(r *httpapi.Response, keep bool) error {
-	if c.out != nil && cap(*c.out)-len(*c.out) < len(r.Body)+outBytes/4 {
+	if c.out != nil && cap(*c.out)-len(*c.out) < len(r.Body)+outBytes/4 && !c.widen(len(r.Body)) {
 		if err := c.flush(); err != nil {
 			return err
 		}

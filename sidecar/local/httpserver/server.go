@@ -24,14 +24,15 @@ import (
 // Server serves HTTP/1.1. A connection has one goroutine, and for a hit it neither allocates nor parses what no response
 // depends on.
 type Server struct {
-	handler  *httpapi.Handler
-	backend  *api.Backend
-	config   *api.Config
-	base     context.Context // ends when requests must
-	identify func(net.Conn) caller.Caller
-	contexts sync.Pool // of *httpapi.RequestContext
-	buffers  sync.Pool // of *[]byte, for responses
-	date     atomic.Pointer[date]
+	handler     *httpapi.Handler
+	backend     *api.Backend
+	config      *api.Config
+	base        context.Context // ends when requests must
+	identify    func(net.Conn) caller.Caller
+	contexts    sync.Pool // of *httpapi.RequestContext
+	buffers     sync.Pool // of *[]byte of outBytes, for responses
+	wideBuffers sync.Pool // of *[]byte of wideBytes
+	date        atomic.Pointer[date]
 
 	mu      sync.Mutex // guards the fields below
 	conns   map[*conn]struct{}
@@ -43,6 +44,7 @@ func New(base context.Context, handler *httpapi.Handler, identify func(net.Conn)
 	s := &Server{handler: handler, backend: handler.Backend(), base: base, identify: identify}
 	s.config, s.contexts, s.conns = s.backend.Config(), newContexts(), map[*conn]struct{}{}
 	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
+	s.wideBuffers.New = func() any { b := make([]byte, 0, wideBytes); return &b }
 	s.date.Store(new(date))
 	return s
 }

@@ -139,3 +139,42 @@ func methodsOf(raw []byte) (methods []string) {
 		r.Release()
 	}
 }
+
+// countedWrites is a tape that counts the writes to it.
+type countedWrites struct {
+	tape
+	n int
+}
+
+func (c *countedWrites) Write(p []byte) (int, error) {
+	c.n++
+	return c.tape.Write(p)
+}
+
+// Responses to requests that have arrived together leave with one write, as far as the budget has memory for them.
+func TestPipelinedResponsesLeaveTogether(t *testing.T) {
+	s := newServer(t)
+	const n = 40
+	serve := func() (writes int) {
+		c := &countedWrites{tape: tape{in: strings.NewReader(strings.Repeat(get("/v1/blobs/a"), n))}}
+		s.newConn(c).serve()
+		if got := strings.Count(c.out.String(), "HTTP/1.1 200 OK\r\n"); got != n {
+			t.Errorf("got %d responses, want %d", got, n)
+		}
+		if used := s.config.Budget.Stats()[budget.Responses].Used; used != 0 {
+			t.Errorf("%d bytes are still taken", used)
+		}
+		return c.n
+	}
+	if writes := serve(); writes != 1 {
+		t.Errorf("got %d writes, want 1", writes)
+	}
+	taken := s.config.Budget.Loan(budget.Responses)
+	taken.Grow(s.config.Budget.Limit(budget.Responses) - wideBytes + 1)
+	c := &countedWrites{tape: tape{in: strings.NewReader(strings.Repeat(get("/v1/blobs/a"), n))}}
+	s.newConn(c).serve()
+	if got := strings.Count(c.out.String(), "HTTP/1.1 200 OK\r\n"); got != n || c.n == 1 {
+		t.Errorf("without memory: got %d responses in %d writes, want %d in several", got, c.n, n)
+	}
+	taken.Close()
+}
