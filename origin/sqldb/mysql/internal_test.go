@@ -18,8 +18,8 @@ import (
 
 func TestTimeLimitOfMySQL(t *testing.T) {
 	for query, want := range map[string]string{
-		"SELECT v FROM r WHERE k = ?":           "SELECT /*+ MAX_EXECUTION_TIME(900) */ v FROM r WHERE k = ?",
-		"\n select\tv FROM r WHERE k = ?":       "SELECT /*+ MAX_EXECUTION_TIME(900) */\tv FROM r WHERE k = ?",
+		"SELECT v FROM r WHERE k = ?":           "SELECT /*+ MAX_EXECUTION_TIME(896) */ v FROM r WHERE k = ?",
+		"\n select\tv FROM r WHERE k = ?":       "SELECT /*+ MAX_EXECUTION_TIME(896) */\tv FROM r WHERE k = ?",
 		"WITH x AS (SELECT 1) SELECT * FROM x ": "WITH x AS (SELECT 1) SELECT * FROM x ",
 		"SELECTED":                              "SELECTED",
 	} {
