@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Measures meshes of several sizes and writes results.md beside this file, with the figures of before.md. Requires a clean commit.
+# Measures meshes of several sizes and writes results.txt and results.md beside this file, with the figures of before.md. Requires a clean commit.
 # Usage: e2e/scale/run.sh [SIZES [FLAGS]], for example e2e/scale/run.sh 20,60 -feed
 set -euo pipefail
 cd "$(dirname "$0")"
 sizes=${1:-20,60,150}
 about=$(../provenance.sh)
-raw=$(mktemp)
-trap 'rm -f "$raw"' EXIT
+raw=results.txt
 go test -run '^$' -bench Mesh -benchtime 1x -timeout 2h -members "$sizes" "${@:2}" . >"$raw" || { cat "$raw" >&2; exit 1; }
 {
 	echo "# What each member costs the others"
@@ -18,7 +17,7 @@ go test -run '^$' -bench Mesh -benchtime 1x -timeout 2h -members "$sizes" "${@:2
 	echo "$about" | sed 's/$/  /'
 	echo
 	awk '
-		function of(unit,  i) { for (i = 4; i < NF; i += 2) if ($(i + 1) == unit) return $i; return "–" }
+		function of(unit,  i) { for (i = 3; i < NF; i += 2) if ($(i + 1) == unit) return $i; return "–" }
 		function idle(when) { return of(when "-%core") " % / " of(when "-MiB") " MiB" }
 		BEGIN {
 			print "| members | idle, before contact | idle, after each has read from all | idle, 4 minutes later | TERM | KILL | KILL a tenth | JOIN | reads with etcd frozen for 20 s |"
