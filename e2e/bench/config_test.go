@@ -67,7 +67,7 @@ func TestClientsReadTheStores(t *testing.T) {
 		stream   func() loadgen.Stream
 		response string
 	}{
-		"redis":     {redisStream(), fmt.Sprintf("$1024\r\n%s\r\n", value)},
+		"redis":     {redisStream("")(), fmt.Sprintf("$1024\r\n%s\r\n", value)},
 		"memcached": {memcachedStream(), fmt.Sprintf("VALUE %s 0 1024\r\n%s\r\nEND\r\n", keyOf(hitKeys-1), value)},
 	} {
 		if n, responses, _, err := one.stream().Parse([]byte(one.response), nil); n != len(one.response) || responses != 1 || err != nil {

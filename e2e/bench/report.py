@@ -11,7 +11,7 @@ from collections import defaultdict
 
 LINE = re.compile(r"^Benchmark(\S+?)-\d+\s+\d+\s+(.*)$")
 NAMES = {
-    "ringside": "Ringside HTTP", "ringside-unix": "Ringside HTTP, Unix socket", "ringside-grpc": "Ringside gRPC",
+    "ringside": "Ringside HTTP", "ringside-unix": "Ringside HTTP, Unix socket", "ringside-grpc": "Ringside gRPC", "ringside-redis": "Ringside, Redis protocol",
     "nginx": "nginx `return`", "nginx-cache": "nginx `proxy_cache`", "varnish": "Varnish", "redis": "Redis GET",
     "memcached": "memcached get", "daprd": "daprd state API, HTTP", "daprd-grpc": "daprd state API, gRPC",
     "grpc": "bare grpc-go echo", "h2": "lean HTTP/2 echo (upper bound)", "tcp": "raw TCP echo (upper bound)",
@@ -29,6 +29,8 @@ HITS = [
         ("ringside", "tcp", {})]),
     ("A hit over gRPC", "req/s", "Requests per second, Ringside ÷ the other server: more is better.", [
         ("ringside-grpc", "grpc", {"16x1": "≥ 2", "4x16": "≥ 6"}), ("ringside-grpc", "daprd-grpc", {}), ("ringside-grpc", "h2", {})]),
+    ("A hit over the Redis protocol", "req/s", "Requests per second, Ringside ÷ the other server: more is better.", [
+        ("ringside-redis", "redis", {"16x1": "≥ 1.2", "4x16": "≥ 0.8"}), ("ringside-redis", "tcp", {})]),
     ("A hit over the Unix socket", "req/s", "Requests per second, Ringside ÷ the other server: more is better.", [
         ("ringside-unix", "ringside", {"16x1": "≥ 1.3"}), ("ringside-unix", "redis", {})]),
     ("CPU time of the server per hit", "cpu-us/req", "User and system time per request, Ringside ÷ the other server: less is better.", [

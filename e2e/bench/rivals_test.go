@@ -47,7 +47,11 @@ func rivals(sidecar func() *rig.Sidecar) []rival {
 	return []rival{
 		{name: "tcp", start: echo("tcp"), stream: tcpStream},
 		{name: "memcached", start: memcached, stream: memcachedStream},
-		{name: "redis", start: redis, stream: redisStream, latency: true},
+		{name: "redis", start: redis, stream: redisStream(""), latency: true},
+		{
+			name: "ringside-redis", stream: redisStream("cnf-metrics:"),
+			start: ringside(func(s *rig.Sidecar) server { return server{network: "tcp", address: s.Redis} }),
+		},
 		{name: "daprd", start: daprd("http"), stream: httpStream("/v1.0/state/memory/")},
 		{name: "varnish", start: cached(rig.Varnish), stream: httpStream("/")},
 		{name: "nginx-cache", start: cached(rig.NginxCache), stream: httpStream("/")},
@@ -174,10 +178,15 @@ func tcpStream() func() loadgen.Stream {
 	return loadgen.Fixed([][]byte{bytes.Repeat([]byte("r"), tcpRequest)}, tcpResponse[:1], len(tcpResponse))
 }
 
-func redisStream() func() loadgen.Stream {
-	get := func(key string) string { return fmt.Sprintf("*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key) }
+// redisStream reads keys with something before them.
+func redisStream(dataset string) func() func() loadgen.Stream {
+	get := func(key string) string {
+		return fmt.Sprintf("*2\r\n$3\r\nGET\r\n$%d\r\n%s%s\r\n", len(dataset+key), dataset, key)
+	}
 	prefix := fmt.Sprintf("$%d\r\n", len(value))
-	return loadgen.Fixed(requests(hitKeys, get), prefix, len(prefix)+len(value)+2)
+	return func() func() loadgen.Stream {
+		return loadgen.Fixed(requests(hitKeys, get), prefix, len(prefix)+len(value)+2)
+	}
 }
 
 func memcachedStream() func() loadgen.Stream {
