@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,12 @@ func TestExplainAsksOwnerAndSuccessorsInTheirOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.Freeze()
-	reports := p.Explain(t.Context(), "metrics", key, 7)
+	patient, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	reports := p.Explain(patient, "metrics", key, 7)
+	if patient.Err() != nil {
+		t.Error("the explanation waited for the frozen member as long as its caller")
+	}
 	if len(reports) != 7 {
 		t.Fatalf("got %d reports, want 7", len(reports))
 	}
