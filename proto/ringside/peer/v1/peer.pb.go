@@ -1199,9 +1199,9 @@ type PingResponse struct {
 	RingId uint64 `protobuf:"fixed64,2,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
 	// The member is shutting down.
 	Leaving bool `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
-	// As in SubscribeResponse: a subscriber that has received everything up to here has missed nothing so far. 0 from members
-	// of older releases, which send heartbeats.
-	Epoch    uint64 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Run of the member, as in SubscribeResponse. 0 from members of older releases, which send heartbeats.
+	Epoch uint64 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Number of the last invalidation: a subscriber that has received everything up to here has missed nothing so far.
 	Sequence uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The member as it describes itself, if the request asks for it: the JSON of its record in etcd (package record).
 	Record        []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
