@@ -70,10 +70,12 @@ setup: ## Install what make test, make guards and make promises need, once
 	@e2e/setup.sh kube
 
 .PHONY: generate
-generate: ## Generate the Go code of proto/, CLI.md and METRICS.md
+generate: ## Generate the Go code of proto/, CLI.md, METRICS.md and the JSON schemas
 	@e2e/setup.sh check
 	@cd proto && ../.bin/buf generate
 	@go test -count=1 ./sidecar/cmd/ringside ./sidecar/metrics -run 'Current|Document' -update
+	@go test -count=1 ./sidecar/config -run Schema -update
+	@cd e2e/kube && go test -count=1 -run Values -update .
 
 .PHONY: release
 release: ## Make the files of a release in dist/: programs, SBOMs, notices, checksums, provenance (VERSION=1.2.3, DRY_RUN=1)

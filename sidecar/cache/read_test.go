@@ -265,7 +265,7 @@ func TestHerdOnOneColdKeyIsOneQuery(t *testing.T) {
 
 func TestLoadThatBeganBeforeAnInvalidationIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const races = 10000
+		const races = 2000
 		o := origintest.New(map[string]string{"k": "0"})
 		d := newDataset(t, o, nil, testPolicy())
 		stored := 0

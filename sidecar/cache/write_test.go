@@ -75,7 +75,7 @@ func TestOwnerKeepsWhatWasWritten(t *testing.T) {
 }
 
 func TestLoadThatBeganBeforeAWriteIsNotStored(t *testing.T) {
-	const races = 10_000
+	const races = 2000
 	stored := 0
 	for range races {
 		synctest.Test(t, func(t *testing.T) {

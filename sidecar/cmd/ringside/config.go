@@ -81,8 +81,9 @@ func newConfigSchema() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of the configuration file, for editors",
-		Example: `  ringside config schema > ringside.schema.json
-  sed -i '1i # yaml-language-server: $schema=ringside.schema.json' ringside.yaml`,
+		Long: "Print the JSON schema of the configuration file. Editors with the YAML language server use it after the first line\n" +
+			"`# yaml-language-server: $schema=ringside.schema.json` of the configuration file.",
+		Example: "  ringside config schema > ringside.schema.json",
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, err := config.Schema(drivers.All().Names())
