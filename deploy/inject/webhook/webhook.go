@@ -108,10 +108,8 @@ func (w *Webhook) review(asker inject.Asker) http.HandlerFunc {
 		}
 		body := http.MaxBytesReader(rw, r.Body, maxReview)
 		request, err := admission.Read(body)
-		if err != nil {
-			// A client that is still sending might not read the response otherwise.
-			_, _ = io.Copy(io.Discard, body)
-		}
+		// A client that is still sending might not read the response otherwise: after an error, or what follows the review.
+		_, _ = io.Copy(io.Discard, body) //guard:response-is-lost-while-the-client-sends
 		var rejected *admission.Rejection
 		switch {
 		case errors.As(err, &rejected) && request != nil && request.UID != "":

@@ -112,6 +112,17 @@ func TestRefusalWhileReading(t *testing.T) {
 	}
 }
 
+// Otherwise net/http would cut the connection of a client that is still sending.
+func TestRequestsAreReadToTheirEnd(t *testing.T) {
+	for _, text := range []string{review(`{}`), "not JSON", review(`{"spec": {"containers": [` + strings.Repeat("{},", 200) + `{}]}}`)} {
+		body := strings.NewReader(text + strings.Repeat(" ", 1<<20))
+		newWebhook(t).Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/inject/pod", body))
+		if body.Len() != 0 {
+			t.Errorf("%.60q: %d bytes are left", text, body.Len())
+		}
+	}
+}
+
 // What is announced is refused before it is read.
 func TestAnnouncedSizeIsBounded(t *testing.T) {
 	request := httptest.NewRequest(http.MethodPost, "/inject/pod", iotest.ErrReader(errors.New("the body is read")))
