@@ -64,7 +64,7 @@ await programs
 # Most of these tests wait for leases, timeouts and faults, so that more of them run at a time than there are CPUs.
 suite "whole clusters" gotest -parallel 4 -timeout 45m ./e2e
 await functions
-suite "network functions" gotest -parallel 1 -timeout 20m ./e2e/functions
+suite "network functions" gotest -parallel 4 -timeout 20m ./e2e/functions
 await kube
 (suite "Kubernetes" kube)
 e2e/databases.sh "$bin"/tests/*
