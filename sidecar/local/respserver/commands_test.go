@@ -403,11 +403,22 @@ func TestBytesAreReturned(t *testing.T) {
 	origin := origintest.New(map[string]string{"big": big, "mid": strings.Repeat("y", 3000)})
 	s := localtest.Start(t, local.Config{Budget: b, ConnShare: 0.5}, local.Served{Dataset: localtest.NewWritable(t, "d", origin)})
 	c := dial(t, "tcp", s.Redis)
+	returned := func(after string) {
+		t.Helper()
+		c.check("+PONG", "PING") // the replies before it have been sent
+		for _, u := range b.Stats() {
+			if u.Used != 0 && u.Use != budget.Connections {
+				t.Errorf("after %s: %d bytes of %s are taken, want 0", after, u.Used, u.Use)
+			}
+		}
+	}
 	c.check(`["xxx…`, "MGET", "d:big", "d:big", "d:mid")
+	returned("values")
 	c.send(strings.Repeat(pack("GET", "d:mid"), 30) + pack("GET", "d:new") + pack("GET", "d:big"))
 	if got := c.replies(32); !strings.HasSuffix(got, `x"`) {
 		t.Errorf("got %.20s, want values", got)
 	}
+	returned("GETs that arrived together")
 	c.check("+OK", "SET", "d:big", big)
 	c.check("+OK", "MULTI")
 	c.check("+QUEUED", "GET", "d:mid")

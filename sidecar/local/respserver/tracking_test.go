@@ -87,13 +87,16 @@ func (x *tracker) quiet(d time.Duration) {
 	}
 }
 
+// expect wants replies, each within two minutes: longer than all ttls and timeouts.
 func (x *tracker) expect(want ...string) {
 	x.t.Helper()
 	for _, w := range want {
+		_ = x.SetReadDeadline(time.Now().Add(2 * time.Minute)) // it fails only after the end of the connection
 		if got := x.reply(); got != w {
-			x.t.Errorf("got %s, want %s", got, w)
+			x.t.Fatalf("got %s, want %s", got, w)
 		}
 	}
+	_ = x.SetReadDeadline(time.Time{})
 }
 
 func TestChangesOfTrackedKeysAreSentOnce(t *testing.T) {
@@ -207,8 +210,12 @@ func TestChangeDuringTheReadIsSent(t *testing.T) {
 func TestReplacedDatasetInvalidatesItsKeys(t *testing.T) {
 	track(t, nil, nil, func(x *tracker) {
 		x.check(`"1"`, "GET", "d:a")
+		began := time.Now()
 		x.dataset.EndWatches()
 		x.expect(`>"invalidate" ["d:a"]`)
+		if after := time.Since(began); after >= time.Second { // its ttl would end it as well
+			x.t.Errorf("the key is invalid after %s, want less than 1s", after)
+		}
 	})
 }
 
