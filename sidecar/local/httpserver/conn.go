@@ -85,6 +85,13 @@ func (c *conn) serve() {
 	}
 }
 
+// CloseWaiting implements listen.Conns.
+func (c *conn) CloseWaiting() {
+	if c.state.CompareAndSwap(waiting, closed) {
+		go c.net.Close() // with TLS, Close waits for a client that reads nothing
+	}
+}
+
 func (c *conn) end() {
 	defer c.life.cancel()
 	c.release()
@@ -95,7 +102,7 @@ func (c *conn) end() {
 	}
 	_ = c.net.Close()
 	c.buffer.Close()
-	c.server.remove(c)
+	c.server.conns.Remove(c)
 }
 
 // await waits until a request begins to arrive. It reports whether one does.

@@ -34,15 +34,13 @@ type Server struct {
 	wideBuffers sync.Pool // of *[]byte of wideBytes
 	date        atomic.Pointer[date]
 
-	mu      sync.Mutex // guards the fields below
-	conns   map[*conn]struct{}
-	stopped bool
+	conns listen.Conns[*conn]
 }
 
 // New returns a Server. base is the parent context of all requests; identify says who is at the other end of a connection.
 func New(base context.Context, handler *httpapi.Handler, identify func(net.Conn) caller.Caller) *Server {
 	s := &Server{handler: handler, backend: handler.Backend(), base: base, identify: identify}
-	s.config, s.contexts, s.conns = s.backend.Config(), newContexts(), map[*conn]struct{}{}
+	s.config, s.contexts = s.backend.Config(), newContexts()
 	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
 	s.wideBuffers.New = func() any { b := make([]byte, 0, wideBytes); return &b }
 	s.date.Store(new(date))
@@ -58,57 +56,17 @@ func (s *Server) Serve(ln net.Listener) error { return listen.Serve(ln, s.ServeC
 
 // ServeConn serves a connection, on which a TLS handshake is complete, until it ends. It closes it.
 func (s *Server) ServeConn(c net.Conn) {
-	if one := s.newConn(c); s.add(one) {
-		one.serve()
+	one := s.newConn(c)
+	if !s.conns.Add(one) {
+		one.life.cancel()
+		_ = c.Close() // nothing has been read from it
+		return
 	}
+	one.serve()
 }
-
-// add reports whether c may be served, and closes it otherwise.
-func (s *Server) add(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		c.life.cancel()
-		_ = c.net.Close() // nothing has been read from it
-		return false
-	}
-	s.conns[c] = struct{}{}
-	return true
-}
-
-func (s *Server) remove(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-}
-
-// How often Shutdown looks whether the requests have ended.
-const firstPoll, longestPoll = time.Millisecond, 100 * time.Millisecond
 
 // Shutdown closes connections without a request, and waits for the requests of the others until ctx ends.
-func (s *Server) Shutdown(ctx context.Context) error {
-	for poll := firstPoll; s.closeWaiting() > 0; poll = min(2*poll, longestPoll) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(poll):
-		}
-	}
-	return nil
-}
-
-// closeWaiting closes the connections that wait for a request, and returns how many are left.
-func (s *Server) closeWaiting() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = true
-	for c := range s.conns {
-		if c.state.CompareAndSwap(waiting, closed) {
-			go c.net.Close() // its goroutine removes it; with TLS, Close waits for a client that reads nothing
-		}
-	}
-	return len(s.conns)
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.conns.Shutdown(ctx) }
 
 // date is the value of a Date field (RFC 9110, 5.6.7).
 type date struct {

@@ -93,6 +93,13 @@ func (c *conn) serve() {
 	}
 }
 
+// CloseWaiting implements listen.Conns.
+func (c *conn) CloseWaiting() {
+	if c.state.CompareAndSwap(waiting, closed) { //guard:command-is-cut-off-by-stop
+		_ = c.net.Close()
+	}
+}
+
 func (c *conn) end() {
 	c.mu.lock()
 	c.untrack()
@@ -102,7 +109,7 @@ func (c *conn) end() {
 	_ = c.net.Close()
 	c.helper.Wait()
 	c.buffer.Close()
-	c.server.remove(c)
+	c.server.conns.Remove(c)
 }
 
 // await waits until a command has arrived. It reports whether one has.
