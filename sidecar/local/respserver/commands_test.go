@@ -388,6 +388,7 @@ func TestStopLetsCommandsEnd(t *testing.T) {
 	if got := idle.reply(); got != "EOF" {
 		t.Errorf("the idle connection: got %s, want its end", got)
 	}
+	time.Sleep(20 * time.Millisecond) // the same pass over the connections reaches the other one
 	release()
 	if got := c.reply(); got != `"A"` {
 		t.Errorf("the running command: got %s, want its reply", got)
