@@ -84,7 +84,7 @@ func newConfigSchema() *cobra.Command {
 		Long: "Print the JSON schema of the configuration file. Editors with the YAML language server use it after the first line\n" +
 			"`# yaml-language-server: $schema=ringside.schema.json` of the configuration file.",
 		Example: "  ringside config schema > ringside.schema.json",
-		Args: cli.Args(cobra.NoArgs),
+		Args:    cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, err := config.Schema(drivers.All().Names())
 			if err != nil {
