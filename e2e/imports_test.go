@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/flight":      {},
 	"sidecar/internal/stripe":      {},
 	"sidecar/internal/ttlmap":      {},
+	"sidecar/internal/hotkeys":     {"sidecar/internal/ttlmap"},
 	"sidecar/internal/broadcast":   {},
 	"sidecar/internal/coalesce":    {},
 	"sidecar/internal/watches":     {},
@@ -71,7 +72,7 @@ var mayImport = map[string][]string{
 	"sidecar/cache": {
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/ttlmap", "sidecar/internal/warm",
-		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/watches", "sidecar/kv",
+		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/hotkeys", "sidecar/internal/watches", "sidecar/kv",
 	},
 	"origin/guard":      {"origin"},
 	"origin/origintest": {"origin"},
@@ -165,7 +166,7 @@ var mayImport = map[string][]string{
 	"sidecar/admin/adminapi": {"ring/printable", "sidecar/kv"},
 	"sidecar/admin": {
 		"ring", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/access", "sidecar/internal/apierror",
-		"sidecar/internal/caller", "sidecar/internal/httpfield", "sidecar/kv",
+		"sidecar/internal/caller", "sidecar/internal/hotkeys", "sidecar/internal/httpfield", "sidecar/kv", "ring/printable",
 	},
 	// Explains a key: asks the members that a read of it concerns.
 	"sidecar/internal/explain": {
@@ -198,7 +199,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
 		"ring/backoff", "ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes",
-		"sidecar/internal/entries", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
+		"sidecar/internal/entries", "sidecar/internal/hotkeys", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
 		"proto/ringside/peer/v1", "ring", "ring/record", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
@@ -210,7 +211,7 @@ var mayImport = map[string][]string{
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/config", "sidecar/internal/access",
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
-		"sidecar/internal/datasets", "sidecar/internal/explain",
+		"sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/hotkeys",
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},

@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
 )
 
@@ -23,6 +24,8 @@ type Source struct {
 	Node, Version string
 	Started       time.Time
 	Datasets      func() []*cache.Dataset
+	// HotKeys returns the hot keys of this member; may be nil.
+	HotKeys func() []hotkeys.Key
 	// Ring returns the ring in use; nil or empty if there is no other member.
 	Ring func() *ring.Ring
 	// Explain explains a key of one of Datasets; the error has a Kind.

@@ -26,6 +26,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -368,6 +369,40 @@ func TestExplainNeedsThePermissionToRead(t *testing.T) {
 	}
 	if w := do(admin.NewHandler(s), request("GET", path)); w.Code != http.StatusTooManyRequests {
 		t.Errorf("too many: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestHotKeysAreShownToThoseWhoMayReadThem(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("letmein\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	control, err := access.New(access.Config{
+		Tokens: map[string]string{"ops": token}, Datasets: map[string]access.Dataset{"secret": {Rules: access.Rules{Read: []string{"token:ops"}}}, "routes": {}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSource(t)
+	s.Gate = control.Gate
+	s.HotKeys = func() []hotkeys.Key {
+		return []hotkeys.Key{{Dataset: "secret", Key: "canary", Rate: 500}, {Dataset: "routes", Key: "a\x1b[2J" + strings.Repeat("x", 1000), Rate: 300}}
+	}
+	s.Others = func(context.Context) []adminapi.MemberState {
+		return []adminapi.MemberState{{ID: "b", State: &adminapi.State{HotKeys: []adminapi.HotKey{{Dataset: "secret", Key: "canary"}}}}}
+	}
+	h := admin.NewHandler(s)
+	for _, path := range []string{"/api/state", "/api/cluster"} {
+		if w := do(h, request("GET", path)); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "canary") || !strings.Contains(w.Body.String(), `"key":"a [2Jxxx`) {
+			t.Errorf("%s without the token: %d %s", path, w.Code, w.Body)
+		}
+		if w := do(h, request("GET", path, "Authorization", "Bearer letmein")); strings.Count(w.Body.String(), "canary") != strings.Count(path, "cluster")+1 {
+			t.Errorf("%s with the token: %d %s", path, w.Code, w.Body)
+		}
+	}
+	got := get[adminapi.State](t, s, "/api/state").HotKeys
+	if len(got) != 1 || len(got[0].Key) != adminapi.MaxHotKeyBytes || got[0].KeyBytes != 1005 || got[0].Rate != 300 {
+		t.Errorf("got %+v, want the begin of the key and its length", got)
 	}
 }
 

@@ -20,7 +20,25 @@ type api struct {
 	cluster clusterCache
 }
 
-func (a *api) state(w http.ResponseWriter, _ *http.Request) { respond(w, a.State()) }
+func (a *api) state(w http.ResponseWriter, r *http.Request) { respond(w, a.readable(r, a.State())) }
+
+// readable returns s without the hot keys of datasets that the caller may not read: they say which keys exist.
+func (a *api) readable(r *http.Request, s adminapi.State) adminapi.State {
+	s.HotKeys = slices.DeleteFunc(slices.Clone(s.HotKeys), func(k adminapi.HotKey) bool {
+		return a.authorize(r, k.Dataset) != nil //guard:hot-keys-without-permission
+	})
+	return s
+}
+
+// authorize returns an error if the caller may not read a dataset.
+func (a *api) authorize(r *http.Request, dataset string) error {
+	var gate *access.Gate
+	if a.Gate != nil {
+		gate = a.Gate(dataset)
+	}
+	_, err := gate.Authorize(caller.Caller{Kind: caller.Loopback}, access.Read, r.Header.Get("Authorization"))
+	return err
+}
 
 func (a *api) ring(w http.ResponseWriter, _ *http.Request) {
 	ring := newRingState(a.Ring(), a.Node, a.Directory())
@@ -36,7 +54,15 @@ func (a *api) xds() *adminapi.XDS {
 }
 
 func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
-	respond(w, a.cluster.get(r.Context(), a.Source))
+	cluster := a.cluster.get(r.Context(), a.Source)
+	cluster.Members = slices.Clone(cluster.Members) // all callers share the states
+	for i, m := range cluster.Members {
+		if m.State != nil {
+			state := a.readable(r, *m.State)
+			cluster.Members[i].State = &state
+		}
+	}
+	respond(w, cluster)
 }
 
 // explain answers who may read the dataset: an explanation has no value, and says which keys exist.
@@ -51,11 +77,7 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 		apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
 		return
 	}
-	var gate *access.Gate
-	if a.Gate != nil {
-		gate = a.Gate(name)
-	}
-	_, err := gate.Authorize(caller.Caller{Kind: caller.Loopback}, access.Read, r.Header.Get("Authorization"))
+	err := a.authorize(r, name)
 	var e adminapi.Explanation
 	if err == nil { //guard:explanation-without-permission
 		e, err = a.Explain(r.Context(), name, key)

@@ -3,8 +3,10 @@ package admin
 import (
 	"time"
 
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/admin/adminapi"
 	"github.com/ringside-cache/ringside/sidecar/cache"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 )
 
 // State returns the counters of this member.
@@ -20,7 +22,21 @@ func (s Source) State() adminapi.State {
 	for _, d := range datasets {
 		state.Datasets = append(state.Datasets, newDatasetState(d))
 	}
+	if s.HotKeys != nil {
+		for _, k := range s.HotKeys() {
+			state.HotKeys = append(state.HotKeys, newHotKey(k))
+		}
+	}
 	return state
+}
+
+// newHotKey cuts a long key, and makes it printable: anybody may have chosen it.
+func newHotKey(k hotkeys.Key) adminapi.HotKey {
+	text := k.Key
+	if len(text) > adminapi.MaxHotKeyBytes {
+		text = text[:adminapi.MaxHotKeyBytes]
+	}
+	return adminapi.HotKey{Dataset: k.Dataset, Key: printable.Text(text), KeyBytes: len(k.Key), Rate: k.Rate}
 }
 
 func newDatasetState(d *cache.Dataset) adminapi.DatasetState {

@@ -11,6 +11,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/coalesce"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/idempotency"
 	"github.com/ringside-cache/ringside/sidecar/internal/lru"
 	"github.com/ringside-cache/ringside/sidecar/internal/stability"
@@ -37,6 +38,8 @@ type Config struct {
 	Eviction string
 	// Calls is where loads, peer fetches and writes take the memory that they use while they run; nil means no limit.
 	Calls flight.Memory
+	// Hot counts the fetches of other members, of all datasets; nil means that no key is hot.
+	Hot *hotkeys.Tracker
 	// Stats has the counters, so that the origin can count there as well; nil creates them.
 	Stats *kv.Stats
 }
@@ -58,6 +61,7 @@ type core struct {
 	peers  kv.Peers
 	stats  *kv.Stats
 	warm   *warm.Work
+	hot    *hotkeys.Tracker // may be nil
 	// settled is whether ring and feed are. While they are not, hits are checked twice.
 	settled stability.State
 }
@@ -73,6 +77,7 @@ func New(c Config) (*Dataset, error) {
 		peers: c.Peers,
 		stats: c.Stats,
 		warm:  warm.NewWork(),
+		hot:   c.Hot,
 	}
 	if shared.peers == nil {
 		shared.peers = kv.NoPeers{}

@@ -15,6 +15,9 @@ func (d *Dataset) Explain(key string) (x kv.Explanation) {
 	if e, ok := d.store.Peek(key); ok {
 		x = e.Explain(now)
 	}
+	if d.hot != nil {
+		x.Reads.Fetches = d.hot.Rate(d.name, key)
+	}
 	x.Bound = d.store.BoundOf(key).Explain(now)
 	x.Next = d.nextRead(key, now)
 	return x

@@ -38,7 +38,12 @@ func (d *Dataset) ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLi
 	b := batch.New(len(qs), limit)
 	limited, cancel := withGrace(ctx)
 	defer cancel()
-	d.readMissing(limited, b, func(i int) (*read, kv.Answer) { return d.serveHit(qs[i], now) }, func(*read) {})
+	d.readMissing(limited, b, func(i int) (r *read, a kv.Answer) {
+		if r, a = d.serveHit(qs[i], now); r != nil {
+			r.query = &qs[i]
+		}
+		return r, a
+	}, func(r *read) { d.report(*r.query, &r.answer) })
 	b.Missing()
 	return d.close(b)
 }

@@ -102,6 +102,7 @@ func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		return a, nil
 	}
 	d.resolve(ctx, []*read{r})
+	d.report(q, &r.answer)
 	return r.answer, r.err
 }
 
@@ -110,7 +111,9 @@ func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 	d.stats.Served.Add(1)
 	need := entries.BoundOf(q, now)
 	if e := d.served(q, need, now); e != nil {
-		return nil, d.answerTo(q, e, now)
+		a := d.answerTo(q, e, now)
+		d.report(q, &a)
+		return nil, a
 	}
 	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, done: func() {}}, kv.Answer{}
 }
@@ -124,7 +127,16 @@ func (d *Dataset) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
 		return kv.Answer{}, false
 	}
 	d.stats.Served.Add(1)
-	return d.answerTo(q, e, now), true
+	a := d.answerTo(q, e, now)
+	d.report(q, &a)
+	return a, true
+}
+
+// report counts the fetch that a answers, and sets what the caller is to know of it.
+func (d *Dataset) report(q kv.Query, a *kv.Answer) {
+	if d.hot != nil && !q.MemoryOnly {
+		a.HotRate = d.hot.Count(d.name, q.Key, 1)
+	}
 }
 
 // served returns the entry that answers q at once, or nil.
@@ -162,9 +174,10 @@ type read struct {
 	began      int64
 	need       entries.Bound // what the caller requires
 	memoryOnly bool
-	served     bool  // for another member: do not ask a third one
-	limitStale bool  // the caller limits how stale an answer may be:
-	maxStale   int64 // at most so far past its ttl
+	served     bool      // for another member: do not ask a third one
+	query      *kv.Query // of another member, in a batch
+	limitStale bool      // the caller limits how stale an answer may be:
+	maxStale   int64     // at most so far past its ttl
 
 	bound      entries.Bound  // need, and what this member knows of the key
 	stale      *entries.Entry // the answer if the origin fails; nil: none

@@ -48,6 +48,9 @@ type RecentReads struct {
 	Window  time.Duration `json:"window_ns"`
 	// Last is the time since the latest read that was noted: of reads within one Window only the first is.
 	Last time.Duration `json:"last_ns,omitempty"`
+	// Fetches is how often other members fetch the key from this one per second, at least, if they fetch it more often than most
+	// keys; see package hotkeys.
+	Fetches float64 `json:"fetches_per_second,omitempty"`
 }
 
 // Action is what a read does.

@@ -15,7 +15,25 @@ type State struct {
 	RingID   string         `json:"ring_id"`
 	Uptime   time.Duration  `json:"uptime_ns"`
 	Datasets []DatasetState `json:"datasets"`
+	// HotKeys are the keys that other members fetch most often from this one, the one with the highest rate first. There are at most
+	// MaxHotKeys, of the datasets that the caller may read.
+	HotKeys []HotKey `json:"hot_keys,omitempty"`
 }
+
+// HotKey is a key that other members fetch often from its owner.
+type HotKey struct {
+	Dataset string `json:"dataset"`
+	Key     string `json:"key"` // at most MaxHotKeyBytes of it, printable
+	// KeyBytes is the length of the whole key.
+	KeyBytes int     `json:"key_bytes"`
+	Rate     float64 `json:"fetches_per_second"`
+}
+
+// MaxHotKeys and MaxHotKeyBytes limit the hot keys of a State: anybody may choose keys.
+const (
+	MaxHotKeys     = 20
+	MaxHotKeyBytes = 256
+)
 
 // DatasetState has the counters of one dataset.
 type DatasetState struct {

@@ -16,7 +16,10 @@ const MaxDatasets = 1000
 // maxStateBytes limits an encoded State.
 const maxStateBytes = 1 << 20
 
-var errManyDatasets = fmt.Errorf("the state has more than %d datasets", MaxDatasets)
+var (
+	errManyDatasets = fmt.Errorf("the state has more than %d datasets", MaxDatasets)
+	errManyHotKeys  = fmt.Errorf("the state has more than %d hot keys", MaxHotKeys)
+)
 
 // DecodeState decodes the State of another member, which may be anything: text for a terminal, numbers that are none, or a
 // list that would fill the memory.
@@ -28,30 +31,35 @@ func DecodeState(data []byte) (*State, error) {
 	var outer struct {
 		plain
 		Datasets json.RawMessage `json:"datasets"`
+		HotKeys  json.RawMessage `json:"hot_keys"`
 	}
 	if err := json.Unmarshal(data, &outer); err != nil {
 		return nil, stateError(err)
 	}
 	s := State(outer.plain)
 	var err error
-	if s.Datasets, err = decodeDatasets(outer.Datasets); err != nil {
+	if s.Datasets, err = decodeList[DatasetState](outer.Datasets, MaxDatasets, errManyDatasets); err != nil {
+		return nil, err
+	}
+	if s.HotKeys, err = decodeList[HotKey](outer.HotKeys, MaxHotKeys, errManyHotKeys); err != nil {
 		return nil, err
 	}
 	s.clean()
 	return &s, nil
 }
 
-func decodeDatasets(data []byte) ([]DatasetState, error) {
-	list := []DatasetState{}
+// decodeList decodes a list of at most so many values.
+func decodeList[V any](data []byte, most int, errMany error) ([]V, error) {
+	list := []V{}
 	in := json.NewDecoder(bytes.NewReader(data))
 	if start, err := in.Token(); err != nil || start != json.Delim('[') {
 		return list, nil // null, or no list at all: none
 	}
 	for in.More() {
-		if len(list) == MaxDatasets { //guard:datasets-of-member-without-limit
-			return nil, errManyDatasets
+		if len(list) == most { //guard:datasets-of-member-without-limit
+			return nil, errMany
 		}
-		var d DatasetState
+		var d V
 		if err := in.Decode(&d); err != nil {
 			return nil, stateError(err)
 		}
@@ -72,6 +80,10 @@ func stateError(err error) error {
 func (s *State) clean() {
 	printable.Clean(s)
 	s.Uptime = max(0, s.Uptime)
+	for i := range s.HotKeys {
+		k := &s.HotKeys[i]
+		k.KeyBytes, k.Rate = max(0, k.KeyBytes), max(0, k.Rate)
+	}
 	for i := range s.Datasets {
 		d := &s.Datasets[i]
 		for _, n := range []*int64{

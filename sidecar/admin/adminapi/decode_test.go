@@ -12,6 +12,7 @@ func TestDecodeStateLimitsWhatAMemberSends(t *testing.T) {
 	for name, text := range map[string]string{
 		"100 000 datasets": `{"datasets":[` + strings.Repeat(`{},`, 100_000) + `{}]}`,
 		"1001 datasets":    `{"datasets":[` + strings.Repeat(`{},`, MaxDatasets) + `{}]}`,
+		"21 hot keys":      `{"hot_keys":[` + strings.Repeat(`{},`, MaxHotKeys) + `{}]}`,
 		"2 MiB":            `{"node":"` + strings.Repeat("x", 2<<20) + `"}`,
 		"deep":             `{"datasets":` + strings.Repeat("[", 100_000),
 		"number as text":   `{"node":7}`,
@@ -30,6 +31,10 @@ func TestDecodeStateLimitsWhatAMemberSends(t *testing.T) {
 	}
 	if d := s.Datasets[0]; d.Name != " " || d.Hits != 0 || d.Bytes != maxCounter || d.Reads() != 0 {
 		t.Errorf("got %+v, want possible values", d)
+	}
+	s, err = DecodeState([]byte(`{"hot_keys":[{"dataset":"d","key":"\u001b[2J","key_bytes":-1,"fetches_per_second":-2}]}`))
+	if want := (HotKey{Dataset: "d", Key: " [2J"}); err != nil || len(s.HotKeys) != 1 || s.HotKeys[0] != want {
+		t.Errorf("got %+v, error %v, want %+v", s, err, want)
 	}
 	for _, none := range []string{`{}`, `{"datasets":null}`, `{"datasets":{}}`} {
 		if s, err := DecodeState([]byte(none)); err != nil || len(s.Datasets) != 0 || s.Datasets == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/changes"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -41,6 +42,7 @@ type Set struct {
 	current atomic.Pointer[generation]
 	feeds   *changes.Feeds
 	reading *task.Task
+	hot     *hotkeys.Tracker
 
 	mu       sync.Mutex // guards retiring
 	retiring []*task.Task
@@ -48,7 +50,7 @@ type Set struct {
 
 // New builds the datasets. Nothing reads their change feeds before StartFeeds.
 func New(c Config) (*Set, error) {
-	s := &Set{config: c}
+	s := &Set{config: c, hot: hotkeys.New()}
 	s.feeds = changes.New(changes.Config{Peers: c.Pool, OnEvent: s.logFeed, Defect: c.Defect})
 	opened, err := origins.Open(nil, c.Origins)
 	if err != nil {
@@ -91,6 +93,9 @@ func (s *Set) Names() []string {
 
 // Lookup returns the dataset of that name, or nil.
 func (s *Set) Lookup(name string) *cache.Dataset { return s.current.Load().lookup(name) }
+
+// HotKeys returns the given number of keys at most that other members fetch most often from this one.
+func (s *Set) HotKeys(most int) []hotkeys.Key { return s.hot.Hot(most) }
 
 // ReadsFeed reports whether this member reads the change feed of a dataset without a gap.
 func (s *Set) ReadsFeed(dataset string) bool { return s.feeds.Reading(dataset) }

@@ -153,7 +153,7 @@ func (c *Change) open(name string, entries *cache.Dataset) (*cache.Dataset, erro
 	}
 	of := cache.Config{
 		Name: name, Policy: d.Policy(), Origin: source, Writer: writer, Peers: c.set.config.Pool, MaxBytes: c.memory[name],
-		Eviction: d.Eviction, Stats: stats, Calls: c.set.config.Budget.Of(budget.Calls), //guard:calls-of-datasets-take-no-memory
+		Eviction: d.Eviction, Hot: c.set.hot, Stats: stats, Calls: c.set.config.Budget.Of(budget.Calls), //guard:calls-of-datasets-take-no-memory
 	}
 	if entries != nil {
 		return entries.With(of), nil

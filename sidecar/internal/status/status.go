@@ -19,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/explain"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -50,7 +51,8 @@ type Node struct {
 func (n *Node) Admin() admin.Source {
 	return admin.Source{
 		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All,
-		Ring: n.Members.Ring, Directory: n.directory, XDS: n.XDS, Others: n.others,
+		HotKeys: func() []hotkeys.Key { return n.Datasets.HotKeys(adminapi.MaxHotKeys) },
+		Ring:    n.Members.Ring, Directory: n.directory, XDS: n.XDS, Others: n.others,
 		Explain: n.Explainer.Explain, Gate: n.Access.Gate, Errors: n.Errors,
 		Hosts: n.Config.Hosts, Pprof: n.Config.Pprof,
 	}

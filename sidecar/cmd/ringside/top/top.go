@@ -24,7 +24,8 @@ func Command() *cobra.Command {
 		Use:   "top",
 		Short: "Show the activity of all members, by dataset and by member, once a second",
 		Long: `Show the activity of all members of the ring, by dataset and by member, once a second until SIGINT: reads, the share
-of reads that the receiving sidecar served from its own memory, loads and writes.`,
+of reads that the receiving sidecar served from its own memory, loads and writes. Keys that the other members fetch from their
+owner 100 times a second or more are listed as well.`,
 		Example: `  ringside top
   ringside top --once -o json`,
 		Args: cli.Args(cobra.NoArgs),
@@ -141,10 +142,17 @@ type sample struct {
 	RingID   string     `json:"ring_id"`
 	Datasets []activity `json:"datasets"`
 	Members  []activity `json:"members"`
+	HotKeys  []hotKey   `json:"hot_keys"`
+}
+
+// hotKey is a key that the other members fetch often from its owner.
+type hotKey struct {
+	adminapi.HotKey
+	Owner string `json:"owner"`
 }
 
 func newSample(before, after adminapi.ClusterState) sample {
-	s := sample{RingID: after.RingID, Datasets: []activity{}, Members: []activity{}}
+	s := sample{RingID: after.RingID, Datasets: []activity{}, Members: []activity{}, HotKeys: []hotKey{}}
 	for _, m := range after.Members {
 		one := activity{Name: m.ID, State: health(m, after.RingID)}
 		for _, g := range growthSince(before, m) {
@@ -152,10 +160,17 @@ func newSample(before, after adminapi.ClusterState) sample {
 			s.dataset(g.after).add(g)
 		}
 		s.Members = append(s.Members, one)
+		if m.State != nil {
+			for _, k := range m.State.HotKeys {
+				s.HotKeys = append(s.HotKeys, hotKey{k, m.ID})
+			}
+		}
 	}
 	byName := func(a, b activity) int { return cmp.Compare(a.Name, b.Name) }
 	slices.SortFunc(s.Datasets, byName)
 	slices.SortFunc(s.Members, byName)
+	slices.SortStableFunc(s.HotKeys, func(a, b hotKey) int { return cmp.Compare(b.Rate, a.Rate) })
+	s.HotKeys = s.HotKeys[:min(len(s.HotKeys), adminapi.MaxHotKeys)]
 	return s
 }
 
@@ -187,7 +202,32 @@ func (s sample) print(w io.Writer, asJSON, once bool) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	return printActivities(w, "MEMBER", s.Members)
+	if err := printActivities(w, "MEMBER", s.Members); err != nil || len(s.HotKeys) == 0 {
+		return err
+	}
+	fmt.Fprintln(w)
+	return printHotKeys(w, s.HotKeys)
+}
+
+func printHotKeys(w io.Writer, list []hotKey) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "HOT KEY\tDATASET\tOWNER\tFETCHES/S")
+	for _, k := range list {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.0f\n", k.shown(), k.Dataset, k.Owner, k.Rate)
+	}
+	return t.Flush()
+}
+
+// maxShownKey is how much of a key a line has.
+const maxShownKey = 60
+
+// shown is the begin of a long key, with its length.
+func (k hotKey) shown() string {
+	text := []rune(k.Key)
+	if len(text) <= maxShownKey && k.KeyBytes <= adminapi.MaxHotKeyBytes {
+		return k.Key
+	}
+	return fmt.Sprintf("%s… (%s)", string(text[:min(len(text), maxShownKey)]), cli.Count(k.KeyBytes, "byte"))
 }
 
 func printActivities(w io.Writer, what string, list []activity) error {

@@ -18,6 +18,7 @@ func TestSampleCountsARestartedMemberFromZero(t *testing.T) {
 	after := adminapi.ClusterState{RingID: "r", Members: []adminapi.MemberState{
 		{ID: "c", Unreachable: "away"},
 		at("b", 2*second, adminapi.DatasetState{Name: "d", Loads: 20, Bytes: 1 << 20, FeedGap: true}),
+		{ID: "d", State: &adminapi.State{Uptime: second, RingID: "r", HotKeys: []adminapi.HotKey{{Dataset: "d", Key: "k", KeyBytes: 1, Rate: 250}}}},
 		at("a", 12*second, adminapi.DatasetState{Name: "d", Hits: 130, LocalHits: 10, Written: 52, Bytes: 1 << 20}),
 	}}
 	s := newSample(before, after)
@@ -25,7 +26,10 @@ func TestSampleCountsARestartedMemberFromZero(t *testing.T) {
 	if len(s.Datasets) != 1 || s.Datasets[0] != want {
 		t.Errorf("got %+v, want %+v", s.Datasets, want)
 	}
-	if len(s.Members) != 3 || s.Members[0].Reads != 20 || s.Members[1].Reads != 10 || s.Members[2].State != "unreachable" {
+	if len(s.HotKeys) != 1 || s.HotKeys[0].Owner != "d" || s.HotKeys[0].Rate != 250 {
+		t.Errorf("got hot keys %+v", s.HotKeys)
+	}
+	if len(s.Members) != 4 || s.Members[0].Reads != 20 || s.Members[1].Reads != 10 || s.Members[2].State != "unreachable" {
 		t.Errorf("got %+v", s.Members)
 	}
 }
