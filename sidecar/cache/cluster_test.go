@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/origin"
+	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -44,8 +45,11 @@ type cluster struct {
 	publicationsLost atomic.Bool
 	awake            func(member int) bool // nil: always
 	prove            func(ctx context.Context, member int)
-	lag              time.Duration // each way takes up to so long
-	batches          atomic.Int64  // requests for many keys
+	lag              time.Duration            // each way takes up to so long
+	batches          atomic.Int64             // requests for many keys
+	relay            func(from int) int       // member that answers for the owner of a hot key; nil: none
+	fetched          func(to int, q kv.Query) // called with each query for one key; may be nil
+	allHot           bool                     // owners report every key to be hot
 }
 
 func newCluster(t testing.TB, n int, o origin.Origin, p kv.Policy) *cluster {
@@ -74,6 +78,17 @@ func (s seenFrom) Route(string, string) kv.Route {
 		r.Previous = s.peer(s.c.prev)
 	}
 	return r
+}
+
+func (s seenFrom) Relay(string, string) kv.Peer {
+	if s.c.relay == nil {
+		return nil
+	}
+	to := s.c.relay(s.self)
+	if owner, _ := s.c.order(s.self); to == owner {
+		return nil
+	}
+	return s.peer(to)
 }
 
 // Publish invalidates on all other members at once; subscriptions are part of package peer.
@@ -133,10 +148,25 @@ func (l link) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 		<-ctx.Done()
 		return kv.Answer{}, fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err())
 	}
+	if l.c.fetched != nil {
+		l.c.fetched(l.to, q)
+	}
+	owner, _ := l.c.order(l.to)
 	a, err := l.c.members[l.to].Serve(ctx, q)
+	if now, _ := l.c.order(l.to); q.Relay && err == nil && (now != owner || !a.Relayed) { // package peer compares the rings
+		return kv.Answer{}, fmt.Errorf("%w: %s has another ring", kv.ErrUnreachable, l.ID())
+	}
 	l.c.travel()
+	return l.sent(q, a), err
+}
+
+// sent is what of an answer arrives.
+func (l link) sent(q kv.Query, a kv.Answer) kv.Answer {
 	a.ETag = "" // it does not travel
-	return a, err
+	if l.c.allHot && !q.MemoryOnly {
+		a.HotRate = hotkeys.Threshold
+	}
+	return a
 }
 
 func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
@@ -153,9 +183,13 @@ func (l link) FetchBatch(ctx context.Context, qs []kv.Query) []kv.Outcome {
 		return failed(fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err()))
 	}
 	l.c.travel()
+	owner, _ := l.c.order(l.to)
 	for i, r := range l.c.members[l.to].ServeMany(ctx, qs, kv.BatchLimit{Bytes: kv.DefaultBatchBytes}) {
 		outcomes[i] = kv.Outcome{Answer: r.Answer, Err: r.Err, Alone: errors.Is(r.Err, kv.ErrBatchBytes)}
-		outcomes[i].Answer.ETag = "" // it does not travel
+		if now, _ := l.c.order(l.to); qs[i].Relay && r.Err == nil && (now != owner || !r.Answer.Relayed) {
+			outcomes[i].Err = fmt.Errorf("%w: %s has another ring", kv.ErrUnreachable, l.ID())
+		}
+		outcomes[i].Answer = l.sent(qs[i], r.Answer)
 	}
 	l.c.travel()
 	return outcomes

@@ -61,7 +61,9 @@ type core struct {
 	peers  kv.Peers
 	stats  *kv.Stats
 	warm   *warm.Work
-	hot    *hotkeys.Tracker // may be nil
+	// hot counts the fetches of other members, and reported has what their owners say of keys that this one fetches.
+	hot      *hotkeys.Tracker // may be nil
+	reported hotkeys.Reported
 	// settled is whether ring and feed are. While they are not, hits are checked twice.
 	settled stability.State
 }
@@ -133,7 +135,7 @@ func (d *Dataset) Memory() lru.Stats { return d.store.Stats() }
 
 // Flights returns how many loads and peer fetches are running.
 func (d *Dataset) Flights() (loads, fetches int) {
-	return d.fetcher.loads.Len(), d.fetcher.fetches.Len()
+	return d.fetcher.loads.Len(), d.fetcher.fetches.Len() + d.fetcher.relays.Len()
 }
 
 // Close cancels the flights and waits for them. Later reads fail, except hits.
@@ -141,6 +143,7 @@ func (d *Dataset) Close() {
 	d.writer.writes.Close()
 	d.writer.commits.Close()
 	d.fetcher.fetches.Close()
+	d.fetcher.relays.Close()
 	d.fetcher.loads.Close()
 	d.writer.broadcaster.Close()
 	d.invalidator.broadcasts.Close()

@@ -59,6 +59,9 @@ type fetcher struct {
 	*core
 	origin         origin.Origin
 	loads, fetches *flight.Group[result]
+	// relays are fetches for other members. One that joined a fetch of this member's own might wait for itself: that may be on its
+	// way through another member.
+	relays *flight.Group[result]
 	// failovers has room for one token per load that is made here because neither owner nor successor can be reached.
 	failovers chan struct{}
 	// silent has the members, and the origin, that readers with a stale answer do not wait for.
@@ -71,6 +74,7 @@ func newFetcher(shared *core, c Config) *fetcher {
 	return &fetcher{
 		core: shared, origin: c.Origin,
 		loads: flight.New[result](c.Policy.MaxFlights, c.Calls), fetches: flight.New[result](c.Policy.MaxFlights, c.Calls),
+		relays:    flight.New[result](c.Policy.MaxFlights, c.Calls),
 		failovers: make(chan struct{}, maxFailoverLoads), //guard:failover-loads-without-bound
 		failures:  newFailures(),
 	}
@@ -80,6 +84,7 @@ func newFetcher(shared *core, c Config) *fetcher {
 func (f *fetcher) forget(key string) {
 	f.loads.Forget(key)
 	f.fetches.Forget(key)
+	f.relays.Forget(key)
 }
 
 // job is a copy of a read for which a flight runs.
@@ -91,10 +96,16 @@ type job struct {
 
 // start routes reads and gives each its flight. Reads of the same owner that start flights share one run.
 func (f *fetcher) start(reads []*read) {
+	var own, relayed []*read
 	for _, r := range reads {
-		r.route = f.peers.Route(f.name, r.key)
+		r.route = f.route(r)
+		if r.relay {
+			relayed = append(relayed, r)
+		} else {
+			own = append(own, r)
+		}
 	}
-	for _, same := range batch.ByPeer(reads, (*read).owner) {
+	for _, same := range append(batch.ByPeer(own, (*read).owner), batch.ByPeer(relayed, (*read).owner)...) {
 		most := len(same)
 		if same[0].owner() != nil {
 			most = kv.MaxBatchKeys //guard:keys-of-one-owner-are-many-requests
@@ -105,10 +116,23 @@ func (f *fetcher) start(reads []*read) {
 	}
 }
 
+// route returns the route of r. Fetches of hot keys go through other members, except where only the owner can answer.
+func (f *fetcher) route(r *read) kv.Route {
+	route := f.peers.Route(f.name, r.key)
+	if route.Owner != nil && !r.served && r.need.MinLoadTime == 0 && f.reported.Hot(r.key, f.now()) {
+		route.Relay = f.peers.Relay(f.name, r.key)
+	}
+	return route
+}
+
 // startRun gives each of reads, which have the same owner, its flight.
 func (f *fetcher) startRun(reads []*read) {
 	flights, timeout, run := f.loads, f.Policy().LoadTimeout, f.load
-	if reads[0].owner() != nil {
+	switch {
+	case reads[0].owner() == nil:
+	case reads[0].relay:
+		flights, timeout, run = f.relays, timeout+peerGrace, f.fetchForOthers //guard:relay-waits-for-itself
+	default:
 		flights, timeout, run = f.fetches, 2*(timeout+peerGrace), f.fetchFirst // to ask the owner and then the successor
 	}
 	keys, jobs := make([]string, len(reads)), make([]job, len(reads))
@@ -219,7 +243,7 @@ func (f *fetcher) fromMemory(jobs []*job) []*job {
 			f.stats.Refreshes.Add(1)
 		}
 		e, ok := f.store.Peek(j.key)
-		if !ok || !f.trusts(j.key, e, f.now()) || !j.bound.Allows(e, e.Began) { //guard:late-miss-loads-again
+		if !ok || !f.trusts(j.key, e, f.now()) || !j.bound.Allows(e, e.Began) || j.relay && e.Owner != j.party() { //guard:late-miss-loads-again
 			left = append(left, j)
 			continue
 		}
@@ -338,6 +362,18 @@ func (f *fetcher) fetchFirst(ctx context.Context, jobs []*job) {
 	f.fetch(ctx, f.fromMemory(jobs), 0)
 }
 
+// fetchForOthers asks the owner of hot keys, for which this member answers. It never loads: where it gets no answer, its caller
+// asks the owner itself.
+func (f *fetcher) fetchForOthers(ctx context.Context, jobs []*job) {
+	if jobs = f.fromMemory(jobs); len(jobs) == 0 {
+		return
+	}
+	for _, j := range f.fetchFrom(ctx, kv.Attempt{Peer: jobs[0].owner()}, jobs) {
+		j.finish(result{}, &kv.Error{Kind: kv.KindNotCached, Err: fmt.Errorf( //guard:relay-reports-a-failed-origin
+			"dataset %s: the owner of a hot key cannot be reached: %w", f.name, j.err)})
+	}
+}
+
 // fetch makes attempt n for jobs, and the next one for those that had no answer.
 func (f *fetcher) fetch(ctx context.Context, jobs []*job, n int) {
 	batches := batch.ByPeer(jobs, func(j *job) kv.Peer { return j.route.Attempts()[n].Peer })
@@ -359,7 +395,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 	}
 	began := time.Now()
 	outcomes, tickets := f.ask(ctx, a.Peer, jobs, f.Policy().LoadTimeout+peerGrace, func(j *job) kv.Query {
-		return f.queryFor(j, a.Failover)
+		return f.queryFor(j, a)
 	})
 	f.stats.PeerFetchTime.Observe(time.Since(began))
 	var alone []*job
@@ -367,7 +403,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 		switch o := outcomes[i]; {
 		case o.Alone:
 			alone = append(alone, j)
-		case errors.Is(o.Err, kv.ErrUnreachable): //guard:origin-failure-at-the-owner-leads-to-the-successor
+		case errors.Is(o.Err, kv.ErrUnreachable), a.Relay && o.Err != nil && kv.KindOf(o.Err) == kv.KindNotCached: //guard:origin-failure-at-the-owner-leads-to-the-successor
 			f.stats.PeerFetchErrors.Add(1)
 			f.stats.LastPeerFetchError.Store(&o.Err)
 			j.err = o.Err
@@ -388,8 +424,11 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 }
 
 // queryFor asks another member for nothing that the bound of the read does not allow.
-func (f *fetcher) queryFor(j *job, failover bool) kv.Query {
-	q := kv.Query{Dataset: f.name, Key: j.key, Failover: failover}
+func (f *fetcher) queryFor(j *job, a kv.Attempt) kv.Query {
+	q := kv.Query{Dataset: f.name, Key: j.key, Failover: a.Failover, Relay: a.Relay}
+	if !a.Relay && !a.Failover {
+		q.Relayed = f.reported.TakeRelayed(j.key, f.now())
+	}
 	//guard:invalidated-key-is-loaded-for-each-member
 	q.NoCache = j.need.MinLoadTime != 0 // after an invalidation its age decides: the owner may have loaded it since
 	q.MinVersion, q.MaxAge, q.Tag = j.bound.ForQuery(f.now())
@@ -433,7 +472,12 @@ func (f *fetcher) copied(j *job, a kv.Attempt, t entries.Ticket, o kv.Outcome) (
 	if o.Err != nil {
 		return result{}, o.Err
 	}
-	e := entries.FromPeer(f.Policy(), o.Answer, a.Peer.ID(), t.Began, f.now())
+	owner := a.Peer.ID()
+	if a.Relay {
+		owner = j.route.Owner.ID() // its invalidations concern the copy //guard:relayed-copy-outlives-the-loss-of-its-owner
+	}
+	e := entries.FromPeer(f.Policy(), o.Answer, owner, t.Began, f.now())
+	f.reported.Learn(j.key, o.Answer.HotRate, f.now())
 	res := result{source: kv.SourcePeerHit, asOf: e.Began, stale: o.Answer.Stale, detail: o.Answer.Detail}
 	if o.Answer.Source == kv.SourceLoad {
 		res.source = kv.SourceLoad

@@ -215,7 +215,7 @@ func TestLateStaleAnswerDoesNotRestoreADeletedRow(t *testing.T) {
 		if old := (&entries.Entry{Version: 1, Value: []byte("old")}); b.Allows(old, d.now()-int64(time.Second)) {
 			t.Errorf("after it was seen to be gone, %+v admits the row as it was", b)
 		}
-		if q := d.fetcher.queryFor(&job{read: read{key: "k", bound: b}}, false); q.MinVersion != 0 || q.MaxAge == 0 {
+		if q := d.fetcher.queryFor(&job{read: read{key: "k", bound: b}}, kv.Attempt{}); q.MinVersion != 0 || q.MaxAge == 0 {
 			t.Errorf("got the request %+v to another member", q)
 		}
 	})

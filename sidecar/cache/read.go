@@ -97,6 +97,7 @@ func (d *Dataset) fresh(key string, o kv.ReadOptions, now int64) *entries.Entry 
 
 // Serve answers a read of another member: from memory or by a load, and never by asking a third member.
 func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
+	q = d.asOwner(q)
 	r, a := d.serveHit(q, d.now())
 	if r == nil {
 		return a, nil
@@ -104,6 +105,14 @@ func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	d.resolve(ctx, []*read{r})
 	d.report(q, &r.answer)
 	return r.answer, r.err
+}
+
+// asOwner clears q.Relay if this member owns the key.
+func (d *Dataset) asOwner(q kv.Query) kv.Query {
+	if q.Relay && d.peers.Route(d.name, q.Key).Owner == nil {
+		q.Relay = false
+	}
+	return q
 }
 
 // serveHit answers q from memory, or else returns the read to resolve.
@@ -115,13 +124,14 @@ func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 		d.report(q, &a)
 		return nil, a
 	}
-	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, done: func() {}}, kv.Answer{}
+	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, relay: q.Relay, done: func() {}}, kv.Answer{}
 }
 
 // ServeHit is Serve where an entry in memory with a value of at most the given size answers at once. Otherwise it reports false,
 // and has counted nothing. The memory of q may be reused by the caller.
 func (d *Dataset) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
 	now := d.now()
+	q = d.asOwner(q)
 	e := d.served(q, entries.BoundOf(q, now), now)
 	if e == nil || e.DataError != 0 || len(e.Value) > most {
 		return kv.Answer{}, false
@@ -134,18 +144,28 @@ func (d *Dataset) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
 
 // report counts the fetch that a answers, and sets what the caller is to know of it.
 func (d *Dataset) report(q kv.Query, a *kv.Answer) {
-	if d.hot != nil && !q.MemoryOnly {
-		a.HotRate = d.hot.Count(d.name, q.Key, 1)
+	switch {
+	case q.Relay:
+		a.Relayed, a.HotRate = true, d.reported.Relay(q.Key, d.now())
+	case d.hot != nil && !q.MemoryOnly:
+		a.HotRate = d.hot.Count(d.name, q.Key, 1+q.Relayed) //guard:relayed-fetches-do-not-count
 	}
 }
 
 // served returns the entry that answers q at once, or nil.
 func (d *Dataset) served(q kv.Query, need entries.Bound, now int64) *entries.Entry {
 	e, ok := d.store.Get(q.Key, now)
-	if !ok || !d.serves(q, e, now) || !need.Allows(e, e.Began) { //guard:served-hit-below-the-bound
+	if !ok || q.Relay && !d.relays(q.Key, e) || !d.serves(q, e, now) || !need.Allows(e, e.Began) { //guard:served-hit-below-the-bound
 		return nil
 	}
 	return e
+}
+
+// relays reports whether e is a copy of the entry of the owner of its key: this member receives its invalidations, as the caller
+// does. It may also be the answer of a successor.
+func (d *Dataset) relays(key string, e *entries.Entry) bool {
+	owner := d.peers.Route(d.name, key).Owner
+	return owner != nil && e.Owner == owner.ID() //guard:copy-of-another-member-is-relayed
 }
 
 // answerTo answers q with an entry.
@@ -175,6 +195,7 @@ type read struct {
 	need       entries.Bound // what the caller requires
 	memoryOnly bool
 	served     bool      // for another member: do not ask a third one
+	relay      bool      // … except the owner of a hot key, for which this one answers
 	query      *kv.Query // of another member, in a batch
 	limitStale bool      // the caller limits how stale an answer may be:
 	maxStale   int64     // at most so far past its ttl
@@ -193,7 +214,7 @@ type read struct {
 
 // owner is the member to ask; nil: this one.
 func (r *read) owner() kv.Peer {
-	if r.served { //guard:request-of-a-peer-is-forwarded
+	if r.served && !r.relay { //guard:request-of-a-peer-is-forwarded
 		return nil
 	}
 	return r.route.Owner
@@ -223,7 +244,7 @@ func (d *Dataset) newRead(key string, o kv.ReadOptions, now int64) *read {
 
 // accepts reports whether a stale entry may answer r at all.
 func (r *read) accepts(held *entries.Entry, bound entries.Bound, now int64) bool {
-	return held.Usable(now) && r.need.MinLoadTime == 0 && bound.Allows(held, held.Began) && //guard:stale-answer-below-the-required-version
+	return !r.relay && held.Usable(now) && r.need.MinLoadTime == 0 && bound.Allows(held, held.Began) && //guard:stale-answer-below-the-required-version
 		(!r.limitStale || held.WithinStale(now, r.maxStale)) //guard:answer-staler-than-allowed
 }
 

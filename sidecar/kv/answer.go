@@ -34,7 +34,9 @@ type Answer struct {
 	Stale bool
 	// Source is where the value came from.
 	Source Source
-	// HotRate is set between members: how often the key is fetched per second, if it is hot; else 0.
+	// Relayed and HotRate are set between members. Relayed: the member has answered for the owner of a hot key; see Query.Relay.
+	// HotRate is how often the key is fetched per second, if it is hot; else 0.
+	Relayed bool
 	HotRate uint32
 	// Took is the time from the request to the moment at which Age and Fresh were true, at most. The time between that
 	// moment and the arrival of the answer makes the value older, and copies must count it.

@@ -51,6 +51,9 @@ func TestAttempts(t *testing.T) {
 		{Route{Owner: owner, Successor: successor}, []Attempt{
 			{Peer: owner}, {Peer: successor, Failover: true}, {Failover: true, Last: true},
 		}},
+		{Route{Owner: owner, Successor: successor, Relay: peer{id: "relay"}}, []Attempt{
+			{Peer: peer{id: "relay"}, Relay: true}, {Peer: owner}, {Peer: successor, Failover: true}, {Failover: true, Last: true},
+		}},
 	} {
 		if got := tt.route.Attempts(); !slices.Equal(got, tt.want) {
 			t.Errorf("Attempts of %v = %v; want %v", tt.route, got, tt.want)
@@ -149,5 +152,18 @@ func TestMergedInvalidationsSelectTheSameKeys(t *testing.T) {
 	}
 	if got := MergeInvalidations([]Invalidation{{Key: "a"}, {Prefix: true}, {Key: "b", Prefix: true}}); len(got) != 1 || !got[0].Prefix || got[0].Key != "" {
 		t.Errorf("with everything: %+v", got)
+	}
+}
+
+func TestCopiesOfHotKeysLiveLonger(t *testing.T) {
+	for _, tt := range []struct{ local, want time.Duration }{
+		{0, 0}, {100 * time.Millisecond, 400 * time.Millisecond}, {time.Second, HotCopyTTL}, {10 * time.Second, 10 * time.Second},
+	} {
+		if got := (Policy{LocalTTL: tt.local}).CopyTTL(true); got != tt.want {
+			t.Errorf("local_ttl %v: got %v, want %v", tt.local, got, tt.want)
+		}
+		if got := (Policy{LocalTTL: tt.local}).CopyTTL(false); got != tt.local {
+			t.Errorf("local_ttl %v: got %v for a key that is not hot", tt.local, got)
+		}
 	}
 }

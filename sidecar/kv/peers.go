@@ -10,6 +10,9 @@ import (
 type Peers interface {
 	// Route is called on a miss only. It never blocks.
 	Route(dataset, key string) Route
+	// Relay returns the member from which this one is to fetch a hot key that another one owns, or nil: the owner. This member
+	// receives the invalidations of the owner for as long as it may keep the answer. It never blocks.
+	Relay(dataset, key string) Peer
 	// Publish sends i to the members that subscribe to this one. It never blocks; a subscriber that misses it notices.
 	Publish(i Invalidation)
 	// Broadcast sends list to every other member of the ring, and returns how many received it and the node ids of the
@@ -32,6 +35,8 @@ type Route struct {
 	// Previous is the member that owned the key under the ring before this one, while its memory may still help a new
 	// owner; nil otherwise, and always nil unless Owner is nil.
 	Previous Peer
+	// Relay is the member to ask before Owner, which it asks in turn: the key is hot. Route does not set it; see Peers.Relay.
+	Relay Peer
 }
 
 // Attempt is one way to get the answer to a key.
@@ -39,6 +44,7 @@ type Attempt struct {
 	Peer     Peer // nil: this member
 	Failover bool // the owner did not answer
 	Last     bool // the successor did not answer either
+	Relay    bool // Peer is to answer for the owner
 }
 
 // Attempts lists whom to ask for a key, in order. Only no answer (ErrUnreachable) leads to the next attempt: asking
@@ -48,6 +54,10 @@ func (r Route) Attempts() []Attempt {
 	switch {
 	case r.Owner == nil:
 		return []Attempt{{}}
+	case r.Relay != nil:
+		direct := r
+		direct.Relay = nil
+		return append([]Attempt{{Peer: r.Relay, Relay: true}}, direct.Attempts()...) //guard:silent-relay-fails-a-read
 	case r.Successor == nil: //guard:dead-owner-sends-every-member-to-the-origin
 		return []Attempt{{Peer: r.Owner}, {Failover: true}}
 	}
@@ -88,6 +98,10 @@ type Query struct {
 	NoCache bool
 	// MemoryOnly: answer from memory or with an error of KindNotCached.
 	MemoryOnly bool
+	// Relay: answer for the owner of a hot key, from a copy of its entry or with what it answers; MemoryOnly is not set.
+	Relay bool
+	// Relayed is how many queries with Relay the caller has answered since its previous one of this key.
+	Relayed uint32
 	// MinVersion: answer with this version or a later one, or from a load that began after the request.
 	MinVersion int64
 	// MaxAge: where versions do not decide, answer with no entry whose load began longer ago, unless Tag is its ETag
@@ -113,6 +127,9 @@ type NoPeers struct{}
 
 // Route implements Peers.
 func (NoPeers) Route(string, string) Route { return Route{} }
+
+// Relay implements Peers.
+func (NoPeers) Relay(string, string) Peer { return nil }
 
 // Publish implements Peers.
 func (NoPeers) Publish(Invalidation) {}

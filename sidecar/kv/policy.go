@@ -60,6 +60,22 @@ func (p Policy) TTLOf(negative bool) time.Duration {
 	return p.TTL
 }
 
+const (
+	// hotCopies is how many times longer than others copies of hot keys live, and HotCopyTTL the longest that they live because of
+	// that: a copy whose invalidations do not arrive any more without anybody knowing may outlive the loss by so long anyway,
+	// because it takes so long to find it. Longer copies would need pings, as many as the fetches that they save.
+	hotCopies  = 4
+	HotCopyTTL = 5 * time.Second / 2
+)
+
+// CopyTTL returns the longest life of a copy of another member's entry, which never outlives that entry.
+func (p Policy) CopyTTL(hot bool) time.Duration {
+	if !hot {
+		return p.LocalTTL
+	}
+	return max(p.LocalTTL, min(hotCopies*p.LocalTTL, HotCopyTTL)) //guard:copies-of-hot-keys-live-too-long
+}
+
 // Bounded returns p with every duration in bounds.
 func (p Policy) Bounded() Policy {
 	for _, d := range []*time.Duration{

@@ -28,7 +28,8 @@ func (p *peer) FetchWithin(ctx context.Context, q kv.Query, g *grant.Grant) (a k
 	if err != nil {
 		return kv.Answer{}, 0, err
 	}
-	return p.answer(q, req.GetRingId(), resp), resp.GetOmittedBytes(), nil
+	a, err = p.answer(q, req.GetRingId(), resp)
+	return a, resp.GetOmittedBytes(), err
 }
 
 // FetchBatch implements kv.Peer. A batch counts as one running call.
@@ -64,7 +65,8 @@ func (p *peer) FetchBatchWithin(ctx context.Context, qs []kv.Query, g *grant.Gra
 func (p *peer) outcome(ctx context.Context, q kv.Query, ringID uint64, o *peerv1.FetchOutcome) kv.Outcome {
 	switch {
 	case o.GetResponse() != nil:
-		return kv.Outcome{Answer: p.answer(q, ringID, o.GetResponse())}
+		a, err := p.answer(q, ringID, o.GetResponse())
+		return kv.Outcome{Answer: a, Err: err}
 	case o.GetError() != nil:
 		return kv.Outcome{Err: p.fetchError(ctx, peererror.FromFetchError(o.GetError()))}
 	}
@@ -96,11 +98,16 @@ func fetch[Req, Resp any](
 }
 
 // answer converts the answer to q, which was sent with the given ring id. A successor and a previous owner need not own the
-// key.
-func (p *peer) answer(q kv.Query, ringID uint64, resp *peerv1.FetchResponse) kv.Answer {
-	p.compareRings(ringID, resp, q.Failover || q.MemoryOnly)
-	return wire.Answer(resp, p.member.ID)
+// key. A member that answers for the owner must do so for the owner that this one knows, whose invalidations it receives.
+func (p *peer) answer(q kv.Query, ringID uint64, resp *peerv1.FetchResponse) (kv.Answer, error) {
+	p.compareRings(ringID, resp, q.Failover || q.MemoryOnly || q.Relay)
+	if q.Relay && (!resp.GetRelayed() || resp.GetRingId() != ringID) { //guard:relay-of-another-ring-is-believed
+		return kv.Answer{}, p.unreachable(errNotRelayed)
+	}
+	return wire.Answer(resp, p.member.ID), nil
 }
+
+var errNotRelayed = errors.New("it does not answer for the owner of a hot key, or has another ring")
 
 // compareRings counts an answer of a member with another ring.
 func (p *peer) compareRings(ringID uint64, resp *peerv1.FetchResponse, mayNotOwn bool) {

@@ -60,3 +60,10 @@ func FuzzSubscription(f *testing.F) {
 		_ = s.receive(t.Context(), &r) // the sink checks what the subscription accepts
 	})
 }
+
+// Longer ones would be proven with pings, as many as the fetches that they save.
+func TestCopiesOfHotKeysNeedNoProof(t *testing.T) {
+	if kv.HotCopyTTL > streamTimeout {
+		t.Errorf("copies of hot keys live for %v, a silent stream for %v", kv.HotCopyTTL, streamTimeout)
+	}
+}

@@ -33,6 +33,7 @@ type peer struct {
 
 	heard        atomic.Int64 // pool.now of the last sign of life
 	answeredAt   atomic.Int64 // pool.now of the last answer to a fetch or a write
+	relayedAt    atomic.Int64 // pool.now of the last fetch that another member was to answer for it
 	calls        atomic.Int64 // running fetches and writes
 	failures     atomic.Int32 // consecutive calls that failed with UNAVAILABLE
 	open         atomic.Bool  // the breaker is open

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,7 @@ type Pool struct {
 	cancel   context.CancelFunc
 	limits   limits
 	vigil    vigil
+	spread   uint64         // which of the members of a list this one chooses
 	tasks    sync.WaitGroup // goroutines started by spawn
 
 	mu     sync.Mutex         // guards closed, peers, left, config.Feeds, and changes of view
@@ -121,7 +123,7 @@ var _ kv.Peers = (*Pool)(nil)
 func NewPool(c Config) *Pool {
 	p := &Pool{
 		config: c.withDefaults(), start: time.Now(), peers: make(map[*peer]struct{}), left: make(map[string]*peer),
-		grants: grant.Grants{Budget: c.Budget},
+		grants: grant.Grants{Budget: c.Budget}, spread: rand.Uint64(),
 	}
 	p.log, p.limits = invalidationlog.New(p.config.LogSize), newLimits(p.config.MaxAnswerBytes)
 	p.ctx, p.cancel = context.WithCancel(context.Background())

@@ -50,6 +50,43 @@ func (p *Pool) successor(v *view, rk string) kv.Peer {
 	return orNil(first)
 }
 
+// relays is how many successors of a hot key answer fetches of it for the owner. With ten thousand members each has 1000 a second.
+const relays = 4
+
+// Relay implements kv.Peers. The members choose among the first successors, each the same one every time.
+func (p *Pool) Relay(dataset, key string) kv.Peer {
+	v := p.view.Load()
+	rk := routeKey(dataset, key)
+	var owner *peer
+	list, position := make([]*peer, 0, relays), 0
+	for m := range v.cur.Successors(rk) {
+		if m.ID == p.config.Self { //guard:relay-of-a-key-asks-another-one
+			return nil
+		}
+		if position++; position == 1 {
+			owner = v.peers[m.ID]
+		} else if next := v.peers[m.ID]; !next.open.Load() {
+			list = append(list, next)
+		}
+		if position > relays {
+			break
+		}
+	}
+	if len(list) == 0 || owner.open.Load() || !owner.willBeSubscribed() {
+		return nil
+	}
+	owner.relayedAt.Store(int64(p.now()))
+	return list[p.spread%uint64(len(list))]
+}
+
+// willBeSubscribed reports whether this member receives the invalidations of p now, and goes on for longer than copies live. If it
+// does not, the next fetch must go to p itself: its answer renews the subscription.
+func (p *peer) willBeSubscribed() bool {
+	o := p.stream.Load()
+	life := max(time.Duration(p.pool.vigil.copies.Load()), kv.HotCopyTTL)
+	return o != nil && o.epoch.Load() != 0 && p.pool.now()-time.Duration(p.answeredAt.Load())+life < p.pool.config.SubscriptionIdle //guard:relayed-copy-without-invalidations
+}
+
 // previous returns the member that owned, on the previous ring, a key that this member owns now.
 func (p *Pool) previous(v *view, rk string) kv.Peer {
 	if v.prev == nil || time.Since(v.changed) > p.config.WarmUp {

@@ -249,3 +249,64 @@ func TestInspectCallsEveryOtherMember(t *testing.T) {
 		}
 	}
 }
+
+// A hot key is fetched through a member only while this one receives the invalidations of the owner.
+func TestRelayNeedsTheInvalidationsOfTheOwner(t *testing.T) {
+	t.Parallel()
+	var members []*peertest.Member
+	for i := range 7 {
+		members = append(members, peertest.StartMember(t, fmt.Sprint("m", i)))
+	}
+	p := peertest.StartPool(t, peer.Config{CopyLife: time.Second, Sink: peertest.DiscardSink{}}, members...)
+	all := []ring.Member{{ID: "self", Addr: "127.0.0.1:1"}}
+	for _, m := range members {
+		all = append(all, m.Member)
+	}
+	key := keyAt(t, peertest.NewRing(t, all...), "m0", 6) // the place of self in the walk of the ring
+	near := keyAt(t, peertest.NewRing(t, all...), "m0", 3)
+	owner := p.Route("metrics", key).Owner
+	if got := p.Relay("metrics", key); got != nil {
+		t.Fatalf("got %s before the owner has answered, want nil", got.ID())
+	}
+	if _, err := owner.Fetch(t.Context(), peertest.Get(key)); err != nil {
+		t.Fatal(err)
+	}
+	var relay kv.Peer
+	peertest.Eventually(t, "the relay is used", func() bool { relay = p.Relay("metrics", key); return relay != nil })
+	if relay.ID() == owner.ID() {
+		t.Errorf("got the owner %s", owner.ID())
+	}
+	for range 100 {
+		if again := p.Relay("metrics", key); again == nil || again.ID() != relay.ID() {
+			t.Fatalf("got %s, want %s every time", idOf(again), relay.ID())
+		}
+	}
+	if got := p.Relay("metrics", near); got != nil {
+		t.Errorf("got %s for a key of which this member is a successor, want the owner", got.ID())
+	}
+	q := peertest.Get(key)
+	q.Relay = true
+	if a, err := relay.Fetch(t.Context(), q); !errors.Is(err, kv.ErrUnreachable) {
+		t.Errorf("got %+v, %v of a member that does not say that it answers for the owner; want unreachable", a, err)
+	}
+}
+
+// keyAt returns a key of an owner, where self is at a place of the walk of the ring.
+func keyAt(t *testing.T, r *ring.Ring, owner string, place int) string {
+	t.Helper()
+	for i := range 100_000 {
+		key := fmt.Sprint("key-", i)
+		if r.Owner(routekey.Format("metrics", key)).ID != owner {
+			continue
+		}
+		at := 0
+		for m := range r.Successors(routekey.Format("metrics", key)) {
+			if m.ID == "self" && at == place {
+				return key
+			}
+			at++
+		}
+	}
+	t.Fatal("no such key")
+	return ""
+}

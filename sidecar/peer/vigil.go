@@ -187,7 +187,8 @@ func (p *peer) relied() bool {
 		return true
 	}
 	life := time.Duration(v.copies.Load())
-	return life > streamTimeout && p.pool.now()-time.Duration(p.answeredAt.Load()) <= life //guard:copies-outlive-a-silent-stream
+	used := time.Duration(max(p.answeredAt.Load(), p.relayedAt.Load()))
+	return life > streamTimeout && p.pool.now()-used <= life //guard:copies-outlive-a-silent-stream
 }
 
 // check asks the member of a silent stream for a sign of life, and ends the stream if there is none. The first probe has more

@@ -40,7 +40,7 @@ func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
 	said, began, ends := times(a, sent, now)
 	e := &Entry{
 		Value: a.Value, NotFound: a.NotFound, DataError: a.DataError, Content: a.Content, Version: a.Version, Owner: owner, Reason: PeerFetch,
-		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.LocalTTL)), //guard:local-copy-outlives-the-owners-entry
+		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.CopyTTL(a.HotRate > 0))), //guard:local-copy-outlives-the-owners-entry
 	}
 	if a.Stale {
 		// The owner has nothing better yet: ask it as seldom as for a fresh value.

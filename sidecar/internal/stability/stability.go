@@ -70,7 +70,11 @@ func (s *State) FreshUntil(e *entries.Entry, now int64, p kv.Policy, owned func(
 	if gap {
 		until = min(until, e.Began+int64(p.GapTTL)) //guard:entries-outlive-a-feed-gap
 	}
-	if end := changed + int64(p.LocalTTL); !e.Local() && e.Began < changed && end < until && !owned() { //guard:former-owner-answers-from-its-entry
+	arrived := e.Began
+	if e.Local() {
+		arrived = e.Seen - e.Took // when it was requested from the owner of that time //guard:copy-of-a-former-owner-stays-fresh
+	}
+	if end := changed + int64(p.LocalTTL); arrived < changed && end < until && !owned() { //guard:former-owner-answers-from-its-entry
 		until = end
 	}
 	return until

@@ -22,7 +22,8 @@ func TestEntriesEndEarlierWhileUnsettled(t *testing.T) {
 		{"former owner", &entries.Entry{Began: 10, FreshUntil: 1010}, true, true, false, 70},
 		{"still the owner", &entries.Entry{Began: 10, FreshUntil: 1010}, true, true, true, 1010},
 		{"loaded since", &entries.Entry{Began: 21, FreshUntil: 1021}, true, true, false, 1021},
-		{"copy", &entries.Entry{Began: 10, FreshUntil: 1010, Owner: "n"}, true, true, false, 1010},
+		{"copy", &entries.Entry{Began: 10, Took: 5, Seen: 24, FreshUntil: 1010, Owner: "n"}, true, true, false, 70},
+		{"copy since", &entries.Entry{Began: 10, Took: 5, Seen: 25, FreshUntil: 1010, Owner: "n"}, true, true, false, 1010},
 	} {
 		var s State
 		s.Start(p)

@@ -19,7 +19,9 @@ func FetchRequest(q kv.Query, ringID uint64) *peerv1.FetchRequest {
 		Key:        q.Key,
 		RingId:     ringID,
 		NoCache:    q.NoCache,
-		MemoryOnly: q.MemoryOnly,
+		MemoryOnly: q.MemoryOnly || q.Relay, //guard:older-release-loads-for-the-owner
+		Relay:      q.Relay,
+		Relayed:    q.Relayed,
 		MinVersion: max(0, q.MinVersion), // no condition, where the origin has negative versions
 		MaxAgeNs:   int64(q.MaxAge),
 		Tag:        q.Tag,
@@ -33,7 +35,9 @@ func Query(req *peerv1.FetchRequest) kv.Query {
 		Dataset:    req.GetDataset(),
 		Key:        req.GetKey(),
 		NoCache:    req.GetNoCache(),
-		MemoryOnly: req.GetMemoryOnly(),
+		MemoryOnly: req.GetMemoryOnly() && !req.GetRelay(),
+		Relay:      req.GetRelay(),
+		Relayed:    min(req.GetRelayed(), maxRelayed),
 		MinVersion: max(0, req.GetMinVersion()),
 		MaxAge:     time.Duration(max(0, req.GetMaxAgeNs())),
 		Tag:        req.GetTag(),
@@ -56,6 +60,8 @@ func FetchResponse(a kv.Answer, ringID uint64, owns bool) *peerv1.FetchResponse 
 		TookNs:     int64(a.Took),
 		Content:    peerv1.Content(a.Content),
 		DataError:  int32(a.DataError),
+		HotRate:    a.HotRate,
+		Relayed:    a.Relayed,
 	}
 }
 
@@ -78,6 +84,8 @@ func Answer(r *peerv1.FetchResponse, member string) kv.Answer {
 		Took:     time.Duration(max(0, r.GetTookNs())),
 		Owner:    member,
 		Detail:   detail(r.GetDetail()),
+		HotRate:  r.GetHotRate(),
+		Relayed:  r.GetRelayed(),
 	}
 	if cause := r.GetDataError(); cause > 0 {
 		a.DataError, a.Value, a.NotFound, a.Version = origin.DataCause(min(cause, int32(origin.UnknownCause))), nil, false, 0

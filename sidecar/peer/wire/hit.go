@@ -15,9 +15,11 @@ import (
 const (
 	reqDataset, reqKey, reqRingID, reqNoCache, reqMemoryOnly     = 1, 2, 3, 4, 5
 	reqMinVersion, reqMaxAge, reqTag, reqMaxBytes, reqDataErrors = 6, 7, 8, 9, 10
+	reqRelay, reqRelayed                                         = 11, 12
 
 	respValue, respAbsent, respVersion, respAge, respFresh, respFromMemory, respNotOwner = 1, 2, 3, 4, 5, 6, 7
 	respRingID, respStale, respDetail, respTook, respContent                             = 8, 9, 10, 11, 13
+	respHotRate, respRelayed                                                             = 15, 16
 )
 
 // Fetch is a FetchRequest. The strings of its query lie in the message.
@@ -37,7 +39,7 @@ func (f *Fetch) GetRingId() uint64  { return f.RingID } //nolint:revive // as pr
 func ParseFetch(b []byte) (f Fetch, ok bool) {
 	for seen := uint(0); len(b) > 0; {
 		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 || number > reqDataErrors || seen>>number&1 != 0 { //guard:fast-fetch-takes-first-of-two-fields
+		if n < 0 || number > reqRelayed || seen>>number&1 != 0 { //guard:fast-fetch-takes-first-of-two-fields
 			return f, false
 		}
 		seen |= 1 << number
@@ -47,6 +49,7 @@ func ParseFetch(b []byte) (f Fetch, ok bool) {
 		}
 		b = b[n+m:]
 	}
+	f.MemoryOnly = f.MemoryOnly && !f.Relay
 	return f, f.MinVersion >= 0 && f.MaxAge >= 0 && f.MaxBytes >= 0 && checkFetch(f.Dataset, f.Key, f.Tag, f.MinVersion) == nil //guard:fast-fetch-is-not-checked
 }
 
@@ -84,6 +87,10 @@ func (f *Fetch) setInt(number protowire.Number, v uint64, n int) int {
 		f.MaxAge = time.Duration(v)
 	case reqMaxBytes:
 		f.MaxBytes = int64(v)
+	case reqRelay:
+		f.Relay = v != 0
+	case reqRelayed:
+		f.Relayed = min(uint32(v), maxRelayed)
 	case reqDataErrors: // an entry in memory with one is answered elsewhere
 	default:
 		return -1
@@ -127,7 +134,9 @@ func AppendHit(dst []byte, a *kv.Answer, ringID uint64, owns bool) ([]byte, bool
 		dst = protowire.AppendString(protowire.AppendTag(dst, respDetail, protowire.BytesType), a.Detail)
 	}
 	dst = appendInt(dst, respTook, int64(a.Took))
-	return appendInt(dst, respContent, int64(a.Content)), true
+	dst = appendInt(dst, respContent, int64(a.Content))
+	dst = appendInt(dst, respHotRate, int64(a.HotRate))
+	return appendBool(dst, respRelayed, a.Relayed), true
 }
 
 func appendBool(dst []byte, number protowire.Number, v bool) []byte {

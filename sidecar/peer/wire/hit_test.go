@@ -33,12 +33,24 @@ func TestParseFetchReturnsTheQuery(t *testing.T) {
 	}
 }
 
+// A member of an older release answers from memory, or not at all: it must not load for the owner.
+func TestRelayIsMemoryOnlyForOlderReleases(t *testing.T) {
+	req := wire.FetchRequest(kv.Query{Dataset: "metrics", Key: "k", Relay: true, Relayed: 1 << 30}, 9)
+	if !req.GetMemoryOnly() || !req.GetRelay() {
+		t.Errorf("got %+v, want memory_only", req)
+	}
+	f, ok := wire.ParseFetch(marshal(t, req))
+	if q := wire.Query(req); !ok || f.Query != q || !q.Relay || q.MemoryOnly || q.Relayed != 1<<20 {
+		t.Errorf("got %+v and %+v, want a limited count", f.Query, q)
+	}
+}
+
 func TestParseFetchLeavesUnusualMessagesToProtobuf(t *testing.T) {
 	usual := marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: "k"})
 	for name, message := range map[string][]byte{
 		"a field twice":      slices.Concat(usual, marshal(t, &peerv1.FetchRequest{Key: "other"})),
 		"invalid UTF-8":      slices.Concat(usual, []byte{0x42, 1, 0xff}),
-		"an unknown field":   slices.Concat(usual, []byte{0x58, 1}),
+		"an unknown field":   slices.Concat(usual, []byte{0x68, 1}),
 		"a wrong type":       {0x0d, 1, 2, 3, 4},
 		"a part of a field":  usual[:len(usual)-1],
 		"a long key":         marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: strings.Repeat("k", kv.MaxKeyBytes+1)}),
@@ -67,6 +79,7 @@ func TestValueIsWithinTheMemoryOfTheCaller(t *testing.T) {
 // FuzzParseFetch compares with protobuf.
 func FuzzParseFetch(f *testing.F) {
 	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", RingId: 1, MaxBytes: 8 << 10, DataErrors: true}))
+	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", MemoryOnly: true, Relay: true, Relayed: 1 << 31}))
 	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", NoCache: true, MemoryOnly: true, MinVersion: 3, MaxAgeNs: 4, Tag: "t"}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, ok := wire.ParseFetch(data)
@@ -94,6 +107,9 @@ func FuzzAppendHit(f *testing.F) {
 		a := kv.Answer{
 			Value: value, Version: version, Age: time.Duration(age), Fresh: time.Duration(fresh), Detail: detail,
 			NotFound: flags&1 != 0, Stale: flags&2 != 0, Content: origin.Content(content), Took: time.Duration(flags & 8),
+		}
+		if flags&32 != 0 {
+			a.HotRate, a.Relayed = uint32(version), flags&64 != 0
 		}
 		if flags&4 != 0 {
 			a.Source = kv.SourceLoad

@@ -57,6 +57,8 @@ const (
 	MaxPrefixes = 16
 	// maxFeeds limits the names of live feeds in a message.
 	maxFeeds = 1000
+	// maxRelayed limits what a member may add to the count of a key.
+	maxRelayed = 1 << 20
 	// maxDetailBytes limits Answer.Detail, maxVersionBytes the version of a program.
 	maxDetailBytes, maxVersionBytes = 64, 256
 )

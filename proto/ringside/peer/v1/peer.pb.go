@@ -103,7 +103,13 @@ type FetchRequest struct {
 	// Do not send a larger value, but its size: the caller has memory for no more. 0: no limit. Not used in a batch.
 	MaxBytes int64 `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// The caller understands FetchResponse.data_error. Other callers get ABORTED instead.
-	DataErrors    bool `protobuf:"varint,10,opt,name=data_errors,json=dataErrors,proto3" json:"data_errors,omitempty"`
+	DataErrors bool `protobuf:"varint,10,opt,name=data_errors,json=dataErrors,proto3" json:"data_errors,omitempty"`
+	// Answer for the owner of a hot key: from a copy of its entry, or with what it answers to a fetch without relay. Members of
+	// releases without it answer from memory only (memory_only is set as well), and the caller drops an answer without
+	// FetchResponse.relayed. OUT_OF_RANGE: the member cannot reach the owner.
+	Relay bool `protobuf:"varint,11,opt,name=relay,proto3" json:"relay,omitempty"`
+	// How many fetches with relay the caller has answered since its previous fetch of this key: the owner counts them.
+	Relayed       uint32 `protobuf:"varint,12,opt,name=relayed,proto3" json:"relayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -208,6 +214,20 @@ func (x *FetchRequest) GetDataErrors() bool {
 	return false
 }
 
+func (x *FetchRequest) GetRelay() bool {
+	if x != nil {
+		return x.Relay
+	}
+	return false
+}
+
+func (x *FetchRequest) GetRelayed() uint32 {
+	if x != nil {
+		return x.Relayed
+	}
+	return 0
+}
+
 // FetchResponse is an entry, possibly negative. It has durations instead of timestamps: clocks of two nodes differ.
 type FetchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -239,7 +259,12 @@ type FetchResponse struct {
 	Content Content `protobuf:"varint,13,opt,name=content,proto3,enum=ringside.peer.v1.Content" json:"content,omitempty"`
 	// Why the rows of the key cannot be its value: 1 for several rows, 2 for a value that is too large, 3 for a version that is
 	// no integer, and other numbers for causes that the caller does not know. 0: they can.
-	DataError     int32 `protobuf:"varint,14,opt,name=data_error,json=dataError,proto3" json:"data_error,omitempty"`
+	DataError int32 `protobuf:"varint,14,opt,name=data_error,json=dataError,proto3" json:"data_error,omitempty"`
+	// How often the key is fetched per second if it is hot, and otherwise 0: the caller keeps its copy longer, and fetches the
+	// key next time with relay.
+	HotRate uint32 `protobuf:"varint,15,opt,name=hot_rate,json=hotRate,proto3" json:"hot_rate,omitempty"`
+	// The member has answered for the owner, as the request asks.
+	Relayed       bool `protobuf:"varint,16,opt,name=relayed,proto3" json:"relayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -370,6 +395,20 @@ func (x *FetchResponse) GetDataError() int32 {
 		return x.DataError
 	}
 	return 0
+}
+
+func (x *FetchResponse) GetHotRate() uint32 {
+	if x != nil {
+		return x.HotRate
+	}
+	return 0
+}
+
+func (x *FetchResponse) GetRelayed() bool {
+	if x != nil {
+		return x.Relayed
+	}
+	return false
 }
 
 // FetchBatchRequest is a query for several keys.
@@ -1506,7 +1545,7 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\x9e\x02\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xce\x02\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1522,7 +1561,9 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\tmax_bytes\x18\t \x01(\x03R\bmaxBytes\x12\x1f\n" +
 	"\vdata_errors\x18\n" +
 	" \x01(\bR\n" +
-	"dataErrors\"\xa0\x03\n" +
+	"dataErrors\x12\x14\n" +
+	"\x05relay\x18\v \x01(\bR\x05relay\x12\x18\n" +
+	"\arelayed\x18\f \x01(\rR\arelayed\"\xd5\x03\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -1540,7 +1581,9 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\romitted_bytes\x18\f \x01(\x03R\fomittedBytes\x123\n" +
 	"\acontent\x18\r \x01(\x0e2\x19.ringside.peer.v1.ContentR\acontent\x12\x1d\n" +
 	"\n" +
-	"data_error\x18\x0e \x01(\x05R\tdataError\"l\n" +
+	"data_error\x18\x0e \x01(\x05R\tdataError\x12\x19\n" +
+	"\bhot_rate\x18\x0f \x01(\rR\ahotRate\x12\x18\n" +
+	"\arelayed\x18\x10 \x01(\bR\arelayed\"l\n" +
 	"\x11FetchBatchRequest\x12:\n" +
 	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\"P\n" +
