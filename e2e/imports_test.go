@@ -172,6 +172,10 @@ var mayImport = map[string][]string{
 	"sidecar/internal/explain": {
 		"ring", "ring/routekey", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/apierror", "sidecar/kv", "sidecar/peer",
 	},
+	// Compares cached entries with the database.
+	"sidecar/internal/verify": {
+		"origin", "ring/backoff", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/origins", "sidecar/internal/task", "sidecar/kv",
+	},
 	"sidecar/metrics": {"origin", "sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
 	"xds/resources": {"ring", "ring/address", "ring/printable"},
@@ -212,7 +216,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
 		"sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/hotkeys",
-		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/local", "sidecar/metrics",
+		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/verify", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
 	"sidecar/internal/inherit": {},
@@ -222,7 +226,7 @@ var mayImport = map[string][]string{
 	"sidecar": {
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
-		"sidecar/internal/task", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
+		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {"ring/printable"},

@@ -8,11 +8,13 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
+	"github.com/ringside-cache/ringside/sidecar/internal/verify"
 )
 
 // background runs what happens beside the requests: logging failures, sweeping, and following the configuration.
 type background struct {
 	datasets *datasets.Set
+	verifier *verify.Verifier
 	reloader *reloader
 	access   *access.Control
 	log      *zap.Logger
@@ -27,6 +29,7 @@ func (b *background) Start(context.Context) error {
 		b.group.Go("sweep", b.datasets.Sweep),
 		b.group.Go("rest", b.datasets.Rest),
 		b.group.Go("warm up", b.datasets.Warm),
+		b.group.Go("verify", b.verifier.Run),
 		b.group.Go("follow the configuration", b.reloader.run),
 		b.group.Go("follow the tokens", b.followTokens),
 	}

@@ -218,6 +218,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		return err
 	}
 	explainer := newExplainer(p, r.errors)
+	verifier := newVerifier(p, r.tasks)
 	application := newApplication(p, c, explainer, r.errors)
 	p.applications = servers.NewApplications(p.listeners, application, r.log)
 	version, revision := Version()
@@ -225,7 +226,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
 		Datasets: p.datasets, Local: application, Publisher: p.publisher,
 		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
-		Errors: r.errors, Explainer: explainer,
+		Errors: r.errors, Explainer: explainer, Verifier: verifier,
 	}
 	p.peers, err = servers.NewPeers(p.listeners, servers.PeersConfig{
 		Self: p.members.Self(), Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
@@ -245,7 +246,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready}))
 	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
 	p.registration = newRegistration(p, *c.DrainTimeout)
-	p.background = &background{datasets: p.datasets, reloader: p.reloader, access: p.access, log: r.log, group: r.tasks}
+	p.background = &background{datasets: p.datasets, verifier: verifier, reloader: p.reloader, access: p.access, log: r.log, group: r.tasks}
 	return nil
 }
 

@@ -57,6 +57,7 @@ type Breaker struct {
 // BreakerStats is the state of a Breaker.
 type BreakerStats struct {
 	Open    bool  // now; false if half-open
+	Closed  bool  // now; false if half-open
 	Refused int64 // Loads, since the start
 }
 
@@ -86,8 +87,9 @@ func timedOut(ctx context.Context, err error) error {
 
 // Stats returns the state.
 func (b *Breaker) Stats() BreakerStats {
+	state := b.circuit.State()
 	return BreakerStats{
-		Open: b.circuit.State() == gobreaker.StateOpen, Refused: b.refused.Load(),
+		Open: state == gobreaker.StateOpen, Closed: state == gobreaker.StateClosed, Refused: b.refused.Load(),
 	}
 }
 

@@ -30,6 +30,10 @@ type Source struct {
 	Ring func() *ring.Ring
 	// Explain explains a key of one of Datasets; the error has a Kind.
 	Explain func(ctx context.Context, dataset, key string) (adminapi.Explanation, error)
+	// Verification returns what comparisons of a dataset with the database have found.
+	Verification func(d *cache.Dataset) adminapi.Verification
+	// Audit compares the entries of a dataset with the database: all of them, or so many of them; the error has a Kind.
+	Audit func(ctx context.Context, d *cache.Dataset, keys int) (adminapi.Audit, error)
 	// Gate returns who may read a dataset; may be nil, and then everybody may.
 	Gate func(dataset string) *access.Gate
 	// Directory returns the state of the member directory.
@@ -70,6 +74,8 @@ func NewHandler(s Source) http.Handler {
 	mux.Handle("/api/ring", sameOrigin(a.ring))
 	mux.Handle("/api/cluster", sameOrigin(a.clusterStates))
 	mux.Handle("/api/explain", sameOrigin(a.explain))
+	mux.Handle("/api/verification", sameOrigin(a.verification))
+	mux.Handle("/api/audit", sameOrigin(a.audit))
 	if s.Pprof {
 		mux.Handle("/debug/pprof/", sameOrigin(pprof.Index))
 		mux.Handle("/debug/pprof/cmdline", sameOrigin(cmdline))

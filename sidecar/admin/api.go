@@ -65,28 +65,66 @@ func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
 	respond(w, cluster)
 }
 
-// explain answers who may read the dataset: an explanation has no value, and says which keys exist.
+// explain explains a key.
 func (a *api) explain(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	name, key := q.Get("dataset"), q.Get("key")
+	key := r.URL.Query().Get("key")
 	if key == "" || len(key) > kv.MaxKeyBytes {
 		apierror.New(apierror.TypeOf(kv.KindInvalidKey), "the length of the key must be 1 to "+strconv.Itoa(kv.MaxKeyBytes)+" bytes").Write(w)
 		return
 	}
-	if !slices.ContainsFunc(a.Datasets(), func(d *cache.Dataset) bool { return d.Name() == name }) {
+	if d := a.dataset(w, r); d != nil {
+		e, err := a.Explain(r.Context(), d.Name(), key)
+		a.respond(w, e, err)
+	}
+}
+
+// verification says what comparisons with the database have found.
+func (a *api) verification(w http.ResponseWriter, r *http.Request) {
+	if d := a.dataset(w, r); d != nil {
+		respond(w, a.Verification(d))
+	}
+}
+
+// audit compares entries with the database now. It ends when the client leaves.
+func (a *api) audit(w http.ResponseWriter, r *http.Request) {
+	keys := 0
+	if text := r.URL.Query().Get("keys"); text != "" {
+		var err error
+		if keys, err = strconv.Atoi(text); err != nil || keys < 1 {
+			apierror.New(apierror.MalformedRequest, "keys must be a number of entries, at least 1").Write(w)
+			return
+		}
+	}
+	if d := a.dataset(w, r); d != nil {
+		result, err := a.Audit(r.Context(), d, keys)
+		a.respond(w, result, err)
+	}
+}
+
+// dataset returns the dataset of a request whose client may read it; otherwise nil, and has responded. What the API says of a
+// dataset has no value, but keys.
+func (a *api) dataset(w http.ResponseWriter, r *http.Request) *cache.Dataset {
+	name := r.URL.Query().Get("dataset")
+	all := a.Datasets()
+	i := slices.IndexFunc(all, func(d *cache.Dataset) bool { return d.Name() == name })
+	if i < 0 {
 		apierror.New(apierror.UnknownDataset, "there is no dataset "+strconv.Quote(name)).Write(w)
-		return
+		return nil
 	}
-	err := a.authorize(r, name)
-	var e adminapi.Explanation
-	if err == nil { //guard:explanation-without-permission
-		e, err = a.Explain(r.Context(), name, key)
+	if err := a.authorize(r, name); err != nil { //guard:explanation-without-permission
+		apierror.From(err, a.Errors.Report).Write(w)
+		return nil
 	}
+	return all[i]
+}
+
+// respond writes v, or the error of making it.
+func (a *api) respond(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		apierror.From(err, a.Errors.Report).Write(w)
 		return
 	}
-	respond(w, e)
+	respond(w, v)
 }
 
 func respond(w http.ResponseWriter, v any) {

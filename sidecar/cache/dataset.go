@@ -56,6 +56,7 @@ type Dataset struct {
 type core struct {
 	name   string
 	policy atomic.Pointer[kv.Policy]
+	former atomic.Pointer[formerPolicy] // nil while the policy has not changed
 	start  time.Time
 	store  *entries.Store
 	peers  kv.Peers
@@ -155,6 +156,9 @@ func (d *Dataset) Sweep() (removed int) { return d.store.Sweep() }
 // Bounds returns how many keys have a read bound without an entry, and how many can have one.
 func (d *Dataset) Bounds() (n, most int) { return d.store.Bounds() }
 
+// AllKeys is CachedKeys with the keys of all entries, also of those that no read gets.
+func (d *Dataset) AllKeys(part int) (keys []string, parts int) { return d.store.AllKeys(part) }
+
 // CachedKeys returns the keys with a value, fresh or stale, in one part of the memory, in no order, and how many parts there
 // are. Each key is always in the same part.
 func (d *Dataset) CachedKeys(part int) (keys []string, parts int) { return d.store.Keys(part) }
@@ -225,7 +229,9 @@ func (c *core) SetPolicy(p kv.Policy) {
 	p = p.Bounded() //guard:longest-durations-overflow
 	fresh := max(p.TTL, p.NegativeTTL) + p.LoadTimeout
 	c.store.SetLifetimes(fresh, fresh+max(p.StaleIfError, p.StaleWhileRevalidate, p.NegativeStaleIfError)) //guard:deleted-row-returns-in-an-outage
-	c.policy.Store(&p)
+	if old := c.policy.Swap(&p); old != nil && *old != p {
+		c.rememberPolicy(*old, c.now())
+	}
 	if c.settled.InGap(p) { // it has just got a feed
 		c.settled.Start(p)
 	}

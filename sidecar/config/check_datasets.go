@@ -50,6 +50,7 @@ func (k datasetChecker) check() {
 	k.policy()
 	k.writes()
 	k.feed()
+	k.verifyRate()
 	k.rows()
 	k.warm()
 	k.allow()
@@ -168,6 +169,15 @@ func (k datasetChecker) writes() {
 	}
 	if t := k.Policy().WriteTimeout; t == 0 || t > time.Hour {
 		k.problem(k.path+".write_timeout", "must be more than 0s, at most 1h; got %s", t)
+	}
+}
+
+// maxVerifyRate bounds verify_rate: each entry is a key of a query that no reader needs.
+const maxVerifyRate = 1000
+
+func (k datasetChecker) verifyRate() {
+	if n := k.Policy().VerifyRate; n < 0 || n > maxVerifyRate {
+		k.problem(k.path+".verify_rate", "must be 0 to %d entries per second; got %d", maxVerifyRate, n)
 	}
 }
 

@@ -238,6 +238,7 @@ type Times struct {
 	LoadTimeout          *time.Duration `yaml:"load_timeout"`
 	WriteTimeout         *time.Duration `yaml:"write_timeout"`
 	GapTTL               *time.Duration `yaml:"gap_ttl"`
+	VerifyRate           *int           `yaml:"verify_rate"`
 }
 
 // Warm loads the keys of a dataset before anybody reads them, and keeps them in memory. The zero value means no.

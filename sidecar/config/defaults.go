@@ -118,6 +118,7 @@ func (d Dataset) Policy() kv.Policy {
 	p.LocalTTL = orDefault(d.LocalTTL, min(p.TTL, p.LocalTTL))
 	p.LoadTimeout = orDefault(d.LoadTimeout, p.LoadTimeout)
 	p.WriteTimeout = orDefault(d.WriteTimeout, p.WriteTimeout)
+	p.VerifyRate = orDefault(d.VerifyRate, p.VerifyRate)
 	if d.Feed.Configured() {
 		p.GapTTL = orDefault(d.GapTTL, min(p.TTL, defaultGapTTL))
 	}

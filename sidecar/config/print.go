@@ -52,7 +52,7 @@ func (d Dataset) effective() Dataset {
 	d.StaleWhileRevalidate, d.StaleIfError = new(p.StaleWhileRevalidate), new(p.StaleIfError)
 	d.NegativeStaleIfError = new(p.NegativeStaleIfError)
 	d.LocalTTL, d.LoadTimeout, d.Eviction = new(p.LocalTTL), new(p.LoadTimeout), d.eviction()
-	d.Limits = d.Limits.effective()
+	d.Limits, d.VerifyRate = d.Limits.effective(), new(p.VerifyRate)
 	if d.Writable {
 		d.WriteTimeout = new(p.WriteTimeout)
 	}

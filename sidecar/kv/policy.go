@@ -29,6 +29,8 @@ type Policy struct {
 	FailoverTTL time.Duration `json:"failover_ttl_ns"`
 	// MaxFlights bounds the loads that run at once and, separately, the peer fetches.
 	MaxFlights int `json:"max_flights"`
+	// VerifyRate is how many cached entries per second all members together compare with the database; 0 is off.
+	VerifyRate int `json:"verify_rate"`
 }
 
 // DefaultPolicy is the policy of a dataset without settings.
@@ -43,6 +45,7 @@ func DefaultPolicy() Policy {
 		WriteTimeout: 2 * time.Second,
 		FailoverTTL:  2 * time.Second,
 		MaxFlights:   10000,
+		VerifyRate:   2,
 	}
 }
 
@@ -74,6 +77,16 @@ func (p Policy) CopyTTL(hot bool) time.Duration {
 		return p.LocalTTL
 	}
 	return max(p.LocalTTL, min(hotCopies*p.LocalTTL, HotCopyTTL)) //guard:copies-of-hot-keys-live-too-long
+}
+
+// Longest returns the policy with the longer one of each time of p and o that says how long an entry is sent.
+func (p Policy) Longest(o Policy) Policy {
+	p.TTL, p.NegativeTTL = max(p.TTL, o.TTL), max(p.NegativeTTL, o.NegativeTTL)
+	p.StaleWhileRevalidate = max(p.StaleWhileRevalidate, o.StaleWhileRevalidate)
+	p.StaleIfError = max(p.StaleIfError, o.StaleIfError)
+	p.NegativeStaleIfError = max(p.NegativeStaleIfError, o.NegativeStaleIfError)
+	p.GapTTL, p.LoadTimeout = max(p.GapTTL, o.GapTTL), max(p.LoadTimeout, o.LoadTimeout)
+	return p
 }
 
 // Bounded returns p with every duration in bounds.

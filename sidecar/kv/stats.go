@@ -54,6 +54,12 @@ type Stats struct {
 	WarmFailures atomic.Int64 // lists that failed or were not loaded to their end
 	WarmOmitted  atomic.Int64 // keys of the last list that were not loaded because there was no memory for them
 
+	// Comparisons of cached entries with the database.
+	Verified       [Verdicts]atomic.Int64    // entries, by outcome
+	VerifyQueries  atomic.Int64              // statements for that, which Queries does not count
+	VerifySkipped  [VerifySkips]atomic.Int64 // comparisons that were due and did not take place, by reason
+	VerifyWorstAge Peak                      // of entries that reads got as fresh, and that differed from the database
+
 	// LastPeerFetchError is the error of the latest peer fetch without an answer; nil before the first.
 	LastPeerFetchError atomic.Pointer[error]
 
@@ -137,6 +143,12 @@ func (s *Stats) CountMiss(a Answer, err error, took time.Duration) {
 	default:
 		s.Load.Add(1)
 	}
+}
+
+// Reads is the number of reads of all kinds, those of other members included.
+func (s *Stats) Reads() int64 {
+	return s.Hit.Load() + s.LocalHit.Load() + s.Negative.Load() + s.DataError.Load() + s.Stale.Load() +
+		s.PeerHit.Load() + s.Load.Load() + s.Error.Load() + s.Served.Load()
 }
 
 // CountWrite counts a write of an application.

@@ -630,12 +630,15 @@ func TestLimitsOverEveryProtocol(t *testing.T) {
 	if err := watch(); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("watch: got %v, want RESOURCE_EXHAUSTED", err)
 	}
+	if _, err := c.Explain(t.Context(), &ringsidev1.ExplainRequest{Dataset: "rows", Key: "a"}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("explain: got %v, want RESOURCE_EXHAUSTED", err)
+	}
 	// All of loopback is one client, over HTTP as well.
 	for _, q := range []string{
 		localtest.Get("/v1/rows/a", "Cache-Control: no-cache"),
 		localtest.Get("/cnfmetrics/v1/metrics/a", "Cache-Control: no-cache"), localtest.Get("/cnfmetrics/v1/metrics"),
 		localtest.Post("/v1/rows:batchGet", `{"keys": ["a"]}`, "Cache-Control: no-cache"),
-		localtest.Get("/v1/rows:watch?key=a"),
+		localtest.Get("/v1/rows:watch?key=a"), localtest.Get("/v1/rows:explain?key=a"),
 		localtest.Put("/v1/rows/w", metricRow), localtest.Delete("/v1/rows/w"), localtest.Post("/v1/rows", metricRow),
 		localtest.Put("/cnfmetrics/v1/metrics/a", metricRow, "Content-Type: application/json"),
 		localtest.Post("/v1/rows:invalidate", `{"prefix": "x"}`),

@@ -35,7 +35,7 @@ type histogram struct {
 func metrics() []metric {
 	var all []metric
 	for _, rows := range [][]metric{
-		requestMetrics(), writeMetrics(), changeFeedMetrics(), warmMetrics(), localMetrics(), originMetrics(), peerMetrics(),
+		requestMetrics(), writeMetrics(), changeFeedMetrics(), warmMetrics(), verifyMetrics(), localMetrics(), originMetrics(), peerMetrics(),
 		subscriptionMetrics(), peerListenerMetrics(), listenerMetrics(), budgetMetrics(), memoryMetrics(), ringMetrics(), xdsMetrics(), accessMetrics(), processMetrics(),
 	} {
 		all = append(all, rows...)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
-	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
 const (
@@ -50,14 +49,8 @@ func (r *rest) look(ctx context.Context, s *Set, now time.Time) {
 // used returns how many reads there were, and whether clients watch keys.
 func (s *Set) used() (reads int64, watched bool) {
 	for _, d := range s.All() {
-		reads += readsOf(d.Stats())
+		reads += d.Stats().Reads()
 		watched = watched || d.Watched()
 	}
 	return reads, watched
-}
-
-// readsOf counts reads of all kinds, those of other members included.
-func readsOf(s *kv.Stats) int64 {
-	return s.Hit.Load() + s.LocalHit.Load() + s.Negative.Load() + s.DataError.Load() + s.Stale.Load() +
-		s.PeerHit.Load() + s.Load.Load() + s.Error.Load() + s.Served.Load()
 }

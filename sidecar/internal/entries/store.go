@@ -200,14 +200,19 @@ func (s *Store) Sweep() (removed int) {
 	})
 }
 
-// Keys returns the keys with a value, fresh or stale, in one part of the memory, in no order, and how many parts there are.
-func (s *Store) Keys(part int) (keys []string, parts int) {
-	parts = s.entries.Shards()
-	if part < 0 || part >= parts {
+// AllKeys returns the keys of all entries in one part of the memory, in no order, and how many parts there are.
+func (s *Store) AllKeys(part int) (keys []string, parts int) {
+	if parts = s.entries.Shards(); part < 0 || part >= parts {
 		return nil, parts
 	}
+	return s.entries.ShardKeys(part), parts
+}
+
+// Keys returns the keys with a value, fresh or stale, in one part of the memory, in no order, and how many parts there are.
+func (s *Store) Keys(part int) (keys []string, parts int) {
+	keys, parts = s.AllKeys(part)
 	now := s.now()
-	return slices.DeleteFunc(s.entries.ShardKeys(part), func(key string) bool {
+	return slices.DeleteFunc(keys, func(key string) bool {
 		e, ok := s.entries.Peek(key)
 		return !ok || e.Negative() || !e.Fresh(now) && !e.Usable(now)
 	}), parts

@@ -47,6 +47,8 @@ type budgeted struct {
 // use is what one dataset uses of its origin.
 type use struct {
 	of      *budgeted
+	rows    origin.Origin // without a limit
+	perTurn int           // keys of one load that nobody waits for
 	breaker *guard.Breaker
 	batch   *guard.Batch
 	errors  lastErrors        // that are not logged yet
@@ -202,7 +204,10 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 	if err != nil {
 		return nil, err
 	}
-	u := &use{of: b}
+	u := &use{of: b, rows: source, perTurn: b.config.Batch.MaxKeys}
+	if c.Table == "" && c.Batch == "" {
+		u.perTurn = min(u.perTurn, queriesPerTurn)
+	}
 	u.breaker = guard.NewBreaker(observed{source, stats, &u.errors.load}, guard.BreakerConfig{
 		Failures: uint32(b.config.Breaker.Failures), Cooldown: *b.config.Breaker.Cooldown,
 	})
@@ -233,15 +238,32 @@ func (s *Set) Warm(name string, c config.Dataset) (Warm, error) {
 	if err != nil {
 		return Warm{}, fmt.Errorf("datasets.%s.warm: %w", name, err)
 	}
-	w := Warm{Origin: s.datasets[name].breaker, Keys: keys, Turn: b.limiter.EnterIdle, Batch: b.config.Batch.MaxKeys}
-	if c.Table == "" && c.Batch == "" {
-		w.Batch = min(w.Batch, queriesPerTurn)
-	}
-	return w, nil
+	u := s.datasets[name]
+	return Warm{Origin: u.breaker, Keys: keys, Turn: b.limiter.EnterIdle, Batch: u.perTurn}, nil
 }
 
-// queriesPerTurn is how many keys a warm-up loads in one turn if each costs a query.
+// queriesPerTurn is how many keys are loaded in one turn that no read needs, if each costs a query.
 const queriesPerTurn = 10
+
+// Rows is how the rows of a dataset are read to compare them with what is cached.
+type Rows struct {
+	// Origin loads keys. Its failures do not open the breaker: no read waits for them.
+	Origin origin.Origin
+	// Turn waits for a turn that no read needs; one statement may follow.
+	Turn  func(context.Context) (leave func(), err error)
+	Batch int // keys of one load
+	// Healthy reports whether the breaker of the dataset is closed.
+	Healthy func() bool
+}
+
+// Rows returns how to read the rows of a dataset; false if there is no such dataset.
+func (s *Set) Rows(dataset string) (Rows, bool) {
+	u := s.datasets[dataset]
+	if u == nil {
+		return Rows{}, false
+	}
+	return Rows{u.rows, u.of.limiter.EnterIdle, u.perTurn, func() bool { return u.breaker.Stats().Closed }}, true
+}
 
 // Writer returns the writer of a dataset's rows within the budget; nil if the dataset is read-only. Call it after Dataset.
 func (s *Set) Writer(name string, c config.Dataset) (origin.Writer, error) {

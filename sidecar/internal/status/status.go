@@ -22,6 +22,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+	"github.com/ringside-cache/ringside/sidecar/internal/verify"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
@@ -45,6 +46,7 @@ type Node struct {
 	Audit     *audit.Log // nil if it is off
 	Errors    *apierror.Log
 	Explainer *explain.Explainer
+	Verifier  *verify.Verifier
 }
 
 // Admin returns the state for the console.
@@ -53,7 +55,7 @@ func (n *Node) Admin() admin.Source {
 		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All,
 		HotKeys: func() []hotkeys.Key { return n.Datasets.HotKeys(adminapi.MaxHotKeys) },
 		Ring:    n.Members.Ring, Directory: n.directory, XDS: n.XDS, Others: n.others,
-		Explain: n.Explainer.Explain, Gate: n.Access.Gate, Errors: n.Errors,
+		Explain: n.Explainer.Explain, Verification: n.Verifier.State, Audit: n.Verifier.Audit, Gate: n.Access.Gate, Errors: n.Errors,
 		Hosts: n.Config.Hosts, Pprof: n.Config.Pprof,
 	}
 }

@@ -20,6 +20,11 @@ func (s Served) LimitRead(who *caller.Caller, o kv.ReadOptions, keys int) error 
 	return s.Gate.Limit(who, access.NoCache, keys) //guard:no-cache-reads-without-limit
 }
 
+// LimitExplain returns an error if a client has requested too many explanations: each calls other members, as much work as a query.
+func (s Served) LimitExplain(who *caller.Caller) error {
+	return s.Gate.Limit(who, access.NoCache, 1) //guard:explanations-without-limit
+}
+
 // WriteFor makes a change for a caller that may write, within its rate limit, and logs it.
 func (s Served) WriteFor(ctx context.Context, who *caller.Caller, c kv.Change) (a kv.Answer, err error) {
 	err = s.Gate.Limit(who, access.Writes, 1)

@@ -21,12 +21,15 @@ func (s *service) Explain(ctx context.Context, q *ringsidev1.ExplainRequest) (_ 
 	if s.routed || explain == nil {
 		return nil, status.Error(codes.Unimplemented, api.ErrNoExplain.Error())
 	}
-	d, _, err := s.dataset(ctx, q.GetDataset(), access.Read)
+	d, who, err := s.dataset(ctx, q.GetDataset(), access.Read)
 	if err != nil {
 		return nil, err
 	}
 	if err := kv.CheckKey(q.GetKey()); err != nil {
 		return nil, api.InvalidKey(err).At("key")
+	}
+	if err := d.LimitExplain(&who); err != nil {
+		return nil, s.backend.Error(err)
 	}
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)

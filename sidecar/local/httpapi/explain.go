@@ -35,6 +35,10 @@ func (h *Handler) explain(c *RequestContext, path string) {
 		c.Fail(api.InvalidKey(err))
 		return
 	}
+	if err := d.LimitExplain(&c.who); err != nil {
+		c.Fail(h.backend.Error(err))
+		return
+	}
 	body, err := explain(c.deadline, d.Name(), key)
 	if err != nil {
 		c.Fail(h.backend.Error(err))

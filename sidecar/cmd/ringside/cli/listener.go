@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,8 @@ import (
 type Listener struct {
 	flag string
 	addr string // host:port, or unix:/path
+
+	tokenFile string // empty: no token
 }
 
 // newListener adds a flag with the given name. Its default comes from the environment.
@@ -32,7 +35,7 @@ func newListener(cmd *cobra.Command, name, addr, what string) *Listener {
 
 // HTTPFlag adds the flag --http, the listener for applications.
 func HTTPFlag(cmd *cobra.Command) *Listener {
-	return newListener(cmd, "http", "127.0.0.1:7070", "application listener (host:port or unix:/path)")
+	return newListener(cmd, "http", "127.0.0.1:7070", "application listener (host:port or unix:/path)").TokenFlag(cmd)
 }
 
 // AdminFlag adds the flag --admin.
@@ -56,6 +59,7 @@ type Request struct {
 	Method, Path string
 	Header       http.Header // may be nil
 	Body         []byte
+	Timeout      time.Duration // of Do; 0: 10 s
 }
 
 // Response is a response that was read completely.
@@ -85,7 +89,7 @@ func (l *Listener) GetOK(ctx context.Context, path string) ([]byte, error) {
 // Do sends a request and reads the response. It returns ErrNoListener if the connection was refused, so that nothing was
 // sent.
 func (l *Listener) Do(ctx context.Context, r Request) (Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.Timeout, requestTimeout))
 	defer cancel()
 	stream, err := l.Open(ctx, r)
 	if err != nil {
@@ -114,6 +118,9 @@ func (l *Listener) Open(ctx context.Context, r Request) (*Stream, error) {
 	}
 	if r.Header != nil {
 		req.Header = r.Header
+	}
+	if err := l.authorize(req.Header); err != nil {
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -179,7 +186,7 @@ func (l *Listener) explain(err error) error {
 		return fmt.Errorf("%w on %s: is `ringside run` running? If it listens elsewhere, set --%s",
 			ErrNoListener, l.addr, l.flag)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no response from %s within %s", l.addr, requestTimeout)
+		return fmt.Errorf("no response from %s in time", l.addr)
 	}
 	return fmt.Errorf("request to %s failed; is it the %s listener of a sidecar? %w", l.addr, l.flag, err)
 }

@@ -1,4 +1,4 @@
-// Package inspect has the commands that look into a running sidecar: explain and ring.
+// Package inspect has the commands that look into a running sidecar: explain, audit and ring.
 package inspect
 
 import (
@@ -20,7 +20,7 @@ import (
 )
 
 // Commands returns the commands of this package.
-func Commands() []*cobra.Command { return []*cobra.Command{newExplain(), newRing()} }
+func Commands() []*cobra.Command { return []*cobra.Command{newExplain(), newAudit(), newRing()} }
 
 func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
@@ -36,7 +36,7 @@ the member that had it, under the id.`,
   ringside explain cnf-metrics CNF-001 -o json`,
 		Args: cli.Args(cobra.ExactArgs(2)),
 	}
-	listener, out := cli.AdminFlag(cmd), cli.OutputFlag(cmd)
+	listener, out := cli.AdminFlag(cmd).TokenFlag(cmd), cli.OutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		query := url.Values{"dataset": {args[0]}, "key": {args[1]}}
 		body, err := listener.GetOK(cmd.Context(), "/api/explain?"+query.Encode())
