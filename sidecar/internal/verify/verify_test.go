@@ -166,6 +166,25 @@ func TestFeedThatReportsNothingIsFound(t *testing.T) {
 	})
 }
 
+func TestEntryThatChangesMeanwhileIsNoFinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := policy()
+		p.GapTTL = time.Second
+		s := newSetup(t, p, nil)
+		s.d.SetFeedLive(true)
+		s.read("a")
+		s.rows.Set("a", "3")
+		go func() {
+			time.Sleep(time.Second)
+			s.d.ApplyInvalidation(kv.Invalidation{Dataset: "rows", Key: "a", Version: 2})
+			s.read("a") // another entry takes its place
+		}()
+		if a := s.audit(nil); a.Counts[kv.ChangedMeanwhile.String()] != 1 {
+			t.Errorf("got %v", a.Counts)
+		}
+	})
+}
+
 func TestOtherValueAtTheSameVersionIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetup(t, policy(), nil)
