@@ -176,7 +176,9 @@ var mayImport = map[string][]string{
 	"sidecar/internal/verify": {
 		"origin", "ring/backoff", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/origins", "sidecar/internal/task", "sidecar/kv",
 	},
-	"sidecar/metrics": {"origin", "sidecar/cache", "sidecar/kv"},
+	// Records what a member counted in the last minutes, for consoles.
+	"sidecar/internal/history": {"ring/printable", "sidecar/admin/adminapi", "sidecar/cache", "sidecar/internal/task", "sidecar/kv"},
+	"sidecar/metrics":          {"origin", "sidecar/cache", "sidecar/kv"},
 	// The ring as xDS resources, the server of proxies, and the client of that server.
 	"xds/resources": {"ring", "ring/address", "ring/printable"},
 	"xds":           {},
@@ -215,7 +217,7 @@ var mayImport = map[string][]string{
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/config", "sidecar/internal/access",
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
-		"sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/hotkeys",
+		"sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/hotkeys",
 		"sidecar/internal/membership", "sidecar/internal/servers", "sidecar/internal/verify", "sidecar/local", "sidecar/metrics",
 		"sidecar/peer", "sidecar/peer/mtls",
 	},
@@ -225,7 +227,7 @@ var mayImport = map[string][]string{
 	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/cgroup", "sidecar/internal/inherit", "sidecar/internal/servers"},
 	"sidecar": {
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
-		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
+		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.

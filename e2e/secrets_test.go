@@ -96,7 +96,7 @@ datasets:
 	}
 	time.Sleep(11 * time.Second) // the interval of the failure log
 	for _, path := range []string{
-		"/api/state", "/api/ring", "/api/cluster", "/api/explain?dataset=live&key=other", "/api/explain?dataset=dead&key=a",
+		"/api/state", "/api/ring", "/api/cluster", "/api/history", "/api/explain?dataset=live&key=other", "/api/explain?dataset=dead&key=a",
 		"/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1",
 	} {
 		outputs["admin "+path] = body(t, "http://"+s.Admin+path)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/history"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/internal/verify"
 )
@@ -17,6 +18,7 @@ type background struct {
 	verifier *verify.Verifier
 	reloader *reloader
 	access   *access.Control
+	history  *history.Recorder
 	log      *zap.Logger
 	group    *task.Group
 	tasks    []*task.Task
@@ -31,6 +33,7 @@ func (b *background) Start(context.Context) error {
 		b.group.Go("warm up", b.datasets.Warm),
 		b.group.Go("verify", b.verifier.Run),
 		b.group.Go("follow the configuration", b.reloader.run),
+		b.group.Go("history", b.history.Run),
 		b.group.Go("follow the tokens", b.followTokens),
 	}
 	return nil

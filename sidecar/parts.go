@@ -20,6 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/explain"
+	"github.com/ringside-cache/ringside/sidecar/internal/history"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/origins"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
@@ -53,6 +54,7 @@ type parts struct {
 	metrics      *servers.HTTP
 	admin        *servers.HTTP
 	registration *membership.Registration
+	history      *history.Recorder
 	background   *background
 	log          *zap.Logger
 }
@@ -228,16 +230,21 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
 		Errors: r.errors, Explainer: explainer, Verifier: verifier,
 	}
+	p.reloader = &reloader{
+		config: r.config, datasets: p.datasets, access: p.access, served: p.served, audit: p.audit, log: r.log}
+	p.history = history.New(history.Config{
+		Datasets: p.datasets.All, Observe: func() history.State { return node.Observe(p.reloader.stats()) }, Defect: r.logDefect,
+	})
+	p.history.Add(adminapi.Event{At: r.began, Kind: adminapi.EventStart, Text: "started, version " + version})
+	node.History = p.history
 	p.peers, err = servers.NewPeers(p.listeners, servers.PeersConfig{
 		Self: p.members.Self(), Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
-		Inspect: node.Inspect, Explain: explainer.StateJSON,
+		Inspect: node.Inspect, Explain: explainer.StateJSON, History: p.history.After,
 		Applications: application, Budget: p.budget, Defect: r.logDefect,
 	})
 	if err != nil {
 		return err
 	}
-	p.reloader = &reloader{
-		config: r.config, datasets: p.datasets, access: p.access, served: p.served, audit: p.audit, log: r.log}
 	registry, err := metrics.NewRegistry(node.Metrics(p.peers, p.reloader.stats))
 	if err != nil {
 		return err
@@ -246,7 +253,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready}))
 	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
 	p.registration = newRegistration(p, *c.DrainTimeout)
-	p.background = &background{datasets: p.datasets, verifier: verifier, reloader: p.reloader, access: p.access, log: r.log, group: r.tasks}
+	p.background = &background{datasets: p.datasets, verifier: verifier, reloader: p.reloader, access: p.access, history: p.history, log: r.log, group: r.tasks}
 	return nil
 }
 

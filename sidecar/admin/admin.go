@@ -42,6 +42,8 @@ type Source struct {
 	XDS func() *adminapi.XDS
 	// Others fetches the State of each other member of the ring. It returns soon after ctx is done.
 	Others func(ctx context.Context) []adminapi.MemberState
+	// History returns what the members recorded.
+	History HistorySource
 	// Errors is the log that has the texts of errors.
 	Errors *apierror.Log
 	// Hosts are the values, without port, that the Host header may have besides localhost and the loopback addresses.
@@ -56,6 +58,7 @@ var embedded embed.FS
 // pagePaths are the files of the console. A test compares them with the folder.
 var pagePaths = []string{
 	"/{$}", "/app.js", "/chart.js", "/dom.js", "/explain.js", "/history.js", "/icon.svg", "/ring.js", "/style.css",
+	"/tables.js", "/theme.js",
 }
 
 // NewHandler serves the admin listener.
@@ -73,6 +76,7 @@ func NewHandler(s Source) http.Handler {
 	mux.Handle("/api/state", sameOrigin(a.state))
 	mux.Handle("/api/ring", sameOrigin(a.ring))
 	mux.Handle("/api/cluster", sameOrigin(a.clusterStates))
+	mux.Handle("/api/history", sameOrigin(a.histories))
 	mux.Handle("/api/explain", sameOrigin(a.explain))
 	mux.Handle("/api/verification", sameOrigin(a.verification))
 	mux.Handle("/api/audit", sameOrigin(a.audit))

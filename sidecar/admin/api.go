@@ -18,6 +18,7 @@ import (
 type api struct {
 	Source
 	cluster clusterCache
+	history clusterHistory
 }
 
 func (a *api) state(w http.ResponseWriter, r *http.Request) { respond(w, a.readable(r, a.State())) }
@@ -63,6 +64,19 @@ func (a *api) clusterStates(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	respond(w, cluster)
+}
+
+// histories answers with what came after the interval of the parameter after; without it, with all that is known.
+func (a *api) histories(w http.ResponseWriter, r *http.Request) {
+	after, err := int64(0), error(nil)
+	if text := r.URL.Query().Get("after"); text != "" {
+		after, err = strconv.ParseInt(text, 10, 64)
+	}
+	if err != nil {
+		apierror.New(apierror.InvalidRequest, "after must be the number of an interval").Write(w)
+		return
+	}
+	respond(w, a.history.get(r.Context(), a.Source, after))
 }
 
 // explain explains a key.

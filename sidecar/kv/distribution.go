@@ -1,7 +1,9 @@
 package kv
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -72,4 +74,35 @@ func (s DistributionSnapshot) UpTo(exponent int) uint64 {
 		}
 	}
 	return n
+}
+
+// Since returns what s has counted after before.
+func (s DistributionSnapshot) Since(before DistributionSnapshot) DistributionSnapshot {
+	d := DistributionSnapshot{Count: s.Count - before.Count, Zero: s.Zero - before.Zero, Sum: s.Sum - before.Sum, Buckets: map[int]int64{}}
+	for i, c := range s.Buckets {
+		if c > before.Buckets[i] {
+			d.Buckets[i] = c - before.Buckets[i]
+		}
+	}
+	return d
+}
+
+// ZeroBucket is the bucket of the zero count in a list of buckets.
+const ZeroBucket = minBucket
+
+// Quantile returns the duration in seconds that a share q of the counts does not exceed, at most a tenth off: the geometric middle of
+// its bucket. 0 without counts.
+func Quantile(buckets map[int]int64, q float64) float64 {
+	var total int64
+	for _, c := range buckets {
+		total += c
+	}
+	rank := int64(math.Ceil(q * float64(total)))
+	for _, i := range slices.Sorted(maps.Keys(buckets)) {
+		if rank -= buckets[i]; rank <= 0 {
+			i = min(max(i, ZeroBucket), maxBucket)
+			return math.Exp2((float64(i) - 0.5) / perOctave)
+		}
+	}
+	return 0
 }

@@ -65,3 +65,28 @@ func TestOneOfManyHitsIsSampledWhateverTheClock(t *testing.T) {
 		}
 	}
 }
+
+func TestQuantile(t *testing.T) {
+	var d Distribution
+	for i := range 100 {
+		d.Observe(time.Duration(i+1) * time.Millisecond)
+	}
+	before := d.Snapshot()
+	d.ObserveN(time.Second, 50)
+	buckets := before.Buckets
+	for q, want := range map[float64]float64{0.5: 0.05, 0.99: 0.099, 1: 0.1} {
+		if got := Quantile(buckets, q); got < want*0.85 || got > want*1.15 {
+			t.Errorf("quantile %v = %v, want about %v", q, got, want)
+		}
+	}
+	if got := Quantile(nil, 0.5); got != 0 {
+		t.Errorf("without counts: %v", got)
+	}
+	if got := Quantile(map[int]int64{-1 << 62: 1, 1 << 62: 1}, 0.99); math.IsInf(got, 0) || got == 0 {
+		t.Errorf("impossible buckets: %v", got)
+	}
+	since := d.Snapshot().Since(before)
+	if since.Count != 50 || len(since.Buckets) != 1 || Quantile(since.Buckets, 0.5) < 0.85 {
+		t.Errorf("since: %+v, want 50 of a second", since)
+	}
+}

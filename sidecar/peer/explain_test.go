@@ -2,6 +2,8 @@ package peer_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -74,5 +76,26 @@ func TestExplainAsksOwnerAndSuccessorsInTheirOrder(t *testing.T) {
 	}
 	if got := p.Explain(t.Context(), "metrics", key, 2); len(got) != 2 {
 		t.Errorf("got %d reports, want 2", len(got))
+	}
+}
+
+func TestHistoriesOfMembersThatAnswer(t *testing.T) {
+	t.Parallel()
+	recording := func(text string) peertest.Option {
+		return func(_ *peertest.Member, s *service.Config, _ *server.Config) {
+			s.History = func(after int64) []byte { return fmt.Appendf(nil, "%s after %d", text, after) }
+		}
+	}
+	dead := peertest.StartMember(t, "dead", recording("d"))
+	dead.Kill(t)
+	p := peertest.StartPool(t, peer.Config{FanOutTimeout: 2 * time.Second},
+		peertest.StartMember(t, "well", recording("w")), peertest.StartMember(t, "old"), peertest.StartMember(t, "large", recording(strings.Repeat("x", 600<<10))), dead)
+	got := map[string]string{}
+	p.Histories(t.Context(), 7, func(id string, history []byte, err error) { got[id] = fmt.Sprint(string(history), err != nil) })
+	if want := map[string]string{"well": "w after 7false", "large": "true", "dead": "true"}; !maps.Equal(got, want) {
+		t.Errorf("got %.300v, want %v", got, want)
+	}
+	if open := p.BreakersOpen(); len(open) > 1 {
+		t.Errorf("breakers of %v are open", open)
 	}
 }

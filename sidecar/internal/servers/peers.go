@@ -30,6 +30,8 @@ type PeersConfig struct {
 	Inspect func() *peerv1.InspectResponse
 	// Explain describes what this member has of a key.
 	Explain func(dataset, key string) []byte
+	// History returns what this member recorded after an interval, for the consoles of other members.
+	History func(after int64) []byte
 	// Budget limits the bytes that callers make the process use.
 	Budget *budget.Budget
 	// Defect is called with each panic of a handler.
@@ -62,7 +64,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 	}
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
 	p.Service = service.New(service.Config{
-		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain,
+		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain, History: c.History,
 		Record: []byte(description), Changed: c.Changed,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})

@@ -19,11 +19,13 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
 	"github.com/ringside-cache/ringside/sidecar/internal/explain"
+	"github.com/ringside-cache/ringside/sidecar/internal/history"
 	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/verify"
 	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 )
@@ -47,6 +49,7 @@ type Node struct {
 	Errors    *apierror.Log
 	Explainer *explain.Explainer
 	Verifier  *verify.Verifier
+	History   *history.Recorder
 }
 
 // Admin returns the state for the console.
@@ -55,6 +58,7 @@ func (n *Node) Admin() admin.Source {
 		Node: n.Members.Self().ID, Version: n.Version, Started: n.Started, Datasets: n.Datasets.All,
 		HotKeys: func() []hotkeys.Key { return n.Datasets.HotKeys(adminapi.MaxHotKeys) },
 		Ring:    n.Members.Ring, Directory: n.directory, XDS: n.XDS, Others: n.others,
+		History: admin.HistorySource{Own: n.history, Others: n.histories},
 		Explain: n.Explainer.Explain, Verification: n.Verifier.State, Audit: n.Verifier.Audit, Gate: n.Access.Gate, Errors: n.Errors,
 		Hosts: n.Config.Hosts, Pprof: n.Config.Pprof,
 	}
@@ -138,4 +142,47 @@ func (n *Node) others(ctx context.Context) []adminapi.MemberState {
 		states = append(states, state)
 	})
 	return states
+}
+
+// history is what this member recorded after an interval.
+func (n *Node) history(after int64) *adminapi.MemberHistory {
+	h, err := adminapi.DecodeMemberHistory(n.History.After(after))
+	if err != nil {
+		n.Errors.Report(fmt.Errorf("decode the history of this member: %w", err))
+	}
+	return h
+}
+
+// histories fetches and decodes the histories of the other members. One that does not answer in time has a gap.
+func (n *Node) histories(ctx context.Context, after int64, use func(id string, h *adminapi.MemberHistory)) {
+	n.Pool.Histories(ctx, after, func(id string, text []byte, err error) {
+		if err != nil {
+			return // /api/cluster has the reason
+		}
+		if h, err := adminapi.DecodeMemberHistory(text); err == nil {
+			use(id, h)
+		}
+	})
+}
+
+// Observe returns what this member depends on, for the record of what happened.
+func (n *Node) Observe(reloads metrics.Reloads) history.State {
+	d := n.connection()
+	s := history.State{
+		Connected: d.Connected, Listed: d.Registered, Feeds: map[string]history.Feed{}, Origins: map[string]bool{},
+		BreakersOpen: n.Pool.BreakersOpen(), Reloads: reloads.OK, Rejected: reloads.Failed,
+	}
+	for _, m := range n.Members.Ring().Members() {
+		s.Ring = append(s.Ring, m.ID)
+	}
+	for _, d := range n.Datasets.All() {
+		if live, has := d.FeedLive(); has {
+			s.Feeds[d.Name()] = history.Feed{Live: live, Gaps: d.Stats().FeedGaps.Load()}
+		}
+	}
+	open := n.Datasets.Origins()
+	for _, name := range open.Names() {
+		s.Origins[name] = open.Load(name).BreakerOpen
+	}
+	return s
 }

@@ -16,6 +16,7 @@ func TestExplanationsAreWithinTheLimitOfFetches(t *testing.T) {
 	c := Config{
 		Datasets: func(name string) (Dataset, bool) { return nil, name == "metrics" },
 		Explain:  func(string, string) []byte { return []byte("x") },
+		History:  func(int64) []byte { return nil },
 	}
 	well := New(c)
 	for _, tt := range []struct {
@@ -35,5 +36,8 @@ func TestExplanationsAreWithinTheLimitOfFetches(t *testing.T) {
 	_, err := full.Explain(context.Background(), &peerv1.ExplainRequest{Dataset: "metrics", Key: "k"})
 	if status.Code(err) != codes.ResourceExhausted || full.Stats().Refused != 1 || full.Stats().InFlight != 0 {
 		t.Errorf("got %v, %+v; want RESOURCE_EXHAUSTED and one refused", err, full.Stats())
+	}
+	if _, err := full.History(context.Background(), nil); status.Code(err) != codes.ResourceExhausted || full.Stats().InFlight != 0 {
+		t.Errorf("history: got %v, %+v; want RESOURCE_EXHAUSTED", err, full.Stats())
 	}
 }

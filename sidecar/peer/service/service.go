@@ -59,6 +59,8 @@ type Config struct {
 	Inspect func() *peerv1.InspectResponse
 	// Explain describes what this member has of a key, in JSON. Nil: the call is UNIMPLEMENTED, as in releases without it.
 	Explain func(dataset, key string) (state []byte)
+	// History returns what this member recorded after an interval, in JSON. Nil: the call is UNIMPLEMENTED.
+	History func(after int64) []byte
 	// MaxInFlight limits the concurrent fetches of all callers together; 20 000 by default.
 	MaxInFlight int64
 	// Log is what subscribers receive: the log of this member's Pool. With nil they receive heartbeats only.
@@ -412,4 +414,17 @@ func (s *Service) Explain(ctx context.Context, req *peerv1.ExplainRequest) (*pee
 	}
 	state := s.config.Explain(req.GetDataset(), req.GetKey())
 	return &peerv1.ExplainResponse{Leaving: s.leaving.Load(), State: state}, nil
+}
+
+// History implements peerv1.PeerServer. It has a share of MaxInFlight, as Explain.
+func (s *Service) History(ctx context.Context, req *peerv1.HistoryRequest) (*peerv1.HistoryResponse, error) {
+	if s.config.History == nil {
+		return s.UnimplementedPeerServer.History(ctx, req)
+	}
+	defer s.inFlight.Add(-1)
+	if s.inFlight.Add(1) > s.config.MaxInFlight { //guard:histories-without-limit
+		s.refused.Add(1)
+		return nil, peererror.ToStatus(peererror.Overloaded(errTooManyFetches))
+	}
+	return &peerv1.HistoryResponse{History: s.config.History(req.GetAfter())}, nil
 }

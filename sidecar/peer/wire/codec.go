@@ -27,6 +27,8 @@ const (
 	InspectBytes = 512 << 10
 	// ExplainBytes limits what a member reports of one key.
 	ExplainBytes = 16 << 10
+	// HistoryBytes limits what a member reports of the last minutes.
+	HistoryBytes = 512 << 10
 	// listBytes limits a list of invalidations: the names and keys of an InvalidateRequest, or those of a page of a stream,
 	// with live feeds.
 	listBytes = maxInvalidateBytes + maxInvalidations*32 + 1<<20
@@ -42,6 +44,7 @@ var methods = map[string]struct{ request, response int }{
 	peerv1.Peer_Ping_FullMethodName:       {smallBytes, smallBytes},
 	peerv1.Peer_Inspect_FullMethodName:    {smallBytes, InspectBytes},
 	peerv1.Peer_Explain_FullMethodName:    {smallBytes, ExplainBytes},
+	peerv1.Peer_History_FullMethodName:    {smallBytes, HistoryBytes + smallBytes},
 }
 
 // MaxRequest returns the size of the largest request of a method, named as in the path of its HTTP/2 request.
@@ -84,12 +87,14 @@ func checkEncoded(data []byte, m proto.Message) error {
 		return checkSize(data, fetchBytes)
 	case *peerv1.PingRequest, *peerv1.InspectRequest, *peerv1.SubscribeRequest, *peerv1.PingResponse, *peerv1.InvalidateResponse:
 		return checkSize(data, smallBytes)
-	case *peerv1.ExplainRequest:
+	case *peerv1.ExplainRequest, *peerv1.HistoryRequest:
 		return checkSize(data, smallBytes)
 	case *peerv1.InspectResponse:
 		return checkSize(data, InspectBytes)
 	case *peerv1.ExplainResponse:
 		return checkSize(data, ExplainBytes)
+	case *peerv1.HistoryResponse:
+		return checkSize(data, HistoryBytes+smallBytes)
 	case *peerv1.FetchBatchRequest, *peerv1.FetchBatchResponse:
 		return checkElements(data, 2*kv.MaxBatchKeys)
 	case *peerv1.InvalidateRequest, *peerv1.SubscribeResponse:

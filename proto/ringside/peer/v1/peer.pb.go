@@ -1430,6 +1430,99 @@ func (x *InspectResponse) GetState() []byte {
 	return nil
 }
 
+// HistoryRequest says from when on.
+type HistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the last interval that the caller has: the time since 1970 divided by the length of an interval, which is part of the
+	// response. 0: all that the member has.
+	After         int64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *HistoryRequest) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+// HistoryResponse is what a member recorded.
+type HistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// JSON that only consoles read, of at most 512 KiB: the counters of each interval, and what happened.
+	History       []byte `protobuf:"bytes,1,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *HistoryResponse) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
 // ExplainRequest names a key.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1443,7 +1536,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1548,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1561,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExplainRequest) GetDataset() string {
@@ -1499,7 +1592,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1604,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1617,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExplainResponse) GetLeaving() bool {
@@ -1651,7 +1744,11 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\fR\x05state\"<\n" +
+	"\x05state\x18\x04 \x01(\fR\x05state\"&\n" +
+	"\x0eHistoryRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x03R\x05after\"+\n" +
+	"\x0fHistoryResponse\x12\x18\n" +
+	"\ahistory\x18\x01 \x01(\fR\ahistory\"<\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"A\n" +
@@ -1662,7 +1759,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCONTENT_JSON\x10\x01\x12\x10\n" +
 	"\fCONTENT_TEXT\x10\x02\x12\x11\n" +
-	"\rCONTENT_BYTES\x10\x032\x8b\x05\n" +
+	"\rCONTENT_BYTES\x10\x032\xdb\x05\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
@@ -1673,7 +1770,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\tSubscribe\x12\".ringside.peer.v1.SubscribeRequest\x1a#.ringside.peer.v1.SubscribeResponse0\x01\x12E\n" +
 	"\x04Ping\x12\x1d.ringside.peer.v1.PingRequest\x1a\x1e.ringside.peer.v1.PingResponse\x12N\n" +
 	"\aInspect\x12 .ringside.peer.v1.InspectRequest\x1a!.ringside.peer.v1.InspectResponse\x12N\n" +
-	"\aExplain\x12 .ringside.peer.v1.ExplainRequest\x1a!.ringside.peer.v1.ExplainResponseBBZ@github.com/ringside-cache/ringside/proto/ringside/peer/v1;peerv1b\x06proto3"
+	"\aExplain\x12 .ringside.peer.v1.ExplainRequest\x1a!.ringside.peer.v1.ExplainResponse\x12N\n" +
+	"\aHistory\x12 .ringside.peer.v1.HistoryRequest\x1a!.ringside.peer.v1.HistoryResponseBBZ@github.com/ringside-cache/ringside/proto/ringside/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_ringside_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -1688,7 +1786,7 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(Content)(0),               // 0: ringside.peer.v1.Content
 	(*FetchRequest)(nil),       // 1: ringside.peer.v1.FetchRequest
@@ -1708,8 +1806,10 @@ var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*PingResponse)(nil),       // 15: ringside.peer.v1.PingResponse
 	(*InspectRequest)(nil),     // 16: ringside.peer.v1.InspectRequest
 	(*InspectResponse)(nil),    // 17: ringside.peer.v1.InspectResponse
-	(*ExplainRequest)(nil),     // 18: ringside.peer.v1.ExplainRequest
-	(*ExplainResponse)(nil),    // 19: ringside.peer.v1.ExplainResponse
+	(*HistoryRequest)(nil),     // 18: ringside.peer.v1.HistoryRequest
+	(*HistoryResponse)(nil),    // 19: ringside.peer.v1.HistoryResponse
+	(*ExplainRequest)(nil),     // 20: ringside.peer.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 21: ringside.peer.v1.ExplainResponse
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: ringside.peer.v1.FetchResponse.content:type_name -> ringside.peer.v1.Content
@@ -1727,17 +1827,19 @@ var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	12, // 12: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
 	14, // 13: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
 	16, // 14: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	18, // 15: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
-	2,  // 16: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	4,  // 17: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	8,  // 18: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	10, // 19: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	13, // 20: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
-	15, // 21: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	17, // 22: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	19, // 23: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
-	16, // [16:24] is the sub-list for method output_type
-	8,  // [8:16] is the sub-list for method input_type
+	20, // 15: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
+	18, // 16: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
+	2,  // 17: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	4,  // 18: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	8,  // 19: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	10, // 20: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	13, // 21: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
+	15, // 22: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	17, // 23: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	21, // 24: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
+	19, // 25: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
+	17, // [17:26] is the sub-list for method output_type
+	8,  // [8:17] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -1759,7 +1861,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

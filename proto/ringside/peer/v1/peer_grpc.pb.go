@@ -29,6 +29,7 @@ const (
 	Peer_Ping_FullMethodName       = "/ringside.peer.v1.Peer/Ping"
 	Peer_Inspect_FullMethodName    = "/ringside.peer.v1.Peer/Inspect"
 	Peer_Explain_FullMethodName    = "/ringside.peer.v1.Peer/Explain"
+	Peer_History_FullMethodName    = "/ringside.peer.v1.Peer/History"
 )
 
 // PeerClient is the client API for Peer service.
@@ -68,6 +69,9 @@ type PeerClient interface {
 	// Explain describes what this member has of a key, for people. It loads nothing and asks no other member. NOT_FOUND: the member
 	// does not have the dataset. Members of releases without it answer UNIMPLEMENTED.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// History returns what this member recorded of the last minutes, for the console of another. Members of releases without it
+	// answer UNIMPLEMENTED.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 }
 
 type peerClient struct {
@@ -167,6 +171,16 @@ func (c *peerClient) Explain(ctx context.Context, in *ExplainRequest, opts ...gr
 	return out, nil
 }
 
+func (c *peerClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, Peer_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -204,6 +218,9 @@ type PeerServer interface {
 	// Explain describes what this member has of a key, for people. It loads nothing and asks no other member. NOT_FOUND: the member
 	// does not have the dataset. Members of releases without it answer UNIMPLEMENTED.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// History returns what this member recorded of the last minutes, for the console of another. Members of releases without it
+	// answer UNIMPLEMENTED.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -237,6 +254,9 @@ func (UnimplementedPeerServer) Inspect(context.Context, *InspectRequest) (*Inspe
 }
 func (UnimplementedPeerServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedPeerServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -396,6 +416,24 @@ func _Peer_Explain_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -430,6 +468,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Peer_Explain_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _Peer_History_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
