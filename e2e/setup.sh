@@ -23,6 +23,7 @@ server_packages='
 /usr/bin/pip3                      python3-pip
 /usr/lib/python3*/ensurepip        python3-venv
 /usr/bin/npm                       npm
+/usr/bin/chromium                  chromium
 /usr/bin/curl                      curl
 /usr/sbin/runc                     runc
 /usr/bin/tini-static               tini

@@ -1,18 +1,20 @@
-// The console polls /api/cluster once a second, and fetches /api/ring when the ring has changed.
+// The console polls /api/history for charts and changes, /api/cluster for the present state, and /api/ring when the ring has changed.
 
-import { byId, html, setText, rate, ratio, percent, count, bytes, duration } from "./dom.js";
-import { drawRing, drawShares, badge } from "./ring.js";
-import { Chart, results, span } from "./chart.js";
-import { Member, total } from "./history.js";
+import { byId, html, setText, rate, ratio, percent, count, duration, seconds } from "./dom.js";
+import { drawRing, drawShares } from "./ring.js";
+import { ReadsChart, LatencyChart, spark } from "./chart.js";
+import { History, results } from "./history.js";
+import { drawDatasets, drawMembers, drawHotKeys, drawEvents } from "./tables.js";
 import { drawExplanation, drawError } from "./explain.js";
 
-const period = 1000; // milliseconds between two polls
-const ringLife = 5; // seconds until the ring is fetched again, because it includes the state of the directory
-const shortly = 5, minute = 60; // windows of rates and ratios in seconds
+const period = 2000; // milliseconds between two polls
+const ringLife = 5000; // until the ring is fetched again, because it includes the state of the directory
+const minute = 12; // intervals
 
-const members = new Map(); // :: node id → {member: Member, report, seen: seconds}
-const charts = new Map(); // :: dataset → Chart
-let ring = null, ringAt = 0, explained = null, disagreeing = 0;
+const history = new History();
+const charts = [new ReadsChart(), new LatencyChart()];
+let cluster = null, ring = null, ringAt = 0, explained = null, disagreeing = 0;
+let scopes = ""; // the options of the select, as text
 
 async function fetchJSON(path) {
   const response = await fetch(path, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(5000) });
@@ -21,108 +23,74 @@ async function fetchJSON(path) {
   return body;
 }
 
-function addSample(cluster, now) {
-  for (const report of cluster.members) {
-    const known = members.get(report.id) ?? { member: new Member(report.id) };
-    members.set(report.id, Object.assign(known, { report, seen: now }));
-    if (report.state) known.member.add(now, report.state);
-  }
-  for (const [id, known] of members) if (known.seen < now - span) members.delete(id);
+const states = () => cluster.members.flatMap(m => m.state ?? []);
+
+// tiles :: [title, value, note, list of the sparkline]
+function tiles() {
+  const all = history.get("all"), reads = all.sum(results, minute), queries = all.sum(["queries"], minute);
+  const each = names => all.members.map((_, i) => names.reduce((n, name) => n + (all.counts[name]?.[i] ?? 0), 0));
+  const total = each(results), asked = each(["queries"]), bad = all.sum(["error", "data_error"], minute);
+  const members = cluster.members.length, now = history.rate(all, results, 1), none = "no reads in the last minute";
+  const p99 = all.worst("p99", "read", minute), failing = history.rate(all, ["error", "data_error"], 1);
+  return [
+    ["Reads per second", now === null ? "–" : rate(now), `by ${count(members)} ${members === 1 ? "member" : "members"}`, total],
+    ["Served without the origin", reads ? percent(Math.max(0, 1 - queries / reads)) : "–",
+      reads ? `${percent(all.sum(["hit", "local_hit"], minute) / reads)} from the pod's own memory` : none,
+      total.map((n, i) => n ? Math.max(0, 1 - asked[i] / n) : null)],
+    ["Origin queries per read", reads ? ratio(queries / reads) : "–",
+      !reads ? none : queries ? `one query per ${count(Math.max(1, Math.round(reads / queries)))} reads` : "no query in the last minute",
+      total.map((n, i) => n ? asked[i] / n : null)],
+    ["Read latency, p99", p99 ? seconds(p99) : "–", p99 ? `median ${seconds(all.worst("p50", "read", minute))}, last minute` : none,
+      (all.p99.read ?? []).map(v => v || null)],
+    ["Failed reads per second", failing === null ? "–" : rate(failing), bad ? `${count(bad)} in the last minute` : "none in the last minute", each(["error", "data_error"])],
+  ];
 }
 
-const present = now => [...members.values()].filter(m => m.seen === now && m.report.state);
-
-function drawCharts(now) {
-  const names = new Set(present(now).flatMap(m => m.report.state.datasets.map(d => d.name)));
-  for (const name of [...names].sort()) {
-    if (!charts.has(name)) {
-      charts.set(name, new Chart(name));
-      byId("charts").append(charts.get(name).element);
-      byId("explain-dataset").append(html("option", {}, name));
-      if (charts.size > 1) for (const chart of charts.values()) chart.share();
-    }
-    const sum = results.map(() => 0);
-    let known = false;
-    for (const { member } of present(now)) {
-      if (member.samples.length > 1) known = true;
-      member.rates(name).forEach((v, i) => { sum[i] += v; });
-    }
-    if (known) charts.get(name).add(now, sum);
-  }
+function drawTiles() {
+  const all = history.get("all"), parent = byId("tiles");
+  tiles().forEach(([title, value, note, list], i) => {
+    const tile = parent.children[i] ?? parent.appendChild(html("div", { class: "card tile" }, html("h2", {}, title), html("p", { class: "figure" }), html("p", { class: "note" }), html("div")));
+    setText(tile.children[1], value);
+    setText(tile.children[2], note);
+    tile.children[3].replaceChildren(...(list.length ? [spark(list, all.members, 200, 28)] : []));
+  });
 }
 
-function drawTiles(now) {
-  const here = present(now).map(m => m.member);
-  const recent = total(here.map(m => m.growth(shortly))), long = total(here.map(m => m.growth(minute)));
-  if (!recent) return;
-  const tile = (name, figure, note) => { setText(byId("tile-" + name), figure); setText(byId(`tile-${name}-note`), note); };
-  tile("reads", rate(recent.perSecond.reads), `by ${count(here.length)} ${here.length === 1 ? "member" : "members"}`);
-  tile("errors", rate(recent.perSecond.errors), long.errors ? `${count(long.errors)} in the last minute` : "none in the last minute");
-  if (!long.reads) {
-    tile("memory", "–", "no reads in the last minute");
-    tile("queries", "–", "");
-    return;
-  }
-  tile("memory", percent(Math.max(0, 1 - long.queries / long.reads)), `${percent(long.memory / long.reads)} from the pod's own memory`);
-  tile("queries", ratio(long.queries / long.reads),
-    long.queries ? `one query per ${count(Math.max(1, Math.round(long.reads / long.queries)))} reads` : "none in the last minute");
+function drawScopes() {
+  const groups = [["dataset", "Dataset"], ["member", "Member"]].map(([scope, label]) => [scope, label, history.names(scope)]);
+  const text = JSON.stringify(groups);
+  if (text === scopes) return;
+  scopes = text;
+  const select = byId("scope"), chosen = select.value;
+  select.replaceChildren(html("option", { value: "all" }, "all members and datasets"), ...groups.filter(([, , names]) => names.length).map(([scope, label, names]) =>
+    html("optgroup", { label }, ...names.map(name => html("option", { value: `${scope}\n${name}` }, name)))));
+  select.value = chosen;
+  if (select.selectedIndex < 0) select.value = "all";
 }
 
-function stateCell(known, now) {
-  let [level, words, why] = ["good", "✓ ok", ""];
-  if (known.seen !== now) [level, words] = ["warn", "– left the ring"];
-  else if (known.report.unreachable) [level, words, why] = ["bad", "✕ unreachable", known.report.unreachable];
-  else if (known.report.state.ring_id !== ring?.id) [level, words] = ["warn", "! other ring"];
-  return html("td", { class: "state", "data-level": level }, words, ...(why ? [html("span", { class: "note", title: why }, why.split(": ").at(-1).replace(/"$/, ""))] : []));
+function drawDatasetOptions() {
+  const names = [...new Set(states().flatMap(s => s.datasets.map(d => d.name)))].sort(), select = byId("explain-dataset");
+  if (names.join("\n") === [...select.options].map(o => o.value).join("\n")) return;
+  const chosen = select.value;
+  select.replaceChildren(...names.map(name => html("option", { value: name }, name)));
+  if (names.includes(chosen)) select.value = chosen;
 }
 
-function memoryCell(sum) {
-  return html("td", { class: "meter", "data-label": "Memory" }, `${bytes(sum.bytes)} of ${bytes(sum.maxBytes)}`,
-    html("progress", { max: "1", value: String(sum.maxBytes ? sum.bytes / sum.maxBytes : 0), "aria-label": "share of the memory limit" }));
+function drawCharts() {
+  const [scope, name] = byId("scope").value.split("\n");
+  for (const chart of charts) chart.draw(history, history.get(scope, name));
 }
 
-function memberRow(known, now) {
-  const index = ring?.members.findIndex(m => m.id === known.report.id) ?? -1;
-  const live = known.seen === now && known.report.state;
-  const sum = live ? known.member.samples.at(-1).sum : null;
-  const recent = live ? known.member.growth(shortly) : null, long = live ? known.member.growth(minute) : null;
-  const num = (label, text, cls = "") => html("td", { class: "num " + cls, "data-label": label }, text);
-  const per = name => recent ? rate(recent[name] / recent.seconds) : "–";
-  return html("tr", { class: live ? "" : "gone" },
-    html("th", { scope: "row" }, badge(known.report.id), known.report.id,
-      html("span", { class: "note" }, known.report.addr + (known.report.id === ring?.self ? " · here" : ""))),
-    stateCell(known, now),
-    num("Owns", index >= 0 ? percent(ring.members[index].share) : "–"),
-    num("Reads/s", per("reads")),
-    num("Own memory", long?.reads ? percent(long.memory / long.reads) : "–"),
-    num("Writes/s", per("written")),
-    num("Served to peers/s", per("served")),
-    num("Failed/s", per("errors")),
-    num("Entries", sum ? count(sum.entries) : "–"),
-    sum ? memoryCell(sum) : html("td", { class: "meter", "data-label": "Memory" }, "–"),
-    num("Origin queries/s", per("queries")),
-    num("Per read", long?.reads ? ratio(long.queries / long.reads) : "–", "strong"));
-}
-
-function drawMembers(now) {
-  const rows = [...members.values()].sort((a, b) => a.report.id.localeCompare(b.report.id, "en", { numeric: true }));
-  byId("members").tBodies[0].replaceChildren(...rows.map(m => memberRow(m, now)));
-}
-
-function drawHealth(cluster) {
+function drawHealth() {
   const reports = cluster.members, unreachable = reports.filter(m => m.unreachable).length;
-  const states = reports.flatMap(m => m.state ?? []);
-  disagreeing = states.some(s => s.ring_id !== cluster.ring_id) ? disagreeing + 1 : 0;
-  const growth = [...members.values()].map(m => m.member.growth(shortly));
-  const errors = total(growth)?.errors ?? 0;
-  let level = "good", words = `All ${reports.length} members respond`;
-  if (reports.length === 1) words = "The only member responds";
+  disagreeing = states().some(s => s.ring_id !== cluster.ring_id) ? disagreeing + 1 : 0;
+  let level = "good", words = reports.length === 1 ? "The only member responds" : `All ${reports.length} members respond`;
   if (ring && !ring.directory.connected) [level, words] = ["warn", "Directory disconnected, using the last ring"];
-  if (disagreeing > 5) [level, words] = ["warn", "Members use different rings"];
-  const gaps = new Set(states.flatMap(s => s.datasets.filter(d => d.feed_gap).map(d => d.name)));
+  if (disagreeing > 3) [level, words] = ["warn", "Members use different rings"];
+  const gaps = new Set(states().flatMap(s => s.datasets.filter(d => d.feed_gap).map(d => d.name)));
   if (gaps.size) [level, words] = ["warn", `No live change feed of ${[...gaps].join(", ")}`];
   if (unreachable) [level, words] = ["warn", `${unreachable} of ${reports.length} members unreachable`];
-  if (errors) [level, words] = ["bad", "Reads fail"];
+  if (history.get("all").sum(["error"], 1)) [level, words] = ["bad", "Reads fail"];
   showHealth(level, words);
 }
 
@@ -131,7 +99,7 @@ function showHealth(level, words) {
   setText(byId("health"), words);
 }
 
-function drawFacts(cluster) {
+function drawFacts() {
   const self = cluster.members.find(m => m.id === cluster.self)?.state;
   setText(byId("node"), cluster.self);
   document.title = `${cluster.self} · Ringside`;
@@ -148,31 +116,38 @@ function redrawRing() {
   drawShares(byId("shares"), ring, explained);
 }
 
-async function refreshRing(id, now) {
-  const changed = ring?.id !== id;
-  if (!changed && now - ringAt < ringLife) return;
+async function refreshRing() {
+  if (ring?.id === cluster.ring_id && performance.now() - ringAt < ringLife) return;
   const before = ring;
   ring = await fetchJSON("api/ring");
-  ringAt = now;
+  ringAt = performance.now();
   if (before?.id === ring.id) return;
-  if (explained) await explain(explained.dataset, explained.key);
+  if (before && explained) await explain(explained.dataset, explained.key);
   redrawRing();
+}
+
+function draw() {
+  drawFacts();
+  drawHealth();
+  drawTiles();
+  drawScopes();
+  drawDatasetOptions();
+  drawCharts();
+  drawDatasets(byId("datasets"), history, states());
+  drawMembers(byId("members"), history, cluster, ring);
+  drawHotKeys(byId("hot"), cluster, showExplanation);
+  drawEvents(byId("events"), history.events);
 }
 
 async function poll() {
   try {
-    const cluster = await fetchJSON("api/cluster");
-    const now = performance.now() / 1000;
-    await refreshRing(cluster.ring_id, now);
-    addSample(cluster, now);
-    drawFacts(cluster);
-    drawHealth(cluster);
-    drawTiles(now);
-    drawCharts(now);
-    drawMembers(now);
-  } catch (error) {
+    const [state, past] = await Promise.all([fetchJSON("api/cluster"), fetchJSON("api/history" + (history.last ? "?after=" + history.last : ""))]);
+    cluster = state;
+    history.add(past);
+    await refreshRing();
+    draw();
+  } catch {
     showHealth("bad", "This sidecar does not respond");
-    console.warn(error);
   }
   setTimeout(poll, period);
 }
@@ -188,6 +163,15 @@ async function explain(dataset, key) {
   byId("explain-clear").hidden = false;
 }
 
+// showExplanation explains a hot key in the form.
+async function showExplanation(dataset, key) {
+  byId("explain-dataset").value = dataset;
+  byId("explain-key").value = key;
+  byId("explain-key").focus();
+  await explain(dataset, key);
+  if (ring) redrawRing();
+}
+
 function clearExplanation() {
   explained = null;
   byId("explain-answer").replaceChildren();
@@ -197,10 +181,28 @@ function clearExplanation() {
   if (ring) redrawRing();
 }
 
+const themes = ["system", "light", "dark"];
+
+function showTheme(theme) {
+  if (theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  setText(byId("theme"), `Theme: ${theme}`);
+}
+
+byId("theme").addEventListener("click", () => {
+  const next = themes[(themes.indexOf(document.documentElement.dataset.theme ?? "system") + 1) % themes.length];
+  showTheme(next);
+  try {
+    localStorage.setItem("theme", next);
+  } catch { /* storage is blocked: the choice lasts until the page is closed */ }
+});
 byId("explain-form").addEventListener("submit", async event => {
   event.preventDefault();
   await explain(byId("explain-dataset").value, byId("explain-key").value);
   if (ring) redrawRing();
 });
 byId("explain-clear").addEventListener("click", clearExplanation);
+byId("scope").addEventListener("change", drawCharts);
+byId("charts").append(...charts.map(chart => chart.element));
+showTheme(document.documentElement.dataset.theme ?? "system");
 poll();

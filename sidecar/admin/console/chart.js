@@ -1,149 +1,243 @@
-// A stacked chart of the reads of one dataset per second, by result, over the last two minutes.
+// Charts of the last ten minutes: reads by result, stacked, and latencies, on a logarithmic scale. Each can be read as a table.
 
-import { svg, html, setText, rate } from "./dom.js";
+import { svg, html, setText, rate, seconds, clock } from "./dom.js";
+import { results } from "./history.js";
 
-export const results = ["hit", "local_hit", "peer_hit", "load", "stale", "negative", "error"];
-const names = {
-  hit: "hit", local_hit: "local copy", peer_hit: "peer's memory", load: "load", stale: "stale", negative: "not found", error: "error",
-};
-export const span = 120; // seconds
-
-const low = 190, high = 345; // pixels: with several charts, and with one
-const left = 44, right = 6, top = 8, bottom = 20;
+const left = 52, right = 8, top = 8, bottom = 22, height = 190;
 
 function ceiling(n) {
   const power = 10 ** Math.floor(Math.log10(Math.max(n, 1)));
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map(step => step * power).find(v => v >= n);
 }
 
-export class Chart {
-  constructor(dataset) {
-    this.samples = []; // :: {at: seconds, rates: one per result}
-    this.picked = null; // age in seconds of the sample at the crosshair
-    this.total = html("span", { class: "note" });
-    this.bands = results.map(name => svg("path", { class: "band " + name }));
-    this.grid = svg("g");
-    this.cross = svg("line", { class: "cross", y1: top, visibility: "hidden" });
-    this.picture = svg("svg", { role: "img", tabindex: "0" }, this.grid, ...this.bands, this.cross);
-    this.values = results.map(() => html("b"));
-    this.items = results.map((name, i) =>
-      html("li", {}, html("span", { class: "swatch " + name }), html("span", {}, names[name]), this.values[i]));
-    this.element = html("div", { class: "chart" },
-      html("div", { class: "chart-head" }, html("h3", {}, dataset), this.total),
-      this.picture, html("ul", { class: "legend" }, ...this.items));
+class Chart {
+  // lines :: {name, label, className}; format formats a value.
+  constructor(title, unit, lines, format) {
+    this.lines = lines;
+    this.format = format;
+    this.title = title;
+    this.picked = null; // interval at the crosshair
     this.width = 700;
-    this.height = high;
+    this.now = html("span", { class: "note" });
+    this.grid = svg("g");
+    this.marks = svg("g");
+    this.paths = lines.map(line => svg("path", { class: `${this.kind} ${line.className}` }));
+    this.cross = svg("line", { class: "cross", y1: top, y2: height - bottom, visibility: "hidden" });
+    this.picture = svg("svg", { role: "img", tabindex: "0", height }, this.grid, ...this.paths, this.marks, this.cross);
+    this.values = lines.map(() => html("b", {}, "–"));
+    this.items = lines.map((line, i) =>
+      html("li", {}, html("span", { class: "swatch " + line.className }), html("span", {}, line.label), this.values[i]));
+    this.table = html("table", { class: "figures" });
+    this.details = html("details", {}, html("summary", {}, "Show as a table"), html("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": `${title} as a table` }, this.table));
+    this.element = html("div", { class: "chart" },
+      html("div", { class: "chart-head" }, html("h3", {}, title, html("span", { class: "note" }, " " + unit)), this.now),
+      this.picture, html("ul", { class: "legend" }, ...this.items), this.details);
     new ResizeObserver(([entry]) => this.resize(entry.contentRect.width)).observe(this.picture);
-    this.listen(dataset);
+    this.listen();
   }
 
-  x(age) {
-    return left + (1 - age / span) * (this.width - left - right);
-  }
-
-  // share shrinks the chart to make room for others.
-  share() {
-    this.height = low;
-    this.limit = undefined; // forces a new grid
-    this.draw();
-  }
-
-  // resize keeps one unit of the picture equal to one pixel, so that text has the same size on every screen.
-  resize(width) {
-    if (width === this.width || width === 0) return;
-    this.width = width;
-    this.limit = undefined; // forces a new grid
-    this.draw();
-  }
-
-  listen(dataset) {
-    this.picture.setAttribute("aria-label", `Reads of ${dataset} per second by result. Arrow keys move through the last two minutes.`);
+  listen() {
     this.picture.addEventListener("pointermove", e => {
       const box = this.picture.getBoundingClientRect();
-      this.pick((1 - (e.clientX - box.left - left) / (this.width - left - right)) * span);
+      this.pick(Math.round((e.clientX - box.left - left) / (this.width - left - right) * (this.history.length - 1)));
     });
-    this.picture.addEventListener("pointerleave", () => this.pick(null));
-    this.picture.addEventListener("blur", () => this.pick(null));
+    for (const event of ["pointerleave", "blur"]) this.picture.addEventListener(event, () => this.pick(null));
     this.picture.addEventListener("keydown", e => {
-      const step = { ArrowLeft: 2, ArrowRight: -2 }[e.key];
-      if (!step) return;
+      const last = this.history.length - 1;
+      const to = { ArrowLeft: (this.picked ?? last + 1) - 1, ArrowRight: (this.picked ?? last) + 1, Home: 0, End: last }[e.key];
+      if (to === undefined) return;
       e.preventDefault();
-      this.pick((this.picked ?? 0) + step);
+      this.pick(to);
     });
+    this.details.addEventListener("toggle", () => this.drawTable());
     this.items.forEach((item, i) => {
       const show = on => () => {
         this.element.classList.toggle("focus", on);
-        this.bands[i].classList.toggle("on", on);
+        this.paths[i].classList.toggle("on", on);
       };
       item.addEventListener("pointerenter", show(true));
       item.addEventListener("pointerleave", show(false));
     });
   }
 
-  add(at, rates) {
-    this.samples.push({ at, rates });
-    while (this.samples[0].at < at - span - 5) this.samples.shift();
-    this.draw();
+  x(i) {
+    return left + i / (this.history.length - 1) * (this.width - left - right);
   }
 
-  pick(age) {
-    this.picked = age === null ? null : Math.min(Math.max(age, 0), span);
-    this.draw();
+  y(share) {
+    return top + (1 - share) * (height - top - bottom);
   }
 
-  draw() {
-    if (!this.samples.length) return;
-    const now = this.samples.at(-1).at;
-    const sums = this.samples.map(s => s.rates.reduce((a, b) => a + b, 0));
-    const limit = ceiling(Math.max(...sums));
-    const y = v => top + (1 - v / limit) * (this.height - top - bottom);
-    this.drawGrid(limit, y);
-    let base = this.samples.map(() => 0);
-    this.bands.forEach((band, i) => {
-      const roof = base.map((v, n) => v + this.samples[n].rates[i]);
-      band.setAttribute("d", this.outline(now, y, base, roof));
-      base = roof;
-    });
-    this.drawValues(now);
+  // resize keeps one unit of the picture equal to one pixel, so that text has the same size on every screen.
+  resize(width) {
+    if (width === this.width || width === 0) return;
+    this.width = width;
+    if (this.history) this.draw(this.history, this.series);
   }
 
-  outline(now, y, base, roof) {
-    const place = (values, n) => `${this.x(Math.min(now - this.samples[n].at, span)).toFixed(1)} ${y(values[n]).toFixed(1)}`;
-    const up = roof.map((_, n) => place(roof, n));
-    const down = base.map((_, n) => place(base, n)).reverse();
-    return "M" + up.join("L") + "L" + down.join("L") + "Z";
+  pick(i) {
+    this.picked = i === null ? null : Math.min(Math.max(i, 0), this.history.length - 1);
+    this.drawValues();
   }
 
-  drawGrid(limit, y) {
-    if (this.limit === limit) return;
-    this.limit = limit;
-    this.picture.setAttribute("height", this.height);
-    this.cross.setAttribute("y2", this.height - bottom);
-    const lines = [0, limit / 2, limit].flatMap(v => [
-      svg("line", { class: "grid", x1: left, x2: this.width - right, y1: y(v), y2: y(v) }),
-      svg("text", { class: "axis", x: left - 8, y: y(v) + 4, "text-anchor": "end" }, rate(v)),
+  draw(history, series) {
+    this.history = history;
+    this.series = series;
+    this.data = this.lines.map(line => this.list(line));
+    this.drawLines();
+    this.drawMarks();
+    this.drawValues();
+    this.drawTable();
+  }
+
+  // axis draws the grid; ticks :: [share of the height, text].
+  axis(ticks) {
+    const lines = ticks.flatMap(([share, text]) => [
+      svg("line", { class: "grid", x1: left, x2: this.width - right, y1: this.y(share), y2: this.y(share) }),
+      svg("text", { class: "axis", x: left - 8, y: this.y(share) + 4, "text-anchor": "end" }, text),
     ]);
-    const ages = [120, 90, 60, 30, 0].map(age =>
-      svg("text", { class: "axis", x: this.x(age), y: this.height - 4, "text-anchor": age === 0 ? "end" : age === span ? "start" : "middle" },
-        age === 0 ? "now" : `−${age} s`));
+    const { length, seconds: step } = this.history, minutes = length * step / 60, every = this.width < 420 ? 5 : 2;
+    const ages = [];
+    for (let m = 0; m <= minutes; m += every) {
+      const anchor = m === 0 ? "end" : m === minutes ? "start" : "middle";
+      ages.push(svg("text", { class: "axis", x: this.x(Math.max(0, length - 1 - m * 60 / step)), y: height - 5, "text-anchor": anchor }, m === 0 ? "now" : `−${m} min`));
+    }
     this.grid.replaceChildren(...lines, ...ages);
   }
 
-  drawValues(now) {
-    let sample = this.samples.at(-1);
-    if (this.picked !== null) {
-      const distance = s => Math.abs(now - s.at - this.picked);
-      sample = this.samples.reduce((best, s) => distance(s) < distance(best) ? s : best);
+  // drawMarks shows when something changed.
+  drawMarks() {
+    const h = this.history;
+    const marks = h.events.flatMap(e => {
+      const i = Date.parse(e.at) / 1000 / h.seconds - h.last + h.length - 1;
+      if (!(i >= 0 && i <= h.length)) return [];
+      const x = this.x(Math.min(i, h.length - 1));
+      return svg("path", { class: e.bad ? "mark bad" : "mark", d: `M${x.toFixed(1)} ${height - bottom}l-4 6h8z` }, svg("title", {}, `${clock(e.at)} ${e.text}`));
+    });
+    this.marks.replaceChildren(...marks);
+  }
+
+  drawValues() {
+    const h = this.history;
+    if (!h) return;
+    let i = this.picked;
+    this.cross.setAttribute("visibility", i === null ? "hidden" : "visible");
+    if (i !== null) for (const end of ["x1", "x2"]) this.cross.setAttribute(end, this.x(i));
+    i ??= h.length - 1;
+    const known = this.series.members[i] > 0;
+    this.data.forEach((list, n) => {
+      setText(this.values[n], known && list[i] !== null ? this.format(list[i]) : "–");
+      this.items[n].classList.toggle("zero", !list[i]);
+    });
+    setText(this.now, (known ? this.summary(i) : "no data") + (this.picked === null ? "" : `, ${seconds(h.age(i))} ago`));
+    this.picture.setAttribute("aria-label", `${this.title}: ${this.summary(i)}. Left and right arrow keys move through the last ten minutes; the table has all values.`);
+  }
+
+  drawTable() {
+    if (!this.details.open || !this.history) return;
+    const h = this.history;
+    const rows = [];
+    for (let i = h.length - 1; i >= 0; i--) {
+      if (this.series.members[i] === 0) continue;
+      const at = clock((h.last - h.length + 2 + i) * h.seconds * 1000);
+      rows.push(html("tr", {}, html("th", { scope: "row" }, at), ...this.data.map(list => html("td", { class: "num" }, list[i] === null ? "–" : this.format(list[i])))));
     }
-    const age = now - sample.at;
-    this.cross.setAttribute("visibility", this.picked === null ? "hidden" : "visible");
-    this.cross.setAttribute("x1", this.x(age));
-    this.cross.setAttribute("x2", this.x(age));
-    const total = rate(sample.rates.reduce((a, b) => a + b, 0)) + " reads/s";
-    setText(this.total, this.picked === null ? total : `${total}, ${Math.round(age)} s ago`);
-    sample.rates.forEach((v, i) => {
-      setText(this.values[i], rate(v));
-      this.items[i].classList.toggle("zero", v === 0);
+    this.table.replaceChildren(html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Until"),
+      ...this.lines.map(line => html("th", { scope: "col", class: "num" }, line.label)))), html("tbody", {}, ...rows));
+  }
+}
+
+const labels = {
+  hit: "hit", local_hit: "local copy", peer_hit: "peer's memory", load: "load", stale: "stale", negative: "not found",
+  data_error: "data error", error: "error",
+};
+
+// ReadsChart has the reads per second by result, one upon another.
+export class ReadsChart extends Chart {
+  get kind() { return "band"; }
+
+  constructor() {
+    super("Reads by result", "per second", results.map(name => ({ name, label: labels[name], className: name })), rate);
+  }
+
+  list(line) {
+    return (this.series.counts[line.name] ?? Array(this.history.length).fill(0)).map(n => n / this.history.seconds);
+  }
+
+  total(i) {
+    return this.data.reduce((sum, list) => sum + list[i], 0);
+  }
+
+  summary(i) {
+    return `${rate(this.total(i))} reads/s`;
+  }
+
+  drawLines() {
+    const n = this.history.length, first = this.series.members.findIndex(m => m > 0);
+    const limit = ceiling(Math.max(...Array.from({ length: n }, (_, i) => this.total(i))));
+    this.axis([[0, "0"], [0.5, rate(limit / 2)], [1, rate(limit)]]);
+    let base = Array(n).fill(0);
+    this.paths.forEach((path, k) => {
+      const roof = base.map((v, i) => v + this.data[k][i]);
+      const point = (values, i) => `${this.x(i).toFixed(1)} ${this.y(values[i] / limit).toFixed(1)}`;
+      const range = first < 0 || !this.data[k].some(v => v > 0) ? [] : Array.from({ length: n - first }, (_, i) => first + i);
+      path.setAttribute("d", range.length ? "M" + range.map(i => point(roof, i)).join("L") + "L" + range.reverse().map(i => point(base, i)).join("L") + "Z" : "");
+      base = roof;
     });
   }
+}
+
+const latencies = [
+  ["p50", "read", "read, median"], ["p99", "read", "read, p99"], ["p99", "fetch", "peer fetch, p99"], ["p99", "load", "load, p99"], ["p99", "write", "write, p99"],
+];
+
+// LatencyChart has quantiles of durations.
+export class LatencyChart extends Chart {
+  get kind() { return "line"; }
+
+  constructor() {
+    super("Latency", "within the sidecar, logarithmic",
+      latencies.map(([quantile, name, label]) => ({ quantile, name, label, className: `l-${name}-${quantile}` })), seconds);
+  }
+
+  list(line) {
+    const list = this.series[line.quantile][line.name] ?? Array(this.history.length).fill(0);
+    return list.map(v => v > 0 ? v : null); // nothing was measured
+  }
+
+  summary(i) {
+    const [median, p99] = this.data;
+    return p99[i] === null ? "no reads" : `median ${seconds(median[i])}, p99 ${seconds(p99[i])}`;
+  }
+
+  drawLines() {
+    const all = this.data.flat().filter(v => v !== null);
+    const low = all.length ? Math.floor(Math.log10(Math.min(...all))) : -6;
+    const high = all.length ? Math.max(low + 1, Math.ceil(Math.log10(Math.max(...all)))) : 0;
+    const ticks = [];
+    for (let power = low; power <= high; power++) ticks.push([(power - low) / (high - low), seconds(10 ** power)]);
+    this.axis(ticks);
+    this.paths.forEach((path, k) => {
+      let d = "", pen = "M";
+      this.data[k].forEach((v, i) => {
+        if (v === null) { pen = "M"; return; }
+        d += `${pen}${this.x(i).toFixed(1)} ${this.y((Math.log10(v) - low) / (high - low)).toFixed(1)}`;
+        pen = "L";
+        if (d.endsWith("M") || this.data[k][i - 1] === null && this.data[k][i + 1] === null) d += "h1"; // a single point
+      });
+      path.setAttribute("d", d);
+    });
+  }
+}
+
+// spark is a small line of a list, for a cell; its numbers are beside it.
+export function spark(list, members, width = 90, height = 22) {
+  const limit = Math.max(...list.map(v => v ?? 0)) || 1;
+  let d = "", pen = "M";
+  list.forEach((v, i) => {
+    if (members[i] === 0 || v === null) { pen = "M"; return; }
+    d += `${pen}${(i / (list.length - 1) * width).toFixed(1)} ${(height - 2 - v / limit * (height - 4)).toFixed(1)}`;
+    pen = "L";
+  });
+  return svg("svg", { class: "spark", width, height, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, svg("path", { d }));
 }

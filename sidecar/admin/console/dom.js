@@ -58,3 +58,12 @@ export function duration(ns) {
   const [[big, size], [small, part]] = [units[i], units[i + 1]];
   return `${Math.floor(s / size)} ${big} ${Math.floor(s % size / part)} ${small}`;
 }
+
+// seconds formats a duration in seconds with two digits.
+export const seconds = s => {
+  const [value, unit] = s < 0.000001 ? [s * 1e9, "ns"] : s < 0.001 ? [s * 1e6, "µs"] : s < 1 ? [s * 1e3, "ms"] : s < 90 ? [s, "s"] : [s / 60, "min"];
+  return (value < 9.95 && !Number.isInteger(value) ? value.toFixed(1) : Math.round(value).toString()) + " " + unit;
+};
+
+// clock formats a time of the day.
+export const clock = time => new Date(time).toLocaleTimeString("en-GB");

@@ -14,16 +14,43 @@ function describeEntry(m) {
   return m.fresh_ns > 0 ? `${what}, fresh` : `${what}, expired`;
 }
 
+const keyOf = (e, id) => e.members.find(m => m.id === id)?.key;
+
+// held says what a member has, for a step of the path.
+function held(k) {
+  if (!k) return "reports nothing";
+  const m = k.memory;
+  return describeEntry(m) + (m.cached ? `, ${duration(m.age_ns ?? 0)} old` + (m.version ? `, version ${m.version}` : "") : "");
+}
+
+// steps follows the next read from this sidecar on: each step says what it has, and where the read ends.
 function steps(e) {
-  const own = e.owner === e.node, ends = e.memory.cached && e.memory.fresh_ns > 0;
-  const list = [["This sidecar", e.node, describeEntry(e.memory) + (own ? "; owns the key" : ""), ends ? "end" : ""]];
+  const here = keyOf(e, e.node) ?? { memory: e.memory }, own = e.owner === e.node;
+  const list = [{ title: own ? "This sidecar, the owner" : "This sidecar", who: e.node, what: held(here) }];
+  const ends = action => action === "hit" || action === "stale" || action === "stale-revalidate";
+  let at = here, end = ends(e.memory.next?.action) ? 0 : -1;
   if (!own) {
-    const second = e.successors.length ? `if unreachable: ${e.successors[0]}` : "no successor";
-    list.push(["Owner", e.owner, second, ends ? "skip" : "end"]);
+    for (const [title, id] of [["Owner", e.owner], ["Successor", e.successors[0]]]) {
+      const m = e.members.find(one => one.id === id);
+      if (!m || id === e.node) break;
+      const well = Boolean(m.key);
+      list.push({ title, who: id, what: well ? held(m.key) : m.state, bad: !well });
+      if (!well) continue; // the next step is asked
+      at = m.key;
+      if (end < 0 && ends(at.memory.next?.action)) end = list.length - 1;
+      break;
+    }
   }
-  list.push(["Origin", e.dataset, "queried only by the owner", ends ? "skip" : own ? "end" : ""]);
-  return html("ol", { class: "path" }, ...list.map(([title, who, what, cls]) =>
-    html("li", { class: cls }, html("h3", {}, title), html("p", { class: "who" }, who), html("p", { class: "note" }, what))));
+  const origin = at.origin ?? here.origin, open = origin?.breaker_open;
+  list.push({
+    title: "Origin", who: origin?.name || e.dataset, bad: open,
+    what: open ? "circuit breaker open: loads fail at once" : origin?.queued ? `${count(origin.queued)} loads wait` : "answers; no load waits",
+  });
+  if (end < 0) end = list.length - 1;
+  return html("ol", { class: "path", "aria-label": "Path of the next read" }, ...list.map((step, i) =>
+    html("li", { class: [i === end ? "end" : i > end ? "skip" : "", step.bad ? "bad" : ""].join(" ") },
+      html("h3", {}, step.title, i === end ? html("span", { class: "tag" }, "answers") : i > end ? html("span", { class: "tag" }, "not asked") : ""),
+      html("p", { class: "who" }, step.who), html("p", { class: "note" }, step.what))));
 }
 
 function details(e) {
@@ -62,13 +89,13 @@ const titles = ["Member", "Role", "Zone", "State", "Entry", "Age", "Version", "R
 // members is the table of what each member has. Reads are windows of 100 ms with a read, of the latest ones.
 function members(e) {
   const row = m => [m.id, m.role, m.zone || "–", m.log_id ? `${m.state}, id ${m.log_id}` : m.state, ...columns(m.key)];
-  return html("div", { class: "scroll" }, html("table", { class: "explained" },
+  return html("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What each member has of the key" }, html("table", { class: "explained" },
     html("thead", {}, html("tr", {}, ...titles.map(title => html("th", { scope: "col" }, title)))),
     html("tbody", {}, ...e.members.map(m => html("tr", {}, ...row(m).map((text, i) => html(i ? "td" : "th", i ? { "data-label": titles[i] } : { scope: "row" }, text)))))));
 }
 
 export function drawExplanation(element, e) {
-  element.replaceChildren(steps(e), html("p", { class: "verdict" }, `Next read: ${e.next_read}.`), members(e), details(e));
+  element.replaceChildren(steps(e), html("p", { class: "verdict" }, "Next read of ", html("span", { class: "mono key" }, e.key), ` of ${e.dataset}: ${e.next_read}.`), members(e), details(e));
 }
 
 export function drawError(element, reason) {

@@ -1,73 +1,100 @@
-// Turns counters into rates. The counters of a restarted member start again at zero.
+// The last ten minutes, in intervals, as the members recorded them. Every list has one element for each interval, the newest last.
 
-import { results, span } from "./chart.js";
+export const results = ["hit", "local_hit", "peer_hit", "load", "stale", "negative", "data_error", "error"];
 
-const counters = {
-  hit: "hits", local_hit: "local_hits", peer_hit: "peer_hits", load: "loads", stale: "stale", negative: "negative", error: "errors",
-};
+const key = (scope, name) => scope + "\n" + (name ?? "");
 
-// tally sums up a member's datasets.
-function tally(state) {
-  const sum = { reads: 0, memory: 0, errors: 0, queries: 0, served: 0, written: 0, entries: 0, bytes: 0, maxBytes: 0 };
-  for (const d of state.datasets) {
-    for (const name of results) sum.reads += d[counters[name]];
-    sum.memory += d.hits + d.local_hits;
-    sum.errors += d.errors;
-    sum.queries += d.origin_queries;
-    sum.served += d.served;
-    sum.written += d.written;
-    sum.entries += d.entries;
-    sum.bytes += d.bytes;
-    sum.maxBytes += d.max_bytes;
-  }
-  return sum;
-}
-
-// elapsed is in seconds by the member's own clock, because the delay of the responses varies.
-const elapsed = (before, after) => (after.state.uptime_ns - before.state.uptime_ns) / 1e9;
-
-export class Member {
-  constructor(id) {
-    this.id = id;
-    this.samples = []; // :: {at: seconds, sum, state}
+class Series {
+  constructor(length) {
+    this.length = length;
+    this.members = Array(length).fill(0);
+    this.counts = {};
+    this.p50 = {};
+    this.p99 = {};
   }
 
-  add(at, state) {
-    const last = this.samples.at(-1);
-    if (last && state.uptime_ns === last.state.uptime_ns) return; // a cached response
-    if (last && state.uptime_ns < last.state.uptime_ns) this.samples = [];
-    this.samples.push({ at, sum: tally(state), state });
-    while (this.samples[0].at < at - span) this.samples.shift();
+  lists() {
+    return [this.members, ...[this.counts, this.p50, this.p99].flatMap(group => Object.values(group))];
   }
 
-  // growth of the counters over the last seconds; null if there are fewer than two samples.
-  growth(seconds) {
-    const last = this.samples.at(-1);
-    const first = this.samples.find(s => s.at >= (last?.at ?? 0) - seconds - 0.5);
-    if (!last || first === last) return null;
-    const grown = { seconds: elapsed(first, last) };
-    for (const name of Object.keys(last.sum)) grown[name] = last.sum[name] - first.sum[name];
-    return grown;
+  shift(n) {
+    for (const list of this.lists()) {
+      list.splice(0, n);
+      list.push(...Array(n).fill(0));
+    }
   }
 
-  // rates of dataset between the last two samples, one per result.
-  rates(dataset) {
-    const [before, after] = this.samples.slice(-2);
-    const find = sample => sample?.state.datasets.find(d => d.name === dataset);
-    const [a, b] = [find(before), find(after)];
-    if (!a || !b) return results.map(() => 0);
-    return results.map(name => (b[counters[name]] - a[counters[name]]) / elapsed(before, after));
+  // put sets the newest elements.
+  put(report) {
+    const copy = (to, from) => from.forEach((v, i) => { to[this.length - from.length + i] = v; });
+    copy(this.members, report.members);
+    for (const group of ["counts", "p50", "p99"]) {
+      for (const [name, list] of Object.entries(report[group])) copy(this[group][name] ??= Array(this.length).fill(0), list);
+    }
+  }
+
+  // sum of counters over the newest n intervals.
+  sum(names, n) {
+    return names.reduce((all, name) => all + (this.counts[name] ?? []).slice(-n).reduce((a, b) => a + b, 0), 0);
+  }
+
+  // worst is the greatest quantile of the newest n intervals; 0 if nothing was measured.
+  worst(quantile, name, n) {
+    return Math.max(0, ...(this[quantile][name] ?? []).slice(-n));
+  }
+
+  // known is the number of the newest n intervals that have data.
+  known(n) {
+    return this.members.slice(-n).filter(m => m > 0).length;
   }
 }
 
-// total sums up growths; null if none is known.
-export function total(growths) {
-  const known = growths.filter(g => g !== null);
-  if (!known.length) return null;
-  const sum = { reads: 0, memory: 0, errors: 0, queries: 0, perSecond: { reads: 0, errors: 0, queries: 0 } };
-  for (const g of known) {
-    for (const name of ["reads", "memory", "errors", "queries"]) sum[name] += g[name];
-    for (const name of ["reads", "errors", "queries"]) sum.perSecond[name] += g[name] / g.seconds;
+export class History {
+  constructor() {
+    this.series = new Map(); // :: key → Series
+    this.last = 0; // number of the newest interval
+    this.seconds = 5; // of an interval
+    this.length = 120;
+    this.events = [];
+    this.omitted = 0;
   }
-  return sum;
+
+  add(report) {
+    this.events = report.events;
+    this.omitted = report.omitted_members ?? 0;
+    this.seconds = report.interval_ns / 1e9;
+    this.length = report.length;
+    if (report.count === 0) return;
+    const last = report.first + report.count - 1;
+    const shift = Math.min(this.length, Math.max(0, last - this.last));
+    for (const [id, s] of this.series) {
+      s.shift(shift);
+      if (s.known(this.length) === 0 && id !== key("all")) this.series.delete(id);
+    }
+    for (const s of report.series) {
+      const id = key(s.scope, s.name);
+      if (!this.series.has(id)) this.series.set(id, new Series(this.length));
+      this.series.get(id).put(s);
+    }
+    this.last = last;
+  }
+
+  get(scope, name) {
+    return this.series.get(key(scope, name)) ?? new Series(this.length);
+  }
+
+  names(scope) {
+    return [...this.series.keys()].map(id => id.split("\n")).filter(([s]) => s === scope).map(([, name]) => name).sort();
+  }
+
+  // rate of counters per second over the newest n intervals; null if nothing is known.
+  rate(series, names, n) {
+    const known = series.known(n);
+    return known ? series.sum(names, n) / (known * this.seconds) : null;
+  }
+
+  // age in seconds of the end of interval i of a list.
+  age(i) {
+    return (this.length - 1 - i) * this.seconds;
+  }
 }
