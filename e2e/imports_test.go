@@ -124,11 +124,11 @@ var mayImport = map[string][]string{
 	"sidecar/peer/grant":           {"ring/backoff", "sidecar/internal/budget", "sidecar/kv"},
 	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
-		"ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
+		"ring/printable", "ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
 		"sidecar/peer/invalidationlog", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/peer": {
-		"ring/backoff", "ring", "ring/routekey", "sidecar/internal/budget", "sidecar/internal/h2/client", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
+		"ring/printable", "ring/backoff", "ring", "ring/routekey", "sidecar/internal/budget", "sidecar/internal/h2/client", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
 		"sidecar/peer/peererror", "sidecar/peer/grant", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/local": {

@@ -240,6 +240,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	p.peers, err = servers.NewPeers(p.listeners, servers.PeersConfig{
 		Self: p.members.Self(), Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
 		Inspect: node.Inspect, Explain: explainer.StateJSON, History: p.history.After,
+		ReachBack:    p.members.ReachBack,
 		Applications: application, Budget: p.budget, Defect: r.logDefect,
 	})
 	if err != nil {
@@ -250,7 +251,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		return err
 	}
 	p.metrics = servers.NewHTTP(p.listeners, "metrics",
-		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready}))
+		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready, Detail: p.members.Unreachable}))
 	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
 	p.registration = newRegistration(p, *c.DrainTimeout)
 	p.background = &background{datasets: p.datasets, verifier: verifier, reloader: p.reloader, access: p.access, history: p.history, log: r.log, group: r.tasks}

@@ -18,6 +18,8 @@ type Probes struct {
 	Started func() error
 	// Ready returns why the sidecar should get no requests, or nil if it can serve reads, perhaps stale ones.
 	Ready func() error
+	// Detail returns what is wrong although the sidecar is ready; may be nil.
+	Detail func() string
 }
 
 // NewHandler serves /metrics, /startupz, /livez and /readyz to GET and HEAD. It does not use g before the sidecar has
@@ -29,9 +31,9 @@ func NewHandler(g prometheus.Gatherer, p Probes) http.Handler {
 		MaxRequestsInFlight: maxScrapes,
 		EnableOpenMetrics:   true,
 	})))
-	mux.Handle("GET /startupz", probe(p.Started))
-	mux.Handle("GET /livez", probe(func() error { return nil }))
-	mux.Handle("GET /readyz", probe(p.Ready))
+	mux.Handle("GET /startupz", probe(p.Started, nil))
+	mux.Handle("GET /livez", probe(func() error { return nil }, nil))
+	mux.Handle("GET /readyz", probe(p.Ready, p.Detail))
 	return mux
 }
 
@@ -45,7 +47,7 @@ func afterStart(started func() error, next http.Handler) http.HandlerFunc {
 	}
 }
 
-func probe(check func() error) http.HandlerFunc {
+func probe(check func() error, detail func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
@@ -55,5 +57,11 @@ func probe(check func() error) http.HandlerFunc {
 			return
 		}
 		_, _ = io.WriteString(w, "ok\n")
+		if detail == nil {
+			return
+		}
+		if text := detail(); text != "" {
+			_, _ = io.WriteString(w, text+"\n")
+		}
 	}
 }

@@ -94,6 +94,10 @@ type Ring struct {
 	Changes, Unreachable int64
 	// OtherSettings counts the listed members whose ring has other sizes.
 	OtherSettings int64
+	// Off: this member has left the ring because no other one can reach it. NotReached counts the members that have asked this one
+	// whether it can reach them, and that it cannot.
+	Off        bool
+	NotReached int64
 	// Refused counts the listed members with the id, hash key or address of another member, again at each decision.
 	Refused int64
 }

@@ -98,7 +98,7 @@ func fullSource(t *testing.T) metrics.Source {
 			}
 		},
 		Ring: func() metrics.Ring {
-			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40, Refused: 115, OtherSettings: 127}
+			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40, Refused: 115, OtherSettings: 127, Off: true, NotReached: 128}
 		},
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
@@ -233,6 +233,8 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_watch_events_total 118`,
 		`ringside_ring_refused_members_total 115`,
 		`ringside_ring_other_settings_members 127`,
+		`ringside_ring_off 1`,
+		`ringside_ring_not_reached_members 128`,
 		`ringside_ring_info{ring_id="00ff"} 1`,
 		`ringside_peer_connections 42`,
 		`ringside_peer_max_connections 43`,

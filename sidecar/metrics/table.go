@@ -501,6 +501,12 @@ func ringMetrics() []metric {
 		{"ringside_ring_other_settings_members", gauge, nil,
 			"Listed members whose ring.min or ring.max is not that of this member, so that keys have two owners. The log and /api/ring name the values.",
 			ring(func(r Ring) float64 { return float64(r.OtherSettings) })},
+		{"ringside_ring_off", gauge, nil,
+			"1 if this member has left the ring because no other member can reach it at its advertised address. The log and /readyz have the reason.",
+			ring(func(r Ring) float64 { return oneIf(r.Off) })},
+		{"ringside_ring_not_reached_members", gauge, nil,
+			"Members that reach this one but that this one cannot reach. The log names them with the reason.",
+			ring(func(r Ring) float64 { return float64(r.NotReached) })},
 		{"ringside_ring_info", gauge, []string{"ring_id"},
 			"Always 1. Members with different ring_ids for a long time disagree on the owners of keys.",
 			func(s *Source, emit func(float64, ...string)) {

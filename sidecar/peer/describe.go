@@ -1,11 +1,13 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
+	"github.com/ringside-cache/ringside/ring/printable"
 )
 
 // Describe asks the member at addr, which need not be on the ring, for its id and its record (package record). Any member of
@@ -24,6 +26,18 @@ func (p *Pool) Describe(ctx context.Context, addr string) (id string, record []b
 func (p *Pool) Announce(ctx context.Context, to ring.Member, addr string) error {
 	_, err := p.pingMember(ctx, to, &peerv1.PingRequest{Changed: addr})
 	return err
+}
+
+// ReachesBack asks a member whether it can reach this one. known is false if it does not say, and why is empty if it can.
+func (p *Pool) ReachesBack(ctx context.Context, to ring.Member) (known bool, why string, err error) {
+	pong, err := p.pingMember(ctx, to, &peerv1.PingRequest{ReachBack: p.config.Self})
+	switch pong.GetReachedBack() {
+	case peerv1.ReachedBack_REACHED_BACK_YES:
+		return true, "", err
+	case peerv1.ReachedBack_REACHED_BACK_NO:
+		return true, cmp.Or(printable.Text(pong.GetReachError()), "no reason given"), err
+	}
+	return false, "", err
 }
 
 // pingMember pings a member that need not be on the ring.

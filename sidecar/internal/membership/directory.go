@@ -131,6 +131,10 @@ func (d *Directory) Changed(addr string) {
 	}
 }
 
+// registers reports whether a member joins and leaves the rings of others by registration. Static lists and those of publishers
+// have it in any case.
+func (d *Directory) registers() bool { return d.etcd != nil || d.dns != nil }
+
 // relist lists the members again; it is nil if the directory reports each change by itself.
 func (d *Directory) relist() func() {
 	switch {

@@ -53,6 +53,7 @@ type Members struct {
 	duplicates duplicates                // used by the goroutine that resolves the members
 	dialable   dialable
 	settings   settings
+	reach      reach
 	leaving    atomic.Bool
 	tasks      []*task.Task
 }
@@ -67,6 +68,10 @@ func New(c Config) (*Members, error) {
 	if c.Client {
 		m.dialable.self = c.Directory.publishers
 		self = ring.Member{}
+	}
+	m.reach = reach{
+		self: c.Self, pool: c.Pool, log: c.Log, others: m.others, known: map[string]ring.Member{}, failed: map[string]time.Time{},
+		changed: make(chan struct{}), setOff: func(off bool) { m.view.SetOff(off) }, leaves: c.Directory.registers(),
 	}
 	var err error
 	m.view, err = NewView(ViewConfig{Self: self, Size: c.Size, Ping: c.Pool.Ping, OnChange: m.onChange, Defect: c.Defect})
@@ -111,6 +116,9 @@ func (m *Members) Start(ctx context.Context) error {
 			return nil
 		}),
 		m.config.Tasks.Go("resolve members", m.resolveFunc(listed)))
+	if !m.config.Client && m.directory.Kind != "none" {
+		m.tasks = append(m.tasks, m.config.Tasks.Go("ask whether others reach this member", m.reach.run))
+	}
 	if m.directory.relist() != nil {
 		m.tasks = append(m.tasks, m.config.Tasks.Go("monitor ring disagreement", m.monitorDisagreement))
 	}

@@ -30,10 +30,36 @@ func NewRegistration(c RegistrationConfig) *Registration { return &Registration{
 // Start registers this member in the background.
 func (r *Registration) Start(context.Context) error {
 	m := r.config.Members
-	r.task = m.config.Tasks.Go("register", func(ctx context.Context) error {
-		return m.directory.Register(ctx, m.config.Self)
-	})
+	r.task = m.config.Tasks.Go("register", m.register)
 	return nil
+}
+
+// register keeps this member registered until ctx is done, except while no other member can reach it.
+func (m *Members) register(ctx context.Context) error {
+	for {
+		off, changed := m.reach.state()
+		if off {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		registered, cancel := context.WithCancel(ctx)
+		go func() {
+			select {
+			case <-changed:
+				cancel()
+			case <-registered.Done():
+			}
+		}()
+		err := m.directory.Register(registered, m.config.Self)
+		cancel()
+		if off, _ := m.reach.state(); err != nil || ctx.Err() != nil || !off {
+			return err
+		}
+	}
 }
 
 // Stop removes this member from the rings of all members, and waits until they have stopped sending requests, at most for

@@ -54,6 +54,7 @@ type View struct {
 
 	mu       sync.Mutex // guards all below; held during OnChange
 	leaving  bool
+	off      bool                 // no other member can reach this one
 	listed   []ring.Member        // by the directory, last
 	unlisted map[string]*unlisted // by id: on the ring, but not listed
 	cur      *ring.Ring           // never nil
@@ -130,6 +131,14 @@ func (v *View) Leave() {
 	v.decideLocked()
 }
 
+// SetOff removes self from the ring, like Leave, or puts it back.
+func (v *View) SetOff(off bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.off = off
+	v.decideLocked()
+}
+
 // updateUnlistedLocked starts to check members that are on the ring but not listed, and stops checking those that are listed again.
 func (v *View) updateUnlistedLocked() {
 	listed := make(map[string]bool, len(v.listed))
@@ -158,7 +167,7 @@ func (v *View) decideLocked() {
 		kept = append(kept, d.member)
 	}
 	slices.SortFunc(kept, func(a, b ring.Member) int { return cmp.Compare(a.ID, b.ID) })
-	next := decide(v.config.Self, v.leaving, v.listed, kept)
+	next := decide(v.config.Self, v.leaving || v.off, v.listed, kept) //guard:unreached-member-stays-on-its-ring
 	v.stats.Refused += int64(next.refused)
 	if len(next.members) == 0 {
 		return

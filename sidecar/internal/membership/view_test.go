@@ -488,3 +488,18 @@ func (v *clock) ring() *ring.Ring {
 	defer v.mu.Unlock()
 	return v.cur
 }
+
+func TestMemberThatIsOffIsOnNoRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self", "a", "b")
+		c.SetOff(true)
+		c.wantRing("a b")
+		c.Apply(named("self", "a", "b", "c"))
+		c.wantRing("a b c")
+		c.SetOff(false)
+		c.wantRing("self a b c")
+		alone := start(t, "self")
+		alone.SetOff(true)
+		alone.wantRing("self")
+	})
+}

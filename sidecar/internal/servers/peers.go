@@ -38,6 +38,8 @@ type PeersConfig struct {
 	Defect func(error)
 	// Applications serves clients that route by the ring.
 	Applications *local.Server
+	// ReachBack pings the member with a node id; see service.Config.
+	ReachBack func(ctx context.Context, node string) (known bool, err error)
 	// Changed is called with the address of each member that announces that it has joined or is leaving; may be nil.
 	Changed func(addr string)
 }
@@ -65,7 +67,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
 	p.Service = service.New(service.Config{
 		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain, History: c.History,
-		Record: []byte(description), Changed: c.Changed,
+		Record: []byte(description), Changed: c.Changed, ReachBack: c.ReachBack,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{

@@ -87,8 +87,8 @@ func (n *Node) ringMetrics() metrics.Ring {
 	r, s := n.Members.Ring(), n.Members.Stats()
 	others, _ := n.Members.OtherSettings()
 	return metrics.Ring{
-		OtherSettings: others,
-		ID:            adminapi.FormatRingID(r.ID()), Members: r.Len(),
+		OtherSettings: others, Off: n.Members.Off(), NotReached: n.Members.NotReached(),
+		ID: adminapi.FormatRingID(r.ID()), Members: r.Len(),
 		Unlisted: s.Unlisted, Changes: s.Changes, Unreachable: s.Unreachable, Refused: s.Refused,
 	}
 }

@@ -70,6 +70,9 @@ func (n *Node) directory() adminapi.Directory {
 	if _, example := n.Members.OtherSettings(); example != "" { // it matters more than a rejected record
 		state.Detail = example
 	}
+	if why := n.Members.Unreachable(); why != "" {
+		state.Detail = why
+	}
 	return state
 }
 

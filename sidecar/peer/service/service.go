@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
@@ -75,6 +77,9 @@ type Config struct {
 	Budget *budget.Budget
 	// Record is this member as it describes itself (package record).
 	Record []byte
+	// ReachBack pings the member with a node id, within ReachBackTimeout. known is false if this member does not know its address.
+	// Nil: callers are not told.
+	ReachBack func(ctx context.Context, node string) (known bool, err error)
 	// Changed is called with the advertised address of each member that announces that it has joined or is leaving. It must be
 	// quick. May be nil.
 	Changed func(addr string)
@@ -87,6 +92,7 @@ type Service struct {
 	leaving  atomic.Bool
 	inFlight atomic.Int64
 	writing  atomic.Int64
+	reaching atomic.Int64 // pings of callers that run
 
 	quotas    quota.Members
 	inspected inspected
@@ -360,7 +366,7 @@ func callerOf(ctx context.Context) string {
 }
 
 // Ping implements peerv1.PeerServer.
-func (s *Service) Ping(_ context.Context, req *peerv1.PingRequest) (*peerv1.PingResponse, error) {
+func (s *Service) Ping(ctx context.Context, req *peerv1.PingRequest) (*peerv1.PingResponse, error) {
 	if addr := req.GetChanged(); addr != "" && s.config.Changed != nil {
 		s.config.Changed(addr)
 	}
@@ -371,7 +377,39 @@ func (s *Service) Ping(_ context.Context, req *peerv1.PingRequest) (*peerv1.Ping
 	if req.GetDescribe() {
 		pong.Record = s.config.Record
 	}
+	if node := req.GetReachBack(); node != "" && len(node) <= maxNodeBytes && s.config.ReachBack != nil {
+		s.reachBack(ctx, node, pong)
+	}
 	return pong, nil
+}
+
+const (
+	// maxReachBacks limits the pings at once that callers ask for.
+	maxReachBacks = 16
+	// ReachBackTimeout limits each.
+	ReachBackTimeout = time.Second
+	// maxNodeBytes limits a node id, maxReasonBytes a PingResponse.reach_error.
+	maxNodeBytes, maxReasonBytes = 256, 256
+)
+
+// reachBack pings a caller, at the address that this member knows: it connects to no address that a request names.
+func (s *Service) reachBack(ctx context.Context, node string, pong *peerv1.PingResponse) {
+	defer s.reaching.Add(-1)
+	if s.reaching.Add(1) > maxReachBacks { //guard:pings-for-callers-without-limit
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, ReachBackTimeout)
+	defer cancel()
+	known, err := s.config.ReachBack(ctx, node)
+	switch {
+	case !known:
+	case err == nil:
+		pong.ReachedBack = peerv1.ReachedBack_REACHED_BACK_YES
+	default:
+		text := printable.Text(err.Error())
+		pong.ReachedBack = peerv1.ReachedBack_REACHED_BACK_NO
+		pong.ReachError = strings.ToValidUTF8(text[:min(len(text), maxReasonBytes)], "")
+	}
 }
 
 // inspectTTL is how long a report is reused, so that calls of Inspect in any number cost little.

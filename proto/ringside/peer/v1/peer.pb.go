@@ -80,6 +80,59 @@ func (Content) EnumDescriptor() ([]byte, []int) {
 	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{0}
 }
 
+// ReachedBack is whether a member can reach the caller of a ping.
+type ReachedBack int32
+
+const (
+	// Not asked, or not known: the member does not know the caller, has too much to do, or is older than this field.
+	ReachedBack_REACHED_BACK_UNSPECIFIED ReachedBack = 0
+	// It can.
+	ReachedBack_REACHED_BACK_YES ReachedBack = 1
+	// It cannot.
+	ReachedBack_REACHED_BACK_NO ReachedBack = 2
+)
+
+// Enum value maps for ReachedBack.
+var (
+	ReachedBack_name = map[int32]string{
+		0: "REACHED_BACK_UNSPECIFIED",
+		1: "REACHED_BACK_YES",
+		2: "REACHED_BACK_NO",
+	}
+	ReachedBack_value = map[string]int32{
+		"REACHED_BACK_UNSPECIFIED": 0,
+		"REACHED_BACK_YES":         1,
+		"REACHED_BACK_NO":          2,
+	}
+)
+
+func (x ReachedBack) Enum() *ReachedBack {
+	p := new(ReachedBack)
+	*p = x
+	return p
+}
+
+func (x ReachedBack) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReachedBack) Descriptor() protoreflect.EnumDescriptor {
+	return file_ringside_peer_v1_peer_proto_enumTypes[1].Descriptor()
+}
+
+func (ReachedBack) Type() protoreflect.EnumType {
+	return &file_ringside_peer_v1_peer_proto_enumTypes[1]
+}
+
+func (x ReachedBack) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReachedBack.Descriptor instead.
+func (ReachedBack) EnumDescriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{1}
+}
+
 // FetchRequest is a query for one key.
 type FetchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1180,7 +1233,9 @@ type PingRequest struct {
 	Describe bool `protobuf:"varint,1,opt,name=describe,proto3" json:"describe,omitempty"`
 	// The advertised address of the caller, if it has joined or is leaving: the member asks the caller for its record, in case
 	// the directory that it uses does not report changes.
-	Changed       string `protobuf:"bytes,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	Changed string `protobuf:"bytes,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	// Node id of the caller, if it wants to know whether the member can reach it: the member pings it at the address that it has of it.
+	ReachBack     string `protobuf:"bytes,3,opt,name=reach_back,json=reachBack,proto3" json:"reach_back,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1229,6 +1284,13 @@ func (x *PingRequest) GetChanged() string {
 	return ""
 }
 
+func (x *PingRequest) GetReachBack() string {
+	if x != nil {
+		return x.ReachBack
+	}
+	return ""
+}
+
 // PingResponse identifies the member.
 type PingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1243,7 +1305,11 @@ type PingResponse struct {
 	// Number of the last invalidation: a subscriber that has received everything up to here has missed nothing so far.
 	Sequence uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The member as it describes itself, if the request asks for it: the JSON of its record in etcd (package record).
-	Record        []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
+	Record []byte `protobuf:"bytes,6,opt,name=record,proto3" json:"record,omitempty"`
+	// Whether the member can reach the caller, if the request asks for it.
+	ReachedBack ReachedBack `protobuf:"varint,7,opt,name=reached_back,json=reachedBack,proto3,enum=ringside.peer.v1.ReachedBack" json:"reached_back,omitempty"`
+	// Why it cannot, for people; at most 256 bytes.
+	ReachError    string `protobuf:"bytes,8,opt,name=reach_error,json=reachError,proto3" json:"reach_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1318,6 +1384,20 @@ func (x *PingResponse) GetRecord() []byte {
 		return x.Record
 	}
 	return nil
+}
+
+func (x *PingResponse) GetReachedBack() ReachedBack {
+	if x != nil {
+		return x.ReachedBack
+	}
+	return ReachedBack_REACHED_BACK_UNSPECIFIED
+}
+
+func (x *PingResponse) GetReachError() string {
+	if x != nil {
+		return x.ReachError
+	}
+	return ""
 }
 
 // InspectRequest has no fields.
@@ -1728,17 +1808,22 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
 	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
 	"\n" +
-	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"C\n" +
+	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"b\n" +
 	"\vPingRequest\x12\x1a\n" +
 	"\bdescribe\x18\x01 \x01(\bR\bdescribe\x12\x18\n" +
-	"\achanged\x18\x02 \x01(\tR\achanged\"\x9f\x01\n" +
+	"\achanged\x18\x02 \x01(\tR\achanged\x12\x1d\n" +
+	"\n" +
+	"reach_back\x18\x03 \x01(\tR\treachBack\"\x82\x02\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
 	"\aleaving\x18\x03 \x01(\bR\aleaving\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x16\n" +
-	"\x06record\x18\x06 \x01(\fR\x06record\"\x10\n" +
+	"\x06record\x18\x06 \x01(\fR\x06record\x12@\n" +
+	"\freached_back\x18\a \x01(\x0e2\x1d.ringside.peer.v1.ReachedBackR\vreachedBack\x12\x1f\n" +
+	"\vreach_error\x18\b \x01(\tR\n" +
+	"reachError\"\x10\n" +
 	"\x0eInspectRequest\"n\n" +
 	"\x0fInspectResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
@@ -1759,7 +1844,11 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCONTENT_JSON\x10\x01\x12\x10\n" +
 	"\fCONTENT_TEXT\x10\x02\x12\x11\n" +
-	"\rCONTENT_BYTES\x10\x032\xdb\x05\n" +
+	"\rCONTENT_BYTES\x10\x03*V\n" +
+	"\vReachedBack\x12\x1c\n" +
+	"\x18REACHED_BACK_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10REACHED_BACK_YES\x10\x01\x12\x13\n" +
+	"\x0fREACHED_BACK_NO\x10\x022\xdb\x05\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
@@ -1785,64 +1874,66 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_ringside_peer_v1_peer_proto_rawDescData
 }
 
-var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(Content)(0),               // 0: ringside.peer.v1.Content
-	(*FetchRequest)(nil),       // 1: ringside.peer.v1.FetchRequest
-	(*FetchResponse)(nil),      // 2: ringside.peer.v1.FetchResponse
-	(*FetchBatchRequest)(nil),  // 3: ringside.peer.v1.FetchBatchRequest
-	(*FetchBatchResponse)(nil), // 4: ringside.peer.v1.FetchBatchResponse
-	(*FetchOutcome)(nil),       // 5: ringside.peer.v1.FetchOutcome
-	(*FetchError)(nil),         // 6: ringside.peer.v1.FetchError
-	(*WriteRequest)(nil),       // 7: ringside.peer.v1.WriteRequest
-	(*WriteResponse)(nil),      // 8: ringside.peer.v1.WriteResponse
-	(*InvalidateRequest)(nil),  // 9: ringside.peer.v1.InvalidateRequest
-	(*InvalidateResponse)(nil), // 10: ringside.peer.v1.InvalidateResponse
-	(*Invalidation)(nil),       // 11: ringside.peer.v1.Invalidation
-	(*SubscribeRequest)(nil),   // 12: ringside.peer.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),  // 13: ringside.peer.v1.SubscribeResponse
-	(*PingRequest)(nil),        // 14: ringside.peer.v1.PingRequest
-	(*PingResponse)(nil),       // 15: ringside.peer.v1.PingResponse
-	(*InspectRequest)(nil),     // 16: ringside.peer.v1.InspectRequest
-	(*InspectResponse)(nil),    // 17: ringside.peer.v1.InspectResponse
-	(*HistoryRequest)(nil),     // 18: ringside.peer.v1.HistoryRequest
-	(*HistoryResponse)(nil),    // 19: ringside.peer.v1.HistoryResponse
-	(*ExplainRequest)(nil),     // 20: ringside.peer.v1.ExplainRequest
-	(*ExplainResponse)(nil),    // 21: ringside.peer.v1.ExplainResponse
+	(ReachedBack)(0),           // 1: ringside.peer.v1.ReachedBack
+	(*FetchRequest)(nil),       // 2: ringside.peer.v1.FetchRequest
+	(*FetchResponse)(nil),      // 3: ringside.peer.v1.FetchResponse
+	(*FetchBatchRequest)(nil),  // 4: ringside.peer.v1.FetchBatchRequest
+	(*FetchBatchResponse)(nil), // 5: ringside.peer.v1.FetchBatchResponse
+	(*FetchOutcome)(nil),       // 6: ringside.peer.v1.FetchOutcome
+	(*FetchError)(nil),         // 7: ringside.peer.v1.FetchError
+	(*WriteRequest)(nil),       // 8: ringside.peer.v1.WriteRequest
+	(*WriteResponse)(nil),      // 9: ringside.peer.v1.WriteResponse
+	(*InvalidateRequest)(nil),  // 10: ringside.peer.v1.InvalidateRequest
+	(*InvalidateResponse)(nil), // 11: ringside.peer.v1.InvalidateResponse
+	(*Invalidation)(nil),       // 12: ringside.peer.v1.Invalidation
+	(*SubscribeRequest)(nil),   // 13: ringside.peer.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),  // 14: ringside.peer.v1.SubscribeResponse
+	(*PingRequest)(nil),        // 15: ringside.peer.v1.PingRequest
+	(*PingResponse)(nil),       // 16: ringside.peer.v1.PingResponse
+	(*InspectRequest)(nil),     // 17: ringside.peer.v1.InspectRequest
+	(*InspectResponse)(nil),    // 18: ringside.peer.v1.InspectResponse
+	(*HistoryRequest)(nil),     // 19: ringside.peer.v1.HistoryRequest
+	(*HistoryResponse)(nil),    // 20: ringside.peer.v1.HistoryResponse
+	(*ExplainRequest)(nil),     // 21: ringside.peer.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 22: ringside.peer.v1.ExplainResponse
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: ringside.peer.v1.FetchResponse.content:type_name -> ringside.peer.v1.Content
-	1,  // 1: ringside.peer.v1.FetchBatchRequest.requests:type_name -> ringside.peer.v1.FetchRequest
-	5,  // 2: ringside.peer.v1.FetchBatchResponse.outcomes:type_name -> ringside.peer.v1.FetchOutcome
-	2,  // 3: ringside.peer.v1.FetchOutcome.response:type_name -> ringside.peer.v1.FetchResponse
-	6,  // 4: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
-	2,  // 5: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
-	11, // 6: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
-	11, // 7: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
-	1,  // 8: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
-	3,  // 9: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
-	7,  // 10: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
-	9,  // 11: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
-	12, // 12: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
-	14, // 13: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	16, // 14: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	20, // 15: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
-	18, // 16: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
-	2,  // 17: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	4,  // 18: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	8,  // 19: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	10, // 20: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	13, // 21: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
-	15, // 22: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	17, // 23: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	21, // 24: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
-	19, // 25: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	2,  // 1: ringside.peer.v1.FetchBatchRequest.requests:type_name -> ringside.peer.v1.FetchRequest
+	6,  // 2: ringside.peer.v1.FetchBatchResponse.outcomes:type_name -> ringside.peer.v1.FetchOutcome
+	3,  // 3: ringside.peer.v1.FetchOutcome.response:type_name -> ringside.peer.v1.FetchResponse
+	7,  // 4: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
+	3,  // 5: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
+	12, // 6: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
+	12, // 7: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
+	1,  // 8: ringside.peer.v1.PingResponse.reached_back:type_name -> ringside.peer.v1.ReachedBack
+	2,  // 9: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
+	4,  // 10: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
+	8,  // 11: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
+	10, // 12: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
+	13, // 13: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
+	15, // 14: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	17, // 15: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	21, // 16: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
+	19, // 17: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
+	3,  // 18: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	5,  // 19: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	9,  // 20: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	11, // 21: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	14, // 22: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
+	16, // 23: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	18, // 24: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	22, // 25: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
+	20, // 26: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
+	18, // [18:27] is the sub-list for method output_type
+	9,  // [9:18] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_ringside_peer_v1_peer_proto_init() }
@@ -1860,7 +1951,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
