@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 )
@@ -9,6 +10,7 @@ import (
 // Conns are the connections that a server serves. The zero value is empty.
 type Conns[C interface {
 	comparable
+	NetConn() net.Conn
 	// CloseWaiting closes a connection that waits for a request, and does not wait for its end. What serves it removes it.
 	CloseWaiting()
 }] struct {
@@ -59,7 +61,9 @@ func (s *Conns[C]) closeWaiting() int {
 	defer s.mu.Unlock()
 	s.stopped = true
 	for c := range s.open {
-		c.CloseWaiting()
+		if !unread(c.NetConn()) { //guard:stop-resets-arrived-request
+			c.CloseWaiting()
+		}
 	}
 	return len(s.open)
 }

@@ -85,6 +85,9 @@ func (c *conn) serve() {
 	}
 }
 
+// NetConn implements listen.Conns.
+func (c *conn) NetConn() net.Conn { return c.net }
+
 // CloseWaiting implements listen.Conns.
 func (c *conn) CloseWaiting() {
 	if c.state.CompareAndSwap(waiting, closed) {
