@@ -240,6 +240,7 @@ var mayImport = map[string][]string{
 		"sidecar/cmd/ringside/top", "sidecar/supervise",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
+	"deploy/examples/go/client":    {},
 	"deploy/release":               {},
 	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook"},
 	// Tests.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Python and Node packages that the examples, the OpenAPI tests and the tests in a browser need in .bin/. Versions
-# and hashes are pinned: python.txt is the output of `pip-compile --generate-hashes --allow-unsafe python.in`.
+# Installs the Python, Node and Rust packages that the examples, the OpenAPI tests and the tests in a browser need in .bin/.
+# Versions and hashes are pinned: python.txt is the output of `pip-compile --generate-hashes --allow-unsafe python.in`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,3 +21,9 @@ install_node() {
 }
 install_node deploy/examples/javascript .bin/node
 install_node e2e/browser .bin/browser
+rust=deploy/examples/rust
+if [ ! .bin/rust/.stamp -nt $rust/Cargo.lock ]; then
+	echo "setup: building the Rust packages of the example in .bin/rust (once; half a CPU minute)"
+	CARGO_TARGET_DIR=.bin/rust RUSTFLAGS='-D warnings' cargo build --quiet --locked --manifest-path $rust/Cargo.toml
+	touch .bin/rust/.stamp
+fi

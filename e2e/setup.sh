@@ -28,6 +28,15 @@ server_packages='
 /usr/sbin/runc                     runc
 /usr/bin/tini-static               tini
 /*bin/ip                           iproute2'
+# The compilers of deploy/examples.
+language_packages='
+/usr/bin/javac               default-jdk-headless
+/usr/share/java/gson.jar     libgoogle-gson-java
+/usr/bin/cc                  gcc
+/usr/include/stdio.h         libc6-dev
+/usr/include/*/curl/curl.h   libcurl4-openssl-dev
+/usr/include/cjson/cJSON.h   libcjson-dev'
+command -v cargo >/dev/null || language_packages+=$'\n/usr/bin/cargo cargo'
 functions_packages='
 /usr/sbin/freeradius                              freeradius
 /usr/lib/freeradius/rlm_rest.so                   freeradius-rest
@@ -198,7 +207,7 @@ install_mysql() {
 
 case "${1:-}" in
 check) current .bin/.tools || build_tools check-tools $check_tools ;;
-servers) install_packages "$server_packages"; build_tools tools tool ;;
+servers) install_packages "$server_packages$language_packages"; build_tools tools tool ;;
 mysql) install_mysql ;;
 programs) install_envoy; e2e/languages.sh ;;
 functions) install_packages "$server_packages$functions_packages"; build_tools tools tool ;;
