@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ringside-cache/ringside/ring"
@@ -27,6 +28,8 @@ type Config struct {
 	// LeaseTTL is how long etcd keeps a member that does not renew its lease: whole seconds, at least 1 s (etcd's own
 	// minimum is about 2 s).
 	LeaseTTL time.Duration
+	// MaxMembers is the number of slots for members, which all sidecars must have configured alike; 0: there are no slots.
+	MaxMembers int
 	// TLS is for https endpoints.
 	TLS TLSFiles
 	// Username and PasswordFile are for an etcd with authentication; both or neither. The file is read again for each
@@ -46,6 +49,7 @@ type Directory struct {
 	// relist holds a token when there is a reason to list: Relist, or a lost registration, because etcd may have lost other
 	// keys, too.
 	relist chan struct{}
+	slot   atomic.Int64 // that this sidecar holds, plus 1; 0: none
 	counters
 }
 

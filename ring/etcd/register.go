@@ -29,7 +29,7 @@ func (d *Directory) Register(ctx context.Context, self ring.Member) error {
 		return fmt.Errorf("etcd: register: %w", err)
 	}
 	d.keepTrying(ctx, &d.registration, func(ctx context.Context, c *clientv3.Client) error {
-		return d.register(ctx, c, keys, full, stock)
+		return d.register(ctx, c, self, keys, full, stock)
 	})
 	d.deregister(keys, full, leaving)
 	return nil
@@ -50,8 +50,8 @@ func (d *Directory) keysOf(m ring.Member) (k keys, err error) {
 func (d *Directory) membersPrefix() string { return d.cfg.Prefix + "/members/" }
 
 // register is one registration: lease, keys, keep-alive. It returns the first error.
-func (d *Directory) register(ctx context.Context, c *clientv3.Client, k keys, full, stock string) error {
-	lease, ttl, err := d.publish(ctx, c, k, full, stock)
+func (d *Directory) register(ctx context.Context, c *clientv3.Client, self ring.Member, k keys, full, stock string) error {
+	lease, ttl, err := d.publish(ctx, c, self, k, full, stock)
 	if err != nil {
 		return err
 	}
@@ -63,12 +63,12 @@ func (d *Directory) register(ctx context.Context, c *clientv3.Client, k keys, fu
 		d.Relist()
 	}
 	d.hold(&d.registration)
-	return d.keepAlive(ctx, c, k, lease, ttl, alive)
+	return d.keepAlive(ctx, c, self, k, lease, ttl, alive)
 }
 
 // publish writes all keys in one transaction under a new lease. Keys of an earlier lease move to the new one, without a
 // gap.
-func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, full, stock string) (
+func (d *Directory) publish(ctx context.Context, c *clientv3.Client, self ring.Member, k keys, full, stock string) (
 	clientv3.LeaseID, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
 	defer cancel()
@@ -78,6 +78,9 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 		return 0, 0, fmt.Errorf("grant a lease: %w", err)
 	}
 	d.lease.Store(int64(granted.ID)) // before the keys are written, so that Close also revokes the lease when the response is lost
+	if _, err := d.takeSlot(ctx, c, self, granted.ID); err != nil {
+		return 0, 0, fmt.Errorf("take a slot: %w", err)
+	}
 	puts := append(k.legacy.put(granted.ID),
 		clientv3.OpPut(k.full, full, clientv3.WithLease(granted.ID)),
 		clientv3.OpPut(k.stock, stock, clientv3.WithLease(granted.ID)))
@@ -89,7 +92,7 @@ func (d *Directory) publish(ctx context.Context, c *clientv3.Client, k keys, ful
 }
 
 // keepAlive supervises a registration until it is lost, and returns why.
-func (d *Directory) keepAlive(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID, ttl time.Duration,
+func (d *Directory) keepAlive(ctx context.Context, c *clientv3.Client, self ring.Member, k keys, lease clientv3.LeaseID, ttl time.Duration,
 	alive <-chan *clientv3.LeaseKeepAliveResponse) error {
 	// The client renews the lease every third of its ttl, up to half a second late (retryConnWait of clientv3's lease.go).
 	// The rest of the ttl is the time to register again, with another member of etcd, before the keys expire.
@@ -111,6 +114,7 @@ func (d *Directory) keepAlive(ctx context.Context, c *clientv3.Client, k keys, l
 		case <-overdue.C:
 			return fmt.Errorf("lease %x: etcd did not answer for %v", lease, limit)
 		case <-verify.C:
+			d.takeMissingSlot(ctx, c, self, lease)
 			if d.displaced(ctx, c, k, lease) {
 				return fmt.Errorf("%s or %s was deleted, or written by another process", k.full, k.stock)
 			}
@@ -123,7 +127,8 @@ func (d *Directory) keepAlive(ctx context.Context, c *clientv3.Client, k keys, l
 func (d *Directory) displaced(ctx context.Context, c *clientv3.Client, k keys, lease clientv3.LeaseID) bool {
 	ctx, cancel := context.WithTimeout(ctx, d.timing.request)
 	defer cancel()
-	held, err := c.Txn(ctx).If(append(k.legacy.published(), heldBy(k.full, lease), heldBy(k.stock, lease))...).Commit()
+	held, err := c.Txn(ctx).If(append(append(k.legacy.published(), d.slotHeld(lease)...),
+		heldBy(k.full, lease), heldBy(k.stock, lease))...).Commit()
 	return err == nil && !held.Succeeded
 }
 
@@ -139,7 +144,7 @@ func (d *Directory) deregister(k keys, full, leaving string) {
 		return
 	}
 	d.withdraw(func(ctx context.Context, c *clientv3.Client) error {
-		steps := append(k.legacy.remove(lease),
+		steps := append(append(k.legacy.remove(lease), d.freeSlot(lease)...),
 			clientv3.OpDelete(k.stock),
 			clientv3.OpPut(k.full, leaving, clientv3.WithIgnoreLease())) // it stays on its lease
 		_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.Value(k.full), "=", full)).Then(steps...).Commit()

@@ -155,3 +155,29 @@ func readable(s string) bool {
 	hidden := func(c rune) bool { return !unicode.IsPrint(c) }
 	return len(s) <= maxText && !strings.ContainsFunc(s, hidden)
 }
+
+// Slot says which sidecar holds a slot for members: the value of PREFIX/slots/NUMBER.
+type Slot struct {
+	ID   string `json:"id"`
+	Addr string `json:"addr"`
+}
+
+// EncodeSlot returns the value of a slot.
+func EncodeSlot(s Slot) (string, error) { return marshal(s) }
+
+// ParseSlot reads the value of a slot, which any client of etcd may have written.
+func ParseSlot(value []byte) (Slot, error) {
+	var s Slot
+	if len(value) > maxRecord {
+		return Slot{}, fmt.Errorf("slot: %d bytes, at most %d", len(value), maxRecord)
+	}
+	if err := json.Unmarshal(value, &s); err != nil {
+		return Slot{}, fmt.Errorf("slot: %w", err)
+	}
+	addr, err := address.Member(s.Addr)
+	if err != nil || !Printable(s.ID, 1, maxID) {
+		return Slot{}, fmt.Errorf("slot: want an id and an address; got %.300q", value)
+	}
+	s.Addr = addr
+	return s, nil
+}

@@ -129,3 +129,21 @@ func TestStockFormat(t *testing.T) {
 		t.Errorf("got %s, want %s", stock, want)
 	}
 }
+
+func FuzzParseSlot(f *testing.F) {
+	f.Add([]byte(`{"id":"a","addr":"10.0.0.1:7072"}`))
+	f.Add([]byte(`{"id":"","addr":"x"}`))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		s, err := ParseSlot(value)
+		if err != nil {
+			return
+		}
+		text, err := EncodeSlot(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := ParseSlot([]byte(text)); err != nil || again != s {
+			t.Errorf("got %+v, %v from %s; want %+v", again, err, text, s)
+		}
+	})
+}

@@ -114,6 +114,7 @@ func (k *checker) log() {
 
 // words are the values of the fields that have few. In a path, * stands for the name of an entry.
 var words = map[string][]string{
+	"membership.role":          {RoleAuto, RoleMember, RoleClient},
 	"log.format":               {"json", "console"},
 	"log.level":                {"debug", "info", "warn", "error"},
 	"datasets.*.rows":          {rowsOne, rowsMany},

@@ -68,7 +68,7 @@ func (k *checker) peerListener() {
 	m, closed := k.config.Membership, k.config.peerListen() == off
 	switch {
 	case m.Client() && !closed:
-		k.problem("listen.peer", "is on, but with membership.xds this sidecar is not on the ring and gets no peer requests; remove it")
+		k.problem("listen.peer", "is on, but as a client this sidecar is not on the ring and gets no peer requests; remove it")
 	case m.Client(): // proxies of its publisher send requests to the members
 	case closed && k.config.Listen.xds() != off:
 		k.problem("listen.xds", "is on, but listen.peer is off, to which proxies send their requests")

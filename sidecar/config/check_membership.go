@@ -68,12 +68,38 @@ func (k *checker) membership() {
 	k.addresses("membership.xds", m.XDS, k.publisher)
 	k.notEmpty("membership.etcd.endpoints", m.Etcd.Endpoints)
 	k.dns(m)
-	k.listed(m.Static)
+	k.role(m)
+	k.listed(m)
 	k.loopback(m.Static)
 	if k.config.Membership.Etcd.Configured() {
 		k.etcd(m.Etcd)
 	}
 }
+
+func (k *checker) role(m Membership) {
+	k.oneOf("membership.role", or(m.Role, RoleAuto), words["membership.role"])
+	switch {
+	case m.Role == "" && m.MaxMembers == 0:
+	case m.Alone():
+		k.problem("membership", "has a role or max_members, but no etcd, dns, static or xds; add one, or remove them")
+	case m.Kind() == "xds" && m.Role != "" && m.Role != RoleClient:
+		k.problem("membership.role", "with membership.xds this sidecar is a client; got %s", m.Role)
+	}
+	switch most := k.config.Ring.max(); {
+	case m.MaxMembers > most: //guard:members-beyond-the-ring-own-nothing
+		k.problem("membership.max_members", "is %d, but the ring has at most %d entries (ring.max), so some members would own "+
+			"nothing; lower it, or raise ring.max on all members", m.MaxMembers, most)
+	case m.MaxMembers > maxMaxMembers:
+		k.problem("membership.max_members", "want at most %d; got %d", maxMaxMembers, m.MaxMembers)
+	}
+	if rest := len(m.Static) - k.config.maxMembers(); m.Role == RoleMember && rest > 0 {
+		k.problem("membership.role", "is member, but %d of the listed members are beyond max_members (%d) and have to be clients; "+
+			"set it to auto, or raise max_members on all of them", rest, k.config.maxMembers())
+	}
+}
+
+// maxMaxMembers is the limit of a directory.
+const maxMaxMembers = 10_000
 
 func (k *checker) dns(m Membership) {
 	if m.DNS != "" && !address.IsHost(strings.TrimSuffix(m.DNS, ".")) {
@@ -92,9 +118,10 @@ func (k *checker) dns(m Membership) {
 }
 
 // listed checks that a static list has this member, if its address does not depend on the host.
-func (k *checker) listed(static []string) {
+func (k *checker) listed(m Membership) {
+	static := m.Static
 	_, port, err := address.Split(k.config.Node.Advertise)
-	if len(static) > 0 && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) { //guard:unlisted-member-starts
+	if len(static) > 0 && !m.Client() && err == nil && port != 0 && !slices.Contains(static, k.config.Node.Advertise) { //guard:unlisted-member-starts
 		k.problem("membership.static", notListed, k.config.Node.Advertise)
 	}
 }
@@ -164,7 +191,7 @@ const notListed = "%s is the address that this member advertises, but it is not 
 
 // CheckListed returns an *Error if there is a static list of members without addr, which this member advertises.
 func (c Config) CheckListed(addr string) error {
-	if static := c.Membership.Static; len(static) == 0 || slices.Contains(static, addr) {
+	if static := c.Membership.Static; len(static) == 0 || c.Membership.Client() || slices.Contains(static, addr) {
 		return nil
 	}
 	return &Error{Problems: []Problem{c.Problem("membership.static", notListed, addr)}}

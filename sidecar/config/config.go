@@ -111,7 +111,17 @@ type Membership struct {
 
 	Static []string `yaml:"static"` // advertised ip:port of each member; this one may be among them
 	XDS    []string `yaml:"xds"`    // host:port of publishers; this sidecar is then a client
+
+	Role       string `yaml:"role"`        // auto, member or client
+	MaxMembers int    `yaml:"max_members"` // beyond them, sidecars with the role auto are clients
 }
+
+// The roles.
+const (
+	RoleAuto   = "auto"
+	RoleMember = "member"
+	RoleClient = "client"
+)
 
 // Kind is etcd, dns, static, xds or none.
 func (m Membership) Kind() string {
@@ -131,8 +141,8 @@ func (m Membership) Kind() string {
 // Alone reports whether there are no other members.
 func (m Membership) Alone() bool { return m.Kind() == "none" }
 
-// Client reports whether this sidecar uses the ring without being on it: it owns no keys and gets no peer fetches.
-func (m Membership) Client() bool { return m.Kind() == "xds" }
+// Client reports whether this sidecar always uses the ring without being on it: it owns no keys and gets no peer fetches.
+func (m Membership) Client() bool { return m.Kind() == "xds" || m.Role == RoleClient }
 
 // Etcd is the directory of members.
 type Etcd struct {

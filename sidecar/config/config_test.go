@@ -206,7 +206,19 @@ func TestProblems(t *testing.T) {
 		{"feed without port", "membership: {xds: [\"feeds\"]}", []string{"membership.xds[0]: want host:port"}},
 		{
 			"peer listener of a client", "listen: {peer: \"0.0.0.0:7072\"}\nmembership: {xds: [\"10.0.0.1:1\"]}",
-			[]string{"listen.peer: is on, but with membership.xds"},
+			[]string{"listen.peer: is on, but as a client"},
+		},
+		{"role", "membership: {dns: a.svc, role: owner}", []string{"membership.role: want one of auto, member, client"}},
+		{"role of a sidecar that is alone", "membership: {role: client}", []string{"membership: has a role or max_members, but no etcd"}},
+		{"member of an xDS publisher", "membership: {xds: [\"10.0.0.1:1\"], role: member}", []string{"membership.role: with membership.xds"}},
+		{"too many members", "membership: {dns: a.svc, max_members: 10001}\nring: {max: 20000}", []string{"membership.max_members: want at most 10000"}},
+		{
+			"more members than the ring has entries", "membership: {dns: a.svc, max_members: 1025}\nring: {max: 1024}",
+			[]string{"1:39: membership.max_members: is 1025, but the ring has at most 1024 entries (ring.max)"},
+		},
+		{
+			"static members beyond the limit", "membership: {static: [\"10.0.0.1:1\", \"10.0.0.2:1\"], role: member, max_members: 1}",
+			[]string{"membership.role: is member, but 1 of the listed members are beyond max_members (1)"},
 		},
 		{
 			"etcd without endpoints", "membership: {etcd: {prefix: /a}}",

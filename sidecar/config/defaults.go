@@ -60,6 +60,22 @@ func (c Config) effectivePeerTLS() PeerTLS {
 func (e Etcd) prefix() string          { return or(e.Prefix, "/ringside/default") }
 func (e Etcd) leaseTTL() time.Duration { return orDefault(e.LeaseTTL, 5*time.Second) }
 
+// defaultMaxMembers members are enough for any number of clients: each of them answers some 100 000 fetches a second, and more
+// cost each other member a connection, a ping after a fault, and a part of each change of the ring. With the default ring, each
+// of 256 members has four entries.
+const defaultMaxMembers = 256
+
+func (m Membership) role() string {
+	if m.Kind() == "xds" {
+		return RoleClient
+	}
+	return or(m.Role, RoleAuto)
+}
+
+func (c Config) maxMembers() int {
+	return or(c.Membership.MaxMembers, min(defaultMaxMembers, c.Ring.max()))
+}
+
 func (r Ring) min() int { return or(r.Min, int(ring.DefaultSize().Min)) }
 func (r Ring) max() int { return or(r.Max, int(ring.DefaultSize().Max)) }
 

@@ -19,6 +19,9 @@ func (c Config) Effective() Config {
 	}
 	c.PeerTLS = c.effectivePeerTLS()
 	c.Membership.Etcd = c.Membership.Etcd.effective()
+	if !c.Membership.Alone() {
+		c.Membership.MaxMembers, c.Membership.Role = c.maxMembers(), c.Membership.role()
+	}
 	c.Ring = Ring{Min: c.Ring.min(), Max: c.Ring.max()}
 	c.Origins, c.Datasets = maps.Clone(c.Origins), maps.Clone(c.Datasets)
 	for name, o := range c.Origins {

@@ -46,6 +46,7 @@ func requirements(drivers []string) map[string]decode.Schema {
 		"memory":                      {"minimum": MinMemory},
 		"client_memory":               {"minimum": MinMemory},
 		"ring.max":                    {"maximum": ring.MaxSize},
+		"membership.max_members":      {"minimum": 0, "maximum": maxMaxMembers},
 		"membership.static":           filled,
 		"membership.xds":              filled,
 		"membership.etcd.endpoints":   filled,
