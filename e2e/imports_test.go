@@ -121,11 +121,12 @@ var mayImport = map[string][]string{
 	"sidecar/peer/identity":        {"sidecar/internal/caller"},
 	"sidecar/peer/mtls":            {"ring/backoff", "sidecar/internal/caller", "sidecar/internal/listen", "sidecar/peer/identity"},
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
+	"sidecar/peer/memberlist":      {"ring", "ring/record", "proto/ringside/peer/v1", "sidecar/peer/wire"},
 	"sidecar/peer/grant":           {"ring/backoff", "sidecar/internal/budget", "sidecar/kv"},
 	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
 		"ring/printable", "ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
-		"sidecar/peer/invalidationlog", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
+		"sidecar/peer/invalidationlog", "sidecar/peer/memberlist", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
 	"sidecar/peer": {
 		"ring/printable", "ring/backoff", "ring", "ring/routekey", "sidecar/internal/budget", "sidecar/internal/h2/client", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer/invalidationlog",
@@ -201,6 +202,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/membership": {
 		"ring/printable", "sidecar/internal/audit", "sidecar/internal/caller",
 		"ring/backoff", "ring", "ring/address", "ring/dns", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
+		"proto/ringside/peer/v1", "sidecar/peer/memberlist",
 	},
 	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
@@ -211,7 +213,7 @@ var mayImport = map[string][]string{
 		"proto/ringside/peer/v1", "ring", "ring/record", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
 		"sidecar/internal/datasets", "sidecar/internal/h2", "sidecar/internal/inherit", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
-		"sidecar/peer/service", "xds/publisher",
+		"sidecar/peer/memberlist", "sidecar/peer/service", "xds/publisher",
 	},
 	"sidecar/internal/status": {
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/config", "sidecar/internal/access",
@@ -228,7 +230,7 @@ var mayImport = map[string][]string{
 	"sidecar": {
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
-		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/mtls",
+		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/memberlist", "sidecar/peer/mtls",
 	},
 	// The command line: cli is shared, client acts as an application does, inspect and top look into a running sidecar.
 	"sidecar/cmd/ringside/cli":     {"ring/printable"},

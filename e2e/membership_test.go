@@ -19,7 +19,7 @@ import (
 type source struct {
 	membership string               // in YAML
 	more       string               // configuration
-	hasClient  bool                 // another sidecar gets the ring from the first two members by xDS
+	client     string               // membership of another sidecar, a client; {{publishers}} are the xDS publishers of the first two
 	publish    func(addrs []string) // lists members, where they do not register themselves
 	down, up   func()               // nil if it cannot fail
 	static     bool                 // a member that leaves stays on the rings
@@ -44,34 +44,36 @@ func inEtcd(t *testing.T, _ []string) source {
 	etcd := rig.Etcd(t)
 	return source{
 		membership: fmt.Sprintf("{etcd: {endpoints: [%q], lease_ttl: 2s}}", etcd.Endpoint()),
+		client:     fmt.Sprintf("{role: client, etcd: {endpoints: [%q], lease_ttl: 2s}}", etcd.Endpoint()),
 		down:       etcd.Kill, up: etcd.Start, publish: func([]string) {},
 	}
 }
 
-// byXDS is about a client of the members.
+// byXDS is about a client of xDS publishers.
 func byXDS(t *testing.T, addrs []string) source {
 	s := inEtcd(t, addrs)
-	s.hasClient = true
+	s.client = "{xds: [{{publishers}}]}"
 	return s
 }
 
 func inList(_ *testing.T, addrs []string) source {
 	return source{
 		membership: fmt.Sprintf("{static: [%q, %q, %q]}", addrs[0], addrs[1], addrs[2]), publish: func([]string) {}, static: true,
+		client: fmt.Sprintf("{role: client, static: [%q, %q, %q]}", addrs[0], addrs[1], addrs[2]),
 	}
 }
 
 // inDNS has records of both families, and each twice; only 127.0.0.0/8 answers. Each member has a certificate of its own.
 func inDNS(t *testing.T, addrs []string) source {
 	dns, ca, dir := rig.DNS(t), peertest.NewAuthority(t), t.TempDir()
-	for i := range members {
-		id := fmt.Sprintf("member-%d", i)
+	for _, id := range []string{"member-0", "member-1", "member-2", "client"} {
 		var f peertest.Files
 		f.CertFile, f.KeyFile, f.CAFile = filepath.Join(dir, id+".crt"), filepath.Join(dir, id+".key"), filepath.Join(dir, "ca.crt")
 		f.Write(t, ca.Issue(t, peertest.AsMember(id)), ca.PEM())
 	}
 	return source{
 		membership: fmt.Sprintf("{dns: ringside.apps.example., dns_server: %q}", dns.Address),
+		client:     fmt.Sprintf("{role: client, dns: ringside.apps.example., dns_server: %q}", dns.Address),
 		more: fmt.Sprintf("peer_tls: {cert_file: %[1]s/{{id}}.crt, key_file: %[1]s/{{id}}.key, ca_file: %[1]s/ca.crt, trust_domain: %s}\n",
 			dir, peertest.TrustDomain),
 		down: dns.Kill, up: dns.Start,
@@ -95,6 +97,7 @@ func inSRV(t *testing.T, addrs []string) source {
 	dns := rig.DNS(t)
 	return source{
 		membership: fmt.Sprintf("{dns: _peer._tcp.ringside.apps.example., dns_server: %q}", dns.Address),
+		client:     fmt.Sprintf("{role: client, dns: _peer._tcp.ringside.apps.example., dns_server: %q}", dns.Address),
 		down:       dns.Kill, up: dns.Start,
 		publish: func(addrs []string) {
 			const service = "_peer._tcp.ringside.apps.example"
@@ -118,14 +121,14 @@ func inSRV(t *testing.T, addrs []string) source {
 type conformance struct {
 	*testing.T
 	source
-	sidecars []*rig.Sidecar
+	sidecars []*rig.Sidecar // the members, and the client
 	addrs    []string
-	client   http.Client
+	http     http.Client
 }
 
 func conform(t *testing.T, open func(*testing.T, []string) source) {
-	c := &conformance{T: t, client: http.Client{Timeout: 10 * time.Second}}
-	t.Cleanup(c.client.CloseIdleConnections)
+	c := &conformance{T: t, http: http.Client{Timeout: 10 * time.Second}}
+	t.Cleanup(c.http.CloseIdleConnections)
 	_, port, _ := net.SplitHostPort(rig.FreeAddress(t))
 	for i := range members { // A records have no port
 		c.addrs = append(c.addrs, fmt.Sprintf("127.0.0.%d:%s", i+2, port))
@@ -141,17 +144,14 @@ datasets: {rows: {origin: db, table: rows, key: id, ttl: 1m}}
 	for i := range members {
 		s := sidecar(fmt.Sprintf("member-%d", i), c.membership)
 		s.ListenForPeers(c.addrs[i])
-		if c.hasClient {
-			s.PublishXDS()
-		}
+		s.PublishXDS()
 		c.sidecars = append(c.sidecars, s)
 	}
-	if c.hasClient {
-		a, b := c.sidecars[0], c.sidecars[1]
-		client := sidecar("client", fmt.Sprintf("{xds: [%q, %q]}", a.XDS, b.XDS))
-		client.RoleClient()
-		c.sidecars = append(c.sidecars, client)
-	}
+	publishers := fmt.Sprintf("%q, %q", c.sidecars[0].XDS, c.sidecars[1].XDS)
+	client := sidecar("client", strings.Replace(c.source.client, "{{publishers}}", publishers, 1))
+	client.ListenForPeers("127.0.0.9:" + port)
+	client.RoleClient()
+	c.sidecars = append(c.sidecars, client)
 	c.run()
 }
 
@@ -161,9 +161,7 @@ func (c *conformance) run() {
 	a.Start()
 	c.publish(c.addrs[:2])
 	b.Start()
-	if c.hasClient {
-		c.sidecars[members].Start()
-	}
+	c.sidecars[members].Start()
 	c.want("join", a, b)
 	c.publish(c.addrs)
 	last.Start()
@@ -184,6 +182,9 @@ func (c *conformance) run() {
 	c.publish(c.addrs[1:])
 	time.Sleep(6 * time.Second)
 	c.want("the first is listed no longer, and still answers", a, b, last)
+	if c.sidecars[members].Metric("ringside_member_role", `role="client"`) != 1 {
+		c.Error("the client is a member")
+	}
 	for _, s := range c.sidecars {
 		if got := s.Metric("ringside_internal_errors_total"); got != 0 {
 			c.Errorf("%s: got %v internal errors", s.ID, got)
@@ -242,7 +243,7 @@ func (c *conformance) want(when string, want ...*rig.Sidecar) {
 		return nil
 	})
 	for _, s := range running {
-		response, err := c.client.Get(s.URL("rows", "a"))
+		response, err := c.http.Get(s.URL("rows", "a"))
 		if err != nil || response.StatusCode != http.StatusOK {
 			c.Errorf("%s: read through %s: %v, %v", when, s.ID, response, err)
 			continue

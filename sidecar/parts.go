@@ -30,6 +30,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/memberlist"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 )
 
@@ -48,6 +49,7 @@ type parts struct {
 	served       *served
 	publisher    *servers.Publisher
 	members      *membership.Members
+	list         memberlist.Feed // of the members, for clients of the ring
 	applications *servers.Applications
 	peers        *servers.Peers
 	reloader     *reloader
@@ -180,7 +182,8 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	p.publisher = servers.NewPublisher(p.listeners, c.Ring.Size(), p.tls, r.logDefect, r.log)
 	p.members, err = membership.New(membership.Config{
 		Self: self, Client: c.Membership.Client(), Size: c.Ring.Size(), Directory: p.directory, Pool: p.pool,
-		OnRing: p.useRing, OnList: p.publisher.UseList, Defect: r.logDefect, Log: r.log, Tasks: r.tasks,
+		Role: c.Membership.Decides(), MaxMembers: c.Membership.MaxMembers,
+		OnRing: p.useRing, OnMembers: p.publish, Defect: r.logDefect, Log: r.log, Tasks: r.tasks,
 	})
 	return err
 }
@@ -209,8 +212,13 @@ func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer
 func (p *parts) useRing(cur, prev *ring.Ring) {
 	p.pool.SetRing(cur, prev)
 	p.datasets.RingChanged()
-	p.publisher.UseRing(cur)
 	p.log.Info("the ring has changed", zap.String("id", adminapi.FormatRingID(cur.ID())), zap.Int("members", cur.Len()))
+}
+
+// publish gives the members to xDS clients and to clients of the ring.
+func (p *parts) publish(members []ring.Member) {
+	p.publisher.Publish(members)
+	p.list.Set(members)
 }
 
 // buildServers builds the servers, and what depends on them.
@@ -238,7 +246,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	p.history.Add(adminapi.Event{At: r.began, Kind: adminapi.EventStart, Text: "started, version " + version})
 	node.History = p.history
 	p.peers, err = servers.NewPeers(p.listeners, servers.PeersConfig{
-		Self: p.members.Self(), Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
+		Self: p.members.Self(), Record: p.members.Record, Members: &p.list, Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
 		Inspect: node.Inspect, Explain: explainer.StateJSON, History: p.history.After,
 		ReachBack:    p.members.ReachBack,
 		Applications: application, Budget: p.budget, Defect: r.logDefect,
@@ -251,7 +259,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		return err
 	}
 	p.metrics = servers.NewHTTP(p.listeners, "metrics",
-		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready, Detail: p.members.Unreachable}))
+		metrics.NewHandler(registry, metrics.Probes{Started: r.startedUp, Ready: r.ready, Detail: p.members.Detail}))
 	p.admin = servers.NewHTTP(p.listeners, "admin", admin.NewHandler(node.Admin()))
 	p.registration = newRegistration(p, *c.DrainTimeout)
 	p.background = &background{datasets: p.datasets, verifier: verifier, reloader: p.reloader, access: p.access, history: p.history, log: r.log, group: r.tasks}

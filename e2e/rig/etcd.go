@@ -49,6 +49,12 @@ func Etcd(t testing.TB, flags ...string) *EtcdServer {
 // Endpoint is the URL that clients dial.
 func (e *EtcdServer) Endpoint() string { return e.endpoint }
 
+// Metric sums the samples of one of its metrics.
+func (e *EtcdServer) Metric(name string, labels ...string) float64 {
+	e.t.Helper()
+	return metric(e.t, "etcd", e.metrics, name, labels)
+}
+
 // Wipe kills the server and deletes its data. The next Start makes a cluster with the same id whose revisions begin at 1
 // again, as after the restore of an old backup.
 func (e *EtcdServer) Wipe() {

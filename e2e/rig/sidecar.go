@@ -226,11 +226,16 @@ func (s *Sidecar) Log() string {
 // Metric returns the sum of a metric's samples that carry each of the labels, such as `result="load"`.
 func (s *Sidecar) Metric(name string, labels ...string) float64 {
 	s.t.Helper()
-	text, err := fetch("http://" + s.Metrics + "/metrics")
+	return metric(s.t, s.ID, "http://"+s.Metrics, name, labels)
+}
+
+// metric sums the samples at a server that have the name and the labels.
+func metric(t testing.TB, id, url, name string, labels []string) (sum float64) {
+	t.Helper()
+	text, err := fetch(url + "/metrics")
 	if err != nil {
-		s.t.Fatalf("rig: metrics of %s: %v", s.ID, err)
+		t.Fatalf("rig: metrics of %s: %v", id, err)
 	}
-	var sum float64
 	for line := range strings.Lines(text) {
 		sample, value, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if !ok || !matches(sample, name, labels) {
@@ -238,7 +243,7 @@ func (s *Sidecar) Metric(name string, labels ...string) float64 {
 		}
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			s.t.Fatalf("rig: metric %s of %s: %v", sample, s.ID, err)
+			t.Fatalf("rig: metric %s of %s: %v", sample, id, err)
 		}
 		sum += v
 	}

@@ -12,6 +12,9 @@ import (
 	"github.com/ringside-cache/ringside/ring/record"
 )
 
+// errClient: the sidecar at an address is a client of the ring.
+var errClient = errors.New("a client")
+
 // errInvalid: what a member says about itself cannot be on a ring.
 var errInvalid = errors.New("invalid description")
 
@@ -21,6 +24,9 @@ func (d *Directory) describe(ctx context.Context, addr string, known ring.Member
 	id, text, leaving, err := d.config.Peers.Describe(ctx, addr)
 	if err != nil {
 		return ring.Member{}, fmt.Errorf("ask %s who it is: %w", addr, err)
+	}
+	if len(text) == 0 && !leaving { //guard:client-is-asked-like-a-silent-member
+		return ring.Member{}, errClient
 	}
 	m, err := record.Parse(id, text)
 	if err != nil {

@@ -289,6 +289,8 @@ func (d *Directory) note(addr string, m ring.Member, err error) {
 	case h == nil: // only Resolve removes hosts, and it is waiting for this
 	case err == nil:
 		h.member, h.failures = m, 0
+	case errors.Is(err, errClient): // it may become a member, and then announces itself
+		h.member, h.failures = ring.Member{}, 0
 	default:
 		h.failures++
 		d.stats.LastError = err.Error()

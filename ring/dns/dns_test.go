@@ -28,6 +28,7 @@ type world struct {
 	members   map[string]ring.Member // :: address at which it answers → what it says
 	asked     map[string]int         // :: address → questions
 	verified  map[string]string      // :: advertised address → id of the certificate of the member there
+	clients   map[string]bool        // :: address → a client of the ring is there
 	announced []string               // ids of the members that got an announcement
 }
 
@@ -89,6 +90,9 @@ func (w *world) Describe(_ context.Context, addr string) (string, []byte, bool, 
 	m, ok := w.members[addr]
 	if !ok {
 		return "", nil, false, errors.New("connection refused")
+	}
+	if w.clients[addr] {
+		return m.ID, nil, false, nil
 	}
 	leaving := m.Leaving
 	m.Leaving = false
@@ -427,4 +431,27 @@ func TestCheck(t *testing.T) {
 	if err := Check(ctx, "ringside.example.", at); err == nil || !strings.Contains(err.Error(), "ringside.example") {
 		t.Errorf("got %v, want an error about the name", err)
 	}
+}
+
+// The Service of all pods has the addresses of clients, too.
+func TestClientsAreNotListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.run(member(1), member(2), member(3))
+		w.clients = map[string]bool{member(3).Addr: true}
+		d := resolve(t, w, name)
+		d.want(t, "a client in DNS", member(1), member(2))
+		time.Sleep(25 * time.Second)
+		if s := d.Stats(); s.Rejected[invalid] != 0 || w.asked[member(3).Addr] != 1 {
+			t.Errorf("got %v rejected, and the client was asked %d times; want none and once", s.Rejected, w.asked[member(3).Addr])
+		}
+		w.change(func() { w.clients = nil })
+		d.Changed(member(3).Addr) // it announces that it is a member
+		time.Sleep(time.Second)
+		d.want(t, "the client became a member", member(1), member(2), member(3))
+		addrs, err := d.Addresses(t.Context())
+		if err != nil || len(addrs) != 3 {
+			t.Errorf("got the addresses %q, %v; want three", addrs, err)
+		}
+	})
 }

@@ -54,6 +54,17 @@ func Check(ctx context.Context, name, server string) error {
 	return nil
 }
 
+// Addresses looks the name up once, and returns the addresses that this sidecar may dial, sorted: those of clients, too.
+func (d *Directory) Addresses(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	list, err := d.addresses(ctx)
+	if isNotFound(err) {
+		err = nil
+	}
+	return list, err
+}
+
 // addresses returns the addresses that this member may dial, sorted.
 func (d *Directory) addresses(ctx context.Context) ([]string, error) {
 	found, err := d.resolve(ctx)

@@ -181,3 +181,17 @@ func ParseSlot(value []byte) (Slot, error) {
 	s.Addr = addr
 	return s, nil
 }
+
+// Read is Parse for a record that another member reports, whose id is that in the record.
+func Read(value []byte) (ring.Member, error) {
+	var r struct {
+		ID string `json:"id"`
+	}
+	if len(value) > maxRecord {
+		return ring.Member{}, fmt.Errorf("record: %d bytes, at most %d", len(value), maxRecord)
+	}
+	if err := json.Unmarshal(value, &r); err != nil {
+		return ring.Member{}, fmt.Errorf("record: %w", err)
+	}
+	return Parse(r.ID, value)
+}

@@ -144,6 +144,15 @@ func (m Membership) Alone() bool { return m.Kind() == "none" }
 // Client reports whether this sidecar always uses the ring without being on it: it owns no keys and gets no peer fetches.
 func (m Membership) Client() bool { return m.Kind() == "xds" || m.Role == RoleClient }
 
+// Decides is RoleAuto if the directory decides whether this sidecar is a member, RoleClient if it is a client that gets the ring
+// from the members that the directory has, and otherwise empty.
+func (m Membership) Decides() string {
+	if k := m.Kind(); m.Role == RoleMember || k == "none" || k == "xds" {
+		return ""
+	}
+	return or(m.Role, RoleAuto)
+}
+
 // Etcd is the directory of members.
 type Etcd struct {
 	Endpoints    []string       `yaml:"endpoints"` // URLs

@@ -100,6 +100,9 @@ type Ring struct {
 	NotReached int64
 	// Refused counts the listed members with the id, hash key or address of another member, again at each decision.
 	Refused int64
+	// Role is member or client. Promotions counts how often this sidecar, a client, became a member.
+	Role       string
+	Promotions int64
 }
 
 // Protocol is a protocol that applications use.
@@ -151,6 +154,9 @@ type PeerListener struct {
 	SlowSubscribersClosed       int64 // because they read too slowly
 
 	InvalidationsMerged, InvalidationsRefused int64 // requests of members to invalidate, beyond their quota
+
+	Clients, MaxClients int64 // clients of the ring that get the list of members from this one
+	ClientsRefused      int64 // because MaxClients or the memory for them was reached
 }
 
 // Listener is a listener for operators or proxies.

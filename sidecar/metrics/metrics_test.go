@@ -98,7 +98,7 @@ func fullSource(t *testing.T) metrics.Source {
 			}
 		},
 		Ring: func() metrics.Ring {
-			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40, Refused: 115, OtherSettings: 127, Off: true, NotReached: 128}
+			return metrics.Ring{ID: "00ff", Members: 41, Unlisted: 38, Changes: 39, Unreachable: 40, Refused: 115, OtherSettings: 127, Off: true, NotReached: 128, Role: "member", Promotions: 133}
 		},
 		Peers: func() metrics.Peers {
 			return metrics.Peers{
@@ -111,7 +111,7 @@ func fullSource(t *testing.T) metrics.Source {
 				Conns: 81, MaxConns: 82, ConnsRefused: 83, AcceptErrors: 120, InFlight: 84, MaxInFlight: 85, FetchesRefused: 86,
 				Writing: 96, MaxWriting: 97, WritesRefused: 98, Disagreements: 117,
 				Subscribers: 87, MaxSubscribers: 88, SubscribersRefused: 89, SlowSubscribersClosed: 90,
-				InvalidationsMerged: 131, InvalidationsRefused: 132,
+				InvalidationsMerged: 131, InvalidationsRefused: 132, Clients: 134, MaxClients: 135, ClientsRefused: 136,
 			}
 		},
 		Listeners: []metrics.Listener{{Name: "admin", Load: func() metrics.ListenerLoad {
@@ -232,6 +232,11 @@ func TestValuesReachTheirMetric(t *testing.T) {
 		`ringside_served_ring_disagreements_total 117`,
 		`ringside_watch_events_total 118`,
 		`ringside_ring_refused_members_total 115`,
+		`ringside_member_role{role="member"} 1`,
+		`ringside_member_promotions_total 133`,
+		`ringside_ring_clients 134`,
+		`ringside_ring_max_clients 135`,
+		`ringside_ring_clients_refused_total 136`,
 		`ringside_ring_other_settings_members 127`,
 		`ringside_ring_off 1`,
 		`ringside_ring_not_reached_members 128`,
@@ -326,7 +331,7 @@ func TestMissingPartsHaveNoMetric(t *testing.T) {
 
 // TestLabelsAreAFixedSet keeps keys, addresses and error texts out of labels.
 func TestLabelsAreAFixedSet(t *testing.T) {
-	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "use", "ring_id", "version", "revision"}
+	allowed := []string{"dataset", "protocol", "result", "origin", "reason", "listener", "use", "ring_id", "role", "version", "revision"}
 	for name, f := range gather(t, fullSource(t)) {
 		if !strings.HasPrefix(name, "ringside_") {
 			continue

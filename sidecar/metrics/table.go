@@ -399,6 +399,13 @@ func peerListenerMetrics() []metric {
 		{"ringside_slow_subscribers_closed_total", counter, nil,
 			"Subscriptions closed because the member read too slowly, or resumed too late. It expires its local copies.",
 			peerListener(func(l PeerListener) int64 { return l.SlowSubscribersClosed })},
+		{"ringside_ring_clients", gauge, nil, "Clients of the ring that get the list of members from this member.",
+			peerListener(func(l PeerListener) int64 { return l.Clients })},
+		{"ringside_ring_max_clients", gauge, nil, "Limit of ringside_ring_clients.",
+			peerListener(func(l PeerListener) int64 { return l.MaxClients })},
+		{"ringside_ring_clients_refused_total", counter, nil,
+			"Clients of the ring refused because ringside_ring_max_clients, or the memory for them, was reached. They ask another member.",
+			peerListener(func(l PeerListener) int64 { return l.ClientsRefused })},
 		{"ringside_peer_listener_connections", gauge, nil,
 			"Open connections to the peer listener, from members and from clients that route by the ring.",
 			peerListener(func(l PeerListener) int64 { return l.Conns })},
@@ -507,6 +514,16 @@ func ringMetrics() []metric {
 		{"ringside_ring_not_reached_members", gauge, nil,
 			"Members that reach this one but that this one cannot reach. The log names them with the reason.",
 			ring(func(r Ring) float64 { return float64(r.NotReached) })},
+		{"ringside_member_role", gauge, []string{"role"},
+			"Always 1. The role of this sidecar: a member owns keys, a client fetches them from their owners.",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.Ring != nil {
+					emit(1, s.Ring().Role)
+				}
+			}},
+		{"ringside_member_promotions_total", counter, nil,
+			"Times that this sidecar was a client and became a member, because there were fewer than membership.max_members.",
+			ring(func(r Ring) float64 { return float64(r.Promotions) })},
 		{"ringside_ring_info", gauge, []string{"ring_id"},
 			"Always 1. Members with different ring_ids for a long time disagree on the owners of keys.",
 			func(s *Source, emit func(float64, ...string)) {

@@ -41,8 +41,10 @@ func callAll(peers []*peer, call func(i int, m *peer)) {
 	_ = group.Wait()
 }
 
-// Broadcast implements kv.Peers. It does not call members whose breaker is open.
+// Broadcast implements kv.Peers. It does not call members whose breaker is open. Clients of the ring get the list from the members
+// whose entries they have.
 func (p *Pool) Broadcast(ctx context.Context, list []kv.Invalidation) (reached int, unreached []string) {
+	p.log.Relay(list) //guard:broadcast-misses-own-clients
 	requests := wire.InvalidateRequests(list)
 	_, others := p.others()
 	ok := make([]bool, len(others))

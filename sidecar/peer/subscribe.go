@@ -119,7 +119,7 @@ func (s *subscription) run() {
 func (s *subscription) once() bool {
 	ctx, cancel := context.WithCancel(s.peer.onRing)
 	defer cancel()
-	s.open = &openStream{end: cancel, ended: make(chan struct{})}
+	s.open = &openStream{end: cancel, ended: make(chan struct{}), client: s.peer.pool.client()} //guard:client-misses-broadcasts
 	defer close(s.open.ended)
 	s.peer.stream.Store(s.open)
 	s.peer.pool.keepVigil()
@@ -186,7 +186,7 @@ func (s *subscription) subscribe(ctx context.Context) (grpc.ServerStreamingClien
 		return nil, err
 	}
 	return peerv1.NewPeerClient(conn).Subscribe(ctx, &peerv1.SubscribeRequest{
-		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence, Quiet: true,
+		Node: s.peer.pool.config.Self, Epoch: s.epoch, Sequence: s.sequence, Quiet: true, Client: s.open.client,
 	}, limitOf(peerv1.Peer_Subscribe_FullMethodName))
 }
 

@@ -37,6 +37,7 @@ type vigil struct {
 type openStream struct {
 	end             context.CancelFunc // ends it
 	ended           chan struct{}      // closed when it has ended and the Sink knows
+	client          bool               // it is one for clients of the ring, with positions of its own
 	epoch, sequence atomic.Uint64      // of the last response that the Sink has; epoch is 0 before the first
 	proven          atomic.Int64       // Pool.now when it had brought everything so far
 	asked           atomic.Int64       // Pool.now of the first probe since then; 0: none

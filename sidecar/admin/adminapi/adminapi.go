@@ -92,6 +92,7 @@ type Directory struct {
 	Kind       string `json:"kind"`       // etcd, dns, static, xds or none
 	Connected  bool   `json:"connected"`  // the list of members is known and up to date
 	Registered bool   `json:"registered"` // this member is in it
+	Role       string `json:"role"`       // of this sidecar: member or client
 	Detail     string `json:"detail,omitempty"`
 }
 

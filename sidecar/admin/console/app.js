@@ -108,7 +108,7 @@ function drawFacts() {
     setText(byId("uptime"), duration(self.uptime_ns));
     setText(byId("version"), self.version);
   }
-  if (ring) setText(byId("directory"), `${ring.directory.kind}${ring.directory.connected ? "" : ", disconnected"}`);
+  if (ring) setText(byId("directory"), `${ring.directory.kind}, ${ring.directory.role}${ring.directory.connected ? "" : ", disconnected"}`);
 }
 
 function redrawRing() {

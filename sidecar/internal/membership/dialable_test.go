@@ -55,7 +55,7 @@ func TestIgnoredMembersAreNeitherOnTheRingNorPublished(t *testing.T) {
 	m, err := New(Config{
 		Self: self, Pool: pool, Log: zap.NewNop(), Tasks: task.NewGroup(func(err error) { t.Error(err) }),
 		Directory: &Directory{Kind: "static", Directory: ring.NewStatic([]string{self.Addr, "127.0.0.1:5432", "10.0.0.2:7072"})},
-		OnRing:    func(*ring.Ring, *ring.Ring) {}, OnList: func(list []ring.Member) { published = list },
+		OnRing:    func(*ring.Ring, *ring.Ring) {}, OnMembers: func(list []ring.Member) { published = list },
 	})
 	if err != nil {
 		t.Fatal(err)

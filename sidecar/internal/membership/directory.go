@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,28 +27,34 @@ type Directory struct {
 	dns    *dns.Directory     // nil unless Kind is dns
 	client *resolver.Resolver // nil unless Kind is xds
 
-	publishers []string // addresses; set if Kind is xds
+	static []string // all listed addresses, clients included
+	most   int      // membership.max_members
+
+	// near are the addresses that the configuration of a client names: members on loopback are for it if one of them is.
+	near []string
 }
 
 // OpenDirectory opens the directory of the configuration without connecting to it. self is this member, identity its
 // certificate, nil for plain text, and pool calls other members.
 func OpenDirectory(m config.Membership, self ring.Member, identity *mtls.Credentials, pool *peer.Pool, log *zap.Logger) (*Directory, error) {
-	d := &Directory{Kind: m.Kind(), publishers: m.XDS}
+	d := &Directory{Kind: m.Kind(), static: m.Static, most: m.MaxMembers, near: near(m)}
 	onEvent := func(what string, err error) { logEvent(log, d.Kind, what, err) }
 	var err error
 	switch d.Kind {
 	case "none":
 		d.Directory = noDirectory{}
 	case "static":
-		d.Directory = ring.NewStatic(m.Static)
+		d.Directory = ring.NewStatic(lowest(m.Static, m.MaxMembers))
 	case "dns":
-		d.dns = dns.New(dns.Config{Name: m.DNS, Server: m.DNSServer, Self: self, Peers: pool, OnEvent: onEvent})
+		asks := self
+		asks.Addr = cmp.Or(asks.Addr, defaultAddress) // of a client
+		d.dns = dns.New(dns.Config{Name: m.DNS, Server: m.DNSServer, Self: asks, Peers: pool, OnEvent: onEvent})
 		d.Directory = d.dns
 	case "xds":
 		d.client, err = openXDS(m.XDS, self.ID, identity, onEvent)
 		d.Directory = d.client
 	default:
-		d.etcd, err = openEtcd(m.Etcd, onEvent)
+		d.etcd, err = openEtcd(m, onEvent)
 		d.Directory = d.etcd
 	}
 	if err != nil {
@@ -55,6 +62,9 @@ func OpenDirectory(m config.Membership, self ring.Member, identity *mtls.Credent
 	}
 	return d, nil
 }
+
+// defaultAddress has the port of the members of a client that has no address: DNS has none.
+const defaultAddress = "0.0.0.0:7072"
 
 func openXDS(publishers []string, node string, identity *mtls.Credentials, onEvent func(string, error)) (*resolver.Resolver, error) {
 	c := resolver.Config{Addresses: publishers, Node: node, OnEvent: onEvent}
@@ -74,9 +84,11 @@ func logEvent(log *zap.Logger, kind, what string, err error) {
 	log.Info(kind + ": " + what)
 }
 
-func openEtcd(e config.Etcd, onEvent func(what string, err error)) (*etcd.Directory, error) {
+func openEtcd(m config.Membership, onEvent func(what string, err error)) (*etcd.Directory, error) {
+	e := m.Etcd
 	return etcd.Open(etcd.Config{
-		Endpoints: e.Endpoints, Prefix: e.Prefix, LegacyPrefix: e.LegacyPrefix, LeaseTTL: *e.LeaseTTL,
+		MaxMembers: m.MaxMembers,
+		Endpoints:  e.Endpoints, Prefix: e.Prefix, LegacyPrefix: e.LegacyPrefix, LeaseTTL: *e.LeaseTTL,
 		TLS:      etcd.TLSFiles{CertFile: e.TLS.CertFile, KeyFile: e.TLS.KeyFile, CAFile: e.TLS.CAFile},
 		Username: e.Username, PasswordFile: e.PasswordFile,
 		OnEvent: onEvent,
@@ -98,7 +110,7 @@ func CheckDirectory(ctx context.Context, m config.Membership) error {
 }
 
 func checkEtcd(ctx context.Context, m config.Membership) error {
-	d, err := openEtcd(m.Etcd, nil)
+	d, err := openEtcd(m, nil)
 	if err != nil {
 		return fmt.Errorf("membership: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
 
@@ -37,13 +38,32 @@ func (d *disagreements) shouldList(ring uint64, count int64) bool {
 	return true
 }
 
+// relist lists the members again: from the directory, or for a client from another member. It is nil if the directory reports each
+// change by itself.
+func (m *Members) relist() func() {
+	ofDirectory := m.directory.relist()
+	if m.config.Role != config.RoleAuto && m.config.Role != config.RoleClient {
+		return ofDirectory
+	}
+	return func() {
+		if m.client.Load() {
+			select {
+			case m.relisting <- struct{}{}:
+			default:
+			}
+		} else if ofDirectory != nil {
+			ofDirectory()
+		}
+	}
+}
+
 // monitorDisagreement lists the members again if the rings of members differ for longer than a change takes.
 func (m *Members) monitorDisagreement(ctx context.Context) error {
 	var d disagreements
 	return task.Every(ctx, disagreementInterval*2/3+rand.N(disagreementInterval*2/3), func() {
 		if d.shouldList(m.pool.RingID(), m.pool.Stats().Disagreements) {
 			m.log.Warn("other members use a different ring: listing the members again")
-			m.directory.relist()()
+			m.relist()()
 		}
 	})
 }

@@ -28,6 +28,9 @@ func Identify(c config.Config, bound net.Addr, version string, started time.Time
 	if err != nil {
 		return ring.Member{}, err
 	}
+	if bound == nil && c.Membership.Client() {
+		addr = c.Node.Advertise // where it is; nobody calls it
+	}
 	id := c.Node.ID
 	if id == "" {
 		if id, err = os.Hostname(); err != nil {
@@ -37,7 +40,7 @@ func Identify(c config.Config, bound net.Addr, version string, started time.Time
 	if err := c.CheckListed(addr); err != nil {
 		return ring.Member{}, err
 	}
-	if c.Membership.Kind() == "static" {
+	if c.Membership.Kind() == "static" && !c.Membership.Client() {
 		id = addr // a static list has only addresses, and all members must use the same ids
 	}
 	// Without a peer listener there is no address, and the ring, which has this member alone, hashes the id.
@@ -157,7 +160,7 @@ func (r *rejectionLog) add(addr net.Addr, reason mtls.Reason, err error) {
 
 // SelfID returns the id of this member on the ring as far as the configuration determines it; empty if its port does.
 func SelfID(c config.Config) string {
-	if c.Membership.Kind() == "static" {
+	if c.Membership.Kind() == "static" && !c.Membership.Client() {
 		if _, port, err := net.SplitHostPort(c.Node.Advertise); err != nil || port == "0" {
 			return ""
 		}

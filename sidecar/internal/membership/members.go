@@ -17,6 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
+	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 )
@@ -25,8 +26,13 @@ import (
 type Config struct {
 	// Self is this member.
 	Self ring.Member
-	// Client means that this sidecar reads the ring without being on it.
+	// Client means that this sidecar is always a client: it uses the ring without being on it.
 	Client bool
+	// Role is config.RoleAuto if the directory decides whether this sidecar is a member, and RoleClient if it is a client that gets
+	// the ring from members.
+	Role string
+	// MaxMembers is the number of members for which a client with RoleAuto stays one.
+	MaxMembers int
 	// Size is that of the ring.
 	Size      ring.Size
 	Directory *Directory
@@ -34,8 +40,8 @@ type Config struct {
 	// OnRing gets the first ring, from New, and each other one, in order, one at a time. prev is the ring whose members may
 	// still have in memory what cur gives to others; nil if there is none. It must be quick.
 	OnRing func(cur, prev *ring.Ring)
-	// OnList gets each list of the directory, after the ring was decided; an empty one if there is no directory.
-	OnList func([]ring.Member)
+	// OnMembers gets the members of each ring, and those that are leaving, once there was a list. It must be quick.
+	OnMembers func([]ring.Member)
 	// Defect is called with each panic of the directory or of a ping, stack included.
 	Defect func(error)
 	Log    *zap.Logger
@@ -54,7 +60,13 @@ type Members struct {
 	dialable   dialable
 	settings   settings
 	reach      reach
+	published  published
 	leaving    atomic.Bool
+	client     atomic.Bool   // this sidecar is a client
+	ready      gate          // opens when this sidecar is a member that may register
+	relisting  chan struct{} // has a token if a client should ask another member
+	promotions atomic.Int64
+	lists      lists // of a client
 	tasks      []*task.Task
 }
 
@@ -63,15 +75,20 @@ func New(c Config) (*Members, error) {
 	m := &Members{
 		config: c, pool: c.Pool, directory: c.Directory, log: c.Log, duplicates: duplicates{self: c.Self, log: c.Log},
 		dialable: dialable{self: []string{c.Self.Addr}, log: c.Log}, settings: settings{self: c.Self, log: c.Log},
+		published: published{use: c.OnMembers}, ready: newGate(), relisting: make(chan struct{}, 1), lists: lists{since: time.Now()},
 	}
 	self := c.Self
 	if c.Client {
-		m.dialable.self = c.Directory.publishers
+		m.client.Store(true)
+		m.dialable.self = append(m.dialable.self, c.Directory.near...)
 		self = ring.Member{}
 	}
 	m.reach = reach{
 		self: c.Self, pool: c.Pool, log: c.Log, others: m.others, known: map[string]ring.Member{}, failed: map[string]time.Time{},
 		changed: make(chan struct{}), setOff: func(off bool) { m.view.SetOff(off) }, leaves: c.Directory.registers(),
+	}
+	if c.Role == "" { // nobody has to decide
+		m.ready.open()
 	}
 	var err error
 	m.view, err = NewView(ViewConfig{Self: self, Size: c.Size, Ping: c.Pool.Ping, OnChange: m.onChange, Defect: c.Defect})
@@ -84,6 +101,7 @@ func New(c Config) (*Members, error) {
 func (m *Members) onChange(cur, prev *ring.Ring) {
 	m.ring.Store(cur)
 	m.config.OnRing(cur, prev)
+	m.published.useRing(cur)
 }
 
 // Ring returns the ring in use.
@@ -95,6 +113,30 @@ func (m *Members) Self() ring.Member { return m.config.Self }
 // OtherSettings returns the number of listed members whose ring has other sizes, and a sentence about one of them.
 func (m *Members) OtherSettings() (members int64, example string) {
 	return m.settings.members.Load(), m.settings.example()
+}
+
+// Role returns whether this sidecar is a member or a client at present.
+func (m *Members) Role() string {
+	if m.client.Load() {
+		return config.RoleClient
+	}
+	return config.RoleMember
+}
+
+// Detail is what /readyz says of the ring.
+func (m *Members) Detail() string {
+	if text := m.Unreachable(); text != "" {
+		return text
+	}
+	return "role: " + m.Role()
+}
+
+// Record returns the record of this sidecar if it is a member, and else nil, so that nobody puts a client on a ring.
+func (m *Members) Record(record []byte) []byte {
+	if m.client.Load() || !m.ready.isOpen() {
+		return nil
+	}
+	return record
 }
 
 // Directory returns where the members are listed.
@@ -117,13 +159,18 @@ func (m *Members) Start(ctx context.Context) error {
 		}),
 		m.config.Tasks.Go("resolve members", m.resolveFunc(listed)))
 	if !m.config.Client && m.directory.Kind != "none" {
-		m.tasks = append(m.tasks, m.config.Tasks.Go("ask whether others reach this member", m.reach.run))
+		m.tasks = append(m.tasks, m.config.Tasks.Go("ask whether others reach this member", func(ctx context.Context) error {
+			if !m.ready.wait(ctx) { // they do not know a client
+				return nil
+			}
+			return m.reach.run(ctx)
+		}))
 	}
-	if m.directory.relist() != nil {
+	if m.relist() != nil {
 		m.tasks = append(m.tasks, m.config.Tasks.Go("monitor ring disagreement", m.monitorDisagreement))
 	}
 	if m.directory.Kind == "none" {
-		m.config.OnList(nil)
+		m.published.useList(nil)
 		return nil
 	}
 	m.awaitList(ctx, listed)
@@ -140,7 +187,7 @@ func (m *Members) resolveFunc(listed chan struct{}) func(context.Context) error 
 			m.settings.look(members)
 			dialed := m.dialable.of(members) //guard:undialable-member-on-ring
 			m.view.Apply(slices.Clone(dialed))
-			m.config.OnList(dialed)
+			m.published.useList(dialed)
 			first()
 		})
 	}
@@ -165,7 +212,7 @@ func (m *Members) resolveOnce(ctx context.Context, apply func([]ring.Member)) (p
 			m.config.Defect(fmt.Errorf("panic while listing the members: %v\n%s", p, debug.Stack()))
 		}
 	}()
-	return false, m.directory.Resolve(ctx, apply)
+	return false, m.resolve(ctx, apply)
 }
 
 // firstList is how long a start waits for the first list of members. Earlier reads would load keys that other members have

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
 )
 
@@ -36,6 +37,9 @@ func (r *Registration) Start(context.Context) error {
 
 // register keeps this member registered until ctx is done, except while no other member can reach it.
 func (m *Members) register(ctx context.Context) error {
+	if !m.ready.wait(ctx) {
+		return nil // it was a client to the end
+	}
 	for {
 		off, changed := m.reach.state()
 		if off {
@@ -72,7 +76,7 @@ func (r *Registration) Stop(context.Context) {
 	}
 	r.task.Stop()
 	m.view.Leave()
-	if r.config.Leave != nil && m.directory.Kind != "none" {
+	if r.config.Leave != nil && m.Role() == config.RoleMember && m.directory.Kind != "none" {
 		r.awaitQuiet()
 	}
 }

@@ -139,6 +139,14 @@ func (v *View) SetOff(off bool) {
 	v.decideLocked()
 }
 
+// Join undoes Leave: this sidecar was a client and becomes a member.
+func (v *View) Join() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.leaving = v.config.Self == ring.Member{}
+	v.decideLocked()
+}
+
 // updateUnlistedLocked starts to check members that are on the ring but not listed, and stops checking those that are listed again.
 func (v *View) updateUnlistedLocked() {
 	listed := make(map[string]bool, len(v.listed))

@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
+	"github.com/ringside-cache/ringside/sidecar/peer/memberlist"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
 	"github.com/ringside-cache/ringside/sidecar/peer/server"
 	"github.com/ringside-cache/ringside/sidecar/peer/service"
@@ -22,7 +23,10 @@ import (
 
 // PeersConfig is what Peers are made of.
 type PeersConfig struct {
-	Self     ring.Member       // this member
+	Self ring.Member // this member
+	// Record returns its record while it is a member, else nothing.
+	Record   func(record []byte) []byte
+	Members  *memberlist.Feed  // for clients of the ring
 	TLS      *mtls.Credentials // nil for plain text
 	Pool     *peer.Pool
 	Datasets *datasets.Set
@@ -67,7 +71,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 	p := &Peers{listeners: listeners, datasets: c.Datasets}
 	p.Service = service.New(service.Config{
 		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain, History: c.History,
-		Record: []byte(description), Changed: c.Changed, ReachBack: c.ReachBack,
+		Record: func() []byte { return c.Record([]byte(description)) }, Changed: c.Changed, Members: c.Members, ReachBack: c.ReachBack,
 		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,7 +20,7 @@ import (
 	"github.com/ringside-cache/ringside/xds/publisher"
 )
 
-// Publisher publishes to xDS clients each ring that this sidecar uses, and the members that are leaving. A nil Publisher,
+// Publisher publishes to xDS clients the members of each ring that this sidecar uses, and those that are leaving. A nil Publisher,
 // of a sidecar whose xds listener is off, does nothing.
 type Publisher struct {
 	publisher *publisher.Publisher
@@ -31,11 +30,6 @@ type Publisher struct {
 	failed    listen.HandshakeStats            // package mtls counts them by reason
 	grpc      *grpc.Server
 	h2        *h2.Server // reads the connections for grpc
-
-	mu      sync.Mutex // guards the fields below and the order of updates
-	listed  bool       // the directory has returned a list; until then the ring is this member alone
-	ring    *ring.Ring
-	leaving []ring.Member
 }
 
 // NewPublisher returns a Publisher on the xds listener, or nil if that is off.
@@ -136,45 +130,9 @@ func (p *Publisher) Stop(ctx context.Context) {
 // Status returns a snapshot. p is not nil.
 func (p *Publisher) Status() publisher.Status { return p.publisher.Status() }
 
-// UseRing publishes the ring that is in use from now on.
-func (p *Publisher) UseRing(r *ring.Ring) {
-	if p == nil {
-		return
+// Publish publishes the members of the ring and those that are leaving.
+func (p *Publisher) Publish(members []ring.Member) {
+	if p != nil {
+		p.publisher.Publish(members)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ring = r
-	p.publishLocked()
-}
-
-// UseList takes the complete list of the directory, after the ring was decided.
-func (p *Publisher) UseList(members []ring.Member) {
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.listed = true
-	p.leaving = nil
-	for _, m := range members {
-		if m.Leaving {
-			p.leaving = append(p.leaving, m)
-		}
-	}
-	p.publishLocked()
-}
-
-// publishLocked publishes nothing before the first list: a sidecar that was just restarted knows only itself, and its
-// clients may still have the whole ring from its predecessor.
-func (p *Publisher) publishLocked() {
-	if !p.listed {
-		return
-	}
-	members := p.ring.Members()
-	for _, m := range p.leaving {
-		if p.ring.Member(m.ID) == nil {
-			members = append(members, m)
-		}
-	}
-	p.publisher.Publish(members)
 }

@@ -59,8 +59,7 @@ func serveXDS(t *testing.T, identity *mtls.Credentials) *xdsListener {
 		}
 	}
 	self := ring.Member{ID: "self", Addr: "10.0.0.1:7072"}
-	x.UseRing(mustRing(t, self))
-	x.UseList([]ring.Member{self})
+	x.Publish([]ring.Member{self})
 	if err := x.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

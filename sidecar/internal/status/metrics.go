@@ -88,6 +88,7 @@ func (n *Node) ringMetrics() metrics.Ring {
 	others, _ := n.Members.OtherSettings()
 	return metrics.Ring{
 		OtherSettings: others, Off: n.Members.Off(), NotReached: n.Members.NotReached(),
+		Role: n.Members.Role(), Promotions: n.Members.Promotions(),
 		ID: adminapi.FormatRingID(r.ID()), Members: r.Len(),
 		Unlisted: s.Unlisted, Changes: s.Changes, Unreachable: s.Unreachable, Refused: s.Refused,
 	}
@@ -144,6 +145,7 @@ func peerListener(p *servers.Peers) metrics.PeerListener {
 		Subscribers: service.Subscribers, MaxSubscribers: service.MaxSubscribers,
 		SubscribersRefused: service.SubscribersRefused, SlowSubscribersClosed: service.SubscribersCut,
 		InvalidationsMerged: service.InvalidationsMerged, InvalidationsRefused: service.InvalidationsRefused,
+		Clients: service.Clients, MaxClients: service.MaxClients, ClientsRefused: service.ClientsRefused,
 	}
 }
 
@@ -168,6 +170,12 @@ func (n *Node) peerTLS() (t metrics.PeerTLS) {
 }
 
 func (n *Node) directoryMetrics() metrics.Directory {
+	if s, ok := n.Members.ClientStats(); ok {
+		return metrics.Directory{
+			Client: true, Connected: s.From != "", Members: s.Members, Lists: s.Lists, WatchRestarts: s.Losses,
+			ContactAge: s.ContactAge, InvalidRecords: map[string]int64{},
+		}
+	}
 	if s, ok := n.Members.Directory().Client(); ok {
 		return metrics.Directory{
 			Client: true, Connected: s.Publisher != "", Members: s.Members, Lists: s.Updates, WatchRestarts: s.Losses,

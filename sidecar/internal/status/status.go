@@ -67,6 +67,7 @@ func (n *Node) Admin() admin.Source {
 // directory returns the state of the directory, and what its members disagree on.
 func (n *Node) directory() adminapi.Directory {
 	state := n.connection()
+	state.Role = n.Members.Role()
 	if _, example := n.Members.OtherSettings(); example != "" { // it matters more than a rejected record
 		state.Detail = example
 	}
@@ -76,9 +77,12 @@ func (n *Node) directory() adminapi.Directory {
 	return state
 }
 
-// connection: a static list is always reachable and includes this member; an xDS server never includes a client.
+// connection: a static list is always reachable and includes this member; what sends lists to a client never includes it.
 func (n *Node) connection() adminapi.Directory {
 	d := n.Members.Directory()
+	if s, ok := n.Members.ClientStats(); ok {
+		return adminapi.Directory{Kind: d.Kind, Connected: s.From != "", Detail: s.LastError}
+	}
 	if s, ok := d.Client(); ok {
 		return adminapi.Directory{Kind: d.Kind, Connected: s.Publisher != "", Detail: s.LastError}
 	}

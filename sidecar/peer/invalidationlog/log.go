@@ -35,6 +35,7 @@ type Log struct {
 	bytes     int           // of the names and keys of the records that are kept
 	liveFeeds []string      // datasets, sorted; replaced, never modified
 	edition   uint64        // of liveFeeds
+	clients   *Log          // see ForClients; locked after this one
 	changed   chan struct{} // closed at the next change; nil while nobody waits for it
 }
 
@@ -57,6 +58,9 @@ func (l *Log) Publish(i kv.Invalidation) {
 	published := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.clients != nil {
+		l.clients.Publish(i) //guard:clients-miss-invalidations
+	}
 	l.last++
 	if l.last-l.dropped > uint64(len(l.records)) {
 		l.dropLocked()
@@ -92,6 +96,33 @@ func (l *Log) SetLiveFeeds(datasets []string) {
 	l.liveFeeds = sorted
 	l.edition++
 	l.wakeLocked()
+	if l.clients != nil {
+		l.clients.SetLiveFeeds(sorted)
+	}
+}
+
+// ForClients returns the log that clients of the ring read: it has everything that is published here from now on, and what
+// Relay adds. It is a log of its own, because a member would otherwise get each broadcast from all others a second time.
+func (l *Log) ForClients() *Log {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.clients == nil { // most members of small clusters never have one
+		l.clients = New(len(l.records))
+		l.clients.liveFeeds = l.liveFeeds
+	}
+	return l.clients
+}
+
+// Relay publishes invalidations that all members receive by other ways to clients only.
+func (l *Log) Relay(list []kv.Invalidation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.clients == nil {
+		return // a client that subscribes now discards what it has received before
+	}
+	for _, i := range list {
+		l.clients.Publish(i)
+	}
 }
 
 // wakeLocked wakes all waiting readers. They create the channel, so that Publish allocates nothing when nobody waits.

@@ -169,3 +169,28 @@ func TestLogOfLargeKeysIsBounded(t *testing.T) {
 		t.Errorf("got %d bytes counted for 4096 small records, want %d", l.bytes, 4096*2)
 	}
 }
+
+// Clients of the ring get what is published and what is relayed; members get only the former, from this log.
+func TestClientsGetWhatIsPublishedAndRelayed(t *testing.T) {
+	l := New(8)
+	l.SetLiveFeeds([]string{"a"})
+	l.Relay([]kv.Invalidation{{Key: "before the first client"}})
+	clients := l.ForClients()
+	at, err := clients.From(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Publish(kv.Invalidation{Key: "published"})
+	l.Relay([]kv.Invalidation{{Key: "relayed"}})
+	l.SetLiveFeeds([]string{"a", "b"})
+	page, err := clients.Read(&at)
+	if err != nil || len(page.Records) != 2 || page.Records[0].Invalidation.Key != "published" || page.Records[1].Invalidation.Key != "relayed" {
+		t.Errorf("clients got %v, %v; want what was published and relayed", page.Records, err)
+	}
+	if !slices.Equal(page.LiveFeeds, []string{"a", "b"}) || clients.Epoch() == l.Epoch() {
+		t.Errorf("got the feeds %q and the epochs %d, %d; want both feeds and an epoch of its own", page.LiveFeeds, clients.Epoch(), l.Epoch())
+	}
+	if n := l.Published(); n != 1 {
+		t.Errorf("members got %d invalidations, want 1", n)
+	}
+}

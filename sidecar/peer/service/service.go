@@ -23,6 +23,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
+	"github.com/ringside-cache/ringside/sidecar/peer/memberlist"
 	"github.com/ringside-cache/ringside/sidecar/peer/peererror"
 	"github.com/ringside-cache/ringside/sidecar/peer/quota"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
@@ -75,11 +76,15 @@ type Config struct {
 	MaxSubscribers int64
 	// Budget limits the bytes that callers make the process use; nil means no limit.
 	Budget *budget.Budget
-	// Record is this member as it describes itself (package record).
-	Record []byte
 	// ReachBack pings the member with a node id, within ReachBackTimeout. known is false if this member does not know its address.
 	// Nil: callers are not told.
 	ReachBack func(ctx context.Context, node string) (known bool, err error)
+	// Record returns this member as it describes itself (package record); nothing while this sidecar is a client of the ring.
+	Record func() []byte
+	// Members is the list that clients of the ring get; with nil there are none.
+	Members *memberlist.Feed
+	// MaxClients limits the clients that get it; 1024 by default.
+	MaxClients int64
 	// Changed is called with the advertised address of each member that announces that it has joined or is leaving. It must be
 	// quick. May be nil.
 	Changed func(addr string)
@@ -100,6 +105,7 @@ type Service struct {
 	invalidationsMerged, invalidationsRefused       atomic.Int64
 	refused, writesRefused, ringMismatch            atomic.Int64
 	subscribers, subscribersRefused, subscribersCut atomic.Int64
+	clients, clientsRefused                         atomic.Int64
 }
 
 // New returns a Service for Register.
@@ -107,6 +113,7 @@ func New(c Config) *Service {
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 20_000)
 	c.MaxWrites = cmp.Or(c.MaxWrites, 512)
 	c.MaxSubscribers = cmp.Or(c.MaxSubscribers, 4096)
+	c.MaxClients = cmp.Or(c.MaxClients, 1024)
 	if c.Log == nil {
 		c.Log = invalidationlog.New(1)
 	}
@@ -332,6 +339,7 @@ func (s *Service) Invalidate(
 		return nil, peererror.ToStatus(err)
 	}
 	s.config.Invalidate(admitted)
+	s.config.Log.Relay(admitted) //guard:clients-miss-what-others-invalidate
 	return &peerv1.InvalidateResponse{}, nil
 }
 
@@ -370,12 +378,13 @@ func (s *Service) Ping(ctx context.Context, req *peerv1.PingRequest) (*peerv1.Pi
 	if addr := req.GetChanged(); addr != "" && s.config.Changed != nil {
 		s.config.Changed(addr)
 	}
+	log := s.log(req.GetClient())
 	pong := &peerv1.PingResponse{
 		Node: s.config.Node, RingId: s.config.Ring.RingID(), Leaving: s.leaving.Load(),
-		Epoch: s.config.Log.Epoch(), Sequence: s.config.Log.Published(),
+		Epoch: log.Epoch(), Sequence: log.Published(),
 	}
-	if req.GetDescribe() {
-		pong.Record = s.config.Record
+	if req.GetDescribe() && s.config.Record != nil {
+		pong.Record = s.config.Record()
 	}
 	if node := req.GetReachBack(); node != "" && len(node) <= maxNodeBytes && s.config.ReachBack != nil {
 		s.reachBack(ctx, node, pong)

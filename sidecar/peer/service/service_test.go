@@ -373,7 +373,7 @@ func TestLargeResponsesToMembersTakeMemory(t *testing.T) {
 func TestPongDescribesTheMember(t *testing.T) {
 	var changed []string
 	s := service.New(service.Config{
-		Node: "a", Ring: peer.NewPool(peer.Config{}), Record: []byte("record"), Changed: func(addr string) { changed = append(changed, addr) },
+		Node: "a", Ring: peer.NewPool(peer.Config{}), Record: func() []byte { return []byte("record") }, Changed: func(addr string) { changed = append(changed, addr) },
 	})
 	for _, test := range []struct {
 		req  *peerv1.PingRequest

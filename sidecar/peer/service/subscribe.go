@@ -66,7 +66,8 @@ func (s *Service) Subscribe(
 // stream sends the position where the stream begins, then each page of the log, and a heartbeat when there is none, unless the
 // subscriber wants a quiet stream.
 func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingServer[peerv1.SubscribeResponse]) error {
-	at, err := s.config.Log.From(req.GetEpoch(), req.GetSequence())
+	log := s.log(req.GetClient())
+	at, err := log.From(req.GetEpoch(), req.GetSequence())
 	if err != nil {
 		return err
 	}
@@ -76,19 +77,27 @@ func (s *Service) stream(req *peerv1.SubscribeRequest, out grpc.ServerStreamingS
 	}
 	heartbeat := time.NewTimer(interval)
 	defer heartbeat.Stop()
-	next := invalidationlog.Page{Epoch: s.config.Log.Epoch(), Sequence: at.Sequence()}
+	next := invalidationlog.Page{Epoch: log.Epoch(), Sequence: at.Sequence()}
 	for {
-		if err := send(out, next); err != nil {
+		if err := send(out.Context(), func() error { return sendPage(out, next) }); err != nil {
 			return err
 		}
 		heartbeat.Reset(interval)
 		if !backoff.Sleep(out.Context(), s.pace(next)) {
 			return errStopping
 		}
-		if next, err = s.nextPage(out.Context(), &at, heartbeat.C); err != nil {
+		if next, err = nextPage(out.Context(), log, &at, heartbeat.C); err != nil {
 			return err
 		}
 	}
+}
+
+// log returns what a member, or a client of the ring, receives.
+func (s *Service) log(client bool) *invalidationlog.Log {
+	if client {
+		return s.config.Log.ForClients()
+	}
+	return s.config.Log
 }
 
 // pace is how long to wait for more news to send together; 0 when the log has more than one response of it.
@@ -100,11 +109,11 @@ func (s *Service) pace(sent invalidationlog.Page) time.Duration {
 }
 
 // nextPage returns the next page with news, or any page when the heartbeat is due.
-func (s *Service) nextPage(
-	ctx context.Context, at *invalidationlog.Cursor, heartbeat <-chan time.Time,
+func nextPage(
+	ctx context.Context, log *invalidationlog.Log, at *invalidationlog.Cursor, heartbeat <-chan time.Time,
 ) (invalidationlog.Page, error) {
 	for {
-		next, err := s.config.Log.Read(at)
+		next, err := log.Read(at)
 		if err != nil || next.HasNews {
 			return next, err
 		}
@@ -119,9 +128,9 @@ func (s *Service) nextPage(
 }
 
 // send gives up on a subscriber that does not read. gRPC drops the unsent responses when the stream ends.
-func send(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) error {
+func send(ctx context.Context, some func() error) error {
 	sent := make(chan error, 1)
-	go func() { sent <- sendSafely(out, next) }()
+	go func() { sent <- sendSafely(some) }()
 	timeout := time.NewTimer(sendTimeout)
 	defer timeout.Stop()
 	select {
@@ -132,7 +141,7 @@ func send(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalid
 		return err
 	case <-timeout.C:
 		return errSlow
-	case <-out.Context().Done():
+	case <-ctx.Done():
 		return errStopping
 	}
 }
@@ -145,13 +154,13 @@ type sendPanic struct {
 
 func (p *sendPanic) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }
 
-func sendSafely(out grpc.ServerStreamingServer[peerv1.SubscribeResponse], next invalidationlog.Page) (err error) {
+func sendSafely(some func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &sendPanic{p, debug.Stack()}
 		}
 	}()
-	return sendPage(out, next)
+	return some()
 }
 
 // sendPage sends an interruption of the feeds, an empty list, before their present state.

@@ -29,6 +29,8 @@ const (
 	ExplainBytes = 16 << 10
 	// HistoryBytes limits what a member reports of the last minutes.
 	HistoryBytes = 512 << 10
+	// MembersBytes limits a part of a list of members.
+	MembersBytes = 512 << 10
 	// listBytes limits a list of invalidations: the names and keys of an InvalidateRequest, or those of a page of a stream,
 	// with live feeds.
 	listBytes = maxInvalidateBytes + maxInvalidations*32 + 1<<20
@@ -41,6 +43,7 @@ var methods = map[string]struct{ request, response int }{
 	peerv1.Peer_Write_FullMethodName:      {MaxRequestBytes, answerBytes},
 	peerv1.Peer_Invalidate_FullMethodName: {listBytes, smallBytes},
 	peerv1.Peer_Subscribe_FullMethodName:  {smallBytes, listBytes},
+	peerv1.Peer_Members_FullMethodName:    {smallBytes, MembersBytes},
 	peerv1.Peer_Ping_FullMethodName:       {smallBytes, smallBytes},
 	peerv1.Peer_Inspect_FullMethodName:    {smallBytes, InspectBytes},
 	peerv1.Peer_Explain_FullMethodName:    {smallBytes, ExplainBytes},
@@ -85,7 +88,7 @@ func checkEncoded(data []byte, m proto.Message) error {
 	switch m.(type) {
 	case *peerv1.FetchRequest:
 		return checkSize(data, fetchBytes)
-	case *peerv1.PingRequest, *peerv1.InspectRequest, *peerv1.SubscribeRequest, *peerv1.PingResponse, *peerv1.InvalidateResponse:
+	case *peerv1.PingRequest, *peerv1.InspectRequest, *peerv1.SubscribeRequest, *peerv1.MembersRequest, *peerv1.PingResponse, *peerv1.InvalidateResponse:
 		return checkSize(data, smallBytes)
 	case *peerv1.ExplainRequest, *peerv1.HistoryRequest:
 		return checkSize(data, smallBytes)
@@ -95,6 +98,8 @@ func checkEncoded(data []byte, m proto.Message) error {
 		return checkSize(data, ExplainBytes)
 	case *peerv1.HistoryResponse:
 		return checkSize(data, HistoryBytes+smallBytes)
+	case *peerv1.MembersResponse:
+		return errors.Join(checkSize(data, MembersBytes), checkElements(data, 2*MaxMembersPart+2))
 	case *peerv1.FetchBatchRequest, *peerv1.FetchBatchResponse:
 		return checkElements(data, 2*kv.MaxBatchKeys)
 	case *peerv1.InvalidateRequest, *peerv1.SubscribeResponse:

@@ -55,6 +55,8 @@ const (
 	maxInvalidations, maxInvalidateBytes = 1000, 512 << 10
 	// MaxPrefixes limits the invalidations of a prefix in one message: each costs the receiver a look at every entry.
 	MaxPrefixes = 16
+	// MaxMembersPart limits the members of one MembersResponse, those that have changed and those that were removed.
+	MaxMembersPart = 256
 	// maxFeeds limits the names of live feeds in a message.
 	maxFeeds = 1000
 	// maxRelayed limits what a member may add to the count of a key.
@@ -111,6 +113,11 @@ func CheckExplain(req *peerv1.ExplainRequest) error {
 
 // CheckSubscribe checks the size of each field.
 func CheckSubscribe(req *peerv1.SubscribeRequest) error {
+	return checkText("node id", req.GetNode(), maxNodeBytes)
+}
+
+// CheckMembers checks the size of each field. The records are checked by package record.
+func CheckMembers(req *peerv1.MembersRequest) error {
 	return checkText("node id", req.GetNode(), maxNodeBytes)
 }
 

@@ -1090,7 +1090,10 @@ type SubscribeRequest struct {
 	// Sequence of the last response received in that epoch.
 	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Send no heartbeats: the subscriber sends a Ping when it needs to know whether it has received everything.
-	Quiet         bool `protobuf:"varint,4,opt,name=quiet,proto3" json:"quiet,omitempty"`
+	Quiet bool `protobuf:"varint,4,opt,name=quiet,proto3" json:"quiet,omitempty"`
+	// The subscriber is not on the ring, so that nobody calls its Invalidate: the stream also has what others invalidate at the
+	// member that way. It has an epoch of its own.
+	Client        bool `protobuf:"varint,5,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1153,6 +1156,132 @@ func (x *SubscribeRequest) GetQuiet() bool {
 	return false
 }
 
+func (x *SubscribeRequest) GetClient() bool {
+	if x != nil {
+		return x.Client
+	}
+	return false
+}
+
+// MembersRequest says who asks.
+type MembersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node id of the client.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembersRequest) Reset() {
+	*x = MembersRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersRequest) ProtoMessage() {}
+
+func (x *MembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
+func (*MembersRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MembersRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+// MembersResponse is a change of the list of members, or a part of one.
+type MembersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The members that joined or changed, each as in PingResponse.record. Those that are leaving are in the list until they end.
+	Changed [][]byte `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	// The ids of the members that are in the list no longer.
+	Removed []string `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"`
+	// The next response belongs to the same change.
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// Number of clients that this member sends its list to: about as many as any other member has.
+	Clients       uint32 `protobuf:"varint,4,opt,name=clients,proto3" json:"clients,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembersResponse) Reset() {
+	*x = MembersResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersResponse) ProtoMessage() {}
+
+func (x *MembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
+func (*MembersResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *MembersResponse) GetChanged() [][]byte {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *MembersResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *MembersResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *MembersResponse) GetClients() uint32 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
 // SubscribeResponse is a list of invalidations; an empty one is a heartbeat, or the position where the stream begins.
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1170,7 +1299,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1311,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1324,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubscribeResponse) GetEpoch() uint64 {
@@ -1235,14 +1364,16 @@ type PingRequest struct {
 	// the directory that it uses does not report changes.
 	Changed string `protobuf:"bytes,2,opt,name=changed,proto3" json:"changed,omitempty"`
 	// Node id of the caller, if it wants to know whether the member can reach it: the member pings it at the address that it has of it.
-	ReachBack     string `protobuf:"bytes,3,opt,name=reach_back,json=reachBack,proto3" json:"reach_back,omitempty"`
+	ReachBack string `protobuf:"bytes,3,opt,name=reach_back,json=reachBack,proto3" json:"reach_back,omitempty"`
+	// The epoch and the sequence of the response are those of the streams of clients (SubscribeRequest.client).
+	Client        bool `protobuf:"varint,4,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1385,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1398,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PingRequest) GetDescribe() bool {
@@ -1289,6 +1420,13 @@ func (x *PingRequest) GetReachBack() string {
 		return x.ReachBack
 	}
 	return ""
+}
+
+func (x *PingRequest) GetClient() bool {
+	if x != nil {
+		return x.Client
+	}
+	return false
 }
 
 // PingResponse identifies the member.
@@ -1316,7 +1454,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1466,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1479,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1409,7 +1547,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1559,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1572,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 // InspectResponse is the state of a member.
@@ -1454,7 +1592,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1604,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1617,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InspectResponse) GetNode() string {
@@ -1522,7 +1660,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1672,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1685,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HistoryRequest) GetAfter() int64 {
@@ -1568,7 +1706,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1718,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1731,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HistoryResponse) GetHistory() []byte {
@@ -1616,7 +1754,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1766,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1779,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainRequest) GetDataset() string {
@@ -1672,7 +1810,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1822,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1835,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainResponse) GetLeaving() bool {
@@ -1797,23 +1935,32 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
 	"\x06prefix\x18\x03 \x01(\bR\x06prefix\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x15\n" +
-	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"n\n" +
+	"\x06age_ns\x18\x05 \x01(\x03R\x05ageNs\"\x86\x01\n" +
 	"\x10SubscribeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05quiet\x18\x04 \x01(\bR\x05quiet\"\xaa\x01\n" +
+	"\x05quiet\x18\x04 \x01(\bR\x05quiet\x12\x16\n" +
+	"\x06client\x18\x05 \x01(\bR\x06client\"$\n" +
+	"\x0eMembersRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"s\n" +
+	"\x0fMembersResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x03(\fR\achanged\x12\x18\n" +
+	"\aremoved\x18\x02 \x03(\tR\aremoved\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x18\n" +
+	"\aclients\x18\x04 \x01(\rR\aclients\"\xaa\x01\n" +
 	"\x11SubscribeResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12D\n" +
 	"\rinvalidations\x18\x03 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\x12\x1d\n" +
 	"\n" +
-	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"b\n" +
+	"live_feeds\x18\x04 \x03(\tR\tliveFeeds\"z\n" +
 	"\vPingRequest\x12\x1a\n" +
 	"\bdescribe\x18\x01 \x01(\bR\bdescribe\x12\x18\n" +
 	"\achanged\x18\x02 \x01(\tR\achanged\x12\x1d\n" +
 	"\n" +
-	"reach_back\x18\x03 \x01(\tR\treachBack\"\x82\x02\n" +
+	"reach_back\x18\x03 \x01(\tR\treachBack\x12\x16\n" +
+	"\x06client\x18\x04 \x01(\bR\x06client\"\x82\x02\n" +
 	"\fPingResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x12\x18\n" +
@@ -1848,7 +1995,7 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\vReachedBack\x12\x1c\n" +
 	"\x18REACHED_BACK_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REACHED_BACK_YES\x10\x01\x12\x13\n" +
-	"\x0fREACHED_BACK_NO\x10\x022\xdb\x05\n" +
+	"\x0fREACHED_BACK_NO\x10\x022\xad\x06\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
@@ -1856,7 +2003,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\x05Write\x12\x1e.ringside.peer.v1.WriteRequest\x1a\x1f.ringside.peer.v1.WriteResponse\x12W\n" +
 	"\n" +
 	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12V\n" +
-	"\tSubscribe\x12\".ringside.peer.v1.SubscribeRequest\x1a#.ringside.peer.v1.SubscribeResponse0\x01\x12E\n" +
+	"\tSubscribe\x12\".ringside.peer.v1.SubscribeRequest\x1a#.ringside.peer.v1.SubscribeResponse0\x01\x12P\n" +
+	"\aMembers\x12 .ringside.peer.v1.MembersRequest\x1a!.ringside.peer.v1.MembersResponse0\x01\x12E\n" +
 	"\x04Ping\x12\x1d.ringside.peer.v1.PingRequest\x1a\x1e.ringside.peer.v1.PingResponse\x12N\n" +
 	"\aInspect\x12 .ringside.peer.v1.InspectRequest\x1a!.ringside.peer.v1.InspectResponse\x12N\n" +
 	"\aExplain\x12 .ringside.peer.v1.ExplainRequest\x1a!.ringside.peer.v1.ExplainResponse\x12N\n" +
@@ -1875,7 +2023,7 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(Content)(0),               // 0: ringside.peer.v1.Content
 	(ReachedBack)(0),           // 1: ringside.peer.v1.ReachedBack
@@ -1891,15 +2039,17 @@ var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*InvalidateResponse)(nil), // 11: ringside.peer.v1.InvalidateResponse
 	(*Invalidation)(nil),       // 12: ringside.peer.v1.Invalidation
 	(*SubscribeRequest)(nil),   // 13: ringside.peer.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),  // 14: ringside.peer.v1.SubscribeResponse
-	(*PingRequest)(nil),        // 15: ringside.peer.v1.PingRequest
-	(*PingResponse)(nil),       // 16: ringside.peer.v1.PingResponse
-	(*InspectRequest)(nil),     // 17: ringside.peer.v1.InspectRequest
-	(*InspectResponse)(nil),    // 18: ringside.peer.v1.InspectResponse
-	(*HistoryRequest)(nil),     // 19: ringside.peer.v1.HistoryRequest
-	(*HistoryResponse)(nil),    // 20: ringside.peer.v1.HistoryResponse
-	(*ExplainRequest)(nil),     // 21: ringside.peer.v1.ExplainRequest
-	(*ExplainResponse)(nil),    // 22: ringside.peer.v1.ExplainResponse
+	(*MembersRequest)(nil),     // 14: ringside.peer.v1.MembersRequest
+	(*MembersResponse)(nil),    // 15: ringside.peer.v1.MembersResponse
+	(*SubscribeResponse)(nil),  // 16: ringside.peer.v1.SubscribeResponse
+	(*PingRequest)(nil),        // 17: ringside.peer.v1.PingRequest
+	(*PingResponse)(nil),       // 18: ringside.peer.v1.PingResponse
+	(*InspectRequest)(nil),     // 19: ringside.peer.v1.InspectRequest
+	(*InspectResponse)(nil),    // 20: ringside.peer.v1.InspectResponse
+	(*HistoryRequest)(nil),     // 21: ringside.peer.v1.HistoryRequest
+	(*HistoryResponse)(nil),    // 22: ringside.peer.v1.HistoryResponse
+	(*ExplainRequest)(nil),     // 23: ringside.peer.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 24: ringside.peer.v1.ExplainResponse
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: ringside.peer.v1.FetchResponse.content:type_name -> ringside.peer.v1.Content
@@ -1916,21 +2066,23 @@ var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	8,  // 11: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
 	10, // 12: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
 	13, // 13: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
-	15, // 14: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	17, // 15: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	21, // 16: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
-	19, // 17: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
-	3,  // 18: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	5,  // 19: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	9,  // 20: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	11, // 21: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	14, // 22: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
-	16, // 23: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	18, // 24: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	22, // 25: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
-	20, // 26: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
-	18, // [18:27] is the sub-list for method output_type
-	9,  // [9:18] is the sub-list for method input_type
+	14, // 14: ringside.peer.v1.Peer.Members:input_type -> ringside.peer.v1.MembersRequest
+	17, // 15: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	19, // 16: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	23, // 17: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
+	21, // 18: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
+	3,  // 19: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	5,  // 20: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	9,  // 21: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	11, // 22: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	16, // 23: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
+	15, // 24: ringside.peer.v1.Peer.Members:output_type -> ringside.peer.v1.MembersResponse
+	18, // 25: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	20, // 26: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	24, // 27: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
+	22, // 28: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
+	19, // [19:29] is the sub-list for method output_type
+	9,  // [9:19] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1952,7 +2104,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	Peer_Write_FullMethodName      = "/ringside.peer.v1.Peer/Write"
 	Peer_Invalidate_FullMethodName = "/ringside.peer.v1.Peer/Invalidate"
 	Peer_Subscribe_FullMethodName  = "/ringside.peer.v1.Peer/Subscribe"
+	Peer_Members_FullMethodName    = "/ringside.peer.v1.Peer/Members"
 	Peer_Ping_FullMethodName       = "/ringside.peer.v1.Peer/Ping"
 	Peer_Inspect_FullMethodName    = "/ringside.peer.v1.Peer/Inspect"
 	Peer_Explain_FullMethodName    = "/ringside.peer.v1.Peer/Explain"
@@ -62,6 +63,10 @@ type PeerClient interface {
 	// a part of the stream that was overwritten: the subscriber drops what it has received from this member and subscribes
 	// again.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
+	// Members streams the members of the ring, to clients of the ring, which cannot ask the directory. The first responses have all
+	// of them, the others the changes since. RESOURCE_EXHAUSTED: the member has enough clients, ask another one. Members of
+	// releases without it answer UNIMPLEMENTED.
+	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MembersResponse], error)
 	// Ping answers immediately. A member that etcd has lost and that still answers stays on the ring.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 	// Inspect describes this member for the console of another.
@@ -141,6 +146,25 @@ func (c *peerClient) Subscribe(ctx context.Context, in *SubscribeRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_SubscribeClient = grpc.ServerStreamingClient[SubscribeResponse]
 
+func (c *peerClient) Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MembersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[1], Peer_Members_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[MembersRequest, MembersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_MembersClient = grpc.ServerStreamingClient[MembersResponse]
+
 func (c *peerClient) Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PingResponse)
@@ -211,6 +235,10 @@ type PeerServer interface {
 	// a part of the stream that was overwritten: the subscriber drops what it has received from this member and subscribes
 	// again.
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
+	// Members streams the members of the ring, to clients of the ring, which cannot ask the directory. The first responses have all
+	// of them, the others the changes since. RESOURCE_EXHAUSTED: the member has enough clients, ask another one. Members of
+	// releases without it answer UNIMPLEMENTED.
+	Members(*MembersRequest, grpc.ServerStreamingServer[MembersResponse]) error
 	// Ping answers immediately. A member that etcd has lost and that still answers stays on the ring.
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	// Inspect describes this member for the console of another.
@@ -245,6 +273,9 @@ func (UnimplementedPeerServer) Invalidate(context.Context, *InvalidateRequest) (
 }
 func (UnimplementedPeerServer) Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error {
 	return status.Error(codes.Unimplemented, "method Subscribe not implemented")
+}
+func (UnimplementedPeerServer) Members(*MembersRequest, grpc.ServerStreamingServer[MembersResponse]) error {
+	return status.Error(codes.Unimplemented, "method Members not implemented")
 }
 func (UnimplementedPeerServer) Ping(context.Context, *PingRequest) (*PingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
@@ -362,6 +393,17 @@ func _Peer_Subscribe_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_SubscribeServer = grpc.ServerStreamingServer[SubscribeResponse]
 
+func _Peer_Members_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(MembersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).Members(m, &grpc.GenericServerStream[MembersRequest, MembersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_MembersServer = grpc.ServerStreamingServer[MembersResponse]
+
 func _Peer_Ping_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PingRequest)
 	if err := dec(in); err != nil {
@@ -478,6 +520,11 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Subscribe",
 			Handler:       _Peer_Subscribe_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Members",
+			Handler:       _Peer_Members_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -115,6 +115,9 @@ func printRing(w io.Writer, r adminapi.RingState) error {
 	printable.Clean(&r)
 	fmt.Fprintf(w, "ring %s: %s, %d entries; directory: %s%s\n", r.ID, cli.Count(len(r.Members), "member"), r.Entries,
 		r.Directory.Kind, disconnected(r.Directory))
+	if r.Directory.Role == "client" {
+		fmt.Fprintln(w, "this sidecar is a client: it is not on the ring")
+	}
 	if r.XDS != nil {
 		fmt.Fprintln(w, "xds", xdsLine(r.XDS))
 	}
