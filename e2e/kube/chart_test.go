@@ -128,6 +128,51 @@ func TestChartCreatesTheServiceOfMembers(t *testing.T) {
 	}
 }
 
+// With members.replicas, the sidecars of a Deployment are the members, and all others are clients.
+func TestChartDeploysMembersAndClients(t *testing.T) {
+	objects := render(t, "sidecar.namespaces={apps}", "sidecar.config.membership.dns=ringside", "members.replicas=5")
+	roles, selectors := map[string]string{}, map[string]string{}
+	for _, object := range objects {
+		if object.GetNamespace() != "apps" {
+			continue
+		}
+		switch object.GetKind() {
+		case "ConfigMap":
+			text, _, _ := unstructured.NestedString(object.Object, "data", "ringside.yaml")
+			var config struct{ Membership struct{ Role string } }
+			if err := sigsyaml.Unmarshal([]byte(text), &config); err != nil {
+				t.Fatal(err)
+			}
+			roles[object.GetName()] = config.Membership.Role
+		case "Deployment":
+			replicas, _, _ := unstructured.NestedInt64(object.Object, "spec", "replicas")
+			uses, _, _ := unstructured.NestedString(object.Object, "spec", "template", "metadata", "annotations", "ringside.dev/config")
+			limit, _, _ := unstructured.NestedString(object.Object, "spec", "template", "metadata", "annotations", "ringside.dev/memory-limit")
+			if replicas != 5 || uses != "ringside-members" || limit != "512Mi" {
+				t.Errorf("got %d members with the configuration %s and %s, want 5, ringside-members, 512Mi", replicas, uses, limit)
+			}
+		case "Service":
+			selector, _, _ := unstructured.NestedStringMap(object.Object, "spec", "selector")
+			selectors[object.GetName()] = selector["app.kubernetes.io/name"]
+		}
+	}
+	if want := map[string]string{"ringside": "client", "ringside-members": "member"}; !maps.Equal(roles, want) {
+		t.Errorf("got the roles %v, want %v", roles, want)
+	}
+	if selectors["ringside"] != "ringside-member" {
+		t.Errorf("got the Services of %v, want the members in DNS", selectors)
+	}
+	for _, object := range render(t, "sidecar.namespaces={apps}", "sidecar.config.membership.dns=ringside") {
+		if object.GetName() == "ringside-members" {
+			t.Errorf("without members.replicas there is a %s of members", object.GetKind())
+		}
+	}
+	_, err := helm(t, "template", release, chart, "--set", "sidecar.config.membership.dns=ringside", "--set", "members.replicas=257")
+	if err == nil || !strings.Contains(err.Error(), "257 is above sidecar.config.membership.max_members (256)") {
+		t.Errorf("got %v, want an error for more replicas than members", err)
+	}
+}
+
 func TestSchemaRejectsInvalidValues(t *testing.T) {
 	tests := []struct{ value, want string }{
 		{"sidecar.image.tag=latest", "tag"},
@@ -151,6 +196,8 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.networkPolicy.from[0].cidr=10.0.0.0/8", "cidr"},
 		{"injector.networkPolicy.from[0].ipBlock.except={10.0.0.1/32}", "cidr"},
 		{"injector.clientCA.secret=x", "secret"},
+		{"members.replicas=-1", "minimum"},
+		{"members.replicas=3", "there is no sidecar.config.membership"},
 	}
 	for _, test := range tests {
 		t.Run(test.value, func(t *testing.T) {

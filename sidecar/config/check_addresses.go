@@ -67,7 +67,7 @@ func (k *checker) listen() {
 func (k *checker) peerListener() {
 	m, closed := k.config.Membership, k.config.peerListen() == off
 	switch {
-	case m.Client() && !closed:
+	case m.Kind() == "xds" && !closed:
 		k.problem("listen.peer", "is on, but as a client this sidecar is not on the ring and gets no peer requests; remove it")
 	case m.Client(): // proxies of its publisher send requests to the members
 	case closed && k.config.Listen.xds() != off:

@@ -84,6 +84,17 @@ peer_tls: {{ toJson (dict "workload_api" (print "unix://" $tls "/spire-agent.soc
 {{- end -}}
 {{- end -}}
 
+{{- /* ringside.yaml: takes (list context role). The role is that of the configuration, if it has one. */ -}}
+{{- define "ringside.config" -}}
+{{- $values := (index . 0).Values -}}
+{{- $config := deepCopy $values.sidecar.config -}}
+{{- if and (gt (int $values.members.replicas) 0) $config.membership (not (dig "membership" "role" "" $config)) -}}
+{{- $_ := set $config.membership "role" (index . 1) -}}
+{{- end -}}
+{{- toYaml $config }}
+{{ include "ringside.peerTLS" (index . 0) }}
+{{- end -}}
+
 {{- /* Whether the injector issues the certificates of sidecars. */ -}}
 {{- define "ringside.issues" -}}
 {{- if and (eq .Values.sidecar.certificates.mode "shared") .Values.sidecar.namespaces -}}true{{- end -}}

@@ -6,8 +6,6 @@ import (
 	"net/url"
 	"slices"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/sidecar/config"
 )
@@ -54,7 +52,7 @@ func lowest(addrs []string, n int) []string {
 		return sorted
 	}
 	slices.SortFunc(sorted, func(a, b string) int {
-		return cmp.Or(cmp.Compare(xxhash.Sum64String(a), xxhash.Sum64String(b)), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(ring.Hash(a), ring.Hash(b)), cmp.Compare(a, b))
 	})
 	return sorted[:n]
 }

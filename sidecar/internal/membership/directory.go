@@ -63,8 +63,8 @@ func OpenDirectory(m config.Membership, self ring.Member, identity *mtls.Credent
 	return d, nil
 }
 
-// defaultAddress has the port of the members of a client that has no address: DNS has none.
-const defaultAddress = "0.0.0.0:7072"
+// defaultAddress has the port of the members, for a client that names none: DNS has no ports.
+const defaultPort, defaultAddress = "7072", "0.0.0.0:" + defaultPort
 
 func openXDS(publishers []string, node string, identity *mtls.Credentials, onEvent func(string, error)) (*resolver.Resolver, error) {
 	c := resolver.Config{Addresses: publishers, Node: node, OnEvent: onEvent}

@@ -29,7 +29,7 @@ func Identify(c config.Config, bound net.Addr, version string, started time.Time
 		return ring.Member{}, err
 	}
 	if bound == nil && c.Membership.Client() {
-		addr = c.Node.Advertise // where it is; nobody calls it
+		addr = clientAddress(c.Node.Advertise)
 	}
 	id := c.Node.ID
 	if id == "" {
@@ -64,6 +64,16 @@ func advertisedAddress(advertise string, bound net.Addr) (string, error) {
 		return "", fmt.Errorf("the address that this member advertises: %w: set node.advertise", err)
 	}
 	return canonical, nil
+}
+
+// clientAddress returns where a client is. Nobody calls it there; DNS needs the port of the members, which is the default one unless
+// the client names another one.
+func clientAddress(advertise string) string {
+	host, port, err := net.SplitHostPort(advertise)
+	if err != nil || port != "0" {
+		return advertise
+	}
+	return net.JoinHostPort(host, defaultPort)
 }
 
 func dialedAddress(advertise string, bound net.Addr) (string, error) {
