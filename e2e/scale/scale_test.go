@@ -16,10 +16,12 @@ import (
 	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/e2e/rig/proc"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
+	"github.com/ringside-cache/ringside/sidecar/config"
 )
 
 var (
 	members = flag.String("members", "20,60,150", "sizes of the mesh to measure")
+	clients = flag.String("clients", "20+40", "members and clients of BenchmarkClients")
 	feed    = flag.Bool("feed", false, "whether the dataset has a change feed, whose readers each member subscribes to")
 )
 
@@ -33,9 +35,9 @@ const (
 	pageKeys      = 1000 // of one :batchGet
 )
 
-// meshConfig takes the endpoint of etcd, the DSN and the change feed.
+// meshConfig takes the role, the endpoint of etcd, the DSN and the change feed.
 const meshConfig = `
-membership: {etcd: {endpoints: [%q]}}
+membership: {role: %s, etcd: {endpoints: [%q]}}
 origins: {db: {driver: sqlite, dsn: %q}}
 datasets: {rows: {origin: db, table: rows, key: id, version: ver, ttl: 1h%s}}
 memory: 16MiB
@@ -56,8 +58,47 @@ func BenchmarkMesh(b *testing.B) {
 	}
 }
 
+// BenchmarkClients reports what an idle client costs, and what clients cost the members and etcd.
+func BenchmarkClients(b *testing.B) {
+	var n, more int
+	if _, err := fmt.Sscanf(*clients, "%d+%d", &n, &more); err != nil || n < 2 || more < 1 {
+		b.Fatalf("-clients %q: want numbers such as 20+40", *clients)
+	}
+	b.Run("clients="+*clients, func(b *testing.B) {
+		for b.Loop() {
+			m := newMesh(b, n)
+			m.idle("members-alone")
+			list := m.startClients(more)
+			m.idle("members-with-clients")
+			m.idleOf(list, "clients")
+			m.readAll(list)
+			m.idle("members-after-reads")
+			m.idleOf(list, "clients-after-reads")
+			b.ReportMetric(m.etcd.Metric("etcd_debugging_mvcc_watcher_total"), "etcd-watches")
+			most := 0.0
+			for _, s := range m.live {
+				most = max(most, s.Metric("ringside_ring_clients"))
+			}
+			b.ReportMetric(most, "clients-of-a-member")
+		}
+	})
+}
+
+// startClients starts clients, and waits until they have the ring.
+func (m *mesh) startClients(n int) (list []*rig.Sidecar) {
+	m.b.Helper()
+	for i := range n {
+		list = append(list, rig.NewSidecar(m.b, fmt.Sprintf("client-%03d", i), strings.Replace(m.config, config.RoleMember, config.RoleClient, 1)))
+		list[i].RoleClient()
+		list[i].Start()
+	}
+	m.settleAll(list)
+	return list
+}
+
 // mesh is the running sidecars, and the next one to join.
 type mesh struct {
+	config string
 	b      *testing.B
 	keys   int
 	etcd   *rig.EtcdServer
@@ -78,9 +119,9 @@ func newMesh(b *testing.B, n int) *mesh {
 	if *feed {
 		changes = ", feed: {kind: poll}"
 	}
-	config := fmt.Sprintf(meshConfig, m.etcd.Endpoint(), sqlitetest.New(b, rows.String()), changes)
+	m.config = fmt.Sprintf(meshConfig, config.RoleMember, m.etcd.Endpoint(), sqlitetest.New(b, rows.String()), changes)
 	for i := range n + 1 {
-		m.live = append(m.live, rig.NewSidecar(b, fmt.Sprintf("member-%03d", i), config))
+		m.live = append(m.live, rig.NewSidecar(b, fmt.Sprintf("member-%03d", i), m.config))
 	}
 	m.live, m.joins = m.live[:n], m.live[n]
 	if *feed {
@@ -108,7 +149,7 @@ func (m *mesh) measure() {
 	m.b.Helper()
 	n := len(m.live)
 	m.idle("before-contact")
-	m.readAll()
+	m.readAll(m.live)
 	m.idle("after-contact")
 	time.Sleep(quiet)
 	m.idle("quiet")
@@ -120,37 +161,39 @@ func (m *mesh) measure() {
 }
 
 // idle reports the mean CPU time of a member, in percent of a core, and its anonymous memory.
-func (m *mesh) idle(when string) {
+func (m *mesh) idle(when string) { m.idleOf(m.live, when) }
+
+func (m *mesh) idleOf(sidecars []*rig.Sidecar, when string) {
 	m.b.Helper()
 	time.Sleep(settling)
-	began, before := time.Now(), m.cpu()
+	began, before := time.Now(), m.cpu(sidecars)
 	time.Sleep(window)
-	used := (m.cpu() - before).Seconds() / time.Since(began).Seconds()
+	used := (m.cpu(sidecars) - before).Seconds() / time.Since(began).Seconds()
 	var kib float64
-	for _, s := range m.live {
+	for _, s := range sidecars {
 		var one float64
 		if _, err := fmt.Sscanf(proc.Status(m.b, s.Pid())["RssAnon"], "%f kB", &one); err != nil {
 			m.b.Fatalf("anonymous memory of %s: %v", s.ID, err)
 		}
 		kib += one
 	}
-	members := float64(len(m.live))
+	members := float64(len(sidecars))
 	m.b.ReportMetric(100*used/members, when+"-%core")
 	m.b.ReportMetric(kib/1024/members, when+"-MiB")
 }
 
-// cpu returns the CPU time of all members together.
-func (m *mesh) cpu() (sum time.Duration) {
-	for _, s := range m.live {
+// cpu returns the CPU time of sidecars together.
+func (m *mesh) cpu(sidecars []*rig.Sidecar) (sum time.Duration) {
+	for _, s := range sidecars {
 		sum += proc.CPUTime(m.b, s.Pid())
 	}
 	return sum
 }
 
-// readAll makes each member read all keys, so that it has contacted all others.
-func (m *mesh) readAll() {
+// readAll makes each of sidecars read all keys, so that it has contacted all members.
+func (m *mesh) readAll(sidecars []*rig.Sidecar) {
 	m.b.Helper()
-	for _, s := range m.live {
+	for _, s := range sidecars {
 		for first := 0; first < m.keys; first += pageKeys {
 			var request struct {
 				Keys []string `json:"keys"`
@@ -186,9 +229,11 @@ func (m *mesh) until(change func()) time.Duration {
 }
 
 // settle waits until the rings of all members have exactly the members.
-func (m *mesh) settle() {
+func (m *mesh) settle() { m.settleAll(m.live) }
+
+func (m *mesh) settleAll(sidecars []*rig.Sidecar) {
 	m.b.Helper()
-	for _, s := range m.live {
+	for _, s := range sidecars {
 		rig.Eventually(m.b, 2*time.Minute, func() error {
 			_, members, err := s.RingID()
 			if err == nil && members != len(m.live) {
