@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -23,8 +24,17 @@ type EtcdServer struct {
 // PATH. The flags are added to those that every test needs; with --cert-file the endpoint is https.
 func Etcd(t testing.TB, flags ...string) *EtcdServer {
 	t.Helper()
+	e := newEtcd(t, "127.0.0.1", flags...)
+	e.Start()
+	return e
+}
+
+// newEtcd prepares an etcd at an IP address.
+func newEtcd(t testing.TB, ip string, flags ...string) *EtcdServer {
+	t.Helper()
 	binary := etcdBinary(t)
-	client, peer, metrics := FreeAddress(t), FreeAddress(t), FreeAddress(t)
+	address := func() string { return ip + ":" + strconv.Itoa(FreePort(t)) }
+	client, peer, metrics := address(), address(), address()
 	scheme := "http://"
 	if slices.Contains(flags, "--cert-file") {
 		scheme = "https://"
@@ -42,7 +52,6 @@ func Etcd(t testing.TB, flags ...string) *EtcdServer {
 		ready: func(int) error { return e.health() },
 	}
 	t.Cleanup(e.Kill)
-	e.Start()
 	return e
 }
 

@@ -202,9 +202,12 @@ func (s *Sidecar) ConfigFile() string { return filepath.Join(s.dir, "ringside.ya
 
 // Ready returns nil if /readyz reports that the sidecar is ready.
 func (s *Sidecar) Ready() error {
-	_, err := fetch("http://" + s.Metrics + "/readyz")
+	_, err := s.Readyz()
 	return err
 }
+
+// Readyz returns the text of /readyz, and an error unless the sidecar is ready.
+func (s *Sidecar) Readyz() (text string, err error) { return fetch("http://" + s.Metrics + "/readyz") }
 
 // URL returns the address of a key. The key is not escaped.
 func (s *Sidecar) URL(dataset, key string) string {
@@ -361,7 +364,12 @@ func build(repository string) (path string, err error) {
 func fetch(url string) (body string, err error) {
 	client := http.Client{Timeout: stopTimeout}
 	defer client.CloseIdleConnections()
-	response, err := client.Get(url)
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	request.Host = "localhost" // listeners in a Network know no other name
+	response, err := client.Do(request)
 	if err != nil {
 		return "", err
 	}

@@ -370,7 +370,7 @@ func (f *fetcher) fetchForOthers(ctx context.Context, jobs []*job) {
 	}
 	for _, j := range f.fetchFrom(ctx, kv.Attempt{Peer: jobs[0].owner()}, jobs) {
 		j.finish(result{}, &kv.Error{Kind: kv.KindNotCached, Err: fmt.Errorf( //guard:relay-reports-a-failed-origin
-			"dataset %s: the owner of a hot key cannot be reached: %w", f.name, j.err)})
+			"dataset %s: the owner of a hot key cannot be reached: %v", f.name, j.err)})
 	}
 }
 
