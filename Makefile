@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 SHELL       := /usr/bin/env bash -euo pipefail
 BUILD        = CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags "-s -w"
-NESTED      := deploy/collector e2e/bench/collection e2e/bench/rivals e2e/demo e2e/kube e2e/oldclient e2e/oldclient/redis
+NESTED      := deploy/collector e2e/bench/collection e2e/bench/rivals e2e/demo e2e/grafana e2e/kube e2e/oldclient e2e/oldclient/redis
 # -short skips the tests that need installed programs; see NeedServers in e2e/rig.
 SHORTTEST    = $(CURDIR)/.bin/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped -- -short -timeout 10m
 
@@ -99,6 +99,11 @@ promises: setup ## Measure the promises on real processes and write the table of
 functions: ## Measure network functions with SQL and with Ringside, during faults, and write e2e/functions/RESULTS.md, from a clean commit
 	@e2e/setup.sh functions
 	@e2e/functions/run.sh
+
+.PHONY: pictures
+pictures: build collector ## Take the pictures of the console in sidecar/admin from the demo, which runs for ten minutes
+	@cd e2e/demo && CGO_ENABLED=0 go build -trimpath -o ../../.bin/ringside-demo .
+	@e2e/browser/pictures.sh
 
 .PHONY: clean
 clean: ## Remove what make has built

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -22,12 +23,13 @@ type dashboard struct {
 }
 
 type panel struct {
-	ID         int
-	Type       string
-	Title      string
-	GridPos    struct{ X, Y, W, H int }
-	Datasource datasource
-	Targets    []struct {
+	ID          int
+	Type        string
+	Title       string
+	Description string
+	GridPos     struct{ X, Y, W, H int }
+	Datasource  datasource
+	Targets     []struct {
 		RefID      string
 		Expr       string
 		Datasource datasource
@@ -35,6 +37,8 @@ type panel struct {
 	FieldConfig struct {
 		Defaults struct {
 			Unit       string
+			Min        *float64
+			Custom     *struct{ ScaleDistribution struct{ Type string } }
 			Thresholds struct {
 				Steps []struct{ Value *float64 }
 			}
@@ -45,8 +49,9 @@ type panel struct {
 type datasource struct{ Type, UID string }
 
 type variable struct {
-	Type, Name, Definition string
-	Datasource             datasource
+	Type, Name, Definition, AllValue string
+	IncludeAll                       bool
+	Datasource                       datasource
 }
 
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
@@ -64,8 +69,8 @@ func (v variable) asQuery(t *testing.T) string {
 func dashboards(t *testing.T) (all []dashboard) {
 	t.Helper()
 	files, err := filepath.Glob("../deploy/grafana/*.json")
-	if err != nil || len(files) != 3 {
-		t.Fatalf("dashboards %v (%v); want fleet, dataset and pod", files, err)
+	if err != nil || len(files) != 4 {
+		t.Fatalf("dashboards %v (%v); want fleet, dataset, pod and injector", files, err)
 	}
 	for _, file := range files {
 		b, err := os.ReadFile(file)
@@ -108,6 +113,14 @@ func (d dashboard) checkPanels(t *testing.T) {
 		ids[p.ID] = true
 		if unit := p.FieldConfig.Defaults.Unit; !slices.Contains(units, unit) {
 			t.Errorf("%s: panel %q: unit %q", d.file, p.Title, unit)
+		}
+		if len(p.Description) < 20 {
+			t.Errorf("%s: panel %q: the description is %q", d.file, p.Title, p.Description)
+		}
+		// A logarithmic scale has no zero, and a certificate may have expired.
+		defaults := p.FieldConfig.Defaults
+		if log := defaults.Custom != nil && defaults.Custom.ScaleDistribution.Type == "log"; defaults.Min == nil && !log && !strings.Contains(p.Title, "ertificate") {
+			t.Errorf("%s: panel %q: its range has no minimum", d.file, p.Title)
 		}
 		if steps := p.FieldConfig.Defaults.Thresholds.Steps; len(steps) == 0 || steps[0].Value != nil {
 			t.Errorf("%s: panel %q: the first threshold must be null, which is minus infinity", d.file, p.Title)
@@ -161,11 +174,30 @@ func (d dashboard) checkVariables(t *testing.T) {
 		if v.Type == "query" && v.Datasource != chosen {
 			t.Errorf("%s: variable %s uses the data source %v", d.file, v.Name, v.Datasource)
 		}
+		if v.Type == "query" && (!v.IncludeAll || v.AllValue != ".*") { // also what has no such label
+			t.Errorf("%s: variable %s has no All that matches everything", d.file, v.Name)
+		}
 		defined = append(defined, v.Name)
 	}
+	for _, name := range []string{"cluster", "namespace"} {
+		if !slices.Contains(defined, name) {
+			t.Errorf("%s: there is no variable %s", d.file, name)
+		}
+	}
 	used := regexp.MustCompile(`\$(\w+)`)
+	merging := regexp.MustCompile(`\b(sum|count|min|max|avg|group) (by \((cluster, namespace(, \w+)*)\) )?\(`)
 	for _, p := range d.Panels {
 		for _, target := range p.Targets {
+			for _, match := range merging.FindAllStringSubmatch(target.Expr, -1) {
+				if match[2] == "" {
+					t.Errorf("%s: panel %q adds up clusters and namespaces: %s", d.file, p.Title, target.Expr)
+				}
+			}
+			for _, selector := range regexp.MustCompile(`\{[^}]*\}`).FindAllString(target.Expr, -1) {
+				if !strings.HasPrefix(selector, `{cluster=~"$cluster", namespace=~"$namespace"`) {
+					t.Errorf("%s: panel %q shows other clusters or namespaces: %s", d.file, p.Title, target.Expr)
+				}
+			}
 			for _, match := range used.FindAllStringSubmatch(target.Expr, -1) {
 				if !slices.Contains(defined, match[1]) {
 					t.Errorf("%s: panel %q uses $%s, which is not defined", d.file, p.Title, match[1])

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"flag"
@@ -15,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -177,6 +180,7 @@ func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	t.Parallel()
 	c := newClusterWithTLS(t, peertest.NewAuthority(t), 3, func(t testing.TB, n int, config string) []*rig.Sidecar {
 		config = strings.Replace(config, "cnf-metrics: {", "cnf-metrics: {feed: {kind: poll}, ", 1)
+		config = strings.Replace(config, "short-metrics: {", "short-metrics: {writable: true, ", 1)
 		applyFeeds(t, config, "cnf-metrics")
 		return rig.Sidecars(t, n, config)
 	})
@@ -196,10 +200,36 @@ func TestDashboardsAndRulesOnARealPrometheus(t *testing.T) {
 	rig.AwaitRing(t, c.sidecars)
 	time.Sleep(phase)
 	p.checkRules()
+	ctx, stop := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() { c.writeSlowly(ctx, t) })
 	p.checkDashboards(c)
+	stop()
+	writing.Wait()
 	l.stop()
 	if *draw {
 		p.draw()
+	}
+}
+
+// writeSlowly writes a row of short-metrics until ctx is done.
+func (c *cluster) writeSlowly(ctx context.Context, t *testing.T) {
+	for ; ctx.Err() == nil; time.Sleep(200 * time.Millisecond) {
+		request, err := http.NewRequest(http.MethodPut, "http://"+c.sidecars[0].HTTP+"/v1/short-metrics/key-0", strings.NewReader(`{"value": 2}`))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		response, err := c.client.Do(request)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		response.Body.Close()
+		if response.StatusCode/100 != 2 {
+			t.Errorf("a write is answered with %s", response.Status)
+			return
+		}
 	}
 }
 
@@ -255,10 +285,45 @@ func (p *prometheus) checkRules() {
 }
 
 func (p *prometheus) checkDashboards(c *cluster) {
-	fill := strings.NewReplacer("$__rate_interval", "10s",
-		"$job", "ringside", "$dataset", "short-metrics", "$instance", c.sidecars[0].Metrics)
+	p.checkQueries(strings.NewReplacer("$__rate_interval", "10s",
+		"$job", "ringside", "$cluster", ".*", "$namespace", ".*", "$dataset", "short-metrics", "$instance", c.sidecars[0].Metrics),
+		"fleet.json", "dataset.json", "pod.json")
+}
+
+// The dashboard of the injector shows a real one.
+func TestDashboardOfTheInjectorOnARealPrometheus(t *testing.T) {
+	t.Parallel()
+	i := startInjector(t)
+	p := &prometheus{t: t, address: rig.Prometheus(t, ruleFiles(t), []string{i.metrics}), began: time.Now()}
+	ctx, stop := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() { i.reviewSlowly(ctx, t) })
+	defer func() { stop(); asking.Wait() }()
+	p.wantSamples("a scrape", "ringside_injector_reviews_total")
+	p.checkQueries(strings.NewReplacer("$__rate_interval", "10s", "$cluster", ".*", "$namespace", ".*"), "injector.json")
+}
+
+// reviewSlowly sends bodies that are no reviews, which are counted like others, until ctx is done.
+func (i *limitedInjector) reviewSlowly(ctx context.Context, t *testing.T) {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 10 * time.Second}
+	defer client.CloseIdleConnections()
+	for ; ctx.Err() == nil; time.Sleep(200 * time.Millisecond) {
+		response, err := client.Post("https://"+i.webhook+"/inject/pod", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		response.Body.Close()
+	}
+}
+
+// checkQueries checks that each query of dashboards returns data, with metrics that exist.
+func (p *prometheus) checkQueries(fill *strings.Replacer, files ...string) {
 	names := p.names()
 	for _, d := range dashboards(p.t) {
+		if !slices.Contains(files, d.file) {
+			continue
+		}
 		for _, panel := range d.Panels {
 			for _, target := range panel.Targets {
 				what := fmt.Sprintf("%s, panel %q, query %s", d.file, panel.Title, target.RefID)
@@ -276,7 +341,7 @@ func (p *prometheus) checkDashboards(c *cluster) {
 
 // draw draws the data of the test as Grafana would show it. It uses Debian's Python, which has the packages.
 func (p *prometheus) draw() {
-	cmd := exec.Command("/usr/bin/python3", "draw.py", "fleet.json", "http://"+p.address, "fleet.png", "job=ringside")
+	cmd := exec.Command("/usr/bin/python3", "draw.py", "fleet.json", "http://"+p.address, "fleet.png", "job=ringside", "cluster=.*", "namespace=.*")
 	cmd.Dir = "../deploy/grafana"
 	cmd.Args = append(cmd.Args, fmt.Sprint("since=", p.began.Unix()))
 	cmd.Stderr = os.Stderr

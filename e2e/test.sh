@@ -38,7 +38,7 @@ await() {
 
 modules() {
 	local module
-	for module in deploy/collector e2e/demo; do (cd "$module" && gotest -timeout 10m ./...); done
+	for module in deploy/collector e2e/demo e2e/grafana; do (cd "$module" && gotest -timeout 10m ./...); done
 }
 kube() { cd e2e/kube && gotest -count=1 -timeout 10m ./...; }
 guards() {

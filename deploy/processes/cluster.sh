@@ -118,6 +118,7 @@ guide() {
 		  .bin/goreman -p $((PORT + 40)) run stop sidecar-2     # and start; or kill -9 its pid
 		Console of a sidecar   http://127.0.0.1:$((PORT + 75))/
 		Prometheus             http://127.0.0.1:$((PORT + 30))/alerts
+		Dashboards             deploy/grafana/import.sh http://localhost:3000 http://127.0.0.1:$((PORT + 30))     # into your Grafana
 		Logs                   ${STATE#"$PWD"/}/logs
 		make status shows this table again; make down ends everything and leaves nothing behind.
 	TEXT

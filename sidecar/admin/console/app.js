@@ -4,16 +4,17 @@ import { byId, html, setText, rate, ratio, percent, count, duration, seconds } f
 import { drawRing, drawShares } from "./ring.js";
 import { ReadsChart, LatencyChart, spark } from "./chart.js";
 import { History, results } from "./history.js";
-import { drawDatasets, drawMembers, drawHotKeys, drawEvents } from "./tables.js";
+import { drawDatasets, drawMembers, drawHotKeys, drawEvents, drawVerification } from "./tables.js";
 import { drawExplanation, drawError } from "./explain.js";
 
 const period = 2000; // milliseconds between two polls
 const ringLife = 5000; // until the ring is fetched again, because it includes the state of the directory
+const auditLife = 10000; // until the verification is fetched again
 const minute = 12; // intervals
 
 const history = new History();
 const charts = [new ReadsChart(), new LatencyChart()];
-let cluster = null, ring = null, ringAt = 0, explained = null, disagreeing = 0;
+let cluster = null, ring = null, ringAt = 0, auditAt = 0, explained = null, disagreeing = 0;
 let scopes = ""; // the options of the select, as text
 
 async function fetchJSON(path) {
@@ -126,6 +127,17 @@ async function refreshRing() {
   redrawRing();
 }
 
+// refreshAudit shows what the comparison of cached entries with the database has found, of the datasets that it covers.
+async function refreshAudit() {
+  if (performance.now() < auditAt) return;
+  auditAt = performance.now() + auditLife;
+  const names = [...byId("explain-dataset").options].slice(0, 20).map(o => o.value);
+  const reports = await Promise.all(names.map(dataset => fetchJSON("api/verification?" + new URLSearchParams({ dataset })).catch(() => null)));
+  const known = reports.filter(r => r?.rate); // a dataset may need a permission
+  byId("audit-card").hidden = !known.length;
+  drawVerification(byId("audit"), known);
+}
+
 function draw() {
   drawFacts();
   drawHealth();
@@ -146,6 +158,7 @@ async function poll() {
     history.add(past);
     await refreshRing();
     draw();
+    await refreshAudit();
   } catch {
     showHealth("bad", "This sidecar does not respond");
   }

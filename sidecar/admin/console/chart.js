@@ -110,11 +110,23 @@ class Chart {
     const h = this.history;
     const marks = h.events.flatMap(e => {
       const i = Date.parse(e.at) / 1000 / h.seconds - h.last + h.length - 1;
-      if (!(i >= 0 && i <= h.length)) return [];
+      if (!(i >= 0)) return [];
       const x = this.x(Math.min(i, h.length - 1));
       return svg("path", { class: e.bad ? "mark bad" : "mark", d: `M${x.toFixed(1)} ${height - bottom}l-4 6h8z` }, svg("title", {}, `${clock(e.at)} ${e.text}`));
     });
-    this.marks.replaceChildren(...marks);
+    this.marks.replaceChildren(...this.partial(), ...marks);
+  }
+
+  // partial shows where the data of some members are missing: a member that restarted has lost its history.
+  partial() {
+    const members = this.history.get("all").members, most = Math.max(...members), step = this.x(1) - this.x(0);
+    return members.flatMap((m, i) => m === 0 || m === most ? [] : svg("rect", { class: "partial", x: this.x(i) - step / 2, y: top, width: step, height: 4 },
+      svg("title", {}, this.missing(i))));
+  }
+
+  missing(i) {
+    const members = this.history.get("all").members, most = Math.max(...members);
+    return members[i] > 0 && members[i] < most ? `data of ${members[i]} of ${most} members` : "";
   }
 
   drawValues() {
@@ -129,7 +141,7 @@ class Chart {
       setText(this.values[n], known && list[i] !== null ? this.format(list[i]) : "–");
       this.items[n].classList.toggle("zero", !list[i]);
     });
-    setText(this.now, (known ? this.summary(i) : "no data") + (this.picked === null ? "" : `, ${seconds(h.age(i))} ago`));
+    setText(this.now, [known ? this.summary(i) : "no data", this.missing(i)].filter(Boolean).join(", ") + (this.picked === null ? "" : `, ${seconds(h.age(i))} ago`));
     this.picture.setAttribute("aria-label", `${this.title}: ${this.summary(i)}. Left and right arrow keys move through the last ten minutes; the table has all values.`);
   }
 

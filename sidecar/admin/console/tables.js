@@ -122,3 +122,19 @@ export function drawEvents(element, events) {
   element.dataset.last = events.at(-1)?.at;
   element.replaceChildren(...items);
 }
+
+// drawVerification shows what the comparison with the database has found; reports :: {dataset, compared, findings, …}.
+export function drawVerification(element, reports) {
+  const results = [...new Set(reports.flatMap(r => Object.keys(r.compared)))].sort();
+  const words = name => name.replaceAll("_", " ").replaceAll("-", " ");
+  const rows = reports.map(r => html("tr", {}, html("th", { scope: "row" }, r.dataset),
+    num("Per second", r.rate ? count(r.rate) : "off"), ...results.map(name => num(words(name), count(r.compared[name] ?? 0))),
+    num("Worst age", time(r.worst_age_ns / 1e9))));
+  const findings = reports.flatMap(r => r.findings.map(f => ({ ...f, dataset: r.dataset }))).sort((a, b) => b.at.localeCompare(a.at)).slice(0, 50);
+  const list = findings.map(f => html("li", { class: "bad" }, html("time", { datetime: f.at }, clock(f.at)), html("span", { class: "kind" }, words(f.result)),
+    html("span", { class: "what" }, html("span", { class: "mono key" }, `${f.dataset}/${f.key}`), html("span", { class: "note" }, f.reason))));
+  element.replaceChildren(
+    html("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Compared entries by result" },
+      html("table", {}, head(["Dataset", ""], ["Per second"], ...results.map(name => [words(name)]), ["Worst age"]), html("tbody", {}, ...rows))),
+    list.length ? html("ol", { class: "events", tabindex: "0", "aria-label": "Entries that break a promise" }, ...list) : html("p", { class: "empty" }, "No entry broke a promise."));
+}
