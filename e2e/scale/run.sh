@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 sizes=${1:-20,60,150}
 about=$(../provenance.sh)
 raw=results.txt
-go test -run '^$' -bench Mesh -benchtime 1x -timeout 2h -members "$sizes" "${@:2}" . >"$raw" || { cat "$raw" >&2; exit 1; }
+go test -run '^$' -bench 'Mesh|Clients' -benchtime 1x -timeout 2h -members "$sizes" "${@:2}" . >"$raw" || { cat "$raw" >&2; exit 1; }
 {
 	echo "# What each member costs the others"
 	echo
@@ -27,6 +27,17 @@ go test -run '^$' -bench Mesh -benchtime 1x -timeout 2h -members "$sizes" "${@:2
 			split($1, name, /[=-]/)
 			print "| " name[2] " | " idle("before-contact") " | " idle("after-contact") " | " idle("quiet") " | " of("term-s") " s | " \
 				of("kill-s") " s | " of("kill-tenth-s") " s | " of("join-s") " s | " of("reads-ok") " of " of("reads-frozen") " |"
+		}
+		/^BenchmarkClients\// {
+			split($1, name, /[=-]/)
+			clients = "| " name[2] " | " idle("members-alone") " | " idle("members-with-clients") " | " idle("members-after-reads") " | " \
+				idle("clients") " | " idle("clients-after-reads") " | " of("clients-of-a-member") " | " of("etcd-watches") " |"
+		}
+		END {
+			print "\nMembers and clients of the ring (`membership.role`): idle, before and after each client has read from all members.\n"
+			print "| members + clients | member, no clients | member, clients | member, after reads | client | client, after reads | clients of a member | watches in etcd |"
+			print "|---|---|---|---|---|---|---|---|"
+			print clients
 		}' "$raw"
 	cat before.md
 } >results.md

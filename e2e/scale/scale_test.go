@@ -88,7 +88,7 @@ func BenchmarkClients(b *testing.B) {
 func (m *mesh) startClients(n int) (list []*rig.Sidecar) {
 	m.b.Helper()
 	for i := range n {
-		list = append(list, rig.NewSidecar(m.b, fmt.Sprintf("client-%03d", i), strings.Replace(m.config, config.RoleMember, config.RoleClient, 1)))
+		list = append(list, rig.NewSidecar(m.b, fmt.Sprintf("client-%03d", i), strings.Replace(m.config, "role: "+config.RoleMember, "role: "+config.RoleClient, 1)))
 		list[i].RoleClient()
 		list[i].Start()
 	}
