@@ -70,6 +70,7 @@ func startGuardedWith(t *testing.T, log *audit.Log, c local.Config) *guardedServ
 		JSON:    true, Gate: control.Gate("rows")}
 	guarded := api.NewGuarded(served, oneRow{})
 	c.CNFMetrics = cnfmetrics.New(cnfmetrics.Config{Dataset: guarded, Lister: guarded})
+	c.Explain = func(context.Context, string, string) ([]byte, error) { return []byte("{}\n"), nil }
 	g.Server = localtest.Start(t, c, served)
 	return g
 }
