@@ -33,7 +33,7 @@ func TestVotes(t *testing.T) {
 		{"two rounds", 3, [][]answer{{no("a"), no("b")}, {no("a"), no("b")}}, false},
 		{"three rounds", 3, [][]answer{{no("a"), no("b")}, {no("a"), no("c")}, {no("b"), no("c")}}, true},
 		{"three rounds with some that do not answer", 3, [][]answer{{no("a"), mute("b")}, {mute("a"), mute("c")}, {no("b")}, {no("c")}}, true},
-		{"one member alone says so", 3, [][]answer{{no("a")}, {no("a")}, {no("a")}, {no("a")}}, false},
+		{"one member alone reports it", 3, [][]answer{{no("a")}, {no("a")}, {no("a")}, {no("a")}}, false},
 		{"two members: the one that is not reached is at fault", 1, [][]answer{{no("a")}, {no("a")}, {no("a")}}, true},
 		{"a firewall to one member", 3, [][]answer{{no("a"), yes("b")}, {no("a"), no("c")}, {no("a"), yes("b")}, {no("a"), no("c")}, {no("a"), yes("b")}, {no("a"), no("c")}}, false},
 		{"reached again once", 3, [][]answer{{no("a"), no("b")}, {no("a")}, {no("b")}, {yes("a")}}, true},
