@@ -17,6 +17,6 @@ func newExplainer(p *parts, errors *apierror.Log) *explain.Explainer {
 			o.Name, o.BreakerOpen, o.Queued = p.datasets.Origins().Use(dataset)
 			return o
 		},
-		ReadsFeed: p.datasets.ReadsFeed, XDS: publisher.XDS, Errors: errors, Unreachable: p.members.Unreachable,
+		ReadsFeed: p.datasets.ReadsFeed, XDS: publisher.XDS, Errors: errors, RingProblem: p.members.Problem,
 	})
 }

@@ -68,8 +68,9 @@ type KeyState struct {
 	Memory  kv.Explanation `json:"memory"`
 	// NextRead is what a read of an application through that member would do now, in words.
 	NextRead string `json:"next_read"`
-	// Unreachable is why the member is not on the ring, or soon will not be: no other one can reach it; otherwise empty.
-	Unreachable string `json:"unreachable,omitempty"`
+	// RingProblem is why keys have other owners for this member than for others, if it knows: no other member can reach it, or a
+	// member has other settings of the ring. Otherwise empty.
+	RingProblem string `json:"ring_problem,omitempty"`
 	// LastError is the latest load or peer fetch of the key by that member that failed; nil if it has got the key since.
 	LastError *LoadError `json:"last_error,omitempty"`
 	Origin    KeyOrigin  `json:"origin"`

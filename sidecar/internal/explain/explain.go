@@ -42,8 +42,8 @@ type Config struct {
 	Origin func(dataset string) adminapi.KeyOrigin
 	// ReadsFeed reports whether this member reads the change feed of a dataset from the database.
 	ReadsFeed func(dataset string) bool
-	// Unreachable returns why no other member can reach this one; empty if one can. May be nil.
-	Unreachable func() string
+	// RingProblem returns why keys have other owners here than elsewhere; see adminapi.KeyState. May be nil.
+	RingProblem func() string
 	// XDS returns the state of the xDS publisher; nil if there is none.
 	XDS func() *adminapi.XDS
 	// Errors is the log that has the texts of errors.
@@ -101,8 +101,8 @@ func (x *Explainer) Explain(ctx context.Context, dataset, key string) (e adminap
 		e.Members = append(e.Members, m)
 	}
 	e.NextRead = throughMembers(&here, e.Members)
-	if here.Unreachable != "" {
-		e.NextRead += "; " + here.Unreachable
+	if here.RingProblem != "" {
+		e.NextRead += "; " + here.RingProblem
 	}
 	return e, nil
 }
@@ -143,8 +143,8 @@ func (x *Explainer) state(d *cache.Dataset, key string) adminapi.KeyState {
 	s := adminapi.KeyState{
 		Version: x.Version, RingID: adminapi.FormatRingID(r.ID()), Memory: d.Explain(key), Origin: x.Origin(d.Name()), Policy: d.Policy(),
 	}
-	if x.Unreachable != nil {
-		s.Unreachable = x.Unreachable()
+	if x.RingProblem != nil {
+		s.RingProblem = x.RingProblem()
 	}
 	owner := r.Owner(routekey.Format(d.Name(), key))
 	s.Owns = owner == nil || owner.ID == x.Node

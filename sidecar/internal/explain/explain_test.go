@@ -157,6 +157,10 @@ func TestExplainHasTheStateOfThisMember(t *testing.T) {
 	if _, err := d.Get(t.Context(), "k", kv.ReadOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	x.RingProblem = func() string { return "no other member can reach this one" }
+	if e, err := x.Explain(t.Context(), "routes", "k"); err != nil || !strings.HasSuffix(e.NextRead, "; no other member can reach this one") {
+		t.Errorf("got %q, %v; want the problem of the ring at the end", e.NextRead, err)
+	}
 	again, err := adminapi.DecodeKeyState(x.StateJSON("routes", "k"))
 	if err != nil || !again.Memory.Held || again.LastError != nil || !strings.HasPrefix(again.NextRead, "answers from memory with its entry, which is fresh for another ") {
 		t.Errorf("got %+v, %v", again, err)

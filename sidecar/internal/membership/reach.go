@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -280,6 +281,13 @@ func (m *Members) Unreachable() string {
 	m.reach.mu.Lock()
 	defer m.reach.mu.Unlock()
 	return m.reach.whyLocked()
+}
+
+// Problem says why keys have other owners here than elsewhere, if it is known: nobody reaches this member, or another one has other
+// settings of the ring.
+func (m *Members) Problem() string {
+	_, settings := m.OtherSettings()
+	return cmp.Or(m.Unreachable(), settings)
 }
 
 // NotReached returns the number of members that reach this one and that it cannot reach.
