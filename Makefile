@@ -78,7 +78,7 @@ generate: ## Generate the Go code of proto/, CLI.md, METRICS.md and the JSON sch
 	@cd e2e/kube && go test -count=1 -run Values -update .
 
 .PHONY: release
-release: ## Make the files of a release in dist/: programs, SBOMs, notices, checksums, provenance (VERSION=1.2.3, DRY_RUN=1)
+release: ## Make the files of a release in dist/: programs, images, chart, SBOMs, checksums, provenance (VERSION=1.2.3, DRY_RUN=1)
 	@rm -rf dist
 	@go run ./deploy/release -version "$(VERSION)" $(if $(DRY_RUN),-dry-run)
 

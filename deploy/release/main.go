@@ -1,5 +1,5 @@
-// Command release makes the files of a release: programs for each platform, SBOMs, notices, checksums and provenance. It
-// publishes nothing.
+// Command release makes the files of a release: programs for each platform, images, the chart, SBOMs, notices, checksums and
+// provenance. It publishes nothing.
 //
 //	make release VERSION=1.2.3              from a clean work tree, at the tag v1.2.3
 //	make release DRY_RUN=1                  from any work tree; the version is that of the chart
@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -43,14 +44,16 @@ type release struct {
 	log       io.Writer
 
 	commit, image string // of the source; base image with its digest
+	committed     int64  // in seconds since 1970
 	files         []string
+	digests       map[string]string // of the images, by the name of the program
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) == 2 && args[0] == "notices" {
 		return printNotices(ctx, stdout, args[1])
 	}
-	r := &release{log: stdout}
+	r := &release{log: stdout, digests: map[string]string{}}
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	flags.StringVar(&r.root, "root", ".", "folder of the repository")
 	flags.StringVar(&r.out, "out", "dist", "folder for the files; it must not exist or be empty")
@@ -69,7 +72,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := r.check(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.build, r.sbom, r.notices, r.source, r.provenance, r.vulnerabilities} {
+	for _, step := range []func(context.Context) error{r.build, r.sbom, r.notices, r.images, r.chart, r.source, r.provenance, r.vulnerabilities} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -106,6 +109,10 @@ func (r *release) check(ctx context.Context) error {
 	}
 	var err error
 	if r.commit, err = r.git(ctx, "rev-parse", "HEAD"); err != nil {
+		wrong = append(wrong, err)
+	}
+	if at, err := r.git(ctx, "log", "-1", "--format=%ct"); err == nil {
+		r.committed, err = strconv.ParseInt(at, 10, 64)
 		wrong = append(wrong, err)
 	}
 	wrong = append(wrong, r.checkTree(ctx), r.checkImages(ctx))

@@ -114,6 +114,10 @@ func TestRelease(t *testing.T) {
 		t.Run("SBOM of "+program, func(t *testing.T) { checkSBOM(t, filepath.Join(dist, program)) })
 	}
 	t.Run("notices", func(t *testing.T) { checkNotices(t, dist) })
+	for _, program := range []string{"ringside", "ringside-injector"} {
+		t.Run("image of "+program, func(t *testing.T) { checkImage(t, dist, program) })
+	}
+	t.Run("chart", func(t *testing.T) { checkChart(t, dist) })
 	t.Run("reproducible", func(t *testing.T) {
 		second := makeRelease(t, again)
 		for _, name := range names(t, dist) {
@@ -130,9 +134,10 @@ func TestRelease(t *testing.T) {
 
 func checkFiles(t *testing.T, dist string) {
 	want := []string{
-		"SHA256SUMS", "ringside-0.0.1-NOTICES.txt", "ringside-0.0.1-govulncheck.txt", "ringside-0.0.1-linux-amd64", "ringside-0.0.1-linux-amd64.cdx.json",
+		"SHA256SUMS", "ringside-0.0.1-NOTICES.txt", "ringside-0.0.1-govulncheck.txt", "ringside-0.0.1-image.tar", "ringside-0.0.1-linux-amd64", "ringside-0.0.1-linux-amd64.cdx.json",
 		"ringside-0.0.1-linux-arm64", "ringside-0.0.1-linux-arm64.cdx.json", "ringside-0.0.1-source.tar.gz", "ringside-0.0.1.intoto.json",
-		"ringside-injector-0.0.1-NOTICES.txt", "ringside-injector-0.0.1-linux-amd64", "ringside-injector-0.0.1-linux-amd64.cdx.json",
+		"ringside-chart-0.0.1-oci.tar", "ringside-chart-0.0.1.tgz",
+		"ringside-injector-0.0.1-NOTICES.txt", "ringside-injector-0.0.1-image.tar", "ringside-injector-0.0.1-linux-amd64", "ringside-injector-0.0.1-linux-amd64.cdx.json",
 		"ringside-injector-0.0.1-linux-arm64", "ringside-injector-0.0.1-linux-arm64.cdx.json",
 	}
 	if got := names(t, dist); strings.Join(got, " ") != strings.Join(want, " ") {
