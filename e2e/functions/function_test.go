@@ -67,6 +67,7 @@ type outcome struct {
 	Took     time.Duration `json:"took"`
 	P50      time.Duration `json:"p50,omitempty"` // 0: the traffic program does not measure it
 	P99      time.Duration `json:"p99,omitempty"`
+	report   string        // of the traffic program, for the message of a failure
 }
 
 // place is where a function runs.

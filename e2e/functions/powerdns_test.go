@@ -174,5 +174,5 @@ func dnsperf(p *place, l load) (outcome, error) {
 	if match := dnsCodes.FindStringSubmatch(string(b)); match != nil {
 		answered, _ = strconv.Atoi(match[1]) // digits
 	}
-	return outcome{Requests: l.requests, Failed: l.requests - answered, Took: took}, nil
+	return outcome{Requests: l.requests, Failed: l.requests - answered, Took: took, report: string(b)}, nil
 }

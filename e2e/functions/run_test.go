@@ -151,7 +151,7 @@ func (s *site) injected(x fault, p *place, size form) outcome {
 	l.requests, l.rate = size.during, size.rate
 	o := s.during(x, p, l)
 	if p.local != nil && o.Failed > 0 && !(s.f.alone && x.name == localKilled) {
-		s.t.Errorf("%s, %s: %d of %d requests failed", s.f.name, x.name, o.Failed, o.Requests)
+		s.t.Errorf("%s, %s: %d of %d requests failed\n%s", s.f.name, x.name, o.Failed, o.Requests, o.report)
 	}
 	return o
 }
