@@ -45,6 +45,12 @@ var mayImport = map[string][]string{
 	"sidecar/internal/access": {"sidecar/internal/audit", "sidecar/internal/caller"},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff", "sidecar/internal/budget"},
+	// The spans of requests; otlp exports them.
+	"sidecar/internal/tracing":       {},
+	"sidecar/internal/tracing/calls": {"sidecar/internal/tracing"},
+	"sidecar/internal/tracing/otlp":  {"sidecar/internal/tracing"},
+	// The logger of every program.
+	"sidecar/logging": {},
 	// Reads HTTP/1 requests strictly.
 	"sidecar/internal/http1": {},
 	// Domain. kv is the vocabulary of the cache and of all APIs.
@@ -70,6 +76,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/saved":     {},
 	"sidecar/internal/entries":   {"origin", "sidecar/internal/lru", "sidecar/internal/saved", "sidecar/internal/ttlmap", "sidecar/kv"},
 	"sidecar/cache": {
+		"sidecar/internal/tracing",
 		"origin", "sidecar/internal/batch", "sidecar/internal/entries", "sidecar/internal/lru", "sidecar/internal/flight", "sidecar/internal/idempotency",
 		"sidecar/internal/saved", "sidecar/internal/silence", "sidecar/internal/stability", "sidecar/internal/ttlmap", "sidecar/internal/warm",
 		"sidecar/internal/broadcast", "sidecar/internal/coalesce", "sidecar/internal/hotkeys", "sidecar/internal/watches", "sidecar/kv",
@@ -123,8 +130,9 @@ var mayImport = map[string][]string{
 	"sidecar/peer/invalidationlog": {"sidecar/kv"},
 	"sidecar/peer/memberlist":      {"ring", "ring/record", "proto/ringside/peer/v1", "sidecar/peer/wire"},
 	"sidecar/peer/grant":           {"ring/backoff", "sidecar/internal/budget", "sidecar/kv"},
-	"sidecar/peer/server":          {"sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/peer/wire"},
+	"sidecar/peer/server":          {"sidecar/internal/tracing", "sidecar/internal/tracing/calls", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/internal/h2", "sidecar/internal/listen", "sidecar/peer/wire"},
 	"sidecar/peer/service": {
+		"sidecar/internal/tracing", "sidecar/internal/tracing/calls", "sidecar/internal/h2",
 		"ring/printable", "ring/backoff", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1",
 		"sidecar/peer/invalidationlog", "sidecar/peer/memberlist", "sidecar/peer/peererror", "sidecar/peer/quota", "sidecar/peer/wire",
 	},
@@ -137,9 +145,10 @@ var mayImport = map[string][]string{
 		"sidecar/local/httpapi", "sidecar/local/httpserver", "sidecar/local/grpcapi", "sidecar/local/respserver",
 	},
 	// The APIs of applications. The core of HTTP knows no server; api and watch know no protocol.
-	"sidecar/local/api":   {"sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
+	"sidecar/local/api":   {"sidecar/internal/tracing", "sidecar/internal/httpview", "origin", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/caller", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/listen"},
 	"sidecar/local/watch": {"ring/backoff", "sidecar/internal/budget", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api"},
 	"sidecar/local/httpapi": {
+		"sidecar/internal/tracing",
 		"origin", "ring/routekey", "sidecar/internal/access", "sidecar/internal/budget", "sidecar/internal/caller", "sidecar/kv",
 		"sidecar/internal/apierror", "sidecar/internal/httpfield", "sidecar/internal/httpview", "sidecar/local/api", "sidecar/local/watch",
 	},
@@ -153,7 +162,7 @@ var mayImport = map[string][]string{
 		"sidecar/internal/listen", "sidecar/internal/resp", "sidecar/internal/watches", "sidecar/kv", "sidecar/local/api", "sidecar/local/watch",
 	},
 	"sidecar/local/extauthz": {"sidecar/internal/httpview", "sidecar/kv", "sidecar/local/api"},
-	"sidecar/local/grpcapi": {"sidecar/local/extauthz",
+	"sidecar/local/grpcapi": {"sidecar/internal/tracing", "sidecar/internal/tracing/calls", "sidecar/local/extauthz",
 		"sidecar/internal/access", "sidecar/internal/caller",
 		"proto/ringside/v1", "proto/groupcachepb", "sidecar/internal/budget", "sidecar/kv", "sidecar/internal/apierror", "sidecar/internal/h2",
 		"sidecar/internal/httpfield", "sidecar/local/api", "sidecar/local/watch",
@@ -204,18 +213,20 @@ var mayImport = map[string][]string{
 		"ring/backoff", "ring", "ring/address", "ring/dns", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
 		"proto/ringside/peer/v1", "sidecar/peer/memberlist",
 	},
-	"sidecar/internal/origins": {"origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
+	"sidecar/internal/origins": {"sidecar/internal/tracing", "origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
 		"ring/backoff", "ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes",
 		"sidecar/internal/entries", "sidecar/internal/hotkeys", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",
 	},
 	"sidecar/internal/servers": {
+		"sidecar/internal/tracing",
 		"proto/ringside/peer/v1", "ring", "ring/record", "sidecar/cache", "sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/kv", "sidecar/config",
 		"sidecar/internal/datasets", "sidecar/internal/h2", "sidecar/internal/inherit", "sidecar/internal/listen",
 		"sidecar/internal/task", "sidecar/local", "sidecar/peer", "sidecar/peer/mtls", "sidecar/peer/server",
 		"sidecar/peer/memberlist", "sidecar/peer/service", "xds/publisher",
 	},
 	"sidecar/internal/status": {
+		"sidecar/internal/tracing/otlp", "sidecar/logging",
 		"proto/ringside/peer/v1", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/config", "sidecar/internal/access",
 		"sidecar/internal/apierror", "sidecar/internal/audit", "sidecar/internal/budget",
 		"ring/printable",
@@ -228,6 +239,7 @@ var mayImport = map[string][]string{
 	// Root and main.
 	"sidecar/supervise": {"ring/backoff", "sidecar/config", "sidecar/internal/cgroup", "sidecar/internal/inherit", "sidecar/internal/servers"},
 	"sidecar": {
+		"sidecar/internal/tracing", "sidecar/internal/tracing/otlp", "sidecar/logging",
 		"origin", "origin/drivers", "ring", "sidecar/admin", "sidecar/admin/adminapi", "sidecar/cnfmetrics", "sidecar/config", "sidecar/config/restart", "sidecar/config/warnings",
 		"sidecar/internal/apierror", "sidecar/kv", "sidecar/internal/access", "sidecar/internal/audit", "sidecar/internal/budget", "sidecar/internal/cgroup", "sidecar/internal/datasets", "sidecar/internal/explain", "sidecar/internal/history", "sidecar/internal/inherit", "sidecar/internal/membership", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/servers", "sidecar/internal/status",
 		"sidecar/internal/task", "sidecar/internal/verify", "sidecar/local", "sidecar/local/api", "sidecar/metrics", "sidecar/peer", "sidecar/peer/memberlist", "sidecar/peer/mtls",
@@ -238,13 +250,14 @@ var mayImport = map[string][]string{
 	"sidecar/cmd/ringside/inspect": {"ring", "ring/printable", "ring/routekey", "sidecar/admin/adminapi", "sidecar/kv", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside/top":     {"ring/backoff", "ring/printable", "sidecar/admin/adminapi", "sidecar/cmd/ringside/cli"},
 	"sidecar/cmd/ringside": {
+		"sidecar/logging",
 		"origin/drivers", "ring/printable", "sidecar", "sidecar/config", "sidecar/config/warnings", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top", "sidecar/supervise",
 	},
 	"deploy/examples/go":           {"proto/ringside/v1"},
 	"deploy/examples/go/client":    {},
 	"deploy/release":               {},
-	"deploy/cmd/ringside-injector": {"deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook"},
+	"deploy/cmd/ringside-injector": {"sidecar/logging", "deploy/inject", "deploy/inject/admission", "deploy/inject/cert", "deploy/inject/webhook"},
 	// Tests.
 	"sidecar/peer/peertest": {
 		"ring", "sidecar/internal/batch", "sidecar/internal/caller", "sidecar/kv", "proto/ringside/peer/v1", "sidecar/peer", "sidecar/peer/identity", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
@@ -285,15 +298,17 @@ var onlyImporter = map[string][]string{
 		"sidecar/peer", "sidecar/peer/grant", "sidecar/peer/peererror", "sidecar/peer/mtls", "sidecar/peer/server", "sidecar/peer/service",
 		"sidecar/peer/peertest", "sidecar/peer/wire",
 		"sidecar/local", "sidecar/local/api", "sidecar/local/extauthz", "sidecar/local/grpcapi", "sidecar/internal/h2",
-		"sidecar/internal/h2/client",
+		"sidecar/internal/h2/client", "sidecar/internal/tracing/calls",
 		"sidecar/local/localtest", "sidecar/cnfmetrics", "sidecar/internal/apierror", "ring/etcd", "xds/publisher", "xds/resolver", "xds/xdstest", "deploy/examples/go",
 		"proto/ringside/v1", "proto/ringside/peer/v1", "proto/groupcachepb", "proto/cnfmetrics/v1",
 	},
 	"github.com/prometheus/client_golang": {"sidecar/metrics", "deploy/inject/webhook", "deploy/cmd/ringside-injector"},
 	"go.uber.org/zap": {
 		"sidecar", "sidecar/cmd/ringside", "sidecar/internal/datasets", "sidecar/internal/membership", "sidecar/internal/origins",
-		"sidecar/internal/servers", "sidecar/supervise",
+		"sidecar/internal/servers", "sidecar/internal/status", "sidecar/logging", "sidecar/supervise",
+		"deploy/cmd/ringside-injector", "deploy/inject/cert", "deploy/inject/webhook",
 	},
+	"go.opentelemetry.io/otel": {"sidecar/internal/tracing", "sidecar/internal/tracing/otlp"},
 	"github.com/spf13/cobra": {
 		"sidecar/cmd/ringside", "sidecar/cmd/ringside/cli", "sidecar/cmd/ringside/client", "sidecar/cmd/ringside/inspect",
 		"sidecar/cmd/ringside/top", "deploy/cmd/ringside-injector",

@@ -86,6 +86,9 @@ type SourceConfig struct {
 	MaxConns int
 	// MaxValueBytes limits one value. A row with a larger one is an error of its key alone; 0 means DefaultMaxValueBytes.
 	MaxValueBytes int
+	// Comment returns what a statement says in a comment of the request that it is executed for; empty for most. It is text from
+	// outside. Nil: there are no comments.
+	Comment func(context.Context) string
 	// Defect is called with each panic on a goroutine of the source that no caller waits for, stack included. May be nil.
 	Defect func(error)
 }

@@ -26,6 +26,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/internal/status"
 	"github.com/ringside-cache/ringside/sidecar/internal/task"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing/otlp"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
@@ -40,6 +42,7 @@ type parts struct {
 	budget       *budget.Budget // of memory.clients
 	audit        *audit.Log     // nil if it is off
 	auditing     *task.Task     // writes it
+	traces       *otlp.Exporter // nil if it is off
 	access       *access.Control
 	listeners    *servers.Listeners
 	tls          *mtls.Credentials // nil for plain text
@@ -66,6 +69,9 @@ func (p *parts) opened() []stage {
 	var list []stage
 	if p.auditing != nil {
 		list = append(list, stage{name: "audit log", stop: func(context.Context) { p.auditing.Stop() }})
+	}
+	if p.traces != nil {
+		list = append(list, stage{name: "traces", stop: p.traces.Close})
 	}
 	if p.listeners != nil {
 		list = append(list, stage{name: "listeners", stop: func(context.Context) { p.listeners.Close() }})
@@ -163,11 +169,12 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	if err != nil {
 		return fmt.Errorf("identify this member: %w", err)
 	}
+	r.openTraces(ctx, p, self.ID, version)
 	if p.tls, err = membership.OpenTLS(ctx, c, self.ID, p.audit, r.log); err != nil {
 		return err
 	}
 	sink := new(datasets.Sink)
-	p.pool = newPool(c, self, p.tls, sink, p.budget, r.logDefect)
+	p.pool = newPool(c, self, p.tls, sink, p.budget, p.tracer(), r.logDefect)
 	if p.directory, err = r.openDirectory(c.Membership, self, p); err != nil {
 		return err
 	}
@@ -188,6 +195,26 @@ func (r *run) buildMembers(ctx context.Context, p *parts, c config.Config) error
 	return err
 }
 
+// openTraces opens the exporter of spans that the environment asks for. Variables that all pods of a cluster have must not keep the
+// sidecar from starting.
+func (r *run) openTraces(ctx context.Context, p *parts, node, version string) {
+	var err error
+	p.traces, err = otlp.Open(ctx, otlp.Identity{Node: node, Version: version}, func(err error) {
+		r.log.Warn("spans could not be sent to the OpenTelemetry collector and are lost", zap.Error(err))
+	})
+	if err != nil {
+		r.log.Warn("requests are not traced: a variable of the environment cannot be used", zap.Error(err))
+	}
+}
+
+// tracer makes the spans; nil if nothing is traced.
+func (p *parts) tracer() *tracing.Tracer {
+	if p.traces == nil {
+		return nil
+	}
+	return p.traces.Tracer
+}
+
 func (r *run) openDirectory(m config.Membership, self ring.Member, p *parts) (*membership.Directory, error) {
 	if r.directory != nil {
 		return &membership.Directory{Directory: r.directory, Kind: m.Kind()}, nil
@@ -195,10 +222,14 @@ func (r *run) openDirectory(m config.Membership, self ring.Member, p *parts) (*m
 	return membership.OpenDirectory(m, self, p.tls, p.pool, r.log)
 }
 
-func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, b *budget.Budget, defect func(error)) *peer.Pool {
+func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, b *budget.Budget, tracer *tracing.Tracer,
+	defect func(error)) *peer.Pool {
 	pool := peer.Config{
 		Self: self.ID, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(), CopyLife: max(c.CopyLife(), 1),
 		Sink: sink, Budget: b, Defect: defect, Feeds: c.WithFeed(), //guard:invalidations-of-members-are-dropped
+	}
+	if tracer != nil {
+		pool.Propagate = tracing.Propagation
 	}
 	if c.Membership.Client() {
 		pool.Self = "" // it is not on the ring
@@ -235,7 +266,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 	node := &status.Node{
 		Config: c, Version: version, Revision: revision, Started: r.began, Members: p.members, Pool: p.pool,
 		Datasets: p.datasets, Local: application, Publisher: p.publisher,
-		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit,
+		Listeners: p.listeners, TLS: p.tls, Budget: p.budget, Access: p.access, Audit: p.audit, Traces: p.traces, Log: r.log,
 		Errors: r.errors, Explainer: explainer, Verifier: verifier,
 	}
 	p.reloader = &reloader{
@@ -249,7 +280,7 @@ func (r *run) buildServers(p *parts, c config.Config) error {
 		Self: p.members.Self(), Record: p.members.Record, Members: &p.list, Changed: p.directory.Changed, TLS: p.tls, Pool: p.pool, Datasets: p.datasets,
 		Inspect: node.Inspect, Explain: explainer.StateJSON, History: p.history.After,
 		ReachBack:    p.members.ReachBack,
-		Applications: application, Budget: p.budget, Defect: r.logDefect,
+		Applications: application, Budget: p.budget, Tracer: p.tracer(), Defect: r.logDefect,
 	})
 	if err != nil {
 		return err
@@ -286,7 +317,7 @@ func newApplication(p *parts, c config.Config, explainer *explain.Explainer, log
 		Redis:  p.listeners.Find("redis") != nil,
 		GRPCGo: c.Listen.GRPCGo, //guard:transport-of-grpc-is-ignored
 		Budget: p.budget, ConnShare: p.listeners.ConnShare("http"), RoutedCaller: p.tls.Caller,
-		Explain: explainer.ExplainJSON,
+		Explain: explainer.ExplainJSON, Tracer: p.tracer(),
 	}
 	lc.ExtAuthz.Dataset, lc.ExtAuthz.Header = c.ExtAuthz.Dataset, c.ExtAuthz.Header
 	if p.served.typed != nil {
@@ -316,6 +347,9 @@ func logErrors(log *zap.Logger) func(apierror.Line) {
 		fields := []zap.Field{
 			zap.String("id", l.ID), zap.String("type", apierror.TypeOf(l.Kind).Name), zap.String("error", l.Text),
 			zap.Int64("repeated", l.Repeated),
+		}
+		if l.TraceID != "" {
+			fields = append(fields, zap.String("trace_id", l.TraceID), zap.String("span_id", l.SpanID))
 		}
 		switch l.Kind {
 		case kv.KindInternal:

@@ -18,6 +18,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/audit"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/logging"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -118,6 +119,7 @@ func (r *reloader) apply(next config.Config) error {
 		return err
 	}
 	change.Apply()
+	logging.SetLevel(r.log, next.Log.Level) //guard:level-of-the-log-needs-a-restart
 	r.served.use(next, lister)
 	change.Retire()
 	r.log.Info("the configuration was reloaded", zap.Strings("added", change.Added), zap.Strings("removed", change.Removed),

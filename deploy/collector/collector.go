@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
 	"github.com/ringside-cache/ringside/deploy/collector/table"
 	"github.com/ringside-cache/ringside/deploy/collector/telemetry"
+	"go.uber.org/zap"
 )
 
 const (
@@ -21,7 +21,7 @@ type collector struct {
 	sampler  *telemetry.Sampler
 	census   *telemetry.Census
 	table    *table.Table
-	log      *slog.Logger
+	log      *zap.Logger
 	prefix   string
 	interval time.Duration
 	create   bool
@@ -80,7 +80,7 @@ func (c *collector) measure(ctx context.Context) []telemetry.Row {
 		unread = err.Error()
 	}
 	if unread != c.unread && unread != "" && ctx.Err() == nil {
-		c.log.Warn("some values of this machine cannot be read", "error", unread)
+		c.log.Warn("some values of this machine cannot be read", zap.String("error", unread))
 	}
 	c.unread = unread
 	return rows
@@ -135,7 +135,7 @@ func (c *collector) apply(ctx context.Context, p telemetry.Plan) error {
 func (c *collector) away(err error) time.Duration {
 	if c.awaySince.IsZero() {
 		c.awaySince, c.pause = time.Now(), c.interval
-		c.log.Warn("the database does not accept rows; retrying", "error", err)
+		c.log.Warn("the database does not accept rows; retrying", zap.Error(err))
 	}
 	c.pause = min(2*c.pause, maxPause)
 	return c.pause/2 + rand.N(c.pause/2)
@@ -145,6 +145,6 @@ func (c *collector) back() {
 	if c.awaySince.IsZero() {
 		return
 	}
-	c.log.Info("the database accepts rows again", "after", time.Since(c.awaySince).Round(time.Second))
+	c.log.Info("the database accepts rows again", zap.Duration("after", time.Since(c.awaySince).Round(time.Second)))
 	c.awaySince = time.Time{}
 }

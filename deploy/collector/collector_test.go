@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,6 +19,8 @@ import (
 	"github.com/ringside-cache/ringside/deploy/collector/table"
 	"github.com/ringside-cache/ringside/deploy/collector/telemetry"
 	"github.com/ringside-cache/ringside/e2e/rig"
+	"github.com/ringside-cache/ringside/sidecar/logging"
+	"go.uber.org/zap"
 )
 
 // This test binary also acts as the program, and as a process for it to observe.
@@ -200,7 +201,7 @@ func TestEndedProcess(t *testing.T) {
 	newCollector := func(keep time.Duration) *collector {
 		return &collector{
 			sampler: telemetry.NewSampler("", telemetry.MaxTop), census: telemetry.NewCensus(keep), table: tab,
-			log: slog.New(slog.DiscardHandler), interval: minInterval, create: true,
+			log: zap.NewNop(), interval: minInterval, create: true,
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -295,9 +296,18 @@ func TestDatabaseOutage(t *testing.T) {
 	}
 }
 
+func newLogger(t *testing.T, out io.Writer) *zap.Logger {
+	t.Helper()
+	log, err := logging.New("json", "info", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
 func TestOutageIsLoggedOnceAndRetriedLessOften(t *testing.T) {
 	var log lines
-	c := &collector{log: slog.New(slog.NewTextHandler(&log, nil)), interval: time.Second}
+	c := &collector{log: newLogger(t, &log), interval: time.Second}
 	for outage := range 2 {
 		for try := range 20 {
 			most := min(time.Second<<(try+1), maxPause)

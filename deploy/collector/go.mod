@@ -7,6 +7,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/ringside-cache/ringside v0.0.0-00010101000000-000000000000
 	github.com/shirou/gopsutil/v4 v4.26.10
+	go.uber.org/zap v1.28.0
 	modernc.org/sqlite v1.61.1
 )
 
@@ -27,6 +28,7 @@ require (
 	github.com/tklauser/go-sysconf v0.4.0 // indirect
 	github.com/tklauser/numcpus v0.12.0 // indirect
 	github.com/yusufpapurcu/wmi v1.2.4 // indirect
+	go.uber.org/multierr v1.11.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect

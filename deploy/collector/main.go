@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/ringside-cache/ringside/deploy/collector/table"
 	"github.com/ringside-cache/ringside/deploy/collector/telemetry"
+	"github.com/ringside-cache/ringside/sidecar/logging"
 )
 
 func main() {
@@ -50,6 +50,7 @@ type options struct {
 	interval             time.Duration
 	top                  int
 	once, create         bool
+	logFormat, logLevel  string
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -63,6 +64,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.interval, "interval", time.Second, "time between measurements, at least 100ms")
 	flags.IntVar(&o.top, "top", 10, "processes to report by CPU, and as many by memory; 0 to 250")
 	flags.BoolVar(&o.once, "once", false, "measure over one interval, write, end")
+	flags.StringVar(&o.logFormat, "log-format", "json", "format of the log: json or console")
+	flags.StringVar(&o.logLevel, "log-level", "info", "level of the log: debug, info, warn or error")
 	flags.BoolVar(&o.create, "create", false, "create the table where it is missing")
 	if err := flags.Parse(args); err != nil {
 		return o, errors.Join(err, errUsage)
@@ -113,11 +116,16 @@ func run(ctx context.Context, args []string, stderr io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
+	log, err := logging.New(o.logFormat, o.logLevel, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }() // some kinds of stderr cannot be synced
 	c := &collector{
 		sampler:  telemetry.NewSampler(o.prefix, o.top),
 		census:   telemetry.NewCensus(keepGone),
 		table:    t,
-		log:      slog.New(slog.NewTextHandler(stderr, nil)),
+		log:      log,
 		prefix:   o.prefix,
 		interval: o.interval,
 		create:   o.create,

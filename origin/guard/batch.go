@@ -24,6 +24,17 @@ type BatchConfig struct {
 	// Limiter, if set, is where a batch waits for its turn. It accepts more keys until then: the busier the origin, the larger
 	// the batches. While there is a free turn, a batch has only the keys that arrive at the same time.
 	Limiter *Limiter
+	// Tracer may be nil.
+	Tracer Tracer
+}
+
+// Tracer traces the Loads of a Batch, which belong to the requests of all their callers.
+type Tracer interface {
+	// Traced reports whether the context of a caller is that of a traced request.
+	Traced(ctx context.Context) bool
+	// Begin returns the context of a Load of n keys for the traced callers, at least one, and what to call with its error at the
+	// end.
+	Begin(ctx context.Context, callers []context.Context, n int) (context.Context, func(error))
 }
 
 func (c BatchConfig) maxKeys() int {
@@ -42,6 +53,7 @@ type Batch struct {
 	next    origin.Origin
 	maxKeys int
 	limiter *Limiter       // nil: no batch waits for a turn
+	tracer  Tracer         // nil: no Load is traced
 	running sync.WaitGroup // groups that have not ended
 
 	mu   sync.Mutex // guards open, and the fields of groups that are marked
@@ -52,9 +64,10 @@ type Batch struct {
 type group struct {
 	// Guarded by Batch.mu until the group accepts no more keys; immutable after that.
 	keys     []string
-	at       map[string]int // :: key → index in keys
-	takers   [][]taker      // :: index in keys → who gets its result
-	deadline time.Time      // the latest deadline of its callers; zero if one has none
+	at       map[string]int    // :: key → index in keys
+	takers   [][]taker         // :: index in keys → who gets its result
+	deadline time.Time         // the latest deadline of its callers; zero if one has none
+	traced   []context.Context // of callers
 
 	waiting int                     // guarded by Batch.mu
 	cancel  context.CancelCauseFunc // of ctx
@@ -74,7 +87,7 @@ type taker struct {
 
 // NewBatch combines the Loads of next.
 func NewBatch(next origin.Origin, c BatchConfig) *Batch {
-	return &Batch{next: next, maxKeys: c.maxKeys(), limiter: c.Limiter}
+	return &Batch{next: next, maxKeys: c.maxKeys(), limiter: c.Limiter, tracer: c.Tracer}
 }
 
 // Wait returns when no shared Load is running any more, not even for callers that have left. No Load may begin meanwhile.
@@ -160,6 +173,14 @@ func (g *group) wait(ctx context.Context) error {
 	}
 }
 
+// failure is the error of the Load, if it has failed.
+func (g *group) failure() error {
+	if errors.Is(g.err, errNoResult) {
+		return nil
+	}
+	return g.err
+}
+
 func (g *group) outcome() error {
 	if g.panicked != nil {
 		panic(g.panicked) // on a goroutine of the caller, who can recover
@@ -176,6 +197,9 @@ func (b *Batch) join(ctx context.Context, keys []string, c *caller) []*group {
 		g := b.openLocked()
 		if i == 0 || groups[i-1] != g {
 			g.admitLocked(ctx)
+			if b.tracer != nil && b.tracer.Traced(ctx) {
+				g.traced = append(g.traced, ctx)
+			}
 		}
 		g.addLocked(key, taker{c, i})
 		groups[i] = g
@@ -238,6 +262,11 @@ func (b *Batch) run(g *group) {
 	defer cancel()
 	if g.err = ctx.Err(); g.err != nil {
 		return // all callers have left
+	}
+	if len(g.traced) > 0 {
+		var end func(error)
+		ctx, end = b.tracer.Begin(ctx, g.traced, len(g.keys))
+		defer func() { end(g.failure()) }()
 	}
 	g.load(ctx, b.next)
 }

@@ -46,6 +46,7 @@ func (s *source) LoadEach(ctx context.Context, keys []string, yield func(int, or
 	})
 	valid := set.ValidKeys(keys)
 	set.Deliver(keys) // the others
+	ctx = s.db.commented(ctx)
 	for chunk := range slices.Chunk(valid, s.chunk()) {
 		if err := s.load(ctx, set, chunk); err != nil {
 			return fmt.Errorf("origin %q: %w", s.db.name, withAdvice(err))

@@ -33,7 +33,8 @@ type DB struct {
 	failover      *failoverCheck
 	maxConns      int
 	maxValueBytes int
-	defect        func(error) // origin.SourceConfig.Defect
+	defect        func(error)                  // origin.SourceConfig.Defect
+	comment       func(context.Context) string // origin.SourceConfig.Comment
 }
 
 // Open opens a database of this kind without connecting. Its errors do not name the origin, nor those of its methods that
@@ -44,7 +45,7 @@ func Open(d Driver, c origin.SourceConfig) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes, defect: c.Defect}
+	db := &DB{name: c.Name, database: database, maxConns: c.MaxConns, maxValueBytes: c.MaxValueBytes, defect: c.Defect, comment: c.Comment}
 	db.pools = connpool.NewGroup(database.Target)
 	db.pool = db.pools.Open(func() *sql.DB { return openPool(database.Reads, db.maxConns) })
 	db.writes = db.pool
@@ -85,6 +86,14 @@ func (db *DB) source(ds origin.Dataset) (*source, error) {
 		return nil, err
 	}
 	return &source{db: db, dataset: ds, query: sqltext.Load(ds, db.database.Syntax)}, nil
+}
+
+// commented returns a context whose statements have the comment of the request of ctx.
+func (db *DB) commented(ctx context.Context) context.Context {
+	if db.comment == nil {
+		return ctx
+	}
+	return sqltext.WithComment(ctx, db.comment(ctx))
 }
 
 // TargetChanged implements origin.ReloadableSource.

@@ -56,6 +56,7 @@ type rowWriter struct {
 
 // Write implements origin.Writer.
 func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
+	ctx = w.source.db.commented(ctx)
 	err := w.planner.Check(c)
 	var tx *rowwrite.Transaction
 	if err == nil {
@@ -69,6 +70,7 @@ func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, e
 
 // Append implements origin.Writer.
 func (w *rowWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {
+	ctx = w.source.db.commented(ctx)
 	tx, err := w.run(ctx, func(t *tables.Table) (*rowwrite.Transaction, error) { return w.planner.Append(t, data) })
 	if errors.Is(err, origin.ErrInvalidKey) { // the client has sent none: a sequence that is behind the rows, for example
 		err = origin.InvalidValue(w.source.dataset.Key[0], "the database refuses the key that it generates; nothing was written")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
@@ -26,7 +25,7 @@ func (d *Dataset) Append(ctx context.Context, value []byte, id string) (kv.Appen
 	}
 	d.stats.CountWrite(err)
 	if err != nil {
-		return kv.Appended{}, err
+		return kv.Appended{}, traced(ctx, err)
 	}
 	return kv.Appended{Key: res.key, Answer: res.answer(began, d.now())}, nil
 }
@@ -64,8 +63,8 @@ func (w *writer) append(ctx context.Context, c kv.Change) (result, error) {
 func (w *writer) insert(ctx context.Context, value []byte) (origin.Row, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.Policy().WriteTimeout)
 	defer cancel()
-	began := time.Now()
+	ctx, end := w.measure(ctx)
 	row, err := w.origin.Append(ctx, value)
-	w.stats.WriteTime.Observe(time.Since(began))
+	end(err)
 	return row, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/internal/silence"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -140,7 +141,9 @@ func (f *fetcher) startRun(reads []*read) {
 		keys[i], jobs[i].read = r.key, *r
 		jobs[i].done = nil // a flight may outlive the batch of the read
 	}
-	for i, call := range flights.Start(keys, timeout, f.runner(jobs, run)) {
+	span := f.flightSpan(reads[0].span, reads[0].owner() != nil, len(reads))
+	for i, call := range flights.Start(span, keys, timeout, f.runner(span, jobs, run)) {
+		joined(reads[i].span, span, call)
 		if !reads[i].background {
 			reads[i].call = call
 		}
@@ -148,8 +151,9 @@ func (f *fetcher) startRun(reads []*read) {
 }
 
 // runner returns the function of a flight that runs those of jobs that it has started.
-func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.Func[result] {
+func (f *fetcher) runner(span *tracing.Span, jobs []job, run func(context.Context, []*job)) flight.Func[result] {
 	return func(ctx context.Context, started []int, finish func(int, result, error)) {
+		defer span.End()
 		mine, began := make([]*job, len(started)), f.now()
 		for i, n := range started {
 			mine[i] = &jobs[n]
@@ -159,10 +163,11 @@ func (f *fetcher) runner(jobs []job, run func(context.Context, []*job)) flight.F
 				if err != nil {
 					f.failures.note(jobs[n].key, err, f.now())
 				}
+				fail(span, err)
 				finish(n, res, err)
 			}
 		}
-		run(ctx, mine)
+		run(span.Into(ctx), mine)
 	}
 }
 
@@ -206,7 +211,7 @@ func (f *fetcher) refreshEarly(key string, e *entries.Entry) {
 func (f *fetcher) loadNow(ctx context.Context, key string) (*entries.Entry, error) {
 	need := entries.Bound{MinLoadTime: f.now()} //guard:etag-is-compared-with-an-outdated-entry
 	for round := 1; ; round++ {
-		r := &read{key: key, need: need, bound: need, served: true}
+		r := &read{key: key, need: need, bound: need, served: true, span: tracing.From(ctx)}
 		f.start([]*read{r})
 		res, err := r.call.Wait(ctx)
 		if err != nil || need.Allows(res.entry, res.asOf) || round == maxRounds {
@@ -263,7 +268,9 @@ func (f *fetcher) query(ctx context.Context, keys []string, yield func(i int, r 
 		yield(i, r, again)
 	}
 	err := origin.LoadEach(ctx, f.origin, keys, each)
-	f.stats.LoadTime.Observe(time.Since(began))
+	took := time.Since(began)
+	f.stats.LoadTime.Observe(took)
+	tracing.From(ctx).Exemplify(&f.stats.LoadTime, took)
 	for i := range keys {
 		if err != nil && !answered[i] {
 			each(i, origin.Result{Err: err})
@@ -397,7 +404,9 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 	outcomes, tickets := f.ask(ctx, a.Peer, jobs, f.Policy().LoadTimeout+peerGrace, func(j *job) kv.Query {
 		return f.queryFor(j, a)
 	})
-	f.stats.PeerFetchTime.Observe(time.Since(began))
+	took := time.Since(began)
+	f.stats.PeerFetchTime.Observe(took)
+	tracing.From(ctx).Exemplify(&f.stats.PeerFetchTime, took)
 	var alone []*job
 	for i, j := range jobs {
 		switch o := outcomes[i]; {
@@ -443,11 +452,14 @@ func (f *fetcher) ask(
 	for i, j := range jobs {
 		queries[i], tickets[i] = query(j), f.store.Begin(j.key, entries.Copy)
 	}
-	limited, cancel := context.WithTimeout(ctx, timeout)
+	span := f.requestSpan(ctx, "fetch from", peer)
+	defer span.End()
+	limited, cancel := context.WithTimeout(span.Into(ctx), timeout)
 	defer cancel()
 	outcomes := kv.FetchAll(limited, peer, queries)
 	for i := range outcomes {
 		outcomes[i].Err = noAnswer(ctx, outcomes[i].Err)
+		fail(span, outcomes[i].Err)
 	}
 	return outcomes, tickets
 }
@@ -517,7 +529,12 @@ func (f *fetcher) failOver(ctx context.Context, jobs []*job, a kv.Attempt) {
 		keys[i], loads[i].read = j.key, j.read
 		loads[i].route.Previous, loads[i].background = nil, false
 	}
-	calls := f.loads.Start(keys, f.Policy().LoadTimeout, f.runner(loads, f.load))
+	mine := tracing.From(ctx)
+	span := f.flightSpan(mine, false, len(jobs))
+	calls := f.loads.Start(span, keys, f.Policy().LoadTimeout, f.runner(span, loads, f.load))
+	for _, call := range calls {
+		joined(mine, span, call)
+	}
 	flight.Each(calls, func(i int, res result, err error) {
 		res.detail = kv.DetailOwnerUnreachable
 		jobs[i].finish(res, err)

@@ -28,6 +28,7 @@ func (d *Dataset) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, 
 		if r.Err == nil {
 			results[i].Err = r.Answer.Err(d.name) // of a hit
 		}
+		results[i].Err = traced(ctx, results[i].Err)
 	}
 	return results
 }

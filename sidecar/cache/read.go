@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/batch"
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -43,7 +44,8 @@ func (d *Dataset) Get(ctx context.Context, key string, o kv.ReadOptions) (kv.Ans
 func (d *Dataset) miss(ctx context.Context, key string, o kv.ReadOptions, now int64) (kv.Answer, error) {
 	r := d.newRead(key, o, now)
 	d.resolve(ctx, []*read{r})
-	return d.finish(r, o)
+	a, err := d.finish(r, o)
+	return a, traced(ctx, err)
 }
 
 // Cached returns the answer to Get if a fresh value in memory is it, and never waits. It does not count the read: a caller
@@ -193,6 +195,7 @@ type read struct {
 	key        string
 	began      int64
 	need       entries.Bound // what the caller requires
+	span       *tracing.Span // of the caller's request; nil if it is not traced
 	memoryOnly bool
 	served     bool      // for another member: do not ask a third one
 	relay      bool      // … except the owner of a hot key, for which this one answers
@@ -254,8 +257,9 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 	if len(reads) > 0 && !d.peers.Awake() {
 		d.peers.Prove(ctx) // then memory may have the answers after all
 	}
-	started, short := reads[:0:0], ctx
+	started, short, span := reads[:0:0], ctx, tracing.From(ctx)
 	for _, r := range reads {
+		r.span = span
 		needsFlight := d.look(r)
 		if needsFlight {
 			started = append(started, r)
@@ -394,7 +398,8 @@ func (d *Dataset) answerOf(res result, r *read) (kv.Answer, error) {
 // finish checks and counts the answer of an application's read.
 func (d *Dataset) finish(r *read, o kv.ReadOptions) (kv.Answer, error) {
 	d.check(r, o)
-	d.stats.CountMiss(r.answer, r.err, time.Duration(d.now()-r.began))
+	took := time.Duration(d.now() - r.began)
+	r.span.Exemplify(&d.stats.ReadTime[d.stats.CountMiss(r.answer, r.err, took)], took)
 	return r.answer, r.err
 }
 

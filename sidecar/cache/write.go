@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/entries"
 	"github.com/ringside-cache/ringside/sidecar/internal/flight"
 	"github.com/ringside-cache/ringside/sidecar/internal/idempotency"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -29,7 +30,7 @@ func (d *Dataset) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	res, err := d.writer.route(ctx, c)
 	d.stats.CountWrite(err)
 	if err != nil {
-		return kv.Answer{}, err
+		return kv.Answer{}, traced(ctx, err)
 	}
 	return res.answer(began, d.now()), nil
 }
@@ -110,8 +111,9 @@ func (w *writer) commitTimeout() time.Duration {
 // fly makes a change in a flight: it must not be canceled halfway because its caller leaves.
 func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Change, timeout time.Duration,
 	do func(context.Context, kv.Change) (result, error)) (result, error) {
+	span := tracing.From(ctx)
 	res, err := flights.Do(ctx, w.flightKey(c), int64(len(c.Value)), timeout, func(ctx context.Context) (result, error) {
-		res, err := do(ctx, c)
+		res, err := do(span.Into(ctx), c)
 		if err != nil {
 			res.digest = c.Digest()
 		}
@@ -170,7 +172,10 @@ func (w *writer) flightKey(c kv.Change) string {
 // send has another member make a change.
 func (w *writer) send(ctx context.Context, peer kv.Peer, c kv.Change) (result, error) {
 	ticket := w.store.Begin(c.Key, entries.RemoteCommit)
-	a, err := peer.Write(ctx, c)
+	span := w.requestSpan(ctx, "write to", peer)
+	a, err := peer.Write(span.Into(ctx), c)
+	fail(span, err)
+	span.End()
 	switch {
 	case errors.Is(err, kv.ErrUnreachable):
 		return result{}, err
@@ -240,10 +245,26 @@ func (w *writer) apply(ctx context.Context, c kv.Change) (result, error) {
 func (w *writer) change(ctx context.Context, c origin.Change) (origin.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.Policy().WriteTimeout) //guard:origin-has-no-time-to-report-that-nothing-was-written
 	defer cancel()
-	began := time.Now()
+	ctx, end := w.measure(ctx)
 	value, err := w.origin.Write(ctx, c)
-	w.stats.WriteTime.Observe(time.Since(began))
+	end(err)
 	return value, err
+}
+
+// measure returns the context of a statement that writes, and what to call at its end.
+func (w *writer) measure(ctx context.Context) (context.Context, func(error)) {
+	began, span := time.Now(), tracing.From(ctx)
+	if span != nil {
+		span = span.Child(tracing.Client, "write "+w.name)
+		span.Set(tracing.Dataset, w.name)
+	}
+	return span.Into(ctx), func(err error) {
+		took := time.Since(began)
+		w.stats.WriteTime.Observe(took)
+		span.Exemplify(&w.stats.WriteTime, took)
+		fail(span, w.classifyWrite(err))
+		span.End()
+	}
 }
 
 // resolve turns a condition on the ETag into one on the version, which the origin can check.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (k *checker) statements() {
 		return
 	}
 	for _, n := range slices.Sorted(maps.Keys(k.config.Origins)) {
-		source, err := k.config.Origins[n].Open(n, k.drivers, nil)
+		source, err := k.config.Origins[n].Open(n, k.drivers, nil, func(context.Context) string { return "" })
 		if err != nil {
 			k.problem("origins."+n, "%v", err)
 			continue

@@ -188,6 +188,8 @@ type Origin struct {
 	Queue       int     `yaml:"queue"`
 	Batch       Batch   `yaml:"batch"`
 	Breaker     Breaker `yaml:"breaker"`
+	// TraceComments ends the statements of traced requests with a comment that names the trace.
+	TraceComments bool `yaml:"trace_comments"`
 }
 
 // Batch combines misses of one dataset into one query while all statements of MaxInFlight are in use.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -80,12 +81,16 @@ func (d Dataset) Many() bool { return d.RowsOfKey == rowsMany }
 func (d Dataset) JSON() bool { return d.Value == "" || d.Many() }
 
 // Open opens the origin without connecting to it. Errors do not name it.
-func (o Origin) Open(name string, drivers origin.Drivers, defect func(error)) (origin.Source, error) {
+func (o Origin) Open(name string, drivers origin.Drivers, defect func(error), comment func(context.Context) string) (
+	origin.Source, error) {
 	dsn, err := o.currentDSN()
 	if err != nil {
 		return nil, fmt.Errorf("dsn_file: %w", err)
 	}
 	c := origin.SourceConfig{Name: name, DSN: dsn.Reveal(), MaxConns: o.maxConns(), Defect: defect}
+	if o.TraceComments {
+		c.Comment = comment
+	}
 	if o.DSNFile != "" {
 		c.ReloadDSN = func() (string, error) {
 			dsn, err := o.currentDSN()

@@ -22,6 +22,7 @@ const (
 // Distribution counts durations without locks, in more and finer buckets than a Histogram, over a longer range. An
 // observation takes a logarithm: it is not for every hit. Its zero value is ready.
 type Distribution struct {
+	Exemplars
 	zero   atomic.Uint64
 	counts [maxBucket - minBucket]atomic.Uint64 // :: bucket - minBucket - 1
 	sum    atomic.Int64                         // nanoseconds

@@ -34,6 +34,16 @@ const (
 	KindNoAppend  // the database generates no keys for the rows; nothing was written
 )
 
+// String returns the name of a kind for operators.
+func (k Kind) String() string {
+	return [...]string{
+		KindInternal: "internal", KindInvalidKey: "invalid_key", KindNotCached: "not_cached", KindOverloaded: "overloaded",
+		KindUnavailable: "unavailable", KindDeadline: "deadline", KindCanceled: "canceled", KindVersion: "version",
+		KindReadOnly: "read_only", KindInvalidValue: "invalid_value", KindIDReused: "id_reused", KindConflict: "conflict",
+		KindUnknown: "unknown", KindDataError: "data_error", KindNoAppend: "no_append",
+	}[k]
+}
+
 // Error is an error with a kind.
 type Error struct {
 	Kind Kind
@@ -104,6 +114,16 @@ var ErrNoMemory = &Error{Kind: KindOverloaded, RetryAfter: time.Second,
 
 // ErrUnreachable means that a peer did not answer: the connection failed or timed out, or its breaker is open.
 var ErrUnreachable = errors.New("peer unreachable")
+
+// TracedError is an error of a request that is traced. Its text is that of Err.
+type TracedError struct {
+	Err             error
+	TraceID, SpanID string // as OpenTelemetry writes them
+}
+
+func (e *TracedError) Error() string { return e.Err.Error() }
+
+func (e *TracedError) Unwrap() error { return e.Err }
 
 // Err returns the error that applications get of a key whose rows cannot be a value; nil for any other answer.
 func (a Answer) Err(dataset string) error {

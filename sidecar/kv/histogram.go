@@ -10,6 +10,7 @@ var Buckets = [...]float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, 
 
 // Histogram counts durations without locks. Its zero value is ready.
 type Histogram struct {
+	Exemplars
 	counts [len(Buckets) + 1]atomic.Uint64 // not cumulative; the last one is +Inf
 	sum    atomic.Int64                    // nanoseconds
 }

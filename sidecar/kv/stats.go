@@ -115,8 +115,9 @@ func (s *Stats) CountHit(notFound, local bool) {
 	counter.Add(1)
 }
 
-// CountMiss counts a read that was not answered by a fresh entry at once, and took so long. Each read is counted once.
-func (s *Stats) CountMiss(a Answer, err error, took time.Duration) {
+// CountMiss counts a read that was not answered by a fresh entry at once, and took so long. Each read is counted once. It returns as
+// what it has counted it.
+func (s *Stats) CountMiss(a Answer, err error, took time.Duration) ReadResult {
 	result := resultOf(a, err)
 	s.ReadTime[result].Observe(took)
 	if err == nil {
@@ -143,6 +144,7 @@ func (s *Stats) CountMiss(a Answer, err error, took time.Duration) {
 	default:
 		s.Load.Add(1)
 	}
+	return result
 }
 
 // Reads is the number of reads of all kinds, those of other members included.

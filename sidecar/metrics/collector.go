@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"encoding/hex"
 	"errors"
 	"math"
 	"time"
@@ -63,14 +64,28 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, h := range c.histograms {
 		h.row.series(&c.source, func(h2 *kv.Histogram, label string) {
 			count, sum, buckets := h2.Snapshot()
-			out <- prometheus.MustNewConstHistogram(h.desc, count, sum, buckets, label)
+			out <- withExemplars(prometheus.MustNewConstHistogram(h.desc, count, sum, buckets, label), h2.Exemplars.Exemplars())
 		})
 	}
 	for _, d := range c.distributions {
 		d.row.series(&c.source, func(of *kv.Distribution, labels ...string) {
-			out <- newTwoForms(d, of.Snapshot(), labels)
+			out <- withExemplars(newTwoForms(d, of.Snapshot(), labels), of.Exemplars.Exemplars())
 		})
 	}
+}
+
+// withExemplars adds traced requests to the buckets of a histogram. Scrapers get them in OpenMetrics and protobuf.
+func withExemplars(m prometheus.Metric, traced []kv.Exemplar) prometheus.Metric {
+	if len(traced) == 0 {
+		return m
+	}
+	list := make([]prometheus.Exemplar, len(traced))
+	for i, x := range traced {
+		list[i] = prometheus.Exemplar{Value: x.Seconds, Timestamp: x.At, Labels: prometheus.Labels{
+			"trace_id": hex.EncodeToString(x.TraceID[:]), "span_id": hex.EncodeToString(x.SpanID[:]),
+		}}
+	}
+	return prometheus.MustNewMetricWithExemplars(m, list...)
 }
 
 // twoForms is a histogram with the buckets of both forms: a scraper gets the native ones if it asks for protobuf, and the others

@@ -37,6 +37,8 @@ type Source struct {
 	Reloads           func() Reloads
 	Access            func() []Access
 	Audit             func() Audit
+	Traces            func() Traces
+	LogLinesDropped   func() int64 // by the rate limit of the log
 }
 
 // Configured is what the configuration in use has; a reload changes it.
@@ -52,6 +54,9 @@ type Access struct {
 	Denied  map[string]int64 // :: operation (a fixed set) → requests without the permission
 	Limited map[string]int64 // :: limit (a fixed set) → requests above the rate limit of their client
 }
+
+// Traces is what has become of the spans since the start, and how many wait.
+type Traces struct{ Exported, Failed, Dropped, Waiting, MaxWaiting int64 }
 
 // Audit counts lines of the audit log since the start.
 type Audit struct{ Written, Dropped int64 }

@@ -589,6 +589,19 @@ func processMetrics() []metric {
 	return []metric{
 		{"ringside_build_info", gauge, []string{"version", "revision"}, "Always 1.",
 			func(s *Source, emit func(float64, ...string)) { emit(1, s.Version, s.Revision) }},
+		{"ringside_trace_spans_total", counter, []string{"result"},
+			"Spans that ended: exported; failed, because the OpenTelemetry collector did not take them; or dropped, because too many were waiting. None without tracing.",
+			readSpans},
+		{"ringside_trace_queue_spans", gauge, nil, "Spans that wait to be exported.",
+			traces(func(t Traces) int64 { return t.Waiting })},
+		{"ringside_trace_queue_limit_spans", gauge, nil, "Limit of the spans that wait to be exported (OTEL_BSP_MAX_QUEUE_SIZE).",
+			traces(func(t Traces) int64 { return t.MaxWaiting })},
+		{"ringside_log_lines_dropped_total", counter, nil, "Lines that the rate limit of the log left out.",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.LogLinesDropped != nil {
+					emit(float64(s.LogLinesDropped()))
+				}
+			}},
 		{"ringside_config_reloads_total", counter, []string{"result"},
 			"Configuration reloads; result is ok or error.", readReloads},
 		{"ringside_config_last_reload_failed", gauge, nil,
@@ -598,6 +611,24 @@ func processMetrics() []metric {
 					emit(oneIf(s.Reloads().LastFailed))
 				}
 			}},
+	}
+}
+
+func readSpans(s *Source, emit func(float64, ...string)) {
+	if s.Traces == nil {
+		return
+	}
+	t := s.Traces()
+	emit(float64(t.Exported), "exported")
+	emit(float64(t.Failed), "failed")
+	emit(float64(t.Dropped), "dropped")
+}
+
+func traces(field func(Traces) int64) func(*Source, func(float64, ...string)) {
+	return func(s *Source, emit func(float64, ...string)) {
+		if s.Traces != nil {
+			emit(float64(field(s.Traces())))
+		}
 	}
 }
 

@@ -114,8 +114,8 @@ func (p *peer) clientConfig() client.Config {
 		IdleTimeout:    wire.IdleTimeout,
 		// The failure detector needs a waiting call; pings find connections that die without one.
 		PingInterval: 30 * time.Second, PingTimeout: 5 * time.Second,
-		Budget: p.pool.config.Budget,
-		Spawn:  p.pool.spawn,
+		Budget: p.pool.config.Budget, Propagate: p.pool.config.Propagate,
+		Spawn: p.pool.spawn,
 	}
 }
 

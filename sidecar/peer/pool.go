@@ -52,6 +52,8 @@ type Config struct {
 	MaxAnswerBytes int
 	// Budget limits the memory of answers; nil means no limit.
 	Budget *budget.Budget
+	// Propagate returns the traceparent and the tracestate of a request to another member; empty if it is not traced. May be nil.
+	Propagate func(context.Context) (parent, state string)
 	// Sink receives the invalidations of the members that have answered this one; with nil there are no subscriptions.
 	Sink Sink
 	// SubscriptionIdle is how long a subscription outlives the last answer of its member; 30 s by default. It must exceed

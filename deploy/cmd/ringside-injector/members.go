@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ringside-cache/ringside/deploy/inject/cert"
+	"go.uber.org/zap"
 )
 
 // members are the options of the certificate that sidecars share.
@@ -27,7 +27,7 @@ func (m *members) flags(cmd *cobra.Command) {
 }
 
 // keepMembers returns the function that maintains the certificates of sidecars in the background.
-func (o options) keepMembers(log *slog.Logger) (func(context.Context), error) {
+func (o options) keepMembers(log *zap.Logger) (func(context.Context), error) {
 	if len(o.members.namespaces) == 0 {
 		return func(context.Context) {}, nil
 	}

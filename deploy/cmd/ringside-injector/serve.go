@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +25,8 @@ import (
 	"github.com/ringside-cache/ringside/deploy/inject"
 	"github.com/ringside-cache/ringside/deploy/inject/cert"
 	"github.com/ringside-cache/ringside/deploy/inject/webhook"
+	"github.com/ringside-cache/ringside/sidecar/logging"
+	"go.uber.org/zap"
 )
 
 // options are the flags of serve.
@@ -40,6 +41,7 @@ type options struct {
 	clientNames                []string // empty: any certificate of clientCA
 	members                    members
 	drain                      time.Duration
+	logFormat, logLevel        string
 }
 
 func newServe() *cobra.Command {
@@ -71,8 +73,15 @@ configuration, so that the API server trusts it.`,
 		"common name or DNS name that the certificate of a client must have; may be repeated")
 	o.members.flags(cmd)
 	flags.DurationVar(&o.drain, "drain", 5*time.Second, "how long to keep serving after SIGTERM")
+	flags.StringVar(&o.logFormat, "log-format", "json", "format of the log: json or console")
+	flags.StringVar(&o.logLevel, "log-level", "info", "level of the log: debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return serve(cmd.Context(), o, slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)))
+		log, err := logging.New(o.logFormat, o.logLevel, cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = log.Sync() }() // some kinds of stderr cannot be synced
+		return serve(cmd.Context(), o, log)
 	}
 	return cmd
 }
@@ -88,7 +97,7 @@ func readTemplate(path string) (*inject.Template, error) {
 // certificate is a tls.Config.GetCertificate.
 type certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-func serve(ctx context.Context, o options, log *slog.Logger) error {
+func serve(ctx context.Context, o options, log *zap.Logger) error {
 	template, err := readTemplate(o.template)
 	if err != nil {
 		return err
@@ -130,7 +139,7 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 }
 
 // certificate returns the source of the certificate, and the function that maintains it in the background.
-func (o options) certificate(log *slog.Logger) (certificate, func(context.Context), error) {
+func (o options) certificate(log *zap.Logger) (certificate, func(context.Context), error) {
 	if o.certDir != "" {
 		keep, err := o.keepMembers(log)
 		return cert.FromFiles(o.certDir), keep, err
@@ -231,7 +240,7 @@ func newServer(address string, handler http.Handler, config *tls.Config) *http.S
 	server := &http.Server{
 		Addr: address, Handler: useful(handler), TLSConfig: config, ConnContext: withConn, Protocols: new(http.Protocols),
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		MaxHeaderBytes: maxHeader, ErrorLog: zap.NewStdLog(zap.NewNop()),
 	}
 	server.Protocols.SetHTTP1(true)
 	return server
@@ -255,10 +264,10 @@ func closedConnections(registry *prometheus.Registry) *prometheus.CounterVec {
 }
 
 // limitMemory makes Go collect garbage before the process reaches the memory limit of its container.
-func limitMemory(log *slog.Logger) {
+func limitMemory(log *zap.Logger) {
 	_, err := memlimit.Set()
 	if err != nil && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrNoLimit) {
-		log.Warn("the memory limit of the container is unknown; set GOMEMLIMIT", "error", err)
+		log.Warn("the memory limit of the container is unknown; set GOMEMLIMIT", zap.Error(err))
 	}
 }
 
@@ -271,7 +280,7 @@ type server struct {
 
 // runUntilDone runs servers and keep until parent is done or a server fails. Then it calls leave and stops them.
 func runUntilDone(
-	parent context.Context, servers []server, keep func(context.Context), leave func(), log *slog.Logger,
+	parent context.Context, servers []server, keep func(context.Context), leave func(), log *zap.Logger,
 ) error {
 	ctx, fail := context.WithCancelCause(parent)
 	defer fail(nil)
@@ -285,7 +294,7 @@ func runUntilDone(
 			return fmt.Errorf("listen on %s: %w", server.Addr, err)
 		}
 		defer server.Close()
-		log.Info("listening", "address", listener.Addr().String(), "tls", server.TLSConfig != nil)
+		log.Info("listening", zap.Stringer("address", listener.Addr()), zap.Bool("tls", server.TLSConfig != nil))
 		tasks.Go(func() {
 			bounded := &connections{Listener: listener, limit: server.limit, closed: server.closed}
 			if err := serveOn(bounded, server.Server); !errors.Is(err, http.ErrServerClosed) {

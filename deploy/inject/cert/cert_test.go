@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -92,7 +92,7 @@ func (s webhooks) Update(
 func newRotator(s *store) *Rotator {
 	return &Rotator{
 		Secrets: secrets{s}, Webhooks: webhooks{s}, Secret: "s", Webhook: "w", Hosts: []string{host, "127.0.0.1"},
-		Log: slog.New(slog.DiscardHandler),
+		Log: zap.NewNop(),
 	}
 }
 

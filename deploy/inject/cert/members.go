@@ -8,11 +8,11 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -28,7 +28,7 @@ type Members struct {
 	Secret     string
 	// Name is the DNS name in the certificates: peer_tls.name of the sidecars.
 	Name string
-	Log  *slog.Logger
+	Log  *zap.Logger
 }
 
 const (
@@ -44,7 +44,7 @@ func (m *Members) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := interval
 		if err := m.reconcile(ctx); err != nil && ctx.Err() == nil {
-			m.Log.Warn("could not renew the certificates of sidecars", "error", err, "retry_in", retryInterval)
+			m.Log.Warn("could not renew the certificates of sidecars", zap.Error(err), zap.Duration("retry_in", retryInterval))
 			wait = retryInterval
 		}
 		select {

@@ -4,18 +4,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 )
 
 func newMembers(ca *store, namespaces map[string]*store) *Members {
 	m := &Members{
 		Authority: secrets{ca}, AuthoritySecret: "ca", Namespaces: map[string]Secrets{}, Secret: "tls", Name: "ringside",
-		Log: slog.New(slog.DiscardHandler),
+		Log: zap.NewNop(),
 	}
 	for name, s := range namespaces {
 		m.Namespaces[name] = secrets{s}

@@ -6,10 +6,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +42,7 @@ type Rotator struct {
 	Secret, Webhook string
 	// Hosts are the names and addresses that the API server uses for this server.
 	Hosts []string
-	Log   *slog.Logger
+	Log   *zap.Logger
 
 	current atomic.Pointer[tls.Certificate]
 }
@@ -58,7 +58,7 @@ func (r *Rotator) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait := interval
 		if err := r.reconcile(ctx); err != nil && ctx.Err() == nil {
-			r.Log.Warn("could not renew or publish the serving certificate", "error", err, "retry_in", retryInterval)
+			r.Log.Warn("could not renew or publish the serving certificate", zap.Error(err), zap.Duration("retry_in", retryInterval))
 			wait = retryInterval
 		}
 		select {
@@ -102,7 +102,7 @@ func (r *Rotator) share(ctx context.Context) (*tls.Certificate, []byte, error) {
 	if err == nil {
 		return pair, secret.Data[caKey], nil
 	}
-	r.Log.Info("generating a new serving certificate", "reason", err)
+	r.Log.Info("generating a new serving certificate", zap.NamedError("reason", err))
 	certificate, key, err := generate(r.Hosts, now)
 	if err != nil {
 		return nil, nil, err

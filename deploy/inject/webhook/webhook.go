@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/ringside-cache/ringside/deploy/inject"
 	"github.com/ringside-cache/ringside/deploy/inject/admission"
+	"go.uber.org/zap"
 )
 
 const (
@@ -45,7 +45,7 @@ const (
 // Webhook serves admission reviews of pods.
 type Webhook struct {
 	template *inject.Template
-	log      *slog.Logger
+	log      *zap.Logger
 	turns    chan struct{} // has an element for each review that is processed
 	logged   *rate.Limiter // of refusals
 	reviews  *prometheus.CounterVec
@@ -63,7 +63,7 @@ const (
 )
 
 // New returns a webhook that injects t, and registers its metrics.
-func New(t *inject.Template, log *slog.Logger, registry prometheus.Registerer) *Webhook {
+func New(t *inject.Template, log *zap.Logger, registry prometheus.Registerer) *Webhook {
 	w := &Webhook{
 		template: t, log: log, turns: make(chan struct{}, atOnce), logged: rate.NewLimiter(refusalsLogged, refusalsLogged),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -133,7 +133,7 @@ func (w *Webhook) review(asker inject.Asker) http.HandlerFunc {
 func (w *Webhook) reject(rw http.ResponseWriter, err error) {
 	w.reviews.WithLabelValues(resultInvalid).Inc()
 	if w.logged.Allow() { //guard:refusals-fill-the-log
-		w.log.Warn("rejected a request that is not an admission review of a pod", "error", cut(err.Error(), maxWarning))
+		w.log.Warn("rejected a request that is not an admission review of a pod", zap.String("error", cut(err.Error(), maxWarning)))
 	}
 	code := http.StatusBadRequest
 	var large *http.MaxBytesError
@@ -170,12 +170,12 @@ func (w *Webhook) respond(rw http.ResponseWriter, response *admissionv1.Admissio
 	})
 }
 
-func (w *Webhook) logOf(q *admission.Request) *slog.Logger {
+func (w *Webhook) logOf(q *admission.Request) *zap.Logger {
 	name := ""
 	if q.Pod != nil {
 		name = q.Pod.Name()
 	}
-	return w.log.With("namespace", q.Namespace, "pod", name, "dry_run", q.DryRun)
+	return w.log.With(zap.String("namespace", q.Namespace), zap.String("pod", name), zap.Bool("dry_run", q.DryRun))
 }
 
 func (w *Webhook) answer(q *admission.Request, asker inject.Asker) *admissionv1.AdmissionResponse {
@@ -199,7 +199,7 @@ func (w *Webhook) answer(q *admission.Request, asker inject.Asker) *admissionv1.
 	}
 	response.PatchType = new(admissionv1.PatchTypeJSONPatch)
 	w.reviews.WithLabelValues(resultInjected).Inc()
-	log.Info("injected", "warnings", warnings)
+	log.Info("injected", zap.Strings("warnings", warnings))
 	return response
 }
 
@@ -219,11 +219,11 @@ func cut(text string, limit int) string {
 }
 
 // refuse rejects a pod.
-func (w *Webhook) refuse(log *slog.Logger, q *admission.Request, err error) *admissionv1.AdmissionResponse {
+func (w *Webhook) refuse(log *zap.Logger, q *admission.Request, err error) *admissionv1.AdmissionResponse {
 	w.reviews.WithLabelValues(resultRefused).Inc()
 	message := cut(err.Error(), maxMessage)
 	if w.logged.Allow() {
-		log.Info("refused", "error", message)
+		log.Info("refused", zap.String("error", message))
 	}
 	return &admissionv1.AdmissionResponse{UID: q.UID, Result: &metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,6 +18,8 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
+	"github.com/ringside-cache/ringside/sidecar/logging"
+	"go.uber.org/zap"
 )
 
 func newWebhook(t testing.TB) *Webhook {
@@ -27,7 +28,7 @@ func newWebhook(t testing.TB) *Webhook {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(template, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	return New(template, zap.NewNop(), prometheus.NewRegistry())
 }
 
 func post(h http.Handler, path, body string) *httptest.ResponseRecorder {
@@ -164,7 +165,10 @@ func TestRefusalsInTheLogAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		w := newWebhook(t)
-		w.log = slog.New(slog.NewTextHandler(&log, nil))
+		var err error
+		if w.log, err = logging.New("json", "info", &log); err != nil {
+			t.Fatal(err)
+		}
 		const flood = 100
 		for range flood {
 			post(w.Handler(), "/inject/pod", "<html>")

@@ -46,7 +46,7 @@ func (r *reader) read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 	if len(keys) == 0 {
 		return nil
 	}
-	if types.kept != "" {
+	if types.kept != "" && sqltext.Comment(ctx) == "" { //guard:commented-statement-is-kept
 		ctx = keep(ctx, types.kept)
 	}
 	for parameters := range slices.Chunk(parameters, types.together(len(keys))) {
@@ -70,7 +70,7 @@ func (r *reader) readKeys(ctx context.Context, conn *sql.Conn, q *sqltext.Query,
 		return err
 	}
 	scan := &rowset.Scan{Query: q, Key: key, Set: set, Cell: types.cell, Types: types.check}
-	return scan.Run(ctx, conn, query, slices.Concat(parameters...))
+	return scan.Run(ctx, conn, query+sqltext.Comment(ctx), slices.Concat(parameters...))
 }
 
 // maxFilled limits the keys of a statement that is likely to be used again: larger batches are rare.

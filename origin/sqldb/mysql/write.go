@@ -72,7 +72,7 @@ func (w writer) begin(ctx context.Context, conn *sql.Conn) error {
 
 // execute returns the number of matched rows, and how long the statement took in the server, at most.
 func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) (rows int64, took time.Duration, err error) {
-	text, err := w.withTimeLimit(ctx, conn, step.SQL)
+	text, err := w.withTimeLimit(ctx, conn, step.SQL+sqltext.Comment(ctx))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -93,7 +93,7 @@ func (w writer) execute(ctx context.Context, conn *sql.Conn, step sqltext.Step) 
 // insert returns the key that the server has generated for the row of a statement: the insert id of the answer to it, which no
 // trigger and no other session changes, or what it returns.
 func (w writer) insert(ctx context.Context, conn *sql.Conn, step sqltext.Step, g tables.Generation) (key string, err error) {
-	text, err := w.withTimeLimit(ctx, conn, step.SQL)
+	text, err := w.withTimeLimit(ctx, conn, step.SQL+sqltext.Comment(ctx))
 	if err != nil {
 		return "", err
 	}

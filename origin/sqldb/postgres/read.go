@@ -116,6 +116,9 @@ func readKeys(ctx context.Context, conn *pgconn.PgConn, q *sqltext.Query, sd *pg
 	if err != nil {
 		return err
 	}
+	if text := sqltext.Comment(ctx); text != "" { //guard:commented-statement-stays-prepared
+		sd = &pgconn.StatementDescription{SQL: sd.SQL + text, ParamOIDs: sd.ParamOIDs}
+	}
 	return readLimited(ctx, conn, q, keys[0], set, func(b *pgconn.Batch) { session.AddStatement(b, sd, parameters...) })
 }
 

@@ -126,7 +126,7 @@ func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
 		if !t.begun {
 			before, t.begun = session.Of(t.conn).AddBegin(ctx, batch), true
 		}
-		batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+		batch.ExecParams(step.SQL+sqltext.Comment(ctx), textParameters(step.Parameters), nil, nil, nil)
 		answers := []answer{t.setTriggers}
 		if step.Creates {
 			batch.ExecParams(clock, nil, nil, nil, nil)
@@ -148,7 +148,7 @@ func (t *transaction) insert(ctx context.Context) error {
 	batch, step, key := &pgconn.Batch{}, t.tx.Steps[0], ""
 	before := session.Of(t.conn).AddBegin(ctx, batch)
 	t.begun = true
-	batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+	batch.ExecParams(step.SQL+sqltext.Comment(ctx), textParameters(step.Parameters), nil, nil, nil)
 	n, err := t.receive(t.conn.ExecBatch(ctx, batch), before, func(r *pgconn.ResultReader) error {
 		result := r.Read()
 		if len(result.Rows) == 1 && len(result.Rows[0]) == 1 {
@@ -177,7 +177,7 @@ func (t *transaction) renew(ctx context.Context, step sqltext.Step) error {
 	}
 	t.tx.Forget()
 	step, batch := t.tx.Renew(), &pgconn.Batch{}
-	batch.ExecParams(step.SQL, textParameters(step.Parameters), nil, nil, nil)
+	batch.ExecParams(step.SQL+sqltext.Comment(ctx), textParameters(step.Parameters), nil, nil, nil)
 	err := t.runBatch(ctx, batch, 0, step.Parameters)
 	if t.tx.NotRenewed(t.tx.Rows.Rows(), err) {
 		return sqldb.ErrNotRenewed

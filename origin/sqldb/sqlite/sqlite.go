@@ -29,6 +29,9 @@ func Driver() origin.Driver {
 const busySlice = 20 * time.Millisecond
 
 func connect(c origin.SourceConfig) (*sqldb.Database, error) {
+	if c.Comment != nil {
+		return nil, errComment
+	}
 	read, write, err := connectionURIs(c.DSN)
 	if err != nil {
 		return nil, err
@@ -76,6 +79,8 @@ func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // foreign matches DSNs of other databases, which must not be printed as the path of a file.
 var foreign = regexp.MustCompile(`://|@\w*\(|password\s*=`)
+
+var errComment = errors.New("trace_comments: SQLite has no server that would show the comments; remove it")
 
 var errBadDSN = errors.New("this is not a DSN of SQLite: give a path, or a URI such as file:/data/rows.db")
 

@@ -3,22 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	osexec "os/exec"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/ringside-cache/ringside/sidecar"
 	"github.com/ringside-cache/ringside/sidecar/cmd/ringside/cli"
 	"github.com/ringside-cache/ringside/sidecar/config"
+	"github.com/ringside-cache/ringside/sidecar/logging"
 	"github.com/ringside-cache/ringside/sidecar/supervise"
 )
 
@@ -44,9 +42,9 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 	}
 	source := configFlags(cmd)
 	cmd.Flags().Func("log-format", "json or console; same as --set log.format=",
-		assign(source, "log.format", "json", "console"))
+		assign(source, "log.format", logging.Formats...))
 	cmd.Flags().Func("log-level", "debug, info, warn or error; same as --set log.level=",
-		assign(source, "log.level", "debug", "info", "warn", "error"))
+		assign(source, "log.level", logging.Levels...))
 	supervised := cmd.Flags().Bool("supervise", false,
 		"run the sidecar in a child process, and hold its sockets while that is replaced, after a crash or by ringside restart")
 	debuggable := cmd.Flags().Bool("debuggable", false,
@@ -61,7 +59,7 @@ and by --set; a flag overrides a variable, and a variable overrides the file. Lo
 		if err != nil {
 			return err
 		}
-		log, err := newLogger(c.Effective().Log, cmd.ErrOrStderr())
+		log, err := logging.New(c.Effective().Log.Format, c.Effective().Log.Level, cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}
@@ -107,32 +105,4 @@ func assign(source *config.Source, path string, allowed ...string) func(string) 
 		source.Set = append(source.Set, path+"="+value)
 		return nil
 	}
-}
-
-// Of the lines with the same message in one second, the first are written and then every hundredth, so that a repeated
-// fault does not fill the disk of the node.
-const (
-	samplesPerSecond = 20
-	thenEvery        = 100
-)
-
-func newLogger(c config.Log, w io.Writer) (*zap.Logger, error) {
-	level, err := zapcore.ParseLevel(c.Level)
-	if err != nil {
-		return nil, fmt.Errorf("log.level: %w", err)
-	}
-	core := zapcore.NewCore(newEncoder(c.Format), zapcore.Lock(zapcore.AddSync(w)), level)
-	return zap.New(zapcore.NewSamplerWithOptions(core, time.Second, samplesPerSecond, thenEvery)), nil
-}
-
-func newEncoder(format string) zapcore.Encoder {
-	c := zap.NewProductionEncoderConfig()
-	c.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	c.EncodeDuration = zapcore.StringDurationEncoder
-	c.TimeKey = "time"
-	if format == "console" {
-		c.EncodeLevel = zapcore.CapitalLevelEncoder
-		return zapcore.NewConsoleEncoder(c)
-	}
-	return zapcore.NewJSONEncoder(c)
 }

@@ -46,6 +46,7 @@ var errRestart = errors.New("these fields take effect only after a restart; rest
 
 // fixed returns the fields that a reload does not change: path → value.
 func fixed(c config.Config) map[string]string {
+	c.Log.Level = ""
 	c.Datasets, c.Origins, c.Tokens = nil, nil, nil //guard:reload-rejects-changed-datasets
 	if c.CNFMetrics != "" {
 		c.CNFMetrics = "configured" // the service may have another dataset, but not appear or disappear

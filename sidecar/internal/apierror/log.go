@@ -28,6 +28,8 @@ type Line struct {
 	Text string
 	// Errors is the number of errors that had lines of the previous window, without those lines themselves.
 	Repeated int64
+	// TraceID and SpanID are those of the request, if it is traced.
+	TraceID, SpanID string
 }
 
 // Log writes the texts of errors that clients do not see, and gives clients the id of the line. Errors with the same text
@@ -71,6 +73,9 @@ func (l *Log) Show(err error) (id string) {
 		var panicked interface{ PanicStack() []byte }
 		if errors.As(err, &panicked) {
 			text += "\n" + string(panicked.PanicStack())
+		}
+		if traced, ok := errors.AsType[*kv.TracedError](err); ok {
+			line.TraceID, line.SpanID = traced.TraceID, traced.SpanID
 		}
 		line.Kind, line.Text = kind, text[:min(len(text), maxLogBytes)]
 		l.write(line)

@@ -2,6 +2,7 @@ package datasets
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -97,6 +98,9 @@ func (s *Set) logFailures(of *generation, d *cache.Dataset, f failures) {
 	for name, err := range map[string]error{"last_load_error": load, "last_write_error": write} {
 		if err != nil {
 			fields = append(fields, zap.NamedError(name, err))
+		}
+		if traced, ok := errors.AsType[*kv.TracedError](err); ok {
+			fields = append(fields, zap.String(name+"_trace_id", traced.TraceID))
 		}
 	}
 	if f.fetches > 0 {

@@ -56,6 +56,7 @@ type Group[V any] struct {
 type Call[V any] struct {
 	group *Group[V]
 	key   string
+	by    any              // of Start
 	bytes int64            // taken from Group.memory
 	ended bool             // guarded by Group.mu
 	waits []func(V, error) // guarded by Group.mu
@@ -82,20 +83,23 @@ func New[V any](max int, memory Memory) *Group[V] {
 // bytes is what fn holds.
 func (g *Group[V]) Do(ctx context.Context, key string, bytes int64, timeout time.Duration,
 	fn func(context.Context) (V, error)) (V, error) {
-	calls := g.start([]string{key}, bytes, timeout, func(ctx context.Context, _ []int, finish func(int, V, error)) {
+	calls := g.start(nil, []string{key}, bytes, timeout, func(ctx context.Context, _ []int, finish func(int, V, error)) {
 		value, err := fn(ctx)
 		finish(0, value, err)
 	})
 	return calls[0].Wait(ctx)
 }
 
-// Start returns the call of each key. It starts one run of fn for all keys that have no call yet.
-func (g *Group[V]) Start(keys []string, timeout time.Duration, fn Func[V]) []*Call[V] {
-	return g.start(keys, 0, timeout, fn)
+// Start returns the call of each key. It starts one run of fn for all keys that have no call yet. by is that of these calls.
+func (g *Group[V]) Start(by any, keys []string, timeout time.Duration, fn Func[V]) []*Call[V] {
+	return g.start(by, keys, 0, timeout, fn)
 }
 
+// By returns what the caller who has started the call passed to Start.
+func (c *Call[V]) By() any { return c.by }
+
 // start takes bytes for each call that it starts, in addition to the call itself.
-func (g *Group[V]) start(keys []string, bytes int64, timeout time.Duration, fn Func[V]) []*Call[V] {
+func (g *Group[V]) start(by any, keys []string, bytes int64, timeout time.Duration, fn Func[V]) []*Call[V] {
 	calls := make([]*Call[V], len(keys))
 	var mine []*Call[V] // those of calls that the run ends
 	var started []int
@@ -109,6 +113,7 @@ func (g *Group[V]) start(keys []string, bytes int64, timeout time.Duration, fn F
 				need += runBytes
 			}
 			call = g.addLocked(key, need)
+			call.by = by
 			if !call.ended {
 				if mine == nil {
 					mine = make([]*Call[V], len(keys))

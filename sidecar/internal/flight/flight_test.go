@@ -153,7 +153,7 @@ func TestCloseCancelsAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[int](1, nil)
 		ended := false
-		g.Start([]string{"key"}, time.Minute, func(ctx context.Context, _ []int, _ func(int, int, error)) {
+		g.Start(nil, []string{"key"}, time.Minute, func(ctx context.Context, _ []int, _ func(int, int, error)) {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended = true
@@ -179,7 +179,7 @@ func TestStartMakesTheCallsOfManyKeysAtOnce(t *testing.T) {
 			})
 		}()
 		synctest.Wait()
-		calls := g.Start([]string{"a", "b", "c", "a", "d", "e"}, time.Minute, func(_ context.Context, started []int, finish func(int, string, error)) {
+		calls := g.Start(nil, []string{"a", "b", "c", "a", "d", "e"}, time.Minute, func(_ context.Context, started []int, finish func(int, string, error)) {
 			if !slices.Equal(started, []int{0, 2, 4}) {
 				t.Errorf("started for %v; want a, c and d, which have no call, up to the bound", started)
 			}
@@ -202,7 +202,7 @@ func TestStartMakesTheCallsOfManyKeysAtOnce(t *testing.T) {
 			t.Errorf("%d calls counted; want the 2 of which the function still holds the result", n)
 		}
 		g.Close()
-		if _, err := g.Start([]string{"a"}, time.Minute, nil)[0].Wait(t.Context()); !errors.Is(err, ErrClosed) {
+		if _, err := g.Start(nil, []string{"a"}, time.Minute, nil)[0].Wait(t.Context()); !errors.Is(err, ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 	})
@@ -210,7 +210,7 @@ func TestStartMakesTheCallsOfManyKeysAtOnce(t *testing.T) {
 
 func TestCallWithoutAResultFails(t *testing.T) {
 	g := New[int](1, nil)
-	calls := g.Start([]string{"key"}, time.Minute, func(context.Context, []int, func(int, int, error)) {})
+	calls := g.Start(nil, []string{"key"}, time.Minute, func(context.Context, []int, func(int, int, error)) {})
 	if _, err := calls[0].Wait(t.Context()); err == nil {
 		t.Error("got no error; want one, as the function passed no result")
 	}

@@ -16,7 +16,7 @@ func TestReaderThatLeftIsNotHeld(t *testing.T) {
 	release := make(chan struct{})
 	defer g.Close()
 	defer close(release)
-	calls := g.Start([]string{"key"}, time.Hour, func(_ context.Context, _ []int, finish func(int, int, error)) { <-release })
+	calls := g.Start(nil, []string{"key"}, time.Hour, func(_ context.Context, _ []int, finish func(int, int, error)) { <-release })
 	held := readAndLeave(t, calls)
 	runtime.GC()
 	if held.Value() != nil {
@@ -40,7 +40,7 @@ func readAndLeave(t *testing.T, calls []*Call[int]) weak.Pointer[[1 << 20]byte] 
 func TestPanicOfOneWaitLeavesTheOthersTheirResult(t *testing.T) {
 	g := New[int](1, nil)
 	release, got := make(chan struct{}), 0
-	calls := g.Start([]string{"key"}, time.Hour, func(_ context.Context, _ []int, finish func(int, int, error)) {
+	calls := g.Start(nil, []string{"key"}, time.Hour, func(_ context.Context, _ []int, finish func(int, int, error)) {
 		<-release
 		finish(0, 7, nil)
 	})
@@ -66,7 +66,7 @@ func TestPanicOfAWaitAtTheTimeoutDoesNotEndTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New[int](1, nil)
 		release := make(chan struct{})
-		calls := g.Start([]string{"key"}, time.Second, func(context.Context, []int, func(int, int, error)) { <-release })
+		calls := g.Start(nil, []string{"key"}, time.Second, func(context.Context, []int, func(int, int, error)) { <-release })
 		var got error
 		Each(calls, func(int, int, error) { panic("boom") })
 		Each(calls, func(_ int, _ int, err error) { got = err })

@@ -30,7 +30,7 @@ func (s *stream) answer(p []byte) bool {
 	frame.Put(b[start:], frame.Headers, frame.FlagEndHeaders, s.id)
 	data := len(b)
 	b = append(b, zeros...)
-	b, ok := c.callFast(s.head.Path, p[body.PrefixBytes:], b, int(limit))
+	b, ok := c.callFast(Call{s.head.Path, &s.head}, p[body.PrefixBytes:], b, int(limit))
 	if !ok {
 		c.out.table = table
 		return false
@@ -53,12 +53,12 @@ func (s *stream) answer(p []byte) bool {
 }
 
 // callFast turns a panic into no answer.
-func (c *conn) callFast(path string, message, dst []byte, limit int) (b []byte, ok bool) {
+func (c *conn) callFast(call Call, message, dst []byte, limit int) (b []byte, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.config.Defect(p)
 			b, ok = dst, false
 		}
 	}()
-	return c.server.config.Fast.Append(c.ctx, path, message, dst, limit)
+	return c.server.config.Fast.Append(c.ctx, call, message, dst, limit)
 }

@@ -25,7 +25,7 @@ type echoFast struct{}
 
 func (echoFast) Match(path string) bool { return path == "/fast" }
 
-func (echoFast) Append(_ context.Context, _ string, message, dst []byte, limit int) ([]byte, bool) {
+func (echoFast) Append(_ context.Context, _ Call, message, dst []byte, limit int) ([]byte, bool) {
 	if bytes.Equal(message, []byte("panic")) {
 		panic("in Fast")
 	}

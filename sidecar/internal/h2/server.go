@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2/header"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
 )
 
@@ -61,7 +62,22 @@ type Fast interface {
 	Match(path string) bool
 	// Append appends the response message (without the 5-byte prefix) to dst: at most limit bytes. ok is false for everything
 	// that is not an immediate answer; then the request goes to Handler as if Fast did not exist.
-	Append(ctx context.Context, path string, message, dst []byte, limit int) (response []byte, ok bool)
+	Append(ctx context.Context, call Call, message, dst []byte, limit int) (response []byte, ok bool)
+}
+
+// Call is what a Fast may know of a request. It is valid until Append returns.
+type Call struct {
+	Path string
+	head *header.Head
+}
+
+// Joined returns the value of a field, whose name has lower-case letters; several are joined with commas. It is empty if there is
+// none.
+func (c Call) Joined(name string) string {
+	if c.head == nil {
+		return ""
+	}
+	return c.head.Joined(name)
 }
 
 func (c Config) withDefaults() Config {

@@ -19,7 +19,7 @@ import (
 func Check(ctx context.Context, c config.Config, drivers origin.Drivers) error {
 	k := checker{Config: c, ctx: ctx}
 	for _, name := range slices.Sorted(maps.Keys(c.Origins)) {
-		source, err := c.Origins[name].Open(name, drivers, nil)
+		source, err := c.Origins[name].Open(name, drivers, nil, traceparent)
 		if err != nil {
 			k.errs = append(k.errs, fmt.Errorf("origins.%s: %w", name, err))
 			continue
@@ -149,7 +149,7 @@ func (f FeedInstaller) open(do func(origin.FeedInstaller, origin.Dataset, origin
 	case !d.Feed.Configured():
 		return fmt.Errorf("dataset %s has no feed in the configuration; add feed: {kind: poll}, or notify", f.Dataset)
 	}
-	source, err := f.Config.Origins[d.Origin].Open(d.Origin, f.Drivers, nil)
+	source, err := f.Config.Origins[d.Origin].Open(d.Origin, f.Drivers, nil, traceparent)
 	if err != nil {
 		return fmt.Errorf("origins.%s: %w", d.Origin, err)
 	}

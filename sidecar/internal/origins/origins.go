@@ -95,7 +95,7 @@ func (s *Set) Next(origins map[string]config.Origin) (*Set, error) {
 }
 
 func openOrigin(name string, c config.Origin, with Config) (*budgeted, error) {
-	source, err := c.Open(name, with.Drivers, with.Defect)
+	source, err := c.Open(name, with.Drivers, with.Defect, traceparent)
 	if err != nil {
 		return nil, fmt.Errorf("origins.%s: %w", name, err)
 	}
@@ -212,7 +212,7 @@ func (s *Set) Dataset(name string, c config.Dataset, stats *kv.Stats) (origin.Or
 		Failures: uint32(b.config.Breaker.Failures), Cooldown: *b.config.Breaker.Cooldown,
 	})
 	u.batch = guard.NewBatch(u.breaker, guard.BatchConfig{
-		MaxKeys: b.config.Batch.MaxKeys, Limiter: b.limiter,
+		MaxKeys: b.config.Batch.MaxKeys, Limiter: b.limiter, Tracer: statements{name, b.config.Driver},
 	})
 	s.datasets[name] = u
 	return u.batch, nil
@@ -327,13 +327,13 @@ func (o observed) LoadEach(ctx context.Context, keys []string, yield func(int, o
 	o.stats.Keys.Add(int64(len(keys)))
 	err := origin.LoadEach(ctx, o.Origin, keys, func(i int, r origin.Result) {
 		if !r.IsAnswer() && !errors.Is(r.Err, origin.ErrInvalidKey) {
-			o.last.set(r.Err)
+			o.last.set(traced(ctx, r.Err))
 		}
 		yield(i, r)
 	})
 	if err != nil {
 		o.stats.QueryErrors.Add(1)
-		o.last.set(err)
+		o.last.set(traced(ctx, err))
 	}
 	return err
 }
@@ -348,7 +348,7 @@ type observedWriter struct {
 func (o observedWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
 	value, err := o.Writer.Write(ctx, c)
 	if err != nil && !isCallersFault(err) { //guard:invalid-writes-of-callers-fill-log
-		o.last.set(err)
+		o.last.set(traced(ctx, err))
 	}
 	return value, err
 }
@@ -357,7 +357,7 @@ func (o observedWriter) Write(ctx context.Context, c origin.Change) (origin.Valu
 func (o observedWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {
 	row, err := o.Writer.Append(ctx, data)
 	if err != nil && !isCallersFault(err) {
-		o.last.set(err)
+		o.last.set(traced(ctx, err))
 	}
 	return row, err
 }

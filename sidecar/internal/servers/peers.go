@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/cache"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/datasets"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/peer"
@@ -36,6 +37,8 @@ type PeersConfig struct {
 	Explain func(dataset, key string) []byte
 	// History returns what this member recorded after an interval, for the consoles of other members.
 	History func(after int64) []byte
+	// Tracer traces the calls; nil: none.
+	Tracer *tracing.Tracer
 	// Budget limits the bytes that callers make the process use.
 	Budget *budget.Budget
 	// Defect is called with each panic of a handler.
@@ -72,10 +75,11 @@ func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 	p.Service = service.New(service.Config{
 		Node: c.Self.ID, Datasets: p.served, Ring: c.Pool, Inspect: c.Inspect, Explain: c.Explain, History: c.History,
 		Record: func() []byte { return c.Record([]byte(description)) }, Changed: c.Changed, Members: c.Members, ReachBack: c.ReachBack,
-		Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
+		Tracer: c.Tracer.Followed(), Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{
-		Fast: p.Service.Fast(), MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer"),
+		Tracer: c.Tracer.Followed(), //guard:members-begin-traces
+		Fast:   p.Service.Fast(), MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer"),
 	}
 	var handshake func(net.Conn) (net.Conn, error)
 	if c.TLS != nil {

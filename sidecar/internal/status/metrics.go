@@ -5,6 +5,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
 	"github.com/ringside-cache/ringside/sidecar/local"
+	"github.com/ringside-cache/ringside/sidecar/logging"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 )
 
@@ -31,6 +32,10 @@ func (n *Node) Metrics(peers *servers.Peers, reloads func() metrics.Reloads) met
 	if n.TLS != nil {
 		s.PeerTLS = n.peerTLS
 	}
+	if n.Traces != nil {
+		s.Traces = func() metrics.Traces { return metrics.Traces(n.Traces.Stats()) }
+	}
+	s.LogLinesDropped = func() int64 { return logging.Dropped(n.Log) }
 	s.Audit = func() metrics.Audit {
 		a := n.Audit.Stats()
 		return metrics.Audit{Written: a.Written, Dropped: a.Dropped}

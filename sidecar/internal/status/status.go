@@ -23,11 +23,13 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/hotkeys"
 	"github.com/ringside-cache/ringside/sidecar/internal/membership"
 	"github.com/ringside-cache/ringside/sidecar/internal/servers"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing/otlp"
 	"github.com/ringside-cache/ringside/sidecar/internal/verify"
 	"github.com/ringside-cache/ringside/sidecar/local"
 	"github.com/ringside-cache/ringside/sidecar/metrics"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/mtls"
+	"go.uber.org/zap"
 )
 
 // Node has the parts of a sidecar that report their state.
@@ -45,7 +47,9 @@ type Node struct {
 	TLS       *mtls.Credentials // nil for plain text between members
 	Budget    *budget.Budget
 	Access    *access.Control
-	Audit     *audit.Log // nil if it is off
+	Audit     *audit.Log     // nil if it is off
+	Traces    *otlp.Exporter // nil if it is off
+	Log       *zap.Logger
 	Errors    *apierror.Log
 	Explainer *explain.Explainer
 	Verifier  *verify.Verifier

@@ -15,6 +15,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -67,6 +68,8 @@ type Config struct {
 	ExtAuthz struct{ Dataset, Header string }
 	// Explain explains a key of a dataset, in JSON; nil if nothing can. The error has a Kind.
 	Explain func(ctx context.Context, dataset, key string) ([]byte, error)
+	// Tracer traces requests; nil: none.
+	Tracer *tracing.Tracer
 	// Errors has the texts of errors that clients do not see: of failures, and of defects, such as panics. Nil means one that writes nowhere.
 	Errors *apierror.Log
 }

@@ -16,7 +16,7 @@ import (
 // Explain implements ringside.v1.Cache.
 func (s *service) Explain(ctx context.Context, q *ringsidev1.ExplainRequest) (_ *ringsidev1.ExplainResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	explain := s.backend.Config().Explain
 	if s.routed || explain == nil {
 		return nil, status.Error(codes.Unimplemented, api.ErrNoExplain.Error())

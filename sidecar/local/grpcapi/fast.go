@@ -5,10 +5,15 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/ringside-cache/ringside/proto/groupcachepb"
 	ringsidev1 "github.com/ringside-cache/ringside/proto/ringside/v1"
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing/calls"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
@@ -40,10 +45,10 @@ func (f *Fast) Match(path string) bool {
 
 // Append appends the response, at most limit bytes, to dst. It reports false, and has counted nothing, if it does not
 // answer.
-func (f *Fast) Append(ctx context.Context, path string, message, dst []byte, limit int) (_ []byte, ok bool) {
+func (f *Fast) Append(ctx context.Context, call h2.Call, message, dst []byte, limit int) (_ []byte, ok bool) {
 	start := time.Now()
 	defer f.recovered(&ok) //guard:fast-panic-ends-process
-	switch path {
+	switch call.Path {
 	case ringsidev1.Cache_Get_FullMethodName:
 		dst, ok = f.get(ctx, message, dst, limit)
 	case ringsidev1.Cache_BatchGet_FullMethodName:
@@ -52,7 +57,13 @@ func (f *Fast) Append(ctx context.Context, path string, message, dst []byte, lim
 		dst, ok = f.groupGet(ctx, message, dst, limit)
 	}
 	if ok {
-		f.stats.Duration.Observe(time.Since(start))
+		took := time.Since(start)
+		f.stats.Duration.Observe(took)
+		if _, span := calls.Begin(ctx, f.backend.Config().Tracer, call, call.Path, start); span != nil {
+			span.Set(tracing.Source, kv.SourceHit.String())
+			span.Exemplify(&f.stats.Duration, took)
+			calls.End(span, codes.OK)
+		}
 	}
 	return dst, ok
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/watches"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
@@ -111,7 +112,7 @@ var fastPaths = []string{
 func (p *pair) check(t *testing.T, path string, message []byte) bool {
 	t.Helper()
 	prefix := []byte("before")
-	got, ok := p.fast.Append(t.Context(), path, message, bytes.Clone(prefix), fastLimit)
+	got, ok := p.fast.Append(t.Context(), h2.Call{Path: path}, message, bytes.Clone(prefix), fastLimit)
 	if !ok {
 		return false
 	}
@@ -294,7 +295,7 @@ func TestFastLeavesToTheServer(t *testing.T) {
 		{"batch with an unknown field", batchPath, append(batchOf("a"), "\x1a\x00"...)},
 		{"another method", ringsidev1.Cache_Put_FullMethodName, get("rows", "a")},
 	} {
-		got, ok := p.fast.Append(t.Context(), c.path, c.message, nil, fastLimit)
+		got, ok := p.fast.Append(t.Context(), h2.Call{Path: c.path}, c.message, nil, fastLimit)
 		if ok || len(got) != 0 {
 			t.Errorf("%s: got %q, %v; want nothing", c.name, got, ok)
 		}
@@ -348,7 +349,7 @@ func BenchmarkFast(b *testing.B) {
 		b.Run(path[1:], func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, ok := p.fast.Append(b.Context(), path, message, dst, fastLimit); !ok {
+				if _, ok := p.fast.Append(b.Context(), h2.Call{Path: path}, message, dst, fastLimit); !ok {
 					b.Fatal("not answered")
 				}
 			}
@@ -365,7 +366,7 @@ func TestFastDoesNotAllocate(t *testing.T) {
 	} {
 		ctx := t.Context()
 		n := testing.AllocsPerRun(1000, func() {
-			if _, ok := p.fast.Append(ctx, path, message, dst, fastLimit); !ok {
+			if _, ok := p.fast.Append(ctx, h2.Call{Path: path}, message, dst, fastLimit); !ok {
 				t.Fatalf("%s is not answered", path)
 			}
 		})
@@ -390,7 +391,7 @@ func TestFastLeavesDeniedCallsToTheServer(t *testing.T) {
 		for path, message := range map[string][]byte{
 			fastPaths[0]: get("rows", "a"), fastPaths[1]: batchOf("a"), fastPaths[2]: get("rows", "a"),
 		} {
-			if _, got := fast.Append(caller.With(t.Context(), who), path, message, nil, fastLimit); got != want {
+			if _, got := fast.Append(caller.With(t.Context(), who), h2.Call{Path: path}, message, nil, fastLimit); got != want {
 				t.Errorf("%s by %s: answered: %t, want %t", path, who, got, want)
 			}
 		}

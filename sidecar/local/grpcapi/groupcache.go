@@ -18,7 +18,7 @@ type groupCache struct {
 // Get implements groupcachepb.GroupCache.
 func (g *groupCache) Get(ctx context.Context, q *groupcachepb.GetRequest) (_ *groupcachepb.GetResponse, err error) {
 	start := time.Now()
-	defer g.service.finish(start, &err)
+	defer g.service.finish(ctx, start, &err)
 	a, err := g.service.get(ctx, start, q.GetGroup(), q.GetKey(), kv.ReadOptions{})
 	if err != nil {
 		return nil, err

@@ -18,6 +18,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing/calls"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/extauthz"
@@ -38,7 +40,7 @@ func NewServer(
 	backend *api.Backend, watches *watch.Engine, stats *api.Protocol, routed bool, options ...grpc.ServerOption,
 ) *grpc.Server {
 	config := backend.Config()
-	options = append(options, h2.GRPCOptions()...)
+	options = append(append(options, h2.GRPCOptions()...), calls.Options(config.Tracer)...)
 	g := grpc.NewServer(append(options,
 		grpc.MaxRecvMsgSize(MaxMessageBytes(config)),
 		grpc.ChainStreamInterceptor(streamEnder(backend.Stopping())),
@@ -92,7 +94,7 @@ func newService(backend *api.Backend, watches *watch.Engine, stats *api.Protocol
 // Get implements ringside.v1.Cache.
 func (s *service) Get(ctx context.Context, q *ringsidev1.GetRequest) (_ *ringsidev1.GetResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	o, field, err := readOptions(q)
 	if err != nil {
 		return nil, api.InvalidRequest(err).At(field)
@@ -123,6 +125,8 @@ func (s *service) get(ctx context.Context, start time.Time, dataset, key string,
 	if err != nil {
 		return nil, err
 	}
+	span := tracing.From(ctx)
+	span.Set(tracing.Dataset, d.Name())
 	if err := kv.CheckKey(key); err != nil {
 		return nil, api.InvalidKey(err).At("key")
 	}
@@ -132,6 +136,9 @@ func (s *service) get(ctx context.Context, start time.Time, dataset, key string,
 	limited := s.deadline(ctx, start)
 	defer s.recycle(limited)
 	a, err := d.Get(limited, key, o)
+	if err == nil {
+		span.Set(tracing.Source, a.Source.String())
+	}
 	switch {
 	case err != nil:
 		return nil, s.backend.Error(err).At("key")
@@ -162,7 +169,7 @@ func (s *service) BatchGet(
 	ctx context.Context, q *ringsidev1.BatchGetRequest,
 ) (_ *ringsidev1.BatchGetResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	d, _, err := s.dataset(ctx, q.GetDataset(), access.Read)
 	if err != nil {
 		return nil, err
@@ -184,11 +191,13 @@ func (s *service) BatchGet(
 }
 
 // finish counts a call, and turns a panic into an error: one bad call must not end the sidecar.
-func (s *service) finish(start time.Time, err *error) {
+func (s *service) finish(ctx context.Context, start time.Time, err *error) {
 	if p := recover(); p != nil {
 		*err = s.backend.Panic("while handling a call", p)
 	}
-	s.stats.Duration.Observe(time.Since(start))
+	took := time.Since(start)
+	s.stats.Duration.Observe(took)
+	tracing.From(ctx).Exemplify(&s.stats.Duration, took)
 }
 
 func (s *service) deadline(ctx context.Context, start time.Time) *api.Deadline {

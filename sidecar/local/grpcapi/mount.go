@@ -30,7 +30,7 @@ func (m mountRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 func (s *service) wrap(next grpc.MethodHandler) grpc.MethodHandler {
 	return func(impl any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (
 		_ any, err error) {
-		defer s.finish(time.Now(), &err)                                           //guard:mounted-panic-ends-process
+		defer s.finish(ctx, time.Now(), &err)                                      //guard:mounted-panic-ends-process
 		ctx, cancel := context.WithTimeout(ctx, s.backend.Config().RequestTimeout) //guard:mounted-calls-without-deadline
 		defer cancel()
 		ctx = access.WithAuthorization(ctx, authorization(ctx)) //guard:mounted-calls-without-token

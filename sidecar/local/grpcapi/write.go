@@ -15,7 +15,7 @@ import (
 // Put implements ringside.v1.Cache.
 func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsidev1.PutResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	d, a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
 		kv.Change{Key: q.GetKey(), Value: q.GetValue(), ID: q.GetIdempotencyId()})
 	if err != nil {
@@ -28,7 +28,7 @@ func (s *service) Put(ctx context.Context, q *ringsidev1.PutRequest) (_ *ringsid
 // Append implements ringside.v1.Cache.
 func (s *service) Append(ctx context.Context, q *ringsidev1.AppendRequest) (_ *ringsidev1.AppendResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	d, who, err := s.dataset(ctx, q.GetDataset(), access.Write)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (s *service) Append(ctx context.Context, q *ringsidev1.AppendRequest) (_ *r
 // Delete implements ringside.v1.Cache.
 func (s *service) Delete(ctx context.Context, q *ringsidev1.DeleteRequest) (_ *ringsidev1.DeleteResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	_, a, err := s.write(ctx, start, q.GetDataset(), q.GetCondition(),
 		kv.Change{Key: q.GetKey(), Delete: true, ID: q.GetIdempotencyId()})
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *service) Invalidate(
 	ctx context.Context, q *ringsidev1.InvalidateRequest,
 ) (_ *ringsidev1.InvalidateResponse, err error) {
 	start := time.Now()
-	defer s.finish(start, &err)
+	defer s.finish(ctx, start, &err)
 	d, who, err := s.dataset(ctx, q.GetDataset(), access.Invalidate)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
@@ -65,6 +67,7 @@ func (h *Handler) Handle(ctx context.Context, c *RequestContext) {
 	start := time.Now()
 	defer h.finish(c, start)
 	c.loan = h.backend.Config().Budget.Loan(budget.Responses)
+	ctx, c.span = tracing.Request(ctx, h.backend.Config().Tracer, c.header, tracing.Server, "HTTP", start)
 	c.base = ctx
 	c.deadline.Reset(ctx, start.Add(h.backend.Config().RequestTimeout))
 	path, authority := originForm(c.Target, c.Host)
@@ -127,8 +130,59 @@ func (h *Handler) finish(c *RequestContext, start time.Time) {
 	}
 	h.charge(c)
 	if !c.Unread {
-		h.Stats.Duration.Observe(time.Since(start) - c.arrival)
+		took := time.Since(start) - c.arrival
+		h.Stats.Duration.Observe(took)
+		c.span.Exemplify(&h.Stats.Duration, took)
 	}
+	if c.span != nil {
+		h.endSpan(c)
+	}
+}
+
+// endSpan says what the request was. Its strings lie in buffers: the span has copies, and of the target only the route.
+func (h *Handler) endSpan(c *RequestContext) {
+	method := "_OTHER" // of clients that make up methods (OpenTelemetry, Semantic Conventions for HTTP)
+	for _, known := range []string{
+		http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete, http.MethodOptions,
+	} {
+		if c.Method == known {
+			method = known
+		}
+	}
+	path, _ := originForm(c.Target, c.Host)
+	route := h.routeOf(path)
+	c.span.Rename(strings.TrimSuffix(method+" "+route, " "))
+	c.span.Set("http.request.method", method)
+	c.span.Set("http.route", route)
+	c.span.SetInt("http.response.status_code", c.Status)
+	if c.Status >= http.StatusInternalServerError {
+		c.span.Fail(strconv.Itoa(c.Status))
+	}
+	c.span.End()
+}
+
+// routeOf returns the template of a path, without what the client has chosen in it.
+func (h *Handler) routeOf(path string) string {
+	rest, versioned := strings.CutPrefix(path, "/v1/")
+	_, _, keyed := keyPath(path)
+	_, verb := cutVerb(rest)
+	switch {
+	case h.isMounted(path):
+		return strings.TrimSuffix(mountPath, "/")
+	case path == "/", path == "/openapi.json", path == "/v1/datasets":
+		return strings.Clone(path)
+	case isWatch(path):
+		return "/v1/{dataset}:watch"
+	case isExplain(path):
+		return "/v1/{dataset}:explain"
+	case keyed:
+		return "/v1/{dataset}/{key}"
+	case versioned && (verb == ":batchGet" || verb == ":invalidate"):
+		return "/v1/{dataset}" + strings.Clone(verb)
+	case versioned && verb == "":
+		return "/v1/{dataset}"
+	}
+	return ""
 }
 
 // refuse returns the error of a request that is wrong for every route.
@@ -327,6 +381,7 @@ func (h *Handler) dataset(c *RequestContext, escaped string, o access.Operation)
 		c.Fail(e)
 		return d, false
 	}
+	c.span.Set(tracing.Dataset, d.Name())
 	return d, h.admit(c, d, o)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/access"
 	"github.com/ringside-cache/ringside/sidecar/internal/apierror"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 )
@@ -36,6 +37,7 @@ func (h *Handler) read(c *RequestContext, d api.Served, key string) bool {
 		c.Fail(h.backend.Error(err))
 		return false
 	}
+	c.span.Set(tracing.Source, a.Source.String())
 	c.sendEntry(&a, o, d)
 	if d.View.Headers() > 0 && !a.NotFound && c.Status < 400 {
 		if err := c.setColumns(d.View, a.Value); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpfield"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/watch"
@@ -131,6 +132,7 @@ type RequestContext struct {
 	Request
 	Response
 	deadline  *api.Deadline
+	span      *tracing.Span   // nil if the request is not traced
 	who       caller.Caller   // the caller, or the token that it has sent
 	base      context.Context // parent of deadline
 	arrival   time.Duration   // how long the content has taken to arrive
@@ -151,7 +153,7 @@ func (c *RequestContext) Recycle() {
 	if !c.deadline.Stop() {
 		c.deadline = new(api.Deadline)
 	}
-	c.Request, c.who, c.authority, c.base = Request{}, caller.Caller{}, "", nil
+	c.Request, c.who, c.authority, c.base, c.span = Request{}, caller.Caller{}, "", nil, nil
 	c.arrival, c.Unread, c.free = 0, false, false
 	c.loan.Close() //guard:response-keeps-its-bytes
 	c.Response = Response{Fields: c.Fields[:0], scratch: c.scratch[:0]}

@@ -22,6 +22,8 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing/calls"
 	"github.com/ringside-cache/ringside/sidecar/peer/wire"
 )
 
@@ -43,6 +45,8 @@ type Config struct {
 	// Caller returns who is at the other end of a connection: its state is nil for plain text. Each request has the caller in
 	// its context. May be nil.
 	Caller func(*tls.ConnectionState, net.Addr) caller.Caller
+	// Tracer traces the calls; nil: none.
+	Tracer *tracing.Tracer
 	// Budget limits the bytes that callers make the process use; nil means no limit.
 	Budget *budget.Budget
 	// ConnShare is the part of the budget's bytes for connections that belongs to this listener.
@@ -89,7 +93,7 @@ func New(c Config) *Server {
 	c = c.withDefaults()
 	s := &Server{config: c}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(append(h2.GRPCOptions(),
+	s.grpc = grpc.NewServer(append(append(h2.GRPCOptions(), calls.Options(c.Tracer)...),
 		grpc.MaxRecvMsgSize(c.MaxRequestBytes),
 		grpc.ForceServerCodecV2(wire.NewCodec()), //guard:requests-are-decoded-without-limits
 		grpc.ChainStreamInterceptor(s.recoverStream, s.interceptStream),

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer"
 	"github.com/ringside-cache/ringside/sidecar/peer/peertest"
@@ -71,7 +72,7 @@ func FuzzFast(f *testing.F) {
 		ring.ID.Store(1)
 		s := service.New(service.Config{Ring: ring, Datasets: func(name string) (service.Dataset, bool) { return d, name == "metrics" }})
 		prefix := []byte("prefix")
-		got, ok := s.Fast().Append(t.Context(), peerv1.Peer_Fetch_FullMethodName, data, slices.Clone(prefix), limit)
+		got, ok := s.Fast().Append(t.Context(), h2.Call{Path: peerv1.Peer_Fetch_FullMethodName}, data, slices.Clone(prefix), limit)
 		if !ok {
 			if n := d.Fetches.Load(); n != 0 || string(got) != string(prefix) {
 				t.Errorf("it did not answer, counted %d fetches and returned %q", n, got)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
+	"github.com/ringside-cache/ringside/sidecar/internal/h2"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
 
@@ -94,7 +95,7 @@ func FuzzRequests(f *testing.F) {
 		for _, call := range []func() error{
 			func() error { return callWith(data, s.Fetch) },
 			func() error {
-				s.Fast().Append(context.Background(), peerv1.Peer_Fetch_FullMethodName, data, nil, 1<<20)
+				s.Fast().Append(context.Background(), h2.Call{Path: peerv1.Peer_Fetch_FullMethodName}, data, nil, 1<<20)
 				return nil
 			},
 			func() error { return callWith(data, s.FetchBatch) },

@@ -21,6 +21,7 @@ import (
 	"github.com/ringside-cache/ringside/ring/printable"
 	"github.com/ringside-cache/ringside/sidecar/internal/budget"
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
+	"github.com/ringside-cache/ringside/sidecar/internal/tracing"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/peer/invalidationlog"
 	"github.com/ringside-cache/ringside/sidecar/peer/memberlist"
@@ -74,6 +75,8 @@ type Config struct {
 	MaxWrites int64
 	// MaxSubscribers limits the streams of Subscribe; 4096 by default.
 	MaxSubscribers int64
+	// Tracer traces the fetches that Fast answers; nil: none.
+	Tracer *tracing.Tracer
 	// Budget limits the bytes that callers make the process use; nil means no limit.
 	Budget *budget.Budget
 	// ReachBack pings the member with a node id, within ReachBackTimeout. known is false if this member does not know its address.

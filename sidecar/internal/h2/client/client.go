@@ -36,6 +36,8 @@ type Config struct {
 	// PingInterval is how long the server of a running call may be silent before it is asked for a sign of life, which it has
 	// PingTimeout to give.
 	PingInterval, PingTimeout time.Duration
+	// Propagate returns the traceparent and the tracestate of a call; empty if it is not traced. May be nil.
+	Propagate func(context.Context) (parent, state string)
 	// Budget limits the memory of large buffers; nil means no limit.
 	Budget *budget.Budget
 	// Spawn runs a task in a goroutine whose panics are reported. It reports false if there are no more tasks.

@@ -57,6 +57,7 @@ func newConn(c *Client, nc net.Conn) *conn {
 		maxStreams: 1<<32 - 1, window: frame.InitialWindow, initial: frame.InitialWindow, loan: c.config.Budget.Loan(budget.Connections),
 	}
 	made.request.init(c.config.Authority, c.config.Secure)
+	made.request.propagate = c.config.Propagate
 	made.in.init(made)
 	return made
 }

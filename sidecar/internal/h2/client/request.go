@@ -24,6 +24,8 @@ type requestEncoder struct {
 	off     bool          // the server has asked for a smaller table
 	smaller bool          // the server was not told yet that none is used
 	timeout []byte
+	// propagate is that of the Config.
+	propagate func(context.Context) (parent, state string)
 }
 
 // Indices of the static table (RFC 7541, appendix A); the dynamic table begins at indexDynamic with the latest entry.
@@ -64,7 +66,23 @@ func (e *requestEncoder) append(ctx context.Context, b []byte, id uint32, method
 		e.timeout = appendTimeout(e.timeout[:0], time.Until(at))
 		b = header.AppendField(b, "grpc-timeout", string(e.timeout))
 	}
+	if e.propagate != nil {
+		b = e.appendTrace(ctx, b)
+	}
 	frame.Put(b[start:], frame.Headers, frame.FlagEndHeaders, id)
+	return b
+}
+
+// appendTrace appends the fields of W3C Trace Context. They differ in each request: the table has no use for them.
+func (e *requestEncoder) appendTrace(ctx context.Context, b []byte) []byte {
+	parent, state := e.propagate(ctx)
+	if parent == "" {
+		return b
+	}
+	b = header.AppendField(b, "traceparent", parent)
+	if state != "" {
+		b = header.AppendField(b, "tracestate", state)
+	}
 	return b
 }
 

@@ -172,6 +172,20 @@ func (h *Head) Plain() bool {
 		(h.ContentType == ContentTypeGRPC || h.ContentType == ContentTypeGRPC+"+proto")
 }
 
+// Joined returns the value of a field; several are joined with commas (RFC 9110, 5.3). It is empty if there is none.
+func (h *Head) Joined(name string) (value string) {
+	for _, f := range h.Fields {
+		switch {
+		case f.Name != name:
+		case value != "":
+			value += "," + f.Value
+		default:
+			value = f.Value
+		}
+	}
+	return value
+}
+
 // HTTP returns the fields as net/http has them.
 func (h *Head) HTTP() http.Header {
 	header := make(http.Header, len(h.Fields))
