@@ -32,7 +32,7 @@ func Prometheus(t testing.TB, rules, targets []string) (address string) {
 	run(t, &process{
 		t: t, name: "prometheus", path: Program(t, "prometheus"), dir: dir, quit: syscall.SIGTERM,
 		args: []string{"--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"),
-			"--web.listen-address", address},
+			"--web.listen-address", address, "--enable-feature=exemplar-storage"},
 		ready: func(int) error {
 			_, err := fetch(fmt.Sprintf("http://%s/-/ready", address))
 			return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
 	"github.com/ringside-cache/ringside/origin/origintest"
 	"github.com/ringside-cache/ringside/sidecar/internal/httpview"
 	"github.com/ringside-cache/ringside/sidecar/local"
@@ -30,6 +32,24 @@ func TestHitDoesNotAllocate(t *testing.T) {
 		once()
 		if n := testing.AllocsPerRun(1000, once); n > 0 {
 			t.Errorf("%s: %v allocations per hit, client included", target, n)
+		}
+	}
+}
+
+// A request that nobody traces must not pay for those that are traced.
+func TestHitThatIsNotSampledDoesNotAllocate(t *testing.T) {
+	for name, hit := range tracedHits(t, newTracer(tracetest.NewSpanRecorder())) {
+		for _, parent := range []string{"", notSampledParent, "malformed"} {
+			once := hit(parent)
+			check := func() {
+				if err := once(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			check()
+			if n := testing.AllocsPerRun(1000, check); n > 0 {
+				t.Errorf("%s, traceparent %q: %v allocations per hit, client included", name, parent, n)
+			}
 		}
 	}
 }
