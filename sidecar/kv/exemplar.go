@@ -24,6 +24,7 @@ const firstExemplar, lastExemplar = -24, 7
 
 // Exemplify makes a traced request the Exemplar of a duration that the histogram has counted.
 func (x *Exemplars) Exemplify(d time.Duration, traceID [16]byte, spanID [8]byte) {
+	d = max(d, 1) // the logarithm of less is not in the range
 	_, exponent := math.Frexp(d.Seconds())
 	i := min(max(exponent, firstExemplar), lastExemplar) - firstExemplar //guard:exemplar-is-outside-of-the-range
 	x.latest[i].Store(&Exemplar{traceID, spanID, d.Seconds(), time.Now()})
