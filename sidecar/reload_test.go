@@ -3,6 +3,7 @@ package sidecar
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/ringside-cache/ringside/sidecar/config"
 	"github.com/ringside-cache/ringside/sidecar/kv"
+	"github.com/ringside-cache/ringside/sidecar/logging"
 )
 
 // reload applies a configuration with the same listeners, and returns the last line of the log.
@@ -341,4 +345,18 @@ func TestChangedFileIsReloaded(t *testing.T) {
 	good, _ := os.ReadFile(file)
 	write(t, file, strings.Replace(string(good), "    key: cnf_id\n", "    key: cnf_id\n    ttl: 3s\n", 1))
 	waitFor(t, func() bool { return r.dataset().Policy().TTL == 3*time.Second })
+}
+
+func TestReloadChangesTheLevelOfTheLog(t *testing.T) {
+	file := newFile(t, "")
+	r := begin(t, load(t, file), nil)
+	log, err := logging.New("json", "info", io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.parts.reloader.log = log
+	r.reload(read(t, file) + "\nlog: {level: debug}\n")
+	if !log.Core().Enabled(zap.DebugLevel) {
+		t.Error("the level is not debug after the reload")
+	}
 }

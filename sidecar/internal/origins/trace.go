@@ -36,7 +36,7 @@ func (s statements) Begin(ctx context.Context, callers []context.Context, n int)
 	span.Set("db.system.name", systemOf(s.driver))
 	span.SetInt(tracing.Keys, n)
 	for _, other := range callers[1:] {
-		tracing.From(other).Link(span) //guard:loads-of-a-batch-do-not-link-to-their-query
+		tracing.From(other).Link(span)
 	}
 	return span.Into(ctx), func(err error) {
 		if err != nil {

@@ -78,7 +78,7 @@ func NewPeers(listeners *Listeners, c PeersConfig) (*Peers, error) {
 		Tracer: c.Tracer.Followed(), Budget: c.Budget, Log: c.Pool.Log(), Invalidate: c.Datasets.Invalidate, //guard:invalidation-of-member-is-lost
 	})
 	sc := server.Config{
-		Tracer: c.Tracer.Followed(), //guard:members-begin-traces
+		Tracer: c.Tracer.Followed(),
 		Fast:   p.Service.Fast(), MaxConns: ln.MaxConns, Budget: c.Budget, Defect: c.Defect, Caller: c.TLS.Caller, ConnShare: listeners.ConnShare("peer"),
 	}
 	var handshake func(net.Conn) (net.Conn, error)
