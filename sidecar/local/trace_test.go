@@ -1,12 +1,15 @@
 package local_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -28,7 +31,8 @@ const (
 // dropped is an exporter of nothing, as fast as any.
 type dropped struct{ sdk.SpanProcessor }
 
-func (dropped) OnEnd(sdk.ReadOnlySpan) {}
+func (dropped) OnStart(context.Context, sdk.ReadWriteSpan) {}
+func (dropped) OnEnd(sdk.ReadOnlySpan)                     {}
 
 func newTracer(p sdk.SpanProcessor) *tracing.Tracer {
 	return tracing.New(sdk.NewTracerProvider(sdk.WithSpanProcessor(p)).Tracer("test"), tracing.Ratio(0, true))
@@ -129,6 +133,15 @@ func TestSampledHitsHaveSpans(t *testing.T) {
 	}
 }
 
+// cpuTime is what this process has used.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // BenchmarkTraced is a hit on one connection, client and kernel included: without a tracer, with one and not sampled, and sampled.
 func BenchmarkTraced(b *testing.B) {
 	for _, state := range []string{"off", "not-sampled", "sampled"} {
@@ -143,6 +156,8 @@ func BenchmarkTraced(b *testing.B) {
 			b.Run("protocol="+name+"/tracing="+state, func(b *testing.B) {
 				once := hit(parent)
 				b.ReportAllocs()
+				began := cpuTime(b)
+				defer func() { b.ReportMetric(float64((cpuTime(b)-began).Nanoseconds())/float64(b.N), "cpu-ns/op") }()
 				for b.Loop() {
 					if err := once(); err != nil {
 						b.Fatal(err)
