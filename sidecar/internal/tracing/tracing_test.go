@@ -110,7 +110,7 @@ func TestSpansFormATrace(t *testing.T) {
 func TestTraceStateHasALimit(t *testing.T) {
 	tracer, _ := newTracer(tracing.Ratio(0, true))
 	for state, want := range map[string]string{
-		"a=1,b=2": "a=1,b=2", "malformed": "", "a=" + strings.Repeat("x", 600): "", "a=" + strings.Repeat("x", 300) + ",b=" + strings.Repeat("x", 250): "",
+		"a=1,b=2": "a=1,b=2", "malformed": "", "a=" + strings.Repeat("x", 600): "", "a=" + strings.Repeat("x", 250) + ",b=" + strings.Repeat("x", 250) + ",c=" + strings.Repeat("x", 9): "",
 	} {
 		ctx, _ := begin(tracer, header{"traceparent": sampledParent, "tracestate": state})
 		if _, got := tracing.Propagation(ctx); got != want {
