@@ -1,7 +1,6 @@
 package membership
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -284,10 +283,13 @@ func (m *Members) Unreachable() string {
 }
 
 // Problem says why keys have other owners here than elsewhere, if it is known: nobody reaches this member, or another one has other
-// settings of the ring.
+// settings of the ring. Applications see it: it has no address.
 func (m *Members) Problem() string {
+	if m.Unreachable() != "" {
+		return "no other member can reach this one: its log and /readyz have the reason"
+	}
 	_, settings := m.OtherSettings()
-	return cmp.Or(m.Unreachable(), settings)
+	return settings
 }
 
 // NotReached returns the number of members that reach this one and that it cannot reach.
