@@ -142,8 +142,12 @@ func fullSource(t *testing.T) metrics.Source {
 			return []metrics.Access{{
 				Dataset: "routes", Denied: map[string]int64{"write": 131}, Limited: map[string]int64{"no_cache": 132}}}
 		},
-		Audit:   func() metrics.Audit { return metrics.Audit{Written: 133, Dropped: 134} },
-		Reloads: func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
+		Audit: func() metrics.Audit { return metrics.Audit{Written: 133, Dropped: 134} },
+		Traces: func() metrics.Traces {
+			return metrics.Traces{Exported: 135, Failed: 136, Dropped: 137, Waiting: 138, MaxWaiting: 139}
+		},
+		LogLinesDropped: func() int64 { return 140 },
+		Reloads:         func() metrics.Reloads { return metrics.Reloads{OK: 71, Failed: 72, LastFailed: true} },
 	}
 }
 
