@@ -7,7 +7,7 @@ const folder = new URL("../../sidecar/admin/", import.meta.url).pathname;
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 async function picture(name, colorScheme, use) {
-  const page = await browser.newPage({ viewport: { width: 1200, height: 1010 }, colorScheme });
+  const page = await browser.newPage({ viewport: { width: 1200, height: 956 }, colorScheme });
   await page.goto(url);
   await page.waitForSelector(".tile .figure");
   await use(page, `${folder}${name}.png`);
