@@ -40,12 +40,12 @@ func (c *cluster) readSlowly(ctx context.Context) {
 	}
 }
 
-// hasHistory returns an error while a sidecar has fewer than n intervals with data.
+// hasHistory returns an error while a sidecar has fewer than n intervals with hits.
 func hasHistory(s *rig.Sidecar, n int) error {
 	var h struct {
 		Series []struct {
-			Scope   string
-			Members []int
+			Scope  string
+			Counts map[string][]int64
 		}
 	}
 	response, err := http.Get("http://" + s.Admin + "/api/history")
@@ -58,14 +58,14 @@ func hasHistory(s *rig.Sidecar, n int) error {
 	}
 	known := 0
 	for _, series := range h.Series {
-		for _, members := range series.Members {
-			if series.Scope == "all" && members > 0 {
+		for _, hits := range series.Counts["hit"] {
+			if series.Scope == "all" && hits > 0 {
 				known++
 			}
 		}
 	}
 	if known < n {
-		return fmt.Errorf("%d intervals have data, want %d", known, n)
+		return fmt.Errorf("%d intervals have hits, want %d", known, n)
 	}
 	return nil
 }
