@@ -143,7 +143,7 @@ func TestBreakerIgnoresWhatIsNotAFailure(t *testing.T) {
 				cancel()
 			}
 			equal(t, "queries", f.Queries(), 5)
-			equal(t, "stats", b.Stats(), guard.BreakerStats{})
+			equal(t, "stats", b.Stats(), guard.BreakerStats{Closed: true})
 		})
 	}
 }
