@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,8 +47,11 @@ func decode(t *testing.T, r *Recorder, after int64) *adminapi.MemberHistory {
 func TestRecorderRecordsTheIncrementsOfTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataset(t, "routes")
-		state := State{Connected: true}
-		r := New(Config{Datasets: func() []*cache.Dataset { return []*cache.Dataset{d} }, Observe: func() State { return state }})
+		var lost atomic.Bool
+		r := New(Config{
+			Datasets: func() []*cache.Dataset { return []*cache.Dataset{d} },
+			Observe:  func() State { return State{Connected: !lost.Load()} },
+		})
 		d.Stats().Hit.Add(1000) // before the recorder begins
 		start(t, r)
 		time.Sleep(lookInterval / 2) // so that the test looks between two ticks
@@ -69,7 +73,7 @@ func TestRecorderRecordsTheIncrementsOfTenMinutes(t *testing.T) {
 		if got := decode(t, r, h.Intervals[1].Number).Intervals; len(got) != 1 || got[0].Number != h.Now {
 			t.Errorf("after the second interval: %+v, want the third", got)
 		}
-		state.Connected = false
+		lost.Store(true)
 		time.Sleep(lookInterval)
 		if e := decode(t, r, 0).Events; len(e) != 1 || !e[0].Bad || e[0].Kind != adminapi.EventDirectory || time.Since(e[0].At) > lookInterval {
 			t.Errorf("events %+v, want that the directory is lost", e)

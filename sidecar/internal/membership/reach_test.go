@@ -166,8 +166,8 @@ func TestMemberThatNobodyReachesLeavesTheRingAndReturns(t *testing.T) {
 			if n := logs.FilterMessageSnippet("no other member can reach this one").Len(); n != 1 {
 				t.Errorf("%d members: %d lines in the log of 12 minutes, want 1", size, n)
 			}
-			if n := logs.FilterMessageSnippet("this member cannot reach another one").Len(); n == 0 || n >= size {
-				t.Errorf("%d members: %d of the others report it", size, n)
+			if n := logs.FilterMessageSnippet("this member cannot reach another one").Len(); n == 0 || n > 3*size { // again if nobody asked it for a minute
+				t.Errorf("%d members: %d lines of the others report it, want a few", size, n)
 			}
 			w.set(func() { w.blocked["m1"] = false })
 			time.Sleep(time.Minute)
@@ -175,9 +175,12 @@ func TestMemberThatNobodyReachesLeavesTheRingAndReturns(t *testing.T) {
 				t.Errorf("%d members: %q are off after the network is back", size, off)
 			}
 			for id, m := range w.members {
-				if time.Sleep(time.Minute); len(m.failed) > size {
+				time.Sleep(time.Minute)
+				m.mu.Lock()
+				if len(m.failed) > 0 {
 					t.Errorf("%s still does not reach %v", id, m.failed)
 				}
+				m.mu.Unlock()
 			}
 		})
 	}
