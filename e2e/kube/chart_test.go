@@ -198,6 +198,8 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.clientCA.secret=x", "secret"},
 		{"members.replicas=-1", "minimum"},
 		{"members.replicas=3", "there is no sidecar.config.membership"},
+		{"prometheusRule.alerts.RingsideLoadSlow.for=1m", "there is no alert RingsideLoadSlow"},
+		{"prometheusRule.alerts.RingsideLoadsSlow.treshold=1", "treshold"},
 	}
 	for _, test := range tests {
 		t.Run(test.value, func(t *testing.T) {
@@ -397,6 +399,43 @@ func TestEachRuleAndDashboardFileBecomesAnObject(t *testing.T) {
 				find(t, objects, "ConfigMap", "ringside-dashboard-"+name)
 			}
 		}
+	}
+}
+
+func TestAlertsFollowTheValues(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	err := os.WriteFile(values, []byte(`prometheusRule:
+  enabled: true
+  alerts:
+    RingsideLoadsSlow: {threshold: 1.5, for: 15m, severity: critical}
+    RingsideReadErrors: {threshold: 0.2}
+    RingsideRingsDisagree: {enabled: false}
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := helm(t, "template", release, chart, "--values", values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := map[string]map[string]any{}
+	groups, _, _ := unstructured.NestedSlice(find(t, parse(t, text), "PrometheusRule", "ringside-alerts").Object, "spec", "groups")
+	for _, group := range groups {
+		for _, rule := range group.(map[string]any)["rules"].([]any) {
+			rule := rule.(map[string]any)
+			rules[rule["alert"].(string)] = rule
+		}
+	}
+	slow, failed := rules["RingsideLoadsSlow"], rules["RingsideReadErrors"]
+	if slow["for"] != "15m" || slow["labels"].(map[string]any)["severity"] != "critical" ||
+		!strings.HasSuffix(slow["expr"].(string), ":p99_rate5m > 1.5") {
+		t.Errorf("got %v, want other values", slow)
+	}
+	if expr := failed["expr"].(string); !strings.Contains(expr, "> 0.2\n") || !strings.Contains(expr, "> 0.1") || failed["for"] != "5m" {
+		t.Errorf("got %v, want another value of the first comparison only", failed)
+	}
+	if _, ok := rules["RingsideRingsDisagree"]; ok || len(rules) < 20 {
+		t.Errorf("%d alerts, RingsideRingsDisagree: %v", len(rules), ok)
 	}
 }
 

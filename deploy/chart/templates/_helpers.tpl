@@ -99,3 +99,27 @@ peer_tls: {{ toJson (dict "workload_api" (print "unix://" $tls "/spire-agent.soc
 {{- define "ringside.issues" -}}
 {{- if and (eq .Values.sidecar.certificates.mode "shared") .Values.sidecar.namespaces -}}true{{- end -}}
 {{- end -}}
+
+{{- /* A file of rules with prometheusRule.alerts applied: takes (list text alerts). A threshold is the number of the first comparison. */ -}}
+{{- define "ringside.rules" -}}
+{{- $rules := index . 0 | fromYaml -}}
+{{- $alerts := index . 1 -}}
+{{- range $group := $rules.groups -}}
+{{- $kept := list -}}
+{{- range $rule := $group.rules -}}
+{{- $set := get $alerts (default "" $rule.alert) | default dict -}}
+{{- if dig "enabled" true $set -}}
+{{- with $set.for }}{{ $_ := set $rule "for" . }}{{ end -}}
+{{- with $set.severity }}{{ $_ := set $rule.labels "severity" . }}{{ end -}}
+{{- if hasKey $set "threshold" -}}
+{{- $_ := set $rule "expr" (regexReplaceAll (include "ringside.threshold" .) $rule.expr (printf "${1}%v" $set.threshold)) -}}
+{{- end -}}
+{{- $kept = append $kept $rule -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $group "rules" $kept -}}
+{{- end -}}
+{{- toYaml $rules -}}
+{{- end -}}
+
+{{- define "ringside.threshold" -}}(?s)^(.*?[<>=]=? )[0-9.]+{{- end -}}
