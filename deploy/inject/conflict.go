@@ -56,7 +56,7 @@ func UsesNodeLabel(key string) bool { return key == osKey }
 
 // conflicts returns an error that lists everything that prevents the injection.
 func (t *Template) conflicts(pod *corev1.Pod, c *choices) error {
-	found := []error{t.unfit(pod)}
+	found := []error{t.unfit(pod), halfPodResources(pod.Spec.Resources)}
 	for container := range containers(pod) {
 		if ours(*container) {
 			found = append(found, fmt.Errorf("container %q: the name is reserved for the sidecar; rename it, or decline with %s: \"false\"",

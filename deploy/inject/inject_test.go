@@ -13,6 +13,7 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
@@ -587,6 +588,47 @@ func TestResources(t *testing.T) {
 			request, limit := got.Requests.Memory().String(), got.Limits.Memory().String()
 			if request != test.wantRequest || limit != test.wantLimit {
 				t.Errorf("request %s, limit %s; want %s, %s", request, limit, test.wantRequest, test.wantLimit)
+			}
+		})
+	}
+}
+
+func TestResourcesOfThePod(t *testing.T) {
+	tests := []struct{ name, pod, want, wantOwn, wantError string }{
+		{"none", "", "", "{requests: {cpu: 50m, memory: 64Mi}, limits: {cpu: '1', memory: 128Mi}}", ""},
+		{"Burstable", "{requests: {cpu: 500m, memory: 1Gi}, limits: {memory: 2Gi}}", "{requests: {cpu: 550m, memory: 1088Mi}, limits: {memory: 2176Mi}}",
+			"{requests: {cpu: 50m, memory: 64Mi}, limits: {cpu: '1', memory: 128Mi}}", ""},
+		{"Guaranteed", "{requests: {cpu: '2', memory: 1Gi}, limits: {cpu: '2', memory: 1Gi}}",
+			"{requests: {cpu: 2999m, memory: 1152Mi}, limits: {cpu: 2999m, memory: 1152Mi}}",
+			"{requests: {cpu: 999m, memory: 128Mi}, limits: {cpu: 999m, memory: 128Mi}}", ""},
+		{"a limit only", "{limits: {cpu: '1', memory: 1Gi}, requests: {cpu: 100m}}", "", "", "limits.memory without requests.memory; set both"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			pod := newPod(t, "", "")
+			decode := func(text string) (r *corev1.ResourceRequirements) {
+				if err := yaml.Unmarshal([]byte(text), &r); err != nil {
+					t.Fatal(err)
+				}
+				return r
+			}
+			pod.Spec.Resources = decode(test.pod)
+			ops, _, err := Patch(pod, Pod, newTemplate(t))
+			if test.wantError != "" {
+				if err == nil || !strings.Contains(err.Error(), test.wantError) {
+					t.Errorf("got the error %v, want %q", err, test.wantError)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := apply(t, pod, ops)
+			if want := decode(test.want); !equality.Semantic.DeepEqual(got.Spec.Resources, want) {
+				t.Errorf("the pod has %v, want %v", got.Spec.Resources, want)
+			}
+			if own, want := got.Spec.InitContainers[0].Resources, *decode(test.wantOwn); !equality.Semantic.DeepEqual(own, want) {
+				t.Errorf("the sidecar has %v, want %v", own, want)
 			}
 		})
 	}

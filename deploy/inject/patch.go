@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,6 +28,7 @@ func (t *Template) patch(pod *corev1.Pod, c *choices, warnings []string) []Opera
 	annotations := bypass(pod, t.Meshes, c.ports)
 	maps.Copy(annotations, t.records(warnings))
 	ops = append(ops, setKeys("/metadata/annotations", pod.Annotations, annotations)...)
+	ops = append(ops, raisePodResources(pod.Spec.Resources, c)...)
 	if c.unixSocket { // before the sidecar is added, which shifts the indices of init containers
 		ops = append(ops, mountSocket("/spec/initContainers", pod.Spec.InitContainers)...)
 		ops = append(ops, mountSocket("/spec/containers", pod.Spec.Containers)...)
@@ -91,18 +93,76 @@ func joinGroup(pod *corev1.Pod, group int64) []Operation {
 	return insert("/spec/securityContext/supplementalGroups", len(security.SupplementalGroups), "-", group)
 }
 
-// keepQoS makes requests and limits equal if they are equal in all containers of the pod: the pod is Guaranteed, may have
-// exclusive CPUs, and must stay Guaranteed. The sidecar itself must not occupy an exclusive CPU, which the static CPU manager
-// gives for each whole one that a container of such a pod requests.
-func keepQoS(pod *corev1.Pod, c *choices) {
-	for container := range containers(pod) {
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-			limit, limited := container.Resources.Limits[name]
-			request, requested := container.Resources.Requests[name]
-			if !limited || requested && request.Cmp(limit) != 0 {
-				return
+var computing = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
+
+// raisePodResources adds the sidecar's resources to those of the whole pod, which the other containers keep for themselves.
+func raisePodResources(pod *corev1.ResourceRequirements, c *choices) (ops []Operation) {
+	if pod == nil {
+		return nil
+	}
+	for _, of := range []struct {
+		path     string
+		pod, own corev1.ResourceList
+	}{{"/spec/resources/requests/", pod.Requests, c.requests}, {"/spec/resources/limits/", pod.Limits, c.limits}} {
+		for _, name := range computing {
+			if amount, ok := of.pod[name]; ok {
+				amount.Add(of.own[name]) //guard:pod-has-no-room-for-the-sidecar
+				ops = append(ops, add(of.path+string(name), amount.String()))
 			}
 		}
+	}
+	return ops
+}
+
+// halfPodResources returns an error if a pod has a limit of its own for a resource, and no request: the API server would then take
+// the sidecar's request for that of the whole pod.
+func halfPodResources(pod *corev1.ResourceRequirements) error {
+	if pod == nil {
+		return nil
+	}
+	var wrong []error
+	for _, name := range computing {
+		_, limited := pod.Limits[name]
+		if _, requested := pod.Requests[name]; limited && !requested {
+			wrong = append(wrong, fmt.Errorf("spec.resources: limits.%s without requests.%[1]s; set both, because the sidecar's request would become "+
+				"that of the pod", name))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// guaranteed reports whether requests and limits are equal, for the whole pod or, if it has none, in all its containers.
+func guaranteed(pod *corev1.Pod) bool {
+	if of := pod.Spec.Resources; of != nil && slices.ContainsFunc(computing, func(name corev1.ResourceName) bool {
+		return !of.Limits.Name(name, resource.DecimalSI).IsZero() || !of.Requests.Name(name, resource.DecimalSI).IsZero()
+	}) {
+		return exact(of)
+	}
+	for container := range containers(pod) {
+		if !exact(&container.Resources) {
+			return false
+		}
+	}
+	return true
+}
+
+func exact(r *corev1.ResourceRequirements) bool {
+	for _, name := range computing {
+		limit, limited := r.Limits[name]
+		request, requested := r.Requests[name]
+		if !limited || requested && request.Cmp(limit) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// keepQoS makes the sidecar's requests and limits equal if those of the pod are: it is Guaranteed, may have exclusive CPUs, and must
+// stay so. The sidecar itself must not occupy an exclusive CPU, which the static CPU manager gives for each whole one that a container
+// of such a pod requests.
+func keepQoS(pod *corev1.Pod, c *choices) {
+	if !guaranteed(pod) {
+		return
 	}
 	if cpu := c.limits[corev1.ResourceCPU]; cpu.MilliValue()%1000 == 0 { //guard:sidecar-takes-a-whole-cpu
 		c.limits[corev1.ResourceCPU] = *resource.NewMilliQuantity(cpu.MilliValue()-1, resource.DecimalSI)

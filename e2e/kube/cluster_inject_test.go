@@ -13,7 +13,9 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -176,6 +178,7 @@ func TestInACluster(t *testing.T) {
 	i := c.install(t, "sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true")
 
 	t.Run("pods are injected on request", func(t *testing.T) { c.testRequests(t) })
+	t.Run("resources of the whole pod", func(t *testing.T) { c.testPodResources(t) })
 	t.Run("the container is as it was rendered", func(t *testing.T) { c.testContainer(t, i) })
 	t.Run("the container passes CNTI's essential checks", func(t *testing.T) { c.testEssentials(t) })
 	t.Run("the sidecar's volumes are its own", func(t *testing.T) { c.testVolumes(t) })
@@ -258,6 +261,28 @@ func (c *cluster) testRequests(t *testing.T) {
 				t.Errorf("injected: %v, want %v", injected(pod), test.want)
 			}
 		})
+	}
+}
+
+// The API server rejects a pod whose containers request more than the pod, and keeps what the webhook adds to it.
+func (c *cluster) testPodResources(t *testing.T) {
+	text := func(name, resources string) string {
+		return "{metadata: {name: " + name + ", " + requested + "}, spec: " + fmt.Sprintf(restricted, "resources: "+resources+",") + "}"
+	}
+	pod, err := c.create(t, "apps", text("pod-resources", "{requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: '1', memory: 256Mi}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{"cpu": resource.MustParse("150m"), "memory": resource.MustParse("128Mi")},
+		Limits:   corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("384Mi")},
+	}
+	if !injected(pod) || !equality.Semantic.DeepEqual(pod.Spec.Resources, &want) {
+		t.Errorf("injected: %v, with %v; want %v", injected(pod), pod.Spec.Resources, want)
+	}
+	_, err = c.create(t, "apps", text("half-pod-resources", "{limits: {memory: 256Mi}}"))
+	if err == nil || !strings.Contains(err.Error(), "spec.resources: limits.memory without requests.memory; set both") {
+		t.Errorf("got the error %v, want the remedy", err)
 	}
 }
 

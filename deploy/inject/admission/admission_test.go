@@ -157,6 +157,9 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 	if r.IntN(10) == 0 {
 		pod.Spec.NodeSelector = map[string]string{"disk": "ssd", corev1.LabelOSStable: pick(r, "windows", "linux")}
 	}
+	if r.IntN(4) == 0 {
+		pod.Spec.Resources = new(randomContainer(r).Resources)
+	}
 	if r.IntN(5) == 0 {
 		pod.Spec.Affinity = randomAffinity(r)
 	}

@@ -188,6 +188,8 @@ func (p *podReader) spec(name string) (err error) {
 	case "securityContext":
 		spec.SecurityContext = nil
 		return p.podSecurity()
+	case "resources":
+		return p.podResources()
 	case "hostNetwork":
 		spec.HostNetwork, err = p.bool()
 	case "hostPID":
@@ -474,18 +476,46 @@ var exact = func() corev1.ResourceRequirements {
 // amounts are the limits or requests of a container for CPU and memory.
 type amounts struct{ cpu, memory *resource.Quantity }
 
-// resources compares the limits of a container with its requests.
-func (p *podReader) resources(c *container) error {
-	var limits, requests amounts
-	err := p.object(func(name string) error {
+// list returns the amounts that there are.
+func (a amounts) list() corev1.ResourceList {
+	list := corev1.ResourceList{}
+	if a.cpu != nil {
+		list[corev1.ResourceCPU] = *a.cpu
+	}
+	if a.memory != nil {
+		list[corev1.ResourceMemory] = *a.memory
+	}
+	return list
+}
+
+// podResources reads the resources of the whole pod.
+func (p *podReader) podResources() error {
+	p.pod.Spec.Resources = nil
+	limits, requests, err := p.limitsAndRequests()
+	if limits != (amounts{}) || requests != (amounts{}) {
+		p.pod.Spec.Resources = &corev1.ResourceRequirements{Limits: limits.list(), Requests: requests.list()}
+	}
+	return err
+}
+
+func (p *podReader) limitsAndRequests() (limits, requests amounts, err error) {
+	err = p.object(func(name string) error {
 		switch name {
 		case "limits":
+			limits = amounts{}
 			return p.amounts(&limits)
 		case "requests":
+			requests = amounts{}
 			return p.amounts(&requests)
 		}
 		return p.skip()
 	})
+	return limits, requests, err
+}
+
+// resources compares the limits of a container with its requests.
+func (p *podReader) resources(c *container) error {
+	limits, requests, err := p.limitsAndRequests()
 	c.exact = equal(limits.cpu, requests.cpu) && equal(limits.memory, requests.memory)
 	return err
 }
