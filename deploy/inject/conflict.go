@@ -137,19 +137,38 @@ func sameUser(pod *corev1.Pod, id int64) (names []string) {
 }
 
 func portConflicts(container *corev1.Container, ports Ports) (found []error) {
-	for _, theirs := range container.Ports {
-		if theirs.Protocol != "" && theirs.Protocol != corev1.ProtocolTCP {
-			continue
-		}
-		for _, port := range ports.all() {
-			if port.number == theirs.ContainerPort {
-				found = append(found, fmt.Errorf(
-					"container %q listens on %d, the %s port of the sidecar; choose another port with the annotation %s%s-port",
-					container.Name, port.number, port.name, prefix, port.name))
-			}
+	for _, port := range ports.all() {
+		if slices.Contains(listens(container), port.number) {
+			found = append(found, fmt.Errorf(
+				"container %q listens on %d, the %s port of the sidecar; choose another port with the annotation %s%s-port",
+				container.Name, port.number, port.name, prefix, port.name))
 		}
 	}
 	return found
+}
+
+// listens returns the TCP ports of a container that its ports or probes show: neither list is complete.
+func listens(container *corev1.Container) (ports []int32) {
+	for _, p := range container.Ports {
+		if p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
+			ports = append(ports, p.ContainerPort)
+		}
+	}
+	for _, probe := range []*corev1.Probe{container.StartupProbe, container.LivenessProbe, container.ReadinessProbe} {
+		if probe == nil { //guard:port-of-a-probe-is-taken
+			continue
+		}
+		if get := probe.HTTPGet; get != nil && get.Host == "" {
+			ports = append(ports, get.Port.IntVal) // 0 if it is a name, which is one of the ports
+		}
+		if connect := probe.TCPSocket; connect != nil && connect.Host == "" {
+			ports = append(ports, connect.Port.IntVal)
+		}
+		if probe.GRPC != nil {
+			ports = append(ports, probe.GRPC.Port)
+		}
+	}
+	return ports
 }
 
 func mountConflict(container *corev1.Container, c *choices) error {

@@ -316,6 +316,10 @@ func TestInvalidPodsAreRejected(t *testing.T) {
 		{"a port in use", "", "initContainers: [{name: i, restartPolicy: Always, ports: [{containerPort: 7073}]}],",
 			[]string{`container "i" listens on 7073, the metrics port of the sidecar; choose another port with the ` +
 				"annotation ringside.dev/metrics-port"}},
+		{"a port that only probes show", "", "initContainers: [{name: i, restartPolicy: Always, livenessProbe: {httpGet: {port: 7070}}, " +
+			"startupProbe: {tcpSocket: {port: 7071}}, readinessProbe: {grpc: {port: 7073}}}],",
+			[]string{`container "i" listens on 7070, the http port`, `container "i" listens on 7071, the grpc port`,
+				`container "i" listens on 7073, the metrics port`}},
 		{"a volume with the name", "", "volumes: [{name: ringside-config, emptyDir: {}}],",
 			[]string{`volume "ringside-config": the name is reserved for the sidecar`}},
 		{"another volume with the prefix", "", "volumes: [{name: ringside-data, emptyDir: {}}],",

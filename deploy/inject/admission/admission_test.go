@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/ringside-cache/ringside/deploy/inject"
 )
@@ -108,6 +109,9 @@ func randomContainer(r *rand.Rand) corev1.Container {
 			}
 		}),
 	}
+	if r.IntN(3) == 0 {
+		c.LivenessProbe = randomProbe(r)
+	}
 	if r.IntN(2) == 0 {
 		c.Resources = corev1.ResourceRequirements{Limits: list(), Requests: list()}
 	}
@@ -115,6 +119,16 @@ func randomContainer(r *rand.Rand) corev1.Container {
 		c.SecurityContext = &corev1.SecurityContext{RunAsUser: new(pick(r, int64(0), 1000, 57072))}
 	}
 	return c
+}
+
+func randomProbe(r *rand.Rand) *corev1.Probe {
+	port := pick(r, intstr.FromInt32(7070), intstr.FromInt32(8080), intstr.FromString("http"))
+	host := rarely(r, "", "other.example")
+	return &corev1.Probe{ProbeHandler: pick(r,
+		corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: port, Host: host}},
+		corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: port, Host: host}},
+		corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: pick(r, int32(7071), 8080)}},
+		corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}})}
 }
 
 func randomAffinity(r *rand.Rand) *corev1.Affinity {

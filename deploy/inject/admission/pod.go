@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"io"
 	"path"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -50,6 +51,7 @@ type Pod struct {
 type container struct {
 	name   string
 	ports  []int32 // of TCP
+	probed []int32 // ports
 	mounts []mount // that inject.Patch uses
 	user   int64   // runAsUser, if hasUser
 
@@ -82,7 +84,7 @@ func forPatch(list []container) []corev1.Container {
 		if c.hasUser {
 			all[i].SecurityContext = &corev1.SecurityContext{RunAsUser: new(c.user)}
 		}
-		for _, port := range c.ports {
+		for _, port := range slices.Concat(c.ports, c.probed) {
 			all[i].Ports = append(all[i].Ports, corev1.ContainerPort{ContainerPort: port})
 		}
 		for _, m := range c.mounts {
@@ -396,6 +398,8 @@ func (p *podReader) container(c *container, name string) error {
 	case "ports":
 		c.ports = nil
 		return p.array(func() error { return p.port(c) })
+	case "startupProbe", "livenessProbe", "readinessProbe":
+		return p.probe(c)
 	case "resources":
 		return p.resources(c)
 	case "volumeMounts":
@@ -439,6 +443,39 @@ func (p *podReader) port(c *container) error {
 		c.ports = append(c.ports, int32(number))
 	}
 	return err
+}
+
+// probe reads the port of each kind of probe, unless it is that of another host, or a name.
+func (p *podReader) probe(c *container) error {
+	return p.object(func(kind string) error {
+		if kind != "httpGet" && kind != "tcpSocket" && kind != "grpc" {
+			return p.skip()
+		}
+		if err := count(&p.nPorts, maxPorts, "ports"); err != nil {
+			return err
+		}
+		var number *int64
+		elsewhere := false
+		err := p.object(func(name string) error {
+			b, err := p.peek()
+			switch {
+			case err != nil:
+				return err
+			case name == "port" && b != '"':
+				return optional(p, func() (int64, error) { return p.integer(32) }, &number)
+			case name == "host":
+				var host string
+				err := p.set(&host, "the host of a probe", maxPath)
+				elsewhere = host != ""
+				return err
+			}
+			return p.skip()
+		})
+		if number != nil && !elsewhere {
+			c.probed = append(c.probed, int32(*number))
+		}
+		return err
+	})
 }
 
 func (p *podReader) mount(c *container) error {
