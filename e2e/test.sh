@@ -64,8 +64,12 @@ await programs
 # Most of these tests wait for leases, timeouts and faults, so that more of them run at a time than there are CPUs.
 suite "whole clusters" gotest -parallel 4 -timeout 45m ./e2e
 await functions
-suite "network functions" gotest -parallel 4 -timeout 20m ./e2e/functions
 await kube
-(suite "Kubernetes" kube)
+# Both of these mostly wait.
+(suite "Kubernetes" kube) >"$bin/kubernetes.log" 2>&1 &
+kubernetes=$!
+suite "network functions" gotest -parallel 4 -timeout 20m ./e2e/functions
+wait $kubernetes || { cat "$bin/kubernetes.log"; exit 1; }
+cat "$bin/kubernetes.log"
 e2e/databases.sh "$bin"/tests/*
 echo "== all tests passed in $SECONDS s"
