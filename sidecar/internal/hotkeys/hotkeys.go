@@ -90,14 +90,14 @@ func (t *Tracker) place(k id) int {
 	if len(t.keys) == Tracked && rand.Uint32()%admitted != 0 {
 		return -1
 	}
-	k = id{strings.Clone(k.dataset), strings.Clone(k.key)} //guard:counted-key-in-memory-of-the-caller
+	k = id{strings.Clone(k.dataset), strings.Clone(k.key)}
 	i := len(t.keys)
 	if i < Tracked { //guard:counted-keys-without-limit
 		t.keys, t.counts = append(t.keys, counted{id: k}), append(t.counts, 0)
 	} else {
 		i = least(t.counts)
 		delete(t.index, t.keys[i].id)
-		t.keys[i] = counted{id: k, excess: t.counts[i]} //guard:rare-key-counts-as-hot
+		t.keys[i] = counted{id: k, excess: t.counts[i]}
 	}
 	t.index[k] = i
 	return i
