@@ -46,7 +46,7 @@ func (r *reader) read(ctx context.Context, conn *sql.Conn, q *sqltext.Query, key
 	if len(keys) == 0 {
 		return nil
 	}
-	if types.kept != "" && sqltext.Comment(ctx) == "" { //guard:commented-statement-is-kept
+	if types.kept != "" && sqltext.Comment(ctx) == "" {
 		ctx = keep(ctx, types.kept)
 	}
 	for parameters := range slices.Chunk(parameters, types.together(len(keys))) {
