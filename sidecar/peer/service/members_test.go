@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -19,26 +18,12 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/peer/memberlist"
 )
 
-// memberStream is a server stream whose other end is the test.
-type memberStream struct {
-	grpc.ServerStream
-	ctx  context.Context
-	sent chan *peerv1.MembersResponse
-}
-
-func (s memberStream) Context() context.Context { return s.ctx }
-
-func (s memberStream) Send(r *peerv1.MembersResponse) error {
-	s.sent <- r
-	return nil
-}
-
 func TestClientsGetTheChangesOfTheList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var feed memberlist.Feed
 		s := New(Config{Members: &feed})
 		ctx, cancel := context.WithCancel(t.Context())
-		out, ended := memberStream{ctx: ctx, sent: make(chan *peerv1.MembersResponse, 100)}, make(chan error, 1)
+		out, ended := stream[peerv1.MembersResponse]{ctx: ctx, sent: make(chan *peerv1.MembersResponse, 100)}, make(chan error, 1)
 		go func() { ended <- s.Members(&peerv1.MembersRequest{Node: "client"}, out) }()
 		time.Sleep(time.Minute)
 		if len(out.sent) != 0 {
@@ -76,12 +61,12 @@ func TestClientsOfTheRingAreLimited(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var streams sync.WaitGroup
 		for range most {
-			out := memberStream{ctx: ctx, sent: make(chan *peerv1.MembersResponse, 100)}
+			out := stream[peerv1.MembersResponse]{ctx: ctx, sent: make(chan *peerv1.MembersResponse, 100)}
 			streams.Go(func() { _ = s.Members(&peerv1.MembersRequest{}, out) })
 			<-out.sent // it is open
 		}
 		short, stop := context.WithTimeout(ctx, time.Second)
-		err := s.Members(&peerv1.MembersRequest{}, memberStream{ctx: short, sent: make(chan *peerv1.MembersResponse, 100)})
+		err := s.Members(&peerv1.MembersRequest{}, stream[peerv1.MembersResponse]{ctx: short, sent: make(chan *peerv1.MembersResponse, 100)})
 		stop()
 		if status.Code(err) != codes.ResourceExhausted || s.Stats().ClientsRefused != 1 {
 			t.Errorf("client %d: got %v, %d refused; want RESOURCE_EXHAUSTED", most+1, err, s.Stats().ClientsRefused)
@@ -100,7 +85,7 @@ func TestSidecarThatIsAClientSendsNoList(t *testing.T) {
 	s.config.Members.Set(nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	err := s.Members(&peerv1.MembersRequest{}, memberStream{ctx: ctx, sent: make(chan *peerv1.MembersResponse, 100)})
+	err := s.Members(&peerv1.MembersRequest{}, stream[peerv1.MembersResponse]{ctx: ctx, sent: make(chan *peerv1.MembersResponse, 100)})
 	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("got %v, want FAILED_PRECONDITION", err)
 	}

@@ -21,15 +21,15 @@ import (
 )
 
 // stream is a server stream whose other end is the test.
-type stream struct {
+type stream[R any] struct {
 	grpc.ServerStream
 	ctx  context.Context
-	sent chan *peerv1.SubscribeResponse
+	sent chan *R
 }
 
-func (s stream) Context() context.Context { return s.ctx }
+func (s stream[R]) Context() context.Context { return s.ctx }
 
-func (s stream) Send(r *peerv1.SubscribeResponse) error {
+func (s stream[R]) Send(r *R) error {
 	select {
 	case s.sent <- r:
 		return nil
@@ -39,9 +39,9 @@ func (s stream) Send(r *peerv1.SubscribeResponse) error {
 }
 
 // subscribe opens a stream of a log that blocks after the given number of unread responses.
-func subscribe(t *testing.T, l *invalidationlog.Log, unread int) (s stream, ended chan error) {
+func subscribe(t *testing.T, l *invalidationlog.Log, unread int) (s stream[peerv1.SubscribeResponse], ended chan error) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s, ended = stream{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, unread)}, make(chan error, 1)
+	s, ended = stream[peerv1.SubscribeResponse]{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, unread)}, make(chan error, 1)
 	service := New(Config{Log: l})
 	go func() {
 		ended <- service.Subscribe(&peerv1.SubscribeRequest{}, s)
@@ -160,11 +160,11 @@ func TestSubscribersTakeMemory(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var streams sync.WaitGroup
 	for range most {
-		s := stream{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, 100)}
+		s := stream[peerv1.SubscribeResponse]{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, 100)}
 		streams.Go(func() { _ = service.Subscribe(&peerv1.SubscribeRequest{}, s) })
 		<-s.sent // it is open
 	}
-	err := service.Subscribe(&peerv1.SubscribeRequest{}, stream{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, 1)})
+	err := service.Subscribe(&peerv1.SubscribeRequest{}, stream[peerv1.SubscribeResponse]{ctx: ctx, sent: make(chan *peerv1.SubscribeResponse, 1)})
 	if status.Code(err) != codes.ResourceExhausted || service.Stats().SubscribersRefused != 1 {
 		t.Errorf("got %v and %d refused, want RESOURCE_EXHAUSTED for subscriber %d", err, service.Stats().SubscribersRefused, most+1)
 	}
