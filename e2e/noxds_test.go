@@ -7,9 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ringside-cache/ringside/e2e/rig"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqlite/sqlitetest"
 	"github.com/ringside-cache/ringside/xds"
 )
+
+// maxProgram is the largest program, in bytes, that the nodes of a cluster should have to fetch.
+const maxProgram = 36 << 20
 
 // A program with the build tag noxds has nothing of Envoy's API. It rejects the fields that need it, and serves as any other.
 func TestProgramWithoutXDS(t *testing.T) {
@@ -26,10 +30,22 @@ func TestProgramWithoutXDS(t *testing.T) {
 		}
 		return string(out)
 	}
-	goCommand("build", "-trimpath", "-ldflags", "-s -w", "-tags", "noxds", "-o", program, "./sidecar/cmd/ringside") // else as package rig does
+	goCommand("build", "-trimpath", "-ldflags", "-s -w", "-tags", "grpcnotrace,noxds", "-o", program, "./sidecar/cmd/ringside") // else as package rig does
 	const envoy, command = "github.com/envoyproxy/", "./sidecar/cmd/ringside"
 	if with, without := goCommand("list", "-deps", command), goCommand("list", "-deps", "-tags", "noxds", command); !strings.Contains(with, envoy) || strings.Contains(without, envoy) {
 		t.Errorf("%s is in the program with the tag: %t; without: %t", envoy, strings.Contains(without, envoy), strings.Contains(with, envoy))
+	}
+
+	for name, path := range map[string]string{"complete": rig.Binary(t), "noxds": program} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %.1f MiB", name, float64(info.Size())/(1<<20))
+		// text/template alone, which makes the linker keep every exported method, adds 10 MiB.
+		if info.Size() > maxProgram {
+			t.Errorf("the program (%s) has %d bytes, more than %d: go build -ldflags=-dumpdep shows what <ReflectMethod> keeps", name, info.Size(), maxProgram)
+		}
 	}
 
 	config := filepath.Join(dir, "ringside.yaml")

@@ -26,8 +26,8 @@ func (r *release) build(ctx context.Context) error {
 			name := r.binary(program, platform)
 			fmt.Fprintln(r.log, "building", name)
 			env := append([]string{"GOOS=" + system, "GOARCH=" + arch}, settings...)
-			_, err := r.command(ctx, env, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags", "-s -w -buildid=",
-				"-o", filepath.Join(r.out, name), "./"+program)
+			_, err := r.command(ctx, env, "go", "build", "-trimpath", "-buildvcs=true", "-tags", "grpcnotrace",
+				"-ldflags", "-s -w -buildid=", "-o", filepath.Join(r.out, name), "./"+program)
 			if err != nil {
 				return err
 			}

@@ -51,7 +51,7 @@ type Guard struct {
 var marker = regexp.MustCompile(`\bguard:([a-z0-9-]+)`)
 
 // comment matches a whole marker, in Go and in a template of SQL.
-var comment = regexp.MustCompile(`[ \t]*//guard:.*|[ \t]*\{\{- /\* guard:.* \*/\}\}`)
+var comment = regexp.MustCompile(`[ \t]*//guard:.*|[ \t]*\{\{/\* guard:.* \*/\}\}`)
 
 // Load returns the guards of all packages below root, in the order of their paths. It fails if a marker has no row, a row has
 // no marker, or a package has two markers of the same name.

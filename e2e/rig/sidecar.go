@@ -352,7 +352,7 @@ var (
 func build(repository string) (path string, err error) {
 	path = filepath.Join(repository, ".bin", "ringside")
 	buildOnce.Do(func() {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./sidecar/cmd/ringside")
+		cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", path, "./sidecar/cmd/ringside")
 		cmd.Dir, cmd.Env = repository, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			buildErr = fmt.Errorf("%w\n%s", err, out)

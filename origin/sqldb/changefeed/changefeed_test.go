@@ -62,3 +62,15 @@ func TestNamesAreShortAndDistinct(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A table may have a name that looks like a tag.
+func TestValuesOfTagsAreNotReplaced(t *testing.T) {
+	parts := Parts("{{part a}}\nCREATE TABLE {{Name}};\n-- {{Dataset}} {{/* a comment */}}\n{{part b}}\n{{Inner}} {{MaxKey}}\n")
+	tags := &Tags{Dataset: origin.Dataset{Name: "routes"}}
+	if got, want := tags.Fill(parts["a"], map[string]string{"Name": "{{Dataset}}"}), "CREATE TABLE {{Dataset}};\n-- routes"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := tags.Fill(parts["b"], map[string]string{"Inner": "{{MaxKey}}"}), "{{MaxKey}} 1024"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -5,20 +5,17 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
-	"text/template"
 
 	"github.com/ringside-cache/ringside/origin"
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
 const (
-	// manyRows is how many rows one statement may change in PostgreSQL before the trigger reports that any row may have
-	// changed.
-	manyRows = 1000
 	// maxNotifiedKey is the longest key that PostgreSQL's trigger reports; a cache holds no longer one. A payload of NOTIFY
 	// has less than 8000 bytes, and JSON writes at most six for one.
 	maxNotifiedKey = 1024
@@ -30,8 +27,8 @@ const (
 type Triggers interface {
 	// Locate returns the table of a dataset as the catalog has it.
 	Locate(ctx context.Context, conn *sql.Conn, ds origin.Dataset) (Table, error)
-	// Script returns a text/template that defines "install" and "remove". It is executed with a *script.
-	Script() string
+	// Script returns the statements that install the triggers of a table, and those that remove them.
+	Script(tags *Tags) (install, remove string)
 	// OwnSchemaOnly reports whether a trigger can only write to tables in the schema of its own table.
 	OwnSchemaOnly() bool
 	// Apply runs an executed script.
@@ -89,8 +86,10 @@ func ErrKeyType(name, why string) error {
 		name, why)
 }
 
-// script is the data of the templates, which call its methods.
-type script struct {
+// Tags are what the scripts of one table of a feed contain in place of {{Tag}} and {{Tag argument}}: names and expressions that
+// are quoted for the database. The scripts have no text/template because a program that executes one keeps every exported
+// method of its types, a quarter of the size of the sidecar.
+type Tags struct {
 	Dataset origin.Dataset
 	config  origin.FeedConfig
 	syntax  sqltext.Syntax
@@ -98,26 +97,95 @@ type script struct {
 	several bool // other tables report changes of the dataset, too
 }
 
-// executeScript returns the statements that install, and those that remove, the triggers of a feed.
+// Script returns the statements that install, and those that remove, the triggers of a feed.
 func Script(of Source, c origin.FeedConfig, s sqltext.Syntax, tr Triggers, at Table) (install, remove string, err error) {
-	data := &script{of.Dataset, c, s, at, of.Several}
-	if err := data.checkNames(tr.OwnSchemaOnly()); err != nil {
+	tags := &Tags{of.Dataset, c, s, at, of.Several}
+	if err := tags.checkNames(tr.OwnSchemaOnly()); err != nil {
 		return "", "", err
 	}
-	t, err := template.New("").Parse(tr.Script())
-	if err != nil {
-		return "", "", err
+	install, remove = tr.Script(tags)
+	return install + "\n", remove + "\n", nil
+}
+
+// tag finds the tags of a part, and the comments in it with the spaces before them.
+var tag = regexp.MustCompile(` *\{\{/\*.*?\*/\}\}|\{\{(\w+)(?: (\w+))?\}\}`)
+
+// Parts splits an embedded file at its lines {{part NAME}}.
+func Parts(file string) map[string]string {
+	parts := map[string]string{}
+	for _, part := range strings.Split("\n"+file, "\n{{part ")[1:] {
+		name, text, _ := strings.Cut(part, "}}\n")
+		parts[name] = strings.TrimSuffix(text, "\n")
 	}
-	var texts [2]strings.Builder
-	err = errors.Join(t.ExecuteTemplate(&texts[0], "install", data), t.ExecuteTemplate(&texts[1], "remove", data))
-	return texts[0].String(), texts[1].String(), err
+	return parts
+}
+
+// Fill replaces the tags of a part. more has the values of tags that one database alone has. Tags in values are not replaced:
+// names of tables may look like tags. A tag without a value is a fault of the file and panics.
+func (s *Tags) Fill(part string, more map[string]string) string {
+	var b strings.Builder
+	from := 0
+	for _, at := range tag.FindAllStringSubmatchIndex(part, -1) {
+		b.WriteString(part[from:at[0]])
+		from = at[1]
+		if at[2] < 0 {
+			continue // a comment
+		}
+		name, argument := part[at[2]:at[3]], ""
+		if at[4] >= 0 {
+			argument = part[at[4]:at[5]]
+		}
+		if value, ok := more[name]; ok {
+			b.WriteString(value)
+		} else {
+			b.WriteString(s.value(name, argument))
+		}
+	}
+	b.WriteString(part[from:])
+	return b.String()
+}
+
+// value returns the value of a tag that all databases have.
+func (s *Tags) value(name, argument string) string {
+	switch name {
+	case "Dataset":
+		return s.Dataset.Name
+	case "Described":
+		return strconv.Quote(s.Dataset.Table)
+	case "Warnings":
+		return s.warnings()
+	case "Table":
+		return s.Table()
+	case "TableName": // without its schema, as a trigger of SQLite requires
+		return s.syntax.Quote(s.at.Name)
+	case "Changes":
+		return s.Changes(argument)
+	case "ChangesTable":
+		_, table := sqltext.SplitTable(s.config.Table)
+		return s.syntax.Quote(table)
+	case "Object": // a name that belongs to the dataset, with the schema of the dataset's table
+		return s.qualified([2]string{s.at.Schema, s.name(argument)})
+	case "Trigger": // the same without a schema
+		return s.syntax.Quote(s.name(argument))
+	case "Key":
+		return s.Key(argument)
+	case "HasKey":
+		return s.HasKey(argument)
+	case "Version":
+		return s.Version(argument)
+	case "Kept": // how many rows of changes SQLite keeps
+		return strconv.Itoa(s.config.KeepRows)
+	case "MaxKey":
+		return strconv.Itoa(maxNotifiedKey)
+	}
+	panic("a script has the unknown tag " + name)
 }
 
 // bodyQuote begins and ends the body of PostgreSQL's function.
 const bodyQuote = "$ringside$"
 
 // checkNames rejects names that would end their surroundings in the script, where quotes do not help.
-func (s *script) checkNames(ownSchemaOnly bool) error {
+func (s *Tags) checkNames(ownSchemaOnly bool) error {
 	if schema, _ := sqltext.SplitTable(s.config.Table); ownSchemaOnly && schema != "" && schema != s.at.Schema {
 		return fmt.Errorf("changes table %s: a trigger of SQLite can only write to its own file", s.config.Table)
 	}
@@ -130,45 +198,30 @@ func (s *script) checkNames(ownSchemaOnly bool) error {
 }
 
 // Polled reports whether the changes are recorded in a table.
-func (s *script) Polled() bool { return s.config.Kind == origin.FeedPoll }
+func (s *Tags) Polled() bool { return s.config.Kind == origin.FeedPoll }
 
 // RandomChannel reports whether a table has the name of the channel of NOTIFY.
-func (s *script) RandomChannel() bool { return !s.Polled() && s.config.Channel == "" }
+func (s *Tags) RandomChannel() bool { return !s.Polled() && s.config.Channel == "" }
 
 // ChannelTable returns the name of that table with its schema.
-func (s *script) ChannelTable() string { return s.qualified([2]string{s.at.Schema, ChannelTable}) }
+func (s *Tags) ChannelTable() string { return s.qualified([2]string{s.at.Schema, ChannelTable}) }
 
 // Channel returns the expression for the channel of NOTIFY. Its name needs no quotes.
-func (s *script) Channel() string {
+func (s *Tags) Channel() string {
 	if s.RandomChannel() {
 		return "(SELECT c.channel FROM " + s.ChannelTable() + " AS c)"
 	}
 	return "'" + s.config.Channel + "'"
 }
 
-// Many returns manyRows.
-func (s *script) Many() int { return manyRows }
-
-// MaxKey returns maxNotifiedKey.
-func (s *script) MaxKey() int { return maxNotifiedKey }
-
-// Kept returns how many rows of changes SQLite keeps.
-func (s *script) Kept() int { return s.config.KeepRows }
-
-// Literal escapes text for the inside of a string literal.
-func (s *script) Literal(text string) string { return strings.ReplaceAll(text, "'", "''") }
-
-// Quote quotes an identifier.
-func (s *script) Quote(name string) string { return s.syntax.Quote(name) }
-
 // Table returns the dataset's table with its schema.
-func (s *script) Table() string { return s.qualified([2]string{s.at.Schema, s.at.Name}) }
+func (s *Tags) Table() string { return s.qualified([2]string{s.at.Schema, s.at.Name}) }
 
-func (s *script) qualified(table [2]string) string {
-	return s.Quote(table[0]) + "." + s.Quote(table[1])
+func (s *Tags) qualified(table [2]string) string {
+	return s.syntax.Quote(table[0]) + "." + s.syntax.Quote(table[1])
 }
 
-func (s *script) qualifiedAll(tables [][2]string) []string {
+func (s *Tags) qualifiedAll(tables [][2]string) []string {
 	names := make([]string, len(tables))
 	for i, table := range tables {
 		names[i] = s.qualified(table)
@@ -177,69 +230,49 @@ func (s *script) qualifiedAll(tables [][2]string) []string {
 }
 
 // Tables returns the dataset's table and its descendants, which need the same triggers.
-func (s *script) Tables() []string {
+func (s *Tags) Tables() []string {
 	return append([]string{s.Table()}, s.qualifiedAll(s.at.Descendants)...)
 }
 
 // Partitions returns the tables that only need a trigger for TRUNCATE.
-func (s *script) Partitions() []string { return s.qualifiedAll(s.at.Partitions) }
+func (s *Tags) Partitions() []string { return s.qualifiedAll(s.at.Partitions) }
 
-// Warnings returns what an operator must know before installing the triggers.
-func (s *script) Warnings() []string {
-	if s.Polled() {
-		return s.at.Warnings
+// warnings returns what an operator must know before installing the triggers, as comments.
+func (s *Tags) warnings() string {
+	all := s.at.Warnings
+	if !s.Polled() {
+		all = slices.Concat(all, s.at.NotifyWarnings)
 	}
-	return slices.Concat(s.at.Warnings, s.at.NotifyWarnings)
+	var b strings.Builder
+	for _, warning := range all {
+		b.WriteString("-- WARNING: " + warning + "\n")
+	}
+	return b.String()
 }
 
 // Unique returns the unique indexes by which SQLite may replace rows.
-func (s *script) Unique() [][]UniqueColumn { return s.at.Unique }
+func (s *Tags) Unique() [][]UniqueColumn { return s.at.Unique }
 
 // EachRow reports whether the triggers run for each row.
-func (s *script) EachRow() bool { return s.at.EachRow } //guard:partition-statement-not-reported
-
-// NewRow returns the name of a row after the change.
-func (s *script) NewRow() string { return map[bool]string{true: "NEW", false: "n"}[s.at.EachRow] }
-
-// OldRow returns the name of a row before the change.
-func (s *script) OldRow() string { return map[bool]string{true: "OLD", false: "o"}[s.at.EachRow] }
-
-// FromNewRows returns the FROM clause for the rows after the change.
-func (s *script) FromNewRows() string {
-	return map[bool]string{false: "FROM new_rows AS n "}[s.at.EachRow]
-}
-
-// FromOldRows returns the FROM clause for the rows before the change.
-func (s *script) FromOldRows() string {
-	return map[bool]string{false: "FROM old_rows AS o "}[s.at.EachRow]
-}
-
-// TableName returns the dataset's table without its schema, as a trigger of SQLite requires.
-func (s *script) TableName() string { return s.Quote(s.at.Name) }
+func (s *Tags) EachRow() bool { return s.at.EachRow } //guard:partition-statement-not-reported
 
 // Changes returns the name of the table of changes, or of an object that belongs to it, with its schema.
-func (s *script) Changes(suffix string) string {
+func (s *Tags) Changes(suffix string) string {
 	schema, table := sqltext.SplitTable(s.config.Table)
 	if schema == "" {
 		schema = s.at.Schema
 	}
-	return s.Quote(schema) + "." + s.Quote(table+suffix)
-}
-
-// ChangesTable returns the name of the table of changes without its schema.
-func (s *script) ChangesTable() string {
-	_, table := sqltext.SplitTable(s.config.Table)
-	return s.Quote(table)
+	return s.qualified([2]string{schema, table + suffix})
 }
 
 // XidIndex names an index of the table of changes.
-func (s *script) XidIndex() string {
+func (s *Tags) XidIndex() string {
 	_, table := sqltext.SplitTable(s.config.Table)
-	return short(table, "_xid")
+	return s.syntax.Quote(short(table, "_xid"))
 }
 
-// Name names an object that belongs to the dataset. Those of two kinds of feeds can exist together.
-func (s *script) Name(suffix string) string {
+// name names an object that belongs to the dataset. Those of two kinds of feeds can exist together.
+func (s *Tags) name(suffix string) string {
 	name := "ringside_" + s.config.Kind + "_" + s.Dataset.Name
 	if s.several {
 		name += "." + s.at.Name //guard:tables-share-the-name-of-a-trigger
@@ -247,25 +280,20 @@ func (s *script) Name(suffix string) string {
 	return short(name, suffix)
 }
 
-// Object is Name with the schema of the dataset's table.
-func (s *script) Object(suffix string) string {
-	return s.Quote(s.at.Schema) + "." + s.Quote(s.Name(suffix))
-}
-
 // HasKey returns the condition that no column of the key of a row is NULL.
-func (s *script) HasKey(row string) string {
-	return sqltext.AndAll(s.Dataset.Key, func(_ int, column string) string { return row + "." + s.Quote(column) + " IS NOT NULL" })
+func (s *Tags) HasKey(row string) string {
+	return sqltext.AndAll(s.Dataset.Key, func(_ int, column string) string { return row + "." + s.syntax.Quote(column) + " IS NOT NULL" })
 }
 
 // Key returns the expression for the reported key of a row.
-func (s *script) Key(row string) string { return s.at.KeyText(row) }
+func (s *Tags) Key(row string) string { return s.at.KeyText(row) }
 
 // Version returns the expression for the reported version of a row; 0 for none.
-func (s *script) Version(row string) string {
+func (s *Tags) Version(row string) string {
 	if s.Dataset.Version == "" {
 		return "0"
 	}
-	return "COALESCE(" + row + "." + s.Quote(s.Dataset.Version) + ", 0)"
+	return "COALESCE(" + row + "." + s.syntax.Quote(s.Dataset.Version) + ", 0)"
 }
 
 // short returns name+suffix, and replaces the end of a name that is too long by a digest. PostgreSQL would cut such a

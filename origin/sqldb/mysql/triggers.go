@@ -103,9 +103,14 @@ func cascades(ctx context.Context, conn *sql.Conn, at changefeed.Table) (warning
 }
 
 //go:embed triggers.sql
-var script string
+var triggersFile string
 
-func (triggers) Script() string { return script }
+var parts = changefeed.Parts(triggersFile)
+
+func (triggers) Script(tags *changefeed.Tags) (install, remove string) {
+	install = tags.Fill(parts["install"], map[string]string{"MissingTable": tags.Fill(parts["missing table"], nil)})
+	return install, tags.Fill(parts["remove"], nil)
+}
 
 func (triggers) OwnSchemaOnly() bool { return false }
 

@@ -88,9 +88,26 @@ func uniqueIndexes(ctx context.Context, conn *sql.Conn, at changefeed.Table, key
 }
 
 //go:embed triggers.sql
-var script string
+var triggersFile string
 
-func (triggers) Script() string { return script }
+var parts = changefeed.Parts(triggersFile)
+
+func (triggers) Script(tags *changefeed.Tags) (install, remove string) {
+	values := map[string]string{"DropReplaced": tags.Fill(parts["drop replaced"], nil), "Replaced": ""}
+	var rows []string
+	for _, columns := range tags.Unique() {
+		var same strings.Builder
+		for _, c := range columns {
+			name := syntax{}.Quote(c.Name)
+			same.WriteString(" AND t." + name + " = NEW." + name + " COLLATE " + syntax{}.Quote(c.Collation))
+		}
+		rows = append(rows, tags.Fill(parts["replaced row"], map[string]string{"AndSameUnique": same.String()}))
+	}
+	if rows != nil {
+		values["Replaced"] = tags.Fill(parts["replaced"], map[string]string{"ReplacedRows": strings.Join(rows, "\n")})
+	}
+	return tags.Fill(parts["install"], values), tags.Fill(parts["remove"], values)
+}
 
 func (triggers) OwnSchemaOnly() bool { return true }
 

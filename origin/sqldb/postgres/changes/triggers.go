@@ -17,6 +17,9 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/sqltext"
 )
 
+// manyRows is how many rows one statement may change before the trigger reports that any row may have changed.
+const manyRows = 1000
+
 // Triggers implements changefeed.Triggers.
 type Triggers struct{ Syntax sqltext.Syntax }
 
@@ -110,9 +113,84 @@ func descendants(ctx context.Context, conn *sql.Conn, table string) (inheriting,
 }
 
 //go:embed triggers.sql
-var script string
+var triggersFile string
 
-func (Triggers) Script() string { return script }
+var parts = changefeed.Parts(triggersFile)
+
+// Script adds to the tags of all databases those for a table of changes or a channel, and for triggers of statements or of rows.
+func (Triggers) Script(tags *changefeed.Tags) (install, remove string) {
+	values := map[string]string{
+		"TwoPhaseCommit": "", "CreateTable": "", "SecurityDefiner": "", "MissingTable": "", "Revoke": "", "TableRemains": "",
+		"ChannelTable": tags.ChannelTable(), "Channel": tags.Channel(), "XidIndex": tags.XidIndex(),
+	}
+	fill := func(part string) string { return tags.Fill(parts[part], values) }
+	values["Changed"] = fill("changed")
+	if tags.Polled() {
+		values["Report"] = fill("report to the table")
+		values["ReportAll"] = fill("report all to the table")
+		values["ReportAllNow"] = values["ReportAll"]
+	} else {
+		values["TwoPhaseCommit"] = fill("two-phase commit")
+		values["Report"] = fill("report to the channel")
+		values["ReportAll"] = "PERFORM " + fill("report all to the channel")
+		values["ReportAllNow"] = "SELECT " + fill("report all to the channel")
+	}
+	switch {
+	case tags.Polled():
+		values["CreateTable"] = fill("table of changes")
+		values["Needed"] = literal(tags.Changes(""))
+		values["TableRemains"] = fill("table of changes remains")
+	case tags.RandomChannel():
+		values["CreateTable"] = fill("table of the channel")
+		values["Needed"] = literal(tags.ChannelTable())
+		values["TableRemains"] = fill("table of the channel remains")
+	}
+	if values["Needed"] != "" {
+		values["SecurityDefiner"] = fill("security definer")
+		values["MissingTable"] = fill("missing table")
+		values["Revoke"] = fill("revoke")
+	}
+	addRows(values, tags)
+	addTriggers(values, tags)
+	return fill("install"), fill("remove")
+}
+
+// addRows adds the tags for the changed rows: a trigger for each statement has them in tables.
+func addRows(values map[string]string, tags *changefeed.Tags) {
+	before, after := "OLD", "NEW"
+	values["FromOld"], values["FromNew"], values["ManyOld"], values["ManyNew"] = "", "", "false", "false"
+	if !tags.EachRow() {
+		before, after = "o", "n"
+		values["FromOld"], values["FromNew"] = "FROM old_rows AS o", "FROM new_rows AS n"
+		values["ManyOld"] = fmt.Sprintf("EXISTS (SELECT FROM old_rows OFFSET %d)", manyRows)
+		values["ManyNew"] = fmt.Sprintf("EXISTS (SELECT FROM new_rows OFFSET %d)", manyRows)
+	}
+	values["KeyOld"], values["VersionOld"], values["HasKeyOld"] = tags.Key(before), tags.Version(before), tags.HasKey(before)
+	values["KeyNew"], values["VersionNew"], values["HasKeyNew"] = tags.Key(after), tags.Version(after), tags.HasKey(after)
+}
+
+// addTriggers adds the tags for the triggers of the dataset's table, its descendants and its partitions.
+func addTriggers(values map[string]string, tags *changefeed.Tags) {
+	var create, drop []string
+	add := func(all *[]string, part, table string) {
+		*all = append(*all, tags.Fill(parts[part], map[string]string{"On": table}))
+	}
+	kind := map[bool]string{true: "triggers for rows", false: "triggers for statements"}[tags.EachRow()]
+	for _, table := range tags.Tables() {
+		add(&create, kind, table)
+		add(&create, "trigger for truncate", table)
+		add(&drop, "drop triggers", table)
+		add(&drop, "drop trigger for truncate", table)
+	}
+	for _, table := range tags.Partitions() {
+		add(&create, "trigger for truncate", table)
+		add(&drop, "drop trigger for truncate", table)
+	}
+	values["Triggers"], values["DropTriggers"] = strings.Join(create, "\n"), strings.Join(drop, "\n")
+}
+
+// literal escapes text for the inside of a string literal.
+func literal(text string) string { return strings.ReplaceAll(text, "'", "''") }
 
 func (Triggers) OwnSchemaOnly() bool { return false }
 
