@@ -91,7 +91,8 @@ func TestFeedWhoseConnectionGetsAnotherResult(t *testing.T) {
 	behind.dsn = p.dsn
 	r := behind.record(t, rowsDataset, origin.FeedConfig{Kind: origin.FeedNotify})
 	p.stray.Store(2)
-	f := r.started(t)
+	f := follow(t, r.feed(t))
+	f.wantStart(true)
 	d.exec(t, "INSERT INTO r VALUES ('a', 'x', 1)")
 	f.want(map[string]int64{"a": 1})
 }
