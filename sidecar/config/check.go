@@ -63,6 +63,9 @@ func (k *checker) node() {
 	if n.Advertise != "" {
 		k.advertise("node.advertise", n.Advertise)
 	}
+	if n.Namespace != "" && (!name.MatchString(n.Namespace) || len(n.Namespace) > maxName) {
+		k.problem("node.namespace", "want a namespace of Kubernetes: lower-case letters, digits and '-', at most %d; got %q", maxName, n.Namespace)
+	}
 	if len(n.Zone) > address.MaxHost {
 		k.problem("node.zone", "want at most %d bytes; got %d", address.MaxHost, len(n.Zone))
 	}

@@ -151,7 +151,7 @@ func (k *checker) etcd(e Etcd) {
 			k.problem(fmt.Sprintf("%s.endpoints[%d]", path, i), "want a URL such as https://etcd-0:2379, without a password")
 		}
 	}
-	if p := e.prefix(); !strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
+	if p := k.config.etcdPrefix(); !strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
 		k.problem(path+".prefix", "want a path with a slash at the beginning and none at the end; got %q", p)
 	}
 	k.legacyPrefix(path+".legacy_prefix", e)
@@ -175,7 +175,7 @@ func (k *checker) password(path, file string) {
 
 // legacyPrefix checks that the keys for groupcachepb clients and those of the members do not overlap.
 func (k *checker) legacyPrefix(path string, e Etcd) {
-	legacy, own := e.LegacyPrefix, e.prefix()
+	legacy, own := e.LegacyPrefix, k.config.etcdPrefix()
 	switch {
 	case legacy == "":
 	case strings.HasSuffix(legacy, "/") || !etcdKey.MatchString(legacy) || len(legacy) > address.MaxHost:

@@ -52,6 +52,9 @@ type Node struct {
 	ID string `yaml:"id"`
 	// Advertise is the ip:port at which the other members reach the peer listener. Port 0 means the bound one.
 	Advertise string `yaml:"advertise"`
+	// Namespace is that of the pod in Kubernetes. It is a part of the default of membership.etcd.prefix: namespaces are different
+	// clusters unless they have the same prefix.
+	Namespace string `yaml:"namespace"`
 	// Zone is shown to operators; it does not change the ring.
 	Zone string `yaml:"zone"`
 }
@@ -81,7 +84,7 @@ type PeerTLS struct {
 	WorkloadAPI string `yaml:"workload_api"`
 	// TrustDomain is that of the SPIFFE ids of members and clients; default: that of the certificate of this member.
 	TrustDomain string `yaml:"trust_domain"`
-	// Cluster is the id of the cluster in SPIFFE ids; default: from membership.etcd.prefix.
+	// Cluster is the id of the cluster in SPIFFE ids; default: from membership.etcd.prefix, or node.namespace.
 	Cluster string `yaml:"cluster"`
 	// MemberPath and ClientPath are patterns of the paths of SPIFFE ids.
 	MemberPath string `yaml:"member_path"`

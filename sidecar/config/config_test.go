@@ -72,7 +72,7 @@ func TestProblems(t *testing.T) {
 	}{
 		{
 			"unknown field", "node: {idd: a}",
-			[]string{`ringside.yaml:1:8: node: unknown field "idd"; want one of advertise, id, zone`},
+			[]string{`ringside.yaml:1:8: node: unknown field "idd"; want one of advertise, id, namespace, zone`},
 		},
 		{"unknown field at the top", "nodes: 1", []string{`ringside.yaml:1:1: unknown field "nodes"`}},
 		{"each unknown field", "a: 1\nb: 2", []string{"1:1", "2:1"}},
@@ -488,10 +488,26 @@ func TestWorkloadAPIOfTheEnvironmentIsUsedInAClusterWithoutFiles(t *testing.T) {
 	}
 }
 
+// Two namespaces with the same configuration are two rings, unless it names the prefix.
+func TestDefaultPrefixHasTheNamespace(t *testing.T) {
+	for prefix, want := range map[string]string{"": "/ringside/apps", "prefix: /ringside/all": "/ringside/all"} {
+		text := `membership: {etcd: {endpoints: ["http://e:1"], ` + prefix + `}}`
+		env := environ{"RINGSIDE_NODE_NAMESPACE": "apps"}
+		if got := mustParse(t, text+"\npeer_tls: {insecure: true}", env).Effective().Membership.Etcd.Prefix; got != want {
+			t.Errorf("%s: got the prefix %s, want %s", text, got, want)
+		}
+	}
+	const wrong = "node: {namespace: a/b}"
+	if got := problemsOf(t, wrong, nil); len(got) != 1 || !strings.Contains(got[0], "node.namespace: want a namespace of Kubernetes") {
+		t.Errorf("%s: got %q, want one problem", wrong, got)
+	}
+}
+
 func TestClusterIDIsThatOfThePrefix(t *testing.T) {
 	for text, want := range map[string]string{
 		`membership: {etcd: {endpoints: ["http://e:1"], prefix: /ringside/apps}}`: "apps",
 		`membership: {static: ["10.0.0.1:1"]}`:                                    "default",
+		"node: {namespace: apps}\nmembership: {static: [\"10.0.0.1:1\"]}":         "apps",
 	} {
 		c := mustParse(t, text+"\npeer_tls: {workload_api: \"unix:///a\"}", nil)
 		if got := c.Effective().PeerTLS; got.Cluster != want || got.MemberPath != "/ringside/{cluster}/member/{id}" {
@@ -644,7 +660,7 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		"listen.grpc":    {shown.Listen.grpc(), zero.Listen.grpc()},
 		"listen.metrics": {shown.Listen.metrics(), zero.Listen.metrics()},
 		"listen.admin":   {shown.Listen.admin(), zero.Listen.admin()},
-		"etcd.prefix":    {shown.Membership.Etcd.prefix(), zero.Membership.Etcd.prefix()},
+		"etcd.prefix":    {shown.etcdPrefix(), zero.etcdPrefix()},
 		"etcd.lease_ttl": {shown.Membership.Etcd.leaseTTL(), zero.Membership.Etcd.leaseTTL()},
 		"ring.min":       {shown.Ring.min(), zero.Ring.min()},
 		"ring.max":       {shown.Ring.max(), zero.Ring.max()},

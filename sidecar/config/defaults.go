@@ -57,7 +57,11 @@ func (c Config) effectivePeerTLS() PeerTLS {
 	return t
 }
 
-func (e Etcd) prefix() string          { return or(e.Prefix, "/ringside/default") }
+// etcdPrefix has the namespace by default, so that two namespaces with the same configuration are two rings.
+func (c Config) etcdPrefix() string {
+	return or(c.Membership.Etcd.Prefix, "/ringside/"+or(c.Node.Namespace, "default")) //guard:namespaces-share-a-ring
+}
+
 func (e Etcd) leaseTTL() time.Duration { return orDefault(e.LeaseTTL, 5*time.Second) }
 
 // defaultMaxMembers: each member costs each other one a connection and a part of each change of the ring, and etcd a lease and a watch;

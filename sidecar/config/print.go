@@ -18,7 +18,9 @@ func (c Config) Effective() Config {
 		Metrics: c.Listen.metrics(), XDS: c.Listen.xds(), Admin: c.Listen.admin(), GRPCGo: c.Listen.GRPCGo,
 	}
 	c.PeerTLS = c.effectivePeerTLS()
-	c.Membership.Etcd = c.Membership.Etcd.effective()
+	if e := &c.Membership.Etcd; len(e.Endpoints) > 0 {
+		e.Prefix, e.LeaseTTL = c.etcdPrefix(), new(e.leaseTTL())
+	}
 	if !c.Membership.Alone() {
 		c.Membership.MaxMembers, c.Membership.Role = c.maxMembers(), c.Membership.role()
 	}
@@ -33,13 +35,6 @@ func (c Config) Effective() Config {
 	c.Log = Log{Format: c.Log.format(), Level: c.Log.level()}
 	c.DrainTimeout = new(c.drainTimeout())
 	return c
-}
-
-func (e Etcd) effective() Etcd {
-	if len(e.Endpoints) > 0 {
-		e.Prefix, e.LeaseTTL = e.prefix(), new(e.leaseTTL())
-	}
-	return e
 }
 
 func (o Origin) effective() Origin {

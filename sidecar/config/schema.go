@@ -36,6 +36,7 @@ func requirements(drivers []string) map[string]decode.Schema {
 	}}}
 	n := map[string]decode.Schema{
 		"node.id":                     {"pattern": `^$|` + nodeID.String(), "maxLength": address.MaxHost},
+		"node.namespace":              {"pattern": `^$|` + name.String(), "maxLength": maxName},
 		"node.zone":                   {"maxLength": address.MaxHost},
 		"listen.http":                 listener,
 		"listen.grpc":                 listener,

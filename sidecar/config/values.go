@@ -153,7 +153,7 @@ func (c Config) Scheme() (*identity.Scheme, error) {
 }
 
 func (c Config) clusterID() string {
-	return or(c.PeerTLS.Cluster, identity.Cluster(c.Membership.Etcd.prefix()))
+	return or(c.PeerTLS.Cluster, identity.Cluster(c.etcdPrefix()))
 }
 
 // Address is where a listener listens.
