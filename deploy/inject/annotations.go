@@ -51,6 +51,7 @@ func (t *Template) records(warnings []string) map[string]string {
 // choices are the values from the annotations of a pod. A missing entry or an empty string means the value of the template.
 type choices struct {
 	config, secret   string
+	volumes          []Volume // of the annotation secrets; then with those of the template
 	requests, limits corev1.ResourceList
 	ports            Ports
 	unixSocket       bool
@@ -65,6 +66,7 @@ func setters() map[string]func(c *choices, value string) error {
 	return map[string]func(*choices, string) error{
 		"config":         func(c *choices, v string) error { return setName(&c.config, v) },
 		"secret":         func(c *choices, v string) error { return setName(&c.secret, v) },
+		"secrets":        func(c *choices, v string) error { return setSecrets(&c.volumes, v) },
 		"cpu-request":    func(c *choices, v string) error { return setQuantity(c.requests, corev1.ResourceCPU, v) },
 		"cpu-limit":      func(c *choices, v string) error { return setQuantity(c.limits, corev1.ResourceCPU, v) },
 		"memory-request": func(c *choices, v string) error { return setQuantity(c.requests, corev1.ResourceMemory, v) },
@@ -130,6 +132,33 @@ func setName(into *string, value string) error {
 func checkName(value string) error {
 	if wrong := validation.IsDNS1123Subdomain(value); len(wrong) > 0 {
 		return errors.New("want the name of an object in the pod's namespace: lowercase letters, digits, dashes and dots")
+	}
+	return nil
+}
+
+// maxSecrets is how many Secrets a pod may name: each is a volume and a mount.
+const maxSecrets = 16
+
+// setSecrets reads a list such as "etcd, peer=peer-tls": the Secrets etcd and peer-tls, mounted as etcd and peer. A pod can name
+// Secrets of its own namespace only: a volume has no field for another one.
+func setSecrets(into *[]Volume, value string) error {
+	entries := strings.Split(value, ",")
+	if len(entries) > maxSecrets {
+		return fmt.Errorf("want at most %d Secrets, got %d", maxSecrets, len(entries))
+	}
+	for _, entry := range entries {
+		name, secret, renamed := strings.Cut(strings.TrimSpace(entry), "=")
+		if !renamed {
+			secret = name
+		}
+		volume := Volume{Name: name, Secret: &corev1.SecretVolumeSource{SecretName: secret}}
+		if err := volume.check(); err != nil {
+			return fmt.Errorf("%q: %w", entry, err)
+		}
+		if slices.ContainsFunc(*into, volume.sameName) {
+			return fmt.Errorf("%q: the name %s is there twice", entry, name)
+		}
+		*into = append(*into, volume)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package inject
 
 import (
 	"fmt"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -98,6 +97,7 @@ func env(c *choices) []corev1.EnvVar {
 		field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
 		field("POD_IP", "status.podIP"), field("NODE_NAME", "spec.nodeName"),
 		{Name: "RINGSIDE_NODE_ID", Value: "$(POD_NAME).$(POD_NAMESPACE)"},
+		{Name: "RINGSIDE_NODE_NAMESPACE", Value: "$(POD_NAMESPACE)"}, // the default of membership.etcd.prefix: a ring for each namespace
 		{Name: "RINGSIDE_NODE_ADVERTISE", Value: "[$(POD_IP)]:0"},
 		{Name: "RINGSIDE_LISTEN_HTTP", Value: fmt.Sprintf("localhost:%d", c.ports.HTTP)},
 		{Name: "RINGSIDE_LISTEN_GRPC", Value: fmt.Sprintf("localhost:%d", c.ports.GRPC)},
@@ -133,6 +133,9 @@ func (t *Template) mounts(c *choices) []corev1.VolumeMount {
 	if t.Certificates != (Certificates{}) {
 		list = append(list, corev1.VolumeMount{Name: tlsVolume, MountPath: tlsPath, ReadOnly: true})
 	}
+	for _, v := range c.volumes {
+		list = append(list, corev1.VolumeMount{Name: v.volumeName(), MountPath: v.path(), ReadOnly: true})
+	}
 	if c.unixSocket {
 		list = append(list, corev1.VolumeMount{Name: runVolume, MountPath: runPath})
 	}
@@ -149,11 +152,14 @@ func (t *Template) volumes(c *choices) []corev1.Volume {
 	if c.secret != "" {
 		list = append(list, corev1.Volume{Name: secretVolume, VolumeSource: corev1.VolumeSource{
 			// Only the sidecar mounts it. Its user is not root and does not own the files of a secret.
-			Secret: &corev1.SecretVolumeSource{SecretName: c.secret, DefaultMode: new(int32(0o444))},
+			Secret: &corev1.SecretVolumeSource{SecretName: c.secret, DefaultMode: new(readable)},
 		}})
 	}
 	if t.Certificates != (Certificates{}) {
 		list = append(list, corev1.Volume{Name: tlsVolume, VolumeSource: t.certificates()})
+	}
+	for _, v := range c.volumes {
+		list = append(list, v.volume(*t.UserID))
 	}
 	if c.unixSocket {
 		list = append(list, corev1.Volume{Name: runVolume, VolumeSource: memory()})
@@ -161,19 +167,13 @@ func (t *Template) volumes(c *choices) []corev1.Volume {
 	return list
 }
 
-const certManagerDriver = "csi.cert-manager.io"
-
 func (t *Template) certificates() corev1.VolumeSource {
 	c := t.Certificates
 	if c.CSI != nil {
-		csi := c.CSI.DeepCopy()
-		if csi.Driver == certManagerDriver && *t.UserID != 0 { // the files belong to root
-			csi.VolumeAttributes[certManagerDriver+"/fs-group"] = strconv.FormatInt(*t.UserID, 10)
-		}
-		return corev1.VolumeSource{CSI: csi}
+		return corev1.VolumeSource{CSI: readableCSI(c.CSI, *t.UserID)}
 	}
 	return corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
-		SecretName: c.Secret, DefaultMode: new(int32(0o444)), Optional: new(true),
+		SecretName: c.Secret, DefaultMode: new(readable), Optional: new(true),
 	}}
 }
 

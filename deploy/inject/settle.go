@@ -11,6 +11,7 @@ import (
 func (t *Template) settle(c *choices) (*choices, error) {
 	settled := *c
 	settled.config, settled.secret = or(c.config, t.Config), or(c.secret, t.Secret)
+	settled.volumes = withVolumes(t.Volumes, c.volumes)
 	settled.ports = Ports{
 		HTTP: or(c.ports.HTTP, t.Ports.HTTP), GRPC: or(c.ports.GRPC, t.Ports.GRPC),
 		Peer: or(c.ports.Peer, t.Ports.Peer), Metrics: or(c.ports.Metrics, t.Ports.Metrics),

@@ -28,6 +28,8 @@ type Template struct {
 	Config string `json:"config,omitempty"`
 	// Secret is mounted at /run/secrets/ringside, for the files that ringside.yaml names; none by default.
 	Secret string `json:"secret,omitempty"`
+	// Volumes are mounted at /run/secrets/NAME, for more files that ringside.yaml names; none by default.
+	Volumes []Volume `json:"volumes,omitempty"`
 	// Certificates are mounted at /run/secrets/ringside-tls, for peer_tls; none by default.
 	Certificates Certificates                `json:"certificates,omitzero"`
 	Resources    corev1.ResourceRequirements `json:"resources,omitzero"`
@@ -132,6 +134,14 @@ func (t *Template) check() error {
 	}
 	if err := checkName(t.Secret); t.Secret != "" && err != nil {
 		wrong = append(wrong, fmt.Errorf("secret %q: %w", t.Secret, err))
+	}
+	for i, v := range t.Volumes {
+		if err := v.check(); err != nil {
+			wrong = append(wrong, fmt.Errorf("volumes[%d] %q: %w", i, v.Name, err))
+		}
+		if slices.ContainsFunc(t.Volumes[:i], v.sameName) {
+			wrong = append(wrong, fmt.Errorf("volumes[%d]: the name %q is there twice", i, v.Name))
+		}
 	}
 	return errors.Join(wrong...)
 }
