@@ -23,7 +23,7 @@ func (m *members) flags(cmd *cobra.Command) {
 	flags.StringVar(&m.secret, "members-secret", "ringside-tls", "Secret in each --members-namespace")
 	flags.StringVar(&m.authority, "members-authority", "ringside-members-ca",
 		"Secret in --namespace for the authority of these certificates and its key")
-	flags.StringVar(&m.name, "members-name", "ringside", "DNS name in these certificates (peer_tls.name)")
+	flags.StringVar(&m.name, "members-name", "ringside", "DNS name in these certificates, also followed by a dot and the namespace (peer_tls.name)")
 }
 
 // keepMembers returns the function that maintains the certificates of sidecars in the background.

@@ -33,6 +33,8 @@ import (
 type options struct {
 	template, listen, metrics  string
 	certDir                    string // empty: generate a certificate
+	publishCA                  bool   // of certDir
+	publishDelay               time.Duration
 	kubeconfig                 string // empty: in-cluster configuration
 	namespace, secret, webhook string
 	service                    string // in namespace
@@ -51,7 +53,7 @@ func newServe() *cobra.Command {
 		Long: `Serve the admission webhook until SIGTERM.
 
 Without --cert-dir it generates a certificate, keeps it in a Secret that all replicas share, and writes it into the webhook
-configuration, so that the API server trusts it.`,
+configuration, so that the API server trusts it. With --cert-dir and --publish-ca, another program renews the certificate.`,
 		Args: cobra.NoArgs,
 	}
 	o := options{}
@@ -60,6 +62,10 @@ configuration, so that the API server trusts it.`,
 	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook (HTTPS)")
 	flags.StringVar(&o.metrics, "metrics", ":8080", "address of /metrics, /livez and /readyz (HTTP)")
 	flags.StringVar(&o.certDir, "cert-dir", "", "directory with tls.crt and tls.key, renewed by another program")
+	flags.BoolVar(&o.publishCA, "publish-ca", false, "with --cert-dir: add its ca.crt to the webhook configuration before its certificate is "+
+		"served, and keep the previous ones there until they expire")
+	flags.DurationVar(&o.publishDelay, "publish-delay", 10*time.Second,
+		"how long a renewed certificate is only published before it is served, until every API server knows it")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file, outside a pod")
 	flags.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the Secret (env POD_NAMESPACE)")
 	flags.StringVar(&o.secret, "secret", "ringside-injector", "Secret for the certificate")
@@ -141,8 +147,7 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 // certificate returns the source of the certificate, and the function that maintains it in the background.
 func (o options) certificate(log *zap.Logger) (certificate, func(context.Context), error) {
 	if o.certDir != "" {
-		keep, err := o.keepMembers(log)
-		return cert.FromFiles(o.certDir), keep, err
+		return o.certificateFromFiles(log)
 	}
 	hosts := o.hosts
 	if o.service != "" {
@@ -155,21 +160,52 @@ func (o options) certificate(log *zap.Logger) (certificate, func(context.Context
 	if err != nil {
 		return nil, nil, err
 	}
-	admissionClient, err := admissionregistration.NewForConfig(config)
+	webhooks, err := webhooksOf(config)
 	if err != nil {
-		return nil, nil, fmt.Errorf("create a client of the API server: %w", err)
+		return nil, nil, err
 	}
 	r := &cert.Rotator{
-		Secrets: coreClient.Secrets(o.namespace), Webhooks: admissionClient.MutatingWebhookConfigurations(),
-		Secret: o.secret, Webhook: o.webhook, Hosts: hosts, Log: log,
+		Secrets: coreClient.Secrets(o.namespace), Webhooks: webhooks,
+		Secret: o.secret, Webhook: o.webhook, Hosts: hosts, Delay: o.publishDelay, Log: log,
 	}
 	keepMembers, err := o.keepMembers(log)
-	return r.Get, func(ctx context.Context) {
+	return r.Get, both(r.Run, keepMembers), err
+}
+
+// certificateFromFiles is certificate for one that another program renews.
+func (o options) certificateFromFiles(log *zap.Logger) (certificate, func(context.Context), error) {
+	keepMembers, err := o.keepMembers(log)
+	if err != nil || !o.publishCA {
+		return cert.FromFiles(o.certDir), keepMembers, err
+	}
+	config, _, err := o.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	webhooks, err := webhooksOf(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := &cert.Files{Dir: o.certDir, Webhooks: webhooks, Webhook: o.webhook, Delay: o.publishDelay, Log: log}
+	return f.Get, both(f.Run, keepMembers), nil
+}
+
+func webhooksOf(config *rest.Config) (cert.Webhooks, error) {
+	client, err := admissionregistration.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("create a client of the API server: %w", err)
+	}
+	return client.MutatingWebhookConfigurations(), nil
+}
+
+// both runs two tasks until both have ended.
+func both(a, b func(context.Context)) func(context.Context) {
+	return func(ctx context.Context) {
 		var tasks sync.WaitGroup
-		tasks.Go(func() { r.Run(ctx) })
-		keepMembers(ctx)
+		tasks.Go(func() { a(ctx) })
+		b(ctx)
 		tasks.Wait()
-	}, err
+	}
 }
 
 func (o options) connect() (*rest.Config, core.CoreV1Interface, error) {

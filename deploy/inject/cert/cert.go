@@ -16,19 +16,36 @@ import (
 	"math/big"
 	"net"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // FromFiles returns a tls.Config.GetCertificate that reads tls.crt and tls.key in dir at each handshake, so that a renewed
 // certificate is used at once. Handshakes are rare, because the API server reuses connections.
 func FromFiles(dir string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var last atomic.Pointer[tls.Certificate]
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		pair, err := readPair(dir)
 		if err != nil {
-			return nil, fmt.Errorf("read the serving certificate: %w", err)
+			if old := last.Load(); old != nil { //guard:files-of-two-certificates-fail
+				return old, nil // one file is of before a renewal, the other of after it
+			}
+			return nil, err
 		}
-		return &pair, nil
+		last.Store(pair)
+		return pair, nil
 	}
+}
+
+func readPair(dir string) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, corev1.TLSCertKey), filepath.Join(dir, corev1.TLSPrivateKeyKey))
+	if err != nil {
+		return nil, fmt.Errorf("read the serving certificate: %w", err)
+	}
+	return &pair, nil
 }
 
 const (
@@ -104,18 +121,30 @@ func usable(certificate, key []byte, hosts []string, now time.Time) (*tls.Certif
 	return &pair, nil
 }
 
-// trusted returns newest and the certificates of bundle that have not expired, in PEM. The previous certificate stays
-// trusted because other replicas still serve it.
+// maxTrusted is how many certificates are trusted at once. One that is renewed as usual, at two thirds of its life, needs three.
+const maxTrusted = 16
+
+// trusted returns the certificates of bundle that have not expired and those of newest, in PEM and once each. The previous ones
+// stay trusted because other replicas still serve them, or what they have signed.
 func trusted(newest, bundle []byte, now time.Time) []byte {
-	all := bytes.Clone(newest)
-	for {
-		var block *pem.Block
-		if block, bundle = pem.Decode(bundle); block == nil {
-			return all
-		}
-		old, err := x509.ParseCertificate(block.Bytes)
-		if err == nil && now.Before(old.NotAfter) { //guard:old-certificate-stays-trusted
-			all = append(all, encode("CERTIFICATE", block.Bytes)...)
+	var all [][]byte
+	add := func(text []byte, keep func(*x509.Certificate) bool) {
+		for {
+			var block *pem.Block
+			if block, text = pem.Decode(text); block == nil {
+				return
+			}
+			known := slices.ContainsFunc(all, func(der []byte) bool { return bytes.Equal(der, block.Bytes) })
+			if parsed, err := x509.ParseCertificate(block.Bytes); err == nil && !known && keep(parsed) {
+				all = append(all, block.Bytes)
+			}
 		}
 	}
+	add(bundle, func(old *x509.Certificate) bool { return now.Before(old.NotAfter) }) //guard:old-certificate-stays-trusted
+	add(newest, func(*x509.Certificate) bool { return true })
+	var text []byte
+	for _, der := range all[max(0, len(all)-maxTrusted):] {
+		text = append(text, encode("CERTIFICATE", der)...)
+	}
+	return text
 }

@@ -26,7 +26,8 @@ type Members struct {
 	// Namespaces are those with sidecars, each with its Secret.
 	Namespaces map[string]Secrets
 	Secret     string
-	// Name is the DNS name in the certificates: peer_tls.name of the sidecars.
+	// Name is a DNS name in all certificates: peer_tls.name of sidecars of several namespaces that are one ring. Each certificate
+	// also has Name.NAMESPACE, for a ring of that namespace, which rejects the certificates of the others.
 	Name string
 	Log  *zap.Logger
 }
@@ -62,7 +63,7 @@ func (m *Members) reconcile(ctx context.Context) error {
 	}
 	var errs []error
 	for _, namespace := range slices.Sorted(maps.Keys(m.Namespaces)) {
-		if err := m.issue(ctx, m.Namespaces[namespace], ca, bundle); err != nil {
+		if err := m.issue(ctx, namespace, ca, bundle); err != nil {
 			errs = append(errs, fmt.Errorf("namespace %s: %w", namespace, err))
 		}
 	}
@@ -99,20 +100,21 @@ func (m *Members) authority(ctx context.Context) (*tls.Certificate, []byte, erro
 }
 
 // issue updates the authorities and the certificate in the Secret of a namespace.
-func (m *Members) issue(ctx context.Context, secrets Secrets, ca *tls.Certificate, bundle []byte) error {
+func (m *Members) issue(ctx context.Context, namespace string, ca *tls.Certificate, bundle []byte) error {
+	secrets, names := m.Namespaces[namespace], []string{m.Name, m.Name + "." + namespace}
 	secret, err := secrets.Get(ctx, m.Secret, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read secret %s: %w", m.Secret, err)
 	}
 	now := time.Now()
 	certificate, key := secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey]
-	renew := m.needed(certificate, key, bundle, ca.Leaf, now)
+	renew := needed(certificate, key, names, bundle, ca.Leaf, now)
 	if !renew && bytes.Equal(secret.Data[caKey], bundle) {
 		return nil
 	}
 	if renew {
 		if certificate, key, err = sign(&x509.Certificate{
-			Subject: pkix.Name{CommonName: "ringside member"}, DNSNames: []string{m.Name}, NotAfter: now.Add(lifetime),
+			Subject: pkix.Name{CommonName: "ringside member"}, DNSNames: names, NotAfter: now.Add(lifetime),
 			KeyUsage:    x509.KeyUsageDigitalSignature,
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		}, ca, now); err != nil {
@@ -128,15 +130,17 @@ func (m *Members) issue(ctx context.Context, secrets Secrets, ca *tls.Certificat
 
 // needed reports whether a new certificate is needed: at once if sidecars would reject the present one, otherwise when it is due
 // and the authority is known everywhere.
-func (m *Members) needed(certificate, key, bundle []byte, ca *x509.Certificate, now time.Time) bool {
+func needed(certificate, key []byte, names []string, bundle []byte, ca *x509.Certificate, now time.Time) bool {
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
 		return true
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: m.Name, Roots: roots, CurrentTime: now}); err != nil {
-		return true
+	for _, name := range names {
+		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: now}); err != nil {
+			return true
+		}
 	}
 	known := now.Sub(ca.NotBefore.Add(skew)) >= trustDelay //guard:new-authority-issues-before-it-is-trusted
 	return known && pair.Leaf.NotAfter.Sub(now) < renewAt

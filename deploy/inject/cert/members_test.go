@@ -24,7 +24,10 @@ func newMembers(ca *store, namespaces map[string]*store) *Members {
 }
 
 // accepts reports why a sidecar with the files of one Secret rejects the certificate of another, at both sides of a connection.
-func accepts(mine, other corev1.Secret) error {
+func accepts(mine, other corev1.Secret) error { return acceptsAs("ringside", mine, other) }
+
+// acceptsAs is accepts with a peer_tls.name.
+func acceptsAs(name string, mine, other corev1.Secret) error {
 	pair, err := tls.X509KeyPair(other.Data[corev1.TLSCertKey], other.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
 		return err
@@ -33,7 +36,7 @@ func accepts(mine, other corev1.Secret) error {
 	roots.AppendCertsFromPEM(mine.Data[caKey])
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		if _, err := pair.Leaf.Verify(x509.VerifyOptions{
-			Roots: roots, DNSName: "ringside", KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: time.Now(),
+			Roots: roots, DNSName: name, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: time.Now(),
 		}); err != nil {
 			return err
 		}
@@ -145,4 +148,17 @@ func TestNewAuthorityIsKnownBeforeItIssues(t *testing.T) {
 				accepts(old, apps.secret), accepts(known, apps.secret))
 		}
 	})
+}
+
+// Sidecars of one ring per namespace reject the certificates of other namespaces; those of one ring over several accept them.
+func TestCertificatesOfNamespacesDiffer(t *testing.T) {
+	ca, apps, more := newStore(), newStore(), newStore()
+	if err := newMembers(ca, map[string]*store{"apps": apps, "more": more}).reconcile(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"ringside": true, "ringside.apps": true, "ringside.more": false} {
+		if err := acceptsAs(name, more.secret, apps.secret); (err == nil) != want {
+			t.Errorf("the certificate of apps as %s: got %v, want success: %v", name, err, want)
+		}
+	}
 }

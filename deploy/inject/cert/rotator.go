@@ -1,16 +1,12 @@
 package cert
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -19,14 +15,6 @@ import (
 type Secrets interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (*corev1.Secret, error)
 	Update(ctx context.Context, secret *corev1.Secret, opts metav1.UpdateOptions) (*corev1.Secret, error)
-}
-
-// Webhooks is the part of client-go's MutatingWebhookConfigurationInterface that a Rotator uses.
-type Webhooks interface {
-	Get(ctx context.Context, name string, opts metav1.GetOptions) (
-		*admissionregistrationv1.MutatingWebhookConfiguration, error)
-	Update(ctx context.Context, configuration *admissionregistrationv1.MutatingWebhookConfiguration,
-		opts metav1.UpdateOptions) (*admissionregistrationv1.MutatingWebhookConfiguration, error)
 }
 
 // caKey is the key in the Secret for all certificates that the API server must trust.
@@ -42,9 +30,11 @@ type Rotator struct {
 	Secret, Webhook string
 	// Hosts are the names and addresses that the API server uses for this server.
 	Hosts []string
+	// Delay is how long a renewed certificate is only published before it is served.
+	Delay time.Duration
 	Log   *zap.Logger
 
-	current atomic.Pointer[tls.Certificate]
+	serving
 }
 
 // How often the objects are checked: another client may overwrite them, and until they are repaired no pod is injected.
@@ -68,26 +58,16 @@ func (r *Rotator) Run(ctx context.Context) {
 	}
 }
 
-var errNone = errors.New("there is no serving certificate yet")
-
-// Get implements tls.Config.GetCertificate.
-func (r *Rotator) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if pair := r.current.Load(); pair != nil {
-		return pair, nil
-	}
-	return nil, errNone
-}
-
 // reconcile publishes a certificate to the API server before it is served.
 func (r *Rotator) reconcile(ctx context.Context) error {
 	pair, bundle, err := r.share(ctx)
 	if err != nil {
 		return err
 	}
-	if err := r.publish(ctx, bundle); err != nil { //guard:publish-before-serving
+	if err := publish(ctx, r.Webhooks, r.Webhook, bundle); err != nil { //guard:publish-before-serving
 		return err
 	}
-	r.current.Store(pair)
+	r.use(ctx, pair, r.Delay)
 	return nil
 }
 
@@ -115,25 +95,4 @@ func (r *Rotator) share(ctx context.Context) (*tls.Certificate, []byte, error) {
 	}
 	pair, err = usable(certificate, key, r.Hosts, now)
 	return pair, secret.Data[caKey], err
-}
-
-// publish writes the certificates to trust into the webhook configuration.
-func (r *Rotator) publish(ctx context.Context, bundle []byte) error {
-	configuration, err := r.Webhooks.Get(ctx, r.Webhook, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("read webhook configuration %s: %w", r.Webhook, err)
-	}
-	changed := false
-	for i := range configuration.Webhooks {
-		client := &configuration.Webhooks[i].ClientConfig
-		changed = changed || !bytes.Equal(client.CABundle, bundle)
-		client.CABundle = bundle
-	}
-	if !changed {
-		return nil
-	}
-	if _, err = r.Webhooks.Update(ctx, configuration, metav1.UpdateOptions{}); err != nil {
-		return fmt.Errorf("write webhook configuration %s: %w", r.Webhook, err)
-	}
-	return nil
 }
