@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,7 +86,9 @@ func find(t testing.TB, objects []*unstructured.Unstructured, kind, name string)
 // everything enables all options of the chart.
 var everything = []string{
 	"sidecar.namespaces={apps,more}", "sidecar.networkPolicy.enabled=true", "sidecar.config.log.level=debug",
-	"sidecar.secretName=dsn", "sidecar.meshes={istio}", "podMonitor.enabled=true", "prometheusRule.enabled=true",
+	"sidecar.secretName=dsn", "sidecar.volumes[0].name=etcd", "sidecar.volumes[0].secret.secretName=etcd-client",
+	"sidecar.volumes[1].name=spiffe", "sidecar.volumes[1].csi.driver=csi.spiffe.io", "sidecar.volumes[1].csi.readOnly=true",
+	"sidecar.volumes[2].name=vault", "sidecar.volumes[2].projected.sources[0].secret.name=vault-ca", "sidecar.meshes={istio}", "podMonitor.enabled=true", "prometheusRule.enabled=true",
 	"dashboards.enabled=true", "sidecar.sharedProcesses=Reject", "sidecar.networkPolicy.metricsFrom[0].podSelector.matchLabels.app=x",
 	"injector.clientCA.secretName=clients", "injector.clientCA.names={kube-apiserver}",
 	"injector.networkPolicy.from[0].ipBlock.cidr=10.0.0.0/24", "injector.networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b", "injector.priorityClassName=x", "injector.imagePullSecrets[0].name=y",
@@ -197,6 +200,11 @@ func TestSchemaRejectsInvalidValues(t *testing.T) {
 		{"injector.networkPolicy.from[0].ipBlock.except={10.0.0.1/32}", "cidr"},
 		{"injector.clientCA.secret=x", "secret"},
 		{"members.replicas=-1", "minimum"},
+		{"sidecar.tenants.apps.config.memory=1GiB", "sidecar.tenants: apps is not in sidecar.namespaces"},
+		{"sidecar.tenants.apps.config.memroy=1GiB", "memroy"},
+		{"sidecar.tenants.apps.secret=x", "secret"},
+		{"sidecar.volumes[0].name=etcd", "volumes/0"},
+		{"sidecar.volumes[0].hostPath.path=/", "hostPath"},
 		{"members.replicas=3", "there is no sidecar.config.membership"},
 		{"prometheusRule.alerts.RingsideLoadSlow.for=1m", "there is no alert RingsideLoadSlow"},
 		{"prometheusRule.alerts.RingsideLoadsSlow.treshold=1", "treshold"},
@@ -235,9 +243,15 @@ func TestConfigurationHasCertificates(t *testing.T) {
 		want   string // peer_tls in JSON
 		volume string // a part of the template's certificates
 	}{
-		{nil, `{` + files + `"key_file":"/run/secrets/ringside-tls/tls.key","name":"ringside"}`, "secret: ringside-tls"},
+		{nil, `{` + files + `"key_file":"/run/secrets/ringside-tls/tls.key","name":"ringside.apps"}`, "secret: ringside-tls"},
+		{[]string{"sidecar.sharedRing=true"}, `{` + files + `"key_file":"/run/secrets/ringside-tls/tls.key","name":"ringside"}`, "secret: ringside-tls"},
 		{
 			[]string{"sidecar.certificates.mode=cert-manager"},
+			`{` + files + `"cluster":"apps","key_file":"/run/secrets/ringside-tls/tls.key","trust_domain":"cluster.local"}`,
+			`uri-sans: "spiffe://cluster.local/ringside/${POD_NAMESPACE}/member/${POD_NAME}.${POD_NAMESPACE}"`,
+		},
+		{
+			[]string{"sidecar.certificates.mode=cert-manager", "sidecar.sharedRing=true"},
 			`{` + files + `"cluster":"default","key_file":"/run/secrets/ringside-tls/tls.key","trust_domain":"cluster.local"}`,
 			`uri-sans: "spiffe://cluster.local/ringside/default/member/${POD_NAME}.${POD_NAMESPACE}"`,
 		},
@@ -299,6 +313,10 @@ func TestNetworkPolicies(t *testing.T) {
 			"webhook": `[{"ipBlock":{"cidr":"10.0.0.0/24"}}]`, "metrics": `[{"namespaceSelector":{"matchLabels":{"a":"b"}}}]`,
 		}},
 		{some, "ringside", map[string]string{
+			"7072": `[{"podSelector":{"matchLabels":{"ringside.dev/status":"injected"}}}]`, // of the namespace
+			"7073": `[{"podSelector":{"matchLabels":{"app":"x"}}}]`,
+		}},
+		{render(t, append(slices.Clone(everything), "sidecar.sharedRing=true")...), "ringside", map[string]string{
 			"7072": `[{"namespaceSelector":{},"podSelector":{"matchLabels":{"ringside.dev/status":"injected"}}}]`,
 			"7073": `[{"podSelector":{"matchLabels":{"app":"x"}}}]`,
 		}},
@@ -332,18 +350,126 @@ func TestImagesByDigest(t *testing.T) {
 	}
 }
 
-// With certificates of cert-manager the injector needs no rights.
-func TestInjectorHasNoRightsWithCertManager(t *testing.T) {
-	for _, object := range render(t, "injector.certManager.enabled=true") {
+// With certificates of cert-manager the injector publishes the authority, and reads no Secret. The authority outlives the
+// certificate, and cert-manager's ca-injector does not replace what the injector publishes.
+func TestInjectorWithCertManager(t *testing.T) {
+	objects := render(t, "injector.certManager.enabled=true")
+	issuers, certificates := map[string]string{}, map[string]string{} // :: name → what it is
+	for _, object := range objects {
 		switch object.GetKind() {
-		case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret":
+		case "Role", "RoleBinding", "Secret":
 			t.Errorf("the chart has a %s", object.GetKind())
-		case "Deployment":
-			token, _, _ := unstructured.NestedBool(object.Object, "spec", "template", "spec", "automountServiceAccountToken")
-			if token {
-				t.Error("the injector has a token")
+		case "Issuer":
+			spec, _, _ := unstructured.NestedMap(object.Object, "spec")
+			text, err := json.Marshal(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			issuers[object.GetName()] = string(text)
+		case "Certificate":
+			ca, _, _ := unstructured.NestedBool(object.Object, "spec", "isCA")
+			issuer, _, _ := unstructured.NestedString(object.Object, "spec", "issuerRef", "name")
+			duration, _, _ := unstructured.NestedString(object.Object, "spec", "duration")
+			certificates[object.GetName()] = fmt.Sprint(ca, " ", issuer, " ", duration)
+		}
+		if text, err := json.Marshal(object); err != nil || strings.Contains(string(text), "inject-ca-from") {
+			t.Errorf("%s %s asks for cert-manager's ca-injector (%v)", object.GetKind(), object.GetName(), err)
+		}
+	}
+	const name = release + "-injector"
+	if want := map[string]string{name + "-self-signed": `{"selfSigned":{}}`, name: `{"ca":{"secretName":"` + name + `-ca"}}`}; !maps.Equal(issuers, want) {
+		t.Errorf("got the issuers %v, want %v", issuers, want)
+	}
+	if want := map[string]string{name + "-ca": "true " + name + "-self-signed 87600h", name: "false " + name + " 2160h"}; !maps.Equal(certificates, want) {
+		t.Errorf("got the certificates %v, want %v", certificates, want)
+	}
+	rules, _, err := unstructured.NestedSlice(find(t, objects, "ClusterRole", name).Object, "rules")
+	if text := fmt.Sprint(rules); err != nil || text != "[map[apiGroups:[admissionregistration.k8s.io] resourceNames:[inject.ringside.dev] "+
+		"resources:[mutatingwebhookconfigurations] verbs:[get update]]]" {
+		t.Errorf("got the rights %s (%v), want those to one webhook configuration", text, err)
+	}
+	for _, object := range render(t, "injector.certManager.enabled=true", "injector.certManager.issuerRef.name=corporate") {
+		if object.GetKind() == "Issuer" || object.GetName() == name+"-ca" {
+			t.Errorf("beside another issuer, the chart has the %s %s", object.GetKind(), object.GetName())
+		}
+	}
+}
+
+// configOf returns the configuration of a namespace.
+func configOf(t *testing.T, objects []*unstructured.Unstructured, namespace string) (c struct {
+	Membership struct{ Etcd struct{ Prefix string } }
+	PeerTLS    struct{ Name string } `json:"peer_tls"`
+	Memory     string
+}) {
+	t.Helper()
+	for _, object := range objects {
+		if object.GetKind() == "ConfigMap" && object.GetNamespace() == namespace && object.GetName() == "ringside" {
+			text, _, _ := unstructured.NestedString(object.Object, "data", "ringside.yaml")
+			if err := sigsyaml.Unmarshal([]byte(text), &c); err != nil {
+				t.Fatalf("%v\n%s", err, text)
 			}
 		}
+	}
+	return c
+}
+
+// Namespaces are one ring only if the values say so.
+func TestNamespacesAreRingsOfTheirOwn(t *testing.T) {
+	both := []string{"sidecar.namespaces={apps,more}", "sidecar.config.membership.etcd.endpoints={http://etcd:2379}"}
+	const prefix, own, shared = "sidecar.config.membership.etcd.prefix=", "sidecar.tenants.more.config.membership.etcd.prefix=/ringside/own", "sidecar.sharedRing=true"
+	for _, test := range []struct {
+		values     []string
+		apps, more string // prefixes; none: the sidecar's default, /ringside/NAMESPACE
+		nameOfMore string
+		err        string
+	}{
+		{nil, "", "", "ringside.more", ""},
+		{[]string{own}, "", "/ringside/own", "ringside.more", ""},
+		{[]string{prefix + "/x", own}, "/x", "/ringside/own", "ringside.more", ""},
+		{[]string{prefix + "/ringside/${POD_NAMESPACE}"}, "/ringside/${POD_NAMESPACE}", "/ringside/${POD_NAMESPACE}", "ringside.more", ""},
+		{[]string{shared}, "/ringside/default", "/ringside/default", "ringside", ""},
+		{[]string{shared, prefix + "/x"}, "/x", "/x", "ringside", ""},
+		{[]string{prefix + "/x"}, "", "", "", "apps and more would be one ring"},
+		{[]string{prefix + "/ringside/own", own}, "", "", "", "apps and more would be one ring"},
+		{[]string{"sidecar.config.membership.etcd=null", "sidecar.config.membership.dns=ring.infra.svc"}, "", "", "", "apps and more would be one ring"},
+		{[]string{"sidecar.config.membership.etcd=null", "sidecar.config.membership.static={10.0.0.1:7072}"}, "", "", "", "apps and more would be one ring"},
+		{[]string{"sidecar.config.membership.etcd=null", "sidecar.config.membership.dns=ringside"}, "", "", "ringside.more", ""},
+	} {
+		values := append(slices.Clone(both), test.values...)
+		if test.err != "" {
+			args := []string{"template", release, chart}
+			for _, value := range values {
+				args = append(args, "--set", value)
+			}
+			if _, err := helm(t, args...); err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%v: got %v, want an error with %q", test.values, err, test.err)
+			}
+			continue
+		}
+		objects := render(t, values...)
+		apps, more := configOf(t, objects, "apps"), configOf(t, objects, "more")
+		if apps.Membership.Etcd.Prefix != test.apps || more.Membership.Etcd.Prefix != test.more || more.PeerTLS.Name != test.nameOfMore {
+			t.Errorf("%v: got the prefixes %q and %q and the name %q; want %q, %q, %q", test.values,
+				apps.Membership.Etcd.Prefix, more.Membership.Etcd.Prefix, more.PeerTLS.Name, test.apps, test.more, test.nameOfMore)
+		}
+	}
+}
+
+// A tenant changes what it names, and has the rest of the common configuration.
+func TestConfigurationOfATenant(t *testing.T) {
+	objects := render(t, "sidecar.namespaces={apps,more}", "sidecar.config.memory=64MiB", "sidecar.config.membership.dns=ringside",
+		"sidecar.tenants.more.config.memory=32MiB", "sidecar.tenants.more.config.membership.dns=ring")
+	if apps, more := configOf(t, objects, "apps"), configOf(t, objects, "more"); apps.Memory != "64MiB" || more.Memory != "32MiB" || more.PeerTLS.Name != "ringside.more" {
+		t.Errorf("got %+v and %+v", apps, more)
+	}
+	services := map[string]string{}
+	for _, object := range objects {
+		if object.GetKind() == "Service" {
+			services[object.GetNamespace()] = object.GetName()
+		}
+	}
+	if services["apps"] != "ringside" || services["more"] != "ring" {
+		t.Errorf("got the Services %v, want that of each tenant's membership.dns", services)
 	}
 }
 

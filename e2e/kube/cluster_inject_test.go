@@ -67,7 +67,13 @@ func (c *cluster) apply(t *testing.T, objects []*unstructured.Unstructured) {
 // local sets the address of the webhooks in their configuration, because there is no proxy for Services here.
 func local(t *testing.T, objects []*unstructured.Unstructured, address string) []*unstructured.Unstructured {
 	t.Helper()
-	configuration := find(t, objects, "MutatingWebhookConfiguration", "inject.ringside.dev")
+	return localAs(t, objects, "inject.ringside.dev", address)
+}
+
+// localAs is local for the webhooks of a release with a revision.
+func localAs(t *testing.T, objects []*unstructured.Unstructured, name, address string) []*unstructured.Unstructured {
+	t.Helper()
+	configuration := find(t, objects, "MutatingWebhookConfiguration", name)
 	webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
 	if err != nil {
 		t.Fatal(err)
@@ -189,6 +195,8 @@ func TestInACluster(t *testing.T) {
 	t.Run("a dry run changes nothing", func(t *testing.T) { c.testDryRun(t) })
 	t.Run("an upgrade keeps the certificate", func(t *testing.T) { c.testUpgrade(t, i) })
 	t.Run("sidecars share a certificate", func(t *testing.T) { c.testMembersCertificate(t) })
+	t.Run("renewals reject no pod", func(t *testing.T) { c.testRenewals(t) })
+	t.Run("a tenant has its own volumes and ring", func(t *testing.T) { c.testTenant(t) })
 	t.Run("a lost certificate is replaced", func(t *testing.T) { c.testLostCertificate(t, i) })
 	t.Run("the injector has no other rights", func(t *testing.T) { c.testRights(t) })
 	t.Run("without the injector, only pods that request it are rejected", func(t *testing.T) { c.testInjectorAway(t, i) })
@@ -516,6 +524,13 @@ func (c *cluster) testLostCertificate(t *testing.T, i *injector) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Another replica starts, and makes a certificate. Until the first one learns of it, both certificates are trusted.
+	second := &injector{t: t, metrics: "http://" + rig.FreeAddress(t)}
+	second.cmd = append(slices.Clone(i.cmd), "--listen="+rig.FreeAddress(t), "--metrics="+strings.TrimPrefix(second.metrics, "http://"))
+	second.start()
+	if pod, err := c.create(t, "apps", podText("during-loss", requested)); err != nil || !injected(pod) || c.bundle(t) == before {
+		t.Errorf("injected: %v, %v, with a new bundle: %v", err == nil && injected(pod), err, c.bundle(t) != before)
+	}
 	if code := i.stop(); code != 0 {
 		t.Errorf("the injector exited with %d, want 0", code)
 	}
@@ -543,8 +558,10 @@ func (c *cluster) testMembersCertificate(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", namespace, err)
 			}
-			if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: "ringside", Roots: roots}); err != nil {
-				return fmt.Errorf("%s: %w", namespace, err)
+			for name, want := range map[string]bool{"ringside": true, "ringside.apps": namespace == "apps", "ringside.more": namespace == "more"} {
+				if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots}); (err == nil) != want {
+					return fmt.Errorf("%s: as %s: got %v, want success: %v", namespace, name, err, want)
+				}
 			}
 			if _, ok := secret.Data["ca.key"]; ok || len(secret.Data) != 3 {
 				return fmt.Errorf("%s: got %d keys in the Secret, want 3", namespace, len(secret.Data))
@@ -560,6 +577,39 @@ func (c *cluster) testMembersCertificate(t *testing.T) {
 		return m.MountPath == "/run/secrets/ringside-tls"
 	}) {
 		t.Errorf("got the mounts %v, want the certificate", pod.Spec.InitContainers[0].VolumeMounts)
+	}
+}
+
+// testTenant creates a pod with Secrets of its namespace. The API server accepts what is injected, and the ring of the sidecar has the
+// name of the namespace.
+func (c *cluster) testTenant(t *testing.T) {
+	pod, err := c.create(t, "more", podText("tenant", `annotations: {ringside.dev/inject: "true", ringside.dev/secrets: "etcd=etcd-client, dsn"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := map[string]string{}
+	for _, v := range pod.Spec.Volumes {
+		if v.Secret != nil {
+			sources[v.Name] = v.Secret.SecretName
+		}
+	}
+	sidecar := pod.Spec.InitContainers[0]
+	for _, name := range []string{"etcd", "dsn"} {
+		if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.Name == "ringside-secret-"+name && m.MountPath == "/run/secrets/"+name && m.ReadOnly
+		}) {
+			t.Errorf("got the mounts %v, want one of %s", sidecar.VolumeMounts, name)
+		}
+	}
+	if sources["ringside-secret-etcd"] != "etcd-client" || sources["ringside-secret-dsn"] != "dsn" {
+		t.Errorf("got the Secrets %v", sources)
+	}
+	if !slices.Contains(sidecar.Env, corev1.EnvVar{Name: "RINGSIDE_NODE_NAMESPACE", Value: "$(POD_NAMESPACE)"}) {
+		t.Errorf("got the variables %v, want the namespace", sidecar.Env)
+	}
+	_, err = c.create(t, "more", podText("thief", `annotations: {ringside.dev/inject: "true", ringside.dev/secrets: "apps/dsn"}`))
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "ringside.dev/secrets") {
+		t.Errorf("the Secret of another tenant: got %v, want a rejection", err)
 	}
 }
 

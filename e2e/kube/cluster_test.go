@@ -75,7 +75,7 @@ func startCluster(t *testing.T) *cluster {
 	run(t, "kube-apiserver", server)
 	host, ca := fmt.Sprintf("https://127.0.0.1:%d", port), filepath.Join(dir, "apiserver.crt")
 	rig.Eventually(t, startTimeout, func() error {
-		_, err := os.Stat(ca)
+		_, err := os.Stat(filepath.Join(dir, "apiserver.key")) // written after the whole certificate
 		return err
 	})
 	c := connect(t, &rest.Config{

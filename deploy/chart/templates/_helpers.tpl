@@ -67,32 +67,51 @@ rules:
     || k == 'ringside.dev/inject' && object.metadata.annotations[k] == 'false'))
 {{- end -}}
 
-{{- /* peer_tls of the configuration, from sidecar.certificates. */ -}}
+{{- /* sidecar.config with that of a tenant: takes (list context namespace). */ -}}
+{{- define "ringside.merged" -}}
+{{- $sidecar := (index . 0).Values.sidecar -}}
+{{- $own := dig (index . 1) "config" dict $sidecar.tenants | default dict -}}
+{{- toYaml (mergeOverwrite (deepCopy ($sidecar.config | default dict)) (deepCopy $own)) -}}
+{{- end -}}
+
+{{- /* The id of the cluster in SPIFFE ids: takes (list context namespace). */ -}}
+{{- define "ringside.cluster" -}}
+{{- $sidecar := (index . 0).Values.sidecar -}}
+{{- $sidecar.certificates.cluster | default (ternary "default" (index . 1) $sidecar.sharedRing) -}}
+{{- end -}}
+
+{{- /* peer_tls of a configuration, from sidecar.certificates: takes (list context namespace configuration). */ -}}
 {{- define "ringside.peerTLS" -}}
 {{- $tls := "/run/secrets/ringside-tls" -}}
-{{- with .Values.sidecar -}}
-{{- if and .config.membership (not .config.peer_tls) -}}
+{{- $namespace := index . 1 -}}
+{{- $config := index . 2 -}}
+{{- $cluster := include "ringside.cluster" . -}}
+{{- with (index . 0).Values.sidecar -}}
+{{- if and $config.membership (not $config.peer_tls) -}}
 {{- $files := dict "cert_file" (print $tls "/tls.crt") "key_file" (print $tls "/tls.key") "ca_file" (print $tls "/ca.crt") -}}
 {{- if eq .certificates.mode "shared" -}}
-peer_tls: {{ toJson (merge $files (dict "name" "ringside")) }}
+peer_tls: {{ toJson (merge $files (dict "name" (ternary "ringside" (print "ringside." $namespace) .sharedRing))) }}
 {{- else if eq .certificates.mode "cert-manager" -}}
-peer_tls: {{ toJson (merge $files (dict "cluster" .certificates.cluster "trust_domain" .certificates.trustDomain)) }}
+peer_tls: {{ toJson (merge $files (dict "cluster" $cluster "trust_domain" .certificates.trustDomain)) }}
 {{- else if eq .certificates.mode "spire" -}}
-peer_tls: {{ toJson (dict "workload_api" (print "unix://" $tls "/spire-agent.sock") "cluster" .certificates.cluster "trust_domain" .certificates.trustDomain) }}
+peer_tls: {{ toJson (dict "workload_api" (print "unix://" $tls "/spire-agent.sock") "cluster" $cluster "trust_domain" .certificates.trustDomain) }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* ringside.yaml: takes (list context role). The role is that of the configuration, if it has one. */ -}}
+{{- /* ringside.yaml of a namespace: takes (list context namespace role). The role is that of the configuration, if it has one. */ -}}
 {{- define "ringside.config" -}}
 {{- $values := (index . 0).Values -}}
-{{- $config := deepCopy $values.sidecar.config -}}
+{{- $config := include "ringside.merged" . | fromYaml -}}
+{{- if and $values.sidecar.sharedRing (dig "membership" "etcd" "endpoints" list $config) (not (dig "membership" "etcd" "prefix" "" $config)) -}}
+{{- $_ := set $config.membership.etcd "prefix" "/ringside/default" -}}
+{{- end -}}
 {{- if and (gt (int $values.members.replicas) 0) $config.membership (not (dig "membership" "role" "" $config)) -}}
-{{- $_ := set $config.membership "role" (index . 1) -}}
+{{- $_ := set $config.membership "role" (index . 2) -}}
 {{- end -}}
 {{- toYaml $config }}
-{{ include "ringside.peerTLS" (index . 0) }}
+{{ include "ringside.peerTLS" (list (index . 0) (index . 1) $config) }}
 {{- end -}}
 
 {{- /* Whether the injector issues the certificates of sidecars. */ -}}
