@@ -220,9 +220,14 @@ func (l *Listener) remove(c *conn) {
 	}
 }
 
+// ErrWouldBlock is the error of a Socket on which nothing can be read, or no more be written, without waiting.
+var ErrWouldBlock = errors.New("listen: the socket is not ready")
+
 // conn is a connection that its listener counts.
 type conn struct {
-	net.Conn
+	net.Conn // Detach and Attach replace it, on behalf of whoever serves it; others need mu
+	mu       sync.Mutex
+	closed   atomic.Bool
 	listener *Listener
 	more     int64 // taken by Prepay; the listener's mu guards it
 	place    Place
@@ -232,7 +237,7 @@ type conn struct {
 // than ConnBytes. As a new connection does, it takes the place of one that waits for its client. A listener of connections
 // that another one has accepted leaves it to that.
 func (c *conn) Prepay(n int64) bool {
-	if outside := connOf(c.Conn); outside != nil {
+	if outside := connOf(c.NetConn()); outside != nil {
 		return outside.Prepay(n)
 	}
 	for {
@@ -255,11 +260,15 @@ func (c *conn) prepay(n int64) (taken, open bool) {
 }
 
 // NetConn returns the accepted connection; see caller.Of.
-func (c *conn) NetConn() net.Conn { return c.Conn }
+func (c *conn) NetConn() net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Conn
+}
 
 // CloseWrite closes the sending half, where the connection has halves. net/http calls it, too.
 func (c *conn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+	if half, ok := c.NetConn().(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
@@ -267,8 +276,9 @@ func (c *conn) CloseWrite() error {
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
+	c.closed.Store(true) // before it looks for the socket: Detach looks for it afterwards
 	c.listener.remove(c)
-	return c.Conn.Close()
+	return c.NetConn().Close()
 }
 
 // Bounds of the wait after a failed accept.

@@ -87,6 +87,27 @@ func (h *Handler) Handle(ctx context.Context, c *RequestContext) {
 	h.route(c, path)
 }
 
+// MaxFromMemory is the size of the largest value that FromMemory sends: with its header it is a small response.
+const MaxFromMemory = 2 << 10
+
+// FromMemory is Handle for a read of a key whose value lies in memory: it never waits. It reports whether it has filled in the
+// response; otherwise nothing has happened, and Handle does it.
+func (h *Handler) FromMemory(ctx context.Context, c *RequestContext) bool {
+	path, _ := originForm(c.Target, c.Host)
+	_, _, keyed := keyPath(path)
+	if !keyed || !c.isRead() || h.backend.Config().Tracer != nil || h.isMounted(path) || isWatch(path) || isExplain(path) {
+		return false
+	}
+	c.memory = true
+	h.Handle(ctx, c)
+	return !c.elsewhere
+}
+
+// IsHit reports whether FromMemory would have answered the request.
+func (h *Handler) IsHit(c *RequestContext) bool {
+	return c.hit && h.backend.Config().Tracer == nil
+}
+
 // content reads the content of a request, or responds that it cannot be read. All checks of the header come before it: a
 // client whose request is refused sends no content, and makes the process hold none.
 func (h *Handler) content(c *RequestContext) (b []byte, ok bool) {
@@ -129,7 +150,7 @@ func (h *Handler) finish(c *RequestContext, start time.Time) {
 		c.Fail(h.backend.Panic("while handling a request", p))
 	}
 	h.charge(c)
-	if !c.Unread {
+	if !c.Unread && !c.elsewhere {
 		took := time.Since(start) - c.arrival
 		h.Stats.Duration.Observe(took)
 		c.span.Exemplify(&h.Stats.Duration, took)

@@ -28,15 +28,15 @@ func (h *Handler) read(c *RequestContext, d api.Served, key string) bool {
 		c.Fail(e)
 		return false
 	}
-	err := d.LimitRead(&c.who, o, 1)
-	var a kv.Answer
-	if err == nil {
-		a, err = d.Get(c.deadline, key, o)
-	}
+	a, err := h.answer(c, d, key, o)
 	if err != nil {
 		c.Fail(h.backend.Error(err))
 		return false
 	}
+	if c.elsewhere {
+		return false
+	}
+	c.hit = (a.Source == kv.SourceHit || a.Source == kv.SourceLocalHit) && fromMemory(d, &a)
 	c.span.Set(tracing.Source, a.Source.String())
 	c.sendEntry(&a, o, d)
 	if d.View.Headers() > 0 && !a.NotFound && c.Status < 400 {
@@ -45,6 +45,26 @@ func (h *Handler) read(c *RequestContext, d api.Served, key string) bool {
 		}
 	}
 	return c.Status == http.StatusOK && !a.NotFound
+}
+
+// answer reads a key; if c is answered from memory, it sets c.elsewhere instead of waiting.
+func (h *Handler) answer(c *RequestContext, d api.Served, key string, o kv.ReadOptions) (kv.Answer, error) {
+	if !c.memory { //guard:read-from-memory-waits-for-a-load
+		if err := d.LimitRead(&c.who, o, 1); err != nil {
+			return kv.Answer{}, err
+		}
+		return d.Get(c.deadline, key, o)
+	}
+	a, ok := d.Cached(key, o)
+	if c.elsewhere = !ok || !fromMemory(d, &a); !c.elsewhere {
+		d.Stats().CountHit(false, a.Source == kv.SourceLocalHit)
+	}
+	return a, nil
+}
+
+// fromMemory reports whether FromMemory may send an answer.
+func fromMemory(d api.Served, a *kv.Answer) bool {
+	return !a.NotFound && len(a.Value) <= MaxFromMemory && d.View.Headers() == 0
 }
 
 // sendEntry responds with a value, with 304, or that the key does not exist. Conditions apply to responses that would succeed,

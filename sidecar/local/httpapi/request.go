@@ -138,6 +138,9 @@ type RequestContext struct {
 	arrival   time.Duration   // how long the content has taken to arrive
 	Unread    bool            // the content cannot be read, and nothing after it on the connection
 	free      bool            // the body of the response belongs to the program
+	memory    bool            // the request must not wait
+	elsewhere bool            // it would have to
+	hit       bool            // FromMemory would have answered
 	loan      budget.Loan     // of the body of the response
 	authority string          // the Host, or what replaces it
 	key       []byte          // scratch of unescape
@@ -155,6 +158,7 @@ func (c *RequestContext) Recycle() {
 	}
 	c.Request, c.who, c.authority, c.base, c.span = Request{}, caller.Caller{}, "", nil, nil
 	c.arrival, c.Unread, c.free = 0, false, false
+	c.memory, c.elsewhere, c.hit = false, false, false
 	c.loan.Close() //guard:response-keeps-its-bytes
 	c.Response = Response{Fields: c.Fields[:0], scratch: c.scratch[:0]}
 }

@@ -1,6 +1,7 @@
 package httpserver
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/http1"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
@@ -35,7 +37,7 @@ const (
 	closed
 )
 
-// conn is one connection. Its goroutine owns all fields but state.
+// conn is one connection. Its goroutine owns all fields but state; while it waits in the loop, that is the loop's.
 type conn struct {
 	server *Server
 	net    net.Conn
@@ -59,6 +61,10 @@ type conn struct {
 	deadline struct{ read, write time.Time }
 	slow     bool // the content has taken too long to arrive
 	sending  bool // the client may still be sending
+
+	hits   int            // requests in a row that memory has answered
+	socket *listen.Socket // nil unless the connection waits in the loop
+	loop   *ready.Loop
 }
 
 func (s *Server) newConn(c net.Conn) *conn {
@@ -71,17 +77,28 @@ func (s *Server) newConn(c net.Conn) *conn {
 	return one
 }
 
-// serve serves the requests of the connection until one of the sides ends it.
+// serve serves the requests of the connection until one of the sides ends it, or the loop takes it.
 func (c *conn) serve() {
-	defer c.end()
+	c.timeout = c.server.config.ReadTimeout // of the first request, from the connection on
+	c.run(func() bool { return c.await() && c.next() })
+}
+
+// run serves the requests after the first one, which first does. It reports whether another may follow.
+func (c *conn) run(first func() bool) {
+	waits := false
 	defer func() {
 		if p := recover(); p != nil { //guard:panic-in-watch-ends-process
 			c.server.backend.Panic("while serving a connection", p)
 		}
+		if !waits {
+			c.end()
+		}
 	}()
-	c.timeout = c.server.config.ReadTimeout // of the first request, from the connection on
-	for c.await() && c.next() {
+	for more := first(); more; more = c.await() && c.next() {
 		c.timeout, c.served = c.server.config.IdleTimeout, true
+		if waits = c.waitInLoop(); waits {
+			return
+		}
 	}
 }
 
@@ -104,6 +121,9 @@ func (c *conn) end() {
 		closeLingering(c.net)
 	}
 	_ = c.net.Close()
+	if c.socket != nil {
+		c.socket.Release()
+	}
 	c.buffer.Close()
 	c.server.conns.Remove(c)
 }
@@ -124,11 +144,16 @@ func (c *conn) await() bool {
 
 // next serves one request. It reports whether another may follow.
 func (c *conn) next() bool {
-	defer c.release()
 	err := c.in.ReadHead(&c.head)
 	if !c.state.CompareAndSwap(waiting, active) {
 		return false
 	}
+	return c.answer(err)
+}
+
+// answer responds to a request whose head has been read with err. It reports whether another one may follow.
+func (c *conn) answer(err error) bool {
+	defer c.release()
 	c.place.Work()
 	if err != nil {
 		c.refuse(err)
@@ -167,6 +192,9 @@ func (c *conn) respond() (keep bool) {
 	if x.Watch != nil {
 		c.serveWatch(x)
 		return false
+	}
+	if c.hits++; !s.handler.IsHit(x) {
+		c.hits = 0
 	}
 	keep = !x.Unread && c.mayStay()
 	c.sending = !keep && !c.content.Ended() && !c.slow //guard:refusal-lost-to-reset
@@ -257,18 +285,24 @@ func (s *source) Read(p []byte) (int, error) {
 	if err := c.flush(); err != nil {
 		return 0, err
 	}
+	if err := c.limitRead(); err != nil {
+		return 0, err
+	}
+	return c.net.Read(p)
+}
+
+// limitRead sets the deadline for the next request, or for the rest of one that has begun to arrive.
+func (c *conn) limitRead() error {
 	at := c.begun.Add(c.server.config.ReadTimeout) // of the whole request
 	if c.begun.IsZero() {
 		at = listen.Soon(c.deadline.read, c.timeout)
 	}
 	at = c.life.limit(at)
-	if !at.Equal(c.deadline.read) {
-		c.deadline.read = at
-		if err := c.net.SetReadDeadline(at); err != nil {
-			return 0, err
-		}
+	if at.Equal(c.deadline.read) {
+		return nil
 	}
-	return c.net.Read(p)
+	c.deadline.read = at
+	return c.net.SetReadDeadline(at)
 }
 
 // flush sends the responses that have been written.
@@ -277,8 +311,12 @@ func (c *conn) flush() error {
 		return nil
 	}
 	out := c.out
+	n, err := c.writeNow(*out)
+	if errors.Is(err, listen.ErrWouldBlock) { // the goroutine of the connection writes the rest
+		*out = append((*out)[:0], (*out)[n:]...)
+		return err
+	}
 	c.out = nil
-	err := c.writeNow(*out)
 	c.server.recycle(out)
 	c.wide.Close()
 	return err
@@ -312,11 +350,12 @@ func (c *conn) send(b []byte) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	return c.writeNow(b)
+	_, err := c.writeNow(b)
+	return err
 }
 
 // writeNow writes to the connection. A client that does not read is disconnected.
-func (c *conn) writeNow(b []byte) error {
+func (c *conn) writeNow(b []byte) (int, error) {
 	if len(b) > outBytes { // less fits into the kernel's buffer, unless the client has not read for long
 		c.place.Stall()
 		defer c.place.Work()
@@ -324,11 +363,10 @@ func (c *conn) writeNow(b []byte) error {
 	if at := c.life.limit(listen.Soon(c.deadline.write, c.server.config.WriteTimeout)); !at.Equal(c.deadline.write) {
 		c.deadline.write = at
 		if err := c.net.SetWriteDeadline(at); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	_, err := c.net.Write(b)
-	return err
+	return c.net.Write(b)
 }
 
 // write writes a response. A small one is sent together with those to the requests that have arrived already.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,13 +17,14 @@ import (
 	"github.com/ringside-cache/ringside/sidecar/internal/caller"
 	"github.com/ringside-cache/ringside/sidecar/internal/http1"
 	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/internal/ready"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 	"github.com/ringside-cache/ringside/sidecar/local/api"
 	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
 )
 
-// Server serves HTTP/1.1. A connection has one goroutine, and for a hit it neither allocates nor parses what no response
-// depends on.
+// Server serves HTTP/1.1. A connection has one goroutine, or waits in a loop for its next hit; for a hit it neither allocates nor
+// parses what no response depends on.
 type Server struct {
 	handler     *httpapi.Handler
 	backend     *api.Backend
@@ -33,6 +35,8 @@ type Server struct {
 	buffers     sync.Pool // of *[]byte of outBytes, for responses
 	wideBuffers sync.Pool // of *[]byte of wideBytes
 	date        atomic.Pointer[date]
+	loops       []ready.Loop  // of connections whose requests are hits
+	next        atomic.Uint32 // of loops
 
 	conns listen.Conns[*conn]
 }
@@ -44,7 +48,12 @@ func New(base context.Context, handler *httpapi.Handler, identify func(net.Conn)
 	s.buffers.New = func() any { b := make([]byte, 0, outBytes); return &b }
 	s.wideBuffers.New = func() any { b := make([]byte, 0, wideBytes); return &b }
 	s.date.Store(new(date))
+	s.loops = make([]ready.Loop, max(1, runtime.GOMAXPROCS(0)/2)) // the clients need the other processors
 	return s
+}
+
+func (s *Server) nextLoop() *ready.Loop {
+	return &s.loops[int(s.next.Add(1))%len(s.loops)]
 }
 
 func newContexts() sync.Pool {

@@ -1,0 +1,152 @@
+package ready
+
+import (
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+)
+
+// maxEvents is how many sockets one look at the kernel's list returns.
+const maxEvents = 64
+
+// checkLate is how often deadlines are checked.
+const checkLate = time.Second
+
+// Loop is the goroutine that waits. It runs only while there are connections. The zero value is ready to use.
+type Loop struct {
+	mu      sync.Mutex // guards the fields below
+	epoll   *os.File   // nil before the first connection
+	kernel  syscall.RawConn
+	waiting map[int]waiting // :: descriptor → who waits for it
+	running bool
+	late    *time.Timer // closes connections whose deadline has passed
+}
+
+type waiting struct {
+	socket *listen.Socket
+	waiter Waiter
+}
+
+// Add calls w.Ready, in the goroutine of the loop, whenever s can be read or has ended, until Remove.
+func (l *Loop) Add(s *listen.Socket, w Waiter) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.open(); err != nil {
+		return err
+	}
+	fd := s.FD()
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}
+	if err := l.control(syscall.EPOLL_CTL_ADD, fd, &event); err != nil {
+		return err
+	}
+	l.waiting[fd] = waiting{s, w}
+	if !l.running {
+		l.running, l.late = true, time.AfterFunc(checkLate, l.closeLate)
+		go l.run()
+	}
+	return nil
+}
+
+// Remove ends what Add began. It is called by Ready.
+func (l *Loop) Remove(s *listen.Socket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.waiting, s.FD())
+	_ = l.control(syscall.EPOLL_CTL_DEL, s.FD(), &syscall.EpollEvent{}) // it was added
+}
+
+// open makes the kernel's list of sockets, which the runtime polls as it polls a connection.
+func (l *Loop) open() error {
+	if l.epoll != nil {
+		return nil
+	}
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		_ = syscall.Close(fd) // nothing uses it
+		return os.NewSyscallError("fcntl", err)
+	}
+	l.epoll, l.waiting = os.NewFile(uintptr(fd), "epoll"), map[int]waiting{}
+	l.kernel, err = l.epoll.SyscallConn()
+	return err
+}
+
+func (l *Loop) control(operation, fd int, event *syscall.EpollEvent) (err error) {
+	controlled := l.kernel.Control(func(epoll uintptr) { err = syscall.EpollCtl(int(epoll), operation, fd, event) })
+	if err == nil {
+		err = controlled
+	}
+	return os.NewSyscallError("epoll_ctl", err)
+}
+
+func (l *Loop) run() {
+	var events [maxEvents]syscall.EpollEvent
+	n := 0
+	anyReady := func(epoll uintptr) bool { // made once: a hit must not allocate
+		n = look(epoll, events[:])
+		return n > 0
+	}
+	for l.goesOn() {
+		_ = l.kernel.Read(anyReady) // fails only if the file is closed, which nothing does
+		for _, e := range events[:n] {
+			if w := l.at(int(e.Fd)); w != nil {
+				w.Ready()
+			}
+		}
+	}
+}
+
+// goesOn ends the loop when nothing waits.
+func (l *Loop) goesOn() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running = len(l.waiting) > 0; !l.running {
+		l.late.Stop()
+	}
+	return l.running
+}
+
+// at returns who waits for a descriptor; nil if nobody does any more. It may be another connection than the one that was ready:
+// that one then finds nothing to read.
+func (l *Loop) at(fd int) Waiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting[fd].waiter
+}
+
+// closeLate closes connections whose deadline has passed.
+func (l *Loop) closeLate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for _, w := range l.waiting {
+		if w.socket.Late(now) { //guard:idle-connection-in-the-loop-stays-open
+			_ = w.socket.Close() // it is ready then, and ends
+		}
+	}
+	if l.running {
+		l.late.Reset(checkLate)
+	}
+}
+
+// look returns how many sockets are ready, without waiting: the scheduler of the runtime need not know of the call.
+func look(epoll uintptr, events []syscall.EpollEvent) int {
+	n, _, err := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if err != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// Len returns how many connections wait.
+func (l *Loop) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting)
+}

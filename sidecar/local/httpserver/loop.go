@@ -1,0 +1,145 @@
+package httpserver
+
+import (
+	"errors"
+	"time"
+
+	"github.com/ringside-cache/ringside/sidecar/internal/listen"
+	"github.com/ringside-cache/ringside/sidecar/local/httpapi"
+)
+
+// hitsInARow is how many requests memory must have answered before the loop takes a connection: to take it and to give it back
+// is the work of two hits.
+const hitsInARow = 4
+
+// waitInLoop leaves a connection whose requests are hits to the loop. It reports whether the loop has it.
+func (c *conn) waitInLoop() bool {
+	if c.hits < hitsInARow || len(c.server.loops) == 0 || c.in.Buffered() > 0 || c.out != nil || !c.life.limits.End.IsZero() {
+		return false
+	}
+	c.hits = 0
+	socket, ok := listen.Detach(c.net)
+	if !ok {
+		return false
+	}
+	c.socket, c.loop, c.deadline.read = socket, c.server.nextLoop(), time.Time{}
+	if c.rest() == nil && c.loop.Add(socket, c) == nil {
+		return true
+	}
+	_ = c.attach() // if it fails, so does the next read
+	return false
+}
+
+// rest prepares the connection for the wait.
+func (c *conn) rest() error {
+	c.begun = time.Time{}
+	c.place.Wait()
+	return c.limitRead()
+}
+
+// attach gives the socket back to the runtime.
+func (c *conn) attach() error {
+	c.deadline.read, c.deadline.write = time.Time{}, time.Time{}
+	socket := c.socket
+	err := listen.Attach(c.net, socket)
+	if err == nil {
+		c.socket = nil
+	}
+	return err
+}
+
+// Ready implements ready.Waiter: it answers what has arrived, if it can do so without waiting.
+func (c *conn) Ready() {
+	defer func() {
+		if p := recover(); p != nil {
+			c.server.backend.Panic("while serving a connection", p)
+			c.leave()
+			go c.end()
+		}
+	}()
+	for {
+		if err := c.in.Await(); errors.Is(err, listen.ErrWouldBlock) {
+			return
+		} else if err != nil {
+			c.leave()
+			c.end()
+			return
+		}
+		c.begun = time.Now()
+		err := c.in.ReadHead(&c.head)
+		if errors.Is(err, listen.ErrWouldBlock) { // the rest of the head has not arrived
+			c.resume(c.next)
+			return
+		}
+		if !c.state.CompareAndSwap(waiting, active) {
+			c.leave()
+			c.end()
+			return
+		}
+		if err != nil || !c.answerFromMemory() {
+			c.resume(func() bool { return c.answer(err) })
+			return
+		}
+		if c.in.Buffered() == 0 {
+			break
+		}
+		c.state.Store(waiting)
+	}
+	if err := c.flush(); err != nil { // or the client does not read: its goroutine waits for it
+		c.resume(c.flushed)
+		return
+	}
+	c.state.Store(waiting)
+	if c.rest() != nil {
+		c.leave()
+		c.end()
+	}
+}
+
+// flushed ends a request of the loop. It reports whether another one may follow.
+func (c *conn) flushed() bool {
+	defer c.release()
+	if c.flush() != nil {
+		return false
+	}
+	c.state.Store(waiting)
+	return true
+}
+
+// answerFromMemory writes the response to the current request if that needs nothing but memory. It reports whether it has;
+// otherwise nothing has happened.
+func (c *conn) answerFromMemory() bool {
+	s := c.server
+	c.content = c.in.Content(&c.head)
+	if !c.content.Ended() || !c.head.HTTP11() || !c.mayStay() || !c.hasRoom() {
+		return false
+	}
+	x := s.contexts.Get().(*httpapi.RequestContext)
+	defer s.contexts.Put(x)
+	defer x.Recycle()
+	c.fill(x)
+	if !s.handler.FromMemory(c.life.ctx, x) {
+		return false
+	}
+	c.place.Work()
+	if err := c.write(&x.Response, true); err != nil {
+		panic(err) // hasRoom has made room
+	}
+	c.release()
+	return true
+}
+
+// hasRoom makes room for a response of the loop. It reports false if the client has to read first.
+func (c *conn) hasRoom() bool {
+	return c.out == nil || cap(*c.out)-len(*c.out) >= httpapi.MaxFromMemory+outBytes/4 || c.widen(httpapi.MaxFromMemory) ||
+		c.flush() == nil //guard:loop-writes-to-a-client-that-does-not-read
+}
+
+// leave takes the connection out of the loop.
+func (c *conn) leave() { c.loop.Remove(c.socket) }
+
+// resume gives the connection a goroutine again, which does first and then serves it as any other.
+func (c *conn) resume(first func() bool) {
+	c.leave()
+	go c.run(func() bool { return c.attach() == nil && first() })
+}
