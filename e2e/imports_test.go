@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"sidecar/internal/access": {"sidecar/internal/audit", "sidecar/internal/caller"},
 	// Bounds, counts and demultiplexes the connections of every listener.
 	"sidecar/internal/listen": {"ring/backoff", "sidecar/internal/budget"},
+	"sidecar/internal/ready":  {"sidecar/internal/listen"},
 	// The spans of requests; otlp exports them.
 	"sidecar/internal/tracing":       {},
 	"sidecar/internal/tracing/calls": {"sidecar/internal/tracing"},
@@ -154,7 +155,7 @@ var mayImport = map[string][]string{
 	},
 	"sidecar/local/httpserver": {
 		"sidecar/internal/apierror", "sidecar/internal/budget", "sidecar/internal/caller",
-		"sidecar/internal/http1", "sidecar/internal/listen", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
+		"sidecar/internal/http1", "sidecar/internal/listen", "sidecar/internal/ready", "sidecar/kv", "sidecar/local/api", "sidecar/local/httpapi", "sidecar/local/watch",
 	},
 	"sidecar/internal/resp": {},
 	"sidecar/local/respserver": {

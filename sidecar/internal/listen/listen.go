@@ -225,7 +225,7 @@ var ErrWouldBlock = errors.New("listen: the socket is not ready")
 
 // conn is a connection that its listener counts.
 type conn struct {
-	net.Conn // Detach and Attach replace it, on behalf of whoever serves it; others need mu
+	net.Conn // Detach and Attach replace it, for the goroutine that serves it; others need mu
 	mu       sync.Mutex
 	closed   atomic.Bool
 	listener *Listener

@@ -149,7 +149,7 @@ func failed(call string, err syscall.Errno) error {
 	return os.NewSyscallError(call, err)
 }
 
-// SetReadDeadline implements net.Conn: whoever waits for the socket closes it when Late reports true.
+// SetReadDeadline implements net.Conn: a ready.Loop closes the socket when Late reports true.
 func (s *Socket) SetReadDeadline(t time.Time) error {
 	s.readBy.Store(t.UnixNano())
 	return nil
@@ -164,7 +164,7 @@ func (s *Socket) SetWriteDeadline(time.Time) error { return nil }
 // SetDeadline implements net.Conn.
 func (s *Socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
 
-// Close ends the connection: whoever waits for it reads its end, and calls Release.
+// Close ends the connection: the goroutine that serves it reads its end, and calls Release.
 func (s *Socket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
