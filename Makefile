@@ -92,6 +92,10 @@ bench: build ## Measure against nginx, Varnish, Redis, memcached, daprd, groupca
 scale: ## Measure what each of 20, 60 and 150 real members costs the others, and write e2e/scale/results.md, from a clean commit
 	@e2e/scale/run.sh
 
+.PHONY: simulate
+simulate: ## Simulate up to 10 000 pods in virtual time, and write e2e/scale/SIMULATION.md with its picture, from a clean commit
+	@e2e/scale/simulate.sh
+
 .PHONY: promises
 promises: setup ## Measure the promises on real processes and write the table of e2e/PROMISES.md, from a clean commit
 	@e2e/promises.sh

@@ -214,7 +214,8 @@ var mayImport = map[string][]string{
 		"ring/backoff", "ring", "ring/address", "ring/dns", "ring/etcd", "sidecar/config", "sidecar/internal/task", "sidecar/peer", "sidecar/peer/mtls", "xds/resolver",
 		"proto/ringside/peer/v1", "sidecar/peer/memberlist",
 	},
-	"sidecar/internal/origins": {"sidecar/internal/tracing", "origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
+	"sidecar/internal/simulation": {}, // tests only
+	"sidecar/internal/origins":    {"sidecar/internal/tracing", "origin", "origin/guard", "sidecar/cnfmetrics", "sidecar/config", "sidecar/kv", "sidecar/metrics"},
 	"sidecar/internal/datasets": {
 		"ring/backoff", "ring/printable", "sidecar/cache", "sidecar/internal/budget", "sidecar/config", "sidecar/internal/changes",
 		"sidecar/internal/entries", "sidecar/internal/hotkeys", "sidecar/internal/origins", "sidecar/internal/saved", "sidecar/internal/task", "sidecar/internal/warm", "sidecar/kv", "sidecar/peer",

@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 )
 
@@ -28,15 +29,23 @@ func failFast(ctx context.Context, method string, req, reply any, conn *grpc.Cli
 	return invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...) //guard:connection-error-hidden-by-timeout
 }
 
-// dial returns a client of one endpoint, with the present contents of the files. It waits for etcd, at most
-// timing.request, only to authenticate with a password.
+// dial returns a client of one endpoint.
 //
 // A client has one endpoint and is closed after any error, instead of balancing over all endpoints: the streams of a
 // balancing client stay where they are, even at a member of etcd that hangs.
 func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error) {
+	return d.dialer.Dial(ctx, d.endpoint(turn))
+}
+
+// dialer connects to the endpoints.
+type dialer struct{ *Directory }
+
+// Dial implements Dialer, with the present contents of the files. It waits for etcd, at most timing.request, only to authenticate
+// with a password.
+func (d dialer) Dial(ctx context.Context, endpoint string) (*clientv3.Client, error) {
 	cfg := clientv3.Config{
 		Context:            ctx,
-		Endpoints:          []string{d.endpoint(turn)},
+		Endpoints:          []string{endpoint},
 		Username:           d.cfg.Username,
 		DialTimeout:        d.timing.request,
 		MaxCallRecvMsgSize: maxMessage,
@@ -66,6 +75,18 @@ func (d *Directory) dial(ctx context.Context, turn int) (*clientv3.Client, error
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return c, nil
+}
+
+// Interrupted implements Dialer. The client resumes a watch by itself on the next connection, and when etcd was restored to an
+// earlier revision, it misses all changes before the revision that it waits for.
+func (dialer) Interrupted(ctx context.Context, c *clientv3.Client) bool {
+	conn := c.ActiveConnection()
+	for state := conn.GetState(); state == connectivity.Ready; state = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, state) {
+			return false
+		}
+	}
+	return true
 }
 
 // Check checks that an endpoint can list the members. It returns nil as soon as one answers, and otherwise the error of

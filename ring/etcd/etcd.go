@@ -6,11 +6,15 @@
 package etcd
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/record"
@@ -39,12 +43,23 @@ type Config struct {
 	// nil): a few times per outage, not once per attempt. It is also called when this member could not be deregistered.
 	// The goroutines of Resolve, Register and Close call it. It may be nil.
 	OnEvent func(what string, err error)
+	// Dialer makes the clients; nil: with connections to the endpoints. A simulation of thousands of members has none.
+	Dialer Dialer
+}
+
+// Dialer makes clients of etcd.
+type Dialer interface {
+	// Dial returns a client of one endpoint, which need not be connected yet.
+	Dial(ctx context.Context, endpoint string) (*clientv3.Client, error)
+	// Interrupted waits until the connection of a client is interrupted. It returns false when ctx is done first.
+	Interrupted(ctx context.Context, c *clientv3.Client) bool
 }
 
 // Directory is a ring.Directory in etcd. Open does not connect, so that neither the start of a sidecar nor a read of the
 // cache waits for etcd. It is safe for concurrent use.
 type Directory struct {
 	cfg    Config
+	dialer Dialer
 	timing timing
 	// relist holds a token when there is a reason to list: Relist, or a lost registration, because etcd may have lost other
 	// keys, too.
@@ -91,6 +106,7 @@ func Open(cfg Config) (*Directory, error) {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
 	d := &Directory{cfg: cfg, timing: defaultTiming(), relist: make(chan struct{}, 1)}
+	d.dialer = cmp.Or(cfg.Dialer, Dialer(dialer{d}))
 	d.opened, d.registration.what, d.listing.what = time.Now(), "registration", "list of members"
 	return d, nil
 }

@@ -10,7 +10,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/record"
@@ -135,18 +134,6 @@ func (r *watcher) complete(ctx context.Context, c *clientv3.Client) (bool, error
 	return count.Header.ClusterId == r.cluster && count.Count == int64(r.table.Keys()), nil
 }
 
-// reconnected waits until the connection of c is interrupted. The client resumes a watch by itself on the next one, and when
-// etcd was restored to an earlier revision, it misses all changes before the revision that it waits for.
-func reconnected(ctx context.Context, c *clientv3.Client) bool {
-	conn := c.ActiveConnection()
-	for state := conn.GetState(); state == connectivity.Ready; state = conn.GetState() {
-		if !conn.WaitForStateChange(ctx, state) {
-			return false
-		}
-	}
-	return true
-}
-
 var errStalled = errors.New("no response from etcd")
 
 // errReconnected and errIncomplete end a watch, so that another list follows.
@@ -160,7 +147,7 @@ func (r *watcher) watch(ctx context.Context, c *clientv3.Client) error {
 	ctx, stop := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	defer stop(nil)
 	go func() {
-		if reconnected(ctx, c) { //guard:watch-resumes-at-a-later-revision
+		if r.d.dialer.Interrupted(ctx, c) { //guard:watch-resumes-at-a-later-revision
 			stop(errReconnected)
 		}
 	}()

@@ -17,6 +17,9 @@ import (
 	"github.com/ringside-cache/ringside/xds/resolver"
 )
 
+// InEtcd returns a Directory in etcd that is open.
+func InEtcd(d *etcd.Directory) *Directory { return &Directory{Directory: d, Kind: "etcd", etcd: d} }
+
 // Directory is where the members are listed.
 type Directory struct {
 	ring.Directory

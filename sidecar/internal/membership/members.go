@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	peerv1 "github.com/ringside-cache/ringside/proto/ringside/peer/v1"
 	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/backoff"
 	"github.com/ringside-cache/ringside/sidecar/config"
@@ -36,7 +37,7 @@ type Config struct {
 	// Size is that of the ring.
 	Size      ring.Size
 	Directory *Directory
-	Pool      *peer.Pool
+	Pool      Peers
 	// OnRing gets the first ring, from New, and each other one, in order, one at a time. prev is the ring whose members may
 	// still have in memory what cur gives to others; nil if there is none. It must be quick.
 	OnRing func(cur, prev *ring.Ring)
@@ -48,10 +49,19 @@ type Config struct {
 	Tasks  *task.Group
 }
 
+// Peers calls other members. *peer.Pool implements it, and documents the methods.
+type Peers interface {
+	Ping(ctx context.Context, m ring.Member) error
+	ReachesBack(ctx context.Context, to ring.Member) (known bool, why string, err error)
+	Members(ctx context.Context, m ring.Member, node string, use func(*peerv1.MembersResponse) error) error
+	RingID() uint64
+	Stats() peer.Stats
+}
+
 // Members are the members of the ring, as this sidecar sees them.
 type Members struct {
 	config     Config
-	pool       *peer.Pool
+	pool       Peers
 	directory  *Directory
 	log        *zap.Logger
 	view       *View

@@ -49,21 +49,28 @@ func (l List) Since(old List) (parts []*peerv1.MembersResponse) {
 
 // Feed has the latest list. The zero Feed has none yet.
 type Feed struct {
-	mu      sync.Mutex    // guards the rest
-	list    List          // nil before the first one
-	changed chan struct{} // closed at the next change; nil while nobody waits for it
+	mu      sync.Mutex             // guards the rest
+	list    List                   // nil before the first one
+	encoded map[ring.Member]string // :: member of list → its record
+	changed chan struct{}          // closed at the next change; nil while nobody waits for it
 }
 
 // Set replaces the list. The directory may have records that cannot be encoded again; they are left out.
 func (f *Feed) Set(members []ring.Member) {
-	next := make(List, len(members))
-	for _, m := range members {
-		if text, _, err := record.Encode(m); err == nil {
-			next[m.ID] = text
-		}
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	next, encoded := make(List, len(members)), make(map[ring.Member]string, len(members))
+	for _, m := range members {
+		text, known := f.encoded[m] // most have not changed, and encoding them is most of what a change costs a member
+		if !known {
+			var err error
+			if text, _, err = record.Encode(m); err != nil {
+				continue
+			}
+		}
+		next[m.ID], encoded[m] = text, text
+	}
+	f.encoded = encoded
 	if f.list != nil && maps.Equal(f.list, next) {
 		return
 	}
