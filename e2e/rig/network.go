@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Network is a network of Linux network namespaces, one for each process, with a router between them that drops what a test wants
-// dropped. The test reaches all processes. It needs root and ip (iproute2); the namespaces end with the test.
+// Network is a network of Linux network namespaces, one for each process, with a router between them that drops and delays what a test
+// wants dropped and delayed. The test reaches all processes. It needs root and ip (iproute2); the namespaces end with the test.
 type Network struct {
 	t      testing.TB
 	name   string

@@ -123,9 +123,10 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleConnection reports the memory of a connection that was used once, both ends together.
+// BenchmarkIdleConnection reports the memory of a connection of one of a thousand members that was used once, both ends together, and
+// the processor time per second of all of them.
 func BenchmarkIdleConnection(b *testing.B) {
-	const conns = 200
+	const conns = 1000
 	m := peertest.StartMember(b, "m", peertest.Holding(held))
 	for b.Loop() {
 		pools := make([]*peer.Pool, conns)
@@ -138,12 +139,18 @@ func BenchmarkIdleConnection(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+		b.ReportMetric(float64(inUse()-before)/conns, "B/conn-just-used")
+		time.Sleep(rest)
 		b.ReportMetric(float64(inUse()-before)/conns, "B/conn")
+		b.ReportMetric(idleCPU(b), "ms-cpu/s")
 		for _, p := range pools {
 			p.Close()
 		}
 	}
 }
+
+// rest is after which time idle connections have given their buffers back: they do so after a second without frames.
+const rest = 2 * time.Second
 
 // inUse returns the bytes of heap and stacks.
 func inUse() int64 {
@@ -281,7 +288,7 @@ func BenchmarkSubscription(b *testing.B) {
 		for _, p := range pools {
 			p.Sleep()
 		}
-		time.Sleep(2 * time.Second) // connections rest after a second without frames
+		time.Sleep(rest)
 		b.ReportMetric(float64(inUse()-before)/streams, "B/stream")
 		b.ReportMetric(idleCPU(b), "asleep-ms-cpu/s")
 		for _, p := range pools {
