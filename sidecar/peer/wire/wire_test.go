@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -256,5 +257,21 @@ func TestContentOfAnswerIsKept(t *testing.T) {
 	later := &peerv1.FetchResponse{Content: 256 + peerv1.Content_CONTENT_JSON}
 	if got := Answer(later, "n").Content; got != origin.ContentUnknown {
 		t.Errorf("from a later version: got %v, want %v", got, origin.ContentUnknown)
+	}
+}
+
+// The clocks of two hosts may differ by any time, and one of them may be stepped. So members send each other ages and lives, which each
+// measures with its monotonic clock, and no time of day.
+func TestMessagesHaveDurationsAndNoTimes(t *testing.T) {
+	isTime := regexp.MustCompile(`(^|_)(at|time|timestamp|date|deadline|expiry|since|until|unix)(_|$)`)
+	messages := peerv1.File_ringside_peer_v1_peer_proto.Messages()
+	for i := range messages.Len() {
+		fields := messages.Get(i).Fields()
+		for k := range fields.Len() {
+			f := fields.Get(k)
+			if isTime.MatchString(string(f.Name())) || f.Message() != nil && f.Message().FullName() == "google.protobuf.Timestamp" {
+				t.Errorf("%s: is this a time of day? Another member's clock may show any other; send an age or a remaining life", f.FullName())
+			}
+		}
 	}
 }
