@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,7 @@ const host = "ringside-injector.ringside.svc"
 // store is an API server with one Secret and one webhook configuration. Like the real one, it rejects a write that is
 // based on an outdated version.
 type store struct {
+	mu      sync.Mutex // guards webhook and writes while replicas run
 	secret  corev1.Secret
 	webhook admissionregistrationv1.MutatingWebhookConfiguration
 	fail    atomic.Pointer[error] // returned by every call, if set
@@ -78,15 +80,26 @@ type webhooks struct{ *store }
 func (s webhooks) Get(context.Context, string, metav1.GetOptions) (
 	*admissionregistrationv1.MutatingWebhookConfiguration, error,
 ) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.webhook.DeepCopy(), s.failed()
 }
 
 func (s webhooks) Update(
 	_ context.Context, c *admissionregistrationv1.MutatingWebhookConfiguration, _ metav1.UpdateOptions,
 ) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.failed(); err != nil {
+		return nil, err
+	}
+	if c.ResourceVersion != s.webhook.ResourceVersion {
+		return nil, errConflict
+	}
 	s.writes++
 	s.webhook = *c.DeepCopy()
-	return c, s.failed()
+	s.webhook.ResourceVersion += "0"
+	return c, nil
 }
 
 func newRotator(s *store) *Rotator {

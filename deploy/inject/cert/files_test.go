@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // issuer is an authority of serving certificates.
@@ -108,7 +109,11 @@ func TestRenewalOfFilesIsInvisibleToTheAPIServer(t *testing.T) {
 		behind, older := newStore(), newStore()
 		watch := func(seconds int) {
 			for range seconds {
-				older.webhook, behind.webhook = behind.webhook, *s.webhook.DeepCopy()
+				current, err := webhooks{s}.Get(t.Context(), "w", metav1.GetOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				older.webhook, behind.webhook = behind.webhook, *current
 				time.Sleep(time.Second)
 				synctest.Wait()
 				for i, f := range replicas {
@@ -138,15 +143,15 @@ func TestRenewalOfFilesIsInvisibleToTheAPIServer(t *testing.T) {
 			}
 			last = data[corev1.TLSCertKey]
 		}
+		cancel()
+		<-done
+		<-done
 		if n := strings.Count(string(s.webhook.Webhooks[1].ClientConfig.CABundle), "BEGIN"); n != 4 {
 			t.Errorf("the bundle has %d authorities, want 4", n)
 		}
 		if s.writes != 4 {
 			t.Errorf("%d writes of the configuration, want one for each authority", s.writes)
 		}
-		cancel()
-		<-done
-		<-done
 	})
 }
 
