@@ -234,6 +234,7 @@ func TestServeRejectsInvalidOptions(t *testing.T) {
 	}{
 		{"no template", []string{"--template", "/none"}, "read the template"},
 		{"no host", []string{"--namespace", "x"}, "--namespace, and --service or --host, are required"},
+		{"an authority without files", []string{"--publish-ca"}, "--publish-ca requires --cert-dir"},
 		{"an address that is taken", []string{
 			"--cert-dir", "/none", "--listen", "127.0.0.1:0", "--metrics", busy.Addr().String(),
 		}, "address already in use"},

@@ -149,6 +149,9 @@ func (o options) certificate(log *zap.Logger) (certificate, func(context.Context
 	if o.certDir != "" {
 		return o.certificateFromFiles(log)
 	}
+	if o.publishCA {
+		return nil, nil, errors.New("--publish-ca requires --cert-dir, where the authority is")
+	}
 	hosts := o.hosts
 	if o.service != "" {
 		hosts = append(hosts, o.service+"."+o.namespace+".svc")
