@@ -67,6 +67,7 @@ type pod struct {
 	service      *service.Service
 	feed         memberlist.Feed
 	record       []byte
+	started      chan struct{}   // closed when run has returned
 	gone         context.Context // done when the process has ended
 	end          context.CancelFunc
 	silent       atomic.Bool // it has ended without closing its connections
@@ -74,7 +75,7 @@ type pod struct {
 
 // newPod returns a pod that is not running.
 func newPod(c *cluster, number, run int) *pod {
-	p := &pod{cluster: c, number: number, counts: c.countsOf(number), self: ring.Member{
+	p := &pod{cluster: c, number: number, counts: c.countsOf(number), started: make(chan struct{}), self: ring.Member{
 		ID: fmt.Sprintf("pod-%05d", number), Addr: fmt.Sprintf("10.%d.%d.%d:7072", run, number>>8, number&255), Zone: zones[number%len(zones)],
 		Version: "v1.0.0", Started: time.Now().UTC(), Ring: ring.DefaultSize(),
 	}}
@@ -117,6 +118,7 @@ func (p *pod) publish(members []ring.Member) {
 
 // run is the start of a sidecar.
 func (p *pod) run() {
+	defer close(p.started)
 	ctx := context.Background()
 	_ = p.members.Start(ctx) // never fails
 	_ = p.registration.Start(ctx)
@@ -124,6 +126,7 @@ func (p *pod) run() {
 
 // shutDown is the orderly stop of a sidecar.
 func (p *pod) shutDown() {
+	<-p.started
 	ctx := context.Background()
 	p.registration.Stop(ctx)
 	p.members.Stop(ctx)
