@@ -43,10 +43,10 @@ func (c Content) String() string {
 	return "unknown"
 }
 
-// Result is the result of one key of a Load.
+// Result is the result of one key of a Load, or of one change of a WriteMany.
 type Result struct {
 	Value Value
-	// Err is nil, ErrNotFound, an error that wraps ErrInvalidKey, a *DataError, or that of one query of several: an error of
+	// Err of a Load is nil, ErrNotFound, an error that wraps ErrInvalidKey, a *DataError, or that of one query of several: an error of
 	// one key must not fail the others.
 	Err error
 }
@@ -82,6 +82,9 @@ type Writer interface {
 	// and ErrOverloaded, mean that nothing was written. A condition on a version is ErrInvalidValue if the origin has no
 	// versions.
 	Write(ctx context.Context, c Change) (Value, error)
+	// WriteMany makes changes of distinct keys, in one transaction if the origin lets it: the results are those of Write, in the
+	// order of cs, and a change that fails does not keep the others from being made.
+	WriteMany(ctx context.Context, cs []Change) []Result
 	// Append inserts one row, in the form of Change.Data but without its key, which the origin generates, and returns its key
 	// and value as Load would return them now. Its errors are those of Write; an *AppendError says that the origin generates
 	// no key. After ErrUnknown, another Append may insert the row again.

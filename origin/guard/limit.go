@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +130,14 @@ func (w limitedWriter) Write(ctx context.Context, c origin.Change) (origin.Value
 	}
 	defer w.limiter.leave()
 	return w.next.Write(ctx, c)
+}
+
+func (w limitedWriter) WriteMany(ctx context.Context, cs []origin.Change) []origin.Result {
+	if err := w.limiter.enter(ctx); err != nil { //guard:batches-of-writes-outside-budget
+		return slices.Repeat([]origin.Result{{Err: err}}, len(cs))
+	}
+	defer w.limiter.leave()
+	return w.next.WriteMany(ctx, cs)
 }
 
 func (w limitedWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {

@@ -64,6 +64,7 @@ func TestAppendsNeedATurn(t *testing.T) {
 	}
 	_, err := l.Writer(f).Append(minute(t), []byte("v"))
 	wantErr(t, err, origin.ErrOverloaded)
+	wantErr(t, l.Writer(f).WriteMany(minute(t), []origin.Change{{Key: "b"}})[0].Err, origin.ErrOverloaded)
 	release()
 	wantErr(t, first.wait().err, nil)
 	row, err := l.Writer(f).Append(minute(t), []byte("v"))

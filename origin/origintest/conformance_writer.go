@@ -44,6 +44,7 @@ func ConformanceWriter(t *testing.T, s WriterSubject) {
 	t.Run("a write whose context is done", s.done)
 	t.Run("an abandoned write is not made later", s.abandoned)
 	t.Run("pages", s.pages)
+	s.conformanceMany(t)
 }
 
 func write(t *testing.T, w origin.Writer, c origin.Change) origin.Value {

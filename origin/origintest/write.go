@@ -1,6 +1,7 @@
 package origintest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,46 @@ func (f *Fake) Write(ctx context.Context, c origin.Change) (origin.Value, error)
 	if err != nil {
 		return origin.Value{}, err
 	}
+	if err := f.loseAnswer(ctx, faults); err != nil {
+		return origin.Value{}, err
+	}
+	return v, nil
+}
+
+// WriteMany implements origin.Writer. It counts as one Write, and all its rows share the faults of that.
+func (f *Fake) WriteMany(ctx context.Context, cs []origin.Change) []origin.Result {
+	seen := map[string]bool{}
+	for _, c := range cs {
+		checkWriter(ctx, c)
+		if seen[c.Key] {
+			panic(fmt.Sprintf("origintest: WriteMany of key %q twice", c.Key))
+		}
+		seen[c.Key] = true
+	}
+	faults, delay := f.beginWrite()
+	defer f.end()
+	results := make([]origin.Result, len(cs))
+	err := cmp.Or(pause(ctx, faults.gate, delay), faults.fail)
+	for i, c := range cs {
+		if results[i].Err = err; err == nil {
+			results[i].Value, results[i].Err = f.write(c)
+		}
+	}
+	if err != nil {
+		return results
+	}
+	if err = f.loseAnswer(ctx, faults); err != nil {
+		for i, r := range results {
+			if r.Err == nil {
+				results[i] = origin.Result{Err: err}
+			}
+		}
+	}
+	return results
+}
+
+// loseAnswer returns the error of a write whose row is written and whose answer is lost; nil if it is not.
+func (f *Fake) loseAnswer(ctx context.Context, faults writeFaults) (err error) {
 	if faults.answers != nil {
 		err = pause(ctx, faults.answers, 0)
 	}
@@ -83,9 +124,9 @@ func (f *Fake) Write(ctx context.Context, c origin.Change) (origin.Value, error)
 		err = errors.New("the answer was lost")
 	}
 	if err != nil {
-		return origin.Value{}, fmt.Errorf("%w: %w", origin.ErrUnknown, err)
+		err = fmt.Errorf("%w: %w", origin.ErrUnknown, err)
 	}
-	return v, nil
+	return err
 }
 
 // Append implements origin.Writer. The keys are row-1, row-2 and so on; an append that fails has used its key.

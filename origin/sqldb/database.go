@@ -103,12 +103,26 @@ type Catalog interface {
 
 // Writer runs write transactions.
 type Writer interface {
-	// Write runs tx. An error that wraps origin.ErrUnknown means that COMMIT was sent. All other errors mean that nothing
-	// was written.
-	Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error
+	// Use calls use with a session on conn, and returns its error.
+	Use(conn *sql.Conn, use func(WriteSession) error) error
 	// Rehearsal returns the statement that begins a transaction which will be rolled back, and the prefix of a statement
 	// that makes the database check it there.
 	Rehearsal() (begin, prefix string)
+}
+
+// WriteSession runs one write transaction.
+type WriteSession interface {
+	// Begin begins the transaction, perhaps with the first statement only.
+	Begin(ctx context.Context) error
+	// Apply makes a change, and reports whether to keep it. Without an error it may be that there is nothing to keep.
+	Apply(ctx context.Context, tx *rowwrite.Transaction) (keep bool, err error)
+	// Exec runs a statement without result, such as SAVEPOINT.
+	Exec(ctx context.Context, statement string) error
+	// Commit ends the transaction. An error that wraps origin.ErrUnknown means that COMMIT was sent. All other errors mean that
+	// nothing was written.
+	Commit(ctx context.Context) error
+	// Rollback ends the transaction without changes. It makes conn usable again, or drops it.
+	Rollback(ctx context.Context)
 }
 
 // ErrorClasses classifies the database's errors.

@@ -87,6 +87,8 @@ func TestDatabases(t *testing.T) {
 		{"WritesToAnAlteredTable", testWritesToAnAlteredTable},
 		{"WritesToAMissingTable", testWritesToAMissingTable},
 		{"WritesToATableWithTriggers", testWritesToATableWithTriggers},
+		{"BatchWithRefusedRows", testBatchWithRefusedRows},
+		{"BatchRefusedAsAWhole", testBatchRefusedAsAWhole},
 		{"WritesThatATriggerSuppresses", testWritesThatATriggerSuppresses},
 		{"RotatedPassword", testRotatedPassword},
 		{"RejectedKeys", testRejectedKeys},

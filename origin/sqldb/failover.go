@@ -12,7 +12,6 @@ import (
 
 	"github.com/ringside-cache/ringside/origin/sqldb/connpool"
 	"github.com/ringside-cache/ringside/origin/sqldb/errclass"
-	"github.com/ringside-cache/ringside/origin/sqldb/rowwrite"
 )
 
 // Connections to a server outlive a failover: a MySQL primary that becomes read-only keeps them open, and those that were
@@ -106,19 +105,19 @@ func (db *DB) openFresh() *connpool.Pool {
 	return db.pools.Open(func() *sql.DB { return openPool(connector, 1) })
 }
 
-// run makes a change. If the server is read-only, nothing was written: the connection may be older than a failover, and the
-// write is retried on a new one. If that accepts the write, the other connections are outdated too.
-func (w *rowWriter) run(ctx context.Context, plan planned) (*rowwrite.Transaction, error) {
+// run makes changes in one transaction; the error is that of all. If the server is read-only, nothing was written: the connection may
+// be older than a failover, and the write is retried on a new one. If that accepts the write, the other connections are outdated too.
+func (w *rowWriter) run(ctx context.Context, tx *transaction) ([]row, error) {
 	db := w.source.db
-	tx, err := w.attempts(ctx, db.writes, plan)
+	rows, err := w.attempts(ctx, db.writes, tx)
 	//guard:write-stays-with-demoted-server
 	if db.database.IsReadOnly != nil && db.classOf(err) == errclass.ReadOnly && ctx.Err() == nil {
 		fresh := db.openFresh()
 		defer fresh.Close() // the change is committed or rolled back
-		tx, err = w.attempts(ctx, fresh, plan)
+		rows, err = w.attempts(ctx, fresh, tx)
 		if err == nil || isOutcome(err) { // the server accepts writes
 			db.replacePools() //guard:siblings-stay-with-demoted-server
 		}
 	}
-	return tx, db.explainWrite(ctx, err)
+	return rows, db.explainWrite(ctx, err)
 }

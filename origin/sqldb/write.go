@@ -56,41 +56,35 @@ type rowWriter struct {
 
 // Write implements origin.Writer.
 func (w *rowWriter) Write(ctx context.Context, c origin.Change) (origin.Value, error) {
-	ctx = w.source.db.commented(ctx)
-	err := w.planner.Check(c)
-	var tx *rowwrite.Transaction
-	if err == nil {
-		tx, err = w.run(ctx, func(t *tables.Table) (*rowwrite.Transaction, error) { return w.planner.Plan(t, c) })
-	}
-	if err != nil {
-		return origin.Value{}, fmt.Errorf("origin %q: %w", w.source.db.name, withAdvice(err))
-	}
-	return tx.Value(), nil
+	r := w.WriteMany(ctx, []origin.Change{c})[0]
+	return r.Value, r.Err
 }
 
 // Append implements origin.Writer.
 func (w *rowWriter) Append(ctx context.Context, data []byte) (origin.Row, error) {
 	ctx = w.source.db.commented(ctx)
-	tx, err := w.run(ctx, func(t *tables.Table) (*rowwrite.Transaction, error) { return w.planner.Append(t, data) })
+	rows, err := w.run(ctx, &transaction{plans: []planned{func(t *tables.Table) (*rowwrite.Transaction, error) { return w.planner.Append(t, data) }}})
 	if errors.Is(err, origin.ErrInvalidKey) { // the client has sent none: a sequence that is behind the rows, for example
 		err = origin.InvalidValue(w.source.dataset.Key[0], "the database refuses the key that it generates; nothing was written")
 	}
 	if err != nil {
-		return origin.Row{}, fmt.Errorf("origin %q: %w", w.source.db.name, withAdvice(err))
+		return origin.Row{}, w.failed(err)
 	}
+	tx := rows[0].tx
 	return origin.Row{Key: tx.Change.Key, Value: tx.Value()}, nil
 }
 
-// planned returns the transaction of a change of a table.
-type planned func(*tables.Table) (*rowwrite.Transaction, error)
+func (w *rowWriter) failed(err error) error {
+	return fmt.Errorf("origin %q: %w", w.source.db.name, withAdvice(err))
+}
 
-// attempts makes a change on connections of pool. A transaction that did not reach its COMMIT has written nothing and can be
+// attempts makes changes on connections of pool. A transaction that did not reach its COMMIT has written nothing and can be
 // retried, whatever was sent.
-func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, plan planned) (tx *rowwrite.Transaction, err error) {
+func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, tx *transaction) (rows []row, err error) {
 	db := w.source.db
 	for range db.maxConns + maxAttempts {
 		err = pool.Use(ctx, func(conn *sql.Conn) error {
-			tx, err = w.attempt(ctx, conn, plan)
+			rows, err = w.attempt(ctx, conn, tx)
 			if err == nil && pool.Moved() {
 				err = Unknown(errMoved)
 			}
@@ -103,7 +97,7 @@ func (w *rowWriter) attempts(ctx context.Context, pool *connpool.Pool, plan plan
 	if errors.Is(err, ErrNotRenewed) {
 		err = origin.InvalidValue("", "a trigger of the table suppresses the update of the row that the write creates; nothing was written")
 	}
-	return tx, err
+	return rows, err
 }
 
 var errMoved = errors.New("the database file was replaced during the write")
@@ -119,36 +113,37 @@ func isOutcome(err error) bool {
 	return cannot
 }
 
-// attempt makes a change in one transaction. If the columns are those of an older schema, it reads them again and starts over.
-func (w *rowWriter) attempt(ctx context.Context, conn *sql.Conn, plan planned) (*rowwrite.Transaction, error) {
+// attempt makes changes in one transaction. If the columns are those of an older schema, it reads them again and starts over.
+func (w *rowWriter) attempt(ctx context.Context, conn *sql.Conn, tx *transaction) ([]row, error) {
 	t, err := w.tables.Get(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	tx, err := w.attemptWith(ctx, conn, t, plan)
-	if err == nil || !w.tables.Recheck(t, w.source.db.classOf(err), err) {
-		return tx, err
+	rows, err := w.attemptWith(ctx, conn, t, tx)
+	if err == nil || !w.tables.Recheck(t, w.source.db.classOf(err), causeOf(err)) {
+		return rows, err
 	}
 	if t, err = w.tables.Get(ctx, conn); err != nil {
 		return nil, err
 	}
-	return w.attemptWith(ctx, conn, t, plan)
+	return w.attemptWith(ctx, conn, t, tx)
 }
 
-func (w *rowWriter) attemptWith(ctx context.Context, conn *sql.Conn, t *tables.Table, plan planned) (*rowwrite.Transaction, error) {
-	tx, err := plan(t)
-	if err != nil {
-		return nil, err
-	}
+func (w *rowWriter) attemptWith(ctx context.Context, conn *sql.Conn, t *tables.Table, tx *transaction) (rows []row, err error) {
+	err = w.source.db.database.Writer.Use(conn, func(s WriteSession) error {
+		rows, err = w.transact(ctx, s, t, tx)
+		return err
+	})
+	return rows, err
+}
+
+// rejected turns a refusal of the database into an outcome.
+func (w *rowWriter) rejected(err error) error {
 	db := w.source.db
-	err = db.database.Writer.Write(ctx, conn, tx)
-	switch {
-	case err == nil:
-		return tx, nil
-	case !isOutcome(err) && db.classOf(err) == errclass.Statement: //guard:rejected-value-reported-as-outage
-		err = origin.InvalidValue("", "the database rejects it (%s)", db.database.Errors.Code(err))
+	if err != nil && !isOutcome(err) && db.classOf(err) == errclass.Statement { //guard:rejected-value-reported-as-outage
+		return origin.InvalidValue("", "the database rejects it (%s)", db.database.Errors.Code(err))
 	}
-	return nil, err
+	return err
 }
 
 // explainWrite turns a driver's error into one that callers can classify.

@@ -206,6 +206,29 @@ func (l link) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	return a, err
 }
 
+func (l link) WriteMany(ctx context.Context, cs []kv.Change) []kv.Outcome {
+	l.c.batches.Add(1)
+	if l.c.away[l.to].Load() {
+		return slices.Repeat([]kv.Outcome{{Err: fmt.Errorf("%w: %s", kv.ErrUnreachable, l.ID())}}, len(cs))
+	}
+	l.c.travel()
+	outcomes := make([]kv.Outcome, len(cs))
+	for i, r := range l.c.members[l.to].ServeWriteMany(ctx, cs) {
+		outcomes[i] = kv.Outcome{Answer: r.Answer, Err: r.Err}
+	}
+	l.c.travel()
+	return outcomes
+}
+
+// each makes changes one by one.
+func each(write func(context.Context, kv.Change) (kv.Answer, error), cs []kv.Change) []kv.Outcome {
+	outcomes := make([]kv.Outcome, len(cs))
+	for i, c := range cs {
+		outcomes[i].Answer, outcomes[i].Err = write(context.Background(), c)
+	}
+	return outcomes
+}
+
 // get reads and fails the test on an error.
 func get(t testing.TB, d *Dataset, key string) kv.Answer {
 	t.Helper()

@@ -323,6 +323,8 @@ func (silent) Write(context.Context, kv.Change) (kv.Answer, error) {
 	return kv.Answer{}, kv.ErrUnreachable
 }
 
+func (s silent) WriteMany(_ context.Context, cs []kv.Change) []kv.Outcome { return each(s.Write, cs) }
+
 func (silent) Fetch(ctx context.Context, _ kv.Query) (kv.Answer, error) {
 	<-ctx.Done()
 	return kv.Answer{}, fmt.Errorf("%w: %w", kv.ErrUnreachable, ctx.Err())
@@ -372,6 +374,8 @@ func (f frozen) Fetch(context.Context, kv.Query) (kv.Answer, error) {
 func (frozen) Write(context.Context, kv.Change) (kv.Answer, error) {
 	return kv.Answer{}, &kv.Error{Kind: kv.KindUnknown, Err: errors.New("deadline")}
 }
+
+func (f frozen) WriteMany(_ context.Context, cs []kv.Change) []kv.Outcome { return each(f.Write, cs) }
 
 type ownerAndSuccessor struct {
 	kv.NoPeers

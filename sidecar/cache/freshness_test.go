@@ -227,6 +227,8 @@ func (said) Write(context.Context, kv.Change) (kv.Answer, error) {
 	return kv.Answer{}, kv.ErrUnreachable
 }
 
+func (s said) WriteMany(_ context.Context, cs []kv.Change) []kv.Outcome { return each(s.Write, cs) }
+
 type ownedBy struct {
 	kv.NoPeers
 	kv.Peer

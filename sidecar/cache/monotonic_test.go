@@ -132,6 +132,10 @@ func (s *scripted) Write(context.Context, kv.Change) (kv.Answer, error) {
 	return kv.Answer{}, kv.ErrUnreachable
 }
 
+func (s *scripted) WriteMany(_ context.Context, cs []kv.Change) []kv.Outcome {
+	return each(s.Write, cs)
+}
+
 func (s *scripted) Fetch(context.Context, kv.Query) (kv.Answer, error) {
 	n := s.asked
 	s.asked++

@@ -40,7 +40,7 @@ func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error
 	d.stats.WritesServed.Add(1)
 	//guard:write-is-made-after-its-caller-gave-up
 	if err := ctx.Err(); err != nil { // this member was frozen, and its caller has reported an unknown outcome
-		return kv.Answer{}, d.unavailable(fmt.Errorf("the write arrived after its deadline and was not made: %w", err))
+		return kv.Answer{}, d.lateWrite(err)
 	}
 	began := d.now()
 	res, err := d.writer.commit(ctx, c)
@@ -48,6 +48,10 @@ func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error
 		return kv.Answer{}, err
 	}
 	return res.answer(began, d.now()), nil
+}
+
+func (d *Dataset) lateWrite(err error) error {
+	return d.unavailable(fmt.Errorf("the write arrived after its deadline and was not made: %w", err))
 }
 
 // writer makes changes: through the owner of the key, or here. The writes of applications, which may be sent to other
@@ -119,6 +123,11 @@ func (w *writer) fly(ctx context.Context, flights *flight.Group[result], c kv.Ch
 		}
 		return res, w.classifyWrite(err)
 	})
+	return w.outcome(ctx, c, res, err)
+}
+
+// outcome turns the result of the flight of a change into that of the change.
+func (w *writer) outcome(ctx context.Context, c kv.Change, res result, err error) (result, error) {
 	var known *kv.Error
 	switch {
 	//guard:id-of-another-write-is-accepted guard:write-gets-the-error-of-another-with-its-id
@@ -229,6 +238,11 @@ func (w *writer) apply(ctx context.Context, c kv.Change) (result, error) {
 	}
 	ticket := w.store.Begin(c.Key, entries.Commit)
 	value, err := w.change(ctx, change)
+	return w.applied(c, ticket, value, err)
+}
+
+// applied makes what the origin has answered to a change what is cached of the key.
+func (w *writer) applied(c kv.Change, ticket entries.Ticket, value origin.Value, err error) (result, error) {
 	if err != nil {
 		w.failed(c.Key, kv.KindOf(w.classifyWrite(err)), w.Policy().WriteTimeout)
 		return result{}, err

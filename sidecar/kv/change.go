@@ -15,6 +15,10 @@ const (
 	MaxValueBytes = origin.DefaultMaxValueBytes
 	// MaxIDBytes bounds Change.ID.
 	MaxIDBytes = 128
+	// MaxBatchWrites bounds the changes that are made together, and MaxBatchWriteBytes the sum of their Bytes: a batch is not much larger
+	// than the largest value.
+	MaxBatchWrites     = 1000
+	MaxBatchWriteBytes = MaxValueBytes + 8<<10
 )
 
 // Change is one write of one row.
@@ -31,6 +35,9 @@ type Change struct {
 	// Failover: the caller asks the successor because it could not reach the owner. Set between members only.
 	Failover bool
 }
+
+// Bytes is the size of c in a batch.
+func (c Change) Bytes() int { return len(c.Key) + len(c.Value) + len(c.ID) + len(c.If.ETag) }
 
 // Appended is a row that the database has given a key.
 type Appended struct {

@@ -77,15 +77,19 @@ type Peer interface {
 	// Write has the member make a change. An error that wraps ErrUnreachable means that the request was not sent; one of
 	// KindUnknown that it was, and that the outcome is not known; any other error is the member's answer.
 	Write(ctx context.Context, c Change) (Answer, error)
+	// WriteMany has the member make up to MaxBatchWrites changes of distinct keys of one dataset, and returns the outcome of each, in
+	// their order. The errors are those of Write. An answer has a version, and no value. Alone: the member's release makes single
+	// changes only.
+	WriteMany(ctx context.Context, cs []Change) []Outcome
 	// ID is the member's node id.
 	ID() string
 }
 
-// Outcome is the outcome of one Query of a batch.
+// Outcome is the outcome of one Query or Change of a batch.
 type Outcome struct {
 	Answer Answer
-	Err    error // as that of Peer.Fetch
-	// Alone: the member has not looked for this key, which must be fetched by itself.
+	Err    error // as that of Peer.Fetch or Peer.Write
+	// Alone: the member has not looked for this key, which must be fetched, or written, by itself.
 	Alone bool
 }
 

@@ -368,6 +368,7 @@ func httpOperations() map[string][][3]string {
 		"write": {
 			{"PUT", "/v1/rows/w", metricRow}, {"DELETE", "/v1/rows/w"}, {"POST", metrics, metricRow},
 			{"PUT", metrics + "/a", metricRow}, {"DELETE", metrics + "/a"},
+			{"POST", "/v1/rows:batchPut", `{"rows": [{"key": "w", "value": ` + metricRow + `}]}`},
 		},
 		"invalidate": {
 			{"POST", "/v1/rows:invalidate", `{"keys": ["a"]}`}, {"POST", "/v1/rows:invalidate", `{"prefix": "a"}`},
@@ -641,6 +642,7 @@ func TestLimitsOverEveryProtocol(t *testing.T) {
 		localtest.Post("/v1/rows:batchGet", `{"keys": ["a"]}`, "Cache-Control: no-cache"),
 		localtest.Get("/v1/rows:watch?key=a"), localtest.Get("/v1/rows:explain?key=a"),
 		localtest.Put("/v1/rows/w", metricRow), localtest.Delete("/v1/rows/w"), localtest.Post("/v1/rows", metricRow),
+		localtest.Post("/v1/rows:batchPut", `{"rows": [{"key": "w", "value": `+metricRow+`}]}`),
 		localtest.Put("/cnfmetrics/v1/metrics/a", metricRow, "Content-Type: application/json"),
 		localtest.Post("/v1/rows:invalidate", `{"prefix": "x"}`),
 	} {
@@ -668,8 +670,8 @@ func TestLimitsOverEveryProtocol(t *testing.T) {
 			t.Errorf("a read within memory: %s", got)
 		}
 	}
-	if got := g.control.Gate("rows").Limited(access.Writes); got != 4 {
-		t.Errorf("limited writes: counted %d, want 4", got)
+	if got := g.control.Gate("rows").Limited(access.Writes); got != 5 {
+		t.Errorf("limited writes: counted %d, want 5", got)
 	}
 }
 

@@ -20,34 +20,52 @@ import (
 // writer implements sqldb.Writer.
 type writer struct{ *reader }
 
-// Write reads the row back with the query of Load: neither MySQL nor MariaDB supports UPDATE … RETURNING. The session's
+func (w writer) Use(conn *sql.Conn, use func(sqldb.WriteSession) error) error {
+	return use(writeSession{w, conn})
+}
+
+// writeSession implements sqldb.WriteSession.
+type writeSession struct {
+	writer
+	conn *sql.Conn
+}
+
+// Apply reads the row back with the query of Load: neither MySQL nor MariaDB supports UPDATE … RETURNING. The session's
 // isolation level, READ COMMITTED, avoids locks on gaps between rows.
-func (w writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
+func (w writeSession) Apply(ctx context.Context, tx *rowwrite.Transaction) (keep bool, err error) {
 	locked := *tx.Query
 	locked.SQL += " FOR UPDATE"
 	s := &rowwrite.Stepwise{Transaction: tx}
-	s.Begin = func(ctx context.Context) error { return w.begin(ctx, conn) }
 	s.Read = func(ctx context.Context) error {
-		return refusal(w.read(ctx, conn, &locked, []string{tx.Change.Key}, tx.Rows, keepNot), tx)
+		return refusal(w.read(ctx, w.conn, &locked, []string{tx.Change.Key}, tx.Rows, keepNot), tx)
 	}
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
-		n, took, err := w.execute(ctx, conn, step)
+		n, took, err := w.execute(ctx, w.conn, step)
 		switch {
 		case errorNumber(err) == duplicateKey:
 			return 0, duplicate(ctx, s, err)
 		case err == nil && n > 0 && tx.Waited(step, took):
-			return n, w.renew(ctx, conn, tx)
+			return n, w.renew(ctx, w.conn, tx)
 		}
 		return n, refusal(err, tx)
 	}
 	s.Insert = func(ctx context.Context, step sqltext.Step) (string, error) {
-		key, err := w.insert(ctx, conn, step, tx.Appends)
+		key, err := w.insert(ctx, w.conn, step, tx.Appends)
 		return key, refusal(err, tx)
 	}
-	s.Rollback = func(ctx context.Context) { sqldb.Rollback(ctx, conn) }
-	s.Commit = func(ctx context.Context) error { return commit(ctx, conn) }
-	return s.Run(ctx)
+	return s.Apply(ctx)
 }
+
+func (w writeSession) Begin(ctx context.Context) error { return w.begin(ctx, w.conn) }
+
+func (w writeSession) Exec(ctx context.Context, statement string) error {
+	_, err := w.conn.ExecContext(ctx, statement)
+	return err
+}
+
+func (w writeSession) Commit(ctx context.Context) error { return commit(ctx, w.conn) }
+
+func (w writeSession) Rollback(ctx context.Context) { sqldb.Rollback(ctx, w.conn) }
 
 // Rehearsal runs the statements: only then does MySQL report that a server is read-only.
 func (writer) Rehearsal() (begin, prefix string) { return "START TRANSACTION READ WRITE", "" }

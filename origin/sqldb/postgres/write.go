@@ -24,38 +24,62 @@ import (
 // writer implements sqldb.Writer.
 type writer struct{ settings *session.Settings }
 
-func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
+func (writer) Use(conn *sql.Conn, use func(sqldb.WriteSession) error) error {
 	return conn.Raw(func(raw any) error {
-		t := &transaction{conn: raw.(*stdlib.Conn).Conn().PgConn(), tx: tx}
-		return t.run(ctx)
+		return use(&writeSession{conn: raw.(*stdlib.Conn).Conn().PgConn()})
 	})
 }
 
 func (w writer) Rehearsal() (begin, prefix string) { return w.settings.Rehearsal(), "EXPLAIN " }
 
-// transaction runs a write in two round trips: the statements that open the transaction travel together with the change,
-// and COMMIT travels alone, so that nothing was written if the connection ends before it. If triggers complete the row, a
-// third one reads it; another one reads it before if it must be compared.
-type transaction struct {
-	conn *pgconn.PgConn
-	tx   *rowwrite.Transaction
+// writeSession implements sqldb.WriteSession. It runs a write in two round trips: the statements that open the transaction travel
+// together with the change, and COMMIT travels alone, so that nothing was written if the connection ends before it. If triggers
+// complete the row, a third one reads it; another one reads it before if it must be compared.
+type writeSession struct {
+	conn  *pgconn.PgConn
+	begun bool
+	tx    *rowwrite.Transaction // of the change that is being made
 
-	begun    bool
-	triggers string // the answer to triggersOf
+	triggers string // the answer to triggersOf; empty while it is not known
 	began    int64  // when the transaction began, as a version
 	ended    int64  // when the step ended, as a version
 }
 
-func (t *transaction) run(ctx context.Context) error {
-	commit, err := t.steps(ctx)
-	if !commit {
-		t.rollback(ctx)
-		return err
+// Begin lets the first statement begin the transaction.
+func (t *writeSession) Begin(context.Context) error { return nil }
+
+// addBegin adds the statements that open the transaction, if they are needed, and returns their number.
+func (t *writeSession) addBegin(ctx context.Context, batch *pgconn.Batch) int {
+	if t.begun {
+		return 0
 	}
-	return t.commit(ctx)
+	t.begun = true
+	return session.Of(t.conn).AddBegin(ctx, batch)
 }
 
-func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
+// Exec implements sqldb.WriteSession.
+func (t *writeSession) Exec(ctx context.Context, statement string) error {
+	t.triggers = "" // ROLLBACK TO ends locks
+	batch := &pgconn.Batch{}
+	before := t.addBegin(ctx, batch)
+	batch.ExecParams(statement, nil, nil, nil, nil)
+	n, err := t.receive(t.conn.ExecBatch(ctx, batch), before, func(r *pgconn.ResultReader) error {
+		_, err := r.Close()
+		return err
+	})
+	if err != nil && n < before {
+		err = errOfBegin(err)
+	}
+	return err
+}
+
+// Apply implements sqldb.WriteSession.
+func (t *writeSession) Apply(ctx context.Context, tx *rowwrite.Transaction) (keep bool, err error) {
+	t.tx, t.began, t.ended = tx, 0, 0
+	return t.steps(ctx)
+}
+
+func (t *writeSession) steps(ctx context.Context) (keep bool, err error) {
 	read := func() error { return t.readAgain(ctx, "") }
 	if t.tx.Appends != tables.NotGenerated {
 		if err := t.insert(ctx); err != nil {
@@ -80,11 +104,9 @@ func (t *transaction) steps(ctx context.Context) (commit bool, err error) {
 }
 
 // readBefore reads the row before it is changed, and locks it as an UPDATE does.
-func (t *transaction) readBefore(ctx context.Context) error {
-	batch, before := &pgconn.Batch{}, 0
-	if !t.begun {
-		before, t.begun = session.Of(t.conn).AddBegin(ctx, batch), true
-	}
+func (t *writeSession) readBefore(ctx context.Context) error {
+	batch := &pgconn.Batch{}
+	before := t.addBegin(ctx, batch)
 	lock := " FOR NO KEY UPDATE"
 	if t.tx.View {
 		lock = ""
@@ -96,7 +118,7 @@ func (t *transaction) readBefore(ctx context.Context) error {
 }
 
 // addRead adds the query of the row.
-func (t *transaction) addRead(batch *pgconn.Batch, lock string) error {
+func (t *writeSession) addRead(batch *pgconn.Batch, lock string) error {
 	parameters, err := keyParameters(t.tx.Query, []string{t.tx.Change.Key})
 	if err == nil {
 		batch.ExecParams(t.tx.Query.SQL+lock, parameters, nil, nil, nil)
@@ -105,7 +127,7 @@ func (t *transaction) addRead(batch *pgconn.Batch, lock string) error {
 }
 
 // runBatch runs a batch of which the first results are those of begin.
-func (t *transaction) runBatch(ctx context.Context, batch *pgconn.Batch, begin int, parameters []sqltext.Parameter,
+func (t *writeSession) runBatch(ctx context.Context, batch *pgconn.Batch, begin int, parameters []sqltext.Parameter,
 	answers ...answer,
 ) error {
 	n, err := t.read(t.conn.ExecBatch(ctx, batch), begin, answers...)
@@ -119,20 +141,21 @@ func (t *transaction) runBatch(ctx context.Context, batch *pgconn.Batch, begin i
 }
 
 // tryEach runs the steps until one matches the row.
-func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
+func (t *writeSession) tryEach(ctx context.Context) (matched bool, err error) {
 	t.tx.Forget()
 	for _, step := range t.tx.Steps {
-		batch, before := &pgconn.Batch{}, 0
-		if !t.begun {
-			before, t.begun = session.Of(t.conn).AddBegin(ctx, batch), true
-		}
+		batch := &pgconn.Batch{}
+		before := t.addBegin(ctx, batch)
 		batch.ExecParams(step.SQL+sqltext.Comment(ctx), textParameters(step.Parameters), nil, nil, nil)
-		answers := []answer{t.setTriggers}
+		var answers []answer
 		if step.Creates {
 			batch.ExecParams(clock, nil, nil, nil, nil)
-			answers = []answer{t.setClock, t.setTriggers}
+			answers = append(answers, t.setClock)
 		}
-		batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
+		if t.triggers == "" { // the lock of an earlier change prevents new triggers
+			batch.ExecParams(triggersOf, [][]byte{[]byte(sqltext.QuoteTable(syntax{}, t.tx.Query.Table))}, nil, nil, nil)
+			answers = append(answers, t.setTriggers)
+		}
 		if err := t.runBatch(ctx, batch, before, step.Parameters, answers...); err != nil {
 			return false, err
 		}
@@ -144,10 +167,9 @@ func (t *transaction) tryEach(ctx context.Context) (matched bool, err error) {
 }
 
 // insert runs the step of an append, which returns the key.
-func (t *transaction) insert(ctx context.Context) error {
+func (t *writeSession) insert(ctx context.Context) error {
 	batch, step, key := &pgconn.Batch{}, t.tx.Steps[0], ""
-	before := session.Of(t.conn).AddBegin(ctx, batch)
-	t.begun = true
+	before := t.addBegin(ctx, batch)
 	batch.ExecParams(step.SQL+sqltext.Comment(ctx), textParameters(step.Parameters), nil, nil, nil)
 	n, err := t.receive(t.conn.ExecBatch(ctx, batch), before, func(r *pgconn.ResultReader) error {
 		result := r.Read()
@@ -170,7 +192,7 @@ const clock = "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (extract(ep
 
 // renew gives the row that a step has created another version, if the step has waited. A row that it has updated has an earlier
 // version than the transaction.
-func (t *transaction) renew(ctx context.Context, step sqltext.Step) error {
+func (t *writeSession) renew(ctx context.Context, step sqltext.Step) error {
 	version := t.tx.Rows.Result(t.tx.Change.Key).Value.Version
 	if version < t.began || !t.tx.Waited(step, time.Duration(t.ended-version)*time.Microsecond) {
 		return nil
@@ -201,10 +223,10 @@ const triggersOf = `WITH own AS (SELECT tgtype FROM pg_catalog.pg_trigger WHERE 
 	FROM pg_catalog.pg_class c WHERE c.oid = to_regclass($1)`
 
 // completes reports whether something may have changed the row after RETURNING.
-func (t *transaction) completes() bool { return t.triggers != "none" && t.triggers != "before" }
+func (t *writeSession) completes() bool { return t.triggers != "none" && t.triggers != "before" }
 
 // lock ends a query of rows that must not change. Rows of views may be impossible to lock.
-func (t *transaction) lock() string {
+func (t *writeSession) lock() string {
 	if t.triggers == "view" {
 		return ""
 	}
@@ -212,7 +234,7 @@ func (t *transaction) lock() string {
 }
 
 // readAgain reads the row as it will be committed: it makes deferred triggers run now, and not at COMMIT.
-func (t *transaction) readAgain(ctx context.Context, lock string) error {
+func (t *writeSession) readAgain(ctx context.Context, lock string) error {
 	batch := &pgconn.Batch{}
 	batch.ExecParams("SET CONSTRAINTS ALL IMMEDIATE", nil, nil, nil, nil) //guard:deferred-triggers-run-after-read
 	if err := t.addRead(batch, lock); err != nil {
@@ -229,14 +251,14 @@ type answer func(rows [][][]byte) error
 
 // read adds the rows of the result that follows the first ones to the transaction; the next results are the answers. It returns
 // how many results have begun.
-func (t *transaction) read(results *pgconn.MultiResultReader, before int, answers ...answer) (n int, err error) {
+func (t *writeSession) read(results *pgconn.MultiResultReader, before int, answers ...answer) (n int, err error) {
 	return t.receive(results, before, func(r *pgconn.ResultReader) error {
 		return readRows(r, t.tx.Query, t.tx.Change.Key, t.tx.Rows)
 	}, answers...)
 }
 
 // receive passes the result that follows the first ones to main, and the next ones to the answers.
-func (t *transaction) receive(results *pgconn.MultiResultReader, before int, main func(*pgconn.ResultReader) error, answers ...answer) (
+func (t *writeSession) receive(results *pgconn.MultiResultReader, before int, main func(*pgconn.ResultReader) error, answers ...answer) (
 	n int, err error,
 ) {
 	for ; err == nil && results.NextResult(); n++ {
@@ -256,7 +278,7 @@ func (t *transaction) receive(results *pgconn.MultiResultReader, before int, mai
 	return n, session.WantResults(n, before+1+len(answers), err)
 }
 
-func (t *transaction) setClock(rows [][][]byte) (err error) {
+func (t *writeSession) setClock(rows [][][]byte) (err error) {
 	if len(rows) != 1 || len(rows[0]) != 2 {
 		return session.ErrOutOfStep
 	}
@@ -267,7 +289,7 @@ func (t *transaction) setClock(rows [][][]byte) (err error) {
 	return err
 }
 
-func (t *transaction) setTriggers(rows [][][]byte) error {
+func (t *writeSession) setTriggers(rows [][][]byte) error {
 	t.triggers = ""
 	if len(rows) == 1 && len(rows[0]) == 1 {
 		t.triggers = string(rows[0][0])
@@ -289,8 +311,8 @@ type readOnlyError struct{ error }
 
 func (e *readOnlyError) Unwrap() error { return e.error }
 
-// rollback makes the connection usable again; what is not committed is not written.
-func (t *transaction) rollback(ctx context.Context) {
+// Rollback makes the connection usable again; what is not committed is not written.
+func (t *writeSession) Rollback(ctx context.Context) {
 	if t.conn.IsClosed() || t.conn.TxStatus() == 'I' {
 		return
 	}
@@ -299,10 +321,10 @@ func (t *transaction) rollback(ctx context.Context) {
 	_ = t.conn.Exec(ctx, "ROLLBACK").Close() // if it fails, the pool finds the connection closed or in a transaction, and drops it
 }
 
-// commit does not use pgconn.SafeToRetry, which considers a lost answer safe.
-func (t *transaction) commit(ctx context.Context) error {
+// Commit does not use pgconn.SafeToRetry, which considers a lost answer safe.
+func (t *writeSession) Commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		t.rollback(ctx)
+		t.Rollback(ctx)
 		return err
 	}
 	results, err := t.conn.Exec(ctx, "COMMIT").ReadAll()
@@ -328,7 +350,7 @@ func isRefusal(err error) bool {
 }
 
 // explain classifies an error before COMMIT.
-func (t *transaction) explain(err error, parameters []sqltext.Parameter) error {
+func (t *writeSession) explain(err error, parameters []sqltext.Parameter) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	switch class := errclass.Of(err, errorClasses{}.Class); {
 	case !ok && t.conn.IsClosed():

@@ -7,35 +7,20 @@ import (
 	"github.com/ringside-cache/ringside/origin/sqldb/tables"
 )
 
-// Stepwise runs a write transaction statement by statement, in a database whose changes do not return rows as Load reads
+// Stepwise makes a change statement by statement, in a database whose changes do not return rows as Load reads
 // them.
 type Stepwise struct {
 	Transaction *Transaction
 	// TriggersDecide says that a trigger can suppress a change of its table, or change a row again.
 	TriggersDecide bool
 
-	Begin    func(ctx context.Context) error
-	Exec     func(ctx context.Context, s sqltext.Step) (rows int64, err error)
-	Insert   func(ctx context.Context, s sqltext.Step) (key string, err error) // of an append; "" if no row was inserted
-	Read     func(ctx context.Context) error                                   // reads the row and locks it
-	Commit   func(ctx context.Context) error
-	Rollback func(ctx context.Context)
+	Exec   func(ctx context.Context, s sqltext.Step) (rows int64, err error)
+	Insert func(ctx context.Context, s sqltext.Step) (key string, err error) // of an append; "" if no row was inserted
+	Read   func(ctx context.Context) error                                   // reads the row and locks it
 }
 
-// Run returns the error of sqldb.Writer.Write.
-func (s *Stepwise) Run(ctx context.Context) error {
-	if err := s.Begin(ctx); err != nil {
-		return err
-	}
-	commit, err := s.runSteps(ctx)
-	if !commit {
-		s.Rollback(ctx)
-		return err
-	}
-	return s.Commit(ctx)
-}
-
-func (s *Stepwise) runSteps(ctx context.Context) (commit bool, err error) {
+// Apply makes the change in a transaction that has begun, and reports whether to keep it.
+func (s *Stepwise) Apply(ctx context.Context) (keep bool, err error) {
 	tx := s.Transaction
 	if tx.Appends != tables.NotGenerated {
 		key, err := s.Insert(ctx, tx.Steps[0])

@@ -13,54 +13,61 @@ import (
 // writer implements sqldb.Writer.
 type writer struct{}
 
-func (writer) Write(ctx context.Context, conn *sql.Conn, tx *rowwrite.Transaction) error {
+func (writer) Use(conn *sql.Conn, use func(sqldb.WriteSession) error) error {
+	return use(writeSession{conn})
+}
+
+// writeSession implements sqldb.WriteSession.
+type writeSession struct{ conn *sql.Conn }
+
+func (w writeSession) Apply(ctx context.Context, tx *rowwrite.Transaction) (keep bool, err error) {
 	s := &rowwrite.Stepwise{Transaction: tx, TriggersDecide: true}
-	s.Begin = func(ctx context.Context) error { return begin(ctx, conn) }
 	s.Exec = func(ctx context.Context, step sqltext.Step) (int64, error) {
-		result, err := conn.ExecContext(ctx, step.SQL, step.Values()...)
+		result, err := w.conn.ExecContext(ctx, step.SQL, step.Values()...)
 		if err != nil {
 			return 0, refusal(err)
 		}
 		return result.RowsAffected()
 	}
 	s.Insert = func(ctx context.Context, step sqltext.Step) (key string, err error) {
-		err = conn.QueryRowContext(ctx, step.SQL, step.Values()...).Scan(&key)
+		err = w.conn.QueryRowContext(ctx, step.SQL, step.Values()...).Scan(&key)
 		if errors.Is(err, sql.ErrNoRows) {
 			return "", nil
 		}
 		return key, refusal(err)
 	}
 	s.Read = func(ctx context.Context) error {
-		return reader{}.Read(ctx, conn, tx.Query, []string{tx.Change.Key}, tx.Rows)
+		return reader{}.Read(ctx, w.conn, tx.Query, []string{tx.Change.Key}, tx.Rows)
 	}
-	s.Rollback = func(ctx context.Context) { sqldb.Rollback(ctx, conn) }
-	s.Commit = func(ctx context.Context) error { return commit(ctx, conn) }
-	return s.Run(ctx)
+	return s.Apply(ctx)
 }
+
+func (w writeSession) Exec(ctx context.Context, statement string) error {
+	_, err := w.conn.ExecContext(ctx, statement)
+	return err
+}
+
+func (w writeSession) Rollback(ctx context.Context) { sqldb.Rollback(ctx, w.conn) }
 
 func (writer) Rehearsal() (begin, prefix string) { return "BEGIN IMMEDIATE", "" }
 
-func begin(ctx context.Context, conn *sql.Conn) error {
-	return untilFree(ctx, func() error {
-		_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
-		return err
-	})
+func (w writeSession) Begin(ctx context.Context) error {
+	return untilFree(ctx, func() error { return w.Exec(ctx, "BEGIN IMMEDIATE") })
 }
 
-// commit does not let the context interrupt COMMIT, which waits only for readers, in slices of busySlice. A COMMIT that
+// Commit does not let the context interrupt COMMIT, which waits only for readers, in slices of busySlice. A COMMIT that
 // fails leaves the transaction open: if it can be rolled back, nothing was written.
-func commit(ctx context.Context, conn *sql.Conn) error {
+func (w writeSession) Commit(ctx context.Context) error {
 	err := ctx.Err()
 	for err == nil {
-		_, err = conn.ExecContext(context.WithoutCancel(ctx), "COMMIT")
-		if err == nil {
+		if err = w.Exec(context.WithoutCancel(ctx), "COMMIT"); err == nil {
 			return nil
 		}
 		if isBusy(err) {
 			err = ctx.Err()
 		}
 	}
-	if sqldb.Rollback(ctx, conn) {
+	if sqldb.Rollback(ctx, w.conn) {
 		return refusal(err)
 	}
 	return sqldb.Unknown(err)

@@ -881,6 +881,332 @@ func (x *PutResponse) GetMeta() *Meta {
 	return nil
 }
 
+// BatchWriteRequest has 1 to 1000 changes of different rows of one dataset.
+type BatchWriteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a configured dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The changes. No key occurs twice.
+	Rows          []*RowWrite `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchWriteRequest) Reset() {
+	*x = BatchWriteRequest{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchWriteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchWriteRequest) ProtoMessage() {}
+
+func (x *BatchWriteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchWriteRequest.ProtoReflect.Descriptor instead.
+func (*BatchWriteRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BatchWriteRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *BatchWriteRequest) GetRows() []*RowWrite {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// RowWrite is one change of a batch.
+type RowWrite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key, as in GetRequest.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The new value, as in PutRequest; empty with delete.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Delete the row, as DeleteRequest does.
+	Delete bool `protobuf:"varint,3,opt,name=delete,proto3" json:"delete,omitempty"`
+	// What the row must meet, or it is not changed.
+	Condition *Condition `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	// As in PutRequest: a batch can be sent again, and changes that were made are not made again.
+	IdempotencyId string `protobuf:"bytes,5,opt,name=idempotency_id,json=idempotencyId,proto3" json:"idempotency_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowWrite) Reset() {
+	*x = RowWrite{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowWrite) ProtoMessage() {}
+
+func (x *RowWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowWrite.ProtoReflect.Descriptor instead.
+func (*RowWrite) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RowWrite) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RowWrite) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *RowWrite) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+func (x *RowWrite) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *RowWrite) GetIdempotencyId() string {
+	if x != nil {
+		return x.IdempotencyId
+	}
+	return ""
+}
+
+// BatchWriteResponse has the results in the order of the request.
+type BatchWriteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// results[i] is that of rows[i].
+	Results       []*BatchWriteResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchWriteResponse) Reset() {
+	*x = BatchWriteResponse{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchWriteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchWriteResponse) ProtoMessage() {}
+
+func (x *BatchWriteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchWriteResponse.ProtoReflect.Descriptor instead.
+func (*BatchWriteResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BatchWriteResponse) GetResults() []*BatchWriteResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// BatchWriteResult is the result of one change of a batch.
+type BatchWriteResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key as in the request.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Exactly one of the two is set.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*BatchWriteResult_Written
+	//	*BatchWriteResult_Error
+	Result        isBatchWriteResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchWriteResult) Reset() {
+	*x = BatchWriteResult{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchWriteResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchWriteResult) ProtoMessage() {}
+
+func (x *BatchWriteResult) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchWriteResult.ProtoReflect.Descriptor instead.
+func (*BatchWriteResult) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BatchWriteResult) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *BatchWriteResult) GetResult() isBatchWriteResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *BatchWriteResult) GetWritten() *Written {
+	if x != nil {
+		if x, ok := x.Result.(*BatchWriteResult_Written); ok {
+			return x.Written
+		}
+	}
+	return nil
+}
+
+func (x *BatchWriteResult) GetError() *Error {
+	if x != nil {
+		if x, ok := x.Result.(*BatchWriteResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isBatchWriteResult_Result interface {
+	isBatchWriteResult_Result()
+}
+
+type BatchWriteResult_Written struct {
+	// The change is committed.
+	Written *Written `protobuf:"bytes,2,opt,name=written,proto3,oneof"`
+}
+
+type BatchWriteResult_Error struct {
+	// Why it is not made, or that its outcome is unknown.
+	Error *Error `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*BatchWriteResult_Written) isBatchWriteResult_Result() {}
+
+func (*BatchWriteResult_Error) isBatchWriteResult_Result() {}
+
+// Written is a committed change.
+type Written struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version of the row, which can be passed as min_version, or a later one than that of a deleted row; 0 if there was none, or if the
+	// dataset has no version column.
+	Version       int64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Written) Reset() {
+	*x = Written{}
+	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Written) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Written) ProtoMessage() {}
+
+func (x *Written) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Written.ProtoReflect.Descriptor instead.
+func (*Written) Descriptor() ([]byte, []int) {
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Written) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // AppendRequest has the value of a new row.
 type AppendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -897,7 +1223,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	mi := &file_ringside_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1235,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[10]
+	mi := &file_ringside_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1248,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppendRequest) GetDataset() string {
@@ -961,7 +1287,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	mi := &file_ringside_v1_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1299,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[11]
+	mi := &file_ringside_v1_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1312,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AppendResponse) GetKey() string {
@@ -1027,7 +1353,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	mi := &file_ringside_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1365,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[12]
+	mi := &file_ringside_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1378,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteRequest) GetDataset() string {
@@ -1094,7 +1420,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	mi := &file_ringside_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1432,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[13]
+	mi := &file_ringside_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1445,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteResponse) GetVersion() int64 {
@@ -1146,7 +1472,7 @@ type InvalidateRequest struct {
 
 func (x *InvalidateRequest) Reset() {
 	*x = InvalidateRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	mi := &file_ringside_v1_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1484,7 @@ func (x *InvalidateRequest) String() string {
 func (*InvalidateRequest) ProtoMessage() {}
 
 func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[14]
+	mi := &file_ringside_v1_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1497,7 @@ func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateRequest.ProtoReflect.Descriptor instead.
 func (*InvalidateRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InvalidateRequest) GetDataset() string {
@@ -1215,7 +1541,7 @@ type InvalidateResponse struct {
 
 func (x *InvalidateResponse) Reset() {
 	*x = InvalidateResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[15]
+	mi := &file_ringside_v1_cache_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1553,7 @@ func (x *InvalidateResponse) String() string {
 func (*InvalidateResponse) ProtoMessage() {}
 
 func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[15]
+	mi := &file_ringside_v1_cache_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1566,7 @@ func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateResponse.ProtoReflect.Descriptor instead.
 func (*InvalidateResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InvalidateResponse) GetMembers() int32 {
@@ -1273,7 +1599,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[16]
+	mi := &file_ringside_v1_cache_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1611,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[16]
+	mi := &file_ringside_v1_cache_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1624,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchRequest) GetDataset() string {
@@ -1341,7 +1667,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[17]
+	mi := &file_ringside_v1_cache_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1679,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[17]
+	mi := &file_ringside_v1_cache_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1692,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{17}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchResponse) GetEvent() isWatchResponse_Event {
@@ -1454,7 +1780,7 @@ type WatchState struct {
 
 func (x *WatchState) Reset() {
 	*x = WatchState{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[18]
+	mi := &file_ringside_v1_cache_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1792,7 @@ func (x *WatchState) String() string {
 func (*WatchState) ProtoMessage() {}
 
 func (x *WatchState) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[18]
+	mi := &file_ringside_v1_cache_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1805,7 @@ func (x *WatchState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchState.ProtoReflect.Descriptor instead.
 func (*WatchState) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{18}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchState) GetKey() string {
@@ -1557,7 +1883,7 @@ type WatchReset struct {
 
 func (x *WatchReset) Reset() {
 	*x = WatchReset{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[19]
+	mi := &file_ringside_v1_cache_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1895,7 @@ func (x *WatchReset) String() string {
 func (*WatchReset) ProtoMessage() {}
 
 func (x *WatchReset) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[19]
+	mi := &file_ringside_v1_cache_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1908,7 @@ func (x *WatchReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReset.ProtoReflect.Descriptor instead.
 func (*WatchReset) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{19}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{24}
 }
 
 // WatchCurrent has no fields.
@@ -1594,7 +1920,7 @@ type WatchCurrent struct {
 
 func (x *WatchCurrent) Reset() {
 	*x = WatchCurrent{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[20]
+	mi := &file_ringside_v1_cache_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1932,7 @@ func (x *WatchCurrent) String() string {
 func (*WatchCurrent) ProtoMessage() {}
 
 func (x *WatchCurrent) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[20]
+	mi := &file_ringside_v1_cache_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1945,7 @@ func (x *WatchCurrent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCurrent.ProtoReflect.Descriptor instead.
 func (*WatchCurrent) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{20}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{25}
 }
 
 // ExplainRequest names one key of one dataset.
@@ -1635,7 +1961,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[21]
+	mi := &file_ringside_v1_cache_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1973,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[21]
+	mi := &file_ringside_v1_cache_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1986,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{21}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExplainRequest) GetDataset() string {
@@ -1688,7 +2014,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_ringside_v1_cache_proto_msgTypes[22]
+	mi := &file_ringside_v1_cache_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +2026,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_v1_cache_proto_msgTypes[22]
+	mi := &file_ringside_v1_cache_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +2039,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{22}
+	return file_ringside_v1_cache_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExplainResponse) GetJson() []byte {
@@ -1781,7 +2107,25 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"\x03row\"J\n" +
 	"\vPutResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12%\n" +
-	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"f\n" +
+	"\x04meta\x18\x02 \x01(\v2\x11.ringside.v1.MetaR\x04meta\"X\n" +
+	"\x11BatchWriteRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12)\n" +
+	"\x04rows\x18\x02 \x03(\v2\x15.ringside.v1.RowWriteR\x04rows\"\xa7\x01\n" +
+	"\bRowWrite\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
+	"\x06delete\x18\x03 \x01(\bR\x06delete\x124\n" +
+	"\tcondition\x18\x04 \x01(\v2\x16.ringside.v1.ConditionR\tcondition\x12%\n" +
+	"\x0eidempotency_id\x18\x05 \x01(\tR\ridempotencyId\"M\n" +
+	"\x12BatchWriteResponse\x127\n" +
+	"\aresults\x18\x01 \x03(\v2\x1d.ringside.v1.BatchWriteResultR\aresults\"\x8c\x01\n" +
+	"\x10BatchWriteResult\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
+	"\awritten\x18\x02 \x01(\v2\x14.ringside.v1.WrittenH\x00R\awritten\x12*\n" +
+	"\x05error\x18\x03 \x01(\v2\x12.ringside.v1.ErrorH\x00R\x05errorB\b\n" +
+	"\x06result\"#\n" +
+	"\aWritten\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x03R\aversion\"f\n" +
 	"\rAppendRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12%\n" +
@@ -1836,11 +2180,13 @@ const file_ringside_v1_cache_proto_rawDesc = "" +
 	"SOURCE_HIT\x10\x01\x12\x14\n" +
 	"\x10SOURCE_LOCAL_HIT\x10\x02\x12\x13\n" +
 	"\x0fSOURCE_PEER_HIT\x10\x03\x12\x0f\n" +
-	"\vSOURCE_LOAD\x10\x042\xa1\x04\n" +
+	"\vSOURCE_LOAD\x10\x042\xf0\x04\n" +
 	"\x05Cache\x128\n" +
 	"\x03Get\x12\x17.ringside.v1.GetRequest\x1a\x18.ringside.v1.GetResponse\x12G\n" +
 	"\bBatchGet\x12\x1c.ringside.v1.BatchGetRequest\x1a\x1d.ringside.v1.BatchGetResponse\x128\n" +
-	"\x03Put\x12\x17.ringside.v1.PutRequest\x1a\x18.ringside.v1.PutResponse\x12A\n" +
+	"\x03Put\x12\x17.ringside.v1.PutRequest\x1a\x18.ringside.v1.PutResponse\x12M\n" +
+	"\n" +
+	"BatchWrite\x12\x1e.ringside.v1.BatchWriteRequest\x1a\x1f.ringside.v1.BatchWriteResponse\x12A\n" +
 	"\x06Delete\x12\x1a.ringside.v1.DeleteRequest\x1a\x1b.ringside.v1.DeleteResponse\x12A\n" +
 	"\x06Append\x12\x1a.ringside.v1.AppendRequest\x1a\x1b.ringside.v1.AppendResponse\x12M\n" +
 	"\n" +
@@ -1861,7 +2207,7 @@ func file_ringside_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_ringside_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_ringside_v1_cache_proto_goTypes = []any{
 	(Source)(0),                 // 0: ringside.v1.Source
 	(*GetRequest)(nil),          // 1: ringside.v1.GetRequest
@@ -1874,61 +2220,73 @@ var file_ringside_v1_cache_proto_goTypes = []any{
 	(*PutRequest)(nil),          // 8: ringside.v1.PutRequest
 	(*Condition)(nil),           // 9: ringside.v1.Condition
 	(*PutResponse)(nil),         // 10: ringside.v1.PutResponse
-	(*AppendRequest)(nil),       // 11: ringside.v1.AppendRequest
-	(*AppendResponse)(nil),      // 12: ringside.v1.AppendResponse
-	(*DeleteRequest)(nil),       // 13: ringside.v1.DeleteRequest
-	(*DeleteResponse)(nil),      // 14: ringside.v1.DeleteResponse
-	(*InvalidateRequest)(nil),   // 15: ringside.v1.InvalidateRequest
-	(*InvalidateResponse)(nil),  // 16: ringside.v1.InvalidateResponse
-	(*WatchRequest)(nil),        // 17: ringside.v1.WatchRequest
-	(*WatchResponse)(nil),       // 18: ringside.v1.WatchResponse
-	(*WatchState)(nil),          // 19: ringside.v1.WatchState
-	(*WatchReset)(nil),          // 20: ringside.v1.WatchReset
-	(*WatchCurrent)(nil),        // 21: ringside.v1.WatchCurrent
-	(*ExplainRequest)(nil),      // 22: ringside.v1.ExplainRequest
-	(*ExplainResponse)(nil),     // 23: ringside.v1.ExplainResponse
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
+	(*BatchWriteRequest)(nil),   // 11: ringside.v1.BatchWriteRequest
+	(*RowWrite)(nil),            // 12: ringside.v1.RowWrite
+	(*BatchWriteResponse)(nil),  // 13: ringside.v1.BatchWriteResponse
+	(*BatchWriteResult)(nil),    // 14: ringside.v1.BatchWriteResult
+	(*Written)(nil),             // 15: ringside.v1.Written
+	(*AppendRequest)(nil),       // 16: ringside.v1.AppendRequest
+	(*AppendResponse)(nil),      // 17: ringside.v1.AppendResponse
+	(*DeleteRequest)(nil),       // 18: ringside.v1.DeleteRequest
+	(*DeleteResponse)(nil),      // 19: ringside.v1.DeleteResponse
+	(*InvalidateRequest)(nil),   // 20: ringside.v1.InvalidateRequest
+	(*InvalidateResponse)(nil),  // 21: ringside.v1.InvalidateResponse
+	(*WatchRequest)(nil),        // 22: ringside.v1.WatchRequest
+	(*WatchResponse)(nil),       // 23: ringside.v1.WatchResponse
+	(*WatchState)(nil),          // 24: ringside.v1.WatchState
+	(*WatchReset)(nil),          // 25: ringside.v1.WatchReset
+	(*WatchCurrent)(nil),        // 26: ringside.v1.WatchCurrent
+	(*ExplainRequest)(nil),      // 27: ringside.v1.ExplainRequest
+	(*ExplainResponse)(nil),     // 28: ringside.v1.ExplainResponse
+	(*durationpb.Duration)(nil), // 29: google.protobuf.Duration
 }
 var file_ringside_v1_cache_proto_depIdxs = []int32{
-	24, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
+	29, // 0: ringside.v1.GetRequest.max_stale:type_name -> google.protobuf.Duration
 	3,  // 1: ringside.v1.GetResponse.meta:type_name -> ringside.v1.Meta
-	24, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
-	24, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
+	29, // 2: ringside.v1.Meta.age:type_name -> google.protobuf.Duration
+	29, // 3: ringside.v1.Meta.time_left:type_name -> google.protobuf.Duration
 	0,  // 4: ringside.v1.Meta.source:type_name -> ringside.v1.Source
 	6,  // 5: ringside.v1.BatchGetResponse.results:type_name -> ringside.v1.BatchGetResult
 	2,  // 6: ringside.v1.BatchGetResult.found:type_name -> ringside.v1.GetResponse
 	7,  // 7: ringside.v1.BatchGetResult.error:type_name -> ringside.v1.Error
-	24, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
+	29, // 8: ringside.v1.Error.retry_after:type_name -> google.protobuf.Duration
 	9,  // 9: ringside.v1.PutRequest.condition:type_name -> ringside.v1.Condition
 	3,  // 10: ringside.v1.PutResponse.meta:type_name -> ringside.v1.Meta
-	3,  // 11: ringside.v1.AppendResponse.meta:type_name -> ringside.v1.Meta
-	9,  // 12: ringside.v1.DeleteRequest.condition:type_name -> ringside.v1.Condition
-	19, // 13: ringside.v1.WatchResponse.state:type_name -> ringside.v1.WatchState
-	20, // 14: ringside.v1.WatchResponse.reset:type_name -> ringside.v1.WatchReset
-	21, // 15: ringside.v1.WatchResponse.current:type_name -> ringside.v1.WatchCurrent
-	2,  // 16: ringside.v1.WatchState.found:type_name -> ringside.v1.GetResponse
-	7,  // 17: ringside.v1.WatchState.error:type_name -> ringside.v1.Error
-	1,  // 18: ringside.v1.Cache.Get:input_type -> ringside.v1.GetRequest
-	4,  // 19: ringside.v1.Cache.BatchGet:input_type -> ringside.v1.BatchGetRequest
-	8,  // 20: ringside.v1.Cache.Put:input_type -> ringside.v1.PutRequest
-	13, // 21: ringside.v1.Cache.Delete:input_type -> ringside.v1.DeleteRequest
-	11, // 22: ringside.v1.Cache.Append:input_type -> ringside.v1.AppendRequest
-	15, // 23: ringside.v1.Cache.Invalidate:input_type -> ringside.v1.InvalidateRequest
-	22, // 24: ringside.v1.Cache.Explain:input_type -> ringside.v1.ExplainRequest
-	17, // 25: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
-	2,  // 26: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
-	5,  // 27: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
-	10, // 28: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
-	14, // 29: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
-	12, // 30: ringside.v1.Cache.Append:output_type -> ringside.v1.AppendResponse
-	16, // 31: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
-	23, // 32: ringside.v1.Cache.Explain:output_type -> ringside.v1.ExplainResponse
-	18, // 33: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 11: ringside.v1.BatchWriteRequest.rows:type_name -> ringside.v1.RowWrite
+	9,  // 12: ringside.v1.RowWrite.condition:type_name -> ringside.v1.Condition
+	14, // 13: ringside.v1.BatchWriteResponse.results:type_name -> ringside.v1.BatchWriteResult
+	15, // 14: ringside.v1.BatchWriteResult.written:type_name -> ringside.v1.Written
+	7,  // 15: ringside.v1.BatchWriteResult.error:type_name -> ringside.v1.Error
+	3,  // 16: ringside.v1.AppendResponse.meta:type_name -> ringside.v1.Meta
+	9,  // 17: ringside.v1.DeleteRequest.condition:type_name -> ringside.v1.Condition
+	24, // 18: ringside.v1.WatchResponse.state:type_name -> ringside.v1.WatchState
+	25, // 19: ringside.v1.WatchResponse.reset:type_name -> ringside.v1.WatchReset
+	26, // 20: ringside.v1.WatchResponse.current:type_name -> ringside.v1.WatchCurrent
+	2,  // 21: ringside.v1.WatchState.found:type_name -> ringside.v1.GetResponse
+	7,  // 22: ringside.v1.WatchState.error:type_name -> ringside.v1.Error
+	1,  // 23: ringside.v1.Cache.Get:input_type -> ringside.v1.GetRequest
+	4,  // 24: ringside.v1.Cache.BatchGet:input_type -> ringside.v1.BatchGetRequest
+	8,  // 25: ringside.v1.Cache.Put:input_type -> ringside.v1.PutRequest
+	11, // 26: ringside.v1.Cache.BatchWrite:input_type -> ringside.v1.BatchWriteRequest
+	18, // 27: ringside.v1.Cache.Delete:input_type -> ringside.v1.DeleteRequest
+	16, // 28: ringside.v1.Cache.Append:input_type -> ringside.v1.AppendRequest
+	20, // 29: ringside.v1.Cache.Invalidate:input_type -> ringside.v1.InvalidateRequest
+	27, // 30: ringside.v1.Cache.Explain:input_type -> ringside.v1.ExplainRequest
+	22, // 31: ringside.v1.Cache.Watch:input_type -> ringside.v1.WatchRequest
+	2,  // 32: ringside.v1.Cache.Get:output_type -> ringside.v1.GetResponse
+	5,  // 33: ringside.v1.Cache.BatchGet:output_type -> ringside.v1.BatchGetResponse
+	10, // 34: ringside.v1.Cache.Put:output_type -> ringside.v1.PutResponse
+	13, // 35: ringside.v1.Cache.BatchWrite:output_type -> ringside.v1.BatchWriteResponse
+	19, // 36: ringside.v1.Cache.Delete:output_type -> ringside.v1.DeleteResponse
+	17, // 37: ringside.v1.Cache.Append:output_type -> ringside.v1.AppendResponse
+	21, // 38: ringside.v1.Cache.Invalidate:output_type -> ringside.v1.InvalidateResponse
+	28, // 39: ringside.v1.Cache.Explain:output_type -> ringside.v1.ExplainResponse
+	23, // 40: ringside.v1.Cache.Watch:output_type -> ringside.v1.WatchResponse
+	32, // [32:41] is the sub-list for method output_type
+	23, // [23:32] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_ringside_v1_cache_proto_init() }
@@ -1946,12 +2304,16 @@ func file_ringside_v1_cache_proto_init() {
 		(*Condition_Absent)(nil),
 		(*Condition_Present)(nil),
 	}
-	file_ringside_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
+	file_ringside_v1_cache_proto_msgTypes[13].OneofWrappers = []any{
+		(*BatchWriteResult_Written)(nil),
+		(*BatchWriteResult_Error)(nil),
+	}
+	file_ringside_v1_cache_proto_msgTypes[22].OneofWrappers = []any{
 		(*WatchResponse_State)(nil),
 		(*WatchResponse_Reset_)(nil),
 		(*WatchResponse_Current)(nil),
 	}
-	file_ringside_v1_cache_proto_msgTypes[18].OneofWrappers = []any{
+	file_ringside_v1_cache_proto_msgTypes[23].OneofWrappers = []any{
 		(*WatchState_Found)(nil),
 		(*WatchState_NotFound)(nil),
 		(*WatchState_Error)(nil),
@@ -1962,7 +2324,7 @@ func file_ringside_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_v1_cache_proto_rawDesc), len(file_ringside_v1_cache_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	Cache_Get_FullMethodName        = "/ringside.v1.Cache/Get"
 	Cache_BatchGet_FullMethodName   = "/ringside.v1.Cache/BatchGet"
 	Cache_Put_FullMethodName        = "/ringside.v1.Cache/Put"
+	Cache_BatchWrite_FullMethodName = "/ringside.v1.Cache/BatchWrite"
 	Cache_Delete_FullMethodName     = "/ringside.v1.Cache/Delete"
 	Cache_Append_FullMethodName     = "/ringside.v1.Cache/Append"
 	Cache_Invalidate_FullMethodName = "/ringside.v1.Cache/Invalidate"
@@ -41,7 +42,7 @@ const (
 // Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons:
 //
 //	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the type of the key column
-//	INVALID_ARGUMENT   INVALID_BATCH      the batch has no keys, or more than 1000
+//	INVALID_ARGUMENT   INVALID_BATCH      the batch has no keys, or more than 1000, or writes a key twice
 //	INVALID_ARGUMENT   INVALID_VALUE      the value cannot become this row, or the idempotency_id was used for another
 //	                                      write; google.rpc.BadRequest names the column or the field
 //	INVALID_ARGUMENT   INVALID_REQUEST    a field is invalid, or fields exclude each other; google.rpc.BadRequest names it
@@ -72,6 +73,9 @@ type CacheClient interface {
 	// Put writes one row to the origin, through the member that owns its key, and invalidates it on all members. OK means
 	// committed.
 	Put(ctx context.Context, in *PutRequest, opts ...grpc.CallOption) (*PutResponse, error)
+	// BatchWrite writes or deletes 1 to 1000 rows of one dataset; each succeeds or fails on its own, as with Put and Delete. The rows of
+	// one owner are one transaction of the origin, unless it refuses the transaction because of one row. A request has at most 1 MiB.
+	BatchWrite(ctx context.Context, in *BatchWriteRequest, opts ...grpc.CallOption) (*BatchWriteResponse, error)
 	// Delete deletes one row in the same way. It succeeds if there is no such row, unless a condition requires it.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// Append inserts one row into the origin whose key the database generates. OK means committed. This sidecar does it, as a key
@@ -119,6 +123,16 @@ func (c *cacheClient) Put(ctx context.Context, in *PutRequest, opts ...grpc.Call
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PutResponse)
 	err := c.cc.Invoke(ctx, Cache_Put_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cacheClient) BatchWrite(ctx context.Context, in *BatchWriteRequest, opts ...grpc.CallOption) (*BatchWriteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchWriteResponse)
+	err := c.cc.Invoke(ctx, Cache_BatchWrite_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +208,7 @@ type Cache_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 // Errors carry google.rpc.ErrorInfo with domain "ringside.dev" and one of these reasons:
 //
 //	INVALID_ARGUMENT   INVALID_KEY        the key is empty, too long, or not of the type of the key column
-//	INVALID_ARGUMENT   INVALID_BATCH      the batch has no keys, or more than 1000
+//	INVALID_ARGUMENT   INVALID_BATCH      the batch has no keys, or more than 1000, or writes a key twice
 //	INVALID_ARGUMENT   INVALID_VALUE      the value cannot become this row, or the idempotency_id was used for another
 //	                                      write; google.rpc.BadRequest names the column or the field
 //	INVALID_ARGUMENT   INVALID_REQUEST    a field is invalid, or fields exclude each other; google.rpc.BadRequest names it
@@ -225,6 +239,9 @@ type CacheServer interface {
 	// Put writes one row to the origin, through the member that owns its key, and invalidates it on all members. OK means
 	// committed.
 	Put(context.Context, *PutRequest) (*PutResponse, error)
+	// BatchWrite writes or deletes 1 to 1000 rows of one dataset; each succeeds or fails on its own, as with Put and Delete. The rows of
+	// one owner are one transaction of the origin, unless it refuses the transaction because of one row. A request has at most 1 MiB.
+	BatchWrite(context.Context, *BatchWriteRequest) (*BatchWriteResponse, error)
 	// Delete deletes one row in the same way. It succeeds if there is no such row, unless a condition requires it.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// Append inserts one row into the origin whose key the database generates. OK means committed. This sidecar does it, as a key
@@ -256,6 +273,9 @@ func (UnimplementedCacheServer) BatchGet(context.Context, *BatchGetRequest) (*Ba
 }
 func (UnimplementedCacheServer) Put(context.Context, *PutRequest) (*PutResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Put not implemented")
+}
+func (UnimplementedCacheServer) BatchWrite(context.Context, *BatchWriteRequest) (*BatchWriteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchWrite not implemented")
 }
 func (UnimplementedCacheServer) Delete(context.Context, *DeleteRequest) (*DeleteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
@@ -343,6 +363,24 @@ func _Cache_Put_Handler(srv interface{}, ctx context.Context, dec func(interface
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CacheServer).Put(ctx, req.(*PutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cache_BatchWrite_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchWriteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServer).BatchWrite(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cache_BatchWrite_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServer).BatchWrite(ctx, req.(*BatchWriteRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -448,6 +486,10 @@ var Cache_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Put",
 			Handler:    _Cache_Put_Handler,
+		},
+		{
+			MethodName: "BatchWrite",
+			Handler:    _Cache_BatchWrite_Handler,
 		},
 		{
 			MethodName: "Delete",

@@ -76,6 +76,16 @@ func TestWriteCommandLines(t *testing.T) {
 	noKey := filepath.Join(t.TempDir(), "nokey.db")
 	sqlitetest.Exec(t, noKey, "CREATE TABLE t (k TEXT, v REAL, ver INTEGER)")
 	names := map[string]string{"H": addrs.HTTP, "A": addrs.Admin, "F": row, "C": config, "BIG": big(t),
+		"GOOD": write(t, "good.jsonl", "\n"+`{"key":"L-4","value":{"value":4}}`),
+		"ROWS": write(t, "rows.jsonl", `{"key":"L-1","value":{"value":1}}
+{"key":"L-2","value":{"value":2}}
+{"key":"L-9","value":{"value":9}}]}
+{"key":"L-3","value":{"volume":2}}
+{"key":"L-1","value":{"value":9},"ifVersion":7}
+{"key":"L-2","value":{"value":3}}
+{"keys":["a"]}
+{"key":"L-5"}
+`),
 		"NOKEY": write(t, "nokey.yaml", "origins: {db: {driver: sqlite, dsn: "+noKey+"}}\n"+
 			"datasets: {a: {origin: db, table: t, key: k, version: ver, writable: true}}")}
 	for _, test := range []struct {
@@ -115,6 +125,22 @@ func TestWriteCommandLines(t *testing.T) {
 		{"delete metrics CNF-001 --http $H -o json", 0, `"deleted": true`, ""},
 		{"get metrics CNF-001 --http $H", 1, "", "no such key"},
 		{"delete metrics CNF-001 --http $H", 0, "deleted", ""},
+		{"put metrics --from $ROWS --http $H", 1, "written 3 rows, failed 5\n", "rows.jsonl:3: not a row"},
+		{"get metrics L-1 --http $H", 0, `"value":1,"unit":"%"`, ""},
+		{"get metrics L-2 --http $H", 0, `"value":3,"unit":"%"`, ""},
+		{"put metrics --from $ROWS -o json --http $H", 1, `"failed": 5`, "rows.jsonl:4: L-3: Invalid value: column volume: "},
+		{"put metrics --from $ROWS --http $H", 1, "failed 5", "rows.jsonl:5: L-1: The row does not meet the condition"},
+		{"put metrics --from $ROWS --http $H", 1, "failed 5", "metrics: 5 of 8 rows were not written"},
+		{"put metrics --from $GOOD --http $H", 0, "written 1 rows, failed 0\n", ""},
+		{"put metrics --from /no/file --http $H", 1, "", "/no/file"},
+		{"put metrics --from $BIG --http $H", 1, "", "token too long; neither this line nor later ones were sent"},
+		{"put nope --from $GOOD --http $H", 1, "", "good.jsonl:2-2: Unknown dataset"},
+		{"put fixed --from $GOOD --http $H", 1, "", "good.jsonl:2-2: The dataset is read-only"},
+		{"put metrics CNF-1 --from $GOOD --http $H", 2, "", "not both"},
+		{"put metrics --from $GOOD --if-version 1 --http $H", 2, "", "--if-version is for one row"},
+		{"put metrics --from $UNSET --http $H", 2, "", "--from is empty"},
+		{"put metrics --http $H", 2, "", "give KEY and VALUE, or --from FILE"},
+		{"put metrics --from $GOOD --http 127.0.0.1:1", 1, "", "no sidecar is listening"},
 		{"get sessions 1 --http $H", 1, "", "no such key"},
 		{`append sessions {"user":"alice"} --http $H --idempotency-key s1`, 0, "appended 1, version ", ""},
 		{`append sessions {"user":"alice"} --http $H --idempotency-key s1`, 0, "appended 1, version ", ""},

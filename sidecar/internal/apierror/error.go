@@ -80,6 +80,9 @@ func From(err error, report func(error) (id string)) *Error {
 	if errors.Is(err, kv.ErrBatchBytes) {
 		return New(BatchTooLarge, "the values before this key fill the response; request this key in another batch")
 	}
+	if e, ok := errors.AsType[*Error](err); ok { // of one row of a batch
+		return e
+	}
 	if e := ofAccess(err); e != nil {
 		return e
 	}

@@ -95,6 +95,11 @@ func (g *Group[V]) Start(by any, keys []string, timeout time.Duration, fn Func[V
 	return g.start(by, keys, 0, timeout, fn)
 }
 
+// StartSized is Start for functions that hold this many bytes for each of the keys.
+func (g *Group[V]) StartSized(keys []string, bytes int64, timeout time.Duration, fn Func[V]) []*Call[V] {
+	return g.start(nil, keys, bytes, timeout, fn)
+}
+
 // By returns what the caller who has started the call passed to Start.
 func (c *Call[V]) By() any { return c.by }
 

@@ -140,6 +140,12 @@ func (c counted) ServeHit(q kv.Query, most int) (kv.Answer, bool) {
 	return a, ok
 }
 
+// ServeWriteMany implements service.Dataset.
+func (c counted) ServeWriteMany(ctx context.Context, changes []kv.Change) []kv.Result {
+	c.requests.Add(int64(len(changes)))
+	return c.Dataset.ServeWriteMany(ctx, changes)
+}
+
 // ServeWrite implements service.Dataset.
 func (c counted) ServeWrite(ctx context.Context, change kv.Change) (kv.Answer, error) {
 	c.requests.Add(1)

@@ -31,13 +31,46 @@ func (s Served) WriteFor(ctx context.Context, who *caller.Caller, c kv.Change) (
 	if err == nil {
 		a, err = s.Write(ctx, c)
 	}
+	s.recordWrite(who, c, err)
+	return a, err
+}
+
+// WriteManyFor makes the changes of a batch for a caller that may write, within its rate limit, and logs each. refused has those that
+// are not to be made, each with an *apierror.Error. An error is that of the batch: none was made.
+func (s Served) WriteManyFor(ctx context.Context, who *caller.Caller, cs []kv.Change, refused map[int]error) ([]kv.Result, error) {
+	if err := s.Gate.Limit(who, access.Writes, len(cs)); err != nil { //guard:batches-of-writes-without-limit
+		for _, c := range cs {
+			s.recordWrite(who, c, err)
+		}
+		return nil, err
+	}
+	results := make([]kv.Result, len(cs))
+	var at []int // those of cs that are made
+	var some []kv.Change
+	for i, c := range cs {
+		if results[i].Err = refused[i]; results[i].Err == nil {
+			at, some = append(at, i), append(some, c)
+		}
+	}
+	if len(some) > 0 {
+		for n, r := range s.WriteMany(ctx, some) {
+			results[at[n]] = r
+			s.recordWrite(who, some[n], r.Err)
+		}
+		if err := results[at[0]].Err; kv.KindOf(err) == kv.KindReadOnly { // so are all
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (s Served) recordWrite(who *caller.Caller, c kv.Change, err error) {
 	e := audit.Event{Action: audit.Put, Caller: *who, Key: c.Key, Result: resultOf(err)}
 	if c.Delete {
 		e.Action = audit.Delete
 	}
 	e.Refused = e.Result == apierror.RateLimited.Name
 	s.Gate.Record(e)
-	return a, err
 }
 
 // AppendFor inserts a row for a caller that may write, within its rate limit, and logs it.

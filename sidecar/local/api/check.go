@@ -16,6 +16,7 @@ const MaxBatchKeys = 1000
 // Errors of arguments that both protocols have.
 var (
 	ErrDeleteAbsent  = errors.New("a delete cannot require that the row is absent")
+	ErrDeleteValue   = errors.New("a delete has no value")
 	ErrWatchIsRouted = errors.New("a watch has keys of many owners and cannot be routed by the ring: open it at the pod's own sidecar")
 )
 
@@ -32,6 +33,50 @@ func AppendError(e *apierror.Error) *apierror.Error {
 func CheckBatch(keys []string) *apierror.Error {
 	if len(keys) == 0 || len(keys) > MaxBatchKeys {
 		return apierror.New(apierror.InvalidBatch, fmt.Sprintf("a batch has 1 to %d keys, not %d", MaxBatchKeys, len(keys)))
+	}
+	return nil
+}
+
+// CheckBatchWrite returns an error unless the changes of a batch can be made together.
+func CheckBatchWrite(cs []kv.Change) *apierror.Error {
+	if len(cs) == 0 || len(cs) > kv.MaxBatchWrites {
+		return apierror.New(apierror.InvalidBatch, fmt.Sprintf("a batch has 1 to %d rows, not %d", kv.MaxBatchWrites, len(cs)))
+	}
+	bytes, keys, ids := 0, make(map[string]int, len(cs)), map[string]int{}
+	for i, c := range cs {
+		bytes += c.Bytes()
+		if first, ok := keys[c.Key]; ok { //guard:batch-writes-a-key-twice
+			return apierror.New(apierror.InvalidBatch, fmt.Sprintf(
+				"rows %d and %d have the same key: a batch has no order, so send them in two batches", first, i))
+		}
+		if first, ok := ids[c.ID]; ok && c.ID != "" {
+			return apierror.New(apierror.InvalidBatch, fmt.Sprintf(
+				"rows %d and %d have the same idempotency id; each write needs its own", first, i))
+		}
+		keys[c.Key], ids[c.ID] = i, i
+	}
+	if bytes > kv.MaxBatchWriteBytes {
+		return apierror.New(apierror.InvalidBatch, fmt.Sprintf(
+			"the rows of the batch have %d bytes; at most %d are allowed, so send several batches", bytes, kv.MaxBatchWriteBytes))
+	}
+	return nil
+}
+
+// CheckWrite returns an error unless the key and the id of a change, and its condition, can be those of a write.
+func CheckWrite(c kv.Change) *apierror.Error {
+	if err := kv.CheckKey(c.Key); err != nil {
+		return InvalidKey(err).At("key")
+	}
+	if c.ID != "" {
+		if err := CheckIdempotencyID(c.ID); err != nil {
+			return InvalidRequest(err).At("idempotency_id")
+		}
+	}
+	if c.Delete && c.If.Absent {
+		return InvalidRequest(ErrDeleteAbsent).At("condition.absent")
+	}
+	if c.Delete && len(c.Value) > 0 {
+		return InvalidRequest(ErrDeleteValue).At("value")
 	}
 	return nil
 }

@@ -28,6 +28,9 @@ type Dataset interface {
 	GetMany(ctx context.Context, keys []string, o kv.ReadOptions, limit kv.BatchLimit) []kv.Result
 	// Write may be called with a key and a value in memory that the caller reuses after Write has returned.
 	Write(ctx context.Context, c kv.Change) (kv.Answer, error)
+	// WriteMany makes changes of distinct keys, with one transaction of each owner, and returns their results in their order, without
+	// values. Its arguments are as those of Write.
+	WriteMany(ctx context.Context, cs []kv.Change) []kv.Result
 	// Append inserts a row whose key the database generates; value is as for Write, and id is kv.Change.ID.
 	Append(ctx context.Context, value []byte, id string) (kv.Appended, error)
 	Invalidate(ctx context.Context, s kv.Scope) (kv.InvalidateResult, error)

@@ -60,6 +60,7 @@ func (m *memory) GetMany(ctx context.Context, keys []string, o kv.ReadOptions, l
 }
 
 func (m *memory) Write(context.Context, kv.Change) (kv.Answer, error) { return kv.Answer{}, nil }
+func (m *memory) WriteMany(context.Context, []kv.Change) []kv.Result  { return nil }
 func (m *memory) Append(context.Context, []byte, string) (kv.Appended, error) {
 	return kv.Appended{}, nil
 }

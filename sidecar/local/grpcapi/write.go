@@ -82,23 +82,50 @@ func (s *service) write(
 
 // checkChange adds a condition to c, and returns an error unless c can be written.
 func checkChange(c *kv.Change, condition *ringsidev1.Condition) *apierror.Error {
-	if err := kv.CheckKey(c.Key); err != nil {
-		return api.InvalidKey(err).At("key")
-	}
-	if c.ID != "" {
-		if err := api.CheckIdempotencyID(c.ID); err != nil {
-			return api.InvalidRequest(err).At("idempotency_id")
-		}
-	}
 	var field string
 	var err error
 	if c.If, field, err = parseCondition(condition); err != nil {
 		return api.InvalidRequest(err).At(field)
 	}
-	if c.Delete && c.If.Absent {
-		return api.InvalidRequest(api.ErrDeleteAbsent).At("condition.absent")
+	return api.CheckWrite(*c)
+}
+
+// BatchWrite implements ringside.v1.Cache.
+func (s *service) BatchWrite(
+	ctx context.Context, q *ringsidev1.BatchWriteRequest,
+) (_ *ringsidev1.BatchWriteResponse, err error) {
+	start := time.Now()
+	defer s.finish(ctx, start, &err)
+	d, who, err := s.dataset(ctx, q.GetDataset(), access.Write)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	cs, refused := make([]kv.Change, len(q.GetRows())), map[int]error{}
+	for i, r := range q.GetRows() {
+		cs[i] = kv.Change{Key: r.GetKey(), Value: r.GetValue(), Delete: r.GetDelete(), ID: r.GetIdempotencyId()}
+		if e := checkChange(&cs[i], r.GetCondition()); e != nil {
+			refused[i] = e
+		}
+	}
+	if e := api.CheckBatchWrite(cs); e != nil {
+		return nil, e.At("rows")
+	}
+	limited := s.deadline(ctx, start)
+	defer s.recycle(limited)
+	answers, err := d.WriteManyFor(limited, &who, cs, refused)
+	if err != nil {
+		return nil, s.backend.Error(err)
+	}
+	results := make([]*ringsidev1.BatchWriteResult, len(cs))
+	for i, r := range answers {
+		results[i] = &ringsidev1.BatchWriteResult{Key: cs[i].Key}
+		if r.Err != nil {
+			results[i].Result = &ringsidev1.BatchWriteResult_Error{Error: errorMessage(s.backend.Error(r.Err))}
+		} else {
+			results[i].Result = &ringsidev1.BatchWriteResult_Written{Written: &ringsidev1.Written{Version: r.Answer.Version}}
+		}
+	}
+	return &ringsidev1.BatchWriteResponse{Results: results}, nil
 }
 
 // writeError adds the field that is wrong to e: the key, the id, or a column of the value.

@@ -63,6 +63,50 @@ func testGRPCWrites(t *testing.T, grpcGo bool) {
 	}
 }
 
+func TestGRPCBatchWrite(t *testing.T) { localtest.EachGRPC(t, testGRPCBatchWrite) }
+
+func testGRPCBatchWrite(t *testing.T, grpcGo bool) {
+	stub := localtest.Client(t, localtest.StartWritable(t, local.Config{GRPCGo: grpcGo}).GRPC)
+	version := func(n int64) *ringsidev1.Condition {
+		return &ringsidev1.Condition{Row: &ringsidev1.Condition_Version{Version: n}}
+	}
+	rows := []*ringsidev1.RowWrite{
+		{Key: "g", Value: []byte("1"), IdempotencyId: "w 1"}, {Key: "a", Value: []byte("2"), Condition: version(1)},
+		{Key: "b", Value: []byte("2"), Condition: version(7)}, {Key: "x/y", Delete: true}, {Key: "c", Value: []byte("2"), Condition: version(-1)},
+		{Key: "d", Value: []byte("2"), Delete: true}, {Value: []byte("2")}, {Key: "e", IdempotencyId: "é"},
+	}
+	for range 2 { // the second time, only the row with an id is not written again
+		resp, err := stub.BatchWrite(t.Context(), &ringsidev1.BatchWriteRequest{Dataset: "raw", Rows: rows})
+		if err != nil || len(resp.GetResults()) != len(rows) {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		for i, want := range []string{"", "", "CONFLICT", "", "INVALID_REQUEST", "INVALID_REQUEST", "INVALID_KEY", "INVALID_REQUEST"} {
+			r := resp.GetResults()[i]
+			if r.GetKey() != rows[i].GetKey() || r.GetError().GetReason() != want || (r.GetWritten() != nil) != (want == "") {
+				t.Errorf("row %d: got %v, want %q", i, r, want)
+			}
+		}
+		if v := resp.GetResults()[0].GetWritten().GetVersion(); v != 1 {
+			t.Errorf("got version %d, want 1", v)
+		}
+		rows[1].Condition = version(2)
+	}
+	got, err := stub.Get(t.Context(), &ringsidev1.GetRequest{Dataset: "raw", Key: "a", MinVersion: 3})
+	if err != nil || string(got.GetValue()) != "2" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, q := range map[string]*ringsidev1.BatchWriteRequest{
+		"INVALID_BATCH":   {Dataset: "raw"},
+		"READ_ONLY":       {Dataset: "blobs", Rows: rows[:1]},
+		"UNKNOWN_DATASET": {Dataset: "none", Rows: rows[:1]},
+	} {
+		_, err := stub.BatchWrite(t.Context(), q)
+		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestGRPCWriteErrors(t *testing.T) { localtest.EachGRPC(t, testGRPCWriteErrors) }
 
 func testGRPCWriteErrors(t *testing.T, grpcGo bool) {

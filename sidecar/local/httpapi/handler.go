@@ -198,7 +198,7 @@ func (h *Handler) routeOf(path string) string {
 		return "/v1/{dataset}:explain"
 	case keyed:
 		return "/v1/{dataset}/{key}"
-	case versioned && (verb == ":batchGet" || verb == ":invalidate"):
+	case versioned && (verb == ":batchGet" || verb == ":batchPut" || verb == ":invalidate"):
 		return "/v1/{dataset}" + strings.Clone(verb)
 	case versioned && verb == "":
 		return "/v1/{dataset}"
@@ -239,7 +239,7 @@ func (h *Handler) isPostOnly(path string) bool {
 	_, _, keyed := keyPath(path)
 	_, verb := cutVerb(path)
 	_, versioned := strings.CutPrefix(path, "/v1/")
-	return !keyed && (verb == ":batchGet" || verb == ":invalidate" || versioned && verb == "" && path != "/v1/datasets")
+	return !keyed && (verb == ":batchGet" || verb == ":batchPut" || verb == ":invalidate" || versioned && verb == "" && path != "/v1/datasets")
 }
 
 // BodyTooLarge returns the error of a request whose content exceeds the limit, and counts it.
@@ -279,6 +279,10 @@ func (h *Handler) route(c *RequestContext, path string) {
 	case versioned && verb == ":batchGet":
 		if h.allow(c, http.MethodPost, http.MethodPost) {
 			h.batchGet(c, collection)
+		}
+	case versioned && verb == ":batchPut":
+		if h.allow(c, http.MethodPost, http.MethodPost) && h.checkSameSite(c) { //guard:page-of-another-origin-writes-a-batch
+			h.batchPut(c, collection)
 		}
 	case versioned && verb == ":invalidate":
 		if h.allow(c, http.MethodPost, http.MethodPost) && h.checkSameSite(c) { //guard:page-of-another-origin-invalidates

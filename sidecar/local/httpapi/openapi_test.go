@@ -73,6 +73,8 @@ func template(target string) string {
 		return target
 	case strings.HasSuffix(target, ":batchGet"):
 		return "/v1/{dataset}:batchGet"
+	case strings.HasSuffix(target, ":batchPut"):
+		return "/v1/{dataset}:batchPut"
 	case strings.Contains(target, ":watch?") && strings.Count(target, "/") == 2:
 		return "/v1/{dataset}:watch"
 	case strings.Contains(target, ":explain") && strings.Count(strings.Split(target, "?")[0], "/") == 2:
@@ -98,7 +100,7 @@ func checkDocumented(t *testing.T, request string, resp *http.Response, problemT
 	d, method := readDocument(t), strings.ToLower(words[0])
 	if _, ok := d.Paths[path][method]; !ok { // a method that is not there is answered as the one that is
 		method = "get"
-		if strings.HasSuffix(path, ":batchGet") || strings.HasSuffix(path, ":invalidate") || path == "/v1/{dataset}" {
+		if strings.HasSuffix(path, ":batchGet") || strings.HasSuffix(path, ":batchPut") || strings.HasSuffix(path, ":invalidate") || path == "/v1/{dataset}" {
 			method = "post"
 		}
 	}
@@ -164,6 +166,7 @@ func TestOpenAPIPathsAreTheRoutes(t *testing.T) {
 		"/v1/{dataset}":            {"parameters", "post"},
 		"/v1/{dataset}/{key}":      {"delete", "get", "head", "parameters", "post", "put"},
 		"/v1/{dataset}:batchGet":   {"parameters", "post"},
+		"/v1/{dataset}:batchPut":   {"parameters", "post"},
 		"/v1/{dataset}:invalidate": {"parameters", "post"},
 		"/v1/{dataset}:watch":      {"get", "head", "parameters"},
 		"/v1/{dataset}:explain":    {"get", "head", "parameters"},

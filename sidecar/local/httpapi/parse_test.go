@@ -106,6 +106,10 @@ func (answering) Write(_ context.Context, c kv.Change) (kv.Answer, error) {
 	return kv.Answer{Value: c.Value}, nil
 }
 
+func (answering) WriteMany(_ context.Context, cs []kv.Change) []kv.Result {
+	return make([]kv.Result, len(cs))
+}
+
 func (answering) Append(_ context.Context, value []byte, _ string) (kv.Appended, error) {
 	return kv.Appended{Key: "a/b?", Answer: kv.Answer{Value: value}}, nil
 }
@@ -126,6 +130,7 @@ func FuzzTarget(f *testing.F) {
 		f.Add("GET", s)
 	}
 	f.Add("POST", "/v1/blobs:batchGet")
+	f.Add("POST", "/v1/blobs:batchPut")
 	f.Add("POST", "/v1/blobs")
 	handler := newHandler(answering{}, true)
 	f.Fuzz(func(t *testing.T, method, target string) {
@@ -137,6 +142,31 @@ func FuzzTarget(f *testing.F) {
 		}
 		if c.Status >= 400 && !json.Valid(c.Body) {
 			t.Errorf("%s %q: %q", method, target, c.Body)
+		}
+	})
+}
+
+// FuzzParseBatchPut: a row that is accepted is in the document, with one value.
+func FuzzParseBatchPut(f *testing.F) {
+	for _, s := range []string{`{"rows":[{"key":"a","value":{"b":1}},{"key":"b","delete":true,"ifVersion":7}]}`, `{"rows":[`, `{"rows":[]}x`, "\xff",
+		`{"rows":[{"key":"a","valueBase64":"AA==","ifMatch":"*","idempotencyKey":"i"}]}`, `{"rows":[{"key":"\ud800","value":1}]}`, `{"rows":[{}]}`,
+		`{"rows":[{"key":"a","value":[}]}`, `{"rows":[{"key":"a","value":1,"ifNoneMatch":"x"}]}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		rows, e := parseBatchPut(body)
+		if e != nil {
+			return
+		}
+		var document struct{ Rows []map[string]json.RawMessage }
+		if err := json.Unmarshal(body, &document); err != nil || len(document.Rows) != len(rows) || len(rows) > kv.MaxBatchWrites {
+			t.Fatalf("%q: got %d rows, %v", body, len(rows), err)
+		}
+		for i, r := range rows {
+			var key string
+			if err := json.Unmarshal(document.Rows[i]["key"], &key); err != nil || key != r.Key || r.Delete && r.Value != nil {
+				t.Errorf("%q: got %+v", body, r)
+			}
 		}
 	})
 }

@@ -60,6 +60,15 @@ func (s Scripted) Write(ctx context.Context, c kv.Change) (kv.Answer, error) {
 	return s.OnWrite(ctx, c)
 }
 
+// WriteMany implements api.Dataset. A script sees single writes.
+func (s Scripted) WriteMany(ctx context.Context, cs []kv.Change) []kv.Result {
+	results := make([]kv.Result, len(cs))
+	for i, c := range cs {
+		results[i].Answer, results[i].Err = s.OnWrite(ctx, c)
+	}
+	return results
+}
+
 // Append implements api.Dataset. A script sees a write without a key, and the key of the row is appended/100%.
 func (s Scripted) Append(ctx context.Context, value []byte, id string) (kv.Appended, error) {
 	a, err := s.OnWrite(ctx, kv.Change{Value: value, ID: id})

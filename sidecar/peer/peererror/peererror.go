@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -36,7 +38,7 @@ type Calls uint8
 const (
 	// Fetch is Fetch and FetchBatch.
 	Fetch Calls = 1 << iota
-	// Write is Write.
+	// Write is Write and WriteBatch.
 	Write
 	none Calls = 0
 )
@@ -123,6 +125,24 @@ func ToFetchError(err error) *peerv1.FetchError {
 func FromFetchError(e *peerv1.FetchError) error {
 	s := status.New(codes.Code(e.GetCode()), truncate(e.GetMessage()))
 	return withRetry(s, time.Duration(e.GetRetryAfterNs())).Err()
+}
+
+// Encode converts an error of a dataset to the status in a WriteBatchResponse.
+func Encode(err error) []byte {
+	b, failed := proto.Marshal(status.Convert(ToStatus(err)).Proto())
+	if failed != nil {
+		return []byte{} // texts are valid UTF-8: see truncate
+	}
+	return b
+}
+
+// Decode is the inverse of Encode, for an answer of another member. What cannot be decoded is an unknown outcome.
+func Decode(b []byte) error {
+	var s spb.Status
+	if err := proto.Unmarshal(b, &s); err != nil || s.GetCode() == int32(codes.OK) {
+		return status.Error(codes.Internal, "the member has sent no valid outcome")
+	}
+	return status.FromProto(&s).Err()
 }
 
 // Overloaded is the error of a call that a limit refuses.

@@ -45,6 +45,15 @@ func (d *Dataset) ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error
 	return d.WriteFunc(ctx, c)
 }
 
+// ServeWriteMany implements service.Dataset. Each change counts as a call of ServeWrite.
+func (d *Dataset) ServeWriteMany(ctx context.Context, cs []kv.Change) []kv.Result {
+	results := make([]kv.Result, len(cs))
+	for i, c := range cs {
+		results[i].Answer, results[i].Err = d.ServeWrite(ctx, c)
+	}
+	return results
+}
+
 // Written answers each write with the written value and version 1.
 func Written(_ context.Context, c kv.Change) (kv.Answer, error) {
 	return kv.Answer{Value: c.Value, NotFound: c.Delete, Version: 1, Fresh: time.Second, Source: kv.SourceLoad}, nil

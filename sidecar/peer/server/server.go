@@ -40,7 +40,7 @@ type Config struct {
 	MaxConns int
 	// MaxStreams limits the running requests on one connection; wire.MaxStreams by default.
 	MaxStreams uint32
-	// MaxRequestBytes limits one request; by default the size of the largest write.
+	// MaxRequestBytes limits one request; by default the size of the largest batch of writes. Methods have their own.
 	MaxRequestBytes int
 	// Caller returns who is at the other end of a connection: its state is nil for plain text. Each request has the caller in
 	// its context. May be nil.
@@ -62,7 +62,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, DefaultMaxConns)
 	c.MaxStreams = cmp.Or(c.MaxStreams, wire.MaxStreams)
-	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, wire.MaxRequestBytes)
+	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, wire.MaxBatchWriteBytes)
 	if c.Credentials == nil {
 		c.Credentials = insecure.NewCredentials()
 	}

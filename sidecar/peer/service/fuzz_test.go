@@ -49,6 +49,16 @@ func (d *checkedDataset) ServeWrite(_ context.Context, c kv.Change) (kv.Answer, 
 	return kv.Answer{}, nil
 }
 
+func (d *checkedDataset) ServeWriteMany(ctx context.Context, cs []kv.Change) []kv.Result {
+	if len(cs) > kv.MaxBatchWrites {
+		d.t.Errorf("got %d changes", len(cs))
+	}
+	for _, c := range cs {
+		_, _ = d.ServeWrite(ctx, c)
+	}
+	return make([]kv.Result, len(cs))
+}
+
 func (d *checkedDataset) check(dataset, key string) {
 	if kv.CheckKey(key) != nil || len(dataset) > 128 {
 		d.t.Errorf("got dataset %q, key %q over the limits", dataset, key)
@@ -79,6 +89,8 @@ func FuzzRequests(f *testing.F) {
 		&peerv1.FetchBatchRequest{Requests: []*peerv1.FetchRequest{{Dataset: "metrics", Key: "k", MinVersion: -1}, {Key: long}, {}}},
 		&peerv1.WriteRequest{Dataset: "metrics", Key: "k", Value: []byte("v"), IfEtag: "x", IdempotencyId: "y"},
 		&peerv1.WriteRequest{Dataset: long, Key: long, IfEtag: long, IdempotencyId: long},
+		&peerv1.WriteBatchRequest{Dataset: "metrics", Changes: []*peerv1.WriteRequest{{Key: "a", Value: []byte("v")}, {Key: "b", Delete: true}, {Key: "a"}}},
+		&peerv1.WriteBatchRequest{Dataset: long, Changes: []*peerv1.WriteRequest{{Key: long, IfEtag: long}}},
 		&peerv1.InvalidateRequest{Invalidations: []*peerv1.Invalidation{{Dataset: "metrics", Key: "k", AgeNs: -1}, {Key: long}}},
 	} {
 		data, err := proto.Marshal(seed)
@@ -100,6 +112,7 @@ func FuzzRequests(f *testing.F) {
 			},
 			func() error { return callWith(data, s.FetchBatch) },
 			func() error { return callWith(data, s.Write) },
+			func() error { return callWith(data, s.WriteBatch) },
 			func() error { return callWith(data, s.Invalidate) },
 		} {
 			_ = call() // d checks what the Service accepts

@@ -42,6 +42,8 @@ type Dataset interface {
 	ServeMany(ctx context.Context, qs []kv.Query, limit kv.BatchLimit) []kv.Result
 	// ServeWrite makes a change, and never calls another member.
 	ServeWrite(ctx context.Context, c kv.Change) (kv.Answer, error)
+	// ServeWriteMany makes changes of distinct keys in one transaction, if the origin can. The results have no values.
+	ServeWriteMany(ctx context.Context, cs []kv.Change) []kv.Result
 	Stats() *kv.Stats
 }
 
@@ -71,7 +73,8 @@ type Config struct {
 	Log *invalidationlog.Log
 	// Invalidate drops entries of any dataset from this member's memory, and ignores datasets that it does not have.
 	Invalidate func([]kv.Invalidation)
-	// MaxWrites limits the concurrent writes of all callers together; 512 by default. Each may hold a value of 1 MiB.
+	// MaxWrites limits the concurrent writes of all callers together; 512 by default. Each may hold a value of 1 MiB, or as much of
+	// many rows.
 	MaxWrites int64
 	// MaxSubscribers limits the streams of Subscribe; 4096 by default.
 	MaxSubscribers int64
@@ -318,6 +321,32 @@ func (s *Service) Write(ctx context.Context, req *peerv1.WriteRequest) (*peerv1.
 		return nil, peererror.ToStatus(err)
 	}
 	return &peerv1.WriteResponse{Entry: wire.FetchResponse(a, s.config.Ring.RingID(), owns)}, nil
+}
+
+// WriteBatch implements peerv1.PeerServer.
+func (s *Service) WriteBatch(ctx context.Context, req *peerv1.WriteBatchRequest) (*peerv1.WriteBatchResponse, error) {
+	defer s.writing.Add(-1)
+	if s.writing.Add(1) > s.config.MaxWrites { //guard:batches-of-writes-of-callers-without-limit
+		s.writesRefused.Add(1)
+		return nil, peererror.ToStatus(peererror.Overloaded(errTooManyWrites))
+	}
+	cs, err := wire.Changes(req)
+	if err != nil {
+		return nil, peererror.ToStatus(err)
+	}
+	dataset, err := s.dataset(req.GetDataset())
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]*peerv1.WriteOutcome, len(cs))
+	for i, r := range dataset.ServeWriteMany(ctx, cs) {
+		outcomes[i] = &peerv1.WriteOutcome{Version: r.Answer.Version, Absent: r.Answer.NotFound}
+		if r.Err != nil {
+			outcomes[i].Status = peererror.Encode(r.Err)
+		}
+		outcomes[i].NotOwner = !s.config.Ring.Owns(req.GetDataset(), cs[i].Key)
+	}
+	return &peerv1.WriteBatchResponse{Outcomes: outcomes, RingId: s.config.Ring.RingID()}, nil
 }
 
 var errTooManyInvalidations = errors.New("the limit of concurrent calls of Invalidate is reached")

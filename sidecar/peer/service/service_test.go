@@ -96,7 +96,12 @@ func TestConcurrentWritesOfAllCallersAreLimited(t *testing.T) {
 	if err := peertest.Write(t, p, "m"); kv.KindOf(err) != kv.KindOverloaded || kv.RetryAfter(err) == 0 {
 		t.Errorf("got error %v, want overloaded", err)
 	}
-	if s := m.Service.Stats(); s.Writing != 1 || s.WritesRefused != 1 {
+	for _, o := range peertest.PeerTo(t, p, "m").WriteMany(t.Context(), []kv.Change{{Dataset: "metrics", Key: "a"}, {Dataset: "metrics", Key: "b"}}) {
+		if kv.KindOf(o.Err) != kv.KindOverloaded {
+			t.Errorf("got %v of a batch, want overloaded", o.Err)
+		}
+	}
+	if s := m.Service.Stats(); s.Writing != 1 || s.WritesRefused != 2 {
 		t.Errorf("got stats %+v", s)
 	}
 	close(release)

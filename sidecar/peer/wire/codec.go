@@ -23,6 +23,8 @@ const (
 	answerBytes = kv.MaxValueBytes + 8<<10
 	// batchBytes limits the response to a FetchBatch: its values, one larger one, and the attributes or errors of each key.
 	batchBytes = MaxBatchResponseBytes + kv.MaxValueBytes + kv.MaxBatchKeys<<10
+	// writtenBytes limits the response to a WriteBatch, which has no values.
+	writtenBytes = kv.MaxBatchWrites << 10
 	// InspectBytes limits the report of a member.
 	InspectBytes = 512 << 10
 	// ExplainBytes limits what a member reports of one key.
@@ -41,6 +43,7 @@ var methods = map[string]struct{ request, response int }{
 	peerv1.Peer_Fetch_FullMethodName:      {fetchBytes, answerBytes},
 	peerv1.Peer_FetchBatch_FullMethodName: {kv.MaxBatchKeys * 2 << 10, batchBytes},
 	peerv1.Peer_Write_FullMethodName:      {MaxRequestBytes, answerBytes},
+	peerv1.Peer_WriteBatch_FullMethodName: {MaxBatchWriteBytes, writtenBytes},
 	peerv1.Peer_Invalidate_FullMethodName: {listBytes, smallBytes},
 	peerv1.Peer_Subscribe_FullMethodName:  {smallBytes, listBytes},
 	peerv1.Peer_Members_FullMethodName:    {smallBytes, MembersBytes},
@@ -102,6 +105,8 @@ func checkEncoded(data []byte, m proto.Message) error {
 		return errors.Join(checkSize(data, MembersBytes), checkElements(data, 2*MaxMembersPart+2))
 	case *peerv1.FetchBatchRequest, *peerv1.FetchBatchResponse:
 		return checkElements(data, 2*kv.MaxBatchKeys)
+	case *peerv1.WriteBatchRequest, *peerv1.WriteBatchResponse:
+		return checkElements(data, kv.MaxBatchWrites+2)
 	case *peerv1.InvalidateRequest, *peerv1.SubscribeResponse:
 		return checkElements(data, 2*maxInvalidations+maxFeeds)
 	}

@@ -140,6 +140,42 @@ func Change(req *peerv1.WriteRequest) kv.Change {
 	}
 }
 
+// WriteBatchRequest converts changes of one dataset of a member whose ring has the given id.
+func WriteBatchRequest(cs []kv.Change, ringID uint64) *peerv1.WriteBatchRequest {
+	req := &peerv1.WriteBatchRequest{Dataset: cs[0].Dataset, RingId: ringID, Changes: make([]*peerv1.WriteRequest, len(cs))}
+	for i, c := range cs {
+		c.Dataset = ""
+		req.Changes[i] = WriteRequest(c, 0)
+	}
+	return req
+}
+
+// Changes is the inverse of WriteBatchRequest. It checks the size of each field, and that no key occurs twice.
+func Changes(req *peerv1.WriteBatchRequest) ([]kv.Change, error) {
+	if n := len(req.GetChanges()); n > kv.MaxBatchWrites { //guard:changes-of-a-member-without-limit
+		return nil, invalid(fmt.Errorf("%d changes in one request; at most %d are allowed", n, kv.MaxBatchWrites))
+	}
+	cs, keys := make([]kv.Change, len(req.GetChanges())), make(map[string]bool, len(req.GetChanges()))
+	for i, r := range req.GetChanges() {
+		r.Dataset = req.GetDataset()
+		if err := CheckWrite(r); err != nil {
+			return nil, err
+		}
+		if keys[r.GetKey()] { //guard:batch-of-a-member-writes-a-key-twice
+			return nil, invalid(fmt.Errorf("key %q occurs twice in one request", r.GetKey()))
+		}
+		keys[r.GetKey()], cs[i] = true, Change(r)
+	}
+	return cs, nil
+}
+
+func invalid(err error) error { return &kv.Error{Kind: kv.KindInvalidKey, Err: err} }
+
+// Written is the answer to a committed change of a batch of the given member. It has no value.
+func Written(o *peerv1.WriteOutcome, member string) kv.Answer {
+	return kv.Answer{Version: max(0, o.GetVersion()), NotFound: o.GetAbsent(), Source: kv.SourceLoad, Owner: member}
+}
+
 // Invalidation converts an invalidation that is the given time older than its Age.
 func Invalidation(i kv.Invalidation, older time.Duration) *peerv1.Invalidation {
 	return &peerv1.Invalidation{

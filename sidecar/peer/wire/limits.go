@@ -42,6 +42,8 @@ const Heartbeat = time.Second
 const (
 	// MaxRequestBytes is the size of the largest write, protobuf overhead included.
 	MaxRequestBytes = kv.MaxValueBytes + 8<<10
+	// MaxBatchWriteBytes is the size of the largest batch of writes, with what protobuf and the numbers of each change take.
+	MaxBatchWriteBytes = kv.MaxBatchWriteBytes + kv.MaxBatchWrites<<8
 	// MaxBatchResponseBytes limits the values of one response to FetchBatch, except for a single larger one, and those that
 	// the member holds while others arrive. It is well below the size of a response that a Pool accepts.
 	MaxBatchResponseBytes = 4 << 20

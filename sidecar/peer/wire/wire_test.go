@@ -113,6 +113,27 @@ func TestLargestMessagesFit(t *testing.T) {
 	}
 }
 
+func TestChangesOfABatchAreChecked(t *testing.T) {
+	batch := func(n int) *peerv1.WriteBatchRequest {
+		req := &peerv1.WriteBatchRequest{Dataset: "d"}
+		for i := range n {
+			req.Changes = append(req.Changes, &peerv1.WriteRequest{Key: strings.Repeat("k", 1+i)})
+		}
+		return req
+	}
+	if cs, err := Changes(batch(kv.MaxBatchWrites)); err != nil || cs[7].Dataset != "d" || len(cs[7].Key) != 8 {
+		t.Errorf("got %v", err)
+	}
+	twice, long := batch(3), batch(3)
+	twice.Changes[2].Key = "k"
+	long.Changes[2].IdempotencyId = strings.Repeat("i", maxIDBytes+1)
+	for name, req := range map[string]*peerv1.WriteBatchRequest{"too many": batch(kv.MaxBatchWrites + 1), "a key twice": twice, "a long id": long} {
+		if _, err := Changes(req); kv.KindOf(err) != kv.KindInvalidKey {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestImpossibleValuesOfMembersAreRejected(t *testing.T) {
 	good := &peerv1.Invalidation{Dataset: "d", Key: "k"}
 	for name, list := range map[string][]*peerv1.Invalidation{

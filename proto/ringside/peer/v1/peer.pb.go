@@ -915,6 +915,198 @@ func (x *WriteResponse) GetEntry() *FetchResponse {
 	return nil
 }
 
+// WriteBatchRequest is several changes.
+type WriteBatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the dataset.
+	Dataset string `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// Ring.ID of the caller.
+	RingId uint64 `protobuf:"fixed64,2,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
+	// The changes, without dataset and ring_id.
+	Changes       []*WriteRequest `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteBatchRequest) Reset() {
+	*x = WriteBatchRequest{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteBatchRequest) ProtoMessage() {}
+
+func (x *WriteBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteBatchRequest.ProtoReflect.Descriptor instead.
+func (*WriteBatchRequest) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WriteBatchRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+func (x *WriteBatchRequest) GetRingId() uint64 {
+	if x != nil {
+		return x.RingId
+	}
+	return 0
+}
+
+func (x *WriteBatchRequest) GetChanges() []*WriteRequest {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// WriteBatchResponse has one outcome for each change, in their order.
+type WriteBatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The outcomes.
+	Outcomes []*WriteOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Ring.ID of this member.
+	RingId        uint64 `protobuf:"fixed64,2,opt,name=ring_id,json=ringId,proto3" json:"ring_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteBatchResponse) Reset() {
+	*x = WriteBatchResponse{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteBatchResponse) ProtoMessage() {}
+
+func (x *WriteBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteBatchResponse.ProtoReflect.Descriptor instead.
+func (*WriteBatchResponse) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WriteBatchResponse) GetOutcomes() []*WriteOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *WriteBatchResponse) GetRingId() uint64 {
+	if x != nil {
+		return x.RingId
+	}
+	return 0
+}
+
+// WriteOutcome is the outcome of one change of a batch.
+type WriteOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The encoded google.rpc.Status with which Write would fail; empty: the change is committed.
+	Status []byte `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	// The version of the row, as in FetchResponse.
+	Version int64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// The row does not exist any more.
+	Absent bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	// This member does not own the key on its own ring.
+	NotOwner      bool `protobuf:"varint,4,opt,name=not_owner,json=notOwner,proto3" json:"not_owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteOutcome) Reset() {
+	*x = WriteOutcome{}
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteOutcome) ProtoMessage() {}
+
+func (x *WriteOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteOutcome.ProtoReflect.Descriptor instead.
+func (*WriteOutcome) Descriptor() ([]byte, []int) {
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WriteOutcome) GetStatus() []byte {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *WriteOutcome) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *WriteOutcome) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+func (x *WriteOutcome) GetNotOwner() bool {
+	if x != nil {
+		return x.NotOwner
+	}
+	return false
+}
+
 // InvalidateRequest is a list of invalidations.
 type InvalidateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -926,7 +1118,7 @@ type InvalidateRequest struct {
 
 func (x *InvalidateRequest) Reset() {
 	*x = InvalidateRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1130,7 @@ func (x *InvalidateRequest) String() string {
 func (*InvalidateRequest) ProtoMessage() {}
 
 func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1143,7 @@ func (x *InvalidateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateRequest.ProtoReflect.Descriptor instead.
 func (*InvalidateRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InvalidateRequest) GetInvalidations() []*Invalidation {
@@ -970,7 +1162,7 @@ type InvalidateResponse struct {
 
 func (x *InvalidateResponse) Reset() {
 	*x = InvalidateResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1174,7 @@ func (x *InvalidateResponse) String() string {
 func (*InvalidateResponse) ProtoMessage() {}
 
 func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1187,7 @@ func (x *InvalidateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvalidateResponse.ProtoReflect.Descriptor instead.
 func (*InvalidateResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 // Invalidation says which entries are out of date.
@@ -1017,7 +1209,7 @@ type Invalidation struct {
 
 func (x *Invalidation) Reset() {
 	*x = Invalidation{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1221,7 @@ func (x *Invalidation) String() string {
 func (*Invalidation) ProtoMessage() {}
 
 func (x *Invalidation) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1234,7 @@ func (x *Invalidation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invalidation.ProtoReflect.Descriptor instead.
 func (*Invalidation) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Invalidation) GetDataset() string {
@@ -1100,7 +1292,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1304,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1317,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SubscribeRequest) GetNode() string {
@@ -1174,7 +1366,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1378,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1391,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MembersRequest) GetNode() string {
@@ -1226,7 +1418,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1430,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1443,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MembersResponse) GetChanged() [][]byte {
@@ -1299,7 +1491,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1503,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1516,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SubscribeResponse) GetEpoch() uint64 {
@@ -1373,7 +1565,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1577,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1590,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PingRequest) GetDescribe() bool {
@@ -1454,7 +1646,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1658,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1671,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PingResponse) GetNode() string {
@@ -1547,7 +1739,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1751,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1764,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 // InspectResponse is the state of a member.
@@ -1592,7 +1784,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1796,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1809,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *InspectResponse) GetNode() string {
@@ -1660,7 +1852,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1864,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[19]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1877,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HistoryRequest) GetAfter() int64 {
@@ -1706,7 +1898,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1910,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1923,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HistoryResponse) GetHistory() []byte {
@@ -1754,7 +1946,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1958,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1971,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExplainRequest) GetDataset() string {
@@ -1810,7 +2002,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2014,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ringside_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_ringside_peer_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2027,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_ringside_peer_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExplainResponse) GetLeaving() bool {
@@ -1926,7 +2118,19 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\tR\x06ifEtag\x12%\n" +
 	"\x0eidempotency_id\x18\v \x01(\tR\ridempotencyId\"F\n" +
 	"\rWriteResponse\x125\n" +
-	"\x05entry\x18\x01 \x01(\v2\x1f.ringside.peer.v1.FetchResponseR\x05entry\"Y\n" +
+	"\x05entry\x18\x01 \x01(\v2\x1f.ringside.peer.v1.FetchResponseR\x05entry\"\x80\x01\n" +
+	"\x11WriteBatchRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\x12\x17\n" +
+	"\aring_id\x18\x02 \x01(\x06R\x06ringId\x128\n" +
+	"\achanges\x18\x03 \x03(\v2\x1e.ringside.peer.v1.WriteRequestR\achanges\"i\n" +
+	"\x12WriteBatchResponse\x12:\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1e.ringside.peer.v1.WriteOutcomeR\boutcomes\x12\x17\n" +
+	"\aring_id\x18\x02 \x01(\x06R\x06ringId\"u\n" +
+	"\fWriteOutcome\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\fR\x06status\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x03R\aversion\x12\x16\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\x12\x1b\n" +
+	"\tnot_owner\x18\x04 \x01(\bR\bnotOwner\"Y\n" +
 	"\x11InvalidateRequest\x12D\n" +
 	"\rinvalidations\x18\x01 \x03(\v2\x1e.ringside.peer.v1.InvalidationR\rinvalidations\"\x14\n" +
 	"\x12InvalidateResponse\"\x83\x01\n" +
@@ -1995,12 +2199,14 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\vReachedBack\x12\x1c\n" +
 	"\x18REACHED_BACK_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10REACHED_BACK_YES\x10\x01\x12\x13\n" +
-	"\x0fREACHED_BACK_NO\x10\x022\xad\x06\n" +
+	"\x0fREACHED_BACK_NO\x10\x022\x86\a\n" +
 	"\x04Peer\x12H\n" +
 	"\x05Fetch\x12\x1e.ringside.peer.v1.FetchRequest\x1a\x1f.ringside.peer.v1.FetchResponse\x12W\n" +
 	"\n" +
 	"FetchBatch\x12#.ringside.peer.v1.FetchBatchRequest\x1a$.ringside.peer.v1.FetchBatchResponse\x12H\n" +
 	"\x05Write\x12\x1e.ringside.peer.v1.WriteRequest\x1a\x1f.ringside.peer.v1.WriteResponse\x12W\n" +
+	"\n" +
+	"WriteBatch\x12#.ringside.peer.v1.WriteBatchRequest\x1a$.ringside.peer.v1.WriteBatchResponse\x12W\n" +
 	"\n" +
 	"Invalidate\x12#.ringside.peer.v1.InvalidateRequest\x1a$.ringside.peer.v1.InvalidateResponse\x12V\n" +
 	"\tSubscribe\x12\".ringside.peer.v1.SubscribeRequest\x1a#.ringside.peer.v1.SubscribeResponse0\x01\x12P\n" +
@@ -2023,7 +2229,7 @@ func file_ringside_peer_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_ringside_peer_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_ringside_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(Content)(0),               // 0: ringside.peer.v1.Content
 	(ReachedBack)(0),           // 1: ringside.peer.v1.ReachedBack
@@ -2035,21 +2241,24 @@ var file_ringside_peer_v1_peer_proto_goTypes = []any{
 	(*FetchError)(nil),         // 7: ringside.peer.v1.FetchError
 	(*WriteRequest)(nil),       // 8: ringside.peer.v1.WriteRequest
 	(*WriteResponse)(nil),      // 9: ringside.peer.v1.WriteResponse
-	(*InvalidateRequest)(nil),  // 10: ringside.peer.v1.InvalidateRequest
-	(*InvalidateResponse)(nil), // 11: ringside.peer.v1.InvalidateResponse
-	(*Invalidation)(nil),       // 12: ringside.peer.v1.Invalidation
-	(*SubscribeRequest)(nil),   // 13: ringside.peer.v1.SubscribeRequest
-	(*MembersRequest)(nil),     // 14: ringside.peer.v1.MembersRequest
-	(*MembersResponse)(nil),    // 15: ringside.peer.v1.MembersResponse
-	(*SubscribeResponse)(nil),  // 16: ringside.peer.v1.SubscribeResponse
-	(*PingRequest)(nil),        // 17: ringside.peer.v1.PingRequest
-	(*PingResponse)(nil),       // 18: ringside.peer.v1.PingResponse
-	(*InspectRequest)(nil),     // 19: ringside.peer.v1.InspectRequest
-	(*InspectResponse)(nil),    // 20: ringside.peer.v1.InspectResponse
-	(*HistoryRequest)(nil),     // 21: ringside.peer.v1.HistoryRequest
-	(*HistoryResponse)(nil),    // 22: ringside.peer.v1.HistoryResponse
-	(*ExplainRequest)(nil),     // 23: ringside.peer.v1.ExplainRequest
-	(*ExplainResponse)(nil),    // 24: ringside.peer.v1.ExplainResponse
+	(*WriteBatchRequest)(nil),  // 10: ringside.peer.v1.WriteBatchRequest
+	(*WriteBatchResponse)(nil), // 11: ringside.peer.v1.WriteBatchResponse
+	(*WriteOutcome)(nil),       // 12: ringside.peer.v1.WriteOutcome
+	(*InvalidateRequest)(nil),  // 13: ringside.peer.v1.InvalidateRequest
+	(*InvalidateResponse)(nil), // 14: ringside.peer.v1.InvalidateResponse
+	(*Invalidation)(nil),       // 15: ringside.peer.v1.Invalidation
+	(*SubscribeRequest)(nil),   // 16: ringside.peer.v1.SubscribeRequest
+	(*MembersRequest)(nil),     // 17: ringside.peer.v1.MembersRequest
+	(*MembersResponse)(nil),    // 18: ringside.peer.v1.MembersResponse
+	(*SubscribeResponse)(nil),  // 19: ringside.peer.v1.SubscribeResponse
+	(*PingRequest)(nil),        // 20: ringside.peer.v1.PingRequest
+	(*PingResponse)(nil),       // 21: ringside.peer.v1.PingResponse
+	(*InspectRequest)(nil),     // 22: ringside.peer.v1.InspectRequest
+	(*InspectResponse)(nil),    // 23: ringside.peer.v1.InspectResponse
+	(*HistoryRequest)(nil),     // 24: ringside.peer.v1.HistoryRequest
+	(*HistoryResponse)(nil),    // 25: ringside.peer.v1.HistoryResponse
+	(*ExplainRequest)(nil),     // 26: ringside.peer.v1.ExplainRequest
+	(*ExplainResponse)(nil),    // 27: ringside.peer.v1.ExplainResponse
 }
 var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: ringside.peer.v1.FetchResponse.content:type_name -> ringside.peer.v1.Content
@@ -2058,34 +2267,38 @@ var file_ringside_peer_v1_peer_proto_depIdxs = []int32{
 	3,  // 3: ringside.peer.v1.FetchOutcome.response:type_name -> ringside.peer.v1.FetchResponse
 	7,  // 4: ringside.peer.v1.FetchOutcome.error:type_name -> ringside.peer.v1.FetchError
 	3,  // 5: ringside.peer.v1.WriteResponse.entry:type_name -> ringside.peer.v1.FetchResponse
-	12, // 6: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
-	12, // 7: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
-	1,  // 8: ringside.peer.v1.PingResponse.reached_back:type_name -> ringside.peer.v1.ReachedBack
-	2,  // 9: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
-	4,  // 10: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
-	8,  // 11: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
-	10, // 12: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
-	13, // 13: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
-	14, // 14: ringside.peer.v1.Peer.Members:input_type -> ringside.peer.v1.MembersRequest
-	17, // 15: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
-	19, // 16: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
-	23, // 17: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
-	21, // 18: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
-	3,  // 19: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
-	5,  // 20: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
-	9,  // 21: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
-	11, // 22: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
-	16, // 23: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
-	15, // 24: ringside.peer.v1.Peer.Members:output_type -> ringside.peer.v1.MembersResponse
-	18, // 25: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
-	20, // 26: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
-	24, // 27: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
-	22, // 28: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
-	19, // [19:29] is the sub-list for method output_type
-	9,  // [9:19] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	8,  // 6: ringside.peer.v1.WriteBatchRequest.changes:type_name -> ringside.peer.v1.WriteRequest
+	12, // 7: ringside.peer.v1.WriteBatchResponse.outcomes:type_name -> ringside.peer.v1.WriteOutcome
+	15, // 8: ringside.peer.v1.InvalidateRequest.invalidations:type_name -> ringside.peer.v1.Invalidation
+	15, // 9: ringside.peer.v1.SubscribeResponse.invalidations:type_name -> ringside.peer.v1.Invalidation
+	1,  // 10: ringside.peer.v1.PingResponse.reached_back:type_name -> ringside.peer.v1.ReachedBack
+	2,  // 11: ringside.peer.v1.Peer.Fetch:input_type -> ringside.peer.v1.FetchRequest
+	4,  // 12: ringside.peer.v1.Peer.FetchBatch:input_type -> ringside.peer.v1.FetchBatchRequest
+	8,  // 13: ringside.peer.v1.Peer.Write:input_type -> ringside.peer.v1.WriteRequest
+	10, // 14: ringside.peer.v1.Peer.WriteBatch:input_type -> ringside.peer.v1.WriteBatchRequest
+	13, // 15: ringside.peer.v1.Peer.Invalidate:input_type -> ringside.peer.v1.InvalidateRequest
+	16, // 16: ringside.peer.v1.Peer.Subscribe:input_type -> ringside.peer.v1.SubscribeRequest
+	17, // 17: ringside.peer.v1.Peer.Members:input_type -> ringside.peer.v1.MembersRequest
+	20, // 18: ringside.peer.v1.Peer.Ping:input_type -> ringside.peer.v1.PingRequest
+	22, // 19: ringside.peer.v1.Peer.Inspect:input_type -> ringside.peer.v1.InspectRequest
+	26, // 20: ringside.peer.v1.Peer.Explain:input_type -> ringside.peer.v1.ExplainRequest
+	24, // 21: ringside.peer.v1.Peer.History:input_type -> ringside.peer.v1.HistoryRequest
+	3,  // 22: ringside.peer.v1.Peer.Fetch:output_type -> ringside.peer.v1.FetchResponse
+	5,  // 23: ringside.peer.v1.Peer.FetchBatch:output_type -> ringside.peer.v1.FetchBatchResponse
+	9,  // 24: ringside.peer.v1.Peer.Write:output_type -> ringside.peer.v1.WriteResponse
+	11, // 25: ringside.peer.v1.Peer.WriteBatch:output_type -> ringside.peer.v1.WriteBatchResponse
+	14, // 26: ringside.peer.v1.Peer.Invalidate:output_type -> ringside.peer.v1.InvalidateResponse
+	19, // 27: ringside.peer.v1.Peer.Subscribe:output_type -> ringside.peer.v1.SubscribeResponse
+	18, // 28: ringside.peer.v1.Peer.Members:output_type -> ringside.peer.v1.MembersResponse
+	21, // 29: ringside.peer.v1.Peer.Ping:output_type -> ringside.peer.v1.PingResponse
+	23, // 30: ringside.peer.v1.Peer.Inspect:output_type -> ringside.peer.v1.InspectResponse
+	27, // 31: ringside.peer.v1.Peer.Explain:output_type -> ringside.peer.v1.ExplainResponse
+	25, // 32: ringside.peer.v1.Peer.History:output_type -> ringside.peer.v1.HistoryResponse
+	22, // [22:33] is the sub-list for method output_type
+	11, // [11:22] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_ringside_peer_v1_peer_proto_init() }
@@ -2104,7 +2317,7 @@ func file_ringside_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ringside_peer_v1_peer_proto_rawDesc), len(file_ringside_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	Peer_Fetch_FullMethodName      = "/ringside.peer.v1.Peer/Fetch"
 	Peer_FetchBatch_FullMethodName = "/ringside.peer.v1.Peer/FetchBatch"
 	Peer_Write_FullMethodName      = "/ringside.peer.v1.Peer/Write"
+	Peer_WriteBatch_FullMethodName = "/ringside.peer.v1.Peer/WriteBatch"
 	Peer_Invalidate_FullMethodName = "/ringside.peer.v1.Peer/Invalidate"
 	Peer_Subscribe_FullMethodName  = "/ringside.peer.v1.Peer/Subscribe"
 	Peer_Members_FullMethodName    = "/ringside.peer.v1.Peer/Members"
@@ -57,6 +58,10 @@ type PeerClient interface {
 	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. After any other error
 	// of a call that was sent, the outcome is unknown.
 	Write(ctx context.Context, in *WriteRequest, opts ...grpc.CallOption) (*WriteResponse, error)
+	// WriteBatch makes up to 1000 changes of distinct keys of one dataset, in one transaction if the origin can: each outcome is that of
+	// Write, in the order of the changes, and a change that fails does not keep the others from being made. The caller of a member
+	// without it (UNIMPLEMENTED) sends each change alone.
+	WriteBatch(ctx context.Context, in *WriteBatchRequest, opts ...grpc.CallOption) (*WriteBatchResponse, error)
 	// Invalidate drops entries from this member's memory only: the caller calls every member.
 	Invalidate(ctx context.Context, in *InvalidateRequest, opts ...grpc.CallOption) (*InvalidateResponse, error)
 	// Subscribe streams the invalidations of this member. It ends with OUT_OF_RANGE when the subscriber is too slow or needs
@@ -111,6 +116,16 @@ func (c *peerClient) Write(ctx context.Context, in *WriteRequest, opts ...grpc.C
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WriteResponse)
 	err := c.cc.Invoke(ctx, Peer_Write_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) WriteBatch(ctx context.Context, in *WriteBatchRequest, opts ...grpc.CallOption) (*WriteBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WriteBatchResponse)
+	err := c.cc.Invoke(ctx, Peer_WriteBatch_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +244,10 @@ type PeerServer interface {
 	// google.rpc.BadRequest (the value). ABORTED and RESOURCE_EXHAUSTED mean that nothing was written. After any other error
 	// of a call that was sent, the outcome is unknown.
 	Write(context.Context, *WriteRequest) (*WriteResponse, error)
+	// WriteBatch makes up to 1000 changes of distinct keys of one dataset, in one transaction if the origin can: each outcome is that of
+	// Write, in the order of the changes, and a change that fails does not keep the others from being made. The caller of a member
+	// without it (UNIMPLEMENTED) sends each change alone.
+	WriteBatch(context.Context, *WriteBatchRequest) (*WriteBatchResponse, error)
 	// Invalidate drops entries from this member's memory only: the caller calls every member.
 	Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error)
 	// Subscribe streams the invalidations of this member. It ends with OUT_OF_RANGE when the subscriber is too slow or needs
@@ -267,6 +286,9 @@ func (UnimplementedPeerServer) FetchBatch(context.Context, *FetchBatchRequest) (
 }
 func (UnimplementedPeerServer) Write(context.Context, *WriteRequest) (*WriteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Write not implemented")
+}
+func (UnimplementedPeerServer) WriteBatch(context.Context, *WriteBatchRequest) (*WriteBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WriteBatch not implemented")
 }
 func (UnimplementedPeerServer) Invalidate(context.Context, *InvalidateRequest) (*InvalidateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Invalidate not implemented")
@@ -360,6 +382,24 @@ func _Peer_Write_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PeerServer).Write(ctx, req.(*WriteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_WriteBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WriteBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).WriteBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_WriteBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).WriteBatch(ctx, req.(*WriteBatchRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -494,6 +534,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Write",
 			Handler:    _Peer_Write_Handler,
+		},
+		{
+			MethodName: "WriteBatch",
+			Handler:    _Peer_WriteBatch_Handler,
 		},
 		{
 			MethodName: "Invalidate",

@@ -18,23 +18,40 @@ import (
 
 func newPut() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "put DATASET KEY [VALUE|-]",
-		Short: "Write one row, through the member that owns its key",
+		Use:   "put DATASET {KEY [VALUE|-] | --from FILE}",
+		Short: "Write one row, or those of a file, through the members that own the keys",
 		Long: `Write one row, through the member that owns its key, and print its version. The value has the form that get
 prints: the row as a JSON object, or the content of one column; - reads it from stdin. Columns that the object does not
 name keep their values. Exit code 0 means that the write is committed.
 
 If the outcome is unknown, retry with the same --idempotency-key: the write is applied at most once, unless the key has
-changed owner in between.`,
+changed owner in between.
+
+--from writes the rows of a file, or of stdin with -: each line is a JSON object, as in a :batchPut of the HTTP API.
+  {"key":"CNF-001","value":{"value":42}}
+  {"key":"CNF-002","delete":true,"ifVersion":7}
+At most 1000 lines and 1 MiB are sent at once. Each row succeeds or fails on its own: those that fail are printed to stderr
+with their lines, and the exit code is then 1. Exit code 0 means that all are committed.`,
 		Example: `  ringside put cnf-metrics CNF-001 '{"value":42}'
   ringside put cnf-metrics CNF-001 --file row.json --if-version 7
-  ringside put cnf-metrics CNF-009 - --create`,
-		Args: cli.Args(cobra.RangeArgs(2, 3)),
+  ringside put cnf-metrics CNF-009 - --create
+  ringside put cnf-metrics --from rows.jsonl`,
+		Args: cli.Args(cobra.RangeArgs(1, 3)),
 	}
 	sidecar, out, flags := cli.HTTPFlag(cmd), cli.OutputFlag(cmd), writeFlags(cmd)
 	file := cmd.Flags().String("file", "", "read the value from this file")
 	create := cmd.Flags().Bool("create", false, "only if the row does not exist")
+	from := cmd.Flags().String("from", "", "write the rows of this file, one JSON object a line; - for stdin")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("from") {
+			if err := checkFrom(cmd, args); err != nil {
+				return err
+			}
+			return putFile(cmd, sidecar, out, args[0], *from)
+		}
+		if len(args) < 2 {
+			return cli.Usagef(cmd, "give KEY and VALUE, or --from FILE")
+		}
 		header, err := flags.header(cmd, *create)
 		if err != nil {
 			return err
@@ -130,9 +147,26 @@ func (c *conditions) header(cmd *cobra.Command, create bool) (http.Header, error
 // checkNotEmpty rejects a flag that is empty because a script did not set its variable: the write would be sent without
 // the intended condition.
 func checkNotEmpty(cmd *cobra.Command) error {
-	for _, name := range []string{"if-match", "idempotency-key", "file"} {
+	for _, name := range []string{"if-match", "idempotency-key", "file", "from"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" { //guard:empty-write-flag
 			return cli.Usagef(cmd, "--%s is empty: nothing was sent; give it a value or omit it", name)
+		}
+	}
+	return nil
+}
+
+// checkFrom rejects what belongs to one row beside a file of rows.
+func checkFrom(cmd *cobra.Command, args []string) error {
+	if err := checkNotEmpty(cmd); err != nil {
+		return err
+	}
+	if len(args) > 1 {
+		return cli.Usagef(cmd, "give KEY and VALUE, or --from FILE, not both")
+	}
+	for _, name := range []string{"file", "create", "if-version", "if-match", "idempotency-key"} {
+		if cmd.Flags().Changed(name) { //guard:condition-of-a-file-ignored
+			return cli.Usagef(cmd, "--%s is for one row: give each line of the file its own ifNoneMatch, ifVersion, ifMatch or "+
+				"idempotencyKey", name)
 		}
 	}
 	return nil
