@@ -59,3 +59,58 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWriteMany writes batches of rows with the columns of a CNF metric, each time other values of the same keys: in one batch, by one
+// write after the other, and by an INSERT … ON CONFLICT (ON DUPLICATE KEY) for each row that a client of the database would send.
+func BenchmarkWriteMany(b *testing.B) {
+	for name, start := range starts {
+		d := start(b)
+		d.exec(b, "CREATE TABLE m (id VARCHAR(20) PRIMARY KEY, "+
+			"at TIMESTAMP, kind VARCHAR(20), v DOUBLE PRECISION, ver BIGINT)")
+		w := d.rows(b, origin.Dataset{Table: "m", Key: []string{"id"}, Version: "ver"})
+		upsert := "INSERT INTO m VALUES (%s, '2024-02-29 12:34:56', 'cpu', %s, 1) ON CONFLICT (id) DO UPDATE SET v = excluded.v, ver = m.ver + 1"
+		if d.driver == "mysql" {
+			upsert = "INSERT INTO m VALUES (%s, '2024-02-29 12:34:56', 'cpu', %s, 1) ON DUPLICATE KEY UPDATE v = VALUES(v), ver = ver + 1"
+		}
+		upsert = d.placeholders(fmt.Sprintf(upsert, "?", "?"))
+		for _, n := range []int{10, 100, 1000} {
+			round := 0
+			changes := func() []origin.Change {
+				round++
+				cs := make([]origin.Change, n)
+				for i := range cs {
+					cs[i] = origin.Change{Key: fmt.Sprint("CNF-", i),
+						Data: fmt.Appendf(nil, `{"at":"2024-02-29T12:34:56Z","kind":"cpu","v":%d.5}`, round)}
+				}
+				return cs
+			}
+			run := func(how string, write func([]origin.Change)) {
+				b.Run(fmt.Sprintf("%s/rows=%d/%s", name, n, how), func(b *testing.B) {
+					for b.Loop() {
+						write(changes())
+					}
+					b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "rows/s")
+				})
+			}
+			run("batch", func(cs []origin.Change) {
+				for _, r := range w.WriteMany(soon(b), cs) {
+					if r.Err != nil {
+						b.Fatal(r.Err)
+					}
+				}
+			})
+			run("alone", func(cs []origin.Change) {
+				for _, c := range cs {
+					if _, err := w.Write(soon(b), c); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			run("insert", func(cs []origin.Change) {
+				for _, c := range cs {
+					d.exec(b, upsert, c.Key, round)
+				}
+			})
+		}
+	}
+}
