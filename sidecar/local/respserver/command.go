@@ -58,6 +58,8 @@ func commands() map[string]*command {
 		{"pttl", 2, reads, 1, 1, 1, (*conn).pttl},
 		{"scan", -2, session, 0, 0, 0, (*conn).scan},
 		{"set", -3, writes, 1, 1, 1, (*conn).set},
+		{"setnx", 3, writes, 1, 1, 1, (*conn).setnx},
+		{"mset", -3, writes, 1, -1, 2, (*conn).mset},
 		{"del", -2, writes, 1, -1, 1, (*conn).del},
 		{"unlink", -2, writes, 1, -1, 1, (*conn).del},
 		{"ping", -1, session | reads, 0, 0, 0, (*conn).ping},

@@ -94,7 +94,7 @@ func cutReply(b []byte) (rest []byte, err error) {
 func FuzzConnection(f *testing.F) {
 	for _, s := range []string{
 		pack("GET", "rows:a") + pack("MGET", "rows:a", "rows:none", "x"), pack("HELLO", "3") + pack("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "rows:"),
-		pack("SET", "rows:a", "v", "NX") + pack("SET", "rows:a", "w", "IFEQ", "v") + pack("DEL", "rows:a", "rows:b") + pack("EXISTS", "rows:a"),
+		pack("SETNX", "rows:a", "v") + pack("MSET", "rows:a", "1", "rows:c", "2", "rows:", "3") + pack("SET", "rows:a", "v", "NX") + pack("SET", "rows:a", "w", "IFEQ", "v") + pack("DEL", "rows:a", "rows:b") + pack("EXISTS", "rows:a"),
 		pack("MULTI") + pack("GET", "rows:a") + pack("EXEC") + pack("DISCARD"), pack("SCAN", "0", "MATCH", "rows:*", "COUNT", "10"),
 		pack("HELLO", "3", "AUTH", "u", "p", "SETNAME", "n") + pack("INFO") + pack("COMMAND", "INFO", "get", "nope"), "PING\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		pack("CLIENT", "TRACKING", "ON", "OPTIN") + pack("CLIENT", "CACHING", "YES") + pack("GET", "rows:a") + pack("SET", "rows:a", "2"),

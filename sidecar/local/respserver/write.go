@@ -44,6 +44,90 @@ func (c *conn) set(a arguments) {
 	}
 }
 
+// setnx handles SETNX key value: the reply is 1 if the row did not exist, and is written.
+func (c *conn) setnx(a arguments) {
+	switch e := c.write(a.View(1), kv.Change{Value: a.Arg(2), If: kv.Condition{Absent: true}}); {
+	case e == nil:
+		c.integer(1)
+	case e.Type == apierror.TypeOf(kv.KindConflict):
+		c.integer(0)
+	default:
+		c.fail(e)
+	}
+}
+
+// mset handles MSET key value [key value …]. The rows of a dataset are one batch. They succeed or fail on their own: the reply is the
+// first error, and OK means that all are written.
+func (c *conn) mset(a arguments) {
+	if a.Len()%2 == 0 {
+		c.err("wrong number of arguments for 'mset' command")
+		return
+	}
+	var names []string
+	batches, bytes := map[string][]kv.Change{}, 0
+	for i := 1; i < a.Len(); i += 2 {
+		name, key, e := split(a.View(i))
+		if e == nil {
+			e = api.CheckWrite(kv.Change{Key: key})
+		}
+		if e != nil {
+			c.fail(e)
+			return
+		}
+		if batches[name] == nil {
+			name = strings.Clone(name)
+			names = append(names, name)
+		}
+		batches[name], bytes = append(batches[name], kv.Change{Key: key, Value: a.Arg(i + 1)}), bytes+len(a.Arg(i+1))
+	}
+	for _, name := range names { // before anything is written
+		_, _, e := c.dataset(name, access.Write)
+		if e == nil {
+			e = api.CheckBatchWrite(batches[name])
+		}
+		if e != nil {
+			c.fail(e)
+			return
+		}
+	}
+	if !c.loan.Grow(int64(bytes)) {
+		c.fail(c.server.backend.Error(kv.ErrNoMemory))
+		return
+	}
+	defer c.loan.Close()
+	c.arm()
+	defer c.disarm()
+	var first *apierror.Error
+	for _, name := range names {
+		if e := c.writeBatch(name, batches[name]); first == nil {
+			first = e
+		}
+	}
+	if first != nil {
+		c.fail(first)
+		return
+	}
+	c.simple("OK")
+}
+
+// writeBatch writes rows of a dataset, and returns the first error.
+func (c *conn) writeBatch(name string, cs []kv.Change) *apierror.Error {
+	d, who, e := c.dataset(name, access.Write)
+	if e != nil {
+		return e
+	}
+	results, err := d.WriteManyFor(c.deadline, &who, cs, nil)
+	for _, r := range results {
+		if err == nil {
+			err = r.Err
+		}
+	}
+	if err != nil {
+		return c.server.backend.Error(err)
+	}
+	return nil
+}
+
 // del handles DEL: it replies with how many of the keys were rows. They are deleted one after the other.
 func (c *conn) del(a arguments) {
 	if a.Len()-1 > api.MaxBatchKeys {
