@@ -16,7 +16,7 @@ type Member struct {
 	HashKey string
 	// Addr is the advertised host:port of the peer listener.
 	Addr string
-	// Zone and Version are for people to read; the ring does not depend on them.
+	// Zone is where the member is, and Version that of its program; the ring does not depend on them.
 	Zone, Version string
 	// Started is when the sidecar's process started; like Zone, it is for people to read.
 	Started time.Time

@@ -225,7 +225,7 @@ func (r *run) openDirectory(m config.Membership, self ring.Member, p *parts) (*m
 func newPool(c config.Config, self ring.Member, tls *mtls.Credentials, sink peer.Sink, b *budget.Budget, tracer *tracing.Tracer,
 	defect func(error)) *peer.Pool {
 	pool := peer.Config{
-		Self: self.ID, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(), CopyLife: max(c.CopyLife(), 1),
+		Self: self.ID, Zone: self.Zone, Zones: c.Membership.Zones, AttemptTimeout: c.FetchTimeout(), SubscriptionIdle: c.SubscriptionIdle(), CopyLife: max(c.CopyLife(), 1),
 		Sink: sink, Budget: b, Defect: defect, Feeds: c.WithFeed(), //guard:invalidations-of-members-are-dropped
 	}
 	if tracer != nil {

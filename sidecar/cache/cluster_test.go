@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,6 +92,8 @@ func (s seenFrom) Relay(string, string) kv.Peer {
 	return s.peer(to)
 }
 
+func (s seenFrom) ZoneOwner(string, string) (kv.Peer, bool) { return nil, false }
+
 // Publish invalidates on all other members at once; subscriptions are part of package peer.
 func (s seenFrom) Publish(i kv.Invalidation) {
 	for n, d := range s.c.members {
@@ -163,6 +166,9 @@ func (l link) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 // sent is what of an answer arrives.
 func (l link) sent(q kv.Query, a kv.Answer) kv.Answer {
 	a.ETag = "" // it does not travel
+	if q.Zone {
+		a.Owner = cmp.Or(a.Owner, l.ID())
+	}
 	if l.c.allHot && !q.MemoryOnly {
 		a.HotRate = hotkeys.Threshold
 	}

@@ -136,13 +136,14 @@ func (d *Dataset) Memory() lru.Stats { return d.store.Stats() }
 
 // Flights returns how many loads and peer fetches are running.
 func (d *Dataset) Flights() (loads, fetches int) {
-	return d.fetcher.loads.Len(), d.fetcher.fetches.Len() + d.fetcher.relays.Len()
+	return d.fetcher.loads.Len(), d.fetcher.fetches.Len() + d.fetcher.through.Len() + d.fetcher.relays.Len()
 }
 
 // Close cancels the flights and waits for them. Later reads fail, except hits.
 func (d *Dataset) Close() {
 	d.writer.writes.Close()
 	d.writer.commits.Close()
+	d.fetcher.through.Close()
 	d.fetcher.fetches.Close()
 	d.fetcher.relays.Close()
 	d.fetcher.loads.Close()

@@ -30,7 +30,7 @@ func (d *Dataset) nextRead(key string, now int64) kv.NextRead {
 		return kv.NextRead{Action: kv.ActHit}
 	}
 	r := d.newRead(key, kv.ReadOptions{}, now)
-	r.route = d.peers.Route(d.name, key)
+	r.route = d.fetcher.route(r)
 	next := d.flightOf(r)
 	if !ok || !r.accepts(held, d.store.BoundOf(key), now) {
 		return next
@@ -58,6 +58,10 @@ func (d *Dataset) flightOf(r *read) (next kv.NextRead) {
 	if r.route.Owner != nil {
 		flights = d.fetcher.fetches
 		next.Action, next.From = kv.ActFetch, r.route.Owner.ID()
+	}
+	if r.route.Zone != nil {
+		flights = d.fetcher.through
+		next.Zone = r.route.Zone.ID()
 	}
 	if r.route.Successor != nil {
 		next.Successor = r.route.Successor.ID()

@@ -60,6 +60,9 @@ type fetcher struct {
 	*core
 	origin         origin.Origin
 	loads, fetches *flight.Group[result]
+	// through are fetches through a member that makes one more. Those wait for the fetches of other members, which wait for loads;
+	// nothing waits for through. In one group, members whose rings disagree would wait for each other.
+	through *flight.Group[result]
 	// relays are fetches for other members. One that joined a fetch of this member's own might wait for itself: that may be on its
 	// way through another member.
 	relays *flight.Group[result]
@@ -75,6 +78,7 @@ func newFetcher(shared *core, c Config) *fetcher {
 	return &fetcher{
 		core: shared, origin: c.Origin,
 		loads: flight.New[result](c.Policy.MaxFlights, c.Calls), fetches: flight.New[result](c.Policy.MaxFlights, c.Calls),
+		through:   flight.New[result](c.Policy.MaxFlights, c.Calls),
 		relays:    flight.New[result](c.Policy.MaxFlights, c.Calls),
 		failovers: make(chan struct{}, maxFailoverLoads), //guard:failover-loads-without-bound
 		failures:  newFailures(),
@@ -85,6 +89,7 @@ func newFetcher(shared *core, c Config) *fetcher {
 func (f *fetcher) forget(key string) {
 	f.loads.Forget(key)
 	f.fetches.Forget(key)
+	f.through.Forget(key)
 	f.relays.Forget(key)
 }
 
@@ -95,33 +100,51 @@ type job struct {
 	err    error // why the attempts so far had no answer
 }
 
-// start routes reads and gives each its flight. Reads of the same owner that start flights share one run.
+// start routes reads and gives each its flight. Reads that ask the same member first and start flights share one run.
 func (f *fetcher) start(reads []*read) {
-	var own, relayed []*read
+	var direct, throughZone, throughRelay, forOthers []*read // attempts of one run differ in the members only
 	for _, r := range reads {
 		r.route = f.route(r)
-		if r.relay {
-			relayed = append(relayed, r)
-		} else {
-			own = append(own, r)
+		switch {
+		case r.relay:
+			forOthers = append(forOthers, r)
+		case r.route.Relay != nil:
+			throughRelay = append(throughRelay, r)
+		case r.route.Zone != nil:
+			throughZone = append(throughZone, r)
+		default:
+			direct = append(direct, r)
 		}
 	}
-	for _, same := range append(batch.ByPeer(own, (*read).owner), batch.ByPeer(relayed, (*read).owner)...) {
-		most := len(same)
-		if same[0].owner() != nil {
-			most = kv.MaxBatchKeys //guard:keys-of-one-owner-are-many-requests
-		}
-		for part := range slices.Chunk(same, most) {
-			f.startRun(part)
+	for _, list := range [][]*read{direct, throughZone, throughRelay, forOthers} {
+		for _, same := range batch.ByPeer(list, (*read).first) {
+			most := len(same)
+			if same[0].owner() != nil {
+				most = kv.MaxBatchKeys //guard:keys-of-one-owner-are-many-requests
+			}
+			for part := range slices.Chunk(same, most) {
+				f.startRun(part)
+			}
 		}
 	}
 }
 
-// route returns the route of r. Fetches of hot keys go through other members, except where only the owner can answer.
+// route returns the route of r. Fetches from another zone, and of hot keys, go through another member, except where only the owner
+// can answer.
 func (f *fetcher) route(r *read) kv.Route {
 	route := f.peers.Route(f.name, r.key)
-	if route.Owner != nil && !r.served && r.need.MinLoadTime == 0 && f.reported.Hot(r.key, f.now()) {
-		route.Relay = f.peers.Relay(f.name, r.key)
+	switch {
+	case route.Owner == nil:
+	case r.zone:
+		route.InZone, route.Once = true, true //guard:zone-owner-forwards-twice
+	case !r.served:
+		route.Zone, route.InZone = f.peers.ZoneOwner(f.name, r.key)
+		switch {
+		case r.need.MinLoadTime != 0:
+			route.Zone = nil
+		case route.Zone == nil && !route.InZone && f.reported.Hot(r.key, f.now()):
+			route.Relay = f.peers.Relay(f.name, r.key)
+		}
 	}
 	return route
 }
@@ -135,6 +158,9 @@ func (f *fetcher) startRun(reads []*read) {
 		flights, timeout, run = f.relays, timeout+peerGrace, f.fetchForOthers //guard:relay-waits-for-itself
 	default:
 		flights, timeout, run = f.fetches, 2*(timeout+peerGrace), f.fetchFirst // to ask the owner and then the successor
+		if reads[0].route.Relay != nil || reads[0].route.Zone != nil {
+			flights = f.through //guard:zone-owners-wait-for-each-other
+		}
 	}
 	keys, jobs := make([]string, len(reads)), make([]job, len(reads))
 	for i, r := range reads {
@@ -412,7 +438,7 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 		switch o := outcomes[i]; {
 		case o.Alone:
 			alone = append(alone, j)
-		case errors.Is(o.Err, kv.ErrUnreachable), a.Relay && o.Err != nil && kv.KindOf(o.Err) == kv.KindNotCached: //guard:origin-failure-at-the-owner-leads-to-the-successor
+		case errors.Is(o.Err, kv.ErrUnreachable), (a.Relay || a.Zone) && o.Err != nil && kv.KindOf(o.Err) == kv.KindNotCached: //guard:origin-failure-at-the-owner-leads-to-the-successor
 			f.stats.PeerFetchErrors.Add(1)
 			f.stats.LastPeerFetchError.Store(&o.Err)
 			j.err = o.Err
@@ -434,8 +460,8 @@ func (f *fetcher) fetchFrom(ctx context.Context, a kv.Attempt, jobs []*job) (una
 
 // queryFor asks another member for nothing that the bound of the read does not allow.
 func (f *fetcher) queryFor(j *job, a kv.Attempt) kv.Query {
-	q := kv.Query{Dataset: f.name, Key: j.key, Failover: a.Failover, Relay: a.Relay}
-	if !a.Relay && !a.Failover {
+	q := kv.Query{Dataset: f.name, Key: j.key, Failover: a.Failover, Relay: a.Relay, Zone: a.Zone}
+	if !a.Relay && !a.Zone && !a.Failover {
 		q.Relayed = f.reported.TakeRelayed(j.key, f.now())
 	}
 	//guard:invalidated-key-is-loaded-for-each-member
@@ -485,10 +511,18 @@ func (f *fetcher) copied(j *job, a kv.Attempt, t entries.Ticket, o kv.Outcome) (
 		return result{}, o.Err
 	}
 	owner := a.Peer.ID()
-	if a.Relay {
-		owner = j.route.Owner.ID() // its invalidations concern the copy //guard:relayed-copy-outlives-the-loss-of-its-owner
+	switch { // whose invalidations concern the copy
+	case a.Relay:
+		owner = j.route.Owner.ID() //guard:relayed-copy-outlives-the-loss-of-its-owner
+	case a.Zone:
+		owner = o.Answer.Owner //guard:copy-of-another-zone-outlives-the-loss-of-its-owner
 	}
-	e := entries.FromPeer(f.Policy(), o.Answer, owner, t.Began, f.now())
+	p := f.Policy()
+	life := p.CopyTTL(o.Answer.HotRate > 0)
+	if j.route.InZone {
+		life = p.TTLOf(o.Answer.NotFound || o.Answer.DataError != 0) //guard:key-crosses-into-a-zone-once-per-local-ttl
+	}
+	e := entries.FromPeer(p, o.Answer, owner, life, t.Began, f.now())
 	f.reported.Learn(j.key, o.Answer.HotRate, f.now())
 	res := result{source: kv.SourcePeerHit, asOf: e.Began, stale: o.Answer.Stale, detail: o.Answer.Detail}
 	if o.Answer.Source == kv.SourceLoad {

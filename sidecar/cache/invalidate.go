@@ -41,6 +41,7 @@ func (d *Dataset) ExpireFrom(member string) {
 	d.stats.CopiesExpired.Add(1)
 	d.store.ExpireFrom(member)
 	d.fetcher.fetches.ForgetAll()
+	d.fetcher.through.ForgetAll()
 	d.invalidator.watches.NotePrefix("")
 }
 
@@ -50,6 +51,7 @@ func (d *Dataset) ExpireAll() {
 	d.store.ExpireAll()
 	d.fetcher.loads.ForgetAll()
 	d.fetcher.fetches.ForgetAll()
+	d.fetcher.through.ForgetAll()
 	d.invalidator.watches.NotePrefix("")
 	d.warm.Everything() //guard:expired-entries-stay-expired-in-an-outage
 }
@@ -69,7 +71,8 @@ func (v *invalidator) apply(i kv.Invalidation) {
 	switch {
 	case i.Prefix: // a version is one of a single row
 		v.store.InvalidatePrefix(i.Key, now+1-int64(kv.BoundDuration(i.Age)))
-		v.fetcher.loads.ForgetPrefix(i.Key)   //guard:reader-after-a-prefix-invalidation-joins-an-older-load
+		v.fetcher.loads.ForgetPrefix(i.Key) //guard:reader-after-a-prefix-invalidation-joins-an-older-load
+		v.fetcher.through.ForgetPrefix(i.Key)
 		v.fetcher.fetches.ForgetPrefix(i.Key) // others go on: they have nothing to do with it
 		v.watches.NotePrefix(i.Key)
 		v.warm.Everything()

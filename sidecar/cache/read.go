@@ -97,7 +97,7 @@ func (d *Dataset) fresh(key string, o kv.ReadOptions, now int64) *entries.Entry 
 	return e
 }
 
-// Serve answers a read of another member: from memory or by a load, and never by asking a third member.
+// Serve answers a read of another member: from memory or by a load. It asks a third member only if q asks for that (Relay, Zone).
 func (d *Dataset) Serve(ctx context.Context, q kv.Query) (kv.Answer, error) {
 	q = d.asOwner(q)
 	r, a := d.serveHit(q, d.now())
@@ -126,7 +126,7 @@ func (d *Dataset) serveHit(q kv.Query, now int64) (*read, kv.Answer) {
 		d.report(q, &a)
 		return nil, a
 	}
-	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, relay: q.Relay, done: func() {}}, kv.Answer{}
+	return &read{key: q.Key, began: now, need: need, memoryOnly: q.MemoryOnly, served: true, relay: q.Relay, zone: q.Zone, done: func() {}}, kv.Answer{}
 }
 
 // ServeHit is Serve where an entry in memory with a value of at most the given size answers at once. Otherwise it reports false,
@@ -199,6 +199,7 @@ type read struct {
 	memoryOnly bool
 	served     bool      // for another member: do not ask a third one
 	relay      bool      // … except the owner of a hot key, for which this one answers
+	zone       bool      // … except one, for the caller's zone
 	query      *kv.Query // of another member, in a batch
 	limitStale bool      // the caller limits how stale an answer may be:
 	maxStale   int64     // at most so far past its ttl
@@ -215,12 +216,20 @@ type read struct {
 	done   func() // takes answer and err of a read that is one of a batch
 }
 
-// owner is the member to ask; nil: this one.
+// owner is the member that has the answer; nil: this one.
 func (r *read) owner() kv.Peer {
-	if r.served && !r.relay { //guard:request-of-a-peer-is-forwarded
+	if r.served && !r.relay && !r.zone { //guard:request-of-a-peer-is-forwarded
 		return nil
 	}
 	return r.route.Owner
+}
+
+// first is the member to ask first; nil: this one.
+func (r *read) first() kv.Peer {
+	if r.route.Zone != nil {
+		return r.route.Zone
+	}
+	return r.owner()
 }
 
 // party is the member to ask, or the origin: the empty one.
@@ -275,7 +284,7 @@ func (d *Dataset) resolve(ctx context.Context, reads []*read) {
 	}
 	d.fetcher.start(started)
 	started = slices.DeleteFunc(started, func(r *read) bool { return r.background })
-	parts := batch.ByPeer(started, (*read).owner)
+	parts := batch.ByPeer(started, (*read).first)
 	//guard:slow-member-delays-the-keys-of-others
 	flight.Concurrently(len(parts), len(parts), func(i int) { d.await(ctx, short, parts[i]) })
 }

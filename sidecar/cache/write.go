@@ -192,7 +192,7 @@ func (w *writer) send(ctx context.Context, peer kv.Peer, c kv.Change) (result, e
 		w.failed(c.Key, kv.KindOf(err), w.commitTimeout()) //guard:uncertain-conditional-write-is-invalidated-too-early
 		return result{}, err
 	}
-	e := entries.FromPeer(w.Policy(), a, peer.ID(), ticket.Began, w.now())
+	e := entries.FromPeer(w.Policy(), a, peer.ID(), w.Policy().LocalTTL, ticket.Began, w.now())
 	ticket.Put(e)
 	w.fetcher.forget(c.Key)
 	return result{entry: e, source: kv.SourceLoad, asOf: e.Began, digest: c.Digest()}, nil

@@ -196,7 +196,7 @@ func (w *writer) through(ctx context.Context, peer kv.Peer, cs []kv.Change, fini
 			finish(i, result{}, o.Err)
 		default:
 			w.invalidator.apply(kv.Invalidation{Dataset: w.name, Key: cs[i].Key, Version: o.Answer.Version}) //guard:row-of-a-batch-is-read-as-before
-			e := entries.FromPeer(w.Policy(), o.Answer, peer.ID(), sent, w.now())
+			e := entries.FromPeer(w.Policy(), o.Answer, peer.ID(), w.Policy().LocalTTL, sent, w.now())
 			finish(i, result{entry: e, source: kv.SourceLoad, asOf: e.Began, digest: cs[i].Digest()}, nil)
 		}
 	}

@@ -69,6 +69,7 @@ func (k *checker) membership() {
 	k.notEmpty("membership.etcd.endpoints", m.Etcd.Endpoints)
 	k.dns(m)
 	k.role(m)
+	k.zones(m)
 	k.listed(m)
 	k.loopback(m.Static)
 	if k.config.Membership.Etcd.Configured() {
@@ -95,6 +96,20 @@ func (k *checker) role(m Membership) {
 	if rest := len(m.Static) - k.config.maxMembers(); m.Role == RoleMember && rest > 0 {
 		k.problem("membership.role", "is member, but %d of the listed members are beyond max_members (%d) and have to be clients; "+
 			"set it to auto, or raise max_members on all of them", rest, k.config.maxMembers())
+	}
+}
+
+// zones checks that this member and others know in which zone each is.
+func (k *checker) zones(m Membership) {
+	switch kind := m.Kind(); {
+	case !m.Zones:
+	case k.config.Node.Zone == "": //guard:zones-without-a-zone
+		k.problem("membership.zones", "is true, but node.zone is not set: set it to the zone of the node, or remove zones")
+	case kind == "none":
+		k.problem("membership.zones", "is true, but there is no etcd or dns; add one, or remove zones")
+	case kind != "etcd" && kind != "dns": //guard:zones-of-members-that-nobody-knows
+		k.problem("membership.zones", "is true, but membership.%s does not say in which zone a member is; use etcd or dns, or "+
+			"remove zones", kind)
 	}
 }
 

@@ -55,7 +55,7 @@ type Node struct {
 	// Namespace is that of the pod in Kubernetes. It is a part of the default of membership.etcd.prefix: namespaces are different
 	// clusters unless they have the same prefix.
 	Namespace string `yaml:"namespace"`
-	// Zone is shown to operators; it does not change the ring.
+	// Zone is where the node is; see Membership.Zones. The ring does not depend on it.
 	Zone string `yaml:"zone"`
 }
 
@@ -117,6 +117,10 @@ type Membership struct {
 
 	Role       string `yaml:"role"`        // auto, member or client
 	MaxMembers int    `yaml:"max_members"` // beyond them, sidecars with the role auto are clients
+
+	// Zones lets this sidecar fetch keys that are owned in another zone through a member of its own zone (Node.Zone), which keeps
+	// them until the end of their ttl.
+	Zones bool `yaml:"zones"`
 }
 
 // The roles.

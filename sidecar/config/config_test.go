@@ -211,6 +211,12 @@ func TestProblems(t *testing.T) {
 		{"role", "membership: {dns: a.svc, role: owner}", []string{"membership.role: want one of auto, member, client"}},
 		{"role of a sidecar that is alone", "membership: {role: client}", []string{"membership: has a role or max_members, but no etcd"}},
 		{"member of an xDS publisher", "membership: {xds: [\"10.0.0.1:1\"], role: member}", []string{"membership.role: with membership.xds"}},
+		{"zones without a zone", "membership: {dns: a.svc, zones: true}", []string{"1:33: membership.zones: is true, but node.zone is not set"}},
+		{"zones of one", "node: {zone: a}\nmembership: {zones: true}", []string{"membership.zones: is true, but there is no etcd or dns"}},
+		{
+			"zones of a list", "node: {zone: a}\nmembership: {static: [\"127.0.0.1:1\"], zones: true}",
+			[]string{"membership.zones: is true, but membership.static does not say in which zone a member is"},
+		},
 		{"too many members", "membership: {dns: a.svc, max_members: 10001}\nring: {max: 20000}", []string{"membership.max_members: want at most 10000"}},
 		{
 			"more members than the ring has entries", "membership: {dns: a.svc, max_members: 1025}\nring: {max: 1024}",
@@ -848,4 +854,23 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse accepts the file, but Check of the result returns %v", err)
 		}
 	})
+}
+
+// Members get the invalidations of what they keep, so that copies for a zone, which live for their ttl, need longer subscriptions.
+func TestCopiesForAZoneLiveForTheirTTL(t *testing.T) {
+	const datasets = "node: {zone: a}\norigins: {o: {driver: sqlite, dsn: a.db}}\n" +
+		"datasets: {d: {origin: o, table: t, key: k, ttl: 2m, local_ttl: 3s}}\npeer_tls: {insecure: true}\n"
+	for _, tt := range []struct {
+		membership       string
+		copies, receives time.Duration
+	}{
+		{"membership: {dns: a.svc}", 3 * time.Second, 30 * time.Second},
+		{"membership: {dns: a.svc, zones: true}", 2 * time.Minute, 2 * time.Minute},
+		{"membership: {dns: a.svc, zones: true, role: client}", 3 * time.Second, 30 * time.Second},
+	} {
+		c := mustParse(t, datasets+tt.membership, nil)
+		if c.CopyLife() != tt.copies || c.SubscriptionIdle() != tt.receives {
+			t.Errorf("%s: got copies of %v and subscriptions of %v, want %v and %v", tt.membership, c.CopyLife(), c.SubscriptionIdle(), tt.copies, tt.receives)
+		}
+	}
 }

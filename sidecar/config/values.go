@@ -40,10 +40,14 @@ func (c Config) SubscriptionIdle() time.Duration {
 	return max(30*time.Second, c.CopyLife())
 }
 
-// CopyLife is the maximum lifetime of local copies.
+// CopyLife is the maximum lifetime of local copies. A member that keeps them for its zone keeps them until their ttl ends.
 func (c Config) CopyLife() (longest time.Duration) {
 	for _, d := range c.Datasets {
-		longest = max(longest, d.Policy().LocalTTL)
+		p := d.Policy()
+		longest = max(longest, p.LocalTTL)
+		if c.Membership.Zones && !c.Membership.Client() { //guard:copies-of-a-zone-outlive-subscriptions
+			longest = max(longest, p.TTL, p.NegativeTTL)
+		}
 	}
 	return longest
 }

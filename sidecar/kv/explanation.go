@@ -72,6 +72,9 @@ type NextRead struct {
 	// From is the member to ask, of ActFetch; Successor is asked if it does not answer, and empty if that is this member.
 	From      string `json:"from,omitempty"`
 	Successor string `json:"successor,omitempty"`
+	// Zone is the member to ask before From, of ActFetch: it owns the key among the members of this one's zone, and asks From. Empty
+	// without zones, or if From is in this zone.
+	Zone string `json:"zone_owner,omitempty"`
 	// Previous is the member to ask before a load, because it owned the key until just now.
 	Previous string `json:"previous,omitempty"`
 	// Stale: if the load or the fetch fails, the stale entry is the answer.

@@ -54,6 +54,15 @@ func TestAttempts(t *testing.T) {
 		{Route{Owner: owner, Successor: successor, Relay: peer{id: "relay"}}, []Attempt{
 			{Peer: peer{id: "relay"}, Relay: true}, {Peer: owner}, {Peer: successor, Failover: true}, {Failover: true, Last: true},
 		}},
+		{Route{Owner: owner, Successor: successor, Zone: peer{id: "zone"}}, []Attempt{
+			{Peer: peer{id: "zone"}, Zone: true}, {Peer: owner}, {Failover: true, Last: true},
+		}},
+		{Route{Owner: owner, Successor: successor, InZone: true}, []Attempt{
+			{Peer: owner}, {Peer: successor, Failover: true}, {Failover: true, Last: true},
+		}},
+		{Route{Owner: owner, Successor: successor, InZone: true, Once: true}, []Attempt{{Peer: owner}, {Failover: true}}},
+		{Route{Owner: owner, Successor: successor, OwnerDown: true, Once: true}, []Attempt{{Peer: successor, Failover: true}, {Failover: true}}},
+		{Route{Owner: owner, OwnerDown: true, Once: true}, []Attempt{{Peer: owner}, {Failover: true}}},
 	} {
 		if got := tt.route.Attempts(); !slices.Equal(got, tt.want) {
 			t.Errorf("Attempts of %v = %v; want %v", tt.route, got, tt.want)

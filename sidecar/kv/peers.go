@@ -13,6 +13,10 @@ type Peers interface {
 	// Relay returns the member from which this one is to fetch a hot key that another one owns, or nil: the owner. This member
 	// receives the invalidations of the owner for as long as it may keep the answer. It never blocks.
 	Relay(dataset, key string) Peer
+	// ZoneOwner returns the member that owns the key among those of this member's zone, if the owner is in another zone: it answers
+	// for the owner, with a copy that it keeps for its zone. self reports whether that is this member. nil and false: there are no
+	// zones, the owner is in this one, or the member is known not to answer. It never blocks.
+	ZoneOwner(dataset, key string) (m Peer, self bool)
 	// Publish sends i to the members that subscribe to this one. It never blocks; a subscriber that misses it notices.
 	Publish(i Invalidation)
 	// Broadcast sends list to every other member of the ring, and returns how many received it and the node ids of the
@@ -35,8 +39,19 @@ type Route struct {
 	// Previous is the member that owned the key under the ring before this one, while its memory may still help a new
 	// owner; nil otherwise, and always nil unless Owner is nil.
 	Previous Peer
-	// Relay is the member to ask before Owner, which it asks in turn: the key is hot. Route does not set it; see Peers.Relay.
+	// OwnerDown: Owner is known not to answer.
+	OwnerDown bool
+
+	// Route does not set what follows.
+
+	// Relay is the member to ask before Owner, which it asks in turn: the key is hot. See Peers.Relay.
 	Relay Peer
+	// Zone is the member to ask before Owner, which it asks in turn: Owner is in another zone. See Peers.ZoneOwner.
+	Zone Peer
+	// InZone: this member is that one. It keeps its copy for the others of its zone.
+	InZone bool
+	// Once: another member has asked this one, which asks one more at most.
+	Once bool
 }
 
 // Attempt is one way to get the answer to a key.
@@ -44,12 +59,16 @@ type Attempt struct {
 	Peer     Peer // nil: this member
 	Failover bool // the owner did not answer
 	Last     bool // the successor did not answer either
-	Relay    bool // Peer is to answer for the owner
+	Relay    bool // Peer is to answer for the owner of a hot key
+	Zone     bool // Peer is to answer for the owner in another zone
 }
 
 // Attempts lists whom to ask for a key, in order. Only no answer (ErrUnreachable) leads to the next attempt: asking
 // elsewhere after an error of the origin would multiply an outage. The successor is the same for all members, so that
 // concurrent readers on all of them still share one load.
+//
+// With zones, a read makes two peer fetches at most, those without an answer included: the second one by this member or by the
+// zone owner.
 func (r Route) Attempts() []Attempt {
 	switch {
 	case r.Owner == nil:
@@ -58,6 +77,12 @@ func (r Route) Attempts() []Attempt {
 		direct := r
 		direct.Relay = nil
 		return append([]Attempt{{Peer: r.Relay, Relay: true}}, direct.Attempts()...) //guard:silent-relay-fails-a-read
+	case r.Zone != nil:
+		return []Attempt{{Peer: r.Zone, Zone: true}, {Peer: r.Owner}, {Failover: true, Last: true}} //guard:silent-zone-owner-fails-a-read
+	case r.Once && r.OwnerDown && r.Successor != nil:
+		return []Attempt{{Peer: r.Successor, Failover: true}, {Failover: true}}
+	case r.Once:
+		return []Attempt{{Peer: r.Owner}, {Failover: true}} //guard:read-makes-a-third-peer-fetch
 	case r.Successor == nil: //guard:dead-owner-sends-every-member-to-the-origin
 		return []Attempt{{Peer: r.Owner}, {Failover: true}}
 	}
@@ -104,6 +129,9 @@ type Query struct {
 	MemoryOnly bool
 	// Relay: answer for the owner of a hot key, from a copy of its entry or with what it answers; MemoryOnly is not set.
 	Relay bool
+	// Zone: answer for the owner, which is in another zone, with any entry in memory or with what one more fetch brings;
+	// MemoryOnly and Relay are not set. The answer names the member whose entry it is (Answer.Owner).
+	Zone bool
 	// Relayed is how many queries with Relay the caller has answered since its previous one of this key.
 	Relayed uint32
 	// MinVersion: answer with this version or a later one, or from a load that began after the request.
@@ -134,6 +162,9 @@ func (NoPeers) Route(string, string) Route { return Route{} }
 
 // Relay implements Peers.
 func (NoPeers) Relay(string, string) Peer { return nil }
+
+// ZoneOwner implements Peers.
+func (NoPeers) ZoneOwner(string, string) (Peer, bool) { return nil, false }
 
 // Publish implements Peers.
 func (NoPeers) Publish(Invalidation) {}

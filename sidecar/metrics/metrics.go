@@ -134,6 +134,8 @@ type Peers struct {
 	Refused         int64 // fetches and writes not sent because a limit was reached
 	PingTimeouts    int64
 	Disagreements   int64 // responses from members with a different ring
+	// SameZone and OtherZone are the keys that members of this one's zone, and of others, were asked for; 0 without a zone.
+	SameZone, OtherZone int64
 
 	Subscriptions     int64 // members to whose invalidations this one is subscribed now
 	Published         int64 // invalidations, each counted once for all subscribers

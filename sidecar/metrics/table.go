@@ -346,6 +346,15 @@ func peerMetrics() []metric {
 		{"ringside_peer_tls_rejected_total", counter, []string{"reason"},
 			"TLS connections with members, routed clients and xDS clients or publishers that this member rejected, by reason; role means a client that used the protocol of members.",
 			rejectedTLS},
+		{"ringside_zone_fetches_total", counter, []string{"zone"},
+			"Keys fetched from members of the zone of this one (same) and of other zones (other). Both are 0 without node.zone.",
+			func(s *Source, emit func(float64, ...string)) {
+				if s.Peers != nil {
+					p := s.Peers()
+					emit(float64(p.SameZone), "same")
+					emit(float64(p.OtherZone), "other")
+				}
+			}},
 		{"ringside_ring_disagreements_total", counter, nil, "Responses from members that used a different ring.",
 			peers(func(p Peers) int64 { return p.Disagreements })},
 	}

@@ -24,7 +24,7 @@ func (p *peer) Fetch(ctx context.Context, q kv.Query) (kv.Answer, error) {
 func (p *peer) FetchWithin(ctx context.Context, q kv.Query, g *grant.Grant) (a kv.Answer, omitted int64, err error) {
 	req := wire.FetchRequest(q, p.pool.RingID())
 	req.MaxBytes = g.Values
-	resp, err := fetch(ctx, p, peerv1.PeerClient.Fetch, req, g.Option(p.pool.limits.answer))
+	resp, err := fetch(ctx, p, 1, peerv1.PeerClient.Fetch, req, g.Option(p.pool.limits.answer))
 	if err != nil {
 		return kv.Answer{}, 0, err
 	}
@@ -47,7 +47,7 @@ func (p *peer) FetchBatchWithin(ctx context.Context, qs []kv.Query, g *grant.Gra
 	for i, q := range qs {
 		req.Requests[i] = wire.FetchRequest(q, p.pool.RingID())
 	}
-	resp, err := fetch(ctx, p, peerv1.PeerClient.FetchBatch, req, g.Option(p.pool.limits.batch))
+	resp, err := fetch(ctx, p, len(qs), peerv1.PeerClient.FetchBatch, req, g.Option(p.pool.limits.batch))
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +73,10 @@ func (p *peer) outcome(ctx context.Context, q kv.Query, ringID uint64, o *peerv1
 	return kv.Outcome{Alone: true}
 }
 
-// fetch makes a Fetch or FetchBatch call within the limits of the pool. The error is already
+// fetch makes a Fetch or FetchBatch call for a number of keys within the limits of the pool. The error is already
 // classified.
 func fetch[Req, Resp any](
-	ctx context.Context, p *peer,
+	ctx context.Context, p *peer, keys int,
 	call func(peerv1.PeerClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req, limit grpc.CallOption,
 ) (resp Resp, err error) {
 	if err := p.enter(); err != nil {
@@ -87,6 +87,7 @@ func fetch[Req, Resp any](
 	if err != nil {
 		return resp, p.unreachable(err)
 	}
+	p.pool.countZone(p.member.Zone, keys)
 	resp, err = attempt(ctx, p, func(ctx context.Context) (Resp, error) {
 		return call(peerv1.NewPeerClient(conn), ctx, req, limit)
 	})
@@ -97,15 +98,49 @@ func fetch[Req, Resp any](
 	return resp, nil
 }
 
+// countZone counts the keys that a member of a zone is asked for.
+func (p *Pool) countZone(zone string, keys int) {
+	switch p.config.Zone {
+	case "":
+	case zone:
+		p.counters.sameZone.Add(int64(keys))
+	default:
+		p.counters.otherZone.Add(int64(keys))
+	}
+}
+
 // answer converts the answer to q, which was sent with the given ring id. A successor and a previous owner need not own the
 // key. A member that answers for the owner must do so for the owner that this one knows, whose invalidations it receives.
 func (p *peer) answer(q kv.Query, ringID uint64, resp *peerv1.FetchResponse) (kv.Answer, error) {
-	p.compareRings(ringID, resp, q.Failover || q.MemoryOnly || q.Relay)
+	p.compareRings(ringID, resp, q.Failover || q.MemoryOnly || q.Relay || q.Zone)
 	if q.Relay && (!resp.GetRelayed() || resp.GetRingId() != ringID) { //guard:relay-of-another-ring-is-believed
 		return kv.Answer{}, p.unreachable(errNotRelayed)
 	}
-	return wire.Answer(resp, p.member.ID), nil
+	a := wire.Answer(resp, p.member.ID)
+	if q.Zone {
+		if a.Owner = resp.GetEntryOf(); a.Owner == "" { //guard:answer-of-an-older-release-counts-for-a-zone
+			return kv.Answer{}, p.unreachable(errNoZones)
+		}
+		if !p.pool.receivesFrom(a.Owner) {
+			a.Fresh = 0 // a copy would miss invalidations //guard:copy-of-another-zone-misses-invalidations
+		}
+	}
+	return a, nil
 }
+
+// receivesFrom reports whether this member receives the invalidations of another one, and subscribes to them if not.
+func (p *Pool) receivesFrom(id string) bool {
+	m := p.view.Load().peers[id]
+	if m == nil {
+		return false
+	}
+	o := m.stream.Load()
+	receives := o != nil && o.epoch.Load() != 0
+	m.keep()
+	return receives
+}
+
+var errNoZones = errors.New("it is of a release without zones")
 
 var errNotRelayed = errors.New("it does not answer for the owner of a hot key, or has another ring")
 

@@ -32,7 +32,7 @@ type peer struct {
 	quota  *quota.Member // of its invalidations; likewise shared
 
 	heard        atomic.Int64 // pool.now of the last sign of life
-	answeredAt   atomic.Int64 // pool.now of the last answer to a fetch or a write
+	answeredAt   atomic.Int64 // pool.now of the last answer to a fetch or a write, also of one that came through another member
 	relayedAt    atomic.Int64 // pool.now of the last fetch that another member was to answer for it
 	calls        atomic.Int64 // running fetches and writes
 	failures     atomic.Int32 // consecutive calls that failed with UNAVAILABLE

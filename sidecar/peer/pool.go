@@ -31,6 +31,10 @@ const DefaultWarmUp = 10 * time.Second
 type Config struct {
 	// Self is the node id of this member; empty for a client of the ring, which owns no key.
 	Self string
+	// Zone is that of this sidecar, to count fetches from other zones; empty: unknown.
+	Zone string
+	// Zones lets fetches from other zones go through the owners of the keys in this one (ZoneOwner).
+	Zones bool
 	// Credentials authenticate members to each other (see package mtls); nil means plain text. If they have a method
 	// ForMember(id), each connection uses its result.
 	Credentials credentials.TransportCredentials
@@ -114,6 +118,7 @@ type Pool struct {
 // view is a ring with its peers. It is immutable.
 type view struct {
 	cur, prev   *ring.Ring
+	zone        *ring.Ring       // of the members of Config.Zone that are in cur; nil unless Config.Zones
 	peers       map[string]*peer // :: node id → member of cur or prev, except self
 	feedReaders map[string]bool  // :: node id → it reads a feed of Config.Feeds
 	changed     time.Time        // when cur became the ring
@@ -157,6 +162,9 @@ func (p *Pool) setView(cur, prev *ring.Ring) bool {
 	p.addLocked(next, old, cur)
 	p.addLocked(next, old, prev)
 	next.electFeedReaders(p.config.Feeds)
+	if p.config.Zones {
+		next.zone = zoneRing(cur, p.config.Zone)
+	}
 	p.view.Store(next)
 	for id, left := range old.peers {
 		if next.peers[id] != left {
@@ -186,7 +194,7 @@ func (p *Pool) addLocked(next, old *view, r *ring.Ring) {
 			continue
 		}
 		known := old.peers[m.ID]
-		if known == nil || known.member.Addr != m.Addr {
+		if known == nil || known.member.Addr != m.Addr || known.member.Zone != m.Zone {
 			known = p.renewLocked(known, m)
 		}
 		next.peers[m.ID] = known

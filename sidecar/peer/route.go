@@ -1,8 +1,10 @@
 package peer
 
 import (
+	"slices"
 	"time"
 
+	"github.com/ringside-cache/ringside/ring"
 	"github.com/ringside-cache/ringside/ring/routekey"
 	"github.com/ringside-cache/ringside/sidecar/kv"
 )
@@ -21,7 +23,37 @@ func (p *Pool) Route(dataset, key string) kv.Route {
 	case owner.ID == p.config.Self:
 		return kv.Route{Previous: p.previous(v, rk)}
 	}
-	return kv.Route{Owner: v.peers[owner.ID], Successor: p.successor(v, rk)}
+	o := v.peers[owner.ID]
+	return kv.Route{Owner: o, Successor: p.successor(v, rk), OwnerDown: o.open.Load()}
+}
+
+// zoneRing returns the ring of the members of a zone. Only members of the zone use it, so that its size needs no setting.
+func zoneRing(all *ring.Ring, zone string) *ring.Ring {
+	r, err := ring.New(slices.DeleteFunc(all.Members(), func(m ring.Member) bool { return m.Zone != zone }), ring.Size{})
+	if err != nil {
+		return nil // a subset of the members of a ring is valid
+	}
+	return r
+}
+
+// ZoneOwner implements kv.Peers.
+func (p *Pool) ZoneOwner(dataset, key string) (m kv.Peer, self bool) {
+	v := p.view.Load()
+	if v.zone.Len() == 0 {
+		return nil, false
+	}
+	rk := routeKey(dataset, key)
+	if v.cur.Owner(rk).Zone == p.config.Zone { //guard:keys-of-this-zone-are-fetched-twice
+		return nil, false
+	}
+	owner := v.zone.Owner(rk)
+	if owner.ID == p.config.Self {
+		return nil, true
+	}
+	if next := v.peers[owner.ID]; !next.open.Load() { //guard:dead-zone-owner-is-asked
+		return next, false
+	}
+	return nil, false
 }
 
 // successor skips members whose breaker is open, as gRPC's ring_hash skips members that it cannot connect to (gRFC A42). For
@@ -53,22 +85,31 @@ func (p *Pool) successor(v *view, rk string) kv.Peer {
 // relays is how many successors of a hot key answer fetches of it for the owner. With ten thousand members each has 1000 a second.
 const relays = 4
 
-// Relay implements kv.Peers. The members choose among the first successors, each the same one every time.
+// Relay implements kv.Peers. The members choose among the first successors, each the same one every time; with zones, among those of
+// their own zone.
 func (p *Pool) Relay(dataset, key string) kv.Peer {
 	v := p.view.Load()
 	rk := routeKey(dataset, key)
-	var owner *peer
+	first := v.cur.Owner(rk)
+	if first == nil || first.ID == p.config.Self { // since Route was called
+		return nil
+	}
+	owner, walk := v.peers[first.ID], v.cur
+	if p.config.Zones {
+		walk = v.zone //guard:hot-keys-cross-zones
+	}
 	list, position := make([]*peer, 0, relays), 0
-	for m := range v.cur.Successors(rk) {
-		if m.ID == p.config.Self { //guard:relay-of-a-key-asks-another-one
+	for m := range walk.Successors(rk) {
+		switch {
+		case m.ID == p.config.Self: //guard:relay-of-a-key-asks-another-one
 			return nil
+		case m.ID == owner.member.ID:
+			continue
 		}
-		if position++; position == 1 {
-			owner = v.peers[m.ID]
-		} else if next := v.peers[m.ID]; !next.open.Load() {
+		if next := v.peers[m.ID]; !next.open.Load() {
 			list = append(list, next)
 		}
-		if position > relays {
+		if position++; position == relays {
 			break
 		}
 	}

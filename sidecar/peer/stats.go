@@ -12,6 +12,7 @@ type counters struct {
 	pingTimeouts, breakersOpened, disagreements     atomic.Int64
 	broadcastsFailed, subscriptions, received, gaps atomic.Int64
 	merged                                          atomic.Int64
+	sameZone, otherZone                             atomic.Int64
 }
 
 // Stats is a snapshot of a Pool.
@@ -32,6 +33,8 @@ type Stats struct {
 	Received         int64 // invalidations received by subscriptions
 	Gaps             int64 // times that a stream broke, was silent, or had a gap
 	BroadcastsFailed int64 // members not reached by Broadcast
+	SameZone         int64 // keys that members of this one's zone were asked for; 0 without Config.Zone
+	OtherZone        int64 // … and members of other zones
 	Merged           int64 // lists of invalidations beyond the quota of their member, which expired whole datasets
 }
 
@@ -51,6 +54,8 @@ func (p *Pool) Stats() Stats {
 		Received:         p.counters.received.Load(),
 		Gaps:             p.counters.gaps.Load(),
 		BroadcastsFailed: p.counters.broadcastsFailed.Load(),
+		SameZone:         p.counters.sameZone.Load(),
+		OtherZone:        p.counters.otherZone.Load(),
 		Merged:           p.counters.merged.Load(),
 	}
 	for _, other := range p.all() {

@@ -59,7 +59,12 @@ func (p *Pool) Log() *invalidationlog.Log { return p.log }
 // answered records an answer of the member. Copies of it may be kept, so its invalidations are needed.
 func (p *peer) answered() {
 	p.hear()
-	p.answeredAt.Store(p.heard.Load())
+	p.keep()
+}
+
+// keep records that copies of the member's entries may be kept from now on.
+func (p *peer) keep() {
+	p.answeredAt.Store(int64(p.pool.now()))
 	p.startSubscription()
 }
 

@@ -33,7 +33,11 @@ func Needed(running, next config.Config) error {
 	}
 	// A member that ends a subscription earlier would answer from copies whose invalidations it does not get.
 	if most := running.SubscriptionIdle(); next.SubscriptionIdle() > most { //guard:longer-local-ttl-outlives-subscriptions
-		changed = append(changed, fmt.Sprintf("local_ttl of more than %v", most))
+		field := "local_ttl"
+		if next.Membership.Zones {
+			field = "local_ttl, ttl or negative_ttl"
+		}
+		changed = append(changed, fmt.Sprintf("%s of more than %v", field, most))
 	}
 	if len(changed) == 0 {
 		return nil

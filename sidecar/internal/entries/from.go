@@ -34,13 +34,13 @@ func FromLoad(p kv.Policy, r origin.Result, began, seen int64, why Reason, gap b
 	return e
 }
 
-// FromPeer returns the local copy of another member's answer to a request that was sent at the given time. A copy is never
-// taken to be younger than it is, and never outlives the original.
-func FromPeer(p kv.Policy, a kv.Answer, owner string, sent, now int64) *Entry {
+// FromPeer returns the local copy, for the given time at most, of another member's answer to a request that was sent at the given
+// time. A copy is never taken to be younger than it is, and never outlives the original.
+func FromPeer(p kv.Policy, a kv.Answer, owner string, life time.Duration, sent, now int64) *Entry {
 	said, began, ends := times(a, sent, now)
 	e := &Entry{
 		Value: a.Value, NotFound: a.NotFound, DataError: a.DataError, Content: a.Content, Version: a.Version, Owner: owner, Reason: PeerFetch,
-		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(p.CopyTTL(a.HotRate > 0))), //guard:local-copy-outlives-the-owners-entry
+		Began: began, Took: now - sent, Seen: now, FreshUntil: min(ends, said+int64(life)), //guard:local-copy-outlives-the-owners-entry
 	}
 	if a.Stale {
 		// The owner has nothing better yet: ask it as seldom as for a fresh value.
@@ -65,7 +65,7 @@ func staleDetail(a kv.Answer) string {
 // FromHandover returns the entry that a new owner takes over from the previous one, for the time that it had left there, at
 // most for what the ttl leaves of it here.
 func FromHandover(p kv.Policy, a kv.Answer, sent, now int64) *Entry {
-	e := FromPeer(p, a, "", sent, now)
+	e := FromPeer(p, a, "", p.LocalTTL, sent, now)
 	_, _, ends := times(a, sent, now)
 	e.Reason, e.FreshUntil = Handover, min(ends, e.Began+int64(p.TTLOf(e.Negative()))) // the previous owner may have another policy
 	e.setStaleWindows(p)

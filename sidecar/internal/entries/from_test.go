@@ -48,12 +48,12 @@ func TestEntryOfAnAnswer(t *testing.T) {
 		{"more time than the request took", kv.Answer{Age: 10, Fresh: 90, Took: time.Hour}, 1030, 1090},
 		{"negative durations", kv.Answer{Age: -10, Fresh: -10, Took: -10}, 1000, 1000},
 	} {
-		e := FromPeer(p, tt.a, "owner", 1000, 1040)
+		e := FromPeer(p, tt.a, "owner", p.CopyTTL(tt.a.HotRate > 0), 1000, 1040)
 		if e.Began != tt.began || e.FreshUntil != tt.fresh || !e.Local() {
 			t.Errorf("%s: began %d, fresh until %d; want %d, %d", tt.name, e.Began, e.FreshUntil, tt.began, tt.fresh)
 		}
 	}
-	stale := FromPeer(p, kv.Answer{Age: 200, Stale: true}, "owner", 1000, 1040)
+	stale := FromPeer(p, kv.Answer{Age: 200, Stale: true}, "owner", p.LocalTTL, 1000, 1040)
 	_, before := stale.BacksOff(1049, 50)
 	_, after := stale.BacksOff(1050, 50)
 	if !before || after {
@@ -71,7 +71,7 @@ func TestCopyOfAStaleAnswerHasItsReason(t *testing.T) {
 		"of-a-later-release":  {"of-a-later-release", true},
 		"":                    {kv.DetailOriginError, true},
 	} {
-		e := FromPeer(kv.Policy{TTL: 100, LocalTTL: 50}, kv.Answer{Age: 200, Stale: true, Detail: sent}, "owner", 1000, 1040)
+		e := FromPeer(kv.Policy{TTL: 100, LocalTTL: 50}, kv.Answer{Age: 200, Stale: true, Detail: sent}, "owner", 50, 1000, 1040)
 		if detail, _ := e.BacksOff(1041, 50); detail != want.detail || e.Failing() != want.failing {
 			t.Errorf("%q: got %q, failing %t; want %q, %t", sent, detail, e.Failing(), want.detail, want.failing)
 		}

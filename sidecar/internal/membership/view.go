@@ -183,8 +183,8 @@ func (v *View) decideLocked() {
 	made, err := ring.New(next.members, v.config.Size)
 	switch {
 	case err != nil: // decide returns no set that ring.New rejects
-	case made.ID() == v.cur.ID():
-		v.cur = made // a zone or version may have changed
+	case made.ID() == v.cur.ID() && sameZones(made, v.cur): //guard:moved-member-keeps-its-zone
+		v.cur = made // a version may have changed
 	default:
 		v.replaceLocked(made)
 	}
@@ -193,6 +193,11 @@ func (v *View) decideLocked() {
 			delete(v.unlisted, id)
 		}
 	}
+}
+
+// sameZones reports whether the members of two rings with the same ID are in the same zones.
+func sameZones(a, b *ring.Ring) bool {
+	return slices.EqualFunc(a.Members(), b.Members(), func(a, b ring.Member) bool { return a.Zone == b.Zone })
 }
 
 // replaceLocked makes next the ring in use. A change soon after another one keeps the previous ring of that one: a member

@@ -163,6 +163,24 @@ func TestNewMemberJoinsImmediately(t *testing.T) {
 	})
 }
 
+func TestMemberThatMovesToAnotherZone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, "self")
+		members := named("self", "a")
+		c.Apply(members)
+		before := c.Stats().Changes
+		members[1].Zone = "z"
+		c.Apply(members)
+		if n := c.Stats().Changes - before; n != 1 {
+			t.Errorf("OnChange was called %d times, want once", n)
+		}
+		c.Apply(members)
+		if n := c.Stats().Changes - before; n != 1 {
+			t.Errorf("OnChange was called %d times after the same list, want once", n)
+		}
+	})
+}
+
 func TestLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, "self", "a")

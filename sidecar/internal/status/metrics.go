@@ -137,7 +137,7 @@ func (n *Node) peerMetrics() metrics.Peers {
 		Conns: s.Conns, MaxConns: s.MaxConns, BreakersOpen: s.BreakersOpen, BreakersOpened: s.BreakersOpened, MaxCalls: s.MaxCalls,
 		Unreachable: s.Unreachable, Refused: s.Refused + s.ConnsRefused, PingTimeouts: s.PingTimeouts,
 		Disagreements: s.Disagreements, Subscriptions: s.Subscriptions, Published: s.Published, Received: s.Received,
-		Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed, Merged: s.Merged,
+		SameZone: s.SameZone, OtherZone: s.OtherZone, Gaps: s.Gaps, BroadcastFailures: s.BroadcastsFailed, Merged: s.Merged,
 	}
 }
 

@@ -42,5 +42,5 @@ func (f Fast) Append(ctx context.Context, call h2.Call, message, dst []byte, lim
 		span.Set(tracing.Source, a.Source.String())
 		calls.End(span, codes.OK)
 	}
-	return wire.AppendHit(dst, &a, s.config.Ring.RingID(), s.owns(&req, dataset))
+	return wire.AppendHit(dst, &a, s.config.Ring.RingID(), s.owns(&req, dataset), s.entryOf(req.Query, a))
 }

@@ -32,7 +32,7 @@ import (
 
 // Dataset serves the calls about one dataset. *cache.Dataset implements it.
 type Dataset interface {
-	// Serve answers from memory or with a load, and never calls another member.
+	// Serve answers from memory or with a load, and calls another member only if q asks for that (Relay, Zone).
 	Serve(ctx context.Context, q kv.Query) (kv.Answer, error)
 	// ServeHit is Serve where an entry in memory, with a value of at most the given size and without a data error, answers at
 	// once. Otherwise it reports false, and counts nothing. The strings of q are the caller's, who reuses their memory.
@@ -145,7 +145,8 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 	if err != nil {
 		return nil, err
 	}
-	a, err := dataset.Serve(ctx, wire.Query(req))
+	q := wire.Query(req)
+	a, err := dataset.Serve(ctx, q)
 	if err == nil {
 		err = unknownToCaller(a, req)
 	}
@@ -153,6 +154,7 @@ func (s *Service) Fetch(ctx context.Context, req *peerv1.FetchRequest) (*peerv1.
 		return nil, peererror.ToStatus(err)
 	}
 	resp := s.respond(a, owns, req.GetMaxBytes())
+	resp.EntryOf = s.entryOf(q, a)
 	if size := len(resp.GetValue()); size > prepaidBytes {
 		memory := s.config.Budget.Loan(budget.Responses)
 		if !memory.Grow(int64(size)) { //guard:large-responses-to-members-take-no-memory
@@ -187,6 +189,14 @@ func (s *Service) respond(a kv.Answer, owns bool, maxBytes int64) *peerv1.FetchR
 		resp.OmittedBytes = size
 	}
 	return resp
+}
+
+// entryOf returns FetchResponse.entry_of.
+func (s *Service) entryOf(q kv.Query, a kv.Answer) string {
+	if !q.Zone {
+		return ""
+	}
+	return cmp.Or(a.Owner, s.config.Node)
 }
 
 // admit counts a fetch as in flight, even if it refuses it, and returns its dataset and whether this member owns its key.
@@ -270,7 +280,7 @@ func (s *Service) FetchBatch(ctx context.Context, req *peerv1.FetchBatchRequest)
 			if result.Err == nil {
 				result.Err = unknownToCaller(result.Answer, requests[b.at[n]])
 			}
-			outcomes[b.at[n]] = s.outcome(result, b.owns[n])
+			outcomes[b.at[n]] = s.outcome(result, b.owns[n], s.entryOf(b.queries[n], result.Answer))
 			bytes += len(result.Answer.Value)
 		}
 	}
@@ -286,7 +296,7 @@ type batch struct {
 }
 
 // outcome returns the answer to one request of a batch.
-func (s *Service) outcome(r kv.Result, owns bool) *peerv1.FetchOutcome {
+func (s *Service) outcome(r kv.Result, owns bool, entryOf string) *peerv1.FetchOutcome {
 	switch {
 	case errors.Is(r.Err, kv.ErrBatchBytes):
 		return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Alone{Alone: true}}
@@ -294,6 +304,7 @@ func (s *Service) outcome(r kv.Result, owns bool) *peerv1.FetchOutcome {
 		return failedOutcome(peererror.ToStatus(r.Err))
 	}
 	resp := wire.FetchResponse(r.Answer, s.config.Ring.RingID(), owns)
+	resp.EntryOf = entryOf
 	return &peerv1.FetchOutcome{Outcome: &peerv1.FetchOutcome_Response{Response: resp}}
 }
 

@@ -19,8 +19,9 @@ func FetchRequest(q kv.Query, ringID uint64) *peerv1.FetchRequest {
 		Key:        q.Key,
 		RingId:     ringID,
 		NoCache:    q.NoCache,
-		MemoryOnly: q.MemoryOnly || q.Relay, //guard:older-release-loads-for-the-owner
+		MemoryOnly: q.MemoryOnly || q.Relay || q.Zone, //guard:older-release-loads-for-the-owner
 		Relay:      q.Relay,
+		Zone:       q.Zone,
 		Relayed:    q.Relayed,
 		MinVersion: max(0, q.MinVersion), // no condition, where the origin has negative versions
 		MaxAgeNs:   int64(q.MaxAge),
@@ -35,8 +36,9 @@ func Query(req *peerv1.FetchRequest) kv.Query {
 		Dataset:    req.GetDataset(),
 		Key:        req.GetKey(),
 		NoCache:    req.GetNoCache(),
-		MemoryOnly: req.GetMemoryOnly() && !req.GetRelay(),
-		Relay:      req.GetRelay(),
+		MemoryOnly: req.GetMemoryOnly() && !req.GetRelay() && !req.GetZone(),
+		Relay:      req.GetRelay() && !req.GetZone(),
+		Zone:       req.GetZone(),
 		Relayed:    min(req.GetRelayed(), maxRelayed),
 		MinVersion: max(0, req.GetMinVersion()),
 		MaxAge:     time.Duration(max(0, req.GetMaxAgeNs())),
@@ -44,7 +46,8 @@ func Query(req *peerv1.FetchRequest) kv.Query {
 	}
 }
 
-// FetchResponse converts the answer of a member whose ring has the given id. owns: the key belongs to this member.
+// FetchResponse converts the answer of a member whose ring has the given id. owns: the key belongs to this member. Answer.Owner is not
+// sent: set EntryOf for a query with Zone.
 func FetchResponse(a kv.Answer, ringID uint64, owns bool) *peerv1.FetchResponse {
 	return &peerv1.FetchResponse{
 		Value:      a.Value,

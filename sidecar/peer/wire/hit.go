@@ -15,11 +15,11 @@ import (
 const (
 	reqDataset, reqKey, reqRingID, reqNoCache, reqMemoryOnly     = 1, 2, 3, 4, 5
 	reqMinVersion, reqMaxAge, reqTag, reqMaxBytes, reqDataErrors = 6, 7, 8, 9, 10
-	reqRelay, reqRelayed                                         = 11, 12
+	reqRelay, reqRelayed, reqZone                                = 11, 12, 13
 
 	respValue, respAbsent, respVersion, respAge, respFresh, respFromMemory, respNotOwner = 1, 2, 3, 4, 5, 6, 7
 	respRingID, respStale, respDetail, respTook, respContent                             = 8, 9, 10, 11, 13
-	respHotRate, respRelayed                                                             = 15, 16
+	respHotRate, respRelayed, respEntryOf                                                = 15, 16, 17
 )
 
 // Fetch is a FetchRequest. The strings of its query lie in the message.
@@ -39,7 +39,7 @@ func (f *Fetch) GetRingId() uint64  { return f.RingID } //nolint:revive // as pr
 func ParseFetch(b []byte) (f Fetch, ok bool) {
 	for seen := uint(0); len(b) > 0; {
 		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 || number > reqRelayed || seen>>number&1 != 0 { //guard:fast-fetch-takes-first-of-two-fields
+		if n < 0 || number > reqZone || seen>>number&1 != 0 { //guard:fast-fetch-takes-first-of-two-fields
 			return f, false
 		}
 		seen |= 1 << number
@@ -49,7 +49,8 @@ func ParseFetch(b []byte) (f Fetch, ok bool) {
 		}
 		b = b[n+m:]
 	}
-	f.MemoryOnly = f.MemoryOnly && !f.Relay
+	f.Relay = f.Relay && !f.Zone
+	f.MemoryOnly = f.MemoryOnly && !f.Relay && !f.Zone
 	return f, f.MinVersion >= 0 && f.MaxAge >= 0 && f.MaxBytes >= 0 && checkFetch(f.Dataset, f.Key, f.Tag, f.MinVersion) == nil //guard:fast-fetch-is-not-checked
 }
 
@@ -89,6 +90,8 @@ func (f *Fetch) setInt(number protowire.Number, v uint64, n int) int {
 		f.MaxBytes = int64(v)
 	case reqRelay:
 		f.Relay = v != 0
+	case reqZone:
+		f.Zone = v != 0
 	case reqRelayed:
 		f.Relayed = min(uint32(v), maxRelayed)
 	case reqDataErrors: // an entry in memory with one is answered elsewhere
@@ -109,12 +112,12 @@ func consumeText(b []byte) (string, int) {
 }
 
 // HitBytes is the most that the fields of a response add to its value.
-const HitBytes = 128 + maxDetailBytes
+const HitBytes = 128 + maxDetailBytes + maxNodeBytes
 
 // AppendHit appends the FetchResponse of an answer without a data error, as proto.Marshal encodes it. It reports false for a
-// detail that is too long or not UTF-8.
-func AppendHit(dst []byte, a *kv.Answer, ringID uint64, owns bool) ([]byte, bool) {
-	if len(a.Detail) > maxDetailBytes || !utf8.ValidString(a.Detail) {
+// detail or an entryOf that is too long or not UTF-8.
+func AppendHit(dst []byte, a *kv.Answer, ringID uint64, owns bool, entryOf string) ([]byte, bool) {
+	if len(a.Detail) > maxDetailBytes || !utf8.ValidString(a.Detail) || len(entryOf) > maxNodeBytes || !utf8.ValidString(entryOf) {
 		return dst, false
 	}
 	if len(a.Value) > 0 {
@@ -136,7 +139,11 @@ func AppendHit(dst []byte, a *kv.Answer, ringID uint64, owns bool) ([]byte, bool
 	dst = appendInt(dst, respTook, int64(a.Took))
 	dst = appendInt(dst, respContent, int64(a.Content))
 	dst = appendInt(dst, respHotRate, int64(a.HotRate))
-	return appendBool(dst, respRelayed, a.Relayed), true
+	dst = appendBool(dst, respRelayed, a.Relayed)
+	if entryOf != "" {
+		dst = protowire.AppendString(protowire.AppendTag(dst, respEntryOf, protowire.BytesType), entryOf)
+	}
+	return dst, true
 }
 
 func appendBool(dst []byte, number protowire.Number, v bool) []byte {

@@ -45,12 +45,23 @@ func TestRelayIsMemoryOnlyForOlderReleases(t *testing.T) {
 	}
 }
 
+func TestZoneIsMemoryOnlyForOlderReleases(t *testing.T) {
+	req := wire.FetchRequest(kv.Query{Dataset: "metrics", Key: "k", Zone: true}, 9)
+	if !req.GetMemoryOnly() || !req.GetZone() || req.GetRelay() {
+		t.Errorf("got %+v, want memory_only and zone", req)
+	}
+	f, ok := wire.ParseFetch(marshal(t, req))
+	if q := wire.Query(req); !ok || f.Query != q || !q.Zone || q.MemoryOnly {
+		t.Errorf("got %+v and %+v, want zone alone", f.Query, q)
+	}
+}
+
 func TestParseFetchLeavesUnusualMessagesToProtobuf(t *testing.T) {
 	usual := marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: "k"})
 	for name, message := range map[string][]byte{
 		"a field twice":      slices.Concat(usual, marshal(t, &peerv1.FetchRequest{Key: "other"})),
 		"invalid UTF-8":      slices.Concat(usual, []byte{0x42, 1, 0xff}),
-		"an unknown field":   slices.Concat(usual, []byte{0x68, 1}),
+		"an unknown field":   slices.Concat(usual, []byte{0x70, 1}),
 		"a wrong type":       {0x0d, 1, 2, 3, 4},
 		"a part of a field":  usual[:len(usual)-1],
 		"a long key":         marshal(t, &peerv1.FetchRequest{Dataset: "metrics", Key: strings.Repeat("k", kv.MaxKeyBytes+1)}),
@@ -80,6 +91,7 @@ func TestValueIsWithinTheMemoryOfTheCaller(t *testing.T) {
 func FuzzParseFetch(f *testing.F) {
 	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", RingId: 1, MaxBytes: 8 << 10, DataErrors: true}))
 	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", MemoryOnly: true, Relay: true, Relayed: 1 << 31}))
+	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", MemoryOnly: true, Relay: true, Zone: true}))
 	f.Add(marshal(f, &peerv1.FetchRequest{Dataset: "metrics", Key: "k", NoCache: true, MemoryOnly: true, MinVersion: 3, MaxAgeNs: 4, Tag: "t"}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, ok := wire.ParseFetch(data)
@@ -101,9 +113,9 @@ func FuzzParseFetch(f *testing.F) {
 
 // FuzzAppendHit compares with protobuf.
 func FuzzAppendHit(f *testing.F) {
-	f.Add([]byte("v"), int64(1), int64(2), int64(3), "revalidating", uint64(4), uint8(0xff), uint8(1))
-	f.Add([]byte(nil), int64(-1), int64(-2), int64(-3), "", uint64(0), uint8(0), uint8(0))
-	f.Fuzz(func(t *testing.T, value []byte, version, age, fresh int64, detail string, ringID uint64, flags, content uint8) {
+	f.Add([]byte("v"), int64(1), int64(2), int64(3), "revalidating", "pod-1", uint64(4), uint8(0xff), uint8(1))
+	f.Add([]byte(nil), int64(-1), int64(-2), int64(-3), "", "", uint64(0), uint8(0), uint8(0))
+	f.Fuzz(func(t *testing.T, value []byte, version, age, fresh int64, detail, entryOf string, ringID uint64, flags, content uint8) {
 		a := kv.Answer{
 			Value: value, Version: version, Age: time.Duration(age), Fresh: time.Duration(fresh), Detail: detail,
 			NotFound: flags&1 != 0, Stale: flags&2 != 0, Content: origin.Content(content), Took: time.Duration(flags & 8),
@@ -114,11 +126,13 @@ func FuzzAppendHit(f *testing.F) {
 		if flags&4 != 0 {
 			a.Source = kv.SourceLoad
 		}
-		got, ok := wire.AppendHit(nil, &a, ringID, flags&16 != 0)
+		got, ok := wire.AppendHit(nil, &a, ringID, flags&16 != 0, entryOf)
 		if !ok {
 			return
 		}
-		if want := marshal(t, wire.FetchResponse(a, ringID, flags&16 != 0)); string(got) != string(want) {
+		resp := wire.FetchResponse(a, ringID, flags&16 != 0)
+		resp.EntryOf = entryOf
+		if want := marshal(t, resp); string(got) != string(want) {
 			t.Errorf("got %x, want %x", got, want)
 		}
 		if most := len(value) + wire.HitBytes; len(got) > most {

@@ -162,7 +162,11 @@ type FetchRequest struct {
 	// FetchResponse.relayed. OUT_OF_RANGE: the member cannot reach the owner.
 	Relay bool `protobuf:"varint,11,opt,name=relay,proto3" json:"relay,omitempty"`
 	// How many fetches with relay the caller has answered since its previous fetch of this key: the owner counts them.
-	Relayed       uint32 `protobuf:"varint,12,opt,name=relayed,proto3" json:"relayed,omitempty"`
+	Relayed uint32 `protobuf:"varint,12,opt,name=relayed,proto3" json:"relayed,omitempty"`
+	// Answer for the owner, which is in another zone: from memory, or with what one more fetch, without zone, brings. Members of
+	// releases without it answer from memory only (memory_only is set as well), and the caller drops an answer without
+	// FetchResponse.entry_of.
+	Zone          bool `protobuf:"varint,13,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +285,13 @@ func (x *FetchRequest) GetRelayed() uint32 {
 	return 0
 }
 
+func (x *FetchRequest) GetZone() bool {
+	if x != nil {
+		return x.Zone
+	}
+	return false
+}
+
 // FetchResponse is an entry, possibly negative. It has durations instead of timestamps: clocks of two nodes differ.
 type FetchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -317,7 +328,9 @@ type FetchResponse struct {
 	// key next time with relay.
 	HotRate uint32 `protobuf:"varint,15,opt,name=hot_rate,json=hotRate,proto3" json:"hot_rate,omitempty"`
 	// The member has answered for the owner, as the request asks.
-	Relayed       bool `protobuf:"varint,16,opt,name=relayed,proto3" json:"relayed,omitempty"`
+	Relayed bool `protobuf:"varint,16,opt,name=relayed,proto3" json:"relayed,omitempty"`
+	// With FetchRequest.zone: the node id of the member that loaded the entry, whose invalidations concern a copy.
+	EntryOf       string `protobuf:"bytes,17,opt,name=entry_of,json=entryOf,proto3" json:"entry_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +475,13 @@ func (x *FetchResponse) GetRelayed() bool {
 		return x.Relayed
 	}
 	return false
+}
+
+func (x *FetchResponse) GetEntryOf() string {
+	if x != nil {
+		return x.EntryOf
+	}
+	return ""
 }
 
 // FetchBatchRequest is a query for several keys.
@@ -2048,7 +2068,7 @@ var File_ringside_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xce\x02\n" +
+	"\x1bringside/peer/v1/peer.proto\x12\x10ringside.peer.v1\"\xe2\x02\n" +
 	"\fFetchRequest\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\tR\adataset\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -2066,7 +2086,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\bR\n" +
 	"dataErrors\x12\x14\n" +
 	"\x05relay\x18\v \x01(\bR\x05relay\x12\x18\n" +
-	"\arelayed\x18\f \x01(\rR\arelayed\"\xd5\x03\n" +
+	"\arelayed\x18\f \x01(\rR\arelayed\x12\x12\n" +
+	"\x04zone\x18\r \x01(\bR\x04zone\"\xf0\x03\n" +
 	"\rFetchResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x16\n" +
 	"\x06absent\x18\x02 \x01(\bR\x06absent\x12\x18\n" +
@@ -2086,7 +2107,8 @@ const file_ringside_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"data_error\x18\x0e \x01(\x05R\tdataError\x12\x19\n" +
 	"\bhot_rate\x18\x0f \x01(\rR\ahotRate\x12\x18\n" +
-	"\arelayed\x18\x10 \x01(\bR\arelayed\"l\n" +
+	"\arelayed\x18\x10 \x01(\bR\arelayed\x12\x19\n" +
+	"\bentry_of\x18\x11 \x01(\tR\aentryOf\"l\n" +
 	"\x11FetchBatchRequest\x12:\n" +
 	"\brequests\x18\x01 \x03(\v2\x1e.ringside.peer.v1.FetchRequestR\brequests\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\"P\n" +

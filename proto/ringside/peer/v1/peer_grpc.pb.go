@@ -40,7 +40,8 @@ const (
 //
 // Peer is served by every member on its peer listener.
 type PeerClient interface {
-	// Fetch answers one key from memory or with a load. The member never calls another member.
+	// Fetch answers one key from memory or with a load. The member never calls another member, except as the request asks (relay,
+	// zone).
 	//
 	// These errors are answers, so the caller must not call another member because of them: INVALID_ARGUMENT (the key),
 	// OUT_OF_RANGE (memory_only is set and the member has no fresh entry), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a
@@ -226,7 +227,8 @@ func (c *peerClient) History(ctx context.Context, in *HistoryRequest, opts ...gr
 //
 // Peer is served by every member on its peer listener.
 type PeerServer interface {
-	// Fetch answers one key from memory or with a load. The member never calls another member.
+	// Fetch answers one key from memory or with a load. The member never calls another member, except as the request asks (relay,
+	// zone).
 	//
 	// These errors are answers, so the caller must not call another member because of them: INVALID_ARGUMENT (the key),
 	// OUT_OF_RANGE (memory_only is set and the member has no fresh entry), ABORTED (the origin failed), RESOURCE_EXHAUSTED (a
