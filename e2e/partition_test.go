@@ -56,8 +56,14 @@ func (p *partition) addresses(sidecars []*rig.Sidecar) (list []string) {
 	return list
 }
 
-// do sends a request to the unix socket of a sidecar, which is reached from every network namespace.
+// do is send without the headers of the response.
 func (p *partition) do(s *rig.Sidecar, method, path, body string) (status int, answer string, err error) {
+	status, _, answer, err = p.send(s, method, path, body)
+	return status, answer, err
+}
+
+// send sends a request to the unix socket of a sidecar, which is reached from every network namespace.
+func (p *partition) send(s *rig.Sidecar, method, path, body string) (status int, header http.Header, answer string, err error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", s.Unix)
 	}}
@@ -65,15 +71,15 @@ func (p *partition) do(s *rig.Sidecar, method, path, body string) (status int, a
 	client := http.Client{Timeout: 20 * time.Second, Transport: transport}
 	req, err := http.NewRequest(method, "http://localhost"+path, strings.NewReader(body))
 	if err != nil {
-		return 0, "", err
+		return 0, nil, "", err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(text), err
+	return resp.StatusCode, resp.Header, string(text), err
 }
 
 func key(i int) string { return fmt.Sprint("key-", i) }

@@ -2,6 +2,8 @@ package rig
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -106,6 +108,41 @@ func (n *Network) Etcd() *EtcdServer {
 	e.in(name)
 	e.Start()
 	return e
+}
+
+// Forward forwards connections of the hosts to a host:port that only the test reaches, and returns the address for them.
+func (n *Network) Forward(to string) (addr string) {
+	n.t.Helper()
+	l, err := net.Listen("tcp", n.address(hostPart)+":0")
+	if err != nil {
+		n.t.Fatalf("rig: %v", err)
+	}
+	n.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go forward(from, to)
+		}
+	}()
+	return l.Addr().String()
+}
+
+// forward copies both directions until either ends.
+func forward(from net.Conn, addr string) {
+	defer from.Close()
+	to, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	go func() {
+		defer from.Close()
+		_, _ = io.Copy(from, to)
+	}()
+	_, _ = io.Copy(to, from)
 }
 
 // Cut drops all packets between the hosts of two lists of addresses, in both directions.

@@ -191,6 +191,12 @@ func (s *Sidecar) ListenForPeers(addr string) {
 // RoleClient gives a sidecar that has not been started the role client: it has no peer listener, and gets its ring by xDS.
 func (s *Sidecar) RoleClient() { s.args = append(s.args, "--set", "listen.peer=off") }
 
+// Role sets the role of a sidecar that has not been started.
+func (s *Sidecar) Role(role string) { s.args = append(s.args, "--set", "membership.role="+role) }
+
+// InZone sets the zone of a sidecar that has not been started.
+func (s *Sidecar) InZone(zone string) { s.args = append(s.args, "--set", "node.zone="+zone) }
+
 // LimitFiles sets the limit of open files of a sidecar that has not been started.
 func (s *Sidecar) LimitFiles(n int) {
 	s.args = append([]string{"--nofile=" + strconv.Itoa(n), s.path}, s.args...)
