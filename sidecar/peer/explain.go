@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,6 +19,8 @@ type KeyReport struct {
 	Self bool
 	// BreakerOpen: this member does not send reads to the other one for now.
 	BreakerOpen bool
+	// ZoneOwner: this member fetches the key through that one, or is the one that others of its zone fetch it through.
+	ZoneOwner bool
 	// Report is nil for Self and when Err is not.
 	Report *peerv1.ExplainResponse
 	Err    error
@@ -29,23 +32,31 @@ func (r KeyReport) IsOlder() bool { return errors.Is(r.Err, errUnimplemented) }
 // TimedOut reports whether the member did not answer in time.
 func (r KeyReport) TimedOut() bool { return errors.Is(r.Err, context.DeadlineExceeded) }
 
-// Explain calls the owner of a key and its successors, at most the given number of members, at once. It takes at most
-// Config.FanOutTimeout: a member that does not answer by then has an error.
+// Explain calls the owner of a key and its successors, at most the given number of members, and the zone owner, which comes last unless
+// it is one of them, at once. It takes at most Config.FanOutTimeout: a member that does not answer by then has an error.
 func (p *Pool) Explain(ctx context.Context, dataset, key string, most int) []KeyReport {
 	v := p.view.Load()
 	var reports []KeyReport
 	var others []*peer
 	var at []int // :: index in others → index in reports
-	for m := range v.cur.Successors(routeKey(dataset, key)) {
-		if len(reports) == most {
-			break
-		}
-		r := KeyReport{Member: *m, Self: m.ID == p.config.Self}
+	rk := routeKey(dataset, key)
+	near := p.zoneOwner(v, rk)
+	add := func(m *ring.Member) {
+		r := KeyReport{Member: *m, Self: m.ID == p.config.Self, ZoneOwner: near != nil && m.ID == near.ID}
 		if !r.Self {
 			r.Err = errNoReport
 			others, at = append(others, v.peers[m.ID]), append(at, len(reports))
 		}
 		reports = append(reports, r)
+	}
+	for m := range v.cur.Successors(rk) {
+		if len(reports) == most {
+			break
+		}
+		add(m)
+	}
+	if near != nil && !slices.ContainsFunc(reports, func(r KeyReport) bool { return r.ZoneOwner }) {
+		add(near)
 	}
 	callAll(others, func(i int, m *peer) {
 		r := &reports[at[i]]

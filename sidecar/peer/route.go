@@ -39,21 +39,25 @@ func zoneRing(all *ring.Ring, zone string) *ring.Ring {
 // ZoneOwner implements kv.Peers.
 func (p *Pool) ZoneOwner(dataset, key string) (m kv.Peer, self bool) {
 	v := p.view.Load()
-	if v.zone.Len() == 0 {
+	owner := p.zoneOwner(v, routeKey(dataset, key))
+	switch {
+	case owner == nil:
 		return nil, false
-	}
-	rk := routeKey(dataset, key)
-	if v.cur.Owner(rk).Zone == p.config.Zone { //guard:keys-of-this-zone-are-fetched-twice
-		return nil, false
-	}
-	owner := v.zone.Owner(rk)
-	if owner.ID == p.config.Self {
+	case owner.ID == p.config.Self:
 		return nil, true
 	}
 	if next := v.peers[owner.ID]; !next.open.Load() { //guard:dead-zone-owner-is-asked
 		return next, false
 	}
 	return nil, false
+}
+
+// zoneOwner returns the owner of a key among the members of this zone; nil if there are no zones, or the owner is in this one.
+func (p *Pool) zoneOwner(v *view, rk string) *ring.Member {
+	if v.zone.Len() == 0 || v.cur.Owner(rk).Zone == p.config.Zone { //guard:keys-of-this-zone-are-fetched-twice
+		return nil
+	}
+	return v.zone.Owner(rk)
 }
 
 // successor skips members whose breaker is open, as gRPC's ring_hash skips members that it cannot connect to (gRFC A42). For

@@ -205,3 +205,15 @@ func TestRelayOfAZoneIsInIt(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainAsksTheZoneOwner(t *testing.T) {
+	t.Parallel()
+	p, _, key := startZones(t, peertest.Held)
+	reports := p.Explain(t.Context(), "metrics", key, 1)
+	if len(reports) != 2 || reports[0].Member.ID != "owner" || reports[0].ZoneOwner || reports[1].Member.ID != "near" || !reports[1].ZoneOwner {
+		t.Errorf("got %+v, want the owner and the zone owner", reports)
+	}
+	if reports = p.Explain(t.Context(), "metrics", key, 3); len(reports) != 3 {
+		t.Errorf("got %d reports, want each member once", len(reports))
+	}
+}

@@ -19,11 +19,13 @@ type Explanation struct {
 	Node       string   `json:"node"` // this member
 	Owner      string   `json:"owner"`
 	Successors []string `json:"successors"`
+	// ZoneOwner is the owner of the key among the members of this one's zone. Empty without zones, or if Owner is in this zone.
+	ZoneOwner string `json:"zone_owner,omitempty"`
 	// Memory is what this member has.
 	Memory kv.Explanation `json:"memory"`
 	// NextRead is what a read through this member would do now, in words.
 	NextRead string `json:"next_read"`
-	// Members are the owner, its successors, and this member if it is none of them, in this order.
+	// Members are the owner, its successors, and the zone owner and this member if they are none of them, in this order.
 	Members []KeyMember `json:"members"`
 	XDS     *XDS        `json:"xds,omitempty"`
 }
@@ -32,6 +34,7 @@ type Explanation struct {
 const (
 	RoleOwner     = "owner"
 	RoleSuccessor = "successor"
+	RoleZoneOwner = "zone owner"
 	RoleReader    = "reader" // this member, which is not the owner or one of its next successors
 )
 

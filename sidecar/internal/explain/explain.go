@@ -85,10 +85,17 @@ func (x *Explainer) Explain(ctx context.Context, dataset, key string) (e adminap
 	self := false
 	for i, r := range reports {
 		m := x.member(r, &here)
-		if m.Role = adminapi.RoleSuccessor; i == 0 {
+		if r.ZoneOwner {
+			e.ZoneOwner = m.ID
+		}
+		switch {
+		case i == 0:
 			m.Role, e.Owner = adminapi.RoleOwner, m.ID
-		} else {
+		case i <= maxSuccessors:
+			m.Role = adminapi.RoleSuccessor
 			e.Successors = append(e.Successors, m.ID)
+		default:
+			m.Role = adminapi.RoleZoneOwner
 		}
 		self = self || r.Self
 		e.Members = append(e.Members, m)

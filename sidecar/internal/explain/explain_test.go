@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +126,40 @@ func TestExplainGoesOnAtTheMembersThatAReadAsks(t *testing.T) {
 		}
 		if m := e.Members[0]; (m.Key == nil) != (m.LogID != "") || m.LogID != "" && !strings.Contains(strings.Join(*lines, "\n"), m.LogID) {
 			t.Errorf("got log id %q of %+v, log %v", m.LogID, m, *lines)
+		}
+	}
+}
+
+// zonedPeers is a route to owner "b" through "z", the zone owner.
+type zonedPeers struct{ asked }
+
+func (zonedPeers) ZoneOwner(string, string) (kv.Peer, bool) { return named{id: "z"}, false }
+
+func TestExplainGoesOnThroughTheZoneOwner(t *testing.T) {
+	holds := adminapi.KeyState{NextRead: "answers from memory with its entry"}
+	fetches := adminapi.KeyState{NextRead: "fetches from b"}
+	fetches.Memory.Next.Action, fetches.Memory.Next.From = kv.ActFetch, "b"
+	others := []peer.KeyReport{report("b", holds), report("c", holds), report("d", holds), report("e", holds)}
+	for _, tt := range []struct {
+		near peer.KeyReport
+		next string
+	}{
+		{report("z", holds), "which answers from memory with its entry"},
+		{report("z", fetches), "which fetches from the owner b, which answers from memory with its entry"},
+		{peer.KeyReport{Member: ring.Member{ID: "z"}, Err: context.DeadlineExceeded},
+			"which does not answer now (no answer); then it fetches from the owner b, which answers from memory with its entry"},
+	} {
+		tt.near.ZoneOwner = true
+		x, _, _, _ := newExplainer(t, zonedPeers{}, append(slices.Clone(others), tt.near))
+		e, err := x.Explain(t.Context(), "routes", "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "this member fetches from z, the owner of the key in its zone, " + tt.next; e.NextRead != want {
+			t.Errorf("got %q\nwant %q", e.NextRead, want)
+		}
+		if e.ZoneOwner != "z" || len(e.Successors) != 3 || e.Members[4].Role != adminapi.RoleZoneOwner {
+			t.Errorf("got zone owner %q, successors %v, members %+v", e.ZoneOwner, e.Successors, e.Members)
 		}
 	}
 }

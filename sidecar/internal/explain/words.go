@@ -36,6 +36,9 @@ func step(s *adminapi.KeyState) string {
 		text = "waits for the load or the fetch of the key that is running"
 	case kv.ActFetch:
 		text = "fetches from " + next.From
+		if next.Zone != "" {
+			text = "fetches from " + next.Zone + ", the owner of the key in its zone"
+		}
 	default:
 		text = "loads from the origin " + s.Origin.Name
 		if next.Previous != "" {
@@ -72,6 +75,9 @@ func others(here *adminapi.KeyState, members []adminapi.KeyMember) string {
 	if next.Action != kv.ActFetch {
 		return ""
 	}
+	if next.Zone != "" {
+		return throughZone(here, members)
+	}
 	owner, ok := find(members, next.From)
 	switch {
 	case ok && answers(owner):
@@ -88,6 +94,27 @@ func others(here *adminapi.KeyState, members []adminapi.KeyMember) string {
 		return text + "it fetches from the successor " + next.Successor + after(successor)
 	}
 	return text + "it fetches from the successor " + next.Successor + ", and loads from the origin itself if that does not answer either"
+}
+
+// throughZone says how the owner of the key in this zone goes on.
+func throughZone(here *adminapi.KeyState, members []adminapi.KeyMember) string {
+	next := here.Memory.Next
+	text := ""
+	switch near, ok := find(members, next.Zone); {
+	case !ok || answers(near) && near.Key == nil:
+		return ""
+	case !answers(near):
+		text = fmt.Sprintf(", which does not answer now (%s); then it fetches from the owner %s", near.State, next.From)
+	case near.Key.Memory.Next.Action != kv.ActFetch:
+		return ", which " + near.Key.NextRead
+	default:
+		text = ", which fetches from the owner " + near.Key.Memory.Next.From
+		next.From = near.Key.Memory.Next.From
+	}
+	if owner, ok := find(members, next.From); ok && answers(owner) {
+		return text + after(owner)
+	}
+	return text
 }
 
 // after says how a member goes on that was asked.

@@ -64,6 +64,9 @@ func printExplanation(w io.Writer, e adminapi.Explanation) error {
 		self = " (this sidecar)"
 	}
 	fmt.Fprintf(t, "owner\t%s%s\n", e.Owner, self)
+	if e.ZoneOwner != "" {
+		fmt.Fprintf(t, "zone owner\t%s\n", e.ZoneOwner)
+	}
 	fmt.Fprintf(t, "successors\t%s\n", cli.OrDash(strings.Join(e.Successors, " ")))
 	fmt.Fprintf(t, "ring\t%s\n", e.RingID)
 	if e.XDS != nil {
