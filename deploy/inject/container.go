@@ -96,6 +96,8 @@ func env(c *choices) []corev1.EnvVar {
 	list := []corev1.EnvVar{
 		field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
 		field("POD_IP", "status.podIP"), field("NODE_NAME", "spec.nodeName"),
+		// for node.zone; Kubernetes 1.35 copies the label from the node, without it the value is empty
+		field("NODE_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
 		{Name: "RINGSIDE_NODE_ID", Value: "$(POD_NAME).$(POD_NAMESPACE)"},
 		{Name: "RINGSIDE_NODE_NAMESPACE", Value: "$(POD_NAMESPACE)"}, // the default of membership.etcd.prefix: a ring for each namespace
 		{Name: "RINGSIDE_NODE_ADVERTISE", Value: "[$(POD_IP)]:0"},
