@@ -118,26 +118,28 @@ func (p *peer) answer(q kv.Query, ringID uint64, resp *peerv1.FetchResponse) (kv
 	}
 	a := wire.Answer(resp, p.member.ID)
 	if q.Zone {
-		if a.Owner = resp.GetEntryOf(); a.Owner == "" { //guard:answer-of-an-older-release-counts-for-a-zone
-			return kv.Answer{}, p.unreachable(errNoZones)
-		}
-		if !p.pool.receivesFrom(a.Owner) {
-			a.Fresh = 0 // a copy would miss invalidations //guard:copy-of-another-zone-misses-invalidations
-		}
+		return p.answerForZone(a, resp.GetEntryOf())
 	}
 	return a, nil
 }
 
-// receivesFrom reports whether this member receives the invalidations of another one, and subscribes to them if not.
-func (p *Pool) receivesFrom(id string) bool {
-	m := p.view.Load().peers[id]
-	if m == nil {
-		return false
+// answerForZone returns the answer of a zone owner, with the member that loaded the entry. A copy would miss invalidations unless this
+// member receives those of that one, to which it subscribes if it does not.
+func (p *peer) answerForZone(a kv.Answer, entryOf string) (kv.Answer, error) {
+	if entryOf == "" { //guard:answer-of-an-older-release-counts-for-a-zone
+		return kv.Answer{}, p.unreachable(errNoZones)
 	}
-	o := m.stream.Load()
-	receives := o != nil && o.epoch.Load() != 0
-	m.keep()
-	return receives
+	loader := p.pool.view.Load().peers[entryOf]
+	if loader == nil {
+		a.Fresh = 0 //guard:copy-of-a-stranger-is-kept
+		return a, nil
+	}
+	a.Owner = entryOf
+	if o := loader.stream.Load(); o == nil || o.epoch.Load() == 0 {
+		a.Fresh = 0 //guard:copy-of-another-zone-misses-invalidations
+	}
+	loader.keep()
+	return a, nil
 }
 
 var errNoZones = errors.New("it is of a release without zones")

@@ -140,7 +140,7 @@ func TestAnswerOfAZoneOwnerIsOfAMember(t *testing.T) {
 	q := peertest.Get(key)
 	q.Zone = true
 	for range 3 {
-		if a, err := peertest.PeerTo(t, p, "near").Fetch(t.Context(), q); err != nil || string(a.Value) != "v" || a.Fresh > 0 {
+		if a, err := peertest.PeerTo(t, p, "near").Fetch(t.Context(), q); err != nil || string(a.Value) != "v" || a.Fresh > 0 || a.Owner != "near" {
 			t.Errorf("got %+v, %v of an entry of a member that this one does not know; want an answer that is not kept", a, err)
 		}
 	}
