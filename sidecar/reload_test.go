@@ -123,7 +123,7 @@ func TestReloadAddsAndRemovesDatasets(t *testing.T) {
 	r.reloaded(t, good)
 	wantGet(t, r.at.HTTP, other, 404, "unknown-dataset")
 	wantGet(t, r.at.Admin, "/api/explain?dataset=other&key=CNF-001", 404, "unknown-dataset")
-	if _, body := get(r.at.Metrics, "/metrics"); strings.Contains(body, `"other"`) || strings.Contains(body, `"db2"`) {
+	if _, body := get(r.at.Metrics, "/metrics"); strings.Contains(body, `dataset="other"`) || strings.Contains(body, `"db2"`) {
 		t.Error("the metrics have the removed dataset or its origin")
 	}
 	if got := r.dataset().Memory().MaxBytes; got != total {
